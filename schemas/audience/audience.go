@@ -1,0 +1,247 @@
+// Package audience is the shape of a frozen audience: immutable blobs of at most [BlobSize] recipients each, written once when
+// a campaign is confirmed and read by the expander. A recipient's place in them is its seq, for ever.
+//
+// A blob is one version byte and an S2 block of: a dictionary of the strings that repeat (zones, countries, attribute names),
+// then the entries. Decoding makes one string of the whole block and cuts entries out of it, so reading an entry allocates nothing.
+package audience
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/s2"
+)
+
+// BlobSize is the most recipients in a blob: one blob is one transaction of the expander.
+const BlobSize = 5000
+
+// MaxAttributes is the most bytes of attributes, names and values together, that an entry keeps.
+const MaxAttributes = 1024
+
+const version = 1
+
+// Flag says whether a recipient may be sent to at all, as far as the freeze knows.
+type Flag uint8
+
+// Flags. All but OK become an outcome instead of a message.
+const (
+	OK        Flag = iota
+	Invalid        // not a number that can receive messages
+	Duplicate      // an earlier seq has the same number
+	OptedOut
+	Capped // had enough messages already
+)
+
+// Class of a number.
+type Class uint8
+
+// Classes of numbers.
+const (
+	Unknown Class = iota
+	Mobile
+	FixedLine
+	Other // toll free, premium, VoIP and the like
+)
+
+// Attr is one attribute of a contact.
+type Attr struct{ Name, Value string }
+
+// Entry is one recipient.
+type Entry struct {
+	ContactID uint64
+	To        string // E.164 with +; of an invalid one, whatever was stored
+	Zone      string // IANA
+	Country   string // ISO 3166-1 alpha-2, "" when unknown
+	Class     Class
+	Flag      Flag
+	Attrs     []Attr
+}
+
+// Value returns the attribute of that name.
+func (e *Entry) Value(name string) (string, bool) {
+	for i := range e.Attrs {
+		if e.Attrs[i].Name == name {
+			return e.Attrs[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// Writer gathers entries and encodes them. The zero value is ready.
+type Writer struct {
+	words map[string]uint64
+	dict  []string
+	body  []byte
+	count int
+}
+
+// Len returns the number of entries since the last Flush.
+func (w *Writer) Len() int { return w.count }
+
+// Add appends an entry, in order of seq.
+func (w *Writer) Add(e *Entry) {
+	b := binary.AppendUvarint(w.body, e.ContactID)
+	b = appendString(b, e.To)
+	b = binary.AppendUvarint(b, w.word(e.Zone))
+	b = binary.AppendUvarint(b, w.word(e.Country))
+	b = append(b, byte(e.Class), byte(e.Flag))
+	b = binary.AppendUvarint(b, uint64(len(e.Attrs)))
+	for _, a := range e.Attrs {
+		b = binary.AppendUvarint(b, w.word(a.Name))
+		b = appendString(b, a.Value)
+	}
+	w.body = b
+	w.count++
+}
+
+// Flush returns the blob of the entries added and starts a new one.
+func (w *Writer) Flush() []byte {
+	head := binary.AppendUvarint(nil, uint64(len(w.dict)))
+	for _, s := range w.dict {
+		head = appendString(head, s)
+	}
+	head = binary.AppendUvarint(head, uint64(w.count))
+	plain := append(head, w.body...)
+	blob := append([]byte{version}, s2.Encode(nil, plain)...)
+	*w = Writer{body: w.body[:0]}
+	return blob
+}
+
+func (w *Writer) word(s string) uint64 {
+	if i, ok := w.words[s]; ok {
+		return i
+	}
+	if w.words == nil {
+		w.words = map[string]uint64{}
+	}
+	i := uint64(len(w.dict))
+	w.words[s] = i
+	w.dict = append(w.dict, s)
+	return i
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// ErrBlob is wrapped by every error about a blob that does not decode.
+var ErrBlob = errors.New("audience blob is damaged")
+
+// Reader reads the entries of a blob in order of seq.
+type Reader struct {
+	s     string
+	at    int
+	dict  []string
+	left  int
+	err   error
+	total int
+}
+
+// NewReader opens a blob.
+func NewReader(blob []byte) (*Reader, error) {
+	if len(blob) == 0 || blob[0] != version {
+		return nil, fmt.Errorf("%w: version", ErrBlob)
+	}
+	if n, err := s2.DecodedLen(blob[1:]); err != nil || n > 64<<20 {
+		return nil, fmt.Errorf("%w: length", ErrBlob)
+	}
+	plain, err := s2.Decode(nil, blob[1:])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBlob, err)
+	}
+	r := &Reader{s: string(plain)}
+	words := r.uvarint()
+	if words > uint64(len(r.s)) {
+		return nil, fmt.Errorf("%w: dictionary", ErrBlob)
+	}
+	r.dict = make([]string, 0, words)
+	for range words {
+		r.dict = append(r.dict, r.str())
+	}
+	r.left = int(min(r.uvarint(), uint64(len(r.s))))
+	r.total = r.left
+	return r, r.err
+}
+
+// Len returns the number of entries of the blob.
+func (r *Reader) Len() int { return r.total }
+
+// Next reads the next entry into e, whose Attrs it reuses; false at the end and on damage, which Err tells apart.
+func (r *Reader) Next(e *Entry) bool {
+	if r.left == 0 || r.err != nil {
+		return false
+	}
+	r.left--
+	e.ContactID = r.uvarint()
+	e.To = r.str()
+	e.Zone = r.word()
+	e.Country = r.word()
+	e.Class = Class(r.byte())
+	e.Flag = Flag(r.byte())
+	e.Attrs = e.Attrs[:0]
+	for n := r.uvarint(); n > 0 && r.err == nil; n-- {
+		e.Attrs = append(e.Attrs, Attr{Name: r.word(), Value: r.str()})
+	}
+	return r.err == nil
+}
+
+// Err returns why Next stopped before the end.
+func (r *Reader) Err() error { return r.err }
+
+func (r *Reader) fail() { r.err = fmt.Errorf("%w: at byte %d", ErrBlob, r.at) }
+
+func (r *Reader) byte() byte {
+	if r.at >= len(r.s) {
+		r.fail()
+		return 0
+	}
+	r.at++
+	return r.s[r.at-1]
+}
+
+func (r *Reader) uvarint() (v uint64) {
+	for shift := 0; shift < 64; shift += 7 {
+		b := r.byte()
+		if r.err != nil {
+			return 0
+		}
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return v
+		}
+	}
+	r.fail()
+	return 0
+}
+
+func (r *Reader) str() string {
+	n := r.uvarint()
+	if n > uint64(len(r.s)-r.at) {
+		r.fail()
+		return ""
+	}
+	s := r.s[r.at : r.at+int(n)]
+	r.at += int(n)
+	return s
+}
+
+func (r *Reader) word() string {
+	i := r.uvarint()
+	if i >= uint64(len(r.dict)) {
+		if r.err == nil {
+			r.fail()
+		}
+		return ""
+	}
+	return r.dict[i]
+}
+
+// Index is one row of the index of a frozen audience: which seqs a blob holds. Blobs follow each other without a gap, and all
+// recipients of a blob are in one time zone.
+type Index struct {
+	Blob  uint32
+	First uint32 // seq of its first entry
+	Count uint32 // 1 to BlobSize
+	Zone  string // IANA
+}

@@ -1,0 +1,227 @@
+package schemas
+
+import (
+	"slices"
+	"strings"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Trigger is what moves a campaign.
+type Trigger string
+
+// Triggers of the campaign state machine.
+const (
+	TriggerCreate     Trigger = "create"
+	TriggerConfigure  Trigger = "configure" // every field the channel needs is there and valid
+	TriggerIncomplete Trigger = "incomplete"
+	TriggerPrice      Trigger = "price" // calculateGoal, price
+	TriggerEdit       Trigger = "edit"
+	TriggerConfirm    Trigger = "confirm"
+	TriggerReject     Trigger = "reject"
+	TriggerUnschedule Trigger = "unschedule"
+	TriggerStart      Trigger = "start" // by hand, or its time has come
+	TriggerMissed     Trigger = "missed"
+	TriggerDeal       Trigger = "deal" // audience frozen, first chunk dealt
+	TriggerCancel     Trigger = "cancel"
+	TriggerPause      Trigger = "pause"
+	TriggerResume     Trigger = "resume"
+	TriggerSuspend    Trigger = "suspend"
+	TriggerAbort      Trigger = "abort"
+	TriggerFail       Trigger = "fail"
+	TriggerComplete   Trigger = "complete"
+)
+
+// Actor is who may pull a trigger.
+type Actor string
+
+// Actors (requirements §3).
+const (
+	ActorUser      Actor = "user"
+	ActorApprover  Actor = "approver"
+	ActorGuard     Actor = "guard"
+	ActorScheduler Actor = "scheduler"
+	ActorOperator  Actor = "operator"
+)
+
+// Transition is one row of the campaign state machine.
+type Transition struct {
+	From, To fanfarev1.State
+	Trigger  Trigger
+	Actors   []Actor
+}
+
+const (
+	none           = fanfarev1.State_STATE_UNSPECIFIED
+	draft          = fanfarev1.State_STATE_DRAFT
+	configured     = fanfarev1.State_STATE_CONFIGURED
+	costCalculated = fanfarev1.State_STATE_COST_CALCULATED
+	ready          = fanfarev1.State_STATE_READY
+	scheduled      = fanfarev1.State_STATE_SCHEDULED
+	preparing      = fanfarev1.State_STATE_PREPARING
+	sending        = fanfarev1.State_STATE_SENDING
+	paused         = fanfarev1.State_STATE_PAUSED
+	suspended      = fanfarev1.State_STATE_SUSPENDED
+	completed      = fanfarev1.State_STATE_COMPLETED
+	cancelled      = fanfarev1.State_STATE_CANCELLED
+	aborted        = fanfarev1.State_STATE_ABORTED
+	rejected       = fanfarev1.State_STATE_REJECTED
+	failed         = fanfarev1.State_STATE_FAILED
+)
+
+// Transitions is the one campaign state machine (requirements §3). What is not in it does not happen.
+var Transitions = func() []Transition {
+	user, guard, sched := []Actor{ActorUser}, []Actor{ActorGuard}, []Actor{ActorScheduler}
+	both := []Actor{ActorUser, ActorGuard}
+	confirm := []Actor{ActorUser, ActorApprover}
+	t := []Transition{
+		{none, draft, TriggerCreate, user},
+		{none, configured, TriggerCreate, user},
+		{draft, configured, TriggerConfigure, user},
+		{configured, draft, TriggerIncomplete, user},
+		{costCalculated, draft, TriggerIncomplete, user},
+		{configured, costCalculated, TriggerPrice, both},
+		{costCalculated, costCalculated, TriggerPrice, both},
+		{draft, draft, TriggerEdit, user},
+		{configured, configured, TriggerEdit, user},
+		{costCalculated, configured, TriggerEdit, both}, // the price is void: an edit, another list, another rate
+		{rejected, draft, TriggerEdit, user},
+		{scheduled, configured, TriggerUnschedule, user},
+		{ready, configured, TriggerUnschedule, user},
+		{ready, preparing, TriggerStart, user},
+		{scheduled, preparing, TriggerStart, sched},
+		{scheduled, suspended, TriggerMissed, guard},
+		{preparing, sending, TriggerDeal, sched},
+		{preparing, failed, TriggerFail, []Actor{ActorScheduler, ActorGuard}},
+		{preparing, completed, TriggerComplete, sched}, // nobody to send to
+		{sending, completed, TriggerComplete, sched},
+	}
+	for _, from := range []fanfarev1.State{configured, costCalculated} {
+		t = append(t,
+			Transition{from, ready, TriggerConfirm, confirm},
+			Transition{from, scheduled, TriggerConfirm, confirm},
+			Transition{from, preparing, TriggerConfirm, confirm},
+			Transition{from, rejected, TriggerReject, guard})
+	}
+	for _, from := range []fanfarev1.State{draft, configured, costCalculated, ready, scheduled, preparing} {
+		t = append(t, Transition{from, cancelled, TriggerCancel, user}) // of preparing: while nothing was submitted
+	}
+	for _, from := range []fanfarev1.State{preparing, sending} {
+		t = append(t,
+			Transition{from, paused, TriggerPause, user},
+			Transition{from, suspended, TriggerSuspend, guard})
+	}
+	for _, from := range []fanfarev1.State{paused, suspended} {
+		t = append(t,
+			Transition{from, preparing, TriggerResume, both},
+			Transition{from, sending, TriggerResume, both})
+	}
+	for _, from := range []fanfarev1.State{preparing, sending, paused, suspended} {
+		t = append(t, Transition{from, aborted, TriggerAbort, user})
+	}
+	// Completed but not settled: no further tries, the state stays.
+	return append(t, Transition{completed, completed, TriggerAbort, user})
+}()
+
+// CanTransition reports whether trigger moves a campaign from one state to the other.
+func CanTransition(from, to fanfarev1.State, trigger Trigger) bool {
+	return slices.ContainsFunc(Transitions, func(t Transition) bool {
+		return t.From == from && t.To == to && t.Trigger == trigger
+	})
+}
+
+// Allowed returns the triggers a user may pull in a state, sorted: what an error about a wrong state names.
+func Allowed(state fanfarev1.State) []Trigger {
+	var out []Trigger
+	for _, t := range Transitions {
+		if t.From == state && slices.Contains(t.Actors, ActorUser) && t.Trigger != TriggerConfigure && t.Trigger != TriggerIncomplete {
+			out = append(out, t.Trigger)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Active reports whether a campaign counts against the tenant's limit of active campaigns (C22).
+func Active(s fanfarev1.State) bool {
+	switch s {
+	case scheduled, ready, preparing, sending, paused, suspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Terminal reports whether a campaign ends in s.
+func Terminal(s fanfarev1.State) bool {
+	switch s {
+	case completed, cancelled, aborted, rejected, failed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Editable reports whether every field may be changed (C3).
+func Editable(s fanfarev1.State) bool {
+	switch s {
+	case draft, configured, costCalculated, rejected:
+		return true
+	default:
+		return false
+	}
+}
+
+// Vocabulary is one of the sets of words for the same machine (C1).
+type Vocabulary uint8
+
+// Vocabularies of the systems that requirements.md unites.
+const (
+	VocabularyE Vocabulary = iota // the API's words
+	VocabularyA                   // also B's
+	VocabularyC
+	VocabularyD
+)
+
+// StateName returns our own word, lower snake, such as cost_calculated.
+func StateName(s fanfarev1.State) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))
+}
+
+// ParseState reads our own word.
+func ParseState(name string) (fanfarev1.State, bool) {
+	n, ok := fanfarev1.State_value["STATE_"+strings.ToUpper(name)]
+	return fanfarev1.State(n), ok && n != 0
+}
+
+// aliases has the words of E, A, C and D for each state.
+var aliases = map[fanfarev1.State][4]string{
+	draft:          {"draft", "Draft", "Draft", "Draft"},
+	configured:     {"configured", "Draft", "Draft", "Draft"},
+	costCalculated: {"cost_calculated", "Draft", "Draft", "Draft"},
+	ready:          {"confirmed", "Draft", "Scheduled", "Ready"},
+	scheduled:      {"confirmed", "Scheduled", "Scheduled", "Scheduled"},
+	preparing:      {"confirmed", "Submitted", "Running", "Processing"},
+	sending:        {"sending", "Submitted", "Running", "Sending"},
+	paused:         {"sending", "Submitted", "Paused", "Paused"},
+	suspended:      {"sending", "Submitted", "Paused", "Suspended"},
+	completed:      {"completed", "Submitted", "Completed", "Finished"},
+	cancelled:      {"cancelled", "Deleted", "Cancelled", "Aborted"},
+	aborted:        {"cancelled", "Submitted", "Cancelled", "Aborted"},
+	rejected:       {"rejected", "Draft", "Cancelled", "Rejected"},
+	failed:         {"failed", "Failed", "Cancelled", "Aborted"},
+}
+
+// Word returns the word of a vocabulary for a state.
+func Word(s fanfarev1.State, v Vocabulary) string { return aliases[s][v] }
+
+// ChannelName returns sms, rcs, whatsapp or voice.
+func ChannelName(c fanfarev1.Channel) string {
+	return strings.ToLower(strings.TrimPrefix(c.String(), "CHANNEL_"))
+}
+
+// ParseChannel reads a channel.
+func ParseChannel(name string) (fanfarev1.Channel, bool) {
+	n, ok := fanfarev1.Channel_value["CHANNEL_"+strings.ToUpper(name)]
+	return fanfarev1.Channel(n), ok && n != 0
+}

@@ -1,0 +1,48 @@
+package schemas
+
+import (
+	"errors"
+	"time"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Errors that cross the line between the control plane's store and who calls it.
+var (
+	// ErrConflict: the row has another version than the caller saw. Read again and decide again.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrNotFound: no such row for this tenant.
+	ErrNotFound = errors.New("not found")
+	// ErrTransition: the campaign state machine has no such move.
+	ErrTransition = errors.New("not possible in this state")
+)
+
+// Change is a move that the pipeline makes with a campaign. It is a compare-and-set on Version, and writes the row, its event
+// and what is to be published in one transaction.
+type Change struct {
+	Tenant, Campaign string
+	Version          uint64
+	To               fanfarev1.State
+	Trigger          Trigger
+	Actor            Actor
+	// Reason of a suspension or a failure, such as `route_down`.
+	Reason string
+	At     time.Time
+	// Settled marks the campaign settled: Captured is billed and the rest of what was reserved is released. The state stays.
+	Settled  bool
+	Captured uint64 // micro-units
+	// Money may be captured before the campaign settles: a running total, never an addition.
+	CapturedSoFar uint64
+}
+
+// OutboxRow is a row of the control plane whose newest version has not been published.
+type OutboxRow struct {
+	// Type says which table and so which topic: campaign, control or suppression.
+	Type    EventType
+	Key     string // of the record
+	Tenant  string // "" of a route
+	Version uint64
+	// Value is the encoded record, nil for a tombstone.
+	Value []byte
+	Time  time.Time
+}

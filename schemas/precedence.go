@@ -1,0 +1,145 @@
+package schemas
+
+import (
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Class is the coarse order of delivery events: a greater class always stands.
+type Class uint8
+
+// Classes of delivery events.
+const (
+	ClassOpen      Class = 0  // nothing is settled: doubtful, or given back
+	ClassNeverLeft Class = 1  // final: never handed over
+	ClassLeft      Class = 2  // handed over, nothing final known
+	ClassNegative  Class = 3  // final: not delivered
+	ClassPositive  Class = 4  // final: delivered
+	ClassFact      Class = 15 // no state: clicks, replies, opt-outs
+)
+
+// Bucket is where statistics count a recipient. The buckets of all recipients of a campaign are disjoint and add up to its total.
+type Bucket uint8
+
+// Buckets, and the identities that hold always (requirements §4):
+// total = pending + ambiguous + notSent + skipped + sent, sent = awaiting + undelivered + delivered.
+const (
+	BucketPending Bucket = iota // not dealt, in flight, or waiting to be dealt again
+	BucketAmbiguous
+	BucketNotSent
+	BucketSkipped
+	BucketAwaiting
+	BucketUndelivered
+	BucketDelivered
+	BucketFact // counts nowhere
+)
+
+var bucketNames = [...]string{"pending", "ambiguous", "notSent", "skipped", "awaiting", "undelivered", "delivered", "fact"}
+
+// String returns the bucket as the API spells it.
+func (b Bucket) String() string { return bucketNames[b] }
+
+// Sent reports whether the bucket is a part of sent.
+func (b Bucket) Sent() bool { return b >= BucketAwaiting && b <= BucketDelivered }
+
+// KindInfo is one row of the table of kinds.
+type KindInfo struct {
+	Kind   fanfarev1.Kind
+	Name   string // as the analytics store and the API spell it
+	Class  Class
+	Rank   uint8 // within the class
+	Bucket Bucket
+}
+
+// Kinds is the one table of kinds of delivery events, in order of precedence.
+var Kinds = []KindInfo{
+	{fanfarev1.Kind_KIND_AMBIGUOUS, "ambiguous", ClassOpen, 1, BucketAmbiguous},
+	{fanfarev1.Kind_KIND_RETURNED, "returned", ClassOpen, 2, BucketPending},
+	{fanfarev1.Kind_KIND_NOT_SENT, "not_sent", ClassNeverLeft, 1, BucketNotSent},
+	{fanfarev1.Kind_KIND_SKIPPED, "skipped", ClassNeverLeft, 2, BucketSkipped},
+	{fanfarev1.Kind_KIND_SENT, "sent", ClassLeft, 1, BucketAwaiting},
+	{fanfarev1.Kind_KIND_BUFFERED, "buffered", ClassLeft, 2, BucketAwaiting},
+	{fanfarev1.Kind_KIND_BOUNCED, "bounced", ClassLeft, 3, BucketAwaiting},
+	{fanfarev1.Kind_KIND_UNCONFIRMED, "unconfirmed", ClassLeft, 4, BucketAwaiting},
+	{fanfarev1.Kind_KIND_UNDELIVERED, "undelivered", ClassNegative, 1, BucketUndelivered},
+	{fanfarev1.Kind_KIND_DELIVERED, "delivered", ClassPositive, 1, BucketDelivered},
+	{fanfarev1.Kind_KIND_READ, "read", ClassPositive, 2, BucketDelivered},
+	{fanfarev1.Kind_KIND_CLICKED, "clicked", ClassFact, 1, BucketFact},
+	{fanfarev1.Kind_KIND_REPLIED, "replied", ClassFact, 2, BucketFact},
+	{fanfarev1.Kind_KIND_OPTED_OUT, "opted_out", ClassFact, 3, BucketFact},
+}
+
+// kindTable finds a kind by its number, which is below 128.
+var kindTable = func() (t [128]*KindInfo) {
+	for i := range Kinds {
+		t[Kinds[i].Kind] = &Kinds[i]
+	}
+	return t
+}()
+
+// LookupKind returns the row of kind; ok is false for a kind that this version does not know.
+func LookupKind(kind fanfarev1.Kind) (info KindInfo, ok bool) {
+	if kind < 0 || int(kind) >= len(kindTable) || kindTable[kind] == nil {
+		return KindInfo{}, false
+	}
+	return *kindTable[kind], true
+}
+
+// Precedence is an event as one number: class << 28 | try << 20 | rank << 16 | code, with try 0 outside class 0. The state of
+// a recipient is the greatest precedence below [PrecedenceFacts] among all events about it. Taking the greatest is
+// commutative, associative and idempotent and looks at no clock: receipts may come late, twice and in any order.
+type Precedence uint32
+
+// PrecedenceFacts is the least precedence of a fact, which is no state.
+const PrecedenceFacts = Precedence(uint32(ClassFact) << 28)
+
+// PrecedenceOf returns the precedence of an event, 0 for a kind that is not known. A try above 255 and a code above 65,535 are cut off.
+func PrecedenceOf(kind fanfarev1.Kind, try uint32, code fanfarev1.Code) Precedence {
+	info, ok := LookupKind(kind)
+	if !ok {
+		return 0
+	}
+	p := uint32(info.Class)<<28 | uint32(info.Rank)<<16 | uint32(code)&0xffff
+	if info.Class == ClassOpen {
+		p |= try & MaxTry << 20
+	}
+	return Precedence(p)
+}
+
+// Class returns the class.
+func (p Precedence) Class() Class { return Class(p >> 28) }
+
+// Try returns the try of an open state; 0 otherwise.
+func (p Precedence) Try() uint8 { return uint8(p >> 20) }
+
+// Rank returns the rank within the class.
+func (p Precedence) Rank() uint8 { return uint8(p>>16) & 0xf }
+
+// Code returns the sub-status.
+func (p Precedence) Code() fanfarev1.Code { return fanfarev1.Code(p & 0xffff) }
+
+// Kind returns the kind that made the number.
+func (p Precedence) Kind() fanfarev1.Kind {
+	return fanfarev1.Kind(uint32(p.Class())&7<<4 | uint32(p.Rank()))
+}
+
+// Bucket returns where statistics count a recipient of that state. No state at all counts as pending.
+func (p Precedence) Bucket() Bucket {
+	if p == 0 {
+		return BucketPending
+	}
+	if info, ok := LookupKind(p.Kind()); ok {
+		return info.Bucket
+	}
+	return BucketFact
+}
+
+// Join returns the state of a recipient of whom both are known: the greater one; facts never make a state.
+func Join(a, b Precedence) Precedence {
+	if a >= PrecedenceFacts {
+		a = 0
+	}
+	if b >= PrecedenceFacts {
+		b = 0
+	}
+	return max(a, b)
+}

@@ -1,0 +1,157 @@
+package schemas
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Header keys of records beside those of CloudEvents.
+const (
+	HeaderTenant      = "tenant"
+	HeaderSubmission  = "submission" // of a message: its submission id as text, so that a record that does not decode gets its outcome
+	HeaderSource      = "source"     // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
+	HeaderTraceparent = "traceparent"
+	// Of a dead letter: why, in which stage, and where it stood.
+	HeaderCause       = "cause"
+	HeaderStage       = "stage"
+	HeaderSourceTopic = "source_topic"
+)
+
+// ContentType of every record value.
+const ContentType = "application/protobuf"
+
+// EventType is the CloudEvents type of a record.
+type EventType string
+
+// Types of records.
+const (
+	TypeCampaign    EventType = "fanfare.campaign.v1"
+	TypeControl     EventType = "fanfare.control.v1"
+	TypeSuppression EventType = "fanfare.suppression.v1"
+	TypeCursor      EventType = "fanfare.cursor.v1"
+	TypeHeld        EventType = "fanfare.held.v1"
+	TypeChunk       EventType = "fanfare.chunk.v1"
+	TypeMessage     EventType = "fanfare.message.v1"
+	TypeReceipt     EventType = "fanfare.receipt.v1"
+	TypeDelivery    EventType = "fanfare.delivery.v1"
+)
+
+// Event describes a record to be made.
+type Event struct {
+	Topic  string
+	Key    string
+	Tenant string
+	Type   EventType
+	// Source is the stage that writes it, such as `sender`.
+	Source string
+	// ID is the same for the same event, however often it is written.
+	ID   string
+	Time time.Time
+	// Traceparent continues a trace (W3C); may be empty.
+	Traceparent string
+	Value       proto.Message
+}
+
+// Record returns the event as a record with CloudEvents binary headers and room for two more.
+func (e Event) Record() (*kgo.Record, error) {
+	value, err := proto.Marshal(e.Value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", e.Type, e.ID, err)
+	}
+	return e.Raw(value), nil
+}
+
+// Raw is [Event.Record] with a value that is encoded already.
+func (e Event) Raw(value []byte) *kgo.Record {
+	h := make([]kgo.RecordHeader, 0, 10)
+	h = append(h,
+		kgo.RecordHeader{Key: "ce_specversion", Value: specVersion},
+		kgo.RecordHeader{Key: "ce_type", Value: []byte(e.Type)},
+		kgo.RecordHeader{Key: "ce_source", Value: []byte(e.Source)},
+		kgo.RecordHeader{Key: "ce_id", Value: []byte(e.ID)},
+		kgo.RecordHeader{Key: "ce_time", Value: e.Time.UTC().AppendFormat(make([]byte, 0, 24), "2006-01-02T15:04:05.000Z")},
+		kgo.RecordHeader{Key: "content-type", Value: contentType},
+		kgo.RecordHeader{Key: HeaderTenant, Value: []byte(e.Tenant)},
+	)
+	if e.Traceparent != "" {
+		h = append(h, kgo.RecordHeader{Key: HeaderTraceparent, Value: []byte(e.Traceparent)})
+	}
+	return &kgo.Record{Topic: e.Topic, Key: []byte(e.Key), Value: value, Headers: h}
+}
+
+var (
+	specVersion = []byte("1.0")
+	contentType = []byte(ContentType)
+)
+
+// Header returns the value of the last header of that key, nil when there is none.
+func Header(r *kgo.Record, key string) []byte {
+	for i := len(r.Headers) - 1; i >= 0; i-- {
+		if r.Headers[i].Key == key {
+			return r.Headers[i].Value
+		}
+	}
+	return nil
+}
+
+// Keys of records. The tenant stands in every one (P7).
+
+// CampaignKey is the key of a campaign and of its cursor.
+func CampaignKey(tenant, campaign string) string { return tenant + "/" + campaign }
+
+// MessageKey is the key of a message: all messages to one number fall into one partition.
+func MessageKey(tenant, to string) string { return tenant + "/" + to }
+
+// DeliveryKey is the key of a delivery event.
+func DeliveryKey(tenant string, message ID) string {
+	b := make([]byte, 0, len(tenant)+1+idTextLen)
+	b = append(append(b, tenant...), '/')
+	return string(message.AppendTo(b))
+}
+
+// ReceiptKey is the key of a receipt.
+func ReceiptKey(route, providerID string) string { return route + "/" + providerID }
+
+// SuppressionKey is the key of an opt-out.
+func SuppressionKey(tenant string, hash [8]byte) string {
+	return tenant + "/" + hex.EncodeToString(hash[:])
+}
+
+// RouteKey, TenantKey and SenderKey are the keys of control.
+func RouteKey(name string) string            { return "route/" + name }
+func TenantKey(id string) string             { return "tenant/" + id }
+func SenderKey(tenant, sender string) string { return "sender/" + tenant + "/" + sender }
+
+// DeliveryEvent describes the record of a delivery event. Its id is made of the submission, the kind and the code: the same
+// event written again has the same id. Clicks, replies and opt-outs pass what tells them apart in fact.
+func DeliveryEvent(topic, source string, d *fanfarev1.Delivery, fact string) Event {
+	var message, submission ID
+	copy(message[:], d.GetMessageId())
+	copy(submission[:], d.GetSubmissionId())
+	id := submission
+	if id.IsZero() {
+		id = message
+	}
+	b := make([]byte, 0, idTextLen+32)
+	b = id.AppendTo(b)
+	b = append(b, '/')
+	if info, ok := LookupKind(d.GetKind()); ok {
+		b = append(b, info.Name...)
+	}
+	if c := CodeName(d.GetCode()); c != "" {
+		b = append(append(b, '/'), c...)
+	}
+	if fact != "" {
+		b = append(append(b, '/'), fact...)
+	}
+	return Event{
+		Topic: topic, Key: DeliveryKey(d.GetTenant(), message), Tenant: d.GetTenant(), Type: TypeDelivery, Source: source,
+		ID: string(b), Time: time.UnixMilli(d.GetTimeMs()), Value: d,
+	}
+}
