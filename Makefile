@@ -1,0 +1,63 @@
+# make run and make test need Go and make, nothing else.
+SHELL := bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+TOOL = $(GO) tool -modfile=.tools/go.mod
+DATA ?= .fanfare
+HTTP ?= 127.0.0.1:8080
+# The race detector needs cgo and a C compiler; the product needs neither.
+RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
+export CGO_ENABLED = 0
+
+.PHONY: help run clean-data build test integration lint fmt gen gen-check bench fuzz check soak chaos
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+bin/fanfare: FORCE
+	@[ -x bin/fanfare ] || echo "building, about a minute the first time"
+	@$(GO) build -o bin/ ./cmd/fanfare
+FORCE:
+
+build: ## every program, into bin/
+	$(GO) build -o bin/ ./cmd/...
+
+run: bin/fanfare ## the whole product on this machine: demo tenant, simulated carrier, UI at http://localhost:8080
+	@exec bin/fanfare demo --data $(DATA) --http $(HTTP)
+
+clean-data: ## forget what make run keeps
+	rm -rf $(DATA)
+
+test: ## everything that needs nothing installed
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) ./...
+
+integration: ## the same on real Kafka, Redis, ClickHouse and Postgres
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -run Integration ./...
+
+lint: ## vet, golangci-lint and buf
+	$(GO) vet ./...
+	$(TOOL) golangci-lint run ./...
+	$(TOOL) buf lint schemas
+	$(TOOL) buf breaking schemas --against schemas/golden/v1.binpb
+
+fmt: ## format
+	$(TOOL) golangci-lint fmt ./...
+
+gen: ## generated code
+	cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate
+	$(GO) generate ./...
+
+gen-check: gen ## fails when generating changes anything
+	git diff --exit-code -- . || { echo "generated files differ: run make gen and commit"; exit 1; }
+
+bench: ## ratios of design goals, each measured in one run
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+fuzz: ## every fuzz target for a while
+	for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-20s} $$p; done; done
+
+check: test lint gen-check ## what CI checks without services
+	$(GO) mod tidy -diff
