@@ -270,10 +270,12 @@ type Campaign struct {
 	CreatedMs   int64  `protobuf:"varint,26,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	ConfirmedMs int64  `protobuf:"varint,27,opt,name=confirmed_ms,json=confirmedMs,proto3" json:"confirmed_ms,omitempty"`
 	// Start not before; 0 with state ready: waits for a manual start, else: at once.
-	ScheduledMs   int64 `protobuf:"varint,28,opt,name=scheduled_ms,json=scheduledMs,proto3" json:"scheduled_ms,omitempty"`
-	StartedMs     int64 `protobuf:"varint,29,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	CompletedMs   int64 `protobuf:"varint,30,opt,name=completed_ms,json=completedMs,proto3" json:"completed_ms,omitempty"`
-	SettledMs     int64 `protobuf:"varint,31,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
+	ScheduledMs int64 `protobuf:"varint,28,opt,name=scheduled_ms,json=scheduledMs,proto3" json:"scheduled_ms,omitempty"`
+	StartedMs   int64 `protobuf:"varint,29,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	CompletedMs int64 `protobuf:"varint,30,opt,name=completed_ms,json=completedMs,proto3" json:"completed_ms,omitempty"`
+	SettledMs   int64 `protobuf:"varint,31,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
+	// Aborted after it was completed: the state stays, no further tries are made, and what is still on its way to the carrier is skipped.
+	Stopped       bool `protobuf:"varint,32,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -525,6 +527,13 @@ func (x *Campaign) GetSettledMs() int64 {
 	return 0
 }
 
+func (x *Campaign) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
 // Leg is one channel of the chain, tried in order.
 type Leg struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -753,7 +762,7 @@ var File_fanfare_v1_campaign_proto protoreflect.FileDescriptor
 const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\n" +
 	"\x19fanfare/v1/campaign.proto\x12\n" +
-	"fanfare.v1\"\xa2\a\n" +
+	"fanfare.v1\"\xbc\a\n" +
 	"\bCampaign\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -790,7 +799,8 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"started_ms\x18\x1d \x01(\x03R\tstartedMs\x12!\n" +
 	"\fcompleted_ms\x18\x1e \x01(\x03R\vcompletedMs\x12\x1d\n" +
 	"\n" +
-	"settled_ms\x18\x1f \x01(\x03R\tsettledMs\"\xc9\x01\n" +
+	"settled_ms\x18\x1f \x01(\x03R\tsettledMs\x12\x18\n" +
+	"\astopped\x18  \x01(\bR\astopped\"\xc9\x01\n" +
 	"\x03Leg\x12-\n" +
 	"\achannel\x18\x01 \x01(\x0e2\x13.fanfare.v1.ChannelR\achannel\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
