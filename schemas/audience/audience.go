@@ -130,12 +130,13 @@ var ErrBlob = errors.New("audience blob is damaged")
 
 // Reader reads the entries of a blob in order of seq.
 type Reader struct {
-	s     string
-	at    int
-	dict  []string
-	left  int
-	err   error
-	total int
+	s       string
+	at      int
+	dict    []string
+	err     error
+	next    int
+	total   int
+	offsets []uint32 // of the entries passed so far, which Seek goes back to
 }
 
 // NewReader opens a blob.
@@ -159,20 +160,47 @@ func NewReader(blob []byte) (*Reader, error) {
 	for range words {
 		r.dict = append(r.dict, r.str())
 	}
-	r.left = int(min(r.uvarint(), uint64(len(r.s))))
-	r.total = r.left
+	r.total = int(min(r.uvarint(), uint64(len(r.s))))
+	r.offsets = make([]uint32, 0, min(r.total, BlobSize))
 	return r, r.err
 }
 
 // Len returns the number of entries of the blob.
 func (r *Reader) Len() int { return r.total }
 
-// Next reads the next entry into e, whose Attrs it reuses; false at the end and on damage, which Err tells apart.
-func (r *Reader) Next(e *Entry) bool {
-	if r.left == 0 || r.err != nil {
+// Bytes returns about how much memory the reader holds.
+func (r *Reader) Bytes() int { return len(r.s) + 4*cap(r.offsets) + 16*len(r.dict) }
+
+// Seek makes entry i the next one, 0 for the first; false when there is none, and on damage before it. Going to where the
+// reader has been takes no time; going on from there reads what lies between.
+func (r *Reader) Seek(i int) bool {
+	if r.err != nil || i < 0 || i >= r.total {
 		return false
 	}
-	r.left--
+	if i < len(r.offsets) {
+		r.at, r.next = int(r.offsets[i]), i
+		return true
+	}
+	if n := len(r.offsets); n > r.next {
+		r.at, r.next = int(r.offsets[n-1]), n-1
+	}
+	for e := new(Entry); r.next < i; {
+		if !r.Next(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// Next reads the next entry into e, whose Attrs it reuses; false at the end and on damage, which Err tells apart.
+func (r *Reader) Next(e *Entry) bool {
+	if r.next == r.total || r.err != nil {
+		return false
+	}
+	if r.next == len(r.offsets) {
+		r.offsets = append(r.offsets, uint32(r.at))
+	}
+	r.next++
 	e.ContactID = r.uvarint()
 	e.To = r.str()
 	e.Zone = r.word()

@@ -63,6 +63,46 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	})
 }
 
+// TestSeek: an entry is the same whichever way one came to it.
+func TestSeek(t *testing.T) {
+	var w audience.Writer
+	const n = 50
+	for i := range n {
+		w.Add(&audience.Entry{ContactID: uint64(i), To: fmt.Sprintf("+39%d", i), Zone: "Europe/Rome", Attrs: []audience.Attr{{Name: "a", Value: fmt.Sprint(i)}}})
+	}
+	blob := w.Flush()
+	rapid.Check(t, func(t *rapid.T) {
+		r, err := audience.NewReader(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e audience.Entry
+		for range rapid.IntRange(1, 10).Draw(t, "moves") {
+			i := rapid.IntRange(-1, n).Draw(t, "to")
+			if got, want := r.Seek(i), i >= 0 && i < n; got != want {
+				t.Fatalf("seek %d: got %v, want %v", i, got, want)
+			} else if !want {
+				continue
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "reads") {
+				got, want := r.Next(&e), i < n
+				if got != want {
+					t.Fatalf("next %d: got %v, want %v", i, got, want)
+				}
+				if want && (e.ContactID != uint64(i) || e.To != fmt.Sprintf("+39%d", i) || e.Attrs[0].Value != fmt.Sprint(i)) {
+					t.Fatalf("entry %d: got %+v", i, e)
+				}
+				i = min(i+1, n)
+			}
+		}
+	})
+
+	damaged, err := audience.NewReader(blob[:len(blob)-1])
+	if err == nil && damaged.Seek(n-1) {
+		t.Error("got an entry beyond the end of a cut blob")
+	}
+}
+
 func TestEntryValue(t *testing.T) {
 	e := audience.Entry{Attrs: []audience.Attr{{Name: "first_name", Value: "Ada"}}}
 	if v, ok := e.Value("first_name"); v != "Ada" || !ok {
