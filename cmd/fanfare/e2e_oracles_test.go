@@ -1,0 +1,287 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// The oracles judge a run by what the topics hold and what the carrier wrote down, never by the statistics under test; the
+// statistics are what is judged. They are pure, so that a planted bug can be shown to each.
+
+// A submission is one line of the carrier's ground truth.
+type submission struct {
+	Time         time.Time `json:"time"`
+	MessageID    string    `json:"message_id"`
+	SubmissionID string    `json:"submission_id"`
+	To           string    `json:"to"`
+	Body         string    `json:"body"`
+	Outcome      string    `json:"outcome"`
+}
+
+func (s submission) accepted() bool { return s.Outcome == "accepted" }
+
+// statsSample is /stats as it was at a time, beside how many recipients the carrier had accepted a moment later.
+type statsSample struct {
+	at       time.Time
+	stats    statsAnswer
+	accepted int
+}
+
+// statsAnswer is what the oracles read of GET /stats.
+type statsAnswer struct {
+	Status        string `json:"status"`
+	State         string `json:"state"`
+	Settled       bool   `json:"settled"`
+	TotalMessages int    `json:"totalMessages"`
+	Sent          int    `json:"sent"`
+	Delivered     int    `json:"delivered"`
+	Failed        int    `json:"failed"`
+	Pending       int    `json:"pending"`
+	Ambiguous     int    `json:"ambiguous"`
+	NotSent       int    `json:"notSent"`
+	Skipped       int    `json:"skipped"`
+	Awaiting      int    `json:"awaiting"`
+	Undelivered   int    `json:"undelivered"`
+}
+
+// identities holds a sample against P2: everybody is in exactly one place.
+func (s statsAnswer) identities() error {
+	if sum := s.Pending + s.Ambiguous + s.NotSent + s.Skipped + s.Sent; sum != s.TotalMessages {
+		return fmt.Errorf("pending %d + ambiguous %d + notSent %d + skipped %d + sent %d = %d, want total %d",
+			s.Pending, s.Ambiguous, s.NotSent, s.Skipped, s.Sent, sum, s.TotalMessages)
+	}
+	if sum := s.Awaiting + s.Undelivered + s.Delivered; sum != s.Sent {
+		return fmt.Errorf("awaiting %d + undelivered %d + delivered %d = %d, want sent %d", s.Awaiting, s.Undelivered, s.Delivered, sum, s.Sent)
+	}
+	return nil
+}
+
+// checkSamples: delivered <= sent <= accepted in truth at every instant, and sent never falls.
+func checkSamples(samples []statsSample) []error {
+	var errs []error
+	last := 0
+	for _, s := range samples {
+		if err := s.stats.identities(); err != nil {
+			errs = append(errs, fmt.Errorf("at %s: %w", s.at.Format(time.StampMilli), err))
+		}
+		if s.stats.Delivered > s.stats.Sent || s.stats.Sent > s.accepted {
+			errs = append(errs, fmt.Errorf("at %s: delivered %d <= sent %d <= accepted in truth %d does not hold",
+				s.at.Format(time.StampMilli), s.stats.Delivered, s.stats.Sent, s.accepted))
+		}
+		if s.stats.Sent < last {
+			errs = append(errs, fmt.Errorf("at %s: sent fell from %d to %d", s.at.Format(time.StampMilli), last, s.stats.Sent))
+		}
+		last = s.stats.Sent
+	}
+	return errs
+}
+
+// A pendingPoint is what was pending by the topic `deliveries` at a time.
+type pendingPoint struct {
+	at      time.Time
+	pending int
+}
+
+// checkPending: what /stats calls pending is what the topic said at some instant of the second before.
+func checkPending(samples []statsSample, points []pendingPoint) []error {
+	var errs []error
+	for _, s := range samples {
+		if s.stats.TotalMessages == 0 {
+			continue // not frozen yet
+		}
+		lo, hi, seen := 0, 0, false
+		var before *pendingPoint // the newest point before the second: it still held when the second began
+		for i := range points {
+			p := &points[i]
+			switch {
+			case p.at.Before(s.at.Add(-time.Second)):
+				before = p
+			case !p.at.After(s.at.Add(200 * time.Millisecond)): // our own reading of the topic is late by a poll
+				if !seen {
+					lo, hi, seen = p.pending, p.pending, true
+				}
+				lo, hi = min(lo, p.pending), max(hi, p.pending)
+			}
+		}
+		if before != nil {
+			if !seen {
+				lo, hi, seen = before.pending, before.pending, true
+			}
+			lo, hi = min(lo, before.pending), max(hi, before.pending)
+		}
+		if seen && (s.stats.Pending < lo || s.stats.Pending > hi) {
+			errs = append(errs, fmt.Errorf("at %s: /stats says pending %d, the topic said %d to %d within the second before", s.at.Format(time.StampMilli), s.stats.Pending, lo, hi))
+		}
+	}
+	return errs
+}
+
+// checkDoubles: nobody has two accepted submissions unless the one before got a negative receipt that is worth a retry, or was
+// taken back; and no submission is seen twice.
+func checkDoubles(truth []submission, deliveries []*fanfarev1.Delivery) []error {
+	var errs []error
+	bounced := map[string]bool{} // submission ids with a bounce or an expiry behind them
+	for _, d := range deliveries {
+		if d.GetKind() == fanfarev1.Kind_KIND_BOUNCED {
+			var id schemas.ID
+			copy(id[:], d.GetSubmissionId())
+			bounced[id.String()] = true
+		}
+	}
+	byMessage := map[string][]submission{}
+	for _, s := range truth {
+		if s.accepted() {
+			byMessage[s.MessageID] = append(byMessage[s.MessageID], s)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(byMessage)) {
+		subs := byMessage[id]
+		slices.SortStableFunc(subs, func(a, b submission) int { return a.Time.Compare(b.Time) })
+		for i := 1; i < len(subs); i++ {
+			prev, next := subs[i-1], subs[i]
+			switch {
+			case prev.SubmissionID == next.SubmissionID:
+				errs = append(errs, fmt.Errorf("%s was accepted twice as %s", id, prev.SubmissionID))
+			case !bounced[prev.SubmissionID]:
+				errs = append(errs, fmt.Errorf("%s was accepted as %s and again as %s without a negative receipt between", id, prev.SubmissionID, next.SubmissionID))
+			}
+		}
+	}
+	return errs
+}
+
+// states joins delivery events into the state of each seq.
+func states(deliveries []*fanfarev1.Delivery) map[uint32]schemas.Precedence {
+	out := map[uint32]schemas.Precedence{}
+	for _, d := range deliveries {
+		out[d.GetSeq()] = schemas.Join(out[d.GetSeq()], schemas.PrecedenceOf(d.GetKind(), d.GetTry(), d.GetCode()))
+	}
+	return out
+}
+
+// outcome of the whole run, for checkEnd.
+type outcome struct {
+	audience   []string // every number that was to be reached
+	total      int      // recipients of the campaign
+	truth      []submission
+	deliveries []*fanfarev1.Delivery
+	final      statsAnswer
+	// maxAmbiguous is the sum of the windows at the kills.
+	maxAmbiguous int
+	// fates are what the carrier really did with each accepted submission: delivered, failed or silent.
+	fates map[string]fate
+}
+
+// fate of a submission in the carrier's hands.
+type fate uint8
+
+const (
+	fateSilent fate = iota // no receipt was ever to come
+	fateDelivered
+	fateFailed
+)
+
+// checkEnd: at the end everybody has one state, doubt is within the windows at the kills, and what we say agrees with what the
+// carrier did.
+func checkEnd(o outcome) []error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if err := o.final.identities(); err != nil {
+		fail("final statistics: %w", err)
+	}
+	joined := states(o.deliveries)
+	if len(joined) != o.total {
+		fail("%d recipients have a state, want %d", len(joined), o.total)
+	}
+	buckets := map[schemas.Bucket]int{}
+	for _, p := range joined {
+		buckets[p.Bucket()]++
+	}
+	for _, c := range []struct {
+		name      string
+		ours, say int
+	}{
+		{"pending", buckets[schemas.BucketPending], o.final.Pending},
+		{"ambiguous", buckets[schemas.BucketAmbiguous], o.final.Ambiguous},
+		{"notSent", buckets[schemas.BucketNotSent], o.final.NotSent},
+		{"skipped", buckets[schemas.BucketSkipped], o.final.Skipped},
+		{"awaiting", buckets[schemas.BucketAwaiting], o.final.Awaiting},
+		{"undelivered", buckets[schemas.BucketUndelivered], o.final.Undelivered},
+		{"delivered", buckets[schemas.BucketDelivered], o.final.Delivered},
+	} {
+		if c.ours != c.say {
+			fail("%s: /stats says %d, the topic %d", c.name, c.say, c.ours)
+		}
+	}
+	if n := buckets[schemas.BucketPending]; n != 0 {
+		fail("%d are pending at the end", n)
+	}
+	if n := buckets[schemas.BucketAmbiguous]; n > o.maxAmbiguous {
+		fail("%d are ambiguous, want at most %d, the windows at the kills", n, o.maxAmbiguous)
+	}
+
+	// Ours against the carrier's, number by number.
+	byNumber := map[string]schemas.Precedence{}
+	for _, d := range o.deliveries {
+		if d.GetTo() != "" {
+			byNumber[d.GetTo()] = schemas.Join(byNumber[d.GetTo()], joined[d.GetSeq()])
+		}
+	}
+	accepted := map[string]bool{}
+	best := map[string]fate{}
+	for _, s := range o.truth {
+		if !s.accepted() {
+			continue
+		}
+		accepted[s.To] = true
+		f := o.fates[s.SubmissionID]
+		if f == fateDelivered || best[s.To] == fateSilent {
+			best[s.To] = f
+		}
+	}
+	for _, number := range o.audience {
+		p := byNumber[number]
+		ours := p.Bucket()
+		switch {
+		case p == 0:
+			fail("a recipient has no outcome: lost")
+		case ours == schemas.BucketAmbiguous: // bounded above; the carrier may or may not have it
+		case accepted[number] && !ours.Sent():
+			fail("the carrier accepted a message that we call %v", ours)
+		case !accepted[number] && ours.Sent():
+			fail("we call a message %v that the carrier never accepted", ours)
+		case !accepted[number]: // not sent, and the carrier agrees
+		case best[number] == fateDelivered && ours != schemas.BucketDelivered:
+			fail("delivered in truth, %v with us", ours)
+		case best[number] == fateFailed && ours != schemas.BucketUndelivered:
+			fail("failed in truth, %v with us", ours)
+		case best[number] == fateSilent && ours != schemas.BucketAwaiting:
+			fail("no receipt in truth, %v with us", ours)
+		}
+	}
+	return firstOfEach(errs)
+}
+
+// firstOfEach keeps at most three errors of one text: twenty thousand of a kind say no more.
+func firstOfEach(errs []error) []error {
+	count := map[string]int{}
+	var out []error
+	for _, e := range errs {
+		if count[e.Error()]++; count[e.Error()] <= 3 {
+			out = append(out, e)
+		}
+	}
+	for _, text := range slices.SortedFunc(maps.Keys(count), cmp.Compare) {
+		if count[text] > 3 {
+			out = append(out, fmt.Errorf("%s (%d times in all)", text, count[text]))
+		}
+	}
+	return out
+}
