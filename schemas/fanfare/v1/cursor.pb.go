@@ -29,26 +29,40 @@ const (
 	CursorSets_ROLE_ANSWERED    CursorSets_Role = 2
 	CursorSets_ROLE_HANDED_OVER CursorSets_Role = 3
 	CursorSets_ROLE_DOUBTFUL    CursorSets_Role = 4
-	CursorSets_ROLE_FINAL       CursorSets_Role = 5
+	// Final events by class.
+	CursorSets_ROLE_NEVER_LEFT  CursorSets_Role = 5
+	CursorSets_ROLE_NEGATIVE    CursorSets_Role = 10
+	CursorSets_ROLE_POSITIVE    CursorSets_Role = 11
 	CursorSets_ROLE_BOUNCED     CursorSets_Role = 6
 	CursorSets_ROLE_DUE         CursorSets_Role = 7
 	CursorSets_ROLE_RETURNED    CursorSets_Role = 8
 	CursorSets_ROLE_UNCONFIRMED CursorSets_Role = 9
+	// A receipt that is none of the others.
+	CursorSets_ROLE_BUFFERED CursorSets_Role = 12
+	// A negative receipt whose code is not billed.
+	CursorSets_ROLE_UNBILLED CursorSets_Role = 13
+	// Dealt, and not answered when the sets were written; due_ms is the deal's not_after.
+	CursorSets_ROLE_EXPIRING CursorSets_Role = 14
 )
 
 // Enum value maps for CursorSets_Role.
 var (
 	CursorSets_Role_name = map[int32]string{
-		0: "ROLE_UNSPECIFIED",
-		1: "ROLE_DEALT",
-		2: "ROLE_ANSWERED",
-		3: "ROLE_HANDED_OVER",
-		4: "ROLE_DOUBTFUL",
-		5: "ROLE_FINAL",
-		6: "ROLE_BOUNCED",
-		7: "ROLE_DUE",
-		8: "ROLE_RETURNED",
-		9: "ROLE_UNCONFIRMED",
+		0:  "ROLE_UNSPECIFIED",
+		1:  "ROLE_DEALT",
+		2:  "ROLE_ANSWERED",
+		3:  "ROLE_HANDED_OVER",
+		4:  "ROLE_DOUBTFUL",
+		5:  "ROLE_NEVER_LEFT",
+		10: "ROLE_NEGATIVE",
+		11: "ROLE_POSITIVE",
+		6:  "ROLE_BOUNCED",
+		7:  "ROLE_DUE",
+		8:  "ROLE_RETURNED",
+		9:  "ROLE_UNCONFIRMED",
+		12: "ROLE_BUFFERED",
+		13: "ROLE_UNBILLED",
+		14: "ROLE_EXPIRING",
 	}
 	CursorSets_Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
@@ -56,11 +70,16 @@ var (
 		"ROLE_ANSWERED":    2,
 		"ROLE_HANDED_OVER": 3,
 		"ROLE_DOUBTFUL":    4,
-		"ROLE_FINAL":       5,
+		"ROLE_NEVER_LEFT":  5,
+		"ROLE_NEGATIVE":    10,
+		"ROLE_POSITIVE":    11,
 		"ROLE_BOUNCED":     6,
 		"ROLE_DUE":         7,
 		"ROLE_RETURNED":    8,
 		"ROLE_UNCONFIRMED": 9,
+		"ROLE_BUFFERED":    12,
+		"ROLE_UNBILLED":    13,
+		"ROLE_EXPIRING":    14,
 	}
 )
 
@@ -101,12 +120,16 @@ type Cursor struct {
 	FreezeId       string                 `protobuf:"bytes,4,opt,name=freeze_id,json=freezeId,proto3" json:"freeze_id,omitempty"`
 	// Number of the last deal.
 	Deals uint64 `protobuf:"varint,5,opt,name=deals,proto3" json:"deals,omitempty"`
-	// First deals go in order of seq within a zone group: the next seq of each group.
-	Positions []*Cursor_Position `protobuf:"bytes,6,rep,name=positions,proto3" json:"positions,omitempty"`
 	// Every deal since the newest CursorSets of the campaign: taking over applies them on top of the sets.
 	Recent []*Deal `protobuf:"bytes,7,rep,name=recent,proto3" json:"recent,omitempty"`
-	// Which CursorSets `recent` counts from.
-	SetsEpoch     uint64 `protobuf:"varint,8,opt,name=sets_epoch,json=setsEpoch,proto3" json:"sets_epoch,omitempty"`
+	// Which CursorSets `recent` counts from; 0: there are none.
+	SetsEpoch uint64 `protobuf:"varint,8,opt,name=sets_epoch,json=setsEpoch,proto3" json:"sets_epoch,omitempty"`
+	// How many parts that epoch has: all of them or none are in the topic.
+	SetsParts uint32 `protobuf:"varint,9,opt,name=sets_parts,json=setsParts,proto3" json:"sets_parts,omitempty"`
+	Hidden    bool   `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	// The campaign is settled and its sets are gone; the cursor stays until settled + 7 d.
+	Settled       bool  `protobuf:"varint,11,opt,name=settled,proto3" json:"settled,omitempty"`
+	SettledMs     int64 `protobuf:"varint,12,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,13 +199,6 @@ func (x *Cursor) GetDeals() uint64 {
 	return 0
 }
 
-func (x *Cursor) GetPositions() []*Cursor_Position {
-	if x != nil {
-		return x.Positions
-	}
-	return nil
-}
-
 func (x *Cursor) GetRecent() []*Deal {
 	if x != nil {
 		return x.Recent
@@ -197,21 +213,52 @@ func (x *Cursor) GetSetsEpoch() uint64 {
 	return 0
 }
 
+func (x *Cursor) GetSetsParts() uint32 {
+	if x != nil {
+		return x.SetsParts
+	}
+	return 0
+}
+
+func (x *Cursor) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
+func (x *Cursor) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *Cursor) GetSettledMs() int64 {
+	if x != nil {
+		return x.SettledMs
+	}
+	return 0
+}
+
 // Deal names a chunk, enough to find it in topic `chunks` or to write it again.
 type Deal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Deal          uint64                 `protobuf:"varint,1,opt,name=deal,proto3" json:"deal,omitempty"`
-	Try           uint32                 `protobuf:"varint,2,opt,name=try,proto3" json:"try,omitempty"`
-	Leg           uint32                 `protobuf:"varint,3,opt,name=leg,proto3" json:"leg,omitempty"`
-	Blob          uint32                 `protobuf:"varint,4,opt,name=blob,proto3" json:"blob,omitempty"`
-	FirstSeq      uint32                 `protobuf:"varint,5,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
-	EndSeq        uint32                 `protobuf:"varint,6,opt,name=end_seq,json=endSeq,proto3" json:"end_seq,omitempty"`
-	Seqs          []byte                 `protobuf:"bytes,7,opt,name=seqs,proto3" json:"seqs,omitempty"`
-	NotAfterMs    int64                  `protobuf:"varint,8,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
-	Cancel        bool                   `protobuf:"varint,9,opt,name=cancel,proto3" json:"cancel,omitempty"`
-	Outcome       Kind                   `protobuf:"varint,10,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
-	Code          Code                   `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	DealtMs       int64                  `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Deal  uint64                 `protobuf:"varint,1,opt,name=deal,proto3" json:"deal,omitempty"`
+	Try   uint32                 `protobuf:"varint,2,opt,name=try,proto3" json:"try,omitempty"`
+	Leg   uint32                 `protobuf:"varint,3,opt,name=leg,proto3" json:"leg,omitempty"`
+	Blob  uint32                 `protobuf:"varint,4,opt,name=blob,proto3" json:"blob,omitempty"`
+	// Recipients [first_seq, end_seq) unless seqs is given.
+	FirstSeq uint32 `protobuf:"varint,5,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	EndSeq   uint32 `protobuf:"varint,6,opt,name=end_seq,json=endSeq,proto3" json:"end_seq,omitempty"`
+	// Portable Roaring bitmap.
+	Seqs       []byte `protobuf:"bytes,7,opt,name=seqs,proto3" json:"seqs,omitempty"`
+	NotAfterMs int64  `protobuf:"varint,8,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
+	Cancel     bool   `protobuf:"varint,9,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	// Of a cancel: what is written for each recipient.
+	Outcome       Kind  `protobuf:"varint,10,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
+	Code          Code  `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
+	DealtMs       int64 `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +378,7 @@ func (x *Deal) GetDealtMs() int64 {
 }
 
 // CursorSets is the scheduler's knowledge of who is where, on topic `cursors`, key `<tenant>/<campaign>/sets/<part>`, at most every 5 s.
+// A part counts only when its epoch is the one the Cursor names.
 type CursorSets struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Tenant     string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -470,28 +518,29 @@ func (x *CursorOffsets) GetOffsets() []*CursorOffsets_TopicOffset {
 	return nil
 }
 
-type Cursor_Position struct {
+// CursorMark is written by a new leader, on topic `cursors`, key `leader`: whoever reads it has read all that was written before.
+type CursorMark struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	NextSeq       uint32                 `protobuf:"varint,2,opt,name=next_seq,json=nextSeq,proto3" json:"next_seq,omitempty"`
+	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Cursor_Position) Reset() {
-	*x = Cursor_Position{}
+func (x *CursorMark) Reset() {
+	*x = CursorMark{}
 	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Cursor_Position) String() string {
+func (x *CursorMark) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Cursor_Position) ProtoMessage() {}
+func (*CursorMark) ProtoMessage() {}
 
-func (x *Cursor_Position) ProtoReflect() protoreflect.Message {
+func (x *CursorMark) ProtoReflect() protoreflect.Message {
 	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -503,39 +552,42 @@ func (x *Cursor_Position) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Cursor_Position.ProtoReflect.Descriptor instead.
-func (*Cursor_Position) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cursor_proto_rawDescGZIP(), []int{0, 0}
+// Deprecated: Use CursorMark.ProtoReflect.Descriptor instead.
+func (*CursorMark) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_cursor_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Cursor_Position) GetGroup() uint32 {
+func (x *CursorMark) GetNonce() string {
 	if x != nil {
-		return x.Group
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *CursorMark) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
 	}
 	return 0
 }
 
-func (x *Cursor_Position) GetNextSeq() uint32 {
-	if x != nil {
-		return x.NextSeq
-	}
-	return 0
-}
-
-// Set is one bitmap under its name.
+// Set is one bitmap under its name; of sets with one name the union counts.
 type CursorSets_Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  CursorSets_Role        `protobuf:"varint,1,opt,name=role,proto3,enum=fanfare.v1.CursorSets_Role" json:"role,omitempty"`
 	Try   uint32                 `protobuf:"varint,2,opt,name=try,proto3" json:"try,omitempty"`
-	Leg   uint32                 `protobuf:"varint,3,opt,name=leg,proto3" json:"leg,omitempty"`
-	Code  Code                   `protobuf:"varint,4,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
+	// Of DEALT: the leg dealt to, 0 for a cancel. Of DUE: the leg to be dealt to.
+	Leg  uint32 `protobuf:"varint,3,opt,name=leg,proto3" json:"leg,omitempty"`
+	Code Code   `protobuf:"varint,4,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
 	// Segments times price per segment.
 	PriceMicros uint64 `protobuf:"varint,5,opt,name=price_micros,json=priceMicros,proto3" json:"price_micros,omitempty"`
 	DueMs       int64  `protobuf:"varint,6,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
-	// Class of a final event, 1, 3 or 4.
-	Class uint32 `protobuf:"varint,7,opt,name=class,proto3" json:"class,omitempty"`
 	// Portable Roaring bitmap of seqs.
-	Seqs          []byte `protobuf:"bytes,8,opt,name=seqs,proto3" json:"seqs,omitempty"`
+	Seqs []byte `protobuf:"bytes,8,opt,name=seqs,proto3" json:"seqs,omitempty"`
+	// Of DUE: counts against the share of a route that may be retries.
+	Retry bool `protobuf:"varint,9,opt,name=retry,proto3" json:"retry,omitempty"`
+	// Of DUE: due when the live calling hours open after due_ms, not at due_ms.
+	Hours         bool `protobuf:"varint,10,opt,name=hours,proto3" json:"hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,18 +664,25 @@ func (x *CursorSets_Set) GetDueMs() int64 {
 	return 0
 }
 
-func (x *CursorSets_Set) GetClass() uint32 {
-	if x != nil {
-		return x.Class
-	}
-	return 0
-}
-
 func (x *CursorSets_Set) GetSeqs() []byte {
 	if x != nil {
 		return x.Seqs
 	}
 	return nil
+}
+
+func (x *CursorSets_Set) GetRetry() bool {
+	if x != nil {
+		return x.Retry
+	}
+	return false
+}
+
+func (x *CursorSets_Set) GetHours() bool {
+	if x != nil {
+		return x.Hours
+	}
+	return false
 }
 
 type CursorOffsets_TopicOffset struct {
@@ -691,21 +750,24 @@ var File_fanfare_v1_cursor_proto protoreflect.FileDescriptor
 const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\n" +
 	"\x17fanfare/v1/cursor.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xde\x02\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xdc\x02\n" +
 	"\x06Cursor\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
 	"campaignId\x12'\n" +
 	"\x0fcampaign_number\x18\x03 \x01(\x04R\x0ecampaignNumber\x12\x1b\n" +
 	"\tfreeze_id\x18\x04 \x01(\tR\bfreezeId\x12\x14\n" +
-	"\x05deals\x18\x05 \x01(\x04R\x05deals\x129\n" +
-	"\tpositions\x18\x06 \x03(\v2\x1b.fanfare.v1.Cursor.PositionR\tpositions\x12(\n" +
+	"\x05deals\x18\x05 \x01(\x04R\x05deals\x12(\n" +
 	"\x06recent\x18\a \x03(\v2\x10.fanfare.v1.DealR\x06recent\x12\x1d\n" +
 	"\n" +
-	"sets_epoch\x18\b \x01(\x04R\tsetsEpoch\x1a;\n" +
-	"\bPosition\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\rR\x05group\x12\x19\n" +
-	"\bnext_seq\x18\x02 \x01(\rR\anextSeq\"\xc3\x02\n" +
+	"sets_epoch\x18\b \x01(\x04R\tsetsEpoch\x12\x1d\n" +
+	"\n" +
+	"sets_parts\x18\t \x01(\rR\tsetsParts\x12\x16\n" +
+	"\x06hidden\x18\n" +
+	" \x01(\bR\x06hidden\x12\x18\n" +
+	"\asettled\x18\v \x01(\bR\asettled\x12\x1d\n" +
+	"\n" +
+	"settled_ms\x18\f \x01(\x03R\tsettledMsJ\x04\b\x06\x10\a\"\xc3\x02\n" +
 	"\x04Deal\x12\x12\n" +
 	"\x04deal\x18\x01 \x01(\x04R\x04deal\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +
@@ -720,7 +782,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\aoutcome\x18\n" +
 	" \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\v \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x19\n" +
-	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\"\x8a\x05\n" +
+	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\"\x8a\x06\n" +
 	"\n" +
 	"CursorSets\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
@@ -730,35 +792,46 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\x04part\x18\x04 \x01(\rR\x04part\x12\x14\n" +
 	"\x05parts\x18\x05 \x01(\rR\x05parts\x12.\n" +
 	"\x04sets\x18\x06 \x03(\v2\x1a.fanfare.v1.CursorSets.SetR\x04sets\x12(\n" +
-	"\x10last_handover_ms\x18\a \x01(\x03R\x0elastHandoverMs\x1a\xe4\x01\n" +
+	"\x10last_handover_ms\x18\a \x01(\x03R\x0elastHandoverMs\x1a\x80\x02\n" +
 	"\x03Set\x12/\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1b.fanfare.v1.CursorSets.RoleR\x04role\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +
 	"\x03leg\x18\x03 \x01(\rR\x03leg\x12$\n" +
 	"\x04code\x18\x04 \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12!\n" +
 	"\fprice_micros\x18\x05 \x01(\x04R\vpriceMicros\x12\x15\n" +
-	"\x06due_ms\x18\x06 \x01(\x03R\x05dueMs\x12\x14\n" +
-	"\x05class\x18\a \x01(\rR\x05class\x12\x12\n" +
-	"\x04seqs\x18\b \x01(\fR\x04seqs\"\xc1\x01\n" +
+	"\x06due_ms\x18\x06 \x01(\x03R\x05dueMs\x12\x12\n" +
+	"\x04seqs\x18\b \x01(\fR\x04seqs\x12\x14\n" +
+	"\x05retry\x18\t \x01(\bR\x05retry\x12\x14\n" +
+	"\x05hours\x18\n" +
+	" \x01(\bR\x05hoursJ\x04\b\a\x10\b\"\xa5\x02\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"ROLE_DEALT\x10\x01\x12\x11\n" +
 	"\rROLE_ANSWERED\x10\x02\x12\x14\n" +
 	"\x10ROLE_HANDED_OVER\x10\x03\x12\x11\n" +
-	"\rROLE_DOUBTFUL\x10\x04\x12\x0e\n" +
-	"\n" +
-	"ROLE_FINAL\x10\x05\x12\x10\n" +
+	"\rROLE_DOUBTFUL\x10\x04\x12\x13\n" +
+	"\x0fROLE_NEVER_LEFT\x10\x05\x12\x11\n" +
+	"\rROLE_NEGATIVE\x10\n" +
+	"\x12\x11\n" +
+	"\rROLE_POSITIVE\x10\v\x12\x10\n" +
 	"\fROLE_BOUNCED\x10\x06\x12\f\n" +
 	"\bROLE_DUE\x10\a\x12\x11\n" +
 	"\rROLE_RETURNED\x10\b\x12\x14\n" +
-	"\x10ROLE_UNCONFIRMED\x10\t\"\xab\x01\n" +
+	"\x10ROLE_UNCONFIRMED\x10\t\x12\x11\n" +
+	"\rROLE_BUFFERED\x10\f\x12\x11\n" +
+	"\rROLE_UNBILLED\x10\r\x12\x11\n" +
+	"\rROLE_EXPIRING\x10\x0e\"\xab\x01\n" +
 	"\rCursorOffsets\x12?\n" +
 	"\aoffsets\x18\x01 \x03(\v2%.fanfare.v1.CursorOffsets.TopicOffsetR\aoffsets\x1aY\n" +
 	"\vTopicOffset\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x03R\x06offsetB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\";\n" +
+	"\n" +
+	"CursorMark\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMsB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_cursor_proto_rawDescOnce sync.Once
@@ -780,26 +853,25 @@ var file_fanfare_v1_cursor_proto_goTypes = []any{
 	(*Deal)(nil),                      // 2: fanfare.v1.Deal
 	(*CursorSets)(nil),                // 3: fanfare.v1.CursorSets
 	(*CursorOffsets)(nil),             // 4: fanfare.v1.CursorOffsets
-	(*Cursor_Position)(nil),           // 5: fanfare.v1.Cursor.Position
+	(*CursorMark)(nil),                // 5: fanfare.v1.CursorMark
 	(*CursorSets_Set)(nil),            // 6: fanfare.v1.CursorSets.Set
 	(*CursorOffsets_TopicOffset)(nil), // 7: fanfare.v1.CursorOffsets.TopicOffset
 	(Kind)(0),                         // 8: fanfare.v1.Kind
 	(Code)(0),                         // 9: fanfare.v1.Code
 }
 var file_fanfare_v1_cursor_proto_depIdxs = []int32{
-	5, // 0: fanfare.v1.Cursor.positions:type_name -> fanfare.v1.Cursor.Position
-	2, // 1: fanfare.v1.Cursor.recent:type_name -> fanfare.v1.Deal
-	8, // 2: fanfare.v1.Deal.outcome:type_name -> fanfare.v1.Kind
-	9, // 3: fanfare.v1.Deal.code:type_name -> fanfare.v1.Code
-	6, // 4: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
-	7, // 5: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
-	0, // 6: fanfare.v1.CursorSets.Set.role:type_name -> fanfare.v1.CursorSets.Role
-	9, // 7: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	2, // 0: fanfare.v1.Cursor.recent:type_name -> fanfare.v1.Deal
+	8, // 1: fanfare.v1.Deal.outcome:type_name -> fanfare.v1.Kind
+	9, // 2: fanfare.v1.Deal.code:type_name -> fanfare.v1.Code
+	6, // 3: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
+	7, // 4: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
+	0, // 5: fanfare.v1.CursorSets.Set.role:type_name -> fanfare.v1.CursorSets.Role
+	9, // 6: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_cursor_proto_init() }
