@@ -17,9 +17,9 @@ import (
 // Store keeps delivery events and answers questions about them. It is safe for concurrent use. A campaign that the tenant
 // does not have, or that nothing has happened in, has empty answers and no error.
 type Store interface {
-	// Append adds a batch, all of it or nothing; when it returns nil the batch survives the end of the process. An error that
-	// wraps [ErrData] says that this batch will never be taken; after any other the same batch may be tried again.
-	Append(ctx context.Context, batch Batch) error
+	// Append adds batches, each of them whole or not at all; when it returns nil they survive the end of the process. An error
+	// that wraps [ErrData] says that one of them will never be taken; after any other the same batches may be tried again.
+	Append(ctx context.Context, batches ...Batch) error
 	// Mark remembers how far a topic has been read; see [Mark].
 	Mark(ctx context.Context, topic TopicID, marks []Mark) error
 	// AsOf is the time up to which everything that was in the topic is in the answers; zero before the first mark.

@@ -1,0 +1,538 @@
+package analyticstest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/analytics"
+)
+
+// Run runs the whole suite. place makes room for one store, empty, and returns what opens it: called again, after the store
+// was closed, it opens the same one.
+func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
+	t.Helper()
+	one := func(t *testing.T) analytics.Store {
+		t.Helper()
+		s := place(t)()
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+		return s
+	}
+	for _, seed := range []uint64{1, 2, rand.Uint64()} {
+		t.Run(fmt.Sprintf("History/seed=%d", seed), func(t *testing.T) { testHistory(t, place, seed) })
+	}
+	t.Run("NothingKnown", func(t *testing.T) { testNothingKnown(t, one(t)) })
+	t.Run("BatchTwice", func(t *testing.T) { testBatchTwice(t, one(t)) })
+	t.Run("BatchWithoutIdentity", func(t *testing.T) { testBatchWithoutIdentity(t, one(t)) })
+	t.Run("AnotherTopic", func(t *testing.T) { testAnotherTopic(t, one(t)) })
+	t.Run("ManyPieces", func(t *testing.T) { testManyPieces(t, one(t)) })
+	t.Run("ManyCampaigns", func(t *testing.T) { testManyCampaigns(t, one(t)) })
+	t.Run("ReadersWhileAppending", func(t *testing.T) { testReadersWhileAppending(t, one(t)) })
+	t.Run("AsOf", func(t *testing.T) { testAsOf(t, place(t)) })
+	t.Run("RefusedBatch", func(t *testing.T) { testRefusedBatch(t, one(t)) })
+	t.Run("Positions", func(t *testing.T) { testPositions(t, place(t)) })
+}
+
+// NewCampaign makes up a campaign.
+func NewCampaign(tenant string, number uint64, month time.Time) *analytics.Campaign {
+	return &analytics.Campaign{Tenant: tenant, ID: schemas.CampaignID(number), Month: analytics.MonthOf(month)}
+}
+
+func mustAppend(t *testing.T, s analytics.Store, batches ...analytics.Batch) {
+	t.Helper()
+	if err := s.Append(t.Context(), batches...); err != nil {
+		t.Fatalf("append: %v", err)
+	}
+}
+
+func testHistory(t *testing.T, place func(t *testing.T) func() analytics.Store, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	feb := time.Date(2026, 2, 11, 0, 0, 0, 0, time.UTC)
+	// The last two share an id, which does not happen, so that nothing but the tenant keeps them apart.
+	campaigns := []*analytics.Campaign{
+		NewCampaign("tn_a", 10_001, feb), NewCampaign("tn_a", 10_002, start), NewCampaign("tn_a", 10_003, start),
+		NewCampaign("tn_b", 10_004, start), NewCampaign("tn_b", 10_003, start),
+	}
+	var events []analytics.Event
+	for i, c := range campaigns {
+		events = append(events, History(rng, c, []int{150, 300, 40, 60, 80}[i])...)
+	}
+	batches := Batches(rng, events, 3, 160)
+	open := place(t)
+	s := open()
+	defer func() { s.Close() }()
+	m := NewModel()
+	reopened := false
+	for i := 0; i < len(batches); {
+		n := 1 + rng.IntN(min(4, len(batches)-i))
+		mustAppend(t, s, batches[i:i+n]...)
+		for _, b := range batches[i : i+n] {
+			m.Append(b)
+		}
+		i += n
+		if rng.IntN(4) == 0 {
+			c := campaigns[rng.IntN(len(campaigns))]
+			Compare(t, s, m, c.Tenant, c.ID)
+		}
+		if i > len(batches)/2 && !reopened {
+			reopened = true
+			if err := s.Close(); err != nil {
+				t.Fatalf("close: %v", err)
+			}
+			s = open()
+		}
+	}
+	for range 2 {
+		// Every tenant asks for every campaign, most of which are another's (P7).
+		for _, tenant := range []string{"tn_a", "tn_b", "tn_c", ""} {
+			for _, c := range campaigns {
+				Compare(t, s, m, tenant, c.ID)
+			}
+			CompareTenant(t, s, m, tenant, slices.Collect(func(yield func(string) bool) {
+				for _, c := range campaigns {
+					if !yield(c.ID) {
+						return
+					}
+				}
+			}))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatalf("close: %v", err)
+		}
+		s = open()
+	}
+}
+
+// Compare asks everything about one campaign and fails where the store differs from the model.
+func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string) {
+	t.Helper()
+	ctx := t.Context()
+	check := func(what string, err error, want, got any, opts ...cmp.Option) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s of %s/%s: %v", what, tenant, campaign, err)
+		}
+		if diff := cmp.Diff(want, got, append(opts, cmpopts.EquateEmpty())...); diff != "" {
+			t.Fatalf("%s of %s/%s (-want +got):\n%s", what, tenant, campaign, diff)
+		}
+	}
+	stats, err := s.Stats(ctx, tenant, campaign)
+	check("stats", err, m.Counts(tenant, campaign), stats.Counts)
+	for _, by := range []analytics.Dimension{analytics.ByVariant, analytics.ByChannel, analytics.ByCountry, analytics.ByRoute} {
+		parts, err := s.StatsBy(ctx, tenant, campaign, by)
+		got := map[string][]analytics.Count{}
+		for v, part := range parts {
+			got[v] = part.Counts
+		}
+		check(fmt.Sprintf("stats by dimension %d", by), err, m.CountsBy(tenant, campaign, by), got)
+	}
+	for _, chosen := range selections(stats) {
+		set, err := s.Select(ctx, tenant, campaign, chosen)
+		if err != nil {
+			t.Fatalf("select %x of %s/%s: %v", chosen, tenant, campaign, err)
+		}
+		check(fmt.Sprintf("selection %x", chosen), err, m.Select(tenant, campaign, chosen).ToArray(), set.ToArray())
+		set.AddRange(0, 1<<20) // it is ours: the next answers must not show it
+	}
+
+	seqs := m.Seqs(tenant, campaign)
+	asked := slices.Concat([]uint32{2, 777_777}, seqs)
+	var members []analytics.Member
+	for _, seq := range seqs {
+		if member, ok := m.Member(tenant, campaign, seq); ok {
+			members = append(members, member)
+		}
+	}
+	slices.Reverse(asked) // in no order
+	members = slices.DeleteFunc(members, func(x analytics.Member) bool { return !slices.Contains(asked, x.Seq) })
+	got, err := s.Members(ctx, tenant, campaign, asked)
+	check("members", err, members, got)
+	for _, seq := range append(sample(seqs, 25), 2, 777_777) {
+		history, err := s.History(ctx, tenant, campaign, seq)
+		for i := range history {
+			history[i].Offset = 0
+		}
+		check(fmt.Sprintf("history of %d", seq), err, m.History(tenant, campaign, seq), history)
+		page, err := s.Members(ctx, tenant, campaign, []uint32{seq})
+		var want []analytics.Member
+		if member, ok := m.Member(tenant, campaign, seq); ok {
+			want = append(want, member)
+		}
+		check(fmt.Sprintf("member %d", seq), err, want, page)
+	}
+	for _, to := range []string{"+393330000000", "0039 333/12-ab", "+1", "", fmt.Sprintf("+3933%08d", 4999), fmt.Sprintf("+3933%08d", 65536)} {
+		found, err := s.FindRecipient(ctx, tenant, campaign, to)
+		var want []uint32
+		if to != "" {
+			want = m.FindRecipient(tenant, campaign, to)
+		}
+		check("recipients with "+to, err, want, found)
+	}
+	cost, err := s.Cost(ctx, tenant, campaign)
+	check("cost", err, m.Cost(tenant, campaign), cost)
+	timeline, err := s.Timeline(ctx, tenant, campaign)
+	check("timeline", err, m.Timeline(tenant, campaign), timeline)
+	links, err := s.Links(ctx, tenant, campaign)
+	check("links", err, m.Links(tenant, campaign), links)
+}
+
+// CompareTenant asks what goes over campaigns.
+func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, campaigns []string) {
+	t.Helper()
+	grid, err := s.Grid(t.Context(), tenant, append(campaigns, "camp_1"))
+	if err != nil {
+		t.Fatalf("grid of %s: %v", tenant, err)
+	}
+	want, got := map[string][]analytics.Count{}, map[string][]analytics.Count{}
+	for _, c := range campaigns {
+		if counts := m.Counts(tenant, c); len(counts) > 0 {
+			want[c] = counts
+		}
+	}
+	for c, stats := range grid {
+		got[c] = stats.Counts
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("grid of %s (-want +got):\n%s", tenant, diff)
+	}
+	for _, ref := range []string{"shared-ref", "order 4999 ✓", "order 65536 ✓", "no such", ""} {
+		for _, since := range []time.Time{{}, start, start.AddDate(0, 2, 0)} {
+			found, err := s.ByCustomerRef(t.Context(), tenant, ref, since)
+			if err != nil {
+				t.Fatalf("messages of %s by reference: %v", tenant, err)
+			}
+			var want []analytics.Referred
+			if ref != "" {
+				want = m.ByCustomerRef(tenant, ref, since)
+			}
+			if diff := cmp.Diff(want, found, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("messages of %s with reference %q since %s (-want +got):\n%s", tenant, ref, since, diff)
+			}
+		}
+	}
+}
+
+// selections are some choices among what was counted: each alone, each bucket, facts, everything, nothing.
+func selections(stats analytics.Stats) [][]schemas.Precedence {
+	out := [][]schemas.Precedence{nil, {schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, 1, 77)}}
+	var all []schemas.Precedence
+	for _, c := range stats.Counts {
+		all = append(all, c.Precedence)
+		out = append(out, []schemas.Precedence{c.Precedence})
+	}
+	for b := schemas.BucketPending; b < schemas.BucketFact; b++ {
+		out = append(out, stats.Select(b))
+	}
+	return append(out, all)
+}
+
+func sample(seqs []uint32, n int) []uint32 {
+	if len(seqs) <= n {
+		return slices.Clone(seqs)
+	}
+	var out []uint32
+	for i := range n {
+		out = append(out, seqs[i*len(seqs)/n])
+	}
+	return out
+}
+
+func testNothingKnown(t *testing.T, s analytics.Store) {
+	Compare(t, s, NewModel(), "tn_a", "camp_10001")
+	CompareTenant(t, s, NewModel(), "tn_a", []string{"camp_10001", "no campaign at all"})
+	mustAppend(t, s, analytics.Batch{Topic: Topic, First: 0, End: 10}) // a stretch of the log without events
+	Compare(t, s, NewModel(), "tn_a", "camp_10001")
+	if at, err := s.AsOf(t.Context()); err != nil || !at.IsZero() {
+		t.Errorf("as of: got %v, %v, want no time", at, err)
+	}
+	members, err := s.Members(t.Context(), "tn_a", "camp_10001", nil)
+	if err != nil || len(members) != 0 {
+		t.Errorf("members of nobody: got %v, %v, want none", members, err)
+	}
+	grid, err := s.Grid(t.Context(), "tn_a", nil)
+	if err != nil || len(grid) != 0 {
+		t.Errorf("grid of no campaign: got %v, %v, want none", grid, err)
+	}
+}
+
+// oneEach is an event of that kind for each of n recipients from first on.
+func oneEach(c *analytics.Campaign, kind fanfarev1.Kind, first, n int, at time.Time) []analytics.Event {
+	out := make([]analytics.Event, n)
+	for i := range out {
+		out[i] = analytics.Event{
+			Campaign: c, Seq: uint32(first + i), Kind: kind, Code: codesOf[kind][0], Try: 1, Leg: 1, TimeMS: at.UnixMilli(),
+			Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
+			MessageID: schemas.ID{5: 1, 8: byte(i), 15: 7}, To: fmt.Sprintf("+3933%08d", first+i),
+		}
+	}
+	return out
+}
+
+// number gives events their offsets and makes a batch of them.
+func number(partition int32, first int64, events []analytics.Event) analytics.Batch {
+	for i := range events {
+		events[i].Offset = first + int64(i)
+	}
+	return analytics.Batch{Topic: Topic, Partition: partition, First: first, End: first + int64(len(events)), Events: events}
+}
+
+// The same batch again, at once and after others, changes nothing, the timeline included.
+func testBatchTwice(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	m := NewModel()
+	a := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 100, start))
+	b := number(0, 100, oneEach(c, fanfarev1.Kind_KIND_DELIVERED, 50, 100, start.Add(time.Minute)))
+	d := number(1, 0, oneEach(c, fanfarev1.Kind_KIND_READ, 20, 10, start.Add(time.Hour)))
+	for _, batch := range []analytics.Batch{a, a, b, a, d, b, d, a} {
+		mustAppend(t, s, batch)
+		m.Append(batch)
+		Compare(t, s, m, c.Tenant, c.ID)
+	}
+}
+
+// Without an identity a batch counts again where events are counted, and nowhere else.
+func testBatchWithoutIdentity(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	m := NewModel()
+	for range 2 {
+		b := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 10, start))
+		b.Topic = analytics.TopicID{}
+		mustAppend(t, s, b)
+		m.Append(b)
+		Compare(t, s, m, c.Tenant, c.ID)
+	}
+}
+
+// A topic made again under its old name has another id: its offsets mean other records.
+func testAnotherTopic(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	m := NewModel()
+	for i := range 3 {
+		b := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, i*10, 10, start))
+		b.Topic = analytics.TopicID{9, byte(i)}
+		mustAppend(t, s, b)
+		m.Append(b)
+	}
+	Compare(t, s, m, c.Tenant, c.ID)
+}
+
+// Many small batches of one stretch of the audience, so that what is kept in pieces is put together.
+func testManyPieces(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	m := NewModel()
+	rng := rand.New(rand.NewPCG(3, 3))
+	offset := int64(0)
+	for i := range 90 {
+		kind := []fanfarev1.Kind{fanfarev1.Kind_KIND_SENT, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Kind_KIND_BUFFERED}[i%3]
+		b := number(0, offset, oneEach(c, kind, rng.IntN(300), 1+rng.IntN(7), start.Add(time.Duration(i)*time.Second)))
+		offset = b.End
+		mustAppend(t, s, b)
+		m.Append(b)
+	}
+	Compare(t, s, m, c.Tenant, c.ID)
+}
+
+// More campaigns in one batch than anybody keeps open, each with little in it.
+func testManyCampaigns(t *testing.T, s analytics.Store) {
+	m := NewModel()
+	var ids []string
+	for round := range int64(3) {
+		var events []analytics.Event
+		for i := range 150 {
+			c := NewCampaign("tn_a", uint64(20_000+i), start)
+			if round == 0 {
+				ids = append(ids, c.ID)
+			}
+			kind := []fanfarev1.Kind{fanfarev1.Kind_KIND_SENT, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Kind_KIND_CLICKED}[round]
+			events = append(events, oneEach(c, kind, i, 2, start)...)
+		}
+		b := number(0, round*1000, events)
+		mustAppend(t, s, b)
+		m.Append(b)
+	}
+	CompareTenant(t, s, m, "tn_a", ids)
+	for i := 0; i < len(ids); i += 37 {
+		Compare(t, s, m, "tn_a", ids[i])
+	}
+}
+
+// A reader sees whole batches only, and never less than before.
+func testReadersWhileAppending(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	const batches, size = 40, 50
+	done := make(chan struct{})
+	failures := make(chan error, 3)
+	for range cap(failures) {
+		go func() {
+			failures <- func() error {
+				var before uint64
+				for {
+					select {
+					case <-done:
+						return nil
+					default:
+					}
+					stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+					if err != nil {
+						return err
+					}
+					f := stats.Figures(batches * size)
+					if f.Awaiting != 0 || f.Delivered%size != 0 || f.Sent < before || f.Sent+f.Pending != f.Total {
+						return fmt.Errorf("got %d awaiting, %d delivered, %d sent, %d pending after %d sent: want whole batches of %d, and more of them", f.Awaiting, f.Delivered, f.Sent, f.Pending, before, size)
+					}
+					before = f.Sent
+					set, err := s.Select(t.Context(), c.Tenant, c.ID, stats.Select(schemas.BucketDelivered))
+					if err != nil {
+						return err
+					}
+					if n := set.GetCardinality(); n < before || n%size != 0 {
+						return fmt.Errorf("got %d selected, want at least the %d counted before and whole batches of %d", n, before, size)
+					}
+					seq := max(uint32(before), 1) - 1
+					members, err := s.Members(t.Context(), c.Tenant, c.ID, []uint32{seq})
+					if err != nil {
+						return err
+					}
+					if before > 0 && (len(members) != 1 || members[0].State.Bucket() != schemas.BucketDelivered) {
+						return fmt.Errorf("got %+v for member %d, want a delivered one: it was counted before", members, seq)
+					}
+				}
+			}()
+		}()
+	}
+	for i := range batches {
+		events := oneEach(c, fanfarev1.Kind_KIND_SENT, i*size, size, start)
+		events = append(events, oneEach(c, fanfarev1.Kind_KIND_DELIVERED, i*size, size, start.Add(time.Second))...)
+		mustAppend(t, s, number(0, int64(i*2*size), events))
+	}
+	close(done)
+	for range cap(failures) {
+		if err := <-failures; err != nil {
+			t.Error(err)
+		}
+	}
+	stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stats.Figures(0).Delivered; got != batches*size {
+		t.Errorf("got %d delivered, want %d", got, batches*size)
+	}
+}
+
+// The time up to which answers are complete is the least of the partitions', survives, and counts only the newest topic.
+func testAsOf(t *testing.T, open func() analytics.Store) {
+	s := open()
+	defer func() { s.Close() }()
+	old := analytics.TopicID{7}
+	mark := func(topic analytics.TopicID, marks ...analytics.Mark) {
+		t.Helper()
+		if err := s.Mark(t.Context(), topic, marks); err != nil {
+			t.Fatalf("mark: %v", err)
+		}
+	}
+	check := func(want time.Time) {
+		t.Helper()
+		got, err := s.AsOf(t.Context())
+		if err != nil || !got.Equal(want) {
+			t.Fatalf("as of: got %v, %v, want %v", got, err, want)
+		}
+		stats, err := s.Stats(t.Context(), "tn_a", "camp_10001")
+		if err != nil || !stats.AsOf.Equal(want) {
+			t.Fatalf("as of in stats: got %v, %v, want %v", stats.AsOf, err, want)
+		}
+	}
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	mark(old, analytics.Mark{Partition: 0, End: 5, AsOf: at(1)}, analytics.Mark{Partition: 1, End: 7, AsOf: at(3)})
+	check(at(1))
+	mark(old, analytics.Mark{Partition: 0, End: 6, AsOf: at(4)})
+	check(at(3))
+	mark(Topic, analytics.Mark{Partition: 0, End: 1, AsOf: at(10)}, analytics.Mark{Partition: 1, End: 1, AsOf: at(9)})
+	check(at(9))
+	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(2)}) // an old owner, late
+	check(at(9))
+	if err := s.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	s = open()
+	check(at(9))
+}
+
+// A kind that nobody knows is refused for ever, with the whole batch, and named so.
+func testRefusedBatch(t *testing.T, s analytics.Store) {
+	c := NewCampaign("tn_a", 10_001, start)
+	b := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 3, start))
+	b.Events[1].Kind = 99
+	if err := s.Append(t.Context(), b); !errors.Is(err, analytics.ErrData) {
+		t.Fatalf("append an unknown kind: got %v, want %v", err, analytics.ErrData)
+	}
+	Compare(t, s, NewModel(), c.Tenant, c.ID)
+	m := NewModel()
+	b.Events = slices.Delete(b.Events, 1, 2)
+	mustAppend(t, s, b)
+	m.Append(b)
+	Compare(t, s, m, c.Tenant, c.ID)
+}
+
+// A store that keeps positions keeps them with the data.
+func testPositions(t *testing.T, open func() analytics.Store) {
+	s := open()
+	defer func() { s.Close() }()
+	p, ok := s.(analytics.Positioner)
+	if !ok {
+		t.Skip("this store keeps no positions")
+	}
+	check := func(want map[int32]int64) {
+		t.Helper()
+		got, err := p.Positions(t.Context(), Topic)
+		if err != nil {
+			t.Fatalf("positions: %v", err)
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("positions: got %v, want %v", got, want)
+		}
+	}
+	check(map[int32]int64{})
+	c := NewCampaign("tn_a", 10_001, start)
+	m := NewModel()
+	take := func(b analytics.Batch) {
+		t.Helper()
+		mustAppend(t, s, b)
+		m.Append(b)
+	}
+	take(number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 10, start)))
+	take(number(2, 100, oneEach(c, fanfarev1.Kind_KIND_SENT, 10, 10, start)))
+	mustAppend(t, s, analytics.Batch{Topic: Topic, Partition: 0, First: 10, End: 12})
+	check(map[int32]int64{0: 12, 2: 110})
+	// Other bounds, as after lost commits: what is known already is not taken again.
+	take(number(2, 105, append(oneEach(c, fanfarev1.Kind_KIND_SENT, 15, 5, start), oneEach(c, fanfarev1.Kind_KIND_DELIVERED, 0, 5, start)...)))
+	Compare(t, s, m, c.Tenant, c.ID)
+	if err := s.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	s = open()
+	p, _ = s.(analytics.Positioner)
+	check(map[int32]int64{0: 12, 2: 115})
+	if err := p.Rewind(t.Context(), Topic, 2, 110); err != nil {
+		t.Fatalf("rewind: %v", err)
+	}
+	check(map[int32]int64{0: 12, 2: 110})
+	again := number(2, 110, oneEach(c, fanfarev1.Kind_KIND_READ, 0, 5, start.Add(time.Hour)))
+	mustAppend(t, s, again)
+	again.Topic = analytics.TopicID{8} // the model does not know of rewinding
+	m.Append(again)
+	Compare(t, s, m, c.Tenant, c.ID)
+}

@@ -1,0 +1,255 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Lognormal is a distribution of durations as people measure them: half of all below P50, 99 of 100 below P99. The zero value is 0 always.
+type Lognormal struct {
+	P50, P99 time.Duration
+}
+
+// z99 is the 99th percentile of the standard normal distribution.
+const z99 = 2.3263478740408408
+
+// draw returns one duration. P99 below P50 counts as P50: no spread.
+func (l Lognormal) draw(r *rand.Rand) time.Duration {
+	if l.P50 <= 0 {
+		return 0
+	}
+	if l.P99 <= l.P50 {
+		return l.P50
+	}
+	sigma := math.Log(float64(l.P99)/float64(l.P50)) / z99
+	// Five sigma is a draw in three million; without a bound one draw in a run of ten million would be hours.
+	return time.Duration(float64(l.P50) * math.Exp(sigma*min(r.NormFloat64(), 5)))
+}
+
+// Refusal is one answer by which a carrier does not take a message, and its share of all submissions.
+type Refusal struct {
+	Share float64
+	Sub   fanfarev1.Code
+}
+
+// Fate is what becomes of a message that was taken, and its weight among all fates.
+type Fate struct {
+	Weight float64
+	// Status is delivered, failed or unknown.
+	Status fanfarev1.ReceiptStatus
+	Sub    fanfarev1.Code
+}
+
+// RefFormat is how the provider's ids are spelled.
+type RefFormat uint8
+
+// Spellings of the provider's id.
+const (
+	RefDecimal RefFormat = iota
+	RefHex
+	RefUUID
+	// RefMixed: the answer says it in decimal, the receipt in upper-case hexadecimal, as many SMSCs do.
+	RefMixed
+)
+
+// Profile is how a carrier behaves. A share is a probability, 0..1, per accepted submission unless it says otherwise. The zero
+// value takes everything at once and delivers it at once.
+type Profile struct {
+	Name string
+
+	// Rate is the most submissions per second, beyond which they are throttled; 0: no limit. Burst is the size of the bucket; 0: 100 ms of Rate.
+	Rate  float64
+	Burst int
+	// Answer is how long an answer takes.
+	Answer Lognormal
+	// Refused are the refusals for good. Throttled and Busy are shares of all submissions that get a passing refusal.
+	Refused         []Refusal
+	Throttled, Busy float64
+
+	// Silent: taken, but the answer never comes. Dropped (of all submissions): lost on the way, so neither taken nor answered.
+	Silent, Dropped float64
+	// Disconnect is the share of batches in which the connection breaks after the batch was taken and before all of it was answered.
+	Disconnect float64
+
+	// Fates of what was taken; none: all delivered.
+	Fates []Fate
+	// Receipt is the delay of most receipts. The share Offline is delayed exponentially instead, by OfflineMean.
+	Receipt     Lognormal
+	Offline     float64
+	OfflineMean time.Duration
+	// Lost: no receipt ever. Only what was answered loses its receipt: a carrier that gives neither can be had with Magic.
+	Lost float64
+	// Duplicate: every receipt of it comes twice. Reordered: each receipt is held back for up to ReorderedBy more.
+	Duplicate   float64
+	Reordered   float64
+	ReorderedBy time.Duration
+	// Enroute: a receipt that says it is on its way comes first. EnrouteLate: such a receipt comes last.
+	Enroute, EnrouteLate float64
+	// Flip: a delivery is first reported as expired, and corrected 1 s later.
+	Flip float64
+	// Early: the first receipt comes before the answer.
+	Early float64
+	// Read: on other channels than SMS, delivery is followed by a read receipt.
+	Read float64
+	// Parts: a message of several segments gets one receipt per segment. PartFails: one of them fails.
+	Parts     bool
+	PartFails float64
+
+	// HidesKey: receipts carry the provider's id only.
+	HidesKey bool
+	Ref      RefFormat
+	// Idempotent: a submission id that was taken before is answered again as it was, and makes no second message. The memory is of
+	// at least the newest 500,000 and ends with the process.
+	Idempotent bool
+}
+
+// Validate returns an error that names the first field out of bounds.
+func (p *Profile) Validate() error {
+	if p.Rate < 0 || p.Burst < 0 || math.IsNaN(p.Rate) || math.IsInf(p.Rate, 0) {
+		return errors.New("rate and burst: want 0 or more")
+	}
+	shares := []struct {
+		name  string
+		value float64
+	}{
+		{"throttled", p.Throttled}, {"busy", p.Busy}, {"silent", p.Silent}, {"dropped", p.Dropped}, {"disconnect", p.Disconnect},
+		{"offline", p.Offline}, {"lost", p.Lost}, {"duplicate", p.Duplicate}, {"reordered", p.Reordered}, {"enroute", p.Enroute},
+		{"enroute late", p.EnrouteLate}, {"flip", p.Flip}, {"early", p.Early}, {"read", p.Read}, {"part fails", p.PartFails},
+	}
+	for _, r := range p.Refused {
+		shares = append(shares, struct {
+			name  string
+			value float64
+		}{"refused " + r.Sub.String(), r.Share})
+	}
+	for _, s := range shares {
+		if !(s.value >= 0 && s.value <= 1) {
+			return fmt.Errorf("%s: want a share of 0 to 1, got %g", s.name, s.value)
+		}
+	}
+	if sum := p.refusedShare() + p.Throttled + p.Busy + p.Dropped; sum > 1 {
+		return fmt.Errorf("refused, throttled, busy and dropped: want at most 1 together, got %g", sum)
+	}
+	if len(p.Fates) > 0 {
+		var sum float64
+		for _, f := range p.Fates {
+			if !(f.Weight >= 0) || math.IsInf(f.Weight, 0) {
+				return fmt.Errorf("fate %s: want a weight of 0 or more, got %g", f.Sub, f.Weight)
+			}
+			sum += f.Weight
+		}
+		if sum == 0 {
+			return errors.New("fates: want a weight above 0")
+		}
+	}
+	return nil
+}
+
+func (p *Profile) refusedShare() (sum float64) {
+	for _, r := range p.Refused {
+		sum += r.Share
+	}
+	return sum
+}
+
+const (
+	delivered = fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED
+	failed    = fanfarev1.ReceiptStatus_RECEIPT_STATUS_FAILED
+	buffered  = fanfarev1.ReceiptStatus_RECEIPT_STATUS_BUFFERED
+	read      = fanfarev1.ReceiptStatus_RECEIPT_STATUS_READ
+	unknown   = fanfarev1.ReceiptStatus_RECEIPT_STATUS_UNKNOWN
+)
+
+// Default is a carrier on a good day: 96 % delivered, most of it within seconds; the rest fails as messages fail.
+func Default() Profile {
+	return Profile{
+		Name:   "default",
+		Answer: Lognormal{20 * time.Millisecond, 120 * time.Millisecond},
+		Refused: []Refusal{
+			{0.001, fanfarev1.Code_CODE_INVALID_NUMBER},
+		},
+		Fates: []Fate{
+			{96, delivered, fanfarev1.Code_CODE_DELIVERED},
+			{1.2, failed, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER},
+			{0.8, failed, fanfarev1.Code_CODE_HANDSET_OFF},
+			{1, failed, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER},
+			{0.4, failed, fanfarev1.Code_CODE_BARRED},
+			{0.3, failed, fanfarev1.Code_CODE_NETWORK_ERROR},
+			{0.2, failed, fanfarev1.Code_CODE_MEMORY_FULL},
+			{0.1, failed, fanfarev1.Code_CODE_UNDELIVERED_OTHER},
+		},
+		Receipt:     Lognormal{900 * time.Millisecond, 4 * time.Second},
+		Offline:     0.01,
+		OfflineMean: 8 * time.Second,
+		Enroute:     0.02,
+		Read:        0.4,
+	}
+}
+
+// Fast answers at once and delivers everything a tenth of a second later: a carrier that is never what limits a benchmark.
+func Fast() Profile {
+	return Profile{Name: "fast", Receipt: Lognormal{P50: 100 * time.Millisecond}}
+}
+
+// Chaos is every fault at once, at shares far above what a carrier that is paid would dare. What it took and did not answer is
+// resolved by a receipt, and every receipt that comes at all comes within about 20 s.
+func Chaos() Profile {
+	return Profile{
+		Name:   "chaos",
+		Answer: Lognormal{15 * time.Millisecond, 300 * time.Millisecond},
+		Refused: []Refusal{
+			{0.01, fanfarev1.Code_CODE_INVALID_NUMBER},
+			{0.005, fanfarev1.Code_CODE_SPAM_CONTENT},
+			{0.005, fanfarev1.Code_CODE_NOT_SENT_OTHER},
+		},
+		Throttled:  0.01,
+		Busy:       0.01,
+		Silent:     0.005,
+		Disconnect: 0.01,
+		Fates: []Fate{
+			{80, delivered, fanfarev1.Code_CODE_DELIVERED},
+			{6, failed, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER},
+			{3, failed, fanfarev1.Code_CODE_HANDSET_OFF},
+			{2, failed, fanfarev1.Code_CODE_NETWORK_ERROR},
+			{1, failed, fanfarev1.Code_CODE_MEMORY_FULL},
+			{2, failed, fanfarev1.Code_CODE_EXPIRED},
+			{3, failed, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER},
+			{1, failed, fanfarev1.Code_CODE_BARRED},
+			{1, failed, fanfarev1.Code_CODE_UNDELIVERED_OTHER},
+			{1, unknown, fanfarev1.Code_CODE_UNSPECIFIED},
+		},
+		Receipt:     Lognormal{300 * time.Millisecond, 3 * time.Second},
+		Offline:     0.03,
+		OfflineMean: 2 * time.Second,
+		Lost:        0.02,
+		Duplicate:   0.05,
+		Reordered:   0.05,
+		ReorderedBy: time.Second,
+		Enroute:     0.1,
+		EnrouteLate: 0.03,
+		Flip:        0.02,
+		Early:       0.03,
+		Read:        0.4,
+	}
+}
+
+// ProfileNames are the names that [ProfileNamed] knows.
+var ProfileNames = []string{"default", "fast", "chaos"}
+
+// ProfileNamed returns one of the profiles of this package.
+func ProfileNamed(name string) (Profile, error) {
+	for _, p := range []Profile{Default(), Fast(), Chaos()} {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	names := slices.Clone(ProfileNames)
+	slices.Sort(names)
+	return Profile{}, fmt.Errorf("profile %q: want one of %v", name, names)
+}
