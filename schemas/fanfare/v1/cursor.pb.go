@@ -587,7 +587,9 @@ type CursorSets_Set struct {
 	// Of DUE: counts against the share of a route that may be retries.
 	Retry bool `protobuf:"varint,9,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Of DUE: due when the live calling hours open after due_ms, not at due_ms.
-	Hours         bool `protobuf:"varint,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	Hours bool `protobuf:"varint,10,opt,name=hours,proto3" json:"hours,omitempty"`
+	// Of DEALT in a hidden campaign: the route, which its legs do not say.
+	Route         string `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +685,13 @@ func (x *CursorSets_Set) GetHours() bool {
 		return x.Hours
 	}
 	return false
+}
+
+func (x *CursorSets_Set) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
 }
 
 type CursorOffsets_TopicOffset struct {
@@ -782,7 +791,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\aoutcome\x18\n" +
 	" \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\v \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x19\n" +
-	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\"\x8a\x06\n" +
+	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\"\xa0\x06\n" +
 	"\n" +
 	"CursorSets\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
@@ -792,7 +801,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\x04part\x18\x04 \x01(\rR\x04part\x12\x14\n" +
 	"\x05parts\x18\x05 \x01(\rR\x05parts\x12.\n" +
 	"\x04sets\x18\x06 \x03(\v2\x1a.fanfare.v1.CursorSets.SetR\x04sets\x12(\n" +
-	"\x10last_handover_ms\x18\a \x01(\x03R\x0elastHandoverMs\x1a\x80\x02\n" +
+	"\x10last_handover_ms\x18\a \x01(\x03R\x0elastHandoverMs\x1a\x96\x02\n" +
 	"\x03Set\x12/\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1b.fanfare.v1.CursorSets.RoleR\x04role\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +
@@ -803,7 +812,8 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\x04seqs\x18\b \x01(\fR\x04seqs\x12\x14\n" +
 	"\x05retry\x18\t \x01(\bR\x05retry\x12\x14\n" +
 	"\x05hours\x18\n" +
-	" \x01(\bR\x05hoursJ\x04\b\a\x10\b\"\xa5\x02\n" +
+	" \x01(\bR\x05hours\x12\x14\n" +
+	"\x05route\x18\v \x01(\tR\x05routeJ\x04\b\a\x10\b\"\xa5\x02\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
