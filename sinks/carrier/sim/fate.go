@@ -43,7 +43,8 @@ type fate struct {
 	retryAfter time.Duration
 	latency    time.Duration // of the answer
 	silent     bool          // no answer
-	broken     bool          // the connection breaks instead of the answer
+	broken     bool          // silent, because the connection breaks
+	early      bool          // the first receipt comes before the answer
 	ref        uint64
 	first, end int // receipts within work.plan
 }
@@ -119,13 +120,13 @@ func refusal(o carrier.Outcome, sub fanfarev1.Code) fate {
 	return f
 }
 
-// plan appends the receipts of a submission that was taken at now (Unix milliseconds). unanswered: the answer never comes.
-func (p *Profile) plan(d dice, m *MagicNumber, out *carrier.Outbound, now int64, unanswered bool, to []planned) []planned {
+// plan appends the receipts of a submission that was taken at now (Unix milliseconds).
+func (p *Profile) plan(d dice, m *MagicNumber, out *carrier.Outbound, now int64, f *fate, to []planned) []planned {
 	first := len(to)
 	if m != nil {
 		to = m.plan(out, now, to)
 	} else {
-		to = p.planByChance(d, out, now, unanswered, to)
+		to = p.planByChance(d, out, now, f, to)
 	}
 	if p.Parts && out.Body.Text.Segments > 1 {
 		to = p.splitParts(d, out.Body.Text.Segments, first, to)
@@ -145,7 +146,7 @@ func (m *MagicNumber) plan(out *carrier.Outbound, now int64, to []planned) []pla
 	return to
 }
 
-func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, unanswered bool, to []planned) []planned {
+func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, f *fate, to []planned) []planned {
 	first := len(to)
 	// Every number is drawn whether it is used or not: see hit.
 	status, sub := p.fateOf(d.rand.Float64())
@@ -153,13 +154,13 @@ func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, unanswe
 	offline := min(d.rand.ExpFloat64(), 5)
 	isOffline, lost, flip := d.hit(p.Offline), d.hit(p.Lost), d.hit(p.Flip)
 	enroute, enrouteLate, isRead := d.hit(p.Enroute), d.hit(p.EnrouteLate), d.hit(p.Read)
-	duplicate, reordered, early := d.hit(p.Duplicate), d.hit(p.Reordered), d.hit(p.Early)
+	duplicate, reordered := d.hit(p.Duplicate), d.hit(p.Reordered)
 	readAfter := time.Duration(d.rand.Float64() * float64(20*time.Second))
 
-	if unanswered && status == unknown {
+	if f.silent && status == unknown {
 		status, sub = delivered, fanfarev1.Code_CODE_DELIVERED
 	}
-	if lost && !unanswered {
+	if lost && !f.silent {
 		return to
 	}
 	if isOffline {
@@ -170,10 +171,10 @@ func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, unanswe
 		// Its validity ended before the handset was reached.
 		at, status, sub, flip = max(now, expires), failed, fanfarev1.Code_CODE_EXPIRED, false
 	}
-	if early {
+	if f.early {
 		at = now
 	}
-	if enroute && !early {
+	if enroute && !f.early {
 		to = append(to, planned{at: now, due: now + (at-now)/4, status: buffered, sub: fanfarev1.Code_CODE_ENROUTE})
 	}
 	if flip && status == delivered {

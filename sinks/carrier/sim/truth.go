@@ -85,18 +85,18 @@ func (e *Entry) Retryable() bool {
 
 // jsonEntry is the line as JSON has it.
 type jsonEntry struct {
-	Time         time.Time   `json:"time"`
-	MessageID    string      `json:"message_id"`
-	SubmissionID string      `json:"submission_id"`
-	To           string      `json:"to"`
-	Body         string      `json:"body"`
-	Outcome      string      `json:"outcome"`
-	Account      string      `json:"account"`
-	Answer       string      `json:"answer"`
-	Code         string      `json:"code"`
-	Ref          string      `json:"ref"`
-	Receipts     []jsonOwed  `json:"receipts"`
-	_            struct{}    `json:"-"`
+	Time         time.Time  `json:"time"`
+	MessageID    string     `json:"message_id"`
+	SubmissionID string     `json:"submission_id"`
+	To           string     `json:"to"`
+	Body         string     `json:"body"`
+	Outcome      string     `json:"outcome"`
+	Account      string     `json:"account"`
+	Answer       string     `json:"answer"`
+	Code         string     `json:"code"`
+	Ref          string     `json:"ref"`
+	Receipts     []jsonOwed `json:"receipts"`
+	_            struct{}   `json:"-"`
 }
 
 type jsonOwed struct {

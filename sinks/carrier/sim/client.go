@@ -1,0 +1,337 @@
+package sim
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"fanfare/sinks/carrier"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Client is a connector to a carrier in another process; see [Dial].
+type Client struct {
+	submitURL, receiptsURL string
+	opts                   Options
+	wireCaps               wireCaps
+	http                   *http.Client
+	book                   *book
+}
+
+var (
+	_ carrier.Connector     = (*Client)(nil)
+	_ carrier.ReceiptSource = (*Client)(nil)
+)
+
+// Dial returns a connector to the carrier that serves [NewHandler] at rawURL, such as http://127.0.0.1:9999. It asks for the carrier's
+// capabilities, so it fails while nobody is there.
+func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
+	base, err := url.Parse(rawURL)
+	if err != nil || base.Scheme != "http" || base.Host == "" {
+		return nil, fmt.Errorf("carrier simulator at %q: want a URL such as http://127.0.0.1:9999", rawURL)
+	}
+	opts = opts.withDefaults()
+	query := url.Values{"account": {opts.Account}}.Encode()
+	c := &Client{
+		submitURL:   base.JoinPath("v1", "submit").String() + "?" + query,
+		receiptsURL: base.JoinPath("v1", "receipts").String() + "?" + query,
+		opts:        opts, book: newBook(opts.Window),
+		http: &http.Client{
+			Transport: &http.Transport{
+				DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+				MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("v1", "caps").String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("carrier simulator at %s: %w", rawURL, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("carrier simulator at %s: %w", rawURL, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("carrier simulator at %s: it answers %s", rawURL, resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&c.wireCaps); err != nil {
+		return nil, fmt.Errorf("carrier simulator at %s: read what it can do: %w", rawURL, err)
+	}
+	return c, nil
+}
+
+// Caps returns what the carrier's profile allowed when it was dialled.
+func (c *Client) Caps() carrier.Caps {
+	caps := carrier.Caps{
+		MaxBatch: c.opts.Batch, EchoesKey: c.wireCaps.EchoesKey, Receipts: carrier.ReceiptsPoll,
+		ReadReceipts: true, AnswerTimeout: c.opts.AnswerTimeout,
+	}
+	if c.wireCaps.Idempotent {
+		caps.Idempotent = carrier.IdemNaturalID
+	}
+	return caps
+}
+
+// Send implements [carrier.Connector]. Each batch is one request with a goroutine of its own, which Drain waits for; the window bounds them.
+func (c *Client) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if len(batch) > c.opts.Batch {
+		return carrier.ErrBatch
+	}
+	// What is on the wire outlives the wait for a place on it.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f, err := c.book.begin(ctx, len(batch), done, cancel)
+	if err != nil {
+		cancel()
+		return err
+	}
+	go func() {
+		defer c.book.leave()
+		defer cancel()
+		c.post(work, f, batch)
+	}()
+	return nil
+}
+
+// post hands one batch over and passes on the answers.
+func (c *Client) post(ctx context.Context, f *flight, batch []carrier.Outbound) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.AnswerTimeout)
+	defer cancel()
+	body := &lateBody{batch: batch, flight: f}
+	err := c.exchange(ctx, f, body)
+	if body.close() {
+		// The transport never asked for the body: nothing was written.
+		f.rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
+	} else {
+		f.rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
+	}
+	if err != nil && ctx.Err() != nil {
+		err = nil // silence, not a failure of the connection
+	}
+	c.book.failed(err)
+}
+
+// exchange makes the request and reads the answers to their end.
+func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.submitURL, body)
+	if err != nil {
+		return err
+	}
+	// GetBody stays nil and there is no Idempotency-Key: with either, net/http would repeat the request by itself.
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("submit: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+		err := fmt.Errorf("submit: %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		if resp.StatusCode/100 == 4 {
+			// It did not understand the request, so it took nothing, and would not the next time.
+			f.rest(carrier.Result{Outcome: carrier.Rejected, Code: strconv.Itoa(resp.StatusCode)})
+		}
+		return err
+	}
+	r := bufio.NewReader(resp.Body)
+	var buf []byte
+	for {
+		frame, err := readFrame(r, buf)
+		if err != nil {
+			return fmt.Errorf("read answers: %w", err)
+		}
+		if frame == nil {
+			return nil
+		}
+		i, result, err := parseResult(frame)
+		if err != nil || i >= len(f.answered) {
+			return fmt.Errorf("read answers: %w", errors.Join(errFrame, err))
+		}
+		f.answer(i, result)
+		buf = frame
+	}
+}
+
+// lateBody is the body of a request. It is encoded when the transport first reads it, that is when the connection stands and the request is
+// being written: what is past its deadline by then is left out.
+type lateBody struct {
+	flight *flight
+
+	mu     sync.Mutex
+	batch  []carrier.Outbound
+	buf    []byte
+	begun  bool
+	closed bool
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, errors.New("request is over")
+	}
+	if !b.begun {
+		b.begin()
+	}
+	if len(b.buf) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.buf)
+	b.buf = b.buf[n:]
+	return n, nil
+}
+
+// begin encodes what may still be written and answers for the rest. The caller holds the lock.
+func (b *lateBody) begin() {
+	b.begun = true
+	now := time.Now()
+	b.buf = make([]byte, 0, 256*len(b.batch))
+	for i := range b.batch {
+		o := &b.batch[i]
+		if !o.Deadline.IsZero() && !now.Before(o.Deadline) {
+			b.flight.answer(i, carrier.Result{Outcome: carrier.Retryable, Code: "deadline"})
+			continue
+		}
+		start := len(b.buf)
+		b.buf = appendFrame(b.buf, func(to []byte) []byte { return appendOutbound(to, i, o) })
+		if len(b.buf)-start > maxFrame {
+			b.buf = b.buf[:start]
+			b.flight.answer(i, carrier.Result{Outcome: carrier.Rejected, Code: "too long", Sub: fanfarev1.Code_CODE_TOO_LONG})
+		}
+	}
+	b.buf = append(b.buf, 0)
+}
+
+// Close implements io.Closer for the transport, which may close and read again while it looks for a connection.
+func (b *lateBody) Close() error { return nil }
+
+// close ends reading for good and reports whether nothing was ever read: then nothing was written.
+func (b *lateBody) close() (unread bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return !b.begun
+}
+
+// Drain implements [carrier.Connector]. Receipts go on.
+func (c *Client) Drain(ctx context.Context) error {
+	c.book.drain(ctx)
+	return nil
+}
+
+// Health implements [carrier.Connector].
+func (c *Client) Health() carrier.Health {
+	h := c.book.health()
+	if h.LastError == nil {
+		h.Sessions = 1
+	}
+	return h
+}
+
+// patience is how long a request for receipts may be held open.
+const patience = 20 * time.Second
+
+// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier is away.
+func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
+	var pause backoff
+	var lease uint64
+	var taken bool
+	for ctx.Err() == nil {
+		next, list, err := c.poll(ctx, lease, taken, MaxReceipts)
+		if err != nil {
+			if !pause.wait(ctx) {
+				break
+			}
+			continue // with the same lease: maybe it was not settled
+		}
+		lease = 0
+		if len(list) == 0 {
+			pause.reset()
+			continue
+		}
+		lease = next
+		if taken = emit(list) == nil; taken {
+			pause.reset()
+			continue
+		}
+		// Given back before the pause: another consumer may have more luck.
+		c.giveBack(ctx, lease, false)
+		lease = 0
+		pause.wait(ctx)
+	}
+	if lease != 0 {
+		c.giveBack(ctx, lease, taken)
+	}
+	return nil
+}
+
+// giveBack settles a lease without asking for the next, even when ctx has ended. Should it fail, the lease runs out.
+func (c *Client) giveBack(ctx context.Context, lease uint64, ok bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_, _, _ = c.poll(ctx, lease, ok, 0)
+}
+
+// poll settles the lease before, if there is one, and asks for up to limit receipts.
+func (c *Client) poll(ctx context.Context, lease uint64, ok bool, limit int) (next uint64, list []carrier.Receipt, err error) {
+	u := c.receiptsURL + "&max=" + strconv.Itoa(limit) + "&wait_ms=" + strconv.FormatInt(patience.Milliseconds(), 10)
+	if lease != 0 {
+		u += "&lease=" + strconv.FormatUint(lease, 10) + "&ok=" + strconv.FormatBool(ok)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience+5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNoContent:
+		return 0, nil, nil
+	default:
+		return 0, nil, fmt.Errorf("receipts: %s", resp.Status)
+	}
+	r := bufio.NewReaderSize(resp.Body, 64<<10)
+	if next, err = binary.ReadUvarint(r); err != nil {
+		return 0, nil, fmt.Errorf("receipts: %w", err)
+	}
+	var buf []byte
+	for {
+		frame, err := readFrame(r, buf)
+		if err != nil {
+			return 0, nil, fmt.Errorf("receipts: %w", err)
+		}
+		if frame == nil {
+			return next, list, nil
+		}
+		receipt, err := parseReceipt(frame)
+		if err != nil {
+			return 0, nil, fmt.Errorf("receipts: %w", err)
+		}
+		receipt.Account = c.opts.Account
+		list, buf = append(list, receipt), frame
+	}
+}

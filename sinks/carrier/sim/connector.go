@@ -1,0 +1,144 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"fanfare/sinks/carrier"
+)
+
+// Options of a connector.
+type Options struct {
+	// Account at the carrier: submissions of one account bring receipts to the consumers of that account only. "": `sim`.
+	Account string
+	// Window is the most hand-overs without an answer. 0: 4 x MaxBatch.
+	Window int
+	// Batch is the most messages of one Send, at most the window. 0: MaxBatch, the most.
+	Batch int
+	// AnswerTimeout is when silence becomes Unknown. 0: DefaultAnswerTimeout.
+	AnswerTimeout time.Duration
+}
+
+// DefaultAccount is the account of a connector that names none.
+const DefaultAccount = "sim"
+
+func (o Options) withDefaults() Options {
+	o.Account = cmp.Or(o.Account, DefaultAccount)
+	o.Window = cmp.Or(max(o.Window, 0), 4*MaxBatch)
+	o.Batch = min(cmp.Or(max(o.Batch, 0), MaxBatch), MaxBatch, o.Window)
+	o.AnswerTimeout = cmp.Or(o.AnswerTimeout, DefaultAnswerTimeout)
+	return o
+}
+
+// Connector hands over to a simulated carrier in the same process. Its answers come from Carrier.Run when they take time; those that
+// take none come before Send returns.
+type Connector struct {
+	carrier *Carrier
+	opts    Options
+	book    *book
+}
+
+var (
+	_ carrier.Connector     = (*Connector)(nil)
+	_ carrier.ReceiptSource = (*Connector)(nil)
+)
+
+// Connector returns a connector to the carrier. Several may be open at once.
+func (c *Carrier) Connector(opts Options) *Connector {
+	opts = opts.withDefaults()
+	return &Connector{carrier: c, opts: opts, book: newBook(opts.Window)}
+}
+
+// Caps returns what the profile allows.
+func (n *Connector) Caps() carrier.Caps { return n.carrier.caps(n.opts) }
+
+func (c *Carrier) caps(o Options) carrier.Caps {
+	caps := carrier.Caps{
+		MaxBatch: o.Batch, EchoesKey: !c.cfg.Profile.HidesKey, Receipts: carrier.ReceiptsPoll,
+		ReadReceipts: true, AnswerTimeout: o.AnswerTimeout,
+	}
+	if c.cfg.Profile.Idempotent {
+		caps.Idempotent = carrier.IdemNaturalID
+	}
+	return caps
+}
+
+// Send implements [carrier.Connector].
+func (n *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if len(batch) > n.opts.Batch {
+		return carrier.ErrBatch
+	}
+	f, err := n.book.begin(ctx, len(batch), done, nil)
+	if err != nil {
+		return err
+	}
+	defer n.book.leave()
+	n.carrier.submit(n.opts.Account, batch, n.opts.AnswerTimeout, f)
+	return nil
+}
+
+// expect implements answerer: in the same process there is no connection that could break, and silence is timed by the carrier.
+func (f *flight) expect(int, bool) {}
+
+// Drain implements [carrier.Connector]. Receipts go on.
+func (n *Connector) Drain(ctx context.Context) error {
+	n.book.drain(ctx)
+	return nil
+}
+
+// Health implements [carrier.Connector].
+func (n *Connector) Health() carrier.Health {
+	h := n.book.health()
+	h.Sessions = 1
+	return h
+}
+
+// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends.
+func (n *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
+	var pause backoff
+	for {
+		id, list, more := n.carrier.take(n.opts.Account, MaxReceipts, 0)
+		if len(list) == 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-n.carrier.done:
+				return nil
+			case <-more:
+			}
+			continue
+		}
+		err := emit(n.carrier.draft(n.opts.Account, list))
+		n.carrier.settle(n.opts.Account, id, err == nil)
+		if err == nil {
+			pause.reset()
+		} else if !pause.wait(ctx) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// backoff waits longer after each failure, from 20 ms up to 2 s.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) reset() { b.last = 0 }
+
+// wait reports false when ctx ended first.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.last = min(max(2*b.last, 20*time.Millisecond), 2*time.Second)
+	t := time.NewTimer(b.last)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

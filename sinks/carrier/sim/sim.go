@@ -1,0 +1,454 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+)
+
+// Bounds and defaults.
+const (
+	// DefaultMaxOwed is how many receipts may be owed before the queue is full: about 300 MB.
+	DefaultMaxOwed = 5_000_000
+	// DefaultLease is how long a consumer in another process has to acknowledge receipts before they are given to the next.
+	DefaultLease = 10 * time.Second
+	// DefaultAnswerTimeout is when a connector gives up on an answer.
+	DefaultAnswerTimeout = 10 * time.Second
+	// MaxBatch is the most messages of one Send and of one request.
+	MaxBatch = 1000
+	// MaxReceipts is the most receipts of one emit and of one request.
+	MaxReceipts = 1000
+
+	maxAccounts = 1000
+
+	answerWidth  = 1  // milliseconds: answers pace the sender
+	receiptWidth = 10 // milliseconds: nobody counts on when a receipt comes, and greater batches cost less
+)
+
+// Config of a simulated carrier.
+type Config struct {
+	// Keys find the message of a submission. Required.
+	Keys *schemas.Keys
+	// Profile is how it behaves; the zero value takes and delivers everything at once.
+	Profile Profile
+	// Seed of every draw.
+	Seed uint64
+	// Truth is the path of the ground truth. Empty: none is kept, and what is owed ends with the process.
+	Truth string
+	// MaxOwed receipts may be owed; beyond, submissions are throttled. 0: DefaultMaxOwed.
+	MaxOwed int
+	// Lease is how long a consumer in another process has to acknowledge. 0: DefaultLease.
+	Lease time.Duration
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Carrier is a simulated carrier. It works while Run runs.
+type Carrier struct {
+	cfg      Config
+	log      *slog.Logger
+	journal  *journal // nil: no truth is kept
+	backlog  ackedSet // acknowledged before the start, until the truth file is read again
+	readFrom int64    // where reading the truth file again begins
+	wake     chan struct{}
+	done     chan struct{} // closed by Close
+	work     sync.Pool
+
+	mu       sync.Mutex
+	closed   bool
+	refs     uint64 // last id given out
+	virtual  int64  // offset within the truth file that is not kept
+	bucket   bucket
+	accounts map[string]*account
+	list     []*account // by index
+	answers  *wheel[answer]
+	receipts *wheel[owed]
+	armed    int64 // when Run is going to look; 0: it is looking
+	owed     int   // receipts not acknowledged
+	counts   outstanding
+	loaded   bool
+	loadedTo int64
+	mark     int64 // last watermark written
+	seen     generations
+	stats    Stats
+}
+
+// account is one customer of the carrier: what it is owed is given to whoever asks for this account.
+type account struct {
+	name   string
+	index  uint32
+	due    deque[owed]
+	leases map[uint64]*lease
+	last   uint64        // lease given out last
+	more   chan struct{} // closed when receipts become due
+}
+
+// lease is what one consumer was given and has not acknowledged.
+type lease struct {
+	receipts []owed
+	expires  int64 // Unix milliseconds; 0: never, the consumer lives in this process
+}
+
+// owed is a receipt to be sent.
+type owed struct {
+	id      uint64
+	key     carrier.Key
+	ref     uint64
+	to      uint64
+	at      int64
+	account uint32 // by index: memory without pointers is none for the garbage collector to scan
+	code    uint16
+	status  uint8
+	part    uint8
+	parts   uint8
+}
+
+// answer is an answer to be given.
+type answer struct {
+	to     answerer
+	i      int
+	result carrier.Result
+}
+
+// answerer takes the answers to one batch. Its methods must not block.
+type answerer interface {
+	// expect says before the first answer how many there will be, and whether the connection breaks after the last of them.
+	expect(answers int, broken bool)
+	answer(i int, r carrier.Result)
+}
+
+// Stats count what the carrier has seen since it was opened.
+type Stats struct {
+	// Submissions by outcome, as the truth file calls them.
+	Submissions map[string]uint64 `json:"submissions"`
+	// Owed receipts are not acknowledged yet, of this run and of earlier ones; Acknowledged were in this run.
+	Owed         int    `json:"owed"`
+	Acknowledged uint64 `json:"acknowledged"`
+	// Loaded: the truth of earlier runs was read to its end.
+	Loaded bool `json:"loaded"`
+}
+
+// Open returns a carrier that goes on where the one before it on the same truth file stopped. It reads no more of that file than
+// its end; the rest is read while Run runs.
+func Open(cfg Config) (*Carrier, error) {
+	if cfg.Keys == nil {
+		return nil, errors.New("carrier simulator: keys are missing")
+	}
+	if err := cfg.Profile.Validate(); err != nil {
+		return nil, fmt.Errorf("carrier simulator: profile %q: %w", cfg.Profile.Name, err)
+	}
+	if cfg.MaxOwed == 0 {
+		cfg.MaxOwed = DefaultMaxOwed
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = DefaultLease
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Carrier{
+		cfg: cfg, log: cfg.Logger, loaded: true,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		accounts: map[string]*account{},
+		answers:  newWheel[answer](answerWidth), receipts: newWheel[owed](receiptWidth),
+		stats: Stats{Submissions: map[string]uint64{}},
+	}
+	c.work.New = func() any { return &work{dice: newDice()} }
+	now := time.Now()
+	c.bucket = newBucket(cfg.Profile.Rate, cfg.Profile.Burst, now)
+	// Ids of the provider grow by one and are never given out twice: a later run begins at a later millisecond, or in a longer file.
+	c.refs = uint64(now.UnixMilli()) << 20
+	if cfg.Truth != "" {
+		var err error
+		if c.journal, c.backlog, c.readFrom, err = openJournal(cfg.Truth); err != nil {
+			return nil, err
+		}
+		c.refs += uint64(c.journal.size)
+		c.mark = c.readFrom
+		c.counts.first = c.readFrom / segment
+		c.loaded, c.loadedTo = c.readFrom >= c.journal.size, c.readFrom
+	}
+	return c, nil
+}
+
+// Run answers and makes receipts due until ctx ends. What is owed then stays owed: the next run on the same truth file sends it.
+func (c *Carrier) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.load(ctx) })
+	g.Go(func() error {
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			case <-c.wake:
+			}
+			timer.Reset(c.turn())
+		}
+	})
+	return g.Wait()
+}
+
+// Close closes the files. What is submitted after it is refused as passing.
+func (c *Carrier) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	close(c.done)
+	if c.journal == nil {
+		return nil
+	}
+	if err := c.journal.close(); err != nil {
+		return fmt.Errorf("close the carrier's truth: %w", err)
+	}
+	return nil
+}
+
+// Stats returns what the carrier has seen.
+func (c *Carrier) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Submissions = maps.Clone(s.Submissions)
+	s.Owed, s.Loaded = c.owed, c.loaded
+	return s
+}
+
+// idle is how long Run sleeps at most: leases run out, and the watermark moves.
+const idle = time.Second
+
+// turn does what is due and returns how long nothing else will be.
+func (c *Carrier) turn() time.Duration {
+	var due []answer
+	c.mu.Lock()
+	now := time.Now().UnixMilli()
+	c.answers.expire(now, func(a []answer) { due = append(due, a...) })
+	c.receipts.expire(now, func(r []owed) {
+		for _, o := range r {
+			c.list[o.account].due.push(o)
+		}
+	})
+	for _, a := range c.accounts {
+		a.expire(now)
+		a.announce()
+	}
+	c.advance()
+	wait := idle
+	for _, next := range []func() (int64, bool){c.answers.next, c.receipts.next} {
+		if at, ok := next(); ok {
+			wait = min(wait, time.Duration(at-now)*time.Millisecond)
+		}
+	}
+	c.armed = now + wait.Milliseconds()
+	c.mu.Unlock()
+	for _, a := range due {
+		a.to.answer(a.i, a.result)
+	}
+	return wait
+}
+
+// rouse makes Run look again when something is due before it would. The caller holds the lock.
+func (c *Carrier) rouse(at int64) {
+	if at >= c.armed {
+		return
+	}
+	c.armed = 0
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// advance moves the watermark. The caller holds the lock.
+func (c *Carrier) advance() {
+	if c.journal == nil || c.closed {
+		return
+	}
+	limit := c.journal.size
+	if !c.loaded {
+		limit = c.loadedTo
+	}
+	if mark := c.counts.advance(limit); mark > c.mark {
+		c.mark = mark
+		if err := c.journal.ack([]uint64{watermarkBit | uint64(mark)}); err != nil {
+			c.log.Error("watermark not written", "error", err)
+		}
+	}
+}
+
+// account returns the account of that name, which comes to be by being named, and nil when there are too many. The caller holds the lock.
+func (c *Carrier) account(name string) *account {
+	a := c.accounts[name]
+	if a == nil && len(c.list) < maxAccounts {
+		a = &account{name: name, index: uint32(len(c.list)), leases: map[uint64]*lease{}, more: make(chan struct{})}
+		a.last = c.refs // leases of an earlier run are not taken for ours
+		c.accounts[name] = a
+		c.list = append(c.list, a)
+	}
+	return a
+}
+
+// announce wakes whoever waits for receipts of the account, if there are any.
+func (a *account) announce() {
+	if a.due.len() > 0 {
+		close(a.more)
+		a.more = make(chan struct{})
+	}
+}
+
+// expire takes back what was given out and not acknowledged in time.
+func (a *account) expire(now int64) {
+	for id, l := range a.leases {
+		if l.expires != 0 && l.expires <= now {
+			a.due.pushFront(l.receipts...)
+			delete(a.leases, id)
+		}
+	}
+}
+
+// take leases up to limit receipts that are due. With none it returns a channel that is closed when there may be some.
+func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, receipts []owed, more <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.account(name)
+	if a == nil {
+		return 0, nil, nil
+	}
+	if a.due.len() == 0 {
+		return 0, nil, a.more
+	}
+	l := &lease{receipts: a.due.pop(nil, limit)}
+	if ttl > 0 {
+		l.expires = time.Now().Add(ttl).UnixMilli()
+	}
+	a.last++
+	a.leases[a.last] = l
+	return a.last, l.receipts, nil
+}
+
+// settle ends a lease: its receipts are acknowledged, or given to the next who asks. A lease that is not known has run out; its
+// receipts come again.
+func (c *Carrier) settle(name string, id uint64, ok bool) {
+	c.mu.Lock()
+	a := c.account(name)
+	if a == nil {
+		c.mu.Unlock()
+		return
+	}
+	l := a.leases[id]
+	delete(a.leases, id)
+	if l == nil {
+		c.mu.Unlock()
+		return
+	}
+	if !ok {
+		a.due.pushFront(l.receipts...)
+		a.announce()
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+
+	// Outside the lock, but before the watermark can pass them.
+	if c.journal != nil {
+		ids := make([]uint64, len(l.receipts))
+		for i := range l.receipts {
+			ids[i] = l.receipts[i].id
+		}
+		if err := c.journal.ack(ids); err != nil {
+			// They count as acknowledged while this process lives, and come again after it.
+			c.log.Error("acknowledged receipts not written", "error", err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owed -= len(l.receipts)
+	c.stats.Acknowledged += uint64(len(l.receipts))
+	for i := range l.receipts {
+		c.counts.add(int64(l.receipts[i].id/maxReceipts), -1)
+	}
+}
+
+// owe puts a receipt to where it waits for its time, or for a consumer. The caller holds the lock.
+func (c *Carrier) owe(o owed, due, now int64) {
+	c.owed++
+	c.counts.add(int64(o.id/maxReceipts), 1)
+	if due <= now {
+		c.list[o.account].due.push(o)
+		return
+	}
+	c.receipts.add(due, o)
+}
+
+// bucket is a token bucket.
+type bucket struct {
+	rate, burst, tokens float64
+	last                time.Time
+}
+
+func newBucket(rate float64, burst int, now time.Time) bucket {
+	b := bucket{rate: rate, burst: float64(burst), last: now}
+	if burst == 0 {
+		b.burst = max(1, rate/10)
+	}
+	b.tokens = b.burst
+	return b
+}
+
+// take takes one token, or says how long until there is one.
+func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
+	if b.rate <= 0 {
+		return 0, true
+	}
+	if d := now.Sub(b.last); d > 0 {
+		b.tokens = min(b.burst, b.tokens+d.Seconds()*b.rate)
+		b.last = now
+	}
+	if b.tokens >= 1 {
+		b.tokens--
+		return 0, true
+	}
+	return time.Duration((1 - b.tokens) / b.rate * float64(time.Second)), false
+}
+
+// generations remember the ids given to submissions, at least the newest half million, at most a million.
+type generations struct {
+	young, old map[carrier.Key]uint64
+}
+
+func (g *generations) get(key carrier.Key) (ref uint64, ok bool) {
+	if ref, ok = g.young[key]; !ok {
+		ref, ok = g.old[key]
+	}
+	return ref, ok
+}
+
+func (g *generations) put(key carrier.Key, ref uint64) {
+	if g.young == nil || len(g.young) >= 500_000 {
+		g.old, g.young = g.young, make(map[carrier.Key]uint64)
+	}
+	g.young[key] = ref
+}
+
+// work is what one batch needs while it is submitted.
+type work struct {
+	dice  dice
+	fates []fate
+	plan  []planned
+	lines []byte
+	ends  []int // of the lines
+}
