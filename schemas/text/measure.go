@@ -2,6 +2,7 @@ package text
 
 import (
 	"unicode/utf8"
+	"unsafe"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
@@ -42,6 +43,11 @@ func Measure(s string) Size {
 		}
 	}
 	return Size{fanfarev1.Encoding_ENCODING_UCS2, units, segments(s, units, pairs, UCS2Single, UCS2Concat, utf16Units)}
+}
+
+// MeasureBytes is [Measure] of a text that is being made and is no string yet.
+func MeasureBytes(b []byte) Size {
+	return Measure(unsafe.String(unsafe.SliceData(b), len(b))) // Measure keeps nothing of it
 }
 
 // measureGSM counts the septets of s and the characters that take two; ok is false when one is not in GSM-7.

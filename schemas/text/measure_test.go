@@ -60,6 +60,9 @@ func TestMeasure(t *testing.T) {
 		if got := text.Measure(tc.in); got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
 		}
+		if got := text.MeasureBytes([]byte(tc.in)); got != tc.want {
+			t.Errorf("%s, as bytes: got %+v, want %+v", tc.name, got, tc.want)
+		}
 	}
 }
 

@@ -1,0 +1,33 @@
+// Package expander turns each deal of the scheduler into messages: one per recipient, rendered, measured and priced, in the
+// same transaction that marks the deal as read. It is the only maker of campaign messages.
+//
+//	reads    chunks (group expander), the view of campaigns, the frozen audience (by freeze id and blob)
+//	writes   messages.<route>.bulk, key <tenant>/<number>; deliveries, key <tenant>/<message id>; chunks.dlq
+//	promise  exactly once under read_committed: a chunk's records are all there, once, or none is
+//
+// The same chunk always gives the same bytes: ids follow from (campaign, seq, try), the text from the frozen blob and the
+// campaign's text, which does not change once confirmed, and every time is the chunk's own. So whatever is expanded twice, by
+// a broker that tore a transaction or by a repair, is recognised downstream as the same.
+//
+// What a recipient becomes:
+//
+//	not sendable in the audience    not_sent/INVALID_NUMBER, skipped/DUPLICATE_RECIPIENT, /OPTED_OUT, /FREQUENCY_CAP
+//	text beyond max_segments        not_sent/TOO_LONG
+//	no text can be made             not_sent/RENDER_ERROR: a field is missing under the policy fail, or nothing is left to send
+//	campaign ended or stopped       skipped/CANCELLED, whoever it is
+//	chunk of purpose cancel         the outcome that the chunk names
+//	otherwise                       a message
+//
+// A paused campaign's chunk is expanded: the senders give it back. Limits, hours, opt-outs since the freeze and expiry are the
+// sender's, who looks at them last.
+//
+// When something is wrong:
+//
+//	store away, view behind the chunk      the batch waits and is tried again, for ever
+//	chunk does not decode                  chunks.dlq
+//	chunk cannot be rendered, or panics    chunks.dlq, and not_sent/RENDER_ERROR for each of its recipients that is known
+//	revoked, stopped, killed               the transaction is aborted and the chunk expanded again, by whoever has it next
+//
+// Blobs are read and texts are made before the transaction begins: a slow store inside an open one would hold up every reader
+// of the route.
+package expander

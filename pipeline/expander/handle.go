@@ -1,0 +1,331 @@
+package expander
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+const source = "expander"
+
+// freshness is how new the view must be for its not knowing a campaign to mean that there is none: whoever deals has seen the
+// campaign published, so a view that was read to its end after the deal has it. The clocks of two machines differ less than that.
+const freshness = 10 * time.Second
+
+// reading is how many blobs are read at once.
+const reading = 4
+
+// errPoison is wrapped by what no retry will mend.
+var errPoison = errors.New("cannot be expanded")
+
+func poison(err error) error { return fmt.Errorf("%w: %w", errPoison, err) }
+
+// classify calls what the store does not have poison; any other error of a store passes.
+func classify(err error) error {
+	if errors.Is(err, schemas.ErrNotFound) {
+		return poison(err)
+	}
+	return err
+}
+
+// handler turns chunks into messages and outcomes. One batch at a time.
+type handler struct {
+	cfg     Config
+	names   schemas.Names
+	keys    *schemas.Keys
+	view    Campaigns
+	shelf   *shelf
+	metrics *metrics
+	scratch scratch
+}
+
+func newHandler(cfg Config, deps Deps) (*handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Keys == nil || deps.Campaigns == nil || deps.Audience == nil {
+		return nil, errors.New("expander: keys, campaigns and an audience are needed")
+	}
+	m, err := newMetrics(cfg.Cluster.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return &handler{cfg: cfg, names: cfg.Cluster.Names, keys: deps.Keys, view: deps.Campaigns, shelf: newShelf(deps.Audience, cfg.Memory, m), metrics: m}, nil
+}
+
+// job is one chunk on its way.
+type job struct {
+	record   *kgo.Record
+	chunk    *fanfarev1.Chunk
+	campaign *fanfarev1.Campaign
+	entries  *audience.Reader
+	first    uint32 // seq of the first entry
+	seqs     []uint32
+	poison   error
+}
+
+// Handle implements [stream.Handler]. An error means that the view or the store must catch up first.
+func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+	jobs := make([]*job, len(batch))
+	for i, r := range batch {
+		jobs[i] = h.decode(r)
+	}
+	if err := h.awaitCampaigns(ctx, jobs); err != nil {
+		h.metrics.waits.WithLabelValues("view").Inc()
+		return stream.Result{}, err
+	}
+	if err := h.readBlobs(ctx, jobs); err != nil {
+		h.metrics.waits.WithLabelValues("store").Inc()
+		return stream.Result{}, err
+	}
+	var result stream.Result
+	for _, j := range jobs {
+		out, err := safely(j, h.expand)
+		if err != nil {
+			if j.entries != nil {
+				h.shelf.forget(blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()})
+			}
+			result.Dead = append(result.Dead, stream.Dead{Record: j.record, Cause: err})
+			h.metrics.chunks.WithLabelValues("dead").Inc()
+			if out, err = safely(j, h.renderErrors); err != nil {
+				out = nil // a tenant or an id that no record can hold
+			}
+		}
+		if result.Publish == nil {
+			result.Publish = out
+		} else {
+			result.Publish = append(result.Publish, out...)
+		}
+	}
+	return result, nil
+}
+
+// decode reads a chunk and what of it needs no one else.
+func (h *handler) decode(r *kgo.Record) *job {
+	j := &job{record: r}
+	c := &fanfarev1.Chunk{}
+	if err := proto.Unmarshal(r.Value, c); err != nil {
+		j.poison = poison(fmt.Errorf("decode chunk: %w", err))
+		return j
+	}
+	j.chunk = c
+	seqs, err := seqsOf(c)
+	switch {
+	case err != nil:
+		j.poison = poison(err)
+	case c.GetTry() > schemas.MaxTry || c.GetTry() < 1 && c.GetPurpose() != fanfarev1.Chunk_PURPOSE_CANCEL:
+		j.poison = poison(fmt.Errorf("try %d: want 1 to %d", c.GetTry(), schemas.MaxTry))
+	case c.GetCampaignNumber() > schemas.MaxCampaignNumber || c.GetCampaignId() != schemas.CampaignID(c.GetCampaignNumber()):
+		j.poison = poison(fmt.Errorf("campaign %q does not have number %d", c.GetCampaignId(), c.GetCampaignNumber()))
+		return j // outcomes would be somebody else's
+	}
+	j.seqs = seqs
+	return j
+}
+
+// seqsOf returns the recipients of a chunk, in order.
+func seqsOf(c *fanfarev1.Chunk) (seqs []uint32, err error) {
+	if len(c.GetSeqs()) == 0 {
+		first, end := c.GetFirstSeq(), c.GetEndSeq()
+		if first >= end || end-first > audience.BlobSize || end > schemas.MaxSeq+1 {
+			return nil, fmt.Errorf("recipients %d to %d: want 1 to %d of them", first, end, audience.BlobSize)
+		}
+		seqs = make([]uint32, 0, end-first)
+		for seq := first; seq < end; seq++ {
+			seqs = append(seqs, seq)
+		}
+		return seqs, nil
+	}
+	defer func() { // the library trusts its input
+		if p := recover(); p != nil {
+			seqs, err = nil, fmt.Errorf("set of recipients: %v", p)
+		}
+	}()
+	set := roaring.New()
+	if err := set.UnmarshalBinary(c.GetSeqs()); err != nil {
+		return nil, fmt.Errorf("set of recipients: %w", err)
+	}
+	if n := set.GetCardinality(); n == 0 || n > audience.BlobSize || set.Maximum() > schemas.MaxSeq {
+		return nil, fmt.Errorf("set of recipients: got %d of them, want 1 to %d", n, audience.BlobSize)
+	}
+	return set.ToArray(), nil
+}
+
+// awaitCampaigns waits until the view is as new as each chunk; what it will never know is poison.
+func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
+	for {
+		changed := h.view.Changed()
+		var behind *fanfarev1.Chunk
+		for _, j := range jobs {
+			if j.campaign != nil || j.poison != nil && j.seqs == nil {
+				continue
+			}
+			c := h.view.Campaign(j.chunk.GetCampaignId())
+			switch {
+			case c != nil && c.GetVersion() >= j.chunk.GetCampaignVersion():
+				j.campaign = c
+			case j.poison != nil:
+				// Its outcomes can do without.
+			case c == nil && h.cfg.Now().Add(-h.view.Age()).Sub(j.record.Timestamp) > freshness:
+				j.poison = poison(errors.New("no such campaign"))
+			default:
+				behind = j.chunk
+			}
+		}
+		if behind == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("campaign %s: version %d has not arrived", behind.GetCampaignId(), behind.GetCampaignVersion())
+		}
+	}
+}
+
+// readBlobs fetches what the chunks need of the audience.
+func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
+	wanted := map[blobKey][]*job{}
+	for _, j := range jobs {
+		if j.poison != nil {
+			continue
+		}
+		if f := j.campaign.GetFreezeId(); f != j.chunk.GetFreezeId() {
+			j.poison = poison(fmt.Errorf("dealt from audience %q, the campaign has %q", j.chunk.GetFreezeId(), f))
+			j.seqs = nil // they number others
+			continue
+		}
+		key := blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()}
+		wanted[key] = append(wanted[key], j)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(reading)
+	for key, needed := range wanted {
+		group.Go(func() error {
+			entries, first, err := h.shelf.blob(ctx, key)
+			if err != nil && !errors.Is(err, errPoison) {
+				return err
+			}
+			for _, j := range needed {
+				j.entries, j.first = entries, first
+				if err != nil && j.chunk.GetPurpose() != fanfarev1.Chunk_PURPOSE_CANCEL { // a cancel can do without
+					j.poison = err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// safely makes the records of one chunk; a panic is poison and spares the others of the batch.
+func safely(j *job, records func(*job) ([]*kgo.Record, error)) (out []*kgo.Record, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out, err = nil, poison(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return records(j)
+}
+
+// expand makes the records of one chunk.
+func (h *handler) expand(j *job) ([]*kgo.Record, error) {
+	if j.poison != nil {
+		return nil, j.poison
+	}
+	c := j.chunk
+	if c.GetTenant() != j.campaign.GetTenant() {
+		j.seqs = nil // nobody's outcomes under another tenant's name
+		return nil, poison(errors.New("the campaign is another tenant's"))
+	}
+	x, err := h.newExpansion(j)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case c.GetPurpose() == fanfarev1.Chunk_PURPOSE_CANCEL:
+		if _, ok := schemas.LookupKind(c.GetOutcome()); !ok {
+			return nil, poison(fmt.Errorf("a cancel without an outcome that is known: %d", c.GetOutcome()))
+		}
+		cancel := func(seq uint32, e *audience.Entry) error {
+			return x.outcome(seq, e, c.GetOutcome(), c.GetCode(), 0)
+		}
+		if err = x.each(cancel); errors.Is(err, audience.ErrBlob) { // it can do without the numbers
+			x.reset()
+			err = x.each(cancel)
+		}
+	case c.GetPurpose() != fanfarev1.Chunk_PURPOSE_DEAL:
+		return nil, poison(fmt.Errorf("purpose %d is not known", c.GetPurpose()))
+	case over(j.campaign):
+		err = x.each(func(seq uint32, e *audience.Entry) error {
+			return x.outcome(seq, e, fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_CANCELLED, 0)
+		})
+	default:
+		if err = x.prepare(); err == nil {
+			err = x.each(x.recipient)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	x.count()
+	return x.out, nil
+}
+
+// over reports whether nothing more of a campaign is sent.
+func over(c *fanfarev1.Campaign) bool {
+	switch c.GetState() {
+	case fanfarev1.State_STATE_ABORTED, fanfarev1.State_STATE_CANCELLED, fanfarev1.State_STATE_FAILED, fanfarev1.State_STATE_REJECTED:
+		return true
+	default:
+		return c.GetStopped()
+	}
+}
+
+// flagged returns what becomes of a recipient who may not be sent to.
+func flagged(f audience.Flag) (fanfarev1.Kind, fanfarev1.Code) {
+	switch f {
+	case audience.Duplicate:
+		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_DUPLICATE_RECIPIENT
+	case audience.OptedOut:
+		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_OPTED_OUT
+	case audience.Capped:
+		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_FREQUENCY_CAP
+	default: // also a flag that a newer version wrote: whatever it is, it is not OK
+		return fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_INVALID_NUMBER
+	}
+}
+
+// renderErrors are the outcomes of a poison chunk, so that its recipients are accounted for.
+func (h *handler) renderErrors(j *job) ([]*kgo.Record, error) {
+	bare := *j
+	bare.entries, bare.seqs = nil, nil
+	for _, seq := range j.seqs {
+		if total := j.campaign.GetTotal(); total == 0 || seq < total { // who is not of the audience needs no account
+			bare.seqs = append(bare.seqs, seq)
+		}
+	}
+	if len(bare.seqs) == 0 || j.chunk.GetTenant() == "" {
+		return nil, nil
+	}
+	x := h.newOutcomes(&bare)
+	err := x.each(func(seq uint32, e *audience.Entry) error {
+		return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_RENDER_ERROR, 0)
+	})
+	x.count()
+	return x.out, err
+}

@@ -1,0 +1,421 @@
+package expander
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+func TestMessage(t *testing.T) {
+	w := newWorld(t, people(4))
+	w.change(func(c *fanfarev1.Campaign) { c.Test, c.Version = true, 9 })
+	r := record(t, chunk(seqs(2)))
+	r.Headers = append(r.Headers, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: []byte("00-aa-bb-01")})
+	got := handle(t, w.handler(t), r)
+	if len(got.records) != 1 || len(got.messages) != 1 {
+		t.Fatalf("got %d records, want 1 message", len(got.records))
+	}
+	want := &fanfarev1.Message{
+		Tenant: tenant, CampaignId: campaign, CampaignNumber: number, CampaignVersion: 7, Seq: 2, Try: 1, Leg: 1,
+		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", To: "+393400000002",
+		Body:     &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Ciao Ada2!", Encoding: fanfarev1.Encoding_ENCODING_GSM7}},
+		Segments: 1, PriceMicros: 50_000, Currency: "EUR", NotAfterMs: dealt.Add(time.Hour).UnixMilli(), Test: true, Country: "IT", Zone: "Europe/Rome", ContactId: 102,
+	}
+	if d := cmp.Diff(want, got.messages[0], protocmp.Transform()); d != "" {
+		t.Errorf("message (-want +got):\n%s", d)
+	}
+
+	id := w.keys.Submission(number, 2, 1).String()
+	whole, err := schemas.Event{
+		Topic: "fanfare.messages.sim.bulk", Key: schemas.MessageKey(tenant, "+393400000002"), Tenant: tenant, Type: schemas.TypeMessage,
+		Source: "expander", ID: id, Time: dealt, Traceparent: "00-aa-bb-01", Value: want,
+	}.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole.Headers = append(whole.Headers, kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: []byte(id)})
+	rec := got.records[0]
+	if rec.Topic != whole.Topic || string(rec.Key) != string(whole.Key) {
+		t.Errorf("got topic %s key %s, want %s %s", rec.Topic, rec.Key, whole.Topic, whole.Key)
+	}
+	if d := cmp.Diff(whole.Headers, rec.Headers); d != "" {
+		t.Errorf("headers (-want +got):\n%s", d)
+	}
+}
+
+// TestRecipients: what each kind of recipient becomes (requirements §4, C14).
+func TestRecipients(t *testing.T) {
+	flag := func(f audience.Flag) audience.Entry {
+		e := person(1)
+		e.Flag = f
+		return e
+	}
+	long := func(n int) audience.Entry {
+		e := person(1)
+		e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", n-len("Ciao !"))}}
+		return e
+	}
+	odd := func(to string) audience.Entry {
+		e := person(1)
+		e.To = to
+		return e
+	}
+	nameless := audience.Entry{To: "+393400000001"}
+	empty := audience.Entry{To: "+393400000001", Attrs: []audience.Attr{{Name: "first_name"}}}
+	policy := func(p fanfarev1.MissingPolicy) func(*fanfarev1.Campaign) {
+		return func(c *fanfarev1.Campaign) { c.Content.Missing = p }
+	}
+	body := func(s string) func(*fanfarev1.Campaign) {
+		return func(c *fanfarev1.Campaign) { c.Content.Body = s }
+	}
+	for _, tc := range []struct {
+		name   string
+		entry  audience.Entry
+		change func(*fanfarev1.Campaign)
+		want   string
+	}{
+		{"sendable", person(1), nil, "message"},
+		{"invalid", flag(audience.Invalid), nil, "not_sent/INVALID_NUMBER"},
+		{"invalid and no number at all", audience.Entry{To: "\xff12", Flag: audience.Invalid}, nil, "not_sent/INVALID_NUMBER"},
+		{"duplicate", flag(audience.Duplicate), nil, "skipped/DUPLICATE_RECIPIENT"},
+		{"opted out", flag(audience.OptedOut), nil, "skipped/OPTED_OUT"},
+		{"capped", flag(audience.Capped), nil, "skipped/FREQUENCY_CAP"},
+		{"a flag of a newer version", flag(99), nil, "not_sent/INVALID_NUMBER"},
+		{"no E.164 number", odd("3401234567"), nil, "not_sent/INVALID_NUMBER"},
+		{"letters in the number", odd("+39340ABC"), nil, "not_sent/INVALID_NUMBER"},
+		{"two segments", long(306), nil, "message"},
+		{"three segments", long(307), nil, "not_sent/TOO_LONG"},
+		{"three segments, no bound given", long(459), func(c *fanfarev1.Campaign) { c.MaxSegments = 0 }, "message"},
+		{"four segments, no bound given", long(460), func(c *fanfarev1.Campaign) { c.MaxSegments = 0 }, "not_sent/TOO_LONG"},
+		{"missing", nameless, nil, "not_sent/RENDER_ERROR"},
+		{"missing but empty", empty, nil, "not_sent/RENDER_ERROR"},
+		{"missing, policy empty", nameless, policy(fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY), "message"},
+		{"nothing left to send", nameless, func(c *fanfarev1.Campaign) {
+			c.Content.Body, c.Content.Missing = "{{first_name}}", fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY
+		}, "not_sent/RENDER_ERROR"},
+		{"a value that is no text", audience.Entry{To: "+393400000001", Attrs: []audience.Attr{{Name: "first_name", Value: "\xff"}}}, nil, "not_sent/RENDER_ERROR"},
+		{"its own number", person(1), body("{{phone}}"), "message"},
+		{"paused: the sender gives it back", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_PAUSED }, "message"},
+		{"aborted", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_ABORTED }, "skipped/CANCELLED"},
+		{"aborted, whoever it is", flag(audience.Invalid), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_ABORTED }, "skipped/CANCELLED"},
+		{"cancelled", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_CANCELLED }, "skipped/CANCELLED"},
+		{"stopped after it was completed", person(1), func(c *fanfarev1.Campaign) { c.State, c.Stopped = fanfarev1.State_STATE_COMPLETED, true }, "skipped/CANCELLED"},
+		{"completed: a try after a bounce", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_COMPLETED }, "message"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, []audience.Entry{tc.entry})
+			if tc.change != nil {
+				w.change(tc.change)
+			}
+			got := handle(t, w.handler(t), record(t, chunk(seqs(0))))
+			if d := cmp.Diff(map[uint32]string{0: tc.want}, got.states()); d != "" || len(got.dead) > 0 {
+				t.Errorf("(-want +got):\n%s dead: %v", d, got.dead)
+			}
+		})
+	}
+}
+
+// TestOutcome: an outcome names the recipient, and is keyed so that all events of a message are in one partition.
+func TestOutcome(t *testing.T) {
+	e := person(3)
+	e.Flag = audience.Duplicate
+	w := newWorld(t, []audience.Entry{person(0), e})
+	got := handle(t, w.handler(t), record(t, chunk(seqs(1), func(c *fanfarev1.Chunk) { c.Try, c.Leg = 2, 2 })))
+	message, submission := w.keys.Message(number, 1), w.keys.Submission(number, 1, 2)
+	want := &fanfarev1.Delivery{
+		Tenant: tenant, CampaignId: campaign, CampaignNumber: number, Seq: 1, Try: 2, Leg: 2,
+		Kind: fanfarev1.Kind_KIND_SKIPPED, Code: fanfarev1.Code_CODE_DUPLICATE_RECIPIENT, TimeMs: dealt.UnixMilli(),
+		Channel: fanfarev1.Channel_CHANNEL_RCS, Route: "rbm", Sender: "agent", To: "+393400000003", Country: "IT", ContactId: 103,
+		MessageId: message[:], SubmissionId: submission[:],
+	}
+	if len(got.outcomes) != 1 || len(got.messages) != 0 {
+		t.Fatalf("got %v, want one outcome", got.states())
+	}
+	if d := cmp.Diff(want, got.outcomes[0], protocmp.Transform()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if r := got.records[0]; r.Topic != "fanfare.deliveries" || string(r.Key) != schemas.DeliveryKey(tenant, message) {
+		t.Errorf("got topic %s key %s, want deliveries and %s", r.Topic, r.Key, schemas.DeliveryKey(tenant, message))
+	}
+}
+
+func TestTooLongSaysHowLong(t *testing.T) {
+	e := person(0)
+	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("ж", 400)}}
+	w := newWorld(t, []audience.Entry{e})
+	got := handle(t, w.handler(t), record(t, chunk(seqs(0))))
+	if len(got.outcomes) != 1 || got.outcomes[0].GetSegments() != 7 {
+		t.Errorf("got %v, want 7 segments", got.outcomes)
+	}
+}
+
+// TestTemplateChannel: a channel of templates takes the campaign's template and not the text, which is for the leg of SMS.
+func TestTemplateChannel(t *testing.T) {
+	w := newWorld(t, people(1))
+	rcs := func(c *fanfarev1.Chunk) { c.Leg = 2 }
+	got := handle(t, w.handler(t), record(t, chunk(seqs(0), rcs)))
+	if b := got.messages[0].GetText().GetBody(); b != "Ciao Ada0!" || got.messages[0].GetSegments() != 1 {
+		t.Errorf("without a template: got %q", b)
+	}
+	w.change(func(c *fanfarev1.Campaign) { c.Content.TemplateId, c.Content.Body = "welcome", "{{nobody}}" })
+	got = handle(t, w.handler(t), record(t, chunk(seqs(0), rcs)))
+	m := got.messages[0]
+	if m.GetTemplate().GetName() != "welcome" || m.GetSegments() != 1 || m.GetRoute() != "rbm" {
+		t.Errorf("got %v, want the template", m)
+	}
+}
+
+// TestCancel: a chunk of purpose cancel names the outcome, for whoever is in it.
+func TestCancel(t *testing.T) {
+	invalid := person(1)
+	invalid.Flag = audience.Invalid
+	cancel := func(c *fanfarev1.Chunk) {
+		c.Purpose, c.EndSeq = fanfarev1.Chunk_PURPOSE_CANCEL, 2
+		c.Outcome, c.Code = fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER
+	}
+	want := map[uint32]string{0: "undelivered/ABSENT_SUBSCRIBER", 1: "undelivered/ABSENT_SUBSCRIBER"}
+	for _, tc := range []struct {
+		name string
+		harm func(*world, *fanfarev1.Chunk)
+		to   string
+	}{
+		{"all well", func(*world, *fanfarev1.Chunk) {}, "+393400000000"},
+		{"the undealt have no try", func(_ *world, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000"},
+		{"the blob is gone", func(w *world, _ *fanfarev1.Chunk) { clear(w.blobs) }, ""},
+		{"the blob is damaged", func(w *world, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, []audience.Entry{person(0), invalid})
+			c := chunk(cancel)
+			tc.harm(w, c)
+			got := handle(t, w.handler(t), record(t, c))
+			if d := cmp.Diff(want, got.states()); d != "" || len(got.dead) > 0 {
+				t.Fatalf("(-want +got):\n%s dead: %v", d, got.dead)
+			}
+			if to := got.outcomes[0].GetTo(); to != tc.to {
+				t.Errorf("got number %q, want %q", to, tc.to)
+			}
+			if has := len(got.outcomes[0].GetSubmissionId()) > 0; has != (c.GetTry() > 0) {
+				t.Errorf("try %d: submission id: got %v", c.GetTry(), has)
+			}
+		})
+	}
+}
+
+// TestPoison: what can never be expanded goes to the dead letters, its recipients are accounted for when they are known, and
+// the other chunks of the batch are as if it were not there.
+func TestPoison(t *testing.T) {
+	lost := map[uint32]string{0: "not_sent/RENDER_ERROR", 1: "not_sent/RENDER_ERROR", 2: "not_sent/RENDER_ERROR", 3: "not_sent/RENDER_ERROR"}
+	none := map[uint32]string{}
+	for _, tc := range []struct {
+		name  string
+		chunk func(*fanfarev1.Chunk)
+		world func(*world)
+		want  map[uint32]string
+		cause string
+	}{
+		{"try 0", func(c *fanfarev1.Chunk) { c.Try = 0 }, nil, lost, "try 0"},
+		{"try 256", func(c *fanfarev1.Chunk) { c.Try = 256 }, nil, lost, "try 256"},
+		{"leg 0", func(c *fanfarev1.Chunk) { c.Leg = 0 }, nil, lost, "leg 0"},
+		{"leg 3 of 2", func(c *fanfarev1.Chunk) { c.Leg = 3 }, nil, lost, "leg 3"},
+		{"no purpose", func(c *fanfarev1.Chunk) { c.Purpose = 0 }, nil, lost, "purpose 0"},
+		{"a cancel without outcome", func(c *fanfarev1.Chunk) { c.Purpose = fanfarev1.Chunk_PURPOSE_CANCEL }, nil, lost, "outcome"},
+		{"no such blob", func(c *fanfarev1.Chunk) { c.Blob = 9 }, nil, lost, "no blob 9"},
+		{"the blob's recipients are others", func(c *fanfarev1.Chunk) { c.Blob = 2 }, nil, lost, "blob 2 has"},
+		{"blob gone", nil, func(w *world) { delete(w.blobs, blobKey{frozen, 1}) }, lost, "not found"},
+		{"audience gone", nil, func(w *world) { delete(w.indexes, frozen) }, lost, "not found"},
+		{"blob of no known version", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = []byte{9} }, lost, "damaged"},
+		{"blob shorter than its index", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = w.blobs[blobKey{frozen, 2}] }, lost, "want 4"},
+		{"text that does not parse", nil, func(w *world) { w.change(func(c *fanfarev1.Campaign) { c.Content.Body = "{{" }) }, lost, "not closed"},
+		{"channel without content", nil, func(w *world) {
+			w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Channel = fanfarev1.Channel_CHANNEL_VOICE })
+		}, lost, "voice"},
+		{"route that is no topic", nil, func(w *world) { w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Route = "A/B" }) }, lost, "route"},
+		{"campaign gone", nil, func(w *world) { clear(w.campaigns) }, lost, "no such campaign"},
+		{"recipients beyond the audience", func(c *fanfarev1.Chunk) { c.Blob, c.FirstSeq, c.EndSeq = 2, 4, 9 }, nil, map[uint32]string{4: "not_sent/RENDER_ERROR", 5: "not_sent/RENDER_ERROR"}, "blob 2 has"},
+		{"no recipients", func(c *fanfarev1.Chunk) { c.EndSeq = 0 }, nil, none, "recipients 0 to 0"},
+		{"more than a blob", func(c *fanfarev1.Chunk) { c.EndSeq = 5001 }, nil, none, "recipients 0 to 5001"},
+		{"a set that does not read", func(c *fanfarev1.Chunk) { c.Seqs = []byte{1, 2, 3} }, nil, none, "set of recipients"},
+		{"another audience", func(c *fanfarev1.Chunk) { c.FreezeId = "fz_0" }, nil, none, "dealt from audience"},
+		{"another tenant's campaign", func(c *fanfarev1.Chunk) { c.Tenant = "tn_b" }, nil, none, "another tenant's"},
+		{"an id that is not the number's", func(c *fanfarev1.Chunk) { c.CampaignId = "camp_1" }, nil, none, "does not have number"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, people(6))
+			// A good chunk of another campaign before and after.
+			good, _ := proto.Clone(w.Campaign(campaign)).(*fanfarev1.Campaign)
+			good.Id, good.Number, good.FreezeId = "camp_10002", 10002, "fz_2"
+			w.freeze("fz_2", people(4), 4)
+			if tc.world != nil {
+				tc.world(w)
+			}
+			w.put(good)
+			other := func(c *fanfarev1.Chunk) { c.CampaignId, c.CampaignNumber, c.FreezeId = "camp_10002", 10002, "fz_2" }
+			bad := chunk()
+			if tc.chunk != nil {
+				tc.chunk(bad)
+			}
+			got := handle(t, w.handler(t), record(t, chunk(other, seqs(0))), record(t, bad), record(t, chunk(other, seqs(1))))
+			if len(got.dead) != 1 || !errors.Is(got.dead[0], errPoison) || !strings.Contains(got.dead[0].Error(), tc.cause) {
+				t.Errorf("got dead letters %v, want one about %q", got.dead, tc.cause)
+			}
+			if len(got.messages) != 2 || got.messages[0].GetCampaignNumber() != 10002 {
+				t.Errorf("the others: got %d messages, want 2", len(got.messages))
+			}
+			got.messages = nil
+			if d := cmp.Diff(tc.want, got.states()); d != "" {
+				t.Errorf("outcomes (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestPoisonThatDoesNotDecode(t *testing.T) {
+	w := newWorld(t, people(4))
+	got := handle(t, w.handler(t), &kgo.Record{Topic: "fanfare.chunks", Value: []byte{0xff}, Timestamp: dealt}, record(t, chunk()))
+	if len(got.dead) != 1 || len(got.messages) != 4 {
+		t.Errorf("got %v and %d messages, want a dead letter and 4", got.dead, len(got.messages))
+	}
+}
+
+// TestPanicIsPoison: a chunk that panics does not take the process with it, even when its outcomes panic too.
+func TestPanicIsPoison(t *testing.T) {
+	w := newWorld(t, people(4))
+	h := w.handler(t)
+	h.keys = &schemas.Keys{} // none
+	got := handle(t, h, record(t, chunk()))
+	if len(got.dead) != 1 || !strings.Contains(got.dead[0].Error(), "panic: ") || len(got.records) != 0 {
+		t.Errorf("got dead letters %v and %d records, want one that says panic", got.dead, len(got.records))
+	}
+}
+
+// TestWaits: a view or a store that is behind puts the batch off, whole, and nothing of it is published; when they have caught
+// up it goes on where it was.
+func TestWaits(t *testing.T) {
+	t.Run("store away", func(t *testing.T) {
+		w := newWorld(t, people(4))
+		w.away = errAway
+		h := w.handler(t)
+		for range 3 {
+			if res, err := h.Handle(t.Context(), []*kgo.Record{record(t, chunk())}); !errors.Is(err, errAway) || res.Publish != nil || res.Dead != nil {
+				t.Fatalf("got %v %v, want the store's error and nothing published", res, err)
+			}
+		}
+		w.away = nil
+		if got := handle(t, h, record(t, chunk())); len(got.messages) != 4 {
+			t.Errorf("got %d messages, want 4", len(got.messages))
+		}
+	})
+	t.Run("version has not arrived", func(t *testing.T) {
+		w := newWorld(t, people(4))
+		h := w.handler(t)
+		late := chunk(func(c *fanfarev1.Chunk) { c.CampaignVersion = 8 })
+		if res, err := h.Handle(t.Context(), []*kgo.Record{record(t, chunk(seqs(0))), record(t, late)}); err == nil {
+			t.Fatalf("got %v, want an error", res)
+		}
+		w.change(func(c *fanfarev1.Campaign) { c.Version = 8 })
+		if got := handle(t, h, record(t, late)); len(got.messages) != 4 {
+			t.Errorf("got %d messages, want 4", len(got.messages))
+		}
+	})
+	t.Run("campaign unknown to a view that is not fresh", func(t *testing.T) {
+		w := newWorld(t, people(4))
+		clear(w.campaigns)
+		w.age = time.Minute // read to its end when the chunk was dealt, not after
+		if res, err := w.handler(t).Handle(t.Context(), []*kgo.Record{record(t, chunk())}); err == nil {
+			t.Fatalf("got %v, want an error", res)
+		}
+	})
+	t.Run("arrives while it waits", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, people(4))
+			h := w.handler(t)
+			h.cfg.Patience = time.Hour
+			go func() {
+				time.Sleep(time.Minute)
+				w.change(func(c *fanfarev1.Campaign) { c.Version = 8 })
+			}()
+			began := time.Now()
+			got := handle(t, h, record(t, chunk(func(c *fanfarev1.Chunk) { c.CampaignVersion = 8 })))
+			if waited := time.Since(began); waited != time.Minute || len(got.messages) != 4 {
+				t.Errorf("got %d messages after %v, want 4 after %v", len(got.messages), waited, time.Minute)
+			}
+		})
+	})
+}
+
+// TestSameBytes: a chunk expanded again gives the same records, by another process, after the campaign has moved on, and
+// whatever else is in the batch.
+func TestSameBytes(t *testing.T) {
+	entries := people(8)
+	entries[1].Flag = audience.Duplicate
+	w := newWorld(t, entries)
+	r := record(t, chunk())
+	first := handle(t, w.handler(t), r)
+	w.change(func(c *fanfarev1.Campaign) {
+		c.Version, c.State, c.Name = 12, fanfarev1.State_STATE_PAUSED, "renamed"
+	})
+	h := w.handler(t)
+	h.cfg.Now = func() time.Time { return dealt.Add(time.Hour) }
+	handle(t, h, record(t, chunk(func(c *fanfarev1.Chunk) { c.Blob, c.FirstSeq, c.EndSeq = 2, 4, 8 })))
+	again := handle(t, h, record(t, chunk(func(c *fanfarev1.Chunk) { c.Blob, c.FirstSeq, c.EndSeq = 2, 5, 7 })), r)
+	if d := cmp.Diff(first.records, again.records[2:], cmp.Comparer(func(a, b kgo.Record) bool {
+		return a.Topic == b.Topic && string(a.Key) == string(b.Key) && string(a.Value) == string(b.Value) && cmp.Equal(a.Headers, b.Headers)
+	})); d != "" {
+		t.Errorf("(-first +again):\n%s", d)
+	}
+}
+
+// TestBlobsAreKept: small chunks of one blob read it once.
+func TestBlobsAreKept(t *testing.T) {
+	w := newWorld(t, people(8))
+	h := w.handler(t)
+	for _, seq := range []uint32{3, 0, 2, 1} {
+		handle(t, h, record(t, chunk(seqs(seq))))
+	}
+	if w.reads != 1 {
+		t.Errorf("got %d reads of the store, want 1", w.reads)
+	}
+	h.shelf.blobs.room = 0
+	h.shelf.blobs.remove(blobKey{frozen, 1})
+	handle(t, h, record(t, chunk(seqs(0))))
+	handle(t, h, record(t, chunk(seqs(0))))
+	if w.reads != 3 {
+		t.Errorf("without room: got %d reads, want 3", w.reads)
+	}
+}
+
+func TestShelfForgetsTheOldest(t *testing.T) {
+	l := lru[string, int]{room: 10}
+	l.put("a", 1, 4)
+	l.put("b", 2, 4)
+	l.get("a")
+	l.put("c", 3, 4)
+	if _, ok := l.get("b"); ok {
+		t.Error("b is kept, though it was not used for longest")
+	}
+	for key, want := range map[string]int{"a": 1, "c": 3} {
+		if got, ok := l.get(key); !ok || got != want {
+			t.Errorf("%s: got %d %v, want %d", key, got, ok, want)
+		}
+	}
+	l.put("d", 4, 11)
+	if _, ok := l.get("d"); ok || l.used != 8 {
+		t.Errorf("what has no room: got kept %v, %d used, want 8", ok, l.used)
+	}
+	l.put("a", 5, 2)
+	if v, _ := l.get("a"); v != 5 || l.used != 6 {
+		t.Errorf("put again: got %d, %d used, want 5 and 6", v, l.used)
+	}
+}
