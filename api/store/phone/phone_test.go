@@ -1,0 +1,289 @@
+package phone
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"fanfare/schemas/audience"
+	"fanfare/schemas/hours"
+)
+
+// cases is how many numbers the comparison with the library tries: go test ./api/store/phone -phone.cases 5000000
+var cases = flag.Int("phone.cases", 20_000, "numbers to compare with the library")
+
+func newParser(t testing.TB) *Parser {
+	t.Helper()
+	p, err := NewParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// library is what the library says, by its own calls.
+func library(text, region string) (n parsed, valid bool, err error) {
+	num, err := phonenumbers.Parse(text, region)
+	if err != nil {
+		return parsed{}, false, err
+	}
+	return parsed{
+		e164:   phonenumbers.Format(num, phonenumbers.E164),
+		region: phonenumbers.GetRegionCodeForNumber(num),
+		kind:   phonenumbers.GetNumberType(num),
+	}, phonenumbers.IsValidNumber(num), nil
+}
+
+// compare fails when the tables have an answer that is not the library's; it returns whether they had one.
+func compare(t *testing.T, p *Parser, text, region string) bool {
+	t.Helper()
+	got, ok := p.quick(text, region)
+	want, valid, err := library(text, region)
+	switch {
+	case ok && err != nil:
+		t.Errorf("%q in %q: got %+v, want error %v", text, region, got, err)
+	case ok && got != want:
+		t.Errorf("%q in %q: got %+v, want %+v", text, region, got, want)
+	case err == nil && valid != (want.kind != phonenumbers.UNKNOWN):
+		t.Errorf("%q in %q: the library calls it valid %v and of type %v", text, region, valid, want.kind)
+	}
+	return ok
+}
+
+// seeds are the library's example numbers of every region and type.
+func seeds(p *Parser) (out []*phonenumbers.PhoneNumber, regions []string) {
+	for region := range p.regions {
+		regions = append(regions, region)
+	}
+	slices.Sort(regions)
+	kinds := []phonenumbers.PhoneNumberType{
+		phonenumbers.FIXED_LINE, phonenumbers.MOBILE, phonenumbers.TOLL_FREE, phonenumbers.PREMIUM_RATE, phonenumbers.SHARED_COST,
+		phonenumbers.VOIP, phonenumbers.PERSONAL_NUMBER, phonenumbers.PAGER, phonenumbers.UAN, phonenumbers.VOICEMAIL,
+	}
+	for _, region := range regions {
+		for _, kind := range kinds {
+			if n := phonenumbers.GetExampleNumberForType(region, kind); n != nil {
+				out = append(out, n)
+			}
+		}
+	}
+	for _, cc := range []int{800, 808, 870, 878, 881, 882, 883, 888, 979} {
+		if n := phonenumbers.GetExampleNumberForNonGeoEntity(cc); n != nil {
+			out = append(out, n)
+		}
+	}
+	return out, regions
+}
+
+// Every example number of every region and type, in every way to write it.
+func TestExamplesAgreeWithLibrary(t *testing.T) {
+	p := newParser(t)
+	nums, regions := seeds(p)
+	if len(regions) < 240 || len(nums) < 1000 {
+		t.Fatalf("got %d regions and %d examples, want all of them", len(regions), len(nums))
+	}
+	quick, all := 0, 0
+	for _, n := range nums {
+		region := phonenumbers.GetRegionCodeForNumber(n)
+		nsn := phonenumbers.GetNationalSignificantNumber(n)
+		for _, text := range []string{
+			phonenumbers.Format(n, phonenumbers.E164),
+			phonenumbers.Format(n, phonenumbers.INTERNATIONAL),
+			phonenumbers.Format(n, phonenumbers.NATIONAL),
+			fmt.Sprintf("00%d%s", n.GetCountryCode(), nsn),
+			fmt.Sprintf("%d%s", n.GetCountryCode(), nsn),
+			"0" + nsn,
+			nsn,
+		} {
+			ok := compare(t, p, text, region)
+			if _, _, err := library(text, region); err == nil {
+				all++
+			}
+			if ok {
+				quick++
+			}
+		}
+	}
+	// What the tables leave to the library costs 25 µs: that must stay rare.
+	if share := float64(quick) / float64(all); share < 0.9 {
+		t.Errorf("got %.3f of %d texts answered by the tables, want 0.9", share, all)
+	}
+}
+
+// Random neighbours of example numbers, and random digits, in random regions.
+func TestRandomNumbersAgreeWithLibrary(t *testing.T) {
+	p := newParser(t)
+	nums, regions := seeds(p)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for i := 0; i < *cases && !t.Failed(); i++ {
+		n := nums[rnd.IntN(len(nums))]
+		region := phonenumbers.GetRegionCodeForNumber(n)
+		if rnd.IntN(4) == 0 {
+			region = regions[rnd.IntN(len(regions))]
+		}
+		compare(t, p, neighbour(rnd, n), region)
+	}
+}
+
+// neighbour writes a number that is like n.
+func neighbour(rnd *rand.Rand, n *phonenumbers.PhoneNumber) string {
+	digits := []byte(phonenumbers.GetNationalSignificantNumber(n))
+	if rnd.IntN(8) == 0 {
+		digits = make([]byte, 2+rnd.IntN(19))
+		for i := range digits {
+			digits[i] = byte('0' + rnd.IntN(10))
+		}
+	}
+	for range rnd.IntN(4) {
+		digits[rnd.IntN(len(digits))] = byte('0' + rnd.IntN(10))
+	}
+	switch rnd.IntN(6) {
+	case 0:
+		digits = digits[:len(digits)-1]
+	case 1:
+		digits = append(digits, byte('0'+rnd.IntN(10)))
+	}
+	text := string(digits)
+	switch cc := n.GetCountryCode(); rnd.IntN(12) {
+	case 0, 1, 2:
+		text = fmt.Sprintf("+%d%s", cc, text)
+	case 3:
+		text = fmt.Sprintf("00%d%s", cc, text)
+	case 4:
+		text = fmt.Sprintf("%d%s", cc, text)
+	case 5:
+		text = fmt.Sprintf("+%d0%s", cc, text)
+	case 6:
+		text = fmt.Sprintf("0%s", text)
+	case 7:
+		text = fmt.Sprintf("%d%s", rnd.IntN(10), text)
+	case 8:
+		text = fmt.Sprintf("%d%d%s", []int{0, 8, 11, 9, 1, 15, 119, 810}[rnd.IntN(8)], cc, text)
+	case 9:
+		text = "+" + text
+	}
+	if rnd.IntN(3) == 0 && len(text) > 4 {
+		at := 2 + rnd.IntN(len(text)-3)
+		text = text[:at] + []string{" ", "-", ".", "/", "(", ")", "  "}[rnd.IntN(7)] + text[at:]
+	}
+	return text
+}
+
+func FuzzAgreesWithLibrary(f *testing.F) {
+	p := newParser(f)
+	for _, s := range []string{"+39 333 1234567", "0039 06 69812345", "(030) 123-456", "011 15 2345-6789", "044 55 1234 5678", "+ 44/20", "3.9E+11"} {
+		f.Add(s, "IT")
+		f.Add(s, "AR")
+		f.Add(s, "")
+	}
+	f.Fuzz(func(t *testing.T, text, region string) {
+		compare(t, p, text, region)
+		if n, err := p.Parse(text, region); err != nil {
+			if !errors.Is(err, ErrNumber) {
+				t.Errorf("got error %v, want one that wraps ErrNumber", err)
+			}
+		} else if again, err := p.Parse(n.E164, ""); err != nil || again.E164 != n.E164 && n.Valid {
+			t.Errorf("%q: got %q, and from that %q, %v", text, n.E164, again.E164, err)
+		}
+	})
+}
+
+// The traps by name: 0039, Italian leading zero, Argentina's 9, Mexico's 1, national forms.
+func TestParse(t *testing.T) {
+	p := newParser(t)
+	for _, c := range []struct {
+		text, region string
+		want         Number
+	}{
+		{"+39 333 1234567", "US", Number{"+393331234567", "IT", "Europe/Rome", audience.Mobile, true}},
+		{"0039 333 123 4567", "IT", Number{"+393331234567", "IT", "Europe/Rome", audience.Mobile, true}},
+		{"333.123.4567", "IT", Number{"+393331234567", "IT", "Europe/Rome", audience.Mobile, true}},
+		{"06 4520 1234", "IT", Number{"+390645201234", "IT", "Europe/Rome", audience.FixedLine, true}},
+		{"0 11 15-2345-6789", "AR", Number{"+5491123456789", "AR", "America/Buenos_Aires", audience.Mobile, true}},
+		{"+54 9 11 2345 6789", "IT", Number{"+5491123456789", "AR", "America/Buenos_Aires", audience.Mobile, true}},
+		{"55 1234 5678", "MX", Number{"+525512345678", "MX", "America/Mexico_City", audience.Mobile, true}},
+		// Mexico gave up the 1 of mobile numbers in 2019, and the metadata has forgotten it since.
+		{"+52 1 55 1234 5678", "IT", Number{"+5215512345678", "MX", "America/Mexico_City", audience.Unknown, false}},
+		{"07400 123456", "GB", Number{"+447400123456", "GB", "Europe/London", audience.Mobile, true}},
+		{"+7 912 345-67-89", "IT", Number{"+79123456789", "RU", "Europe/Moscow", audience.Mobile, true}},
+		{"(212) 555-0123", "US", Number{"+12125550123", "US", "America/New_York", audience.Mobile, true}},
+		{"+1 310 555 0123", "IT", Number{"+13105550123", "US", "America/Los_Angeles", audience.Mobile, true}},
+		{"+1 200 555 0123", "IT", Number{"+12005550123", "", "", audience.Unknown, false}},
+		{"+800 1234 5678", "IT", Number{"+80012345678", "", "", audience.Other, true}},
+	} {
+		got, err := p.Parse(c.text, c.region)
+		if c.want.Country == "" {
+			got.Zone = ""
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%q in %s: got %+v, %v, want %+v", c.text, c.region, got, err, c.want)
+		}
+	}
+	for _, text := range []string{"", "1", "abc", "+", "+999123456789", "3.9E+11", strings.Repeat("1", 300), "+39 3331234567890123"} {
+		if got, err := p.Parse(text, "IT"); !errors.Is(err, ErrNumber) {
+			t.Errorf("%q: got %+v, %v, want an error", text, got, err)
+		}
+	}
+}
+
+// Every zone that a number may get is one that calling hours know.
+func TestZonesLoad(t *testing.T) {
+	p := newParser(t)
+	nums, regions := seeds(p)
+	for _, n := range nums {
+		num, err := p.Parse(phonenumbers.Format(n, phonenumbers.E164), "")
+		if err != nil {
+			t.Errorf("%v: %v", n, err)
+			continue
+		}
+		if num.Zone == "" && num.Country != "" {
+			t.Errorf("%s: got no zone", num.Country)
+		}
+		if num.Zone != "" {
+			if _, err := hours.Zone(num.Zone); err != nil {
+				t.Errorf("%s: %v", num.Country, err)
+			}
+		}
+	}
+	for _, region := range regions {
+		if _, err := hours.Zone(p.MainZone(region)); err != nil {
+			t.Errorf("main zone of %s: %v", region, err)
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	p := newParser(b)
+	for _, c := range []struct{ name, text, region string }{
+		{"international", "+393331234567", "IT"},
+		{"national", "333 123 4567", "IT"},
+		{"prefix", "07400 123456", "GB"},
+		{"nanpa", "+13105550123", "IT"},
+		{"rewritten", "0 11 15-2345-6789", "AR"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := p.Parse(c.text, c.region); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("library", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := slow("+393331234567", "IT"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
