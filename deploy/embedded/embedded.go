@@ -22,13 +22,15 @@ type Config struct {
 	// Dir holds everything; it is created. Only one process may use it at a time.
 	Dir    string
 	Logger *slog.Logger
+	// Kafka and Redis say which to start.
+	Kafka, Redis bool
 	// KafkaPort on loopback; 0 takes a free one.
 	KafkaPort int
 }
 
 // Services are a running broker and Redis, on loopback.
 type Services struct {
-	// Kafka and Redis are their addresses, host:port.
+	// Kafka and Redis are their addresses, host:port; "" of one that was not asked for.
 	Kafka, Redis string
 
 	dir    string
@@ -64,7 +66,7 @@ func ReadEndpoints(dir string) (Endpoints, error) {
 	return e, nil
 }
 
-// Start starts both on the data of dir. Stop must be called.
+// Start starts what is asked for on the data of dir. Stop must be called.
 func Start(cfg Config) (_ *Services, err error) {
 	if cfg.Dir == "" || cfg.Logger == nil {
 		return nil, errors.New("embedded services: a directory and a logger are needed")
@@ -82,6 +84,32 @@ func Start(cfg Config) (_ *Services, err error) {
 		return nil, err
 	}
 
+	if cfg.Kafka {
+		if err := s.startKafka(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Redis {
+		s.redis = miniredis.NewMiniRedis()
+		s.redis.ClockTTL(true) // its keys expire by the clock, as in a real one
+		if err := s.redis.StartAddr("127.0.0.1:0"); err != nil {
+			return nil, fmt.Errorf("embedded redis: %w", err)
+		}
+		s.Redis = s.redis.Addr()
+	}
+
+	b, err := json.Marshal(Endpoints{Kafka: s.Kafka, Redis: s.Redis, PID: os.Getpid()})
+	if err != nil {
+		return nil, fmt.Errorf("endpoints: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Dir, endpointsFile), b, 0o600); err != nil {
+		return nil, fmt.Errorf("endpoints: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Services) startKafka(cfg Config) error {
+	var err error
 	s.kafka, err = kfake.NewCluster(
 		kfake.Ports(cfg.KafkaPort), // one broker
 		kfake.DataDir(filepath.Join(cfg.Dir, "kafka")),
@@ -95,25 +123,10 @@ func Start(cfg Config) (_ *Services, err error) {
 		kfake.BrokerConfigs(map[string]string{"log.cleaner.backoff.ms": "300000"}),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("embedded kafka in %s: %w", filepath.Join(cfg.Dir, "kafka"), err)
+		return fmt.Errorf("embedded kafka in %s: %w", filepath.Join(cfg.Dir, "kafka"), err)
 	}
 	s.Kafka = s.kafka.ListenAddrs()[0]
-
-	s.redis = miniredis.NewMiniRedis()
-	s.redis.ClockTTL(true) // its keys expire by the clock, as in a real one
-	if err := s.redis.StartAddr("127.0.0.1:0"); err != nil {
-		return nil, fmt.Errorf("embedded redis: %w", err)
-	}
-	s.Redis = s.redis.Addr()
-
-	b, err := json.Marshal(Endpoints{Kafka: s.Kafka, Redis: s.Redis, PID: os.Getpid()})
-	if err != nil {
-		return nil, fmt.Errorf("endpoints: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(cfg.Dir, endpointsFile), b, 0o600); err != nil {
-		return nil, fmt.Errorf("endpoints: %w", err)
-	}
-	return s, nil
+	return nil
 }
 
 // Failed yields an error when the broker could not write: what it acknowledges from then on may be lost, so the process must end.

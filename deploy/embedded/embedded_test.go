@@ -17,7 +17,7 @@ import (
 
 func start(t *testing.T, dir string) *embedded.Services {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	s, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Kafka: true, Redis: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestDataOutlivesTheProcess(t *testing.T) {
 func TestOneProcessAtATime(t *testing.T) {
 	dir := t.TempDir()
 	start(t, dir)
-	if _, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, embedded.ErrInUse) {
+	if _, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Kafka: true, Redis: true}); !errors.Is(err, embedded.ErrInUse) {
 		t.Errorf("got %v, want ErrInUse", err)
 	}
 	if e, err := embedded.ReadEndpoints(dir); err != nil || e.Kafka == "" || e.PID != os.Getpid() {
