@@ -108,7 +108,7 @@ func NewKeys(secrets ...[]byte) (*Keys, error) {
 		if len(s) < 16 {
 			return nil, fmt.Errorf("id keys: want at least 16 bytes, got %d", len(s))
 		}
-		k.macs = append(k.macs, &sync.Pool{New: func() any { return hmac.New(sha256.New, s) }})
+		k.macs = append(k.macs, &sync.Pool{New: func() any { return &mac{h: hmac.New(sha256.New, s)} }})
 	}
 	return k, nil
 }
@@ -151,16 +151,26 @@ func (k *Keys) NumberHash(tenant, e164 string) [8]byte {
 	return k.sum(0, 'n', buf)
 }
 
+// mac is a keyed hash and the memory that its input and output pass through: both escape to the heap, and one is made per
+// message.
+type mac struct {
+	h   hash.Hash
+	buf [sha256.Size]byte
+}
+
 // sum is the truncated MAC; purpose keeps the uses of one key apart.
 func (k *Keys) sum(key int, purpose byte, b []byte) (out [8]byte) {
-	h, _ := k.macs[key].Get().(hash.Hash)
-	h.Reset()
-	var scratch [sha256.Size + 1]byte
-	scratch[0] = purpose
-	h.Write(scratch[:1])
-	h.Write(b)
-	copy(out[:], h.Sum(scratch[:0]))
-	k.macs[key].Put(h)
+	m, _ := k.macs[key].Get().(*mac)
+	m.h.Reset()
+	m.buf[0] = purpose
+	n := copy(m.buf[1:], b)
+	m.h.Write(m.buf[:1+n])
+	for b = b[n:]; len(b) > 0; b = b[n:] {
+		n = copy(m.buf[:], b)
+		m.h.Write(m.buf[:n])
+	}
+	copy(out[:], m.h.Sum(m.buf[:0]))
+	k.macs[key].Put(m)
 	return out
 }
 
