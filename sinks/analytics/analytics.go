@@ -120,7 +120,7 @@ func MonthOf(t time.Time) time.Time {
 type Event struct {
 	// Campaign may be shared by many events and is not changed by anybody.
 	Campaign *Campaign
-	// Offset in the partition of the batch.
+	// Offset in the partition of the batch; of an event that a store returns, 0 when the store does not keep it.
 	Offset int64
 	// TimeMS is when it happened, milliseconds since the epoch.
 	TimeMS int64

@@ -31,8 +31,8 @@ func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 		})
 		return s
 	}
-	for _, seed := range []uint64{1, 2, rand.Uint64()} {
-		t.Run(fmt.Sprintf("History/seed=%d", seed), func(t *testing.T) { testHistory(t, place, seed) })
+	for _, seed := range []uint64{1, rand.Uint64()} {
+		t.Run(fmt.Sprintf("History/seed=%d", seed), func(t *testing.T) { RunHistory(t, place, seed) })
 	}
 	t.Run("NothingKnown", func(t *testing.T) { testNothingKnown(t, one(t)) })
 	t.Run("BatchTwice", func(t *testing.T) { testBatchTwice(t, one(t)) })
@@ -58,7 +58,9 @@ func mustAppend(t *testing.T, s analytics.Store, batches ...analytics.Batch) {
 	}
 }
 
-func testHistory(t *testing.T, place func(t *testing.T) func() analytics.Store, seed uint64) {
+// RunHistory runs the part of the suite that makes up histories, from a seed.
+func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.Store), seed uint64) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	feb := time.Date(2026, 2, 11, 0, 0, 0, 0, time.UTC)
 	// The last two share an id, which does not happen, so that nothing but the tenant keeps them apart.
@@ -68,7 +70,7 @@ func testHistory(t *testing.T, place func(t *testing.T) func() analytics.Store, 
 	}
 	var events []analytics.Event
 	for i, c := range campaigns {
-		events = append(events, History(rng, c, []int{150, 300, 40, 60, 80}[i])...)
+		events = append(events, History(rng, c, []int{100, 200, 30, 40, 60}[i])...)
 	}
 	batches := Batches(rng, events, 3, 160)
 	open := place(t)
@@ -83,7 +85,7 @@ func testHistory(t *testing.T, place func(t *testing.T) func() analytics.Store, 
 			m.Append(b)
 		}
 		i += n
-		if rng.IntN(4) == 0 {
+		if rng.IntN(8) == 0 {
 			c := campaigns[rng.IntN(len(campaigns))]
 			Compare(t, s, m, c.Tenant, c.ID)
 		}
@@ -95,25 +97,23 @@ func testHistory(t *testing.T, place func(t *testing.T) func() analytics.Store, 
 			s = open()
 		}
 	}
-	for range 2 {
-		// Every tenant asks for every campaign, most of which are another's (P7).
-		for _, tenant := range []string{"tn_a", "tn_b", "tn_c", ""} {
-			for _, c := range campaigns {
-				Compare(t, s, m, tenant, c.ID)
-			}
-			CompareTenant(t, s, m, tenant, slices.Collect(func(yield func(string) bool) {
-				for _, c := range campaigns {
-					if !yield(c.ID) {
-						return
-					}
-				}
-			}))
-		}
-		if err := s.Close(); err != nil {
-			t.Fatalf("close: %v", err)
-		}
-		s = open()
+	ids := []string{}
+	for _, c := range campaigns {
+		ids = append(ids, c.ID)
 	}
+	// Every tenant asks for every campaign, some of which are another's (P7).
+	for _, tenant := range []string{"tn_a", "tn_b", "tn_c", ""} {
+		for _, id := range ids {
+			Compare(t, s, m, tenant, id)
+		}
+		CompareTenant(t, s, m, tenant, ids)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	s = open()
+	Compare(t, s, m, "tn_a", ids[2])
+	CompareTenant(t, s, m, "tn_a", ids)
 }
 
 // Compare asks everything about one campaign and fails where the store differs from the model.
@@ -139,7 +139,7 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 		}
 		check(fmt.Sprintf("stats by dimension %d", by), err, m.CountsBy(tenant, campaign, by), got)
 	}
-	for _, chosen := range selections(stats) {
+	for _, chosen := range selections(stats, rand.IntN) {
 		set, err := s.Select(ctx, tenant, campaign, chosen)
 		if err != nil {
 			t.Fatalf("select %x of %s/%s: %v", chosen, tenant, campaign, err)
@@ -160,7 +160,7 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 	members = slices.DeleteFunc(members, func(x analytics.Member) bool { return !slices.Contains(asked, x.Seq) })
 	got, err := s.Members(ctx, tenant, campaign, asked)
 	check("members", err, members, got)
-	for _, seq := range append(sample(seqs, 25), 2, 777_777) {
+	for _, seq := range append(sample(seqs, 6), 2, 777_777) {
 		history, err := s.History(ctx, tenant, campaign, seq)
 		for i := range history {
 			history[i].Offset = 0
@@ -225,13 +225,15 @@ func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, cam
 	}
 }
 
-// selections are some choices among what was counted: each alone, each bucket, facts, everything, nothing.
-func selections(stats analytics.Stats) [][]schemas.Precedence {
+// selections are some choices among what was counted: a few alone, each bucket, everything, nothing.
+func selections(stats analytics.Stats, intN func(int) int) [][]schemas.Precedence {
 	out := [][]schemas.Precedence{nil, {schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, 1, 77)}}
 	var all []schemas.Precedence
 	for _, c := range stats.Counts {
 		all = append(all, c.Precedence)
-		out = append(out, []schemas.Precedence{c.Precedence})
+		if c.Precedence >= schemas.PrecedenceFacts || intN(len(stats.Counts)) < 4 {
+			out = append(out, []schemas.Precedence{c.Precedence})
+		}
 	}
 	for b := schemas.BucketPending; b < schemas.BucketFact; b++ {
 		out = append(out, stats.Select(b))
@@ -275,7 +277,7 @@ func oneEach(c *analytics.Campaign, kind fanfarev1.Kind, first, n int, at time.T
 		out[i] = analytics.Event{
 			Campaign: c, Seq: uint32(first + i), Kind: kind, Code: codesOf[kind][0], Try: 1, Leg: 1, TimeMS: at.UnixMilli(),
 			Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
-			MessageID: schemas.ID{5: 1, 8: byte(i), 15: 7}, To: fmt.Sprintf("+3933%08d", first+i),
+			MessageID: schemas.ID{5: 1, 7: byte((first + i) >> 8), 8: byte(first + i), 15: 7}, To: fmt.Sprintf("+3933%08d", first+i),
 		}
 	}
 	return out

@@ -1,0 +1,144 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"fanfare/sinks/analytics"
+	"fanfare/sinks/analytics/analyticstest"
+	"fanfare/sinks/analytics/sqlite"
+)
+
+func place(cache int) func(t *testing.T) func() analytics.Store {
+	return func(t *testing.T) func() analytics.Store {
+		path := filepath.Join(t.TempDir(), "analytics.db")
+		return func() analytics.Store {
+			s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, CacheBytes: cache})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	}
+}
+
+func TestConformance(t *testing.T) { analyticstest.Run(t, place(0)) }
+
+// The same answers when nothing stays in memory.
+func TestConformanceWithoutMemory(t *testing.T) { analyticstest.RunHistory(t, place(1), 5) }
+
+// A transaction that fails leaves nothing behind, neither in the file nor in memory: the same batch may be tried again.
+func TestFailedTransaction(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "analytics.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	saboteur, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer saboteur.Close()
+
+	rng := rand.New(rand.NewPCG(4, 4))
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	m := analyticstest.NewModel()
+	batches := analyticstest.Batches(rng, analyticstest.History(rng, c, 100), 2, 20)
+	// Each table in turn refuses rows.
+	tables := []string{"parts", "pieces", "timeline", "sets", "campaigns", "customer_refs", "positions"}
+	failed := map[string]bool{}
+	for i, b := range batches {
+		table := tables[i%len(tables)]
+		if _, err := saboteur.Exec("CREATE TRIGGER saboteur BEFORE INSERT ON " + table + " BEGIN SELECT RAISE(ABORT, 'refused'); END"); err != nil {
+			t.Fatal(err)
+		}
+		err := s.Append(t.Context(), b)
+		if _, err := saboteur.Exec("DROP TRIGGER saboteur"); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			failed[table] = true
+		}
+		if errors.Is(err, analytics.ErrData) {
+			t.Fatalf("append: got %v, want an error that may pass", err)
+		}
+		if err != nil && i%5 == 0 {
+			analyticstest.Compare(t, s, m, c.Tenant, c.ID)
+		}
+		if err != nil && i%3 == 0 {
+			// The process ends here, and another begins.
+			s.Close()
+			if s, err = sqlite.Open(t.Context(), sqlite.Config{Path: path}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Append(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		m.Append(b)
+	}
+	analyticstest.Compare(t, s, m, c.Tenant, c.ID)
+	for _, table := range tables {
+		if !failed[table] && table != "campaigns" { // the first batch made the campaign
+			t.Errorf("nothing was appended while %s refused rows", table)
+		}
+	}
+}
+
+// What is asked of a closed store is an error.
+func TestClosed(t *testing.T) {
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "a folder?", "#1.db")})
+	if err == nil {
+		t.Fatal("open in a folder that is not there: got no error")
+	}
+	path := filepath.Join(t.TempDir(), "odd name?#%20.db")
+	if s, err = sqlite.Open(t.Context(), sqlite.Config{Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file is not where it was asked for: %v", err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	if _, err := s.Stats(t.Context(), "tn_a", "camp_10001"); !errors.Is(err, analytics.ErrClosed) {
+		t.Errorf("stats: got %v, want %v", err, analytics.ErrClosed)
+	}
+	if err := s.Append(t.Context(), analytics.Batch{}); !errors.Is(err, analytics.ErrClosed) {
+		t.Errorf("append: got %v, want %v", err, analytics.ErrClosed)
+	}
+}
+
+// Memory stays within its bound, however many campaigns are asked about.
+func TestManyCampaignsInLittleMemory(t *testing.T) {
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "analytics.db"), CacheBytes: 20_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	traffic := analyticstest.NewTraffic(200, 40)
+	traffic.Lag = 100
+	m := analyticstest.NewModel()
+	for batches := traffic.Next(500); batches != nil; batches = traffic.Next(500) {
+		if err := s.Append(t.Context(), batches...); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range batches {
+			m.Append(b)
+		}
+	}
+	for i := 0; i < len(traffic.Campaigns); i += 23 {
+		analyticstest.Compare(t, s, m, "tn_bench", traffic.Campaigns[i].ID)
+	}
+	if got := sqlite.CacheBytes(s); got > 20_000 {
+		t.Errorf("got %d bytes in memory, want at most 20000", got)
+	}
+}

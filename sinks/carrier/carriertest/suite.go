@@ -1,0 +1,275 @@
+package carriertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Peer is how the other end behaves during one check.
+type Peer struct {
+	// Window is the most hand-overs that may wait for their answer; the connector is to be opened with it. At least 1.
+	Window int
+	// Latency of every answer.
+	Latency time.Duration
+	// Silent: it takes everything and never answers.
+	Silent bool
+	// Receipts: what is taken is delivered, with one receipt soon after. Otherwise no receipt comes.
+	Receipts bool
+}
+
+// Subject is a connector opened at a peer.
+type Subject struct {
+	Connector carrier.Connector
+	// Seen returns how often the peer was handed each submission, by the peer's own account.
+	Seen func() (map[carrier.Key]int, error)
+	// Again opens the connector once more at the same peer and account, as another process would.
+	Again func() (carrier.Connector, error)
+}
+
+// check is one rule of the contract.
+type check struct {
+	name string
+	rule func(ctx context.Context, open func(Peer) (Subject, error)) error
+}
+
+var checks = []check{
+	{"one answer for each hand-over", oneAnswer},
+	{"an empty batch", emptyBatch},
+	{"batches within the limit", batchLimit},
+	{"nothing is written after the deadline", deadline},
+	{"the deadline holds after waiting for the window", deadlineAfterWaiting},
+	{"the end of the context ends the wait", contextEndsWait},
+	{"the end of the context takes nothing back", contextTakesNothingBack},
+	{"leftovers at drain are unknown", leftovers},
+	{"nothing after drain", nothingAfterDrain},
+	{"health", health},
+	{"receipts come until they are taken", receiptsUntilTaken},
+	{"receipts go to the next consumer", receiptsToTheNext},
+}
+
+// limit of one check. Every check ends in about a second unless a rule is broken.
+const limit = 20 * time.Second
+
+// Run holds the connector that open opens to the contract. open is called anew for each check; it cleans up by t.
+func Run(t *testing.T, open func(t *testing.T, peer Peer) Subject) {
+	t.Helper()
+	for _, c := range checks {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			err := c.rule(ctx, func(p Peer) (Subject, error) { return open(t, p), nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// keys of the submissions of this package.
+var keys = sync.OnceValues(func() (*schemas.Keys, error) {
+	return schemas.NewKeys([]byte("a key of the carriers' conformance suite"))
+})
+
+// Batch returns n messages with the given numbers, first and up, all to different numbers.
+func Batch(first, n int) ([]carrier.Outbound, error) {
+	k, err := keys()
+	if err != nil {
+		return nil, err
+	}
+	batch := make([]carrier.Outbound, n)
+	for i := range batch {
+		seq := first + i
+		batch[i] = carrier.Outbound{
+			Key: k.Submission(10001, uint32(seq), 1), Channel: fanfarev1.Channel_CHANNEL_SMS,
+			To: fmt.Sprintf("+39347%07d", seq), From: "FANFARE",
+			Body: carrier.Body{Text: carrier.Text{Body: "hello", Encoding: fanfarev1.Encoding_ENCODING_GSM7, Segments: 1}},
+		}
+	}
+	return batch, nil
+}
+
+// batchLog is what became of one batch.
+type batchLog struct {
+	keys []carrier.Key
+
+	mu      sync.Mutex
+	results []carrier.Result
+	calls   []int
+	left    int
+	ended   chan struct{} // closed when every index has an answer
+	wrong   error
+}
+
+// send sends and records. The error is Send's.
+func send(ctx context.Context, c carrier.Connector, batch []carrier.Outbound) (*batchLog, error) {
+	l := &batchLog{
+		results: make([]carrier.Result, len(batch)), calls: make([]int, len(batch)), left: len(batch), ended: make(chan struct{}),
+	}
+	for i := range batch {
+		l.keys = append(l.keys, batch[i].Key)
+	}
+	err := c.Send(ctx, batch, func(i int, r carrier.Result) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if i < 0 || i >= len(l.calls) {
+			l.wrong = fmt.Errorf("done was called for index %d of a batch of %d", i, len(l.calls))
+			return
+		}
+		if l.calls[i]++; l.calls[i] > 1 {
+			return
+		}
+		l.results[i] = r
+		if l.left--; l.left == 0 {
+			close(l.ended)
+		}
+	})
+	return l, err
+}
+
+// wait waits until every index has an answer.
+func (l *batchLog) wait(ctx context.Context) error {
+	select {
+	case <-l.ended:
+		return l.check()
+	case <-ctx.Done():
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return fmt.Errorf("%d of %d hand-overs got no answer: %w", l.left, len(l.calls), ctx.Err())
+	}
+}
+
+// check holds what was recorded so far against: at most one answer per index, and each of them one that exists.
+func (l *batchLog) check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wrong != nil {
+		return l.wrong
+	}
+	for i, n := range l.calls {
+		if n > 1 {
+			return fmt.Errorf("index %d: done was called %d times, want 1", i, n)
+		}
+		if r := l.results[i]; n == 1 && (r.Outcome < carrier.Accepted || r.Outcome > carrier.Unsupported) {
+			return fmt.Errorf("index %d: got outcome %d, which is none", i, r.Outcome)
+		}
+	}
+	return nil
+}
+
+// all returns an error unless every index has the wanted outcome.
+func (l *batchLog) all(want carrier.Outcome) error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.results {
+		if l.calls[i] == 0 {
+			return fmt.Errorf("index %d: got no answer, want %v", i, want)
+		}
+		if r.Outcome != want {
+			return fmt.Errorf("index %d: got %v (code %q), want %v", i, r.Outcome, r.Code, want)
+		}
+		if want == carrier.Accepted && r.Ref == "" {
+			return fmt.Errorf("index %d: accepted without a provider's id", i)
+		}
+	}
+	return nil
+}
+
+func (l *batchLog) answered() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.calls {
+		n += c
+	}
+	return n
+}
+
+// seen returns an error unless the peer was handed each submission as often as want says.
+func seen(s Subject, keys []carrier.Key, want func(i, n int) error) error {
+	counts, err := s.Seen()
+	if err != nil {
+		return fmt.Errorf("what the peer has seen: %w", err)
+	}
+	return compare(counts, keys, want)
+}
+
+func compare(counts map[carrier.Key]int, keys []carrier.Key, want func(i, n int) error) error {
+	for i, k := range keys {
+		if err := want(i, counts[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exactly(want int) func(i, n int) error {
+	return func(i, n int) error {
+		if n != want {
+			return fmt.Errorf("index %d: the peer has it %d times, want %d", i, n, want)
+		}
+		return nil
+	}
+}
+
+// honest holds each answer against what the peer has: accepted was handed over once, certainly not taken never, anything else at most once.
+func honest(s Subject, logs ...*batchLog) error {
+	counts, err := s.Seen()
+	if err != nil {
+		return fmt.Errorf("what the peer has seen: %w", err)
+	}
+	for _, l := range logs {
+		if err := l.honest(counts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *batchLog) honest(counts map[carrier.Key]int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return compare(counts, l.keys, func(i, n int) error {
+		switch o := l.results[i].Outcome; {
+		case o == carrier.Accepted && n != 1:
+			return fmt.Errorf("index %d: accepted, and the peer has it %d times, want 1", i, n)
+		case o == carrier.Retryable && n != 0:
+			return fmt.Errorf("index %d: said to be certainly not taken, and the peer has it", i)
+		case n > 1:
+			return fmt.Errorf("index %d: the peer has it %d times, want at most 1", i, n)
+		}
+		return nil
+	})
+}
+
+// refused returns an error unless Send gave an error, and no answer with it.
+func refused(l *batchLog, err, want error) error {
+	if err == nil {
+		return fmt.Errorf("got no error, want %w", want)
+	}
+	if want != nil && !errors.Is(err, want) {
+		return fmt.Errorf("got error %w, want %w", err, want)
+	}
+	if n := l.answered(); n != 0 {
+		return fmt.Errorf("Send returned the error %q, and done was called %d times, want 0", err, n)
+	}
+	return nil
+}
+
+// untouched is refused, and the peer has nothing of it.
+func untouched(s Subject, l *batchLog, err, want error) error {
+	if err := refused(l, err, want); err != nil {
+		return err
+	}
+	return seen(s, l.keys, exactly(0))
+}
