@@ -36,8 +36,10 @@ func oneAnswer(ctx context.Context, open func(Peer) (Subject, error)) error {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	for _, l := range logs {
 		if err := l.wait(ctx); err != nil {

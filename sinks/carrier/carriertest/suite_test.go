@@ -1,0 +1,343 @@
+package carriertest
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"fanfare/sinks/carrier"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// model is a connector and its peer in one, correct unless a bug is planted.
+type model struct {
+	peer Peer
+	bug  string
+
+	mu      sync.Mutex
+	turn    *sync.Cond
+	used    int
+	drained bool
+	refs    int
+	seen    map[carrier.Key]int
+	open    []*pending
+	calling int
+	owed    []carrier.Receipt
+}
+
+type pending struct {
+	done     func(int, carrier.Result)
+	i        int
+	r        carrier.Result
+	answered bool
+}
+
+func newModel(p Peer, bug string) *model {
+	m := &model{peer: p, bug: bug, seen: map[carrier.Key]int{}}
+	m.turn = sync.NewCond(&m.mu)
+	return m
+}
+
+func (m *model) Caps() carrier.Caps {
+	return carrier.Caps{MaxBatch: min(32, m.peer.Window), EchoesKey: true}
+}
+
+func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	if len(batch) > m.Caps().MaxBatch && m.bug != "takes any batch" {
+		return carrier.ErrBatch
+	}
+	early := make([]bool, len(batch))
+	for i := range batch {
+		early[i] = late(&batch[i])
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.turn.Broadcast()
+	})
+	defer stop()
+	for m.used+len(batch) > m.peer.Window && !m.drained && (ctx.Err() == nil || m.bug == "waits for ever") {
+		m.turn.Wait()
+	}
+	if m.drained && m.bug != "sends after drain" {
+		if m.bug == "answers and fails" {
+			go done(0, carrier.Result{Outcome: carrier.Retryable})
+		}
+		return carrier.ErrDrained
+	}
+	if ctx.Err() != nil {
+		if m.bug == "sends past its context" {
+			m.seen[batch[0].Key]++
+		}
+		return ctx.Err()
+	}
+	for i := range batch {
+		o := &batch[i]
+		isLate := late(o)
+		switch m.bug {
+		case "tests the deadline too early":
+			isLate = early[i]
+		case "knows no deadline":
+			isLate = false
+		}
+		p := &pending{done: done, i: i}
+		if isLate {
+			p.r = carrier.Result{Outcome: carrier.Retryable}
+			if m.bug == "writes what is late" {
+				m.seen[o.Key]++
+			}
+		} else {
+			m.refs++
+			m.seen[o.Key]++
+			if m.bug == "hands over twice" {
+				m.seen[o.Key]++
+			}
+			p.r = carrier.Result{Outcome: carrier.Accepted, Ref: strconv.Itoa(m.refs)}
+			if m.bug == "no provider's id" {
+				p.r.Ref = ""
+			}
+			if m.peer.Receipts {
+				m.owed = append(m.owed, carrier.Receipt{
+					Ref: p.r.Ref, Key: o.Key, Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED, At: time.Now(), Raw: []byte("delivered"),
+				})
+			}
+		}
+		m.used++
+		m.open = append(m.open, p)
+		if m.peer.Silent && !isLate || m.bug == "forgets one" && i == 0 {
+			continue
+		}
+		time.AfterFunc(m.peer.Latency, func() {
+			if m.bug == "its context takes back" && ctx.Err() != nil {
+				p.r = carrier.Result{Outcome: carrier.Unknown}
+			}
+			m.answer(p, m.bug == "answers twice")
+			if m.bug == "answers after drain" {
+				time.AfterFunc(50*time.Millisecond, func() { m.answer(p, true) })
+			}
+		})
+	}
+	return nil
+}
+
+func late(o *carrier.Outbound) bool { return !o.Deadline.IsZero() && !time.Now().Before(o.Deadline) }
+
+func (m *model) answer(p *pending, again bool) {
+	m.mu.Lock()
+	if p.answered && !again {
+		m.mu.Unlock()
+		return
+	}
+	if !p.answered && m.bug != "leaks its window" {
+		m.used--
+	}
+	p.answered = true
+	m.calling++
+	m.mu.Unlock()
+	p.done(p.i, p.r)
+	if again {
+		p.done(p.i, p.r)
+	}
+	m.mu.Lock()
+	m.calling--
+	m.turn.Broadcast()
+	m.mu.Unlock()
+}
+
+func (m *model) unanswered() (n int) {
+	for _, p := range m.open {
+		if !p.answered {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) Drain(ctx context.Context) error {
+	m.mu.Lock()
+	m.drained = true
+	m.turn.Broadcast()
+	defer context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.turn.Broadcast()
+	})()
+	for m.unanswered() > 0 && ctx.Err() == nil {
+		m.turn.Wait()
+	}
+	open := m.open
+	m.mu.Unlock()
+	if m.bug != "drops what is left" {
+		for _, p := range open {
+			m.mu.Lock()
+			if !p.answered {
+				p.r = carrier.Result{Outcome: carrier.Unknown}
+				if m.bug == "calls what is left retryable" {
+					p.r.Outcome = carrier.Retryable
+				}
+			}
+			m.mu.Unlock()
+			m.answer(p, false)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.calling > 0 {
+		m.turn.Wait()
+	}
+	return nil
+}
+
+func (m *model) Health() carrier.Health {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return carrier.Health{Ready: !m.drained || m.bug == "always ready", InFlight: m.used, Window: m.peer.Window}
+}
+
+func (m *model) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		n := min(len(m.owed), 7)
+		list := append([]carrier.Receipt(nil), m.owed[:n]...)
+		if m.bug == "acknowledges first" {
+			m.owed = m.owed[n:]
+		}
+		m.mu.Unlock()
+		if n > 0 {
+			if m.bug == "receipts of nobody" {
+				list[0].Ref = "nobody's"
+			}
+			if m.bug == "receipts without a key" {
+				list[0].Key = carrier.Key{}
+			}
+			err := emit(list)
+			if m.bug == "emits twice at a time" && err == nil {
+				go emit(list)
+				err = emit(list)
+			}
+			m.mu.Lock()
+			if err == nil && m.bug != "acknowledges never" && m.bug != "acknowledges first" {
+				m.owed = m.owed[n:]
+			}
+			m.mu.Unlock()
+		}
+		pause(ctx, time.Millisecond)
+	}
+	if m.bug == "ends in an error" {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (m *model) subject() Subject {
+	return Subject{
+		Connector: m,
+		Again:     func() (carrier.Connector, error) { return m, nil },
+		Seen: func() (map[carrier.Key]int, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			seen := map[carrier.Key]int{}
+			for k, n := range m.seen {
+				seen[k] = n
+			}
+			return seen, nil
+		},
+	}
+}
+
+// TestSuitePassesWhatIsRight: a connector that keeps the contract passes.
+func TestSuitePassesWhatIsRight(t *testing.T) {
+	Run(t, func(_ *testing.T, p Peer) Subject { return newModel(p, "").subject() })
+}
+
+// TestSuiteCatches: each planted bug is caught, by the check that is there for it.
+func TestSuiteCatches(t *testing.T) {
+	for _, c := range []struct{ bug, check string }{
+		{"answers twice", "one answer for each hand-over"},
+		{"forgets one", "one answer for each hand-over"},
+		{"hands over twice", "one answer for each hand-over"},
+		{"no provider's id", "one answer for each hand-over"},
+		{"leaks its window", "one answer for each hand-over"},
+		{"takes any batch", "batches within the limit"},
+		{"knows no deadline", "nothing is written after the deadline"},
+		{"writes what is late", "nothing is written after the deadline"},
+		{"tests the deadline too early", "the deadline holds after waiting for the window"},
+		{"waits for ever", "the end of the context ends the wait"},
+		{"sends past its context", "the end of the context ends the wait"},
+		{"its context takes back", "the end of the context takes nothing back"},
+		{"drops what is left", "leftovers at drain are unknown"},
+		{"calls what is left retryable", "leftovers at drain are unknown"},
+		{"answers after drain", "nothing after drain"},
+		{"sends after drain", "nothing after drain"},
+		{"answers and fails", "nothing after drain"},
+		{"always ready", "health"},
+		{"acknowledges first", "receipts come until they are taken"},
+		{"acknowledges never", "receipts come until they are taken"},
+		{"receipts of nobody", "receipts come until they are taken"},
+		{"receipts without a key", "receipts come until they are taken"},
+		{"ends in an error", "receipts come until they are taken"},
+		{"acknowledges first", "receipts go to the next consumer"},
+	} {
+		t.Run(c.bug+"/"+c.check, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			for _, k := range checks {
+				if k.name != c.check {
+					continue
+				}
+				err := runCheck(ctx, k, func(p Peer) (Subject, error) { return newModel(p, c.bug).subject(), nil })
+				if err == nil {
+					t.Fatal("got no error: the suite does not see the bug")
+				}
+				t.Log(err)
+				return
+			}
+			t.Fatalf("there is no check %q", c.check)
+		})
+	}
+}
+
+// runCheck gives up on a check that hangs: a connector that hangs is caught by its caller's limit.
+func runCheck(ctx context.Context, c check, open func(Peer) (Subject, error)) error {
+	ended := make(chan error, 1)
+	go func() { ended <- c.rule(ctx, open) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(2 * time.Second):
+		return errors.New("it hangs")
+	}
+}
+
+// TestNoop: it is a connector as far as one that never waits can be.
+func TestNoop(t *testing.T) {
+	n := &Noop{Batch: 3}
+	batch, err := Batch(0, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := send(t.Context(), n, batch)
+	if !errors.Is(err, carrier.ErrBatch) || l.answered() != 0 {
+		t.Errorf("four of three: got error %v and %d answers, want ErrBatch and none", err, l.answered())
+	}
+	l, err = send(t.Context(), n, batch[:3])
+	if err := errors.Join(err, l.all(carrier.Accepted)); err != nil {
+		t.Error(err)
+	}
+	if got := n.Accepted(); got != 3 {
+		t.Errorf("got %d accepted, want 3", got)
+	}
+	if err := n.Drain(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if l, err = send(t.Context(), n, batch[:1]); !errors.Is(err, carrier.ErrDrained) || l.answered() != 0 {
+		t.Errorf("drained: got error %v and %d answers, want ErrDrained and none", err, l.answered())
+	}
+}
