@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,6 +82,57 @@ func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
 	}
 	all = append(all, c.Options...)
 	return append(all, opts...), metrics, nil
+}
+
+// groupOptions are those of every member of a group. The classic cooperative protocol moves only what must move; heartbeats
+// are ten to a session, so that a rebalance is heard of soon. A rebalance waits for a member for as long as a drain takes
+// twice over: kfake waits all of it for a member that was killed while it joined.
+func groupOptions(group string, topics []string, session, drain time.Duration) []kgo.Opt {
+	return []kgo.Opt{
+		kgo.ConsumerGroup(group),
+		kgo.ConsumeTopics(topics...),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(session),
+		kgo.HeartbeatInterval(session / 10),
+		kgo.RebalanceTimeout(session + 2*drain),
+		kgo.DisableAutoCommit(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	}
+}
+
+// outliving returns a context that ends later than ctx by so much, or when it is cancelled.
+func outliving(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(by)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); cancel() }
+}
+
+// cutter ends a client that cannot wait for its broker. cancel ends the context that the client was given by [kgo.WithContext].
+type cutter struct {
+	cl     *kgo.Client
+	cancel context.CancelFunc
+}
+
+// cut fails everything that the client is doing, at once. Only closing it is left to be done then.
+func (c cutter) cut() {
+	c.cancel()
+	c.cl.UnsafeAbortBufferedRecords() // what is in flight is not failed by a context
+}
+
+// close closes the client, and cuts it when that takes longer than within: a broker that is away must not keep a process from ending.
+func (c cutter) close(within time.Duration) {
+	timer := time.AfterFunc(within, c.cut)
+	defer timer.Stop()
+	c.cl.CloseAllowingRebalance()
+	c.cancel()
 }
 
 // clientMetrics are kprom's, registered as one collector: kprom itself panics when two clients have one name.

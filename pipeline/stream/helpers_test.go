@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -177,7 +178,8 @@ func run(t testing.TB, f func(context.Context) error) (stop func() error) {
 			select {
 			case err = <-done:
 			case <-time.After(30 * time.Second):
-				err = fmt.Errorf("did not stop within 30 s")
+				buf := make([]byte, 1<<20)
+				err = fmt.Errorf("did not stop within 30 s:\n%s", buf[:runtime.Stack(buf, true)])
 			}
 		})
 		return err
@@ -200,4 +202,21 @@ func eventually(t testing.TB, within time.Duration, want string, ok func() bool)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// metric returns the sum of a counter or gauge over all its labels.
+func (b *broker) metric(t testing.TB, name string) (sum float64) {
+	t.Helper()
+	families, err := b.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }

@@ -1,0 +1,399 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+)
+
+// modes are how a stage may work; most of what it promises holds in both.
+var modes = []struct {
+	name  string
+	exact bool
+}{{"at least once", false}, {"exactly once", true}}
+
+// copyTo is a handler that copies the values to a topic.
+func copyTo(topic string) stream.HandlerFunc {
+	return func(_ context.Context, batch []*kgo.Record) (stream.Result, error) {
+		var res stream.Result
+		for _, r := range batch {
+			res.Publish = append(res.Publish, &kgo.Record{Topic: topic, Key: r.Value, Value: r.Value})
+		}
+		return res, nil
+	}
+}
+
+// pipe is a broker with topics in, in.dlq and out.
+type pipe struct {
+	*broker
+	in, out, dlq string
+}
+
+func newPipe(t testing.TB, partitions int32) *pipe {
+	t.Helper()
+	b := newBroker(t)
+	return &pipe{b, b.topic(t, "in", partitions), b.topic(t, "out", 3), b.topic(t, "in.dlq", 1)}
+}
+
+func (p *pipe) config(exact bool) stream.StageConfig {
+	return stream.StageConfig{
+		Cluster: p.Cluster, Name: "copy", Group: p.Names.Group("copy"), Topics: []string{p.in}, ExactlyOnce: exact,
+		SessionTimeout: time.Second, DrainTimeout: 5 * time.Second,
+	}
+}
+
+func (p *pipe) stage(t testing.TB, cfg stream.StageConfig, h stream.Handler) *stream.Stage {
+	t.Helper()
+	s, err := stream.NewStage(cfg, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// counts returns how often each value is in a topic.
+func (b *broker) counts(t testing.TB, topic string) map[string]int {
+	t.Helper()
+	n := map[string]int{}
+	for _, r := range b.read(t, topic) {
+		n[string(r.Value)]++
+	}
+	return n
+}
+
+func (b *broker) awaitValues(t testing.TB, topic string, want int) {
+	t.Helper()
+	var got int
+	deadline := time.Now().Add(40 * time.Second)
+	for time.Now().Before(deadline) {
+		if got = len(b.counts(t, topic)); got >= want {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("%s: got %d different values, want %d", topic, got, want)
+}
+
+func TestStageCopiesEverything(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 4)
+			p.produce(t, p.in, 4, 500)
+			stop := run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
+			p.awaitValues(t, p.out, 2000)
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			for v, n := range p.counts(t, p.out) {
+				if n != 1 {
+					t.Errorf("%s: got %d times, want once: nothing was disturbed", v, n)
+				}
+			}
+			run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(_ context.Context, batch []*kgo.Record) (stream.Result, error) {
+				t.Errorf("after a stop %d records were given again", len(batch))
+				return stream.Result{}, nil
+			})).Run)
+			time.Sleep(500 * time.Millisecond)
+		})
+	}
+}
+
+// Stages are killed and join while records flow: nothing is lost, and in transactions nothing is doubled.
+func TestStageThroughKillsAndRebalances(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			const perPartition, partitions, kills = 2500, 4, 3
+			p := newPipe(t, partitions)
+			cfg := p.config(mode.exact)
+			cfg.MaxRecords, cfg.DrainTimeout = 50, 500*time.Millisecond
+			slow := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+				return copyTo(p.out)(ctx, batch)
+			})
+			start := func() (*killer, func() error) {
+				k := &killer{}
+				c := cfg
+				c.Cluster.Options = []kgo.Opt{k.option()}
+				return k, run(t, p.stage(t, c, slow).Run)
+			}
+			start()
+			victim, stopVictim := start()
+			p.produce(t, p.in, partitions, perPartition)
+			for range kills {
+				time.Sleep(time.Duration(100+rand.IntN(200)) * time.Millisecond)
+				victim.kill()
+				_ = stopVictim()
+				victim, stopVictim = start()
+			}
+			p.awaitValues(t, p.out, partitions*perPartition)
+			again := 0
+			for v, n := range p.counts(t, p.out) {
+				again += n - 1
+				if mode.exact && n != 1 {
+					t.Fatalf("%s: got %d times, want once", v, n)
+				}
+			}
+			t.Logf("%d records after %d kills, %d of them again", partitions*perPartition, kills, again)
+		})
+	}
+}
+
+func TestPoisonRecordsBecomeDeadLetters(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			p.produce(t, p.in, 1, 40)
+			p.write(t, &kgo.Record{
+				Topic: p.in, Key: []byte("k"), Value: []byte("panic"), Headers: []kgo.RecordHeader{{Key: "tenant", Value: []byte("tn_a")}},
+			}, &kgo.Record{Topic: p.in, Value: []byte("refuse")})
+			p.produce(t, p.in, 1, 40)
+			var calls atomic.Int64
+			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				calls.Add(1)
+				var good []*kgo.Record
+				var dead []stream.Dead
+				for _, r := range batch {
+					switch string(r.Value) {
+					case "panic":
+						panic("cannot do this one")
+					case "refuse":
+						dead = append(dead, stream.Dead{Record: r, Cause: errors.New("no such thing")})
+					default:
+						good = append(good, r)
+					}
+				}
+				res, err := copyTo(p.out)(ctx, good)
+				res.Dead = dead
+				return res, err
+			})
+			run(t, p.stage(t, p.config(mode.exact), h).Run)
+			p.awaitValues(t, p.out, 40)
+			p.awaitValues(t, p.dlq, 2)
+			if got := len(p.read(t, p.out)); got != 80 {
+				t.Errorf("records beside the poison: got %d, want 80", got)
+			}
+			want := map[string]string{"panic": "panic: cannot do this one", "refuse": "no such thing"}
+			for _, r := range p.read(t, p.dlq) {
+				value := string(r.Value)
+				if got := string(schemas.Header(r, schemas.HeaderCause)); got != want[value] {
+					t.Errorf("cause of %s: got %q, want %q", value, got, want[value])
+				}
+				if got := string(schemas.Header(r, schemas.HeaderStage)); got != "copy" {
+					t.Errorf("stage: got %q, want copy", got)
+				}
+				if got := string(schemas.Header(r, schemas.HeaderSourceTopic)); got != p.in {
+					t.Errorf("source topic: got %q, want %q", got, p.in)
+				}
+				if got, want := string(schemas.Header(r, schemas.HeaderSource)), fmt.Sprintf("%s/0/", p.in); !strings.HasPrefix(got, want) {
+					t.Errorf("source: got %q, want %q and the offset", got, want)
+				}
+				if value == "panic" && (string(r.Key) != "k" || string(schemas.Header(r, "tenant")) != "tn_a") {
+					t.Errorf("the record has changed: key %q, headers %v", r.Key, r.Headers)
+				}
+			}
+			if got := p.metric(t, "fanfare_stage_dead_letters_total"); got != 2 {
+				t.Errorf("dead letters counted: got %g, want 2", got)
+			}
+		})
+	}
+}
+
+// What Kafka refuses for good must not block the partition either.
+func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			p.produce(t, p.in, 1, 20)
+			p.write(t, &kgo.Record{Topic: p.in, Value: []byte("huge")})
+			p.write(t, &kgo.Record{Topic: p.in, Value: []byte("after")})
+			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				res, err := copyTo(p.out)(ctx, batch)
+				for _, r := range res.Publish {
+					if string(r.Value) == "huge" {
+						r.Value = bytes.Repeat([]byte{'x'}, 3<<20)
+					}
+				}
+				return res, err
+			})
+			run(t, p.stage(t, p.config(mode.exact), h).Run)
+			p.awaitValues(t, p.dlq, 1)
+			p.awaitValues(t, p.out, 21)
+			dead := p.read(t, p.dlq)
+			if got := string(schemas.Header(dead[0], schemas.HeaderCause)); len(dead) != 1 || !strings.Contains(got, "MESSAGE_TOO_LARGE") || string(dead[0].Value) != "huge" {
+				t.Errorf("got %d dead letters, the first %q with cause %q; want huge, with MESSAGE_TOO_LARGE", len(dead), dead[0].Value, got)
+			}
+		})
+	}
+}
+
+// An error is temporary: the batch is handled again until it succeeds, and nothing of it is published before.
+func TestHandlerErrorsAreRetried(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			p.produce(t, p.in, 1, 10)
+			var calls atomic.Int64
+			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				res, err := copyTo(p.out)(ctx, batch)
+				if calls.Add(1) <= 4 {
+					return res, errors.New("the store is away")
+				}
+				return res, err
+			})
+			run(t, p.stage(t, p.config(mode.exact), h).Run)
+			p.awaitValues(t, p.out, 10)
+			for v, n := range p.counts(t, p.out) {
+				if n != 1 {
+					t.Errorf("%s: got %d times, want once", v, n)
+				}
+			}
+			if got := calls.Load(); got < 5 {
+				t.Errorf("calls: got %d, want at least 5", got)
+			}
+		})
+	}
+}
+
+// A member whose handler fails for ever must not keep its partitions from others for ever.
+func TestAFailingMemberLetsGo(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 2)
+			p.produce(t, p.in, 2, 10)
+			failing := make(chan struct{})
+			var once sync.Once
+			run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(context.Context, []*kgo.Record) (stream.Result, error) {
+				once.Do(func() { close(failing) })
+				return stream.Result{}, errors.New("always")
+			})).Run)
+			<-failing
+			run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
+			p.awaitValues(t, p.out, 10) // of the partition that moved
+		})
+	}
+}
+
+// A stop finishes and commits the batch in hand, though its context has ended.
+func TestStopFinishesTheBatchInHand(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			p.produce(t, p.in, 1, 10)
+			inHand, stopping := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				once.Do(func() { close(inHand) })
+				<-stopping
+				time.Sleep(50 * time.Millisecond)
+				if ctx.Err() != nil {
+					return stream.Result{}, ctx.Err()
+				}
+				return copyTo(p.out)(ctx, batch)
+			})
+			s := p.stage(t, p.config(mode.exact), h)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			<-inHand
+			cancel()
+			close(stopping)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if got := len(p.counts(t, p.out)); got != 10 {
+				t.Errorf("published: got %d, want 10", got)
+			}
+			if got := committed(t, p.broker, p.Names.Group("copy"), p.in)[0].At; got != 10 {
+				t.Errorf("committed: got %d, want 10", got)
+			}
+		})
+	}
+}
+
+// A handler that does not come back in time is given up, and its batch is not committed.
+func TestStopDoesNotWaitForEver(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			p.produce(t, p.in, 1, 1)
+			cfg := p.config(mode.exact)
+			cfg.DrainTimeout = 300 * time.Millisecond
+			inHand := make(chan struct{})
+			s := p.stage(t, cfg, stream.HandlerFunc(func(ctx context.Context, _ []*kgo.Record) (stream.Result, error) {
+				close(inHand)
+				<-ctx.Done()
+				return stream.Result{}, ctx.Err()
+			}))
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			<-inHand
+			began := time.Now()
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("stopped after %s, want about 0.3 s", took)
+			}
+			if got := committed(t, p.broker, p.Names.Group("copy"), p.in)[0]; got.At > 0 {
+				t.Errorf("committed: got %d, want nothing", got.At)
+			}
+		})
+	}
+}
+
+// A broker that went away must not keep a process from ending.
+func TestStopWithoutABroker(t *testing.T) {
+	fakeOnly(t)
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPipe(t, 1)
+			cfg := p.config(mode.exact)
+			cfg.DrainTimeout = 300 * time.Millisecond
+			k := &killer{}
+			cfg.Cluster.Options = []kgo.Opt{k.option()}
+			p.produce(t, p.in, 1, 10)
+			inHand := make(chan struct{})
+			var once sync.Once
+			s := p.stage(t, cfg, stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				k.kill()
+				once.Do(func() { close(inHand) })
+				return copyTo(p.out)(ctx, batch)
+			}))
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			<-inHand
+			began := time.Now()
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("stopped after %s, want about 0.3 s", took)
+			}
+		})
+	}
+}

@@ -1,0 +1,148 @@
+package stream
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// runTransactions works exactly once. It returns an error when the session cannot go on; nothing is lost by that.
+func (s *Stage) runTransactions(ctx, work context.Context) error {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	instance := s.cfg.Instance
+	if instance == "" {
+		instance = rand.Text()
+	}
+	var moved atomic.Bool // the session will abort: partitions were revoked or lost
+	wanted := make(chan struct{}, 1)
+	revoked := func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+		if len(partitions) == 0 {
+			return // a session of the group ends and nothing moves
+		}
+		moved.Store(true)
+		select {
+		case wanted <- struct{}{}:
+		default:
+		}
+	}
+	opts, metrics, err := s.cfg.Cluster.options(append(s.options(life),
+		kgo.TransactionalID(s.cfg.Cluster.Names.TransactionalID(s.cfg.Name, instance)),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.OnPartitionsRevoked(revoked),
+		kgo.OnPartitionsLost(revoked),
+	))
+	if err != nil {
+		cancel()
+		return err
+	}
+	session, err := kgo.NewGroupTransactSession(opts...)
+	if err != nil {
+		cancel()
+		return fmt.Errorf("kafka client %s: %w", s.cfg.Cluster.Name, err)
+	}
+	metrics.register(s.cfg.Cluster.Registry)
+	// End must not be cancelled, for nobody would know what came of it; a broker that stays away past the drain cuts the client.
+	end := cutter{session.Client(), cancel}
+	defer end.close(s.cfg.DrainTimeout)
+	defer context.AfterFunc(work, end.cut)()
+
+	t := &transactor{Stage: s, session: session, moved: &moved, wanted: wanted, most: s.cfg.MaxRecords}
+	for ctx.Err() == nil {
+		select {
+		case <-wanted:
+		default:
+		}
+		batch, err := s.poll(ctx, session, t.most)
+		if err != nil {
+			return err
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		if err := t.transact(ctx, work, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// transactor runs batches as transactions of one session.
+type transactor struct {
+	*Stage
+	session *kgo.GroupTransactSession
+	moved   *atomic.Bool
+	wanted  <-chan struct{}
+	// most of a batch. Results that Kafka refuses for good halve it until their record stands alone.
+	most    int
+	refused error // what Kafka refused the results of the single record polled next with
+	retry   *backoff
+}
+
+// transact handles a batch and publishes it in one transaction. What is not committed is polled again.
+func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) error {
+	res, ok := t.result(ctx, work, batch)
+	if !ok {
+		t.moved.Store(false)
+		_, err := t.session.End(context.WithoutCancel(ctx), kgo.TryAbort) // no transaction is open: goes back to what is committed
+		return err
+	}
+	if err := t.session.Begin(); err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	err := publish(work, t.session.Client(), t.outgoing(res))
+	if err != nil {
+		t.failed(err)
+	}
+	t.moved.Store(false)
+	committed, endErr := t.session.End(context.WithoutCancel(ctx), kgo.TransactionEndTry(err == nil))
+	if endErr != nil {
+		return fmt.Errorf("end a transaction: %w", endErr)
+	}
+	if committed {
+		t.metrics.done(res)
+		t.most, t.refused, t.retry = min(2*t.most, t.cfg.MaxRecords), nil, nil
+		return nil
+	}
+	t.metrics.aborts.Inc()
+	switch {
+	case permanent(err) && len(batch) == 1:
+		t.log.Error("kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
+		t.refused = err
+	case permanent(err):
+		t.most = len(batch) / 2
+	case err != nil:
+		t.wait(ctx)
+	}
+	return nil
+}
+
+func (t *transactor) wait(ctx context.Context) bool {
+	if t.retry == nil {
+		t.retry = newBackoff(50*time.Millisecond, 10*time.Second)
+	}
+	return t.again(ctx, t.retry, t.wanted)
+}
+
+// result handles a batch until that succeeds; false: a stop, or its partitions are wanted elsewhere.
+func (t *transactor) result(ctx, work context.Context, batch []*kgo.Record) (Result, bool) {
+	if t.refused != nil && len(batch) == 1 {
+		return Result{Dead: []Dead{{batch[0], t.refused}}}, true
+	}
+	for {
+		res, err := t.handle(work, batch)
+		if t.moved.Load() {
+			return Result{}, false // the transaction would abort
+		}
+		if err == nil {
+			return res, true
+		}
+		t.failed(err)
+		if !t.wait(ctx) {
+			return Result{}, false
+		}
+	}
+}
