@@ -119,20 +119,3 @@ func appendText(b []byte, field protowire.Number, s string) []byte {
 	}
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
 }
-
-// slab hands out memory in order, from large pieces.
-type slab struct{ free []byte }
-
-// slabSize holds some hundred messages. Larger pieces would be mostly empty for small chunks.
-const slabSize = 64 << 10
-
-// take returns an empty slice with room for n bytes, to be appended to. What was used of it must be given to keep before the next.
-func (s *slab) take(n int) []byte {
-	if n > len(s.free) {
-		s.free = make([]byte, max(n, slabSize))
-	}
-	return s.free[:0:n]
-}
-
-// keep makes b, the beginning of what was taken last, its own.
-func (s *slab) keep(b []byte) { s.free = s.free[len(b):] }

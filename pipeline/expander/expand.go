@@ -18,8 +18,7 @@ import (
 // defaultSegments bounds a text whose campaign has no bound of its own: a tenant's default (C14).
 const defaultSegments = 3
 
-// expansion makes the records of one chunk. They are cut from a few large pieces of memory: a record by itself would cost a
-// dozen allocations.
+// expansion makes the records of one chunk.
 type expansion struct {
 	h        *handler
 	chunk    *fanfarev1.Chunk
@@ -40,9 +39,7 @@ type expansion struct {
 	country  string
 	parts    messageParts
 
-	records  []kgo.Record
-	headers  []kgo.RecordHeader
-	bytes    slab
+	arena    *arena // nil without messages
 	out      []*kgo.Record
 	messages int
 	outcomes map[fanfarev1.Code]int
@@ -155,9 +152,7 @@ func (x *expansion) prepare() error {
 		}
 	}
 	x.parts.encode(x.chunk, x.campaign, x.leg)
-	n := len(x.seqs)
-	x.records = make([]kgo.Record, 0, n)
-	x.headers = make([]kgo.RecordHeader, 0, n*(x.shared.Len()+1))
+	x.arena = x.h.arenas.lend(len(x.seqs), x.shared.Len()+1)
 	return nil
 }
 
@@ -221,21 +216,15 @@ func isE164(s string) bool {
 func (x *expansion) message(seq uint32, e *audience.Entry, size text.Size) {
 	c := x.chunk
 	id := x.h.keys.Submission(c.GetCampaignNumber(), seq, uint8(c.GetTry()))
-	idText := id.AppendTo(x.bytes.take(submissionTextLen))
-	x.bytes.keep(idText)
-
-	key := x.bytes.take(len(c.GetTenant()) + 1 + len(e.To))
+	mem := &x.arena.bytes
+	submission := id.AppendTo(mem.take(submissionTextLen))
+	mem.keep(submission)
+	key := mem.take(len(c.GetTenant()) + 1 + len(e.To))
 	key = append(append(append(key, c.GetTenant()...), '/'), e.To...)
-	x.bytes.keep(key)
-
-	value := x.parts.append(x.bytes.take(x.parts.room(e)), seq, e, size)
-	x.bytes.keep(value)
-
-	n := len(x.headers)
-	x.headers = x.shared.Append(x.headers, idText)
-	x.headers = append(x.headers, kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: idText})
-	x.records = append(x.records, kgo.Record{Topic: x.topic, Key: key, Value: value, Headers: x.headers[n:len(x.headers):len(x.headers)]})
-	x.out = append(x.out, &x.records[len(x.records)-1])
+	mem.keep(key)
+	value := x.parts.append(mem.take(x.parts.room(e)), seq, e, size)
+	mem.keep(value)
+	x.out = append(x.out, x.arena.add(x.topic, key, value, x.shared, submission))
 	x.messages++
 }
 

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
@@ -33,9 +37,12 @@ type Config struct {
 	Cluster stream.Cluster
 	// Chunks of a transaction at most; default 4. What makes small chunks cheap is that they share one; full ones need not.
 	Chunks int
+	// Workers expand at the same time, each with a transaction of its own; default 2. One renders while the other's records are
+	// on their way to the broker.
+	Workers int
 	// Patience is how long a batch waits for the view before it is put back; default 2 s.
 	Patience time.Duration
-	// Memory for decoded blobs, in bytes; default 16 MiB. Small chunks follow each other in one blob.
+	// Memory of each worker for decoded blobs, in bytes; default 8 MiB. Small chunks follow each other in one blob.
 	Memory int
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
@@ -48,17 +55,20 @@ func (c *Config) Validate() error {
 	if c.Chunks == 0 {
 		c.Chunks = 4
 	}
+	if c.Workers == 0 {
+		c.Workers = 2
+	}
 	if c.Patience == 0 {
 		c.Patience = 2 * time.Second
 	}
 	if c.Memory == 0 {
-		c.Memory = 16 << 20
+		c.Memory = 8 << 20
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Chunks < 0 || c.Patience < 0 || c.Memory < 0 {
-		return errors.New("expander: chunks, patience and memory are not below 0")
+	if c.Chunks < 0 || c.Workers < 0 || c.Patience < 0 || c.Memory < 0 {
+		return errors.New("expander: chunks, workers, patience and memory are not below 0")
 	}
 	return nil
 }
@@ -71,24 +81,39 @@ type Deps struct {
 }
 
 // Expander is the stage.
-type Expander struct{ stage *stream.Stage }
+type Expander struct{ workers []*stream.Stage }
 
 // New returns an expander that [Expander.Run] runs.
 func New(cfg Config, deps Deps) (*Expander, error) {
-	h, err := newHandler(cfg, deps)
-	if err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	e := &Expander{}
 	names := cfg.Cluster.Names
-	stage, err := stream.NewStage(stream.StageConfig{
-		Cluster: cfg.Cluster, Name: source, Group: names.Group(source), Topics: []string{names.Chunks()},
-		ExactlyOnce: true, MaxRecords: h.cfg.Chunks, SessionTimeout: cfg.SessionTimeout,
-	}, h)
-	if err != nil {
-		return nil, fmt.Errorf("expander: %w", err)
+	cluster := cfg.Cluster
+	cluster.Options = append(slices.Clone(cluster.Options), kgo.WithHooks(home{}))
+	for range cfg.Workers {
+		h, err := newHandler(cfg, deps)
+		if err != nil {
+			return nil, err
+		}
+		stage, err := stream.NewStage(stream.StageConfig{
+			Cluster: cluster, Name: source, Group: names.Group(source), Topics: []string{names.Chunks()},
+			ExactlyOnce: true, MaxRecords: cfg.Chunks, SessionTimeout: cfg.SessionTimeout,
+		}, h)
+		if err != nil {
+			return nil, fmt.Errorf("expander: %w", err)
+		}
+		e.workers = append(e.workers, stage)
 	}
-	return &Expander{stage}, nil
+	return e, nil
 }
 
-// Run works until ctx ends, then finishes or aborts the batch in hand.
-func (e *Expander) Run(ctx context.Context) error { return e.stage.Run(ctx) }
+// Run works until ctx ends, then finishes or aborts the batches in hand.
+func (e *Expander) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, w := range e.workers {
+		group.Go(func() error { return w.Run(ctx) })
+	}
+	return group.Wait()
+}

@@ -34,8 +34,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []**prometheus.CounterVec{&m.chunks, &m.recipients, &m.waits, &m.blobs} {
 		err := reg.Register(*c)
-		var already prometheus.AlreadyRegisteredError
-		if errors.As(err, &already) { // two expanders of a process count together
+		if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok { // two expanders of a process count together
 			if same, ok := already.ExistingCollector.(*prometheus.CounterVec); ok {
 				*c, err = same, nil
 			}

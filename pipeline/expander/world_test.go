@@ -153,10 +153,10 @@ func (w *world) handler(t testing.TB) *handler {
 	return h
 }
 
-func person(i int, attrs ...audience.Attr) audience.Entry {
+func person(i int) audience.Entry {
 	return audience.Entry{
 		ContactID: uint64(100 + i), To: fmt.Sprintf("+39340%07d", i), Zone: "Europe/Rome", Country: "IT", Class: audience.Mobile,
-		Attrs: append([]audience.Attr{{Name: "first_name", Value: fmt.Sprintf("Ada%d", i)}}, attrs...),
+		Attrs: []audience.Attr{{Name: "first_name", Value: fmt.Sprintf("Ada%d", i)}},
 	}
 }
 

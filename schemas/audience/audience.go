@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/klauspost/compress/s2"
 )
@@ -151,7 +152,7 @@ func NewReader(blob []byte) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBlob, err)
 	}
-	r := &Reader{s: string(plain)}
+	r := &Reader{s: unsafe.String(unsafe.SliceData(plain), len(plain))} // nobody else has plain
 	words := r.uvarint()
 	if words > uint64(len(r.s)) {
 		return nil, fmt.Errorf("%w: dictionary", ErrBlob)
