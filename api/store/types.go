@@ -320,6 +320,10 @@ type Spec struct {
 	MissingDefault string `json:",omitempty"`
 	// ReplayOf is the number of the campaign that this one repeats.
 	ReplayOf uint64 `json:",omitempty"`
+	// As the client wrote them, to be said back: its names or ids of Lists, whether it asked for a fallback, its zone.
+	ListRefs []string `json:",omitempty"`
+	Fallback bool     `json:",omitempty"`
+	Timezone string   `json:",omitempty"`
 }
 
 // Channel is the first channel of the chain.
@@ -373,7 +377,9 @@ type Campaign struct {
 	Test   bool // of a test key or a test list
 
 	Spec
-	Quote Quote
+	Region   string // the tenant's, as it was at creation
+	Currency string
+	Quote    Quote
 	// Legs, from confirm on.
 	Legs []Leg
 
@@ -394,6 +400,8 @@ type Campaign struct {
 	// Ended: nothing follows any more: settled, cancelled, rejected or failed.
 	Ended   time.Time
 	Deleted time.Time
+	// Removed: gone from lists too, unless they are asked for with what was deleted.
+	Removed bool
 }
 
 // ID is the public id of the campaign.
@@ -402,13 +410,13 @@ func (c *Campaign) ID() string { return schemas.CampaignID(c.Number) }
 // CampaignFilter chooses campaigns of a tenant (X2). Newest first.
 type CampaignFilter struct {
 	Page
-	Search         string // within the name
+	Search         string    // within the name
 	From, To       time.Time // of creation, [From, To)
 	States         []fanfarev1.State
 	Channels       []fanfarev1.Channel
 	Tag            string
 	Oldest         bool // oldest first
-	IncludeDeleted bool // those hidden by ?remove=true too
+	IncludeDeleted bool // those that were removed too
 	// Before continues a list: only campaigns of lower number; stable under inserts. 0: from the newest.
 	Before uint64
 }

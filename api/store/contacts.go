@@ -1,0 +1,220 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"fanfare/api/store/db"
+	"fanfare/api/store/phone"
+	"fanfare/schemas/audience"
+	"fanfare/schemas/hours"
+)
+
+func contactOf(r db.Contact) Contact {
+	c := Contact{
+		Tenant: r.Tenant, Number: uint64(r.Number), Phone: r.Phone, FirstName: r.FirstName, LastName: r.LastName, Email: r.Email,
+		Country: r.Country, Zone: r.Zone, Class: audience.Class(r.Class), Valid: r.Valid, Version: uint64(r.Version),
+		Created: fromMS(r.CreatedMs), Updated: fromMS(r.UpdatedMs), Deleted: fromMS(r.DeletedMs),
+	}
+	c.Attributes, _ = parseAttributes(r.Attributes) // written by attributeText
+	return c
+}
+
+// ParsePhone reads a number as people write it; region is where it is from when it has no country code. The error wraps
+// [phone.ErrNumber].
+func (s *Store) ParsePhone(text, region string) (phone.Number, error) {
+	return s.phones.Parse(strings.TrimSpace(text), region)
+}
+
+// CheckRegion reports whether there is a numbering plan of that region (ISO 3166-1 alpha-2).
+func (s *Store) CheckRegion(region string) bool { return s.phones.Region(region) }
+
+// complete fills in what follows from the number and the attributes.
+func (s *Store) complete(c *Contact, region, tenantZone string) error {
+	n, err := s.ParsePhone(c.Phone, region)
+	if err != nil {
+		return &FieldError{FieldPhone, "", err.Error()}
+	}
+	c.Phone, c.Country, c.Class, c.Valid = n.E164, n.Country, n.Class, n.Valid
+	c.Zone = orElse(n.Zone, tenantZone)
+	if zone := c.Attributes[AttributeTimezone]; zone != "" {
+		if _, err := hours.Zone(zone); err != nil {
+			return &FieldError{AttributeTimezone, zone, "want an IANA name such as Europe/Rome"}
+		}
+		c.Zone = zone
+	}
+	return checkFields(c)
+}
+
+func (t *tx) insertContact(ctx context.Context, c *Contact) error {
+	attributes, err := attributeText(c.Attributes)
+	if err != nil {
+		return err
+	}
+	next, err := t.Counter(ctx, 1, "contact")
+	if err != nil {
+		return err
+	}
+	c.Number, c.Version, c.Created, c.Updated = uint64(next)-1, 1, t.at, t.at
+	n, err := t.InsertContact(ctx, db.InsertContactParams{
+		Number: next - 1, Tenant: c.Tenant, Phone: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email,
+		Attributes: attributes, Country: c.Country, Zone: c.Zone, Class: int64(c.Class), Valid: c.Valid, Now: t.now,
+	})
+	if err == nil && n == 0 {
+		return &NameError{Kind: "contact with number of", Name: ContactID(c.Number)}
+	}
+	return err
+}
+
+func (t *tx) saveContact(ctx context.Context, c *Contact, version uint64) error {
+	attributes, err := attributeText(c.Attributes)
+	if err != nil {
+		return err
+	}
+	c.Version, c.Updated = version+1, t.at
+	n, err := t.UpdateContact(ctx, db.UpdateContactParams{
+		Phone: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email, Attributes: attributes, Country: c.Country,
+		Zone: c.Zone, Class: int64(c.Class), Valid: c.Valid, UpdatedMs: t.now, DeletedMs: ms(c.Deleted),
+		Tenant: c.Tenant, Number: int64(c.Number), Version: int64(version),
+	})
+	return one(n, err, "contact", version)
+}
+
+// CreateContact makes a contact of the number, names and attributes in c. A number that the tenant has already is
+// [ErrNameTaken], unless that contact was deleted: then it comes back with these fields.
+func (s *Store) CreateContact(ctx context.Context, c Contact) (Contact, error) {
+	var out Contact
+	err := s.write(ctx, func(tx *tx) error {
+		t, err := tx.GetTenant(ctx, c.Tenant)
+		if err != nil {
+			return found(err, "tenant", c.Tenant)
+		}
+		out = Contact{
+			Tenant: c.Tenant, Phone: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email, Attributes: c.Attributes,
+		}
+		if err := s.complete(&out, t.Region, t.Timezone); err != nil {
+			return err
+		}
+		r, err := tx.GetContactByPhone(ctx, c.Tenant, out.Phone)
+		if err = found(err, "contact", ""); isNotFound(err) {
+			return tx.insertContact(ctx, &out)
+		}
+		if err != nil {
+			return err
+		}
+		if r.DeletedMs == 0 {
+			return &NameError{Kind: "number of", Name: ContactID(uint64(r.Number))}
+		}
+		out.Number, out.Created = uint64(r.Number), fromMS(r.CreatedMs)
+		return tx.saveContact(ctx, &out, uint64(r.Version))
+	})
+	if err != nil {
+		return Contact{}, fmt.Errorf("create contact: %w", err)
+	}
+	return out, nil
+}
+
+// Contact returns a contact, a deleted one too.
+func (s *Store) Contact(ctx context.Context, tenant string, number uint64) (Contact, error) {
+	r, err := s.q.GetContact(ctx, tenant, int64(number))
+	return contactOf(r), found(err, "contact", ContactID(number))
+}
+
+// ContactByPhone returns the contact of an E.164 number, a deleted one too.
+func (s *Store) ContactByPhone(ctx context.Context, tenant, e164 string) (Contact, error) {
+	r, err := s.q.GetContactByPhone(ctx, tenant, e164)
+	return contactOf(r), found(err, "contact", "of that number")
+}
+
+// Contacts returns a page of contacts and how many there are in all.
+func (s *Store) Contacts(ctx context.Context, tenant string, f ContactFilter) ([]Contact, int, error) {
+	limit, offset := f.bounds()
+	search := fold(f.Search)
+	var rows []db.Contact
+	var total int64
+	var err error
+	if f.List != 0 {
+		if _, err := s.List(ctx, tenant, f.List); err != nil {
+			return nil, 0, err
+		}
+		if total, err = s.q.CountMembers(ctx, tenant, int64(f.List), search); err == nil {
+			rows, err = s.q.ListMembers(ctx, db.ListMembersParams{
+				Tenant: tenant, List: int64(f.List), Search: search, Max: limit, Skip: offset,
+			})
+		}
+	} else if total, err = s.q.CountContacts(ctx, tenant, f.IncludeDeleted, search); err == nil {
+		rows, err = s.q.ListContacts(ctx, db.ListContactsParams{
+			Tenant: tenant, WithDeleted: f.IncludeDeleted, Search: search, Max: limit, Skip: offset,
+		})
+	}
+	out, err := all(rows, err, contactOf)
+	if err != nil {
+		return nil, 0, fmt.Errorf("contacts: %w", err)
+	}
+	return out, int(total), nil
+}
+
+// UpdateContact changes the number, names and attributes of a contact if it is of version want, 0 for any.
+func (s *Store) UpdateContact(ctx context.Context, tenant string, number, want uint64, mutate func(*Contact) error) (Contact, error) {
+	var out Contact
+	err := s.write(ctx, func(tx *tx) error {
+		r, err := tx.GetContact(ctx, tenant, int64(number))
+		if err = found(err, "contact", ContactID(number)); err != nil {
+			return err
+		}
+		if r.DeletedMs > 0 {
+			return notFound("contact", ContactID(number))
+		}
+		before, c := contactOf(r), contactOf(r)
+		if want != 0 && want != before.Version {
+			return &VersionError{"contact", want, before.Version}
+		}
+		if err := mutate(&c); err != nil {
+			return err
+		}
+		t, err := tx.GetTenant(ctx, tenant)
+		if err != nil {
+			return found(err, "tenant", tenant)
+		}
+		out = before
+		out.Phone, out.FirstName, out.LastName, out.Email, out.Attributes = c.Phone, c.FirstName, c.LastName, c.Email, c.Attributes
+		if err := s.complete(&out, t.Region, t.Timezone); err != nil {
+			return err
+		}
+		return tx.saveContact(ctx, &out, before.Version)
+	})
+	if isTaken(err) {
+		return Contact{}, &NameError{Kind: "number", Name: "of another contact"}
+	}
+	return out, err
+}
+
+// DeleteContact deletes a contact and takes it out of all lists. Frozen audiences keep it.
+func (s *Store) DeleteContact(ctx context.Context, tenant string, number uint64) error {
+	return s.write(ctx, func(tx *tx) error {
+		r, err := tx.GetContact(ctx, tenant, int64(number))
+		if err = found(err, "contact", ContactID(number)); err != nil {
+			return err
+		}
+		if r.DeletedMs > 0 {
+			return notFound("contact", ContactID(number))
+		}
+		lists, err := tx.ListsOfContact(ctx, tenant, r.Number)
+		if err != nil {
+			return err
+		}
+		for _, list := range lists {
+			n, err := tx.RemoveMember(ctx, tenant, list, r.Number)
+			if err != nil {
+				return err
+			}
+			if err := tx.ListChanged(ctx, db.ListChangedParams{Added: -n, Now: tx.now, Tenant: tenant, Number: list}); err != nil {
+				return err
+			}
+		}
+		c := contactOf(r)
+		c.Deleted = tx.at
+		return tx.saveContact(ctx, &c, uint64(r.Version))
+	})
+}

@@ -1,0 +1,318 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"fanfare/api/store/db"
+)
+
+// All that differs between the two databases stands in this file, in open.go and in lead.go:
+//
+//   - words: Postgres says $1 for ?1, BIGINT for INTEGER, BYTEA for BLOB, and numbers keys its own way ([toPostgres]);
+//   - writing: SQLite has one writer connection per process, whose transactions begin IMMEDIATE, so that nothing is read that
+//     somebody else is about to change; Postgres has a pool, and rows are locked by the updates themselves;
+//   - prepared statements: SQLite takes longer to parse a statement than to run it, so they are kept; pgx keeps its own.
+
+// database runs the SQL of this package on either.
+type database struct {
+	postgres bool
+	// readers answer queries; of Postgres, they write too.
+	readers *sql.DB
+	// read is readers with the words of the database.
+	read  db.DBTX
+	known sync.Map // of rewriter
+
+	// The rest is SQLite's: the one connection that writes, who may use it, and its statements.
+	writers *sql.DB
+	writer  *sql.Conn
+	turn    chan struct{}
+	write   db.DBTX
+}
+
+// close closes every connection.
+func (d *database) close() error {
+	var errs []error
+	if d.writer != nil {
+		errs = append(errs, d.writer.Close())
+	}
+	if d.writers != nil {
+		errs = append(errs, d.writers.Close())
+	}
+	if d.readers != nil {
+		errs = append(errs, d.readers.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// transact runs fn in one transaction. On Postgres fn may run several times: it must not leave anything behind but what it
+// writes, and set what it returns anew each time.
+func (d *database) transact(ctx context.Context, fn func(db.DBTX) error) error {
+	if !d.postgres {
+		return d.transactSQLite(ctx, fn)
+	}
+	var err error
+	for range 5 { // deadlocks and serialization failures are over by then, or are no accident
+		if err = d.transactPostgres(ctx, &sql.TxOptions{}, fn); !retryable(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn func(db.DBTX) error) error {
+	tx, err := d.readers.BeginTx(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	if err := fn(rewriter{tx, &d.known}); err != nil {
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (err error) {
+	select {
+	case d.turn <- struct{}{}:
+		defer func() { <-d.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if _, err := d.write.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		if err == nil {
+			if _, err = d.write.ExecContext(ctx, "COMMIT"); err == nil {
+				return
+			}
+			err = fmt.Errorf("commit: %w", err)
+		}
+		// Without the caller's context, which may be why we are here. SQLite may have rolled back by itself already.
+		_, _ = d.write.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	}()
+	return fn(d.write)
+}
+
+// snapshot runs fn on one state of the database, whatever is written meanwhile.
+func (d *database) snapshot(ctx context.Context, fn func(db.DBTX) error) error {
+	if d.postgres {
+		return d.transactPostgres(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
+	}
+	tx, err := d.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	return errors.Join(fn(tx), ignoreDone(tx.Rollback()))
+}
+
+// prepared keeps the statements of a SQLite connection or pool. Texts of queries are constants, but for the lengths of a few
+// lists of values, which come in a handful of sizes: the map is bounded by the program.
+type prepared struct {
+	on interface {
+		PrepareContext(context.Context, string) (*sql.Stmt, error)
+		QueryRowContext(context.Context, string, ...any) *sql.Row
+	}
+	mu    sync.Mutex
+	stmts map[string]*sql.Stmt
+}
+
+func (p *prepared) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	s := p.stmts[query]
+	p.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	s, err := p.on.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other := p.stmts[query]; other != nil {
+		return other, s.Close()
+	}
+	p.stmts[query] = s
+	return s, nil
+}
+
+func (p *prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	s, err := p.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.ExecContext(ctx, args...)
+}
+
+func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	s, err := p.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.QueryContext(ctx, args...)
+}
+
+func (p *prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	s, err := p.stmt(ctx, query)
+	if err != nil {
+		return p.on.QueryRowContext(ctx, query, args...) // which has the error in it
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return p.on.PrepareContext(ctx, query)
+}
+
+// rewriter passes queries on in the words of Postgres, which it keeps: see [prepared] for why that is bounded.
+type rewriter struct {
+	db.DBTX
+	known *sync.Map
+}
+
+func (r rewriter) words(query string) string {
+	if known, ok := r.known.Load(query); ok {
+		return known.(string)
+	}
+	text := toPostgres(query)
+	r.known.Store(query, text)
+	return text
+}
+
+func (r rewriter) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return r.DBTX.ExecContext(ctx, r.words(query), args...)
+}
+
+func (r rewriter) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return r.DBTX.QueryContext(ctx, r.words(query), args...)
+}
+
+func (r rewriter) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return r.DBTX.QueryRowContext(ctx, r.words(query), args...)
+}
+
+func (r rewriter) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return r.DBTX.PrepareContext(ctx, r.words(query))
+}
+
+// toPostgres turns SQLite's words into those of Postgres. A bare ? is one more than the greatest number before it, as SQLite
+// has it. Texts in quotes and comments stay as they are.
+func toPostgres(query string) string {
+	var b strings.Builder
+	b.Grow(len(query) + 16)
+	greatest := 0
+	for i := 0; i < len(query); {
+		c := query[i]
+		switch {
+		case c == '\'' || c == '"':
+			end := i + 1
+			for end < len(query) && query[end] != c {
+				end++
+			}
+			end = min(end+1, len(query))
+			b.WriteString(query[i:end])
+			i = end
+		case strings.HasPrefix(query[i:], "--"):
+			end := strings.IndexByte(query[i:], '\n')
+			if end < 0 {
+				end = len(query) - i
+			}
+			b.WriteString(query[i : i+end])
+			i += end
+		case c == '?':
+			i++
+			n := 0
+			for i < len(query) && query[i] >= '0' && query[i] <= '9' {
+				n = n*10 + int(query[i]-'0')
+				i++
+			}
+			if n == 0 {
+				n = greatest + 1
+			}
+			greatest = max(greatest, n)
+			fmt.Fprintf(&b, "$%d", n)
+		case isWord(c):
+			end := i
+			for end < len(query) && isWord(query[end]) {
+				end++
+			}
+			i = writeWord(&b, query, i, end)
+		default:
+			b.WriteByte(c)
+			i++
+		}
+	}
+	return b.String()
+}
+
+// writeWord writes what Postgres says for query[from:to] and returns where to go on.
+func writeWord(b *strings.Builder, query string, from, to int) int {
+	const selfNumbered, withoutRowid = "INTEGER PRIMARY KEY AUTOINCREMENT", "WITHOUT ROWID"
+	switch word := query[from:to]; word {
+	case "INTEGER":
+		if strings.HasPrefix(query[from:], selfNumbered) {
+			b.WriteString("BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY")
+			return from + len(selfNumbered)
+		}
+		b.WriteString("BIGINT")
+	case "BLOB":
+		b.WriteString("BYTEA")
+	case "WITHOUT":
+		if strings.HasPrefix(query[from:], withoutRowid) {
+			return from + len(withoutRowid)
+		}
+		b.WriteString(word)
+	default:
+		b.WriteString(word)
+	}
+	return to
+}
+
+func isWord(c byte) bool {
+	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+// retryable reports whether Postgres asks to try the transaction again (class 40: deadlock, serialization failure).
+func retryable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "40")
+}
+
+// isTaken reports whether err says that a unique key is there already.
+func isTaken(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+	}
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505"
+}
+
+// isCheck reports whether err says that a CHECK refused a value.
+func isCheck(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_CHECK
+	}
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23514"
+}

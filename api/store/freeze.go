@@ -1,0 +1,316 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"fanfare/api/store/db"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+)
+
+// States of a freeze.
+const (
+	freezeWriting = iota
+	freezePublished
+	freezeDropped
+)
+
+// Freeze takes the audience of a confirmed campaign: the members of its lists, first list first, cut into blobs of one time
+// zone each, whoever cannot be sent to flagged. The blobs are written under a random id, from one snapshot; then one
+// compare-and-set on version gives the campaign that id and its total. A campaign that has an audience keeps it, so it may be
+// called again; of two who freeze at once one wins, and both see it frozen.
+//
+// Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active,
+// [ErrListGone], [ErrLimit] when there are more contacts than the tenant may have: the last two fail the campaign.
+func (s *Store) Freeze(ctx context.Context, tenant, campaign string, version uint64) error {
+	err := s.freeze(ctx, tenant, campaign, version)
+	if err != nil && isConflict(err) {
+		// Somebody else may have frozen it while we did: that is as good.
+		if c, readErr := s.Campaign(ctx, tenant, campaign); readErr == nil && c.FreezeID != "" {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("freeze %s: %w", campaign, err)
+	}
+	return nil
+}
+
+func isConflict(err error) bool { return errors.Is(err, schemas.ErrConflict) }
+
+func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uint64) error {
+	c, err := s.Campaign(ctx, tenant, campaign)
+	switch {
+	case err != nil:
+		return err
+	case c.FreezeID != "":
+		return nil
+	case !schemas.Active(c.State) || c.Hidden:
+		return &StateError{State: c.State, To: c.State, Trigger: "freeze"}
+	case c.Version != version:
+		return &VersionError{"campaign", version, c.Version}
+	}
+	f := &freezer{s: s, c: &c, zones: map[string]*zoneWriter{}}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	f.id = hex.EncodeToString(id[:])
+	err = s.write(ctx, func(tx *tx) error {
+		return tx.InsertFreeze(ctx, db.InsertFreezeParams{ID: f.id, Tenant: tenant, Campaign: int64(c.Number), SeenMs: tx.now})
+	})
+	if err != nil {
+		return err
+	}
+	err = s.d.snapshot(ctx, func(raw db.DBTX) error { return f.read(ctx, raw) })
+	if err == nil {
+		err = f.publish(ctx)
+	}
+	if err != nil {
+		// Gone at once, as far as possible; Collect finds what stays.
+		clean := context.WithoutCancel(ctx)
+		if dropErr := s.dropFreeze(clean, f.id, freezeWriting); dropErr != nil {
+			s.log.Warn("removing an abandoned freeze failed", "freeze", f.id, "error", dropErr)
+		}
+	}
+	return err
+}
+
+// freezer writes one frozen audience. It holds the blob under way of each zone, and at most maxHeld of all of them.
+type freezer struct {
+	s     *Store
+	c     *Campaign
+	id    string
+	max   uint32
+	total uint32
+	parts int64
+	zones map[string]*zoneWriter
+	held  int // bytes
+	index []part
+	entry audience.Entry
+}
+
+// maxHeld bounds the blobs under way: 64 zones of full blobs of usual contacts. Beyond it the largest is written as it is; a
+// blob may have fewer entries than it could.
+const maxHeld = 32 << 20
+
+// entryBytes is what an entry takes beside its texts.
+const entryBytes = 24
+
+type zoneWriter struct {
+	audience.Writer
+	bytes int
+}
+
+// part is a blob as it was written; its place among the others is known in the end.
+type part struct {
+	part, count int64
+	zone        string
+}
+
+// read streams the lists into blobs.
+func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
+	q := db.New(raw)
+	t, err := q.GetTenant(ctx, f.c.Tenant)
+	if err != nil {
+		return found(err, "tenant", f.c.Tenant)
+	}
+	f.max = uint32(t.MaxContacts)
+	for i, list := range f.c.Lists {
+		// A list that was deleted after the campaign was confirmed is still what was confirmed.
+		row, err := q.GetList(ctx, f.c.Tenant, int64(list))
+		if err != nil || row.DeletedMs > 0 && row.DeletedMs < ms(f.c.Confirmed) {
+			if err = found(err, "contact list", ListID(list)); err == nil || isNotFound(err) {
+				err = fmt.Errorf("%s: %w", ListID(list), ErrListGone)
+			}
+			return err
+		}
+		if err := f.readList(ctx, raw, i); err != nil {
+			return fmt.Errorf("%s: %w", ListID(list), err)
+		}
+	}
+	for zone := range f.zones {
+		if err := f.flush(ctx, zone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
+	rows, err := raw.QueryContext(ctx, membersQuery(i), memberArgs(f.c.Tenant, f.c.Lists, i)...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var first, last, email, attributes string
+	var valid, optedOut, repeated bool
+	var id, class int64 // database/sql takes the long way round for any other kind of integer
+	e := &f.entry
+	for rows.Next() {
+		if err := rows.Scan(&id, &e.To, &first, &last, &email, &attributes, &e.Country, &e.Zone, &class,
+			&valid, &optedOut, &repeated); err != nil {
+			return err
+		}
+		e.ContactID, e.Class = uint64(id), audience.Class(class)
+		e.Flag = flagOf(repeated, optedOut, valid, e.Class, f.c.Channel())
+		e.Attrs = e.Attrs[:0]
+		for _, a := range [...]audience.Attr{{Name: FieldFirstName, Value: first}, {Name: FieldLastName, Value: last}, {Name: FieldEmail, Value: email}} {
+			if a.Value != "" {
+				e.Attrs = append(e.Attrs, a)
+			}
+		}
+		if e.Attrs, err = appendAttributes(e.Attrs, attributes); err != nil {
+			return fmt.Errorf("%s: %w", ContactID(e.ContactID), err)
+		}
+		if err := f.add(ctx); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// add puts the entry into the blob of its zone.
+func (f *freezer) add(ctx context.Context) error {
+	if f.total++; f.total > f.max || f.total > schemas.MaxSeq+1 {
+		return &LimitError{LimitContacts, uint64(f.max), uint64(f.total)}
+	}
+	w := f.zones[f.entry.Zone]
+	if w == nil {
+		w = &zoneWriter{}
+		f.zones[f.entry.Zone] = w
+	}
+	w.Add(&f.entry)
+	bytes := entryBytes + len(f.entry.To)
+	for _, a := range f.entry.Attrs {
+		bytes += len(a.Value) + 3
+	}
+	w.bytes += bytes
+	f.held += bytes
+	if w.Len() == audience.BlobSize {
+		return f.flush(ctx, f.entry.Zone)
+	}
+	if f.held > maxHeld {
+		largest := f.entry.Zone
+		for zone, w := range f.zones {
+			if w.bytes > f.zones[largest].bytes {
+				largest = zone
+			}
+		}
+		return f.flush(ctx, largest)
+	}
+	return nil
+}
+
+// flush writes the blob of a zone.
+func (f *freezer) flush(ctx context.Context, zone string) error {
+	w := f.zones[zone]
+	if w.Len() == 0 {
+		return nil
+	}
+	p := part{part: f.parts, count: int64(w.Len()), zone: zone}
+	f.parts++
+	f.held -= w.bytes
+	w.bytes = 0
+	blob := w.Flush()
+	f.index = append(f.index, p)
+	return f.s.write(ctx, func(tx *tx) error {
+		if n, err := tx.TouchFreeze(ctx, tx.now, f.id); err != nil || n != 1 {
+			return f.taken(err)
+		}
+		return tx.InsertBlob(ctx, f.id, p.part, blob)
+	})
+}
+
+// taken is the error of a freezer that was silent for so long that its blobs were collected.
+func (f *freezer) taken(err error) error {
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("freeze %s was given up: %w", f.id, schemas.ErrConflict)
+}
+
+// publish numbers the blobs, zone by zone, and gives the campaign its audience.
+func (f *freezer) publish(ctx context.Context) error {
+	slices.SortStableFunc(f.index, func(a, b part) int { return cmp.Compare(a.zone, b.zone) })
+	return f.s.write(ctx, func(tx *tx) error {
+		row, err := campaignRow(ctx, tx.Queries, f.c.Tenant, f.c.ID())
+		if err != nil {
+			return err
+		}
+		c := campaignOf(row)
+		if c.Version != f.c.Version {
+			return &VersionError{"campaign", f.c.Version, c.Version}
+		}
+		first := int64(0)
+		for i, p := range f.index {
+			if err := tx.InsertIndex(ctx, db.InsertIndexParams{
+				Freeze: f.id, Blob: int64(i), Part: p.part, FirstSeq: first, Count: p.count, Zone: p.zone,
+			}); err != nil {
+				return err
+			}
+			first += p.count
+		}
+		if n, err := tx.PublishFreeze(ctx, tx.now, f.id); err != nil || n != 1 {
+			return f.taken(err)
+		}
+		c.FreezeID, c.Total = f.id, f.total
+		return tx.save(ctx, &c, f.c.Version)
+	})
+}
+
+// dropFreeze removes a freeze that is in the state given, in pieces: no transaction of it is long. The mark comes first, so that
+// nobody publishes it, nor reads half of it.
+func (s *Store) dropFreeze(ctx context.Context, id string, state int64) error {
+	marked := false
+	if err := s.write(ctx, func(tx *tx) error {
+		n, err := tx.DropFreeze(ctx, id, state)
+		if marked = n == 1; err != nil || !marked {
+			return err
+		}
+		return tx.DropIndex(ctx, id)
+	}); err != nil || !marked {
+		return err
+	}
+	for more := true; more; {
+		err := s.write(ctx, func(tx *tx) error {
+			const atOnce = 20 // some megabytes
+			n, err := tx.DropBlobs(ctx, id, atOnce)
+			if more = n == atOnce; err != nil || more {
+				return err
+			}
+			return tx.ForgetFreeze(ctx, id)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Blobs returns the index of a frozen audience, in order of seq; none for an empty one.
+func (s *Store) Blobs(ctx context.Context, freezeID string) ([]audience.Index, error) {
+	rows, err := s.q.ListIndex(ctx, freezeID)
+	if err != nil {
+		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
+	}
+	// After the index: a freeze that is dropped meanwhile loses its mark first.
+	if n, err := s.q.FreezePublished(ctx, freezeID); err != nil {
+		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
+	} else if n == 0 {
+		return nil, notFound("audience", freezeID)
+	}
+	return all(rows, nil, func(r db.ListIndexRow) audience.Index {
+		return audience.Index{Blob: uint32(r.Blob), First: uint32(r.FirstSeq), Count: uint32(r.Count), Zone: r.Zone}
+	})
+}
+
+// Blob returns one blob of a frozen audience, as package audience reads it.
+func (s *Store) Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error) {
+	data, err := s.q.GetBlob(ctx, freezeID, int64(blob))
+	return data, found(err, "audience blob", fmt.Sprintf("%s/%d", freezeID, blob))
+}

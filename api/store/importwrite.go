@@ -1,0 +1,301 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"fanfare/api/store/db"
+	"fanfare/schemas/audience"
+	"fanfare/schemas/hours"
+)
+
+// flush writes the batch in one transaction.
+func (im *importer) flush(ctx context.Context) error {
+	began := time.Now()
+	before := im.report
+	var err error
+	for range 5 {
+		im.report = before
+		err = im.s.write(ctx, func(tx *tx) error {
+			im.report = before // Postgres may ask for the transaction again
+			if err := im.write(ctx, tx); err != nil {
+				return err
+			}
+			if time.Since(im.shown) >= showEvery {
+				return im.show(ctx, tx)
+			}
+			return nil
+		})
+		if !errors.Is(err, errRace) {
+			break
+		}
+	}
+	if err != nil {
+		im.report = before
+		return fmt.Errorf("write %d rows: %w", im.batch.size(), err)
+	}
+	im.pace(time.Since(began))
+	im.batch.entries = im.batch.entries[:0]
+	clear(im.batch.known)
+	if im.progress != nil {
+		im.progress(im.report)
+	}
+	return nil
+}
+
+// pace keeps transactions near batchTime, as fast as the database is just now.
+func (im *importer) pace(took time.Duration) {
+	if im.batch.size() < im.most/2 {
+		return // says little
+	}
+	want := float64(im.most) * float64(batchTime) / float64(max(took, time.Millisecond))
+	im.most = min(max(int(min(want, 2*float64(im.most))), leastBatch), mostBatch)
+}
+
+// errRace: somebody else wrote one of the contacts between our look and our write. Look again.
+var errRace = errors.New("contacts changed meanwhile")
+
+// existing is a contact that is there already.
+type existing struct {
+	db.Contact
+	member bool
+}
+
+// lookups, inserts and memberships are done for so many rows in one statement, and the rest for one at a time: statements of
+// few lengths stay prepared.
+const (
+	manyRows = 100
+	oneRow   = 1
+)
+
+// chunks calls fn for manyRows elements at a time, then one at a time.
+func chunks(n int, fn func(from, to int) error) error {
+	for from := 0; from < n; {
+		size := manyRows
+		if n-from < manyRows {
+			size = oneRow
+		}
+		if err := fn(from, from+size); err != nil {
+			return err
+		}
+		from += size
+	}
+	return nil
+}
+
+// repeat is n times the text, with commas between.
+func repeat(text string, n int) string { return strings.TrimSuffix(strings.Repeat(text+", ", n), ", ") }
+
+// Finds the contacts of a tenant by number, and whether they are in a list.
+func lookupQuery(n int) string {
+	return `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
+  c.version, c.created_ms, c.deleted_ms, m.contact IS NOT NULL
+FROM contacts c LEFT JOIN list_members m ON m.tenant = c.tenant AND m.list = ?2 AND m.contact = c.number
+WHERE c.tenant = ?1 AND c.phone IN (` + repeat("?", n) + ")"
+}
+
+// A number that came in between is left alone: the rows written say so.
+func insertQuery(n int) string {
+	return `INSERT INTO contacts (tenant, created_ms, updated_ms, version, deleted_ms, number, phone, first_name, last_name, email,
+  attributes, country, zone, class, valid)
+VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON CONFLICT (tenant, phone) DO NOTHING"
+}
+
+func memberQuery(n int) string {
+	return "INSERT INTO list_members (tenant, list, position, contact) VALUES " + repeat("(?1, ?2, ?, ?)", n) +
+		"\nON CONFLICT (tenant, list, contact) DO NOTHING"
+}
+
+// write brings the entries of the batch into the tables.
+func (im *importer) write(ctx context.Context, tx *tx) error {
+	r := &im.report
+	// Locks the list: its imports take turns, and it cannot be deleted under us.
+	if _, err := tx.GrowList(ctx, 0, r.Tenant, int64(r.List)); err != nil {
+		return found(err, "contact list", ListID(r.List))
+	}
+	there, err := im.lookup(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var fresh []*entry
+	var join []int64 // contacts that are to become members
+	for i := range im.batch.entries {
+		e := &im.batch.entries[i]
+		old, ok := there[e.number.E164]
+		if !ok {
+			fresh = append(fresh, e)
+			continue
+		}
+		changed, err := im.change(ctx, tx, &old, e)
+		if err != nil {
+			return err
+		}
+		if !old.member {
+			join = append(join, old.Number)
+		}
+		im.count(e, !old.member, changed)
+	}
+	first, err := im.insert(ctx, tx, fresh)
+	if err != nil {
+		return err
+	}
+	for i, e := range fresh {
+		join = append(join, first+int64(i))
+		im.count(e, true, true)
+	}
+	return im.join(ctx, tx, join)
+}
+
+// count counts an entry that was not counted as a repeat.
+func (im *importer) count(e *entry, joined, changed bool) {
+	if e.repeated {
+		return
+	}
+	switch {
+	case joined:
+		im.report.Imported++
+	case changed:
+		im.report.Updated++
+	default:
+		im.report.Unchanged++
+	}
+	if !e.number.Valid || e.number.Class == audience.FixedLine {
+		im.report.Unreachable++
+	}
+}
+
+func (im *importer) lookup(ctx context.Context, tx *tx) (map[string]existing, error) {
+	out := map[string]existing{}
+	args := make([]any, 2, 2+manyRows)
+	args[0], args[1] = im.report.Tenant, int64(im.report.List)
+	err := chunks(len(im.batch.entries), func(from, to int) error {
+		args = args[:2]
+		for i := from; i < to; i++ {
+			args = append(args, im.batch.entries[i].number.E164)
+		}
+		rows, err := tx.raw.QueryContext(ctx, lookupQuery(to-from), args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var e existing
+			if err := rows.Scan(&e.Number, &e.Phone, &e.FirstName, &e.LastName, &e.Email, &e.Attributes, &e.Country, &e.Zone, &e.Class,
+				&e.Valid, &e.Version, &e.CreatedMs, &e.DeletedMs, &e.member); err != nil {
+				return err
+			}
+			out[e.Phone] = e
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// zoneOf is where a contact lives.
+func (im *importer) zoneOf(e *entry) string {
+	if strings.Contains(e.attributes, `"`+AttributeTimezone+`"`) {
+		attributes, _ := parseAttributes(e.attributes)
+		if zone := attributes[AttributeTimezone]; zone != "" {
+			if _, err := hours.Zone(zone); err == nil {
+				return zone
+			}
+		}
+	}
+	return orElse(e.number.Zone, im.zone)
+}
+
+// change brings what a row says into a contact that is there, and reports whether that changed anything.
+func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry) (bool, error) {
+	was := entry{number: e.number, first: old.FirstName, last: old.LastName, email: old.Email, attributes: old.Attributes}
+	now := was
+	if old.DeletedMs > 0 {
+		now = *e // it was deleted: what it said is not asked for any more
+	} else if e.repeated {
+		now.fill(e)
+	} else {
+		now.first, now.last, now.email = orElse(e.first, was.first), orElse(e.last, was.last), orElse(e.email, was.email)
+		now.attributes = overlay(was.attributes, e.attributes)
+		if now.size() > audience.MaxAttributes {
+			now = was // together they are too large: what is there stands
+		}
+	}
+	zone := im.zoneOf(&now)
+	n := &e.number
+	if old.DeletedMs == 0 && now == was && zone == old.Zone && n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid {
+		return false, nil
+	}
+	rows, err := tx.UpdateContact(ctx, db.UpdateContactParams{
+		Phone: old.Phone, FirstName: now.first, LastName: now.last, Email: now.email, Attributes: now.attributes, Country: n.Country,
+		Zone: zone, Class: int64(n.Class), Valid: n.Valid, UpdatedMs: tx.now, DeletedMs: 0,
+		Tenant: im.report.Tenant, Number: old.Number, Version: old.Version,
+	})
+	if err == nil && rows != 1 {
+		err = errRace
+	}
+	return true, err
+}
+
+// insert writes new contacts; they are numbered from first on.
+func (im *importer) insert(ctx context.Context, tx *tx, fresh []*entry) (first int64, err error) {
+	if len(fresh) == 0 {
+		return 0, nil
+	}
+	next, err := tx.Counter(ctx, int64(len(fresh)), "contact")
+	if err != nil {
+		return 0, err
+	}
+	first = next - int64(len(fresh))
+	args := make([]any, 2, 2+10*manyRows)
+	args[0], args[1] = im.report.Tenant, tx.now
+	return first, chunks(len(fresh), func(from, to int) error {
+		args = args[:2]
+		for i := from; i < to; i++ {
+			e := fresh[i]
+			n := &e.number
+			args = append(args, first+int64(i), n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid)
+		}
+		return wrote(to - from)(tx.raw.ExecContext(ctx, insertQuery(to-from), args...))
+	})
+}
+
+// join puts contacts at the end of the list.
+func (im *importer) join(ctx context.Context, tx *tx, contacts []int64) error {
+	if len(contacts) == 0 {
+		return nil
+	}
+	tenant, list := im.report.Tenant, int64(im.report.List)
+	next, err := tx.GrowList(ctx, int64(len(contacts)), tenant, list)
+	if err != nil {
+		return found(err, "contact list", ListID(im.report.List))
+	}
+	position := next - int64(len(contacts))
+	args := make([]any, 2, 2+2*manyRows)
+	args[0], args[1] = tenant, list
+	err = chunks(len(contacts), func(from, to int) error {
+		args = args[:2]
+		for i := from; i < to; i++ {
+			args = append(args, position+int64(i), contacts[i])
+		}
+		return wrote(to - from)(tx.raw.ExecContext(ctx, memberQuery(to-from), args...))
+	})
+	if err != nil {
+		return err
+	}
+	return tx.ListChanged(ctx, db.ListChangedParams{Added: int64(len(contacts)), Now: tx.now, Tenant: tenant, Number: list})
+}
+
+// wrote checks that a statement wrote n rows: fewer means that somebody else was there first.
+func wrote(n int) func(interface{ RowsAffected() (int64, error) }, error) error {
+	return func(result interface{ RowsAffected() (int64, error) }, err error) error {
+		if err != nil {
+			return err
+		}
+		if got, err := result.RowsAffected(); err != nil || got != int64(n) {
+			return errors.Join(err, errRace)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,121 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"time"
+)
+
+// leader is what this process holds while it leads.
+type leader struct {
+	conn *sql.Conn // Postgres: the lock is this session's
+	file io.Closer // SQLite: the lock is this file's
+}
+
+// Lead tries to become the one process that publishes. ok is false when another one is; ask again later. The lock is the
+// session's on Postgres and the operating system's on a file beside a SQLite database: it ends with the process, however that
+// ends, and never while the process lives, however slow it is. release gives it back.
+func (s *Store) Lead(ctx context.Context) (release func(), ok bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead.conn != nil || s.lead.file != nil {
+		return nil, false, nil
+	}
+	if s.d.postgres {
+		s.lead.conn, err = s.d.tryLock(ctx, s.schema, "relay")
+	} else {
+		s.lead.file, err = lockFile(s.path + ".relay.lock")
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("take the lead: %w", err)
+	}
+	if s.lead.conn == nil && s.lead.file == nil {
+		return nil, false, nil
+	}
+	return s.release, true, nil
+}
+
+func (s *Store) release() {
+	s.mu.Lock()
+	l := s.lead
+	s.lead = leader{}
+	s.mu.Unlock()
+	if l.file != nil {
+		if err := l.file.Close(); err != nil {
+			s.log.Warn("giving back the lead failed", "error", err)
+		}
+	}
+	if l.conn != nil {
+		closeSession(l.conn)
+	}
+}
+
+// leads returns [ErrNoLead] when this process led and the session that held the lock is gone: another may lead by now.
+func (s *Store) leads(ctx context.Context) error {
+	s.mu.Lock()
+	conn := s.lead.conn
+	s.mu.Unlock()
+	if conn == nil {
+		return nil
+	}
+	if _, err := conn.ExecContext(ctx, "SELECT 1"); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoLead, err)
+	}
+	return nil
+}
+
+// lock waits for a lock of a name, of all processes on this database.
+func (d *database) lock(ctx context.Context, cfg Config, name string) (release func() error, err error) {
+	for {
+		if d.postgres {
+			conn, err := d.tryLock(ctx, cfg.Schema, name)
+			if err != nil {
+				return nil, err
+			}
+			if conn != nil {
+				return func() error { closeSession(conn); return nil }, nil
+			}
+		} else {
+			f, err := lockFile(cfg.DSN + "." + name + ".lock")
+			if err != nil {
+				return nil, err
+			}
+			if f != nil {
+				return f.Close, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lock %s: %w", name, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// tryLock takes an advisory lock on a connection of its own, nil when another session has it.
+func (d *database) tryLock(ctx context.Context, schema, name string) (*sql.Conn, error) {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "fanfare/%s/%s", schema, name)
+	conn, err := d.readers.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ok bool
+	if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(h.Sum64())).Scan(&ok); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if !ok {
+		return nil, conn.Close()
+	}
+	return conn, nil
+}
+
+// closeSession ends the session itself: its locks must not live on in the pool.
+func closeSession(conn *sql.Conn) {
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // tells the pool to throw the connection away
+}

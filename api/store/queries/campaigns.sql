@@ -1,0 +1,117 @@
+-- name: InsertCampaign :exec
+INSERT INTO campaigns (number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search,
+  tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured,
+  created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed)
+VALUES (?, ?, 1, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: GetCampaign :one
+SELECT * FROM campaigns WHERE tenant = ? AND number = ?;
+
+-- name: UpdateCampaign :execrows
+-- Every column that may ever change, under one compare-and-set.
+UPDATE campaigns SET version = version + 1, state = ?, reason = ?, test = ?, name = ?, search = ?, tags = ?, channel = ?,
+  spec = ?, legs = ?, quote_version = ?, quote_cost = ?, quote_contacts = ?, freeze_id = ?, total = ?, reserved = ?, captured = ?,
+  confirmed_by = ?, updated_ms = ?, confirmed_ms = ?, scheduled_ms = ?, started_ms = ?, completed_ms = ?, settled_ms = ?,
+  ended_ms = ?, deleted_ms = ?, removed = ?
+WHERE tenant = ? AND number = ? AND version = ?;
+
+-- name: CountActive :one
+SELECT COUNT(*) FROM campaigns
+WHERE tenant = @tenant AND NOT hidden AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1;
+
+-- name: ListCampaigns :many
+-- states and channels are bit sets, 0 for any; a tag is found between its bars; before is a number, 0 for the newest.
+SELECT * FROM campaigns
+WHERE tenant = @tenant AND NOT hidden
+  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
+  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
+  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
+  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
+  AND created_ms >= @from_ms AND created_ms < @to_ms
+  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER))
+ORDER BY number DESC LIMIT @max OFFSET @skip;
+
+-- name: ListCampaignsOldest :many
+SELECT * FROM campaigns
+WHERE tenant = @tenant AND NOT hidden
+  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
+  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
+  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
+  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
+  AND created_ms >= @from_ms AND created_ms < @to_ms
+  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER))
+ORDER BY number LIMIT @max OFFSET @skip;
+
+-- name: CountCampaigns :one
+SELECT COUNT(*) FROM campaigns
+WHERE tenant = @tenant AND NOT hidden
+  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
+  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
+  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
+  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
+  AND created_ms >= @from_ms AND created_ms < @to_ms
+  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER));
+
+-- name: InsertEvent :exec
+INSERT INTO campaign_events (tenant, campaign, version, from_state, to_state, cause, actor, by_whom, request_id, reason, time_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: ListEvents :many
+SELECT * FROM campaign_events WHERE tenant = ? AND campaign = ? ORDER BY id;
+
+-- name: GetHidden :one
+SELECT * FROM campaigns WHERE tenant = ? AND hidden_day = ?;
+
+-- name: UnpublishedCampaigns :many
+SELECT * FROM campaigns WHERE version > published_version AND tombstone = 0 ORDER BY number LIMIT ?;
+
+-- name: PublishedCampaign :exec
+UPDATE campaigns SET published_version = version WHERE tenant = ? AND number = ? AND version = ? AND tombstone = 0;
+
+-- name: RepublishCampaign :execrows
+-- What is a tombstone already is published as one again.
+UPDATE campaigns SET published_version = 0, tombstone = CASE WHEN tombstone = 2 THEN 1 ELSE tombstone END
+WHERE tenant = ? AND number = ?;
+
+-- name: DueTombstones :many
+SELECT tenant, number, version FROM campaigns
+WHERE tombstone = 1 OR (ended_ms > 0 AND ended_ms < @before AND tombstone = 0)
+ORDER BY number LIMIT @max;
+
+-- name: PublishedTombstone :exec
+UPDATE campaigns SET tombstone = 2, published_version = version WHERE tenant = ? AND number = ?;
+
+-- name: BeginKey :execrows
+INSERT INTO idempotency (tenant, route, key, body_hash, token, done, status, response, reserved, created_ms, updated_ms)
+VALUES (@tenant, @route, @key, @body_hash, 1, FALSE, 0, NULL, NULL, @now, @now)
+ON CONFLICT (tenant, route, key) DO NOTHING;
+
+-- name: GetIdempotency :one
+SELECT * FROM idempotency WHERE tenant = ? AND route = ? AND key = ?;
+
+-- name: TakeKey :execrows
+-- Takes over a key whose owner reserved nothing and was not heard of since.
+UPDATE idempotency SET token = token + 1, updated_ms = @now
+WHERE tenant = @tenant AND route = @route AND key = @key AND token = @token AND NOT done AND reserved IS NULL;
+
+-- name: RenewKey :execrows
+-- A key that is older than its time is as good as new.
+UPDATE idempotency SET token = token + 1, body_hash = @body_hash, done = FALSE, status = 0, response = NULL, reserved = NULL,
+  created_ms = @now, updated_ms = @now
+WHERE tenant = @tenant AND route = @route AND key = @key AND token = @token;
+
+-- name: ReserveKey :execrows
+UPDATE idempotency SET reserved = ?, updated_ms = ? WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
+
+-- name: FinishKey :execrows
+UPDATE idempotency SET done = TRUE, status = ?, response = ?, updated_ms = ?
+WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
+
+-- name: ForgetKey :execrows
+DELETE FROM idempotency WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
+
+-- name: DropKeys :execrows
+DELETE FROM idempotency WHERE created_ms < ?;
