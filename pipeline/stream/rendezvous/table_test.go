@@ -1,0 +1,360 @@
+package rendezvous_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"fanfare/pipeline/stream/rendezvous"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+const (
+	ada  = "+393400000001"
+	zoe  = "+393400000002"
+	life = time.Hour
+)
+
+func newTable(t testing.TB) (*rendezvous.Table, *miniredis.Miniredis) {
+	t.Helper()
+	server := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})
+	t.Cleanup(func() { _ = rdb.Close() })
+	names, err := schemas.NewNames(schemas.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := rendezvous.New(rdb, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table, server
+}
+
+func submission(n int) schemas.ID {
+	var id schemas.ID
+	id[9], id[15] = 1, byte(n)
+	return id
+}
+
+func entry(id, to string, n int) rendezvous.Entry {
+	return rendezvous.Entry{Route: "sim", ProviderID: id, To: to, Submission: submission(n), Life: life}
+}
+
+func sighting(t testing.TB, id, to string) rendezvous.Sighting {
+	t.Helper()
+	b, err := proto.Marshal(&fanfarev1.Receipt{Route: "sim", ProviderId: id, To: to, Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rendezvous.Sighting{Route: "sim", IDs: rendezvous.Spellings(id, nil, to != ""), To: to, Receipt: b, Life: life}
+}
+
+func find(t testing.TB, table *rendezvous.Table, s ...rendezvous.Sighting) []schemas.ID {
+	t.Helper()
+	ids, err := table.Find(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+// put puts entries and returns the provider ids of the receipts that were parked for each.
+func put(t testing.TB, table *rendezvous.Table, entries ...rendezvous.Entry) [][]string {
+	t.Helper()
+	parked, err := table.Put(t.Context(), entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make([][]string, len(entries))
+	for i, rs := range parked {
+		for _, r := range rs {
+			if string(r.GetSubmissionId()) != string(entries[i].Submission[:]) {
+				t.Errorf("parked receipt has submission %x, want %x", r.GetSubmissionId(), entries[i].Submission)
+			}
+			out[i] = append(out[i], r.GetProviderId())
+		}
+	}
+	return out
+}
+
+func TestPutThenFind(t *testing.T) {
+	table, _ := newTable(t)
+	if got := put(t, table, entry("A1-x", ada, 1)); got[0] != nil {
+		t.Errorf("got parked %v, want none", got)
+	}
+	put(t, table, entry("A1-x", ada, 1)) // again: the same
+	for _, tc := range []struct {
+		name, id, to string
+		want         schemas.ID
+	}{
+		{"by id and number", "A1-x", ada, submission(1)},
+		{"by id alone", "A1-x", "", submission(1)},
+		{"another's number", "A1-x", zoe, schemas.ID{}},
+		{"another id", "a1-x", ada, schemas.ID{}},
+	} {
+		if got := find(t, table, sighting(t, tc.id, tc.to))[0]; got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestEarlyReceipt: a receipt that overtakes the answer to the hand-over waits, and is given out until it is cleared.
+func TestEarlyReceipt(t *testing.T) {
+	table, server := newTable(t)
+	early := sighting(t, "7x", ada)
+	for range 2 { // delivered twice: parked once
+		if got := find(t, table, early)[0]; !got.IsZero() {
+			t.Fatalf("got %v, want none yet", got)
+		}
+	}
+	find(t, table, sighting(t, "7x", ""))
+	want := [][]string{{"7x", "7x"}}
+	for range 2 { // a sender that ended before it had published leaves them to the next
+		if d := cmp.Diff(want, put(t, table, entry("7x", ada, 1))); d != "" {
+			t.Fatalf("parked (-want +got):\n%s", d)
+		}
+	}
+	if err := table.Clear(t.Context(), []rendezvous.Entry{entry("7x", ada, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := put(t, table, entry("7x", ada, 1)); got[0] != nil {
+		t.Errorf("after clear: got parked %v, want none", got)
+	}
+	if got := find(t, table, early)[0]; got != submission(1) {
+		t.Errorf("got %v, want the submission", got)
+	}
+	server.FastForward(life + time.Second)
+	if keys := server.Keys(); len(keys) != 0 {
+		t.Errorf("after its life: got keys %v", keys)
+	}
+}
+
+// TestOneIDForMany: connections of a carrier count for themselves, so one id is given to several messages (4 binds: 50,000
+// submits, 12,500 ids). The number keeps them apart; without one a receipt waits rather than be taken for another's.
+func TestOneIDForMany(t *testing.T) {
+	table, _ := newTable(t)
+	find(t, table, sighting(t, "1", ada), sighting(t, "1", zoe))
+	if d := cmp.Diff([][]string{{"1"}}, put(t, table, entry("1", ada, 1))); d != "" {
+		t.Errorf("parked for the first (-want +got):\n%s", d)
+	}
+	if err := table.Clear(t.Context(), []rendezvous.Entry{entry("1", ada, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([][]string{{"1"}}, put(t, table, entry("1", zoe, 2))); d != "" {
+		t.Errorf("parked for the second, after the first was cleared (-want +got):\n%s", d)
+	}
+	got := find(t, table, sighting(t, "1", zoe), sighting(t, "1", ada), sighting(t, "1", ""))
+	if d := cmp.Diff([]schemas.ID{submission(2), submission(1), {}}, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestSpellings: what carriers write in the answer and in the receipt of one message (channels: hexadecimal against decimal,
+// leading zeros, case).
+func TestSpellings(t *testing.T) {
+	for _, tc := range []struct {
+		answer, receipt string
+		want            bool
+	}{
+		{"1a", "26", true}, {"26", "1a", true}, {"0000001A", "26", true}, {"000026", "1a", true},
+		{"0000000015", "00000f", true}, {"00000f", "15", true}, {"007", "7", true}, {"000", "0", true},
+		{"ABC", "abc", true}, {"abc-1", "ABC-1", false}, {"26", "27", false},
+		{"5f3c2f1e-8d1b-4c4e-9d0e-2f6f0a9b8c7d", "5f3c2f1e-8d1b-4c4e-9d0e-2f6f0a9b8c7d", true},
+	} {
+		for _, early := range []bool{false, true} {
+			table, _ := newTable(t)
+			found := false
+			if early {
+				find(t, table, sighting(t, tc.receipt, ada))
+				found = len(put(t, table, entry(tc.answer, ada, 1))[0]) == 1
+			} else {
+				put(t, table, entry(tc.answer, ada, 1))
+				found = find(t, table, sighting(t, tc.receipt, ada))[0] == submission(1)
+			}
+			if found != tc.want {
+				t.Errorf("answer %s, receipt %s, early %v: got found %v, want %v", tc.answer, tc.receipt, early, found, tc.want)
+			}
+		}
+	}
+	if got := rendezvous.Spellings("26", []string{"0x1A"}, false); !cmp.Equal(got, []string{"26", "0x1A"}) {
+		t.Errorf("without guessing: got %v", got)
+	}
+	// The carrier's own spelling wins over a guess.
+	table, _ := newTable(t)
+	put(t, table, entry("26", ada, 1), entry("1a", ada, 2))
+	if got := find(t, table, sighting(t, "26", ada))[0]; got != submission(1) {
+		t.Errorf("got %v, want that of the id as it came", got)
+	}
+}
+
+// TestNeverBothMissed: put and find at the same instant: one of them finds the other, always.
+func TestNeverBothMissed(t *testing.T) {
+	table, _ := newTable(t)
+	for i := range 300 {
+		id := fmt.Sprint(1000 + i)
+		var wg sync.WaitGroup
+		var found, parked bool
+		wg.Go(func() { found = !find(t, table, sighting(t, id, ada))[0].IsZero() })
+		wg.Go(func() { parked = len(put(t, table, entry(fmt.Sprintf("%x", 1000+i), ada, 1))[0]) > 0 })
+		wg.Wait()
+		if !found && !parked {
+			t.Fatalf("round %d: the receipt is parked and nobody will look", i)
+		}
+	}
+}
+
+// TestForget: an entry goes when its submission is done, but not when another message has its id by then.
+func TestForget(t *testing.T) {
+	table, _ := newTable(t)
+	put(t, table, entry("1", ada, 1), entry("2", ada, 2))
+	put(t, table, entry("2", ada, 3))
+	if err := table.Forget(t.Context(), []rendezvous.Entry{entry("1", ada, 1), entry("2", ada, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]schemas.ID{{}, submission(3)}, find(t, table, sighting(t, "1", ada), sighting(t, "2", ada))); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestParts: what is known of a long message does not depend on the order or the number of its receipts.
+func TestParts(t *testing.T) {
+	table, server := newTable(t)
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		var parts []rendezvous.Part
+		best := map[uint32]schemas.PartState{}
+		for range rapid.IntRange(1, 12).Draw(rt, "receipts") {
+			p := rendezvous.Part{
+				Tenant: "tn_a", Submission: submission(n), Part: rapid.Uint32Range(1, 4).Draw(rt, "part"),
+				State: schemas.PartState(rapid.IntRange(1, 3).Draw(rt, "state")), Life: life,
+			}
+			best[p.Part] = max(best[p.Part], p.State)
+			parts = append(parts, p)
+		}
+		var want rendezvous.Parts
+		for _, s := range best {
+			switch s {
+			case schemas.PartNegative:
+				want.Negative++
+			case schemas.PartRead:
+				want.Read++
+				fallthrough
+			default:
+				want.Positive++
+			}
+		}
+		server.FlushAll()
+		for range 2 {
+			parts = rapid.Permutation(parts).Draw(rt, "order")
+			got, err := table.Join(t.Context(), parts)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if d := cmp.Diff(want, got[len(got)-1]); d != "" {
+				rt.Fatalf("(-want +got):\n%s", d)
+			}
+		}
+	})
+}
+
+// TestRedisAway: nothing passes for an answer.
+func TestRedisAway(t *testing.T) {
+	table, server := newTable(t)
+	put(t, table, entry("1", ada, 1))
+	server.SetError("LOADING")
+	for name, do := range map[string]func(context.Context) error{
+		"put": func(ctx context.Context) error {
+			_, err := table.Put(ctx, []rendezvous.Entry{entry("1", ada, 1)})
+			return err
+		},
+		"find": func(ctx context.Context) error {
+			_, err := table.Find(ctx, []rendezvous.Sighting{sighting(t, "1", ada)})
+			return err
+		},
+		"join": func(ctx context.Context) error {
+			_, err := table.Join(ctx, []rendezvous.Part{{Part: 1, State: 1}})
+			return err
+		},
+		"clear": func(ctx context.Context) error { return table.Clear(ctx, []rendezvous.Entry{entry("1", ada, 1)}) },
+		"ready": func(ctx context.Context) error { _, err := table.Ready(ctx); return err },
+		"lock":  func(ctx context.Context) error { _, err := table.Lock(ctx, "me", life); return err },
+	} {
+		if err := do(t.Context()); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+	server.SetError("")
+	if _, err := redis.NewClient(&redis.Options{Addr: server.Addr()}).ScriptFlush(t.Context()).Result(); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(t, table, sighting(t, "1", ada))[0]; got != submission(1) { // a Redis that was restarted has no scripts
+		t.Errorf("after the scripts were lost: got %v, want the submission", got)
+	}
+}
+
+func TestReadyAndLock(t *testing.T) {
+	table, server := newTable(t)
+	ready := func() bool {
+		ok, err := table.Ready(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	lock := func(who string) bool {
+		ok, err := table.Lock(t.Context(), who, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if ready() {
+		t.Error("an empty Redis is ready")
+	}
+	if !lock("a") || lock("b") || !lock("a") {
+		t.Error("the lock is not a's alone, or a cannot keep it")
+	}
+	server.FastForward(2 * time.Minute)
+	if !lock("b") {
+		t.Error("b does not get what a has let lapse")
+	}
+	if err := table.Filled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !ready() || !lock("c") {
+		t.Error("after it was filled: want it ready and the lock free")
+	}
+	server.FlushAll()
+	if ready() {
+		t.Error("a Redis that lost everything is ready")
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	table, _ := newTable(b)
+	var s []rendezvous.Sighting
+	var e []rendezvous.Entry
+	for i := range 500 {
+		id := fmt.Sprint(100000 + i)
+		e = append(e, entry(id, ada, i))
+		s = append(s, sighting(b, id, ada))
+	}
+	put(b, table, e...)
+	n := 0
+	for b.Loop() {
+		find(b, table, s...)
+		n += len(s)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "receipts/s")
+}
