@@ -7,8 +7,6 @@ import (
 
 	"fanfare/sinks/carrier"
 	"fanfare/sinks/carrier/carriertest"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // peerProfile is a profile that does what the suite asks for.
@@ -91,21 +89,5 @@ func TestClient(t *testing.T) {
 				})
 			})
 		})
-	}
-}
-
-func TestNoTwoMagicNumbersAreOne(t *testing.T) {
-	seen := map[uint8]bool{}
-	for _, m := range Magic {
-		if seen[m.NN] {
-			t.Errorf("%s is in the table twice", m.Number())
-		}
-		seen[m.NN] = true
-		if got := magic(m.Number()); got == nil || got.NN != m.NN {
-			t.Errorf("%s: the table does not find it", m.Number())
-		}
-		if m.Kind == fanfarev1.Kind_KIND_UNSPECIFIED {
-			t.Errorf("%s: it does not say where its recipient ends", m.Number())
-		}
 	}
 }

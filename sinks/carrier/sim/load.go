@@ -15,13 +15,8 @@ import (
 // load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It reads a line at a time
 // and holds back while as many receipts wait as may wait, so that neither a long file nor an absent consumer fills the memory.
 func (c *Carrier) load(ctx context.Context) error {
-	c.mu.Lock()
-	loaded, from, end := c.loaded, c.readFrom, int64(0)
-	if c.journal != nil {
-		end = c.journal.size // what is appended from here on is not of an earlier run
-	}
-	c.mu.Unlock()
-	if loaded {
+	from, end := c.readFrom, c.readTo
+	if from >= end {
 		return nil
 	}
 	file, err := os.Open(c.cfg.Truth)

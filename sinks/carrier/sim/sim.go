@@ -58,7 +58,8 @@ type Carrier struct {
 	log      *slog.Logger
 	journal  *journal // nil: no truth is kept
 	backlog  ackedSet // acknowledged before the start, until the truth file is read again
-	readFrom int64    // where reading the truth file again begins
+	readFrom int64    // where reading the truth file again begins,
+	readTo   int64    // and ends: what stands behind it is of this run
 	wake     chan struct{}
 	done     chan struct{} // closed by Close
 	work     sync.Pool
@@ -173,9 +174,9 @@ func Open(cfg Config) (*Carrier, error) {
 			return nil, err
 		}
 		c.refs += uint64(c.journal.size)
-		c.mark = c.readFrom
+		c.mark, c.readTo = c.readFrom, c.journal.size
 		c.counts.first = c.readFrom / segment
-		c.loaded, c.loadedTo = c.readFrom >= c.journal.size, c.readFrom
+		c.loaded, c.loadedTo = c.readFrom >= c.readTo, c.readFrom
 	}
 	return c, nil
 }

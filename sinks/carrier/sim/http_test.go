@@ -1,0 +1,442 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fanfare/sinks/carrier"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// serve serves c until the test ends, or stop is called.
+func serve(t testing.TB, c *Carrier) (url string, stop func()) {
+	t.Helper()
+	srv := httptest.NewServer(NewHandler(c))
+	stop = func() {
+		_ = c.Close() // ends what is held open
+		srv.CloseClientConnections()
+		srv.Close()
+	}
+	t.Cleanup(stop)
+	return srv.URL, stop
+}
+
+func dial(t testing.TB, url string, opts Options) *Client {
+	t.Helper()
+	n, err := Dial(t.Context(), url, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = n.Drain(ctx)
+	})
+	return n
+}
+
+// TestShared: four processes submit to one carrier and share its receipts; each receipt reaches one of them.
+func TestShared(t *testing.T) {
+	path := truthPath(t)
+	profile := Chaos()
+	profile.Answer = Lognormal{5 * time.Millisecond, 50 * time.Millisecond} // never as long as the client waits
+	profile.Receipt, profile.OfflineMean, profile.ReorderedBy = Lognormal{20 * time.Millisecond, 200 * time.Millisecond}, 100*time.Millisecond, 50*time.Millisecond
+	c := start(t, Config{Profile: profile, Seed: 5, Truth: path})
+	url, _ := serve(t, c)
+	all := newLog()
+	var wg sync.WaitGroup
+	const each = 1500
+	for p := range 4 {
+		n := dial(t, url, Options{AnswerTimeout: time.Second})
+		all.listen(t, n)
+		wg.Go(func() {
+			for batch := range slices.Chunk(messages(t, p*each, each, 1), 70) {
+				all.send(t, n, batch)
+			}
+		})
+	}
+	wg.Wait()
+	until(t, "every answer", func() bool { return all.answered() == 4*each })
+	until(t, "every receipt", func() bool { s := c.Stats(); return s.Owed == 0 })
+
+	truth := readTruth(t, path)
+	if len(truth.Entries) != 4*each {
+		t.Fatalf("got %d lines, want %d", len(truth.Entries), 4*each)
+	}
+	receipts := all.byKey()
+	owed, unanswered := 0, 0
+	for i, e := range truth.Entries {
+		owed += len(e.Receipts)
+		if got := len(receipts[e.Submission]); got != len(e.Receipts) {
+			t.Fatalf("line %d: got %d receipts, want %d", i, got, len(e.Receipts))
+		}
+		want := map[string]carrier.Outcome{Accepted: carrier.Accepted, Refused: carrier.Rejected, Throttled: carrier.Throttled, Busy: carrier.Retryable}[e.Outcome]
+		if e.Unanswered {
+			want = carrier.Unknown
+			unanswered++
+		}
+		a := all.answers[e.Submission][0]
+		if a.Outcome != want || a.Sub != e.Code || want == carrier.Accepted && a.Ref != e.Ref {
+			t.Fatalf("line %d: got %+v, want %v with code %v and ref %s", i, a, want, e.Code, e.Ref)
+		}
+	}
+	if owed == 0 || unanswered == 0 || len(all.receipts) != owed {
+		t.Errorf("got %d receipts, want %d; %d unanswered", len(all.receipts), owed, unanswered)
+	}
+}
+
+// TestLeaseRunsOut: what a consumer took and did not acknowledge before it died goes to another.
+func TestLeaseRunsOut(t *testing.T) {
+	c := start(t, Config{Lease: 150 * time.Millisecond})
+	url, _ := serve(t, c)
+	l := newLog()
+	n := dial(t, url, Options{})
+	l.send(t, n, messages(t, 0, 30, 1))
+	until(t, "the answers", func() bool { return l.answered() == 30 })
+	_, list, err := n.poll(t.Context(), 0, false, 20) // and is killed
+	if err != nil || len(list) != 20 {
+		t.Fatalf("got %d receipts (error %v), want 20", len(list), err)
+	}
+	began := time.Now()
+	l.listen(t, dial(t, url, Options{}))
+	until(t, "all thirty", func() bool { return l.received() == 30 })
+	if took := time.Since(began); took < 50*time.Millisecond {
+		t.Errorf("the lease was given to another after %v, want it kept for 150 ms", took)
+	}
+	if got := len(l.byKey()); got != 30 {
+		t.Errorf("got receipts of %d submissions, want 30", got)
+	}
+}
+
+// TestAccounts: receipts go to the account that submitted.
+func TestAccounts(t *testing.T) {
+	c := start(t, Config{})
+	url, _ := serve(t, c)
+	for _, account := range []string{"sim", "italy", "spain & portugal"} {
+		n, l := dial(t, url, Options{Account: account}), newLog()
+		l.listen(t, n)
+		l.send(t, n, messages(t, len(account)*10, 10, 1))
+		until(t, "its receipts", func() bool { return l.received() == 10 })
+		for _, r := range l.receipts {
+			if r.Account != account {
+				t.Fatalf("got a receipt of account %q, want %q", r.Account, account)
+			}
+		}
+	}
+}
+
+// TestCarrierComesBack: the carrier is stopped and started on the same address and files while a client is connected.
+func TestCarrierComesBack(t *testing.T) {
+	path := truthPath(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	boot := func() (down func()) {
+		c, stop := startStop(t, Config{Truth: path, Profile: Profile{Receipt: Lognormal{P50: 300 * time.Millisecond}}})
+		srv := &http.Server{Handler: NewHandler(c)}
+		go srv.Serve(listener)
+		return func() { stop(); srv.Close() }
+	}
+	down := boot()
+	n, l := dial(t, "http://"+address, Options{}), newLog()
+	l.listen(t, n)
+	l.send(t, n, messages(t, 0, 50, 1))
+	until(t, "fifty answers", func() bool { return l.answered() == 50 })
+	down()
+
+	// Away: nothing is written, and it is said so.
+	away := newLog()
+	away.send(t, n, messages(t, 100, 5, 1))
+	until(t, "five answers", func() bool { return away.answered() == 5 })
+	for _, a := range away.answers {
+		if a[0].Outcome != carrier.Retryable {
+			t.Errorf("carrier away: got %v, want retryable", a[0].Outcome)
+		}
+	}
+	if h := n.Health(); h.LastError == nil || !h.Ready {
+		t.Errorf("carrier away: got %+v, want ready to try, and the error", h)
+	}
+
+	if listener, err = net.Listen("tcp", address); err != nil {
+		t.Skipf("the port was taken meanwhile: %v", err)
+	}
+	defer boot()()
+	until(t, "the receipts owed from before", func() bool { return l.received() == 50 })
+	l.send(t, n, messages(t, 200, 5, 1))
+	until(t, "answers again", func() bool { return l.answered() == 55 })
+	until(t, "receipts again", func() bool { return l.received() == 55 })
+	if h := n.Health(); h.LastError != nil {
+		t.Errorf("carrier back: got error %v, want none", h.LastError)
+	}
+}
+
+// TestDiesInTheMiddle: the server dies when it has taken a batch and answered half of it: the other half is Unknown.
+func TestDiesInTheMiddle(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/caps" {
+			io.WriteString(w, "{}")
+			return
+		}
+		batch, index, err := readBatch(r.Body)
+		if err != nil {
+			t.Errorf("read batch: %v", err)
+		}
+		for i := range batch[:len(batch)/2] {
+			w.Write(appendFrame(nil, func(b []byte) []byte {
+				return appendResult(b, index[i], &carrier.Result{Outcome: carrier.Accepted, Ref: "1"})
+			}))
+		}
+		http.NewResponseController(w).Flush()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Errorf("hijack: %v", err)
+			return
+		}
+		conn.Close()
+	}))
+	defer srv.Close()
+	n, l := dial(t, srv.URL, Options{}), newLog()
+	batch := messages(t, 0, 10, 1)
+	l.send(t, n, batch)
+	until(t, "ten answers", func() bool { return l.answered() == 10 })
+	for i, o := range batch {
+		want := carrier.Accepted
+		if i >= 5 {
+			want = carrier.Unknown
+		}
+		if got := l.answers[o.Key][0].Outcome; got != want {
+			t.Errorf("message %d: got %v, want %v", i, got, want)
+		}
+	}
+}
+
+// TestStrangeServers: answers that make no sense are never taken for accepted, nor for certainly not taken.
+func TestStrangeServers(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		want   carrier.Outcome
+	}{
+		"nothing":                {200, "", carrier.Unknown},
+		"an end without answers": {200, "\x00", carrier.Unknown},
+		"a web page":             {200, "<html>hello</html>", carrier.Unknown},
+		"an index out of range": {200, string(appendFrame(nil, func(b []byte) []byte {
+			return appendResult(b, 77, &carrier.Result{Outcome: carrier.Accepted, Ref: "x"})
+		})), carrier.Unknown},
+		"500":          {500, "broken", carrier.Unknown},
+		"a redirect":   {302, "", carrier.Unknown},
+		"400":          {400, "what?", carrier.Rejected},
+		"a huge frame": {200, "\xff\xff\xff\xff\x7f", carrier.Unknown},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/caps" {
+				io.WriteString(w, "{}")
+				return
+			}
+			io.Copy(io.Discard, r.Body)
+			w.WriteHeader(c.status)
+			io.WriteString(w, c.body)
+		}))
+		n, l := dial(t, srv.URL, Options{}), newLog()
+		l.send(t, n, messages(t, 0, 2, 1))
+		until(t, "two answers", func() bool { return l.answered() == 2 })
+		for _, a := range l.answers {
+			if a[0].Outcome != c.want {
+				t.Errorf("%s: got %v, want %v", name, a[0].Outcome, c.want)
+			}
+		}
+		srv.Close()
+	}
+}
+
+func TestDialSaysWhatIsWrong(t *testing.T) {
+	notOurs := httptest.NewServer(http.NotFoundHandler())
+	defer notOurs.Close()
+	for url, want := range map[string]string{
+		"127.0.0.1:9999":     "want a URL",
+		"ftp://127.0.0.1":    "want a URL",
+		"http://":            "want a URL",
+		"http://127.0.0.1:1": "connection refused",
+		notOurs.URL:          "404",
+	} {
+		_, err := Dial(t.Context(), url, Options{})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), url) {
+			t.Errorf("%s: got error %v, want one with the URL and %q", url, err, want)
+		}
+	}
+}
+
+// TestBadRequests: what is not a whole batch leaves nothing behind.
+func TestBadRequests(t *testing.T) {
+	path := truthPath(t)
+	c := start(t, Config{Truth: path})
+	url, _ := serve(t, c)
+	batch := messages(t, 0, 2, 1)
+	var whole []byte
+	for i := range batch {
+		whole = appendFrame(whole, func(b []byte) []byte { return appendOutbound(b, i, &batch[i]) })
+	}
+	whole = append(whole, 0)
+	post := func(path string, body []byte) int {
+		t.Helper()
+		resp, err := http.Post(url+path, "application/octet-stream", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	for cut := range whole {
+		if got := post("/v1/submit", whole[:cut]); got != http.StatusBadRequest {
+			t.Errorf("cut after %d of %d bytes: got %d, want 400", cut, len(whole), got)
+		}
+	}
+	var many []byte
+	for i := range messages(t, 0, MaxBatch+1, 1) {
+		many = appendFrame(many, func(b []byte) []byte { return appendOutbound(b, i, &batch[0]) })
+	}
+	for name, body := range map[string][]byte{
+		"something behind the end": append(bytes.Clone(whole), 1),
+		"too many":                 append(many, 0),
+		"too large a frame":        {0xff, 0xff, 0xff, 0x7f, 0},
+		"a frame of nonsense":      {3, 1, 2, 3, 0},
+	} {
+		if got := post("/v1/submit", body); got != http.StatusBadRequest {
+			t.Errorf("%s: got %d, want 400", name, got)
+		}
+	}
+	for _, q := range []string{"?max=x", "?wait_ms=-1", "?lease=abc"} {
+		if got := post("/v1/receipts"+q, nil); got != http.StatusBadRequest {
+			t.Errorf("%s: got %d, want 400", q, got)
+		}
+	}
+	if got := post("/v1/receipts?lease=7&ok=true&max=0", nil); got != http.StatusNoContent {
+		t.Errorf("a lease that nobody has: got %d, want 204", got)
+	}
+	if n := len(readTruth(t, path).Entries); n != 0 {
+		t.Errorf("got %d submissions, want none", n)
+	}
+	if got := post("/v1/submit", whole); got != http.StatusOK || len(readTruth(t, path).Entries) != 2 {
+		t.Errorf("the whole: got %d and %d submissions, want 200 and 2", got, len(readTruth(t, path).Entries))
+	}
+}
+
+// TestCloseEndsWaiting: what is held open ends when the carrier is closed.
+func TestCloseEndsWaiting(t *testing.T) {
+	c := start(t, Config{Profile: Profile{Silent: 1}})
+	srv := httptest.NewServer(NewHandler(c))
+	n, l := dial(t, srv.URL, Options{}), newLog()
+	l.send(t, n, messages(t, 0, 1, 1))
+	until(t, "the message to be taken", func() bool { return c.Stats().Submissions[Accepted] == 1 })
+	began := time.Now()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "its answer", func() bool { return l.answered() == 1 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	srv.Close()
+	for _, a := range l.answers {
+		if a[0].Outcome != carrier.Unknown {
+			t.Errorf("got %v, want unknown", a[0].Outcome)
+		}
+	}
+}
+
+// TestTooLong: a message that no frame holds is refused, and the rest of its batch goes.
+func TestTooLong(t *testing.T) {
+	c := start(t, Config{})
+	url, _ := serve(t, c)
+	n, l := dial(t, url, Options{}), newLog()
+	batch := messages(t, 0, 3, 1)
+	batch[1].Body = carrier.Body{Rich: &carrier.Rich{JSON: bytes.Repeat([]byte("x"), 3<<20)}}
+	l.send(t, n, batch)
+	until(t, "three answers", func() bool { return l.answered() == 3 })
+	for i, want := range []carrier.Outcome{carrier.Accepted, carrier.Rejected, carrier.Accepted} {
+		if got := l.answers[batch[i].Key][0].Outcome; got != want {
+			t.Errorf("message %d: got %v, want %v", i, got, want)
+		}
+	}
+}
+
+// wireSamples are messages of every kind of body.
+func wireSamples() []carrier.Outbound {
+	key := carrier.Key{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	at := time.UnixMilli(1_800_000_000_123)
+	return []carrier.Outbound{
+		{Key: key, Channel: fanfarev1.Channel_CHANNEL_SMS, To: "+393470000001", From: "FANFARE", NotAfter: at, Body: carrier.Body{Text: carrier.Text{Body: "Ciao 😀", Encoding: fanfarev1.Encoding_ENCODING_UCS2, Segments: 2}}},
+		{Key: key, Channel: fanfarev1.Channel_CHANNEL_WHATSAPP, Body: carrier.Body{Template: &carrier.Template{Name: "a", Language: "it", Params: []string{"1", ""}}}},
+		{Key: key, Channel: fanfarev1.Channel_CHANNEL_RCS, Body: carrier.Body{Rich: &carrier.Rich{JSON: []byte(`{"a":1}`)}}},
+		{Key: key, Channel: fanfarev1.Channel_CHANNEL_VOICE, Body: carrier.Body{Call: &carrier.Call{Queue: "q", MachineAction: "hangup", Media: "m"}}},
+	}
+}
+
+func TestWire(t *testing.T) {
+	for i, want := range wireSamples() {
+		n, got, err := parseOutbound(appendOutbound(nil, i, &want))
+		if err != nil || n != i {
+			t.Fatalf("message %d: got number %d, error %v", i, n, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("message %d (-want +got):\n%s", i, diff)
+		}
+	}
+	result := carrier.Result{Outcome: carrier.Throttled, Ref: "r", Code: "88", Sub: fanfarev1.Code_CODE_THROTTLED, RetryAfter: 1500 * time.Millisecond, Parts: 3}
+	if n, got, err := parseResult(appendResult(nil, 7, &result)); err != nil || n != 7 || got != result {
+		t.Errorf("result: got %+v, number %d, error %v, want %+v", got, n, err, result)
+	}
+	cost := carrier.Receipt{
+		Ref: "FF", AltRefs: []string{"255", "0255"}, Key: wireSamples()[0].Key, To: "+39347", Status: failed, Code: "001",
+		Sub: fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, At: time.UnixMilli(1_800_000_000_123), Part: 1, Parts: 2, Raw: []byte("raw"),
+	}
+	got, err := parseReceipt(appendReceipt(nil, &cost))
+	if diff := cmp.Diff(cost, got); err != nil || diff != "" {
+		t.Errorf("receipt: error %v (-want +got):\n%s", err, diff)
+	}
+}
+
+// FuzzWire: no bytes make the parsers fail otherwise than by saying so, and what they understand they write again so that it says the same.
+func FuzzWire(f *testing.F) {
+	for i, o := range wireSamples() {
+		f.Add(appendOutbound(nil, i, &o))
+	}
+	f.Add(appendResult(nil, 1, &carrier.Result{Outcome: carrier.Accepted, Ref: "r"}))
+	f.Add(appendReceipt(nil, &carrier.Receipt{Ref: "r", AltRefs: []string{"s"}, Raw: []byte("x")}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if i, o, err := parseOutbound(b); err == nil {
+			i2, o2, err := parseOutbound(appendOutbound(nil, i, &o))
+			if err != nil || i2 != i || !cmp.Equal(o, o2) {
+				t.Errorf("message: %v\n%s", err, cmp.Diff(o, o2))
+			}
+		} else if !errors.Is(err, errFrame) {
+			t.Errorf("message: got error %v, want errFrame", err)
+		}
+		if i, r, err := parseResult(b); err == nil {
+			if i2, r2, err := parseResult(appendResult(nil, i, &r)); err != nil || i2 != i || r2 != r {
+				t.Errorf("result: %v, got %+v, want %+v", err, r2, r)
+			}
+		}
+		if r, err := parseReceipt(b); err == nil {
+			if r2, err := parseReceipt(appendReceipt(nil, &r)); err != nil || !cmp.Equal(r, r2) {
+				t.Errorf("receipt: %v\n%s", err, cmp.Diff(r, r2))
+			}
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package sim
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// TestMagicNumbersAreMobile: they pass an import and every other check on the way to the carrier.
+func TestMagicNumbersAreMobile(t *testing.T) {
+	seen := map[uint8]bool{}
+	for _, m := range Magic {
+		n, err := phonenumbers.Parse(m.Number(), "")
+		if err != nil {
+			t.Errorf("%s: %v", m.Number(), err)
+			continue
+		}
+		if !phonenumbers.IsValidNumber(n) || phonenumbers.GetNumberType(n) != phonenumbers.MOBILE || phonenumbers.Format(n, phonenumbers.E164) != m.Number() {
+			t.Errorf("%s is no valid mobile number in E.164", m.Number())
+		}
+		if seen[m.NN] {
+			t.Errorf("%s is in the table twice", m.Number())
+		}
+		seen[m.NN] = true
+		if got := magic(m.Number()); got == nil || got.NN != m.NN {
+			t.Errorf("%s: the table does not find it", m.Number())
+		}
+		if m.Kind == fanfarev1.Kind_KIND_UNSPECIFIED || m.Does == "" {
+			t.Errorf("%s: it does not say what happens to it", m.Number())
+		}
+	}
+	for _, to := range []string{"+393990000099", "+3939900000", "+393990000100", "+3939900000999", "+39399000001x", "+393470000010", ""} {
+		if m := magic(to); m != nil {
+			t.Errorf("%q is magic %d, want none", to, m.NN)
+		}
+	}
+}
+
+// TestMagic plays a campaign of three hand-overs against each magic number, under a carrier on a good day and on its worst, and
+// looks where the recipient ends.
+func TestMagic(t *testing.T) {
+	for _, profile := range []Profile{Default(), Chaos()} {
+		profile.Disconnect = 0 // would be the batch's fate, not the number's
+		for _, m := range Magic {
+			t.Run(profile.Name+"/"+m.Number(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					path := truthPath(t)
+					c, stop := startStop(t, Config{Profile: profile, Seed: 7, Truth: path})
+					defer stop()
+					state := playCampaign(t, c, m.Number(), 3)
+					if state.Kind() != m.Kind || m.Code != 0 && state.Code() != m.Code {
+						t.Errorf("got %v %v, want %v %v", state.Kind(), state.Code(), m.Kind, m.Code)
+					}
+					truth := readTruth(t, path)
+					if got := truth.Entries[0]; got.Outcome != m.Outcome {
+						t.Errorf("got outcome %s, want %s", got.Outcome, m.Outcome)
+					}
+					if d := truth.Doubles(); len(d) != 0 {
+						t.Errorf("got %d doubles", len(d))
+					}
+				})
+			})
+		}
+	}
+}
+
+// playCampaign hands a message over until it needs no other try, as a sender, tracker and scheduler would, and returns the recipient's state in the end.
+func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Precedence {
+	l := newLog()
+	n := c.Connector(Options{})
+	defer l.listen(t, n)()
+	var state schemas.Precedence
+	for try := 1; try <= handovers; try++ {
+		batch := messages(t, 1, 1, uint8(try))
+		batch[0].To = to
+		key := batch[0].Key
+		l.send(t, n, batch)
+		pass(time.Minute) // everything that will come has come
+
+		kind, code := fanfarev1.Kind_KIND_AMBIGUOUS, fanfarev1.Code_CODE_TIMEOUT
+		again := false
+		if len(l.answers[key]) != 1 {
+			t.Fatalf("try %d: got %d answers, want 1", try, len(l.answers[key]))
+		}
+		switch r := l.answers[key][0]; r.Outcome {
+		case carrier.Accepted:
+			kind, code = fanfarev1.Kind_KIND_SENT, 0
+		case carrier.Rejected:
+			kind, code = fanfarev1.Kind_KIND_NOT_SENT, r.Sub
+		case carrier.Throttled, carrier.Retryable, carrier.Unsupported:
+			kind, code, again = fanfarev1.Kind_KIND_RETURNED, r.Sub, true
+		default:
+		}
+		state = schemas.Join(state, schemas.PrecedenceOf(kind, uint32(try), code))
+		for _, r := range l.byKey()[key] {
+			var kind fanfarev1.Kind
+			switch r.Status {
+			case delivered:
+				kind = fanfarev1.Kind_KIND_DELIVERED
+			case read:
+				kind = fanfarev1.Kind_KIND_READ
+			case buffered:
+				kind = fanfarev1.Kind_KIND_BUFFERED
+			case failed:
+				kind = fanfarev1.Kind_KIND_BOUNCED
+				if info, _ := schemas.LookupCode(r.Sub); info.Retry == schemas.RetryNo || try == handovers {
+					kind = fanfarev1.Kind_KIND_UNDELIVERED
+				}
+			default:
+				continue
+			}
+			state = schemas.Join(state, schemas.PrecedenceOf(kind, uint32(try), r.Sub))
+			again = again || kind == fanfarev1.Kind_KIND_BOUNCED
+		}
+		if !again || state.Class() >= schemas.ClassNegative {
+			break
+		}
+	}
+	switch state.Class() {
+	case schemas.ClassLeft: // the receipt window is over
+		return schemas.PrecedenceOf(fanfarev1.Kind_KIND_UNCONFIRMED, 0, fanfarev1.Code_CODE_NO_DLR)
+	case schemas.ClassOpen:
+		if state.Kind() == fanfarev1.Kind_KIND_RETURNED {
+			return schemas.PrecedenceOf(fanfarev1.Kind_KIND_NOT_SENT, 0, fanfarev1.Code_CODE_TRIES_SPENT)
+		}
+	default:
+	}
+	return state
+}
+
+// TestMagicTiming: what sets some of the numbers apart is not where they end.
+func TestMagicTiming(t *testing.T) {
+	for _, c := range []struct {
+		nn       uint8
+		says     string
+		receipts int
+		check    func(answer time.Duration, order []string) bool
+	}{
+		{61, "three receipts", 3, func(time.Duration, []string) bool { return true }},
+		{62, "the receipt before the answer", 1, func(_ time.Duration, o []string) bool { return o[0] == "receipt" }},
+		{54, "an answer after 5 s", 1, func(a time.Duration, _ []string) bool { return a >= 5*time.Second && a < 6*time.Second }},
+		{53, "Unknown at once", 1, func(a time.Duration, _ []string) bool { return a < time.Second }},
+		{51, "Unknown when the connector gives up", 1, func(a time.Duration, _ []string) bool { return a >= DefaultAnswerTimeout }},
+		{52, "Unknown when the connector gives up", 0, func(a time.Duration, _ []string) bool { return a >= DefaultAnswerTimeout }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			sim, stop := startStop(t, Config{Profile: Default(), Seed: 1})
+			defer stop()
+			n, l := sim.Connector(Options{}), newLog()
+			defer l.listen(t, n)()
+			batch := messages(t, 1, 1, 1)
+			batch[0].To = magicTable[c.nn].Number()
+			began := time.Now()
+			var took time.Duration
+			err := n.Send(t.Context(), batch, func(int, carrier.Result) {
+				took = time.Since(began)
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.order = append(l.order, "answer")
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Minute)
+			if got := l.received(); got != c.receipts {
+				t.Errorf("%d: got %d receipts, want %d", c.nn, got, c.receipts)
+			}
+			if !slices.Contains(l.order, "answer") || !c.check(took, l.order) {
+				t.Errorf("%d: got an answer after %v in %v, want %s", c.nn, took, l.order, c.says)
+			}
+		})
+	}
+}
