@@ -1,0 +1,121 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"fanfare/api/store"
+)
+
+// principal is who asks: a key, its tenant, and what they may do. It is shared by requests and not changed.
+type principal struct {
+	key    store.Key
+	tenant store.Tenant
+	prices store.Prices
+	// limited: the tenant's credit is not unlimited, so each single send reserves its price first.
+	limited bool
+	quota   *quota
+}
+
+// by names the key in events.
+func (p *principal) by() string { return p.key.ID }
+
+// freshFor is how long a key that was good is taken to be good: so long a revoked key, or a tenant just disabled, goes on at most.
+const freshFor = 2 * time.Second
+
+// maxCached bounds the keys remembered; beyond it the memory starts anew.
+const maxCached = 10_000
+
+// authenticator finds the principal of a request. It remembers good keys for a moment, by the hash of their secret.
+type authenticator struct {
+	store  *store.Store
+	limits Limits
+	now    func() time.Time
+
+	mu     sync.RWMutex
+	known  map[[sha256.Size]byte]*knownKey
+	quotas map[string]*quota // by key id
+}
+
+type knownKey struct {
+	*principal
+	until time.Time
+}
+
+func newAuthenticator(st *store.Store, limits Limits, now func() time.Time) *authenticator {
+	return &authenticator{store: st, limits: limits.withDefaults(), now: now, known: map[[sha256.Size]byte]*knownKey{}, quotas: map[string]*quota{}}
+}
+
+// principal reads the key from X-Api-Key or, as the password, from Basic authentication (X8).
+func (a *authenticator) principal(r *http.Request) (*principal, error) {
+	secret := r.Header.Get("X-Api-Key")
+	if secret == "" {
+		_, secret, _ = r.BasicAuth()
+	}
+	if secret == "" {
+		return nil, problem(CodeUnauthenticated, "The request has no API key.")
+	}
+	sum := sha256.Sum256([]byte(secret))
+	now := a.now()
+	a.mu.RLock()
+	k := a.known[sum]
+	a.mu.RUnlock()
+	if k != nil && now.Before(k.until) {
+		return k.principal, nil
+	}
+	p, err := a.load(r.Context(), secret)
+	if err != nil {
+		if errors.Is(err, store.ErrNoKey) {
+			a.mu.Lock()
+			delete(a.known, sum)
+			a.mu.Unlock()
+			return nil, problem(CodeUnauthenticated, "The API key is not known, or has been revoked.")
+		}
+		return nil, unavailable(2*time.Second, err, "The key could not be checked.")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.known) >= maxCached {
+		clear(a.known)
+	}
+	a.known[sum] = &knownKey{p, now.Add(freshFor)}
+	return p, nil
+}
+
+func (a *authenticator) load(ctx context.Context, secret string) (*principal, error) {
+	key, tenant, err := a.store.Authenticate(ctx, secret)
+	if err != nil {
+		return nil, err
+	}
+	prices, err := a.store.Prices(ctx, key.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	balance, err := a.store.Balance(ctx, key.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	return &principal{key: key, tenant: tenant, prices: prices, limited: !balance.Unlimited, quota: a.quotaOf(&key)}, nil
+}
+
+func (a *authenticator) quotaOf(key *store.Key) *quota {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.quotas[key.ID]
+	if q == nil {
+		if len(a.quotas) >= maxCached {
+			clear(a.quotas)
+		}
+		q = &quota{}
+		a.quotas[key.ID] = q
+	}
+	limits := a.limits
+	q.mu.Lock()
+	q.limits = limits
+	q.mu.Unlock()
+	return q
+}

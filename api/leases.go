@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+// seqBlock is how many seqs are leased at once.
+const seqBlock = 1000
+
+// leasedSeq is one seq of a hidden campaign.
+type leasedSeq struct {
+	campaign   uint64
+	campaignID string
+	version    uint64
+	seq        uint32
+}
+
+// seqLeases gives out seqs of the tenants' hidden campaigns, from blocks leased from the store: one write for a thousand
+// messages. What is left of a block when the day or the process ends is never used.
+type seqLeases struct {
+	lease func(ctx context.Context, tenant string, day time.Time, n uint32) (store.Lease, error)
+
+	mu      sync.Mutex
+	tenants map[string]*tenantSeqs
+}
+
+type tenantSeqs struct {
+	mu   sync.Mutex
+	day  int64
+	left store.Lease
+	id   string
+}
+
+func newSeqLeases(lease func(ctx context.Context, tenant string, day time.Time, n uint32) (store.Lease, error)) *seqLeases {
+	return &seqLeases{lease: lease, tenants: map[string]*tenantSeqs{}}
+}
+
+// take returns n seqs of the tenant's campaign of the UTC day of now.
+func (l *seqLeases) take(ctx context.Context, tenant string, now time.Time, n int) ([]leasedSeq, error) {
+	l.mu.Lock()
+	t := l.tenants[tenant]
+	if t == nil {
+		t = &tenantSeqs{}
+		l.tenants[tenant] = t
+	}
+	l.mu.Unlock()
+	day := now.UTC().Unix() / 86400
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.day != day {
+		t.day, t.left = day, store.Lease{}
+	}
+	out := make([]leasedSeq, 0, n)
+	for len(out) < n {
+		if t.left.Count == 0 {
+			got, err := l.lease(ctx, tenant, now.UTC(), seqBlock)
+			if err != nil {
+				return nil, err
+			}
+			t.left, t.id = got, got.CampaignID()
+		}
+		take := min(uint32(n-len(out)), t.left.Count)
+		for i := range take {
+			out = append(out, leasedSeq{t.left.Campaign, t.id, t.left.Version, t.left.First + i})
+		}
+		t.left.First += take
+		t.left.Count -= take
+	}
+	return out, nil
+}
+
+// budgets bound the single messages of a tenant that wait on a route: as many as the route sends in ten seconds.
+type budgets struct {
+	mu  sync.Mutex
+	all map[string]*bucket
+}
+
+const budgetSeconds = 10
+
+func newBudgets() *budgets { return &budgets{all: map[string]*bucket{}} }
+
+// take books n messages at rate per second, or says how long to wait until they fit.
+func (b *budgets) take(key string, n, rate int, now time.Time) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.all[key]
+	if q == nil {
+		if len(b.all) >= maxCached {
+			clear(b.all)
+		}
+		q = &bucket{}
+		b.all[key] = q
+	}
+	ahead := max(q.tat.Sub(now), 0)
+	cost := time.Duration(float64(n) / float64(max(rate, 1)) * float64(time.Second))
+	// A batch that is larger than the whole budget passes when nothing waits: else it never would.
+	if over := ahead + cost - budgetSeconds*time.Second; over > 0 && ahead > 0 {
+		return min(over, ahead)
+	}
+	if q.tat.Before(now) {
+		q.tat = now
+	}
+	q.tat = q.tat.Add(cost)
+	return 0
+}
+
+// recentRefs remembers the client references of messages just sent: until the first event about a message arrives, nothing
+// else knows them. It holds what this process sent in the last minutes, at most twice maxRecent.
+type recentRefs struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	turned   time.Time
+	new, old map[string][]schemas.ID // by tenant/reference
+}
+
+const (
+	maxRecent = 50_000
+	recentFor = 10 * time.Minute
+)
+
+func newRecentRefs(now func() time.Time) *recentRefs {
+	return &recentRefs{now: now, new: map[string][]schemas.ID{}, old: map[string][]schemas.ID{}}
+}
+
+func (r *recentRefs) add(tenant, ref string, id schemas.ID) {
+	if ref == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.now(); len(r.new) >= maxRecent || now.Sub(r.turned) > recentFor {
+		r.old, r.new, r.turned = r.new, map[string][]schemas.ID{}, now
+	}
+	key := tenant + "/" + ref
+	if ids := r.new[key]; len(ids) < maxDestinations {
+		r.new[key] = append(ids, id)
+	}
+}
+
+func (r *recentRefs) find(tenant, ref string) []schemas.ID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := tenant + "/" + ref
+	return append(append([]schemas.ID{}, r.old[key]...), r.new[key]...)
+}
+
+// fieldIndex names one element of an array.
+func fieldIndex(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }

@@ -1,0 +1,291 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/sinks/analytics"
+)
+
+// MessageStatus is where one message is.
+type MessageStatus struct {
+	MessageID         string  `json:"messageId"`
+	CustomerMessageID string  `json:"customerMessageId"`
+	CampaignID        *string `json:"campaignId" doc:"Null of a single send."`
+	Destination       *string `json:"destination" doc:"Null until the first event about the message has arrived."`
+	Channel           *string `json:"channel"`
+	Sender            *string `json:"sender"`
+	Country           *string `json:"country"`
+	Status            string  `json:"status" enum:"pending,sent,delivered,failed"`
+	State             string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in finer words."`
+	SubStatus         *string `json:"subStatus" example:"ABSENT_SUBSCRIBER"`
+	Description       *string `json:"description"`
+	RawCode           *string `json:"rawCode" doc:"As the carrier gave it."`
+	Attempts          int     `json:"attempts" doc:"Tries that left us."`
+	SentAt            *string `json:"sentAt" format:"date-time"`
+	DeliveredAt       *string `json:"deliveredAt" format:"date-time"`
+	UpdatedAt         *string `json:"updatedAt" format:"date-time"`
+}
+
+// StatusAnswer is the newest message of a reference, and all of them.
+type StatusAnswer struct {
+	MessageStatus
+	Results []MessageStatus `json:"results" nullable:"false" doc:"Every message that carries the reference, newest first, at most 100."`
+}
+
+// StatusesAnswer is the status of several references.
+type StatusesAnswer struct {
+	Data     []StatusAnswer `json:"data" nullable:"false"`
+	NotFound []string       `json:"notFound" nullable:"false"`
+}
+
+// MessageHistory is a message with everything that happened to it.
+type MessageHistory struct {
+	MessageStatus
+	Events []MessageEvent `json:"events" nullable:"false"`
+}
+
+// MessageEvent is one thing that happened to a message.
+type MessageEvent struct {
+	Kind        string  `json:"kind" example:"sent"`
+	SubStatus   *string `json:"subStatus"`
+	Description *string `json:"description"`
+	RawCode     *string `json:"rawCode"`
+	Try         int     `json:"try"`
+	Leg         int     `json:"leg"`
+	Channel     *string `json:"channel"`
+	Route       *string `json:"route"`
+	ProviderID  *string `json:"providerId"`
+	Time        string  `json:"time" format:"date-time"`
+}
+
+type (
+	statusIn struct {
+		Ref string `path:"customerMessageId" doc:"The client's reference, or msg_… of an answer."`
+	}
+	statusOut  struct{ Body *StatusAnswer }
+	statusesIn struct {
+		Refs string `query:"customerMessageIds" required:"true" doc:"Up to 100 references, separated by commas."`
+	}
+	statusesOut struct{ Body *StatusesAnswer }
+	historyIn   struct {
+		ID string `path:"id" example:"msg_…"`
+	}
+	historyOut struct{ Body *MessageHistory }
+)
+
+// maxRefs is the most references of one question.
+const maxRefs = 100
+
+// refSpan is how far back a client's reference is looked for: as long as deliveries are kept.
+const refSpan = 35 * 24 * time.Hour
+
+func (s *server) registerMessages() {
+	register(s, operation{
+		id: "getMessageStatuses", method: http.MethodGet, path: "/api/messages/status", summary: "Status of several messages, by the client's references",
+		scope: store.ScopeRead, errors: []int{422}, tag: "Messages",
+	}, s.statuses)
+	register(s, operation{
+		id: "getMessageStatus", method: http.MethodGet, path: "/api/messages/status/{customerMessageId}", summary: "Status of a message, by the client's reference or ours",
+		scope: store.ScopeRead, errors: []int{404}, tag: "Messages",
+	}, s.statusByRef)
+	register(s, operation{
+		id: "getMessage", method: http.MethodGet, path: "/api/messages/{id}", summary: "Everything that happened to a message",
+		scope: store.ScopeRead, errors: []int{404}, tag: "Messages",
+	}, s.messageHistory)
+}
+
+// owned reads a message id, and finds its campaign among the tenant's: another tenant's is not found (P7).
+func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*store.Campaign, error) {
+	missing := problem(CodeNotFound, "There is no message of that id.")
+	if s.Keys.Verify(id) != nil {
+		return nil, missing
+	}
+	c, err := s.Store.Campaign(ctx, who.tenant.ID, schemas.CampaignID(id.CampaignNumber()))
+	switch {
+	case errors.Is(err, schemas.ErrNotFound):
+		return nil, missing
+	case err != nil:
+		return nil, s.storeProblem(err)
+	case id.Seq() >= c.Total:
+		return nil, missing
+	}
+	return &c, nil
+}
+
+// messageStatus says where a message is. One that nothing is known of yet is pending: it is in the log, and on its way.
+func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.ID) (*MessageStatus, error) {
+	id = s.Keys.MessageOf(id)
+	c, err := s.owned(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
+	defer cancel()
+	members, err := s.Analytics.Members(ctx, who.tenant.ID, c.ID(), []uint32{id.Seq()})
+	if err != nil {
+		return nil, unavailable(5*time.Second, err, "The status cannot be read at present.")
+	}
+	m := analytics.Member{Seq: id.Seq(), MessageID: id}
+	if len(members) > 0 {
+		m = members[0]
+	}
+	m.MessageID = id
+	return viewMember(&m, visible(c)), nil
+}
+
+// visible is the id of a campaign that clients may know: single sends have none.
+func visible(c *store.Campaign) string {
+	if c.Hidden {
+		return ""
+	}
+	return c.ID()
+}
+
+// words of C for the buckets.
+var bucketWords = map[schemas.Bucket]string{
+	schemas.BucketPending: "pending", schemas.BucketAmbiguous: "sent", schemas.BucketAwaiting: "sent", schemas.BucketDelivered: "delivered",
+	schemas.BucketUndelivered: "failed", schemas.BucketNotSent: "failed", schemas.BucketSkipped: "failed",
+}
+
+func viewMember(m *analytics.Member, campaign string) *MessageStatus {
+	bucket := m.State.Bucket()
+	v := &MessageStatus{
+		MessageID: m.MessageID.String(), CustomerMessageID: m.CustomerRef, CampaignID: orNull(campaign), Destination: orNull(m.To),
+		Sender: orNull(m.Sender), Country: orNull(m.Country), Status: bucketWords[bucket], State: bucket.String(), RawCode: orNull(m.RawCode),
+		Attempts: m.Attempts, SentAt: stampOrNull(m.SentAt), DeliveredAt: stampOrNull(m.DeliveredAt), UpdatedAt: stampOrNull(m.Time),
+	}
+	if m.CustomerRef == "" {
+		v.CustomerMessageID = v.MessageID
+	}
+	if m.Channel != 0 {
+		v.Channel = orNull(schemas.ChannelName(m.Channel))
+	}
+	if code := m.State.Code(); m.State != 0 {
+		info, _ := schemas.LookupCode(code)
+		v.SubStatus, v.Description = orNull(schemas.CodeName(code)), orNull(info.Description)
+	}
+	return v
+}
+
+// byRef finds the messages of a reference: one of ours names its message, a client's is looked for.
+func (s *server) byRef(ctx context.Context, who *principal, ref string) (*StatusAnswer, error) {
+	if id, err := schemas.ParseID(ref); err == nil {
+		st, err := s.messageStatus(ctx, who, id)
+		if err != nil {
+			return nil, err
+		}
+		return &StatusAnswer{*st, []MessageStatus{*st}}, nil
+	}
+	found, err := s.findRef(ctx, who, ref)
+	if err != nil {
+		return nil, err
+	}
+	out := &StatusAnswer{Results: []MessageStatus{}}
+	seen := map[schemas.ID]bool{}
+	for i := range found {
+		m := &found[i]
+		seen[m.MessageID] = true
+		out.Results = append(out.Results, *viewMember(&m.Member, s.visibleID(ctx, who, m.Campaign)))
+	}
+	for _, id := range s.recent.find(who.tenant.ID, ref) {
+		if !seen[id] && len(out.Results) < maxRefs {
+			m := analytics.Member{MessageID: id, CustomerRef: ref}
+			out.Results = append(out.Results, *viewMember(&m, ""))
+		}
+	}
+	if len(out.Results) == 0 {
+		return nil, problem(CodeNotFound, "There is no message with the reference %q.", truncate(ref, 100)).
+			fixed("A message that was sent through another process may take a second to be found.")
+	}
+	out.MessageStatus = out.Results[0]
+	return out, nil
+}
+
+func (s *server) findRef(ctx context.Context, who *principal, ref string) ([]analytics.Referred, error) {
+	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
+	defer cancel()
+	found, err := s.Analytics.ByCustomerRef(ctx, who.tenant.ID, ref, s.Now().Add(-refSpan))
+	if err != nil {
+		return nil, unavailable(5*time.Second, err, "The status cannot be read at present.")
+	}
+	return found, nil
+}
+
+// visibleID is the id of a campaign as clients may know it, "" of a hidden one.
+func (s *server) visibleID(ctx context.Context, who *principal, id string) string {
+	c, err := s.Store.Campaign(ctx, who.tenant.ID, id)
+	if err != nil {
+		return ""
+	}
+	return visible(&c)
+}
+
+func (s *server) statusByRef(ctx context.Context, in *statusIn) (*statusOut, error) {
+	out, err := s.byRef(ctx, requestOf(ctx).who, in.Ref)
+	if err != nil {
+		return nil, err
+	}
+	return &statusOut{out}, nil
+}
+
+func (s *server) statuses(ctx context.Context, in *statusesIn) (*statusesOut, error) {
+	refs := strings.Split(in.Refs, ",")
+	if len(refs) > maxRefs {
+		return nil, fieldProblem(CodeInvalid, "customerMessageIds", "%d references; at most %d are taken.", len(refs), maxRefs)
+	}
+	out := &StatusesAnswer{Data: []StatusAnswer{}, NotFound: []string{}}
+	for _, ref := range refs {
+		if ref = strings.TrimSpace(ref); ref == "" {
+			continue
+		}
+		a, err := s.byRef(ctx, requestOf(ctx).who, ref)
+		if p := (*Problem)(nil); errors.As(err, &p) && p.Code == CodeNotFound {
+			out.NotFound = append(out.NotFound, ref)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out.Data = append(out.Data, *a)
+	}
+	return &statusesOut{out}, nil
+}
+
+func (s *server) messageHistory(ctx context.Context, in *historyIn) (*historyOut, error) {
+	who := requestOf(ctx).who
+	id, err := schemas.ParseID(in.ID)
+	if err != nil {
+		return nil, problem(CodeNotFound, "There is no message %q.", truncate(in.ID, 40))
+	}
+	st, err := s.messageStatus(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
+	defer cancel()
+	events, err := s.Analytics.History(ctx, who.tenant.ID, schemas.CampaignID(id.CampaignNumber()), id.Seq())
+	if err != nil {
+		return nil, unavailable(5*time.Second, err, "The history cannot be read at present.")
+	}
+	out := &MessageHistory{MessageStatus: *st, Events: []MessageEvent{}}
+	for i := range events {
+		e := &events[i]
+		kind, _ := schemas.LookupKind(e.Kind)
+		info, _ := schemas.LookupCode(e.Code)
+		v := MessageEvent{
+			Kind: kind.Name, SubStatus: orNull(schemas.CodeName(e.Code)), Description: orNull(info.Description), RawCode: orNull(e.RawCode),
+			Try: int(e.Try), Leg: int(e.Leg), Route: orNull(e.Route), ProviderID: orNull(e.ProviderID), Time: stamp(e.Time()),
+		}
+		if e.Channel != 0 {
+			v.Channel = orNull(schemas.ChannelName(e.Channel))
+		}
+		out.Events = append(out.Events, v)
+	}
+	return &historyOut{out}, nil
+}

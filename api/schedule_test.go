@@ -1,0 +1,96 @@
+package api
+
+import (
+	"testing"
+	"time"
+
+	"fanfare/schemas/hours"
+)
+
+// C15: an instant, or a wall clock with its zone; through both changes of the clock.
+func TestWhen(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{`"2025-04-15T09:00:00Z"`, "2025-04-15T09:00:00Z"},
+		{`"2025-04-15T09:00:00+02:00"`, "2025-04-15T07:00:00Z"},
+		{`{"local":"2025-04-15T09:00","timezone":"Europe/Rome"}`, "2025-04-15T07:00:00Z"},
+		{`{"local":"2025-03-30T02:30","timezone":"Europe/Rome"}`, "2025-03-30T01:00:00Z"},     // the gap: the first instant after it
+		{`{"local":"2025-10-26T02:30","timezone":"Europe/Rome"}`, "2025-10-26T00:30:00Z"},     // twice: the first
+		{`{"local":"2025-10-26T03:00","timezone":"Europe/Rome"}`, "2025-10-26T02:00:00Z"},     // after both
+		{`{"local":"2025-04-15T09:00:30","timezone":"Asia/Kolkata"}`, "2025-04-15T03:30:30Z"}, // seconds, half hours
+		{`{"local":"2025-04-15T09:00","timezone":"Pacific/Kiritimati"}`, "2025-04-14T19:00:00Z"},
+		{`{"local":"2025-04-15T09:00","timezone":"Pacific/Pago_Pago"}`, "2025-04-15T20:00:00Z"},
+		{`{"local":"2011-12-30T10:00","timezone":"Pacific/Apia"}`, "2011-12-30T10:00:00Z"}, // a day that never was there
+	} {
+		var w When
+		if p := decodeStrict([]byte(c.in), &w); p != nil {
+			t.Errorf("%s: got %v, want a time", c.in, p)
+			continue
+		}
+		if got := stamp(w.At); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.in, got, c.want)
+		}
+	}
+	for _, in := range []string{
+		`"2025-04-15T09:00:00"`, `"2025-04-15 09:00"`, `"tomorrow"`, `""`, `17`, `true`,
+		`{"local":"2025-04-15T09:00","timezone":"Europe/Roma"}`, `{"local":"2025-04-15T09:00"}`, `{"local":"9 o'clock","timezone":"Europe/Rome"}`,
+		`{"local":"2025-04-15T09:00","timezone":"Local"}`, `{"local":"2025-04-15T09:00","timezone":"Europe/Rome","x":1}`,
+	} {
+		var w struct {
+			T When `json:"t"`
+		}
+		p := decodeStrict([]byte(`{"t":`+in+`}`), &w)
+		if p == nil || p.Status != 422 || p.Field == "" || p.Fix == "" {
+			t.Errorf("%s: got %+v, want a 422 that names the field", in, p)
+		}
+	}
+}
+
+// C10: the finish follows from the rate and the calling hours.
+func TestFinish(t *testing.T) {
+	rome := func(start, end int) hours.Hours {
+		h, err := hours.New(start, end, "Europe/Rome")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	noon := time.Date(2025, 4, 15, 10, 0, 0, 0, time.UTC) // 12:00 in Rome
+	for _, c := range []struct {
+		name  string
+		count uint64
+		rate  uint32
+		hours hours.Hours
+		want  time.Duration
+	}{
+		{"always open", 5000, 100, hours.Hours{}, 50 * time.Second},
+		{"nobody", 0, 100, rome(9*60, 18*60), 0},
+		{"fits today", 6 * 3600 * 10, 10, rome(9*60, 18*60), 6 * time.Hour},
+		{"one second over: tomorrow 9:00", 6*3600*10 + 10, 10, rome(9*60, 18*60), 21*time.Hour + time.Second},
+		{"three days", (6 + 9 + 9) * 3600 * 10, 10, rome(9*60, 18*60), 54 * time.Hour},
+		{"closed now", 10, 10, rome(20*60, 22*60), 8*time.Hour + time.Second},
+		{"across midnight", 5 * 3600, 1, rome(22*60, 2*60), 10*time.Hour + 4*time.Hour + 20*time.Hour + time.Hour},
+	} {
+		got, ok := finishOf(noon, c.count, c.rate, c.hours)
+		if !ok || got.Sub(noon) != c.want {
+			t.Errorf("%s: got %v %v, want %v", c.name, got.Sub(noon), ok, c.want)
+		}
+	}
+	if _, ok := finishOf(noon, 1_000_000, 0, hours.Hours{}); ok {
+		t.Error("no rate: got a time, want none")
+	}
+	if _, ok := finishOf(noon, 40_000_000, 1, hours.Hours{}); ok {
+		t.Error("more than a year: got a time, want none")
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "1 second", time.Second: "1 second", 1500 * time.Millisecond: "2 seconds", time.Minute: "1 minute", 61 * time.Second: "2 minutes",
+		15 * time.Minute: "15 minutes", time.Hour: "1 hour", 90 * time.Minute: "1 hour 30 minutes", 24 * time.Hour: "1 day",
+		49*time.Hour + time.Second: "2 days 2 hours",
+	} {
+		if got := durationText(d); got != want {
+			t.Errorf("%v: got %q, want %q", d, got, want)
+		}
+	}
+}
