@@ -358,14 +358,30 @@ func (l *Limiter) answer(now time.Time, r Request, g *Grant, a []int64) {
 	}
 }
 
+// Of returns the limit of a level, 0 of none.
+func (r Rates) Of(level Level) uint32 {
+	switch level {
+	case LevelRoute:
+		return r.Route
+	case LevelTenant:
+		return r.Tenant
+	case LevelSender:
+		return r.Sender
+	case LevelCampaign:
+		return r.Campaign
+	default:
+		return 0
+	}
+}
+
 // level names the n-th bucket of a call, 1 and up.
 func (r Rates) level(n int) Level {
-	for level, rate := range [...]uint32{LevelRoute: r.Route, LevelTenant: r.Tenant, LevelSender: r.Sender, LevelCampaign: r.Campaign} {
-		if rate == 0 {
+	for level := LevelRoute; level <= LevelCampaign; level++ {
+		if r.Of(level) == 0 {
 			continue
 		}
 		if n--; n == 0 {
-			return Level(level)
+			return level
 		}
 	}
 	return LevelNone

@@ -1,0 +1,83 @@
+package sender
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// What opens the breaker of a route: five batches in a row that the carrier did not answer, or half of at least twenty within
+// ten seconds. A refusal is an answer.
+const (
+	breakerInterval    = 10 * time.Second
+	breakerConsecutive = 5
+	breakerRequests    = 20
+)
+
+// DefaultBreakerPause is how long a route stands still before one batch tries the carrier again.
+const DefaultBreakerPause = 5 * time.Second
+
+var (
+	errOpen    = errors.New("breaker is open")
+	errProbing = errors.New("breaker is half open and one batch is on its way")
+)
+
+// breaker stops a route whose carrier does not answer. Both lanes share it.
+type breaker struct {
+	two   *gobreaker.TwoStepCircuitBreaker[struct{}]
+	state atomic.Int32 // gobreaker.State; closed is read without a lock
+	until atomic.Int64 // Unix nanoseconds
+}
+
+// newBreaker returns a breaker; moved is called when it opens and closes.
+func newBreaker(route string, pause time.Duration, now func() time.Time, moved func(open bool)) *breaker {
+	b := &breaker{}
+	b.two = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name: route, Interval: breakerInterval, BucketPeriod: breakerInterval / 10, Timeout: pause,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= breakerConsecutive || c.Requests >= breakerRequests && 2*c.TotalFailures >= c.Requests
+		},
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				b.until.Store(now().Add(pause).UnixNano())
+			}
+			b.state.Store(int32(to))
+			if (to == gobreaker.StateClosed) != (from == gobreaker.StateClosed) {
+				moved(to != gobreaker.StateClosed)
+			}
+		},
+	})
+	return b
+}
+
+// open reports whether nothing may be handed over, and when it is worth to deal again: a little apart, for all come back then.
+func (b *breaker) open(now time.Time) (bool, time.Time) {
+	if gobreaker.State(b.state.Load()) != gobreaker.StateOpen || b.two.State() != gobreaker.StateOpen {
+		return false, time.Time{}
+	}
+	again := time.Unix(0, b.until.Load())
+	if again.Before(now) {
+		again = now
+	}
+	return true, again.Add(time.Duration(rand.Int64N(int64(500 * time.Millisecond))))
+}
+
+// probing reports whether the next batch is the one that tries whether the carrier is back.
+func (b *breaker) probing() bool {
+	return gobreaker.State(b.state.Load()) == gobreaker.StateHalfOpen
+}
+
+// allow asks for one batch; report takes what became of it.
+func (b *breaker) allow() (report func(error), err error) {
+	report, err = b.two.Allow()
+	switch {
+	case errors.Is(err, gobreaker.ErrTooManyRequests):
+		return nil, errProbing
+	case err != nil:
+		return nil, errOpen
+	}
+	return report, nil
+}

@@ -1,0 +1,157 @@
+package sender
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/pipeline/stream"
+)
+
+// task is an outcome that must wait for something to be durable first.
+type task struct {
+	entry   *entry
+	verdict verdict
+	late    bool // the message has its outcome already; this is another
+}
+
+// tasks is a list that one goroutine empties. It is bounded by the window, whose messages have no outcome yet.
+type tasks struct {
+	mu   sync.Mutex
+	list []task
+	wake chan struct{}
+}
+
+func newTasks() tasks { return tasks{wake: make(chan struct{}, 1)} }
+
+func (q *tasks) add(t task) {
+	q.mu.Lock()
+	q.list = append(q.list, t)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next waits for tasks; nil when ctx has ended.
+func (q *tasks) next(ctx context.Context) []task {
+	for {
+		q.mu.Lock()
+		list := q.list
+		q.list = nil
+		q.mu.Unlock()
+		if len(list) > 0 {
+			return list
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.wake:
+		}
+	}
+}
+
+// unnamedAgain is when a single message is looked at again that was given back without a time: its tenant is disabled, say.
+const unnamedAgain = 5 * time.Minute
+
+// writer publishes dead letters, and single messages that must wait, before their outcomes.
+type writer struct {
+	tasks
+	lane *lane
+}
+
+func newWriter(l *lane) *writer { return &writer{newTasks(), l} }
+
+func (w *writer) run(ctx context.Context) error {
+	for {
+		list := w.next(ctx)
+		if list == nil {
+			return nil
+		}
+		recs := make([]*kgo.Record, 0, len(list))
+		for _, t := range list {
+			if r := w.before(t); r != nil {
+				recs = append(recs, r)
+			}
+		}
+		if !w.lane.publish(ctx, recs) {
+			return nil // nobody can say what was written: the window calls them uncertain
+		}
+		for _, t := range list {
+			w.lane.finish(t)
+		}
+	}
+}
+
+// before returns the record that must be durable before the outcome of t.
+func (w *writer) before(t task) *kgo.Record {
+	l, e, v := w.lane, t.entry, t.verdict
+	if v.poison {
+		l.metrics.poison.Inc()
+		cause := e.cause
+		if cause == nil {
+			cause = errTenant
+		}
+		return stream.DeadLetter(l.names, source, stream.Dead{Record: e.rec, Cause: cause})
+	}
+	now := l.now()
+	due := v.again
+	if due.IsZero() {
+		due = now.Add(unnamedAgain)
+	}
+	r, err := held(l.names, l.keys, e.msg, e.id, due, now)
+	if err != nil {
+		l.logger.Error("a single message could not be encoded", slog.String("submission", e.id.String()), slog.Any("error", err))
+		return nil
+	}
+	l.metrics.held.Inc()
+	return r
+}
+
+// finish writes the outcome of a task.
+func (l *lane) finish(t task) {
+	r := l.record(t.entry, t.verdict)
+	if r == nil {
+		return
+	}
+	if t.late {
+		t.entry.item.Late(r)
+	} else {
+		t.entry.item.Settle(r)
+	}
+}
+
+// publish produces records until they are acknowledged; false when ctx ended first.
+func (l *lane) publish(ctx context.Context, recs []*kgo.Record) bool {
+	if len(recs) == 0 {
+		return true
+	}
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := l.window.Produce(ctx, recs...)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		l.logger.Warn("publishing is tried again", slog.Any("error", err))
+		if !sleep(ctx, pause) {
+			return false
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
