@@ -518,59 +518,6 @@ func (x *CursorOffsets) GetOffsets() []*CursorOffsets_TopicOffset {
 	return nil
 }
 
-// CursorMark is written by a new leader, on topic `cursors`, key `leader`: whoever reads it has read all that was written before.
-type CursorMark struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CursorMark) Reset() {
-	*x = CursorMark{}
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CursorMark) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CursorMark) ProtoMessage() {}
-
-func (x *CursorMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CursorMark.ProtoReflect.Descriptor instead.
-func (*CursorMark) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cursor_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *CursorMark) GetNonce() string {
-	if x != nil {
-		return x.Nonce
-	}
-	return ""
-}
-
-func (x *CursorMark) GetTimeMs() int64 {
-	if x != nil {
-		return x.TimeMs
-	}
-	return 0
-}
-
 // Set is one bitmap under its name; of sets with one name the union counts.
 type CursorSets_Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -596,7 +543,7 @@ type CursorSets_Set struct {
 
 func (x *CursorSets_Set) Reset() {
 	*x = CursorSets_Set{}
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[5]
+	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +555,7 @@ func (x *CursorSets_Set) String() string {
 func (*CursorSets_Set) ProtoMessage() {}
 
 func (x *CursorSets_Set) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[5]
+	mi := &file_fanfare_v1_cursor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +652,7 @@ type CursorOffsets_TopicOffset struct {
 
 func (x *CursorOffsets_TopicOffset) Reset() {
 	*x = CursorOffsets_TopicOffset{}
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[6]
+	mi := &file_fanfare_v1_cursor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +664,7 @@ func (x *CursorOffsets_TopicOffset) String() string {
 func (*CursorOffsets_TopicOffset) ProtoMessage() {}
 
 func (x *CursorOffsets_TopicOffset) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cursor_proto_msgTypes[6]
+	mi := &file_fanfare_v1_cursor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,11 +784,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\vTopicOffset\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x03R\x06offset\";\n" +
-	"\n" +
-	"CursorMark\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x17\n" +
-	"\atime_ms\x18\x02 \x01(\x03R\x06timeMsB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
+	"\x06offset\x18\x03 \x01(\x03R\x06offsetB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_cursor_proto_rawDescOnce sync.Once
@@ -856,27 +799,26 @@ func file_fanfare_v1_cursor_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_cursor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_cursor_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_fanfare_v1_cursor_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_fanfare_v1_cursor_proto_goTypes = []any{
 	(CursorSets_Role)(0),              // 0: fanfare.v1.CursorSets.Role
 	(*Cursor)(nil),                    // 1: fanfare.v1.Cursor
 	(*Deal)(nil),                      // 2: fanfare.v1.Deal
 	(*CursorSets)(nil),                // 3: fanfare.v1.CursorSets
 	(*CursorOffsets)(nil),             // 4: fanfare.v1.CursorOffsets
-	(*CursorMark)(nil),                // 5: fanfare.v1.CursorMark
-	(*CursorSets_Set)(nil),            // 6: fanfare.v1.CursorSets.Set
-	(*CursorOffsets_TopicOffset)(nil), // 7: fanfare.v1.CursorOffsets.TopicOffset
-	(Kind)(0),                         // 8: fanfare.v1.Kind
-	(Code)(0),                         // 9: fanfare.v1.Code
+	(*CursorSets_Set)(nil),            // 5: fanfare.v1.CursorSets.Set
+	(*CursorOffsets_TopicOffset)(nil), // 6: fanfare.v1.CursorOffsets.TopicOffset
+	(Kind)(0),                         // 7: fanfare.v1.Kind
+	(Code)(0),                         // 8: fanfare.v1.Code
 }
 var file_fanfare_v1_cursor_proto_depIdxs = []int32{
 	2, // 0: fanfare.v1.Cursor.recent:type_name -> fanfare.v1.Deal
-	8, // 1: fanfare.v1.Deal.outcome:type_name -> fanfare.v1.Kind
-	9, // 2: fanfare.v1.Deal.code:type_name -> fanfare.v1.Code
-	6, // 3: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
-	7, // 4: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
+	7, // 1: fanfare.v1.Deal.outcome:type_name -> fanfare.v1.Kind
+	8, // 2: fanfare.v1.Deal.code:type_name -> fanfare.v1.Code
+	5, // 3: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
+	6, // 4: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
 	0, // 5: fanfare.v1.CursorSets.Set.role:type_name -> fanfare.v1.CursorSets.Role
-	9, // 6: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
+	8, // 6: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
 	7, // [7:7] is the sub-list for method output_type
 	7, // [7:7] is the sub-list for method input_type
 	7, // [7:7] is the sub-list for extension type_name
@@ -896,7 +838,7 @@ func file_fanfare_v1_cursor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_cursor_proto_rawDesc), len(file_fanfare_v1_cursor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,284 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+func TestRunToSettled(t *testing.T) {
+	p := newPlant(t)
+	p.carrier.says = func(s submission) []fanfarev1.Kind {
+		switch {
+		case s.seq%50 == 1 && s.try < 3:
+			return []fanfarev1.Kind{returnedKind}
+		case s.seq%50 == 2:
+			return []fanfarev1.Kind{ambiguousKind}
+		case s.seq%50 == 3:
+			return []fanfarev1.Kind{sentKind} // and no receipt ever
+		case s.seq%50 == 4:
+			return []fanfarev1.Kind{sentKind, bouncedKind}
+		}
+		return []fanfarev1.Kind{sentKind, deliveredKind}
+	}
+	p.run()
+	p.plane.confirm(10001, 3000, nil)
+	p.eventually("completed", 20*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_COMPLETED })
+	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{
+		schemas.BucketAmbiguous: 60, schemas.BucketAwaiting: 60, schemas.BucketUndelivered: 60, schemas.BucketDelivered: 2820,
+	})
+	// 60 were handed over three times, 2,880 once; 60 are in doubt and are let go.
+	if got, want := p.plane.captured[10001], uint64(50_000*(60*3+2880)); got != want {
+		t.Errorf("captured %d, want %d", got, want)
+	}
+}
+
+func TestPauseResumeAbort(t *testing.T) {
+	p := newPlant(t)
+	p.run()
+	p.plane.confirm(10001, 20_000, nil)
+	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 1000 })
+	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
+	time.Sleep(300 * time.Millisecond)
+	before := p.carrier.submissions()
+	time.Sleep(500 * time.Millisecond)
+	if after := p.carrier.submissions(); after != before {
+		t.Errorf("%d were dealt while paused", after-before)
+	}
+	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
+	p.eventually("sending again", time.Second, func() bool { return p.carrier.submissions() > before })
+	p.eventually("half way", 10*time.Second, func() bool { return p.carrier.submissions() > before+3000 })
+	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_ABORTED })
+	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketSkipped: -1, schemas.BucketDelivered: -1})
+	p.carrier.mu.Lock()
+	defer p.carrier.mu.Unlock()
+	if p.carrier.skipped < 5000 {
+		t.Errorf("%d were skipped, want most of the campaign", p.carrier.skipped)
+	}
+}
+
+// TestCallingHoursShell: outside its hours a campaign does not even start.
+func TestCallingHoursShell(t *testing.T) {
+	p := newPlant(t)
+	p.run()
+	now := time.Now().UTC()
+	opens := uint32((now.Hour()*60 + now.Minute() + 120) % 1440)
+	p.plane.confirm(10001, 100, func(r *fanfarev1.Campaign) {
+		r.CallingHours = &fanfarev1.CallingHours{StartMinute: opens, EndMinute: (opens + 60) % 1440, Timezone: "UTC"}
+	})
+	time.Sleep(700 * time.Millisecond)
+	if n := p.carrier.submissions(); n > 0 || p.plane.campaign(10001).GetState() != fanfarev1.State_STATE_PREPARING {
+		t.Fatalf("%d dealt, %s; want none, preparing", n, p.plane.campaign(10001).GetState())
+	}
+	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.CallingHours = nil })
+	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
+}
+
+// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: nobody is dealt twice,
+// nobody is forgotten.
+func TestStandbyTakesOver(t *testing.T) {
+	p := newPlant(t)
+	p.carrier.says = func(s submission) []fanfarev1.Kind {
+		if s.seq%20 == 1 && s.try < 4 {
+			return []fanfarev1.Kind{returnedKind}
+		}
+		if s.seq%20 == 2 && s.try < 3 {
+			return []fanfarev1.Kind{sentKind, bouncedKind}
+		}
+		return []fanfarev1.Kind{sentKind, deliveredKind}
+	}
+	const total = 12_000
+	first := p.run()
+	p.plane.confirm(10001, total, nil)
+	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 2000 })
+	second := p.run()
+	first.cut.set(true)
+	at := p.carrier.submissions()
+	p.eventually("taken over", 20*time.Second, func() bool { return p.carrier.submissions() > at+plantRate })
+	first.cut.set(false) // a zombie comes back
+	at = p.carrier.submissions()
+	p.eventually("still sending", 20*time.Second, func() bool { return p.carrier.submissions() > at+1000 })
+	second.cut.set(true)
+	p.eventually("settled", 40*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+}
+
+// TestRestart stops in peace, and starts again with the same topics.
+func TestRestart(t *testing.T) {
+	p := newPlant(t)
+	const total = 6000
+	pr := p.run()
+	p.plane.confirm(10001, total, nil)
+	for n := 1000; n < total; n += 2000 {
+		p.eventually("sending", 20*time.Second, func() bool { return p.carrier.submissions() >= n })
+		began := time.Now()
+		if err := pr.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("stopped in %s, want no more than a few seconds", took)
+		}
+		pr = p.run()
+	}
+	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+	if err := pr.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A settled campaign leaves its mark and nothing else.
+	sc, err := (&Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}).readCursors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, c := range sc.cursors {
+		if !c.GetSettled() || len(sc.sets[key]) > 0 {
+			t.Errorf("cursor of %s: settled %v, %d parts of sets; want settled and none", key, c.GetSettled(), len(sc.sets[key]))
+		}
+	}
+}
+
+func TestStoreAway(t *testing.T) {
+	p := newPlant(t)
+	p.run()
+	p.plane.confirm(10001, 4000, nil)
+	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	p.plane.setAway(true)
+	p.plane.confirm(10002, 100, nil)
+	p.eventually("all sent without the store", 10*time.Second, func() bool { return p.carrier.submissions() == 4000 })
+	time.Sleep(500 * time.Millisecond)
+	if s := p.plane.campaign(10001).GetState(); s != fanfarev1.State_STATE_SENDING {
+		t.Fatalf("%s while the store is away", s)
+	}
+	p.plane.setAway(false)
+	for _, n := range []uint64{10001, 10002} {
+		p.eventually("settled", 10*time.Second, p.settled(n))
+	}
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 4000})
+	p.check(10002, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
+}
+
+// TestWithheld: with a stale view, or when the hook says no, nothing is dealt.
+func TestWithheld(t *testing.T) {
+	p := newPlant(t)
+	p.run()
+	full := errors.New("the disk is nearly full")
+	p.hook.Store(&full)
+	p.plane.confirm(10001, 4000, nil)
+	p.eventually("sending", 10*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_SENDING })
+	time.Sleep(300 * time.Millisecond)
+	if n := p.carrier.submissions(); n > 0 {
+		t.Fatalf("%d dealt though the hook says no", n)
+	}
+	p.hook.Store(nil)
+	p.eventually("dealing", 5*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	p.plane.mu.Lock()
+	p.plane.stale = true
+	p.plane.mu.Unlock()
+	time.Sleep(200 * time.Millisecond)
+	before := p.carrier.submissions()
+	time.Sleep(500 * time.Millisecond)
+	if after := p.carrier.submissions(); after != before {
+		t.Errorf("%d dealt by a stale view", after-before)
+	}
+	p.plane.mu.Lock()
+	p.plane.stale = false
+	p.plane.mu.Unlock()
+	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 4000})
+}
+
+// TestAudienceGone: a campaign whose audience cannot be frozen fails.
+func TestAudienceGone(t *testing.T) {
+	p := newPlant(t)
+	p.run(func(c *Config) { c.Audience = noAudience{p.plane} })
+	p.plane.confirm(10001, 100, nil)
+	p.eventually("failed", 10*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_FAILED })
+	if got := p.plane.campaign(10001).GetReason(); got != ReasonAudienceGone {
+		t.Errorf("reason %q, want %q", got, ReasonAudienceGone)
+	}
+}
+
+type noAudience struct{ *plane }
+
+func (noAudience) Freeze(context.Context, string, string, uint64) error { return schemas.ErrNotFound }
+
+// TestHeld: a scheduled single send is dealt when it is due, once, and one that was given back with its next try.
+func TestHeld(t *testing.T) {
+	p := newPlant(t)
+	day := time.Now().Add(-36 * time.Hour) // whose day is over
+	p.plane.confirm(10009, 0, func(r *fanfarev1.Campaign) {
+		r.Hidden, r.State, r.Total, r.Legs, r.CreatedMs = true, fanfarev1.State_STATE_SENDING, 1000, nil, ms(day)
+	})
+	names := p.cluster.Names
+	cl := p.client()
+	hold := func(seq, n uint32, due time.Time) {
+		id := p.keys.Message(10009, seq)
+		r, err := schemas.Event{Topic: names.Held(), Key: schemas.DeliveryKey(testTenant, id), Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: id.String(), Time: time.Now(), Value: &fanfarev1.Held{
+			DueMs: ms(due),
+			Message: &fanfarev1.Message{
+				Tenant: testTenant, CampaignId: "camp_10009", CampaignNumber: 10009, Seq: seq, Try: n, Leg: 1, Route: "sim", To: "+393401234567",
+				Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "hello"}}, NotAfterMs: ms(time.Now().Add(time.Hour)),
+			},
+		}}.Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	due := time.Now().Add(1500 * time.Millisecond)
+	hold(1, 0, due)         // scheduled
+	hold(2, 1, time.Time{}) // given back: due at once
+	p.carrier.write(submission{10009, 2, 1, 1}, returnedKind, fanfarev1.Code_CODE_WINDOW)
+	pr := p.run()
+	var got []*kgo.Record
+	lane := func(want int) func() bool {
+		return func() bool {
+			got = nil
+			p.readAll(names.Messages("sim", schemas.LaneTxn), func(r *kgo.Record) { got = append(got, r) })
+			return len(got) >= want
+		}
+	}
+	p.eventually("dealt the one that is due", 10*time.Second, lane(1))
+	var e event
+	if err := decodeMessage(got[0].Value, &e); err != nil || e.seq != 2 || e.try != 2 {
+		t.Fatalf("dealt %+v (%v), want seq 2 at try 2", e, err)
+	}
+	if id := string(schemas.Header(got[0], schemas.HeaderSubmission)); id != p.keys.Submission(10009, 2, 2).String() {
+		t.Errorf("submission header %q", id)
+	}
+	p.eventually("dealt the scheduled one", 10*time.Second, lane(2))
+	if time.Now().Before(due) {
+		t.Error("dealt before it was due")
+	}
+	// A successor finds nothing to deal.
+	if err := pr.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	p.carrier.write(submission{10009, 2, 2, 1}, deliveredKind, noCode)
+	p.carrier.write(submission{10009, 1, 1, 1}, deliveredKind, noCode)
+	p.eventually("settled", 10*time.Second, p.settled(10009))
+	if lane(3)(); len(got) != 2 {
+		t.Errorf("%d messages on the lane, want 2", len(got))
+	}
+	held := map[string]bool{}
+	p.readAll(names.Held(), func(r *kgo.Record) {
+		if held[string(r.Key)] = true; r.Value == nil {
+			delete(held, string(r.Key))
+		}
+	})
+	if len(held) > 0 {
+		t.Errorf("%d are still held", len(held))
+	}
+}

@@ -1,0 +1,534 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// step makes the next decisions and begins to write them, unless a transaction is still under way.
+func (l *leader) step(work context.Context) error {
+	now := l.cfg.Now()
+	if l.busy || !l.live || now.Sub(l.stepAt) < l.cfg.Pace && l.round == nil {
+		return nil
+	}
+	l.stepAt = now
+	if now.Sub(l.secondAt) >= time.Second {
+		l.secondAt = now
+		l.metrics.observe(l.core, now)
+		l.tidy(now)
+	}
+	fresh := l.cfg.View.Age() <= viewStale
+	set(l.metrics.withheld.WithLabelValues("view"), !fresh)
+	if fresh {
+		l.askStore(now)
+	}
+	var records []*kgo.Record
+	var err error
+	switch {
+	case l.round != nil || l.roundDue(now):
+		records, err = l.writeRound(now)
+	case fresh && l.mayDeal(now):
+		records, err = l.decide(now)
+	}
+	if err != nil {
+		return err
+	}
+	if len(records) > 0 {
+		l.busy = true
+		l.group.Go(func() error { l.committed <- l.commit(work, l.cl, records); return nil })
+	}
+	return nil
+}
+
+func set(g interface{ Set(float64) }, on bool) {
+	v := 0.0
+	if on {
+		v = 1
+	}
+	g.Set(v)
+}
+
+// askHook is how often the hook is asked.
+const askHook = 250 * time.Millisecond
+
+// mayDeal asks the hook now and then.
+func (l *leader) mayDeal(now time.Time) bool {
+	if now.Sub(l.hookAt) >= askHook {
+		l.hookAt = now
+		err := l.cfg.MayDeal()
+		if (err == nil) != (l.withheld == nil) {
+			if err != nil {
+				l.log.Warn("nothing is dealt", "err", err)
+			} else {
+				l.log.Info("dealing again")
+			}
+		}
+		l.withheld = err
+		set(l.metrics.withheld.WithLabelValues("hook"), err != nil)
+	}
+	return l.withheld == nil
+}
+
+// decide returns the records of all that is to be done now.
+func (l *leader) decide(now time.Time) ([]*kgo.Record, error) {
+	records := l.dead
+	l.dead = nil
+	again, err := l.redeal()
+	if err != nil || len(again) > 0 {
+		return append(records, again...), err
+	}
+	if l.dealtHeld != nil && l.lanesReady() {
+		l.reholdTorn()
+	}
+	for _, e := range l.core.Ends(now, endsPerCommit) {
+		r, err := l.endRecord(&e, now)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+		l.metrics.ends.WithLabelValues(kindName(e.kind)).Inc()
+	}
+	deals := l.core.Deals(now)
+	dealt := map[*campaign]bool{}
+	for i := range deals {
+		r, err := l.chunkRecord(&deals[i])
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+		dealt[deals[i].campaign] = true
+		l.countDeal(&deals[i])
+	}
+	for c := range dealt {
+		r, err := l.cursorRecord(c.key(), c.tenant, now, c.cursor())
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	singles, err := l.dealHeld(now)
+	return append(records, singles...), err
+}
+
+func kindName(k fanfarev1.Kind) string {
+	info, _ := schemas.LookupKind(k)
+	return info.Name
+}
+
+func (l *leader) countDeal(d *deal) {
+	purpose := "deal"
+	switch {
+	case d.cancel:
+		purpose = "cancel"
+	case d.try > 1:
+		purpose = "again"
+	}
+	l.metrics.deals.WithLabelValues(purpose).Inc()
+	l.metrics.dealt.WithLabelValues(purpose).Add(float64(d.size()))
+}
+
+// redeal returns the chunks that the self-check missed; their cursors name them already.
+func (l *leader) redeal() ([]*kgo.Record, error) {
+	n := min(len(l.redeals), dealsAtOnce)
+	var records []*kgo.Record
+	for i := range l.redeals[:n] {
+		r, err := l.chunkRecord(&l.redeals[i])
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	l.redeals = l.redeals[n:]
+	return records, nil
+}
+
+func (l *leader) lanesReady() bool {
+	for _, n := range l.lanes {
+		if !n.ready() {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	// heldAtOnce bounds the single sends of one transaction.
+	heldAtOnce = 500
+	// heldAgain is when one that could not be dealt is looked at again.
+	heldAgain = 250 * time.Millisecond
+)
+
+// dealHeld deals the single sends whose time has come, each in one transaction with the tombstone in its place.
+func (l *leader) dealHeld(now time.Time) ([]*kgo.Record, error) {
+	var records []*kgo.Record
+	for _, h := range l.core.holding.due(ms(now), heldAtOnce) {
+		n, ok := l.nextTry(h)
+		if !ok {
+			h.dueMs = ms(now.Add(heldAgain))
+			l.core.holding.put(h)
+			continue
+		}
+		out, err := l.heldRecords(h, n, now)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, out...)
+		if n > 0 {
+			l.metrics.deals.WithLabelValues("single").Inc()
+			l.metrics.dealt.WithLabelValues("single").Inc()
+		}
+	}
+	return records, nil
+}
+
+// nextTry returns the try that a held message is dealt at, 0 when it is not dealt any more; false: not now. The deal is taken
+// for written.
+func (l *leader) nextTry(h *held) (n uint32, ok bool) {
+	lane := l.lanes[h.route]
+	if lane == nil || !lane.ready() {
+		return 0, false // what stands on the lane is not known
+	}
+	r, t := l.core.route(h.route), l.core.tenant(h.tenant)
+	if !r.enabled || !t.enabled || r.txn >= r.target(r) {
+		return 0, false
+	}
+	e := event{campaign: h.campaign, seq: h.seq, try: h.try + 1, leg: 1, tenant: []byte(h.tenant), id: []byte(schemas.CampaignID(h.campaign))}
+	c := l.core.of(&e)
+	switch {
+	case c == nil:
+		return 0, false
+	case c.closed:
+		l.core.ends = append(l.core.ends, ending{
+			campaign: c, seq: h.seq, try: uint8(max(h.try, 1)), leg: 1, kind: fanfarev1.Kind_KIND_NOT_SENT, code: fanfarev1.Code_CODE_VALIDITY_EXPIRED,
+		})
+		return 0, true
+	case h.try >= lastTry:
+		l.core.finish(c, h.seq, int(h.try), fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_TRIES_SPENT)
+		return 0, true
+	}
+	if t := c.have(int(e.try)); t != nil && t.known(h.seq) {
+		return 0, true // dealt before: only the tombstone was lost
+	}
+	l.core.mark(c, int(e.try), 1, r, true, roaring.BitmapOf(h.seq), h.notAfter)
+	return e.try, true
+}
+
+// askStore asks for moves, freezes and indexes.
+func (l *leader) askStore(now time.Time) {
+	for _, ch := range l.core.Moves(now) {
+		if !offer(l.jobs, l.move(ch)) {
+			l.core.MoveFailed(ch, now)
+		}
+	}
+	for _, w := range l.core.Wants(now) {
+		if !offer(l.slowJobs, l.want(w)) {
+			l.wanted(w, nil, errBusy)
+		}
+	}
+}
+
+var errBusy = errors.New("too much is asked of the store")
+
+func offer(jobs chan job, j job) bool {
+	select {
+	case jobs <- j:
+		return true
+	default:
+		return false
+	}
+}
+
+// Bounds of what is asked of the store.
+const (
+	moveWithin   = 10 * time.Second
+	indexWithin  = 30 * time.Second
+	freezeWithin = 10 * time.Minute // a million contacts
+)
+
+func (l *leader) move(ch schemas.Change) job {
+	return func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, moveWithin)
+		defer cancel()
+		version, err := l.cfg.Store.Apply(ctx, ch)
+		return func() {
+			switch {
+			case err == nil:
+				l.metrics.moves.WithLabelValues("made").Inc()
+				l.core.Moved(ch, version)
+				return
+			case errors.Is(err, schemas.ErrConflict), errors.Is(err, schemas.ErrTransition), errors.Is(err, schemas.ErrNotFound):
+				l.metrics.moves.WithLabelValues("conflict").Inc()
+				l.log.Debug("a campaign has changed meanwhile", "campaign", ch.Campaign, "err", err)
+			default:
+				l.metrics.moves.WithLabelValues("failed").Inc()
+				l.complain(fmt.Errorf("move %s: %w", ch.Campaign, err))
+			}
+			l.core.MoveFailed(ch, l.cfg.Now())
+		}
+	}
+}
+
+func (l *leader) want(w wants) job {
+	return func(ctx context.Context) func() {
+		if w.freezeID == "" {
+			ctx, cancel := context.WithTimeout(ctx, freezeWithin)
+			defer cancel()
+			err := l.cfg.Audience.Freeze(ctx, w.tenant, w.campaign, w.version)
+			if errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) {
+				err = nil // and it is asked again, of what the campaign is now
+			}
+			return func() { l.wanted(w, nil, err) }
+		}
+		ctx, cancel := context.WithTimeout(ctx, indexWithin)
+		defer cancel()
+		blobs, err := l.cfg.Audience.Blobs(ctx, w.freezeID)
+		return func() { l.wanted(w, blobs, err) }
+	}
+}
+
+func (l *leader) wanted(w wants, blobs []audience.Index, err error) {
+	if err := l.core.Wanted(w, blobs, err, l.cfg.Now()); err != nil {
+		l.complain(err)
+	}
+}
+
+// complain logs trouble with the store once a second at most: it may be away for long, and every campaign asks.
+func (l *leader) complain(err error) {
+	if now := l.cfg.Now(); now.Sub(l.storeSaid) >= time.Second {
+		l.storeSaid = now
+		l.log.Warn("the store does not do what it is asked", "err", err)
+	}
+}
+
+// serveStore does what is asked of the store, so that the leader never waits for it.
+func (l *leader) serveStore(ctx context.Context, jobs <-chan job) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case j := <-jobs:
+			answer := j(ctx)
+			select {
+			case l.answers <- answer:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// roundDue begins a round of sets when it is time: some have changed, or a cursor names so many deals that its record would
+// grow too large.
+func (l *leader) roundDue(now time.Time) bool {
+	var todo []*campaign
+	heavy := false
+	for _, c := range l.core.open {
+		if c.touched {
+			todo = append(todo, c)
+			heavy = heavy || c.heavy > heavyRecent
+		}
+	}
+	if !heavy && (now.Before(l.nextRound) || len(todo) == 0 && !l.toBury(now)) {
+		return false
+	}
+	l.round = &round{began: now, todo: todo, offsets: map[string]map[int32]int64{}}
+	for topic, at := range l.offsets {
+		l.round.offsets[topic] = maps.Clone(at)
+	}
+	return true
+}
+
+// writeRound returns the next records of the round: first the ends that are decided, for who is to be ended stands in no set;
+// then the sets, a few MB at a time; last the offsets that all of them cover.
+func (l *leader) writeRound(now time.Time) ([]*kgo.Record, error) {
+	var records []*kgo.Record
+	if !l.core.atRest() {
+		for _, e := range l.core.takeEnds(endsPerCommit) {
+			r, err := l.endRecord(&e, now)
+			if err != nil {
+				return nil, err
+			}
+			records = append(records, r)
+			l.metrics.ends.WithLabelValues(kindName(e.kind)).Inc()
+		}
+		if len(records) > 0 {
+			return records, nil
+		}
+	}
+	size := 0
+	for len(l.round.todo) > 0 && size < setsPerCommit {
+		c := l.round.todo[0]
+		l.round.todo = l.round.todo[1:]
+		if c.closed || l.core.campaigns[c.number] != c {
+			continue
+		}
+		out, err := l.setsRecords(c, now)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range out {
+			size += len(r.Value)
+		}
+		records = append(records, out...)
+	}
+	l.metrics.setsBytes.Add(float64(size))
+	if len(l.round.todo) > 0 {
+		return records, nil
+	}
+	marks, err := l.bury(now)
+	if err != nil {
+		return nil, err
+	}
+	offsets, err := l.cursorRecord(offsetsKey, "", now, offsetsOf(l.round.offsets))
+	if err != nil {
+		return nil, err
+	}
+	// A tenth of the time at most goes into sets.
+	l.nextRound = now.Add(max(l.cfg.SetsEvery, 10*now.Sub(l.round.began)))
+	l.round = nil
+	return append(append(records, marks...), offsets), nil
+}
+
+// setsRecords writes a campaign's sets, its cursor, and tombstones for parts that are no more.
+func (l *leader) setsRecords(c *campaign, now time.Time) ([]*kgo.Record, error) {
+	parts, before := c.snapshot()
+	records := make([]*kgo.Record, 0, len(parts)+1)
+	for i, p := range parts {
+		r, err := l.cursorRecord(setsKey(c, uint32(i)), c.tenant, now, p)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	for n := uint32(len(parts)); n < before; n++ {
+		r, err := l.cursorRecord(setsKey(c, n), c.tenant, now, nil)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	r, err := l.cursorRecord(c.key(), c.tenant, now, c.cursor())
+	return append(records, r), err
+}
+
+// bury marks the cursors of settled campaigns and deletes their sets, and deletes cursors whose time is over.
+func (l *leader) bury(now time.Time) ([]*kgo.Record, error) {
+	var records []*kgo.Record
+	add := func(key, tenant string, m proto.Message) error {
+		r, err := l.cursorRecord(key, tenant, now, m)
+		records = append(records, r)
+		return err
+	}
+	for number, g := range l.graves {
+		if !g.marked {
+			for n := range g.parts {
+				if err := add(fmt.Sprintf("%s/sets/%d", g.key, n), g.tenant, nil); err != nil {
+					return nil, err
+				}
+			}
+			cur := proto.CloneOf(g.cursor)
+			cur.Settled, cur.SettledMs, cur.Recent, cur.SetsParts = true, g.settledMs, nil, 0
+			if err := add(g.key, g.tenant, cur); err != nil {
+				return nil, err
+			}
+			g.marked = true
+		}
+		if g.over(now) {
+			if err := add(g.key, g.tenant, nil); err != nil {
+				return nil, err
+			}
+			delete(l.graves, number)
+		}
+	}
+	return records, nil
+}
+
+func (g *grave) over(now time.Time) bool {
+	return now.After(time.UnixMilli(g.settledMs).Add(cursorKept))
+}
+
+// toBury reports whether a settled campaign's cursor is to be marked or deleted.
+func (l *leader) toBury(now time.Time) bool {
+	for _, g := range l.graves {
+		if !g.marked || g.over(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// tidyEvery is how often is looked for what nobody needs any more.
+const tidyEvery = time.Minute
+
+// tidy forgets settled campaigns that the view has forgotten, and campaigns that never came to have a record.
+func (l *leader) tidy(now time.Time) {
+	if now.Sub(l.minuteAt) < tidyEvery {
+		return
+	}
+	l.minuteAt = now
+	there := map[uint64]bool{}
+	for _, r := range l.cfg.View.Campaigns() {
+		there[r.GetNumber()] = true
+	}
+	for number, c := range l.core.campaigns {
+		switch {
+		case c.closed && !there[number]:
+			l.core.CampaignGone(number)
+		case c.record == nil && c.lastSeen < ms(now.Add(-orphanKept)) && l.core.holding.count[number] == 0:
+			if c.epoch > 0 {
+				l.graves[number] = &grave{key: c.key(), tenant: c.tenant, parts: c.parts, cursor: c.cursor()}
+			}
+			l.core.CampaignGone(number)
+			l.log.Warn("a campaign that nobody knows is forgotten", "campaign", c.id)
+		}
+	}
+}
+
+func offsetsOf(at map[string]map[int32]int64) *fanfarev1.CursorOffsets {
+	out := &fanfarev1.CursorOffsets{}
+	for _, topic := range slices.Sorted(maps.Keys(at)) {
+		for _, p := range slices.Sorted(maps.Keys(at[topic])) {
+			out.Offsets = append(out.Offsets, &fanfarev1.CursorOffsets_TopicOffset{Topic: topic, Partition: p, Offset: at[topic][p]})
+		}
+	}
+	return out
+}
+
+// finish ends a term in peace: what is under way is finished, and the sets are written, so that the successor has little to read.
+func (l *leader) finish(work context.Context) error {
+	if l.busy {
+		if err := <-l.committed; err != nil {
+			return err
+		}
+		l.busy = false
+	}
+	if !l.live {
+		return nil
+	}
+	l.nextRound = time.Time{}
+	for l.round != nil || l.roundDue(l.cfg.Now()) {
+		records, err := l.writeRound(l.cfg.Now())
+		if err != nil {
+			return err
+		}
+		if err := l.commit(work, l.cl, records); err != nil {
+			return fmt.Errorf("write the sets before leaving: %w", err)
+		}
+		if l.round == nil {
+			break
+		}
+	}
+	return nil
+}
