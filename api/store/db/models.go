@@ -180,6 +180,11 @@ type Import struct {
 	FinishedMs  int64
 }
 
+type Installation struct {
+	Name  string
+	Value string
+}
+
 type Ledger struct {
 	ID          int64
 	Tenant      string
