@@ -158,7 +158,8 @@ func (e *Event) Precedence() schemas.Precedence {
 	return schemas.PrecedenceOf(e.Kind, uint32(e.Try), e.Code)
 }
 
-// Mark says that everything that stood in a partition at AsOf is in the store.
+// Mark says that everything that stood in a partition at AsOf is in the store. Without a time it says that there is such a
+// partition: as long as one has none, nobody can say how complete the answers are. A mark never takes back a later one.
 type Mark struct {
 	Partition int32
 	// End is the offset read up to.

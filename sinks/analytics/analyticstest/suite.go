@@ -462,7 +462,11 @@ func testAsOf(t *testing.T, open func() analytics.Store) {
 	check(at(1))
 	mark(old, analytics.Mark{Partition: 0, End: 6, AsOf: at(4)})
 	check(at(3))
-	mark(Topic, analytics.Mark{Partition: 0, End: 1, AsOf: at(10)}, analytics.Mark{Partition: 1, End: 1, AsOf: at(9)})
+	mark(Topic, analytics.Mark{Partition: 0, End: 1, AsOf: at(10)}, analytics.Mark{Partition: 1})
+	check(time.Time{}) // one of them is not known yet
+	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(9)})
+	check(at(9))
+	mark(Topic, analytics.Mark{Partition: 0}, analytics.Mark{Partition: 1})
 	check(at(9))
 	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(2)}) // an old owner, late
 	check(at(9))

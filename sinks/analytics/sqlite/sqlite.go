@@ -210,7 +210,7 @@ func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analy
 	for _, m := range marks {
 		const upsert = `INSERT INTO marks (topic, partition, next, as_of) VALUES (?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET next = excluded.next, as_of = excluded.as_of WHERE excluded.as_of >= as_of`
-		if err := t.exec(upsert, topic[:], m.Partition, m.End, m.AsOf.UnixMilli()); err != nil {
+		if err := t.exec(upsert, topic[:], m.Partition, m.End, milliseconds(m.AsOf)); err != nil {
 			return fmt.Errorf("mark partition %d: %w", m.Partition, err)
 		}
 	}
@@ -223,6 +223,13 @@ func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analy
 	}
 	s.asOf.Store(at)
 	return nil
+}
+
+func milliseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 // readAsOf asks for the least time of the topic that was read last, in milliseconds; 0 for none.

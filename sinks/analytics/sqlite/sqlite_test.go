@@ -142,3 +142,45 @@ func TestManyCampaignsInLittleMemory(t *testing.T) {
 		t.Errorf("got %d bytes in memory, want at most 20000", got)
 	}
 }
+
+// A block that is written to for hours stays in few pieces, and a write that failed does not upset the count of them.
+func TestPiecesAreMerged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "analytics.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	traffic := analyticstest.NewTraffic(1, 700)
+	traffic.Lag, traffic.Partitions = 50, 1
+	n := 0
+	for batches := traffic.Next(1); batches != nil; batches = traffic.Next(1) {
+		if n++; n%10 == 0 {
+			if _, err := db.Exec("CREATE TRIGGER saboteur BEFORE INSERT ON parts BEGIN SELECT RAISE(ABORT, 'refused'); END"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Append(t.Context(), batches...); err == nil {
+				t.Fatal("append while a table refuses rows: got no error")
+			}
+			if _, err := db.Exec("DROP TRIGGER saboteur"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Append(t.Context(), batches...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pieces, events int
+	if err := db.QueryRow("SELECT count(*), sum(events) FROM pieces").Scan(&pieces, &events); err != nil {
+		t.Fatal(err)
+	}
+	// 750 appends: 5 of level 2, 2 of level 1 and 6 of level 0.
+	if want := 750/144 + 750%144/12 + 750%12; pieces != want || events != 1400 {
+		t.Errorf("got %d pieces with %d events, want %d with 1400", pieces, events, want)
+	}
+}

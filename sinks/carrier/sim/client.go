@@ -50,8 +50,9 @@ func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 		opts:        opts, book: newBook(opts.Window),
 		http: &http.Client{
 			Transport: &http.Transport{
-				DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
-				MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+				DialContext:           (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+				ExpectContinueTimeout: opts.AnswerTimeout,
+				MaxIdleConnsPerHost:   64, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -117,16 +118,17 @@ func (c *Client) post(ctx context.Context, f *flight, batch []carrier.Outbound) 
 	defer cancel()
 	body := &lateBody{batch: batch, flight: f}
 	err := c.exchange(ctx, f, body)
+	if err != nil && ctx.Err() != nil {
+		c.book.failed(nil) // silence, not a failure of the connection
+	} else {
+		c.book.failed(err)
+	}
 	if body.close() {
 		// The transport never asked for the body: nothing was written.
 		f.rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
 	} else {
 		f.rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
 	}
-	if err != nil && ctx.Err() != nil {
-		err = nil // silence, not a failure of the connection
-	}
-	c.book.failed(err)
 }
 
 // exchange makes the request and reads the answers to their end.
@@ -137,6 +139,9 @@ func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error 
 	}
 	// GetBody stays nil and there is no Idempotency-Key: with either, net/http would repeat the request by itself.
 	req.Header.Set("Content-Type", "application/octet-stream")
+	// The body is written once the server has said that it is there: a connection that died while it was idle costs nothing but a
+	// new one, instead of a batch that may have been taken.
+	req.Header.Set("Expect", "100-continue")
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("submit: %w", err)

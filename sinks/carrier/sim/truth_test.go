@@ -60,7 +60,7 @@ func TestLineReadsBack(t *testing.T) {
 			Key: keys.Submission(rapid.Uint64Max(schemas.MaxCampaignNumber).Draw(t, "campaign"), rapid.Uint32Max(schemas.MaxSeq).Draw(t, "seq"), rapid.Uint8Min(1).Draw(t, "try")),
 			To:  rapid.String().Draw(t, "to"), Body: carrier.Body{Text: carrier.Text{Body: string(rapid.SliceOf(rapid.Byte()).Draw(t, "body"))}},
 		}
-		f := fate{outcome: carrier.Accepted, word: Accepted, ref: rapid.Uint64Min(1 << 60).Draw(t, "ref"), silent: rapid.Bool().Draw(t, "silent")}
+		f := fate{outcome: carrier.Accepted, word: Accepted, ref: rapid.Uint64Min(1<<60).Draw(t, "ref"), silent: rapid.Bool().Draw(t, "silent")}
 		var plan []planned
 		for range rapid.IntRange(0, 5).Draw(t, "receipts") {
 			at := rapid.Int64Range(0, 1<<43).Draw(t, "at")

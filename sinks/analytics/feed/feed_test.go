@@ -1,0 +1,551 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/analytics"
+	"fanfare/sinks/analytics/analyticstest"
+	"fanfare/sinks/analytics/sqlite"
+)
+
+func TestConfig(t *testing.T) {
+	if _, err := New(Config{}); err == nil {
+		t.Error("a feed of nothing: got no error")
+	}
+}
+
+// stores are the two kinds: one that keeps positions, and one that knows tokens.
+func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analytics.Store)) {
+	t.Run("positions", func(t *testing.T) {
+		t.Parallel()
+		run(t, func(t testing.TB) analytics.Store { return newStore(t) })
+	})
+	t.Run("tokens", func(t *testing.T) {
+		t.Parallel()
+		run(t, func(t testing.TB) analytics.Store {
+			s := newTokenStore(t)
+			t.Cleanup(func() {
+				if len(s.violations) > 0 {
+					t.Errorf("tokens used for other rows: %v", s.violations)
+				}
+			})
+			return s
+		})
+	})
+}
+
+// Everything that is committed is counted, once; what was aborted is not; and the store says how far it is although the topic
+// ends in markers that are no records. A rebuild from the log comes out the same (X18, P6).
+func TestFillsAndRebuilds(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
+		w := newWorld(t)
+		campaigns, records := w.history(60)
+		s := open(t)
+		r := w.start(t, s, nil, nil)
+		w.produceMixed(t, records)
+		caughtUp(t, s)
+		compareAll(t, s, w.model(t), campaigns)
+		if at := r.AsOf(); time.Since(at) > 5*time.Second {
+			t.Errorf("the feed is complete as of %v, want about now", at)
+		}
+		if err := r.end(t); err != nil {
+			t.Errorf("run: %v", err)
+		}
+
+		again := open(t)
+		got, err := Rebuild(t.Context(), Config{Cluster: w.Cluster, Store: again, Campaigns: w.view, MaxRows: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := w.model(t)
+		compareAll(t, again, m, campaigns)
+		if want := len(w.read(t, w.Names.Deliveries())); got.Events != want || got.Refused != 0 {
+			t.Errorf("rebuilt %+v, want %d events", got, want)
+		}
+	})
+}
+
+// Killed between any two steps, at any moment, with the store failing before and after it has done its work: exact.
+func TestExactThroughKills(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
+		w := newWorld(t)
+		campaigns, records := w.history(150)
+		s := open(t)
+		var failing atomic.Bool
+		if ts, ok := s.(*tokenStore); ok {
+			failing.Store(true)
+			n := 0
+			ts.fail = func() (before, after error) {
+				if n++; failing.Load() && n%7 == 0 {
+					return errors.New("gone before it began"), nil
+				}
+				if failing.Load() && n%11 == 0 {
+					return nil, errors.New("gone before it answered")
+				}
+				return nil, nil
+			}
+		}
+		var producing sync.WaitGroup
+		producing.Go(func() { w.produceMixed(t, records) })
+		kills := map[string]int{}
+		for i := range 13 {
+			step := []string{"declared", "appended", "marked"}[i%3]
+			after := i % 2
+			var killed atomic.Bool
+			r := w.start(t, s, func(c *Config) { c.MaxRows = 60 }, func(r *running) func(string) error {
+				return func(at string) error {
+					if at == step {
+						after--
+					}
+					if after < 0 && !killed.Swap(true) {
+						if i%4 == 0 {
+							r.cut() // nobody is told; otherwise the group hears of it, and has waited less
+						}
+						return errCut
+					}
+					return nil
+				}
+			})
+			select {
+			case err := <-r.done:
+				if !errors.Is(err, errCut) {
+					t.Fatalf("run: got %v, want it killed", err)
+				}
+				r.done <- err
+				kills[step]++
+			case <-time.After(3 * time.Second):
+				// Nothing left to be killed in.
+				r.cut()
+				r.end(t)
+			}
+		}
+		producing.Wait()
+		failing.Store(false)
+		w.start(t, s, nil, nil)
+		caughtUp(t, s)
+		compareAll(t, s, w.model(t), campaigns)
+		t.Logf("killed %v", kills)
+		if kills["declared"] == 0 || kills["appended"] == 0 {
+			t.Errorf("killed %v, want kills between all steps", kills)
+		}
+		if ts, ok := s.(*tokenStore); ok && ts.again == 0 {
+			t.Error("no batch came again: nothing was tested")
+		}
+	})
+}
+
+// Members join and leave while everything runs, some in good order and some not: exact.
+func TestExactThroughRebalances(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
+		w := newWorld(t)
+		campaigns, records := w.history(150)
+		s := open(t)
+		var producing sync.WaitGroup
+		producing.Go(func() { w.produceMixed(t, records) })
+		small := func(c *Config) { c.MaxRows = 40 }
+		feeds := []*running{w.start(t, s, small, nil)}
+		for i := range 6 {
+			feeds = append(feeds, w.start(t, s, small, nil))
+			time.Sleep(150 * time.Millisecond)
+			old := feeds[0]
+			feeds = feeds[1:]
+			if i%2 == 0 {
+				old.cut()
+			}
+			if err := old.end(t); err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("run: %v", err)
+			}
+		}
+		producing.Wait()
+		caughtUp(t, s)
+		compareAll(t, s, w.model(t), campaigns)
+	})
+}
+
+// A store that is away is waited for: nothing is lost, nothing counts twice, and as_of stands still meanwhile (P5).
+func TestStoreAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(40)
+	s := newTokenStore(t)
+	var away atomic.Bool
+	s.fail = func() (before, after error) {
+		if away.Load() {
+			return errors.New("connection refused"), nil
+		}
+		return nil, nil
+	}
+	r := w.start(t, s, func(c *Config) { c.MaxRows = 50 }, nil)
+	w.produce(t, records[:100]...)
+	caughtUp(t, s)
+	away.Store(true)
+	w.produce(t, records[100:]...)
+	before := time.Now()
+	for counted(r.metrics.retries.WithLabelValues(stepAppend)) < 3 {
+		time.Sleep(5 * time.Millisecond)
+		if time.Since(before) > 10*time.Second {
+			t.Fatal("the feed does not try")
+		}
+	}
+	// A second process joins meanwhile: a rebalance does not wait for the store.
+	second := w.start(t, s, nil, nil)
+	for joined := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if len(second.owned()) > 0 {
+			break
+		}
+		if time.Since(joined) > 10*time.Second {
+			t.Fatal("nobody can join while the store is away")
+		}
+	}
+	if at, err := s.AsOf(t.Context()); err != nil || at.After(before) {
+		t.Errorf("got as of %v, %v, want before the store went away at %v", at, err, before)
+	}
+	away.Store(false)
+	caughtUp(t, s)
+	compareAll(t, s, w.model(t), campaigns)
+	if len(s.violations) > 0 {
+		t.Errorf("tokens used for other rows: %v", s.violations)
+	}
+}
+
+// What is no delivery event, is of nobody's campaign, or names another's tenant goes to the dead letters and holds nothing up (P7).
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(20)
+	good := records[0]
+	foreign := w.record(analytics.Event{Campaign: &analytics.Campaign{Tenant: "tn_b", ID: campaigns[0].ID}, Seq: 7, Kind: fanfarev1.Kind_KIND_DELIVERED, Try: 1})
+	stranger := analyticstest.NewCampaign("tn_a", 99_999, time.Now())
+	lookedUp := analyticstest.NewCampaign("tn_a", 77_777, time.Now())
+	var bad []*kgo.Record
+	for i := range 30 {
+		bad = append(bad,
+			&kgo.Record{Topic: good.Topic, Key: fmt.Append(nil, "garbage", i), Value: []byte("\xff\xff garbage")},
+			&kgo.Record{Topic: good.Topic, Key: fmt.Append(nil, "empty", i)},
+			w.record(analytics.Event{Campaign: stranger, Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1}),
+		)
+	}
+	bad = append(bad, foreign)
+	s := newStore(t)
+	r := w.start(t, s, func(c *Config) {
+		c.Lookup = func(_ context.Context, id string) (*fanfarev1.Campaign, error) {
+			if id != lookedUp.ID {
+				return nil, fmt.Errorf("look: %w", schemas.ErrNotFound)
+			}
+			return &fanfarev1.Campaign{Tenant: lookedUp.Tenant, Id: id, CreatedMs: lookedUp.Month.UnixMilli()}, nil
+		}
+	}, nil)
+	began := time.Now()
+	w.produce(t, bad...)
+	w.produce(t, w.record(analytics.Event{Campaign: lookedUp, Seq: 3, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}))
+	w.produce(t, records...)
+	caughtUp(t, s)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the bad records held the others up for %v", took)
+	}
+	compareAll(t, s, w.model(t), campaigns)
+	stats, err := s.Stats(t.Context(), lookedUp.Tenant, lookedUp.ID)
+	if err != nil || stats.Figures(1).Sent != 1 {
+		t.Errorf("a campaign that only the store remembers: got %+v, %v, want one sent", stats, err)
+	}
+	for _, tenant := range []string{"tn_a", "tn_b"} {
+		if stats, err := s.Stats(t.Context(), tenant, stranger.ID); err != nil || len(stats.Counts) != 0 {
+			t.Errorf("nobody's campaign: got %+v, %v, want nothing", stats, err)
+		}
+	}
+	if stats, err := s.Stats(t.Context(), "tn_b", campaigns[0].ID); err != nil || len(stats.Counts) != 0 {
+		t.Errorf("another's campaign under our name: got %+v, %v, want nothing", stats, err)
+	}
+	if err := r.end(t); err != nil {
+		t.Fatal(err)
+	}
+	causes := map[string]int{}
+	for _, d := range w.read(t, w.Names.DeadLetters(w.Names.Deliveries())) {
+		cause := string(schemas.Header(d, schemas.HeaderCause))
+		switch {
+		case strings.Contains(cause, errRecord.Error()):
+			causes[causeRecord]++
+		case strings.Contains(cause, errCampaign.Error()):
+			causes[causeCampaign]++
+		case strings.Contains(cause, errTenant.Error()):
+			causes[causeTenant]++
+		default:
+			t.Errorf("cause %q", cause)
+		}
+		if string(schemas.Header(d, schemas.HeaderStage)) != Stage || schemas.Header(d, schemas.HeaderSource) == nil {
+			t.Errorf("dead letter without stage or source: %v", d.Headers)
+		}
+	}
+	want := map[string]int{causeRecord: 60, causeCampaign: 30, causeTenant: 1}
+	for cause, n := range want {
+		if causes[cause] != n || int(counted(r.metrics.dead.WithLabelValues(cause))) != n {
+			t.Errorf("dead letters for %s: got %d, metric %v, want %d", cause, causes[cause], counted(r.metrics.dead.WithLabelValues(cause)), n)
+		}
+	}
+}
+
+// An event may be quicker than the news of its campaign: it waits for as long as the view may not have heard yet, and no longer.
+func TestWaitsForTheView(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	w.view.read = time.Now() // behind from now on
+	s := newStore(t)
+	r := w.start(t, s, nil, nil)
+	w.produce(t, w.record(analytics.Event{Campaign: c, Seq: 1, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}))
+	time.Sleep(300 * time.Millisecond)
+	if n := counted(r.metrics.dead.WithLabelValues(causeCampaign)); n != 0 {
+		t.Fatalf("got %v dead letters while the view is behind, want none", n)
+	}
+	w.view.put(c)
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Figures(1).Sent == 1 {
+			break
+		}
+		if time.Since(began) > 5*time.Second {
+			t.Fatalf("got %+v, want the event counted", stats)
+		}
+	}
+}
+
+// picky refuses some rows for ever.
+type picky struct {
+	*tokenStore
+	refuses func(*analytics.Event) bool
+}
+
+func (s *picky) Append(ctx context.Context, batches ...analytics.Batch) error {
+	for _, b := range batches {
+		for i := range b.Events {
+			if s.refuses(&b.Events[i]) {
+				return fmt.Errorf("%w: one of these", analytics.ErrData)
+			}
+		}
+	}
+	return s.tokenStore.Append(ctx, batches...)
+}
+
+// Rows that the store will never take are cut out; the rest of their batch is stored, also when it comes again.
+func TestRefusedRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	w.view.put(c)
+	s := &picky{newTokenStore(t), func(e *analytics.Event) bool { return e.Seq%50 == 13 }}
+	var records []*kgo.Record
+	for i := range 400 {
+		records = append(records, w.record(analytics.Event{Campaign: c, Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1, TimeMS: int64(i)}))
+	}
+	w.produce(t, records...)
+	killed := false
+	first := w.start(t, s, nil, func(r *running) func(string) error {
+		return func(step string) error {
+			if step != "appended" || killed {
+				return nil
+			}
+			killed = true
+			r.cut()
+			return errCut
+		}
+	})
+	if err := <-first.done; !errors.Is(err, errCut) {
+		t.Fatalf("run: got %v, want it killed", err)
+	} else {
+		first.done <- err
+	}
+	w.start(t, s, nil, nil)
+	caughtUp(t, s)
+	stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+	if err != nil || stats.Figures(400).Sent != 392 {
+		t.Errorf("got %+v, %v, want 392 sent", stats, err)
+	}
+	points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+	if err != nil || len(points) != 1 || points[0].N != 392 {
+		t.Errorf("timeline: got %+v, %v, want 392 events", points, err)
+	}
+	sources := map[string]bool{}
+	for _, d := range w.read(t, w.Names.DeadLetters(w.Names.Deliveries())) {
+		sources[string(schemas.Header(d, schemas.HeaderSource))] = true
+	}
+	if len(sources) != 8 {
+		t.Errorf("got dead letters of %d records, want 8", len(sources))
+	}
+	if len(s.violations) > 0 {
+		t.Errorf("tokens used for other rows: %v", s.violations)
+	}
+}
+
+// A store that keeps positions is filled from the log when it is lost, whatever the group remembers; and goes on from where a
+// copy of it was taken.
+func TestLostStoreIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(30)
+	s := newStore(t)
+	r := w.start(t, s, nil, nil)
+	w.produce(t, records...)
+	caughtUp(t, s)
+	if err := r.end(t); err != nil {
+		t.Fatal(err)
+	}
+	lag, err := w.adm.FetchOffsets(t.Context(), w.Names.Group(Stage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed := int64(0)
+	lag.Each(func(o kadm.OffsetResponse) { committed += o.At })
+	if committed != int64(len(records)) {
+		t.Errorf("the group has committed %d records, want %d", committed, len(records))
+	}
+	fresh := newStore(t)
+	w.start(t, fresh, nil, nil)
+	caughtUp(t, fresh)
+	compareAll(t, fresh, w.model(t), campaigns)
+}
+
+// A log that ends before what is stored has lost records. It is said, and what is written from there on is stored.
+func TestLogShorterThanStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(20)
+	w.produce(t, records[:50]...)
+	topics, err := w.adm.ListTopics(t.Context(), w.Names.Deliveries())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "analytics.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for p := range int32(6) {
+		if err := s.Append(t.Context(), analytics.Batch{Topic: analytics.TopicID(topics[w.Names.Deliveries()].ID), Partition: p, First: 0, End: 1000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.start(t, s, nil, nil)
+	caughtUp(t, s)
+	w.produce(t, records[50:]...)
+	caughtUp(t, s)
+	if got := counted(r.metrics.gaps); got != 6 {
+		t.Errorf("got %v gaps, want 6", got)
+	}
+	// All but the first 50 records are there: as many events in the timelines.
+	var n uint64
+	for _, c := range campaigns {
+		points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range points {
+			n += p.N
+		}
+	}
+	if want := uint64(len(records) - 50); n != want {
+		t.Errorf("got %d events, want %d", n, want)
+	}
+}
+
+// The beginning of a declared batch is gone from the log: the rest of it is stored under a token of its own, and it is said.
+func TestDeclaredBatchWhoseStartIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(20)
+	s := newTokenStore(t)
+	w.produce(t, records...)
+	r := w.start(t, s, nil, func(r *running) func(string) error {
+		return func(step string) error {
+			if step == "declared" {
+				r.cut()
+				return errCut
+			}
+			return nil
+		}
+	})
+	if err := <-r.done; !errors.Is(err, errCut) {
+		t.Fatalf("run: got %v, want it killed", err)
+	} else {
+		r.done <- err
+	}
+	deleted := kadm.Offsets{}
+	for p := range int32(6) {
+		deleted.AddOffset(w.Names.Deliveries(), p, 3, -1)
+	}
+	if _, err := w.adm.DeleteRecords(t.Context(), deleted); err != nil {
+		t.Fatal(err)
+	}
+	second := w.start(t, s, nil, nil)
+	caughtUp(t, s)
+	compareAll(t, s, w.model(t), campaigns)
+	if got := counted(second.metrics.gaps); got == 0 {
+		t.Error("got no gaps, want some")
+	}
+	for token := range s.tokens {
+		if strings.Contains(token, "-0-0-") {
+			t.Errorf("token %s begins where nothing is left", token)
+		}
+	}
+}
+
+// Stopped in good order, a feed leaves nothing to be read again.
+func TestStopSettles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(20)
+	s := newTokenStore(t)
+	r := w.start(t, s, func(c *Config) { c.Interval = time.Hour; c.MaxRows = 1 << 20 }, nil)
+	w.produce(t, records...)
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		var waiting dto.Metric
+		if err := r.metrics.waiting.Write(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		n := int(waiting.GetGauge().GetValue())
+		if n == len(records) {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("got %d records in memory, want %d", n, len(records))
+		}
+	}
+	if err := r.end(t); err != nil {
+		t.Fatal(err)
+	}
+	compareAll(t, s, w.model(t), campaigns)
+	offsets, err := w.adm.FetchOffsets(t.Context(), w.Names.Group(Stage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	offsets.Each(func(o kadm.OffsetResponse) {
+		total += o.At
+		if parseIntent(o.Metadata) != 0 {
+			t.Errorf("partition %d: metadata %q, want no batch declared", o.Partition, o.Metadata)
+		}
+	})
+	if total != int64(len(records)) {
+		t.Errorf("committed %d, want %d", total, len(records))
+	}
+}
