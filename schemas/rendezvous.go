@@ -41,12 +41,12 @@ func NormalProviderID(id string) string {
 	return id[:min(len(id), 1)]
 }
 
-// RendezvousMarker is the key that is there as long as Redis has not lost what it was given. RendezvousBuilder is that of the
-// process that fills it again.
-func (n Names) RendezvousMarker() string { return n.prefix + "rendezvous:marker" }
-
-// RendezvousBuilder is the lock of the process that fills an empty rendezvous.
-func (n Names) RendezvousBuilder() string { return n.prefix + "rendezvous:builder" }
+// RendezvousState returns two keys of one slot: the marker, which is there as long as Redis has not lost what it was given, and
+// the lock of the process that fills it again.
+func (n Names) RendezvousState() (marker, lock string) {
+	tag := n.prefix + "rendezvous:{state}:"
+	return tag + "marker", tag + "filling"
+}
 
 // PartsKey is the key of what is known of the parts of a long message: part -> the greatest [PartState] seen.
 func (n Names) PartsKey(tenant string, submission ID) string {
@@ -100,32 +100,50 @@ end
 return n`
 	// RendezvousUnpark takes one receipt away that was parked under a wrong spelling. ARGV: the encoded receipt, number.
 	RendezvousUnpark = `return redis.call('LREM',KEYS[2],0,ARGV[2]..'|'..ARGV[1])`
-	// RendezvousForget removes the entry of a submission whose last receipt has come. ARGV: submission, number.
+	// RendezvousForget lets the entry of a submission go whose last receipt has come. ARGV: submission, number, life that is left
+	// to it in milliseconds, for receipts that come twice or after. Where the id is that of several messages it goes at once:
+	// such a key lives on with each new message, and would grow for ever.
 	RendezvousForget = `local n=0
 for _,f in ipairs({ARGV[2],''}) do
-  if redis.call('HGET',KEYS[1],f)==ARGV[1] then n=n+redis.call('HDEL',KEYS[1],f) end
+  if redis.call('HGET',KEYS[1],f)==ARGV[1] then
+    if redis.call('HLEN',KEYS[1])>1 then redis.call('HDEL',KEYS[1],f)
+    elseif redis.call('PTTL',KEYS[1])>tonumber(ARGV[3]) then redis.call('PEXPIRE',KEYS[1],ARGV[3]) end
+    n=n+1
+  end
 end
 return n`
 )
 
-// PartState is what is known of one part of a long message; a greater one stands.
+// Scripts of the one who fills a rendezvous again. KEYS: marker, lock. ARGV: who, life of the lock in milliseconds. A lock that
+// is gone means that Redis was lost once more, or that another took over: whoever fills begins anew.
+const (
+	// RendezvousHold keeps the lock: 1, or 0 when it is not the caller's any more.
+	RendezvousHold = `if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end
+return redis.call('PEXPIRE',KEYS[2],ARGV[2])`
+	// RendezvousFilled sets the marker and lets go of the lock: 1, or 0 when it is not the caller's any more.
+	RendezvousFilled = `if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end
+redis.call('SET',KEYS[1],ARGV[1])
+return redis.call('DEL',KEYS[2])`
+)
+
+// PartState is what is known of a part of a long message; a greater one stands. That a part failed is said at once and noted
+// nowhere: whatever the order of the receipts, one failure makes the message partial, unless every part arrived after all.
 type PartState uint8
 
 // States of a part.
 const (
-	PartNegative PartState = iota + 1
-	PartDelivered
+	PartDelivered PartState = iota + 1
 	PartRead
 )
 
-// PartsJoin notes the state of one part and returns what is known of all: how many are positive, how many negative, how many
+// PartsJoin notes the state of one part and returns what is known of all: how many are delivered, and how many of these are
 // read. KEYS: [Names.PartsKey]. ARGV: part, 1 and up, its state, life in milliseconds.
 const PartsJoin = `local was=tonumber(redis.call('HGET',KEYS[1],ARGV[1]) or '0')
 if tonumber(ARGV[2])>was then redis.call('HSET',KEYS[1],ARGV[1],ARGV[2]) end
 redis.call('PEXPIRE',KEYS[1],ARGV[3])
-local good,bad,read=0,0,0
+local delivered,read=0,0
 for _,v in ipairs(redis.call('HVALS',KEYS[1])) do
-  if v=='1' then bad=bad+1 else good=good+1 end
-  if v=='3' then read=read+1 end
+  delivered=delivered+1
+  if v=='2' then read=read+1 end
 end
-return {good,bad,read}`
+return {delivered,read}`

@@ -69,8 +69,8 @@ type Part struct {
 	Life       time.Duration
 }
 
-// Parts is what is known of all parts of a message.
-type Parts struct{ Positive, Negative, Read int }
+// Parts is what is known of all parts of a message: how many are delivered, and how many of these are read.
+type Parts struct{ Delivered, Read int }
 
 var (
 	scriptPut    = redis.NewScript(schemas.RendezvousPut)
@@ -78,6 +78,8 @@ var (
 	scriptClear  = redis.NewScript(schemas.RendezvousClear)
 	scriptUnpark = redis.NewScript(schemas.RendezvousUnpark)
 	scriptForget = redis.NewScript(schemas.RendezvousForget)
+	scriptHold   = redis.NewScript(schemas.RendezvousHold)
+	scriptFilled = redis.NewScript(schemas.RendezvousFilled)
 	scriptParts  = redis.NewScript(schemas.PartsJoin)
 )
 
@@ -289,12 +291,12 @@ func (t *Table) park(ctx context.Context, sightings []Sighting, ids []schemas.ID
 	return err
 }
 
-// Forget removes entries whose last receipt has come.
+// Forget lets entries go whose last receipt has come, after the life that they say.
 func (t *Table) Forget(ctx context.Context, entries []Entry) error {
 	calls := make([]call, len(entries))
 	for i := range entries {
 		e := &entries[i]
-		calls[i] = call{scriptForget, t.keys(e.Route, e.ProviderID), []any{e.Submission[:], e.To}}
+		calls[i] = call{scriptForget, t.keys(e.Route, e.ProviderID), []any{e.Submission[:], e.To, milliseconds(e.Life)}}
 	}
 	_, err := t.run(ctx, calls)
 	return err
@@ -314,54 +316,55 @@ func (t *Table) Join(ctx context.Context, parts []Part) ([]Parts, error) {
 	out := make([]Parts, len(parts))
 	for i, cmd := range cmds {
 		n, err := cmd.Int64Slice()
-		if err != nil || len(n) != 3 {
-			return nil, fmt.Errorf("rendezvous: parts: got %d figures, want 3: %w", len(n), err)
+		if err != nil || len(n) != 2 {
+			return nil, fmt.Errorf("rendezvous: parts: got %d figures, want 2: %w", len(n), err)
 		}
-		out[i] = Parts{int(n[0]), int(n[1]), int(n[2])}
+		out[i] = Parts{int(n[0]), int(n[1])}
 	}
 	return out, nil
 }
 
 // Ready reports whether the table holds what it was given: false after Redis has lost it, and before it was ever filled.
 func (t *Table) Ready(ctx context.Context) (bool, error) {
-	n, err := t.rdb.Exists(ctx, t.names.RendezvousMarker()).Result()
+	marker, _ := t.names.RendezvousState()
+	n, err := t.rdb.Exists(ctx, marker).Result()
 	if err != nil {
 		return false, fmt.Errorf("rendezvous: marker: %w", err)
 	}
 	return n == 1, nil
 }
 
-// Lock makes the caller the one who fills the table, for as long as life; false: somebody else is.
+// Lock makes the caller the one who fills the table, until life is over or [Table.Hold] extends it; false: somebody does already.
 func (t *Table) Lock(ctx context.Context, who string, life time.Duration) (bool, error) {
-	err := t.rdb.SetArgs(ctx, t.names.RendezvousBuilder(), who, redis.SetArgs{Mode: "NX", TTL: life}).Err()
-	if err == nil {
+	_, lock := t.names.RendezvousState()
+	err := t.rdb.SetArgs(ctx, lock, who, redis.SetArgs{Mode: "NX", TTL: life}).Err()
+	switch {
+	case err == nil:
 		return true, nil
-	}
-	if !errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("rendezvous: lock: %w", err)
-	}
-	holder, err := t.rdb.Get(ctx, t.names.RendezvousBuilder()).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("rendezvous: lock: %w", err)
-	}
-	if holder != who {
+	case errors.Is(err, redis.Nil):
 		return false, nil
-	}
-	if err := t.rdb.PExpire(ctx, t.names.RendezvousBuilder(), life).Err(); err != nil {
+	default:
 		return false, fmt.Errorf("rendezvous: lock: %w", err)
 	}
-	return true, nil
 }
 
-// Filled says that the table is whole again, and lets go of the lock.
-func (t *Table) Filled(ctx context.Context) error {
-	pipe := t.rdb.Pipeline()
-	pipe.Set(ctx, t.names.RendezvousMarker(), time.Now().UTC().Format(time.RFC3339), 0)
-	pipe.Del(ctx, t.names.RendezvousBuilder())
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("rendezvous: marker: %w", err)
+// Hold keeps the lock; false: Redis was lost again, or another took over, and the filling must begin anew.
+func (t *Table) Hold(ctx context.Context, who string, life time.Duration) (bool, error) {
+	return t.own(ctx, scriptHold, who, milliseconds(life))
+}
+
+// Filled says that the table is whole again, and lets go of the lock; false as for [Table.Hold].
+func (t *Table) Filled(ctx context.Context, who string) (bool, error) {
+	return t.own(ctx, scriptFilled, who)
+}
+
+func (t *Table) own(ctx context.Context, script *redis.Script, args ...any) (bool, error) {
+	marker, lock := t.names.RendezvousState()
+	cmds, err := t.run(ctx, []call{{script, []string{marker, lock}, args}})
+	if err != nil {
+		return false, err
 	}
-	return nil
+	return cmds[0].Bool()
 }
 
 // milliseconds is a life as Redis wants it, at least one.

@@ -215,15 +215,27 @@ func TestNeverBothMissed(t *testing.T) {
 
 // TestForget: an entry goes when its submission is done, but not when another message has its id by then.
 func TestForget(t *testing.T) {
-	table, _ := newTable(t)
-	put(t, table, entry("1", ada, 1), entry("2", ada, 2))
+	table, server := newTable(t)
+	put(t, table, entry("1", ada, 1), entry("2", ada, 2), entry("3", ada, 4), entry("3", zoe, 5))
 	put(t, table, entry("2", ada, 3))
-	if err := table.Forget(t.Context(), []rendezvous.Entry{entry("1", ada, 1), entry("2", ada, 2)}); err != nil {
+	var done []rendezvous.Entry
+	for _, e := range []rendezvous.Entry{entry("1", ada, 1), entry("2", ada, 2), entry("3", ada, 4)} {
+		e.Life = time.Minute
+		done = append(done, e)
+	}
+	look := func(want ...schemas.ID) {
+		t.Helper()
+		got := find(t, table, sighting(t, "1", ada), sighting(t, "2", ada), sighting(t, "3", ada), sighting(t, "3", zoe))
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	}
+	if err := table.Forget(t.Context(), done); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]schemas.ID{{}, submission(3)}, find(t, table, sighting(t, "1", ada), sighting(t, "2", ada))); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
-	}
+	look(submission(1), submission(3), schemas.ID{}, submission(5)) // one of many goes at once
+	server.FastForward(2 * time.Minute)
+	look(schemas.ID{}, submission(3), schemas.ID{}, submission(5))
 }
 
 // TestParts: what is known of a long message does not depend on the order or the number of its receipts.
@@ -237,21 +249,16 @@ func TestParts(t *testing.T) {
 		for range rapid.IntRange(1, 12).Draw(rt, "receipts") {
 			p := rendezvous.Part{
 				Tenant: "tn_a", Submission: submission(n), Part: rapid.Uint32Range(1, 4).Draw(rt, "part"),
-				State: schemas.PartState(rapid.IntRange(1, 3).Draw(rt, "state")), Life: life,
+				State: schemas.PartState(rapid.IntRange(1, 2).Draw(rt, "state")), Life: life,
 			}
 			best[p.Part] = max(best[p.Part], p.State)
 			parts = append(parts, p)
 		}
 		var want rendezvous.Parts
 		for _, s := range best {
-			switch s {
-			case schemas.PartNegative:
-				want.Negative++
-			case schemas.PartRead:
+			want.Delivered++
+			if s == schemas.PartRead {
 				want.Read++
-				fallthrough
-			default:
-				want.Positive++
 			}
 		}
 		server.FlushAll()
@@ -305,40 +312,53 @@ func TestRedisAway(t *testing.T) {
 
 func TestReadyAndLock(t *testing.T) {
 	table, server := newTable(t)
-	ready := func() bool {
-		ok, err := table.Ready(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	is := func(what string, got bool, err error, want bool) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Errorf("%s: got %v %v, want %v", what, got, err, want)
 		}
-		return ok
 	}
-	lock := func(who string) bool {
-		ok, err := table.Lock(t.Context(), who, time.Minute)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ok
+	ready := func(what string, want bool) {
+		t.Helper()
+		got, err := table.Ready(t.Context())
+		is("ready "+what, got, err, want)
 	}
-	if ready() {
-		t.Error("an empty Redis is ready")
+	lock := func(who string, want bool) {
+		t.Helper()
+		got, err := table.Lock(t.Context(), who, time.Minute)
+		is(who+" locks", got, err, want)
 	}
-	if !lock("a") || lock("b") || !lock("a") {
-		t.Error("the lock is not a's alone, or a cannot keep it")
+	hold := func(who string, want bool) {
+		t.Helper()
+		got, err := table.Hold(t.Context(), who, time.Minute)
+		is(who+" holds", got, err, want)
 	}
-	server.FastForward(2 * time.Minute)
-	if !lock("b") {
-		t.Error("b does not get what a has let lapse")
+	filled := func(who string, want bool) {
+		t.Helper()
+		got, err := table.Filled(t.Context(), who)
+		is(who+" has filled", got, err, want)
 	}
-	if err := table.Filled(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if !ready() || !lock("c") {
-		t.Error("after it was filled: want it ready and the lock free")
-	}
-	server.FlushAll()
-	if ready() {
-		t.Error("a Redis that lost everything is ready")
-	}
+	ready("when empty", false)
+	lock("a", true)
+	lock("b", false)
+	hold("a", true)
+	hold("b", false)
+	server.FastForward(50 * time.Second)
+	hold("a", true)
+	server.FastForward(50 * time.Second)
+	lock("b", false)
+	server.FastForward(20 * time.Second)
+	lock("b", true) // a let it lapse
+	filled("a", false)
+	ready("after a, who had lost the lock", false)
+	filled("b", true)
+	ready("after b", true)
+	lock("a", true)
+	server.FlushAll() // lost again, while a fills
+	ready("when lost", false)
+	hold("a", false)
+	filled("a", false)
+	ready("when lost while it was filled", false)
 }
 
 func BenchmarkFind(b *testing.B) {
