@@ -241,6 +241,56 @@ func (q *Queries) GetCampaign(ctx context.Context, tenant string, number int64) 
 	return i, err
 }
 
+const getCampaignByNumber = `-- name: GetCampaignByNumber :one
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE number = ?
+`
+
+// Without a tenant: for the pipeline alone, which knows a campaign by the number in its ids.
+func (q *Queries) GetCampaignByNumber(ctx context.Context, number int64) (Campaign, error) {
+	row := q.db.QueryRowContext(ctx, getCampaignByNumber, number)
+	var i Campaign
+	err := row.Scan(
+		&i.Number,
+		&i.Tenant,
+		&i.Version,
+		&i.PublishedVersion,
+		&i.Tombstone,
+		&i.State,
+		&i.Reason,
+		&i.Hidden,
+		&i.HiddenDay,
+		&i.Test,
+		&i.Name,
+		&i.Search,
+		&i.Tags,
+		&i.Channel,
+		&i.Region,
+		&i.Currency,
+		&i.Spec,
+		&i.Legs,
+		&i.QuoteVersion,
+		&i.QuoteCost,
+		&i.QuoteContacts,
+		&i.FreezeID,
+		&i.Total,
+		&i.Reserved,
+		&i.Captured,
+		&i.CreatedBy,
+		&i.ConfirmedBy,
+		&i.CreatedMs,
+		&i.UpdatedMs,
+		&i.ConfirmedMs,
+		&i.ScheduledMs,
+		&i.StartedMs,
+		&i.CompletedMs,
+		&i.SettledMs,
+		&i.EndedMs,
+		&i.DeletedMs,
+		&i.Removed,
+	)
+	return i, err
+}
+
 const getHidden = `-- name: GetHidden :one
 SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE tenant = ? AND hidden_day = ?
 `

@@ -115,3 +115,7 @@ DELETE FROM idempotency WHERE tenant = ? AND route = ? AND key = ? AND token = ?
 
 -- name: DropKeys :execrows
 DELETE FROM idempotency WHERE created_ms < ?;
+
+-- name: GetCampaignByNumber :one
+-- Without a tenant: for the pipeline alone, which knows a campaign by the number in its ids.
+SELECT * FROM campaigns WHERE number = ?;
