@@ -235,15 +235,14 @@ func checkEnd(o outcome) []error {
 		}
 	}
 	accepted := map[string]bool{}
-	best := map[string]fate{}
-	for _, s := range o.truth {
+	best := map[string]fate{} // delivered by any try, else what became of the last
+	for _, s := range slices.SortedStableFunc(slices.Values(o.truth), func(a, b submission) int { return a.Time.Compare(b.Time) }) {
 		if !s.accepted() {
 			continue
 		}
 		accepted[s.To] = true
-		f := o.fates[s.SubmissionID]
-		if f == fateDelivered || best[s.To] == fateSilent {
-			best[s.To] = f
+		if best[s.To] != fateDelivered {
+			best[s.To] = o.fates[s.SubmissionID]
 		}
 	}
 	for _, number := range o.audience {

@@ -106,7 +106,11 @@ func TestOraclesCatchPlantedBugs(t *testing.T) {
 		{"more delivered than sent", func(r *run) { r.samples[3].stats.Delivered = 4 }, "does not hold"},
 		{"sent falls", func(r *run) { r.samples[4].stats.Sent = 1 }, "sent fell"},
 		{"a recipient counted twice", func(r *run) { r.samples[2].stats.Skipped++ }, "want total 6"},
-		{"pending is two seconds old", func(r *run) { r.samples[5].stats.Pending += 3; r.samples[5].stats.Sent -= 3; r.samples[5].stats.Awaiting -= 3 }, "/stats says pending"},
+		{"pending is two seconds old", func(r *run) {
+			r.samples[5].stats.Pending += 3
+			r.samples[5].stats.Sent -= 3
+			r.samples[5].stats.Awaiting -= 3
+		}, "/stats says pending"},
 		{"statistics that differ from the topic", func(r *run) { r.final.Delivered--; r.final.Awaiting++ }, "/stats says"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+
+	"fanfare/schemas"
+)
+
+// Config of a process. Its names are those of the flags; FANFARE_SIM_RATE says the same as --sim-rate, and sim-rate in the
+// file given by --config. A flag outranks the environment, which outranks the file.
+type Config struct {
+	Data  string   `koanf:"data"`
+	HTTP  string   `koanf:"http"`
+	Roles []string `koanf:"roles"`
+
+	Kafka       []string `koanf:"kafka"`
+	Redis       string   `koanf:"redis"`
+	ClickHouse  string   `koanf:"clickhouse"`
+	Store       string   `koanf:"store"`
+	Prefix      string   `koanf:"prefix"`
+	Replication int      `koanf:"replication"`
+
+	SimRate       int           `koanf:"sim-rate"`
+	SimProfile    string        `koanf:"sim-profile"`
+	SimSeed       uint64        `koanf:"sim-seed"`
+	CarrierSim    string        `koanf:"carrier-sim"`
+	ReceiptWindow time.Duration `koanf:"receipt-window"`
+
+	IDKey     string `koanf:"id-key"`
+	LogLevel  string `koanf:"log-level"`
+	LogFormat string `koanf:"log-format"`
+}
+
+// connectionFlags say where the services and the data are; every command that touches them has these.
+func connectionFlags(f *pflag.FlagSet) {
+	f.String("config", "", "YAML file with any of these settings")
+	f.String("data", ".fanfare", "directory of everything that is embedded")
+	f.StringSlice("kafka", nil, "addresses of Kafka brokers, host:port (default: embedded)")
+	f.String("redis", "", "address of Redis, host:port or redis://… (default: embedded)")
+	f.String("clickhouse", "", "ClickHouse, clickhouse://user:password@host:9000/database (default: SQLite under --data)")
+	f.String("store", "", "Postgres, postgres://… (default: SQLite under --data)")
+	f.String("prefix", schemas.DefaultPrefix, "begins the names of topics, groups, transactional ids, Redis keys, the Postgres schema and the ClickHouse database")
+	f.Int("replication", 1, "replicas of each topic, 3 in production")
+	f.String("id-key", "", "hexadecimal secret that signs ids, two separated by a comma while rotating (default: made once and kept in the store)")
+	f.String("log-level", "info", "debug, info, warn or error")
+	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
+}
+
+// serveFlags belong to the commands that run roles.
+func serveFlags(f *pflag.FlagSet) {
+	connectionFlags(f)
+	f.String("http", "127.0.0.1:8080", "address of the API, the UI, /healthz, /readyz and /metrics")
+	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
+	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")
+	f.String("sim-profile", "default", "how the simulated carrier behaves: default or chaos")
+	f.Uint64("sim-seed", 1, "seed of the simulated carrier")
+	f.String("carrier-sim", "", "URL of a carriersim process that several processes share (default: in process)")
+	f.Duration("receipt-window", 72*time.Hour, "how long after the last hand-over receipts are awaited")
+}
+
+// loadConfig reads file < environment < flags. environ is as in os.Environ.
+func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
+	const delim = "\x00" // no setting is nested
+	k := koanf.New(delim)
+	path, _ := f.GetString("config")
+	fromEnv := env.Provider(delim, env.Opt{
+		Prefix:      "FANFARE_",
+		EnvironFunc: func() []string { return environ },
+		TransformFunc: func(name, value string) (string, any) {
+			name = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "FANFARE_")), "_", "-")
+			if fl := f.Lookup(name); fl != nil && fl.Value.Type() == "stringSlice" {
+				return name, strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+			}
+			return name, value
+		},
+	})
+	if path == "" {
+		for _, kv := range environ {
+			if v, ok := strings.CutPrefix(kv, "FANFARE_CONFIG="); ok {
+				path = v
+			}
+		}
+	}
+	if path != "" {
+		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+			return Config{}, fmt.Errorf("--config %s: %w", path, err)
+		}
+		for _, name := range k.Keys() {
+			if f.Lookup(name) == nil {
+				return Config{}, fmt.Errorf("--config %s: there is no setting %q; settings are named as the flags (fanfare serve --help)", path, name)
+			}
+		}
+	}
+	if err := k.Load(fromEnv, nil); err != nil {
+		return Config{}, fmt.Errorf("environment: %w", err)
+	}
+	if err := k.Load(posflag.Provider(f, delim, k), nil); err != nil {
+		return Config{}, fmt.Errorf("flags: %w", err)
+	}
+	var cfg Config
+	if err := k.Unmarshal("", &cfg); err != nil {
+		return Config{}, fmt.Errorf("settings: %w", err)
+	}
+	return cfg, cfg.Validate()
+}
+
+// Validate returns every mistake at once, each with what to do.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := schemas.NewNames(c.Prefix); err != nil {
+		bad("--prefix: %w", err)
+	}
+	if c.Data == "" {
+		bad("--data: give a directory")
+	}
+	if c.HTTP != "" {
+		if _, _, err := net.SplitHostPort(c.HTTP); err != nil {
+			bad("--http %q: want host:port, such as 127.0.0.1:8080", c.HTTP)
+		}
+	}
+	for _, b := range c.Kafka {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			bad("--kafka %q: want host:port, such as kafka-1:9092", b)
+		}
+	}
+	for _, r := range c.Roles {
+		if !slices.Contains(roleNames(), r) {
+			bad("--roles: there is no role %q; roles are %s", r, strings.Join(roleNames(), ", "))
+		}
+	}
+	if len(c.Roles) > 0 && len(c.Roles) < len(roleNames()) && len(c.Kafka) == 0 {
+		bad("--roles: some roles alone need --kafka: an embedded broker cannot be shared between processes")
+	}
+	if c.SimRate < 0 || c.SimRate > 1_000_000 {
+		bad("--sim-rate %d: want 1 to 1,000,000 messages per second", c.SimRate)
+	}
+	if c.ReceiptWindow < 0 || c.ReceiptWindow > 30*24*time.Hour {
+		bad("--receipt-window %s: want up to 720h", c.ReceiptWindow)
+	}
+	if c.Replication < 1 || c.Replication > 9 {
+		bad("--replication %d: want 1 to 9", c.Replication)
+	}
+	return errors.Join(errs...)
+}
+
+// embeddedBroker reports whether the process runs its own Kafka.
+func (c Config) embeddedBroker() bool { return len(c.Kafka) == 0 }
+
+// storeDSN is where the control plane is kept.
+func (c Config) storeDSN() string {
+	if c.Store != "" {
+		return c.Store
+	}
+	return filepath.Join(c.Data, "store.db")
+}
+
+// has reports whether the process runs a role.
+func (c Config) has(role string) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, role) }
+
+// schemaName is the prefix as Postgres and ClickHouse want a name: fanfare. is fanfare.
+func (c Config) schemaName() string {
+	name := strings.Trim(strings.Map(func(r rune) rune {
+		if r == '.' || r == '-' {
+			return '_'
+		}
+		return r
+	}, c.Prefix), "_")
+	return name
+}
+
+// loopback reports whether an address is of this machine alone.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// ensureDataDir makes the directory that holds what is embedded.
+func ensureDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("--data %s: %w", dir, err)
+	}
+	return nil
+}
+
+// rolesToRun are the roles of this process.
+func (c Config) rolesToRun() []string {
+	if len(c.Roles) == 0 {
+		return roleNames()
+	}
+	return c.Roles
+}

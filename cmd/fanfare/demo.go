@@ -1,0 +1,400 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/sinks/carrier/sim"
+)
+
+const (
+	demoTenant   = "Demo"
+	demoCampaign = "Demo: 10,000 people"
+	demoList     = "demo_people"
+	demoPeople   = 10_000
+)
+
+func (p *program) demoCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "The whole product on this machine: a demo tenant, a simulated carrier, a campaign of 10,000",
+		Long: `Start everything embedded under --data, with a demo tenant, and send a campaign to
+10,000 made-up people through a simulated carrier. Nothing leaves this machine.
+A second run goes on with the same data.`,
+		Args: exactArgs(),
+	}
+	serveFlags(cmd.Flags())
+	_ = cmd.Flags().Set("log-level", "warn") // the story is told on stdout
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := p.config(cmd)
+		if err != nil {
+			return err
+		}
+		if !loopback(cfg.HTTP) {
+			return usageError{fmt.Errorf("--http %s: the demo listens on this machine alone, such as 127.0.0.1:8080: its page is opened without a password", cfg.HTTP)}
+		}
+		log, err := p.logger(cfg)
+		if err != nil {
+			return err
+		}
+		w := newWiring(cfg, log)
+		defer w.close()
+		d := &demo{w: w, out: p.stdout, base: "http://" + strings.Replace(cfg.HTTP, "127.0.0.1", "localhost", 1)}
+		fmt.Fprintf(d.out, "Fanfare: starting Kafka, Redis, stores and every stage in this process; data in %s\n", cfg.Data)
+		err = w.serve(cmd.Context(), d.tell)
+		d.goodbye()
+		return err
+	}
+	return cmd
+}
+
+// demo tells a newcomer what happens. It uses the product as anybody would: by its HTTP API.
+type demo struct {
+	w    *wiring
+	out  io.Writer
+	base string
+	key  string
+	id   string // of the campaign
+	last demoStats
+}
+
+// demoStats is what the demo reads of GET /stats.
+type demoStats struct {
+	State         string `json:"state"`
+	Settled       bool   `json:"settled"`
+	TotalMessages int    `json:"totalMessages"`
+	Sent          int    `json:"sent"`
+	Delivered     int    `json:"delivered"`
+	Undelivered   int    `json:"undelivered"`
+	Awaiting      int    `json:"awaiting"`
+	Pending       int    `json:"pending"`
+	Ambiguous     int    `json:"ambiguous"`
+	NotSent       int    `json:"notSent"`
+	Skipped       int    `json:"skipped"`
+}
+
+// over reports whether every recipient has an outcome that only a late receipt could change.
+func (s demoStats) over() bool { return s.State == "completed" && (s.Awaiting == 0 || s.Settled) }
+
+func (s demoStats) account() string {
+	n := func(count int, word string) string {
+		if count == 0 {
+			return ""
+		}
+		return fmt.Sprintf(" + %s %s", thousands(count), word)
+	}
+	sum := n(s.Undelivered, "undelivered") + n(s.Awaiting, "awaiting a receipt") + n(s.NotSent, "not sent") + n(s.Skipped, "skipped") +
+		n(s.Ambiguous, "ambiguous") + n(s.Pending, "pending")
+	return fmt.Sprintf("%s = %s delivered%s", thousands(s.TotalMessages), thousands(s.Delivered), sum)
+}
+
+// tell runs once the process is ready, and ends with the story.
+func (d *demo) tell(ctx context.Context) error {
+	err := d.campaign(ctx)
+	if err == nil {
+		err = d.watch(ctx)
+	}
+	if err == nil {
+		err = d.account(ctx)
+	}
+	if err == nil {
+		d.next()
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil // Ctrl-C in the middle: the rest of the program says what remains
+	}
+	return err
+}
+
+// campaign finds the demo campaign of an earlier run, or makes it.
+func (d *demo) campaign(ctx context.Context) error {
+	s := d.w.store
+	tenant, err := findTenant(ctx, s, demoTenant)
+	if err != nil {
+		if tenant, err = s.CreateTenant(ctx, store.TenantSpec{Name: demoTenant, Region: "IT", Timezone: "Europe/Rome"}); err != nil {
+			return fmt.Errorf("demo tenant: %w", err)
+		}
+	}
+	fmt.Fprintf(d.out, "\nReady. Watch it live (this link works once):\n  %s\n\n", d.w.loginLink(d.base, tenant.ID))
+	// The key is printed; the one of the last run is not known any more, since only its hash was kept.
+	if d.key, err = demoKey(ctx, s, tenant.ID); err != nil {
+		return err
+	}
+	var found struct {
+		Data []struct{ ID, Name string } `json:"data"`
+	}
+	if err := d.call(ctx, http.MethodGet, "/api/campaigns?limit=1000", "", nil, &found); err != nil {
+		return err
+	}
+	for _, c := range found.Data {
+		if c.Name == demoCampaign {
+			d.id = c.ID
+			fmt.Fprintf(d.out, "Going on with %s of an earlier run (make clean-data forgets it).\n", d.id)
+			return nil
+		}
+	}
+	var list struct{ ID string }
+	if err := d.call(ctx, http.MethodPost, "/api/contacts/list", "", map[string]any{"name": demoList}, &list); err != nil {
+		return err
+	}
+	var report struct{ Imported int }
+	began := time.Now()
+	if err := d.call(ctx, http.MethodPost, "/api/contacts/list/"+list.ID+"/import", "text/csv", madeUpPeople(demoPeople), &report); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "Imported %s made-up contacts in %s.\n", thousands(report.Imported), time.Since(began).Round(10*time.Millisecond))
+	var made struct{ ID string }
+	if err := d.call(ctx, http.MethodPost, "/api/campaigns", "", map[string]any{
+		"name": demoCampaign, "channel": "sms", "message": "Ciao {{first_name}}! 30% off everything in {{city}} today.", "contactList": list.ID, "sendImmediately": true,
+	}, &made); err != nil {
+		return err
+	}
+	d.id = made.ID
+	var price struct {
+		EstimatedCost float64 `json:"estimatedCost"`
+		Currency      string  `json:"currency"`
+	}
+	if err := d.call(ctx, http.MethodPost, "/api/campaigns/"+d.id+"/calculateGoal", "", map[string]any{}, &price); err != nil {
+		return err
+	}
+	if err := d.call(ctx, http.MethodPut, "/api/campaigns/"+d.id+"/confirm", "", nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "Confirmed %s (%.2f %s). Sending through the simulated carrier, at most %s a second:\n", d.id, price.EstimatedCost, price.Currency, thousands(d.w.cfg.SimRate))
+	return nil
+}
+
+// demoKey makes the key that the demo prints and revokes those it printed before.
+func demoKey(ctx context.Context, s *store.Store, tenant string) (string, error) {
+	const name = "demo"
+	old, err := s.Keys(ctx, tenant)
+	if err != nil {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
+	_, secret, err := s.CreateKey(ctx, tenant, name, nil, false)
+	if err != nil {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
+	for _, k := range old {
+		if k.Name == name && k.Revoked.IsZero() {
+			if err := s.RevokeKey(ctx, tenant, k.ID); err != nil {
+				return "", fmt.Errorf("demo key: %w", err)
+			}
+		}
+	}
+	return secret, nil
+}
+
+// watch draws the progress until everybody has an outcome.
+func (d *demo) watch(ctx context.Context) error {
+	const width = 40
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	began := time.Now()
+	for {
+		var s demoStats
+		if err := d.call(ctx, http.MethodGet, "/api/campaigns/"+d.id+"/stats", "", nil, &s); err != nil {
+			return err
+		}
+		d.last = s
+		total := max(s.TotalMessages, 1)
+		bar := strings.Repeat("#", width*s.Delivered/total) + strings.Repeat("-", width*(s.Sent-s.Delivered)/total)
+		fmt.Fprintf(d.out, "\r  [%-*s] %s sent, %s delivered, %s pending   ", width, bar, thousands(s.Sent), thousands(s.Delivered), thousands(s.Pending))
+		if s.over() {
+			fmt.Fprintf(d.out, "\n")
+			return nil
+		}
+		if s.State == "paused" || s.State == "aborted" || s.State == "cancelled" || s.State == "suspended" || s.State == "failed" {
+			fmt.Fprintf(d.out, "\n  The campaign is %s.\n", s.State)
+			return nil
+		}
+		if s.State == "completed" && time.Since(began) > time.Minute {
+			fmt.Fprintf(d.out, "\n  Completed; some receipts are still awaited.\n")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// account sets our figures beside the carrier's own record.
+func (d *demo) account(ctx context.Context) error {
+	fmt.Fprintf(d.out, "\nEvery one accounted for:\n  Fanfare:  %s\n", d.last.account())
+	if d.w.cfg.CarrierSim != "" {
+		return nil
+	}
+	truth, err := campaignTruth(ctx, filepath.Join(d.w.cfg.Data, "carrier-sim.ndjson"), d.id)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "  carrier:  %s\n", truth)
+	return nil
+}
+
+// next says what to try.
+func (d *demo) next() {
+	fmt.Fprintf(d.out, `
+URL  %[1]s        API key  %[2]s
+
+Paste this to send to your own five lines (numbers below decide what happens to each):
+  export URL=%[1]s KEY=%[2]s
+  printf 'phone,first_name\n%[3]s,Ada\n%[4]s,Grace\n%[5]s,Alan\n%[6]s,Edsger\n%[7]s,Barbara\n' > five.csv
+  curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: application/json' -d '{"name":"five"}' $URL/api/contacts/list >/dev/null; curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: text/csv' --data-binary @five.csv $URL/api/contacts/list/five/import; ID=$(curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: application/json' -d '{"name":"Mine","channel":"sms","message":"Hello {{first_name}}","contactList":"five","sendImmediately":true}' $URL/api/campaigns | sed 's/.*"id":"\([^"]*\)".*/\1/'); curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/confirm
+  curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/pause
+  curl -s -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/stats
+
+Magic numbers of the simulated carrier:
+`, d.base, d.key, magicNumber(0), magicNumber(44), magicNumber(18), magicNumber(30), magicNumber(50))
+	for _, m := range sim.Magic {
+		fmt.Fprintf(d.out, "  %s  %s\n", m.Number(), m.Does)
+	}
+	fmt.Fprintf(d.out, "\nCtrl-C stops; the next run goes on. Data is in %s (make clean-data forgets it).\n", d.w.cfg.Data)
+}
+
+// goodbye says what remains.
+func (d *demo) goodbye() {
+	if d.id == "" {
+		return
+	}
+	fmt.Fprintf(d.out, "\nStopped. %s: %s. The next run goes on from there.\n", d.id, d.last.account())
+}
+
+// call asks the API.
+func (d *demo) call(ctx context.Context, method, path, contentType string, body, out any) error {
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case io.Reader:
+		r = b
+	default:
+		j, err := json.Marshal(b)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", method, path, err)
+		}
+		r, contentType = bytes.NewReader(j), "application/json"
+	}
+	req, err := http.NewRequestWithContext(ctx, method, d.base+path, r)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("X-Api-Key", d.key)
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s %s", method, path, resp.Status, b)
+	}
+	if out != nil {
+		if err := json.Unmarshal(b, out); err != nil {
+			return fmt.Errorf("%s %s: %w", method, path, err)
+		}
+	}
+	return nil
+}
+
+// madeUpPeople is a CSV of n contacts with numbers of six countries.
+func madeUpPeople(n int) io.Reader {
+	first := strings.Fields("Ada Grace Alan Edsger Barbara Donald Margaret Linus Radia Dennis Frances Ken")
+	plans := []struct {
+		prefix string
+		digits int
+		cities []string
+	}{
+		{"+39340", 7, []string{"Torino", "Bari", "Milano"}}, {"+346", 8, []string{"Madrid", "Sevilla"}}, {"+336", 8, []string{"Lyon", "Paris"}},
+		{"+49151", 8, []string{"Berlin", "Hamburg"}}, {"+447400", 6, []string{"Leeds", "London"}}, {"+316", 8, []string{"Utrecht"}},
+	}
+	rng := rand.New(rand.NewPCG(2026, 11))
+	var b bytes.Buffer
+	b.WriteString("phone,first_name,city\n")
+	seen := map[string]bool{}
+	for i := 0; i < n; {
+		plan := plans[rng.IntN(len(plans))]
+		phone := plan.prefix + fmt.Sprintf("%0*d", plan.digits, rng.IntN(pow10(plan.digits)))
+		if seen[phone] {
+			continue
+		}
+		seen[phone] = true
+		fmt.Fprintf(&b, "%s,%s,%s\n", phone, first[rng.IntN(len(first))], plan.cities[rng.IntN(len(plan.cities))])
+		i++
+	}
+	return &b
+}
+
+func pow10(n int) int {
+	p := 1
+	for range n {
+		p *= 10
+	}
+	return p
+}
+
+// magicNumber is the number whose last two digits are nn.
+func magicNumber(nn uint8) string { return sim.MagicNumber{NN: nn}.Number() }
+
+// thousands writes 10000 as 10,000.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// campaignTruth is what the carrier wrote down about a campaign, in one line.
+func campaignTruth(ctx context.Context, path, campaign string) (string, error) {
+	number, err := schemas.CampaignNumber(campaign)
+	if err != nil {
+		return "", err
+	}
+	final := map[schemas.ID]schemas.Precedence{}
+	refused := map[schemas.ID]bool{}
+	err = sim.NewTail(path).Poll(func(e sim.Entry) error {
+		if e.Message.CampaignNumber() != number {
+			return ctx.Err()
+		}
+		if p := e.Final(); p != 0 {
+			final[e.Message] = schemas.Join(final[e.Message], p)
+		} else {
+			refused[e.Message] = true
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return "", fmt.Errorf("the carrier's record: %w", err)
+	}
+	count := map[schemas.Bucket]int{}
+	for id, p := range final {
+		count[p.Bucket()]++
+		delete(refused, id)
+	}
+	s := demoStats{
+		TotalMessages: len(final) + len(refused), Delivered: count[schemas.BucketDelivered], Undelivered: count[schemas.BucketUndelivered],
+		Awaiting: count[schemas.BucketAwaiting], NotSent: len(refused),
+	}
+	return s.account() + ", by its own record", nil
+}

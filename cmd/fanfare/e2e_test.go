@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+
+	"fanfare/schemas"
+)
+
+// A world is an installation that the end-to-end body runs on: one process with everything embedded, or many on real services.
+type world interface {
+	// api returns how to reach the API, with a key of a new tenant.
+	api() *client
+	names() schemas.Names
+	// brokers returns where Kafka is now.
+	brokers() ([]string, error)
+	// truth is the carrier's own record.
+	truth() string
+	// kill kills a part of it at once, as kill -9 does, starts it again, and returns how many messages that may have left uncertain.
+	kill(t *testing.T, nth int) int
+	// stop ends all of it gracefully.
+	stop(t *testing.T)
+}
+
+// e2eConfig sizes a run.
+type e2eConfig struct {
+	people int
+	kills  int
+	seed   uint64
+	// limit of the whole run.
+	limit time.Duration
+}
+
+// endToEnd is the one body: a campaign to people of forty countries through a misbehaving carrier, paused and resumed in the
+// middle, with processes killed at random instants; from the import of a CSV to settled. The oracles read the topics and the
+// carrier's own record.
+func endToEnd(t *testing.T, w world, cfg e2eConfig) {
+	began := time.Now()
+	api := w.api()
+	rng := rand.New(rand.NewPCG(cfg.seed, 2))
+	crowd := makePeople(t, cfg.people, cfg.seed)
+
+	// A list, by CSV; a second list that repeats some of the first; and some who opted out.
+	var list, second struct {
+		ID string `json:"id"`
+	}
+	api.must(t, http.MethodPost, "/api/contacts/list", map[string]any{"name": "everybody"}, &list, "")
+	api.must(t, http.MethodPost, "/api/contacts/list", map[string]any{"name": "again"}, &second, "")
+	var report struct {
+		Total, Imported, Updated, Duplicates, Invalid int
+		Rejected                                      []struct {
+			Line   int
+			Column string
+			Reason string
+		}
+	}
+	api.must(t, http.MethodPost, "/api/contacts/list/"+list.ID+"/import", bytes.NewReader(crowd.csv), &report, "text/csv")
+	if report.Total != crowd.rows || report.Imported != len(crowd.reachable)+len(crowd.unreachable) || report.Duplicates != crowd.duplicates || report.Invalid != crowd.refused {
+		t.Fatalf("import: got %+v, want total %d imported %d duplicates %d invalid %d", report, crowd.rows, len(crowd.reachable)+len(crowd.unreachable), crowd.duplicates, crowd.refused)
+	}
+	if len(report.Rejected) != min(crowd.refused, 1000) || report.Rejected[0].Line == 0 || report.Rejected[0].Reason == "" {
+		t.Fatalf("import: %d rows are named as refused, want %d, each with line and reason", len(report.Rejected), min(crowd.refused, 1000))
+	}
+	repeats := crowd.reachable[:50]
+	var csv bytes.Buffer
+	csv.WriteString("phone,first_name\n")
+	for _, n := range repeats {
+		fmt.Fprintf(&csv, "%s,Again\n", n)
+	}
+	api.must(t, http.MethodPost, "/api/contacts/list/"+second.ID+"/import", &csv, nil, "text/csv")
+	const optedOut = 20
+	for _, n := range crowd.reachable[100 : 100+optedOut] {
+		api.must(t, http.MethodPost, "/api/suppressions", map[string]any{"phoneNumber": n}, nil, "")
+	}
+	total := len(crowd.reachable) + len(crowd.unreachable) + len(repeats)
+
+	var campaign struct {
+		ID     string `json:"id"`
+		Status string `json:"status"`
+	}
+	api.must(t, http.MethodPost, "/api/campaigns", map[string]any{
+		"name": "End to end", "channel": "sms", "message": "Ciao {{first_name}}, saldi a {{city}}!", "contactList": []string{list.ID, second.ID},
+		"sendImmediately": true, "maxRetries": 2, "retryDelay": 2,
+	}, &campaign, "")
+	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/confirm", nil, nil, "")
+	t.Logf("%s confirmed after %s", campaign.ID, time.Since(began).Round(time.Millisecond))
+
+	// Watch: the topic, the truth, and /stats every 50 ms.
+	ctx, stopWatching := context.WithCancel(t.Context())
+	defer stopWatching()
+	follower := &deliveriesFollower{names: w.names(), campaign: campaign.ID, brokers: w.brokers, states: map[uint32]schemas.Precedence{}}
+	follower.setTotal(total)
+	truth := &truthFile{path: w.truth()}
+	var watchers sync.WaitGroup
+	watchers.Go(func() { follower.run(ctx) })
+	var mu sync.Mutex
+	var samples []statsSample
+	watchers.Go(func() {
+		for tick := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; {
+			var s statsAnswer
+			at := time.Now()
+			if _, err := api.call(ctx, http.MethodGet, "/api/campaigns/"+campaign.ID+"/stats", nil, &s, ""); err == nil {
+				accepted, err := truth.read()
+				if err != nil {
+					t.Errorf("truth: %v", err)
+				}
+				mu.Lock()
+				samples = append(samples, statsSample{at, s, accepted})
+				mu.Unlock()
+			}
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	newest := func() statsAnswer {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(samples) == 0 {
+			return statsAnswer{}
+		}
+		return samples[len(samples)-1].stats
+	}
+	await := func(what string, ok func(statsAnswer) bool) {
+		t.Helper()
+		for !ok(newest()) {
+			if time.Since(began) > cfg.limit {
+				t.Fatalf("%s: not within %s; newest %+v", what, cfg.limit, newest())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+
+	// Pause in the middle: nothing is handed over any more, and resume goes on.
+	await("a quarter sent", func(s statsAnswer) bool { return s.Sent >= total/4 })
+	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/pause", nil, nil, "")
+	answered := time.Now()
+	time.Sleep(1500 * time.Millisecond)
+	if _, err := truth.read(); err != nil {
+		t.Fatal(err)
+	}
+	truth.mu.Lock()
+	late := truth.last.Sub(answered)
+	truth.mu.Unlock()
+	if late > pauseGrace {
+		t.Errorf("the last submission came %s after pause was answered, want at most %s", late, pauseGrace)
+	}
+	t.Logf("paused at %d sent; last submission %s after the answer", newest().Sent, late.Round(time.Millisecond))
+	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/resume", nil, nil, "")
+
+	// Kills at random instants of the second half.
+	maxAmbiguous := 0
+	for i := range cfg.kills {
+		share := 0.3 + (float64(i)+rng.Float64())*0.6/float64(cfg.kills)
+		await("sent before a kill", func(s statsAnswer) bool { return float64(s.Sent) >= share*float64(total)*0.9 || s.State == "completed" })
+		time.Sleep(time.Duration(rng.IntN(150)) * time.Millisecond)
+		t.Logf("kill %d at %+v", i+1, newest())
+		maxAmbiguous += w.kill(t, i)
+	}
+
+	await("completed", func(s statsAnswer) bool { return s.State == "completed" })
+	t.Logf("completed after %s: %+v", time.Since(began).Round(time.Millisecond), newest())
+	await("settled", func(s statsAnswer) bool { return s.Settled })
+	t.Logf("settled after %s: %+v", time.Since(began).Round(time.Millisecond), newest())
+	time.Sleep(1500 * time.Millisecond) // what is still on the way into topics and statistics
+	final := newest()
+	stopWatching()
+	watchers.Wait()
+
+	deliveries, points := follower.snapshot()
+	subs, fates := truth.all(t)
+	reached := slices.Clone(crowd.reachable)
+	reached = slices.DeleteFunc(reached, func(n string) bool { return slices.Contains(crowd.reachable[100:100+optedOut], n) })
+	o := outcome{
+		audience: reached, total: total, truth: subs, deliveries: deliveries, final: final, maxAmbiguous: maxAmbiguous, fates: fates,
+	}
+	for name, errs := range map[string][]error{
+		"statistics at every instant": checkSamples(samples), "pending": checkPending(samples, points),
+		"never twice": checkDoubles(subs, deliveries), "never lost": checkEnd(o),
+	} {
+		for _, err := range errs[:min(len(errs), 10)] {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(errs) > 10 {
+			t.Errorf("%s: and %d more", name, len(errs)-10)
+		}
+	}
+	if final.TotalMessages != total {
+		t.Errorf("total: got %d, want %d", final.TotalMessages, total)
+	}
+	want := map[fanfarev1.Code]int{
+		fanfarev1.Code_CODE_OPTED_OUT: optedOut, fanfarev1.Code_CODE_DUPLICATE_RECIPIENT: len(repeats),
+	}
+	got := map[fanfarev1.Code]int{}
+	for _, p := range states(deliveries) {
+		if _, ok := want[p.Code()]; ok {
+			got[p.Code()]++
+		}
+	}
+	for code, n := range want {
+		if got[code] != n {
+			t.Errorf("%v: got %d recipients, want %d", code, got[code], n)
+		}
+	}
+	crash := 0
+	for _, d := range deliveries {
+		if d.GetKind() == fanfarev1.Kind_KIND_AMBIGUOUS && d.GetCode() == fanfarev1.Code_CODE_CRASH {
+			crash++
+		}
+	}
+	t.Logf("%d samples, %d delivery events, %d submissions, uncertain at the kills %d, ambiguous at the end %d (at most %d)",
+		len(samples), len(deliveries), len(subs), crash, final.Ambiguous, maxAmbiguous)
+}
+
+// embeddedWorld is one process with everything in it.
+type embeddedWorld struct {
+	dir  string
+	proc *process
+	cl   *client
+	rate int
+}
+
+func newEmbeddedWorld(t *testing.T, rate int, extra ...string) *embeddedWorld {
+	t.Helper()
+	dir := t.TempDir()
+	addr := freeAddr(t)
+	w := &embeddedWorld{dir: dir, rate: rate, cl: &client{base: "http://" + addr}}
+	runBinary(t, "tenants", "create", "Acme Retail", "--region", "IT", "--timezone", "Europe/Rome", "--data", dir)
+	w.cl.key = runBinary(t, "keys", "create", "--tenant", "Acme Retail", "--data", dir)
+	args := append([]string{"serve", "--data", dir, "--http", addr, "--sim-rate", fmt.Sprint(rate)}, extra...)
+	w.proc = startProcess(t, "fanfare", fanfareBinary(t), args...)
+	w.cl.waitReady(t)
+	return w
+}
+
+func (w *embeddedWorld) api() *client { return w.cl }
+
+func (w *embeddedWorld) names() schemas.Names {
+	n, _ := schemas.NewNames(schemas.DefaultPrefix)
+	return n
+}
+
+func (w *embeddedWorld) brokers() ([]string, error) { return embeddedBrokers(w.dir)() }
+func (w *embeddedWorld) truth() string              { return filepath.Join(w.dir, "carrier-sim.ndjson") }
+
+func (w *embeddedWorld) kill(t *testing.T, _ int) int {
+	w.proc.kill()
+	w.proc.start()
+	t.Logf("ready again after %s", w.cl.waitReady(t).Round(time.Millisecond))
+	return min(2000, w.rate*2) // the window is rate x (0.25 s + p99), at most 2,000
+}
+
+func (w *embeddedWorld) stop(t *testing.T) {
+	took, code := w.proc.stop()
+	if code != 0 || took > 15*time.Second {
+		t.Errorf("stopped with exit code %d after %s, want 0 within 15 s", code, took)
+	}
+}
+
+// The whole product in one process: three kill -9 at random instants of a run of 20,000.
+func TestEndToEndEmbedded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two minutes; left out by -short")
+	}
+	w := newEmbeddedWorld(t, 2000, "--receipt-window", "20s", "--sim-profile", "chaos", "--log-level", "warn")
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: 3, seed: 7, limit: 4 * time.Minute})
+	w.stop(t)
+}

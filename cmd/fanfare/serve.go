@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+func (p *program) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run roles: all of them, or those named by --roles",
+		Long: `Run the roles of Fanfare in this process until it is interrupted.
+
+Without addresses everything is embedded under --data, and a second start on the same
+directory goes on where the first stopped. With --kafka, --redis, --clickhouse and
+--store the same roles run on real services, in as many processes as needed.`,
+		Args: exactArgs(),
+	}
+	serveFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := p.config(cmd)
+		if err != nil {
+			return err
+		}
+		log, err := p.logger(cfg)
+		if err != nil {
+			return err
+		}
+		w := newWiring(cfg, log)
+		defer w.close()
+		return w.serve(cmd.Context(), nil)
+	}
+	return cmd
+}
+
+// serve opens everything, runs the roles, and stops them in order once ctx ends. started, if not nil, is called when the process is ready.
+func (w *wiring) serve(ctx context.Context, started func(context.Context) error) error {
+	listener, err := listen(ctx, w.cfg.HTTP) // first of all: a busy port is the commonest mistake
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	if err := w.open(ctx); err != nil {
+		return err
+	}
+	return w.run(ctx, listener, started)
+}
+
+// listen says which flag to change when the port is taken.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w (another fanfare may be running; choose another address with --http HOST:PORT)", addr, err)
+	}
+	return l, nil
+}
+
+// stopLimit is how long a graceful stop may take; a role that is not done by then is named and left.
+const stopLimit = 14 * time.Second
+
+// run runs the roles until ctx ends or one of them fails, then stops them group by group: first what takes work in, last what
+// writes down what became of it.
+func (w *wiring) run(ctx context.Context, listener net.Listener, started func(context.Context) error) error {
+	health := &health{w: w}
+	handler, err := w.handler(health)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+
+	// Failure of any part ends the whole: a process that runs half of its roles looks healthy and is not.
+	failed := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default: // the first one counts
+		}
+	}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("http: %w", err))
+		}
+	}()
+	groups, err := w.start(context.WithoutCancel(ctx), fail)
+	if err != nil {
+		_ = server.Close()
+		return err
+	}
+	health.ready.Store(true)
+	w.log.Info("ready", "http", listener.Addr().String(), "roles", w.cfg.rolesToRun(), "embedded_kafka", w.cfg.embeddedBroker())
+
+	var cause error
+	var embeddedFailed <-chan error
+	if w.services != nil {
+		embeddedFailed = w.services.Failed()
+	}
+	startedDone := make(chan error, 1)
+	if started != nil {
+		go func() { startedDone <- started(ctx) }()
+	}
+wait:
+	for {
+		select {
+		case <-ctx.Done():
+			break wait
+		case cause = <-failed:
+			break wait
+		case cause = <-embeddedFailed:
+			break wait
+		case err := <-startedDone:
+			if err != nil {
+				cause = err
+				break wait
+			}
+			startedDone = nil
+		}
+	}
+	if cause != nil {
+		w.log.Error("stopping", "err", cause)
+	} else {
+		w.log.Info("stopping: finishing what is in hand")
+	}
+	health.ready.Store(false)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	_ = server.Shutdown(stopCtx) // answers what was asked, takes nothing new
+	for _, g := range groups {
+		if err := g.stop(stopCtx); err != nil {
+			w.log.Error("not stopped in time", "part", g.name, "err", err)
+			cause = errors.Join(cause, err)
+		}
+	}
+	return cause
+}
+
+// A group is parts that stop together.
+type group struct {
+	name   string
+	cancel context.CancelFunc
+	parts  *errgroup.Group
+}
+
+// stop ends the group and waits for it.
+func (g *group) stop(ctx context.Context) error {
+	g.cancel()
+	done := make(chan error, 1)
+	go func() { done <- g.parts.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s did not stop within %s", g.name, stopLimit)
+	}
+}
+
+// start runs the roles of this process, those that stop last first; the groups come back in the order in which they are to be stopped.
+func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) {
+	groups := make([]*group, len(phases))
+	for i, phase := range slices.Backward(phases) {
+		groupCtx, cancel := context.WithCancel(ctx)
+		g := &group{name: phase, cancel: cancel, parts: &errgroup.Group{}}
+		groups[i] = g
+		part := func(name string, run runner) {
+			g.parts.Go(func() error {
+				if err := run(groupCtx); err != nil && groupCtx.Err() == nil {
+					fail(fmt.Errorf("%s: %w", name, err))
+				}
+				return nil
+			})
+		}
+		if phase == phaseControl {
+			part("view", w.view.Run)
+		}
+		for _, r := range roleTable {
+			if r.phase != phase || r.build == nil || !w.cfg.has(r.name) {
+				continue
+			}
+			run, err := r.build(w)
+			if err != nil {
+				for _, g := range groups[i:] {
+					g.cancel()
+				}
+				return nil, fmt.Errorf("%s: %w", r.name, err)
+			}
+			part(r.name, run)
+		}
+	}
+	return groups, nil
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+
+	"fanfare/api/store"
+	"fanfare/api/ui"
+	"fanfare/deploy/embedded"
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/analytics"
+	"fanfare/sinks/analytics/sqlite"
+)
+
+// wiring is what the roles of a process stand on, opened in order and closed in reverse.
+type wiring struct {
+	cfg   Config
+	log   *slog.Logger
+	reg   *prometheus.Registry
+	names schemas.Names
+
+	services  *embedded.Services // nil when both addresses are given
+	store     *store.Store
+	keys      *schemas.Keys
+	cluster   stream.Cluster
+	redis     redis.UniversalClient
+	analytics analytics.Store
+	view      *stream.View
+	logins    *ui.Logins // nil without the role api
+
+	closers []func()
+}
+
+func newWiring(cfg Config, log *slog.Logger) *wiring {
+	names, _ := schemas.NewNames(cfg.Prefix) // validated
+	w := &wiring{cfg: cfg, log: log, names: names, reg: prometheus.NewRegistry()}
+	w.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return w
+}
+
+func (w *wiring) onClose(f func()) { w.closers = append(w.closers, f) }
+
+// close lets go of everything, the newest first.
+func (w *wiring) close() {
+	for _, f := range slices.Backward(w.closers) {
+		f()
+	}
+	w.closers = nil
+}
+
+// open opens what the roles of this process need, in order.
+func (w *wiring) open(ctx context.Context) error {
+	if w.cfg.needs(needStore) || w.cfg.IDKey == "" { // without a key of ids even a sender asks the store for it, once
+		if err := w.openStore(ctx); err != nil {
+			return err
+		}
+		if err := w.ensureRoute(ctx); err != nil {
+			return err
+		}
+	} else {
+		keys, err := parseIDKey(w.cfg.IDKey)
+		if err != nil {
+			return err
+		}
+		w.keys = keys
+	}
+	if err := w.openServices(ctx); err != nil {
+		return err
+	}
+	if _, err := w.ensureTopics(ctx); err != nil {
+		return err
+	}
+	if w.cfg.needs(needAnalytics) {
+		if err := w.openAnalytics(ctx); err != nil {
+			return err
+		}
+	}
+	var err error
+	w.view, err = stream.NewView(stream.ViewConfig{Cluster: w.cluster, Keys: w.keys, Suppressions: w.cfg.has("sender") || w.cfg.has("api")})
+	return err
+}
+
+// openStore opens the control plane, migrates it, and finds the key that signs ids: one for the whole installation, made at
+// the first start and kept in the store, unless it is given.
+func (w *wiring) openStore(ctx context.Context) error {
+	if w.cfg.Store == "" {
+		if err := ensureDataDir(w.cfg.Data); err != nil {
+			return err
+		}
+	}
+	cfg := store.Config{DSN: w.cfg.storeDSN(), Schema: w.cfg.schemaName(), Logger: w.log}
+	err := store.Migrate(ctx, cfg)
+	text := w.cfg.IDKey
+	if err == nil && text == "" {
+		text, err = store.IDKey(ctx, cfg)
+	}
+	if err != nil {
+		return fmt.Errorf("--store: %w", err)
+	}
+	if w.keys, err = parseIDKey(text); err != nil {
+		return err
+	}
+	cfg.Keys = w.keys
+	if w.store, err = store.Open(ctx, cfg); err != nil {
+		return fmt.Errorf("--store: %w", err)
+	}
+	w.onClose(func() { _ = w.store.Close() })
+	return nil
+}
+
+// Names of the simulated carrier: every tenant's default route is it.
+const (
+	simRoute     = "sim"
+	simConnector = "sim"
+)
+
+// ensureRoute makes the route of the simulated carrier, and gives it the limits of the flags.
+func (w *wiring) ensureRoute(ctx context.Context) error {
+	want := store.Route{
+		Name: simRoute, Connector: simConnector, Rate: uint32(max(w.cfg.SimRate, 1)), P99: simP99, ReceiptWindow: w.cfg.ReceiptWindow, Enabled: true,
+		Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS, fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP, fanfarev1.Channel_CHANNEL_VOICE},
+	}
+	_, made, err := w.store.EnsureRoute(ctx, want)
+	if err == nil && !made {
+		_, err = w.store.UpdateRoute(ctx, simRoute, 0, func(r *store.Route) error {
+			r.Rate, r.ReceiptWindow = want.Rate, want.ReceiptWindow
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("route of the simulated carrier: %w", err)
+	}
+	return nil
+}
+
+// simP99 is within which the simulated carrier answers 99 of 100 hand-overs, with every profile.
+const simP99 = 300 * time.Millisecond
+
+// parseIDKey reads one or two secrets in hexadecimal, separated by a comma.
+func parseIDKey(text string) (*schemas.Keys, error) {
+	var secrets [][]byte
+	for part := range strings.SplitSeq(text, ",") {
+		b, err := hex.DecodeString(strings.TrimSpace(part))
+		if err != nil {
+			return nil, errors.New("--id-key: want hexadecimal digits, such as `openssl rand -hex 32` prints")
+		}
+		secrets = append(secrets, b)
+	}
+	keys, err := schemas.NewKeys(secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("--id-key: %w", err)
+	}
+	return keys, nil
+}
+
+// openServices starts what is embedded and connects to what is not.
+func (w *wiring) openServices(ctx context.Context) error {
+	brokers, redisAddr := w.cfg.Kafka, w.cfg.Redis
+	if len(brokers) == 0 || redisAddr == "" {
+		s, err := embedded.Start(embedded.Config{
+			Dir: w.cfg.Data, Logger: w.log, Kafka: len(brokers) == 0, Redis: redisAddr == "",
+		})
+		if err != nil {
+			return err
+		}
+		w.services = s
+		w.onClose(s.Stop)
+		if len(brokers) == 0 {
+			brokers = []string{s.Kafka}
+		}
+		if redisAddr == "" {
+			redisAddr = s.Redis
+		}
+	}
+	w.cluster = stream.Cluster{Brokers: brokers, Names: w.names, Logger: w.log, Registry: w.reg}
+	opts, err := redisOptions(redisAddr)
+	if err != nil {
+		return err
+	}
+	w.redis = redis.NewUniversalClient(opts)
+	w.onClose(func() { _ = w.redis.Close() })
+	_ = ctx
+	return nil
+}
+
+// redisOptions reads host:port, several of them separated by commas (a Redis Cluster), or a redis:// URL.
+func redisOptions(addr string) (*redis.UniversalOptions, error) {
+	if strings.Contains(addr, "://") {
+		o, err := redis.ParseURL(addr)
+		if err != nil {
+			return nil, fmt.Errorf("--redis: %w", err)
+		}
+		return &redis.UniversalOptions{
+			Addrs: []string{o.Addr}, Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig,
+		}, nil
+	}
+	return &redis.UniversalOptions{Addrs: strings.Split(addr, ",")}, nil
+}
+
+// openAnalytics opens the store of delivery events and brings its tables up to date.
+func (w *wiring) openAnalytics(ctx context.Context) error {
+	if w.cfg.ClickHouse != "" {
+		return errors.New("--clickhouse: not in this build")
+	}
+	if err := ensureDataDir(w.cfg.Data); err != nil {
+		return err
+	}
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(w.cfg.Data, "analytics.db")})
+	if err != nil {
+		return fmt.Errorf("statistics: %w", err)
+	}
+	w.analytics = s
+	w.onClose(func() { _ = s.Close() })
+	return nil
+}
