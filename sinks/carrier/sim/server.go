@@ -45,6 +45,8 @@ type server struct{ carrier *Carrier }
 
 func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 	select {
+	case <-s.carrier.quiet:
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
 	case <-s.carrier.done:
 		http.Error(w, "closed", http.StatusServiceUnavailable)
 	default:
@@ -221,6 +223,7 @@ func (s *server) receipts(w http.ResponseWriter, r *http.Request) {
 			continue
 		case <-patience.C:
 		case <-r.Context().Done():
+		case <-s.carrier.quiet:
 		case <-s.carrier.done:
 		}
 		w.WriteHeader(http.StatusNoContent)

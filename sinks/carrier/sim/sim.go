@@ -61,10 +61,12 @@ type Carrier struct {
 	readFrom int64    // where reading the truth file again begins,
 	readTo   int64    // and ends: what stands behind it is of this run
 	wake     chan struct{}
+	quiet    chan struct{} // closed by Quiesce
 	done     chan struct{} // closed by Close
 	work     sync.Pool
 
 	mu       sync.Mutex
+	quieted  bool
 	closed   bool
 	refs     uint64 // last id given out
 	virtual  int64  // offset within the truth file that is not kept
@@ -158,7 +160,7 @@ func Open(cfg Config) (*Carrier, error) {
 	}
 	c := &Carrier{
 		cfg: cfg, log: cfg.Logger, loaded: true,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), quiet: make(chan struct{}), done: make(chan struct{}),
 		accounts: map[string]*account{},
 		answers:  newWheel[answer](answerWidth), receipts: newWheel[owed](receiptWidth),
 		stats: Stats{Submissions: map[string]uint64{}},
@@ -199,6 +201,17 @@ func (c *Carrier) Run(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// Quiesce ends what waits for receipts over HTTP and takes no more submissions: they are refused as passing. Answers to what was
+// taken before are still given.
+func (c *Carrier) Quiesce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.quieted {
+		c.quieted = true
+		close(c.quiet)
+	}
 }
 
 // Close closes the files. What is submitted after it is refused as passing.

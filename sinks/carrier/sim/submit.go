@@ -134,7 +134,7 @@ func (c *Carrier) receive(w *work, out *carrier.Outbound, f *fate, now int64) {
 func (c *Carrier) commit(w *work, name string, batch []carrier.Outbound, giveUp time.Duration, to answerer) (reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed || c.quieted {
 		return "closed"
 	}
 	acct := c.account(name)

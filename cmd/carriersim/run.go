@@ -1,0 +1,157 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/sync/errgroup"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier/sim"
+)
+
+// options are what the command line says.
+type options struct {
+	listen  string
+	profile sim.Profile
+	seed    uint64
+	truth   string
+	keys    *schemas.Keys
+	lease   time.Duration
+	magic   bool
+}
+
+// parse reads the command line, and what it leaves open from the environment.
+func parse(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("carriersim", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "`address` to listen on; port 0: any free one")
+	f.StringVar(&o.truth, "truth", "", "`file` of the ground truth (default: none is kept, and receipts still owed end with the process)")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of everything random")
+	f.DurationVar(&o.lease, "lease", sim.DefaultLease, "how long a consumer has to acknowledge receipts before another gets them")
+	f.BoolVar(&o.magic, "magic", false, "print the numbers whose fate is fixed, and end")
+	profile := f.String("profile", "default", "how it behaves: "+strings.Join(sim.ProfileNames, ", "))
+	rate := f.Float64("rate", -1, "most submissions per second; 0: no limit (default: the profile's)")
+	burst := f.Int("burst", 0, "submissions at once with --rate (default: 100 ms of the rate)")
+	key := f.String("id-key", "", "`hex` secret that signs ids, the same as fanfare's (default: $FANFARE_ID_KEY)")
+	keyFile := f.String("id-key-file", "", "`file` that holds the secret")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err
+		}
+		return o, fmt.Errorf("%w; see --help", err)
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("argument %q is not understood; see --help", f.Arg(0))
+	}
+	if o.magic {
+		return o, nil
+	}
+	var err error
+	if o.profile, err = sim.ProfileNamed(*profile); err != nil {
+		return o, fmt.Errorf("--profile: %w", err)
+	}
+	if *rate >= 0 {
+		o.profile.Rate, o.profile.Burst = *rate, *burst
+	}
+	if *keyFile != "" {
+		b, err := os.ReadFile(*keyFile)
+		if err != nil {
+			return o, fmt.Errorf("--id-key-file: %w", err)
+		}
+		*key = string(b)
+	}
+	o.keys, err = parseKeys(cmp.Or(*key, getenv("FANFARE_ID_KEY")))
+	return o, err
+}
+
+// parseKeys reads one or two secrets in hexadecimal, separated by a comma.
+func parseKeys(text string) (*schemas.Keys, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, errors.New("the secret that signs ids is missing: give fanfare's with --id-key, --id-key-file or FANFARE_ID_KEY")
+	}
+	var secrets [][]byte
+	for part := range strings.SplitSeq(text, ",") {
+		b, err := hex.DecodeString(strings.TrimSpace(part))
+		if err != nil {
+			return nil, errors.New("--id-key: want hexadecimal digits, such as `openssl rand -hex 32` prints")
+		}
+		secrets = append(secrets, b)
+	}
+	keys, err := schemas.NewKeys(secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("--id-key: %w", err)
+	}
+	return keys, nil
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	log := slog.New(tint.NewHandler(stderr, &tint.Options{NoColor: true}))
+	carrier, err := sim.Open(sim.Config{Keys: o.keys, Profile: o.profile, Seed: o.seed, Truth: o.truth, Lease: o.lease, Logger: log})
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--listen: %w", err), carrier.Close())
+	}
+	server := &http.Server{Handler: sim.NewHandler(carrier), ReadHeaderTimeout: 10 * time.Second}
+	// The carrier goes on while the server drains: it gives the answers that are awaited.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return carrier.Run(work) })
+	g.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer stopWork()
+		<-ctx.Done()
+		return stop(context.WithoutCancel(ctx), server, carrier, log)
+	})
+	fmt.Fprintf(stdout, "http://%s\n", listener.Addr())
+	log.Info("carrier simulator ready", "profile", o.profile.Name, "rate", o.profile.Rate, "seed", o.seed, "truth", o.truth)
+	return g.Wait()
+}
+
+// grace is how long answers that are awaited may still take.
+const grace = 2 * time.Second
+
+// stop takes nothing more, gives the answers that come within the grace, ends what is held open, and closes the files.
+func stop(ctx context.Context, server *http.Server, carrier *sim.Carrier, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	carrier.Quiesce()
+	if err := server.Shutdown(ctx); err != nil {
+		_ = server.Close() // a client that was never to be answered
+	}
+	stats := carrier.Stats()
+	log.Info("carrier simulator stops", "submissions", stats.Submissions, "acknowledged", stats.Acknowledged, "receipts_still_owed", stats.Owed)
+	return carrier.Close()
+}
+
+// printMagic prints the table of numbers whose fate is fixed.
+func printMagic(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, m := range sim.Magic {
+		fmt.Fprintf(t, "%s\t%s\n", m.Number(), m.Does)
+	}
+	_ = t.Flush() // standard output has gone
+}
