@@ -5,145 +5,115 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/stream/rendezvous"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
+
+// Rendezvous is where the tracker finds submissions by the provider's id; [rendezvous.Table] is one.
+type Rendezvous interface {
+	Put(ctx context.Context, entries []rendezvous.Entry) ([][]*fanfarev1.Receipt, error)
+	Clear(ctx context.Context, entries []rendezvous.Entry) error
+}
+
+var _ Rendezvous = (*rendezvous.Table)(nil)
 
 // maxOwed bounds what waits for Redis beyond its outcome. No token can be had meanwhile, so it is what was in flight; what does
 // not fit is found again when the rendezvous is rebuilt from `deliveries`.
 const maxOwed = 10 * maxWindow
 
+// ferryPause is the first wait after Redis gave no answer; it doubles up to ferryLongest.
+const (
+	ferryPause   = 50 * time.Millisecond
+	ferryLongest = 2 * time.Second
+)
+
 // ferry puts the provider's ids of what was sent where the tracker finds them, for carriers whose receipts do not carry our id,
 // and publishes the receipts again that came before.
 type ferry struct {
 	tasks
-	lane  *lane
-	put   *redis.Script
-	clear *redis.Script
-	owed  []task // have their outcomes; of run alone
+	lane *lane
+	owed []rendezvous.Entry // their messages have their outcomes; of run alone
 }
 
-func newFerry(l *lane) *ferry {
-	return &ferry{tasks: newTasks(), lane: l, put: redis.NewScript(schemas.RendezvousPut), clear: redis.NewScript(schemas.RendezvousClear)}
-}
+func newFerry(l *lane) *ferry { return &ferry{tasks: newTasks(), lane: l} }
 
 func (f *ferry) run(ctx context.Context) error {
-	pause := 50 * time.Millisecond
-	for {
-		var list []task
-		if len(f.owed) == 0 {
-			list = f.next(ctx)
-		} else {
-			list = f.soon(ctx, pause)
+	for pause := ferryPause; ; {
+		list := f.wait(ctx, pause)
+		entries := make([]rendezvous.Entry, 0, len(f.owed)+len(list))
+		entries = append(entries, f.owed...)
+		for _, t := range list {
+			entries = append(entries, f.entry(t))
 		}
 		if ctx.Err() != nil {
-			for _, t := range list { // the window has ended; what it still takes is taken
-				f.lane.finish(t)
-			}
 			return nil
 		}
-		parked, err := f.store(ctx, append(f.owed, list...))
-		if err != nil {
-			if len(f.owed) == 0 {
-				f.lane.logger.Warn("provider ids wait: redis gives no answer", slog.Any("error", err))
-			}
-			pause = min(2*pause, 2*time.Second)
-		} else {
-			pause = 50 * time.Millisecond
-		}
+		parked, err := f.lane.rendezvous.Put(ctx, entries)
 		// The id is put first: after a crash in between, the receipt still finds the doubtful submission. But an outcome that is
 		// known does not wait for Redis.
 		for _, t := range list {
 			f.lane.finish(t)
 		}
 		if err != nil {
-			f.owed = append(f.owed, list...)
-			if extra := len(f.owed) - maxOwed; extra > 0 {
-				f.lane.metrics.unmatched.Add(float64(extra))
-				f.owed = f.owed[extra:]
+			if len(f.owed) == 0 && ctx.Err() == nil {
+				f.lane.logger.Warn("provider ids wait: redis gives no answer", slog.Any("error", err))
 			}
+			if extra := len(entries) - maxOwed; extra > 0 {
+				f.lane.metrics.unmatched.Add(float64(extra))
+				entries = entries[extra:]
+			}
+			f.owed, pause = entries, min(2*pause, ferryLongest)
 			continue
 		}
-		f.owed = nil
-		f.again(ctx, parked)
+		f.owed, pause = nil, ferryPause
+		f.again(ctx, entries, parked)
 	}
 }
 
-// soon returns what has come, at the latest after d.
-func (f *ferry) soon(ctx context.Context, d time.Duration) []task {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	return f.next(ctx)
+// wait returns what has come; with something owed it does so after pause at the latest.
+func (f *ferry) wait(ctx context.Context, pause time.Duration) []task {
+	if len(f.owed) == 0 {
+		return f.next(ctx)
+	}
+	sleep(ctx, pause)
+	return f.take()
 }
 
-// meeting is a submission whose receipts came first.
-type meeting struct {
-	task     task
-	receipts []string
-}
-
-// store puts the ids in one round trip and returns those for which receipts are parked.
-func (f *ferry) store(ctx context.Context, list []task) ([]meeting, error) {
-	l := f.lane
-	now := l.now()
-	pipe := l.rendezvous.Pipeline()
-	cmds := make([]*redis.Cmd, len(list))
-	for i, t := range list {
-		ttl := schemas.RendezvousTTL
-		if ms := t.entry.msg.GetNotAfterMs(); ms > 0 {
-			ttl += max(0, time.UnixMilli(ms).Sub(now))
-		}
-		keys := l.names.RendezvousKeys(l.name, t.verdict.ref)
-		cmds[i] = f.put.Eval(ctx, pipe, keys[:], string(t.entry.id[:]), ttl.Milliseconds())
+func (f *ferry) entry(t task) rendezvous.Entry {
+	m := t.entry.msg
+	life := schemas.RendezvousTTL
+	if ms := m.GetNotAfterMs(); ms > 0 {
+		life += max(0, time.UnixMilli(ms).Sub(f.lane.now()))
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, err
-	}
-	var met []meeting
-	for i, c := range cmds {
-		receipts, err := c.StringSlice()
-		if err != nil {
-			return nil, err
-		}
-		if len(receipts) > 0 {
-			met = append(met, meeting{list[i], receipts})
-		}
-	}
-	return met, nil
+	return rendezvous.Entry{Route: f.lane.name, ProviderID: t.verdict.ref, To: m.GetTo(), Submission: t.entry.id, Life: life}
 }
 
 // again publishes parked receipts with their submission, and forgets them once they are durable.
-func (f *ferry) again(ctx context.Context, met []meeting) {
+func (f *ferry) again(ctx context.Context, entries []rendezvous.Entry, parked [][]*fanfarev1.Receipt) {
 	l := f.lane
 	var recs []*kgo.Record
-	for _, m := range met {
-		for _, raw := range m.receipts {
-			r := &fanfarev1.Receipt{}
-			if err := proto.Unmarshal([]byte(raw), r); err != nil {
-				l.logger.Error("a parked receipt does not decode", slog.String("submission", m.task.entry.id.String()), slog.Any("error", err))
-				continue
-			}
-			r.SubmissionId = m.task.entry.id[:]
+	var met []rendezvous.Entry
+	for i, receipts := range parked {
+		if len(receipts) > 0 {
+			met = append(met, entries[i])
+		}
+		for _, r := range receipts {
 			rec, err := receiptRecord(l.names, r)
 			if err != nil {
-				l.logger.Error("a parked receipt could not be encoded", slog.String("submission", m.task.entry.id.String()), slog.Any("error", err))
+				l.logger.Error("a parked receipt could not be encoded", slog.String("submission", entries[i].Submission.String()), slog.Any("error", err))
 				continue
 			}
 			recs = append(recs, rec)
 		}
 	}
-	if !l.publish(ctx, recs) {
+	if len(met) == 0 || !l.publish(ctx, recs) {
 		return // they stay parked
 	}
 	l.metrics.rejoined.Add(float64(len(recs)))
-	for _, m := range met {
-		keys := l.names.RendezvousKeys(l.name, m.task.verdict.ref)
-		if err := f.clear.Run(ctx, l.rendezvous, keys[:]).Err(); err != nil && ctx.Err() == nil {
-			l.logger.Warn("parked receipts were not cleared; they expire", slog.Any("error", err))
-		}
+	if err := l.rendezvous.Clear(ctx, met); err != nil && ctx.Err() == nil {
+		l.logger.Warn("parked receipts were not cleared; they expire", slog.Any("error", err))
 	}
 }

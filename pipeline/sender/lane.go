@@ -327,7 +327,7 @@ func later(a, b time.Time) time.Time {
 func (l *lane) judge(o *outlook, e *entry) {
 	switch v := l.verdict(o, e); v.action {
 	case wait:
-		l.wait(o.now, e)
+		l.waiting = append(l.waiting, e)
 	case answer:
 		l.settle(e, v, false)
 	default:
@@ -345,18 +345,6 @@ func (l *lane) verdict(o *outlook, e *entry) verdict {
 	}
 	return v
 }
-
-// wait keeps a message for later, unless its guard has expired: then the window is asked whether it is still ours.
-func (l *lane) wait(now time.Time, e *entry) {
-	if now.After(e.item.Deadline().Add(guardGrace)) && !e.item.Begin() {
-		l.metrics.forgotten.Inc()
-		return
-	}
-	l.waiting = append(l.waiting, e)
-}
-
-// guardGrace is how long after its guard a message is kept without asking: a commit may renew the guard.
-const guardGrace = time.Second
 
 // passable asks what concerns the route as a whole: is it open, and may this message go this way.
 func (l *lane) passable(e *entry, now time.Time) verdict {
@@ -498,7 +486,7 @@ func (l *lane) granted(a ask) {
 
 // settle gives a message its outcome. begun: it was handed over, or tried to be.
 func (l *lane) settle(e *entry, v verdict, begun bool) {
-	if v.poison {
+	if v.poison || e.id.IsZero() {
 		l.writer.add(task{entry: e, verdict: v})
 		return
 	}

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -80,8 +79,8 @@ type Config struct {
 type Deps struct {
 	View   View
 	Tokens Tokens
-	// Redis has the rendezvous of provider ids; needed for carriers that do not echo our id.
-	Redis redis.UniversalClient
+	// Rendezvous of provider ids; needed for carriers that do not echo our id.
+	Rendezvous Rendezvous
 	// Connect opens the line of a route. An error is tried again; [ErrNotServed] is not, until the route changes.
 	Connect func(ctx context.Context, route *fanfarev1.Route) (Line, error)
 	// Suspended is told about partitions that are held until somebody looks at them. May be nil: it is logged in any case.
@@ -120,7 +119,7 @@ type core struct {
 	limiter    Tokens
 	live, test carrier.Connector
 	caps       carrier.Caps
-	rendezvous redis.UniversalClient // nil when the carrier echoes our id
+	rendezvous Rendezvous // nil when the carrier echoes our id
 	breaker    *breaker
 	metrics    *metrics
 	logger     *slog.Logger
@@ -139,10 +138,10 @@ func newCore(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line)
 	}
 	c.known.Store(r)
 	if !c.caps.EchoesKey {
-		if deps.Redis == nil {
-			return nil, fmt.Errorf("route %s: its carrier does not echo our id, so redis is needed", c.name)
+		if deps.Rendezvous == nil {
+			return nil, fmt.Errorf("route %s: its carrier does not echo our id, so a rendezvous is needed", c.name)
 		}
-		c.rendezvous = deps.Redis
+		c.rendezvous = deps.Rendezvous
 	}
 	gauge := m.breaker.WithLabelValues(c.name)
 	gauge.Set(0)

@@ -40,11 +40,7 @@ func (q *tasks) add(t task) {
 // next waits for tasks; nil when ctx has ended.
 func (q *tasks) next(ctx context.Context) []task {
 	for {
-		q.mu.Lock()
-		list := q.list
-		q.list = nil
-		q.mu.Unlock()
-		if len(list) > 0 {
+		if list := q.take(); len(list) > 0 {
 			return list
 		}
 		select {
@@ -53,6 +49,15 @@ func (q *tasks) next(ctx context.Context) []task {
 		case <-q.wake:
 		}
 	}
+}
+
+// take returns what there is.
+func (q *tasks) take() []task {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list = nil
+	return list
 }
 
 // unnamedAgain is when a single message is looked at again that was given back without a time: its tenant is disabled, say.
@@ -90,13 +95,11 @@ func (w *writer) run(ctx context.Context) error {
 // before returns the record that must be durable before the outcome of t.
 func (w *writer) before(t task) *kgo.Record {
 	l, e, v := w.lane, t.entry, t.verdict
-	if v.poison {
-		l.metrics.poison.Inc()
-		cause := e.cause
-		if cause == nil {
-			cause = errTenant
-		}
-		return stream.DeadLetter(l.names, source, stream.Dead{Record: e.rec, Cause: cause})
+	switch {
+	case e.id.IsZero():
+		return nil // written as its outcome
+	case v.poison:
+		return l.deadLetter(e)
 	}
 	now := l.now()
 	due := v.again
@@ -112,10 +115,22 @@ func (w *writer) before(t task) *kgo.Record {
 	return r
 }
 
+func (l *lane) deadLetter(e *entry) *kgo.Record {
+	l.metrics.poison.Inc()
+	cause := e.cause
+	if cause == nil {
+		cause = errTenant
+	}
+	return stream.DeadLetter(l.names, source, stream.Dead{Record: e.rec, Cause: cause})
+}
+
 // finish writes the outcome of a task.
 func (l *lane) finish(t task) {
-	r := l.record(t.entry, t.verdict)
-	if r == nil {
+	var r *kgo.Record
+	if t.entry.id.IsZero() {
+		// Poison that does not even say whose it is: there is nobody to write an outcome for. The dead letter is what settles it.
+		r = l.deadLetter(t.entry)
+	} else if r = l.record(t.entry, t.verdict); r == nil {
 		return
 	}
 	if t.late {
