@@ -256,7 +256,7 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 		return b.most, nil
 	})
 	if err != nil {
-		return nil, s.storeProblem(err)
+		return nil, s.listGone(err)
 	}
 	return &out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,7 +36,7 @@ var start = time.Date(2025, 4, 1, 9, 0, 0, 0, time.UTC)
 
 // world is the API with everything behind it: a store on SQLite, a broker in process, statistics on SQLite.
 type world struct {
-	*testing.T
+	testing.TB
 	clock   *clock
 	store   *store.Store
 	stats   *switchedStats
@@ -50,6 +51,7 @@ type world struct {
 	key     string
 	logs    *syncBuffer
 	dsn     string
+	lists   int
 }
 
 type clock struct{ at atomic.Int64 }
@@ -114,8 +116,13 @@ func (s *switchedStats) Members(ctx context.Context, tenant, campaign string, se
 // newWorld makes a world with one tenant and one key; change may alter what the API gets.
 func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
+	return newWorldOf(t, change...)
+}
+
+func newWorldOf(t testing.TB, change ...func(*world)) *world {
+	t.Helper()
 	ctx := t.Context()
-	w := &world{T: t, clock: &clock{}, logs: &syncBuffer{}}
+	w := &world{TB: t, clock: &clock{}, logs: &syncBuffer{}}
 	w.clock.at.Store(start.UnixMilli())
 	logger := slog.New(slog.NewTextHandler(w.logs, nil))
 	w.check(w.makeKeys())
@@ -335,6 +342,9 @@ func (w *world) list(name string, n, from int) string {
 	contacts := make([]uint64, n)
 	for i := range n {
 		c, err := w.store.CreateContact(w.Context(), store.Contact{Tenant: w.tenant.ID, Phone: phoneOf(from + i), FirstName: fmt.Sprintf("Name%d", i)})
+		if errors.Is(err, store.ErrNameTaken) { // in another list already
+			c, err = w.store.ContactByPhone(w.Context(), w.tenant.ID, phoneOf(from+i))
+		}
 		w.check(err)
 		contacts[i] = c.Number
 	}
@@ -350,8 +360,8 @@ func phoneOf(i int) string { return fmt.Sprintf("+39333%07d", 1000000+i) }
 // campaign makes a configured campaign of n contacts.
 func (w *world) campaign(n int, more string) string {
 	w.Helper()
-	name := fmt.Sprintf("list of %d %s %d", n, w.Name(), time.Now().UnixNano())
-	list := w.list(name, n, int(time.Now().UnixNano()%9_000_000))
+	w.lists++
+	list := w.list(fmt.Sprintf("list %d", w.lists), n, 100_000+1000*w.lists)
 	return w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q%s}`, list, more)).want(201).id()
 }
 

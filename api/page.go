@@ -104,7 +104,10 @@ func (p *pageSource) row(ctx context.Context, who *principal, c *store.Campaign,
 			Total: f.Total, Sent: f.Sent, Delivered: f.Delivered, Undelivered: f.Undelivered, Awaiting: f.Awaiting, Pending: f.Pending,
 			Ambiguous: f.Ambiguous, NotSent: f.NotSent, Skipped: f.Skipped,
 		},
-		Cost: p.cost(ctx, c, f.Sent), Actions: []string{},
+		Target: f.Total, Cost: p.cost(ctx, c, f.Sent), Actions: []string{},
+	}
+	if c.FreezeID == "" && f.Total == 0 {
+		r.Target = uint64(c.Quote.Contacts)
 	}
 	if s := c.Schedule; s != nil && !c.SendImmediately {
 		r.Scheduled = stamp(s.At)

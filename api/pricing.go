@@ -199,7 +199,7 @@ func pricesOf(chain []fanfarev1.Channel, prices store.Prices) []uint64 {
 func (s *server) quote(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (bill, error) {
 	audience, err := s.Store.CountAudience(ctx, who.tenant.ID, c.Lists, c.Channel())
 	if err != nil {
-		return bill{}, s.storeProblem(err)
+		return bill{}, s.listGone(err)
 	}
 	seg, err := s.segments(ctx, who, c)
 	if err != nil {
@@ -214,6 +214,14 @@ func (s *server) quote(ctx context.Context, who *principal, c *store.Campaign, g
 	return b, nil
 }
 
+// listGone is an error about the audience of a campaign that exists: what is not found is a list of it.
+func (s *server) listGone(err error) error {
+	if errors.Is(err, schemas.ErrNotFound) {
+		return fieldProblem(CodeInvalid, "contactList", "A contact list of the campaign has been deleted.").because(err)
+	}
+	return s.storeProblem(err)
+}
+
 // segments measures the text on the first contacts of the first list.
 func (s *server) segments(ctx context.Context, who *principal, c *store.Campaign) (segmentsOf, error) {
 	if c.Body == "" {
@@ -223,7 +231,7 @@ func (s *server) segments(ctx context.Context, who *principal, c *store.Campaign
 	if tpl, err := text.Parse(c.Body); err == nil && len(tpl.Fields()) > 0 && len(c.Lists) > 0 {
 		sample, _, err = s.Store.Contacts(ctx, who.tenant.ID, store.ContactFilter{Page: store.Page{Limit: sampleSize}, List: c.Lists[0]})
 		if err != nil {
-			return segmentsOf{}, s.storeProblem(err)
+			return segmentsOf{}, s.listGone(err)
 		}
 	}
 	return estimateSegments(c.Body, c.Missing, c.MissingDefault, maxSegments(c, &who.tenant), sample), nil

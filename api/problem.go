@@ -26,7 +26,7 @@ type Problem struct {
 	Fix    string `json:"fix" doc:"What to do about it."`
 	// Errors has every field at fault when there are several; the first stands above as well.
 	Errors         []FieldError `json:"errors,omitempty" doc:"Every field at fault, when there are several."`
-	AllowedActions []string     `json:"allowedActions,omitempty" doc:"What is possible in the present state."`
+	AllowedActions []string     `json:"allowedActions,omitzero" doc:"What is possible in the present state."`
 	RetryAfter     int          `json:"retryAfter,omitzero" doc:"Seconds to wait before the next try."`
 	RequestID      string       `json:"requestId,omitempty"`
 
@@ -146,7 +146,10 @@ func allowedActions(state fanfarev1.State) []string {
 			out = append(out, name)
 		}
 	}
-	return out
+	if schemas.Terminal(state) {
+		out = append(out, "remove")
+	}
+	return append(out, "duplicate")
 }
 
 // newError is huma's constructor of errors: everything that huma finds wrong by itself becomes a [Problem].

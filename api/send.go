@@ -383,64 +383,90 @@ func (s *server) pay(ctx context.Context, m *single) error {
 }
 
 // records makes a record for each destination that is sent to: on the route's transactional lane, or in held until its time.
+// They differ in little, so what they share is made once and the rest is cut from a few large pieces of memory.
 func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) {
 	seqs, err := s.seqs.take(ctx, m.who.tenant.ID, m.now, m.accepted)
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
+	msg := m.message()
+	event := schemas.Event{
+		Topic: s.Names.Messages(m.route.Name, schemas.LaneTxn), Tenant: m.who.tenant.ID, Type: schemas.TypeMessage, Source: "api", Time: m.now, Value: msg,
+	}
+	if !m.due.IsZero() {
+		event.Topic, event.Type = s.Names.Held(), schemas.TypeHeld
+		event.Value = &fanfarev1.Held{Message: msg, DueMs: m.due.UnixMilli()}
+	}
+	shared := event.Shared()
+	each := shared.Len() + 1
+	slab, headers := make([]kgo.Record, m.accepted), make([]kgo.RecordHeader, 0, each*m.accepted)
+	bytes := make([]byte, 0, m.accepted*(len(m.body)+256))
 	out := make([]*kgo.Record, 0, m.accepted)
 	for i := range m.targets {
 		t := &m.targets[i]
 		if t.reason != "" {
 			continue
 		}
-		seq := seqs[len(out)]
+		seq := &seqs[len(out)]
+		m.count(seq.campaignID)
 		t.id = s.Keys.Message(seq.campaign, seq.seq)
-		if m.who.limited {
-			if m.campaigns == nil {
-				m.campaigns = map[string]uint64{}
+		r := &slab[len(out)]
+		r.Topic = event.Topic
+		id := cutFrom(&bytes, s.Keys.Submission(seq.campaign, seq.seq, 1).AppendTo)
+		r.Key = cutFrom(&bytes, func(b []byte) []byte {
+			if m.due.IsZero() {
+				return append(append(append(b, msg.GetTenant()...), '/'), t.e164...)
 			}
-			m.campaigns[seq.campaignID]++
-		}
-		r, err := s.record(m, t, seq)
+			return append(b, schemas.DeliveryKey(msg.GetTenant(), t.id)...)
+		})
+		msg.CampaignId, msg.CampaignNumber, msg.CampaignVersion, msg.Seq = seq.campaignID, seq.campaign, seq.version, seq.seq
+		msg.To, msg.Country = t.e164, t.country
+		r.Value = cutFrom(&bytes, func(b []byte) []byte {
+			b, err = proto.MarshalOptions{}.MarshalAppend(b, event.Value)
+			return b
+		})
 		if err != nil {
 			return nil, err
 		}
+		from := len(headers)
+		headers = append(shared.Append(headers, id), kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: id})
+		r.Headers = headers[from:len(headers):len(headers)]
 		out = append(out, r)
 	}
 	return out, nil
 }
 
-// record makes the record of one destination.
-func (s *server) record(m *single, t *target, seq leasedSeq) (*kgo.Record, error) {
-	submission := s.Keys.Submission(seq.campaign, seq.seq, 1)
+// cutFrom appends to buf what fill does, and returns that part of it. An earlier part stays where it is when buf grows.
+func cutFrom(buf *[]byte, fill func([]byte) []byte) []byte {
+	from := len(*buf)
+	*buf = fill(*buf)
+	return (*buf)[from:len(*buf):len(*buf)]
+}
+
+// count notes which campaign holds how many of the messages.
+func (m *single) count(campaign string) {
+	if m.who.limited {
+		if m.campaigns == nil {
+			m.campaigns = map[string]uint64{}
+		}
+		m.campaigns[campaign]++
+	}
+}
+
+// message is what all messages of the request have in common.
+func (m *single) message() *fanfarev1.Message {
 	from := m.now
-	if !m.due.IsZero() {
-		from = m.due
-	}
 	msg := &fanfarev1.Message{
-		Tenant: m.who.tenant.ID, CampaignId: seq.campaignID, CampaignNumber: seq.campaign, CampaignVersion: seq.version, Seq: seq.seq, Try: 1, Leg: 1,
-		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: m.route.Name, Sender: m.sender, To: t.e164, Country: t.country,
+		Tenant: m.who.tenant.ID, Try: 1, Leg: 1, Channel: fanfarev1.Channel_CHANNEL_SMS, Route: m.route.Name, Sender: m.sender,
 		Body:     &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: m.body, Encoding: m.size.Encoding}},
-		Segments: uint32(m.size.Segments), PriceMicros: m.price, Currency: m.who.tenant.Currency,
-		NotAfterMs: from.Add(singleValidity).UnixMilli(), Test: m.test, Zone: m.who.tenant.Timezone, CustomerRef: m.ref,
-	}
-	e := schemas.Event{
-		Topic: s.Names.Messages(m.route.Name, schemas.LaneTxn), Key: schemas.MessageKey(m.who.tenant.ID, t.e164), Tenant: m.who.tenant.ID,
-		Type: schemas.TypeMessage, Source: "api", ID: submission.String(), Time: m.now, Value: msg,
+		Segments: uint32(m.size.Segments), PriceMicros: m.price, Currency: m.who.tenant.Currency, Test: m.test,
+		Zone: m.who.tenant.Timezone, CustomerRef: m.ref,
 	}
 	if !m.due.IsZero() {
-		msg.NotBeforeMs = m.due.UnixMilli()
-		e.Topic, e.Type, e.Key = s.Names.Held(), schemas.TypeHeld, schemas.DeliveryKey(m.who.tenant.ID, t.id)
-		e.Value = &fanfarev1.Held{Message: msg, DueMs: m.due.UnixMilli()}
+		from, msg.NotBeforeMs = m.due, m.due.UnixMilli()
 	}
-	value, err := proto.Marshal(e.Value)
-	if err != nil {
-		return nil, err
-	}
-	r := e.Raw(value)
-	r.Headers = append(r.Headers, kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: []byte(e.ID)})
-	return r, nil
+	msg.NotAfterMs = from.Add(singleValidity).UnixMilli()
+	return msg
 }
 
 // reserve keeps, under the Idempotency-Key and before anything is produced, what will be answered: whoever repeats the request

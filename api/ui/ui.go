@@ -80,6 +80,7 @@ type Row struct {
 	List      string   `json:"list"`
 	Sender    string   `json:"sender"`
 	Counts    Counts   `json:"counts"`
+	Target    uint64   `json:"target"` // recipients; before the audience is frozen, those it was priced for; 0 when not known
 	Scheduled string   `json:"scheduled"`
 	Finish    string   `json:"finish"` // when the last is handed over, "" when nobody knows
 	Cost      string   `json:"cost"`

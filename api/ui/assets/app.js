@@ -90,15 +90,16 @@
     c.why.hidden = !r.reason; c.why.title = r.reason; put(c.why, r.state === "suspended" ? "Why?" : r.reason);
     c.state.title = r.state === "completed" && !r.settled ? "Receipts are still awaited" : "";
     put(c.list, r.list || "–"); put(c.sender, r.sender);
-    const n = r.counts, share = percent(n.sent, n.total);
-    c.bar.setAttribute("aria-valuemax", n.total); c.bar.setAttribute("aria-valuenow", n.sent);
-    c.bar.setAttribute("aria-label", `${number.format(n.sent)} of ${number.format(n.total)} sent`);
+    const n = r.counts, share = percent(n.sent, r.target);
+    c.bar.setAttribute("aria-valuemax", r.target); c.bar.setAttribute("aria-valuenow", n.sent);
+    c.bar.setAttribute("aria-label", `${number.format(n.sent)} of ${number.format(r.target)} sent`);
     c.bar.title = `pending ${number.format(n.pending)} · ambiguous ${number.format(n.ambiguous)} · not sent ${number.format(n.notSent)} · skipped ${number.format(n.skipped)}\n` +
       `sent ${number.format(n.sent)} = delivered ${number.format(n.delivered)} + undelivered ${number.format(n.undelivered)} + awaiting ${number.format(n.awaiting)}`;
     [n.delivered, n.awaiting, n.undelivered].forEach((part, i) => { c.parts[i].style.width = (n.total ? part / n.total * 100 : 0) + "%"; });
-    put(c.sent, number.format(n.sent)); put(c.of, ` of ${number.format(n.total)}`);
+    put(c.sent, number.format(n.sent)); put(c.of, r.target ? ` of ${number.format(r.target)}` : "");
     const sends = r.state === "sending" || r.state === "preparing";
-    put(c.share, `${share}%` + (sends && r.finish && n.pending > 0 ? ` · ${left(r.finish)}` : ""));
+    const due = sends && n.pending > 0 && r.finish && new Date(r.finish) > Date.now();
+    put(c.share, (r.target ? `${share}%` : "") + (due ? ` · ${left(r.finish)}` : ""));
     const rate = sends ? rateOf(r.id, n.sent) : 0;
     rates.set(r.id, rate);
     put(c.rate, sends ? `${number.format(rate)}/s` : "–"); c.rate.classList.toggle("none", !sends);
