@@ -1,0 +1,70 @@
+package relay
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/schemas"
+)
+
+// headerVersion holds the version of the row, in decimal: a tombstone has nothing else to say it with.
+const headerVersion = "version"
+
+// record makes the record of a row.
+func record(names schemas.Names, row *schemas.OutboxRow) (*kgo.Record, error) {
+	var topic string
+	switch row.Type {
+	case schemas.TypeCampaign:
+		topic = names.Campaigns()
+	case schemas.TypeControl:
+		topic = names.Control()
+	case schemas.TypeSuppression:
+		topic = names.Suppressions()
+	default:
+		return nil, fmt.Errorf("no topic for a %s", row.Type)
+	}
+	version := strconv.FormatUint(row.Version, 10)
+	r := schemas.Event{
+		Topic: topic, Key: row.Key, Tenant: row.Tenant, Type: row.Type, Source: source, ID: row.Key + "@" + version, Time: row.Time,
+	}.Raw(row.Value)
+	r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerVersion, Value: []byte(version)})
+	return r, nil
+}
+
+// source of the records, as CloudEvents has it.
+const source = "relay"
+
+// memory knows the greatest version of each key that was on a topic.
+type memory struct {
+	versions map[string]uint64
+	// recent are keys of topics with too many keys to remember all, oldest first; what went backwards there did so while two
+	// relays overlapped, which is moments ago.
+	recent []string
+	limit  int
+}
+
+func newMemory(limit int) *memory { return &memory{versions: map[string]uint64{}, limit: limit} }
+
+// see takes in a record at the end of a topic and reports whether a newer version of its key was there before.
+func (m *memory) see(r *kgo.Record, bounded bool) (backwards bool) {
+	version, err := strconv.ParseUint(string(schemas.Header(r, headerVersion)), 10, 64)
+	if err != nil {
+		return false // not written by a relay
+	}
+	key := r.Topic + "\x00" + string(r.Key)
+	known, ok := m.versions[key]
+	if ok && version < known {
+		return true
+	}
+	m.versions[key] = version
+	if bounded && !ok {
+		m.recent = append(m.recent, key)
+		if len(m.recent) > m.limit {
+			delete(m.versions, m.recent[0])
+			m.recent = m.recent[1:]
+		}
+	}
+	return false
+}

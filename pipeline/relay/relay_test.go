@@ -1,0 +1,293 @@
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"fanfare/pipeline/relay"
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+)
+
+// outbox is a store in memory: rows with a version, and the version that was published.
+type outbox struct {
+	mu        sync.Mutex
+	rows      map[string]schemas.OutboxRow
+	published map[string]uint64
+	order     []string
+	changed   chan struct{}
+	leading   bool
+	away      error // every question fails with it
+	lost      bool  // the next MarkPublished says that the lead is lost
+	again     int   // calls of Republish
+}
+
+func newOutbox() *outbox {
+	return &outbox{rows: map[string]schemas.OutboxRow{}, published: map[string]uint64{}, changed: make(chan struct{})}
+}
+
+// put changes a row; nil is a tombstone.
+func (o *outbox) put(key string, value []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	row := o.rows[key]
+	o.rows[key] = schemas.OutboxRow{Type: schemas.TypeCampaign, Key: key, Tenant: "tn_a", Version: row.Version + 1, Value: value, Time: time.Now()}
+	o.order = append(o.order, key)
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+func (o *outbox) set(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f()
+}
+
+func (o *outbox) Lead(context.Context) (func(), bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away != nil || o.leading {
+		return nil, false, o.away
+	}
+	o.leading = true
+	return func() { o.set(func() { o.leading = false }) }, true, nil
+}
+
+func (o *outbox) Unpublished(_ context.Context, limit int) ([]schemas.OutboxRow, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []schemas.OutboxRow
+	taken := map[string]bool{}
+	for _, key := range o.order {
+		if row := o.rows[key]; row.Version > o.published[key] && !taken[key] && len(out) < limit {
+			out, taken[key] = append(out, row), true
+		}
+	}
+	return out, o.away
+}
+
+func (o *outbox) MarkPublished(_ context.Context, rows []schemas.OutboxRow) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.lost {
+		o.lost = false
+		return errors.New("lead was lost")
+	}
+	for _, r := range rows {
+		o.published[r.Key] = max(o.published[r.Key], r.Version)
+	}
+	return o.away
+}
+
+func (o *outbox) Republish(_ context.Context, _ schemas.EventType, key string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.again++
+	o.published[key] = 0
+	return o.away
+}
+
+func (o *outbox) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.changed
+}
+
+type world struct {
+	cluster stream.Cluster
+	fake    *kfake.Cluster
+	out     *outbox
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	names, err := schemas.NewNames("relay.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	w := &world{stream.Cluster{Brokers: fake.ListenAddrs(), Names: names, Logger: slog.New(slog.DiscardHandler)}, fake, newOutbox()}
+	cl, err := w.cluster.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := stream.EnsureTopics(t.Context(), kadm.NewClient(cl), 1, names.Fixed()); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// run runs a relay until the test ends or stop is called.
+func (w *world) run(t *testing.T) (stop func()) {
+	t.Helper()
+	r, err := relay.New(relay.Config{Cluster: w.cluster, AckTimeout: 2 * time.Second}, w.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// newest waits until the last record of each key on `campaigns` is what want says; "" is a tombstone.
+func (w *world) newest(t *testing.T, want map[string]string) {
+	t.Helper()
+	cl, err := w.cluster.Client(kgo.ConsumeTopics(w.cluster.Names.Campaigns()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	got := map[string]string{}
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	for fmt.Sprint(got) != fmt.Sprint(want) {
+		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { got[string(r.Key)] = string(r.Value) })
+		if ctx.Err() != nil {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	}
+}
+
+func TestPublishesTheNewestOfEachRow(t *testing.T) {
+	w := newWorld(t)
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.out.put("tn_a/camp_2", []byte("two"))
+	w.run(t)
+	w.newest(t, map[string]string{"tn_a/camp_1": "one", "tn_a/camp_2": "two"})
+	w.out.put("tn_a/camp_1", []byte("one, changed"))
+	w.out.put("tn_a/camp_2", nil)
+	w.newest(t, map[string]string{"tn_a/camp_1": "one, changed", "tn_a/camp_2": ""})
+}
+
+// A change of this process is on the topic at once, without waiting for the next poll.
+func TestAChangeWakesTheRelay(t *testing.T) {
+	w := newWorld(t)
+	r, err := relay.New(relay.Config{Cluster: w.cluster, Poll: time.Hour}, w.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	w.out.put("tn_a/camp_1", []byte("two"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// While Kafka refuses, rows wait and are not marked; then they are published.
+func TestKafkaAway(t *testing.T) {
+	w := newWorld(t)
+	refused := 0
+	w.fake.ControlKey(0, func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if refused++; refused > 4 {
+			w.fake.DropControl()
+			return nil, nil, false
+		}
+		return nil, errors.New("the connection breaks"), true
+	})
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.run(t)
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	for range 200 {
+		if w.out.marked("tn_a/camp_1") == 1 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("published and never marked")
+}
+
+func (o *outbox) marked(key string) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.published[key]
+}
+
+// The store is away, then comes back: nothing is lost. A lead that was lost is taken again.
+func TestStoreAwayAndLeadLost(t *testing.T) {
+	w := newWorld(t)
+	w.out.set(func() { w.out.away = errors.New("no connection") })
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.run(t)
+	time.Sleep(100 * time.Millisecond)
+	w.out.set(func() { w.out.away, w.out.lost = nil, true })
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	w.out.put("tn_a/camp_1", []byte("two"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+}
+
+// A leader that was cut off puts an old version behind a newer one: the newer one is published again.
+func TestWhatGoesBackwardsIsPublishedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.out.put("tn_a/camp_1", []byte("two"))
+	w.run(t)
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+	cl, err := w.cluster.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	old := &kgo.Record{
+		Topic: w.cluster.Names.Campaigns(), Key: []byte("tn_a/camp_1"), Value: []byte("one"), Headers: []kgo.RecordHeader{{Key: "version", Value: []byte("1")}},
+	}
+	if err := cl.ProduceSync(t.Context(), old).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		w.out.mu.Lock()
+		again := w.out.again
+		w.out.mu.Unlock()
+		if again > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the old version was left at the end of the topic")
+		}
+	}
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+}
+
+// Of two relays one leads; when it stops the other goes on.
+func TestStandbyTakesOver(t *testing.T) {
+	w := newWorld(t)
+	stopFirst := w.run(t)
+	w.run(t)
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	stopFirst()
+	w.out.put("tn_a/camp_1", []byte("two"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+}
