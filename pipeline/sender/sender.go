@@ -67,8 +67,8 @@ type Config struct {
 	Keys    *schemas.Keys
 	// Replication of the topics of a route that does not have them yet, 1 or 3.
 	Replication int16
-	// SessionTimeout and DrainTimeout are those of [stream.WindowConfig].
-	SessionTimeout, DrainTimeout time.Duration
+	// SessionTimeout, GuardMargin and DrainTimeout are those of [stream.WindowConfig].
+	SessionTimeout, GuardMargin, DrainTimeout time.Duration
 	// BreakerPause is how long a route stands still whose carrier does not answer; default [DefaultBreakerPause].
 	BreakerPause time.Duration
 	// Now is the clock; default time.Now.
@@ -274,7 +274,7 @@ func (c *core) windowConfig(cfg *Config, deps *Deps, lane schemas.Lane) stream.W
 	return stream.WindowConfig{
 		Cluster: cfg.Cluster.Named("sender-" + c.name + "-" + string(lane)), Topic: c.names.Messages(c.name, lane),
 		Group: c.names.SenderGroup(c.name, lane), Outcomes: c.names.Deliveries(), Size: c.size,
-		SessionTimeout: cfg.SessionTimeout, DrainTimeout: cfg.DrainTimeout, Identity: Identity, Now: cfg.Now,
+		SessionTimeout: cfg.SessionTimeout, GuardMargin: cfg.GuardMargin, DrainTimeout: cfg.DrainTimeout, Identity: Identity, Now: cfg.Now,
 		Suspended: func(e *stream.SuspendedError) {
 			suspended.Inc()
 			c.logger.Error("a partition is suspended", slog.Any("error", e))
