@@ -26,8 +26,11 @@ func earlier(n int) string {
 	if n == 0 {
 		return "FALSE"
 	}
-	return "EXISTS (SELECT 1 FROM list_members e WHERE e.tenant = m.tenant AND e.contact = m.contact AND e.list IN (?" +
-		strings.Repeat(", ?", n-1) + "))"
+	var in strings.Builder
+	for i := range n {
+		fmt.Fprintf(&in, ", ?%d", i+3)
+	}
+	return "EXISTS (SELECT 1 FROM list_members e WHERE e.tenant = m.tenant AND e.contact = m.contact AND e.list IN (" + in.String()[2:] + "))"
 }
 
 // membersQuery reads the members of a list after n others.

@@ -121,9 +121,10 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 	}
 	f.max = uint32(t.MaxContacts)
 	for i, list := range f.c.Lists {
-		// A list that was deleted after the campaign was confirmed is still what was confirmed.
+		// A list that was deleted after the campaign was confirmed is still what was confirmed, as long as Collect leaves it.
 		row, err := q.GetList(ctx, f.c.Tenant, int64(list))
-		if err != nil || row.DeletedMs > 0 && row.DeletedMs < ms(f.c.Confirmed) {
+		since := max(ms(f.c.Confirmed), f.s.now().Add(-goneListLife/2).UnixMilli())
+		if err != nil || row.DeletedMs > 0 && row.DeletedMs < since {
 			if err = found(err, "contact list", ListID(list)); err == nil || isNotFound(err) {
 				err = fmt.Errorf("%s: %w", ListID(list), ErrListGone)
 			}
@@ -249,7 +250,7 @@ func (f *freezer) publish(ctx context.Context) error {
 		first := int64(0)
 		for i, p := range f.index {
 			if err := tx.InsertIndex(ctx, db.InsertIndexParams{
-				Freeze: f.id, Blob: int64(i), Part: p.part, FirstSeq: first, Count: p.count, Zone: p.zone,
+				FreezeID: f.id, Blob: int64(i), Part: p.part, FirstSeq: first, Count: p.count, Zone: p.zone,
 			}); err != nil {
 				return err
 			}

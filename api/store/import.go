@@ -74,7 +74,8 @@ type importer struct {
 	zone     string // the tenant's, of numbers that say nothing
 	seen     *roaring64.Bitmap
 	batch    importBatch
-	most     int // rows of a batch, see pace
+	most     int  // rows of a batch, see pace
+	known    bool // most numbers of the last batch were there already
 	shown    time.Time
 	progress func(ImportReport)
 }

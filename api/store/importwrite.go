@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,10 +59,11 @@ func (im *importer) pace(took time.Duration) {
 // errRace: somebody else wrote one of the contacts between our look and our write. Look again.
 var errRace = errors.New("contacts changed meanwhile")
 
-// existing is a contact that is there already.
+// existing is a contact that is there.
 type existing struct {
 	db.Contact
 	member bool
+	fresh  bool // made by this import just now
 }
 
 // lookups, inserts and memberships are done for so many rows in one statement, and the rest for one at a time: statements of
@@ -92,7 +94,7 @@ func repeat(text string, n int) string { return strings.TrimSuffix(strings.Repea
 // Finds the contacts of a tenant by number, and whether they are in a list.
 func lookupQuery(n int) string {
 	return `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
-  c.version, c.created_ms, c.deleted_ms, m.contact IS NOT NULL
+  c.version, c.deleted_ms, m.contact IS NOT NULL
 FROM contacts c LEFT JOIN list_members m ON m.tenant = c.tenant AND m.list = ?2 AND m.contact = c.number
 WHERE c.tenant = ?1 AND c.phone IN (` + repeat("?", n) + ")"
 }
@@ -105,8 +107,7 @@ VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON
 }
 
 func memberQuery(n int) string {
-	return "INSERT INTO list_members (tenant, list, position, contact) VALUES " + repeat("(?1, ?2, ?, ?)", n) +
-		"\nON CONFLICT (tenant, list, contact) DO NOTHING"
+	return "INSERT INTO list_members (tenant, list, position, contact) VALUES " + repeat("(?1, ?2, ?, ?)", n)
 }
 
 // write brings the entries of the batch into the tables.
@@ -116,37 +117,59 @@ func (im *importer) write(ctx context.Context, tx *tx) error {
 	if _, err := tx.GrowList(ctx, 0, r.Tenant, int64(r.List)); err != nil {
 		return found(err, "contact list", ListID(r.List))
 	}
-	there, err := im.lookup(ctx, tx)
+	entries := im.batch.entries
+	there, err := im.bring(ctx, tx)
 	if err != nil {
 		return err
 	}
-	var fresh []*entry
-	var join []int64 // contacts that are to become members
-	for i := range im.batch.entries {
-		e := &im.batch.entries[i]
-		old, ok := there[e.number.E164]
-		if !ok {
-			fresh = append(fresh, e)
-			continue
-		}
-		changed, err := im.change(ctx, tx, &old, e)
-		if err != nil {
-			return err
+	join := make([]int64, 0, len(entries)) // contacts that are to become members
+	for i := range entries {
+		e := &entries[i]
+		old := &there[i]
+		changed := old.fresh
+		if !old.fresh {
+			if changed, err = im.change(ctx, tx, old, e); err != nil {
+				return err
+			}
 		}
 		if !old.member {
 			join = append(join, old.Number)
 		}
 		im.count(e, !old.member, changed)
 	}
-	first, err := im.insert(ctx, tx, fresh)
-	if err != nil {
-		return err
-	}
-	for i, e := range fresh {
-		join = append(join, first+int64(i))
-		im.count(e, true, true)
-	}
 	return im.join(ctx, tx, join)
+}
+
+// bring makes a contact of each entry that is none yet, and returns the contacts of all of them.
+//
+// They are gone through by number: neighbours in the index share its pages, which are what a transaction costs. Whether it is
+// quicker to look first or to insert first depends on the file, and the batch before tells: inserting what is there already
+// wastes numbers of contacts, looking for what is not there costs as much as the insert.
+func (im *importer) bring(ctx context.Context, tx *tx) ([]existing, error) {
+	entries := im.batch.entries
+	out := make([]existing, len(entries))
+	order := make([]int, len(entries))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(entries[a].number.E164, entries[b].number.E164) })
+	if im.known {
+		if err := im.lookup(ctx, tx, order, out); err != nil {
+			return nil, err
+		}
+		order = slices.DeleteFunc(order, func(i int) bool { return out[i].Number != 0 })
+	}
+	if err := im.insert(ctx, tx, order, out); err != nil {
+		return nil, err
+	}
+	fresh := 0
+	for i := range out {
+		if out[i].fresh {
+			fresh++
+		}
+	}
+	im.known = fresh*2 < len(out)
+	return out, nil
 }
 
 // count counts an entry that was not counted as a repeat.
@@ -167,13 +190,13 @@ func (im *importer) count(e *entry, joined, changed bool) {
 	}
 }
 
-func (im *importer) lookup(ctx context.Context, tx *tx) (map[string]existing, error) {
-	out := map[string]existing{}
+// lookup finds the contacts of the entries that order names, and puts them into out.
+func (im *importer) lookup(ctx context.Context, tx *tx, order []int, out []existing) error {
 	args := make([]any, 2, 2+manyRows)
 	args[0], args[1] = im.report.Tenant, int64(im.report.List)
-	err := chunks(len(im.batch.entries), func(from, to int) error {
+	return chunks(len(order), func(from, to int) error {
 		args = args[:2]
-		for i := from; i < to; i++ {
+		for _, i := range order[from:to] {
 			args = append(args, im.batch.entries[i].number.E164)
 		}
 		rows, err := tx.raw.QueryContext(ctx, lookupQuery(to-from), args...)
@@ -184,14 +207,13 @@ func (im *importer) lookup(ctx context.Context, tx *tx) (map[string]existing, er
 		for rows.Next() {
 			var e existing
 			if err := rows.Scan(&e.Number, &e.Phone, &e.FirstName, &e.LastName, &e.Email, &e.Attributes, &e.Country, &e.Zone, &e.Class,
-				&e.Valid, &e.Version, &e.CreatedMs, &e.DeletedMs, &e.member); err != nil {
+				&e.Valid, &e.Version, &e.DeletedMs, &e.member); err != nil {
 				return err
 			}
-			out[e.Phone] = e
+			out[im.batch.known[e.Phone]] = e
 		}
 		return rows.Err()
 	})
-	return out, err
 }
 
 // zoneOf is where a contact lives.
@@ -238,26 +260,41 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 	return true, err
 }
 
-// insert writes new contacts; they are numbered from first on.
-func (im *importer) insert(ctx context.Context, tx *tx, fresh []*entry) (first int64, err error) {
-	if len(fresh) == 0 {
-		return 0, nil
+// insert makes contacts of the entries that order names. Where some of a chunk are there already, it looks which.
+func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []existing) error {
+	if len(order) == 0 {
+		return nil
 	}
-	next, err := tx.Counter(ctx, int64(len(fresh)), "contact")
+	next, err := tx.Counter(ctx, int64(len(order)), "contact")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	first = next - int64(len(fresh))
+	first := next - int64(len(order))
 	args := make([]any, 2, 2+10*manyRows)
 	args[0], args[1] = im.report.Tenant, tx.now
-	return first, chunks(len(fresh), func(from, to int) error {
+	return chunks(len(order), func(from, to int) error {
 		args = args[:2]
-		for i := from; i < to; i++ {
-			e := fresh[i]
+		for at, i := range order[from:to] {
+			e := &im.batch.entries[i]
 			n := &e.number
-			args = append(args, first+int64(i), n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid)
+			number := first + int64(from+at)
+			out[i] = existing{Contact: db.Contact{Number: number}, fresh: true}
+			args = append(args, number, n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid)
 		}
-		return wrote(to - from)(tx.raw.ExecContext(ctx, insertQuery(to-from), args...))
+		result, err := tx.raw.ExecContext(ctx, insertQuery(to-from), args...)
+		if err != nil {
+			return err
+		}
+		if wrote, err := result.RowsAffected(); err != nil || wrote == int64(to-from) {
+			return err
+		}
+		if err := im.lookup(ctx, tx, order[from:to], out); err != nil {
+			return err
+		}
+		for _, i := range order[from:to] {
+			out[i].fresh = out[i].Number >= first && out[i].Number < next
+		}
+		return nil
 	})
 }
 
@@ -279,23 +316,11 @@ func (im *importer) join(ctx context.Context, tx *tx, contacts []int64) error {
 		for i := from; i < to; i++ {
 			args = append(args, position+int64(i), contacts[i])
 		}
-		return wrote(to - from)(tx.raw.ExecContext(ctx, memberQuery(to-from), args...))
+		_, err := tx.raw.ExecContext(ctx, memberQuery(to-from), args...)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	return tx.ListChanged(ctx, db.ListChangedParams{Added: int64(len(contacts)), Now: tx.now, Tenant: tenant, Number: list})
-}
-
-// wrote checks that a statement wrote n rows: fewer means that somebody else was there first.
-func wrote(n int) func(interface{ RowsAffected() (int64, error) }, error) error {
-	return func(result interface{ RowsAffected() (int64, error) }, err error) error {
-		if err != nil {
-			return err
-		}
-		if got, err := result.RowsAffected(); err != nil || got != int64(n) {
-			return errors.Join(err, errRace)
-		}
-		return nil
-	}
 }

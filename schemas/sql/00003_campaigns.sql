@@ -80,20 +80,20 @@ CREATE INDEX freezes_campaign ON freezes (tenant, campaign);
 
 -- The next two have no tenant: nobody reaches them but through a freeze id, which is 128 random bits of one campaign.
 CREATE TABLE freeze_blobs (
-  freeze TEXT NOT NULL,
-  part   INTEGER NOT NULL,
-  data   BLOB NOT NULL,
-  PRIMARY KEY (freeze, part)
+  freeze_id TEXT NOT NULL,
+  part      INTEGER NOT NULL,
+  data      BLOB NOT NULL,
+  PRIMARY KEY (freeze_id, part)
 );
 
 CREATE TABLE freeze_index (
-  freeze    TEXT NOT NULL,
+  freeze_id TEXT NOT NULL,
   blob      INTEGER NOT NULL,
   part      INTEGER NOT NULL,
   first_seq INTEGER NOT NULL,
   count     INTEGER NOT NULL,
   zone      TEXT NOT NULL,
-  PRIMARY KEY (freeze, blob)
+  PRIMARY KEY (freeze_id, blob)
 );
 
 -- reserved is what the owner of a key has set aside before doing anything, such as message ids; token tells the owner from

@@ -10,12 +10,12 @@ import (
 )
 
 const dropBlobs = `-- name: DropBlobs :execrows
-DELETE FROM freeze_blobs WHERE freeze_blobs.freeze = ?1 AND freeze_blobs.part IN (
-  SELECT b.part FROM freeze_blobs b WHERE b.freeze = ?1 LIMIT ?2)
+DELETE FROM freeze_blobs WHERE freeze_blobs.freeze_id = ?1 AND freeze_blobs.part IN (
+  SELECT b.part FROM freeze_blobs b WHERE b.freeze_id = ?1 LIMIT ?2)
 `
 
-func (q *Queries) DropBlobs(ctx context.Context, freeze string, max int64) (int64, error) {
-	result, err := q.db.ExecContext(ctx, dropBlobs, freeze, max)
+func (q *Queries) DropBlobs(ctx context.Context, freezeID string, max int64) (int64, error) {
+	result, err := q.db.ExecContext(ctx, dropBlobs, freezeID, max)
 	if err != nil {
 		return 0, err
 	}
@@ -35,11 +35,11 @@ func (q *Queries) DropFreeze(ctx context.Context, iD string, state int64) (int64
 }
 
 const dropIndex = `-- name: DropIndex :exec
-DELETE FROM freeze_index WHERE freeze = ?
+DELETE FROM freeze_index WHERE freeze_id = ?
 `
 
-func (q *Queries) DropIndex(ctx context.Context, freeze string) error {
-	_, err := q.db.ExecContext(ctx, dropIndex, freeze)
+func (q *Queries) DropIndex(ctx context.Context, freezeID string) error {
+	_, err := q.db.ExecContext(ctx, dropIndex, freezeID)
 	return err
 }
 
@@ -102,23 +102,23 @@ func (q *Queries) GarbageFreezes(ctx context.Context, silent int64, ended int64)
 }
 
 const getBlob = `-- name: GetBlob :one
-SELECT b.data FROM freeze_index i JOIN freeze_blobs b ON b.freeze = i.freeze AND b.part = i.part
-WHERE i.freeze = ? AND i.blob = ?
+SELECT b.data FROM freeze_index i JOIN freeze_blobs b ON b.freeze_id = i.freeze_id AND b.part = i.part
+WHERE i.freeze_id = ? AND i.blob = ?
 `
 
-func (q *Queries) GetBlob(ctx context.Context, freeze string, blob int64) ([]byte, error) {
-	row := q.db.QueryRowContext(ctx, getBlob, freeze, blob)
+func (q *Queries) GetBlob(ctx context.Context, freezeID string, blob int64) ([]byte, error) {
+	row := q.db.QueryRowContext(ctx, getBlob, freezeID, blob)
 	var data []byte
 	err := row.Scan(&data)
 	return data, err
 }
 
 const insertBlob = `-- name: InsertBlob :exec
-INSERT INTO freeze_blobs (freeze, part, data) VALUES (?, ?, ?)
+INSERT INTO freeze_blobs (freeze_id, part, data) VALUES (?, ?, ?)
 `
 
-func (q *Queries) InsertBlob(ctx context.Context, freeze string, part int64, data []byte) error {
-	_, err := q.db.ExecContext(ctx, insertBlob, freeze, part, data)
+func (q *Queries) InsertBlob(ctx context.Context, freezeID string, part int64, data []byte) error {
+	_, err := q.db.ExecContext(ctx, insertBlob, freezeID, part, data)
 	return err
 }
 
@@ -144,11 +144,11 @@ func (q *Queries) InsertFreeze(ctx context.Context, arg InsertFreezeParams) erro
 }
 
 const insertIndex = `-- name: InsertIndex :exec
-INSERT INTO freeze_index (freeze, blob, part, first_seq, count, zone) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO freeze_index (freeze_id, blob, part, first_seq, count, zone) VALUES (?, ?, ?, ?, ?, ?)
 `
 
 type InsertIndexParams struct {
-	Freeze   string
+	FreezeID string
 	Blob     int64
 	Part     int64
 	FirstSeq int64
@@ -158,7 +158,7 @@ type InsertIndexParams struct {
 
 func (q *Queries) InsertIndex(ctx context.Context, arg InsertIndexParams) error {
 	_, err := q.db.ExecContext(ctx, insertIndex,
-		arg.Freeze,
+		arg.FreezeID,
 		arg.Blob,
 		arg.Part,
 		arg.FirstSeq,
@@ -169,7 +169,7 @@ func (q *Queries) InsertIndex(ctx context.Context, arg InsertIndexParams) error 
 }
 
 const listIndex = `-- name: ListIndex :many
-SELECT blob, first_seq, count, zone FROM freeze_index WHERE freeze = ? ORDER BY blob
+SELECT blob, first_seq, count, zone FROM freeze_index WHERE freeze_id = ? ORDER BY blob
 `
 
 type ListIndexRow struct {
@@ -179,8 +179,8 @@ type ListIndexRow struct {
 	Zone     string
 }
 
-func (q *Queries) ListIndex(ctx context.Context, freeze string) ([]ListIndexRow, error) {
-	rows, err := q.db.QueryContext(ctx, listIndex, freeze)
+func (q *Queries) ListIndex(ctx context.Context, freezeID string) ([]ListIndexRow, error) {
+	rows, err := q.db.QueryContext(ctx, listIndex, freezeID)
 	if err != nil {
 		return nil, err
 	}

@@ -131,13 +131,13 @@ type Freeze struct {
 }
 
 type FreezeBlob struct {
-	Freeze string
-	Part   int64
-	Data   []byte
+	FreezeID string
+	Part     int64
+	Data     []byte
 }
 
 type FreezeIndex struct {
-	Freeze   string
+	FreezeID string
 	Blob     int64
 	Part     int64
 	FirstSeq int64

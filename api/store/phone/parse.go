@@ -111,8 +111,12 @@ func class(kind phonenumbers.PhoneNumberType) audience.Class {
 }
 
 // zone is the main zone of the country when the number may be in it, else the first that the library names. A mobile number
-// names every zone of its country: the first in the alphabet would wake all of Russia by the clock of Almaty.
+// names every zone of its country: the first in the alphabet would wake all of Russia by the clock of Almaty. A number of no
+// country is in no zone.
 func zone(e164, country string) string {
+	if country == "" {
+		return ""
+	}
 	zones, err := phonenumbers.GetTimezonesForPrefix(e164)
 	if err != nil || len(zones) == 0 || zones[0] == phonenumbers.UNKNOWN_TIMEZONE {
 		return mainZones[country]

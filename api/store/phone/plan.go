@@ -47,7 +47,7 @@ type typed struct {
 // strip is a prefix that is taken off.
 type strip struct {
 	none    bool
-	match   *dfa
+	match   *dfa           // whether there is one; nil when only the expression knows, for it looks at the end too
 	literal int            // its length when it is plain digits
 	re      *regexp.Regexp // else: where it ends, and what it captures
 	rule    string         // how a match is rewritten, "" when it is only taken off
@@ -81,8 +81,7 @@ func (p *plan) strip(pattern, rule string) strip {
 	s := strip{rule: rule}
 	var err error
 	if s.match, err = compile(pattern); err != nil {
-		p.bad = true
-		return s
+		s.match = nil
 	}
 	if strings.Trim(pattern, "0123456789") == "" {
 		s.literal = len(pattern)
@@ -189,7 +188,7 @@ func (p *plan) length(n int) phonenumbers.ValidationResult {
 // withoutPrefix takes the national prefix off, unless that would make a number of the plan into none.
 func (p *plan) withoutPrefix(nsn []byte) []byte {
 	s := &p.national
-	if len(nsn) == 0 || s.none || !s.match.prefix(nsn) {
+	if len(nsn) == 0 || s.none || s.match != nil && !s.match.prefix(nsn) {
 		return nsn
 	}
 	var rest []byte
@@ -197,6 +196,9 @@ func (p *plan) withoutPrefix(nsn []byte) []byte {
 		rest = nsn[s.literal:]
 	} else {
 		groups := s.re.FindSubmatchIndex(nsn)
+		if groups == nil {
+			return nsn
+		}
 		if last := groups[len(groups)-2]; s.rule == "" || last < 0 {
 			rest = nsn[groups[1]:]
 		} else {
@@ -212,13 +214,17 @@ func (p *plan) withoutPrefix(nsn []byte) []byte {
 // withoutIDD takes the international prefix off; ok is false when there is none.
 func (p *plan) withoutIDD(digits []byte) (rest []byte, ok bool) {
 	s := &p.idd
-	if !s.match.prefix(digits) {
+	if s.match != nil && !s.match.prefix(digits) {
 		return nil, false
 	}
 	if s.re == nil {
 		rest = digits[s.literal:]
 	} else {
-		rest = digits[s.re.FindIndex(digits)[1]:]
+		at := s.re.FindIndex(digits)
+		if at == nil {
+			return nil, false
+		}
+		rest = digits[at[1]:]
 	}
 	if len(rest) > 0 && rest[0] == '0' { // no country code begins with 0
 		return nil, false

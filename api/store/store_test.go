@@ -1,0 +1,79 @@
+package store_test
+
+import (
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"fanfare/api/store"
+	"fanfare/api/store/storetest"
+)
+
+func TestSQLite(t *testing.T) {
+	// Migrated once: a hundred tests get a copy.
+	template := filepath.Join(t.TempDir(), "template.db")
+	if err := store.Migrate(t.Context(), store.Config{DSN: template}); err != nil {
+		t.Fatal(err)
+	}
+	migrated, err := os.ReadFile(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
+		cfg.DSN = filepath.Join(t.TempDir(), "store.db")
+		if err := os.WriteFile(cfg.DSN, migrated, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db, err := sql.Open("sqlite", cfg.DSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		return cfg, db
+	})
+}
+
+// postgresAddress is where a Postgres may be used for tests.
+func postgresAddress(t testing.TB) string {
+	t.Helper()
+	address := os.Getenv("FANFARE_TEST_POSTGRES")
+	if address == "" {
+		if os.Getenv("FANFARE_TEST_REQUIRE") == "1" {
+			t.Fatal("FANFARE_TEST_POSTGRES is not set, and FANFARE_TEST_REQUIRE=1 wants it")
+		}
+		t.Skip("FANFARE_TEST_POSTGRES is not set: no Postgres to test on")
+	}
+	return address
+}
+
+func TestPostgres(t *testing.T) {
+	address := postgresAddress(t)
+	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
+		// A schema of its own each, so that tests know nothing of each other, nor of the last run.
+		cfg.DSN, cfg.Schema = address, fmt.Sprintf("test_%d", rand.Uint64())
+		if err := store.Migrate(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		pg, err := pgx.ParseConfig(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pg.RuntimeParams["search_path"] = cfg.Schema
+		db := stdlib.OpenDB(*pg)
+		t.Cleanup(func() {
+			_, err := db.Exec("DROP SCHEMA " + cfg.Schema + " CASCADE")
+			if err != nil && !strings.Contains(err.Error(), "does not exist") {
+				t.Error(err)
+			}
+			_ = db.Close()
+		})
+		return cfg, db
+	})
+}

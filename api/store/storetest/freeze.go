@@ -1,0 +1,300 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// frozen is an audience as its readers see it.
+type frozen struct {
+	index   []audience.Index
+	entries []audience.Entry // by seq
+}
+
+// thaw reads an audience and checks its shape: no gap between blobs, one zone in each, zones together, none too large.
+func (e *env) thaw(c store.Campaign) frozen {
+	e.Helper()
+	var f frozen
+	var err error
+	f.index, err = e.s.Blobs(e.Context(), c.FreezeID)
+	e.must(err)
+	zones := map[string]bool{}
+	for i, ix := range f.index {
+		if ix.Blob != uint32(i) || ix.First != uint32(len(f.entries)) || ix.Count < 1 || ix.Count > audience.BlobSize {
+			e.Errorf("got index row %+v after %d entries", ix, len(f.entries))
+		}
+		if zones[ix.Zone] && f.index[i-1].Zone != ix.Zone {
+			e.Errorf("zone %s comes twice", ix.Zone)
+		}
+		zones[ix.Zone] = true
+		data, err := e.s.Blob(e.Context(), c.FreezeID, ix.Blob)
+		e.must(err)
+		r, err := audience.NewReader(data)
+		e.must(err)
+		if r.Len() != int(ix.Count) {
+			e.Errorf("blob %d has %d entries, want %d", i, r.Len(), ix.Count)
+		}
+		var entry audience.Entry
+		for r.Next(&entry) {
+			if entry.Zone != ix.Zone {
+				e.Errorf("blob %d of %s holds %s", i, ix.Zone, entry.Zone)
+			}
+			kept := entry
+			kept.Attrs = append([]audience.Attr(nil), entry.Attrs...)
+			f.entries = append(f.entries, kept)
+		}
+		e.must(r.Err())
+	}
+	if c.Total != uint32(len(f.entries)) {
+		e.Errorf("got total %d, want %d entries", c.Total, len(f.entries))
+	}
+	return f
+}
+
+// freeze freezes a campaign and reads it.
+func (e *env) freeze(c store.Campaign) (store.Campaign, frozen) {
+	e.Helper()
+	e.must(e.s.Freeze(e.Context(), c.Tenant, c.ID(), c.Version))
+	c = e.read(c)
+	return c, e.thaw(c)
+}
+
+func (f frozen) flags() string {
+	var b strings.Builder
+	for _, e := range f.entries {
+		fmt.Fprintf(&b, "%s:%d ", e.To, e.Flag)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// parts counts the blobs of a freeze, whatever its state.
+func (e *env) parts(id string) (n int) {
+	e.Helper()
+	e.must(e.sql.QueryRowContext(e.Context(), fmt.Sprintf("SELECT COUNT(*) FROM freeze_blobs WHERE freeze_id = '%s'", id)).Scan(&n))
+	return n
+}
+
+const (
+	badNumber = "+12005550123"
+	fixedLine = "+390645201234"
+)
+
+var freezeTests = []test{
+	{"who is in it, in which order, and who is sent to (C27, C30)", func(e *env) {
+		t := e.tenant("acme")
+		a := e.list(t, "a", mobile(2), mobile(1), badNumber, fixedLine)
+		b := e.list(t, "b", mobile(3), mobile(1), mobile(2), badNumber, mobile(4))
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(3), mobile(1)))
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1)))
+		count, err := e.s.CountAudience(e.Context(), t.ID, []uint64{a.Number, b.Number}, sms)
+		e.must(err)
+		c, f := e.freeze(e.confirm(e.campaign(t, "c", a, b), 0))
+		want := fmt.Sprintf("%s:0 %s:0 %s:1 %s:1 %s:3 %s:2 %s:2 %s:2 %s:0",
+			mobile(2), mobile(1), badNumber, fixedLine, mobile(3), mobile(1), mobile(2), badNumber, mobile(4))
+		equal(e, "entries and flags", f.flags(), want)
+		equal(e, "version", c.Version, 3)
+		if count.Total != 9 || count.Eligible != 3 || count.Invalid != 2 || count.Duplicates != 3 || count.OptedOut != 1 {
+			e.Errorf("got count %+v, want what the freeze found", count)
+		}
+		// The other way round the other list keeps its own; a call reaches a fixed line.
+		d := e.campaign(t, "d", b, a)
+		d, err = e.s.UpdateCampaign(e.Context(), t.ID, d.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+			c.Chain = []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_VOICE}
+			return schemas.TriggerEdit, nil
+		})
+		e.must(err)
+		_, f = e.freeze(e.confirm(d, 0))
+		want = fmt.Sprintf("%s:3 %s:0 %s:0 %s:1 %s:0 %s:2 %s:2 %s:2 %s:0",
+			mobile(3), mobile(1), mobile(2), badNumber, mobile(4), mobile(2), mobile(1), badNumber, fixedLine)
+		equal(e, "entries of the voice campaign", f.flags(), want)
+	}},
+	{"everything about a contact is in its entry", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		file := "phone,first_name,last_name,email,city,odd\n+393330000001,Anna,Rossi,a@x.it,Roma,\"say \"\"hi\"\" \\ <b>\"\n+393330000002,,,,,\n"
+		e.load(t, l, store.FormatCSV, file)
+		_, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
+		got := f.entries[0]
+		for name, want := range map[string]string{
+			"first_name": "Anna", "last_name": "Rossi", "email": "a@x.it", "city": "Roma", "odd": `say "hi" \ <b>`,
+		} {
+			if v, _ := got.Value(name); v != want {
+				e.Errorf("got %s %q, want %q", name, v, want)
+			}
+		}
+		if got.Country != "IT" || got.Zone != "Europe/Rome" || got.Class != audience.Mobile || got.ContactID == 0 || len(got.Attrs) != 5 {
+			e.Errorf("got %+v", got)
+		}
+		equal(e, "attributes of one without", len(f.entries[1].Attrs), 0)
+		contact, err := e.s.Contact(e.Context(), t.ID, got.ContactID)
+		e.must(err)
+		equal(e, "contact", contact.Phone, got.To)
+	}},
+	{"many blobs, many zones", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		var file strings.Builder
+		file.WriteString("phone,timezone\n")
+		const n = audience.BlobSize + 400
+		for i := range n {
+			zone := ""
+			if i%50 == 0 {
+				zone = []string{"Europe/London", "America/New_York", "Asia/Tokyo"}[i/50%3]
+			}
+			fmt.Fprintf(&file, "%s,%s\n", mobile(i), zone)
+		}
+		e.load(t, l, store.FormatCSV, file.String())
+		c, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
+		equal(e, "total", c.Total, n)
+		equal(e, "blobs", len(f.index), 5) // two of Rome, one of each other
+		last := map[string]string{}
+		for _, entry := range f.entries { // within a zone, the order of the list
+			if entry.To <= last[entry.Zone] {
+				e.Errorf("%s comes after %s", entry.To, last[entry.Zone])
+			}
+			last[entry.Zone] = entry.To
+		}
+	}},
+	{"again changes nothing", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1))
+		c := e.confirm(e.campaign(t, "c", l), 0)
+		frozen, _ := e.freeze(c)
+		e.fill(t, l, mobile(2))
+		e.must(e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version))
+		e.must(e.s.Freeze(e.Context(), t.ID, c.ID(), frozen.Version))
+		again := e.read(c)
+		equal(e, "freeze and version", fmt.Sprint(again.FreezeID, again.Version), fmt.Sprint(frozen.FreezeID, frozen.Version))
+		equal(e, "total", again.Total, 1)
+	}},
+	{"two at once, one wins", func(e *env) {
+		t := e.tenant("acme")
+		var phones []string
+		for i := range 300 {
+			phones = append(phones, mobile(i))
+		}
+		c := e.confirm(e.campaign(t, "c", e.list(t, "l", phones...)), 0)
+		other := e.open()
+		var wg sync.WaitGroup
+		for i := range 6 {
+			s := e.s
+			if i%2 == 1 {
+				s = other
+			}
+			wg.Go(func() {
+				if err := s.Freeze(e.Context(), t.ID, c.ID(), c.Version); err != nil {
+					e.Errorf("got error %v, want none: one of them has frozen it", err)
+				}
+			})
+		}
+		wg.Wait()
+		got := e.read(c)
+		equal(e, "version", got.Version, c.Version+1)
+		e.thaw(got)
+	}},
+	{"who may not be frozen", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1))
+		c := e.campaign(t, "c", l)
+		e.wantErr(e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version), schemas.ErrTransition)
+		c = e.confirm(c, 0)
+		e.wantErr(e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version-1), schemas.ErrConflict)
+		e.wantErr(e.s.Freeze(e.Context(), t.ID, "camp_99", 1), schemas.ErrNotFound)
+		_, err := e.s.Blobs(e.Context(), "")
+		e.wantErr(err, schemas.ErrNotFound)
+		_, err = e.s.Blob(e.Context(), "none", 0)
+		e.wantErr(err, schemas.ErrNotFound)
+	}},
+	{"nobody to send to", func(e *env) {
+		t := e.tenant("acme")
+		c, f := e.freeze(e.confirm(e.campaign(t, "c", e.list(t, "l")), 0))
+		if c.FreezeID == "" || len(f.entries) != 0 {
+			e.Errorf("got freeze %q of %d, want an empty one", c.FreezeID, len(f.entries))
+		}
+	}},
+	{"a list deleted after the confirmation is still what was confirmed", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1))
+		c := e.confirm(e.campaign(t, "c", l), 0)
+		d := e.confirm(e.campaign(t, "d", l), 0)
+		e.clock.add(time.Second)
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number))
+		_, f := e.freeze(c)
+		equal(e, "entries", f.flags(), mobile(1)+":0")
+		// But nobody waits for days.
+		e.clock.add(25 * time.Hour)
+		e.must(e.s.Collect(e.Context()))
+		e.wantErr(e.s.Freeze(e.Context(), t.ID, d.ID(), d.Version), store.ErrListGone)
+	}},
+	{"more contacts than allowed by then", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1))
+		c := e.confirm(e.campaign(t, "c", l), 0)
+		_, err := e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.MaxContacts = 2; return nil })
+		e.must(err)
+		e.fill(t, l, mobile(2), mobile(3))
+		err = e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version)
+		var limit *store.LimitError
+		if !errors.As(err, &limit) || limit.Limit != store.LimitContacts {
+			e.Errorf("got error %v, want the limit of contacts", err)
+		}
+	}},
+	{"what a crash leaves is collected, what is used is not", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1), "+447400123456", "+12125550123")
+		c := e.confirm(e.campaign(t, "c", l), 0)
+		// What a freezer leaves that is killed after its first blob.
+		const id = "killed"
+		e.exec(fmt.Sprintf("INSERT INTO freezes (id, tenant, campaign, state, seen_ms) VALUES ('%s', '%s', %d, 0, %d)",
+			id, t.ID, c.Number, e.clock.now().UnixMilli()))
+		e.exec(fmt.Sprintf("INSERT INTO freeze_blobs (freeze_id, part, data) VALUES ('%s', 0, 'x')", id))
+		e.must(e.s.Collect(e.Context()))
+		equal(e, "parts of a freeze that may be under way", e.parts(id), 1)
+		e.clock.add(2 * time.Minute)
+		c, _ = e.freeze(c)
+		e.must(e.s.Collect(e.Context()))
+		equal(e, "parts of the abandoned one", e.parts(id), 0)
+		e.thaw(c)
+		// Unscheduled: nobody reads it any more.
+		old := c.FreezeID
+		d, err := confirm(e, e.s, e.campaign(t, "d", l), scheduled, 0)
+		e.must(err)
+		d, _ = e.freeze(d)
+		_, err = e.s.UpdateCampaign(e.Context(), t.ID, d.ID(), 0, user, move(configured, schemas.TriggerUnschedule))
+		e.must(err)
+		e.clock.add(2 * time.Minute)
+		e.must(e.s.Collect(e.Context()))
+		equal(e, "parts of the dropped one", e.parts(d.FreezeID), 0)
+		_, err = e.s.Blobs(e.Context(), d.FreezeID)
+		e.wantErr(err, schemas.ErrNotFound)
+		equal(e, "parts of the one in use", e.parts(old), 3)
+		// After its last replay it goes as well.
+		_, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, move(cancelled, schemas.TriggerCancel))
+		e.must(err)
+		e.clock.add(39 * 24 * time.Hour)
+		e.must(e.s.Collect(e.Context()))
+		equal(e, "parts within the replay window", e.parts(old), 3)
+		e.clock.add(2 * 24 * time.Hour)
+		e.must(e.s.Collect(e.Context()))
+		equal(e, "parts after it", e.parts(old), 0)
+	}},
+	{"a freezer that was given up does not publish", func(e *env) {
+		t := e.tenant("acme")
+		c := e.confirm(e.campaign(t, "c", e.list(t, "l", mobile(1))), 0)
+		ctx, cancel := context.WithCancel(e.Context())
+		cancel()
+		if err := e.s.Freeze(ctx, t.ID, c.ID(), c.Version); !errors.Is(err, context.Canceled) {
+			e.Errorf("got error %v, want it cancelled", err)
+		}
+		equal(e, "freeze", e.read(c).FreezeID, "")
+	}},
+}

@@ -1,0 +1,370 @@
+package storetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing/iotest"
+	"time"
+	"unicode/utf16"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+)
+
+// figures of a report: total, imported, updated, unchanged, duplicates, invalid.
+func figures(r store.ImportReport) [6]uint64 {
+	return [6]uint64{r.Total, r.Imported, r.Updated, r.Unchanged, r.Duplicates, r.Invalid}
+}
+
+// load imports a text into a list.
+func (e *env) load(t store.Tenant, l store.List, format store.Format, text string) store.ImportReport {
+	e.Helper()
+	r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: format}, strings.NewReader(text), nil)
+	e.must(err)
+	saved, err := e.s.ImportReport(e.Context(), t.ID, r.ID)
+	e.must(err)
+	if figures(saved) != figures(r) || saved.State != store.ImportDone || len(saved.Rejected) != len(r.Rejected) || saved.RowsRead != r.Total {
+		e.Errorf("got report %+v as saved, want %+v", saved, r)
+	}
+	return r
+}
+
+func utf16Text(s string, little bool) string {
+	var b bytes.Buffer
+	for _, u := range append([]uint16{0xfeff}, utf16.Encode([]rune(s))...) {
+		if little {
+			b.Write([]byte{byte(u), byte(u >> 8)})
+		} else {
+			b.Write([]byte{byte(u >> 8), byte(u)})
+		}
+	}
+	return b.String()
+}
+
+var importTests = []test{
+	{"every way to write the same file", func(e *env) {
+		t := e.tenant("acme")
+		plain := "phone,first_name,last_name,email,city\n+393330000001,Anna,Rossi,a@x.it,Roma\n3330000002,Élan,\"O\"\"Neil, jr\",,\"two\nlines\"\n"
+		other := func(old, now string) string { return strings.ReplaceAll(plain, old, now) }
+		semicolons := "phone;first_name;last_name;email;city\n+393330000001;Anna;Rossi;a@x.it;Roma\n3330000002;Élan;\"O\"\"Neil, jr\";;\"two\nlines\"\n"
+		asJSON := `[{"phone":"+393330000001","first_name":"Anna","last_name":"Rossi","email":"a@x.it","city":"Roma"},
+			{"phoneNumber":3330000002,"firstName":"Élan","surname":"O\"Neil, jr","email":null,"attributes":{"city":"two\nlines"}}]`
+		for i, c := range []struct {
+			name, text string
+			format     store.Format
+		}{
+			{"plain", plain, store.FormatCSV},
+			{"byte order mark", "\xef\xbb\xbf" + plain, store.FormatCSV},
+			{"semicolons", semicolons, store.FormatCSV},
+			{"tabs", strings.ReplaceAll(semicolons, ";", "\t"), store.FormatCSV},
+			{"bars", strings.ReplaceAll(semicolons, ";", "|"), store.FormatCSV},
+			{"Excel's line", "sep=;\r\n" + semicolons, store.FormatCSV},
+			{"carriage returns", other("\n+", "\r\n+"), store.FormatCSV},
+			{"no newline at the end", strings.TrimSuffix(plain, "\n"), store.FormatCSV},
+			{"blank lines", "\n" + other("\n+", "\n\n,,,,\n+"), store.FormatCSV},
+			{"UTF-16 little", utf16Text(plain, true), store.FormatCSV},
+			{"UTF-16 big", utf16Text(semicolons, false), store.FormatCSV},
+			{"other names", other("phone,first_name,last_name,email,city", "Mobile Number, First Name ,SURNAME,E-Mail,City"), store.FormatCSV},
+			{"00", other("+39333", "0039 333 "), store.FormatCSV},
+			{"spreadsheet text", other("+39333", "'+39333"), store.FormatCSV},
+			{"JSON", asJSON, store.FormatJSON},
+			{"JSON lines", "\xef\xbb\xbf " + strings.Trim(strings.ReplaceAll(asJSON, "},", "}\n"), "[]"), store.FormatJSON},
+		} {
+			l := e.list(t, fmt.Sprint("l", i))
+			r := e.load(t, l, c.format, c.text)
+			if r.Total != 2 || r.Invalid != 0 {
+				e.Errorf("%s: got %v, rejected %v, want 2 rows", c.name, &r, r.Rejected)
+				continue
+			}
+			got := e.contacts(t, l)
+			if len(got) != 2 || got[0].Version != 1 || got[1].Version != 1 {
+				e.Errorf("%s: got %+v, want two contacts that never changed since the first file", c.name, got)
+				continue
+			}
+			if a, b := got[0], got[1]; a.Phone != "+393330000001" || a.FirstName != "Anna" || a.LastName != "Rossi" || a.Email != "a@x.it" ||
+				a.Attributes["city"] != "Roma" || b.Phone != "+393330000002" || b.FirstName != "Élan" || b.LastName != `O"Neil, jr` ||
+				b.Attributes["city"] != "two\nlines" || len(b.Attributes) != 1 {
+				e.Errorf("%s: got %+v", c.name, got)
+			}
+		}
+	}},
+	{"the same file again changes nothing", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		// The second row of a number says something else, and something more.
+		file := "phone,first_name,city,team\n+393330000001,Anna,,\n+393330000002,Bob,Roma,\n3330000001,Anne,Milano,red\n+44 20 7946 0000,Fix,,\n+12005550123,Bad,,\nnobody,,,\n"
+		r := e.load(t, l, store.FormatCSV, file)
+		equal(e, "first time", figures(r), [6]uint64{6, 4, 0, 0, 1, 1})
+		equal(e, "unreachable", r.Unreachable, 2)
+		before := e.contacts(t, l)
+		list, err := e.s.List(e.Context(), t.ID, l.Number)
+		e.must(err)
+		e.clock.add(time.Hour)
+		r = e.load(t, l, store.FormatCSV, file)
+		equal(e, "second time", figures(r), [6]uint64{6, 0, 0, 4, 1, 1})
+		for i, c := range e.contacts(t, l) {
+			if !sameContact(c, before[i]) {
+				e.Errorf("got %+v, want %+v", c, before[i])
+			}
+		}
+		after, err := e.s.List(e.Context(), t.ID, l.Number)
+		e.must(err)
+		equal(e, "list", after, list)
+		if c := before[0]; c.FirstName != "Anna" || c.Attributes["city"] != "Milano" || c.Attributes["team"] != "red" {
+			e.Errorf("got %+v, want the first row with what the third adds", c)
+		}
+		if c := before[2]; !c.Valid || c.Class != audience.FixedLine {
+			e.Errorf("got %+v, want a fixed line", c)
+		}
+		if c := before[3]; c.Valid || c.Phone != "+12005550123" {
+			e.Errorf("got %+v, want a number that is not valid", c)
+		}
+	}},
+	{"an update changes what it says", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		e.load(t, l, store.FormatCSV, "phone,first_name,city,team\n+393330000001,Anna,Roma,red\n+393330000002,Bob,,\n")
+		r := e.load(t, l, store.FormatCSV, "phone,first_name,city\n+393330000001,,Milano\n+393330000002,Bob,\n+393330000003,Cy,\n")
+		equal(e, "figures", figures(r), [6]uint64{3, 1, 1, 1, 0, 0})
+		c := e.contacts(t, l)[0]
+		if c.FirstName != "Anna" || c.Attributes["city"] != "Milano" || c.Attributes["team"] != "red" || c.Version != 2 {
+			e.Errorf("got %+v, want Anna of Milano, red, version 2", c)
+		}
+		// Known to the tenant, new in this list.
+		other := e.list(t, "other")
+		r = e.load(t, other, store.FormatCSV, "phone\n+393330000001\n")
+		equal(e, "in another list", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
+		// Deleted, and back again.
+		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number))
+		r = e.load(t, l, store.FormatCSV, "phone,team\n+393330000001,blue\n")
+		equal(e, "after a deletion", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
+		back, err := e.s.ContactByPhone(e.Context(), t.ID, mobile(1))
+		e.must(err)
+		if !back.Deleted.IsZero() || back.FirstName != "" || back.Attributes["team"] != "blue" || len(back.Attributes) != 1 {
+			e.Errorf("got %+v, want it back with nothing of before", back)
+		}
+	}},
+	{"refused rows say why, and the rest goes on", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		file := "phone,name,timezone\n" + // 1
+			"+393330000001,ok,\n" +
+			"3.9E+11,excel,\n" + // 3
+			"\"3,93333E+11\",excel,\n" +
+			",empty,\n" +
+			"hello,word,\n" +
+			"+393330000002,a,b,c\n" + // 7
+			"\"+39333\"x,quote,\n" +
+			"+393330000003,\xff,\n" +
+			"+393330000004," + strings.Repeat("x", 1100) + ",\n" + // 10
+			"+393330000005,zone,Rome\n" +
+			"+39333000000612345,long,\n" +
+			"+393330000007,\"never closed,\n" + // 13
+			"+393330000008,ok,\n"
+		r := e.load(t, l, store.FormatCSV, file)
+		equal(e, "figures", figures(r), [6]uint64{13, 2, 0, 0, 0, 11})
+		want := []struct {
+			line   uint64
+			column string
+			reason string
+		}{
+			{3, "phone", "Excel"}, {4, "phone", "Excel"}, {5, "phone", "empty"}, {6, "phone", "no phone number"}, {7, "", "more cells"},
+			{8, "", "closing quote"}, {9, "name", "UTF-8"}, {10, "", "at most 1024"}, {11, "timezone", "IANA"}, {12, "phone", "digits"},
+			{13, "", "never closed"},
+		}
+		if len(r.Rejected) != len(want) {
+			e.Fatalf("got %v, want %d", r.Rejected, len(want))
+		}
+		for i, w := range want {
+			got := r.Rejected[i]
+			if got.Line != w.line || got.Column != w.column || !strings.Contains(got.Reason, w.reason) {
+				e.Errorf("got %+v, want line %d, column %q, %s", got, w.line, w.column, w.reason)
+			}
+		}
+		equal(e, "value", r.Rejected[0].Value, "3.9E+11")
+		equal(e, "members", e.members(t, l), mobile(1)+" "+mobile(8))
+	}},
+	{"refused rows of JSON", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		r := e.load(t, l, store.FormatJSON, `[{"phone":"+393330000001"}, 5, {"phone":["x"]}, {"phone":{"a":1}}, {}, {"phone":"x"}, {"phone":"+393330000002","ok":true,"n":1.50}]`)
+		equal(e, "figures", figures(r), [6]uint64{7, 2, 0, 0, 0, 5})
+		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "no phone number"} {
+			if got := r.Rejected[i]; got.Line != uint64(i+2) || !strings.Contains(got.Reason, want) {
+				e.Errorf("got %+v, want object %d, %s", got, i+2, want)
+			}
+		}
+		if c := e.contacts(t, l)[1]; c.Attributes["ok"] != "true" || c.Attributes["n"] != "1.50" {
+			e.Errorf("got %v, want true and 1.50 as written", c.Attributes)
+		}
+	}},
+	{"the first thousand refused rows are named", func(e *env) {
+		t := e.tenant("acme")
+		r := e.load(t, e.list(t, "l"), store.FormatCSV, "phone\n"+strings.Repeat("nobody\n", 1500))
+		equal(e, "invalid and named", [2]int{int(r.Invalid), len(r.Rejected)}, [2]int{1500, store.MaxRejected})
+	}},
+	{"files that are none", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		for _, c := range []struct {
+			format store.Format
+			text   string
+			want   string
+		}{
+			{store.FormatCSV, "", "empty"}, {store.FormatCSV, "name,city\nx,y\n", "phone"}, {store.FormatJSON, "", "empty"},
+			{store.FormatJSON, `"x"`, "array"}, {"xml", "x", "csv or json"},
+		} {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: c.format}, strings.NewReader(c.text), nil)
+			e.wantErr(err, store.ErrInvalid)
+			if err != nil && !strings.Contains(err.Error(), c.want) {
+				e.Errorf("%q: got error %q, want it to name %s", c.text, err, c.want)
+			}
+		}
+		_, err := e.s.Import(e.Context(), t.ID, 99, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader(""), nil)
+		e.wantErr(err, schemas.ErrNotFound)
+		_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV, Region: "XX"}, strings.NewReader(""), nil)
+		e.wantErr(err, store.ErrInvalid)
+	}},
+	{"columns can be named, and the region", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{
+			Format: store.FormatCSV, Region: "gb", Columns: map[string]string{"Contact": "phone", "phone": "office", "secret": "-", "Who": "first_name"},
+		}, strings.NewReader("Contact,phone,secret,Who\n07400 123456,020 7946 0000,xyz,Anna\n"), nil)
+		e.must(err)
+		equal(e, "figures", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
+		c := e.contacts(t, l)[0]
+		if c.Phone != "+447400123456" || c.FirstName != "Anna" || len(c.Attributes) != 1 || c.Attributes["office"] != "020 7946 0000" {
+			e.Errorf("got %+v", c)
+		}
+	}},
+	{"a broken stream keeps what was read", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		broken := errors.New("connection reset")
+		for i, c := range []struct {
+			format store.Format
+			text   string
+		}{
+			{store.FormatCSV, "phone\n+393330000001\n+393330000002\n+3933300"},
+			{store.FormatJSON, `[{"phone":"+393330000001"},{"phone":"+393330000002"},{"pho`},
+		} {
+			r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: c.format},
+				io.MultiReader(strings.NewReader(c.text), iotest.ErrReader(broken)), nil)
+			e.wantErr(err, store.ErrStream)
+			e.wantErr(err, broken)
+			equal(e, "rows read and kept", [2]uint64{r.RowsRead, r.Imported + r.Unchanged}, [2]uint64{2, 2})
+			saved, err := e.s.ImportReport(e.Context(), t.ID, r.ID)
+			e.must(err)
+			if saved.State != store.ImportFailed || saved.RowsRead != 2 || !strings.Contains(saved.Error, "after 2 rows") {
+				e.Errorf("%d: got %+v, want failed after 2 rows", i, saved)
+			}
+		}
+		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000003"},oops]`), nil)
+		e.wantErr(err, store.ErrStream)
+		equal(e, "before the syntax error", r.Imported, 1)
+		r, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000004"}`), nil)
+		e.wantErr(err, store.ErrStream)
+		equal(e, "before the missing end", r.Imported, 1)
+	}},
+	{"figures are seen while it runs, and others write", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		other := e.open() // as another process
+		in, feed := io.Pipe()
+		var once sync.Once
+		id := make(chan string, 1)
+		done := make(chan error, 1)
+		go func() {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, in, func(r store.ImportReport) {
+				once.Do(func() { id <- r.ID })
+			})
+			done <- err
+		}()
+		write := func(text string) {
+			if _, err := io.WriteString(feed, text); err != nil {
+				e.Error(err)
+			}
+		}
+		running := <-id
+		write("phone\n")
+		deadline := time.Now().Add(10 * time.Second)
+		for i := 0; ; i++ {
+			write(mobile(i) + "\n" + strings.Repeat("\n", 200<<10)) // enough for the reader to get it
+			r, err := other.ImportReport(e.Context(), t.ID, running)
+			e.must(err)
+			if r.State == store.ImportRunning && r.RowsRead > 0 && r.Imported > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				e.Fatalf("got %+v after 10 s, want rows to be seen", r)
+			}
+		}
+		_, err := other.TopUp(e.Context(), t.ID, 1, "in between")
+		e.must(err)
+		e.must(feed.Close())
+		e.must(<-done)
+	}},
+	{"two imports at once into lists of one tenant", func(e *env) {
+		t := e.tenant("acme")
+		a, b := e.list(t, "a"), e.list(t, "b")
+		other := e.open()
+		const n = 800
+		file := func(seed uint64) string {
+			var text strings.Builder
+			text.WriteString("phone,city\n")
+			for _, i := range rand.New(rand.NewPCG(seed, 1)).Perm(n) {
+				fmt.Fprintf(&text, "%s,Roma\n", mobile(i))
+			}
+			return text.String()
+		}
+		var wg sync.WaitGroup
+		for i, c := range []struct {
+			s *store.Store
+			l store.List
+		}{{e.s, a}, {other, b}} {
+			wg.Go(func() {
+				r, err := c.s.Import(e.Context(), t.ID, c.l.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader(file(uint64(i))), nil)
+				if err != nil || r.Imported != n {
+					e.Errorf("got %v, %v, want %d imported", &r, err, n)
+				}
+			})
+		}
+		wg.Wait()
+		_, total, err := e.s.Contacts(e.Context(), t.ID, store.ContactFilter{})
+		e.must(err)
+		equal(e, "contacts", total, n)
+	}},
+	{"a cancelled import keeps what it has", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		ctx, cancel := contextWithCancel(e)
+		n := 0
+		text := "phone\n" + mobile(1) + "\n" + strings.Repeat("\n", 200_000) // more than one read
+		r, err := e.s.Import(ctx, t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, readerFunc(func(b []byte) (int, error) {
+			if n >= len(text) {
+				cancel()
+				return 0, ctx.Err()
+			}
+			m := copy(b, text[n:])
+			n += m
+			return m, nil
+		}), nil)
+		if err == nil {
+			e.Error("got no error, want one")
+		}
+		saved, err := e.s.ImportReport(e.Context(), t.ID, r.ID)
+		e.must(err)
+		equal(e, "state", saved.State, store.ImportFailed)
+	}},
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -1,0 +1,270 @@
+// Package storetest is what every database under package store must pass: the same promises, tested the same way on SQLite
+// and on Postgres. Each test gets a fresh database; where the promise is about several processes, it opens it twice.
+package storetest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/api/store/phone"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Opener makes a fresh, migrated database and returns cfg with its address, and the database itself: some tests look at what
+// is in the tables, or put there what a crash leaves.
+type Opener func(t testing.TB, cfg store.Config) (store.Config, *sql.DB)
+
+// Run runs the suite.
+func Run(t *testing.T, open Opener) {
+	phones, err := phone.NewParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []struct {
+		name  string
+		tests []test
+	}{
+		{"tenants", tenantTests},
+		{"keys", keyTests},
+		{"money", moneyTests},
+		{"contacts", contactTests},
+		{"import", importTests},
+		{"campaigns", campaignTests},
+		{"confirm", confirmTests},
+		{"freeze", freezeTests},
+		{"outbox", outboxTests},
+		{"suppressions", suppressionTests},
+		{"idempotency", idempotencyTests},
+		{"singles", singleTests},
+		{"tenancy", tenancyTests},
+	} {
+		t.Run(group.name, func(t *testing.T) {
+			for _, test := range group.tests {
+				t.Run(test.name, func(t *testing.T) { test.run(newEnv(t, open, phones)) })
+			}
+		})
+	}
+}
+
+type test struct {
+	name string
+	run  func(*env)
+}
+
+// clock is a time that tests move.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// start of every test: a Friday noon.
+var start = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// env is one test's database.
+type env struct {
+	*testing.T
+	s     *store.Store
+	cfg   store.Config
+	sql   *sql.DB
+	clock *clock
+	keys  *schemas.Keys
+}
+
+func newEnv(t *testing.T, open Opener, phones *phone.Parser) *env {
+	t.Helper()
+	keys, err := schemas.NewKeys([]byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &env{T: t, clock: &clock{at: start}, keys: keys}
+	e.cfg, e.sql = open(t, store.Config{Keys: keys, Phones: phones, Now: e.clock.now})
+	e.s = e.open()
+	return e
+}
+
+// open opens the database once more, as another process would.
+func (e *env) open() *store.Store {
+	e.Helper()
+	s, err := store.Open(e.Context(), e.cfg)
+	if err != nil {
+		e.Fatal(err)
+	}
+	e.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			e.Error(err)
+		}
+	})
+	return s
+}
+
+// exec runs a statement in words that both databases know.
+func (e *env) exec(statement string) {
+	e.Helper()
+	_, err := e.sql.ExecContext(e.Context(), statement)
+	e.must(err)
+}
+
+// must ends the test on an error.
+func (e *env) must(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatalf("got error %v, want none", err)
+	}
+}
+
+// wantErr fails unless err wraps want.
+func (e *env) wantErr(err, want error) {
+	e.Helper()
+	if !errors.Is(err, want) {
+		e.Errorf("got error %v, want %v", err, want)
+	}
+}
+
+// equal fails unless got is want.
+func equal[T comparable](e *env, what string, got, want T) {
+	e.Helper()
+	if got != want {
+		e.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+func (e *env) tenant(name string) store.Tenant {
+	e.Helper()
+	t, err := e.s.CreateTenant(e.Context(), store.TenantSpec{Name: name})
+	e.must(err)
+	return t
+}
+
+// limited is a tenant whose credit is limited to some micros.
+func (e *env) limited(name string, micros uint64) store.Tenant {
+	e.Helper()
+	t, err := e.s.CreateTenant(e.Context(), store.TenantSpec{Name: name, Credit: &micros})
+	e.must(err)
+	return t
+}
+
+// list is a list of contacts with these numbers.
+func (e *env) list(t store.Tenant, name string, phones ...string) store.List {
+	e.Helper()
+	l, err := e.s.CreateList(e.Context(), t.ID, name, false)
+	e.must(err)
+	e.fill(t, l, phones...)
+	return l
+}
+
+func (e *env) fill(t store.Tenant, l store.List, phones ...string) {
+	e.Helper()
+	var numbers []uint64
+	for _, phone := range phones {
+		c, err := e.s.ContactByPhone(e.Context(), t.ID, phone)
+		if errors.Is(err, schemas.ErrNotFound) {
+			c, err = e.s.CreateContact(e.Context(), store.Contact{Tenant: t.ID, Phone: phone})
+		}
+		e.must(err)
+		numbers = append(numbers, c.Number)
+	}
+	_, err := e.s.AddToList(e.Context(), t.ID, l.Number, numbers)
+	e.must(err)
+}
+
+// user is the cause of what a user does.
+var user = store.Cause{Actor: schemas.ActorUser, By: "key_test", RequestID: "req_1"}
+
+const (
+	draft      = fanfarev1.State_STATE_DRAFT
+	configured = fanfarev1.State_STATE_CONFIGURED
+	ready      = fanfarev1.State_STATE_READY
+	scheduled  = fanfarev1.State_STATE_SCHEDULED
+	preparing  = fanfarev1.State_STATE_PREPARING
+	sending    = fanfarev1.State_STATE_SENDING
+	paused     = fanfarev1.State_STATE_PAUSED
+	completed  = fanfarev1.State_STATE_COMPLETED
+	cancelled  = fanfarev1.State_STATE_CANCELLED
+	aborted    = fanfarev1.State_STATE_ABORTED
+	failed     = fanfarev1.State_STATE_FAILED
+	sms        = fanfarev1.Channel_CHANNEL_SMS
+)
+
+// campaign is a configured campaign to these lists.
+func (e *env) campaign(t store.Tenant, name string, lists ...store.List) store.Campaign {
+	e.Helper()
+	c := store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{Name: name, Chain: []fanfarev1.Channel{sms}, Body: "Hello"}}
+	for _, l := range lists {
+		c.Lists = append(c.Lists, l.Number)
+	}
+	c, err := e.s.CreateCampaign(e.Context(), c, user)
+	e.must(err)
+	return c
+}
+
+// confirm confirms at once, reserving some micros.
+func (e *env) confirm(c store.Campaign, micros uint64) store.Campaign {
+	e.Helper()
+	c, err := confirm(e, e.s, c, preparing, micros)
+	e.must(err)
+	return c
+}
+
+func confirm(e *env, s *store.Store, c store.Campaign, to fanfarev1.State, micros uint64) (store.Campaign, error) {
+	return s.Confirm(e.Context(), c.Tenant, c.ID(), c.Version, user, func(conf store.Confirmation, c *store.Campaign) (uint64, error) {
+		c.State = to
+		c.Legs = []store.Leg{{
+			Channel: sms, Route: conf.Tenant.DefaultRoute, Sender: conf.Tenant.DefaultSender, Price: conf.Prices[sms], MaxHandovers: 3,
+			Backoff: []time.Duration{time.Minute},
+		}}
+		return micros, nil
+	})
+}
+
+// apply makes a move as the scheduler does.
+func (e *env) apply(c store.Campaign, to fanfarev1.State, trigger schemas.Trigger) store.Campaign {
+	e.Helper()
+	_, err := e.s.Apply(e.Context(), schemas.Change{
+		Tenant: c.Tenant, Campaign: c.ID(), Version: c.Version, To: to, Trigger: trigger, Actor: schemas.ActorScheduler, At: e.clock.now(),
+	})
+	e.must(err)
+	return e.read(c)
+}
+
+func (e *env) read(c store.Campaign) store.Campaign {
+	e.Helper()
+	c, err := e.s.Campaign(e.Context(), c.Tenant, c.ID())
+	e.must(err)
+	return c
+}
+
+// mobile is the i-th Italian mobile number.
+func mobile(i int) string { return fmt.Sprintf("+39333%07d", i) }
+
+func contextWithCancel(e *env) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(e.Context())
+	e.Cleanup(cancel)
+	return ctx, cancel
+}
+
+// move moves a campaign.
+func move(to fanfarev1.State, trigger schemas.Trigger) func(*store.Campaign) (schemas.Trigger, error) {
+	return func(c *store.Campaign) (schemas.Trigger, error) {
+		c.State = to
+		return trigger, nil
+	}
+}
