@@ -11,11 +11,16 @@ type backoff struct{ next, most time.Duration }
 
 func newBackoff(first, most time.Duration) *backoff { return &backoff{first, most} }
 
-// wait waits between half and the whole of the next step; false: ctx ended.
-func (b *backoff) wait(ctx context.Context) bool {
+// step returns between half and the whole of the next wait.
+func (b *backoff) step() time.Duration {
 	d := b.next/2 + rand.N(b.next/2+1)
 	b.next = min(2*b.next, b.most)
-	timer := time.NewTimer(d)
+	return d
+}
+
+// wait waits; false: ctx ended.
+func (b *backoff) wait(ctx context.Context) bool {
+	timer := time.NewTimer(b.step())
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -86,3 +86,66 @@ func (m *stageMetrics) done(res Result) {
 		m.dead.WithLabelValues(d.Record.Topic).Inc()
 	}
 }
+
+// windowMetrics are those of one window.
+type windowMetrics struct {
+	inFlight, queued, backlog, headAge, suspended                 prometheus.Gauge
+	uncertain, handedOver, seenDrops, guardTrips, refused, resets prometheus.Counter
+	lostCommits, commits                                          prometheus.Counter
+	commitSeconds                                                 prometheus.Observer
+}
+
+func newWindowMetrics(reg prometheus.Registerer, topic string) *windowMetrics {
+	by := prometheus.Labels{"topic": topic}
+	gauge := func(name, help string) prometheus.Gauge {
+		return register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"topic"})).With(by)
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"topic"})).With(by)
+	}
+	return &windowMetrics{
+		inFlight:    gauge("fanfare_window_in_flight", "Records that were released and have no acknowledged outcome."),
+		queued:      gauge("fanfare_window_queued", "Records that were polled and wait for room in the window."),
+		backlog:     gauge("fanfare_window_backlog", "Records of the log that were not polled yet, control records included."),
+		headAge:     gauge("fanfare_window_head_age_seconds", "Age of the oldest record without an acknowledged outcome, 0 when there is none."),
+		suspended:   gauge("fanfare_window_suspended_partitions", "Partitions that are held until somebody looks at them."),
+		uncertain:   counter("fanfare_window_uncertain_total", "Records that an earlier owner may have handed over."),
+		handedOver:  counter("fanfare_window_handed_over_doubtful_total", "Records that were not answered when their partition was handed over."),
+		seenDrops:   counter("fanfare_window_seen_drops_total", "Records whose submission was seen before."),
+		guardTrips:  counter("fanfare_window_guard_trips_total", "Times that the guard began to hold submissions back."),
+		refused:     counter("fanfare_window_refused_commits_total", "Commits of a partition that were refused."),
+		resets:      counter("fanfare_window_resets_total", "Times that a partition was begun anew from what was committed."),
+		lostCommits: counter("fanfare_window_lost_commits_total", "Partitions of which the broker had lost commits."),
+		commits:     counter("fanfare_window_commits_total", "Commits that were sent."),
+		commitSeconds: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "fanfare_window_commit_seconds", Help: "How long a commit took.", Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10),
+		}, []string{"topic"})).With(by),
+	}
+}
+
+// observe sets the gauges. The lock of the window is held.
+func (m *windowMetrics) observe(w *Window, now time.Time) {
+	queued, suspended, backlog := 0, 0, int64(0)
+	var oldest time.Time
+	for _, p := range w.order {
+		queued += p.undeclared()
+		backlog += max(0, p.high-p.next)
+		if p.why == stopSuspended {
+			suspended++
+		}
+		if len(p.items) > 0 {
+			if at := p.items[0].Record.Timestamp; oldest.IsZero() || at.Before(oldest) {
+				oldest = at
+			}
+		}
+	}
+	m.inFlight.Set(float64(w.unsettled.Load()))
+	m.queued.Set(float64(queued))
+	m.backlog.Set(float64(backlog))
+	m.suspended.Set(float64(suspended))
+	if oldest.IsZero() {
+		m.headAge.Set(0)
+	} else {
+		m.headAge.Set(max(0, now.Sub(oldest).Seconds()))
+	}
+}
