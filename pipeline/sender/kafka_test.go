@@ -331,6 +331,7 @@ func eventually(t testing.TB, within time.Duration, want string, ok func() bool)
 // A process that is cut off from the world and its successor: nothing is handed over twice, what is doubtful is said, and
 // everybody has an outcome.
 func TestCrashAndTakeover(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	p := newPlant(t)
 	p.carrier.most = 100 * time.Millisecond
 	const n = 4_000
@@ -361,6 +362,7 @@ func TestCrashAndTakeover(t *testing.T) {
 
 // A rolling restart leaves nothing doubtful and gives nothing back; meanwhile Redis goes away and comes back.
 func TestGracefulStopAndRedisAway(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	p := newPlant(t)
 	p.carrier.most = 100 * time.Millisecond
 	const n = 4_000
@@ -481,6 +483,7 @@ func (c *session) Receipts(ctx context.Context, emit func([]carrier.Receipt) err
 // Routes come, change and go while the process runs; a line that cannot be opened is tried again; receipts are durable before
 // they are acknowledged.
 func TestFleetFollowsRoutes(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	p := newPlant(t)
 	var mu sync.Mutex
 	var opened []string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -720,6 +721,7 @@ func TestWaitsForItsVersion(t *testing.T) {
 
 // table is a rendezvous that a test writes.
 type table struct {
+	mu     sync.Mutex
 	world  *world
 	fail   bool
 	puts   []rendezvous.Entry
@@ -729,6 +731,8 @@ type table struct {
 }
 
 func (p *table) Put(_ context.Context, entries []rendezvous.Entry) ([][]*fanfarev1.Receipt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.fail {
 		return nil, errors.New("LOADING")
 	}
@@ -747,11 +751,19 @@ func (p *table) Put(_ context.Context, entries []rendezvous.Entry) ([][]*fanfare
 }
 
 func (p *table) Clear(_ context.Context, entries []rendezvous.Entry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.clears += len(entries)
 	if len(p.world.ledger.all()) == 0 {
 		p.world.t.Error("parked receipts are cleared before they are published")
 	}
 	return nil
+}
+
+func (p *table) setFail(fail bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = fail
 }
 
 func TestRendezvous(t *testing.T) {
@@ -783,11 +795,11 @@ func TestRendezvous(t *testing.T) {
 		}
 
 		// Redis away: what is known is written, what is owed is put later.
-		p.fail = true
+		p.setFail(true)
 		slips = w.release(testMessage(10001, 3, 1))
 		after(time.Second)
 		w.want("Redis away", slips, sent, awaiting)
-		p.fail = false
+		p.setFail(false)
 		after(5 * time.Second)
 		if len(p.puts) != 4 {
 			t.Errorf("Redis back: got %d put, want 4", len(p.puts))
