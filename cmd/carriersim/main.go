@@ -39,7 +39,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintln(stderr, "carriersim:", err)
+		_, _ = fmt.Fprintln(stderr, "carriersim:", err)
 		return exitUsage
 	}
 	if opts.magic {
@@ -47,7 +47,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 		return exitOK
 	}
 	if err := run(ctx, opts, stdout, stderr); err != nil {
-		fmt.Fprintln(stderr, "carriersim:", err)
+		_, _ = fmt.Fprintln(stderr, "carriersim:", err)
 		return exitError
 	}
 	return exitOK

@@ -16,11 +16,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/lmittmann/tint"
-	"golang.org/x/sync/errgroup"
-
 	"fanfare/schemas"
 	"fanfare/sinks/carrier/sim"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // options are what the command line says.
@@ -101,7 +100,7 @@ func parseKeys(text string) (*schemas.Keys, error) {
 
 // run serves until ctx ends.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
-	log := slog.New(tint.NewHandler(stderr, &tint.Options{NoColor: true}))
+	log := slog.New(slog.NewTextHandler(stderr, nil))
 	carrier, err := sim.Open(sim.Config{Keys: o.keys, Profile: o.profile, Seed: o.seed, Truth: o.truth, Lease: o.lease, Logger: log})
 	if err != nil {
 		return err
@@ -126,8 +125,8 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		<-ctx.Done()
 		return stop(context.WithoutCancel(ctx), server, carrier, log)
 	})
-	fmt.Fprintf(stdout, "http://%s\n", listener.Addr())
-	log.Info("carrier simulator ready", "profile", o.profile.Name, "rate", o.profile.Rate, "seed", o.seed, "truth", o.truth)
+	_, _ = fmt.Fprintf(stdout, "http://%s\n", listener.Addr())
+	log.InfoContext(ctx, "carrier simulator ready", "profile", o.profile.Name, "rate", o.profile.Rate, "seed", o.seed, "truth", o.truth)
 	return g.Wait()
 }
 
@@ -143,7 +142,7 @@ func stop(ctx context.Context, server *http.Server, carrier *sim.Carrier, log *s
 		_ = server.Close() // a client that was never to be answered
 	}
 	stats := carrier.Stats()
-	log.Info("carrier simulator stops", "submissions", stats.Submissions, "acknowledged", stats.Acknowledged, "receipts_still_owed", stats.Owed)
+	log.InfoContext(ctx, "carrier simulator stops", "submissions", stats.Submissions, "acknowledged", stats.Acknowledged, "receipts_still_owed", stats.Owed)
 	return carrier.Close()
 }
 
@@ -151,7 +150,7 @@ func stop(ctx context.Context, server *http.Server, carrier *sim.Carrier, log *s
 func printMagic(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, m := range sim.Magic {
-		fmt.Fprintf(t, "%s\t%s\n", m.Number(), m.Does)
+		_, _ = fmt.Fprintf(t, "%s\t%s\n", m.Number(), m.Does)
 	}
 	_ = t.Flush() // standard output has gone
 }

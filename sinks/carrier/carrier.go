@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"fanfare/schemas"
+
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 

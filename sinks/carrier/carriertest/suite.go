@@ -261,7 +261,7 @@ func refused(l *batchLog, err, want error) error {
 		return fmt.Errorf("got error %w, want %w", err, want)
 	}
 	if n := l.answered(); n != 0 {
-		return fmt.Errorf("Send returned the error %q, and done was called %d times, want 0", err, n)
+		return fmt.Errorf("Send returned an error (%w), and done was called %d times, want 0", err, n)
 	}
 	return nil
 }

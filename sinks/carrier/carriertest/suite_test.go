@@ -3,6 +3,7 @@ package carriertest
 import (
 	"context"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"testing"
@@ -218,7 +219,7 @@ func (m *model) Receipts(ctx context.Context, emit func([]carrier.Receipt) error
 			}
 			err := emit(list)
 			if m.bug == "emits twice at a time" && err == nil {
-				go emit(list)
+				go func() { _ = emit(list) }()
 				err = emit(list)
 			}
 			m.mu.Lock()
@@ -242,11 +243,7 @@ func (m *model) subject() Subject {
 		Seen: func() (map[carrier.Key]int, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			seen := map[carrier.Key]int{}
-			for k, n := range m.seen {
-				seen[k] = n
-			}
-			return seen, nil
+			return maps.Clone(m.seen), nil
 		},
 	}
 }

@@ -16,7 +16,8 @@ import (
 
 func benchBatch(keys interface {
 	Submission(uint64, uint32, uint8) carrier.Key
-}, first, n int) []carrier.Outbound {
+}, first, n int,
+) []carrier.Outbound {
 	batch := make([]carrier.Outbound, n)
 	for i := range batch {
 		batch[i] = carrier.Outbound{
@@ -46,7 +47,9 @@ func BenchmarkSubmit(b *testing.B) {
 			var receipts atomic.Int64
 			ctx, cancel := context.WithCancel(b.Context())
 			defer cancel()
-			go n.Receipts(ctx, func(r []carrier.Receipt) error { receipts.Add(int64(len(r))); return nil })
+			go func() {
+				_ = n.Receipts(ctx, func(r []carrier.Receipt) error { receipts.Add(int64(len(r))); return nil })
+			}()
 			batch := benchBatch(cfg.Keys, 0, c.batch)
 			done := func(_ int, r carrier.Result) {
 				if r.Outcome != carrier.Accepted {
@@ -82,7 +85,9 @@ func BenchmarkHTTP(b *testing.B) {
 	var receipts, answers atomic.Int64
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	go n.Receipts(ctx, func(r []carrier.Receipt) error { receipts.Add(int64(len(r))); return nil })
+	go func() {
+		_ = n.Receipts(ctx, func(r []carrier.Receipt) error { receipts.Add(int64(len(r))); return nil })
+	}()
 	batch := benchBatch(cfg.Keys, 0, 500)
 	b.ReportAllocs()
 	total := 0

@@ -83,7 +83,7 @@ func TestClient(t *testing.T) {
 				c := start(t, Config{Profile: peerProfile(p, base), Seed: 1, Truth: truth})
 				srv := httptest.NewServer(NewHandler(c))
 				t.Cleanup(srv.Close)
-				t.Cleanup(func() { c.Close() }) // ends what is held open
+				t.Cleanup(func() { _ = c.Close() }) // ends what is held open
 				return subject(t, c, truth, func() (carrier.Connector, error) {
 					return Dial(t.Context(), srv.URL, Options{Window: p.Window})
 				})

@@ -67,7 +67,7 @@ func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("carrier simulator at %s: %w", rawURL, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("carrier simulator at %s: it answers %s", rawURL, resp.Status)
 	}
@@ -146,7 +146,7 @@ func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error 
 	if err != nil {
 		return fmt.Errorf("submit: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		err := fmt.Errorf("submit: %s: %s", resp.Status, strings.TrimSpace(string(text)))
@@ -262,9 +262,7 @@ func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) erro
 	for ctx.Err() == nil {
 		next, list, err := c.poll(ctx, lease, taken, MaxReceipts)
 		if err != nil {
-			if !pause.wait(ctx) {
-				break
-			}
+			pause.wait(ctx)
 			continue // with the same lease: maybe it was not settled
 		}
 		lease = 0
@@ -311,7 +309,7 @@ func (c *Client) poll(ctx context.Context, lease uint64, ok bool, limit int) (ne
 	if err != nil {
 		return 0, nil, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNoContent:

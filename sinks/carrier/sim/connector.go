@@ -100,29 +100,26 @@ func (n *Connector) Health() carrier.Health {
 // Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends.
 func (n *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	var pause backoff
-	for {
+	for ctx.Err() == nil {
 		id, list, more := n.carrier.take(n.opts.Account, MaxReceipts, 0)
 		if len(list) == 0 {
 			select {
 			case <-ctx.Done():
-				return nil
 			case <-n.carrier.done:
 				return nil
 			case <-more:
 			}
 			continue
 		}
-		err := emit(n.carrier.draft(n.opts.Account, list))
-		n.carrier.settle(n.opts.Account, id, err == nil)
-		if err == nil {
+		taken := emit(n.carrier.draft(n.opts.Account, list)) == nil
+		n.carrier.settle(n.opts.Account, id, taken)
+		if taken {
 			pause.reset()
-		} else if !pause.wait(ctx) {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return nil
+		} else {
+			pause.wait(ctx)
 		}
 	}
+	return nil
 }
 
 // backoff waits longer after each failure, from 20 ms up to 2 s.
@@ -130,15 +127,13 @@ type backoff struct{ last time.Duration }
 
 func (b *backoff) reset() { b.last = 0 }
 
-// wait reports false when ctx ended first.
-func (b *backoff) wait(ctx context.Context) bool {
+// wait ends early when ctx does.
+func (b *backoff) wait(ctx context.Context) {
 	b.last = min(max(2*b.last, 20*time.Millisecond), 2*time.Second)
 	t := time.NewTimer(b.last)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-t.C:
-		return true
 	}
 }

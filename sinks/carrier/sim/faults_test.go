@@ -8,10 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
+
+	"github.com/google/go-cmp/cmp"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )

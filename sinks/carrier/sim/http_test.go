@@ -14,24 +14,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"fanfare/sinks/carrier"
+
+	"github.com/google/go-cmp/cmp"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// serve serves c until the test ends, or stop is called.
-func serve(t testing.TB, c *Carrier) (url string, stop func()) {
+// serve serves c until the test ends.
+func serve(t testing.TB, c *Carrier) (url string) {
 	t.Helper()
 	srv := httptest.NewServer(NewHandler(c))
-	stop = func() {
+	t.Cleanup(func() {
 		_ = c.Close() // ends what is held open
 		srv.CloseClientConnections()
 		srv.Close()
-	}
-	t.Cleanup(stop)
-	return srv.URL, stop
+	})
+	return srv.URL
 }
 
 func dial(t testing.TB, url string, opts Options) *Client {
@@ -56,7 +55,7 @@ func TestShared(t *testing.T) {
 	profile.Receipt, profile.OfflineMean, profile.ReorderedBy = Lognormal{20 * time.Millisecond, 200 * time.Millisecond}, 100*time.Millisecond, 50*time.Millisecond
 	profile.Silent = 0 // what breaks is unanswered enough, and nobody has to wait for it
 	c := start(t, Config{Profile: profile, Seed: 5, Truth: path})
-	url, _ := serve(t, c)
+	url := serve(t, c)
 	all := newLog()
 	var wg sync.WaitGroup
 	const each = 1500
@@ -102,7 +101,7 @@ func TestShared(t *testing.T) {
 // TestLeaseRunsOut: what a consumer took and did not acknowledge before it died goes to another.
 func TestLeaseRunsOut(t *testing.T) {
 	c := start(t, Config{Lease: 150 * time.Millisecond})
-	url, _ := serve(t, c)
+	url := serve(t, c)
 	l := newLog()
 	n := dial(t, url, Options{})
 	l.send(t, n, messages(t, 0, 30, 1))
@@ -125,7 +124,7 @@ func TestLeaseRunsOut(t *testing.T) {
 // TestAccounts: receipts go to the account that submitted.
 func TestAccounts(t *testing.T) {
 	c := start(t, Config{})
-	url, _ := serve(t, c)
+	url := serve(t, c)
 	for _, account := range []string{"sim", "italy", "spain & portugal"} {
 		n, l := dial(t, url, Options{Account: account}), newLog()
 		l.listen(t, n)
@@ -150,8 +149,8 @@ func TestCarrierComesBack(t *testing.T) {
 	boot := func() (down func()) {
 		c, stop := startStop(t, Config{Truth: path, Profile: Profile{Receipt: Lognormal{P50: 300 * time.Millisecond}}})
 		srv := &http.Server{Handler: NewHandler(c)}
-		go srv.Serve(listener)
-		return func() { stop(); srv.Close() }
+		go func() { _ = srv.Serve(listener) }()
+		return func() { stop(); _ = srv.Close() }
 	}
 	down := boot()
 	n, l := dial(t, "http://"+address, Options{}), newLog()
@@ -190,7 +189,7 @@ func TestCarrierComesBack(t *testing.T) {
 func TestDiesInTheMiddle(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/caps" {
-			io.WriteString(w, "{}")
+			_, _ = io.WriteString(w, "{}")
 			return
 		}
 		batch, index, err := readBatch(r.Body)
@@ -198,17 +197,17 @@ func TestDiesInTheMiddle(t *testing.T) {
 			t.Errorf("read batch: %v", err)
 		}
 		for i := range batch[:len(batch)/2] {
-			w.Write(appendFrame(nil, func(b []byte) []byte {
+			_, _ = w.Write(appendFrame(nil, func(b []byte) []byte {
 				return appendResult(b, index[i], &carrier.Result{Outcome: carrier.Accepted, Ref: "1"})
 			}))
 		}
-		http.NewResponseController(w).Flush()
+		_ = http.NewResponseController(w).Flush()
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Errorf("hijack: %v", err)
 			return
 		}
-		conn.Close()
+		_ = conn.Close()
 	}))
 	defer srv.Close()
 	n, l := dial(t, srv.URL, Options{}), newLog()
@@ -246,12 +245,12 @@ func TestStrangeServers(t *testing.T) {
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/v1/caps" {
-				io.WriteString(w, "{}")
+				_, _ = io.WriteString(w, "{}")
 				return
 			}
-			io.Copy(io.Discard, r.Body)
+			_, _ = io.Copy(io.Discard, r.Body)
 			w.WriteHeader(c.status)
-			io.WriteString(w, c.body)
+			_, _ = io.WriteString(w, c.body)
 		}))
 		n, l := dial(t, srv.URL, Options{}), newLog()
 		l.send(t, n, messages(t, 0, 2, 1))
@@ -286,7 +285,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	path := truthPath(t)
 	c := start(t, Config{Truth: path})
-	url, _ := serve(t, c)
+	url := serve(t, c)
 	batch := messages(t, 0, 2, 1)
 	var whole []byte
 	for i := range batch {
@@ -299,8 +298,8 @@ func TestBadRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
-		io.Copy(io.Discard, resp.Body)
+		defer func() { _ = resp.Body.Close() }()
+		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.StatusCode
 	}
 	for cut := range whole {
@@ -364,7 +363,7 @@ func TestCloseEndsWaiting(t *testing.T) {
 // TestTooLong: a message that no frame holds is refused, and the rest of its batch goes.
 func TestTooLong(t *testing.T) {
 	c := start(t, Config{})
-	url, _ := serve(t, c)
+	url := serve(t, c)
 	n, l := dial(t, url, Options{}), newLog()
 	batch := messages(t, 0, 3, 1)
 	batch[1].Body = carrier.Body{Rich: &carrier.Rich{JSON: bytes.Repeat([]byte("x"), 3<<20)}}

@@ -125,7 +125,7 @@ func readAcked(path string) (set ackedSet, watermark int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	buf := make([]byte, 64<<10)
 	fill := 0
 	for {

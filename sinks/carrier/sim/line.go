@@ -2,6 +2,7 @@ package sim
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"fanfare/schemas"
@@ -127,11 +128,7 @@ func appendBody(b []byte, body *carrier.Body) []byte {
 	switch {
 	case body.Template != nil:
 		t := body.Template
-		name := t.Name + "/" + t.Language
-		for _, p := range t.Params {
-			name += "|" + p
-		}
-		return appendString(b, name)
+		return appendString(b, strings.Join(append([]string{t.Name + "/" + t.Language}, t.Params...), "|"))
 	case body.Rich != nil:
 		return appendString(b, string(body.Rich.JSON))
 	case body.Call != nil:

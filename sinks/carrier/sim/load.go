@@ -7,9 +7,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"fanfare/schemas"
-	"fanfare/sinks/carrier"
 )
 
 // load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It reads a line at a time
@@ -23,7 +20,7 @@ func (c *Carrier) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the carrier's truth again: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	// The watermark is anywhere within a line: go on behind the end of that line.
 	skip := from > 0
 	if skip {
@@ -42,7 +39,7 @@ func (c *Carrier) load(ctx context.Context) error {
 		o, name, plan, err := recoverLine(line)
 		if err != nil {
 			// Somebody edited the file. What the line owed cannot be known; the rest can.
-			c.log.Warn("line of the carrier's truth not understood", "offset", offset, "error", err)
+			c.log.WarnContext(ctx, "line of the carrier's truth not understood", "offset", offset, "error", err)
 			return nil
 		}
 		for n, p := range plan {
@@ -150,7 +147,7 @@ func recoverLine(line []byte) (o owed, account string, plan []planned, err error
 	if !ok || !ok2 || len(e.Receipts) > maxReceipts {
 		return owed{}, "", nil, fmt.Errorf("ref %q, %d receipts", e.Ref, len(e.Receipts))
 	}
-	o.key, o.ref, o.to = carrier.Key(schemas.ID(e.Submission)), ref, number
+	o.key, o.ref, o.to = e.Submission, ref, number
 	for _, r := range e.Receipts {
 		plan = append(plan, planned{at: r.At.UnixMilli(), due: r.Due.UnixMilli(), status: r.Status, sub: r.Code, part: r.Part, parts: r.Parts})
 	}

@@ -6,10 +6,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nyaruka/phonenumbers"
-
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
+
+	"github.com/nyaruka/phonenumbers"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )

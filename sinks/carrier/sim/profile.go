@@ -118,9 +118,21 @@ func (p *Profile) Validate() error {
 		name  string
 		value float64
 	}{
-		{"throttled", p.Throttled}, {"busy", p.Busy}, {"silent", p.Silent}, {"dropped", p.Dropped}, {"disconnect", p.Disconnect},
-		{"offline", p.Offline}, {"lost", p.Lost}, {"duplicate", p.Duplicate}, {"reordered", p.Reordered}, {"enroute", p.Enroute},
-		{"enroute late", p.EnrouteLate}, {"flip", p.Flip}, {"early", p.Early}, {"read", p.Read}, {"part fails", p.PartFails},
+		{"throttled", p.Throttled},
+		{"busy", p.Busy},
+		{"silent", p.Silent},
+		{"dropped", p.Dropped},
+		{"disconnect", p.Disconnect},
+		{"offline", p.Offline},
+		{"lost", p.Lost},
+		{"duplicate", p.Duplicate},
+		{"reordered", p.Reordered},
+		{"enroute", p.Enroute},
+		{"enroute late", p.EnrouteLate},
+		{"flip", p.Flip},
+		{"early", p.Early},
+		{"read", p.Read},
+		{"part fails", p.PartFails},
 	}
 	for _, r := range p.Refused {
 		shares = append(shares, struct {

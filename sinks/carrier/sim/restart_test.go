@@ -32,7 +32,7 @@ func kill(t *testing.T, path string, r *rand.Rand) (copied string) {
 	return copied
 }
 
-// TestRestart kills the carrier at twelve random instants while it takes messages and sends receipts to a consumer that fails now and
+// TestRestart kills the carrier at eight random instants while it takes messages and sends receipts to a consumer that fails now and
 // then. Every receipt that the truth owes is taken at least once in the end, one that was acknowledged does not come again, and nothing is owed.
 func TestRestart(t *testing.T) {
 	for seed := range uint64(2) {
@@ -48,7 +48,7 @@ func TestRestart(t *testing.T) {
 			first := 0
 			profile := Chaos()
 			profile.Duplicate, profile.EnrouteLate, profile.Ref = 0, 0, RefHex // else two receipts have one name
-			for run := range 12 {
+			for run := range 8 {
 				c, err := Open(Config{Keys: testKeys(t), Profile: profile, Seed: seed, Truth: path})
 				if err != nil {
 					t.Fatal(err)
@@ -84,7 +84,7 @@ func TestRestart(t *testing.T) {
 					first += size
 					pass(time.Duration(r.IntN(300)) * time.Millisecond)
 				}
-				if run == 11 {
+				if run == 7 {
 					pass(time.Minute)
 				}
 				next := kill(t, path, r)

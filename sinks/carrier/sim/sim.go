@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Bounds and defaults.

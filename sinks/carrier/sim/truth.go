@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fanfare/schemas"
+
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
@@ -159,7 +160,7 @@ func (t *Tail) Poll(f func(Entry) error) error {
 	if err != nil {
 		return fmt.Errorf("open the carrier's truth: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if _, err := file.Seek(t.offset, io.SeekStart); err != nil {
 		return fmt.Errorf("read the carrier's truth: %w", err)
 	}

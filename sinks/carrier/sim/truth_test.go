@@ -12,11 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
-
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
@@ -165,7 +165,7 @@ func appendTo(t *testing.T, path, s string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.WriteString(s); err != nil {
 		t.Fatal(err)
 	}
