@@ -17,6 +17,20 @@ var (
 	ErrTransition = errors.New("not possible in this state")
 )
 
+// FreezeError says that a confirmed campaign will never have an audience: it fails, for Reason. It is an [ErrNotFound].
+type FreezeError struct {
+	Reason string // such as `list_gone`
+	Err    error
+}
+
+func (e *FreezeError) Error() string { return e.Reason + ": " + e.Err.Error() }
+
+// Unwrap returns what was wrong.
+func (e *FreezeError) Unwrap() error { return e.Err }
+
+// Is makes it an [ErrNotFound].
+func (e *FreezeError) Is(target error) bool { return target == ErrNotFound }
+
 // Change is a move that the pipeline makes with a campaign. It is a compare-and-set on Version, and writes the row, its event
 // and what is to be published in one transaction.
 type Change struct {

@@ -168,7 +168,10 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.Change, at time.Time) error {
 	total := change.CapturedSoFar
 	if change.Settled {
-		if c.State != fanfarev1.State_STATE_COMPLETED && c.State != fanfarev1.State_STATE_ABORTED {
+		switch c.State {
+		case fanfarev1.State_STATE_COMPLETED, fanfarev1.State_STATE_ABORTED:
+		case fanfarev1.State_STATE_CANCELLED: // when a first chunk was on its way just then
+		default:
 			return &StateError{State: c.State, To: c.State, Trigger: "settle"}
 		}
 		total = max(total, change.Captured)

@@ -14,6 +14,12 @@ import (
 	"fanfare/schemas/audience"
 )
 
+// Reasons of a campaign that cannot be frozen.
+const (
+	ReasonListGone = "list_gone"
+	ReasonContacts = string(LimitContacts)
+)
+
 // States of a freeze.
 const (
 	freezeWriting = iota
@@ -26,8 +32,9 @@ const (
 // compare-and-set on version gives the campaign that id and its total. A campaign that has an audience keeps it, so it may be
 // called again; of two who freeze at once one wins, and both see it frozen.
 //
-// Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active,
-// [ErrListGone], [ErrLimit] when there are more contacts than the tenant may have: the last two fail the campaign.
+// Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active. A
+// [schemas.FreezeError] is for ever: one of the lists is gone ([ErrListGone]), or there are more contacts than the tenant may
+// send to at once ([LimitError]).
 func (s *Store) Freeze(ctx context.Context, tenant, campaign string, version uint64) error {
 	err := s.freeze(ctx, tenant, campaign, version)
 	if err != nil && isConflict(err) {
@@ -126,7 +133,7 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 		since := max(ms(f.c.Confirmed), f.s.now().Add(-goneListLife/2).UnixMilli())
 		if err != nil || row.DeletedMs > 0 && row.DeletedMs < since {
 			if err = found(err, "contact list", ListID(list)); err == nil || isNotFound(err) {
-				err = fmt.Errorf("%s: %w", ListID(list), ErrListGone)
+				err = &schemas.FreezeError{Reason: ReasonListGone, Err: fmt.Errorf("%s: %w", ListID(list), ErrListGone)}
 			}
 			return err
 		}
@@ -178,7 +185,7 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 // add puts the entry into the blob of its zone.
 func (f *freezer) add(ctx context.Context) error {
 	if f.total++; f.total > f.max || f.total > schemas.MaxSeq+1 {
-		return &LimitError{LimitContacts, uint64(f.max), uint64(f.total)}
+		return &schemas.FreezeError{Reason: ReasonContacts, Err: &LimitError{LimitContacts, uint64(f.max), uint64(f.total)}}
 	}
 	w := f.zones[f.entry.Zone]
 	if w == nil {

@@ -318,6 +318,10 @@ type Spec struct {
 	Missing       fanfarev1.MissingPolicy `json:",omitempty"`
 	// MissingDefault stands for a missing merge field when Missing is MISSING_POLICY_DEFAULT.
 	MissingDefault string `json:",omitempty"`
+	// MaxRetries are hand-overs after the first of each leg; nil: the channel's default.
+	MaxRetries *uint32 `json:",omitempty"`
+	// RetryDelay before each retry; 0: the default, growing one.
+	RetryDelay time.Duration `json:",omitempty"`
 	// ReplayOf is the number of the campaign that this one repeats.
 	ReplayOf uint64 `json:",omitempty"`
 	// As the client wrote them, to be said back: its names or ids of Lists, whether it asked for a fallback, its zone.

@@ -233,7 +233,12 @@ var freezeTests = []test{
 		// But nobody waits for days.
 		e.clock.add(25 * time.Hour)
 		e.must(e.s.Collect(e.Context()))
-		e.wantErr(e.s.Freeze(e.Context(), t.ID, d.ID(), d.Version), store.ErrListGone)
+		err := e.s.Freeze(e.Context(), t.ID, d.ID(), d.Version)
+		e.wantErr(err, store.ErrListGone)
+		var forever *schemas.FreezeError
+		if !errors.As(err, &forever) || forever.Reason != "list_gone" || !errors.Is(err, schemas.ErrNotFound) {
+			e.Errorf("got error %v, want one that fails the campaign for list_gone", err)
+		}
 	}},
 	{"more contacts than allowed by then", func(e *env) {
 		t := e.tenant("acme")
@@ -244,8 +249,9 @@ var freezeTests = []test{
 		e.fill(t, l, mobile(2), mobile(3))
 		err = e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version)
 		var limit *store.LimitError
-		if !errors.As(err, &limit) || limit.Limit != store.LimitContacts {
-			e.Errorf("got error %v, want the limit of contacts", err)
+		var forever *schemas.FreezeError
+		if !errors.As(err, &limit) || limit.Limit != store.LimitContacts || !errors.As(err, &forever) || forever.Reason != "max_contacts" {
+			e.Errorf("got error %v, want the limit of contacts, which fails the campaign", err)
 		}
 	}},
 	{"what a crash leaves is collected, what is used is not", func(e *env) {
