@@ -30,7 +30,7 @@ import (
 type plant struct {
 	t       *testing.T
 	cluster stream.Cluster
-	fake    *kfake.Cluster // nil on a real broker
+	fake    *kfake.Cluster // nil on any other broker
 	keys    *schemas.Keys
 	plane   *plane
 	carrier *carrier
@@ -39,27 +39,29 @@ type plant struct {
 
 const plantRate = 3000
 
-func newPlant(t *testing.T) *plant { return newPlantOn(t, t.TempDir(), 0) }
+func newPlant(t *testing.T) *plant {
+	t.Helper()
+	t.Parallel() // they mostly wait
+	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
+		return newPlantOn(t, strings.Split(addr, ","), nil)
+	}
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	return newPlantOn(t, fake.ListenAddrs(), fake)
+}
 
-// newPlantOn starts a plant on the data of dir.
-func newPlantOn(t *testing.T, dir string, port int) *plant {
+// newPlantOn makes a plant on a broker.
+func newPlantOn(t *testing.T, brokers []string, fake *kfake.Cluster) *plant {
 	t.Helper()
 	names, err := schemas.NewNames("t" + strings.ToLower(rand.Text()[:10]) + ".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &plant{t: t, cluster: stream.Cluster{Names: names, Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))}}
-	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
-		p.cluster.Brokers = strings.Split(addr, ",")
-	} else {
-		fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(100*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(fake.Close)
-		p.fake = fake
-		p.cluster.Brokers = fake.ListenAddrs()
-	}
+	p.cluster.Brokers, p.fake = brokers, fake
 	if p.keys, err = schemas.NewKeys([]byte("0123456789abcdef")); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +188,19 @@ func (p *plant) eventually(what string, within time.Duration, ok func() bool) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// still waits until nothing is dealt any more for a while, and returns how many were.
+func (p *plant) still() int {
+	p.t.Helper()
+	n, since := p.carrier.submissions(), time.Now()
+	p.eventually("still", 10*time.Second, func() bool {
+		if now := p.carrier.submissions(); now != n {
+			n, since = now, time.Now()
+		}
+		return time.Since(since) > 500*time.Millisecond
+	})
+	return n
 }
 
 func (p *plant) settled(number uint64) func() bool {
@@ -372,6 +387,8 @@ type carrier struct {
 	mu      sync.Mutex
 	taken   map[submission]int
 	answers int
+	acked   int
+	refused error // the last one
 	skipped int
 	faults  []string
 	mute    bool // answers nothing
@@ -398,7 +415,7 @@ func newCarrier(p *plant) *carrier {
 func (c *carrier) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprintf("%d submissions, %d answered, %d skipped", len(c.taken), c.answers, c.skipped)
+	return fmt.Sprintf("%d submissions, %d answered, %d acknowledged (last refusal: %v), %d skipped", len(c.taken), c.answers, c.acked, c.refused, c.skipped)
 }
 
 func (c *carrier) submissions() int {
@@ -529,7 +546,23 @@ func (c *carrier) write(s submission, kind fanfarev1.Kind, code fanfarev1.Code) 
 		c.fault("event: %v", err)
 		return
 	}
-	c.cl.Produce(context.Background(), r, nil)
+	c.produce(r)
+}
+
+// produce writes an outcome until it is acknowledged.
+func (c *carrier) produce(r *kgo.Record) {
+	again := *r
+	c.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case err == nil:
+			c.acked++
+		case !errors.Is(err, kgo.ErrClientClosed):
+			c.refused = err
+			go c.produce(&again) // a promise must not produce
+		}
+	})
 }
 
 // check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +46,7 @@ type leader struct {
 	offsets map[string]map[int32]int64 // of the records observed: what the sets cover
 	lanes   map[string]*lane           // by route
 	live    bool                       // everything that stood in the topics is known: deals are made
+	nudging atomic.Bool
 
 	jobs, slowJobs chan job
 	answers        chan func()
@@ -171,6 +173,8 @@ func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64)
 	ready := first.Ready()
 	tick := time.NewTicker(l.cfg.Pace)
 	defer tick.Stop()
+	nudge := time.NewTicker(2 * nudgeAfter)
+	defer nudge.Stop()
 	changed := l.cfg.View.Changed()
 	for look := true; ; {
 		if look {
@@ -204,6 +208,8 @@ func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64)
 		case <-ready:
 			ready = nil
 			l.begin()
+		case <-nudge.C:
+			l.nudgeTails()
 		case <-tick.C:
 		}
 		if err := l.step(work); err != nil {
@@ -220,6 +226,29 @@ func (l *leader) begin() {
 	l.metrics.takeover.Set(took.Seconds())
 	l.metrics.leading.Set(1)
 	l.log.Info("leading", "took", took, "campaigns", len(l.core.open), "held", len(l.core.holding.byKey))
+}
+
+// nudgeTails helps the tails that have not reached the end of their topics, if anything waits for them.
+func (l *leader) nudgeTails() {
+	var topics [][]string
+	if !l.live {
+		topics = append(topics, []string{l.names.Deliveries(), l.names.Held()})
+	}
+	for _, n := range l.lanes {
+		if !n.ready() && len(l.core.holding.queue)+len(l.dealtHeld) > 0 {
+			topics = append(topics, []string{n.topic})
+		}
+	}
+	if len(topics) == 0 || !l.nudging.CompareAndSwap(false, true) {
+		return
+	}
+	l.group.Go(func() error {
+		defer l.nudging.Store(false)
+		for _, t := range topics {
+			l.nudge(l.stop, t)
+		}
+		return nil
+	})
 }
 
 // followTopics begins to read topics into the core.

@@ -47,14 +47,65 @@ func (s *Scheduler) readToEnd(ctx context.Context, name string, topics []string,
 	g.Go(func() error { return t.Run(gctx) })
 	g.Go(func() error {
 		defer cancel()
-		select {
-		case <-gctx.Done():
-			return gctx.Err()
-		case <-t.Ready():
-			return nil
+		for {
+			timer := time.NewTimer(nudgeAfter)
+			select {
+			case <-gctx.Done():
+				timer.Stop()
+				return gctx.Err()
+			case <-t.Ready():
+				timer.Stop()
+				return nil
+			case <-timer.C:
+				s.nudge(gctx, topics)
+			}
 		}
 	})
 	return g.Wait()
+}
+
+// nudgeAfter is how long the end of a topic is waited for before its partitions are given another one.
+const nudgeAfter = time.Second
+
+// nudge ends every partition of topics with the control record of an aborted transaction, which no reader sees and every tail
+// passes over. A broker always ends an aborted transaction with such a record, but for the embedded one that was killed: it
+// only remembers that the last records do not count, and who waits to read up to the end of them waits until something is
+// written behind them. Nothing might ever be: the scheduler deals when it has read all, and what is read comes of its deals.
+func (s *Scheduler) nudge(ctx context.Context, topics []string) {
+	if err := s.nudgeAll(ctx, topics); err != nil && ctx.Err() == nil {
+		s.log.Warn("the ends of topics are not reached, and cannot be moved", "topics", topics, "err", err)
+	}
+}
+
+func (s *Scheduler) nudgeAll(ctx context.Context, topics []string) error {
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
+	cl, err := s.cfg.Cluster.Named("scheduler.nudge").Client(
+		kgo.TransactionalID(s.names.TransactionalID("scheduler", "nudge")),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.ProducerLinger(0),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	there, err := kadm.NewClient(cl).ListTopics(ctx, topics...)
+	if err == nil {
+		err = there.Error()
+	}
+	if err != nil {
+		return err
+	}
+	if err := cl.BeginTransaction(); err != nil {
+		return err
+	}
+	var records []*kgo.Record
+	there.EachPartition(func(p kadm.PartitionDetail) {
+		records = append(records, &kgo.Record{Topic: p.Topic, Partition: p.Partition, Key: []byte("nudge")})
+	})
+	err = cl.ProduceSync(ctx, records...).FirstErr()
+	return errors.Join(err, cl.EndTransaction(ctx, kgo.TryAbort))
 }
 
 // readCursors reads all of `cursors`.

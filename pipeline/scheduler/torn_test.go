@@ -1,0 +1,223 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first is made
+// again to the letter, the second is taken for dealt.
+func TestSelfCheck(t *testing.T) {
+	p := newPlant(t)
+	const total = 6000
+	p.carrier.setMute(true)
+	pr := p.run()
+	p.plane.confirm(10001, total, nil)
+	p.eventually("full", 20*time.Second, func() bool { return p.carrier.submissions() > plantRate })
+	p.still()
+	if err := pr.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
+	sc, err := s.readCursors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cur := sc.cursors[schemas.CampaignKey(testTenant, "camp_10001")]
+	next := uint32(p.carrier.submissions())
+	made := func(first uint32, number uint64) *deal {
+		return &deal{
+			campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: number, try: 1, leg: 1,
+			blob: first / plantBlob, first: first, end: (first/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
+		}
+	}
+	torn, unnamed := made(next, cur.GetDeals()+1), made((next/plantBlob+1)*plantBlob, cur.GetDeals()+2)
+	torn.campaign.remember(torn)
+	cur.Deals, cur.Recent = torn.number, torn.campaign.recent
+	record, err := s.cursorRecord(torn.campaign.key(), testTenant, time.Now(), cur)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk, err := s.chunkRecord(unnamed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.client().ProduceSync(t.Context(), record, chunk).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	p.carrier.setMute(false)
+	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
+		ch := &fanfarev1.Chunk{}
+		if err := proto.Unmarshal(r.Value, ch); err != nil {
+			t.Fatal(err)
+		}
+		if ch.GetDeal() == torn.number && (ch.GetFirstSeq() != torn.first || ch.GetEndSeq() != torn.end) {
+			t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", ch.GetDeal(), ch.GetFirstSeq(), ch.GetEndSeq(), torn.first, torn.end)
+		}
+	})
+}
+
+// TestCursorsGone: with no cursor left, what stands in chunks is what was dealt.
+func TestCursorsGone(t *testing.T) {
+	p := newPlant(t)
+	const total = 6000
+	p.carrier.setMute(true)
+	pr := p.run(func(c *Config) { c.SetsEvery = time.Hour })
+	p.plane.confirm(10001, total, nil)
+	p.eventually("full", 20*time.Second, func() bool { return p.carrier.submissions() > plantRate })
+	p.still()
+	pr.cut.set(true)
+	cl := p.client()
+	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
+	time.Sleep(100 * time.Millisecond)
+	key := schemas.CampaignKey(testTenant, "camp_10001")
+	r, err := s.cursorRecord(key, testTenant, time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	p.carrier.setMute(false)
+	p.eventually("settled", 30*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+}
+
+const brokerEnv = "FANFARE_TEST_BROKER"
+
+// TestMain runs the broker of TestBrokerKilled when it is asked to.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(brokerEnv); dir != "" {
+		port, err := strconv.Atoi(os.Getenv(brokerEnv + "_PORT"))
+		if err == nil {
+			_, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		select {} // until it is killed
+	}
+	os.Exit(m.Run())
+}
+
+// child is an embedded broker in a process of its own, to be killed.
+type child struct {
+	t               *testing.T
+	dir, addr, port string
+	cmd             *exec.Cmd
+}
+
+func newChild(t *testing.T) *child {
+	t.Helper()
+	if os.Getenv("FANFARE_TEST_KAFKA") != "" {
+		t.Skip("a real broker's transactions are atomic, and it is not ours to kill")
+	}
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{t: t, dir: t.TempDir(), addr: l.Addr().String()}
+	_, c.port, _ = net.SplitHostPort(c.addr)
+	l.Close()
+	c.start()
+	t.Cleanup(c.kill)
+	return c
+}
+
+func (c *child) start() {
+	c.t.Helper()
+	c.cmd = exec.Command(os.Args[0])
+	c.cmd.Env = append(os.Environ(), brokerEnv+"="+c.dir, brokerEnv+"_PORT="+c.port)
+	c.cmd.Stderr = os.Stderr
+	if err := c.cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		var d net.Dialer
+		conn, err := d.DialContext(c.t.Context(), "tcp", c.addr)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatal("the broker does not start")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// TestTornEnd kills the embedded broker while a transaction of somebody else is open: what is read to the end when the scheduler
+// begins ends in records that do not count, and nothing is written behind them.
+func TestTornEnd(t *testing.T) {
+	b := newChild(t)
+	p := newPlantOn(t, []string{b.addr}, nil)
+	names := p.cluster.Names
+	cl := p.client(kgo.TransactionalID("somebody"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	var records []*kgo.Record
+	for topic, partitions := range map[string]int32{names.Cursors(): 1, names.Deliveries(): 6, names.Chunks(): 24, names.Held(): 3} {
+		for n := range partitions {
+			records = append(records, &kgo.Record{Topic: topic, Partition: n, Key: []byte("x"), Value: []byte("y")})
+		}
+	}
+	if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.kill()
+	b.start()
+	p.plane.confirm(10001, 100, func(r *fanfarev1.Campaign) { // sending already: its chunks are looked for
+		r.State, r.FreezeId, r.Total = fanfarev1.State_STATE_SENDING, "freeze10001", 100
+	})
+	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
+	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
+}
+
+// TestBrokerKilled kills the embedded broker in the middle of transactions, which it then shows in part: nobody is dealt twice,
+// nobody is forgotten.
+func TestBrokerKilled(t *testing.T) {
+	b := newChild(t)
+	p := newPlantOn(t, []string{b.addr}, nil)
+	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
+	const total = 15_000
+	p.plane.confirm(10001, total, nil)
+	kills := 0
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	for at := 0; kills < 8 && p.carrier.submissions() < total; at = p.carrier.submissions() {
+		want := min(at+500+rng.IntN(1000), total)
+		p.eventually("sending", 30*time.Second, func() bool { return p.carrier.submissions() >= want })
+		b.kill()
+		kills++
+		b.start()
+	}
+	p.eventually("settled", 60*time.Second, p.settled(10001))
+	t.Logf("%d kills", kills)
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+}
