@@ -40,6 +40,8 @@ type CampaignInput struct {
 	MissingDefault       Optional[string]     `json:"missingDefault,omitzero" doc:"Stands for a missing value when missingField is default."`
 	Rate                 Optional[int]        `json:"rate,omitzero" doc:"Most messages per second of this campaign; 0: no limit of its own."`
 	Weight               Optional[int]        `json:"weight,omitzero" doc:"Share against the tenant's other campaigns, 1 to 100."`
+	MaxRetries           Optional[int]        `json:"maxRetries,omitzero" doc:"Hand-overs after the first one of each channel, for failures worth a retry: 0 to 9; by default 2 for sms and 1 elsewhere."`
+	RetryDelay           Optional[int]        `json:"retryDelay,omitzero" doc:"Seconds before a retry, 1 to 86,400; by default 60, then 300, then 1,500."`
 	TestRun              Optional[bool]       `json:"testRun,omitzero" doc:"Reach the simulator only; stays out of statistics over all campaigns."`
 	Draft                Optional[bool]       `json:"draft,omitzero" doc:"Keep it as a draft, which may be incomplete."`
 	// A status is never written (C28); the field is here to say so.
@@ -58,6 +60,8 @@ const (
 	maxSender     = 64
 	maxMissing    = 200
 	inPastBy      = 5 * time.Minute // C17
+	maxRetries    = 9
+	maxRetryDelay = 86_400 // seconds
 )
 
 // chains are the values of sendingMode (X3).
@@ -291,6 +295,30 @@ func (ps *problems) notPast(at, now time.Time, immediate bool) {
 	}
 }
 
+// applyRetries reads the policy of retries (R24, R25, C24).
+func (in *CampaignInput) applyRetries(spec *store.Spec, ps *problems) {
+	if in.MaxRetries.Set {
+		spec.MaxRetries = nil
+		if v := in.MaxRetries.Value; !in.MaxRetries.Null {
+			if v < 0 || v > maxRetries {
+				ps.add(CodeInvalid, "maxRetries", "%d is not between 0 and %d.", v, maxRetries)
+			} else {
+				spec.MaxRetries = new(uint32(v))
+			}
+		}
+	}
+	if in.RetryDelay.Set {
+		spec.RetryDelay = 0
+		if v := in.RetryDelay.Value; !in.RetryDelay.Null {
+			if v < 1 || v > maxRetryDelay {
+				ps.add(CodeInvalid, "retryDelay", "%d is not between 1 and %d seconds.", v, maxRetryDelay)
+			} else {
+				spec.RetryDelay = time.Duration(v) * time.Second
+			}
+		}
+	}
+}
+
 func (in *CampaignInput) applyAttributes(spec *store.Spec, tenant *store.Tenant, ps *problems) {
 	if in.Tags.Set {
 		spec.Tags = nil
@@ -319,6 +347,7 @@ func (in *CampaignInput) applyAttributes(spec *store.Spec, tenant *store.Tenant,
 			ps.add(CodeTooLong, "missingDefault", "At most %d characters.", maxMissing)
 		}
 	})
+	in.applyRetries(spec, ps)
 	if in.Rate.Set {
 		ps.rate(in.Rate.Value)
 		spec.Rate = uint32(max(in.Rate.Value, 0))

@@ -3,6 +3,7 @@ package api
 import (
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"fanfare/api/store"
@@ -39,6 +40,8 @@ type Campaign struct {
 	MaxSegments          uint32  `json:"maxSegments"`
 	MissingField         string  `json:"missingField"`
 	MissingDefault       string  `json:"missingDefault"`
+	MaxRetries           *uint32 `json:"maxRetries"`
+	RetryDelay           *int    `json:"retryDelay"`
 	Rate                 uint32  `json:"rate"`
 	Weight               uint32  `json:"weight"`
 	TestRun              bool    `json:"testRun"`
@@ -95,7 +98,7 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 		ID: c.ID(), Name: c.Name, Channel: orNull(channelOf(c)), ContactListIDs: []string{}, SendImmediately: c.SendImmediately,
 		Fallback: c.Fallback, SendingMode: orNull(sendingMode(c.Chain)), Sender: sender(c, tenant), Route: route(c, tenant),
 		Tags: orEmpty(c.Tags), Notes: c.Notes, Timezone: tenant.Timezone, MaxSegments: maxSegments(c, tenant),
-		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test,
+		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, MaxRetries: c.MaxRetries, RetryDelay: seconds(c.RetryDelay), Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test,
 		Status: schemas.Word(c.State, vocab), State: schemas.StateName(c.State), Paused: c.State == fanfarev1.State_STATE_PAUSED,
 		Reason: orNull(c.Reason), Settled: !c.Settled.IsZero(), AllowedActions: allowedActions(c.State), Currency: tenant.Currency,
 		CreatedBy: c.CreatedBy, CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), ConfirmedBy: orNull(c.ConfirmedBy),
@@ -209,4 +212,12 @@ func ifMatch(header string) (uint64, *Problem) {
 		return 0, p
 	}
 	return n, nil
+}
+
+// seconds is nil of none.
+func seconds(d time.Duration) *int {
+	if d == 0 {
+		return nil
+	}
+	return new(int(d.Seconds()))
 }

@@ -14,7 +14,6 @@ const (
 	CodeInsufficientCredit  Code = "insufficient_credit"
 	CodeScopeMissing        Code = "scope_missing"
 	CodeCampaignsDisabled   Code = "campaigns_disabled"
-	CodeTenantDisabled      Code = "tenant_disabled"
 	CodeNotFound            Code = "not_found"
 	CodeNoSuchPath          Code = "no_such_path"
 	CodeMethodNotAllowed    Code = "method_not_allowed"
@@ -24,7 +23,6 @@ const (
 	CodeCampaignEnded       Code = "campaign_ended"
 	CodePriceChanged        Code = "price_changed"
 	CodeTooManyActive       Code = "too_many_active_campaigns"
-	CodeInUse               Code = "in_use"
 	CodeNameTaken           Code = "name_taken"
 	CodeApprovalRequired    Code = "approval_required"
 	CodeConflict            Code = "changed_meanwhile"
@@ -65,7 +63,6 @@ var catalogue = map[Code]entry{
 	CodeInsufficientCredit:  {http.StatusPaymentRequired, "Not enough credit", "Add credit, or send to fewer contacts."},
 	CodeScopeMissing:        {http.StatusForbidden, "The API key may not do this", "Use a key that has the scope named in the detail: `fanfare keys create --scope`."},
 	CodeCampaignsDisabled:   {http.StatusForbidden, "Campaigns are not enabled", "Ask the system administrator to enable campaigns for this tenant."},
-	CodeTenantDisabled:      {http.StatusForbidden, "The tenant is disabled", "Ask the system administrator to enable the tenant."},
 	CodeNotFound:            {http.StatusNotFound, "Not found", "Check the id; it may belong to another tenant or have been removed."},
 	CodeNoSuchPath:          {http.StatusNotFound, "No such path", "See /api/openapi.json for the paths there are."},
 	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "Method not allowed", "The header Allow lists the methods of this path."},
@@ -75,7 +72,6 @@ var catalogue = map[Code]entry{
 	CodeCampaignEnded:       {http.StatusConflict, "The campaign has ended", "DELETE with ?remove=true hides it from the list."},
 	CodePriceChanged:        {http.StatusConflict, "The price has changed", "Get the price again and confirm with the new one."},
 	CodeTooManyActive:       {http.StatusConflict, "Too many active campaigns", "Wait until one has ended, or abort one."},
-	CodeInUse:               {http.StatusConflict, "Still in use", "Remove what uses it first; the detail names it."},
 	CodeNameTaken:           {http.StatusConflict, "The name is taken", "Choose another name."},
 	CodeApprovalRequired:    {http.StatusConflict, "Approval is required", "Let a second person confirm the campaign."},
 	CodeConflict:            {http.StatusConflict, "Changed meanwhile", "Read it again and repeat the change."},

@@ -433,7 +433,7 @@ func (s *server) deleteContact(ctx context.Context, in *contactIn) (*contactOut,
 
 // storeFields maps the fields of package store to the API's names of them.
 var storeFields = map[string]string{
-	"Phone": "phoneNumber", "FirstName": "firstName", "LastName": "lastName", "Email": "email", "Attributes": "attributes", "Name": "name",
+	store.FieldFirstName: "firstName", store.FieldLastName: "lastName", store.FieldEmail: "email", "Attributes": "attributes", "Name": "name",
 	"Lists": "contactList", "List": "contactList", "Chain": "channel", "Body": "message", "TemplateID": "message", "Sender": "sender", "Route": "route",
 	"Tags": "tags", "Notes": "notes", "Schedule": "scheduledTime", "CallingHours": "callingHoursStart", "Rate": "rate", "Weight": "weight",
 }
@@ -452,10 +452,11 @@ func (s *server) storeProblem(err error) error {
 		return nil
 	case errors.As(err, &own):
 		return own
+	case errors.As(err, &field) && field.Field == store.FieldPhone:
+		return fieldProblem(CodeInvalidNumber, "phoneNumber", "phoneNumber is not a phone number.").because(err)
 	case errors.As(err, &field):
 		f := cmp.Or(storeFields[field.Field], field.Field)
-		code := cond(field.Field == "Phone", CodeInvalidNumber, CodeInvalid)
-		return fieldProblem(code, f, "%s: %s.", f, field.Reason)
+		return fieldProblem(CodeInvalid, f, "%s: %s.", f, field.Reason)
 	case errors.As(err, &limit) && limit.Limit == store.LimitActive:
 		return problem(CodeTooManyActive, "%d campaigns are active already; at most %d may be.", limit.Max, limit.Max).because(err)
 	case errors.As(err, &limit):

@@ -161,6 +161,12 @@ func legs(c *store.Campaign, tenant *store.Tenant, prices store.Prices) []store.
 		if channel == fanfarev1.Channel_CHANNEL_SMS {
 			leg.MaxHandovers = handoversSMS
 		}
+		if c.MaxRetries != nil {
+			leg.MaxHandovers = *c.MaxRetries + 1
+		}
+		if c.RetryDelay > 0 {
+			leg.Backoff = []time.Duration{c.RetryDelay}
+		}
 		out = append(out, leg)
 	}
 	return out

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -107,7 +109,6 @@ type target struct {
 	raw, e164, country string
 	reason             string // why it is not sent to
 	id                 schemas.ID
-	acked              bool
 }
 
 func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
@@ -483,31 +484,57 @@ func (s *server) reserve(ctx context.Context, c *store.Claim, m *single) error {
 	return nil
 }
 
+// acks gathers what Kafka says about records, for as long as somebody waits.
+type acks struct {
+	mu   sync.Mutex
+	errs []error // by record; errNoAck until it is known
+	left int
+	done chan struct{}
+}
+
+var errNoAck = errors.New("not acknowledged in time")
+
+// deliver writes the records and waits until all are acknowledged, or ctx ends. kgo's own wait would not end: a record that may
+// be on the wire is never given up, for nobody knows whether it was written.
+func (s *server) deliver(ctx context.Context, records []*kgo.Record) []error {
+	a := &acks{errs: make([]error, len(records)), left: len(records), done: make(chan struct{})}
+	for i := range a.errs {
+		a.errs[i] = errNoAck
+	}
+	for i, r := range records {
+		s.Kafka.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.errs[i] = err
+			if a.left--; a.left == 0 {
+				close(a.done)
+			}
+		})
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.errs)
+}
+
 // produce writes the records and waits for Kafka. It goes on when the client hangs up: what was begun is finished.
 func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.AckTimeout)
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.AckTimeout)
 	defer cancel()
-	results := s.Kafka.ProduceSync(ctx, records...)
-	failed := 0
-	var cause error
-	lost := map[*kgo.Record]bool{}
-	for _, r := range results {
-		if r.Err != nil {
-			failed++
-			cause = r.Err
-			lost[r.Record] = true
-		}
-	}
-	i := 0
+	errs := s.deliver(wait, records)
+	failed, i := 0, 0
 	for k := range m.targets {
 		t := &m.targets[k]
 		if t.reason != "" {
 			continue
 		}
-		if lost[records[i]] {
+		if errs[i] != nil {
 			t.reason = reasonNotAcked
+			failed++
 		} else {
-			t.acked = true
 			s.recent.add(m.who.tenant.ID, m.ref, t.id)
 		}
 		i++
@@ -518,7 +545,7 @@ func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) 
 	}
 	s.metrics.sends.WithLabelValues("not_acknowledged").Add(float64(failed))
 	if failed == len(records) {
-		p := unavailable(2*time.Second, cause, "The log did not acknowledge the message in time; it may or may not be sent.")
+		p := unavailable(2*time.Second, errs[0], "The log did not acknowledge the message in time; it may or may not be sent.")
 		if requestOf(ctx).reserved {
 			return p.fixed("Repeat the request with the same Idempotency-Key: it answers the id and what became of it, and never sends twice.")
 		}

@@ -41,7 +41,7 @@ const suppressionTag = "Opt-outs"
 
 func (s *server) registerSuppressions() {
 	register(s, operation{
-		id: "createSuppression", method: http.MethodPost, path: "/api/suppressions", summary: "Opt a number out",
+		id: "createSuppression", method: http.MethodPost, path: "/api/suppressions", summary: "Opt a number out", status: http.StatusCreated,
 		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
 		describe: "Answered once the opt-out is in the log that every sender follows: two seconds later nothing is handed over to the number. A 503 says that it took too long; the opt-out is kept and takes effect by itself.",
 	}, s.suppress)
