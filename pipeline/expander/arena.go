@@ -53,7 +53,6 @@ func (p *arenas) lend(n, headers int) *arena {
 		if a.returned.Load() == a.lent && cap(a.records) >= n && cap(a.headers) >= n*headers {
 			copy(p.kept[1:i+1], p.kept[:i]) // the one used last is in front
 			p.kept[0] = a
-			clear(a.records)
 			a.records, a.headers = a.records[:0], a.headers[:0]
 			a.bytes.reset()
 			a.lent = 0

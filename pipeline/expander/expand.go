@@ -124,20 +124,18 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind fanfarev1.Kind, 
 // prepare makes what the messages of the chunk have in common.
 func (x *expansion) prepare() error {
 	content := x.campaign.GetContent()
-	body := content.GetBody()
 	switch ch := x.leg.GetChannel(); ch {
 	case fanfarev1.Channel_CHANNEL_SMS:
 	case fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP:
 		if content.GetTemplateId() != "" {
-			x.parts.template = content.GetTemplateId()
-			body = "" // the text of another leg
+			x.parts.template = content.GetTemplateId() // the text is for another leg
 		}
 	default:
 		return poison(fmt.Errorf("channel %s: a campaign has no content for it", schemas.ChannelName(ch)))
 	}
 	if x.parts.template == "" {
 		var err error
-		if x.template, err = text.Parse(body); err != nil {
+		if x.template, err = text.Parse(content.GetBody()); err != nil {
 			return poison(err)
 		}
 		x.value = x.lookUp

@@ -126,6 +126,30 @@ func TestRecipients(t *testing.T) {
 	}
 }
 
+// TestDamagedBlobIsReadAnew: a blob that was damaged on its way is not kept.
+func TestDamagedBlobIsReadAnew(t *testing.T) {
+	w := newWorld(t, people(4))
+	h := w.handler(t)
+	good := w.blobs[blobKey{frozen, 1}]
+	w.cut(t, 1)
+	if got := handle(t, h, record(t, chunk())); len(got.dead) != 1 {
+		t.Fatalf("got %v, want a dead letter", got.states())
+	}
+	w.blobs[blobKey{frozen, 1}] = good
+	if got := handle(t, h, record(t, chunk())); len(got.messages) != 4 {
+		t.Errorf("got %v, want messages", got.states())
+	}
+}
+
+// TestLaterTry: a later try of the same message is another submission.
+func TestLaterTry(t *testing.T) {
+	w := newWorld(t, people(4))
+	got := handle(t, w.handler(t), record(t, chunk(seqs(3), func(c *fanfarev1.Chunk) { c.Try = 200 })))
+	if id, want := string(schemas.Header(got.records[0], schemas.HeaderSubmission)), w.keys.Submission(number, 3, 200).String(); id != want || got.messages[0].GetTry() != 200 {
+		t.Errorf("got submission %s at try %d, want %s at try 200", id, got.messages[0].GetTry(), want)
+	}
+}
+
 // TestOutcome: an outcome names the recipient, and is keyed so that all events of a message are in one partition.
 func TestOutcome(t *testing.T) {
 	e := person(3)
@@ -194,6 +218,7 @@ func TestCancel(t *testing.T) {
 		{"the undealt have no try", func(_ *world, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000"},
 		{"the blob is gone", func(w *world, _ *fanfarev1.Chunk) { clear(w.blobs) }, ""},
 		{"the blob is damaged", func(w *world, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, ""},
+		{"the blob ends too early", func(w *world, _ *fanfarev1.Chunk) { w.cut(t, 1) }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, []audience.Entry{person(0), invalid})
@@ -237,6 +262,7 @@ func TestPoison(t *testing.T) {
 		{"audience gone", nil, func(w *world) { delete(w.indexes, frozen) }, lost, "not found"},
 		{"blob of no known version", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = []byte{9} }, lost, "damaged"},
 		{"blob shorter than its index", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = w.blobs[blobKey{frozen, 2}] }, lost, "want 4"},
+		{"blob that ends too early", nil, func(w *world) { w.cut(t, 1) }, lost, "damaged"},
 		{"text that does not parse", nil, func(w *world) { w.change(func(c *fanfarev1.Campaign) { c.Content.Body = "{{" }) }, lost, "not closed"},
 		{"channel without content", nil, func(w *world) {
 			w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Channel = fanfarev1.Channel_CHANNEL_VOICE })

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/klauspost/compress/s2"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -93,6 +94,17 @@ func (w *world) freeze(id string, entries []audience.Entry, size int) {
 		w.blobs[blobKey{id, blob}] = writer.Flush()
 		w.indexes[id] = append(w.indexes[id], audience.Index{Blob: blob, First: uint32(i), Count: uint32(n), Zone: entries[i].Zone})
 	}
+}
+
+// cut takes the end off a blob's entries: what is left reads well until it ends too early.
+func (w *world) cut(t testing.TB, blob uint32) {
+	t.Helper()
+	whole := w.blobs[blobKey{frozen, blob}]
+	plain, err := s2.Decode(nil, whole[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.blobs[blobKey{frozen, blob}] = append([]byte{whole[0]}, s2.Encode(nil, plain[:len(plain)-3])...)
 }
 
 var errAway = errors.New("the store is away")

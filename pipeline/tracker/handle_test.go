@@ -349,6 +349,24 @@ func TestForget(t *testing.T) {
 	if entry("a-3") {
 		t.Error("not forgotten after it was published")
 	}
+
+	// Some carriers give all parts of a message one id.
+	w.put(t, "a-4", 4, 1)
+	part := func(n uint32) *kgo.Record {
+		r := bare("a-4", statusDelivered)
+		r.Part, r.Parts = n, 2
+		return w.record(t, r)
+	}
+	handle(t, h, part(1))
+	handle(t, h, w.record(t, w.echoed(9, statusDelivered)))
+	if !entry("a-4") {
+		t.Error("forgotten though a part is awaited")
+	}
+	handle(t, h, part(2))
+	handle(t, h, w.record(t, w.echoed(9, statusDelivered)))
+	if entry("a-4") {
+		t.Error("not forgotten after all parts have come")
+	}
 }
 
 // TestParts: delivered when all parts are, undelivered/PARTIAL when one has failed for good.

@@ -206,6 +206,7 @@ func TestTrackers(t *testing.T) {
 // TestLostRedis: what was put, parked and joined is made again from the topics, and what became known while it was lost is said.
 func TestLostRedis(t *testing.T) {
 	s := newSystem(t)
+	s.cfg.Watch = time.Hour // a receipt that needs it tells
 	s.run(t)
 	part := func(seq, n uint32) *fanfarev1.Receipt {
 		r := bare(fmt.Sprintf("part-%d-%d", seq, n), statusDelivered)
@@ -217,16 +218,25 @@ func TestLostRedis(t *testing.T) {
 	s.answer(t, "p-3", 3)                      // in two parts, one before
 	s.publish(t, part(3, 1))
 	s.publish(t, bare("p-4", statusDelivered)) // its answer comes while Redis has nothing: it finds nothing parked
+	echoedPart := func(n uint32) *fanfarev1.Receipt {
+		return s.echoed(6, statusDelivered, func(r *fanfarev1.Receipt) { r.Part, r.Parts = n, 2 })
+	}
+	s.publish(t, echoedPart(1)) // in two parts, one before
 	s.answer(t, "p-5", 5)
 	s.publish(t, bare("p-5", statusDelivered)) // said already: not said again
 	s.await(t, map[uint32]fanfarev1.Kind{1: fanfarev1.Kind_KIND_SENT, 3: fanfarev1.Kind_KIND_SENT, 5: fanfarev1.Kind_KIND_DELIVERED})
-	for deadline := time.Now().Add(10 * time.Second); len(s.redis.Keys()) < 6 && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) // until 2 and 4 are parked and the part is joined
+	for deadline := time.Now().Add(10 * time.Second); len(s.redis.Keys()) < 8 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	// The marker, the entries of 1, 3 and 5, what is parked for 2 and 4, the parts of 3 and 6.
+	if keys := s.redis.Keys(); len(keys) != 8 {
+		t.Fatalf("before it is lost: got %d keys %v, want 8", len(keys), keys)
 	}
 
 	s.redis.FlushAll()
 	s.sent(t, "p-4", 4)
 	s.put(t, "p-4", 4, 1)
+	s.publish(t, bare("p-1", statusFailed))
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if ready, err := s.table.Ready(t.Context()); err == nil && ready {
 			break
@@ -236,10 +246,10 @@ func TestLostRedis(t *testing.T) {
 		}
 	}
 	s.answer(t, "p-2", 2)
-	s.publish(t, bare("p-1", statusFailed), part(3, 2))
+	s.publish(t, part(3, 2), echoedPart(2))
 	s.await(t, map[uint32]fanfarev1.Kind{
 		1: fanfarev1.Kind_KIND_UNDELIVERED, 2: fanfarev1.Kind_KIND_DELIVERED, 3: fanfarev1.Kind_KIND_DELIVERED,
-		4: fanfarev1.Kind_KIND_DELIVERED, 5: fanfarev1.Kind_KIND_DELIVERED,
+		4: fanfarev1.Kind_KIND_DELIVERED, 5: fanfarev1.Kind_KIND_DELIVERED, 6: fanfarev1.Kind_KIND_DELIVERED,
 	})
 	if n := s.again(t, "p-5"); n != 0 {
 		t.Errorf("a receipt whose event had been said was published again %d times, want 0", n)

@@ -254,12 +254,15 @@ func (f *filling) receipts(batch []*kgo.Record) error {
 		if it.id.IsZero() {
 			continue
 		}
-		if it.campaign = f.view.CampaignByNumber(it.id.CampaignNumber()); it.campaign != nil && it.inParts() {
-			if p, ok := f.part(it); ok {
-				parts = append(parts, p)
+		if !it.looked {
+			if it.campaign = f.view.CampaignByNumber(it.id.CampaignNumber()); it.campaign != nil && it.inParts() {
+				if p, ok := f.part(it); ok {
+					parts = append(parts, p)
+				}
 			}
+			continue
 		}
-		if it.looked && f.unsaid(it) {
+		if f.unsaid(it) { // also what is known of parts: they are joined when they come again
 			it.receipt.SubmissionId = append([]byte(nil), it.id[:]...)
 			r, err := receiptRecord(f.names, it.receipt)
 			if err != nil {

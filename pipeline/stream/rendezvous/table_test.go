@@ -3,6 +3,7 @@ package rendezvous_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -194,6 +195,61 @@ func TestSpellings(t *testing.T) {
 	put(t, table, entry("26", ada, 1), entry("1a", ada, 2))
 	if got := find(t, table, sighting(t, "26", ada))[0]; got != submission(1) {
 		t.Errorf("got %v, want that of the id as it came", got)
+	}
+}
+
+// meanwhile does something once, right before the first script is run.
+type meanwhile struct {
+	once sync.Once
+	do   func()
+}
+
+func (m *meanwhile) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (m *meanwhile) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (m *meanwhile) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() == "evalsha" {
+			m.once.Do(m.do)
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// TestNothingIsLeftParked: a submission that becomes known while its receipt is being parked is found, and under no spelling
+// does a copy stay behind, which another message of that id would be given.
+func TestNothingIsLeftParked(t *testing.T) {
+	table, server := newTable(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	rdb.AddHook(&meanwhile{do: func() { put(t, table, entry("1a", ada, 1)) }})
+	names, err := schemas.NewNames(schemas.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow, err := rendezvous.New(rdb, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := find(t, slow, sighting(t, "26", ada))[0]; got != submission(1) {
+		t.Errorf("got %v, want the submission", got)
+	}
+	if d := cmp.Diff([][]string{nil}, put(t, table, entry("26", ada, 2))); d != "" {
+		t.Errorf("parked for another (-want +got):\n%s", d)
+	}
+}
+
+// TestGuessedSpellingsAreShortLived: parked receipts are kept long only as they were spelt.
+func TestGuessedSpellingsAreShortLived(t *testing.T) {
+	table, server := newTable(t)
+	early := sighting(t, "26", ada)
+	early.Life = 100 * time.Hour
+	find(t, table, early)
+	if n := len(server.Keys()); n != 3 { // 26, 1a, 38
+		t.Fatalf("got keys %v, want 3", server.Keys())
+	}
+	server.FastForward(2 * time.Hour)
+	if n := len(server.Keys()); n != 1 || !strings.Contains(server.Keys()[0], "/26}") {
+		t.Errorf("after two hours: got keys %v, want that of 26", server.Keys())
 	}
 }
 
