@@ -33,7 +33,7 @@ func (w *Window) fetched(ctx context.Context, cl *kgo.Client, resp *kmsg.OffsetF
 	var all []found
 	for _, g := range resp.Groups {
 		for _, t := range g.Topics {
-			if t.Topic != w.cfg.Topic {
+			if t.Topic != w.cfg.Topic && t.Topic != "" { // newer brokers answer with its id; no other was asked for
 				continue
 			}
 			for _, p := range t.Partitions {
@@ -286,7 +286,6 @@ func (w *Window) tryTakeOver(ctx context.Context, member string, all []found, kn
 		if suspended != nil {
 			p := newPart(w, f.id, member, max(f.offset, 0), f.epoch, intent{head: max(f.offset, 0)}, s, nil)
 			p.stop(stopSuspended)
-			p.judged = &f
 			parts = append(parts, p)
 			w.suspend(suspended)
 			continue
@@ -463,53 +462,44 @@ const quietRead = 3 * time.Second
 
 // poll queues records until ctx ends.
 func (w *Window) poll(ctx context.Context) {
-	var lookAgain time.Time // at what is suspended
 	retry := newBackoff(50*time.Millisecond, 2*time.Second)
 	for ctx.Err() == nil {
-		polling, cancel := context.WithTimeout(ctx, suspendedRetry)
+		polling, cancel := context.WithCancel(ctx)
 		w.mu.Lock()
 		w.unpoll = cancel
 		resets := w.resets
-		for _, p := range w.order {
-			resets = resets || p.why == stopSuspended && !time.Now().Before(lookAgain)
-		}
 		w.resets = false
 		room := w.capacity()
 		w.mu.Unlock()
-		if resets {
-			lookAgain = time.Now().Add(suspendedRetry)
-			if err := w.beginAnew(ctx); err != nil {
-				cancel()
+		switch {
+		case resets:
+			if err := w.beginAnew(ctx); err != nil && ctx.Err() == nil {
 				w.log.Warn("beginning anew is tried again", "err", err)
 				retry.wait(ctx)
 				w.mu.Lock()
 				w.resets = true
 				w.mu.Unlock()
-				continue
+			} else {
+				retry = newBackoff(50*time.Millisecond, 2*time.Second)
 			}
-			retry = newBackoff(50*time.Millisecond, 2*time.Second)
-		}
-		if room <= 0 {
+		case room <= 0:
 			select {
 			case <-polling.Done():
 			case <-w.room:
 			}
-			cancel()
-			continue
+		default:
+			fetches := w.cl.PollRecords(polling, room)
+			if fetches.IsClientClosed() {
+				cancel()
+				return
+			}
+			// What was polled just before a revoke belongs to the assignment before it, so it is queued before rebalances go on.
+			w.queue(ctx, fetches)
+			w.cl.AllowRebalance()
 		}
-		fetches := w.cl.PollRecords(polling, room)
 		cancel()
-		if fetches.IsClientClosed() {
-			return
-		}
-		// What was polled just before a revoke belongs to the assignment before it, so it is queued before rebalances go on.
-		w.queue(ctx, fetches)
-		w.cl.AllowRebalance()
 	}
 }
-
-// suspendedRetry is how often it is looked whether a suspended partition was mended.
-const suspendedRetry = 5 * time.Second
 
 // Bounds of what is polled and not declared yet, in records.
 const (
@@ -615,8 +605,7 @@ func (w *Window) fetchFailed(topic string, id int32, err error) {
 	w.suspend(s)
 }
 
-// beginAnew takes parts over again: those whose commits are not ours, and those that were suspended and may be mended. It
-// runs between polls, while rebalances are held up.
+// beginAnew takes parts over again whose commits are not ours. It runs between polls, while rebalances are held up.
 func (w *Window) beginAnew(ctx context.Context) error {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
@@ -626,7 +615,7 @@ func (w *Window) beginAnew(ctx context.Context) error {
 	w.mu.Lock()
 	var old []*part
 	for _, p := range w.order {
-		if p.why == stopReset || p.why == stopSuspended {
+		if p.why == stopReset {
 			old = append(old, p)
 		}
 	}
@@ -636,13 +625,13 @@ func (w *Window) beginAnew(ctx context.Context) error {
 	}
 	w.awaitOutcomes(ctx, old)
 	have, err := kadm.NewClient(w.cl).FetchOffsets(kadm.RequireStable(ctx), w.cfg.Group)
+	if err == nil {
+		err = have.Error()
+	}
 	if err != nil {
 		return fmt.Errorf("read what is committed: %w", err)
 	}
-	all, known, err := w.reexamine(old, have)
-	if err != nil || len(all) == 0 {
-		return err
-	}
+	all, known := w.reexamine(old, have)
 	member, _ := w.cl.GroupMetadata()
 	parts, err := w.takeOver(ctx, member, all, known)
 	if err != nil {
@@ -661,26 +650,15 @@ func (w *Window) beginAnew(ctx context.Context) error {
 	return nil
 }
 
-// reexamine returns which of the parts are to be taken over, and what of each we have settled ourselves.
-func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found, known map[int32]map[int64]struct{}, err error) {
+// reexamine returns what is committed of parts, and what of each we have settled ourselves.
+func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found, known map[int32]map[int64]struct{}) {
 	known = map[int32]map[int64]struct{}{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range old {
 		f := found{id: p.id, offset: -1, epoch: -1}
 		if o, ok := have.Lookup(w.cfg.Topic, p.id); ok {
-			if o.Err != nil {
-				return nil, nil, fmt.Errorf("read what is committed: %w", o.Err)
-			}
 			f = found{p.id, o.At, o.LeaderEpoch, o.Metadata}
-		}
-		if p.why == stopSuspended {
-			if p.judged == nil {
-				p.judged = &f
-			}
-			if *p.judged == f {
-				continue // nobody has mended it
-			}
 		}
 		all = append(all, f)
 		known[p.id] = map[int64]struct{}{}
@@ -691,7 +669,7 @@ func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found,
 			}
 		}
 	}
-	return all, known, nil
+	return all, known
 }
 
 // awaitOutcomes waits until the outcomes of parts that are on their way are acknowledged, for at most DrainTimeout.

@@ -55,7 +55,6 @@ func (w *Window) commitAlways(ctx, life context.Context) {
 			last = time.Now()
 			w.commitOnce(life)
 		}
-		signal(w.give)
 		w.letPoll()
 		timer.Reset(w.due(last))
 	}
@@ -66,6 +65,13 @@ func (w *Window) due(last time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	pl, since := w.plan(false), time.Since(last)
+	give := w.recalled.Load() > 0
+	for _, p := range w.order {
+		give = give || p.released < p.declared
+	}
+	if give {
+		signal(w.give)
+	}
 	wait := time.Second
 	switch {
 	case pl.fresh > 0 && (w.unsettled.Load() == 0 || int64(pl.fresh) >= w.quantum.Load()):
@@ -396,10 +402,19 @@ func (w *Window) releasable() []*Item {
 	}
 	items := make([]*Item, 0, n)
 	for _, p := range w.order {
-		if p.stopped.Load() || w.stopping.Load() {
+		doubts := false // only what is uncertain; that needs no commit of ours
+		switch p.why {
+		case stopNone:
+			doubts = !holds
+		case stopRefused, stopProbing:
+			doubts = true
+		default:
 			continue
 		}
-		if again {
+		if w.stopping.Load() {
+			break
+		}
+		if again && !doubts {
 			for _, it := range p.items[:p.released] {
 				if it.state.CompareAndSwap(itemRecalled, itemReleased) {
 					w.recalled.Add(-1)
@@ -409,7 +424,7 @@ func (w *Window) releasable() []*Item {
 		}
 		for ; p.released < p.declared; p.released++ {
 			it := p.items[p.released]
-			if !holds && !it.Uncertain {
+			if doubts && !it.Uncertain && it.state.Load() == itemQueued {
 				break // it would come back
 			}
 			if it.state.CompareAndSwap(itemQueued, itemReleased) {

@@ -47,3 +47,67 @@ func (k *killer) kill() {
 		_ = c.Close()
 	}
 }
+
+// freezer pauses clients as SIGSTOP does: their connections stay open and nothing goes through.
+type freezer struct {
+	mu     sync.Mutex
+	frozen chan struct{} // closed by thaw; nil: not frozen
+}
+
+func (f *freezer) option() kgo.Opt {
+	return kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		f.wait()
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return frozenConn{conn, f}, nil
+	})
+}
+
+type frozenConn struct {
+	net.Conn
+	f *freezer
+}
+
+func (c frozenConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.f.wait()
+	return n, err
+}
+
+func (c frozenConn) Write(b []byte) (int, error) {
+	c.f.wait()
+	return c.Conn.Write(b)
+}
+
+// freeze reports whether it was not frozen before.
+func (f *freezer) freeze() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.frozen != nil {
+		return false
+	}
+	f.frozen = make(chan struct{})
+	return true
+}
+
+func (f *freezer) thaw() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.frozen != nil {
+		close(f.frozen)
+		f.frozen = nil
+	}
+}
+
+// wait waits while it is frozen.
+func (f *freezer) wait() {
+	f.mu.Lock()
+	frozen := f.frozen
+	f.mu.Unlock()
+	if frozen != nil {
+		<-frozen
+	}
+}

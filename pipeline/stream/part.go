@@ -46,7 +46,6 @@ type part struct {
 	refusal error        // of the last commit that was refused
 	retryAt time.Time    // when that is looked at again
 	retry   *backoff
-	judged  *found // what was committed when it was suspended; nil: not known
 	paused  bool
 	movedAt time.Time // when the base moved last
 }

@@ -39,8 +39,9 @@ type WindowConfig struct {
 	Linger time.Duration
 	// Identity of a record, for recognising one that was seen before. A record for which it fails is released unseen.
 	Identity func(*kgo.Record) (schemas.ID, error)
-	// Suspended is told about a partition that is held until somebody looks at it, each time its reason changes; the rest goes
-	// on, and so does the partition once its offset is mended. Without it [Window.Run] ends with the error.
+	// Suspended is told about a partition that is held until somebody mends its offset; the rest goes on. It must not block. An
+	// offset can be mended only while nobody of the group runs, and is looked at when a partition is assigned. Without it
+	// [Window.Run] ends with the error.
 	Suspended func(*SuspendedError)
 	// Now is the wall clock of the guard; default time.Now.
 	Now func() time.Time

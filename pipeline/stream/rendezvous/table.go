@@ -388,7 +388,7 @@ func Spellings(id string, others []string, guess bool) []string {
 	if !guess {
 		return out
 	}
-	for _, s := range out[:len(out):len(out)] {
+	for _, s := range slices.Clip(out) {
 		if n, err := strconv.ParseUint(s, 10, 64); err == nil {
 			add(strconv.FormatUint(n, 16))
 		}

@@ -174,7 +174,7 @@ func TestSpellings(t *testing.T) {
 	} {
 		for _, early := range []bool{false, true} {
 			table, _ := newTable(t)
-			found := false
+			var found bool
 			if early {
 				find(t, table, sighting(t, tc.receipt, ada))
 				found = len(put(t, table, entry(tc.answer, ada, 1))[0]) == 1
