@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/schemas"
@@ -296,12 +297,12 @@ func TestDecode(t *testing.T) {
 	keys := testKeys(t)
 	good := testMessage(10001, 5, 2)
 	r := messageRecord(t, keys, good)
-	m, id, err := decode(keys, "sim", r)
+	m, id, err := decode(keys, "sim", r, &sheet{})
 	if err != nil || !proto.Equal(m, good) || id != keys.Submission(10001, 5, 2) {
 		t.Fatalf("got %v, %s, %v, want the message and its submission", m, id, err)
 	}
 	r.Headers = nil
-	if _, id, err = decode(keys, "sim", r); err != nil || id != keys.Submission(10001, 5, 2) {
+	if _, id, err = decode(keys, "sim", r, &sheet{}); err != nil || id != keys.Submission(10001, 5, 2) {
 		t.Errorf("without its header: got %s, %v, want the same submission", id, err)
 	}
 	for name, spoil := range map[string]func(*fanfarev1.Message){
@@ -323,7 +324,7 @@ func TestDecode(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Value = value
-		got, id, err := decode(keys, "sim", r)
+		got, id, err := decode(keys, "sim", r, &sheet{})
 		if err == nil || got != nil {
 			t.Errorf("%s: got %v, want poison", name, got)
 		}
@@ -332,7 +333,7 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	r.Value = []byte("\xff\xff")
-	if _, _, err := decode(keys, "sim", r); err == nil {
+	if _, _, err := decode(keys, "sim", r, &sheet{}); err == nil {
 		t.Error("bytes that are no message: got no error")
 	}
 }
@@ -344,10 +345,8 @@ func TestOutcomeRecord(t *testing.T) {
 	r := messageRecord(t, keys, m)
 	r.Headers = append(r.Headers, header(schemas.HeaderTraceparent, "00-aa-bb-01"))
 	v := verdict{action: answer, kind: fanfarev1.Kind_KIND_RETURNED, code: fanfarev1.Code_CODE_THROTTLED, raw: "58\xff", again: noon.Add(time.Second)}
-	got, err := outcome(testNames(t), keys, r, m, id, v, noon)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := &kgo.Record{}
+	newScribe(testNames(t), keys).outcome(got, nil, r, m, id, &v, noon)
 	message := keys.Message(10001, 5)
 	want := &fanfarev1.Delivery{
 		Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10001, Seq: 5, Try: 2, Leg: 1, Kind: v.kind, Code: v.code, RawCode: "58\uFFFD",

@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -284,8 +283,9 @@ func (l *lane) admit(o *outlook) {
 		}
 	}
 	for _, batch := range inbox {
-		for _, e := range batch {
-			e.msg, e.id, e.cause = decode(l.keys, l.name, e.rec)
+		sheets := make([]sheet, len(batch))
+		for i, e := range batch {
+			e.msg, e.id, e.cause = decode(l.keys, l.name, e.rec, &sheets[i])
 			l.judge(o, e)
 		}
 	}
@@ -500,9 +500,7 @@ func (l *lane) settle(e *entry, v verdict, begun bool) {
 		l.writer.add(task{entry: e, verdict: v})
 		return
 	}
-	if r := l.record(e, v); r != nil {
-		e.item.Settle(r)
-	}
+	e.item.Settle(l.record(e, &v))
 }
 
 // single reports whether a message is a single send, which no chunk can make again.
@@ -514,18 +512,20 @@ func (l *lane) single(m *fanfarev1.Message) bool {
 }
 
 // record returns the record of an outcome and counts it.
-func (l *lane) record(e *entry, v verdict) *kgo.Record {
+func (l *lane) record(e *entry, v *verdict) *kgo.Record {
+	out := &kgo.Record{}
+	l.recordInto(out, make([]kgo.RecordHeader, 0, outcomeHeaders), e, v, l.now())
+	return out
+}
+
+// recordInto is record, in memory of the caller's.
+func (l *lane) recordInto(out *kgo.Record, h []kgo.RecordHeader, e *entry, v *verdict, now time.Time) {
 	m := e.msg
 	if m == nil {
 		m = ghost(l.name, e.rec, e.id)
 	}
-	r, err := outcome(l.names, l.keys, e.rec, m, e.id, v, l.now())
-	if err != nil {
-		l.logger.Error("an outcome could not be encoded", slog.String("submission", e.id.String()), slog.Any("error", err))
-		return nil
-	}
+	l.scribe.outcome(out, h, e.rec, m, e.id, v, now)
 	l.metrics.outcome(v.kind, v.code)
-	return r
 }
 
 // outlook is what holds now.

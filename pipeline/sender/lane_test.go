@@ -173,8 +173,8 @@ func TestHoldsWhileTheViewIsTooOld(t *testing.T) {
 		w.view.age = stale
 		w.start(schemas.LaneBulk)
 		slips := w.release(messages(10)...)
-		after(time.Hour)
-		w.want("view an hour old", slips, none, noCode)
+		after(10 * time.Minute)
+		w.want("view too old for minutes", slips, none, noCode)
 		w.view.mu.Lock()
 		w.view.age, w.view.optOutAge = 0, 1500*time.Millisecond
 		w.view.mu.Unlock()

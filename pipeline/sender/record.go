@@ -1,67 +1,20 @@
 package sender
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Identity returns the submission id that a message's record names in its header; the intent window recognises twins by it.
-func Identity(r *kgo.Record) (schemas.ID, error) {
-	for i := range r.Headers {
-		if r.Headers[i].Key == schemas.HeaderSubmission {
-			id, err := schemas.ParseID(string(r.Headers[i].Value))
-			if err == nil && id.Try() == 0 {
-				return id, fmt.Errorf("%w: a message, want a submission", schemas.ErrID)
-			}
-			return id, err
-		}
-	}
-	return schemas.ID{}, fmt.Errorf("%w: no header %s", schemas.ErrID, schemas.HeaderSubmission)
-}
-
-// decode reads a message and the id of its submission. What it refuses is poison: nobody can say to whom it goes, or it is in
-// the wrong place. id is what the header says even then, zero when it says nothing.
-func decode(keys *schemas.Keys, route string, r *kgo.Record) (m *fanfarev1.Message, id schemas.ID, err error) {
-	id, headerErr := Identity(r)
-	m = &fanfarev1.Message{}
-	if err := proto.Unmarshal(r.Value, m); err != nil {
-		return nil, id, fmt.Errorf("decode message: %w", err)
-	}
-	if err := check(m, route); err != nil {
-		return nil, id, err
-	}
-	switch {
-	case headerErr != nil:
-		return m, keys.Submission(m.GetCampaignNumber(), m.GetSeq(), uint8(m.GetTry())), nil
-	case id.CampaignNumber() != m.GetCampaignNumber() || id.Seq() != m.GetSeq() || uint32(id.Try()) != m.GetTry():
-		return nil, id, fmt.Errorf("header %s names another message than the record has", schemas.HeaderSubmission)
-	}
-	return m, id, nil
-}
-
-func check(m *fanfarev1.Message, route string) error {
-	switch {
-	case m.GetTenant() == "" || m.GetTo() == "":
-		return errors.New("message without tenant or recipient")
-	case m.GetTry() < 1 || m.GetTry() > schemas.MaxTry || m.GetSeq() > schemas.MaxSeq || m.GetCampaignNumber() > schemas.MaxCampaignNumber:
-		return errors.New("message with numbers out of range")
-	case m.GetCampaignId() != schemas.CampaignID(m.GetCampaignNumber()):
-		return errors.New("message whose campaign id and number differ")
-	case m.GetRoute() != route:
-		return fmt.Errorf("message of route %q", m.GetRoute())
-	case m.GetBody() == nil:
-		return errors.New("message without a body")
-	}
-	return nil
-}
+// source of the records of this stage (CloudEvents).
+const source = "sender"
 
 // ghost is what is known of a message whose record does not decode: enough for its outcome.
 func ghost(route string, r *kgo.Record, id schemas.ID) *fanfarev1.Message {
@@ -71,29 +24,144 @@ func ghost(route string, r *kgo.Record, id schemas.ID) *fanfarev1.Message {
 	}
 }
 
-// source of the records of this stage (CloudEvents).
-const source = "sender"
-
-// delivery returns the event about a message that v describes.
-func delivery(keys *schemas.Keys, m *fanfarev1.Message, id schemas.ID, v verdict, now time.Time) *fanfarev1.Delivery {
-	message := keys.MessageOf(id)
-	d := &fanfarev1.Delivery{
-		Tenant: m.GetTenant(), CampaignId: m.GetCampaignId(), CampaignNumber: m.GetCampaignNumber(), Seq: m.GetSeq(), Try: m.GetTry(), Leg: m.GetLeg(),
-		Kind: v.kind, Code: v.code, RawCode: clean(v.raw), TimeMs: now.UnixMilli(), Channel: m.GetChannel(), Route: m.GetRoute(), Sender: m.GetSender(),
-		To: m.GetTo(), Country: m.GetCountry(), Variant: m.GetVariant(), Segments: m.GetSegments(), PriceMicros: m.GetPriceMicros(), Currency: m.GetCurrency(),
-		ProviderId: clean(v.ref), CustomerRef: m.GetCustomerRef(), ContactId: m.GetContactId(), MessageId: message[:], SubmissionId: id[:], Test: m.GetTest(),
-	}
-	if !v.again.IsZero() {
-		d.AgainAtMs = v.again.UnixMilli()
-	}
-	return d
+// scribe writes the records of outcomes. One is written for every message, so what they have in common is made once, and the
+// rest in one allocation.
+type scribe struct {
+	topic string
+	keys  *schemas.Keys
+	last  atomic.Pointer[letterhead]
 }
 
-// outcome returns the record of the event that v describes, with the trace of the message continued.
-func outcome(names schemas.Names, keys *schemas.Keys, r *kgo.Record, m *fanfarev1.Message, id schemas.ID, v verdict, now time.Time) (*kgo.Record, error) {
-	e := schemas.DeliveryEvent(names.Deliveries(), source, delivery(keys, m, id, v, now), "")
-	e.Traceparent = string(schemas.Header(r, schemas.HeaderTraceparent))
-	return e.Record()
+// letterhead is the headers of the outcomes of one tenant in one millisecond.
+type letterhead struct {
+	tenant string
+	ms     int64
+	shared schemas.Shared
+}
+
+// outcomeHeaders is how many headers an outcome has: those of CloudEvents, the tenant, a trace, and the source that the window adds.
+const outcomeHeaders = 10
+
+func newScribe(names schemas.Names, keys *schemas.Keys) *scribe {
+	return &scribe{topic: names.Deliveries(), keys: keys}
+}
+
+// outcome writes the event that v describes into out, whose headers are appended to h. The trace of the message goes on.
+func (s *scribe) outcome(out *kgo.Record, h []kgo.RecordHeader, r *kgo.Record, m *fanfarev1.Message, id schemas.ID, v *verdict, now time.Time) {
+	message := s.keys.MessageOf(id)
+	ms := now.UnixMilli()
+	head := s.last.Load()
+	if head == nil || head.ms != ms || head.tenant != m.GetTenant() {
+		head = &letterhead{m.GetTenant(), ms, schemas.Event{Topic: s.topic, Tenant: m.GetTenant(), Type: schemas.TypeDelivery, Source: source, Time: time.UnixMilli(ms)}.Shared()}
+		s.last.Store(head)
+	}
+
+	kind, code := "", schemas.CodeName(v.code)
+	if info, ok := schemas.LookupKind(v.kind); ok {
+		kind = info.Name
+	}
+	const ids = 30 // characters of an id
+	b := make([]byte, 0, len(m.GetTenant())+1+ids+ids+2+len(kind)+len(code)+deliverySize(m, v))
+	b = append(append(b, m.GetTenant()...), '/')
+	b = message.AppendTo(b)
+	key := len(b)
+	b = id.AppendTo(b)
+	b = append(append(b, '/'), kind...)
+	if code != "" {
+		b = append(append(b, '/'), code...)
+	}
+	event := len(b)
+	b = appendDelivery(b, m, &message, &id, v, ms)
+
+	h = head.shared.Append(h, b[key:event:event])
+	if trace := schemas.Header(r, schemas.HeaderTraceparent); trace != nil {
+		h = append(h, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: trace})
+	}
+	out.Topic, out.Key, out.Value, out.Headers = s.topic, b[:key:key], b[event:len(b):len(b)], h
+}
+
+// Numbers of the fields of fanfare.v1.Delivery that are written here. A test compares with the generated code.
+const (
+	deliveryTenant         protowire.Number = 1
+	deliveryCampaignID     protowire.Number = 2
+	deliveryCampaignNumber protowire.Number = 3
+	deliverySeq            protowire.Number = 4
+	deliveryTry            protowire.Number = 5
+	deliveryLeg            protowire.Number = 6
+	deliveryKind           protowire.Number = 7
+	deliveryCode           protowire.Number = 8
+	deliveryRawCode        protowire.Number = 9
+	deliveryTime           protowire.Number = 10
+	deliveryChannel        protowire.Number = 11
+	deliveryRoute          protowire.Number = 12
+	deliverySender         protowire.Number = 13
+	deliveryTo             protowire.Number = 14
+	deliveryCountry        protowire.Number = 15
+	deliveryVariant        protowire.Number = 16
+	deliverySegments       protowire.Number = 17
+	deliveryPrice          protowire.Number = 18
+	deliveryCurrency       protowire.Number = 19
+	deliveryProviderID     protowire.Number = 20
+	deliveryCustomerRef    protowire.Number = 22
+	deliveryContactID      protowire.Number = 23
+	deliveryAgainAt        protowire.Number = 24
+	deliveryMessageID      protowire.Number = 25
+	deliverySubmissionID   protowire.Number = 26
+	deliveryTest           protowire.Number = 27
+)
+
+// deliverySize is at least what appendDelivery appends.
+func deliverySize(m *fanfarev1.Message, v *verdict) int {
+	const numbers, ids, lengths = 15 * 12, 2 * 19, 10 * 4
+	return numbers + ids + lengths + len(m.GetTenant()) + len(m.GetCampaignId()) + len(v.raw) + len(m.GetRoute()) + len(m.GetSender()) + len(m.GetTo()) +
+		len(m.GetCountry()) + len(m.GetCurrency()) + len(v.ref) + len(m.GetCustomerRef())
+}
+
+func appendDelivery(b []byte, m *fanfarev1.Message, message, submission *schemas.ID, v *verdict, ms int64) []byte {
+	b = appendText(b, deliveryTenant, m.GetTenant())
+	b = appendText(b, deliveryCampaignID, m.GetCampaignId())
+	b = appendNumber(b, deliveryCampaignNumber, m.GetCampaignNumber())
+	b = appendNumber(b, deliverySeq, uint64(m.GetSeq()))
+	b = appendNumber(b, deliveryTry, uint64(m.GetTry()))
+	b = appendNumber(b, deliveryLeg, uint64(m.GetLeg()))
+	b = appendNumber(b, deliveryKind, uint64(v.kind))
+	b = appendNumber(b, deliveryCode, uint64(v.code))
+	b = appendText(b, deliveryRawCode, clean(v.raw))
+	b = appendNumber(b, deliveryTime, uint64(ms))
+	b = appendNumber(b, deliveryChannel, uint64(m.GetChannel()))
+	b = appendText(b, deliveryRoute, m.GetRoute())
+	b = appendText(b, deliverySender, m.GetSender())
+	b = appendText(b, deliveryTo, m.GetTo())
+	b = appendText(b, deliveryCountry, m.GetCountry())
+	b = appendNumber(b, deliveryVariant, uint64(m.GetVariant()))
+	b = appendNumber(b, deliverySegments, uint64(m.GetSegments()))
+	b = appendNumber(b, deliveryPrice, m.GetPriceMicros())
+	b = appendText(b, deliveryCurrency, m.GetCurrency())
+	b = appendText(b, deliveryProviderID, clean(v.ref))
+	b = appendText(b, deliveryCustomerRef, m.GetCustomerRef())
+	b = appendNumber(b, deliveryContactID, m.GetContactId())
+	if !v.again.IsZero() {
+		b = appendNumber(b, deliveryAgainAt, uint64(v.again.UnixMilli()))
+	}
+	b = protowire.AppendBytes(protowire.AppendTag(b, deliveryMessageID, protowire.BytesType), message[:])
+	b = protowire.AppendBytes(protowire.AppendTag(b, deliverySubmissionID, protowire.BytesType), submission[:])
+	return appendNumber(b, deliveryTest, protowire.EncodeBool(m.GetTest()))
+}
+
+// appendNumber appends a field unless it is 0, which is not written.
+func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+// appendText appends a field unless it is empty.
+func appendText(b []byte, field protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
 }
 
 // held returns the record that keeps a single message until it is due.
@@ -111,11 +179,9 @@ func receiptRecord(names schemas.Names, r *fanfarev1.Receipt) (*kgo.Record, erro
 	if err != nil {
 		return nil, fmt.Errorf("encode receipt: %w", err)
 	}
-	var b bytes.Buffer
-	b.Grow(64)
-	fmt.Fprintf(&b, "%s/%s/%d/%s/%d", r.GetRoute(), r.GetProviderId(), r.GetStatus(), r.GetRawCode(), r.GetPart())
 	return schemas.Event{
 		Topic: names.Receipts(), Key: schemas.ReceiptKey(r.GetRoute(), r.GetProviderId()), Type: schemas.TypeReceipt, Source: source,
-		ID: b.String(), Time: time.UnixMilli(r.GetReceivedMs()),
+		ID:   fmt.Sprintf("%s/%s/%d/%s/%d", r.GetRoute(), r.GetProviderId(), r.GetStatus(), r.GetRawCode(), r.GetPart()),
+		Time: time.UnixMilli(r.GetReceivedMs()),
 	}.Raw(value), nil
 }

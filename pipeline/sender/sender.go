@@ -122,6 +122,7 @@ type core struct {
 	rendezvous Rendezvous // nil when the carrier echoes our id
 	breaker    *breaker
 	metrics    *metrics
+	scribe     *scribe
 	logger     *slog.Logger
 	now        func() time.Time
 	slower     chan struct{} // the carrier asked to slow down
@@ -134,7 +135,7 @@ func newCore(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line)
 	}
 	c := &core{
 		name: r.GetName(), names: cfg.Cluster.Names, keys: cfg.Keys, view: deps.View, limiter: deps.Tokens, live: line.Live, test: line.Test,
-		caps: line.Live.Caps(), metrics: m, logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
+		caps: line.Live.Caps(), metrics: m, scribe: newScribe(cfg.Cluster.Names, cfg.Keys), logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
 	}
 	c.known.Store(r)
 	if !c.caps.EchoesKey {

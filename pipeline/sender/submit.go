@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/carrier"
 )
@@ -121,6 +123,8 @@ type flight struct {
 	entries   []*entry
 	batch     []carrier.Outbound
 	states    []atomic.Uint32
+	outcomes  []kgo.Record // room for those of most messages, which are answered in time
+	headers   []kgo.RecordHeader
 	sent      time.Time
 	deadline  time.Time // of the answers
 	open      atomic.Int32
@@ -131,7 +135,7 @@ type flight struct {
 func newFlight(l *lane, c carrier.Connector, n int, now time.Time) *flight {
 	return &flight{
 		lane: l, connector: c, entries: make([]*entry, 0, n), batch: make([]carrier.Outbound, 0, n), states: make([]atomic.Uint32, n),
-		sent: now, deadline: now.Add(answerLimit(l.route())),
+		outcomes: make([]kgo.Record, n), headers: make([]kgo.RecordHeader, n*outcomeHeaders), sent: now, deadline: now.Add(answerLimit(l.route())),
 	}
 }
 
@@ -203,10 +207,15 @@ func (f *flight) done(i int, r carrier.Result) {
 		return
 	}
 	l.metrics.inFlight.Dec()
-	if v.kind == fanfarev1.Kind_KIND_SENT && v.ref != "" && l.ferry != nil {
-		l.ferry.add(task{entry: e, verdict: v})
-	} else {
+	switch {
+	case v.kind == fanfarev1.Kind_KIND_RETURNED:
 		l.settle(e, v, true)
+	case v.kind == fanfarev1.Kind_KIND_SENT && v.ref != "" && l.ferry != nil:
+		l.ferry.add(task{entry: e, verdict: v})
+	default:
+		from := i * outcomeHeaders
+		l.recordInto(&f.outcomes[i], f.headers[from:from:from+outcomeHeaders], e, &v, now)
+		e.item.Settle(&f.outcomes[i])
 	}
 	f.close(1)
 }
@@ -235,9 +244,7 @@ func (l *lane) settleLate(e *entry, v verdict) {
 	case v.kind == fanfarev1.Kind_KIND_SENT && v.ref != "" && l.ferry != nil:
 		l.ferry.add(task{entry: e, verdict: v, late: true})
 	default:
-		if r := l.record(e, v); r != nil {
-			e.item.Late(r)
-		}
+		e.item.Late(l.record(e, &v))
 	}
 }
 

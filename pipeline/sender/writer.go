@@ -130,8 +130,8 @@ func (l *lane) finish(t task) {
 	if t.entry.id.IsZero() {
 		// Poison that does not even say whose it is: there is nobody to write an outcome for. The dead letter is what settles it.
 		r = l.deadLetter(t.entry)
-	} else if r = l.record(t.entry, t.verdict); r == nil {
-		return
+	} else {
+		r = l.record(t.entry, &t.verdict)
 	}
 	if t.late {
 		t.entry.item.Late(r)

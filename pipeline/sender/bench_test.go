@@ -1,0 +1,243 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/pipeline/ratelimit"
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/carriertest"
+)
+
+// cpu returns the processor time that the process has used, its broker's included.
+func cpu(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// unprotected is what the sender is measured against: a consumer that hands a batch of a window's size to the carrier,
+// produces its outcomes, waits for them and commits. It decodes and encodes as the sender does.
+func unprotected(p *plant, size, n int) time.Duration {
+	names := p.cluster.Names
+	cl, err := p.cluster.Named("unprotected").Client(kgo.ConsumerGroup(names.Group("unprotected")), kgo.ConsumeTopics(names.Messages("sim", schemas.LaneBulk)),
+		kgo.DisableAutoCommit(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.ProducerLinger(0))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer cl.Close()
+	noop, writer := &carriertest.Noop{Batch: size}, newScribe(names, p.keys)
+	var began time.Time
+	for done := 0; done < n; {
+		recs := cl.PollRecords(p.t.Context(), size).Records()
+		if len(recs) == 0 {
+			continue
+		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		batch := make([]carrier.Outbound, 0, len(recs))
+		msgs := make([]*fanfarev1.Message, 0, len(recs))
+		ids := make([]schemas.ID, 0, len(recs))
+		sheets := make([]sheet, len(recs))
+		for i, r := range recs {
+			m, id, err := decode(p.keys, "sim", r, &sheets[i])
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			msgs, ids, batch = append(msgs, m), append(ids, id), append(batch, outbound(m, id, time.Time{}))
+		}
+		var wg sync.WaitGroup
+		wg.Add(len(recs))
+		out := make([]kgo.Record, len(recs))
+		if err := noop.Send(p.t.Context(), batch, func(i int, r carrier.Result) {
+			now := time.Now()
+			v := classify(r, msgs[i], nil, now)
+			writer.outcome(&out[i], nil, recs[i], msgs[i], ids[i], &v, now)
+			cl.Produce(p.t.Context(), &out[i], func(_ *kgo.Record, err error) {
+				if err != nil {
+					p.t.Error(err)
+				}
+				wg.Done()
+			})
+		}); err != nil {
+			p.t.Fatal(err)
+		}
+		wg.Wait()
+		if err := cl.CommitRecords(p.t.Context(), recs...); err != nil {
+			p.t.Fatal(err)
+		}
+		done += len(recs)
+	}
+	return time.Since(began)
+}
+
+// tally counts outcomes on their way from the carrier: the last one ends the run.
+type tally struct {
+	carriertest.Noop
+	first sync.Once
+	began time.Time
+}
+
+func (c *tally) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	c.first.Do(func() { c.began = time.Now() })
+	return c.Noop.Send(ctx, batch, done)
+}
+
+// protected is the sender as it runs: control view, window, guard, leases from Redis.
+func protected(p *plant, n int) time.Duration {
+	noop := &tally{}
+	view, err := stream.NewView(stream.ViewConfig{Cluster: p.cluster, Keys: p.keys, Suppressions: true})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: p.redis.Addr()})
+	defer func() { _ = rdb.Close() }()
+	limiter, err := ratelimit.New(rdb, ratelimit.Config{Names: p.cluster.Names, Instance: "bench", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	viewCtx, endView := context.WithCancel(p.t.Context())
+	viewDone := make(chan error, 1)
+	go func() { viewDone <- view.Run(viewCtx) }()
+	<-view.Ready()
+	fleet, err := New(Config{Cluster: p.cluster, Keys: p.keys, Replication: 1}, Deps{
+		View: view, Tokens: limiter, Connect: func(context.Context, *fanfarev1.Route) (Line, error) { return Line{Live: noop, Test: noop}, nil },
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(p.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- fleet.Run(ctx) }()
+	for noop.Accepted() < int64(n) {
+		time.Sleep(time.Millisecond)
+	}
+	took := time.Since(noop.began)
+	cancel()
+	if err := <-done; err != nil {
+		p.t.Fatal(err)
+	}
+	endView()
+	<-viewDone
+	return took
+}
+
+// G2: the sender with its window, control view and leases, against the same without protection at an equal window, with a
+// carrier that takes everything at once: the median of rounds that alternate.
+func BenchmarkG2(b *testing.B) {
+	const n, rounds = 200_000, 5
+	var ratios, none, with, noneCPU, withCPU []float64
+	for b.Loop() {
+		for range rounds {
+			p := newPlant(b)
+			p.route(&fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 3_000_000, P99Ms: 100, Enabled: true})
+			p.campaign(10001, 1, fanfarev1.State_STATE_SENDING)
+			for from := 0; from < n; from += 20_000 {
+				p.send(10001, from, from+20_000)
+			}
+			start := cpu(b)
+			t1 := unprotected(p, maxWindow, n)
+			mid := cpu(b)
+			t2 := protected(p, n)
+			ratios = append(ratios, t1.Seconds()/t2.Seconds())
+			none, with = append(none, n/t1.Seconds()), append(with, n/t2.Seconds())
+			noneCPU = append(noneCPU, float64((mid-start).Microseconds())/n)
+			withCPU = append(withCPU, float64((cpu(b)-mid).Microseconds())/n)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(none), "unprotected/s")
+	b.ReportMetric(median(with), "sender/s")
+	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(noneCPU), "unprotected-cpu-us/msg")
+	b.ReportMetric(median(withCPU), "sender-cpu-us/msg")
+}
+
+// BenchmarkLane is what one message costs here alone: decoded, judged twice, handed over, its outcome encoded; no Kafka, no Redis.
+func BenchmarkLane(b *testing.B) {
+	for _, optOuts := range []bool{false, true} {
+		b.Run(fmt.Sprintf("opt-outs=%v", optOuts), func(b *testing.B) {
+			keys := testKeys(b)
+			view := newBoard()
+			view.routes["sim"].Rate = 10_000_000
+			view.campaign(10001, fanfarev1.State_STATE_SENDING)
+			noop := &carriertest.Noop{}
+			cfg := Config{Cluster: stream.Cluster{Names: testNames(b), Logger: slog.New(slog.DiscardHandler)}, Keys: keys, Now: time.Now, BreakerPause: time.Second}
+			var v View = view
+			if optOuts {
+				v = hashing{view, keys}
+			}
+			c, err := newCore(&cfg, &Deps{View: v, Tokens: &tokens{life: time.Second}}, newMetrics(nil), view.Route("sim"), Line{Live: noop, Test: noop})
+			if err != nil {
+				b.Fatal(err)
+			}
+			l := newLane(c, schemas.LaneBulk)
+			l.window = &ledger{}
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.run(ctx) }()
+			const n = 2_000
+			recs := make([]*kgo.Record, n)
+			for i := range recs {
+				recs[i] = messageRecord(b, keys, testMessage(10001, uint32(i), 1))
+			}
+			var wg sync.WaitGroup
+			b.ReportAllocs()
+			start := cpu(b)
+			rounds := 0
+			for b.Loop() {
+				rounds++
+				batch, slab := make([]*entry, n), make([]entry, n)
+				wg.Add(n)
+				for i := range batch {
+					slab[i] = entry{item: counted{&wg}, rec: recs[i], released: time.Now()}
+					batch[i] = &slab[i]
+				}
+				l.release(batch)
+				wg.Wait()
+			}
+			b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/float64(rounds*n), "cpu-ns/msg")
+			cancel()
+			<-done
+		})
+	}
+}
+
+// counted is an item that is always ours.
+type counted struct{ wg *sync.WaitGroup }
+
+func (counted) Begin() bool          { return true }
+func (counted) Deadline() time.Time  { return time.Time{}.AddDate(9000, 0, 0) }
+func (c counted) Settle(*kgo.Record) { c.wg.Done() }
+func (c counted) Late(*kgo.Record)   {}
+
+// hashing asks for opt-outs as the control view does when a tenant has some.
+type hashing struct {
+	*board
+	keys *schemas.Keys
+}
+
+func (h hashing) OptedOut(tenant, to string) bool {
+	return h.keys.NumberHash(tenant, to) == [8]byte{}
+}
