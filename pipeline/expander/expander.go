@@ -26,6 +26,8 @@ type Campaigns interface {
 	Age() time.Duration
 }
 
+var _ Campaigns = (*stream.View)(nil)
+
 // Audience is where frozen audiences lie. An error that is [schemas.ErrNotFound] is for ever; any other is a store that is away.
 type Audience interface {
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)

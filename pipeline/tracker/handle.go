@@ -74,6 +74,7 @@ type item struct {
 	parts    rendezvous.Parts
 	dead     error
 	ignored  bool
+	said     string // what became of it, for the metrics
 }
 
 // inParts reports whether the receipt is of one of several parts.
@@ -95,7 +96,8 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 	if err := h.joinParts(ctx, items); err != nil {
 		return stream.Result{}, err
 	}
-	var result stream.Result
+	result := stream.Result{Publish: make([]*kgo.Record, 0, len(items))}
+	said := map[string]int{}
 	for i := range items {
 		it := &items[i]
 		if it.dead == nil && !it.ignored {
@@ -107,8 +109,13 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 		}
 		if it.dead != nil {
 			result.Dead = append(result.Dead, stream.Dead{Record: it.record, Cause: it.dead})
-			h.metrics.receipts.WithLabelValues("dead").Inc()
+			said["dead"]++
 		}
+		said[it.said]++
+	}
+	delete(said, "")
+	for what, n := range said {
+		h.metrics.receipts.WithLabelValues(what).Add(float64(n))
 	}
 	h.forget(ctx, items)
 	return result, nil
@@ -130,11 +137,10 @@ func (h *handler) decode(record *kgo.Record) item {
 	case r.GetPart() > r.GetParts() || r.GetParts() > 255:
 		it.dead = fmt.Errorf("part %d of %d", r.GetPart(), r.GetParts())
 	case r.GetStatus() == fanfarev1.ReceiptStatus_RECEIPT_STATUS_UNKNOWN:
-		it.ignored = true
-		h.metrics.receipts.WithLabelValues("unknown").Inc()
+		it.ignored, it.said = true, "unknown"
 	case len(r.GetSubmissionId()) > 0:
 		if it.id, it.dead = h.verified(r.GetSubmissionId()); it.dead != nil {
-			h.metrics.receipts.WithLabelValues("forged").Inc()
+			it.said = "forged"
 		}
 	case r.GetProviderId() == "" && len(r.GetAltProviderIds()) == 0:
 		it.dead = errors.New("the receipt names no submission")
@@ -196,13 +202,12 @@ func (h *handler) findSubmissions(ctx context.Context, items []item) error {
 	}
 	for i, it := range asked {
 		if ids[i].IsZero() {
-			it.ignored = true
-			h.metrics.receipts.WithLabelValues("unmatched").Inc()
+			it.ignored, it.said = true, "unmatched"
 			continue
 		}
 		it.looked = true
 		if it.id, it.dead = h.verified(ids[i][:]); it.dead != nil {
-			h.metrics.receipts.WithLabelValues("forged").Inc()
+			it.said = "forged"
 		}
 	}
 	return nil
@@ -284,7 +289,7 @@ func (h *handler) event(it *item) (*kgo.Record, error) {
 	r, c := it.receipt, it.campaign
 	kind, code := h.outcome(it)
 	if kind == fanfarev1.Kind_KIND_UNSPECIFIED {
-		h.metrics.receipts.WithLabelValues("part").Inc()
+		it.said = "part"
 		return nil, nil
 	}
 	message := h.keys.MessageOf(it.id)
@@ -301,7 +306,7 @@ func (h *handler) event(it *item) (*kgo.Record, error) {
 		return nil, err
 	}
 	info, _ := schemas.LookupKind(kind)
-	h.metrics.receipts.WithLabelValues(info.Name).Inc()
+	it.said = info.Name
 	if at := r.GetReceivedMs(); at > 0 {
 		h.metrics.delay.Observe(h.cfg.Now().Sub(time.UnixMilli(at)).Seconds())
 	}

@@ -263,9 +263,9 @@ func TestLostRedis(t *testing.T) {
 func (s *system) again(t testing.TB, providerID string) int {
 	t.Helper()
 	n := 0
-	f := &filling{keeper: &keeper{handler: s.handler(t), who: "test"}, ctx: t.Context(), since: time.Now().Add(-time.Hour), producer: s.producer, locked: time.Now()}
+	f := &filling{keeper: &keeper{handler: s.handler(t), who: "test"}, since: time.Now().Add(-time.Hour), producer: s.producer, locked: time.Now()}
 	f.cfg.Cluster = s.cfg.Cluster
-	err := f.follow(s.names.Receipts(), func(batch []*kgo.Record) error {
+	err := f.follow(t.Context(), s.names.Receipts(), func(_ context.Context, batch []*kgo.Record) error {
 		for _, r := range batch {
 			receipt := &fanfarev1.Receipt{}
 			if err := proto.Unmarshal(r.Value, receipt); err != nil {
@@ -296,9 +296,9 @@ func TestFillingIsNotTrustedWhenRedisIsLostAgain(t *testing.T) {
 	if ok, err := s.table.Lock(t.Context(), k.who, time.Minute); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	f := &filling{keeper: k, ctx: t.Context(), since: time.Now().Add(-time.Hour)}
+	f := &filling{keeper: k, since: time.Now().Add(-time.Hour)}
 	s.redis.FlushAll()
-	if err := f.run(); err == nil {
+	if err := f.run(t.Context()); err == nil {
 		t.Error("a filling whose lock is gone ended well")
 	}
 	if err := k.ensure(t.Context()); err != nil {

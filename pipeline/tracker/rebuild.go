@@ -55,7 +55,7 @@ func (k *keeper) run(ctx context.Context) error {
 	for {
 		if err := k.ensure(ctx); err != nil && ctx.Err() == nil {
 			k.metrics.rebuilds.WithLabelValues("failed").Inc()
-			k.log.Warn("the rendezvous cannot be looked after; it is tried again", "err", err)
+			k.log.WarnContext(ctx, "the rendezvous cannot be looked after; it is tried again", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -75,8 +75,8 @@ func (k *keeper) ensure(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	f := &filling{keeper: k, ctx: ctx, since: k.cfg.Now().Add(-k.life())}
-	err := f.run()
+	f := &filling{keeper: k, since: k.cfg.Now().Add(-k.life())}
+	err := f.run(ctx)
 	if err == nil {
 		var mine bool
 		if mine, err = k.table.Filled(ctx, k.who); err == nil && !mine {
@@ -87,17 +87,14 @@ func (k *keeper) ensure(ctx context.Context) error {
 		return fmt.Errorf("fill the rendezvous: %w", err)
 	}
 	k.metrics.rebuilds.WithLabelValues("done").Inc()
-	k.log.Info("the rendezvous was filled again", "submissions", f.put, "receipts_parked", f.parked, "receipts_published", f.published, "took", time.Since(began))
+	k.log.InfoContext(ctx, "the rendezvous was filled again", "submissions", f.put, "receipts_parked", f.parked, "receipts_published", f.published, "took", time.Since(began))
 	return nil
 }
 
 // filling makes the rendezvous again from what the topics hold of the span in which a receipt may still come.
 type filling struct {
 	*keeper
-	ctx   context.Context //nolint:containedctx // of one run: the tail calls back without one
-	since time.Time
-	err   error
-
+	since  time.Time
 	locked time.Time
 	// Who has had a receipt already: campaign and try -> seqs. What was said of them need not be said again.
 	negative, positive, seen map[said]*roaring.Bitmap
@@ -111,7 +108,7 @@ type said struct {
 	try      uint8
 }
 
-func (f *filling) run() error {
+func (f *filling) run(ctx context.Context) error {
 	f.negative, f.positive, f.seen = map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}
 	var err error
 	if f.producer, err = f.cfg.Cluster.Named("tracker-fill").Client(kgo.ProducerLinger(0)); err != nil {
@@ -119,15 +116,15 @@ func (f *filling) run() error {
 	}
 	defer f.producer.Close()
 	// First whose each id is, then who is waiting for one.
-	if err := f.follow(f.names.Deliveries(), f.deliveries); err != nil {
+	if err := f.follow(ctx, f.names.Deliveries(), f.deliveries); err != nil {
 		return err
 	}
-	return f.follow(f.names.Receipts(), f.receipts)
+	return f.follow(ctx, f.names.Receipts(), f.receipts)
 }
 
 // follow gives the records of a topic since the span began to apply, up to the end as it is at some time after the beginning.
-func (f *filling) follow(topic string, apply func([]*kgo.Record) error) error {
-	starts, err := kadm.NewClient(f.producer).ListOffsetsAfterMilli(f.ctx, f.since.UnixMilli(), topic)
+func (f *filling) follow(ctx context.Context, topic string, apply func(context.Context, []*kgo.Record) error) error {
+	starts, err := kadm.NewClient(f.producer).ListOffsetsAfterMilli(ctx, f.since.UnixMilli(), topic)
 	if err == nil {
 		err = starts.Error()
 	}
@@ -137,45 +134,49 @@ func (f *filling) follow(topic string, apply func([]*kgo.Record) error) error {
 	from := map[string]map[int32]int64{topic: {}}
 	starts.Each(func(o kadm.ListedOffset) { from[topic][o.Partition] = o.Offset })
 
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
-	tail, err := stream.NewTail(stream.TailConfig{Cluster: f.cfg.Cluster.Named("tracker-fill"), Topics: []string{topic}, From: from}, func(batch []*kgo.Record) {
-		if f.err == nil {
-			f.err = f.hold()
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	cluster := f.cfg.Cluster.Named("tracker-fill")
+	tail, err := stream.NewTail(stream.TailConfig{Cluster: cluster, Topics: []string{topic}, From: from}, func(batch []*kgo.Record) {
+		err := context.Cause(reading)
+		if err == nil {
+			err = f.hold(reading)
 		}
-		if f.err == nil {
-			f.err = apply(batch)
+		if err == nil {
+			err = apply(reading, batch)
 		}
-		if f.err != nil {
-			cancel()
+		if err != nil {
+			stop(err) // the first one stays
 		}
 	})
 	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- tail.Run(ctx) }()
+	go func() { ended <- tail.Run(reading) }()
 	select {
 	case <-tail.Ready():
-	case <-ctx.Done():
+		stop(errRead)
+	case <-reading.Done():
 	}
-	cancel()
-	err = <-ended
-	switch {
-	case f.err != nil:
-		return f.err
-	case f.ctx.Err() != nil:
-		return f.ctx.Err()
+	if err := <-ended; err != nil {
+		return err
 	}
-	return err
+	if err := context.Cause(reading); !errors.Is(err, errRead) {
+		return err
+	}
+	return nil
 }
 
+// errRead ends a tail that has read to the end.
+var errRead = errors.New("read to the end")
+
 // hold keeps the lock.
-func (f *filling) hold() error {
+func (f *filling) hold(ctx context.Context) error {
 	if time.Since(f.locked) < lockLife/6 {
 		return nil
 	}
-	mine, err := f.table.Hold(f.ctx, f.who, lockLife)
+	mine, err := f.table.Hold(ctx, f.who, lockLife)
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,7 @@ func (f *filling) hold() error {
 }
 
 // deliveries puts the carriers' ids of what was sent, and notes what was said of it since.
-func (f *filling) deliveries(batch []*kgo.Record) error {
+func (f *filling) deliveries(ctx context.Context, batch []*kgo.Record) error {
 	var entries []rendezvous.Entry
 	d := &fanfarev1.Delivery{}
 	for _, r := range batch {
@@ -218,7 +219,7 @@ func (f *filling) deliveries(batch []*kgo.Record) error {
 		}
 	}
 	for some := range slices.Chunk(entries, putAtOnce) {
-		if _, err := f.table.Put(f.ctx, some); err != nil { // nothing is parked yet but what came since: it is read below
+		if _, err := f.table.Put(ctx, some); err != nil { // nothing is parked yet but what came since: it is read below
 			return err
 		}
 		f.put += len(some)
@@ -234,7 +235,7 @@ func note(sets map[said]*roaring.Bitmap, key said, seq uint32) {
 }
 
 // receipts parks what waits for its submission, publishes again what waited and may never have been said, and joins the parts.
-func (f *filling) receipts(batch []*kgo.Record) error {
+func (f *filling) receipts(ctx context.Context, batch []*kgo.Record) error {
 	items := make([]item, 0, len(batch))
 	for _, r := range batch {
 		it := item{record: r, receipt: &fanfarev1.Receipt{}}
@@ -244,7 +245,7 @@ func (f *filling) receipts(batch []*kgo.Record) error {
 		it.id, _ = f.verified(it.receipt.GetSubmissionId())
 		items = append(items, it)
 	}
-	if err := f.find(items); err != nil {
+	if err := f.find(ctx, items); err != nil {
 		return err
 	}
 	var parts []rendezvous.Part
@@ -271,10 +272,10 @@ func (f *filling) receipts(batch []*kgo.Record) error {
 			again = append(again, r)
 		}
 	}
-	if _, err := f.table.Join(f.ctx, parts); err != nil {
+	if _, err := f.table.Join(ctx, parts); err != nil {
 		return err
 	}
-	if err := f.producer.ProduceSync(f.ctx, again...).FirstErr(); err != nil {
+	if err := f.producer.ProduceSync(ctx, again...).FirstErr(); err != nil {
 		return fmt.Errorf("publish receipts again: %w", err)
 	}
 	f.published += len(again)
@@ -282,7 +283,7 @@ func (f *filling) receipts(batch []*kgo.Record) error {
 }
 
 // find fills in the submissions of the receipts that do not name theirs, and parks those that are not known.
-func (f *filling) find(items []item) error {
+func (f *filling) find(ctx context.Context, items []item) error {
 	var sightings []rendezvous.Sighting
 	var asked []*item
 	for i := range items {
@@ -299,7 +300,7 @@ func (f *filling) find(items []item) error {
 	}
 	for n := 0; n < len(asked); n += putAtOnce {
 		end := min(n+putAtOnce, len(asked))
-		ids, err := f.table.Find(f.ctx, sightings[n:end])
+		ids, err := f.table.Find(ctx, sightings[n:end])
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,8 @@ type Campaigns interface {
 	Age() time.Duration
 }
 
+var _ Campaigns = (*stream.View)(nil)
+
 // Config of a [Tracker].
 type Config struct {
 	Cluster stream.Cluster
