@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fanfare/sinks/carrier"
@@ -361,6 +362,39 @@ func (l *batchLog) complete() error {
 		return fmt.Errorf("Drain has returned, and %d of %d hand-overs have an answer", n, len(l.keys))
 	}
 	return nil
+}
+
+// drainWaits: a call of done that has begun has ended when Drain returns. Here it takes long, as it never should.
+func drainWaits(ctx context.Context, open func(Peer) (Subject, error)) error {
+	s, err := open(Peer{Window: 4})
+	if err != nil {
+		return err
+	}
+	batch, err := Batch(0, 1)
+	if err != nil {
+		return err
+	}
+	var over atomic.Bool
+	began, sent := make(chan struct{}), make(chan error, 1)
+	go func() {
+		sent <- s.Connector.Send(ctx, batch, func(int, carrier.Result) {
+			close(began)
+			pause(ctx, 200*time.Millisecond)
+			over.Store(true)
+		})
+	}()
+	select {
+	case <-began:
+	case <-ctx.Done():
+		return fmt.Errorf("done was never called: %w", ctx.Err())
+	}
+	if err := drain(ctx, s.Connector, time.Millisecond); err != nil {
+		return err
+	}
+	if !over.Load() {
+		return errors.New("Drain returned while done was running")
+	}
+	return <-sent
 }
 
 // health: in flight is what is in flight, and a drained connector is not ready.

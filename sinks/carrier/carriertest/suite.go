@@ -51,6 +51,7 @@ var checks = []check{
 	{"the end of the context takes nothing back", contextTakesNothingBack},
 	{"leftovers at drain are unknown", leftovers},
 	{"nothing after drain", nothingAfterDrain},
+	{"drain waits for the calls that run", drainWaits},
 	{"health", health},
 	{"receipts come until they are taken", receiptsUntilTaken},
 	{"receipts go to the next consumer", receiptsToTheNext},

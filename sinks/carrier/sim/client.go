@@ -257,10 +257,9 @@ const patience = 20 * time.Second
 // Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier is away.
 func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	var pause backoff
-	var lease uint64
-	var taken bool
+	var lease uint64 // of receipts that are durable and not acknowledged
 	for ctx.Err() == nil {
-		next, list, err := c.poll(ctx, lease, taken, MaxReceipts)
+		next, list, err := c.poll(ctx, lease, true, MaxReceipts)
 		if err != nil {
 			pause.wait(ctx)
 			continue // with the same lease: maybe it was not settled
@@ -270,24 +269,23 @@ func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) erro
 			pause.reset()
 			continue
 		}
-		lease = next
-		if taken = emit(list) == nil; taken {
+		if emit(list) == nil {
+			lease = next
 			pause.reset()
 			continue
 		}
 		// Given back before the pause: another consumer may have more luck.
-		c.giveBack(ctx, lease, false)
-		lease = 0
+		c.settle(ctx, next, false)
 		pause.wait(ctx)
 	}
 	if lease != 0 {
-		c.giveBack(ctx, lease, taken)
+		c.settle(ctx, lease, true)
 	}
 	return nil
 }
 
-// giveBack settles a lease without asking for the next, even when ctx has ended. Should it fail, the lease runs out.
-func (c *Client) giveBack(ctx context.Context, lease uint64, ok bool) {
+// settle settles a lease without asking for the next, even when ctx has ended. Should it fail, the lease runs out.
+func (c *Client) settle(ctx context.Context, lease uint64, ok bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	_, _, _ = c.poll(ctx, lease, ok, 0)

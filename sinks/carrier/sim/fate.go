@@ -63,9 +63,6 @@ func newDice() dice {
 // throwFor begins the numbers of one submission.
 func (d dice) throwFor(seed uint64, key carrier.Key) {
 	d.pcg.Seed(seed^binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]))
-	// The ids of neighbours differ in few bits; the first numbers of such generators resemble each other.
-	d.pcg.Uint64()
-	d.pcg.Uint64()
 }
 
 // hit reports true with probability share. It takes one number whatever share is, so that turning one knob changes nothing else.

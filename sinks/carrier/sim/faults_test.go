@@ -435,3 +435,20 @@ func TestLognormal(t *testing.T) {
 		t.Errorf("got %d and %d of %d below P50 and P99", below50, below99, n)
 	}
 }
+
+// TestIdempotentAfterDeadline: what was not taken is not remembered as taken.
+func TestIdempotentAfterDeadline(t *testing.T) {
+	c := start(t, Config{Profile: Profile{Idempotent: true}})
+	n, l := c.Connector(Options{}), newLog()
+	batch := messages(t, 0, 2, 1)
+	batch[0].Deadline = time.Now().Add(-time.Second)
+	l.send(t, n, batch)
+	batch[0].Deadline = time.Time{}
+	l.send(t, n, batch[:1])
+	if a := l.answers[batch[0].Key]; len(a) != 2 || a[0].Outcome != carrier.Retryable || a[1].Outcome != carrier.Accepted {
+		t.Errorf("got %v, want retryable, then accepted", a)
+	}
+	if s := c.Stats(); s.Submissions[Accepted] != 2 || s.Submissions[Duplicate] != 0 {
+		t.Errorf("got %v, want two accepted", s.Submissions)
+	}
+}

@@ -440,3 +440,70 @@ func FuzzWire(f *testing.F) {
 		}
 	})
 }
+
+// TestQuiesce: it takes nothing more, ends what waits for receipts, and gives the answers to what it has taken.
+func TestQuiesce(t *testing.T) {
+	path := truthPath(t)
+	c := start(t, Config{Truth: path, Profile: Profile{Answer: Lognormal{P50: 300 * time.Millisecond}, Lost: 1}})
+	url := serve(t, c)
+	n, l := dial(t, url, Options{}), newLog()
+	l.send(t, n, messages(t, 0, 5, 1))
+	waiting := make(chan error, 1)
+	go func() {
+		_, _, err := n.poll(context.Background(), 0, false, 10)
+		waiting <- err
+	}()
+	until(t, "the messages to be taken", func() bool { return c.Stats().Submissions[Accepted] == 5 })
+	c.Quiesce()
+	c.Quiesce() // is harmless
+	select {
+	case err := <-waiting:
+		if err != nil {
+			t.Errorf("waiting for receipts: got error %v, want none", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a request for receipts is still held open")
+	}
+	late := newLog()
+	late.send(t, n, messages(t, 100, 1, 1))
+	until(t, "every answer", func() bool { return l.answered() == 5 && late.answered() == 1 })
+	for want, answers := range map[carrier.Outcome]map[carrier.Key][]carrier.Result{carrier.Accepted: l.answers, carrier.Retryable: late.answers} {
+		for _, a := range answers {
+			if a[0].Outcome != want {
+				t.Errorf("got %v, want %v", a[0].Outcome, want)
+			}
+		}
+	}
+	if got := len(readTruth(t, path).Entries); got != 5 {
+		t.Errorf("got %d submissions in truth, want 5", got)
+	}
+	resp, err := http.Get(url + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("healthz: got %d, want 503", resp.StatusCode)
+	}
+}
+
+// TestSilenceEnds: a connector gives up by itself, and what it gave up holds no place in the window.
+func TestSilenceEnds(t *testing.T) {
+	c := start(t, Config{Profile: Profile{Silent: 1}})
+	opts := Options{AnswerTimeout: 100 * time.Millisecond, Window: 4}
+	for name, n := range map[string]carrier.Connector{"in process": c.Connector(opts), "HTTP": dial(t, serve(t, c), opts)} {
+		l := newLog()
+		began := time.Now()
+		l.send(t, n, messages(t, 0, 4, 1))
+		l.send(t, n, messages(t, 10, 1, 1)) // waits for the window
+		until(t, name+": every answer", func() bool { return l.answered() == 5 })
+		if took := time.Since(began); took < 200*time.Millisecond || took > 5*time.Second {
+			t.Errorf("%s: it took %v, want two times 100 ms", name, took)
+		}
+		for _, a := range l.answers {
+			if a[0].Outcome != carrier.Unknown {
+				t.Errorf("%s: got %v, want unknown", name, a[0].Outcome)
+			}
+		}
+	}
+}

@@ -54,7 +54,7 @@ func openJournal(path string) (j *journal, done ackedSet, watermark int64, err e
 	if done, watermark, err = readAcked(ackedPath(path)); err != nil {
 		return fail(err)
 	}
-	if j.size == 0 || watermark > j.size || len(done) > 0 && done[len(done)-1] >= receiptID(j.size, 0) {
+	if watermark > j.size || len(done) > 0 && done[len(done)-1] >= receiptID(j.size, 0) {
 		// Somebody deleted the truth or cut it: what was acknowledged belongs to another file.
 		done, watermark = nil, 0
 		if err = os.Remove(ackedPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {

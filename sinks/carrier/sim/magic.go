@@ -34,7 +34,6 @@ type MagicNumber struct {
 	silent   bool
 	broken   bool          // the connection breaks instead of an answer
 	answer   time.Duration // the answer takes this long
-	early    bool
 	receipts []says
 }
 
@@ -127,7 +126,7 @@ var Magic = func() []MagicNumber {
 
 		toDelivered(MagicNumber{NN: 60, Does: "expired, and delivered after all 2 s later", receipts: []says{{soon, failed, fanfarev1.Code_CODE_EXPIRED}, {soon + 2*later, delivered, fanfarev1.Code_CODE_DELIVERED}}}),
 		toDelivered(MagicNumber{NN: 61, Does: "the receipt comes three times", receipts: []says{deliver, deliver, {soon + later, delivered, fanfarev1.Code_CODE_DELIVERED}}}),
-		toDelivered(MagicNumber{NN: 62, Does: "the receipt comes before the answer", early: true, answer: later, receipts: []says{{0, delivered, fanfarev1.Code_CODE_DELIVERED}}}),
+		toDelivered(MagicNumber{NN: 62, Does: "the receipt comes before the answer", answer: later, receipts: []says{{0, delivered, fanfarev1.Code_CODE_DELIVERED}}}),
 		toDelivered(MagicNumber{NN: 63, Does: "on its way, said after it was delivered", receipts: []says{deliver, {soon + later, buffered, fanfarev1.Code_CODE_ENROUTE}}}),
 		toDelivered(MagicNumber{NN: 64, Does: "delivered, then said to have failed", receipts: []says{deliver, {soon + later, failed, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER}}}),
 		ends(MagicNumber{NN: 65, Does: "barred, then said to be not in use", receipts: []says{{soon, failed, fanfarev1.Code_CODE_BARRED}, {soon + later, failed, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER}}}, Accepted, fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER),

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -168,7 +170,8 @@ func TestWatermark(t *testing.T) {
 				pass(time.Second)
 				stop()
 
-				c, err := Open(Config{Keys: testKeys(t), Truth: path})
+				var complaints bytes.Buffer
+				c, err := Open(Config{Keys: testKeys(t), Truth: path, Logger: slog.New(slog.NewTextHandler(&complaints, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -192,6 +195,9 @@ func TestWatermark(t *testing.T) {
 				}
 				if !c.Stats().Loaded {
 					t.Error("the file was not read to its end")
+				}
+				if complaints.Len() > 0 {
+					t.Errorf("reading again complains: %s", complaints.String())
 				}
 				info, err := os.Stat(ackedPath(path))
 				if err != nil {
@@ -280,4 +286,45 @@ func BenchmarkRestart(b *testing.B) {
 	}
 	b.ReportMetric(float64(opened.Microseconds())/float64(b.N), "µs-to-open")
 	b.ReportMetric(float64(loaded.Milliseconds())/float64(b.N), "ms-to-loaded")
+}
+
+// TestOldLease: a consumer that outlives the carrier settles a lease of the run before; it is not taken for one of this run.
+func TestOldLease(t *testing.T) {
+	path := truthPath(t)
+	c, stop := startStop(t, Config{Truth: path})
+	newLog().send(t, c.Connector(Options{}), messages(t, 0, 10, 1))
+	old, list, _ := c.take(DefaultAccount, 100, time.Minute)
+	stop()
+	c = start(t, Config{Truth: path})
+	var again []owed
+	until(t, "the receipts again", func() bool {
+		_, again, _ = c.take(DefaultAccount, 100, time.Minute)
+		return len(again) > 0
+	})
+	c.settle(DefaultAccount, old, true)
+	if s := c.Stats(); len(list) != 10 || s.Owed != 10 || s.Acknowledged != 0 {
+		t.Errorf("got %+v after a lease of %d receipts of an earlier run was settled, want all 10 still owed", s, len(list))
+	}
+}
+
+// TestRefsAreNeverReused: not even by a run that begins in the millisecond in which the one before it ended.
+func TestRefsAreNeverReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := truthPath(t)
+		for i := range 3 {
+			c, stop := startStop(t, Config{Truth: path})
+			newLog().send(t, c.Connector(Options{}), messages(t, 100*i, 100, 1))
+			stop()
+		}
+		refs := map[string]bool{}
+		for _, e := range readTruth(t, path).Entries {
+			if refs[e.Ref] {
+				t.Fatalf("provider's id %s was given out twice", e.Ref)
+			}
+			refs[e.Ref] = true
+		}
+		if len(refs) != 300 {
+			t.Errorf("got %d ids, want 300", len(refs))
+		}
+	})
 }

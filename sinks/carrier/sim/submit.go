@@ -85,7 +85,7 @@ func (c *Carrier) admit(w *work, batch []carrier.Outbound, started time.Time) {
 		c.refs++
 		*f = fate{outcome: carrier.Accepted, word: Accepted, ref: c.refs, latency: latency, silent: silent, early: early}
 		if m != nil {
-			f.silent, f.broken, f.early = m.silent, m.broken, m.early
+			f.silent, f.broken, f.early = m.silent, m.broken, false
 			f.latency = max(latency, m.answer)
 		}
 		if f.early {
