@@ -309,3 +309,33 @@ func TestFillingIsNotTrustedWhenRedisIsLostAgain(t *testing.T) {
 		t.Errorf("after it was filled anew: got %v %v, want the submission", ids, err)
 	}
 }
+
+// TestNothingToFill: where every carrier echoes our ids nothing is read, and nothing is said to be whole by a view that does not
+// know the routes yet.
+func TestNothingToFill(t *testing.T) {
+	w := newWorld(t)
+	w.redis.FlushAll()
+	h := w.handler(t) // its cluster has no brokers: whoever reads a topic fails
+	k := newKeeper(h, func(*fanfarev1.Route) bool { return false })
+	ready := func(want bool) {
+		t.Helper()
+		if got, err := w.table.Ready(t.Context()); err != nil || got != want {
+			t.Errorf("ready: got %v %v, want %v", got, err, want)
+		}
+	}
+	w.age = time.Hour
+	if err := k.ensure(t.Context()); err == nil {
+		t.Error("an old view: got no error")
+	}
+	ready(false)
+	w.age = 0
+	if err := newKeeper(h, nil).ensure(t.Context()); err == nil {
+		t.Error("carriers that do not echo, and no broker: got no error")
+	}
+	ready(false)
+	w.redis.FastForward(time.Second) // the lock is let go, not left to lapse
+	if err := k.ensure(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ready(true)
+}

@@ -26,6 +26,9 @@ const lockLife = time.Minute
 // errTaken ends a filling: what it has put may not be there any more.
 var errTaken = errors.New("another process took over, or Redis was lost once more")
 
+// viewAge is how old the view may be that says which routes meet here.
+const viewAge = 10 * time.Second
+
 // putAtOnce is how many entries go to Redis in one round trip.
 const putAtOnce = 1000
 
@@ -50,18 +53,22 @@ func newKeeper(h *handler, meets func(*fanfarev1.Route) bool) *keeper {
 
 // run looks after the rendezvous until ctx ends.
 func (k *keeper) run(ctx context.Context) error {
-	watch := time.NewTicker(k.cfg.Watch)
-	defer watch.Stop()
 	for {
+		wait := k.cfg.Watch
 		if err := k.ensure(ctx); err != nil && ctx.Err() == nil {
 			k.metrics.rebuilds.WithLabelValues("failed").Inc()
 			k.log.WarnContext(ctx, "the rendezvous cannot be looked after; it is tried again", "err", err)
+			wait = min(wait, time.Second)
 		}
+		watch := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-watch.C:
 		case <-k.lost:
+		}
+		watch.Stop()
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 }
@@ -70,6 +77,9 @@ func (k *keeper) run(ctx context.Context) error {
 func (k *keeper) ensure(ctx context.Context) error {
 	if ready, err := k.table.Ready(ctx); ready || err != nil {
 		return err
+	}
+	if age := k.view.Age(); age > viewAge {
+		return fmt.Errorf("the view of routes and campaigns is %v old", age.Round(time.Second))
 	}
 	if mine, err := k.table.Lock(ctx, k.who, lockLife); !mine || err != nil {
 		return err
@@ -84,7 +94,11 @@ func (k *keeper) ensure(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("fill the rendezvous: %w", err)
+		// Whoever tries next, this process too, need not wait until the lock lapses.
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, unlock := k.table.Hold(release, k.who, 0)
+		return fmt.Errorf("fill the rendezvous: %w", errors.Join(err, unlock))
 	}
 	k.metrics.rebuilds.WithLabelValues("done").Inc()
 	k.log.InfoContext(ctx, "the rendezvous was filled again", "submissions", f.put, "receipts_parked", f.parked, "receipts_published", f.published, "took", time.Since(began))
@@ -109,6 +123,9 @@ type said struct {
 }
 
 func (f *filling) run(ctx context.Context) error {
+	if !slices.ContainsFunc(f.view.Routes(), f.meets) {
+		return nil // nobody was ever put
+	}
 	f.negative, f.positive, f.seen = map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}
 	var err error
 	if f.producer, err = f.cfg.Cluster.Named("tracker-fill").Client(kgo.ProducerLinger(0)); err != nil {

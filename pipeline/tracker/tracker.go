@@ -18,8 +18,9 @@ import (
 type Campaigns interface {
 	// CampaignByNumber returns the newest state known, nil when there is none.
 	CampaignByNumber(n uint64) *fanfarev1.Campaign
-	// Route returns a route, nil when it is unknown.
+	// Route returns a route, nil when it is unknown; Routes returns all.
 	Route(name string) *fanfarev1.Route
+	Routes() []*fanfarev1.Route
 	// Age is how long ago everything published was known to be read.
 	Age() time.Duration
 }

@@ -3,6 +3,7 @@ package tracker
 import (
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +60,12 @@ func (w *world) Route(name string) *fanfarev1.Route {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.routes[name]
+}
+
+func (w *world) Routes() []*fanfarev1.Route {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.routes))
 }
 
 func (w *world) Age() time.Duration {
