@@ -36,7 +36,7 @@ const (
 )
 
 // Parse reads a text with merge fields such as {{first_name}}, or {{ first_name }}. A name has 1 to [MaxFieldName] bytes of
-// letters, digits, `_`, `-` and `.`, a letter or `_` first. One brace, and closing braces that were not opened, are plain text.
+// letters, digits, `_`, `-` and `.`, none of the last two first. One brace, and closing braces that were not opened, are plain text.
 // The error says at which character of the text what is wrong and what to do.
 func Parse(template string) (*Template, error) {
 	t := &Template{}
@@ -74,10 +74,10 @@ func badName(name string) string {
 	}
 	for i, r := range name {
 		switch {
-		case unicode.IsLetter(r) || r == '_':
-		case i > 0 && (unicode.IsDigit(r) || unicode.IsMark(r) || r == '-' || r == '.'):
+		case unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_':
+		case i > 0 && (unicode.IsMark(r) || r == '-' || r == '.'):
 		case i == 0:
-			return fmt.Sprintf("a name does not begin with %q: begin with a letter or _, as in {{first_name}}", r)
+			return fmt.Sprintf("a name does not begin with %q: begin with a letter, a digit or _, as in {{first_name}}", r)
 		default:
 			return fmt.Sprintf("a name does not hold %q: use letters, digits, _ - and . only, as in {{first_name}}", r)
 		}

@@ -53,7 +53,7 @@ func TestParse(t *testing.T) {
 		{"{{a}}", []string{"a"}},
 		{"{{a}}{{b}}{{a}}", []string{"a", "b"}},
 		{"{{\ta \n}}}", []string{"a"}},
-		{"{{città}} {{_x}} {{a-b.c9}}", []string{"città", "_x", "a-b.c9"}},
+		{"{{città}} {{_x}} {{a-b.c9}} {{2nd}}", []string{"città", "_x", "a-b.c9", "2nd"}},
 		{"{{" + strings.Repeat("n", 64) + "}}", []string{strings.Repeat("n", 64)}},
 	} {
 		got, err := text.Parse(tc.in)
@@ -72,8 +72,8 @@ func TestParseErrors(t *testing.T) {
 		{"Zoë {{first_name", `merge field: "{{" at character 5 is not closed: write "}}" after the name, or a single brace if no field is meant`},
 		{"{{}}", `merge field: "{{}}" at character 1: a name is missing: write one such as {{first_name}}`},
 		{"{{ }}", `merge field: "{{ }}" at character 1: a name is missing: write one such as {{first_name}}`},
-		{"{{9a}}", `merge field: "{{9a}}" at character 1: a name does not begin with '9': begin with a letter or _, as in {{first_name}}`},
-		{"{{{a}}}", `merge field: "{{{a}}" at character 1: a name does not begin with '{': begin with a letter or _, as in {{first_name}}`},
+		{"{{-a}}", `merge field: "{{-a}}" at character 1: a name does not begin with '-': begin with a letter, a digit or _, as in {{first_name}}`},
+		{"{{{a}}}", `merge field: "{{{a}}" at character 1: a name does not begin with '{': begin with a letter, a digit or _, as in {{first_name}}`},
 		{"x{{a {{b}}", `merge field: "{{a {{b}}" at character 2: a name does not hold ' ': use letters, digits, _ - and . only, as in {{first_name}}`},
 		{"{{a|upper}}", `merge field: "{{a|upper}}" at character 1: a name does not hold '|': use letters, digits, _ - and . only, as in {{first_name}}`},
 		{"{{" + strings.Repeat("è", 33) + "}}", `merge field: "{{` + strings.Repeat("è", 19) + `…" at character 1: the name is longer than 64 bytes: shorten the attribute's name`},
