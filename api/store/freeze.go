@@ -101,9 +101,9 @@ type freezer struct {
 	entry audience.Entry
 }
 
-// maxHeld bounds the blobs under way: 64 zones of full blobs of usual contacts. Beyond it the largest is written as it is; a
+// maxHeld bounds the blobs under way: the last ones of 30 zones of usual contacts. Beyond it the largest is written as it is; a
 // blob may have fewer entries than it could.
-const maxHeld = 32 << 20
+const maxHeld = 16 << 20
 
 // entryBytes is what an entry takes beside its texts.
 const entryBytes = 24
