@@ -629,6 +629,37 @@ func TestLeaseIsKeptAndExpires(t *testing.T) {
 	}
 }
 
+// Leased takes all or nothing, and never calls.
+func TestLeased(t *testing.T) {
+	w := newWorld(t, 1, 18)
+	l := w.limiters[0]
+	other := bulk(1_000, 1)
+	other.Set.Campaign = "camp_2"
+	reqs, g := []Request{bulk(1_000, 3), other}, make([]Grant, 2)
+	if l.Leased(reqs[:1], g[:1]) {
+		t.Error("nothing is leased: got an answer")
+	}
+	until := w.take(l, bulk(1_000, 10)).Until
+	l.Put(reqs[0].Set, 5, until)
+	calls := w.calls()
+	if l.Leased(reqs, g) {
+		t.Error("one of two is leased: got an answer")
+	}
+	if !l.Leased(reqs[:1], g[:1]) || g[0].Tokens != 3 {
+		t.Errorf("5 leased: got %+v, want 3", g[0])
+	}
+	if got := l.leases[reqs[0].Set].tokens; got != 2 {
+		t.Errorf("got %d left over, want 2", got)
+	}
+	if w.calls() != calls {
+		t.Errorf("got %d calls, want none", w.calls()-calls)
+	}
+	w.at(until)
+	if l.Leased(reqs[:1], g[:1]) {
+		t.Error("the lease is over: got an answer")
+	}
+}
+
 // NOSCRIPT: a Redis that restarted, or was told SCRIPT FLUSH, is given the script again.
 func TestScriptIsLoadedAgain(t *testing.T) {
 	w := newWorld(t, 1, 14)

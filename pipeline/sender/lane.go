@@ -98,6 +98,7 @@ type lane struct {
 	wake  chan struct{}
 
 	// Of loop alone.
+	arrived []*entry // not looked at yet
 	waiting []*entry // for what judge waits for
 	queues  map[ratelimit.Set]*queue
 	last    *queue // of the message before
@@ -119,7 +120,6 @@ type lane struct {
 
 // ask is a round trip to the limiter.
 type ask struct {
-	queues []*queue
 	reqs   []ratelimit.Request
 	grants []ratelimit.Grant
 }
@@ -221,9 +221,14 @@ func (l *lane) loop(ctx context.Context) error {
 			}
 		}
 		timer.Reset(l.nextLook(next, runs != nil).Sub(now))
+		var more <-chan struct{}
+		if len(l.arrived) > 0 {
+			more = always
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-more:
 		case <-l.wake:
 		case <-timer.C:
 		case <-changed:
@@ -235,6 +240,13 @@ func (l *lane) loop(ctx context.Context) error {
 		}
 	}
 }
+
+// always is a channel that is always ready.
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // idle is how long a lane sleeps when nothing waits.
 const idle = time.Second
@@ -267,6 +279,10 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// admitAtOnce is how many new messages are looked at before those in front of them are handed over: the two go on at the same
+// time then.
+const admitAtOnce = 256
+
 // admit judges what is new, what came back, and at times what waits.
 func (l *lane) admit(o *outlook) {
 	l.mu.Lock()
@@ -283,11 +299,16 @@ func (l *lane) admit(o *outlook) {
 		}
 	}
 	for _, batch := range inbox {
-		sheets := make([]sheet, len(batch))
-		for i, e := range batch {
-			e.msg, e.id, e.cause = decode(l.keys, l.name, e.rec, &sheets[i])
-			l.judge(o, e)
-		}
+		l.arrived = append(l.arrived, batch...)
+	}
+	batch := l.arrived[:min(len(l.arrived), admitAtOnce)]
+	if l.arrived = l.arrived[len(batch):]; len(l.arrived) == 0 {
+		l.arrived = nil
+	}
+	sheets := make([]sheet, len(batch))
+	for i, e := range batch {
+		e.msg, e.id, e.cause = decode(l.keys, l.name, e.rec, &sheets[i])
+		l.judge(o, e)
 	}
 }
 
@@ -404,18 +425,18 @@ func (l *lane) request(now time.Time) {
 	if l.asking || l.due(now) { // tokens age while the carrier's window is full
 		return
 	}
-	var a ask
+	var asking []*queue
 	for _, q := range l.queues {
 		if len(q.entries) > 0 && !now.Before(q.notBefore) {
-			a.queues = append(a.queues, q)
+			asking = append(asking, q)
 		}
 	}
-	if len(a.queues) == 0 {
+	if len(asking) == 0 {
 		return
 	}
-	slices.SortFunc(a.queues, func(x, y *queue) int { return x.entries[0].released.Compare(y.entries[0].released) })
-	a.queues = a.queues[:min(len(a.queues), maxAsk)]
-	for _, q := range a.queues {
+	slices.SortFunc(asking, func(x, y *queue) int { return x.entries[0].released.Compare(y.entries[0].released) })
+	var a ask
+	for _, q := range asking[:min(len(asking), maxAsk)] {
 		want := q.debt + len(q.entries)
 		if l.caps.Pacing == carrier.PacingSegments {
 			want = q.debt
@@ -427,6 +448,10 @@ func (l *lane) request(now time.Time) {
 	}
 	a.grants = make([]ratelimit.Grant, len(a.reqs))
 	l.asking = true
+	if l.limiter.Leased(a.reqs, a.grants) {
+		l.granted(a)
+		return
+	}
 	l.asks <- a // one at a time: there is room
 }
 

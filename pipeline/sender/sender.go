@@ -45,6 +45,8 @@ var _ View = (*stream.View)(nil)
 
 // Tokens gives out tokens; [ratelimit.Limiter] does.
 type Tokens interface {
+	// Leased is Take without a call to Redis: false, and nothing taken, when it needs one.
+	Leased(reqs []ratelimit.Request, grants []ratelimit.Grant) bool
 	Take(ctx context.Context, reqs []ratelimit.Request, grants []ratelimit.Grant) error
 	Put(set ratelimit.Set, tokens int, until time.Time)
 	Throttled(ctx context.Context, route string) (factor float64, err error)

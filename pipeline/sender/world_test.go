@@ -142,6 +142,8 @@ func (k *tokens) Take(ctx context.Context, reqs []ratelimit.Request, grants []ra
 	return nil
 }
 
+func (k *tokens) Leased([]ratelimit.Request, []ratelimit.Grant) bool { return false }
+
 func (k *tokens) Put(_ ratelimit.Set, n int, _ time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
