@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"fanfare/api"
@@ -282,13 +281,13 @@ func TestEveryProblem(t *testing.T) {
 			return w.callAs(key, "POST", "/api/campaigns", `{"name":"N","channel":"sms","draft":true}`)
 		},
 		"rate_limited": func() *answer {
-			w.deps.Limits, w.deps.Registry = api.Limits{PerSecond: 1, PerMinute: 1}, prometheus.NewRegistry()
+			w.deps.Limits, w.deps.Registry = api.Limits{PerSecond: 1, PerMinute: 1}, newRegistry()
 			w.serve()
 			w.call("GET", "/api/campaigns", "")
 			return w.call("GET", "/api/campaigns", "")
 		},
 		"internal": func() *answer {
-			w.deps.Limits, w.deps.Registry, w.deps.Analytics = api.Limits{PerSecond: 1e6, PerMinute: 1e6}, prometheus.NewRegistry(), nil
+			w.deps.Limits, w.deps.Registry, w.deps.Analytics = api.Limits{PerSecond: 1e6, PerMinute: 1e6}, newRegistry(), nil
 			w.deps.Analytics = &panicking{w.stats}
 			w.serve()
 			a := w.call("GET", "/api/campaigns/"+w.campaign(1, "")+"/stats", "")
@@ -343,7 +342,7 @@ func TestHealth(t *testing.T) {
 	age := time.Second
 	hung := make(chan struct{})
 	defer close(hung)
-	registry := prometheus.NewRegistry()
+	registry := newRegistry()
 	w := newWorld(t, func(w *world) {
 		w.deps.Registry, w.deps.Metrics = registry, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 		w.deps.ControlAge = func() time.Duration { return age }

@@ -77,6 +77,13 @@ func decodeStrict(data []byte, v any) *Problem {
 	var own *Problem
 	var sem *json.SemanticError
 	if errors.As(err, &sem) {
+		// What comes after may be no JSON at all, which is said first.
+		var whole jsontext.Value
+		if worse := json.Unmarshal(data, &whole); worse != nil {
+			err = worse
+		}
+	}
+	if errors.As(err, &sem) {
 		field := fieldPath(sem.JSONPointer)
 		switch {
 		case errors.As(sem.Err, &own):
@@ -334,7 +341,7 @@ func parseMoney(s string) (Money, bool) {
 	neg := strings.HasPrefix(s, "-")
 	whole, frac, _ := strings.Cut(strings.TrimPrefix(s, "-"), ".")
 	frac = strings.TrimRight(frac, "0")
-	if len(frac) > 6 || len(whole) > 12 {
+	if whole == "" || len(frac) > 6 || len(whole) > 12 {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(whole+frac+strings.Repeat("0", 6-len(frac)), 10, 63)

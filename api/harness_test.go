@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -148,7 +147,7 @@ func newWorldOf(t testing.TB, change ...func(*world)) *world {
 	w.tenant, w.key = w.newTenant("Acme")
 	w.deps = api.Deps{
 		Store: w.store, Analytics: w.stats, Kafka: w.client, Names: w.names, Keys: w.keys, Logger: logger,
-		Registry: prometheus.NewRegistry(), Now: w.clock.now, Limits: api.Limits{PerSecond: 1e6, PerMinute: 1e6},
+		Registry: newRegistry(), Now: w.clock.now, Limits: api.Limits{PerSecond: 1e6, PerMinute: 1e6},
 	}
 	for _, f := range change {
 		f(w)
