@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"fanfare/schemas"
@@ -223,9 +224,6 @@ func checkEnd(o outcome) []error {
 	if n := buckets[schemas.BucketPending]; n != 0 {
 		fail("%d are pending at the end", n)
 	}
-	if n := buckets[schemas.BucketAmbiguous]; n > o.maxAmbiguous {
-		fail("%d are ambiguous, want at most %d, the windows at the kills", n, o.maxAmbiguous)
-	}
 
 	// Ours against the carrier's, number by number.
 	byNumber := map[string]schemas.Precedence{}
@@ -245,13 +243,25 @@ func checkEnd(o outcome) []error {
 			best[s.To] = o.fates[s.SubmissionID]
 		}
 	}
+	seqs := map[string]uint32{}
+	for _, d := range o.deliveries {
+		if d.GetTo() != "" {
+			seqs[d.GetTo()] = d.GetSeq()
+		}
+	}
+	doubt := inDoubt(o.deliveries)
+	if len(doubt) > o.maxAmbiguous {
+		fail("%d are ambiguous, want at most %d, the windows at the kills", len(doubt), o.maxAmbiguous)
+	}
+	explained := 0
 	for _, number := range o.audience {
 		p := byNumber[number]
 		ours := p.Bucket()
+		before := len(errs)
 		switch {
 		case p == 0:
 			fail("a recipient has no outcome: lost")
-		case ours == schemas.BucketAmbiguous: // bounded above; the carrier may or may not have it
+		case doubt[seqs[number]]: // bounded above; the carrier may or may not have the last try
 		case accepted[number] && !ours.Sent():
 			fail("the carrier accepted a message that we call %v", ours)
 		case !accepted[number] && ours.Sent():
@@ -263,6 +273,10 @@ func checkEnd(o outcome) []error {
 			fail("failed in truth, %v with us", ours)
 		case best[number] == fateSilent && ours != schemas.BucketAwaiting:
 			fail("no receipt in truth, %v with us", ours)
+		}
+		if len(errs) > before && explained < 3 { // the first few are told in full
+			explained++
+			fail("seq %d: %s", seqs[number], story(o, number, seqs[number]))
 		}
 	}
 	return firstOfEach(errs)
@@ -280,6 +294,67 @@ func firstOfEach(errs []error) []error {
 	for _, text := range slices.SortedFunc(maps.Keys(count), cmp.Compare) {
 		if count[text] > 3 {
 			out = append(out, fmt.Errorf("%s (%d times in all)", text, count[text]))
+		}
+	}
+	return out
+}
+
+// story is everything known of one recipient, without the number.
+func story(o outcome, number string, seq uint32) string {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var lines []line
+	for _, s := range o.truth {
+		if s.To == number {
+			lines = append(lines, line{s.Time, fmt.Sprintf("carrier: %s %s (fate %d)", s.Outcome, s.SubmissionID[len(s.SubmissionID)-6:], o.fates[s.SubmissionID])})
+		}
+	}
+	for _, d := range o.deliveries {
+		if d.GetSeq() == seq {
+			lines = append(lines, line{time.UnixMilli(d.GetTimeMs()), fmt.Sprintf("we: try %d %s %s", d.GetTry(), d.GetKind(), schemas.CodeName(d.GetCode()))})
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
+	var b strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%s %s; ", l.at.UTC().Format("15:04:05.000"), l.text)
+	}
+	return b.String()
+}
+
+// outside returns the samples that were taken while we knew the topic: not in a gap, nor in the second after one.
+func outside(samples []statsSample, gaps []gap) []statsSample {
+	var out []statsSample
+	for _, s := range samples {
+		in := slices.ContainsFunc(gaps, func(g gap) bool { // the process itself needs a second after its start
+			return s.at.After(g.start) && (g.end.IsZero() || s.at.Before(g.end.Add(time.Second)))
+		})
+		if !in {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// inDoubt returns the recipients of whom some try ended ambiguous, and nothing of that try was ever heard again: those whose
+// state is ambiguous, and those who had bounced before and may or may not have been sent to again.
+func inDoubt(deliveries []*fanfarev1.Delivery) map[uint32]bool {
+	type try struct{ seq, try uint32 }
+	ambiguous, known := map[try]bool{}, map[try]bool{}
+	for _, d := range deliveries {
+		t := try{d.GetSeq(), d.GetTry()}
+		if d.GetKind() == fanfarev1.Kind_KIND_AMBIGUOUS {
+			ambiguous[t] = true
+		} else {
+			known[t] = true
+		}
+	}
+	out := map[uint32]bool{}
+	for t := range ambiguous {
+		if !known[t] {
+			out[t.seq] = true
 		}
 	}
 	return out

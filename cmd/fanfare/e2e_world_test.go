@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -325,6 +326,28 @@ type deliveriesFollower struct {
 	states map[uint32]schemas.Precedence
 	points []pendingPoint
 	total  int
+	// gaps are when the broker was away and we had not caught up again: what we know then is old. The last one may be open.
+	gaps []gap
+}
+
+// gap is from a kill until the product was ready and the topic was read to its end again; end is zero while it lasts.
+type gap struct {
+	start, end time.Time
+	down       bool
+}
+
+// lost says that the broker is about to go.
+func (f *deliveriesFollower) lost() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gaps = append(f.gaps, gap{start: time.Now(), down: true})
+}
+
+// back says that the product is ready again.
+func (f *deliveriesFollower) back() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gaps[len(f.gaps)-1].down = false
 }
 
 // run reads until ctx ends.
@@ -352,8 +375,12 @@ func (f *deliveriesFollower) session(ctx context.Context, offsets map[int32]kgo.
 		return
 	}
 	defer cl.Close()
+	ends, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, topic) // where we have caught up
+	if err != nil || ends.Error() != nil {
+		return
+	}
 	for ctx.Err() == nil {
-		poll, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		poll, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		fetches := cl.PollFetches(poll)
 		cancel()
 		f.mu.Lock()
@@ -367,6 +394,16 @@ func (f *deliveriesFollower) session(ctx context.Context, offsets map[int32]kgo.
 		})
 		if fetches.NumRecords() > 0 && f.total > 0 {
 			f.points = append(f.points, pendingPoint{time.Now(), f.pending()})
+		}
+		if n := len(f.gaps); n > 0 && f.gaps[n-1].end.IsZero() && !f.gaps[n-1].down {
+			behind := false
+			ends.Each(func(o kadm.ListedOffset) {
+				at := offsets[o.Partition].EpochOffset().Offset
+				behind = behind || at < o.Offset-1 // the last one may be the marker that ends a transaction
+			})
+			if !behind {
+				f.gaps[n-1].end = time.Now()
+			}
 		}
 		f.mu.Unlock()
 		if now, err := f.brokers(); err != nil || now[0] != brokers[0] {
@@ -395,10 +432,10 @@ func (f *deliveriesFollower) setTotal(n int) {
 	}
 }
 
-func (f *deliveriesFollower) snapshot() ([]*fanfarev1.Delivery, []pendingPoint) {
+func (f *deliveriesFollower) snapshot() ([]*fanfarev1.Delivery, []pendingPoint, []gap) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.all, f.points
+	return f.all, f.points, f.gaps
 }
 
 // embeddedBrokers finds the broker of the process that holds dir.
