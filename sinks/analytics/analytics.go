@@ -19,6 +19,7 @@ import (
 type Store interface {
 	// Append adds batches, each of them whole or not at all; when it returns nil they survive the end of the process. An error
 	// that wraps [ErrData] says that one of them will never be taken; after any other the same batches may be tried again.
+	// The events are the caller's again when it returns; their strings may be kept.
 	Append(ctx context.Context, batches ...Batch) error
 	// Mark remembers how far a topic has been read; see [Mark].
 	Mark(ctx context.Context, topic TopicID, marks []Mark) error

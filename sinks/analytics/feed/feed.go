@@ -80,6 +80,8 @@ type Feed struct {
 	decoder    *decoder
 	resolver   *resolver
 	metrics    *metrics
+	// connected is closed when cl and adm are there: a client calls back before the call that makes it returns.
+	connected chan struct{}
 
 	// asOf is the least of the partitions', in milliseconds; 0 while one of them has none.
 	asOf atomic.Int64
@@ -103,7 +105,7 @@ func New(cfg Config) (*Feed, error) {
 	}
 	f := &Feed{
 		cfg: cfg, topic: cfg.Cluster.Names.Deliveries(), log: cfg.Cluster.Logger.With("stage", Stage),
-		decoder: newDecoder(), resolver: newResolver(cfg), partitions: map[int32]*partition{}, committed: map[int32]committed{},
+		decoder: newDecoder(), resolver: newResolver(cfg), connected: make(chan struct{}), partitions: map[int32]*partition{}, committed: map[int32]committed{},
 	}
 	f.positioner, _ = cfg.Store.(analytics.Positioner)
 	f.metrics = newMetrics(cfg.Cluster.Registry, f)
@@ -118,7 +120,7 @@ func (f *Feed) AsOf() time.Time {
 	return time.Time{}
 }
 
-// Run fills the store until ctx ends; then it appends what it has read and leaves the group.
+// Run fills the store until ctx ends; then it appends what it has read and leaves the group. It is called once.
 func (f *Feed) Run(ctx context.Context) error {
 	// The client outlives ctx: what is in hand is finished. kill cuts its connections when even that takes too long.
 	clientCtx, kill := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,12 +147,14 @@ func (f *Feed) Run(ctx context.Context) error {
 		// What one fetch brings is held beside what is gathered.
 		kgo.FetchMaxBytes(8<<20),
 		kgo.FetchMaxPartitionBytes(2<<20),
+		kgo.WithPools(&pool{}),
 		kgo.ProducerLinger(0),
 	)
 	if err != nil {
 		return fmt.Errorf("analytics feed: %w", err)
 	}
 	f.adm = kadm.NewClient(f.cl)
+	close(f.connected)
 	g, ctx := errgroup.WithContext(ctx)
 	ends := make(chan map[int32]check, 1)
 	g.Go(func() error { return f.askEnds(ctx, ends) })
@@ -283,9 +287,10 @@ func (f *Feed) decode(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// take makes an event of one record, or a dead letter.
+// take makes an event of one record, or a dead letter. A record that was taken must not be looked at again.
 func (f *Feed) take(ctx context.Context, p *partition, r *kgo.Record, fetched time.Time) error {
-	if r.Offset < p.next {
+	offset := r.Offset
+	if offset < p.next {
 		return nil
 	}
 	if !r.Attrs.IsControl() {
@@ -297,7 +302,7 @@ func (f *Feed) take(ctx context.Context, p *partition, r *kgo.Record, fetched ti
 		cause := ""
 		switch {
 		case err == nil:
-			e.Offset = r.Offset
+			e.Offset = offset
 			p.events = append(p.events, e)
 		case errors.Is(err, errRecord):
 			cause = causeRecord
@@ -310,9 +315,10 @@ func (f *Feed) take(ctx context.Context, p *partition, r *kgo.Record, fetched ti
 		}
 		if cause != "" {
 			f.metrics.dead.WithLabelValues(cause).Inc()
-			p.dead = append(p.dead, stream.Dead{Record: r, Cause: err})
+			p.dead = append(p.dead, stream.Dead{Record: keep(r), Cause: err})
 		}
 	}
-	p.next = r.Offset + 1
+	p.next = offset + 1
+	r.Recycle()
 	return nil
 }

@@ -96,7 +96,8 @@ func (f *Feed) gather() []sending {
 func (p *partition) done(end int64) {
 	n, _ := slices.BinarySearchFunc(p.events, end, func(e analytics.Event, end int64) int { return cmp.Compare(e.Offset, end) })
 	d, _ := slices.BinarySearchFunc(p.dead, end, func(d stream.Dead, end int64) int { return cmp.Compare(d.Record.Offset, end) })
-	p.events = slices.Clone(p.events[n:]) // what was stored may be collected
+	// The room is used again: it is as large as a batch gets.
+	p.events = p.events[:copy(p.events, p.events[n:])]
 	p.dead = slices.Clone(p.dead[d:])
 	p.start, p.declared = end, 0
 	for len(p.checks) > 0 && p.checks[0].end <= p.start {

@@ -310,17 +310,53 @@ func (s *tokenStore) Append(ctx context.Context, batches ...analytics.Batch) err
 				s.violations = append(s.violations, token)
 			}
 		} else {
-			s.tokens[token] = sum
 			b.Topic = analytics.TopicID{}
 			if err := s.Store.Append(ctx, b); err != nil {
 				return err
 			}
+			s.tokens[token] = sum
 		}
 		if after != nil {
 			return after
 		}
 	}
 	return nil
+}
+
+// tiles checks that the batches cover every partition from its beginning to its end, once.
+func (s *tokenStore) tiles(t *testing.T, w *world) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[int64]map[int64]int64{} // partition, first, end
+	for token := range s.tokens {
+		var partition, first, last int64
+		if _, err := fmt.Sscanf(token[2*len(analytics.TopicID{}):], "-%d-%d-%d", &partition, &first, &last); err != nil {
+			t.Fatalf("token %s: %v", token, err)
+		}
+		if next[partition] == nil {
+			next[partition] = map[int64]int64{}
+		}
+		next[partition][first] = last + 1
+	}
+	ends, err := w.adm.ListCommittedOffsets(t.Context(), w.Names.Deliveries())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		at, n := int64(0), 0
+		for ; at < o.Offset; n++ {
+			end, ok := next[int64(o.Partition)][at]
+			if !ok {
+				t.Errorf("partition %d: no batch begins at %d", o.Partition, at)
+				return
+			}
+			at = end
+		}
+		if n != len(next[int64(o.Partition)]) || at != o.Offset {
+			t.Errorf("partition %d: got %d batches, the last of those that follow one another ending at %d, want %d to %d", o.Partition, len(next[int64(o.Partition)]), at, n, o.Offset)
+		}
+	})
 }
 
 // running is a feed at work, as if it were a process of its own.
@@ -335,7 +371,7 @@ type running struct {
 func (w *world) start(t testing.TB, store analytics.Store, change func(*Config), interrupted func(*running) func(string) error) *running {
 	t.Helper()
 	cut := &cutter{conns: map[net.Conn]bool{}}
-	cfg := Config{Cluster: w.Cluster, Store: store, Campaigns: w.view, Interval: 20 * time.Millisecond, SessionTimeout: 400 * time.Millisecond, DrainTimeout: time.Second}
+	cfg := Config{Cluster: w.Cluster, Store: store, Campaigns: w.view, Interval: 20 * time.Millisecond, SessionTimeout: 800 * time.Millisecond, DrainTimeout: time.Second}
 	cfg.Cluster.Options = []kgo.Opt{kgo.Dialer(cut.dial)}
 	if change != nil {
 		change(&cfg)
@@ -405,7 +441,7 @@ func (c *cutter) cut() {
 func caughtUp(t testing.TB, s analytics.Store) {
 	t.Helper()
 	now := time.Now()
-	deadline := now.Add(30 * time.Second)
+	deadline := now.Add(90 * time.Second) // a busy machine throws members out of the group
 	for {
 		at, err := s.AsOf(t.Context())
 		if err != nil {

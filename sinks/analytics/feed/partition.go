@@ -94,6 +94,11 @@ func (f *Feed) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 	if len(given) == 0 {
 		return offsets, nil
 	}
+	select {
+	case <-f.connected:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	log, err := f.describe(ctx)
 	if err != nil {
 		f.log.WarnContext(ctx, "assigned partitions wait", "error", err)

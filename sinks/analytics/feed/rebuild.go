@@ -25,7 +25,7 @@ func Rebuild(ctx context.Context, cfg Config) (Rebuilt, error) {
 	if err != nil {
 		return out, err
 	}
-	if f.cl, err = cfg.Cluster.Named(Stage+"-rebuild").Client(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()); err != nil {
+	if f.cl, err = cfg.Cluster.Named(Stage+"-rebuild").Client(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.WithPools(&pool{})); err != nil {
 		return out, fmt.Errorf("rebuild analytics: %w", err)
 	}
 	defer f.cl.Close()
