@@ -98,7 +98,7 @@ func (a *AudienceCount) add(ctx context.Context, raw db.DBTX, tenant string, lis
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var country string
 		var class audience.Class

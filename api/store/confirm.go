@@ -181,7 +181,7 @@ func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.
 		return err
 	}
 	if unbilled > 0 {
-		s.log.Error("sent more than was reserved and the balance does not cover it: not billed",
+		s.log.ErrorContext(ctx, "sent more than was reserved and the balance does not cover it: not billed",
 			"campaign", c.ID(), "micros", unbilled)
 	}
 	if !change.Settled {

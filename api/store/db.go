@@ -124,7 +124,7 @@ func (d *database) snapshot(ctx context.Context, fn func(db.DBTX) error) error {
 	return errors.Join(fn(tx), ignoreDone(tx.Rollback()))
 }
 
-// prepared keeps the statements of a SQLite connection or pool. Texts of queries are constants, but for the lengths of a few
+// prepared keeps the statements of a SQLite connection or pool; they end with it. Texts of queries are constants, but for the lengths of a few
 // lists of values, which come in a handful of sizes: the map is bounded by the program.
 type prepared struct {
 	on interface {
@@ -149,36 +149,41 @@ func (p *prepared) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if other := p.stmts[query]; other != nil {
-		return other, s.Close()
+		defer func() { _ = s.Close() }() // somebody else prepared the same meanwhile
+		return other, nil
 	}
 	p.stmts[query] = s
 	return s, nil
 }
 
+// ExecContext runs a statement that stays prepared.
 func (p *prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	s, err := p.stmt(ctx, query)
+	s, err := p.stmt(ctx, query) //nolint:sqlclosecheck // kept for the next time
 	if err != nil {
 		return nil, err
 	}
 	return s.ExecContext(ctx, args...)
 }
 
+// QueryContext asks for rows with a statement that stays prepared.
 func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := p.stmt(ctx, query)
+	s, err := p.stmt(ctx, query) //nolint:sqlclosecheck // kept for the next time
 	if err != nil {
 		return nil, err
 	}
 	return s.QueryContext(ctx, args...)
 }
 
+// QueryRowContext asks for one row with a statement that stays prepared.
 func (p *prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	s, err := p.stmt(ctx, query)
+	s, err := p.stmt(ctx, query) //nolint:sqlclosecheck // kept for the next time
 	if err != nil {
 		return p.on.QueryRowContext(ctx, query, args...) // which has the error in it
 	}
 	return s.QueryRowContext(ctx, args...)
 }
 
+// PrepareContext prepares a statement for the caller.
 func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
 	return p.on.PrepareContext(ctx, query)
 }
@@ -198,18 +203,22 @@ func (r rewriter) words(query string) string {
 	return text
 }
 
+// ExecContext runs a statement.
 func (r rewriter) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return r.DBTX.ExecContext(ctx, r.words(query), args...)
 }
 
+// QueryContext asks for rows.
 func (r rewriter) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	return r.DBTX.QueryContext(ctx, r.words(query), args...)
 }
 
+// QueryRowContext asks for one row.
 func (r rewriter) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	return r.DBTX.QueryRowContext(ctx, r.words(query), args...)
 }
 
+// PrepareContext prepares a statement for the caller.
 func (r rewriter) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
 	return r.DBTX.PrepareContext(ctx, r.words(query))
 }
@@ -299,8 +308,7 @@ func retryable(err error) bool {
 
 // isTaken reports whether err says that a unique key is there already.
 func isTaken(err error) bool {
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 	}
 	var pg *pgconn.PgError
@@ -309,8 +317,7 @@ func isTaken(err error) bool {
 
 // isCheck reports whether err says that a CHECK refused a value.
 func isCheck(err error) bool {
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_CHECK
 	}
 	var pg *pgconn.PgError

@@ -10,4 +10,6 @@
 // that what was committed is published: [Store.WaitPublished] waits for that.
 //
 // SQLite (one writer connection, many readers, WAL) and Postgres run the same SQL; see db.go for the little that differs.
+//
+//go:generate go tool -modfile=../../.tools/go.mod sqlc generate
 package store

@@ -81,7 +81,7 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 		// Gone at once, as far as possible; Collect finds what stays.
 		clean := context.WithoutCancel(ctx)
 		if dropErr := s.dropFreeze(clean, f.id, freezeWriting); dropErr != nil {
-			s.log.Warn("removing an abandoned freeze failed", "freeze", f.id, "error", dropErr)
+			s.log.WarnContext(ctx, "removing an abandoned freeze failed", "freeze", f.id, "error", dropErr)
 		}
 	}
 	return err
@@ -154,7 +154,7 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	var first, last, email, attributes string
 	var valid, optedOut, repeated bool
 	var id, class int64 // database/sql takes the long way round for any other kind of integer

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -165,8 +166,7 @@ func (im *importer) run(ctx context.Context, opts ImportOptions, in io.Reader) e
 
 // broken is the error of a stream that cannot be read on; what is wrong with the file itself says so already.
 func (im *importer) broken(err error) error {
-	var field *FieldError
-	if errors.As(err, &field) {
+	if _, ok := errors.AsType[*FieldError](err); ok {
 		return err
 	}
 	return fmt.Errorf("%w after %d rows: %w", ErrStream, im.report.RowsRead, err)
@@ -394,9 +394,7 @@ func overlay(below, above string) string {
 	}
 	out, _ := parseAttributes(below) // both were written by attributeText
 	over, _ := parseAttributes(above)
-	for name, value := range over {
-		out[name] = value
-	}
+	maps.Copy(out, over)
 	text, _ := attributeText(out)
 	return text
 }

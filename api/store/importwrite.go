@@ -203,7 +203,7 @@ func (im *importer) lookup(ctx context.Context, tx *tx, order []int, out []exist
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }()
 		for rows.Next() {
 			var e existing
 			if err := rows.Scan(&e.Number, &e.Phone, &e.FirstName, &e.LastName, &e.Email, &e.Attributes, &e.Country, &e.Zone, &e.Class,

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,7 +65,7 @@ const readConns = 8
 // whoever waits longer than this waits for something that hangs.
 const busy = 10 * time.Second
 
-// ErrSchema: the tables are of another version than this program.
+// ErrSchema says that the tables are of another version than this program.
 var ErrSchema = errors.New("store has other tables than this program")
 
 // Open opens a store whose tables are there: see [Migrate]. Close it in the end.
@@ -195,7 +196,7 @@ func (d *database) openSQLite(ctx context.Context, path string) error {
 		"temp_store(2)", // the few sorts that are left are small
 	}}
 	dsn := func(pragmas ...string) string {
-		v := url.Values{"_pragma": append(common["_pragma"][:len(common["_pragma"]):len(common["_pragma"])], pragmas...)}
+		v := url.Values{"_pragma": append(slices.Clip(common["_pragma"]), pragmas...)}
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 	}
 	var err error
@@ -286,6 +287,7 @@ func newestMigration() (int64, error) {
 // inPostgres are the migrations in the words of Postgres.
 type inPostgres struct{ fs.FS }
 
+// Open opens a migration.
 func (p inPostgres) Open(name string) (fs.File, error) {
 	f, err := p.FS.Open(name)
 	if err != nil || !strings.HasSuffix(name, ".sql") {
@@ -304,4 +306,5 @@ type migrationFile struct {
 	*strings.Reader
 }
 
+// Read reads the other content.
 func (f *migrationFile) Read(b []byte) (int, error) { return f.Reader.Read(b) }

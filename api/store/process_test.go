@@ -63,7 +63,7 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	tenant, err := s.CreateTenant(t.Context(), store.TenantSpec{Name: "acme"})
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func checkTables(t *testing.T, dsn string, atLeast uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	var integrity string
 	if err := db.QueryRow("PRAGMA integrity_check").Scan(&integrity); err != nil || integrity != "ok" {
 		t.Errorf("got integrity %q, %v", integrity, err)

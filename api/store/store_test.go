@@ -53,7 +53,7 @@ func postgresAddress(t testing.TB) string {
 	return address
 }
 
-func TestPostgres(t *testing.T) {
+func TestIntegrationPostgres(t *testing.T) {
 	address := postgresAddress(t)
 	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
 		// A schema of its own each, so that tests know nothing of each other, nor of the last run.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,14 +76,7 @@ type Key struct {
 }
 
 // Has reports whether the key has a scope.
-func (k *Key) Has(scope Scope) bool {
-	for _, s := range k.Scopes {
-		if s == scope {
-			return true
-		}
-	}
-	return false
-}
+func (k *Key) Has(scope Scope) bool { return slices.Contains(k.Scopes, scope) }
 
 // Route is a way to a carrier. Routes belong to the installation, not to a tenant.
 type Route struct {

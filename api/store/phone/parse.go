@@ -3,6 +3,7 @@ package phone
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -121,12 +122,8 @@ func zone(e164, country string) string {
 	if err != nil || len(zones) == 0 || zones[0] == phonenumbers.UNKNOWN_TIMEZONE {
 		return mainZones[country]
 	}
-	if main := mainZones[country]; main != "" && len(zones) > 1 {
-		for _, z := range zones {
-			if z == main {
-				return main
-			}
-		}
+	if main := mainZones[country]; slices.Contains(zones, main) {
+		return main
 	}
 	return zones[0]
 }
@@ -165,25 +162,14 @@ func (p *Parser) quick(text, region string) (n parsed, ok bool) {
 		}
 	}
 	var pl *plan
-	nsn := digits
-	switch rest, abroad := []byte(nil), false; {
+	var nsn []byte
+	switch {
 	case plus:
 		pl, nsn = p.code(digits)
 	case home == nil:
 		return n, false
 	default:
-		if rest, abroad = home.withoutIDD(digits); abroad {
-			pl, nsn = p.code(rest)
-			break
-		}
-		pl = home
-		if strings.HasPrefix(string(digits), home.ccText) { // the country code without a plus?
-			rest = home.withoutPrefix(digits[len(home.ccText):])
-			if !home.general.pattern.full(digits) && home.general.pattern.full(rest) ||
-				home.length(len(digits)) == phonenumbers.TOO_LONG {
-				pl, nsn = p.codes[home.cc][0], rest
-			}
-		}
+		pl, nsn = p.dialled(home, digits)
 	}
 	if pl == nil {
 		return n, false
@@ -201,6 +187,20 @@ func (p *Parser) quick(text, region string) (n parsed, ok bool) {
 		return n, false
 	}
 	return p.describe(pl, nsn)
+}
+
+// dialled reads digits as they are dialled in a region.
+func (p *Parser) dialled(home *plan, digits []byte) (*plan, []byte) {
+	if rest, abroad := home.withoutIDD(digits); abroad {
+		return p.code(rest)
+	}
+	if strings.HasPrefix(string(digits), home.ccText) { // the country code without a plus?
+		rest := home.withoutPrefix(digits[len(home.ccText):])
+		if !home.general.pattern.full(digits) && home.general.pattern.full(rest) || home.length(len(digits)) == phonenumbers.TOO_LONG {
+			return p.codes[home.cc][0], rest
+		}
+	}
+	return home, digits
 }
 
 // plain gathers the digits of a text that has nothing but them, the usual punctuation and one plus at most, before them.

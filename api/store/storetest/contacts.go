@@ -34,8 +34,11 @@ var contactTests = []test{
 		_, err = e.s.CreateContact(e.Context(), store.Contact{Tenant: t.ID, Phone: "0039333 1234567"})
 		e.wantErr(err, store.ErrNameTaken)
 		for _, bad := range []store.Contact{
-			{Phone: "abc"}, {Phone: mobile(2), FirstName: strings.Repeat("x", 1100)}, {Phone: mobile(2), Attributes: map[string]string{"Big Name": "x"}},
-			{Phone: mobile(2), Attributes: map[string]string{"phone": "x"}}, {Phone: mobile(2), LastName: "\xff"},
+			{Phone: "abc"},
+			{Phone: mobile(2), FirstName: strings.Repeat("x", 1100)},
+			{Phone: mobile(2), Attributes: map[string]string{"Big Name": "x"}},
+			{Phone: mobile(2), Attributes: map[string]string{"phone": "x"}},
+			{Phone: mobile(2), LastName: "\xff"},
 			{Phone: mobile(2), Attributes: map[string]string{"timezone": "Rome"}},
 		} {
 			bad.Tenant = t.ID

@@ -174,8 +174,16 @@ var importTests = []test{
 			column string
 			reason string
 		}{
-			{3, "phone", "Excel"}, {4, "phone", "Excel"}, {5, "phone", "empty"}, {6, "phone", "no phone number"}, {7, "", "more cells"},
-			{8, "", "closing quote"}, {9, "name", "UTF-8"}, {10, "", "at most 1024"}, {11, "timezone", "IANA"}, {12, "phone", "digits"},
+			{3, "phone", "Excel"},
+			{4, "phone", "Excel"},
+			{5, "phone", "empty"},
+			{6, "phone", "no phone number"},
+			{7, "", "more cells"},
+			{8, "", "closing quote"},
+			{9, "name", "UTF-8"},
+			{10, "", "at most 1024"},
+			{11, "timezone", "IANA"},
+			{12, "phone", "digits"},
 			{13, "", "never closed"},
 		}
 		if len(r.Rejected) != len(want) {
@@ -217,8 +225,11 @@ var importTests = []test{
 			text   string
 			want   string
 		}{
-			{store.FormatCSV, "", "empty"}, {store.FormatCSV, "name,city\nx,y\n", "phone"}, {store.FormatJSON, "", "empty"},
-			{store.FormatJSON, `"x"`, "array"}, {"xml", "x", "csv or json"},
+			{store.FormatCSV, "", "empty"},
+			{store.FormatCSV, "name,city\nx,y\n", "phone"},
+			{store.FormatJSON, "", "empty"},
+			{store.FormatJSON, `"x"`, "array"},
+			{"xml", "x", "csv or json"},
 		} {
 			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: c.format}, strings.NewReader(c.text), nil)
 			e.wantErr(err, store.ErrInvalid)

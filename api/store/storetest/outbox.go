@@ -250,7 +250,7 @@ var outboxTests = []test{
 		without := []string{"counters", "installation", "routes", "tenants", "freeze_blobs", "freeze_index", "goose_db_version", "sqlite_sequence"}
 		rows, err := e.sql.QueryContext(e.Context(), e.tablesQuery())
 		e.must(err)
-		defer rows.Close()
+		defer func() { _ = rows.Close() }()
 		tables := 0
 		for rows.Next() {
 			var table string

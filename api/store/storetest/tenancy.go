@@ -271,9 +271,8 @@ var notScoped = map[string]string{
 
 var tenancyTests = []test{
 	{"no tenant reaches another's row (P7)", func(e *env) {
-		methods := reflect.TypeOf(e.s)
-		for i := range methods.NumMethod() {
-			name := methods.Method(i).Name
+		for method := range reflect.TypeOf(e.s).Methods() {
+			name := method.Name
 			_, scoped := calls[name]
 			if _, free := notScoped[name]; !scoped && !free {
 				e.Errorf("method %s is in neither table: can it reach another tenant's row?", name)
@@ -317,21 +316,27 @@ func (e *env) dump(t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder
 	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "imports", "suppressions", "campaigns", "campaign_events", "freezes", "idempotency"} {
-		rows, err := e.sql.QueryContext(e.Context(), "SELECT * FROM "+table+" WHERE tenant = '"+t.ID+"' ORDER BY 1, 2, 3")
-		e.must(err)
-		columns, err := rows.Columns()
-		e.must(err)
-		for rows.Next() {
-			values := make([]any, len(columns))
-			for i := range values {
-				values[i] = new(any)
-			}
-			e.must(rows.Scan(values...))
-			writeRow(&b, table, values)
-		}
-		e.must(errors.Join(rows.Err(), rows.Close()))
+		e.dumpTable(&b, table, t)
 	}
 	return b.String()
+}
+
+func (e *env) dumpTable(w io.StringWriter, table string, t store.Tenant) {
+	e.Helper()
+	rows, err := e.sql.QueryContext(e.Context(), "SELECT * FROM "+table+" WHERE tenant = '"+t.ID+"' ORDER BY 1, 2, 3")
+	e.must(err)
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	e.must(err)
+	for rows.Next() {
+		values := make([]any, len(columns))
+		for i := range values {
+			values[i] = new(any)
+		}
+		e.must(rows.Scan(values...))
+		writeRow(w, table, values)
+	}
+	e.must(rows.Err())
 }
 
 func writeRow(w io.StringWriter, table string, values []any) {
@@ -342,4 +347,4 @@ func writeRow(w io.StringWriter, table string, values []any) {
 	_, _ = w.WriteString("\n")
 }
 
-func reflectText(v any) string { return fmt.Sprint(*(v.(*any))) }
+func reflectText(v any) string { return fmt.Sprint(*v.(*any)) }
