@@ -2,7 +2,9 @@ package expander
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -13,18 +15,32 @@ import (
 // chunk a gigabyte a second to the collector at full speed; so an arena is used again once Kafka's client has let go of every
 // record in it. Who knows that is the client, by a hook: not acknowledged or aborted records come back by it too. Records that
 // never reach a client never come back; their arena is left to the collector.
+//
+// A record of the same campaign as the one before it in its place differs in few bytes. Those of its id and of the time lie
+// where they lay and are written over; no pointer to them is, for a pointer that is written while the collector marks costs as
+// much as a message's text.
 type arena struct {
 	records []kgo.Record
 	headers []kgo.RecordHeader
-	bytes   slab
+	ids     []byte // submissionTextLen of each record
+	when    []byte // value of ce_time of every record
+	bytes   slab   // keys and values
+	used    int
+	dressed int // records that have the headers of look
+	look    look
+	shared  schemas.Shared
+	now     time.Time // of the records: the client would ask the clock for each
 
-	tag      context.Context //nolint:containedctx // not a call's: kgo's way to hand a record's owner to hooks
-	lent     int64
+	// Every record has its arena as context: that is kgo's way to tell hooks whose a record is.
+	context.Context //nolint:containedctx // nobody's but the hook's
+
 	returned atomic.Int64
 }
 
-// arenaKey finds the arena of a record in its context.
-type arenaKey struct{}
+// look is what the records of a chunk have in common but for the time.
+type look struct {
+	topic, tenant, traceparent string
+}
 
 // home is the hook that brings records back.
 type home struct{}
@@ -33,10 +49,7 @@ var _ kgo.HookProduceRecordUnbuffered = home{}
 
 // OnProduceRecordUnbuffered implements the hook of kgo: the client is done with the record but for calling its promise.
 func (home) OnProduceRecordUnbuffered(r *kgo.Record, _ error) {
-	if r.Context == nil {
-		return
-	}
-	if a, ok := r.Context.Value(arenaKey{}).(*arena); ok {
+	if a, ok := r.Context.(*arena); ok {
 		a.returned.Add(1)
 	}
 }
@@ -47,37 +60,76 @@ type arenas struct {
 	kept []*arena
 }
 
-// lend returns an arena with room for n records of so many headers each.
-func (p *arenas) lend(n, headers int) *arena {
-	for i, a := range p.kept {
-		if a.returned.Load() == a.lent && cap(a.records) >= n && cap(a.headers) >= n*headers {
-			copy(p.kept[1:i+1], p.kept[:i]) // the one used last is in front
-			p.kept[0] = a
-			a.records, a.headers = a.records[:0], a.headers[:0]
-			a.bytes.reset()
-			a.lent = 0
-			a.returned.Store(0)
-			return a
+// lend returns an arena with room for n records that look so.
+func (p *arenas) lend(n int, l look, shared schemas.Shared, now time.Time) *arena {
+	at := slices.IndexFunc(p.kept, func(a *arena) bool {
+		return a.returned.Load() == int64(a.used) && len(a.records) >= n && len(a.headers) >= n*(shared.Len()+1)
+	})
+	var a *arena
+	switch {
+	case at >= 0:
+		a = p.kept[at]
+	case len(p.kept) < p.most:
+		at = len(p.kept)
+		p.kept = append(p.kept, nil)
+	default:
+		at = p.most - 1 // the one that was not used for longest
+	}
+	if a == nil {
+		a = &arena{
+			records: make([]kgo.Record, n), headers: make([]kgo.RecordHeader, n*(shared.Len()+1)), ids: make([]byte, n*submissionTextLen),
+			Context: context.Background(),
 		}
 	}
-	a := &arena{records: make([]kgo.Record, 0, n), headers: make([]kgo.RecordHeader, 0, n*headers)}
-	a.tag = context.WithValue(context.Background(), arenaKey{}, a)
-	if len(p.kept) < p.most {
-		p.kept = append(p.kept, nil)
-	}
-	copy(p.kept[1:], p.kept)
+	copy(p.kept[1:at+1], p.kept[:at])
 	p.kept[0] = a
+
+	a.used = 0
+	a.returned.Store(0)
+	a.bytes.reset()
+	if a.look != l {
+		a.look, a.dressed = l, 0
+	}
+	a.shared, a.now = shared, now
+	for _, h := range shared.Append(make([]kgo.RecordHeader, 0, shared.Len()), nil) {
+		if h.Key == timeHeader {
+			if len(a.when) != len(h.Value) {
+				a.when, a.dressed = make([]byte, len(h.Value)), 0
+			}
+			copy(a.when, h.Value)
+		}
+	}
 	return a
 }
 
-// add adds a record whose headers are the shared ones and its submission.
-func (a *arena) add(topic string, key, value []byte, shared schemas.Shared, submission []byte) *kgo.Record {
-	n := len(a.headers)
-	a.headers = shared.Append(a.headers, submission)
-	a.headers = append(a.headers, kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: submission})
-	a.records = append(a.records, kgo.Record{Topic: topic, Key: key, Value: value, Headers: a.headers[n:len(a.headers):len(a.headers)], Context: a.tag})
-	a.lent++
-	return &a.records[len(a.records)-1]
+// timeHeader is the only shared header that changes from chunk to chunk.
+const timeHeader = "ce_time"
+
+// add adds a record; its headers are the shared ones and its submission, in the public form.
+func (a *arena) add(key, value []byte, id schemas.ID) *kgo.Record {
+	i := a.used
+	a.used++
+	text := a.ids[i*submissionTextLen : (i+1)*submissionTextLen : (i+1)*submissionTextLen]
+	id.AppendTo(text[:0])
+	r := &a.records[i]
+	if i < a.dressed {
+		r.Key, r.Value = key, value
+		// What the client of Kafka has noted in it.
+		r.Timestamp, r.Partition, r.Attrs, r.Offset = a.now, 0, kgo.RecordAttrs{}, 0
+		r.ProducerID, r.ProducerEpoch, r.LeaderEpoch = 0, 0, 0
+		return r
+	}
+	per := a.shared.Len() + 1
+	h := a.shared.Append(a.headers[i*per:i*per:(i+1)*per], text)
+	for k := range h {
+		if h[k].Key == timeHeader {
+			h[k].Value = a.when
+		}
+	}
+	h = append(h, kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: text})
+	*r = kgo.Record{Topic: a.look.topic, Key: key, Value: value, Headers: h, Context: a, Timestamp: a.now}
+	a.dressed++
+	return r
 }
 
 // slab hands out bytes in order, from large pieces that it keeps.

@@ -77,8 +77,8 @@ func TestArenaComesBackWhole(t *testing.T) {
 	if got := decode(t, stream.Result{Publish: again}).messages; len(got) != 4 || got[3].GetTo() != "+393400000003" {
 		t.Errorf("in an arena used again: got %v", got)
 	}
-	if n := len(h.arenas.kept); n != keptArenas {
-		t.Errorf("got %d arenas kept, want %d", n, keptArenas)
+	if n := len(h.arenas.kept); n > h.cfg.Chunks {
+		t.Errorf("got %d arenas kept, want at most %d", n, h.cfg.Chunks)
 	}
 	home{}.OnProduceRecordUnbuffered(&kgo.Record{}, nil) // nobody's
 }

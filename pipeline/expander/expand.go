@@ -28,10 +28,9 @@ type expansion struct {
 	first    uint32
 	seqs     []uint32
 	time     time.Time
+	trace    string // its traceparent
 
 	// Of messages only.
-	topic    string
-	shared   schemas.Shared
 	template *text.Template
 	value    func(name string) (string, bool)
 	entry    audience.Entry
@@ -61,15 +60,12 @@ func (h *handler) newExpansion(j *job) (*expansion, error) {
 func (h *handler) newOutcomes(j *job) *expansion {
 	x := &expansion{
 		h: h, chunk: j.chunk, campaign: j.campaign, entries: j.entries, first: j.first, seqs: j.seqs, time: j.record.Timestamp,
-		out: make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[fanfarev1.Code]int{},
+		trace: string(schemas.Header(j.record, schemas.HeaderTraceparent)),
+		out:   make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[fanfarev1.Code]int{},
 	}
 	if n := int(j.chunk.GetLeg()); n >= 1 && n <= len(j.campaign.GetLegs()) {
 		x.leg = j.campaign.GetLegs()[n-1]
 	}
-	x.shared = schemas.Event{
-		Tenant: x.chunk.GetTenant(), Type: schemas.TypeMessage, Source: source, Time: x.time,
-		Traceparent: string(schemas.Header(j.record, schemas.HeaderTraceparent)),
-	}.Shared()
 	return x
 }
 
@@ -112,7 +108,9 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind fanfarev1.Kind, 
 		submission := x.h.keys.Submission(c.GetCampaignNumber(), seq, uint8(c.GetTry()))
 		d.SubmissionId = submission[:]
 	}
-	r, err := schemas.DeliveryEvent(x.h.names.Deliveries(), source, d, "").Record()
+	event := schemas.DeliveryEvent(x.h.names.Deliveries(), source, d, "")
+	event.Traceparent = x.trace
+	r, err := event.Record()
 	if err != nil {
 		return poison(err)
 	}
@@ -140,7 +138,7 @@ func (x *expansion) prepare() error {
 		}
 		x.value = x.lookUp
 	}
-	x.topic = x.h.names.Messages(x.leg.GetRoute(), schemas.LaneBulk)
+	topic := x.h.names.Messages(x.leg.GetRoute(), schemas.LaneBulk)
 	if err := schemas.ValidRoute(x.leg.GetRoute()); err != nil {
 		return poison(err)
 	}
@@ -150,7 +148,8 @@ func (x *expansion) prepare() error {
 		}
 	}
 	x.parts.encode(x.chunk, x.campaign, x.leg)
-	x.arena = x.h.arenas.lend(len(x.seqs), x.shared.Len()+1)
+	shared := schemas.Event{Tenant: x.chunk.GetTenant(), Type: schemas.TypeMessage, Source: source, Time: x.time, Traceparent: x.trace}.Shared()
+	x.arena = x.h.arenas.lend(len(x.seqs), look{topic, x.chunk.GetTenant(), x.trace}, shared, x.h.cfg.Now())
 	return nil
 }
 
@@ -215,14 +214,12 @@ func (x *expansion) message(seq uint32, e *audience.Entry, size text.Size) {
 	c := x.chunk
 	id := x.h.keys.Submission(c.GetCampaignNumber(), seq, uint8(c.GetTry()))
 	mem := &x.arena.bytes
-	submission := id.AppendTo(mem.take(submissionTextLen))
-	mem.keep(submission)
 	key := mem.take(len(c.GetTenant()) + 1 + len(e.To))
 	key = append(append(append(key, c.GetTenant()...), '/'), e.To...)
 	mem.keep(key)
 	value := x.parts.append(mem.take(x.parts.room(e)), seq, e, size)
 	mem.keep(value)
-	x.out = append(x.out, x.arena.add(x.topic, key, value, x.shared, submission))
+	x.out = append(x.out, x.arena.add(key, value, id))
 	x.messages++
 }
 

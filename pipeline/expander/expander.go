@@ -37,7 +37,8 @@ type Audience interface {
 // Config of an [Expander].
 type Config struct {
 	Cluster stream.Cluster
-	// Chunks of a transaction at most; default 4. What makes small chunks cheap is that they share one; full ones need not.
+	// Chunks of a transaction at most; default 4. What makes small chunks cheap is that they share one; full ones need not, and
+	// each may take 4 MB.
 	Chunks int
 	// Workers expand at the same time, each with a transaction of its own; default 2. One renders while the other's records are
 	// on their way to the broker.

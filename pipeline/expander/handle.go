@@ -24,9 +24,6 @@ const source = "expander"
 // campaign published, so a view that was read to its end after the deal has it. The clocks of two machines differ less than that.
 const freshness = 10 * time.Second
 
-// keptArenas of a worker: 4 MB each after whole blobs.
-const keptArenas = 2
-
 // reading is how many blobs are read at once.
 const reading = 4
 
@@ -66,7 +63,7 @@ func newHandler(cfg Config, deps Deps) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &handler{cfg: cfg, names: cfg.Cluster.Names, keys: deps.Keys, view: deps.Campaigns, shelf: newShelf(deps.Audience, cfg.Memory, m), metrics: m, arenas: arenas{most: keptArenas}}, nil
+	return &handler{cfg: cfg, names: cfg.Cluster.Names, keys: deps.Keys, view: deps.Campaigns, shelf: newShelf(deps.Audience, cfg.Memory, m), metrics: m, arenas: arenas{most: cfg.Chunks}}, nil
 }
 
 // job is one chunk on its way.

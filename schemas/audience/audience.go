@@ -229,7 +229,16 @@ func (r *Reader) byte() byte {
 	return r.s[r.at-1]
 }
 
-func (r *Reader) uvarint() (v uint64) {
+// uvarint reads a number; most are below 128, a single byte.
+func (r *Reader) uvarint() uint64 {
+	if at := r.at; at < len(r.s) && r.s[at] < 0x80 {
+		r.at++
+		return uint64(r.s[at])
+	}
+	return r.long()
+}
+
+func (r *Reader) long() (v uint64) {
 	for shift := 0; shift < 64; shift += 7 {
 		b := r.byte()
 		if r.err != nil {
