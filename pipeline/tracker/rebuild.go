@@ -53,7 +53,7 @@ func newKeeper(h *handler, meets func(*fanfarev1.Route) bool) *keeper {
 
 // run looks after the rendezvous until ctx ends.
 func (k *keeper) run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		wait := k.cfg.Watch
 		if err := k.ensure(ctx); err != nil && ctx.Err() == nil {
 			k.metrics.rebuilds.WithLabelValues("failed").Inc()
@@ -67,10 +67,8 @@ func (k *keeper) run(ctx context.Context) error {
 		case <-k.lost:
 		}
 		watch.Stop()
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // ensure fills the rendezvous if it was lost and nobody else does.
