@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"slices"
+
 	"github.com/RoaringBitmap/roaring/v2"
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -47,8 +49,7 @@ func (c *campaign) census() census {
 	}
 	out.awaiting = take(left)
 	out.never = take(&c.never)
-	for i := len(c.tries) - 1; i >= 0; i-- { // a later try outranks both, a return the doubt of the same try
-		t := c.tries[i]
+	for _, t := range slices.Backward(c.tries) { // a later try outranks both, a return the doubt of the same try
 		out.pending += take(&t.returned)
 		doubt := roaring.New()
 		t.doubtful.orInto(doubt)

@@ -37,7 +37,7 @@ func TestOraclesCatch(t *testing.T) {
 		"a sent one taken for bounced": func(w *world) {
 			w.tamper = func(e *event) bool { return retold(e, fanfarev1.Kind_KIND_SENT, fanfarev1.Kind_KIND_BOUNCED) }
 		},
-		"an outcome never read": func(w *world) { w.tamper = func(e *event) bool { return w.rng.IntN(50) > 0 } },
+		"an outcome never read": func(w *world) { w.tamper = func(*event) bool { return w.rng.IntN(50) > 0 } },
 		"a receipt that costs nothing is billed": func(w *world) {
 			w.tamper = func(e *event) bool {
 				if e.code == fanfarev1.Code_CODE_PROVIDER_ERROR {
@@ -92,7 +92,7 @@ func (w *world) history(d draws) error {
 	w.addTenant("tn_b", 0, 3)
 	n := d.number(1, 3, "campaigns")
 	for i := range n {
-		legs := []*fanfarev1.Leg{smsLeg("sim", uint32(d.number(1, 3, "handovers")))}
+		legs := []*fanfarev1.Leg{smsLeg(uint32(d.number(1, 3, "handovers")))}
 		if d.number(0, 1, "chain") == 1 {
 			legs = append([]*fanfarev1.Leg{rcsLeg("rcs")}, legs...)
 		}
@@ -213,7 +213,7 @@ func TestOrderOfEvents(t *testing.T) {
 		w.odds.lost = 0
 		w.addRoute("sim", 300)
 		w.addTenant(testTenant, 0, 1)
-		c := w.addCampaign(10001, testTenant, 100, 25, smsLeg("sim", 3))
+		c := w.addCampaign(10001, testTenant, 100, 25, smsLeg(3))
 		var deals []deal
 		for range 40 {
 			w.serveStore()
@@ -281,6 +281,7 @@ func (c *campaign) dump() map[string]string {
 			c.keepAgain(int(s.GetTry()), b)
 		case fanfarev1.CursorSets_ROLE_EXPIRING:
 			return
+		default:
 		}
 		if !b.IsEmpty() {
 			out[s.String()] = b.String()
@@ -295,7 +296,7 @@ func TestTakeOver(t *testing.T) {
 		w := newWorld(rapid.Uint64().Draw(t, "seed"))
 		w.addRoute("sim", 300)
 		w.addTenant(testTenant, 0, 1)
-		w.addCampaign(10001, testTenant, 150, 40, rcsLeg("sim"), smsLeg("sim", 3))
+		w.addCampaign(10001, testTenant, 150, 40, rcsLeg("sim"), smsLeg(3))
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			w.step(20)
 			w.now = w.now.Add(2 * time.Second)

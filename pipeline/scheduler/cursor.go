@@ -195,6 +195,7 @@ func (k *core) restoreSet(c *campaign, s *fanfarev1.CursorSets_Set) error {
 	case fanfarev1.CursorSets_ROLE_UNCONFIRMED:
 		c.unconfirmed.Or(b)
 		return nil
+	default: // of a try
 	}
 	if s.GetTry() == 0 || s.GetTry() > schemas.MaxTry || s.GetLeg() >= maxLegs {
 		return fmt.Errorf("try %d, leg %d: out of bounds", s.GetTry(), s.GetLeg())

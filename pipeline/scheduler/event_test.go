@@ -110,7 +110,7 @@ func million(tb testing.TB) *core {
 	w := newWorld(1)
 	w.addRoute("sim", 1<<30)
 	w.addTenant(testTenant, 0, 1)
-	w.addCampaign(10001, testTenant, 1_000_000, 5000, smsLeg("sim", 3))
+	w.addCampaign(10001, testTenant, 1_000_000, 5000, smsLeg(3))
 	w.serveStore()
 	n := 0
 	for range 10 {
@@ -186,7 +186,7 @@ func BenchmarkIdleDeals(b *testing.B) {
 	for i := range uint64(1000) {
 		tenant := schemas.CampaignID(i / 10)
 		w.addTenant(tenant, 0, 1)
-		w.addCampaign(10001+i, tenant, 1000, 5000, smsLeg("sim", 3))
+		w.addCampaign(10001+i, tenant, 1000, 5000, smsLeg(3))
 	}
 	w.serveStore()
 	w.core.Deals(w.now)

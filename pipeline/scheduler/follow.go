@@ -155,6 +155,7 @@ func unreachable(r *fanfarev1.Campaign, leg uint8) fanfarev1.Code {
 			return fanfarev1.Code_CODE_RCS_NOT_CAPABLE
 		case fanfarev1.Channel_CHANNEL_WHATSAPP:
 			return fanfarev1.Code_CODE_NOT_WHATSAPP_USER
+		default:
 		}
 	}
 	return fanfarev1.Code_CODE_NOT_SENT_OTHER

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -97,6 +99,7 @@ func (p *plant) client(opts ...kgo.Opt) *kgo.Client {
 
 // process is a running scheduler whose network can be cut.
 type process struct {
+	*Scheduler
 	stop func() error
 	cut  *cutter
 }
@@ -128,14 +131,14 @@ func (c *cutter) set(down bool) {
 	c.down = down
 	if down {
 		for conn := range c.conns {
-			conn.Close()
+			_ = conn.Close()
 		}
 		clear(c.conns)
 	}
 }
 
-// run starts a scheduler.
-func (p *plant) run(change ...func(*Config)) *process {
+// scheduler makes a scheduler whose network can be cut.
+func (p *plant) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
 	p.t.Helper()
 	cut := &cutter{conns: map[net.Conn]bool{}}
 	cluster := p.cluster
@@ -159,11 +162,18 @@ func (p *plant) run(change ...func(*Config)) *process {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return s, cut
+}
+
+// run starts a scheduler.
+func (p *plant) run(change ...func(*Config)) *process {
+	p.t.Helper()
+	s, cut := p.scheduler(change...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return s.Run(ctx) })
 	stopped := false
-	pr := &process{cut: cut}
+	pr := &process{Scheduler: s, cut: cut}
 	pr.stop = func() error {
 		cancel()
 		stopped = true
@@ -205,6 +215,16 @@ func (p *plant) still() int {
 
 func (p *plant) settled(number uint64) func() bool {
 	return func() bool { return p.plane.campaign(number).GetSettled() }
+}
+
+// value reads a counter or a gauge.
+func value(t *testing.T, m prometheus.Metric) float64 {
+	t.Helper()
+	var out dto.Metric
+	if err := m.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
 }
 
 // plane is the control plane: view, store and audiences in memory.
@@ -295,11 +315,11 @@ func (pl *plane) confirm(number uint64, total uint32, change func(*fanfarev1.Cam
 	pl.put(r)
 }
 
-// act moves a campaign as a user does.
-func (pl *plane) act(number uint64, change func(*fanfarev1.Campaign)) {
+// act moves campaign 10001 as a user does.
+func (pl *plane) act(change func(*fanfarev1.Campaign)) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	r := cloneRecord(pl.campaigns[number])
+	r := cloneRecord(pl.campaigns[10001])
 	r.Version++
 	change(r)
 	pl.put(r)
@@ -479,7 +499,7 @@ func (c *carrier) answer(ctx context.Context, queue <-chan *fanfarev1.Chunk) err
 				c.mu.Unlock()
 				if ch.GetPurpose() == fanfarev1.Chunk_PURPOSE_CANCEL {
 					cancels[s.campaign] = ch
-					c.write(s, ch.GetOutcome(), ch.GetCode())
+					c.write(ctx, s, ch.GetOutcome(), ch.GetCode())
 				} else {
 					pending = append(pending, s)
 				}
@@ -494,20 +514,20 @@ func (c *carrier) answer(ctx context.Context, queue <-chan *fanfarev1.Chunk) err
 			}
 			n := min(len(pending), int(plantRate*beat/time.Second))
 			for _, s := range pending[:n] {
-				c.outcome(s)
+				c.outcome(ctx, s)
 			}
 			pending = pending[n:]
 		}
 	}
 }
 
-func (c *carrier) outcome(s submission) {
+func (c *carrier) outcome(ctx context.Context, s submission) {
 	r := c.p.plane.campaign(s.campaign)
 	switch {
 	case r.GetState() == fanfarev1.State_STATE_PAUSED:
-		c.write(s, returnedKind, fanfarev1.Code_CODE_PAUSED)
+		c.write(ctx, s, returnedKind, fanfarev1.Code_CODE_PAUSED)
 	case stopping(r):
-		c.write(s, fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_CANCELLED)
+		c.write(ctx, s, fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_CANCELLED)
 	default:
 		kinds := []fanfarev1.Kind{sentKind, deliveredKind}
 		if c.says != nil {
@@ -524,13 +544,14 @@ func (c *carrier) outcome(s submission) {
 				code = fanfarev1.Code_CODE_RATE
 			case ambiguousKind:
 				code = fanfarev1.Code_CODE_TIMEOUT
+			default:
 			}
-			c.write(s, kind, code)
+			c.write(ctx, s, kind, code)
 		}
 	}
 }
 
-func (c *carrier) write(s submission, kind fanfarev1.Kind, code fanfarev1.Code) {
+func (c *carrier) write(ctx context.Context, s submission, kind fanfarev1.Kind, code fanfarev1.Code) {
 	c.mu.Lock()
 	c.answers++
 	if kind == fanfarev1.Kind_KIND_SKIPPED {
@@ -546,21 +567,21 @@ func (c *carrier) write(s submission, kind fanfarev1.Kind, code fanfarev1.Code) 
 		c.fault("event: %v", err)
 		return
 	}
-	c.produce(r)
+	c.produce(ctx, r)
 }
 
 // produce writes an outcome until it is acknowledged.
-func (c *carrier) produce(r *kgo.Record) {
+func (c *carrier) produce(ctx context.Context, r *kgo.Record) {
 	again := *r
-	c.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+	c.cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {
 		case err == nil:
 			c.acked++
-		case !errors.Is(err, kgo.ErrClientClosed):
+		case ctx.Err() == nil:
 			c.refused = err
-			go c.produce(&again) // a promise must not produce
+			go c.produce(ctx, &again) // a promise must not produce
 		}
 	})
 }

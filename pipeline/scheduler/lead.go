@@ -38,8 +38,7 @@ type leader struct {
 	core *core
 	cl   *kgo.Client // the producer of all that is decided
 
-	group *errgroup.Group
-	stop  context.Context // of all that runs beside the leader; ends with its group
+	group *errgroup.Group // all that runs beside the leader
 
 	began   time.Time
 	feed    chan batch
@@ -137,13 +136,13 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	}
 
 	g, gctx := errgroup.WithContext(work)
-	l.stop, l.group = gctx, g
+	l.group = g
 	for range 2 {
 		g.Go(func() error { return l.serveStore(gctx, l.jobs) })
 		g.Go(func() error { return l.serveStore(gctx, l.slowJobs) })
 	}
 	g.Go(func() error {
-		err := l.run(ctx, work, saved.offsets)
+		err := l.run(ctx, work, gctx, saved.offsets)
 		if err == nil {
 			err = errOver // ends the tails too
 		}
@@ -164,9 +163,10 @@ func (quiet) Level() kgo.LogLevel { return kgo.LogLevelWarn }
 // errOver ends what runs beside the leader when its term is over in peace.
 var errOver = errors.New("the term is over")
 
-// run reads to the end of what there is, then deals until the term ends.
-func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64) error {
-	first, err := l.followTopics([]string{l.names.Deliveries(), l.names.Held()}, from)
+// run reads to the end of what there is, then deals until the term ends: with ctx. Work is the context of what is being written
+// then, beside that of what runs beside the leader.
+func (l *leader) run(ctx, work, beside context.Context, from map[string]map[int32]int64) error {
+	first, err := l.followTopics(beside, []string{l.names.Deliveries(), l.names.Held()}, from)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64)
 		if look {
 			look = false
 			l.look()
-			if err := l.followLanes(from); err != nil {
+			if err := l.followLanes(beside, from); err != nil {
 				return err
 			}
 		}
@@ -191,7 +191,7 @@ func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64)
 		select {
 		case <-ctx.Done():
 			return l.finish(work)
-		case <-l.stop.Done():
+		case <-beside.Done():
 			return nil // a tail has failed, and says why
 		case b := <-feed:
 			l.read(b.records)
@@ -209,7 +209,7 @@ func (l *leader) run(ctx, work context.Context, from map[string]map[int32]int64)
 			ready = nil
 			l.begin()
 		case <-nudge.C:
-			l.nudgeTails()
+			l.nudgeTails(beside)
 		case <-tick.C:
 		}
 		if err := l.step(work); err != nil {
@@ -229,7 +229,7 @@ func (l *leader) begin() {
 }
 
 // nudgeTails helps the tails that have not reached the end of their topics, if anything waits for them.
-func (l *leader) nudgeTails() {
+func (l *leader) nudgeTails(ctx context.Context) {
 	var topics [][]string
 	if !l.live {
 		topics = append(topics, []string{l.names.Deliveries(), l.names.Held()})
@@ -245,14 +245,14 @@ func (l *leader) nudgeTails() {
 	l.group.Go(func() error {
 		defer l.nudging.Store(false)
 		for _, t := range topics {
-			l.nudge(l.stop, t)
+			l.nudge(ctx, t)
 		}
 		return nil
 	})
 }
 
 // followTopics begins to read topics into the core.
-func (l *leader) followTopics(topics []string, from map[string]map[int32]int64) (*stream.Tail, error) {
+func (l *leader) followTopics(ctx context.Context, topics []string, from map[string]map[int32]int64) (*stream.Tail, error) {
 	t, err := stream.NewTail(stream.TailConfig{
 		Cluster: l.cfg.Cluster.Named("scheduler.events"), Topics: topics, From: from, Every: 250 * time.Millisecond,
 	}, func(records []*kgo.Record) {
@@ -260,13 +260,13 @@ func (l *leader) followTopics(topics []string, from map[string]map[int32]int64) 
 		select {
 		case l.feed <- b:
 			<-b.done // the records are the tail's again after that
-		case <-l.stop.Done():
+		case <-ctx.Done():
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.group.Go(func() error { return t.Run(l.stop) })
+	l.group.Go(func() error { return t.Run(ctx) })
 	return t, nil
 }
 
@@ -274,12 +274,12 @@ func (l *leader) followTopics(topics []string, from map[string]map[int32]int64) 
 type lane struct {
 	route string
 	topic string
-	tail  *stream.Tail
+	known <-chan struct{} // closed when what stood on it is known
 }
 
 func (n *lane) ready() bool {
 	select {
-	case <-n.tail.Ready():
+	case <-n.known:
 		return true
 	default:
 		return false
@@ -288,17 +288,17 @@ func (n *lane) ready() bool {
 
 // followLanes begins to read the transactional lanes of new routes, each by itself: a route whose topics are not there yet
 // holds up nobody.
-func (l *leader) followLanes(from map[string]map[int32]int64) error {
+func (l *leader) followLanes(ctx context.Context, from map[string]map[int32]int64) error {
 	for _, r := range l.core.ordered {
 		if l.lanes[r.name] != nil || schemas.ValidRoute(r.name) != nil || !r.known {
 			continue
 		}
 		topic := l.names.Messages(r.name, schemas.LaneTxn)
-		t, err := l.followTopics([]string{topic}, map[string]map[int32]int64{topic: from[topic]})
+		t, err := l.followTopics(ctx, []string{topic}, map[string]map[int32]int64{topic: from[topic]})
 		if err != nil {
 			return err
 		}
-		l.lanes[r.name] = &lane{r.name, topic, t}
+		l.lanes[r.name] = &lane{r.name, topic, t.Ready()}
 	}
 	return nil
 }

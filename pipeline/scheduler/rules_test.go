@@ -119,7 +119,7 @@ func (tb *table) wantEnd(seq uint32, n int, kind fanfarev1.Kind, code fanfarev1.
 
 func TestInFlightBounds(t *testing.T) {
 	tb := newTable(t, 2000) // 1 s and 300 ms of it: 2,600; a chunk is a quarter
-	tb.addCampaign(10001, testTenant, 20_000, 1000, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 20_000, 1000, smsLeg(3))
 	tb.start()
 	first := tb.deals()
 	tb.wantDealt(first, 650+350+650+350+650) // cut at the blobs' ends, full at 2,600
@@ -162,7 +162,7 @@ func TestLevels(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tb := newTable(t, 2000)
-			camp := tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg("sim", 3))
+			camp := tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))
 			tb.start()
 			tb.wantState(10001, fanfarev1.State_STATE_SENDING)
 			c.limit(tb, camp)
@@ -188,9 +188,9 @@ func TestFairShares(t *testing.T) {
 			tb.addTenant("tn_b", c.rates[1], c.weights[1])
 			// Many campaigns do not make a tenant's share larger.
 			for i := range uint64(3) {
-				tb.addCampaign(10001+i, testTenant, 20_000, 5000, smsLeg("sim", 3))
+				tb.addCampaign(10001+i, testTenant, 20_000, 5000, smsLeg(3))
 			}
-			tb.addCampaign(10010, "tn_b", 60_000, 5000, smsLeg("sim", 3))
+			tb.addCampaign(10010, "tn_b", 60_000, 5000, smsLeg(3))
 			tb.start()
 			const seconds = 20
 			tokens := map[string]float64{}
@@ -236,10 +236,10 @@ func TestFairShares(t *testing.T) {
 // TestSmallBehindLarge: a small campaign is dealt in the next round, however much the large one has left.
 func TestSmallBehindLarge(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 200_000, 5000, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 200_000, 5000, smsLeg(3))
 	tb.start()
 	running := tb.deals()
-	tb.addCampaign(10002, testTenant, 100, 5000, smsLeg("sim", 3))
+	tb.addCampaign(10002, testTenant, 100, 5000, smsLeg(3))
 	tb.start()
 	tb.allSay(running[:2], sentKind, noCode)
 	for _, d := range tb.deals() {
@@ -252,7 +252,7 @@ func TestSmallBehindLarge(t *testing.T) {
 
 func TestPauseAndResume(t *testing.T) {
 	tb := newTable(t, 100)
-	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg(3))
 	tb.start()
 	first := tb.deals()
 	tb.wantDealt(first, 160) // five chunks of 32
@@ -274,7 +274,7 @@ func TestPauseAndResume(t *testing.T) {
 
 func TestAbort(t *testing.T) {
 	tb := newTable(t, 100)
-	c := tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))
 	tb.start()
 	tb.wantDealt(tb.deals(), 160) // the route is full
 	tb.says(10001, 0, 1, returnedKind, fanfarev1.Code_CODE_RATE, tb.now.Add(time.Minute))
@@ -305,7 +305,7 @@ func TestAbort(t *testing.T) {
 // TestAbortBeforeFreeze: with no audience there is nobody to cancel.
 func TestAbortBeforeFreeze(t *testing.T) {
 	tb := newTable(t, 100)
-	c := tb.addCampaign(10001, testTenant, 0, 5000, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 0, 5000, smsLeg(3))
 	tb.set(c, func(r *fanfarev1.Campaign) { r.FreezeId, r.State = "", fanfarev1.State_STATE_ABORTED })
 	tb.start()
 	if _, ok := tb.settled[10001]; !ok {
@@ -315,7 +315,7 @@ func TestAbortBeforeFreeze(t *testing.T) {
 
 func TestNobodyToSendTo(t *testing.T) {
 	tb := newTable(t, 100)
-	tb.addCampaign(10001, testTenant, 0, 5000, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 0, 5000, smsLeg(3))
 	tb.start()
 	tb.wantState(10001, fanfarev1.State_STATE_COMPLETED)
 	if _, ok := tb.settled[10001]; !ok {
@@ -325,7 +325,7 @@ func TestNobodyToSendTo(t *testing.T) {
 
 func TestCallingHours(t *testing.T) {
 	tb := newTable(t, 100)
-	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg(3))
 	day := &fanfarev1.CallingHours{StartMinute: 9 * 60, EndMinute: 20 * 60, Timezone: "Europe/Rome"}
 	tb.set(c, func(r *fanfarev1.Campaign) { r.CallingHours = day })
 	tb.start() // 11:00 in Rome
@@ -357,7 +357,7 @@ func TestCallingHours(t *testing.T) {
 // TestNoStartWhileClosed: a campaign stays preparing, and can be cancelled, until its first chunk can be dealt.
 func TestNoStartWhileClosed(t *testing.T) {
 	tb := newTable(t, 100)
-	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg(3))
 	tb.set(c, func(r *fanfarev1.Campaign) {
 		r.CallingHours = &fanfarev1.CallingHours{StartMinute: 14 * 60, EndMinute: 20 * 60, Timezone: "Europe/Rome"}
 	})
@@ -381,7 +381,7 @@ func TestSchedule(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tb := newTable(t, 100)
-			camp := tb.addCampaign(10001, testTenant, 10, 500, smsLeg("sim", 3))
+			camp := tb.addCampaign(10001, testTenant, 10, 500, smsLeg(3))
 			tb.set(camp, func(r *fanfarev1.Campaign) {
 				r.State, r.ScheduledMs = fanfarev1.State_STATE_SCHEDULED, ms(tb.now.Add(-c.late))
 			})
@@ -399,7 +399,7 @@ func TestSchedule(t *testing.T) {
 
 func TestBreaker(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))
 	tb.start()
 	first := tb.deals()
 	back := tb.now.Add(30 * time.Second)
@@ -455,7 +455,7 @@ func TestRetries(t *testing.T) {
 
 func TestReturnsAreNoHandovers(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 1, 500, smsLeg("sim", 2))
+	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(2))
 	tb.start()
 	tb.wantDealt(tb.deals(), 1)
 	n := uint32(1)
@@ -475,7 +475,7 @@ func TestReturnsAreNoHandovers(t *testing.T) {
 
 func TestRetryOnce(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 1, 500, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
 	tb.start()
 	tb.deals()
 	tb.says(10001, 0, 1, bouncedKind, fanfarev1.Code_CODE_EXPIRED, time.Time{})
@@ -488,7 +488,7 @@ func TestRetryOnce(t *testing.T) {
 // TestDoubtIsNeverDealt: an ambiguous recipient is dealt again only when its holder gives it back, or the carrier says no.
 func TestDoubtIsNeverDealt(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 3, 500, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3))
 	tb.start()
 	tb.wantDealt(tb.deals(), 3)
 	for seq := range uint32(3) {
@@ -502,9 +502,145 @@ func TestDoubtIsNeverDealt(t *testing.T) {
 	tb.wantDealt(tb.deals(), 2)
 }
 
+// TestContradiction: who was given back and handed over at one try, if anybody ever says so, is not dealt again.
+func TestContradiction(t *testing.T) {
+	tb := newTable(t, 1000)
+	c := tb.addCampaign(10001, testTenant, 2, 500, smsLeg(3))
+	tb.start()
+	tb.wantDealt(tb.deals(), 2)
+	tb.set(c, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
+	tb.says(10001, 0, 1, returnedKind, fanfarev1.Code_CODE_PAUSED, time.Time{})
+	tb.says(10001, 1, 1, returnedKind, fanfarev1.Code_CODE_PAUSED, time.Time{})
+	tb.wantDealt(tb.deals(), 0)
+	tb.says(10001, 0, 1, sentKind, noCode, time.Time{})
+	tb.set(c, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
+	if got := tb.deals(); len(got) != 1 || got[0].first != 1 || got[0].end != 2 {
+		t.Errorf("dealt %+v, want seq 1 alone", got)
+	}
+}
+
+// TestSenderClockAhead: a sender whose clock is ahead closes earlier than we do. What it gives back waits for the next opening,
+// and does not come and go until our clock has reached the end too.
+func TestSenderClockAhead(t *testing.T) {
+	tb := newTable(t, 1000)
+	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
+	tb.set(c, func(r *fanfarev1.Campaign) {
+		r.CallingHours = &fanfarev1.CallingHours{StartMinute: 9 * 60, EndMinute: 20 * 60, Timezone: "Europe/Rome"}
+	})
+	tb.start()
+	tb.wantDealt(tb.deals(), 1)
+	end := time.Date(2030, 3, 4, 19, 0, 0, 0, time.UTC)
+	tb.now = end.Add(2 * time.Second)
+	tb.says(10001, 0, 1, returnedKind, fanfarev1.Code_CODE_WINDOW, time.Time{})
+	tb.now = end.Add(-3 * time.Second)
+	tb.wantDealt(tb.deals(), 0)
+	tb.now = end.Add(13 * time.Hour)
+	tb.wantDealt(tb.deals(), 1)
+}
+
+// TestStaleEnd: an end that was decided and not written is dropped when another try has gone out meanwhile.
+func TestStaleEnd(t *testing.T) {
+	tb := newTable(t, 1000)
+	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
+	tb.start()
+	tb.wantDealt(tb.deals(), 1)
+	tb.says(10001, 0, 1, bouncedKind, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, time.Time{})
+	tb.wantDealt(tb.deals(), 0)
+	tb.after(time.Minute)
+	tb.says(10001, 0, 1, bouncedKind, fanfarev1.Code_CODE_OPERATOR_BLACKLIST, time.Time{}) // nothing may follow that
+	tb.wantDealt(tb.deals(), 1)                                                            // but it is due already
+	if got := tb.ends(); len(got) > 0 {
+		t.Fatalf("ended %v while try 2 is in flight", got)
+	}
+	tb.says(10001, 0, 2, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_SPAM_CONTENT, time.Time{})
+	tb.wantEnd(0, 1, fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_OPERATOR_BLACKLIST)
+}
+
+// TestReview: what the predecessor had read and not acted upon when its sets were written is decided by the successor.
+func TestReview(t *testing.T) {
+	tb := newTable(t, 1000)
+	c := tb.addCampaign(10001, testTenant, 4, 500, smsLeg(3))
+	tb.start()
+	tb.wantDealt(tb.deals(), 4)
+	for seq, code := range []fanfarev1.Code{fanfarev1.Code_CODE_BARRED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER} {
+		tb.says(10001, uint32(seq), 1, bouncedKind, code, time.Time{})
+	}
+	tb.says(10001, 2, 1, returnedKind, fanfarev1.Code_CODE_RATE, time.Time{})
+	tb.says(10001, 3, 1, bouncedKind, fanfarev1.Code_CODE_MEMORY_FULL, time.Time{})
+	tb.says(10001, 3, 2, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_SPAM_CONTENT, time.Time{})
+	camp := tb.core.campaigns[10001]
+	parts, _ := camp.snapshot()
+	next := newCore()
+	if err := next.restore(camp.cursor(), parts); err != nil {
+		t.Fatal(err)
+	}
+	tb.core = next
+	next.RouteChanged(tb.routes[0])
+	next.TenantChanged(&fanfarev1.Tenant{Id: testTenant, Enabled: true})
+	next.CampaignChanged(c.record)
+	tb.start()
+	ends := map[uint32]fanfarev1.Code{}
+	for _, e := range tb.ends() {
+		ends[e.seq] = e.code
+	}
+	if len(ends) != 2 || ends[0] != fanfarev1.Code_CODE_BARRED || ends[3] != fanfarev1.Code_CODE_MEMORY_FULL {
+		t.Errorf("ended %v, want 0 as BARRED and 3 as MEMORY_FULL", ends)
+	}
+	tb.after(time.Minute)
+	if got := tb.deals(); recipients(got) != 2 || got[0].try != 2 {
+		t.Errorf("dealt %+v, want 1 and 2 again", got)
+	}
+}
+
+// TestAfterSettled: what was written before the campaign was settled has been dealt with, and is not ended again when it is read again.
+func TestAfterSettled(t *testing.T) {
+	tb := newTable(t, 1000)
+	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
+	tb.start()
+	tb.set(c, func(r *fanfarev1.Campaign) {
+		r.State, r.Settled, r.SettledMs = fanfarev1.State_STATE_COMPLETED, true, ms(tb.now)
+	})
+	tb.after(-time.Minute)
+	tb.says(10001, 0, 1, bouncedKind, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, time.Time{})
+	if got := tb.ends(); len(got) > 0 {
+		t.Errorf("ended %v", got)
+	}
+}
+
+func TestCaptured(t *testing.T) {
+	for name, c := range map[string]struct {
+		says []fanfarev1.Kind
+		code fanfarev1.Code
+		want uint64
+	}{
+		"delivered":                     {[]fanfarev1.Kind{sentKind, deliveredKind}, noCode, 50_000},
+		"sent":                          {[]fanfarev1.Kind{sentKind}, noCode, 50_000},
+		"in doubt":                      {[]fanfarev1.Kind{ambiguousKind}, noCode, 0},
+		"in doubt, then delivered":      {[]fanfarev1.Kind{ambiguousKind, deliveredKind}, noCode, 50_000},
+		"in doubt, then sent":           {[]fanfarev1.Kind{ambiguousKind, sentKind}, noCode, 50_000},
+		"given back":                    {[]fanfarev1.Kind{returnedKind}, noCode, 0},
+		"undelivered":                   {[]fanfarev1.Kind{sentKind, fanfarev1.Kind_KIND_UNDELIVERED}, fanfarev1.Code_CODE_BARRED, 50_000},
+		"the provider's error":          {[]fanfarev1.Kind{sentKind, fanfarev1.Kind_KIND_UNDELIVERED}, fanfarev1.Code_CODE_PROVIDER_ERROR, 0},
+		"an error, and delivered still": {[]fanfarev1.Kind{sentKind, bouncedKind, deliveredKind}, fanfarev1.Code_CODE_PROVIDER_ERROR, 50_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := newTable(t, 1000)
+			tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
+			tb.start()
+			tb.deals()
+			for _, kind := range c.says {
+				tb.says(10001, 0, 1, kind, c.code, time.Time{})
+			}
+			if got := tb.core.campaigns[10001].captured(); got != c.want {
+				t.Errorf("captured %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 func TestRetryShare(t *testing.T) {
 	tb := newTable(t, 1000) // 100 retries a second, 100 at once
-	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))
 	tb.start()
 	for range 10 {
 		tb.allSay(tb.deals(), bouncedKind, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER)
@@ -527,7 +663,7 @@ func TestRetryShare(t *testing.T) {
 
 func TestLost(t *testing.T) {
 	tb := newTable(t, 1000)
-	c := tb.addCampaign(10001, testTenant, 2, 500, smsLeg("sim", 3)) // valid for an hour
+	c := tb.addCampaign(10001, testTenant, 2, 500, smsLeg(3)) // valid for an hour
 	tb.start()
 	tb.wantDealt(tb.deals(), 2)
 	tb.says(10001, 0, 1, deliveredKind, noCode, time.Time{})
@@ -552,7 +688,7 @@ func TestLost(t *testing.T) {
 
 func TestReceiptWindow(t *testing.T) {
 	tb := newTable(t, 1000) // receipts are awaited for an hour
-	c := tb.addCampaign(10001, testTenant, 3, 500, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3))
 	tb.start()
 	tb.wantDealt(tb.deals(), 3)
 	tb.says(10001, 0, 1, deliveredKind, noCode, time.Time{})
@@ -601,7 +737,7 @@ func TestNextLeg(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tb := newTable(t, 1000)
 			tb.addRoute("rcs", 1000)
-			tb.addCampaign(10001, testTenant, 1, 500, rcsLeg("rcs"), smsLeg("sim", 3))
+			tb.addCampaign(10001, testTenant, 1, 500, rcsLeg("rcs"), smsLeg(3))
 			tb.start()
 			first := tb.deals()
 			if len(first) != 1 || first[0].leg != 1 {
@@ -640,7 +776,7 @@ func TestChainEnds(t *testing.T) {
 // TestFollowingTryEnds: a bounce whose following try never left ends as what the carrier had said.
 func TestFollowingTryEnds(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 1, 500, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
 	tb.start()
 	tb.deals()
 	tb.says(10001, 0, 1, bouncedKind, fanfarev1.Code_CODE_MEMORY_FULL, time.Time{})
@@ -652,7 +788,7 @@ func TestFollowingTryEnds(t *testing.T) {
 
 func TestTriesSpent(t *testing.T) {
 	tb := newTable(t, 1000)
-	tb.addCampaign(10001, testTenant, 1, 500, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
 	tb.start()
 	begin := tb.now
 	for n := uint32(1); n < lastTry; n++ {
@@ -677,7 +813,7 @@ func TestTriesSpent(t *testing.T) {
 // TestCancelIsCarriedOut: when nobody answers a cancel, the scheduler does.
 func TestCancelIsCarriedOut(t *testing.T) {
 	tb := newTable(t, 1)
-	c := tb.addCampaign(10001, testTenant, 3, 500, smsLeg("sim", 3))
+	c := tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3))
 	tb.start()
 	tb.deals()
 	tb.allSay(tb.deals(), sentKind, noCode)
@@ -698,7 +834,7 @@ func TestCancelIsCarriedOut(t *testing.T) {
 
 func TestMoveIsAskedOnce(t *testing.T) {
 	tb := newTable(t, 100)
-	tb.addCampaign(10001, testTenant, 10, 500, smsLeg("sim", 3))
+	tb.addCampaign(10001, testTenant, 10, 500, smsLeg(3))
 	for _, w := range tb.core.Wants(tb.now) {
 		if err := tb.core.Wanted(w, tb.camps[w.number].blobs, nil, tb.now); err != nil {
 			t.Fatal(err)

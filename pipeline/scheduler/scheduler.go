@@ -169,7 +169,7 @@ func (s *Scheduler) term(ctx context.Context, m *mandate) {
 			return
 		case err != nil:
 			s.metrics.restarts.Inc()
-			s.log.Warn("lead begins anew from the topics", "err", err)
+			s.log.WarnContext(ctx, "lead begins anew from the topics", "err", err)
 		}
 		timer := time.NewTimer(retryLead/4 + rand.N(retryLead*3/4))
 		select {

@@ -3,11 +3,16 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/stream"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
@@ -45,15 +50,15 @@ func TestPauseResumeAbort(t *testing.T) {
 	p.run()
 	p.plane.confirm(10001, 20_000, nil)
 	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 1000 })
-	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
+	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
 	before := p.still()
 	if before >= 20_000 {
 		t.Errorf("all were dealt though it was paused")
 	}
-	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
+	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
 	p.eventually("sending again", time.Second, func() bool { return p.carrier.submissions() > before })
 	p.eventually("half way", 10*time.Second, func() bool { return p.carrier.submissions() > before+3000 })
-	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_ABORTED })
+	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_ABORTED })
 	p.eventually("settled", 10*time.Second, p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketSkipped: -1, schemas.BucketDelivered: -1})
 	p.carrier.mu.Lock()
@@ -76,7 +81,7 @@ func TestCallingHoursShell(t *testing.T) {
 	if n := p.carrier.submissions(); n > 0 || p.plane.campaign(10001).GetState() != fanfarev1.State_STATE_PREPARING {
 		t.Fatalf("%d dealt, %s; want none, preparing", n, p.plane.campaign(10001).GetState())
 	}
-	p.plane.act(10001, func(r *fanfarev1.Campaign) { r.CallingHours = nil })
+	p.plane.act(func(r *fanfarev1.Campaign) { r.CallingHours = nil })
 	p.eventually("settled", 10*time.Second, p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
@@ -110,6 +115,26 @@ func TestStandbyTakesOver(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
 
+// TestFenceFirst: who begins to lead takes the transactional id before it reads, though it writes nothing yet: from then on the
+// one before can commit nothing that would be missed.
+func TestFenceFirst(t *testing.T) {
+	p := newPlant(t)
+	first := p.run()
+	p.plane.confirm(10001, 20_000, nil)
+	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	second, _ := p.scheduler(func(c *Config) { c.MayDeal = func() error { return errors.New("not now") } })
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return second.lead(ctx) })
+	p.eventually("fenced", 10*time.Second, func() bool { return value(t, first.metrics.restarts) > 0 })
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Log(err) // the first one has taken the id back
+	}
+	p.eventually("settled", 30*time.Second, p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 20_000})
+}
+
 // TestRestart stops in peace, and starts again with the same topics.
 func TestRestart(t *testing.T) {
 	p := newPlant(t)
@@ -129,8 +154,19 @@ func TestRestart(t *testing.T) {
 	}
 	p.eventually("settled", 20*time.Second, p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+	time.Sleep(time.Second) // some rounds of sets
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
+	}
+	marks := 0
+	p.readAll(p.cluster.Names.Cursors(), func(r *kgo.Record) {
+		var c fanfarev1.Cursor
+		if string(r.Key) == schemas.CampaignKey(testTenant, "camp_10001") && proto.Unmarshal(r.Value, &c) == nil && c.GetSettled() {
+			marks++
+		}
+	})
+	if marks != 1 {
+		t.Errorf("the cursor was marked settled %d times, want once", marks)
 	}
 	// A settled campaign leaves its mark and nothing else.
 	sc, err := (&Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}).readCursors(t.Context())
@@ -234,7 +270,7 @@ func TestHeld(t *testing.T) {
 	due := time.Now().Add(1500 * time.Millisecond)
 	hold(1, 0, due)         // scheduled
 	hold(2, 1, time.Time{}) // given back: due at once
-	p.carrier.write(submission{10009, 2, 1, 1}, returnedKind, fanfarev1.Code_CODE_WINDOW)
+	p.carrier.write(t.Context(), submission{10009, 2, 1, 1}, returnedKind, fanfarev1.Code_CODE_WINDOW)
 	pr := p.run()
 	var got []*kgo.Record
 	lane := func(want int) func() bool {
@@ -261,8 +297,8 @@ func TestHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.run()
-	p.carrier.write(submission{10009, 2, 2, 1}, deliveredKind, noCode)
-	p.carrier.write(submission{10009, 1, 1, 1}, deliveredKind, noCode)
+	p.carrier.write(t.Context(), submission{10009, 2, 2, 1}, deliveredKind, noCode)
+	p.carrier.write(t.Context(), submission{10009, 1, 1, 1}, deliveredKind, noCode)
 	p.eventually("settled", 10*time.Second, p.settled(10009))
 	if lane(3)(); len(got) != 2 {
 		t.Errorf("%d messages on the lane, want 2", len(got))
@@ -275,5 +311,63 @@ func TestHeld(t *testing.T) {
 	})
 	if len(held) > 0 {
 		t.Errorf("%d are still held", len(held))
+	}
+}
+
+// TestHeldBounds: single sends that are due all at once are dealt no faster than the route takes them, and none twice.
+func TestHeldBounds(t *testing.T) {
+	p := &plant{t: t, plane: newPlane()}
+	keys, err := schemas.NewKeys([]byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Cluster: stream.Cluster{Logger: slog.New(slog.DiscardHandler)}, Keys: keys, View: p.plane, Audience: p.plane, Store: p.plane})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := make(chan struct{})
+	l := &leader{Scheduler: s, core: newCore(), lanes: map[string]*lane{"sim": {route: "sim", known: known}}}
+	l.core.RouteChanged(&fanfarev1.Route{Name: "sim", Rate: 10, Enabled: true})
+	l.core.TenantChanged(&fanfarev1.Tenant{Id: testTenant, Enabled: true})
+	for seq := range uint32(30) {
+		l.core.holding.put(&held{
+			key: fmt.Sprint(seq), tenant: testTenant, campaign: 10009, seq: seq, route: "sim",
+			value: marshal(&fanfarev1.Held{Message: &fanfarev1.Message{Tenant: testTenant, CampaignNumber: 10009, Seq: seq, Route: "sim"}}),
+		})
+	}
+	now := time.Now()
+	deal := func(want int) {
+		t.Helper()
+		records, err := l.dealHeld(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for _, r := range records {
+			if r.Value != nil {
+				got++
+			}
+		}
+		if got != want {
+			t.Errorf("dealt %d, want %d", got, want)
+		}
+		now = now.Add(time.Second)
+	}
+	deal(0) // what stands on the lane is not known
+	close(known)
+	deal(10)
+	deal(0)
+	for seq := range uint32(30) {
+		e := event{campaign: 10009, seq: seq, try: 1, kind: deliveredKind}
+		if c := l.core.campaigns[10009]; c.have(1).known(seq) {
+			l.core.observe(&e)
+			l.core.holding.put(&held{key: fmt.Sprint(seq), tenant: testTenant, campaign: 10009, seq: seq, route: "sim"}) // its tombstone was lost
+		}
+	}
+	deal(10)
+	l.core.tenant(testTenant).enabled = false
+	deal(0)
+	if got := len(l.core.holding.byKey); got != 10 {
+		t.Errorf("%d are held, want the 10 that were not dealt", got)
 	}
 }

@@ -262,15 +262,17 @@ func (l *leader) move(ch schemas.Change) job {
 		ctx, cancel := context.WithTimeout(ctx, moveWithin)
 		defer cancel()
 		version, err := l.cfg.Store.Apply(ctx, ch)
+		if isConflict(err) {
+			l.log.DebugContext(ctx, "a campaign has changed meanwhile", "campaign", ch.Campaign, "err", err)
+		}
 		return func() {
 			switch {
 			case err == nil:
 				l.metrics.moves.WithLabelValues("made").Inc()
 				l.core.Moved(ch, version)
 				return
-			case errors.Is(err, schemas.ErrConflict), errors.Is(err, schemas.ErrTransition), errors.Is(err, schemas.ErrNotFound):
+			case isConflict(err):
 				l.metrics.moves.WithLabelValues("conflict").Inc()
-				l.log.Debug("a campaign has changed meanwhile", "campaign", ch.Campaign, "err", err)
 			default:
 				l.metrics.moves.WithLabelValues("failed").Inc()
 				l.complain(fmt.Errorf("move %s: %w", ch.Campaign, err))
@@ -278,6 +280,11 @@ func (l *leader) move(ch schemas.Change) job {
 			l.core.MoveFailed(ch, l.cfg.Now())
 		}
 	}
+}
+
+// isConflict reports whether the store says that a campaign is not what it was.
+func isConflict(err error) bool {
+	return errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) || errors.Is(err, schemas.ErrNotFound)
 }
 
 func (l *leader) want(w wants) job {

@@ -73,7 +73,7 @@ const nudgeAfter = time.Second
 // written behind them. Nothing might ever be: the scheduler deals when it has read all, and what is read comes of its deals.
 func (s *Scheduler) nudge(ctx context.Context, topics []string) {
 	if err := s.nudgeAll(ctx, topics); err != nil && ctx.Err() == nil {
-		s.log.Warn("the ends of topics are not reached, and cannot be moved", "topics", topics, "err", err)
+		s.log.WarnContext(ctx, "the ends of topics are not reached, and cannot be moved", "topics", topics, "err", err)
 	}
 }
 
@@ -248,7 +248,7 @@ func (l *leader) checkChunks(ctx context.Context, named map[dealKey]*fanfarev1.D
 		}
 		if news {
 			l.metrics.adopted.Inc()
-			l.log.Warn("a chunk that no cursor names is taken for dealt", "campaign", ch.GetCampaignId(), "deal", ch.GetDeal())
+			l.log.WarnContext(ctx, "a chunk that no cursor names is taken for dealt", "campaign", ch.GetCampaignId(), "deal", ch.GetDeal())
 		}
 	})
 	if err := errors.Join(err, bad); err != nil {

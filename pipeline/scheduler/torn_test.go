@@ -58,9 +58,12 @@ func TestSelfCheck(t *testing.T) {
 	if err := p.client().ProduceSync(t.Context(), record, chunk).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	p.run()
+	again := p.run()
 	p.carrier.setMute(false)
 	p.eventually("settled", 20*time.Second, p.settled(10001))
+	if redealt, adopted := value(t, again.metrics.redealt), value(t, again.metrics.adopted); redealt != 1 || adopted != 1 {
+		t.Errorf("%v deals made again and %v chunks taken for dealt, want one of each", redealt, adopted)
+	}
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
 		ch := &fanfarev1.Chunk{}
@@ -71,6 +74,48 @@ func TestSelfCheck(t *testing.T) {
 			t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", ch.GetDeal(), ch.GetFirstSeq(), ch.GetEndSeq(), torn.first, torn.end)
 		}
 	})
+}
+
+// TestHeldTorn: a single send that was taken out of held by its deal, and of whose deal nothing is seen, is dealt again. One that
+// somebody else took out is not.
+func TestHeldTorn(t *testing.T) {
+	p := newPlant(t)
+	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
+	p.plane.confirm(10009, 0, func(r *fanfarev1.Campaign) {
+		r.Hidden, r.State, r.Total, r.Legs = true, fanfarev1.State_STATE_SENDING, 1000, nil
+	})
+	var records []*kgo.Record
+	for seq := range uint32(2) {
+		h := &held{key: schemas.DeliveryKey(testTenant, p.keys.Message(10009, seq)), tenant: testTenant}
+		r, err := schemas.Event{Topic: s.names.Held(), Key: h.key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.key, Time: time.Now(), Value: &fanfarev1.Held{
+			DueMs:   ms(time.Now()),
+			Message: &fanfarev1.Message{Tenant: testTenant, CampaignId: "camp_10009", CampaignNumber: 10009, Seq: seq, Leg: 1, Route: "sim", To: "+393401234567"},
+		}}.Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tomb := s.tombstone(h, time.Now())
+		if seq == 1 {
+			tomb = schemas.Event{Topic: s.names.Held(), Key: h.key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.key, Time: time.Now()}.Raw(nil)
+		}
+		records = append(records, r, tomb)
+	}
+	if err := p.client().ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	pr := p.run()
+	p.eventually("dealt again", 10*time.Second, func() bool { return value(t, pr.metrics.dealt.WithLabelValues("single")) > 0 })
+	var got []uint32
+	p.readAll(s.names.Messages("sim", schemas.LaneTxn), func(r *kgo.Record) {
+		var e event
+		if err := decodeMessage(r.Value, &e); err != nil {
+			t.Error(err)
+		}
+		got = append(got, e.seq)
+	})
+	if len(got) != 1 || got[0] != 0 {
+		t.Errorf("dealt %v, want 0 alone", got)
+	}
 }
 
 // TestCursorsGone: with no cursor left, what stands in chunks is what was dealt.
@@ -137,7 +182,7 @@ func newChild(t *testing.T) *child {
 	}
 	c := &child{t: t, dir: t.TempDir(), addr: l.Addr().String()}
 	_, c.port, _ = net.SplitHostPort(c.addr)
-	l.Close()
+	_ = l.Close()
 	c.start()
 	t.Cleanup(c.kill)
 	return c
@@ -156,7 +201,7 @@ func (c *child) start() {
 		var d net.Dialer
 		conn, err := d.DialContext(c.t.Context(), "tcp", c.addr)
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 			return
 		}
 		if time.Now().After(deadline) {

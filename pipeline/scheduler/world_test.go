@@ -111,8 +111,8 @@ func (w *world) addCampaign(number uint64, tenant string, total uint32, blob uin
 	return c
 }
 
-func smsLeg(route string, handovers uint32) *fanfarev1.Leg {
-	return &fanfarev1.Leg{Channel: fanfarev1.Channel_CHANNEL_SMS, Route: route, Sender: "S", PriceMicros: 50_000, MaxHandovers: handovers, BackoffMs: []int64{20_000, 60_000}}
+func smsLeg(handovers uint32) *fanfarev1.Leg {
+	return &fanfarev1.Leg{Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "S", PriceMicros: 50_000, MaxHandovers: handovers, BackoffMs: []int64{20_000, 60_000}}
 }
 
 func rcsLeg(route string) *fanfarev1.Leg {
@@ -497,6 +497,7 @@ func (w *world) model(c *fakeCampaign) (census, uint64) {
 			out.undelivered++
 		case schemas.BucketDelivered:
 			out.delivered++
+		case schemas.BucketFact:
 		}
 	}
 	return out, captured

@@ -115,7 +115,7 @@ func (s *Scheduler) commit(ctx context.Context, cl *kgo.Client, records []*kgo.R
 	if err != nil {
 		s.metrics.aborted.Inc()
 		if aerr := cl.EndTransaction(ctx, kgo.TryAbort); aerr != nil {
-			s.log.Warn("transaction is left to its time-out", "err", aerr)
+			s.log.WarnContext(ctx, "transaction is left to its time-out", "err", aerr)
 		}
 		return fmt.Errorf("produce %d records: %w", len(records), err)
 	}
