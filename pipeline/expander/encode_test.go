@@ -170,8 +170,10 @@ func realisticEntry(i int) audience.Entry {
 	return audience.Entry{
 		ContactID: uint64(1_000_000 + i), To: fmt.Sprintf("+39340%07d", i), Zone: "Europe/Rome", Country: "IT", Class: audience.Mobile,
 		Attrs: []audience.Attr{
-			{Name: "first_name", Value: [...]string{"Maria", "Giuseppe", "Anna", "Zoe"}[i%4]}, {Name: "last_name", Value: fmt.Sprintf("Rossi%d", i)},
-			{Name: "email", Value: fmt.Sprintf("maria.rossi%d@example.com", i)}, {Name: "city", Value: "Torino"},
+			{Name: "first_name", Value: [...]string{"Maria", "Giuseppe", "Anna", "Zoe"}[i%4]},
+			{Name: "last_name", Value: fmt.Sprintf("Rossi%d", i)},
+			{Name: "email", Value: fmt.Sprintf("maria.rossi%d@example.com", i)},
+			{Name: "city", Value: "Torino"},
 		},
 	}
 }

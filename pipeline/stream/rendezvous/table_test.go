@@ -167,9 +167,17 @@ func TestSpellings(t *testing.T) {
 		answer, receipt string
 		want            bool
 	}{
-		{"1a", "26", true}, {"26", "1a", true}, {"0000001A", "26", true}, {"000026", "1a", true},
-		{"0000000015", "00000f", true}, {"00000f", "15", true}, {"007", "7", true}, {"000", "0", true},
-		{"ABC", "abc", true}, {"abc-1", "ABC-1", false}, {"26", "27", false},
+		{"1a", "26", true},
+		{"26", "1a", true},
+		{"0000001A", "26", true},
+		{"000026", "1a", true},
+		{"0000000015", "00000f", true},
+		{"00000f", "15", true},
+		{"007", "7", true},
+		{"000", "0", true},
+		{"ABC", "abc", true},
+		{"abc-1", "ABC-1", false},
+		{"26", "27", false},
 		{"5f3c2f1e-8d1b-4c4e-9d0e-2f6f0a9b8c7d", "5f3c2f1e-8d1b-4c4e-9d0e-2f6f0a9b8c7d", true},
 	} {
 		for _, early := range []bool{false, true} {
