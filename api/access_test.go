@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -373,6 +374,18 @@ func TestHealth(t *testing.T) {
 	for _, want := range []string{`fanfare_api_requests_total{operation="listCampaigns",status="200"} 1`, "fanfare_api_request_seconds_bucket"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics: got none of %q", want)
+		}
+	}
+}
+
+// A process without an API has its health, and nothing else.
+func TestOps(t *testing.T) {
+	h := api.NewOps(api.Deps{Ready: []api.Check{{Name: "process", Do: func(context.Context) error { return errAway }}}})
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/metrics": 404, "/api/campaigns": 404, "/": 404} {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+		if rec.Code != want {
+			t.Errorf("%s: got %d, want %d", path, rec.Code, want)
 		}
 	}
 }

@@ -164,7 +164,8 @@ func TestDelete(t *testing.T) {
 // states drives a campaign into each state of the machine.
 func (w *world) states() map[fanfarev1.State]string {
 	w.Helper()
-	list := w.list("states "+w.Name(), 2, 40_000)
+	w.lists++
+	list := w.list(fmt.Sprintf("states %d", w.lists), 2, 40_000)
 	make := func(more string) string {
 		return w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"S","channel":"sms","message":"Hello","contactList":%q%s}`, list, more)).want(201).id()
 	}
@@ -213,12 +214,12 @@ func TestEveryActionInEveryState(t *testing.T) {
 		"pause": schemas.TriggerPause, "resume": schemas.TriggerResume, "abort": schemas.TriggerAbort, "unschedule": schemas.TriggerUnschedule,
 		"confirm": schemas.TriggerConfirm, "delete": schemas.TriggerCancel, "edit": schemas.TriggerEdit, "price": schemas.TriggerPrice, "start": schemas.TriggerStart,
 	}
+	w := newWorld(t, func(w *world) {
+		_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxActive = 1000; return nil })
+		w.check(err)
+	})
 	for action, trigger := range allowed {
 		t.Run(action, func(t *testing.T) {
-			w := newWorld(t, func(w *world) {
-				_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxActive = 100; return nil })
-				w.check(err)
-			})
 			for state, id := range w.states() {
 				method, path, body := "POST", "/api/campaigns/"+id+"/"+action, ""
 				switch action {

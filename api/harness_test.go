@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -115,8 +116,39 @@ func (s *switchedStats) Members(ctx context.Context, tenant, campaign string, se
 // newWorld makes a world with one tenant and one key; change may alter what the API gets.
 func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
+	t.Parallel()
 	return newWorldOf(t, change...)
 }
+
+// fresh are a store and statistics that nothing is in: made once, for making tables takes longer than most tests.
+var fresh = sync.OnceValues(func() (files map[string][]byte, err error) {
+	dir, err := os.MkdirTemp("", "fanfare-api")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := store.Migrate(context.Background(), store.Config{DSN: filepath.Join(dir, "store.db")}); err != nil {
+		return nil, err
+	}
+	st, err := analyticssqlite.Open(context.Background(), analyticssqlite.Config{Path: filepath.Join(dir, "stats.db")})
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Close(); err != nil {
+		return nil, err
+	}
+	files = map[string][]byte{}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range names {
+		if files[f.Name()], err = os.ReadFile(filepath.Join(dir, f.Name())); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+})
 
 func newWorldOf(t testing.TB, change ...func(*world)) *world {
 	t.Helper()
@@ -125,14 +157,18 @@ func newWorldOf(t testing.TB, change ...func(*world)) *world {
 	w.clock.at.Store(start.UnixMilli())
 	logger := slog.New(slog.NewTextHandler(w.logs, nil))
 	w.check(w.makeKeys())
-	cfg := store.Config{DSN: filepath.Join(t.TempDir(), "store.db"), Keys: w.keys, Logger: logger, Now: w.clock.now}
+	dir := t.TempDir()
+	files, err := fresh()
+	w.check(err)
+	for name, content := range files {
+		w.check(os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	cfg := store.Config{DSN: filepath.Join(dir, "store.db"), Keys: w.keys, Logger: logger, Now: w.clock.now}
 	w.dsn = cfg.DSN
-	w.check(store.Migrate(ctx, cfg))
-	var err error
 	w.store, err = store.Open(ctx, cfg)
 	w.check(err)
 	t.Cleanup(func() { _ = w.store.Close() })
-	st, err := analyticssqlite.Open(ctx, analyticssqlite.Config{Path: filepath.Join(t.TempDir(), "stats.db")})
+	st, err := analyticssqlite.Open(ctx, analyticssqlite.Config{Path: filepath.Join(dir, "stats.db")})
 	w.check(err)
 	t.Cleanup(func() { _ = st.Close() })
 	w.stats = &switchedStats{Store: st}
