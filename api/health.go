@@ -18,14 +18,6 @@ type readiness struct {
 	Checks map[string]string `json:"checks"`
 }
 
-// NewOps returns the handler of a process without an API: /healthz, /readyz and /metrics. Of deps it needs ControlAge, Ready
-// and Metrics, each of which may be left out.
-func NewOps(d Deps) http.Handler {
-	r := chi.NewRouter()
-	(&server{Deps: d}).mountHealth(r)
-	return r
-}
-
 func (s *server) mountHealth(r chi.Router) {
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
