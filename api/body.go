@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -106,8 +105,7 @@ func decodeStrict(data []byte, v any) *Problem {
 		}
 		return fieldProblem(CodeInvalid, field, "%s is a %s; a %s is wanted.", field, kindName(sem.JSONKind), want)
 	}
-	var syn *jsontext.SyntacticError
-	if errors.As(err, &syn) {
+	if syn, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		line, col := position(data, syn.ByteOffset)
 		if errors.Is(syn.Err, jsontext.ErrDuplicateName) {
 			field := fieldPath(syn.JSONPointer)
@@ -288,9 +286,6 @@ func (Optional[T]) Schema(r huma.Registry) *huma.Schema {
 	return &s
 }
 
-// some is an Optional with a value.
-func some[T any](v T) Optional[T] { return Optional[T]{Set: true, Value: v} }
-
 // Money is an amount in micro-units of the currency beside it. In JSON it is a number with at least two decimals, as E writes
 // it (250.00), and as many as it needs, so that nothing is rounded away.
 type Money int64
@@ -389,6 +384,3 @@ func (StringList) Schema(huma.Registry) *huma.Schema {
 	str := &huma.Schema{Type: huma.TypeString}
 	return &huma.Schema{OneOf: []*huma.Schema{str, {Type: huma.TypeArray, Items: str}}, Examples: []any{"list_12345"}}
 }
-
-// statusText of a code, for documents.
-func statusText(code int) string { return http.StatusText(code) }

@@ -554,6 +554,7 @@ type gate struct {
 func (g *gate) Moderate(context.Context, string, *store.Spec) (string, error) {
 	return g.moderate, g.err
 }
+
 func (g *gate) Approve(context.Context, *store.Key, *store.Campaign) (string, error) {
 	return g.approve, g.err
 }

@@ -319,12 +319,11 @@ func (a *answer) want(status int) *answer {
 }
 
 // into reads the body.
-func (a *answer) into(v any) *answer {
+func (a *answer) into(v any) {
 	a.Helper()
 	if err := json.Unmarshal(a.body, v); err != nil {
 		a.Fatalf("%s: got %s: %v", a.what, a.body, err)
 	}
-	return a
 }
 
 // object reads the body as an object.

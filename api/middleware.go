@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
@@ -113,7 +113,7 @@ func (s *server) panicked(req *request, r *http.Request, v any) {
 	}
 	s.metrics.panics.Inc()
 	s.Logger.ErrorContext(r.Context(), "panic in a handler", "request_id", req.id, "operation", req.operation,
-		"panic", fmt.Sprintf("%T", v), slog.String("stack", string(debug.Stack())))
+		"panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 	if req.status == 0 {
 		writeProblem(req, r, problem(CodeInternal, "An unexpected error occurred."))
 	}
@@ -143,9 +143,7 @@ func plain(s string) bool {
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
 	q := *p
 	q.RequestID = requestOf(r.Context()).id
-	for k, v := range q.GetHeaders() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), q.GetHeaders())
 	w.Header().Set("Content-Type", problemJSON)
 	w.WriteHeader(q.Status)
 	_ = json.MarshalWrite(w, &q)

@@ -15,7 +15,7 @@ func init() {
 	huma.NewError = newError
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		err := newError(status, msg, errs...)
-		if p, ok := err.(*Problem); ok && ctx != nil { //nolint:errorlint // newError made it
+		if p, ok := err.(*Problem); ok && ctx != nil {
 			q := *p
 			q.RequestID = requestOf(ctx.Context()).id
 			return &q

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math/bits"
 	"net/http"
 	"slices"
@@ -25,19 +24,18 @@ const sampleSize = 1000
 
 // bill is what a campaign would cost, before it is said in the words of one of the endpoints.
 type bill struct {
-	channel   fanfarev1.Channel
-	price     uint64 // of one segment
-	contacts  uint64
-	cost      uint64 // of all contacts
-	perOne    uint64 // of one contact, on average, rounded up
-	most      uint64 // what confirm reserves: every leg, every hand-over, the longest text
-	size      text.Size
-	chars     int
-	segments  int // of one message at most, as far as the sample shows
-	audience  store.AudienceCount
-	basis     string // goal or audience
-	version   string
-	unlimited bool
+	channel  fanfarev1.Channel
+	price    uint64 // of one segment
+	contacts uint64
+	cost     uint64 // of all contacts
+	perOne   uint64 // of one contact, on average, rounded up
+	most     uint64 // what confirm reserves: every leg, every hand-over, the longest text
+	size     text.Size
+	chars    int
+	segments int // of one message at most, as far as the sample shows
+	audience store.AudienceCount
+	basis    string // goal or audience
+	version  string
 }
 
 // segmentsOf is how many segments a text takes for a sample of its recipients: the sum, of how many, and the longest.
@@ -495,9 +493,4 @@ func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) ui
 		}
 	}
 	return slices.Min(limits)
-}
-
-// describe says a bill in one line, for events.
-func (b *bill) describe(currency string) string {
-	return fmt.Sprintf("%d contacts, %s %s", b.contacts, Money(b.cost), currency)
 }

@@ -156,20 +156,17 @@ func allowedActions(state fanfarev1.State) []string {
 func newError(status int, msg string, errs ...error) huma.StatusError {
 	var found problems
 	for _, err := range errs {
-		var p *Problem
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[*Problem](err); ok {
 			found = append(found, p)
 			continue
 		}
-		var d *huma.ErrorDetail
-		if errors.As(err, &d) {
+		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 			loc := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(d.Location, "query."), "path."), "header.")
 			found = append(found, fieldProblem(CodeInvalid, loc, "%s: %s", loc, d.Message)) // never the value: it may be a phone number
 		}
 	}
 	if err := found.err(); err != nil {
-		var p *Problem
-		_ = errors.As(err, &p)
+		p, _ := errors.AsType[*Problem](err)
 		return p
 	}
 	switch status {
