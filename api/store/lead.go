@@ -115,7 +115,11 @@ func (d *database) tryLock(ctx context.Context, schema, name string) (*sql.Conn,
 	return conn, nil
 }
 
-// closeSession ends the session itself: its locks must not live on in the pool.
+// closeSession gives the locks of a session back and ends it: they must not live on in the pool. The server ends a session
+// some time after its connection, so the locks go first.
 func closeSession(conn *sql.Conn) {
-	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // tells the pool to throw the connection away
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_all()") // a session that is gone holds none
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })      // tells the pool to throw the connection away
 }

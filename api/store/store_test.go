@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -76,4 +78,46 @@ func TestIntegrationPostgres(t *testing.T) {
 		})
 		return cfg, db
 	})
+}
+
+// A leader whose session the server has ended is told so before it publishes anything more: another may lead by then.
+func TestIntegrationPostgresLostLead(t *testing.T) {
+	cfg := store.Config{DSN: postgresAddress(t), Schema: fmt.Sprintf("test_%d", rand.Uint64())}
+	if err := store.Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("pgx", cfg.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_, _ = db.Exec("DROP SCHEMA " + cfg.Schema + " CASCADE")
+		_ = db.Close()
+	}()
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	release, ok, err := s.Lead(t.Context())
+	if err != nil || !ok {
+		t.Fatalf("got lead %v, %v", ok, err)
+	}
+	if _, err := s.Unpublished(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	key := fnv.New64a()
+	_, _ = fmt.Fprintf(key, "fanfare/%s/relay", cfg.Schema)
+	var ended int
+	if err := db.QueryRow("SELECT COUNT(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2",
+		uint32(key.Sum64()>>32), uint32(key.Sum64())).Scan(&ended); err != nil || ended != 1 {
+		t.Fatalf("got %d sessions ended, %v, want one", ended, err)
+	}
+	if _, err := s.Unpublished(t.Context(), 10); !errors.Is(err, store.ErrNoLead) {
+		t.Errorf("got error %v, want that the lead is lost", err)
+	}
+	release()
+	if _, ok, err := s.Lead(t.Context()); err != nil || !ok {
+		t.Errorf("got lead %v, %v after giving the lost one back, want it", ok, err)
+	}
 }

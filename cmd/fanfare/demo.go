@@ -52,7 +52,7 @@ A second run goes on with the same data.`,
 		}
 		w := newWiring(cfg, log)
 		defer w.close()
-		d := &demo{w: w, out: p.stdout, base: "http://" + strings.Replace(cfg.HTTP, "127.0.0.1", "localhost", 1)}
+		d := &demo{w: w, out: p.stdout, terminal: isTerminal(p.stdout), base: "http://" + strings.Replace(cfg.HTTP, "127.0.0.1", "localhost", 1)}
 		fmt.Fprintf(d.out, "Fanfare: starting Kafka, Redis, stores and every stage in this process; data in %s\n", cfg.Data)
 		err = w.serve(cmd.Context(), d.tell)
 		d.goodbye()
@@ -69,6 +69,9 @@ type demo struct {
 	key  string
 	id   string // of the campaign
 	last demoStats
+
+	terminal bool
+	drawn    time.Time // when a line was shown last, without a terminal
 }
 
 // demoStats is what the demo reads of GET /stats.
@@ -212,16 +215,16 @@ func (d *demo) watch(ctx context.Context) error {
 		d.last = s
 		total := max(s.TotalMessages, 1)
 		bar := strings.Repeat("#", width*s.Delivered/total) + strings.Repeat("-", width*(s.Sent-s.Delivered)/total)
-		fmt.Fprintf(d.out, "\r  [%-*s] %s sent, %s delivered, %s pending   ", width, bar, thousands(s.Sent), thousands(s.Delivered), thousands(s.Pending))
+		d.draw(fmt.Sprintf("  [%-*s] %s sent, %s delivered, %s pending", width, bar, thousands(s.Sent), thousands(s.Delivered), thousands(s.Pending)), s.over())
 		if s.over() {
-			fmt.Fprintf(d.out, "\n")
+			fmt.Fprintln(d.out)
 			return nil
 		}
 		if s.State == "paused" || s.State == "aborted" || s.State == "cancelled" || s.State == "suspended" || s.State == "failed" {
 			fmt.Fprintf(d.out, "\n  The campaign is %s.\n", s.State)
 			return nil
 		}
-		if s.State == "completed" && time.Since(began) > time.Minute {
+		if s.State == "completed" && time.Since(began) > 2*time.Minute {
 			fmt.Fprintf(d.out, "\n  Completed; some receipts are still awaited.\n")
 			return nil
 		}
@@ -230,6 +233,18 @@ func (d *demo) watch(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
+	}
+}
+
+// draw shows a line of progress: over the last one on a terminal, else one now and then.
+func (d *demo) draw(line string, last bool) {
+	if d.terminal {
+		fmt.Fprintf(d.out, "\r%s   ", line)
+		return
+	}
+	if now := time.Now(); last || now.Sub(d.drawn) >= 2*time.Second {
+		d.drawn = now
+		fmt.Fprintln(d.out, line)
 	}
 }
 

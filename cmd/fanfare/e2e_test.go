@@ -187,6 +187,7 @@ func endToEnd(t *testing.T, w world, cfg e2eConfig) {
 	o := outcome{
 		audience: reached, total: total, truth: subs, deliveries: deliveries, final: final, maxAmbiguous: maxAmbiguous, fates: fates,
 	}
+	judging := time.Now()
 	for name, errs := range map[string][]error{
 		"statistics at every instant": checkSamples(samples), "pending": checkPending(outside(samples, gaps), points),
 		"never twice": checkDoubles(subs, deliveries), "never lost": checkEnd(o),
@@ -221,6 +222,7 @@ func endToEnd(t *testing.T, w world, cfg e2eConfig) {
 			crash++
 		}
 	}
+	t.Logf("judged in %s", time.Since(judging).Round(time.Millisecond))
 	t.Logf("%d samples, %d delivery events, %d submissions, uncertain at the kills %d, ambiguous at the end %d (at most %d)",
 		len(samples), len(deliveries), len(subs), crash, final.Ambiguous, maxAmbiguous)
 }

@@ -65,12 +65,7 @@ func (p *program) logger(cfg Config) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", cfg.LogLevel)}
 	}
-	f, isFile := p.stderr.(*os.File)
-	terminal := false
-	if isFile {
-		st, err := f.Stat()
-		terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
+	terminal := isTerminal(p.stderr)
 	switch {
 	case cfg.LogFormat == "json" || cfg.LogFormat == "" && !terminal:
 		return slog.New(slog.NewJSONHandler(p.stderr, &slog.HandlerOptions{Level: level})), nil
@@ -130,4 +125,14 @@ func (p *program) withStore(ctx context.Context, cfg Config, f func(context.Cont
 		return err
 	}
 	return f(ctx, w)
+}
+
+// isTerminal reports whether people read what is written to w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }

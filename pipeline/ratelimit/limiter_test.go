@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -48,7 +47,7 @@ func (w *world) reset(processes int) {
 	w.mr.SetTime(w.now)
 	for i := range processes {
 		l, err := New(w.rdb, Config{
-			Names: names(w.tb), Instance: fmt.Sprintf("p%d", i), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Names: names(w.tb), Instance: fmt.Sprintf("p%d", i), Logger: slog.New(slog.DiscardHandler),
 			Now: func() time.Time { return w.now }, Rand: w.rand.Float64,
 		})
 		if err != nil {

@@ -99,15 +99,17 @@ func (w *world) history(d draws) error {
 		w.addCampaign(uint64(10001+i), []string{testTenant, "tn_b"}[i%2], uint32(d.number(1, 120, "total")), 25, legs...)
 	}
 	crash := d.number(0, 20, "crash")
-	for range 60 {
+	for i := range 60 {
 		w.step(10)
 		w.now = w.now.Add(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 		if err := w.accidents(crash); err != nil {
 			return err
 		}
 		w.userActs(w.camps[uint64(10001+w.rng.IntN(n))])
-		if err := w.check(); err != nil {
-			return err
+		if i%4 == 0 || len(w.faults) > 0 {
+			if err := w.check(); err != nil {
+				return err
+			}
 		}
 	}
 	// From here on nobody pauses, and time is let run.

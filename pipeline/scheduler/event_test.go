@@ -1,11 +1,16 @@
 package scheduler
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -217,4 +222,38 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(size), "bytes")
+}
+
+// BenchmarkTakeOver is how fast a successor reads the deliveries of a million messages that no sets cover, by way of the broker.
+func BenchmarkTakeOver(b *testing.B) {
+	p := newPlantTB(b)
+	p.plane.confirm(10001, 1_000_000, func(r *fanfarev1.Campaign) {
+		r.State, r.FreezeId, r.Total = fanfarev1.State_STATE_PAUSED, "freeze10001", 1_000_000
+	})
+	in := records()
+	cl := p.client(kgo.MaxBufferedRecords(100_000), kgo.ProducerLinger(5*time.Millisecond))
+	for i, v := range in {
+		cl.Produce(b.Context(), &kgo.Record{Topic: p.cluster.Names.Deliveries(), Key: []byte(fmt.Sprint(i)), Value: v}, nil)
+	}
+	if err := cl.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		s, _ := p.scheduler()
+		ctx, cancel := context.WithCancel(b.Context())
+		var g errgroup.Group
+		g.Go(func() error { return s.lead(ctx) })
+		p.eventually("leading", func() bool { return value(b, s.metrics.leading) == 1 })
+		b.StopTimer()
+		cancel()
+		_ = g.Wait()
+		p.readAll(p.cluster.Names.Cursors(), func(r *kgo.Record) { // the next one finds nothing either
+			cl.Produce(b.Context(), &kgo.Record{Topic: r.Topic, Key: r.Key}, nil)
+		})
+		if err := cl.Flush(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(len(in)*b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -792,11 +792,8 @@ func TestTriesSpent(t *testing.T) {
 	tb.start()
 	begin := tb.now
 	for n := uint32(1); n < lastTry; n++ {
-		for range 1000 {
-			if recipients(tb.deals()) > 0 {
-				break
-			}
-			tb.after(time.Second)
+		for recipients(tb.deals()) == 0 {
+			tb.after(max(time.Second, time.Duration(pacing(int(n)))*time.Millisecond/4))
 		}
 		tb.says(10001, 0, n, returnedKind, fanfarev1.Code_CODE_RATE, time.Time{})
 	}

@@ -33,14 +33,14 @@ func TestRunToSettled(t *testing.T) {
 		return []fanfarev1.Kind{sentKind, deliveredKind}
 	}
 	p.run()
-	p.plane.confirm(10001, 3000, nil)
-	p.eventually("completed", 20*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_COMPLETED })
-	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.plane.confirm(10001, 2000, nil)
+	p.eventually("completed", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_COMPLETED })
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{
-		schemas.BucketAmbiguous: 60, schemas.BucketAwaiting: 60, schemas.BucketUndelivered: 60, schemas.BucketDelivered: 2820,
+		schemas.BucketAmbiguous: 40, schemas.BucketAwaiting: 40, schemas.BucketUndelivered: 40, schemas.BucketDelivered: 1880,
 	})
-	// 60 were handed over three times, 2,880 once; 60 are in doubt and are let go.
-	if got, want := p.plane.captured[10001], uint64(50_000*(60*3+2880)); got != want {
+	// 40 were handed over three times, 1,920 once; 40 are in doubt and are let go.
+	if got, want := p.plane.captured[10001], uint64(50_000*(40*3+1920)); got != want {
 		t.Errorf("captured %d, want %d", got, want)
 	}
 }
@@ -49,17 +49,17 @@ func TestPauseResumeAbort(t *testing.T) {
 	p := newPlant(t)
 	p.run()
 	p.plane.confirm(10001, 20_000, nil)
-	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 1000 })
+	p.eventually("sending", func() bool { return p.carrier.submissions() > 1000 })
 	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
 	before := p.still()
 	if before >= 20_000 {
 		t.Errorf("all were dealt though it was paused")
 	}
 	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
-	p.eventually("sending again", time.Second, func() bool { return p.carrier.submissions() > before })
-	p.eventually("half way", 10*time.Second, func() bool { return p.carrier.submissions() > before+3000 })
+	p.eventually("sending again", func() bool { return p.carrier.submissions() > before })
+	p.eventually("half way", func() bool { return p.carrier.submissions() > before+2000 })
 	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_ABORTED })
-	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketSkipped: -1, schemas.BucketDelivered: -1})
 	p.carrier.mu.Lock()
 	defer p.carrier.mu.Unlock()
@@ -82,7 +82,7 @@ func TestCallingHoursShell(t *testing.T) {
 		t.Fatalf("%d dealt, %s; want none, preparing", n, p.plane.campaign(10001).GetState())
 	}
 	p.plane.act(func(r *fanfarev1.Campaign) { r.CallingHours = nil })
-	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
@@ -99,19 +99,19 @@ func TestStandbyTakesOver(t *testing.T) {
 		}
 		return []fanfarev1.Kind{sentKind, deliveredKind}
 	}
-	const total = 12_000
+	const total = 8000
 	first := p.run()
 	p.plane.confirm(10001, total, nil)
-	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 2000 })
+	p.eventually("sending", func() bool { return p.carrier.submissions() > 1000 })
 	second := p.run()
 	first.cut.set(true)
 	at := p.carrier.submissions()
-	p.eventually("taken over", 20*time.Second, func() bool { return p.carrier.submissions() > at+plantRate })
+	p.eventually("taken over", func() bool { return p.carrier.submissions() > at+plantRate })
 	first.cut.set(false) // a zombie comes back
 	at = p.carrier.submissions()
-	p.eventually("still sending", 20*time.Second, func() bool { return p.carrier.submissions() > at+1000 })
+	p.eventually("still sending", func() bool { return p.carrier.submissions() > at+1000 })
 	second.cut.set(true)
-	p.eventually("settled", 40*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
 
@@ -120,29 +120,29 @@ func TestStandbyTakesOver(t *testing.T) {
 func TestFenceFirst(t *testing.T) {
 	p := newPlant(t)
 	first := p.run()
-	p.plane.confirm(10001, 20_000, nil)
-	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	p.plane.confirm(10001, 4000, nil)
+	p.eventually("sending", func() bool { return p.carrier.submissions() > 500 })
 	second, _ := p.scheduler(func(c *Config) { c.MayDeal = func() error { return errors.New("not now") } })
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return second.lead(ctx) })
-	p.eventually("fenced", 10*time.Second, func() bool { return value(t, first.metrics.restarts) > 0 })
+	p.eventually("fenced", func() bool { return value(t, first.metrics.restarts) > 0 })
 	cancel()
 	if err := g.Wait(); err != nil {
 		t.Log(err) // the first one has taken the id back
 	}
-	p.eventually("settled", 30*time.Second, p.settled(10001))
-	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 20_000})
+	p.eventually("settled", p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 4000})
 }
 
 // TestRestart stops in peace, and starts again with the same topics.
 func TestRestart(t *testing.T) {
 	p := newPlant(t)
-	const total = 6000
+	const total = 4000
 	pr := p.run()
 	p.plane.confirm(10001, total, nil)
-	for n := 1000; n < total; n += 2000 {
-		p.eventually("sending", 20*time.Second, func() bool { return p.carrier.submissions() >= n })
+	for n := 1000; n < total; n += 1500 {
+		p.eventually("sending", func() bool { return p.carrier.submissions() >= n })
 		began := time.Now()
 		if err := pr.stop(); err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestRestart(t *testing.T) {
 		}
 		pr = p.run()
 	}
-	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 	time.Sleep(time.Second) // some rounds of sets
 	if err := pr.stop(); err != nil {
@@ -184,17 +184,17 @@ func TestStoreAway(t *testing.T) {
 	p := newPlant(t)
 	p.run()
 	p.plane.confirm(10001, 4000, nil)
-	p.eventually("sending", 10*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	p.eventually("sending", func() bool { return p.carrier.submissions() > 500 })
 	p.plane.setAway(true)
 	p.plane.confirm(10002, 100, nil)
-	p.eventually("all sent without the store", 10*time.Second, func() bool { return p.carrier.submissions() == 4000 })
+	p.eventually("all sent without the store", func() bool { return p.carrier.submissions() == 4000 })
 	time.Sleep(500 * time.Millisecond)
 	if s := p.plane.campaign(10001).GetState(); s != fanfarev1.State_STATE_SENDING {
 		t.Fatalf("%s while the store is away", s)
 	}
 	p.plane.setAway(false)
 	for _, n := range []uint64{10001, 10002} {
-		p.eventually("settled", 10*time.Second, p.settled(n))
+		p.eventually("settled", p.settled(n))
 	}
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 4000})
 	p.check(10002, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
@@ -207,13 +207,13 @@ func TestWithheld(t *testing.T) {
 	full := errors.New("the disk is nearly full")
 	p.hook.Store(&full)
 	p.plane.confirm(10001, 8000, nil)
-	p.eventually("sending", 10*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_SENDING })
+	p.eventually("sending", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_SENDING })
 	time.Sleep(300 * time.Millisecond)
 	if n := p.carrier.submissions(); n > 0 {
 		t.Fatalf("%d dealt though the hook says no", n)
 	}
 	p.hook.Store(nil)
-	p.eventually("dealing", 5*time.Second, func() bool { return p.carrier.submissions() > 500 })
+	p.eventually("dealing", func() bool { return p.carrier.submissions() > 500 })
 	p.plane.mu.Lock()
 	p.plane.stale = true
 	p.plane.mu.Unlock()
@@ -223,7 +223,7 @@ func TestWithheld(t *testing.T) {
 	p.plane.mu.Lock()
 	p.plane.stale = false
 	p.plane.mu.Unlock()
-	p.eventually("settled", 10*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 8000})
 }
 
@@ -232,7 +232,7 @@ func TestAudienceGone(t *testing.T) {
 	p := newPlant(t)
 	p.run(func(c *Config) { c.Audience = noAudience{p.plane} })
 	p.plane.confirm(10001, 100, nil)
-	p.eventually("failed", 10*time.Second, func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_FAILED })
+	p.eventually("failed", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_FAILED })
 	if got := p.plane.campaign(10001).GetReason(); got != ReasonAudienceGone {
 		t.Errorf("reason %q, want %q", got, ReasonAudienceGone)
 	}
@@ -280,7 +280,7 @@ func TestHeld(t *testing.T) {
 			return len(got) >= want
 		}
 	}
-	p.eventually("dealt the one that is due", 10*time.Second, lane(1))
+	p.eventually("dealt the one that is due", lane(1))
 	var e event
 	if err := decodeMessage(got[0].Value, &e); err != nil || e.seq != 2 || e.try != 2 {
 		t.Fatalf("dealt %+v (%v), want seq 2 at try 2", e, err)
@@ -288,7 +288,7 @@ func TestHeld(t *testing.T) {
 	if id := string(schemas.Header(got[0], schemas.HeaderSubmission)); id != p.keys.Submission(10009, 2, 2).String() {
 		t.Errorf("submission header %q", id)
 	}
-	p.eventually("dealt the scheduled one", 10*time.Second, lane(2))
+	p.eventually("dealt the scheduled one", lane(2))
 	if time.Now().Before(due) {
 		t.Error("dealt before it was due")
 	}
@@ -299,7 +299,7 @@ func TestHeld(t *testing.T) {
 	p.run()
 	p.carrier.write(t.Context(), submission{10009, 2, 2, 1}, deliveredKind, noCode)
 	p.carrier.write(t.Context(), submission{10009, 1, 1, 1}, deliveredKind, noCode)
-	p.eventually("settled", 10*time.Second, p.settled(10009))
+	p.eventually("settled", p.settled(10009))
 	if lane(3)(); len(got) != 2 {
 		t.Errorf("%d messages on the lane, want 2", len(got))
 	}

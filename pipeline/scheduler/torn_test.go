@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -22,11 +23,11 @@ import (
 // again to the letter, the second is taken for dealt.
 func TestSelfCheck(t *testing.T) {
 	p := newPlant(t)
-	const total = 6000
+	const total = 4000
 	p.carrier.setMute(true)
 	pr := p.run()
 	p.plane.confirm(10001, total, nil)
-	p.eventually("full", 20*time.Second, func() bool { return p.carrier.submissions() > plantRate })
+	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
 	p.still()
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func TestSelfCheck(t *testing.T) {
 	}
 	again := p.run()
 	p.carrier.setMute(false)
-	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	if redealt, adopted := value(t, again.metrics.redealt), value(t, again.metrics.adopted); redealt != 1 || adopted != 1 {
 		t.Errorf("%v deals made again and %v chunks taken for dealt, want one of each", redealt, adopted)
 	}
@@ -104,7 +105,7 @@ func TestHeldTorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	pr := p.run()
-	p.eventually("dealt again", 10*time.Second, func() bool { return value(t, pr.metrics.dealt.WithLabelValues("single")) > 0 })
+	p.eventually("dealt again", func() bool { return value(t, pr.metrics.dealt.WithLabelValues("single")) > 0 })
 	var got []uint32
 	p.readAll(s.names.Messages("sim", schemas.LaneTxn), func(r *kgo.Record) {
 		var e event
@@ -121,11 +122,11 @@ func TestHeldTorn(t *testing.T) {
 // TestCursorsGone: with no cursor left, what stands in chunks is what was dealt.
 func TestCursorsGone(t *testing.T) {
 	p := newPlant(t)
-	const total = 6000
+	const total = 4000
 	p.carrier.setMute(true)
 	pr := p.run(func(c *Config) { c.SetsEvery = time.Hour })
 	p.plane.confirm(10001, total, nil)
-	p.eventually("full", 20*time.Second, func() bool { return p.carrier.submissions() > plantRate })
+	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
 	p.still()
 	pr.cut.set(true)
 	cl := p.client()
@@ -141,7 +142,7 @@ func TestCursorsGone(t *testing.T) {
 	}
 	p.run()
 	p.carrier.setMute(false)
-	p.eventually("settled", 30*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
 
@@ -159,6 +160,21 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		select {} // until it is killed
+	}
+	flag.Parse()
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range map[string]string{
+		"test.parallel": "4",  // tests with a broker wait more than they work
+		"rapid.checks":  "50", // enough for every day
+	} {
+		if given[name] {
+			continue
+		}
+		if err := flag.Set(name, value); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -241,7 +257,7 @@ func TestTornEnd(t *testing.T) {
 		r.State, r.FreezeId, r.Total = fanfarev1.State_STATE_SENDING, "freeze10001", 100
 	})
 	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
-	p.eventually("settled", 20*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
@@ -251,18 +267,18 @@ func TestBrokerKilled(t *testing.T) {
 	b := newChild(t)
 	p := newPlantOn(t, []string{b.addr}, nil)
 	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
-	const total = 15_000
+	const total = 5000
 	p.plane.confirm(10001, total, nil)
 	kills := 0
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	for at := 0; kills < 8 && p.carrier.submissions() < total; at = p.carrier.submissions() {
+	for at := 0; kills < 5 && p.carrier.submissions() < total; at = p.carrier.submissions() {
 		want := min(at+500+rng.IntN(1000), total)
-		p.eventually("sending", 30*time.Second, func() bool { return p.carrier.submissions() >= want })
+		p.eventually("sending", func() bool { return p.carrier.submissions() >= want })
 		b.kill()
 		kills++
 		b.start()
 	}
-	p.eventually("settled", 60*time.Second, p.settled(10001))
+	p.eventually("settled", p.settled(10001))
 	t.Logf("%d kills", kills)
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }

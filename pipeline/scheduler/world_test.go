@@ -27,6 +27,7 @@ type world struct {
 	routes []*fanfarev1.Route
 	log    [partitions][]event // of deliveries
 	read   [partitions]int     // how far the core is
+	about  map[[2]uint64][]int // places in the log, by campaign and seq
 	saved  saved
 	flying []submission // dealt, no outcome yet
 	owed   []event      // receipts and late answers
@@ -75,6 +76,7 @@ func newWorld(seed uint64) *world {
 		rng: rand.New(rand.NewPCG(seed, 1)), core: newCore(), now: time.Date(2030, 3, 4, 10, 0, 0, 0, time.UTC),
 		camps: map[uint64]*fakeCampaign{}, submitted: map[submission]int{},
 		settled: map[uint64]uint64{}, completed: map[uint64]bool{}, dealtTo: map[string]int{},
+		about: map[[2]uint64][]int{},
 		saved: saved{cursors: map[uint64][]byte{}, sets: map[uint64][][]byte{}},
 		odds:  odds{sent: 70, notSent: 5, returned: 10, ambiguous: 10, lost: 1, delivered: 60, bounced: 20, undelivered: 10, silent: 10},
 	}
@@ -256,10 +258,12 @@ func (w *world) dealt(d deal) {
 // checkProof holds P3: the try before was given back, or bounced, and nothing final was read.
 func (w *world) checkProof(campaign uint64, seq, n uint32) {
 	var proof bool
-	for i, e := range w.log[seq%partitions] {
-		if e.campaign != campaign || e.seq != seq || i >= w.read[seq%partitions] {
-			continue
+	p := seq % partitions
+	for _, i := range w.about[[2]uint64{campaign, uint64(seq)}] {
+		if i >= w.read[p] {
+			break
 		}
+		e := w.log[p][i]
 		if class := schemas.PrecedenceOf(e.kind, e.try, e.code).Class(); class == schemas.ClassNegative || class == schemas.ClassPositive || class == schemas.ClassNeverLeft {
 			w.fault("campaign %d seq %d: try %d after %s", campaign, seq, n, e.kind)
 		}
@@ -276,7 +280,9 @@ func (w *world) checkProof(campaign uint64, seq, n uint32) {
 func (w *world) write(e event) {
 	e.id, e.tenant = []byte(schemas.CampaignID(e.campaign)), []byte(testTenant)
 	e.logged = ms(w.now)
-	w.log[e.seq%partitions] = append(w.log[e.seq%partitions], e)
+	p, key := e.seq%partitions, [2]uint64{e.campaign, uint64(e.seq)}
+	w.about[key] = append(w.about[key], len(w.log[p]))
+	w.log[p] = append(w.log[p], e)
 }
 
 // carry lets some of what is in flight come to its outcome, and some receipts come in.

@@ -111,7 +111,7 @@ func protected(p *plant, n int) time.Duration {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	rdb := redis.NewClient(&redis.Options{Addr: p.redis.Addr()})
+	rdb := redis.NewClient(&p.rdb)
 	defer func() { _ = rdb.Close() }()
 	limiter, err := ratelimit.New(rdb, ratelimit.Config{Names: p.cluster.Names, Instance: "bench", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -139,7 +139,9 @@ func protected(p *plant, n int) time.Duration {
 		p.t.Fatal(err)
 	}
 	endView()
-	<-viewDone
+	if err := <-viewDone; err != nil {
+		p.t.Fatal(err)
+	}
 	return took
 }
 
@@ -152,9 +154,9 @@ func BenchmarkG2(b *testing.B) {
 		for range rounds {
 			p := newPlant(b)
 			p.route(&fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 3_000_000, P99Ms: 100, Enabled: true})
-			p.campaign(10001, 1, fanfarev1.State_STATE_SENDING)
+			p.campaign(1, fanfarev1.State_STATE_SENDING)
 			for from := 0; from < n; from += 20_000 {
-				p.send(10001, from, from+20_000)
+				p.send(from, from+20_000)
 			}
 			start := cpu(b)
 			t1 := unprotected(p, maxWindow, n)
@@ -219,7 +221,9 @@ func BenchmarkLane(b *testing.B) {
 			}
 			b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/float64(rounds*n), "cpu-ns/msg")
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
 		})
 	}
 }

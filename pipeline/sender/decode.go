@@ -46,8 +46,8 @@ func decode(keys *schemas.Keys, route string, r *kgo.Record, s *sheet) (m *fanfa
 		return nil, id, err
 	}
 	switch {
-	case headerErr != nil:
-		return m, keys.Submission(m.GetCampaignNumber(), m.GetSeq(), uint8(m.GetTry())), nil
+	case headerErr != nil: // what the record itself says will do
+		return m, keys.Submission(m.GetCampaignNumber(), m.GetSeq(), uint8(m.GetTry())), nil //nolint:nilerr // see above
 	case id.CampaignNumber() != m.GetCampaignNumber() || id.Seq() != m.GetSeq() || uint32(id.Try()) != m.GetTry():
 		return nil, id, fmt.Errorf("header %s names another message than the record has", schemas.HeaderSubmission)
 	}

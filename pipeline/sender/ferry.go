@@ -49,7 +49,7 @@ func (f *ferry) run(ctx context.Context) error {
 			entries = append(entries, f.entry(t))
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		parked, err := f.lane.rendezvous.Put(ctx, entries)
 		// The id is put first: after a crash in between, the receipt still finds the doubtful submission. But an outcome that is
@@ -59,7 +59,7 @@ func (f *ferry) run(ctx context.Context) error {
 		}
 		if err != nil {
 			if len(f.owed) == 0 && ctx.Err() == nil {
-				f.lane.logger.Warn("provider ids wait: redis gives no answer", slog.Any("error", err))
+				f.lane.logger.WarnContext(ctx, "provider ids wait: redis gives no answer", slog.Any("error", err))
 			}
 			if extra := len(entries) - maxOwed; extra > 0 {
 				f.lane.metrics.unmatched.Add(float64(extra))
@@ -103,7 +103,7 @@ func (f *ferry) again(ctx context.Context, entries []rendezvous.Entry, parked []
 		for _, r := range receipts {
 			rec, err := receiptRecord(l.names, r)
 			if err != nil {
-				l.logger.Error("a parked receipt could not be encoded", slog.String("submission", entries[i].Submission.String()), slog.Any("error", err))
+				l.logger.ErrorContext(ctx, "a parked receipt could not be encoded", slog.String("submission", entries[i].Submission.String()), slog.Any("error", err))
 				continue
 			}
 			recs = append(recs, rec)
@@ -114,6 +114,6 @@ func (f *ferry) again(ctx context.Context, entries []rendezvous.Entry, parked []
 	}
 	l.metrics.rejoined.Add(float64(len(recs)))
 	if err := l.rendezvous.Clear(ctx, met); err != nil && ctx.Err() == nil {
-		l.logger.Warn("parked receipts were not cleared; they expire", slog.Any("error", err))
+		l.logger.WarnContext(ctx, "parked receipts were not cleared; they expire", slog.Any("error", err))
 	}
 }

@@ -206,7 +206,9 @@ func TestClassify(t *testing.T) {
 		want verdict
 	}{
 		{
-			"accepted", carrier.Result{Outcome: carrier.Accepted, Ref: "p1", Code: "0"}, sms,
+			"accepted",
+			carrier.Result{Outcome: carrier.Accepted, Ref: "p1", Code: "0"},
+			sms,
 			verdict{action: answer, kind: fanfarev1.Kind_KIND_SENT, code: fanfarev1.Code_CODE_AWAITING_DLR, raw: "0", ref: "p1"},
 		},
 		{"rejected with a reason", carrier.Result{Outcome: carrier.Rejected, Code: "11", Sub: fanfarev1.Code_CODE_SENDER_INVALID}, sms, notSent(fanfarev1.Code_CODE_SENDER_INVALID, "11")},
@@ -215,7 +217,9 @@ func TestClassify(t *testing.T) {
 		{"throttled for 7 s", carrier.Result{Outcome: carrier.Throttled, RetryAfter: 7 * time.Second}, sms, returned(fanfarev1.Code_CODE_THROTTLED, in(7*time.Second))},
 		{"retryable", carrier.Result{Outcome: carrier.Retryable}, sms, returned(fanfarev1.Code_CODE_PROVIDER_ERROR, in(2*time.Second))},
 		{
-			"retryable with a reason and a time", carrier.Result{Outcome: carrier.Retryable, Sub: fanfarev1.Code_CODE_NETWORK_ERROR, RetryAfter: time.Minute}, sms,
+			"retryable with a reason and a time",
+			carrier.Result{Outcome: carrier.Retryable, Sub: fanfarev1.Code_CODE_NETWORK_ERROR, RetryAfter: time.Minute},
+			sms,
 			returned(fanfarev1.Code_CODE_NETWORK_ERROR, in(time.Minute)),
 		},
 		{"unknown", carrier.Result{Outcome: carrier.Unknown, Code: "x"}, sms, ambiguous(fanfarev1.Code_CODE_TIMEOUT, "x")},

@@ -38,6 +38,8 @@ type plant struct {
 	cl      *kgo.Client
 	adm     *kadm.Client
 	redis   *miniredis.Miniredis
+	rdb     redis.Options
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	keys    *schemas.Keys
 	carrier *slowCarrier
 	version uint64
@@ -45,27 +47,53 @@ type plant struct {
 
 func newPlant(t testing.TB) *plant {
 	t.Helper()
+	server := miniredis.RunT(t)
+	p := &plant{t: t, redis: server, rdb: redis.Options{Addr: server.Addr()}, dial: (&net.Dialer{}).DialContext}
+	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
+		p.cluster.Brokers = strings.Split(addr, ",")
+	} else {
+		p.fake(kfake.DataDir(t.TempDir()))
+	}
+	p.build()
+	return p
+}
+
+// newVirtualPlant is a plant for a bubble of its own time: nothing in it touches a socket or a disk.
+func newVirtualPlant(t testing.TB) *plant {
+	t.Helper()
+	server := miniredis.NewMiniRedis()
+	t.Cleanup(server.Close)
+	var network kfake.VirtualNetwork
+	p := &plant{t: t, redis: server, dial: network.DialContext}
+	p.rdb = redis.Options{Addr: "127.0.0.1:1", Dialer: func(context.Context, string, string) (net.Conn, error) { return server.Dial() }}
+	p.fake(kfake.ListenFn(network.Listen))
+	p.build()
+	return p
+}
+
+func (p *plant) fake(opts ...kfake.Opt) {
+	p.t.Helper()
+	fake, err := kfake.NewCluster(append(opts, kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100*time.Millisecond))...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(fake.Close)
+	p.cluster.Brokers = fake.ListenAddrs()
+}
+
+func (p *plant) build() {
+	t := p.t
+	t.Helper()
 	names, err := schemas.NewNames("t" + strings.ToLower(crand.Text()[:10]) + ".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{t: t, keys: testKeys(t), redis: miniredis.RunT(t), carrier: &slowCarrier{seen: map[schemas.ID]int{}}}
-	var brokers []string
-	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
-		brokers = strings.Split(addr, ",")
-	} else {
-		fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.GroupMinSessionTimeout(100*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(fake.Close)
-		brokers = fake.ListenAddrs()
-	}
+	p.keys, p.carrier = testKeys(t), &slowCarrier{seen: map[schemas.ID]int{}}
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("FANFARE_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	p.cluster = stream.Cluster{Brokers: brokers, Names: names, Logger: logger}
+	p.cluster.Names, p.cluster.Logger, p.cluster.Options = names, logger, []kgo.Opt{kgo.Dialer(p.dial)}
 	if p.cl, err = p.cluster.Named("test").Client(kgo.ProducerLinger(0), kgo.MaxBufferedRecords(50_000)); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +108,6 @@ func newPlant(t testing.TB) *plant {
 		Topic: names.Control(), Key: schemas.TenantKey("tn_a"), Tenant: "tn_a", Type: schemas.TypeControl,
 		Value: &fanfarev1.Control{Version: 1, Row: &fanfarev1.Control_Tenant{Tenant: &fanfarev1.Tenant{Id: "tn_a", Enabled: true}}},
 	})
-	return p
 }
 
 func (p *plant) publish(events ...schemas.Event) {
@@ -107,20 +134,20 @@ func (p *plant) route(r *fanfarev1.Route) {
 	})
 }
 
-// campaign publishes a campaign; the time is when Kafka had acknowledged it.
-func (p *plant) campaign(n uint64, version uint64, state fanfarev1.State) time.Time {
+// campaign publishes campaign 10001; the time is when Kafka had acknowledged it.
+func (p *plant) campaign(version uint64, state fanfarev1.State) time.Time {
 	p.t.Helper()
-	c := &fanfarev1.Campaign{Tenant: "tn_a", Id: schemas.CampaignID(n), Number: n, Version: version, State: state}
+	c := &fanfarev1.Campaign{Tenant: "tn_a", Id: "camp_10001", Number: 10001, Version: version, State: state}
 	p.publish(schemas.Event{Topic: p.cluster.Names.Campaigns(), Key: schemas.CampaignKey("tn_a", c.GetId()), Tenant: "tn_a", Type: schemas.TypeCampaign, Value: c})
 	return time.Now()
 }
 
-// send writes messages seq from..to of a campaign to the bulk lane.
-func (p *plant) send(campaign uint64, from, to int) {
+// send writes messages seq from..to of the campaign to the bulk lane.
+func (p *plant) send(from, to int) {
 	p.t.Helper()
 	recs := make([]*kgo.Record, 0, to-from)
 	for i := from; i < to; i++ {
-		m := testMessage(campaign, uint32(i), 1)
+		m := testMessage(10001, uint32(i), 1)
 		m.To = fmt.Sprintf("+39333%07d", i)
 		r := messageRecord(p.t, p.keys, m)
 		r.Topic = p.cluster.Names.Messages("sim", schemas.LaneBulk)
@@ -133,6 +160,7 @@ func (p *plant) send(campaign uint64, from, to int) {
 
 // wire is the network of one process: cut, nothing comes or goes.
 type wire struct {
+	under func(ctx context.Context, network, addr string) (net.Conn, error)
 	mu    sync.Mutex
 	cut   bool
 	conns []net.Conn
@@ -145,8 +173,7 @@ func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	if cut {
 		return nil, errors.New("the wire is cut")
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, network, addr)
+	c, err := w.under(ctx, network, addr)
 	if err == nil {
 		w.mu.Lock()
 		w.conns = append(w.conns, c)
@@ -175,14 +202,16 @@ type process struct {
 // start runs the senders of a process. connect may be nil: every route goes to the carrier of the plant.
 func (p *plant) start(name string, connect func(context.Context, *fanfarev1.Route) (Line, error)) *process {
 	p.t.Helper()
-	x := &process{wire: &wire{}}
+	x := &process{wire: &wire{under: p.dial}}
 	cluster := p.cluster
 	cluster.Options = []kgo.Opt{kgo.Dialer(x.wire.dial)}
 	var err error
 	if x.view, err = stream.NewView(stream.ViewConfig{Cluster: cluster, Keys: p.keys, Suppressions: true}); err != nil {
 		p.t.Fatal(err)
 	}
-	rdb := redis.NewClient(&redis.Options{Addr: p.redis.Addr(), MaxRetries: -1})
+	options := p.rdb
+	options.MaxRetries = -1
+	rdb := redis.NewClient(&options)
 	p.t.Cleanup(func() { _ = rdb.Close() })
 	limiter, err := ratelimit.New(rdb, ratelimit.Config{Names: cluster.Names, Instance: name, Logger: cluster.Logger})
 	if err != nil {
@@ -296,7 +325,12 @@ func (p *plant) follow() *states {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- tail.Run(ctx) }()
-	p.t.Cleanup(func() { cancel(); <-done })
+	p.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			p.t.Error(err)
+		}
+	})
 	return s
 }
 
@@ -335,10 +369,10 @@ func TestCrashAndTakeover(t *testing.T) {
 	p := newPlant(t)
 	p.carrier.most = 100 * time.Millisecond
 	const n = 4_000
-	p.campaign(10001, 1, fanfarev1.State_STATE_SENDING)
+	p.campaign(1, fanfarev1.State_STATE_SENDING)
 	s := p.follow()
 	a := p.start("a", nil)
-	p.send(10001, 0, n)
+	p.send(0, n)
 	eventually(t, 20*time.Second, "a quarter handed over", func() bool { return p.carrier.count.Load() > n/4 })
 	a.wire.sever() // it lives on and may try
 	p.start("b", nil)
@@ -366,10 +400,10 @@ func TestGracefulStopAndRedisAway(t *testing.T) {
 	p := newPlant(t)
 	p.carrier.most = 100 * time.Millisecond
 	const n = 4_000
-	p.campaign(10001, 1, fanfarev1.State_STATE_SENDING)
+	p.campaign(1, fanfarev1.State_STATE_SENDING)
 	s := p.follow()
 	a := p.start("a", nil)
-	p.send(10001, 0, n)
+	p.send(0, n)
 	eventually(t, 20*time.Second, "a quarter handed over", func() bool { return p.carrier.count.Load() > n/4 })
 
 	p.redis.SetError("LOADING Redis is loading the dataset in memory")
@@ -411,7 +445,7 @@ func TestPausePoisonOptOut(t *testing.T) {
 	p := newPlant(t)
 	p.carrier.most = 50 * time.Millisecond
 	const n = 3_000
-	p.campaign(10001, 1, fanfarev1.State_STATE_SENDING)
+	p.campaign(1, fanfarev1.State_STATE_SENDING)
 	hash := p.keys.NumberHash("tn_a", "+393330000007")
 	p.publish(schemas.Event{
 		Topic: p.cluster.Names.Suppressions(), Key: schemas.SuppressionKey("tn_a", hash), Tenant: "tn_a", Type: schemas.TypeSuppression,
@@ -424,9 +458,9 @@ func TestPausePoisonOptOut(t *testing.T) {
 	if err := p.cl.ProduceSync(t.Context(), bad).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	p.send(10001, 0, n)
+	p.send(0, n)
 	eventually(t, 20*time.Second, "a thousand handed over", func() bool { return p.carrier.count.Load() > 1_000 })
-	paused := p.campaign(10001, 2, fanfarev1.State_STATE_PAUSED)
+	paused := p.campaign(2, fanfarev1.State_STATE_PAUSED)
 	eventually(t, 20*time.Second, "an outcome for everybody", func() bool { return s.known() == n+1 })
 	p.carrier.mu.Lock()
 	late := p.carrier.last.Sub(paused)

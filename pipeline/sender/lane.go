@@ -464,7 +464,7 @@ func (l *lane) askForTokens(ctx context.Context) error {
 		case a := <-l.asks:
 			if err := l.limiter.Take(ctx, a.reqs, a.grants); err != nil {
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // it was told to end
 				}
 				return err
 			}

@@ -80,7 +80,7 @@ func TestEverythingIsAskedAgainAfterTheTokens(t *testing.T) {
 		"aborted":   {func(w *world, _ *slip) { w.view.campaign(10001, fanfarev1.State_STATE_ABORTED) }, left, fanfarev1.Code_CODE_CANCELLED},
 		"tenant":    {func(w *world, _ *slip) { w.view.set(func() { w.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a"} }) }, gaveBack, fanfarev1.Code_CODE_SUSPENDED},
 		// An opt-out is no change of the control plane, and nobody is woken by it.
-		"opted out": {func(w *world, s *slip) {
+		"opted out": {func(w *world, _ *slip) {
 			w.view.mu.Lock()
 			defer w.view.mu.Unlock()
 			w.view.optedOut["tn_a+393331234567"] = true
@@ -90,22 +90,22 @@ func TestEverythingIsAskedAgainAfterTheTokens(t *testing.T) {
 			defer w.view.mu.Unlock() // time passes: nobody is woken either
 			w.view.campaigns["camp_10001"].CallingHours = &fanfarev1.CallingHours{StartMinute: 300, EndMinute: 301, Timezone: "UTC"}
 		}, gaveBack, fanfarev1.Code_CODE_WINDOW},
-		"guard": {func(w *world, s *slip) {
+		"guard": {func(_ *world, s *slip) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.deadline = time.Now()
 		}, none, noCode},
-		"ownership": {func(w *world, s *slip) {
+		"ownership": {func(_ *world, s *slip) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.refuse = true
 		}, none, noCode},
-		"view": {func(w *world, s *slip) {
+		"view": {func(w *world, _ *slip) {
 			w.view.mu.Lock()
 			defer w.view.mu.Unlock()
 			w.view.age = 6 * time.Second
 		}, none, noCode},
-		"opt-outs too old": {func(w *world, s *slip) {
+		"opt-outs too old": {func(w *world, _ *slip) {
 			w.view.mu.Lock()
 			defer w.view.mu.Unlock()
 			w.view.optOutAge = 1600 * time.Millisecond

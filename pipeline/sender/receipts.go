@@ -8,7 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/carrier"
 )
@@ -20,12 +19,12 @@ func (c *core) receipts(ctx context.Context, src carrier.ReceiptSource, cl *kgo.
 		started := c.now()
 		err := src.Receipts(ctx, func(batch []carrier.Receipt) error { return c.publishReceipts(ctx, cl, batch) })
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if c.now().Sub(started) > time.Minute {
 			pause = 100 * time.Millisecond
 		}
-		c.logger.Warn("receipts are taken up again", slog.Any("error", err))
+		c.logger.WarnContext(ctx, "receipts are taken up again", slog.Any("error", err))
 		if !sleep(ctx, pause) {
 			return nil
 		}
@@ -39,7 +38,7 @@ func (c *core) publishReceipts(ctx context.Context, cl *kgo.Client, batch []carr
 		r, err := receiptRecord(c.names, receipt(c.name, &batch[i], now))
 		if err != nil {
 			// It comes again for ever and would block those behind it, so it is let go, and said.
-			c.logger.Error("a receipt could not be encoded", slog.Any("error", err))
+			c.logger.ErrorContext(ctx, "a receipt could not be encoded", slog.Any("error", err))
 			continue
 		}
 		recs = append(recs, r)
@@ -61,7 +60,7 @@ func receipt(route string, r *carrier.Receipt, now time.Time) *fanfarev1.Receipt
 		out.AltProviderIds = append(out.AltProviderIds, clean(ref))
 	}
 	if !r.Key.IsZero() {
-		key := schemas.ID(r.Key)
+		key := r.Key
 		out.SubmissionId = key[:]
 	}
 	if !r.At.IsZero() {

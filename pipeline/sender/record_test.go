@@ -68,7 +68,8 @@ func TestReadAgrees(t *testing.T) {
 // FuzzRead: whatever bytes come, the quick way and the generated code say the same.
 func FuzzRead(f *testing.F) {
 	for _, m := range []*fanfarev1.Message{
-		testMessage(10001, 1, 1), {},
+		testMessage(10001, 1, 1),
+		{},
 		{Tenant: "t", Body: &fanfarev1.Message_Template{Template: &fanfarev1.Template{Name: "n", Params: []string{"a"}}}},
 		{Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{}}},
 	} {

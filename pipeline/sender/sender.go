@@ -187,13 +187,13 @@ func (c *core) slowDown(ctx context.Context) error {
 		case <-c.slower:
 			factor, err := c.limiter.Throttled(ctx, c.name)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was told to end
 			}
 			if err != nil {
-				c.logger.Warn("the carrier throttles and the limit could not be lowered", slog.Any("error", err))
+				c.logger.WarnContext(ctx, "the carrier throttles and the limit could not be lowered", slog.Any("error", err))
 				continue
 			}
-			c.logger.Debug("the carrier throttles", slog.Float64("factor", factor))
+			c.logger.DebugContext(ctx, "the carrier throttles", slog.Float64("factor", factor))
 		}
 	}
 }

@@ -83,6 +83,7 @@ func (b *board) Age() time.Duration { return read(b, func() time.Duration { retu
 func (b *board) SuppressionsAge() time.Duration {
 	return read(b, func() time.Duration { return b.optOutAge })
 }
+
 func (b *board) Changed() <-chan struct{} {
 	return read(b, func() <-chan struct{} { return b.changed })
 }

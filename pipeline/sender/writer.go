@@ -153,7 +153,7 @@ func (l *lane) publish(ctx context.Context, recs []*kgo.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		l.logger.Warn("publishing is tried again", slog.Any("error", err))
+		l.logger.WarnContext(ctx, "publishing is tried again", slog.Any("error", err))
 		if !sleep(ctx, pause) {
 			return false
 		}

@@ -54,6 +54,8 @@ type desk struct {
 	name string
 	// answer is how long the carrier takes; nil: no time.
 	answer func() time.Duration
+	// wait is how long it waits for tokens before it hands over; nil: not at all.
+	wait func() time.Duration
 	// judge decides what becomes of an item before it is handed over; "" hands it over.
 	judge func(*stream.Item) string
 
@@ -69,7 +71,11 @@ func (d *desk) Release(items []*stream.Item) {
 	d.mu.Unlock()
 	go func() {
 		for _, it := range items {
-			d.handle(it)
+			if d.wait == nil {
+				d.handle(it)
+			} else {
+				time.AfterFunc(d.wait(), func() { d.handle(it) })
+			}
 		}
 	}()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,6 +112,47 @@ func TestRule1AnInheritedHeadNeedsNoCommit(t *testing.T) {
 	}
 }
 
+// Rule 1: the head never falls. A commit made before everything below it is polled says it again, or a crash then would have
+// the rest handed over.
+func TestRule1TheHeadNeverFalls(t *testing.T) {
+	fakeOnly(t)
+	t.Parallel()
+	const n = 3000 // more than one fetch
+	o := newOffice(t, 1)
+	o.fill(t, o.in, 1, n)
+	o.commitByHand(t, 0, 0, fmt.Sprintf("fanfare1:%d", n-10))
+	var between atomic.Int32
+	o.fake.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.KeepControl()
+		p := kreq.(*kmsg.OffsetCommitRequest).Topics[0].Partitions[0]
+		if got := head(t, *p.Metadata); got < n-10 {
+			t.Errorf("commit of %d: got head %d, want at least %d", p.Offset, got, n-10)
+		}
+		if p.Offset < n-10 {
+			between.Add(1)
+		}
+		return nil, nil, false
+	})
+	first := true
+	run(t, o.window(t, o.config(), stream.ReleaserFunc(func(items []*stream.Item) {
+		for _, it := range items {
+			if it.Uncertain {
+				it.Settle(o.outcome(it.Record, "ambiguous"))
+			} else if it.Begin() {
+				it.Settle(o.outcome(it.Record, "sent"))
+			}
+			if first {
+				first = false
+				time.Sleep(100 * time.Millisecond) // so that a commit lies between
+			}
+		}
+	})).Run)
+	eventually(t, 20*time.Second, "the end", func() bool { base, _ := o.intent(t, 0); return base == n })
+	if between.Load() == 0 {
+		t.Error("no commit was made between: the test tests nothing")
+	}
+}
+
 // Rule 1: an empty intent and a client's own member id mean that nothing is declared.
 func TestRule1OtherMetadataThatMeansNothing(t *testing.T) {
 	t.Parallel()
@@ -155,29 +197,37 @@ func TestRule2UncertainIsReportedOnly(t *testing.T) {
 	}
 }
 
-// Rule 2: Begin is false for what is uncertain, whoever asks.
+// Rule 2: Begin is false for what is uncertain, whoever asks, while others may be begun.
 func TestRule2UncertainCannotBegin(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, 1)
-	o.fill(t, o.in, 1, 3)
+	o.fill(t, o.in, 1, 5)
 	o.commitByHand(t, 0, 0, "fanfare1:3")
-	asked := map[int64]bool{}
-	begun := 0
+	var uncertain []*stream.Item
+	begun, asked := 0, false
 	run(t, o.window(t, o.config(), stream.ReleaserFunc(func(items []*stream.Item) {
 		for _, it := range items {
-			if !asked[it.Record.Offset] {
-				asked[it.Record.Offset] = true
+			switch {
+			case it.Uncertain && !asked:
+				uncertain = append(uncertain, it)
+			case it.Uncertain:
+				it.Settle(o.outcome(it.Record, "ambiguous")) // forgotten, and released again
+			case it.Begin():
+				it.Settle(o.outcome(it.Record, "sent"))
+			}
+		}
+		if len(uncertain) == 3 && !items[len(items)-1].Uncertain && !asked {
+			asked = true
+			for _, it := range uncertain {
 				if it.Begin() {
 					begun++
 				}
-				continue // forgotten, and released again
 			}
-			it.Settle(o.outcome(it.Record, "ambiguous"))
 		}
 	})).Run)
-	o.awaitOutcomes(t, 3, 20*time.Second)
+	o.awaitOutcomes(t, 5, 20*time.Second)
 	if begun != 0 {
-		t.Errorf("begun: got %d, want 0", begun)
+		t.Errorf("uncertain ones begun: got %d, want 0", begun)
 	}
 }
 
@@ -299,20 +349,18 @@ func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	fakeOnly(t)
 	t.Parallel()
-	const n = 100
+	const n, slow, size = 100, 35, 10
 	o := newOffice(t, 1)
 	o.fill(t, o.in, 1, n)
-	var strange atomic.Int64
 	var step atomic.Int32
 	o.fake.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		o.fake.KeepControl()
 		req := kreq.(*kmsg.OffsetCommitRequest)
 		p := &req.Topics[0].Partitions[0]
 		switch {
-		case step.Load() == 0 && p.Offset >= 30: // somebody else's commit takes the place of ours
+		case step.Load() == 0 && p.Offset == slow && head(t, *p.Metadata) == slow+size: // somebody else's commit takes the place of ours
 			step.Store(1)
-			strange.Store(head(t, *p.Metadata))
-			p.Metadata = kmsg.StringPtr(fmt.Sprintf("fanfare1:%d", strange.Load()+10))
+			p.Metadata = kmsg.StringPtr(fmt.Sprintf("fanfare1:%d", slow+2*size))
 		case step.Load() == 1: // and the next is refused
 			step.Store(2)
 			resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
@@ -324,37 +372,69 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 		}
 		return nil, nil, false
 	})
-	o.sender(t, "a", func(cfg *stream.WindowConfig, d *desk) {
-		cfg.Size = func() int { return 10 }
-		d.answer = func() time.Duration { return 5 * time.Millisecond }
-	})
-	o.awaitOutcomes(t, n, 30*time.Second)
-	o.check(t, n)
-	if strange.Load() == 0 || o.metric(t, "fanfare_window_resets_total") == 0 {
-		t.Fatal("nothing strange was committed: the test tests nothing")
-	}
-	kinds := o.outcomes(t)
-	for offset := strange.Load(); offset < strange.Load()+10; offset++ {
-		s := fmt.Sprintf("%s/0/%d", o.in, offset)
-		if got := kinds[s]; len(got) != 1 || got[0] != "ambiguous" {
-			t.Errorf("%s was declared by somebody else: got %v, want ambiguous", s, got)
+	answer := make(chan struct{})
+	run(t, o.window(t, func() stream.WindowConfig { c := o.config(); c.Size = func() int { return size }; return c }(), stream.ReleaserFunc(func(items []*stream.Item) {
+		for _, it := range items {
+			switch {
+			case it.Uncertain:
+				it.Settle(o.outcome(it.Record, "ambiguous"))
+			case !it.Begin():
+			case it.Record.Offset == slow:
+				o.handOver("a", it.Record)
+				go func() { <-answer; it.Settle(o.outcome(it.Record, "sent")) }()
+			default:
+				o.handOver("a", it.Record)
+				it.Settle(o.outcome(it.Record, "sent"))
+			}
 		}
-	}
-	for offset := range int64(30) {
-		s := fmt.Sprintf("%s/0/%d", o.in, offset)
-		if got := kinds[s]; len(got) != 1 || got[0] != "sent" {
-			t.Errorf("%s was settled by us: got %v, want sent alone", s, got)
+	})).Run)
+	eventually(t, 20*time.Second, "the partition to begin anew", func() bool { return o.metric(t, "fanfare_window_resets_total") > 0 })
+	close(answer)
+	o.awaitOutcomes(t, n, 30*time.Second)
+	eventually(t, 10*time.Second, "the end", func() bool { base, _ := o.intent(t, 0); return base == n })
+	o.check(t, n)
+	for s, kinds := range o.outcomes(t) {
+		offset, _ := strconv.Atoi(s[strings.LastIndexByte(s, '/')+1:])
+		want := "[sent]"
+		switch {
+		case offset == slow:
+			want = "[ambiguous sent]" // it was in flight
+		case offset >= slow+size && offset < slow+2*size:
+			want = "[ambiguous]" // declared by somebody else
+		}
+		slices.Sort(kinds)
+		if got := fmt.Sprint(kinds); got != want {
+			t.Errorf("%s: got %s, want %s", s, got, want)
 		}
 	}
 }
 
-// Rule 4: a member that the group gave up and took in again under another name owns nothing of what it had before.
+// Rule 4: a member that the group gave up and took in again under another name owns nothing of what it had before. It reads
+// what is committed before it commits anything: in between somebody else may have come further.
 func TestRule4AnotherMemberBeginsAnew(t *testing.T) {
 	fakeOnly(t)
 	t.Parallel()
 	const n = 400
 	o := newOffice(t, 2)
 	o.fill(t, o.in, 2, n)
+	var (
+		mu  sync.Mutex
+		log []string
+	)
+	o.fake.Control(func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		switch req := kreq.(type) {
+		case *kmsg.SyncGroupRequest:
+			log = append(log, "sync "+req.MemberID)
+		case *kmsg.OffsetFetchRequest:
+			log = append(log, "read")
+		case *kmsg.OffsetCommitRequest:
+			log = append(log, "commit "+req.MemberID)
+		}
+		return nil, nil, false
+	})
 	o.sender(t, "a", func(cfg *stream.WindowConfig, d *desk) {
 		cfg.SessionTimeout, cfg.GuardMargin = time.Second, 300*time.Millisecond
 		d.answer = jitter(10 * time.Millisecond)
@@ -363,12 +443,31 @@ func TestRule4AnotherMemberBeginsAnew(t *testing.T) {
 	o.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, TopLevel: true, Err: kerr.UnknownMemberID})
 	o.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.UnknownMemberID})
 	o.awaitOutcomes(t, n, 30*time.Second)
-	doubtful := o.check(t, n)
-	if got := o.metric(t, "fanfare_window_resets_total"); got == 0 {
-		t.Error("no partition was begun anew")
-	}
-	if doubtful > 60 {
+	if doubtful := o.check(t, n); doubtful > 60 {
 		t.Errorf("in doubt: got %d, want at most the window", doubtful)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	members := map[string]bool{} // that have read what is committed since they were taken in
+	for _, entry := range log {
+		what, member, _ := strings.Cut(entry, " ")
+		switch what {
+		case "sync":
+			if _, known := members[member]; !known {
+				members[member] = false
+			}
+		case "read":
+			for m := range members {
+				members[m] = true
+			}
+		case "commit":
+			if read, known := members[member]; known && !read {
+				t.Fatalf("member %s committed before it had read what is committed: %v", member, log)
+			}
+		}
+	}
+	if len(members) < 2 {
+		t.Fatalf("members: got %d, want the one that was given up and another", len(members))
 	}
 }
 
@@ -380,7 +479,10 @@ func TestRule5GracefulStopsLeaveNothingUncertain(t *testing.T) {
 	o.fill(t, o.in, 4, n)
 	for range stops {
 		before := o.handedOver()
-		d, stop := o.sender(t, "a", func(_ *stream.WindowConfig, d *desk) { d.answer = jitter(100 * time.Millisecond) })
+		d, stop := o.sender(t, "a", func(_ *stream.WindowConfig, d *desk) {
+			d.answer = jitter(100 * time.Millisecond)
+			d.wait = jitter(50 * time.Millisecond) // so that what is not begun lies between what is settled
+		})
 		eventually(t, 20*time.Second, "work to go on", func() bool { return o.handedOver() > before+n/(stops+2) || o.handedOver() == n })
 		if err := stop(); err != nil {
 			t.Fatal(err)
@@ -461,38 +563,46 @@ func TestRule5WhatIsNotAnsweredInTimeIsHandedOverInDoubt(t *testing.T) {
 // Rule 5: what an owner found settled above the base stays so through its own crash, however small its window.
 func TestRule5MarksOutliveTheNextOwner(t *testing.T) {
 	t.Parallel()
+	const n = 30
 	o := newOffice(t, 1)
-	o.fill(t, o.in, 1, 30)
+	o.fill(t, o.in, 1, n)
 	hold := make(chan struct{})
+	waits := func(it *stream.Item) string { // the first record waits for tokens, for ever
+		if it.Record.Offset == 0 {
+			<-hold
+		}
+		return ""
+	}
 	_, stop := o.sender(t, "a", func(cfg *stream.WindowConfig, d *desk) {
 		cfg.Size, cfg.DrainTimeout = func() int { return 20 }, 100*time.Millisecond
-		d.answer = func() time.Duration {
-			if o.handedOver() <= 2 {
-				return time.Hour // the first two are never answered, the next eighteen are
-			}
-			return 0
-		}
+		d.judge, d.wait = waits, func() time.Duration { return 0 }
 	})
-	eventually(t, 10*time.Second, "20 handed over", func() bool { return o.handedOver() == 20 })
-	o.awaitOutcomes(t, 18, 10*time.Second)
+	o.awaitOutcomes(t, 19, 10*time.Second)
 	if err := stop(); err != nil {
 		t.Fatal(err)
+	}
+	if base, metadata := o.intent(t, 0); base != 0 || head(t, metadata) != 0 {
+		t.Fatalf("handed over: got %d and %q, want base and head 0", base, metadata)
 	}
 	k := &killer{}
 	second, stopSecond := o.sender(t, "b", func(cfg *stream.WindowConfig, d *desk) {
 		cfg.Cluster.Options = []kgo.Opt{k.option()}
 		cfg.SessionTimeout, cfg.GuardMargin, cfg.DrainTimeout = time.Second, 300*time.Millisecond, 100*time.Millisecond
 		cfg.Size = func() int { return 1 }
-		d.judge = func(*stream.Item) string { <-hold; return "" }
+		d.judge = waits
 	})
-	eventually(t, 10*time.Second, "the second to settle the doubtful", func() bool { return second.count(&second.uncertain) == 2 })
-	eventually(t, 10*time.Second, "its own commit", func() bool { base, _ := o.intent(t, 0); return base > 1 })
+	eventually(t, 10*time.Second, "the second to declare the first record", func() bool { return second.count(&second.released) == 1 })
 	k.kill()
-	close(hold)
 	_ = stopSecond()
 	o.sender(t, "c", nil)
-	o.awaitOutcomes(t, 30, 20*time.Second)
-	o.check(t, 30)
+	o.awaitOutcomes(t, n, 20*time.Second)
+	close(hold)
+	if got := o.check(t, n); got != 1 {
+		t.Errorf("in doubt: got %d, want the one that the second had declared", got)
+	}
+	if got := o.metric(t, "fanfare_window_lost_commits_total"); got != 0 {
+		t.Errorf("commits taken for lost: got %g, want 0", got)
+	}
 }
 
 // Rule 5: partitions that are lost are let go of without a commit: it could take back what the next owner has declared. The
@@ -518,7 +628,22 @@ func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 		}
 	})).Run)
 	eventually(t, 10*time.Second, "all in flight", func() bool { return o.handedOver() == n })
-	commits := o.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Observe: true, Count: -1})
+	var (
+		mu  sync.Mutex
+		log []string
+	)
+	o.fake.Control(func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		switch kreq.(type) {
+		case *kmsg.JoinGroupRequest:
+			log = append(log, "join")
+		case *kmsg.OffsetCommitRequest:
+			log = append(log, "commit")
+		}
+		return nil, nil, false
+	})
 	lost := o.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, TopLevel: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -526,14 +651,18 @@ func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(50 * time.Millisecond) // the client takes it in
-	before := commits.Hits()
+	mu.Lock()
+	log = nil
+	mu.Unlock()
 	close(answers)
 	o.awaitOutcomes(t, n, 10*time.Second)
-	time.Sleep(200 * time.Millisecond)
-	if got := commits.Hits(); got != before {
-		t.Errorf("commits after the loss: got %d, want none", got-before)
+	eventually(t, 10*time.Second, "it to join again", func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(log, "join") })
+	mu.Lock()
+	if log[0] != "join" {
+		t.Errorf("between the loss and the next assignment: got %v, want no commit", log)
 	}
-	// It comes back as another member, finds all of it uncertain, and the outcomes outrank the doubt.
+	mu.Unlock()
+	// It comes back, finds all of it uncertain, and the outcomes outrank the doubt.
 	eventually(t, 20*time.Second, "the doubt to be reported", func() bool {
 		base, _ := o.intent(t, 0)
 		return base == n
@@ -556,6 +685,8 @@ func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 	d, _ := o.sender(t, "a", func(cfg *stream.WindowConfig, d *desk) {
 		cfg.Cluster.Options = []kgo.Opt{f.option()}
 		cfg.SessionTimeout, cfg.GuardMargin = 3*time.Second, 2500*time.Millisecond // the guard lasts half a second, the session longer
+		stands := time.Now()
+		cfg.Now = func() time.Time { return stands } // a wall clock that says nothing
 		d.judge = func(it *stream.Item) string {
 			once.Do(func() { deadline = it.Deadline(); close(held) })
 			<-hold
@@ -581,6 +712,33 @@ func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 	if got := o.metric(t, "fanfare_window_guard_trips_total"); got == 0 {
 		t.Error("guard trips: got 0")
 	}
+}
+
+// Rule 6: the guard counts from the start of a commit and not from its answer.
+func TestRule6TheGuardCountsFromTheStartOfTheCommit(t *testing.T) {
+	fakeOnly(t)
+	t.Parallel()
+	const delay, lasts = 300 * time.Millisecond, 1500 * time.Millisecond
+	o := newOffice(t, 1)
+	o.fill(t, o.in, 1, 1)
+	o.fake.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.SleepControl(func() { time.Sleep(delay) })
+		return nil, nil, false
+	})
+	left := make(chan time.Duration, 1)
+	o.sender(t, "a", func(_ *stream.WindowConfig, d *desk) {
+		d.judge = func(it *stream.Item) string {
+			select {
+			case left <- time.Until(it.Deadline()):
+			default:
+			}
+			return ""
+		}
+	})
+	if got := <-left; got > lasts-delay {
+		t.Errorf("guard after a commit of %s: %s left, want at most %s", delay, got, lasts-delay)
+	}
+	o.awaitOutcomes(t, 1, 10*time.Second)
 }
 
 // Rule 6: the wall clock counts too: the monotonic one stands still while a machine is suspended.
@@ -691,27 +849,33 @@ func TestRule7AbortedRecordsWereNotSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	for _, how := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit, kgo.TryAbort} {
+	for _, tx := range []struct {
+		from, to uint32
+		how      kgo.TransactionEndTry
+	}{{0, 10, kgo.TryAbort}, {0, 5, kgo.TryCommit}, {10, 15, kgo.TryAbort}} {
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		for seq := range uint32(10) {
+		for seq := tx.from; seq < tx.to; seq++ {
 			if err := cl.ProduceSync(t.Context(), o.message(t, 0, seq)).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := cl.EndTransaction(t.Context(), how); err != nil {
+		if err := cl.EndTransaction(t.Context(), tx.how); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, stop := o.sender(t, "a", nil)
-	o.awaitOutcomes(t, 10, 20*time.Second)
+	o.awaitOutcomes(t, 5, 20*time.Second)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	o.write(t, o.message(t, 0, 3), o.message(t, 0, 11))
-	o.sender(t, "b", nil) // its span ends in what was aborted
+	for _, seq := range []uint32{3, 5, 6, 7, 8, 9, 11} { // the first is a twin
+		o.write(t, o.message(t, 0, seq))
+	}
+	o.sender(t, "b", nil)
 	o.awaitOutcomes(t, 11, 20*time.Second)
+	time.Sleep(100 * time.Millisecond)
 	o.check(t, 11)
 	if got := o.handedOver(); got != 11 {
 		t.Errorf("handed over: got %d, want 11", got)
@@ -895,41 +1059,46 @@ func TestReturnedWithoutBegin(t *testing.T) {
 // dropped, for "returned" would have it dealt again while the other hands it over.
 func TestAnItemThatMovedOnCannotBeSettled(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t, 1)
-	o.fill(t, o.in, 1, 10)
-	var mu sync.Mutex
-	var kept []*stream.Item
-	w := o.window(t, o.config(), stream.ReleaserFunc(func(items []*stream.Item) {
+	const n = 20
+	o := newOffice(t, 2)
+	o.fill(t, o.in, 2, n)
+	var (
+		mu   sync.Mutex
+		kept []*stream.Item
+	)
+	stop := run(t, o.window(t, o.config(), stream.ReleaserFunc(func(items []*stream.Item) {
 		mu.Lock()
 		defer mu.Unlock()
 		kept = append(kept, items...)
-	}))
-	stop := run(t, w.Run)
-	eventually(t, 10*time.Second, "10 items", func() bool { mu.Lock(); defer mu.Unlock(); return len(kept) == 10 })
-	hold := make(chan struct{})
-	late := make(chan struct{})
-	go func() {
-		<-hold
-		for _, it := range kept {
-			if it.Begin() {
-				t.Error("begun after the hand-over")
-			}
-			it.Settle(o.outcome(it.Record, "returned"))
+	})).Run)
+	eventually(t, 10*time.Second, "all released", func() bool { mu.Lock(); defer mu.Unlock(); return len(kept) == n })
+	d, _ := o.sender(t, "b", nil)
+	eventually(t, 20*time.Second, "a partition to move", func() bool { return d.count(&d.released) == n/2 })
+	mu.Lock()
+	moved := 0
+	for _, it := range kept {
+		o.mu.Lock()
+		_, there := o.handed[source(it.Record)]
+		o.mu.Unlock()
+		if !there {
+			continue
 		}
-		close(late)
-	}()
-	d, _ := o.sender(t, "b", nil) // it takes the partition or gets nothing until the first has left
-	go func() {
-		time.Sleep(100 * time.Millisecond)
-		close(hold)
-	}()
+		moved++
+		if it.Record.Offset%2 == 0 && it.Begin() {
+			t.Errorf("%s was begun after it had moved on", source(it.Record))
+		}
+		it.Settle(o.outcome(it.Record, "returned"))
+	}
+	mu.Unlock()
+	if moved != n/2 {
+		t.Errorf("moved: got %d, want %d", moved, n/2)
+	}
+	time.Sleep(100 * time.Millisecond)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	<-late
-	o.awaitOutcomes(t, 10, 20*time.Second)
-	o.check(t, 10)
-	_ = d
+	o.awaitOutcomes(t, n, 20*time.Second)
+	o.check(t, n)
 }
 
 func TestProduceIsAcknowledged(t *testing.T) {

@@ -159,6 +159,23 @@ func (e *Event) Precedence() schemas.Precedence {
 	return schemas.PrecedenceOf(e.Kind, uint32(e.Try), e.Code)
 }
 
+// MaxTimeMS bounds the time of an event: the end of the year 2099. Charts stop before; and no clock is so wrong.
+const MaxTimeMS = 4_102_444_800_000 - 1
+
+// Check returns an error that wraps [ErrData] when no store can take the event.
+func (e *Event) Check() error {
+	c := e.Campaign
+	switch {
+	case c == nil || c.Tenant == "" || c.ID == "" || c.Month.IsZero():
+		return fmt.Errorf("%w: an event at offset %d without campaign, tenant or month", ErrData, e.Offset)
+	case e.Precedence() == 0:
+		return fmt.Errorf("%w: kind %d of %s seq %d at offset %d", ErrData, e.Kind, c.ID, e.Seq, e.Offset)
+	case e.TimeMS < 0 || e.TimeMS > MaxTimeMS:
+		return fmt.Errorf("%w: time %d of %s seq %d at offset %d", ErrData, e.TimeMS, c.ID, e.Seq, e.Offset)
+	}
+	return nil
+}
+
 // Mark says that everything that stood in a partition at AsOf is in the store. Without a time it says that there is such a
 // partition: as long as one has none, nobody can say how complete the answers are. A mark never takes back a later one.
 type Mark struct {

@@ -59,6 +59,37 @@ var confirmTests = []test{
 		_, err = confirm(e, e.s, c, preparing, 0)
 		e.wantErr(err, schemas.ErrConflict)
 	}},
+	{"edits and confirmations at once", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1))
+		other := e.open()
+		for range 20 {
+			c := e.campaign(t, "c", l)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for range 5 {
+					_, err := other.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+						c.Body += "!"
+						return schemas.TriggerEdit, nil
+					})
+					if err != nil && !errors.Is(err, schemas.ErrTransition) && !errors.Is(err, schemas.ErrConflict) {
+						e.Error(err)
+					}
+				}
+			})
+			got, err := confirm(e, e.s, c, preparing, 0)
+			wg.Wait()
+			switch {
+			case err == nil && (got.Version != c.Version+1 || got.Body != c.Body):
+				e.Errorf("got version %d with body %q confirmed, want %d, which was asked for", got.Version, got.Body, c.Version+1)
+			case err == nil:
+				_, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, move(cancelled, schemas.TriggerCancel))
+				e.must(err)
+			case !errors.Is(err, schemas.ErrConflict):
+				e.Errorf("got error %v, want a conflict", err)
+			}
+		}
+	}},
 	{"ten at once, however many ask (C22)", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1))

@@ -95,6 +95,7 @@ var freezeTests = []test{
 		b := e.list(t, "b", mobile(3), mobile(1), mobile(2), badNumber, mobile(4))
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(3), mobile(1)))
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1)))
+		e.must(e.s.Suppress(e.Context(), e.tenant("other").ID, "api", mobile(2))) // which is theirs
 		count, err := e.s.CountAudience(e.Context(), t.ID, []uint64{a.Number, b.Number}, sms)
 		e.must(err)
 		c, f := e.freeze(e.confirm(e.campaign(t, "c", a, b), 0))

@@ -98,16 +98,16 @@ var importTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l")
 		// The second row of a number says something else, and something more.
-		file := "phone,first_name,city,team\n+393330000001,Anna,,\n+393330000002,Bob,Roma,\n3330000001,Anne,Milano,red\n+44 20 7946 0000,Fix,,\n+12005550123,Bad,,\nnobody,,,\n"
+		file := "phone,first_name,city,team\n+393330000001,Anna,,\n+393330000002,Bob,Roma,\n3330000001,Anne,Milano,red\n+393330000002,Bill,Napoli,blue\n+44 20 7946 0000,Fix,,\n+12005550123,Bad,,\nnobody,,,\n"
 		r := e.load(t, l, store.FormatCSV, file)
-		equal(e, "first time", figures(r), [6]uint64{6, 4, 0, 0, 1, 1})
+		equal(e, "first time", figures(r), [6]uint64{7, 4, 0, 0, 2, 1})
 		equal(e, "unreachable", r.Unreachable, 2)
 		before := e.contacts(t, l)
 		list, err := e.s.List(e.Context(), t.ID, l.Number)
 		e.must(err)
 		e.clock.add(time.Hour)
 		r = e.load(t, l, store.FormatCSV, file)
-		equal(e, "second time", figures(r), [6]uint64{6, 0, 0, 4, 1, 1})
+		equal(e, "second time", figures(r), [6]uint64{7, 0, 0, 4, 2, 1})
 		for i, c := range e.contacts(t, l) {
 			if !sameContact(c, before[i]) {
 				e.Errorf("got %+v, want %+v", c, before[i])
@@ -118,6 +118,9 @@ var importTests = []test{
 		equal(e, "list", after, list)
 		if c := before[0]; c.FirstName != "Anna" || c.Attributes["city"] != "Milano" || c.Attributes["team"] != "red" {
 			e.Errorf("got %+v, want the first row with what the third adds", c)
+		}
+		if c := before[1]; c.FirstName != "Bob" || c.Attributes["city"] != "Roma" || c.Attributes["team"] != "blue" {
+			e.Errorf("got %+v, want the second row with what the fourth adds", c)
 		}
 		if c := before[2]; !c.Valid || c.Class != audience.FixedLine {
 			e.Errorf("got %+v, want a fixed line", c)

@@ -40,6 +40,11 @@ func recipients(rng *rand.Rand, n int) []uint32 {
 	return out
 }
 
+// oddNumber is what an invalid number may look like, and oddRef a client's reference: whatever they are, they are only data.
+const oddNumber = "0039 333/12-'ab\\'"
+
+func oddRef(seq uint32) string { return fmt.Sprintf("order %d ✓ 'it''s' \\t \t{x}\n", seq) }
+
 // person is what does not change about a recipient.
 type person struct {
 	to, country, ref string
@@ -60,13 +65,13 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	case 0, 1, 2, 3:
 		p.to = "+393330000000" // a number that many share
 	case 4:
-		p.to = "0039 333/12-ab" // what an invalid number may look like
+		p.to = oddNumber
 	}
 	switch rng.IntN(8) {
 	case 0:
 		p.ref = "shared-ref"
 	case 1:
-		p.ref = fmt.Sprintf("order %d ✓", seq)
+		p.ref = oddRef(seq)
 	}
 	number, err := schemas.CampaignNumber(campaign.ID)
 	if err == nil {

@@ -29,7 +29,7 @@ func drawDelivery(t *rapid.T, keys *schemas.Keys) *fanfarev1.Delivery {
 		Tenant: rapid.String().Draw(t, "tenant"), CampaignId: schemas.CampaignID(number), CampaignNumber: number, Seq: seq,
 		Try: rapid.Uint32Range(0, 255).Draw(t, "try"), Leg: rapid.Uint32Range(0, 255).Draw(t, "leg"),
 		Kind: rapid.SampledFrom(schemas.Kinds).Draw(t, "kind").Kind, Code: fanfarev1.Code(rapid.Int32Range(0, 65535).Draw(t, "code")),
-		RawCode: rapid.String().Draw(t, "raw code"), TimeMs: rapid.Int64().Draw(t, "time"), Channel: fanfarev1.Channel(rapid.Int32Range(0, 9).Draw(t, "channel")),
+		RawCode: rapid.String().Draw(t, "raw code"), TimeMs: rapid.Int64Range(0, analytics.MaxTimeMS).Draw(t, "time"), Channel: fanfarev1.Channel(rapid.Int32Range(0, 9).Draw(t, "channel")),
 		Route: rapid.String().Draw(t, "route"), Sender: rapid.String().Draw(t, "sender"), To: rapid.String().Draw(t, "to"),
 		Country: rapid.String().Draw(t, "country"), Variant: rapid.Uint32Range(0, 255).Draw(t, "variant"),
 		Segments: rapid.Uint32Range(0, 255).Draw(t, "segments"), PriceMicros: rapid.Uint64Range(0, 1<<32-1).Draw(t, "price"),
@@ -98,6 +98,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"variant":                  func(d *fanfarev1.Delivery) { d.Variant = 256 },
 		"segments":                 func(d *fanfarev1.Delivery) { d.Segments = 256 },
 		"price":                    func(d *fanfarev1.Delivery) { d.PriceMicros = 1 << 32 },
+		"past":                     func(d *fanfarev1.Delivery) { d.TimeMs = -1 },
+		"far future":               func(d *fanfarev1.Delivery) { d.TimeMs = analytics.MaxTimeMS + 1 },
 		"code":                     func(d *fanfarev1.Delivery) { d.Code = 1 << 16 },
 		"negative code":            func(d *fanfarev1.Delivery) { d.Code = -1 },
 	}

@@ -170,6 +170,9 @@ func (s *Store) take(t *tx, b *analytics.Batch) error {
 
 // place puts one event where it belongs. It runs once per event: no statement, no allocation but for growth.
 func (s *Store) place(t *tx, e *analytics.Event) error {
+	if err := e.Check(); err != nil {
+		return err
+	}
 	a := &s.appender
 	if e.Campaign != a.lastFrom || a.lastWork == nil {
 		w, err := s.work(t, e.Campaign)
@@ -185,9 +188,6 @@ func (s *Store) place(t *tx, e *analytics.Event) error {
 	if x == nil || x.entryKey != key {
 		if x = a.entries[key]; x == nil {
 			x = &entry{entryKey: key, prec: e.Precedence(), serial: -1, minute: -1}
-			if x.prec == 0 {
-				return fmt.Errorf("%w: kind %d of %s seq %d at offset %d", analytics.ErrData, e.Kind, e.Campaign.ID, e.Seq, e.Offset)
-			}
 			a.entries[key] = x
 			w.entries = append(w.entries, x)
 		}
@@ -230,9 +230,6 @@ func (s *Store) work(t *tx, from *analytics.Campaign) (*work, error) {
 	a := &s.appender
 	if w := a.byRef[from]; w != nil {
 		return w, nil
-	}
-	if from == nil || from.Tenant == "" || from.ID == "" || from.Month.IsZero() {
-		return nil, fmt.Errorf("%w: an event without campaign, tenant or month", analytics.ErrData)
 	}
 	key := campaignKey{from.Tenant, from.ID}
 	w := a.works[key]
