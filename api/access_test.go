@@ -136,6 +136,14 @@ func TestRateLimit(t *testing.T) {
 	w.callAs(w.newKey(w.tenant.ID, nil, false), "GET", "/api/campaigns", "").want(200) // each key has its own
 	w.clock.forward(time.Second)
 	w.call("GET", "/api/campaigns", "").want(200)
+	// A key may have limits of its own.
+	w.deps.LimitsOf = func(*store.Key) api.Limits { return api.Limits{PerMinute: 3} }
+	w.deps.Registry = newRegistry()
+	w.serve()
+	for range 3 {
+		subset(t, "own", w.call("GET", "/api/campaigns", "").want(200).body, `{"total":0}`)
+	}
+	w.call("GET", "/api/campaigns", "").problem(429, "rate_limited", "")
 }
 
 // P7: with the ids of one tenant in hand, another learns nothing and changes nothing.

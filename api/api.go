@@ -45,8 +45,10 @@ type Deps struct {
 	// Moderator looks at the content of a campaign at confirm, Approver at who confirms; nil lets everything pass.
 	Moderator Moderator
 	Approver  Approver
-	// Limits of a key that has none of its own.
+	// Limits of every key, unless LimitsOf says otherwise; a zero field of either takes the default.
 	Limits Limits
+	// LimitsOf gives a key limits of its own, such as a bulk client's; nil gives none.
+	LimitsOf func(key *store.Key) Limits
 	// AckTimeout is how long a single send waits for Kafka, default 10 s.
 	AckTimeout time.Duration
 	// PublishTimeout is how long an opt-out waits for its record to be acknowledged, default 5 s.
@@ -111,7 +113,7 @@ func New(d Deps) (http.Handler, error) {
 	if s.metrics, err = newMetrics(d.Registry); err != nil {
 		return nil, err
 	}
-	s.auth = newAuthenticator(d.Store, d.Limits, d.Now)
+	s.auth = newAuthenticator(d.Store, d.Limits, d.LimitsOf, d.Now)
 	if s.phones, err = phone.NewParser(); err != nil {
 		return nil, err
 	}

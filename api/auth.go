@@ -34,6 +34,7 @@ const maxCached = 10_000
 type authenticator struct {
 	store  *store.Store
 	limits Limits
+	own    func(*store.Key) Limits
 	now    func() time.Time
 
 	mu     sync.RWMutex
@@ -46,8 +47,8 @@ type knownKey struct {
 	until time.Time
 }
 
-func newAuthenticator(st *store.Store, limits Limits, now func() time.Time) *authenticator {
-	return &authenticator{store: st, limits: limits.withDefaults(), now: now, known: map[[sha256.Size]byte]*knownKey{}, quotas: map[string]*quota{}}
+func newAuthenticator(st *store.Store, limits Limits, own func(*store.Key) Limits, now func() time.Time) *authenticator {
+	return &authenticator{store: st, limits: limits.over(Limits{50, 1000}), own: own, now: now, known: map[[sha256.Size]byte]*knownKey{}, quotas: map[string]*quota{}}
 }
 
 // principal reads the key from X-Api-Key or, as the password, from Basic authentication (X8).
@@ -114,6 +115,9 @@ func (a *authenticator) quotaOf(key *store.Key) *quota {
 		a.quotas[key.ID] = q
 	}
 	limits := a.limits
+	if a.own != nil {
+		limits = a.own(key).over(limits)
+	}
 	q.mu.Lock()
 	q.limits = limits
 	q.mu.Unlock()

@@ -688,17 +688,19 @@ func TestTestKey(t *testing.T) {
 		_, err = w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.DefaultRoute = "real"; return nil })
 		w.check(err)
 	})
-	route := func(key string) string {
-		id := w.campaign(1, "")
+	confirmed := func(key, more string) store.Campaign {
+		id := w.campaign(1, more)
 		w.callAs(key, "PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 		c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
 		w.check(err)
-		return c.Legs[0].Route
+		return c
 	}
-	if got := route(w.newKey(w.tenant.ID, nil, true)); got != "sim" {
-		t.Errorf("test key: got route %q, want sim", got)
+	for what, c := range map[string]store.Campaign{"test key": confirmed(w.newKey(w.tenant.ID, nil, true), ""), "test run": confirmed(w.key, `,"testRun":true`)} {
+		if c.Legs[0].Route != "sim" || !c.Test || c.Reserved != 0 || c.Legs[0].Price != 0 || c.Quote.Cost != 50_000 {
+			t.Errorf("%s: got %+v test %v reserved %d, want the simulated route, a test, and nothing to pay", what, c.Legs[0], c.Test, c.Reserved)
+		}
 	}
-	if got := route(w.key); got != "real" {
-		t.Errorf("live key: got route %q, want real", got)
+	if c := confirmed(w.key, ""); c.Legs[0].Route != "real" || c.Test || c.Reserved == 0 {
+		t.Errorf("live key: got route %q test %v reserved %d, want real, no test, and money set aside", c.Legs[0].Route, c.Test, c.Reserved)
 	}
 }

@@ -13,12 +13,13 @@ type Limits struct {
 	PerMinute int // default 1,000
 }
 
-func (l Limits) withDefaults() Limits {
+// over takes what l does not say from below.
+func (l Limits) over(below Limits) Limits {
 	if l.PerSecond <= 0 {
-		l.PerSecond = 50
+		l.PerSecond = below.PerSecond
 	}
 	if l.PerMinute <= 0 {
-		l.PerMinute = 1000
+		l.PerMinute = below.PerMinute
 	}
 	return l
 }

@@ -10,7 +10,7 @@ import (
 // X8: 50 a second and 1,000 a minute, whichever is used up first.
 func TestQuota(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	q := &quota{limits: Limits{}.withDefaults()}
+	q := &quota{limits: Limits{50, 1000}}
 	granted := func(n int) (got int, last grant) {
 		for range n {
 			if last = q.take(now); last.ok {

@@ -24,6 +24,7 @@ type request struct {
 	http.ResponseWriter
 	id        string
 	operation string // operation id, "" before the route is known
+	trace     string // traceparent of the caller (W3C Trace Context), "" when there is none
 	status    int
 	who       *principal   // set by authorize
 	claim     *store.Claim // of an Idempotency-Key, set by idempotent
@@ -88,7 +89,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 func (s *server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
-		req := &request{ResponseWriter: w, id: requestID(r)}
+		req := &request{ResponseWriter: w, id: requestID(r), trace: traceparent(r)}
 		w.Header()["X-Request-Id"] = []string{req.id}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
 		defer func() {
@@ -125,6 +126,15 @@ func requestID(r *http.Request) string {
 		return id
 	}
 	return "req_" + strconv.FormatUint(rand.Uint64(), 36)
+}
+
+// traceparent is the caller's, when it is one: what is not is nobody's trace.
+func traceparent(r *http.Request) string {
+	v := r.Header.Get("Traceparent")
+	if len(v) != 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' || !plain(v) {
+		return ""
+	}
+	return v
 }
 
 // plain reports whether s is made of letters, digits, dot, dash, underscore and colon only.

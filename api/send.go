@@ -149,7 +149,10 @@ func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
 
 // readSend reads the fields under all their names and makes the text.
 func (s *server) readSend(ctx context.Context, who *principal, in *SendInput) (*single, error) {
-	m := &single{who: who, now: s.Now(), test: who.key.Test || in.Simulation != nil && *in.Simulation, price: who.prices[fanfarev1.Channel_CHANNEL_SMS]}
+	m := &single{who: who, now: s.Now(), test: who.key.Test || in.Simulation != nil && *in.Simulation}
+	if !m.test { // a test costs nothing
+		m.price = who.prices[fanfarev1.Channel_CHANNEL_SMS]
+	}
 	var ps problems
 	dest := oneOf(&ps, "phoneNumber", []named[StringList]{{"phoneNumber", in.PhoneNumber}, {"destination", in.Destination}, {"destinations", in.Destinations}})
 	body := oneOf(&ps, "message", []named[string]{{"message", in.Message}, {"body", in.Text}})
@@ -393,8 +396,11 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 	msg := m.message()
 	event := schemas.Event{
 		Topic: s.Names.Messages(m.route.Name, schemas.LaneTxn), Tenant: m.who.tenant.ID, Type: schemas.TypeMessage, Source: "api", Time: m.now, Value: msg,
+		Traceparent: requestOf(ctx).trace,
 	}
-	if !m.due.IsZero() {
+	try := uint8(1)
+	if !m.due.IsZero() { // nobody has dealt it yet: the scheduler's deal, when its time comes, is the first try
+		try, msg.Try = 0, 0
 		event.Topic, event.Type = s.Names.Held(), schemas.TypeHeld
 		event.Value = &fanfarev1.Held{Message: msg, DueMs: m.due.UnixMilli()}
 	}
@@ -413,7 +419,7 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 		t.id = s.Keys.Message(seq.campaign, seq.seq)
 		r := &slab[len(out)]
 		r.Topic = event.Topic
-		id := cutFrom(&bytes, s.Keys.Submission(seq.campaign, seq.seq, 1).AppendTo)
+		id := cutFrom(&bytes, s.Keys.Submission(seq.campaign, seq.seq, try).AppendTo)
 		r.Key = cutFrom(&bytes, func(b []byte) []byte {
 			if m.due.IsZero() {
 				return append(append(append(b, msg.GetTenant()...), '/'), t.e164...)

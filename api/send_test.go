@@ -37,7 +37,8 @@ func (w *world) messages() []*fanfarev1.Message {
 func TestSend(t *testing.T) {
 	w := newWorld(t)
 	var sent api.SendResult
-	w.call("POST", sendPath, docSend).want(200).into(&sent)
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	w.call("POST", sendPath, docSend, header{"Traceparent", trace}).want(200).into(&sent)
 	records := w.records(w.names.Messages("sim", schemas.LaneTxn))
 	if len(records) != 1 || len(sent.Results) != 1 || !sent.Results[0].Accepted {
 		t.Fatalf("got %d records and %+v, want one of each, accepted", len(records), sent)
@@ -55,6 +56,7 @@ func TestSend(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"ce_id": sub.String(), "ce_type": string(schemas.TypeMessage), "ce_source": "api", "tenant": w.tenant.ID, schemas.HeaderSubmission: sub.String(),
+		schemas.HeaderTraceparent: trace,
 	} {
 		if got := string(schemas.Header(r, name)); got != want {
 			t.Errorf("header %s: got %q, want %q", name, got, want)
@@ -188,6 +190,9 @@ func TestSendScheduled(t *testing.T) {
 	held := &fanfarev1.Held{}
 	w.check(proto.Unmarshal(records[0].Value, held))
 	due := start.Add(48 * time.Hour)
+	if held.GetMessage().GetTry() != 0 {
+		t.Errorf("held: got try %d, want 0: it was never dealt", held.GetMessage().GetTry())
+	}
 	if held.GetDueMs() != due.UnixMilli() || held.GetMessage().GetNotBeforeMs() != due.UnixMilli() || held.GetMessage().GetNotAfterMs() != due.Add(24*time.Hour).UnixMilli() {
 		t.Errorf("held: got %v, want due at %v", held, due)
 	}
@@ -202,8 +207,8 @@ func TestSendSimulation(t *testing.T) {
 	subset(t, "simulation", w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","simulation":true}`).want(200).body, `{"simulation":true}`)
 	subset(t, "test key", w.callAs(w.newKey(w.tenant.ID, nil, true), "POST", sendPath, docSend).want(200).body, `{"simulation":true}`)
 	for _, m := range w.messages() {
-		if !m.GetTest() {
-			t.Error("message: got test false, want true")
+		if !m.GetTest() || m.GetPriceMicros() != 0 {
+			t.Errorf("message: got test %v price %d, want true and nothing to pay", m.GetTest(), m.GetPriceMicros())
 		}
 	}
 	_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Connector = "smpp"; return nil })
