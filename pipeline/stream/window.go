@@ -190,8 +190,8 @@ func NewWindow(cfg WindowConfig, r Releaser) (*Window, error) {
 	return w, nil
 }
 
-// fetchPartitionBytes is how much is fetched of a partition at once: some 500 messages.
-const fetchPartitionBytes = 160 << 10
+// fetchPartitionBytes is how much is fetched of a partition at once: some 600 messages, compressed.
+const fetchPartitionBytes = 64 << 10
 
 // leaveTimeout bounds what a stop takes beside the drain.
 const leaveTimeout = 3 * time.Second

@@ -3,6 +3,7 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ func identity(r *kgo.Record) (schemas.ID, error) {
 func (b *broker) fill(t testing.TB, topic string, partitions int32, n int) {
 	t.Helper()
 	keys := testKeys(t)
-	value := make([]byte, 220)
+	rng := rand.NewChaCha8([32]byte{1})
 	cl, err := b.Named("fill").Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(50_000))
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +34,8 @@ func (b *broker) fill(t testing.TB, topic string, partitions int32, n int) {
 	defer cl.Close()
 	var failed atomic.Pointer[error]
 	for seq := range n {
+		value := make([]byte, 220) // compresses about as far as messages do
+		_, _ = rng.Read(value[:80])
 		cl.Produce(t.Context(), &kgo.Record{
 			Topic: topic, Partition: int32(seq) % partitions, Value: value,
 			Headers: []kgo.RecordHeader{{Key: schemas.HeaderSubmission, Value: keys.Submission(1, uint32(seq), 1).AppendTo(nil)}},

@@ -133,20 +133,13 @@ func TestRule1TheHeadNeverFalls(t *testing.T) {
 		}
 		return nil, nil, false
 	})
-	first := true
-	run(t, o.window(t, o.config(), stream.ReleaserFunc(func(items []*stream.Item) {
-		for _, it := range items {
-			if it.Uncertain {
-				it.Settle(o.outcome(it.Record, "ambiguous"))
-			} else if it.Begin() {
-				it.Settle(o.outcome(it.Record, "sent"))
-			}
-			if first {
-				first = false
-				time.Sleep(100 * time.Millisecond) // so that a commit lies between
-			}
-		}
-	})).Run)
+	// Fetches are slow, so that commits lie between them.
+	o.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.KeepControl()
+		o.fake.SleepControl(func() { time.Sleep(100 * time.Millisecond) })
+		return nil, nil, false
+	})
+	o.sender(t, "a", nil)
 	eventually(t, 20*time.Second, "the end", func() bool { base, _ := o.intent(t, 0); return base == n })
 	if between.Load() == 0 {
 		t.Error("no commit was made between: the test tests nothing")
