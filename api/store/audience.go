@@ -15,7 +15,7 @@ import (
 const membersFrom = `
 FROM list_members m
 JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
-LEFT JOIN suppressions s ON s.phone = c.phone AND NOT s.lifted
+LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.phone = c.phone AND NOT s.lifted
 WHERE m.tenant = ?1 AND m.list = ?2 AND c.deleted_ms = 0`
 
 const memberColumns = `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,

@@ -63,7 +63,7 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 	case c.Version != version:
 		return &VersionError{"campaign", version, c.Version}
 	}
-	f := &freezer{s: s, c: &c, zones: map[string]*zoneWriter{}}
+	f := &freezer{s: s, c: &c, zones: map[string]*zoneWriter{}, most: maxHeld}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	f.id = hex.EncodeToString(id[:])
@@ -87,7 +87,7 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 	return err
 }
 
-// freezer writes one frozen audience. It holds the blob under way of each zone, and at most maxHeld of all of them.
+// freezer writes one frozen audience. It holds the blob under way of each zone, and at most so many bytes of all of them.
 type freezer struct {
 	s     *Store
 	c     *Campaign
@@ -96,7 +96,8 @@ type freezer struct {
 	total uint32
 	parts int64
 	zones map[string]*zoneWriter
-	held  int // bytes
+	held  int // bytes, at most most
+	most  int
 	index []part
 	entry audience.Entry
 }
@@ -202,7 +203,7 @@ func (f *freezer) add(ctx context.Context) error {
 	if w.Len() == audience.BlobSize {
 		return f.flush(ctx, f.entry.Zone)
 	}
-	if f.held > maxHeld {
+	if f.held > f.most {
 		largest := f.entry.Zone
 		for zone, w := range f.zones {
 			if w.bytes > f.zones[largest].bytes {

@@ -225,6 +225,8 @@ var campaignTests = []test{
 			return n
 		}
 		equal(e, "listed when cancelled", count(false), 1)
+		_, err = e.s.RemoveCampaign(e.Context(), t.ID, c.ID(), c.Version-1, user)
+		e.wantErr(err, schemas.ErrConflict)
 		c, err = e.s.RemoveCampaign(e.Context(), t.ID, c.ID(), c.Version, user)
 		e.must(err)
 		equal(e, "listed when removed", count(false), 0)
