@@ -148,23 +148,26 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 		return false, nil
 	}
 	records := make([]*kgo.Record, len(rows))
+	of := make(map[*kgo.Record]schemas.OutboxRow, len(rows)) // answers come in any order
 	for i := range rows {
 		if records[i], err = record(r.cfg.Cluster.Names, &rows[i]); err != nil {
 			return false, fmt.Errorf("relay: %w", err)
 		}
+		of[records[i]] = rows[i]
 	}
 	// What was begun is finished, also while we are being stopped: acknowledged and marked, or neither.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.AckTimeout+5*time.Second)
 	defer cancel()
 	var done []schemas.OutboxRow
-	for i, result := range cl.ProduceSync(ctx, records...) {
+	for _, result := range cl.ProduceSync(ctx, records...) {
 		if result.Err != nil {
 			err = result.Err
 			continue
 		}
-		done = append(done, rows[i])
-		r.metrics.published.WithLabelValues(string(rows[i].Type)).Inc()
-		r.metrics.delay.Observe(max(0, time.Since(rows[i].Time).Seconds()))
+		row := of[result.Record]
+		done = append(done, row)
+		r.metrics.published.WithLabelValues(string(row.Type)).Inc()
+		r.metrics.delay.Observe(max(0, time.Since(row.Time).Seconds()))
 	}
 	if err != nil { // Kafka's: the rows wait, and are asked for again
 		r.failed(ctx, "kafka", "cannot publish", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -227,6 +228,39 @@ func TestKafkaAway(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("published and never marked")
+}
+
+// Kafka takes one row and not the one before it: only the one it took is marked, whatever order the answers come in. A row that
+// is marked without having been published is lost.
+func TestOnlyWhatWasAcknowledgedIsMarked(t *testing.T) {
+	w := newWorld(t)
+	names := w.cluster.Names
+	refuse := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: names.Control(), Err: kerr.NotLeaderForPartition, Count: -1})
+	w.out.set(func() {
+		for _, row := range []schemas.OutboxRow{
+			{Type: schemas.TypeControl, Key: "tenant/tn_a", Tenant: "tn_a", Version: 1, Value: []byte("tenant")},
+			{Type: schemas.TypeCampaign, Key: "tn_a/camp_1", Tenant: "tn_a", Version: 1, Value: []byte("one")},
+		} {
+			w.out.rows[row.Key] = row
+			w.out.order = append(w.out.order, row.Key)
+		}
+	})
+	w.run(t)
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	for deadline := time.Now().Add(10 * time.Second); w.out.marked("tn_a/camp_1") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was published is not marked")
+		}
+	}
+	if got := w.out.marked("tenant/tn_a"); got != 0 {
+		t.Errorf("marked of what Kafka did not take: got version %d, want none", got)
+	}
+	refuse.Remove()
+	for deadline := time.Now().Add(10 * time.Second); w.out.marked("tenant/tn_a") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the row that waited was never published")
+		}
+	}
 }
 
 func (o *outbox) marked(key string) uint64 {
