@@ -516,7 +516,7 @@ func testPositions(t *testing.T, open func() analytics.Store) {
 	defer func() { s.Close() }()
 	p, ok := s.(analytics.Positioner)
 	if !ok {
-		t.Skip("this store keeps no positions")
+		return // this store keeps none
 	}
 	check := func(want map[int32]int64) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// stores are the two kinds: one that keeps positions, and one that knows tokens.
+// stores are the two kinds: one that keeps positions, and one that knows tokens; and ClickHouse itself, when there is one.
 func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analytics.Store)) {
 	t.Run("positions", func(t *testing.T) {
 		t.Parallel()
@@ -46,6 +47,15 @@ func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analyti
 			return s
 		})
 	})
+	if os.Getenv("FANFARE_TEST_CLICKHOUSE") != "" {
+		t.Run("clickhouse", func(t *testing.T) {
+			t.Parallel()
+			run(t, func(t testing.TB) analytics.Store {
+				s, _ := newClickHouse(t, nil)
+				return s
+			})
+		})
+	}
 }
 
 // Everything that is committed is counted, once; what was aborted is not; and the store says how far it is although the topic
@@ -554,5 +564,36 @@ func TestStopSettles(t *testing.T) {
 	})
 	if total != int64(len(records)) {
 		t.Errorf("committed %d, want %d", total, len(records))
+	}
+}
+
+// ClickHouse goes away and comes back, in the middle of inserts too, again and again while events come in: everything is there
+// once, in the chart as well, which counts each row of each insert (P5).
+func TestClickHouseAway(t *testing.T) {
+	if os.Getenv("FANFARE_TEST_CLICKHOUSE") == "" {
+		t.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
+	}
+	t.Parallel()
+	w := newWorld(t)
+	campaigns, records := w.history(150)
+	line := newLine(t)
+	s, beside := newClickHouse(t, line)
+	r := w.start(t, s, func(c *Config) { c.MaxRows = 80; c.Interval = 30 * time.Millisecond }, nil)
+	var producing sync.WaitGroup
+	producing.Go(func() { w.produceMixed(t, records) })
+	for i := range 12 {
+		time.Sleep(time.Duration(w.rng.IntN(120)) * time.Millisecond)
+		line.cut(i%3 == 0)
+		if i%3 == 0 {
+			// Away for a while: nobody answers at its address.
+			time.Sleep(300 * time.Millisecond)
+			line.mend()
+		}
+	}
+	producing.Wait()
+	caughtUp(t, beside)
+	compareAll(t, beside, w.model(t), campaigns)
+	if counted(r.metrics.retries.WithLabelValues(stepAppend)) == 0 {
+		t.Error("no insert failed: nothing was tested")
 	}
 }

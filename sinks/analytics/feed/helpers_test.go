@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	mrand "math/rand/v2"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,6 +30,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
+	"fanfare/sinks/analytics/clickhouse"
 	"fanfare/sinks/analytics/sqlite"
 )
 
@@ -471,4 +474,116 @@ func counted(c prometheus.Counter) float64 {
 		return -1
 	}
 	return m.GetCounter().GetValue()
+}
+
+// newClickHouse opens a store in a database of its own, dropped at the end; and, when it is reached over a line, another that is not.
+func newClickHouse(t testing.TB, over *line) (store, beside analytics.Store) {
+	t.Helper()
+	dsn := os.Getenv("FANFARE_TEST_CLICKHOUSE")
+	database := "test_" + strings.ToLower(rand.Text()[:12])
+	open := func(dsn string) analytics.Store {
+		s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: dsn, Database: database})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	t.Cleanup(func() {
+		opts, err := chgo.ParseDSN(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := chgo.Open(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.Exec(context.Background(), "DROP DATABASE IF EXISTS "+database+" SYNC"); err != nil {
+			t.Error(err)
+		}
+	})
+	store = open(dsn)
+	if over != nil {
+		opts, err := chgo.ParseDSN(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		over.to = opts.Addr[0]
+		beside, store = store, open(strings.Replace(dsn, opts.Addr[0], over.addr, 1))
+	}
+	return store, beside
+}
+
+// line is a TCP connection that can be cut.
+type line struct {
+	addr, to string
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]bool
+}
+
+func newLine(t testing.TB) *line {
+	t.Helper()
+	l := &line{conns: map[net.Conn]bool{}}
+	var err error
+	if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	l.addr = l.listener.Addr().String()
+	go l.serve(l.listener)
+	t.Cleanup(func() { l.cut(true) })
+	return l
+}
+
+func (l *line) serve(listener net.Listener) {
+	for {
+		in, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", l.to)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		l.mu.Lock()
+		l.conns[in], l.conns[out] = true, true
+		l.mu.Unlock()
+		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+			go func() {
+				_, _ = io.Copy(pair[0], pair[1])
+				pair[0].Close()
+				pair[1].Close()
+			}()
+		}
+	}
+}
+
+// cut ends what is connected; with gone nobody can connect either.
+func (l *line) cut(gone bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if gone {
+		l.listener.Close()
+	}
+	for conn := range l.conns {
+		conn.Close()
+	}
+	clear(l.conns)
+}
+
+// mend lets connections through again, at the same address.
+func (l *line) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		listener, err := net.Listen("tcp", l.addr)
+		if err == nil {
+			l.listener = listener
+			go l.serve(listener)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
