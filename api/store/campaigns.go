@@ -266,8 +266,8 @@ func nonEmpty(s string) []string {
 	return []string{s}
 }
 
-// UpdateCampaign changes a campaign if it is of version want, 0 for any. mutate changes Spec, Quote, Test, Reason and State and
-// names the trigger that moves it, "" for a change that moves nothing (C4's live patch, the tags of an ended campaign); it may
+// UpdateCampaign changes a campaign if it is of version want, 0 for any. mutate changes Spec, Quote, Test, Reason and State, of
+// one that waits for its time also Scheduled, and names the trigger that moves it, "" for a change that moves nothing (C4's live patch, the tags of an ended campaign); it may
 // run more than once. What follows from a move is done here, in the same transaction: cancelling releases the money and marks
 // the campaign deleted (C2); unscheduling releases it and drops the frozen audience (C30); an edit voids the quote.
 // Confirming is [Store.Confirm]'s.
@@ -291,6 +291,9 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 		}
 		out = before
 		out.Spec, out.Quote, out.Test, out.Reason, out.State = c.Spec, c.Quote, c.Test, c.Reason, c.State
+		if before.State == fanfarev1.State_STATE_SCHEDULED || before.State == fanfarev1.State_STATE_READY {
+			out.Scheduled = c.Scheduled // rescheduled
+		}
 		if err := tx.checkMove(ctx, &before, &out, trigger, cause.Actor); err != nil {
 			return err
 		}

@@ -74,6 +74,9 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		out.Reason, out.Confirmed, out.ConfirmedBy = "", tx.at, cause.By
+		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // what the pipeline knows of the tenant's limit (C14)
+			out.MaxSegments = t.MaxSegments
+		}
 		if err := tx.reserve(ctx, &out, reserve); err != nil {
 			return err
 		}

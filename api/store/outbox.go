@@ -18,9 +18,9 @@ import (
 // tombstoneAfter is how long after its end a campaign stays on its topic.
 const tombstoneAfter = 7 * 24 * time.Hour
 
-// Unpublished returns at most limit rows whose newest version has not been published, each as the record to publish. Rows that
-// stopped fewer than their share leave it to the others, so neither a flood of opt-outs nor one of campaigns holds the other
-// up; routes, tenants and senders come first, for campaigns name them. [ErrNoLead] when this process led and does no more.
+// Unpublished returns at most limit rows whose newest version has not been published, each as the record to publish. Routes,
+// tenants and senders come first, for campaigns name them; opt-outs and campaigns share what is left, so that a flood of one
+// does not hold up the other. [ErrNoLead] when this process led and does no more.
 func (s *Store) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error) {
 	if err := s.leads(ctx); err != nil {
 		return nil, err

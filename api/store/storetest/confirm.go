@@ -28,6 +28,7 @@ var confirmTests = []test{
 			return 10, nil
 		})
 		e.must(err)
+		equal(e, "the tenant's segments", got.MaxSegments, 3)
 		if got.State != scheduled || got.Name != "c" || got.Total != 0 || got.Version != 2 || !got.Confirmed.Equal(start) || got.ConfirmedBy != "key_test" ||
 			!got.Scheduled.Equal(start.AddDate(0, 0, 1)) || got.Reserved != 10 || len(got.Legs) != 1 || got.Quote.Version != "v" {
 			e.Errorf("got %+v", got)
@@ -35,6 +36,12 @@ var confirmTests = []test{
 		checkEvents(e, got, 2)
 		_, err = confirm(e, e.s, got, preparing, 0)
 		e.wantErr(err, schemas.ErrTransition)
+		got, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), got.Version, user, func(c *store.Campaign) (schemas.Trigger, error) {
+			c.Scheduled = start.AddDate(0, 0, 2)
+			return "", nil
+		})
+		e.must(err)
+		equal(e, "rescheduled", got.Scheduled, start.AddDate(0, 0, 2))
 
 		d := e.campaign(t, "d", l)
 		_, err = confirm(e, e.s, d, preparing, 991)

@@ -376,6 +376,7 @@ var importTests = []test{
 		saved, err := e.s.ImportReport(e.Context(), t.ID, r.ID)
 		e.must(err)
 		equal(e, "state", saved.State, store.ImportFailed)
+		e.list(t, "the connection that was cancelled still writes")
 	}},
 }
 
