@@ -89,21 +89,21 @@ type pendingPoint struct {
 	pending int
 }
 
-// checkPending: what /stats calls pending is what the topic said at some instant of the second before.
-func checkPending(samples []statsSample, points []pendingPoint) []error {
+// checkPending: what /stats calls pending is what the topic said at some instant of the lag before.
+func checkPending(samples []statsSample, points []pendingPoint, lag time.Duration) []error {
 	var errs []error
 	for _, s := range samples {
 		if s.stats.TotalMessages == 0 {
 			continue // not frozen yet
 		}
 		lo, hi, seen := 0, 0, false
-		var before *pendingPoint // the newest point before the second: it still held when the second began
+		var before *pendingPoint // the newest point before: it still held when that time began
 		for i := range points {
 			p := &points[i]
 			switch {
-			case p.at.Before(s.at.Add(-time.Second)):
+			case p.at.Before(s.at.Add(-lag)):
 				before = p
-			case !p.at.After(s.at.Add(200 * time.Millisecond)): // our own reading of the topic is late by a poll
+			case !p.at.After(s.at.Add(400 * time.Millisecond)): // our own reading of the topic is late by a poll
 				if !seen {
 					lo, hi, seen = p.pending, p.pending, true
 				}
@@ -117,7 +117,7 @@ func checkPending(samples []statsSample, points []pendingPoint) []error {
 			lo, hi = min(lo, before.pending), max(hi, before.pending)
 		}
 		if seen && (s.stats.Pending < lo || s.stats.Pending > hi) {
-			errs = append(errs, fmt.Errorf("at %s: /stats says pending %d, the topic said %d to %d within the second before", s.at.Format(time.StampMilli), s.stats.Pending, lo, hi))
+			errs = append(errs, fmt.Errorf("at %s: /stats says pending %d, the topic said %d to %d within the %s before", s.at.Format(time.StampMilli), s.stats.Pending, lo, hi, lag))
 		}
 	}
 	return errs

@@ -22,6 +22,7 @@ import (
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
+	"fanfare/sinks/analytics/clickhouse"
 	"fanfare/sinks/analytics/sqlite"
 )
 
@@ -213,7 +214,13 @@ func redisOptions(addr string) (*redis.UniversalOptions, error) {
 // openAnalytics opens the store of delivery events and brings its tables up to date.
 func (w *wiring) openAnalytics(ctx context.Context) error {
 	if w.cfg.ClickHouse != "" {
-		return errors.New("--clickhouse: not in this build")
+		s, err := clickhouse.Open(ctx, clickhouse.Config{DSN: w.cfg.ClickHouse, Database: w.cfg.schemaName()})
+		if err != nil {
+			return fmt.Errorf("--clickhouse: %w", err)
+		}
+		w.analytics = s
+		w.onClose(func() { _ = s.Close() })
+		return nil
 	}
 	if err := ensureDataDir(w.cfg.Data); err != nil {
 		return err

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fanfare/deploy/testinfra"
+	"fanfare/schemas"
+)
+
+// clusterWorld is the same product as many processes on real Kafka, Redis, ClickHouse and Postgres.
+type clusterWorld struct {
+	prefix  string
+	kafka   string
+	flags   []string // where the services are
+	rate    int
+	cl      *client
+	parts   []*process
+	http    map[*process]string
+	carrier *process
+	file    string
+}
+
+// newClusterWorld starts one process with api and relay, two schedulers (one stands by), two expanders, two processes with
+// sender and tracker, one with analytics, and one carrier that they share.
+func newClusterWorld(t *testing.T, rate int, profile string) *clusterWorld {
+	t.Helper()
+	addr := testinfra.Need(t, testinfra.All...)
+	secret := make([]byte, 16)
+	_, _ = rand.Read(secret)
+	key := hex.EncodeToString(secret)
+	w := &clusterWorld{
+		prefix: "e2e" + strings.ToLower(rand.Text()[:8]) + ".", kafka: addr[testinfra.Kafka], rate: rate, http: map[*process]string{},
+		file: filepath.Join(t.TempDir(), "carrier-sim.ndjson"),
+	}
+	w.carrier = startProcess(t, "carriersim", filepath.Join(filepath.Dir(fanfareBinary(t)), "carriersim"),
+		"--listen", freeAddr(t), "--truth", w.file, "--profile", profile, "--id-key", key)
+	carrierURL := w.carrierURL(t)
+	connection := []string{
+		"--data", t.TempDir(), "--kafka", w.kafka, "--redis", addr[testinfra.Redis], "--clickhouse", addr[testinfra.ClickHouse],
+		"--store", addr[testinfra.Postgres], "--prefix", w.prefix, "--id-key", key, "--log-level", "warn",
+	}
+	w.flags = append(connection, "--sim-rate", fmt.Sprint(rate), "--receipt-window", "20s", "--carrier-sim", carrierURL)
+	runBinary(t, append([]string{"tenants", "create", "Acme Retail", "--region", "IT", "--timezone", "Europe/Rome"}, connection...)...)
+	apiKey := runBinary(t, append([]string{"keys", "create", "--tenant", "Acme Retail"}, connection...)...)
+
+	api := w.serve(t, "api,relay")
+	w.cl = &client{base: "http://" + w.http[api], key: apiKey}
+	for _, roles := range []string{"scheduler", "scheduler", "expander", "expander", "sender,tracker", "sender,tracker", "analytics"} {
+		w.serve(t, roles)
+	}
+	for _, p := range w.parts {
+		(&client{base: "http://" + w.http[p]}).waitReady(t)
+	}
+	return w
+}
+
+// serve starts a process with some roles.
+func (w *clusterWorld) serve(t *testing.T, roles string) *process {
+	t.Helper()
+	addr := freeAddr(t)
+	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(roles, ",", "+"), len(w.parts))
+	p := startProcess(t, name, fanfareBinary(t), append([]string{"serve", "--roles", roles, "--http", addr}, w.flags...)...)
+	w.parts = append(w.parts, p)
+	w.http[p] = addr
+	return p
+}
+
+// carrierURL is what carriersim prints first.
+func (w *clusterWorld) carrierURL(t *testing.T) string {
+	t.Helper()
+	for range 200 {
+		out, err := exec.Command("cat", w.carrier.log.Name()).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
+			if strings.HasPrefix(s.Text(), "http://") {
+				return s.Text()
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatal("carriersim printed no URL")
+	return ""
+}
+
+func (w *clusterWorld) api() *client               { return w.cl }
+func (w *clusterWorld) brokers() ([]string, error) { return []string{w.kafka}, nil }
+func (w *clusterWorld) truth() string              { return w.file }
+
+func (w *clusterWorld) names() schemas.Names {
+	n, _ := schemas.NewNames(w.prefix)
+	return n
+}
+
+// kill kills each process in turn, one at a time: nth of the run.
+func (w *clusterWorld) kill(t *testing.T, nth int) int {
+	p := w.parts[nth%len(w.parts)]
+	t.Logf("kill -9 of %s", p.name)
+	p.kill()
+	p.start()
+	(&client{base: "http://" + w.http[p]}).waitReady(t)
+	if !strings.Contains(p.name, "sender") {
+		return 0
+	}
+	return min(2000, int(float64(w.rate)*(0.25+simP99.Seconds())))
+}
+
+// stop stops everything, the processes that take work in first.
+func (w *clusterWorld) stop(t *testing.T) {
+	for _, p := range w.parts {
+		if took, code := p.stop(); code != 0 || took > 15*time.Second {
+			t.Errorf("%s stopped with exit code %d after %s, want 0 within 15 s", p.name, code, took)
+		}
+	}
+}
+
+// Eight processes on real services; every one of them is killed once while it works.
+func TestIntegrationEndToEnd(t *testing.T) {
+	w := newClusterWorld(t, 1000, "chaos")
+	// Events are gathered for a second before each insert into ClickHouse, and an insert takes its time.
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: 8, seed: 11, lag: 3 * time.Second, limit: 6 * time.Minute})
+	w.stop(t)
+}
