@@ -131,16 +131,15 @@ func (s *sheet) read(value []byte) (*fanfarev1.Message, error) {
 	return m, nil
 }
 
-// quick reads fields of known numbers and types into the sheet; false when there is anything else.
+// quick reads fields of known numbers and types into the sheet; false when there is anything else. Of a field that comes twice
+// the last one stands, as in the generated code.
 func (s *sheet) quick(value []byte) bool {
 	texts := string(value)
-	var seen uint64
 	for at := 0; at < len(value); {
 		num, typ, n := protowire.ConsumeTag(value[at:])
-		if n < 0 || num > 63 || seen&(1<<num) != 0 { // merging what comes twice is the generated code's business
+		if n < 0 {
 			return false
 		}
-		seen |= 1 << num
 		at += n
 		switch typ {
 		case protowire.VarintType:

@@ -131,6 +131,19 @@ func TestEverythingIsAskedAgainAfterTheTokens(t *testing.T) {
 				if tc.kind != sent {
 					w.wantSeen(name, 0)
 				}
+				if tc.kind == gaveBack && w.tokens.back != 1 {
+					t.Errorf("%s: got %d tokens back, want 1", name, w.tokens.back)
+				}
+				if name == "guard" || name == "view" || name == "opt-outs too old" { // these pass, and nothing is forgotten
+					s[0].mu.Lock()
+					s[0].deadline = time.Time{}
+					s[0].mu.Unlock()
+					w.view.mu.Lock()
+					w.view.age, w.view.optOutAge = 0, 0
+					w.view.mu.Unlock()
+					after(100 * time.Millisecond)
+					w.want(name+" and back", s, sent, awaiting)
+				}
 			})
 		})
 	}
@@ -323,6 +336,30 @@ func TestQueues(t *testing.T) {
 		slices.Sort(sets)
 		if want := []string{"/:2", "tn_a/camp_10003:2"}; !slices.Equal(slices.Compact(sets), want) {
 			t.Errorf("got asked for %q, want %q", sets, want)
+		}
+	})
+}
+
+// When a limit goes, its campaign's messages join the others in the order in which they came.
+func TestQueuesMergeInOrder(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.view.campaign(10002, fanfarev1.State_STATE_SENDING, func(c *fanfarev1.Campaign) { c.Rate = 5 })
+		away := make(chan struct{})
+		w.tokens.away = away
+		w.start(schemas.LaneBulk)
+		for i := range 10 {
+			w.release(testMessage(10001+uint64(i%2), uint32(i), 1))
+			after(10 * time.Millisecond)
+		}
+		w.view.campaign(10002, fanfarev1.State_STATE_SENDING, func(c *fanfarev1.Campaign) { c.Rate = 0 })
+		after(50 * time.Millisecond)
+		close(away)
+		after(50 * time.Millisecond)
+		w.wantSeen("merged", 10)
+		for i, o := range w.carrier.seen() {
+			if int(o.Key.Seq()) != i {
+				t.Fatalf("got message %d at place %d, want the order of release", o.Key.Seq(), i)
+			}
 		}
 	})
 }
@@ -552,6 +589,41 @@ func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 	})
 }
 
+// A single whose answer came late, and says that it was not taken, is held as well.
+func TestSingleIsHeldAfterALateRefusal(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.view.campaign(10001, fanfarev1.State_STATE_SENDING, func(c *fanfarev1.Campaign) { c.Hidden = true })
+		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{}, false }
+		w.start(schemas.LaneTxn)
+		slips := w.release(messages(1)...)
+		after(3 * time.Second)
+		w.want("no answer", slips, doubtful, fanfarev1.Code_CODE_TIMEOUT)
+		w.carrier.answer(carrier.Result{Outcome: carrier.Retryable})
+		synctest.Wait()
+		if got := w.ledger.all(); len(got) != 1 || got[0].Topic != "t.held" {
+			t.Errorf("got %d records, want one in t.held", len(got))
+		}
+		if late := slips[0].late; len(late) != 1 || late[0].GetKind() != gaveBack {
+			t.Errorf("got %v written late, want returned", late)
+		}
+	})
+}
+
+// The lane says that a message is a single one while its campaign is not known.
+func TestSingleOfAnUnknownCampaignIsHeld(t *testing.T) {
+	for lane, want := range map[schemas.Lane]int{schemas.LaneTxn: 1, schemas.LaneBulk: 0} {
+		inWorld(t, func(w *world) {
+			w.start(lane)
+			slips := w.release(testMessage(10009, 0, 1))
+			after(2100 * time.Millisecond)
+			w.want("unknown campaign", slips, gaveBack, fanfarev1.Code_CODE_CONTROL_BEHIND)
+			if got := len(w.ledger.all()); got != want {
+				t.Errorf("lane %s: got %d held, want %d", lane, got, want)
+			}
+		})
+	}
+}
+
 // A campaign's message is dealt again from its audience and is not held.
 func TestCampaignMessageIsNotHeld(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -639,11 +711,18 @@ func TestOldTokensAreVoid(t *testing.T) {
 		}
 		w.start(schemas.LaneBulk)
 		slips := w.release(messages(30)...)
+		after(100 * time.Millisecond)
+		slips = append(slips, w.release(messages(40)[30:]...)...)
 		after(time.Second)
 		w.want("in the end", slips, sent, awaiting)
-		w.wantSeen("in the end", 30)
-		if w.tokens.taken-w.tokens.back != 50 {
-			t.Errorf("got %d tokens used or void, want 30 and the 20 that grew old", w.tokens.taken-w.tokens.back)
+		w.wantSeen("in the end", 40)
+		for i, o := range w.carrier.seen() { // what came first holds up the partition, and goes first
+			if o.Key.Seq() != uint32(i) {
+				t.Fatalf("got message %d at place %d, want the order of release", o.Key.Seq(), i)
+			}
+		}
+		if w.tokens.taken-w.tokens.back != 70 {
+			t.Errorf("got %d tokens used or void, want 40 and the 20 and 10 that grew old", w.tokens.taken-w.tokens.back)
 		}
 	})
 }
