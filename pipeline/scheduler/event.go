@@ -50,139 +50,108 @@ const (
 // errWire is returned for bytes that are no protobuf record.
 var errWire = errors.New("not a protobuf record")
 
-// wire walks over the fields of a record. The whole decoder would build strings and slices that nobody here reads, at ten
-// times the cost, two or three times for every message that is sent.
-type wire struct {
-	b []byte
-	v uint64 // of a varint
-	s []byte // of a field of bytes
+// fields are the numbers and the first bytes of a record, by field number below their length. The whole decoder would build strings and
+// slices that nobody here reads, at many times the cost, two or three times for every message that is sent.
+type fields struct {
+	v [32]uint64
+	s [3][]byte // parts of the record
 }
 
-// next reads a field; 0 at the end and when err is set.
-func (w *wire) next() (field int, err error) {
-	if len(w.b) == 0 {
-		return 0, nil
-	}
-	tag, ok := w.varint()
-	if !ok || tag>>3 == 0 || tag>>3 > 1<<29-1 {
-		return 0, errWire
-	}
-	switch tag & 7 {
-	case wireVarint:
-		if w.v, ok = w.varint(); !ok {
-			return 0, errWire
-		}
-	case wireBytes:
-		n, ok := w.varint()
-		if !ok || n > uint64(len(w.b)) {
-			return 0, errWire
-		}
-		w.s, w.b = w.b[:n], w.b[n:]
-	case wireFixed64, wireFixed32:
-		n := 8
-		if tag&7 == wireFixed32 {
-			n = 4
-		}
-		if len(w.b) < n {
-			return 0, errWire
-		}
-		w.b = w.b[n:]
-		w.v, w.s = 0, nil // we have none of these
-	default:
-		return 0, errWire
-	}
-	return int(tag >> 3), nil
-}
-
-func (w *wire) varint() (uint64, bool) {
-	if len(w.b) > 0 && w.b[0] < 0x80 {
-		v := uint64(w.b[0])
-		w.b = w.b[1:]
-		return v, true
-	}
-	var v uint64
-	for i := 0; i < len(w.b) && i < 10; i++ {
-		b := w.b[i]
-		v |= uint64(b&0x7f) << (7 * i)
-		if b < 0x80 {
-			if i == 9 && b > 1 {
-				return 0, false
+// read walks over the fields of a record. Of a field that comes twice the last one counts, as everywhere in protobuf.
+func (f *fields) read(b []byte) error {
+	for i := 0; i < len(b); {
+		tag := uint64(b[i])
+		i++
+		if tag >= 0x80 {
+			var n int
+			if tag, n = varint(b[i-1:]); n == 0 {
+				return errWire
 			}
-			w.b = w.b[i+1:]
-			return v, true
+			i += n - 1
+		}
+		field := tag >> 3
+		if field == 0 || field > 1<<29-1 {
+			return errWire
+		}
+		switch tag & 7 {
+		case wireVarint, wireBytes:
+			if i == len(b) {
+				return errWire
+			}
+			v := uint64(b[i])
+			i++
+			if v >= 0x80 {
+				var n int
+				if v, n = varint(b[i-1:]); n == 0 {
+					return errWire
+				}
+				i += n - 1
+			}
+			if tag&7 == wireVarint {
+				if field < uint64(len(f.v)) {
+					f.v[field] = v
+				}
+				continue
+			}
+			if v > uint64(len(b)-i) {
+				return errWire
+			}
+			if field < uint64(len(f.s)) {
+				f.s[field] = b[i : i+int(v)]
+			}
+			i += int(v)
+		case wireFixed64:
+			i += 8 // we have none of these
+		case wireFixed32:
+			i += 4
+		default:
+			return errWire
+		}
+		if i > len(b) {
+			return errWire
 		}
 	}
-	return 0, false
+	return nil
+}
+
+// varint reads a number of up to ten bytes; n is 0 when there is none.
+func varint(b []byte) (v uint64, n int) {
+	for i := 0; i < len(b) && i < 10; i++ {
+		c := b[i]
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			if i == 9 && c > 1 {
+				return 0, 0
+			}
+			return v, i + 1
+		}
+	}
+	return 0, 0
 }
 
 // decodeDelivery reads a record of `deliveries` into e.
 func decodeDelivery(b []byte, e *event) error {
-	*e = event{logged: e.logged}
-	var segments uint64
-	for w := (wire{b: b}); ; {
-		field, err := w.next()
-		if err != nil {
-			return err
-		}
-		switch field {
-		case 0:
-			e.price *= max(segments, 1)
-			e.leg = max(e.leg, 1)
-			return nil
-		case deliveryTenant:
-			e.tenant = w.s
-		case deliveryCampaign:
-			e.id = w.s
-		case deliveryNumber:
-			e.campaign = w.v
-		case deliverySeq:
-			e.seq = uint32(w.v)
-		case deliveryTry:
-			e.try = uint32(w.v)
-		case deliveryLeg:
-			e.leg = uint32(w.v)
-		case deliveryKind:
-			e.kind = fanfarev1.Kind(w.v)
-		case deliveryCode:
-			e.code = fanfarev1.Code(w.v)
-		case deliveryTime:
-			e.at = int64(w.v)
-		case deliverySegments:
-			segments = w.v
-		case deliveryPrice:
-			e.price = w.v
-		case deliveryAgain:
-			e.again = int64(w.v)
-		}
+	var f fields
+	if err := f.read(b); err != nil {
+		return err
 	}
+	*e = event{
+		campaign: f.v[deliveryNumber], seq: uint32(f.v[deliverySeq]), try: uint32(f.v[deliveryTry]), leg: max(uint32(f.v[deliveryLeg]), 1),
+		kind: fanfarev1.Kind(f.v[deliveryKind]), code: fanfarev1.Code(f.v[deliveryCode]), at: int64(f.v[deliveryTime]), again: int64(f.v[deliveryAgain]),
+		price: f.v[deliveryPrice] * max(f.v[deliverySegments], 1), tenant: f.s[deliveryTenant], id: f.s[deliveryCampaign], logged: e.logged,
+	}
+	return nil
 }
 
 // decodeMessage reads a record of a transactional lane into e, whose kind stays unspecified.
 func decodeMessage(b []byte, e *event) error {
-	*e = event{logged: e.logged}
-	for w := (wire{b: b}); ; {
-		field, err := w.next()
-		if err != nil {
-			return err
-		}
-		switch field {
-		case 0:
-			e.leg = max(e.leg, 1)
-			return nil
-		case messageTenant:
-			e.tenant = w.s
-		case messageCampaign:
-			e.id = w.s
-		case messageNumber:
-			e.campaign = w.v
-		case messageSeq:
-			e.seq = uint32(w.v)
-		case messageTry:
-			e.try = uint32(w.v)
-		case messageLeg:
-			e.leg = uint32(w.v)
-		case messageNotAfter:
-			e.notAfter = int64(w.v)
-		}
+	var f fields
+	if err := f.read(b); err != nil {
+		return err
 	}
+	*e = event{
+		campaign: f.v[messageNumber], seq: uint32(f.v[messageSeq]), try: uint32(f.v[messageTry]), leg: max(uint32(f.v[messageLeg]), 1),
+		notAfter: int64(f.v[messageNotAfter]), tenant: f.s[messageTenant], id: f.s[messageCampaign], logged: e.logged,
+	}
+	return nil
 }

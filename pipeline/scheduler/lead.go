@@ -14,7 +14,6 @@ import (
 
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 const (
@@ -56,6 +55,7 @@ type leader struct {
 
 	round     *round
 	nextRound time.Time
+	unsaved   int // records read since the last round
 	graves    map[uint64]*grave
 	dealtHeld map[string]*held // taken out of held not long before the term; nil once looked at
 	dead      []*kgo.Record
@@ -75,22 +75,6 @@ type batch struct {
 
 // job is something asked of the store; what it returns is run by the leader.
 type job func(ctx context.Context) func()
-
-// round is one writing of all sets that have changed.
-type round struct {
-	began   time.Time
-	todo    []*campaign
-	offsets map[string]map[int32]int64
-}
-
-// grave is a settled campaign whose cursor stays for a while.
-type grave struct {
-	key, tenant string
-	settledMs   int64
-	marked      bool // the cursor says settled, and its sets are gone
-	parts       uint32
-	cursor      *fanfarev1.Cursor
-}
 
 // lead is one term.
 func (s *Scheduler) lead(ctx context.Context) error {
@@ -364,6 +348,7 @@ func (l *leader) read(records []*kgo.Record) {
 	}
 	l.readUpTo(at)
 	l.metrics.events.Add(float64(len(records)))
+	l.unsaved += len(records)
 }
 
 // reads says how the records of a topic are read: as events, as single sends of a route, or, with nil, as held ones.

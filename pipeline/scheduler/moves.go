@@ -37,7 +37,7 @@ type moveTry struct {
 type wish struct {
 	asked bool
 	again int64
-	gone  bool // the audience cannot be frozen ever
+	gone  string // why the audience can never be frozen, "" when it can
 }
 
 // Moves returns what the store is to do with campaigns now. A move is asked for once per version of the record, and again
@@ -80,9 +80,9 @@ func (k *core) moveOf(c *campaign, now time.Time) (schemas.Change, bool) {
 		}
 	case r.GetState() == fanfarev1.State_STATE_PREPARING:
 		switch {
-		case c.wanting.gone:
+		case c.wanting.gone != "":
 			ch, _ := to(fanfarev1.State_STATE_FAILED, schemas.TriggerFail)
-			ch.Reason = ReasonAudienceGone
+			ch.Reason = c.wanting.gone
 			return ch, true
 		case r.GetFreezeId() == "":
 		case c.total == 0:
@@ -180,7 +180,12 @@ func (k *core) Wanted(w wants, blobs []audience.Index, err error, now time.Time)
 	}
 	c.wanting.asked, c.wanting.again = false, ms(now.Add(moveAgain))
 	if err != nil {
-		c.wanting.gone = w.freezeID == "" && errors.Is(err, schemas.ErrNotFound)
+		if w.freezeID == "" && errors.Is(err, schemas.ErrNotFound) {
+			c.wanting.gone = ReasonAudienceGone
+			if why, ok := errors.AsType[*schemas.FreezeError](err); ok {
+				c.wanting.gone = why.Reason
+			}
+		}
 		return fmt.Errorf("audience of %s: %w", c.id, err)
 	}
 	if w.freezeID == "" {

@@ -33,8 +33,8 @@ var _ View = (*stream.View)(nil)
 // Audience freezes audiences and knows what is in them.
 type Audience interface {
 	// Freeze takes the audience of a confirmed campaign, numbers it and publishes its freeze id and total, if the campaign still
-	// has that version. It is idempotent. An error that is [schemas.ErrNotFound] says that there is no audience any more: the
-	// campaign fails.
+	// has that version. It is idempotent. An error that is [schemas.ErrNotFound] says that there will never be an audience: the
+	// campaign fails, for the reason of a [schemas.FreezeError].
 	Freeze(ctx context.Context, tenant, campaign string, version uint64) error
 	// Blobs returns which seqs each blob of a frozen audience holds, in order.
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)

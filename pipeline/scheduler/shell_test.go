@@ -100,10 +100,10 @@ func TestStandbyTakesOver(t *testing.T) {
 		return []fanfarev1.Kind{sentKind, deliveredKind}
 	}
 	const total = 8000
-	first := p.run()
+	first := p.run(p.hasty)
 	p.plane.confirm(10001, total, nil)
 	p.eventually("sending", func() bool { return p.carrier.submissions() > 1000 })
-	second := p.run()
+	second := p.run(p.hasty)
 	first.cut.set(true)
 	at := p.carrier.submissions()
 	p.eventually("taken over", func() bool { return p.carrier.submissions() > at+plantRate })
@@ -233,14 +233,16 @@ func TestAudienceGone(t *testing.T) {
 	p.run(func(c *Config) { c.Audience = noAudience{p.plane} })
 	p.plane.confirm(10001, 100, nil)
 	p.eventually("failed", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_FAILED })
-	if got := p.plane.campaign(10001).GetReason(); got != ReasonAudienceGone {
-		t.Errorf("reason %q, want %q", got, ReasonAudienceGone)
+	if got := p.plane.campaign(10001).GetReason(); got != "list_gone" {
+		t.Errorf("reason %q, want list_gone", got)
 	}
 }
 
 type noAudience struct{ *plane }
 
-func (noAudience) Freeze(context.Context, string, string, uint64) error { return schemas.ErrNotFound }
+func (noAudience) Freeze(context.Context, string, string, uint64) error {
+	return fmt.Errorf("freeze: %w", &schemas.FreezeError{Reason: "list_gone", Err: errors.New("deleted")})
+}
 
 // TestHeld: a scheduled single send is dealt when it is due, once, and one that was given back with its next try.
 func TestHeld(t *testing.T) {
