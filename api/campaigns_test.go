@@ -292,6 +292,8 @@ func TestWhenItStarts(t *testing.T) {
 	w.call("PUT", "/api/campaigns/"+late+"/confirm", "").problem(422, "time_in_past", "scheduledTime")
 	scheduled := w.campaign(1, `,"scheduledTime":"2025-04-02T10:00:00Z"`)
 	w.call("PUT", "/api/campaigns/"+scheduled+"/confirm", "").want(200)
+	w.clock.forward(48 * time.Hour) // a repetition is the same confirm, whatever the time
+	w.call("PUT", "/api/campaigns/"+scheduled+"/confirm", "").want(200)
 	subset(t, "unschedule", w.call("PUT", "/api/campaigns/"+scheduled+"/unschedule", "").want(200).body, `{"state":"configured","confirmedAt":null}`)
 }
 

@@ -78,8 +78,8 @@ func (q *quota) take(now time.Time) grant {
 	return g
 }
 
-// header says the limit, and how long to wait when it is used up.
+// header says the limit and what is left of it. The names go out as X8 writes them, which Set would spell Ratelimit.
 func (g grant) header(h http.Header) {
-	h["X-Ratelimit-Limit"] = []string{strconv.Itoa(g.limit)}
-	h["X-Ratelimit-Remaining"] = []string{strconv.Itoa(g.remaining)}
+	h["X-RateLimit-Limit"] = []string{strconv.Itoa(g.limit)}
+	h["X-RateLimit-Remaining"] = []string{strconv.Itoa(g.remaining)}
 }

@@ -120,11 +120,11 @@ func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*sto
 
 // messageStatus says where a message is. One that nothing is known of yet is pending: it is in the log, and on its way.
 func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.ID) (*MessageStatus, error) {
-	id = s.Keys.MessageOf(id)
 	c, err := s.owned(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
+	id = s.Keys.MessageOf(id) // of a submission's id too
 	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
 	defer cancel()
 	members, err := s.Analytics.Members(ctx, who.tenant.ID, c.ID(), []uint32{id.Seq()})

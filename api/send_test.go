@@ -389,7 +389,10 @@ func TestMessageStatus(t *testing.T) {
 	if len(many.Data) != 2 || len(many.NotFound) != 1 || many.NotFound[0] != "nobody" {
 		t.Errorf("several: got %d found and %v, want 2 and nobody", len(many.Data), many.NotFound)
 	}
-	for _, path := range []string{"/api/messages/status/nobody", "/api/messages/nobody", "/api/messages/" + w.keys.Message(parsed.CampaignNumber(), 5000).String(), "/api/messages/msg_00000000000000000000000000"} {
+	forged := parsed
+	forged[15] ^= 1
+	subset(t, "by the submission's id", w.call("GET", "/api/messages/"+w.keys.Submission(parsed.CampaignNumber(), parsed.Seq(), 1).String(), "").want(200).body, fmt.Sprintf(`{"messageId":%q}`, id))
+	for _, path := range []string{"/api/messages/" + forged.String(), "/api/messages/status/nobody", "/api/messages/nobody", "/api/messages/" + w.keys.Message(parsed.CampaignNumber(), 5000).String(), "/api/messages/msg_00000000000000000000000000"} {
 		w.call("GET", path, "").problem(404, "not_found", "")
 	}
 	w.call("GET", "/api/messages/status?customerMessageIds="+strings.Repeat("a,", 100)+"b", "").problem(422, "invalid_value", "customerMessageIds")
