@@ -18,24 +18,24 @@ type killer struct {
 
 var errKilled = errors.New("killed")
 
-func (k *killer) option() kgo.Opt {
-	return kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.dead {
-			return nil, errKilled
-		}
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		if k.conns == nil {
-			k.conns = map[net.Conn]struct{}{}
-		}
-		k.conns[conn] = struct{}{}
-		return conn, nil
-	})
+func (k *killer) option() kgo.Opt { return kgo.Dialer(k.dial) }
+
+func (k *killer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.dead {
+		return nil, errKilled
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if k.conns == nil {
+		k.conns = map[net.Conn]struct{}{}
+	}
+	k.conns[conn] = struct{}{}
+	return conn, nil
 }
 
 // kill cuts everything; what was written before may still arrive, what is read after is lost.
@@ -54,11 +54,13 @@ type freezer struct {
 	frozen chan struct{} // closed by thaw; nil: not frozen
 }
 
-func (f *freezer) option() kgo.Opt {
+func (f *freezer) option() kgo.Opt { return f.around(new(net.Dialer).DialContext) }
+
+// around freezes what another dialer dials.
+func (f *freezer) around(dial func(context.Context, string, string) (net.Conn, error)) kgo.Opt {
 	return kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		f.wait()
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, addr)
+		conn, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}

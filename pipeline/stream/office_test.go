@@ -21,7 +21,7 @@ type office struct {
 	partitions     int32
 
 	mu     sync.Mutex
-	handed map[string][]string // source of a record: who handed it over
+	handed map[string][]string // submission: who handed it over
 }
 
 func newOffice(t testing.TB, partitions int32, opts ...kfake.Opt) *office {
@@ -36,10 +36,12 @@ func newOffice(t testing.TB, partitions int32, opts ...kfake.Opt) *office {
 
 func source(r *kgo.Record) string { return fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset) }
 
+func submission(r *kgo.Record) string { return string(schemas.Header(r, schemas.HeaderSubmission)) }
+
 func (o *office) handOver(who string, r *kgo.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.handed[source(r)] = append(o.handed[source(r)], who)
+	o.handed[submission(r)] = append(o.handed[submission(r)], who)
 }
 
 func (o *office) handedOver() int {
@@ -148,10 +150,14 @@ func (o *office) sender(t testing.TB, name string, change func(*stream.WindowCon
 // outcomes returns the kinds of outcomes by the source they name.
 func (o *office) outcomes(t testing.TB) map[string][]string {
 	t.Helper()
+	return o.kinds(t, func(r *kgo.Record) string { return string(schemas.Header(r, schemas.HeaderSource)) })
+}
+
+func (o *office) kinds(t testing.TB, by func(*kgo.Record) string) map[string][]string {
+	t.Helper()
 	kinds := map[string][]string{}
 	for _, r := range o.read(t, o.out) {
-		s := string(schemas.Header(r, schemas.HeaderSource))
-		kinds[s] = append(kinds[s], string(r.Value))
+		kinds[by(r)] = append(kinds[by(r)], string(r.Value))
 	}
 	return kinds
 }
@@ -169,15 +175,15 @@ func (o *office) awaitOutcomes(t testing.TB, n int, within time.Duration) {
 	t.Fatalf("records with an outcome: got %d, want %d within %s", got, n, within)
 }
 
-// check holds every record against the truth: handed over at most once, an outcome for each of the n, and no outcome that
+// check holds every submission against the truth: handed over at most once, an outcome for each of the n, and no outcome that
 // contradicts the carrier. It returns how many ended in doubt.
 func (o *office) check(t testing.TB, n int) (doubtful int) {
 	t.Helper()
-	kinds := o.outcomes(t)
+	kinds := o.kinds(t, func(r *kgo.Record) string { return string(r.Key) })
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(kinds) != n {
-		t.Errorf("records with an outcome: got %d, want %d", len(kinds), n)
+		t.Errorf("submissions with an outcome: got %d, want %d", len(kinds), n)
 	}
 	twice := 0
 	for s, who := range o.handed {
@@ -211,6 +217,16 @@ func (o *office) check(t testing.TB, n int) (doubtful int) {
 		}
 	}
 	return doubtful
+}
+
+// stable waits until the group does not rebalance. kfake keeps a member that dies while it joins, and what it gives it, for
+// ever; a real broker forgets it.
+func (o *office) stable(t testing.TB) {
+	t.Helper()
+	eventually(t, 20*time.Second, "the group to be stable", func() bool {
+		groups, err := o.adm.DescribeGroups(t.Context(), o.group)
+		return err == nil && groups[o.group].State == "Stable"
+	})
 }
 
 // intent returns what is committed of a partition.

@@ -65,6 +65,8 @@ type StageConfig struct {
 	SessionTimeout time.Duration
 	// DrainTimeout is how long a stop waits for the batch in hand; default 10 s.
 	DrainTimeout time.Duration
+	// TransactionTimeout is how long the broker keeps a transaction open whose producer is gone, and readers wait; default 10 s.
+	TransactionTimeout time.Duration
 	// Instance makes the transactional id this process's own; default: random, as it must be on a broker whose transactions
 	// may be torn by a kill.
 	Instance string
@@ -107,6 +109,9 @@ func NewStage(cfg StageConfig, h Handler) (*Stage, error) {
 	if cfg.DrainTimeout <= 0 {
 		cfg.DrainTimeout = 10 * time.Second
 	}
+	if cfg.TransactionTimeout <= 0 {
+		cfg.TransactionTimeout = 10 * time.Second
+	}
 	if cfg.Cluster.Name == "" {
 		cfg.Cluster.Name = cfg.Name
 	}
@@ -119,9 +124,6 @@ func NewStage(cfg StageConfig, h Handler) (*Stage, error) {
 
 // idlePoll is how long a poll waits before the stage says that it has nothing to do.
 const idlePoll = time.Second
-
-// transactionTimeout is how long the broker keeps a transaction open whose producer is gone; its readers wait so long.
-const transactionTimeout = 10 * time.Second
 
 // Run works until ctx ends; then it finishes the batch in hand, leaves the group and returns nil. It waits for a broker that is
 // away and goes on when it is back.

@@ -31,7 +31,7 @@ func (s *Stage) runTransactions(ctx, work context.Context) error {
 	}
 	opts, metrics, err := s.cfg.Cluster.options(append(s.options(life),
 		kgo.TransactionalID(s.cfg.Cluster.Names.TransactionalID(s.cfg.Name, instance)),
-		kgo.TransactionTimeout(transactionTimeout),
+		kgo.TransactionTimeout(s.cfg.TransactionTimeout),
 		kgo.OnPartitionsRevoked(revoked),
 		kgo.OnPartitionsLost(revoked),
 	))
