@@ -1,6 +1,10 @@
 package ratelimit
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
 	calls     prometheus.Counter
@@ -11,15 +15,30 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
-		calls:     prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_ratelimit_calls_total", Help: "Script calls to Redis."}),
-		tokens:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_ratelimit_tokens_total", Help: "Tokens leased."}, []string{"lane"}),
-		denied:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_ratelimit_denied_total", Help: "Requests that a level could not serve in full."}, []string{"level"}),
-		throttled: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_ratelimit_throttled_total", Help: "Times a carrier asked to slow down."}),
-		away:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "fanfare_ratelimit_redis_away", Help: "1 while Redis does not answer and senders hold."}),
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Name: "fanfare_ratelimit_" + name, Help: help}
 	}
-	if reg != nil {
-		reg.MustRegister(m.calls, m.tokens, m.denied, m.throttled, m.away)
+	return &metrics{
+		calls:     register(reg, prometheus.NewCounter(counter("calls_total", "Script calls to Redis."))),
+		tokens:    register(reg, prometheus.NewCounterVec(counter("tokens_total", "Tokens leased."), []string{"lane"})),
+		denied:    register(reg, prometheus.NewCounterVec(counter("denied_total", "Requests that a level could not serve in full."), []string{"level"})),
+		throttled: register(reg, prometheus.NewCounter(counter("throttled_total", "Times a carrier asked to slow down."))),
+		away: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fanfare_ratelimit_redis_away", Help: "1 while Redis does not answer and senders hold.",
+		})),
 	}
-	return m
+}
+
+// register registers c, or returns what is registered under its name already: two limiters of one process count together.
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	var known prometheus.AlreadyRegisteredError
+	if err := reg.Register(c); errors.As(err, &known) {
+		if have, ok := known.ExistingCollector.(C); ok {
+			return have
+		}
+	}
+	return c
 }

@@ -43,6 +43,7 @@ type plant struct {
 	keys    *schemas.Keys
 	carrier *slowCarrier
 	version uint64
+	mixed   []*kgo.Record // go among those that send writes, one to a hundred
 }
 
 func newPlant(t testing.TB) *plant {
@@ -152,6 +153,9 @@ func (p *plant) send(from, to int) {
 		r := messageRecord(p.t, p.keys, m)
 		r.Topic = p.cluster.Names.Messages("sim", schemas.LaneBulk)
 		recs = append(recs, r)
+		if i%100 == 99 && len(p.mixed) > 0 {
+			recs, p.mixed = append(recs, p.mixed[0]), p.mixed[1:]
+		}
 	}
 	if err := p.cl.ProduceSync(p.t.Context(), recs...).FirstErr(); err != nil {
 		p.t.Fatal(err)

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,42 +23,50 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	lane := []string{"route", "lane"}
-	gauge := func(name, help string, labels []string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_sender_" + name, Help: help}, labels)
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_sender_" + name, Help: help}, labels))
 	}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_sender_" + name + "_total", Help: help}, labels)
+		return register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_sender_" + name + "_total", Help: help}, labels))
 	}
-	m := &metrics{
-		waiting:   gauge("waiting", "Messages released and not handed over.", lane),
-		oldest:    gauge("oldest_seconds", "How long ago the oldest of them was released.", lane),
-		backlog:   gauge("backlog_seconds", "How long the route takes for them at its limit.", lane),
-		inFlight:  gauge("in_flight", "Messages at the carrier without an answer.", lane),
-		submitted: counter("submitted", "Messages handed over.", lane...),
-		timeouts:  counter("timeouts", "Hand-overs without an answer in time.", lane...),
-		late:      counter("late_answers", "Answers that came after the time-out.", lane...),
-		forgotten: counter("forgotten", "Messages that were not ours any more when they were to be handed over.", lane...),
-		expired:   counter("tokens_expired", "Tokens that were too old when the carrier had room.", lane...),
-		poison:    counter("poison", "Records that went to the dead letters.", lane...),
-		held:      counter("held", "Single messages that must wait.", lane...),
-		unmatched: counter("provider_ids_dropped", "Provider ids that Redis was away for too long to take.", lane...),
-		rejoin:    counter("receipts_rejoined", "Receipts that came before the answer to their hand-over.", lane...),
+	return &metrics{
+		waiting:   gauge("waiting", "Messages released and not handed over.", "route", "lane"),
+		oldest:    gauge("oldest_seconds", "How long ago the oldest of them was released.", "route", "lane"),
+		backlog:   gauge("backlog_seconds", "How long the route takes for them at its limit.", "route", "lane"),
+		inFlight:  gauge("in_flight", "Messages at the carrier without an answer.", "route", "lane"),
+		submitted: counter("submitted", "Messages handed over.", "route", "lane"),
+		timeouts:  counter("timeouts", "Hand-overs without an answer in time.", "route", "lane"),
+		late:      counter("late_answers", "Answers that came after the time-out.", "route", "lane"),
+		forgotten: counter("forgotten", "Messages that were not ours any more when they were to be handed over.", "route", "lane"),
+		expired:   counter("tokens_expired", "Tokens that were too old when the carrier had room.", "route", "lane"),
+		poison:    counter("poison", "Records that went to the dead letters.", "route", "lane"),
+		held:      counter("held", "Single messages that must wait.", "route", "lane"),
+		unmatched: counter("provider_ids_dropped", "Provider ids that Redis was away for too long to take.", "route", "lane"),
+		rejoin:    counter("receipts_rejoined", "Receipts that came before the answer to their hand-over.", "route", "lane"),
 		shortOf:   counter("tokens_denied", "Round trips in which a level had not enough tokens.", "route", "lane", "level"),
 		outcomes:  counter("outcomes", "Outcomes written.", "route", "lane", "kind", "code"),
-		answer: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		answer: register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fanfare_sender_answer_seconds", Help: "Time from the hand-over to the carrier's answer, one of 16 of a batch.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10},
-		}, lane),
-		breaker:   gauge("breaker_open", "1 while the carrier does not answer and nothing is handed over.", []string{"route"}),
-		suspended: gauge("suspended_partitions", "Partitions that are held until somebody looks at them.", []string{"route", "lane"}),
+		}, []string{"route", "lane"})),
+		breaker:   gauge("breaker_open", "1 while the carrier does not answer and nothing is handed over.", "route"),
+		suspended: gauge("suspended_partitions", "Partitions that are held until somebody looks at them.", "route", "lane"),
 		receipts:  counter("receipts", "Receipts taken from the carrier's session.", "route"),
 	}
-	if reg != nil {
-		reg.MustRegister(m.waiting, m.oldest, m.backlog, m.inFlight, m.submitted, m.timeouts, m.late, m.forgotten, m.expired, m.poison,
-			m.held, m.unmatched, m.rejoin, m.shortOf, m.outcomes, m.answer, m.breaker, m.suspended, m.receipts)
+}
+
+// register registers c, or returns what is registered under its name already: two fleets of one process count together.
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
 	}
-	return m
+	var known prometheus.AlreadyRegisteredError
+	if err := reg.Register(c); errors.As(err, &known) {
+		if have, ok := known.ExistingCollector.(C); ok {
+			return have
+		}
+	}
+	return c
 }
 
 // laneMetrics are those of one lane, found once.

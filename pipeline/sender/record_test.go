@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -143,4 +144,25 @@ func TestOutcomeAgrees(t *testing.T) {
 			t.Fatalf("got %d bytes, reckoned %d", len(out.Value), n)
 		}
 	})
+}
+
+// Two fleets of one process may share a registry, as in the tests of the whole.
+func TestMetricsTwice(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	a, b := newMetrics(reg), newMetrics(reg)
+	a.lane("sim", schemas.LaneBulk).outcome(sent, awaiting)
+	b.lane("sim", schemas.LaneBulk).outcome(sent, awaiting)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "fanfare_sender_outcomes_total" {
+			if got := f.GetMetric()[0].GetCounter().GetValue(); got != 2 {
+				t.Errorf("got %g outcomes, want 2", got)
+			}
+			return
+		}
+	}
+	t.Error("got no metric fanfare_sender_outcomes_total")
 }

@@ -213,19 +213,22 @@ func (c *core) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 	}
 	defer cl.Close()
 
+	lanes, intents := make([]*lane, len(schemas.Lanes)), make([]*stream.Window, len(schemas.Lanes))
+	for i, name := range schemas.Lanes {
+		lanes[i] = newLane(c, name)
+		if intents[i], err = stream.NewWindow(c.windowConfig(cfg, deps, name), lanes[i]); err != nil {
+			return fmt.Errorf("route %s: %w", c.name, err)
+		}
+		lanes[i].window = intents[i]
+	}
+
 	// The lanes outlive the windows: while these drain, answers come in.
 	outer, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	work, workCtx := errgroup.WithContext(outer)
 	windows, windowCtx := errgroup.WithContext(ctx)
-	for _, name := range schemas.Lanes {
-		l := newLane(c, name)
-		w, err := stream.NewWindow(c.windowConfig(cfg, deps, name), l)
-		if err != nil {
-			return fmt.Errorf("route %s: %w", c.name, err)
-		}
-		l.window = w
-		windows.Go(func() error { return w.Run(windowCtx) })
+	for i, l := range lanes {
+		windows.Go(func() error { return intents[i].Run(windowCtx) })
 		work.Go(func() error { return l.run(workCtx) })
 	}
 	work.Go(func() error { return c.slowDown(workCtx) })
