@@ -12,12 +12,15 @@ const (
 	freezeSilent = time.Minute
 	// freezeLife of the audience of an ended campaign: a campaign may be replayed for a month (R141), and the replay runs for days.
 	freezeLife = 40 * 24 * time.Hour
+	// importSilent: an import that has written no figures for so long has no process any more. One that only waits for its
+	// stream says so itself when it goes on.
+	importSilent = 10 * time.Minute
 	// goneListLife: long after any campaign confirmed with a list has frozen it.
 	goneListLife = 24 * time.Hour
 )
 
 // Collect removes what nobody can want any more: freezes that were abandoned or dropped, audiences past the last replay of
-// their campaign, members of lists deleted a day ago, idempotency keys that have run out. Call it every minute or so, from one
+// their campaign, members of lists deleted a day ago, idempotency keys that have run out. Imports whose process is gone it calls failed. Call it every minute or so, from one
 // process or several.
 func (s *Store) Collect(ctx context.Context) error {
 	now := s.now()
@@ -40,10 +43,12 @@ func (s *Store) Collect(ctx context.Context) error {
 		}
 	}
 	if err := s.write(ctx, func(tx *tx) error {
-		_, err := tx.DropKeys(ctx, now.Add(-2*keyLife).UnixMilli())
-		return err
+		if _, err := tx.DropKeys(ctx, now.Add(-2*keyLife).UnixMilli()); err != nil {
+			return err
+		}
+		return tx.EndImports(ctx, "the process that ran it ended; what it had read is kept", tx.now, now.Add(-importSilent).UnixMilli())
 	}); err != nil {
-		return fmt.Errorf("drop idempotency keys: %w", err)
+		return fmt.Errorf("drop idempotency keys, end imports: %w", err)
 	}
 	return nil
 }

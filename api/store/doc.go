@@ -9,6 +9,10 @@
 // It does not promise that two processes see a change at the same instant ([Store.Changed] wakes the own process only), nor
 // that what was committed is published: [Store.WaitPublished] waits for that.
 //
+// A SQLite store is one file, its log (-wal, -shm) while it is open, and lock files beside it that hold nothing: `VACUUM INTO`
+// or sqlite3's .backup copy it while it is in use. What a backup does not know was published, is published again: readers
+// ignore what is not newer.
+//
 // SQLite (one writer connection, many readers, WAL) and Postgres run the same SQL; see db.go for the little that differs.
 //
 //go:generate go tool -modfile=../../.tools/go.mod sqlc generate

@@ -69,25 +69,30 @@ func (s *Store) Import(ctx context.Context, tenant string, list uint64, opts Imp
 
 // importer runs one import.
 type importer struct {
-	s        *Store
-	report   ImportReport
-	region   string
-	zone     string // the tenant's, of numbers that say nothing
-	seen     *roaring64.Bitmap
-	batch    importBatch
-	most     int  // rows of a batch, see pace
-	known    bool // most numbers of the last batch were there already
-	shown    time.Time
-	progress func(ImportReport)
+	s      *Store
+	report ImportReport
+	region string
+	zone   string // the tenant's, of numbers that say nothing
+	seen   *roaring64.Bitmap
+	batch  importBatch
+	most   int // rows of a batch, see pace
+	// numbers for new contacts: [next, last).
+	next, last int64
+	known      bool // most numbers of the last batch were there already
+	shown      time.Time
+	progress   func(ImportReport)
 }
 
 // Bounds of a batch. Between two batches other writers get their turn.
 const (
-	leastBatch = 250
+	// leastBatch is 20 ms of work; what takes longer then is waiting, which smaller batches only make more of.
+	leastBatch = 1_000
 	firstBatch = 2_000
 	mostBatch  = 8_000
-	// batchTime is how long a transaction of an import should take.
-	batchTime = 60 * time.Millisecond
+	// batchTime is how long a transaction of an import should take. SQLite has one writer, and whoever waits should not feel it;
+	// Postgres locks what is written, and each transaction costs a dozen round trips.
+	batchTime         = 60 * time.Millisecond
+	batchTimePostgres = 300 * time.Millisecond
 	// showEvery is how often the figures are written.
 	showEvery = 500 * time.Millisecond
 )

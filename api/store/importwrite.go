@@ -15,13 +15,15 @@ import (
 
 // flush writes the batch in one transaction.
 func (im *importer) flush(ctx context.Context) error {
+	if err := im.takeNumbers(ctx); err != nil {
+		return err
+	}
 	began := time.Now()
-	before := im.report
+	before, next := im.report, im.next
 	var err error
 	for range 5 {
-		im.report = before
 		err = im.s.write(ctx, func(tx *tx) error {
-			im.report = before // Postgres may ask for the transaction again
+			im.report, im.next = before, next // Postgres may ask for the transaction again
 			if err := im.write(ctx, tx); err != nil {
 				return err
 			}
@@ -35,7 +37,7 @@ func (im *importer) flush(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		im.report = before
+		im.report, im.next = before, next
 		return fmt.Errorf("write %d rows: %w", im.batch.size(), err)
 	}
 	im.pace(time.Since(began))
@@ -47,12 +49,30 @@ func (im *importer) flush(ctx context.Context) error {
 	return nil
 }
 
+// takeNumbers sees to it that there are numbers for a batch of new contacts. They are taken in a transaction of their own: the
+// row they come from is everybody's.
+func (im *importer) takeNumbers(ctx context.Context) error {
+	if im.last-im.next >= int64(im.batch.size()) {
+		return nil
+	}
+	return im.s.write(ctx, func(tx *tx) error {
+		const block = mostBatch
+		next, err := tx.Counter(ctx, block, "contact")
+		im.next, im.last = next-block, next
+		return err
+	})
+}
+
 // pace keeps transactions near batchTime, as fast as the database is just now.
 func (im *importer) pace(took time.Duration) {
 	if im.batch.size() < im.most/2 {
 		return // says little
 	}
-	want := float64(im.most) * float64(batchTime) / float64(max(took, time.Millisecond))
+	wish := batchTime
+	if im.s.d.postgres {
+		wish = batchTimePostgres
+	}
+	want := float64(im.most) * float64(wish) / float64(max(took, time.Millisecond))
 	im.most = min(max(int(min(want, 2*float64(im.most))), leastBatch), mostBatch)
 }
 
@@ -265,11 +285,8 @@ func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []exist
 	if len(order) == 0 {
 		return nil
 	}
-	next, err := tx.Counter(ctx, int64(len(order)), "contact")
-	if err != nil {
-		return err
-	}
-	first := next - int64(len(order))
+	first, next := im.next, im.next+int64(len(order))
+	im.next = next
 	args := make([]any, 2, 2+10*manyRows)
 	args[0], args[1] = im.report.Tenant, tx.now
 	return chunks(len(order), func(from, to int) error {

@@ -71,7 +71,7 @@ func TestKill(t *testing.T) {
 	if _, err := s.CreateList(t.Context(), tenant.ID, "all", false); err != nil {
 		t.Fatal(err)
 	}
-	for round := range 3 {
+	for round := range 2 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+dsn)
 		out, err := cmd.StdoutPipe()

@@ -121,6 +121,15 @@ func (q *Queries) EmptyList(ctx context.Context, tenant string, number int64) er
 	return err
 }
 
+const endImports = `-- name: EndImports :exec
+UPDATE imports SET state = 'failed', error = ?1, finished_ms = ?2 WHERE state = 'running' AND seen_ms < ?3
+`
+
+func (q *Queries) EndImports(ctx context.Context, error string, now int64, silent int64) error {
+	_, err := q.db.ExecContext(ctx, endImports, error, now, silent)
+	return err
+}
+
 const getContact = `-- name: GetContact :one
 SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms FROM contacts WHERE tenant = ? AND number = ?
 `

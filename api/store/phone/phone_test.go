@@ -17,7 +17,7 @@ import (
 )
 
 // cases is how many numbers the comparison with the library tries: go test ./api/store/phone -phone.cases 5000000
-var cases = flag.Int("phone.cases", 8_000, "numbers to compare with the library")
+var cases = flag.Int("phone.cases", 4_000, "numbers to compare with the library")
 
 func newParser(t testing.TB) *Parser {
 	t.Helper()

@@ -112,6 +112,9 @@ UPDATE imports SET state = ?, error = ?, rows_read = ?, total = ?, imported = ?,
   unreachable = ?, rejected = ?, seen_ms = ?, finished_ms = ?
 WHERE tenant = ? AND id = ?;
 
+-- name: EndImports :exec
+UPDATE imports SET state = 'failed', error = @error, finished_ms = @now WHERE state = 'running' AND seen_ms < @silent;
+
 -- name: GetImport :one
 SELECT * FROM imports WHERE tenant = ? AND id = ?;
 

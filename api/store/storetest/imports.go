@@ -355,6 +355,35 @@ var importTests = []test{
 		e.must(err)
 		equal(e, "contacts", total, n)
 	}},
+	{"an import whose process is gone has failed", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		in, feed := io.Pipe()
+		id := make(chan string, 1)
+		done := make(chan error, 1)
+		go func() {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, in, func(r store.ImportReport) {
+				if r.RowsRead == 0 {
+					id <- r.ID
+				}
+			})
+			done <- err
+		}()
+		state := func(id string) store.ImportState {
+			e.must(e.s.Collect(e.Context()))
+			r, err := e.s.ImportReport(e.Context(), t.ID, id)
+			e.must(err)
+			return r.State
+		}
+		silent := <-id
+		equal(e, "at once", state(silent), store.ImportRunning)
+		e.clock.add(11 * time.Minute)
+		equal(e, "after silence", state(silent), store.ImportFailed)
+		// It lives after all.
+		_, err := io.WriteString(feed, "phone\n"+mobile(1)+"\n")
+		e.must(errors.Join(err, feed.Close(), <-done))
+		equal(e, "when it is done", state(silent), store.ImportDone)
+	}},
 	{"a cancelled import keeps what it has", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
