@@ -75,7 +75,7 @@ func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
 	all := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(name),
-		kgo.WithLogger(kslog.New(c.Logger.With("client", name))),
+		kgo.WithLogger(clientLog{kslog.New(c.Logger.With("client", name))}),
 		kgo.WithHooks(metrics),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DisableClientMetrics(), // what a client pushes to the broker, which is nobody's here
@@ -97,8 +97,13 @@ func groupOptions(group string, topics []string, session, drain time.Duration) [
 		kgo.RebalanceTimeout(session + 2*drain),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(fetchMaxWait),
 	}
 }
+
+// fetchMaxWait is how long a broker holds a fetch that has nothing to give. A partition that is assigned meanwhile waits it
+// out, so at franz-go's default of 5 s a take-over takes so much longer.
+const fetchMaxWait = 250 * time.Millisecond
 
 // outliving returns a context that ends later than ctx by so much, or when it is cancelled.
 func outliving(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
@@ -133,6 +138,17 @@ func (c cutter) close(within time.Duration) {
 	defer timer.Stop()
 	c.cl.CloseAllowingRebalance()
 	c.cancel()
+}
+
+// clientLog lets a client say at Debug what it calls Info: several lines for each assignment and each transaction.
+type clientLog struct{ kgo.Logger }
+
+// Log implements kgo.Logger.
+func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	if level == kgo.LogLevelInfo {
+		level = kgo.LogLevelDebug
+	}
+	l.Logger.Log(level, msg, keyvals...)
 }
 
 // clientMetrics are kprom's, registered as one collector: kprom itself panics when two clients have one name.

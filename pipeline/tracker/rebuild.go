@@ -55,7 +55,9 @@ func newKeeper(h *handler, meets func(*fanfarev1.Route) bool) *keeper {
 func (k *keeper) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		wait := k.cfg.Watch
-		if err := k.ensure(ctx); err != nil && ctx.Err() == nil {
+		if err := k.ensure(ctx); errors.Is(err, errViewOld) {
+			wait = viewWait // as at every start
+		} else if err != nil && ctx.Err() == nil {
 			k.metrics.rebuilds.WithLabelValues("failed").Inc()
 			k.log.WarnContext(ctx, "the rendezvous cannot be looked after; it is tried again", "err", err)
 			wait = min(wait, time.Second)
@@ -71,13 +73,19 @@ func (k *keeper) run(ctx context.Context) error {
 	return nil
 }
 
+// errViewOld: it is not known which routes need a rendezvous.
+var errViewOld = errors.New("the view of routes and campaigns is old")
+
+// viewWait is how soon it is looked at again.
+const viewWait = 200 * time.Millisecond
+
 // ensure fills the rendezvous if it was lost and nobody else does.
 func (k *keeper) ensure(ctx context.Context) error {
 	if ready, err := k.table.Ready(ctx); ready || err != nil {
 		return err
 	}
-	if age := k.view.Age(); age > viewAge {
-		return fmt.Errorf("the view of routes and campaigns is %v old", age.Round(time.Second))
+	if k.view.Age() > viewAge {
+		return errViewOld
 	}
 	if mine, err := k.table.Lock(ctx, k.who, lockLife); !mine || err != nil {
 		return err
