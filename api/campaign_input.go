@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"fanfare/api/store"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
-	"fanfare/schemas/hours"
 	"fanfare/schemas/text"
 )
 
@@ -411,66 +409,6 @@ func missingPolicyName(p fanfarev1.MissingPolicy) string {
 		}
 	}
 	return "empty"
-}
-
-// applyHours reads the calling hours, which are one value in three or four fields (R30 to R32).
-func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *problems) {
-	patch := hoursPatch{in.CallingHoursStart, in.CallingHoursEnd, in.CallingHoursTimezone, in.Timezone}
-	next, found := patch.apply(spec.CallingHours, tenant.Timezone)
-	if *ps = append(*ps, found...); len(found) == 0 {
-		spec.CallingHours = next
-	}
-	if in.Timezone.Set {
-		spec.Timezone = in.Timezone.Value
-	}
-}
-
-// hoursPatch is a change of calling hours.
-type hoursPatch struct {
-	start, end, zone, fallbackZone Optional[string]
-}
-
-func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, problems) {
-	var ps problems
-	if h.fallbackZone.Set && !h.fallbackZone.Null {
-		if _, err := hours.Zone(h.fallbackZone.Value); err != nil {
-			ps.add(CodeInvalid, "timezone", "%s.", err)
-		}
-	}
-	if !h.start.Set && !h.end.Set && !h.zone.Set {
-		return now, ps
-	}
-	if h.start.Null && h.end.Null {
-		return nil, ps
-	}
-	next := store.Hours{Zone: cmp.Or(h.fallbackZone.Value, tenantZone)}
-	if now != nil {
-		next = *now
-	}
-	clock := func(o Optional[string], field string, dst *uint32) {
-		if !o.Set {
-			if now == nil {
-				ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
-			}
-			return
-		}
-		minute, err := hours.ParseClock(o.Value)
-		if o.Null {
-			ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
-		} else if err != nil {
-			ps.add(CodeInvalid, field, "%s.", err)
-		}
-		*dst = uint32(minute)
-	}
-	clock(h.start, "callingHoursStart", &next.Start)
-	clock(h.end, "callingHoursEnd", &next.End)
-	if h.zone.Set {
-		next.Zone = cmp.Or(h.zone.Value, h.fallbackZone.Value, tenantZone)
-	}
-	if _, err := hours.Zone(next.Zone); err != nil {
-		ps.add(CodeInvalid, "callingHoursTimezone", "%s.", err)
-	}
-	return &next, ps
 }
 
 // missing says what a campaign still lacks to be configured (R67, R91).

@@ -1,0 +1,95 @@
+package api
+
+import (
+	"cmp"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas/hours"
+)
+
+// applyHours reads the calling hours, which are one value in three or four fields (R30 to R32).
+func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *problems) {
+	patch := hoursPatch{in.CallingHoursStart, in.CallingHoursEnd, in.CallingHoursTimezone, in.Timezone}
+	next, found := patch.apply(spec.CallingHours, tenant.Timezone)
+	if *ps = append(*ps, found...); len(found) == 0 {
+		spec.CallingHours = next
+	}
+	if in.Timezone.Set {
+		spec.Timezone = in.Timezone.Value
+	}
+}
+
+// hoursPatch is a change of calling hours.
+type hoursPatch struct {
+	start, end, zone, fallbackZone Optional[string]
+}
+
+func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, problems) {
+	var ps problems
+	if h.fallbackZone.Set && !h.fallbackZone.Null {
+		if _, err := hours.Zone(h.fallbackZone.Value); err != nil {
+			ps.add(CodeInvalid, "timezone", "%s.", err)
+		}
+	}
+	if !h.start.Set && !h.end.Set && !h.zone.Set {
+		return now, ps
+	}
+	if h.start.Null && h.end.Null {
+		return nil, ps
+	}
+	next := store.Hours{Zone: cmp.Or(h.fallbackZone.Value, tenantZone)}
+	if now != nil {
+		next = *now
+	}
+	clock := func(o Optional[string], field string, dst *uint32) {
+		if !o.Set {
+			if now == nil {
+				ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
+			}
+			return
+		}
+		minute, err := hours.ParseClock(o.Value)
+		if o.Null {
+			ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
+		} else if err != nil {
+			ps.add(CodeInvalid, field, "%s.", err)
+		}
+		*dst = uint32(minute)
+	}
+	clock(h.start, "callingHoursStart", &next.Start)
+	clock(h.end, "callingHoursEnd", &next.End)
+	if h.zone.Set {
+		next.Zone = cmp.Or(h.zone.Value, h.fallbackZone.Value, tenantZone)
+	}
+	if _, err := hours.Zone(next.Zone); err != nil {
+		ps.add(CodeInvalid, "callingHoursTimezone", "%s.", err)
+	}
+	return &next, ps
+}
+
+// widens reports whether there is a minute of some day that next allows and before did not. Zones are compared on a day of
+// either half of the year.
+func widens(before, next *store.Hours) bool {
+	if before == nil {
+		return false
+	}
+	if next == nil {
+		return before.Start != before.End
+	}
+	was, err := hours.New(int(before.Start), int(before.End), before.Zone)
+	is, err2 := hours.New(int(next.Start), int(next.End), next.Zone)
+	if err != nil || err2 != nil {
+		return true
+	}
+	for _, month := range []time.Month{time.January, time.July} {
+		day := time.Date(2026, month, 15, 0, 0, 0, 0, time.UTC)
+		for m := range 24 * 60 {
+			at := day.Add(time.Duration(m) * time.Minute)
+			if is.Open(at) && !was.Open(at) {
+				return true
+			}
+		}
+	}
+	return false
+}
