@@ -37,21 +37,22 @@ func (s *Store) Lead(ctx context.Context) (release func(), ok bool, err error) {
 	if s.lead.conn == nil && s.lead.file == nil {
 		return nil, false, nil
 	}
-	return s.release, true, nil
+	kept := context.WithoutCancel(ctx)
+	return func() { s.release(kept) }, true, nil
 }
 
-func (s *Store) release() {
+func (s *Store) release(ctx context.Context) {
 	s.mu.Lock()
 	l := s.lead
 	s.lead = leader{}
 	s.mu.Unlock()
 	if l.file != nil {
 		if err := l.file.Close(); err != nil {
-			s.log.Warn("giving back the lead failed", "error", err)
+			s.log.WarnContext(ctx, "giving back the lead failed", "error", err)
 		}
 	}
 	if l.conn != nil {
-		closeSession(l.conn)
+		closeSession(ctx, l.conn)
 	}
 }
 
@@ -78,7 +79,7 @@ func (d *database) lock(ctx context.Context, cfg Config, name string) (release f
 				return nil, err
 			}
 			if conn != nil {
-				return func() error { closeSession(conn); return nil }, nil
+				return func() error { closeSession(context.WithoutCancel(ctx), conn); return nil }, nil
 			}
 		} else {
 			f, err := lockFile(cfg.DSN + "." + name + ".lock")
@@ -117,8 +118,8 @@ func (d *database) tryLock(ctx context.Context, schema, name string) (*sql.Conn,
 
 // closeSession gives the locks of a session back and ends it: they must not live on in the pool. The server ends a session
 // some time after its connection, so the locks go first.
-func closeSession(conn *sql.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func closeSession(ctx context.Context, conn *sql.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_all()") // a session that is gone holds none
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })      // tells the pool to throw the connection away

@@ -1,0 +1,91 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+var suppressionTests = []test{
+	{"the topic holds a hash, the freeze the number", func(e *env) {
+		t := e.tenant("acme")
+		e.publish()
+		e.must(e.s.Suppress(e.Context(), t.ID, "keyword", mobile(1)))
+		hash := e.keys.NumberHash(t.ID, mobile(1))
+		key := schemas.SuppressionKey(t.ID, hash)
+		row := e.unpublished()[key]
+		same(e, decode(e, row, &fanfarev1.Suppression{}), &fanfarev1.Suppression{
+			Tenant: t.ID, NumberHash: hash[:], TimeMs: start.UnixMilli(), Source: "keyword",
+		})
+		if strings.Contains(string(row.Value), "333") || strings.Contains(row.Key, "333") {
+			e.Errorf("the number is in the record: %q", row.Value)
+		}
+		e.publish()
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1)))
+		equal(e, "rows after the same again", len(e.unpublished()), 0)
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1), mobile(2)))
+		if rows := e.unpublished(); len(rows) != 1 || rows[key].Value != nil || rows[key].Version != 2 {
+			e.Errorf("got %+v, want one tombstone of version 2", rows)
+		}
+		e.must(e.s.Republish(e.Context(), schemas.TypeSuppression, key))
+		e.publish()
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1)))
+		equal(e, "version after it came back", e.unpublished()[key].Version, 3)
+		log, err := e.s.SuppressionLog(e.Context(), t.ID, mobile(1))
+		e.must(err)
+		var got []string
+		for _, l := range log {
+			got = append(got, fmt.Sprintf("%s %v %d", l.Source, l.Lifted, l.Version))
+		}
+		equal(e, "proof", strings.Join(got, ", "), "keyword false 1, api true 2, api false 3")
+	}},
+	{"who has opted out", func(e *env) {
+		t := e.tenant("acme")
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1), mobile(2), mobile(3)))
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(2)))
+		for i, want := range []bool{false, true, false, true} {
+			got, err := e.s.Suppressed(e.Context(), t.ID, mobile(i))
+			e.must(err)
+			equal(e, mobile(i), got, want)
+		}
+		page, total, err := e.s.Suppressions(e.Context(), t.ID, store.Page{Number: 1, Limit: 1})
+		e.must(err)
+		if total != 2 || len(page) != 1 || page[0].Phone != mobile(3) {
+			e.Errorf("got %v of %d, want %s of 2", page, total, mobile(3))
+		}
+		e.wantErr(e.s.Suppress(e.Context(), "tn_none", "api", mobile(1)), schemas.ErrNotFound)
+	}},
+	{"wait until it is published", func(e *env) {
+		t := e.tenant("acme")
+		other := e.open() // the relay is another process
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1), mobile(2)))
+		short, cancel := context.WithTimeout(e.Context(), 60*time.Millisecond)
+		defer cancel()
+		e.wantErr(e.s.WaitPublished(short, t.ID, mobile(1)), context.DeadlineExceeded)
+		e.must(e.s.WaitPublished(e.Context(), t.ID, mobile(9))) // never heard of
+		for _, relay := range []*store.Store{e.s, other} {
+			done := make(chan error, 1)
+			go func() { done <- e.s.WaitPublished(e.Context(), t.ID, mobile(1), mobile(2)) }()
+			rows, err := relay.Unpublished(e.Context(), 100)
+			e.must(err)
+			select {
+			case err := <-done:
+				e.Fatalf("returned %v before anything was published", err)
+			case <-time.After(30 * time.Millisecond):
+			}
+			e.must(relay.MarkPublished(e.Context(), rows))
+			select {
+			case err := <-done:
+				e.must(err)
+			case <-time.After(5 * time.Second):
+				e.Fatal("does not return after the relay has published")
+			}
+			e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1), mobile(2)))
+		}
+	}},
+}
