@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,19 +38,44 @@ func BenchmarkG9(b *testing.B) {
 	}
 	batch := fmt.Sprintf(`{"destinations":[%s],"message":"Your code is 123456. It is good for ten minutes."}`, strings.Join(numbers, ","))
 	send := w.url + "/api/message-server/sms/send"
-	var nothing, singles, batches []float64
+	var nothing, singles, batches, cpuNothing, cpuSingle, cpuBatch []float64
 	for b.Loop() {
-		nothing = append(nothing, rate(b, bare.URL+"/noop", "", single, 32, time.Second))
-		singles = append(singles, rate(b, send, w.key, single, 32, time.Second))
-		batches = append(batches, 500*rate(b, send, w.key, batch, 8, time.Second))
+		measure(b, &nothing, &cpuNothing, 1, func() float64 { return rate(b, bare.URL+"/noop", "", single, 32, time.Second) })
+		measure(b, &singles, &cpuSingle, 1, func() float64 { return rate(b, send, w.key, single, 32, time.Second) })
+		measure(b, &batches, &cpuBatch, 500, func() float64 { return rate(b, send, w.key, batch, 8, time.Second) })
 	}
-	base := median(nothing)
+	base, cpu := median(nothing), median(cpuNothing)
 	b.ReportMetric(base, "noop/s")
 	b.ReportMetric(median(singles), "single/s")
 	b.ReportMetric(median(batches), "batch-msgs/s")
 	b.ReportMetric(median(singles)/base, "single÷noop")
 	b.ReportMetric(median(batches)/base, "batch÷noop")
+	// By CPU the ratios hold on a machine that has other work too.
+	b.ReportMetric(cpu, "noop-cpu-µs")
+	b.ReportMetric(median(cpuSingle), "single-cpu-µs")
+	b.ReportMetric(median(cpuBatch), "batch-cpu-µs/msg")
+	b.ReportMetric(cpu/median(cpuSingle), "single÷noop-by-cpu")
+	b.ReportMetric(cpu/median(cpuBatch), "batch÷noop-by-cpu")
 	b.ReportMetric(0, "ns/op")
+}
+
+// measure takes one round: messages per second, and the process's CPU microseconds for each.
+func measure(b *testing.B, rates, cpus *[]float64, each float64, run func() float64) {
+	b.Helper()
+	began, before := time.Now(), cpuTime(b)
+	perSecond := each * run()
+	*rates = append(*rates, perSecond)
+	*cpus = append(*cpus, float64((cpuTime(b)-before).Microseconds())/(perSecond*time.Since(began).Seconds()))
+}
+
+// cpuTime is what this process has used: client, server, broker and store.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func newBenchWorld(b *testing.B) *world {

@@ -200,7 +200,11 @@ func (w *world) makeKeys() (err error) {
 func (w *world) startKafka() {
 	w.Helper()
 	var err error
-	w.kafka, err = kfake.NewCluster(kfake.NumBrokers(1))
+	opts := []kfake.Opt{kfake.NumBrokers(1)}
+	if _, bench := w.TB.(*testing.B); bench { // as it runs embedded
+		opts = append(opts, kfake.DataDir(w.TempDir()))
+	}
+	w.kafka, err = kfake.NewCluster(opts...)
 	w.check(err)
 	w.Cleanup(w.kafka.Close)
 	w.client, err = kgo.NewClient(kgo.SeedBrokers(w.kafka.ListenAddrs()...), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))

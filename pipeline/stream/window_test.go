@@ -111,7 +111,8 @@ func TestWindowsUnderChance(t *testing.T) {
 		return p
 	}
 	fed := make(chan error, 1)
-	go func() { fed <- o.feed(t, rng.Uint64(), n, partitions) }()
+	feedSeed := rng.Uint64()
+	go func() { fed <- o.feed(t, feedSeed, n, partitions) }()
 	running := []*process{start(), start()}
 	disturbed := 0
 	pick := func() (p *process) {

@@ -1,13 +1,18 @@
 package clickhouse_test
 
 import (
+	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
+	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
 	"fanfare/sinks/analytics/clickhouse"
@@ -37,7 +42,8 @@ func exec(t testing.TB, dsn, statement string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.Exec(t.Context(), statement); err != nil && t.Context().Err() == nil {
+	// Also at the end of a test, when its context is over.
+	if err := conn.Exec(context.Background(), statement); err != nil {
 		t.Errorf("%s: %v", statement, err)
 	}
 }
@@ -58,4 +64,98 @@ func TestConformance(t *testing.T) {
 		t.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
 	}
 	analyticstest.Run(t, place)
+}
+
+// More words than fit one byte, and two, in one block.
+func TestManyWords(t *testing.T) {
+	open := place(t)
+	s := open()
+	defer s.Close()
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	const n = 70_000
+	b := analytics.Batch{Topic: analyticstest.Topic, End: n}
+	for i := range n {
+		b.Events = append(b.Events, analytics.Event{
+			Campaign: c, Offset: int64(i), Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1, RawCode: fmt.Sprintf("code %d", i), Sender: fmt.Sprint(i % 300), TimeMS: 1,
+		})
+	}
+	if err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	for _, seq := range []uint32{0, 255, 256, 300, 65_535, 65_536, n - 1} {
+		got, err := s.History(t.Context(), c.Tenant, c.ID, seq)
+		if err != nil || len(got) != 1 || got[0].RawCode != fmt.Sprintf("code %d", seq) || got[0].Sender != fmt.Sprint(seq%300) {
+			t.Errorf("seq %d: got %+v, %v, want its own words", seq, got, err)
+		}
+	}
+}
+
+// What the server refuses because of the rows is told apart from what may pass, and the next insert works.
+func TestRefusedByTheServer(t *testing.T) {
+	server, database := dsn(t)
+	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: server, Database: database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	exec(t, server, "ALTER TABLE "+database+".events ADD CONSTRAINT unlucky CHECK seq != 13")
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	event := func(seq uint32) analytics.Event {
+		return analytics.Event{Campaign: c, Offset: int64(seq), Seq: seq, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}
+	}
+	bad := analytics.Batch{Topic: analyticstest.Topic, First: 0, End: 20, Events: []analytics.Event{event(12), event(13)}}
+	good := analytics.Batch{Topic: analyticstest.Topic, First: 20, End: 40, Events: []analytics.Event{event(21), event(22)}}
+	if err := s.Append(t.Context(), bad); !errors.Is(err, analytics.ErrData) {
+		t.Errorf("a row that breaks a constraint: got %v, want %v", err, analytics.ErrData)
+	}
+	if err := s.Append(t.Context(), good); err != nil {
+		t.Errorf("the batch after it: %v", err)
+	}
+	stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+	if err != nil || stats.Figures(0).Sent != 2 {
+		t.Errorf("got %+v, %v, want the two of the good batch", stats, err)
+	}
+	exec(t, server, "DROP TABLE "+database+".timeline_mv SYNC")
+	exec(t, server, "DROP TABLE "+database+".events SYNC")
+	if err := s.Append(t.Context(), good); err == nil || errors.Is(err, analytics.ErrData) {
+		t.Errorf("no table: got %v, want an error that may pass", err)
+	}
+}
+
+// Several processes start at once in a database that is not there.
+func TestOpenAtOnce(t *testing.T) {
+	open := place(t)
+	opened := make(chan analytics.Store, 4)
+	for range cap(opened) {
+		go func() { opened <- open() }()
+	}
+	for range cap(opened) {
+		s := <-opened
+		if err := s.Append(t.Context(), analytics.Batch{}); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	}
+}
+
+// An append whose context ends comes back at once and leaves the store in order.
+func TestAppendCancelled(t *testing.T) {
+	s := place(t)()
+	defer s.Close()
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	b := analytics.Batch{Topic: analyticstest.Topic, End: 1, Events: []analytics.Event{{Campaign: c, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Append(ctx, b); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	for range 2 {
+		if err := s.Append(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+	if err != nil || len(points) != 1 || points[0].N != 1 {
+		t.Errorf("got %+v, %v, want one event", points, err)
+	}
 }
