@@ -16,6 +16,7 @@ const (
 	HeaderTenant      = "tenant"
 	HeaderSubmission  = "submission" // of a message: its submission id as text, so that a record that does not decode gets its outcome
 	HeaderSource      = "source"     // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
+	HeaderVersion     = "version"    // of a row of the control plane: its version in decimal, which a tombstone has nowhere else
 	HeaderTraceparent = "traceparent"
 	// Of a dead letter: why, in which stage, and where it stood.
 	HeaderCause       = "cause"

@@ -9,9 +9,6 @@ import (
 	"fanfare/schemas"
 )
 
-// headerVersion holds the version of the row, in decimal: a tombstone has nothing else to say it with.
-const headerVersion = "version"
-
 // record makes the record of a row.
 func record(names schemas.Names, row *schemas.OutboxRow) (*kgo.Record, error) {
 	var topic string
@@ -29,7 +26,7 @@ func record(names schemas.Names, row *schemas.OutboxRow) (*kgo.Record, error) {
 	r := schemas.Event{
 		Topic: topic, Key: row.Key, Tenant: row.Tenant, Type: row.Type, Source: source, ID: row.Key + "@" + version, Time: row.Time,
 	}.Raw(row.Value)
-	r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerVersion, Value: []byte(version)})
+	r.Headers = append(r.Headers, kgo.RecordHeader{Key: schemas.HeaderVersion, Value: []byte(version)})
 	return r, nil
 }
 
@@ -49,7 +46,7 @@ func newMemory(limit int) *memory { return &memory{versions: map[string]uint64{}
 
 // see takes in a record at the end of a topic and reports whether a newer version of its key was there before.
 func (m *memory) see(r *kgo.Record, bounded bool) (backwards bool) {
-	version, err := strconv.ParseUint(string(schemas.Header(r, headerVersion)), 10, 64)
+	version, err := strconv.ParseUint(string(schemas.Header(r, schemas.HeaderVersion)), 10, 64)
 	if err != nil {
 		return false // not written by a relay
 	}

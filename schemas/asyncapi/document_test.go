@@ -1,0 +1,289 @@
+package asyncapi_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// What of the document is not in the code already: names and prose. Everything else is taken from package schemas.
+
+// described is what the document says of a public topic.
+type described struct {
+	Channel, Operation, Message    string
+	Title, Summary, Description    string
+	Type                           schemas.EventType
+	ProtoMessage, ProtoFile, Proto string
+	KeyPattern                     string
+	Headers                        []header
+	Examples                       []example
+
+	schemas.Topic
+}
+
+// header is a header of a record. Without Optional every record has it.
+type header struct {
+	Name, Description, Const, Pattern string
+	Optional                          bool
+}
+
+// example is a record in both forms: as people read it and as it is on the wire.
+type example struct {
+	Name, Summary string
+	Headers       map[string]string
+	Payload       any
+	Key, Value    string
+	Precedence    schemas.Precedence
+	Bucket        schemas.Bucket
+}
+
+// Patterns of what stands in keys and headers.
+const (
+	tenantPattern   = `tn_[0-9a-z]+`
+	campaignPattern = `camp_[0-9]+`
+	messagePattern  = `msg_[0-9a-hjkmnp-tv-z]{26}`
+	eventPattern    = `(msg|sub)_[0-9a-hjkmnp-tv-z]{26}/[a-z_]+(/.+)?`
+)
+
+func (d described) Required() (names []string) {
+	for _, h := range d.Headers {
+		if !h.Optional {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+// Configs are the settings of the topic in the types that the document has them in: the policy is a list, the rest are numbers.
+func (d described) Configs() (out []struct{ Name, Value string }) {
+	settings := d.Topic.Configs()
+	for name, value := range settings {
+		if name == "cleanup.policy" {
+			value = "[" + value + "]"
+		}
+		out = append(out, struct{ Name, Value string }{name, value})
+	}
+	slices.SortFunc(out, func(a, b struct{ Name, Value string }) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// ProtoName is the message without its package.
+func (d described) ProtoName() string { return strings.TrimPrefix(d.ProtoMessage, "fanfare.v1.") }
+
+// publicTopics describes every public topic of the table; it fails for one that it has no words for.
+func publicTopics(t *testing.T) []described {
+	t.Helper()
+	names, err := schemas.NewNames(schemas.DefaultPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	campaign, delivery := protoText(t, "campaign"), protoText(t, "delivery")
+	words := map[string]described{
+		names.Campaigns(): {
+			Channel: "campaigns", Operation: "campaignChanged", Message: "campaign", Title: "Campaigns",
+			Summary: "The whole current state of a campaign, whenever it has changed.",
+			Description: "One record per campaign and change, the newest of each kept (compacted): whoever reads from the beginning knows every\n" +
+				"campaign. A record whose version is not above the one known is to be ignored: two writers may overlap for a moment. A record\n" +
+				"without a value (a tombstone) comes a week after a campaign has ended, and takes it off the topic.",
+			Type: schemas.TypeCampaign, ProtoMessage: "fanfare.v1.Campaign", ProtoFile: "schemas/fanfare/v1/campaign.proto", Proto: campaign,
+			KeyPattern: "^" + tenantPattern + "/" + campaignPattern + "$",
+			Headers: append(common(schemas.TypeCampaign, "^"+tenantPattern+"/"+campaignPattern+"@[0-9]+$", "Key and version of the campaign."),
+				header{Name: schemas.HeaderVersion, Pattern: "^[0-9]+$", Description: "Version of the campaign in decimal, also of a tombstone."}),
+			Examples: campaignExamples(t),
+		},
+		names.Deliveries(): {
+			Channel: "deliveries", Operation: "deliveryHappened", Message: "delivery", Title: "Deliveries",
+			Summary: "Something happened to a recipient: handed over, given back, refused, delivered, not delivered, in doubt.",
+			Description: "Everything that happens to every recipient of every campaign, and to every single send (hidden campaigns). Events arrive\n" +
+				"at least once and in no order. The state of a recipient (campaign_id, seq) is the event of the greatest precedence:\n" +
+				"class << 28 | (class == 0 ? try : 0) << 20 | rank << 16 | code, with class = kind >> 4 and rank = kind & 15; kinds of class 7\n" +
+				"are facts and no states. Read with isolation.level=read_committed. Holds phone numbers.",
+			Type: schemas.TypeDelivery, ProtoMessage: "fanfare.v1.Delivery", ProtoFile: "schemas/fanfare/v1/delivery.proto",
+			Proto:      regexp.MustCompile(`(?m)^import .*\n\n?`).ReplaceAllString(delivery, "") + "\n" + enumText(t, campaign, "Channel"),
+			KeyPattern: "^" + tenantPattern + "/" + messagePattern + "$",
+			Headers: append(common(schemas.TypeDelivery, "^"+eventPattern+"$", "Submission (or message, before there is one), kind and sub-status; the same event has the same id, however often it is written."),
+				header{Name: schemas.HeaderSource, Optional: true, Description: "Fanfare's own: where the message of a hand-over stood. Not to be relied on."}),
+			Examples: deliveryExamples(t),
+		},
+	}
+	var out []described
+	for _, topic := range names.Fixed() {
+		if !topic.Public {
+			continue
+		}
+		d, ok := words[topic.Name]
+		if !ok {
+			t.Fatalf("topic %s is public, and the document has no words for it", topic.Name)
+		}
+		d.Topic = topic
+		out = append(out, d)
+	}
+	return out
+}
+
+// common are the headers that every record has.
+func common(typ schemas.EventType, idPattern, id string) []header {
+	return []header{
+		{Name: "ce_specversion", Const: "1.0", Description: "Version of CloudEvents."},
+		{Name: "ce_type", Const: string(typ), Description: "What the value is. Skip a record of a type that you do not know."},
+		{Name: "ce_source", Pattern: "^[a-z]+$", Description: "The stage that wrote it. For people: an event may come from another stage in a later version."},
+		{Name: "ce_id", Pattern: idPattern, Description: id},
+		{Name: "ce_time", Pattern: `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$`, Description: "When it happened, UTC. For people and charts; never needed to tell which event stands."},
+		{Name: "content-type", Const: schemas.ContentType, Description: "Of the value."},
+		{Name: schemas.HeaderTenant, Pattern: "^" + tenantPattern + "$", Description: "Whose it is, so that a reader can filter without decoding."},
+		{Name: schemas.HeaderTraceparent, Optional: true, Pattern: "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", Description: "W3C trace that the event belongs to."},
+	}
+}
+
+// protoText is a committed .proto file.
+func protoText(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("../fanfare/v1/" + name + ".proto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// enumText is one enum of a .proto file.
+func enumText(t *testing.T, file, name string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?ms)^enum ` + name + ` \{.*?^\}\n`).FindString(file)
+	if m == "" {
+		t.Fatalf("no enum %s", name)
+	}
+	return m
+}
+
+// tenant of the examples, and when they happened.
+const exampleTenant = "tn_5f2kq8vtc0m1xw7r"
+
+var exampleTime = time.Date(2026, 3, 2, 9, 30, 0, 250e6, time.UTC)
+
+func campaignExamples(t *testing.T) []example {
+	c := &fanfarev1.Campaign{
+		Tenant: exampleTenant, Id: schemas.CampaignID(10_001), Number: 10_001, Version: 9, State: fanfarev1.State_STATE_COMPLETED, Settled: true,
+		Name: "Spring", Legs: []*fanfarev1.Leg{{Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{60_000, 300_000}}},
+		Content: &fanfarev1.Content{Body: "Ciao {{first_name}}!", Missing: fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY}, MaxSegments: 3,
+		ValidityMs: (48 * time.Hour).Milliseconds(), ReceiptWindowMs: (72 * time.Hour).Milliseconds(), Weight: 1, FreezeId: "fz_1", Total: 3, Region: "IT", Currency: "EUR",
+		Lists: []string{"list_10001"}, CreatedMs: exampleTime.UnixMilli() - 60_000, ConfirmedMs: exampleTime.UnixMilli() - 5_000,
+		StartedMs: exampleTime.UnixMilli() - 4_000, CompletedMs: exampleTime.UnixMilli(), SettledMs: exampleTime.UnixMilli(),
+	}
+	key := schemas.CampaignKey(c.GetTenant(), c.GetId())
+	e := schemas.Event{Key: key, Tenant: c.GetTenant(), Type: schemas.TypeCampaign, Source: "relay", ID: key + "@9", Time: exampleTime, Value: c}
+	out := exampleOf(t, "settled", "Completed, and no receipt is awaited any more: its account is final.", e)
+	out.Headers[schemas.HeaderVersion] = "9"
+	return []example{out}
+}
+
+func deliveryExamples(t *testing.T) []example {
+	keys, err := schemas.NewKeys([]byte("a key for examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []example
+	for seq, x := range []struct {
+		name, summary, source string
+		d                     *fanfarev1.Delivery
+	}{
+		{"sent", "The carrier took it; what it costs is said here and nowhere else.", "sender", &fanfarev1.Delivery{
+			Try: 1, Kind: fanfarev1.Kind_KIND_SENT, Code: fanfarev1.Code_CODE_AWAITING_DLR, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", ProviderId: "5D1C7A", ContactId: 71, CustomerRef: "order-7",
+		}},
+		{"delivered", "A receipt. It says less than the hand-over: no price, no country.", "tracker", &fanfarev1.Delivery{
+			Try: 1, Kind: fanfarev1.Kind_KIND_DELIVERED, Code: fanfarev1.Code_CODE_DELIVERED, RawCode: "000", ProviderId: "5D1C7A",
+		}},
+		{"returned", "Given back unsent at the second try, to be dealt again: open, so the try counts in its precedence.", "sender", &fanfarev1.Delivery{
+			Try: 2, Kind: fanfarev1.Kind_KIND_RETURNED, Code: fanfarev1.Code_CODE_THROTTLED, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", AgainAtMs: exampleTime.UnixMilli() + 30_000,
+		}},
+		{"skipped", "Opted out: never dealt to a sender.", "expander", &fanfarev1.Delivery{Try: 1, Kind: fanfarev1.Kind_KIND_SKIPPED, Code: fanfarev1.Code_CODE_OPTED_OUT, Country: "IT"}},
+	} {
+		d := x.d
+		recipient := uint32(max(seq-1, 0)) // the first two are of one
+		message, submission := keys.Message(10_001, recipient), keys.Submission(10_001, recipient, uint8(d.GetTry()))
+		d.Tenant, d.CampaignId, d.CampaignNumber, d.Seq, d.Leg = exampleTenant, schemas.CampaignID(10_001), 10_001, recipient, 1
+		d.Channel, d.Route, d.Sender, d.To, d.TimeMs = fanfarev1.Channel_CHANNEL_SMS, "sim", "FANFARE", fmt.Sprintf("+39340123456%d", recipient), exampleTime.UnixMilli()
+		d.MessageId, d.SubmissionId = message[:], submission[:]
+		ex := exampleOf(t, x.name, x.summary, schemas.DeliveryEvent("", x.source, d, ""))
+		ex.Precedence = schemas.PrecedenceOf(d.GetKind(), d.GetTry(), d.GetCode())
+		ex.Bucket = ex.Precedence.Bucket()
+		out = append(out, ex)
+	}
+	return out
+}
+
+// exampleOf is a record in both forms.
+func exampleOf(t *testing.T, name, summary string, e schemas.Event) example {
+	t.Helper()
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(e.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := example{Name: name, Summary: summary, Headers: map[string]string{}, Key: e.Key, Value: base64.StdEncoding.EncodeToString(value)}
+	if err := json.Unmarshal(text, &out.Payload); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range e.Raw(value).Headers {
+		out.Headers[h.Key] = string(h.Value)
+	}
+	return out
+}
+
+// render makes the document.
+func render(t *testing.T) []byte {
+	t.Helper()
+	tmpl, err := template.New("asyncapi.yaml.tmpl").Funcs(template.FuncMap{
+		"indent": func(n int, s string) string {
+			lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+			for i, l := range lines {
+				if l != "" {
+					lines[i] = strings.Repeat(" ", n) + l
+				}
+			}
+			return strings.Join(lines, "\n")
+		},
+		"json": func(v any) (string, error) { // JSON is YAML
+			var b strings.Builder
+			enc := json.NewEncoder(&b)
+			enc.SetEscapeHTML(false)
+			err := enc.Encode(v)
+			return strings.TrimSpace(b.String()), err
+		},
+	}).ParseFiles("asyncapi.yaml.tmpl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := tmpl.Execute(&b, map[string]any{"ContentType": schemas.ContentType, "Prefix": schemas.DefaultPrefix, "Topics": publicTopics(t)}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// number reads a setting of a topic as the document has it.
+func number(t *testing.T, s string) float64 {
+	t.Helper()
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
