@@ -62,6 +62,8 @@ type Deps struct {
 type Check struct {
 	Name string
 	Do   func(ctx context.Context) error
+	// Degrades: without it the process is degraded, and still of use.
+	Degrades bool
 }
 
 func (d *Deps) validate() error {

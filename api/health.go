@@ -18,6 +18,16 @@ type readiness struct {
 	Checks map[string]string `json:"checks"`
 }
 
+// lacks takes note of a check that failed.
+func (r *readiness) lacks(c Check, why string) {
+	r.Checks[c.Name] = why
+	if !c.Degrades {
+		r.Status = "unready"
+	} else if r.Status == "ready" {
+		r.Status = "degraded"
+	}
+}
+
 func (s *server) mountHealth(r chi.Router) {
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -29,19 +39,19 @@ func (s *server) mountHealth(r chi.Router) {
 	}
 }
 
-// readyz asks every check at once. One that fails makes the process unready; a stale control view only degrades it: what is
-// written is kept, and sent when the view is fresh again.
+// readyz asks every check at once. One that fails makes the process unready, unless it only degrades it, as a stale control
+// view does: what is written is kept, and sent when the view is fresh again.
 func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
 	out := readiness{"ready", map[string]string{}}
 	type answer struct {
-		name string
-		err  error
+		Check
+		err error
 	}
 	answers := make(chan answer, len(s.Ready))
 	for _, c := range s.Ready {
-		go func() { answers <- answer{c.Name, c.Do(ctx)} }()
+		go func() { answers <- answer{c, c.Do(ctx)} }()
 	}
 	if s.ControlAge != nil {
 		out.Checks["control_view"] = "ok"
@@ -52,17 +62,16 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	for range s.Ready {
 		select {
 		case a := <-answers:
-			out.Checks[a.name] = "ok"
+			out.Checks[a.Name] = "ok"
 			if a.err != nil {
-				out.Status, out.Checks[a.name] = "unready", a.err.Error()
+				out.lacks(a.Check, a.err.Error())
 			}
 		case <-ctx.Done():
-			out.Status = "unready"
 		}
 	}
 	for _, c := range s.Ready {
 		if out.Checks[c.Name] == "" {
-			out.Checks[c.Name] = "no answer within a second"
+			out.lacks(c, "no answer within a second")
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")

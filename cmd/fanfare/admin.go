@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
@@ -25,6 +27,9 @@ func (p *program) migrateCommand() *cobra.Command {
 			return err
 		}
 		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error {
+			if err := w.reach(ctx, needAnalytics); err != nil {
+				return err
+			}
 			if err := w.openAnalytics(ctx); err != nil {
 				return err
 			}
@@ -62,7 +67,12 @@ have, verify those that exist, and print them all. fanfare serve does the same w
 			return usageError{fmt.Errorf("fanfare topics: name the brokers with --kafka (an embedded broker is looked after by fanfare serve; --print shows the table)")}
 		}
 		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error {
-			w.cluster = stream.Cluster{Brokers: cfg.Kafka, Names: names, Logger: w.log, Registry: w.reg}
+			if err := w.reach(ctx, needKafka); err != nil {
+				return err
+			}
+			if err := w.nameCluster(cfg.Kafka); err != nil {
+				return err
+			}
 			topics, err := w.ensureTopics(ctx)
 			if err != nil {
 				return err
@@ -84,9 +94,22 @@ func (p *program) printTopics(topics []schemas.Topic) {
 	}
 }
 
+// topicsLimit is how long Kafka has for all topics. It has answered already; what takes longer does not come.
+const topicsLimit = 30 * time.Second
+
+// reachable lets a client begin with brokers that were there a moment ago: one that is away must not keep us from starting.
+func (w *wiring) reachable() []kgo.Opt {
+	if len(w.brokers) == 0 {
+		return nil
+	}
+	return []kgo.Opt{kgo.SeedBrokers(w.brokers...)}
+}
+
 // ensureTopics creates and verifies every topic: the fixed ones and those of each route.
 func (w *wiring) ensureTopics(ctx context.Context) ([]schemas.Topic, error) {
-	cl, err := w.cluster.Named("admin").Client()
+	ctx, cancel := context.WithTimeout(ctx, topicsLimit)
+	defer cancel()
+	cl, err := w.cluster.Named("admin").Client(w.reachable()...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +131,7 @@ func (w *wiring) ensureTopics(ctx context.Context) ([]schemas.Topic, error) {
 	for _, r := range routes {
 		topics = append(topics, w.names.Route(r)...)
 	}
-	if err := stream.EnsureTopics(ctx, adm, int16(w.cfg.Replication), topics); err != nil { //nolint:gosec // 1 to 9, validated
+	if err := stream.EnsureTopics(ctx, adm, int16(w.cfg.Replication), topics); err != nil { //nolint:gosec // 1 or 3, validated
 		return nil, err
 	}
 	for _, r := range routes {

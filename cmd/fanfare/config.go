@@ -1,23 +1,34 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"fanfare/schemas"
+	"fanfare/sinks/carrier/sim"
 )
 
 // Config of a process. Its names are those of the flags; FANFARE_SIM_RATE says the same as --sim-rate, and sim-rate in the
@@ -34,6 +45,12 @@ type Config struct {
 	Prefix      string   `koanf:"prefix"`
 	Replication int      `koanf:"replication"`
 
+	KafkaTLS      bool   `koanf:"kafka-tls"`
+	KafkaCA       string `koanf:"kafka-ca"`
+	KafkaSASL     string `koanf:"kafka-sasl"`
+	KafkaUser     string `koanf:"kafka-user"`
+	KafkaPassword string `koanf:"kafka-password"`
+
 	SimRate       int           `koanf:"sim-rate"`
 	SimProfile    string        `koanf:"sim-profile"`
 	SimSeed       uint64        `koanf:"sim-seed"`
@@ -43,6 +60,9 @@ type Config struct {
 	IDKey     string `koanf:"id-key"`
 	LogLevel  string `koanf:"log-level"`
 	LogFormat string `koanf:"log-format"`
+
+	// unknown are FANFARE_ variables that say nothing.
+	unknown []string
 }
 
 // connectionFlags say where the services and the data are; every command that touches them has these.
@@ -50,6 +70,11 @@ func connectionFlags(f *pflag.FlagSet) {
 	f.String("config", "", "YAML file with any of these settings")
 	f.String("data", ".fanfare", "directory of everything that is embedded")
 	f.StringSlice("kafka", nil, "addresses of Kafka brokers, host:port (default: embedded)")
+	f.Bool("kafka-tls", false, "speak TLS with Kafka")
+	f.String("kafka-ca", "", "file with the certificates that sign those of the brokers (default: those of this machine)")
+	f.String("kafka-user", "", "user to log in to Kafka as (default: none)")
+	f.String("kafka-password", "", "the user's password; better given in FANFARE_KAFKA_PASSWORD, where nobody sees it")
+	f.String("kafka-sasl", "plain", "how to log in: plain, scram-sha-256 or scram-sha-512")
 	f.String("redis", "", "address of Redis, host:port or redis://… (default: embedded)")
 	f.String("clickhouse", "", "ClickHouse, clickhouse://user:password@host:9000/database (default: SQLite under --data)")
 	f.String("store", "", "Postgres, postgres://… (default: SQLite under --data)")
@@ -112,10 +137,109 @@ func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 		return Config{}, fmt.Errorf("flags: %w", err)
 	}
 	var cfg Config
+	for _, name := range k.Keys() {
+		if fl := f.Lookup(name); fl != nil {
+			if err := accepts(fl, k.Get(name)); err != nil {
+				return Config{}, fmt.Errorf("%s: %w", where(name, f, environ, path), err)
+			}
+		}
+	}
 	if err := k.Unmarshal("", &cfg); err != nil {
 		return Config{}, fmt.Errorf("settings: %w", err)
 	}
+	cfg.unknown = unknownVariables(environ)
 	return cfg, cfg.Validate()
+}
+
+// accepts says in words what a flag takes, when it does not take v.
+func accepts(fl *pflag.Flag, v any) error {
+	text := fmt.Sprint(v)
+	var err error
+	want := ""
+	switch fl.Value.Type() {
+	case "int":
+		_, err = strconv.Atoi(text)
+		want = "a whole number"
+	case "uint64":
+		_, err = strconv.ParseUint(text, 10, 64)
+		want = "a whole number from 0"
+	case "bool":
+		_, err = strconv.ParseBool(text)
+		want = "true or false"
+	case "duration":
+		_, err = time.ParseDuration(text)
+		want = "a duration such as 72h, 15m or 20s"
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not %s", text, want)
+	}
+	return nil
+}
+
+// where a setting comes from.
+func where(name string, f *pflag.FlagSet, environ []string, path string) string {
+	if f.Changed(name) {
+		return "--" + name
+	}
+	variable := "FANFARE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	if slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, variable+"=") }) {
+		return variable
+	}
+	return fmt.Sprintf("--config %s: %s", path, name)
+}
+
+// ofServices are the variables that Kubernetes and Docker set for services of that name.
+var ofServices = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?|ENV_.*|NAME)$`)
+
+// unknownVariables are those that look like a setting and are none: a misspelt one says nothing, and nobody notices.
+func unknownVariables(environ []string) []string {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	serveFlags(all)
+	var unknown []string
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		rest, ours := strings.CutPrefix(name, "FANFARE_")
+		if !ours || value == "" || strings.HasPrefix(rest, "TEST_") || ofServices.MatchString(rest) || ofServices.MatchString(name) {
+			continue
+		}
+		if all.Lookup(strings.ReplaceAll(strings.ToLower(rest), "_", "-")) == nil {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// kafkaOptions are how Kafka is reached: TLS, and a login.
+func (c Config) kafkaOptions() ([]kgo.Opt, error) {
+	var opts []kgo.Opt
+	if c.KafkaTLS {
+		conf := &tls.Config{MinVersion: tls.VersionTLS12}
+		if c.KafkaCA != "" {
+			pem, err := os.ReadFile(c.KafkaCA)
+			if err != nil {
+				return nil, fmt.Errorf("--kafka-ca: %w", err)
+			}
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("--kafka-ca %s: there is no certificate in it (want PEM)", c.KafkaCA)
+			}
+		}
+		opts = append(opts, kgo.DialTLSConfig(conf))
+	}
+	if c.KafkaUser != "" {
+		var login sasl.Mechanism
+		switch c.KafkaSASL {
+		case "scram-sha-256":
+			login = scram.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsSha256Mechanism()
+		case "scram-sha-512":
+			login = scram.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsSha512Mechanism()
+		default:
+			login = plain.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsMechanism()
+		}
+		opts = append(opts, kgo.SASL(login))
+	}
+	return opts, nil
 }
 
 // Validate returns every mistake at once, each with what to do.
@@ -146,14 +270,49 @@ func (c Config) Validate() error {
 	if len(c.Roles) > 0 && len(c.Roles) < len(roleNames()) && len(c.Kafka) == 0 {
 		bad("--roles: some roles alone need --kafka: an embedded broker cannot be shared between processes")
 	}
+	if len(c.Roles) > 0 && len(c.Roles) < len(roleNames()) && c.Redis == "" && c.needs(needRedis) {
+		bad("--roles: sender and tracker alone need --redis: limits that are embedded in each process hold for none")
+	}
 	if c.SimRate < 0 || c.SimRate > 1_000_000 {
 		bad("--sim-rate %d: want 1 to 1,000,000 messages per second", c.SimRate)
 	}
 	if c.ReceiptWindow < 0 || c.ReceiptWindow > 30*24*time.Hour {
 		bad("--receipt-window %s: want up to 720h", c.ReceiptWindow)
 	}
-	if c.Replication < 1 || c.Replication > 9 {
-		bad("--replication %d: want 1 to 9", c.Replication)
+	if c.Replication != 1 && c.Replication != 3 {
+		bad("--replication %d: want 1, or 3 in production", c.Replication)
+	}
+	if !slices.Contains([]string{"", "plain", "scram-sha-256", "scram-sha-512"}, c.KafkaSASL) {
+		bad("--kafka-sasl %q: want plain, scram-sha-256 or scram-sha-512", c.KafkaSASL)
+	}
+	if len(c.Kafka) == 0 && (c.KafkaTLS || c.KafkaUser != "" || c.KafkaCA != "") {
+		bad("--kafka-tls, --kafka-ca and --kafka-user are for brokers named by --kafka")
+	}
+	if c.KafkaCA != "" && !c.KafkaTLS {
+		bad("--kafka-ca: add --kafka-tls")
+	}
+	if c.Store != "" && !strings.HasPrefix(c.Store, "postgres://") && !strings.HasPrefix(c.Store, "postgresql://") {
+		bad("--store: want postgres://USER:PASSWORD@HOST:5432/DATABASE; without --store everything is kept in SQLite under --data")
+	}
+	if c.Redis != "" {
+		if _, err := redisOptions(c.Redis); err != nil {
+			bad("--redis: want HOST:PORT, several of them separated by commas, or redis://USER:PASSWORD@HOST:6379/0")
+		}
+	}
+	if c.ClickHouse != "" {
+		if opts, err := chgo.ParseDSN(c.ClickHouse); err != nil || opts.Protocol != chgo.Native || len(opts.Addr) == 0 || opts.Addr[0] == "" {
+			bad("--clickhouse: want clickhouse://USER:PASSWORD@HOST:9000/DATABASE")
+		}
+	}
+	if c.SimProfile != "" {
+		if _, err := sim.ProfileNamed(c.SimProfile); err != nil {
+			bad("--sim-profile %q: want one of %s", c.SimProfile, strings.Join(sim.ProfileNames, ", "))
+		}
+	}
+	if c.CarrierSim != "" {
+		if u, err := url.Parse(c.CarrierSim); err != nil || u.Scheme != "http" || u.Host == "" {
+			bad("--carrier-sim %q: want a URL such as http://127.0.0.1:9999", c.CarrierSim)
+		}
 	}
 	return errors.Join(errs...)
 }

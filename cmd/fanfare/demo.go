@@ -288,6 +288,9 @@ func (d *demo) goodbye() {
 		return
 	}
 	fmt.Fprintf(d.out, "\nStopped. %s: %s. The next run goes on from there.\n", d.id, d.last.account())
+	for _, line := range d.w.remains {
+		fmt.Fprintln(d.out, "  "+line)
+	}
 }
 
 // call asks the API.

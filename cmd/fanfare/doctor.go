@@ -2,22 +2,25 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/kversion"
 
-	"fanfare/api/store"
 	"fanfare/deploy/embedded"
-	"fanfare/pipeline/stream"
-	"fanfare/schemas"
+	"fanfare/sinks/carrier/sim"
 )
 
 func (p *program) doctorCommand() *cobra.Command {
@@ -25,33 +28,33 @@ func (p *program) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check everything that Fanfare stands on, and say how to mend it",
 		Long: `Check Kafka, Redis, ClickHouse, the store and this machine as fanfare serve would use
-them with the same flags. Nothing is changed. Exit code 0: all is well.`,
+them with the same flags: that they can be reached, are what they should be and of a
+version that will do, that we have the rights we need, that topics and tables are as
+they must be, and that clocks agree. Each line is ok, note (worth knowing) or BAD, with
+what to do. Nothing of yours is changed. Exit code 0: nothing is BAD.
+
+The clock of Kafka is not compared: nothing here goes by it.`,
 		Args: exactArgs(),
 	}
 	serveFlags(cmd.Flags())
+	asJSON := cmd.Flags().Bool("json", false, "print the findings as a JSON array")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := p.config(cmd)
 		if err != nil {
 			return err
 		}
-		log, err := p.logger(cfg)
-		if err != nil {
-			return err
-		}
-		bad := 0
-		for _, f := range examine(cmd.Context(), cfg, newWiring(cfg, log)) {
-			word := "ok  "
-			if f.fix != "" {
-				word = "BAD "
-				bad++
+		all := examine(cmd.Context(), cfg)
+		if *asJSON {
+			enc := json.NewEncoder(p.stdout)
+			enc.SetIndent("", "  ")
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(all); err != nil {
+				return fmt.Errorf("print findings: %w", err)
 			}
-			fmt.Fprintf(p.stdout, "%s %-11s %s\n", word, f.what, f.found)
-			if f.fix != "" {
-				fmt.Fprintf(p.stdout, "     %-11s -> %s\n", "", f.fix)
-			}
+		} else {
+			report(p.stdout, all)
 		}
-		if bad > 0 {
-			fmt.Fprintf(p.stdout, "%d of these must be mended before fanfare serve works.\n", bad)
+		if slices.ContainsFunc(all, func(f finding) bool { return f.Level == levelBad }) {
 			return errReported
 		}
 		return nil
@@ -59,185 +62,243 @@ them with the same flags. Nothing is changed. Exit code 0: all is well.`,
 	return cmd
 }
 
-// A finding is one line of the doctor. With a fix it is something to be mended.
-type finding struct{ what, found, fix string }
+// report prints findings for people: a line for what is, and a line for what to do.
+func report(out io.Writer, all []finding) {
+	wrong := 0
+	for _, f := range all {
+		word := string(f.Level)
+		if f.Level == levelBad {
+			word = "BAD"
+			wrong++
+		}
+		fmt.Fprintf(out, "%-4s %-10s %s\n", word, f.Service, f.Found)
+		if f.Fix != "" {
+			fmt.Fprintf(out, "%-15s -> %s\n", "", f.Fix)
+		}
+	}
+	switch wrong {
+	case 0:
+		fmt.Fprintln(out, "All is well.")
+	case 1:
+		fmt.Fprintln(out, "One thing wants mending.")
+	default:
+		fmt.Fprintf(out, "%d things want mending.\n", wrong)
+	}
+}
 
-// patience with each service.
-const doctorPatience = 5 * time.Second
+// level of a finding.
+type level string
+
+const (
+	levelOK   level = "ok"
+	levelNote level = "note"
+	levelBad  level = "bad"
+)
+
+// A finding is what is, and what to do when it should not be.
+type finding struct {
+	Service string `json:"service"`
+	Level   level  `json:"level"`
+	Found   string `json:"found"`
+	Fix     string `json:"fix,omitempty"`
+}
+
+func well(service, found string) finding { return finding{service, levelOK, oneLine(found), ""} }
+
+func note(service, found, fix string) finding {
+	return finding{service, levelNote, oneLine(found), oneLine(fix)}
+}
+
+func bad(service, found, fix string) finding {
+	return finding{service, levelBad, oneLine(found), oneLine(fix)}
+}
+
+// examine looks at everything at once; one that is ill does not hide another.
+func examine(ctx context.Context, cfg Config) []finding {
+	examinations := []func(context.Context, Config) []finding{
+		examineData, examineHTTP, examineStore, examineKafka, examineRedis, examineAnalytics, examineCarrier,
+	}
+	found := make([][]finding, len(examinations))
+	var wg sync.WaitGroup
+	for i, look := range examinations {
+		wg.Go(func() { found[i] = look(ctx, cfg) })
+	}
+	wg.Wait()
+	return slices.Concat(found...)
+}
 
 // leastFree is how much room the embedded broker must have: below it nothing is dealt (see mayDeal).
 const leastFree = 512 << 20
 
-// maxSkew between clocks: receipts and schedules are compared by them.
-const maxSkew = 2 * time.Second
+// keptInData reports whether anything is kept under --data.
+func (c Config) keptInData() bool {
+	return c.embeddedBroker() || c.needs(needRedis) && c.Redis == "" || c.needs(needStore) && c.Store == "" ||
+		c.needs(needAnalytics) && c.ClickHouse == "" || c.has("sender") && c.CarrierSim == ""
+}
 
-// examine looks at everything in turn; one that is ill does not hide the next.
-func examine(ctx context.Context, cfg Config, w *wiring) []finding {
+// examineData looks at the directory of what is embedded: rights, room, and who holds it.
+func examineData(_ context.Context, cfg Config) []finding {
+	if !cfg.keptInData() {
+		return nil
+	}
+	if t := dataTrouble(cfg.Data); t != nil {
+		return []finding{bad("data", t.found, t.fix)}
+	}
 	var all []finding
-	all = append(all, examineDisk(cfg)...)
-	all = append(all, examineStore(ctx, cfg)...)
-	all = append(all, examineKafka(ctx, cfg, w)...)
-	all = append(all, examineRedis(ctx, cfg)...)
-	return append(all, examineAnalytics(ctx, cfg)...)
-}
-
-func examineDisk(cfg Config) []finding {
-	if !cfg.embeddedBroker() && cfg.Redis != "" && cfg.Store != "" && cfg.ClickHouse != "" {
-		return nil // nothing is kept here
+	for _, name := range []string{"store.db", "analytics.db", "carrier-sim.ndjson", "lock"} {
+		f, err := os.OpenFile(filepath.Join(cfg.Data, name), os.O_RDWR, 0)
+		switch {
+		case err == nil:
+			_ = f.Close()
+		case !errors.Is(err, fs.ErrNotExist):
+			all = append(all, bad("data", fmt.Sprintf("%s cannot be opened (%v)", filepath.Join(cfg.Data, name), reason(err)), "give the file to the user that runs fanfare: chown -R "+fmt.Sprint(os.Getuid())+" "+cfg.Data))
+		}
 	}
-	if err := ensureDataDir(cfg.Data); err != nil {
-		return []finding{{"data", err.Error(), "give another directory with --data, or make this one writable"}}
-	}
-	free, err := embedded.FreeBytes(cfg.Data)
-	if err != nil {
-		return []finding{{"data", err.Error(), "give another directory with --data"}}
-	}
-	f := finding{what: "data", found: fmt.Sprintf("%s, %d MB free", cfg.Data, free>>20)}
-	if free < leastFree {
-		f.fix = fmt.Sprintf("free at least %d MB: below that nothing is sent, so that nothing is lost", leastFree>>20)
-	}
-	return []finding{f}
-}
-
-func examineStore(ctx context.Context, cfg Config) []finding {
-	ctx, cancel := context.WithTimeout(ctx, doctorPatience)
-	defer cancel()
-	where := "SQLite " + cfg.storeDSN()
-	if cfg.Store != "" {
-		where = "Postgres, schema " + cfg.schemaName()
-	}
-	s, err := store.Open(ctx, store.Config{DSN: cfg.storeDSN(), Schema: cfg.schemaName()})
+	free, err := embedded.FreeBytes(existing(cfg.Data))
 	switch {
-	case errors.Is(err, store.ErrSchema):
-		return []finding{{"store", where + ": not migrated", "run fanfare migrate with the same flags (fanfare serve does it by itself)"}}
 	case err != nil:
-		return []finding{{"store", fmt.Sprintf("%s: %v", where, err), "check that the address after --store is right, that Postgres runs, and that the user may create a schema"}}
+		all = append(all, note("data", fmt.Sprintf("the free space of %s cannot be seen (%v)", cfg.Data, err), ""))
+	case free < leastFree:
+		all = append(all, bad("data", fmt.Sprintf("%s has %d MB free", cfg.Data, free>>20), fmt.Sprintf("free at least %d MB: below that nothing is sent, so that nothing is lost", leastFree>>20)))
 	}
-	defer func() { _ = s.Close() }()
-	if err := s.Ping(ctx); err != nil {
-		return []finding{{"store", fmt.Sprintf("%s: %v", where, err), "check the logs of the database"}}
+	if len(all) > 0 {
+		return all
 	}
-	return []finding{{"store", where, ""}}
+	if e, err := embedded.ReadEndpoints(cfg.Data); err == nil && alive(e.PID) {
+		return []finding{well("data", fmt.Sprintf("%s, %d MB free, in use by process %d", cfg.Data, free>>20, e.PID))}
+	}
+	return []finding{well("data", fmt.Sprintf("%s, %d MB free", cfg.Data, free>>20))}
 }
 
-func examineKafka(ctx context.Context, cfg Config, w *wiring) []finding {
-	if cfg.embeddedBroker() {
-		return []finding{{"kafka", "embedded in fanfare serve", ""}}
+// dataTrouble says why nothing can be kept in dir, which need not exist; nil: it can. What it makes it takes away again.
+func dataTrouble(dir string) *trouble {
+	const fix = "give another directory with --data, or make this one writable for the user that runs fanfare"
+	at := existing(dir)
+	if st, err := os.Stat(at); err != nil || !st.IsDir() {
+		return &trouble{at + " is no directory", "give another directory with --data"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, doctorPatience)
+	tmp, err := os.MkdirTemp(at, ".fanfare-doctor-")
+	if err != nil {
+		return &trouble{fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix}
+	}
+	if err := os.Remove(tmp); err != nil {
+		return &trouble{fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix}
+	}
+	return nil
+}
+
+// existing is the nearest of dir and its parents that exists.
+func existing(dir string) string {
+	dir = filepath.Clean(dir)
+	for {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// reason is an error of the file system without the path that the sentence around it has already.
+func reason(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// alive reports whether a process runs.
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	return err == nil && pid > 0 && (p.Signal(syscall.Signal(0)) == nil || errors.Is(p.Signal(syscall.Signal(0)), syscall.EPERM))
+}
+
+// examineHTTP looks at the port. When a fanfare serves there it is asked how it is.
+func examineHTTP(ctx context.Context, cfg Config) []finding {
+	l, err := listen(ctx, cfg.HTTP)
+	if err == nil {
+		_ = l.Close()
+		return []finding{well("http", cfg.HTTP+" is free")}
+	}
+	var t *trouble
+	if !errors.As(err, &t) {
+		t = &trouble{err.Error(), "choose another address with --http HOST:PORT"}
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return []finding{bad("http", t.found, t.fix)}
+	}
+	status, checks, ok := askReady(ctx, cfg.HTTP)
+	if !ok {
+		return []finding{bad("http", t.found, t.fix)}
+	}
+	var missing []string
+	for name, is := range checks {
+		if is != "ok" {
+			missing = append(missing, name+": "+is)
+		}
+	}
+	slices.Sort(missing)
+	switch status {
+	case "ready":
+		return []finding{well("http", "fanfare serves at "+cfg.HTTP+" and is ready")}
+	case "degraded":
+		return []finding{note("http", "fanfare serves at "+cfg.HTTP+"; degraded: "+strings.Join(missing, "; "), "mend what is named; it recovers by itself")}
+	default:
+		return []finding{bad("http", "fanfare serves at "+cfg.HTTP+" and is not ready: "+strings.Join(missing, "; "), "mend what is named; it recovers by itself")}
+	}
+}
+
+// askReady asks /readyz; ok is false when it is no fanfare that answers.
+func askReady(ctx context.Context, addr string) (status string, checks map[string]string, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	where := strings.Join(cfg.Kafka, ",")
-	cl, err := kgo.NewClient(kgo.SeedBrokers(cfg.Kafka...), kgo.ClientID("fanfare-doctor"), kgo.RequestRetries(1))
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return []finding{{"kafka", err.Error(), "check the addresses after --kafka"}}
+		return "", nil, false
 	}
-	defer cl.Close()
-	if err := cl.Ping(ctx); err != nil {
-		return []finding{{"kafka", fmt.Sprintf("%s does not answer: %v", where, err), "check that Kafka runs, that the address after --kafka can be reached from here, and that its advertised.listeners name an address that can be too"}}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		addr = net.JoinHostPort("localhost", port)
 	}
-	var all []finding
-	adm := kadm.NewClient(cl)
-	meta, err := adm.BrokerMetadata(ctx)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
-		return []finding{{"kafka", err.Error(), "the user needs the right to describe the cluster"}}
+		return "", nil, false
 	}
-	all = append(all, finding{"kafka", fmt.Sprintf("%s, %d broker(s), version %s", where, len(meta.Brokers), brokerVersion(ctx, cl)), ""})
-	if v, ok := oldBroker(ctx, cl); ok {
-		all = append(all, finding{"kafka", "the broker is older than 3.0: " + v, "use Kafka 3.0 or newer: transactions and offset metadata are relied on"})
-	}
-	if len(meta.Brokers) < cfg.Replication {
-		all = append(all, finding{"kafka", fmt.Sprintf("--replication %d with %d broker(s)", cfg.Replication, len(meta.Brokers)), "add brokers or lower --replication"})
-	}
-	topics := w.names.Fixed()
-	found, err := adm.ListTopics(ctx)
+	resp, err := (&http.Client{Timeout: patience}).Do(req)
 	if err != nil {
-		return append(all, finding{"topics", err.Error(), "the user needs the right to describe topics named " + cfg.Prefix + "*"})
+		return "", nil, false
 	}
-	missing := 0
-	var existing []schemas.Topic
-	for _, t := range topics {
-		if found.Has(t.Name) {
-			existing = append(existing, t)
-		} else {
-			missing++
-		}
+	defer resp.Body.Close()
+	var answer struct {
+		Status string            `json:"status"`
+		Checks map[string]string `json:"checks"`
 	}
-	if missing > 0 {
-		all = append(all, finding{"topics", fmt.Sprintf("%d of %d are not there yet; fanfare serve or fanfare topics creates them", missing, len(topics)), ""})
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&answer) != nil || answer.Status == "" || answer.Checks["process"] == "" {
+		return "", nil, false
 	}
-	if len(existing) > 0 {
-		if err := stream.EnsureTopics(ctx, adm, int16(cfg.Replication), existing); err != nil { //nolint:gosec // 1 to 9, validated
-			all = append(all, finding{"topics", err.Error(), "see above; settings that differ on purpose belong into the topic table"})
-		} else {
-			all = append(all, finding{"topics", fmt.Sprintf("%d as they must be", len(existing)), ""})
-		}
-	}
-	return all
+	return answer.Status, answer.Checks, true
 }
 
-// brokerVersion guesses the version from what the broker can do.
-func brokerVersion(ctx context.Context, cl *kgo.Client) string {
-	v, err := versions(ctx, cl)
-	if err != nil {
-		return "unknown"
+// examineCarrier looks at the simulated carrier that processes share.
+func examineCarrier(ctx context.Context, cfg Config) []finding {
+	if cfg.CarrierSim == "" || !cfg.has("sender") {
+		return nil
 	}
-	return v.VersionGuess()
-}
-
-// oldBroker reports a broker below 3.0, by what it can do: InitProducerID and TxnOffsetCommit as of KIP-447 and KIP-588.
-func oldBroker(ctx context.Context, cl *kgo.Client) (string, bool) {
-	v, err := versions(ctx, cl)
-	if err != nil {
-		return "", false
-	}
-	have, ok := v.LookupMaxKeyVersion(int16(kmsg.InitProducerID))
-	want, _ := kversion.V3_0_0().LookupMaxKeyVersion(int16(kmsg.InitProducerID))
-	return v.VersionGuess(), !ok || have < want
-}
-
-func versions(ctx context.Context, cl *kgo.Client) (*kversion.Versions, error) {
-	resp, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, cl)
-	if err != nil {
-		return nil, fmt.Errorf("api versions: %w", err)
-	}
-	return kversion.FromApiVersionsResponse(resp), nil
-}
-
-func examineRedis(ctx context.Context, cfg Config) []finding {
-	if cfg.Redis == "" {
-		return []finding{{"redis", "embedded in fanfare serve", ""}}
-	}
-	ctx, cancel := context.WithTimeout(ctx, doctorPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	opts, err := redisOptions(cfg.Redis)
+	client, err := sim.Dial(ctx, cfg.CarrierSim, sim.Options{Account: simRoute})
 	if err != nil {
-		return []finding{{"redis", err.Error(), "want host:port or redis://user:password@host:port/0"}}
+		return []finding{bad("carrier", err.Error(), "start carriersim, or correct the URL after --carrier-sim")}
 	}
-	rdb := redis.NewUniversalClient(opts)
-	defer rdb.Close()
-	const reach = "check that Redis runs and that the address after --redis can be reached from here"
-	now, err := rdb.Time(ctx).Result()
-	if err != nil {
-		return []finding{{"redis", fmt.Sprintf("does not answer: %v", err), reach}}
-	}
-	if err := rdb.Eval(ctx, "return redis.call('TIME')", nil).Err(); err != nil {
-		return []finding{{"redis", fmt.Sprintf("refuses scripts: %v", err), "allow EVAL and EVALSHA: limits are kept by a script"}}
-	}
-	all := []finding{{"redis", "answers, runs scripts", ""}}
-	if skew := time.Since(now).Abs(); skew > maxSkew {
-		all = append(all, finding{"redis", fmt.Sprintf("its clock is %s away from this machine's", skew.Round(time.Millisecond)), "synchronise the clocks (NTP) of both machines"})
-	}
-	if policy, err := rdb.ConfigGet(ctx, "maxmemory-policy").Result(); err == nil {
-		if v := policy["maxmemory-policy"]; strings.HasPrefix(v, "allkeys") {
-			all = append(all, finding{"redis", "maxmemory-policy is " + v, "set maxmemory-policy noeviction: an evicted bucket fills at once and a limit is broken"})
-		}
-	}
-	return all
+	_ = client.Drain(ctx)
+	return []finding{well("carrier", "the simulated carrier answers at "+cfg.CarrierSim)}
 }
 
-func examineAnalytics(_ context.Context, cfg Config) []finding {
-	if cfg.ClickHouse == "" {
-		return []finding{{"statistics", "SQLite under " + cfg.Data, ""}}
+// clockOf reads a clock, asked by ask.
+func clockOf(ask func() (time.Time, error)) (time.Duration, error) {
+	before := time.Now()
+	at, err := ask()
+	if err != nil {
+		return 0, err
 	}
-	return []finding{{"clickhouse", "not in this build", "leave --clickhouse out: statistics are kept in SQLite"}}
+	return skew(at, before, time.Now()), nil
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"fanfare/api"
 	"fanfare/api/ui"
@@ -35,10 +38,44 @@ func (h *health) checks() []api.Check {
 			return errors.New("campaigns and routes are not read to their ends yet")
 		}
 	}}}
+	// Whoever calls the API can do without Redis and statistics: sends are taken and wait, statistics say as_of.
+	service := func(name string, degrades bool, do func(context.Context) error) {
+		checks = append(checks, api.Check{Name: name, Degrades: degrades && h.w.cfg.has("api"), Do: func(ctx context.Context) error {
+			if err := do(ctx); err != nil {
+				return errors.New(oneLine(err.Error()))
+			}
+			return nil
+		}})
+	}
+	service("kafka", false, h.w.askKafka)
 	if h.w.store != nil {
-		checks = append(checks, api.Check{Name: "store", Do: h.w.store.Ping})
+		service("store", false, h.w.store.Ping)
+	}
+	if h.w.redis != nil {
+		service("redis", true, func(ctx context.Context) error { return h.w.redis.Ping(ctx).Err() })
+	}
+	if s, ok := h.w.analytics.(interface{ Ping(context.Context) error }); ok {
+		service("clickhouse", true, s.Ping)
 	}
 	return checks
+}
+
+// askKafka asks a broker who leads the control plane, which is nothing it could answer from memory of ours.
+func (w *wiring) askKafka(ctx context.Context) error {
+	req := kmsg.NewPtrMetadataRequest()
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = kmsg.StringPtr(w.names.Control())
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, w.ops)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			return fmt.Errorf("topic %s: %w", w.names.Control(), err)
+		}
+	}
+	return nil
 }
 
 // handler is what this process answers over HTTP: the API if it has the role, and always /healthz, /readyz and /metrics.

@@ -11,11 +11,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends at once
 	code := Main(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -43,10 +45,19 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	case errors.Is(err, errReported):
 		return exitError
 	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, "fanfare:", err)
+		complain(stderr, err)
 		return exitUsage
 	default:
-		fmt.Fprintln(stderr, "fanfare:", err)
+		complain(stderr, err)
 		return exitError
+	}
+}
+
+// complain says each of the errors in a line.
+func complain(stderr io.Writer, err error) {
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			fmt.Fprintln(stderr, "fanfare:", line)
+		}
 	}
 }

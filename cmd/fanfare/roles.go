@@ -42,6 +42,7 @@ type runner func(context.Context) error
 type need string
 
 const (
+	needKafka     need = "kafka"
 	needStore     need = "store"
 	needRedis     need = "redis"
 	needAnalytics need = "analytics"
@@ -142,7 +143,7 @@ func buildSender(w *wiring) (runner, error) {
 		return nil, err
 	}
 	simulator := &simulator{w: w}
-	fleet, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication)}, sender.Deps{ //nolint:gosec // 1 to 9, validated
+	fleet, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication)}, sender.Deps{ //nolint:gosec // 1 or 3, validated
 		View: w.view, Tokens: limits, Rendezvous: table, Connect: simulator.connect,
 	})
 	if err != nil {
@@ -169,18 +170,40 @@ func (s *simulator) around(ctx context.Context, run runner) error {
 	if err != nil {
 		return fmt.Errorf("--sim-profile: %w", err)
 	}
+	if err := ensureDataDir(s.w.cfg.Data); err != nil {
+		return err
+	}
 	s.carrier, err = sim.Open(sim.Config{
 		Keys: s.w.keys, Profile: profile, Seed: s.w.cfg.SimSeed, Truth: filepath.Join(s.w.cfg.Data, "carrier-sim.ndjson"), Logger: s.w.log,
 	})
 	if err != nil {
 		return err
 	}
+	return errors.Join(alongside(ctx, s.carrier.Run, run), s.carrier.Close())
+}
+
+// errCarrierEnded is the error of a carrier that ends by itself.
+var errCarrierEnded = errors.New("the simulated carrier has ended")
+
+// alongside runs run while carrier runs. The carrier ends after run, so that what run still waits for is answered; when it
+// ends before, run is ended too: whoever hands over to nobody would wait for each answer until it is late.
+func alongside(ctx context.Context, carrier, run runner) error {
 	carrierCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	runCtx, end := context.WithCancel(ctx)
+	defer end()
 	done := make(chan error, 1)
-	go func() { done <- s.carrier.Run(carrierCtx) }()
-	err = run(ctx)
+	go func() {
+		err := carrier(carrierCtx)
+		if carrierCtx.Err() == nil {
+			err = errors.Join(errCarrierEnded, err)
+			end()
+		}
+		done <- err
+	}()
+	err := run(runCtx)
 	stop()
-	return errors.Join(err, <-done, s.carrier.Close())
+	return errors.Join(err, <-done)
 }
 
 // connect opens the line of a route. Only the simulator is there yet.

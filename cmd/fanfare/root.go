@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // program is what every command has.
@@ -43,6 +45,12 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var invalid *pflag.InvalidValueError
+		if errors.As(err, &invalid) {
+			if inWords := accepts(invalid.GetFlag(), invalid.GetValue()); inWords != nil {
+				err = fmt.Errorf("--%s: %w", invalid.GetFlag().Name, inWords)
+			}
+		}
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(p.serveCommand(), p.demoCommand(), p.migrateCommand(), p.topicsCommand(), p.doctorCommand(),
@@ -55,6 +63,9 @@ func (p *program) config(cmd *cobra.Command) (Config, error) {
 	cfg, err := loadConfig(cmd.Flags(), p.environ)
 	if err != nil {
 		return cfg, usageError{err}
+	}
+	for _, name := range cfg.unknown {
+		fmt.Fprintf(p.stderr, "fanfare: %s says nothing: settings are named as the flags (fanfare serve --help), such as FANFARE_SIM_RATE\n", name)
 	}
 	return cfg, nil
 }
@@ -121,6 +132,9 @@ func (p *program) withStore(ctx context.Context, cfg Config, f func(context.Cont
 	}
 	w := newWiring(cfg, log)
 	defer w.close()
+	if err := w.reach(ctx, needStore); err != nil {
+		return err
+	}
 	if err := w.openStore(ctx); err != nil {
 		return err
 	}

@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 func (p *program) serveCommand() *cobra.Command {
@@ -59,9 +65,33 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w (another fanfare may be running; choose another address with --http HOST:PORT)", addr, err)
+		why := "cannot be listened on"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			why = "is taken, perhaps by another fanfare"
+		}
+		return nil, &listenError{trouble{fmt.Sprintf("%s %s (%s)", addr, why, syscallReason(err)), "choose another address with --http HOST:PORT"}, err}
 	}
 	return l, nil
+}
+
+// listenError is why there is nobody at the door.
+type listenError struct {
+	trouble
+	cause error
+}
+
+// Error says the flag, too.
+func (e *listenError) Error() string { return "--http: " + e.trouble.Error() }
+
+func (e *listenError) Unwrap() []error { return []error{&e.trouble, e.cause} }
+
+// syscallReason is the innermost of an error of the network.
+func syscallReason(err error) string {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number.Error()
+	}
+	return oneLine(err.Error())
 }
 
 // stopLimit is how long a graceful stop may take; a role that is not done by then is named and left.
@@ -127,9 +157,10 @@ wait:
 	if cause != nil {
 		w.log.Error("stopping", "err", cause)
 	} else {
-		w.log.Info("stopping: finishing what is in hand")
+		w.log.Info("stopping: finishing what is in hand; interrupted again, it ends at once")
 	}
 	health.ready.Store(false)
+	stock := w.takeStock()
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
 	_ = server.Shutdown(stopCtx) // answers what was asked, takes nothing new
@@ -139,7 +170,66 @@ wait:
 			cause = errors.Join(cause, err)
 		}
 	}
+	w.remains = w.whatRemains(stock)
+	for _, line := range w.remains {
+		w.log.Info("stopped", "remains", line)
+	}
 	return cause
+}
+
+// stock is what is counted when a stop begins.
+type stock struct{ inFlight, doubtful float64 }
+
+func (w *wiring) takeStock() stock {
+	return stock{w.metric("fanfare_sender_in_flight"), w.metric("fanfare_window_handed_over_doubtful_total")}
+}
+
+// metric is the sum of a metric of this process over all labels.
+func (w *wiring) metric(name string) (sum float64) {
+	families, err := w.reg.Gather()
+	if err != nil {
+		w.log.Debug("metrics cannot be read", "err", err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// whatRemains says, a line for each thing, what a stop leaves for the next start.
+func (w *wiring) whatRemains(began stock) []string {
+	var lines []string
+	if w.cfg.has("sender") {
+		doubtful := w.metric("fanfare_window_handed_over_doubtful_total") - began.doubtful
+		lines = append(lines,
+			fmt.Sprintf("in flight: %.0f messages were at carriers; %.0f of them were answered", began.inFlight, max(0, began.inFlight-doubtful)),
+			fmt.Sprintf("uncertain: %.0f messages were not; each is ambiguous until a receipt comes", doubtful))
+	}
+	select {
+	case <-w.view.Ready():
+	default:
+		return append(lines, "campaigns under way: not known, the control plane was not read yet")
+	}
+	states := map[fanfarev1.State]int{}
+	for _, c := range w.view.Campaigns() {
+		if !c.GetHidden() && schemas.Active(c.GetState()) {
+			states[c.GetState()]++
+		}
+	}
+	if len(states) == 0 {
+		return append(lines, "campaigns under way: none")
+	}
+	total := 0
+	var words []string
+	for _, s := range slices.Sorted(maps.Keys(states)) {
+		total += states[s]
+		words = append(words, fmt.Sprintf("%d %s", states[s], schemas.StateName(s)))
+	}
+	return append(lines, fmt.Sprintf("campaigns under way: %d (%s); the next start goes on", total, strings.Join(words, ", ")))
 }
 
 // A group is parts that stop together.
@@ -171,8 +261,14 @@ func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) 
 		groups[i] = g
 		part := func(name string, run runner) {
 			g.parts.Go(func() error {
-				if err := run(groupCtx); err != nil && groupCtx.Err() == nil {
+				err := run(groupCtx)
+				switch {
+				case groupCtx.Err() == nil && err == nil:
+					fail(fmt.Errorf("%s: it has ended by itself", name))
+				case groupCtx.Err() == nil:
 					fail(fmt.Errorf("%s: %w", name, err))
+				case err != nil && !errors.Is(err, context.Canceled):
+					w.log.Warn("not stopped as it should", "part", name, "err", err)
 				}
 				return nil
 			})

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/api/store"
 	"fanfare/api/ui"
@@ -24,6 +26,7 @@ import (
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/clickhouse"
 	"fanfare/sinks/analytics/sqlite"
+	"fanfare/sinks/carrier/sim"
 )
 
 // wiring is what the roles of a process stand on, opened in order and closed in reverse.
@@ -37,10 +40,17 @@ type wiring struct {
 	store     *store.Store
 	keys      *schemas.Keys
 	cluster   stream.Cluster
+	brokers   []string    // those that could be reached at the start
+	ops       *kgo.Client // asked by /readyz whether Kafka answers
 	redis     redis.UniversalClient
 	analytics analytics.Store
 	view      *stream.View
 	logins    *ui.Logins // nil without the role api
+
+	kafkaOpts []kgo.Opt // of every client, beside those of the settings: tests put a dialer here
+
+	// remains are the lines that say what a stop has left for the next start.
+	remains []string
 
 	closers []func()
 }
@@ -62,8 +72,77 @@ func (w *wiring) close() {
 	w.closers = nil
 }
 
+// reach asks every service that has an address, and is needed, whether it lets us in. Only here does a wrong address end the
+// process: once it runs, whatever is away is waited for.
+func (w *wiring) reach(ctx context.Context, needs ...need) error {
+	errs := make([]error, len(needs))
+	var wg sync.WaitGroup
+	for i, n := range needs {
+		wg.Go(func() {
+			if flag, t := w.reachOne(ctx, n); t != nil {
+				errs[i] = fmt.Errorf("%s: %w", flag, t)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// reachOne is reach of one service; what has no address is embedded.
+func (w *wiring) reachOne(ctx context.Context, n need) (flag string, t *trouble) {
+	switch {
+	case n == needKafka && !w.cfg.embeddedBroker():
+		var cl *kgo.Client
+		if cl, w.brokers, t = openKafka(ctx, w.cfg, w.kafkaOpts...); t == nil {
+			cl.Close()
+		}
+		return "--kafka", t
+	case n == needRedis && w.cfg.Redis != "":
+		rdb, t := openRedis(ctx, w.cfg)
+		if t == nil {
+			_ = rdb.Close()
+		}
+		return "--redis", t
+	case n == needStore && w.cfg.Store != "":
+		conn, t := openPostgres(ctx, w.cfg)
+		if t == nil {
+			_ = conn.Close(ctx)
+		}
+		return "--store", t
+	case n == needAnalytics && w.cfg.ClickHouse != "":
+		conn, t := openClickHouse(ctx, w.cfg)
+		if t == nil {
+			_ = conn.Close()
+		}
+		return "--clickhouse", t
+	}
+	return "", nil
+}
+
+// needed is what the roles of this process stand on.
+func (w *wiring) needed() []need {
+	needs := []need{needKafka}
+	for _, n := range []need{needRedis, needStore, needAnalytics} {
+		if w.cfg.needs(n) || n == needStore && w.cfg.IDKey == "" {
+			needs = append(needs, n)
+		}
+	}
+	return needs
+}
+
 // open opens what the roles of this process need, in order.
 func (w *wiring) open(ctx context.Context) error {
+	if w.cfg.keptInData() {
+		if t := dataTrouble(w.cfg.Data); t != nil {
+			return fmt.Errorf("--data: %w", t)
+		}
+		if err := ensureDataDir(w.cfg.Data); err != nil {
+			return err
+		}
+	}
+	if err := w.reach(ctx, w.needed()...); err != nil {
+		return err
+	}
 	if w.cfg.needs(needStore) || w.cfg.IDKey == "" { // without a key of ids even a sender asks the store for it, once
 		if err := w.openStore(ctx); err != nil {
 			return err
@@ -78,18 +157,22 @@ func (w *wiring) open(ctx context.Context) error {
 		}
 		w.keys = keys
 	}
-	if err := w.openServices(ctx); err != nil {
+	if err := w.openServices(); err != nil {
 		return err
 	}
 	if _, err := w.ensureTopics(ctx); err != nil {
 		return err
 	}
+	var err error
+	if w.ops, err = w.cluster.Named("ops").Client(); err != nil {
+		return err
+	}
+	w.onClose(w.ops.Close)
 	if w.cfg.needs(needAnalytics) {
 		if err := w.openAnalytics(ctx); err != nil {
 			return err
 		}
 	}
-	var err error
 	w.view, err = stream.NewView(stream.ViewConfig{Cluster: w.cluster, Keys: w.keys, Suppressions: w.cfg.has("sender") || w.cfg.has("api")})
 	return err
 }
@@ -98,6 +181,9 @@ func (w *wiring) open(ctx context.Context) error {
 // the first start and kept in the store, unless it is given.
 func (w *wiring) openStore(ctx context.Context) error {
 	if w.cfg.Store == "" {
+		if t := dataTrouble(w.cfg.Data); t != nil {
+			return fmt.Errorf("--data: %w", t)
+		}
 		if err := ensureDataDir(w.cfg.Data); err != nil {
 			return err
 		}
@@ -131,13 +217,13 @@ const (
 // ensureRoute makes the route of the simulated carrier, and gives it the limits of the flags.
 func (w *wiring) ensureRoute(ctx context.Context) error {
 	want := store.Route{
-		Name: simRoute, Connector: simConnector, Rate: uint32(max(w.cfg.SimRate, 1)), P99: simP99, ReceiptWindow: w.cfg.ReceiptWindow, Enabled: true,
+		Name: simRoute, Connector: simConnector, Rate: uint32(max(w.cfg.SimRate, 1)), P99: w.cfg.simP99(), ReceiptWindow: w.cfg.ReceiptWindow, Enabled: true,
 		Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS, fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP, fanfarev1.Channel_CHANNEL_VOICE},
 	}
 	_, made, err := w.store.EnsureRoute(ctx, want)
 	if err == nil && !made {
 		_, err = w.store.UpdateRoute(ctx, simRoute, 0, func(r *store.Route) error {
-			r.Rate, r.ReceiptWindow = want.Rate, want.ReceiptWindow
+			r.Rate, r.P99, r.ReceiptWindow = want.Rate, want.P99, want.ReceiptWindow
 			return nil
 		})
 	}
@@ -147,8 +233,21 @@ func (w *wiring) ensureRoute(ctx context.Context) error {
 	return nil
 }
 
-// simP99 is within which the simulated carrier answers 99 of 100 hand-overs, with every profile.
+// simP99 is within which the simulated carrier answers 99 of 100 hand-overs, with every profile: what is assumed of a carrier
+// that several processes share, whose profile only it knows.
 const simP99 = 300 * time.Millisecond
+
+// leastP99 is what is assumed of a carrier that answers at once: the record of a route says 0 when nothing is known.
+const leastP99 = time.Millisecond
+
+// simP99 is within which the simulated carrier of this process answers 99 of 100 hand-overs.
+func (c Config) simP99() time.Duration {
+	profile, err := sim.ProfileNamed(c.SimProfile)
+	if err != nil || c.CarrierSim != "" {
+		return simP99
+	}
+	return max(profile.Answer.P99, leastP99)
+}
 
 // parseIDKey reads one or two secrets in hexadecimal, separated by a comma.
 func parseIDKey(text string) (*schemas.Keys, error) {
@@ -168,11 +267,12 @@ func parseIDKey(text string) (*schemas.Keys, error) {
 }
 
 // openServices starts what is embedded and connects to what is not.
-func (w *wiring) openServices(ctx context.Context) error {
+func (w *wiring) openServices() error {
 	brokers, redisAddr := w.cfg.Kafka, w.cfg.Redis
-	if len(brokers) == 0 || redisAddr == "" {
+	ownRedis := redisAddr == "" && w.cfg.needs(needRedis)
+	if len(brokers) == 0 || ownRedis {
 		s, err := embedded.Start(embedded.Config{
-			Dir: w.cfg.Data, Logger: w.log, Kafka: len(brokers) == 0, Redis: redisAddr == "",
+			Dir: w.cfg.Data, Logger: w.log, Kafka: len(brokers) == 0, Redis: ownRedis,
 		})
 		if err != nil {
 			return err
@@ -186,14 +286,28 @@ func (w *wiring) openServices(ctx context.Context) error {
 			redisAddr = s.Redis
 		}
 	}
-	w.cluster = stream.Cluster{Brokers: brokers, Names: w.names, Logger: w.log, Registry: w.reg}
+	if err := w.nameCluster(brokers); err != nil {
+		return err
+	}
+	if redisAddr == "" {
+		return nil
+	}
 	opts, err := redisOptions(redisAddr)
 	if err != nil {
 		return err
 	}
 	w.redis = redis.NewUniversalClient(opts)
 	w.onClose(func() { _ = w.redis.Close() })
-	_ = ctx
+	return nil
+}
+
+// nameCluster says where Kafka is and how it is reached.
+func (w *wiring) nameCluster(brokers []string) error {
+	opts, err := w.cfg.kafkaOptions()
+	if err != nil {
+		return err
+	}
+	w.cluster = stream.Cluster{Brokers: brokers, Names: w.names, Logger: w.log, Registry: w.reg, Options: append(opts, w.kafkaOpts...)}
 	return nil
 }
 
