@@ -58,9 +58,12 @@ type csvRows struct {
 // newCSV reads the header and finds out encoding and separator.
 func newCSV(in io.Reader, names map[string]string) (*csvRows, error) {
 	c := &csvRows{in: in, buf: make([]byte, 2*maxRow), line: 1}
-	c.fill()
+	c.head()
 	c.skipMark()
-	header := c.buf[c.from:c.to]
+	header := c.head()
+	if bytes.HasPrefix(header, []byte("PK\x03\x04")) {
+		return nil, &FieldError{"file", "", "is a workbook or an archive: save it as CSV UTF-8"}
+	}
 	if end := bytes.IndexAny(header, "\r\n"); end >= 0 {
 		header = header[:end]
 	}
@@ -80,6 +83,9 @@ func newCSV(in io.Reader, names map[string]string) (*csvRows, error) {
 			break
 		}
 	}
+	if !utf8.Valid(c.text) || bytes.IndexByte(c.text, 0) >= 0 {
+		return nil, &FieldError{"file", "", "is not text in UTF-8: save it as CSV UTF-8"}
+	}
 	headers := make([]string, len(c.ends))
 	for i := range headers {
 		headers[i] = string(c.field(i))
@@ -87,6 +93,17 @@ func newCSV(in io.Reader, names map[string]string) (*csvRows, error) {
 	var err error
 	c.columns, err = columnsOf(headers, names)
 	return c, err
+}
+
+// head reads until the first line that is not blank is there, however few bytes come at a time, and returns what begins with it.
+func (c *csvRows) head() []byte {
+	for {
+		unread := bytes.TrimLeft(c.buf[c.from:c.to], "\r\n")
+		if bytes.ContainsAny(unread, "\r\n") || c.to-c.from >= maxRow || c.eof != nil {
+			return unread
+		}
+		c.fill()
+	}
 }
 
 func (c *csvRows) headerError(err error) error {
@@ -110,7 +127,6 @@ func (c *csvRows) skipMark() {
 		both := io.MultiReader(bytes.NewReader(bytes.Clone(head)), &again{c.in, c.eof})
 		c.in = transform.NewReader(both, unicode.UTF16(unicode.LittleEndian, unicode.ExpectBOM).NewDecoder())
 		c.from, c.to, c.eof = 0, 0, nil
-		c.fill()
 	}
 }
 
@@ -322,8 +338,11 @@ func (c *csvRows) next(row *rawRow) error {
 		if c.columns[i].kind == columnSkip {
 			continue
 		}
-		if !utf8.Valid(value) || bytes.IndexByte(value, 0) >= 0 {
+		if !utf8.Valid(value) {
 			return &rowError{column: c.columns[i].header, reason: "is not UTF-8: save the file as CSV UTF-8"}
+		}
+		if bytes.IndexByte(value, 0) >= 0 {
+			return &rowError{column: c.columns[i].header, reason: "holds a NUL"}
 		}
 		row.cells = append(row.cells, cell{c.columns[i], string(value)})
 	}

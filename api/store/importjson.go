@@ -9,12 +9,16 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // jsonRows reads an array of flat objects, or such objects one after the other.
 type jsonRows struct {
 	dec   *json.Decoder
 	guard *jsonGuard
+	raw   json.RawMessage
 	array bool
 	count uint64
 	names map[string]string
@@ -32,7 +36,6 @@ func newJSON(in io.Reader, names map[string]string) (*jsonRows, error) {
 	}
 	guard := &jsonGuard{in: buffered}
 	j := &jsonRows{dec: json.NewDecoder(guard), guard: guard, names: names, columns: map[string]*column{}}
-	j.dec.UseNumber()
 	for {
 		first, err := buffered.Peek(1)
 		if err != nil {
@@ -85,8 +88,8 @@ func (j *jsonRows) next(row *rawRow) error {
 		}
 		return io.EOF
 	}
-	var value any
-	if err := j.dec.Decode(&value); err != nil {
+	j.raw = j.raw[:0]
+	if err := j.dec.Decode(&j.raw); err != nil {
 		if errors.Is(err, io.EOF) && !j.array {
 			return io.EOF
 		}
@@ -95,11 +98,13 @@ func (j *jsonRows) next(row *rawRow) error {
 	j.guard.done = j.dec.InputOffset()
 	j.count++
 	row.line = j.count
-	object, ok := value.(map[string]any)
-	if !ok {
+	if j.raw[0] != '{' {
 		return &rowError{reason: "is no object"}
 	}
-	if err := j.cells(row, object, ""); err != nil {
+	if !utf8.Valid(j.raw) {
+		return &rowError{reason: "is not UTF-8"}
+	}
+	if err := j.cells(row, jsontext.NewDecoder(bytes.NewBuffer(j.raw)), ""); err != nil {
 		return err
 	}
 	// In one order, for the same object to become the same contact.
@@ -107,38 +112,51 @@ func (j *jsonRows) next(row *rawRow) error {
 	return nil
 }
 
-// unexpectedEnd: the end of the data in the middle of it is no end.
+// unexpectedEnd: the end of the data in the middle of it is no end. What is no JSON says where it is none.
 func unexpectedEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
+	if bad, ok := errors.AsType[*json.SyntaxError](err); ok && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("at byte %d: %w", bad.Offset, err)
+	}
 	return err
 }
 
-// cells adds the cells of an object; attributes may stand in one of their own.
-func (j *jsonRows) cells(row *rawRow, object map[string]any, within string) error {
-	for key, value := range object {
-		var text string
-		switch v := value.(type) {
-		case nil:
-			continue
-		case string:
-			text = strings.TrimSpace(v)
-		case json.Number:
-			text = v.String()
-		case bool:
-			text = fmt.Sprint(v)
-		case map[string]any:
+// cells adds the cells of an object; attributes may stand in one of their own. A key that comes twice, in which one value
+// would be lost, and what is no text are errors of the decoder.
+func (j *jsonRows) cells(row *rawRow, d *jsontext.Decoder, within string) error {
+	if _, err := d.ReadToken(); err != nil { // {
+		return rowSyntax(err, within)
+	}
+	for d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return rowSyntax(err, within)
+		}
+		key := name.String()
+		switch d.PeekKind() {
+		case '{':
 			if within == "" && FieldName(key) == "attributes" {
-				if err := j.cells(row, v, key); err != nil {
+				if err := j.cells(row, d, key); err != nil {
 					return err
 				}
 				continue
 			}
 			return &rowError{column: key, reason: "holds an object: want text, a number, true or false"}
-		default:
+		case '[':
 			return &rowError{column: key, reason: "holds a list: want text, a number, true or false"}
+		case 'n':
+			if err := d.SkipValue(); err != nil {
+				return rowSyntax(err, key)
+			}
+			continue
 		}
+		value, err := d.ReadToken()
+		if err != nil {
+			return rowSyntax(err, key)
+		}
+		text := strings.TrimSpace(value.String())
 		if text == "" {
 			continue
 		}
@@ -153,7 +171,16 @@ func (j *jsonRows) cells(row *rawRow, object map[string]any, within string) erro
 			row.cells = append(row.cells, cell{c, text})
 		}
 	}
-	return nil
+	_, err := d.ReadToken() // }
+	return err
+}
+
+// rowSyntax is why an object cannot be read, though the JSON around it can.
+func rowSyntax(err error, column string) error {
+	if bad, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
+		return &rowError{column: bad.JSONPointer.LastToken(), reason: "stands twice"}
+	}
+	return &rowError{column: column, reason: "is not text: a character is cut in two"}
 }
 
 func (j *jsonRows) column(key, within string) (*column, error) {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -147,6 +149,70 @@ func FuzzCSV(f *testing.F) {
 			t.Errorf("got %q and %d bad rows, want %q", got, bad, want)
 		}
 	})
+}
+
+// Whatever bytes are said to be a file of contacts: reading comes to an end, each row is read or refused with a reason, and what
+// was read is text that can be stored. What one reader makes of it does not depend on how the bytes arrive.
+func FuzzImport(f *testing.F) {
+	for _, s := range []string{
+		"phone,first_name\n+393330000001,Anna\n", "\ufeffphone;city\r\n333;\"a\nb\"\r\n", "sep=|\nphone|x\n1|2\n", "\xff\xfep\x00h\x00o\x00n\x00e\x00\n\x001\x00",
+		"phone,phone\n1,2\n", "phone\n\"open\n1\n", "phone,\xe9\n1,2\n", "PK\x03\x04phone\n", "phone\tx\n1\t\xff\n2\t\x00\n",
+		`[{"phone":"+393330000001","attributes":{"a":1}},5,{"a":1,"a":2}]`, `{"phone":"1"}{"phone":"2"} `, `[{"phone":"\ud800"},{"phone":[1]}`, "[[[[[[", `{"a":{"b":{}}}`, `[{"phone":1e400}]x`,
+	} {
+		f.Add([]byte(s), 3)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, chunk int) {
+		for _, format := range []Format{FormatCSV, FormatJSON} {
+			var all [2]string
+			for i, size := range []int{len(text) + 1, max(1, chunk%4096)} {
+				all[i] = readAll(t, format, text, size)
+			}
+			if all[0] != all[1] {
+				t.Errorf("%s: got %q in one piece and %q in many", format, all[0], all[1])
+			}
+		}
+	})
+}
+
+// readAll reads a file to its end and returns what it says.
+func readAll(t *testing.T, format Format, text []byte, chunk int) string {
+	t.Helper()
+	var from rows
+	var err error
+	if format == FormatCSV {
+		from, err = newCSV(&slow{text, chunk}, nil)
+	} else {
+		from, err = newJSON(&slow{text, chunk}, nil)
+	}
+	var out strings.Builder
+	if err != nil {
+		return "no file: " + err.Error()
+	}
+	var row rawRow
+	for range len(text) + 2 {
+		err := from.next(&row)
+		var bad *rowError
+		switch {
+		case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+			return out.String()
+		case errors.As(err, &bad):
+			if bad.reason == "" {
+				t.Fatalf("got a refused row without a reason: %+v", bad)
+			}
+			fmt.Fprintf(&out, "%d refused: %s %s\n", row.line, bad.column, bad.reason)
+		case err != nil:
+			return out.String() + "broke off"
+		default:
+			for _, c := range row.cells {
+				if !utf8.ValidString(c.value) || strings.ContainsRune(c.value, 0) || c.value == "" {
+					t.Fatalf("got the value %q, which cannot be stored", c.value)
+				}
+				fmt.Fprintf(&out, "%d %s=%s\n", row.line, c.column.header, c.value)
+			}
+		}
+	}
+	t.Fatal("does not come to an end")
+	return ""
 }
 
 // A quote that is never closed costs its own line and no memory.

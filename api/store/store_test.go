@@ -16,6 +16,7 @@ import (
 
 	"fanfare/api/store"
 	"fanfare/api/store/storetest"
+	"fanfare/deploy/testinfra"
 )
 
 func TestSQLite(t *testing.T) {
@@ -45,14 +46,7 @@ func TestSQLite(t *testing.T) {
 // postgresAddress is where a Postgres may be used for tests.
 func postgresAddress(t testing.TB) string {
 	t.Helper()
-	address := os.Getenv("FANFARE_TEST_POSTGRES")
-	if address == "" {
-		if os.Getenv("FANFARE_TEST_REQUIRE") == "1" {
-			t.Fatal("FANFARE_TEST_POSTGRES is not set, and FANFARE_TEST_REQUIRE=1 wants it")
-		}
-		t.Skip("FANFARE_TEST_POSTGRES is not set: no Postgres to test on")
-	}
-	return address
+	return testinfra.Need(t, testinfra.Postgres)[testinfra.Postgres]
 }
 
 func TestIntegrationPostgres(t *testing.T) {

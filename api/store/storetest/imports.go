@@ -204,9 +204,11 @@ var importTests = []test{
 	{"refused rows of JSON", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
-		r := e.load(t, l, store.FormatJSON, `[{"phone":"+393330000001"}, 5, {"phone":["x"]}, {"phone":{"a":1}}, {}, {"phone":"x"}, {"phone":"+393330000002","ok":true,"n":1.50}]`)
-		equal(e, "figures", figures(r), [6]uint64{7, 2, 0, 0, 0, 5})
-		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "no phone number"} {
+		r := e.load(t, l, store.FormatJSON, `[{"phone":"+393330000001"}, 5, {"phone":["x"]}, {"phone":{"a":1}}, {}, {"phone":"x"}, {"phone":"+393330000003","phone":"+393330000004"}, {"phone":"+393330000003","first_name":"Zo`+"\xeb"+`"}, `+
+			`{"phone":"+393330000003","first_name":"\ud83d"}, {"phone":"+393330000003","attributes":{"a":"1","a":"2"}}, {"phone":"+393330000003","city":"a\u0000"}, `+
+			`{"phone":"+393330000002","ok":true,"none":null,"n":1.50}]`)
+		equal(e, "figures", figures(r), [6]uint64{12, 2, 0, 0, 0, 10})
+		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "no phone number", "stands twice", "not UTF-8", "not text", "stands twice", "NUL"} {
 			if got := r.Rejected[i]; got.Line != uint64(i+2) || !strings.Contains(got.Reason, want) {
 				e.Errorf("got %+v, want object %d, %s", got, i+2, want)
 			}
@@ -230,6 +232,13 @@ var importTests = []test{
 		}{
 			{store.FormatCSV, "", "empty"},
 			{store.FormatCSV, "name,city\nx,y\n", "phone"},
+			// What would be lost without a word.
+			{store.FormatCSV, "phone,city,City\n+393330000001,x,y\n", `two columns of the header are "city"`},
+			{store.FormatCSV, "phone,first_name,First Name\n+393330000001,x,y\n", `two columns of the header are "first_name"`},
+			{store.FormatCSV, "phone,phone\n+393330000001,+393330000002\n", `two columns of the header are "phone"`},
+			{store.FormatCSV, "phone,citt\xe0\n+393330000001,x\n", "UTF-8"},
+			{store.FormatCSV, strings.TrimPrefix(utf16Text("phone,city\n+393330000001,x\n", true), "\xff\xfe"), "UTF-8"},
+			{store.FormatCSV, "PK\x03\x04\x14\x00", "workbook"},
 			{store.FormatJSON, "", "empty"},
 			{store.FormatJSON, `"x"`, "array"},
 			{"xml", "x", "csv or json"},
@@ -257,6 +266,23 @@ var importTests = []test{
 		if c.Phone != "+447400123456" || c.FirstName != "Anna" || len(c.Attributes) != 1 || c.Attributes["office"] != "020 7946 0000" {
 			e.Errorf("got %+v", c)
 		}
+		// Of two that could be the name one is, and the other stays what it is; the one that was named is it in any case.
+		e.load(t, l, store.FormatCSV, "phone,Nome,first_name\n+393330000001,Ugo,Hugh\n")
+		if c := e.contacts(t, l)[1]; c.FirstName != "Hugh" || c.Attributes["nome"] != "Ugo" {
+			e.Errorf("got %+v, want Hugh, and nome beside it", c)
+		}
+		for want, names := range map[string]map[string]string{
+			`no column of the header is called "Cel"`:    {"Cel": "phone"},
+			`two columns of the header are "first_name"`: {"Who": "first_name", "secret": "first_name"},
+			`two columns of the header are "office"`:     {"Who": "office", "secret": "office"},
+			"lower-case letters":                         {"Who": "Some Body"},
+		} {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV, Columns: names}, strings.NewReader("phone,secret,Who\n+393330000001,x,y\n"), nil)
+			e.wantErr(err, store.ErrInvalid)
+			if err != nil && !strings.Contains(err.Error(), want) {
+				e.Errorf("%v: got error %q, want it to say %s", names, err, want)
+			}
+		}
 	}},
 	{"a broken stream keeps what was read", func(e *env) {
 		t := e.tenant("acme")
@@ -283,6 +309,9 @@ var importTests = []test{
 		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000003"},oops]`), nil)
 		e.wantErr(err, store.ErrStream)
 		equal(e, "before the syntax error", r.Imported, 1)
+		if err != nil && !strings.Contains(err.Error(), "after 1 rows: at byte 26") {
+			e.Errorf("got error %q, want it to say where", err)
+		}
 		r, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000004"}`), nil)
 		e.wantErr(err, store.ErrStream)
 		equal(e, "before the missing end", r.Imported, 1)
