@@ -12,7 +12,7 @@ HTTP ?= 127.0.0.1:8080
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
 
-.PHONY: help run clean-data build test integration lint fmt gen gen-check bench fuzz check soak chaos
+.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check bench fuzz check soak chaos
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,8 +34,13 @@ clean-data: ## forget what make run keeps
 test: ## everything that needs nothing installed
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) ./...
 
+# What the stages and stores promise, on real services, a package at a time; at last the end-to-end body on many processes.
 integration: ## the same on real Kafka, Redis, ClickHouse and Postgres
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -run Integration ./...
+	$(GO) run ./deploy/testinfra/with $(MAKE) --no-print-directory integration-here
+
+integration-here:
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -p 1 -timeout 10m ./api/store ./pipeline/... ./sinks/analytics/...
+	$(GO) test -count=1 -timeout 20m -run Integration ./cmd/fanfare
 
 lint: ## vet, golangci-lint and buf
 	$(GO) vet ./...

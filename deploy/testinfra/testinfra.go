@@ -44,34 +44,58 @@ const integrationEnv = "FANFARE_TEST_INTEGRATION"
 // Need returns the addresses of the services. It skips the test, or fails it, as the package comment says.
 func Need(tb testing.TB, services ...Service) map[Service]string {
 	tb.Helper()
-	out := map[Service]string{}
-	var missing []Service
 	for _, s := range services {
-		if addr := os.Getenv(s.Env()); addr != "" {
-			out[s] = addr
-		} else {
-			missing = append(missing, s)
+		if os.Getenv(s.Env()) == "" && os.Getenv(integrationEnv) == "" {
+			tb.Skipf("needs %s: run make integration, or give %s", s, s.Env())
 		}
 	}
-	if len(missing) == 0 {
-		return out
+	found, err := Find(services...)
+	if err != nil {
+		tb.Fatal(err)
 	}
-	if os.Getenv(integrationEnv) == "" {
-		tb.Skipf("needs %v: run make integration, or give %s", missing, missing[0].Env())
-	}
-	for _, s := range missing {
-		addr, err := start(s)
-		if err != nil {
-			tb.Fatalf("%s can neither be found nor started: %v (give its address in %s)", s, err, s.Env())
+	return found
+}
+
+// Find returns the addresses of the services: those that are given, else of ones that it starts.
+func Find(services ...Service) (map[Service]string, error) {
+	found := map[Service]string{}
+	for _, s := range services {
+		addr := os.Getenv(s.Env())
+		if addr == "" {
+			var err error
+			if addr, err = start(s); err != nil {
+				return nil, fmt.Errorf("%s can neither be found nor started: %w (give its address in %s)", s, err, s.Env())
+			}
 		}
-		out[s] = addr
+		found[s] = addr
 	}
-	return out
+	return found, nil
+}
+
+// Stop ends what the scripts have started for this process, and forgets its data. Containers end with the process.
+func Stop() error {
+	mu.Lock()
+	defer mu.Unlock()
+	if len(scripted) == 0 {
+		return nil
+	}
+	args := []string{"--wipe"}
+	for _, s := range scripted {
+		args = append(args, string(s))
+		delete(started, s)
+	}
+	scripted = nil
+	if out, err := exec.Command(script("down"), args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("services/down: %w: %s", err, out)
+	}
+	return nil
 }
 
 var (
 	mu      sync.Mutex
 	started = map[Service]string{}
+	// scripted are those of them that the scripts started.
+	scripted []Service
 )
 
 // start starts a service once in this process; the scripts see to it that it is started once on this machine.
@@ -82,7 +106,9 @@ func start(s Service) (string, error) {
 		return addr, nil
 	}
 	addr, err := byScript(s)
-	if err != nil {
+	if err == nil {
+		scripted = append(scripted, s)
+	} else {
 		var again error
 		if addr, again = byContainer(s); again != nil {
 			return "", errors.Join(err, again)
@@ -92,16 +118,20 @@ func start(s Service) (string, error) {
 	return addr, nil
 }
 
+func script(name string) string {
+	_, here, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(here), "services", name)
+}
+
 // byScript runs services/up, which installs from Debian, Maven and npm.
 func byScript(s Service) (string, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
 		return "", errors.New("the scripts need a Debian machine and root")
 	}
-	_, here, _, _ := runtime.Caller(0)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(here), "services", "up"), string(s))
+	cmd := exec.CommandContext(ctx, script("up"), string(s))
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {

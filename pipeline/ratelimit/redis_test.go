@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,16 +13,14 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"fanfare/deploy/testinfra"
 	"fanfare/schemas"
 )
 
 // realRedis returns a client of the Redis given for tests, and names that nobody else uses.
 func realRedis(tb testing.TB) (redis.UniversalClient, schemas.Names) {
 	tb.Helper()
-	addr := os.Getenv("FANFARE_TEST_REDIS")
-	if addr == "" {
-		tb.Skip("FANFARE_TEST_REDIS is not set: not run on a real Redis")
-	}
+	addr := testinfra.Need(tb, testinfra.Redis)[testinfra.Redis]
 	rdb := redis.NewClient(&redis.Options{Addr: addr})
 	tb.Cleanup(func() { _ = rdb.Close() })
 	n, err := schemas.NewNames(fmt.Sprintf("test%d.", time.Now().UnixNano()))

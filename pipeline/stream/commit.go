@@ -65,9 +65,11 @@ func (w *Window) due(last time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	pl, since := w.plan(false), time.Since(last)
-	give := w.recalled.Load() > 0
+	held := w.recalled.Load() > 0 // what waits for the guard to hold again
+	give := held
 	for _, p := range w.order {
 		give = give || p.released < p.declared
+		held = held || p.released < p.declared && p.why == stopNone
 	}
 	if give {
 		signal(w.give)
@@ -82,7 +84,7 @@ func (w *Window) due(last time.Time) time.Duration {
 		if since >= commitToDeclare {
 			return 0
 		}
-	case pl.probes || w.recalled.Load() > 0 && !w.guard.holds():
+	case pl.probes || held && !w.guard.holds():
 		wait = commitToDeclare - since
 	case pl.moves:
 		wait = commitToSettle - since

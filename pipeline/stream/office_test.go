@@ -3,6 +3,7 @@ package stream_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -141,6 +142,7 @@ func (o *office) window(t testing.TB, cfg stream.WindowConfig, rel stream.Releas
 func (o *office) sender(t testing.TB, name string, change func(*stream.WindowConfig, *desk)) (*desk, func() error) {
 	t.Helper()
 	d, cfg := &desk{o: o, name: name}, o.config()
+	cfg.Cluster.Name = name
 	if change != nil {
 		change(&cfg, d)
 	}
@@ -172,7 +174,36 @@ func (o *office) awaitOutcomes(t testing.TB, n int, within time.Duration) {
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
-	t.Fatalf("records with an outcome: got %d, want %d within %s", got, n, within)
+	t.Fatalf("records with an outcome: got %d, want %d within %s; the group: %s", got, n, within, o.describe(t))
+}
+
+// describe says who has which partition and what is committed, for when something hangs.
+func (o *office) describe(t testing.TB) string {
+	t.Helper()
+	groups, err := o.adm.DescribeGroups(t.Context(), o.group)
+	if err != nil {
+		return err.Error()
+	}
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s", groups[o.group].State)
+	for _, m := range groups[o.group].Members {
+		fmt.Fprintf(&s, "\n  %s %s:", m.ClientID, m.MemberID)
+		if a, ok := m.Assigned.AsConsumer(); ok {
+			for _, topic := range a.Topics {
+				fmt.Fprint(&s, " ", topic.Partitions)
+			}
+		}
+	}
+	ends, err := o.adm.ListEndOffsets(t.Context(), o.in)
+	if err != nil {
+		return err.Error()
+	}
+	for p := range o.partitions {
+		at, metadata := o.intent(t, p)
+		end, _ := ends.Lookup(o.in, p)
+		fmt.Fprintf(&s, "\n  partition %d: committed %d %q of %d", p, at, metadata, end.Offset)
+	}
+	return s.String()
 }
 
 // check holds every submission against the truth: handed over at most once, an outcome for each of the n, and no outcome that

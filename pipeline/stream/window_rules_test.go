@@ -752,6 +752,33 @@ func TestRule6TheGuardByTheWallClock(t *testing.T) {
 	}
 }
 
+// Rule 6: a process that slept between the commit that declares and the release goes on. Nothing is in flight then and the
+// window is full, so that there is no other reason for a commit.
+func TestRule6APauseBeforeTheRelease(t *testing.T) {
+	t.Parallel()
+	const n, size = 20, 5
+	o := newOffice(t, 1)
+	o.fill(t, o.in, 1, n)
+	var ahead atomic.Int64
+	cfg, d, hold := o.config(), &desk{o: o, name: "a"}, make(chan struct{})
+	cfg.Size = func() int { return size }
+	cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	run(t, o.window(t, cfg, stream.ReleaserFunc(func(items []*stream.Item) {
+		d.Release(items)
+		<-hold
+	})).Run)
+	eventually(t, 10*time.Second, "the next to be declared", func() bool {
+		base, metadata := o.intent(t, 0)
+		return base == size && metadata == fmt.Sprintf("fanfare1:%d", 2*size)
+	})
+	ahead.Store(int64(time.Hour))
+	close(hold)
+	o.awaitOutcomes(t, n, 20*time.Second)
+	if got := o.check(t, n); got != 0 {
+		t.Errorf("in doubt: got %d, want 0", got)
+	}
+}
+
 // Rule 6: a sender that was paused past its session hands nothing over when it wakes; others have its partitions.
 func TestRule6AZombieHandsNothingOver(t *testing.T) {
 	t.Parallel()

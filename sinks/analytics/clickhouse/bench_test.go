@@ -17,16 +17,14 @@ import (
 
 	"fanfare/schemas"
 	tables "fanfare/schemas/clickhouse"
+	"fanfare/deploy/testinfra"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
 )
 
 func openBench(b *testing.B) *Store {
 	b.Helper()
-	dsn := os.Getenv("FANFARE_TEST_CLICKHOUSE")
-	if dsn == "" {
-		b.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
-	}
+	dsn := testinfra.Need(b, testinfra.ClickHouse)[testinfra.ClickHouse]
 	database := "bench_" + strings.ToLower(rand.Text()[:12])
 	s, err := Open(b.Context(), Config{DSN: dsn, Database: database})
 	if err != nil {

@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
+	"fanfare/deploy/testinfra"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
@@ -21,10 +21,7 @@ import (
 // dsn returns the address of the ClickHouse of the tests, and a database of this test's own, dropped when it ends.
 func dsn(t testing.TB) (dsn, database string) {
 	t.Helper()
-	dsn = os.Getenv("FANFARE_TEST_CLICKHOUSE")
-	if dsn == "" {
-		t.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
-	}
+	dsn = testinfra.Need(t, testinfra.ClickHouse)[testinfra.ClickHouse]
 	database = "test_" + strings.ToLower(rand.Text()[:12])
 	t.Cleanup(func() { exec(t, dsn, "DROP DATABASE IF EXISTS "+database+" SYNC") })
 	return dsn, database
@@ -60,9 +57,6 @@ func place(t *testing.T) func() analytics.Store {
 }
 
 func TestConformance(t *testing.T) {
-	if os.Getenv("FANFARE_TEST_CLICKHOUSE") == "" {
-		t.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
-	}
 	analyticstest.Run(t, place)
 }
 

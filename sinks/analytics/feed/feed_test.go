@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/deploy/testinfra"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
@@ -570,9 +571,7 @@ func TestStopSettles(t *testing.T) {
 // ClickHouse goes away and comes back, in the middle of inserts too, again and again while events come in: everything is there
 // once, in the chart as well, which counts each row of each insert (P5).
 func TestClickHouseAway(t *testing.T) {
-	if os.Getenv("FANFARE_TEST_CLICKHOUSE") == "" {
-		t.Skip("no ClickHouse: FANFARE_TEST_CLICKHOUSE names none")
-	}
+	testinfra.Need(t, testinfra.ClickHouse)
 	t.Parallel()
 	w := newWorld(t)
 	campaigns, records := w.history(150)
