@@ -166,6 +166,9 @@ func (s *simulator) around(ctx context.Context, run runner) error {
 	if s.w.cfg.CarrierSim != "" {
 		return run(ctx)
 	}
+	if err := ensureDataDir(s.w.cfg.Data); err != nil {
+		return err
+	}
 	profile, err := sim.ProfileNamed(s.w.cfg.SimProfile)
 	if err != nil {
 		return fmt.Errorf("--sim-profile: %w", err)

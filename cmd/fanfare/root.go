@@ -53,7 +53,7 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 		}
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(p.serveCommand(), p.demoCommand(), p.migrateCommand(), p.topicsCommand(), p.doctorCommand(),
+	root.AddCommand(p.serveCommand(), p.demoCommand(), p.migrateCommand(), p.topicsCommand(), p.doctorCommand(), p.readyCommand(),
 		p.tenantsCommand(), p.keysCommand(), p.versionCommand())
 	return root
 }
