@@ -14,11 +14,12 @@ import (
 	tables "fanfare/schemas/clickhouse"
 )
 
-const (
-	clickHousePort       = "the native one is 9000 by default, 9440 with TLS; 8123 is for HTTP"
-	clickHouseWithTLS    = "add ?secure=true to --clickhouse"
-	clickHouseWithoutTLS = "leave secure=true out of --clickhouse"
-)
+func clickHouseTongue(opts *chgo.Options) tongue {
+	return tongue{
+		flag: "--clickhouse", want: speaksClickHouse, secure: opts.TLS != nil, port: "the native one is 9000 by default, 9440 with TLS; 8123 is for HTTP",
+		withTLS: "add ?secure=true to --clickhouse", without: "leave secure=true out of --clickhouse",
+	}
+}
 
 // Codes of ClickHouse.
 const (
@@ -47,18 +48,16 @@ func openClickHouse(ctx context.Context, cfg Config) (driver.Conn, *trouble) {
 	if reachable == "" {
 		return nil, all[0]
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	opts.Auth.Database = ""
 	opts.DialTimeout, opts.ReadTimeout = patience, 2*patience
 	conn, err := chgo.Open(opts)
 	if err == nil {
-		if err = conn.Ping(ctx); err == nil {
+		if err = clickHouseTongue(opts).try(ctx, reachable, conn.Ping); err == nil {
 			return conn, nil
 		}
 		_ = conn.Close()
 	}
-	return nil, clickHouseTrouble(context.WithoutCancel(ctx), reachable, opts, err)
+	return nil, clickHouseTrouble(ctx, reachable, opts, err)
 }
 
 // clickHouseTrouble puts an error of connecting into words.
@@ -73,11 +72,11 @@ func clickHouseTrouble(ctx context.Context, addr string, opts *chgo.Options, err
 		}
 	}
 	if opts.TLS != nil {
-		if t := tlsTrouble(addr, clickHouseWithoutTLS, err); t != nil {
+		if t := tlsTrouble(addr, clickHouseTongue(opts).without, err); t != nil {
 			return t
 		}
 	}
-	if t := (tongue{"--clickhouse", speaksClickHouse, opts.TLS != nil, clickHouseWithTLS, clickHouseWithoutTLS, clickHousePort}).trouble(ctx, addr); t != nil {
+	if t := clickHouseTongue(opts).trouble(ctx, addr); t != nil {
 		return t
 	}
 	return &trouble{fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of ClickHouse"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"slices"
@@ -22,12 +23,12 @@ import (
 	"fanfare/schemas"
 )
 
-// How Kafka is told to be reached otherwise.
-const (
-	kafkaPort       = "Kafka's is 9092 by default"
-	kafkaWithTLS    = "add --kafka-tls"
-	kafkaWithoutTLS = "leave --kafka-tls out, or give the port of Kafka's TLS listener after --kafka"
-)
+func (c Config) kafkaTongue() tongue {
+	return tongue{
+		flag: "--kafka", want: speaksKafka, secure: c.KafkaTLS, port: "Kafka's is 9092 by default",
+		withTLS: "add --kafka-tls", without: "leave --kafka-tls out, or give the port of Kafka's TLS listener after --kafka",
+	}
+}
 
 // openKafka connects as the roles do and returns a client once a broker has answered it and let it in, and the brokers that
 // can be reached.
@@ -57,14 +58,16 @@ func openKafka(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, [
 func openBroker(ctx context.Context, cfg Config, seed string, opts []kgo.Opt) (*kgo.Client, []string, *trouble) {
 	cl, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(seed), kgo.ClientID("fanfare-doctor"), kgo.DialTimeout(2 * time.Second), kgo.RequestRetries(0), kgo.RetryTimeout(patience),
-		kgo.RequestTimeoutOverhead(patience-time.Second), kgo.DisableClientMetrics(),
+		kgo.RequestTimeoutOverhead(patience - time.Second), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableClientMetrics(),
 	}, opts...)...)
 	if err != nil {
 		return nil, nil, &trouble{err.Error(), "correct the address after --kafka"}
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	meta, err := kmsg.NewPtrMetadataRequest().RequestWith(limited, cl)
+	var meta *kmsg.MetadataResponse
+	err = cfg.kafkaTongue().try(ctx, seed, func(ctx context.Context) (err error) {
+		meta, err = kmsg.NewPtrMetadataRequest().RequestWith(ctx, cl)
+		return err
+	})
 	if err != nil {
 		cl.Close()
 		return nil, nil, kafkaTrouble(ctx, cfg, seed, err)
@@ -112,12 +115,15 @@ func kafkaTrouble(ctx context.Context, cfg Config, addr string, err error) *trou
 		return &trouble{fmt.Sprintf("%s does not log in by %s", addr, cfg.KafkaSASL), "choose another --kafka-sasl: plain, scram-sha-256 or scram-sha-512; without --kafka-user nobody logs in"}
 	}
 	if cfg.KafkaTLS {
-		if t := tlsTrouble(addr, kafkaWithoutTLS, err); t != nil {
+		if t := tlsTrouble(addr, cfg.kafkaTongue().without, err); t != nil {
 			return t
 		}
 	}
-	if t := (tongue{"--kafka", speaksKafka, cfg.KafkaTLS, kafkaWithTLS, kafkaWithoutTLS, kafkaPort}).trouble(ctx, addr); t != nil {
+	if t := cfg.kafkaTongue().trouble(ctx, addr); t != nil {
 		return t
+	}
+	if errors.Is(err, io.EOF) && cfg.KafkaUser != "" {
+		return &trouble{fmt.Sprintf("%s ends the connection at the login by %s", addr, cfg.KafkaSASL), "correct --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), or choose another --kafka-sasl"}
 	}
 	if errors.As(err, &eof) && cfg.KafkaUser == "" {
 		return &trouble{addr + " ends the connection as soon as it is used: it wants a login", "give --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), and --kafka-sasl if it is not plain"}
@@ -332,8 +338,7 @@ func (k *kafkaDoctor) routes(all kadm.TopicDetails) []string {
 func (k *kafkaDoctor) topics(ctx context.Context) {
 	everything, err := k.adm.ListTopics(ctx)
 	if err != nil {
-		k.add(bad("topics", fmt.Sprintf("topics cannot be listed (%v)", err), k.grantOurs()))
-		return
+		everything = nil // it may be that not all are ours to see; ours are asked for by name
 	}
 	want := k.names.Fixed()
 	for _, r := range k.routes(everything) {

@@ -72,7 +72,7 @@ func tlsTrouble(addr, without string, err error) *trouble {
 	case errors.As(err, &record):
 		return &trouble{addr + " does not speak TLS", without}
 	case errors.As(err, &unknown):
-		return &trouble{"the certificate of " + addr + " is signed by nobody that this machine knows", "install the certificate of its authority on this machine"}
+		return &trouble{"the certificate of " + addr + " is signed by nobody that this machine knows", "install the certificate of its authority on this machine (for Kafka: name its file with --kafka-ca)"}
 	case errors.As(err, &host), errors.As(err, &invalid):
 		return &trouble{fmt.Sprintf("the certificate of %s does not hold (%s)", addr, oneLine(err.Error())), "connect by the name that is in the certificate, or renew it"}
 	case errors.As(err, &alert):
@@ -104,7 +104,7 @@ var greetings = []struct {
 	say    string
 	is     func(answer []byte) bool
 }{
-	{speaksRedis, "PING\r\n", func(a []byte) bool {
+	{speaksRedis, "*1\r\n$4\r\nPING\r\n", func(a []byte) bool {
 		return bytes.HasPrefix(a, []byte("+PONG")) || len(a) > 4 && a[0] == '-' && bytes.Contains(a, []byte("\r\n"))
 	}},
 	{speaksPostgres, sslRequest, func(a []byte) bool { return len(a) == 1 && (a[0] == 'S' || a[0] == 'N') }},
@@ -123,12 +123,12 @@ var greetings = []struct {
 func sniff(ctx context.Context, addr string) speech {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	heard := make([]speech, len(greetings)+1)
+	heard := make([]speech, 1+len(greetings)) // TLS first: within it there may be anything
 	var wg sync.WaitGroup
 	for i, g := range greetings {
 		wg.Go(func() {
 			if g.is(ask(ctx, addr, g.say)) {
-				heard[i] = g.speech
+				heard[1+i] = g.speech
 			}
 		})
 	}
@@ -139,7 +139,7 @@ func sniff(ctx context.Context, addr string) speech {
 			_ = conn.Close()
 		}
 		if err == nil || errors.As(err, &alert) {
-			heard[len(greetings)] = speaksTLS
+			heard[0] = speaksTLS
 		}
 	})
 	wg.Wait()
@@ -183,6 +183,28 @@ type tongue struct {
 	secure           bool   // within TLS
 	withTLS, without string // what to do to speak TLS, and not to
 	port             string // which one it usually is
+}
+
+// try calls a service that ought to answer within [patience]. What speaks another tongue may never answer: when nothing has
+// come after a second, it is looked at what it is.
+func (g tongue) try(ctx context.Context, addr string, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- call(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(time.Second):
+	}
+	right := g.want
+	if g.secure {
+		right = speaksTLS
+	}
+	if got := sniff(ctx, addr); got != speaksNothing && got != right {
+		cancel()
+	}
+	return <-done
 }
 
 // trouble says that something else is spoken at addr; nil: it is as it ought to be, or cannot be told.

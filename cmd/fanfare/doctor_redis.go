@@ -11,11 +11,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const (
-	redisPort       = "Redis' is 6379 by default"
-	redisWithTLS    = "say rediss:// instead of redis:// after --redis"
-	redisWithoutTLS = "say redis:// instead of rediss:// after --redis"
-)
+func redisTongue(opts *redis.UniversalOptions) tongue {
+	return tongue{
+		flag: "--redis", want: speaksRedis, secure: opts.TLSConfig != nil, port: "Redis' is 6379 by default",
+		withTLS: "say rediss:// instead of redis:// after --redis", without: "say redis:// instead of rediss:// after --redis",
+	}
+}
 
 // openRedis connects as the roles do and returns a client once Redis has let it in.
 func openRedis(ctx context.Context, cfg Config) (redis.UniversalClient, *trouble) {
@@ -34,13 +35,11 @@ func openRedis(ctx context.Context, cfg Config) (redis.UniversalClient, *trouble
 	if reachable == "" {
 		return nil, all[0]
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	opts.MaxRetries, opts.DialTimeout, opts.ReadTimeout = -1, 2*time.Second, patience-time.Second
+	opts.MaxRetries, opts.DialTimeout, opts.ReadTimeout, opts.ContextTimeoutEnabled = -1, 2*time.Second, patience-time.Second, true
 	rdb := redis.NewUniversalClient(opts)
-	if err := rdb.Ping(ctx).Err(); err != nil {
+	if err := redisTongue(opts).try(ctx, reachable, func(ctx context.Context) error { return rdb.Ping(ctx).Err() }); err != nil {
 		_ = rdb.Close()
-		return nil, redisTrouble(context.WithoutCancel(ctx), reachable, opts, err)
+		return nil, redisTrouble(ctx, reachable, opts, err)
 	}
 	return rdb, nil
 }
@@ -62,11 +61,11 @@ func redisTrouble(ctx context.Context, addr string, opts *redis.UniversalOptions
 		return &trouble{addr + " is in protected mode and lets only its own machine in", "give it a password (requirepass), or the addresses to listen on (bind)"}
 	}
 	if opts.TLSConfig != nil {
-		if t := tlsTrouble(addr, redisWithoutTLS, err); t != nil {
+		if t := tlsTrouble(addr, redisTongue(opts).without, err); t != nil {
 			return t
 		}
 	}
-	if t := (tongue{"--redis", speaksRedis, opts.TLSConfig != nil, redisWithTLS, redisWithoutTLS, redisPort}).trouble(ctx, addr); t != nil {
+	if t := redisTongue(opts).trouble(ctx, addr); t != nil {
 		return t
 	}
 	return &trouble{fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of Redis"}

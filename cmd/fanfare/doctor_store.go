@@ -20,7 +20,11 @@ import (
 	migrations "fanfare/schemas/sql"
 )
 
-const postgresPort = "Postgres' is 5432 by default"
+func postgresTongue() tongue {
+	return tongue{
+		flag: "--store", want: speaksPostgres, port: "Postgres' is 5432 by default", withTLS: "give the port of Postgres itself, which speaks TLS only when asked",
+	}
+}
 
 // openPostgres connects as the store does and returns a connection once Postgres has let it in.
 func openPostgres(ctx context.Context, cfg Config) (*pgx.Conn, *trouble) {
@@ -28,17 +32,19 @@ func openPostgres(ctx context.Context, cfg Config) (*pgx.Conn, *trouble) {
 	if err != nil { // which may hold the password
 		return nil, &trouble{"the address cannot be read", "want --store postgres://USER:PASSWORD@HOST:5432/DATABASE"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	addr := fmt.Sprintf("%s:%d", pg.Host, pg.Port)
 	if !strings.HasPrefix(pg.Host, "/") { // else it is a socket
 		if t := dialTrouble(ctx, "--store", addr); t != nil && len(pg.Fallbacks) == 0 {
 			return nil, t
 		}
 	}
-	conn, err := pgx.ConnectConfig(ctx, pg)
+	var conn *pgx.Conn
+	err = postgresTongue().try(ctx, addr, func(ctx context.Context) (err error) {
+		conn, err = pgx.ConnectConfig(ctx, pg)
+		return err
+	})
 	if err != nil {
-		return nil, postgresTrouble(context.WithoutCancel(ctx), pg, addr, err)
+		return nil, postgresTrouble(ctx, pg, addr, err)
 	}
 	return conn, nil
 }
@@ -75,7 +81,7 @@ func postgresTrouble(ctx context.Context, pg *pgx.ConnConfig, addr string, err e
 	if pg.TLSConfig != nil && string(askWithin(ctx, addr, sslRequest)) == "N" {
 		return &trouble{addr + " does not speak TLS", "add ?sslmode=disable to --store"}
 	}
-	if t := (tongue{flag: "--store", want: speaksPostgres, withTLS: "give the port of Postgres itself, which speaks TLS only when asked", port: postgresPort}).trouble(ctx, addr); t != nil {
+	if t := postgresTongue().trouble(ctx, addr); t != nil {
 		return t
 	}
 	return &trouble{fmt.Sprintf("%s does not let us in (%s)", addr, oneLine(err.Error())), "where it does not know TLS add ?sslmode=disable to --store; else see the log of Postgres"}

@@ -205,9 +205,14 @@ func (w *wiring) whatRemains(began stock) []string {
 	var lines []string
 	if w.cfg.has("sender") {
 		doubtful := w.metric("fanfare_window_handed_over_doubtful_total") - began.doubtful
-		lines = append(lines,
-			fmt.Sprintf("in flight: %.0f messages were at carriers; %.0f of them were answered", began.inFlight, max(0, began.inFlight-doubtful)),
-			fmt.Sprintf("uncertain: %.0f messages were not; each is ambiguous until a receipt comes", doubtful))
+		inFlight, uncertain := "none", "none"
+		if began.inFlight > 0 {
+			inFlight = fmt.Sprintf("%.0f messages were at carriers when the stop began; %.0f of them have been answered", began.inFlight, max(0, began.inFlight-doubtful))
+		}
+		if doubtful > 0 {
+			uncertain = fmt.Sprintf("%.0f messages without an answer; each is ambiguous until its receipt comes", doubtful)
+		}
+		lines = append(lines, "in flight: "+inFlight, "uncertain: "+uncertain)
 	}
 	select {
 	case <-w.view.Ready():

@@ -85,6 +85,9 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 		})
 	}
 	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("interrupted while starting: %w", err)
+	}
 	return errors.Join(errs...)
 }
 
