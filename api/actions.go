@@ -206,7 +206,9 @@ func (s *server) abort(ctx context.Context, in *actionIn) (*campaignOut, error) 
 	return s.do(ctx, in, schemas.TriggerAbort, func(c *store.Campaign) (fanfarev1.State, error) {
 		if c.State == fanfarev1.State_STATE_COMPLETED {
 			if !c.Settled.IsZero() {
-				return 0, wrongState(c.State, schemas.TriggerAbort)
+				p := wrongState(c.State, schemas.TriggerAbort)
+				p.Detail, p.AllowedActions = "abort is not possible: the campaign is completed and settled", actionsOf(c)
+				return 0, p
 			}
 			return fanfarev1.State_STATE_COMPLETED, nil
 		}

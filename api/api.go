@@ -1,11 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -49,6 +52,10 @@ type Deps struct {
 	Limits Limits
 	// LimitsOf gives a key limits of its own, such as a bulk client's; nil gives none.
 	LimitsOf func(key *store.Key) Limits
+	// BodyTimeout is how long the body of a request may take to arrive, default 10 s.
+	BodyTimeout time.Duration
+	// ImportStall is how long an import, whose body may be long, waits for the next byte, default a minute.
+	ImportStall time.Duration
 	// AckTimeout is how long a single send waits for Kafka, default 10 s.
 	AckTimeout time.Duration
 	// PublishTimeout is how long an opt-out waits for its record to be acknowledged, default 5 s.
@@ -81,6 +88,12 @@ func (d *Deps) validate() error {
 	need(d.Registry != nil, "Registry")
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.BodyTimeout <= 0 {
+		d.BodyTimeout = 10 * time.Second
+	}
+	if d.ImportStall <= 0 {
+		d.ImportStall = time.Minute
 	}
 	if d.AckTimeout <= 0 {
 		d.AckTimeout = 10 * time.Second
@@ -129,8 +142,9 @@ func New(d Deps) (http.Handler, error) {
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problem(CodeNoSuchPath, "There is nothing at %s.", truncate(r.URL.Path, 200)))
 	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problem(CodeMethodNotAllowed, "%s is not possible here.", r.Method))
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Allow", strings.Join(allowed(r, req.URL), ", "))
+		writeProblem(w, req, problem(CodeMethodNotAllowed, "%s is not possible here.", truncate(req.Method, 20)))
 	})
 	s.api = humachi.New(r, humaConfig())
 	s.api.UseMiddleware(s.authorize, s.idempotent)
@@ -152,6 +166,17 @@ func New(d Deps) (http.Handler, error) {
 		page.Mount(r)
 	}
 	return s.outer(r), nil
+}
+
+// allowed are the methods of a path (RFC 9110, 15.5.6).
+func allowed(r chi.Router, at *url.URL) (out []string) {
+	path := cmp.Or(at.RawPath, at.Path) // as chi matches it
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if r.Match(chi.NewRouteContext(), cond(method == http.MethodHead, http.MethodGet, method), path) {
+			out = append(out, method)
+		}
+	}
+	return out
 }
 
 // registerAll is the table of contents of the API.
@@ -212,12 +237,15 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: o.describe, Tags: []string{o.tag},
 		DefaultStatus: status, Errors: errs, MaxBodyBytes: maxBody, SkipValidateBody: true,
 		Security: []map[string][]string{{"apiKey": {}}, {"basic": {}}},
-		Metadata: map[string]any{metaOperation: &o},
+		Metadata: map[string]any{metaOperation: &o}, BodyReadTimeout: s.BodyTimeout,
 	}
 	if o.streamed {
 		op.BodyReadTimeout = -1
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		if o.method != http.MethodGet && !o.streamed {
+			requestOf(ctx).bodyRead()
+		}
 		out, err := h(ctx, in)
 		if err != nil {
 			return nil, s.explain(ctx, err)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -71,7 +72,7 @@ func jsonMediaType(ct string) bool {
 func decodeStrict(data []byte, v any) *Problem {
 	err := json.Unmarshal(data, v, json.RejectUnknownMembers(true))
 	if err == nil {
-		return nil
+		return holdsNUL(data)
 	}
 	var own *Problem
 	var sem *json.SemanticError
@@ -89,6 +90,9 @@ func decodeStrict(data []byte, v any) *Problem {
 			if own.Field == "" {
 				own.Field = field
 			}
+			if strings.HasPrefix(own.Detail, "is ") {
+				own.Detail = own.Field + " " + own.Detail
+			}
 			return own
 		case errors.Is(sem.Err, json.ErrUnknownName):
 			p := fieldProblem(CodeUnknownField, field, "%s is not a field of this request.", field)
@@ -97,13 +101,13 @@ func decodeStrict(data []byte, v any) *Problem {
 			}
 			return p
 		case field == "":
-			return problem(CodeMalformed, "The body is a JSON %s; an object is wanted.", kindName(sem.JSONKind))
+			return problem(CodeMalformed, "The body is %s; an object is wanted.", article(kindName(sem.JSONKind)))
 		}
 		want := typeName(sem.GoType)
 		if sem.Err != nil && want == "" {
 			return fieldProblem(CodeInvalid, field, "%s: %s.", field, sem.Err)
 		}
-		return fieldProblem(CodeInvalid, field, "%s is a %s; a %s is wanted.", field, kindName(sem.JSONKind), want)
+		return fieldProblem(CodeInvalid, field, "%s is %s; %s is wanted.", field, article(kindName(sem.JSONKind)), article(want))
 	}
 	if syn, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		line, col := position(data, syn.ByteOffset)
@@ -117,6 +121,24 @@ func decodeStrict(data []byte, v any) *Problem {
 		return problem(CodeMalformedJSON, "Line %d column %d: %s.", line, col, strings.TrimPrefix(fmt.Sprint(syn.Err), "jsontext: "))
 	}
 	return problem(CodeMalformedJSON, "The body cannot be read as JSON.").because(err)
+}
+
+// holdsNUL refuses the one character that neither a message nor Postgres can hold. It is written as an escape: raw it is no JSON.
+func holdsNUL(data []byte) *Problem {
+	if !bytes.Contains(data, []byte(`\u0000`)) {
+		return nil
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(data))
+	for {
+		token, err := d.ReadToken()
+		if err != nil {
+			return nil // the end: the escape was that of a backslash
+		}
+		if token.Kind() == '"' && strings.IndexByte(token.String(), 0) >= 0 {
+			field := strings.ReplaceAll(fieldPath(d.StackPointer()), "\x00", "")
+			return fieldProblem(CodeInvalid, field, "%s holds the character U+0000, which no text can hold.", field)
+		}
+	}
 }
 
 // position turns a byte offset into line and column, both from 1, the column in characters.
@@ -170,6 +192,14 @@ func kindName(k jsontext.Kind) string {
 		return "object"
 	}
 	return "value"
+}
+
+// article puts a or an before a noun.
+func article(noun string) string {
+	if noun == "null" {
+		return noun
+	}
+	return cond(strings.ContainsRune("aeiou", rune(noun[0])), "an ", "a ") + noun
 }
 
 // typeName names what a Go type takes.
@@ -317,11 +347,11 @@ func (m *Money) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	if v.Kind() != '0' {
-		return fieldProblem(CodeInvalid, "", "a %s; a number such as 250.00 is wanted.", kindName(v.Kind()))
+		return fieldProblem(CodeInvalid, "", "is %s; a number such as 250.00 is wanted.", article(kindName(v.Kind())))
 	}
 	n, ok := parseMoney(string(v))
 	if !ok {
-		return fieldProblem(CodeInvalid, "", "not an amount of money: want a number such as 250.00 with at most 6 decimals.")
+		return fieldProblem(CodeInvalid, "", "is not an amount of money: want a number such as 250.00 with at most 6 decimals.")
 	}
 	*m = n
 	return nil
@@ -365,7 +395,7 @@ func (l *StringList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		l.Array = true
 		return json.UnmarshalDecode(d, &l.Values)
 	}
-	return fieldProblem(CodeInvalid, "", "a %s; a string or an array of strings is wanted.", kindName(d.PeekKind()))
+	return fieldProblem(CodeInvalid, "", "is %s; a string or an array of strings is wanted.", article(kindName(d.PeekKind())))
 }
 
 // MarshalJSONTo writes a string, or an array when there are several.

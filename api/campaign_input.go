@@ -86,9 +86,8 @@ func sendingMode(chain []fanfarev1.Channel) string {
 // fields that only mean something together; whether enough is there is [missing]'s question. lists finds contact lists.
 func (in *CampaignInput) apply(spec *store.Spec, tenant *store.Tenant, now time.Time, lists func([]string) ([]uint64, *Problem)) problems {
 	var ps problems
-	if in.Status.Set || in.State.Set {
-		ps = append(ps, fieldProblem(CodeReadOnly, cond(in.Status.Set, "status", "state"), "The status is never written: actions move it.").
-			fixed("Use /confirm, /pause, /resume, /abort or DELETE."))
+	if p := in.readOnly(); p != nil {
+		ps = append(ps, p)
 	}
 	set(&in.Name, &spec.Name, func(v string) { ps.name(v) })
 	in.applyChannels(spec, &ps)
@@ -132,6 +131,15 @@ func (in *CampaignInput) apply(spec *store.Spec, tenant *store.Tenant, now time.
 	in.applyAttributes(spec, tenant, &ps)
 	in.applyHours(spec, tenant, &ps)
 	return ps
+}
+
+// readOnly is the problem of a body that would write the status (C28).
+func (in *CampaignInput) readOnly() *Problem {
+	if !in.Status.Set && !in.State.Set {
+		return nil
+	}
+	return fieldProblem(CodeReadOnly, cond(in.Status.Set, "status", "state"), "The status is never written: actions move it.").
+		fixed("Use /confirm, /pause, /resume, /abort or DELETE.")
 }
 
 // set copies a field that is there into its place; null is the zero value.
@@ -257,7 +265,8 @@ func (ps *problems) name(v string) {
 	}
 }
 
-// sender: of an SMS at most 11 letters and digits, or a number of at most 15 digits (X4); elsewhere an id of the channel's own.
+// sender: of an SMS at most 11 letters, digits and what carriers take between them, or a number of at most 15 digits (X4);
+// elsewhere an id of the channel's own.
 func (ps *problems) sender(v string, channel fanfarev1.Channel) {
 	if v == "" {
 		return
@@ -283,6 +292,9 @@ func badSender(v string, channel fanfarev1.Channel) string {
 	}
 	if len(v) > 11 {
 		return "An alphanumeric sender has at most 11 characters."
+	}
+	if strings.Trim(strings.ToLower(v), "abcdefghijklmnopqrstuvwxyz0123456789 .-_&") != "" || strings.TrimSpace(v) != v {
+		return "An alphanumeric sender is made of letters and digits, and of blanks and . - _ & between them."
 	}
 	return ""
 }

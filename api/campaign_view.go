@@ -100,7 +100,7 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 		Tags: orEmpty(c.Tags), Notes: c.Notes, Timezone: tenant.Timezone, MaxSegments: maxSegments(c, tenant),
 		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, MaxRetries: c.MaxRetries, RetryDelay: seconds(c.RetryDelay), Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test,
 		Status: schemas.Word(c.State, vocab), State: schemas.StateName(c.State), Paused: c.State == fanfarev1.State_STATE_PAUSED,
-		Reason: orNull(c.Reason), Settled: !c.Settled.IsZero(), AllowedActions: allowedActions(c.State), Currency: tenant.Currency,
+		Reason: orNull(c.Reason), Settled: !c.Settled.IsZero(), AllowedActions: actionsOf(c), Currency: tenant.Currency,
 		CreatedBy: c.CreatedBy, CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), ConfirmedBy: orNull(c.ConfirmedBy),
 		ConfirmedAt: stampOrNull(c.Confirmed), StartTime: stampOrNull(c.Started), CompletedAt: stampOrNull(c.Completed),
 		SettledAt: stampOrNull(c.Settled), DeletedAt: stampOrNull(c.Deleted), Version: c.Version, Warning: warnings(&c.Spec),

@@ -194,6 +194,9 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 		return nil, err
 	}
 	body := &in.Body.Value
+	if p := body.readOnly(); p != nil { // C28, whatever the state
+		return nil, p
+	}
 	find := s.foundLists(ctx, who, body) // looked up before: what follows may run within a transaction, and more than once
 	c, err = s.change(ctx, c, version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if !schemas.Editable(c.State) {
@@ -287,7 +290,7 @@ func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut
 		switch {
 		case schemas.Terminal(c.State):
 			p := problem(CodeCampaignEnded, "The campaign is %s already.", schemas.StateName(c.State))
-			p.AllowedActions = allowedActions(c.State)
+			p.AllowedActions = actionsOf(c)
 			return "", p
 		case !schemas.CanTransition(c.State, fanfarev1.State_STATE_CANCELLED, schemas.TriggerCancel):
 			p := problem(CodeCampaignActive, "The campaign is %s; what is running is aborted, not deleted.", schemas.StateName(c.State)).

@@ -706,3 +706,69 @@ func TestTestKey(t *testing.T) {
 		t.Errorf("live key: got route %q test %v reserved %d, want real, no test, and money set aside", c.Legs[0].Route, c.Test, c.Reserved)
 	}
 }
+
+// C28: the status is never written, whatever the campaign's state.
+func TestStatusIsNeverWritten(t *testing.T) {
+	w := newWorld(t)
+	for state, id := range w.states() {
+		for _, field := range []string{"status", "state"} {
+			a := w.call("PUT", "/api/campaigns/"+id, fmt.Sprintf(`{%q:"sending"}`, field))
+			a.what += " of one that is " + schemas.StateName(state)
+			a.problem(422, "read_only", field)
+		}
+	}
+}
+
+// Requirements §3: abort is legal until settled, and offered as long; of a draft in which nothing is missing so are price and
+// confirm (C29).
+func TestOfferedActions(t *testing.T) {
+	w := newWorld(t)
+	offered := func(id string) []string {
+		var c struct{ AllowedActions []string }
+		w.call("GET", "/api/campaigns/"+id, "").want(200).into(&c)
+		slices.Sort(c.AllowedActions)
+		return c.AllowedActions
+	}
+	completed := w.states()[fanfarev1.State_STATE_COMPLETED]
+	if got, want := offered(completed), []string{"abort", "duplicate", "remove"}; !slices.Equal(got, want) {
+		t.Errorf("completed: got %q, want %q", got, want)
+	}
+	c, err := w.store.Campaign(t.Context(), w.tenant.ID, completed)
+	w.check(err)
+	_, err = w.store.Apply(t.Context(), schemas.Change{Tenant: w.tenant.ID, Campaign: completed, Version: c.Version, To: c.State, Actor: schemas.ActorScheduler, At: w.clock.now(), Settled: true})
+	w.check(err)
+	want := []string{"duplicate", "remove"}
+	if got := offered(completed); !slices.Equal(got, want) {
+		t.Errorf("settled: got %q, want %q", got, want)
+	}
+	for _, a := range []*answer{w.call("POST", "/api/campaigns/"+completed+"/abort", ""), w.call("DELETE", "/api/campaigns/"+completed, "")} {
+		if got := fmt.Sprint(a.want(409).object()["allowedActions"]); strings.Contains(got, "abort") {
+			t.Errorf("%s of a settled campaign: got %s offered", a.what, got)
+		}
+	}
+	if got, want := offered(w.campaign(1, `,"draft":true`)), []string{"confirm", "delete", "duplicate", "edit", "price"}; !slices.Equal(got, want) {
+		t.Errorf("whole draft: got %q, want %q", got, want)
+	}
+	part := w.call("POST", "/api/campaigns", `{"name":"D","channel":"sms","draft":true}`).want(201).id()
+	if got, want := offered(part), []string{"delete", "duplicate", "edit"}; !slices.Equal(got, want) {
+		t.Errorf("draft: got %q, want %q", got, want)
+	}
+}
+
+// X4: an alphanumeric sender has at most 11 letters and digits.
+func TestSenderIDs(t *testing.T) {
+	w := newWorld(t)
+	list := w.list("l", 1, 0)
+	for sender, want := range map[string]int{
+		"SHOP": 201, "Shop 24": 201, "H&M": 201, "shop.it": 201, "+393331234567": 201, "40404": 201, "ABCDEFGHIJK": 201,
+		"ABCDEFGHIJKL": 422, "SHOP!": 422, "<b>": 422, "Zoë": 422, " SHOP": 422, "+1234567890123456": 422, "a\\tb": 422,
+	} {
+		if got := w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"S","channel":"sms","message":"m","contactList":%q,"sender":"%s"}`, list, sender)); got.status != want {
+			t.Errorf("%q: got %d %s, want %d", sender, got.status, got.body, want)
+		}
+		want := map[int]int{201: 200, 422: 422}[want]
+		if got := w.call("POST", sendPath, fmt.Sprintf(`{"phoneNumber":"+393331234567","message":"m","senderName":"%s"}`, sender)); got.status != want {
+			t.Errorf("send as %q: got %d %s, want %d", sender, got.status, got.body, want)
+		}
+	}
+}

@@ -102,5 +102,6 @@ const (
 	textConfirmedReady     = "Campaign confirmed. Sending starts when it is started."
 	warningImmediateWins   = "sendImmediately is true: scheduledTime is kept but not used."
 	warningNoFallbackText  = "fallback has no text: set fallbackMessage, or the SMS at the end of the chain is left out."
+	warningCampaignID      = "campaignId has no effect: single messages are counted apart from campaigns."
 	warningNotification    = "enableNotification has no effect: no webhook endpoint is configured."
 )

@@ -64,7 +64,7 @@ type Contact struct {
 	Country     *string           `json:"country"`
 	Timezone    *string           `json:"timezone"`
 	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other"`
-	Valid       bool              `json:"valid" doc:"False: becomes notSent/INVALID_NUMBER instead of a message."`
+	Valid       bool              `json:"valid" doc:"False, as of a fixed line: becomes notSent/INVALID_NUMBER instead of a message."`
 	CreatedAt   string            `json:"createdAt" format:"date-time"`
 	UpdatedAt   string            `json:"updatedAt" format:"date-time"`
 	DeletedAt   *string           `json:"deletedAt" format:"date-time"`
@@ -203,7 +203,7 @@ var classNames = map[audience.Class]string{audience.Unknown: "unknown", audience
 func viewContact(c *store.Contact) *Contact {
 	v := &Contact{
 		ID: c.ID(), PhoneNumber: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email, Attributes: c.Attributes,
-		Country: orNull(c.Country), Timezone: orNull(c.Zone), NumberType: classNames[c.Class], Valid: c.Valid,
+		Country: orNull(c.Country), Timezone: orNull(c.Zone), NumberType: classNames[c.Class], Valid: c.Valid && c.Class != audience.FixedLine,
 		CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), DeletedAt: stampOrNull(c.Deleted), Version: c.Version,
 	}
 	if v.Attributes == nil {

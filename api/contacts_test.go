@@ -253,3 +253,82 @@ func TestRouteOfCampaign(t *testing.T) {
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").problem(422, "invalid_value", "channel")
 	w.call("POST", sendPath, docSend).problem(503, "unavailable", "")
 }
+
+// X12: an Idempotency-Key is bound to the file that came with it, of which the headers say no more than its length.
+func TestImportIdempotency(t *testing.T) {
+	w := newWorld(t)
+	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
+	const path = "/api/contacts/list/l/import"
+	key := header{"Idempotency-Key", "file-1"}
+	first := w.call("POST", path, "phone\n+393330000001\n", csv, key).want(200)
+	again := w.call("POST", path, "phone\n+393330000001\n", csv, key).want(200)
+	if !strings.Contains(string(again.body), first.object()["id"].(string)) || again.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("again: got %s, want the answer of the first: %s", again.body, first.body)
+	}
+	w.call("POST", path, "phone\n+393330000002\n", csv, key).problem(422, "idempotency_mismatch", "") // as long, and another
+	w.call("POST", path, "phone\n+393330000002\n", csv, header{"Idempotency-Key", "file-2"}).want(200)
+	subset(t, "both", w.call("GET", "/api/contacts/list/l/contacts", "").body, `{"total":2}`)
+	// What was refused did nothing, and may come again.
+	w.call("POST", path, "name\nx\n", csv, header{"Idempotency-Key", "file-3"}).problem(422, "invalid_value", "file")
+	w.call("POST", path, "phone\n+393330000003\n", csv, header{"Idempotency-Key", "file-3"}).want(200)
+}
+
+// Files that are none, and rows that would lose something, are named: by field, or by line and column.
+func TestImportRefusals(t *testing.T) {
+	w := newWorld(t)
+	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
+	const path = "/api/contacts/list/l/import"
+	for _, c := range []struct{ query, body, field, says string }{
+		{"", "phone,city,City\n+393330000001,a,b\n", "file", "two columns of the header are \"city\""},
+		{"", "PK\x03\x04", "file", "The file is a workbook"},
+		{"?region=XX", "phone\n1\n", "region", "region: want an ISO"},
+		{"?columns=Cel=phone", "phone\n1\n", "columns", `called "Cel"`},
+		{"?columns=phone=Some Thing", "phone\n1\n", "columns", "lower-case"},
+	} {
+		p := w.call("POST", path+strings.ReplaceAll(c.query, " ", "%20"), c.body, csv).problem(422, "invalid_value", c.field)
+		if got := p["detail"].(string); !strings.Contains(got, c.says) {
+			t.Errorf("%q: got %q, want it to say %s", c.body, got, c.says)
+		}
+	}
+	p := w.call("POST", path, `[{"phone":"+393330000001"},{"phone":}]`).problem(400, "malformed_request", "")
+	if got := p["detail"].(string); got != "The import broke off after 1 rows: at byte 35: invalid character '}' looking for beginning of value." {
+		t.Errorf("broken JSON: got %q, want rows and byte, once", got)
+	}
+	var got api.Import
+	w.call("POST", path, `[{"phone":"+393330000002","phone":"+393330000003"},{"phone":"+393330000004","first_name":"Zo`+"\xeb"+`"}]`).want(200).into(&got)
+	if got.Invalid != 2 || got.Rejected[0].Reason != "stands twice" || got.Rejected[0].Column != "phone" || got.Rejected[1].Reason != "is not UTF-8" {
+		t.Errorf("JSON: got %+v, want both refused by name", got)
+	}
+}
+
+// An upload arrives in pieces, and the first may be shorter than the header.
+func TestImportInPieces(t *testing.T) {
+	w := newWorld(t)
+	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
+	r, feed := io.Pipe()
+	go func() {
+		for _, piece := range []string{"\xef", "\xbb\xbfpho", "ne;first_name", "\n+393330000001;An", "na\n"} {
+			_, _ = io.WriteString(feed, piece)
+			time.Sleep(10 * time.Millisecond) // in a packet of its own
+		}
+		_ = feed.Close()
+	}()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/api/contacts/list/l/import", r)
+	w.check(err)
+	req.Header.Set("X-Api-Key", w.key)
+	req.Header.Set("Content-Type", "text/csv")
+	resp, err := http.DefaultClient.Do(req)
+	w.check(err)
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	w.check(err)
+	subset(t, "in pieces", b, `{"total":1,"imported":1}`)
+	subset(t, "name", w.call("GET", "/api/contacts?search=Anna", "").body, `{"total":1}`)
+}
+
+// C30: a fixed line is kept and not sent to; the contact says so.
+func TestFixedLine(t *testing.T) {
+	w := newWorld(t)
+	subset(t, "contact", w.call("POST", "/api/contacts", `{"phoneNumber":"+390212345678"}`).want(201).body, `{"numberType":"fixed_line","valid":false}`)
+	w.call("POST", sendPath, `{"phoneNumber":"+390212345678","message":"m"}`).problem(422, "invalid_number", "phoneNumber")
+}

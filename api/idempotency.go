@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
+	"hash"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -25,6 +28,8 @@ type stored struct {
 	Location    string `json:"l,omitempty"`
 	ETag        string `json:"e,omitempty"`
 	Body        []byte `json:"b"`
+	// Sum is the hash of a streamed request, which is known only after it was done.
+	Sum []byte `json:"s,omitempty"`
 }
 
 // idempotent answers a POST that repeats an Idempotency-Key (X12) without doing anything again: with the first answer, 409
@@ -46,7 +51,7 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	}
 	switch claim.State {
 	case store.ClaimReplay:
-		s.replay(w, r, &claim)
+		s.replay(w, r, o, &claim)
 		return
 	case store.ClaimMismatch:
 		writeProblem(w, r, problem(CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
@@ -65,6 +70,10 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	}
 	req.claim = &claim
 	rec := &recorder{header: w.Header()}
+	if o.streamed {
+		rec.sum = sha256.New()
+		r.Body = &hashedBody{r.Body, rec.sum}
+	}
 	done := false
 	defer func() {
 		if !done { // a panic: nobody knows what was done, but it was not answered
@@ -89,6 +98,9 @@ func (s *server) claim(r *http.Request, req *request, o *operation, key string) 
 		_, _ = io.WriteString(h, r.Header.Get("Content-Type")+" "+strconv.FormatInt(r.ContentLength, 10)+" "+r.URL.RawQuery)
 	} else {
 		body, err := io.ReadAll(io.LimitReader(r.Body, o.maxBody+1))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return store.Claim{}, problem(CodeTimeout, "The body was not complete in time.").because(err)
+		}
 		if err != nil {
 			return store.Claim{}, problem(CodeMalformed, "The body could not be read to its end.").because(err)
 		}
@@ -121,7 +133,7 @@ func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, r
 	switch {
 	case rec.status >= 200 && rec.status < 300:
 		var b []byte
-		b, err = json.Marshal(stored{rec.header.Get("Content-Type"), rec.header.Get("Location"), rec.header.Get("ETag"), rec.body.Bytes()})
+		b, err = json.Marshal(stored{rec.header.Get("Content-Type"), rec.header.Get("Location"), rec.header.Get("ETag"), rec.body.Bytes(), rec.hash()})
 		if err == nil {
 			err = s.Store.Finish(ctx, *claim, rec.status, b)
 		}
@@ -133,12 +145,24 @@ func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, r
 	}
 }
 
-// replay gives the first answer again.
-func (s *server) replay(w http.ResponseWriter, r *http.Request, claim *store.Claim) {
+// replay gives the first answer again. Of a streamed request it reads the body first: another file is another request.
+func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, claim *store.Claim) {
 	var a stored
 	if err := json.Unmarshal(claim.Response, &a); err != nil {
 		writeProblem(w, r, s.explain(r.Context(), err))
 		return
+	}
+	if o.streamed {
+		sum := sha256.New()
+		_, err := io.Copy(sum, &limitedBody{r: s.stalling(r.Context(), r.Body), left: maxImport})
+		if err != nil {
+			writeProblem(w, r, s.explain(r.Context(), problem(CodeMalformed, "The body could not be read to its end.").because(err)))
+			return
+		}
+		if !bytes.Equal(sum.Sum(nil), a.Sum) {
+			writeProblem(w, r, problem(CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
+			return
+		}
 	}
 	h := w.Header()
 	h.Set("Content-Type", a.ContentType)
@@ -158,6 +182,28 @@ type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
+	sum    hash.Hash // of a streamed body
+}
+
+// hash of a streamed body that was read to its end.
+func (r *recorder) hash() []byte {
+	if r.sum == nil {
+		return nil
+	}
+	return r.sum.Sum(nil)
+}
+
+// hashedBody hashes what is read of a body.
+type hashedBody struct {
+	io.ReadCloser
+	sum hash.Hash
+}
+
+// Read reads and hashes.
+func (b *hashedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sum.Write(p[:n])
+	return n, err
 }
 
 // Header is the header of the answer.

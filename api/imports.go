@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -72,6 +74,27 @@ func (in *importIn) Resolve(ctx huma.Context) []error {
 	r, _ := humachi.Unwrap(ctx)
 	in.contentType, in.body = r.Header.Get("Content-Type"), r.Body
 	return nil
+}
+
+// stallingBody gives each part of a streamed body its own time: a file may be long, but not stand still.
+type stallingBody struct {
+	r    io.Reader
+	rc   *http.ResponseController
+	wait time.Duration
+}
+
+func (s *server) stalling(ctx context.Context, body io.Reader) stallingBody {
+	return stallingBody{body, http.NewResponseController(requestOf(ctx)), s.ImportStall}
+}
+
+// Read reads the next part.
+func (b stallingBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // a writer that knows no deadlines is a test's
+	n, err := b.r.Read(p)
+	if errors.Is(err, io.EOF) { // what comes after may take as long as it likes; after any other error nothing more is to be read
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func (s *server) registerImports() {
@@ -141,7 +164,10 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 	if err != nil {
 		return nil, err
 	}
-	body := &limitedBody{r: in.body, left: maxImport}
+	body := &limitedBody{r: s.stalling(ctx, in.body), left: maxImport}
+	// A body that breaks off ends the request's context, and the rows that came before are to be kept: the end of the body is
+	// the only end of an import.
+	ctx = context.WithoutCancel(ctx)
 	report, err := s.Store.Import(ctx, who.tenant.ID, l.Number, store.ImportOptions{
 		Format: format, Region: strings.ToUpper(in.Region), Columns: mapping, Source: truncate(in.Name, 200),
 	}, body, nil)
@@ -149,8 +175,11 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 		return nil, problem(CodeBodyTooLarge, "An import has at most %d bytes; what came before is kept.", int64(maxImport))
 	}
 	if errors.Is(err, store.ErrStream) {
-		return nil, problem(CodeMalformed, "The import broke off after %d rows: %s.", report.RowsRead, report.Error).
-			fixed("What was read before is kept: correct the file and import it again, which does the rest.").because(err)
+		p := problem(CodeMalformed, "The %s.", report.Error)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			p = problem(CodeTimeout, "The import broke off after %d rows: no byte came for %s.", report.RowsRead, s.ImportStall)
+		}
+		return nil, p.fixed("What was read before is kept: correct the file and import it again, which does the rest.").because(err)
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)

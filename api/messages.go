@@ -36,6 +36,7 @@ type MessageStatus struct {
 type StatusAnswer struct {
 	MessageStatus
 	Results []MessageStatus `json:"results" nullable:"false" doc:"Every message that carries the reference, newest first, at most 100."`
+	More    bool            `json:"more" doc:"results is full: there may be more messages of the reference, each with an id of its own to ask by."`
 }
 
 // StatusesAnswer is the status of several references.
@@ -180,18 +181,23 @@ func (s *server) byRef(ctx context.Context, who *principal, ref string) (*Status
 		if err != nil {
 			return nil, err
 		}
-		return &StatusAnswer{*st, []MessageStatus{*st}}, nil
+		return &StatusAnswer{MessageStatus: *st, Results: []MessageStatus{*st}}, nil
 	}
 	found, err := s.findRef(ctx, who, ref)
 	if err != nil {
 		return nil, err
 	}
 	out := &StatusAnswer{Results: []MessageStatus{}}
-	seen := map[schemas.ID]bool{}
+	seen, campaigns := map[schemas.ID]bool{}, map[string]string{}
 	for i := range found {
 		m := &found[i]
 		seen[m.MessageID] = true
-		out.Results = append(out.Results, *viewMember(&m.Member, s.visibleID(ctx, who, m.Campaign)))
+		id, ok := campaigns[m.Campaign]
+		if !ok {
+			id = s.visibleID(ctx, who, m.Campaign)
+			campaigns[m.Campaign] = id
+		}
+		out.Results = append(out.Results, *viewMember(&m.Member, id))
 	}
 	for _, id := range s.recent.find(who.tenant.ID, ref) {
 		if !seen[id] && len(out.Results) < maxRefs {
@@ -199,6 +205,7 @@ func (s *server) byRef(ctx context.Context, who *principal, ref string) (*Status
 			out.Results = append(out.Results, *viewMember(&m, ""))
 		}
 	}
+	out.More = len(out.Results) == maxRefs
 	if len(out.Results) == 0 {
 		return nil, problem(CodeNotFound, "There is no message with the reference %q.", truncate(ref, 100)).
 			fixed("A message that was sent through another process may take a second to be found.")

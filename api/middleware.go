@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -92,6 +96,10 @@ func (s *server) outer(next http.Handler) http.Handler {
 		req := &request{ResponseWriter: w, id: requestID(r), trace: traceparent(r)}
 		w.Header()["X-Request-Id"] = []string{req.id}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
+		if r.Method == http.MethodHead { // as GET; the server leaves the body out of the answer
+			r.Method = http.MethodGet
+		}
+		body := s.bodyOf(req, r)
 		defer func() {
 			if v := recover(); v != nil {
 				s.panicked(req, r, v)
@@ -103,8 +111,85 @@ func (s *server) outer(next http.Handler) http.Handler {
 			s.metrics.requests.WithLabelValues(op, strconv.Itoa(req.status)).Inc()
 			s.metrics.seconds.WithLabelValues(op).Observe(s.Now().Sub(start).Seconds())
 		}()
-		next.ServeHTTP(req, r)
+		if p := badTarget(r); p != nil {
+			writeProblem(req, r, p)
+		} else {
+			next.ServeHTTP(req, r)
+		}
+		body.leave()
 	})
+}
+
+// badTarget refuses a path or a query that cannot be read, and text that no store keeps. A query that net/url cannot parse
+// would lose parameters without a word.
+func badTarget(r *http.Request) *Problem {
+	fits := func(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+	if !fits(r.URL.Path) {
+		return problem(CodeMalformed, "The path is not text in UTF-8, or holds a NUL.")
+	}
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return problem(CodeMalformed, "The query cannot be read: %s.", truncate(err.Error(), 100))
+	}
+	for name, values := range query {
+		if !fits(name) {
+			return problem(CodeMalformed, "The name of a parameter of the query is not text in UTF-8, or holds a NUL.")
+		}
+		if !fits(strings.Join(values, "")) {
+			return fieldProblem(CodeMalformed, truncate(name, 60), "%s is not text in UTF-8, or holds a NUL.", truncate(name, 60))
+		}
+	}
+	return nil
+}
+
+// pendingBody is the body of a request that may be answered before all of it was read.
+type pendingBody struct {
+	r    *http.Request
+	w    *request
+	body io.ReadCloser
+	time time.Duration
+}
+
+// bodyOf gives the body its time, whatever reads it: without it a client that stops in the middle would hold the request for
+// ever. An import, which is streamed, sets its own for each part.
+func (s *server) bodyOf(w *request, r *http.Request) pendingBody {
+	body := r.Body
+	if body != nil && body != http.NoBody {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.BodyTimeout))
+		r.Body = io.NopCloser(body) // huma closes what it has given up
+	}
+	return pendingBody{r, w, body, s.BodyTimeout}
+}
+
+const (
+	// readByServer is what net/http reads of a body by itself before it closes the connection.
+	readByServer = 256 << 10
+	// maxLeft bounds what is read for the sake of the answer alone.
+	maxLeft = 64 << 20
+)
+
+// leave reads what a refused request still sends. A client that writes its whole body before it reads an answer, as many do,
+// would find the connection reset, and never learn why.
+func (b pendingBody) leave() {
+	if b.body == nil || b.body == http.NoBody || b.w.status < http.StatusBadRequest || b.r.Header.Get("Expect") != "" ||
+		b.r.ContentLength >= 0 && b.r.ContentLength <= readByServer {
+		return
+	}
+	rc := http.NewResponseController(b.w)
+	if rc.Flush() != nil || rc.SetReadDeadline(time.Now().Add(b.time)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, b.body, maxLeft)
+}
+
+// bodyRead ends the time that the body had: it must not end the handler.
+func (r *request) bodyRead() {
+	if r.ResponseWriter != nil {
+		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(time.Time{})
+	}
 }
 
 // panicked answers a request whose handler panicked.

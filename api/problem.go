@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"fanfare/api/store"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
@@ -116,6 +118,11 @@ func (ps problems) err() error {
 		return nil
 	}
 	first := *ps[0]
+	for _, p := range ps { // a dependency is away: nothing is known about the fields
+		if p.Status >= http.StatusInternalServerError {
+			return p
+		}
+	}
 	if len(ps) > 1 {
 		for _, p := range ps {
 			first.Errors = append(first.Errors, FieldError{p.Field, p.Code, p.Detail})
@@ -152,6 +159,19 @@ func allowedActions(state fanfarev1.State) []string {
 	return append(out, "duplicate")
 }
 
+// actionsOf names what a user may do with a campaign: abort is legal until it is settled, and a draft in which nothing is
+// missing can be priced and confirmed as it is (C29).
+func actionsOf(c *store.Campaign) []string {
+	out := allowedActions(c.State)
+	if c.State == fanfarev1.State_STATE_DRAFT && len(missing(&c.Spec)) == 0 {
+		out = append(out, actions[schemas.TriggerConfirm], actions[schemas.TriggerPrice])
+	}
+	if !c.Settled.IsZero() {
+		out = slices.DeleteFunc(out, func(a string) bool { return a == actions[schemas.TriggerAbort] })
+	}
+	return out
+}
+
 // newError is huma's constructor of errors: everything that huma finds wrong by itself becomes a [Problem].
 func newError(status int, msg string, errs ...error) huma.StatusError {
 	var found problems
@@ -162,6 +182,10 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 		}
 		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 			loc := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(d.Location, "query."), "path."), "header.")
+			if strings.HasPrefix(d.Message, "required ") {
+				found = append(found, fieldProblem(CodeRequired, loc, "%s is required.", loc))
+				continue
+			}
 			found = append(found, fieldProblem(CodeInvalid, loc, "%s: %s", loc, d.Message)) // never the value: it may be a phone number
 		}
 	}
@@ -183,6 +207,10 @@ func newError(status int, msg string, errs ...error) huma.StatusError {
 		return problem(CodeMediaType, "%s", msg)
 	case http.StatusUnprocessableEntity:
 		return problem(CodeInvalid, "%s", msg)
+	case http.StatusInternalServerError:
+		if msg == "cannot read request body" { // the client went, or its chunks are none
+			return problem(CodeMalformed, "The body could not be read to its end.").because(errors.Join(errs...))
+		}
 	}
 	return problem(CodeInternal, "An unexpected error occurred.").because(errors.Join(append(errs, errors.New(msg))...))
 }

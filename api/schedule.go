@@ -56,7 +56,7 @@ func (w *When) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		w.Schedule = store.Schedule{At: onClock(wall, loc).UTC(), Zone: in.Timezone, Wall: wall.Format(wallFormat)}
 		return nil
 	}
-	return fieldProblem(CodeInvalid, "", "a %s; a time is wanted.", kindName(d.PeekKind()))
+	return fieldProblem(CodeInvalid, "", "is %s; a time is wanted.", article(kindName(d.PeekKind())))
 }
 
 // MarshalJSONTo writes the instant, in UTC.

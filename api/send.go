@@ -12,6 +12,7 @@ import (
 
 	"fanfare/api/store"
 	"fanfare/schemas"
+	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/text"
 )
@@ -33,9 +34,11 @@ type SendInput struct {
 	Destinations       *StringList       `json:"destinations,omitzero" doc:"The same under its third name."`
 	Message            *string           `json:"message,omitzero" doc:"The text, with {{field}} merge fields when variables are given."`
 	Text               *string           `json:"body,omitzero" doc:"The same under its other name."`
-	Sender             *string           `json:"sender,omitzero" doc:"At most 11 letters and digits, or a number; the tenant's default otherwise."`
+	Sender             *string           `json:"sender,omitzero" doc:"At most 11 letters and digits (blanks and . - _ & between them), or a number; the tenant's default otherwise."`
 	SenderName         *string           `json:"senderName,omitzero" doc:"The same under its other name."`
 	MessageID          *string           `json:"messageId,omitzero" doc:"The client's own reference, at most 100 characters: customerMessageId of the answer, and what the status is asked by."`
+	CampaignID         *string           `json:"campaignId,omitzero" doc:"Taken and not used: single messages are counted apart from campaigns, and the answer warns of it."`
+	TemplateID         *string           `json:"templateId,omitzero" doc:"Of RCS and WhatsApp; an SMS has its text in message."`
 	Simulation         *bool             `json:"simulation,omitzero" doc:"Reach the simulator only."`
 	EnableNotification *bool             `json:"enableNotification,omitzero" doc:"Report delivery to the configured webhook endpoints."`
 	ScheduledDate      *When             `json:"scheduledDate,omitzero" doc:"Send then instead of now; at most 30 days ahead."`
@@ -178,6 +181,12 @@ func (s *server) readSend(ctx context.Context, who *principal, in *SendInput) (*
 	if in.EnableNotification != nil && *in.EnableNotification {
 		m.warning = append(m.warning, warningNotification)
 	}
+	if in.CampaignID != nil {
+		m.warning = append(m.warning, warningCampaignID)
+	}
+	if in.TemplateID != nil {
+		ps = append(ps, fieldProblem(CodeInvalid, "templateId", "An SMS has no template.").fixed("Send the text as message, with variables."))
+	}
 	if body.name != "" {
 		m.text(body, in, &ps)
 	}
@@ -223,7 +232,8 @@ func oneOf[T any](ps *problems, usual string, names []named[T]) (out given[T]) {
 func (m *single) schedule(at time.Time, ps *problems) {
 	switch {
 	case at.Before(m.now.Add(-inPastBy)):
-		ps.add(CodeInPast, "scheduledDate", "%s is in the past: it is %s.", stamp(at), stamp(m.now))
+		*ps = append(*ps, fieldProblem(CodeInPast, "scheduledDate", "%s is in the past: it is %s.", stamp(at), stamp(m.now)).
+			fixed("Choose a later time, or leave scheduledDate out to send now."))
 	case at.After(m.now.Add(maxAhead)):
 		ps.add(CodeInvalid, "scheduledDate", "%s is more than 30 days ahead.", stamp(at))
 	case at.After(m.now):
@@ -299,7 +309,7 @@ func (s *server) destinations(m *single, raw []string) error {
 		t.raw = r
 		n, err := s.phones.Parse(r, m.who.tenant.Region)
 		switch {
-		case err != nil || !n.Valid:
+		case err != nil || !n.Valid || n.Class == audience.FixedLine: // as in a campaign (C30)
 			t.reason = schemas.CodeName(fanfarev1.Code_CODE_INVALID_NUMBER)
 		case seen[n.E164]:
 			t.e164, t.reason = n.E164, schemas.CodeName(fanfarev1.Code_CODE_DUPLICATE_RECIPIENT)

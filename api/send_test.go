@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -396,7 +397,7 @@ func TestMessageStatus(t *testing.T) {
 		w.call("GET", path, "").problem(404, "not_found", "")
 	}
 	w.call("GET", "/api/messages/status?customerMessageIds="+strings.Repeat("a,", 100)+"b", "").problem(422, "invalid_value", "customerMessageIds")
-	w.call("GET", "/api/messages/status", "").problem(422, "invalid_value", "customerMessageIds")
+	w.call("GET", "/api/messages/status", "").problem(422, "required", "customerMessageIds")
 	// P7: another tenant knows none of it.
 	_, other := w.newTenant("Other")
 	for _, path := range []string{"/api/messages/status/order-9", "/api/messages/status/" + id, "/api/messages/" + id} {
@@ -432,5 +433,37 @@ func TestSendClientGone(t *testing.T) {
 	}
 	if got := len(w.messages()); got != 2 {
 		t.Errorf("messages: got %d, want 2", got)
+	}
+}
+
+// X4: a body written for E's real API is taken whole; what it says that means nothing here is said so.
+func TestSendAllFields(t *testing.T) {
+	w := newWorld(t)
+	a := w.call("POST", sendPath, `{"destination":"+393331234567","body":"Hi {{name}}","sender":"SHOP","variables":{"name":"Zoe"},"messageId":"order-1","campaignId":"camp_9","simulation":true,"enableNotification":false}`).want(200)
+	subset(t, "all fields", a.body, `{"customerMessageId":"order-1","simulation":true}`)
+	if got := fmt.Sprint(a.object()["warning"]); !strings.Contains(got, "campaignId") {
+		t.Errorf("got warning %s, want campaignId named", got)
+	}
+	w.call("POST", sendPath, `{"phoneNumber":"+393331234567","templateId":"t"}`).problem(422, "required", "message")
+	w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","templateId":"t"}`).problem(422, "invalid_value", "templateId")
+	p := w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","scheduledDate":"2020-01-01T00:00:00Z"}`).problem(422, "time_in_past", "scheduledDate")
+	if fix := p["fix"].(string); strings.Contains(fix, "sendImmediately") {
+		t.Errorf("got fix %q, which names a field that is not there", fix)
+	}
+}
+
+// X5: of a reference that more messages carry than one answer has, the answer says so.
+func TestStatusOfManyMessages(t *testing.T) {
+	w := newWorld(t)
+	for n, more := range map[int]bool{3: false, 150: true} {
+		to := make([]string, n)
+		for i := range to {
+			to[i] = strconv.Quote(phoneOf(i))
+		}
+		w.call("POST", sendPath, fmt.Sprintf(`{"destinations":[%s],"message":"m","messageId":"bulk-%d"}`, strings.Join(to, ","), n)).want(200)
+		got := w.call("GET", fmt.Sprintf("/api/messages/status/bulk-%d", n), "").want(200).object()
+		if results := got["results"].([]any); len(results) != min(n, 100) || got["more"] != more {
+			t.Errorf("%d messages: got %d results, more %v, want %v", n, len(results), got["more"], more)
+		}
 	}
 }

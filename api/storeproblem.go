@@ -15,6 +15,7 @@ var storeFields = map[string]string{
 	store.FieldFirstName: "firstName", store.FieldLastName: "lastName", store.FieldEmail: "email", "Attributes": "attributes", "Name": "name",
 	"Lists": "contactList", "List": "contactList", "Chain": "channel", "Body": "message", "TemplateID": "message", "Sender": "sender", "Route": "route",
 	"Tags": "tags", "Notes": "notes", "Schedule": "scheduledTime", "CallingHours": "callingHoursStart", "Rate": "rate", "Weight": "weight",
+	"Region": "region", "Columns": "columns",
 }
 
 // storeProblem says an error of the store in the API's words.
@@ -35,6 +36,9 @@ func (s *server) storeProblem(err error) error {
 		return fieldProblem(CodeInvalidNumber, "phoneNumber", "phoneNumber is not a phone number.").because(err)
 	case errors.As(err, &field):
 		f := cmp.Or(storeFields[field.Field], field.Field)
+		if strings.HasPrefix(field.Reason, "is ") {
+			return fieldProblem(CodeInvalid, f, "The %s %s.", f, field.Reason)
+		}
 		return fieldProblem(CodeInvalid, f, "%s: %s.", f, field.Reason)
 	case errors.As(err, &limit) && limit.Limit == store.LimitActive:
 		return problem(CodeTooManyActive, "%d campaigns are active already; at most %d may be.", limit.Max, limit.Max).because(err)

@@ -47,7 +47,8 @@ func (s *server) registerSuppressions() {
 	}, s.suppress)
 	register(s, operation{
 		id: "deleteSuppression", method: http.MethodDelete, path: "/api/suppressions", summary: "Lift an opt-out",
-		scope: store.ScopeContacts, errors: []int{400, 404, 422}, tag: suppressionTag,
+		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
+		describe: "Of a number that has not opted out it changes nothing.",
 	}, s.lift)
 	register(s, operation{
 		id: "listSuppressions", method: http.MethodGet, path: "/api/suppressions", summary: "List opt-outs",
