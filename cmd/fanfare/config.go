@@ -262,16 +262,20 @@ func (c Config) Validate() error {
 			bad("--kafka %q: want host:port, such as kafka-1:9092", b)
 		}
 	}
+	known := true
 	for _, r := range c.Roles {
 		if !slices.Contains(roleNames(), r) {
+			known = false
 			bad("--roles: there is no role %q; roles are %s", r, strings.Join(roleNames(), ", "))
 		}
 	}
-	if len(c.Roles) > 0 && len(c.Roles) < len(roleNames()) && len(c.Kafka) == 0 {
-		bad("--roles: some roles alone need --kafka: an embedded broker cannot be shared between processes")
-	}
-	if len(c.Roles) > 0 && len(c.Roles) < len(roleNames()) && c.Redis == "" && c.needs(needRedis) {
-		bad("--roles: sender and tracker alone need --redis: limits that are embedded in each process hold for none")
+	if some := len(c.Roles) > 0 && len(c.Roles) < len(roleNames()); some && known {
+		if len(c.Kafka) == 0 {
+			bad("--roles: some roles alone need --kafka: an embedded broker cannot be shared between processes")
+		}
+		if c.Redis == "" && c.needs(needRedis) {
+			bad("--roles: sender and tracker alone need --redis: limits that each process keeps for itself hold for none")
+		}
 	}
 	if c.SimRate < 0 || c.SimRate > 1_000_000 {
 		bad("--sim-rate %d: want 1 to 1,000,000 messages per second", c.SimRate)

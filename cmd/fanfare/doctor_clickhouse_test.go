@@ -140,7 +140,8 @@ func TestDoctorClickHouse(t *testing.T) {
 	}
 }
 
-// The questions are asked in words that a real server knows.
+// The questions are asked in words that a real server knows. A login that fails is tested on a listener that only plays
+// ClickHouse: the server that our scripts start dies of one.
 func TestIntegrationDoctorClickHouse(t *testing.T) {
 	addr := testinfra.Need(t, testinfra.ClickHouse)[testinfra.ClickHouse]
 	examineIt := func(dsn string) []finding {
@@ -151,5 +152,4 @@ func TestIntegrationDoctorClickHouse(t *testing.T) {
 		t.Errorf("got %+v, want one note", all)
 	}
 	wantBad(t, examineIt(addr+"?readonly=2"), "is read-only", "readonly = 0")
-	wantBad(t, examineIt(strings.Replace(addr, "default@", "nobody:wrong@", 1)), "refuses user", "--clickhouse")
 }

@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/deploy/testinfra"
+	"fanfare/schemas"
+)
+
+// A carrier that ends takes the senders with it; senders that end take the carrier with them, after all they waited for.
+func TestRolesAlongside(t *testing.T) {
+	t.Parallel()
+	errDisk := errors.New("disk is full")
+	until := func(ctx context.Context) error { <-ctx.Done(); return nil }
+	err := alongside(t.Context(), func(context.Context) error { return errDisk }, until)
+	if !errors.Is(err, errDisk) || !errors.Is(err, errCarrierEnded) {
+		t.Errorf("got %v of a carrier that failed, want its error", err)
+	}
+	if err := alongside(t.Context(), func(context.Context) error { return nil }, until); !errors.Is(err, errCarrierEnded) {
+		t.Errorf("got %v of a carrier that ended, want errCarrierEnded", err)
+	}
+	senderEnded := false
+	err = alongside(t.Context(), func(ctx context.Context) error {
+		<-ctx.Done()
+		if !senderEnded {
+			t.Error("the carrier was ended before its senders")
+		}
+		return nil
+	}, func(context.Context) error {
+		time.Sleep(10 * time.Millisecond)
+		senderEnded = true
+		return errDisk
+	})
+	if !errors.Is(err, errDisk) || errors.Is(err, errCarrierEnded) {
+		t.Errorf("got %v of senders that failed, want theirs alone", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := alongside(ctx, until, until); err != nil {
+		t.Errorf("got %v of a graceful stop, want nothing", err)
+	}
+}
+
+// The route's answer time is that of the carrier behind it.
+func TestRolesSimP99(t *testing.T) {
+	t.Parallel()
+	for profile, want := range map[string]time.Duration{"default": 120 * time.Millisecond, "chaos": 300 * time.Millisecond, "fast": leastP99} {
+		if got := (Config{SimProfile: profile}).simP99(); got != want {
+			t.Errorf("%s: got %s, want %s", profile, got, want)
+		}
+		if got := (Config{SimProfile: profile, CarrierSim: "http://x"}).simP99(); got != simP99 {
+			t.Errorf("%s, shared: got %s, want %s", profile, got, simP99)
+		}
+	}
+}
+
+// A gate is a way to a service that can be shut: connections break, and new ones are refused.
+type gate struct {
+	to string
+
+	mu    sync.Mutex
+	shut  bool
+	conns map[net.Conn]struct{}
+}
+
+var errShut = errors.New("the gate is shut")
+
+// dial connects through the gate.
+func (g *gate) dial(ctx context.Context) (net.Conn, error) {
+	g.mu.Lock()
+	shut := g.shut
+	g.mu.Unlock()
+	if shut {
+		return nil, errShut
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", g.to)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		_ = conn.Close()
+		return nil, errShut
+	}
+	g.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func (g *gate) setShut(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	if shut {
+		for c := range g.conns {
+			_ = c.Close()
+		}
+		clear(g.conns)
+	}
+}
+
+// newGate returns a gate to an address.
+func newGate(to string) *gate { return &gate{to: to, conns: map[net.Conn]struct{}{}} }
+
+// listen lets clients through that know only an address.
+func (g *gate) listen(t testing.TB) string {
+	return listenTo(t, func(c net.Conn) {
+		out, err := g.dial(context.Background())
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(out, c)
+			_ = out.Close()
+		}()
+		_, _ = io.Copy(c, out)
+	})
+}
+
+// gatedServices are the services of the test machine, each behind a gate.
+type gatedServices struct {
+	cfg       Config
+	kafkaOpts []kgo.Opt
+	gates     map[string]*gate // by the name of the check in /readyz
+}
+
+func newGatedServices(t *testing.T) *gatedServices {
+	t.Helper()
+	addr := testinfra.Need(t, testinfra.All...)
+	secret := make([]byte, 16)
+	_, _ = rand.Read(secret)
+	s := &gatedServices{gates: map[string]*gate{}}
+	gated := func(name, to string) string {
+		s.gates[name] = newGate(to)
+		return s.gates[name].listen(t)
+	}
+	pg, err := pgx.ParseConfig(addr[testinfra.Postgres])
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := url.Parse(addr[testinfra.Postgres])
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Host = gated("store", net.JoinHostPort(pg.Host, store.Port()))
+	ch, err := url.Parse(addr[testinfra.ClickHouse])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch.Host = gated("clickhouse", ch.Host)
+	s.gates["kafka"] = newGate(addr[testinfra.Kafka])
+	// A broker says itself where it is, so clients of it are led through the gate by their dialer.
+	s.kafkaOpts = []kgo.Opt{kgo.Dialer(func(ctx context.Context, _, _ string) (net.Conn, error) { return s.gates["kafka"].dial(ctx) })}
+	s.cfg = testConfig(t, func(c *Config) {
+		c.Kafka, c.Redis = []string{addr[testinfra.Kafka]}, gated("redis", addr[testinfra.Redis])
+		c.Store, c.ClickHouse, c.Prefix, c.IDKey = store.String(), ch.String(), "alone"+shortID()+".", hex.EncodeToString(secret)
+	})
+	return s
+}
+
+// served is one fanfare in this process.
+type served struct {
+	name, addr string
+	stop       context.CancelFunc
+	ended      chan error
+}
+
+// serve runs roles until stop is called.
+func (s *gatedServices) serve(t *testing.T, roles ...string) *served {
+	t.Helper()
+	cfg := s.cfg
+	cfg.Roles, cfg.HTTP, cfg.Data = roles, freeAddr(t), t.TempDir()
+	level := slog.LevelError + 4
+	if os.Getenv("FANFARE_TEST_VERBOSE") != "" {
+		level = slog.LevelInfo
+	}
+	w := newWiring(cfg, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})).With("roles", roles))
+	w.kafkaOpts = s.kafkaOpts
+	ctx, stop := context.WithCancel(t.Context())
+	p := &served{name: strings.Join(roles, ","), addr: cfg.HTTP, stop: stop, ended: make(chan error, 1)}
+	go func() {
+		err := w.serve(ctx, nil)
+		w.close()
+		p.ended <- err
+	}()
+	return p
+}
+
+// until waits until /readyz says what is wanted of it and returns how long that took.
+func (p *served) until(t *testing.T, limit time.Duration, is func(status string, checks map[string]string) bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	var status string
+	var checks map[string]string
+	for time.Since(began) < limit {
+		status, checks, _ = askReady(t.Context(), p.addr)
+		if status != "" && is(status, checks) {
+			return time.Since(began)
+		}
+		select {
+		case err := <-p.ended:
+			t.Fatalf("%s has ended by itself: %v", p.name, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	t.Fatalf("%s: after %s /readyz says %s, %v", p.name, limit, status, checks)
+	return 0
+}
+
+func isReady(status string, _ map[string]string) bool { return status == "ready" }
+
+// away is how long a service is away in tests. Longer ones are run by hand.
+func away() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("FANFARE_TEST_AWAY")); err == nil {
+		return d
+	}
+	return 1500 * time.Millisecond
+}
+
+// Each role alone, on real services: it starts in about a second, says what is missing when a service is away, never ends for
+// that (P5), is ready again by itself, and stops cleanly.
+func TestIntegrationRolesAlone(t *testing.T) {
+	s := newGatedServices(t)
+	first := s.serve(t, "relay", "api") // makes topics and tables
+	first.until(t, 30*time.Second, isReady)
+	parts := []*served{first}
+	for _, name := range roleNames() {
+		began := time.Now()
+		p := s.serve(t, name)
+		p.until(t, 10*time.Second, isReady)
+		took := time.Since(began)
+		t.Logf("%s alone is ready after %s", name, took.Round(time.Millisecond))
+		if took > 3*time.Second {
+			t.Errorf("%s alone is ready after %s, want about a second", name, took)
+		}
+		parts = append(parts, p)
+	}
+	stands := map[string][]string{
+		"kafka": roleNames(), "store": {"api", "relay", "scheduler", "expander", "analytics"}, "redis": {"sender", "tracker"}, "clickhouse": {"api", "analytics"},
+	}
+	for _, service := range []string{"redis", "clickhouse", "store", "kafka"} {
+		s.gates[service].setShut(true)
+		shutAt := time.Now()
+		for _, p := range parts {
+			for _, role := range stands[service] {
+				if p.name != role {
+					continue
+				}
+				want := "unready"
+				if role == "api" && (service == "clickhouse" || service == "redis") {
+					want = "degraded" // sends are still taken
+				}
+				p.until(t, 10*time.Second, func(status string, checks map[string]string) bool {
+					return status == want && checks[service] != "ok"
+				})
+			}
+		}
+		time.Sleep(time.Until(shutAt.Add(away())))
+		s.gates[service].setShut(false)
+		opened := time.Now()
+		for _, p := range parts {
+			p.until(t, 30*time.Second, isReady)
+		}
+		t.Logf("%s was away for %s; all are ready %s after it was back", service, opened.Sub(shutAt).Round(time.Millisecond), time.Since(opened).Round(time.Millisecond))
+	}
+	for _, p := range parts {
+		began := time.Now()
+		p.stop()
+		select {
+		case err := <-p.ended:
+			if took := time.Since(began); err != nil || took > 15*time.Second {
+				t.Errorf("%s stopped with %v after %s, want nothing within 15 s", p.name, err, took)
+			} else {
+				t.Logf("%s stopped within %s", p.name, took.Round(time.Millisecond))
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s does not stop", p.name)
+		}
+	}
+}
+
+// G12's takeover, on a real broker: what a sender held that is killed is another one's within a session time-out and a second.
+func TestIntegrationRolesTakeover(t *testing.T) {
+	const session = 10 * time.Second // of stream.WindowConfig
+	flags, prefix := servicesOf(t)
+	names, err := schemas.NewNames(prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags = flags[:len(flags)-2] // each has its own --http
+	cl, err := kgo.NewClient(kgo.SeedBrokers(testinfra.Need(t, testinfra.Kafka)[testinfra.Kafka]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	// held is how many partitions each client of the group has, and how many members there are.
+	held := func() (all, members int) {
+		groups, err := adm.DescribeGroups(t.Context(), names.SenderGroup(simRoute, schemas.LaneBulk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range groups {
+			members = len(g.Members)
+			all = len(g.AssignedPartitions()[names.Messages(simRoute, schemas.LaneBulk)])
+			if g.State != "Stable" {
+				all = 0
+			}
+		}
+		return all, members
+	}
+	await := func(members int, limit time.Duration) time.Duration {
+		t.Helper()
+		began := time.Now()
+		for time.Since(began) < limit {
+			if all, n := held(); all == schemas.MessagePartitions && n == members {
+				return time.Since(began)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		all, n := held()
+		t.Fatalf("after %s got %d members with %d partitions, want %d with all", limit, n, all, members)
+		return 0
+	}
+	_, _, _ = startToReady(t, append(flags, "--roles", "relay", "--log-level", "warn")...) // says that there is a route
+	sender := func() *process {
+		_, p, _ := startToReady(t, append(flags, "--roles", "sender", "--log-level", "warn")...)
+		return p
+	}
+	killed, other := sender(), sender()
+	for try := 1; ; try++ {
+		await(2, 20*time.Second)
+		killed.kill()
+		took := await(1, session+10*time.Second)
+		t.Logf("taken over after %s", took.Round(time.Millisecond))
+		if took <= session+time.Second {
+			return
+		}
+		if try == 2 { // once may be the machine's fault
+			t.Fatalf("taken over after %s, want %s", took, session+time.Second)
+		}
+		killed, other = other, sender()
+	}
+}
