@@ -89,7 +89,7 @@ func pythonEnvironment(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = os.RemoveAll(fresh) }()
 	for _, args := range [][]string{
 		{base, "-m", "venv", fresh},
 		{filepath.Join(fresh, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:", "-r", requirements},
@@ -104,16 +104,16 @@ func pythonEnvironment(ctx context.Context) (string, error) {
 	return interpreter, nil
 }
 
-// waitOutput waits until a process has written something.
-func (p *process) waitOutput(t *testing.T) {
+// waitOutput waits until account.py has printed an account: what that counts is in its state.
+func waitOutput(t *testing.T, p *process) {
 	t.Helper()
 	for range 600 {
-		if info, err := os.Stat(p.log.Name()); err == nil && info.Size() > 0 {
+		if b, err := os.ReadFile(p.log.Name()); err == nil && bytes.Contains(b, []byte(`"campaign"`)) {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Fatalf("%s has written nothing for 30 s", p.name)
+	t.Fatalf("%s has printed no account for 30 s", p.name)
 }
 
 // start runs account.py beside the test.

@@ -32,7 +32,7 @@ BUCKETS = {
     delivery_pb2.KIND_UNDELIVERED: "undelivered",
     delivery_pb2.KIND_DELIVERED: "delivered", delivery_pb2.KIND_READ: "delivered",
 }
-# A campaign that is settled, or ended in one of these states, has no further events but late receipts.
+# A campaign in one of these states will not settle: nothing was sent, or it is edited and confirmed again.
 OVER = {campaign_pb2.STATE_CANCELLED, campaign_pb2.STATE_REJECTED, campaign_pb2.STATE_FAILED}
 
 TABLES = """
@@ -132,7 +132,8 @@ def run(args, db, stopping):
 
     consumer = Consumer({
         "bootstrap.servers": args.brokers, "group.id": args.group, "isolation.level": "read_committed", "enable.auto.commit": False,
-        "auto.offset.reset": "error", "enable.partition.eof": True, "session.timeout.ms": 10_000, **dict(c.split("=", 1) for c in args.config),
+        "auto.offset.reset": "error", "enable.partition.eof": True, "session.timeout.ms": 10_000, "enable.metrics.push": False,
+        **dict(c.split("=", 1) for c in args.config),
     })
     deliveries = args.prefix + "deliveries"
     consumer.subscribe([args.prefix + "campaigns", deliveries], on_assign=goes_on)
