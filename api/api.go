@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -232,7 +233,15 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 		maxBody = defaultMax
 	}
 	o.maxBody = maxBody
-	errs := append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable}, o.errors...)
+	errs := append([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable}, o.errors...)
+	if o.method != http.MethodGet { // of the body, and of the Idempotency-Key
+		errs = append(errs, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	if o.method == http.MethodPost {
+		errs = append(errs, http.StatusConflict, http.StatusUnprocessableEntity)
+	}
+	slices.Sort(errs)
+	errs = slices.Compact(errs)
 	op := huma.Operation{
 		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: o.describe, Tags: []string{o.tag},
 		DefaultStatus: status, Errors: errs, MaxBodyBytes: maxBody, SkipValidateBody: true,

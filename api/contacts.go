@@ -89,7 +89,12 @@ type (
 		ID string `path:"id" doc:"Id or name." example:"list_12345"`
 	}
 	listDeleteIn struct {
-		ID string `query:"id" doc:"Id or name." required:"true"`
+		ID      string `query:"id" doc:"Id or name." required:"true"`
+		IfMatch string `header:"If-Match"`
+	}
+	listRemoveIn struct {
+		ID      string `path:"id" doc:"Id or name." example:"list_12345"`
+		IfMatch string `header:"If-Match"`
 	}
 	listMembersIn struct {
 		Body Body[ListMembersInput]
@@ -117,6 +122,10 @@ type (
 	contactIn struct {
 		ID string `path:"id" example:"contact_17"`
 	}
+	contactDeleteIn struct {
+		ID      string `path:"id" example:"contact_17"`
+		IfMatch string `header:"If-Match"`
+	}
 	contactUpdateIn struct {
 		ID      string `path:"id" example:"contact_17"`
 		IfMatch string `header:"If-Match"`
@@ -137,9 +146,9 @@ func (s *server) registerLists() {
 	}, s.listLists)
 	register(s, operation{
 		id: "deleteListByQuery", method: http.MethodDelete, path: "/api/contacts/list", summary: "Delete a contact list",
-		scope: store.ScopeContacts, errors: []int{404, 409, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{404, 412, 422}, tag: contactTag,
 	}, func(ctx context.Context, in *listDeleteIn) (*listOneOut, error) {
-		return s.deleteList(ctx, &listIDIn{in.ID})
+		return s.deleteList(ctx, &listRemoveIn{in.ID, in.IfMatch})
 	})
 	register(s, operation{
 		id: "getList", method: http.MethodGet, path: "/api/contacts/list/{id}", summary: "Get a contact list",
@@ -147,8 +156,8 @@ func (s *server) registerLists() {
 	}, s.getList)
 	register(s, operation{
 		id: "deleteList", method: http.MethodDelete, path: "/api/contacts/list/{id}", summary: "Delete a contact list",
-		scope: store.ScopeContacts, errors: []int{404, 409}, tag: contactTag,
-		describe: "Its contacts stay. A list that a campaign still has to take its audience from cannot be deleted.",
+		scope: store.ScopeContacts, errors: []int{404, 412}, tag: contactTag,
+		describe: "Its contacts stay, and so does the audience of every campaign that was confirmed with it; one that was not needs another list.",
 	}, s.deleteList)
 	register(s, operation{
 		id: "listContactsOfList", method: http.MethodGet, path: "/api/contacts/list/{id}/contacts", summary: "List the contacts of a list",
@@ -187,7 +196,7 @@ func (s *server) registerContacts() {
 	}, s.updateContact)
 	register(s, operation{
 		id: "deleteContact", method: http.MethodDelete, path: "/api/contacts/{id}", summary: "Delete a contact",
-		scope: store.ScopeContacts, errors: []int{404}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{404, 412}, tag: contactTag,
 	}, s.deleteContact)
 }
 
@@ -264,12 +273,16 @@ func (s *server) getList(ctx context.Context, in *listIDIn) (*listOneOut, error)
 	return &listOneOut{ETag: etag(l.Version), Body: viewList(l)}, nil
 }
 
-func (s *server) deleteList(ctx context.Context, in *listIDIn) (*listOneOut, error) {
+func (s *server) deleteList(ctx context.Context, in *listRemoveIn) (*listOneOut, error) {
+	version, p := ifMatch(in.IfMatch)
+	if p != nil {
+		return nil, p
+	}
 	l, err := s.list(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Store.DeleteList(ctx, l.Tenant, l.Number); err != nil {
+	if err := s.Store.DeleteList(ctx, l.Tenant, l.Number, version); err != nil {
 		return nil, s.storeProblem(err)
 	}
 	l.Deleted = s.Now()
@@ -418,12 +431,16 @@ func (s *server) updateContact(ctx context.Context, in *contactUpdateIn) (*conta
 	return &contactOut{ETag: etag(changed.Version), Body: viewContact(&changed)}, nil
 }
 
-func (s *server) deleteContact(ctx context.Context, in *contactIn) (*contactOut, error) {
+func (s *server) deleteContact(ctx context.Context, in *contactDeleteIn) (*contactOut, error) {
+	version, p := ifMatch(in.IfMatch)
+	if p != nil {
+		return nil, p
+	}
 	c, err := s.contact(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Store.DeleteContact(ctx, c.Tenant, c.Number); err != nil {
+	if err := s.Store.DeleteContact(ctx, c.Tenant, c.Number, version); err != nil {
 		return nil, s.storeProblem(err)
 	}
 	c.Deleted = s.Now()

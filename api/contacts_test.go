@@ -332,3 +332,23 @@ func TestFixedLine(t *testing.T) {
 	subset(t, "contact", w.call("POST", "/api/contacts", `{"phoneNumber":"+390212345678"}`).want(201).body, `{"numberType":"fixed_line","valid":false}`)
 	w.call("POST", sendPath, `{"phoneNumber":"+390212345678","message":"m"}`).problem(422, "invalid_number", "phoneNumber")
 }
+
+// X12: If-Match on every change, deletions too.
+func TestDeleteIfMatch(t *testing.T) {
+	w := newWorld(t)
+	contact := w.call("POST", "/api/contacts", `{"phoneNumber":"+393331234567"}`).want(201)
+	list := w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
+	w.call("POST", "/api/contacts/list/contacts", fmt.Sprintf(`{"listId":"l","contactIds":[%q]}`, contact.id())).want(200)
+	w.call("PUT", "/api/contacts/"+contact.id(), `{"firstName":"A"}`).want(200)
+	for path, old := range map[string]*answer{"/api/contacts/" + contact.id(): contact, "/api/contacts/list/" + list.id(): list, "/api/contacts/list?id=l": list} {
+		w.call("DELETE", path, "", header{"If-Match", old.header.Get("ETag")}).problem(412, "version_mismatch", "")
+		w.call("DELETE", path, "", header{"If-Match", "nonsense"}).problem(412, "version_mismatch", "If-Match")
+		w.call("GET", "/api/contacts/"+contact.id(), "").want(200)
+	}
+	for _, path := range []string{"/api/contacts/list/" + list.id(), "/api/contacts/" + contact.id()} {
+		a := w.call("DELETE", path, "", header{"If-Match", w.call("GET", path, "").header.Get("ETag")}).want(200)
+		if a.object()["deletedAt"] == nil {
+			t.Errorf("%s: got %s, want it deleted", path, a.body)
+		}
+	}
+}

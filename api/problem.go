@@ -47,10 +47,13 @@ func problem(code Code, format string, args ...any) *Problem {
 	e := catalogue[code]
 	p := &Problem{Type: "urn:fanfare:problem:" + string(code), Title: e.title, Status: e.status, Code: code, Fix: e.fix, Detail: format}
 	if len(args) > 0 {
-		p.Detail = fmt.Sprintf(format, args...)
+		p.Detail = truncate(fmt.Sprintf(format, args...), maxDetail) // some errors quote what they were given
 	}
 	return p
 }
+
+// maxDetail is the most bytes of a detail.
+const maxDetail = 800
 
 // fieldProblem is a problem with one field.
 func fieldProblem(code Code, field, format string, args ...any) *Problem {

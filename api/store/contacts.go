@@ -190,8 +190,8 @@ func (s *Store) UpdateContact(ctx context.Context, tenant string, number, want u
 	return out, err
 }
 
-// DeleteContact deletes a contact and takes it out of all lists. Frozen audiences keep it.
-func (s *Store) DeleteContact(ctx context.Context, tenant string, number uint64) error {
+// DeleteContact deletes a contact, if it is of version want, 0 for any, and takes it out of all lists. Frozen audiences keep it.
+func (s *Store) DeleteContact(ctx context.Context, tenant string, number, want uint64) error {
 	return s.write(ctx, func(tx *tx) error {
 		r, err := tx.GetContact(ctx, tenant, int64(number))
 		if err = found(err, "contact", ContactID(number)); err != nil {
@@ -199,6 +199,9 @@ func (s *Store) DeleteContact(ctx context.Context, tenant string, number uint64)
 		}
 		if r.DeletedMs > 0 {
 			return notFound("contact", ContactID(number))
+		}
+		if want != 0 && want != uint64(r.Version) {
+			return &VersionError{"contact", want, uint64(r.Version)}
 		}
 		lists, err := tx.ListsOfContact(ctx, tenant, r.Number)
 		if err != nil {

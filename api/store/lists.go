@@ -133,14 +133,24 @@ func (s *Store) UpdateList(ctx context.Context, tenant string, number, want uint
 }
 
 // DeleteList deletes a list: its name is free again, and nothing can be sent to it. Its contacts stay; campaigns that were
-// confirmed with it keep their audience, also if they are about to freeze it.
-func (s *Store) DeleteList(ctx context.Context, tenant string, number uint64) error {
+// confirmed with it keep their audience, also if they are about to freeze it. It must be of version want, 0 for any.
+func (s *Store) DeleteList(ctx context.Context, tenant string, number, want uint64) error {
 	return s.write(ctx, func(tx *tx) error {
 		n, err := tx.DeleteList(ctx, tx.now, tenant, int64(number))
 		if err == nil && n == 0 {
 			return notFound("contact list", ListID(number))
 		}
-		return err
+		if err != nil || want == 0 {
+			return err
+		}
+		r, err := tx.GetList(ctx, tenant, int64(number)) // whose row is ours now
+		if err != nil {
+			return err
+		}
+		if had := uint64(r.Version) - 1; had != want {
+			return &VersionError{"contact list", want, had}
+		}
+		return nil
 	})
 }
 

@@ -44,7 +44,7 @@ var campaignTests = []test{
 	{"what no channel could want is refused", func(e *env) {
 		t := e.tenant("acme")
 		l, gone := e.list(t, "l"), e.list(t, "gone")
-		e.must(e.s.DeleteList(e.Context(), t.ID, gone.Number))
+		e.must(e.s.DeleteList(e.Context(), t.ID, gone.Number, 0))
 		for _, c := range []struct {
 			what   string
 			change func(*store.Campaign)
@@ -276,7 +276,7 @@ var campaignTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1))
 		c := e.confirm(e.campaign(t, "c", l), 0)
-		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number))
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		c, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) { c.Rate = 9; return "", nil })
 		e.must(err)
 		if c.Rate != 9 || len(c.Lists) != 1 {

@@ -178,7 +178,7 @@ var confirmTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1))
 		c := e.campaign(t, "c", l)
-		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number))
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		_, err := confirm(e, e.s, c, preparing, 0)
 		e.wantErr(err, schemas.ErrNotFound)
 	}},

@@ -70,8 +70,8 @@ var contactTests = []test{
 		_, err = e.s.UpdateContact(e.Context(), t.ID, c.Number, 0, func(c *store.Contact) error { c.Phone = mobile(2); return nil })
 		e.wantErr(err, store.ErrNameTaken)
 
-		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number))
-		e.wantErr(e.s.DeleteContact(e.Context(), t.ID, c.Number), schemas.ErrNotFound)
+		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number, 0))
+		e.wantErr(e.s.DeleteContact(e.Context(), t.ID, c.Number, 0), schemas.ErrNotFound)
 		equal(e, "members", e.members(t, l), mobile(2))
 		gone, err := e.s.Contact(e.Context(), t.ID, c.Number)
 		e.must(err)
@@ -139,8 +139,8 @@ var contactTests = []test{
 	{"a deleted list frees its name", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1))
-		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number))
-		e.wantErr(e.s.DeleteList(e.Context(), t.ID, l.Number), schemas.ErrNotFound)
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
+		e.wantErr(e.s.DeleteList(e.Context(), t.ID, l.Number, 0), schemas.ErrNotFound)
 		for _, key := range []string{l.ID(), "l"} {
 			_, err := e.s.FindList(e.Context(), t.ID, key)
 			e.wantErr(err, schemas.ErrNotFound)

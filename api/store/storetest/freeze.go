@@ -228,7 +228,7 @@ var freezeTests = []test{
 		c := e.confirm(e.campaign(t, "c", l), 0)
 		d := e.confirm(e.campaign(t, "d", l), 0)
 		e.clock.add(time.Second)
-		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number))
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		_, f := e.freeze(c)
 		equal(e, "entries", f.flags(), mobile(1)+":0")
 		// But nobody waits for days.

@@ -144,7 +144,7 @@ var importTests = []test{
 		r = e.load(t, other, store.FormatCSV, "phone\n+393330000001\n")
 		equal(e, "in another list", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
 		// Deleted, and back again.
-		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number))
+		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number, 0))
 		r = e.load(t, l, store.FormatCSV, "phone,team\n+393330000001,blue\n")
 		equal(e, "after a deletion", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
 		back, err := e.s.ContactByPhone(e.Context(), t.ID, mobile(1))

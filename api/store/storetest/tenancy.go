@@ -92,13 +92,13 @@ var calls = map[string]call{
 		_, err := e.s.UpdateList(e.Context(), me, x.list.Number, 0, func(l *store.List) error { l.Name = "mine"; return nil })
 		return err
 	},
-	"DeleteList": func(e *env, me string, x theirs) error { return e.s.DeleteList(e.Context(), me, x.list.Number) },
+	"DeleteList": func(e *env, me string, x theirs) error { return e.s.DeleteList(e.Context(), me, x.list.Number, 0) },
 	"AddToList": func(e *env, me string, x theirs) error {
 		_, toTheirs := e.s.AddToList(e.Context(), me, x.list.Number, nil)
 		mine, err := e.s.CreateList(e.Context(), me, "mine to fill", false)
 		e.must(err)
 		_, theirContact := e.s.AddToList(e.Context(), me, mine.Number, []uint64{x.contact.Number})
-		e.must(e.s.DeleteList(e.Context(), me, mine.Number))
+		e.must(e.s.DeleteList(e.Context(), me, mine.Number, 0))
 		if toTheirs == nil || theirContact == nil {
 			return nil
 		}
@@ -112,7 +112,7 @@ var calls = map[string]call{
 		// The same number is another person's row of mine: neither taken nor theirs.
 		c, err := e.s.CreateContact(e.Context(), store.Contact{Tenant: me, Phone: x.contact.Phone})
 		if err == nil && c.Number != x.contact.Number {
-			e.must(e.s.DeleteContact(e.Context(), me, c.Number))
+			e.must(e.s.DeleteContact(e.Context(), me, c.Number, 0))
 			return missing
 		}
 		return err
@@ -137,7 +137,9 @@ var calls = map[string]call{
 		_, err := e.s.UpdateContact(e.Context(), me, x.contact.Number, 0, func(c *store.Contact) error { c.FirstName = "X"; return nil })
 		return err
 	},
-	"DeleteContact": func(e *env, me string, x theirs) error { return e.s.DeleteContact(e.Context(), me, x.contact.Number) },
+	"DeleteContact": func(e *env, me string, x theirs) error {
+		return e.s.DeleteContact(e.Context(), me, x.contact.Number, 0)
+	},
 	"Import": func(e *env, me string, x theirs) error {
 		_, err := e.s.Import(e.Context(), me, x.list.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader("phone\n"), nil)
 		return err
