@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,16 +118,58 @@ func (w *clusterWorld) kill(t *testing.T, nth int) int {
 // stop stops everything, the processes that take work in first.
 func (w *clusterWorld) stop(t *testing.T) {
 	for _, p := range w.parts {
-		if took, code := p.stop(); code != 0 || took > 15*time.Second {
-			t.Errorf("%s stopped with exit code %d after %s, want 0 within 15 s", p.name, code, took)
-		}
+		w.end(t, p)
 	}
 }
+
+// end stops one process as an operator does.
+func (w *clusterWorld) end(t *testing.T, p *process) {
+	t.Helper()
+	if took, code := p.stop(); code != 0 || took > 15*time.Second {
+		t.Errorf("%s stopped with exit code %d after %s, want 0 within 15 s", p.name, code, took)
+	}
+}
+
+// clusterLag is how far statistics may be behind the topic: events are gathered for a second before each insert into
+// ClickHouse, which takes its time on a machine that runs four services and ten processes on two cores.
+const clusterLag = 5 * time.Second
 
 // Eight processes on real services; every one of them is killed once while it works.
 func TestIntegrationEndToEnd(t *testing.T) {
 	w := newClusterWorld(t, 1000, "chaos")
-	// Events are gathered for a second before each insert into ClickHouse, and an insert takes its time.
-	endToEnd(t, w, e2eConfig{people: 20_000, kills: 8, seed: 11, lag: 3 * time.Second, limit: 6 * time.Minute})
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: len(w.parts), seed: 11, lag: clusterLag, limit: 6 * time.Minute})
+	w.stop(t)
+}
+
+// rollingWorld is a cluster in which nobody is killed: a worker joins, one leaves, and then each process is restarted in turn.
+type rollingWorld struct{ *clusterWorld }
+
+func (w rollingWorld) kill(t *testing.T, nth int) int {
+	restart := nth - 2
+	switch {
+	case nth == 0:
+		joined := w.serve(t, "expander,sender,tracker")
+		(&client{base: "http://" + w.http[joined]}).waitReady(t)
+		t.Logf("%s joined", joined.name)
+	case nth == 1:
+		leaves := slices.IndexFunc(w.parts, func(p *process) bool { return strings.Contains(p.name, "sender") })
+		t.Logf("%s leaves", w.parts[leaves].name)
+		w.end(t, w.parts[leaves])
+		w.parts = slices.Delete(w.parts, leaves, leaves+1)
+	default:
+		p := w.parts[restart%len(w.parts)]
+		t.Logf("%s is restarted", p.name)
+		w.end(t, p)
+		p.start()
+		(&client{base: "http://" + w.http[p]}).waitReady(t)
+	}
+	return 0
+}
+
+// A worker joins and one leaves in the middle of a campaign, then every process is restarted, one after the other: nothing is
+// uncertain at the end.
+func TestIntegrationRollingRestart(t *testing.T) {
+	w := rollingWorld{newClusterWorld(t, 500, "default")}
+	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: 13, lag: clusterLag, limit: 6 * time.Minute})
 	w.stop(t)
 }

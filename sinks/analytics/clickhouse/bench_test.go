@@ -15,9 +15,9 @@ import (
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
+	"fanfare/deploy/testinfra"
 	"fanfare/schemas"
 	tables "fanfare/schemas/clickhouse"
-	"fanfare/deploy/testinfra"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
 )

@@ -374,7 +374,7 @@ type running struct {
 func (w *world) start(t testing.TB, store analytics.Store, change func(*Config), interrupted func(*running) func(string) error) *running {
 	t.Helper()
 	cut := &cutter{conns: map[net.Conn]bool{}}
-	cfg := Config{Cluster: w.Cluster, Store: store, Campaigns: w.view, Interval: 20 * time.Millisecond, SessionTimeout: 800 * time.Millisecond, DrainTimeout: time.Second}
+	cfg := Config{Cluster: w.Cluster, Store: store, Campaigns: w.view, Interval: 20 * time.Millisecond, SessionTimeout: time.Second, DrainTimeout: time.Second}
 	cfg.Cluster.Options = []kgo.Opt{kgo.Dialer(cut.dial)}
 	if change != nil {
 		change(&cfg)
