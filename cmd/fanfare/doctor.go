@@ -200,8 +200,7 @@ func existing(dir string) string {
 
 // reason is an error of the file system without the path that the sentence around it has already.
 func reason(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err

@@ -62,8 +62,7 @@ func openClickHouse(ctx context.Context, cfg Config) (driver.Conn, *trouble) {
 
 // clickHouseTrouble puts an error of connecting into words.
 func clickHouseTrouble(ctx context.Context, addr string, opts *chgo.Options, err error) *trouble {
-	var refused *chgo.Exception
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*chgo.Exception](err); ok {
 		switch refused.Code {
 		case codeAuthentication, codeUnknownUser:
 			return &trouble{fmt.Sprintf("%s refuses user %q or the password", addr, opts.Auth.Username), "correct them in --clickhouse clickhouse://USER:PASSWORD@" + addr}

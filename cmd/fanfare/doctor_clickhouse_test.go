@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -109,9 +110,7 @@ func TestDoctorClickHouse(t *testing.T) {
 				"version()": []any{"26.7.2.1", "me"}, "readonly": "0", "now64": time.Now(), "CHECK GRANT": uint8(1), "system.databases": uint64(1),
 				"goose_db_version": want, "system.disks": []any{"default", uint64(5 << 30)},
 			}
-			for k, v := range c.answers {
-				answers[k] = v
-			}
+			maps.Copy(answers, c.answers)
 			cfg := testConfig(t, func(cfg *Config) { cfg.ClickHouse = "clickhouse://me:secret@h:9000/d" })
 			all, err := examineClickHouse(t.Context(), cfg, scriptedClickHouse{answers: answers})
 			if err != nil {

@@ -352,7 +352,7 @@ func (k *kafkaDoctor) topics(ctx context.Context) {
 	req.IncludeTopicAuthorizedOperations = true
 	for _, n := range names {
 		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = kmsg.StringPtr(n)
+		t.Topic = &n
 		req.Topics = append(req.Topics, t)
 	}
 	meta, err := req.RequestWith(ctx, k.cl)
@@ -396,8 +396,7 @@ func (k *kafkaDoctor) topics(ctx context.Context) {
 		k.add(well("topics", fmt.Sprintf("%d as they must be", len(existing))))
 	}
 	for _, err := range flatten(err) {
-		var differs *stream.TopicError
-		if errors.As(err, &differs) {
+		if differs, ok := errors.AsType[*stream.TopicError](err); ok {
 			k.add(bad("topics", fmt.Sprintf("%s has %s %s, want %s", differs.Topic, differs.Setting, differs.Got, differs.Want), differs.Fix))
 		} else {
 			k.add(bad("topics", fmt.Sprintf("topics cannot be verified (%v)", err), k.grantOurs()))
@@ -413,7 +412,7 @@ func (k *kafkaDoctor) missing(ctx context.Context, topics []schemas.Topic, of in
 	for _, t := range topics {
 		configs := map[string]*string{}
 		for key, value := range t.Configs() {
-			configs[key] = kadm.StringPtr(value)
+			configs[key] = &value
 		}
 		answers, err := k.adm.ValidateCreateTopics(ctx, t.Partitions, int16(k.cfg.Replication), configs, t.Name) //nolint:gosec // 1 or 3, validated
 		why := ""
@@ -456,7 +455,7 @@ func (k *kafkaDoctor) groupsAndTransactions(ctx context.Context) {
 	}
 
 	init := kmsg.NewPtrInitProducerIDRequest()
-	init.TransactionalID, init.TransactionTimeoutMillis = kmsg.StringPtr(k.names.TransactionalID("doctor", "")), int32(groupSession.Milliseconds())
+	init.TransactionalID, init.TransactionTimeoutMillis = new(k.names.TransactionalID("doctor", "")), int32(groupSession.Milliseconds())
 	init.ProducerID, init.ProducerEpoch = -1, -1
 	code, err := patiently(ctx, func(ctx context.Context) (int16, error) {
 		r, err := init.RequestWith(ctx, k.cl)

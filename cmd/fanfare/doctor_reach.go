@@ -121,7 +121,7 @@ var greetings = []struct {
 
 // sniff finds out what speaks at addr, by greeting it in every way at once.
 func sniff(ctx context.Context, addr string) speech {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	heard := make([]speech, 1+len(greetings)) // TLS first: within it there may be anything
 	var wg sync.WaitGroup

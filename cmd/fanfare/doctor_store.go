@@ -51,8 +51,7 @@ func openPostgres(ctx context.Context, cfg Config) (*pgx.Conn, *trouble) {
 
 // postgresTrouble puts an error of connecting into words.
 func postgresTrouble(ctx context.Context, pg *pgx.ConnConfig, addr string, err error) *trouble {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch refused.Code {
 		case "28P01":
 			return &trouble{fmt.Sprintf("%s refuses the password of user %q", addr, pg.User), "correct it in --store postgres://USER:PASSWORD@" + addr + "/" + pg.Database}
@@ -183,8 +182,10 @@ func examinePostgres(ctx context.Context, cfg Config, conn *pgx.Conn) ([]finding
 	}
 	var have *int64
 	err = conn.QueryRow(ctx, "SELECT max(version_id) FROM "+pgx.Identifier{schema, "goose_db_version"}.Sanitize()).Scan(&have)
-	var missing *pgconn.PgError
-	if err != nil && !(errors.As(err, &missing) && missing.Code == "42P01") {
+	if missing, ok := errors.AsType[*pgconn.PgError](err); ok && missing.Code == "42P01" {
+		err = nil // there is no such table yet
+	}
+	if err != nil {
 		return all, err
 	}
 	pending := schemaFinding("store", value(have), migrations.Files)

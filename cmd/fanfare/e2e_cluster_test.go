@@ -169,7 +169,7 @@ func (w rollingWorld) kill(t *testing.T, nth int) int {
 // A worker joins and one leaves in the middle of a campaign, then every process is restarted, one after the other: nothing is
 // uncertain at the end.
 func TestIntegrationRollingRestart(t *testing.T) {
-	w := rollingWorld{newClusterWorld(t, 500, "default")}
+	w := rollingWorld{newClusterWorld(t, 500, "fast")}
 	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: 13, lag: clusterLag, limit: 6 * time.Minute})
 	w.stop(t)
 }

@@ -64,7 +64,7 @@ func (h *health) checks() []api.Check {
 func (w *wiring) askKafka(ctx context.Context) error {
 	req := kmsg.NewPtrMetadataRequest()
 	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = kmsg.StringPtr(w.names.Control())
+	topic.Topic = new(w.names.Control())
 	req.Topics = append(req.Topics, topic)
 	resp, err := req.RequestWith(ctx, w.ops)
 	if err != nil {

@@ -202,8 +202,8 @@ func (s *gatedServices) serve(t *testing.T, roles ...string) *served {
 	return p
 }
 
-// until waits until /readyz says what is wanted of it and returns how long that took.
-func (p *served) until(t *testing.T, limit time.Duration, is func(status string, checks map[string]string) bool) time.Duration {
+// until waits until /readyz says what is wanted of it.
+func (p *served) until(t *testing.T, limit time.Duration, is func(status string, checks map[string]string) bool) {
 	t.Helper()
 	began := time.Now()
 	var status string
@@ -211,7 +211,7 @@ func (p *served) until(t *testing.T, limit time.Duration, is func(status string,
 	for time.Since(began) < limit {
 		status, checks, _ = askReady(t.Context(), p.addr)
 		if status != "" && is(status, checks) {
-			return time.Since(began)
+			return
 		}
 		select {
 		case err := <-p.ended:
@@ -220,7 +220,6 @@ func (p *served) until(t *testing.T, limit time.Duration, is func(status string,
 		}
 	}
 	t.Fatalf("%s: after %s /readyz says %s, %v", p.name, limit, status, checks)
-	return 0
 }
 
 func isReady(status string, _ map[string]string) bool { return status == "ready" }

@@ -45,8 +45,7 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		var invalid *pflag.InvalidValueError
-		if errors.As(err, &invalid) {
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 			if inWords := accepts(invalid.GetFlag(), invalid.GetValue()); inWords != nil {
 				err = fmt.Errorf("--%s: %w", invalid.GetFlag().Name, inWords)
 			}

@@ -87,8 +87,7 @@ func (e *listenError) Unwrap() []error { return []error{&e.trouble, e.cause} }
 
 // syscallReason is the innermost of an error of the network.
 func syscallReason(err error) string {
-	var number syscall.Errno
-	if errors.As(err, &number) {
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number.Error()
 	}
 	return oneLine(err.Error())
@@ -126,7 +125,7 @@ func (w *wiring) run(ctx context.Context, listener net.Listener, started func(co
 		return err
 	}
 	health.ready.Store(true)
-	w.log.Info("ready", "http", listener.Addr().String(), "roles", w.cfg.rolesToRun(), "embedded_kafka", w.cfg.embeddedBroker())
+	w.log.InfoContext(ctx, "ready", "http", listener.Addr().String(), "roles", w.cfg.rolesToRun(), "embedded_kafka", w.cfg.embeddedBroker())
 
 	var cause error
 	var embeddedFailed <-chan error
@@ -155,9 +154,9 @@ wait:
 		}
 	}
 	if cause != nil {
-		w.log.Error("stopping", "err", cause)
+		w.log.ErrorContext(ctx, "stopping", "err", cause)
 	} else {
-		w.log.Info("stopping: finishing what is in hand; interrupted again, it ends at once")
+		w.log.InfoContext(ctx, "stopping: finishing what is in hand; interrupted again, it ends at once")
 	}
 	health.ready.Store(false)
 	stock := w.takeStock()
@@ -166,13 +165,13 @@ wait:
 	_ = server.Shutdown(stopCtx) // answers what was asked, takes nothing new
 	for _, g := range groups {
 		if err := g.stop(stopCtx); err != nil {
-			w.log.Error("not stopped in time", "part", g.name, "err", err)
+			w.log.ErrorContext(ctx, "not stopped in time", "part", g.name, "err", err)
 			cause = errors.Join(cause, err)
 		}
 	}
 	w.remains = w.whatRemains(stock)
 	for _, line := range w.remains {
-		w.log.Info("stopped", "remains", line)
+		w.log.InfoContext(ctx, "stopped", "remains", line)
 	}
 	return cause
 }
@@ -273,7 +272,7 @@ func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) 
 				case groupCtx.Err() == nil:
 					fail(fmt.Errorf("%s: %w", name, err))
 				case err != nil && !errors.Is(err, context.Canceled):
-					w.log.Warn("not stopped as it should", "part", name, "err", err)
+					w.log.WarnContext(groupCtx, "not stopped as it should", "part", name, "err", err)
 				}
 				return nil
 			})
