@@ -185,6 +185,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := anchors(string(page))
+	all := everyMetric(t)
 	names := map[string]bool{}
 	for _, a := range Alerts() {
 		if names[a.Name] {
@@ -213,7 +214,6 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 				t.Errorf("%s: the summary names the label %q, which the expression does not keep", a.Name, l[1])
 			}
 		}
-		all := everyMetric(t)
 		for _, m := range regexp.MustCompile(`fanfare_[a-z_]+`).FindAllString(a.Means+a.Do, -1) {
 			if _, _, ok := lookup(all, m); !ok {
 				t.Errorf("%s: speaks of %s, which is not registered", a.Name, m)
