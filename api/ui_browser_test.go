@@ -154,6 +154,10 @@ func TestPageInBrowser(t *testing.T) {
 	// What happens is seen without a click, and a click does what it says.
 	w.happened(w.tenant.ID, running, 43_000, 50_000, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR)
 	within("sent grows", spring+`.querySelector(".figures b").innerText`, "50,000")
+	within("throughput is drawn", `[...document.querySelectorAll("#chart path")].map(p => p.getAttribute("class")).join()`, "area,sent,delivered,failed")
+	within("and has its times", `/^\d\d:\d\d:\d\d$/.test(document.querySelector("#chart text:last-of-type").textContent) && document.querySelector(".chart").innerText.includes("UTC")`, "true")
+	w.happened(w.tenant.ID, running, 50_000, 1_000_000, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_INVALID_NUMBER)
+	within("what is no message is said", spring+`.querySelector(".figures").lastChild.textContent`, "5% · 950,000 not sent")
 	eval(spring + `.querySelector("button").click()`)
 	within("paused by its button", spring+`.querySelector(".state").innerText`, "Paused")
 	if got := w.call("GET", "/api/campaigns/"+running, "").object()["state"]; got != "paused" {

@@ -29,7 +29,7 @@
   const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
   const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
   const utc = (iso) => { const t = new Date(iso); return `${day.format(t)}, ${clock.format(t)} UTC`; };
-  const seconds = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" });
+  const clockSeconds = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" });
 
   const left = (iso) => {
     const s = Math.max(0, Math.round((new Date(iso) - Date.now()) / 1000));
@@ -99,7 +99,8 @@
     put(c.sent, number.format(n.sent)); put(c.of, r.target ? ` of ${number.format(r.target)}` : "");
     const sends = r.state === "sending" || r.state === "preparing";
     const due = sends && n.pending > 0 && r.finish && new Date(r.finish) > Date.now();
-    put(c.share, (r.target ? `${share}%` : "") + (due ? ` · ${left(r.finish)}` : ""));
+    const other = [[n.notSent, "not sent"], [n.skipped, "skipped"], [n.ambiguous, "ambiguous"]].filter(([m]) => m > 0).map(([m, what]) => `${number.format(m)} ${what}`);
+    put(c.share, (r.target ? `${share}%` : "") + (due ? ` · ${left(r.finish)}` : !n.pending && other.length ? ` · ${other.join(", ")}` : ""));
     const rate = sends ? rateOf(r.id, n.sent) : 0;
     rates.set(r.id, rate);
     put(c.rate, sends ? `${number.format(rate)}/s` : "–"); c.rate.classList.toggle("none", !sends);
@@ -115,6 +116,50 @@
         return b;
       }));
     }
+  };
+
+  // The last two minutes, a point a second, of all campaigns on the page.
+  const points = [];
+  const sample = () => {
+    const t = last.totals;
+    points.push({ at: Date.now(), sent: t.sent, delivered: t.delivered, failed: t.undelivered + t.notSent });
+    while (points.length > 122) points.shift();
+    chart();
+  };
+  const svg = (tag, attributes, text) => {
+    const el = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [k, v] of Object.entries(attributes)) el.setAttribute(k, v);
+    if (text !== undefined) el.textContent = text;
+    return el;
+  };
+  const chart = () => {
+    const el = $("chart"), width = el.clientWidth, height = 124, from = 44, floor = height - 20;
+    if (!width || points.length < 2) return;
+    const now = points[points.length - 1].at, seconds = Math.min(120, Math.max(30, (now - points[0].at) / 1000)), step = seconds > 60 ? 30000 : 10000;
+    const kinds = ["sent", "delivered", "failed"];
+    const lines = kinds.map((kind) => points.slice(1).map((p, i) => {
+      const before = points[Math.max(0, i - 2)]; // over three seconds: the server's batches are no news
+      return [p.at, Math.max(0, (p[kind] - before[kind]) / (p.at - before.at) * 1000)];
+    }));
+    const most = Math.max(10, ...lines.flat().map(([, v]) => v));
+    const unit = 10 ** Math.floor(Math.log10(most)), top = Math.ceil(most / unit / 2) * 2 * unit; // its half is as round
+    const x = (at) => from + (width - from) * (1 - (now - at) / 1000 / seconds), y = (v) => floor - (floor - 6) * v / top;
+    const out = [];
+    for (const v of [0, top / 2, top]) {
+      out.push(svg("line", { x1: from, x2: width, y1: y(v), y2: y(v) }));
+      out.push(svg("text", { x: from - 8, y: y(v) + 4, "text-anchor": "end" }, v >= 1000 ? `${v / 1000}k` : String(v)));
+    }
+    for (let at = Math.ceil((now - seconds * 1000) / step) * step; at <= now; at += step) {
+      if (x(at) > from + 30 && x(at) < width - 40) out.push(svg("text", { x: x(at), y: height - 3, "text-anchor": "middle" }, clockSeconds.format(at)));
+    }
+    lines.forEach((line, i) => {
+      const d = line.filter(([at]) => x(at) >= from).map(([at, v], j) => `${j ? "L" : "M"}${x(at).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+      if (!d) return;
+      if (!i) out.push(svg("path", { class: "area", d: `${d}L${width} ${floor}L${d.slice(1).split(" ")[0]} ${floor}Z` }));
+      out.push(svg("path", { class: kinds[i], d }));
+    });
+    el.replaceChildren(...out);
+    el.setAttribute("aria-label", kinds.map((kind, i) => `${kind} ${Math.round(lines[i][lines[i].length - 1][1])} a second`).join(", "));
   };
 
   const show = (g) => {
@@ -138,7 +183,7 @@
     put($("k-deliveryrate"), t.sent ? (t.delivered / t.sent * 100).toFixed(1) + "%" : "–");
     put($("k-failed"), number.format(failed));
     put($("k-failure"), `${number.format(t.undelivered)} undelivered, ${number.format(t.notSent)} not sent`);
-    put($("asof"), g.asOf ? `As of ${seconds.format(new Date(g.asOf))} UTC` : "");
+    put($("asof"), g.asOf ? `As of ${clockSeconds.format(new Date(g.asOf))} UTC` : "");
     const filtered = query.search || query.status || query.type;
     $("clear").hidden = !filtered;
     $("empty").hidden = g.rows.length > 0;
@@ -156,6 +201,7 @@
   const connect = () => {
     if (stream) stream.close();
     samples.clear();
+    points.length = 0;
     stream = new EventSource("/ui/live?" + new URLSearchParams(query));
     stream.addEventListener("grid", (e) => { state(true, "Live"); show(JSON.parse(e.data)); });
     stream.addEventListener("trouble", (e) => state(false, JSON.parse(e.data)));
@@ -200,6 +246,6 @@
     const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     theme(dark ? "light" : "dark"); localStorage.setItem("theme", document.documentElement.dataset.theme);
   });
-  setInterval(() => { if (last) show(last); }, 1000); // rates fall and time runs while nothing changes
+  setInterval(() => { if (last) { show(last); sample(); } }, 1000); // rates fall and time runs while nothing changes
   connect();
 })();
