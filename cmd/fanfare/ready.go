@@ -37,7 +37,7 @@ func (p *program) ready(ctx context.Context, addr string) error {
 		return usageError{fmt.Errorf("--http %q: want host:port", addr)}
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost" // it listens on every address
+		host = "127.0.0.1" // it listens on every address; the name of this one needs a file that an image may lack
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

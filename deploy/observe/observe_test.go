@@ -126,8 +126,7 @@ func TestExpressionsNameWhatExists(t *testing.T) {
 					t.Errorf("%s: %s has no label %q, it has %v", u.where, f[2], l[1], m.labels)
 				}
 			}
-			_, isAlert := alertNamed(u.where)
-			if rated := f[1] != ""; rated != (m.kind == "Counter") && !isAlert {
+			if rated := f[1] != ""; rated != (m.kind == "Counter") && !isAlert(u.where) {
 				t.Errorf("%s: %s is a %s; of a counter, and only of a counter, a rate is shown", u.where, f[2], m.kind)
 			}
 		}
@@ -153,7 +152,7 @@ func TestEveryMetricIsOnADashboard(t *testing.T) {
 	all := everyMetric(t)
 	shown := map[string]bool{}
 	for _, u := range uses() {
-		if _, isAlert := alertNamed(u.where); isAlert {
+		if isAlert(u.where) {
 			continue
 		}
 		for _, f := range metricPattern.FindAllStringSubmatch(u.expr, -1) {
@@ -169,13 +168,8 @@ func TestEveryMetricIsOnADashboard(t *testing.T) {
 	}
 }
 
-func alertNamed(name string) (Alert, bool) {
-	for _, a := range Alerts() {
-		if a.Name == name {
-			return a, true
-		}
-	}
-	return Alert{}, false
+func isAlert(name string) bool {
+	return slices.ContainsFunc(Alerts(), func(a Alert) bool { return a.Name == name })
 }
 
 // Whoever is woken reads one line, what it means, and what to do, and finds the place in the runbook.
@@ -205,7 +199,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 			t.Errorf("%s: no series on which it fires, or none on which it does not", a.Name)
 		}
 		for _, ref := range regexp.MustCompile(`\bFanfare[A-Z][A-Za-z]+`).FindAllString(a.Means+a.Do, -1) {
-			if _, ok := alertNamed(ref); !ok {
+			if !isAlert(ref) {
 				t.Errorf("%s: speaks of %s, which is no alert", a.Name, ref)
 			}
 		}
