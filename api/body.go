@@ -129,16 +129,13 @@ func holdsNUL(data []byte) *Problem {
 		return nil
 	}
 	d := jsontext.NewDecoder(bytes.NewReader(data))
-	for {
-		token, err := d.ReadToken()
-		if err != nil {
-			return nil // the end: the escape was that of a backslash
-		}
+	for token, err := d.ReadToken(); err == nil; token, err = d.ReadToken() {
 		if token.Kind() == '"' && strings.IndexByte(token.String(), 0) >= 0 {
 			field := strings.ReplaceAll(fieldPath(d.StackPointer()), "\x00", "")
 			return fieldProblem(CodeInvalid, field, "%s holds the character U+0000, which no text can hold.", field)
 		}
 	}
+	return nil // the escape was that of a backslash
 }
 
 // position turns a byte offset into line and column, both from 1, the column in characters.

@@ -179,9 +179,12 @@ func TestEveryOperationRefuses(t *testing.T) {
 			}
 		}
 		for _, wrong := range []struct{ what, body, ctype, code string }{
-			{"no JSON", "nonsense", "application/json", "malformed_json"}, {"half of it", `{"a":`, "application/json", "malformed_json"},
-			{"another type", "[]", "application/json", "malformed_request"}, {"an unknown field", `{"no_such_field":1}`, "application/json", "unknown_field"},
-			{"XML", "<a/>", "text/xml", "unsupported_media_type"}, {"2 MiB", `{"x":"` + strings.Repeat(long, 11) + `"}`, "application/json", "body_too_large"},
+			{"no JSON", "nonsense", "application/json", "malformed_json"},
+			{"half of it", `{"a":`, "application/json", "malformed_json"},
+			{"another type", "[]", "application/json", "malformed_request"},
+			{"an unknown field", `{"no_such_field":1}`, "application/json", "unknown_field"},
+			{"XML", "<a/>", "text/xml", "unsupported_media_type"},
+			{"2 MiB", `{"x":"` + strings.Repeat(long, 11) + `"}`, "application/json", "body_too_large"},
 		} {
 			if got := op.refused(t, w.call(op.method, path, wrong.body, header{"Content-Type", wrong.ctype}), wrong.what); got != wrong.code {
 				t.Errorf("%s %s, %s: got %s, want %s", op.method, op.path, wrong.what, got, wrong.code)

@@ -153,9 +153,18 @@ func TestTargetsThatCannotBeRead(t *testing.T) {
 	w := newWorld(t)
 	w.list("l", 1, 0)
 	for _, c := range []struct{ target, field string }{
-		{"/api/campaigns?search=%zz", ""}, {"/api/campaigns?search=100%", ""}, {"/api/campaigns?a=1;b=2", ""}, {"/api/campaigns?search=%00", "search"}, {"/api/campaigns?search=%ff", "search"},
-		{"/api/campaigns?a%00b=1", ""}, {"/api/contacts/list/%00", ""}, {"/api/contacts/list/%ff", ""}, {"/api/contacts/list/l/imports/a%00", ""}, {"/api/messages/status/%c0%80", ""},
-		{"/api/contacts?search=a%00b", "search"}, {"/%00", ""},
+		{"/api/campaigns?search=%zz", ""},
+		{"/api/campaigns?search=100%", ""},
+		{"/api/campaigns?a=1;b=2", ""},
+		{"/api/campaigns?search=%00", "search"},
+		{"/api/campaigns?search=%ff", "search"},
+		{"/api/campaigns?a%00b=1", ""},
+		{"/api/contacts/list/%00", ""},
+		{"/api/contacts/list/%ff", ""},
+		{"/api/contacts/list/l/imports/a%00", ""},
+		{"/api/messages/status/%c0%80", ""},
+		{"/api/contacts?search=a%00b", "search"},
+		{"/%00", ""},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		var ok bool

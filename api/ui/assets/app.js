@@ -127,7 +127,7 @@
     chart();
   };
   const svg = (tag, attributes, text) => {
-    const el = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    const el = document.createElementNS($("chart").namespaceURI, tag);
     for (const [k, v] of Object.entries(attributes)) el.setAttribute(k, v);
     if (text !== undefined) el.textContent = text;
     return el;
