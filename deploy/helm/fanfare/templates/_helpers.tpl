@@ -57,6 +57,18 @@ capabilities: {drop: [ALL]}
 - {name: FANFARE_LOG_FORMAT, value: json}
 - {name: FANFARE_LOG_LEVEL, value: {{ .root.Values.config.logLevel | quote }}}
 - {name: FANFARE_KAFKA, value: {{ join "," .root.Values.config.kafka | quote }}}
+{{- if .root.Values.config.kafkaTLS }}
+- {name: FANFARE_KAFKA_TLS, value: "true"}
+{{- end }}
+{{- with .root.Values.config.kafkaCA }}
+- {name: FANFARE_KAFKA_CA, value: {{ . | quote }}}
+{{- end }}
+{{- with .root.Values.config.kafkaUser }}
+- {name: FANFARE_KAFKA_USER, value: {{ . | quote }}}
+- {name: FANFARE_KAFKA_SASL, value: {{ $.root.Values.config.kafkaSASL | quote }}}
+- name: FANFARE_KAFKA_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "fanfare.secret" $.root }}, key: FANFARE_KAFKA_PASSWORD}}
+{{- end }}
 - {name: FANFARE_REPLICATION, value: {{ .root.Values.config.replication | quote }}}
 - {name: FANFARE_PREFIX, value: {{ .root.Values.config.prefix | quote }}}
 - {name: FANFARE_RECEIPT_WINDOW, value: {{ .root.Values.config.receiptWindow | quote }}}
