@@ -76,7 +76,7 @@ capabilities: {drop: [ALL]}
 {{- if .root.Values.carrierSim.enabled }}
 - {name: FANFARE_CARRIER_SIM, value: "http://{{ include "fanfare.fullname" .root }}-carriersim:9999"}
 {{- end }}
-{{- range concat (list "FANFARE_REDIS" "FANFARE_ID_KEY") .secrets }}
+{{- range concat (list "FANFARE_ID_KEY") .secrets }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ include "fanfare.secret" $.root }}, key: {{ . }}}}
 {{- end }}
