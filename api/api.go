@@ -252,9 +252,6 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 		op.BodyReadTimeout = -1
 	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
-		if o.method != http.MethodGet && !o.streamed {
-			requestOf(ctx).bodyRead()
-		}
 		out, err := h(ctx, in)
 		if err != nil {
 			return nil, s.explain(ctx, err)

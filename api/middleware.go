@@ -154,7 +154,7 @@ type pendingBody struct {
 }
 
 // bodyOf gives the body its time, whatever reads it: without it a client that stops in the middle would hold the request for
-// ever. An import, which is streamed, sets its own for each part.
+// ever. An import, which is streamed, sets its own for each part. net/http takes the deadline back at the body's end.
 func (s *server) bodyOf(w *request, r *http.Request) pendingBody {
 	body := r.Body
 	if body != nil && body != http.NoBody {
@@ -183,13 +183,6 @@ func (b pendingBody) leave() {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, b.body, maxLeft)
-}
-
-// bodyRead ends the time that the body had: it must not end the handler.
-func (r *request) bodyRead() {
-	if r.ResponseWriter != nil {
-		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(time.Time{})
-	}
 }
 
 // panicked answers a request whose handler panicked.
