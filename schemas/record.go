@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -116,9 +117,9 @@ var (
 
 // Header returns the value of the last header of that key, nil when there is none.
 func Header(r *kgo.Record, key string) []byte {
-	for i := len(r.Headers) - 1; i >= 0; i-- {
-		if r.Headers[i].Key == key {
-			return r.Headers[i].Value
+	for _, h := range slices.Backward(r.Headers) {
+		if h.Key == key {
+			return h.Value
 		}
 	}
 	return nil
@@ -147,9 +148,13 @@ func SuppressionKey(tenant string, hash [8]byte) string {
 	return tenant + "/" + hex.EncodeToString(hash[:])
 }
 
-// RouteKey, TenantKey and SenderKey are the keys of control.
-func RouteKey(name string) string            { return "route/" + name }
-func TenantKey(id string) string             { return "tenant/" + id }
+// RouteKey is the key of a route in control.
+func RouteKey(name string) string { return "route/" + name }
+
+// TenantKey is the key of a tenant in control.
+func TenantKey(id string) string { return "tenant/" + id }
+
+// SenderKey is the key of a sender id in control.
 func SenderKey(tenant, sender string) string { return "sender/" + tenant + "/" + sender }
 
 // DeliveryEvent describes the record of a delivery event. Its id is made of the submission, the kind and the code: the same

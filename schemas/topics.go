@@ -81,15 +81,29 @@ func NewNames(prefix string) (Names, error) {
 // Prefix returns the prefix.
 func (n Names) Prefix() string { return n.prefix }
 
-// Names of the topics; design.md §3 says who writes and who reads them.
-func (n Names) Campaigns() string    { return n.prefix + "campaigns" }
-func (n Names) Control() string      { return n.prefix + "control" }
+// Campaigns returns the topic of whole states of campaigns, compacted: the relay writes, every process reads; public.
+func (n Names) Campaigns() string { return n.prefix + "campaigns" }
+
+// Control returns the topic of routes, tenants and senders, compacted: the relay writes, every process reads.
+func (n Names) Control() string { return n.prefix + "control" }
+
+// Suppressions returns the topic of opt-outs, compacted: the relay writes, senders keep all of it in memory.
 func (n Names) Suppressions() string { return n.prefix + "suppressions" }
-func (n Names) Cursors() string      { return n.prefix + "cursors" }
-func (n Names) Held() string         { return n.prefix + "held" }
-func (n Names) Chunks() string       { return n.prefix + "chunks" }
-func (n Names) Receipts() string     { return n.prefix + "receipts" }
-func (n Names) Deliveries() string   { return n.prefix + "deliveries" }
+
+// Cursors returns the topic of the scheduler's memory, compacted.
+func (n Names) Cursors() string { return n.prefix + "cursors" }
+
+// Held returns the topic of single messages that wait for their time, compacted: api and senders write, the scheduler reads.
+func (n Names) Held() string { return n.prefix + "held" }
+
+// Chunks returns the topic of what the scheduler has dealt to the expanders.
+func (n Names) Chunks() string { return n.prefix + "chunks" }
+
+// Receipts returns the topic of what carriers said: their sessions write, the tracker reads.
+func (n Names) Receipts() string { return n.prefix + "receipts" }
+
+// Deliveries returns the topic of delivery events: what became of every recipient; public.
+func (n Names) Deliveries() string { return n.prefix + "deliveries" }
 
 // Messages returns the topic of one lane of a route.
 func (n Names) Messages(route string, lane Lane) string {

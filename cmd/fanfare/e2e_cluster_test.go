@@ -145,19 +145,18 @@ func TestIntegrationEndToEnd(t *testing.T) {
 type rollingWorld struct{ *clusterWorld }
 
 func (w rollingWorld) kill(t *testing.T, nth int) int {
-	restart := nth - 2
-	switch {
-	case nth == 0:
+	switch nth {
+	case 0:
 		joined := w.serve(t, "expander,sender,tracker")
 		(&client{base: "http://" + w.http[joined]}).waitReady(t)
 		t.Logf("%s joined", joined.name)
-	case nth == 1:
+	case 1:
 		leaves := slices.IndexFunc(w.parts, func(p *process) bool { return strings.Contains(p.name, "sender") })
 		t.Logf("%s leaves", w.parts[leaves].name)
 		w.end(t, w.parts[leaves])
 		w.parts = slices.Delete(w.parts, leaves, leaves+1)
 	default:
-		p := w.parts[restart%len(w.parts)]
+		p := w.parts[(nth-2)%len(w.parts)]
 		t.Logf("%s is restarted", p.name)
 		w.end(t, p)
 		p.start()

@@ -28,8 +28,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// binary builds the product once for all tests of the package.
-var binary = sync.OnceValues(func() (string, error) {
+// builtOnce builds the product once for all tests of the package.
+var builtOnce = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "fanfare-e2e-")
 	if err != nil {
 		return "", err
@@ -44,7 +44,7 @@ var binary = sync.OnceValues(func() (string, error) {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if builtBinary {
-		if path, err := binary(); err == nil {
+		if path, err := builtOnce(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}
 	}
@@ -57,7 +57,7 @@ var builtBinary bool
 func fanfareBinary(t testing.TB) string {
 	t.Helper()
 	builtBinary = true
-	path, err := binary()
+	path, err := builtOnce()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,11 +21,11 @@ func byContainer(s Service) (addr string, err error) {
 	defer cancel()
 	switch s {
 	case Redis:
-		return container(ctx, "redis:7", "6379/tcp", nil, nil, "%s")
+		return container(ctx, "redis:7", "6379/tcp", nil, "%s")
 	case Postgres:
-		return container(ctx, "postgres:16", "5432/tcp", map[string]string{"POSTGRES_USER": "fanfare", "POSTGRES_HOST_AUTH_METHOD": "trust"}, nil, "postgres://fanfare@%s/postgres?sslmode=disable")
+		return container(ctx, "postgres:16", "5432/tcp", map[string]string{"POSTGRES_USER": "fanfare", "POSTGRES_HOST_AUTH_METHOD": "trust"}, "postgres://fanfare@%s/postgres?sslmode=disable")
 	case ClickHouse:
-		return container(ctx, "clickhouse/clickhouse-server:26.7", "9000/tcp", map[string]string{"CLICKHOUSE_SKIP_USER_SETUP": "1"}, nil, "clickhouse://default@%s/default")
+		return container(ctx, "clickhouse/clickhouse-server:26.7", "9000/tcp", map[string]string{"CLICKHOUSE_SKIP_USER_SETUP": "1"}, "clickhouse://default@%s/default")
 	case Kafka:
 		// A broker tells clients where it is, so its port outside must be known before it starts.
 		port, err := freePort()
@@ -38,17 +38,17 @@ func byContainer(s Service) (addr string, err error) {
 			"KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT", "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
 			"KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1", "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1", "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
 			"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0", "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000", "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-		}, nil, "%s")
+		}, "%s")
 	default:
 		return "", fmt.Errorf("no image for %s", s)
 	}
 }
 
 // container runs an image and returns its address outside, put into format.
-func container(ctx context.Context, image, port string, env map[string]string, cmd []string, format string) (string, error) {
+func container(ctx context.Context, image, port string, env map[string]string, format string) (string, error) {
 	c, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{
 		ContainerRequest: testcontainers.ContainerRequest{
-			Image: image, ExposedPorts: []string{port}, Env: env, Cmd: cmd, WaitingFor: wait.ForExposedPort().WithStartupTimeout(2 * time.Minute),
+			Image: image, ExposedPorts: []string{port}, Env: env, WaitingFor: wait.ForExposedPort().WithStartupTimeout(2 * time.Minute),
 		},
 		Started: true,
 	})

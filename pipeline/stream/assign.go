@@ -120,13 +120,13 @@ func (w *Window) revoked(ctx context.Context, _ *kgo.Client, lost map[string][]i
 }
 
 // lost lets go of what is somebody else's already: to commit would take back what they have declared.
-func (w *Window) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+func (w *Window) lost(ctx context.Context, _ *kgo.Client, lost map[string][]int32) {
 	<-w.started
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, id := range lost[w.cfg.Topic] {
 		if p := w.parts[id]; p != nil {
-			w.log.Warn("a partition is lost; what was in flight is uncertain for the next owner", "partition", id, "in_flight", p.inFlight())
+			w.log.WarnContext(ctx, "a partition is lost; what was in flight is uncertain for the next owner", "partition", id, "in_flight", p.inFlight())
 			w.drop(p)
 		}
 	}
@@ -150,12 +150,9 @@ func (w *Window) handOver(ctx context.Context, parts []*part) {
 	w.commits.Lock()
 	defer w.commits.Unlock()
 	retry := newBackoff(20*time.Millisecond, 500*time.Millisecond)
-	for {
-		if w.commit(ctx, w.handOvers(parts)) {
-			break
-		}
+	for !w.commit(ctx, w.handOvers(parts)) {
 		if again := w.worthAgain(parts); !again || !retry.wait(ctx) {
-			w.log.Error("the hand-over could not be committed; what is declared is uncertain for the next owner", "partitions", len(parts))
+			w.log.ErrorContext(ctx, "the hand-over could not be committed; what is declared is uncertain for the next owner", "partitions", len(parts))
 			break
 		}
 	}
@@ -226,7 +223,7 @@ func (w *Window) awaitAnswers(ctx context.Context, parts []*part) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.produceAgain()
+			w.produceAgain() //nolint:contextcheck // closing the client is what ends it
 		}
 	}
 }
@@ -246,7 +243,7 @@ func (w *Window) takeOver(ctx context.Context, member string, all []found, known
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		w.log.Warn("taking partitions over is tried again", "err", err)
+		w.log.WarnContext(ctx, "taking partitions over is tried again", "err", err)
 		if !retry.wait(ctx) {
 			return nil, ctx.Err()
 		}
@@ -293,7 +290,7 @@ func (w *Window) tryTakeOver(ctx context.Context, member string, all []found, kn
 		if last, ok := witness[f.id]; ok && last >= in.end() {
 			head := min(last+1+int64(w.size()), max(end.Offset, last+1))
 			w.metrics.lostCommits.Inc()
-			w.log.Error("THE BROKER HAS LOST COMMITS: outcomes are known of records above what is committed; what may have been handed over is uncertain",
+			w.log.ErrorContext(ctx, "THE BROKER HAS LOST COMMITS: outcomes are known of records above what is committed; what may have been handed over is uncertain",
 				"partition", f.id, "committed", f.offset, "head", in.end(), "last_outcome", last, "uncertain_to", head)
 			in = intent{head: head}
 		}
@@ -474,7 +471,7 @@ func (w *Window) poll(ctx context.Context) {
 		switch {
 		case resets:
 			if err := w.beginAnew(ctx); err != nil && ctx.Err() == nil {
-				w.log.Warn("beginning anew is tried again", "err", err)
+				w.log.WarnContext(ctx, "beginning anew is tried again", "err", err)
 				retry.wait(ctx)
 				w.mu.Lock()
 				w.resets = true

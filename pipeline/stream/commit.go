@@ -49,7 +49,7 @@ func (w *Window) commitAlways(ctx, life context.Context) {
 		case <-w.wake:
 		case <-timer.C:
 		}
-		w.produceAgain()
+		w.produceAgain() //nolint:contextcheck // closing the client is what ends it
 		w.recover(ctx)
 		if wait := w.due(last); wait <= 0 {
 			last = time.Now()
@@ -355,7 +355,7 @@ func (w *Window) recover(ctx context.Context) {
 		}
 		o, ok := have.Lookup(w.cfg.Topic, p.id)
 		if err != nil || !ok || o.Err != nil {
-			w.log.Warn("what is committed cannot be read", "partition", p.id, "err", errors.Join(err, o.Err))
+			w.log.WarnContext(ctx, "what is committed cannot be read", "partition", p.id, "err", errors.Join(err, o.Err))
 			p.retryAt = time.Now().Add(p.retry.step())
 			continue
 		}
@@ -404,7 +404,7 @@ func (w *Window) releasable() []*Item {
 	}
 	items := make([]*Item, 0, n)
 	for _, p := range w.order {
-		doubts := false // only what is uncertain; that needs no commit of ours
+		var doubts bool // only what is uncertain; that needs no commit of ours
 		switch p.why {
 		case stopNone:
 			doubts = !holds

@@ -25,7 +25,7 @@ func (s *Stage) halve(ctx context.Context, batch []*kgo.Record) (Result, error) 
 	}
 	if len(batch) == 1 {
 		// The value of a panic may quote the record, so it goes to the dead letter and not to the log.
-		s.log.Error("a record makes the handler panic; it becomes a dead letter", append(position(batch[0]), "stack", cause.stack)...)
+		s.log.ErrorContext(ctx, "a record makes the handler panic; it becomes a dead letter", append(position(batch[0]), "stack", cause.stack)...)
 		return Result{Dead: []Dead{{batch[0], cause}}}, nil
 	}
 	half := len(batch) / 2
@@ -49,7 +49,7 @@ type panicError struct {
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 // call runs the handler; cause is not nil when it panicked.
-func call(ctx context.Context, h Handler, batch []*kgo.Record) (res Result, err error, cause *panicError) { //nolint:revive,staticcheck // the error is the handler's, the cause is about the handler
+func call(ctx context.Context, h Handler, batch []*kgo.Record) (res Result, err error, cause *panicError) { //nolint:staticcheck // the error is the handler's, the cause is about the handler
 	defer func() {
 		if v := recover(); v != nil {
 			cause = &panicError{v, string(debug.Stack())}

@@ -84,15 +84,12 @@ func (c frozenConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// freeze reports whether it was not frozen before.
-func (f *freezer) freeze() bool {
+func (f *freezer) freeze() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.frozen != nil {
-		return false
+	if f.frozen == nil {
+		f.frozen = make(chan struct{})
 	}
-	f.frozen = make(chan struct{})
-	return true
 }
 
 func (f *freezer) thaw() {

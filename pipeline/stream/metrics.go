@@ -14,8 +14,7 @@ func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 		return c
 	}
 	err := reg.Register(c)
-	var again prometheus.AlreadyRegisteredError
-	if errors.As(err, &again) {
+	if again, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if have, ok := again.ExistingCollector.(C); ok {
 			return have
 		}

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/stream"
@@ -25,9 +24,9 @@ type office struct {
 	handed map[string][]string // submission: who handed it over
 }
 
-func newOffice(t testing.TB, partitions int32, opts ...kfake.Opt) *office {
+func newOffice(t testing.TB, partitions int32) *office {
 	t.Helper()
-	b := newBroker(t, opts...)
+	b := newBroker(t)
 	o := &office{broker: b, partitions: partitions, in: b.topic(t, "messages", partitions), out: b.topic(t, "deliveries", 3), group: b.Names.Group("sender"), handed: map[string][]string{}}
 	if err := stream.EnsureOffsets(t.Context(), b.adm, o.group, o.in); err != nil {
 		t.Fatal(err)

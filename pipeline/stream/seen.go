@@ -1,8 +1,6 @@
 package stream
 
 import (
-	"math/bits"
-
 	"fanfare/schemas"
 )
 
@@ -61,16 +59,4 @@ func (s *seen) remember(id schemas.ID) bool {
 	s.records++
 	s.last, s.lastPage = page, key
 	return true
-}
-
-// len is how many submissions are remembered.
-func (s *seen) len() (n int) {
-	for _, pages := range []map[seenPage]*seenBits{s.now, s.before} {
-		for _, page := range pages {
-			for _, w := range page {
-				n += bits.OnesCount64(w)
-			}
-		}
-	}
-	return n
 }

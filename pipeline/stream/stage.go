@@ -146,7 +146,7 @@ func (s *Stage) Run(ctx context.Context) error {
 		if err == nil {
 			err = errors.New("the client was closed")
 		}
-		s.log.Warn("stage begins anew", "err", err)
+		s.log.WarnContext(ctx, "stage begins anew", "err", err)
 		if time.Since(began) > time.Minute {
 			retry = newBackoff(100*time.Millisecond, 5*time.Second)
 		}
@@ -206,7 +206,7 @@ func (s *Stage) records(ctx context.Context, fetches kgo.Fetches) ([]*kgo.Record
 	}
 	fetches.EachError(func(topic string, p int32, err error) {
 		if ctx.Err() == nil {
-			s.log.Warn("stage cannot fetch", "topic", topic, "partition", p, "err", err)
+			s.log.WarnContext(ctx, "stage cannot fetch", "topic", topic, "partition", p, "err", err)
 		}
 	})
 	return fetches.Records(), nil
@@ -268,7 +268,7 @@ func (s *Stage) attempt(ctx, work context.Context, cl *kgo.Client, batch []*kgo.
 			half := len(batch) / 2
 			return s.attempt(ctx, work, cl, batch[:half], wanted) && s.attempt(ctx, work, cl, batch[half:], wanted)
 		case permanent(err):
-			s.log.Error("kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
+			s.log.ErrorContext(ctx, "kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
 			res = Result{Dead: []Dead{{batch[0], fmt.Errorf("publish: %w", err)}}}
 			if err = publish(work, cl, s.outgoing(res)); err == nil {
 				s.metrics.done(res)
@@ -316,7 +316,7 @@ func (s *Stage) commit(work context.Context, cl *kgo.Client, batch []*kgo.Record
 		if err == nil {
 			return
 		}
-		s.log.Warn("a commit was refused", "err", err)
+		s.log.WarnContext(work, "a commit was refused", "err", err)
 		if !retry.wait(work) {
 			return
 		}

@@ -128,7 +128,7 @@ func (t *Tail) assign(ctx context.Context, cl *kgo.Client, adm *kadm.Client) err
 			cl.AddConsumePartitions(offsets)
 			return nil
 		}
-		t.cfg.Cluster.Logger.Warn("tail waits for its topics", "topics", t.cfg.Topics, "err", err)
+		t.cfg.Cluster.Logger.WarnContext(ctx, "tail waits for its topics", "topics", t.cfg.Topics, "err", err)
 		if !retry.wait(ctx) {
 			return ctx.Err()
 		}
@@ -141,7 +141,7 @@ func (t *Tail) poll(ctx context.Context, cl *kgo.Client) {
 		fetches := cl.PollRecords(ctx, 10_000)
 		fetches.EachError(func(topic string, p int32, err error) {
 			if ctx.Err() == nil {
-				t.cfg.Cluster.Logger.Warn("tail cannot fetch", "topic", topic, "partition", p, "err", err)
+				t.cfg.Cluster.Logger.WarnContext(ctx, "tail cannot fetch", "topic", topic, "partition", p, "err", err)
 			}
 		})
 		batch = batch[:0]
@@ -178,7 +178,7 @@ func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 			case err == nil:
 				t.await(ends, at)
 			case ctx.Err() == nil:
-				t.cfg.Cluster.Logger.Warn("tail cannot ask for the ends of its topics", "topics", t.cfg.Topics, "err", err)
+				t.cfg.Cluster.Logger.WarnContext(ctx, "tail cannot ask for the ends of its topics", "topics", t.cfg.Topics, "err", err)
 			}
 		}
 		select {

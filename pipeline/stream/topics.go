@@ -67,7 +67,7 @@ func EnsureTopics(ctx context.Context, adm *kadm.Client, replication int16, topi
 		}
 		configs := map[string]*string{}
 		for k, v := range topicConfigs(t, replication) {
-			configs[k] = kadm.StringPtr(v)
+			configs[k] = new(v)
 		}
 		// Another process may create it at the same moment; it is verified below either way.
 		if _, err := adm.CreateTopic(ctx, t.Partitions, replication, configs, t.Name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {

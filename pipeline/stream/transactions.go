@@ -110,7 +110,7 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 	t.metrics.aborts.Inc()
 	switch {
 	case permanent(err) && len(batch) == 1:
-		t.log.Error("kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
+		t.log.ErrorContext(ctx, "kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
 		t.refused = err
 	case permanent(err):
 		t.most = len(batch) / 2

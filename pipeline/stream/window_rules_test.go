@@ -345,7 +345,7 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 		switch {
 		case step.Load() == 0 && p.Offset == slow && head(t, *p.Metadata) == slow+size: // somebody else's commit takes the place of ours
 			step.Store(1)
-			p.Metadata = kmsg.StringPtr(fmt.Sprintf("fanfare1:%d", slow+2*size))
+			p.Metadata = new(fmt.Sprintf("fanfare1:%d", slow+2*size))
 		case step.Load() == 1: // and the next is refused
 			step.Store(2)
 			resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)

@@ -144,7 +144,7 @@ func (s Stats) Figures(total uint32) Figures {
 
 func tree(codes map[schemas.Bucket]map[fanfarev1.Code]uint64) []Branch {
 	var out []Branch
-	for bucket := schemas.BucketPending; bucket < schemas.BucketFact; bucket++ {
+	for bucket := range schemas.BucketFact {
 		b := Branch{Bucket: bucket}
 		for code, n := range codes[bucket] {
 			b.N += n

@@ -90,10 +90,6 @@ func has(events []analytics.Event, p schemas.Precedence) bool {
 	return slices.ContainsFunc(events, func(e analytics.Event) bool { return e.Precedence() == p })
 }
 
-func hasKind(events []analytics.Event, kind fanfarev1.Kind) bool {
-	return slices.ContainsFunc(events, func(e analytics.Event) bool { return e.Kind == kind })
-}
-
 // counts of the recipients for whom only returns true.
 func (m *Model) counts(tenant, campaign string, only func([]analytics.Event) bool) []analytics.Count {
 	sums := map[schemas.Precedence]analytics.Count{}
@@ -328,6 +324,7 @@ func (m *Model) Links(tenant, campaign string) []analytics.Link {
 				people[events[i].LinkID] = true
 			case analytics.FactBotClicked:
 				bots[events[i].LinkID] = true
+			default:
 			}
 		}
 		for id := range people {

@@ -235,7 +235,7 @@ func selections(stats analytics.Stats, intN func(int) int) [][]schemas.Precedenc
 			out = append(out, []schemas.Precedence{c.Precedence})
 		}
 	}
-	for b := schemas.BucketPending; b < schemas.BucketFact; b++ {
+	for b := range schemas.BucketFact {
 		out = append(out, stats.Select(b))
 	}
 	return append(out, all)

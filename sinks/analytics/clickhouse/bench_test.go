@@ -75,7 +75,7 @@ func BenchmarkG7(b *testing.B) {
 			s := openBench(b)
 			table := bare(b, s)
 			plain := newInserter(mustOptions(b, s))
-			defer plain.close()
+			defer func() { _ = plain.close() }()
 			traffic := analyticstest.NewTraffic(campaigns, 3_000_000/campaigns)
 			traffic.Partitions = 1
 			next := func() analytics.Batch {

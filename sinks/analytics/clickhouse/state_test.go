@@ -74,7 +74,7 @@ func TestWords(t *testing.T) {
 				t.Fatalf("%d words: got %d rows, want %d", n, c.Rows(), len(want))
 			}
 			for i := range want {
-				key := 0
+				var key int
 				switch {
 				case len(c.Keys8) > 0:
 					key = int(c.Keys8[i])

@@ -143,7 +143,7 @@ func TestExactThroughKills(t *testing.T) {
 			case <-time.After(3 * time.Second):
 				// Nothing left to be killed in.
 				r.cut()
-				r.end(t)
+				_ = r.end(t)
 			}
 		}
 		producing.Wait()

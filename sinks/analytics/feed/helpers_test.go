@@ -137,7 +137,7 @@ func (w *world) record(e analytics.Event) *kgo.Record {
 	}
 	r, err := schemas.DeliveryEvent(w.Names.Deliveries(), "test", d, "").Record()
 	if err != nil {
-		panic(err) //nolint:forbidigo // of a test
+		panic(err)
 	}
 	return r
 }
@@ -389,7 +389,7 @@ func (w *world) start(t testing.TB, store analytics.Store, change func(*Config),
 		f.interrupted = interrupted(r)
 	}
 	go func() { r.done <- f.Run(ctx) }()
-	t.Cleanup(func() { r.end(t) })
+	t.Cleanup(func() { _ = r.end(t) })
 	return r
 }
 

@@ -214,7 +214,7 @@ func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analy
 			return fmt.Errorf("mark partition %d: %w", m.Partition, err)
 		}
 	}
-	at, err := readAsOf(t.ctx, s.conn)
+	at, err := readAsOf(ctx, s.conn)
 	if err != nil {
 		return err
 	}

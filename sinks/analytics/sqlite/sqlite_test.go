@@ -93,12 +93,12 @@ func TestFailedTransaction(t *testing.T) {
 
 // What is asked of a closed store is an error.
 func TestClosed(t *testing.T) {
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "a folder?", "#1.db")})
-	if err == nil {
+	if _, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "a folder?", "#1.db")}); err == nil {
 		t.Fatal("open in a folder that is not there: got no error")
 	}
 	path := filepath.Join(t.TempDir(), "odd name?#%20.db")
-	if s, err = sqlite.Open(t.Context(), sqlite.Config{Path: path}); err != nil {
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
