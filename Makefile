@@ -12,7 +12,7 @@ HTTP ?= 127.0.0.1:8080
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
 
-.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check bench fuzz check soak chaos
+.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench fuzz check soak chaos
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,8 +55,14 @@ gen: ## generated code
 	cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate
 	$(GO) generate ./...
 
-gen-check: gen ## fails when generating changes anything
-	git diff --exit-code -- . || { echo "generated files differ: run make gen and commit"; exit 1; }
+deploy-check: ## what Docker, Kubernetes, Prometheus and systemd read
+	deploy/check
+
+gen-check: ## fails when generating changes anything
+	state() { git status --porcelain; git diff; }
+	before=$$(state)
+	$(MAKE) -s gen
+	[ "$$before" = "$$(state)" ] || { git status --short; echo "generated files differ: run make gen and commit"; exit 1; }
 
 bench: ## ratios of design goals, each measured in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
@@ -64,5 +70,7 @@ bench: ## ratios of design goals, each measured in one run
 fuzz: ## every fuzz target for a while
 	for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-20s} $$p; done; done
 
-check: test lint gen-check ## what CI checks without services
+tidy-check:
 	$(GO) mod tidy -diff
+
+check: test lint gen-check tidy-check deploy-check ## what CI checks without services

@@ -343,8 +343,12 @@ func madeUpPeople(n int) io.Reader {
 		digits int
 		cities []string
 	}{
-		{"+39340", 7, []string{"Torino", "Bari", "Milano"}}, {"+34612", 6, []string{"Madrid", "Sevilla"}}, {"+33612", 6, []string{"Lyon", "Paris"}},
-		{"+4915123", 6, []string{"Berlin", "Hamburg"}}, {"+447400", 6, []string{"Leeds", "London"}}, {"+31612", 6, []string{"Utrecht"}},
+		{"+39340", 7, []string{"Torino", "Bari", "Milano"}},
+		{"+34612", 6, []string{"Madrid", "Sevilla"}},
+		{"+33612", 6, []string{"Lyon", "Paris"}},
+		{"+4915123", 6, []string{"Berlin", "Hamburg"}},
+		{"+447400", 6, []string{"Leeds", "London"}},
+		{"+31612", 6, []string{"Utrecht"}},
 	}
 	rng := rand.New(rand.NewPCG(2026, 11))
 	var b bytes.Buffer

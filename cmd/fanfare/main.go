@@ -35,7 +35,7 @@ var errReported = errors.New("reported")
 
 // Main runs one command line and returns the exit code. It is the program, as tests run it.
 func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	root := newRoot(environ, stdout, stderr)
+	root := newRoot(environ, stdout, stderr) //nolint:contextcheck // cobra hands ctx to the command
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var usage usageError

@@ -80,7 +80,7 @@ func (p *program) logger(cfg Config) (*slog.Logger, error) {
 	case cfg.LogFormat == "json" || cfg.LogFormat == "" && !terminal:
 		return slog.New(slog.NewJSONHandler(p.stderr, &slog.HandlerOptions{Level: level})), nil
 	case cfg.LogFormat == "text" || cfg.LogFormat == "":
-		return slog.New(tint.NewHandler(p.stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !terminal})), nil
+		return slog.New(tint.NewTextHandler(p.stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !terminal})), nil
 	default:
 		return nil, usageError{fmt.Errorf("--log-format %q: want text or json", cfg.LogFormat)}
 	}
