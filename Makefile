@@ -12,7 +12,7 @@ HTTP ?= 127.0.0.1:8080
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
 
-.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench fuzz check soak chaos
+.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench bench-services fuzz check soak chaos
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,8 +64,19 @@ gen-check: ## fails when generating changes anything
 	$(MAKE) -s gen
 	[ "$$before" = "$$(state)" ] || { git status --short; echo "generated files differ: run make gen and commit"; exit 1; }
 
-bench: ## ratios of design goals, each measured in one run
-	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+# FANFARE_BENCH_PEOPLE: how many G10 sends to, a million unless it says otherwise.
+bench: ## the design's goals as ratios, each measured in one run: embedded
+	$(GO) test -run '^$$' -bench '$(or $(BENCH),G[0-9]|Import|ServeStart)' -benchtime 2s -timeout 60m -p 1 ./...
+
+bench-services: ## the same on real Kafka, Redis, ClickHouse and Postgres
+	$(GO) run ./deploy/testinfra/with $(GO) test -run '^$$' -bench '$(or $(BENCH),G[1246789]$$)' -benchtime 2s -timeout 60m -p 1 ./api ./pipeline/... ./sinks/analytics/clickhouse
+
+soak: ## ten minutes without ClickHouse, 45 s without each service in turn
+	FANFARE_TEST_AWAY=10m $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run ClickHouseAway ./sinks/analytics/feed
+	FANFARE_TEST_AWAY=45s $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run IntegrationRoles ./cmd/fanfare
+
+chaos: ## the end-to-end body and the windows, ROUNDS times with other seeds
+	for i in $$(seq $${ROUNDS:-5}); do FANFARE_TEST_SEED=$$RANDOM$$RANDOM $(GO) test -count=1 -run 'EndToEndEmbedded|WindowsUnderChance' ./cmd/fanfare ./pipeline/stream; done
 
 fuzz: ## every fuzz target for a while
 	for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-20s} $$p; done; done

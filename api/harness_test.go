@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -201,13 +202,22 @@ func (w *world) startKafka() {
 	w.Helper()
 	var err error
 	opts := []kfake.Opt{kfake.NumBrokers(1)}
-	if _, bench := w.TB.(*testing.B); bench { // as it runs embedded
+	_, bench := w.TB.(*testing.B)
+	if bench { // as it runs embedded
 		opts = append(opts, kfake.DataDir(w.TempDir()))
 	}
-	w.kafka, err = kfake.NewCluster(opts...)
-	w.check(err)
-	w.Cleanup(w.kafka.Close)
-	w.client, err = kgo.NewClient(kgo.SeedBrokers(w.kafka.ListenAddrs()...), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+	var brokers []string
+	if given := os.Getenv("FANFARE_TEST_KAFKA"); bench && given != "" {
+		brokers = strings.Split(given, ",")
+		w.names, err = schemas.NewNames("bench" + strings.ToLower(rand.Text()[:8]) + ".")
+		w.check(err)
+	} else {
+		w.kafka, err = kfake.NewCluster(opts...)
+		w.check(err)
+		w.Cleanup(w.kafka.Close)
+		brokers = w.kafka.ListenAddrs()
+	}
+	w.client, err = kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	w.check(err)
 	w.Cleanup(w.client.Close)
 	adm := kadm.NewClient(w.client)

@@ -38,7 +38,8 @@ func (h *health) checks() []api.Check {
 			return errors.New("campaigns and routes are not read to their ends yet")
 		}
 	}}}
-	// Whoever calls the API can do without Redis and statistics: sends are taken and wait, statistics say as_of.
+	// Whoever calls the API can do without some: a confirm is in the store and waits for Kafka, sends wait for Redis, statistics say
+	// as_of. What needs Kafka at once, a single send, says so itself.
 	service := func(name string, degrades bool, do func(context.Context) error) {
 		checks = append(checks, api.Check{Name: name, Degrades: degrades && h.w.cfg.has("api"), Do: func(ctx context.Context) error {
 			if err := do(ctx); err != nil {
@@ -47,7 +48,7 @@ func (h *health) checks() []api.Check {
 			return nil
 		}})
 	}
-	service("kafka", false, h.w.askKafka)
+	service("kafka", true, h.w.askKafka)
 	if h.w.store != nil {
 		service("store", false, h.w.store.Ping)
 	}

@@ -2,8 +2,10 @@ package expander
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,20 +23,25 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// kafka starts a broker with the topics of the routes.
+// kafka starts a broker with the topics of the routes, or makes them on the one that FANFARE_TEST_KAFKA names.
 func kafka(t testing.TB, routes ...string) stream.Cluster {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	s, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Logger: log, Kafka: true})
+	names, err := schemas.NewNames("t" + strings.ToLower(rand.Text()[:10]) + ".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Stop)
-	names, err := schemas.NewNames(schemas.DefaultPrefix)
-	if err != nil {
-		t.Fatal(err)
+	cluster := stream.Cluster{Names: names, Logger: log}
+	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
+		cluster.Brokers = strings.Split(addr, ",")
+	} else {
+		s, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Logger: log, Kafka: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Stop)
+		cluster.Brokers = []string{s.Kafka}
 	}
-	cluster := stream.Cluster{Brokers: []string{s.Kafka}, Names: names, Logger: log}
 	topics := names.Fixed()
 	for _, r := range routes {
 		topics = append(topics, names.Route(r)...)
@@ -254,7 +261,7 @@ func BenchmarkG1(b *testing.B) {
 	settled(b, adm, cluster.Names, 0)
 
 	plain := client(b, cluster, kgo.ProducerLinger(0))
-	txn := client(b, cluster, kgo.ProducerLinger(0), kgo.TransactionalID("bench"))
+	txn := client(b, cluster, kgo.ProducerLinger(0), kgo.TransactionalID(cluster.Names.TransactionalID("bench", "1")))
 	h := w.handler(b)
 	h.cfg.Memory = 1
 	chunks := deals(b, w, audience.BlobSize)

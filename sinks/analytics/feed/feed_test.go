@@ -580,6 +580,12 @@ func TestClickHouseAway(t *testing.T) {
 	r := w.start(t, s, func(c *Config) { c.MaxRows = 80; c.Interval = 30 * time.Millisecond }, nil)
 	var producing sync.WaitGroup
 	producing.Go(func() { w.produceMixed(t, records) })
+	if away, err := time.ParseDuration(os.Getenv("FANFARE_TEST_AWAY")); err == nil { // make soak
+		time.Sleep(100 * time.Millisecond)
+		line.cut(true)
+		time.Sleep(away)
+		line.mend()
+	}
 	for i := range 12 {
 		time.Sleep(time.Duration(w.rng.IntN(120)) * time.Millisecond)
 		line.cut(i%3 == 0)
