@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -230,7 +229,7 @@ func (w *Window) awaitAnswers(ctx context.Context, parts []*part) {
 
 // takeOver makes parts of what is committed: it verifies that it can be trusted, asks the second witness, and reads what was
 // seen. Errors of the broker are tried again until ctx ends.
-func (w *Window) takeOver(ctx context.Context, member string, all []found, known map[int32]map[int64]struct{}) ([]*part, error) {
+func (w *Window) takeOver(ctx context.Context, member string, all []found, known map[int32]*settledHere) ([]*part, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
@@ -250,7 +249,7 @@ func (w *Window) takeOver(ctx context.Context, member string, all []found, known
 	}
 }
 
-func (w *Window) tryTakeOver(ctx context.Context, member string, all []found, known map[int32]map[int64]struct{}) ([]*part, error) {
+func (w *Window) tryTakeOver(ctx context.Context, member string, all []found, known map[int32]*settledHere) ([]*part, error) {
 	adm := kadm.NewClient(w.cl)
 	starts, err := adm.ListStartOffsets(ctx, w.cfg.Topic)
 	if err == nil {
@@ -648,8 +647,8 @@ func (w *Window) beginAnew(ctx context.Context) error {
 }
 
 // reexamine returns what is committed of parts, and what of each we have settled ourselves.
-func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found, known map[int32]map[int64]struct{}) {
-	known = map[int32]map[int64]struct{}{}
+func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found, known map[int32]*settledHere) {
+	known = map[int32]*settledHere{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range old {
@@ -658,13 +657,7 @@ func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found,
 			f = found{p.id, o.At, o.LeaderEpoch, o.Metadata}
 		}
 		all = append(all, f)
-		known[p.id] = map[int64]struct{}{}
-		maps.Copy(known[p.id], p.known)
-		for _, it := range p.items {
-			if it.state.Load() == itemDone {
-				known[p.id][it.Record.Offset] = struct{}{}
-			}
-		}
+		known[p.id] = p.settledHere()
 	}
 	return all, known
 }

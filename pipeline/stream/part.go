@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type part struct {
 	why     stop
 	gone    bool // it is not ours any more
 
+	from  int64 // committed when we were given it
 	base  int64 // committed
 	head  int64 // declared by an acknowledged commit
 	next  int64 // after the last record polled
@@ -32,7 +34,7 @@ type part struct {
 	uncertain int64
 	marks     marks // all, for the commits until the base has passed them
 	ahead     marks // of what has not been polled yet
-	known     map[int64]struct{}
+	known     *settledHere
 	seen      *seen // the poller's
 	polled    int64 // next, the poller's
 
@@ -48,6 +50,37 @@ type part struct {
 	retry   *backoff
 	paused  bool
 	movedAt time.Time // when the base moved last
+}
+
+// settledHere is what this process has settled of a partition, under earlier assignments too.
+type settledHere struct {
+	spans  []span
+	single map[int64]struct{} // above the spans
+}
+
+func (s *settledHere) has(offset int64) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.single[offset]
+	return ok || slices.ContainsFunc(s.spans, func(a span) bool { return a.from <= offset && offset < a.to })
+}
+
+// settledHere returns what was settled here until now: all from the first offset up to the oldest record without an outcome,
+// taken off the items or not, and what is done above it.
+func (p *part) settledHere() *settledHere {
+	s := &settledHere{single: map[int64]struct{}{}}
+	if p.known != nil {
+		s.spans = slices.Clone(p.known.spans)
+		maps.Copy(s.single, p.known.single)
+	}
+	s.spans = append(s.spans, span{p.from, p.oldest()})
+	for _, it := range p.items {
+		if it.state.Load() == itemDone {
+			s.single[it.Record.Offset] = struct{}{}
+		}
+	}
+	return s
 }
 
 // stop is why a part is stopped.
@@ -68,11 +101,11 @@ type sentCommit struct {
 	metadata   string
 }
 
-func newPart(w *Window, id int32, member string, base int64, epoch int32, in intent, s *seen, known map[int64]struct{}) *part {
+func newPart(w *Window, id int32, member string, base int64, epoch int32, in intent, s *seen, known *settledHere) *part {
 	return &part{
 		w: w, id: id, member: member,
 		source: w.cfg.Topic + "/" + strconv.Itoa(int(id)) + "/",
-		base:   base, head: in.head, next: base, epoch: epoch, high: base,
+		from:   base, base: base, head: in.head, next: base, epoch: epoch, high: base,
 		uncertain: in.head, marks: in.marks, ahead: in.marks, known: known, seen: s, polled: base,
 		movedAt: time.Now(),
 	}
@@ -106,9 +139,8 @@ func (p *part) take(block []Item, again []bool) (dropped, doubts int) {
 			continue
 		}
 		p.next, p.epoch = r.Offset+1, r.LeaderEpoch
-		_, known := p.known[r.Offset]
 		switch f := p.ahead.at(r.Offset); {
-		case known || f == settled:
+		case p.known.has(r.Offset) || f == settled:
 			it.state.Store(itemDone)
 		case f == doubtful || r.Offset < p.uncertain:
 			it.Uncertain = true

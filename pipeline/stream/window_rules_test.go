@@ -313,9 +313,9 @@ func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 		}
 	})
 	<-held
-	before := o.handedOver()
+	before, refused := o.handedOver(), o.metric(t, "fanfare_window_refused_commits_total")
 	refuse := o.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.RebalanceInProgress, Count: -1})
-	eventually(t, 10*time.Second, "a refused commit", func() bool { return o.metric(t, "fanfare_window_refused_commits_total") > 0 })
+	eventually(t, 10*time.Second, "a refused commit", func() bool { return o.metric(t, "fanfare_window_refused_commits_total") > refused })
 	close(hold)
 	eventually(t, 10*time.Second, "Begin to say no", func() bool { return d.count(&d.refused) > 0 })
 	time.Sleep(100 * time.Millisecond)
@@ -373,7 +373,8 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 			}
 		}
 	})).Run)
-	eventually(t, 20*time.Second, "the partition to begin anew", func() bool { return o.metric(t, "fanfare_window_resets_total") > 0 })
+	inFlight := fmt.Sprintf("%s/0/%d", o.in, slow)
+	eventually(t, 20*time.Second, "the partition to begin anew", func() bool { return len(o.outcomes(t)[inFlight]) > 0 })
 	close(answer)
 	o.awaitOutcomes(t, n, 30*time.Second)
 	eventually(t, 10*time.Second, "the end", func() bool { base, _ := o.intent(t, 0); return base == n })
