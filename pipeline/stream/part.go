@@ -122,6 +122,9 @@ func (p *part) recognise(recs []*kgo.Record) (block []Item, again []bool) {
 			continue // polled before a reset; it must not be its own twin
 		}
 		p.polled = r.Offset + 1
+		if r.Attrs.IsControl() {
+			continue // nobody's submission
+		}
 		if id, err := p.w.cfg.Identity(r); err == nil {
 			again[k] = !p.seen.remember(id)
 		}
@@ -139,6 +142,9 @@ func (p *part) take(block []Item, again []bool) (dropped, doubts int) {
 			continue
 		}
 		p.next, p.epoch = r.Offset+1, r.LeaderEpoch
+		if r.Attrs.IsControl() {
+			continue // it ends a transaction; the base passes it, or stays below the log once an idle one has expired
+		}
 		switch f := p.ahead.at(r.Offset); {
 		case p.known.has(r.Offset) || f == settled:
 			it.state.Store(itemDone)

@@ -206,6 +206,7 @@ func (w *Window) Run(ctx context.Context) error {
 	opts := append(groupOptions(w.cfg.Group, []string{w.cfg.Topic}, w.cfg.SessionTimeout, w.cfg.DrainTimeout),
 		kgo.WithContext(life),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // a reset would send the log again
+		kgo.KeepControlRecords(),                    // see part.take
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnOffsetsFetched(w.fetched),
 		kgo.AdjustFetchOffsetsFn(w.adjust),

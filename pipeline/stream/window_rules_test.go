@@ -1022,6 +1022,53 @@ func TestRule8ALogThatIsCutUnderTheReader(t *testing.T) {
 	}
 }
 
+// Rule 8: a log that was settled to its end and has expired since is no log that was cut. It ends in the control record of a
+// transaction, and a base that stays below that is out of range once retention has taken it.
+func TestRule8AnIdleLogMayExpire(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, 1)
+	cl, err := o.Named("writer").Client(kgo.TransactionalID(o.Names.TransactionalID("w", "1")), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for seq := range uint32(5) {
+		if err := cl.ProduceSync(t.Context(), o.message(t, 0, seq)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := o.sender(t, "a", nil)
+	o.awaitOutcomes(t, 5, 20*time.Second)
+	ends, err := o.adm.ListEndOffsets(t.Context(), o.in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, _ := ends.Lookup(o.in, 0)
+	eventually(t, 10*time.Second, "the base at the end of the log", func() bool { base, _ := o.intent(t, 0); return base == end.Offset })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	cut := kadm.Offsets{}
+	cut.AddOffset(o.in, 0, end.Offset, -1)
+	if _, err := o.adm.DeleteRecords(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	var told suspensions
+	o.sender(t, "b", func(cfg *stream.WindowConfig, _ *desk) { cfg.Suspended = told.add })
+	o.write(t, o.message(t, 0, 5))
+	o.awaitOutcomes(t, 6, 20*time.Second)
+	o.check(t, 6)
+	if got := told.first(); got != nil {
+		t.Errorf("got %v, want no suspension", got)
+	}
+}
+
 // Rule 8: the outcomes are a second witness: one above the committed head means that the broker has lost commits.
 func TestRule8TheSecondWitness(t *testing.T) {
 	t.Parallel()
