@@ -1,13 +1,16 @@
 package store
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"fanfare/deploy/testinfra"
 	migrations "fanfare/schemas/sql"
 )
 
@@ -29,15 +32,37 @@ var fixtures = map[int64][]string{
 	},
 }
 
-// From every version that ever was, with its rows in it, to this one.
 func TestMigrateFromEveryVersion(t *testing.T) {
+	migrateFromEveryVersion(t, func(t *testing.T) Config { return Config{DSN: filepath.Join(t.TempDir(), "store.db")} })
+}
+
+func TestIntegrationMigratePostgres(t *testing.T) {
+	address := testinfra.Need(t, testinfra.Postgres)[testinfra.Postgres]
+	migrateFromEveryVersion(t, func(t *testing.T) Config {
+		cfg := Config{DSN: address, Schema: fmt.Sprintf("migrate_%d", rand.Uint64())}
+		t.Cleanup(func() {
+			db, err := sql.Open("pgx", address)
+			if err == nil {
+				_, err = db.Exec("DROP SCHEMA " + cfg.Schema + " CASCADE")
+			}
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+		return cfg
+	})
+}
+
+// From every version that ever was, with its rows in it, to this one.
+func migrateFromEveryVersion(t *testing.T, fresh func(*testing.T) Config) {
+	t.Helper()
 	newest, err := newestMigration()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for version := int64(1); version <= newest; version++ {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
-			cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db")}
+			cfg := fresh(t)
 			for v := int64(1); v <= version; v++ {
 				if err := migrateTo(t.Context(), cfg, migrations.Files, v); err != nil {
 					t.Fatal(err)
@@ -46,8 +71,12 @@ func TestMigrateFromEveryVersion(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				exec := d.readers.ExecContext
+				if d.writer != nil { // SQLite has one
+					exec = d.writer.ExecContext
+				}
 				for _, statement := range fixtures[v] {
-					if _, err := d.writer.ExecContext(t.Context(), statement); err != nil {
+					if _, err := exec(t.Context(), statement); err != nil {
 						t.Fatalf("version %d: %v", v, err)
 					}
 				}

@@ -168,6 +168,7 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 		Rate: c.Rate, Weight: c.Weight, FreezeId: c.FreezeID, Total: c.Total, Test: c.Test, Hidden: c.Hidden, Region: c.Region,
 		Currency: c.Currency, CreatedMs: ms(c.Created), ConfirmedMs: ms(c.Confirmed), ScheduledMs: ms(c.Scheduled),
 		StartedMs: ms(c.Started), CompletedMs: ms(c.Completed), SettledMs: ms(c.Settled),
+		Stopped: c.State == fanfarev1.State_STATE_COMPLETED && c.Reason == ReasonAborted,
 	}
 	for _, l := range c.Legs {
 		leg := &fanfarev1.Leg{Channel: l.Channel, Route: l.Route, Sender: l.Sender, PriceMicros: l.Price, MaxHandovers: l.MaxHandovers}

@@ -190,7 +190,10 @@ func TestExactlyOnce(t *testing.T) {
 	cluster := kafka(t, "sim")
 	producer := client(t, cluster)
 	bad := record(t, chunk(func(c *fanfarev1.Chunk) { c.Blob, c.FirstSeq, c.EndSeq = 99, 600, 601 }))
-	batch := append(deals(t, w, 10), bad, &kgo.Record{Topic: cluster.Names.Chunks(), Value: []byte("no chunk")})
+	batch := append(deals(t, w, 10), bad, &kgo.Record{Value: []byte("no chunk")})
+	for _, r := range batch {
+		r.Topic = cluster.Names.Chunks()
+	}
 	if err := producer.ProduceSync(t.Context(), batch[:30]...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +258,7 @@ func BenchmarkG1(b *testing.B) {
 	run(b, Config{Cluster: cluster, Memory: 1}, w)
 	joined(b, adm, cluster.Names, 2)
 	warm := record(b, chunk(func(c *fanfarev1.Chunk) { c.EndSeq = 10 }))
+	warm.Topic = cluster.Names.Chunks()
 	if err := producer.ProduceSync(b.Context(), warm).FirstErr(); err != nil {
 		b.Fatal(err)
 	}
@@ -317,7 +321,7 @@ func BenchmarkG1(b *testing.B) {
 		})
 		again := make([]*kgo.Record, len(chunks))
 		for i, c := range chunks {
-			again[i] = &kgo.Record{Topic: c.Topic, Key: fmt.Appendf(nil, "%s#%d", c.Key, i), Value: c.Value, Headers: c.Headers}
+			again[i] = &kgo.Record{Topic: cluster.Names.Chunks(), Key: fmt.Appendf(nil, "%s#%d", c.Key, i), Value: c.Value, Headers: c.Headers}
 		}
 		stage.measure(func() {
 			if err := producer.ProduceSync(b.Context(), again...).FirstErr(); err != nil {

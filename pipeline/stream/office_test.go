@@ -166,14 +166,25 @@ func (o *office) kinds(t testing.TB, by func(*kgo.Record) string) map[string][]s
 // awaitOutcomes waits until n records have an outcome.
 func (o *office) awaitOutcomes(t testing.TB, n int, within time.Duration) {
 	t.Helper()
+	o.await(t, "records", n, within, func() int { return len(o.outcomes(t)) })
+}
+
+// awaitSubmissions waits until n submissions have an outcome, some of which were written twice.
+func (o *office) awaitSubmissions(t testing.TB, n int, within time.Duration) {
+	t.Helper()
+	o.await(t, "submissions", n, within, func() int { return len(o.kinds(t, func(r *kgo.Record) string { return string(r.Key) })) })
+}
+
+func (o *office) await(t testing.TB, what string, n int, within time.Duration, have func() int) {
+	t.Helper()
 	got, deadline := 0, time.Now().Add(within)
 	for time.Now().Before(deadline) {
-		if got = len(o.outcomes(t)); got >= n {
+		if got = have(); got >= n {
 			return
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
-	t.Fatalf("records with an outcome: got %d, want %d within %s; the group: %s", got, n, within, o.describe(t))
+	t.Fatalf("%s with an outcome: got %d, want %d within %s; the group: %s", what, got, n, within, o.describe(t))
 }
 
 // describe says who has which partition and what is committed, for when something hangs.

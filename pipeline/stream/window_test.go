@@ -159,7 +159,7 @@ func TestWindowsUnderChance(t *testing.T) {
 	if err := <-fed; err != nil {
 		t.Fatal(err)
 	}
-	o.awaitOutcomes(t, n, 60*time.Second)
+	o.awaitSubmissions(t, n, 60*time.Second)
 	for _, p := range running {
 		if err := p.stop(); err != nil {
 			t.Error(err)

@@ -255,10 +255,13 @@ var campaignTests = []test{
 		equal(e, "reason after resuming", c.Reason, "")
 		e.clock.add(time.Minute)
 		c = e.apply(c, completed, schemas.TriggerComplete)
+		equal(e, "stopped, as published before anybody aborts", e.published(c).GetStopped(), false)
 		equal(e, "started and completed", [2]time.Time{c.Started, c.Completed}, [2]time.Time{start.Add(time.Minute), start.Add(2 * time.Minute)})
 		c, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, move(completed, schemas.TriggerAbort))
 		e.must(err)
 		equal(e, "reason after aborting what is completed", c.Reason, store.ReasonAborted)
+		// The reason is for people; this is what keeps the pipeline from another try.
+		equal(e, "stopped, as published", e.published(c).GetStopped(), true)
 
 		d := e.confirm(e.campaign(t, "d", l), 0)
 		_, err = e.s.Apply(e.Context(), schemas.Change{

@@ -31,6 +31,16 @@ func (e *env) unpublished() map[string]schemas.OutboxRow {
 	return out
 }
 
+// published is a campaign as its topic will have it.
+func (e *env) published(c store.Campaign) *fanfarev1.Campaign {
+	e.Helper()
+	row, ok := e.unpublished()[schemas.CampaignKey(c.Tenant, c.ID())]
+	if !ok {
+		e.Fatalf("campaign %s has nothing to publish", c.ID())
+	}
+	return decode(e, row, &fanfarev1.Campaign{})
+}
+
 // publish marks everything as published.
 func (e *env) publish() {
 	e.Helper()

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
@@ -95,14 +96,20 @@ func bootstrap(ctx context.Context, opts *chgo.Options) (err error) {
 	plain.MaxOpenConns, plain.MaxIdleConns = 0, 0 // database/sql has its own
 	db := chgo.OpenDB(&plain)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	provider, err := goose.NewProvider(goose.DialectClickHouse, db, tables.Files)
-	if err != nil {
-		return fmt.Errorf("clickhouse: read migrations: %w", err)
-	}
-	if _, err = provider.Up(ctx); err != nil {
+	if err := migrate(ctx, db, goose.MaxVersion); err != nil {
 		return fmt.Errorf("clickhouse: migrate database %s: %w", opts.Auth.Database, err)
 	}
 	return nil
+}
+
+// migrate brings a database up to a version.
+func migrate(ctx context.Context, db *sql.DB, version int64) error {
+	provider, err := goose.NewProvider(goose.DialectClickHouse, db, tables.Files)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	_, err = provider.UpTo(ctx, version)
+	return err
 }
 
 // Close closes all connections.
