@@ -200,6 +200,8 @@ func (l *leader) restore(sc *savedCursors) (map[dealKey]*fanfarev1.Deal, error) 
 		if err := l.core.restore(c, sc.of(key, c)); err != nil {
 			return nil, err
 		}
+		// Its record may still be on its way here: the predecessor's view was newer, or it would not have dealt.
+		l.core.campaigns[c.GetCampaignNumber()].lastSeen = ms(l.cfg.Now())
 		for _, d := range c.GetRecent() {
 			named[dealKey{c.GetCampaignNumber(), d.GetDeal()}] = d
 		}
