@@ -451,6 +451,33 @@ func TestEventBeforeRecord(t *testing.T) {
 	}
 }
 
+// TestEventBeforeAudience: a successor's view may be older than its predecessor's was. What is said of recipients whom it does not
+// know yet is not lost, for it is not read again.
+func TestEventBeforeAudience(t *testing.T) {
+	tb := newTable(t, 100)
+	tb.addCampaign(10001, testTenant, 10, 10, smsLeg(1))
+	newest := tb.core.campaigns[10001].record
+	tb.core = newCore()
+	tb.addRoute("sim", 100)
+	tb.addTenant(testTenant, 0, 1)
+	if err := tb.core.restore(&fanfarev1.Cursor{
+		Tenant: testTenant, CampaignId: newest.GetId(), CampaignNumber: 10001, Deals: 1,
+		Recent: []*fanfarev1.Deal{{Deal: 1, Try: 1, Leg: 1, EndSeq: 4, NotAfterMs: ms(tb.now.Add(time.Hour))}},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	older := cloneRecord(newest)
+	older.Version, older.FreezeId, older.Total = newest.GetVersion()-1, "", 0
+	tb.core.CampaignChanged(older)
+	for seq := range uint32(4) {
+		tb.core.observe(&event{campaign: 10001, seq: seq, try: 1, leg: 1, kind: sentKind, at: ms(tb.now), price: 50_000})
+	}
+	tb.core.CampaignChanged(newest)
+	if got := tb.core.campaigns[10001].census(); got.awaiting != 4 || got.inFlight != 0 || got.undealt != 6 {
+		t.Errorf("census %+v, want 4 awaiting, none in flight, 6 undealt", got)
+	}
+}
+
 // TestHiddenCampaign: single sends are lost, end and settle like others, once their day is over and nothing is held.
 func TestHiddenCampaign(t *testing.T) {
 	tb := newTable(t, 100)

@@ -29,7 +29,8 @@ func (k *core) observe(e *event) {
 		return
 	}
 	c.lastSeen = max(c.lastSeen, e.logged)
-	if c.record != nil && !c.record.GetHidden() && e.seq >= c.total {
+	// A record without an audience is older than the deal that the event came of: who is of it is not known yet.
+	if c.record.GetFreezeId() != "" && !c.record.GetHidden() && e.seq >= c.total {
 		k.strays++
 		return
 	}
