@@ -23,6 +23,8 @@ type core struct {
 	tenants   map[string]*tenant
 	senders   map[senderKey]*level
 	holding   holding
+	// laneUnread: what stands on some transactional lane is not known yet, so nobody can say of a hidden campaign that it is over.
+	laneUnread bool
 
 	ends    []ending // decided, not yet given out
 	rings   bool     // rings must be made again

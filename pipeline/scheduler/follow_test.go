@@ -505,6 +505,10 @@ func TestHiddenCampaign(t *testing.T) {
 	tb.start()
 	tb.wantState(10009, fanfarev1.State_STATE_SENDING) // one is held
 	tb.core.holding.remove("k")
+	tb.core.laneUnread = true
+	tb.start()
+	tb.wantState(10009, fanfarev1.State_STATE_SENDING) // one may stand on a lane
+	tb.core.laneUnread = false
 	tb.start()
 	tb.wantState(10009, fanfarev1.State_STATE_COMPLETED)
 	tb.after(time.Second)

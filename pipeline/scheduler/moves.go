@@ -65,7 +65,7 @@ func (k *core) moveOf(c *campaign, now time.Time) (schemas.Change, bool) {
 	}
 	switch {
 	case r.GetHidden():
-		if r.GetState() == fanfarev1.State_STATE_SENDING && dayOver(r, now) && k.holding.count[c.number] == 0 && c.judge().done {
+		if r.GetState() == fanfarev1.State_STATE_SENDING && dayOver(r, now) && !k.laneUnread && k.holding.count[c.number] == 0 && c.judge().done {
 			return to(fanfarev1.State_STATE_COMPLETED, schemas.TriggerComplete)
 		}
 	case r.GetState() == fanfarev1.State_STATE_SCHEDULED:

@@ -222,8 +222,12 @@ func (l *leader) nextTry(h *held) (n uint32, ok bool) {
 	return e.try, true
 }
 
+// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics never come must not keep them open.
+const laneWithin = time.Hour
+
 // askStore asks for moves, freezes and indexes.
 func (l *leader) askStore(now time.Time) {
+	l.core.laneUnread = !l.lanesReady() && time.Since(l.began) < laneWithin
 	for _, ch := range l.core.Moves(now) {
 		if !offer(l.jobs, l.move(ch)) {
 			l.core.MoveFailed(ch, now)
