@@ -36,6 +36,9 @@ const manyUnsaved = 100_000
 // roundDue begins a round of sets when it is time: some have changed, or a cursor names so many deals that its record would
 // grow too large.
 func (l *leader) roundDue(now time.Time) bool {
+	if len(l.redeals) > 0 {
+		return false // their cursors are what names them: whoever came next would not look for them
+	}
 	var todo []*campaign
 	heavy := false
 	for _, c := range l.core.open {

@@ -53,3 +53,18 @@ func TestRestoredBeforeRecord(t *testing.T) {
 		t.Errorf("a campaign that nobody knows is remembered after %s", now.Sub(l.began))
 	}
 }
+
+// TestMissingDealsFirst: the sets are not written before the deals that the self-check missed: from then on no cursor names them.
+func TestMissingDealsFirst(t *testing.T) {
+	now := time.Now()
+	l, _ := newTerm(t, &now)
+	l.core.add(10001, testTenant, "camp_10001").touched = true
+	l.redeals = []deal{{}}
+	if l.roundDue(now) {
+		t.Error("the sets are written though a deal is to be made again")
+	}
+	l.redeals = nil
+	if !l.roundDue(now) {
+		t.Error("the sets are not written")
+	}
+}
