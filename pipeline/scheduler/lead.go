@@ -48,7 +48,8 @@ type leader struct {
 
 	jobs, slowJobs chan job
 	answers        chan func()
-	storeSaid      time.Time // when trouble with the store was last logged
+	storeSaid      time.Time            // when trouble with the store was last logged
+	saidOfStore    map[string]time.Time // and when what was
 
 	busy      bool // a transaction is under way
 	committed chan error

@@ -312,13 +312,26 @@ func (l *leader) wanted(w wants, blobs []audience.Index, err error) {
 	}
 }
 
-// complain logs trouble with the store once a second at most: it may be away for long, and every campaign asks.
+// complain logs trouble with the store: once a second at most, for it may be away for long and every campaign asks; and the same
+// trouble once in some minutes, for it may last as long as a campaign that the topics have and a restored store has not.
 func (l *leader) complain(err error) {
-	if now := l.cfg.Now(); now.Sub(l.storeSaid) >= time.Second {
-		l.storeSaid = now
-		l.log.Warn("the store does not do what it is asked", "err", err)
+	now, what := l.cfg.Now(), err.Error()
+	if at, said := l.saidOfStore[what]; now.Sub(l.storeSaid) < time.Second || said && now.Sub(at) < sameTrouble {
+		return
 	}
+	if l.saidOfStore == nil || len(l.saidOfStore) >= troubles {
+		l.saidOfStore = map[string]time.Time{}
+	}
+	l.storeSaid, l.saidOfStore[what] = now, now
+	l.log.Warn("the store does not do what it is asked", "err", err)
 }
+
+const (
+	// sameTrouble is when the same is said again.
+	sameTrouble = 5 * time.Minute
+	// troubles bounds what is remembered.
+	troubles = 1000
+)
 
 // serveStore does what is asked of the store, so that the leader never waits for it.
 func (l *leader) serveStore(ctx context.Context, jobs <-chan job) error {

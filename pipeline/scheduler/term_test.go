@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -66,5 +68,32 @@ func TestMissingDealsFirst(t *testing.T) {
 	l.redeals = nil
 	if !l.roundDue(now) {
 		t.Error("the sets are not written")
+	}
+}
+
+// TestComplaints: what is wrong with the store for long is not said every second, and hides nothing else.
+func TestComplaints(t *testing.T) {
+	now := time.Now()
+	l, said := newTerm(t, &now)
+	const minutes = 10
+	for second := range minutes * 60 {
+		l.complain(errors.New("camp_10001 is gone"))
+		if second == 30 {
+			now = now.Add(time.Second)
+			l.complain(errors.New("camp_10002 is gone"))
+		}
+		now = now.Add(time.Second)
+	}
+	for what, want := range map[string]int{"camp_10001": 2, "camp_10002": 1} {
+		if got := bytes.Count(said.Bytes(), []byte(what)); got > want+1 || got < want {
+			t.Errorf("%s was said %d times in %d minutes, want about %d", what, got, minutes, want)
+		}
+	}
+	for n := range 3 * troubles {
+		now = now.Add(time.Second)
+		l.complain(fmt.Errorf("trouble %d", n))
+	}
+	if len(l.saidOfStore) > troubles {
+		t.Errorf("%d troubles are remembered, want %d at most", len(l.saidOfStore), troubles)
 	}
 }
