@@ -245,6 +245,46 @@ func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
 	}
 }
 
+// Only the record whose results are refused becomes a dead letter, whichever partition the next poll begins with.
+func TestRefusedResultsDoNotCondemnOtherPartitions(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			const partitions = 6
+			p := newPipe(t, partitions)
+			want := map[string]bool{}
+			for id := range int32(partitions) {
+				for i := range 10 {
+					value := fmt.Sprintf("good %d/%d", id, i)
+					if i == 5 && id%2 == 0 {
+						value = fmt.Sprintf("huge %d", id)
+						want[value] = true
+					}
+					p.write(t, &kgo.Record{Topic: p.in, Partition: id, Value: []byte(value)})
+				}
+			}
+			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+				res, err := copyTo(p.out)(ctx, batch)
+				for _, r := range res.Publish {
+					if strings.HasPrefix(string(r.Value), "huge") {
+						r.Value = bytes.Repeat([]byte{'x'}, 3<<20)
+					}
+				}
+				return res, err
+			})
+			run(t, p.stage(t, p.config(mode.exact), h).Run)
+			eventually(t, 30*time.Second, "every record copied or dead", func() bool {
+				return len(p.counts(t, p.out))+len(p.counts(t, p.dlq)) >= 10*partitions
+			})
+			for value := range p.counts(t, p.dlq) {
+				if !want[value] {
+					t.Errorf("%q is a dead letter, want only those that are refused", value)
+				}
+			}
+		})
+	}
+}
+
 // An error is temporary: the batch is handled again until it succeeds, and nothing of it is published before.
 func TestHandlerErrorsAreRetried(t *testing.T) {
 	for _, mode := range modes {

@@ -50,7 +50,7 @@ func (s *Stage) runTransactions(ctx, work context.Context) error {
 	defer end.close(s.cfg.DrainTimeout)
 	defer context.AfterFunc(work, end.cut)()
 
-	t := &transactor{Stage: s, session: session, moved: &moved, wanted: wanted, most: s.cfg.MaxRecords}
+	t := &transactor{Stage: s, session: session, moved: &moved, wanted: wanted, most: s.cfg.MaxRecords, refused: map[topicPartition]Dead{}}
 	for ctx.Err() == nil {
 		select {
 		case <-wanted:
@@ -77,8 +77,10 @@ type transactor struct {
 	moved   *atomic.Bool
 	wanted  <-chan struct{}
 	// most of a batch. Results that Kafka refuses for good halve it until their record stands alone.
-	most    int
-	refused error // what Kafka refused the results of the single record polled next with
+	most int
+	// refused are records whose results Kafka refused, at most one of a partition. What is polled next may begin with another
+	// partition, so a record is known by its place.
+	refused map[topicPartition]Dead
 	retry   *backoff
 }
 
@@ -104,14 +106,19 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 	}
 	if committed {
 		t.metrics.done(res)
-		t.most, t.refused, t.retry = min(2*t.most, t.cfg.MaxRecords), nil, nil
+		t.most, t.retry = min(2*t.most, t.cfg.MaxRecords), nil
+		for _, r := range batch {
+			if t.condemned(r) {
+				delete(t.refused, topicPartition{r.Topic, r.Partition})
+			}
+		}
 		return nil
 	}
 	t.metrics.aborts.Inc()
 	switch {
 	case permanent(err) && len(batch) == 1:
 		t.log.ErrorContext(ctx, "kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
-		t.refused = err
+		t.refused[topicPartition{batch[0].Topic, batch[0].Partition}] = Dead{batch[0], err}
 	case permanent(err):
 		t.most = len(batch) / 2
 	case err != nil:
@@ -129,15 +136,25 @@ func (t *transactor) wait(ctx context.Context) bool {
 
 // result handles a batch until that succeeds; false: a stop, or its partitions are wanted elsewhere.
 func (t *transactor) result(ctx, work context.Context, batch []*kgo.Record) (Result, bool) {
-	if t.refused != nil && len(batch) == 1 {
-		return Result{Dead: []Dead{{batch[0], t.refused}}}, true
+	var dead []Dead
+	good := make([]*kgo.Record, 0, len(batch))
+	for _, r := range batch {
+		if t.condemned(r) {
+			dead = append(dead, Dead{r, t.refused[topicPartition{r.Topic, r.Partition}].Cause})
+		} else {
+			good = append(good, r)
+		}
+	}
+	if len(good) == 0 {
+		return Result{Dead: dead}, true
 	}
 	for {
-		res, err := t.handle(work, batch)
+		res, err := t.handle(work, good)
 		if t.moved.Load() {
 			return Result{}, false // the transaction would abort
 		}
 		if err == nil {
+			res.Dead = append(res.Dead, dead...)
 			return res, true
 		}
 		t.failed(err)
@@ -145,4 +162,10 @@ func (t *transactor) result(ctx, work context.Context, batch []*kgo.Record) (Res
 			return Result{}, false
 		}
 	}
+}
+
+// condemned reports whether Kafka refuses for good what comes of a record.
+func (t *transactor) condemned(r *kgo.Record) bool {
+	d, ok := t.refused[topicPartition{r.Topic, r.Partition}]
+	return ok && d.Record.Offset == r.Offset
 }
