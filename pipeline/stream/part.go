@@ -56,6 +56,8 @@ type part struct {
 type settledHere struct {
 	spans  []span
 	single map[int64]struct{} // above the spans
+	// doubtful is what it has begun and not settled: handed over, perhaps, whatever a broker that lost commits says.
+	doubtful map[int64]struct{}
 }
 
 func (s *settledHere) has(offset int64) bool {
@@ -66,18 +68,30 @@ func (s *settledHere) has(offset int64) bool {
 	return ok || slices.ContainsFunc(s.spans, func(a span) bool { return a.from <= offset && offset < a.to })
 }
 
+func (s *settledHere) doubts(offset int64) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.doubtful[offset]
+	return ok
+}
+
 // settledHere returns what was settled here until now: all from the first offset up to the oldest record without an outcome,
-// taken off the items or not, and what is done above it.
+// taken off the items or not, and what is done above it; and what was begun.
 func (p *part) settledHere() *settledHere {
-	s := &settledHere{single: map[int64]struct{}{}}
+	s := &settledHere{single: map[int64]struct{}{}, doubtful: map[int64]struct{}{}}
 	if p.known != nil {
 		s.spans = slices.Clone(p.known.spans)
 		maps.Copy(s.single, p.known.single)
+		maps.Copy(s.doubtful, p.known.doubtful)
 	}
 	s.spans = append(s.spans, span{p.from, p.oldest()})
 	for _, it := range p.items {
-		if it.state.Load() == itemDone {
+		switch state := it.state.Load(); {
+		case state == itemDone:
 			s.single[it.Record.Offset] = struct{}{}
+		case state == itemBegun || state == itemSettling || it.Uncertain:
+			s.doubtful[it.Record.Offset] = struct{}{}
 		}
 	}
 	return s
@@ -148,7 +162,7 @@ func (p *part) take(block []Item, again []bool) (dropped, doubts int) {
 		switch f := p.ahead.at(r.Offset); {
 		case p.known.has(r.Offset) || f == settled:
 			it.state.Store(itemDone)
-		case f == doubtful || r.Offset < p.uncertain:
+		case f == doubtful || r.Offset < p.uncertain || p.known.doubts(r.Offset):
 			it.Uncertain = true
 			doubts++
 		case again[k]:

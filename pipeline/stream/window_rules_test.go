@@ -395,6 +395,61 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	}
 }
 
+// Rule 4: what is in flight here is uncertain, also when the broker has lost the commit that declared it and no outcome tells.
+func TestRule4WhatWasBegunHereIsUncertain(t *testing.T) {
+	fakeOnly(t)
+	t.Parallel()
+	const n, slow, size = 60, 35, 10
+	o := newOffice(t, 1)
+	o.fill(t, o.in, 1, n)
+	var step atomic.Int32
+	o.fake.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		o.fake.KeepControl()
+		req := kreq.(*kmsg.OffsetCommitRequest)
+		p := &req.Topics[0].Partitions[0]
+		switch {
+		case step.Load() == 0 && p.Offset == slow && head(t, *p.Metadata) == slow+size: // what it declares is lost
+			step.Store(1)
+			p.Metadata = new(fmt.Sprintf("fanfare1:%d", slow))
+		case step.Load() == 1: // and the next is refused
+			step.Store(2)
+			resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
+			rt := kmsg.NewOffsetCommitResponseTopic()
+			rt.Topic, rt.TopicID = req.Topics[0].Topic, req.Topics[0].TopicID
+			rt.Partitions = append(rt.Partitions, kmsg.OffsetCommitResponseTopicPartition{ErrorCode: kerr.RebalanceInProgress.Code})
+			resp.Topics = append(resp.Topics, rt)
+			return resp, nil, true
+		}
+		return nil, nil, false
+	})
+	answer := make(chan struct{})
+	cfg := o.config()
+	cfg.Size = func() int { return size }
+	run(t, o.window(t, cfg, stream.ReleaserFunc(func(items []*stream.Item) {
+		for _, it := range items {
+			switch {
+			case it.Uncertain:
+				it.Settle(o.outcome(it.Record, "ambiguous"))
+			case !it.Begin():
+			case it.Record.Offset >= slow && it.Record.Offset < slow+size:
+				o.handOver("a", it.Record)
+				go func() { <-answer; it.Settle(o.outcome(it.Record, "sent")) }()
+			default:
+				o.handOver("a", it.Record)
+				it.Settle(o.outcome(it.Record, "sent"))
+			}
+		}
+	})).Run)
+	eventually(t, 20*time.Second, "the partition to begin anew", func() bool { return o.metric(t, "fanfare_window_resets_total") > 0 })
+	o.awaitOutcomes(t, n, 30*time.Second)
+	close(answer)
+	eventually(t, 10*time.Second, "the end", func() bool { base, _ := o.intent(t, 0); return base == n })
+	o.check(t, n)
+	if got := o.handedOver(); got != n {
+		t.Errorf("handed over: got %d, want %d, each once", got, n)
+	}
+}
+
 // Rule 4: a member that the group gave up and took in again under another name owns nothing of what it had before. It reads
 // what is committed before it commits anything: in between somebody else may have come further.
 func TestRule4AnotherMemberBeginsAnew(t *testing.T) {
