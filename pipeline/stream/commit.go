@@ -297,7 +297,8 @@ func (w *Window) refused(p *part, err error) {
 	w.metrics.refused.Inc()
 	w.log.Warn("a commit was refused; the partition is stopped until it is known what is committed", "partition", p.id, "err", err)
 	p.refusal = err
-	if p.why == stopLeaving {
+	switch p.why {
+	case stopLeaving, stopSuspended, stopReset: // stopped for more than this while the commit was on its way
 		return
 	}
 	if p.retry == nil {
