@@ -424,12 +424,14 @@ func TestSendClientGone(t *testing.T) {
 	time.Sleep(time.Millisecond)
 	cancel()
 	wg.Wait()
-	for range 100 { // either it was never begun, or it is done to its end
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // either it was never begun, or it is done to its end
 		a := w.call("POST", sendPath, docSend, header{"Idempotency-Key", "gone"})
 		if a.status == 200 {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d %s, want 200", a.status, a.body)
+		}
 	}
 	if got := len(w.messages()); got != 2 {
 		t.Errorf("messages: got %d, want 2", got)

@@ -315,6 +315,12 @@ func isTaken(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "23505"
 }
 
+// isBusy reports whether SQLite says that another process has the file.
+func isBusy(err error) bool {
+	lite, ok := errors.AsType[*sqlite.Error](err)
+	return ok && lite.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 // isCheck reports whether err says that a CHECK refused a value.
 func isCheck(err error) bool {
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {

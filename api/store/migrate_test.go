@@ -168,7 +168,7 @@ func TestOpenRefusesOtherTables(t *testing.T) {
 func TestMigrateTakesTurns(t *testing.T) {
 	cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db")}
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 16 {
 		wg.Go(func() {
 			if err := Migrate(t.Context(), cfg); err != nil {
 				t.Error(err)

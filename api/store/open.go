@@ -180,11 +180,23 @@ func connectSQLite(ctx context.Context, path string) (*database, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	d := &database{turn: make(chan struct{}, 1)}
-	if err := d.openSQLite(ctx, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), d.close())
+	// While another process switches a new file to its log, SQLite says busy at once, whatever its time-out.
+	for deadline := time.Now().Add(busy); ; {
+		d := &database{turn: make(chan struct{}, 1)}
+		err := d.openSQLite(ctx, path)
+		if err == nil {
+			return d, nil
+		}
+		err = errors.Join(fmt.Errorf("store %s: %w", path, err), d.close())
+		if !isBusy(err) || time.Now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return d, nil
 }
 
 func (d *database) openSQLite(ctx context.Context, path string) error {
