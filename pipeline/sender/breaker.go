@@ -23,6 +23,8 @@ const DefaultBreakerPause = 5 * time.Second
 var (
 	errOpen    = errors.New("breaker is open")
 	errProbing = errors.New("breaker is half open and one batch is on its way")
+	// errNothing is reported of a batch of which nothing was left to hand over: it says nothing of the carrier.
+	errNothing = errors.New("nothing was tried")
 )
 
 // breaker stops a route whose carrier does not answer. Both lanes share it.
@@ -38,8 +40,10 @@ func newBreaker(route string, pause time.Duration, now func() time.Time, moved f
 	b.two = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: route, Interval: breakerInterval, BucketPeriod: breakerInterval / 10, Timeout: pause,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= breakerConsecutive || c.Requests >= breakerRequests && 2*c.TotalFailures >= c.Requests
+			tried := c.Requests - min(c.Requests, c.TotalExclusions)
+			return c.ConsecutiveFailures >= breakerConsecutive || tried >= breakerRequests && 2*c.TotalFailures >= tried
 		},
+		IsExcluded: func(err error) bool { return errors.Is(err, errNothing) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
 				b.until.Store(now().Add(pause).UnixNano())

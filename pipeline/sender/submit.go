@@ -151,7 +151,7 @@ var errCarrier = errors.New("carrier does not answer")
 func (f *flight) send(ctx context.Context, report func(error)) {
 	l := f.lane
 	if len(f.entries) == 0 {
-		report(nil) // nothing was tried; a probe is not used up
+		report(errNothing) // a probe is not used up
 		return
 	}
 	f.report = report
