@@ -72,15 +72,23 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	if at, ok := r.unknown[env.number]; ok && at.After(fetched) {
 		return nil, fmt.Errorf("%w: %s", errCampaign, id)
 	}
-	row, err := r.await(ctx, id)
-	if err != nil {
-		return nil, err
-	}
+	row := r.view.Campaign(id)
+	var asking error
 	if row == nil && r.lookup != nil {
-		// Campaigns leave the topic a week after they settled; receipts may come later still.
-		if row, err = r.lookup(ctx, id); err != nil && !errors.Is(err, schemas.ErrNotFound) {
-			return nil, fmt.Errorf("look up %s: %w", id, err)
+		// Campaigns leave the topic a week after they settled; receipts may come later still, and a rebuild asks for all of them,
+		// so the store is asked before the view is waited for.
+		if row, asking = r.lookup(ctx, id); errors.Is(asking, schemas.ErrNotFound) {
+			asking = nil
 		}
+	}
+	if row == nil {
+		var err error
+		if row, err = r.await(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if row == nil && asking != nil {
+		return nil, fmt.Errorf("look up %s: %w", id, asking)
 	}
 	if len(r.known)+len(r.unknown) >= maxResolved {
 		clear(r.known)
