@@ -215,7 +215,11 @@ func (d *demo) watch(ctx context.Context) error {
 		d.last = s
 		total := max(s.TotalMessages, 1)
 		bar := strings.Repeat("#", width*s.Delivered/total) + strings.Repeat("-", width*(s.Sent-s.Delivered)/total)
-		d.draw(fmt.Sprintf("  [%-*s] %s sent, %s delivered, %s pending", width, bar, thousands(s.Sent), thousands(s.Delivered), thousands(s.Pending)), s.over())
+		line := fmt.Sprintf("  [%-*s] %s sent, %s delivered, %s pending", width, bar, thousands(s.Sent), thousands(s.Delivered), thousands(s.Pending))
+		if s.State == "completed" && s.Awaiting > 0 {
+			line += fmt.Sprintf(", %s receipts to come (phones that are off)", thousands(s.Awaiting))
+		}
+		d.draw(line, s.over())
 		if s.over() {
 			fmt.Fprintln(d.out)
 			return nil
@@ -239,7 +243,7 @@ func (d *demo) watch(ctx context.Context) error {
 // draw shows a line of progress: over the last one on a terminal, else one now and then.
 func (d *demo) draw(line string, last bool) {
 	if d.terminal {
-		fmt.Fprintf(d.out, "\r%s   ", line)
+		fmt.Fprintf(d.out, "\r%s\x1b[K", line)
 		return
 	}
 	if now := time.Now(); last || now.Sub(d.drawn) >= 2*time.Second {

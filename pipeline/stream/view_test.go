@@ -2,9 +2,11 @@ package stream_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -254,6 +256,30 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 }
 
 // What a sender pays for each message.
+// A log that has expired above where a tail begins is read to its end: there is nothing in it.
+func TestTailOfALogThatHasExpired(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	topic := b.topic(t, "x", 1)
+	b.produce(t, topic, 1, 10)
+	cut := kadm.Offsets{}
+	cut.AddOffset(topic, 0, 10, -1)
+	if _, err := b.adm.DeleteRecords(t.Context(), cut); err != nil {
+		t.Fatal(err)
+	}
+	var got atomic.Int64
+	tail, err := stream.NewTail(stream.TailConfig{
+		Cluster: b.Cluster, Topics: []string{topic}, Every: 20 * time.Millisecond, From: map[string]map[int32]int64{topic: {0: 5}},
+	}, func(batch []*kgo.Record) { got.Add(int64(len(batch))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, tail.Run)
+	ready(t, tail)
+	b.produce(t, topic, 1, 3)
+	eventually(t, 10*time.Second, "what came after", func() bool { return got.Load() == 3 })
+}
+
 func BenchmarkView(b *testing.B) {
 	br, keys := newBroker(b), testKeys(b)
 	br.controlTopics(b)
