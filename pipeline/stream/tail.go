@@ -192,7 +192,8 @@ func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 // askTimeout bounds one asking, so that a broker that is away is asked again.
 const askTimeout = 5 * time.Second
 
-// ends returns where the committed records of each partition end; partitions that are empty are left out when nothing was read of them.
+// ends returns where the committed records of each partition end; partitions that are empty are left out unless they were read
+// to there: what has expired will never be read.
 func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -211,7 +212,10 @@ func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]i
 		}
 	}
 	t.mu.Lock()
-	unread := len(t.positions) < len(ends)
+	unread := false
+	for tp, end := range ends {
+		unread = unread || t.positions[tp] < end
+	}
 	t.mu.Unlock()
 	if !unread {
 		return ends, nil
@@ -227,7 +231,7 @@ func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]i
 	defer t.mu.Unlock()
 	for tp, end := range ends {
 		if s, ok := starts.Lookup(tp.topic, tp.partition); ok && s.Offset >= end {
-			if _, read := t.positions[tp]; !read {
+			if t.positions[tp] < end {
 				delete(ends, tp) // nothing to read
 			}
 		}
