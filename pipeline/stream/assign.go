@@ -507,7 +507,9 @@ const (
 func (w *Window) capacity() int {
 	room := queueMost
 	for _, p := range w.order {
-		room -= p.undeclared()
+		if p.why != stopSuspended {
+			room -= p.undeclared()
+		}
 	}
 	return room
 }

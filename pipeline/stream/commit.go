@@ -114,7 +114,9 @@ func (w *Window) plan(entries bool) plan {
 	for _, p := range w.order {
 		p.trim()
 		p.declare = p.declared
-		left -= p.declared
+		if p.why != stopSuspended { // a person looks after what it holds; the rest goes on
+			left -= p.declared
+		}
 	}
 	grow := func(p *part, to int) {
 		more := min(min(len(p.items), to)-p.declare, left)
