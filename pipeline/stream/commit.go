@@ -299,9 +299,8 @@ func (w *Window) refused(p *part, err error) {
 	w.metrics.refused.Inc()
 	w.log.Warn("a commit was refused; the partition is stopped until it is known what is committed", "partition", p.id, "err", err)
 	p.refusal = err
-	switch p.why {
-	case stopLeaving, stopSuspended, stopReset: // stopped for more than this while the commit was on its way
-		return
+	if p.why == stopLeaving || p.why == stopSuspended || p.why == stopReset {
+		return // stopped for more than this while the commit was on its way
 	}
 	if p.retry == nil {
 		p.retry = newBackoff(20*time.Millisecond, time.Second)
