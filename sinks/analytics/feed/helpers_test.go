@@ -509,7 +509,9 @@ func newClickHouse(t testing.TB, over *line) (store, beside analytics.Store) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		over.mu.Lock()
 		over.to = opts.Addr[0]
+		over.mu.Unlock()
 		beside, store = store, open(strings.Replace(dsn, opts.Addr[0], over.addr, 1))
 	}
 	return store, beside
@@ -542,7 +544,10 @@ func (l *line) serve(listener net.Listener) {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", l.to)
+		l.mu.Lock()
+		to := l.to
+		l.mu.Unlock()
+		out, err := net.Dial("tcp", to)
 		if err != nil {
 			in.Close()
 			continue
