@@ -49,6 +49,8 @@ type statsAnswer struct {
 	Skipped       int    `json:"skipped"`
 	Awaiting      int    `json:"awaiting"`
 	Undelivered   int    `json:"undelivered"`
+	// AsOf: everything that happened until then is counted.
+	AsOf *time.Time `json:"as_of"`
 }
 
 // identities holds a sample against P2: everybody is in exactly one place.
@@ -90,11 +92,22 @@ type pendingPoint struct {
 }
 
 // checkPending: what /stats calls pending is what the topic said at some instant of the lag before.
-func checkPending(samples []statsSample, points []pendingPoint, lag time.Duration) []error {
+//
+// Statistics that say themselves that they are older, as while the process that fills them is away, are held against the time
+// that they name, and may be up to stale old.
+func checkPending(samples []statsSample, points []pendingPoint, lag, stale time.Duration) []error {
 	var errs []error
 	for _, s := range samples {
 		if s.stats.TotalMessages == 0 {
 			continue // not frozen yet
+		}
+		lag := lag
+		if s.stats.AsOf != nil && stale > 0 {
+			old := s.at.Sub(*s.stats.AsOf)
+			if old > stale {
+				errs = append(errs, fmt.Errorf("at %s: /stats is as of %s before, want at most %s", s.at.Format(time.StampMilli), old, stale))
+			}
+			lag = max(lag, old+time.Second)
 		}
 		lo, hi, seen := 0, 0, false
 		var before *pendingPoint // the newest point before: it still held when that time began

@@ -69,7 +69,7 @@ func TestOraclesCatchPlantedBugs(t *testing.T) {
 		points  []pendingPoint
 	}
 	judge := func(r run) []error {
-		return slices.Concat(checkSamples(r.samples), checkPending(r.samples, r.points, time.Second), checkDoubles(r.truth, r.deliveries), checkEnd(r.outcome))
+		return slices.Concat(checkSamples(r.samples), checkPending(r.samples, r.points, time.Second, 0), checkDoubles(r.truth, r.deliveries), checkEnd(r.outcome))
 	}
 	drop := func(r *run, seq uint32, kinds ...fanfarev1.Kind) {
 		r.deliveries = slices.DeleteFunc(r.deliveries, func(d *fanfarev1.Delivery) bool {

@@ -41,6 +41,8 @@ type e2eConfig struct {
 	seed   uint64
 	// lag is how far statistics may be behind the topic.
 	lag time.Duration
+	// stale is how old they may say that they are; 0: they are not asked.
+	stale time.Duration
 	// limit of the whole run.
 	limit time.Duration
 }
@@ -193,7 +195,7 @@ func endToEnd(t *testing.T, w world, cfg e2eConfig) {
 	}
 	judging := time.Now()
 	for name, errs := range map[string][]error{
-		"statistics at every instant": checkSamples(samples), "pending": checkPending(outside(samples, gaps), points, cfg.lag),
+		"statistics at every instant": checkSamples(samples), "pending": checkPending(outside(samples, gaps), points, cfg.lag, cfg.stale),
 		"never twice": checkDoubles(subs, deliveries), "never lost": checkEnd(o),
 	} {
 		for _, err := range errs[:min(len(errs), 10)] {
