@@ -175,14 +175,14 @@ func dataTrouble(dir string) *trouble {
 	const fix = "give another directory with --data, or make this one writable for the user that runs fanfare"
 	at := existing(dir)
 	if st, err := os.Stat(at); err != nil || !st.IsDir() {
-		return &trouble{at + " is no directory", "give another directory with --data"}
+		return wrong(at+" is no directory", "give another directory with --data")
 	}
 	tmp, err := os.MkdirTemp(at, ".fanfare-doctor-")
 	if err != nil {
-		return &trouble{fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix}
+		return wrong(fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix)
 	}
 	if err := os.Remove(tmp); err != nil {
-		return &trouble{fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix}
+		return wrong(fmt.Sprintf("%s cannot be written to (%v)", at, reason(err)), fix)
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func examineHTTP(ctx context.Context, cfg Config) []finding {
 	}
 	var t *trouble
 	if !errors.As(err, &t) {
-		t = &trouble{err.Error(), "choose another address with --http HOST:PORT"}
+		t = wrong(err.Error(), "choose another address with --http HOST:PORT")
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return []finding{bad("http", t.found, t.fix)}

@@ -35,18 +35,11 @@ const (
 func openClickHouse(ctx context.Context, cfg Config) (driver.Conn, *trouble) {
 	opts, err := chgo.ParseDSN(cfg.ClickHouse)
 	if err != nil || len(opts.Addr) == 0 || opts.Addr[0] == "" {
-		return nil, &trouble{"the address cannot be read", "want --clickhouse clickhouse://USER:PASSWORD@HOST:9000/DATABASE"}
+		return nil, wrong("the address cannot be read", "want --clickhouse clickhouse://USER:PASSWORD@HOST:9000/DATABASE")
 	}
-	reachable := ""
-	all := dialAll(ctx, "--clickhouse", opts.Addr)
-	for i, t := range all {
-		if t == nil {
-			reachable = opts.Addr[i]
-			break
-		}
-	}
-	if reachable == "" {
-		return nil, all[0]
+	reachable, t := firstReachable(ctx, "--clickhouse", opts.Addr)
+	if t != nil {
+		return nil, t
 	}
 	opts.Auth.Database = ""
 	opts.DialTimeout, opts.ReadTimeout = patience, 2*patience
@@ -65,9 +58,9 @@ func clickHouseTrouble(ctx context.Context, addr string, opts *chgo.Options, err
 	if refused, ok := errors.AsType[*chgo.Exception](err); ok {
 		switch refused.Code {
 		case codeAuthentication, codeUnknownUser:
-			return &trouble{fmt.Sprintf("%s refuses user %q or the password", addr, opts.Auth.Username), "correct them in --clickhouse clickhouse://USER:PASSWORD@" + addr}
+			return wrong(fmt.Sprintf("%s refuses user %q or the password", addr, opts.Auth.Username), "correct them in --clickhouse clickhouse://USER:PASSWORD@"+addr)
 		default:
-			return &trouble{fmt.Sprintf("%s refuses us (%s)", addr, oneLine(refused.Message)), "mend what it says; see the log of ClickHouse"}
+			return wrong(fmt.Sprintf("%s refuses us (%s)", addr, oneLine(refused.Message)), "mend what it says; see the log of ClickHouse")
 		}
 	}
 	if opts.TLS != nil {
@@ -78,7 +71,7 @@ func clickHouseTrouble(ctx context.Context, addr string, opts *chgo.Options, err
 	if t := clickHouseTongue(opts).trouble(ctx, addr); t != nil {
 		return t
 	}
-	return &trouble{fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of ClickHouse"}
+	return passing(fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of ClickHouse")
 }
 
 // examineAnalytics looks at where statistics are kept.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -29,7 +28,7 @@ func openKafka(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, [
 	seeds := dialAll(ctx, "--kafka", cfg.Kafka)
 	secure, err := cfg.kafkaOptions()
 	if err != nil {
-		return nil, nil, &trouble{err.Error(), "correct the flag"}
+		return nil, nil, wrong(err.Error(), "correct the flag")
 	}
 	var first *trouble
 	for i, t := range seeds {
@@ -54,7 +53,7 @@ func openBroker(ctx context.Context, cfg Config, seed string, opts []kgo.Opt) (*
 		kgo.RequestTimeoutOverhead(patience - time.Second), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableClientMetrics(),
 	}, opts...)...)
 	if err != nil {
-		return nil, nil, &trouble{err.Error(), "correct the address after --kafka"}
+		return nil, nil, wrong(err.Error(), "correct the address after --kafka")
 	}
 	var meta *kmsg.MetadataResponse
 	err = cfg.kafkaTongue().try(ctx, seed, func(ctx context.Context) (err error) {
@@ -83,19 +82,10 @@ func openBroker(ctx context.Context, cfg Config, seed string, opts []kgo.Opt) (*
 	return cl, reachable, nil
 }
 
-// dialAll dials all addresses at once; nil stands for one that can be reached.
-func dialAll(ctx context.Context, flag string, addrs []string) []*trouble {
-	all := make([]*trouble, len(addrs))
-	var wg sync.WaitGroup
-	for i, addr := range addrs {
-		wg.Go(func() { all[i] = dialTrouble(ctx, flag, addr) })
-	}
-	wg.Wait()
-	return all
-}
-
 func advertisedTrouble(seed, addr string, t *trouble) *trouble {
-	return &trouble{fmt.Sprintf("the broker at %s says that it is %s, but %s", seed, addr, t.found), "set its advertised.listeners to an address that can be reached from here"}
+	t.found = fmt.Sprintf("the broker at %s says that it is %s, but %s", seed, addr, t.found)
+	t.fix = "set its advertised.listeners to an address that can be reached from here"
+	return t
 }
 
 // kafkaTrouble puts an error of the first request into words.
@@ -103,9 +93,9 @@ func kafkaTrouble(ctx context.Context, cfg Config, addr string, err error) *trou
 	var eof *kgo.ErrFirstReadEOF
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return &trouble{addr + " refuses the user or the password", "correct --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD)"}
+		return wrong(addr+" refuses the user or the password", "correct --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD)")
 	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		return &trouble{fmt.Sprintf("%s does not log in by %s", addr, cfg.KafkaSASL), "choose another --kafka-sasl: plain, scram-sha-256 or scram-sha-512; without --kafka-user nobody logs in"}
+		return wrong(fmt.Sprintf("%s does not log in by %s", addr, cfg.KafkaSASL), "choose another --kafka-sasl: plain, scram-sha-256 or scram-sha-512; without --kafka-user nobody logs in")
 	}
 	if cfg.KafkaTLS {
 		if t := tlsTrouble(addr, cfg.kafkaTongue().without, err); t != nil {
@@ -116,10 +106,10 @@ func kafkaTrouble(ctx context.Context, cfg Config, addr string, err error) *trou
 		return t
 	}
 	if errors.Is(err, io.EOF) && cfg.KafkaUser != "" {
-		return &trouble{fmt.Sprintf("%s ends the connection at the login by %s", addr, cfg.KafkaSASL), "correct --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), or choose another --kafka-sasl"}
+		return wrong(fmt.Sprintf("%s ends the connection at the login by %s", addr, cfg.KafkaSASL), "correct --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), or choose another --kafka-sasl")
 	}
 	if errors.As(err, &eof) && cfg.KafkaUser == "" {
-		return &trouble{addr + " ends the connection as soon as it is used: it wants a login", "give --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), and --kafka-sasl if it is not plain"}
+		return passing(addr+" ends the connection as soon as it is used: it wants a login", "give --kafka-user and --kafka-password (better FANFARE_KAFKA_PASSWORD), and --kafka-sasl if it is not plain")
 	}
-	return &trouble{fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of the broker"}
+	return passing(fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of the broker")
 }

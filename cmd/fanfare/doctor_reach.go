@@ -17,7 +17,16 @@ import (
 )
 
 // A trouble is why a service cannot be used, and what to do.
-type trouble struct{ found, fix string }
+type trouble struct {
+	found, fix string
+	passing    bool // a service that is being started looks just like this
+}
+
+// wrong is a trouble that stays until somebody mends it.
+func wrong(found, fix string) *trouble { return &trouble{found: found, fix: fix} }
+
+// passing is a trouble that may be over in a moment.
+func passing(found, fix string) *trouble { return &trouble{found: found, fix: fix, passing: true} }
 
 // Error says both in one line.
 func (t *trouble) Error() string { return t.found + ": " + t.fix }
@@ -37,21 +46,43 @@ func dialTrouble(ctx context.Context, flag, addr string) *trouble {
 	return networkTrouble(flag, addr, err)
 }
 
+// dialAll dials all addresses at once; nil stands for one that can be reached.
+func dialAll(ctx context.Context, flag string, addrs []string) []*trouble {
+	all := make([]*trouble, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() { all[i] = dialTrouble(ctx, flag, addr) })
+	}
+	wg.Wait()
+	return all
+}
+
+// firstReachable is the first of the addresses that can be reached; with none, why the first cannot.
+func firstReachable(ctx context.Context, flag string, addrs []string) (string, *trouble) {
+	all := dialAll(ctx, flag, addrs)
+	for i, t := range all {
+		if t == nil {
+			return addrs[i], nil
+		}
+	}
+	return "", all[0]
+}
+
 // networkTrouble puts an error of the network into words; nil: it is none.
 func networkTrouble(flag, addr string, err error) *trouble {
 	var dns *net.DNSError
 	var netErr net.Error
 	switch {
 	case errors.As(err, &dns):
-		return &trouble{fmt.Sprintf("the name in %s is not known (%s)", addr, oneLine(dns.Err)), "correct the name after " + flag + ", or the name service of this machine"}
+		return wrong(fmt.Sprintf("the name in %s is not known (%s)", addr, oneLine(dns.Err)), "correct the name after "+flag+", or the name service of this machine")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &trouble{"nothing listens at " + addr, "start it, or correct the address after " + flag}
+		return passing("nothing listens at "+addr, "start it, or correct the address after "+flag)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return &trouble{"there is no way to " + addr + " from this machine", "correct the address after " + flag + ", or the route to it"}
+		return wrong("there is no way to "+addr+" from this machine", "correct the address after "+flag+", or the route to it")
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
-		return &trouble{"no answer from " + addr, "correct the address after " + flag + ", or let a firewall between here and there pass it"}
+		return passing("no answer from "+addr, "correct the address after "+flag+", or let a firewall between here and there pass it")
 	case isDialError(err):
-		return &trouble{fmt.Sprintf("cannot connect to %s (%s)", addr, oneLine(err.Error())), "correct the address after " + flag}
+		return passing(fmt.Sprintf("cannot connect to %s (%s)", addr, oneLine(err.Error())), "correct the address after "+flag)
 	}
 	return nil
 }
@@ -70,13 +101,13 @@ func tlsTrouble(addr, without string, err error) *trouble {
 	var alert tls.AlertError
 	switch {
 	case errors.As(err, &record):
-		return &trouble{addr + " does not speak TLS", without}
+		return wrong(addr+" does not speak TLS", without)
 	case errors.As(err, &unknown):
-		return &trouble{"the certificate of " + addr + " is signed by nobody that this machine knows", "install the certificate of its authority on this machine (for Kafka: name its file with --kafka-ca)"}
+		return wrong("the certificate of "+addr+" is signed by nobody that this machine knows", "install the certificate of its authority on this machine (for Kafka: name its file with --kafka-ca)")
 	case errors.As(err, &host), errors.As(err, &invalid):
-		return &trouble{fmt.Sprintf("the certificate of %s does not hold (%s)", addr, oneLine(err.Error())), "connect by the name that is in the certificate, or renew it"}
+		return wrong(fmt.Sprintf("the certificate of %s does not hold (%s)", addr, oneLine(err.Error())), "connect by the name that is in the certificate, or renew it")
 	case errors.As(err, &alert):
-		return &trouble{fmt.Sprintf("%s refuses TLS with us (%s)", addr, oneLine(err.Error())), "see the log of the server; it may want a certificate of the client"}
+		return wrong(fmt.Sprintf("%s refuses TLS with us (%s)", addr, oneLine(err.Error())), "see the log of the server; it may want a certificate of the client")
 	}
 	return nil
 }
@@ -213,20 +244,20 @@ func (g tongue) trouble(ctx context.Context, addr string) *trouble {
 	switch got := sniff(ctx, addr); got {
 	case g.want:
 		if g.secure {
-			return &trouble{addr + " does not speak TLS", g.without}
+			return wrong(addr+" does not speak TLS", g.without)
 		}
 		return nil
 	case speaksTLS:
 		if g.secure {
 			return nil
 		}
-		return &trouble{addr + " speaks TLS", g.withTLS}
+		return wrong(addr+" speaks TLS", g.withTLS)
 	case speaksNothing:
-		return &trouble{fmt.Sprintf("what listens at %s does not answer as %s does", addr, g.want), otherPort}
+		return passing(fmt.Sprintf("what listens at %s does not answer as %s does", addr, g.want), otherPort)
 	case speaksHTTP:
-		return &trouble{fmt.Sprintf("%s speaks HTTP, not the protocol of %s", addr, g.want), otherPort}
+		return wrong(fmt.Sprintf("%s speaks HTTP, not the protocol of %s", addr, g.want), otherPort)
 	default:
-		return &trouble{fmt.Sprintf("%s is %s, not %s", addr, got, g.want), otherPort}
+		return wrong(fmt.Sprintf("%s is %s, not %s", addr, got, g.want), otherPort)
 	}
 }
 

@@ -22,18 +22,11 @@ func redisTongue(opts *redis.UniversalOptions) tongue {
 func openRedis(ctx context.Context, cfg Config) (redis.UniversalClient, *trouble) {
 	opts, err := redisOptions(cfg.Redis)
 	if err != nil {
-		return nil, &trouble{err.Error(), "want host:port or redis://user:password@host:port/0"}
+		return nil, wrong(err.Error(), "want host:port or redis://user:password@host:port/0")
 	}
-	reachable := ""
-	all := dialAll(ctx, "--redis", opts.Addrs)
-	for i, t := range all {
-		if t == nil {
-			reachable = opts.Addrs[i]
-			break
-		}
-	}
-	if reachable == "" {
-		return nil, all[0]
+	reachable, t := firstReachable(ctx, "--redis", opts.Addrs)
+	if t != nil {
+		return nil, t
 	}
 	opts.MaxRetries, opts.DialTimeout, opts.ReadTimeout, opts.ContextTimeoutEnabled = -1, 2*time.Second, patience-time.Second, true
 	rdb := redis.NewUniversalClient(opts)
@@ -48,17 +41,17 @@ func openRedis(ctx context.Context, cfg Config) (redis.UniversalClient, *trouble
 func redisTrouble(ctx context.Context, addr string, opts *redis.UniversalOptions, err error) *trouble {
 	switch {
 	case redis.HasErrorPrefix(err, "NOAUTH"):
-		return &trouble{addr + " wants a password", "give it: --redis redis://:PASSWORD@" + addr}
+		return wrong(addr+" wants a password", "give it: --redis redis://:PASSWORD@"+addr)
 	case redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "ERR Client sent AUTH"), redis.HasErrorPrefix(err, "ERR AUTH"):
-		return &trouble{addr + " refuses the user or the password", "correct them in --redis redis://USER:PASSWORD@" + addr}
+		return wrong(addr+" refuses the user or the password", "correct them in --redis redis://USER:PASSWORD@"+addr)
 	case redis.HasErrorPrefix(err, "NOPERM"):
-		return &trouble{fmt.Sprintf("the user may not do what we need (%v)", err), "ACL SETUSER " + orElse(opts.Username, "default") + " +@all ~*"}
+		return wrong(fmt.Sprintf("the user may not do what we need (%v)", err), "ACL SETUSER "+orElse(opts.Username, "default")+" +@all ~*")
 	case redis.HasErrorPrefix(err, "LOADING"):
-		return &trouble{addr + " is still reading its data", "wait, and start again"}
+		return passing(addr+" is still reading its data", "wait, and start again")
 	case redis.HasErrorPrefix(err, "CLUSTERDOWN"), redis.HasErrorPrefix(err, "MASTERDOWN"):
-		return &trouble{fmt.Sprintf("%s is of no use now (%v)", addr, err), "bring its other nodes back"}
+		return passing(fmt.Sprintf("%s is of no use now (%v)", addr, err), "bring its other nodes back")
 	case redis.HasErrorPrefix(err, "DENIED"):
-		return &trouble{addr + " is in protected mode and lets only its own machine in", "give it a password (requirepass), or the addresses to listen on (bind)"}
+		return wrong(addr+" is in protected mode and lets only its own machine in", "give it a password (requirepass), or the addresses to listen on (bind)")
 	}
 	if opts.TLSConfig != nil {
 		if t := tlsTrouble(addr, redisTongue(opts).without, err); t != nil {
@@ -68,7 +61,7 @@ func redisTrouble(ctx context.Context, addr string, opts *redis.UniversalOptions
 	if t := redisTongue(opts).trouble(ctx, addr); t != nil {
 		return t
 	}
-	return &trouble{fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of Redis"}
+	return passing(fmt.Sprintf("%s does not answer as it should (%s)", addr, oneLine(err.Error())), "see the log of Redis")
 }
 
 // leastRedis is the first version whose scripts may write after they have asked for the time.

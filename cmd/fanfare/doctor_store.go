@@ -30,7 +30,7 @@ func postgresTongue() tongue {
 func openPostgres(ctx context.Context, cfg Config) (*pgx.Conn, *trouble) {
 	pg, err := pgx.ParseConfig(cfg.Store)
 	if err != nil { // which may hold the password
-		return nil, &trouble{"the address cannot be read", "want --store postgres://USER:PASSWORD@HOST:5432/DATABASE"}
+		return nil, wrong("the address cannot be read", "want --store postgres://USER:PASSWORD@HOST:5432/DATABASE")
 	}
 	addr := fmt.Sprintf("%s:%d", pg.Host, pg.Port)
 	if !strings.HasPrefix(pg.Host, "/") { // else it is a socket
@@ -54,17 +54,17 @@ func postgresTrouble(ctx context.Context, pg *pgx.ConnConfig, addr string, err e
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch refused.Code {
 		case "28P01":
-			return &trouble{fmt.Sprintf("%s refuses the password of user %q", addr, pg.User), "correct it in --store postgres://USER:PASSWORD@" + addr + "/" + pg.Database}
+			return wrong(fmt.Sprintf("%s refuses the password of user %q", addr, pg.User), "correct it in --store postgres://USER:PASSWORD@"+addr+"/"+pg.Database)
 		case "28000":
-			return &trouble{fmt.Sprintf("%s does not let us in (%s)", addr, oneLine(refused.Message)), fmt.Sprintf("createuser %s if it is not there, else add a line for it to pg_hba.conf; where that wants TLS, add ?sslmode=require to --store", pg.User)}
+			return wrong(fmt.Sprintf("%s does not let us in (%s)", addr, oneLine(refused.Message)), fmt.Sprintf("createuser %s if it is not there, else add a line for it to pg_hba.conf; where that wants TLS, add ?sslmode=require to --store", pg.User))
 		case "3D000":
-			return &trouble{fmt.Sprintf("there is no database %q at %s", pg.Database, addr), fmt.Sprintf("createdb -h %s -p %d %s, or correct the name after --store", pg.Host, pg.Port, pg.Database)}
+			return wrong(fmt.Sprintf("there is no database %q at %s", pg.Database, addr), fmt.Sprintf("createdb -h %s -p %d %s, or correct the name after --store", pg.Host, pg.Port, pg.Database))
 		case "53300":
-			return &trouble{addr + " has no connection left", "raise max_connections, or put a pooler between"}
+			return wrong(addr+" has no connection left", "raise max_connections, or put a pooler between")
 		case "57P03":
-			return &trouble{addr + " is starting up or shutting down", "wait, and start again"}
+			return passing(addr+" is starting up or shutting down", "wait, and start again")
 		}
-		return &trouble{fmt.Sprintf("%s refuses us (%s)", addr, oneLine(refused.Message)), "mend what it says; see the log of Postgres"}
+		return wrong(fmt.Sprintf("%s refuses us (%s)", addr, oneLine(refused.Message)), "mend what it says; see the log of Postgres")
 	}
 	if pg.TLSConfig != nil && strings.Contains(pg.ConnString(), "sslmode=") {
 		if t := tlsTrouble(addr, "add ?sslmode=disable to --store", err); t != nil {
@@ -72,18 +72,18 @@ func postgresTrouble(ctx context.Context, pg *pgx.ConnConfig, addr string, err e
 		}
 	}
 	if strings.HasPrefix(pg.Host, "/") {
-		return &trouble{fmt.Sprintf("cannot connect through %s (%s)", pg.Host, oneLine(err.Error())), "start Postgres, or correct the address after --store"}
+		return wrong(fmt.Sprintf("cannot connect through %s (%s)", pg.Host, oneLine(err.Error())), "start Postgres, or correct the address after --store")
 	}
 	if t := dialTrouble(ctx, "--store", addr); t != nil {
 		return t
 	}
 	if pg.TLSConfig != nil && string(askWithin(ctx, addr, sslRequest)) == "N" {
-		return &trouble{addr + " does not speak TLS", "add ?sslmode=disable to --store"}
+		return wrong(addr+" does not speak TLS", "add ?sslmode=disable to --store")
 	}
 	if t := postgresTongue().trouble(ctx, addr); t != nil {
 		return t
 	}
-	return &trouble{fmt.Sprintf("%s does not let us in (%s)", addr, oneLine(err.Error())), "where it does not know TLS add ?sslmode=disable to --store; else see the log of Postgres"}
+	return wrong(fmt.Sprintf("%s does not let us in (%s)", addr, oneLine(err.Error())), "where it does not know TLS add ?sslmode=disable to --store; else see the log of Postgres")
 }
 
 // examineStore looks at the control plane's memory.

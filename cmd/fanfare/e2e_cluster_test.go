@@ -107,12 +107,40 @@ func (w *clusterWorld) kill(t *testing.T, nth int) int {
 	p := w.parts[nth%len(w.parts)]
 	t.Logf("kill -9 of %s", p.name)
 	p.kill()
-	p.start()
-	(&client{base: "http://" + w.http[p]}).waitReady(t)
+	w.startAgain(t, p)
 	if !strings.Contains(p.name, "sender") {
 		return 0
 	}
 	return min(2000, int(float64(w.rate)*(0.25+simP99.Seconds())))
+}
+
+// startAgain starts a process anew and waits until it is ready. As a supervisor does (deploy/systemd: Restart=on-failure), it
+// starts it once more when it ends because a service that it needs is away: ClickHouse, as testinfra runs it, ends and comes
+// back when a connection to it breaks within an insert.
+func (w *clusterWorld) startAgain(t *testing.T, p *process) {
+	t.Helper()
+	p.start()
+	ready := make(chan struct{})
+	go func() {
+		defer close(ready)
+		(&client{base: "http://" + w.http[p]}).untilReady(t.Context())
+	}()
+	deadline := time.After(60 * time.Second)
+	for {
+		select {
+		case <-ready:
+			return
+		case <-p.done:
+			t.Logf("%s ended while it started, with exit code %d; it is started again", p.name, p.cmd.ProcessState.ExitCode())
+			if code := p.cmd.ProcessState.ExitCode(); code != exitError {
+				t.Fatalf("%s ended with exit code %d, want it ready, or %d because a service is away", p.name, code, exitError)
+			}
+			time.Sleep(time.Second)
+			p.start()
+		case <-deadline:
+			t.Fatalf("%s is not ready after 60 s", p.name)
+		}
+	}
 }
 
 // stop stops everything, the processes that take work in first.
@@ -162,8 +190,7 @@ func (w rollingWorld) kill(t *testing.T, nth int) int {
 		p := w.parts[(nth-2)%len(w.parts)]
 		t.Logf("%s is restarted", p.name)
 		w.end(t, p)
-		p.start()
-		(&client{base: "http://" + w.http[p]}).waitReady(t)
+		w.startAgain(t, p)
 	}
 	return 0
 }

@@ -214,14 +214,23 @@ func (c *client) must(t testing.TB, method, path string, body, out any, contentT
 func (c *client) waitReady(t testing.TB) time.Duration {
 	t.Helper()
 	began := time.Now()
-	for time.Since(began) < 60*time.Second {
-		if _, err := c.call(t.Context(), http.MethodGet, "/readyz", nil, nil, ""); err == nil {
-			return time.Since(began)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if !c.untilReady(ctx) {
+		t.Fatal("not ready after 60 s")
+	}
+	return time.Since(began)
+}
+
+// untilReady waits until /readyz says so, and returns false when ctx ends before.
+func (c *client) untilReady(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		if _, err := c.call(ctx, http.MethodGet, "/readyz", nil, nil, ""); err == nil {
+			return true
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal("not ready after 60 s")
-	return 0
+	return false
 }
 
 // runBinary runs a command to its end and returns what it printed.

@@ -120,17 +120,20 @@ func newGate(to string) *gate { return &gate{to: to, conns: map[net.Conn]struct{
 
 // listen lets clients through that know only an address.
 func (g *gate) listen(t testing.TB) string {
-	return listenTo(t, func(c net.Conn) {
-		out, err := g.dial(context.Background())
-		if err != nil {
-			return
-		}
-		go func() {
-			_, _ = io.Copy(out, c)
-			_ = out.Close()
-		}()
-		_, _ = io.Copy(c, out)
-	})
+	return listenTo(t, g.pass)
+}
+
+// pass joins a client's connection with a new one until either ends.
+func (g *gate) pass(c net.Conn) {
+	out, err := g.dial(context.Background())
+	if err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(out, c)
+		_ = out.Close()
+	}()
+	_, _ = io.Copy(c, out)
 }
 
 // gatedServices are the services of the test machine, each behind a gate.

@@ -69,7 +69,7 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			why = "is taken, perhaps by another fanfare"
 		}
-		return nil, &listenError{trouble{fmt.Sprintf("%s %s (%s)", addr, why, syscallReason(err)), "choose another address with --http HOST:PORT"}, err}
+		return nil, &listenError{*wrong(fmt.Sprintf("%s %s (%s)", addr, why, syscallReason(err)), "choose another address with --http HOST:PORT"), err}
 	}
 	return l, nil
 }

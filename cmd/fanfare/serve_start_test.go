@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -86,6 +89,57 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
+	wg.Wait()
+}
+
+// A service that is still starting is waited for: it refuses, hangs up or says that it loads, and a moment later it is there.
+func TestStartWaitsForWhatIsStarting(t *testing.T) {
+	t.Parallel()
+	through := newGate(miniredis.RunT(t).Addr())
+	var wg sync.WaitGroup
+	for name, early := range map[string]func(net.Conn){
+		"it hangs up": hangUp,
+		"it is loading": func(c net.Conn) {
+			for b := make([]byte, 1024); ; {
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				// Commands come several at a time; each begins with a star.
+				_, _ = io.WriteString(c, strings.Repeat("-LOADING Redis is loading the dataset in memory\r\n", strings.Count(string(b[:n]), "*")))
+			}
+		},
+	} {
+		there := time.Now().Add(1500 * time.Millisecond)
+		addr := listenTo(t, func(c net.Conn) {
+			if time.Now().Before(there) {
+				early(c)
+				return
+			}
+			through.pass(c)
+		})
+		wg.Go(func() {
+			w := newWiring(testConfig(t, func(c *Config) { c.Redis = addr }), slog.New(slog.DiscardHandler))
+			defer w.close()
+			if err := w.reach(t.Context(), needRedis); err != nil {
+				t.Errorf("%s: got %v, want Redis to be waited for", name, err)
+			}
+		})
+	}
+	wg.Go(func() {
+		addr := freeAddr(t)
+		time.AfterFunc(1500*time.Millisecond, func() {
+			m := miniredis.NewMiniRedis()
+			if m.StartAddr(addr) == nil {
+				t.Cleanup(m.Close)
+			}
+		})
+		w := newWiring(testConfig(t, func(c *Config) { c.Redis = addr }), slog.New(slog.DiscardHandler))
+		defer w.close()
+		if err := w.reach(t.Context(), needRedis); err != nil {
+			t.Errorf("nobody listens yet: got %v, want Redis to be waited for", err)
+		}
+	})
 	wg.Wait()
 }
 

@@ -72,6 +72,9 @@ func (w *wiring) close() {
 	w.closers = nil
 }
 
+// startPatience is how long a start waits for a service that may itself be about to start.
+const startPatience = 4 * time.Second
+
 // reach asks every service that has an address, and is needed, whether it lets us in. Only here does a wrong address end the
 // process: once it runs, whatever is away is waited for.
 func (w *wiring) reach(ctx context.Context, needs ...need) error {
@@ -79,7 +82,13 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 	var wg sync.WaitGroup
 	for i, n := range needs {
 		wg.Go(func() {
-			if flag, t := w.reachOne(ctx, n); t != nil {
+			began := time.Now()
+			flag, t := w.reachOne(ctx, n)
+			for t != nil && t.passing && time.Since(began) < startPatience && ctx.Err() == nil {
+				time.Sleep(startPatience / 20)
+				flag, t = w.reachOne(ctx, n)
+			}
+			if t != nil {
 				errs[i] = fmt.Errorf("%s: %w", flag, t)
 			}
 		})

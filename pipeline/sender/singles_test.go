@@ -55,7 +55,7 @@ func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 			t.Errorf("not ours: got %d records, want 2", got)
 		}
 
-		// The carrier's own refusal for now: handed over, not taken, held.
+		// The carrier's own refusal, which passes: handed over, not taken, held.
 		w.view.set(func() { w.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a", Enabled: true} })
 		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Throttled, RetryAfter: time.Minute}, true
