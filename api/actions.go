@@ -119,20 +119,11 @@ func (s *server) change(ctx context.Context, c *store.Campaign, version uint64, 
 
 // do is an action that only moves the state.
 func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, to func(*store.Campaign) (fanfarev1.State, error)) (*campaignOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
-		return nil, p
-	}
-	version, p := ifMatch(in.IfMatch)
-	if p != nil {
-		return nil, p
-	}
-	c, err := s.campaign(ctx, who, in.ID)
+	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	c, err = s.change(ctx, c, version, func(c *store.Campaign) (schemas.Trigger, error) {
+	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		next, err := to(c)
 		if err != nil {
 			return "", err
@@ -146,7 +137,7 @@ func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, 
 	if err != nil {
 		return nil, err
 	}
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &who.tenant, vocab)}, nil
+	return at.answer(c), nil
 }
 
 func always(st fanfarev1.State) func(*store.Campaign) (fanfarev1.State, error) {

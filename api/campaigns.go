@@ -166,30 +166,44 @@ func (s *server) listFinder(ctx context.Context, who *principal) func([]string) 
 
 const maxLists = 50
 
-func (s *server) getCampaign(ctx context.Context, in *campaignIn) (*campaignOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
+// addressed is the campaign that a request names, the version it must have, and the words of the answer.
+type addressed struct {
+	who      *principal
+	campaign *store.Campaign
+	version  uint64 // 0: any
+	vocab    schemas.Vocabulary
+}
+
+// at reads what every request for one campaign has; match and vocab may be empty.
+func (s *server) at(ctx context.Context, id, match, vocab string) (*addressed, error) {
+	at := &addressed{who: requestOf(ctx).who}
+	var p *Problem
+	if at.vocab, p = vocabulary(vocab); p != nil {
 		return nil, p
 	}
-	c, err := s.campaign(ctx, who, in.ID)
+	if at.version, p = ifMatch(match); p != nil {
+		return nil, p
+	}
+	var err error
+	at.campaign, err = s.campaign(ctx, at.who, id)
+	return at, err
+}
+
+// answer shows the campaign as it is now.
+func (at *addressed) answer(c *store.Campaign) *campaignOut {
+	return &campaignOut{ETag: etag(c.Version), Body: view(c, &at.who.tenant, at.vocab)}
+}
+
+func (s *server) getCampaign(ctx context.Context, in *campaignIn) (*campaignOut, error) {
+	at, err := s.at(ctx, in.ID, "", in.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &who.tenant, vocab)}, nil
+	return at.answer(at.campaign), nil
 }
 
 func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
-		return nil, p
-	}
-	version, p := ifMatch(in.IfMatch)
-	if p != nil {
-		return nil, p
-	}
-	c, err := s.campaign(ctx, who, in.ID)
+	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
@@ -197,19 +211,19 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 	if p := body.readOnly(); p != nil { // C28, whatever the state
 		return nil, p
 	}
-	find := s.foundLists(ctx, who, body) // looked up before: what follows may run within a transaction, and more than once
-	c, err = s.change(ctx, c, version, func(c *store.Campaign) (schemas.Trigger, error) {
+	find := s.foundLists(ctx, at.who, body) // looked up before: what follows may run within a transaction, and more than once
+	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if !schemas.Editable(c.State) {
 			return "", wrongState(c.State, schemas.TriggerEdit)
 		}
-		ps := body.apply(&c.Spec, &who.tenant, s.Now(), find)
+		ps := body.apply(&c.Spec, &at.who.tenant, s.Now(), find)
 		stay := body.Draft.Value || c.State == fanfarev1.State_STATE_DRAFT || c.State == fanfarev1.State_STATE_REJECTED
 		ps = append(ps, lacking(&c.Spec, stay, ps)...)
 		if err := ps.err(); err != nil {
 			return "", err
 		}
 		if body.TestRun.Set {
-			c.Test = who.key.Test || body.TestRun.Value
+			c.Test = at.who.key.Test || body.TestRun.Value
 		}
 		var trigger schemas.Trigger
 		c.State, trigger = afterEdit(c, body.Draft.Value)
@@ -218,7 +232,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 	if err != nil {
 		return nil, err
 	}
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &who.tenant, vocab)}, nil
+	return at.answer(c), nil
 }
 
 // afterEdit is the state that an edit leads to, and its trigger: a rejected campaign is a draft again; any other is configured
@@ -266,27 +280,18 @@ func (s *server) configure(ctx context.Context, c *store.Campaign) (*store.Campa
 }
 
 func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
-		return nil, p
-	}
-	version, p := ifMatch(in.IfMatch)
-	if p != nil {
-		return nil, p
-	}
-	c, err := s.campaign(ctx, who, in.ID)
+	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	if in.Remove && schemas.Terminal(c.State) {
-		gone, err := s.Store.RemoveCampaign(ctx, who.tenant.ID, c.ID(), version, s.cause(ctx))
+	if in.Remove && schemas.Terminal(at.campaign.State) {
+		gone, err := s.Store.RemoveCampaign(ctx, at.who.tenant.ID, at.campaign.ID(), at.version, s.cause(ctx))
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		return &campaignOut{ETag: etag(gone.Version), Body: view(&gone, &who.tenant, vocab)}, nil
+		return at.answer(&gone), nil
 	}
-	c, err = s.change(ctx, c, version, func(c *store.Campaign) (schemas.Trigger, error) {
+	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		switch {
 		case schemas.Terminal(c.State):
 			p := problem(CodeCampaignEnded, "The campaign is %s already.", schemas.StateName(c.State))
@@ -304,7 +309,7 @@ func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut
 	if err != nil {
 		return nil, err
 	}
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &who.tenant, vocab)}, nil
+	return at.answer(c), nil
 }
 
 func (s *server) listCampaigns(ctx context.Context, in *listIn) (*listOut, error) {

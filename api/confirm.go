@@ -37,15 +37,11 @@ type Confirmation struct {
 }
 
 func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error) {
-	who := requestOf(ctx).who
-	version, p := ifMatch(in.IfMatch)
-	if p != nil {
-		return nil, p
-	}
-	c, err := s.campaign(ctx, who, in.ID)
+	at, err := s.at(ctx, in.ID, in.IfMatch, "")
 	if err != nil {
 		return nil, err
 	}
+	who, c, version := at.who, at.campaign, at.version
 	if wasConfirmed(c) {
 		return &confirmOut{etag(c.Version), confirmation(c)}, nil
 	}

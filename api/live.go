@@ -19,27 +19,18 @@ type LiveInput struct {
 }
 
 func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
-		return nil, p
-	}
-	version, p := ifMatch(in.IfMatch)
-	if p != nil {
-		return nil, p
-	}
-	c, err := s.campaign(ctx, who, in.ID)
+	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
 	body := &in.Body.Value
-	c, err = s.change(ctx, c, version, func(c *store.Campaign) (schemas.Trigger, error) {
-		return "", body.apply(c, who)
+	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		return "", body.apply(c, at.who)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &who.tenant, vocab)}, nil
+	return at.answer(c), nil
 }
 
 // apply changes what may be changed while a campaign runs. What a sender looks at needs a campaign that sends; tags and notes

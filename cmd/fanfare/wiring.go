@@ -82,12 +82,7 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 	var wg sync.WaitGroup
 	for i, n := range needs {
 		wg.Go(func() {
-			began := time.Now()
-			flag, t := w.reachOne(ctx, n)
-			for t != nil && t.passing && time.Since(began) < startPatience && ctx.Err() == nil {
-				time.Sleep(startPatience / 20)
-				flag, t = w.reachOne(ctx, n)
-			}
+			flag, t := w.reachInTime(ctx, n)
 			if t != nil {
 				errs[i] = fmt.Errorf("%s: %w", flag, t)
 			}
@@ -98,6 +93,22 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 		return fmt.Errorf("interrupted while starting: %w", err)
 	}
 	return errors.Join(errs...)
+}
+
+// reachInTime is reachOne, again and again while what is wrong may pass.
+func (w *wiring) reachInTime(ctx context.Context, n need) (flag string, t *trouble) {
+	began := time.Now()
+	for {
+		flag, t = w.reachOne(ctx, n)
+		if t == nil || !t.passing || time.Since(began) > startPatience {
+			return flag, t
+		}
+		select {
+		case <-ctx.Done():
+			return flag, t
+		case <-time.After(startPatience / 20):
+		}
+	}
 }
 
 // reachOne is reach of one service; what has no address is embedded.

@@ -1,0 +1,327 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"fanfare/api"
+	"fanfare/api/store"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// states drives a campaign into each state of the machine.
+func (w *world) states() map[fanfarev1.State]string {
+	w.Helper()
+	w.lists++
+	list := w.list(fmt.Sprintf("states %d", w.lists), 2, 40_000)
+	make := func(more string) string {
+		return w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"S","channel":"sms","message":"Hello","contactList":%q%s}`, list, more)).want(201).id()
+	}
+	confirmed := func(more string) string {
+		id := make(more)
+		w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+		return id
+	}
+	apply := func(id string, to fanfarev1.State, trigger schemas.Trigger, actor schemas.Actor, settled bool) string {
+		c, err := w.store.Campaign(w.Context(), w.tenant.ID, id)
+		w.check(err)
+		_, err = w.store.Apply(w.Context(), schemas.Change{Tenant: w.tenant.ID, Campaign: id, Version: c.Version, To: to, Trigger: trigger, Actor: actor, Reason: "route_down", At: w.clock.now(), Settled: settled})
+		w.check(err)
+		return id
+	}
+	const now, at = `,"sendImmediately":true`, `,"scheduledTime":"2025-05-01T00:00:00Z"`
+	sending := func() string { id := confirmed(now); w.freeze(id, 2); return id }
+	paused := confirmed(now)
+	w.call("POST", "/api/campaigns/"+paused+"/pause", "").want(200)
+	aborted := confirmed(now)
+	w.call("POST", "/api/campaigns/"+aborted+"/abort", "").want(200)
+	cancelled := make("")
+	w.call("DELETE", "/api/campaigns/"+cancelled, "").want(200)
+	priced := make("")
+	w.call("GET", "/api/campaigns/"+priced+"/price", "").want(200)
+	rejected := make("")
+	_, err := w.store.UpdateCampaign(w.Context(), w.tenant.ID, rejected, 0, store.Cause{Actor: schemas.ActorGuard}, func(c *store.Campaign) (schemas.Trigger, error) {
+		c.State = fanfarev1.State_STATE_REJECTED
+		return schemas.TriggerReject, nil
+	})
+	w.check(err)
+	return map[fanfarev1.State]string{
+		fanfarev1.State_STATE_DRAFT: make(`,"draft":true`), fanfarev1.State_STATE_CONFIGURED: make(""), fanfarev1.State_STATE_COST_CALCULATED: priced,
+		fanfarev1.State_STATE_READY: confirmed(""), fanfarev1.State_STATE_SCHEDULED: confirmed(at), fanfarev1.State_STATE_PREPARING: confirmed(now),
+		fanfarev1.State_STATE_SENDING: sending(), fanfarev1.State_STATE_PAUSED: paused,
+		fanfarev1.State_STATE_SUSPENDED: apply(sending(), fanfarev1.State_STATE_SUSPENDED, schemas.TriggerSuspend, schemas.ActorGuard, false),
+		fanfarev1.State_STATE_COMPLETED: apply(sending(), fanfarev1.State_STATE_COMPLETED, schemas.TriggerComplete, schemas.ActorScheduler, false),
+		fanfarev1.State_STATE_CANCELLED: cancelled, fanfarev1.State_STATE_ABORTED: aborted, fanfarev1.State_STATE_REJECTED: rejected,
+		fanfarev1.State_STATE_FAILED: apply(confirmed(now), fanfarev1.State_STATE_FAILED, schemas.TriggerFail, schemas.ActorScheduler, false),
+	}
+}
+
+// Requirements §3 through the API: every action in every state does what the table says, or 409 with what is possible.
+func TestEveryActionInEveryState(t *testing.T) {
+	allowed := map[string]schemas.Trigger{
+		"pause": schemas.TriggerPause, "resume": schemas.TriggerResume, "abort": schemas.TriggerAbort, "unschedule": schemas.TriggerUnschedule,
+		"confirm": schemas.TriggerConfirm, "delete": schemas.TriggerCancel, "edit": schemas.TriggerEdit, "price": schemas.TriggerPrice, "start": schemas.TriggerStart,
+	}
+	w := newWorld(t, func(w *world) {
+		_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxActive = 1000; return nil })
+		w.check(err)
+	})
+	for action, trigger := range allowed {
+		t.Run(action, func(t *testing.T) {
+			for state, id := range w.states() {
+				method, path, body := "POST", "/api/campaigns/"+id+"/"+action, ""
+				switch action {
+				case "confirm":
+					method = "PUT"
+				case "delete":
+					method, path = "DELETE", "/api/campaigns/"+id
+				case "edit":
+					method, path, body = "PUT", "/api/campaigns/"+id, `{"name":"E"}`
+				case "price":
+					method = "GET"
+				}
+				want := 409
+				if slices.Contains(schemas.Allowed(state), trigger) {
+					want = 200
+				}
+				switch {
+				case action == "confirm" && (schemas.Active(state) || state == fanfarev1.State_STATE_COMPLETED): // repeated: the same answer
+					want = 200
+				case state == fanfarev1.State_STATE_DRAFT && (action == "confirm" || action == "price"): // configured by it
+					want = 200
+				case action == "price" && (schemas.Active(state) || state == fanfarev1.State_STATE_COMPLETED || state == fanfarev1.State_STATE_ABORTED || state == fanfarev1.State_STATE_FAILED): // what it was confirmed at
+					want = 200
+				}
+				got := w.call(method, path, body)
+				if got.status != want {
+					t.Errorf("%s a campaign that is %s: got %d %s, want %d", action, schemas.StateName(state), got.status, got.body, want)
+					continue
+				}
+				if want == 409 {
+					actions, ok := got.object()["allowedActions"].([]any)
+					if !ok {
+						t.Errorf("%s of %s: got %s, want allowedActions", action, schemas.StateName(state), got.body)
+					}
+					for _, a := range actions {
+						if a == action {
+							t.Errorf("%s of %s: refused, and offered as allowed", action, schemas.StateName(state))
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// gate is a moderator and an approver with fixed answers.
+type gate struct {
+	moderate, approve string
+	err               error
+}
+
+func (g *gate) Moderate(context.Context, string, *store.Spec) (string, error) {
+	return g.moderate, g.err
+}
+
+func (g *gate) Approve(context.Context, *store.Key, *store.Campaign) (string, error) {
+	return g.approve, g.err
+}
+
+// R81, R48: content is looked at and approval asked at confirm; a rejected campaign is a draft again once it is edited.
+func TestModerationAndApproval(t *testing.T) {
+	g := &gate{}
+	w := newWorld(t, func(w *world) { w.deps.Moderator, w.deps.Approver = g, g })
+	id := w.campaign(1, "")
+	path := "/api/campaigns/" + id
+	g.approve = "A second person must confirm."
+	w.call("PUT", path+"/confirm", "").problem(409, "approval_required", "")
+	g.approve, g.err = "", errAway
+	w.call("PUT", path+"/confirm", "").problem(503, "unavailable", "")
+	g.err, g.moderate = nil, "abusive"
+	w.call("PUT", path+"/confirm", "").problem(422, "content_rejected", "")
+	subset(t, "rejected", w.call("GET", path, "").body, `{"status":"rejected","reason":"abusive"}`)
+	w.call("PUT", path+"/confirm", "").problem(409, "wrong_state", "")
+	g.moderate = ""
+	subset(t, "edited", w.call("PUT", path, `{"message":"Kind words"}`).want(200).body, `{"status":"draft","reason":null}`)
+	w.call("PUT", path+"/confirm", "").want(200)
+}
+
+// C4, R57: what may be changed while a campaign runs, and what may not.
+func TestLivePatch(t *testing.T) {
+	w := newWorld(t)
+	id := w.campaign(1, `,"sendImmediately":true,"callingHoursStart":"09:00","callingHoursEnd":"18:00"`)
+	path := "/api/campaigns/" + id
+	w.call("PATCH", path+"/live", `{"rate":5}`).problem(409, "wrong_state", "")
+	w.call("PATCH", path+"/live", `{"notes":"before"}`).want(200)
+	w.call("PUT", path+"/confirm", "").want(200)
+	w.freeze(id, 1)
+	subset(t, "live", w.call("PATCH", path+"/live", `{"rate":5,"weight":10,"tags":["x"],"notes":"n"}`).want(200).body, `{"rate":5,"weight":10,"tags":["x"],"notes":"n","state":"sending"}`)
+	for _, field := range []string{"message", "channel", "contactList", "sender", "name"} {
+		w.call("PATCH", path+"/live", fmt.Sprintf(`{%q:"x"}`, field)).problem(422, "unknown_field", field)
+	}
+	w.call("PATCH", path+"/live", `{"rate":-1}`).problem(422, "invalid_value", "rate")
+	w.call("PATCH", path+"/live", `{"callingHoursStart":"25:00"}`).problem(422, "invalid_value", "callingHoursStart")
+	// Narrowing is anybody's, widening an approver's.
+	editor := w.newKey(w.tenant.ID, []store.Scope{store.ScopeRead, store.ScopeCampaigns}, false)
+	w.callAs(editor, "PATCH", path+"/live", `{"callingHoursStart":"10:00"}`).want(200)
+	w.callAs(editor, "PATCH", path+"/live", `{"callingHoursEnd":"19:00"}`).problem(403, "scope_missing", "")
+	w.callAs(editor, "PATCH", path+"/live", `{"callingHoursStart":null,"callingHoursEnd":null}`).problem(403, "scope_missing", "")
+	w.callAs(editor, "PATCH", path+"/live", `{"callingHoursTimezone":"America/New_York"}`).problem(403, "scope_missing", "")
+	subset(t, "widened", w.call("PATCH", path+"/live", `{"callingHoursEnd":"19:00"}`).want(200).body, `{"callingHoursStart":"10:00","callingHoursEnd":"19:00"}`)
+	c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
+	w.check(err)
+	if c.Rate != 5 || c.CallingHours.End != 19*60 {
+		t.Errorf("stored: got rate %d hours %+v, want what was patched", c.Rate, c.CallingHours)
+	}
+}
+
+// R30 to R32: calling hours.
+func TestCallingHours(t *testing.T) {
+	w := newWorld(t)
+	w.list("l", 1, 0)
+	create := func(more string) *answer {
+		return w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l",`+more+`}`)
+	}
+	subset(t, "crossing midnight", create(`"callingHoursStart":"22:00","callingHoursEnd":"02:00","callingHoursTimezone":"Asia/Tokyo"`).want(201).body, `{"callingHoursStart":"22:00","callingHoursEnd":"02:00","callingHoursTimezone":"Asia/Tokyo"}`)
+	subset(t, "campaign's zone", create(`"callingHoursStart":"09:00","callingHoursEnd":"24:00","timezone":"Asia/Tokyo"`).want(201).body, `{"callingHoursEnd":"00:00","callingHoursTimezone":"Asia/Tokyo","timezone":"Asia/Tokyo"}`)
+	create(`"callingHoursStart":"09:00"`).problem(422, "required", "callingHoursEnd")
+	create(`"callingHoursEnd":"09:00"`).problem(422, "required", "callingHoursStart")
+	create(`"callingHoursStart":"9:00","callingHoursEnd":"10:00"`).problem(422, "invalid_value", "callingHoursStart")
+	create(`"callingHoursStart":"09:00","callingHoursEnd":"10:00","callingHoursTimezone":"Rome"`).problem(422, "invalid_value", "callingHoursTimezone")
+	create(`"timezone":"Rome"`).problem(422, "invalid_value", "timezone")
+	// C10: the duration follows them: 12 minutes at 2,000/s from 11:00 in Rome, when only one minute an hour... is open: none today.
+	id := create(`"rate":10,"callingHoursStart":"11:00","callingHoursEnd":"11:10","callingHoursTimezone":"Europe/Rome"`).want(201).id()
+	subset(t, "two days of ten minutes", w.call("POST", "/api/campaigns/"+id+"/calculateGoal", `{"goalContactCount":12000}`).want(200).body, `{"estimatedDuration":"1 day 1 hour","estimatedDurationSeconds":87000}`)
+}
+
+// R85: a copy is a draft of the same content.
+func TestDuplicate(t *testing.T) {
+	w := newWorld(t)
+	id := w.campaign(1, `,"sendImmediately":true,"tags":["a"],"notes":"n"`)
+	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+	copied := w.call("POST", "/api/campaigns/"+id+"/duplicate", "").want(201)
+	subset(t, "copy", copied.body, `{"name":"C (copy)","status":"draft","message":"Hello","tags":["a"],"confirmedAt":null,"totalMessages":null}`)
+	if copied.id() == id {
+		t.Error("copy: got the same id")
+	}
+}
+
+// R41, campaign_events: who did what, in order.
+func TestEvents(t *testing.T) {
+	w := newWorld(t)
+	id := w.campaign(1, `,"sendImmediately":true`)
+	w.call("PUT", "/api/campaigns/"+id+"/confirm", "", header{"X-Request-Id", "my-request.1"}).want(200)
+	w.call("POST", "/api/campaigns/"+id+"/pause", "").want(200)
+	var page struct{ Data []api.CampaignEvent }
+	w.call("GET", "/api/campaigns/"+id+"/events", "").want(200).into(&page)
+	var got []string
+	for _, e := range page.Data {
+		trigger := ""
+		if e.Trigger != nil {
+			trigger = *e.Trigger
+		}
+		got = append(got, trigger+">"+e.To)
+		if !strings.HasPrefix(e.By, "key_") || e.Time == "" {
+			t.Errorf("event: got by %q at %q, want a key and a time", e.By, e.Time)
+		}
+	}
+	if want := []string{"create>configured", "confirm>preparing", "pause>paused"}; !slices.Equal(got, want) {
+		t.Errorf("events: got %v, want %v", got, want)
+	}
+	if r := page.Data[1].RequestID; r == nil || *r != "my-request.1" {
+		t.Errorf("confirm: got request id %v, want the client's", r)
+	}
+}
+
+// R77, R79: a suspended campaign resumes once its cause is gone.
+func TestResumeLooksAtTheCause(t *testing.T) {
+	w := newWorld(t)
+	id := w.states()[fanfarev1.State_STATE_SUSPENDED]
+	subset(t, "suspended", w.call("GET", "/api/campaigns/"+id, "").body, `{"status":"sending","state":"suspended","suspendedReason":"route_down"}`)
+	_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Enabled = false; return nil })
+	w.check(err)
+	w.clock.forward(3 * time.Second)
+	w.call("POST", "/api/campaigns/"+id+"/resume", "").problem(409, "wrong_state", "")
+	_, err = w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Enabled = true; return nil })
+	w.check(err)
+	w.clock.forward(3 * time.Second)
+	subset(t, "resumed", w.call("POST", "/api/campaigns/"+id+"/resume", "").want(200).body, `{"state":"sending","suspendedReason":null}`)
+}
+
+// X14: a test key's campaign goes by a simulated route, whatever the tenant's is.
+func TestTestKey(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		_, _, err := w.store.EnsureRoute(t.Context(), store.Route{Name: "real", Connector: "smpp", Rate: 10, Enabled: true, Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS}, ReceiptWindow: time.Hour, P99: time.Second})
+		w.check(err)
+		_, err = w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.DefaultRoute = "real"; return nil })
+		w.check(err)
+	})
+	confirmed := func(key, more string) store.Campaign {
+		id := w.campaign(1, more)
+		w.callAs(key, "PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+		c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
+		w.check(err)
+		return c
+	}
+	for what, c := range map[string]store.Campaign{"test key": confirmed(w.newKey(w.tenant.ID, nil, true), ""), "test run": confirmed(w.key, `,"testRun":true`)} {
+		if c.Legs[0].Route != "sim" || !c.Test || c.Reserved != 0 || c.Legs[0].Price != 0 || c.Quote.Cost != 50_000 {
+			t.Errorf("%s: got %+v test %v reserved %d, want the simulated route, a test, and nothing to pay", what, c.Legs[0], c.Test, c.Reserved)
+		}
+	}
+	if c := confirmed(w.key, ""); c.Legs[0].Route != "real" || c.Test || c.Reserved == 0 {
+		t.Errorf("live key: got route %q test %v reserved %d, want real, no test, and money set aside", c.Legs[0].Route, c.Test, c.Reserved)
+	}
+}
+
+// C28: the status is never written, whatever the campaign's state.
+func TestStatusIsNeverWritten(t *testing.T) {
+	w := newWorld(t)
+	for state, id := range w.states() {
+		for _, field := range []string{"status", "state"} {
+			a := w.call("PUT", "/api/campaigns/"+id, fmt.Sprintf(`{%q:"sending"}`, field))
+			a.what += " of one that is " + schemas.StateName(state)
+			a.problem(422, "read_only", field)
+		}
+	}
+}
+
+// Requirements §3: abort is legal until settled, and offered as long; of a draft in which nothing is missing so are price and
+// confirm (C29).
+func TestOfferedActions(t *testing.T) {
+	w := newWorld(t)
+	offered := func(id string) []string {
+		var c struct{ AllowedActions []string }
+		w.call("GET", "/api/campaigns/"+id, "").want(200).into(&c)
+		slices.Sort(c.AllowedActions)
+		return c.AllowedActions
+	}
+	completed := w.states()[fanfarev1.State_STATE_COMPLETED]
+	if got, want := offered(completed), []string{"abort", "duplicate", "remove"}; !slices.Equal(got, want) {
+		t.Errorf("completed: got %q, want %q", got, want)
+	}
+	c, err := w.store.Campaign(t.Context(), w.tenant.ID, completed)
+	w.check(err)
+	_, err = w.store.Apply(t.Context(), schemas.Change{Tenant: w.tenant.ID, Campaign: completed, Version: c.Version, To: c.State, Actor: schemas.ActorScheduler, At: w.clock.now(), Settled: true})
+	w.check(err)
+	want := []string{"duplicate", "remove"}
+	if got := offered(completed); !slices.Equal(got, want) {
+		t.Errorf("settled: got %q, want %q", got, want)
+	}
+	for _, a := range []*answer{w.call("POST", "/api/campaigns/"+completed+"/abort", ""), w.call("DELETE", "/api/campaigns/"+completed, "")} {
+		if got := fmt.Sprint(a.want(409).object()["allowedActions"]); strings.Contains(got, "abort") {
+			t.Errorf("%s of a settled campaign: got %s offered", a.what, got)
+		}
+	}
+	if got, want := offered(w.campaign(1, `,"draft":true`)), []string{"confirm", "delete", "duplicate", "edit", "price"}; !slices.Equal(got, want) {
+		t.Errorf("whole draft: got %q, want %q", got, want)
+	}
+	part := w.call("POST", "/api/campaigns", `{"name":"D","channel":"sms","draft":true}`).want(201).id()
+	if got, want := offered(part), []string{"delete", "duplicate", "edit"}; !slices.Equal(got, want) {
+		t.Errorf("draft: got %q, want %q", got, want)
+	}
+}

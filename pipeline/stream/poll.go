@@ -1,0 +1,158 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// poll queues records until ctx ends.
+func (w *Window) poll(ctx context.Context) {
+	retry := newBackoff(50*time.Millisecond, 2*time.Second)
+	for ctx.Err() == nil {
+		polling, cancel := context.WithCancel(ctx)
+		w.mu.Lock()
+		w.unpoll = cancel
+		resets := w.resets
+		w.resets = false
+		room := w.capacity()
+		w.mu.Unlock()
+		switch {
+		case resets:
+			if err := w.beginAnew(ctx); err != nil && ctx.Err() == nil {
+				w.log.WarnContext(ctx, "beginning anew is tried again", "err", err)
+				retry.wait(ctx)
+				w.mu.Lock()
+				w.resets = true
+				w.mu.Unlock()
+			} else {
+				retry = newBackoff(50*time.Millisecond, 2*time.Second)
+			}
+		case room <= 0:
+			select {
+			case <-polling.Done():
+			case <-w.room:
+			}
+		default:
+			fetches := w.cl.PollRecords(polling, room)
+			if fetches.IsClientClosed() {
+				cancel()
+				return
+			}
+			// What was polled just before a revoke belongs to the assignment before it, so it is queued before rebalances go on.
+			w.queue(ctx, fetches)
+			w.cl.AllowRebalance()
+		}
+		cancel()
+	}
+}
+
+// Bounds of what is polled and not declared yet, in records.
+const (
+	queueMost  = 8192
+	queueStuck = queueMost / 2 // of a partition whose base does not move: it must not keep the others from being polled
+)
+
+// capacity is how many records may be polled now. The lock is held.
+func (w *Window) capacity() int {
+	room := queueMost
+	for _, p := range w.order {
+		if p.why != stopSuspended {
+			room -= p.undeclared()
+		}
+	}
+	return room
+}
+
+// letPoll wakes the poller when there is room, and pauses and resumes partitions that are stuck.
+func (w *Window) letPoll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.order {
+		if p.why == stopSuspended {
+			continue
+		}
+		switch n := p.undeclared(); {
+		case !p.paused && n > queueStuck && time.Since(p.movedAt) > time.Second:
+			p.paused = true
+			w.cl.PauseFetchPartitions(map[string][]int32{w.cfg.Topic: {p.id}})
+		case p.paused && n < queueStuck/4:
+			p.paused = false
+			w.cl.ResumeFetchPartitions(map[string][]int32{w.cfg.Topic: {p.id}})
+		}
+	}
+	w.metrics.observe(w, time.Now())
+	if w.capacity() >= queueMost/8 {
+		signal(w.room)
+	}
+}
+
+// queue takes in what was polled.
+func (w *Window) queue(ctx context.Context, fetches kgo.Fetches) {
+	dropped, doubts, polled := 0, 0, 0
+	part := func(id int32) *part {
+		if p := w.parts[id]; p != nil && p.why != stopSuspended && p.why != stopReset {
+			return p
+		}
+		return nil
+	}
+	fetches.EachError(func(topic string, id int32, err error) {
+		if ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+		w.fetchFailed(topic, id, err)
+	})
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		w.mu.Lock()
+		p := part(f.Partition)
+		w.mu.Unlock()
+		if p == nil || len(f.Records) == 0 {
+			return
+		}
+		block, again := p.recognise(f.Records)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if p == part(f.Partition) {
+			d, u := p.take(block, again)
+			p.high = max(p.high, f.HighWatermark)
+			dropped, doubts, polled = dropped+d, doubts+u, polled+len(block)
+		}
+	})
+	if polled > 0 {
+		w.metrics.seenDrops.Add(float64(dropped))
+		w.metrics.uncertain.Add(float64(doubts))
+		w.nudge()
+	}
+}
+
+// fetchFailed suspends a partition whose log does not have what is to be read any more.
+func (w *Window) fetchFailed(topic string, id int32, err error) {
+	var loss *kgo.ErrDataLoss
+	isLoss := errors.As(err, &loss)
+	if !isLoss && !errors.Is(err, kerr.OffsetOutOfRange) {
+		w.log.Warn("window cannot fetch", "partition", id, "err", err)
+		return
+	}
+	w.mu.Lock()
+	p := w.parts[id]
+	if p == nil || topic != w.cfg.Topic || p.why == stopSuspended {
+		w.mu.Unlock()
+		return
+	}
+	s := &SuspendedError{Topic: topic, Partition: id, Reason: ReasonOutOfRange, Detail: fmt.Sprintf("offset %d is to be read next: %v", p.next, err)}
+	s.Fix = fmt.Sprintf("find out what became of the log, then commit where to go on while no sender runs: "+
+		"kafka-consumer-groups.sh --group %s --topic %s:%d --reset-offsets --to-offset N --execute", w.cfg.Group, topic, id)
+	if isLoss {
+		s.Reason = ReasonDataLoss
+	}
+	p.stop(stopSuspended)
+	p.recall()
+	p.paused = true
+	w.mu.Unlock()
+	w.cl.PauseFetchPartitions(map[string][]int32{topic: {id}})
+	w.suspend(s)
+}
