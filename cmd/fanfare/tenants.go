@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,87 +22,41 @@ carrier as its route, prices sms 0.05, rcs 0.08, whatsapp 0.15, unlimited credit
 Works before and while fanfare serve runs on the same --data or --store.`,
 		Args: exactArgs("the NAME of the tenant"),
 	}
-	connectionFlags(create.Flags())
 	region := create.Flags().String("region", "IT", "country of numbers without a country code, ISO 3166-1 alpha-2")
 	zone := create.Flags().String("timezone", "", "time zone of its schedules, such as Europe/Rome (default: the region's)")
-	create.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, err := p.config(cmd)
+	p.onStore(create, func(ctx context.Context, s *store.Store, args []string) error {
+		t, err := s.CreateTenant(ctx, store.TenantSpec{Name: args[0], Region: strings.ToUpper(*region), Timezone: *zone})
 		if err != nil {
-			return err
+			return fmt.Errorf("create tenant: %w", err)
 		}
-		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error {
-			t, err := w.store.CreateTenant(ctx, store.TenantSpec{Name: args[0], Region: strings.ToUpper(*region), Timezone: *zone})
-			if err != nil {
-				return fmt.Errorf("create tenant: %w", err)
-			}
-			_, err = fmt.Fprintln(p.stdout, t.ID)
-			return err
-		})
-	}
+		_, err = fmt.Fprintln(p.stdout, t.ID)
+		return err
+	})
 	list := &cobra.Command{Use: "list", Short: "List tenants", Args: exactArgs()}
-	connectionFlags(list.Flags())
-	list.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := p.config(cmd)
+	p.onStore(list, func(ctx context.Context, s *store.Store, _ []string) error {
+		tenants, err := s.Tenants(ctx)
 		if err != nil {
-			return err
+			return fmt.Errorf("list tenants: %w", err)
 		}
-		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error {
-			tenants, err := w.store.Tenants(ctx)
-			if err != nil {
-				return fmt.Errorf("list tenants: %w", err)
-			}
-			for _, t := range tenants {
-				fmt.Fprintf(p.stdout, "%s\t%s\t%s\t%s\n", t.ID, t.Name, t.Region, t.Timezone)
-			}
-			return nil
-		})
-	}
+		for _, t := range tenants {
+			fmt.Fprintf(p.stdout, "%s\t%s\t%s\t%s\n", t.ID, t.Name, t.Region, t.Timezone)
+		}
+		return nil
+	})
 	cmd.AddCommand(create, list)
 	return cmd
 }
 
-func (p *program) keysCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "Create API keys"}
-	create := &cobra.Command{
-		Use:   "create --tenant NAME",
-		Short: "Create an API key and print it, once; only its hash is kept",
-		Args:  exactArgs(),
-	}
-	connectionFlags(create.Flags())
-	tenant := create.Flags().String("tenant", "", "name or id of the tenant")
-	name := create.Flags().String("name", "", "what the key is for")
-	scopes := create.Flags().StringSlice("scope", nil, "rights of the key: "+joinScopes(store.Scopes)+" (default: all but admin)")
-	test := create.Flags().Bool("test", false, "a key whose messages reach only the simulated carrier")
-	create.RunE = func(cmd *cobra.Command, _ []string) error {
+// onStore makes do what cmd does, with the flags that say where the store is.
+func (p *program) onStore(cmd *cobra.Command, do func(ctx context.Context, s *store.Store, args []string) error) {
+	connectionFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := p.config(cmd)
 		if err != nil {
 			return err
 		}
-		if *tenant == "" {
-			return usageError{fmt.Errorf("keys create: name the tenant with --tenant NAME (fanfare tenants list shows them)")}
-		}
-		var wanted []store.Scope
-		for _, s := range *scopes {
-			if !slices.Contains(store.Scopes, store.Scope(s)) {
-				return usageError{fmt.Errorf("--scope: there is no scope %q; scopes are %s", s, joinScopes(store.Scopes))}
-			}
-			wanted = append(wanted, store.Scope(s))
-		}
-		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error {
-			t, err := findTenant(ctx, w.store, *tenant)
-			if err != nil {
-				return err
-			}
-			_, secret, err := w.store.CreateKey(ctx, t.ID, *name, wanted, *test)
-			if err != nil {
-				return fmt.Errorf("create key: %w", err)
-			}
-			_, err = fmt.Fprintln(p.stdout, secret)
-			return err
-		})
+		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error { return do(ctx, w.store, args) })
 	}
-	cmd.AddCommand(create)
-	return cmd
 }
 
 // findTenant finds a tenant by its id or its name.
@@ -123,15 +76,4 @@ func findTenant(ctx context.Context, s *store.Store, ref string) (store.Tenant, 
 		return store.Tenant{}, fmt.Errorf("there is no tenant yet: create one with fanfare tenants create NAME")
 	}
 	return store.Tenant{}, fmt.Errorf("there is no tenant %q; there are %s", ref, strings.Join(names, ", "))
-}
-
-func joinScopes(scopes []store.Scope) string {
-	var b strings.Builder
-	for i, s := range scopes {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(s))
-	}
-	return b.String()
 }
