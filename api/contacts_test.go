@@ -47,6 +47,11 @@ func TestLists(t *testing.T) {
 	w.call("GET", "/api/contacts/list/"+id, "").problem(404, "not_found", "")
 	w.call("DELETE", "/api/contacts/list/"+id, "").problem(404, "not_found", "")
 	w.call("GET", "/api/contacts/"+b, "").want(200) // its contacts stay
+	subset(t, "change by query", w.call("PUT", "/api/contacts?id="+b, `{"firstName":"Bruno"}`).want(200).body, `{"firstName":"Bruno"}`)
+	w.call("PUT", "/api/contacts", `{"firstName":"Bruno"}`).problem(422, "required", "id")
+	w.call("PUT", "/api/contacts?id="+b, `{"firstName":"Bruno"}`, header{"If-Match", `"1"`}).problem(412, "version_mismatch", "")
+	w.call("DELETE", "/api/contacts?id="+b, "").want(200)
+	w.call("DELETE", "/api/contacts?id="+b, "").problem(404, "not_found", "")
 	subset(t, "deleted too", w.call("GET", "/api/contacts/list?includeDeleted=true", "").body, `{"total":2}`)
 }
 
@@ -188,7 +193,13 @@ func TestSuppressions(t *testing.T) {
 	w.call("POST", "/api/suppressions", `{}`).problem(422, "required", "phoneNumber")
 	w.call("DELETE", "/api/suppressions", "").problem(422, "required", "phoneNumber")
 	w.call("GET", "/api/suppressions?phoneNumber=abc", "").problem(422, "invalid_number", "phoneNumber")
-	// With a view in memory nobody asks the store.
+	// With a view in memory nobody asks the store, and an opt-out is answered once the view has it.
+	viewed := time.Now().Add(300 * time.Millisecond)
+	w.deps.OptedOut = func(_, e164 string) bool { return e164 == "+393331234571" && time.Now().After(viewed) }
+	w.deps.Registry = newRegistry()
+	w.serve()
+	w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234571"}`).want(201)
+	w.call("POST", sendPath, `{"phoneNumber":"+393331234571","message":"m"}`).problem(422, "opted_out", "phoneNumber")
 	w.deps.OptedOut = func(tenant, e164 string) bool { return tenant == w.tenant.ID && e164 == "+393331234570" }
 	w.deps.Registry = newRegistry()
 	w.serve()

@@ -109,6 +109,9 @@ func (s *server) published(ctx context.Context, who *principal, e164 string, sup
 		}
 		return nil, s.storeProblem(err)
 	}
+	if err := s.seen(ctx, who, e164); err != nil {
+		return nil, s.storeProblem(err)
+	}
 	log, err := s.Store.SuppressionLog(ctx, who.tenant.ID, e164)
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -119,6 +122,35 @@ func (s *server) published(ctx context.Context, who *principal, e164 string, sup
 		out.Source, out.UpdatedAt = last.Source, stamp(last.Updated)
 	}
 	return &suppressionOut{out}, nil
+}
+
+// ownViewLag is how long an answer waits for this process's own memory of opt-outs, which follows the log by milliseconds: who
+// says that a number has opted out and then sends to it is refused at once. Senders do not depend on it.
+const ownViewLag = time.Second
+
+// seen waits until the memory of opt-outs says of a number what the store says.
+func (s *server) seen(ctx context.Context, who *principal, e164 string) error {
+	if s.OptedOut == nil {
+		return nil
+	}
+	want, err := s.Store.Suppressed(ctx, who.tenant.ID, e164)
+	if err != nil {
+		return err
+	}
+	late := time.NewTimer(ownViewLag)
+	defer late.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for s.OptedOut(who.tenant.ID, e164) != want {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			return nil
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 func viewSuppression(r *store.Suppression) *Suppression {

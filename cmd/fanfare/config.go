@@ -88,7 +88,7 @@ func connectionFlags(f *pflag.FlagSet) {
 // serveFlags belong to the commands that run roles.
 func serveFlags(f *pflag.FlagSet) {
 	connectionFlags(f)
-	f.String("http", "127.0.0.1:8080", "address of the API, the UI, /healthz, /readyz and /metrics")
+	f.String("http", "127.0.0.1:8080", "address of the API, /healthz, /readyz and /metrics; of fanfare demo, the live page too")
 	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
 	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")
 	f.String("sim-profile", "default", "how the simulated carrier behaves: default or chaos")
@@ -148,7 +148,14 @@ func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 		return Config{}, fmt.Errorf("settings: %w", err)
 	}
 	cfg.unknown = unknownVariables(environ)
-	return cfg, cfg.Validate()
+	err := cfg.Validate()
+	if f.Lookup("sim-rate") != nil && cfg.SimRate < 1 { // commands without the flag have no rate
+		err = errors.Join(err, fmt.Errorf("--sim-rate %d: want 1 to 1,000,000 messages per second", cfg.SimRate))
+	}
+	if f.Lookup("receipt-window") != nil && cfg.ReceiptWindow <= 0 {
+		err = errors.Join(err, fmt.Errorf("--receipt-window %s: want more than 0, up to 720h", cfg.ReceiptWindow))
+	}
+	return cfg, err
 }
 
 // accepts says in words what a flag takes, when it does not take v.
@@ -277,11 +284,11 @@ func (c Config) Validate() error {
 			bad("--roles: sender and tracker alone need --redis: limits that each process keeps for itself hold for none")
 		}
 	}
-	if c.SimRate < 0 || c.SimRate > 1_000_000 {
+	if c.SimRate > 1_000_000 {
 		bad("--sim-rate %d: want 1 to 1,000,000 messages per second", c.SimRate)
 	}
-	if c.ReceiptWindow < 0 || c.ReceiptWindow > 30*24*time.Hour {
-		bad("--receipt-window %s: want up to 720h", c.ReceiptWindow)
+	if c.ReceiptWindow > 30*24*time.Hour {
+		bad("--receipt-window %s: want more than 0, up to 720h", c.ReceiptWindow)
 	}
 	if c.Replication != 1 && c.Replication != 3 {
 		bad("--replication %d: want 1, or 3 in production", c.Replication)

@@ -51,6 +51,7 @@ A second run goes on with the same data.`,
 			return err
 		}
 		w := newWiring(cfg, log)
+		w.page = true
 		defer w.close()
 		d := &demo{w: w, out: p.stdout, terminal: isTerminal(p.stdout), base: "http://" + strings.Replace(cfg.HTTP, "127.0.0.1", "localhost", 1)}
 		fmt.Fprintf(d.out, "Fanfare: starting Kafka, Redis, stores and every stage in this process; data in %s\n", cfg.Data)

@@ -90,9 +90,12 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.logins = ui.NewLogins(nil)
+	if w.page {
+		w.logins = ui.NewLogins(nil)
+	}
 	deps.Store, deps.Analytics, deps.Kafka, deps.Names, deps.Keys = w.store, w.analytics, kafka, w.names, w.keys
-	deps.Logins, deps.Logger, deps.Registry = w.logins, w.log, w.reg
+	deps.Logins, deps.Done, deps.Logger, deps.Registry = w.logins, w.stopping, w.log, w.reg
+	deps.OptedOut = w.view.OptedOut
 	return api.New(deps)
 }
 

@@ -93,6 +93,19 @@ func syscallReason(err error) string {
 	return oneLine(err.Error())
 }
 
+// requestLimit is how long a stop waits for requests that are being answered. A longer one, such as an import whose body is still
+// arriving, is broken off: its client repeats it, and what was done is not done again.
+const requestLimit = 3 * time.Second
+
+// closeServer takes nothing new, answers what was asked within [requestLimit], and breaks off the rest.
+func closeServer(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close()
+	}
+}
+
 // stopLimit is how long a graceful stop may take; a role that is not done by then is named and left.
 const stopLimit = 14 * time.Second
 
@@ -162,7 +175,8 @@ wait:
 	stock := w.takeStock()
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
-	_ = server.Shutdown(stopCtx) // answers what was asked, takes nothing new
+	close(w.stopping)
+	closeServer(stopCtx, server)
 	for _, g := range groups {
 		if err := g.stop(stopCtx); err != nil {
 			w.log.ErrorContext(ctx, "not stopped in time", "part", g.name, "err", err)

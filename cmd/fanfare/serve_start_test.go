@@ -51,6 +51,8 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 		"data is below a file":     {[]string{"--data", filepath.Join(file, "x")}, nil, exitError, []string{"--data", "is no directory"}},
 		"data cannot be written":   {[]string{"--data", "/proc/fanfare"}, nil, exitError, []string{"--data", "cannot be written to"}},
 		"no number":                {[]string{"--sim-rate", "many"}, nil, exitUsage, []string{"--sim-rate", `"many" is not a whole number`}},
+		"no rate":                  {[]string{"--sim-rate", "0"}, nil, exitUsage, []string{"--sim-rate", "want 1 to"}},
+		"no window":                {[]string{"--receipt-window", "0"}, nil, exitUsage, []string{"--receipt-window", "want more than 0"}},
 		"no duration":              {[]string{"--receipt-window", "3 days"}, nil, exitUsage, []string{"--receipt-window", "is not a duration such as"}},
 		"no number in environment": {nil, []string{"FANFARE_SIM_RATE=many"}, exitUsage, []string{"FANFARE_SIM_RATE", `"many" is not a whole number`}},
 		"no role":                  {[]string{"--roles", "sendr"}, nil, exitUsage, []string{"--roles", `no role "sendr"`, "sender"}},

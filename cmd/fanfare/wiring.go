@@ -45,7 +45,9 @@ type wiring struct {
 	redis     redis.UniversalClient
 	analytics analytics.Store
 	view      *stream.View
-	logins    *ui.Logins // nil without the role api
+	page      bool       // whoever starts it opens the live page
+	logins    *ui.Logins // nil without the page
+	stopping  chan struct{}
 
 	kafkaOpts []kgo.Opt // of every client, beside those of the settings: tests put a dialer here
 
@@ -57,7 +59,7 @@ type wiring struct {
 
 func newWiring(cfg Config, log *slog.Logger) *wiring {
 	names, _ := schemas.NewNames(cfg.Prefix) // validated
-	w := &wiring{cfg: cfg, log: log, names: names, reg: prometheus.NewRegistry()}
+	w := &wiring{cfg: cfg, log: log, names: names, reg: prometheus.NewRegistry(), stopping: make(chan struct{})}
 	w.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return w
 }
@@ -240,7 +242,7 @@ const (
 // ensureRoute makes the route of the simulated carrier, and gives it the limits of the flags.
 func (w *wiring) ensureRoute(ctx context.Context) error {
 	want := store.Route{
-		Name: simRoute, Connector: simConnector, Rate: uint32(max(w.cfg.SimRate, 1)), P99: w.cfg.simP99(), ReceiptWindow: w.cfg.ReceiptWindow, Enabled: true,
+		Name: simRoute, Connector: simConnector, Rate: uint32(w.cfg.SimRate), P99: w.cfg.simP99(), ReceiptWindow: w.cfg.ReceiptWindow, Enabled: true,
 		Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS, fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP, fanfarev1.Channel_CHANNEL_VOICE},
 	}
 	_, made, err := w.store.EnsureRoute(ctx, want)
