@@ -112,6 +112,25 @@ func TestScopes(t *testing.T) {
 	w.callAs(confirmOnly, "PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 }
 
+// A key that may only read sees the price, and changes nothing.
+func TestReadersLeaveNoTrace(t *testing.T) {
+	w := newWorld(t)
+	id := w.campaign(3, "")
+	reader := w.newKey(w.tenant.ID, []store.Scope{store.ScopeRead}, false)
+	before := w.call("GET", "/api/campaigns/"+id, "")
+	for range 2 {
+		subset(t, "price", w.callAs(reader, "GET", "/api/campaigns/"+id+"/price", "").want(200).body, `{"totalContacts":3,"estimatedCost":0.15}`)
+	}
+	after := w.call("GET", "/api/campaigns/"+id, "")
+	if before.header.Get("ETag") != after.header.Get("ETag") || string(before.body) != string(after.body) {
+		t.Errorf("after a reader asked for the price: got %s, want it as it was: %s", after.body, before.body)
+	}
+	draft := w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","draft":true}`).want(201).id()
+	w.callAs(reader, "GET", "/api/campaigns/"+draft+"/price", "").problem(422, "required", "message")
+	w.call("GET", "/api/campaigns/"+id+"/price", "").want(200)
+	subset(t, "priced by one who may", w.call("GET", "/api/campaigns/"+id, "").body, `{"state":"cost_calculated"}`)
+}
+
 // X8: so many requests a minute and a second for each key, and headers that say so.
 func TestRateLimit(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.deps.Limits = api.Limits{} })

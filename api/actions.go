@@ -234,7 +234,8 @@ func (s *server) duplicate(ctx context.Context, in *actionIn) (*campaignOut, err
 	if err != nil {
 		return nil, err
 	}
-	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: fanfarev1.State_STATE_DRAFT, Test: c.Test || who.key.Test}
+	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: fanfarev1.State_STATE_DRAFT}
+	clone.TestRun = c.TestRun || who.key.Test
 	clone.ReplayOf = 0
 	clone.Name = truncateRunes(strings.TrimSuffix(c.Name, " (copy)"), maxName-len(" (copy)")) + " (copy)"
 	if clone.Schedule != nil && clone.Schedule.At.Before(s.Now()) {

@@ -197,6 +197,9 @@ func (in *CampaignInput) applyChannels(spec *store.Spec, ps *problems) {
 			spec.Fallback = len(chain) > 1
 		}
 	}
+	if in.SendingMode.Null {
+		spec.Chain, spec.Fallback = spec.Chain[:min(1, len(spec.Chain))], false
+	}
 	if in.Fallback.Set {
 		spec.Fallback = in.Fallback.Value
 		switch {

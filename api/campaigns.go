@@ -124,7 +124,7 @@ func (s *server) createCampaign(ctx context.Context, in *createIn) (*campaignOut
 		return nil, err
 	}
 	c.State = cond(draft, fanfarev1.State_STATE_DRAFT, fanfarev1.State_STATE_CONFIGURED)
-	c.Test = who.key.Test || in.Body.Value.TestRun.Value
+	c.TestRun = who.key.Test || in.Body.Value.TestRun.Value
 	made, err := s.Store.CreateCampaign(ctx, c, s.cause(ctx))
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -223,7 +223,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 			return "", err
 		}
 		if body.TestRun.Set {
-			c.Test = at.who.key.Test || body.TestRun.Value
+			c.TestRun = at.who.key.Test || body.TestRun.Value
 		}
 		var trigger schemas.Trigger
 		c.State, trigger = afterEdit(c, body.Draft.Value)
@@ -354,7 +354,7 @@ func (in *listIn) filter(vocab schemas.Vocabulary) (f store.CampaignFilter, none
 		if err != nil {
 			return f, false, fieldProblem(CodeInvalid, "before", "%q is not the id of a campaign.", truncate(in.Before, 40))
 		}
-		f.Before = n
+		f.After = n
 	}
 	states := allStates()
 	if in.Status != "" {

@@ -204,6 +204,8 @@ func TestSendingMode(t *testing.T) {
 	} {
 		subset(t, more, create(more).want(201).body, want)
 	}
+	chain := create(`"sendingMode":"WHATSAPP_SMS"`).want(201).id()
+	subset(t, "null takes it back", w.call("PUT", "/api/campaigns/"+chain, `{"sendingMode":null}`).want(200).body, `{"sendingMode":"WHATSAPP","fallback":false}`)
 	if got := create(`"channel":"rcs","fallback":true`).object()["warning"]; got == nil {
 		t.Error("fallback without a text: got no warning, want one")
 	}
@@ -283,6 +285,7 @@ func TestListFilters(t *testing.T) {
 		"?limit=2&page=1":                          {rcs, draft},
 		"?limit=1&page=7":                          {},
 		"?before=" + ready:                         {rcs, draft},
+		"?direction=ASC&before=" + rcs:             {ready, scheduled},
 		"?startDate=2025-04-02&endDate=2025-04-02": {ready, rcs},
 	} {
 		var page struct {

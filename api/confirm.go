@@ -103,7 +103,7 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 		return nil, err
 	}
 	if who.key.Test && !c.Test { // whoever looks at it later must see that nobody was reached
-		if c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) { c.Test = true; return "", nil }); err != nil {
+		if c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) { c.TestRun = true; return "", nil }); err != nil {
 			return nil, err
 		}
 	}

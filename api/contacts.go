@@ -126,6 +126,15 @@ type (
 		ID      string `path:"id" example:"contact_17"`
 		IfMatch string `header:"If-Match"`
 	}
+	contactDeleteByQueryIn struct {
+		ID      string `query:"id" required:"true" example:"contact_17"`
+		IfMatch string `header:"If-Match"`
+	}
+	contactUpdateByQueryIn struct {
+		ID      string `query:"id" doc:"Required." example:"contact_17"`
+		IfMatch string `header:"If-Match"`
+		Body    Body[ContactInput]
+	}
 	contactUpdateIn struct {
 		ID      string `path:"id" example:"contact_17"`
 		IfMatch string `header:"If-Match"`
@@ -194,6 +203,21 @@ func (s *server) registerContacts() {
 		id: "updateContact", method: http.MethodPut, path: "/api/contacts/{id}", summary: "Change a contact",
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, tag: contactTag,
 	}, s.updateContact)
+	register(s, operation{
+		id: "updateContactByQuery", method: http.MethodPut, path: "/api/contacts", summary: "Change a contact",
+		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, tag: contactTag,
+	}, func(ctx context.Context, in *contactUpdateByQueryIn) (*contactOut, error) {
+		if in.ID == "" { // said after what is wrong with the body
+			return nil, fieldProblem(CodeRequired, "id", "id is required.").fixed("PUT /api/contacts?id=contact_17")
+		}
+		return s.updateContact(ctx, (*contactUpdateIn)(in))
+	})
+	register(s, operation{
+		id: "deleteContactByQuery", method: http.MethodDelete, path: "/api/contacts", summary: "Delete a contact",
+		scope: store.ScopeContacts, errors: []int{404, 412, 422}, tag: contactTag,
+	}, func(ctx context.Context, in *contactDeleteByQueryIn) (*contactOut, error) {
+		return s.deleteContact(ctx, (*contactDeleteIn)(in))
+	})
 	register(s, operation{
 		id: "deleteContact", method: http.MethodDelete, path: "/api/contacts/{id}", summary: "Delete a contact",
 		scope: store.ScopeContacts, errors: []int{404, 412}, tag: contactTag,

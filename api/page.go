@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -46,10 +47,17 @@ func (p *pageSource) Grid(ctx context.Context, tenant string, q ui.Query) (ui.Gr
 	if err != nil {
 		return ui.Grid{}, err
 	}
-	in := listIn{Page: q.Page, Limit: ui.PageSize, Search: q.Search, Status: q.Status, Type: q.Type}
+	in := listIn{Page: q.Page, Limit: ui.PageSize, Search: q.Search, Type: q.Type}
 	f, none, problem := in.filter(schemas.VocabularyE)
 	if problem != nil {
 		return ui.Grid{}, errors.New(problem.Detail)
+	}
+	if q.Status != "" { // a state of ours: a word of E's stands for several
+		state, ok := schemas.ParseState(q.Status)
+		if !ok {
+			return ui.Grid{}, fmt.Errorf("%q is not a state", truncate(q.Status, 40))
+		}
+		f.States = []fanfarev1.State{state}
 	}
 	g := ui.Grid{Tenant: who.tenant.Name, Timezone: who.tenant.Timezone, Currency: who.tenant.Currency, Page: q.Page, Rows: []ui.Row{}}
 	if none {

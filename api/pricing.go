@@ -405,7 +405,8 @@ func (s *server) getPrice(ctx context.Context, in *priceIn) (*priceOut, error) {
 	return &priceOut{etag(c.Version), out}, nil
 }
 
-// priced makes the bill of a campaign and, while it may still be edited, keeps it: configured becomes cost_calculated.
+// priced makes the bill of a campaign and, while it may still be edited, keeps it: configured becomes cost_calculated. A key
+// that may only read leaves no trace.
 func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Campaign, bill, error) {
 	who := requestOf(ctx).who
 	c, err := s.campaign(ctx, who, id)
@@ -418,7 +419,13 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 	if c.State == fanfarev1.State_STATE_REJECTED {
 		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
 	}
-	if c, err = s.configure(ctx, c); err != nil {
+	keep := who.key.Has(store.ScopeCampaigns)
+	if keep {
+		c, err = s.configure(ctx, c)
+	} else {
+		err = missing(&c.Spec).err()
+	}
+	if err != nil {
 		return nil, bill{}, err
 	}
 	b, err := s.quote(ctx, who, c, goal)
@@ -426,7 +433,7 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 		return nil, bill{}, err
 	}
 	want := store.Quote{Version: b.version, Cost: b.cost, Contacts: uint32(min(b.contacts, uint64(^uint32(0))))}
-	if c.State == fanfarev1.State_STATE_COST_CALCULATED && c.Quote == want {
+	if !keep || c.State == fanfarev1.State_STATE_COST_CALCULATED && c.Quote == want {
 		return c, b, nil
 	}
 	c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) {

@@ -354,6 +354,9 @@ func (s *server) optedOut(ctx context.Context, tenant, e164 string) (bool, error
 func (m *single) refusal() error {
 	var ps problems
 	for i := range m.targets {
+		if m.targets[i].reason == schemas.CodeName(fanfarev1.Code_CODE_DUPLICATE_RECIPIENT) {
+			continue // its first one says why
+		}
 		field := m.field
 		if len(m.targets) > 1 {
 			field = fieldIndex(m.field, i)

@@ -144,6 +144,9 @@ func TestSendMany(t *testing.T) {
 	}
 	w.call("POST", sendPath, `{"destinations":["nonsense","+390"],"message":"m"}`).problem(422, "invalid_number", "destinations[0]")
 	w.call("POST", sendPath, fmt.Sprintf(`{"phoneNumber":%q,"message":"m"}`, phoneOf(3))).problem(422, "opted_out", "phoneNumber")
+	if p := w.call("POST", sendPath, fmt.Sprintf(`{"destinations":[%q,%q],"message":"m"}`, phoneOf(3), phoneOf(3))).problem(422, "opted_out", "destinations[0]"); strings.Contains(fmt.Sprint(p), "destinations[1]") {
+		t.Errorf("got %v, want nothing said of the repetition", p)
+	}
 
 	seen := map[string]bool{}
 	for i := range 5 { // 2,500 of blocks of 1,000

@@ -220,7 +220,7 @@ func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error)
 		asOf = at
 		for i := range rows {
 			c := &rows[i]
-			f.Before = c.Number
+			f.After = c.Number
 			if c.Test {
 				continue
 			}

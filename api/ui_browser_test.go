@@ -4,6 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -96,6 +99,37 @@ func pageWorld(t *testing.T) (w *world, login string, running string) {
 	w.happened(w.tenant.ID, running, 39_000, 42_000, fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER)
 	w.happened(w.tenant.ID, running, 42_000, 43_000, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR)
 	return w, w.url + logins.NewLogin(w.tenant.ID), running
+}
+
+// Each choice of the page's menu is one state, not a word of E's that stands for several.
+func TestPageStates(t *testing.T) {
+	w, login, running := pageWorld(t)
+	jar, _ := cookiejar.New(nil)
+	client := &http.Client{Jar: jar}
+	get := func(url string) (body string) {
+		t.Helper()
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	get(login)
+	for status, want := range map[string]int{"": 7, "sending": 1, "paused": 1} {
+		subset(t, status, []byte(get(w.url+"/ui/grid?status="+status)), fmt.Sprintf(`{"total":%d}`, want))
+	}
+	w.call("POST", "/api/campaigns/"+running+"/pause", "").want(200)
+	for status, want := range map[string]int{"sending": 0, "paused": 2} {
+		subset(t, status+" after the pause", []byte(get(w.url+"/ui/grid?status="+status)), fmt.Sprintf(`{"total":%d}`, want))
+	}
+	if got := get(w.url + "/ui/grid?status=confirmed"); !strings.Contains(got, "is not a state") {
+		t.Errorf("got %q, want a word on the state", got)
+	}
 }
 
 // R131, R132, R42: the page in a real browser: badges, colours, progress, UTC, live figures, pause; no script of a name runs,

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"fanfare/api/store/db"
 	"fanfare/schemas"
@@ -18,7 +20,7 @@ import (
 
 // Bounds of what a campaign may hold.
 const (
-	maxName  = 200 // bytes
+	maxName  = 200 // characters
 	maxLists = 50
 	maxBody  = 64 << 10
 	maxTags  = 50
@@ -135,8 +137,8 @@ func allowed(from, to fanfarev1.State, trigger schemas.Trigger, actor schemas.Ac
 // checkSpec refuses what no channel could want. What a channel needs is for the api to say.
 func (t *tx) checkSpec(ctx context.Context, c *Campaign) error {
 	switch {
-	case strings.TrimSpace(c.Name) == "" || len(c.Name) > maxName:
-		return &FieldError{"Name", "", fmt.Sprintf("want 1 to %d bytes", maxName)}
+	case strings.TrimSpace(c.Name) == "" || utf8.RuneCountInString(c.Name) > maxName:
+		return &FieldError{"Name", "", fmt.Sprintf("want 1 to %d characters", maxName)}
 	case len(c.Chain) == 0 || slices.Contains(c.Chain, fanfarev1.Channel_CHANNEL_UNSPECIFIED):
 		return &FieldError{"Chain", "", "want at least one of sms, rcs, whatsapp, voice"}
 	case len(c.Lists) > maxLists:
@@ -164,12 +166,30 @@ func (t *tx) checkSpec(ctx context.Context, c *Campaign) error {
 		if row.DeletedMs > 0 {
 			return notFound("contact list", ListID(list))
 		}
-		c.Test = c.Test || row.Test
 	}
-	return nil
+	var err error
+	c.Test, err = t.isTest(ctx, c)
+	return err
 }
 
-// CreateCampaign makes a campaign in state draft or configured, with what c says in Spec, Quote and Test. Everything else
+// isTest reports whether nobody is to be reached: the client said so, or one of the lists is of testers.
+func (t *tx) isTest(ctx context.Context, c *Campaign) (bool, error) {
+	if c.TestRun {
+		return true, nil
+	}
+	for _, list := range c.Lists {
+		row, err := t.GetList(ctx, c.Tenant, int64(list))
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return false, err
+		}
+		if row.Test {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// CreateCampaign makes a campaign in state draft or configured, with what c says in Spec and Quote. Everything else
 // is the store's.
 func (s *Store) CreateCampaign(ctx context.Context, c Campaign, cause Cause) (Campaign, error) {
 	if err := allowed(fanfarev1.State_STATE_UNSPECIFIED, c.State, schemas.TriggerCreate, cause.Actor); err != nil {
@@ -182,7 +202,7 @@ func (s *Store) CreateCampaign(ctx context.Context, c Campaign, cause Cause) (Ca
 			return err
 		}
 		out = Campaign{
-			Tenant: c.Tenant, State: c.State, Spec: c.Spec, Quote: c.Quote, Test: c.Test,
+			Tenant: c.Tenant, State: c.State, Spec: c.Spec, Quote: c.Quote,
 			Region: t.Region, Currency: t.Currency, CreatedBy: cause.By,
 		}
 		if err := tx.checkSpec(ctx, &out); err != nil {
@@ -224,7 +244,12 @@ func (s *Store) Campaign(ctx context.Context, tenant, id string) (Campaign, erro
 func (s *Store) Campaigns(ctx context.Context, tenant string, f CampaignFilter) ([]Campaign, int, error) {
 	count := db.CountCampaignsParams{
 		Tenant: tenant, WithDeleted: f.IncludeDeleted, Search: fold(f.Search), Tag: tagText(nonEmpty(f.Tag)),
-		FromMs: ms(f.From), ToMs: ms(f.To), Before: int64(f.Before),
+		FromMs: ms(f.From), ToMs: ms(f.To),
+	}
+	if f.Oldest {
+		count.Above = int64(f.After)
+	} else {
+		count.Below = int64(f.After)
 	}
 	if count.ToMs == 0 {
 		count.ToMs = math.MaxInt64
@@ -244,12 +269,12 @@ func (s *Store) Campaigns(ctx context.Context, tenant string, f CampaignFilter) 
 	if f.Oldest {
 		rows, err = s.q.ListCampaignsOldest(ctx, db.ListCampaignsOldestParams{
 			Tenant: count.Tenant, WithDeleted: count.WithDeleted, States: count.States, Channels: count.Channels, Search: count.Search,
-			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Before: count.Before, Skip: offset, Max: limit,
+			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Above: count.Above, Skip: offset, Max: limit,
 		})
 	} else {
 		rows, err = s.q.ListCampaigns(ctx, db.ListCampaignsParams{
 			Tenant: count.Tenant, WithDeleted: count.WithDeleted, States: count.States, Channels: count.Channels, Search: count.Search,
-			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Before: count.Before, Skip: offset, Max: limit,
+			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Below: count.Below, Skip: offset, Max: limit,
 		})
 	}
 	out, err := all(rows, err, campaignOf)
@@ -290,7 +315,7 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 			return err
 		}
 		out = before
-		out.Spec, out.Quote, out.Test, out.Reason, out.State = c.Spec, c.Quote, c.Test, c.Reason, c.State
+		out.Spec, out.Quote, out.Reason, out.State = c.Spec, c.Quote, c.Reason, c.State
 		if before.State == fanfarev1.State_STATE_SCHEDULED || before.State == fanfarev1.State_STATE_READY {
 			out.Scheduled = c.Scheduled // rescheduled
 		}
@@ -331,10 +356,10 @@ func (t *tx) checkMove(ctx context.Context, before, after *Campaign, trigger sch
 	}
 	// Lists that are gone stay in the spec of a campaign that has been frozen from them.
 	if slices.Equal(before.Lists, after.Lists) && !schemas.Editable(before.State) {
-		lists := after.Lists
+		lists, test := after.Lists, after.Test
 		after.Lists = nil
 		err := t.checkSpec(ctx, after)
-		after.Lists = lists
+		after.Lists, after.Test = lists, test
 		return err
 	}
 	return t.checkSpec(ctx, after)

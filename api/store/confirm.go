@@ -59,7 +59,10 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		before := campaignOf(row)
-		out = campaignOf(row)
+		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become one of testers since
+			return err
+		}
+		out = before
 		reserve, err := decide(Confirmation{Tenant: t, Prices: price, Audience: count}, &out)
 		if err != nil {
 			return err

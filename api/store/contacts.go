@@ -47,6 +47,9 @@ func (s *Store) complete(c *Contact, region, tenantZone string) error {
 	return checkFields(c)
 }
 
+// searchText is what a search for a contact looks in, beside its number.
+func searchText(first, last, email string) string { return fold(first + " " + last + " " + email) }
+
 func (t *tx) insertContact(ctx context.Context, c *Contact) error {
 	attributes, err := attributeText(c.Attributes)
 	if err != nil {
@@ -60,6 +63,7 @@ func (t *tx) insertContact(ctx context.Context, c *Contact) error {
 	n, err := t.InsertContact(ctx, db.InsertContactParams{
 		Number: next - 1, Tenant: c.Tenant, Phone: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email,
 		Attributes: attributes, Country: c.Country, Zone: c.Zone, Class: int64(c.Class), Valid: c.Valid, Now: t.now,
+		Search: searchText(c.FirstName, c.LastName, c.Email),
 	})
 	if err == nil && n == 0 {
 		return &NameError{Kind: "contact with number of", Name: ContactID(c.Number)}
@@ -75,7 +79,7 @@ func (t *tx) saveContact(ctx context.Context, c *Contact, version uint64) error 
 	c.Version, c.Updated = version+1, t.at
 	n, err := t.UpdateContact(ctx, db.UpdateContactParams{
 		Phone: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email, Attributes: attributes, Country: c.Country,
-		Zone: c.Zone, Class: int64(c.Class), Valid: c.Valid, UpdatedMs: t.now, DeletedMs: ms(c.Deleted),
+		Zone: c.Zone, Class: int64(c.Class), Valid: c.Valid, Search: searchText(c.FirstName, c.LastName, c.Email), UpdatedMs: t.now, DeletedMs: ms(c.Deleted),
 		Tenant: c.Tenant, Number: int64(c.Number), Version: int64(version),
 	})
 	return one(n, err, "contact", version)

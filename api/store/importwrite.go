@@ -122,8 +122,8 @@ WHERE c.tenant = ?1 AND c.phone IN (` + repeat("?", n) + ")"
 // A number that came in between is left alone: the rows written say so.
 func insertQuery(n int) string {
 	return `INSERT INTO contacts (tenant, created_ms, updated_ms, version, deleted_ms, number, phone, first_name, last_name, email,
-  attributes, country, zone, class, valid)
-VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON CONFLICT (tenant, phone) DO NOTHING"
+  attributes, country, zone, class, valid, search)
+VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON CONFLICT (tenant, phone) DO NOTHING"
 }
 
 func memberQuery(n int) string {
@@ -271,7 +271,7 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 	}
 	rows, err := tx.UpdateContact(ctx, db.UpdateContactParams{
 		Phone: old.Phone, FirstName: now.first, LastName: now.last, Email: now.email, Attributes: now.attributes, Country: n.Country,
-		Zone: zone, Class: int64(n.Class), Valid: n.Valid, UpdatedMs: tx.now, DeletedMs: 0,
+		Zone: zone, Class: int64(n.Class), Valid: n.Valid, Search: searchText(now.first, now.last, now.email), UpdatedMs: tx.now, DeletedMs: 0,
 		Tenant: im.report.Tenant, Number: old.Number, Version: old.Version,
 	})
 	if err == nil && rows != 1 {
@@ -287,7 +287,7 @@ func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []exist
 	}
 	first, next := im.next, im.next+int64(len(order))
 	im.next = next
-	args := make([]any, 2, 2+10*manyRows)
+	args := make([]any, 2, 2+11*manyRows)
 	args[0], args[1] = im.report.Tenant, tx.now
 	return chunks(len(order), func(from, to int) error {
 		args = args[:2]
@@ -296,7 +296,7 @@ func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []exist
 			n := &e.number
 			number := first + int64(from+at)
 			out[i] = existing{Contact: db.Contact{Number: number}, fresh: true}
-			args = append(args, number, n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid)
+			args = append(args, number, n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid, searchText(e.first, e.last, e.email))
 		}
 		result, err := tx.raw.ExecContext(ctx, insertQuery(to-from), args...)
 		if err != nil {

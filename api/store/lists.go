@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"fanfare/api/store/db"
 )
@@ -16,8 +17,8 @@ func listOf(r db.ContactList) List {
 }
 
 func checkListName(name string) error {
-	if name == "" || len(name) > maxName {
-		return &FieldError{"Name", name, fmt.Sprintf("want 1 to %d bytes", maxName)}
+	if name == "" || utf8.RuneCountInString(name) > maxName {
+		return &FieldError{"Name", name, fmt.Sprintf("want 1 to %d characters", maxName)}
 	}
 	if _, isID := ListNumber(name); isID {
 		return &FieldError{"Name", name, "looks like the id of a list"} // and a campaign may name either

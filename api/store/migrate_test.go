@@ -117,6 +117,12 @@ func checkFixtures(t *testing.T, s *Store, version int64) {
 			t.Errorf("got contacts %+v, %v", rows, err)
 		}
 	}
+	if version >= 2 {
+		rows, n, err := s.Contacts(t.Context(), "tn_old", ContactFilter{Search: "anna"})
+		if err != nil || n != 1 || rows[0].FirstName != "Anna" {
+			t.Errorf("got %+v, %v of a search for anna", rows, err)
+		}
+	}
 	if version >= 3 {
 		c, err := s.Campaign(t.Context(), "tn_old", "camp_10001")
 		if err != nil || c.Name != "c" || len(c.Lists) != 1 || len(c.Legs) != 1 || c.Reserved != 30 {

@@ -322,6 +322,8 @@ type Spec struct {
 	ListRefs []string `json:",omitempty"`
 	Fallback bool     `json:",omitempty"`
 	Timezone string   `json:",omitempty"`
+	// TestRun: the client, or the kind of its key, wants nobody to be reached. A list of testers makes a test of any campaign.
+	TestRun bool `json:",omitempty"`
 }
 
 // Channel is the first channel of the chain.
@@ -395,7 +397,7 @@ type Campaign struct {
 	Started     time.Time
 	Completed   time.Time
 	Settled     time.Time // no receipt is awaited any more
-	// Ended: nothing follows any more: settled, cancelled, rejected or failed.
+	// Ended: nothing follows any more: settled, cancelled or failed.
 	Ended   time.Time
 	Deleted time.Time
 	// Removed: gone from lists too, unless they are asked for with what was deleted.
@@ -415,8 +417,8 @@ type CampaignFilter struct {
 	Tag            string
 	Oldest         bool // oldest first
 	IncludeDeleted bool // those that were removed too
-	// Before continues a list: only campaigns of lower number; stable under inserts. 0: from the newest.
-	Before uint64
+	// After continues a list: the number of the last campaign seen; stable under inserts. 0: from the first.
+	After uint64
 }
 
 // Cause is who or what changes a row, and goes into its event.

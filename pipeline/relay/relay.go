@@ -215,7 +215,7 @@ func (r *Relay) failed(ctx context.Context, of, what string, err error) {
 		return
 	}
 	r.metrics.failures.WithLabelValues(of).Inc()
-	r.log.WarnContext(ctx, "relay failed for now", "what", what, "err", err)
+	r.log.WarnContext(ctx, "relay failed, will try again", "what", what, "err", err)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -59,6 +59,7 @@ WHERE tenant = ?1 AND NOT hidden
   AND (CAST(?6 AS TEXT) = '' OR REPLACE(tags, CAST(?6 AS TEXT), '') <> tags)
   AND created_ms >= ?7 AND created_ms < ?8
   AND (CAST(?9 AS INTEGER) = 0 OR number < CAST(?9 AS INTEGER))
+  AND number > CAST(?10 AS INTEGER)
 `
 
 type CountCampaignsParams struct {
@@ -70,7 +71,8 @@ type CountCampaignsParams struct {
 	Tag         string
 	FromMs      int64
 	ToMs        int64
-	Before      int64
+	Below       int64
+	Above       int64
 }
 
 func (q *Queries) CountCampaigns(ctx context.Context, arg CountCampaignsParams) (int64, error) {
@@ -83,7 +85,8 @@ func (q *Queries) CountCampaigns(ctx context.Context, arg CountCampaignsParams) 
 		arg.Tag,
 		arg.FromMs,
 		arg.ToMs,
-		arg.Before,
+		arg.Below,
+		arg.Above,
 	)
 	var count int64
 	err := row.Scan(&count)
@@ -505,12 +508,12 @@ type ListCampaignsParams struct {
 	Tag         string
 	FromMs      int64
 	ToMs        int64
-	Before      int64
+	Below       int64
 	Skip        int64
 	Max         int64
 }
 
-// states and channels are bit sets, 0 for any; a tag is found between its bars; before is a number, 0 for the newest.
+// states and channels are bit sets, 0 for any; a tag is found between its bars; below is a number, 0 for the newest.
 func (q *Queries) ListCampaigns(ctx context.Context, arg ListCampaignsParams) ([]Campaign, error) {
 	rows, err := q.db.QueryContext(ctx, listCampaigns,
 		arg.Tenant,
@@ -521,7 +524,7 @@ func (q *Queries) ListCampaigns(ctx context.Context, arg ListCampaignsParams) ([
 		arg.Tag,
 		arg.FromMs,
 		arg.ToMs,
-		arg.Before,
+		arg.Below,
 		arg.Skip,
 		arg.Max,
 	)
@@ -593,7 +596,7 @@ WHERE tenant = ?1 AND NOT hidden
   AND (CAST(?5 AS TEXT) = '' OR REPLACE(search, CAST(?5 AS TEXT), '') <> search)
   AND (CAST(?6 AS TEXT) = '' OR REPLACE(tags, CAST(?6 AS TEXT), '') <> tags)
   AND created_ms >= ?7 AND created_ms < ?8
-  AND (CAST(?9 AS INTEGER) = 0 OR number < CAST(?9 AS INTEGER))
+  AND number > CAST(?9 AS INTEGER)
 ORDER BY number LIMIT ?11 OFFSET ?10
 `
 
@@ -606,7 +609,7 @@ type ListCampaignsOldestParams struct {
 	Tag         string
 	FromMs      int64
 	ToMs        int64
-	Before      int64
+	Above       int64
 	Skip        int64
 	Max         int64
 }
@@ -621,7 +624,7 @@ func (q *Queries) ListCampaignsOldest(ctx context.Context, arg ListCampaignsOlde
 		arg.Tag,
 		arg.FromMs,
 		arg.ToMs,
-		arg.Before,
+		arg.Above,
 		arg.Skip,
 		arg.Max,
 	)

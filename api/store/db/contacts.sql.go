@@ -37,8 +37,7 @@ func (q *Queries) AddMember(ctx context.Context, arg AddMemberParams) (int64, er
 const countContacts = `-- name: CountContacts :one
 SELECT COUNT(*) FROM contacts
 WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(?3 AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(?3 AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(?3 AS TEXT), '') <> LOWER(email))
+  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
 `
 
 func (q *Queries) CountContacts(ctx context.Context, tenant string, withDeleted bool, search string) (int64, error) {
@@ -64,8 +63,7 @@ func (q *Queries) CountLists(ctx context.Context, tenant string, withDeleted boo
 const countMembers = `-- name: CountMembers :one
 SELECT COUNT(*) FROM list_members m JOIN contacts c ON c.number = m.contact
 WHERE m.tenant = ?1 AND m.list = ?2
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(?3 AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(?3 AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(?3 AS TEXT), '') <> LOWER(email))
+  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
 `
 
 func (q *Queries) CountMembers(ctx context.Context, tenant string, list int64, search string) (int64, error) {
@@ -131,7 +129,7 @@ func (q *Queries) EndImports(ctx context.Context, error string, now int64, silen
 }
 
 const getContact = `-- name: GetContact :one
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms FROM contacts WHERE tenant = ? AND number = ?
+SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts WHERE tenant = ? AND number = ?
 `
 
 func (q *Queries) GetContact(ctx context.Context, tenant string, number int64) (Contact, error) {
@@ -153,12 +151,13 @@ func (q *Queries) GetContact(ctx context.Context, tenant string, number int64) (
 		&i.CreatedMs,
 		&i.UpdatedMs,
 		&i.DeletedMs,
+		&i.Search,
 	)
 	return i, err
 }
 
 const getContactByPhone = `-- name: GetContactByPhone :one
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms FROM contacts WHERE tenant = ? AND phone = ?
+SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts WHERE tenant = ? AND phone = ?
 `
 
 func (q *Queries) GetContactByPhone(ctx context.Context, tenant string, phone string) (Contact, error) {
@@ -180,6 +179,7 @@ func (q *Queries) GetContactByPhone(ctx context.Context, tenant string, phone st
 		&i.CreatedMs,
 		&i.UpdatedMs,
 		&i.DeletedMs,
+		&i.Search,
 	)
 	return i, err
 }
@@ -328,9 +328,9 @@ func (q *Queries) GrowList(ctx context.Context, n int64, tenant string, number i
 }
 
 const insertContact = `-- name: InsertContact :execrows
-INSERT INTO contacts (number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms)
+INSERT INTO contacts (number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12, ?12,
-  0)
+  0, ?13)
 ON CONFLICT (tenant, phone) DO NOTHING
 `
 
@@ -347,6 +347,7 @@ type InsertContactParams struct {
 	Class      int64
 	Valid      bool
 	Now        int64
+	Search     string
 }
 
 func (q *Queries) InsertContact(ctx context.Context, arg InsertContactParams) (int64, error) {
@@ -363,6 +364,7 @@ func (q *Queries) InsertContact(ctx context.Context, arg InsertContactParams) (i
 		arg.Class,
 		arg.Valid,
 		arg.Now,
+		arg.Search,
 	)
 	if err != nil {
 		return 0, err
@@ -471,10 +473,9 @@ func (q *Queries) ListChanged(ctx context.Context, arg ListChangedParams) error 
 }
 
 const listContacts = `-- name: ListContacts :many
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms FROM contacts
+SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts
 WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(?3 AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(?3 AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(?3 AS TEXT), '') <> LOWER(email))
+  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
 ORDER BY number LIMIT ?5 OFFSET ?4
 `
 
@@ -517,6 +518,7 @@ func (q *Queries) ListContacts(ctx context.Context, arg ListContactsParams) ([]C
 			&i.CreatedMs,
 			&i.UpdatedMs,
 			&i.DeletedMs,
+			&i.Search,
 		); err != nil {
 			return nil, err
 		}
@@ -634,10 +636,9 @@ func (q *Queries) ListLists(ctx context.Context, arg ListListsParams) ([]Contact
 }
 
 const listMembers = `-- name: ListMembers :many
-SELECT c.number, c.tenant, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid, c.version, c.created_ms, c.updated_ms, c.deleted_ms FROM list_members m JOIN contacts c ON c.number = m.contact
+SELECT c.number, c.tenant, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid, c.version, c.created_ms, c.updated_ms, c.deleted_ms, c.search FROM list_members m JOIN contacts c ON c.number = m.contact
 WHERE m.tenant = ?1 AND m.list = ?2
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(?3 AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(?3 AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(?3 AS TEXT), '') <> LOWER(email))
+  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
 ORDER BY m.position LIMIT ?5 OFFSET ?4
 `
 
@@ -680,6 +681,7 @@ func (q *Queries) ListMembers(ctx context.Context, arg ListMembersParams) ([]Con
 			&i.CreatedMs,
 			&i.UpdatedMs,
 			&i.DeletedMs,
+			&i.Search,
 		); err != nil {
 			return nil, err
 		}
@@ -896,7 +898,7 @@ func (q *Queries) UnpublishedSuppressions(ctx context.Context, limit int64) ([]S
 }
 
 const updateContact = `-- name: UpdateContact :execrows
-UPDATE contacts SET phone = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?,
+UPDATE contacts SET phone = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?, search = ?,
   version = version + 1, updated_ms = ?, deleted_ms = ?
 WHERE tenant = ? AND number = ? AND version = ?
 `
@@ -911,6 +913,7 @@ type UpdateContactParams struct {
 	Zone       string
 	Class      int64
 	Valid      bool
+	Search     string
 	UpdatedMs  int64
 	DeletedMs  int64
 	Tenant     string
@@ -929,6 +932,7 @@ func (q *Queries) UpdateContact(ctx context.Context, arg UpdateContactParams) (i
 		arg.Zone,
 		arg.Class,
 		arg.Valid,
+		arg.Search,
 		arg.UpdatedMs,
 		arg.DeletedMs,
 		arg.Tenant,

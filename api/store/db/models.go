@@ -101,6 +101,7 @@ type Contact struct {
 	CreatedMs  int64
 	UpdatedMs  int64
 	DeletedMs  int64
+	Search     string
 }
 
 type ContactList struct {

@@ -20,7 +20,7 @@ SELECT COUNT(*) FROM campaigns
 WHERE tenant = @tenant AND NOT hidden AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1;
 
 -- name: ListCampaigns :many
--- states and channels are bit sets, 0 for any; a tag is found between its bars; before is a number, 0 for the newest.
+-- states and channels are bit sets, 0 for any; a tag is found between its bars; below is a number, 0 for the newest.
 SELECT * FROM campaigns
 WHERE tenant = @tenant AND NOT hidden
   AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
@@ -29,7 +29,7 @@ WHERE tenant = @tenant AND NOT hidden
   AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
   AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
   AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER))
+  AND (CAST(@below AS INTEGER) = 0 OR number < CAST(@below AS INTEGER))
 ORDER BY number DESC LIMIT @max OFFSET @skip;
 
 -- name: ListCampaignsOldest :many
@@ -41,7 +41,7 @@ WHERE tenant = @tenant AND NOT hidden
   AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
   AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
   AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER))
+  AND number > CAST(@above AS INTEGER)
 ORDER BY number LIMIT @max OFFSET @skip;
 
 -- name: CountCampaigns :one
@@ -53,7 +53,8 @@ WHERE tenant = @tenant AND NOT hidden
   AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
   AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
   AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND (CAST(@before AS INTEGER) = 0 OR number < CAST(@before AS INTEGER));
+  AND (CAST(@below AS INTEGER) = 0 OR number < CAST(@below AS INTEGER))
+  AND number > CAST(@above AS INTEGER);
 
 -- name: InsertEvent :exec
 INSERT INTO campaign_events (tenant, campaign, version, from_state, to_state, cause, actor, by_whom, request_id, reason, time_ms)

@@ -60,9 +60,9 @@ DELETE FROM list_members WHERE list_members.tenant = @tenant AND list_members.li
 UPDATE contact_lists SET members = 0 WHERE tenant = ? AND number = ?;
 
 -- name: InsertContact :execrows
-INSERT INTO contacts (number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms)
+INSERT INTO contacts (number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search)
 VALUES (@number, @tenant, @phone, @first_name, @last_name, @email, @attributes, @country, @zone, @class, @valid, 1, @now, @now,
-  0)
+  0, @search)
 ON CONFLICT (tenant, phone) DO NOTHING;
 
 -- name: GetContact :one
@@ -72,35 +72,31 @@ SELECT * FROM contacts WHERE tenant = ? AND number = ?;
 SELECT * FROM contacts WHERE tenant = ? AND phone = ?;
 
 -- name: UpdateContact :execrows
-UPDATE contacts SET phone = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?,
+UPDATE contacts SET phone = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?, search = ?,
   version = version + 1, updated_ms = ?, deleted_ms = ?
 WHERE tenant = ? AND number = ? AND version = ?;
 
 -- name: ListContacts :many
 SELECT * FROM contacts
 WHERE tenant = @tenant AND (CAST(@with_deleted AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(@search AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(@search AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(@search AS TEXT), '') <> LOWER(email))
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
 ORDER BY number LIMIT @max OFFSET @skip;
 
 -- name: CountContacts :one
 SELECT COUNT(*) FROM contacts
 WHERE tenant = @tenant AND (CAST(@with_deleted AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(@search AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(@search AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(@search AS TEXT), '') <> LOWER(email));
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(search, CAST(@search AS TEXT), '') <> search);
 
 -- name: ListMembers :many
 SELECT c.* FROM list_members m JOIN contacts c ON c.number = m.contact
 WHERE m.tenant = @tenant AND m.list = @list
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(@search AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(@search AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(@search AS TEXT), '') <> LOWER(email))
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
 ORDER BY m.position LIMIT @max OFFSET @skip;
 
 -- name: CountMembers :one
 SELECT COUNT(*) FROM list_members m JOIN contacts c ON c.number = m.contact
 WHERE m.tenant = @tenant AND m.list = @list
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(LOWER(first_name), CAST(@search AS TEXT), '') <> LOWER(first_name)
-    OR REPLACE(LOWER(last_name), CAST(@search AS TEXT), '') <> LOWER(last_name) OR REPLACE(LOWER(email), CAST(@search AS TEXT), '') <> LOWER(email));
+  AND (CAST(@search AS TEXT) = '' OR REPLACE(phone, CAST(@search AS TEXT), '') <> phone OR REPLACE(search, CAST(@search AS TEXT), '') <> search);
 
 -- name: InsertImport :exec
 INSERT INTO imports (id, tenant, list, source, state, error, rows_read, total, imported, updated, unchanged, duplicates, invalid,

@@ -84,7 +84,41 @@ var campaignTests = []test{
 		t := e.tenant("acme")
 		l, err := e.s.CreateList(e.Context(), t.ID, "us", true)
 		e.must(err)
-		equal(e, "test", e.campaign(t, "c", l).Test, true)
+		c := e.campaign(t, "c", l)
+		equal(e, "test", c.Test, true)
+		edit := func(c store.Campaign, change func(*store.Campaign)) store.Campaign {
+			out, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) { change(c); return schemas.TriggerEdit, nil })
+			e.must(err)
+			return out
+		}
+		c = edit(c, func(c *store.Campaign) { c.TestRun = false; c.Test = false })
+		equal(e, "test, whatever the client says", c.Test, true)
+		real := e.list(t, "real", mobile(1))
+		c = edit(c, func(c *store.Campaign) { c.Lists = []uint64{real.Number} })
+		equal(e, "test, of another list", c.Test, false)
+		c = edit(c, func(c *store.Campaign) { c.TestRun = true })
+		equal(e, "test, as the client says", c.Test, true)
+		c = edit(c, func(c *store.Campaign) { c.TestRun = false })
+		equal(e, "test, no more", c.Test, false)
+		_, err = e.s.UpdateList(e.Context(), t.ID, real.Number, 0, func(l *store.List) error { l.Test = true; return nil })
+		e.must(err)
+		c, err = confirm(e, e.s, c, preparing, 0)
+		e.must(err)
+		equal(e, "confirmed with a list that is of testers by now", c.Test, true)
+		c, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) { c.Rate = 5; return "", nil })
+		e.must(err)
+		equal(e, "test, after a change while it runs", c.Test, true)
+	}},
+	{"names have as many letters as they may, in any alphabet (R2)", func(e *env) {
+		t := e.tenant("acme")
+		name := strings.Repeat("é", 200)
+		l, err := e.s.CreateList(e.Context(), t.ID, name, false)
+		e.must(err)
+		equal(e, "name of a campaign", e.campaign(t, name, l).Name, name)
+		_, err = e.s.CreateList(e.Context(), t.ID, name+"é", false)
+		e.wantErr(err, store.ErrInvalid)
+		_, err = e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{Name: name + "é", Chain: []fanfarev1.Channel{sms}}}, user)
+		e.wantErr(err, store.ErrInvalid)
 	}},
 	{"update is a compare-and-set", func(e *env) {
 		t := e.tenant("acme")
@@ -186,7 +220,8 @@ var campaignTests = []test{
 			{"oldest", store.CampaignFilter{Oldest: true, Page: store.Page{Limit: 2}}, []uint64{ids[4], ids[3]}, 5},
 			{"first page", store.CampaignFilter{Page: store.Page{Limit: 2}}, all[:2], 5},
 			{"last page", store.CampaignFilter{Page: store.Page{Number: 2, Limit: 2}}, all[4:], 5},
-			{"before", store.CampaignFilter{Before: ids[1]}, all[2:], 3},
+			{"after", store.CampaignFilter{After: ids[1]}, all[2:], 3},
+			{"after, oldest first", store.CampaignFilter{Oldest: true, After: ids[3]}, []uint64{ids[2], ids[1], ids[0]}, 3},
 			{"search", store.CampaignFilter{Search: " camp 2"}, []uint64{ids[2]}, 1},
 			{"search for a wildcard", store.CampaignFilter{Search: "3%"}, []uint64{ids[1]}, 1},
 			{"tag", store.CampaignFilter{Tag: "ALL"}, all, 5},

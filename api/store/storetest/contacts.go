@@ -175,6 +175,30 @@ var contactTests = []test{
 			equal(e, "found "+search, [2]int{len(got), n}, [2]int{want, want})
 		}
 	}},
+	{"search in any alphabet", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		changed, err := e.s.CreateContact(e.Context(), store.Contact{Tenant: t.ID, Phone: mobile(7), FirstName: "Мария"})
+		e.must(err)
+		_, err = e.s.UpdateContact(e.Context(), t.ID, changed.Number, 0, func(c *store.Contact) error { c.FirstName, c.LastName = "Ольга", "ЖУК"; return nil })
+		e.must(err)
+		for _, row := range []string{"Élodie,Ñandú,E@x", "ÉLODIE,Ñandú,E@x"} { // the second one changes the contact
+			_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader("phone,first_name,last_name,email\n"+mobile(8)+","+row), nil)
+			e.must(err)
+		}
+		for search, want := range map[string]string{"мария": "", "ольга жук": mobile(7), "ОЛЬГА": mobile(7), "élodie": mobile(8), "ÉLODIE ñ": mobile(8), "e@X": mobile(8)} {
+			for _, list := range []uint64{0, l.Number} {
+				if list != 0 && want == mobile(7) {
+					want = ""
+				}
+				got, n, err := e.s.Contacts(e.Context(), t.ID, store.ContactFilter{Search: search, List: list})
+				e.must(err)
+				if (want == "") != (n == 0) || len(got) != n || n == 1 && got[0].Phone != want {
+					e.Errorf("search for %s in list %d: got %v of %d, want %q", search, list, got, n, want)
+				}
+			}
+		}
+	}},
 }
 
 func sameContact(a, b store.Contact) bool {

@@ -76,8 +76,8 @@ var outboxTests = []test{
 		})
 		e.must(err)
 		l := e.list(t, "l", mobile(1))
-		c, err := e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: configured, Test: true, Spec: store.Spec{
-			Name: "c", Chain: []fanfarev1.Channel{sms}, Body: "Hi", TemplateID: "tpl", Lists: []uint64{l.Number}, Tags: []string{"x"},
+		c, err := e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{
+			TestRun: true, Name: "c", Chain: []fanfarev1.Channel{sms}, Body: "Hi", TemplateID: "tpl", Lists: []uint64{l.Number}, Tags: []string{"x"},
 			CallingHours: &store.Hours{Start: 540, End: 1200, Zone: "Europe/Rome"}, MaxSegments: 2, Rate: 7, Weight: 3, Validity: time.Hour,
 			ReceiptWindow: 2 * time.Hour, Missing: fanfarev1.MissingPolicy_MISSING_POLICY_DEFAULT, MissingDefault: "you", ReplayOf: 10001,
 		}}, user)
