@@ -24,8 +24,11 @@ type Directory interface {
 const (
 	// maxViewAge: with an older view nobody knows whether a campaign was stopped meanwhile.
 	maxViewAge = 5 * time.Second
-	// maxOptOutAge: an opt-out is heeded 2 s after it was answered; half a second of that is the way to the carrier.
-	maxOptOutAge = 1500 * time.Millisecond
+	// maxOptOutAge: an opt-out is heeded 2 s after it was answered; wayLimit of that is the way to the carrier.
+	maxOptOutAge = 2*time.Second - wayLimit
+	// wayLimit is how long after all questions were asked a message may still be written to the carrier. What waits longer, for
+	// the carrier's window or for a connection, goes back and is asked again: it may be stopped or opted out by then.
+	wayLimit = 500 * time.Millisecond
 	// behindLimit is how long a message waits for the version of its campaign that it was made of.
 	behindLimit = 2 * time.Second
 	// earlyLimit is how long before its not_before a message may wait here.

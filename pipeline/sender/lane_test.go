@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -135,6 +136,55 @@ func TestEverythingIsAskedAgainAfterTheTokens(t *testing.T) {
 					w.view.mu.Unlock()
 					after(100 * time.Millisecond)
 					w.want(name+" and back", s, sent, awaiting)
+				}
+			})
+		})
+	}
+}
+
+// P4: what waits for the carrier's window is not written once the answers to the last questions are older than half a second: who
+// opted out meanwhile, or was aborted, gets nothing. The carrier was asked nothing, so the breaker is told nothing.
+func TestWhatWaitsAtTheCarrierIsAskedAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		wait   time.Duration
+		change func(w *world)
+		kind   fanfarev1.Kind
+		code   fanfarev1.Code
+		then   fanfarev1.Kind // when it is released once more
+	}{
+		"opted out": {time.Second, func(w *world) {
+			w.view.mu.Lock()
+			defer w.view.mu.Unlock()
+			w.view.optedOut["tn_a+393331234567"] = true
+		}, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, left},
+		"aborted":           {time.Second, func(w *world) { w.view.campaign(10001, fanfarev1.State_STATE_ABORTED) }, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, left},
+		"nothing, but late": {time.Second, func(*world) {}, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, sent},
+		"nothing, in time":  {400 * time.Millisecond, func(*world) {}, sent, awaiting, sent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.carrier.before = func(ctx context.Context, _ []carrier.Outbound) error { sleep(ctx, tc.wait); return nil }
+				w.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {
+					if !time.Now().Before(o.Deadline) {
+						return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}, true
+					}
+					return carrier.Result{Outcome: carrier.Accepted}, true
+				}
+				w.start(schemas.LaneBulk)
+				for range 2 * breakerConsecutive { // as many as would open it
+					s := w.release(messages(1)...)
+					after(100 * time.Millisecond)
+					tc.change(w)
+					after(tc.wait)
+					if w.want(name, s, tc.kind, tc.code); tc.then != tc.kind && tc.then != sent {
+						break
+					}
+				}
+				w.carrier.before = nil
+				s := w.release(messages(1)...)
+				after(100 * time.Millisecond)
+				if got := s[0].outcome().GetKind(); got != tc.then {
+					t.Errorf("released once more: got %v, want %v", got, tc.then)
 				}
 			})
 		})

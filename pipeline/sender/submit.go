@@ -84,6 +84,9 @@ func (l *lane) handOverBatch(ctx context.Context, now time.Time, entries []*entr
 			back = append(back, e)
 		default:
 			deadline := e.item.Deadline()
+			if asked := now.Add(wayLimit); asked.Before(deadline) {
+				deadline = asked
+			}
 			if !e.item.Begin() {
 				l.metrics.forgotten.Inc()
 				continue
@@ -129,6 +132,7 @@ type flight struct {
 	deadline  time.Time // of the answers
 	open      atomic.Int32
 	failures  atomic.Int32
+	late      atomic.Int32 // that the connector kept back
 	report    func(error)
 }
 
@@ -198,7 +202,11 @@ func (f *flight) done(i int, r carrier.Result) {
 		l.throttled()
 	case carrier.Accepted, carrier.Rejected, carrier.Unsupported:
 	default:
-		f.failures.Add(1)
+		if r.Code == carrier.CodeDeadline {
+			f.late.Add(1)
+		} else {
+			f.failures.Add(1)
+		}
 	}
 	v := classify(r, e.msg, l.view.Campaign(e.msg.GetCampaignId()), now)
 	if late {
@@ -228,9 +236,12 @@ func (f *flight) close(n int32) {
 	if f.open.Add(-n) != 0 {
 		return
 	}
-	if 2*int(f.failures.Load()) >= len(f.entries) {
+	switch tried := len(f.entries) - int(f.late.Load()); {
+	case tried == 0:
+		f.report(errNothing)
+	case 2*int(f.failures.Load()) >= tried:
 		f.report(errCarrier)
-	} else {
+	default:
 		f.report(nil)
 	}
 }

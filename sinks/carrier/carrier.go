@@ -43,7 +43,8 @@ type Outbound struct {
 	From string
 	Body Body
 	// Deadline of the hand-over: the connector tests it right before it writes, and writes nothing after it. A message whose deadline
-	// is over gets Retryable. Zero: none. It is the ownership guard of the sender: past it another process may hold the message.
+	// is over gets Retryable with [CodeDeadline]. Zero: none. It is the ownership guard of the sender: past it another process may hold
+	// the message. And it bounds how old the sender's last look at opt-outs and at the state of the campaign may be.
 	Deadline time.Time
 	// NotAfter is the validity period, time to live or ring deadline given to the carrier, as an instant. Zero: the carrier's default.
 	NotAfter time.Time
@@ -131,6 +132,10 @@ func (o Outcome) String() string {
 		return "none"
 	}
 }
+
+// CodeDeadline is the code of a Retryable result of a message that was kept back because its deadline was over: nobody asked the
+// carrier.
+const CodeDeadline = "deadline"
 
 // Result is the answer to one hand-over.
 type Result struct {

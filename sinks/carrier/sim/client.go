@@ -212,7 +212,7 @@ func (b *lateBody) begin() {
 	for i := range b.batch {
 		o := &b.batch[i]
 		if !o.Deadline.IsZero() && !now.Before(o.Deadline) {
-			b.flight.answer(i, carrier.Result{Outcome: carrier.Retryable, Code: "deadline"})
+			b.flight.answer(i, carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline})
 			continue
 		}
 		start := len(b.buf)

@@ -201,7 +201,7 @@ func (c *Carrier) refuseLate(w *work, batch []carrier.Outbound, now time.Time) {
 	for i := range batch {
 		if d := batch[i].Deadline; !d.IsZero() && !now.Before(d) {
 			c.forget(&batch[i], &w.fates[i])
-			w.fates[i] = fate{outcome: carrier.Retryable, code: "deadline"}
+			w.fates[i] = fate{outcome: carrier.Retryable, code: carrier.CodeDeadline}
 			late = true
 		}
 	}
