@@ -20,6 +20,14 @@ const (
 	MaxTry            = 1<<8 - 1
 )
 
+// Bounds of the figures of a delivery event: stores of statistics have so much room for each.
+const (
+	// MaxSegments of one message. A text of more is too long, and its outcome says so many.
+	MaxSegments = 1<<8 - 1
+	// MaxPriceMicros of one segment, in millionths of the currency: about 4,294 units.
+	MaxPriceMicros = 1<<32 - 1
+)
+
 // An ID names a message (campaign, seq), with try 0, or a submission of it (campaign, seq, try), with try 1..255. Its 128
 // bits are campaign number 48 | seq 24 | try 8 | truncated HMAC-SHA256 48: whoever receives one back, such as the receipt
 // endpoint, knows the message without a look-up, and nobody without the key can make one up. It is the same for ever for

@@ -38,8 +38,8 @@ func (s *Store) SetPrice(ctx context.Context, tenant string, channel fanfarev1.C
 	if _, ok := fanfarev1.Channel_name[int32(channel)]; !ok || channel == 0 {
 		return &FieldError{"Channel", channel.String(), "want sms, rcs, whatsapp or voice"}
 	}
-	if micros > maxMicros {
-		return &FieldError{"Micros", fmt.Sprint(micros), "too large"}
+	if micros > schemas.MaxPriceMicros {
+		return &FieldError{"Micros", fmt.Sprint(micros), fmt.Sprintf("want at most %d, millionths of the currency for a segment", uint64(schemas.MaxPriceMicros))}
 	}
 	return s.write(ctx, func(tx *tx) error {
 		if _, err := tx.GetTenant(ctx, tenant); err != nil {

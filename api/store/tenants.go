@@ -112,8 +112,8 @@ func (s *Store) checkTenant(t *Tenant) error {
 		return &FieldError{"DefaultRoute", t.DefaultRoute, "want 1 to 40 of a-z 0-9 _ - with a letter first"}
 	case t.Weight < 1 || t.Weight > 100:
 		return &FieldError{"Weight", fmt.Sprint(t.Weight), "want 1 to 100"}
-	case t.MaxSegments < 1 || t.MaxSegments > 255:
-		return &FieldError{"MaxSegments", fmt.Sprint(t.MaxSegments), "want 1 to 255"}
+	case t.MaxSegments < 1 || t.MaxSegments > schemas.MaxSegments:
+		return &FieldError{"MaxSegments", fmt.Sprint(t.MaxSegments), fmt.Sprintf("want 1 to %d", schemas.MaxSegments)}
 	case t.MaxContacts > schemas.MaxSeq:
 		return &FieldError{"MaxContacts", fmt.Sprint(t.MaxContacts), fmt.Sprintf("want at most %d", schemas.MaxSeq)}
 	}

@@ -1,6 +1,7 @@
 package expander
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -102,7 +103,7 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind fanfarev1.Kind, 
 		Kind: kind, Code: code, TimeMs: x.time.UnixMilli(), Channel: x.leg.GetChannel(), Route: x.leg.GetRoute(), Sender: x.leg.GetSender(),
 		// Of an invalid number the audience holds whatever was stored.
 		To: strings.ToValidUTF8(e.To, ""), Country: strings.ToValidUTF8(e.Country, ""), ContactId: e.ContactID,
-		Segments: uint32(segments), MessageId: message[:], Test: x.campaign.GetTest(),
+		Segments: uint32(min(segments, schemas.MaxSegments)), MessageId: message[:], Test: x.campaign.GetTest(),
 	}
 	if c.GetTry() > 0 {
 		submission := x.h.keys.Submission(c.GetCampaignNumber(), seq, uint8(c.GetTry()))
@@ -187,7 +188,7 @@ func (x *expansion) recipient(seq uint32, e *audience.Entry) error {
 		x.parts.body = body
 		if x.leg.GetChannel() == fanfarev1.Channel_CHANNEL_SMS {
 			size = text.MeasureBytes(body)
-			if most := int(x.campaign.GetMaxSegments()); size.Segments > most && (most > 0 || size.Segments > defaultSegments) {
+			if size.Segments > min(cmp.Or(int(x.campaign.GetMaxSegments()), defaultSegments), schemas.MaxSegments) {
 				return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_TOO_LONG, size.Segments)
 			}
 		}

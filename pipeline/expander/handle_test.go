@@ -182,6 +182,19 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	if len(got.outcomes) != 1 || got.outcomes[0].GetSegments() != 7 {
 		t.Errorf("got %v, want 7 segments", got.outcomes)
 	}
+	// 32 fields of a thousand letters: more than an event has room for, and the outcome must reach the statistics all the same.
+	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", 1000) + "ж"}}
+	w = newWorld(t, []audience.Entry{e})
+	w.change(func(c *fanfarev1.Campaign) { c.Content.Body = strings.Repeat("{{first_name}}", 32) })
+	got = handle(t, w.handler(t), record(t, chunk(seqs(0))))
+	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != fanfarev1.Code_CODE_TOO_LONG || got.outcomes[0].GetSegments() != schemas.MaxSegments {
+		t.Errorf("got %v, want TOO_LONG of %d segments", got.outcomes, schemas.MaxSegments)
+	}
+	w.change(func(c *fanfarev1.Campaign) { c.MaxSegments = 1000 })
+	got = handle(t, w.handler(t), record(t, chunk(seqs(0))))
+	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != fanfarev1.Code_CODE_TOO_LONG {
+		t.Errorf("got %v, want TOO_LONG: no event could say what was sent", got.outcomes)
+	}
 }
 
 // TestTemplateChannel: a channel of templates takes the campaign's template and not the text, which is for the leg of SMS.

@@ -32,6 +32,8 @@ var moneyTests = []test{
 		e.must(err)
 		equal(e, "price", p[sms], 42)
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, 0, 1), store.ErrInvalid)
+		e.must(e.s.SetPrice(e.Context(), t.ID, fanfarev1.Channel_CHANNEL_RCS, schemas.MaxPriceMicros))
+		e.wantErr(e.s.SetPrice(e.Context(), t.ID, sms, schemas.MaxPriceMicros+1), store.ErrInvalid) // no event could say it
 		e.wantErr(e.s.SetPrice(e.Context(), "tn_none", sms, 1), schemas.ErrNotFound)
 	}},
 	{"reserve, capture, release", func(e *env) {

@@ -235,7 +235,7 @@ func (d *decoder) decode(value []byte, e *analytics.Event) (env envelope, err er
 		return env, fmt.Errorf("%w: cut off, or not protobuf", errRecord)
 	case env.campaign == "":
 		return env, fmt.Errorf("%w: no campaign", errRecord)
-	case seq > schemas.MaxSeq, try > schemas.MaxTry, leg > math.MaxUint8, variant > math.MaxUint8, segments > math.MaxUint8, price > math.MaxUint32:
+	case seq > schemas.MaxSeq, try > schemas.MaxTry, leg > math.MaxUint8, variant > math.MaxUint8, segments > schemas.MaxSegments, price > schemas.MaxPriceMicros:
 		return env, fmt.Errorf("%w: seq %d, try %d, leg %d, variant %d, segments %d or price %d is out of bounds", errRecord, seq, try, leg, variant, segments, price)
 	case e.TimeMS < 0 || e.TimeMS > analytics.MaxTimeMS:
 		return env, fmt.Errorf("%w: time %d is out of bounds", errRecord, e.TimeMS)
