@@ -223,7 +223,9 @@ func (k *core) attach(c *campaign, r *fanfarev1.Campaign) {
 	}
 	c.own.rate = int64(r.GetRate())
 	c.setHours(r.GetCallingHours())
-	if fresh {
+	// Records in between may never be seen: unscheduled, moved to another route and confirmed again is one change.
+	rerouted := c.deals == 0 && len(c.tries) == 0 && !slices.EqualFunc(was.GetLegs(), r.GetLegs(), sameWay)
+	if fresh || rerouted {
 		k.fly(c, -1) // whatever was counted without the record was counted nowhere
 		c.flows = nil
 		for i, leg := range r.GetLegs() {
@@ -241,6 +243,11 @@ func (k *core) attach(c *campaign, r *fanfarev1.Campaign) {
 		c.wakeAll()
 	}
 	k.rings = true
+}
+
+// sameWay reports whether two legs go by the same route under the same sender id.
+func sameWay(a, b *fanfarev1.Leg) bool {
+	return a.GetRoute() == b.GetRoute() && a.GetSender() == b.GetSender()
 }
 
 // stopping reports whether nothing more may be handed over for a campaign: what was not dealt is cancelled.

@@ -313,9 +313,11 @@ func (l *leader) look() {
 			t.enabled = false
 		}
 	}
-	for key := range l.core.senders {
+	for key, sender := range l.core.senders {
 		if r := l.cfg.View.Sender(key.tenant, key.id); r != nil {
 			l.core.SenderChanged(r)
+		} else {
+			sender.rate = 0 // without a limit, as senders take it
 		}
 	}
 }

@@ -396,6 +396,52 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// TestReroutedUnseen: a campaign that was unscheduled, moved to another route and confirmed again between two looks goes by the
+// new one, and does not wait for the old.
+func TestReroutedUnseen(t *testing.T) {
+	tb := newTable(t, 100)
+	tb.addRoute("other", 100)
+	camp := tb.addCampaign(10001, testTenant, 10, 500, smsLeg(3))
+	tb.set(camp, func(r *fanfarev1.Campaign) {
+		r.State, r.ScheduledMs = fanfarev1.State_STATE_SCHEDULED, ms(tb.now.Add(time.Minute))
+	})
+	tb.start()
+	tb.core.RouteChanged(&fanfarev1.Route{Name: "sim", Rate: 100, P99Ms: 300})
+	tb.set(camp, func(r *fanfarev1.Campaign) {
+		r.Version += 2
+		r.ScheduledMs = ms(tb.now)
+		r.Legs = []*fanfarev1.Leg{rcsLeg("other")}
+	})
+	tb.start()
+	tb.wantState(10001, fanfarev1.State_STATE_SENDING)
+	deals := tb.deals()
+	tb.wantDealt(deals, 10)
+	if got := deals[0].campaign.flows[0].route; got.name != "other" || got.flight != 10 {
+		t.Errorf("dealt by route %s with %d in flight, want other with 10", got.name, got.flight)
+	}
+}
+
+// oneSender is a view with a sender id.
+type oneSender struct {
+	*plane
+	sender *fanfarev1.Sender
+}
+
+func (v *oneSender) Sender(string, string) *fanfarev1.Sender { return v.sender }
+
+// TestSenderGone: a sender id that is deleted limits nothing any more.
+func TestSenderGone(t *testing.T) {
+	v := &oneSender{newPlane(), &fanfarev1.Sender{Tenant: testTenant, Id: "S", Rate: 5}}
+	l := &leader{core: newCore(), Scheduler: &Scheduler{cfg: Config{View: v}}}
+	limit := l.core.sender(testTenant, "S")
+	for _, want := range []int64{5, 0} {
+		if l.look(); limit.rate != want {
+			t.Errorf("got %d a second, want %d", limit.rate, want)
+		}
+		v.sender = nil
+	}
+}
+
 func TestBreaker(t *testing.T) {
 	tb := newTable(t, 1000)
 	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))

@@ -7,6 +7,7 @@ import (
 
 	"fanfare/api/store"
 	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 var moneyTests = []test{
