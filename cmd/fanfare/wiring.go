@@ -321,6 +321,7 @@ func (w *wiring) openServices() error {
 	if err != nil {
 		return err
 	}
+	opts.ContextTimeoutEnabled = true // whoever asks Redis says how long the answer is worth waiting for
 	w.redis = redis.NewUniversalClient(opts)
 	w.onClose(func() { _ = w.redis.Close() })
 	return nil

@@ -173,13 +173,21 @@ type table struct {
 	mu     sync.Mutex
 	world  *world
 	fail   bool
+	hang   bool
 	puts   []rendezvous.Entry
 	early  int // puts before their outcome
 	clears int
 	parked map[string][]*fanfarev1.Receipt
 }
 
-func (p *table) Put(_ context.Context, entries []rendezvous.Entry) ([][]*fanfarev1.Receipt, error) {
+func (p *table) Put(ctx context.Context, entries []rendezvous.Entry) ([][]*fanfarev1.Receipt, error) {
+	p.mu.Lock()
+	hang := p.hang
+	p.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fail {
@@ -252,6 +260,21 @@ func TestRendezvous(t *testing.T) {
 		after(5 * time.Second)
 		if len(p.puts) != 4 {
 			t.Errorf("Redis back: got %d put, want 4", len(p.puts))
+		}
+
+		// Redis that says nothing at all is waited for half a second.
+		p.mu.Lock()
+		p.hang = true
+		p.mu.Unlock()
+		slips = w.release(testMessage(10001, 4, 1))
+		after(ferryPatience + 100*time.Millisecond)
+		w.want("Redis hangs", slips, sent, awaiting)
+		p.mu.Lock()
+		p.hang = false
+		p.mu.Unlock()
+		after(5 * time.Second)
+		if len(p.puts) != 5 {
+			t.Errorf("Redis answers again: got %d put, want 5", len(p.puts))
 		}
 	})
 }

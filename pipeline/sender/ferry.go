@@ -30,6 +30,9 @@ const (
 	ferryLongest = 2 * time.Second
 )
 
+// ferryPatience is how long outcomes wait for Redis to take their ids: one that hangs must not keep them from their topic.
+const ferryPatience = 500 * time.Millisecond
+
 // ferry puts the provider's ids of what was sent where the tracker finds them, for carriers whose receipts do not carry our id,
 // and publishes the receipts again that came before.
 type ferry struct {
@@ -51,7 +54,9 @@ func (f *ferry) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was told to end
 		}
-		parked, err := f.lane.rendezvous.Put(ctx, entries)
+		putting, cancel := context.WithTimeout(ctx, ferryPatience)
+		parked, err := f.lane.rendezvous.Put(putting, entries)
+		cancel()
 		// The id is put first: after a crash in between, the receipt still finds the doubtful submission. But an outcome that is
 		// known does not wait for Redis.
 		for _, t := range list {

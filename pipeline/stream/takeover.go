@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -205,13 +206,18 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 		return err
 	}
 	defer cl.Close()
-	for len(left) > 0 {
+	for asked := false; len(left) > 0; {
 		polling, cancel := context.WithTimeout(ctx, quietRead)
 		fetches := cl.PollRecords(polling, 10_000)
 		quiet := polling.Err() != nil
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		for _, e := range fetches.Errors() {
+			if !errors.Is(e.Err, context.DeadlineExceeded) {
+				return fmt.Errorf("fetch %s/%d: %w", e.Topic, e.Partition, e.Err)
+			}
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, r := range p.Records {
@@ -228,18 +234,28 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 				}
 			}
 		})
-		if quiet && fetches.NumRecords() == 0 {
-			// What is left of the span has no records: it was aborted, or compacted. A broker that is away does not say so.
-			if _, err := adm.ListEndOffsets(ctx, topic); err != nil {
-				return err
-			}
+		if !quiet || fetches.NumRecords() > 0 {
+			asked = false
+			continue
+		}
+		if asked {
 			break
 		}
+		// What is left of the span has no records, it was aborted or compacted, or its leader is away or moving, which is told by
+		// nobody: each leader is asked, and then there must be silence once more.
+		listed, err := adm.ListEndOffsets(ctx, topic)
+		if err == nil {
+			err = listed.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("list the end of %s: %w", topic, err)
+		}
+		asked = true
 	}
 	return nil
 }
 
-// quietRead is how long a span without a record may be read before it counts as read.
+// quietRead is how long nothing may come of a span before its leaders are asked; after as long again it counts as read.
 const quietRead = 3 * time.Second
 
 // beginAnew takes parts over again whose commits are not ours. It runs between polls, while rebalances are held up.

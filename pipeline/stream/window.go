@@ -257,7 +257,11 @@ func (w *Window) Produce(ctx context.Context, recs ...*kgo.Record) error {
 		return ctx.Err()
 	case <-w.started:
 	}
-	return publish(ctx, w.cl, recs)
+	// Not flushed: that would wait for every outcome on its way, and while a route is busy there always is one.
+	if err := w.cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
 }
 
 // maxSize is the largest window: what is uncertain must stay small enough for people to look at.

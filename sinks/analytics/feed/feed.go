@@ -85,6 +85,8 @@ type Feed struct {
 
 	// asOf is the least of the partitions', in milliseconds; 0 while one of them has none.
 	asOf atomic.Int64
+	// held are the partitions of which nothing more is fetched.
+	held []int32
 	// lastMark and lastSettle are when the store was last told how far it is, and the group.
 	lastMark, lastSettle time.Time
 	// interrupted is for tests: it is called between the steps of a flush.
@@ -222,6 +224,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // poll waits for records, at most so long, and queues them with the assignment that they came under.
 func (f *Feed) poll(ctx context.Context, wait time.Duration) {
+	f.holdStuck()
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	fetches := f.cl.PollRecords(ctx, min(polled, f.cfg.MaxRows))
@@ -238,6 +241,26 @@ func (f *Feed) poll(ctx context.Context, wait time.Duration) {
 	})
 	f.mu.Unlock()
 	f.cl.AllowRebalance()
+}
+
+// holdStuck fetches nothing more of a partition that waits for its next campaign and has enough: the others go on.
+func (f *Feed) holdStuck() {
+	var hold, let []int32
+	for _, p := range f.owned() {
+		held := slices.Contains(f.held, p.id)
+		switch want := p.stuck && len(p.raw) >= polled; {
+		case want && !held:
+			hold = append(hold, p.id)
+		case held && !want:
+			let = append(let, p.id)
+		}
+	}
+	if len(hold)+len(let) == 0 {
+		return
+	}
+	f.cl.PauseFetchPartitions(map[string][]int32{f.topic: hold})
+	f.cl.ResumeFetchPartitions(map[string][]int32{f.topic: let})
+	f.held = slices.DeleteFunc(append(f.held, hold...), func(id int32) bool { return slices.Contains(let, id) })
 }
 
 // owned returns the partitions of this process, in order.
@@ -259,7 +282,10 @@ func (f *Feed) full() bool {
 		if p.declared > p.next && len(p.raw) == 0 {
 			return false
 		}
-		n += len(p.raw) + len(p.events)
+		n += len(p.events)
+		if !p.stuck {
+			n += len(p.raw)
+		}
 	}
 	f.metrics.waiting.Set(float64(n))
 	return n >= f.cfg.MaxRows
@@ -278,6 +304,7 @@ func (f *Feed) decode(ctx context.Context) error {
 			}
 			n++
 		}
+		p.stuck = n < len(p.raw)
 		if n == len(p.raw) {
 			p.raw = nil
 		} else {

@@ -345,6 +345,68 @@ func TestWaitsForTheView(t *testing.T) {
 	}
 }
 
+// A campaign that nobody can name while the store is away stops its partition and no other (P5), however much comes of it.
+func TestStuckPartitionStopsNobodyElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	known, lost := analyticstest.NewCampaign("tn_a", 10_001, time.Now()), analyticstest.NewCampaign("tn_a", 10_002, time.Now())
+	w.view.put(known)
+	var away atomic.Bool
+	away.Store(true)
+	s := newStore(t)
+	w.start(t, s, func(cfg *Config) {
+		cfg.MaxRows = polled
+		cfg.Lookup = func(context.Context, string) (*fanfarev1.Campaign, error) {
+			if away.Load() {
+				return nil, errors.New("connection refused")
+			}
+			return &fanfarev1.Campaign{Id: lost.ID, Tenant: lost.Tenant, ConfirmedMs: time.Now().UnixMilli()}, nil
+		}
+	}, nil)
+	cl, err := w.Named("test-by-hand").Client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	produce := func(records ...*kgo.Record) {
+		if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := func(c *analytics.Campaign, seq uint32, partition int32) *kgo.Record {
+		r := w.record(analytics.Event{Campaign: c, Seq: seq, Kind: fanfarev1.Kind_KIND_SENT, Try: 1})
+		r.Partition = partition
+		return r
+	}
+	await := func(c *analytics.Campaign, want uint64) {
+		t.Helper()
+		for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			stats, err := s.Stats(t.Context(), c.Tenant, c.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := stats.Figures(1).Sent; got == want {
+				return
+			} else if time.Since(began) > 20*time.Second {
+				t.Fatalf("%s: got %d sent, want %d", c.ID, got, want)
+			}
+		}
+	}
+	const many = 3 * polled
+	batch := make([]*kgo.Record, many)
+	for i := range batch {
+		batch[i] = sent(lost, uint32(i), 0)
+	}
+	produce(batch...)
+	time.Sleep(500 * time.Millisecond) // enough of it is read to fill the memory twice
+	for seq := range uint32(100) {
+		produce(sent(known, seq, 1+int32(seq)%5))
+	}
+	await(known, 100)
+	away.Store(false)
+	await(lost, many)
+}
+
 // picky refuses some rows for ever.
 type picky struct {
 	*tokenStore

@@ -28,6 +28,8 @@ type partition struct {
 	raw    []*kgo.Record
 	events []analytics.Event
 	dead   []stream.Dead
+	// stuck: the campaign of the first of raw cannot be found out now.
+	stuck bool
 	// lost says that the partition has gone to somebody else. It is set under the feed's lock.
 	lost bool
 	// checks are the ends of the partition that were asked for and not reached yet, asOf the time of the last one reached.

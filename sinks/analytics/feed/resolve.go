@@ -38,6 +38,8 @@ type resolver struct {
 	unknown map[uint64]time.Time // not there at that time
 	last    *analytics.Campaign
 	lastNo  uint64
+
+	askAgain time.Time // the store, which gave no answer
 }
 
 // maxResolved bounds what is remembered.
@@ -73,12 +75,12 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 		return nil, fmt.Errorf("%w: %s", errCampaign, id)
 	}
 	row := r.view.Campaign(id)
-	var asking error
 	if row == nil && r.lookup != nil {
 		// Campaigns leave the topic a week after they settled; receipts may come later still, and a rebuild asks for all of them,
 		// so the store is asked before the view is waited for.
-		if row, asking = r.lookup(ctx, id); errors.Is(asking, schemas.ErrNotFound) {
-			asking = nil
+		var err error
+		if row, err = r.ask(ctx, id); err != nil && !errors.Is(err, schemas.ErrNotFound) {
+			return nil, fmt.Errorf("look up %s: %w", id, err)
 		}
 	}
 	if row == nil {
@@ -86,9 +88,6 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 		if row, err = r.await(ctx, id); err != nil {
 			return nil, err
 		}
-	}
-	if row == nil && asking != nil {
-		return nil, fmt.Errorf("look up %s: %w", id, asking)
 	}
 	if len(r.known)+len(r.unknown) >= maxResolved {
 		clear(r.known)
@@ -103,6 +102,29 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	r.known[env.number] = c
 	delete(r.unknown, env.number)
 	return c, nil
+}
+
+// How long the store may take to answer, and how long it is left alone after it did not: all partitions wait for the answer.
+const (
+	lookupPatience = time.Second
+	lookupPause    = 2 * time.Second
+)
+
+// errStoreAway: the store gave no answer a moment ago.
+var errStoreAway = errors.New("the store gave no answer and is not asked again yet")
+
+// ask looks a campaign up in the store.
+func (r *resolver) ask(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
+	if r.now().Before(r.askAgain) {
+		return nil, errStoreAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
+	defer cancel()
+	row, err := r.lookup(ctx, id)
+	if err != nil && !errors.Is(err, schemas.ErrNotFound) {
+		r.askAgain = r.now().Add(lookupPause)
+	}
+	return row, err
 }
 
 // monthOf returns the month of a campaign: that of its confirmation, or of its creation where nobody confirms.

@@ -2,7 +2,9 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fanfare/schemas"
@@ -34,5 +36,42 @@ func TestLookupComesBeforeTheWait(t *testing.T) {
 	}
 	if asked != 1 {
 		t.Errorf("the store was asked %d times, want once", asked)
+	}
+}
+
+// A store that is away holds up nobody: not for the view, which does not know the campaign either, and not again for each event.
+func TestStoreAwayIsNotAskedForEachEvent(t *testing.T) {
+	for name, lookup := range map[string]func(context.Context) error{
+		"it refuses": func(context.Context) error { return errors.New("connection refused") },
+		"it hangs":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const number = 10_001
+				asked, away := 0, true
+				r := newResolver(Config{Campaigns: staleView{}, Now: time.Now, Lookup: func(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
+					asked++
+					if away {
+						return nil, lookup(ctx)
+					}
+					return &fanfarev1.Campaign{Id: id, Tenant: "tn_a", ConfirmedMs: 1}, nil
+				}})
+				event := envelope{number: number, campaign: schemas.CampaignID(number), tenant: "tn_a"}
+				began := time.Now()
+				for range 1000 {
+					if _, err := r.resolve(t.Context(), event, began); err == nil || errors.Is(err, errCampaign) {
+						t.Fatalf("got %v, want an error that passes", err)
+					}
+				}
+				if took := time.Since(began); asked != 1 || took > lookupPatience {
+					t.Errorf("asked %d times in %s, want once, in %s at most", asked, took, lookupPatience)
+				}
+				away = false
+				time.Sleep(lookupPause)
+				if c, err := r.resolve(t.Context(), event, began); err != nil || c.Tenant != "tn_a" {
+					t.Errorf("got %+v, %v once the store is back, want the campaign", c, err)
+				}
+			})
+		})
 	}
 }

@@ -245,7 +245,7 @@ func (t *Truth) Accepted() map[schemas.ID][]*Entry {
 }
 
 // Doubles returns the accepted submissions that should not have been made: an earlier one of the same message was accepted,
-// and no receipt of it was negative and worth another try.
+// and no receipt of it was negative and worth another try; or it is the same submission once more, which nothing excuses.
 func (t *Truth) Doubles() []*Entry {
 	var doubles []*Entry
 	earlier := map[schemas.ID]*Entry{}
@@ -254,7 +254,7 @@ func (t *Truth) Doubles() []*Entry {
 		if e.Outcome != Accepted {
 			continue
 		}
-		if before := earlier[e.Message]; before != nil && !before.Retryable() {
+		if before := earlier[e.Message]; before != nil && (before.Submission == e.Submission || !before.Retryable()) {
 			doubles = append(doubles, e)
 		}
 		earlier[e.Message] = e

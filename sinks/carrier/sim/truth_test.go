@@ -249,12 +249,13 @@ func TestTruthJudges(t *testing.T) {
 		entry(7, 1, Refused),
 		entry(8, 1, Accepted, absent, ok),
 		entry(9, 1, Accepted, ok), entry(9, 1, Accepted, ok), // a double: the same try twice
+		entry(10, 1, Accepted, absent), entry(10, 1, Accepted, absent), // and so it is when another try would have been right
 	}}
 	var doubles []string
 	for _, e := range tr.Doubles() {
 		doubles = append(doubles, fmt.Sprint(e.Submission.Seq(), "/", e.Submission.Try()))
 	}
-	if diff := cmp.Diff([]string{"4/2", "5/2", "9/1"}, doubles); diff != "" {
+	if diff := cmp.Diff([]string{"4/2", "5/2", "9/1", "10/1"}, doubles); diff != "" {
 		t.Errorf("doubles (-want +got):\n%s", diff)
 	}
 	got := map[uint32]string{}
@@ -264,11 +265,12 @@ func TestTruthJudges(t *testing.T) {
 	want := map[uint32]string{
 		1: "KIND_DELIVERED DELIVERED", 2: "KIND_DELIVERED DELIVERED", 3: "KIND_DELIVERED DELIVERED", 4: "KIND_SENT ",
 		5: "KIND_DELIVERED DELIVERED", 6: "KIND_BUFFERED ENROUTE", 8: "KIND_DELIVERED DELIVERED", 9: "KIND_DELIVERED DELIVERED",
+		10: "KIND_UNDELIVERED ABSENT_SUBSCRIBER",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("final (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]int{Accepted: 12, Throttled: 1, Refused: 1}, tr.Outcomes()); diff != "" {
+	if diff := cmp.Diff(map[string]int{Accepted: 14, Throttled: 1, Refused: 1}, tr.Outcomes()); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	if got := len(tr.Accepted()[keys.Message(1, 4)]); got != 2 {
