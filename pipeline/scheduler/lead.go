@@ -113,7 +113,7 @@ func (s *Scheduler) lead(ctx context.Context) error {
 		return err
 	}
 	l.look()
-	if l.redeals, err = l.checkChunks(ctx, named); err != nil {
+	if l.redeals, err = l.checkChunks(ctx, named, saved.newest); err != nil {
 		return err
 	}
 	for topic, at := range saved.offsets {

@@ -27,6 +27,7 @@ type savedCursors struct {
 	cursors map[string]*fanfarev1.Cursor
 	sets    map[string]map[uint32]*fanfarev1.CursorSets // by the cursor's key and part
 	offsets map[string]map[int32]int64
+	newest  int64 // when the last of the records was written, in milliseconds
 }
 
 // readToEnd gives every committed record that stands in the topics now.
@@ -124,6 +125,7 @@ func (s *Scheduler) readCursors(ctx context.Context) (*savedCursors, error) {
 
 func (sc *savedCursors) apply(r *kgo.Record) error {
 	key := string(r.Key)
+	sc.newest = max(sc.newest, r.Timestamp.UnixMilli())
 	if key == offsetsKey {
 		var o fanfarev1.CursorOffsets
 		if err := proto.Unmarshal(r.Value, &o); err != nil {
@@ -212,8 +214,8 @@ func (l *leader) restore(sc *savedCursors) (map[dealKey]*fanfarev1.Deal, error) 
 type dealKey struct{ campaign, deal uint64 }
 
 // checkChunks looks for the deals that the cursors name, and takes every chunk that no cursor names for dealt. It returns the
-// deals that are missing.
-func (l *leader) checkChunks(ctx context.Context, named map[dealKey]*fanfarev1.Deal) ([]deal, error) {
+// deals that are missing. saved is when the newest of the cursors was written.
+func (l *leader) checkChunks(ctx context.Context, named map[dealKey]*fanfarev1.Deal, saved int64) ([]deal, error) {
 	var since int64
 	earlier := func(at int64) {
 		if at > 0 && (since == 0 || at < since) {
@@ -228,6 +230,9 @@ func (l *leader) checkChunks(ctx context.Context, named map[dealKey]*fanfarev1.D
 		if r := c.record; r != nil && !r.GetHidden() && r.GetFreezeId() != "" && c.deals == 0 && r.GetState() != fanfarev1.State_STATE_READY &&
 			r.GetState() != fanfarev1.State_STATE_SCHEDULED && r.GetState() != fanfarev1.State_STATE_PREPARING {
 			earlier(max(r.GetConfirmedMs(), 1))
+		}
+		if c.deals > 0 { // a chunk whose cursor was torn off is no older than the cursors that are there
+			earlier(saved)
 		}
 	}
 	if since == 0 {

@@ -84,6 +84,57 @@ func TestSelfCheck(t *testing.T) {
 	}
 }
 
+// TestSelfCheckWithNothingNamed tears the first deal after the sets were written: only its chunk is there, and no cursor names any
+// deal. It is taken for dealt all the same, and its number is not given again.
+func TestSelfCheckWithNothingNamed(t *testing.T) {
+	p := newPlant(t)
+	const total = 4000
+	p.carrier.setMute(true)
+	pr := p.run()
+	p.plane.confirm(10001, total, nil)
+	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
+	p.still()
+	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
+	var cur *fanfarev1.Cursor
+	p.eventually("sets that hold every deal", func() bool {
+		sc, err := s.readCursors(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cur = sc.cursors[schemas.CampaignKey(testTenant, "camp_10001")]
+		return cur.GetDeals() > 0 && len(cur.GetRecent()) == 0
+	})
+	if err := pr.stop(); err != nil {
+		t.Fatal(err)
+	}
+	next := uint32(p.carrier.submissions())
+	unnamed := &deal{
+		campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: cur.GetDeals() + 1, try: 1, leg: 1,
+		blob: next / plantBlob, first: next, end: (next/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
+	}
+	chunk, err := s.chunkRecord(unnamed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.client().ProduceSync(t.Context(), chunk).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	p.carrier.setMute(false)
+	p.eventually("settled", p.settled(10001))
+	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
+	found := map[uint64]int{}
+	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
+		ch := &fanfarev1.Chunk{}
+		if err := proto.Unmarshal(r.Value, ch); err != nil {
+			t.Fatal(err)
+		}
+		if found[ch.GetDeal()]++; found[ch.GetDeal()] > 1 {
+			t.Errorf("deal %d is in chunks %d times", ch.GetDeal(), found[ch.GetDeal()])
+		}
+	})
+}
+
 // TestHeldTorn: a single send that was taken out of held by its deal, and of whose deal nothing is seen, is dealt again. One that
 // somebody else took out is not.
 func TestHeldTorn(t *testing.T) {
