@@ -19,7 +19,8 @@
 //
 // In this order, see [judge]: uncertain (only report) · seen (the window drops it) · guard · version and state of the campaign ·
 // tenant · opt-out · calling hours · validity · route and breaker · tokens. After the tokens everything but the tokens is asked
-// once more. The guard's deadline goes with the message to the connector, which tests it right before the write.
+// once more. A deadline goes with the message to the connector, which tests it right before the write: the guard's, or half a second
+// from now when that is sooner. What waits longer at the carrier goes back and is asked everything again.
 //
 //	Accepted      sent
 //	Rejected      not_sent with the carrier's reason
@@ -37,7 +38,7 @@
 //	                   becomes ambiguous
 //	crash              the successor calls what was in flight ambiguous/CRASH
 //	poison record      dead letter, and not_sent/RENDER_ERROR by header `submission`
-//	Redis away         everything holds; nothing is returned
+//	Redis away         everything holds; nothing is returned. Outcomes with a provider's id wait half a second for it
 //	view too old       everything holds (control 5 s, opt-outs 1.5 s)
 //	carrier away       the breaker opens: returned/BREAKER with a time; then one batch tries
 //	carrier throttles  returned/THROTTLED; half the pace
