@@ -326,8 +326,8 @@ func TestAnItemThatMovedOnCannotBeSettled(t *testing.T) {
 		kept = append(kept, items...)
 	})).Run)
 	eventually(t, 10*time.Second, "all released", func() bool { mu.Lock(); defer mu.Unlock(); return len(kept) == n })
-	d, _ := o.sender(t, "b", nil)
-	eventually(t, 20*time.Second, "a partition to move", func() bool { return d.count(&d.released) == n/2 })
+	o.sender(t, "b", nil)
+	eventually(t, 20*time.Second, "a partition to move, and all of it to be handed over", func() bool { return o.handedOver() == n/2 })
 	mu.Lock()
 	moved := 0
 	for _, it := range kept {
