@@ -236,7 +236,7 @@ func (s *server) duplicate(ctx context.Context, in *actionIn) (*campaignOut, err
 	}
 	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: fanfarev1.State_STATE_DRAFT}
 	clone.TestRun = c.TestRun || who.key.Test
-	clone.ReplayOf = 0
+	clone.ReplayOf, clone.ListEnds = 0, nil
 	clone.Name = truncateRunes(strings.TrimSuffix(c.Name, " (copy)"), maxName-len(" (copy)")) + " (copy)"
 	if clone.Schedule != nil && clone.Schedule.At.Before(s.Now()) {
 		clone.Schedule = nil

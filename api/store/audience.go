@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 
 	"fanfare/api/store/db"
@@ -11,26 +12,29 @@ import (
 )
 
 // Members of a list who are sent to from it, in order, with what the freeze wants to know. Who is in one of the lists before
-// is there already: the same contact, for a tenant has one per number. The tenant is asked for on both sides (P7).
+// is there already: the same contact, for a tenant has one per number. The tenant is asked for on both sides (P7). What was confirmed
+// is meant: nobody who joined a list at its end or later, and nobody whose opt-out was lifted since.
 const membersFrom = `
 FROM list_members m
 JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
-LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.phone = c.phone AND NOT s.lifted
-WHERE m.tenant = ?1 AND m.list = ?2 AND c.deleted_ms = 0`
+LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.phone = c.phone AND (NOT s.lifted OR s.updated_ms > ?4)
+WHERE m.tenant = ?1 AND m.list = ?2 AND m.position < ?3 AND c.deleted_ms = 0`
 
 const memberColumns = `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
   s.phone IS NOT NULL, `
 
-// earlier is a condition that is true of a member of one of n lists, given as parameters 3 and up.
+// earlier is a condition that is true of a member of one of n lists, given with their ends as parameters 5 and up.
 func earlier(n int) string {
 	if n == 0 {
 		return "FALSE"
 	}
-	var in strings.Builder
+	var in, ends strings.Builder
 	for i := range n {
-		fmt.Fprintf(&in, ", ?%d", i+3)
+		fmt.Fprintf(&in, ", ?%d", 2*i+5)
+		fmt.Fprintf(&ends, " WHEN ?%d THEN CAST(?%d AS BIGINT)", 2*i+5, 2*i+6)
 	}
-	return "EXISTS (SELECT 1 FROM list_members e WHERE e.tenant = m.tenant AND e.contact = m.contact AND e.list IN (" + in.String()[2:] + "))"
+	return "EXISTS (SELECT 1 FROM list_members e WHERE e.tenant = m.tenant AND e.contact = m.contact AND e.list IN (" + in.String()[2:] +
+		") AND e.position < CASE e.list" + ends.String() + " END)"
 }
 
 // membersQuery reads the members of a list after n others.
@@ -44,10 +48,28 @@ func countQuery(n int) string {
 		earlier(n) + " AS repeated" + membersFrom + ") AS members GROUP BY country, class, valid, opted_out, repeated"
 }
 
-func memberArgs(tenant string, lists []uint64, i int) []any {
-	args := []any{tenant, int64(lists[i])}
-	for _, list := range lists[:i] {
-		args = append(args, int64(list))
+// confirmed says what of its lists a campaign was confirmed with: who had joined each, and until when opt-outs were lifted. Zero
+// for all there is.
+type confirmed struct {
+	ends []int64 // the position of the first who joined later
+	ms   int64
+}
+
+func (c *confirmed) end(i int) int64 {
+	if i < len(c.ends) {
+		return c.ends[i]
+	}
+	return math.MaxInt64
+}
+
+func memberArgs(tenant string, lists []uint64, i int, c *confirmed) []any {
+	since := c.ms
+	if since == 0 {
+		since = math.MaxInt64
+	}
+	args := []any{tenant, int64(lists[i]), c.end(i), since}
+	for j, list := range lists[:i] {
+		args = append(args, int64(list), c.end(j))
 	}
 	return args
 }
@@ -83,6 +105,7 @@ func (s *Store) countAudience(ctx context.Context, tenant string, lists []uint64
 			if row.DeletedMs > 0 {
 				return notFound("contact list", ListID(list))
 			}
+			out.ends = append(out.ends, row.NextPosition)
 			if err := out.add(ctx, raw, tenant, lists, i, channel); err != nil {
 				return fmt.Errorf("count %s: %w", ListID(list), err)
 			}
@@ -94,7 +117,7 @@ func (s *Store) countAudience(ctx context.Context, tenant string, lists []uint64
 
 // add counts the i-th list.
 func (a *AudienceCount) add(ctx context.Context, raw db.DBTX, tenant string, lists []uint64, i int, channel fanfarev1.Channel) error {
-	rows, err := raw.QueryContext(ctx, countQuery(i), memberArgs(tenant, lists, i)...)
+	rows, err := raw.QueryContext(ctx, countQuery(i), memberArgs(tenant, lists, i, &confirmed{})...)
 	if err != nil {
 		return err
 	}

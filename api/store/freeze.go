@@ -151,7 +151,7 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 }
 
 func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
-	rows, err := raw.QueryContext(ctx, membersQuery(i), memberArgs(f.c.Tenant, f.c.Lists, i)...)
+	rows, err := raw.QueryContext(ctx, membersQuery(i), memberArgs(f.c.Tenant, f.c.Lists, i, &confirmed{f.c.ListEnds, ms(f.c.Confirmed)})...)
 	if err != nil {
 		return err
 	}

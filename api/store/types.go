@@ -324,6 +324,8 @@ type Spec struct {
 	Timezone string   `json:",omitempty"`
 	// TestRun: the client, or the kind of its key, wants nobody to be reached. A list of testers makes a test of any campaign.
 	TestRun bool `json:",omitempty"`
+	// ListEnds are where Lists ended when the campaign was confirmed: who joined later is not in its audience.
+	ListEnds []int64 `json:",omitempty"`
 }
 
 // Channel is the first channel of the chain.
@@ -450,6 +452,8 @@ type AudienceCount struct {
 	OptedOut   uint32
 	// Countries counts the eligible by country.
 	Countries map[string]uint32
+
+	ends []int64 // of the lists
 }
 
 // Suppression is an opt-out of a tenant.

@@ -241,13 +241,34 @@ var freezeTests = []test{
 			e.Errorf("got error %v, want one that fails the campaign for list_gone", err)
 		}
 	}},
+	{"what was counted, priced and reserved is what is frozen (C30, P4)", func(e *env) {
+		t := e.tenant("acme")
+		a, b := e.list(t, "a", mobile(1), mobile(5)), e.list(t, "b", mobile(2), mobile(3))
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(5)))
+		c := e.campaign(t, "c", a)
+		c, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+			c.Lists = []uint64{a.Number, b.Number}
+			return schemas.TriggerEdit, nil
+		})
+		e.must(err)
+		c = e.confirm(c, 0)
+		e.clock.add(time.Second)
+		e.fill(t, a, mobile(3), mobile(6)) // 3 is still in b alone
+		e.fill(t, b, mobile(1), mobile(4))
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(5)))
+		_, f := e.freeze(c)
+		equal(e, "entries", f.flags(), fmt.Sprintf("%s:0 %s:%d %s:0 %s:0", mobile(1), mobile(5), audience.OptedOut, mobile(2), mobile(3)))
+		// Confirmed anew, it has what is there by then.
+		d := e.confirm(e.campaign(t, "d", a), 0)
+		_, f = e.freeze(d)
+		equal(e, "entries of another campaign", f.flags(), fmt.Sprintf("%s:0 %s:0 %s:0 %s:0", mobile(1), mobile(5), mobile(3), mobile(6)))
+	}},
 	{"more contacts than allowed by then", func(e *env) {
 		t := e.tenant("acme")
-		l := e.list(t, "l", mobile(1))
+		l := e.list(t, "l", mobile(1), mobile(2), mobile(3))
 		c := e.confirm(e.campaign(t, "c", l), 0)
 		_, err := e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.MaxContacts = 2; return nil })
 		e.must(err)
-		e.fill(t, l, mobile(2), mobile(3))
 		err = e.s.Freeze(e.Context(), t.ID, c.ID(), c.Version)
 		var limit *store.LimitError
 		var forever *schemas.FreezeError
