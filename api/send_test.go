@@ -280,8 +280,10 @@ func TestSendIdempotency(t *testing.T) {
 
 // P1, P3, pipeline 3.12: Kafka away: 503; the key keeps its ids, and whoever repeats it learns them and sends nothing.
 func TestSendWhileKafkaIsAway(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.deps.AckTimeout = 300 * time.Millisecond })
+	w := newWorld(t)
 	w.call("POST", sendPath, docSend).want(200) // the client knows its partitions
+	w.deps.AckTimeout, w.deps.Registry = 300*time.Millisecond, newRegistry()
+	w.serve()
 	w.kafka.Close()
 	key := header{"Idempotency-Key", "k"}
 	a := w.call("POST", sendPath, docSend, key)

@@ -38,7 +38,7 @@ func browser(t *testing.T) (ctx context.Context, complaints, hosts func() []stri
 	}
 	alloc, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.NoFirstRun, chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(t.TempDir()))
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true))
 	t.Cleanup(cancel)
 	var mu sync.Mutex
 	var said, asked []string
@@ -151,7 +151,7 @@ func TestPageInBrowser(t *testing.T) {
 	within := func(what, expr, want string) {
 		t.Helper()
 		var got string
-		for range 100 {
+		for range 600 {
 			if got = eval(expr); got == want {
 				return
 			}

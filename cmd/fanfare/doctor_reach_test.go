@@ -181,8 +181,8 @@ func TestDoctorNamesWhatAnswers(t *testing.T) {
 					addr = kafka
 				}
 				got := service.open(addr)
-				if took := time.Since(began); took > 9*time.Second {
-					t.Errorf("%s finds %s: got an answer after %s, want it within 9 s", flag, who, took)
+				if took := time.Since(began); took > 20*time.Second { // six or so, when nobody else is at work
+					t.Errorf("%s finds %s: got an answer after %s, want it within 20 s", flag, who, took)
 				}
 				if who == service.name && (flag == "--kafka" || flag == "--redis") {
 					if got != nil {

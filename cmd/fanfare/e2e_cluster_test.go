@@ -168,7 +168,7 @@ const clusterStale = 20 * time.Second
 // Eight processes on real services; every one of them is killed once while it works.
 func TestIntegrationEndToEnd(t *testing.T) {
 	w := newClusterWorld(t, 1000, "chaos")
-	endToEnd(t, w, e2eConfig{people: 20_000, kills: len(w.parts), seed: seed(t, 11), lag: clusterLag, stale: clusterStale, limit: 6 * time.Minute})
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: len(w.parts), seed: seed(t, 11), lag: clusterLag, stale: clusterStale, limit: 15 * time.Minute})
 	w.stop(t)
 }
 
@@ -199,6 +199,6 @@ func (w rollingWorld) kill(t *testing.T, nth int) int {
 // uncertain at the end.
 func TestIntegrationRollingRestart(t *testing.T) {
 	w := rollingWorld{newClusterWorld(t, 500, "fast")}
-	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: seed(t, 13), lag: clusterLag, stale: clusterStale, limit: 6 * time.Minute})
+	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: seed(t, 13), lag: clusterLag, stale: clusterStale, limit: 15 * time.Minute})
 	w.stop(t)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -34,7 +35,9 @@ var builtOnce = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "fanfare/cmd/fanfare", "fanfare/cmd/carriersim").CombinedOutput()
+	build := exec.Command("go", "build", "-o", dir+"/", "fanfare/cmd/fanfare", "fanfare/cmd/carriersim")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped, and as make build has compiled it already
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
@@ -134,15 +137,19 @@ func (p *process) stop() (time.Duration, int) {
 	return time.Since(began), p.cmd.ProcessState.ExitCode()
 }
 
-// freeAddr returns a loopback address that nobody listens on.
+// freeAddr returns a loopback address that nobody listens on, of a port that the system gives to nobody by itself: until it is
+// listened on, and between two starts, whoever asks for any port would get one of those.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free between 20000 and 32000")
+	return ""
 }
 
 // client speaks to the API.

@@ -18,7 +18,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// A start with something wrong says so in one line that names the flag, and is over within ten seconds.
+// A start with something wrong says so in one line that names the flag, and is over within seconds.
 func TestServeSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
@@ -68,12 +68,12 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 				args = append(args, "--data", t.TempDir())
 			}
 			var stdout, stderr strings.Builder
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			began := time.Now()
 			code := Main(ctx, append(args, c.args...), c.environ, &stdout, &stderr)
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("%s: it took %s, want 10 s at most", name, took)
+			if took := time.Since(began); took > 20*time.Second { // six or so, when nobody else is at work
+				t.Errorf("%s: it took %s, want 20 s at most", name, took)
 			}
 			said := stderr.String()
 			lines := strings.Count(said, "\n")
@@ -200,10 +200,11 @@ func startToReady(tb testing.TB, args ...string) (time.Duration, *process, strin
 	return 0, nil, ""
 }
 
-// G12: from the start of the process to ready in a second, with nothing there and with what an earlier run left. The best of
-// some, and of more on a machine that does something else meanwhile.
-func TestServeIsReadyWithinASecond(t *testing.T) {
-	const goal = time.Second
+// G12: from the start of the process to ready in a second, with nothing there and with what an earlier run left:
+// BenchmarkServeStartToReady prints it. Here three times as much is allowed, for a slow machine that does something else meanwhile:
+// a start that waits for a session (10 s) or for a service (4 s) is found all the same.
+func TestServeIsReadySoon(t *testing.T) {
+	const goal = 3 * time.Second
 	dir := t.TempDir()
 	best := map[string]time.Duration{}
 	late := func() bool { return best["first"] > goal || best["again"] > goal }
@@ -245,7 +246,7 @@ func BenchmarkServeStartToReady(b *testing.B) {
 // The first signal drains and says what remains, a line for each thing; the second ends at once.
 func TestServeStops(t *testing.T) {
 	_, p, _ := startToReady(t, "--data", t.TempDir(), "--log-format", "text")
-	if took, code := p.stop(); code != 0 || took > 5*time.Second {
+	if took, code := p.stop(); code != 0 || took > 15*time.Second {
 		t.Errorf("it stopped with code %d after %s, want 0 soon", code, took)
 	}
 	b, err := os.ReadFile(p.log.Name())

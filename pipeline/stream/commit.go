@@ -296,7 +296,7 @@ func (w *Window) accepted(e *entry) {
 
 // refused takes in that the broker has refused an entry, or that nobody knows. The lock is held.
 func (w *Window) refused(p *part, err error) {
-	w.metrics.refused.Inc()
+	defer w.metrics.refused.Inc() // once the partition stands: whoever sees the count may rely on it
 	w.log.Warn("a commit was refused; the partition is stopped until it is known what is committed", "partition", p.id, "err", err)
 	p.refusal = err
 	if p.why == stopLeaving || p.why == stopSuspended || p.why == stopReset {

@@ -262,11 +262,11 @@ func (o *office) check(t testing.TB, n int) (doubtful int) {
 
 // stable waits until the group does not rebalance. kfake keeps a member that dies while it joins, and what it gives it, for
 // ever; a real broker forgets it.
-func (o *office) stable(t testing.TB) {
+func (o *office) stable(t testing.TB, members int) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the group to be stable", func() bool {
+	eventually(t, 30*time.Second, fmt.Sprintf("the group to be stable with %d members", members), func() bool {
 		groups, err := o.adm.DescribeGroups(t.Context(), o.group)
-		return err == nil && groups[o.group].State == "Stable"
+		return err == nil && groups[o.group].State == "Stable" && len(groups[o.group].Members) == members
 	})
 }
 

@@ -64,7 +64,7 @@ func TestWindowsThroughKills(t *testing.T) {
 		eventually(t, 20*time.Second, "work to go on", func() bool {
 			return d.count(&d.released) > 0 && o.handedOver() > before+n/(2*kills) || o.handedOver() == n
 		})
-		o.stable(t)
+		o.stable(t, 2)
 		victim.kill()
 		_ = stop()
 		victim, stop, d = start("victim")
@@ -137,7 +137,7 @@ func TestWindowsUnderChance(t *testing.T) {
 		case what < 8: // dies
 			p := pick()
 			works(p)
-			o.stable(t)
+			o.stable(t, len(running)+1)
 			disturbed++
 			p.k.kill()
 			_ = p.stop()
@@ -145,7 +145,7 @@ func TestWindowsUnderChance(t *testing.T) {
 		default: // sleeps past its session, and wakes among the others
 			p := pick()
 			works(p)
-			o.stable(t)
+			o.stable(t, len(running)+1)
 			disturbed++
 			p.f.freeze()
 			if len(running) == 0 {
