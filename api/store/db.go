@@ -73,6 +73,7 @@ func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	defer func() { _ = tx.Rollback() }() // of no effect when it is over, and all that happens when fn panics
 	if err := fn(rewriter{tx, &d.known}); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
@@ -99,8 +100,9 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 	if _, err := d.write.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	done := false
 	defer func() {
-		if err == nil {
+		if err == nil && done { // else fn has panicked
 			if _, err = d.write.ExecContext(ctx, "COMMIT"); err == nil {
 				return
 			}
@@ -109,7 +111,9 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 		// Without the caller's context, which may be why we are here. SQLite may have rolled back by itself already.
 		_, _ = d.write.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 	}()
-	return fn(d.write)
+	err = fn(d.write)
+	done = true
+	return err
 }
 
 // snapshot runs fn on one state of the database, whatever is written meanwhile.

@@ -16,6 +16,8 @@ var (
 	ErrLimit = errors.New("limit reached")
 	// ErrNoCredit: the balance does not cover it; see [CreditError].
 	ErrNoCredit = errors.New("not enough credit")
+	// ErrReserved: money is reserved for campaigns under way; let them settle first.
+	ErrReserved = errors.New("money is reserved")
 	// ErrFeatureOff: the tenant does not have the feature; see [FeatureError].
 	ErrFeatureOff = errors.New("feature is off")
 	// ErrInvalid: a value that cannot be stored; see [FieldError].

@@ -303,9 +303,17 @@ func (c *csvRows) record() error {
 // skipLine goes to the beginning of the next line, however far that is.
 func (c *csvRows) skipLine() {
 	for {
-		if end := bytes.IndexByte(c.buf[c.from:c.to], '\n'); end >= 0 {
+		if end := bytes.IndexAny(c.buf[c.from:c.to], "\r\n"); end >= 0 {
 			c.from += end + 1
 			c.line++
+			if c.buf[c.from-1] == '\r' {
+				if c.from == c.to && c.eof == nil {
+					c.fill()
+				}
+				if c.from < c.to && c.buf[c.from] == '\n' {
+					c.from++
+				}
+			}
 			return
 		}
 		c.from = c.to

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"fanfare/api/store/db"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -149,6 +151,56 @@ func FuzzCSV(f *testing.F) {
 			t.Errorf("got %q and %d bad rows, want %q", got, bad, want)
 		}
 	})
+}
+
+// A row that cannot be read is one row, also where lines end with a carriage return alone.
+func TestCSVBadRowOfAMac(t *testing.T) {
+	for _, end := range []string{"\n", "\r", "\r\n"} {
+		for _, chunk := range []int{1, 5, 4096} {
+			text := strings.Join([]string{"phone", "1", `"Anna"x`, "2", "3", ""}, end)
+			got, bad := records(t, []byte(text), chunk)
+			if want := [][]string{{"phone"}, {"1"}, {"2"}, {"3"}}; bad != 1 || !slices.EqualFunc(got, want, slices.Equal) {
+				t.Errorf("lines end with %q, %d bytes at a time: got %q and %d bad rows, want %q and one", end, chunk, got, bad, want)
+			}
+		}
+	}
+}
+
+// What panics leaves nothing behind, and the next one can write.
+func TestPanicRollsBack(t *testing.T) {
+	cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db")}
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	d, err := connect(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.close() }()
+	insert := func(q db.DBTX, name string) error {
+		_, err := q.ExecContext(t.Context(), "INSERT INTO installation (name, value) VALUES (?1, 'x')", name)
+		return err
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("got no panic, want it passed on")
+			}
+		}()
+		_ = d.transact(t.Context(), func(q db.DBTX) error {
+			if err := insert(q, "half"); err != nil {
+				t.Error(err)
+			}
+			panic("in the middle")
+		})
+	}()
+	if err := d.transact(t.Context(), func(q db.DBTX) error { return insert(q, "whole") }); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := d.readers.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM installation WHERE name IN ('half', 'whole')").Scan(&n); err != nil || n != 1 {
+		t.Errorf("got %d rows, %v, want the one that was committed", n, err)
+	}
 }
 
 // Whatever bytes are said to be a file of contacts: reading comes to an end, each row is read or refused with a reason, and what

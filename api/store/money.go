@@ -78,15 +78,22 @@ func (s *Store) TopUp(ctx context.Context, tenant string, micros uint64, note st
 	return out, err
 }
 
-// SetCredit makes a tenant's credit unlimited, or limits it to what is given from now on.
+// SetCredit makes a tenant's credit unlimited, or limits it to what is given from now on. While something is reserved that was not
+// paid from a limited credit it is [ErrReserved]: what is left of it would come back as credit that nobody gave.
 func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unlimited bool) error {
 	if micros > maxMicros {
 		return &FieldError{"Micros", fmt.Sprint(micros), "too large"}
 	}
 	return s.write(ctx, func(tx *tx) error {
+		if _, err := tx.LockBalance(ctx, tenant); err != nil {
+			return found(err, "tenant", tenant)
+		}
 		r, err := tx.GetBalance(ctx, tenant)
 		if err != nil {
 			return found(err, "tenant", tenant)
+		}
+		if have := balanceOf(r); have.Unlimited && !unlimited && have.Reserved > 0 {
+			return ErrReserved
 		}
 		// The entries go on adding up: what was there leaves, what is set comes in.
 		if have := balanceOf(r); have.Available > 0 {
@@ -128,6 +135,10 @@ func (s *Store) Reserve(ctx context.Context, tenant, campaign string, micros uin
 		return nil
 	}
 	return s.write(ctx, func(tx *tx) error {
+		// First of all: sends of one tenant take turns, and each finds the row as the one before left it.
+		if _, err := tx.LockBalance(ctx, tenant); err != nil {
+			return err
+		}
 		row, err := campaignRow(ctx, tx.Queries, tenant, campaign)
 		if err != nil {
 			return err

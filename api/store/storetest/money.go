@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"fanfare/api/store"
@@ -25,6 +26,13 @@ var moneyTests = []test{
 		e.must(err)
 		equal(e, "limited again", b, store.Balance{Available: 7})
 		checkLedger(e, t)
+	}},
+	{"what was reserved without limit does not come back as credit", func(e *env) {
+		t := e.tenant("acme") // unlimited
+		e.confirm(e.campaign(t, "c", e.list(t, "l", mobile(1))), 1000)
+		e.wantErr(e.s.SetCredit(e.Context(), t.ID, 7, false), store.ErrReserved)
+		balance(e, t, store.Balance{Unlimited: true, Reserved: 1000})
+		e.must(e.s.SetCredit(e.Context(), t.ID, 0, true))
 	}},
 	{"price of a channel", func(e *env) {
 		t := e.tenant("acme")
@@ -129,6 +137,20 @@ var moneyTests = []test{
 		if !errors.As(err, &credit) || credit.Need != 21 || credit.Have != 20 {
 			e.Errorf("got %v, want need 21, have 20", err)
 		}
+		checkLedger(e, t)
+	}},
+	{"single sends at once reserve one after the other", func(e *env) {
+		t := e.limited("acme", 1000)
+		lease, err := e.s.LeaseSeqs(e.Context(), t.ID, start, 100)
+		e.must(err)
+		errs := make([]error, 20)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { errs[i] = e.s.Reserve(e.Context(), t.ID, lease.CampaignID(), 10) })
+		}
+		wg.Wait()
+		e.must(errors.Join(errs...))
+		balance(e, t, store.Balance{Available: 800, Reserved: 200})
 		checkLedger(e, t)
 	}},
 }
