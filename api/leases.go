@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ type seqLeases struct {
 }
 
 type tenantSeqs struct {
-	mu   sync.Mutex
+	turn chan struct{} // of one request at a time
 	day  int64
 	left store.Lease
 	id   string
@@ -41,18 +42,27 @@ func newSeqLeases(lease func(ctx context.Context, tenant string, day time.Time, 
 	return &seqLeases{lease: lease, tenants: map[string]*tenantSeqs{}}
 }
 
+// leasePatience is how long a request waits for its numbers: for others of its tenant, and for the store, which takes milliseconds.
+const leasePatience = 3 * time.Second
+
 // take returns n seqs of the tenant's campaign of the UTC day of now.
 func (l *seqLeases) take(ctx context.Context, tenant string, now time.Time, n int) ([]leasedSeq, error) {
 	l.mu.Lock()
 	t := l.tenants[tenant]
 	if t == nil {
-		t = &tenantSeqs{}
+		t = &tenantSeqs{turn: make(chan struct{}, 1)}
 		l.tenants[tenant] = t
 	}
 	l.mu.Unlock()
 	day := now.UTC().Unix() / 86400
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, leasePatience)
+	defer cancel()
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a block of message numbers: %w", ctx.Err())
+	}
 	if t.day != day {
 		t.day, t.left = day, store.Lease{}
 	}

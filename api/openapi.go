@@ -34,7 +34,7 @@ func humaConfig() huma.Config {
 			Info: &huma.Info{
 				Title: "Fanfare", Version: "1",
 				Description: "Campaigns by SMS, RCS and WhatsApp. Every error is application/problem+json with code, field and fix. " +
-					"Every POST takes an Idempotency-Key; changes of a campaign, a contact and deletions of a list take If-Match. Times are RFC 3339 in UTC.",
+					"Every POST takes an Idempotency-Key, which is remembered for 24 hours; changes of a campaign, a contact and deletions of a list take If-Match. Times are RFC 3339 in UTC.",
 				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Components: &huma.Components{

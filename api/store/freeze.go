@@ -79,7 +79,8 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 	}
 	if err != nil {
 		// Gone at once, as far as possible; Collect finds what stays.
-		clean := context.WithoutCancel(ctx)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), freezeSilent)
+		defer cancel()
 		if dropErr := s.dropFreeze(clean, f.id, freezeWriting); dropErr != nil {
 			s.log.WarnContext(ctx, "removing an abandoned freeze failed", "freeze", f.id, "error", dropErr)
 		}

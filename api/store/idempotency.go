@@ -47,7 +47,7 @@ func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash [
 	c.token = row.Token
 	same := bytes.Equal(row.BodyHash, bodyHash)
 	switch age := tx.now - row.UpdatedMs; {
-	case tx.now-row.CreatedMs > keyLife.Milliseconds():
+	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil): // else what was reserved may have been sent
 		n, err := tx.RenewKey(ctx, db.RenewKeyParams{
 			BodyHash: bodyHash, Now: tx.now, Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: row.Token,
 		})

@@ -22,21 +22,26 @@ type leader struct {
 // ends, and never while the process lives, however slow it is. release gives it back.
 func (s *Store) Lead(ctx context.Context) (release func(), ok bool, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lead.conn != nil || s.lead.file != nil {
+	held := s.lead.conn != nil || s.lead.file != nil
+	s.mu.Unlock()
+	if held {
 		return nil, false, nil
 	}
+	var l leader // asked for without the lock: whoever writes needs that
 	if s.d.postgres {
-		s.lead.conn, err = s.d.tryLock(ctx, s.schema, "relay")
+		l.conn, err = s.d.tryLock(ctx, s.schema, "relay")
 	} else {
-		s.lead.file, err = lockFile(s.path + ".relay.lock")
+		l.file, err = lockFile(s.path + ".relay.lock")
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("take the lead: %w", err)
 	}
-	if s.lead.conn == nil && s.lead.file == nil {
+	if l.conn == nil && l.file == nil {
 		return nil, false, nil
 	}
+	s.mu.Lock()
+	s.lead = l
+	s.mu.Unlock()
 	kept := context.WithoutCancel(ctx)
 	return func() { s.release(kept) }, true, nil
 }

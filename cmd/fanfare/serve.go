@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -270,6 +271,26 @@ func (g *group) stop(ctx context.Context) error {
 	}
 }
 
+// collectEvery is how often what nobody can want any more is removed from the store, by every process that has it.
+const collectEvery = time.Minute
+
+// collect removes it, at the start and then now and again, until ctx ends.
+func (w *wiring) collect(ctx context.Context) error {
+	for {
+		collecting, cancel := context.WithTimeout(ctx, collectEvery)
+		err := w.store.Collect(collecting)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			w.log.WarnContext(ctx, "removing what is over failed, will try again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(collectEvery/2 + rand.N(collectEvery)):
+		}
+	}
+}
+
 // start runs the roles of this process, those that stop last first; the groups come back in the order in which they are to be stopped.
 func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) {
 	groups := make([]*group, len(phases))
@@ -293,6 +314,9 @@ func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) 
 		}
 		if phase == phaseControl {
 			part("view", w.view.Run)
+			if w.cfg.needs(needStore) {
+				part("collect", w.collect)
+			}
 		}
 		for _, r := range roleTable {
 			if r.phase != phase || r.build == nil || !w.cfg.has(r.name) {

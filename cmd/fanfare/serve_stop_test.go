@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +166,45 @@ func TestAPIKnowsOptOutsFromTheLog(t *testing.T) {
 	}
 	interrupt()
 	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// A process that has the store removes what is over from it: here the answer of a request of long ago.
+func TestServeCollects(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, func(c *Config) { c.HTTP = freeAddr(t) })
+	w := newWiring(cfg, slog.New(slog.DiscardHandler))
+	defer w.close()
+	if err := w.openStore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(cfg.Data, "store.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), `INSERT INTO idempotency (tenant, route, key, body_hash, token, done, status, response, reserved, created_ms, updated_ms)
+		VALUES ('tn_a', 'POST /x', 'k', x'00', 1, TRUE, 200, NULL, NULL, 1, 1)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := newWiring(cfg, slog.New(slog.DiscardHandler))
+	defer served.close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	done := serveReady(ctx, t, served)
+	left := 1
+	for began := time.Now(); left > 0 && time.Since(began) < 30*time.Second; time.Sleep(20 * time.Millisecond) {
+		if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM idempotency").Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left > 0 {
+		t.Errorf("got %d answers of long ago after half a minute, want none", left)
+	}
+	interrupt()
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"fanfare/schemas/audience"
 )
@@ -33,9 +34,15 @@ func newShelf(from Audience, memory int, m *metrics) *shelf {
 	return &shelf{from: from, metrics: m, blobs: lru[blobKey, *audience.Reader]{room: memory}, indexes: lru[string, []audience.Index]{room: indexMemory}}
 }
 
+// storePatience is how long the store may take for a blob, which takes it milliseconds: a connection that is dead is given up for a new
+// one.
+const storePatience = 20 * time.Second
+
 // blob returns the entries of a blob and the seq of the first. A reader is not for several goroutines, so one batch is
 // expanded after the other. An error that wraps errPoison is for ever.
 func (s *shelf) blob(ctx context.Context, key blobKey) (*audience.Reader, uint32, error) {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
 	row, err := s.index(ctx, key)
 	if err != nil {
 		return nil, 0, err

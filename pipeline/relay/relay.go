@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -77,7 +78,7 @@ func New(cfg Config, outbox Outbox) (*Relay, error) {
 // Run publishes whenever this process leads, until ctx ends.
 func (r *Relay) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		release, ok, err := r.outbox.Lead(ctx)
+		release, ok, err := r.takeLead(ctx)
 		switch {
 		case err != nil:
 			r.failed(ctx, "store", "cannot ask for the lead", err)
@@ -90,12 +91,30 @@ func (r *Relay) Run(ctx context.Context) error {
 		err = r.lead(ctx)
 		r.metrics.leading.Set(0)
 		release()
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, errNoAck): // another host may still reach Kafka: it gets the time to take the lead
+			r.failed(ctx, "kafka", "gave the lead back", err)
+			pause(ctx, 3*standby+rand.N(standby))
+		default:
 			r.failed(ctx, "store", "gave the lead back", err)
 			pause(ctx, standby/2+rand.N(standby))
 		}
 	}
 	return nil
+}
+
+// storePatience is how long one call of the store may take. A database that went silent, and whose address another one has by now, is
+// asked anew; without a bound the call would wait for as long as TCP does.
+const storePatience = 10 * time.Second
+
+// errNoAck: Kafka has acknowledged nothing for AckTimeout.
+var errNoAck = errors.New("kafka acknowledges nothing")
+
+func (r *Relay) takeLead(ctx context.Context) (release func(), ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	return r.outbox.Lead(ctx)
 }
 
 // lead publishes until ctx ends or the store says that this process does not lead any more.
@@ -138,9 +157,11 @@ func (r *Relay) lead(ctx context.Context) error {
 	return g.Wait()
 }
 
-// publish publishes what is newest and marks it; more says that there may be more at once. An error is the store's: it ends the lead.
+// publish publishes what is newest and marks it; more says that there may be more at once. An error ends the lead.
 func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err error) {
-	rows, err := r.outbox.Unpublished(ctx, r.cfg.Batch)
+	asking, cancelAsking := context.WithTimeout(ctx, storePatience)
+	rows, err := r.outbox.Unpublished(asking, r.cfg.Batch)
+	cancelAsking()
 	if err != nil {
 		return false, fmt.Errorf("what is unpublished: %w", err)
 	}
@@ -156,10 +177,10 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 		of[records[i]] = rows[i]
 	}
 	// What was begun is finished, also while we are being stopped: acknowledged and marked, or neither.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.AckTimeout+5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.AckTimeout+storePatience)
 	defer cancel()
 	var done []schemas.OutboxRow
-	for _, result := range cl.ProduceSync(ctx, records...) {
+	for result := range answers(ctx, cl, records, r.cfg.AckTimeout) {
 		if result.Err != nil {
 			err = result.Err
 			continue
@@ -173,12 +194,38 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 		r.failed(ctx, "kafka", "cannot publish", err)
 	}
 	if len(done) == 0 {
-		return false, nil
+		if err == nil {
+			err = errors.New("no answer")
+		}
+		return false, fmt.Errorf("%w: %w", errNoAck, err)
 	}
 	if err := r.outbox.MarkPublished(ctx, done); err != nil {
 		return false, fmt.Errorf("mark published: %w", err)
 	}
 	return err == nil && len(rows) == r.cfg.Batch, nil
+}
+
+// answers produces records and yields what becomes of each, for so long. Of a batch that may have been written the client itself would
+// wait for the answer for ever.
+func answers(ctx context.Context, cl *kgo.Client, records []*kgo.Record, within time.Duration) iter.Seq[kgo.ProduceResult] {
+	results := make(chan kgo.ProduceResult, len(records))
+	for _, rec := range records {
+		cl.Produce(ctx, rec, func(rec *kgo.Record, err error) { results <- kgo.ProduceResult{Record: rec, Err: err} })
+	}
+	return func(yield func(kgo.ProduceResult) bool) {
+		late := time.NewTimer(within)
+		defer late.Stop()
+		for range records {
+			select {
+			case result := <-results:
+				if !yield(result) {
+					return
+				}
+			case <-late.C:
+				return
+			}
+		}
+	}
 }
 
 // watch publishes again what an earlier leader has put behind a newer version.
@@ -199,7 +246,9 @@ func (r *Relay) watch(ctx context.Context, seen *memory, batch []*kgo.Record) {
 			typ = schemas.TypeSuppression
 		}
 		for ctx.Err() == nil {
-			err := r.outbox.Republish(ctx, typ, string(rec.Key))
+			asking, cancel := context.WithTimeout(ctx, storePatience)
+			err := r.outbox.Republish(asking, typ, string(rec.Key))
+			cancel()
 			if err == nil || errors.Is(err, schemas.ErrNotFound) {
 				break
 			}

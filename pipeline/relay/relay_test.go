@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,20 @@ type outbox struct {
 	away      error // every question fails with it
 	lost      bool  // the next MarkPublished says that the lead is lost
 	again     int   // calls of Republish
+	silent    int   // so many questions get no answer
+}
+
+// answer waits for as long as the caller does when the store is silent.
+func (o *outbox) answer(ctx context.Context) error {
+	o.mu.Lock()
+	silent := o.silent > 0
+	o.silent--
+	o.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
 }
 
 func newOutbox() *outbox {
@@ -54,7 +69,10 @@ func (o *outbox) set(f func()) {
 	f()
 }
 
-func (o *outbox) Lead(context.Context) (func(), bool, error) {
+func (o *outbox) Lead(ctx context.Context) (func(), bool, error) {
+	if err := o.answer(ctx); err != nil {
+		return nil, false, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.away != nil || o.leading {
@@ -64,7 +82,10 @@ func (o *outbox) Lead(context.Context) (func(), bool, error) {
 	return func() { o.set(func() { o.leading = false }) }, true, nil
 }
 
-func (o *outbox) Unpublished(_ context.Context, limit int) ([]schemas.OutboxRow, error) {
+func (o *outbox) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error) {
+	if err := o.answer(ctx); err != nil {
+		return nil, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var out []schemas.OutboxRow
@@ -165,7 +186,7 @@ func (w *world) newest(t *testing.T, want map[string]string) {
 	}
 	defer cl.Close()
 	got := map[string]string{}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	for fmt.Sprint(got) != fmt.Sprint(want) {
 		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { got[string(r.Key)] = string(r.Value) })
@@ -315,6 +336,87 @@ func TestWhatGoesBackwardsIsPublishedAgain(t *testing.T) {
 }
 
 // Of two relays one leads; when it stops the other goes on.
+// wire is the connections of one relay to Kafka, to be cut: then nobody is reached, or what is said goes nowhere.
+type wire struct {
+	mu     sync.Mutex
+	conns  []net.Conn
+	cut    bool
+	silent bool
+}
+
+func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut && !w.silent {
+		return nil, errors.New("there is no way to Kafka")
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
+	if err == nil {
+		w.conns = append(w.conns, conn)
+	}
+	return &wired{conn, w}, err
+}
+
+func (w *wire) sever(silent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut, w.silent = true, silent
+	for _, c := range w.conns {
+		if !silent {
+			_ = c.Close()
+		}
+	}
+}
+
+type wired struct {
+	net.Conn
+	w *wire
+}
+
+func (c *wired) Write(b []byte) (int, error) {
+	c.w.mu.Lock()
+	silent := c.w.cut && c.w.silent
+	c.w.mu.Unlock()
+	if silent {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// A leader that has lost Kafka, and not the store, gives way to one that has it (P5): also when Kafka says nothing at all.
+func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
+	for name, silent := range map[string]bool{"refused": false, "silent": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			line := &wire{}
+			first := *w
+			first.cluster.Options = []kgo.Opt{kgo.Dialer(line.dial)}
+			first.run(t)
+			w.out.put("tn_a/camp_1", []byte("one"))
+			w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+			w.run(t)
+			line.sever(silent)
+			w.out.put("tn_a/camp_1", []byte("two"))
+			w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+		})
+	}
+}
+
+// A store that went silent is asked anew after a while, whatever the question was.
+func TestStoreSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.out.silent = 1
+	w.run(t)
+	w.out.put("tn_a/camp_1", []byte("one"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
+	w.out.set(func() { w.out.silent = 1 })
+	w.out.put("tn_a/camp_1", []byte("two"))
+	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
+}
+
 func TestStandbyTakesOver(t *testing.T) {
 	w := newWorld(t)
 	stopFirst := w.run(t)

@@ -73,6 +73,8 @@ var idempotencyTests = []test{
 		if c := begin("sent"); c.State != store.ClaimInFlight || string(c.Reserved) != "ids" {
 			e.Errorf("got %+v, want in flight for ever: it may have been sent", c)
 		}
+		e.clock.add(25 * time.Hour) // a key is remembered for a day, and this one for as long as nobody knows
+		equal(e, "a day later", begin("sent").State, store.ClaimInFlight)
 	}},
 	{"one of many gets it", func(e *env) {
 		t := e.tenant("acme")
