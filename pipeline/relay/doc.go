@@ -10,8 +10,8 @@
 // when the next one leads, so an old version can come to lie last on a topic: the leader follows its own topics, and what it
 // finds to have gone backwards is published again. Readers ignore versions below what they know.
 //
-//	Kafka away        rows wait in the store; nothing is lost, nothing is marked
-//	store away        nothing new is published; asked again with growing pauses
+//	Kafka away        rows wait in the store; nothing is lost, nothing is marked; who reaches nobody gives the lead back
+//	store away        nothing new is published; asked again every half second or so, and after ten seconds without an answer
 //	lead lost         the session ends and the lead is taken again, by whoever is first
 //	killed            what was published and not marked is published again: the same version, ignored by readers
 //	stop              the batch in hand is acknowledged and marked, then the lead is given back

@@ -20,9 +20,10 @@ import (
 type Outbox interface {
 	// Lead makes this process the one that publishes, until release; ok is false while another one is.
 	Lead(ctx context.Context) (release func(), ok bool, err error)
-	// Unpublished returns rows that are newer than what was published, oldest change first.
+	// Unpublished returns rows that are newer than what was published: what campaigns name before the campaigns. It fails when the
+	// lead was lost.
 	Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error)
-	// MarkPublished records that these versions are on their topics. It fails when the lead was lost.
+	// MarkPublished records that these versions are on their topics; a row that has changed since stays unpublished.
 	MarkPublished(ctx context.Context, rows []schemas.OutboxRow) error
 	// Republish makes a row unpublished again.
 	Republish(ctx context.Context, typ schemas.EventType, key string) error
@@ -37,7 +38,7 @@ type Config struct {
 	Poll time.Duration
 	// Batch is the most rows published at once; default 500.
 	Batch int
-	// AckTimeout is how long one publication may take; default 10 s. A leader that was cut off can put an old version on a topic for so long.
+	// AckTimeout is how long a publication is waited for; default 10 s. After it without a single acknowledgement the lead is given back.
 	AckTimeout time.Duration
 }
 
