@@ -275,9 +275,12 @@ func TestEveryProblem(t *testing.T) {
 			return w.call("PUT", "/api/campaigns/"+w.campaign(1, "")+"/confirm", "")
 		},
 		"insufficient_credit": func() *answer {
-			w.check(w.store.SetCredit(t.Context(), w.tenant.ID, 10, false))
-			defer func() { w.check(w.store.SetCredit(t.Context(), w.tenant.ID, 0, true)) }()
-			return w.call("PUT", "/api/campaigns/"+w.campaign(1, "")+"/confirm", "")
+			poor, key := w.newTenant("poor")
+			w.check(w.store.SetCredit(t.Context(), poor.ID, 10, false))
+			w.callAs(key, "POST", "/api/contacts/list", `{"name":"l"}`).want(201)
+			w.callAs(key, "POST", "/api/contacts", `{"phoneNumber":"+393331234567","listIds":["l"]}`).want(201)
+			id := w.callAs(key, "POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l"}`).want(201).id()
+			return w.callAs(key, "PUT", "/api/campaigns/"+id+"/confirm", "")
 		},
 		"opted_out": func() *answer {
 			w.check(w.store.Suppress(t.Context(), w.tenant.ID, "api", "+393331234567"))

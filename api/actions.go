@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"fanfare/api/store"
 	"fanfare/schemas"
@@ -236,7 +237,7 @@ func (s *server) duplicate(ctx context.Context, in *actionIn) (*campaignOut, err
 	}
 	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: fanfarev1.State_STATE_DRAFT}
 	clone.TestRun = c.TestRun || who.key.Test
-	clone.ReplayOf, clone.ListEnds = 0, nil
+	clone.ReplayOf, clone.ListEnds, clone.Counted = 0, nil, time.Time{}
 	clone.Name = truncateRunes(strings.TrimSuffix(c.Name, " (copy)"), maxName-len(" (copy)")) + " (copy)"
 	if clone.Schedule != nil && clone.Schedule.At.Before(s.Now()) {
 		clone.Schedule = nil

@@ -253,6 +253,38 @@ func TestResumeLooksAtTheCause(t *testing.T) {
 	subset(t, "resumed", w.call("POST", "/api/campaigns/"+id+"/resume", "").want(200).body, `{"state":"sending","suspendedReason":null}`)
 }
 
+// X14: whether a campaign is a test is what its lists and its client say when it is confirmed, and its route and price follow.
+func TestListsOfTestersAtConfirm(t *testing.T) {
+	w := newWorld(t)
+	list := w.list("l", 3, 0)
+	number, _ := store.ListNumber(list)
+	testers := func(yes bool) {
+		_, err := w.store.UpdateList(t.Context(), w.tenant.ID, number, 0, func(l *store.List) error { l.Test = yes; return nil })
+		w.check(err)
+	}
+	testKey := w.newKey(w.tenant.ID, nil, true)
+	for name, tc := range map[string]struct {
+		before, after bool
+		key           string
+		test          bool
+	}{
+		"testers no more":              {true, false, w.key, false},
+		"testers by now":               {false, true, w.key, true},
+		"testers still":                {true, true, w.key, true},
+		"testers no more, by test key": {true, false, testKey, true},
+	} {
+		testers(tc.before)
+		id := w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l"}`).want(201).id()
+		testers(tc.after)
+		w.callAs(tc.key, "PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+		c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
+		w.check(err)
+		if c.Test != tc.test || (c.Reserved == 0) != tc.test || (c.Legs[0].Price == 0) != tc.test {
+			t.Errorf("%s: got test %v, %d reserved at %d each, want test %v", name, c.Test, c.Reserved, c.Legs[0].Price, tc.test)
+		}
+	}
+}
+
 // X14: a test key's campaign goes by a simulated route, whatever the tenant's is.
 func TestTestKey(t *testing.T) {
 	w := newWorld(t, func(w *world) {

@@ -38,6 +38,8 @@ type Deps struct {
 	ControlAge func() time.Duration
 	// OptedOut says from memory whether a number has opted out; nil asks the store, which costs a query per destination.
 	OptedOut func(tenant, e164 string) bool
+	// OptOutsAge is how long ago that memory was last known to be complete; above two seconds the store is asked. Nil: always.
+	OptOutsAge func() time.Duration
 	// Ready are asked by /readyz, each with a second to answer.
 	Ready []Check
 	// Metrics serves /metrics; nil leaves it out.

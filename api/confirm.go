@@ -102,20 +102,39 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 	if err := s.mayConfirm(ctx, who, c); err != nil {
 		return nil, err
 	}
-	if who.key.Test && !c.Test { // whoever looks at it later must see that nobody was reached
+	if who.key.Test && !c.TestRun { // whoever looks at it later must see that nobody was reached
 		if c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) { c.TestRun = true; return "", nil }); err != nil {
 			return nil, err
 		}
-	}
-	way, err := s.ways(ctx, who, c)
-	if err != nil {
-		return nil, err
 	}
 	seg, err := s.segments(ctx, who, c)
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.Store.Confirm(ctx, c.Tenant, c.ID(), c.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
+	out, err := s.decided(ctx, who, c, guard, seg)
+	if errors.Is(err, errTestChanged) { // once: nobody turns lists into lists of testers and back while we look
+		c.Test = !c.Test
+		out, err = s.decided(ctx, who, c, guard, seg)
+	}
+	if err != nil {
+		return nil, s.listGone(err)
+	}
+	return &out, nil
+}
+
+// errTestChanged: a list of the campaign has become one of testers since it was last changed, or is none any more.
+var errTestChanged = errors.New("a list of the campaign is of testers, or is none any more")
+
+// decided hands the campaign to the store, whose answer to whether it is a test is the one that counts.
+func (s *server) decided(ctx context.Context, who *principal, was *store.Campaign, guard ConfirmInput, seg segmentsOf) (store.Campaign, error) {
+	way, err := s.ways(ctx, who, was)
+	if err != nil {
+		return store.Campaign{}, err
+	}
+	return s.Store.Confirm(ctx, was.Tenant, was.ID(), was.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
+		if c.Test != was.Test {
+			return 0, errTestChanged
+		}
 		b := priceOf(c, &d.Tenant, d.Prices, uint64(d.Audience.Eligible), seg)
 		b.version = priceVersion(c, d.Prices, d.Audience)
 		if guard.ExpectedCost != nil && *guard.ExpectedCost != Money(b.cost) || guard.PriceVersion != nil && *guard.PriceVersion != b.version {
@@ -142,10 +161,6 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 		}
 		return b.most, nil
 	})
-	if err != nil {
-		return nil, s.listGone(err)
-	}
-	return &out, nil
 }
 
 // mayConfirm is what a person, or the clock, may have against it.

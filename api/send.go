@@ -343,8 +343,16 @@ func (s *server) optOuts(ctx context.Context, m *single) error {
 	return nil
 }
 
+// optOutsFresh is how old the memory of opt-outs may be: senders heed one two seconds after it was answered.
+const optOutsFresh = 2 * time.Second
+
+// knowsOptOuts reports whether memory says who has opted out: not before it is read, nor while Kafka is away.
+func (s *server) knowsOptOuts() bool {
+	return s.OptedOut != nil && (s.OptOutsAge == nil || s.OptOutsAge() <= optOutsFresh)
+}
+
 func (s *server) optedOut(ctx context.Context, tenant, e164 string) (bool, error) {
-	if s.OptedOut != nil {
+	if s.knowsOptOuts() {
 		return s.OptedOut(tenant, e164), nil
 	}
 	return s.Store.Suppressed(ctx, tenant, e164)

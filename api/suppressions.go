@@ -130,7 +130,7 @@ const ownViewLag = time.Second
 
 // seen waits until the memory of opt-outs says of a number what the store says.
 func (s *server) seen(ctx context.Context, who *principal, e164 string) error {
-	if s.OptedOut == nil {
+	if !s.knowsOptOuts() {
 		return nil
 	}
 	want, err := s.Store.Suppressed(ctx, who.tenant.ID, e164)

@@ -375,7 +375,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 		after.Reason, after.Ended = orElse(reason, after.Reason), at
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerUnschedule:
-		after.FreezeID, after.Total, after.Legs, after.ConfirmedBy, after.ListEnds = "", 0, nil, "", nil
+		after.FreezeID, after.Total, after.Legs, after.ConfirmedBy, after.ListEnds, after.Counted = "", 0, nil, "", nil, time.Time{}
 		after.Confirmed, after.Scheduled, after.Reason = fromMS(0), fromMS(0), ""
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerSuspend, schemas.TriggerMissed, schemas.TriggerReject:

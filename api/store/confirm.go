@@ -31,8 +31,9 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	if want != 0 && want != seen.Version {
 		return Campaign{}, &VersionError{"campaign", want, seen.Version}
 	}
-	// Counted before the transaction: a million contacts take half a second, in which nobody else could write. What the lists
-	// change until the freeze can take somebody out of the audience, and brings nobody in.
+	// Counted before the transaction: a million contacts take half a second, in which nobody else could write. Who joins the lists
+	// or has an opt-out lifted from here on is not in the audience. A number that is corrected until the freeze may still come in.
+	counted := s.now()
 	count, err := s.countAudience(ctx, tenant, seen.Lists, seen.Channel())
 	if err != nil {
 		return Campaign{}, err
@@ -77,7 +78,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		out.Reason, out.Confirmed, out.ConfirmedBy = "", tx.at, cause.By
-		out.ListEnds = count.ends
+		out.ListEnds, out.Counted = count.ends, counted
 		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // what the pipeline knows of the tenant's limit (C14)
 			out.MaxSegments = t.MaxSegments
 		}

@@ -152,7 +152,7 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 }
 
 func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
-	rows, err := raw.QueryContext(ctx, membersQuery(i), memberArgs(f.c.Tenant, f.c.Lists, i, &confirmed{f.c.ListEnds, ms(f.c.Confirmed)})...)
+	rows, err := raw.QueryContext(ctx, membersQuery(i), memberArgs(f.c.Tenant, f.c.Lists, i, &confirmed{f.c.ListEnds, ms(f.c.Counted)})...)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ var fixtures = map[int64][]string{
 		`INSERT INTO list_members VALUES ('tn_old', 10001, 0, 1)`,
 	},
 	3: {
+		`INSERT INTO campaigns VALUES (10002, 'tn_old', 3, 3, 0, 6, '', FALSE, '', TRUE, 't', 't', '', 1, 'IT', 'EUR',
+		  '{"Name":"t","Chain":[1],"Lists":[10001]}', '[]', '', 0, 0, '', 0, 0, 0, 'key', 'key', 1, 1, 1, 0, 0, 0, 0, 0, 0, FALSE)`,
 		`INSERT INTO campaigns VALUES (10001, 'tn_old', 3, 3, 0, 6, '', FALSE, '', FALSE, 'c', 'c', '', 1, 'IT', 'EUR',
 		  '{"Name":"c","Chain":[1],"Lists":[10001]}', '[{"Channel":1,"Route":"sim"}]', '', 0, 0, '', 0, 30, 20, 'key', 'key', 1, 1, 1, 0, 0, 0, 0, 0, 0, FALSE)`,
 	},
@@ -124,6 +126,9 @@ func checkFixtures(t *testing.T, s *Store, version int64) {
 		}
 	}
 	if version >= 3 {
+		if c, err := s.Campaign(t.Context(), "tn_old", "camp_10002"); err != nil || !c.Test || !c.TestRun || c.Name != "t" {
+			t.Errorf("got campaign %+v, %v, want a test", c, err)
+		}
 		c, err := s.Campaign(t.Context(), "tn_old", "camp_10001")
 		if err != nil || c.Name != "c" || len(c.Lists) != 1 || len(c.Legs) != 1 || c.Reserved != 30 {
 			t.Errorf("got campaign %+v, %v", c, err)

@@ -326,6 +326,8 @@ type Spec struct {
 	TestRun bool `json:",omitempty"`
 	// ListEnds are where Lists ended when the campaign was confirmed: who joined later is not in its audience.
 	ListEnds []int64 `json:",omitempty"`
+	// Counted is when they were: an opt-out that was lifted later stands for this campaign.
+	Counted time.Time `json:",omitzero"`
 }
 
 // Channel is the first channel of the chain.

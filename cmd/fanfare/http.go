@@ -95,7 +95,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	}
 	deps.Store, deps.Analytics, deps.Kafka, deps.Names, deps.Keys = w.store, w.analytics, kafka, w.names, w.keys
 	deps.Logins, deps.Done, deps.Logger, deps.Registry = w.logins, w.stopping, w.log, w.reg
-	deps.OptedOut = w.view.OptedOut
+	deps.OptedOut, deps.OptOutsAge = w.view.OptedOut, w.view.SuppressionsAge
 	return api.New(deps)
 }
 

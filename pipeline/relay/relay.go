@@ -181,29 +181,42 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.AckTimeout+storePatience)
 	defer cancel()
 	var done []schemas.OutboxRow
+	late := len(records) // rows without an answer
 	for result := range answers(ctx, cl, records, r.cfg.AckTimeout) {
 		if result.Err != nil {
-			err = result.Err
+			if err = result.Err; !timedOut(err) {
+				late-- // the broker's no
+			}
 			continue
 		}
+		late--
 		row := of[result.Record]
 		done = append(done, row)
 		r.metrics.published.WithLabelValues(string(row.Type)).Inc()
 		r.metrics.delay.Observe(max(0, time.Since(row.Time).Seconds()))
 	}
+	if late > 0 && err == nil {
+		err = errNoAck
+	}
 	if err != nil { // Kafka's: the rows wait, and are asked for again
 		r.failed(ctx, "kafka", "cannot publish", err)
 	}
-	if len(done) == 0 {
-		if err == nil {
-			err = errors.New("no answer")
-		}
+	switch {
+	case late == len(records):
 		return false, fmt.Errorf("%w: %w", errNoAck, err)
+	case len(done) == 0: // refused, each of them: the others go on
+		return false, nil
 	}
 	if err := r.outbox.MarkPublished(ctx, done); err != nil {
 		return false, fmt.Errorf("mark published: %w", err)
 	}
 	return err == nil && len(rows) == r.cfg.Batch, nil
+}
+
+// timedOut reports whether Kafka has not answered.
+func timedOut(err error) bool {
+	return errors.Is(err, kgo.ErrRecordTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, kgo.ErrRecordRetries)
 }
 
 // answers produces records and yields what becomes of each, for so long. Of a batch that may have been written the client itself would

@@ -38,7 +38,7 @@
 //	                   becomes ambiguous
 //	crash              the successor calls what was in flight ambiguous/CRASH
 //	poison record      dead letter, and not_sent/RENDER_ERROR by header `submission`
-//	Redis away         everything holds; nothing is returned. Outcomes with a provider's id wait half a second for it
+//	Redis away         everything holds; nothing is returned. Outcomes with a provider's id wait seconds for it at most
 //	view too old       everything holds (control 5 s, opt-outs 1.5 s)
 //	carrier away       the breaker opens: returned/BREAKER with a time; then one batch tries
 //	carrier throttles  returned/THROTTLED; half the pace

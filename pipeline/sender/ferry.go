@@ -30,7 +30,7 @@ const (
 	ferryLongest = 2 * time.Second
 )
 
-// ferryPatience is how long outcomes wait for Redis to take their ids: one that hangs must not keep them from their topic.
+// ferryPatience is how long outcomes wait for Redis to take a chunk of ids: one that hangs must not keep them from their topic.
 const ferryPatience = 500 * time.Millisecond
 
 // ferry puts the provider's ids of what was sent where the tracker finds them, for carriers whose receipts do not carry our id,
@@ -54,9 +54,7 @@ func (f *ferry) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was told to end
 		}
-		putting, cancel := context.WithTimeout(ctx, ferryPatience)
-		parked, err := f.lane.rendezvous.Put(putting, entries)
-		cancel()
+		parked, err := f.put(ctx, entries)
 		// The id is put first: after a crash in between, the receipt still finds the doubtful submission. But an outcome that is
 		// known does not wait for Redis.
 		for _, t := range list {
@@ -66,6 +64,8 @@ func (f *ferry) run(ctx context.Context) error {
 			if len(f.owed) == 0 && ctx.Err() == nil {
 				f.lane.logger.WarnContext(ctx, "provider ids wait: redis gives no answer", slog.Any("error", err))
 			}
+			f.again(ctx, entries, parked)
+			entries = entries[len(parked):]
 			if extra := len(entries) - maxOwed; extra > 0 {
 				f.lane.metrics.unmatched.Add(float64(extra))
 				entries = entries[extra:]
@@ -76,6 +76,24 @@ func (f *ferry) run(ctx context.Context) error {
 		f.owed, pause = nil, ferryPause
 		f.again(ctx, entries, parked)
 	}
+}
+
+// ferryChunk is how many ids are put at once.
+const ferryChunk = 500
+
+// put puts entries, a chunk after the other, and returns what was parked for those that Redis took. Each chunk has ferryPatience, so
+// that a Redis that is slow, and not away, takes some of them each time.
+func (f *ferry) put(ctx context.Context, entries []rendezvous.Entry) (parked [][]*fanfarev1.Receipt, err error) {
+	for len(parked) < len(entries) {
+		putting, cancel := context.WithTimeout(ctx, ferryPatience)
+		more, err := f.lane.rendezvous.Put(putting, entries[len(parked):min(len(parked)+ferryChunk, len(entries))])
+		cancel()
+		if err != nil {
+			return parked, err
+		}
+		parked = append(parked, more...)
+	}
+	return parked, nil
 }
 
 // wait returns what has come; with something owed it does so after pause at the latest.

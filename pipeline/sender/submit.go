@@ -202,7 +202,7 @@ func (f *flight) done(i int, r carrier.Result) {
 		l.throttled()
 	case carrier.Accepted, carrier.Rejected, carrier.Unsupported:
 	default:
-		if r.Code == carrier.CodeDeadline {
+		if r.Outcome == carrier.Retryable && r.Code == carrier.CodeDeadline {
 			f.late.Add(1)
 		} else {
 			f.failures.Add(1)

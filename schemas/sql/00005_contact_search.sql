@@ -3,3 +3,5 @@
 -- already get the letters of ASCII until they change.
 ALTER TABLE contacts ADD COLUMN search TEXT NOT NULL DEFAULT '';
 UPDATE contacts SET search = LOWER(first_name || ' ' || last_name || ' ' || email);
+-- Whether a campaign is a test follows its client's word, which was kept in the column alone, and its lists.
+UPDATE campaigns SET spec = '{"TestRun":true,' || SUBSTR(spec, 2) WHERE test AND NOT hidden;

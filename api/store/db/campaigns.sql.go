@@ -94,9 +94,10 @@ func (q *Queries) CountCampaigns(ctx context.Context, arg CountCampaignsParams) 
 }
 
 const dropKeys = `-- name: DropKeys :execrows
-DELETE FROM idempotency WHERE created_ms < ?
+DELETE FROM idempotency WHERE created_ms < ? AND (done OR reserved IS NULL)
 `
 
+// What was reserved and never ended may have been sent: its key is not given away.
 func (q *Queries) DropKeys(ctx context.Context, createdMs int64) (int64, error) {
 	result, err := q.db.ExecContext(ctx, dropKeys, createdMs)
 	if err != nil {

@@ -115,7 +115,8 @@ WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
 DELETE FROM idempotency WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
 
 -- name: DropKeys :execrows
-DELETE FROM idempotency WHERE created_ms < ?;
+-- What was reserved and never ended may have been sent: its key is not given away.
+DELETE FROM idempotency WHERE created_ms < ? AND (done OR reserved IS NULL);
 
 -- name: GetCampaignByNumber :one
 -- Without a tenant: for the pipeline alone, which knows a campaign by the number in its ids.

@@ -179,7 +179,7 @@ func (f *Feed) loop(ctx context.Context, ends <-chan map[int32]check) error {
 		if wait := next.Sub(f.cfg.Now()); wait > 0 && !f.full() {
 			f.poll(ctx, wait)
 		}
-		if err := f.decode(ctx); err != nil && ctx.Err() == nil {
+		if err := f.decode(ctx); err != nil && !errors.Is(err, errStoreAway) && ctx.Err() == nil {
 			// The campaign of the next record cannot be found out now. What is before it goes on.
 			f.log.WarnContext(ctx, "waiting for the campaign of an event", "error", err)
 		}
@@ -246,9 +246,11 @@ func (f *Feed) poll(ctx context.Context, wait time.Duration) {
 // holdStuck fetches nothing more of a partition that waits for its next campaign and has enough: the others go on.
 func (f *Feed) holdStuck() {
 	var hold, let []int32
-	for _, p := range f.owned() {
+	owned := f.owned()
+	most := min(polled, f.cfg.MaxRows/max(1, len(owned))) // together they fill the memory once
+	for _, p := range owned {
 		held := slices.Contains(f.held, p.id)
-		switch want := p.stuck && len(p.raw) >= polled; {
+		switch want := p.stuck && len(p.raw) >= most; {
 		case want && !held:
 			hold = append(hold, p.id)
 		case held && !want:
