@@ -174,8 +174,13 @@ func TestExactThroughRebalances(t *testing.T) {
 		small := func(c *Config) { c.MaxRows = 40 }
 		feeds := []*running{w.start(t, s, small, nil)}
 		for i := range 6 {
-			feeds = append(feeds, w.start(t, s, small, nil))
-			time.Sleep(150 * time.Millisecond)
+			joined := w.start(t, s, small, nil)
+			feeds = append(feeds, joined)
+			// One that vanishes while it joins keeps the group of kfake from settling for a minute.
+			for began := time.Now(); len(joined.owned()) == 0 && time.Since(began) < 20*time.Second; {
+				time.Sleep(20 * time.Millisecond)
+			}
+			time.Sleep(100 * time.Millisecond)
 			old := feeds[0]
 			feeds = feeds[1:]
 			if i%3 == 2 {
