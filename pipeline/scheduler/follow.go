@@ -139,7 +139,7 @@ func (k *core) followReturn(c *campaign, t *try, n *note, last int) {
 		if due := max(n.again, n.at+pause); due > n.at {
 			key.at = rounded(n.at, due)
 		}
-	default: // the carrier refused for now
+	default: // the carrier refused, for a reason that passes
 		key.retry = true
 		wait := max(pause, time.Second.Milliseconds()<<min(last, 6))
 		key.at = rounded(n.at, max(n.again, n.at+jitter(c.number, n.seq, last, wait)))
