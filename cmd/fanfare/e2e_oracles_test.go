@@ -91,8 +91,8 @@ type pendingPoint struct {
 	pending int
 }
 
-// readingLate is how late our own reading of the topic may be: a poll, on a machine that is busy with what is tested.
-const readingLate = 2 * time.Second
+// readingLate is how late our own reading of the topic may be: a poll.
+const readingLate = 400 * time.Millisecond
 
 // checkPending: what /stats calls pending is what the topic said at some instant of the lag before.
 //

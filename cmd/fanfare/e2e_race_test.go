@@ -4,5 +4,5 @@ package main
 
 import "time"
 
-// pauseGrace is less without the race detector: under it, with the tests beside it, everything takes longer.
+// pauseGrace is 250 ms on a machine of its own; under the race detector, with the tests beside it, everything takes longer.
 const pauseGrace = time.Second

@@ -294,6 +294,6 @@ func TestEndToEndEmbedded(t *testing.T) {
 		t.Skip("takes two minutes; left out by -short")
 	}
 	w := newEmbeddedWorld(t, 2000, "--receipt-window", "20s", "--sim-profile", "chaos", "--log-level", "warn")
-	endToEnd(t, w, e2eConfig{people: 20_000, kills: 3, seed: seed(t, 7), lag: time.Second, stale: 10 * time.Second, limit: 8 * time.Minute})
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: 3, seed: seed(t, 7), lag: time.Second, limit: 8 * time.Minute})
 	w.stop(t)
 }

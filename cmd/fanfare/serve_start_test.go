@@ -200,11 +200,10 @@ func startToReady(tb testing.TB, args ...string) (time.Duration, *process, strin
 	return 0, nil, ""
 }
 
-// G12: from the start of the process to ready in a second, with nothing there and with what an earlier run left:
-// BenchmarkServeStartToReady prints it. Here three times as much is allowed, for a slow machine that does something else meanwhile:
-// a start that waits for a session (10 s) or for a service (4 s) is found all the same.
-func TestServeIsReadySoon(t *testing.T) {
-	const goal = 3 * time.Second
+// G12: from the start of the process to ready in a second, with nothing there and with what an earlier run left. The best of
+// some, and of more on a machine that does something else meanwhile.
+func TestServeIsReadyWithinASecond(t *testing.T) {
+	const goal = time.Second
 	dir := t.TempDir()
 	best := map[string]time.Duration{}
 	late := func() bool { return best["first"] > goal || best["again"] > goal }
