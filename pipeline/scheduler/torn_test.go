@@ -39,13 +39,7 @@ func TestSelfCheck(t *testing.T) {
 	}
 	cur := sc.cursors[schemas.CampaignKey(testTenant, "camp_10001")]
 	next := uint32(p.carrier.submissions())
-	made := func(first uint32, number uint64) *deal {
-		return &deal{
-			campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: number, try: 1, leg: 1,
-			blob: first / plantBlob, first: first, end: (first/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
-		}
-	}
-	torn, unnamed := made(next, cur.GetDeals()+1), made((next/plantBlob+1)*plantBlob, cur.GetDeals()+2)
+	torn, unnamed := p.dealAt(next, cur.GetDeals()+1), p.dealAt((next/plantBlob+1)*plantBlob, cur.GetDeals()+2)
 	torn.campaign.remember(torn)
 	cur.Deals, cur.Recent = torn.number, torn.campaign.recent
 	record, err := s.cursorRecord(torn.campaign.key(), testTenant, time.Now(), cur)
@@ -63,24 +57,12 @@ func TestSelfCheck(t *testing.T) {
 	p.carrier.setMute(false)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
-	found := map[uint64]int{}
-	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
-		ch := &fanfarev1.Chunk{}
-		if err := proto.Unmarshal(r.Value, ch); err != nil {
-			t.Fatal(err)
-		}
-		found[ch.GetDeal()]++
-		if ch.GetDeal() == torn.number && (ch.GetFirstSeq() != torn.first || ch.GetEndSeq() != torn.end) {
-			t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", ch.GetDeal(), ch.GetFirstSeq(), ch.GetEndSeq(), torn.first, torn.end)
-		}
-	})
-	for number, times := range found {
-		if times != 1 {
-			t.Errorf("deal %d is in chunks %d times", number, times)
-		}
+	again := p.chunksOnce()[torn.number]
+	if again == nil {
+		t.Fatalf("deal %d was not made again", torn.number)
 	}
-	if found[torn.number] == 0 {
-		t.Errorf("deal %d was not made again", torn.number)
+	if again.GetFirstSeq() != torn.first || again.GetEndSeq() != torn.end {
+		t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", torn.number, again.GetFirstSeq(), again.GetEndSeq(), torn.first, torn.end)
 	}
 }
 
@@ -107,11 +89,7 @@ func TestSelfCheckWithNothingNamed(t *testing.T) {
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
 	}
-	next := uint32(p.carrier.submissions())
-	unnamed := &deal{
-		campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: cur.GetDeals() + 1, try: 1, leg: 1,
-		blob: next / plantBlob, first: next, end: (next/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
-	}
+	unnamed := p.dealAt(uint32(p.carrier.submissions()), cur.GetDeals()+1)
 	chunk, err := s.chunkRecord(unnamed)
 	if err != nil {
 		t.Fatal(err)
@@ -123,16 +101,32 @@ func TestSelfCheckWithNothingNamed(t *testing.T) {
 	p.carrier.setMute(false)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
-	found := map[uint64]int{}
+	p.chunksOnce()
+}
+
+// dealAt is a deal of the rest of a blob, from first.
+func (p *plant) dealAt(first uint32, number uint64) *deal {
+	return &deal{
+		campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: number, try: 1, leg: 1,
+		blob: first / plantBlob, first: first, end: (first/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
+	}
+}
+
+// chunksOnce returns the chunks by deal, each of which must be there once.
+func (p *plant) chunksOnce() map[uint64]*fanfarev1.Chunk {
+	p.t.Helper()
+	found := map[uint64]*fanfarev1.Chunk{}
 	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
 		ch := &fanfarev1.Chunk{}
 		if err := proto.Unmarshal(r.Value, ch); err != nil {
-			t.Fatal(err)
+			p.t.Fatal(err)
 		}
-		if found[ch.GetDeal()]++; found[ch.GetDeal()] > 1 {
-			t.Errorf("deal %d is in chunks %d times", ch.GetDeal(), found[ch.GetDeal()])
+		if found[ch.GetDeal()] != nil {
+			p.t.Errorf("deal %d is in chunks more than once", ch.GetDeal())
 		}
+		found[ch.GetDeal()] = ch
 	})
+	return found
 }
 
 // TestHeldTorn: a single send that was taken out of held by its deal, and of whose deal nothing is seen, is dealt again. One that
