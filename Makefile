@@ -12,9 +12,9 @@ HTTP ?= 127.0.0.1:8080
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
 
-.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench bench-services fuzz check soak chaos
+.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench bench-services screenshots fuzz check soak chaos
 
-help: ## what can be made
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 bin/fanfare: FORCE
@@ -22,68 +22,78 @@ bin/fanfare: FORCE
 	@$(GO) build -o bin/ ./cmd/fanfare
 FORCE:
 
-build: ## every program, into bin/
+build: ## build every program into bin/
 	$(GO) build -o bin/ ./cmd/...
 
-run: bin/fanfare ## the whole product on this machine: demo tenant, simulated carrier, UI at http://localhost:8080
+run: bin/fanfare ## run the whole product on this machine, with a demo tenant and a simulated carrier: http://localhost:8080
 	@exec bin/fanfare demo --data $(DATA) --http $(HTTP)
 
-clean-data: ## forget what make run keeps
+clean-data: ## delete the data of make run
 	rm -rf $(DATA)
 
-# The programs run alone at last: they send against the clock, and want the machine for themselves.
-test: ## everything that needs nothing installed
+# ./cmd/fanfare runs alone and last: its end-to-end tests send at a rate and need the machine for themselves.
+test: ## run all tests that need no services
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m $$($(GO) list ./... | grep -v '^fanfare/cmd/fanfare$$')
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m ./cmd/fanfare
 
-# What the stages and stores promise, on real services, a package at a time; at last the end-to-end body on many processes.
-integration: ## the same on real Kafka, Redis, ClickHouse and Postgres
+# The tests of stages, stores and sinks on real services, one package at a time; last the end-to-end tests on many processes.
+integration: ## run the tests on real Kafka, Redis, ClickHouse and Postgres, and those with carriers' peers
 	$(GO) run ./deploy/testinfra/with $(MAKE) --no-print-directory integration-here
 
 integration-here:
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -p 1 -timeout 20m ./api/store ./pipeline/... ./sinks/analytics/...
+	$(GO) test -count=1 -timeout 10m -run Integration ./sinks/carrier/...
 	$(GO) test -count=1 -timeout 40m -run Integration ./cmd/fanfare
 
-lint: ## vet, golangci-lint and buf
+lint: ## run vet, golangci-lint and buf
 	$(GO) vet ./...
 	$(TOOL) golangci-lint run ./...
 	$(TOOL) buf lint schemas
 	$(TOOL) buf breaking schemas --against schemas/golden/v1.binpb
 
-fmt: ## format
+fmt: ## format all Go files
 	$(TOOL) golangci-lint fmt ./...
 
-gen: ## generated code
+gen: ## generate code and files
 	cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate
 	$(GO) generate ./...
 
-deploy-check: ## what Docker, Kubernetes, Prometheus and systemd read
+deploy-check: ## check the files for Docker, Kubernetes, Prometheus and systemd
 	deploy/check
 
-gen-check: ## fails when generating changes anything
+gen-check: ## fail if make gen changes a file
 	state() { git status --porcelain; git diff; }
 	before=$$(state)
 	$(MAKE) -s gen
 	[ "$$before" = "$$(state)" ] || { git status --short; echo "generated files differ: run make gen and commit"; exit 1; }
 
-# FANFARE_BENCH_PEOPLE: how many G10 sends to, a million unless it says otherwise.
-bench: ## the design's goals as ratios, each measured in one run: embedded
-	$(GO) test -run '^$$' -bench '$(or $(BENCH),G[0-9]|Import|ServeStart)' -benchtime 2s -timeout 60m -p 1 ./...
+# FANFARE_BENCH_PEOPLE is the number of recipients of G10, by default a million.
+bench: ## measure the goals of speed (ratios, each in one run), embedded
+	$(GO) test -run '^$$' -bench '$(or $(BENCH),G[0-9]|Import|ServeStart|SMPP)' -benchtime 2s -timeout 60m -p 1 ./...
 
-bench-services: ## the same on real Kafka, Redis, ClickHouse and Postgres
-	$(GO) run ./deploy/testinfra/with $(GO) test -run '^$$' -bench '$(or $(BENCH),G[1246789]$$)' -benchtime 2s -timeout 60m -p 1 ./api ./pipeline/... ./sinks/analytics/clickhouse
+bench-services: ## measure them on real Kafka, Redis, ClickHouse and Postgres
+	$(GO) run ./deploy/testinfra/with $(GO) test -run '^$$' -bench '$(or $(BENCH),G[1246789]$$|SMPP)' -benchtime 2s -timeout 60m -p 1 ./api ./pipeline/... ./sinks/analytics/clickhouse ./sinks/carrier/smpp
 
-soak: ## ten minutes without ClickHouse, 45 s without each service in turn
+soak: ## run ten minutes without ClickHouse, and 45 s without each service in turn
 	FANFARE_TEST_AWAY=10m $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run ClickHouseAway ./sinks/analytics/feed
 	FANFARE_TEST_AWAY=45s $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run IntegrationRoles ./cmd/fanfare
 
-chaos: ## the end-to-end body and the windows, ROUNDS times with other seeds
-	for i in $$(seq $${ROUNDS:-5}); do FANFARE_TEST_SEED=$$RANDOM$$RANDOM $(GO) test -count=1 -run 'EndToEndEmbedded|WindowsUnderChance' ./cmd/fanfare ./pipeline/stream; done
+chaos: ## run the end-to-end test and the window tests ROUNDS times with random seeds
+	for i in $$(seq $${ROUNDS:-5}); do FANFARE_TEST_SEED=$$RANDOM$$RANDOM $(GO) test -count=1 -run 'EndToEndEmbedded|WindowsUnderChance' ./cmd/fanfare ./pipeline/window; done
 
-fuzz: ## every fuzz target for a while
+SCREENSHOTS := grid-light-1440 grid-dark-1440 realtime-light-1440 analytics-light-1440 member-light-1440 wizard-compare-light-1440 money-light-1440 members-light-390
+
+screenshots: ## take the README's pictures of the console anew (needs Chromium)
+	pictures=$$(mktemp -d)
+	CI=1 $(GO) test ./api -count=1 -run TestConsoleScreens -pictures $$pictures
+	mkdir -p deploy/screenshots
+	for name in $(SCREENSHOTS); do cp $$pictures/$$name.png deploy/screenshots/; done
+	rm -r $$pictures
+
+fuzz: ## run every fuzz target for FUZZTIME
 	for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-20s} $$p; done; done
 
 tidy-check:
 	$(GO) mod tidy -diff
 
-check: test lint gen-check tidy-check deploy-check ## what CI checks without services
+check: test lint gen-check tidy-check deploy-check ## run what CI runs without services

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 type (
@@ -21,7 +21,7 @@ type (
 	confirmIn struct {
 		ID      string `path:"id" example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
-		Body    *Body[ConfirmInput]
+		Body    *problem.Body[ConfirmInput]
 	}
 	confirmOut struct {
 		ETag string `header:"ETag"`
@@ -31,7 +31,7 @@ type (
 		ID      string `path:"id" example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
 		Vocab   string `query:"vocab"`
-		Body    Body[LiveInput]
+		Body    problem.Body[LiveInput]
 	}
 	eventsIn struct {
 		ID string `path:"id" example:"camp_12345"`
@@ -39,13 +39,14 @@ type (
 	eventsOut struct{ Body *Page[CampaignEvent] }
 )
 
-// CampaignEvent is one line of a campaign's history.
+// CampaignEvent is one entry of a campaign's history.
 type CampaignEvent struct {
 	From      *string `json:"from"`
 	To        string  `json:"to"`
-	Trigger   *string `json:"trigger" doc:"Null of a change that moved nothing."`
+	Trigger   *string `json:"trigger" doc:"What moved it; null for a change that left the state as it was."`
 	Actor     string  `json:"actor"`
-	By        string  `json:"by"`
+	By        string  `json:"by" doc:"Id of the key or person, or the name of a part of the system."`
+	ByName    string  `json:"byName"`
 	Reason    *string `json:"reason"`
 	RequestID *string `json:"requestId"`
 	Version   uint64  `json:"version"`
@@ -53,53 +54,56 @@ type CampaignEvent struct {
 }
 
 func (s *server) registerActions() {
+	s.registerAmbiguous()
+	s.registerTestSend()
+	s.registerReschedule()
 	register(s, operation{
 		id: "confirmCampaign", method: http.MethodPut, path: "/api/campaigns/{id}/confirm", summary: "Confirm: send now or at the scheduled time",
-		scope: store.ScopeConfirm, errors: []int{400, 402, 404, 409, 412, 422}, tag: campaignTag,
-		describe: "Reserves the money and takes the audience. Repeated, it answers the same and does nothing.",
+		scope: store.ScopeConfirm, errors: []int{400, 402, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
+		describe: "Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.",
 	}, s.confirm)
 	for _, a := range []struct {
 		name, summary string
 		scope         store.Scope
 		do            func(context.Context, *actionIn) (*campaignOut, error)
 	}{
-		{"pause", "Pause: what is handed over completes, nothing else is sent", store.ScopeCampaigns, s.pause},
+		{"pause", "Pause: nothing more is handed over to the carrier; what was handed over completes. Repeating it publishes it again", store.ScopeCampaigns, s.pause},
 		{"resume", "Resume a paused or suspended campaign", store.ScopeCampaigns, s.resume},
-		{"abort", "Abort: what was not sent is never sent", store.ScopeCampaigns, s.abort},
-		{"unschedule", "Take back a confirm that has not started", store.ScopeCampaigns, s.unschedule},
+		{"abort", "Abort: what was not sent will never be sent. Repeating it publishes it again", store.ScopeCampaigns, s.abort},
+		{"unschedule", "Take back the confirmation of a campaign that has not started", store.ScopeCampaigns, s.unschedule},
 		{"start", "Start a campaign that waits for a manual start", store.ScopeConfirm, s.start},
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodPut} {
-			id := a.name + "Campaign" + cond(method == http.MethodPut, "Put", "")
+			id := a.name + "Campaign" + pick(method == http.MethodPut, "Put", "")
 			register(s, operation{
 				id: id, method: method, path: "/api/campaigns/{id}/" + a.name, summary: a.summary, scope: a.scope,
-				errors: []int{404, 409, 412}, tag: campaignTag,
+				errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: campaignTag,
 			}, a.do)
 		}
 	}
 	register(s, operation{
 		id: "duplicateCampaign", method: http.MethodPost, path: "/api/campaigns/{id}/duplicate", summary: "Copy as a new draft", status: http.StatusCreated,
-		scope: store.ScopeCampaigns, errors: []int{404}, tag: campaignTag,
+		scope: store.ScopeCampaigns, errors: []int{404}, testKeys: testKeysConfined, tag: campaignTag,
 	}, s.duplicate)
 	register(s, operation{
 		id: "patchLiveCampaign", method: http.MethodPatch, path: "/api/campaigns/{id}/live", summary: "Change an active campaign",
-		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 412, 422}, tag: campaignTag,
-		describe: "Rate, weight, calling hours, tags and notes. Hours that open earlier or close later need the scope `confirm`.",
+		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
+		describe: "Rate, weight, calling hours, tags and notes. Calling hours that open earlier or close later need the scope `confirm`.",
 	}, s.patchLive)
 	register(s, operation{
-		id: "listCampaignEvents", method: http.MethodGet, path: "/api/campaigns/{id}/events", summary: "Everything that happened to a campaign",
+		id: "listCampaignEvents", method: http.MethodGet, path: "/api/campaigns/{id}/events", summary: "History of a campaign",
 		scope: store.ScopeRead, errors: []int{404}, tag: campaignTag,
 	}, s.campaignEvents)
 }
 
-// errDone ends a change that turns out to be made already.
+// errDone ends a change that has been made already.
 var errDone = errors.New("nothing to change")
 
-// change moves a campaign, or changes it in its state: mutate sees the newest row, changes it, and names the trigger. It may
-// run more than once, within a transaction, and does nothing else. Without a version it is done again when somebody else was
-// quicker.
+// change changes a campaign. mutate gets the newest row, changes it, and returns the trigger of the move, "" when the state
+// stays. It runs inside the transaction and may run several times, so it must have no other effect. A change without a version
+// is retried when another request changed the campaign first.
 func (s *server) change(ctx context.Context, c *store.Campaign, version uint64, mutate func(*store.Campaign) (schemas.Trigger, error)) (*store.Campaign, error) {
-	const tries = 5 // as many as were ever quicker than one of us in a row; then the client may decide
+	const tries = 5 // more conflicts in a row were never seen; after them the client decides
 	for try := 1; ; try++ {
 		out, err := s.Store.UpdateCampaign(ctx, c.Tenant, c.ID(), version, s.cause(ctx), mutate)
 		switch {
@@ -112,19 +116,22 @@ func (s *server) change(ctx context.Context, c *store.Campaign, version uint64, 
 			if try < tries {
 				continue
 			}
-			return nil, problem(CodeConflict, "The campaign changed while the request ran.").because(err)
+			return nil, problem.New(problem.CodeConflict, "The campaign changed while the request ran.").Because(err)
 		}
 		return nil, s.storeProblem(err)
 	}
 }
 
-// do is an action that only moves the state.
-func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, to func(*store.Campaign) (fanfarev1.State, error)) (*campaignOut, error) {
-	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
+// do runs an action that only changes the state.
+func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, to func(*store.Campaign) (schemas.State, error)) (*campaignOut, error) {
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		if err := testKeyMay(at.who, c); err != nil {
+			return "", err
+		}
 		next, err := to(c)
 		if err != nil {
 			return "", err
@@ -138,39 +145,58 @@ func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, 
 	if err != nil {
 		return nil, err
 	}
-	return at.answer(c), nil
+	return s.answer(ctx, at, c), nil
 }
 
-func always(st fanfarev1.State) func(*store.Campaign) (fanfarev1.State, error) {
-	return func(*store.Campaign) (fanfarev1.State, error) { return st, nil }
+func always(st schemas.State) func(*store.Campaign) (schemas.State, error) {
+	return func(*store.Campaign) (schemas.State, error) { return st, nil }
 }
 
 func (s *server) pause(ctx context.Context, in *actionIn) (*campaignOut, error) {
-	return s.do(ctx, in, schemas.TriggerPause, always(fanfarev1.State_STATE_PAUSED))
+	return s.doAgain(ctx, in, schemas.TriggerPause, schemas.StatePaused, always(schemas.StatePaused))
 }
 
-// resume goes on where the campaign stopped. The cause of a suspension is looked at first: resuming into it would only suspend again.
+// doAgain is do for an action that stops sending: repeated on a campaign that is in that state already, it changes nothing and
+// publishes the campaign again, in case Kafka has lost its record.
+func (s *server) doAgain(
+	ctx context.Context, in *actionIn, trigger schemas.Trigger, is schemas.State, to func(*store.Campaign) (schemas.State, error),
+) (*campaignOut, error) {
+	repeated := false
+	out, err := s.do(ctx, in, trigger, func(c *store.Campaign) (schemas.State, error) {
+		if repeated = c.State == is; repeated {
+			return 0, errDone
+		}
+		return to(c)
+	})
+	if err == nil && repeated {
+		err = s.storeProblem(s.Store.Republish(ctx, schemas.TypeCampaign, schemas.CampaignKey(requestOf(ctx).who.tenant.ID, in.ID)))
+	}
+	return out, err
+}
+
+// resume continues a campaign where it stopped. A suspended campaign is resumed only when the cause of the suspension is gone:
+// otherwise the scheduler would suspend it again at once.
 func (s *server) resume(ctx context.Context, in *actionIn) (*campaignOut, error) {
 	who := requestOf(ctx).who
 	c, err := s.campaign(ctx, who, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if c.State == fanfarev1.State_STATE_SUSPENDED {
+	if c.State == schemas.StateSuspended {
 		if err := s.causeGone(ctx, who, c); err != nil {
 			return nil, err
 		}
 	}
-	return s.do(ctx, in, schemas.TriggerResume, func(c *store.Campaign) (fanfarev1.State, error) {
-		return cond(c.Started.IsZero(), fanfarev1.State_STATE_PREPARING, fanfarev1.State_STATE_SENDING), nil
+	return s.do(ctx, in, schemas.TriggerResume, func(c *store.Campaign) (schemas.State, error) {
+		return pick(c.Started.IsZero(), schemas.StatePreparing, schemas.StateSending), nil
 	})
 }
 
-// causeGone reports, of the causes that can be looked at from here, the one that stands.
+// causeGone returns a problem when the cause of a suspension still stands, as far as the API can check it.
 func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaign) error {
 	stands := func(format string, args ...any) error {
-		p := problem(CodeWrongState, format, args...).fixed("Remove the cause, then resume.")
-		p.AllowedActions = allowedActions(c.State)
+		p := problem.New(problem.CodeWrongState, format, args...).WithFix("Remove the cause, then resume.")
+		p.AllowedActions = actionsIn(c.State)
 		return p
 	}
 	if !who.tenant.Enabled {
@@ -181,47 +207,60 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 			return stands("The cause of the suspension (%s) stands: route %q is disabled.", c.Reason, leg.Route)
 		}
 	}
-	if c.Reason == "no_credit" {
+	if c.Reason == reasonTemplatePaused {
+		used, err := templatesOf(c)
+		if err != nil {
+			return err
+		}
+		usable, err := s.templatesUsable(ctx, c.Tenant, used)
+		if err != nil {
+			return s.storeProblem(err)
+		}
+		if !usable {
+			return stands("The cause of the suspension stands: its template is not approved.")
+		}
+	}
+	if c.Reason == store.ReasonNoCredit {
 		balance, err := s.Store.Balance(ctx, who.tenant.ID)
 		if err != nil {
 			return s.storeProblem(err)
 		}
-		if !balance.Unlimited && balance.Available == 0 {
-			return stands("The cause of the suspension stands: there is no credit.")
+		if !balance.Unlimited && (balance.Owed > 0 || balance.Available == 0) {
+			return stands("The cause of the suspension stands: there is no credit, and %s %s is owed. A top-up resumes the campaign by itself.", Money(balance.Owed), who.tenant.Currency)
 		}
 	}
 	return nil
 }
 
-// abort ends a campaign. Completed but not settled it stays completed, and no further tries follow.
+// abort ends a campaign. A completed one that is not settled stays completed, and is not tried again.
 func (s *server) abort(ctx context.Context, in *actionIn) (*campaignOut, error) {
-	return s.do(ctx, in, schemas.TriggerAbort, func(c *store.Campaign) (fanfarev1.State, error) {
-		if c.State == fanfarev1.State_STATE_COMPLETED {
+	return s.doAgain(ctx, in, schemas.TriggerAbort, schemas.StateAborted, func(c *store.Campaign) (schemas.State, error) {
+		if c.State == schemas.StateCompleted {
 			if !c.Settled.IsZero() {
 				p := wrongState(c.State, schemas.TriggerAbort)
 				p.Detail, p.AllowedActions = "abort is not possible: the campaign is completed and settled", actionsOf(c)
 				return 0, p
 			}
-			return fanfarev1.State_STATE_COMPLETED, nil
+			return schemas.StateCompleted, nil
 		}
-		return fanfarev1.State_STATE_ABORTED, nil
+		return schemas.StateAborted, nil
 	})
 }
 
 func (s *server) unschedule(ctx context.Context, in *actionIn) (*campaignOut, error) {
-	return s.do(ctx, in, schemas.TriggerUnschedule, always(fanfarev1.State_STATE_CONFIGURED))
+	return s.do(ctx, in, schemas.TriggerUnschedule, always(schemas.StateConfigured))
 }
 
 func (s *server) start(ctx context.Context, in *actionIn) (*campaignOut, error) {
-	return s.do(ctx, in, schemas.TriggerStart, func(c *store.Campaign) (fanfarev1.State, error) {
-		if c.State != fanfarev1.State_STATE_READY { // of a scheduled one the scheduler pulls it
+	return s.do(ctx, in, schemas.TriggerStart, func(c *store.Campaign) (schemas.State, error) {
+		if c.State != schemas.StateReady { // the scheduler starts scheduled ones
 			return 0, wrongState(c.State, schemas.TriggerStart)
 		}
-		return fanfarev1.State_STATE_PREPARING, nil
+		return schemas.StatePreparing, nil
 	})
 }
 
-// duplicate makes a draft of the same content (R85).
+// duplicate makes a draft with the same content (R85).
 func (s *server) duplicate(ctx context.Context, in *actionIn) (*campaignOut, error) {
 	who := requestOf(ctx).who
 	vocab, p := vocabulary(in.Vocab)
@@ -229,24 +268,24 @@ func (s *server) duplicate(ctx context.Context, in *actionIn) (*campaignOut, err
 		return nil, p
 	}
 	if !who.tenant.CampaignsEnabled {
-		return nil, problem(CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
+		return nil, problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
 	}
 	c, err := s.campaign(ctx, who, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: fanfarev1.State_STATE_DRAFT}
+	clone := store.Campaign{Tenant: c.Tenant, Spec: c.Spec, State: schemas.StateDraft}
 	clone.TestRun = c.TestRun || who.key.Test
-	clone.ReplayOf, clone.ListEnds, clone.Counted = 0, nil, time.Time{}
+	clone.ReplayOf, clone.ListEnds, clone.Counted, clone.Ambiguous, clone.Weights, clone.Countries, clone.LinkTable, clone.Editors = 0, nil, time.Time{}, nil, nil, nil, nil, []string{who.by()}
 	clone.Name = truncateRunes(strings.TrimSuffix(c.Name, " (copy)"), maxName-len(" (copy)")) + " (copy)"
 	if clone.Schedule != nil && clone.Schedule.At.Before(s.Now()) {
-		clone.Schedule = nil
+		clone.Schedule, clone.Batches = nil, nil
 	}
 	made, err := s.Store.CreateCampaign(ctx, clone, s.cause(ctx))
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return &campaignOut{"/api/campaigns/" + made.ID(), etag(made.Version), view(&made, &who.tenant, vocab)}, nil
+	return &campaignOut{"/api/campaigns/" + made.ID(), etag(made.Version), s.show(ctx, &made, &who.tenant, vocab)}, nil
 }
 
 func truncateRunes(s string, n int) string {
@@ -268,10 +307,10 @@ func (s *server) campaignEvents(ctx context.Context, in *eventsIn) (*eventsOut, 
 	for i := range rows {
 		e := &rows[i]
 		v := CampaignEvent{
-			To: schemas.StateName(e.To), Trigger: orNull(string(e.Trigger)), Actor: string(e.Actor), By: e.By, Reason: orNull(e.Reason),
+			To: schemas.StateName(e.To), Trigger: orNull(string(e.Trigger)), Actor: string(e.Actor), By: e.By, ByName: s.whoNames.of(ctx, who.tenant.ID, e.By), Reason: orNull(e.Reason),
 			RequestID: orNull(e.RequestID), Version: e.Version, Time: stamp(e.Time),
 		}
-		if e.From != fanfarev1.State_STATE_UNSPECIFIED {
+		if e.From != schemas.StateUnspecified {
 			v.From = orNull(schemas.StateName(e.From))
 		}
 		out.Data = append(out.Data, v)

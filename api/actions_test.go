@@ -11,11 +11,10 @@ import (
 	"fanfare/api"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // states drives a campaign into each state of the machine.
-func (w *world) states() map[fanfarev1.State]string {
+func (w *env) states() map[schemas.State]string {
 	w.Helper()
 	w.lists++
 	list := w.list(fmt.Sprintf("states %d", w.lists), 2, 40_000)
@@ -27,7 +26,7 @@ func (w *world) states() map[fanfarev1.State]string {
 		w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 		return id
 	}
-	apply := func(id string, to fanfarev1.State, trigger schemas.Trigger, actor schemas.Actor, settled bool) string {
+	apply := func(id string, to schemas.State, trigger schemas.Trigger, actor schemas.Actor, settled bool) string {
 		c, err := w.store.Campaign(w.Context(), w.tenant.ID, id)
 		w.check(err)
 		_, err = w.store.Apply(w.Context(), schemas.Change{Tenant: w.tenant.ID, Campaign: id, Version: c.Version, To: to, Trigger: trigger, Actor: actor, Reason: "route_down", At: w.clock.now(), Settled: settled})
@@ -46,18 +45,18 @@ func (w *world) states() map[fanfarev1.State]string {
 	w.call("GET", "/api/campaigns/"+priced+"/price", "").want(200)
 	rejected := make("")
 	_, err := w.store.UpdateCampaign(w.Context(), w.tenant.ID, rejected, 0, store.Cause{Actor: schemas.ActorGuard}, func(c *store.Campaign) (schemas.Trigger, error) {
-		c.State = fanfarev1.State_STATE_REJECTED
+		c.State = schemas.StateRejected
 		return schemas.TriggerReject, nil
 	})
 	w.check(err)
-	return map[fanfarev1.State]string{
-		fanfarev1.State_STATE_DRAFT: make(`,"draft":true`), fanfarev1.State_STATE_CONFIGURED: make(""), fanfarev1.State_STATE_COST_CALCULATED: priced,
-		fanfarev1.State_STATE_READY: confirmed(""), fanfarev1.State_STATE_SCHEDULED: confirmed(at), fanfarev1.State_STATE_PREPARING: confirmed(now),
-		fanfarev1.State_STATE_SENDING: sending(), fanfarev1.State_STATE_PAUSED: paused,
-		fanfarev1.State_STATE_SUSPENDED: apply(sending(), fanfarev1.State_STATE_SUSPENDED, schemas.TriggerSuspend, schemas.ActorGuard, false),
-		fanfarev1.State_STATE_COMPLETED: apply(sending(), fanfarev1.State_STATE_COMPLETED, schemas.TriggerComplete, schemas.ActorScheduler, false),
-		fanfarev1.State_STATE_CANCELLED: cancelled, fanfarev1.State_STATE_ABORTED: aborted, fanfarev1.State_STATE_REJECTED: rejected,
-		fanfarev1.State_STATE_FAILED: apply(confirmed(now), fanfarev1.State_STATE_FAILED, schemas.TriggerFail, schemas.ActorScheduler, false),
+	return map[schemas.State]string{
+		schemas.StateDraft: make(`,"draft":true`), schemas.StateConfigured: make(""), schemas.StateCostCalculated: priced,
+		schemas.StateReady: confirmed(""), schemas.StateScheduled: confirmed(at), schemas.StatePreparing: confirmed(now),
+		schemas.StateSending: sending(), schemas.StatePaused: paused,
+		schemas.StateSuspended: apply(sending(), schemas.StateSuspended, schemas.TriggerSuspend, schemas.ActorGuard, false),
+		schemas.StateCompleted: apply(sending(), schemas.StateCompleted, schemas.TriggerComplete, schemas.ActorScheduler, false),
+		schemas.StateCancelled: cancelled, schemas.StateAborted: aborted, schemas.StateRejected: rejected,
+		schemas.StateFailed: apply(confirmed(now), schemas.StateFailed, schemas.TriggerFail, schemas.ActorScheduler, false),
 	}
 }
 
@@ -67,7 +66,7 @@ func TestEveryActionInEveryState(t *testing.T) {
 		"pause": schemas.TriggerPause, "resume": schemas.TriggerResume, "abort": schemas.TriggerAbort, "unschedule": schemas.TriggerUnschedule,
 		"confirm": schemas.TriggerConfirm, "delete": schemas.TriggerCancel, "edit": schemas.TriggerEdit, "price": schemas.TriggerPrice, "start": schemas.TriggerStart,
 	}
-	w := newWorld(t, func(w *world) {
+	w := newEnv(t, func(w *env) {
 		_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxActive = 1000; return nil })
 		w.check(err)
 	})
@@ -90,11 +89,13 @@ func TestEveryActionInEveryState(t *testing.T) {
 					want = 200
 				}
 				switch {
-				case action == "confirm" && (schemas.Active(state) || state == fanfarev1.State_STATE_COMPLETED): // repeated: the same answer
+				case action == "pause" && state == schemas.StatePaused || action == "abort" && state == schemas.StateAborted: // repeated: published again
 					want = 200
-				case state == fanfarev1.State_STATE_DRAFT && (action == "confirm" || action == "price"): // configured by it
+				case action == "confirm" && (schemas.Active(state) || state == schemas.StateCompleted): // repeated: the same answer
 					want = 200
-				case action == "price" && (schemas.Active(state) || state == fanfarev1.State_STATE_COMPLETED || state == fanfarev1.State_STATE_ABORTED || state == fanfarev1.State_STATE_FAILED): // what it was confirmed at
+				case state == schemas.StateDraft && (action == "confirm" || action == "price"): // configured by it
+					want = 200
+				case action == "price" && (schemas.Active(state) || state == schemas.StateCompleted || state == schemas.StateAborted || state == schemas.StateFailed): // what it was confirmed at
 					want = 200
 				}
 				got := w.call(method, path, body)
@@ -135,7 +136,7 @@ func (g *gate) Approve(context.Context, *store.Key, *store.Campaign) (string, er
 // R81, R48: content is looked at and approval asked at confirm; a rejected campaign is a draft again once it is edited.
 func TestModerationAndApproval(t *testing.T) {
 	g := &gate{}
-	w := newWorld(t, func(w *world) { w.deps.Moderator, w.deps.Approver = g, g })
+	w := newEnv(t, func(w *env) { w.deps.Moderator, w.deps.Approver = g, g })
 	id := w.campaign(1, "")
 	path := "/api/campaigns/" + id
 	g.approve = "A second person must confirm."
@@ -153,7 +154,7 @@ func TestModerationAndApproval(t *testing.T) {
 
 // C4, R57: what may be changed while a campaign runs, and what may not.
 func TestLivePatch(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true,"callingHoursStart":"09:00","callingHoursEnd":"18:00"`)
 	path := "/api/campaigns/" + id
 	w.call("PATCH", path+"/live", `{"rate":5}`).problem(409, "wrong_state", "")
@@ -182,7 +183,7 @@ func TestLivePatch(t *testing.T) {
 
 // R30 to R32: calling hours.
 func TestCallingHours(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.list("l", 1, 0)
 	create := func(more string) *answer {
 		return w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l",`+more+`}`)
@@ -201,7 +202,7 @@ func TestCallingHours(t *testing.T) {
 
 // R85: a copy is a draft of the same content.
 func TestDuplicate(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true,"tags":["a"],"notes":"n"`)
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 	copied := w.call("POST", "/api/campaigns/"+id+"/duplicate", "").want(201)
@@ -211,9 +212,35 @@ func TestDuplicate(t *testing.T) {
 	}
 }
 
+// R76, P4: pausing a paused campaign changes nothing and publishes it again, since Kafka may have lost its record; aborting an
+// aborted one likewise.
+func TestRepeatedPauseAndAbortArePublishedAgain(t *testing.T) {
+	w := newEnv(t)
+	id := w.campaign(1, `,"sendImmediately":true`)
+	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+	key := schemas.CampaignKey(w.tenant.ID, id)
+	for _, action := range []string{"pause", "abort"} {
+		path := "/api/campaigns/" + id + "/" + action
+		first := w.call("POST", path, "").want(200)
+		rows, err := w.store.Unpublished(t.Context(), 1000)
+		w.check(err)
+		w.check(w.store.MarkPublished(t.Context(), rows))
+		again := w.call("POST", path, "").want(200)
+		if got, want := again.object()["version"], first.object()["version"]; got != want {
+			t.Errorf("%s again: got version %v, want %v, unchanged", action, got, want)
+		}
+		rows, err = w.store.Unpublished(t.Context(), 1000)
+		w.check(err)
+		if len(rows) != 1 || rows[0].Key != key || rows[0].Value == nil {
+			t.Errorf("%s again: got %+v to publish, want the campaign", action, rows)
+		}
+		w.call("POST", path, "", header{"If-Match", `"1"`}).problem(412, "version_mismatch", "")
+	}
+}
+
 // R41, campaign_events: who did what, in order.
 func TestEvents(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true`)
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "", header{"X-Request-Id", "my-request.1"}).want(200)
 	w.call("POST", "/api/campaigns/"+id+"/pause", "").want(200)
@@ -240,8 +267,8 @@ func TestEvents(t *testing.T) {
 
 // R77, R79: a suspended campaign resumes once its cause is gone.
 func TestResumeLooksAtTheCause(t *testing.T) {
-	w := newWorld(t)
-	id := w.states()[fanfarev1.State_STATE_SUSPENDED]
+	w := newEnv(t)
+	id := w.states()[schemas.StateSuspended]
 	subset(t, "suspended", w.call("GET", "/api/campaigns/"+id, "").body, `{"status":"sending","state":"suspended","suspendedReason":"route_down"}`)
 	_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Enabled = false; return nil })
 	w.check(err)
@@ -255,7 +282,7 @@ func TestResumeLooksAtTheCause(t *testing.T) {
 
 // X14: whether a campaign is a test is what its lists and its client say when it is confirmed, and its route and price follow.
 func TestListsOfTestersAtConfirm(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	list := w.list("l", 3, 0)
 	number, _ := store.ListNumber(list)
 	testers := func(yes bool) {
@@ -268,10 +295,10 @@ func TestListsOfTestersAtConfirm(t *testing.T) {
 		key           string
 		test          bool
 	}{
-		"testers no more":              {true, false, w.key, false},
-		"testers by now":               {false, true, w.key, true},
-		"testers still":                {true, true, w.key, true},
-		"testers no more, by test key": {true, false, testKey, true},
+		"testers no more":        {true, false, w.key, false},
+		"testers by now":         {false, true, w.key, true},
+		"testers still":          {true, true, w.key, true},
+		"testers, by a test key": {true, true, testKey, true},
 	} {
 		testers(tc.before)
 		id := w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l"}`).want(201).id()
@@ -283,18 +310,30 @@ func TestListsOfTestersAtConfirm(t *testing.T) {
 			t.Errorf("%s: got test %v, %d reserved at %d each, want test %v", name, c.Test, c.Reserved, c.Legs[0].Price, tc.test)
 		}
 	}
+	// A test key confirms what is a test at that moment, not what was one when it was made.
+	testers(true)
+	id := w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"m","contactList":"l"}`).want(201).id()
+	testers(false)
+	w.callAs(testKey, "PUT", "/api/campaigns/"+id+"/confirm", "").problem(403, "test_key", "")
+	// And a test to which it gives another list stays a test.
+	testers(true)
+	w.list("real", 1, 50)
+	w.callAs(testKey, "PUT", "/api/campaigns/"+id, `{"contactList":"real"}`).want(200)
+	if c, err := w.store.Campaign(t.Context(), w.tenant.ID, id); err != nil || !c.Test {
+		t.Errorf("after an edit by a test key: got test %v, %v; want a test", c.Test, err)
+	}
 }
 
 // X14: a test key's campaign goes by a simulated route, whatever the tenant's is.
 func TestTestKey(t *testing.T) {
-	w := newWorld(t, func(w *world) {
-		_, _, err := w.store.EnsureRoute(t.Context(), store.Route{Name: "real", Connector: "smpp", Rate: 10, Enabled: true, Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS}, ReceiptWindow: time.Hour, P99: time.Second})
+	w := newEnv(t, func(w *env) {
+		_, _, err := w.store.EnsureRoute(t.Context(), store.Route{Name: "real", Connector: "smpp", Rate: 10, Enabled: true, Channels: []schemas.Channel{schemas.ChannelSMS}, ReceiptWindow: time.Hour, P99: time.Second})
 		w.check(err)
 		_, err = w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.DefaultRoute = "real"; return nil })
 		w.check(err)
 	})
 	confirmed := func(key, more string) store.Campaign {
-		id := w.campaign(1, more)
+		id := w.campaignAs(key, 1, more)
 		w.callAs(key, "PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 		c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
 		w.check(err)
@@ -312,7 +351,7 @@ func TestTestKey(t *testing.T) {
 
 // C28: the status is never written, whatever the campaign's state.
 func TestStatusIsNeverWritten(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	for state, id := range w.states() {
 		for _, field := range []string{"status", "state"} {
 			a := w.call("PUT", "/api/campaigns/"+id, fmt.Sprintf(`{%q:"sending"}`, field))
@@ -325,15 +364,15 @@ func TestStatusIsNeverWritten(t *testing.T) {
 // Requirements §3: abort is legal until settled, and offered as long; of a draft in which nothing is missing so are price and
 // confirm (C29).
 func TestOfferedActions(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	offered := func(id string) []string {
 		var c struct{ AllowedActions []string }
 		w.call("GET", "/api/campaigns/"+id, "").want(200).into(&c)
 		slices.Sort(c.AllowedActions)
 		return c.AllowedActions
 	}
-	completed := w.states()[fanfarev1.State_STATE_COMPLETED]
-	if got, want := offered(completed), []string{"abort", "duplicate", "remove"}; !slices.Equal(got, want) {
+	completed := w.states()[schemas.StateCompleted]
+	if got, want := offered(completed), []string{"abort", "ambiguous", "duplicate", "pause", "remove"}; !slices.Equal(got, want) {
 		t.Errorf("completed: got %q, want %q", got, want)
 	}
 	c, err := w.store.Campaign(t.Context(), w.tenant.ID, completed)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,61 +19,77 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/api/phone"
+	"fanfare/api/problem"
 	"fanfare/api/store"
-	"fanfare/api/store/phone"
 	"fanfare/api/ui"
 	"fanfare/schemas"
 	"fanfare/sinks/analytics"
 )
 
-// Deps are what the API works with.
+// Deps are the services and settings of the API.
 type Deps struct {
 	Store     *store.Store
 	Analytics analytics.Store
-	// Kafka takes single sends: a client with ProducerLinger(0), or every send waits out the linger.
+	// Kafka produces single sends. The client has ProducerLinger(0): with another linger every send waits for it.
 	Kafka *kgo.Client
 	Names schemas.Names
 	Keys  *schemas.Keys
-	// ControlAge is how long ago campaigns and routes were last known to be read to their ends; nil when this process has no
-	// view of them. Above five seconds senders stand still, and /readyz says degraded.
+	// ControlAge returns how long ago the control view was last known to have reached the ends of its topics; nil when this
+	// process has no view. Above five seconds senders stop, and /readyz answers degraded.
 	ControlAge func() time.Duration
-	// OptedOut says from memory whether a number has opted out; nil asks the store, which costs a query per destination.
-	OptedOut func(tenant, e164 string) bool
-	// OptOutsAge is how long ago that memory was last known to be complete; above two seconds the store is asked. Nil: always.
+	// OptedOut reports from memory whether a number has opted out of a channel. Nil: the store is queried for every destination.
+	OptedOut func(tenant, e164 string, channel schemas.Channel) bool
+	// OptOutsAge returns how long ago that memory was last known to be complete. Above two seconds the store is queried instead.
+	// Nil: the memory is always complete.
 	OptOutsAge func() time.Duration
-	// Ready are asked by /readyz, each with a second to answer.
+	// Doctor examines what the process runs on; nil: there is nothing to examine.
+	Doctor func(context.Context) []Finding
+	// Ready are the checks of /readyz. Each has a second to answer.
 	Ready []Check
-	// Metrics serves /metrics; nil leaves it out.
+	// Metrics serves /metrics. Nil: there is no such path.
 	Metrics http.Handler
-	// Logins open sessions of the live page; nil leaves the page out.
-	Logins *ui.Logins
-	// Done ends live streams, which no graceful stop would see the end of: closed when the server is told to stop.
+	// Console serves the console at /. SecureCookies says that browsers reach it by HTTPS.
+	Console, SecureCookies bool
+	// Done is closed when the server is told to stop. It ends live streams, which would otherwise never end.
 	Done <-chan struct{}
-	// Moderator looks at the content of a campaign at confirm, Approver at who confirms; nil lets everything pass.
+	// Moderator checks the content of a campaign at confirm, Approver who confirms it. Nil: no check.
 	Moderator Moderator
 	Approver  Approver
-	// Limits of every key, unless LimitsOf says otherwise; a zero field of either takes the default.
+	// Connectors are the kinds of carriers that routes may name.
+	Connectors Connectors
+	// Limits of every key that LimitsOf has none for. A zero field takes the default.
 	Limits Limits
-	// LimitsOf gives a key limits of its own, such as a bulk client's; nil gives none.
+	// LimitsOf returns the limits of one key, for example of a bulk client. Nil: all keys have Limits.
 	LimitsOf func(key *store.Key) Limits
-	// BodyTimeout is how long the body of a request may take to arrive, default 10 s.
+	// SharedLimiter counts the requests of keys over all API processes. Nil: each process counts for itself.
+	SharedLimiter SharedLimiter
+	// BodyTimeout is the longest that the body of a request may take to arrive, default 10 s.
 	BodyTimeout time.Duration
-	// ImportStall is how long an import, whose body may be long, waits for the next byte, default a minute.
+	// ImportStall is the longest that an import waits for the next byte of its body, default a minute.
 	ImportStall time.Duration
-	// AckTimeout is how long a single send waits for Kafka, default 10 s.
+	// AckTimeout is the longest that a single send waits for Kafka, default 10 s.
 	AckTimeout time.Duration
-	// PublishTimeout is how long an opt-out waits for its record to be acknowledged, default 5 s.
+	// PublishTimeout is the longest that an opt-out waits until its record is acknowledged, default 5 s.
 	PublishTimeout time.Duration
-	Logger         *slog.Logger
-	Registry       prometheus.Registerer
-	Now            func() time.Time
+	// StatsMaxAge is how old the statistics of a campaign may be before they are read again, default 250 ms; negative: they are read
+	// for every request. StatsPatience is how long a request waits for that before it takes the last ones, default 25 ms.
+	StatsMaxAge, StatsPatience time.Duration
+	// LinkURL is what stands before the tokens of links, the address by which phones reach the edge, such as
+	// `https://go.example.com/`. Empty: campaigns have no links.
+	LinkURL string
+	// WebhookAllow are ranges of addresses that webhooks may be in although they are private or local.
+	WebhookAllow []netip.Prefix
+	Logger       *slog.Logger
+	Registry     prometheus.Registerer
+	Now          func() time.Time
 }
 
-// Check is one thing that must work for the process to be of use.
+// Check is one check of /readyz.
 type Check struct {
 	Name string
 	Do   func(ctx context.Context) error
-	// Degrades: without it the process is degraded, and still of use.
+	// Degrades: when it fails the process is degraded, not unready.
 	Degrades bool
 }
 
@@ -104,25 +121,46 @@ func (d *Deps) validate() error {
 	if d.PublishTimeout <= 0 {
 		d.PublishTimeout = 5 * time.Second
 	}
+	if d.StatsMaxAge == 0 {
+		d.StatsMaxAge = defaultStatsMaxAge
+	}
+	if d.StatsPatience == 0 {
+		d.StatsPatience = defaultStatsPatience
+	}
 	return errors.Join(missing...)
 }
 
-// server is the state behind the handlers.
+// server is what the handlers share.
 type server struct {
 	Deps
-	metrics *metrics
-	auth    *authenticator
-	phones  *phone.Parser
-	seqs    *seqLeases
-	budgets *budgets
-	recent  *recentRefs
-	figures *figureCache
-	routes  *routeCache
-	api     huma.API
+	metrics   *metrics
+	auth      *authenticator
+	phones    *phone.Parser
+	seqs      *seqLeases
+	credit    *creditSlices
+	limiter   *keyLimiter
+	budgets   *budgets
+	recent    *recentRefs
+	figures   *figureCache
+	reports   *reports
+	sets      *setCache
+	routes    *routeCache
+	listNames *listNames
+	whoNames  *whoNames
+	api       huma.API
 }
 
-// New returns the handler of everything under /.
-func New(d Deps) (http.Handler, error) {
+// Server is the handler of every path.
+type Server struct {
+	http.Handler
+	s *server
+}
+
+// Close returns to the store what the process holds of it. Call it after the last request was answered.
+func (s *Server) Close(ctx context.Context) error { return s.s.credit.close(ctx) }
+
+// New returns a server.
+func New(d Deps) (*Server, error) {
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
@@ -136,18 +174,24 @@ func New(d Deps) (http.Handler, error) {
 		return nil, err
 	}
 	s.seqs = newSeqLeases(d.Store.LeaseSeqs)
+	s.credit = newCreditSlices(d.Store, d.Now, d.Logger)
+	s.limiter = &keyLimiter{shared: d.SharedLimiter, now: d.Now, log: d.Logger}
 	s.budgets = newBudgets()
 	s.recent = newRecentRefs(d.Now)
 	s.figures = newFigureCache(d.Analytics)
-	s.routes = newRouteCache(d.Store, d.Now)
+	s.reports = newReports(d.Analytics, s.StatsMaxAge, s.StatsPatience)
+	s.sets = newSetCache(d.Analytics, s.StatsMaxAge)
+	s.routes = newRouteCache(d.Store, &s.Connectors, d.Now)
+	s.listNames = newListNames(d.Now)
+	s.whoNames = newWhoNames(d.Store, d.Now)
 
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problem(CodeNoSuchPath, "There is nothing at %s.", truncate(r.URL.Path, 200)))
+		writeProblem(w, r, problem.New(problem.CodeNoSuchPath, "There is nothing at %s.", problem.Truncate(r.URL.Path, 200)))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Allow", strings.Join(allowed(r, req.URL), ", "))
-		writeProblem(w, req, problem(CodeMethodNotAllowed, "%s is not possible here.", truncate(req.Method, 20)))
+		writeProblem(w, req, problem.New(problem.CodeMethodNotAllowed, "%s is not possible here.", problem.Truncate(req.Method, 20)))
 	})
 	s.api = humachi.New(r, humaConfig())
 	s.api.UseMiddleware(s.authorize, s.idempotent)
@@ -160,43 +204,68 @@ func New(d Deps) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/openapi+json")
 		_, _ = w.Write(document)
 	})
+	mountDocs(r)
 	s.mountHealth(r)
-	if d.Logins != nil {
-		page, err := ui.New(ui.Config{Logins: d.Logins, Source: &pageSource{server: s, names: map[uint64]string{}, costs: map[string]pageCost{}}, Done: d.Done})
+	s.mountCallbacks(r)
+	handler := s.outer(r)
+	if d.Console {
+		console, err := ui.New(ui.Config{API: handler, As: asActor, Store: d.Store, Secure: d.SecureCookies, Done: d.Done, Logger: d.Logger, Now: d.Now})
 		if err != nil {
 			return nil, err
 		}
-		page.Mount(r)
+		console.Mount(r)
 	}
-	return s.outer(r), nil
+	return &Server{handler, s}, nil
 }
 
-// allowed are the methods of a path (RFC 9110, 15.5.6).
+// allowed returns the methods of a path, for the header Allow (RFC 9110, 15.5.6).
 func allowed(r chi.Router, at *url.URL) (out []string) {
 	path := cmp.Or(at.RawPath, at.Path) // as chi matches it
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if r.Match(chi.NewRouteContext(), cond(method == http.MethodHead, http.MethodGet, method), path) {
+		if r.Match(chi.NewRouteContext(), pick(method == http.MethodHead, http.MethodGet, method), path) {
 			out = append(out, method)
 		}
 	}
 	return out
 }
 
-// registerAll is the table of contents of the API.
+// registerAll registers every operation of the API.
 func (s *server) registerAll() {
 	s.registerCampaigns()
 	s.registerActions()
 	s.registerPricing()
 	s.registerStats()
+	s.registerTimeline()
+	s.registerLiveStats()
+	s.registerSelections()
+	s.registerMembers()
+	s.registerReplays()
 	s.registerLists()
 	s.registerContacts()
 	s.registerImports()
+	s.registerImportJobs()
 	s.registerSuppressions()
+	s.registerSuppressionFiles()
+	s.registerExports()
+	s.registerSegments()
+	s.registerAccount()
+	s.registerTags()
 	s.registerSend()
 	s.registerMessages()
+	s.registerTemplates()
+	registerResource(s, s.agents())
+	registerResource(s, s.channels())
+	s.registerWebhooks()
+	s.registerSenders()
+	s.registerPrices()
+	s.registerPolicy()
+	s.registerOperator()
+	s.registerRoutes()
+	s.registerDoctor()
 }
 
-// OpenAPI returns the document that the code describes itself with, as schemas/openapi/openapi.json keeps it.
+// OpenAPI returns the OpenAPI document that huma generates from the registered operations; schemas/openapi/openapi.json is a
+// copy of it.
 func OpenAPI() ([]byte, error) {
 	s := &server{}
 	s.api = humachi.New(chi.NewRouter(), humaConfig())
@@ -204,28 +273,48 @@ func OpenAPI() ([]byte, error) {
 	return openAPI(s.api.OpenAPI())
 }
 
-// operation is what the resources say about one of their operations.
+// operation describes one operation of a resource.
 type operation struct {
 	id, method, path, summary string
 	scope                     store.Scope
 	status                    int // of success, default 200
 	errors                    []int
 	maxBody                   int64 // default 1 MiB
-	// streamed bodies are read by the handler; no deadline and no limit but its own.
+	// streamed: the handler reads the body itself, with its own deadline and limit.
 	streamed bool
-	// reserves: the handler itself answers what an unfinished Idempotency-Key had reserved.
+	// reserves: the handler answers a repeated Idempotency-Key whose first request has not finished.
 	reserves bool
+	// testKeys: what a test key may do here (X14). Reads are always allowed; every other operation refuses test keys unless its
+	// handler confines them to test campaigns and test lists.
+	testKeys testKeys
+	// open: the operation needs no key; its handler checks by itself that the request may have the answer.
+	open     bool
 	describe string
 	tag      string
 }
+
+type testKeys bool
+
+const testKeysConfined testKeys = true
 
 const (
 	metaOperation = "operation"
 	defaultMax    = 1 << 20
 )
 
-// register adds an operation. What the handler returns as an error becomes a [Problem].
+// register adds an operation. Errors of the handler become a [problem.Problem].
 func register[I, O any](s *server, o operation, h func(ctx context.Context, in *I) (*O, error)) {
+	huma.Register(s.api, s.describe(&o), func(ctx context.Context, in *I) (*O, error) {
+		out, err := h(ctx, in)
+		if err != nil {
+			return nil, s.explain(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// describe returns an operation as huma wants it.
+func (s *server) describe(o *operation) huma.Operation {
 	status := o.status
 	if status == 0 {
 		status = http.StatusOK
@@ -236,10 +325,10 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 	}
 	o.maxBody = maxBody
 	errs := append([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable}, o.errors...)
-	if o.method != http.MethodGet { // of the body, and of the Idempotency-Key
+	if o.method != http.MethodGet { // errors of a body
 		errs = append(errs, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
-	if o.method == http.MethodPost {
+	if o.method == http.MethodPost { // errors of an Idempotency-Key
 		errs = append(errs, http.StatusConflict, http.StatusUnprocessableEntity)
 	}
 	slices.Sort(errs)
@@ -248,27 +337,25 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: o.describe, Tags: []string{o.tag},
 		DefaultStatus: status, Errors: errs, MaxBodyBytes: maxBody, SkipValidateBody: true,
 		Security: []map[string][]string{{"apiKey": {}}, {"basic": {}}},
-		Metadata: map[string]any{metaOperation: &o}, BodyReadTimeout: s.BodyTimeout,
+		Metadata: map[string]any{metaOperation: o}, BodyReadTimeout: s.BodyTimeout,
+	}
+	if o.open {
+		op.Security = []map[string][]string{{}}
 	}
 	if o.streamed {
 		op.BodyReadTimeout = -1
 	}
-	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
-		out, err := h(ctx, in)
-		if err != nil {
-			return nil, s.explain(ctx, err)
-		}
-		return out, nil
-	})
+	return op
 }
 
-// explain turns an error into a problem with the request's id, and logs what only we should see.
-func (s *server) explain(ctx context.Context, err error) *Problem {
-	p := *asProblem(err)
+// explain turns an error into a problem with the id of the request, and logs the cause of a 5xx, which the client does not see.
+func (s *server) explain(ctx context.Context, err error) *problem.Problem {
+	p := *problem.From(err)
 	req := requestOf(ctx)
 	p.RequestID = req.id
-	if p.Status >= http.StatusInternalServerError && p.err != nil && !errors.Is(p.err, context.Canceled) {
-		s.Logger.ErrorContext(ctx, "request failed", "request_id", req.id, "operation", req.operation, "code", string(p.Code), "error", p.err.Error())
+	req.unknown = req.unknown || errors.Is(err, store.ErrUnknown)
+	if cause := p.Unwrap(); p.Status >= http.StatusInternalServerError && cause != nil && !errors.Is(cause, context.Canceled) {
+		s.Logger.ErrorContext(ctx, "request failed", "request_id", req.id, "operation", req.operation, "code", string(p.Code), "err", cause.Error())
 	}
 	return &p
 }

@@ -8,29 +8,31 @@ import (
 	"sync"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
+	"fanfare/api/ui"
 )
 
-// principal is who asks: a key, its tenant, and what they may do. It is shared by requests and not changed.
+// principal is the key of a request, its tenant and their rights. Requests share it; it is never changed.
 type principal struct {
 	key    store.Key
 	tenant store.Tenant
 	prices store.Prices
-	// limited: the tenant's credit is not unlimited, so each single send reserves its price first.
+	// limited: the tenant has a limited credit, so the price of a single send is reserved before it is sent.
 	limited bool
 	quota   *quota
 }
 
-// by names the key in events.
+// by is the name of the key in campaign events.
 func (p *principal) by() string { return p.key.ID }
 
-// freshFor is how long a key that was good is taken to be good: so long a revoked key, or a tenant just disabled, goes on at most.
+// freshFor is how long a valid key is cached. A revoked key, or one of a disabled tenant, works at most so much longer.
 const freshFor = 2 * time.Second
 
-// maxCached bounds the keys remembered; beyond it the memory starts anew.
+// maxCached bounds the entries of a cache. A full cache is emptied.
 const maxCached = 10_000
 
-// authenticator finds the principal of a request. It remembers good keys for a moment, by the hash of their secret.
+// authenticator finds the principal of a request. It caches valid keys by the hash of their secret.
 type authenticator struct {
 	store  *store.Store
 	limits Limits
@@ -53,12 +55,15 @@ func newAuthenticator(st *store.Store, limits Limits, own func(*store.Key) Limit
 
 // principal reads the key from X-Api-Key or, as the password, from Basic authentication (X8).
 func (a *authenticator) principal(r *http.Request) (*principal, error) {
+	if actor, ok := r.Context().Value(actorKey{}).(ui.Actor); ok {
+		return a.actor(r.Context(), actor)
+	}
 	secret := r.Header.Get("X-Api-Key")
 	if secret == "" {
 		_, secret, _ = r.BasicAuth()
 	}
 	if secret == "" {
-		return nil, problem(CodeUnauthenticated, "The request has no API key.")
+		return nil, problem.New(problem.CodeUnauthenticated, "The request has no API key.")
 	}
 	sum := sha256.Sum256([]byte(secret))
 	now := a.now()
@@ -74,9 +79,9 @@ func (a *authenticator) principal(r *http.Request) (*principal, error) {
 			a.mu.Lock()
 			delete(a.known, sum)
 			a.mu.Unlock()
-			return nil, problem(CodeUnauthenticated, "The API key is not known, or has been revoked.")
+			return nil, problem.New(problem.CodeUnauthenticated, "The API key is not known, or has been revoked.")
 		}
-		return nil, unavailable(2*time.Second, err, "The key could not be checked.")
+		return nil, problem.Unavailable(2*time.Second, err, "The key could not be checked.")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -92,15 +97,24 @@ func (a *authenticator) load(ctx context.Context, secret string) (*principal, er
 	if err != nil {
 		return nil, err
 	}
-	prices, err := a.store.Prices(ctx, key.Tenant)
+	p, err := a.fill(ctx, key, tenant)
+	if err == nil {
+		p.quota = a.quotaOf(&key)
+	}
+	return p, err
+}
+
+// fill reads what a principal needs beside the key and the tenant.
+func (a *authenticator) fill(ctx context.Context, key store.Key, tenant store.Tenant) (*principal, error) {
+	prices, err := a.store.Prices(ctx, tenant.ID)
 	if err != nil {
 		return nil, err
 	}
-	balance, err := a.store.Balance(ctx, key.Tenant)
+	balance, err := a.store.Balance(ctx, tenant.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &principal{key: key, tenant: tenant, prices: prices, limited: !balance.Unlimited, quota: a.quotaOf(&key)}, nil
+	return &principal{key: key, tenant: tenant, prices: prices, limited: !balance.Unlimited}, nil
 }
 
 func (a *authenticator) quotaOf(key *store.Key) *quota {

@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"fanfare/api/store"
+	"fanfare/schemas"
 )
 
 // G9: what an acknowledged single send, and a batch of 500, cost beside a handler that does nothing, measured by turns in one
@@ -78,12 +79,12 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func newBenchWorld(b *testing.B) *world {
+func newBenchWorld(b *testing.B) *env {
 	b.Helper()
-	return newWorldOf(b, func(w *world) {
+	return newEnvOf(b, func(w *env) {
 		w.deps.Now = time.Now
 		known := map[[8]byte]bool{} // as the view of the opt-outs looks them up: by the hash of the number
-		w.deps.OptedOut = func(tenant, e164 string) bool { return known[w.keys.NumberHash(tenant, e164)] }
+		w.deps.OptedOut = func(tenant, e164 string, _ schemas.Channel) bool { return known[w.keys.NumberHash(tenant, e164)] }
 		_, err := w.store.UpdateRoute(b.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 1 << 30; return nil }) // no budget
 		w.check(err)
 	})

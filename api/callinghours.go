@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas/hours"
 )
 
-// applyHours reads the calling hours, which are one value in three or four fields (R30 to R32).
-func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *problems) {
+// applyHours reads the calling hours, which three or four fields make up (R30 to R32).
+func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *problem.List) {
 	patch := hoursPatch{in.CallingHoursStart, in.CallingHoursEnd, in.CallingHoursTimezone, in.Timezone}
 	next, found := patch.apply(spec.CallingHours, tenant.Timezone)
 	if *ps = append(*ps, found...); len(found) == 0 {
@@ -20,16 +21,16 @@ func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *
 	}
 }
 
-// hoursPatch is a change of calling hours.
+// hoursPatch is a partial change of calling hours.
 type hoursPatch struct {
-	start, end, zone, fallbackZone Optional[string]
+	start, end, zone, fallbackZone problem.Optional[string]
 }
 
-func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, problems) {
-	var ps problems
+func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, problem.List) {
+	var ps problem.List
 	if h.fallbackZone.Set && !h.fallbackZone.Null {
 		if _, err := hours.Zone(h.fallbackZone.Value); err != nil {
-			ps.add(CodeInvalid, "timezone", "%s.", err)
+			ps.Add(problem.CodeInvalid, "timezone", "%s.", err)
 		}
 	}
 	if !h.start.Set && !h.end.Set && !h.zone.Set {
@@ -42,18 +43,18 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 	if now != nil {
 		next = *now
 	}
-	clock := func(o Optional[string], field string, dst *uint32) {
+	clock := func(o problem.Optional[string], field string, dst *uint32) {
 		if !o.Set {
 			if now == nil {
-				ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
+				ps.Add(problem.CodeRequired, field, "Calling hours need both a start and an end.")
 			}
 			return
 		}
 		minute, err := hours.ParseClock(o.Value)
 		if o.Null {
-			ps.add(CodeRequired, field, "Calling hours need both a start and an end.")
+			ps.Add(problem.CodeRequired, field, "Calling hours need both a start and an end.")
 		} else if err != nil {
-			ps.add(CodeInvalid, field, "%s.", err)
+			ps.Add(problem.CodeInvalid, field, "%s.", err)
 		}
 		*dst = uint32(minute)
 	}
@@ -63,13 +64,13 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 		next.Zone = cmp.Or(h.zone.Value, h.fallbackZone.Value, tenantZone)
 	}
 	if _, err := hours.Zone(next.Zone); err != nil {
-		ps.add(CodeInvalid, "callingHoursTimezone", "%s.", err)
+		ps.Add(problem.CodeInvalid, "callingHoursTimezone", "%s.", err)
 	}
 	return &next, ps
 }
 
-// widens reports whether there is a minute of some day that next allows and before did not. Zones are compared on a day of
-// either half of the year.
+// widens reports whether next allows a minute of a day that before did not. The days compared are one in January and one in
+// July, because zones may have summer time.
 func widens(before, next *store.Hours) bool {
 	if before == nil {
 		return false

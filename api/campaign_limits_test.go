@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"fanfare/api/store"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 )
 
 // C13: a confirm may be bound to a price; rates and texts move it.
 func TestPriceGuard(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(4, "")
 	path := "/api/campaigns/" + id
 	price := w.call("GET", path+"/price", "").want(200).object()
@@ -24,7 +24,7 @@ func TestPriceGuard(t *testing.T) {
 	}
 	w.call("PUT", path+"/confirm", `{"expectedCost":0.19}`).problem(409, "price_changed", "")
 	w.call("PUT", path+"/confirm", `{"priceVersion":"pv_other"}`).problem(409, "price_changed", "")
-	w.check(w.store.SetPrice(t.Context(), w.tenant.ID, fanfarev1.Channel_CHANNEL_SMS, 60_000))
+	w.check(w.store.SetPrice(t.Context(), w.tenant.ID, schemas.ChannelSMS, 60_000))
 	w.call("PUT", path+"/confirm", fmt.Sprintf(`{"expectedCost":0.20,"priceVersion":%q}`, version)).problem(409, "price_changed", "")
 	w.clock.forward(3 * time.Second)
 	now := w.call("GET", path+"/price", "").want(200).object()
@@ -41,7 +41,7 @@ func TestPriceGuard(t *testing.T) {
 
 // C14: a text with fields is priced by what it becomes for real contacts.
 func TestPriceOfMergeFields(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	list := w.call("POST", "/api/contacts/list", `{"name":"names"}`).want(201).id()
 	number, _ := store.ListNumber(list)
 	for i, name := range []string{"Al", strings.Repeat("Bartholomew ", 15)} {
@@ -56,10 +56,10 @@ func TestPriceOfMergeFields(t *testing.T) {
 
 // R108, P4: money is reserved at confirm, the most that it can cost, and given back.
 func TestMoney(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.check(w.store.SetCredit(t.Context(), w.tenant.ID, 1_000_000, false))
 	id := w.campaign(6, `,"scheduledTime":"2025-04-15T09:00:00Z"`) // 6 × 0.05 × 3 hand-overs = 0.90
-	dear := w.campaign(7, "")                                      // 1.05
+	dear := w.campaign(21, "")                                     // 1.05 with one hand-over each
 	p := w.call("PUT", "/api/campaigns/"+dear+"/confirm", "").problem(402, "insufficient_credit", "")
 	if !strings.Contains(p["detail"].(string), "1.05") || !strings.Contains(p["detail"].(string), "1.00") {
 		t.Errorf("402: got %q, want what it may cost and what there is", p["detail"])
@@ -77,7 +77,7 @@ func TestMoney(t *testing.T) {
 
 // R154, C22: at most ten active campaigns, also when many are confirmed at once.
 func TestActiveLimit(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	list := w.list("l", 1, 0)
 	var ids []string
 	for range 14 {
@@ -107,7 +107,7 @@ func TestActiveLimit(t *testing.T) {
 
 // R153: at most so many contacts.
 func TestContactLimit(t *testing.T) {
-	w := newWorld(t, func(w *world) {
+	w := newEnv(t, func(w *env) {
 		_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxContacts = 2; return nil })
 		w.check(err)
 	})
@@ -117,7 +117,7 @@ func TestContactLimit(t *testing.T) {
 
 // R45: the flag of the tenant.
 func TestCampaignsFlag(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, "")
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.CampaignsEnabled = false; return nil })
 	w.check(err)

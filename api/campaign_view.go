@@ -1,50 +1,79 @@
 package api
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/hours"
 	"fanfare/schemas/text"
 )
 
-// Campaign is the resource as the API shows it. status speaks E's words, state ours. What is not known yet is null.
+// Campaign is a campaign as the API answers it. status is in E's words, state in ours. A field that is not known yet is null.
 type Campaign struct {
-	ID              string      `json:"id" example:"camp_12345"`
-	Name            string      `json:"name"`
-	Channel         *string     `json:"channel" nullable:"true"`
-	Message         *string     `json:"message" nullable:"true"`
-	ContactList     *StringList `json:"contactList"`
-	ContactListIDs  []string    `json:"contactListIds" nullable:"false"`
-	SendImmediately bool        `json:"sendImmediately"`
-	ScheduledTime   *string     `json:"scheduledTime" format:"date-time"`
-	ScheduledLocal  *string     `json:"scheduledTimeLocal" doc:"The wall clock as it was entered, when it was entered so."`
-	ScheduledZone   *string     `json:"scheduledTimezone"`
-	Fallback        bool        `json:"fallback"`
-	FallbackMessage *string     `json:"fallbackMessage"`
-	SendingMode     *string     `json:"sendingMode"`
-	Sender          string      `json:"sender"`
-	Route           string      `json:"route"`
-	Tags            []string    `json:"tags" nullable:"false"`
-	Notes           string      `json:"notes"`
+	ID               string            `json:"id" example:"camp_12345"`
+	Name             string            `json:"name"`
+	Channel          *string           `json:"channel" nullable:"true"`
+	Message          *string           `json:"message" nullable:"true"`
+	ContactList      *StringList       `json:"contactList"`
+	ContactListIDs   []string          `json:"contactListIds" nullable:"false"`
+	ContactListNames []string          `json:"contactListNames,omitempty" doc:"With include=stats in a list: the lists' present names."`
+	ReplayOf         *string           `json:"replayOf" doc:"The campaign whose recipients this one sends to again; null of any other."`
+	SendImmediately  bool              `json:"sendImmediately"`
+	ScheduledTime    *string           `json:"scheduledTime" format:"date-time"`
+	ScheduledLocal   *string           `json:"scheduledTimeLocal" doc:"The wall clock as it was entered, when it was entered so."`
+	ScheduledZone    *string           `json:"scheduledTimezone"`
+	Fallback         bool              `json:"fallback"`
+	FallbackMessage  *string           `json:"fallbackMessage"`
+	SendingMode      *string           `json:"sendingMode"`
+	FallbackLegs     []FallbackInput   `json:"fallbackLegs" nullable:"false"`
+	Sender           string            `json:"sender"`
+	SenderName       *string           `json:"senderName" doc:"Of RCS the agent's name, of WhatsApp and voice the channel's."`
+	TemplateID       *string           `json:"templateId"`
+	TemplateName     *string           `json:"templateName"`
+	TemplateType     *string           `json:"templateType"`
+	Parameters       map[string]string `json:"parameters,omitempty"`
+	Language         *string           `json:"language"`
+	Variants         []VariantInput    `json:"variants,omitempty" doc:"With the weights as they are now."`
+	Transliterate    bool              `json:"transliterate"`
+	ShortenLinks     bool              `json:"shortenLinks"`
+	UTM              map[string]string `json:"utm,omitempty"`
+	Links            []CampaignLink    `json:"links,omitempty" doc:"The links of the texts; from confirm on."`
+	TrafficType      string            `json:"trafficType" enum:"outbound,inbound_outbound"`
+	Agent            *string           `json:"agent" doc:"The sender of an RCS campaign."`
+	MessagingChannel *string           `json:"messagingChannel" doc:"The sender of a WhatsApp campaign."`
+	CallerID         *string           `json:"callerId" doc:"The sender of a voice campaign."`
+	Queue            *string           `json:"queue"`
+	MaxConcurrent    *uint32           `json:"maxConcurrent"`
+	AMDEnabled       bool              `json:"amdEnabled"`
+	AMDAction        *string           `json:"amdAction"`
+	Audio            *string           `json:"audio"`
+	RingSeconds      *uint32           `json:"ringSeconds"`
+	Route            string            `json:"route"`
+	Simulated        bool              `json:"simulated" doc:"True: its route, or that of one of its legs, leads to a simulator, and nothing reaches a person there."`
+	Tags             []string          `json:"tags" nullable:"false"`
+	Notes            string            `json:"notes"`
 
-	CallingHoursStart    *string `json:"callingHoursStart"`
-	CallingHoursEnd      *string `json:"callingHoursEnd"`
-	CallingHoursTimezone *string `json:"callingHoursTimezone"`
-	Timezone             string  `json:"timezone"`
-	MaxSegments          uint32  `json:"maxSegments"`
-	MissingField         string  `json:"missingField"`
-	MissingDefault       string  `json:"missingDefault"`
-	MaxRetries           *uint32 `json:"maxRetries"`
-	RetryDelay           *int    `json:"retryDelay"`
-	Rate                 uint32  `json:"rate"`
-	Weight               uint32  `json:"weight"`
-	TestRun              bool    `json:"testRun"`
+	CallingHoursStart    *string       `json:"callingHoursStart"`
+	CallingHoursEnd      *string       `json:"callingHoursEnd"`
+	CallingHoursTimezone *string       `json:"callingHoursTimezone"`
+	Timezone             string        `json:"timezone"`
+	MaxSegments          uint32        `json:"maxSegments"`
+	MissingField         string        `json:"missingField"`
+	MissingDefault       string        `json:"missingDefault"`
+	MaxRetries           *uint32       `json:"maxRetries"`
+	RetryDelay           *int          `json:"retryDelay"`
+	Rate                 uint32        `json:"rate"`
+	Weight               uint32        `json:"weight"`
+	RequireOptIn         bool          `json:"requireOptIn" doc:"Only contacts that have opted in are sent to."`
+	Batches              []Batch       `json:"batches" nullable:"false" doc:"Parts of the audience, each sent from its time on; empty: all at once."`
+	FrequencyCap         *FrequencyCap `json:"frequencyCap" doc:"Of the campaign, beside that of the tenant's policy."`
+	TestRun              bool          `json:"testRun"`
 
 	Encoding   *string `json:"encoding" doc:"GSM-7 or UCS-2: of the text as written; null for a template."`
 	Characters *int    `json:"characters"`
@@ -64,7 +93,8 @@ type Campaign struct {
 	PriceVersion  *string `json:"priceVersion"`
 	Currency      string  `json:"currency"`
 
-	CreatedBy   string  `json:"createdBy"`
+	CreatedBy   string  `json:"createdBy" doc:"Name of the person, or of the key."`
+	CreatedByID string  `json:"createdById"`
 	CreatedAt   string  `json:"createdAt" format:"date-time"`
 	UpdatedAt   string  `json:"updatedAt" format:"date-time"`
 	ConfirmedBy *string `json:"confirmedBy"`
@@ -74,12 +104,13 @@ type Campaign struct {
 	SettledAt   *string `json:"settledAt" format:"date-time"`
 	DeletedAt   *string `json:"deletedAt" format:"date-time"`
 
-	Version uint64   `json:"version"`
-	Warning []string `json:"warning,omitempty"`
+	Version uint64    `json:"version"`
+	Stats   *RowStats `json:"stats,omitempty" doc:"With include=stats in a list."`
+	Warning []string  `json:"warning,omitempty"`
 }
 
-// vocabulary reads ?vocab=.
-func vocabulary(name string) (schemas.Vocabulary, *Problem) {
+// vocabulary reads the parameter vocab.
+func vocabulary(name string) (schemas.Vocabulary, *problem.Problem) {
 	switch strings.ToLower(name) {
 	case "", "e":
 		return schemas.VocabularyE, nil
@@ -90,7 +121,7 @@ func vocabulary(name string) (schemas.Vocabulary, *Problem) {
 	case "d":
 		return schemas.VocabularyD, nil
 	}
-	return 0, fieldProblem(CodeInvalid, "vocab", "%q is not a vocabulary: want a, b, c, d or e.", truncate(name, 20))
+	return 0, problem.Field(problem.CodeInvalid, "vocab", "%q is not a vocabulary: want a, b, c, d or e.", problem.Truncate(name, 20))
 }
 
 func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Campaign {
@@ -98,17 +129,20 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 		ID: c.ID(), Name: c.Name, Channel: orNull(channelOf(c)), ContactListIDs: []string{}, SendImmediately: c.SendImmediately,
 		Fallback: c.Fallback, SendingMode: orNull(sendingMode(c.Chain)), Sender: sender(c, tenant), Route: route(c, tenant),
 		Tags: orEmpty(c.Tags), Notes: c.Notes, Timezone: tenant.Timezone, MaxSegments: maxSegments(c, tenant),
-		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, MaxRetries: c.MaxRetries, RetryDelay: seconds(c.RetryDelay), Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test,
-		Status: schemas.Word(c.State, vocab), State: schemas.StateName(c.State), Paused: c.State == fanfarev1.State_STATE_PAUSED,
+		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, MaxRetries: c.MaxRetries, RetryDelay: seconds(c.RetryDelay), Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test, RequireOptIn: c.RequireOptIn, FrequencyCap: viewFrequency(c.FrequencyCap), Batches: viewBatches(c),
+		Status: schemas.Word(c.State, vocab), State: schemas.StateName(c.State), Paused: c.State == schemas.StatePaused,
 		Reason: orNull(c.Reason), Settled: !c.Settled.IsZero(), AllowedActions: actionsOf(c), Currency: tenant.Currency,
-		CreatedBy: c.CreatedBy, CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), ConfirmedBy: orNull(c.ConfirmedBy),
+		CreatedBy: c.CreatedBy, CreatedByID: c.CreatedBy, CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), ConfirmedBy: orNull(c.ConfirmedBy),
 		ConfirmedAt: stampOrNull(c.Confirmed), StartTime: stampOrNull(c.Started), CompletedAt: stampOrNull(c.Completed),
-		SettledAt: stampOrNull(c.Settled), DeletedAt: stampOrNull(c.Deleted), Version: c.Version, Warning: warnings(&c.Spec),
+		SettledAt: stampOrNull(c.Settled), DeletedAt: stampOrNull(c.Deleted), Version: c.Version, Warning: warnings(c),
+	}
+	if c.ReplayOf != 0 {
+		v.ReplayOf = orNull(schemas.CampaignID(c.ReplayOf))
 	}
 	if c.Timezone != "" {
 		v.Timezone = c.Timezone
 	}
-	if c.State == fanfarev1.State_STATE_SUSPENDED {
+	if c.State == schemas.StateSuspended {
 		v.SuspendedReason = orNull(c.Reason)
 	}
 	for _, n := range c.Lists {
@@ -121,14 +155,16 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 	}
 	if textChannel(&c.Spec) {
 		v.Message = orNull(c.Body)
-		if c.Body != "" {
-			m := text.Measure(c.Body)
+		if c.Body != "" && c.Channel() == schemas.ChannelSMS {
+			body := transliterated(&c.Spec, sizedText(c, c.Body))
+			m := text.Measure(body)
 			n := utf8.RuneCountInString(c.Body)
 			v.Encoding, v.Characters, v.Segments = orNull(encodingName(m.Encoding)), &n, &m.Segments
 		}
 	} else {
 		v.Message, v.FallbackMessage = orNull(c.TemplateID), orNull(c.Body)
 	}
+	viewKind(v, c)
 	if s := c.Schedule; s != nil {
 		v.ScheduledTime, v.ScheduledLocal, v.ScheduledZone = stampOrNull(s.At), orNull(s.Wall), orNull(s.Zone)
 	}
@@ -153,15 +189,69 @@ func channelOf(c *store.Campaign) string {
 	return schemas.ChannelName(c.Chain[0])
 }
 
-// sender is the campaign's own, else the tenant's for text channels.
+// viewKind fills in what only some kinds of campaigns have.
+func viewKind(v *Campaign, c *store.Campaign) {
+	v.Parameters, v.Language, v.Transliterate, v.TrafficType = c.Parameters, orNull(c.Language), c.Transliterate, cmp.Or(c.Traffic, "outbound")
+	v.FallbackLegs = []FallbackInput{}
+	v.ShortenLinks, v.UTM, v.Links = c.ShortenLinks, c.UTM, viewLinks(c)
+	for _, f := range c.Fallbacks {
+		v.FallbackLegs = append(v.FallbackLegs, FallbackInput{schemas.ChannelName(f.Channel), f.Message, f.Parameters, f.Language, f.Sender, f.Route})
+	}
+	weights := variantWeights(&c.Spec)
+	if n := len(c.Weights); n > 0 && len(c.Weights[n-1]) == len(weights) {
+		weights = c.Weights[n-1]
+	}
+	for i, variant := range c.Variants {
+		v.Variants = append(v.Variants, VariantInput{variant.Name, variant.Body, new(int(weights[i]))})
+	}
+	if len(c.Named) > 0 {
+		n := &c.Named[0]
+		v.SenderName, v.TemplateID, v.TemplateName, v.TemplateType = orNull(n.Sender), orNull(n.TemplateID), orNull(n.Template), orNull(n.TemplateType)
+	}
+	switch c.Channel() {
+	case schemas.ChannelRCS:
+		v.Agent = orNull(v.Sender)
+	case schemas.ChannelWhatsApp:
+		v.MessagingChannel = orNull(v.Sender)
+	case schemas.ChannelVoice:
+		v.CallerID = orNull(v.Sender)
+		if c.MaxRetries == nil { // R24, R25: the defaults are shown
+			v.MaxRetries = new(schemas.DefaultHandovers(schemas.ChannelVoice) - 1)
+		}
+		if c.RetryDelay == 0 {
+			v.RetryDelay = seconds(schemas.DefaultBackoff(schemas.ChannelVoice)[0])
+		}
+	default:
+	}
+	if voice := c.Voice; voice != nil {
+		v.Queue, v.MaxConcurrent, v.AMDEnabled, v.AMDAction, v.Audio = orNull(voice.Queue), &voice.MaxConcurrent, voice.AMD, orNull(voice.AMDAction), orNull(voice.Audio)
+		if voice.RingSeconds > 0 {
+			v.RingSeconds = &voice.RingSeconds
+		}
+	}
+}
+
+// transliterated is a text as it is sent.
+func transliterated(spec *store.Spec, s string) string {
+	if spec.Transliterate {
+		return text.Transliterate(s)
+	}
+	return s
+}
+
+// sender returns the campaign's own sender, else of an SMS the tenant's default.
 func sender(c *store.Campaign, tenant *store.Tenant) string {
-	if c.Sender != "" {
+	if c.Sender != "" || c.Channel() != schemas.ChannelSMS {
 		return c.Sender
 	}
 	return tenant.DefaultSender
 }
 
+// route returns the route of the first leg, before confirm the one that was asked for.
 func route(c *store.Campaign, tenant *store.Tenant) string {
+	if len(c.Legs) > 0 {
+		return c.Legs[0].Route
+	}
 	if c.Route != "" {
 		return c.Route
 	}
@@ -175,8 +265,8 @@ func maxSegments(c *store.Campaign, tenant *store.Tenant) uint32 {
 	return tenant.MaxSegments
 }
 
-func encodingName(e fanfarev1.Encoding) string {
-	if e == fanfarev1.Encoding_ENCODING_UCS2 {
+func encodingName(e schemas.Encoding) string {
+	if e == schemas.EncodingUCS2 {
 		return "UCS-2"
 	}
 	return "GSM-7"
@@ -196,25 +286,25 @@ func orEmpty(s []string) []string {
 	return s
 }
 
-// etag is the version of a row as HTTP has it.
+// etag is the version of a row as an HTTP ETag.
 func etag(version uint64) string { return `"` + strconv.FormatUint(version, 10) + `"` }
 
-// ifMatch reads If-Match: 0 when there is none or any version will do.
-func ifMatch(header string) (uint64, *Problem) {
+// ifMatch reads If-Match. It returns 0 when there is none or it is *.
+func ifMatch(header string) (uint64, *problem.Problem) {
 	header = strings.TrimSpace(header)
 	if header == "" || header == "*" {
 		return 0, nil
 	}
 	n, err := strconv.ParseUint(strings.Trim(strings.TrimPrefix(header, "W/"), `"`), 10, 64)
 	if err != nil || n == 0 {
-		p := problem(CodeVersionMismatch, "If-Match %q is no ETag of this API.", truncate(header, 60))
+		p := problem.New(problem.CodeVersionMismatch, "If-Match %q is not an ETag of this API.", problem.Truncate(header, 60))
 		p.Field = "If-Match"
 		return 0, p
 	}
 	return n, nil
 }
 
-// seconds is nil of none.
+// seconds returns nil for zero.
 func seconds(d time.Duration) *int {
 	if d == 0 {
 		return nil

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
-	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 type (
 	createIn struct {
-		Vocab string `query:"vocab" doc:"Words of status: e (default), a, b, c or d."`
-		Body  Body[CampaignInput]
+		Vocab string `query:"vocab" doc:"Vocabulary of status: e (default), a, b, c or d."`
+		Body  problem.Body[CampaignInput]
 	}
 	campaignOut struct {
 		Location string `header:"Location"`
@@ -29,14 +27,14 @@ type (
 	}
 	updateIn struct {
 		ID      string `path:"id" example:"camp_12345"`
-		IfMatch string `header:"If-Match" doc:"ETag of the version that is to be changed; another one stored answers 412."`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when the campaign has another one."`
 		Vocab   string `query:"vocab"`
-		Body    Body[CampaignInput]
+		Body    problem.Body[CampaignInput]
 	}
 	deleteIn struct {
 		ID      string `path:"id" example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
-		Remove  bool   `query:"remove" doc:"Hide a campaign that has ended from the list; includeDeleted shows it."`
+		Remove  bool   `query:"remove" doc:"Hide a campaign that has ended from lists; includeDeleted shows it again."`
 		Vocab   string `query:"vocab"`
 	}
 	listIn struct {
@@ -54,7 +52,8 @@ type (
 		Type           string `query:"type" doc:"A channel; several separated by commas."`
 		Tag            string `query:"tag"`
 		IncludeDeleted bool   `query:"includeDeleted"`
-		Before         string `query:"before" doc:"Id of the last campaign seen: the page after it, stable while campaigns are added."`
+		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Include        string `query:"include" enum:"stats" doc:"stats: with each campaign its figures and the names of its lists."`
 		Vocab          string `query:"vocab"`
 	}
 	listOut struct{ Body *Page[*Campaign] }
@@ -62,10 +61,11 @@ type (
 
 // Page is a part of a list.
 type Page[T any] struct {
-	Data  []T `json:"data" nullable:"false"`
-	Page  int `json:"page"`
-	Limit int `json:"limit"`
-	Total int `json:"total"`
+	Data  []T     `json:"data" nullable:"false"`
+	Page  int     `json:"page" doc:"0-based; 0 of an answer to a cursor."`
+	Limit int     `json:"limit" doc:"The most rows of a page."`
+	Total int     `json:"total" doc:"Rows on all pages."`
+	Next  *string `json:"next" doc:"Cursor of the rows after these; null on the last page."`
 }
 
 const campaignTag = "Campaigns"
@@ -73,8 +73,8 @@ const campaignTag = "Campaigns"
 func (s *server) registerCampaigns() {
 	register(s, operation{
 		id: "createCampaign", method: http.MethodPost, path: "/api/campaigns", summary: "Create a campaign", status: http.StatusCreated,
-		scope: store.ScopeCampaigns, errors: []int{400, 409, 422}, tag: campaignTag,
-		describe: "A complete body makes a configured campaign. `\"draft\": true` saves an incomplete one.",
+		scope: store.ScopeCampaigns, errors: []int{400, 409, 422}, testKeys: testKeysConfined, tag: campaignTag,
+		describe: "A complete body creates a configured campaign. `\"draft\": true` saves an incomplete one.",
 	}, s.createCampaign)
 	register(s, operation{
 		id: "listCampaigns", method: http.MethodGet, path: "/api/campaigns", summary: "List campaigns, newest first",
@@ -86,20 +86,20 @@ func (s *server) registerCampaigns() {
 	}, s.getCampaign)
 	register(s, operation{
 		id: "updateCampaign", method: http.MethodPut, path: "/api/campaigns/{id}", summary: "Change a campaign before it is confirmed",
-		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 412, 422}, tag: campaignTag,
-		describe: "Changes the fields that are sent and leaves the others. What was priced is to be priced again.",
+		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
+		describe: "Changes the fields in the body and leaves the others. The campaign must be priced again.",
 	}, s.updateCampaign)
 	register(s, operation{
 		id: "deleteCampaign", method: http.MethodDelete, path: "/api/campaigns/{id}", summary: "Cancel a campaign before it sends, or hide one that has ended",
-		scope: store.ScopeCampaigns, errors: []int{404, 409, 412}, tag: campaignTag,
+		scope: store.ScopeCampaigns, errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: campaignTag,
 	}, s.deleteCampaign)
 }
 
-// campaign finds a campaign of the tenant. Hidden ones, which hold single sends, are nobody's to see here.
+// campaign finds a campaign of the tenant. Hidden campaigns, which hold single sends, are not found.
 func (s *server) campaign(ctx context.Context, who *principal, id string) (*store.Campaign, error) {
 	c, err := s.Store.Campaign(ctx, who.tenant.ID, id)
 	if errors.Is(err, schemas.ErrNotFound) || err == nil && c.Hidden {
-		return nil, problem(CodeNotFound, "There is no campaign %q.", truncate(id, 40))
+		return nil, problem.New(problem.CodeNotFound, "There is no campaign %q.", problem.Truncate(id, 40))
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -114,47 +114,66 @@ func (s *server) createCampaign(ctx context.Context, in *createIn) (*campaignOut
 		return nil, p
 	}
 	if !who.tenant.CampaignsEnabled {
-		return nil, problem(CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
+		return nil, problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
 	}
 	c := store.Campaign{Tenant: who.tenant.ID}
-	ps := in.Body.Value.apply(&c.Spec, &who.tenant, s.Now(), s.listFinder(ctx, who))
+	ps := in.Body.Value.apply(&c.Spec, &who.tenant, s.Now(), s.findLists(ctx, who))
 	draft := in.Body.Value.Draft.Value
 	ps = append(ps, lacking(&c.Spec, draft, ps)...)
-	if err := ps.err(); err != nil {
+	if err := ps.Err(); err != nil {
 		return nil, err
 	}
-	c.State = cond(draft, fanfarev1.State_STATE_DRAFT, fanfarev1.State_STATE_CONFIGURED)
+	refs, err := s.lookUp(ctx, who, &c.Spec, draft)
+	if err != nil {
+		return nil, err
+	}
+	if err := refs.problems.Err(); err != nil {
+		return nil, err
+	}
+	c.Named, c.LinkBase = refs.named, refs.linkBase
+	fields, err := s.mergeFields(ctx, who.tenant.ID, &c.Spec, draft)
+	if err != nil {
+		return nil, err
+	}
+	c.State, c.Editors = pick(draft, schemas.StateDraft, schemas.StateConfigured), []string{who.by()}
 	c.TestRun = who.key.Test || in.Body.Value.TestRun.Value
 	made, err := s.Store.CreateCampaign(ctx, c, s.cause(ctx))
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return &campaignOut{"/api/campaigns/" + made.ID(), etag(made.Version), view(&made, &who.tenant, vocab)}, nil
+	v := s.show(ctx, &made, &who.tenant, vocab)
+	late, err := s.timeWarnings(ctx, who, &made)
+	if err != nil {
+		return nil, err
+	}
+	v.Warning = append(v.Warning, late...)
+	v.Warning = append(append(v.Warning, refs.warnings...), fields...)
+	return &campaignOut{"/api/campaigns/" + made.ID(), etag(made.Version), v}, nil
 }
 
-// lacking says what is missing, but for fields whose value was wrong already.
-func lacking(spec *store.Spec, draft bool, found problems) problems {
-	need := cond(draft, missingForDraft, missing)(spec)
-	return slices.DeleteFunc(need, func(p *Problem) bool {
-		return slices.ContainsFunc(found, func(f *Problem) bool { return f.Field == p.Field })
+// lacking returns what is missing, without the fields for which another problem was found.
+func lacking(spec *store.Spec, draft bool, found problem.List) problem.List {
+	need := pick(draft, missingForDraft, missing)(spec)
+	return slices.DeleteFunc(need, func(p *problem.Problem) bool {
+		return slices.ContainsFunc(found, func(f *problem.Problem) bool { return f.Field == p.Field })
 	})
 }
 
-// listFinder resolves ids and names of contact lists.
-func (s *server) listFinder(ctx context.Context, who *principal) func([]string) ([]uint64, *Problem) {
-	return func(refs []string) ([]uint64, *Problem) {
+// findLists returns a finder of the tenant's contact lists.
+func (s *server) findLists(ctx context.Context, who *principal) listFinder {
+	return func(refs []string) ([]uint64, *problem.Problem) {
 		if len(refs) > maxLists {
-			return nil, fieldProblem(CodeInvalid, "contactList", "%d lists; at most %d.", len(refs), maxLists)
+			return nil, problem.Field(problem.CodeInvalid, "contactList", "%d lists; at most %d.", len(refs), maxLists)
 		}
 		var out []uint64
 		for _, ref := range refs {
 			l, err := s.Store.FindList(ctx, who.tenant.ID, ref)
 			switch {
 			case errors.Is(err, schemas.ErrNotFound):
-				return nil, fieldProblem(CodeInvalid, "contactList", "There is no contact list %q.", truncate(ref, 60)).
-					fixed("Make one with POST /api/contacts/list, or use the id or name of one that exists.")
+				return nil, problem.Field(problem.CodeInvalid, "contactList", "There is no contact list %q.", problem.Truncate(ref, 60)).
+					WithFix("Make one with POST /api/contacts/list, or use the id or name of one that exists.")
 			case err != nil:
-				return nil, asProblem(s.storeProblem(err))
+				return nil, problem.From(s.storeProblem(err))
 			}
 			if !slices.Contains(out, l.Number) {
 				out = append(out, l.Number)
@@ -166,18 +185,18 @@ func (s *server) listFinder(ctx context.Context, who *principal) func([]string) 
 
 const maxLists = 50
 
-// addressed is the campaign that a request names, the version it must have, and the words of the answer.
+// addressed is the campaign that a request is about, the version it must have, and the vocabulary of the answer.
 type addressed struct {
 	who      *principal
 	campaign *store.Campaign
-	version  uint64 // 0: any
+	version  uint64 // of If-Match; 0: any
 	vocab    schemas.Vocabulary
 }
 
-// at reads what every request for one campaign has; match and vocab may be empty.
-func (s *server) at(ctx context.Context, id, match, vocab string) (*addressed, error) {
+// loadCampaign reads id, If-Match and vocab, which all requests for one campaign have; match and vocab may be empty.
+func (s *server) loadCampaign(ctx context.Context, id, match, vocab string) (*addressed, error) {
 	at := &addressed{who: requestOf(ctx).who}
-	var p *Problem
+	var p *problem.Problem
 	if at.vocab, p = vocabulary(vocab); p != nil {
 		return nil, p
 	}
@@ -189,42 +208,89 @@ func (s *server) at(ctx context.Context, id, match, vocab string) (*addressed, e
 	return at, err
 }
 
-// answer shows the campaign as it is now.
-func (at *addressed) answer(c *store.Campaign) *campaignOut {
-	return &campaignOut{ETag: etag(c.Version), Body: view(c, &at.who.tenant, at.vocab)}
+// testKeyMay refuses a test key that would change a campaign which is not a test (X14). Handlers call it on the newest row, inside
+// the transaction, since an edit or a change of its lists may have made a real campaign of a test.
+func testKeyMay(who *principal, c *store.Campaign) error {
+	if who.key.Test && !c.Test {
+		return problem.New(problem.CodeTestKey, "Campaign %s is not a test, and a test key changes tests only.", c.ID())
+	}
+	return nil
+}
+
+// answer returns the campaign with its ETag.
+func (s *server) answer(ctx context.Context, at *addressed, c *store.Campaign) *campaignOut {
+	return &campaignOut{ETag: etag(c.Version), Body: s.show(ctx, c, &at.who.tenant, at.vocab)}
+}
+
+// show is [view] with the names of those who created and confirmed the campaign.
+func (s *server) show(ctx context.Context, c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Campaign {
+	v := view(c, tenant, vocab)
+	v.Simulated = s.simulated(ctx, c, tenant)
+	v.CreatedBy, v.ConfirmedBy = s.whoNames.of(ctx, c.Tenant, c.CreatedBy), orNull(s.whoNames.of(ctx, c.Tenant, c.ConfirmedBy))
+	return v
+}
+
+// simulated reports whether a leg of the campaign goes by a route to a simulator. It is false while the routes cannot be read.
+func (s *server) simulated(ctx context.Context, c *store.Campaign, tenant *store.Tenant) bool {
+	names := []string{route(c, tenant)}
+	for _, leg := range c.Legs {
+		names = append(names, leg.Route)
+	}
+	for _, name := range names {
+		if r, err := s.routes.route(ctx, name); err == nil && s.Connectors.simulates(r.Connector) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *server) getCampaign(ctx context.Context, in *campaignIn) (*campaignOut, error) {
-	at, err := s.at(ctx, in.ID, "", in.Vocab)
+	at, err := s.loadCampaign(ctx, in.ID, "", in.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	return at.answer(at.campaign), nil
+	return s.answer(ctx, at, at.campaign), nil
 }
 
 func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut, error) {
-	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
 	body := &in.Body.Value
-	if p := body.readOnly(); p != nil { // C28, whatever the state
+	if p := body.readOnly(); p != nil { // C28, in every state
 		return nil, p
 	}
-	find := s.foundLists(ctx, at.who, body) // looked up before: what follows may run within a transaction, and more than once
+	find := s.preloadLists(ctx, at.who, body) // queried before the transaction, which may run several times
+	fields, refs, err := s.afterwards(ctx, at, body, find)
+	if err != nil {
+		return nil, err
+	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		if err := testKeyMay(at.who, c); err != nil {
+			return "", err
+		}
 		if !schemas.Editable(c.State) {
 			return "", wrongState(c.State, schemas.TriggerEdit)
 		}
+		before := c.Spec
 		ps := body.apply(&c.Spec, &at.who.tenant, s.Now(), find)
-		stay := body.Draft.Value || c.State == fanfarev1.State_STATE_DRAFT || c.State == fanfarev1.State_STATE_REJECTED
+		if p := replayKeeps(&before, &c.Spec); p != nil {
+			return "", p
+		}
+		stay := body.Draft.Value || c.State == schemas.StateDraft || c.State == schemas.StateRejected
 		ps = append(ps, lacking(&c.Spec, stay, ps)...)
-		if err := ps.err(); err != nil {
+		if err := ps.Err(); err != nil {
 			return "", err
 		}
-		if body.TestRun.Set {
+		if err := refs.problems.Err(); err != nil {
+			return "", err
+		}
+		c.Named, c.LinkBase = refs.named, refs.linkBase
+		if body.TestRun.Set || at.who.key.Test { // with other lists, too, what a test key has edited stays a test
 			c.TestRun = at.who.key.Test || body.TestRun.Value
 		}
+		c.Editors = edited(c.Editors, at.who.by())
 		var trigger schemas.Trigger
 		c.State, trigger = afterEdit(c, body.Draft.Value)
 		return trigger, nil
@@ -232,56 +298,74 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 	if err != nil {
 		return nil, err
 	}
-	return at.answer(c), nil
+	out := s.answer(ctx, at, c)
+	late, err := s.timeWarnings(ctx, at.who, c)
+	if err != nil {
+		return nil, err
+	}
+	out.Body.Warning = append(out.Body.Warning, late...)
+	out.Body.Warning = append(append(out.Body.Warning, refs.warnings...), fields...)
+	return out, nil
 }
 
-// afterEdit is the state that an edit leads to, and its trigger: a rejected campaign is a draft again; any other is configured
-// once it is complete, unless it is to stay a draft.
-func afterEdit(c *store.Campaign, draft bool) (fanfarev1.State, schemas.Trigger) {
+// edited is who wrote a campaign, the last one last.
+func edited(before []string, by string) []string {
+	out := append(slices.DeleteFunc(slices.Clone(before), func(id string) bool { return id == by }), by)
+	return out[max(0, len(out)-maxEditors):]
+}
+
+const maxEditors = 20
+
+// afterEdit returns the state after an edit, and the trigger of the move: a rejected campaign becomes a draft; any other becomes
+// configured when it is complete, unless the body asks for a draft.
+func afterEdit(c *store.Campaign, draft bool) (schemas.State, schemas.Trigger) {
 	switch incomplete := draft || len(missing(&c.Spec)) > 0; {
-	case c.State == fanfarev1.State_STATE_REJECTED, c.State == fanfarev1.State_STATE_DRAFT && incomplete:
-		return fanfarev1.State_STATE_DRAFT, schemas.TriggerEdit
+	case c.State == schemas.StateRejected, c.State == schemas.StateDraft && incomplete:
+		return schemas.StateDraft, schemas.TriggerEdit
 	case incomplete:
-		return fanfarev1.State_STATE_DRAFT, schemas.TriggerIncomplete
-	case c.State == fanfarev1.State_STATE_DRAFT:
-		return fanfarev1.State_STATE_CONFIGURED, schemas.TriggerConfigure
+		return schemas.StateDraft, schemas.TriggerIncomplete
+	case c.State == schemas.StateDraft:
+		return schemas.StateConfigured, schemas.TriggerConfigure
 	}
-	return fanfarev1.State_STATE_CONFIGURED, schemas.TriggerEdit
+	return schemas.StateConfigured, schemas.TriggerEdit
 }
 
-// foundLists resolves the lists of a body once.
-func (s *server) foundLists(ctx context.Context, who *principal, body *CampaignInput) func([]string) ([]uint64, *Problem) {
+// preloadLists finds the lists of a body once, and returns a finder that repeats the answer.
+func (s *server) preloadLists(ctx context.Context, who *principal, body *CampaignInput) listFinder {
 	var numbers []uint64
-	var p *Problem
+	var p *problem.Problem
 	if refs := body.ContactList.Value.Values; len(refs) > 0 {
-		numbers, p = s.listFinder(ctx, who)(refs)
+		numbers, p = s.findLists(ctx, who)(refs)
 	}
-	return func([]string) ([]uint64, *Problem) { return numbers, p }
+	return func([]string) ([]uint64, *problem.Problem) { return numbers, p }
 }
 
-// configure makes a draft that is complete a configured campaign: calculateGoal, price and confirm do so by themselves.
+// configure makes a complete draft a configured campaign. calculateGoal, price and confirm call it.
 func (s *server) configure(ctx context.Context, c *store.Campaign) (*store.Campaign, error) {
-	if c.State != fanfarev1.State_STATE_DRAFT {
+	if c.State != schemas.StateDraft {
 		return c, nil
 	}
-	if err := missing(&c.Spec).err(); err != nil {
+	if err := missing(&c.Spec).Err(); err != nil {
 		return nil, err
 	}
 	return s.change(ctx, c, 0, func(c *store.Campaign) (schemas.Trigger, error) {
-		if c.State == fanfarev1.State_STATE_CONFIGURED || c.State == fanfarev1.State_STATE_COST_CALCULATED {
-			return "", errDone // somebody else did it
+		if c.State == schemas.StateConfigured || c.State == schemas.StateCostCalculated {
+			return "", errDone // another request did it
 		}
-		if err := missing(&c.Spec).err(); err != nil {
+		if err := missing(&c.Spec).Err(); err != nil {
 			return "", err
 		}
-		c.State = fanfarev1.State_STATE_CONFIGURED
+		c.State = schemas.StateConfigured
 		return schemas.TriggerConfigure, nil
 	})
 }
 
 func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut, error) {
-	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
+		return nil, err
+	}
+	if err := testKeyMay(at.who, at.campaign); err != nil {
 		return nil, err
 	}
 	if in.Remove && schemas.Terminal(at.campaign.State) {
@@ -289,27 +373,30 @@ func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		return at.answer(&gone), nil
+		return s.answer(ctx, at, &gone), nil
 	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		if err := testKeyMay(at.who, c); err != nil {
+			return "", err
+		}
 		switch {
 		case schemas.Terminal(c.State):
-			p := problem(CodeCampaignEnded, "The campaign is %s already.", schemas.StateName(c.State))
+			p := problem.New(problem.CodeCampaignEnded, "The campaign is %s already.", schemas.StateName(c.State))
 			p.AllowedActions = actionsOf(c)
 			return "", p
-		case !schemas.CanTransition(c.State, fanfarev1.State_STATE_CANCELLED, schemas.TriggerCancel):
-			p := problem(CodeCampaignActive, "The campaign is %s; what is running is aborted, not deleted.", schemas.StateName(c.State)).
-				fixed("POST /api/campaigns/%s/abort", c.ID())
-			p.AllowedActions = allowedActions(c.State)
+		case !schemas.CanTransition(c.State, schemas.StateCancelled, schemas.TriggerCancel):
+			p := problem.New(problem.CodeCampaignActive, "The campaign is %s; what is running is aborted, not deleted.", schemas.StateName(c.State)).
+				WithFix("POST /api/campaigns/%s/abort", c.ID())
+			p.AllowedActions = actionsIn(c.State)
 			return "", p
 		}
-		c.State = fanfarev1.State_STATE_CANCELLED
+		c.State = schemas.StateCancelled
 		return schemas.TriggerCancel, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return at.answer(c), nil
+	return s.answer(ctx, at, c), nil
 }
 
 func (s *server) listCampaigns(ctx context.Context, in *listIn) (*listOut, error) {
@@ -331,125 +418,21 @@ func (s *server) listCampaigns(ctx context.Context, in *listIn) (*listOut, error
 		return nil, s.storeProblem(err)
 	}
 	for i := range rows {
-		out.Data = append(out.Data, view(&rows[i], &who.tenant, vocab))
+		out.Data = append(out.Data, s.show(ctx, &rows[i], &who.tenant, vocab))
+	}
+	if in.Include == "stats" {
+		if err := s.addRowStats(ctx, who, rows, out.Data); err != nil {
+			return nil, err
+		}
 	}
 	out.Total = total
+	if n := len(rows); n > 0 {
+		out.Next = nextCursor(campaignCursor(in.Direction), n, in.Limit, numberCursor(rows[n-1].Number))
+	}
 	return &listOut{out}, nil
 }
 
-// filter reads the query (X2, R130, R133); none says that no campaign can match it.
-func (in *listIn) filter(vocab schemas.Vocabulary) (f store.CampaignFilter, none bool, p *Problem) {
-	f = store.CampaignFilter{
-		Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: in.Search, Tag: in.Tag,
-		Oldest: strings.EqualFold(in.Direction, "asc"), IncludeDeleted: in.IncludeDeleted,
-	}
-	if f.From, p = day(in.StartDate, "startDate", false); p != nil {
-		return f, false, p
-	}
-	if f.To, p = day(in.EndDate, "endDate", true); p != nil {
-		return f, false, p
-	}
-	if in.Before != "" {
-		n, err := schemas.CampaignNumber(in.Before)
-		if err != nil {
-			return f, false, fieldProblem(CodeInvalid, "before", "%q is not the id of a campaign.", truncate(in.Before, 40))
-		}
-		f.After = n
-	}
-	states := allStates()
-	if in.Status != "" {
-		if states, p = statesOf(in.Status, vocab); p != nil {
-			return f, false, p
-		}
-	}
-	for _, flag := range []struct {
-		value string
-		state fanfarev1.State
-	}{
-		{in.IsDraft, fanfarev1.State_STATE_DRAFT}, {in.IsProgrammed, fanfarev1.State_STATE_SCHEDULED}, {in.ReadyToSend, fanfarev1.State_STATE_READY},
-	} {
-		if flag.value != "" {
-			states = slices.DeleteFunc(states, func(st fanfarev1.State) bool { return (st == flag.state) != (flag.value == "true") })
-		}
-	}
-	if len(states) == 0 {
-		return f, true, nil
-	}
-	if len(states) < len(allStates()) {
-		f.States = states
-	}
-	if in.Type != "" {
-		for name := range strings.SplitSeq(in.Type, ",") {
-			channel, ok := schemas.ParseChannel(strings.TrimSpace(name))
-			if !ok {
-				return f, false, fieldProblem(CodeInvalid, "type", "%q is not a channel: want sms, rcs, whatsapp or voice.", truncate(name, 40))
-			}
-			f.Channels = append(f.Channels, channel)
-		}
-	}
-	if in.SendingMode != "" {
-		chain, ok := chains[in.SendingMode]
-		if !ok {
-			return f, false, fieldProblem(CodeInvalid, "sendingMode", "%q is not a chain of channels.", truncate(in.SendingMode, 40))
-		}
-		if len(f.Channels) > 0 && !slices.Contains(f.Channels, chain[0]) {
-			return f, true, nil
-		}
-		f.Channels = chain[:1]
-	}
-	return f, false, nil
-}
-
-func allStates() []fanfarev1.State {
-	out := make([]fanfarev1.State, 0, len(fanfarev1.State_name)-1)
-	for n := range len(fanfarev1.State_name) {
-		if n > 0 {
-			out = append(out, fanfarev1.State(n))
-		}
-	}
-	return out
-}
-
-// statesOf reads status words: ours, or those of the vocabulary, of which one may mean several states.
-func statesOf(list string, vocab schemas.Vocabulary) ([]fanfarev1.State, *Problem) {
-	var out []fanfarev1.State
-	for word := range strings.SplitSeq(list, ",") {
-		word = strings.TrimSpace(word)
-		found := false
-		for _, st := range allStates() {
-			if strings.EqualFold(word, schemas.Word(st, vocab)) || strings.EqualFold(word, schemas.StateName(st)) {
-				found = true
-				if !slices.Contains(out, st) {
-					out = append(out, st)
-				}
-			}
-		}
-		if !found {
-			return nil, fieldProblem(CodeInvalid, "status", "%q is not a status.", truncate(word, 40))
-		}
-	}
-	return out, nil
-}
-
-// day reads a date or a time; a date as an end means its end.
-func day(s, field string, end bool) (time.Time, *Problem) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, nil
-	}
-	t, err := time.Parse(time.DateOnly, s)
-	if err != nil {
-		return time.Time{}, fieldProblem(CodeInvalid, field, "%q is not a date: want 2025-04-15, or RFC 3339 with an offset.", truncate(s, 40))
-	}
-	if end {
-		t = t.AddDate(0, 0, 1)
-	}
-	return t, nil
-}
-
-// cause says who asks, for the event that a change leaves behind.
+// cause names the key and the request, for the campaign event of a change.
 func (s *server) cause(ctx context.Context) store.Cause {
 	req := requestOf(ctx)
 	c := store.Cause{Actor: schemas.ActorUser, RequestID: req.id}

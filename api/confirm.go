@@ -1,34 +1,38 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Moderator looks at what a campaign says before it is confirmed (R81).
+// Moderator checks the content of a campaign before it is confirmed (R81).
 type Moderator interface {
-	// Moderate returns why the content may not be sent, "" when it may.
+	// Moderate returns the reason for which the content must not be sent, "" when there is none.
 	Moderate(ctx context.Context, tenant string, spec *store.Spec) (reason string, err error)
 }
 
-// Approver says who may confirm what (R48, four eyes).
+// Approver decides who may confirm which campaign (R48, four eyes).
 type Approver interface {
-	// Approve returns why this key may not confirm this campaign, "" when it may.
+	// Approve returns the reason for which this key must not confirm this campaign, "" when there is none.
 	Approve(ctx context.Context, key *store.Key, c *store.Campaign) (reason string, err error)
 }
 
-// ConfirmInput guards a confirm against a price that has moved (C13). It may be left out.
+// ConfirmInput guards a confirm against a changed price (C13). The body may be left out.
 type ConfirmInput struct {
 	ExpectedCost *Money  `json:"expectedCost,omitzero" doc:"Confirm only at this cost."`
 	PriceVersion *string `json:"priceVersion,omitzero" doc:"Confirm only at the price that had this version."`
 }
 
-// Confirmation is the answer of confirm (R98): E's four fields. It says the same however often it is asked.
+// Confirmation is the answer of confirm (R98): E's four fields. A repeated confirm answers the same.
 type Confirmation struct {
 	ID            string  `json:"id" example:"camp_12345"`
 	Status        string  `json:"status" example:"confirmed"`
@@ -37,32 +41,35 @@ type Confirmation struct {
 }
 
 func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error) {
-	at, err := s.at(ctx, in.ID, in.IfMatch, "")
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, "")
 	if err != nil {
 		return nil, err
 	}
 	who, c, version := at.who, at.campaign, at.version
+	if err := testKeyMay(who, c); err != nil {
+		return nil, err
+	}
 	if wasConfirmed(c) {
 		return &confirmOut{etag(c.Version), confirmation(c)}, nil
 	}
-	if c.State == fanfarev1.State_STATE_REJECTED || schemas.Terminal(c.State) {
+	if c.State == schemas.StateRejected || schemas.Terminal(c.State) {
 		return nil, wrongState(c.State, schemas.TriggerConfirm)
 	}
 	if version != 0 && version != c.Version {
-		return nil, problem(CodeVersionMismatch, "If-Match is version %d; version %d is stored.", version, c.Version)
+		return nil, problem.New(problem.CodeVersionMismatch, "If-Match is version %d; version %d is stored.", version, c.Version)
 	}
 	var guard ConfirmInput
 	if in.Body != nil {
 		guard = in.Body.Value
 	}
 	done, err := s.confirmOnce(ctx, who, c, guard)
-	// Somebody else may have confirmed it in the meantime: that is what was asked for.
+	// If another request confirmed it first, the client has what it asked for.
 	if errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) {
 		if again, err2 := s.campaign(ctx, who, in.ID); err2 == nil && wasConfirmed(again) {
 			return &confirmOut{etag(again.Version), confirmation(again)}, nil
 		}
 		if version == 0 && errors.Is(err, schemas.ErrConflict) {
-			return nil, problem(CodeConflict, "The campaign changed while it was confirmed.").because(err)
+			return nil, problem.New(problem.CodeConflict, "The campaign changed while it was confirmed.").Because(err)
 		}
 	}
 	if err != nil {
@@ -71,13 +78,13 @@ func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error
 	return &confirmOut{etag(done.Version), confirmation(done)}, nil
 }
 
-// wasConfirmed reports whether a confirm of the campaign stands: it is active, or has run to its end.
+// wasConfirmed reports whether the campaign is confirmed: active, or completed.
 func wasConfirmed(c *store.Campaign) bool {
-	return !c.Confirmed.IsZero() && (schemas.Active(c.State) || c.State == fanfarev1.State_STATE_COMPLETED)
+	return !c.Confirmed.IsZero() && (schemas.Active(c.State) || c.State == schemas.StateCompleted)
 }
 
 func confirmation(c *store.Campaign) *Confirmation {
-	out := &Confirmation{ID: c.ID(), Status: schemas.Word(fanfarev1.State_STATE_SCHEDULED, schemas.VocabularyE)}
+	out := &Confirmation{ID: c.ID(), Status: schemas.Word(schemas.StateScheduled, schemas.VocabularyE)}
 	switch {
 	case c.SendImmediately:
 		out.Message = textConfirmedNow
@@ -89,32 +96,41 @@ func confirmation(c *store.Campaign) *Confirmation {
 	return out
 }
 
-// confirmOnce checks what can be checked beforehand, and hands the rest, which needs one transaction, to the store: the
-// audience, the limit of active campaigns, the money, the move.
+// confirmOnce checks content and approval, then calls the store, which checks and writes the rest in one transaction: the
+// audience, the limit of active campaigns, the money, the state.
 func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campaign, guard ConfirmInput) (*store.Campaign, error) {
 	if !who.tenant.CampaignsEnabled {
-		return nil, problem(CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
+		return nil, problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
 	}
 	c, err := s.configure(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	if _, err := s.mergeFields(ctx, who.tenant.ID, &c.Spec, false); err != nil {
+		return nil, err
+	}
 	if err := s.mayConfirm(ctx, who, c); err != nil {
 		return nil, err
 	}
-	if who.key.Test && !c.TestRun { // whoever looks at it later must see that nobody was reached
-		if c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) { c.TestRun = true; return "", nil }); err != nil {
-			return nil, err
-		}
-	}
-	seg, err := s.segments(ctx, who, c)
+	refs, err := s.lookUp(ctx, who, &c.Spec, false)
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.decided(ctx, who, c, guard, seg)
-	if errors.Is(err, errTestChanged) { // once: nobody turns lists into lists of testers and back while we look
+	if err := refs.problems.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.maySend(ctx, who, c, refs.legs); err != nil {
+		return nil, err
+	}
+	c.LinkBase = refs.linkBase
+	segs, err := s.segments(ctx, who, c)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.storeConfirm(ctx, who, c, guard, segs)
+	if errors.Is(err, errTestChanged) { // one retry is enough: lists rarely become test lists
 		c.Test = !c.Test
-		out, err = s.decided(ctx, who, c, guard, seg)
+		out, err = s.storeConfirm(ctx, who, c, guard, segs)
 	}
 	if err != nil {
 		return nil, s.listGone(err)
@@ -122,63 +138,82 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 	return &out, nil
 }
 
-// errTestChanged: a list of the campaign has become one of testers since it was last changed, or is none any more.
-var errTestChanged = errors.New("a list of the campaign is of testers, or is none any more")
+// errTestChanged: since the campaign was last written, one of its lists has become a test list or has ceased to be one.
+var errTestChanged = errors.New("a list of the campaign has become a test list, or has ceased to be one")
 
-// decided hands the campaign to the store, whose answer to whether it is a test is the one that counts.
-func (s *server) decided(ctx context.Context, who *principal, was *store.Campaign, guard ConfirmInput, seg segmentsOf) (store.Campaign, error) {
-	way, err := s.ways(ctx, who, was)
+// storeConfirm confirms the campaign in the store. Whether it is a test is decided there, from its lists as they are now.
+func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Campaign, guard ConfirmInput, segs []segmentsOf) (store.Campaign, error) {
+	resolved, refs, err := s.resolveLegs(ctx, who, was)
 	if err != nil {
 		return store.Campaign{}, err
+	}
+	var weights [][]uint32
+	if len(was.Variants) > 0 {
+		weights = [][]uint32{variantWeights(&was.Spec)}
 	}
 	return s.Store.Confirm(ctx, was.Tenant, was.ID(), was.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
 		if c.Test != was.Test {
 			return 0, errTestChanged
 		}
-		b := priceOf(c, &d.Tenant, d.Prices, uint64(d.Audience.Eligible), seg)
-		b.version = priceVersion(c, d.Prices, d.Audience)
+		if err := testKeyMay(who, c); err != nil {
+			return 0, err
+		}
+		if p := refs.outside(d.Audience.Countries); p != nil {
+			return 0, p
+		}
+		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(refs.linkBase, resolved, c.UTM)
+		contacts := mixOf(d.Audience.Countries)
+		priced := slices.Clone(resolved)
+		for i, leg := range legs(c, d.Prices, contacts.total(), s.Now()) { // the prices of this moment
+			priced[i].Price, priced[i].Prices = leg.Price, leg.Prices
+		}
+		b := priceOf(c, &d.Tenant, priced, contacts, segs)
+		b.version = priceVersion(c, priced, d.Audience)
 		if guard.ExpectedCost != nil && *guard.ExpectedCost != Money(b.cost) || guard.PriceVersion != nil && *guard.PriceVersion != b.version {
-			p := problem(CodePriceChanged, "The campaign now costs %s %s (%s).", Money(b.cost), d.Tenant.Currency, b.version)
-			p.AllowedActions = allowedActions(c.State)
+			p := problem.New(problem.CodePriceChanged, "The campaign now costs %s %s (%s).", Money(b.cost), d.Tenant.Currency, b.version)
+			p.AllowedActions = actionsIn(c.State)
 			return 0, p
 		}
 		c.Quote = store.Quote{Version: b.version, Cost: b.cost, Contacts: d.Audience.Eligible}
-		c.Legs, c.State, c.Scheduled = way, fanfarev1.State_STATE_READY, time.Time{}
-		for i := range c.Legs {
-			c.Legs[i].Price = d.Prices[c.Legs[i].Channel]
-		}
+		c.Legs, c.Weights, c.State, c.Scheduled = priced, weights, schemas.StateReady, time.Time{}
+		most := uint64(0)
 		if c.Test { // costs nothing
 			for i := range c.Legs {
-				c.Legs[i].Price = 0
+				c.Legs[i].Price, c.Legs[i].Prices = 0, nil
 			}
-			b.most = 0
+		} else {
+			available := d.Balance.Available
+			if d.Balance.Unlimited {
+				available = math.MaxUint64
+			}
+			most = affordable(c, &d.Tenant, c.Legs, contacts, segs, available)
 		}
 		switch {
 		case c.SendImmediately:
-			c.State = fanfarev1.State_STATE_PREPARING
+			c.State = schemas.StatePreparing
 		case c.Schedule != nil:
-			c.State, c.Scheduled = fanfarev1.State_STATE_SCHEDULED, c.Schedule.At
+			c.State, c.Scheduled = schemas.StateScheduled, c.Schedule.At
 		}
-		return b.most, nil
+		return most, nil
 	})
 }
 
-// mayConfirm is what a person, or the clock, may have against it.
+// mayConfirm checks schedule, approval and moderation.
 func (s *server) mayConfirm(ctx context.Context, who *principal, c *store.Campaign) error {
-	var ps problems
+	var ps problem.List
 	if c.Schedule != nil {
-		ps.notPast(c.Schedule.At, s.Now(), c.SendImmediately)
+		checkNotPast(&ps, c.Schedule.At, s.Now(), c.SendImmediately)
 	}
-	if err := ps.err(); err != nil {
+	if err := ps.Err(); err != nil {
 		return err
 	}
 	if s.Approver != nil {
 		reason, err := s.Approver.Approve(ctx, &who.key, c)
 		if err != nil {
-			return unavailable(5*time.Second, err, "Approval could not be checked.")
+			return problem.Unavailable(5*time.Second, err, "Approval could not be checked.")
 		}
 		if reason != "" {
-			return problem(CodeApprovalRequired, "%s", reason)
+			return problem.New(problem.CodeApprovalRequired, "%s", reason)
 		}
 	}
 	if s.Moderator == nil {
@@ -186,7 +221,7 @@ func (s *server) mayConfirm(ctx context.Context, who *principal, c *store.Campai
 	}
 	reason, err := s.Moderator.Moderate(ctx, who.tenant.ID, &c.Spec)
 	if err != nil {
-		return unavailable(5*time.Second, err, "The content could not be checked.")
+		return problem.Unavailable(5*time.Second, err, "The content could not be checked.")
 	}
 	if reason == "" {
 		return nil
@@ -194,45 +229,73 @@ func (s *server) mayConfirm(ctx context.Context, who *principal, c *store.Campai
 	return s.reject(ctx, c, reason)
 }
 
-// reject keeps why the content was refused, and says so.
+// reject stores the reason of the moderator and answers with it.
 func (s *server) reject(ctx context.Context, c *store.Campaign, reason string) error {
 	cause := s.cause(ctx)
 	cause.Actor, cause.Reason = schemas.ActorGuard, reason
 	_, err := s.Store.UpdateCampaign(ctx, c.Tenant, c.ID(), c.Version, cause, func(c *store.Campaign) (schemas.Trigger, error) {
-		c.State = fanfarev1.State_STATE_REJECTED
+		c.State = schemas.StateRejected
 		return schemas.TriggerReject, nil
 	})
 	if err != nil {
 		return s.storeProblem(err)
 	}
-	return problem(CodeContentRejected, "%s", reason)
+	return problem.New(problem.CodeContentRejected, "%s", reason)
 }
 
-// ways are the legs of a campaign, each checked: its route exists, is enabled and carries the channel. A test goes by a
-// simulated route, whatever the tenant's is (X14).
-func (s *server) ways(ctx context.Context, who *principal, c *store.Campaign) ([]store.Leg, error) {
-	out := legs(c, &who.tenant, who.prices)
+// variantWeights are the weights of the variants as they were given.
+func variantWeights(spec *store.Spec) []uint32 {
+	out := make([]uint32, len(spec.Variants))
+	for i, v := range spec.Variants {
+		out[i] = v.Weight
+	}
+	return out
+}
+
+// resolveLegs returns the legs of a campaign with their content and routes, and checks that each route exists, is enabled and carries the
+// channel. A leg that names no route and whose channel the tenant's default route does not carry goes by the best route of the channel. A
+// test goes by a simulated route, whichever route the tenant has (X14).
+func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campaign) ([]store.Leg, *found, error) {
+	refs, err := s.lookUp(ctx, who, &c.Spec, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := refs.problems.Err(); err != nil {
+		return nil, nil, err
+	}
+	out := legs(c, nil, 0, s.Now())
+	if len(refs.legs) != len(out) {
+		return nil, nil, fmt.Errorf("campaign %s has %d legs with content of %d", c.ID(), len(refs.legs), len(out))
+	}
 	for i := range out {
-		leg := &out[i]
-		if c.Test || who.key.Test {
+		leg, ref := &out[i], &refs.legs[i]
+		leg.Content, leg.MaxConcurrent = ref.Content, ref.MaxConcurrent
+		leg.Route, leg.Sender = cmp.Or(ref.Route, who.tenant.DefaultRoute), ref.Sender
+		if c.Test {
 			r, err := s.routes.simulated(ctx, leg.Channel)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			leg.Route = r.Name
 		}
 		r, err := s.routes.route(ctx, leg.Route)
+		if (errors.Is(err, schemas.ErrNotFound) || err == nil && !slices.Contains(r.Channels, leg.Channel)) && ref.Route == "" && !c.Test {
+			// The tenant's default is for other channels: the channel's best route takes the leg.
+			if best, bestErr := s.routes.best(ctx, leg.Channel, c.Number); bestErr == nil {
+				r, err, leg.Route = best, nil, best.Name
+			}
+		}
 		switch {
 		case errors.Is(err, schemas.ErrNotFound):
-			return nil, fieldProblem(CodeInvalid, "route", "There is no route %q.", leg.Route)
+			return nil, nil, problem.Field(problem.CodeInvalid, "route", "There is no route %q.", leg.Route)
 		case err != nil:
-			return nil, s.storeProblem(err)
+			return nil, nil, s.storeProblem(err)
 		case !carries(r, leg.Channel):
-			return nil, fieldProblem(CodeInvalid, cond(i == 0, "channel", "sendingMode"), "Route %q does not carry %s.", r.Name, schemas.ChannelName(leg.Channel))
+			return nil, nil, problem.Field(problem.CodeInvalid, pick(i == 0, "channel", "sendingMode"), "Route %q does not carry %s.", r.Name, schemas.ChannelName(leg.Channel))
 		}
-		if fault := badSender(leg.Sender, leg.Channel); fault != "" || leg.Sender == "" {
-			return nil, fieldProblem(CodeInvalid, "sender", "%s", cond(fault != "", fault, "The campaign and its tenant have no sender."))
+		if fault := badSender(leg.Sender, leg.Channel); fault != "" {
+			return nil, nil, problem.Field(problem.CodeInvalid, "sender", "%s", fault)
 		}
 	}
-	return out, nil
+	return out, refs, nil
 }

@@ -1,15 +1,17 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	"fanfare/schemas/audience"
 )
 
 // List is a contact list.
@@ -17,40 +19,53 @@ type List struct {
 	ID        string  `json:"id" example:"list_12345"`
 	Name      string  `json:"name"`
 	IsTest    bool    `json:"isTest"`
-	Contacts  uint64  `json:"contacts" doc:"How many it holds."`
+	Contacts  uint64  `json:"contacts" doc:"Number of contacts in it."`
 	CreatedAt string  `json:"createdAt" format:"date-time"`
 	UpdatedAt string  `json:"updatedAt" format:"date-time"`
 	DeletedAt *string `json:"deletedAt" format:"date-time"`
 	Version   uint64  `json:"version"`
 }
 
-// ListInput makes a contact list.
+// ListInput creates a contact list.
 type ListInput struct {
 	Name   string `json:"name" doc:"1 to 200 characters, unique among the tenant's lists." example:"active_customers"`
-	IsTest bool   `json:"isTest,omitzero" doc:"Its campaigns stay out of statistics over all campaigns, caps and bills."`
+	IsTest bool   `json:"isTest,omitzero" doc:"Campaigns to it are left out of statistics over all campaigns, caps and bills."`
 }
 
-// ListMembersInput names contacts of a list.
+// ListMembersInput names contacts to put into a list, or to take out of it.
 type ListMembersInput struct {
 	ListID     string   `json:"listId" doc:"Id or name of the list."`
 	ContactIDs []string `json:"contactIds" nullable:"false" doc:"1 to 1,000 ids of contacts."`
 }
 
-// ListMembersResult says what changed.
+// ListMembersResult counts the changes.
 type ListMembersResult struct {
 	ListID  string `json:"listId"`
-	Changed int    `json:"changed" doc:"Contacts that were not in the list before, or are not in it any more."`
+	Changed int    `json:"changed" doc:"Contacts that were added, or removed."`
 	List    *List  `json:"list"`
 }
 
-// ContactInput is what a client says about a contact.
+// ContactInput is the body of creating or changing a contact.
 type ContactInput struct {
-	PhoneNumber Optional[string]            `json:"phoneNumber,omitzero" doc:"With country code, or as it is dialled in the tenant's region." example:"+393331234567"`
-	FirstName   Optional[string]            `json:"firstName,omitzero"`
-	LastName    Optional[string]            `json:"lastName,omitzero"`
-	Email       Optional[string]            `json:"email,omitzero"`
-	Attributes  Optional[map[string]string] `json:"attributes,omitzero" doc:"Merge fields beside the names; on update they replace those there are."`
-	ListIDs     []string                    `json:"listIds,omitempty" nullable:"false" doc:"Lists that the contact is put into."`
+	PhoneNumber problem.Optional[string]            `json:"phoneNumber,omitzero" doc:"With country code, or as it is dialled in the tenant's region." example:"+393331234567"`
+	FirstName   problem.Optional[string]            `json:"firstName,omitzero"`
+	LastName    problem.Optional[string]            `json:"lastName,omitzero"`
+	Email       problem.Optional[string]            `json:"email,omitzero"`
+	Attributes  problem.Optional[map[string]string] `json:"attributes,omitzero" doc:"Merge fields beside the names. On update they replace all existing ones."`
+	OptIn       problem.Optional[OptInInput]        `json:"optIn,omitzero" doc:"The person agreed to be written to; null takes it back."`
+	ListIDs     []string                            `json:"listIds,omitempty" nullable:"false" doc:"Lists to put the contact into."`
+}
+
+// OptInInput says that a person agreed to be written to (R43).
+type OptInInput struct {
+	Time   *string `json:"time,omitzero" format:"date-time" doc:"When; now by default."`
+	Source string  `json:"source,omitzero" doc:"How it is known, at most 200 characters; api by default." example:"web form"`
+}
+
+// OptIn is the consent of a person.
+type OptIn struct {
+	Time   string `json:"time" format:"date-time"`
+	Source string `json:"source" example:"web form"`
 }
 
 // Contact is a person of the tenant.
@@ -63,8 +78,9 @@ type Contact struct {
 	Attributes  map[string]string `json:"attributes"`
 	Country     *string           `json:"country"`
 	Timezone    *string           `json:"timezone"`
-	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other"`
-	Valid       bool              `json:"valid" doc:"False, as of a fixed line: becomes notSent/INVALID_NUMBER instead of a message."`
+	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other,premium_rate,freephone,shared_cost,voip,personal,pager,uan,voicemail,satellite"`
+	Valid       bool              `json:"valid" doc:"False for a number that cannot take messages, which becomes notSent/INVALID_NUMBER."`
+	OptIn       *OptIn            `json:"optIn" doc:"When the person agreed to be written to, and how that is known; null: not known to have agreed. Campaigns with requireOptIn need it."`
 	CreatedAt   string            `json:"createdAt" format:"date-time"`
 	UpdatedAt   string            `json:"updatedAt" format:"date-time"`
 	DeletedAt   *string           `json:"deletedAt" format:"date-time"`
@@ -72,7 +88,7 @@ type Contact struct {
 }
 
 type (
-	listCreateIn struct{ Body Body[ListInput] }
+	listCreateIn struct{ Body problem.Body[ListInput] }
 	listOneOut   struct {
 		Location string `header:"Location"`
 		ETag     string `header:"ETag"`
@@ -81,39 +97,44 @@ type (
 	listsIn struct {
 		Page           int    `query:"page" minimum:"0"`
 		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
-		Search         string `query:"search"`
+		Search         string `query:"search" doc:"Within the name."`
 		IncludeDeleted bool   `query:"includeDeleted"`
+		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
 	}
 	listsOut struct{ Body *Page[*List] }
 	listIDIn struct {
 		ID string `path:"id" doc:"Id or name." example:"list_12345"`
 	}
 	listDeleteIn struct {
+		Force   bool   `query:"force" doc:"Also when campaigns use it that have not ended."`
 		ID      string `query:"id" doc:"Id or name." required:"true"`
 		IfMatch string `header:"If-Match"`
 	}
 	listRemoveIn struct {
+		Force   bool   `query:"force" doc:"Also when campaigns use it that have not ended."`
 		ID      string `path:"id" doc:"Id or name." example:"list_12345"`
 		IfMatch string `header:"If-Match"`
 	}
 	listMembersIn struct {
-		Body Body[ListMembersInput]
+		Body problem.Body[ListMembersInput]
 	}
 	listMembersOut struct{ Body *ListMembersResult }
 	membersIn      struct {
 		ID     string `path:"id" doc:"Id or name." example:"list_12345"`
 		Page   int    `query:"page" minimum:"0"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
-		Search string `query:"search"`
+		Search string `query:"search" doc:"Within number, names and e-mail."`
+		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
 	}
 	contactsIn struct {
 		Page           int    `query:"page" minimum:"0"`
 		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		Search         string `query:"search" doc:"Within number, names and e-mail."`
 		IncludeDeleted bool   `query:"includeDeleted"`
+		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
 	}
 	contactsOut     struct{ Body *Page[*Contact] }
-	contactCreateIn struct{ Body Body[ContactInput] }
+	contactCreateIn struct{ Body problem.Body[ContactInput] }
 	contactOut      struct {
 		Location string `header:"Location"`
 		ETag     string `header:"ETag"`
@@ -133,12 +154,12 @@ type (
 	contactUpdateByQueryIn struct {
 		ID      string `query:"id" doc:"Required." example:"contact_17"`
 		IfMatch string `header:"If-Match"`
-		Body    Body[ContactInput]
+		Body    problem.Body[ContactInput]
 	}
 	contactUpdateIn struct {
 		ID      string `path:"id" example:"contact_17"`
 		IfMatch string `header:"If-Match"`
-		Body    Body[ContactInput]
+		Body    problem.Body[ContactInput]
 	}
 )
 
@@ -147,7 +168,7 @@ const contactTag = "Contacts"
 func (s *server) registerLists() {
 	register(s, operation{
 		id: "createList", method: http.MethodPost, path: "/api/contacts/list", summary: "Create a contact list", status: http.StatusCreated,
-		scope: store.ScopeContacts, errors: []int{400, 409, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{400, 409, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, s.createList)
 	register(s, operation{
 		id: "listLists", method: http.MethodGet, path: "/api/contacts/list", summary: "List contact lists, newest first",
@@ -155,9 +176,9 @@ func (s *server) registerLists() {
 	}, s.listLists)
 	register(s, operation{
 		id: "deleteListByQuery", method: http.MethodDelete, path: "/api/contacts/list", summary: "Delete a contact list",
-		scope: store.ScopeContacts, errors: []int{404, 412, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{404, 409, 412, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, func(ctx context.Context, in *listDeleteIn) (*listOneOut, error) {
-		return s.deleteList(ctx, &listRemoveIn{in.ID, in.IfMatch})
+		return s.deleteList(ctx, (*listRemoveIn)(in))
 	})
 	register(s, operation{
 		id: "getList", method: http.MethodGet, path: "/api/contacts/list/{id}", summary: "Get a contact list",
@@ -165,8 +186,9 @@ func (s *server) registerLists() {
 	}, s.getList)
 	register(s, operation{
 		id: "deleteList", method: http.MethodDelete, path: "/api/contacts/list/{id}", summary: "Delete a contact list",
-		scope: store.ScopeContacts, errors: []int{404, 412}, tag: contactTag,
-		describe: "Its contacts stay, and so does the audience of every campaign that was confirmed with it; one that was not needs another list.",
+		scope: store.ScopeContacts, errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: contactTag,
+		describe: "Contacts are kept, and so is the audience of every confirmed campaign. A list that campaigns use which have not ended is deleted with " +
+			"force=true only; the answer names them. Those that are not confirmed then need another list.",
 	}, s.deleteList)
 	register(s, operation{
 		id: "listContactsOfList", method: http.MethodGet, path: "/api/contacts/list/{id}/contacts", summary: "List the contacts of a list",
@@ -174,13 +196,13 @@ func (s *server) registerLists() {
 	}, s.contactsOfList)
 	register(s, operation{
 		id: "addContactsToList", method: http.MethodPost, path: "/api/contacts/list/contacts", summary: "Put contacts into a list",
-		scope: store.ScopeContacts, errors: []int{400, 404, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{400, 404, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, func(ctx context.Context, in *listMembersIn) (*listMembersOut, error) {
 		return s.changeMembers(ctx, in, true)
 	})
 	register(s, operation{
 		id: "removeContactsFromList", method: http.MethodDelete, path: "/api/contacts/list/contacts", summary: "Take contacts out of a list",
-		scope: store.ScopeContacts, errors: []int{400, 404, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{400, 404, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, func(ctx context.Context, in *listMembersIn) (*listMembersOut, error) {
 		return s.changeMembers(ctx, in, false)
 	})
@@ -189,7 +211,7 @@ func (s *server) registerLists() {
 func (s *server) registerContacts() {
 	register(s, operation{
 		id: "createContact", method: http.MethodPost, path: "/api/contacts", summary: "Create a contact", status: http.StatusCreated,
-		scope: store.ScopeContacts, errors: []int{400, 409, 422}, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{400, 409, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, s.createContact)
 	register(s, operation{
 		id: "listContacts", method: http.MethodGet, path: "/api/contacts", summary: "List contacts",
@@ -207,8 +229,8 @@ func (s *server) registerContacts() {
 		id: "updateContactByQuery", method: http.MethodPut, path: "/api/contacts", summary: "Change a contact",
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, tag: contactTag,
 	}, func(ctx context.Context, in *contactUpdateByQueryIn) (*contactOut, error) {
-		if in.ID == "" { // said after what is wrong with the body
-			return nil, fieldProblem(CodeRequired, "id", "id is required.").fixed("PUT /api/contacts?id=contact_17")
+		if in.ID == "" { // reported after what is wrong with the body
+			return nil, problem.Field(problem.CodeRequired, "id", "id is required.").WithFix("PUT /api/contacts?id=contact_17")
 		}
 		return s.updateContact(ctx, (*contactUpdateIn)(in))
 	})
@@ -231,13 +253,14 @@ func viewList(l *store.List) *List {
 	}
 }
 
-var classNames = map[audience.Class]string{audience.Unknown: "unknown", audience.Mobile: "mobile", audience.FixedLine: "fixed_line", audience.Other: "other"}
-
 func viewContact(c *store.Contact) *Contact {
 	v := &Contact{
 		ID: c.ID(), PhoneNumber: c.Phone, FirstName: c.FirstName, LastName: c.LastName, Email: c.Email, Attributes: c.Attributes,
-		Country: orNull(c.Country), Timezone: orNull(c.Zone), NumberType: classNames[c.Class], Valid: c.Valid && c.Class != audience.FixedLine,
+		Country: orNull(c.Country), Timezone: orNull(c.Zone), NumberType: c.Class.Name(), Valid: c.Valid && c.Class.TakesText(),
 		CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), DeletedAt: stampOrNull(c.Deleted), Version: c.Version,
+	}
+	if !c.OptIn.IsZero() {
+		v.OptIn = &OptIn{stamp(c.OptIn), c.OptInSource}
 	}
 	if v.Attributes == nil {
 		v.Attributes = map[string]string{}
@@ -248,15 +271,16 @@ func viewContact(c *store.Contact) *Contact {
 func (s *server) createList(ctx context.Context, in *listCreateIn) (*listOneOut, error) {
 	who := requestOf(ctx).who
 	name := strings.TrimSpace(in.Body.Value.Name)
-	var ps problems
-	ps.name(name)
+	var ps problem.List
+	checkName(&ps, name)
 	if _, isID := store.ListNumber(name); isID {
-		ps.add(CodeInvalid, "name", "A name may not look like the id of a list.")
+		ps.Add(problem.CodeInvalid, "name", "A name must not look like the id of a list.")
 	}
-	if err := ps.err(); err != nil {
+	if err := ps.Err(); err != nil {
 		return nil, err
 	}
-	l, err := s.Store.CreateList(ctx, who.tenant.ID, name, in.Body.Value.IsTest)
+	// The lists of a test key are test lists: another list could become the audience of a real campaign (X14).
+	l, err := s.Store.CreateList(ctx, who.tenant.ID, name, in.Body.Value.IsTest || who.key.Test)
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
@@ -264,8 +288,15 @@ func (s *server) createList(ctx context.Context, in *listCreateIn) (*listOneOut,
 }
 
 func (s *server) listLists(ctx context.Context, in *listsIn) (*listsOut, error) {
+	after, p := readNumberCursor("lists", in.Cursor)
+	if p != nil {
+		return nil, p
+	}
+	if after != 0 {
+		in.Page = 0
+	}
 	rows, total, err := s.Store.Lists(ctx, requestOf(ctx).who.tenant.ID, store.ListFilter{
-		Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: in.Search, IncludeDeleted: in.IncludeDeleted,
+		Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: plusInQuery(in.Search), IncludeDeleted: in.IncludeDeleted, After: after,
 	})
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -274,6 +305,9 @@ func (s *server) listLists(ctx context.Context, in *listsIn) (*listsOut, error) 
 	for i := range rows {
 		out.Data = append(out.Data, viewList(&rows[i]))
 	}
+	if n := len(rows); n > 0 {
+		out.Next = nextCursor("lists", n, in.Limit, numberCursor(rows[n-1].Number))
+	}
 	return &listsOut{out}, nil
 }
 
@@ -281,12 +315,21 @@ func (s *server) listLists(ctx context.Context, in *listsIn) (*listsOut, error) 
 func (s *server) list(ctx context.Context, ref string) (*store.List, error) {
 	l, err := s.Store.FindList(ctx, requestOf(ctx).who.tenant.ID, ref)
 	if errors.Is(err, schemas.ErrNotFound) {
-		return nil, problem(CodeNotFound, "There is no contact list %q.", truncate(ref, 60))
+		return nil, problem.New(problem.CodeNotFound, "There is no contact list %q.", problem.Truncate(ref, 60))
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
 	return &l, nil
+}
+
+// listToChange finds a list that the key may change: a test key changes test lists only (X14).
+func (s *server) listToChange(ctx context.Context, ref string) (*store.List, error) {
+	l, err := s.list(ctx, ref)
+	if err == nil && requestOf(ctx).who.key.Test && !l.Test {
+		return nil, problem.New(problem.CodeTestKey, "List %s is not a test list, and a test key changes test lists only.", l.ID())
+	}
+	return l, err
 }
 
 func (s *server) getList(ctx context.Context, in *listIDIn) (*listOneOut, error) {
@@ -302,11 +345,15 @@ func (s *server) deleteList(ctx context.Context, in *listRemoveIn) (*listOneOut,
 	if p != nil {
 		return nil, p
 	}
-	l, err := s.list(ctx, in.ID)
+	l, err := s.listToChange(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Store.DeleteList(ctx, l.Tenant, l.Number, version); err != nil {
+	remove := s.Store.DeleteUnusedList
+	if in.Force {
+		remove = s.Store.DeleteList
+	}
+	if err := remove(ctx, l.Tenant, l.Number, version); err != nil {
 		return nil, s.storeProblem(err)
 	}
 	l.Deleted = s.Now()
@@ -318,10 +365,23 @@ func (s *server) contactsOfList(ctx context.Context, in *membersIn) (*contactsOu
 	if err != nil {
 		return nil, err
 	}
-	return s.contactPage(ctx, store.ContactFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, List: l.Number, Search: in.Search})
+	return s.contactPage(ctx, store.ContactFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, List: l.Number, Search: plusInQuery(in.Search)}, in.Cursor)
 }
 
-func (s *server) contactPage(ctx context.Context, f store.ContactFilter) (*contactsOut, error) {
+// contactPage answers with contacts. The position in a list and the number among all contacts are different orders, so their cursors
+// have different names.
+func (s *server) contactPage(ctx context.Context, f store.ContactFilter, cursor string) (*contactsOut, error) {
+	name := "contacts"
+	if f.List != 0 {
+		name = "contacts of " + store.ListID(f.List)
+	}
+	var p *problem.Problem
+	if f.After, p = readNumberCursor(name, cursor); p != nil {
+		return nil, p
+	}
+	if f.After != 0 {
+		f.Number = 0
+	}
 	rows, total, err := s.Store.Contacts(ctx, requestOf(ctx).who.tenant.ID, f)
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -330,27 +390,30 @@ func (s *server) contactPage(ctx context.Context, f store.ContactFilter) (*conta
 	for i := range rows {
 		out.Data = append(out.Data, viewContact(&rows[i]))
 	}
+	if n := len(rows); n > 0 {
+		out.Next = nextCursor(name, n, f.Limit, numberCursor(rows[n-1].Position))
+	}
 	return &contactsOut{out}, nil
 }
 
 func (s *server) changeMembers(ctx context.Context, in *listMembersIn, add bool) (*listMembersOut, error) {
 	body := &in.Body.Value
 	if n := len(body.ContactIDs); n < 1 || n > maxDestinations {
-		return nil, fieldProblem(CodeInvalid, "contactIds", "%d ids; 1 to %d are taken.", n, maxDestinations)
+		return nil, problem.Field(problem.CodeInvalid, "contactIds", "%d ids; 1 to %d are taken.", n, maxDestinations)
 	}
 	numbers := make([]uint64, len(body.ContactIDs))
 	for i, id := range body.ContactIDs {
 		n, ok := store.ContactNumber(id)
 		if !ok {
-			return nil, fieldProblem(CodeInvalid, "contactIds", "%q is not the id of a contact.", truncate(id, 40))
+			return nil, problem.Field(problem.CodeInvalid, "contactIds", "%q is not the id of a contact.", problem.Truncate(id, 40))
 		}
 		numbers[i] = n
 	}
-	l, err := s.list(ctx, body.ListID)
+	l, err := s.listToChange(ctx, body.ListID)
 	if err != nil {
 		return nil, err
 	}
-	change := cond(add, s.Store.AddToList, s.Store.RemoveFromList)
+	change := pick(add, s.Store.AddToList, s.Store.RemoveFromList)
 	n, err := change(ctx, l.Tenant, l.Number, numbers)
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -361,18 +424,18 @@ func (s *server) changeMembers(ctx context.Context, in *listMembersIn, add bool)
 	return &listMembersOut{&ListMembersResult{l.ID(), n, viewList(l)}}, nil
 }
 
-// apply writes what the input says into the contact.
-func (in *ContactInput) apply(c *store.Contact, create bool) error {
-	var ps problems
+// apply writes the input into the contact.
+func (in *ContactInput) apply(c *store.Contact, create bool, now time.Time) error {
+	var ps problem.List
 	if create || in.PhoneNumber.Set {
 		if c.Phone = strings.TrimSpace(in.PhoneNumber.Value); c.Phone == "" {
-			ps.add(CodeRequired, "phoneNumber", "phoneNumber is required.")
+			ps.Add(problem.CodeRequired, "phoneNumber", "phoneNumber is required.")
 		}
 	}
-	text := func(o *Optional[string], dst *string, field string) {
+	text := func(o *problem.Optional[string], dst *string, field string) {
 		set(o, dst, func(v string) {
 			if !utf8.ValidString(v) || utf8.RuneCountInString(v) > maxName {
-				ps.add(CodeTooLong, field, "At most %d characters.", maxName)
+				ps.Add(problem.CodeTooLong, field, "At most %d characters.", maxName)
 			}
 		})
 	}
@@ -380,19 +443,56 @@ func (in *ContactInput) apply(c *store.Contact, create bool) error {
 	text(&in.LastName, &c.LastName, "lastName")
 	text(&in.Email, &c.Email, "email")
 	set(&in.Attributes, &c.Attributes, nil)
-	return ps.err()
+	in.applyOptIn(c, now, &ps)
+	return ps.Err()
+}
+
+func (in *ContactInput) applyOptIn(c *store.Contact, now time.Time, ps *problem.List) {
+	if !in.OptIn.Set {
+		return
+	}
+	c.OptIn, c.OptInSource = time.Time{}, ""
+	if in.OptIn.Null {
+		return
+	}
+	v := &in.OptIn.Value
+	c.OptIn, c.OptInSource = now, cmp.Or(strings.TrimSpace(v.Source), sourceAPI)
+	if !utf8.ValidString(v.Source) || utf8.RuneCountInString(v.Source) > maxName {
+		ps.Add(problem.CodeTooLong, "optIn.source", "At most %d characters.", maxName)
+	}
+	if v.Time == nil {
+		return
+	}
+	at, err := time.Parse(time.RFC3339, *v.Time)
+	switch {
+	case err != nil:
+		ps.Add(problem.CodeInvalid, "optIn.time", "%q is not a time such as 2025-04-15T09:00:00Z.", problem.Truncate(*v.Time, 40))
+	case at.After(now.Add(inPastBy)):
+		ps.Add(problem.CodeInvalid, "optIn.time", "%s is in the future: it is %s.", stamp(at), stamp(now))
+	case at.UnixMilli() <= 0:
+		ps.Add(problem.CodeInvalid, "optIn.time", "%s is before 1970.", stamp(at))
+	default:
+		c.OptIn = at.UTC()
+	}
 }
 
 func (s *server) createContact(ctx context.Context, in *contactCreateIn) (*contactOut, error) {
 	who := requestOf(ctx).who
 	var c store.Contact
-	if err := in.Body.Value.apply(&c, true); err != nil {
+	if err := in.Body.Value.apply(&c, true, s.Now()); err != nil {
 		return nil, err
 	}
-	lists, p := s.listFinder(ctx, who)(in.Body.Value.ListIDs)
+	lists, p := s.findLists(ctx, who)(in.Body.Value.ListIDs)
 	if p != nil {
 		p.Field = "listIds"
 		return nil, p
+	}
+	if who.key.Test {
+		for _, ref := range in.Body.Value.ListIDs {
+			if _, err := s.listToChange(ctx, ref); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c.Tenant = who.tenant.ID
 	made, err := s.Store.CreateContact(ctx, c)
@@ -408,17 +508,17 @@ func (s *server) createContact(ctx context.Context, in *contactCreateIn) (*conta
 }
 
 func (s *server) listContacts(ctx context.Context, in *contactsIn) (*contactsOut, error) {
-	return s.contactPage(ctx, store.ContactFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: in.Search, IncludeDeleted: in.IncludeDeleted})
+	return s.contactPage(ctx, store.ContactFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: plusInQuery(in.Search), IncludeDeleted: in.IncludeDeleted}, in.Cursor)
 }
 
 func (s *server) contact(ctx context.Context, id string) (*store.Contact, error) {
 	number, ok := store.ContactNumber(id)
 	if !ok {
-		return nil, problem(CodeNotFound, "There is no contact %q.", truncate(id, 40))
+		return nil, problem.New(problem.CodeNotFound, "There is no contact %q.", problem.Truncate(id, 40))
 	}
 	c, err := s.Store.Contact(ctx, requestOf(ctx).who.tenant.ID, number)
 	if errors.Is(err, schemas.ErrNotFound) {
-		return nil, problem(CodeNotFound, "There is no contact %q.", truncate(id, 40))
+		return nil, problem.New(problem.CodeNotFound, "There is no contact %q.", problem.Truncate(id, 40))
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -444,10 +544,10 @@ func (s *server) updateContact(ctx context.Context, in *contactUpdateIn) (*conta
 		return nil, err
 	}
 	if len(in.Body.Value.ListIDs) > 0 {
-		return nil, fieldProblem(CodeInvalid, "listIds", "Lists are changed with POST and DELETE /api/contacts/list/contacts.")
+		return nil, problem.Field(problem.CodeInvalid, "listIds", "Lists are changed with POST and DELETE /api/contacts/list/contacts.")
 	}
 	changed, err := s.Store.UpdateContact(ctx, c.Tenant, c.Number, version, func(c *store.Contact) error {
-		return in.Body.Value.apply(c, false)
+		return in.Body.Value.apply(c, false, s.Now())
 	})
 	if err != nil {
 		return nil, s.storeProblem(err)

@@ -11,14 +11,14 @@ import (
 
 	"fanfare/api"
 	"fanfare/api/store"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 )
 
 var csv = header{"Content-Type", "text/csv"}
 
 // X1: lists.
 func TestLists(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	made := w.call("POST", "/api/contacts/list", `{"name":"  customers  "}`).want(201)
 	id := made.id()
 	subset(t, "create", made.body, fmt.Sprintf(`{"id":%q,"name":"customers","contacts":0,"isTest":false}`, id))
@@ -57,7 +57,7 @@ func TestLists(t *testing.T) {
 
 // X1: contacts.
 func TestContacts(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.list("l", 0, 0)
 	made := w.call("POST", "/api/contacts", `{"phoneNumber":"333 123 4567","firstName":"Anna","lastName":"Rossi","email":"a@example.com","attributes":{"city":"Rome"},"listIds":["l"]}`).want(201)
 	id := made.id()
@@ -85,7 +85,7 @@ func TestContacts(t *testing.T) {
 
 // Import of CSV and JSON: counted, reported, and the same file again changes nothing.
 func TestImport(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	const file = "\ufeffphone;first_name;city\n+39 333 1234567;Anna;Rome\n3331234568;Bert;Milan\n+393331234567;Again;Rome\nnonsense;X;Y\n3.9E+11;Z;Y\n"
 	var got api.Import
@@ -123,7 +123,7 @@ func TestImport(t *testing.T) {
 
 // The rows read so far are seen while the import runs, by anybody who asks.
 func TestImportProgress(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.deps.Now = time.Now })
+	w := newEnv(t, func(w *env) { w.deps.Now = time.Now })
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	r, feed := io.Pipe()
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/api/contacts/list/l/import", r)
@@ -170,14 +170,14 @@ func TestImportProgress(t *testing.T) {
 
 // X10, P4: an opt-out is answered once its record is acknowledged; before that it is kept, and 503.
 func TestSuppressions(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.deps.PublishTimeout = 150 * time.Millisecond })
+	w := newEnv(t, func(w *env) { w.deps.PublishTimeout = 150 * time.Millisecond })
 	const body = `{"phoneNumber":"333 123 4567"}`
 	late := w.call("POST", "/api/suppressions", body)
 	late.problem(503, "unavailable", "")
 	if late.header.Get("Retry-After") == "" {
 		t.Error("503: got no Retry-After")
 	}
-	if out, err := w.store.Suppressed(t.Context(), w.tenant.ID, "+393331234567"); err != nil || !out {
+	if out, err := w.store.Suppressed(t.Context(), w.tenant.ID, "+393331234567", schemas.ChannelSMS); err != nil || !out {
 		t.Errorf("after the 503: got suppressed %v %v, want it kept", out, err)
 	}
 	w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m"}`).problem(422, "opted_out", "phoneNumber")
@@ -197,12 +197,16 @@ func TestSuppressions(t *testing.T) {
 	w.call("GET", "/api/suppressions?phoneNumber=abc", "").problem(422, "invalid_number", "phoneNumber")
 	// With a view in memory nobody asks the store, and an opt-out is answered once the view has it.
 	viewed := time.Now().Add(300 * time.Millisecond)
-	w.deps.OptedOut = func(_, e164 string) bool { return e164 == "+393331234571" && time.Now().After(viewed) }
+	w.deps.OptedOut = func(_, e164 string, _ schemas.Channel) bool {
+		return e164 == "+393331234571" && time.Now().After(viewed)
+	}
 	w.deps.Registry = newRegistry()
 	w.serve()
 	w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234571"}`).want(201)
 	w.call("POST", sendPath, `{"phoneNumber":"+393331234571","message":"m"}`).problem(422, "opted_out", "phoneNumber")
-	w.deps.OptedOut = func(tenant, e164 string) bool { return tenant == w.tenant.ID && e164 == "+393331234570" }
+	w.deps.OptedOut = func(tenant, e164 string, _ schemas.Channel) bool {
+		return tenant == w.tenant.ID && e164 == "+393331234570"
+	}
 	w.deps.Registry = newRegistry()
 	w.serve()
 	w.call("POST", sendPath, `{"phoneNumber":"+393331234570","message":"m"}`).problem(422, "opted_out", "phoneNumber")
@@ -210,7 +214,7 @@ func TestSuppressions(t *testing.T) {
 
 // X12: the key works on every POST.
 func TestIdempotentPosts(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.relay()
 	list := w.list("l", 1, 0)
 	campaign := w.campaign(1, "")
@@ -242,7 +246,7 @@ func TestIdempotentPosts(t *testing.T) {
 
 // The two ways of asking for a list never meet: a path word is not taken for an id.
 func TestPathsDoNotCollide(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("GET", "/api/campaigns/stats", "").want(200)
 	w.call("GET", "/api/contacts/list", "").want(200)
 	w.call("GET", "/api/messages/status?customerMessageIds=x", "").want(200)
@@ -252,13 +256,13 @@ func TestPathsDoNotCollide(t *testing.T) {
 
 // P7: a route that is gone is said, not sent to.
 func TestRouteOfCampaign(t *testing.T) {
-	w := newWorld(t)
-	id := w.campaign(1, `,"route":"nowhere"`)
-	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").problem(422, "invalid_value", "route")
+	w := newEnv(t)
+	id := w.campaign(1, "")
+	w.call("PUT", "/api/campaigns/"+id, `{"route":"nowhere"}`).problem(422, "invalid_value", "route")
 	w.call("PUT", "/api/campaigns/"+id, `{"route":"Not A Route"}`).problem(422, "invalid_value", "route")
 	w.call("PUT", "/api/campaigns/"+id, `{"route":null}`).want(200)
 	_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error {
-		r.Channels = []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_RCS}
+		r.Channels = []schemas.Channel{schemas.ChannelRCS}
 		return nil
 	})
 	w.check(err)
@@ -269,7 +273,7 @@ func TestRouteOfCampaign(t *testing.T) {
 
 // X12: an Idempotency-Key is bound to the file that came with it, of which the headers say no more than its length.
 func TestImportIdempotency(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	const path = "/api/contacts/list/l/import"
 	key := header{"Idempotency-Key", "file-1"}
@@ -288,12 +292,12 @@ func TestImportIdempotency(t *testing.T) {
 
 // Files that are none, and rows that would lose something, are named: by field, or by line and column.
 func TestImportRefusals(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	const path = "/api/contacts/list/l/import"
 	for _, c := range []struct{ query, body, field, says string }{
 		{"", "phone,city,City\n+393330000001,a,b\n", "file", "two columns of the header are \"city\""},
-		{"", "PK\x03\x04", "file", "The file is a workbook"},
+		{"", "PK\x03\x04", "file", "The file is a damaged workbook"},
 		{"?region=XX", "phone\n1\n", "region", "region: want an ISO"},
 		{"?columns=Cel=phone", "phone\n1\n", "columns", `called "Cel"`},
 		{"?columns=phone=Some Thing", "phone\n1\n", "columns", "lower-case"},
@@ -309,14 +313,14 @@ func TestImportRefusals(t *testing.T) {
 	}
 	var got api.Import
 	w.call("POST", path, `[{"phone":"+393330000002","phone":"+393330000003"},{"phone":"+393330000004","first_name":"Zo`+"\xeb"+`"}]`).want(200).into(&got)
-	if got.Invalid != 2 || got.Rejected[0].Reason != "stands twice" || got.Rejected[0].Column != "phone" || got.Rejected[1].Reason != "is not UTF-8" {
+	if got.Invalid != 2 || got.Rejected[0].Reason != "occurs twice" || got.Rejected[0].Column != "phone" || got.Rejected[1].Reason != "is not UTF-8" {
 		t.Errorf("JSON: got %+v, want both refused by name", got)
 	}
 }
 
 // An upload arrives in pieces, and the first may be shorter than the header.
 func TestImportInPieces(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	r, feed := io.Pipe()
 	go func() {
@@ -341,14 +345,14 @@ func TestImportInPieces(t *testing.T) {
 
 // C30: a fixed line is kept and not sent to; the contact says so.
 func TestFixedLine(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	subset(t, "contact", w.call("POST", "/api/contacts", `{"phoneNumber":"+390212345678"}`).want(201).body, `{"numberType":"fixed_line","valid":false}`)
 	w.call("POST", sendPath, `{"phoneNumber":"+390212345678","message":"m"}`).problem(422, "invalid_number", "phoneNumber")
 }
 
 // X12: If-Match on every change, deletions too.
 func TestDeleteIfMatch(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	contact := w.call("POST", "/api/contacts", `{"phoneNumber":"+393331234567"}`).want(201)
 	list := w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	w.call("POST", "/api/contacts/list/contacts", fmt.Sprintf(`{"listId":"l","contactIds":[%q]}`, contact.id())).want(200)

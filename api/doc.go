@@ -1,10 +1,12 @@
-// Package api is the HTTP surface: campaigns, contacts, opt-outs and single sends, as JSON under /api, beside the health of the
-// process, its metrics, and the live page. It is chi for routes and huma for parameters and the OpenAPI document.
+// Package api serves HTTP: campaigns, contacts, opt-outs and single sends as JSON under /api, the health and metrics of the
+// process, and the live page. chi routes requests; huma parses parameters and generates the OpenAPI document.
 //
-// It promises: what a 2xx says has been written, to the store or to Kafka, before it was said. A tenant never learns that
-// another tenant's row exists. A request that is not understood is answered with the field, the reason and what to do, and
-// changes nothing. Every campaign moves through the one state machine of package schemas.
+// It promises: a 2xx is answered after the change is written to the store, or acknowledged by Kafka. A tenant never learns that
+// another tenant's row exists. A request that cannot be understood is answered with the field, the reason and a fix, and changes
+// nothing. Every campaign moves through the state machine of package schemas.
 //
-// It does not send: a confirm is a row in the store that the relay publishes, and a single send is a record on the route's
-// transactional lane.
+// It does not send. A confirm writes a row that the relay publishes; a single send writes a record on the route's
+// transactional lane, or on the topic held until its time.
+//
+// One file per resource. [problem] has the errors and the strict reader of bodies.
 package api

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"fanfare/schemas"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"github.com/google/go-cmp/cmp"
 )
 
 // Bodies exactly as E documents them: a client that was written for E works.
@@ -93,7 +93,7 @@ func isSuperset(have, want any) bool {
 
 // R91 to R102, R104, R105: the whole documented life of a campaign, with E's bodies and E's answers.
 func TestDocumentedClient(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	list := w.list("spring", 20, 0)
 	body := strings.Replace(docCreate, "list_12345", list, 1)
 	created := w.call("POST", "/api/campaigns", body).want(http.StatusCreated)
@@ -139,10 +139,12 @@ func TestDocumentedClient(t *testing.T) {
 
 // E's other use cases: a list by its name, at once, by WhatsApp.
 func TestDocumentedUseCases(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.list("active_customers", 3, 0)
 	w.list("all_users", 3, 10)
 	w.list("engaged_users", 3, 20)
+	w.way("Acme on WhatsApp", "whatsapp", "+393331234567")
+	w.template("template_id_approved_by_meta", "whatsapp", "Account update required.")
 	for _, body := range []string{docPromotion, docPhaseOne, docPhaseTwo} {
 		created := w.call("POST", "/api/campaigns", body).want(http.StatusCreated)
 		subset(t, "create", created.body, body)
@@ -155,7 +157,7 @@ func TestDocumentedUseCases(t *testing.T) {
 
 // E's curl examples say -d and no content type, which curl sends as a form (R103, R104).
 func TestDocumentedCurl(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	for _, contentType := range []string{"application/x-www-form-urlencoded", "application/json; charset=utf-8", ""} {
 		sent := w.call("POST", "/api/message-server/sms/send", docSend, header{"Content-Type", contentType}).want(http.StatusOK)
 		subset(t, "send", sent.body, `{"simulation":false}`)
@@ -175,12 +177,12 @@ func TestDocumentedCurl(t *testing.T) {
 
 // C7: the figures of E's sample, through the API: 2890 and 310 of 3200 sent, of 5000.
 func TestGoldenFigures(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true`)
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 	w.freeze(id, 5000)
-	w.happened(w.tenant.ID, id, 0, 2890, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Code_CODE_DELIVERED)
-	w.happened(w.tenant.ID, id, 2890, 3200, fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER)
+	w.happened(w.tenant.ID, id, 0, 2890, schemas.KindDelivered, schemas.CodeDelivered)
+	w.happened(w.tenant.ID, id, 2890, 3200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	stats := w.call("GET", "/api/campaigns/"+id+"/stats", "").want(200)
 	subset(t, "stats", stats.body, `{"totalMessages":5000,"sent":3200,"delivered":2890,"failed":310,"pending":1800,"deliveryRate":0.9031,"failureRate":0.0969,"deliveryRateOfTotal":0.578,"failureRateOfTotal":0.062}`)
 	var s struct {
@@ -203,6 +205,6 @@ func TestGoldenFigures(t *testing.T) {
 	}
 	// R114, R101: what was handed over so far, and when the rest will be.
 	w.clock.forward(time.Minute)
-	w.happened(w.tenant.ID, id, 3200, 3210, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR)
+	w.happened(w.tenant.ID, id, 3200, 3210, schemas.KindSent, schemas.CodeAwaitingDLR)
 	subset(t, "cost", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"cost":0.50,"awaiting":10,"sent":3210}`)
 }

@@ -27,7 +27,6 @@ import (
 	"fanfare/api"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 	analyticssqlite "fanfare/sinks/analytics/sqlite"
 )
@@ -35,24 +34,24 @@ import (
 // start of every test's clock: E's examples are scheduled two weeks later.
 var start = time.Date(2025, 4, 1, 9, 0, 0, 0, time.UTC)
 
-// world is the API with everything behind it: a store on SQLite, a broker in process, statistics on SQLite.
-type world struct {
+// env is the API with its services: a store on SQLite, an embedded broker, statistics on SQLite.
+type env struct {
 	testing.TB
-	clock   *clock
-	store   *store.Store
-	stats   *switchedStats
-	kafka   *kfake.Cluster
-	client  *kgo.Client
-	names   schemas.Names
-	keys    *schemas.Keys
-	deps    api.Deps
-	handler http.Handler
-	url     string
-	tenant  store.Tenant
-	key     string
-	logs    *syncBuffer
-	dsn     string
-	lists   int
+	clock  *clock
+	store  *store.Store
+	stats  *switchedStats
+	kafka  *kfake.Cluster
+	client *kgo.Client
+	names  schemas.Names
+	keys   *schemas.Keys
+	deps   api.Deps
+	server *api.Server
+	url    string
+	tenant store.Tenant
+	key    string
+	logs   *syncBuffer
+	dsn    string
+	lists  int
 }
 
 type clock struct{ at atomic.Int64 }
@@ -81,7 +80,9 @@ func (b *syncBuffer) String() string {
 // switchedStats is a statistics store that can be away.
 type switchedStats struct {
 	analytics.Store
-	away atomic.Bool
+	away  atomic.Bool
+	slow  atomic.Pointer[chan struct{}] // Stats waits until it is closed
+	asked atomic.Int64
 }
 
 var errAway = fmt.Errorf("statistics are away")
@@ -90,21 +91,32 @@ func (s *switchedStats) Stats(ctx context.Context, tenant, campaign string) (ana
 	if s.away.Load() {
 		return analytics.Stats{}, errAway
 	}
+	s.asked.Add(1)
+	if release := s.slow.Load(); release != nil {
+		<-*release
+	}
 	return s.Store.Stats(ctx, tenant, campaign)
 }
 
-func (s *switchedStats) Grid(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, error) {
+func (s *switchedStats) StatsMany(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, error) {
 	if s.away.Load() {
 		return nil, errAway
 	}
-	return s.Store.Grid(ctx, tenant, campaigns)
+	return s.Store.StatsMany(ctx, tenant, campaigns)
 }
 
-func (s *switchedStats) Cost(ctx context.Context, tenant, campaign string) ([]analytics.CostLine, error) {
+func (s *switchedStats) Cost(ctx context.Context, tenant string, campaigns ...string) (map[string][]analytics.CostLine, error) {
 	if s.away.Load() {
 		return nil, errAway
 	}
-	return s.Store.Cost(ctx, tenant, campaign)
+	return s.Store.Cost(ctx, tenant, campaigns...)
+}
+
+func (s *switchedStats) InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error) {
+	if s.away.Load() {
+		return nil, errAway
+	}
+	return s.Store.InFlight(ctx, tenant, campaigns...)
 }
 
 func (s *switchedStats) Members(ctx context.Context, tenant, campaign string, seqs []uint32) ([]analytics.Member, error) {
@@ -114,11 +126,11 @@ func (s *switchedStats) Members(ctx context.Context, tenant, campaign string, se
 	return s.Store.Members(ctx, tenant, campaign, seqs)
 }
 
-// newWorld makes a world with one tenant and one key; change may alter what the API gets.
-func newWorld(t *testing.T, change ...func(*world)) *world {
+// newEnv makes an env with one tenant and one key; change may alter the dependencies of the API.
+func newEnv(t *testing.T, change ...func(*env)) *env {
 	t.Helper()
 	t.Parallel()
-	return newWorldOf(t, change...)
+	return newEnvOf(t, change...)
 }
 
 // fresh are a store and statistics that nothing is in: made once, for making tables takes longer than most tests.
@@ -151,10 +163,10 @@ var fresh = sync.OnceValues(func() (files map[string][]byte, err error) {
 	return files, nil
 })
 
-func newWorldOf(t testing.TB, change ...func(*world)) *world {
+func newEnvOf(t testing.TB, change ...func(*env)) *env {
 	t.Helper()
 	ctx := t.Context()
-	w := &world{TB: t, clock: &clock{}, logs: &syncBuffer{}}
+	w := &env{TB: t, clock: &clock{}, logs: &syncBuffer{}}
 	w.clock.at.Store(start.UnixMilli())
 	logger := slog.New(slog.NewTextHandler(w.logs, nil))
 	w.check(w.makeKeys())
@@ -178,13 +190,14 @@ func newWorldOf(t testing.TB, change ...func(*world)) *world {
 	w.startKafka()
 	_, _, err = w.store.EnsureRoute(ctx, store.Route{
 		Name: "sim", Connector: "sim", Rate: 2000, Enabled: true, P99: 50 * time.Millisecond, ReceiptWindow: time.Hour,
-		Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS, fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP},
+		Channels: []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp, schemas.ChannelVoice},
 	})
 	w.check(err)
 	w.tenant, w.key = w.newTenant("Acme")
 	w.deps = api.Deps{
 		Store: w.store, Analytics: w.stats, Kafka: w.client, Names: w.names, Keys: w.keys, Logger: logger,
-		Registry: newRegistry(), Now: w.clock.now, Limits: api.Limits{PerSecond: 1e6, PerMinute: 1e6},
+		Registry: newRegistry(), Now: w.clock.now, Limits: api.Limits{PerSecond: 1e6, PerMinute: 1e6}, StatsMaxAge: -1,
+		Connectors: connectors(t),
 	}
 	for _, f := range change {
 		f(w)
@@ -193,12 +206,12 @@ func newWorldOf(t testing.TB, change ...func(*world)) *world {
 	return w
 }
 
-func (w *world) makeKeys() (err error) {
+func (w *env) makeKeys() (err error) {
 	w.keys, err = schemas.NewKeys([]byte("a secret of the test's own"))
 	return err
 }
 
-func (w *world) startKafka() {
+func (w *env) startKafka() {
 	w.Helper()
 	var err error
 	opts := []kfake.Opt{kfake.NumBrokers(1)}
@@ -228,31 +241,31 @@ func (w *world) startKafka() {
 }
 
 // serve makes the API anew from deps.
-func (w *world) serve() {
+func (w *env) serve() {
 	w.Helper()
 	var err error
-	w.handler, err = api.New(w.deps)
+	w.server, err = api.New(w.deps)
 	w.check(err)
-	srv := httptest.NewServer(w.handler)
+	srv := httptest.NewServer(w.server)
 	w.Cleanup(srv.Close)
 	w.url = srv.URL
 }
 
-func (w *world) check(err error) {
+func (w *env) check(err error) {
 	w.Helper()
 	if err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) newTenant(name string) (store.Tenant, string) {
+func (w *env) newTenant(name string) (store.Tenant, string) {
 	w.Helper()
 	tenant, err := w.store.CreateTenant(w.Context(), store.TenantSpec{Name: name})
 	w.check(err)
 	return tenant, w.newKey(tenant.ID, nil, false)
 }
 
-func (w *world) newKey(tenant string, scopes []store.Scope, test bool) string {
+func (w *env) newKey(tenant string, scopes []store.Scope, test bool) string {
 	w.Helper()
 	_, secret, err := w.store.CreateKey(w.Context(), tenant, "test", scopes, test)
 	w.check(err)
@@ -260,7 +273,7 @@ func (w *world) newKey(tenant string, scopes []store.Scope, test bool) string {
 }
 
 // relay publishes opt-outs as the relay would: it marks them published.
-func (w *world) relay() {
+func (w *env) relay() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -279,7 +292,7 @@ func (w *world) relay() {
 
 // answer is a response that was read.
 type answer struct {
-	*world
+	*env
 	status int
 	header http.Header
 	body   []byte
@@ -290,12 +303,12 @@ type answer struct {
 type header struct{ name, value string }
 
 // call asks the API with the tenant's key.
-func (w *world) call(method, path, body string, headers ...header) *answer {
+func (w *env) call(method, path, body string, headers ...header) *answer {
 	w.Helper()
 	return w.callAs(w.key, method, path, body, headers...)
 }
 
-func (w *world) callAs(key, method, path, body string, headers ...header) *answer {
+func (w *env) callAs(key, method, path, body string, headers ...header) *answer {
 	w.Helper()
 	var r io.Reader
 	if body != "" {
@@ -383,7 +396,7 @@ func (a *answer) problem(status int, code, field string) map[string]any {
 }
 
 // list makes a contact list with n contacts, Italian mobiles from the given one on, and returns its id.
-func (w *world) list(name string, n, from int) string {
+func (w *env) list(name string, n, from int) string {
 	w.Helper()
 	id := w.call("POST", "/api/contacts/list", fmt.Sprintf(`{"name":%q}`, name)).want(201).id()
 	number, _ := store.ListNumber(id)
@@ -403,18 +416,31 @@ func (w *world) list(name string, n, from int) string {
 	return id
 }
 
+// contactID is the id of the contact with a number.
+func (w *env) contactID(e164 string) string {
+	w.Helper()
+	c, err := w.store.ContactByPhone(w.Context(), w.tenant.ID, e164)
+	w.check(err)
+	return c.ID()
+}
+
 func phoneOf(i int) string { return fmt.Sprintf("+39333%07d", 1000000+i) }
 
 // campaign makes a configured campaign of n contacts.
-func (w *world) campaign(n int, more string) string {
+func (w *env) campaign(n int, more string) string {
+	w.Helper()
+	return w.campaignAs(w.key, n, more)
+}
+
+func (w *env) campaignAs(key string, n int, more string) string {
 	w.Helper()
 	w.lists++
 	list := w.list(fmt.Sprintf("list %d", w.lists), n, 100_000+1000*w.lists)
-	return w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q%s}`, list, more)).want(201).id()
+	return w.callAs(key, "POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q%s}`, list, more)).want(201).id()
 }
 
 // records reads everything that is in a topic.
-func (w *world) records(topic string) []*kgo.Record {
+func (w *env) records(topic string) []*kgo.Record {
 	w.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	w.check(err)
@@ -436,7 +462,7 @@ func (w *world) records(topic string) []*kgo.Record {
 }
 
 // happened adds delivery events of a campaign to the statistics: kind and code for each seq of [from, to).
-func (w *world) happened(tenant, campaign string, from, to uint32, kind fanfarev1.Kind, code fanfarev1.Code) {
+func (w *env) happened(tenant, campaign string, from, to uint32, kind schemas.Kind, code schemas.Code) {
 	w.Helper()
 	month := &analytics.Campaign{Tenant: tenant, ID: campaign, Month: analytics.MonthOf(w.clock.now())}
 	number, err := schemas.CampaignNumber(campaign)
@@ -444,7 +470,7 @@ func (w *world) happened(tenant, campaign string, from, to uint32, kind fanfarev
 	var events []analytics.Event
 	for seq := from; seq < to; seq++ {
 		events = append(events, analytics.Event{
-			Campaign: month, TimeMS: w.clock.now().UnixMilli(), Seq: seq, Kind: kind, Code: code, Channel: fanfarev1.Channel_CHANNEL_SMS, Try: 1, Leg: 1,
+			Campaign: month, TimeMS: w.clock.now().UnixMilli(), Seq: seq, Kind: kind, Code: code, Channel: schemas.ChannelSMS, Try: 1, Leg: 1,
 			Segments: 1, PriceMicros: 50_000, MessageID: w.keys.Message(number, seq), Route: "sim", Sender: "FANFARE", Currency: "EUR", To: phoneOf(int(seq)),
 		})
 	}
@@ -452,7 +478,7 @@ func (w *world) happened(tenant, campaign string, from, to uint32, kind fanfarev
 }
 
 // freeze makes a confirmed campaign's audience n recipients, as the freeze would, and lets it send.
-func (w *world) freeze(campaign string, n uint32) {
+func (w *env) freeze(campaign string, n uint32) {
 	w.Helper()
 	c, err := w.store.Campaign(w.Context(), w.tenant.ID, campaign)
 	w.check(err)
@@ -460,7 +486,7 @@ func (w *world) freeze(campaign string, n uint32) {
 	c, err = w.store.Campaign(w.Context(), w.tenant.ID, campaign)
 	w.check(err)
 	_, err = w.store.Apply(w.Context(), schemas.Change{
-		Tenant: w.tenant.ID, Campaign: campaign, Version: c.Version, To: fanfarev1.State_STATE_SENDING, Trigger: schemas.TriggerDeal,
+		Tenant: w.tenant.ID, Campaign: campaign, Version: c.Version, To: schemas.StateSending, Trigger: schemas.TriggerDeal,
 		Actor: schemas.ActorScheduler, At: w.clock.now(),
 	})
 	w.check(err)
@@ -470,7 +496,7 @@ func (w *world) freeze(campaign string, n uint32) {
 }
 
 // resize pretends that the audience has n recipients: making five thousand contacts takes longer than all the rest of a test.
-func (w *world) resize(campaign string, n uint32) {
+func (w *env) resize(campaign string, n uint32) {
 	w.Helper()
 	db, err := sql.Open("sqlite", w.dsn)
 	w.check(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// staleAfter is how old the control view may be before senders stand still, and the API says degraded.
+// staleAfter is the age of the control view at which senders stop, and the API answers degraded.
 const staleAfter = 5 * time.Second
 
 // readiness is the answer of /readyz.
@@ -18,8 +18,8 @@ type readiness struct {
 	Checks map[string]string `json:"checks"`
 }
 
-// lacks takes note of a check that failed.
-func (r *readiness) lacks(c Check, why string) {
+// failed notes that a check failed.
+func (r *readiness) failed(c Check, why string) {
 	r.Checks[c.Name] = why
 	if !c.Degrades {
 		r.Status = "unready"
@@ -39,8 +39,8 @@ func (s *server) mountHealth(r chi.Router) {
 	}
 }
 
-// readyz asks every check at once. One that fails makes the process unready, unless it only degrades it, as a stale control
-// view does: what is written is kept, and sent when the view is fresh again.
+// readyz runs all checks at once. A failed check makes the process unready, or degraded when its Degrades is set. A stale
+// control view degrades: what is written is kept, and sent when the view is fresh again.
 func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
@@ -64,14 +64,14 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 		case a := <-answers:
 			out.Checks[a.Name] = "ok"
 			if a.err != nil {
-				out.lacks(a.Check, a.err.Error())
+				out.failed(a.Check, a.err.Error())
 			}
 		case <-ctx.Done():
 		}
 	}
 	for _, c := range s.Ready {
 		if out.Checks[c.Name] == "" {
-			out.lacks(c, "no answer within a second")
+			out.failed(c, "no answer within a second")
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"hash"
 	"io"
@@ -16,25 +17,47 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-json-experiment/json"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 )
 
-// maxIdempotencyKey is the most bytes of an Idempotency-Key.
+// maxIdempotencyKey is the maximum length of an Idempotency-Key in bytes.
 const maxIdempotencyKey = 255
 
-// stored is an answer as it is kept under an Idempotency-Key.
+// stored is an answer as it is stored under an Idempotency-Key.
 type stored struct {
 	ContentType string `json:"t"`
 	Location    string `json:"l,omitempty"`
 	ETag        string `json:"e,omitempty"`
-	Body        []byte `json:"b"`
-	// Sum is the hash of a streamed request, which is known only after it was done.
+	Packed      []byte `json:"-"` // the body: see [pack]
+	// Sum is the hash of a streamed request body, which is known only after the body was read.
 	Sum []byte `json:"s,omitempty"`
 }
 
-// idempotent answers a POST that repeats an Idempotency-Key (X12) without doing anything again: with the first answer, 409
-// while the first is still running, 422 when it was another request. Only what succeeded is kept: a refused request did
-// nothing, and may be corrected and sent again under the same key.
+// encode writes the headers as JSON, their length first, and then the body.
+func (a stored) encode() ([]byte, error) {
+	headers, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	return append(append(binary.AppendUvarint(nil, uint64(len(headers))), headers...), a.Packed...), nil
+}
+
+func decodeStored(b []byte) (a stored, body []byte, err error) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > uint64(len(b)-size) {
+		return a, nil, errPacked
+	}
+	if err := json.Unmarshal(b[size:size+int(n)], &a); err != nil {
+		return a, nil, errors.Join(errPacked, err)
+	}
+	body, err = unpack(b[size+int(n):])
+	return a, body, err
+}
+
+// idempotent answers a POST that repeats an Idempotency-Key (X12) without running it again: with the first answer, with 409
+// while the first request is still running, with 422 when the first request was another one. Only successful answers are stored:
+// a refused request changed nothing, and the client may correct it and send it again with the same key.
 func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
 	key := r.Header.Get("Idempotency-Key")
@@ -54,17 +77,21 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 		s.replay(w, r, o, &claim)
 		return
 	case store.ClaimMismatch:
-		writeProblem(w, r, problem(CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
+		writeProblem(w, r, problem.New(problem.CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
 		return
 	case store.ClaimInFlight:
 		if !o.reserves {
-			p := problem(CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running.")
+			p := problem.New(problem.CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running.")
 			p.RetryAfter = 1
 			writeProblem(w, r, p)
 			return
 		}
 		req.claim = &claim
 		next(ctx)
+		return
+	case store.ClaimUnknown:
+		writeProblem(w, r, problem.New(problem.CodeIdempotencyInFlight, "The first request with this Idempotency-Key has changed something and ended without an answer.").
+			WithFix("Look at what it has changed. To go on, use another Idempotency-Key."))
 		return
 	case store.ClaimNew:
 	}
@@ -76,21 +103,25 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	}
 	done := false
 	defer func() {
-		if !done { // a panic: nobody knows what was done, but it was not answered
+		if !done { // the handler panicked: what it did is not known, but it answered nothing
 			s.settle(r.Context(), req, &claim, &recorder{status: http.StatusInternalServerError})
 		}
 	}()
-	next(humachi.NewContext(ctx.Operation(), r, rec))
+	noted := r
+	if !o.streamed && !o.reserves { // an import may be repeated, and a send reserves its ids
+		noted = r.WithContext(store.WithClaim(r.Context(), claim))
+	}
+	next(humachi.NewContext(ctx.Operation(), noted, rec))
 	done = true
 	s.settle(r.Context(), req, &claim, rec)
 	w.WriteHeader(rec.status)
 	_, _ = w.Write(rec.body.Bytes())
 }
 
-// claim asks the store for the key, with the hash of the body: of a streamed one, of what its headers say.
-func (s *server) claim(r *http.Request, req *request, o *operation, key string) (store.Claim, *Problem) {
+// claim claims the key in the store, with a hash of the request: of its body, or of the headers when the body is streamed.
+func (s *server) claim(r *http.Request, req *request, o *operation, key string) (store.Claim, *problem.Problem) {
 	if len(key) > maxIdempotencyKey || !printable(key) {
-		p := fieldProblem(CodeMalformed, "Idempotency-Key", "Want 1 to %d printable ASCII characters.", maxIdempotencyKey)
+		p := problem.Field(problem.CodeMalformed, "Idempotency-Key", "Want 1 to %d printable ASCII characters.", maxIdempotencyKey)
 		return store.Claim{}, p
 	}
 	h := sha256.New()
@@ -99,18 +130,22 @@ func (s *server) claim(r *http.Request, req *request, o *operation, key string) 
 	} else {
 		body, err := io.ReadAll(io.LimitReader(r.Body, o.maxBody+1))
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return store.Claim{}, problem(CodeTimeout, "The body was not complete in time.").because(err)
+			return store.Claim{}, problem.New(problem.CodeTimeout, "The body was not complete in time.").Because(err)
 		}
 		if err != nil {
-			return store.Claim{}, problem(CodeMalformed, "The body could not be read to its end.").because(err)
+			return store.Claim{}, problem.New(problem.CodeMalformed, "The body could not be read to its end.").Because(err)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.Write(body)
 		h.Write([]byte(r.URL.RawQuery))
 	}
-	claim, err := s.Store.Begin(r.Context(), req.who.tenant.ID, r.Method+" "+r.URL.Path, key, h.Sum(nil))
+	route := r.Method + " " + r.URL.Path
+	if req.who.key.Test { // X14: an answer of the simulator must never stand for a real one, nor the other way round
+		route = "test " + route
+	}
+	claim, err := s.Store.Begin(r.Context(), req.who.tenant.ID, route, key, h.Sum(nil))
 	if err != nil {
-		return store.Claim{}, asProblem(s.storeProblem(err))
+		return store.Claim{}, problem.From(s.storeProblem(err))
 	}
 	return claim, nil
 }
@@ -124,8 +159,9 @@ func printable(s string) bool {
 	return true
 }
 
-// settle keeps the answer when the request did something, and forgets the key when it did nothing. A send that has reserved
-// ids and was not acknowledged stays as it is: its repetition must not send.
+// settle stores the answer of a successful request, and releases the key of a failed one. The key of a send that reserved ids
+// and was not acknowledged is kept: repeating it must not send. So is the key of a request of which the store does not know
+// whether it changed something.
 func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, rec *recorder) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -133,22 +169,22 @@ func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, r
 	switch {
 	case rec.status >= 200 && rec.status < 300:
 		var b []byte
-		b, err = json.Marshal(stored{rec.header.Get("Content-Type"), rec.header.Get("Location"), rec.header.Get("ETag"), rec.body.Bytes(), rec.hash()})
+		b, err = stored{rec.header.Get("Content-Type"), rec.header.Get("Location"), rec.header.Get("ETag"), req.reserved.of(rec.body.Bytes()), rec.hash()}.encode()
 		if err == nil {
 			err = s.Store.Finish(ctx, *claim, rec.status, b)
 		}
-	case !req.reserved:
+	case req.reserved == nil && !req.unknown:
 		err = s.Store.Forget(ctx, *claim)
 	}
-	if err != nil { // the answer stands; a repetition finds the key in flight
-		s.Logger.WarnContext(ctx, "idempotency key not settled", "request_id", req.id, "operation", req.operation, "error", err.Error())
+	if err != nil { // the client gets its answer; a repeated request finds the key in flight
+		s.Logger.WarnContext(ctx, "idempotency key not settled", "request_id", req.id, "operation", req.operation, "err", err.Error())
 	}
 }
 
-// replay gives the first answer again. Of a streamed request it reads the body first: another file is another request.
+// replay answers as the first request did. It reads a streamed body first, to compare it with the first one.
 func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, claim *store.Claim) {
-	var a stored
-	if err := json.Unmarshal(claim.Response, &a); err != nil {
+	a, body, err := decodeStored(claim.Response)
+	if err != nil {
 		writeProblem(w, r, s.explain(r.Context(), err))
 		return
 	}
@@ -156,11 +192,11 @@ func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, cl
 		sum := sha256.New()
 		_, err := io.Copy(sum, &limitedBody{r: s.stalling(r.Context(), r.Body), left: maxImport})
 		if err != nil {
-			writeProblem(w, r, s.explain(r.Context(), problem(CodeMalformed, "The body could not be read to its end.").because(err)))
+			writeProblem(w, r, s.explain(r.Context(), problem.New(problem.CodeMalformed, "The body could not be read to its end.").Because(err)))
 			return
 		}
 		if !bytes.Equal(sum.Sum(nil), a.Sum) {
-			writeProblem(w, r, problem(CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
+			writeProblem(w, r, problem.New(problem.CodeIdempotencyMismatch, "The Idempotency-Key was used for a request with another body."))
 			return
 		}
 	}
@@ -174,18 +210,18 @@ func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, cl
 	}
 	h.Set("Idempotent-Replayed", "true")
 	w.WriteHeader(claim.Status)
-	_, _ = w.Write(a.Body)
+	_, _ = w.Write(body)
 }
 
-// recorder holds an answer back until it is kept.
+// recorder holds an answer back until it is stored.
 type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	sum    hash.Hash // of a streamed body
+	sum    hash.Hash // of a streamed request body
 }
 
-// hash of a streamed body that was read to its end.
+// hash of the streamed request body, after it was read to its end.
 func (r *recorder) hash() []byte {
 	if r.sum == nil {
 		return nil
@@ -193,7 +229,7 @@ func (r *recorder) hash() []byte {
 	return r.sum.Sum(nil)
 }
 
-// hashedBody hashes what is read of a body.
+// hashedBody hashes a body as it is read.
 type hashedBody struct {
 	io.ReadCloser
 	sum hash.Hash

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"strings"
@@ -12,27 +13,32 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
+	"fanfare/api/importfile"
+	"fanfare/api/problem"
 	"fanfare/api/store"
 )
 
-// maxImport is the most bytes of one import: a million rows of the longest kind.
-const maxImport = 2 << 30
+// maxImport is the maximum size of one import: a million of the longest rows.
+const maxImport = importfile.MaxBytes
 
-// Import says what an import did, or has done so far. Always total = imported + updated + unchanged + duplicates + invalid.
+// Import is the report of an import, ended or not. Always total = imported + updated + unchanged + duplicates + invalid.
 type Import struct {
 	ID          string        `json:"id" example:"imp_4k2m…"`
 	ListID      string        `json:"listId"`
-	Status      string        `json:"status" enum:"running,done,failed"`
-	Error       *string       `json:"error"`
+	Filename    string        `json:"filename"`
+	Status      string        `json:"status" enum:"queued,running,done,failed,cancelled" doc:"Whatever the status, what was read is kept. queued: no process has begun it yet."`
+	Error       *string       `json:"error" doc:"Why it failed."`
+	Progress    *float64      `json:"progress" doc:"Share of the file that was read, 0 to 1; null when its size is not known."`
 	RowsRead    uint64        `json:"rowsRead"`
 	Total       uint64        `json:"total"`
 	Imported    uint64        `json:"imported" doc:"New in the list."`
 	Updated     uint64        `json:"updated" doc:"In the list already, with other fields."`
 	Unchanged   uint64        `json:"unchanged" doc:"In the list already, as the row has it."`
 	Duplicates  uint64        `json:"duplicates" doc:"Repeats within the file, merged with the first."`
-	Invalid     uint64        `json:"invalid" doc:"Refused: no E.164 form, or a row that cannot be read."`
+	Invalid     uint64        `json:"invalid" doc:"Refused: no E.164 form, or a row that cannot be read. GET /api/imports/{id}/rejects lists them."`
 	Unreachable uint64        `json:"unreachable" doc:"Stored, but not a number that can take messages: not sent to."`
-	Rejected    []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 of invalid."`
+	OptedOut    uint64        `json:"optedOut" doc:"Stored, but had opted out when the import began: not sent to."`
+	Rejected    []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 of invalid; none in a list of imports."`
 	StartedAt   string        `json:"startedAt" format:"date-time"`
 	FinishedAt  *string       `json:"finishedAt" format:"date-time"`
 }
@@ -48,7 +54,7 @@ type RejectedRow struct {
 type (
 	importIn struct {
 		ID      string `path:"id" doc:"Id or name of the list." example:"list_12345"`
-		Region  string `query:"region" doc:"Region of numbers without a country code; the tenant's otherwise." example:"IT"`
+		Region  string `query:"region" doc:"Region of numbers without a country code; the tenant's otherwise. 001 (the world): all numbers have a country code, with or without +." example:"IT"`
 		Columns string `query:"columns" doc:"Which field a column is: header=field pairs separated by commas, such as cell=phone,Nome=first_name; the field - leaves a column out."`
 		Name    string `query:"filename" doc:"Name of the file, for people."`
 
@@ -64,19 +70,22 @@ type (
 		ImportID string `path:"importId"`
 	}
 	importsIn struct {
-		ID string `path:"id" doc:"Id or name of the list."`
+		ID     string `path:"id" doc:"Id or name of the list."`
+		Page   int    `query:"page" minimum:"0"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
 	}
 	importsOut struct{ Body *Page[*Import] }
 )
 
-// Resolve keeps the body as a stream: a million rows are never in memory.
+// Resolve keeps the body as a stream, so that a file of a million rows is never in memory.
 func (in *importIn) Resolve(ctx huma.Context) []error {
 	r, _ := humachi.Unwrap(ctx)
 	in.contentType, in.body = r.Header.Get("Content-Type"), r.Body
 	return nil
 }
 
-// stallingBody gives each part of a streamed body its own time: a file may be long, but not stand still.
+// stallingBody renews the read deadline with each read: an import may take long, but must not stall.
 type stallingBody struct {
 	r    io.Reader
 	rc   *http.ResponseController
@@ -89,9 +98,9 @@ func (s *server) stalling(ctx context.Context, body io.Reader) stallingBody {
 
 // Read reads the next part.
 func (b stallingBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // a writer that knows no deadlines is a test's
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // only the recorders of tests have no deadlines
 	n, err := b.r.Read(p)
-	if errors.Is(err, io.EOF) { // what comes after may take as long as it likes; after any other error nothing more is to be read
+	if errors.Is(err, io.EOF) { // no deadline for the next request on the connection; after any other error there is none
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
@@ -100,21 +109,27 @@ func (b stallingBody) Read(p []byte) (int, error) {
 func (s *server) registerImports() {
 	register(s, operation{
 		id: "importContacts", method: http.MethodPost, path: "/api/contacts/list/{id}/import", summary: "Import contacts into a list",
-		scope: store.ScopeContacts, errors: []int{400, 404, 413, 415, 422}, streamed: true, tag: contactTag,
-		describe: "text/csv with a header row (phone, first_name, last_name, email; every other column is an attribute; comma, semicolon or tab; UTF-8 or UTF-16), " +
-			"or application/json with an array of such objects. The body is streamed. Importing the same file again changes nothing.",
+		scope: store.ScopeContacts, errors: []int{400, 404, 413, 415, 422}, streamed: true, testKeys: testKeysConfined, tag: contactTag,
+		describe: "A CSV file with a header row (phone, first_name, last_name, email, or what Google, Outlook, iPhones and people call them in several languages; " +
+			"every other column is an attribute; comma, semicolon, tab or bar; the charset as declared, else UTF-8, or UTF-16 with its mark), an Excel workbook (.xlsx), " +
+			"vCards, or JSON: an array of objects, or objects one after the other. Any of them may be packed with gzip. The body is streamed. Importing the same file " +
+			"again changes nothing.",
 	}, s.importContacts)
 	body := s.api.OpenAPI().Paths["/api/contacts/list/{id}/import"].Post
 	text := &huma.Schema{Type: huma.TypeString}
+	binary := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	body.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"text/csv": {Schema: text, Example: "phone,first_name,city\n+393331234567,Anna,Rome\n"},
+		"text/csv":             {Schema: text, Example: "phone,first_name,city\n+393331234567,Anna,Rome\n"},
+		"text/vcard":           {Schema: text, Example: "BEGIN:VCARD\nVERSION:4.0\nN:Rossi;Anna;;;\nTEL;TYPE=cell:+393331234567\nEND:VCARD\n"},
+		"application/x-ndjson": {Schema: text, Example: "{\"phone\":\"+393331234567\",\"first_name\":\"Anna\"}\n"},
+		contentTypeXLSX:        {Schema: binary},
 		"application/json": {Schema: &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{
 			Type: huma.TypeObject, AdditionalProperties: text, Properties: map[string]*huma.Schema{"phone": text, "first_name": text, "last_name": text, "email": text},
 		}}},
 	}}
 	register(s, operation{
-		id: "listImports", method: http.MethodGet, path: "/api/contacts/list/{id}/imports", summary: "List the imports into a list, newest first: of the tenant's last 1,000",
-		scope: store.ScopeRead, errors: []int{404}, tag: contactTag,
+		id: "listImports", method: http.MethodGet, path: "/api/contacts/list/{id}/imports", summary: "List the imports into a list, newest first",
+		scope: store.ScopeRead, errors: []int{404, 422}, tag: contactTag,
 	}, s.listImports)
 	register(s, operation{
 		id: "getImport", method: http.MethodGet, path: "/api/contacts/list/{id}/imports/{importId}", summary: "How far an import is",
@@ -122,20 +137,43 @@ func (s *server) registerImports() {
 	}, s.getImport)
 }
 
-// importFormat reads the content type. curl --data-binary without one sends a form; a file is not one.
-func importFormat(contentType string) (store.Format, *Problem) {
-	ct, _, _ := strings.Cut(contentType, ";")
-	switch ct = strings.ToLower(strings.TrimSpace(ct)); {
-	case ct == "text/csv" || ct == "application/csv" || ct == "text/plain":
-		return store.FormatCSV, nil
-	case ct == "application/json" || ct == "application/x-ndjson" || strings.HasSuffix(ct, "+json"):
-		return store.FormatJSON, nil
+const contentTypeXLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+// importFormats are the formats by content type. "" has the file decide: a browser on Windows says of a CSV file that it is a
+// workbook, and of others that they are octets.
+var importFormats = map[string]importfile.Format{
+	"text/csv": importfile.CSV, "application/csv": importfile.CSV, "text/plain": importfile.CSV, "text/tab-separated-values": importfile.CSV,
+	"application/json": importfile.JSON, "application/x-ndjson": importfile.JSON, "application/ndjson": importfile.JSON,
+	"application/jsonl": importfile.JSON, "application/json-seq": importfile.JSON, "text/json": importfile.JSON,
+	contentTypeXLSX: importfile.XLSX, "text/vcard": importfile.VCard, "text/x-vcard": importfile.VCard, "text/directory": importfile.VCard,
+	"application/vnd.ms-excel": "", "application/octet-stream": "", "application/gzip": "", "application/x-gzip": "",
+}
+
+// importFormat reads the content type of a file: its format, and the charset that it declares. curl --data-binary without -H sends a
+// form type, which is refused.
+func importFormat(contentType string) (format importfile.Format, charset string, p *problem.Problem) {
+	ct, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		ct, _, _ = strings.Cut(strings.ToLower(contentType), ";")
+		ct = strings.TrimSpace(ct)
 	}
-	return "", problem(CodeMediaType, "The body is %q.", truncate(contentType, 100)).fixed("Send Content-Type: text/csv, or application/json.")
+	format, ok := importFormats[ct]
+	if !ok && strings.HasSuffix(ct, "+json") {
+		format, ok = importfile.JSON, true
+	}
+	if !ok {
+		return "", "", problem.New(problem.CodeMediaType, "The body is %q.", problem.Truncate(contentType, 100)).
+			WithFix("Send Content-Type: text/csv, application/json, text/vcard or " + contentTypeXLSX + ".")
+	}
+	if err := importfile.CheckCharset(params["charset"]); err != nil {
+		return "", "", problem.New(problem.CodeMediaType, "The charset %q is not known.", problem.Truncate(params["charset"], 40)).
+			WithFix("Send a charset such as utf-8, utf-16, iso-8859-1 or windows-1252, or none for UTF-8.")
+	}
+	return format, params["charset"], nil
 }
 
 // columns reads header=field pairs.
-func columns(s string) (map[string]string, *Problem) {
+func columns(s string) (map[string]string, *problem.Problem) {
 	if s == "" {
 		return nil, nil
 	}
@@ -143,7 +181,7 @@ func columns(s string) (map[string]string, *Problem) {
 	for pair := range strings.SplitSeq(s, ",") {
 		header, field, ok := strings.Cut(pair, "=")
 		if header, field = strings.TrimSpace(header), strings.TrimSpace(field); !ok || header == "" || field == "" {
-			return nil, fieldProblem(CodeInvalid, "columns", "%q is not header=field.", truncate(pair, 60))
+			return nil, problem.Field(problem.CodeInvalid, "columns", "%q is not header=field.", problem.Truncate(pair, 60))
 		}
 		out[header] = field
 	}
@@ -152,7 +190,7 @@ func columns(s string) (map[string]string, *Problem) {
 
 func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, error) {
 	who := requestOf(ctx).who
-	format, p := importFormat(in.contentType)
+	format, charset, p := importFormat(in.contentType)
 	if p != nil {
 		return nil, p
 	}
@@ -160,26 +198,26 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 	if p != nil {
 		return nil, p
 	}
-	l, err := s.list(ctx, in.ID)
+	l, err := s.listToChange(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
 	body := &limitedBody{r: s.stalling(ctx, in.body), left: maxImport}
-	// A body that breaks off ends the request's context, and the rows that came before are to be kept: the end of the body is
-	// the only end of an import.
+	// A body that breaks off cancels the context of the request, but the rows before it must be stored. Only the end of the body
+	// ends an import.
 	ctx = context.WithoutCancel(ctx)
 	report, err := s.Store.Import(ctx, who.tenant.ID, l.Number, store.ImportOptions{
-		Format: format, Region: strings.ToUpper(in.Region), Columns: mapping, Source: truncate(in.Name, 200),
+		Format: format, Charset: charset, Region: strings.ToUpper(in.Region), Columns: mapping, Source: problem.Truncate(in.Name, 200),
 	}, body, nil)
 	if body.over {
-		return nil, problem(CodeBodyTooLarge, "An import has at most %d bytes; what came before is kept.", int64(maxImport))
+		return nil, problem.New(problem.CodeBodyTooLarge, "An import has at most %d bytes; what came before is kept.", int64(maxImport))
 	}
 	if errors.Is(err, store.ErrStream) {
-		p := problem(CodeMalformed, "The %s.", report.Error)
+		p := problem.New(problem.CodeMalformed, "The %s.", report.Error)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			p = problem(CodeTimeout, "The import broke off after %d rows: no byte came for %s.", report.RowsRead, s.ImportStall)
+			p = problem.New(problem.CodeTimeout, "The import broke off after %d rows: no byte came for %s.", report.RowsRead, s.ImportStall)
 		}
-		return nil, p.fixed("What was read before is kept: correct the file and import it again, which does the rest.").because(err)
+		return nil, p.WithFix("What was read before is kept: correct the file and import it again, which does the rest.").Because(err)
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -188,7 +226,7 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 	return &importOut{"/api/contacts/list/" + l.ID() + "/imports/" + v.ID, v}, nil
 }
 
-// limitedBody ends a body that is too long, and remembers that it did.
+// limitedBody fails a body that is too long, and notes that it did.
 type limitedBody struct {
 	r    io.Reader
 	left int64
@@ -208,9 +246,14 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 func viewImport(r *store.ImportReport) *Import {
 	v := &Import{
-		ID: r.ID, ListID: store.ListID(r.List), Status: string(r.State), Error: orNull(r.Error), RowsRead: r.RowsRead, Total: r.Total,
+		ID: r.ID, ListID: store.ListID(r.List), Filename: r.Source, Status: string(r.State), Error: orNull(r.Error), RowsRead: r.RowsRead, Total: r.Total,
 		Imported: r.Imported, Updated: r.Updated, Unchanged: r.Unchanged, Duplicates: r.Duplicates, Invalid: r.Invalid, Unreachable: r.Unreachable,
-		Rejected: make([]RejectedRow, 0, len(r.Rejected)), StartedAt: stamp(r.Started), FinishedAt: stampOrNull(r.Finished),
+		OptedOut: r.OptedOut, Rejected: make([]RejectedRow, 0, len(r.Rejected)), StartedAt: stamp(r.Started), FinishedAt: stampOrNull(r.Finished),
+	}
+	if r.State == store.ImportDone {
+		v.Progress = new(1.0)
+	} else if r.Bytes > 0 {
+		v.Progress = new(float64(r.BytesRead) / float64(r.Bytes))
 	}
 	for _, row := range r.Rejected {
 		v.Rejected = append(v.Rejected, RejectedRow(row))
@@ -228,7 +271,7 @@ func (s *server) getImport(ctx context.Context, in *importGetIn) (*importOut, er
 		return nil, s.storeProblem(err)
 	}
 	if r.List != l.Number {
-		return nil, problem(CodeNotFound, "There is no import %q of this list.", truncate(in.ImportID, 40))
+		return nil, problem.New(problem.CodeNotFound, "There is no import %q of this list.", problem.Truncate(in.ImportID, 40))
 	}
 	return &importOut{Body: viewImport(&r)}, nil
 }
@@ -238,16 +281,5 @@ func (s *server) listImports(ctx context.Context, in *importsIn) (*importsOut, e
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.Store.Imports(ctx, l.Tenant, store.Page{Limit: 1000})
-	if err != nil {
-		return nil, s.storeProblem(err)
-	}
-	out := &Page[*Import]{Data: []*Import{}}
-	for i := range rows {
-		if rows[i].List == l.Number {
-			out.Data = append(out.Data, viewImport(&rows[i]))
-		}
-	}
-	out.Limit, out.Total = len(out.Data), len(out.Data)
-	return &importsOut{out}, nil
+	return s.importPage(ctx, store.ImportFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, List: l.Number}, in.Cursor)
 }

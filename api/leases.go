@@ -11,7 +11,7 @@ import (
 	"fanfare/schemas"
 )
 
-// seqBlock is how many seqs are leased at once.
+// seqBlock is the number of seqs leased at once.
 const seqBlock = 1000
 
 // leasedSeq is one seq of a hidden campaign.
@@ -22,8 +22,8 @@ type leasedSeq struct {
 	seq        uint32
 }
 
-// seqLeases gives out seqs of the tenants' hidden campaigns, from blocks leased from the store: one write for a thousand
-// messages. What is left of a block when the day or the process ends is never used.
+// seqLeases hands out seqs of the tenants' hidden campaigns from blocks leased from the store, so that a thousand messages cost
+// one write. The rest of a block is never used when the day or the process ends.
 type seqLeases struct {
 	lease func(ctx context.Context, tenant string, day time.Time, n uint32) (store.Lease, error)
 
@@ -32,7 +32,7 @@ type seqLeases struct {
 }
 
 type tenantSeqs struct {
-	turn chan struct{} // of one request at a time
+	turn chan struct{} // held by the request that takes seqs
 	day  int64
 	left store.Lease
 	id   string
@@ -42,10 +42,10 @@ func newSeqLeases(lease func(ctx context.Context, tenant string, day time.Time, 
 	return &seqLeases{lease: lease, tenants: map[string]*tenantSeqs{}}
 }
 
-// leasePatience is how long a request waits for its numbers: for others of its tenant, and for the store, which takes milliseconds.
+// leasePatience is how long a request waits for seqs: for other requests of its tenant, and for the store.
 const leasePatience = 3 * time.Second
 
-// take returns n seqs of the tenant's campaign of the UTC day of now.
+// take returns n seqs of the tenant's hidden campaign of the UTC day of now.
 func (l *seqLeases) take(ctx context.Context, tenant string, now time.Time, n int) ([]leasedSeq, error) {
 	l.mu.Lock()
 	t := l.tenants[tenant]
@@ -85,43 +85,8 @@ func (l *seqLeases) take(ctx context.Context, tenant string, now time.Time, n in
 	return out, nil
 }
 
-// budgets bound the single messages of a tenant that wait on a route: as many as the route sends in ten seconds.
-type budgets struct {
-	mu  sync.Mutex
-	all map[string]*bucket
-}
-
-const budgetSeconds = 10
-
-func newBudgets() *budgets { return &budgets{all: map[string]*bucket{}} }
-
-// take books n messages at rate per second, or says how long to wait until they fit.
-func (b *budgets) take(key string, n, rate int, now time.Time) (wait time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	q := b.all[key]
-	if q == nil {
-		if len(b.all) >= maxCached {
-			clear(b.all)
-		}
-		q = &bucket{}
-		b.all[key] = q
-	}
-	ahead := max(q.tat.Sub(now), 0)
-	cost := time.Duration(float64(n) / float64(max(rate, 1)) * float64(time.Second))
-	// A batch that is larger than the whole budget passes when nothing waits: else it never would.
-	if over := ahead + cost - budgetSeconds*time.Second; over > 0 && ahead > 0 {
-		return min(over, ahead)
-	}
-	if q.tat.Before(now) {
-		q.tat = now
-	}
-	q.tat = q.tat.Add(cost)
-	return 0
-}
-
-// recentRefs remembers the client references of messages just sent: until the first event about a message arrives, nothing
-// else knows them. It holds what this process sent in the last minutes, at most twice maxRecent.
+// recentRefs caches the client references of messages that this process has just sent, until the statistics have the first event
+// of each. It holds the last minutes, at most twice maxRecent references.
 type recentRefs struct {
 	now func() time.Time
 
@@ -161,5 +126,5 @@ func (r *recentRefs) find(tenant, ref string) []schemas.ID {
 	return append(append([]schemas.ID{}, r.old[key]...), r.new[key]...)
 }
 
-// fieldIndex names one element of an array.
+// fieldIndex names an element of an array field.
 func fieldIndex(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }

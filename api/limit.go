@@ -1,19 +1,21 @@
 package api
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
 )
 
-// Limits are how many requests one API key may make (X8), counted by each process for itself.
+// Limits are how many requests one API key may make (X8), over all API processes if they share a [SharedLimiter], else in each.
 type Limits struct {
 	PerSecond int // default 50
 	PerMinute int // default 1,000
 }
 
-// over takes what l does not say from below.
+// over returns l with its zero fields taken from below.
 func (l Limits) over(below Limits) Limits {
 	if l.PerSecond <= 0 {
 		l.PerSecond = below.PerSecond
@@ -24,8 +26,8 @@ func (l Limits) over(below Limits) Limits {
 	return l
 }
 
-// quota counts the requests of one key: two buckets that fill evenly, so a client that keeps to its rate never waits, and one
-// that was away may send a second's, or a minute's, worth at once.
+// quota counts the requests of one key in two buckets, of a second and of a minute. They fill evenly: a client that keeps to its
+// rate never waits, and an idle one may send the amount of a second, or of a minute, at once.
 type quota struct {
 	mu     sync.Mutex
 	limits Limits
@@ -33,10 +35,10 @@ type quota struct {
 	minute bucket
 }
 
-// bucket holds the time at which it was last empty (GCRA): what it has now follows from the clock alone.
+// bucket is a token bucket by GCRA: tat is the theoretical arrival time of the next request, from which its fill follows.
 type bucket struct{ tat time.Time }
 
-// room returns how many requests of the given size fit at now, and when the next one does if none.
+// room returns how many requests fit at now, at n requests per period; if none does, how long to wait for the next.
 func (b *bucket) room(now time.Time, n int, per time.Duration) (left int, wait time.Duration) {
 	step := per / time.Duration(n)
 	ahead := max(b.tat.Sub(now), 0)
@@ -53,33 +55,95 @@ func (b *bucket) take(now time.Time, n int, per time.Duration) {
 	b.tat = b.tat.Add(per / time.Duration(n))
 }
 
-// grant is the answer to one request.
-type grant struct {
-	ok        bool
-	limit     int // of the minute
-	remaining int // of the minute
-	wait      time.Duration
+// Grant is the decision about one request.
+type Grant struct {
+	OK        bool
+	Limit     int           // of the minute
+	Remaining int           // of the minute
+	Wait      time.Duration // until the next request is admitted, of one that is not
 }
 
-// take asks for one request at now.
-func (q *quota) take(now time.Time) grant {
+// SharedLimiter counts the requests of keys over all API processes.
+type SharedLimiter interface {
+	Take(ctx context.Context, key string, limits Limits) (Grant, error)
+}
+
+// keyLimiter counts by the shared limiter, if there is one. While that does not answer, this process counts by itself: then each
+// process admits what the limits allow, which is better than to admit nothing, and than to admit everything.
+type keyLimiter struct {
+	shared SharedLimiter
+	now    func() time.Time
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	away  bool
+	again time.Time // when the shared limiter is asked again
+}
+
+// sharedRetry is how long a shared limiter that does not answer is left alone: otherwise each request would wait for it.
+const sharedRetry = time.Second
+
+func (l *keyLimiter) take(ctx context.Context, who *principal) Grant {
+	now := l.now()
+	if l.shared == nil || l.resting(now) {
+		return who.quota.take(now)
+	}
+	g, err := l.shared.Take(ctx, who.key.ID, who.quota.get())
+	if err != nil {
+		if ctx.Err() == nil { // else it is the client that went
+			l.turn(ctx, true, now, err)
+		}
+		return who.quota.take(now)
+	}
+	l.turn(ctx, false, now, nil)
+	return g
+}
+
+func (l *keyLimiter) resting(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.away && now.Before(l.again)
+}
+
+// turn notes whether the shared limiter answers, and logs when that changes.
+func (l *keyLimiter) turn(ctx context.Context, away bool, now time.Time, err error) {
+	l.mu.Lock()
+	was := l.away
+	l.away, l.again = away, now.Add(sharedRetry)
+	l.mu.Unlock()
+	switch {
+	case away && !was:
+		l.log.WarnContext(ctx, "shared limits of API keys away, each process counts by itself", "err", err.Error())
+	case !away && was:
+		l.log.InfoContext(ctx, "shared limits of API keys back")
+	}
+}
+
+func (q *quota) get() Limits {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limits
+}
+
+// take decides about one request at now, and counts it if it is admitted.
+func (q *quota) take(now time.Time) Grant {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	_, waitS := q.second.room(now, q.limits.PerSecond, time.Second)
 	left, waitM := q.minute.room(now, q.limits.PerMinute, time.Minute)
-	g := grant{limit: q.limits.PerMinute, remaining: left, wait: max(waitS, waitM)}
-	if g.wait > 0 {
+	g := Grant{Limit: q.limits.PerMinute, Remaining: left, Wait: max(waitS, waitM)}
+	if g.Wait > 0 {
 		return g
 	}
 	q.second.take(now, q.limits.PerSecond, time.Second)
 	q.minute.take(now, q.limits.PerMinute, time.Minute)
-	g.ok = true
-	g.remaining--
+	g.OK = true
+	g.Remaining--
 	return g
 }
 
-// header says the limit and what is left of it. The names go out as X8 writes them, which Set would spell Ratelimit.
-func (g grant) header(h http.Header) {
-	h["X-RateLimit-Limit"] = []string{strconv.Itoa(g.limit)}
-	h["X-RateLimit-Remaining"] = []string{strconv.Itoa(g.remaining)}
+// header sets the headers of X8, in its spelling, which Set would change to Ratelimit.
+func (g Grant) header(h http.Header) {
+	h["X-RateLimit-Limit"] = []string{strconv.Itoa(g.Limit)}
+	h["X-RateLimit-Remaining"] = []string{strconv.Itoa(g.Remaining)}
 }

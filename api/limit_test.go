@@ -1,26 +1,76 @@
 package api
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 )
 
+// sharedCounter is a shared limiter that may be away.
+type sharedCounter struct {
+	away  bool
+	asked int
+}
+
+func (c *sharedCounter) Take(context.Context, string, Limits) (Grant, error) {
+	c.asked++
+	if c.away {
+		return Grant{}, errors.New("no route to Redis")
+	}
+	return Grant{OK: true, Limit: 1000, Remaining: 7}, nil
+}
+
+// While the shared limiter is away each process counts by itself, asks it once a second, and logs one line when it goes and one when
+// it comes back.
+func TestSharedLimiterAway(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var logs bytes.Buffer
+	shared := &sharedCounter{}
+	l := &keyLimiter{shared: shared, now: func() time.Time { return now }, log: slog.New(slog.NewTextHandler(&logs, nil))}
+	who := &principal{quota: &quota{limits: Limits{5, 1000}}}
+	if g := l.take(t.Context(), who); !g.OK || g.Remaining != 7 {
+		t.Errorf("got %+v, want the shared answer", g)
+	}
+	shared.away, shared.asked = true, 0
+	admitted := 0
+	for range 20 {
+		if l.take(t.Context(), who).OK {
+			admitted++
+		}
+	}
+	if admitted != 5 || shared.asked != 1 {
+		t.Errorf("away: got %d admitted and %d asked, want 5 by the own count, and one question", admitted, shared.asked)
+	}
+	now = now.Add(1100 * time.Millisecond)
+	shared.away = false
+	if g := l.take(t.Context(), who); g.Remaining != 7 {
+		t.Errorf("back: got %+v, want the shared answer", g)
+	}
+	if n := strings.Count(logs.String(), "\n"); n != 2 {
+		t.Errorf("got %d log lines, want one for each change: %s", n, &logs)
+	}
+}
+
 // X8: 50 a second and 1,000 a minute, whichever is used up first.
 func TestQuota(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	q := &quota{limits: Limits{50, 1000}}
-	granted := func(n int) (got int, last grant) {
+	granted := func(n int) (got int, last Grant) {
 		for range n {
-			if last = q.take(now); last.ok {
+			if last = q.take(now); last.OK {
 				got++
 			}
 		}
 		return got, last
 	}
-	if got, last := granted(60); got != 50 || last.wait <= 0 || last.wait > 20*time.Millisecond {
-		t.Errorf("60 at once: got %d and wait %v, want 50 and at most 20ms", got, last.wait)
+	if got, last := granted(60); got != 50 || last.Wait <= 0 || last.Wait > 20*time.Millisecond {
+		t.Errorf("60 at once: got %d and wait %v, want 50 and at most 20ms", got, last.Wait)
 	}
 	total := 50
 	for range 400 { // 40 s at 10 times what is allowed
@@ -31,12 +81,12 @@ func TestQuota(t *testing.T) {
 	if total < 1000 || total > 1000+40*1000/60+1 {
 		t.Errorf("40 s at full speed: got %d, want a minute's 1,000 and what 40 s give back", total)
 	}
-	if _, last := granted(1); last.ok || last.remaining != 0 || last.limit != 1000 {
+	if _, last := granted(1); last.OK || last.Remaining != 0 || last.Limit != 1000 {
 		t.Errorf("minute used up: got %+v, want refused with 0 of 1000", last)
 	}
 	now = now.Add(time.Minute)
-	if got, last := granted(1); got != 1 || last.remaining != 999 {
-		t.Errorf("a minute later: got %d with %d left, want 1 with 999 left", got, last.remaining)
+	if got, last := granted(1); got != 1 || last.Remaining != 999 {
+		t.Errorf("a minute later: got %d with %d left, want 1 with 999 left", got, last.Remaining)
 	}
 }
 
@@ -53,9 +103,9 @@ func TestQuotaNeverAbove(t *testing.T) {
 			if now.After(high) {
 				high = now
 			}
-			if g := q.take(now); g.ok {
+			if g := q.take(now); g.OK {
 				granted++
-			} else if g.wait <= 0 {
+			} else if g.Wait <= 0 {
 				t.Fatalf("refused without a wait: %+v", g)
 			}
 		}

@@ -2,41 +2,49 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
 )
 
-// LiveInput is what may be changed while a campaign is active (C4).
+// LiveInput is what can be changed while a campaign is active (C4).
 type LiveInput struct {
-	Rate                 Optional[int]      `json:"rate,omitzero" doc:"Most messages per second; 0: no limit of its own."`
-	Weight               Optional[int]      `json:"weight,omitzero" doc:"Share against the tenant's other campaigns, 1 to 100."`
-	CallingHoursStart    Optional[string]   `json:"callingHoursStart,omitzero"`
-	CallingHoursEnd      Optional[string]   `json:"callingHoursEnd,omitzero"`
-	CallingHoursTimezone Optional[string]   `json:"callingHoursTimezone,omitzero"`
-	Tags                 Optional[[]string] `json:"tags,omitzero"`
-	Notes                Optional[string]   `json:"notes,omitzero"`
+	Rate                 problem.Optional[int]            `json:"rate,omitzero" doc:"Most messages per second; 0: no limit of its own."`
+	Weight               problem.Optional[int]            `json:"weight,omitzero" doc:"Share against the tenant's other campaigns, 1 to 100."`
+	CallingHoursStart    problem.Optional[string]         `json:"callingHoursStart,omitzero"`
+	CallingHoursEnd      problem.Optional[string]         `json:"callingHoursEnd,omitzero"`
+	CallingHoursTimezone problem.Optional[string]         `json:"callingHoursTimezone,omitzero"`
+	Variants             problem.Optional[[]VariantInput] `json:"variants,omitzero" doc:"Of an SMS campaign with variants: their new weights, by name. Variants that are not named keep theirs. Who was dealt already keeps the variant that it had."`
+	Tags                 problem.Optional[[]string]       `json:"tags,omitzero"`
+	Notes                problem.Optional[string]         `json:"notes,omitzero"`
 }
 
 func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error) {
-	at, err := s.at(ctx, in.ID, in.IfMatch, in.Vocab)
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
 	if err != nil {
 		return nil, err
 	}
 	body := &in.Body.Value
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		if err := testKeyMay(at.who, c); err != nil {
+			return "", err
+		}
 		return "", body.apply(c, at.who)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return at.answer(c), nil
+	return s.answer(ctx, at, c), nil
 }
 
-// apply changes what may be changed while a campaign runs. What a sender looks at needs a campaign that sends; tags and notes
-// are for people and may be changed at any time.
+// apply changes a running campaign. Rate, weight and calling hours can be changed while it is active; tags and notes, which no
+// sender reads, at any time.
 func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
-	var ps problems
+	var ps problem.List
 	if in.Tags.Set {
 		tags, p := cleanTags(in.Tags.Value)
 		if p != nil {
@@ -44,33 +52,76 @@ func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
 		}
 		c.Tags = tags
 	}
-	set(&in.Notes, &c.Notes, func(v string) { ps.notes(v) })
-	steers := in.Rate.Set || in.Weight.Set || in.CallingHoursStart.Set || in.CallingHoursEnd.Set || in.CallingHoursTimezone.Set
-	if steers && !schemas.Active(c.State) {
-		p := wrongState(c.State, "a change of rate, weight or calling hours")
+	set(&in.Notes, &c.Notes, func(v string) { checkNotes(&ps, v) })
+	changesSending := in.Rate.Set || in.Weight.Set || in.Variants.Set || in.CallingHoursStart.Set || in.CallingHoursEnd.Set || in.CallingHoursTimezone.Set
+	if changesSending && !schemas.Active(c.State) {
+		p := wrongState(c.State, "a change of rate, weights or calling hours")
 		if schemas.Editable(c.State) {
-			p = p.fixed("PUT /api/campaigns/%s changes a campaign that is not confirmed.", c.ID())
+			p = p.WithFix("PUT /api/campaigns/%s changes a campaign that is not confirmed.", c.ID())
 		}
 		return p
 	}
 	if in.Rate.Set {
-		ps.rate(in.Rate.Value)
+		checkRate(&ps, in.Rate.Value)
 		c.Rate = uint32(max(in.Rate.Value, 0))
 	}
+	if in.Variants.Set {
+		in.applyVariants(c, &ps)
+	}
 	if in.Weight.Set {
-		if v := in.Weight.Value; !in.Weight.Null && (v < 1 || v > 100) {
-			ps.add(CodeInvalid, "weight", "%d is not between 1 and 100.", v)
+		if !in.Weight.Null {
+			checkWeight(&ps, in.Weight.Value)
 		}
 		c.Weight = uint32(max(in.Weight.Value, 0))
 	}
 	next, found := hoursPatch{start: in.CallingHoursStart, end: in.CallingHoursEnd, zone: in.CallingHoursTimezone}.apply(c.CallingHours, who.tenant.Timezone)
 	ps = append(ps, found...)
-	if err := ps.err(); err != nil {
+	if err := ps.Err(); err != nil {
 		return err
 	}
 	if widens(c.CallingHours, next) && !who.key.Has(store.ScopeConfirm) {
-		return problem(CodeScopeMissing, "Calling hours that open earlier or close later need the scope %q.", string(store.ScopeConfirm))
+		return problem.New(problem.CodeScopeMissing, "Calling hours that open earlier or close later need the scope %q.", string(store.ScopeConfirm))
 	}
 	c.CallingHours = next
 	return nil
+}
+
+// maxWeightChanges bounds the record of a campaign, which holds all weights that it ever had.
+const maxWeightChanges = 200
+
+// applyVariants changes the weights of the variants (R38, R57).
+func (in *LiveInput) applyVariants(c *store.Campaign, ps *problem.List) {
+	if len(c.Variants) == 0 || len(c.Weights) == 0 {
+		ps.Add(problem.CodeInvalid, "variants", "The campaign has no variants.")
+		return
+	}
+	next := slices.Clone(c.Weights[len(c.Weights)-1])
+	for i, v := range in.Variants.Value {
+		at := fmt.Sprintf("variants[%d].", i)
+		n := slices.IndexFunc(c.Variants, func(o store.Variant) bool { return strings.EqualFold(o.Name, strings.TrimSpace(v.Name)) })
+		switch {
+		case n < 0:
+			names := make([]string, len(c.Variants))
+			for j, o := range c.Variants {
+				names[j] = o.Name
+			}
+			*ps = append(*ps, problem.Field(problem.CodeInvalid, at+"name", "There is no variant %q.", problem.Truncate(v.Name, maxTag)).WithFix("The variants are %s.", strings.Join(names, ", ")))
+		case v.Message != "" && v.Message != c.Variants[n].Body:
+			ps.Add(problem.CodeInvalid, at+"message", "The text of a variant can't be changed while the campaign is active, only its weight.")
+		case v.Weight == nil:
+			ps.Add(problem.CodeRequired, at+"weight", "The weight is missing.")
+		default:
+			checkVariantWeight(ps, at+"weight", *v.Weight)
+			next[n] = uint32(max(*v.Weight, 0))
+		}
+	}
+	if !slices.ContainsFunc(next, func(w uint32) bool { return w > 0 }) {
+		ps.Add(problem.CodeInvalid, "variants", "The weights of all variants are 0: nobody would get a text.")
+	}
+	if len(c.Weights) >= maxWeightChanges {
+		ps.Add(problem.CodeInvalid, "variants", "The weights were changed %d times, which is the most.", maxWeightChanges)
+	}
+	if !slices.Equal(next, c.Weights[len(c.Weights)-1]) {
+		c.Weights = append(slices.Clone(c.Weights), next)
+	}
 }

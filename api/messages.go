@@ -7,36 +7,37 @@ import (
 	"strings"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/sinks/analytics"
 )
 
-// MessageStatus is where one message is.
+// MessageStatus is the state of one message.
 type MessageStatus struct {
 	MessageID         string  `json:"messageId"`
 	CustomerMessageID string  `json:"customerMessageId"`
-	CampaignID        *string `json:"campaignId" doc:"Null of a single send."`
+	CampaignID        *string `json:"campaignId" doc:"Null for a single send."`
 	Destination       *string `json:"destination" doc:"Null until the first event about the message has arrived."`
 	Channel           *string `json:"channel"`
 	Sender            *string `json:"sender"`
 	Country           *string `json:"country"`
 	Status            string  `json:"status" enum:"pending,sent,delivered,failed"`
-	State             string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in finer words."`
+	State             string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in more detail."`
 	SubStatus         *string `json:"subStatus" example:"ABSENT_SUBSCRIBER"`
 	Description       *string `json:"description"`
-	RawCode           *string `json:"rawCode" doc:"As the carrier gave it."`
-	Attempts          int     `json:"attempts" doc:"Tries that left us."`
+	RawCode           *string `json:"rawCode" doc:"The carrier's own code."`
+	Attempts          int     `json:"attempts" doc:"How often it was handed over to a carrier."`
 	SentAt            *string `json:"sentAt" format:"date-time"`
 	DeliveredAt       *string `json:"deliveredAt" format:"date-time"`
 	UpdatedAt         *string `json:"updatedAt" format:"date-time"`
 }
 
-// StatusAnswer is the newest message of a reference, and all of them.
+// StatusAnswer is the newest message with a reference, and all messages with it.
 type StatusAnswer struct {
 	MessageStatus
 	Results []MessageStatus `json:"results" nullable:"false" doc:"Every message that carries the reference, newest first, at most 100."`
-	More    bool            `json:"more" doc:"results is full: there may be more messages of the reference, each with an id of its own to ask by."`
+	More    bool            `json:"more" doc:"There may be more messages with this reference; each can be asked for by its messageId."`
 }
 
 // StatusesAnswer is the status of several references.
@@ -45,13 +46,13 @@ type StatusesAnswer struct {
 	NotFound []string       `json:"notFound" nullable:"false"`
 }
 
-// MessageHistory is a message with everything that happened to it.
+// MessageHistory is a message with all its events.
 type MessageHistory struct {
 	MessageStatus
 	Events []MessageEvent `json:"events" nullable:"false"`
 }
 
-// MessageEvent is one thing that happened to a message.
+// MessageEvent is one event of a message.
 type MessageEvent struct {
 	Kind        string  `json:"kind" example:"sent"`
 	SubStatus   *string `json:"subStatus"`
@@ -71,7 +72,7 @@ type (
 	}
 	statusOut  struct{ Body *StatusAnswer }
 	statusesIn struct {
-		Refs string `query:"customerMessageIds" required:"true" doc:"Up to 100 references, separated by commas."`
+		Refs []string `query:"customerMessageIds,explode" required:"true" doc:"Up to 100 references, separated by commas or given one by one."`
 	}
 	statusesOut struct{ Body *StatusesAnswer }
 	historyIn   struct {
@@ -80,10 +81,10 @@ type (
 	historyOut struct{ Body *MessageHistory }
 )
 
-// maxRefs is the most references of one question.
+// maxRefs is the maximum number of references in one query.
 const maxRefs = 100
 
-// refSpan is how far back a client's reference is looked for: as long as deliveries are kept.
+// refSpan is how far back a reference is searched: as long as deliveries are kept.
 const refSpan = 35 * 24 * time.Hour
 
 func (s *server) registerMessages() {
@@ -96,14 +97,14 @@ func (s *server) registerMessages() {
 		scope: store.ScopeRead, errors: []int{404}, tag: "Messages",
 	}, s.statusByRef)
 	register(s, operation{
-		id: "getMessage", method: http.MethodGet, path: "/api/messages/{id}", summary: "Everything that happened to a message",
+		id: "getMessage", method: http.MethodGet, path: "/api/messages/{id}", summary: "Get a message with its history",
 		scope: store.ScopeRead, errors: []int{404}, tag: "Messages",
 	}, s.messageHistory)
 }
 
-// owned reads a message id, and finds its campaign among the tenant's: another tenant's is not found (P7).
+// owned finds the campaign of a message id among the tenant's campaigns. Another tenant's message is not found (P7).
 func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*store.Campaign, error) {
-	missing := problem(CodeNotFound, "There is no message of that id.")
+	missing := problem.New(problem.CodeNotFound, "There is no message of that id.")
 	if s.Keys.Verify(id) != nil {
 		return nil, missing
 	}
@@ -119,18 +120,18 @@ func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*sto
 	return &c, nil
 }
 
-// messageStatus says where a message is. One that nothing is known of yet is pending: it is in the log, and on its way.
+// messageStatus returns the state of a message. A message without events is pending: it is in the log and will be sent.
 func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.ID) (*MessageStatus, error) {
 	c, err := s.owned(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
-	id = s.Keys.MessageOf(id) // of a submission's id too
+	id = s.Keys.MessageOf(id) // the client may also send the id of a submission
 	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
 	defer cancel()
 	members, err := s.Analytics.Members(ctx, who.tenant.ID, c.ID(), []uint32{id.Seq()})
 	if err != nil {
-		return nil, unavailable(5*time.Second, err, "The status cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read at present.")
 	}
 	m := analytics.Member{Seq: id.Seq(), MessageID: id}
 	if len(members) > 0 {
@@ -174,7 +175,7 @@ func viewMember(m *analytics.Member, campaign string) *MessageStatus {
 	return v
 }
 
-// byRef finds the messages of a reference: one of ours names its message, a client's is looked for.
+// byRef finds the messages of a reference: a message id of ours, or the client's own reference.
 func (s *server) byRef(ctx context.Context, who *principal, ref string) (*StatusAnswer, error) {
 	if id, err := schemas.ParseID(ref); err == nil {
 		st, err := s.messageStatus(ctx, who, id)
@@ -207,8 +208,8 @@ func (s *server) byRef(ctx context.Context, who *principal, ref string) (*Status
 	}
 	out.More = len(out.Results) == maxRefs
 	if len(out.Results) == 0 {
-		return nil, problem(CodeNotFound, "There is no message with the reference %q.", truncate(ref, 100)).
-			fixed("A message that was sent through another process may take a second to be found.")
+		return nil, problem.New(problem.CodeNotFound, "There is no message with the reference %q.", problem.Truncate(ref, 100)).
+			WithFix("A message that was sent through another process may take a second to be found.")
 	}
 	out.MessageStatus = out.Results[0]
 	return out, nil
@@ -219,12 +220,12 @@ func (s *server) findRef(ctx context.Context, who *principal, ref string) ([]ana
 	defer cancel()
 	found, err := s.Analytics.ByCustomerRef(ctx, who.tenant.ID, ref, s.Now().Add(-refSpan))
 	if err != nil {
-		return nil, unavailable(5*time.Second, err, "The status cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read at present.")
 	}
 	return found, nil
 }
 
-// visibleID is the id of a campaign as clients may know it, "" of a hidden one.
+// visibleID returns the id of a campaign that clients may see, "" for a hidden one.
 func (s *server) visibleID(ctx context.Context, who *principal, id string) string {
 	c, err := s.Store.Campaign(ctx, who.tenant.ID, id)
 	if err != nil {
@@ -242,9 +243,12 @@ func (s *server) statusByRef(ctx context.Context, in *statusIn) (*statusOut, err
 }
 
 func (s *server) statuses(ctx context.Context, in *statusesIn) (*statusesOut, error) {
-	refs := strings.Split(in.Refs, ",")
+	var refs []string
+	for _, given := range in.Refs {
+		refs = append(refs, strings.Split(given, ",")...)
+	}
 	if len(refs) > maxRefs {
-		return nil, fieldProblem(CodeInvalid, "customerMessageIds", "%d references; at most %d are taken.", len(refs), maxRefs)
+		return nil, problem.Field(problem.CodeInvalid, "customerMessageIds", "%d references; at most %d are taken.", len(refs), maxRefs)
 	}
 	out := &StatusesAnswer{Data: []StatusAnswer{}, NotFound: []string{}}
 	for _, ref := range refs {
@@ -252,7 +256,7 @@ func (s *server) statuses(ctx context.Context, in *statusesIn) (*statusesOut, er
 			continue
 		}
 		a, err := s.byRef(ctx, requestOf(ctx).who, ref)
-		if p := (*Problem)(nil); errors.As(err, &p) && p.Code == CodeNotFound {
+		if p := (*problem.Problem)(nil); errors.As(err, &p) && p.Code == problem.CodeNotFound {
 			out.NotFound = append(out.NotFound, ref)
 			continue
 		}
@@ -268,7 +272,7 @@ func (s *server) messageHistory(ctx context.Context, in *historyIn) (*historyOut
 	who := requestOf(ctx).who
 	id, err := schemas.ParseID(in.ID)
 	if err != nil {
-		return nil, problem(CodeNotFound, "There is no message %q.", truncate(in.ID, 40))
+		return nil, problem.New(problem.CodeNotFound, "There is no message %q.", problem.Truncate(in.ID, 40))
 	}
 	st, err := s.messageStatus(ctx, who, id)
 	if err != nil {
@@ -278,9 +282,13 @@ func (s *server) messageHistory(ctx context.Context, in *historyIn) (*historyOut
 	defer cancel()
 	events, err := s.Analytics.History(ctx, who.tenant.ID, schemas.CampaignID(id.CampaignNumber()), id.Seq())
 	if err != nil {
-		return nil, unavailable(5*time.Second, err, "The history cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The history cannot be read at present.")
 	}
-	out := &MessageHistory{MessageStatus: *st, Events: []MessageEvent{}}
+	return &historyOut{&MessageHistory{MessageStatus: *st, Events: viewEvents(events)}}, nil
+}
+
+func viewEvents(events []analytics.Event) []MessageEvent {
+	out := make([]MessageEvent, 0, len(events))
 	for i := range events {
 		e := &events[i]
 		kind, _ := schemas.LookupKind(e.Kind)
@@ -292,7 +300,7 @@ func (s *server) messageHistory(ctx context.Context, in *historyIn) (*historyOut
 		if e.Channel != 0 {
 			v.Channel = orNull(schemas.ChannelName(e.Channel))
 		}
-		out.Events = append(out.Events, v)
+		out = append(out, v)
 	}
-	return &historyOut{out}, nil
+	return out
 }

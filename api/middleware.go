@@ -20,24 +20,27 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 )
 
-// request is what is known about a request while it is answered. There is one per request, in its context.
+// request is the state of one HTTP request. Its context carries it.
 type request struct {
 	http.ResponseWriter
 	id        string
-	operation string // operation id, "" before the route is known
-	trace     string // traceparent of the caller (W3C Trace Context), "" when there is none
+	operation string // operation id, "" before routing
+	trace     string // the caller's traceparent (W3C Trace Context), "" when it sent none
 	status    int
 	who       *principal   // set by authorize
 	claim     *store.Claim // of an Idempotency-Key, set by idempotent
-	reserved  bool         // something was set aside under the claim: it is not forgotten
+	// reserved is the answer that is stored under the claim with its ids: the claim must not be released.
+	reserved *packedAnswer
+	unknown  bool // the store does not know whether the request has changed something; set by explain
 }
 
 type requestKey struct{}
 
-// requestOf returns the request of a context; one without is answered with an empty one.
+// requestOf returns the request of a context, and an empty one for any other context.
 func requestOf(ctx context.Context) *request {
 	if r, ok := ctx.Value(requestKey{}).(*request); ok {
 		return r
@@ -45,7 +48,7 @@ func requestOf(ctx context.Context) *request {
 	return &request{}
 }
 
-// WriteHeader remembers the status.
+// WriteHeader notes the status.
 func (r *request) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
@@ -60,15 +63,20 @@ func (r *request) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController reach deadlines and flushing.
+// Unwrap lets http.ResponseController set deadlines and flush.
 func (r *request) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// metrics of the API. Operations are as many as the routes there are; nothing else is a label.
+// metrics of the API. Their labels are bounded: operation, status, result.
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	sends    *prometheus.CounterVec
 	panics   prometheus.Counter
+	// callbacks are requests of carriers, by what became of them.
+	callbacks *prometheus.CounterVec
+	// jobs are exports and segments that ended in this process.
+	jobs, jobRows *prometheus.CounterVec
+	jobsRunning   *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -78,10 +86,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "fanfare_api_request_seconds", Help: "Time from the request's headers to the end of the answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}, []string{"operation"}),
-		sends:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_single_sends_total", Help: "Destinations of single sends, by what became of them."}, []string{"result"}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_api_panics_total", Help: "Requests that ended in a panic: each is a bug."}),
+		sends:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_single_sends_total", Help: "Destinations of single sends, by result."}, []string{"result"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_api_panics_total", Help: "Requests that ended in a panic. Each is a bug."}),
+		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fanfare_api_callbacks_total",
+			Help: "Requests of carriers, by result: taken (Kafka has it), unverified, unknown_route, too_large, unreadable, unavailable.",
+		}, []string{"result"}),
+		jobs:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_jobs_total", Help: "Exports and segments that ended in this process, by kind and state."}, []string{"kind", "state"}),
+		jobRows:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_job_rows_total", Help: "Rows that exports and segments of this process have written, by kind."}, []string{"kind"}),
+		jobsRunning: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_jobs_running", Help: "Exports and segments that this process runs, by kind."}, []string{"kind"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the API: %w", err)
 		}
@@ -89,14 +104,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// outer surrounds every request: its id, its measurement, and the net under a panic.
+// outer wraps every request: it gives it an id, measures it and recovers panics.
 func (s *server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
 		req := &request{ResponseWriter: w, id: requestID(r), trace: traceparent(r)}
 		w.Header()["X-Request-Id"] = []string{req.id}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
-		if r.Method == http.MethodHead { // as GET; the server leaves the body out of the answer
+		if r.Method == http.MethodHead { // handled as GET; net/http drops the body of the answer
 			r.Method = http.MethodGet
 		}
 		body := s.bodyOf(req, r)
@@ -120,32 +135,32 @@ func (s *server) outer(next http.Handler) http.Handler {
 	})
 }
 
-// badTarget refuses a path or a query that cannot be read, and text that no store keeps. A query that net/url cannot parse
-// would lose parameters without a word.
-func badTarget(r *http.Request) *Problem {
+// badTarget refuses a path or a query that cannot be parsed, and texts that no store can hold. url.Query would silently drop
+// parameters that it cannot parse.
+func badTarget(r *http.Request) *problem.Problem {
 	fits := func(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 	if !fits(r.URL.Path) {
-		return problem(CodeMalformed, "The path is not text in UTF-8, or holds a NUL.")
+		return problem.New(problem.CodeMalformed, "The path is not text in UTF-8, or holds a NUL.")
 	}
 	if r.URL.RawQuery == "" {
 		return nil
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return problem(CodeMalformed, "The query cannot be read: %s.", truncate(err.Error(), 100))
+		return problem.New(problem.CodeMalformed, "The query cannot be read: %s.", problem.Truncate(err.Error(), 100))
 	}
 	for name, values := range query {
 		if !fits(name) {
-			return problem(CodeMalformed, "The name of a parameter of the query is not text in UTF-8, or holds a NUL.")
+			return problem.New(problem.CodeMalformed, "The name of a parameter of the query is not text in UTF-8, or holds a NUL.")
 		}
 		if !fits(strings.Join(values, "")) {
-			return fieldProblem(CodeMalformed, truncate(name, 60), "%s is not text in UTF-8, or holds a NUL.", truncate(name, 60))
+			return problem.Field(problem.CodeMalformed, problem.Truncate(name, 60), "%s is not text in UTF-8, or holds a NUL.", problem.Truncate(name, 60))
 		}
 	}
 	return nil
 }
 
-// pendingBody is the body of a request that may be answered before all of it was read.
+// pendingBody is the body of a request that may be answered before the body was read.
 type pendingBody struct {
 	r    *http.Request
 	w    *request
@@ -153,26 +168,26 @@ type pendingBody struct {
 	time time.Duration
 }
 
-// bodyOf gives the body its time, whatever reads it: without it a client that stops in the middle would hold the request for
-// ever. An import, which is streamed, sets its own for each part. net/http takes the deadline back at the body's end.
+// bodyOf sets a read deadline for the body: without it a client that stops sending would hold the request for ever. An import
+// sets its own deadlines. net/http removes the deadline at the end of the body.
 func (s *server) bodyOf(w *request, r *http.Request) pendingBody {
 	body := r.Body
 	if body != nil && body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.BodyTimeout))
-		r.Body = io.NopCloser(body) // huma closes what it has given up
+		r.Body = io.NopCloser(body) // huma closes a body that it refuses; leave reads it
 	}
 	return pendingBody{r, w, body, s.BodyTimeout}
 }
 
 const (
-	// readByServer is what net/http reads of a body by itself before it closes the connection.
+	// readByServer is how much of an unread body net/http reads by itself before it closes the connection.
 	readByServer = 256 << 10
-	// maxLeft bounds what is read for the sake of the answer alone.
+	// maxLeft bounds what leave reads.
 	maxLeft = 64 << 20
 )
 
-// leave reads what a refused request still sends. A client that writes its whole body before it reads an answer, as many do,
-// would find the connection reset, and never learn why.
+// leave reads the rest of the body of a refused request. Many clients write the whole body before they read the answer; closing
+// the connection earlier would reset it, and they would never see the answer.
 func (b pendingBody) leave() {
 	if b.body == nil || b.body == http.NoBody || b.w.status < http.StatusBadRequest || b.r.Header.Get("Expect") != "" ||
 		b.r.ContentLength >= 0 && b.r.ContentLength <= readByServer {
@@ -194,11 +209,11 @@ func (s *server) panicked(req *request, r *http.Request, v any) {
 	s.Logger.ErrorContext(r.Context(), "panic in a handler", "request_id", req.id, "operation", req.operation,
 		"panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 	if req.status == 0 {
-		writeProblem(req, r, problem(CodeInternal, "An unexpected error occurred."))
+		writeProblem(req, r, problem.New(problem.CodeInternal, "An unexpected error occurred."))
 	}
 }
 
-// requestID takes the client's id when it can be logged as it is, else makes one.
+// requestID returns the client's request id if it is safe to log, else a new one.
 func requestID(r *http.Request) string {
 	if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 64 && plain(id) {
 		return id
@@ -206,7 +221,7 @@ func requestID(r *http.Request) string {
 	return "req_" + strconv.FormatUint(rand.Uint64(), 36)
 }
 
-// traceparent is the caller's, when it is one: what is not is nobody's trace.
+// traceparent returns the caller's traceparent if it is well-formed, else "".
 func traceparent(r *http.Request) string {
 	v := r.Header.Get("Traceparent")
 	if len(v) != 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' || !plain(v) {
@@ -227,49 +242,78 @@ func plain(s string) bool {
 	return true
 }
 
-// writeProblem answers with a problem outside of huma.
-func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
+// writeProblem answers with a problem, without huma.
+func writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	q := *p
 	q.RequestID = requestOf(r.Context()).id
 	maps.Copy(w.Header(), q.GetHeaders())
-	w.Header().Set("Content-Type", problemJSON)
+	w.Header().Set("Content-Type", problem.MediaType)
 	w.WriteHeader(q.Status)
 	_ = json.MarshalWrite(w, &q)
 }
 
-// authorize lets a request in: a known key, within its limits, with the scope of the operation.
+// allow counts a request against the limits of its key (X8), says in headers what is left, and answers when nothing is.
+func (s *server) allow(w http.ResponseWriter, r *http.Request, who *principal) bool {
+	g := s.limiter.take(r.Context(), who)
+	g.header(w.Header())
+	if g.OK {
+		return true
+	}
+	limits := who.quota.get()
+	p := problem.New(problem.CodeRateLimited, "This key may make %d requests a minute and %d a second.", limits.PerMinute, limits.PerSecond)
+	p.RetryAfter = int((g.Wait + time.Second - 1) / time.Second)
+	writeProblem(w, r, p)
+	return false
+}
+
+// authorize admits a request with a valid key, within the limits of the key, and with the scope of the operation.
 func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 	o, _ := ctx.Operation().Metadata[metaOperation].(*operation)
 	r, w := humachi.Unwrap(ctx)
 	req := requestOf(r.Context())
 	req.operation = o.id
+	if o.open {
+		next(ctx)
+		return
+	}
 	who, err := s.auth.principal(r)
 	if err != nil {
 		writeProblem(w, r, s.explain(r.Context(), err))
 		return
 	}
+	if ref := r.Header.Get(tenantHeader); ref != "" {
+		if who, err = s.auth.actFor(r.Context(), who, ref); err != nil {
+			writeProblem(w, r, s.explain(r.Context(), err))
+			return
+		}
+	}
 	req.who = who
-	g := who.quota.take(s.Now())
-	g.header(w.Header())
-	if !g.ok {
-		p := problem(CodeRateLimited, "This key may make %d requests a minute and %d a second.", who.quota.limits.PerMinute, who.quota.limits.PerSecond)
-		p.RetryAfter = int((g.wait + time.Second - 1) / time.Second)
-		writeProblem(w, r, p)
+	if who.quota != nil && !s.allow(w, r, who) {
 		return
 	}
 	if !who.key.Has(o.scope) {
-		p := problem(CodeScopeMissing, "The key lacks the scope %q.", string(o.scope))
+		p := problem.New(problem.CodeScopeMissing, "The key lacks the scope %q.", string(o.scope))
 		writeProblem(w, r, p)
 		return
 	}
+	if who.key.Test && o.method != http.MethodGet && o.testKeys != testKeysConfined {
+		writeProblem(w, r, problem.New(problem.CodeTestKey, "A test key cannot do this."))
+		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		if p := unpackBody(r); p != nil {
+			writeProblem(w, r, p)
+			return
+		}
+	}
 	if r.Body != nil && r.Body != http.NoBody && !o.streamed {
-		if !jsonMediaType(r.Header.Get("Content-Type")) {
-			writeProblem(w, r, problem(CodeMediaType, "The body is %s.", truncate(r.Header.Get("Content-Type"), 100)))
+		if !problem.IsJSON(r.Header.Get("Content-Type")) {
+			writeProblem(w, r, problem.New(problem.CodeMediaType, "The body is %s.", problem.Truncate(r.Header.Get("Content-Type"), 100)))
 			return
 		}
 		r.Header["Content-Type"] = []string{"application/json"}
 		if r.ContentLength > o.maxBody {
-			writeProblem(w, r, problem(CodeBodyTooLarge, "The body has %d bytes; at most %d are read.", r.ContentLength, o.maxBody))
+			writeProblem(w, r, problem.New(problem.CodeBodyTooLarge, "The body has %d bytes; at most %d are read.", r.ContentLength, o.maxBody))
 			return
 		}
 	}

@@ -5,17 +5,19 @@ import (
 	"encoding/json"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"fanfare/api/problem"
 )
 
 //go:generate go test -run ^TestOpenAPI$ -update .
 
-// init replaces two settings that huma keeps in package variables: how it makes errors, and that arrays are null at times,
-// which ours never are. They must be set before any API of the process is made, and nothing else in the process uses huma.
+// init sets two package variables of huma: the constructor of errors, and that arrays are never null. They must be set before
+// any API is created; nothing else in the process uses huma.
 func init() {
-	huma.NewError = newError
+	huma.NewError = problem.FromHuma
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
-		err := newError(status, msg, errs...)
-		if p, ok := err.(*Problem); ok && ctx != nil {
+		err := problem.FromHuma(status, msg, errs...)
+		if p, ok := err.(*problem.Problem); ok && ctx != nil {
 			q := *p
 			q.RequestID = requestOf(ctx.Context()).id
 			return &q
@@ -25,39 +27,40 @@ func init() {
 	huma.DefaultArrayNullable = false
 }
 
-// humaConfig is huma without what would change bodies: no $schema fields, no links, no documents of its own.
+// humaConfig configures huma without $schema fields, links and its own documents, so that bodies are exactly ours.
 func humaConfig() huma.Config {
-	format := jsonFormat()
+	format := problem.JSONFormat()
 	return huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
 				Title: "Fanfare", Version: "1",
 				Description: "Campaigns by SMS, RCS and WhatsApp. Every error is application/problem+json with code, field and fix. " +
-					"Every POST takes an Idempotency-Key, which is remembered for 24 hours; changes of a campaign, a contact and deletions of a list take If-Match. Times are RFC 3339 in UTC.",
+					"Every POST takes an Idempotency-Key, which is kept for 24 hours; changes of a campaign or a contact and the deletion of a list take If-Match. Times are RFC 3339 in UTC.",
 				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"apiKey": {Type: "apiKey", In: "header", Name: "X-Api-Key"},
-					"basic":  {Type: "http", Scheme: "basic", Description: "The key as the password; the name is not looked at."},
+					"basic":  {Type: "http", Scheme: "basic", Description: "The key is the password; the user name is ignored."},
 				},
 			},
-			Tags: []*huma.Tag{{Name: "Campaigns"}, {Name: "Contacts"}, {Name: "Opt-outs"}, {Name: "Messages"}},
+			Servers: []*huma.Server{{URL: "/", Description: "The installation that serves this document."}},
+			Tags:    []*huma.Tag{{Name: "Campaigns"}, {Name: "Contacts"}, {Name: "Opt-outs"}, {Name: "Messages"}},
 		},
 		Formats:       map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat: "application/json",
 	}
 }
 
-// openAPI writes the document, indented, with what all POSTs have in common.
+// openAPI writes the document, indented, and adds Idempotency-Key to every POST.
 func openAPI(doc *huma.OpenAPI) ([]byte, error) {
 	for _, item := range doc.Paths {
 		if op := item.Post; op != nil {
 			op.Parameters = append(op.Parameters, &huma.Param{
 				Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-				Description: "Up to 255 characters: a repeated request answers as the first did, and does nothing again.",
+				Description: "Up to 255 characters. A repeated request answers as the first did and changes nothing.",
 			})
 		}
 	}

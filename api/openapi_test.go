@@ -33,7 +33,7 @@ func TestOpenAPI(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s is not what the code says; `go generate ./api` writes it anew", document)
 	}
-	w := newWorld(t)
+	w := newEnv(t)
 	if served := w.callAs("", "GET", "/api/openapi.json", "").want(200); !bytes.Equal(served.body, want) {
 		t.Error("/api/openapi.json is another document than the committed one")
 	}

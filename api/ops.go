@@ -6,7 +6,8 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// NewOps returns /healthz, /readyz and /metrics alone, for a process without the API. Of d it reads Ready, ControlAge and Metrics.
+// NewOps returns a handler of /healthz, /readyz and /metrics, for a process without the API. It uses Ready, ControlAge and
+// Metrics of d.
 func NewOps(d Deps) http.Handler {
 	r := chi.NewRouter()
 	(&server{Deps: d}).mountHealth(r)

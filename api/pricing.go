@@ -2,275 +2,51 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"math/bits"
+	"fmt"
 	"net/http"
-	"slices"
 	"time"
-	"unicode/utf8"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
-	"fanfare/schemas/hours"
-	"fanfare/schemas/text"
 )
 
-// sampleSize is how many contacts a text with merge fields is rendered for to know how long it gets.
-const sampleSize = 1000
-
-// bill is what a campaign would cost, before it is said in the words of one of the endpoints.
-type bill struct {
-	channel  fanfarev1.Channel
-	price    uint64 // of one segment
-	contacts uint64
-	cost     uint64 // of all contacts
-	perOne   uint64 // of one contact, on average, rounded up
-	most     uint64 // what confirm reserves: every leg, every hand-over, the longest text
-	size     text.Size
-	chars    int
-	segments int // of one message at most, as far as the sample shows
-	audience store.AudienceCount
-	basis    string // goal or audience
-	version  string
-}
-
-// segmentsOf is how many segments a text takes for a sample of its recipients: the sum, of how many, and the longest.
-type segmentsOf struct {
-	sum, of uint64
-	longest int
-}
-
-// estimateSegments renders the text for the sample. A text without fields is the same for everybody.
-func estimateSegments(body string, policy fanfarev1.MissingPolicy, fallback string, maxSegments uint32, sample []store.Contact) segmentsOf {
-	tpl, err := text.Parse(body)
-	if err != nil || len(tpl.Fields()) == 0 || len(sample) == 0 {
-		n := text.Measure(body).Segments
-		if err == nil && len(tpl.Fields()) > 0 { // nobody to measure with: the text as written, which is an estimate and no more
-			n = min(n, int(maxSegments))
-		}
-		return segmentsOf{uint64(n), 1, n}
-	}
-	var out segmentsOf
-	var buf []byte
-	for i := range sample {
-		c := &sample[i]
-		buf, err = tpl.Append(buf[:0], func(name string) (string, bool) { return contactField(c, name) }, policy, fallback)
-		if err != nil {
-			continue // not sent to, costs nothing
-		}
-		n := text.Measure(string(buf)).Segments
-		if n > int(maxSegments) {
-			continue // TOO_LONG: not sent, costs nothing
-		}
-		out.sum += uint64(n)
-		out.longest = max(out.longest, n)
-	}
-	out.of = uint64(len(sample))
-	return out
-}
-
-// contactField is the value of a merge field, as the expander finds it.
-func contactField(c *store.Contact, name string) (string, bool) {
-	switch name {
-	case "phone":
-		return c.Phone, true
-	case "first_name":
-		return c.FirstName, c.FirstName != ""
-	case "last_name":
-		return c.LastName, c.LastName != ""
-	case "email":
-		return c.Email, c.Email != ""
-	}
-	v, ok := c.Attributes[name]
-	return v, ok
-}
-
-// mulDivUp is a×b÷c rounded up, without overflow in between; saturated, for a sum that large is no price.
-func mulDivUp(a, b, c uint64) uint64 {
-	hi, lo := bits.Mul64(a, b)
-	if c == 0 || hi >= c {
-		return ^uint64(0) >> 1
-	}
-	q, r := bits.Div64(hi, lo, c)
-	if r > 0 {
-		q++
-	}
-	return q
-}
-
-// priceOf makes the bill of so many contacts.
-func priceOf(c *store.Campaign, tenant *store.Tenant, prices store.Prices, contacts uint64, seg segmentsOf) bill {
-	b := bill{channel: c.Channel(), price: prices[c.Channel()], contacts: contacts}
-	if textChannel(&c.Spec) {
-		b.size, b.chars, b.segments = text.Measure(c.Body), utf8.RuneCountInString(c.Body), seg.longest
-		b.cost = mulDivUp(b.price*contacts, seg.sum, max(seg.of, 1))
-	} else {
-		b.segments = 1
-		b.cost = b.price * contacts
-	}
-	if contacts > 0 {
-		b.perOne = mulDivUp(b.cost, 1, contacts)
-	} else {
-		b.perOne = mulDivUp(b.price, max(seg.sum, 1), max(seg.of, 1))
-	}
-	b.most = mostOf(c, tenant, prices, contacts, seg)
-	return b
-}
-
-// mostOf is the most that the campaign can cost (P4): on every leg every hand-over, each as long as a text may get.
-func mostOf(c *store.Campaign, tenant *store.Tenant, prices store.Prices, contacts uint64, seg segmentsOf) uint64 {
-	var most uint64
-	for _, leg := range legs(c, tenant, prices) {
-		per := uint64(1)
-		if leg.Channel == fanfarev1.Channel_CHANNEL_SMS {
-			per = uint64(maxSegments(c, tenant))
-			if tpl, err := text.Parse(c.Body); err == nil && len(tpl.Fields()) == 0 {
-				per = uint64(seg.longest)
-			}
-			if c.Body == "" {
-				per = 1
-			}
-		}
-		most += leg.Price * per * uint64(leg.MaxHandovers) * contacts
-	}
-	return most
-}
-
-// Hand-overs and waits of a leg, unless the campaign says otherwise.
-const (
-	handoversSMS   = 3
-	handoversOther = 2
-)
-
-var defaultBackoff = []time.Duration{time.Minute, 5 * time.Minute, 25 * time.Minute}
-
-// legs is the chain with its ways and prices. A leg that has nothing to say is left out: an SMS at the end without a text.
-func legs(c *store.Campaign, tenant *store.Tenant, prices store.Prices) []store.Leg {
-	var out []store.Leg
-	for _, channel := range c.Chain {
-		if channel == fanfarev1.Channel_CHANNEL_SMS && c.Body == "" && len(c.Chain) > 1 {
-			continue
-		}
-		leg := store.Leg{Channel: channel, Route: route(c, tenant), Sender: sender(c, tenant), Price: prices[channel], MaxHandovers: handoversOther, Backoff: defaultBackoff}
-		if channel == fanfarev1.Channel_CHANNEL_SMS {
-			leg.MaxHandovers = handoversSMS
-		}
-		if c.MaxRetries != nil {
-			leg.MaxHandovers = *c.MaxRetries + 1
-		}
-		if c.RetryDelay > 0 {
-			leg.Backoff = []time.Duration{c.RetryDelay}
-		}
-		out = append(out, leg)
-	}
-	return out
-}
-
-// priceVersion stands for everything that a price depends on: rates, audience, text.
-func priceVersion(c *store.Campaign, prices store.Prices, audience store.AudienceCount) string {
-	h := sha256.New()
-	doc, _ := json.Marshal(struct {
-		Chain    []fanfarev1.Channel
-		Prices   []uint64
-		Body     string
-		Template string
-		Missing  fanfarev1.MissingPolicy
-		Default  string
-		Max      uint32
-		Lists    []uint64
-		Total    uint32
-		Eligible uint32
-	}{
-		c.Chain, pricesOf(c.Chain, prices), c.Body, c.TemplateID, c.Missing, c.MissingDefault, c.MaxSegments, c.Lists, audience.Total, audience.Eligible,
-	})
-	h.Write(doc)
-	return "pv_" + hex.EncodeToString(h.Sum(nil)[:8])
-}
-
-func pricesOf(chain []fanfarev1.Channel, prices store.Prices) []uint64 {
-	out := make([]uint64, len(chain))
-	for i, c := range chain {
-		out[i] = prices[c]
-	}
-	return out
-}
-
-// quote counts the audience and makes the bill; goal overrides how many there are (C11).
-func (s *server) quote(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (bill, error) {
-	audience, err := s.Store.CountAudience(ctx, who.tenant.ID, c.Lists, c.Channel())
-	if err != nil {
-		return bill{}, s.listGone(err)
-	}
-	seg, err := s.segments(ctx, who, c)
-	if err != nil {
-		return bill{}, err
-	}
-	contacts, basis := uint64(audience.Eligible), "audience"
-	if goal != nil {
-		contacts, basis = *goal, "goal"
-	}
-	b := priceOf(c, &who.tenant, who.prices, contacts, seg)
-	b.audience, b.basis, b.version = audience, basis, priceVersion(c, who.prices, audience)
-	return b, nil
-}
-
-// listGone is an error about the audience of a campaign that exists: what is not found is a list of it.
-func (s *server) listGone(err error) error {
-	if errors.Is(err, schemas.ErrNotFound) {
-		return fieldProblem(CodeInvalid, "contactList", "A contact list of the campaign has been deleted.").because(err)
-	}
-	return s.storeProblem(err)
-}
-
-// segments measures the text on the first contacts of the first list.
-func (s *server) segments(ctx context.Context, who *principal, c *store.Campaign) (segmentsOf, error) {
-	if c.Body == "" {
-		return segmentsOf{1, 1, 1}, nil
-	}
-	var sample []store.Contact
-	if tpl, err := text.Parse(c.Body); err == nil && len(tpl.Fields()) > 0 && len(c.Lists) > 0 {
-		sample, _, err = s.Store.Contacts(ctx, who.tenant.ID, store.ContactFilter{Page: store.Page{Limit: sampleSize}, List: c.Lists[0]})
-		if err != nil {
-			return segmentsOf{}, s.listGone(err)
-		}
-	}
-	return estimateSegments(c.Body, c.Missing, c.MissingDefault, maxSegments(c, &who.tenant), sample), nil
-}
-
-// GoalInput asks for a price.
+// GoalInput is the body of calculateGoal.
 type GoalInput struct {
-	GoalContactCount *int64 `json:"goalContactCount,omitzero" doc:"Price so many contacts instead of the audience." example:"5000" minimum:"0"`
+	GoalContactCount *int64 `json:"goalContactCount,omitzero" doc:"Price this many contacts instead of the audience." example:"5000" minimum:"0"`
 }
 
-// Exclusions are contacts of the lists that would not be sent to.
+// Exclusions count the contacts of the lists that would not be sent to.
 type Exclusions struct {
 	Invalid    uint32 `json:"invalid"`
 	Duplicates uint32 `json:"duplicates"`
 	OptedOut   uint32 `json:"optedOut"`
+	NotOptedIn uint32 `json:"notOptedIn" doc:"Of a campaign with requireOptIn."`
+	Capped     uint32 `json:"capped" doc:"Have had as many campaigns as the frequency cap allows."`
+	OverQuota  uint32 `json:"overQuota" doc:"Of countries whose cap for the day or the month is used up."`
 }
 
 // Goal is the answer of calculateGoal: E's fields (R94), then ours.
 type Goal struct {
-	TotalContacts            uint64     `json:"totalContacts" example:"5000"`
-	EstimatedCost            Money      `json:"estimatedCost"`
-	CostPerMessage           Money      `json:"costPerMessage"`
-	Currency                 string     `json:"currency" example:"EUR"`
-	EstimatedDuration        *string    `json:"estimatedDuration" example:"15 minutes" doc:"From the route's rate and the calling hours; null when it would take more than a year."`
-	EstimatedDurationSeconds *int64     `json:"estimatedDurationSeconds"`
-	Basis                    string     `json:"basis" doc:"goal: the number given; audience: who would be sent to now."`
-	Exclusions               Exclusions `json:"exclusions"`
-	MaxCost                  Money      `json:"maxCost" doc:"The most it can cost, retries and the longest texts included: what confirm reserves."`
-	PriceVersion             string     `json:"priceVersion"`
-	Encoding                 *string    `json:"encoding"`
-	Characters               *int       `json:"characters"`
-	Segments                 int        `json:"segments"`
+	TotalContacts            uint64        `json:"totalContacts" example:"5000"`
+	EstimatedCost            Money         `json:"estimatedCost"`
+	CostPerMessage           Money         `json:"costPerMessage"`
+	Currency                 string        `json:"currency" example:"EUR"`
+	EstimatedDuration        *string       `json:"estimatedDuration" example:"15 minutes" doc:"From the route's rate and the calling hours; null when it would take more than a year."`
+	EstimatedDurationSeconds *int64        `json:"estimatedDurationSeconds"`
+	Basis                    string        `json:"basis" doc:"goal: the number given; audience: the contacts that would be sent to now."`
+	Exclusions               Exclusions    `json:"exclusions"`
+	ByCountry                []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; of a goal in the proportions of the audience."`
+	MaxCost                  Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
+	PriceVersion             string        `json:"priceVersion"`
+	Encoding                 *string       `json:"encoding"`
+	Characters               *int          `json:"characters"`
+	Segments                 int           `json:"segments"`
+	Warning                  []string      `json:"warning,omitempty" doc:"What is accepted, but may not be what is meant."`
 }
 
-// BreakdownLine is the part of a price that one channel has.
+// BreakdownLine is the part of one channel in a price.
 type BreakdownLine struct {
 	Count uint64 `json:"count"`
 	Cost  Money  `json:"cost"`
@@ -284,34 +60,75 @@ type Breakdown struct {
 	Voice    BreakdownLine `json:"voice"`
 }
 
+// CountryLine is the part of one country in a price.
+type CountryLine struct {
+	Channel string  `json:"channel"`
+	Country *string `json:"country" doc:"ISO 3166-1 alpha-2; null: not known."`
+	Price   Money   `json:"price" doc:"Of one segment, message or minute."`
+	Count   uint64  `json:"count"`
+	Cost    Money   `json:"cost"`
+}
+
+// byCountry splits a price by country, as breakdown does by channel (C9).
+func (b *bill) byCountry() []CountryLine {
+	out := make([]CountryLine, 0, len(b.lines))
+	for _, l := range b.lines {
+		if l.count > 0 {
+			out = append(out, CountryLine{schemas.ChannelName(b.channel), orNull(l.country), Money(l.price), l.count, Money(l.cost)})
+		}
+	}
+	return out
+}
+
 // Price is the answer of price: E's fields (R96), then ours.
 type Price struct {
-	CampaignID     string     `json:"campaignId"`
-	TotalContacts  uint64     `json:"totalContacts"`
-	EstimatedCost  Money      `json:"estimatedCost"`
-	Breakdown      Breakdown  `json:"breakdown"`
-	CostPerMessage Money      `json:"costPerMessage"`
-	Currency       string     `json:"currency"`
-	MaxCost        Money      `json:"maxCost"`
-	PriceVersion   string     `json:"priceVersion"`
-	Basis          string     `json:"basis"`
-	Exclusions     Exclusions `json:"exclusions"`
-	Encoding       *string    `json:"encoding"`
-	Characters     *int       `json:"characters"`
-	Segments       int        `json:"segments"`
+	CampaignID     string        `json:"campaignId"`
+	TotalContacts  uint64        `json:"totalContacts"`
+	EstimatedCost  Money         `json:"estimatedCost"`
+	Breakdown      Breakdown     `json:"breakdown"`
+	ByCountry      []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The same by country: its counts and costs add up too."`
+	CostPerMessage Money         `json:"costPerMessage"`
+	Currency       string        `json:"currency"`
+	MaxCost        Money         `json:"maxCost"`
+	PriceVersion   string        `json:"priceVersion"`
+	Basis          string        `json:"basis"`
+	Exclusions     Exclusions    `json:"exclusions"`
+	Encoding       *string       `json:"encoding"`
+	Characters     *int          `json:"characters"`
+	Segments       int           `json:"segments"`
+	Warning        []string      `json:"warning,omitempty" doc:"What is accepted, but may not be what is meant."`
+}
+
+// settleOn makes cost the cost of the bill, and divides it among the lines.
+func (b *bill) settleOn(cost uint64) {
+	weights := make([]uint64, len(b.lines))
+	for i, l := range b.lines {
+		weights[i] = l.cost
+	}
+	if b.cost == 0 && len(b.lines) > 0 {
+		weights[0] = 1
+	}
+	if len(weights) > 0 {
+		for i, part := range apportion(cost, weights) {
+			b.lines[i].cost = part
+		}
+	}
+	if b.cost = cost; b.contacts > 0 {
+		b.perOne = mulDivUp(cost, 1, b.contacts)
+	}
 }
 
 func (b *bill) breakdown() Breakdown {
 	var out Breakdown
 	line := BreakdownLine{b.contacts, Money(b.cost)}
 	switch b.channel {
-	case fanfarev1.Channel_CHANNEL_SMS:
+	case schemas.ChannelSMS:
 		out.SMS = line
-	case fanfarev1.Channel_CHANNEL_RCS:
+	case schemas.ChannelRCS:
 		out.RCS = line
-	case fanfarev1.Channel_CHANNEL_WHATSAPP:
+	case schemas.ChannelWhatsApp:
 		out.WhatsApp = line
-	case fanfarev1.Channel_CHANNEL_VOICE:
+	case schemas.ChannelVoice:
 		out.Voice = line
 	default:
 	}
@@ -319,7 +136,7 @@ func (b *bill) breakdown() Breakdown {
 }
 
 func (b *bill) exclusions() Exclusions {
-	return Exclusions{b.audience.Invalid, b.audience.Duplicates, b.audience.OptedOut}
+	return Exclusions{b.audience.Invalid, b.audience.Duplicates, b.audience.OptedOut, b.audience.NotOptedIn, b.audience.Capped, b.audience.OverQuota}
 }
 
 func (b *bill) measured() (encoding *string, characters *int) {
@@ -332,7 +149,7 @@ func (b *bill) measured() (encoding *string, characters *int) {
 type (
 	goalIn struct {
 		ID   string `path:"id" example:"camp_12345"`
-		Body *Body[GoalInput]
+		Body *problem.Body[GoalInput]
 	}
 	goalOut struct{ Body *Goal }
 	priceIn struct {
@@ -347,7 +164,7 @@ type (
 func (s *server) registerPricing() {
 	register(s, operation{
 		id: "calculateGoal", method: http.MethodPost, path: "/api/campaigns/{id}/calculateGoal", summary: "Estimate cost and duration",
-		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 422}, tag: "Campaigns",
+		scope: store.ScopeCampaigns, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: "Campaigns",
 	}, s.calculateGoal)
 	register(s, operation{
 		id: "getPrice", method: http.MethodGet, path: "/api/campaigns/{id}/price", summary: "Final price before confirming",
@@ -360,11 +177,11 @@ func (s *server) calculateGoal(ctx context.Context, in *goalIn) (*goalOut, error
 	if in.Body != nil && in.Body.Value.GoalContactCount != nil {
 		n := *in.Body.Value.GoalContactCount
 		if n < 0 {
-			return nil, fieldProblem(CodeInvalid, "goalContactCount", "%d is negative.", n)
+			return nil, problem.Field(problem.CodeInvalid, "goalContactCount", "%d is negative.", n)
 		}
 		who := requestOf(ctx).who
 		if n > int64(who.tenant.MaxContacts) {
-			return nil, fieldProblem(CodeTooManyContacts, "goalContactCount", "%d contacts; a campaign has at most %d.", n, who.tenant.MaxContacts)
+			return nil, problem.Field(problem.CodeTooManyContacts, "goalContactCount", "%d contacts; a campaign has at most %d.", n, who.tenant.MaxContacts)
 		}
 		v := uint64(n)
 		goal = &v
@@ -376,7 +193,7 @@ func (s *server) calculateGoal(ctx context.Context, in *goalIn) (*goalOut, error
 	who := requestOf(ctx).who
 	out := &Goal{
 		TotalContacts: b.contacts, EstimatedCost: Money(b.cost), CostPerMessage: Money(b.perOne), Currency: who.tenant.Currency, Basis: b.basis,
-		Exclusions: b.exclusions(), MaxCost: Money(b.most), PriceVersion: b.version, Segments: b.segments,
+		Exclusions: b.exclusions(), ByCountry: b.byCountry(), MaxCost: Money(b.most), PriceVersion: b.version, Segments: b.segments, Warning: b.warnings,
 	}
 	out.Encoding, out.Characters = b.measured()
 	start := s.Now()
@@ -387,6 +204,9 @@ func (s *server) calculateGoal(ctx context.Context, in *goalIn) (*goalOut, error
 		d := end.Sub(start)
 		secs := int64((d + time.Second - 1) / time.Second)
 		out.EstimatedDuration, out.EstimatedDurationSeconds = orNull(durationText(d)), &secs
+		if c.CallingHours != nil && d > 24*time.Hour {
+			out.Warning = append(out.Warning, fmt.Sprintf(warningShortHours, stamp(end)))
+		}
 	}
 	return &goalOut{out}, nil
 }
@@ -397,16 +217,16 @@ func (s *server) getPrice(ctx context.Context, in *priceIn) (*priceOut, error) {
 		return nil, err
 	}
 	out := &Price{
-		CampaignID: c.ID(), TotalContacts: b.contacts, EstimatedCost: Money(b.cost), Breakdown: b.breakdown(), CostPerMessage: Money(b.perOne),
+		CampaignID: c.ID(), TotalContacts: b.contacts, EstimatedCost: Money(b.cost), Breakdown: b.breakdown(), ByCountry: b.byCountry(), CostPerMessage: Money(b.perOne),
 		Currency: requestOf(ctx).who.tenant.Currency, MaxCost: Money(b.most), PriceVersion: b.version, Basis: b.basis,
-		Exclusions: b.exclusions(), Segments: b.segments,
+		Exclusions: b.exclusions(), Segments: b.segments, Warning: b.warnings,
 	}
 	out.Encoding, out.Characters = b.measured()
 	return &priceOut{etag(c.Version), out}, nil
 }
 
-// priced makes the bill of a campaign and, while it may still be edited, keeps it: configured becomes cost_calculated. A key
-// that may only read leaves no trace.
+// priced computes the bill of a campaign. While the campaign can be edited it also stores it, which makes a configured campaign
+// cost_calculated; a key that may not change the campaign stores nothing.
 func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Campaign, bill, error) {
 	who := requestOf(ctx).who
 	c, err := s.campaign(ctx, who, id)
@@ -416,15 +236,19 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 	if !schemas.Editable(c.State) {
 		return s.pricedBefore(ctx, who, c, goal)
 	}
-	if c.State == fanfarev1.State_STATE_REJECTED {
+	if c.State == schemas.StateRejected {
 		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
 	}
-	keep := who.key.Has(store.ScopeCampaigns)
-	if keep {
+	stores := who.key.Has(store.ScopeCampaigns) && testKeyMay(who, c) == nil
+	if stores {
 		c, err = s.configure(ctx, c)
 	} else {
-		err = missing(&c.Spec).err()
+		err = missing(&c.Spec).Err()
 	}
+	if err != nil {
+		return nil, bill{}, err
+	}
+	fields, err := s.mergeFields(ctx, who.tenant.ID, &c.Spec, false)
 	if err != nil {
 		return nil, bill{}, err
 	}
@@ -432,72 +256,41 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 	if err != nil {
 		return nil, bill{}, err
 	}
+	b.warnings = append(warnings(c), fields...)
 	want := store.Quote{Version: b.version, Cost: b.cost, Contacts: uint32(min(b.contacts, uint64(^uint32(0))))}
-	if !keep || c.State == fanfarev1.State_STATE_COST_CALCULATED && c.Quote == want {
+	if !stores || c.State == schemas.StateCostCalculated && c.Quote == want {
 		return c, b, nil
 	}
 	c, err = s.change(ctx, c, c.Version, func(c *store.Campaign) (schemas.Trigger, error) {
-		c.Quote, c.State = want, fanfarev1.State_STATE_COST_CALCULATED
+		c.Quote, c.State = want, schemas.StateCostCalculated
 		return schemas.TriggerPrice, nil
 	})
-	if errors.Is(err, schemas.ErrConflict) { // edited meanwhile: this price is nobody's any more
-		return nil, bill{}, problem(CodeConflict, "The campaign changed while it was priced.").because(err)
+	if errors.Is(err, schemas.ErrConflict) { // edited meanwhile: the price is of an old version
+		return nil, bill{}, problem.New(problem.CodeConflict, "The campaign changed while it was priced.").Because(err)
 	}
 	return c, b, err
 }
 
-// pricedBefore says the price of a campaign that was confirmed: what it was confirmed at, or a hypothetical number at the same rates.
+// pricedBefore returns the price of a confirmed campaign: the one it was confirmed at, or of a goal at the same rates.
 func (s *server) pricedBefore(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (*store.Campaign, bill, error) {
 	if len(c.Legs) == 0 {
 		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
 	}
-	prices := store.Prices{}
-	for _, leg := range c.Legs {
-		prices[leg.Channel] = leg.Price
-	}
-	seg, err := s.segments(ctx, who, c)
+	segs, err := s.segments(ctx, who, c)
 	if err != nil {
 		return nil, bill{}, err
 	}
-	contacts := uint64(c.Quote.Contacts)
-	if goal != nil {
-		contacts = *goal
+	contacts := mixOf(c.Countries)
+	if len(contacts) == 0 && c.Quote.Contacts > 0 { // confirmed before countries were kept
+		contacts[""] = uint64(c.Quote.Contacts)
 	}
-	b := priceOf(c, &who.tenant, prices, contacts, seg)
-	b.basis, b.version = cond(goal != nil, "goal", "audience"), c.Quote.Version
+	if goal != nil {
+		contacts = contacts.spread(*goal)
+	}
+	b := priceOf(c, &who.tenant, c.Legs, contacts, segs)
+	b.basis, b.version = pick(goal != nil, "goal", "audience"), c.Quote.Version
 	if goal == nil {
-		b.cost = c.Quote.Cost
-		if contacts > 0 {
-			b.perOne = mulDivUp(b.cost, 1, contacts)
-		}
+		b.settleOn(c.Quote.Cost)
 	}
 	return c, b, nil
-}
-
-// finish says when so many messages of a campaign are out, started at start: at the least of the limits on its way.
-func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64) (time.Time, bool) {
-	rate := s.rate(ctx, who, c)
-	h := hours.Hours{}
-	if c.CallingHours != nil {
-		var err error
-		if h, err = hours.New(int(c.CallingHours.Start), int(c.CallingHours.End), c.CallingHours.Zone); err != nil {
-			return time.Time{}, false
-		}
-	}
-	return finishOf(start, count, rate, h)
-}
-
-// rate is the least of the limits of route, tenant, sender and campaign, 0 when the route is not known.
-func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) uint32 {
-	r, err := s.routes.route(ctx, route(c, &who.tenant))
-	if err != nil {
-		return 0
-	}
-	limits := []uint32{r.Rate}
-	for _, l := range []uint32{who.tenant.Rate, c.Rate, s.routes.senderRate(ctx, who.tenant.ID, sender(c, &who.tenant))} {
-		if l > 0 {
-			limits = append(limits, l)
-		}
-	}
-	return slices.Min(limits)
 }

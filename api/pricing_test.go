@@ -8,10 +8,11 @@ import (
 	"pgregory.net/rapid"
 
 	"fanfare/api/store"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
+	"fanfare/schemas/pricing"
 )
 
-var channels = []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS, fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP}
+var channels = []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp}
 
 // C9, P4: whatever the channel, the text, the rates and the numbers: the parts of a price are the price, nobody pays for more
 // than there are, and what is reserved is at least what is expected.
@@ -19,11 +20,11 @@ func TestPriceIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		prices := store.Prices{}
 		for _, c := range channels {
-			prices[c] = uint64(rapid.IntRange(0, 2_000_000).Draw(t, "price"))
+			prices = append(prices, pricing.Rule{Channel: c, Micros: uint64(rapid.IntRange(0, 2_000_000).Draw(t, "price"))})
 		}
 		tenant := store.Tenant{MaxSegments: uint32(rapid.IntRange(1, 6).Draw(t, "segments")), DefaultRoute: "sim", DefaultSender: "X"}
-		c := store.Campaign{Spec: store.Spec{Chain: []fanfarev1.Channel{rapid.SampledFrom(channels).Draw(t, "channel")}}}
-		if c.Chain[0] == fanfarev1.Channel_CHANNEL_SMS {
+		c := store.Campaign{Spec: store.Spec{Chain: []schemas.Channel{rapid.SampledFrom(channels).Draw(t, "channel")}}}
+		if c.Chain[0] == schemas.ChannelSMS {
 			c.Body = rapid.StringN(1, 160, -1).Draw(t, "body")
 		} else {
 			c.TemplateID = "tpl"
@@ -35,12 +36,29 @@ func TestPriceIdentities(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "sample") {
 			sample = append(sample, store.Contact{FirstName: rapid.StringN(0, 400, -1).Draw(t, "name")})
 		}
-		contacts := uint64(rapid.IntRange(0, 1_000_000).Draw(t, "contacts"))
-		seg := segmentsOf{1, 1, 1}
-		if c.Body != "" {
-			seg = estimateSegments(c.Body, 0, "", maxSegments(&c, &tenant), sample)
+		people := mix{}
+		for _, country := range []string{"IT", "FR", "", "DE"}[:rapid.IntRange(0, 4).Draw(t, "countries")] {
+			people[country] = uint64(rapid.IntRange(0, 300_000).Draw(t, "contacts"))
 		}
-		b := priceOf(&c, &tenant, prices, contacts, seg)
+		contacts := people.total()
+		seg := segmentsOf{1, 1, 1, false}
+		if c.Body != "" {
+			seg = estimateSegments(&c.Spec, c.Body, maxSegments(&c, &tenant), sample)
+		}
+		priced := legs(&c, prices, 1, time.Now())
+		priced[0].Prices = map[string]uint64{"FR": uint64(rapid.IntRange(0, 2_000_000).Draw(t, "price of France"))}
+		b := priceOf(&c, &tenant, priced, people, []segmentsOf{seg})
+		if rapid.Bool().Draw(t, "after confirm") && contacts > 0 {
+			b.settleOn(b.cost + uint64(rapid.IntRange(0, 1000).Draw(t, "more")))
+			b.most = max(b.most, b.cost)
+		}
+		var lines, people2 uint64
+		for _, l := range b.lines {
+			lines, people2 = lines+l.cost, people2+l.count
+		}
+		if lines != b.cost || people2 != contacts {
+			t.Fatalf("countries add up to %s of %d, want %s of %d", Money(lines), people2, Money(b.cost), contacts)
+		}
 		parts := b.breakdown()
 		if got := parts.SMS.Cost + parts.RCS.Cost + parts.WhatsApp.Cost + parts.Voice.Cost; got != Money(b.cost) {
 			t.Fatalf("costs add up to %s, want %s", got, Money(b.cost))
@@ -63,10 +81,10 @@ func TestPriceIdentities(t *testing.T) {
 // Golden: 5,000 contacts at 0.05 are 250.00 EUR; two segments cost twice.
 func TestPriceGolden(t *testing.T) {
 	tenant := store.Tenant{MaxSegments: 3}
-	prices := store.Prices{fanfarev1.Channel_CHANNEL_SMS: 50_000}
+	prices := store.Prices{{Channel: schemas.ChannelSMS, Micros: 50_000}}
 	c := store.Campaign{Spec: store.Spec{Chain: channels[:1], Body: "Spring sale is here!"}}
 	price := func() bill {
-		return priceOf(&c, &tenant, prices, 5000, estimateSegments(c.Body, 0, "", 3, nil))
+		return priceOf(&c, &tenant, legs(&c, prices, 1, time.Now()), mix{"IT": 5000}, []segmentsOf{estimateSegments(&c.Spec, c.Body, 3, nil)})
 	}
 	if b := price(); Money(b.cost).String() != "250.00" || Money(b.perOne).String() != "0.05" || Money(b.most).String() != "750.00" {
 		t.Errorf("got %s, %s each, %s at most, want 250.00, 0.05 and 750.00", Money(b.cost), Money(b.perOne), Money(b.most))
@@ -101,30 +119,4 @@ func TestMoneyText(t *testing.T) {
 			t.Fatalf("%d written as %s: got %d back", m, m, got)
 		}
 	})
-}
-
-// A tenant's budget of waiting messages lets through what the route can send, and a batch larger than all of it only when
-// nothing waits.
-func TestBudget(t *testing.T) {
-	now := time.Unix(1000, 0)
-	b := newBudgets()
-	if wait := b.take("a", 2000, 100, now); wait != 0 {
-		t.Errorf("a batch of 20 s with nothing waiting: got a wait of %v, want none", wait)
-	}
-	if wait := b.take("a", 1, 100, now); wait != 10*time.Second+10*time.Millisecond {
-		t.Errorf("behind it: got a wait of %v, want until ten seconds' worth wait", wait)
-	}
-	if wait := b.take("b", 1, 100, now); wait != 0 {
-		t.Errorf("another tenant: got a wait of %v, want none", wait)
-	}
-	sent := 0
-	for range 600 {
-		now = now.Add(100 * time.Millisecond)
-		if b.take("b", 50, 100, now) == 0 {
-			sent += 50
-		}
-	}
-	if sent < 60*100 || sent > 60*100+1000+50 {
-		t.Errorf("60 s at five times the rate: got %d, want 6,000 and ten seconds' worth", sent)
-	}
 }

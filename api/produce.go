@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,26 +12,37 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// pay reserves what the messages cost, of a tenant whose credit is limited: nothing is sent for money that was not reserved (P4).
+// pay reserves the price of the messages of a tenant with limited credit: nothing is sent for money that is not reserved (P4).
 func (s *server) pay(ctx context.Context, m *single) error {
 	if !m.who.limited || m.test {
 		return nil
 	}
-	for campaign, n := range m.campaigns {
-		if err := s.Store.Reserve(ctx, m.who.tenant.ID, campaign, m.price*uint64(m.size.Segments)*n); err != nil {
+	for campaign, micros := range m.campaigns {
+		if err := s.credit.take(ctx, m.who.tenant.ID, campaign, micros); err != nil {
+			s.unpay(m) //nolint:contextcheck // money goes back although the request has ended
 			return s.storeProblem(err)
 		}
+		m.paid = append(m.paid, campaign)
 	}
 	return nil
 }
 
-// records makes a record for each destination that is sent to: on the route's transactional lane, or in held until its time.
-// They differ in little, so what they share is made once and the rest is cut from a few large pieces of memory.
+// unpay gives back what pay has taken, of messages that are not produced.
+func (s *server) unpay(m *single) {
+	for _, campaign := range m.paid {
+		s.credit.give(m.who.tenant.ID, campaign, m.campaigns[campaign])
+	}
+	m.paid = nil
+}
+
+// records makes a record for each accepted destination: for the route's transactional lane, or for the topic held when it is
+// scheduled. What the records share is built once, and their own parts are cut from a few large buffers.
 func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) {
 	seqs, err := s.seqs.take(ctx, m.who.tenant.ID, m.now, m.accepted)
 	if err != nil {
@@ -42,7 +54,7 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 		Traceparent: requestOf(ctx).trace,
 	}
 	try := uint8(1)
-	if !m.due.IsZero() { // nobody has dealt it yet: the scheduler's deal, when its time comes, is the first try
+	if !m.due.IsZero() { // not dealt yet: the scheduler deals the first try when its time comes
 		try, msg.Try = 0, 0
 		event.Topic, event.Type = s.Names.Held(), schemas.TypeHeld
 		event.Value = &fanfarev1.Held{Message: msg, DueMs: m.due.UnixMilli()}
@@ -58,7 +70,7 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 			continue
 		}
 		seq := &seqs[len(out)]
-		m.count(seq.campaignID)
+		m.count(seq.campaignID, t.price)
 		t.id = s.Keys.Message(seq.campaign, seq.seq)
 		r := &slab[len(out)]
 		r.Topic = event.Topic
@@ -70,7 +82,7 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 			return append(b, schemas.DeliveryKey(msg.GetTenant(), t.id)...)
 		})
 		msg.CampaignId, msg.CampaignNumber, msg.CampaignVersion, msg.Seq = seq.campaignID, seq.campaign, seq.version, seq.seq
-		msg.To, msg.Country = t.e164, t.country
+		msg.To, msg.Country, msg.PriceMicros = t.e164, t.country, t.price
 		r.Value = cutFrom(&bytes, func(b []byte) []byte {
 			b, err = proto.MarshalOptions{}.MarshalAppend(b, event.Value)
 			return b
@@ -86,31 +98,34 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 	return out, nil
 }
 
-// cutFrom appends to buf what fill does, and returns that part of it. An earlier part stays where it is when buf grows.
+// cutFrom appends to buf with fill and returns the appended part. Parts cut earlier stay valid when buf grows.
 func cutFrom(buf *[]byte, fill func([]byte) []byte) []byte {
 	from := len(*buf)
 	*buf = fill(*buf)
 	return (*buf)[from:len(*buf):len(*buf)]
 }
 
-// count notes which campaign holds how many of the messages.
-func (m *single) count(campaign string) {
+// count adds a message of a hidden campaign to the money that pay reserves.
+func (m *single) count(campaign string, price uint64) {
 	if m.who.limited {
 		if m.campaigns == nil {
 			m.campaigns = map[string]uint64{}
 		}
-		m.campaigns[campaign]++
+		m.campaigns[campaign] += price * uint64(m.size.Segments)
 	}
 }
 
-// message is what all messages of the request have in common.
+// message returns what all messages of the request have in common.
 func (m *single) message() *fanfarev1.Message {
 	from := m.now
 	msg := &fanfarev1.Message{
-		Tenant: m.who.tenant.ID, Try: 1, Leg: 1, Channel: fanfarev1.Channel_CHANNEL_SMS, Route: m.route.Name, Sender: m.sender,
+		Tenant: m.who.tenant.ID, Try: 1, Leg: 1, Channel: m.channel, Route: m.route.Name, Sender: m.sender,
 		Body:     &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: m.body, Encoding: m.size.Encoding}},
-		Segments: uint32(m.size.Segments), PriceMicros: m.price, Currency: m.who.tenant.Currency, Test: m.test,
+		Segments: uint32(m.size.Segments), Currency: m.who.tenant.Currency, Test: m.test,
 		Zone: m.who.tenant.Timezone, CustomerRef: m.ref,
+	}
+	if m.dress != nil {
+		m.dress(msg)
 	}
 	if !m.due.IsZero() {
 		from, msg.NotBeforeMs = m.due, m.due.UnixMilli()
@@ -119,32 +134,33 @@ func (m *single) message() *fanfarev1.Message {
 	return msg
 }
 
-// reserve keeps, under the Idempotency-Key and before anything is produced, what will be answered: whoever repeats the request
-// after a crash in between learns these ids, and nothing is produced again.
+// reserve stores the answer under the Idempotency-Key before anything is produced. If this process crashes in between, the
+// repeated request is answered with these ids and produces nothing.
 func (s *server) reserve(ctx context.Context, c *store.Claim, m *single) error {
-	b, err := json.Marshal(m.result())
+	b, err := json.Marshal(m.result(), json.Deterministic(true)) // as it is answered
 	if err != nil {
 		return err
 	}
-	if err := s.Store.ReserveIDs(ctx, *c, b); err != nil {
+	a := &packedAnswer{b, pack(b)}
+	if err := s.Store.ReserveIDs(ctx, *c, a.packed); err != nil {
 		return s.storeProblem(err)
 	}
-	requestOf(ctx).reserved = true
+	requestOf(ctx).reserved = a
 	return nil
 }
 
-// acks gathers what Kafka says about records, for as long as somebody waits.
+// acks collects the acknowledgements of records.
 type acks struct {
 	mu   sync.Mutex
-	errs []error // by record; errNoAck until it is known
+	errs []error // by record; errNoAck until Kafka answers
 	left int
 	done chan struct{}
 }
 
 var errNoAck = errors.New("not acknowledged in time")
 
-// deliver writes the records and waits until all are acknowledged, or ctx ends. kgo's own wait would not end: a record that may
-// be on the wire is never given up, for nobody knows whether it was written.
+// deliver produces the records and waits until all are acknowledged or ctx ends. ProduceSync would not return at the end of ctx:
+// kgo does not give up records that may already be on the wire.
 func (s *server) deliver(ctx context.Context, records []*kgo.Record) []error {
 	a := &acks{errs: make([]error, len(records)), left: len(records), done: make(chan struct{})}
 	for i := range a.errs {
@@ -169,7 +185,7 @@ func (s *server) deliver(ctx context.Context, records []*kgo.Record) []error {
 	return slices.Clone(a.errs)
 }
 
-// produce writes the records and waits for Kafka. It goes on when the client hangs up: what was begun is finished.
+// produce produces the records and waits for Kafka, also after the client has disconnected.
 func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) error {
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.AckTimeout)
 	defer cancel()
@@ -194,16 +210,16 @@ func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) 
 	}
 	s.metrics.sends.WithLabelValues("not_acknowledged").Add(float64(failed))
 	if failed == len(records) {
-		p := unavailable(2*time.Second, errs[0], "The log did not acknowledge the message in time; it may or may not be sent.")
-		if requestOf(ctx).reserved {
-			return p.fixed("Repeat the request with the same Idempotency-Key: it answers the id and what became of it, and never sends twice.")
+		p := problem.Unavailable(2*time.Second, errs[0], "Kafka did not acknowledge the message in time; it may or may not be sent.")
+		if requestOf(ctx).reserved != nil {
+			return p.WithFix("Repeat the request with the same Idempotency-Key: it answers the ids and their status, and never sends twice.")
 		}
-		return p.fixed("Send with an Idempotency-Key to be able to ask what became of it. Without one, sending again may send twice.")
+		return p.WithFix("Use an Idempotency-Key, with which a request can be repeated safely. Without one, sending again may send twice.")
 	}
 	return nil
 }
 
-// result is the answer.
+// result builds the answer.
 func (m *single) result() *SendResult {
 	out := &SendResult{Simulation: m.test, Results: make([]SendDestination, len(m.targets)), Warning: m.warning, CustomerMessageID: m.ref}
 	for i := range m.targets {
@@ -211,9 +227,9 @@ func (m *single) result() *SendResult {
 		d := &out.Results[i]
 		d.Destination, d.Reasons = t.e164, []string{}
 		if d.Destination == "" {
-			d.Destination = truncate(t.raw, 40)
+			d.Destination = problem.Truncate(t.raw, 40)
 		}
-		d.Unicode, d.Parts = m.size.Encoding == fanfarev1.Encoding_ENCODING_UCS2, m.size.Segments
+		d.Unicode, d.Parts = m.size.Encoding == schemas.EncodingUCS2, m.size.Segments
 		if !t.id.IsZero() {
 			d.MessageID = orNull(t.id.String())
 			if out.MessageID == "" {
@@ -222,6 +238,9 @@ func (m *single) result() *SendResult {
 		}
 		if d.Accepted = t.reason == ""; !d.Accepted {
 			d.Reasons = append(d.Reasons, t.reason)
+			if t.wrong != nil {
+				d.Detail = strings.TrimSpace(t.wrong.Detail + " " + t.wrong.Fix)
+			}
 		}
 	}
 	if out.CustomerMessageID == "" {

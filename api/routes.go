@@ -1,106 +1,529 @@
 package api
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/credentials"
 )
 
-// storeRetry is what a client is told to wait when the store is away.
-const storeRetry = 2 * time.Second
+const routeTag = "Routes"
 
-// simConnector is the connector that reaches nobody.
-const simConnector = "sim"
-
-// routeCache remembers routes and senders for a moment: every single send asks for them.
-type routeCache struct {
-	store *store.Store
-	now   func() time.Time
-
-	mu      sync.Mutex
-	until   time.Time
-	routes  []store.Route
-	senders map[string]cachedSender
+// Route is a way to a carrier: an account, with its limits.
+type Route struct {
+	Name          string         `json:"name" example:"acme-smpp" doc:"It is in the names of topics and can't be changed."`
+	Connector     string         `json:"connector" example:"smpp" doc:"The kind of carrier."`
+	Simulated     bool           `json:"simulated" doc:"True: nothing reaches a person."`
+	Channels      []string       `json:"channels" enum:"sms,rcs,whatsapp,voice"`
+	Configuration map[string]any `json:"configuration" doc:"What the connector is opened with, without credentials. The connector's codes are here too: what the carrier's codes mean, and which are worth another try."`
+	Credentials   []string       `json:"credentials" doc:"Which credentials are set, such as password. Their values are never given back."`
+	Unreadable    bool           `json:"credentialsUnreadable" doc:"True: they were sealed with a key that this server does not have; give them again."`
+	Rate          uint32         `json:"rate" doc:"Messages a second over all processes."`
+	Burst         uint32         `json:"burst" doc:"Messages at once; 0: a tenth of the rate."`
+	P99           uint32         `json:"p99Ms" doc:"Within how many milliseconds the carrier answers 99 of 100 hand-overs; sizes what may be in flight. 0: not known."`
+	ReceiptWindow uint32         `json:"receiptWindow" doc:"How many seconds receipts are waited for after the last hand-over."`
+	Status        string         `json:"status" enum:"active,paused" doc:"A paused route hands nothing over; its messages are dealt again later."`
+	Priority      uint32         `json:"priority" doc:"Where no route is named: the smallest number of those that carry the channel is taken."`
+	Cost          Money          `json:"cost" doc:"What the carrier asks for a message: among routes of one priority the cheapest is taken."`
+	Share         uint32         `json:"share" doc:"Among routes of one priority and cost, campaigns are divided by their shares."`
+	CallbackPath  *string        `json:"callbackPath" doc:"Where the carrier reports receipts to; null: it brings them on its own connection."`
+	CreatedAt     string         `json:"createdAt" format:"date-time"`
+	UpdatedAt     string         `json:"updatedAt" format:"date-time"`
+	Version       uint64         `json:"version"`
 }
 
-type cachedSender struct {
-	rate  uint32
-	until time.Time
+// RouteInput creates or changes a route.
+type RouteInput struct {
+	Name          problem.Optional[string]         `json:"name,omitzero" doc:"1 to 40 of a-z 0-9 _ - with a letter first."`
+	Connector     problem.Optional[string]         `json:"connector,omitzero" doc:"sim, smpp, httpsms, rcs or whatsapp."`
+	Channels      problem.Optional[[]string]       `json:"channels,omitzero" doc:"By default all that the connector carries."`
+	Configuration problem.Optional[map[string]any] `json:"configuration,omitzero" doc:"As the connector wants it; it replaces the one before."`
+	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Kept sealed and never given back; they replace all before, null removes them. They are put into the configuration when the connector is opened: {\"password\": …} for smpp, {\"values\": {…}} for httpsms."`
+	Rate          problem.Optional[uint32]         `json:"rate,omitzero" doc:"Messages a second, 1 to 1,000,000."`
+	Burst         problem.Optional[uint32]         `json:"burst,omitzero"`
+	P99           problem.Optional[uint32]         `json:"p99Ms,omitzero" doc:"Milliseconds; 500 by default."`
+	ReceiptWindow problem.Optional[uint32]         `json:"receiptWindow,omitzero" doc:"Seconds, up to 30 days; 72 hours by default."`
+	Priority      problem.Optional[uint32]         `json:"priority,omitzero" doc:"0 to 100; 0 by default."`
+	Cost          problem.Optional[Money]          `json:"cost,omitzero"`
+	Share         problem.Optional[uint32]         `json:"share,omitzero" doc:"1 to 100; 1 by default."`
 }
 
-func newRouteCache(st *store.Store, now func() time.Time) *routeCache {
-	return &routeCache{store: st, now: now, senders: map[string]cachedSender{}}
+// RouteTest is the result of a test of a route.
+type RouteTest struct {
+	OK      bool   `json:"ok"`
+	Detail  string `json:"detail" doc:"What the carrier or the network said, when it failed."`
+	TookMs  int64  `json:"tookMs"`
+	Message string `json:"message" doc:"What was tried."`
 }
 
-func (c *routeCache) all(ctx context.Context) ([]store.Route, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	if now.Before(c.until) {
-		return c.routes, nil
+type (
+	routesIn  struct{}
+	routesOut struct{ Body *Page[*Route] }
+	routeIn   struct {
+		ID string `path:"id" doc:"The name of the route."`
 	}
-	routes, err := c.store.Routes(ctx)
+	routeCreateIn struct{ Body problem.Body[RouteInput] }
+	routeChangeIn struct {
+		ID      string `path:"id" doc:"The name of the route."`
+		IfMatch string `header:"If-Match"`
+		Body    problem.Body[RouteInput]
+	}
+	routeMoveIn struct {
+		ID      string `path:"id" doc:"The name of the route."`
+		IfMatch string `header:"If-Match"`
+	}
+	routeOut struct {
+		Location string `header:"Location"`
+		ETag     string `header:"ETag"`
+		Body     *Route
+	}
+	routeTestOut struct{ Body *RouteTest }
+)
+
+func (s *server) registerRoutes() {
+	const scope = store.ScopeAdmin
+	register(s, operation{
+		id: "listRoutes", method: http.MethodGet, path: "/api/routes", summary: "List routes, by name", scope: scope, tag: routeTag,
+	}, func(ctx context.Context, _ *routesIn) (*routesOut, error) {
+		rows, err := s.Store.Routes(ctx)
+		if err != nil {
+			return nil, s.storeProblem(err)
+		}
+		out := &Page[*Route]{Data: []*Route{}, Limit: len(rows), Total: len(rows)}
+		for i := range rows {
+			out.Data = append(out.Data, s.viewRoute(&rows[i]))
+		}
+		return &routesOut{out}, nil
+	})
+	register(s, operation{
+		id: "createRoute", method: http.MethodPost, path: "/api/routes", summary: "Create a route", status: http.StatusCreated, scope: scope,
+		errors: []int{400, 409, 422}, tag: routeTag, describe: "The senders open it within seconds; no process needs a restart.",
+	}, s.createRoute)
+	register(s, operation{
+		id: "getRoute", method: http.MethodGet, path: "/api/routes/{id}", summary: "Get a route", scope: scope, errors: []int{404}, tag: routeTag,
+	}, func(ctx context.Context, in *routeIn) (*routeOut, error) {
+		r, err := s.findRoute(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return s.answerRoute(r), nil
+	})
+	register(s, operation{
+		id: "updateRoute", method: http.MethodPut, path: "/api/routes/{id}", summary: "Change a route", scope: scope,
+		errors: []int{400, 404, 409, 412, 422}, tag: routeTag,
+		describe: "Fields that are left out stay as they are. When the connector, its configuration or its credentials change, the senders finish what is in hand and open the route again.",
+	}, s.updateRoute)
+	register(s, operation{
+		id: "deleteRoute", method: http.MethodDelete, path: "/api/routes/{id}", summary: "Delete a route", scope: scope,
+		errors: []int{404, 409, 412}, tag: routeTag, describe: "It must be paused, and nothing may still need it: no tenant as its default route, no campaign that is not settled.",
+	}, s.deleteRoute)
+	register(s, operation{
+		id: "testRoute", method: http.MethodPost, path: "/api/routes/{id}/test", summary: "Test a route", scope: scope, errors: []int{404}, tag: routeTag,
+		describe: "Connects to the carrier as a sender does and hangs up. An SMPP account is logged in to; of an HTTP provider only the way to it is tested. No message is sent.",
+	}, s.testRoute)
+	for _, move := range []struct {
+		verb, summary string
+		enabled       bool
+	}{{"pause", "Pause a route", false}, {"resume", "Resume a route", true}} {
+		register(s, operation{
+			id: move.verb + "Route", method: http.MethodPost, path: "/api/routes/{id}/" + move.verb, summary: move.summary, scope: scope,
+			errors: []int{404, 409, 412}, tag: routeTag,
+		}, func(ctx context.Context, in *routeMoveIn) (*routeOut, error) {
+			return s.changeRoute(ctx, in.ID, in.IfMatch, func(r *store.Route) error {
+				r.Enabled = move.enabled
+				return nil
+			})
+		})
+	}
+}
+
+func (s *server) findRoute(ctx context.Context, name string) (*store.Route, error) {
+	r, err := s.Store.Route(ctx, name)
+	if errors.Is(err, schemas.ErrNotFound) {
+		return nil, problem.New(problem.CodeNotFound, "There is no route %q.", problem.Truncate(name, 60)).WithFix("GET /api/routes lists them.")
+	}
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	return &r, nil
+}
+
+func (s *server) viewRoute(r *store.Route) *Route {
+	v := &Route{
+		Name: r.Name, Connector: r.Connector, Simulated: s.Connectors.simulates(r.Connector), Channels: []string{}, Configuration: map[string]any{},
+		Credentials: append([]string{}, r.CredentialNames...), Rate: r.Rate, Burst: r.Burst, P99: uint32(r.P99.Milliseconds()),
+		ReceiptWindow: uint32(r.ReceiptWindow / time.Second), Status: pick(r.Enabled, "active", "paused"), Priority: r.Priority, Cost: Money(r.Cost),
+		Share: r.Share, CreatedAt: stamp(r.Created), UpdatedAt: stamp(r.Updated), Version: r.Version,
+	}
+	for _, c := range r.Channels {
+		v.Channels = append(v.Channels, schemas.ChannelName(c))
+	}
+	if r.Configuration != "" {
+		_ = json.Unmarshal([]byte(r.Configuration), &v.Configuration) // this file wrote it
+	}
+	if len(r.Credentials) > 0 {
+		_, err := s.Connectors.open(r)
+		v.Unreadable = err != nil
+	}
+	if k := s.Connectors.named(r.Connector); k != nil && k.Callbacks {
+		v.CallbackPath = new(CallbackPath + r.Name)
+	}
+	return v
+}
+
+func (s *server) answerRoute(r *store.Route) *routeOut {
+	return &routeOut{ETag: etag(r.Version), Body: s.viewRoute(r)}
+}
+
+// open returns the credentials of a route in clear.
+func (c *Connectors) open(r *store.Route) ([]byte, error) {
+	if len(r.Credentials) == 0 {
+		return nil, nil
+	}
+	if c.Sealing == nil {
+		return nil, credentials.ErrOtherKey
+	}
+	return c.Sealing.Open(r.Name, r.Credentials)
+}
+
+// settings returns what the connector of a route is opened with.
+func (c *Connectors) settings(r *store.Route) ([]byte, error) {
+	secret, err := c.open(r)
 	if err != nil {
 		return nil, err
 	}
-	c.routes, c.until = routes, now.Add(freshFor)
-	return routes, nil
+	return credentials.Settings([]byte(r.Configuration), secret)
 }
 
-// route finds a route; [schemas.ErrNotFound] when there is none of that name.
-func (c *routeCache) route(ctx context.Context, name string) (*store.Route, error) {
-	routes, err := c.all(ctx)
+func (s *server) createRoute(ctx context.Context, in *routeCreateIn) (*routeOut, error) {
+	r, err := s.Connectors.newRoute(&in.Body.Value)
 	if err != nil {
 		return nil, err
 	}
-	for i := range routes {
-		if routes[i].Name == name {
-			return &routes[i], nil
-		}
-	}
-	return nil, schemas.ErrNotFound
-}
-
-// simulated finds a route that carries the channel to the simulator.
-func (c *routeCache) simulated(ctx context.Context, channel fanfarev1.Channel) (*store.Route, error) {
-	routes, err := c.all(ctx)
+	made, err := s.Store.CreateRoute(ctx, *r)
 	if err != nil {
-		return nil, unavailable(storeRetry, err, "The routes cannot be read at present.")
+		return nil, s.storeProblem(err)
 	}
-	for i := range routes {
-		if r := &routes[i]; r.Connector == simConnector && carries(r, channel) {
-			return r, nil
+	s.routes.forget()
+	out := s.answerRoute(&made)
+	out.Location = "/api/routes/" + made.Name
+	return out, nil
+}
+
+// newRoute returns the route that an input describes.
+func (c *Connectors) newRoute(in *RouteInput) (*store.Route, error) {
+	if in.Name.Value == "" {
+		return nil, problem.Field(problem.CodeRequired, "name", "The route has no name.")
+	}
+	r := &store.Route{Name: in.Name.Value, Rate: 0, P99: defaultP99, ReceiptWindow: defaultReceiptWindow, Enabled: true, Share: 1}
+	if in.Connector.Value == "" {
+		return nil, problem.Field(problem.CodeRequired, "connector", "The route names no connector.").WithFix("Connectors: %s.", strings.Join(c.names(), ", "))
+	}
+	if !in.Rate.Set {
+		return nil, problem.Field(problem.CodeRequired, "rate", "The route has no rate.").WithFix("Give the messages a second that the carrier allows.")
+	}
+	return r, c.apply(in, r)
+}
+
+// Defaults of a route.
+const (
+	defaultP99           = 500 * time.Millisecond
+	defaultReceiptWindow = 72 * time.Hour
+	mostReceiptWindow    = 30 * 24 * time.Hour
+	mostRate             = 1_000_000
+)
+
+// apply puts the fields that were given into a route, and checks the whole.
+func (c *Connectors) apply(in *RouteInput, r *store.Route) error {
+	var ps problem.List
+	if in.Name.Set && in.Name.Value != r.Name {
+		ps.Add(problem.CodeReadOnly, "name", "The name of a route can't be changed.")
+	}
+	set(&in.Connector, &r.Connector, nil)
+	kind := c.named(r.Connector)
+	if kind == nil {
+		return problem.Field(problem.CodeInvalid, "connector", "There is no connector %q.", problem.Truncate(r.Connector, 40)).WithFix("Connectors: %s.", strings.Join(c.names(), ", "))
+	}
+	c.applyLimits(&ps, in, r)
+	c.applyChannels(&ps, in, kind, r)
+	if err := c.applySettings(&ps, in, kind, r); err != nil {
+		return err
+	}
+	return ps.Err()
+}
+
+func (c *Connectors) applyLimits(ps *problem.List, in *RouteInput, r *store.Route) {
+	between := func(field string, v, least, most uint32) {
+		if v < least || v > most {
+			ps.Add(problem.CodeInvalid, field, "%s is %d; %d to %d is wanted.", field, v, least, most)
 		}
 	}
-	return nil, fieldProblem(CodeInvalid, "channel", "No simulated route carries %s, and a test reaches no other.", schemas.ChannelName(channel))
+	set(&in.Rate, &r.Rate, nil)
+	set(&in.Burst, &r.Burst, nil)
+	set(&in.Priority, &r.Priority, nil)
+	set(&in.Share, &r.Share, nil)
+	between("rate", r.Rate, 1, mostRate)
+	between("burst", r.Burst, 0, mostRate)
+	between("priority", r.Priority, 0, 100)
+	between("share", r.Share, 1, 100)
+	if in.P99.Set {
+		r.P99 = time.Duration(in.P99.Value) * time.Millisecond
+		between("p99Ms", in.P99.Value, 0, 60_000)
+	}
+	if in.ReceiptWindow.Set {
+		r.ReceiptWindow = time.Duration(in.ReceiptWindow.Value) * time.Second
+		between("receiptWindow", in.ReceiptWindow.Value, 1, uint32(mostReceiptWindow/time.Second))
+	}
+	if in.Cost.Set {
+		if in.Cost.Value < 0 {
+			ps.Add(problem.CodeInvalid, "cost", "The cost is negative.")
+		} else {
+			r.Cost = uint64(in.Cost.Value)
+		}
+	}
 }
 
-// senderRate is the sender's own limit, 0 when it has none.
-func (c *routeCache) senderRate(ctx context.Context, tenant, id string) uint32 {
-	key := schemas.SenderKey(tenant, id)
-	now := c.now()
-	c.mu.Lock()
-	known, ok := c.senders[key]
-	c.mu.Unlock()
-	if ok && now.Before(known.until) {
-		return known.rate
+func (c *Connectors) applyChannels(ps *problem.List, in *RouteInput, kind *Connector, r *store.Route) {
+	if !in.Channels.Set {
+		if len(r.Channels) == 0 {
+			r.Channels = slices.Clone(kind.Channels)
+		}
+	} else {
+		r.Channels = nil
+		for i, name := range in.Channels.Value {
+			channel, ok := schemas.ParseChannel(name)
+			if !ok {
+				ps.Add(problem.CodeInvalid, fmt.Sprintf("channels[%d]", i), "%q is not a channel: want sms, rcs, whatsapp or voice.", problem.Truncate(name, 40))
+			} else if !slices.Contains(r.Channels, channel) {
+				r.Channels = append(r.Channels, channel)
+			}
+		}
+		if len(in.Channels.Value) == 0 {
+			ps.Add(problem.CodeRequired, "channels", "A route carries one channel at least.")
+		}
 	}
-	known = cachedSender{until: now.Add(freshFor)}
-	if row, err := c.store.Sender(ctx, tenant, id); err == nil {
-		known.rate = row.Rate
+	for _, channel := range r.Channels {
+		if !slices.Contains(kind.Channels, channel) {
+			ps.Add(problem.CodeInvalid, "channels", "The connector %s does not carry %s.", kind.Name, schemas.ChannelName(channel))
+		}
 	}
-	c.mu.Lock()
-	keep(c.senders, key, known)
-	c.mu.Unlock()
-	return known.rate
 }
 
-// carries reports whether a route takes messages of a channel now.
-func carries(r *store.Route, channel fanfarev1.Channel) bool {
-	return r.Enabled && slices.Contains(r.Channels, channel)
+// applySettings puts in configuration and credentials, and has the connector check them together.
+func (c *Connectors) applySettings(ps *problem.List, in *RouteInput, kind *Connector, r *store.Route) error {
+	if in.Configuration.Set {
+		r.Configuration = ""
+		if len(in.Configuration.Value) > 0 {
+			raw, err := json.Marshal(in.Configuration.Value, json.Deterministic(true))
+			if err != nil {
+				return fmt.Errorf("write a configuration: %w", err)
+			}
+			r.Configuration = string(raw)
+		}
+	}
+	names, err := credentials.Names([]byte(r.Configuration))
+	if err != nil {
+		return problem.Field(problem.CodeInvalid, "configuration", "%s.", err)
+	}
+	for _, name := range names {
+		if kind.secret(name) {
+			ps.Add(problem.CodeInvalid, "configuration."+name, "%s is a credential: give it in credentials, where it is sealed and never given back.", name)
+		}
+	}
+	if err := ps.Err(); err != nil {
+		return err
+	}
+	secret, err := c.open(r)
+	if in.Credentials.Set {
+		if secret, err = c.seal(in.Credentials.Value, secret, kind, r); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return problem.Field(problem.CodeInvalid, "credentials", "The credentials of the route cannot be read: %s.", err).WithFix("Give them again.")
+	}
+	settings, err := credentials.Settings([]byte(r.Configuration), secret)
+	if err == nil && kind.Check != nil {
+		err = kind.Check(settings)
+	}
+	if err != nil {
+		return problem.Field(problem.CodeInvalid, "configuration", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}
+
+// seal puts new credentials into a route, and returns them as JSON. Equal ones stay sealed as they are: then nothing has changed.
+func (c *Connectors) seal(in map[string]any, before []byte, kind *Connector, r *store.Route) ([]byte, error) {
+	if len(in) == 0 {
+		r.Credentials, r.CredentialNames = nil, nil
+		return nil, nil
+	}
+	raw, err := json.Marshal(in, json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("write credentials: %w", err)
+	}
+	names, err := credentials.Names(raw)
+	if err != nil {
+		return nil, problem.Field(problem.CodeInvalid, "credentials", "%s.", err)
+	}
+	for _, name := range names {
+		if !kind.secret(name) {
+			return nil, problem.Field(problem.CodeInvalid, "credentials."+problem.Truncate(name, 60), "%s is not a credential of %s.", problem.Truncate(name, 60), kind.Name).
+				WithFix("%s", cmp.Or(credentialsInWords(kind.Secrets), "This connector has no credentials."))
+		}
+	}
+	if c.Sealing == nil {
+		return nil, problem.New(problem.CodeConflict, "This server has no key to seal credentials with.").
+			WithFix("Start every process with FANFARE_CREDENTIALS_KEY, 64 hexadecimal digits (openssl rand -hex 32).")
+	}
+	r.CredentialNames = names
+	if !bytes.Equal(raw, before) {
+		r.Credentials = c.Sealing.Seal(r.Name, raw)
+	}
+	return raw, nil
+}
+
+func credentialsInWords(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "Credentials: " + strings.Join(names, ", ") + "."
+}
+
+// changeRoute changes a route of the version that If-Match names.
+func (s *server) changeRoute(ctx context.Context, name, match string, do func(*store.Route) error) (*routeOut, error) {
+	version, p := ifMatch(match)
+	if p != nil {
+		return nil, p
+	}
+	if _, err := s.findRoute(ctx, name); err != nil {
+		return nil, err
+	}
+	r, err := s.Store.UpdateRoute(ctx, name, version, do)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	s.routes.forget()
+	return s.answerRoute(&r), nil
+}
+
+func (s *server) updateRoute(ctx context.Context, in *routeChangeIn) (*routeOut, error) {
+	return s.changeRoute(ctx, in.ID, in.IfMatch, func(r *store.Route) error { return s.Connectors.apply(&in.Body.Value, r) })
+}
+
+func (s *server) deleteRoute(ctx context.Context, in *routeMoveIn) (*routeOut, error) {
+	version, p := ifMatch(in.IfMatch)
+	if p != nil {
+		return nil, p
+	}
+	r, err := s.findRoute(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if r.Enabled {
+		return nil, problem.New(problem.CodeConflict, "The route is active.").WithFix("Pause it first: POST /api/routes/%s/pause.", r.Name)
+	}
+	use, err := s.Store.DeleteRoute(ctx, r.Name, version)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	if use != (store.RouteUse{}) {
+		return nil, problem.New(problem.CodeConflict, "%d tenants have the route as their default, and %d campaigns may still send by it.", use.Tenants, use.Campaigns).
+			WithFix("Give the tenants another route, and let the campaigns settle.")
+	}
+	s.routes.forget()
+	return s.answerRoute(r), nil
+}
+
+func (s *server) testRoute(ctx context.Context, in *routeIn) (*routeTestOut, error) {
+	r, err := s.findRoute(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := &RouteTest{Message: "Connected to the carrier as a sender does. No message was sent."}
+	if s.Connectors.Test == nil {
+		return nil, problem.New(problem.CodeConflict, "This server does not test routes.")
+	}
+	settings, err := s.Connectors.settings(r)
+	began := time.Now()
+	if err == nil {
+		trying, cancel := context.WithTimeout(ctx, testTime)
+		err = s.Connectors.Test(trying, r.Name, r.Connector, settings)
+		cancel()
+	}
+	out.TookMs = time.Since(began).Milliseconds()
+	if out.OK = err == nil; !out.OK {
+		out.Detail = problem.Truncate(err.Error(), 500)
+	}
+	return &routeTestOut{out}, nil
+}
+
+// testTime is the longest that a test of a route takes.
+const testTime = 8 * time.Second
+
+// LoadRoutes creates or changes routes as a JSON document says: {"routes": [RouteInput, …]}. A route that is not in it stays as it is. It
+// returns the names of those that it created or changed.
+func LoadRoutes(ctx context.Context, st *store.Store, c Connectors, document []byte) ([]string, error) {
+	var file struct {
+		Routes []RouteInput `json:"routes"`
+	}
+	if p := problem.Decode(document, &file); p != nil {
+		return nil, inWords(p)
+	}
+	var changed []string
+	for i := range file.Routes {
+		in := &file.Routes[i]
+		done, err := loadRoute(ctx, st, &c, in)
+		if err != nil {
+			return changed, fmt.Errorf("route %q: %w", in.Name.Value, inWords(err))
+		}
+		if done {
+			changed = append(changed, in.Name.Value)
+		}
+	}
+	return changed, nil
+}
+
+func loadRoute(ctx context.Context, st *store.Store, c *Connectors, in *RouteInput) (changed bool, err error) {
+	have, err := st.Route(ctx, in.Name.Value)
+	if errors.Is(err, schemas.ErrNotFound) {
+		r, err := c.newRoute(in)
+		if err != nil {
+			return false, err
+		}
+		_, changed, err = st.EnsureRoute(ctx, *r)
+		return changed, err
+	}
+	if err != nil {
+		return false, err
+	}
+	next, err := st.UpdateRoute(ctx, have.Name, 0, func(r *store.Route) error { return c.apply(in, r) })
+	return next.Version != have.Version, err
+}
+
+// inWords returns the problem of an error as one line of text.
+func inWords(err error) error {
+	p, ok := errors.AsType[*problem.Problem](err)
+	if !ok {
+		return err
+	}
+	text := p.Detail
+	if p.Field != "" {
+		text = p.Field + ": " + text
+	}
+	if p.Fix != "" {
+		text += " " + p.Fix
+	}
+	return errors.New(text)
 }

@@ -1,21 +1,37 @@
 package api
 
 import (
-	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas/hours"
 )
 
-// When is a time as a client gives it (C15): an instant in RFC 3339 with an offset, or a wall clock and its zone as
-// {"local": "2025-04-15T09:00", "timezone": "Europe/Rome"}. A time that names neither offset nor zone means nothing and is refused.
-type When struct{ store.Schedule }
+// When is a time in a body (C15, R28): an instant in RFC 3339 with an offset, or a wall clock as
+// {"local": "2025-04-15T09:00", "timezone": "Europe/Rome"} or {"year": 2025, "month": 4, "day": 15, "hour": 9, "minute": 0}, on the clock
+// of the tenant when it names no zone. A text without an offset is ambiguous and refused.
+type When struct {
+	store.Schedule
+	floating time.Time // a wall clock that names no zone
+}
+
+// in is the time, with the zone of a wall clock that names none.
+func (w *When) in(zone string) store.Schedule {
+	if w.floating.IsZero() {
+		return w.Schedule
+	}
+	loc, err := hours.Zone(zone)
+	if err != nil {
+		loc, zone = time.UTC, "UTC" // a tenant's zone was checked when it was set
+	}
+	return store.Schedule{At: onClock(w.floating, loc).UTC(), Zone: zone, Wall: w.floating.Format(wallFormat)}
+}
 
 const wallFormat = "2006-01-02T15:04"
 
@@ -27,36 +43,60 @@ func (w *When) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		if err := json.UnmarshalDecode(d, &s); err != nil {
 			return err
 		}
-		t, err := time.Parse(time.RFC3339, s)
+		t, zone, err := hours.ParseInstant(s)
 		if err != nil {
-			p := fieldProblem(CodeInvalid, "", "%q is not a time.", truncate(s, 40))
-			if _, naive := parseWall(s); naive {
-				p = fieldProblem(CodeInvalid, "", "%q says neither offset nor time zone.", s)
-			}
-			return p.fixed(`Send RFC 3339 with an offset, such as "2025-04-15T09:00:00Z", or {"local": "2025-04-15T09:00", "timezone": "Europe/Rome"}.`)
+			return problem.Field(problem.CodeInvalid, "", "%s.", problem.Truncate(err.Error(), 120)).
+				WithFix(`Send RFC 3339 with an offset, such as "2025-04-15T09:00:00Z", or {"local": "2025-04-15T09:00", "timezone": "Europe/Rome"}.`)
 		}
 		w.Schedule = store.Schedule{At: t.UTC()}
+		if loc, err := hours.Zone(zone); err == nil {
+			w.Zone, w.Wall = zone, t.In(loc).Format(wallFormat)
+		}
 		return nil
 	case '{':
 		var in struct {
 			Local    string `json:"local"`
 			Timezone string `json:"timezone"`
+			Year     *int   `json:"year"`
+			Month    *int   `json:"month"`
+			Day      *int   `json:"day"`
+			Hour     *int   `json:"hour"`
+			Minute   *int   `json:"minute"`
 		}
 		if err := json.UnmarshalDecode(d, &in); err != nil {
 			return err
 		}
+		var wall time.Time
+		parts := []*int{in.Year, in.Month, in.Day, in.Hour, in.Minute}
+		switch given := slices.ContainsFunc(parts, func(p *int) bool { return p != nil }); {
+		case given && in.Local != "":
+			return problem.Field(problem.CodeInvalid, "", "has local and year: send one of them.")
+		case given:
+			if slices.Contains(parts, nil) {
+				return problem.Field(problem.CodeInvalid, "", "needs year, month, day, hour and minute.")
+			}
+			wall = time.Date(*in.Year, time.Month(*in.Month), *in.Day, *in.Hour, *in.Minute, 0, 0, time.UTC)
+			if wall.Year() != *in.Year || int(wall.Month()) != *in.Month || wall.Day() != *in.Day || wall.Hour() != *in.Hour || wall.Minute() != *in.Minute {
+				return problem.Field(problem.CodeInvalid, "", "is no date: %d-%02d-%02d %02d:%02d.", *in.Year, *in.Month, *in.Day, *in.Hour, *in.Minute)
+			}
+		default:
+			var err error
+			if wall, err = hours.ParseWall(in.Local); err != nil {
+				return problem.Field(problem.CodeInvalid, "", "%s.", problem.Truncate(err.Error(), 120))
+			}
+		}
+		if in.Timezone == "" {
+			w.Schedule, w.floating = store.Schedule{At: wall}, wall
+			return nil
+		}
 		loc, err := hours.Zone(in.Timezone)
 		if err != nil {
-			return fieldProblem(CodeInvalid, "", "%s.", err)
-		}
-		wall, ok := parseWall(in.Local)
-		if !ok {
-			return fieldProblem(CodeInvalid, "", "%q is not a time of a clock: want 2025-04-15T09:00.", truncate(in.Local, 40))
+			return problem.Field(problem.CodeInvalid, "", "%s.", err)
 		}
 		w.Schedule = store.Schedule{At: onClock(wall, loc).UTC(), Zone: in.Timezone, Wall: wall.Format(wallFormat)}
 		return nil
 	}
-	return fieldProblem(CodeInvalid, "", "is %s; a time is wanted.", article(kindName(d.PeekKind())))
+	return problem.Field(problem.CodeInvalid, "", "is %s; a time is wanted.", problem.KindName(d.PeekKind()))
 }
 
 // MarshalJSONTo writes the instant, in UTC.
@@ -66,42 +106,33 @@ func (w When) MarshalJSONTo(e *jsontext.Encoder) error {
 
 // Schema documents both forms.
 func (When) Schema(huma.Registry) *huma.Schema {
-	str := &huma.Schema{Type: huma.TypeString}
+	str, number := &huma.Schema{Type: huma.TypeString}, &huma.Schema{Type: huma.TypeInteger}
 	return &huma.Schema{
 		OneOf: []*huma.Schema{
 			{Type: huma.TypeString, Format: "date-time"},
-			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"local": str, "timezone": str}, Required: []string{"local", "timezone"}},
+			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"local": str, "timezone": str}, Required: []string{"local"}},
+			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"year": number, "month": number, "day": number, "hour": number, "minute": number, "timezone": str}, Required: []string{"year", "month", "day", "hour", "minute"}},
 		},
-		Description: "RFC 3339 with an offset, or a wall clock and its IANA time zone.", Examples: []any{"2025-04-15T09:00:00Z"},
+		Description: "RFC 3339 with an offset, or a wall clock and its IANA time zone, the tenant's by default.", Examples: []any{"2025-04-15T09:00:00Z"},
 	}
 }
 
-// parseWall reads a time without offset, to the minute or the second.
-func parseWall(s string) (time.Time, bool) {
-	for _, layout := range []string{wallFormat, "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, true
-		}
-	}
-	return time.Time{}, false
-}
-
-// onClock returns the instant at which the clock of loc shows wall: the first of two when it is put back, and the first
-// instant after the gap when it is put forward over it.
+// onClock returns the instant at which a clock in loc shows wall. When clocks are put back and show it twice, it is the first
+// instant; when they are put forward and never show it, it is the first instant after the gap.
 func onClock(wall time.Time, loc *time.Location) time.Time {
 	shown := func(t time.Time) time.Time {
 		l := t.In(loc)
 		return time.Date(l.Year(), l.Month(), l.Day(), l.Hour(), l.Minute(), l.Second(), 0, time.UTC)
 	}
-	// No zone is more than 14 h from UTC, and none ever put its clock by more than a day.
+	// Zones are at most 14 h from UTC, and clocks were never put forward or back by more than a day.
 	at := wall.Add(-16 * time.Hour).Truncate(time.Minute).Add(time.Duration(wall.Second()) * time.Second)
 	for shown(at).Before(wall) {
-		at = at.Add(time.Minute) // two thousand times at most; greater steps could leap over a gap
+		at = at.Add(time.Minute) // at most 2,000 steps; larger ones could jump over a gap
 	}
 	return at
 }
 
-// stamp writes a time as the API does: UTC, to the second unless there is more to it, never a zone of the server.
+// stamp writes a time in UTC, to the second, or to the millisecond when it has any.
 func stamp(t time.Time) string {
 	t = t.UTC()
 	if t.Nanosecond() < int(time.Millisecond) {
@@ -110,72 +141,11 @@ func stamp(t time.Time) string {
 	return t.Format("2006-01-02T15:04:05.000Z")
 }
 
-// stampOrNull is null for a time that is not known yet.
+// stampOrNull returns nil for the zero time.
 func stampOrNull(t time.Time) *string {
 	if t.IsZero() {
 		return nil
 	}
 	s := stamp(t)
 	return &s
-}
-
-// finishOf says when count messages are all handed over at rate per second, from start on, within calling hours. It returns
-// ok false when that takes more than a year: then no time is better than a wrong one.
-func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
-	if rate == 0 {
-		return time.Time{}, false
-	}
-	left := time.Duration((float64(count) / float64(rate)) * float64(time.Second))
-	if left > 366*24*time.Hour {
-		return time.Time{}, false
-	}
-	if h.Always() {
-		return start.Add(left), true
-	}
-	at, end := h.NextOpen(start), start.Add(366*24*time.Hour)
-	for left > 0 {
-		if at.After(end) {
-			return time.Time{}, false
-		}
-		if !h.Open(at) {
-			at = h.NextOpen(at)
-			continue
-		}
-		step := min(left, at.Truncate(time.Minute).Add(time.Minute).Sub(at)) // hours open and close on the minute
-		at = at.Add(step)
-		left -= step
-	}
-	return at, true
-}
-
-// durationText says a duration as E does ("15 minutes"): in its one or two greatest units, rounded up.
-func durationText(d time.Duration) string {
-	secs := int64((d + time.Second - 1) / time.Second)
-	unit := func(n int64, name string) string {
-		if n == 1 {
-			return "1 " + name
-		}
-		return fmt.Sprintf("%d %ss", n, name)
-	}
-	if secs < 60 {
-		return unit(max(secs, 1), "second")
-	}
-	minutes := (secs + 59) / 60
-	if minutes < 60 {
-		return unit(minutes, "minute")
-	}
-	parts := []string{}
-	if minutes < 24*60 {
-		parts = append(parts, unit(minutes/60, "hour"))
-		if m := minutes % 60; m > 0 {
-			parts = append(parts, unit(m, "minute"))
-		}
-		return strings.Join(parts, " ")
-	}
-	hoursUp := (minutes + 59) / 60
-	parts = append(parts, unit(hoursUp/24, "day"))
-	if h := hoursUp % 24; h > 0 {
-		parts = append(parts, unit(h, "hour"))
-	}
-	return strings.Join(parts, " ")
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/api/problem"
 	"fanfare/schemas/hours"
 )
 
@@ -12,6 +13,10 @@ func TestWhen(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{`"2025-04-15T09:00:00Z"`, "2025-04-15T09:00:00Z"},
 		{`"2025-04-15T09:00:00+02:00"`, "2025-04-15T07:00:00Z"},
+		{`"2025-04-15T09:00+0200"`, "2025-04-15T07:00:00Z"},                // PHP
+		{`"2025-04-15T09:00+02:00[Europe/Rome]"`, "2025-04-15T07:00:00Z"},  // Java
+		{`"2025-04-15 09:00:00.123456+02:00"`, "2025-04-15T07:00:00.123Z"}, // Python
+		{`"2025-04-15t07:00:00z"`, "2025-04-15T07:00:00Z"},
 		{`{"local":"2025-04-15T09:00","timezone":"Europe/Rome"}`, "2025-04-15T07:00:00Z"},
 		{`{"local":"2025-03-30T02:30","timezone":"Europe/Rome"}`, "2025-03-30T01:00:00Z"},     // the gap: the first instant after it
 		{`{"local":"2025-10-26T02:30","timezone":"Europe/Rome"}`, "2025-10-26T00:30:00Z"},     // twice: the first
@@ -22,7 +27,7 @@ func TestWhen(t *testing.T) {
 		{`{"local":"2011-12-30T10:00","timezone":"Pacific/Apia"}`, "2011-12-30T10:00:00Z"}, // a day that never was there
 	} {
 		var w When
-		if p := decodeStrict([]byte(c.in), &w); p != nil {
+		if p := problem.Decode([]byte(c.in), &w); p != nil {
 			t.Errorf("%s: got %v, want a time", c.in, p)
 			continue
 		}
@@ -31,14 +36,15 @@ func TestWhen(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
+		`"2025-04-15T09:00:00+24:00"`, `"2025-04-15T09:00+03:00[Europe/Rome]"`,
 		`"2025-04-15T09:00:00"`, `"2025-04-15 09:00"`, `"tomorrow"`, `""`, `17`, `true`,
-		`{"local":"2025-04-15T09:00","timezone":"Europe/Roma"}`, `{"local":"2025-04-15T09:00"}`, `{"local":"9 o'clock","timezone":"Europe/Rome"}`,
+		`{"local":"2025-04-15T09:00","timezone":"Europe/Roma"}`, `{"local":"9 o'clock","timezone":"Europe/Rome"}`,
 		`{"local":"2025-04-15T09:00","timezone":"Local"}`, `{"local":"2025-04-15T09:00","timezone":"Europe/Rome","x":1}`,
 	} {
 		var w struct {
 			T When `json:"t"`
 		}
-		p := decodeStrict([]byte(`{"t":`+in+`}`), &w)
+		p := problem.Decode([]byte(`{"t":`+in+`}`), &w)
 		if p == nil || p.Status != 422 || p.Field == "" || p.Fix == "" {
 			t.Errorf("%s: got %+v, want a 422 that names the field", in, p)
 		}

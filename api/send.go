@@ -9,25 +9,26 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/text"
 )
 
-// maxDestinations is the most destinations of one request; a block of seqs has as many.
+// maxDestinations is the maximum number of destinations of one request, and the size of a block of seqs.
 const maxDestinations = 1000
 
-// singleValidity is how long after its time a single message may still be handed over.
+// singleValidity is how long after its time a single send may still be handed over.
 const singleValidity = 24 * time.Hour
 
-// maxAhead is how far ahead a single message may be scheduled.
+// maxAhead is how far ahead a single send can be scheduled.
 const maxAhead = 30 * 24 * time.Hour
 
-// SendInput is one message to one or up to 1,000 destinations (R103, X4). E's examples say phoneNumber and message, its real
-// API destination, body and sender; both are taken (C26).
+// SendInput is one message to up to 1,000 destinations (R103, X4). E's examples use phoneNumber and message, its real API
+// destination, body and sender; both are accepted (C26).
 type SendInput struct {
 	PhoneNumber        *StringList       `json:"phoneNumber,omitzero" doc:"The destination, or an array of up to 1,000."`
 	Destination        *StringList       `json:"destination,omitzero" doc:"The same under its other name."`
@@ -36,78 +37,101 @@ type SendInput struct {
 	Text               *string           `json:"body,omitzero" doc:"The same under its other name."`
 	Sender             *string           `json:"sender,omitzero" doc:"At most 11 letters and digits (blanks and . - _ & between them), or a number; the tenant's default otherwise."`
 	SenderName         *string           `json:"senderName,omitzero" doc:"The same under its other name."`
-	MessageID          *string           `json:"messageId,omitzero" doc:"The client's own reference, at most 100 characters: customerMessageId of the answer, and what the status is asked by."`
-	CampaignID         *string           `json:"campaignId,omitzero" doc:"Taken and not used: single messages are counted apart from campaigns, and the answer warns of it."`
+	MessageID          *string           `json:"messageId,omitzero" doc:"The client's own reference, at most 100 characters: customerMessageId of the answer, and the reference for status queries."`
+	CampaignID         *string           `json:"campaignId,omitzero" doc:"Accepted without effect: single sends are counted apart from campaigns. The answer has a warning."`
 	TemplateID         *string           `json:"templateId,omitzero" doc:"Of RCS and WhatsApp; an SMS has its text in message."`
-	Simulation         *bool             `json:"simulation,omitzero" doc:"Reach the simulator only."`
+	Simulation         *bool             `json:"simulation,omitzero" doc:"Send through the simulator only."`
 	EnableNotification *bool             `json:"enableNotification,omitzero" doc:"Report delivery to the configured webhook endpoints."`
 	ScheduledDate      *When             `json:"scheduledDate,omitzero" doc:"Send then instead of now; at most 30 days ahead."`
 	Variables          map[string]string `json:"variables,omitempty" doc:"Values of the text's merge fields."`
 	Placeholders       map[string]string `json:"placeholders,omitempty" doc:"The same under its other name."`
 }
 
-// SendResult is the answer of a single send: what both documented shapes agree on.
+// SendResult is the answer of a single send: the fields that both documented shapes have in common.
 type SendResult struct {
-	MessageID         string            `json:"messageId" doc:"Of the first destination that was accepted." example:"msg_…"`
-	CustomerMessageID string            `json:"customerMessageId" doc:"The client's reference; the message's own id when it gave none."`
+	MessageID         string            `json:"messageId" doc:"Id of the message to the first accepted destination." example:"msg_…"`
+	CustomerMessageID string            `json:"customerMessageId" doc:"The client's reference, or messageId when the client gave none."`
 	Simulation        bool              `json:"simulation"`
-	Results           []SendDestination `json:"results" nullable:"false" doc:"One for each destination, in their order."`
+	Results           []SendDestination `json:"results" nullable:"false" doc:"One for each destination, in the same order."`
 	Warning           []string          `json:"warning,omitempty"`
 }
 
-// SendDestination is what became of one destination.
+// SendDestination is the result for one destination.
 type SendDestination struct {
-	Destination string   `json:"destination" doc:"E.164; as it was given when it is no number."`
+	Destination string   `json:"destination" doc:"E.164, or as given when it is not a phone number."`
 	MessageID   *string  `json:"messageId"`
 	Accepted    bool     `json:"accepted"`
-	Unicode     bool     `json:"unicode" doc:"The text needs UCS-2."`
+	Unicode     bool     `json:"unicode" doc:"Whether the text needs UCS-2."`
 	Parts       int      `json:"parts"`
 	Reasons     []string `json:"reasons" nullable:"false" doc:"Why it was not accepted: INVALID_NUMBER, OPTED_OUT, DUPLICATE_RECIPIENT, NOT_ACKNOWLEDGED."`
-	// Status is there in the answer to a repeated request whose first one never ended.
+	// Status is present in the answer to a repeated request whose first one did not finish.
 	Status *string `json:"status,omitzero"`
+	Detail string  `json:"detail,omitzero" doc:"What is wrong with the number, and what to send instead when that can be told."`
 }
 
-// reasonNotAcked: Kafka did not say that it has the message; it may have it.
+// reasonNotAcked: Kafka did not acknowledge the message. It may have it.
 const reasonNotAcked = "NOT_ACKNOWLEDGED"
 
 type (
-	sendIn  struct{ Body Body[SendInput] }
+	sendIn  struct{ Body problem.Body[SendInput] }
 	sendOut struct{ Body *SendResult }
 )
 
 func (s *server) registerSend() {
 	register(s, operation{
 		id: "sendSMS", method: http.MethodPost, path: "/api/message-server/sms/send", summary: "Send one SMS, or up to 1,000",
-		scope: store.ScopeSend, errors: []int{400, 402, 409, 413, 422}, reserves: true, tag: "Messages",
-		describe: "Goes ahead of campaigns. Answered once the log has it. With an Idempotency-Key a repeated request never sends again: it answers the ids of the first.",
+		scope: store.ScopeSend, errors: []int{400, 402, 409, 413, 422}, reserves: true, testKeys: testKeysConfined, tag: "Messages",
+		describe: "Single sends have priority over campaigns. Answered when Kafka has acknowledged the messages. With an Idempotency-Key a repeated request never sends again: it answers the ids of the first.",
 	}, s.sendSMS)
 }
 
-// single is a request to send, read and checked.
+// single is a checked request to send.
 type single struct {
 	who      *principal
 	route    *store.Route
 	sender   string
 	body     string
 	size     text.Size
-	price    uint64
+	prices   store.Prices // nil of a test
 	ref      string
 	test     bool
-	due      time.Time // zero: now
+	due      time.Time // zero: send now
 	now      time.Time
-	field    string // where the destinations stood
+	field    string // the name of the field that holds the destinations
+	channel  schemas.Channel
+	dress    func(*fanfarev1.Message) // puts in a body that is no text
 	targets  []target
 	accepted int
 	warning  []string
-	// campaigns that hold the messages, and how many of them.
+	// campaigns is the cost of the messages in each hidden campaign, of a tenant with limited credit.
 	campaigns map[string]uint64
+	paid      []string // the campaigns whose messages are paid
 }
 
 // target is one destination.
 type target struct {
 	raw, e164, country string
-	reason             string // why it is not sent to
+	price              uint64           // of a segment
+	reason             string           // why it is not accepted
+	wrong              *problem.Problem // what is wrong with the number
 	id                 schemas.ID
+}
+
+// prepare checks what was read, makes the records and pays for them.
+func (s *server) prepare(ctx context.Context, m *single) (records []*kgo.Record, err error) {
+	if err := s.optOuts(ctx, m); err != nil {
+		return nil, err
+	}
+	if m.accepted == 0 {
+		return nil, m.refusal()
+	}
+	if err := s.admit(m); err != nil {
+		return nil, err
+	}
+	if records, err = s.records(ctx, m); err != nil {
+		return nil, err
+	}
+	return records, s.pay(ctx, m)
 }
 
 func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
@@ -119,24 +143,13 @@ func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.optOuts(ctx, m); err != nil {
-		return nil, err
-	}
-	if m.accepted == 0 {
-		return nil, m.refusal()
-	}
-	if err := s.admit(m); err != nil {
-		return nil, err
-	}
-	records, err := s.records(ctx, m)
+	records, err := s.prepare(ctx, m)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.pay(ctx, m); err != nil {
 		return nil, err
 	}
 	if req.claim != nil {
 		if err := s.reserve(ctx, req.claim, m); err != nil {
+			s.unpay(m) //nolint:contextcheck // money goes back although the request has ended
 			return nil, err
 		}
 	}
@@ -146,13 +159,13 @@ func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
 	return &sendOut{m.result()}, nil
 }
 
-// readSend reads the fields under all their names and makes the text.
+// readSend reads the fields under all their names and renders the text.
 func (s *server) readSend(ctx context.Context, who *principal, in *SendInput) (*single, error) {
-	m := &single{who: who, now: s.Now(), test: who.key.Test || in.Simulation != nil && *in.Simulation}
+	m := &single{who: who, channel: schemas.ChannelSMS, now: s.Now(), test: who.key.Test || in.Simulation != nil && *in.Simulation}
 	if !m.test { // a test costs nothing
-		m.price = who.prices[fanfarev1.Channel_CHANNEL_SMS]
+		m.prices = who.prices
 	}
-	var ps problems
+	var ps problem.List
 	dest := oneOf(&ps, "phoneNumber", []named[StringList]{{"phoneNumber", in.PhoneNumber}, {"destination", in.Destination}, {"destinations", in.Destinations}})
 	body := oneOf(&ps, "message", []named[string]{{"message", in.Message}, {"body", in.Text}})
 	m.sender = who.tenant.DefaultSender
@@ -160,23 +173,23 @@ func (s *server) readSend(ctx context.Context, who *principal, in *SendInput) (*
 		from := oneOf(&ps, "sender", []named[string]{{"sender", in.Sender}, {"senderName", in.SenderName}})
 		m.sender = from.value
 		if from.value == "" {
-			ps.add(CodeInvalid, from.name, "The sender is empty.")
+			ps.Add(problem.CodeInvalid, from.name, "The sender is empty.")
 		}
-		if fault := badSender(from.value, fanfarev1.Channel_CHANNEL_SMS); fault != "" {
-			ps.add(CodeInvalid, from.name, "%s", fault)
+		if fault := badSender(from.value, schemas.ChannelSMS); fault != "" {
+			ps.Add(problem.CodeInvalid, from.name, "%s", fault)
 		}
 	}
 	if m.sender == "" && len(ps) == 0 {
-		ps.add(CodeRequired, "sender", "The tenant has no default sender.")
+		ps.Add(problem.CodeRequired, "sender", "The tenant has no default sender.")
 	}
 	if in.MessageID != nil {
 		m.ref = *in.MessageID
 		if n := utf8.RuneCountInString(m.ref); n < 1 || n > 100 || strings.ContainsFunc(m.ref, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			ps.add(CodeInvalid, "messageId", "Want 1 to 100 printable characters.")
+			ps.Add(problem.CodeInvalid, "messageId", "Want 1 to 100 printable characters.")
 		}
 	}
 	if in.ScheduledDate != nil {
-		m.schedule(in.ScheduledDate.At, &ps)
+		m.schedule(in.ScheduledDate.in(who.tenant.Timezone).At, &ps)
 	}
 	if in.EnableNotification != nil && *in.EnableNotification {
 		m.warning = append(m.warning, warningNotification)
@@ -185,15 +198,15 @@ func (s *server) readSend(ctx context.Context, who *principal, in *SendInput) (*
 		m.warning = append(m.warning, warningCampaignID)
 	}
 	if in.TemplateID != nil {
-		ps = append(ps, fieldProblem(CodeInvalid, "templateId", "An SMS has no template.").fixed("Send the text as message, with variables."))
+		ps = append(ps, problem.Field(problem.CodeInvalid, "templateId", "An SMS has no template.").WithFix("Send the text as message, with variables."))
 	}
 	if body.name != "" {
 		m.text(body, in, &ps)
 	}
-	if err := ps.err(); err != nil {
+	if err := ps.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.wayOfSingle(ctx, m); err != nil {
+	if err := s.routeOfSingle(ctx, m); err != nil {
 		return nil, err
 	}
 	m.field = dest.name
@@ -211,45 +224,45 @@ type given[T any] struct {
 	value T
 }
 
-// oneOf takes the one of several names under which a field was given.
-func oneOf[T any](ps *problems, usual string, names []named[T]) (out given[T]) {
+// oneOf returns the value of a field that has several names. More than one of them is a problem.
+func oneOf[T any](ps *problem.List, usual string, names []named[T]) (out given[T]) {
 	for _, n := range names {
 		if n.ptr == nil {
 			continue
 		}
 		if out.name != "" {
-			ps.add(CodeInvalid, n.name, "%s and %s are the same field: send one of them.", out.name, n.name)
+			ps.Add(problem.CodeInvalid, n.name, "%s and %s are the same field: send one of them.", out.name, n.name)
 			continue
 		}
 		out = given[T]{n.name, *n.ptr}
 	}
 	if out.name == "" {
-		ps.add(CodeRequired, usual, "%s is required.", usual)
+		ps.Add(problem.CodeRequired, usual, "%s is required.", usual)
 	}
 	return out
 }
 
-func (m *single) schedule(at time.Time, ps *problems) {
+func (m *single) schedule(at time.Time, ps *problem.List) {
 	switch {
 	case at.Before(m.now.Add(-inPastBy)):
-		*ps = append(*ps, fieldProblem(CodeInPast, "scheduledDate", "%s is in the past: it is %s.", stamp(at), stamp(m.now)).
-			fixed("Choose a later time, or leave scheduledDate out to send now."))
+		*ps = append(*ps, problem.Field(problem.CodeInPast, "scheduledDate", "%s is in the past: it is %s.", stamp(at), stamp(m.now)).
+			WithFix("Choose a later time, or leave scheduledDate out to send now."))
 	case at.After(m.now.Add(maxAhead)):
-		ps.add(CodeInvalid, "scheduledDate", "%s is more than 30 days ahead.", stamp(at))
+		ps.Add(problem.CodeInvalid, "scheduledDate", "%s is more than 30 days ahead.", stamp(at))
 	case at.After(m.now):
 		m.due = at
 	}
 }
 
-// text makes the text of the message and measures it.
-func (m *single) text(body given[string], in *SendInput, ps *problems) {
-	m.body = body.value
+// text renders the text and measures it.
+func (m *single) text(body given[string], in *SendInput, ps *problem.List) {
+	m.body = text.Compose(body.value)
 	if m.body == "" {
-		ps.add(CodeInvalid, body.name, "The text is empty: want at least 1 character.")
+		ps.Add(problem.CodeInvalid, body.name, "The text is empty: want at least 1 character.")
 		return
 	}
 	if in.Variables != nil && in.Placeholders != nil {
-		ps.add(CodeInvalid, "placeholders", "variables and placeholders are the same field: send one of them.")
+		ps.Add(problem.CodeInvalid, "placeholders", "variables and placeholders are the same field: send one of them.")
 		return
 	}
 	values := in.Variables
@@ -259,25 +272,45 @@ func (m *single) text(body given[string], in *SendInput, ps *problems) {
 	if values != nil {
 		tpl, err := text.Parse(m.body)
 		if err != nil {
-			ps.add(CodeInvalid, body.name, "%s.", err)
+			ps.Add(problem.CodeInvalid, body.name, "%s.", err)
 			return
 		}
-		rendered, err := tpl.Append(nil, func(name string) (string, bool) { v, ok := values[name]; return v, ok }, fanfarev1.MissingPolicy_MISSING_POLICY_FAIL, "")
+		if len(tpl.Links()) > 0 || tpl.OptOut() {
+			ps.Add(problem.CodeInvalid, body.name, "A single message has no {{link:…}} and no {{opt_out}}: only campaigns do.")
+			return
+		}
+		limit := text.MaxBytes(int(m.who.tenant.MaxSegments))
+		byName := make(map[string]string, len(values)) // placeholders and keys go by one rule of names
+		for key, value := range values {
+			byName[text.FieldName(key)] = value
+		}
+		rendered, err := tpl.Append(nil, limit, func(name string) (string, bool) { v, ok := byName[name]; return v, ok }, schemas.MissingPolicyFail, "")
+		if errors.Is(err, text.ErrTooLong) {
+			ps.Add(problem.CodeTooLong, body.name, "The text takes more than the %d segments that are sent at most.", m.who.tenant.MaxSegments)
+			return
+		}
 		if err != nil {
-			ps.add(CodeRequired, "variables", "%s.", err)
+			ps.Add(problem.CodeRequired, "variables", "%s.", err)
 			return
 		}
 		m.body = string(rendered)
 	}
+	if text.Blank(m.body) {
+		ps.Add(problem.CodeInvalid, body.name, "The text is blank: a phone would show nothing.")
+		return
+	}
 	m.size = text.Measure(m.body)
+	if costly, ok := text.Explain(m.body); ok {
+		m.warning = append(m.warning, costly.String())
+	}
 	if most := int(m.who.tenant.MaxSegments); m.size.Segments > most {
-		ps.add(CodeTooLong, body.name, "The text takes %d segments (%s); at most %d are sent.", m.size.Segments, encodingName(m.size.Encoding), most)
+		ps.Add(problem.CodeTooLong, body.name, "The text takes %d segments (%s); at most %d are sent.", m.size.Segments, encodingName(m.size.Encoding), most)
 	}
 }
 
-// wayOfSingle finds the route; a test goes by a simulated one (X14).
-func (s *server) wayOfSingle(ctx context.Context, m *single) (err error) {
-	const sms = fanfarev1.Channel_CHANNEL_SMS
+// routeOfSingle finds the route. A test uses a simulated route (X14).
+func (s *server) routeOfSingle(ctx context.Context, m *single) (err error) {
+	const sms = schemas.ChannelSMS
 	if m.test {
 		m.route, err = s.routes.simulated(ctx, sms)
 		return err
@@ -285,19 +318,19 @@ func (s *server) wayOfSingle(ctx context.Context, m *single) (err error) {
 	m.route, err = s.routes.route(ctx, m.who.tenant.DefaultRoute)
 	switch {
 	case errors.Is(err, schemas.ErrNotFound):
-		return unavailable(30*time.Second, err, "The tenant's route does not exist.")
+		return problem.Unavailable(30*time.Second, err, "The tenant's route does not exist.")
 	case err != nil:
-		return unavailable(storeRetry, err, "The routes cannot be read at present.")
+		return problem.Unavailable(storeRetry, err, "The routes cannot be read at present.")
 	case !carries(m.route, sms):
-		return unavailable(30*time.Second, nil, "The tenant's route does not take SMS at present.")
+		return problem.Unavailable(30*time.Second, nil, "The tenant's route does not take SMS at present.")
 	}
 	return nil
 }
 
-// destinations reads the numbers. One that is wrong does not spoil the others.
+// destinations parses the numbers. Invalid ones are marked and do not affect the others.
 func (s *server) destinations(m *single, raw []string) error {
 	if n := len(raw); n < 1 || n > maxDestinations {
-		return fieldProblem(CodeInvalid, m.field, "%d destinations; 1 to %d are taken.", n, maxDestinations)
+		return problem.Field(problem.CodeInvalid, m.field, "%d destinations; 1 to %d are taken.", n, maxDestinations)
 	}
 	m.targets = make([]target, len(raw))
 	var seen map[string]bool
@@ -309,80 +342,89 @@ func (s *server) destinations(m *single, raw []string) error {
 		t.raw = r
 		n, err := s.phones.Parse(r, m.who.tenant.Region)
 		switch {
-		case err != nil || !n.Valid || n.Class == audience.FixedLine: // as in a campaign (C30)
-			t.reason = schemas.CodeName(fanfarev1.Code_CODE_INVALID_NUMBER)
-		case seen[n.E164]:
-			t.e164, t.reason = n.E164, schemas.CodeName(fanfarev1.Code_CODE_DUPLICATE_RECIPIENT)
+		case err != nil:
+			t.reason, t.wrong = schemas.CodeName(schemas.CodeInvalidNumber), wrongNumber(m.field, err)
+		case noMessages(n) != "": // as in a campaign (C30)
+			t.reason = schemas.CodeName(schemas.CodeInvalidNumber)
+			t.wrong = problem.Field(problem.CodeInvalidNumber, m.field, "%s %s and cannot take messages.", m.field, noMessages(n))
+		case seen[n.Key]:
+			t.e164, t.reason = n.E164, schemas.CodeName(schemas.CodeDuplicateRecipient)
 		default:
 			t.e164, t.country = n.E164, n.Country
+			t.price, _ = m.prices.Price(m.channel, n.Country, 1, m.now) // R113
 			m.accepted++
 			if seen != nil {
-				seen[n.E164] = true
+				seen[n.Key] = true
 			}
 		}
 	}
 	return nil
 }
 
-// optOuts refuses the numbers that are known to have opted out; the sender looks again before it hands over.
+// optOuts marks the numbers that have opted out. The sender checks again before it hands over.
 func (s *server) optOuts(ctx context.Context, m *single) error {
 	for i := range m.targets {
 		t := &m.targets[i]
 		if t.reason != "" {
 			continue
 		}
-		out, err := s.optedOut(ctx, m.who.tenant.ID, t.e164)
+		out, err := s.optedOut(ctx, m.who.tenant.ID, t.e164, m.channel)
 		if err != nil {
 			return s.storeProblem(err)
 		}
 		if out {
-			t.reason = schemas.CodeName(fanfarev1.Code_CODE_OPTED_OUT)
+			t.reason = schemas.CodeName(schemas.CodeOptedOut)
 			m.accepted--
 		}
 	}
 	return nil
 }
 
-// optOutsFresh is how old the memory of opt-outs may be: senders heed one two seconds after it was answered.
+// optOutsFresh is the maximum age of the opt-outs in memory. It is the bound of P4 for senders.
 const optOutsFresh = 2 * time.Second
 
-// knowsOptOuts reports whether memory says who has opted out: not before it is read, nor while Kafka is away.
+// knowsOptOuts reports whether the opt-outs in memory are complete and fresh: they are not at start and while Kafka is away.
 func (s *server) knowsOptOuts() bool {
 	return s.OptedOut != nil && (s.OptOutsAge == nil || s.OptOutsAge() <= optOutsFresh)
 }
 
-func (s *server) optedOut(ctx context.Context, tenant, e164 string) (bool, error) {
+func (s *server) optedOut(ctx context.Context, tenant, e164 string, channel schemas.Channel) (bool, error) {
 	if s.knowsOptOuts() {
-		return s.OptedOut(tenant, e164), nil
+		return s.OptedOut(tenant, e164, channel), nil
 	}
-	return s.Store.Suppressed(ctx, tenant, e164)
+	return s.Store.Suppressed(ctx, tenant, e164, channel)
 }
 
-// refusal is the answer when nobody can be sent to.
+// refusal is the answer when no destination can be sent to.
 func (m *single) refusal() error {
-	var ps problems
+	var ps problem.List
 	for i := range m.targets {
-		if m.targets[i].reason == schemas.CodeName(fanfarev1.Code_CODE_DUPLICATE_RECIPIENT) {
-			continue // its first one says why
+		if m.targets[i].reason == schemas.CodeName(schemas.CodeDuplicateRecipient) {
+			continue // the first occurrence has the reason
 		}
 		field := m.field
 		if len(m.targets) > 1 {
 			field = fieldIndex(m.field, i)
 		}
 		t := &m.targets[i]
-		if t.reason == schemas.CodeName(fanfarev1.Code_CODE_OPTED_OUT) {
-			ps.add(CodeOptedOut, field, "%s has opted out.", field)
+		if t.reason == schemas.CodeName(schemas.CodeOptedOut) {
+			ps.Add(problem.CodeOptedOut, field, "%s has opted out.", field)
 			continue
 		}
-		ps.add(CodeInvalidNumber, field, "%s is not a phone number that can take messages.", field)
+		wrong := *t.wrong
+		wrong.Field = field
+		ps = append(ps, &wrong)
 	}
-	return ps.err()
+	return ps.Err()
 }
 
-// admit keeps one tenant from filling the lane that all share: what a route sends in ten seconds may wait in it.
+// admit bounds the single sends of one tenant in the lane that all tenants share. Scheduled ones do not wait there.
 func (s *server) admit(m *single) error {
-	if wait := s.budgets.take(m.who.tenant.ID+"/"+m.route.Name, m.accepted, int(m.route.Rate), m.now); wait > 0 {
-		p := problem(CodeRateLimited, "The route sends %d messages a second, and ten seconds' worth of single messages are waiting.", m.route.Rate)
+	if !m.due.IsZero() {
+		return nil
+	}
+	if wait := s.budgets.take(m.route.Name, m.who.tenant.ID, m.accepted, int(m.route.Rate), int(m.who.tenant.Rate), m.now); wait > 0 {
+		p := problem.New(problem.CodeRateLimited, "The route sends %d messages a second for all tenants, and the single sends that wait fill this tenant's share of it.", m.route.Rate)
 		p.RetryAfter = int((wait + time.Second - 1) / time.Second)
 		s.metrics.sends.WithLabelValues("throttled").Add(float64(m.accepted))
 		return p
@@ -390,13 +432,17 @@ func (s *server) admit(m *single) error {
 	return nil
 }
 
-// resumed answers a repeated request whose first one never ended: the ids that were reserved, and what is known of each.
+// resumed answers a repeated request whose first one did not finish: with the ids that it reserved and their status.
 func (s *server) resumed(ctx context.Context, who *principal, c *store.Claim) (*sendOut, error) {
 	if len(c.Reserved) == 0 {
-		return nil, problem(CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running.")
+		return nil, problem.New(problem.CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running.")
+	}
+	reserved, err := unpack(c.Reserved)
+	if err != nil {
+		return nil, err
 	}
 	out := &SendResult{}
-	if err := json.Unmarshal(c.Reserved, out); err != nil {
+	if err := json.Unmarshal(reserved, out); err != nil {
 		return nil, err
 	}
 	for i := range out.Results {

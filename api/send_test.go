@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -23,7 +25,7 @@ import (
 const sendPath = "/api/message-server/sms/send"
 
 // messages reads what is on the transactional lane.
-func (w *world) messages() []*fanfarev1.Message {
+func (w *env) messages() []*fanfarev1.Message {
 	w.Helper()
 	var out []*fanfarev1.Message
 	for _, r := range w.records(w.names.Messages("sim", schemas.LaneTxn)) {
@@ -36,7 +38,7 @@ func (w *world) messages() []*fanfarev1.Message {
 
 // R103, X4: one message is one record on the transactional lane, whole, before the answer.
 func TestSend(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	var sent api.SendResult
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	w.call("POST", sendPath, docSend, header{"Traceparent", trace}).want(200).into(&sent)
@@ -67,8 +69,8 @@ func TestSend(t *testing.T) {
 	w.check(err)
 	want := &fanfarev1.Message{
 		Tenant: w.tenant.ID, CampaignId: hidden.ID(), CampaignNumber: hidden.Number, CampaignVersion: hidden.Version, Seq: m.GetSeq(), Try: 1, Leg: 1,
-		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", To: "+393901234567", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
-		Body:       &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Order confirmed. Tracking: https://example.com/track/12345", Encoding: fanfarev1.Encoding_ENCODING_GSM7}},
+		Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", To: "+393901234567", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
+		Body:       &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Order confirmed. Tracking: https://example.com/track/12345", Encoding: schemas.EncodingGSM7}},
 		NotAfterMs: start.Add(24 * time.Hour).UnixMilli(), Zone: "Europe/Rome",
 	}
 	if !proto.Equal(m, want) {
@@ -83,7 +85,7 @@ func TestSend(t *testing.T) {
 
 // X4, C26: both ways to say it.
 func TestSendSpellings(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	for _, body := range []string{
 		`{"phoneNumber":"3331234567","message":"m"}`, `{"destination":"+393331234567","body":"m","senderName":"ACME"}`,
 		`{"destinations":["+39 333 123 4567"],"message":"m","sender":"+393330000000"}`, `{"phoneNumber":["+393331234567"],"body":"m","messageId":"ref 1"}`,
@@ -127,7 +129,7 @@ func TestSendSpellings(t *testing.T) {
 
 // X4: up to 1,000 destinations, each with its own fate, all in one request; ids are unique across blocks of seqs.
 func TestSendMany(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.relay()
 	w.call("POST", "/api/suppressions", fmt.Sprintf(`{"phoneNumber":%q}`, phoneOf(3))).want(201)
 	body := fmt.Sprintf(`{"destinations":[%q,"nonsense",%q,%q,%q,"+390"],"message":"Ciao 😀","messageId":"order-7"}`, phoneOf(1), phoneOf(2), phoneOf(1), phoneOf(3))
@@ -157,6 +159,7 @@ func TestSendMany(t *testing.T) {
 		b, _ := json.Marshal(map[string]any{"destinations": numbers, "message": "m"})
 		var many api.SendResult
 		w.call("POST", sendPath, string(b)).want(200).into(&many)
+		w.clock.forward(time.Second) // at 2,000/s they are sent
 		for _, d := range many.Results {
 			if d.MessageID == nil || seen[*d.MessageID] {
 				t.Fatalf("got id %v, want one that nobody else has", d.MessageID)
@@ -184,7 +187,7 @@ func TestSendMany(t *testing.T) {
 
 // X4: a message for later waits in held.
 func TestSendScheduled(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	var sent api.SendResult
 	w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","scheduledDate":"2025-04-03T09:00:00Z"}`).want(200).into(&sent)
 	records := w.records(w.names.Held())
@@ -207,7 +210,7 @@ func TestSendScheduled(t *testing.T) {
 
 // X14: simulation and test keys reach the simulator only; without one they reach nobody.
 func TestSendSimulation(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	subset(t, "simulation", w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","simulation":true}`).want(200).body, `{"simulation":true}`)
 	subset(t, "test key", w.callAs(w.newKey(w.tenant.ID, nil, true), "POST", sendPath, docSend).want(200).body, `{"simulation":true}`)
 	for _, m := range w.messages() {
@@ -224,7 +227,7 @@ func TestSendSimulation(t *testing.T) {
 
 // X12: a key's first answer is given again; another body is refused; nothing is produced twice, however many ask at once.
 func TestSendIdempotency(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	key := header{"Idempotency-Key", "order-1"}
 	first := w.call("POST", sendPath, docSend, key).want(200)
 	again := w.call("POST", sendPath, docSend, key).want(200)
@@ -280,7 +283,7 @@ func TestSendIdempotency(t *testing.T) {
 
 // P1, P3, pipeline 3.12: Kafka away: 503; the key keeps its ids, and whoever repeats it learns them and sends nothing.
 func TestSendWhileKafkaIsAway(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", sendPath, docSend).want(200) // the client knows its partitions
 	w.deps.AckTimeout, w.deps.Registry = 300*time.Millisecond, newRegistry()
 	w.serve()
@@ -302,7 +305,7 @@ func TestSendWhileKafkaIsAway(t *testing.T) {
 
 // A claim whose owner died before it reserved anything is not answered with ids that nobody has.
 func TestSendAbandonedKey(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	const body = docSend
 	sum := sha(body)
 	_, err := w.store.Begin(t.Context(), w.tenant.ID, "POST "+sendPath, "dead", sum)
@@ -317,7 +320,7 @@ func TestSendAbandonedKey(t *testing.T) {
 
 // R108, P4: with limited credit each single send reserves its price first.
 func TestSendMoney(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.check(w.store.SetCredit(t.Context(), w.tenant.ID, 120_000, false)) // two messages and a bit
 	for range 2 {
 		w.call("POST", sendPath, docSend).want(200)
@@ -332,10 +335,33 @@ func TestSendMoney(t *testing.T) {
 	}
 }
 
-// A tenant may not fill the lane: ten seconds' worth of the route, then 429.
+// X12: what is kept of a batch of 1,000 under its Idempotency-Key is at most 20 kB, and answers again byte for byte.
+func TestKeptAnswerIsSmall(t *testing.T) {
+	w := newEnv(t)
+	numbers := make([]string, 1000)
+	for i := range numbers {
+		numbers[i] = phoneOf(i)
+	}
+	b, _ := json.Marshal(map[string]any{"destinations": numbers, "message": "Your code is 123456"})
+	first := w.call("POST", sendPath, string(b), header{"Idempotency-Key", "batch"}).want(200)
+	db, err := sql.Open("sqlite", w.dsn)
+	w.check(err)
+	defer func() { _ = db.Close() }()
+	var kept int
+	w.check(db.QueryRowContext(t.Context(), "SELECT LENGTH(response) + COALESCE(LENGTH(reserved), 0) + LENGTH(body_hash) FROM idempotency").Scan(&kept))
+	if kept > 20_000 || len(first.body) < 100_000 {
+		t.Errorf("got %d bytes kept of an answer of %d, want at most 20,000", kept, len(first.body))
+	}
+	again := w.call("POST", sendPath, string(b), header{"Idempotency-Key", "batch"}).want(200)
+	if !bytes.Equal(again.body, first.body) || again.header.Get("Idempotent-Replayed") == "" {
+		t.Errorf("repeated: got another answer")
+	}
+}
+
+// A tenant may not fill the lane: a second's worth of its share of the route, then 429.
 func TestSendBudget(t *testing.T) {
-	w := newWorld(t, func(w *world) {
-		_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 20; return nil })
+	w := newEnv(t, func(w *env) {
+		_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 50; return nil })
 		w.check(err)
 	})
 	numbers := make([]string, 150)
@@ -346,8 +372,8 @@ func TestSendBudget(t *testing.T) {
 	w.call("POST", sendPath, string(b)).want(200)
 	a := w.call("POST", sendPath, string(b))
 	p := a.problem(429, "rate_limited", "")
-	if p["retryAfter"].(float64) != 5 || a.header.Get("Retry-After") != "5" {
-		t.Errorf("429: got %v, want to wait 5 s", p)
+	if p["retryAfter"].(float64) != 3 || a.header.Get("Retry-After") != "3" {
+		t.Errorf("429: got %v, want to wait 3 s, until the 150 before are sent", p)
 	}
 	_, other := w.newTenant("Other")
 	w.callAs(other, "POST", sendPath, string(b)).want(200) // has its own
@@ -357,7 +383,7 @@ func TestSendBudget(t *testing.T) {
 
 // X5: the status of a message, from the moment that it is accepted, by either reference; everything about it by its id.
 func TestMessageStatus(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	var sent api.SendResult
 	w.call("POST", sendPath, `{"destinations":["+393331234567","+393331234568"],"message":"m","messageId":"order-9"}`).want(200).into(&sent)
 	id := sent.MessageID
@@ -369,17 +395,17 @@ func TestMessageStatus(t *testing.T) {
 	parsed, err := schemas.ParseID(id)
 	w.check(err)
 	campaign := schemas.CampaignID(parsed.CampaignNumber())
-	happen := func(kind fanfarev1.Kind, code fanfarev1.Code, raw string) {
+	happen := func(kind schemas.Kind, code schemas.Code, raw string) {
 		w.clock.forward(time.Second)
 		w.check(w.stats.Append(t.Context(), analytics.Batch{Events: []analytics.Event{{
 			Campaign: &analytics.Campaign{Tenant: w.tenant.ID, ID: campaign, Month: analytics.MonthOf(w.clock.now())}, TimeMS: w.clock.now().UnixMilli(),
-			Seq: parsed.Seq(), Kind: kind, Code: code, RawCode: raw, Channel: fanfarev1.Channel_CHANNEL_SMS, Try: 1, Leg: 1, Segments: 1, PriceMicros: 50_000,
+			Seq: parsed.Seq(), Kind: kind, Code: code, RawCode: raw, Channel: schemas.ChannelSMS, Try: 1, Leg: 1, Segments: 1, PriceMicros: 50_000,
 			MessageID: parsed, Route: "sim", Sender: "FANFARE", Country: "IT", Currency: "EUR", To: "+393331234567", ProviderID: "p-1", CustomerRef: "order-9",
 		}}}))
 	}
-	happen(fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR, "")
+	happen(schemas.KindSent, schemas.CodeAwaitingDLR, "")
 	subset(t, "sent", w.call("GET", "/api/messages/status/"+id, "").body, `{"status":"sent","state":"awaiting","destination":"+393331234567","customerMessageId":"order-9","attempts":1,"sentAt":"2025-04-01T09:00:01Z"}`)
-	happen(fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, "27")
+	happen(schemas.KindUndelivered, schemas.CodeAbsentSubscriber, "27")
 	var a api.StatusAnswer
 	w.call("GET", "/api/messages/status/order-9", "").want(200).into(&a)
 	if a.Status != "failed" || *a.SubStatus != "ABSENT_SUBSCRIBER" || *a.RawCode != "27" || *a.Description == "" || len(a.Results) != 2 {
@@ -414,7 +440,7 @@ func TestMessageStatus(t *testing.T) {
 
 // A client that hangs up does not undo what was begun.
 func TestSendClientGone(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", sendPath, docSend).want(200)
 	ctx, cancel := context.WithCancel(t.Context())
 	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, w.url+sendPath, strings.NewReader(docSend))
@@ -445,7 +471,7 @@ func TestSendClientGone(t *testing.T) {
 
 // X4: a body written for E's real API is taken whole; what it says that means nothing here is said so.
 func TestSendAllFields(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	a := w.call("POST", sendPath, `{"destination":"+393331234567","body":"Hi {{name}}","sender":"SHOP","variables":{"name":"Zoe"},"messageId":"order-1","campaignId":"camp_9","simulation":true,"enableNotification":false}`).want(200)
 	subset(t, "all fields", a.body, `{"customerMessageId":"order-1","simulation":true}`)
 	if got := fmt.Sprint(a.object()["warning"]); !strings.Contains(got, "campaignId") {
@@ -461,7 +487,7 @@ func TestSendAllFields(t *testing.T) {
 
 // X5: of a reference that more messages carry than one answer has, the answer says so.
 func TestStatusOfManyMessages(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	for n, more := range map[int]bool{3: false, 150: true} {
 		to := make([]string, n)
 		for i := range to {

@@ -1,32 +1,36 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"maps"
+	"math"
 	"net/http"
-	"sync"
+	"slices"
+	"strings"
 	"time"
 
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// Figures are the counts of one campaign or of many. Always totalMessages = pending + ambiguous + notSent + skipped + sent, and
-// sent = delivered + undelivered + awaiting; failed = undelivered + notSent.
+// Figures are the counts of one campaign or of many. The identities always hold: totalMessages = pending + ambiguous + notSent +
+// skipped + sent, and sent = delivered + undelivered + awaiting. failed = undelivered + notSent.
 type Figures struct {
 	TotalMessages uint64  `json:"totalMessages"`
-	Sent          uint64  `json:"sent" doc:"Left our servers to carriers."`
+	Sent          uint64  `json:"sent" doc:"Handed over to a carrier that accepted them."`
 	Delivered     uint64  `json:"delivered"`
 	Failed        uint64  `json:"failed" doc:"undelivered + notSent."`
-	Pending       uint64  `json:"pending" doc:"Not dealt, in flight, or waiting to be tried again."`
+	Pending       uint64  `json:"pending" doc:"Not dealt yet, in flight, or waiting for a retry."`
 	DeliveryRate  float64 `json:"deliveryRate" doc:"delivered / sent."`
 	FailureRate   float64 `json:"failureRate" doc:"failed / (sent + notSent)."`
 
-	Ambiguous           uint64  `json:"ambiguous" doc:"The carrier may or may not have taken it: held, and resolved by the receipt."`
+	Ambiguous           uint64  `json:"ambiguous" doc:"The carrier may or may not have accepted it. Held until a receipt, the carrier or a person resolves it."`
 	NotSent             uint64  `json:"notSent" doc:"Could not be sent."`
-	Skipped             uint64  `json:"skipped" doc:"Was not to be sent: opted out, duplicate, cancelled."`
-	Awaiting            uint64  `json:"awaiting" doc:"Left, nothing final known."`
+	Skipped             uint64  `json:"skipped" doc:"We chose not to send: opted out, duplicate, cancelled."`
+	Awaiting            uint64  `json:"awaiting" doc:"Sent, without a final receipt."`
 	Unconfirmed         uint64  `json:"unconfirmed" doc:"The part of awaiting whose receipt window is over."`
 	Undelivered         uint64  `json:"undelivered"`
 	Read                uint64  `json:"read" doc:"The part of delivered that was read."`
@@ -36,7 +40,7 @@ type Figures struct {
 	FailureRateOfTotal  float64 `json:"failureRateOfTotal"`
 }
 
-// figuresOf puts the figures of package analytics into E's words.
+// figuresOf names the figures of package analytics in E's words.
 func figuresOf(f *analytics.Figures) Figures {
 	return Figures{
 		TotalMessages: f.Total, Sent: f.Sent, Delivered: f.Delivered, Failed: f.Failed, Pending: f.Pending,
@@ -53,17 +57,44 @@ type Stats struct {
 	Status     string `json:"status"`
 	Figures
 	StartTime               *string `json:"startTime" format:"date-time"`
-	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time" doc:"When everything is handed over; null while nobody can say."`
+	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time" doc:"When everything will be handed over; null when no forecast is possible."`
 
 	State           string  `json:"state"`
 	Paused          bool    `json:"paused"`
 	SuspendedReason *string `json:"suspendedReason"`
 	Settled         bool    `json:"settled"`
-	InFlight        *uint64 `json:"inFlight" doc:"The part of pending that is on its way; null when it is not known."`
-	Cost            Money   `json:"cost" doc:"Of what was handed over so far (R114)."`
+	Simulated       bool    `json:"simulated" doc:"True: a route of the campaign leads to a simulator; these figures are not of people."`
+	InFlight        uint64  `json:"inFlight" doc:"Recipients that were dealt and have no outcome of that try yet. They are pending, or awaiting if an earlier try failed."`
+	AmbiguousNote   *string `json:"ambiguousNote" doc:"What ambiguous means for this campaign and what ends it, in a sentence; null if no recipient is ambiguous."`
+	Cost            Money   `json:"cost" doc:"Cost so far, as it is billed (R114): handed over, or in doubt and confirmed by a receipt, without failures that are not billed."`
 	Currency        string  `json:"currency"`
-	Statuses        []Group `json:"statuses" nullable:"false" doc:"Every status with its sub-statuses; those of nobody are left out."`
-	AsOf            *string `json:"as_of" format:"date-time" doc:"Everything that happened until then is counted."`
+	Throughput      float64 `json:"throughput" doc:"Messages handed over per second, over the last ten seconds."`
+	Statuses        []Group `json:"statuses" nullable:"false" doc:"Every status with its sub-statuses; empty ones are left out."`
+	Hints           []Hint  `json:"hints" nullable:"false" doc:"What a person should look at, and what to do."`
+
+	ByChannel   []Part          `json:"byChannel" nullable:"false" doc:"A recipient that was tried on two channels counts for both; likewise for routes and legs."`
+	ByVariant   []Part          `json:"byVariant" nullable:"false"`
+	ByCountry   []Part          `json:"byCountry" nullable:"false" doc:"ISO 3166-1 alpha-2."`
+	BySubStatus []SubStatusPart `json:"bySubStatus" nullable:"false"`
+	ByRoute     []Part          `json:"byRoute" nullable:"false"`
+	ByLeg       []Part          `json:"byLeg" nullable:"false" doc:"Legs of the chain of channels, 1 and up."`
+	AsOf        *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
+}
+
+// Part are the figures of the recipients whose message has a value, such as one channel. Recipients without a message, such as those not
+// dealt yet, are in no part.
+type Part struct {
+	Value string `json:"value" example:"sms"`
+	Figures
+	Cost Money `json:"cost"`
+}
+
+// SubStatusPart is how many recipients are in a status with a sub-status.
+type SubStatusPart struct {
+	Value       string `json:"value" example:"ABSENT_SUBSCRIBER"`
+	Status      string `json:"status" example:"undelivered"`
+	Count       uint64 `json:"count"`
+	Description string `json:"description"`
 }
 
 // Group is one status and its sub-statuses.
@@ -80,36 +111,16 @@ type SubStatus struct {
 	Description string `json:"description"`
 }
 
-// Totals are statistics over all campaigns of the tenant but tests and removed ones.
-type Totals struct {
-	Campaigns int            `json:"campaigns"`
-	ByStatus  map[string]int `json:"byStatus"`
-	ByState   map[string]int `json:"byState"`
-	Figures
-	Cost     Money   `json:"cost" doc:"Reserved or captured so far, by all of them."`
-	Currency string  `json:"currency"`
-	AsOf     *string `json:"as_of" format:"date-time"`
-}
-
 type (
 	statsIn struct {
 		ID    string `path:"id" example:"camp_12345"`
 		Vocab string `query:"vocab"`
 	}
 	statsOut struct{ Body *Stats }
-	totalsIn struct {
-		Vocab     string `query:"vocab"`
-		StartDate string `query:"startDate"`
-		EndDate   string `query:"endDate"`
-	}
-	totalsOut struct{ Body *Totals }
 )
 
 func (s *server) registerStats() {
-	register(s, operation{
-		id: "getCampaignsStats", method: http.MethodGet, path: "/api/campaigns/stats", summary: "Statistics over all campaigns",
-		scope: store.ScopeRead, errors: []int{422}, tag: campaignTag,
-	}, s.allStats)
+	s.registerTotals()
 	register(s, operation{
 		id: "getCampaignStats", method: http.MethodGet, path: "/api/campaigns/{id}/stats", summary: "Statistics of a campaign, as they are now",
 		scope: store.ScopeRead, errors: []int{404}, tag: campaignTag,
@@ -126,39 +137,146 @@ func (s *server) campaignStats(ctx context.Context, in *statsIn) (*statsOut, err
 	if err != nil {
 		return nil, err
 	}
-	counts, err := s.figures.of(ctx, who.tenant.ID, c.ID())
+	r, err := s.reports.of(ctx, who.tenant.ID, c.ID())
 	if err != nil {
 		return nil, err
 	}
-	f := counts.Figures(c.Total)
+	f := r.stats.Figures(c.Total)
+	s.correctTotals(ctx, c, &f)
+	state, settled := stateOfFigures(c, &f, r.stats.AsOf)
 	out := &Stats{
-		CampaignID: c.ID(), Name: c.Name, Status: schemas.Word(c.State, vocab), Figures: figuresOf(&f), StartTime: stampOrNull(c.Started),
-		EstimatedCompletionTime: s.eta(ctx, who, c, f.Pending), State: schemas.StateName(c.State), Paused: c.State == fanfarev1.State_STATE_PAUSED,
-		Settled: !c.Settled.IsZero(), Currency: who.tenant.Currency, Statuses: tree(&f), AsOf: stampOrNull(counts.AsOf),
+		CampaignID: c.ID(), Name: c.Name, Status: schemas.Word(state, vocab), Figures: figuresOf(&f), StartTime: stampOrNull(c.Started),
+		EstimatedCompletionTime: s.eta(ctx, who, c, f.Pending), State: schemas.StateName(state), Paused: c.State == schemas.StatePaused,
+		Settled: settled, Simulated: s.simulated(ctx, c, &who.tenant), InFlight: r.inFlight, AmbiguousNote: ambiguousNote(&f), Throughput: r.throughput(), Cost: r.micros(),
+		Currency: who.tenant.Currency, Statuses: tree(&f), Hints: hintsOf(&f, r.by[analytics.ByRoute]), AsOf: stampOrNull(r.stats.AsOf),
+		ByChannel: r.parts(analytics.ByChannel), ByVariant: r.parts(analytics.ByVariant), ByCountry: r.parts(analytics.ByCountry),
+		ByRoute: r.parts(analytics.ByRoute), ByLeg: r.parts(analytics.ByLeg), BySubStatus: bySubStatus(&f),
 	}
-	if c.State == fanfarev1.State_STATE_SUSPENDED {
+	if c.State == schemas.StateSuspended {
 		out.SuspendedReason = orNull(c.Reason)
 	}
-	if out.Cost, err = s.figures.cost(ctx, who.tenant.ID, c.ID()); err != nil {
-		return nil, err
+	if !c.Settled.IsZero() { // the ledger has the final word
+		out.Cost, out.InFlight = Money(c.Captured), 0
 	}
 	return &statsOut{out}, nil
 }
 
-// eta is when the last message is handed over: it is known of a campaign that sends, will send, or has sent.
+// throughput is how many messages were handed over per second, lately.
+func (r *report) throughput() float64 {
+	return math.Round(float64(r.recent)/recentSpan.Seconds()*10) / 10
+}
+
+// parts are the figures of each value of a dimension, the largest first.
+func (r *report) parts(by analytics.Dimension) []Part {
+	costs := map[string]Money{}
+	for i := range r.cost {
+		costs[r.cost[i].Value(by)] += Money(r.cost[i].Micros)
+	}
+	out := make([]Part, 0, len(r.by[by]))
+	for value, stats := range r.by[by] {
+		f := stats.Figures(0)
+		out = append(out, Part{Value: value, Figures: figuresOf(&f), Cost: costs[value]})
+	}
+	slices.SortFunc(out, func(a, b Part) int {
+		return cmp.Or(cmp.Compare(b.TotalMessages, a.TotalMessages), cmp.Compare(a.Value, b.Value))
+	})
+	return out
+}
+
+// bySubStatus lists the sub-statuses of all statuses, the most frequent first.
+func bySubStatus(f *analytics.Figures) []SubStatusPart {
+	out := []SubStatusPart{}
+	for _, b := range f.Tree {
+		for _, leaf := range b.Codes {
+			info, _ := schemas.LookupCode(leaf.Code)
+			out = append(out, SubStatusPart{Value: schemas.CodeName(leaf.Code), Status: b.Bucket.String(), Count: leaf.N, Description: info.Description})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b SubStatusPart) int { return cmp.Compare(b.Count, a.Count) })
+	return out
+}
+
+// ambiguousNote explains the ambiguous recipients of a campaign; nil if there are none.
+func ambiguousNote(f *analytics.Figures) *string {
+	if f.Ambiguous == 0 {
+		return nil
+	}
+	var codes []string
+	for _, b := range f.Tree {
+		for _, leaf := range b.Codes {
+			if b.Bucket == schemas.BucketAmbiguous && leaf.Code != schemas.CodeUnspecified {
+				codes = append(codes, fmt.Sprintf("%s %d", schemas.CodeName(leaf.Code), leaf.N))
+			}
+		}
+	}
+	who, they := "recipient", "it is"
+	if f.Ambiguous > 1 {
+		who, they = "recipients", "they are"
+	}
+	detail := ""
+	if len(codes) > 0 {
+		detail = " (" + strings.Join(codes, ", ") + ")"
+	}
+	note := fmt.Sprintf("It is unknown whether the carrier accepted the message to %d %s%s; %s not sent to again until that is known: by the carrier's receipt, by asking a carrier that can be asked, or by your decision.",
+		f.Ambiguous, who, detail, they)
+	return &note
+}
+
+// costs returns what campaigns have cost so far. The ledger has the final word on a settled campaign. Before that the statistics apply
+// the ledger's rule (package billing) to the events they have.
+func (s *server) costs(ctx context.Context, tenant string, campaigns []store.Campaign) (map[string]Money, error) {
+	settled := map[string]Money{}
+	var open []string
+	for i := range campaigns {
+		if c := &campaigns[i]; c.Settled.IsZero() {
+			open = append(open, c.ID())
+		} else {
+			settled[c.ID()] = Money(c.Captured)
+		}
+	}
+	if len(open) == 0 {
+		return settled, nil
+	}
+	out, err := s.figures.costsOf(ctx, tenant, open...)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(out, settled)
+	return out, nil
+}
+
+// figuresGrace bounds how long a completed campaign is shown as sending because some of its recipients have no event in the
+// statistics. It is longer than the clocks of two machines differ.
+const figuresGrace = time.Minute
+
+// stateOfFigures returns the state that belongs to figures: completed, and settled, only if the figures contain everything that
+// happened until then. So a client that polls until it reads `completed` has the final number of sent messages.
+func stateOfFigures(c *store.Campaign, f *analytics.Figures, asOf time.Time) (state schemas.State, settled bool) {
+	state = c.State
+	if state == schemas.StateCompleted {
+		// as_of is of the clock that reads the topic, c.Completed of the scheduler's. Their difference shows as recipients
+		// without an outcome.
+		if asOf.Before(c.Completed) || f.Pending > 0 && asOf.Before(c.Completed.Add(figuresGrace)) {
+			state = schemas.StateSending
+		}
+	}
+	return state, !c.Settled.IsZero() && !asOf.Before(c.Settled)
+}
+
+// eta is when the last message is handed over. It is known for campaigns that are scheduled, running or completed.
 func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pending uint64) *string {
 	now := s.Now()
 	switch c.State {
-	case fanfarev1.State_STATE_COMPLETED:
+	case schemas.StateCompleted:
 		return stampOrNull(c.Completed)
-	case fanfarev1.State_STATE_SCHEDULED:
+	case schemas.StateScheduled:
 		if c.Scheduled.After(now) {
 			now = c.Scheduled
 		}
 		if c.FreezeID == "" {
 			pending = uint64(c.Quote.Contacts)
 		}
-	case fanfarev1.State_STATE_SENDING, fanfarev1.State_STATE_PREPARING:
+	case schemas.StateSending, schemas.StatePreparing:
 		if c.FreezeID == "" {
 			pending = uint64(c.Quote.Contacts)
 		}
@@ -172,7 +290,7 @@ func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pen
 	return stampOrNull(end.Truncate(time.Second))
 }
 
-// tree is the sub-status tree in the API's words.
+// tree is the sub-status tree as the API answers it.
 func tree(f *analytics.Figures) []Group {
 	out := make([]Group, 0, len(f.Tree))
 	for _, b := range f.Tree {
@@ -184,185 +302,4 @@ func tree(f *analytics.Figures) []Group {
 		out = append(out, g)
 	}
 	return out
-}
-
-func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error) {
-	who := requestOf(ctx).who
-	vocab, p := vocabulary(in.Vocab)
-	if p != nil {
-		return nil, p
-	}
-	f := store.CampaignFilter{Page: store.Page{Limit: 1000}}
-	if f.From, p = day(in.StartDate, "startDate", false); p != nil {
-		return nil, p
-	}
-	if f.To, p = day(in.EndDate, "endDate", true); p != nil {
-		return nil, p
-	}
-	out := &Totals{ByStatus: map[string]int{}, ByState: map[string]int{}, Currency: who.tenant.Currency}
-	var all analytics.Figures
-	var asOf time.Time
-	for {
-		rows, _, err := s.Store.Campaigns(ctx, who.tenant.ID, f)
-		if err != nil {
-			return nil, s.storeProblem(err)
-		}
-		var ids []string
-		for i := range rows {
-			if !rows[i].Test {
-				ids = append(ids, rows[i].ID())
-			}
-		}
-		grid, at, err := s.figures.grid(ctx, who.tenant.ID, ids)
-		if err != nil {
-			return nil, err
-		}
-		asOf = at
-		for i := range rows {
-			c := &rows[i]
-			f.After = c.Number
-			if c.Test {
-				continue
-			}
-			out.Campaigns++
-			out.ByStatus[schemas.Word(c.State, vocab)]++
-			out.ByState[schemas.StateName(c.State)]++
-			out.Cost += Money(c.Reserved + c.Captured)
-			one := grid[c.ID()].Figures(c.Total)
-			addFigures(&all, &one)
-		}
-		if len(rows) < f.Limit {
-			break
-		}
-	}
-	all.DeliveryRate, all.FailureRate = ratio(all.Delivered, all.Sent), ratio(all.Failed, all.Sent+all.NotSent)
-	all.DeliveryRateOfTotal, all.FailureRateOfTotal = ratio(all.Delivered, all.Total), ratio(all.Failed, all.Total)
-	all.ClickRate = ratio(all.Clickers, all.Delivered)
-	out.Figures, out.AsOf = figuresOf(&all), stampOrNull(asOf)
-	return &totalsOut{out}, nil
-}
-
-func addFigures(sum, one *analytics.Figures) {
-	sum.Total += one.Total
-	sum.Pending += one.Pending
-	sum.Ambiguous += one.Ambiguous
-	sum.NotSent += one.NotSent
-	sum.Skipped += one.Skipped
-	sum.Sent += one.Sent
-	sum.Awaiting += one.Awaiting
-	sum.Unconfirmed += one.Unconfirmed
-	sum.Undelivered += one.Undelivered
-	sum.Delivered += one.Delivered
-	sum.Read += one.Read
-	sum.Failed += one.Failed
-	sum.Clickers += one.Clickers
-}
-
-// ratio has 4 decimals and is 0 of nothing (C7).
-func ratio(n, d uint64) float64 {
-	if d == 0 {
-		return 0
-	}
-	return float64((n*20000+d)/(2*d)) / 10000
-}
-
-// analyticsTimeout is how long a question may take before the last answer is given instead.
-const analyticsTimeout = 3 * time.Second
-
-// maxFigures bounds the answers remembered.
-const maxFigures = 10_000
-
-// figureCache asks the analytics store, and remembers its last answers: while it is away they are given again, and as_of says
-// how old they are (P5).
-type figureCache struct {
-	store analytics.Store
-
-	mu    sync.Mutex
-	last  map[string]analytics.Stats // by tenant/campaign
-	costs map[string]Money
-}
-
-func newFigureCache(st analytics.Store) *figureCache {
-	return &figureCache{store: st, last: map[string]analytics.Stats{}, costs: map[string]Money{}}
-}
-
-func (f *figureCache) of(ctx context.Context, tenant, campaign string) (analytics.Stats, error) {
-	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
-	defer cancel()
-	key := schemas.CampaignKey(tenant, campaign)
-	got, err := f.store.Stats(ctx, tenant, campaign)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		if old, ok := f.last[key]; ok {
-			return old, nil
-		}
-		return analytics.Stats{}, unavailable(5*time.Second, err, "The statistics cannot be read at present.")
-	}
-	keep(f.last, key, got)
-	return got, nil
-}
-
-// grid answers for many campaigns; campaigns in which nothing happened are zero.
-func (f *figureCache) grid(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, time.Time, error) {
-	if len(campaigns) == 0 {
-		return nil, time.Time{}, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
-	defer cancel()
-	asOf, err := f.store.AsOf(ctx)
-	var got map[string]analytics.Stats
-	if err == nil {
-		got, err = f.store.Grid(ctx, tenant, campaigns)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err == nil {
-		for id, st := range got {
-			keep(f.last, schemas.CampaignKey(tenant, id), st)
-		}
-		return got, asOf, nil
-	}
-	got, asOf = map[string]analytics.Stats{}, time.Time{}
-	for _, id := range campaigns {
-		if old, ok := f.last[schemas.CampaignKey(tenant, id)]; ok {
-			got[id] = old
-			if asOf.IsZero() || old.AsOf.Before(asOf) {
-				asOf = old.AsOf
-			}
-		}
-	}
-	if len(got) == 0 {
-		return nil, time.Time{}, unavailable(5*time.Second, err, "The statistics cannot be read at present.")
-	}
-	return got, asOf, nil
-}
-
-// cost is what was handed over so far.
-func (f *figureCache) cost(ctx context.Context, tenant, campaign string) (Money, error) {
-	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
-	defer cancel()
-	key := schemas.CampaignKey(tenant, campaign)
-	lines, err := f.store.Cost(ctx, tenant, campaign)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		if old, ok := f.costs[key]; ok {
-			return old, nil
-		}
-		return 0, unavailable(5*time.Second, err, "The cost cannot be read at present.")
-	}
-	var sum Money
-	for _, l := range lines {
-		sum += Money(l.Micros)
-	}
-	keep(f.costs, key, sum)
-	return sum, nil
-}
-
-func keep[V any](m map[string]V, key string, v V) {
-	if len(m) >= maxFigures {
-		clear(m)
-	}
-	m[key] = v
 }

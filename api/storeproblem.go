@@ -6,63 +6,73 @@ import (
 	"errors"
 	"strings"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
+	"fanfare/schemas/text"
 )
 
-// storeFields maps the fields of package store to the API's names of them.
+// storeFields maps fields of package store to their names in the API.
 var storeFields = map[string]string{
-	store.FieldFirstName: "firstName", store.FieldLastName: "lastName", store.FieldEmail: "email", "Attributes": "attributes", "Name": "name",
+	text.FieldFirstName: "firstName", text.FieldLastName: "lastName", text.FieldEmail: "email", "Attributes": "attributes", "Name": "name",
 	"Lists": "contactList", "List": "contactList", "Chain": "channel", "Body": "message", "TemplateID": "message", "Sender": "sender", "Route": "route",
 	"Tags": "tags", "Notes": "notes", "Schedule": "scheduledTime", "CallingHours": "callingHoursStart", "Rate": "rate", "Weight": "weight",
-	"Region": "region", "Columns": "columns",
+	"Region": "region", "Columns": "columns", "Channels": "channels", "Connector": "connector", "ReceiptWindow": "receiptWindow", "Priority": "priority",
+	"Share": "share", "Configuration": "configuration",
 }
 
-// storeProblem says an error of the store in the API's words.
+// storeProblem turns an error of the store into a problem.
 func (s *server) storeProblem(err error) error {
-	var own *Problem
+	var own *problem.Problem
+	var number *store.NumberError
 	var field *store.FieldError
 	var limit *store.LimitError
 	var credit *store.CreditError
 	var name *store.NameError
 	var state *store.StateError
 	var version *store.VersionError
+	var used *store.ListUsedError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &own):
 		return own
-	case errors.As(err, &field) && field.Field == store.FieldPhone:
-		return fieldProblem(CodeInvalidNumber, "phoneNumber", "phoneNumber is not a phone number.").because(err)
+	case errors.As(err, &used):
+		return problem.New(problem.CodeListUsed, "%s", used.Sentence()).Because(err)
+	case errors.As(err, &number):
+		return wrongNumber("phoneNumber", number.Err).Because(err)
 	case errors.As(err, &field):
 		f := cmp.Or(storeFields[field.Field], field.Field)
 		if strings.HasPrefix(field.Reason, "is ") {
-			return fieldProblem(CodeInvalid, f, "The %s %s.", f, field.Reason)
+			return problem.Field(problem.CodeInvalid, f, "The %s %s.", f, field.Reason)
 		}
-		return fieldProblem(CodeInvalid, f, "%s: %s.", f, field.Reason)
+		return problem.Field(problem.CodeInvalid, f, "%s: %s.", f, field.Reason)
 	case errors.As(err, &limit) && limit.Limit == store.LimitActive:
-		return problem(CodeTooManyActive, "%d campaigns are active already; at most %d may be.", limit.Max, limit.Max).because(err)
+		return problem.New(problem.CodeTooManyActive, "%d campaigns are active already; at most %d may be.", limit.Max, limit.Max).Because(err)
 	case errors.As(err, &limit):
-		return fieldProblem(CodeTooManyContacts, "contactList", "%d contacts; at most %d are allowed.", limit.Want, limit.Max).because(err)
+		return problem.Field(problem.CodeTooManyContacts, "contactList", "%d contacts; at most %d are allowed.", limit.Want, limit.Max).Because(err)
 	case errors.As(err, &credit):
-		return problem(CodeInsufficientCredit, "It may cost %s; %s is available.", Money(credit.Need), Money(credit.Have)).because(err)
+		return problem.New(problem.CodeInsufficientCredit, "It may cost %s; %s is available, %s is missing.", Money(credit.Need), Money(credit.Have), Money(credit.Need-min(credit.Have, credit.Need))).Because(err)
 	case errors.As(err, &name) && strings.HasPrefix(name.Kind, "number"):
-		return fieldProblem(CodeNameTaken, "phoneNumber", "There is a contact with this number already: %s.", name.Name).
-			fixed("Change that contact with PUT /api/contacts/{id}.").because(err)
+		return problem.Field(problem.CodeNameTaken, "phoneNumber", "There is a contact with this number already: %s.", name.Name).
+			WithFix("Change that contact with PUT /api/contacts/{id}.").Because(err)
 	case errors.As(err, &name):
-		return fieldProblem(CodeNameTaken, "name", "There is a %s of that name already.", name.Kind).because(err)
+		return problem.Field(problem.CodeNameTaken, "name", "There is a %s of that name already.", name.Kind).Because(err)
 	case errors.Is(err, store.ErrFeatureOff):
-		return problem(CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.").because(err)
+		return problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.").Because(err)
 	case errors.Is(err, store.ErrListGone):
-		return fieldProblem(CodeInvalid, "contactList", "A contact list of the campaign has been deleted.").because(err)
+		return problem.Field(problem.CodeInvalid, "contactList", "A contact list of the campaign has been deleted.").Because(err)
 	case errors.As(err, &state):
-		return wrongState(state.State, state.Trigger).because(err)
+		return wrongState(state.State, state.Trigger).Because(err)
 	case errors.As(err, &version):
-		return problem(CodeVersionMismatch, "Version %d was expected; version %d is stored.", version.Want, version.Have).because(err)
+		return problem.New(problem.CodeVersionMismatch, "Version %d was expected; version %d is stored.", version.Want, version.Have).Because(err)
 	case errors.Is(err, schemas.ErrNotFound), errors.Is(err, schemas.ErrConflict), errors.Is(err, schemas.ErrTransition):
-		return asProblem(err)
+		return problem.From(err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return asProblem(err)
+		return problem.From(err)
 	}
-	return unavailable(storeRetry, err, "The store cannot be reached at present; nothing was changed.")
+	if errors.Is(err, store.ErrUnknown) {
+		return problem.Unavailable(storeRetry, err, "The database went away while it saved the change; it may or may not be saved.")
+	}
+	return problem.Unavailable(storeRetry, err, "The database does not answer at present; nothing was changed.")
 }

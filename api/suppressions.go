@@ -4,35 +4,50 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
+	"unicode/utf8"
 
+	"fanfare/api/problem"
 	"fanfare/api/store"
+	"fanfare/schemas"
 )
 
-// SuppressionInput names a number.
+// SuppressionInput is a number to opt out, or whose opt-out to lift.
 type SuppressionInput struct {
 	PhoneNumber string `json:"phoneNumber" example:"+393331234567"`
+	Reason      string `json:"reason,omitzero" doc:"Why, in words; at most 200 characters." example:"asked by phone"`
+	Channel     string `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice: of this channel only; all by default." example:"all"`
 }
+
+// maxReason is the most characters of a reason.
+const maxReason = 200
 
 // Suppression is an opt-out.
 type Suppression struct {
-	PhoneNumber string `json:"phoneNumber"`
-	Suppressed  bool   `json:"suppressed"`
-	Source      string `json:"source" doc:"api, keyword, link or carrier."`
-	UpdatedAt   string `json:"updatedAt" format:"date-time"`
+	PhoneNumber string   `json:"phoneNumber"`
+	Suppressed  bool     `json:"suppressed" doc:"Of any channel."`
+	Channels    []string `json:"channels" nullable:"false" doc:"What the number has opted out of: all, or single channels; empty: nothing." example:"[\"all\"]"`
+	Source      string   `json:"source" doc:"api, import, keyword, link or carrier."`
+	Reason      *string  `json:"reason" doc:"Why, in words; null when nobody said."`
+	UpdatedAt   string   `json:"updatedAt" format:"date-time"`
 }
 
 type (
-	suppressIn struct{ Body Body[SuppressionInput] }
-	liftIn     struct {
+	suppressIn struct {
+		Body problem.Body[SuppressionInput]
+	}
+	liftIn struct {
 		PhoneNumber string `query:"phoneNumber" doc:"Instead of the body."`
-		Body        *Body[SuppressionInput]
+		Channel     string `query:"channel" doc:"Instead of the body: lift the opt-out of this channel only; all by default."`
+		Body        *problem.Body[SuppressionInput]
 	}
 	suppressionOut struct{ Body *Suppression }
 	suppressionsIn struct {
 		Page        int    `query:"page" minimum:"0"`
 		Limit       int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		PhoneNumber string `query:"phoneNumber" doc:"Only this number."`
+		Cursor      string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
 	}
 	suppressionsOut struct{ Body *Page[*Suppression] }
 )
@@ -43,12 +58,12 @@ func (s *server) registerSuppressions() {
 	register(s, operation{
 		id: "createSuppression", method: http.MethodPost, path: "/api/suppressions", summary: "Opt a number out", status: http.StatusCreated,
 		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
-		describe: "Answered once the opt-out is in the log that every sender follows: two seconds later nothing is handed over to the number. A 503 says that it took too long; the opt-out is kept and takes effect by itself.",
+		describe: "Of all channels, or of one. Answered when Kafka has acknowledged the opt-out: two seconds later no sender hands over to the number. After a 503 the opt-out is stored and takes effect by itself. Repeating it publishes it again.",
 	}, s.suppress)
 	register(s, operation{
 		id: "deleteSuppression", method: http.MethodDelete, path: "/api/suppressions", summary: "Lift an opt-out",
 		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
-		describe: "Of a number that has not opted out it changes nothing.",
+		describe: "Of all channels, or of one: whoever has opted out of all then remains opted out of the others. Changes nothing for a number that has not opted out.",
 	}, s.lift)
 	register(s, operation{
 		id: "listSuppressions", method: http.MethodGet, path: "/api/suppressions", summary: "List opt-outs",
@@ -56,56 +71,113 @@ func (s *server) registerSuppressions() {
 	}, s.listSuppressions)
 }
 
-// number reads a phone number of a request.
-func (s *server) number(who *principal, raw, field string) (string, *Problem) {
+// number parses the field phoneNumber of a request.
+func (s *server) number(who *principal, raw string) (string, *problem.Problem) {
 	if raw == "" {
-		return "", fieldProblem(CodeRequired, field, "%s is required.", field)
+		return "", problem.Field(problem.CodeRequired, "phoneNumber", "phoneNumber is required.")
 	}
 	n, err := s.phones.Parse(raw, who.tenant.Region)
 	if err != nil {
-		return "", fieldProblem(CodeInvalidNumber, field, "%s is not a phone number.", field)
+		return "", wrongNumber("phoneNumber", err)
 	}
 	return n.E164, nil
 }
 
+// everyChannel is the name of all channels.
+const everyChannel = "all"
+
+// scopeOf reads what an opt-out is of: a channel, or all.
+func scopeOf(name string) (schemas.Channel, bool) {
+	if name == "" || strings.EqualFold(name, everyChannel) {
+		return schemas.ChannelUnspecified, true
+	}
+	for _, c := range store.SingleChannels {
+		if strings.EqualFold(name, schemas.ChannelName(c)) {
+			return c, true
+		}
+	}
+	return 0, false
+}
+
+// scopeName is the reverse of scopeOf.
+func scopeName(c schemas.Channel) string {
+	if c == schemas.ChannelUnspecified {
+		return everyChannel
+	}
+	return schemas.ChannelName(c)
+}
+
+// optedOutOf are the names of what a number has opted out of.
+func optedOutOf(s store.ChannelSet) []string {
+	out := []string{}
+	if s.Has(schemas.ChannelUnspecified) {
+		out = append(out, everyChannel)
+	}
+	for _, c := range s.Channels() {
+		out = append(out, schemas.ChannelName(c))
+	}
+	return out
+}
+
+// optOut is an opt-out of a request.
+func optOut(e164, reason, channel string) (store.OptOut, *problem.Problem) {
+	scope, ok := scopeOf(channel)
+	if !ok {
+		return store.OptOut{}, problem.Field(problem.CodeInvalid, "channel", "%q is not a channel.", problem.Truncate(channel, 20)).WithFix("Want all, sms, rcs, whatsapp or voice.")
+	}
+	reason = strings.TrimSpace(reason)
+	if utf8.RuneCountInString(reason) > maxReason {
+		return store.OptOut{}, problem.Field(problem.CodeTooLong, "reason", "At most %d characters.", maxReason)
+	}
+	return store.OptOut{Phone: e164, Reason: reason, Channel: scope}, nil
+}
+
 func (s *server) suppress(ctx context.Context, in *suppressIn) (*suppressionOut, error) {
 	who := requestOf(ctx).who
-	e164, p := s.number(who, in.Body.Value.PhoneNumber, "phoneNumber")
+	e164, p := s.number(who, in.Body.Value.PhoneNumber)
 	if p != nil {
 		return nil, p
 	}
-	if err := s.Store.Suppress(ctx, who.tenant.ID, sourceAPI, e164); err != nil {
+	o, p := optOut(e164, in.Body.Value.Reason, in.Body.Value.Channel)
+	if p != nil {
+		return nil, p
+	}
+	if _, err := s.Store.OptOuts(ctx, who.tenant.ID, store.OptOutCause{Source: sourceAPI, By: who.key.ID}, o); err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return s.published(ctx, who, e164, true, "The opt-out is kept and takes effect by itself, but the log has not acknowledged it yet.")
+	return s.published(ctx, who, e164, "The opt-out is stored and takes effect by itself, but Kafka has not acknowledged it yet.")
 }
 
-// sourceAPI is where these opt-outs come from.
+// sourceAPI is the source of opt-outs made by this API.
 const sourceAPI = "api"
 
 func (s *server) lift(ctx context.Context, in *liftIn) (*suppressionOut, error) {
 	who := requestOf(ctx).who
-	raw := in.PhoneNumber
+	raw, reason, channel := plusInQuery(in.PhoneNumber), "", in.Channel
 	if in.Body != nil {
-		raw = in.Body.Value.PhoneNumber
+		raw, reason, channel = in.Body.Value.PhoneNumber, in.Body.Value.Reason, in.Body.Value.Channel
 	}
-	e164, p := s.number(who, raw, "phoneNumber")
+	e164, p := s.number(who, raw)
 	if p != nil {
 		return nil, p
 	}
-	if err := s.Store.Lift(ctx, who.tenant.ID, sourceAPI, e164); err != nil {
+	o, p := optOut(e164, reason, channel)
+	if p != nil {
+		return nil, p
+	}
+	if _, err := s.Store.LiftOptOuts(ctx, who.tenant.ID, store.OptOutCause{Source: sourceAPI, By: who.key.ID}, o); err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return s.published(ctx, who, e164, false, "The opt-out is lifted, but the log has not acknowledged it yet.")
+	return s.published(ctx, who, e164, "The opt-out is lifted, but Kafka has not acknowledged it yet.")
 }
 
-// published waits until the record of the opt-out is acknowledged by Kafka (P4): only then may it be said to hold.
-func (s *server) published(ctx context.Context, who *principal, e164 string, suppressed bool, late string) (*suppressionOut, error) {
+// published waits until Kafka has acknowledged the record of the opt-out (P4), and then answers.
+func (s *server) published(ctx context.Context, who *principal, e164, late string) (*suppressionOut, error) {
 	wait, cancel := context.WithTimeout(ctx, s.PublishTimeout)
 	defer cancel()
 	if err := s.Store.WaitPublished(wait, who.tenant.ID, e164); err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			return nil, unavailable(2*time.Second, nil, "%s", late).fixed("Repeat the request to learn when it holds.")
+			return nil, problem.Unavailable(2*time.Second, nil, "%s", late).WithFix("Repeat the request; it answers when the opt-out is in effect.")
 		}
 		return nil, s.storeProblem(err)
 	}
@@ -116,32 +188,41 @@ func (s *server) published(ctx context.Context, who *principal, e164 string, sup
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	out := &Suppression{PhoneNumber: e164, Suppressed: suppressed, Source: sourceAPI, UpdatedAt: stamp(s.Now())}
-	if len(log) > 0 { // when it was first said: a repetition changes nothing
+	out := &Suppression{PhoneNumber: e164, Channels: []string{}, Source: sourceAPI, UpdatedAt: stamp(s.Now())}
+	if len(log) > 0 { // the time of the change: a repeated request changes nothing
 		last := &log[len(log)-1]
-		out.Source, out.UpdatedAt = last.Source, stamp(last.Updated)
+		out = viewSuppression(last)
 	}
 	return &suppressionOut{out}, nil
 }
 
-// ownViewLag is how long an answer waits for this process's own memory of opt-outs, which follows the log by milliseconds: who
-// says that a number has opted out and then sends to it is refused at once. Senders do not depend on it.
+// ownViewLag is how long an answer waits for the opt-outs in memory of this process, so that a client that opts a number out and
+// then sends to it is refused at once. Senders do not depend on it.
 const ownViewLag = time.Second
 
-// seen waits until the memory of opt-outs says of a number what the store says.
+// seen waits until the opt-outs in memory agree with the store about a number.
 func (s *server) seen(ctx context.Context, who *principal, e164 string) error {
 	if !s.knowsOptOuts() {
 		return nil
 	}
-	want, err := s.Store.Suppressed(ctx, who.tenant.ID, e164)
-	if err != nil {
+	log, err := s.Store.SuppressionLog(ctx, who.tenant.ID, e164)
+	if err != nil || len(log) == 0 {
 		return err
+	}
+	want := log[len(log)-1].Channels
+	agrees := func() bool {
+		for _, c := range store.SingleChannels {
+			if s.OptedOut(who.tenant.ID, e164, c) != want.Has(c) {
+				return false
+			}
+		}
+		return true
 	}
 	late := time.NewTimer(ownViewLag)
 	defer late.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for s.OptedOut(who.tenant.ID, e164) != want {
+	for !agrees() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -154,14 +235,14 @@ func (s *server) seen(ctx context.Context, who *principal, e164 string) error {
 }
 
 func viewSuppression(r *store.Suppression) *Suppression {
-	return &Suppression{PhoneNumber: r.Phone, Suppressed: !r.Lifted, Source: r.Source, UpdatedAt: stamp(r.Updated)}
+	return &Suppression{PhoneNumber: r.Phone, Suppressed: r.Channels != 0, Channels: optedOutOf(r.Channels), Source: r.Source, Reason: orNull(r.Reason), UpdatedAt: stamp(r.Updated)}
 }
 
 func (s *server) listSuppressions(ctx context.Context, in *suppressionsIn) (*suppressionsOut, error) {
 	who := requestOf(ctx).who
 	out := &Page[*Suppression]{Data: []*Suppression{}, Page: in.Page, Limit: in.Limit}
 	if in.PhoneNumber != "" {
-		e164, p := s.number(who, in.PhoneNumber, "phoneNumber")
+		e164, p := s.number(who, plusInQuery(in.PhoneNumber))
 		if p != nil {
 			return nil, p
 		}
@@ -169,12 +250,19 @@ func (s *server) listSuppressions(ctx context.Context, in *suppressionsIn) (*sup
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		if n := len(log); n > 0 && !log[n-1].Lifted {
+		if n := len(log); n > 0 && log[n-1].Channels != 0 {
 			out.Data, out.Total = append(out.Data, viewSuppression(&log[n-1])), 1
 		}
 		return &suppressionsOut{out}, nil
 	}
-	rows, total, err := s.Store.Suppressions(ctx, who.tenant.ID, store.Page{Number: in.Page, Limit: in.Limit})
+	after, p := readCursor("opt-outs", in.Cursor)
+	if p != nil {
+		return nil, p
+	}
+	if after != "" {
+		out.Page = 0
+	}
+	rows, total, err := s.Store.Suppressions(ctx, who.tenant.ID, store.Page{Number: in.Page, Limit: in.Limit}, after)
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
@@ -182,5 +270,8 @@ func (s *server) listSuppressions(ctx context.Context, in *suppressionsIn) (*sup
 		out.Data = append(out.Data, viewSuppression(&rows[i]))
 	}
 	out.Total = total
+	if n := len(rows); n > 0 {
+		out.Next = nextCursor("opt-outs", n, in.Limit, func() string { return schemas.NumberKey(rows[n-1].Phone) })
+	}
 	return &suppressionsOut{out}, nil
 }

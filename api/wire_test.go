@@ -15,7 +15,7 @@ import (
 )
 
 // raw writes a request byte by byte as a client would, all of it before it reads the answer.
-func (w *world) raw(t *testing.T, head string, body string) *http.Response {
+func (w *env) raw(t *testing.T, head string, body string) *http.Response {
 	t.Helper()
 	at, err := url.Parse(w.url)
 	if err != nil {
@@ -41,7 +41,7 @@ func (w *world) raw(t *testing.T, head string, body string) *http.Response {
 // Requirements 2b: a request that is refused before its body was read is answered all the same. Most clients write the whole
 // body first; a connection that is reset under them says nothing.
 func TestHugeBodiesAreAnswered(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	huge := strings.Repeat("x", 6<<20)
 	for _, c := range []struct {
 		path, key, ctype, code string
@@ -69,7 +69,7 @@ func TestHugeBodiesAreAnswered(t *testing.T) {
 
 // A body whose chunks are none is the client's fault, and nobody's to be woken for.
 func TestBrokenChunks(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	for path, ctype := range map[string]string{"/api/campaigns": "application/json", "/api/contacts/list/l/import": "text/csv"} {
 		for _, key := range []string{"", "\r\nIdempotency-Key: k"} {
@@ -87,7 +87,7 @@ func TestBrokenChunks(t *testing.T) {
 
 // Requirements 2b: nothing hangs. A body that stops in the middle is a 408, whoever waits for it; an import says what it kept.
 func TestBodiesThatStop(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.deps.BodyTimeout, w.deps.ImportStall = 150*time.Millisecond, 150*time.Millisecond })
+	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.ImportStall = 150*time.Millisecond, 150*time.Millisecond })
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
 	for _, c := range []struct {
 		what, path, headers, body, code string
@@ -117,18 +117,18 @@ func TestBodiesThatStop(t *testing.T) {
 
 // The time that a body has is not the handler's: what takes longer than that after its body came is not given up.
 func TestBodyTimeIsNotTheHandlers(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.deps.BodyTimeout, w.deps.PublishTimeout = 100*time.Millisecond, 400*time.Millisecond })
+	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.PublishTimeout = 100*time.Millisecond, 400*time.Millisecond })
 	for _, headers := range [][]header{nil, {{"Idempotency-Key", "k"}}} {
 		p := w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`, headers...).problem(503, "unavailable", "") // nobody publishes
-		if got := p["detail"].(string); !strings.Contains(got, "kept") {
-			t.Errorf("got %q, want the opt-out kept: the request was cut short", got)
+		if got := p["detail"].(string); !strings.Contains(got, "stored") {
+			t.Errorf("got %q, want the detail that the opt-out is stored: the request was cut short", got)
 		}
 	}
 }
 
 // RFC 9110: 405 says which methods there are, and HEAD is GET without a body.
 func TestMethods(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	id := w.campaign(1, "")
 	for path, want := range map[string]string{
 		"/api/campaigns": "GET, HEAD, POST", "/api/campaigns/" + id: "GET, HEAD, PUT, DELETE", "/api/campaigns/" + id + "/confirm": "PUT",
@@ -150,7 +150,7 @@ func TestMethods(t *testing.T) {
 
 // A query that cannot be read is not one without parameters, and what no database holds is no search.
 func TestTargetsThatCannotBeRead(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.list("l", 1, 0)
 	for _, c := range []struct{ target, field string }{
 		{"/api/campaigns?search=%zz", ""},
@@ -174,7 +174,7 @@ func TestTargetsThatCannotBeRead(t *testing.T) {
 		}
 		r.Header.Set("X-Api-Key", w.key)
 		rec := httptest.NewRecorder()
-		w.handler.ServeHTTP(rec, r)
+		w.server.ServeHTTP(rec, r)
 		(&answer{w, rec.Code, rec.Header(), rec.Body.Bytes(), c.target}).problem(400, "malformed_request", c.field)
 	}
 	// And those that can.
@@ -185,7 +185,7 @@ func TestTargetsThatCannotBeRead(t *testing.T) {
 
 // A NUL is in no character set of a message, and Postgres holds none: every operation that takes text refuses it by its field.
 func TestTextWithNUL(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	list := w.list("l", 1, 0)
 	campaign := func(more string) string {
 		return fmt.Sprintf(`{"name":"N","channel":"sms","message":"m","contactList":%q%s}`, list, more)

@@ -1,4 +1,4 @@
-// Package deploy holds no code: what is here is for those who run Fanfare. These tests hold it against the program.
+// Package deploy has no code. Its files are for operators; these tests compare them with the program.
 package deploy
 
 import (
@@ -44,7 +44,7 @@ func readYAML(t *testing.T, name string) map[string]any {
 	return v
 }
 
-// at goes down a path of keys.
+// at returns the value at a path of keys.
 func at(t *testing.T, v any, path ...string) any {
 	t.Helper()
 	for _, key := range path {
@@ -59,7 +59,7 @@ func at(t *testing.T, v any, path ...string) any {
 	return v
 }
 
-// settings are the names of the program's settings, from its source.
+// settings returns the names of the program's settings, from its source.
 func settings(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -72,7 +72,7 @@ func settings(t *testing.T) []string {
 	return append(names, "config")
 }
 
-// roleNames are those that --roles knows, from its source.
+// roleNames returns the names that --roles accepts, from the program's source.
 func roleNames(t *testing.T) []string {
 	t.Helper()
 	m := regexp.MustCompile(`(?s)func roleNames\(\) \[\]string \{\s*return \[\]string\{([^}]*)\}`).FindStringSubmatch(read(t, "../cmd/fanfare/roles.go"))
@@ -90,7 +90,7 @@ func roleNames(t *testing.T) []string {
 	return names
 }
 
-// stopLimit is how long a graceful stop may take, from its source.
+// stopLimit returns how long a graceful stop may take, from the program's source.
 func stopLimit(t *testing.T) time.Duration {
 	t.Helper()
 	m := regexp.MustCompile(`const stopLimit = (\d+) \* time\.Second`).FindStringSubmatch(read(t, "../cmd/fanfare/serve.go"))
@@ -103,10 +103,10 @@ func stopLimit(t *testing.T) time.Duration {
 
 var settingPattern = regexp.MustCompile(`\bFANFARE_([A-Z_]+)\b`)
 
-// Variables of this folder's own files that are no settings of the program.
-var others = []string{"IMAGE", "PUBLISH"}
+// others are variables of the files in this folder that are not settings of the program.
+var others = []string{"IMAGE", "PUBLISH", "PUBLISH_EDGE"}
 
-// A variable that the program does not know is ignored by it: a typing error would be a setting that is silently the default.
+// The program ignores variables that it does not know, so a misspelt name would leave a setting at its default.
 func TestVariablesAreSettings(t *testing.T) {
 	known := settings(t)
 	seen := 0
@@ -129,7 +129,7 @@ func TestVariablesAreSettings(t *testing.T) {
 			}
 			seen++
 			if name := strings.ReplaceAll(strings.ToLower(m[1]), "_", "-"); !slices.Contains(known, name) {
-				t.Errorf("%s: %s is no setting; they are %v", path, m[0], known)
+				t.Errorf("%s: %s is not a setting; settings are %v", path, m[0], known)
 			}
 		}
 		return nil
@@ -142,7 +142,7 @@ func TestVariablesAreSettings(t *testing.T) {
 	}
 }
 
-// Every way of running must run all of the way of a message, each role by its right name.
+// Each way to deploy must run every role exactly once, by its right name.
 func TestEveryRoleRuns(t *testing.T) {
 	want := roleNames(t)
 	slices.Sort(want)
@@ -182,7 +182,7 @@ func TestEveryRoleRuns(t *testing.T) {
 	}
 }
 
-// Who is killed while draining leaves messages ambiguous.
+// A process that is killed while it drains leaves messages ambiguous, so each way to deploy must give it enough time.
 func TestStopsAreLongEnough(t *testing.T) {
 	least := stopLimit(t) + 5*time.Second
 	find := func(file, pattern string) time.Duration {
@@ -193,7 +193,7 @@ func TestStopsAreLongEnough(t *testing.T) {
 		n, _ := strconv.Atoi(m[1])
 		return time.Duration(n) * time.Second
 	}
-	const api = 5 * time.Second // the chart's preStop comes out of the same time
+	const api = 5 * time.Second // the preStop of the chart uses part of the same time
 	for what, got := range map[string]time.Duration{
 		"compose.yaml, stop_grace_period":                  find("compose.yaml", `(?s)x-fanfare:.*?stop_grace_period: (\d+)s`),
 		"fanfare@.service, TimeoutStopSec":                 find("systemd/fanfare@.service", `TimeoutStopSec=(\d+)s`),
@@ -215,7 +215,7 @@ func schema(t *testing.T) map[string]any {
 	return s
 }
 
-// Helm checks values against the schema; that schema must know what the chart uses, and nothing that it does not.
+// Helm checks values against the schema. The schema must have all values of the chart and no others.
 func TestChartSchemaIsThatOfValues(t *testing.T) {
 	values := readYAML(t, "helm/fanfare/values.yaml")
 	var compare func(where string, v any, s map[string]any)
@@ -231,7 +231,7 @@ func TestChartSchemaIsThatOfValues(t *testing.T) {
 			return
 		}
 		if s["additionalProperties"] != false {
-			t.Errorf("%s: the schema lets unknown values pass", where)
+			t.Errorf("%s: the schema allows unknown values", where)
 		}
 		for _, key := range slices.Sorted(maps.Keys(mapping)) {
 			inner, ok := props[key].(map[string]any)
@@ -243,7 +243,7 @@ func TestChartSchemaIsThatOfValues(t *testing.T) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(props)) {
 			if _, ok := mapping[key]; !ok && key != "global" {
-				t.Errorf("%s.%s: in the schema, and values.yaml does not show it", where, key)
+				t.Errorf("%s.%s: in the schema but not in values.yaml", where, key)
 			}
 		}
 	}
@@ -277,8 +277,8 @@ func TestChartSchemaIsThatOfValues(t *testing.T) {
 	}
 }
 
-// The image is built with a compiler that go.mod allows.
-func TestImageIsBuiltWithTheRightGo(t *testing.T) {
+// The image is built with the version of Go that go.mod wants.
+func TestImageUsesTheGoOfGoMod(t *testing.T) {
 	mod := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "../go.mod"))
 	image := regexp.MustCompile(`FROM .*golang:(\d+\.\d+)-`).FindStringSubmatch(read(t, "Dockerfile"))
 	if mod == nil || image == nil || mod[1] != image[1] {
@@ -286,14 +286,14 @@ func TestImageIsBuiltWithTheRightGo(t *testing.T) {
 	}
 }
 
-// What is said of commands and flags in prose must be typed as it stands.
+// The flags in the commands of README.md exist.
 func TestFlagsOfThePageExist(t *testing.T) {
 	known := settings(t)
 	source := ""
-	for _, f := range []string{"admin.go", "tenants.go", "demo.go"} {
+	for _, f := range []string{"setup.go", "tenants.go", "demo.go"} {
 		source += read(t, "../cmd/fanfare/"+f)
 	}
-	for _, m := range regexp.MustCompile("fanfare (?:serve|doctor|migrate|topics|tenants|keys|ready)[^`\n]*").FindAllString(read(t, "README.md"), -1) {
+	for _, m := range regexp.MustCompile("fanfare (?:serve|doctor|migrate|topics|tenants|keys|ready|restore)[^`\n]*").FindAllString(read(t, "README.md"), -1) {
 		for _, f := range regexp.MustCompile(`--([a-z][a-z-]+)`).FindAllStringSubmatch(m, -1) {
 			if !slices.Contains(known, f[1]) && !strings.Contains(source, `"`+f[1]+`"`) {
 				t.Errorf("README.md: %q: there is no flag --%s", m, f[1])
@@ -302,7 +302,7 @@ func TestFlagsOfThePageExist(t *testing.T) {
 	}
 }
 
-// After restore.sql nothing is given a number, or a version, that the topics may know already.
+// After fanfare restore the store gives out no number and no version that the topics may have already.
 func TestIntegrationRestore(t *testing.T) {
 	dsn := testinfra.Need(t, testinfra.Postgres)[testinfra.Postgres]
 	schema := "restore" + strings.ToLower(rand.Text()[:8])
@@ -344,9 +344,8 @@ func TestIntegrationRestore(t *testing.T) {
 	for _, r := range rows {
 		published[string(r.Type)+" "+r.Key] = r.Version
 	}
-	script := strings.ReplaceAll(read(t, "restore.sql"), `:"schema"`, schema)
-	for range 2 { // it may be run twice
-		if _, err := db.ExecContext(t.Context(), script); err != nil {
+	for range 2 { // it may run twice
+		if _, err := s.Restore(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -359,7 +358,7 @@ func TestIntegrationRestore(t *testing.T) {
 	}
 	for _, r := range again {
 		if was := published[string(r.Type)+" "+r.Key]; r.Version < was+1_000_000 {
-			t.Errorf("%s %s has version %d, was %d: readers that know a newer one ignore it", r.Type, r.Key, r.Version, was)
+			t.Errorf("%s %s has version %d, was %d: readers that have a newer version ignore it", r.Type, r.Key, r.Version, was)
 		}
 	}
 	after, err := s.LeaseSeqs(t.Context(), tenant.ID, time.Now(), 10)
@@ -367,6 +366,6 @@ func TestIntegrationRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after.Campaign < before.Campaign+1_000_000 {
-		t.Errorf("single sends go on in campaign %d, were in %d: seqs would be given again", after.Campaign, before.Campaign)
+		t.Errorf("single sends go on in campaign %d, were in %d: the same seqs would be given out twice", after.Campaign, before.Campaign)
 	}
 }

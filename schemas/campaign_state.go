@@ -20,7 +20,8 @@ const (
 	TriggerConfirm    Trigger = "confirm"
 	TriggerReject     Trigger = "reject"
 	TriggerUnschedule Trigger = "unschedule"
-	TriggerStart      Trigger = "start" // by hand, or its time has come
+	TriggerReschedule Trigger = "reschedule" // another time; the state stays, and a ready one becomes scheduled
+	TriggerStart      Trigger = "start"      // by hand, or its time has come
 	TriggerMissed     Trigger = "missed"
 	TriggerDeal       Trigger = "deal" // audience frozen, first chunk dealt
 	TriggerCancel     Trigger = "cancel"
@@ -30,6 +31,8 @@ const (
 	TriggerAbort      Trigger = "abort"
 	TriggerFail       Trigger = "fail"
 	TriggerComplete   Trigger = "complete"
+	TriggerResend     Trigger = "resend_ambiguous"  // a person orders the ambiguous recipients to be sent again; the state stays
+	TriggerGiveUp     Trigger = "give_up_ambiguous" // a person gives the ambiguous recipients up; the state stays
 )
 
 // Actor is who may pull a trigger.
@@ -46,27 +49,27 @@ const (
 
 // Transition is one row of the campaign state machine.
 type Transition struct {
-	From, To fanfarev1.State
+	From, To State
 	Trigger  Trigger
 	Actors   []Actor
 }
 
 const (
-	none           = fanfarev1.State_STATE_UNSPECIFIED
-	draft          = fanfarev1.State_STATE_DRAFT
-	configured     = fanfarev1.State_STATE_CONFIGURED
-	costCalculated = fanfarev1.State_STATE_COST_CALCULATED
-	ready          = fanfarev1.State_STATE_READY
-	scheduled      = fanfarev1.State_STATE_SCHEDULED
-	preparing      = fanfarev1.State_STATE_PREPARING
-	sending        = fanfarev1.State_STATE_SENDING
-	paused         = fanfarev1.State_STATE_PAUSED
-	suspended      = fanfarev1.State_STATE_SUSPENDED
-	completed      = fanfarev1.State_STATE_COMPLETED
-	cancelled      = fanfarev1.State_STATE_CANCELLED
-	aborted        = fanfarev1.State_STATE_ABORTED
-	rejected       = fanfarev1.State_STATE_REJECTED
-	failed         = fanfarev1.State_STATE_FAILED
+	none           = StateUnspecified
+	draft          = StateDraft
+	configured     = StateConfigured
+	costCalculated = StateCostCalculated
+	ready          = StateReady
+	scheduled      = StateScheduled
+	preparing      = StatePreparing
+	sending        = StateSending
+	paused         = StatePaused
+	suspended      = StateSuspended
+	completed      = StateCompleted
+	cancelled      = StateCancelled
+	aborted        = StateAborted
+	rejected       = StateRejected
+	failed         = StateFailed
 )
 
 // Transitions is the one campaign state machine (requirements §3). What is not in it does not happen.
@@ -88,6 +91,8 @@ var Transitions = func() []Transition {
 		{rejected, draft, TriggerEdit, user},
 		{scheduled, configured, TriggerUnschedule, user},
 		{ready, configured, TriggerUnschedule, user},
+		{scheduled, scheduled, TriggerReschedule, user},
+		{ready, scheduled, TriggerReschedule, user},
 		{ready, preparing, TriggerStart, user},
 		{scheduled, preparing, TriggerStart, sched},
 		{scheduled, suspended, TriggerMissed, guard},
@@ -96,42 +101,46 @@ var Transitions = func() []Transition {
 		{preparing, completed, TriggerComplete, sched}, // nobody to send to
 		{sending, completed, TriggerComplete, sched},
 	}
-	for _, from := range []fanfarev1.State{configured, costCalculated} {
+	for _, from := range []State{configured, costCalculated} {
 		t = append(t,
 			Transition{from, ready, TriggerConfirm, confirm},
 			Transition{from, scheduled, TriggerConfirm, confirm},
 			Transition{from, preparing, TriggerConfirm, confirm},
 			Transition{from, rejected, TriggerReject, guard})
 	}
-	for _, from := range []fanfarev1.State{draft, configured, costCalculated, ready, scheduled, preparing} {
+	for _, from := range []State{draft, configured, costCalculated, ready, scheduled, preparing} {
 		t = append(t, Transition{from, cancelled, TriggerCancel, user}) // of preparing: while nothing was submitted
 	}
-	for _, from := range []fanfarev1.State{preparing, sending} {
+	for _, from := range []State{preparing, sending} {
 		t = append(t,
 			Transition{from, paused, TriggerPause, user},
 			Transition{from, suspended, TriggerSuspend, guard})
 	}
-	for _, from := range []fanfarev1.State{paused, suspended} {
+	for _, from := range []State{paused, suspended} {
 		t = append(t,
 			Transition{from, preparing, TriggerResume, both},
 			Transition{from, sending, TriggerResume, both})
 	}
-	for _, from := range []fanfarev1.State{preparing, sending, paused, suspended} {
+	for _, from := range []State{preparing, sending, paused, suspended} {
 		t = append(t, Transition{from, aborted, TriggerAbort, user})
 	}
-	// Completed but not settled: no further tries, the state stays.
-	return append(t, Transition{completed, completed, TriggerAbort, user})
+	for _, in := range []State{sending, paused, suspended, completed} {
+		t = append(t, Transition{in, in, TriggerResend, user}, Transition{in, in, TriggerGiveUp, user})
+	}
+	t = append(t, Transition{aborted, aborted, TriggerGiveUp, user})
+	// Completed but not settled: tries after a late bounce go on. Pause holds them, abort ends them and the state stays.
+	return append(t, Transition{completed, paused, TriggerPause, user}, Transition{completed, completed, TriggerAbort, user})
 }()
 
 // CanTransition reports whether trigger moves a campaign from one state to the other.
-func CanTransition(from, to fanfarev1.State, trigger Trigger) bool {
+func CanTransition(from, to State, trigger Trigger) bool {
 	return slices.ContainsFunc(Transitions, func(t Transition) bool {
 		return t.From == from && t.To == to && t.Trigger == trigger
 	})
 }
 
 // Allowed returns the triggers a user may pull in a state, sorted: what an error about a wrong state names.
-func Allowed(state fanfarev1.State) []Trigger {
+func Allowed(state State) []Trigger {
 	var out []Trigger
 	for _, t := range Transitions {
 		if t.From == state && slices.Contains(t.Actors, ActorUser) && t.Trigger != TriggerConfigure && t.Trigger != TriggerIncomplete {
@@ -143,7 +152,7 @@ func Allowed(state fanfarev1.State) []Trigger {
 }
 
 // Active reports whether a campaign counts against the tenant's limit of active campaigns (C22).
-func Active(s fanfarev1.State) bool {
+func Active(s State) bool {
 	switch s {
 	case scheduled, ready, preparing, sending, paused, suspended:
 		return true
@@ -153,7 +162,7 @@ func Active(s fanfarev1.State) bool {
 }
 
 // Terminal reports whether a campaign ends in s.
-func Terminal(s fanfarev1.State) bool {
+func Terminal(s State) bool {
 	switch s {
 	case completed, cancelled, aborted, rejected, failed:
 		return true
@@ -163,7 +172,7 @@ func Terminal(s fanfarev1.State) bool {
 }
 
 // Editable reports whether every field may be changed (C3).
-func Editable(s fanfarev1.State) bool {
+func Editable(s State) bool {
 	switch s {
 	case draft, configured, costCalculated, rejected:
 		return true
@@ -184,18 +193,18 @@ const (
 )
 
 // StateName returns our own word, lower snake, such as cost_calculated.
-func StateName(s fanfarev1.State) string {
+func StateName(s State) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))
 }
 
 // ParseState reads our own word.
-func ParseState(name string) (fanfarev1.State, bool) {
+func ParseState(name string) (State, bool) {
 	n, ok := fanfarev1.State_value["STATE_"+strings.ToUpper(name)]
-	return fanfarev1.State(n), ok && n != 0
+	return State(n), ok && n != 0
 }
 
 // aliases has the words of E, A, C and D for each state.
-var aliases = map[fanfarev1.State][4]string{
+var aliases = map[State][4]string{
 	draft:          {"draft", "Draft", "Draft", "Draft"},
 	configured:     {"configured", "Draft", "Draft", "Draft"},
 	costCalculated: {"cost_calculated", "Draft", "Draft", "Draft"},
@@ -213,15 +222,15 @@ var aliases = map[fanfarev1.State][4]string{
 }
 
 // Word returns the word of a vocabulary for a state.
-func Word(s fanfarev1.State, v Vocabulary) string { return aliases[s][v] }
+func Word(s State, v Vocabulary) string { return aliases[s][v] }
 
 // ChannelName returns sms, rcs, whatsapp or voice.
-func ChannelName(c fanfarev1.Channel) string {
+func ChannelName(c Channel) string {
 	return strings.ToLower(strings.TrimPrefix(c.String(), "CHANNEL_"))
 }
 
 // ParseChannel reads a channel.
-func ParseChannel(name string) (fanfarev1.Channel, bool) {
+func ParseChannel(name string) (Channel, bool) {
 	n, ok := fanfarev1.Channel_value["CHANNEL_"+strings.ToUpper(name)]
-	return fanfarev1.Channel(n), ok && n != 0
+	return Channel(n), ok && n != 0
 }

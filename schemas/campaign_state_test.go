@@ -8,10 +8,10 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-func states() (out []fanfarev1.State) {
+func states() (out []schemas.State) {
 	for n := range fanfarev1.State_name {
 		if n != 0 {
-			out = append(out, fanfarev1.State(n))
+			out = append(out, schemas.State(n))
 		}
 	}
 	slices.Sort(out)
@@ -20,7 +20,7 @@ func states() (out []fanfarev1.State) {
 
 // Everything can be reached, what has ended stays ended, and every state has its words (C1).
 func TestStateMachine(t *testing.T) {
-	reached := map[fanfarev1.State]bool{fanfarev1.State_STATE_UNSPECIFIED: true}
+	reached := map[schemas.State]bool{schemas.StateUnspecified: true}
 	for range states() {
 		for _, tr := range schemas.Transitions {
 			if reached[tr.From] {
@@ -48,7 +48,8 @@ func TestStateMachine(t *testing.T) {
 		if len(tr.Actors) == 0 {
 			t.Errorf("%v: nobody may pull it", tr)
 		}
-		if schemas.Terminal(tr.From) && tr.From != tr.To && tr.Trigger != schemas.TriggerEdit {
+		pausesRetries := tr.From == schemas.StateCompleted && tr.Trigger == schemas.TriggerPause // until settled
+		if schemas.Terminal(tr.From) && tr.From != tr.To && tr.Trigger != schemas.TriggerEdit && !pausesRetries {
 			t.Errorf("%v leaves a terminal state", tr)
 		}
 	}
@@ -57,34 +58,40 @@ func TestStateMachine(t *testing.T) {
 // The rows of requirements §3 that a wrong table would get wrong first.
 func TestTransitions(t *testing.T) {
 	const (
-		draft, configured, cost = fanfarev1.State_STATE_DRAFT, fanfarev1.State_STATE_CONFIGURED, fanfarev1.State_STATE_COST_CALCULATED
-		preparing, sending      = fanfarev1.State_STATE_PREPARING, fanfarev1.State_STATE_SENDING
-		paused, completed       = fanfarev1.State_STATE_PAUSED, fanfarev1.State_STATE_COMPLETED
-		cancelled, aborted      = fanfarev1.State_STATE_CANCELLED, fanfarev1.State_STATE_ABORTED
+		draft, configured, cost = schemas.StateDraft, schemas.StateConfigured, schemas.StateCostCalculated
+		preparing, sending      = schemas.StatePreparing, schemas.StateSending
+		paused, completed       = schemas.StatePaused, schemas.StateCompleted
+		cancelled, aborted      = schemas.StateCancelled, schemas.StateAborted
 	)
 	for _, c := range []struct {
-		from, to fanfarev1.State
+		from, to schemas.State
 		trigger  schemas.Trigger
 		want     bool
 	}{
 		{configured, preparing, schemas.TriggerConfirm, true},
 		{cost, preparing, schemas.TriggerConfirm, true},
-		{draft, preparing, schemas.TriggerConfirm, false},                  // R71
-		{sending, cancelled, schemas.TriggerCancel, false},                 // R65
-		{preparing, cancelled, schemas.TriggerCancel, true},                // C2
-		{sending, aborted, schemas.TriggerAbort, true},                     // R80
-		{completed, completed, schemas.TriggerAbort, true},                 // until settled
-		{completed, sending, schemas.TriggerResume, false},                 // latches
-		{sending, paused, schemas.TriggerPause, true},                      // R84
-		{paused, preparing, schemas.TriggerResume, true},                   //
-		{cancelled, preparing, schemas.TriggerConfirm, false},              // R61
-		{fanfarev1.State_STATE_REJECTED, draft, schemas.TriggerEdit, true}, // R53
+		{draft, preparing, schemas.TriggerConfirm, false},                             // R71
+		{sending, cancelled, schemas.TriggerCancel, false},                            // R65
+		{preparing, cancelled, schemas.TriggerCancel, true},                           // C2
+		{sending, aborted, schemas.TriggerAbort, true},                                // R80
+		{completed, completed, schemas.TriggerAbort, true},                            // until settled
+		{completed, paused, schemas.TriggerPause, true},                               // while retries go on
+		{completed, sending, schemas.TriggerResume, false},                            // latches
+		{sending, paused, schemas.TriggerPause, true},                                 // R84
+		{sending, sending, schemas.TriggerResend, true},                               // X15
+		{schemas.StateReady, schemas.StateScheduled, schemas.TriggerReschedule, true}, // X9
+		{sending, schemas.StateScheduled, schemas.TriggerReschedule, false},
+		{schemas.StateAborted, schemas.StateAborted, schemas.TriggerGiveUp, true},
+		{schemas.StateAborted, schemas.StateAborted, schemas.TriggerResend, false},
+		{paused, preparing, schemas.TriggerResume, true},          //
+		{cancelled, preparing, schemas.TriggerConfirm, false},     // R61
+		{schemas.StateRejected, draft, schemas.TriggerEdit, true}, // R53
 	} {
 		if got := schemas.CanTransition(c.from, c.to, c.trigger); got != c.want {
 			t.Errorf("%v -> %v by %s: got %v, want %v", c.from, c.to, c.trigger, got, c.want)
 		}
 	}
-	if got, want := schemas.Allowed(sending), []schemas.Trigger{schemas.TriggerAbort, schemas.TriggerPause}; !slices.Equal(got, want) {
+	if got, want := schemas.Allowed(sending), []schemas.Trigger{schemas.TriggerAbort, schemas.TriggerGiveUp, schemas.TriggerPause, schemas.TriggerResend}; !slices.Equal(got, want) {
 		t.Errorf("allowed while sending: got %v, want %v", got, want)
 	}
 }

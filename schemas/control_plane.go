@@ -3,8 +3,6 @@ package schemas
 import (
 	"errors"
 	"time"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Errors that cross the line between the control plane's store and who calls it.
@@ -36,7 +34,7 @@ func (e *FreezeError) Is(target error) bool { return target == ErrNotFound }
 type Change struct {
 	Tenant, Campaign string
 	Version          uint64
-	To               fanfarev1.State
+	To               State
 	Trigger          Trigger
 	Actor            Actor
 	// Reason of a suspension or a failure, such as `route_down`.
@@ -45,8 +43,20 @@ type Change struct {
 	// Settled marks the campaign settled: Captured is billed and the rest of what was reserved is released. The state stays.
 	Settled  bool
 	Captured uint64 // micro-units
-	// Money may be captured before the campaign settles: a running total, never an addition.
+	// CapturedSoFar is what has been spent before the campaign settles: a running total, never an addition.
 	CapturedSoFar uint64
+	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. What is reserved above it
+	// is released.
+	MaxLeft *uint64
+}
+
+// PublishedRow says what the newest record of a row of the control plane must be on its topic.
+type PublishedRow struct {
+	Type    EventType
+	Key     string // of the record
+	Version uint64
+	// Tombstone: the topic must have no value for the key. The tombstone itself may have been compacted away.
+	Tombstone bool
 }
 
 // OutboxRow is a row of the control plane whose newest version has not been published.

@@ -4,4 +4,6 @@
 //
 // What is written here is a contract. A number is never given another meaning, a name is never reused, and a record written
 // by any released version decodes for ever: golden records and a breaking-change check hold that.
+//
+//go:generate go run ./enumgen
 package schemas

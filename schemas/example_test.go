@@ -15,9 +15,9 @@ import (
 
 // A recipient's state is the event of the greatest precedence. The order in which events come does not matter, nor how often.
 func ExampleJoin() {
-	sent := schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, 1, fanfarev1.Code_CODE_AWAITING_DLR)
-	delivered := schemas.PrecedenceOf(fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED)
-	clicked := schemas.PrecedenceOf(fanfarev1.Kind_KIND_CLICKED, 1, 0)
+	sent := schemas.PrecedenceOf(schemas.KindSent, 1, schemas.CodeAwaitingDLR)
+	delivered := schemas.PrecedenceOf(schemas.KindDelivered, 1, schemas.CodeDelivered)
+	clicked := schemas.PrecedenceOf(schemas.KindClicked, 1, 0)
 
 	var state schemas.Precedence
 	fmt.Println(state.Bucket())
@@ -97,14 +97,14 @@ func installation() (brokers []string, done func()) {
 	var records []*kgo.Record
 	for _, e := range []struct {
 		seq  uint32
-		kind fanfarev1.Kind
-		code fanfarev1.Code
+		kind schemas.Kind
+		code schemas.Code
 	}{
-		{1, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Code_CODE_DELIVERED}, // overtook what comes next
-		{1, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR},
-		{2, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR},
-		{2, fanfarev1.Kind_KIND_SENT, fanfarev1.Code_CODE_AWAITING_DLR}, // twice
-		{3, fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_OPTED_OUT},
+		{1, schemas.KindDelivered, schemas.CodeDelivered}, // overtook what comes next
+		{1, schemas.KindSent, schemas.CodeAwaitingDLR},
+		{2, schemas.KindSent, schemas.CodeAwaitingDLR},
+		{2, schemas.KindSent, schemas.CodeAwaitingDLR}, // twice
+		{3, schemas.KindSkipped, schemas.CodeOptedOut},
 	} {
 		id := keys.Message(10_001, e.seq)
 		r, err := schemas.DeliveryEvent(names.Deliveries(), "sender", &fanfarev1.Delivery{

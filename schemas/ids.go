@@ -29,8 +29,8 @@ const (
 )
 
 // An ID names a message (campaign, seq), with try 0, or a submission of it (campaign, seq, try), with try 1..255. Its 128
-// bits are campaign number 48 | seq 24 | try 8 | truncated HMAC-SHA256 48: whoever receives one back, such as the receipt
-// endpoint, knows the message without a look-up, and nobody without the key can make one up. It is the same for ever for
+// bits are campaign number 48 | seq 24 | try 8 | truncated HMAC-SHA256 48: a component that gets one back, such as the receipt
+// endpoint, finds the message without a look-up, and only the holder of the key can make one. It is the same for ever for
 // the same message and try, so nothing that is done twice gets a second id.
 type ID [16]byte
 
@@ -149,14 +149,37 @@ func (k *Keys) Verify(id ID) error {
 	return ErrID
 }
 
-// NumberHash returns what stands for a number in the suppressions of a tenant: it cannot be turned back, and differs between tenants.
-// Only the first key hashes: rotating it means publishing the suppressions again.
+// NumberHash returns what stands for a number in the suppressions of a tenant. It cannot be turned back into the number, differs
+// between tenants, and is the same for all forms of a number ([NumberKey]). Only the first key hashes: rotating it means
+// publishing the suppressions again.
 func (k *Keys) NumberHash(tenant, e164 string) [8]byte {
 	buf := make([]byte, 0, 64)
 	buf = append(buf, tenant...)
 	buf = append(buf, 0)
-	buf = append(buf, e164...)
+	buf = append(buf, NumberKey(e164)...)
 	return k.sum(0, 'n', buf)
+}
+
+// Sign returns the MAC of a text, such as a link that ends. The text says what it is for, so that no MAC serves for another purpose.
+func (k *Keys) Sign(text string) []byte { return k.whole(0, text) }
+
+// Signed reports whether one of the keys has signed the text.
+func (k *Keys) Signed(text string, mac []byte) bool {
+	for i := range k.macs {
+		if hmac.Equal(k.whole(i, text), mac) {
+			return true
+		}
+	}
+	return false
+}
+
+// whole is the MAC of a text, not truncated.
+func (k *Keys) whole(key int, text string) []byte {
+	m, _ := k.macs[key].Get().(*mac)
+	defer k.macs[key].Put(m)
+	m.h.Reset()
+	m.h.Write(append([]byte{'l'}, text...))
+	return m.h.Sum(nil)
 }
 
 // mac is a keyed hash and the memory that its input and output pass through: both escape to the heap, and one is made per

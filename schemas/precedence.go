@@ -1,9 +1,5 @@
 package schemas
 
-import (
-	fanfarev1 "fanfare/schemas/fanfare/v1"
-)
-
 // Class is the coarse order of delivery events: a greater class always stands.
 type Class uint8
 
@@ -43,7 +39,7 @@ func (b Bucket) Sent() bool { return b >= BucketAwaiting && b <= BucketDelivered
 
 // KindInfo is one row of the table of kinds.
 type KindInfo struct {
-	Kind   fanfarev1.Kind
+	Kind   Kind
 	Name   string // as the analytics store and the API spell it
 	Class  Class
 	Rank   uint8 // within the class
@@ -52,20 +48,20 @@ type KindInfo struct {
 
 // Kinds is the one table of kinds of delivery events, in order of precedence.
 var Kinds = []KindInfo{
-	{fanfarev1.Kind_KIND_AMBIGUOUS, "ambiguous", ClassOpen, 1, BucketAmbiguous},
-	{fanfarev1.Kind_KIND_RETURNED, "returned", ClassOpen, 2, BucketPending},
-	{fanfarev1.Kind_KIND_NOT_SENT, "not_sent", ClassNeverLeft, 1, BucketNotSent},
-	{fanfarev1.Kind_KIND_SKIPPED, "skipped", ClassNeverLeft, 2, BucketSkipped},
-	{fanfarev1.Kind_KIND_SENT, "sent", ClassLeft, 1, BucketAwaiting},
-	{fanfarev1.Kind_KIND_BUFFERED, "buffered", ClassLeft, 2, BucketAwaiting},
-	{fanfarev1.Kind_KIND_BOUNCED, "bounced", ClassLeft, 3, BucketAwaiting},
-	{fanfarev1.Kind_KIND_UNCONFIRMED, "unconfirmed", ClassLeft, 4, BucketAwaiting},
-	{fanfarev1.Kind_KIND_UNDELIVERED, "undelivered", ClassNegative, 1, BucketUndelivered},
-	{fanfarev1.Kind_KIND_DELIVERED, "delivered", ClassPositive, 1, BucketDelivered},
-	{fanfarev1.Kind_KIND_READ, "read", ClassPositive, 2, BucketDelivered},
-	{fanfarev1.Kind_KIND_CLICKED, "clicked", ClassFact, 1, BucketFact},
-	{fanfarev1.Kind_KIND_REPLIED, "replied", ClassFact, 2, BucketFact},
-	{fanfarev1.Kind_KIND_OPTED_OUT, "opted_out", ClassFact, 3, BucketFact},
+	{KindAmbiguous, "ambiguous", ClassOpen, 1, BucketAmbiguous},
+	{KindReturned, "returned", ClassOpen, 2, BucketPending},
+	{KindNotSent, "not_sent", ClassNeverLeft, 1, BucketNotSent},
+	{KindSkipped, "skipped", ClassNeverLeft, 2, BucketSkipped},
+	{KindSent, "sent", ClassLeft, 1, BucketAwaiting},
+	{KindBuffered, "buffered", ClassLeft, 2, BucketAwaiting},
+	{KindBounced, "bounced", ClassLeft, 3, BucketAwaiting},
+	{KindUnconfirmed, "unconfirmed", ClassLeft, 4, BucketAwaiting},
+	{KindUndelivered, "undelivered", ClassNegative, 1, BucketUndelivered},
+	{KindDelivered, "delivered", ClassPositive, 1, BucketDelivered},
+	{KindRead, "read", ClassPositive, 2, BucketDelivered},
+	{KindClicked, "clicked", ClassFact, 1, BucketFact},
+	{KindReplied, "replied", ClassFact, 2, BucketFact},
+	{KindOptedOut, "opted_out", ClassFact, 3, BucketFact},
 }
 
 // kindTable finds a kind by its number, which is below 128.
@@ -77,7 +73,7 @@ var kindTable = func() (t [128]*KindInfo) {
 }()
 
 // LookupKind returns the row of kind; ok is false for a kind that this version does not know.
-func LookupKind(kind fanfarev1.Kind) (info KindInfo, ok bool) {
+func LookupKind(kind Kind) (info KindInfo, ok bool) {
 	if kind < 0 || int(kind) >= len(kindTable) || kindTable[kind] == nil {
 		return KindInfo{}, false
 	}
@@ -93,7 +89,7 @@ type Precedence uint32
 const PrecedenceFacts = Precedence(uint32(ClassFact) << 28)
 
 // PrecedenceOf returns the precedence of an event, 0 for a kind that is not known. A try above 255 and a code above 65,535 are cut off.
-func PrecedenceOf(kind fanfarev1.Kind, try uint32, code fanfarev1.Code) Precedence {
+func PrecedenceOf(kind Kind, try uint32, code Code) Precedence {
 	info, ok := LookupKind(kind)
 	if !ok {
 		return 0
@@ -115,11 +111,11 @@ func (p Precedence) Try() uint8 { return uint8(p >> 20) }
 func (p Precedence) Rank() uint8 { return uint8(p>>16) & 0xf }
 
 // Code returns the sub-status.
-func (p Precedence) Code() fanfarev1.Code { return fanfarev1.Code(p & 0xffff) }
+func (p Precedence) Code() Code { return Code(p & 0xffff) }
 
 // Kind returns the kind that made the number.
-func (p Precedence) Kind() fanfarev1.Kind {
-	return fanfarev1.Kind(uint32(p.Class())&7<<4 | uint32(p.Rank()))
+func (p Precedence) Kind() Kind {
+	return Kind(uint32(p.Class())&7<<4 | uint32(p.Rank()))
 }
 
 // Bucket returns where statistics count a recipient of that state. No state at all counts as pending.

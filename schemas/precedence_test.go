@@ -51,31 +51,31 @@ func TestShuffledAndDuplicatedHistoriesEndAlike(t *testing.T) {
 	})
 }
 
-func of(kind fanfarev1.Kind, try uint32, code fanfarev1.Code) schemas.Precedence {
+func of(kind schemas.Kind, try uint32, code schemas.Code) schemas.Precedence {
 	return schemas.PrecedenceOf(kind, try, code)
 }
 
 // What outranks what, in words (requirements §4).
 func TestPrecedenceOrder(t *testing.T) {
 	const (
-		crash, paused     = fanfarev1.Code_CODE_CRASH, fanfarev1.Code_CODE_PAUSED
-		absent, unknown   = fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER
-		cancelled, noCode = fanfarev1.Code_CODE_CANCELLED, fanfarev1.Code_CODE_UNSPECIFIED
+		crash, paused     = schemas.CodeCrash, schemas.CodePaused
+		absent, unknown   = schemas.CodeAbsentSubscriber, schemas.CodeUnknownSubscriber
+		cancelled, noCode = schemas.CodeCancelled, schemas.CodeUnspecified
 	)
 	for _, c := range []struct {
 		name       string
 		less, more schemas.Precedence
 	}{
-		{"only the holder can prove that nothing was handed over", of(fanfarev1.Kind_KIND_AMBIGUOUS, 1, crash), of(fanfarev1.Kind_KIND_RETURNED, 1, paused)},
-		{"a later try outranks an earlier return", of(fanfarev1.Kind_KIND_RETURNED, 1, paused), of(fanfarev1.Kind_KIND_AMBIGUOUS, 2, crash)},
-		{"an outcome outranks doubt of any try", of(fanfarev1.Kind_KIND_RETURNED, 255, paused), of(fanfarev1.Kind_KIND_NOT_SENT, 1, absent)},
-		{"a receipt lifts what was skipped", of(fanfarev1.Kind_KIND_SKIPPED, 1, cancelled), of(fanfarev1.Kind_KIND_SENT, 1, noCode)},
-		{"a bounce outranks sent", of(fanfarev1.Kind_KIND_SENT, 2, noCode), of(fanfarev1.Kind_KIND_BOUNCED, 1, absent)},
-		{"silence after a bounce", of(fanfarev1.Kind_KIND_BOUNCED, 1, absent), of(fanfarev1.Kind_KIND_UNCONFIRMED, 1, fanfarev1.Code_CODE_NO_DLR)},
-		{"a final negative", of(fanfarev1.Kind_KIND_UNCONFIRMED, 1, fanfarev1.Code_CODE_NO_DLR), of(fanfarev1.Kind_KIND_UNDELIVERED, 1, absent)},
-		{"of two negatives the greater code", of(fanfarev1.Kind_KIND_UNDELIVERED, 1, absent), of(fanfarev1.Kind_KIND_UNDELIVERED, 1, unknown)},
-		{"a late DELIVRD after EXPIRED upgrades", of(fanfarev1.Kind_KIND_UNDELIVERED, 1, fanfarev1.Code_CODE_EXPIRED), of(fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED)},
-		{"read outranks delivered", of(fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED), of(fanfarev1.Kind_KIND_READ, 1, fanfarev1.Code_CODE_READ)},
+		{"only the holder can prove that nothing was handed over", of(schemas.KindAmbiguous, 1, crash), of(schemas.KindReturned, 1, paused)},
+		{"a later try outranks an earlier return", of(schemas.KindReturned, 1, paused), of(schemas.KindAmbiguous, 2, crash)},
+		{"an outcome outranks doubt of any try", of(schemas.KindReturned, 255, paused), of(schemas.KindNotSent, 1, absent)},
+		{"a receipt lifts what was skipped", of(schemas.KindSkipped, 1, cancelled), of(schemas.KindSent, 1, noCode)},
+		{"a bounce outranks sent", of(schemas.KindSent, 2, noCode), of(schemas.KindBounced, 1, absent)},
+		{"silence after a bounce", of(schemas.KindBounced, 1, absent), of(schemas.KindUnconfirmed, 1, schemas.CodeNoDLR)},
+		{"a final negative", of(schemas.KindUnconfirmed, 1, schemas.CodeNoDLR), of(schemas.KindUndelivered, 1, absent)},
+		{"of two negatives the greater code", of(schemas.KindUndelivered, 1, absent), of(schemas.KindUndelivered, 1, unknown)},
+		{"a late DELIVRD after EXPIRED upgrades", of(schemas.KindUndelivered, 1, schemas.CodeExpired), of(schemas.KindDelivered, 1, schemas.CodeDelivered)},
+		{"read outranks delivered", of(schemas.KindDelivered, 1, schemas.CodeDelivered), of(schemas.KindRead, 1, schemas.CodeRead)},
 	} {
 		if c.less >= c.more || schemas.Join(c.less, c.more) != c.more {
 			t.Errorf("%s: got %#x >= %#x", c.name, c.less, c.more)
@@ -113,7 +113,7 @@ func TestKindNumbersAreClassAndRank(t *testing.T) {
 		t.Errorf("table has %d kinds, records %d", got, want)
 	}
 	for _, k := range schemas.Kinds {
-		if want := fanfarev1.Kind(uint32(k.Class)&7<<4 | uint32(k.Rank)); k.Kind != want {
+		if want := schemas.Kind(uint32(k.Class)&7<<4 | uint32(k.Rank)); k.Kind != want {
 			t.Errorf("%s: number %d, want %d", k.Name, k.Kind, want)
 		}
 		if want := strings.ToLower(strings.TrimPrefix(k.Kind.String(), "KIND_")); k.Name != want {
@@ -123,7 +123,7 @@ func TestKindNumbersAreClassAndRank(t *testing.T) {
 }
 
 func TestEveryCodeHasOneRow(t *testing.T) {
-	seen := map[fanfarev1.Code]bool{}
+	seen := map[schemas.Code]bool{}
 	for _, c := range schemas.Codes {
 		if seen[c.Code] {
 			t.Errorf("%v: twice", c.Code)
@@ -140,7 +140,7 @@ func TestEveryCodeHasOneRow(t *testing.T) {
 		}
 	}
 	for n, name := range fanfarev1.Code_name {
-		if n != 0 && !seen[fanfarev1.Code(n)] {
+		if n != 0 && !seen[schemas.Code(n)] {
 			t.Errorf("%s has no row", name)
 		}
 	}

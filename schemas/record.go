@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -41,6 +42,7 @@ const (
 	TypeChunk       EventType = "fanfare.chunk.v1"
 	TypeMessage     EventType = "fanfare.message.v1"
 	TypeReceipt     EventType = "fanfare.receipt.v1"
+	TypeCallback    EventType = "fanfare.callback.v1"
 	TypeDelivery    EventType = "fanfare.delivery.v1"
 )
 
@@ -183,4 +185,24 @@ func DeliveryEvent(topic, source string, d *fanfarev1.Delivery, fact string) Eve
 		Topic: topic, Key: DeliveryKey(d.GetTenant(), message), Tenant: d.GetTenant(), Type: TypeDelivery, Source: source,
 		ID: string(b), Time: time.UnixMilli(d.GetTimeMs()), Value: d,
 	}
+}
+
+// ReceiptEvent describes the record of a receipt. The same receipt written again has the same id.
+func ReceiptEvent(topic, source string, r *fanfarev1.Receipt) Event {
+	return Event{
+		Topic: topic, Key: ReceiptKey(r.GetRoute(), r.GetProviderId()), Type: TypeReceipt, Source: source,
+		ID:   fmt.Sprintf("%s/%s/%d/%s/%d", r.GetRoute(), r.GetProviderId(), r.GetStatus(), r.GetRawCode(), r.GetPart()),
+		Time: time.UnixMilli(r.GetReceivedMs()), Value: r,
+	}
+}
+
+// CallbackEvent describes the record of a carrier's callback. The same callback that comes again has the same id and the same key.
+func CallbackEvent(topic, source string, c *fanfarev1.Callback) Event {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(c.GetMethod()), []byte(c.GetUrl()), c.GetBody()} {
+		h.Write(part)
+		h.Write([]byte{0})
+	}
+	id := c.GetRoute() + "/" + hex.EncodeToString(h.Sum(nil)[:16])
+	return Event{Topic: topic, Key: id, Type: TypeCallback, Source: source, ID: id, Time: time.UnixMilli(c.GetReceivedMs()), Value: c}
 }

@@ -102,6 +102,9 @@ func (n Names) Chunks() string { return n.prefix + "chunks" }
 // Receipts returns the topic of what carriers said: their sessions write, the tracker reads.
 func (n Names) Receipts() string { return n.prefix + "receipts" }
 
+// Callbacks returns the topic of what carriers reported by calling us, as it came: the api writes, the callback stage reads.
+func (n Names) Callbacks() string { return n.prefix + "callbacks" }
+
 // Deliveries returns the topic of delivery events: what became of every recipient; public.
 func (n Names) Deliveries() string { return n.prefix + "deliveries" }
 
@@ -145,11 +148,12 @@ func (n Names) Fixed() []Topic {
 	topics := []Topic{
 		{Name: n.Campaigns(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>", Public: true},
 		{Name: n.Control(), Partitions: 1, Compact: true, Key: "route/<name>, tenant/<id>, sender/<tenant>/<id>"},
-		{Name: n.Suppressions(), Partitions: 3, Compact: true, Key: "<tenant>/<hash of the number>"},
-		{Name: n.Cursors(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>, <tenant>/<campaign>/sets/<part>, offsets"},
-		{Name: n.Held(), Partitions: 3, Compact: true, Key: "<tenant>/<message id>"},
+		{Name: n.Suppressions(), Partitions: 3, Compact: true, Key: "<tenant>/<hash of the number>", Public: true},
 	}
-	topics = append(topics, withDLQ(Topic{Name: n.Chunks(), Partitions: 24, Retention: 30 * day, Key: "<tenant>/<campaign>#<deal>"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Cursors(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>, <tenant>/<campaign>/sets/<part>, offsets"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Held(), Partitions: 3, Compact: true, Key: "<tenant>/<message id>"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Chunks(), Partitions: 24, Retention: 30 * day, Key: "<tenant>/<campaign>#<blob>"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Callbacks(), Partitions: 6, Retention: 7 * day, Key: "<route>/<hash of the callback>"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Receipts(), Partitions: 6, Retention: 7 * day, Key: "<route>/<provider id>"})...)
 	return append(topics, withDLQ(Topic{Name: n.Deliveries(), Partitions: 6, Retention: 35 * day, Key: "<tenant>/<message id>", Public: true})...)
 }

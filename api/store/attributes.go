@@ -2,52 +2,47 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"fanfare/schemas/audience"
+	"fanfare/schemas/text"
 )
 
-// Names of the merge fields that are columns of a contact. Any other merge field is an attribute.
-const (
-	FieldPhone     = "phone"
-	FieldFirstName = "first_name"
-	FieldLastName  = "last_name"
-	FieldEmail     = "email"
-	// AttributeTimezone is the attribute that says in which time zone a contact lives, over what the number says.
-	AttributeTimezone = "timezone"
-)
+// AttributeTimezone is the attribute that holds the time zone of a contact. It overrides the zone of the number.
+const AttributeTimezone = "timezone"
 
-// attributeText is how attributes are stored: a JSON object with sorted keys, so that equal attributes are equal texts; ""
-// when there are none.
+// attributeText returns attributes as they are stored: a JSON object with sorted keys, so that equal attributes are equal
+// texts, and "" when there are none.
 func attributeText(attributes map[string]string) (string, error) {
 	if len(attributes) == 0 {
 		return "", nil
 	}
-	text, err := json.Marshal(attributes)
-	return string(text), err
+	stored, err := json.Marshal(attributes)
+	return string(stored), err
 }
 
-func parseAttributes(text string) (map[string]string, error) {
-	if text == "" {
+// parseAttributes is the reverse of attributeText.
+func parseAttributes(stored string) (map[string]string, error) {
+	if stored == "" {
 		return nil, nil
 	}
 	var out map[string]string
-	err := json.Unmarshal([]byte(text), &out)
+	err := json.Unmarshal([]byte(stored), &out)
 	return out, err
 }
 
-// appendAttributes reads what attributeText has written, sorted by name. Texts without escapes, nearly all of them, are cut
-// out of the whole and cost nothing: it is called for each contact of a freeze.
-func appendAttributes(to []audience.Attr, text string) ([]audience.Attr, error) {
-	if text == "" {
+// appendAttributes appends what attributeText wrote, sorted by name. A freeze calls it for each contact, so texts without
+// escapes, which are nearly all, are cut without a copy.
+func appendAttributes(to []audience.Attr, stored string) ([]audience.Attr, error) {
+	if stored == "" {
 		return to, nil
 	}
-	if strings.IndexByte(text, '\\') >= 0 {
-		attributes, err := parseAttributes(text)
+	if strings.IndexByte(stored, '\\') >= 0 {
+		attributes, err := parseAttributes(stored)
 		if err != nil {
 			return nil, fmt.Errorf("attributes: %w", err)
 		}
@@ -58,13 +53,13 @@ func appendAttributes(to []audience.Attr, text string) ([]audience.Attr, error) 
 		slices.SortFunc(to[at:], func(a, b audience.Attr) int { return strings.Compare(a.Name, b.Name) })
 		return to, nil
 	}
-	rest := text
+	rest := stored
 	for rest != "}" {
 		// {"name":"value" and ,"name":"value"
 		name, after, ok := strings.Cut(rest[min(2, len(rest)):], `":"`)
 		value, after, ok2 := strings.Cut(after, `"`)
 		if !ok || !ok2 {
-			return nil, fmt.Errorf("attributes: not as they were written")
+			return nil, errors.New("attributes: the stored text is damaged")
 		}
 		to = append(to, audience.Attr{Name: name, Value: value})
 		rest = after
@@ -72,26 +67,7 @@ func appendAttributes(to []audience.Attr, text string) ([]audience.Attr, error) 
 	return to, nil
 }
 
-// FieldName turns the header of a column into the name of a merge field: letters and digits in lower case, all else an
-// underscore. "First Name" is first_name.
-func FieldName(header string) string {
-	var b strings.Builder
-	gap := false
-	for _, r := range strings.TrimSpace(header) {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			gap = b.Len() > 0
-			continue
-		}
-		if gap {
-			b.WriteByte('_')
-			gap = false
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return b.String()
-}
-
-// checkFields refuses what does not fit into a blob, and texts that not every database can hold.
+// checkFields refuses fields that do not fit into a blob, and texts that not every database can hold.
 func checkFields(c *Contact) error {
 	size := 0
 	add := func(name, value string) error {
@@ -104,16 +80,16 @@ func checkFields(c *Contact) error {
 		}
 		return nil
 	}
-	for _, f := range [...]struct{ name, value string }{{FieldFirstName, c.FirstName}, {FieldLastName, c.LastName}, {FieldEmail, c.Email}} {
+	for _, f := range [...]struct{ name, value string }{{text.FieldFirstName, c.FirstName}, {text.FieldLastName, c.LastName}, {text.FieldEmail, c.Email}} {
 		if err := add(f.name, f.value); err != nil {
 			return err
 		}
 	}
 	for name, value := range c.Attributes {
 		switch {
-		case name != FieldName(name) || name == "":
+		case name != text.FieldName(name) || name == "":
 			return &FieldError{"Attributes", name, "want a name of lower-case letters, digits and underscores"}
-		case name == FieldPhone || name == FieldFirstName || name == FieldLastName || name == FieldEmail:
+		case name == text.FieldPhone || name == text.FieldFirstName || name == text.FieldLastName || name == text.FieldEmail:
 			return &FieldError{"Attributes", name, "is a field of its own"}
 		}
 		if err := add(name, value); err != nil {

@@ -7,23 +7,26 @@ import (
 	"strings"
 
 	"fanfare/api/store/db"
+	"fanfare/schemas"
 	"fanfare/schemas/audience"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Members of a list who are sent to from it, in order, with what the freeze wants to know. Who is in one of the lists before
-// is there already: the same contact, for a tenant has one per number. The tenant is asked for on both sides (P7). What was confirmed
-// is meant: nobody who joined a list at its end or later, and nobody whose opt-out was lifted since.
+// membersFrom selects the members of a list, with their opt-outs, as the list was when the campaign was confirmed: it leaves out
+// contacts that joined later, and an opt-out that was lifted later still counts. A tenant has one contact per person, so a contact
+// that is also in an earlier list is a duplicate. Both sides of the join name the tenant (P7).
 const membersFrom = `
 FROM list_members m
 JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
-LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.phone = c.phone AND (NOT s.lifted OR s.updated_ms > ?4)
+LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.number_key = c.number_key
 WHERE m.tenant = ?1 AND m.list = ?2 AND m.position < ?3 AND c.deleted_ms = 0`
 
-const memberColumns = `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
-  s.phone IS NOT NULL, `
+// optedOutColumn is what a member has opted out of ([ChannelSet]), with what it had opted out of until after the time in parameter 4.
+const optedOutColumn = `CASE WHEN s.updated_ms > ?4 THEN s.channels | s.channels_before ELSE COALESCE(s.channels, 0) END`
 
-// earlier is a condition that is true of a member of one of n lists, given with their ends as parameters 5 and up.
+const memberColumns = `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
+  ` + optedOutColumn + `, c.opt_in_ms > 0, `
+
+// earlier returns a condition that holds for members of one of n lists; the lists and their ends are parameters 5 and up.
 func earlier(n int) string {
 	if n == 0 {
 		return "FALSE"
@@ -42,17 +45,16 @@ func membersQuery(n int) string {
 	return memberColumns + earlier(n) + membersFrom + "\nORDER BY m.position"
 }
 
-// countQuery counts them by what decides their flag.
+// countQuery counts the members of a list after n others by what decides their flags.
 func countQuery(n int) string {
-	return "SELECT country, class, valid, opted_out, repeated, COUNT(*) FROM (SELECT c.country, c.class, c.valid, s.phone IS NOT NULL AS opted_out, " +
-		earlier(n) + " AS repeated" + membersFrom + ") AS members GROUP BY country, class, valid, opted_out, repeated"
+	return "SELECT country, class, valid, opted_out, opted_in, repeated, COUNT(*) FROM (SELECT c.country, c.class, c.valid, " + optedOutColumn +
+		" AS opted_out, c.opt_in_ms > 0 AS opted_in, " + earlier(n) + " AS repeated" + membersFrom + ") AS members GROUP BY country, class, valid, opted_out, opted_in, repeated"
 }
 
-// confirmed says what of its lists a campaign was confirmed with: who had joined each, and until when opt-outs were lifted. Zero
-// for all there is.
+// confirmed is the state of its lists that a campaign was confirmed with. The zero value is the present state.
 type confirmed struct {
-	ends []int64 // the position of the first who joined later
-	ms   int64
+	ends []int64 // of each list, the position of the first member that joined later
+	ms   int64   // the time: opt-outs that were lifted after it count
 }
 
 func (c *confirmed) end(i int) int64 {
@@ -74,31 +76,21 @@ func memberArgs(tenant string, lists []uint64, i int, c *confirmed) []any {
 	return args
 }
 
-// flagOf says whether a recipient may be sent to. A fixed line takes calls and no texts (C30).
-func flagOf(repeated, optedOut, valid bool, class audience.Class, channel fanfarev1.Channel) audience.Flag {
-	switch {
-	case repeated:
-		return audience.Duplicate
-	case !valid || class == audience.FixedLine && channel != fanfarev1.Channel_CHANNEL_VOICE:
-		return audience.Invalid
-	case optedOut:
-		return audience.OptedOut
-	default:
-		return audience.OK
-	}
+// CountAudience counts what a freeze of these lists would find now, for the first channel of a chain.
+func (s *Store) CountAudience(ctx context.Context, tenant string, lists []uint64, channel schemas.Channel) (AudienceCount, error) {
+	return s.countAudience(ctx, &Campaign{Tenant: tenant, Spec: Spec{Chain: []schemas.Channel{channel}, Lists: lists}})
 }
 
-// CountAudience returns what a freeze of these lists would find now, for the first channel of a chain.
-func (s *Store) CountAudience(ctx context.Context, tenant string, lists []uint64, channel fanfarev1.Channel) (AudienceCount, error) {
-	return s.countAudience(ctx, tenant, lists, channel)
-}
-
-func (s *Store) countAudience(ctx context.Context, tenant string, lists []uint64, channel fanfarev1.Channel) (AudienceCount, error) {
+func (s *Store) countAudience(ctx context.Context, c *Campaign) (AudienceCount, error) {
 	out := AudienceCount{Countries: map[string]uint32{}}
 	err := s.d.snapshot(ctx, func(raw db.DBTX) error {
 		q := db.New(raw)
-		for i, list := range lists {
-			row, err := q.GetList(ctx, tenant, int64(list))
+		held, err := s.rulesOf(ctx, q, c)
+		if err != nil {
+			return err
+		}
+		for i, list := range c.Lists {
+			row, err := q.GetList(ctx, c.Tenant, int64(list))
 			if err != nil {
 				return found(err, "contact list", ListID(list))
 			}
@@ -106,7 +98,15 @@ func (s *Store) countAudience(ctx context.Context, tenant string, lists []uint64
 				return notFound("contact list", ListID(list))
 			}
 			out.ends = append(out.ends, row.NextPosition)
-			if err := out.add(ctx, raw, tenant, lists, i, channel); err != nil {
+			switch {
+			case held.capped != nil && !held.capped.IsEmpty(): // who it is matters
+				err = out.addOneByOne(ctx, raw, c, i, held)
+			case i == 0: // nobody of it is in an earlier list: the kept counts say it all
+				err = out.addKept(ctx, q, c.Tenant, list, held)
+			default:
+				err = out.add(ctx, raw, c, i, held)
+			}
+			if err != nil {
 				return fmt.Errorf("count %s: %w", ListID(list), err)
 			}
 		}
@@ -115,34 +115,68 @@ func (s *Store) countAudience(ctx context.Context, tenant string, lists []uint64
 	return out, err
 }
 
-// add counts the i-th list.
-func (a *AudienceCount) add(ctx context.Context, raw db.DBTX, tenant string, lists []uint64, i int, channel fanfarev1.Channel) error {
-	rows, err := raw.QueryContext(ctx, countQuery(i), memberArgs(tenant, lists, i, &confirmed{})...)
+// add counts the members of the i-th list.
+func (a *AudienceCount) add(ctx context.Context, raw db.DBTX, c *Campaign, i int, held *rules) error {
+	rows, err := raw.QueryContext(ctx, countQuery(i), memberArgs(c.Tenant, c.Lists, i, &confirmed{})...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var country string
-		var class audience.Class
-		var valid, optedOut, repeated bool
+		var m member
 		var n uint32
-		if err := rows.Scan(&country, &class, &valid, &optedOut, &repeated, &n); err != nil {
+		if err := rows.Scan(&country, &m.class, &m.valid, &m.optedOut, &m.optedIn, &m.repeated, &n); err != nil {
 			return err
 		}
-		a.Total += n
-		switch flagOf(repeated, optedOut, valid, class, channel) {
-		case audience.OK:
-			a.Eligible += n
-			a.Countries[country] += n
-		case audience.Invalid:
-			a.Invalid += n
-		case audience.Duplicate:
-			a.Duplicates += n
-		case audience.OptedOut:
-			a.OptedOut += n
-		case audience.Capped:
-		}
+		a.count(held, held.flag(&m), country, n)
 	}
 	return rows.Err()
+}
+
+// addOneByOne counts the members of the i-th list by reading each: a million take about as long as their freeze.
+func (a *AudienceCount) addOneByOne(ctx context.Context, raw db.DBTX, c *Campaign, i int, held *rules) error {
+	query := "SELECT c.number, c.country, c.class, c.valid, " + optedOutColumn + ", c.opt_in_ms > 0, " + earlier(i) + membersFrom + "\nORDER BY m.position"
+	rows, err := raw.QueryContext(ctx, query, memberArgs(c.Tenant, c.Lists, i, &confirmed{})...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	var country string
+	var id, class, optedOut int64
+	for rows.Next() {
+		var m member
+		if err := rows.Scan(&id, &country, &class, &m.valid, &optedOut, &m.optedIn, &m.repeated); err != nil {
+			return err
+		}
+		m.contact, m.class, m.optedOut = uint64(id), audience.Class(class), ChannelSet(optedOut)
+		a.count(held, held.flag(&m), country, 1)
+	}
+	return rows.Err()
+}
+
+// count adds n contacts of a country.
+func (a *AudienceCount) count(held *rules, flag audience.Flag, country string, n uint32) {
+	a.Total += n
+	switch flag {
+	case audience.OK:
+		ok := held.take(country, n)
+		a.OverQuota += n - ok
+		if ok > 0 {
+			a.Eligible += ok
+			a.Countries[country] += ok
+		}
+	case audience.Invalid:
+		a.Invalid += n
+	case audience.Duplicate:
+		a.Duplicates += n
+	case audience.OptedOut:
+		a.OptedOut += n
+	case audience.NotOptedIn:
+		a.NotOptedIn += n
+	case audience.Capped:
+		a.Capped += n
+	case audience.OverQuota:
+		a.OverQuota += n
+	}
 }

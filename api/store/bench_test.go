@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 )
 
@@ -63,7 +64,7 @@ func BenchmarkImport(b *testing.B) {
 		}
 		began := cpuTime(b)
 		b.StartTimer()
-		r, err := s.Import(context.Background(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, bytes.NewReader(file), nil)
+		r, err := s.Import(context.Background(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, bytes.NewReader(file), nil)
 		if err != nil || r.Imported != n {
 			b.Fatalf("got %v, %v, want %d imported", &r, err, n)
 		}

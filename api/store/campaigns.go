@@ -14,7 +14,6 @@ import (
 
 	"fanfare/api/store/db"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/hours"
 )
 
@@ -28,7 +27,7 @@ const (
 
 func campaignOf(r db.Campaign) Campaign {
 	c := Campaign{
-		Tenant: r.Tenant, Number: uint64(r.Number), Version: uint64(r.Version), State: fanfarev1.State(r.State), Reason: r.Reason,
+		Tenant: r.Tenant, Number: uint64(r.Number), Version: uint64(r.Version), State: schemas.State(r.State), Reason: r.Reason,
 		Hidden: r.Hidden, Test: r.Test, Region: r.Region, Currency: r.Currency,
 		Quote:    Quote{Version: r.QuoteVersion, Cost: uint64(r.QuoteCost), Contacts: uint32(r.QuoteContacts)},
 		FreezeID: r.FreezeID, Total: uint32(r.Total), Reserved: uint64(r.Reserved), Captured: uint64(r.Captured),
@@ -85,7 +84,7 @@ func (t *tx) insert(ctx context.Context, c *Campaign, hiddenDay string) error {
 		return err
 	}
 	t.publish = true
-	return t.InsertCampaign(ctx, db.InsertCampaignParams{
+	err = t.InsertCampaign(ctx, db.InsertCampaignParams{
 		Number: int64(c.Number), Tenant: c.Tenant, State: int64(c.State), Reason: c.Reason, Hidden: c.Hidden, HiddenDay: hiddenDay,
 		Test: c.Test, Name: c.Name, Search: fold(c.Name), Tags: tagText(c.Tags), Channel: int64(c.Channel()), Region: c.Region,
 		Currency: c.Currency, Spec: spec, Legs: legs, QuoteVersion: c.Quote.Version, QuoteCost: int64(c.Quote.Cost),
@@ -94,6 +93,10 @@ func (t *tx) insert(ctx context.Context, c *Campaign, hiddenDay string) error {
 		ConfirmedMs: ms(c.Confirmed), ScheduledMs: ms(c.Scheduled), StartedMs: ms(c.Started), CompletedMs: ms(c.Completed),
 		SettledMs: ms(c.Settled), EndedMs: ms(c.Ended), DeletedMs: ms(c.Deleted), Removed: c.Removed,
 	})
+	if err != nil {
+		return err
+	}
+	return t.keep(ctx, nil, c)
 }
 
 // save writes the row if it is still of that version, and makes it the next one.
@@ -101,6 +104,10 @@ func (t *tx) save(ctx context.Context, c *Campaign, version uint64) error {
 	spec, legs, err := c.documents()
 	if err != nil {
 		return err
+	}
+	old, err := t.CampaignKey(ctx, c.Tenant, int64(c.Number))
+	if err != nil {
+		return found(err, "campaign", c.ID())
 	}
 	c.Version, c.Updated, t.publish = version+1, t.at, true
 	n, err := t.UpdateCampaign(ctx, db.UpdateCampaignParams{
@@ -112,11 +119,14 @@ func (t *tx) save(ctx context.Context, c *Campaign, version uint64) error {
 		EndedMs: ms(c.Ended), DeletedMs: ms(c.Deleted), Removed: c.Removed,
 		Tenant: c.Tenant, Number: int64(c.Number), Version: int64(version),
 	})
-	return one(n, err, "campaign", version)
+	if err := one(n, err, "campaign", version); err != nil {
+		return err
+	}
+	return t.keep(ctx, &old, c) // old had this version, or nothing was written
 }
 
 // event adds a line to the history of a campaign that was just written.
-func (t *tx) event(ctx context.Context, c *Campaign, from fanfarev1.State, trigger schemas.Trigger, cause Cause) error {
+func (t *tx) event(ctx context.Context, c *Campaign, from schemas.State, trigger schemas.Trigger, cause Cause) error {
 	return t.InsertEvent(ctx, db.InsertEventParams{
 		Tenant: c.Tenant, Campaign: int64(c.Number), Version: int64(c.Version), FromState: int64(from), ToState: int64(c.State),
 		Cause: string(trigger), Actor: string(cause.Actor), ByWhom: cause.By, RequestID: cause.RequestID, Reason: cause.Reason, TimeMs: t.now,
@@ -124,7 +134,7 @@ func (t *tx) event(ctx context.Context, c *Campaign, from fanfarev1.State, trigg
 }
 
 // allowed returns a [StateError] when the state machine has no such move for that actor. An operator may do what a user may.
-func allowed(from, to fanfarev1.State, trigger schemas.Trigger, actor schemas.Actor) error {
+func allowed(from, to schemas.State, trigger schemas.Trigger, actor schemas.Actor) error {
 	for _, tr := range schemas.Transitions {
 		if tr.From == from && tr.To == to && tr.Trigger == trigger &&
 			(slices.Contains(tr.Actors, actor) || actor == schemas.ActorOperator && slices.Contains(tr.Actors, schemas.ActorUser)) {
@@ -139,11 +149,11 @@ func (t *tx) checkSpec(ctx context.Context, c *Campaign) error {
 	switch {
 	case strings.TrimSpace(c.Name) == "" || utf8.RuneCountInString(c.Name) > maxName:
 		return &FieldError{"Name", "", fmt.Sprintf("want 1 to %d characters", maxName)}
-	case len(c.Chain) == 0 || slices.Contains(c.Chain, fanfarev1.Channel_CHANNEL_UNSPECIFIED):
+	case len(c.Chain) == 0 || slices.Contains(c.Chain, schemas.ChannelUnspecified):
 		return &FieldError{"Chain", "", "want at least one of sms, rcs, whatsapp, voice"}
 	case len(c.Lists) > maxLists:
 		return &FieldError{"Lists", "", fmt.Sprintf("want at most %d", maxLists)}
-	case len(c.Body) > maxBody:
+	case len(c.Body) > maxBody || slices.ContainsFunc(c.Variants, func(v Variant) bool { return len(v.Body) > maxBody }):
 		return &FieldError{"Body", "", fmt.Sprintf("want at most %d bytes", maxBody)}
 	case len(c.Tags) > maxTags || slices.ContainsFunc(c.Tags, func(tag string) bool { return tag == "" || strings.Contains(tag, "|") }):
 		return &FieldError{"Tags", "", fmt.Sprintf("want at most %d, none empty, none with a bar", maxTags)}
@@ -192,7 +202,12 @@ func (t *tx) isTest(ctx context.Context, c *Campaign) (bool, error) {
 // CreateCampaign makes a campaign in state draft or configured, with what c says in Spec and Quote. Everything else
 // is the store's.
 func (s *Store) CreateCampaign(ctx context.Context, c Campaign, cause Cause) (Campaign, error) {
-	if err := allowed(fanfarev1.State_STATE_UNSPECIFIED, c.State, schemas.TriggerCreate, cause.Actor); err != nil {
+	return s.createCampaign(ctx, c, cause, func(*tx, *Campaign) error { return nil })
+}
+
+// createCampaign makes a campaign; also runs in the same transaction.
+func (s *Store) createCampaign(ctx context.Context, c Campaign, cause Cause, also func(*tx, *Campaign) error) (Campaign, error) {
+	if err := allowed(schemas.StateUnspecified, c.State, schemas.TriggerCreate, cause.Actor); err != nil {
 		return Campaign{}, err
 	}
 	var out Campaign
@@ -211,7 +226,10 @@ func (s *Store) CreateCampaign(ctx context.Context, c Campaign, cause Cause) (Ca
 		if err := tx.insert(ctx, &out, ""); err != nil {
 			return err
 		}
-		return tx.event(ctx, &out, fanfarev1.State_STATE_UNSPECIFIED, schemas.TriggerCreate, cause)
+		if err := also(tx, &out); err != nil {
+			return err
+		}
+		return tx.event(ctx, &out, schemas.StateUnspecified, schemas.TriggerCreate, cause)
 	})
 	if err != nil {
 		return Campaign{}, fmt.Errorf("create campaign: %w", err)
@@ -240,57 +258,6 @@ func (s *Store) Campaign(ctx context.Context, tenant, id string) (Campaign, erro
 	return campaignOf(r), nil
 }
 
-// Campaigns returns a page of campaigns and how many there are in all.
-func (s *Store) Campaigns(ctx context.Context, tenant string, f CampaignFilter) ([]Campaign, int, error) {
-	count := db.CountCampaignsParams{
-		Tenant: tenant, WithDeleted: f.IncludeDeleted, Search: fold(f.Search), Tag: tagText(nonEmpty(f.Tag)),
-		FromMs: ms(f.From), ToMs: ms(f.To),
-	}
-	if f.Oldest {
-		count.Above = int64(f.After)
-	} else {
-		count.Below = int64(f.After)
-	}
-	if count.ToMs == 0 {
-		count.ToMs = math.MaxInt64
-	}
-	for _, state := range f.States {
-		count.States |= 1 << state
-	}
-	for _, channel := range f.Channels {
-		count.Channels |= 1 << channel
-	}
-	total, err := s.q.CountCampaigns(ctx, count)
-	if err != nil {
-		return nil, 0, fmt.Errorf("count campaigns: %w", err)
-	}
-	limit, offset := f.bounds()
-	var rows []db.Campaign
-	if f.Oldest {
-		rows, err = s.q.ListCampaignsOldest(ctx, db.ListCampaignsOldestParams{
-			Tenant: count.Tenant, WithDeleted: count.WithDeleted, States: count.States, Channels: count.Channels, Search: count.Search,
-			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Above: count.Above, Skip: offset, Max: limit,
-		})
-	} else {
-		rows, err = s.q.ListCampaigns(ctx, db.ListCampaignsParams{
-			Tenant: count.Tenant, WithDeleted: count.WithDeleted, States: count.States, Channels: count.Channels, Search: count.Search,
-			Tag: count.Tag, FromMs: count.FromMs, ToMs: count.ToMs, Below: count.Below, Skip: offset, Max: limit,
-		})
-	}
-	out, err := all(rows, err, campaignOf)
-	if err != nil {
-		return nil, 0, fmt.Errorf("list campaigns: %w", err)
-	}
-	return out, int(total), nil
-}
-
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
 // UpdateCampaign changes a campaign if it is of version want, 0 for any. mutate changes Spec, Quote, Test, Reason and State, of
 // one that waits for its time also Scheduled, and names the trigger that moves it, "" for a change that moves nothing (C4's live patch, the tags of an ended campaign); it may
 // run more than once. What follows from a move is done here, in the same transaction: cancelling releases the money and marks
@@ -316,11 +283,20 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 		}
 		out = before
 		out.Spec, out.Quote, out.Reason, out.State = c.Spec, c.Quote, c.Reason, c.State
-		if before.State == fanfarev1.State_STATE_SCHEDULED || before.State == fanfarev1.State_STATE_READY {
+		if before.State == schemas.StateScheduled || before.State == schemas.StateReady {
 			out.Scheduled = c.Scheduled // rescheduled
 		}
 		if err := tx.checkMove(ctx, &before, &out, trigger, cause.Actor); err != nil {
 			return err
+		}
+		if trigger == schemas.TriggerResume {
+			// Nobody takes credit back between this check and the end of the transaction.
+			if _, err := tx.LockBalance(ctx, tenant); err != nil {
+				return err
+			}
+			if err := tx.covered(ctx, &before); err != nil {
+				return err
+			}
 		}
 		if err := tx.follow(ctx, &before, &out, trigger, cause.Reason, tx.at); err != nil {
 			return err
@@ -340,6 +316,9 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 func (t *tx) checkMove(ctx context.Context, before, after *Campaign, trigger schemas.Trigger, actor schemas.Actor) error {
 	if trigger == schemas.TriggerConfirm {
 		return errors.New("update campaign: confirming has a method of its own")
+	}
+	if trigger == schemas.TriggerPause && !before.Settled.IsZero() {
+		return &StateError{State: before.State, To: after.State, Trigger: trigger} // no try can follow
 	}
 	if trigger != "" || after.State != before.State {
 		if err := allowed(before.State, after.State, trigger, actor); err != nil {
@@ -376,6 +355,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerUnschedule:
 		after.FreezeID, after.Total, after.Legs, after.ConfirmedBy, after.ListEnds, after.Counted = "", 0, nil, "", nil, time.Time{}
+		after.Weights, after.Countries, after.LinkTable = nil, nil, nil
 		after.Confirmed, after.Scheduled, after.Reason = fromMS(0), fromMS(0), ""
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerSuspend, schemas.TriggerMissed, schemas.TriggerReject:
@@ -386,7 +366,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 		after.Reason, after.Quote = "", Quote{}
 	case schemas.TriggerAbort:
 		// A campaign that is completed stays so: the reason is what says that no further try is wanted.
-		if before.State == fanfarev1.State_STATE_COMPLETED {
+		if before.State == schemas.StateCompleted {
 			after.Reason = ReasonAborted
 		}
 	case schemas.TriggerDeal:
@@ -394,8 +374,10 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 			after.Started = at
 		}
 	case schemas.TriggerComplete:
-		after.Completed, after.Reason = at, ""
-	case schemas.TriggerCreate, schemas.TriggerConfigure, schemas.TriggerPrice, schemas.TriggerConfirm, "":
+		if after.Reason = ""; after.Completed.IsZero() { // completed, paused and resumed: it keeps the time that it had
+			after.Completed = at
+		}
+	case schemas.TriggerCreate, schemas.TriggerConfigure, schemas.TriggerPrice, schemas.TriggerConfirm, schemas.TriggerReschedule, schemas.TriggerResend, schemas.TriggerGiveUp, "":
 	}
 	return nil
 }
@@ -445,7 +427,7 @@ func (s *Store) CampaignEvents(ctx context.Context, tenant, id string) ([]Campai
 	return all(rows, err, func(r db.CampaignEvent) CampaignEvent {
 		return CampaignEvent{
 			ID: uint64(r.ID), Tenant: r.Tenant, Campaign: uint64(r.Campaign), Version: uint64(r.Version),
-			From: fanfarev1.State(r.FromState), To: fanfarev1.State(r.ToState), Trigger: schemas.Trigger(r.Cause),
+			From: schemas.State(r.FromState), To: schemas.State(r.ToState), Trigger: schemas.Trigger(r.Cause),
 			Cause: Cause{Actor: schemas.Actor(r.Actor), By: r.ByWhom, RequestID: r.RequestID, Reason: r.Reason}, Time: fromMS(r.TimeMs),
 		}
 	})

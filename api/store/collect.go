@@ -20,8 +20,9 @@ const (
 )
 
 // Collect removes what nobody can want any more: freezes that were abandoned or dropped, audiences past the last replay of
-// their campaign, members of lists deleted a day ago, idempotency keys that have run out. Imports whose process is gone it calls failed. Call it every minute or so, from one
-// process or several.
+// their campaign, members of lists deleted a day ago, uploads nobody imported within a day, idempotency keys, browser
+// sessions and login links that have run out, events of webhooks, exports a week after they ended. Imports whose process is gone it calls failed, except those of uploaded files, which
+// another process runs on. Call it every minute or so, from one process or several.
 func (s *Store) Collect(ctx context.Context) error {
 	now := s.now()
 	freezes, err := s.q.GarbageFreezes(ctx, now.Add(-freezeSilent).UnixMilli(), now.Add(-freezeLife).UnixMilli())
@@ -42,8 +43,29 @@ func (s *Store) Collect(ctx context.Context) error {
 			return fmt.Errorf("drop members of %s: %w", ListID(uint64(l.Number)), err)
 		}
 	}
+	if err := s.countFields(ctx); err != nil {
+		return err
+	}
+	if err := s.collectWebhooks(ctx); err != nil {
+		return err
+	}
+	if err := s.collectUploads(ctx); err != nil {
+		return err
+	}
+	if err := s.collectJobs(ctx); err != nil {
+		return err
+	}
 	if err := s.write(ctx, func(tx *tx) error {
 		if _, err := tx.DropKeys(ctx, now.Add(-2*keyLife).UnixMilli()); err != nil {
+			return err
+		}
+		if _, err := tx.raw.ExecContext(ctx, "DELETE FROM idempotency WHERE created_ms < ?1 AND reserved = ?2", now.Add(-2*keyLife).UnixMilli(), changed); err != nil {
+			return err
+		}
+		if _, err := tx.DropSessions(ctx, now.UnixMilli()); err != nil {
+			return err
+		}
+		if _, err := tx.DropLinks(ctx, now.UnixMilli()); err != nil {
 			return err
 		}
 		return tx.EndImports(ctx, "the process that ran it ended; what it had read is kept", tx.now, now.Add(-importSilent).UnixMilli())
@@ -60,6 +82,12 @@ func (s *Store) dropMembers(ctx context.Context, tenant string, list int64) erro
 			const atOnce = 5000
 			n, err := tx.DropMembers(ctx, tenant, list, atOnce)
 			if more = n == atOnce; err != nil || more {
+				return err
+			}
+			if err := tx.DropListFields(ctx, tenant, list); err != nil {
+				return err
+			}
+			if err := tx.DropListCounts(ctx, tenant, list); err != nil {
 				return err
 			}
 			return tx.EmptyList(ctx, tenant, list)

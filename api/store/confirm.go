@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,17 +10,18 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Confirmation is what a confirmation is decided on: one state of the tenant, its prices and the audience.
+// Confirmation is what a confirmation is decided on, as it is in one transaction.
 type Confirmation struct {
 	Tenant   Tenant
+	Balance  Balance
 	Prices   Prices
 	Audience AudienceCount
 }
 
-// Confirm confirms a campaign if it is of version want, 0 for any. decide looks at what would be sent to whom, sets State to
-// ready, scheduled or preparing, and Legs, Scheduled and Quote, and returns the most that the campaign can cost; it may run
-// more than once. In the same transaction: the tenant's limit of active campaigns (C22, [LimitError]) and of contacts, the
-// money ([CreditError]), the row, its event. Nothing is written when one of them says no.
+// Confirm confirms a campaign if it has version want, 0 for any. decide sets State to ready, scheduled or preparing, and Legs,
+// Weights, Scheduled and Quote, and returns the most that the campaign can cost; it may run several times. The same transaction checks the
+// tenant's limits of active campaigns (C22, [LimitError]) and of contacts, reserves the money ([CreditError]), and writes the row
+// and its event. When a check fails nothing is written.
 func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cause Cause, decide func(Confirmation, *Campaign) (reserve uint64, err error)) (Campaign, error) {
 	seen, err := s.Campaign(ctx, tenant, id)
 	if err != nil {
@@ -31,16 +33,16 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	if want != 0 && want != seen.Version {
 		return Campaign{}, &VersionError{"campaign", want, seen.Version}
 	}
-	// Counted before the transaction: a million contacts take half a second, in which nobody else could write. Who joins the lists
-	// or has an opt-out lifted from here on is not in the audience. A number that is corrected until the freeze may still come in.
+	// The audience is counted before the transaction, which would block all other writers for as long. Contacts that join the lists
+	// and opt-outs that are lifted after this are not part of it. A number that is corrected before the freeze may still be.
 	counted := s.now()
-	count, err := s.countAudience(ctx, tenant, seen.Lists, seen.Channel())
+	count, err := s.CountCampaign(ctx, &seen)
 	if err != nil {
 		return Campaign{}, err
 	}
 	var out Campaign
 	err = s.write(ctx, func(tx *tx) error {
-		// Confirmations of one tenant take turns, or two would both be the tenth active campaign.
+		// Confirmations of one tenant take turns: otherwise two could both become the tenth active campaign.
 		if _, err := tx.LockBalance(ctx, tenant); err != nil {
 			return err
 		}
@@ -60,17 +62,22 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		before := campaignOf(row)
-		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become one of testers since
+		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become a test list since
 			return err
 		}
 		out = before
-		reserve, err := decide(Confirmation{Tenant: t, Prices: price, Audience: count}, &out)
+		balance, err := tx.GetBalance(ctx, tenant)
+		if err != nil {
+			return err
+		}
+		reserve, err := decide(Confirmation{Tenant: t, Balance: balanceOf(balance), Prices: price, Audience: count}, &out)
 		if err != nil {
 			return err
 		}
 		decided := out
 		out = before
-		out.State, out.Legs, out.Scheduled, out.Quote = decided.State, decided.Legs, decided.Scheduled, decided.Quote
+		out.State, out.Legs, out.Scheduled, out.Quote, out.Weights = decided.State, decided.Legs, decided.Scheduled, decided.Quote, decided.Weights
+		out.LinkBase, out.LinkTable = decided.LinkBase, decided.LinkTable
 		if err := allowed(before.State, out.State, schemas.TriggerConfirm, cause.Actor); err != nil {
 			return err
 		}
@@ -78,8 +85,8 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		out.Reason, out.Confirmed, out.ConfirmedBy = "", tx.at, cause.By
-		out.ListEnds, out.Counted = count.ends, counted
-		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // what the pipeline knows of the tenant's limit (C14)
+		out.ListEnds, out.Counted, out.Countries = count.ends, counted, count.Countries
+		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // the pipeline reads the tenant's limit here (C14)
 			out.MaxSegments = t.MaxSegments
 		}
 		if err := tx.reserve(ctx, &out, reserve); err != nil {
@@ -96,10 +103,10 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	return out, nil
 }
 
-// activeStates are the states of C22 as a bit set.
+// activeStates are the active states (C22) as a bit set.
 func activeStates() (set int64) {
 	for number := range fanfarev1.State_name {
-		if schemas.Active(fanfarev1.State(number)) {
+		if schemas.Active(schemas.State(number)) {
 			set |= 1 << number
 		}
 	}
@@ -120,8 +127,8 @@ func (t *tx) checkLimits(ctx context.Context, tenant Tenant, count AudienceCount
 	return nil
 }
 
-// Apply makes a move of the pipeline, if the campaign is of the version that it saw: else [schemas.ErrConflict]. It returns the
-// version that it led to. Settling what is settled changes nothing.
+// Apply writes a change by the pipeline, if the campaign has the version that the change was decided on, else it is
+// [schemas.ErrConflict]. It returns the new version. Settling a settled campaign changes nothing.
 func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint64, err error) {
 	err = s.write(ctx, func(tx *tx) error {
 		row, err := campaignRow(ctx, tx.Queries, change.Tenant, change.Campaign)
@@ -140,7 +147,12 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 		if !change.At.IsZero() {
 			at = change.At.UTC()
 		}
-		moves := change.Trigger != "" || change.To != fanfarev1.State_STATE_UNSPECIFIED && change.To != before.State
+		moves := change.Trigger != "" || change.To != schemas.StateUnspecified && change.To != before.State
+		if change.Trigger == schemas.TriggerDeal {
+			if _, short := errors.AsType[*CreditError](tx.covered(ctx, &before)); short {
+				change.To, change.Trigger, change.Actor, change.Reason = schemas.StateSuspended, schemas.TriggerSuspend, schemas.ActorGuard, ReasonNoCredit
+			}
+		}
 		if moves {
 			c.State = change.To
 			if err := allowed(before.State, c.State, change.Trigger, change.Actor); err != nil {
@@ -150,8 +162,20 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 				return err
 			}
 		}
-		if err := s.settle(ctx, tx, &c, change, at); err != nil {
+		short, err := s.settle(ctx, tx, &c, change, at)
+		if err != nil {
 			return err
+		}
+		if short && !moves && (c.State == schemas.StatePreparing || c.State == schemas.StateSending) {
+			// It cost more than what was reserved for it and what is free. The next report of its cost after a top-up captures the rest.
+			moves, change.Trigger, change.Actor, change.Reason = true, schemas.TriggerSuspend, schemas.ActorGuard, ReasonNoCredit
+			c.State = schemas.StateSuspended
+			if err := allowed(before.State, c.State, change.Trigger, change.Actor); err != nil {
+				return err
+			}
+			if err := tx.follow(ctx, &before, &c, change.Trigger, change.Reason, at); err != nil {
+				return err
+			}
 		}
 		if err := tx.save(ctx, &c, before.Version); err != nil {
 			return err
@@ -162,7 +186,7 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 			cause.Reason = "settled"
 		}
 		if !moves && !change.Settled {
-			return nil // a capture under way: the ledger has it
+			return nil // a capture alone: the ledger has it
 		}
 		return tx.event(ctx, &c, before.State, change.Trigger, cause)
 	})
@@ -172,106 +196,32 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 	return version, nil
 }
 
-// settle captures what a change says, and at the end releases the rest.
-func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.Change, at time.Time) error {
+// settle captures what a change says and releases what cannot be spent any more; at the end it releases everything. short: the money did not
+// cover all.
+func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.Change, at time.Time) (short bool, err error) {
 	total := change.CapturedSoFar
 	if change.Settled {
 		switch c.State {
-		case fanfarev1.State_STATE_COMPLETED, fanfarev1.State_STATE_ABORTED:
-		case fanfarev1.State_STATE_CANCELLED: // when a first chunk was on its way just then
+		case schemas.StateCompleted, schemas.StateAborted:
+		case schemas.StateCancelled: // cancelled while its first chunk was being dealt
 		default:
-			return &StateError{State: c.State, To: c.State, Trigger: "settle"}
+			return false, &StateError{State: c.State, To: c.State, Trigger: "settle"}
 		}
 		total = max(total, change.Captured)
 	}
 	unbilled, err := tx.capture(ctx, c, total)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if unbilled > 0 {
-		s.log.ErrorContext(ctx, "sent more than was reserved and the balance does not cover it: not billed",
-			"campaign", c.ID(), "micros", unbilled)
+		s.log.ErrorContext(ctx, "cost exceeds reservation and balance, not billed", "campaign", c.ID(), "micros", unbilled)
 	}
 	if !change.Settled {
-		return nil
+		if change.MaxLeft != nil && !c.Hidden && c.Reserved > *change.MaxLeft { // API processes hold credit of hidden ones
+			return unbilled > 0, tx.release(ctx, c, c.Reserved-*change.MaxLeft)
+		}
+		return unbilled > 0, nil
 	}
 	c.Settled, c.Ended = at, at
-	return tx.releaseAll(ctx, c)
-}
-
-// hiddenDays is how a day with more single sends than a campaign has seqs goes on: 2026-01-02, 2026-01-02#2, …
-func hiddenDay(day string, n int) string {
-	if n == 1 {
-		return day
-	}
-	return fmt.Sprintf("%s#%d", day, n)
-}
-
-// hidden returns a campaign of single sends with room for n more seqs, making one when there is none.
-func (t *tx) hidden(ctx context.Context, tenant Tenant, day string, n uint32) (Campaign, error) {
-	for i := 1; ; i++ {
-		row, err := t.GetHidden(ctx, tenant.ID, hiddenDay(day, i))
-		if err = found(err, "hidden campaign", day); err == nil {
-			if c := campaignOf(row); c.Total+n <= schemas.MaxSeq+1 && c.State == fanfarev1.State_STATE_SENDING {
-				return c, nil
-			}
-			continue
-		}
-		if !isNotFound(err) {
-			return Campaign{}, err
-		}
-		return t.newHidden(ctx, tenant, hiddenDay(day, i))
-	}
-}
-
-func (t *tx) newHidden(ctx context.Context, tenant Tenant, day string) (Campaign, error) {
-	price, err := prices(ctx, t.Queries, tenant.ID)
-	if err != nil {
-		return Campaign{}, err
-	}
-	const sms = fanfarev1.Channel_CHANNEL_SMS
-	c := Campaign{
-		Tenant: tenant.ID, State: fanfarev1.State_STATE_SENDING, Hidden: true, Region: tenant.Region, Currency: tenant.Currency,
-		Spec: Spec{Name: "single sends " + day, Chain: []fanfarev1.Channel{sms}, MaxSegments: tenant.MaxSegments},
-		Legs: []Leg{{Channel: sms, Route: tenant.DefaultRoute, Sender: tenant.DefaultSender, Price: price[sms], MaxHandovers: 1}},
-		// Its life begins where another's gets after confirm.
-		Confirmed: t.at, Started: t.at, CreatedBy: "singles",
-	}
-	if err := t.insert(ctx, &c, day); err != nil {
-		return Campaign{}, err
-	}
-	return c, t.event(ctx, &c, fanfarev1.State_STATE_UNSPECIFIED, schemas.TriggerCreate, Cause{Actor: schemas.ActorUser, By: "singles"})
-}
-
-// dayFormat of the UTC day of single sends.
-const dayFormat = "2006-01-02"
-
-// LeaseSeqs gives the caller n seqs of the hidden campaign that holds the single sends of a tenant on a UTC day. The campaign
-// is published with the new total before a message of the block may be sent: see [Lease].
-func (s *Store) LeaseSeqs(ctx context.Context, tenant string, day time.Time, n uint32) (Lease, error) {
-	if n < 1 || n > schemas.MaxSeq {
-		return Lease{}, &FieldError{"n", fmt.Sprint(n), fmt.Sprintf("want 1 to %d", schemas.MaxSeq)}
-	}
-	var lease Lease
-	err := s.write(ctx, func(tx *tx) error {
-		row, err := tx.GetTenant(ctx, tenant)
-		if err != nil {
-			return found(err, "tenant", tenant)
-		}
-		// Takes turns as confirmations do, so that two do not both make today's campaign.
-		if _, err := tx.LockBalance(ctx, tenant); err != nil {
-			return err
-		}
-		c, err := tx.hidden(ctx, tenantOf(row), day.UTC().Format(dayFormat), n)
-		if err != nil {
-			return err
-		}
-		lease = Lease{Campaign: c.Number, First: c.Total, Count: n, Version: c.Version + 1}
-		c.Total += n
-		return tx.save(ctx, &c, c.Version)
-	})
-	if err != nil {
-		return Lease{}, fmt.Errorf("lease seqs: %w", err)
-	}
-	return lease, nil
+	return unbilled > 0, tx.releaseAll(ctx, c)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -54,7 +55,7 @@ func (d *database) close() error {
 }
 
 // transact runs fn in one transaction. On Postgres fn may run several times: it must not leave anything behind but what it
-// writes, and set what it returns anew each time.
+// writes, and set what it returns anew each time. ErrUnknown: the transaction may have been committed.
 func (d *database) transact(ctx context.Context, fn func(db.DBTX) error) error {
 	if !d.postgres {
 		return d.transactSQLite(ctx, fn)
@@ -77,10 +78,53 @@ func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn
 	if err := fn(rewriter{tx, &d.known}); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
+	if opts.ReadOnly {
+		return tx.Commit()
+	}
+	// With its id Postgres can be asked later what became of the transaction.
+	var id int64
+	if err := tx.QueryRowContext(ctx, "SELECT txid_current()").Scan(&id); err != nil {
+		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(tx.Rollback()))
+	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return d.fateOf(ctx, id, fmt.Errorf("commit: %w", err))
 	}
 	return nil
+}
+
+// fatePatience is how long a transaction whose commit was not answered is asked after.
+const fatePatience = 5 * time.Second
+
+// fateOf returns nil if a transaction was committed although its commit failed: the connection broke, or the server went away, before
+// the answer came. It returns the error of the commit if the transaction was rolled back, and ErrUnknown if Postgres does not tell.
+func (d *database) fateOf(ctx context.Context, id int64, err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !mayHaveCommitted(pg.Code) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fatePatience)
+	defer cancel()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		var fate sql.NullString
+		if d.readers.QueryRowContext(ctx, "SELECT txid_status($1)", id).Scan(&fate) == nil {
+			switch fate.String {
+			case "committed":
+				return nil
+			case "aborted":
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// mayHaveCommitted reports whether the answer of Postgres to a commit leaves open what became of it: the server shuts down or crashes
+// (57P), or a pooler has lost its connection (08).
+func mayHaveCommitted(code string) bool {
+	return strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "08")
 }
 
 func ignoreDone(err error) error {
@@ -289,6 +333,8 @@ func writeWord(b *strings.Builder, query string, from, to int) int {
 		b.WriteString("BIGINT")
 	case "BLOB":
 		b.WriteString("BYTEA")
+	case "INSTR": // both look for their second argument in the first
+		b.WriteString("STRPOS")
 	case "WITHOUT":
 		if strings.HasPrefix(query[from:], withoutRowid) {
 			return from + len(withoutRowid)

@@ -3,9 +3,10 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/text"
 )
 
 // Errors beside those of package schemas ([schemas.ErrConflict], [schemas.ErrNotFound], [schemas.ErrTransition]).
@@ -30,6 +31,8 @@ var (
 	ErrStream = errors.New("import broke off")
 	// ErrNoLead: the lead was lost; take it again before going on.
 	ErrNoLead = errors.New("lead was lost")
+	// ErrUnknown: the database went away while it committed a change, and did not come back in time to tell whether it has.
+	ErrUnknown = errors.New("change may have been saved")
 )
 
 // NameError is an [ErrNameTaken].
@@ -47,6 +50,7 @@ type Limit string
 const (
 	LimitActive   Limit = "max_active_campaigns"
 	LimitContacts Limit = "max_contacts"
+	LimitJobs     Limit = "max_open_jobs"
 )
 
 // LimitError is an [ErrLimit].
@@ -97,9 +101,17 @@ func (e *FieldError) Error() string {
 // Unwrap returns [ErrInvalid].
 func (e *FieldError) Unwrap() error { return ErrInvalid }
 
+// NumberError is an [ErrInvalid] about a phone number; Err is what package phone says.
+type NumberError struct{ Err error }
+
+func (e *NumberError) Error() string { return "phone number: " + e.Err.Error() }
+
+// Unwrap returns [ErrInvalid] and Err.
+func (e *NumberError) Unwrap() []error { return []error{ErrInvalid, e.Err} }
+
 // StateError is a [schemas.ErrTransition]: see [schemas.Allowed] for what is possible in State.
 type StateError struct {
-	State, To fanfarev1.State
+	State, To schemas.State
 	Trigger   schemas.Trigger
 }
 
@@ -109,6 +121,44 @@ func (e *StateError) Error() string {
 
 // Unwrap returns [schemas.ErrTransition].
 func (e *StateError) Unwrap() error { return schemas.ErrTransition }
+
+// UsingCampaign is a campaign that uses something.
+type UsingCampaign struct {
+	ID, Name string
+	State    schemas.State
+}
+
+// ListUsedError is a [schemas.ErrConflict]: campaigns that have not ended use a list. The newest are first.
+type ListUsedError struct {
+	List      uint64
+	Campaigns []UsingCampaign
+}
+
+func (e *ListUsedError) Error() string {
+	return fmt.Sprintf("%s is used by %d campaigns: %v", ListID(e.List), len(e.Campaigns), schemas.ErrConflict)
+}
+
+// Sentence names the campaigns, the first ten of them.
+func (e *ListUsedError) Sentence() string {
+	const most = 10
+	var b strings.Builder
+	for i, c := range e.Campaigns[:min(len(e.Campaigns), most)] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s %q (%s)", c.ID, text.Shorten(c.Name, 60), schemas.StateName(c.State))
+	}
+	if over := len(e.Campaigns) - most; over > 0 {
+		fmt.Fprintf(&b, " and %d more", over)
+	}
+	if len(e.Campaigns) == 1 {
+		return "Campaign " + b.String() + " uses it and has not ended."
+	}
+	return "Campaigns " + b.String() + " use it and have not ended."
+}
+
+// Unwrap returns [schemas.ErrConflict].
+func (e *ListUsedError) Unwrap() error { return schemas.ErrConflict }
 
 // VersionError is a [schemas.ErrConflict].
 type VersionError struct {

@@ -6,10 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // From an empty file to a confirmed campaign whose audience is frozen.
@@ -30,19 +31,20 @@ func Example() {
 	list, err := s.CreateList(ctx, tenant.ID, "customers", false)
 	check(err)
 	file := "phone;first_name\n333 1234567;Anna\n+44 7400 123456;Bob\n3331234567;Anna again\nnobody;Carl\n"
-	report, err := s.Import(ctx, tenant.ID, list.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader(file), nil)
+	report, err := s.Import(ctx, tenant.ID, list.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader(file), nil)
 	check(err)
 	fmt.Println(&report)
 	fmt.Printf("line %d, %s: %s\n", report.Rejected[0].Line, report.Rejected[0].Column, report.Rejected[0].Value)
 
 	user := store.Cause{Actor: schemas.ActorUser, By: "key_example"}
-	c, err := s.CreateCampaign(ctx, store.Campaign{Tenant: tenant.ID, State: fanfarev1.State_STATE_CONFIGURED, Spec: store.Spec{
-		Name: "Hello", Chain: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS}, Body: "Hi {{first_name}}", Lists: []uint64{list.Number},
+	c, err := s.CreateCampaign(ctx, store.Campaign{Tenant: tenant.ID, State: schemas.StateConfigured, Spec: store.Spec{
+		Name: "Hello", Chain: []schemas.Channel{schemas.ChannelSMS}, Body: "Hi {{first_name}}", Lists: []uint64{list.Number},
 	}}, user)
 	check(err)
 	c, err = s.Confirm(ctx, tenant.ID, c.ID(), c.Version, user, func(on store.Confirmation, c *store.Campaign) (uint64, error) {
-		c.State = fanfarev1.State_STATE_PREPARING
-		return uint64(on.Audience.Eligible) * on.Prices[c.Channel()], nil
+		c.State = schemas.StatePreparing
+		price, _ := on.Prices.Price(c.Channel(), "", uint64(on.Audience.Eligible), time.Now())
+		return uint64(on.Audience.Eligible) * price, nil
 	})
 	check(err)
 	check(s.Freeze(ctx, tenant.ID, c.ID(), c.Version))

@@ -12,6 +12,7 @@ import (
 	"fanfare/api/store/db"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
+	"fanfare/schemas/text"
 )
 
 // Reasons of a campaign that cannot be frozen.
@@ -27,16 +28,22 @@ const (
 	freezeDropped
 )
 
-// Freeze takes the audience of a confirmed campaign: the members of its lists, first list first, cut into blobs of one time
-// zone each, whoever cannot be sent to flagged. The blobs are written under a random id, from one snapshot; then one
+// Freeze takes the audience of a confirmed campaign: the members of its lists, first list first, or the people whom it replays, cut into
+// blobs of one time zone each, whoever cannot be sent to flagged. The blobs are written under a random id, from one snapshot; then one
 // compare-and-set on version gives the campaign that id and its total. A campaign that has an audience keeps it, so it may be
 // called again; of two who freeze at once one wins, and both see it frozen.
 //
 // Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active. A
-// [schemas.FreezeError] is for ever: one of the lists is gone ([ErrListGone]), or there are more contacts than the tenant may
+// [schemas.FreezeError] is for ever: one of the lists is gone ([ErrListGone]), the audience that it replays was removed, or there are more contacts than the tenant may
 // send to at once ([LimitError]).
 func (s *Store) Freeze(ctx context.Context, tenant, campaign string, version uint64) error {
 	err := s.freeze(ctx, tenant, campaign, version)
+	for range 3 { // others are frozen at the same time, which takes turns at the end only
+		if !errors.Is(err, errCapsMoved) {
+			break
+		}
+		err = s.freeze(ctx, tenant, campaign, version)
+	}
 	if err != nil && isConflict(err) {
 		// Somebody else may have frozen it while we did: that is as good.
 		if c, readErr := s.Campaign(ctx, tenant, campaign); readErr == nil && c.FreezeID != "" {
@@ -82,7 +89,7 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), freezeSilent)
 		defer cancel()
 		if dropErr := s.dropFreeze(clean, f.id, freezeWriting); dropErr != nil {
-			s.log.WarnContext(ctx, "removing an abandoned freeze failed", "freeze", f.id, "error", dropErr)
+			s.log.WarnContext(ctx, "removing an abandoned freeze failed", "freeze", f.id, "err", dropErr)
 		}
 	}
 	return err
@@ -101,6 +108,8 @@ type freezer struct {
 	most  int
 	index []part
 	entry audience.Entry
+	rules *rules
+	sent  contacted
 }
 
 // maxHeld bounds the blobs under way: the last ones of 30 zones of usual contacts. Beyond it the largest is written as it is; a
@@ -129,6 +138,15 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 		return found(err, "tenant", f.c.Tenant)
 	}
 	f.max = uint32(t.MaxContacts)
+	if f.c.takesReplayed() {
+		if err := f.readReplay(ctx, q); err != nil {
+			return fmt.Errorf("replay: %w", err)
+		}
+		return f.flushAll(ctx)
+	}
+	if f.rules, err = f.s.rulesOf(ctx, q, f.c); err != nil {
+		return err
+	}
 	for i, list := range f.c.Lists {
 		// A list that was deleted after the campaign was confirmed is still what was confirmed, as long as Collect leaves it.
 		row, err := q.GetList(ctx, f.c.Tenant, int64(list))
@@ -143,6 +161,11 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 			return fmt.Errorf("%s: %w", ListID(list), err)
 		}
 	}
+	return f.flushAll(ctx)
+}
+
+// flushAll writes the blobs under way.
+func (f *freezer) flushAll(ctx context.Context) error {
 	for zone := range f.zones {
 		if err := f.flush(ctx, zone); err != nil {
 			return err
@@ -158,18 +181,20 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	}
 	defer func() { _ = rows.Close() }()
 	var first, last, email, attributes string
-	var valid, optedOut, repeated bool
-	var id, class int64 // database/sql takes the long way round for any other kind of integer
+	var m member
+	var id, class, optedOut int64 // database/sql takes the long way round for any other kind of integer
 	e := &f.entry
 	for rows.Next() {
 		if err := rows.Scan(&id, &e.To, &first, &last, &email, &attributes, &e.Country, &e.Zone, &class,
-			&valid, &optedOut, &repeated); err != nil {
+			&m.valid, &optedOut, &m.optedIn, &m.repeated); err != nil {
 			return err
 		}
 		e.ContactID, e.Class = uint64(id), audience.Class(class)
-		e.Flag = flagOf(repeated, optedOut, valid, e.Class, f.c.Channel())
+		m.class, m.optedOut = e.Class, ChannelSet(optedOut)
+		m.contact = e.ContactID
+		e.Flag = f.rules.flagOne(&m, e.Country)
 		e.Attrs = e.Attrs[:0]
-		for _, a := range [...]audience.Attr{{Name: FieldFirstName, Value: first}, {Name: FieldLastName, Value: last}, {Name: FieldEmail, Value: email}} {
+		for _, a := range [...]audience.Attr{{Name: text.FieldFirstName, Value: first}, {Name: text.FieldLastName, Value: last}, {Name: text.FieldEmail, Value: email}} {
 			if a.Value != "" {
 				e.Attrs = append(e.Attrs, a)
 			}
@@ -195,6 +220,7 @@ func (f *freezer) add(ctx context.Context) error {
 		f.zones[f.entry.Zone] = w
 	}
 	w.Add(&f.entry)
+	f.sent.add(&f.entry)
 	bytes := entryBytes + len(f.entry.To)
 	for _, a := range f.entry.Attrs {
 		bytes += len(a.Value) + 3
@@ -268,6 +294,9 @@ func (f *freezer) publish(ctx context.Context) error {
 		if n, err := tx.PublishFreeze(ctx, tx.now, f.id); err != nil || n != 1 {
 			return f.taken(err)
 		}
+		if err := tx.keepContacted(ctx, &c, f.id, f.rules, &f.sent); err != nil {
+			return err
+		}
 		c.FreezeID, c.Total = f.id, f.total
 		return tx.save(ctx, &c, f.c.Version)
 	})
@@ -280,6 +309,9 @@ func (s *Store) dropFreeze(ctx context.Context, id string, state int64) error {
 	if err := s.write(ctx, func(tx *tx) error {
 		n, err := tx.DropFreeze(ctx, id, state)
 		if marked = n == 1; err != nil || !marked {
+			return err
+		}
+		if err := tx.DropContacted(ctx, id); err != nil {
 			return err
 		}
 		return tx.DropIndex(ctx, id)

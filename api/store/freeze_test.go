@@ -10,7 +10,6 @@ import (
 	"fanfare/api/store/db"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // A freezer that was silent for so long that its blobs were collected must not publish what is left of them: neither when it
@@ -124,12 +123,12 @@ func confirmedCampaign(t *testing.T, s *Store) Campaign {
 	_, err = s.AddToList(t.Context(), tenant.ID, l.Number, []uint64{contact.Number})
 	check(err)
 	user := Cause{Actor: schemas.ActorUser}
-	c, err := s.CreateCampaign(t.Context(), Campaign{Tenant: tenant.ID, State: fanfarev1.State_STATE_CONFIGURED, Spec: Spec{
-		Name: "c", Chain: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS}, Lists: []uint64{l.Number},
+	c, err := s.CreateCampaign(t.Context(), Campaign{Tenant: tenant.ID, State: schemas.StateConfigured, Spec: Spec{
+		Name: "c", Chain: []schemas.Channel{schemas.ChannelSMS}, Lists: []uint64{l.Number},
 	}}, user)
 	check(err)
 	c, err = s.Confirm(t.Context(), tenant.ID, c.ID(), 0, user, func(_ Confirmation, c *Campaign) (uint64, error) {
-		c.State = fanfarev1.State_STATE_PREPARING
+		c.State = schemas.StatePreparing
 		return 0, nil
 	})
 	check(err)

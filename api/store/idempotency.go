@@ -45,9 +45,9 @@ func (s *Store) Begin(ctx context.Context, tenant, route, key string, bodyHash [
 // take decides about a key that somebody used before.
 func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash []byte) error {
 	c.token = row.Token
-	same := bytes.Equal(row.BodyHash, bodyHash)
+	same, hasChanged := bytes.Equal(row.BodyHash, bodyHash), bytes.Equal(row.Reserved, changed)
 	switch age := tx.now - row.UpdatedMs; {
-	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil): // else what was reserved may have been sent
+	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil || hasChanged): // else what was reserved may have been sent
 		n, err := tx.RenewKey(ctx, db.RenewKeyParams{
 			BodyHash: bodyHash, Now: tx.now, Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: row.Token,
 		})
@@ -59,10 +59,38 @@ func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash [
 	case row.Reserved == nil && age > keyAbandoned.Milliseconds():
 		n, err := tx.TakeKey(ctx, db.TakeKeyParams{Now: tx.now, Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: row.Token})
 		return c.taken(n, err)
+	case hasChanged && age > keyAbandoned.Milliseconds():
+		c.State = ClaimUnknown
 	default:
 		c.State, c.Reserved = ClaimInFlight, row.Reserved
 	}
 	return nil
+}
+
+// changed is reserved under a key whose request has changed something: see [WithClaim].
+var changed = []byte("\x00changed")
+
+type claimKey struct{}
+
+// WithClaim makes every change that is saved under ctx note so under the key, in the same transaction. So a request that ends
+// without an answer, because the process or the database died, is run again with its key only if it has changed nothing.
+func WithClaim(ctx context.Context, c Claim) context.Context {
+	return context.WithValue(ctx, claimKey{}, c)
+}
+
+// noteChange notes under the key of ctx that the transaction changes something. It refuses when the key was taken over.
+func (t *tx) noteChange(ctx context.Context) error {
+	c, ok := ctx.Value(claimKey{}).(Claim)
+	if !ok {
+		return nil
+	}
+	result, err := t.raw.ExecContext(ctx, `UPDATE idempotency SET reserved = ?1, updated_ms = ?2
+WHERE tenant = ?3 AND route = ?4 AND key = ?5 AND token = ?6 AND NOT done`, changed, t.now, c.Tenant, c.Route, c.Key, c.token)
+	if err != nil {
+		return fmt.Errorf("note under the idempotency key: %w", err)
+	}
+	n, err := result.RowsAffected()
+	return one(n, err, "idempotency key", uint64(c.token))
 }
 
 func (c *Claim) taken(rows int64, err error) error {

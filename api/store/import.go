@@ -2,13 +2,14 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,44 +17,23 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 
+	"fanfare/api/importfile"
+	"fanfare/api/phone"
 	"fanfare/api/store/db"
-	"fanfare/api/store/phone"
 	"fanfare/schemas/audience"
 	"fanfare/schemas/hours"
+	"fanfare/schemas/text"
 )
 
-func importOf(r db.Import) ImportReport {
-	out := ImportReport{
-		ID: r.ID, Tenant: r.Tenant, List: uint64(r.List), Source: r.Source, State: ImportState(r.State), Error: r.Error,
-		RowsRead: uint64(r.RowsRead), Total: uint64(r.Total), Imported: uint64(r.Imported), Updated: uint64(r.Updated),
-		Unchanged: uint64(r.Unchanged), Duplicates: uint64(r.Duplicates), Invalid: uint64(r.Invalid), Unreachable: uint64(r.Unreachable),
-		Started: fromMS(r.StartedMs), Seen: fromMS(r.SeenMs), Finished: fromMS(r.FinishedMs),
-	}
-	_ = json.Unmarshal([]byte(r.Rejected), &out.Rejected) // written by us
-	return out
-}
-
-// ImportReport returns what an import did, or has done so far.
-func (s *Store) ImportReport(ctx context.Context, tenant, id string) (ImportReport, error) {
-	r, err := s.q.GetImport(ctx, tenant, id)
-	return importOf(r), found(err, "import", id)
-}
-
-// Imports returns a page of imports, newest first.
-func (s *Store) Imports(ctx context.Context, tenant string, page Page) ([]ImportReport, error) {
-	limit, offset := page.bounds()
-	rows, err := s.q.ListImports(ctx, tenant, limit, offset)
-	return all(rows, err, importOf)
-}
-
-// Import reads contacts into a list: a row makes a contact of the tenant, or changes the one that has its number, and puts it
-// at the end of the list unless it is there. An empty cell changes nothing. Of rows with the same number in one file the first
-// stands, and the others only fill in what it has not, so that the same file changes nothing when it comes again.
+// Import reads contacts into a list. Each row creates a contact of the tenant, or changes the contact that has its number, and
+// adds it to the end of the list unless it is a member. An empty cell changes nothing. When several rows of a file have the same
+// number, the first one counts and the others only fill in what it lacks, so importing the same file again changes nothing.
 //
-// It reads as a stream: a batch, the refused rows that are named, and some bytes for each number seen are all that is held. A
-// row that cannot be read is refused and counted, and the rest goes on. When the stream itself breaks, what was read stays and
-// the error is [ErrStream]; the report says how far it came. While it runs, [Store.ImportReport] shows the figures in any
-// process, half a second old; the id is in the first thing that progress is told, if it is not nil.
+// The file is read as a stream: memory holds one batch, the refused rows that the report names, and a few bytes for each number
+// seen. A row that cannot be read is refused and counted, and reading goes on. When the stream itself breaks, what was read
+// stays and the error is [ErrStream]; the report says how many rows were read. While the import runs, [Store.ImportReport]
+// returns figures that are at most half a second old, in any process. progress, if not nil, is called with the report before
+// the first row, after each batch and at the end.
 func (s *Store) Import(ctx context.Context, tenant string, list uint64, opts ImportOptions, in io.Reader, progress func(ImportReport)) (ImportReport, error) {
 	im, err := s.newImporter(ctx, tenant, list, opts)
 	if err != nil {
@@ -72,25 +52,35 @@ type importer struct {
 	s      *Store
 	report ImportReport
 	region string
-	zone   string // the tenant's, of numbers that say nothing
+	zone   string // the tenant's, for numbers that have no zone
 	seen   *roaring64.Bitmap
 	batch  importBatch
 	most   int // rows of a batch, see pace
-	// numbers for new contacts: [next, last).
+	// [next, last) are reserved for the numbers of new contacts.
 	next, last int64
-	known      bool // most numbers of the last batch were there already
-	shown      time.Time
+	names      map[string]bool // of the merge fields that are counted, see boundFields
+	known      bool            // most numbers of the last batch existed already
+	shown      time.Time       // when the figures were last written
 	progress   func(ImportReport)
+	optedOut   *roaring64.Bitmap // keys of numbers, see loadOptOuts
+	rejects    []Rejected        // of the rows read since the last transaction
+
+	// Of an uploaded file:
+	owner  string        // of the import; another process may take it over when this one was silent
+	resume uint64        // rows that an earlier process has accounted for
+	file   *uploadReader // nil of a file that comes with the request
+	cancel bool          // somebody wants the import to end
 }
 
-// Bounds of a batch. Between two batches other writers get their turn.
+// Bounds of a batch. Other writers get their turn between two batches.
 const (
-	// leastBatch is 20 ms of work; what takes longer then is waiting, which smaller batches only make more of.
+	// leastBatch is 20 ms of work. When it takes longer, the rest is waiting for other writers, and smaller batches would wait
+	// more often.
 	leastBatch = 1_000
 	firstBatch = 2_000
 	mostBatch  = 8_000
-	// batchTime is how long a transaction of an import should take. SQLite has one writer, and whoever waits should not feel it;
-	// Postgres locks what is written, and each transaction costs a dozen round trips.
+	// batchTime is how long a transaction of an import should take. SQLite has one writer, so the others wait for that long.
+	// Postgres locks only the rows that are written, and each transaction costs a dozen round trips.
 	batchTime         = 60 * time.Millisecond
 	batchTimePostgres = 300 * time.Millisecond
 	// showEvery is how often the figures are written.
@@ -98,6 +88,24 @@ const (
 )
 
 func (s *Store) newImporter(ctx context.Context, tenant string, list uint64, opts ImportOptions) (*importer, error) {
+	im, err := s.importerOf(ctx, tenant, list, opts)
+	if err != nil {
+		return nil, err
+	}
+	im.report.ID, im.report.State = newImportID(), ImportRunning
+	err = s.write(ctx, func(tx *tx) error {
+		im.report.Started, im.report.Seen, im.shown = tx.at, tx.at, time.Now()
+		return tx.InsertImport(ctx, db.InsertImportParams{
+			ID: im.report.ID, Tenant: tenant, List: int64(list), Source: im.report.Source, State: string(im.report.State), Now: tx.now,
+		})
+	})
+	return im, err
+}
+
+func newImportID() string { return "imp_" + randomText(16) }
+
+// importerOf returns an importer into a list, without a row of its own.
+func (s *Store) importerOf(ctx context.Context, tenant string, list uint64, opts ImportOptions) (*importer, error) {
 	t, err := s.Tenant(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -113,80 +121,96 @@ func (s *Store) newImporter(ctx context.Context, tenant string, list uint64, opt
 	if !s.phones.Region(region) {
 		return nil, &FieldError{"Region", opts.Region, "want an ISO 3166-1 alpha-2 code such as IT"}
 	}
-	if opts.Format != FormatCSV && opts.Format != FormatJSON {
-		return nil, &FieldError{"Format", string(opts.Format), "want csv or json"}
-	}
 	im := &importer{
-		s: s, region: region, zone: t.Timezone, seen: roaring64.New(), most: firstBatch,
-		batch: importBatch{known: map[string]int{}},
-		report: ImportReport{
-			ID: "imp_" + randomText(16), Tenant: tenant, List: list, Source: cut(strings.ToValidUTF8(opts.Source, "?"), maxName), State: ImportRunning,
-		},
+		s: s, region: region, zone: t.Timezone, seen: roaring64.New(), most: firstBatch, names: map[string]bool{},
+		batch:  importBatch{known: map[string]int{}},
+		report: ImportReport{Tenant: tenant, List: list, Source: text.Shorten(strings.ToValidUTF8(opts.Source, "?"), maxName)},
 	}
-	err = s.write(ctx, func(tx *tx) error {
-		im.report.Started, im.report.Seen, im.shown = tx.at, tx.at, time.Now()
-		return tx.InsertImport(ctx, db.InsertImportParams{
-			ID: im.report.ID, Tenant: tenant, List: int64(list), Source: im.report.Source, State: string(im.report.State), Now: tx.now,
-		})
-	})
+	im.optedOut, err = s.optedOutKeys(ctx, tenant)
 	return im, err
 }
 
-func (im *importer) run(ctx context.Context, opts ImportOptions, in io.Reader) error {
-	var from rows
-	var err error
-	if opts.Format == FormatJSON {
-		from, err = newJSON(in, opts.Columns)
-	} else {
-		from, err = newCSV(in, opts.Columns)
+// optedOutKeys returns the keys of the numbers that have opted out, as [keyNumber] says them.
+func (s *Store) optedOutKeys(ctx context.Context, tenant string) (*roaring64.Bitmap, error) {
+	rows, err := s.d.read.QueryContext(ctx, "SELECT number_key FROM suppressions WHERE tenant = ?1 AND NOT lifted", tenant)
+	if err != nil {
+		return nil, err
 	}
+	defer func() { _ = rows.Close() }()
+	out := roaring64.New()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		if n, ok := keyNumber(key); ok {
+			out.Add(n)
+		}
+	}
+	return out, rows.Err()
+}
+
+// keyNumber is the key of a number as one integer.
+func keyNumber(key string) (uint64, bool) {
+	if len(key) < 2 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(key[1:], 10, 64)
+	return n, err == nil
+}
+
+func (im *importer) run(ctx context.Context, opts ImportOptions, in io.Reader) error {
+	from, err := importfile.Open(in, importfile.Options{Format: opts.Format, Charset: opts.Charset, Columns: opts.Columns})
 	if err != nil {
 		return im.broken(err)
 	}
-	var row rawRow
+	defer func() { _ = from.Close() }()
+	var row importfile.Row
+	if err := im.skip(ctx, from, &row); err != nil {
+		return err
+	}
 	for {
-		err := from.next(&row)
-		var bad *rowError
+		err := from.Next(&row)
+		var bad *importfile.RowError
 		switch {
 		case errors.Is(err, io.EOF):
 			return im.flush(ctx)
 		case errors.As(err, &bad):
 			im.report.RowsRead++
-			im.reject(row.line, bad)
+			im.reject(row.Line, bad)
 		case err != nil:
 			return errors.Join(im.broken(err), im.flush(ctx))
 		default:
 			im.report.RowsRead++
 			if bad := im.row(&row); bad != nil {
-				im.reject(row.line, bad)
+				im.reject(row.Line, bad)
 			}
 		}
-		if im.batch.size() >= im.most || time.Since(im.shown) >= showEvery {
+		if im.batch.size() >= im.most || len(im.rejects) >= mostRejects || time.Since(im.shown) >= showEvery {
 			if err := im.flush(ctx); err != nil {
 				return err
 			}
 		}
+		if im.cancel {
+			return errCancelled
+		}
 	}
 }
 
-// broken is the error of a stream that cannot be read on; what is wrong with the file itself says so already.
+// broken turns an error of the reader into one of the import: a [FieldError] when the file is refused, else [ErrStream].
 func (im *importer) broken(err error) error {
-	if _, ok := errors.AsType[*FieldError](err); ok {
-		return err
+	if bad, ok := errors.AsType[*importfile.FileError](err); ok {
+		return (*FieldError)(bad)
 	}
 	return fmt.Errorf("%w after %d rows: %w", ErrStream, im.report.RowsRead, err)
 }
 
-// finish writes the last figures.
+// finish writes the final figures of an import whose file came with the request.
 func (im *importer) finish(ctx context.Context, err error) (ImportReport, error) {
-	im.report.State = ImportDone
-	if err != nil {
-		im.report.State, im.report.Error = ImportFailed, cut(err.Error(), 500)
+	if im.conclude(err); im.report.State == ImportCancelled {
+		err = nil
 	}
-	saveErr := im.s.write(ctx, func(tx *tx) error {
-		im.report.Finished = tx.at
-		return im.show(ctx, tx)
-	})
+	saveErr := im.save(ctx)
 	if im.progress != nil {
 		im.progress(im.report)
 	}
@@ -196,84 +220,139 @@ func (im *importer) finish(ctx context.Context, err error) (ImportReport, error)
 	return im.report, nil
 }
 
-// show writes the figures for everybody to see.
+// conclude notes how the import ended.
+func (im *importer) conclude(err error) {
+	im.report.State = ImportDone
+	switch {
+	case errors.Is(err, errCancelled):
+		im.report.State = ImportCancelled
+	case err != nil:
+		im.report.State, im.report.Error = ImportFailed, text.Shorten(err.Error(), 500)
+	}
+}
+
+// save writes the figures of an import that has ended.
+func (im *importer) save(ctx context.Context) error {
+	return im.s.write(ctx, func(tx *tx) error {
+		im.report.Finished = tx.at
+		return im.show(ctx, tx)
+	})
+}
+
+// show writes the figures, for [Store.ImportReport] to read, and the rows refused since the last time. It is [errTaken] when another
+// process has taken the import over.
 func (im *importer) show(ctx context.Context, tx *tx) error {
 	r := &im.report
 	r.Total = r.Imported + r.Updated + r.Unchanged + r.Duplicates + r.Invalid
 	r.Seen, im.shown = tx.at, time.Now()
-	rejected, err := json.Marshal(r.Rejected)
+	if im.file != nil {
+		r.BytesRead = im.file.read
+	}
+	cancel, err := tx.UpdateImport(ctx, db.UpdateImportParams{
+		State: string(r.State), Error: r.Error, RowsRead: int64(r.RowsRead), Total: int64(r.Total), Imported: int64(r.Imported),
+		Updated: int64(r.Updated), Unchanged: int64(r.Unchanged), Duplicates: int64(r.Duplicates), Invalid: int64(r.Invalid),
+		Unreachable: int64(r.Unreachable), OptedOut: int64(r.OptedOut), BytesRead: int64(r.BytesRead), SeenMs: tx.now, FinishedMs: ms(r.Finished),
+		Tenant: r.Tenant, ID: r.ID, Owner: im.owner,
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return errTaken
+	}
+	if err != nil || len(im.rejects) == 0 {
+		im.cancel = cancel
+		return err
+	}
+	im.cancel = cancel
+	rejected, err := json.Marshal(im.rejects)
 	if err != nil {
 		return err
 	}
-	return tx.UpdateImport(ctx, db.UpdateImportParams{
-		State: string(r.State), Error: r.Error, RowsRead: int64(r.RowsRead), Total: int64(r.Total), Imported: int64(r.Imported),
-		Updated: int64(r.Updated), Unchanged: int64(r.Unchanged), Duplicates: int64(r.Duplicates), Invalid: int64(r.Invalid),
-		Unreachable: int64(r.Unreachable), Rejected: string(rejected), SeenMs: tx.now, FinishedMs: ms(r.Finished),
-		Tenant: r.Tenant, ID: r.ID,
-	})
+	return tx.InsertReject(ctx, r.ID, string(rejected))
 }
 
-func (im *importer) reject(line uint64, bad *rowError) {
+func (im *importer) reject(line uint64, bad *importfile.RowError) {
 	im.report.Invalid++
+	row := Rejected{
+		Line: line, Column: text.Shorten(strings.ToValidUTF8(bad.Column, "?"), 64),
+		Value: text.Shorten(strings.ToValidUTF8(bad.Value, "?"), 64), Reason: bad.Reason,
+	}
+	im.rejects = append(im.rejects, row)
 	if len(im.report.Rejected) < MaxRejected {
-		im.report.Rejected = append(im.report.Rejected, Rejected{
-			Line: line, Column: cut(strings.ToValidUTF8(bad.column, "?"), 64), Value: cut(strings.ToValidUTF8(bad.value, "?"), 64), Reason: bad.reason,
-		})
+		im.report.Rejected = append(im.report.Rejected, row)
 	}
 }
 
-// excelNumber is what Excel makes of a long number, with a point or a comma.
-var excelNumber = regexp.MustCompile(`^\+?\d([.,]\d+)?[eE]\+?\d+$`)
-
-// parsePhone reads the cell of a number; a row without one is refused.
-func (im *importer) parsePhone(c cell) (phone.Number, *rowError) {
-	text := strings.TrimPrefix(c.value, "'") // how spreadsheets keep a number a text
-	if formula, ok := strings.CutPrefix(text, `="`); ok {
-		text = strings.TrimSuffix(formula, `"`)
-	}
-	if excelNumber.MatchString(text) {
-		return phone.Number{}, &rowError{c.column.header, c.value, "Excel has rounded the number: format the column as text and export it again"}
-	}
-	n, err := im.s.phones.Parse(text, im.region)
-	if err != nil {
-		return phone.Number{}, &rowError{c.column.header, c.value, err.Error()}
-	}
-	return n, nil
-}
-
-// row adds a row to the batch, or says why not.
-func (im *importer) row(row *rawRow) *rowError {
-	var e entry
-	var phoneCell cell
-	attributes := im.batch.attributes[:0]
-	for _, c := range row.cells {
-		switch c.column.kind {
-		case columnPhone:
-			if phoneCell.column == nil || c.column.rank < phoneCell.column.rank {
-				phoneCell = c
-			}
-		case columnFirstName:
-			e.first = orElse(e.first, c.value)
-		case columnLastName:
-			e.last = orElse(e.last, c.value)
-		case columnEmail:
-			e.email = orElse(e.email, c.value)
-		case columnAttribute:
-			if c.column.name == AttributeTimezone {
-				if _, err := hours.Zone(c.value); err != nil {
-					return &rowError{c.column.header, c.value, "want an IANA time zone such as Europe/Rome"}
+// number returns the number of a row: of the cells that may hold it, in the order of their ranks, the first that can take
+// messages, else the first that is a number at all. The error is that of the first cell.
+func (im *importer) number(cells []importfile.Cell) (phone.Number, *importfile.RowError) {
+	slices.SortStableFunc(cells, func(a, b importfile.Cell) int { return cmp.Compare(a.Column.Rank, b.Column.Rank) })
+	var first *importfile.RowError
+	var found phone.Number
+	for _, c := range cells {
+		for value := range strings.SplitSeq(c.Value, " ::: ") { // how Google joins several numbers of one kind
+			n, err := im.s.phones.Parse(value, im.region)
+			switch {
+			case err != nil:
+				if first == nil {
+					first = refused(c, err.Error())
 				}
+			case n.Valid && n.Class.TakesText():
+				return n, nil
+			case found.E164 == "":
+				found = n
 			}
-			attributes = append(attributes, audience.Attr{Name: c.column.name, Value: c.value})
-		case columnSkip:
 		}
 	}
-	im.batch.attributes = attributes
-	if phoneCell.column == nil {
-		return &rowError{column: FieldPhone, reason: "is empty"}
+	if found.E164 != "" {
+		return found, nil
 	}
-	var bad *rowError
-	if e.number, bad = im.parsePhone(phoneCell); bad != nil {
+	if first == nil {
+		first = &importfile.RowError{Column: text.FieldPhone, Reason: "is empty"}
+	}
+	return found, first
+}
+
+// refused is the error of a row that is refused for the value of a cell.
+func refused(c importfile.Cell, reason string) *importfile.RowError {
+	return &importfile.RowError{Column: c.Column.Header, Value: c.Value, Reason: reason}
+}
+
+// row adds a row to the batch, or returns why it is refused.
+func (im *importer) row(row *importfile.Row) *importfile.RowError {
+	var e entry
+	numbers, attributes := im.batch.numbers[:0], im.batch.attributes[:0]
+	for _, c := range row.Cells {
+		switch c.Column.Kind {
+		case importfile.Phone:
+			numbers = append(numbers, c)
+		case importfile.FirstName:
+			e.first = orElse(e.first, c.Value)
+		case importfile.LastName:
+			e.last = orElse(e.last, c.Value)
+		case importfile.Email:
+			e.email = orElse(e.email, c.Value)
+		case importfile.OptIn:
+			if e.optIn != 0 || strings.TrimSpace(c.Value) == "" {
+				continue
+			}
+			var ok bool
+			if e.optIn, ok = parseOptIn(c.Value, im.report.Started); !ok {
+				return refused(c, "want yes, no, or when the person agreed, such as 2025-04-15")
+			}
+		case importfile.OptInSource:
+			e.optInSource = orElse(e.optInSource, text.Shorten(c.Value, MaxOptInSource))
+		case importfile.Attribute:
+			if c.Column.Name == AttributeTimezone {
+				if _, err := hours.Zone(c.Value); err != nil {
+					return refused(c, "want an IANA time zone such as Europe/Rome")
+				}
+			}
+			attributes = append(attributes, audience.Attr{Name: c.Column.Name, Value: c.Value})
+		case importfile.Skip:
+		}
+	}
+	im.batch.numbers, im.batch.attributes = numbers, attributes
+	var bad *importfile.RowError
+	if e.number, bad = im.number(numbers); bad != nil {
 		return bad
 	}
 	if e.attributes, bad = joinAttributes(attributes); bad != nil {
@@ -286,13 +365,36 @@ func (im *importer) row(row *rawRow) *rowError {
 	return nil
 }
 
-func tooLarge(size int) *rowError {
-	return &rowError{reason: fmt.Sprintf("has %d bytes of fields, want at most %d", size, audience.MaxAttributes)}
+// MaxOptInSource is the most bytes of the source of an opt-in.
+const MaxOptInSource = 200
+
+// optedOutOf is the time of a row that says that the person has not agreed: it takes an opt-in back.
+const optedOutOf = -1
+
+// parseOptIn reads whether, or when, a person agreed; yes is the time of the import.
+func parseOptIn(value string, now time.Time) (ms int64, ok bool) {
+	value = strings.TrimSpace(value)
+	switch strings.ToLower(value) {
+	case "yes", "y", "true", "t", "1", "x", "on":
+		return now.UnixMilli(), true
+	case "no", "n", "false", "f", "0", "off", "-":
+		return optedOutOf, true
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if at, err := time.Parse(layout, value); err == nil && at.Year() >= 1990 && !at.After(now.Add(24*time.Hour)) {
+			return at.UnixMilli(), true
+		}
+	}
+	return 0, false
 }
 
-// joinAttributes is attributeText of what a row has; of several columns of one name the first stands. Names and values without
-// anything to escape, nearly all of them, are put together by hand: encoding/json costs more than parsing the number.
-func joinAttributes(attributes []audience.Attr) (string, *rowError) {
+func tooLarge(size int) *importfile.RowError {
+	return &importfile.RowError{Reason: fmt.Sprintf("has %d bytes of fields, want at most %d", size, audience.MaxAttributes)}
+}
+
+// joinAttributes returns what [attributeText] would for the attributes of a row. When several have one name, the first counts.
+// Names and values without escapes, which are nearly all, are joined by hand: encoding/json takes longer than parsing the number.
+func joinAttributes(attributes []audience.Attr) (string, *importfile.RowError) {
 	if len(attributes) == 0 {
 		return "", nil
 	}
@@ -307,23 +409,23 @@ func joinAttributes(attributes []audience.Attr) (string, *rowError) {
 			b.WriteByte(',')
 		}
 		if !writeJSON(&b, a.Name) {
-			return "", &rowError{column: a.Name, reason: "is no name of a column"}
+			return "", &importfile.RowError{Column: a.Name, Reason: "cannot be the name of an attribute"}
 		}
 		b.WriteByte(':')
 		if !writeJSON(&b, a.Value) {
-			return "", &rowError{column: a.Name, reason: "is no text"}
+			return "", &importfile.RowError{Column: a.Name, Reason: "is not text"}
 		}
 	}
 	b.WriteByte('}')
 	return b.String(), nil
 }
 
-// writeJSON writes a string as encoding/json does.
+// writeJSON writes a string exactly as encoding/json does; false when it cannot.
 func writeJSON(b *bytes.Buffer, s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			text, err := json.Marshal(s)
-			b.Write(text)
+			escaped, err := json.Marshal(s)
+			b.Write(escaped)
 			return err == nil
 		}
 	}
@@ -333,28 +435,33 @@ func writeJSON(b *bytes.Buffer, s string) bool {
 	return true
 }
 
-// add puts an entry into the batch. A number that was there before in this file is merged.
+// add adds an entry to the batch, or merges it with the one of the same person.
 func (im *importer) add(e entry) {
-	key, err := strconv.ParseUint(e.number.E164[1:], 10, 64)
-	repeated := err == nil && !im.seen.CheckedAdd(key)
+	key, ok := keyNumber(e.number.Key)
+	repeated := ok && !im.seen.CheckedAdd(key)
+	if im.report.RowsRead <= im.resume {
+		return // written and counted
+	}
 	if repeated {
 		im.report.Duplicates++
 	}
+	e.optedOut = ok && im.optedOut.Contains(key)
 	b := &im.batch
-	if at, ok := b.known[e.number.E164]; ok {
+	if at, ok := b.known[e.number.Key]; ok {
 		b.entries[at].fill(&e)
 		return
 	}
 	e.repeated = repeated
-	b.known[e.number.E164] = len(b.entries)
+	b.known[e.number.Key] = len(b.entries)
 	b.entries = append(b.entries, e)
 }
 
-// importBatch are the rows of the transaction to come.
+// importBatch holds the rows of the next transaction.
 type importBatch struct {
 	entries    []entry
-	known      map[string]int // by E.164
-	attributes []audience.Attr
+	known      map[string]int    // by the key of the number
+	numbers    []importfile.Cell // of the row that is being read
+	attributes []audience.Attr   // of the row that is being read
 }
 
 func (b *importBatch) size() int { return len(b.entries) }
@@ -363,13 +470,19 @@ func (b *importBatch) size() int { return len(b.entries) }
 type entry struct {
 	number             phone.Number
 	first, last, email string
-	attributes         string // as attributeText has them
-	// repeated: an earlier batch of this file had the number. It only fills in.
+	attributes         string // in the form of attributeText
+	optIn              int64  // when the person agreed; 0: the row does not say; [optedOutOf]
+	optInSource        string
+	// repeated: an earlier batch of this file had the number, so this row only fills in what is missing.
 	repeated bool
+	// changed: the row has changed a contact that existed.
+	changed bool
+	// optedOut: the number had opted out when the import began.
+	optedOut bool
 }
 
 func (e *entry) size() int {
-	return fieldBytes(FieldFirstName, e.first) + fieldBytes(FieldLastName, e.last) + fieldBytes(FieldEmail, e.email) + len(e.attributes)
+	return fieldBytes(text.FieldFirstName, e.first) + fieldBytes(text.FieldLastName, e.last) + fieldBytes(text.FieldEmail, e.email) + len(e.attributes)
 }
 
 func fieldBytes(name, value string) int {
@@ -379,17 +492,20 @@ func fieldBytes(name, value string) int {
 	return len(name) + len(value)
 }
 
-// fill takes over what e has not.
+// fill takes over from other what e lacks.
 func (e *entry) fill(other *entry) {
 	merged := *e
 	merged.first, merged.last, merged.email = orElse(e.first, other.first), orElse(e.last, other.last), orElse(e.email, other.email)
 	merged.attributes = overlay(other.attributes, e.attributes)
-	if merged.size() <= audience.MaxAttributes { // else the first row stands as it is
+	if merged.optIn == 0 {
+		merged.optIn, merged.optInSource = other.optIn, other.optInSource
+	}
+	if merged.size() <= audience.MaxAttributes { // else the first row stays as it is
 		*e = merged
 	}
 }
 
-// overlay is below with what above has instead.
+// overlay returns the attributes of both, those of above where both have one.
 func overlay(below, above string) string {
 	if below == "" || below == above {
 		return above
@@ -397,9 +513,9 @@ func overlay(below, above string) string {
 	if above == "" {
 		return below
 	}
-	out, _ := parseAttributes(below) // both were written by attributeText
+	out, _ := parseAttributes(below) // attributeText wrote both
 	over, _ := parseAttributes(above)
 	maps.Copy(out, over)
-	text, _ := attributeText(out)
-	return text
+	joined, _ := attributeText(out)
+	return joined
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"fanfare/api/phone"
 	"fanfare/api/store/db"
 	"fanfare/schemas/audience"
 	"fanfare/schemas/hours"
@@ -19,15 +21,16 @@ func (im *importer) flush(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	before, next := im.report, im.next
+	before, next, shown := im.report, im.next, im.shown
 	var err error
 	for range 5 {
 		err = im.s.write(ctx, func(tx *tx) error {
-			im.report, im.next = before, next // Postgres may ask for the transaction again
+			im.report, im.next, im.shown = before, next, shown // Postgres may ask for the transaction again
 			if err := im.write(ctx, tx); err != nil {
 				return err
 			}
-			if time.Since(im.shown) >= showEvery {
+			// The figures of an uploaded file are where another process goes on, so they are written with the rows.
+			if im.file != nil || len(im.rejects) > 0 || time.Since(im.shown) >= showEvery {
 				return im.show(ctx, tx)
 			}
 			return nil
@@ -41,6 +44,7 @@ func (im *importer) flush(ctx context.Context) error {
 		return fmt.Errorf("write %d rows: %w", im.batch.size(), err)
 	}
 	im.pace(time.Since(began))
+	im.rejects = im.rejects[:0]
 	im.batch.entries = im.batch.entries[:0]
 	clear(im.batch.known)
 	if im.progress != nil {
@@ -49,8 +53,8 @@ func (im *importer) flush(ctx context.Context) error {
 	return nil
 }
 
-// takeNumbers sees to it that there are numbers for a batch of new contacts. They are taken in a transaction of their own: the
-// row they come from is everybody's.
+// takeNumbers reserves numbers for the new contacts of a batch, in a transaction of its own: all writers share the row that the
+// numbers come from, and must not wait for the batch.
 func (im *importer) takeNumbers(ctx context.Context) error {
 	if im.last-im.next >= int64(im.batch.size()) {
 		return nil
@@ -63,10 +67,10 @@ func (im *importer) takeNumbers(ctx context.Context) error {
 	})
 }
 
-// pace keeps transactions near batchTime, as fast as the database is just now.
+// pace adapts the size of a batch so that a transaction takes about batchTime.
 func (im *importer) pace(took time.Duration) {
 	if im.batch.size() < im.most/2 {
-		return // says little
+		return // too few rows to judge by
 	}
 	wish := batchTime
 	if im.s.d.postgres {
@@ -76,18 +80,18 @@ func (im *importer) pace(took time.Duration) {
 	im.most = min(max(int(min(want, 2*float64(im.most))), leastBatch), mostBatch)
 }
 
-// errRace: somebody else wrote one of the contacts between our look and our write. Look again.
+// errRace: another writer changed one of the contacts between our read and our write. The batch is tried again.
 var errRace = errors.New("contacts changed meanwhile")
 
-// existing is a contact that is there.
+// existing is a contact that the database has.
 type existing struct {
 	db.Contact
 	member bool
-	fresh  bool // made by this import just now
+	fresh  bool // created by this batch
 }
 
-// lookups, inserts and memberships are done for so many rows in one statement, and the rest for one at a time: statements of
-// few lengths stay prepared.
+// Lookups, inserts and memberships take manyRows rows in one statement, and the remaining ones one by one. Statements of only
+// two lengths can stay prepared.
 const (
 	manyRows = 100
 	oneRow   = 1
@@ -108,63 +112,159 @@ func chunks(n int, fn func(from, to int) error) error {
 	return nil
 }
 
-// repeat is n times the text, with commas between.
-func repeat(text string, n int) string { return strings.TrimSuffix(strings.Repeat(text+", ", n), ", ") }
+// repeat returns a text n times, separated by commas.
+func repeat(s string, n int) string { return strings.TrimSuffix(strings.Repeat(s+", ", n), ", ") }
 
-// Finds the contacts of a tenant by number, and whether they are in a list.
+// lookupQuery finds n contacts of a tenant by the keys of their numbers, and whether they are members of a list.
 func lookupQuery(n int) string {
-	return `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
-  c.version, c.deleted_ms, m.contact IS NOT NULL
+	return `SELECT c.number, c.phone, c.number_key, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
+  c.version, c.deleted_ms, c.opt_in_ms, c.opt_in_source, m.contact IS NOT NULL
 FROM contacts c LEFT JOIN list_members m ON m.tenant = c.tenant AND m.list = ?2 AND m.contact = c.number
-WHERE c.tenant = ?1 AND c.phone IN (` + repeat("?", n) + ")"
+WHERE c.tenant = ?1 AND c.number_key IN (` + repeat("?", n) + ")"
 }
 
-// A number that came in between is left alone: the rows written say so.
+// insertQuery inserts n contacts. It leaves numbers that exist already as they are; the count of rows written tells.
 func insertQuery(n int) string {
-	return `INSERT INTO contacts (tenant, created_ms, updated_ms, version, deleted_ms, number, phone, first_name, last_name, email,
-  attributes, country, zone, class, valid, search)
-VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON CONFLICT (tenant, phone) DO NOTHING"
+	return `INSERT INTO contacts (tenant, created_ms, updated_ms, version, deleted_ms, number, phone, number_key, first_name, last_name, email,
+  attributes, country, zone, class, valid, search, opt_in_ms, opt_in_source)
+VALUES ` + repeat("(?1, ?2, ?2, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n) + "\nON CONFLICT (tenant, number_key) DO NOTHING"
 }
 
+// memberQuery adds n members to a list.
 func memberQuery(n int) string {
 	return "INSERT INTO list_members (tenant, list, position, contact) VALUES " + repeat("(?1, ?2, ?, ?)", n)
 }
 
-// write brings the entries of the batch into the tables.
+// write writes the entries of the batch.
 func (im *importer) write(ctx context.Context, tx *tx) error {
 	r := &im.report
-	// Locks the list: its imports take turns, and it cannot be deleted under us.
+	if err := tx.lockMembers(ctx, r.Tenant); err != nil {
+		return err
+	}
+	// Locks the list, so that imports into it take turns and nobody deletes it meanwhile.
 	if _, err := tx.GrowList(ctx, 0, r.Tenant, int64(r.List)); err != nil {
 		return found(err, "contact list", ListID(r.List))
 	}
 	entries := im.batch.entries
+	if len(entries) == 0 {
+		return nil
+	}
 	there, err := im.bring(ctx, tx)
 	if err != nil {
 		return err
 	}
-	join := make([]int64, 0, len(entries)) // contacts that are to become members
+	join := make([]int64, 0, len(entries)) // contacts to add to the list
+	fields := importFields{changes: fieldChanges{}, moved: map[int64]movedFields{}}
 	for i := range entries {
 		e := &entries[i]
 		old := &there[i]
 		changed := old.fresh
+		now := *e
 		if !old.fresh {
-			if changed, err = im.change(ctx, tx, old, e); err != nil {
+			if now, err = im.change(ctx, tx, old, e); err != nil {
 				return err
 			}
+			changed = now.changed
+			fields.move(old, &now)
 		}
 		if !old.member {
 			join = append(join, old.Number)
+			fields.join(int64(r.List), &now)
 		}
 		im.count(e, !old.member, changed)
+	}
+	if err := im.countFields(ctx, tx, &fields); err != nil {
+		return err
 	}
 	return im.join(ctx, tx, join)
 }
 
-// bring makes a contact of each entry that is none yet, and returns the contacts of all of them.
+// importFields are the changes that a batch makes to the counts of fields.
+type importFields struct {
+	changes       fieldChanges
+	moved         map[int64]movedFields // by contact
+	before, after []string
+	attributes    []audience.Attr
+}
+
+// movedFields are the fields that a contact had, and has now.
+type movedFields struct{ before, after []string }
+
+// join counts the fields of a new member of a list.
+func (f *importFields) join(list int64, e *entry) {
+	f.after, f.attributes = appendFields(f.after[:0], e.first, e.last, e.email, e.attributes, f.attributes)
+	f.changes.add(list, f.after, 1)
+}
+
+// move notes a contact whose fields are others than before.
+func (f *importFields) move(old *existing, now *entry) {
+	if !now.changed || old.DeletedMs > 0 { // a deleted contact is in no list
+		return
+	}
+	f.before, f.attributes = appendFields(f.before[:0], old.FirstName, old.LastName, old.Email, old.Attributes, f.attributes)
+	f.after, f.attributes = appendFields(f.after[:0], now.first, now.last, now.email, now.attributes, f.attributes)
+	if !slices.Equal(f.before, f.after) {
+		f.moved[old.Number] = movedFields{slices.Clone(f.before), slices.Clone(f.after)}
+	}
+}
+
+// countFields writes the counts of fields: of the list, and of all lists that have a contact whose fields changed.
+func (im *importer) countFields(ctx context.Context, tx *tx, f *importFields) error {
+	r := &im.report
+	contacts := slices.Sorted(maps.Keys(f.moved))
+	args := make([]any, 1, 1+manyRows)
+	args[0] = r.Tenant
+	err := chunks(len(contacts), func(from, to int) error {
+		args = args[:1]
+		for _, contact := range contacts[from:to] {
+			args = append(args, contact)
+		}
+		rows, err := tx.raw.QueryContext(ctx, "SELECT contact, list FROM list_members WHERE tenant = ?1 AND contact IN ("+repeat("?", to-from)+")", args...)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var contact, list int64
+			if err := rows.Scan(&contact, &list); err != nil {
+				return err
+			}
+			f.changes.add(list, f.moved[contact].before, -1)
+			f.changes.add(list, f.moved[contact].after, 1)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return err
+	}
+	if im.boundFields(f.changes) {
+		if err := tx.MarkListFields(ctx, r.Tenant, int64(r.List), fieldsTooMany); err != nil {
+			return err
+		}
+	}
+	return tx.addFields(ctx, r.Tenant, f.changes)
+}
+
+// boundFields drops the counts of names beyond [maxListFields] of this import, and reports whether there are any.
+func (im *importer) boundFields(changes fieldChanges) (over bool) {
+	for f := range changes {
+		switch {
+		case f.list != int64(im.report.List) || im.names[f.name]:
+		case len(im.names) < maxListFields:
+			im.names[f.name] = true
+		default:
+			over = true
+			delete(changes, f)
+		}
+	}
+	return over
+}
+
+// bring creates the contacts that do not exist yet, and returns the contacts of all entries.
 //
-// They are gone through by number: neighbours in the index share its pages, which are what a transaction costs. Whether it is
-// quicker to look first or to insert first depends on the file, and the batch before tells: inserting what is there already
-// wastes numbers of contacts, looking for what is not there costs as much as the insert.
+// It goes through the entries in the order of their numbers, because neighbours share pages of the index, and pages are what a
+// transaction costs. Whether reading first or inserting first is quicker depends on the file, and the batch before tells:
+// inserting contacts that exist wastes their numbers, and looking for ones that do not exist costs as much as the insert.
 func (im *importer) bring(ctx context.Context, tx *tx) ([]existing, error) {
 	entries := im.batch.entries
 	out := make([]existing, len(entries))
@@ -172,7 +272,7 @@ func (im *importer) bring(ctx context.Context, tx *tx) ([]existing, error) {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(a, b int) int { return strings.Compare(entries[a].number.E164, entries[b].number.E164) })
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(entries[a].number.Key, entries[b].number.Key) })
 	if im.known {
 		if err := im.lookup(ctx, tx, order, out); err != nil {
 			return nil, err
@@ -189,10 +289,10 @@ func (im *importer) bring(ctx context.Context, tx *tx) ([]existing, error) {
 		}
 	}
 	im.known = fresh*2 < len(out)
-	return out, nil
+	return out, tx.countContacts(ctx, im.report.Tenant, int64(fresh), 0)
 }
 
-// count counts an entry that was not counted as a repeat.
+// count counts an entry, unless add counted it as a duplicate.
 func (im *importer) count(e *entry, joined, changed bool) {
 	if e.repeated {
 		return
@@ -205,19 +305,22 @@ func (im *importer) count(e *entry, joined, changed bool) {
 	default:
 		im.report.Unchanged++
 	}
-	if !e.number.Valid || e.number.Class == audience.FixedLine {
+	if !e.number.Valid || !e.number.Class.TakesText() {
 		im.report.Unreachable++
+	}
+	if e.optedOut {
+		im.report.OptedOut++
 	}
 }
 
-// lookup finds the contacts of the entries that order names, and puts them into out.
+// lookup reads the contacts of the entries that order lists into out.
 func (im *importer) lookup(ctx context.Context, tx *tx, order []int, out []existing) error {
 	args := make([]any, 2, 2+manyRows)
 	args[0], args[1] = im.report.Tenant, int64(im.report.List)
 	return chunks(len(order), func(from, to int) error {
 		args = args[:2]
 		for _, i := range order[from:to] {
-			args = append(args, im.batch.entries[i].number.E164)
+			args = append(args, im.batch.entries[i].number.Key)
 		}
 		rows, err := tx.raw.QueryContext(ctx, lookupQuery(to-from), args...)
 		if err != nil {
@@ -226,17 +329,17 @@ func (im *importer) lookup(ctx context.Context, tx *tx, order []int, out []exist
 		defer func() { _ = rows.Close() }()
 		for rows.Next() {
 			var e existing
-			if err := rows.Scan(&e.Number, &e.Phone, &e.FirstName, &e.LastName, &e.Email, &e.Attributes, &e.Country, &e.Zone, &e.Class,
-				&e.Valid, &e.Version, &e.DeletedMs, &e.member); err != nil {
+			if err := rows.Scan(&e.Number, &e.Phone, &e.NumberKey, &e.FirstName, &e.LastName, &e.Email, &e.Attributes, &e.Country, &e.Zone, &e.Class,
+				&e.Valid, &e.Version, &e.DeletedMs, &e.OptInMs, &e.OptInSource, &e.member); err != nil {
 				return err
 			}
-			out[im.batch.known[e.Phone]] = e
+			out[im.batch.known[e.NumberKey]] = e
 		}
 		return rows.Err()
 	})
 }
 
-// zoneOf is where a contact lives.
+// zoneOf returns the time zone of a contact.
 func (im *importer) zoneOf(e *entry) string {
 	if strings.Contains(e.attributes, `"`+AttributeTimezone+`"`) {
 		attributes, _ := parseAttributes(e.attributes)
@@ -249,45 +352,93 @@ func (im *importer) zoneOf(e *entry) string {
 	return orElse(e.number.Zone, im.zone)
 }
 
-// change brings what a row says into a contact that is there, and reports whether that changed anything.
-func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry) (bool, error) {
-	was := entry{number: e.number, first: old.FirstName, last: old.LastName, email: old.Email, attributes: old.Attributes}
+// change updates a contact from a row, and returns its fields as they are then.
+func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry) (entry, error) {
+	was := entry{number: e.number, first: old.FirstName, last: old.LastName, email: old.Email, attributes: old.Attributes, optIn: old.OptInMs, optInSource: old.OptInSource}
 	now := was
 	if old.DeletedMs > 0 {
-		now = *e // it was deleted: what it said is not asked for any more
+		now = *e // it was deleted, and nothing of it comes back
 	} else if e.repeated {
 		now.fill(e)
 	} else {
 		now.first, now.last, now.email = orElse(e.first, was.first), orElse(e.last, was.last), orElse(e.email, was.email)
 		now.attributes = overlay(was.attributes, e.attributes)
 		if now.size() > audience.MaxAttributes {
-			now = was // together they are too large: what is there stands
+			now = was // both together are too large: the contact stays as it is
+		}
+		if e.optIn != 0 {
+			now.optIn, now.optInSource = e.optIn, e.consent()
+			if e.optIn > 0 && was.optIn > 0 && e.optIn >= im.report.Started.UnixMilli() { // a mere yes: the time that is known is the better proof
+				now.optIn, now.optInSource = was.optIn, was.optInSource
+			}
 		}
 	}
+	if now.optIn < 0 {
+		now.optIn, now.optInSource = 0, ""
+	}
+	n := numberOf(old, e.number)
+	now.number, was.number = n, n
 	zone := im.zoneOf(&now)
-	n := &e.number
-	if old.DeletedMs == 0 && now == was && zone == old.Zone && n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid {
-		return false, nil
+	if old.DeletedMs == 0 && now == was && zone == old.Zone && n.E164 == old.Phone && n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid {
+		return now, nil
 	}
-	rows, err := tx.UpdateContact(ctx, db.UpdateContactParams{
-		Phone: old.Phone, FirstName: now.first, LastName: now.last, Email: now.email, Attributes: now.attributes, Country: n.Country,
-		Zone: zone, Class: int64(n.Class), Valid: n.Valid, Search: searchText(now.first, now.last, now.email), UpdatedMs: tx.now, DeletedMs: 0,
+	arg := db.UpdateContactParams{
+		Phone: n.E164, NumberKey: n.Key, FirstName: now.first, LastName: now.last, Email: now.email, Attributes: now.attributes, Country: n.Country,
+		Zone: zone, Class: int64(n.Class), Valid: n.Valid, Search: searchText(now.first, now.last, now.email),
+		OptInMs: now.optIn, OptInSource: now.consent(), UpdatedMs: tx.now, DeletedMs: 0,
 		Tenant: im.report.Tenant, Number: old.Number, Version: old.Version,
-	})
-	if err == nil && rows != 1 {
-		err = errRace
 	}
-	return true, err
+	write := func() error {
+		rows, err := tx.UpdateContact(ctx, arg)
+		if err == nil && rows != 1 {
+			err = errRace
+		}
+		return err
+	}
+	now.changed = true
+	if old.DeletedMs > 0 { // it is in no list
+		if err := tx.countContacts(ctx, im.report.Tenant, 0, -1); err != nil {
+			return now, err
+		}
+		return now, write()
+	}
+	if n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid && now.optIn > 0 == (old.OptInMs > 0) { // what the counts of its lists know of it
+		return now, write()
+	}
+	return now, tx.recount(ctx, im.report.Tenant, old.Number, write)
 }
 
-// insert makes contacts of the entries that order names. Where some of a chunk are there already, it looks which.
+// consent is where the opt-in of a row is known from.
+func (e *entry) consent() string {
+	if e.optIn <= 0 {
+		return ""
+	}
+	return orElse(e.optInSource, "import")
+}
+
+// numberOf returns the form of its number that a contact keeps when a row has another one: the one that takes messages, else the
+// one that is there.
+func numberOf(old *existing, row phone.Number) phone.Number {
+	if row.E164 == old.Phone || row.Class.TakesText() && row.Valid {
+		return row
+	}
+	stored := phone.Number{
+		E164: old.Phone, Key: old.NumberKey, Country: old.Country, Zone: old.Zone, Class: audience.Class(old.Class), Valid: old.Valid,
+	}
+	if old.DeletedMs > 0 && !stored.Class.TakesText() {
+		return row
+	}
+	return stored
+}
+
+// insert creates contacts of the entries that order lists. When some of a chunk exist already, it reads which.
 func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []existing) error {
 	if len(order) == 0 {
 		return nil
 	}
 	first, next := im.next, im.next+int64(len(order))
 	im.next = next
-	args := make([]any, 2, 2+11*manyRows)
+	args := make([]any, 2, 2+14*manyRows)
 	args[0], args[1] = im.report.Tenant, tx.now
 	return chunks(len(order), func(from, to int) error {
 		args = args[:2]
@@ -296,7 +447,8 @@ func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []exist
 			n := &e.number
 			number := first + int64(from+at)
 			out[i] = existing{Contact: db.Contact{Number: number}, fresh: true}
-			args = append(args, number, n.E164, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid, searchText(e.first, e.last, e.email))
+			args = append(args, number, n.E164, n.Key, e.first, e.last, e.email, e.attributes, n.Country, im.zoneOf(e), int64(n.Class), n.Valid, searchText(e.first, e.last, e.email),
+				max(e.optIn, 0), e.consent())
 		}
 		result, err := tx.raw.ExecContext(ctx, insertQuery(to-from), args...)
 		if err != nil {
@@ -315,29 +467,15 @@ func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []exist
 	})
 }
 
-// join puts contacts at the end of the list.
+// join adds contacts to the end of the list.
 func (im *importer) join(ctx context.Context, tx *tx, contacts []int64) error {
 	if len(contacts) == 0 {
 		return nil
 	}
 	tenant, list := im.report.Tenant, int64(im.report.List)
-	next, err := tx.GrowList(ctx, int64(len(contacts)), tenant, list)
+	next, err := tx.GrowList(ctx, 0, tenant, list)
 	if err != nil {
 		return found(err, "contact list", ListID(im.report.List))
 	}
-	position := next - int64(len(contacts))
-	args := make([]any, 2, 2+2*manyRows)
-	args[0], args[1] = tenant, list
-	err = chunks(len(contacts), func(from, to int) error {
-		args = args[:2]
-		for i := from; i < to; i++ {
-			args = append(args, position+int64(i), contacts[i])
-		}
-		_, err := tx.raw.ExecContext(ctx, memberQuery(to-from), args...)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return tx.ListChanged(ctx, db.ListChangedParams{Added: int64(len(contacts)), Now: tx.now, Tenant: tenant, Number: list})
+	return tx.join(ctx, tenant, list, next, contacts)
 }

@@ -1,17 +1,12 @@
 package store
 
 import (
-	"bytes"
-	"encoding/csv"
 	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -78,94 +73,6 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-func TestFieldName(t *testing.T) {
-	for in, want := range map[string]string{
-		"First Name": "first_name", " E-Mail ": "e_mail", "città": "città", "__x__": "x", "a--b": "a_b", "": "", "№": "", "Größe 2": "größe_2",
-	} {
-		if got := FieldName(in); got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
-	}
-}
-
-// records reads a file with our reader, bytes at a time as they come.
-func records(t *testing.T, text []byte, chunk int) (out [][]string, bad int) {
-	t.Helper()
-	c := &csvRows{in: &slow{text, chunk}, buf: make([]byte, 2*maxRow), line: 1, comma: ','}
-	for range len(text) + 2 {
-		err := c.record()
-		var row *rowError
-		switch {
-		case errors.Is(err, io.EOF):
-			return out, bad
-		case errors.As(err, &row):
-			bad++
-		case err != nil:
-			t.Fatal(err)
-		case !c.blank():
-			var fields []string
-			for i := range c.ends {
-				fields = append(fields, string(c.field(i)))
-			}
-			out = append(out, fields)
-		}
-	}
-	t.Fatal("does not come to an end")
-	return nil, 0
-}
-
-type slow struct {
-	rest  []byte
-	chunk int
-}
-
-func (s *slow) Read(b []byte) (int, error) {
-	if len(s.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b[:min(len(b), s.chunk)], s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
-}
-
-// Whatever encoding/csv reads without complaint, ours reads the same; and ours gets to the end of anything.
-func FuzzCSV(f *testing.F) {
-	for _, s := range []string{"a,b\n1,2\n", "\"a\"\"b\",\"c\nd\"\r\n,,\n", "a\"b\n", "\"x\" y\nz\n", "\"open\n1,2\n3", "\n\n,\n", "a\rb", ",\"\"\n"} {
-		f.Add([]byte(s), 3)
-	}
-	f.Fuzz(func(t *testing.T, text []byte, chunk int) {
-		got, bad := records(t, text, max(1, chunk%4096))
-		if bytes.IndexByte(text, '\r') >= 0 || len(text) >= maxRow {
-			return // a carriage return ends a line for us; encoding/csv keeps some
-		}
-		r := csv.NewReader(bytes.NewReader(text))
-		r.FieldsPerRecord = -1
-		all, err := r.ReadAll()
-		if err != nil {
-			return
-		}
-		want := slices.DeleteFunc(all, func(fields []string) bool {
-			return !slices.ContainsFunc(fields, func(s string) bool { return strings.TrimSpace(s) != "" })
-		})
-		if bad != 0 || !slices.EqualFunc(got, want, slices.Equal) {
-			t.Errorf("got %q and %d bad rows, want %q", got, bad, want)
-		}
-	})
-}
-
-// A row that cannot be read is one row, also where lines end with a carriage return alone.
-func TestCSVBadRowOfAMac(t *testing.T) {
-	for _, end := range []string{"\n", "\r", "\r\n"} {
-		for _, chunk := range []int{1, 5, 4096} {
-			text := strings.Join([]string{"phone", "1", `"Anna"x`, "2", "3", ""}, end)
-			got, bad := records(t, []byte(text), chunk)
-			if want := [][]string{{"phone"}, {"1"}, {"2"}, {"3"}}; bad != 1 || !slices.EqualFunc(got, want, slices.Equal) {
-				t.Errorf("lines end with %q, %d bytes at a time: got %q and %d bad rows, want %q and one", end, chunk, got, bad, want)
-			}
-		}
-	}
-}
-
 // What panics leaves nothing behind, and the next one can write.
 func TestPanicRollsBack(t *testing.T) {
 	cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db")}
@@ -203,79 +110,6 @@ func TestPanicRollsBack(t *testing.T) {
 	}
 }
 
-// Whatever bytes are said to be a file of contacts: reading comes to an end, each row is read or refused with a reason, and what
-// was read is text that can be stored. What one reader makes of it does not depend on how the bytes arrive.
-func FuzzImport(f *testing.F) {
-	for _, s := range []string{
-		"phone,first_name\n+393330000001,Anna\n", "\ufeffphone;city\r\n333;\"a\nb\"\r\n", "sep=|\nphone|x\n1|2\n", "\xff\xfep\x00h\x00o\x00n\x00e\x00\n\x001\x00",
-		"phone,phone\n1,2\n", "phone\n\"open\n1\n", "phone,\xe9\n1,2\n", "PK\x03\x04phone\n", "phone\tx\n1\t\xff\n2\t\x00\n",
-		`[{"phone":"+393330000001","attributes":{"a":1}},5,{"a":1,"a":2}]`, `{"phone":"1"}{"phone":"2"} `, `[{"phone":"\ud800"},{"phone":[1]}`, "[[[[[[", `{"a":{"b":{}}}`, `[{"phone":1e400}]x`,
-	} {
-		f.Add([]byte(s), 3)
-	}
-	f.Fuzz(func(t *testing.T, text []byte, chunk int) {
-		for _, format := range []Format{FormatCSV, FormatJSON} {
-			var all [2]string
-			for i, size := range []int{len(text) + 1, max(1, chunk%4096)} {
-				all[i] = readAll(t, format, text, size)
-			}
-			if all[0] != all[1] {
-				t.Errorf("%s: got %q in one piece and %q in many", format, all[0], all[1])
-			}
-		}
-	})
-}
-
-// readAll reads a file to its end and returns what it says.
-func readAll(t *testing.T, format Format, text []byte, chunk int) string {
-	t.Helper()
-	var from rows
-	var err error
-	if format == FormatCSV {
-		from, err = newCSV(&slow{text, chunk}, nil)
-	} else {
-		from, err = newJSON(&slow{text, chunk}, nil)
-	}
-	var out strings.Builder
-	if err != nil {
-		return "no file: " + err.Error()
-	}
-	var row rawRow
-	for range len(text) + 2 {
-		err := from.next(&row)
-		var bad *rowError
-		switch {
-		case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-			return out.String()
-		case errors.As(err, &bad):
-			if bad.reason == "" {
-				t.Fatalf("got a refused row without a reason: %+v", bad)
-			}
-			fmt.Fprintf(&out, "%d refused: %s %s\n", row.line, bad.column, bad.reason)
-		case err != nil:
-			return out.String() + "broke off"
-		default:
-			for _, c := range row.cells {
-				if !utf8.ValidString(c.value) || strings.ContainsRune(c.value, 0) || c.value == "" {
-					t.Fatalf("got the value %q, which cannot be stored", c.value)
-				}
-				fmt.Fprintf(&out, "%d %s=%s\n", row.line, c.column.header, c.value)
-			}
-		}
-	}
-	t.Fatal("does not come to an end")
-	return ""
-}
-
-// A quote that is never closed costs its own line and no memory.
-func TestCSVUnclosedQuote(t *testing.T) {
-	text := []byte("a,\"never closed " + strings.Repeat("x", 3*maxRow) + "\n" + strings.Repeat("1,2\n", 100_000))
-	got, bad := records(t, text, 1<<20)
-	if len(got) != 100_000 || bad != 1 {
-		t.Errorf("got %d rows and %d bad ones, want 100000 and 1", len(got), bad)
-	}
-}
-
 // The whole table of moves, for every actor: what is not in it is refused.
 func TestAllowed(t *testing.T) {
 	actors := []schemas.Actor{schemas.ActorUser, schemas.ActorApprover, schemas.ActorGuard, schemas.ActorScheduler, schemas.ActorOperator}
@@ -292,7 +126,7 @@ func TestAllowed(t *testing.T) {
 						return int32(tr.From) == from && int32(tr.To) == to && tr.Trigger == trigger &&
 							(slices.Contains(tr.Actors, actor) || actor == schemas.ActorOperator && slices.Contains(tr.Actors, schemas.ActorUser))
 					})
-					err := allowed(fanfarev1.State(from), fanfarev1.State(to), trigger, actor)
+					err := allowed(schemas.State(from), schemas.State(to), trigger, actor)
 					if want != (err == nil) || err != nil && !errors.Is(err, schemas.ErrTransition) {
 						t.Errorf("%s %s from %d to %d: got %v, want allowed %v", actor, trigger, from, to, err, want)
 					}

@@ -108,7 +108,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Key, Tenant, e
 	}
 	if now := s.now().UnixMilli(); now-row.UsedMs >= usedEvery.Milliseconds() {
 		if err := s.write(ctx, func(tx *tx) error { return tx.KeyUsed(ctx, tx.now, row.ID) }); err != nil {
-			s.log.WarnContext(ctx, "writing when a key was used failed", "key", row.ID, "error", err) // the request may go on
+			s.log.WarnContext(ctx, "writing when a key was used failed", "key", row.ID, "err", err) // the request may go on
 		}
 		row.UsedMs = now
 	}

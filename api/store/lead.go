@@ -53,26 +53,12 @@ func (s *Store) release(ctx context.Context) {
 	s.mu.Unlock()
 	if l.file != nil {
 		if err := l.file.Close(); err != nil {
-			s.log.WarnContext(ctx, "giving back the lead failed", "error", err)
+			s.log.WarnContext(ctx, "giving back the lead failed", "err", err)
 		}
 	}
 	if l.conn != nil {
 		closeSession(ctx, l.conn)
 	}
-}
-
-// leads returns [ErrNoLead] when this process led and the session that held the lock is gone: another may lead by now.
-func (s *Store) leads(ctx context.Context) error {
-	s.mu.Lock()
-	conn := s.lead.conn
-	s.mu.Unlock()
-	if conn == nil {
-		return nil
-	}
-	if _, err := conn.ExecContext(ctx, "SELECT 1"); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoLead, err)
-	}
-	return nil
 }
 
 // lock waits for a lock of a name, of all processes on this database.

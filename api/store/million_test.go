@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // rows of TestMemory: go test ./api/store -run TestMemory -v -store.rows 1000000
@@ -96,7 +96,7 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	began, stop := time.Now(), peak()
-	r, err := s.Import(t.Context(), tenant.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, streamCSV(*rows, oneCountry, note), nil)
+	r, err := s.Import(t.Context(), tenant.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, streamCSV(*rows, oneCountry, note), nil)
 	rose := stop()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func BenchmarkFreeze(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := s.Import(b.Context(), tenant.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, streamCSV(n, manyCountries, 0), nil)
+	r, err := s.Import(b.Context(), tenant.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, streamCSV(n, manyCountries, 0), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func BenchmarkFreeze(b *testing.B) {
 		}
 		b.StopTimer()
 		if _, err := s.UpdateCampaign(b.Context(), tenant.ID, c.ID(), 0, store.Cause{Actor: schemas.ActorUser}, func(c *store.Campaign) (schemas.Trigger, error) {
-			c.State = fanfarev1.State_STATE_CANCELLED
+			c.State = schemas.StateCancelled
 			return schemas.TriggerCancel, nil
 		}); err != nil {
 			b.Fatal(err)
@@ -162,14 +162,14 @@ func BenchmarkFreeze(b *testing.B) {
 func confirmed(t testing.TB, s *store.Store, tenant store.Tenant, l store.List) store.Campaign {
 	t.Helper()
 	user := store.Cause{Actor: schemas.ActorUser}
-	c, err := s.CreateCampaign(t.Context(), store.Campaign{Tenant: tenant.ID, State: fanfarev1.State_STATE_CONFIGURED, Spec: store.Spec{
-		Name: "c", Chain: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_SMS}, Lists: []uint64{l.Number},
+	c, err := s.CreateCampaign(t.Context(), store.Campaign{Tenant: tenant.ID, State: schemas.StateConfigured, Spec: store.Spec{
+		Name: "c", Chain: []schemas.Channel{schemas.ChannelSMS}, Lists: []uint64{l.Number},
 	}}, user)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err = s.Confirm(t.Context(), tenant.ID, c.ID(), 0, user, func(_ store.Confirmation, c *store.Campaign) (uint64, error) {
-		c.State = fanfarev1.State_STATE_PREPARING
+		c.State = schemas.StatePreparing
 		return 0, nil
 	})
 	if err != nil {

@@ -4,16 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 
 	"fanfare/api/store/db"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/pricing"
 )
 
 // maxMicros keeps sums far from where they would overflow: nine million million of a currency.
 const maxMicros = 9e18
 
-// Prices returns what a tenant pays per channel.
+// Prices returns a tenant's price list: a price for each channel, and the rows that say more.
 func (s *Store) Prices(ctx context.Context, tenant string) (Prices, error) {
 	return prices(ctx, s.q, tenant)
 }
@@ -26,15 +28,15 @@ func prices(ctx context.Context, q *db.Queries, tenant string) (Prices, error) {
 	if len(rows) == 0 {
 		return nil, notFound("tenant", tenant)
 	}
-	out := Prices{}
+	out, err := priceRules(ctx, q, tenant)
 	for _, r := range rows {
-		out[fanfarev1.Channel(r.Channel)] = uint64(r.Micros)
+		out = append(out, pricing.Rule{Channel: schemas.Channel(r.Channel), Micros: uint64(r.Micros)})
 	}
-	return out, nil
+	return out, err
 }
 
 // SetPrice sets the price of a channel. What is confirmed already keeps the price it was confirmed at.
-func (s *Store) SetPrice(ctx context.Context, tenant string, channel fanfarev1.Channel, micros uint64) error {
+func (s *Store) SetPrice(ctx context.Context, tenant string, channel schemas.Channel, micros uint64) error {
 	if _, ok := fanfarev1.Channel_name[int32(channel)]; !ok || channel == 0 {
 		return &FieldError{"Channel", channel.String(), "want sms, rcs, whatsapp or voice"}
 	}
@@ -58,17 +60,25 @@ func (s *Store) Balance(ctx context.Context, tenant string) (Balance, error) {
 func balanceOf(r db.Balance) Balance {
 	return Balance{
 		Unlimited: !r.Available.Valid, Available: uint64(r.Available.Int64), Reserved: uint64(r.Reserved), Captured: uint64(r.Captured),
+		Owed: uint64(r.Owed),
 	}
 }
 
-// TopUp adds to a tenant's balance. To a tenant of unlimited credit it only makes an entry.
+// TopUp adds to a tenant's balance, and pays what it owes first. Campaigns that were suspended for want of credit go on when nothing
+// is owed any more. With unlimited credit it only adds an entry to the ledger.
 func (s *Store) TopUp(ctx context.Context, tenant string, micros uint64, note string) (Balance, error) {
 	if micros == 0 || micros > maxMicros {
 		return Balance{}, &FieldError{"Micros", fmt.Sprint(micros), "want more than 0"}
 	}
 	var out Balance
-	err := s.write(ctx, func(tx *tx) error {
+	err := s.writeMoves(ctx, func(tx *tx) error {
 		if err := tx.move(ctx, tenant, 0, AccountOutside, AccountAvailable, micros, note); err != nil {
+			return err
+		}
+		if err := tx.payOwed(ctx, tenant); err != nil {
+			return err
+		}
+		if err := tx.resumePaid(ctx, tenant); err != nil {
 			return err
 		}
 		r, err := tx.GetBalance(ctx, tenant)
@@ -78,13 +88,13 @@ func (s *Store) TopUp(ctx context.Context, tenant string, micros uint64, note st
 	return out, err
 }
 
-// SetCredit makes a tenant's credit unlimited, or limits it to what is given from now on. While something is reserved that was not
-// paid from a limited credit it is [ErrReserved]: what is left of it would come back as credit that nobody gave.
+// SetCredit makes a tenant's credit unlimited, or limits it to an amount. It is [ErrReserved] to limit an unlimited credit while
+// money is reserved: the release of that money would add credit that was never paid.
 func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unlimited bool) error {
 	if micros > maxMicros {
 		return &FieldError{"Micros", fmt.Sprint(micros), "too large"}
 	}
-	return s.write(ctx, func(tx *tx) error {
+	return s.writeMoves(ctx, func(tx *tx) error {
 		if _, err := tx.LockBalance(ctx, tenant); err != nil {
 			return found(err, "tenant", tenant)
 		}
@@ -95,14 +105,23 @@ func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unl
 		if have := balanceOf(r); have.Unlimited && !unlimited && have.Reserved > 0 {
 			return ErrReserved
 		}
-		// The entries go on adding up: what was there leaves, what is set comes in.
+		// Two entries keep the ledger balanced: the old amount leaves, the new one comes in.
 		if have := balanceOf(r); have.Available > 0 {
 			if err := tx.move(ctx, tenant, 0, AccountAvailable, AccountOutside, have.Available, "credit set anew"); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.SetAvailable(ctx, sql.NullInt64{Valid: !unlimited}, tenant); err != nil || unlimited || micros == 0 {
+		if _, err := tx.SetAvailable(ctx, sql.NullInt64{Valid: !unlimited}, tenant); err != nil {
 			return err
+		}
+		if unlimited {
+			if err := tx.AddOwed(ctx, -r.Owed, tenant); err != nil {
+				return err
+			}
+			return tx.resumePaid(ctx, tenant)
+		}
+		if micros == 0 {
+			return nil
 		}
 		return tx.move(ctx, tenant, 0, AccountOutside, AccountAvailable, micros, "credit set anew")
 	})
@@ -120,41 +139,51 @@ func (s *Store) Ledger(ctx context.Context, tenant, campaign string, page Page) 
 		arg.Campaign = row.Number
 	}
 	rows, err := s.q.ListLedger(ctx, arg)
-	return all(rows, err, func(r db.Ledger) LedgerEntry {
-		return LedgerEntry{
-			ID: uint64(r.ID), Tenant: r.Tenant, Campaign: uint64(r.Campaign), From: Account(r.FromAccount), To: Account(r.ToAccount),
-			Micros: uint64(r.Micros), Note: r.Note, Time: fromMS(r.TimeMs),
-		}
-	})
+	return all(rows, err, ledgerOf)
 }
 
-// Reserve sets more money aside for a campaign: for the single sends of a tenant whose credit is limited. It is
-// [ErrNoCredit] when the balance does not cover it.
-func (s *Store) Reserve(ctx context.Context, tenant, campaign string, micros uint64) error {
-	if micros == 0 {
-		return nil
+func ledgerOf(r db.Ledger) LedgerEntry {
+	return LedgerEntry{
+		ID: uint64(r.ID), Tenant: r.Tenant, Campaign: uint64(r.Campaign), From: Account(r.FromAccount), To: Account(r.ToAccount),
+		Micros: uint64(r.Micros), Note: r.Note, Time: fromMS(r.TimeMs),
 	}
-	return s.write(ctx, func(tx *tx) error {
-		// First of all: sends of one tenant take turns, and each finds the row as the one before left it.
-		if _, err := tx.LockBalance(ctx, tenant); err != nil {
-			return err
-		}
-		row, err := campaignRow(ctx, tx.Queries, tenant, campaign)
-		if err != nil {
-			return err
-		}
-		c := campaignOf(row)
-		if schemas.Terminal(c.State) {
-			return &StateError{State: c.State, To: c.State, Trigger: schemas.TriggerDeal}
-		}
-		if err := tx.reserve(ctx, &c, micros); err != nil {
-			return err
-		}
-		return tx.save(ctx, &c, uint64(row.Version))
-	})
 }
 
-// move is one entry of the ledger, and both balances it changes. What leaves available must be there, unless credit is unlimited.
+// LedgerFilter chooses movements of a tenant's money. Newest first.
+type LedgerFilter struct {
+	Page
+	Campaign string // id, "": of all
+	// Before continues before the entry of this id, instead of at a page. 0: from the newest.
+	Before uint64
+}
+
+// NewestLedger returns a page of movements of a tenant's money, newest first, and how many there are in all.
+func (s *Store) NewestLedger(ctx context.Context, tenant string, f LedgerFilter) ([]LedgerEntry, int, error) {
+	limit, offset := f.bounds()
+	arg := db.NewestLedgerParams{Tenant: tenant, Below: math.MaxInt64, Max: limit, Skip: offset}
+	if f.Campaign != "" {
+		row, err := campaignRow(ctx, s.q, tenant, f.Campaign)
+		if err != nil {
+			return nil, 0, err
+		}
+		arg.Campaign = row.Number
+	}
+	if f.Before != 0 {
+		arg.Below, arg.Skip = int64(min(f.Before, math.MaxInt64)), 0
+	}
+	total, err := s.q.CountLedger(ctx, tenant, arg.Campaign)
+	if err != nil {
+		return nil, 0, fmt.Errorf("count the ledger: %w", err)
+	}
+	rows, err := s.q.NewestLedger(ctx, arg)
+	out, err := all(rows, err, ledgerOf)
+	if err != nil {
+		return nil, 0, fmt.Errorf("ledger: %w", err)
+	}
+	return out, int(total), nil
+}
+
+// move writes one entry of the ledger and changes both accounts. Available never falls below zero, unless credit is unlimited.
 func (t *tx) move(ctx context.Context, tenant string, campaign uint64, from, to Account, micros uint64, note string) error {
 	if micros > maxMicros {
 		return &CreditError{Need: micros}
@@ -186,13 +215,13 @@ func (t *tx) move(ctx context.Context, tenant string, campaign uint64, from, to 
 	})
 }
 
-// reserve sets money aside for a campaign and notes it in c, which the caller saves.
+// reserve reserves money for a campaign and notes it in c, which the caller saves.
 func (t *tx) reserve(ctx context.Context, c *Campaign, micros uint64) error {
 	if micros == 0 {
 		return nil
 	}
-	// Locks the row first: two who read the same balance would both think that it is enough, and on Postgres a failed check
-	// ends the transaction before it can be said what is missing.
+	// Locks the row first: two transactions could both read a balance that is enough for one of them. The CHECK of the table would
+	// refuse the second one, but on Postgres that ends the transaction before the missing amount can be read.
 	if _, err := t.LockBalance(ctx, c.Tenant); err != nil {
 		return err
 	}
@@ -210,11 +239,11 @@ func (t *tx) reserve(ctx context.Context, c *Campaign, micros uint64) error {
 	return nil
 }
 
-// capture bills a campaign up to a running total. More than was reserved is taken from the balance as far as that goes; what
-// it does not cover is not billed, for the balance must not fall below zero, and is returned.
+// capture bills a campaign up to a running total. What exceeds the reservation is taken from the balance. What the balance does not
+// cover is not billed, since the balance must not fall below zero; it is returned.
 func (t *tx) capture(ctx context.Context, c *Campaign, total uint64) (unbilled uint64, err error) {
 	if total <= c.Captured {
-		return 0, nil // an older figure, or the same again
+		return 0, nil // an older total, or the same one
 	}
 	due := total - c.Captured
 	if missing := due - min(due, c.Reserved); missing > 0 {
@@ -245,14 +274,17 @@ func (t *tx) capture(ctx context.Context, c *Campaign, total uint64) (unbilled u
 	return unbilled, nil
 }
 
-// releaseAll gives back what is still reserved for a campaign.
-func (t *tx) releaseAll(ctx context.Context, c *Campaign) error {
-	if c.Reserved == 0 {
+// releaseAll releases everything that is still reserved for a campaign.
+func (t *tx) releaseAll(ctx context.Context, c *Campaign) error { return t.release(ctx, c, c.Reserved) }
+
+// release releases a part of what is reserved for a campaign and notes it in c, which the caller saves.
+func (t *tx) release(ctx context.Context, c *Campaign, micros uint64) error {
+	if micros == 0 {
 		return nil
 	}
-	if err := t.move(ctx, c.Tenant, c.Number, AccountReserved, AccountAvailable, c.Reserved, "release"); err != nil {
+	if err := t.move(ctx, c.Tenant, c.Number, AccountReserved, AccountAvailable, micros, "release"); err != nil {
 		return err
 	}
-	c.Reserved = 0
-	return nil
+	c.Reserved -= micros
+	return t.payOwed(ctx, c.Tenant)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"regexp"
@@ -17,12 +19,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // registers the driver
 
+	"fanfare/api/phone"
 	"fanfare/api/store/db"
-	"fanfare/api/store/phone"
 	"fanfare/schemas"
 	migrations "fanfare/schemas/sql"
 )
@@ -35,6 +38,8 @@ type Config struct {
 	Schema string
 	// Keys hash the numbers of opt-outs; without them nothing can be suppressed.
 	Keys *schemas.Keys
+	// Silence is how long Postgres may leave a statement without an answer before its connection is given up; default 30 s.
+	Silence time.Duration
 	// Phones reads numbers; default one of its own. Whoever opens several stores shares one: it grows with the countries it meets.
 	Phones *phone.Parser
 	Logger *slog.Logger     // default: none
@@ -55,6 +60,8 @@ type Store struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of what is to be published
 	marked  chan struct{} // closed at the next MarkPublished
+	ordered chan struct{} // of RunImports: an import was ordered
+	jobs    chan struct{} // of RunJobs: a job was ordered
 	lead    leader
 }
 
@@ -72,7 +79,7 @@ var ErrSchema = errors.New("store has other tables than this program")
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		keys: cfg.Keys, phones: cfg.Phones, log: cfg.Logger, now: cfg.Now, schema: cfg.Schema,
-		changed: make(chan struct{}), marked: make(chan struct{}),
+		changed: make(chan struct{}), marked: make(chan struct{}), ordered: make(chan struct{}, jobsAtOnce), jobs: make(chan struct{}, jobsAtOnce),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -159,6 +166,20 @@ func connectPostgres(ctx context.Context, cfg Config) (*database, error) {
 		pg.RuntimeParams["search_path"] = cfg.Schema
 	}
 	pg.RuntimeParams["application_name"] = "fanfare"
+	silence := cmp.Or(cfg.Silence, 30*time.Second)
+	dialer := pg.DialFunc
+	pg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dialer(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &impatientConn{Conn: conn, silence: silence}, nil
+	}
+	onError := pg.OnPgError
+	pg.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		// A primary that was demoted keeps its connections. A new one may reach the new primary.
+		return onError(conn, err) && err.Code != "25006"
+	}
 	pool := stdlib.OpenDB(*pg)
 	pool.SetMaxOpenConns(16)
 	pool.SetMaxIdleConns(8)
@@ -169,6 +190,36 @@ func connectPostgres(ctx context.Context, cfg Config) (*database, error) {
 	d := &database{postgres: true, readers: pool}
 	d.read = rewriter{pool, &d.known}
 	return d, nil
+}
+
+// impatientConn is a connection that fails when an answer does not come. pgx sets a deadline only when a context ends.
+type impatientConn struct {
+	net.Conn
+	silence time.Duration
+
+	mu   sync.Mutex
+	held bool // pgx has set a deadline
+}
+
+// SetDeadline sets a deadline of pgx.
+func (c *impatientConn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = !t.IsZero()
+	return c.Conn.SetDeadline(t)
+}
+
+// Read reads an answer. pgx calls it only while it waits for one.
+func (c *impatientConn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	if !c.held {
+		if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+			c.mu.Unlock()
+			return 0, err
+		}
+	}
+	c.mu.Unlock()
+	return c.Conn.Read(b)
 }
 
 func connectSQLite(ctx context.Context, path string) (*database, error) {
@@ -239,6 +290,7 @@ func Migrate(ctx context.Context, cfg Config) error {
 }
 
 func migrateTo(ctx context.Context, cfg Config, files fs.FS, version int64) error {
+	cfg.Silence = time.Hour // an index of a large table takes its time
 	d, err := connect(ctx, cfg)
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ const tombstoneAfter = 7 * 24 * time.Hour
 // tenants and senders come first, for campaigns name them; opt-outs and campaigns share what is left, so that a flood of one
 // does not hold up the other. [ErrNoLead] when this process led and does no more.
 func (s *Store) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error) {
-	if err := s.leads(ctx); err != nil {
+	if found, err := s.anyUnpublished(ctx); err != nil || !found {
 		return nil, err
 	}
 	out, err := s.unpublishedControl(ctx, int64(limit))
@@ -45,6 +47,27 @@ func (s *Store) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow
 		suppressions = suppressions[:int(left)-len(campaigns)]
 	}
 	return append(append(out, suppressions...), campaigns...), nil
+}
+
+// anyUnpublished reports whether there is anything to publish. It asks by the session that holds the lead, so that a process whose
+// session is gone is told [ErrNoLead] at every poll.
+func (s *Store) anyUnpublished(ctx context.Context) (bool, error) {
+	before := s.now().Add(-tombstoneAfter).UnixMilli()
+	s.mu.Lock()
+	conn := s.lead.conn
+	s.mu.Unlock()
+	if conn == nil {
+		n, err := s.q.AnyUnpublished(ctx, before)
+		if err != nil {
+			return false, fmt.Errorf("look for unpublished rows: %w", err)
+		}
+		return n > 0, nil
+	}
+	n, err := db.New(rewriter{conn, &s.d.known}).AnyUnpublished(ctx, before)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNoLead, err)
+	}
+	return n > 0, nil
 }
 
 // encode is the row of a record; nil is a tombstone.
@@ -70,7 +93,11 @@ func (s *Store) unpublishedControl(ctx context.Context, limit int64) (out []sche
 	}
 	routes, err := s.q.UnpublishedRoutes(ctx, limit)
 	for _, r := range routes {
-		err = errors.Join(err, add(schemas.RouteKey(r.Name), "", r.Version, r.UpdatedMs, routeRecord(r)))
+		var value proto.Message
+		if !r.Deleted {
+			value = routeRecord(r)
+		}
+		err = errors.Join(err, add(schemas.RouteKey(r.Name), "", r.Version, r.UpdatedMs, value))
 	}
 	if err != nil {
 		return nil, err
@@ -107,11 +134,20 @@ func (s *Store) unpublishedCampaigns(ctx context.Context, limit int64) (out []sc
 		out = append(out, row)
 	}
 	now := s.now()
+	tombstone := func(tenant string, number, version int64) {
+		row, _ := encode(schemas.TypeCampaign, schemas.CampaignKey(tenant, schemas.CampaignID(uint64(number))), tenant, version, now.UnixMilli(), nil)
+		out = append(out, row)
+	}
+	again, err := s.q.RepublishedTombstones(ctx, limit)
+	for _, r := range again {
+		tombstone(r.Tenant, r.Number, r.Version)
+	}
+	if err != nil {
+		return nil, err
+	}
 	ended, err := s.q.DueTombstones(ctx, now.Add(-tombstoneAfter).UnixMilli(), limit)
 	for _, r := range ended {
-		row, _ := encode(schemas.TypeCampaign, schemas.CampaignKey(r.Tenant, schemas.CampaignID(uint64(r.Number))), r.Tenant,
-			r.Version, now.UnixMilli(), nil)
-		out = append(out, row)
+		tombstone(r.Tenant, r.Number, r.Version)
 	}
 	return out, err
 }
@@ -122,15 +158,20 @@ func (s *Store) unpublishedSuppressions(ctx context.Context, limit int64) (out [
 		return nil, err
 	}
 	for _, r := range rows {
-		hash, err := hex.DecodeString(r.Hash)
-		if err != nil || len(hash) != 8 {
-			return nil, fmt.Errorf("hash of an opt-out of %s is damaged", r.Tenant)
+		if r.Hash == "" {
+			if r.Hash, err = s.hashSuppression(ctx, r); err != nil {
+				return nil, err
+			}
+		}
+		hash, err := suppressionHash(r.Tenant, r.Hash)
+		if err != nil {
+			return nil, err
 		}
 		var value proto.Message
 		if !r.Lifted {
-			value = &fanfarev1.Suppression{Tenant: r.Tenant, NumberHash: hash, TimeMs: r.UpdatedMs, Source: r.Source}
+			value = &fanfarev1.Suppression{Tenant: r.Tenant, NumberHash: hash[:], TimeMs: r.UpdatedMs, Source: r.Source, Channels: ChannelSet(r.Channels).Channels()}
 		}
-		row, err := encode(schemas.TypeSuppression, schemas.SuppressionKey(r.Tenant, [8]byte(hash)), r.Tenant, r.Version, r.UpdatedMs, value)
+		row, err := encode(schemas.TypeSuppression, schemas.SuppressionKey(r.Tenant, hash), r.Tenant, r.Version, r.UpdatedMs, value)
 		if err != nil {
 			return nil, err
 		}
@@ -139,10 +180,34 @@ func (s *Store) unpublishedSuppressions(ctx context.Context, limit int64) (out [
 	return out, nil
 }
 
+// suppressionHash reads the hash of an opt-out as it is stored.
+func suppressionHash(tenant, text string) ([8]byte, error) {
+	hash, err := hex.DecodeString(text)
+	if err != nil || len(hash) != 8 {
+		return [8]byte{}, fmt.Errorf("hash of an opt-out of %s is damaged", tenant)
+	}
+	return [8]byte(hash), nil
+}
+
+// hashSuppression gives its hash to an opt-out that a migration, which has no keys, left without one.
+func (s *Store) hashSuppression(ctx context.Context, r db.Suppression) (string, error) {
+	if s.keys == nil {
+		return "", errNoKeys
+	}
+	sum := s.keys.NumberHash(r.Tenant, r.NumberKey)
+	hash := hex.EncodeToString(sum[:])
+	err := s.write(ctx, func(tx *tx) error {
+		return tx.HashSuppression(ctx, hash, r.Tenant, r.NumberKey)
+	})
+	return hash, err
+}
+
 func routeRecord(r db.Route) *fanfarev1.Control {
+	route := routeOf(r)
 	return &fanfarev1.Control{Version: uint64(r.Version), Row: &fanfarev1.Control_Route{Route: &fanfarev1.Route{
-		Name: r.Name, Channels: parseChannels(r.Channels), Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
+		Name: r.Name, Channels: route.Channels, Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
 		P99Ms: r.P99Ms, ReceiptWindowMs: r.ReceiptWindowMs, Enabled: r.Enabled,
+		Configuration: []byte(route.Configuration), SealedCredentials: route.Credentials,
 	}}}
 }
 
@@ -168,17 +233,42 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 		Rate: c.Rate, Weight: c.Weight, FreezeId: c.FreezeID, Total: c.Total, Test: c.Test, Hidden: c.Hidden, Region: c.Region,
 		Currency: c.Currency, CreatedMs: ms(c.Created), ConfirmedMs: ms(c.Confirmed), ScheduledMs: ms(c.Scheduled),
 		StartedMs: ms(c.Started), CompletedMs: ms(c.Completed), SettledMs: ms(c.Settled),
-		Stopped: c.State == fanfarev1.State_STATE_COMPLETED && c.Reason == ReasonAborted,
+		Stopped: c.State == schemas.StateCompleted && c.Reason == ReasonAborted,
 	}
 	for _, l := range c.Legs {
 		leg := &fanfarev1.Leg{Channel: l.Channel, Route: l.Route, Sender: l.Sender, PriceMicros: l.Price, MaxHandovers: l.MaxHandovers}
 		for _, b := range l.Backoff {
 			leg.BackoffMs = append(leg.BackoffMs, b.Milliseconds())
 		}
+		leg.MaxConcurrent = l.MaxConcurrent
+		for _, country := range slices.Sorted(maps.Keys(l.Prices)) {
+			leg.Prices = append(leg.Prices, &fanfarev1.CountryPrice{Country: country, Micros: l.Prices[country]})
+		}
+		if len(l.Content) > 0 {
+			leg.Content = &fanfarev1.Content{}
+			_ = proto.Unmarshal(l.Content, leg.Content) // written by proto.Marshal
+		}
 		r.Legs = append(r.Legs, leg)
+	}
+	for _, w := range c.Weights {
+		r.Weights = append(r.Weights, &fanfarev1.Weights{Of: w})
+	}
+	if c.FreezeID != "" {
+		for i, end := range c.BatchEnds(c.Total) {
+			r.Batches = append(r.Batches, &fanfarev1.Batch{AtMs: ms(c.Batches[i].At), EndSeq: end})
+		}
+	}
+	if t := c.LinkTable; t != nil {
+		r.Links = &fanfarev1.LinkTable{Base: t.Base, ValidAfterEndMs: t.ValidAfterEnd.Milliseconds()}
+		for _, l := range t.Links {
+			r.Links.Links = append(r.Links.Links, &fanfarev1.Link{Number: l.Number, Id: l.ID, Url: l.URL, Target: l.Target, Variant: l.Variant})
+		}
 	}
 	if h := c.CallingHours; h != nil {
 		r.CallingHours = &fanfarev1.CallingHours{StartMinute: h.Start, EndMinute: h.End, Timezone: h.Zone}
+	}
+	if o := c.Ambiguous; o != nil {
+		r.AmbiguousOrder = &fanfarev1.AmbiguousOrder{Id: o.ID, Action: o.Action, TimeMs: o.AtMs}
 	}
 	for _, list := range c.Lists {
 		r.Lists = append(r.Lists, ListID(list))
@@ -254,32 +344,45 @@ func (s *Store) MarkPublished(ctx context.Context, rows []schemas.OutboxRow) err
 	return nil
 }
 
-// Republish makes a row unpublished again: what its topic says last differs from the row. [schemas.ErrNotFound] when there is
-// no such row.
-func (s *Store) Republish(ctx context.Context, typ schemas.EventType, key string) error {
-	t, err := targetOf(typ, key)
-	if err != nil {
-		return err
+// Republish makes rows unpublished again, because the topic does not have their newest version. Keys without a row are passed over;
+// [schemas.ErrNotFound] when none has one.
+func (s *Store) Republish(ctx context.Context, typ schemas.EventType, keys ...string) error {
+	targets := make([]target, len(keys))
+	for i, key := range keys {
+		var err error
+		if targets[i], err = targetOf(typ, key); err != nil {
+			return err
+		}
 	}
 	return s.write(ctx, func(tx *tx) error {
-		var n int64
-		var err error
-		switch t.kind {
-		case "campaign":
-			n, err = tx.RepublishCampaign(ctx, t.tenant, t.number)
-		case "suppression":
-			n, err = tx.RepublishSuppression(ctx, t.tenant, t.id)
-		case "route":
-			n, err = tx.RepublishRoute(ctx, t.id)
-		case "tenant":
-			n, err = tx.RepublishTenant(ctx, t.id)
-		case "sender":
-			n, err = tx.RepublishSender(ctx, t.tenant, t.id)
+		var found int64
+		for _, t := range targets {
+			n, err := tx.republish(ctx, t)
+			if err != nil {
+				return fmt.Errorf("publish again: %w", err)
+			}
+			found += n
 		}
-		if err == nil && n == 0 {
-			return notFound("row of record", key)
+		if found == 0 && len(keys) > 0 {
+			return notFound("row of record", keys[0])
 		}
 		tx.publish = true
-		return err
+		return nil
 	})
+}
+
+// republish returns how many rows it made unpublished: 1, or 0 when there is no such row.
+func (t *tx) republish(ctx context.Context, of target) (int64, error) {
+	switch of.kind {
+	case "campaign":
+		return t.RepublishCampaign(ctx, of.tenant, of.number)
+	case "suppression":
+		return t.RepublishSuppression(ctx, of.tenant, of.id)
+	case "route":
+		return t.RepublishRoute(ctx, of.id)
+	case "tenant":
+		return t.RepublishTenant(ctx, of.id)
+	default:
+		return t.RepublishSender(ctx, of.tenant, of.id)
+	}
 }

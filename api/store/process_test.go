@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 )
 
@@ -45,7 +46,7 @@ func child(dsn string) {
 	fail(err)
 	l, err := s.FindList(ctx, tenants[0].ID, "all")
 	fail(err)
-	_, err = s.Import(ctx, tenants[0].ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, streamCSV(10_000_000, manyCountries, 0), func(r store.ImportReport) {
+	_, err = s.Import(ctx, tenants[0].ID, l.Number, store.ImportOptions{Format: importfile.CSV}, streamCSV(10_000_000, manyCountries, 0), func(r store.ImportReport) {
 		fmt.Println("members", r.Imported+r.Updated+r.Unchanged)
 	})
 	fail(err)

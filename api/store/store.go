@@ -31,7 +31,10 @@ func (s *Store) write(ctx context.Context, fn func(*tx) error) error {
 	err := s.d.transact(ctx, func(raw db.DBTX) error {
 		at := s.now().UTC().Truncate(time.Millisecond)
 		t = &tx{Queries: db.New(raw), raw: raw, at: at, now: at.UnixMilli()}
-		return fn(t)
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.noteChange(ctx)
 	})
 	if err == nil && t.publish {
 		s.mu.Lock()

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,32 +10,67 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"fanfare/api/store"
+	"fanfare/api/store/postgrestest"
 	"fanfare/api/store/storetest"
 	"fanfare/deploy/testinfra"
 )
 
 func TestSQLite(t *testing.T) {
-	// Migrated once: a hundred tests get a copy.
-	template := filepath.Join(t.TempDir(), "template.db")
-	if err := store.Migrate(t.Context(), store.Config{DSN: template}); err != nil {
-		t.Fatal(err)
+	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
+		cfg.DSN = sqliteFile(t)
+		db, err := sql.Open("sqlite", cfg.DSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		return cfg, db
+	})
+}
+
+// migrated is a SQLite file with the tables: made once, for a hundred tests get a copy.
+var migrated = sync.OnceValues(func() (content []byte, err error) {
+	dir, err := os.MkdirTemp("", "fanfare-store")
+	if err != nil {
+		return nil, err
 	}
-	migrated, err := os.ReadFile(template)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "template.db")
+	if err := store.Migrate(context.Background(), store.Config{DSN: path}); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// sqliteFile returns the path of a fresh SQLite file with the tables.
+func sqliteFile(t testing.TB) string {
+	t.Helper()
+	content, err := migrated()
 	if err != nil {
 		t.Fatal(err)
 	}
+	path := filepath.Join(t.TempDir(), "store.db")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The Postgres of the fault tests answers as one does.
+func TestPostgresOverSQLite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the whole suite once more")
+	}
 	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
-		cfg.DSN = filepath.Join(t.TempDir(), "store.db")
-		if err := os.WriteFile(cfg.DSN, migrated, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		db, err := sql.Open("sqlite", cfg.DSN)
+		path := sqliteFile(t)
+		_, cfg.DSN = postgrestest.OverSQLite(t, path)
+		db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,28 +86,32 @@ func postgresAddress(t testing.TB) string {
 }
 
 func TestIntegrationPostgres(t *testing.T) {
+	postgresAddress(t)
+	storetest.Run(t, openPostgres)
+}
+
+// openPostgres makes a schema of its own, so that tests know nothing of each other, nor of the last run.
+func openPostgres(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
+	t.Helper()
 	address := postgresAddress(t)
-	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
-		// A schema of its own each, so that tests know nothing of each other, nor of the last run.
-		cfg.DSN, cfg.Schema = address, fmt.Sprintf("test_%d", rand.Uint64())
-		if err := store.Migrate(t.Context(), cfg); err != nil {
-			t.Fatal(err)
+	cfg.DSN, cfg.Schema = address, fmt.Sprintf("test_%d", rand.Uint64())
+	if err := store.Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	pg, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pg.RuntimeParams["search_path"] = cfg.Schema
+	db := stdlib.OpenDB(*pg)
+	t.Cleanup(func() {
+		_, err := db.Exec("DROP SCHEMA " + cfg.Schema + " CASCADE")
+		if err != nil && !strings.Contains(err.Error(), "does not exist") {
+			t.Error(err)
 		}
-		pg, err := pgx.ParseConfig(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pg.RuntimeParams["search_path"] = cfg.Schema
-		db := stdlib.OpenDB(*pg)
-		t.Cleanup(func() {
-			_, err := db.Exec("DROP SCHEMA " + cfg.Schema + " CASCADE")
-			if err != nil && !strings.Contains(err.Error(), "does not exist") {
-				t.Error(err)
-			}
-			_ = db.Close()
-		})
-		return cfg, db
+		_ = db.Close()
 	})
+	return cfg, db
 }
 
 // A leader whose session the server has ended is told so before it publishes anything more: another may lead by then.

@@ -9,79 +9,194 @@ import (
 	"time"
 
 	"fanfare/api/store/db"
+	"fanfare/schemas"
 )
 
 func suppressionOf(r db.Suppression) Suppression {
 	return Suppression{
-		Tenant: r.Tenant, Phone: r.Phone, Source: r.Source, Lifted: r.Lifted, Version: uint64(r.Version), Updated: fromMS(r.UpdatedMs),
+		Tenant: r.Tenant, Phone: r.Phone, Source: r.Source, Reason: r.Reason, Lifted: r.Lifted, Channels: ChannelSet(r.Channels), Version: uint64(r.Version), Updated: fromMS(r.UpdatedMs),
 	}
 }
 
-// errNoKeys: a program that was given no keys cannot hash numbers.
+// OptOut is one change of an opt-out: a number in E.164 with +, why in words, and of which channel; unspecified: of all.
+type OptOut struct {
+	Phone, Reason string
+	Channel       schemas.Channel
+}
+
+// ChannelSet is what a number has opted out of: every channel, or single ones. The zero value is nothing.
+type ChannelSet int64
+
+// EveryChannel is the opt-out of all channels, also of those that are yet to come.
+const EveryChannel ChannelSet = 1
+
+// SingleChannels are the channels that a number may opt out of one by one.
+var SingleChannels = []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp, schemas.ChannelVoice}
+
+// Has reports whether a channel is in the set; of [schemas.ChannelUnspecified], whether all are.
+func (s ChannelSet) Has(c schemas.Channel) bool { return s&(EveryChannel|1<<c) != 0 }
+
+// Channels returns the channels of the set one by one; none when it is empty, or when it is [EveryChannel].
+func (s ChannelSet) Channels() (out []schemas.Channel) {
+	for _, c := range SingleChannels {
+		if s&EveryChannel == 0 && s.Has(c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// with is the set with a channel in it, or all of them.
+func (s ChannelSet) with(c schemas.Channel) ChannelSet {
+	switch {
+	case c == schemas.ChannelUnspecified:
+		return EveryChannel
+	case s.Has(c):
+		return s
+	default:
+		return s | 1<<c
+	}
+}
+
+// without is the set without a channel, or the empty one.
+func (s ChannelSet) without(c schemas.Channel) ChannelSet {
+	if c == schemas.ChannelUnspecified {
+		return 0
+	}
+	if s&EveryChannel != 0 { // the others stay
+		s = 0
+		for _, other := range SingleChannels {
+			s |= 1 << other
+		}
+	}
+	return s &^ (1 << c)
+}
+
+// OptOutCause is where opt-outs come from: api, import, keyword, link or carrier, and who brought them.
+type OptOutCause struct{ Source, By string }
+
+// errNoKeys is the error of a program that was given no keys and so cannot hash numbers.
 var errNoKeys = errors.New("opt-outs need the keys of this installation")
 
-// Suppress opts numbers out. Who has opted out already stays as they are. It is not answered to anybody before
-// [Store.WaitPublished] has returned: only then will no sender hand over another message. phones are E.164 with +.
+// Suppress opts numbers out: E.164 with +, each for all its forms ([schemas.NumberKey]). The opt-out of a number that has opted out
+// already stays as it is and is published again. Do not answer anybody before [Store.WaitPublished] has returned: until then senders may hand over another message.
 func (s *Store) Suppress(ctx context.Context, tenant, source string, phones ...string) error {
-	return s.putSuppressions(ctx, tenant, source, phones, false)
+	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), false)
+	return err
 }
 
-// Lift takes opt-outs back. A number that has not opted out stays as it is.
-func (s *Store) Lift(ctx context.Context, tenant, source string, phones ...string) error {
-	return s.putSuppressions(ctx, tenant, source, phones, true)
+// OptOuts is [Store.Suppress] with reasons. It returns how many numbers had not opted out before.
+func (s *Store) OptOuts(ctx context.Context, tenant string, cause OptOutCause, numbers ...OptOut) (changed int, err error) {
+	return s.putSuppressions(ctx, tenant, cause, numbers, false)
 }
 
-func (s *Store) putSuppressions(ctx context.Context, tenant, source string, phones []string, lifted bool) error {
-	if s.keys == nil {
-		return errNoKeys
+// LiftOptOuts is [Store.Lift] with reasons. It returns how many numbers had opted out.
+func (s *Store) LiftOptOuts(ctx context.Context, tenant string, cause OptOutCause, numbers ...OptOut) (changed int, err error) {
+	return s.putSuppressions(ctx, tenant, cause, numbers, true)
+}
+
+func plainOptOuts(phones []string) []OptOut {
+	out := make([]OptOut, len(phones))
+	for i, phone := range phones {
+		out[i].Phone = phone
 	}
-	err := s.write(ctx, func(tx *tx) error {
+	return out
+}
+
+// Lift lifts opt-outs. A number that has not opted out stays as it is; if it ever had, that is published again.
+func (s *Store) Lift(ctx context.Context, tenant, source string, phones ...string) error {
+	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), true)
+	return err
+}
+
+func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOutCause, numbers []OptOut, lifted bool) (changed int, err error) {
+	if s.keys == nil {
+		return 0, errNoKeys
+	}
+	err = s.write(ctx, func(tx *tx) error {
+		changed = 0
 		if _, err := tx.GetTenant(ctx, tenant); err != nil {
 			return found(err, "tenant", tenant)
 		}
-		for _, phone := range phones {
-			if lifted {
-				// Nothing to lift is nothing to write: a row of its own would only be published as a tombstone of nothing.
-				if _, err := tx.GetSuppression(ctx, tenant, phone); errors.Is(err, sql.ErrNoRows) {
-					continue
-				} else if err != nil {
-					return err
+		if err := tx.lockMembers(ctx, tenant); err != nil {
+			return err
+		}
+		for _, o := range numbers {
+			put := func() error {
+				wrote, err := s.putSuppression(ctx, tx, tenant, cause, o, lifted)
+				if wrote {
+					changed++
 				}
-			}
-			hash := s.keys.NumberHash(tenant, phone)
-			version, err := tx.PutSuppression(ctx, db.PutSuppressionParams{
-				Tenant: tenant, Phone: phone, Hash: hex.EncodeToString(hash[:]), Source: source, Lifted: lifted, Now: tx.now,
-			})
-			if errors.Is(err, sql.ErrNoRows) {
-				continue // nothing changed
-			}
-			if err != nil {
 				return err
 			}
-			tx.publish = true
-			if err := tx.InsertSuppressionLog(ctx, db.InsertSuppressionLogParams{
-				Tenant: tenant, Phone: phone, Source: source, Lifted: lifted, Version: version, TimeMs: tx.now,
-			}); err != nil {
+			c, err := tx.GetContactByKey(ctx, tenant, schemas.NumberKey(o.Phone))
+			switch {
+			case err != nil && !errors.Is(err, sql.ErrNoRows):
+				return err
+			case err != nil || c.DeletedMs > 0: // in no list
+				err = put()
+			default:
+				err = tx.recount(ctx, tenant, c.Number, put)
+			}
+			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("opt-out: %w", err)
+		return 0, fmt.Errorf("opt-out: %w", err)
 	}
-	return nil
+	return changed, nil
 }
 
-// waitPoll is how often a wait asks the database whether another process has published; the own one wakes it.
+func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause OptOutCause, o OptOut, lifted bool) (wrote bool, err error) {
+	key := schemas.NumberKey(o.Phone)
+	row, err := tx.GetSuppression(ctx, tenant, key) // the writers of a tenant take turns
+	never := errors.Is(err, sql.ErrNoRows)
+	switch {
+	case never && lifted: // a row would only be published as a tombstone of nothing
+		return false, nil
+	case err != nil && !never:
+		return false, err
+	}
+	before := ChannelSet(row.Channels)
+	after := before.with(o.Channel)
+	if lifted {
+		after = before.without(o.Channel)
+	}
+	hash := s.keys.NumberHash(tenant, o.Phone)
+	if after == before { // nothing changed: publish it again, in case its topic has lost it
+		if _, err := tx.RepublishSuppression(ctx, tenant, hex.EncodeToString(hash[:])); err != nil {
+			return false, err
+		}
+		tx.publish = true
+		return false, nil
+	}
+	version, err := tx.PutSuppression(ctx, db.PutSuppressionParams{
+		Tenant: tenant, NumberKey: key, Phone: o.Phone, Hash: hex.EncodeToString(hash[:]), Source: cause.Source, Lifted: after == 0, Reason: o.Reason, Now: tx.now,
+		Channels: int64(after),
+	})
+	if err != nil {
+		return false, err
+	}
+	tx.publish = true
+	return true, tx.InsertSuppressionLog(ctx, db.InsertSuppressionLogParams{
+		Tenant: tenant, NumberKey: key, Phone: o.Phone, Source: cause.Source, Lifted: lifted, Version: version, TimeMs: tx.now, Reason: o.Reason, ByWhom: cause.By,
+		Channels: int64(after), Scope: int64(o.Channel),
+	})
+}
+
+// waitPoll is how often a wait asks the database whether another process has published. A relay in this process wakes the wait.
 const waitPoll = 20 * time.Millisecond
 
-// WaitPublished returns when what is known about these numbers now has been published, or when ctx ends. A number that was
-// never suppressed has nothing to wait for.
+// WaitPublished returns when the present rows of these numbers have been published, or when ctx ends. A number that was never
+// suppressed has nothing to wait for.
 func (s *Store) WaitPublished(ctx context.Context, tenant string, phones ...string) error {
 	want := map[string]int64{}
 	for _, phone := range phones {
-		row, err := s.q.GetSuppression(ctx, tenant, phone)
+		key := schemas.NumberKey(phone)
+		row, err := s.q.GetSuppression(ctx, tenant, key)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
@@ -89,20 +204,20 @@ func (s *Store) WaitPublished(ctx context.Context, tenant string, phones ...stri
 			return fmt.Errorf("wait for an opt-out: %w", err)
 		}
 		if row.PublishedVersion < row.Version {
-			want[phone] = row.Version
+			want[key] = row.Version
 		}
 	}
 	for len(want) > 0 {
 		s.mu.Lock()
 		marked := s.marked
 		s.mu.Unlock()
-		for phone, version := range want {
-			row, err := s.q.GetSuppression(ctx, tenant, phone)
+		for key, version := range want {
+			row, err := s.q.GetSuppression(ctx, tenant, key)
 			if err != nil {
 				return fmt.Errorf("wait for an opt-out: %w", err)
 			}
 			if row.PublishedVersion >= version {
-				delete(want, phone)
+				delete(want, key)
 			}
 		}
 		if len(want) == 0 {
@@ -118,26 +233,30 @@ func (s *Store) WaitPublished(ctx context.Context, tenant string, phones ...stri
 	return nil
 }
 
-// Suppressed reports whether a number has opted out.
-func (s *Store) Suppressed(ctx context.Context, tenant, phone string) (bool, error) {
-	row, err := s.q.GetSuppression(ctx, tenant, phone)
+// Suppressed reports whether a number has opted out of a channel; of [schemas.ChannelUnspecified], of all.
+func (s *Store) Suppressed(ctx context.Context, tenant, phone string, channel schemas.Channel) (bool, error) {
+	row, err := s.q.GetSuppression(ctx, tenant, schemas.NumberKey(phone))
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("opt-out: %w", err)
 	}
-	return !row.Lifted, nil
+	return ChannelSet(row.Channels).Has(channel), nil
 }
 
-// Suppressions returns a page of the numbers that have opted out, and how many they are.
-func (s *Store) Suppressions(ctx context.Context, tenant string, page Page) ([]Suppression, int, error) {
+// Suppressions returns a page of the numbers that have opted out of anything, and how many they are. after continues after the key of a number
+// ([schemas.NumberKey]), instead of at a page; "" does not.
+func (s *Store) Suppressions(ctx context.Context, tenant string, page Page, after string) ([]Suppression, int, error) {
 	total, err := s.q.CountSuppressions(ctx, tenant)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count opt-outs: %w", err)
 	}
 	limit, offset := page.bounds()
-	rows, err := s.q.ListSuppressions(ctx, tenant, limit, offset)
+	if after != "" {
+		offset = 0
+	}
+	rows, err := s.q.ListSuppressions(ctx, db.ListSuppressionsParams{Tenant: tenant, Above: after, Max: limit, Skip: offset})
 	out, err := all(rows, err, suppressionOf)
 	if err != nil {
 		return nil, 0, fmt.Errorf("opt-outs: %w", err)
@@ -147,10 +266,10 @@ func (s *Store) Suppressions(ctx context.Context, tenant string, page Page) ([]S
 
 // SuppressionLog returns every change of a number's opt-out, oldest first: the proof of it (X10).
 func (s *Store) SuppressionLog(ctx context.Context, tenant, phone string) ([]Suppression, error) {
-	rows, err := s.q.ListSuppressionLog(ctx, tenant, phone)
+	rows, err := s.q.ListSuppressionLog(ctx, tenant, schemas.NumberKey(phone))
 	return all(rows, err, func(r db.SuppressionLog) Suppression {
 		return Suppression{
-			Tenant: r.Tenant, Phone: r.Phone, Source: r.Source, Lifted: r.Lifted, Version: uint64(r.Version), Updated: fromMS(r.TimeMs),
+			Tenant: r.Tenant, Phone: r.Phone, Source: r.Source, Reason: r.Reason, By: r.ByWhom, Lifted: r.Lifted, Channels: ChannelSet(r.Channels), Scope: schemas.Channel(r.Scope), Version: uint64(r.Version), Updated: fromMS(r.TimeMs),
 		}
 	})
 }

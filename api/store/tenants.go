@@ -3,13 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"fanfare/api/store/db"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/hours"
 )
 
@@ -25,11 +24,11 @@ const (
 )
 
 // defaultPrices per channel in micro-units (R110–R112). A minute of voice costs about what an RCS message does.
-var defaultPrices = Prices{
-	fanfarev1.Channel_CHANNEL_SMS:      50_000,
-	fanfarev1.Channel_CHANNEL_RCS:      80_000,
-	fanfarev1.Channel_CHANNEL_WHATSAPP: 150_000,
-	fanfarev1.Channel_CHANNEL_VOICE:    80_000,
+var defaultPrices = map[schemas.Channel]uint64{
+	schemas.ChannelSMS:      50_000,
+	schemas.ChannelRCS:      80_000,
+	schemas.ChannelWhatsApp: 150_000,
+	schemas.ChannelVoice:    80_000,
 }
 
 func tenantOf(r db.Tenant) Tenant {
@@ -68,6 +67,9 @@ func (s *Store) CreateTenant(ctx context.Context, spec TenantSpec) (Tenant, erro
 		if _, err := tx.PutSender(ctx, db.PutSenderParams{Tenant: t.ID, ID: defaultSender, Now: tx.now}); err != nil {
 			return err
 		}
+		if err := tx.defaultSender(ctx, &t); err != nil {
+			return err
+		}
 		for channel, micros := range defaultPrices {
 			if err := tx.SetPrice(ctx, db.SetPriceParams{Tenant: t.ID, Channel: int64(channel), Micros: int64(micros), UpdatedMs: tx.now}); err != nil {
 				return err
@@ -88,6 +90,21 @@ func (s *Store) CreateTenant(ctx context.Context, spec TenantSpec) (Tenant, erro
 		return Tenant{}, fmt.Errorf("create tenant: %w", err)
 	}
 	return t, nil
+}
+
+// defaultSender makes the sender that a new tenant begins with.
+func (t *tx) defaultSender(ctx context.Context, tenant *Tenant) error {
+	doc, err := json.Marshal(SenderDoc{Type: "alphanumeric"})
+	if err != nil {
+		return err
+	}
+	next, err := t.Counter(ctx, 1, "resource")
+	if err != nil {
+		return err
+	}
+	return t.InsertResource(ctx, db.InsertResourceParams{
+		Number: next - 1, Tenant: tenant.ID, Kind: string(KindSender), Name: defaultSender, Search: fold(defaultSender), Status: "approved", Doc: string(doc), Now: t.now,
+	})
 }
 
 func orElse(s, other string) string {
@@ -182,120 +199,6 @@ func one(rows int64, err error, kind string, version uint64) error {
 		return &VersionError{kind, version, version + 1}
 	}
 	return nil
-}
-
-func routeOf(r db.Route) Route {
-	return Route{
-		Name: r.Name, Channels: parseChannels(r.Channels), Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
-		P99: millis(r.P99Ms), ReceiptWindow: millis(r.ReceiptWindowMs), Enabled: r.Enabled, Version: uint64(r.Version),
-		Created: fromMS(r.CreatedMs), Updated: fromMS(r.UpdatedMs),
-	}
-}
-
-func formatChannels(channels []fanfarev1.Channel) string {
-	names := make([]string, len(channels))
-	for i, c := range channels {
-		names[i] = schemas.ChannelName(c)
-	}
-	return strings.Join(names, ",")
-}
-
-func parseChannels(text string) (out []fanfarev1.Channel) {
-	for name := range strings.SplitSeq(text, ",") {
-		if c, ok := schemas.ParseChannel(name); ok {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-func checkRoute(r *Route) error {
-	if err := schemas.ValidRoute(r.Name); err != nil {
-		return &FieldError{"Name", r.Name, "want 1 to 40 of a-z 0-9 _ - with a letter first"}
-	}
-	switch {
-	case len(r.Channels) == 0 || slices.Contains(r.Channels, fanfarev1.Channel_CHANNEL_UNSPECIFIED):
-		return &FieldError{"Channels", "", "want one of sms, rcs, whatsapp, voice at least"}
-	case r.Connector == "":
-		return &FieldError{"Connector", "", "want the name of a connector such as sim"}
-	case r.Rate < 1:
-		return &FieldError{"Rate", "0", "want at least 1 message per second"}
-	case r.P99 < 0 || r.ReceiptWindow <= 0:
-		return &FieldError{"ReceiptWindow", r.ReceiptWindow.String(), "want more than 0"}
-	}
-	return nil
-}
-
-// EnsureRoute makes a route when there is none of that name; made says which.
-func (s *Store) EnsureRoute(ctx context.Context, r Route) (route Route, made bool, err error) {
-	if err := checkRoute(&r); err != nil {
-		return Route{}, false, err
-	}
-	err = s.write(ctx, func(tx *tx) error {
-		n, err := tx.InsertRoute(ctx, db.InsertRouteParams{
-			Name: r.Name, Channels: formatChannels(r.Channels), Connector: r.Connector, Rate: int64(r.Rate), Burst: int64(r.Burst),
-			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled, Now: tx.now,
-		})
-		if err != nil {
-			return err
-		}
-		made, tx.publish = n == 1, n == 1
-		row, err := tx.GetRoute(ctx, r.Name)
-		route = routeOf(row)
-		return err
-	})
-	if err != nil {
-		return Route{}, false, fmt.Errorf("route %s: %w", r.Name, err)
-	}
-	return route, made, nil
-}
-
-// UpdateRoute changes a route if it is of version want, 0 for any; the name stays. Nothing is written, and the version stays,
-// when mutate changes nothing.
-func (s *Store) UpdateRoute(ctx context.Context, name string, want uint64, mutate func(*Route) error) (Route, error) {
-	var r Route
-	err := s.write(ctx, func(tx *tx) error {
-		row, err := tx.GetRoute(ctx, name)
-		if err != nil {
-			return found(err, "route", name)
-		}
-		before := routeOf(row)
-		if want != 0 && want != before.Version {
-			return &VersionError{"route", want, before.Version}
-		}
-		r = routeOf(row)
-		if err := mutate(&r); err != nil {
-			return err
-		}
-		r.Name, r.Version, r.Created = before.Name, before.Version, before.Created
-		if err := checkRoute(&r); err != nil {
-			return err
-		}
-		if formatChannels(r.Channels) == formatChannels(before.Channels) && r.Connector == before.Connector && r.Rate == before.Rate &&
-			r.Burst == before.Burst && r.P99 == before.P99 && r.ReceiptWindow == before.ReceiptWindow && r.Enabled == before.Enabled {
-			return nil
-		}
-		r.Version, r.Updated, tx.publish = before.Version+1, tx.at, true
-		n, err := tx.UpdateRoute(ctx, db.UpdateRouteParams{
-			Channels: formatChannels(r.Channels), Connector: r.Connector, Rate: int64(r.Rate), Burst: int64(r.Burst),
-			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled, UpdatedMs: tx.now,
-			Name: name, Version: int64(before.Version),
-		})
-		return one(n, err, "route", before.Version)
-	})
-	return r, err
-}
-
-// Route returns a route.
-func (s *Store) Route(ctx context.Context, name string) (Route, error) {
-	r, err := s.q.GetRoute(ctx, name)
-	return routeOf(r), found(err, "route", name)
-}
-
-// Routes returns all routes by name.
-func (s *Store) Routes(ctx context.Context) ([]Route, error) {
-	rows, err := s.q.ListRoutes(ctx)
-	return all(rows, err, routeOf)
 }
 
 func senderOf(r db.Sender) Sender {

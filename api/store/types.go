@@ -7,9 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/pricing"
 )
 
 // Tenant is a customer of this installation and the bounds it works in. The zero time means "never" in every type here.
@@ -78,16 +79,25 @@ type Key struct {
 // Has reports whether the key has a scope.
 func (k *Key) Has(scope Scope) bool { return slices.Contains(k.Scopes, scope) }
 
-// Route is a way to a carrier. Routes belong to the installation, not to a tenant.
+// Route is a way to a carrier: an account of a connector, with its limits. Routes belong to the installation, not to a tenant.
 type Route struct {
-	Name             string // see [schemas.ValidRoute]
-	Channels         []fanfarev1.Channel
-	Connector        string // such as `sim`
-	Rate             uint32 // messages per second, at least 1
-	Burst            uint32 // 0: 100 ms of the rate
-	P99              time.Duration
-	ReceiptWindow    time.Duration
-	Enabled          bool
+	Name          string // see [schemas.ValidRoute]
+	Channels      []schemas.Channel
+	Connector     string // such as `sim`
+	Rate          uint32 // messages per second, at least 1
+	Burst         uint32 // 0: 100 ms of the rate
+	P99           time.Duration
+	ReceiptWindow time.Duration
+	Enabled       bool
+	// Configuration of the connector, a JSON object; empty: none. It has no credentials.
+	Configuration string
+	// Credentials are sealed, see package schemas/credentials; nil: none. CredentialNames are the paths of what is in them.
+	Credentials     []byte
+	CredentialNames []string
+	// Priority, 0 to 100, and among equals Cost in micro-units a message choose a route of a channel, the smaller first. Share, 1 to 100,
+	// divides campaigns among routes that are equal in both.
+	Priority, Share  uint32
+	Cost             uint64
 	Version          uint64
 	Created, Updated time.Time
 }
@@ -100,8 +110,8 @@ type Sender struct {
 	Created, Updated time.Time
 }
 
-// Prices of a tenant in micro-units per channel: of an SMS segment, an RCS or WhatsApp message, a voice minute.
-type Prices map[fanfarev1.Channel]uint64
+// Prices are a tenant's price list, in micro-units of its currency.
+type Prices = pricing.List
 
 // Balance is a tenant's money, in micro-units of its currency.
 type Balance struct {
@@ -109,6 +119,8 @@ type Balance struct {
 	Available uint64 // 0 when unlimited
 	Reserved  uint64
 	Captured  uint64
+	// Owed is what was taken back of the credit although it was reserved: a top-up pays it first.
+	Owed uint64
 }
 
 // LedgerEntry is one movement of money. Every entry takes from one account what it gives to another, so the sum over all
@@ -176,11 +188,12 @@ func parseID(id, prefix string) (uint64, bool) {
 	return n, err == nil && digits == strconv.FormatUint(n, 10)
 }
 
-// Contact is a person of a tenant: one per number.
+// Contact is a person of a tenant.
 type Contact struct {
 	Tenant    string
 	Number    uint64 // see [ContactID]
 	Phone     string // E.164 with +
+	Key       string // of the person: see [schemas.NumberKey]; one contact of a tenant has it
 	FirstName string
 	LastName  string
 	Email     string
@@ -192,11 +205,16 @@ type Contact struct {
 	Class      audience.Class
 	// Valid: assigned by its country's plan and able to take messages. A number that is not is stored, and becomes
 	// not_sent/INVALID_NUMBER (C30).
-	Valid   bool
-	Version uint64
-	Created time.Time
-	Updated time.Time
-	Deleted time.Time
+	Valid bool
+	// OptIn is when the person agreed to be written to, and OptInSource how that is known; the zero time: they did not.
+	OptIn       time.Time
+	OptInSource string
+	Version     uint64
+	Created     time.Time
+	Updated     time.Time
+	Deleted     time.Time
+	// Position of a contact in a page, by which [ContactFilter].After continues it.
+	Position uint64
 }
 
 // ID is the public id of the contact.
@@ -214,26 +232,21 @@ type ContactFilter struct {
 	List           uint64 // number, 0: all contacts; in the order of the list, else by id
 	Search         string // within phone, names and e-mail
 	IncludeDeleted bool
+	// After continues a list after the contact of this position, instead of at a page: it skips and repeats no contact while others
+	// come and go.
+	After uint64
 }
-
-// Format of an import.
-type Format string
-
-// Formats of an import.
-const (
-	FormatCSV  Format = "csv"  // a header row; comma, semicolon, tab or bar between cells; UTF-8, or UTF-16 with its mark
-	FormatJSON Format = "json" // an array of flat objects, or such objects one after the other
-)
 
 // ImportOptions of one import.
 type ImportOptions struct {
-	Format Format
+	Format importfile.Format
+	// Charset of the file: see [importfile.Options].
+	Charset string
 	// Region of numbers without a country code; default the tenant's.
 	Region string
-	// Columns names the field (phone, first_name, last_name, email, or an attribute) of a column, over what its header says.
-	// The field "-" leaves a column out.
+	// Columns maps headers to fields: see [importfile.Options].
 	Columns map[string]string
-	// Source names the file for people.
+	// Source is the name of the file, shown in reports.
 	Source string
 }
 
@@ -242,10 +255,14 @@ type ImportState string
 
 // States of an import.
 const (
+	// ImportQueued: of an uploaded file, no process has begun it.
+	ImportQueued  ImportState = "queued"
 	ImportRunning ImportState = "running"
 	ImportDone    ImportState = "done"
-	// ImportFailed: the stream broke; what was read before is kept.
+	// ImportFailed: the file cannot be read on; what was read before is kept.
 	ImportFailed ImportState = "failed"
+	// ImportCancelled: somebody ended it; what was read before is kept.
+	ImportCancelled ImportState = "cancelled"
 )
 
 // ImportReport says what an import did, or has done so far.
@@ -267,9 +284,13 @@ type ImportReport struct {
 	Invalid    uint64 // refused: no E.164 form, or a row that cannot be read
 	// Unreachable of Imported, Updated and Unchanged: stored, but not valid or a fixed line; will not be sent to.
 	Unreachable uint64
-	// Rejected are the first [MaxRejected] of Invalid.
+	// OptedOut of Imported, Updated and Unchanged: stored, but had opted out when the import began; will not be sent to.
+	OptedOut uint64
+	// Rejected are the first [MaxRejected] of Invalid; [Store.ImportRejects] returns all.
 	Rejected []Rejected
-	Started  time.Time
+	// Bytes of an uploaded file, and how many of them were read. 0 of a file that came with the request.
+	Bytes, BytesRead uint64
+	Started          time.Time
 	// Seen is when these figures were last written.
 	Seen     time.Time
 	Finished time.Time
@@ -290,8 +311,8 @@ type Rejected struct {
 type Spec struct {
 	Name string
 	// Chain of channels (X3): one, or several with fallback. Channel is its first.
-	Chain      []fanfarev1.Channel
-	Body       string `json:",omitempty"` // text for SMS
+	Chain      []schemas.Channel
+	Body       string `json:",omitempty"` // text of the SMS of the chain, or of a call
 	TemplateID string `json:",omitempty"`
 	// Lists by number, in order: the first that holds a number keeps it.
 	Lists  []uint64 `json:",omitempty"`
@@ -307,9 +328,9 @@ type Spec struct {
 	Rate            uint32    `json:",omitempty"` // messages per second, 0: no limit of its own
 	Weight          uint32    `json:",omitempty"` // 1..100 against the tenant's other campaigns; 0 counts as 1
 	// Validity is how long after a deal a message may still be handed over, at most 48 h.
-	Validity      time.Duration           `json:",omitempty"`
-	ReceiptWindow time.Duration           `json:",omitempty"` // 0: the route's
-	Missing       fanfarev1.MissingPolicy `json:",omitempty"`
+	Validity      time.Duration         `json:",omitempty"`
+	ReceiptWindow time.Duration         `json:",omitempty"` // 0: the route's
+	Missing       schemas.MissingPolicy `json:",omitempty"`
 	// MissingDefault stands for a missing merge field when Missing is MISSING_POLICY_DEFAULT.
 	MissingDefault string `json:",omitempty"`
 	// MaxRetries are hand-overs after the first of each leg; nil: the channel's default.
@@ -328,12 +349,116 @@ type Spec struct {
 	ListEnds []int64 `json:",omitempty"`
 	// Counted is when they were: an opt-out that was lifted later stands for this campaign.
 	Counted time.Time `json:",omitzero"`
+	// Ambiguous is the newest order about ambiguous recipients.
+	Ambiguous *AmbiguousOrder `json:",omitempty"`
+	// What the kind of campaign adds. Parameters are those of the template of the first leg, by name or number: texts with merge fields.
+	Parameters map[string]string `json:",omitempty"`
+	Language   string            `json:",omitempty"`
+	// Variants of the text of an SMS campaign; Body is empty then.
+	Variants      []Variant `json:",omitempty"`
+	Transliterate bool      `json:",omitempty"`
+	Voice         *Voice    `json:",omitempty"`
+	// Fallbacks are the later legs of the chain as far as they were given.
+	Fallbacks []Fallback `json:",omitempty"`
+	// Named says what the references of each leg stand for, in the order of the chain, as it was when they were last looked up.
+	Named []Named `json:",omitempty"`
+	// Editors are the last of those who wrote the campaign, at most 20: none of them is the second person who confirms it.
+	Editors []string `json:",omitempty"`
+	// Traffic is outbound or inbound_outbound; "" is outbound (R35).
+	Traffic string `json:",omitempty"`
+	// RequireOptIn sends to contacts that have opted in only (R43).
+	RequireOptIn bool `json:",omitempty"`
+	// Batches are parts of the audience, each sent from its time on (X9); Schedule is that of the first.
+	Batches []Batch `json:",omitempty"`
+	// FrequencyCap of the campaign, beside the tenant's (X9).
+	FrequencyCap *FrequencyCap `json:",omitempty"`
+	// Countries of those who would be sent to when the campaign was confirmed.
+	Countries map[string]uint32 `json:",omitempty"`
+	// Weights of the variants from confirm on, the newest last.
+	Weights [][]uint32 `json:",omitempty"`
+	// ShortenLinks makes a link of every address of a text. UTM are parameters that links get, without utm_.
+	ShortenLinks bool              `json:",omitempty"`
+	UTM          map[string]string `json:",omitempty"`
+	// LinkBase is what stands before the tokens of links, as it was when the campaign was last written; "" without links.
+	LinkBase string `json:",omitempty"`
+	// LinkTable is where links lead, from confirm on; nil: the texts have none.
+	LinkTable *LinkTable `json:",omitempty"`
+}
+
+// LinkTable is where the links of a campaign lead (R39). It does not change once the campaign is confirmed.
+type LinkTable struct {
+	Base  string
+	Links []Link `json:",omitempty"`
+	// ValidAfterEnd is how long after the campaign's end its links lead anywhere.
+	ValidAfterEnd time.Duration
+}
+
+// Link is one link of a campaign: see [fanfarev1.Link].
+type Link struct {
+	Number  uint32
+	ID      string
+	URL     string
+	Target  string `json:",omitempty"`
+	Variant uint32 `json:",omitempty"`
+}
+
+// Batch is a part of an audience: Share percent of it, or Count recipients. The last batch has whoever is left.
+type Batch struct {
+	At           time.Time
+	Share, Count uint32 `json:",omitempty"`
+}
+
+// BatchEnds are the ends of the batches in an audience of total recipients, in order of seq.
+func (s *Spec) BatchEnds(total uint32) []uint32 {
+	out := make([]uint32, len(s.Batches))
+	end := uint64(0)
+	for i, b := range s.Batches {
+		if end += uint64(b.Count) + (uint64(b.Share)*uint64(total)+99)/100; end > uint64(total) || i == len(out)-1 {
+			end = uint64(total)
+		}
+		out[i] = uint32(end)
+	}
+	return out
+}
+
+// Variant is one of several texts that are compared with each other (R38).
+type Variant struct {
+	Name, Body string
+	Weight     uint32
+}
+
+// Voice is how a telephone call goes (R21 to R27). Without Audio the campaign's Body is spoken.
+type Voice struct {
+	Queue         string `json:",omitempty"`
+	MaxConcurrent uint32
+	AMD           bool   `json:",omitempty"`
+	AMDAction     string `json:",omitempty"` // hangup or voicemail
+	Audio         string `json:",omitempty"` // https address
+	RingSeconds   uint32 `json:",omitempty"`
+}
+
+// Fallback is a later leg of a chain. Empty fields have defaults: the SMS sends Body, and sender and route are the tenant's.
+type Fallback struct {
+	Channel    schemas.Channel
+	Message    string            `json:",omitempty"` // text, or reference of a template
+	Parameters map[string]string `json:",omitempty"`
+	Language   string            `json:",omitempty"`
+	Sender     string            `json:",omitempty"`
+	Route      string            `json:",omitempty"`
+}
+
+// Named is what the references of a leg stand for.
+type Named struct {
+	Sender       string `json:",omitempty"` // name of the agent or channel
+	Template     string `json:",omitempty"` // its name
+	TemplateID   string `json:",omitempty"`
+	TemplateType string `json:",omitempty"`
 }
 
 // Channel is the first channel of the chain.
-func (s *Spec) Channel() fanfarev1.Channel {
+func (s *Spec) Channel() schemas.Channel {
 	if len(s.Chain) == 0 {
-		return fanfarev1.Channel_CHANNEL_UNSPECIFIED
+		return schemas.ChannelUnspecified
 	}
 	return s.Chain[0]
 }
@@ -353,12 +478,18 @@ type Hours struct {
 
 // Leg is one channel of the chain as it was confirmed: with its way and its price.
 type Leg struct {
-	Channel      fanfarev1.Channel
+	Channel      schemas.Channel
 	Route        string
 	Sender       string
 	Price        uint64 // micro-units, see [Prices]
 	MaxHandovers uint32
 	Backoff      []time.Duration
+	// Prices of single countries; Price is that of all others.
+	Prices map[string]uint64 `json:",omitempty"`
+	// Content is what the leg sends: a [fanfarev1.Content] as in the campaign's record. Empty: the campaign's text.
+	Content []byte `json:",omitempty"`
+	// MaxConcurrent calls at the same time; 0: no limit of the campaign's own.
+	MaxConcurrent uint32 `json:",omitempty"`
 }
 
 // Quote is what a campaign was last priced at.
@@ -374,7 +505,7 @@ type Campaign struct {
 	Tenant  string
 	Number  uint64
 	Version uint64
-	State   fanfarev1.State
+	State   schemas.State
 	Reason  string // of a suspension, a rejection, a failure
 	// Hidden campaigns hold the single sends of a UTC day; lists leave them out.
 	Hidden bool
@@ -416,12 +547,13 @@ type CampaignFilter struct {
 	Page
 	Search         string    // within the name
 	From, To       time.Time // of creation, [From, To)
-	States         []fanfarev1.State
-	Channels       []fanfarev1.Channel
+	States         []schemas.State
+	Channels       []schemas.Channel
 	Tag            string
 	Oldest         bool // oldest first
 	IncludeDeleted bool // those that were removed too
-	// After continues a list: the number of the last campaign seen; stable under inserts. 0: from the first.
+	// After continues a list: the number of the last campaign seen. Unlike a page it skips and repeats no campaign while others come
+	// and go. 0: from the first.
 	After uint64
 }
 
@@ -439,7 +571,7 @@ type CampaignEvent struct {
 	Tenant   string
 	Campaign uint64
 	Version  uint64 // of the row it led to
-	From, To fanfarev1.State
+	From, To schemas.State
 	Trigger  schemas.Trigger // "" of a change without a move, such as a live patch or a capture
 	Cause
 	Time time.Time
@@ -452,6 +584,9 @@ type AudienceCount struct {
 	Invalid    uint32
 	Duplicates uint32 // across lists
 	OptedOut   uint32
+	NotOptedIn uint32 // of a campaign that requires it
+	Capped     uint32 // had enough messages
+	OverQuota  uint32 // of countries that had enough
 	// Countries counts the eligible by country.
 	Countries map[string]uint32
 
@@ -462,11 +597,17 @@ type AudienceCount struct {
 type Suppression struct {
 	Tenant string
 	Phone  string // E.164 with +
-	// Source: api, keyword, link or carrier.
-	Source  string
-	Lifted  bool
-	Version uint64
-	Updated time.Time
+	// Source: api, import, keyword, link or carrier.
+	Source string
+	// Reason in words, "" when none was given. By is who said so, of entries of the log.
+	Reason string
+	By     string
+	Lifted bool
+	// Channels are what the number has opted out of; of an entry of the log, after the change, whose channel is Scope.
+	Channels ChannelSet
+	Scope    schemas.Channel
+	Version  uint64
+	Updated  time.Time
 }
 
 // ClaimState says what became of an idempotency key.
@@ -482,6 +623,8 @@ const (
 	ClaimInFlight
 	// ClaimMismatch: used before with another body.
 	ClaimMismatch
+	// ClaimUnknown: the first request has changed something, and ended without an answer long ago.
+	ClaimUnknown
 )
 
 // Claim is the answer about an idempotency key (X12).

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,8 +19,6 @@ import (
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
 	"fanfare/sinks/carrier/sim"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 const (
@@ -52,10 +51,19 @@ func TestUsage(t *testing.T) {
 		{"--id-key 0011", exitUsage, "16 bytes"},
 		{"--id-key-file " + keyFile, exitUsage, "hexadecimal"},
 		{"--id-key-file /does/not/exist", exitUsage, "no such file"},
-		{"--id-key " + secret + " --profile nice", exitUsage, "[chaos default fast]"},
+		{"--id-key " + secret + " --profile nice", exitUsage, "want one of [default fast chaos]"},
 		{"--id-key " + secret + " --rate many", exitUsage, "--help"},
 		{"--id-key " + secret + " serve", exitUsage, `"serve"`},
 		{"--id-key " + secret + " --listen nowhere", exitError, "--listen"},
+		{"--id-key " + secret + " --smpp nowhere", exitError, "--smpp"},
+		{"--id-key " + secret + " --graph nowhere", exitError, "--graph"},
+		{"--id-key " + secret + " --rbm nowhere", exitUsage, "--rbm-account"},
+		{"--id-key " + secret + " --rbm 127.0.0.1:0 --rbm-account " + keyFile, exitError, "--rbm-account"},
+		{"--id-key " + secret + " --rbm 127.0.0.1:0 --rbm-account x --rbm-unreachable 2", exitUsage, "--rbm-unreachable"},
+		{"--id-key " + secret + " --profile chaos --rbm 127.0.0.1:0 --rbm-account x", exitUsage, "chaos+id"},
+		{"--id-key " + secret + " --smpp-quirks perhaps", exitUsage, "want one of"},
+		{"--id-key " + secret + " --smpp-quirks ids=roman", exitUsage, "decimal, hex"},
+		{"--id-key " + secret + " --smpp-cert /does/not/exist", exitUsage, "--smpp-cert"},
 		{"--id-key " + secret + " --truth /does/not/exist/truth", exitError, "no such file"},
 	} {
 		var out, errs bytes.Buffer
@@ -90,7 +98,7 @@ func batch(t *testing.T, first, n int) []carrier.Outbound {
 	b := make([]carrier.Outbound, n)
 	for i := range b {
 		b[i] = carrier.Outbound{
-			Key: keys.Submission(10001, uint32(first+i), 1), Channel: fanfarev1.Channel_CHANNEL_SMS,
+			Key: keys.Submission(10001, uint32(first+i), 1), Channel: schemas.ChannelSMS,
 			To: fmt.Sprintf("+39347%07d", first+i), Body: carrier.Body{Text: carrier.Text{Body: "hello", Segments: 1}},
 		}
 	}
@@ -156,8 +164,9 @@ func readTruth(t *testing.T, path string) *sim.Truth {
 
 // process is the program as a process.
 type process struct {
-	cmd *exec.Cmd
-	url string
+	cmd  *exec.Cmd
+	url  string
+	smpp string // address of its SMPP face, if it has one
 }
 
 func startProcess(t *testing.T, args ...string) *process {
@@ -172,11 +181,19 @@ func startProcess(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("it printed no address: %v", err)
+	lines := bufio.NewReader(out)
+	address := func() string {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("it printed no address: %v", err)
+		}
+		return strings.TrimSpace(line)
 	}
-	return &process{cmd, strings.TrimSpace(line)}
+	p := &process{cmd: cmd, url: address()}
+	if slices.Contains(args, "--smpp") {
+		p.smpp = strings.TrimPrefix(address(), "smpp://")
+	}
+	return p
 }
 
 // TestKill kills the process again and again while two clients submit and take receipts. What it answered stands in the truth, what it

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +30,10 @@ type options struct {
 	keys    *schemas.Keys
 	lease   time.Duration
 	magic   bool
+	smpp    smppOptions
+	http    httpOptions
+	graph   graphOptions
+	rbm     rbmOptions
 }
 
 // parse reads the command line, and what it leaves open from the environment.
@@ -43,6 +46,10 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	f.Uint64Var(&o.seed, "seed", 1, "seed of everything random")
 	f.DurationVar(&o.lease, "lease", sim.DefaultLease, "how long a consumer has to acknowledge receipts before another gets them")
 	f.BoolVar(&o.magic, "magic", false, "print the numbers whose fate is fixed, and end")
+	o.smpp.flags(f)
+	o.http.flags(f)
+	o.graph.flags(f)
+	o.rbm.flags(f)
 	profile := f.String("profile", "default", "how it behaves: "+strings.Join(sim.ProfileNames, ", "))
 	rate := f.Float64("rate", -1, "most submissions per second; 0: no limit (default: the profile's)")
 	burst := f.Int("burst", 0, "submissions at once with --rate (default: 100 ms of the rate)")
@@ -64,6 +71,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	if o.profile, err = sim.ProfileNamed(*profile); err != nil {
 		return o, fmt.Errorf("--profile: %w", err)
 	}
+	if err = o.smpp.check(); err != nil {
+		return o, err
+	}
+	if err = o.rbm.check(&o.profile); err != nil {
+		return o, err
+	}
 	if *rate >= 0 {
 		o.profile.Rate, o.profile.Burst = *rate, *burst
 	}
@@ -78,20 +91,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	return o, err
 }
 
-// parseKeys reads one or two secrets in hexadecimal, separated by a comma.
+// parseKeys reads the secrets that sign ids.
 func parseKeys(text string) (*schemas.Keys, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, errors.New("the secret that signs ids is missing: give fanfare's with --id-key, --id-key-file or FANFARE_ID_KEY")
 	}
-	var secrets [][]byte
-	for part := range strings.SplitSeq(text, ",") {
-		b, err := hex.DecodeString(strings.TrimSpace(part))
-		if err != nil {
-			return nil, errors.New("--id-key: want hexadecimal digits, such as `openssl rand -hex 32` prints")
-		}
-		secrets = append(secrets, b)
-	}
-	keys, err := schemas.NewKeys(secrets...)
+	keys, err := schemas.ParseKeys(text)
 	if err != nil {
 		return nil, fmt.Errorf("--id-key: %w", err)
 	}
@@ -109,6 +114,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen: %w", err), carrier.Close())
 	}
+	faces, err := o.open(ctx, carrier, log)
+	if err != nil {
+		return errors.Join(err, listener.Close(), carrier.Close())
+	}
 	server := &http.Server{Handler: sim.NewHandler(carrier), ReadHeaderTimeout: 10 * time.Second}
 	// The carrier goes on while the server drains: it gives the answers that are awaited.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -120,12 +129,21 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		}
 		return nil
 	})
+	for _, f := range faces {
+		g.Go(func() error { return f.serve(ctx) })
+		if f.work != nil {
+			g.Go(func() error { return f.work(work) })
+		}
+	}
 	g.Go(func() error {
 		defer stopWork()
 		<-ctx.Done()
 		return stop(context.WithoutCancel(ctx), server, carrier, log)
 	})
 	_, _ = fmt.Fprintf(stdout, "http://%s\n", listener.Addr())
+	for _, f := range faces {
+		_, _ = fmt.Fprintf(stdout, "%s://%s\n", f.scheme, f.listener.Addr())
+	}
 	log.InfoContext(ctx, "carrier simulator ready", "profile", o.profile.Name, "rate", o.profile.Rate, "seed", o.seed, "truth", o.truth)
 	return g.Wait()
 }

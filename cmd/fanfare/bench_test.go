@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// BenchmarkG10 sends a campaign to a million people (FANFARE_BENCH_PEOPLE says how many else) with everything in one process and
-// a carrier that takes what comes, from confirm to completed; and then sets it beside what the expander alone can publish, taken
-// on the same machine in the same run. Memory is the process's high-water mark.
+// BenchmarkG10 measures a campaign to a million people (or FANFARE_BENCH_PEOPLE) from confirm to completed, with everything in one
+// process and a carrier without a limit. It compares the rate with that of the expander alone, measured in the same run on the
+// same machine. Memory is the high-water mark of the process.
 func BenchmarkG10(b *testing.B) {
 	people := 1_000_000
 	if v, err := strconv.Atoi(os.Getenv("FANFARE_BENCH_PEOPLE")); err == nil && v > 0 {
@@ -106,7 +106,7 @@ func expanderLimit(b *testing.B) float64 {
 	return limit
 }
 
-// highWater is the most memory that a process ever had, in bytes; 0 where /proc does not say.
+// highWater returns the peak memory of a process in bytes, 0 if /proc does not have it.
 func highWater(b *testing.B, p *process) int {
 	b.Helper()
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
@@ -125,7 +125,7 @@ func highWater(b *testing.B, p *process) int {
 	return 0
 }
 
-// processTime is the processor time that a running process has used; 0 where /proc does not say.
+// processTime returns the CPU time that a process has used, 0 if /proc does not have it.
 func processTime(b *testing.B, p *process) time.Duration {
 	b.Helper()
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
@@ -134,7 +134,7 @@ func processTime(b *testing.B, p *process) time.Duration {
 	}
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	ticks := 0
-	for _, f := range fields[11:13] { // utime, stime: in hundredths of a second on every Linux
+	for _, f := range fields[11:13] { // utime and stime, in hundredths of a second on every Linux
 		n, err := strconv.Atoi(f)
 		if err != nil {
 			b.Fatal(err)

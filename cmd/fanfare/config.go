@@ -1,13 +1,10 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"os"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	chgo "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/file"
@@ -23,19 +19,17 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"fanfare/cmd/fanfare/services"
 	"fanfare/schemas"
-	"fanfare/sinks/carrier/sim"
 )
 
-// Config of a process. Its names are those of the flags; FANFARE_SIM_RATE says the same as --sim-rate, and sim-rate in the
-// file given by --config. A flag outranks the environment, which outranks the file.
+// Config holds the settings of a process, named as the flags. FANFARE_SIM_RATE means the same as --sim-rate, and as sim-rate in
+// the file given by --config. A flag wins over the environment, and the environment wins over the file.
 type Config struct {
 	Data  string   `koanf:"data"`
 	HTTP  string   `koanf:"http"`
+	Edge  string   `koanf:"edge"`
 	Roles []string `koanf:"roles"`
 
 	Kafka       []string `koanf:"kafka"`
@@ -57,30 +51,43 @@ type Config struct {
 	CarrierSim    string        `koanf:"carrier-sim"`
 	ReceiptWindow time.Duration `koanf:"receipt-window"`
 
-	IDKey     string `koanf:"id-key"`
-	LogLevel  string `koanf:"log-level"`
-	LogFormat string `koanf:"log-format"`
+	LinkURL     string   `koanf:"link-url"`
+	EdgeProxies []string `koanf:"edge-proxies"`
 
-	// unknown are FANFARE_ variables that say nothing.
+	WebhookAllow []string `koanf:"webhook-allow"`
+
+	StartTimeout time.Duration `koanf:"start-timeout"`
+
+	IDKey          string `koanf:"id-key"`
+	CredentialsKey string `koanf:"credentials-key"`
+	RouteFile      string `koanf:"route-file"`
+	LogLevel       string `koanf:"log-level"`
+	LogFormat      string `koanf:"log-format"`
+
+	// kafkaOptions are further options of every client of Kafka: tests put a dialer here.
+	kafkaOptions []kgo.Opt
+	// unknown are FANFARE_ variables that name no setting.
 	unknown []string
 }
 
-// connectionFlags say where the services and the data are; every command that touches them has these.
+// connectionFlags say where the services and the data are. Every command that uses them has these flags.
 func connectionFlags(f *pflag.FlagSet) {
 	f.String("config", "", "YAML file with any of these settings")
 	f.String("data", ".fanfare", "directory of everything that is embedded")
 	f.StringSlice("kafka", nil, "addresses of Kafka brokers, host:port (default: embedded)")
-	f.Bool("kafka-tls", false, "speak TLS with Kafka")
-	f.String("kafka-ca", "", "file with the certificates that sign those of the brokers (default: those of this machine)")
+	f.Bool("kafka-tls", false, "use TLS to Kafka")
+	f.String("kafka-ca", "", "file with the certificates of the authorities that sign those of the brokers (default: the authorities of this machine)")
 	f.String("kafka-user", "", "user to log in to Kafka as (default: none)")
-	f.String("kafka-password", "", "the user's password; better given in FANFARE_KAFKA_PASSWORD, where nobody sees it")
+	f.String("kafka-password", "", "the user's password; better given in FANFARE_KAFKA_PASSWORD, because ps shows flags")
 	f.String("kafka-sasl", "plain", "how to log in: plain, scram-sha-256 or scram-sha-512")
 	f.String("redis", "", "address of Redis, host:port or redis://… (default: embedded)")
 	f.String("clickhouse", "", "ClickHouse, clickhouse://user:password@host:9000/database (default: SQLite under --data)")
 	f.String("store", "", "Postgres, postgres://… (default: SQLite under --data)")
-	f.String("prefix", schemas.DefaultPrefix, "begins the names of topics, groups, transactional ids, Redis keys, the Postgres schema and the ClickHouse database")
+	f.String("prefix", schemas.DefaultPrefix, "first part of the names of topics, groups, transactional ids, Redis keys, the Postgres schema and the ClickHouse database")
 	f.Int("replication", 1, "replicas of each topic, 3 in production")
+	f.Duration("start-timeout", time.Minute, "how long a start waits for services that are not ready")
 	f.String("id-key", "", "hexadecimal secret that signs ids, two separated by a comma while rotating (default: made once and kept in the store)")
+	f.String("credentials-key", "", "key that seals the credentials of routes, 64 hexadecimal digits; after a comma the one before it; better given in FANFARE_CREDENTIALS_KEY (default: made once and kept under --data)")
 	f.String("log-level", "info", "debug, info, warn or error")
 	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 }
@@ -88,16 +95,21 @@ func connectionFlags(f *pflag.FlagSet) {
 // serveFlags belong to the commands that run roles.
 func serveFlags(f *pflag.FlagSet) {
 	connectionFlags(f)
-	f.String("http", "127.0.0.1:8080", "address of the API, /healthz, /readyz and /metrics; of fanfare demo, the live page too")
+	f.String("http", "127.0.0.1:8080", "address of the API, /healthz, /readyz and /metrics; with fanfare demo of the live page, too")
+	f.String("edge", "", "address of the public listener, which answers links and nothing else (default: the role edge does not run)")
+	f.String("link-url", "", "public address of the role edge, such as https://go.example.com, with which links in messages begin; the role api needs it (default: the address of --edge, if this process has it)")
+	f.StringSlice("edge-proxies", nil, "ranges of addresses of your own proxies before the role edge, which believes their X-Forwarded-For (default: none)")
 	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
 	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")
 	f.String("sim-profile", "default", "how the simulated carrier behaves: default or chaos")
 	f.Uint64("sim-seed", 1, "seed of the simulated carrier")
 	f.String("carrier-sim", "", "URL of a carriersim process that several processes share (default: in process)")
-	f.Duration("receipt-window", 72*time.Hour, "how long after the last hand-over receipts are awaited")
+	f.StringSlice("webhook-allow", nil, "private ranges of addresses that customers' webhooks may be in, such as 10.1.0.0/16; the roles api and webhook need the same (default: none)")
+	f.String("route-file", "", "YAML file with routes, which are created or changed at the start (see deploy/README.md)")
+	f.Duration("receipt-window", 72*time.Hour, "how long to wait for receipts after the last hand-over")
 }
 
-// loadConfig reads file < environment < flags. environ is as in os.Environ.
+// loadConfig reads the file, then the environment, then the flags; the later wins. environ is as in os.Environ.
 func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 	const delim = "\x00" // no setting is nested
 	k := koanf.New(delim)
@@ -149,7 +161,7 @@ func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 	}
 	cfg.unknown = unknownVariables(environ)
 	err := cfg.Validate()
-	if f.Lookup("sim-rate") != nil && cfg.SimRate < 1 { // commands without the flag have no rate
+	if f.Lookup("sim-rate") != nil && cfg.SimRate < 1 { // other commands do not have this flag
 		err = errors.Join(err, fmt.Errorf("--sim-rate %d: want 1 to 1,000,000 messages per second", cfg.SimRate))
 	}
 	if f.Lookup("receipt-window") != nil && cfg.ReceiptWindow <= 0 {
@@ -158,7 +170,7 @@ func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 	return cfg, err
 }
 
-// accepts says in words what a flag takes, when it does not take v.
+// accepts returns an error that says in words what a flag takes if it does not take v.
 func accepts(fl *pflag.Flag, v any) error {
 	text := fmt.Sprint(v)
 	var err error
@@ -183,7 +195,7 @@ func accepts(fl *pflag.Flag, v any) error {
 	return nil
 }
 
-// where a setting comes from.
+// where names the place that a setting was read from.
 func where(name string, f *pflag.FlagSet, environ []string, path string) string {
 	if f.Changed(name) {
 		return "--" + name
@@ -195,10 +207,10 @@ func where(name string, f *pflag.FlagSet, environ []string, path string) string 
 	return fmt.Sprintf("--config %s: %s", path, name)
 }
 
-// ofServices are the variables that Kubernetes and Docker set for services of that name.
-var ofServices = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?|ENV_.*|NAME)$`)
+// serviceVariables are the variables that Kubernetes and Docker set in every process for a service of that name.
+var serviceVariables = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?|ENV_.*|NAME)$`)
 
-// unknownVariables are those that look like a setting and are none: a misspelt one says nothing, and nobody notices.
+// unknownVariables returns the FANFARE_ variables that name no setting, so that a misspelt one is noticed.
 func unknownVariables(environ []string) []string {
 	all := pflag.NewFlagSet("", pflag.ContinueOnError)
 	serveFlags(all)
@@ -206,7 +218,7 @@ func unknownVariables(environ []string) []string {
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		rest, ours := strings.CutPrefix(name, "FANFARE_")
-		if !ours || value == "" || strings.HasPrefix(rest, "TEST_") || ofServices.MatchString(rest) || ofServices.MatchString(name) {
+		if !ours || value == "" || strings.HasPrefix(rest, "TEST_") || serviceVariables.MatchString(rest) || serviceVariables.MatchString(name) {
 			continue
 		}
 		if all.Lookup(strings.ReplaceAll(strings.ToLower(rest), "_", "-")) == nil {
@@ -217,121 +229,42 @@ func unknownVariables(environ []string) []string {
 	return unknown
 }
 
-// kafkaOptions are how Kafka is reached: TLS, and a login.
-func (c Config) kafkaOptions() ([]kgo.Opt, error) {
-	var opts []kgo.Opt
-	if c.KafkaTLS {
-		conf := &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.KafkaCA != "" {
-			pem, err := os.ReadFile(c.KafkaCA)
-			if err != nil {
-				return nil, fmt.Errorf("--kafka-ca: %w", err)
-			}
-			conf.RootCAs = x509.NewCertPool()
-			if !conf.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("--kafka-ca %s: there is no certificate in it (want PEM)", c.KafkaCA)
-			}
+// webhookAllow returns the ranges of --webhook-allow; Validate has checked them.
+func (c Config) webhookAllow() (out []netip.Prefix) {
+	for _, text := range c.WebhookAllow {
+		if p, err := parseRange(text); err == nil {
+			out = append(out, p)
 		}
-		opts = append(opts, kgo.DialTLSConfig(conf))
 	}
-	if c.KafkaUser != "" {
-		var login sasl.Mechanism
-		switch c.KafkaSASL {
-		case "scram-sha-256":
-			login = scram.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsSha256Mechanism()
-		case "scram-sha-512":
-			login = scram.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsSha512Mechanism()
-		default:
-			login = plain.Auth{User: c.KafkaUser, Pass: c.KafkaPassword}.AsMechanism()
-		}
-		opts = append(opts, kgo.SASL(login))
-	}
-	return opts, nil
+	return out
 }
 
-// Validate returns every mistake at once, each with what to do.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if _, err := schemas.NewNames(c.Prefix); err != nil {
-		bad("--prefix: %w", err)
+// parseRange reads a range of addresses, or one address.
+func parseRange(text string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(text); err == nil {
+		return ip.Unmap().WithZone("").Prefix(ip.Unmap().BitLen())
 	}
-	if c.Data == "" {
-		bad("--data: give a directory")
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, err
 	}
-	if c.HTTP != "" {
-		if _, _, err := net.SplitHostPort(c.HTTP); err != nil {
-			bad("--http %q: want host:port, such as 127.0.0.1:8080", c.HTTP)
+	return p.Masked(), nil
+}
+
+// edgeProxies returns the ranges of --edge-proxies; Validate has checked them.
+func (c Config) edgeProxies() (out []netip.Prefix) {
+	for _, text := range c.EdgeProxies {
+		if p, err := parseRange(text); err == nil {
+			out = append(out, p)
 		}
 	}
-	for _, b := range c.Kafka {
-		if _, _, err := net.SplitHostPort(b); err != nil {
-			bad("--kafka %q: want host:port, such as kafka-1:9092", b)
-		}
-	}
-	known := true
-	for _, r := range c.Roles {
-		if !slices.Contains(roleNames(), r) {
-			known = false
-			bad("--roles: there is no role %q; roles are %s", r, strings.Join(roleNames(), ", "))
-		}
-	}
-	if some := len(c.Roles) > 0 && len(c.Roles) < len(roleNames()); some && known {
-		if len(c.Kafka) == 0 {
-			bad("--roles: some roles alone need --kafka: an embedded broker cannot be shared between processes")
-		}
-		if c.Redis == "" && c.needs(needRedis) {
-			bad("--roles: sender and tracker alone need --redis: limits that each process keeps for itself hold for none")
-		}
-	}
-	if c.SimRate > 1_000_000 {
-		bad("--sim-rate %d: want 1 to 1,000,000 messages per second", c.SimRate)
-	}
-	if c.ReceiptWindow > 30*24*time.Hour {
-		bad("--receipt-window %s: want more than 0, up to 720h", c.ReceiptWindow)
-	}
-	if c.Replication != 1 && c.Replication != 3 {
-		bad("--replication %d: want 1, or 3 in production", c.Replication)
-	}
-	if !slices.Contains([]string{"", "plain", "scram-sha-256", "scram-sha-512"}, c.KafkaSASL) {
-		bad("--kafka-sasl %q: want plain, scram-sha-256 or scram-sha-512", c.KafkaSASL)
-	}
-	if len(c.Kafka) == 0 && (c.KafkaTLS || c.KafkaUser != "" || c.KafkaCA != "") {
-		bad("--kafka-tls, --kafka-ca and --kafka-user are for brokers named by --kafka")
-	}
-	if c.KafkaCA != "" && !c.KafkaTLS {
-		bad("--kafka-ca: add --kafka-tls")
-	}
-	if c.Store != "" && !strings.HasPrefix(c.Store, "postgres://") && !strings.HasPrefix(c.Store, "postgresql://") {
-		bad("--store: want postgres://USER:PASSWORD@HOST:5432/DATABASE; without --store everything is kept in SQLite under --data")
-	}
-	if c.Redis != "" {
-		if _, err := redisOptions(c.Redis); err != nil {
-			bad("--redis: want HOST:PORT, several of them separated by commas, or redis://USER:PASSWORD@HOST:6379/0")
-		}
-	}
-	if c.ClickHouse != "" {
-		if opts, err := chgo.ParseDSN(c.ClickHouse); err != nil || opts.Protocol != chgo.Native || len(opts.Addr) == 0 || opts.Addr[0] == "" {
-			bad("--clickhouse: want clickhouse://USER:PASSWORD@HOST:9000/DATABASE")
-		}
-	}
-	if c.SimProfile != "" {
-		if _, err := sim.ProfileNamed(c.SimProfile); err != nil {
-			bad("--sim-profile %q: want one of %s", c.SimProfile, strings.Join(sim.ProfileNames, ", "))
-		}
-	}
-	if c.CarrierSim != "" {
-		if u, err := url.Parse(c.CarrierSim); err != nil || u.Scheme != "http" || u.Host == "" {
-			bad("--carrier-sim %q: want a URL such as http://127.0.0.1:9999", c.CarrierSim)
-		}
-	}
-	return errors.Join(errs...)
+	return out
 }
 
 // embeddedBroker reports whether the process runs its own Kafka.
 func (c Config) embeddedBroker() bool { return len(c.Kafka) == 0 }
 
-// storeDSN is where the control plane is kept.
+// storeDSN returns the address of the store: Postgres, or the path of a SQLite file.
 func (c Config) storeDSN() string {
 	if c.Store != "" {
 		return c.Store
@@ -340,9 +273,14 @@ func (c Config) storeDSN() string {
 }
 
 // has reports whether the process runs a role.
-func (c Config) has(role string) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, role) }
+func (c Config) has(role string) bool {
+	if len(c.Roles) == 0 {
+		return role != roleEdge || c.Edge != "" // what the public reaches is asked for
+	}
+	return slices.Contains(c.Roles, role)
+}
 
-// schemaName is the prefix as Postgres and ClickHouse want a name: fanfare. is fanfare.
+// schemaName returns the prefix as a name for Postgres and ClickHouse: `fanfare.` becomes `fanfare`.
 func (c Config) schemaName() string {
 	name := strings.Trim(strings.Map(func(r rune) rune {
 		if r == '.' || r == '-' {
@@ -353,7 +291,7 @@ func (c Config) schemaName() string {
 	return name
 }
 
-// loopback reports whether an address is of this machine alone.
+// loopback reports whether only this machine can reach an address.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -363,18 +301,29 @@ func loopback(addr string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// ensureDataDir makes the directory that holds what is embedded.
-func ensureDataDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("--data %s: %w", dir, err)
-	}
-	return nil
-}
-
-// rolesToRun are the roles of this process.
+// rolesToRun returns the roles of this process.
 func (c Config) rolesToRun() []string {
 	if len(c.Roles) == 0 {
-		return roleNames()
+		return slices.DeleteFunc(roleNames(), func(role string) bool { return !c.has(role) })
 	}
 	return c.Roles
+}
+
+// services returns where the services are. What has no address is embedded.
+func (c Config) services() services.Config {
+	return services.Config{
+		Kafka: services.Kafka{
+			Brokers: c.Kafka, TLS: c.KafkaTLS, CA: c.KafkaCA, SASL: c.KafkaSASL, User: c.KafkaUser, Password: c.KafkaPassword, Options: c.kafkaOptions,
+		},
+		Redis: c.Redis, Postgres: c.Store, ClickHouse: c.ClickHouse,
+	}
+}
+
+// needsStore reports whether the process opens the store. Without --id-key even a sender asks the store for the key, once.
+func (c Config) needsStore() bool { return c.needs(needStore) || c.IDKey == "" }
+
+// keptInData reports whether the process keeps anything under --data.
+func (c Config) keptInData() bool {
+	return c.embeddedBroker() || c.needs(needRedis) && c.Redis == "" || c.needs(needStore) && c.Store == "" ||
+		c.needs(needAnalytics) && c.ClickHouse == "" || c.has(roleEdge) || c.has("sender") && c.CarrierSim == ""
 }

@@ -14,7 +14,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// checkAsyncAPI holds records against the document that describes them to strangers.
+// checkAsyncAPI compares records with their public description.
 func checkAsyncAPI(t *testing.T, message string, records []*kgo.Record) {
 	t.Helper()
 	raw, err := os.ReadFile("../../schemas/asyncapi/asyncapi.yaml")

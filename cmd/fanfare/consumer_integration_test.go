@@ -24,14 +24,15 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// The consumer in schemas/examples/python is what a downstream user would write. Here it must come to the same account as we do.
+// The consumer in schemas/examples/python is written as a downstream user would write it. These tests check that it counts the
+// same as the product.
 
 const (
 	pythonExample = "../../schemas/examples/python"
 	protoRoot     = "../../schemas"
 )
 
-// bucketCounts is an account: how many recipients are in each bucket.
+// bucketCounts says how many recipients are in each bucket.
 type bucketCounts map[string]int
 
 // pythonAccount is what account.py prints.
@@ -80,7 +81,7 @@ func accountOf(total int, joined map[uint32]schemas.Precedence) (bucketCounts, m
 	return n, codes
 }
 
-// newTopics returns the names under a prefix of this test's own, and makes the public topics if asked to.
+// newTopics returns names with a prefix that only this test uses, and creates the public topics if asked to.
 func newTopics(t *testing.T, kafka string, create bool) schemas.Names {
 	t.Helper()
 	names, err := schemas.NewNames("downstream" + strings.ToLower(rand.Text()[:8]) + ".")
@@ -115,7 +116,7 @@ func newKafkaClient(t *testing.T, kafka string, opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// abort writes records in a transaction that is aborted: they never happened.
+// abort writes records in a transaction and aborts it, so that no reader may count them.
 func abort(t *testing.T, kafka string, records []*kgo.Record) {
 	t.Helper()
 	cl := newKafkaClient(t, kafka, kgo.TransactionalID("downstream-"+rand.Text()))
@@ -139,8 +140,9 @@ func recordOf(t *testing.T, e schemas.Event) *kgo.Record {
 	return r
 }
 
-// TestIntegrationPythonConsumerModel gives the consumer every kind, try and code there is, shuffled, doubled, compressed in
-// every way, among aborted transactions and records of a later version, and compares its account with schemas' own.
+// TestIntegrationPythonConsumerModel gives the consumer every kind, try and code there is: shuffled, doubled, compressed with
+// every codec, among aborted transactions and records of a later version. It compares the counts of the consumer with those
+// of package schemas.
 func TestIntegrationPythonConsumerModel(t *testing.T) {
 	kafka := testinfra.Need(t, testinfra.Kafka)[testinfra.Kafka]
 	names := newTopics(t, kafka, true)
@@ -154,7 +156,7 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 		total         = 3000
 	)
 	rng := mrand.New(mrand.NewPCG(3, 5))
-	event := func(campaign uint64, seq uint32, kind fanfarev1.Kind, try uint32, code fanfarev1.Code) *kgo.Record {
+	event := func(campaign uint64, seq uint32, kind schemas.Kind, try uint32, code schemas.Code) *kgo.Record {
 		m, s := keys.Message(campaign, seq), keys.Submission(campaign, seq, uint8(try))
 		return recordOf(t, schemas.DeliveryEvent(names.Deliveries(), "sender", &fanfarev1.Delivery{
 			Tenant: "tn_a", CampaignId: schemas.CampaignID(campaign), CampaignNumber: campaign, Seq: seq, Try: try, Leg: 1, Kind: kind, Code: code,
@@ -163,7 +165,7 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 	}
 	joined := map[uint32]schemas.Precedence{}
 	var records, never []*kgo.Record
-	for seq := range uint32(total * 9 / 10) { // of the last tenth nothing is known
+	for seq := range uint32(total * 9 / 10) { // the last tenth has no events
 		for range 1 + rng.IntN(4) {
 			kind := schemas.Kinds[rng.IntN(len(schemas.Kinds))].Kind
 			try, code := uint32(1+rng.IntN(3)), schemas.Codes[rng.IntN(len(schemas.Codes))].Code
@@ -179,19 +181,19 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 			records = append(records, event(number, seq, kind, try, code))
 			joined[seq] = schemas.Join(joined[seq], schemas.PrecedenceOf(kind, try, code))
 		}
-		never = append(never, event(number, seq, fanfarev1.Kind_KIND_READ, 1, fanfarev1.Code_CODE_READ))
+		never = append(never, event(number, seq, schemas.KindRead, 1, schemas.CodeRead))
 		if seq%7 == 0 {
-			records = append(records, event(other, seq, fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED))
+			records = append(records, event(other, seq, schemas.KindDelivered, 1, schemas.CodeDelivered))
 		}
 	}
-	later := event(number, total-1, fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED)
+	later := event(number, total-1, schemas.KindDelivered, 1, schemas.CodeDelivered)
 	for i := range later.Headers {
 		if later.Headers[i].Key == "ce_type" {
-			later.Headers[i].Value = []byte("fanfare.delivery.v9") // which may mean anything
+			later.Headers[i].Value = []byte("fanfare.delivery.v9") // its meaning is unknown to this version
 		}
 	}
 	records = append(records, later)
-	for _, i := range rng.Perm(len(records))[:len(records)/3] { // as a producer that asked twice writes them
+	for _, i := range rng.Perm(len(records))[:len(records)/3] { // as a producer that retries writes them
 		again := *records[i]
 		records = append(records, &again)
 	}
@@ -210,13 +212,13 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 	campaign := func(version uint64, settled bool) *kgo.Record {
 		key := schemas.CampaignKey("tn_a", schemas.CampaignID(number))
 		return recordOf(t, schemas.Event{Topic: names.Campaigns(), Key: key, Tenant: "tn_a", Type: schemas.TypeCampaign, Source: "relay", ID: fmt.Sprint(key, "@", version), Value: &fanfarev1.Campaign{
-			Tenant: "tn_a", Id: schemas.CampaignID(number), Number: number, Version: version, State: fanfarev1.State_STATE_COMPLETED, Settled: settled, Total: total,
+			Tenant: "tn_a", Id: schemas.CampaignID(number), Number: number, Version: version, State: schemas.StateCompleted, Settled: settled, Total: total,
 		}})
 	}
 	cl := newKafkaClient(t, kafka)
 	gone := recordOf(t, schemas.Event{Topic: names.Campaigns(), Key: "tn_a/camp_1", Tenant: "tn_a", Type: schemas.TypeCampaign, Value: &fanfarev1.Campaign{}})
 	gone.Value = nil
-	if err := cl.ProduceSync(t.Context(), gone, campaign(3, false), campaign(5, true), campaign(4, false)).FirstErr(); err != nil { // two relays for a moment
+	if err := cl.ProduceSync(t.Context(), gone, campaign(3, false), campaign(5, true), campaign(4, false)).FirstErr(); err != nil { // as two relays write them when their leadership overlaps for a moment
 		t.Fatal(err)
 	}
 
@@ -233,13 +235,13 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 	}
 	t.Logf("%d records, and %d in aborted transactions: %v", len(records), 3*len(never), want)
 
-	// What was deleted before it was read is never passed over in silence.
+	// The consumer must fail if events were deleted before it read them.
 	parts := kadm.Offsets{}
 	ends, err := kadm.NewClient(cl).ListEndOffsets(t.Context(), names.Deliveries())
 	if err != nil {
 		t.Fatal(err)
 	}
-	more := event(other, 1, fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED)
+	more := event(other, 1, schemas.KindDelivered, 1, schemas.CodeDelivered)
 	if err := cl.ProduceSync(t.Context(), more, cloneRecords([]*kgo.Record{more})[0]).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -255,11 +257,11 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 	select {
 	case <-lost.done:
 	case <-time.After(30 * time.Second):
-		t.Fatal("account.py goes on although events are gone")
+		t.Fatal("account.py continues although events are missing")
 	}
 	said, _ := os.ReadFile(lost.log.Name())
 	if lost.cmd.ProcessState.ExitCode() == 0 || !bytes.Contains(said, []byte("was deleted before it was read")) {
-		t.Errorf("got exit code %d and %q, want a failure that says what is gone", lost.cmd.ProcessState.ExitCode(), said)
+		t.Errorf("got exit code %d and %q, want a failure that says what is missing", lost.cmd.ProcessState.ExitCode(), said)
 	}
 }
 
@@ -271,15 +273,15 @@ func cloneRecords(records []*kgo.Record) []*kgo.Record {
 	return out
 }
 
-// TestIntegrationPythonConsumer: a campaign of 500 on real services, with every trick of the simulated carrier that ends soon,
-// and to everybody else a carrier whose receipts all come within the receipt window, so that its record is what must be counted.
-// The consumer is killed and stopped in the middle, events come twice and in aborted transactions; from the two public topics
-// alone it comes to the account of /stats, and to what the carrier wrote down. And every record is as AsyncAPI describes it.
+// TestIntegrationPythonConsumer sends a campaign of 500 on real services, with every behaviour of the simulated carrier that ends
+// soon; all other receipts come within the receipt window, so the record of the carrier is what must be counted. The consumer is
+// killed and stopped in the middle, and events come twice and in aborted transactions. It reads only the two public topics and
+// must count the same as /stats and as the record of the carrier. Every record must be as AsyncAPI describes it.
 func TestIntegrationPythonConsumer(t *testing.T) {
 	addr := testinfra.Need(t, testinfra.All...)
 	kafka := addr[testinfra.Kafka]
 	names := newTopics(t, kafka, false)
-	python := newConsumer(t, kafka, names.Prefix()) // before anything else: it may skip
+	python := newConsumer(t, kafka, names.Prefix()) // first, because it may skip the test
 
 	dir, at := t.TempDir(), freeAddr(t)
 	services := []string{"--data", dir, "--kafka", kafka, "--redis", addr[testinfra.Redis], "--clickhouse", addr[testinfra.ClickHouse], "--store", addr[testinfra.Postgres], "--prefix", names.Prefix()}
@@ -303,7 +305,7 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 	}, &campaign, "")
 	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/confirm", nil, nil, "")
 
-	// Killed and stopped when it has taken something in; events come in between.
+	// Kill and stop the consumer after it has read some events; more events come in between.
 	waitOutput(t, first)
 	first.kill()
 	public.read(t, 80)
@@ -314,7 +316,7 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 	var never []*kgo.Record
 	for seq := range uint32(len(crowd.everybody)) {
 		never = append(never, recordOf(t, schemas.DeliveryEvent(names.Deliveries(), "sender", &fanfarev1.Delivery{
-			Tenant: "tn_nobody", CampaignId: campaign.ID, CampaignNumber: number, Seq: seq, Try: 1, Kind: fanfarev1.Kind_KIND_READ, MessageId: make([]byte, 16),
+			Tenant: "tn_nobody", CampaignId: campaign.ID, CampaignNumber: number, Seq: seq, Try: 1, Kind: schemas.KindRead, MessageId: make([]byte, 16),
 		}, "")))
 	}
 	abort(t, kafka, never)
@@ -327,9 +329,9 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 		t.Errorf("account.py stopped with exit code %d after %s, want 0 within 15 s", code, took)
 	}
 	got := python.untilSettled(t, campaign.ID, 2*time.Minute)
-	again := newConsumer(t, kafka, names.Prefix()).untilSettled(t, campaign.ID, time.Minute) // from nothing
+	again := newConsumer(t, kafka, names.Prefix()).untilSettled(t, campaign.ID, time.Minute) // a new consumer without state
 	if d := cmp.Diff(got, again); d != "" {
-		t.Errorf("killed, stopped and gone on (-) against read at once (+):\n%s", d)
+		t.Errorf("a consumer that was killed and stopped (-) differs from a new one (+):\n%s", d)
 	}
 	if !got.Settled || got.Total != len(crowd.everybody) {
 		t.Errorf("got %d recipients, settled %v, want %d and true", got.Total, got.Settled, len(crowd.everybody))
@@ -339,7 +341,7 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 	if d := cmp.Diff(crowd.account(t, filepath.Join(dir, "carrier-sim.ndjson")), got.buckets()); d != "" {
 		t.Errorf("account (-carrier +consumer):\n%s", d)
 	}
-	// Our statistics, which are behind the topic by a moment.
+	// Our statistics, which are a moment behind the topic.
 	var stats statsAnswer
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		api.must(t, http.MethodGet, "/api/campaigns/"+campaign.ID+"/stats", nil, &stats, "")
@@ -356,7 +358,7 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 	t.Logf("%+v", got)
 
 	public.read(t, len(crowd.everybody))
-	for last := -1; len(public.deliveries) > last; { // and all that is left
+	for last := -1; len(public.deliveries) > last; { // read to the end
 		last = len(public.deliveries)
 		public.poll(t, 2*time.Second)
 	}
@@ -367,7 +369,7 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 	}
 }
 
-// audience of the test, and what must become of everybody.
+// audience of the test, and the outcome that each recipient must have.
 type testAudience struct {
 	csv       []byte
 	everybody []string
@@ -375,8 +377,8 @@ type testAudience struct {
 	invalid   map[string]bool
 }
 
-// makeAudience returns n people: realistic numbers, some that do not exist, some who have opted out, and the simulator's magic
-// numbers but for those that are tried for hours.
+// makeAudience returns n people: realistic numbers, some that do not exist, some who have opted out, and the magic numbers of the
+// simulator, except those that are tried for hours.
 func makeAudience(t *testing.T, n int) testAudience {
 	t.Helper()
 	crowd := makePeople(t, n, 17)
@@ -386,7 +388,7 @@ func makeAudience(t *testing.T, n int) testAudience {
 		a.invalid[number] = true
 	}
 	for _, m := range sim.Magic {
-		// Two are refused for as long as the campaign may send, one takes longer than receipts are awaited here.
+		// The carrier refuses two of them as long as the campaign may send; the receipt of a third comes after the receipt window.
 		if m.NN != 41 && m.NN != 43 && m.NN != 1 {
 			a.everybody = append(a.everybody, m.Number())
 		}
@@ -400,7 +402,7 @@ func makeAudience(t *testing.T, n int) testAudience {
 	return a
 }
 
-// account is what the carrier's record says of everybody.
+// account counts all recipients by the record of the carrier.
 func (a testAudience) account(t *testing.T, truth string) bucketCounts {
 	t.Helper()
 	type fate struct{ took, refused, delivered, failed, unanswered bool }
@@ -462,7 +464,7 @@ func newFollower(t *testing.T, kafka string, names schemas.Names) *follower {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))}
 }
 
-// poll takes in what comes, waiting for it at most that long.
+// poll reads what has come, and waits for it at most that long.
 func (f *follower) poll(t *testing.T, wait time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
@@ -476,7 +478,7 @@ func (f *follower) poll(t *testing.T, wait time.Duration) {
 	})
 }
 
-// read reads until there are at least so many deliveries.
+// read polls until it has at least so many deliveries.
 func (f *follower) read(t *testing.T, deliveries int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); len(f.deliveries) < deliveries; {

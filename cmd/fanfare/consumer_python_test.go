@@ -18,17 +18,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"fanfare/schemas"
 )
 
-// consumer is account.py with what it needs.
+// consumer is account.py with its interpreter, state and arguments.
 type consumer struct {
 	python, script, state string
 	args                  []string
 }
 
-// newConsumer makes a consumer with a state and a group of its own. What it needs from PyPI is installed once per machine and
-// pinned set of packages; the code for the records is made of the committed .proto files. Where that cannot be done the test is
-// skipped, in CI it fails.
+// newConsumer returns a consumer with its own state and its own group. Its packages are installed from PyPI once per machine and
+// set of pinned versions; the code for the records is generated from the committed .proto files. Without Python the test is
+// skipped; in CI it fails.
 func newConsumer(t *testing.T, kafka, prefix string) *consumer {
 	t.Helper()
 	python, err := pythonEnvironment(t.Context())
@@ -84,7 +86,8 @@ func pythonEnvironment(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
-	// Made beside and then renamed: half an environment is none, and two tests may do this at once.
+	// The environment is made in another folder and then renamed, because half an environment does not work, and two tests may
+	// make it at the same time.
 	fresh, err := os.MkdirTemp(filepath.Dir(dir), "python-new-")
 	if err != nil {
 		return "", err
@@ -104,7 +107,7 @@ func pythonEnvironment(ctx context.Context) (string, error) {
 	return interpreter, nil
 }
 
-// waitOutput waits until account.py has printed an account: what that counts is in its state.
+// waitOutput waits until account.py has printed its counts; by then they are in its state, too.
 func waitOutput(t *testing.T, p *process) {
 	t.Helper()
 	for range 600 {
@@ -113,7 +116,7 @@ func waitOutput(t *testing.T, p *process) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Fatalf("%s has printed no account for 30 s", p.name)
+	t.Fatalf("%s has printed no counts for 30 s", p.name)
 }
 
 // start runs account.py beside the test.
@@ -139,4 +142,19 @@ func (c *consumer) untilSettled(t *testing.T, campaign string, limit time.Durati
 		t.Fatalf("account.py printed %q: %v", out, err)
 	}
 	return a
+}
+
+// The example consumer logs in to an embedded installation with DIR/consumer.json and counts a campaign. Without the login the
+// broker tells it nothing.
+func TestIntegrationPythonConsumerLogsIn(t *testing.T) {
+	w := newEmbeddedEnv(t, 2000, "--sim-profile", "fast", "--receipt-window", "2s", "--log-level", "warn")
+	connection := filepath.Join(w.dir, "consumer.json")
+	c := newConsumer(t, "unused:1", schemas.DefaultPrefix)
+	id := runningCampaign(t, w.cl, 200)
+	c.args = append(c.args, "--connection", connection)
+	a := c.untilSettled(t, id, 2*time.Minute)
+	if a.Total != 200 || a.Sent != 200 || !a.Settled {
+		t.Errorf("got %+v, want 200 sent and settled", a)
+	}
+	w.stop(t)
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -51,7 +53,7 @@ A second run goes on with the same data.`,
 			return err
 		}
 		w := newWiring(cfg, log)
-		w.page = true
+		w.command = commandName(cmd)
 		defer w.close()
 		d := &demo{w: w, out: p.stdout, terminal: isTerminal(p.stdout), base: "http://" + strings.Replace(cfg.HTTP, "127.0.0.1", "localhost", 1)}
 		fmt.Fprintf(d.out, "Fanfare: starting Kafka, Redis, stores and every stage in this process; data in %s\n", cfg.Data)
@@ -62,7 +64,7 @@ A second run goes on with the same data.`,
 	return cmd
 }
 
-// demo tells a newcomer what happens. It uses the product as anybody would: by its HTTP API.
+// demo shows a newcomer what happens. It uses the product through its HTTP API, as a client does.
 type demo struct {
 	w    *wiring
 	out  io.Writer
@@ -73,6 +75,7 @@ type demo struct {
 
 	terminal bool
 	drawn    time.Time // when a line was shown last, without a terminal
+	line     string    // that line
 }
 
 // demoStats is what the demo reads of GET /stats.
@@ -132,9 +135,12 @@ func (d *demo) campaign(ctx context.Context) error {
 			return fmt.Errorf("demo tenant: %w", err)
 		}
 	}
-	fmt.Fprintf(d.out, "\nReady. Watch it live (this link works once):\n  %s\n\n", d.w.loginLink(d.base, tenant.ID))
-	// The key is printed; the one of the last run is not known any more, since only its hash was kept.
-	if d.key, err = demoKey(ctx, s, tenant.ID); err != nil {
+	link, err := demoLogin(ctx, s, d.base)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\nReady. Open the console (this link logs you in once):\n  %s\n\n", link)
+	if d.key, err = demoKey(ctx, s, tenant.ID, filepath.Join(d.w.cfg.Data, demoKeyFile)); err != nil {
 		return err
 	}
 	var found struct {
@@ -150,13 +156,16 @@ func (d *demo) campaign(ctx context.Context) error {
 			return nil
 		}
 	}
+	if err := d.seed(ctx, tenant.ID); err != nil {
+		return err
+	}
 	var list struct{ ID string }
 	if err := d.call(ctx, http.MethodPost, "/api/contacts/list", "", map[string]any{"name": demoList}, &list); err != nil {
 		return err
 	}
 	var report struct{ Imported int }
 	began := time.Now()
-	if err := d.call(ctx, http.MethodPost, "/api/contacts/list/"+list.ID+"/import", "text/csv", madeUpPeople(demoPeople), &report); err != nil {
+	if err := d.call(ctx, http.MethodPost, "/api/contacts/list/"+list.ID+"/import", "text/csv", madeUpPeople(demoPeople, 0), &report); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "Imported %s made-up contacts in %s.\n", thousands(report.Imported), time.Since(began).Round(10*time.Millisecond))
@@ -181,9 +190,25 @@ func (d *demo) campaign(ctx context.Context) error {
 	return nil
 }
 
-// demoKey makes the key that the demo prints and revokes those it printed before.
-func demoKey(ctx context.Context, s *store.Store, tenant string) (string, error) {
+// demoKeyFile has the key that the demo prints: the store keeps only its hash.
+const demoKeyFile = "demo-key"
+
+// demoKey returns the key that the demo prints: that of the last run, so that what was pasted then still works, else a new one. It
+// revokes keys of earlier demos that are not known any more.
+func demoKey(ctx context.Context, s *store.Store, tenant, path string) (string, error) {
 	const name = "demo"
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
+	if secret := strings.TrimSpace(string(raw)); secret != "" {
+		switch key, _, err := s.Authenticate(ctx, secret); {
+		case err == nil && key.Tenant == tenant:
+			return secret, nil
+		case err != nil && !errors.Is(err, store.ErrNoKey):
+			return "", fmt.Errorf("demo key: %w", err)
+		}
+	}
 	old, err := s.Keys(ctx, tenant)
 	if err != nil {
 		return "", fmt.Errorf("demo key: %w", err)
@@ -199,10 +224,16 @@ func demoKey(ctx context.Context, s *store.Store, tenant string) (string, error)
 			}
 		}
 	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
+	if err := writePrivate(path, []byte(secret+"\n")); err != nil {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
 	return secret, nil
 }
 
-// watch draws the progress until everybody has an outcome.
+// watch draws the progress until every recipient has an outcome.
 func (d *demo) watch(ctx context.Context) error {
 	const width = 40
 	ticker := time.NewTicker(200 * time.Millisecond)
@@ -241,14 +272,17 @@ func (d *demo) watch(ctx context.Context) error {
 	}
 }
 
-// draw shows a line of progress: over the last one on a terminal, else one now and then.
+// drawEvery is the least time between two lines of progress where there is no terminal.
+const drawEvery = 3 * time.Second
+
+// draw shows a line of progress: over the last one on a terminal, else one each few seconds if it says something new.
 func (d *demo) draw(line string, last bool) {
 	if d.terminal {
 		fmt.Fprintf(d.out, "\r%s\x1b[K", line)
 		return
 	}
-	if now := time.Now(); last || now.Sub(d.drawn) >= 2*time.Second {
-		d.drawn = now
+	if now := time.Now(); last || now.Sub(d.drawn) >= drawEvery && line != d.line {
+		d.drawn, d.line = now, line
 		fmt.Fprintln(d.out, line)
 	}
 }
@@ -276,8 +310,11 @@ Paste this to send to your own five lines (numbers below decide what happens to 
   export URL=%[1]s KEY=%[2]s
   printf 'phone,first_name\n%[3]s,Ada\n%[4]s,Grace\n%[5]s,Alan\n%[6]s,Edsger\n%[7]s,Barbara\n' > five.csv
   curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: application/json' -d '{"name":"five"}' $URL/api/contacts/list >/dev/null; curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: text/csv' --data-binary @five.csv $URL/api/contacts/list/five/import; ID=$(curl -s -H "X-Api-Key: $KEY" -H 'Content-Type: application/json' -d '{"name":"Mine","channel":"sms","message":"Hello {{first_name}}","contactList":"five","sendImmediately":true}' $URL/api/campaigns | sed 's/.*"id":"\([^"]*\)".*/\1/'); curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/confirm
-  curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/pause
   curl -s -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/stats
+
+To hold a campaign back while it runs, and to let it go on:
+  curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/pause
+  curl -s -X PUT -H "X-Api-Key: $KEY" $URL/api/campaigns/$ID/resume
 
 Magic numbers of the simulated carrier:
 `, d.base, d.key, magicNumber(0), magicNumber(44), magicNumber(18), magicNumber(30), magicNumber(50))
@@ -340,8 +377,8 @@ func (d *demo) call(ctx context.Context, method, path, contentType string, body,
 	return nil
 }
 
-// madeUpPeople is a CSV of n contacts with numbers of six countries.
-func madeUpPeople(n int) io.Reader {
+// madeUpPeople is a CSV of n contacts with numbers of six countries. Another seed gives other people.
+func madeUpPeople(n int, seed uint64) io.Reader {
 	first := strings.Fields("Ada Grace Alan Edsger Barbara Donald Margaret Linus Radia Dennis Frances Ken")
 	plans := []struct {
 		prefix string
@@ -355,7 +392,7 @@ func madeUpPeople(n int) io.Reader {
 		{"+447400", 6, []string{"Leeds", "London"}},
 		{"+31612", 6, []string{"Utrecht"}},
 	}
-	rng := rand.New(rand.NewPCG(2026, 11))
+	rng := rand.New(rand.NewPCG(2026, 11+seed))
 	var b bytes.Buffer
 	b.WriteString("phone,first_name,city\n")
 	seen := map[string]bool{}

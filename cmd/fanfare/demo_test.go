@@ -2,14 +2,27 @@ package main
 
 import (
 	"encoding/csv"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/nyaruka/phonenumbers"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
 )
 
-// Everybody in the demo can be sent to: a newcomer's first account must not begin with numbers that do not exist.
+// All people of the demo have mobile numbers that exist: a newcomer's first campaign must not begin with invalid numbers.
 func TestMadeUpPeopleCanBeSentTo(t *testing.T) {
-	rows, err := csv.NewReader(madeUpPeople(demoPeople)).ReadAll()
+	rows, err := csv.NewReader(madeUpPeople(demoPeople, 0)).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +37,7 @@ func TestMadeUpPeopleCanBeSentTo(t *testing.T) {
 		}
 	}
 	if len(bad) > 0 {
-		t.Errorf("numbers that are no mobile numbers, by prefix: %v", bad)
+		t.Errorf("numbers that are not mobile numbers, by prefix: %v", bad)
 	}
 }
 
@@ -33,5 +46,150 @@ func TestThousands(t *testing.T) {
 		if got := thousands(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
+	}
+}
+
+// The demo prints one key from run to run, so that what was pasted keeps working. A key that was revoked or is another tenant's is replaced.
+func TestDemoKeepsItsKey(t *testing.T) {
+	ctx := t.Context()
+	dir := t.TempDir()
+	cfg := store.Config{DSN: filepath.Join(dir, "store.db"), Logger: slog.New(slog.DiscardHandler)}
+	if err := store.Migrate(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	text, err := store.IDKey(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Keys, err = parseIDKey(text); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	tenant, err := s.CreateTenant(ctx, store.TenantSpec{Name: demoTenant})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, demoKeyFile)
+	key := func() string {
+		t.Helper()
+		k, err := demoKey(ctx, s, tenant.ID, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	first := key()
+	if again := key(); again != first {
+		t.Errorf("got another key in the second run")
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("got %v, %v, want a file of mode 0600", st, err)
+	}
+	keys, err := s.Keys(ctx, tenant.ID)
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("got %d keys, %v, want one", len(keys), err)
+	}
+	if err := s.RevokeKey(ctx, tenant.ID, keys[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if fresh := key(); fresh == first {
+		t.Error("a key that was revoked is printed")
+	}
+}
+
+// What the demo tells to paste pauses nothing by the way: pause stands apart, with resume beside it.
+func TestDemoBlockPausesNothing(t *testing.T) {
+	var out strings.Builder
+	d := &demo{w: newWiring(Config{Data: "dir", Prefix: schemas.DefaultPrefix}, slog.New(slog.DiscardHandler)), out: &out, base: "http://localhost:8080", key: "k"}
+	d.next()
+	block, apart, ok := strings.Cut(out.String(), "To hold a campaign back")
+	if !ok || strings.Contains(block, "/pause") || !strings.Contains(block, "/confirm") || !strings.Contains(block, "/stats") {
+		t.Errorf("got block\n%s", block)
+	}
+	pause, resume := strings.Index(apart, "/pause"), strings.Index(apart, "/resume")
+	if pause < 0 || resume < pause {
+		t.Errorf("got\n%s\nwant pause and then resume", apart)
+	}
+}
+
+// Without a terminal, progress is a line each few seconds that says something new, and the last one always.
+func TestDemoProgressWithoutTerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		d := &demo{out: &out}
+		for i := range 100 { // 20 s
+			d.draw(fmt.Sprintf("line %d", i/50), false)
+			time.Sleep(200 * time.Millisecond)
+		}
+		d.draw("end", true)
+		if got := strings.Fields(strings.ReplaceAll(out.String(), "line ", "")); !slices.Equal(got, []string{"0", "1", "end"}) {
+			t.Errorf("got %q", out.String())
+		}
+	})
+}
+
+// The demo, as a newcomer starts it: everybody in its live campaign is accounted for, by Fanfare as by the carrier, and the console has ten
+// more campaigns of every channel in the states that a marketer meets.
+func TestDemoRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; left out by -short")
+	}
+	dir, addr := t.TempDir(), freeAddr(t)
+	p := startProcess(t, "demo", fanfareBinary(t), "demo", "--data", dir, "--http", addr, "--sim-profile", "fast")
+	var said string
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(said, "by its own record"); time.Sleep(200 * time.Millisecond) {
+		b, err := os.ReadFile(p.log.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = string(b)
+		select {
+		case <-p.done:
+			t.Fatal("the demo has ended")
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the live campaign does not end")
+		}
+	}
+	accounts := regexp.MustCompile(`(?m)^  (?:Fanfare|carrier):  ([^,\n]*,[^,\n]*)`).FindAllStringSubmatch(said, -1)
+	if len(accounts) != 2 || accounts[0][1] != accounts[1][1] {
+		t.Errorf("got accounts %q, want two that agree", accounts)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, demoKeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &client{base: "http://" + addr, key: strings.TrimSpace(string(key))}
+	want := []string{
+		"rcs completed", "rcs configured", "sms aborted", "sms completed", "sms completed", "sms draft", "sms paused", "sms scheduled",
+		"voice completed", "whatsapp completed", "whatsapp configured",
+	}
+	var got []string
+	for deadline := time.Now().Add(2 * time.Minute); !slices.Equal(got, want); time.Sleep(200 * time.Millisecond) {
+		var page struct {
+			Data []struct {
+				Channel, State string
+				Simulated      bool
+			} `json:"data"`
+		}
+		api.must(t, http.MethodGet, "/api/campaigns?limit=100", nil, &page, "")
+		got = nil
+		for _, c := range page.Data {
+			got = append(got, c.Channel+" "+c.State)
+			if !c.Simulated {
+				t.Fatalf("a campaign of the demo is not shown as simulated: %+v", c)
+			}
+		}
+		if slices.Sort(got); time.Now().After(deadline) {
+			t.Fatalf("got campaigns %q, want %q", got, want)
+		}
+	}
+	if _, code := p.stop(); code != 0 {
+		t.Errorf("got exit code %d", code)
 	}
 }

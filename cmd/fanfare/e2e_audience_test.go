@@ -9,15 +9,15 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// fortyCountries are where the end-to-end audience lives.
+// fortyCountries are the countries of the end-to-end audience.
 var fortyCountries = strings.Fields("IT FR DE ES PT GB IE NL BE CH AT PL CZ SK HU RO BG GR SE NO DK FI EE LV LT HR SI RS TR UA IL AE IN ID TH VN ZA NG BR AU")
 
-// people is an audience as a CSV, and what must become of it.
+// people is an audience as a CSV, and the outcomes it must have.
 type people struct {
 	csv []byte
 	// reachable are the E.164 numbers that can be sent to, in the order of the file.
 	reachable []string
-	// unreachable parse as numbers but are none that exist: stored, and never sent to (C30).
+	// unreachable have the form of numbers but do not exist: they are stored, and nothing is sent to them (C30).
 	unreachable []string
 	// rows of the file without the header; duplicates and refused ones are among them.
 	rows, duplicates, refused int
@@ -60,7 +60,7 @@ func makePeople(t testing.TB, n int, seed uint64) people {
 	return p
 }
 
-// mobile returns a valid mobile number of a country that was not taken yet.
+// mobile returns a valid mobile number of a country that is not taken yet.
 func mobile(t testing.TB, rng *rand.Rand, country string, taken map[string]bool) string {
 	t.Helper()
 	example := phonenumbers.GetExampleNumberForType(country, phonenumbers.MOBILE)

@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"fanfare/deploy/testinfra"
 	"fanfare/schemas"
 )
 
-// clusterWorld is the same product as many processes on real Kafka, Redis, ClickHouse and Postgres.
-type clusterWorld struct {
+// clusterEnv is many processes on real Kafka, Redis, ClickHouse and Postgres.
+type clusterEnv struct {
 	prefix  string
 	kafka   string
 	flags   []string // where the services are
@@ -29,15 +31,15 @@ type clusterWorld struct {
 	file    string
 }
 
-// newClusterWorld starts one process with api and relay, two schedulers (one stands by), two expanders, two processes with
-// sender and tracker, one with analytics, and one carrier that they share.
-func newClusterWorld(t *testing.T, rate int, profile string) *clusterWorld {
+// newClusterEnv starts one process with api and relay, two schedulers (one of them on standby), two expanders, two processes with
+// sender and tracker, one with analytics, and one simulated carrier that they share.
+func newClusterEnv(t *testing.T, rate int, profile string) *clusterEnv {
 	t.Helper()
 	addr := testinfra.Need(t, testinfra.All...)
 	secret := make([]byte, 16)
 	_, _ = rand.Read(secret)
 	key := hex.EncodeToString(secret)
-	w := &clusterWorld{
+	w := &clusterEnv{
 		prefix: "e2e" + strings.ToLower(rand.Text()[:8]) + ".", kafka: addr[testinfra.Kafka], rate: rate, http: map[*process]string{},
 		file: filepath.Join(t.TempDir(), "carrier-sim.ndjson"),
 	}
@@ -64,7 +66,7 @@ func newClusterWorld(t *testing.T, rate int, profile string) *clusterWorld {
 }
 
 // serve starts a process with some roles.
-func (w *clusterWorld) serve(t *testing.T, roles string) *process {
+func (w *clusterEnv) serve(t *testing.T, roles string) *process {
 	t.Helper()
 	addr := freeAddr(t)
 	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(roles, ",", "+"), len(w.parts))
@@ -74,8 +76,8 @@ func (w *clusterWorld) serve(t *testing.T, roles string) *process {
 	return p
 }
 
-// carrierURL is what carriersim prints first.
-func (w *clusterWorld) carrierURL(t *testing.T) string {
+// carrierURL waits for the URL that carriersim prints first.
+func (w *clusterEnv) carrierURL(t *testing.T) string {
 	t.Helper()
 	for range 200 {
 		out, err := exec.Command("cat", w.carrier.log.Name()).Output()
@@ -93,17 +95,17 @@ func (w *clusterWorld) carrierURL(t *testing.T) string {
 	return ""
 }
 
-func (w *clusterWorld) api() *client               { return w.cl }
-func (w *clusterWorld) brokers() ([]string, error) { return []string{w.kafka}, nil }
-func (w *clusterWorld) truth() string              { return w.file }
+func (w *clusterEnv) api() *client                          { return w.cl }
+func (w *clusterEnv) brokers() ([]string, []kgo.Opt, error) { return []string{w.kafka}, nil, nil }
+func (w *clusterEnv) truth() string                         { return w.file }
 
-func (w *clusterWorld) names() schemas.Names {
+func (w *clusterEnv) names() schemas.Names {
 	n, _ := schemas.NewNames(w.prefix)
 	return n
 }
 
-// kill kills each process in turn, one at a time: nth of the run.
-func (w *clusterWorld) kill(t *testing.T, nth int) int {
+// kill kills the processes in turn: the nth of the run.
+func (w *clusterEnv) kill(t *testing.T, nth int) int {
 	p := w.parts[nth%len(w.parts)]
 	t.Logf("kill -9 of %s", p.name)
 	p.kill()
@@ -114,10 +116,10 @@ func (w *clusterWorld) kill(t *testing.T, nth int) int {
 	return min(2000, int(float64(w.rate)*(0.25+simP99.Seconds())))
 }
 
-// startAgain starts a process anew and waits until it is ready. As a supervisor does (deploy/systemd: Restart=on-failure), it
-// starts it once more when it ends because a service that it needs is away: ClickHouse, as testinfra runs it, ends and comes
-// back when a connection to it breaks within an insert.
-func (w *clusterWorld) startAgain(t *testing.T, p *process) {
+// startAgain restarts a process and waits until it is ready. If the process ends because a service is away, startAgain restarts it
+// as a supervisor does (deploy/systemd: Restart=always): the ClickHouse of testinfra ends and is restarted when a connection
+// breaks during an insert.
+func (w *clusterEnv) startAgain(t *testing.T, p *process) {
 	t.Helper()
 	p.start()
 	ready := make(chan struct{})
@@ -143,39 +145,36 @@ func (w *clusterWorld) startAgain(t *testing.T, p *process) {
 	}
 }
 
-// stop stops everything, the processes that take work in first.
-func (w *clusterWorld) stop(t *testing.T) {
+// stop stops all processes, first those that accept work.
+func (w *clusterEnv) stop(t *testing.T) {
 	for _, p := range w.parts {
 		w.end(t, p)
 	}
 }
 
-// end stops one process as an operator does.
-func (w *clusterWorld) end(t *testing.T, p *process) {
+// end stops one process with SIGTERM.
+func (w *clusterEnv) end(t *testing.T, p *process) {
 	t.Helper()
 	if took, code := p.stop(); code != 0 || took > 15*time.Second {
 		t.Errorf("%s stopped with exit code %d after %s, want 0 within 15 s", p.name, code, took)
 	}
 }
 
-// clusterLag is how far statistics may be behind the topic: events are gathered for a second before each insert into
-// ClickHouse, which takes its time on a machine that runs four services and ten processes on two cores.
-const clusterLag = 5 * time.Second
-
-// clusterStale is how old they may say that they are: for a session timeout nobody fills them when their process was killed.
+// clusterStale is the greatest age that statistics may name: after the analytics process is killed, its partitions are read again
+// only after a session time-out.
 const clusterStale = 20 * time.Second
 
-// Eight processes on real services; every one of them is killed once while it works.
+// Eight processes on real services; each is killed once while it works.
 func TestIntegrationEndToEnd(t *testing.T) {
-	w := newClusterWorld(t, 1000, "chaos")
-	endToEnd(t, w, e2eConfig{people: 20_000, kills: len(w.parts), seed: seed(t, 11), lag: clusterLag, stale: clusterStale, limit: 15 * time.Minute})
+	w := newClusterEnv(t, 1000, "chaos")
+	endToEnd(t, w, e2eConfig{people: 20_000, kills: len(w.parts), seed: seed(t, 11), stale: clusterStale, limit: 15 * time.Minute})
 	w.stop(t)
 }
 
-// rollingWorld is a cluster in which nobody is killed: a worker joins, one leaves, and then each process is restarted in turn.
-type rollingWorld struct{ *clusterWorld }
+// rollingEnv is a cluster without kills: a worker joins, one leaves, and then each process is restarted in turn.
+type rollingEnv struct{ *clusterEnv }
 
-func (w rollingWorld) kill(t *testing.T, nth int) int {
+func (w rollingEnv) kill(t *testing.T, nth int) int {
 	switch nth {
 	case 0:
 		joined := w.serve(t, "expander,sender,tracker")
@@ -195,10 +194,10 @@ func (w rollingWorld) kill(t *testing.T, nth int) int {
 	return 0
 }
 
-// A worker joins and one leaves in the middle of a campaign, then every process is restarted, one after the other: nothing is
-// uncertain at the end.
+// A worker joins and one leaves in the middle of a campaign, then the processes are restarted one after the other. At the end no
+// message is uncertain.
 func TestIntegrationRollingRestart(t *testing.T) {
-	w := rollingWorld{newClusterWorld(t, 500, "fast")}
-	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: seed(t, 13), lag: clusterLag, stale: clusterStale, limit: 15 * time.Minute})
+	w := rollingEnv{newClusterEnv(t, 500, "fast")}
+	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: seed(t, 13), stale: clusterStale, limit: 15 * time.Minute})
 	w.stop(t)
 }

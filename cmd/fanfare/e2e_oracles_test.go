@@ -12,10 +12,10 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// The oracles judge a run by what the topics hold and what the carrier wrote down, never by the statistics under test; the
-// statistics are what is judged. They are pure, so that a planted bug can be shown to each.
+// The oracles compare the statistics under test with the topics and with the record of the carrier. They are pure functions, so
+// that a test can plant bugs and check that each oracle finds them.
 
-// A submission is one line of the carrier's ground truth.
+// A submission is one line of the carrier's record (the truth).
 type submission struct {
 	Time         time.Time `json:"time"`
 	MessageID    string    `json:"message_id"`
@@ -27,14 +27,15 @@ type submission struct {
 
 func (s submission) accepted() bool { return s.Outcome == "accepted" }
 
-// statsSample is /stats as it was at a time, beside how many recipients the carrier had accepted a moment later.
+// statsSample is an answer of /stats, and how many recipients the carrier had accepted a moment later.
 type statsSample struct {
-	at       time.Time
+	at       time.Time // of the question
 	stats    statsAnswer
 	accepted int
+	until    time.Time // of the answer
 }
 
-// statsAnswer is what the oracles read of GET /stats.
+// statsAnswer has the fields of GET /stats that the oracles read.
 type statsAnswer struct {
 	Status        string `json:"status"`
 	State         string `json:"state"`
@@ -49,11 +50,11 @@ type statsAnswer struct {
 	Skipped       int    `json:"skipped"`
 	Awaiting      int    `json:"awaiting"`
 	Undelivered   int    `json:"undelivered"`
-	// AsOf: everything that happened until then is counted.
+	// AsOf: the figures include all events up to this time.
 	AsOf *time.Time `json:"as_of"`
 }
 
-// identities holds a sample against P2: everybody is in exactly one place.
+// identities checks P2: every recipient is in exactly one bucket.
 func (s statsAnswer) identities() error {
 	if sum := s.Pending + s.Ambiguous + s.NotSent + s.Skipped + s.Sent; sum != s.TotalMessages {
 		return fmt.Errorf("pending %d + ambiguous %d + notSent %d + skipped %d + sent %d = %d, want total %d",
@@ -81,71 +82,65 @@ func checkSamples(samples []statsSample) []error {
 			errs = append(errs, fmt.Errorf("at %s: sent fell from %d to %d", s.at.Format(time.StampMilli), last, s.stats.Sent))
 		}
 		last = s.stats.Sent
+		if s.stats.State == "completed" && s.stats.Pending > 0 {
+			errs = append(errs, fmt.Errorf("at %s: /stats says completed and %d pending", s.at.Format(time.StampMilli), s.stats.Pending))
+		}
 	}
 	return errs
 }
 
-// A pendingPoint is what was pending by the topic `deliveries` at a time.
+// A pendingPoint says how many recipients were pending by the topic `deliveries`, when the test had read up to there.
 type pendingPoint struct {
 	at      time.Time
 	pending int
+	// oldest is when the oldest of the events was written that are new at this point.
+	oldest time.Time
 }
 
-// readingLate is how late our own reading of the topic may be: a poll.
-const readingLate = 400 * time.Millisecond
-
-// checkPending: what /stats calls pending is what the topic said at some instant of the lag before.
-//
-// Statistics that say themselves that they are older, as while the process that fills them is away, are held against the time
-// that they name, and may be up to stale old.
-func checkPending(samples []statsSample, points []pendingPoint, lag, stale time.Duration) []error {
+// checkPending: the pending figure of /stats includes every event up to the time that it names in as_of, and none from after the answer.
+// So it is one of what the topic said from as_of on: an event that the test had read by as_of was in the topic by then, and one that was
+// written after the answer cannot be in it. The figures may be at most stale old.
+func checkPending(samples []statsSample, points []pendingPoint, stale time.Duration) []error {
 	var errs []error
 	for _, s := range samples {
 		if s.stats.TotalMessages == 0 {
 			continue // not frozen yet
 		}
-		lag := lag
-		if s.stats.AsOf != nil && stale > 0 {
-			old := s.at.Sub(*s.stats.AsOf)
-			if old > stale {
+		var asOf time.Time // nothing is counted yet
+		if s.stats.AsOf != nil {
+			asOf = s.stats.AsOf.Add(-time.Millisecond) // it is written in whole milliseconds
+			if old := s.at.Sub(asOf); old > stale {
 				errs = append(errs, fmt.Errorf("at %s: /stats is as of %s before, want at most %s", s.at.Format(time.StampMilli), old, stale))
 			}
-			lag = max(lag, old+time.Second)
 		}
 		lo, hi, seen := 0, 0, false
-		var before *pendingPoint // the newest point before: it still held when that time began
 		for i := range points {
 			p := &points[i]
 			switch {
-			case p.at.Before(s.at.Add(-lag)):
-				before = p
-			case !p.at.After(s.at.Add(readingLate)):
+			case !p.at.After(asOf):
+				lo, hi, seen = p.pending, p.pending, true // all before it is counted
+			case !p.oldest.After(s.until):
 				if !seen {
 					lo, hi, seen = p.pending, p.pending, true
 				}
 				lo, hi = min(lo, p.pending), max(hi, p.pending)
 			}
 		}
-		if before != nil {
-			if !seen {
-				lo, hi, seen = before.pending, before.pending, true
-			}
-			lo, hi = min(lo, before.pending), max(hi, before.pending)
-		}
 		if seen && (s.stats.Pending < lo || s.stats.Pending > hi) {
-			errs = append(errs, fmt.Errorf("at %s: /stats says pending %d, the topic said %d to %d within the %s before", s.at.Format(time.StampMilli), s.stats.Pending, lo, hi, lag))
+			errs = append(errs, fmt.Errorf("at %s: /stats says pending %d as of %s, the topic said %d to %d from then on",
+				s.at.Format(time.StampMilli), s.stats.Pending, asOf.Format(time.StampMilli), lo, hi))
 		}
 	}
 	return errs
 }
 
-// checkDoubles: nobody has two accepted submissions unless the one before got a negative receipt that is worth a retry, or was
-// taken back; and no submission is seen twice.
+// checkDoubles: the carrier accepted a second submission for a recipient only after a negative receipt that allows a retry, and
+// it accepted no submission twice.
 func checkDoubles(truth []submission, deliveries []*fanfarev1.Delivery) []error {
 	var errs []error
 	bounced := map[string]bool{} // submission ids with a bounce or an expiry behind them
 	for _, d := range deliveries {
-		if d.GetKind() == fanfarev1.Kind_KIND_BOUNCED {
+		if d.GetKind() == schemas.KindBounced {
 			var id schemas.ID
 			copy(id[:], d.GetSubmissionId())
 			bounced[id.String()] = true
@@ -191,7 +186,7 @@ type outcome struct {
 	final      statsAnswer
 	// maxAmbiguous is the sum of the windows at the kills.
 	maxAmbiguous int
-	// fates are what the carrier really did with each accepted submission: delivered, failed or silent.
+	// fates say what the carrier did with each accepted submission: delivered, failed, or no receipt.
 	fates map[string]fate
 }
 
@@ -204,8 +199,8 @@ const (
 	fateFailed
 )
 
-// checkEnd: at the end everybody has one state, doubt is within the windows at the kills, and what we say agrees with what the
-// carrier did.
+// checkEnd: at the end every recipient has one state, at most the windows at the kills are ambiguous, and our states agree with
+// what the carrier did.
 func checkEnd(o outcome) []error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -241,7 +236,7 @@ func checkEnd(o outcome) []error {
 		fail("%d are pending at the end", n)
 	}
 
-	// Ours against the carrier's, number by number.
+	// Compare our state with the carrier's, number by number.
 	byNumber := map[string]schemas.Precedence{}
 	for _, d := range o.deliveries {
 		if d.GetTo() != "" {
@@ -277,7 +272,7 @@ func checkEnd(o outcome) []error {
 		switch {
 		case p == 0:
 			fail("a recipient has no outcome: lost")
-		case doubt[seqs[number]]: // bounded above; the carrier may or may not have the last try
+		case doubt[seqs[number]]: // counted above; the carrier may or may not have the last try
 		case accepted[number] && !ours.Sent():
 			fail("the carrier accepted a message that we call %v", ours)
 		case !accepted[number] && ours.Sent():
@@ -290,7 +285,7 @@ func checkEnd(o outcome) []error {
 		case best[number] == fateSilent && ours != schemas.BucketAwaiting:
 			fail("no receipt in truth, %v with us", ours)
 		}
-		if len(errs) > before && explained < 3 { // the first few are told in full
+		if len(errs) > before && explained < 3 { // the first few are explained in full
 			explained++
 			fail("seq %d: %s", seqs[number], story(o, number, seqs[number]))
 		}
@@ -298,7 +293,7 @@ func checkEnd(o outcome) []error {
 	return firstOfEach(errs)
 }
 
-// firstOfEach keeps at most three errors of one text: twenty thousand of a kind say no more.
+// firstOfEach keeps at most three errors with the same text.
 func firstOfEach(errs []error) []error {
 	count := map[string]int{}
 	var out []error
@@ -315,7 +310,7 @@ func firstOfEach(errs []error) []error {
 	return out
 }
 
-// story is everything known of one recipient, without the number.
+// story is everything known about one recipient, without the number.
 func story(o outcome, number string, seq uint32) string {
 	type line struct {
 		at   time.Time
@@ -340,7 +335,7 @@ func story(o outcome, number string, seq uint32) string {
 	return b.String()
 }
 
-// outside returns the samples that were taken while we knew the topic: not in a gap, nor in the second after one.
+// outside returns the samples that were taken while this test knew the topic: not in a gap, nor in the second after one.
 func outside(samples []statsSample, gaps []gap) []statsSample {
 	var out []statsSample
 	for _, s := range samples {
@@ -354,14 +349,14 @@ func outside(samples []statsSample, gaps []gap) []statsSample {
 	return out
 }
 
-// inDoubt returns the recipients of whom some try ended ambiguous, and nothing of that try was ever heard again: those whose
-// state is ambiguous, and those who had bounced before and may or may not have been sent to again.
+// inDoubt returns the recipients that have an ambiguous try about which no other event ever came. Their state is ambiguous, or
+// an earlier try bounced and the ambiguous one may or may not have been sent.
 func inDoubt(deliveries []*fanfarev1.Delivery) map[uint32]bool {
 	type try struct{ seq, try uint32 }
 	ambiguous, known := map[try]bool{}, map[try]bool{}
 	for _, d := range deliveries {
 		t := try{d.GetSeq(), d.GetTry()}
-		if d.GetKind() == fanfarev1.Kind_KIND_AMBIGUOUS {
+		if d.GetKind() == schemas.KindAmbiguous {
 			ambiguous[t] = true
 		} else {
 			known[t] = true

@@ -4,5 +4,5 @@ package main
 
 import "time"
 
-// pauseGrace is 250 ms on a machine of its own; under the race detector, with the tests beside it, everything takes longer.
+// pauseGrace is longer than the promised 250 ms, because the race detector slows everything down.
 const pauseGrace = time.Second

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -12,10 +13,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"fanfare/api"
-	"fanfare/api/ui"
+	"fanfare/api/sharedlimit"
+	"fanfare/cmd/fanfare/httpserver"
+	"fanfare/cmd/fanfare/services"
 )
 
-// health is what /readyz asks about.
+// health holds the checks of /readyz.
 type health struct {
 	w     *wiring
 	ready atomic.Bool
@@ -23,7 +26,7 @@ type health struct {
 
 var errNotReady = errors.New("starting, or stopping")
 
-// checks are asked by /readyz, each with a second to answer.
+// checks returns the checks of /readyz. Each has a second to answer.
 func (h *health) checks() []api.Check {
 	checks := []api.Check{{Name: "process", Do: func(context.Context) error {
 		if !h.ready.Load() {
@@ -35,15 +38,15 @@ func (h *health) checks() []api.Check {
 		case <-h.w.view.Ready():
 			return nil
 		default:
-			return errors.New("campaigns and routes are not read to their ends yet")
+			return errors.New("the topics campaigns and control have not been read to their ends yet")
 		}
 	}}}
-	// Whoever calls the API can do without some: a confirm is in the store and waits for Kafka, sends wait for Redis, statistics say
-	// as_of. What needs Kafka at once, a single send, says so itself.
+	// A process with the API is only degraded while Kafka, Redis or ClickHouse is away: a confirm is in the store and waits for
+	// Kafka, sends wait for Redis, statistics name their age. A single send needs Kafka at once and says so itself.
 	service := func(name string, degrades bool, do func(context.Context) error) {
 		checks = append(checks, api.Check{Name: name, Degrades: degrades && h.w.cfg.has("api"), Do: func(ctx context.Context) error {
 			if err := do(ctx); err != nil {
-				return errors.New(oneLine(err.Error()))
+				return errors.New(services.OneLine(err.Error()))
 			}
 			return nil
 		}})
@@ -61,7 +64,7 @@ func (h *health) checks() []api.Check {
 	return checks
 }
 
-// askKafka asks a broker who leads the control plane, which is nothing it could answer from memory of ours.
+// askKafka asks a broker for the leader of the topic control. The answer cannot come from a cache of this process.
 func (w *wiring) askKafka(ctx context.Context) error {
 	req := kmsg.NewPtrMetadataRequest()
 	topic := kmsg.NewMetadataRequestTopic()
@@ -79,7 +82,21 @@ func (w *wiring) askKafka(ctx context.Context) error {
 	return nil
 }
 
-// handler is what this process answers over HTTP: the API if it has the role, and always /healthz, /readyz and /metrics.
+// kindOf returns the kind of a request, which decides how many of them are answered at once.
+func kindOf(r *http.Request) httpserver.Kind {
+	switch {
+	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics":
+		return httpserver.Probe
+	case r.Method == http.MethodPost && (strings.HasSuffix(r.URL.Path, "/import") || r.URL.Path == "/api/contacts/upload"):
+		return httpserver.Upload
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return httpserver.Read
+	default:
+		return httpserver.Write
+	}
+}
+
+// handler answers HTTP: the API if the process has that role, and always /healthz, /readyz and /metrics.
 func (w *wiring) handler(h *health) (http.Handler, error) {
 	metrics := promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{})
 	deps := api.Deps{ControlAge: w.view.Age, Ready: h.checks(), Metrics: metrics}
@@ -90,14 +107,22 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.page {
-		w.logins = ui.NewLogins(nil)
-	}
 	deps.Store, deps.Analytics, deps.Kafka, deps.Names, deps.Keys = w.store, w.analytics, kafka, w.names, w.keys
-	deps.Logins, deps.Done, deps.Logger, deps.Registry = w.logins, w.stopping, w.log, w.reg
+	deps.Connectors = w.apiConnectors()
+	deps.Console, deps.Done, deps.Logger, deps.Registry = true, w.stopping, w.log, w.reg
+	deps.Doctor = w.examine
+	deps.WebhookAllow = w.cfg.webhookAllow()
+	deps.LinkURL = w.linkURL()
 	deps.OptedOut, deps.OptOutsAge = w.view.OptedOut, w.view.SuppressionsAge
-	return api.New(deps)
+	if w.redis != nil && w.cfg.Redis != "" { // an embedded one has this process alone
+		if deps.SharedLimiter, err = sharedlimit.New(w.redis, w.cfg.Prefix); err != nil {
+			return nil, err
+		}
+	}
+	server, err := api.New(deps)
+	if err != nil {
+		return nil, err
+	}
+	w.runJobs = server.RunJobs
+	return server, nil
 }
-
-// loginLink opens the page for a tenant, once.
-func (w *wiring) loginLink(base, tenant string) string { return base + w.logins.NewLogin(tenant) }

@@ -92,7 +92,7 @@ the minute), revoked. Times are UTC; - stands for never.`,
 func (p *program) revokeKey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke KEY-ID",
-		Short: "Revoke an API key, for ever; processes that run refuse it within two seconds",
+		Short: "Revoke an API key, for ever; running processes refuse it within two seconds",
 		Args:  exactArgs("the KEY-ID, such as fanfare keys list shows"),
 	}
 	p.onStore(cmd, func(ctx context.Context, s *store.Store, args []string) error {
@@ -116,7 +116,7 @@ func (p *program) revokeKey() *cobra.Command {
 	return cmd
 }
 
-// withoutSecret keeps a key that was given in place of its id out of terminals and logs.
+// withoutSecret hides a key that was given instead of its id, so that it does not get into terminals and logs.
 func withoutSecret(id string) string {
 	if strings.HasPrefix(id, "ff_") {
 		return "ff_…"

@@ -9,7 +9,7 @@ import (
 	"fanfare/api/store"
 )
 
-// Keys are made, listed without their secrets, and revoked on the command line, while nothing else runs.
+// The command line creates keys, lists them without their secrets, and revokes them, while no server runs.
 func TestKeysCommands(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -56,7 +56,7 @@ func TestKeysCommands(t *testing.T) {
 	if want := rows[0][0] + ` of "Acme" is revoked`; out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
-	run(exitOK, "keys", "revoke", rows[0][0]) // again: it is as was asked
+	run(exitOK, "keys", "revoke", rows[0][0]) // again: no error
 	if rows = list(); rows[0][7] == "-" || rows[1][7] != "-" {
 		t.Errorf("got revoked %q and %q, want a time and a dash", rows[0][7], rows[1][7])
 	}
@@ -72,7 +72,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("the other one: got %v, want it to work", err)
 	}
 
-	// Mistakes say what to do, and a secret given for an id is not repeated.
+	// Errors say what to do, and do not repeat a secret that was given instead of an id.
 	if _, said := run(exitError, "keys", "revoke", live); strings.Contains(said, live) || !strings.Contains(said, "keys list --tenant") {
 		t.Errorf("got %q, want no secret and what to do", said)
 	}

@@ -14,7 +14,7 @@ import (
 func (p *program) readyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
-		Short: "Ask the fanfare that listens at --http whether it is of use",
+		Short: "Ask the fanfare that listens at --http whether it is ready",
 		Long: `Ask /readyz of the process that listens at --http, and print its answer.
 
 For health checks in images without a shell. Exit code 0: it is ready.`,
@@ -37,7 +37,7 @@ func (p *program) ready(ctx context.Context, addr string) error {
 		return usageError{fmt.Errorf("--http %q: want host:port", addr)}
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1" // it listens on every address; the name of this one needs a file that an image may lack
+		host = "127.0.0.1" // it listens on every address; the name localhost needs a file that an image may lack
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

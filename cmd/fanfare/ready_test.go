@@ -15,7 +15,7 @@ func TestReadyCommand(t *testing.T) {
 			status = http.StatusNotFound
 		}
 		w.WriteHeader(status)
-		_, _ = w.Write([]byte(`{"status":"of use"}`))
+		_, _ = w.Write([]byte(`{"status":"fine"}`))
 	}))
 	addr := server.Listener.Addr().String()
 	_, port, _ := net.SplitHostPort(addr)
@@ -23,19 +23,19 @@ func TestReadyCommand(t *testing.T) {
 		var out, errs strings.Builder
 		return Main(t.Context(), append([]string{"ready"}, args...), []string{"FANFARE_HTTP=0.0.0.0:" + port, "FANFARE_KAFKA=k:9092"}, &out, &errs), out.String() + errs.String()
 	}
-	if code, said := ask(); code != exitOK || !strings.Contains(said, "of use") {
+	if code, said := ask(); code != exitOK || !strings.Contains(said, "fine") {
 		t.Errorf("by the environment: got code %d and %q, want %d and the answer", code, said, exitOK)
 	}
 	if code, said := ask("--http", addr); code != exitOK {
 		t.Errorf("by the flag: got code %d and %q, want %d", code, said, exitOK)
 	}
 	status = http.StatusServiceUnavailable
-	if code, said := ask(); code != exitError || !strings.Contains(said, "of use") {
+	if code, said := ask(); code != exitError || !strings.Contains(said, "fine") {
 		t.Errorf("unready: got code %d and %q, want %d and the answer", code, said, exitError)
 	}
 	server.Close()
 	if code, _ := ask(); code != exitError {
-		t.Errorf("nobody listens: got code %d, want %d", code, exitError)
+		t.Errorf("nothing listens: got code %d, want %d", code, exitError)
 	}
 	if code, _ := ask("--http", "nonsense"); code != exitUsage {
 		t.Errorf("nonsense: got code %d, want %d", code, exitUsage)

@@ -2,43 +2,41 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"fanfare/deploy/embedded"
+	"fanfare/pipeline/callback"
+	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/expander"
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/relay"
 	"fanfare/pipeline/scheduler"
 	"fanfare/pipeline/sender"
-	"fanfare/pipeline/stream/rendezvous"
 	"fanfare/pipeline/tracker"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics/feed"
-	"fanfare/sinks/carrier"
-	"fanfare/sinks/carrier/sim"
+	"fanfare/sinks/webhook"
 )
 
-// A role is a part of the product that runs by itself.
+// A role is a part of the product that can run in a process of its own.
 type role struct {
 	name string
 	// phase in which it stops.
 	phase string
-	// needs are what must be open before build is called.
+	// needs says what must be open before build is called.
 	needs []need
-	// build wires it; what it returns runs until its context ends. Nil: it is served over HTTP, see http.go.
+	// build returns what runs until its context ends. Nil: the role is served over HTTP, see http.go.
 	build func(*wiring) (runner, error)
 }
 
 type runner func(context.Context) error
 
-// need is something that a role stands on. Everything stands on Kafka.
+// need is a service that a role uses. Every role uses Kafka.
 type need string
 
 const (
@@ -48,8 +46,8 @@ const (
 	needAnalytics need = "analytics"
 )
 
-// Phases of a stop, in order: who takes work in, who deals, who makes messages, who hands over, who hears of it, who writes it
-// down, and who publishes and knows what campaigns are doing, which all the others ask to the end.
+// Phases of a stop, in order. First stop the roles that accept work, then those that deal it, make messages of it, hand them
+// over, read receipts and store statistics. Last stop the relay and the control-plane view, which all the others use.
 const (
 	phaseIntake  = "intake"
 	phaseDeal    = "dealing"
@@ -62,7 +60,7 @@ const (
 
 var phases = []string{phaseIntake, phaseDeal, phaseExpand, phaseSend, phaseTrack, phaseRecord, phaseControl}
 
-// roleTable is the product on one screen.
+// roleTable lists all roles.
 var roleTable = []role{
 	{"api", phaseIntake, []need{needStore, needAnalytics}, nil},
 	{"scheduler", phaseDeal, []need{needStore}, buildScheduler},
@@ -70,12 +68,15 @@ var roleTable = []role{
 	{"sender", phaseSend, []need{needRedis}, buildSender},
 	{"tracker", phaseTrack, []need{needRedis}, buildTracker},
 	{"analytics", phaseRecord, []need{needStore, needAnalytics}, buildAnalytics},
+	{"webhook", phaseRecord, []need{needStore}, buildWebhook},
+	{roleEdge, phaseIntake, nil, buildEdge},
 	{"relay", phaseControl, []need{needStore}, buildRelay},
 }
 
-// roleNames are the names that --roles knows. They stand apart from the table, which refers to them through the settings.
+// roleNames returns the names that --roles accepts. They are not taken from the table, because the table depends on the settings,
+// which are checked with these names.
 func roleNames() []string {
-	return []string{"api", "relay", "scheduler", "expander", "sender", "tracker", "analytics"}
+	return []string{"api", "relay", "scheduler", "expander", "sender", "tracker", "analytics", "webhook", "edge"}
 }
 
 // needs reports whether a role of this process needs n.
@@ -108,7 +109,7 @@ func buildScheduler(w *wiring) (runner, error) {
 	return s.Run, nil
 }
 
-// mayDeal says why nothing may be dealt: an embedded broker that runs out of disk would lose what it acknowledges.
+// mayDeal returns why nothing may be dealt: an embedded broker that runs out of disk loses what it has acknowledged.
 func (w *wiring) mayDeal() error {
 	if !w.cfg.embeddedBroker() {
 		return nil
@@ -117,8 +118,8 @@ func (w *wiring) mayDeal() error {
 	if err != nil {
 		return err
 	}
-	if free < leastFree {
-		return fmt.Errorf("%s has %d MB free, %d MB are needed: nothing more is sent until there is room", w.cfg.Data, free>>20, leastFree>>20)
+	if free < embedded.LeastFree {
+		return fmt.Errorf("%s has %d MB free, %d MB are needed: nothing is dealt until there is room", w.cfg.Data, free>>20, embedded.LeastFree>>20)
 	}
 	return nil
 }
@@ -138,115 +139,49 @@ func buildSender(w *wiring) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := rendezvous.New(w.redis, w.names)
+	table, err := dlrindex.New(w.redis, w.names)
 	if err != nil {
 		return nil, err
 	}
-	simulator := &simulator{w: w}
-	fleet, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication)}, sender.Deps{ //nolint:gosec // 1 or 3, validated
-		View: w.view, Tokens: limits, Rendezvous: table, Connect: simulator.connect,
+	supervisor, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication)}, sender.Deps{ //nolint:gosec // 1 or 3, validated
+		View: w.view, Tokens: limits, Rendezvous: table, Connect: w.connect,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		// The carrier outlives the senders: what they still wait for is answered.
-		return simulator.around(ctx, fleet.Run)
+		// The carrier ends after the senders, so that they get the answers they still wait for.
+		return w.withSimulator(ctx, supervisor.Run)
 	}, nil
 }
 
-// simulator is the simulated carrier as this process uses it: its own, or one that several processes share.
-type simulator struct {
-	w       *wiring
-	carrier *sim.Carrier // nil when shared
-}
-
-// around runs the carrier for as long as run takes.
-func (s *simulator) around(ctx context.Context, run runner) error {
-	if s.w.cfg.CarrierSim != "" {
-		return run(ctx)
-	}
-	if err := ensureDataDir(s.w.cfg.Data); err != nil {
-		return err
-	}
-	profile, err := sim.ProfileNamed(s.w.cfg.SimProfile)
-	if err != nil {
-		return fmt.Errorf("--sim-profile: %w", err)
-	}
-	if err := ensureDataDir(s.w.cfg.Data); err != nil {
-		return err
-	}
-	s.carrier, err = sim.Open(sim.Config{
-		Keys: s.w.keys, Profile: profile, Seed: s.w.cfg.SimSeed, Truth: filepath.Join(s.w.cfg.Data, "carrier-sim.ndjson"), Logger: s.w.log,
-	})
-	if err != nil {
-		return err
-	}
-	return errors.Join(alongside(ctx, s.carrier.Run, run), s.carrier.Close())
-}
-
-// errCarrierEnded is the error of a carrier that ends by itself.
-var errCarrierEnded = errors.New("the simulated carrier has ended")
-
-// alongside runs run while carrier runs. The carrier ends after run, so that what run still waits for is answered; when it
-// ends before, run is ended too: whoever hands over to nobody would wait for each answer until it is late.
-func alongside(ctx context.Context, carrier, run runner) error {
-	carrierCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	runCtx, end := context.WithCancel(ctx)
-	defer end()
-	done := make(chan error, 1)
-	go func() {
-		err := carrier(carrierCtx)
-		if carrierCtx.Err() == nil {
-			err = errors.Join(errCarrierEnded, err)
-			end()
-		}
-		done <- err
-	}()
-	err := run(runCtx)
-	stop()
-	return errors.Join(err, <-done)
-}
-
-// connect opens the line of a route. Only the simulator is there yet.
-func (s *simulator) connect(ctx context.Context, route *fanfarev1.Route) (sender.Line, error) {
-	if route.GetConnector() != simConnector {
-		return sender.Line{}, fmt.Errorf("%w: connector %q", sender.ErrNotServed, route.GetConnector())
-	}
-	opts := sim.Options{Account: route.GetName()}
-	var c carrier.Connector
-	if s.carrier != nil {
-		c = s.carrier.Connector(opts)
-	} else {
-		client, err := sim.Dial(ctx, s.w.cfg.CarrierSim, opts)
-		if err != nil {
-			return sender.Line{}, err
-		}
-		c = client
-	}
-	return sender.Line{Live: c, Test: c}, nil
-}
-
 func buildTracker(w *wiring) (runner, error) {
-	table, err := rendezvous.New(w.redis, w.names)
+	table, err := dlrindex.New(w.redis, w.names)
 	if err != nil {
 		return nil, err
 	}
 	t, err := tracker.New(tracker.Config{Cluster: w.cluster}, tracker.Deps{
-		Keys: w.keys, Campaigns: w.view, Rendezvous: table,
-		Meets: func(r *fanfarev1.Route) bool { return r.GetConnector() != simConnector }, // the simulator echoes our ids
+		Keys: w.keys, Campaigns: w.view, Index: table, Indexed: w.indexed(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return t.Run, nil
+	c, err := callback.New(callback.Config{Cluster: w.cluster}, w.webhooks())
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return c.Run(ctx) })
+		group.Go(func() error { return t.Run(ctx) })
+		return group.Wait()
+	}, nil
 }
 
 func buildAnalytics(w *wiring) (runner, error) {
 	interval := 200 * time.Millisecond
 	if w.cfg.ClickHouse != "" {
-		interval = time.Second // each flush is an insert per partition and a part per table
+		interval = time.Second // each flush is an insert per partition, and each insert is a part in every table
 	}
 	f, err := feed.New(feed.Config{
 		Cluster: w.cluster, Store: w.analytics, Campaigns: w.view, Interval: interval, Lookup: w.store.CampaignRecord,
@@ -257,7 +192,15 @@ func buildAnalytics(w *wiring) (runner, error) {
 	return f.Run, nil
 }
 
-// noLinger is a producer that answers as soon as Kafka does.
+func buildWebhook(w *wiring) (runner, error) {
+	hooks, err := webhook.New(webhook.Config{Cluster: w.cluster, Allow: w.cfg.webhookAllow()}, w.store, w.view)
+	if err != nil {
+		return nil, err
+	}
+	return hooks.Run, nil
+}
+
+// noLinger returns a producer that sends each record at once: a request waits for it.
 func (w *wiring) noLinger(name string) (*kgo.Client, error) {
 	cl, err := w.cluster.Named(name).Client(kgo.ProducerLinger(0))
 	if err != nil {

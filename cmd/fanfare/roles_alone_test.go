@@ -19,11 +19,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/cmd/fanfare/doctor"
+	"fanfare/cmd/fanfare/services/servicestest"
 	"fanfare/deploy/testinfra"
 	"fanfare/schemas"
 )
 
-// A carrier that ends takes the senders with it; senders that end take the carrier with them, after all they waited for.
+// When the carrier ends, the senders end, too. When the senders end, the carrier ends after them.
 func TestRolesAlongside(t *testing.T) {
 	t.Parallel()
 	errDisk := errors.New("disk is full")
@@ -57,7 +59,7 @@ func TestRolesAlongside(t *testing.T) {
 	}
 }
 
-// The route's answer time is that of the carrier behind it.
+// The answer time of the simulated route is that of its carrier.
 func TestRolesSimP99(t *testing.T) {
 	t.Parallel()
 	for profile, want := range map[string]time.Duration{"default": 120 * time.Millisecond, "chaos": 300 * time.Millisecond, "fast": leastP99} {
@@ -70,7 +72,7 @@ func TestRolesSimP99(t *testing.T) {
 	}
 }
 
-// A gate is a way to a service that can be shut: connections break, and new ones are refused.
+// A gate is a proxy before a service. While it is shut, its connections are broken and new ones are refused.
 type gate struct {
 	to string
 
@@ -118,9 +120,9 @@ func (g *gate) setShut(shut bool) {
 // newGate returns a gate to an address.
 func newGate(to string) *gate { return &gate{to: to, conns: map[net.Conn]struct{}{}} }
 
-// listen lets clients through that know only an address.
+// listen serves clients that connect to an address instead of calling dial.
 func (g *gate) listen(t testing.TB) string {
-	return listenTo(t, g.pass)
+	return servicestest.Listen(t, g.pass)
 }
 
 // pass joins a client's connection with a new one until either ends.
@@ -168,7 +170,7 @@ func newGatedServices(t *testing.T) *gatedServices {
 	}
 	ch.Host = gated("clickhouse", ch.Host)
 	s.gates["kafka"] = newGate(addr[testinfra.Kafka])
-	// A broker says itself where it is, so clients of it are led through the gate by their dialer.
+	// A broker advertises its own address, so its clients go through the gate by their dialer.
 	s.kafkaOpts = []kgo.Opt{kgo.Dialer(func(ctx context.Context, _, _ string) (net.Conn, error) { return s.gates["kafka"].dial(ctx) })}
 	s.cfg = testConfig(t, func(c *Config) {
 		c.Kafka, c.Redis = []string{addr[testinfra.Kafka]}, gated("redis", addr[testinfra.Redis])
@@ -188,13 +190,13 @@ type served struct {
 func (s *gatedServices) serve(t *testing.T, roles ...string) *served {
 	t.Helper()
 	cfg := s.cfg
-	cfg.Roles, cfg.HTTP, cfg.Data = roles, freeAddr(t), t.TempDir()
+	cfg.Roles, cfg.HTTP, cfg.Edge, cfg.Data = roles, freeAddr(t), freeAddr(t), t.TempDir()
 	level := slog.LevelError + 4
 	if os.Getenv("FANFARE_TEST_VERBOSE") != "" {
 		level = slog.LevelInfo
 	}
 	w := newWiring(cfg, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})).With("roles", roles))
-	w.kafkaOpts = s.kafkaOpts
+	w.cfg.kafkaOptions = s.kafkaOpts
 	ctx, stop := context.WithCancel(t.Context())
 	p := &served{name: strings.Join(roles, ","), addr: cfg.HTTP, stop: stop, ended: make(chan error, 1)}
 	go func() {
@@ -205,20 +207,20 @@ func (s *gatedServices) serve(t *testing.T, roles ...string) *served {
 	return p
 }
 
-// until waits until /readyz says what is wanted of it.
+// until waits until the answer of /readyz satisfies is.
 func (p *served) until(t *testing.T, limit time.Duration, is func(status string, checks map[string]string) bool) {
 	t.Helper()
 	began := time.Now()
 	var status string
 	var checks map[string]string
 	for time.Since(began) < limit {
-		status, checks, _ = askReady(t.Context(), p.addr)
+		status, checks, _ = doctor.AskReady(t.Context(), p.addr)
 		if status != "" && is(status, checks) {
 			return
 		}
 		select {
 		case err := <-p.ended:
-			t.Fatalf("%s has ended by itself: %v", p.name, err)
+			t.Fatalf("%s ended unexpectedly: %v", p.name, err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -227,7 +229,7 @@ func (p *served) until(t *testing.T, limit time.Duration, is func(status string,
 
 func isReady(status string, _ map[string]string) bool { return status == "ready" }
 
-// away is how long a service is away in tests. Longer ones are run by hand.
+// away returns how long a service stays away in this test. FANFARE_TEST_AWAY makes it longer (make soak).
 func away() time.Duration {
 	if d, err := time.ParseDuration(os.Getenv("FANFARE_TEST_AWAY")); err == nil {
 		return d
@@ -235,11 +237,11 @@ func away() time.Duration {
 	return 1500 * time.Millisecond
 }
 
-// Each role alone, on real services: it starts in about a second, says what is missing when a service is away, never ends for
-// that (P5), is ready again by itself, and stops cleanly.
+// Each role alone on real services starts within three seconds. When a service is away, /readyz names it and the process continues
+// (P5); when the service is back, the process becomes ready by itself. It stops cleanly.
 func TestIntegrationRolesAlone(t *testing.T) {
 	s := newGatedServices(t)
-	first := s.serve(t, "relay", "api") // makes topics and tables
+	first := s.serve(t, "relay", "api") // creates topics and tables
 	first.until(t, 30*time.Second, isReady)
 	parts := []*served{first}
 	for _, name := range roleNames() {
@@ -256,7 +258,7 @@ func TestIntegrationRolesAlone(t *testing.T) {
 	key := s.key(t)
 	s.sendOne(t, first.addr, key)
 	stands := map[string][]string{
-		"kafka": roleNames(), "store": {"api", "relay", "scheduler", "expander", "analytics"}, "redis": {"sender", "tracker"}, "clickhouse": {"api", "analytics"},
+		"kafka": roleNames(), "store": {"api", "relay", "scheduler", "expander", "analytics", "webhook"}, "redis": {"sender", "tracker"}, "clickhouse": {"api", "analytics"},
 	}
 	for _, service := range []string{"redis", "clickhouse", "store", "kafka"} {
 		s.gates[service].setShut(true)
@@ -268,7 +270,7 @@ func TestIntegrationRolesAlone(t *testing.T) {
 				}
 				want := "unready"
 				if role == "api" && service != "store" {
-					want = "degraded" // campaigns are still taken, and wait
+					want = "degraded" // the API still accepts campaigns
 				}
 				p.until(t, 10*time.Second, func(status string, checks map[string]string) bool {
 					return status == want && checks[service] != "ok"
@@ -285,19 +287,19 @@ func TestIntegrationRolesAlone(t *testing.T) {
 		s.sendOne(t, first.addr, key)
 	}
 	for _, p := range parts[1:] {
-		p.stopWithin(t, 15*time.Second)
+		p.stopWithin(t)
 	}
-	// With everything away a stop ends, too.
+	// A process also stops when all services are away.
 	last := s.serve(t)
 	last.until(t, 10*time.Second, isReady)
 	for _, g := range s.gates {
 		g.setShut(true)
 	}
-	last.stopWithin(t, 15*time.Second)
-	parts[0].stopWithin(t, 15*time.Second)
+	last.stopWithin(t)
+	parts[0].stopWithin(t)
 }
 
-// key makes a tenant and returns a key of it.
+// key creates a tenant and returns a key of it.
 func (s *gatedServices) key(t *testing.T) string {
 	t.Helper()
 	connection := []string{
@@ -313,7 +315,8 @@ func (s *gatedServices) key(t *testing.T) string {
 	return strings.TrimSpace(out.String())
 }
 
-// sendOne sends a message and waits until statistics say that it is delivered: every role but those of campaigns took part.
+// sendOne sends one message and waits until the statistics say that it is delivered. All roles except scheduler and expander take
+// part in that.
 func (s *gatedServices) sendOne(t *testing.T, addr, key string) {
 	t.Helper()
 	c := &client{base: "http://" + addr, key: key}
@@ -333,9 +336,10 @@ func (s *gatedServices) sendOne(t *testing.T, addr, key string) {
 	t.Fatalf("after 40 s the message is %q, want it delivered", is.Status)
 }
 
-// stopWithin stops it and waits for its end.
-func (p *served) stopWithin(t *testing.T, limit time.Duration) {
+// stopWithin stops the process and waits until it has ended, which must take less than 15 s.
+func (p *served) stopWithin(t *testing.T) {
 	t.Helper()
+	const limit = 15 * time.Second
 	began := time.Now()
 	p.stop()
 	select {
@@ -350,9 +354,9 @@ func (p *served) stopWithin(t *testing.T, limit time.Duration) {
 	}
 }
 
-// G12's takeover, on a real broker: what a sender held that is killed is another one's within a session time-out and a second.
+// G12: after a sender is killed, another sender owns its partitions within a session time-out and a second, on a real broker.
 func TestIntegrationRolesTakeover(t *testing.T) {
-	const session = 10 * time.Second // of stream.WindowConfig
+	const session = 10 * time.Second // of window.Config
 	flags, prefix := servicesOf(t)
 	names, err := schemas.NewNames(prefix)
 	if err != nil {
@@ -365,7 +369,7 @@ func TestIntegrationRolesTakeover(t *testing.T) {
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	// held is how many partitions each client of the group has, and how many members there are.
+	// held returns how many partitions the members of the group have, and how many members there are.
 	held := func() (all, members int) {
 		groups, err := adm.DescribeGroups(t.Context(), names.SenderGroup(simRoute, schemas.LaneBulk))
 		if err != nil {
@@ -393,9 +397,9 @@ func TestIntegrationRolesTakeover(t *testing.T) {
 		t.Fatalf("after %s got %d members with %d partitions, want %d with all", limit, n, all, members)
 		return 0
 	}
-	_, _, _ = startToReady(t, append(flags, "--roles", "relay", "--log-level", "warn")...) // says that there is a route
+	_, _, _ = startToReady(t, append(flags, "--roles", "relay", "--log-level", "warn")...) // publishes the route
 	sender := func() *process {
-		_, p, _ := startToReady(t, append(flags, "--roles", "sender", "--log-level", "warn")...)
+		_, p, _ := startToReady(t, append(flags, "--roles", "sender", "--log-level", "warn", "--data", t.TempDir())...)
 		return p
 	}
 	killed, other := sender(), sender()
@@ -407,7 +411,7 @@ func TestIntegrationRolesTakeover(t *testing.T) {
 		if took <= session+time.Second {
 			return
 		}
-		if try == 4 { // some may be the machine's fault
+		if try == 4 { // the first attempts may be slow because the machine is busy
 			t.Fatalf("taken over after %s, want %s", took, session+time.Second)
 		}
 		killed, other = other, sender()

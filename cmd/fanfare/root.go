@@ -8,14 +8,20 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/lmittmann/tint"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"fanfare/api"
+	"fanfare/cmd/fanfare/remote"
+	"fanfare/cmd/fanfare/services"
 )
 
-// program is what every command has.
+// program holds what every command needs.
 type program struct {
 	environ        []string
 	stdout, stderr io.Writer
@@ -27,16 +33,17 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // newRoot returns the tree of commands.
-func newRoot(environ []string, stdout, stderr io.Writer) *cobra.Command {
+func newRoot(args, environ []string, stdout, stderr io.Writer) (*cobra.Command, error) {
 	p := &program{environ, stdout, stderr}
 	root := &cobra.Command{
 		Use:   "fanfare",
-		Short: "Send campaigns by SMS, RCS, WhatsApp and voice, and know what happened to every single message",
+		Short: "Send campaigns by SMS, and know what happened to every single message",
 		Long: `Fanfare sends campaigns: one message to up to a million people.
 
   fanfare demo                      the whole product on this machine, with a demo campaign
   fanfare serve                     every role in this process, nothing else installed
   fanfare serve --roles=sender ...  one role, on real Kafka, Redis, ClickHouse and Postgres
+  fanfare campaign list             ask a server (--server and --key, or FANFARE_SERVER and FANFARE_KEY)
 
 Settings come from flags, from FANFARE_* variables of the same names, and from the file given by --config.`,
 		SilenceErrors: true,
@@ -52,9 +59,43 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 		}
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(p.serveCommand(), p.demoCommand(), p.migrateCommand(), p.topicsCommand(), p.doctorCommand(), p.readyCommand(),
-		p.tenantsCommand(), p.keysCommand(), p.versionCommand())
-	return root
+	root.AddCommand(p.serveCommand(), p.demoCommand(), p.migrateCommand(), p.topicsCommand(), p.doctorCommand(), p.restoreCommand(), p.rebuildCommand(), p.readyCommand(),
+		p.versionCommand())
+	commands, err := p.remoteCommands(args)
+	if err != nil {
+		return nil, err
+	}
+	root.AddCommand(commands...)
+	return root, nil
+}
+
+// remoteCommands are the commands that ask a server. Tenants, keys and people are asked of the store under --data, which needs no
+// server and makes the first of each, unless a server is named.
+func (p *program) remoteCommands(args []string) ([]*cobra.Command, error) {
+	getenv := func(name string) string {
+		for _, line := range p.environ {
+			if value, ok := strings.CutPrefix(line, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+	document, err := api.OpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	setup := remote.Setup{
+		OpenAPI: document, Getenv: getenv, Stdin: os.Stdin, Stdout: p.stdout, Progress: p.stderr, Terminal: isTerminal(p.stderr),
+		Usage: func(err error) error { return usageError{err} },
+	}
+	named := getenv("FANFARE_SERVER") != "" || slices.ContainsFunc(args, func(a string) bool { return a == "--server" || strings.HasPrefix(a, "--server=") })
+	var local []*cobra.Command
+	if !named {
+		local = []*cobra.Command{p.tenantsCommand(), p.keysCommand(), p.usersCommand()}
+		setup.Without = []string{"tenant", "key", "user", "credit"}
+	}
+	commands, err := remote.Commands(setup)
+	return append(local, commands...), err
 }
 
 // config reads the settings of cmd.
@@ -64,13 +105,22 @@ func (p *program) config(cmd *cobra.Command) (Config, error) {
 		return cfg, usageError{err}
 	}
 	for _, name := range cfg.unknown {
-		fmt.Fprintf(p.stderr, "fanfare: %s says nothing: settings are named as the flags (fanfare serve --help), such as FANFARE_SIM_RATE\n", name)
+		fmt.Fprintf(p.stderr, "fanfare: %s is ignored: there is no such setting; settings are named as the flags (fanfare serve --help), such as FANFARE_SIM_RATE\n", name)
 	}
 	return cfg, nil
 }
 
-// logger writes to stderr: text with colours on a terminal, JSON elsewhere.
+// logger returns the logger of the process and of the libraries that have one of their own.
 func (p *program) logger(cfg Config) (*slog.Logger, error) {
+	log, err := p.newLogger(cfg)
+	if err == nil {
+		services.LogRedis(log)
+	}
+	return log, err
+}
+
+// newLogger writes to stderr: text with colours on a terminal, JSON elsewhere.
+func (p *program) newLogger(cfg Config) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", cfg.LogLevel)}
@@ -113,7 +163,16 @@ func version() string {
 	return strings.Join(parts, " ")
 }
 
-// exactArgs names what is missing, instead of counting.
+// buildInfo is a metric that is always 1 and says by its label which version runs.
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "fanfare_build_info", Help: "Always 1. The label says which version runs.", ConstLabels: prometheus.Labels{"version": version()},
+	})
+	g.Set(1)
+	return g
+}
+
+// exactArgs wants exactly these arguments. Its error names them.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == len(names) {
@@ -123,8 +182,14 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// withStore runs f on the control plane, migrated.
-func (p *program) withStore(ctx context.Context, cfg Config, f func(context.Context, *wiring) error) error {
+// commandName returns the name of a command without the program's, such as `keys create`.
+func commandName(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
+// withStore runs f on the store, for the command of that name. It brings the tables up to date first, unless a running process
+// uses the data directory and with it the store: that process has done so.
+func (p *program) withStore(ctx context.Context, cfg Config, command string, f func(context.Context, *wiring) error) error {
 	log, err := p.logger(cfg)
 	if err != nil {
 		return err
@@ -134,13 +199,18 @@ func (p *program) withStore(ctx context.Context, cfg Config, f func(context.Cont
 	if err := w.reach(ctx, needStore); err != nil {
 		return err
 	}
-	if err := w.openStore(ctx); err != nil {
+	if cfg.Store != "" {
+		err = w.openStore(ctx)
+	} else {
+		err = w.shareData(ctx, command)
+	}
+	if err != nil {
 		return err
 	}
 	return f(ctx, w)
 }
 
-// isTerminal reports whether people read what is written to w.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -19,12 +19,11 @@ import (
 	"fanfare/schemas"
 )
 
-// A stop in the middle of a campaign leaves nothing uncertain, though somebody watches the live page and an import hangs: both
-// are broken off, and what is in hand has the rest of the time.
+// A stop in the middle of a campaign leaves no message uncertain, even while a browser shows the live page and an import hangs. The
+// stop cuts both off and uses the rest of its time for the messages in hand.
 func TestStopDoesNotWaitForStreams(t *testing.T) {
 	addr := freeAddr(t)
 	w := newWiring(testConfig(t, func(c *Config) { c.HTTP, c.SimRate, c.SimProfile = addr, 500, "default" }), slog.New(slog.DiscardHandler))
-	w.page = true
 	defer w.close()
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
@@ -41,16 +40,16 @@ func TestStopDoesNotWaitForStreams(t *testing.T) {
 		t.Errorf("got %v, want a clean stop", err)
 	}
 	if remains := strings.Join(w.remains, "; "); !strings.Contains(remains, "uncertain: none") || !strings.Contains(remains, "campaigns under way: 1") {
-		t.Errorf("got %q, want nothing uncertain and a campaign to go on with", remains)
+		t.Errorf("got %q, want nothing uncertain and one campaign under way", remains)
 	}
 	t.Logf("%s after %s", strings.Join(w.remains, "; "), time.Since(began).Round(time.Millisecond))
-	_ = body.Close() // which Go's client waits for
+	_ = body.Close() // Go's HTTP client waits for this
 	for what, ended := range streams {
 		select {
 		case err := <-ended:
 			t.Logf("%s ended: %v", what, err)
 		case <-time.After(2 * time.Second):
-			t.Errorf("%s goes on after the stop", what)
+			t.Errorf("%s continues after the stop", what)
 		}
 	}
 }
@@ -69,7 +68,8 @@ func serveReady(ctx context.Context, t *testing.T, w *wiring) (served chan error
 	return served
 }
 
-// openStreams starts a campaign, watches it on the live page, and imports contacts from body; each ends with what comes out.
+// openStreams starts a campaign, opens the live page, and starts an import that reads body. Each channel gets the error with which
+// its stream ends.
 func openStreams(t *testing.T, w *wiring, base string, body io.Reader) map[string]chan error {
 	tenant, err := w.store.CreateTenant(t.Context(), store.TenantSpec{Name: "Acme", Region: "IT"})
 	if err != nil {
@@ -83,12 +83,16 @@ func openStreams(t *testing.T, w *wiring, base string, body io.Reader) map[strin
 	runningCampaign(t, api, 5000)
 	jar, _ := cookiejar.New(nil)
 	page := &http.Client{Jar: jar}
-	resp, err := page.Get(w.loginLink(base, tenant.ID))
+	link, err := demoLogin(t.Context(), w.store, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := page.Post(link, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp, err = page.Get(base + "/ui/live"); err != nil {
+	if resp, err = page.Get(base + "/live/campaigns"); err != nil {
 		t.Fatal(err)
 	}
 	stream := bufio.NewReader(resp.Body)
@@ -108,7 +112,7 @@ func openStreams(t *testing.T, w *wiring, base string, body io.Reader) map[strin
 	return streams
 }
 
-// runningCampaign starts a campaign to n people and returns once some of it is handed over.
+// runningCampaign starts a campaign to n people and returns once some messages are handed over.
 func runningCampaign(t testing.TB, api *client, n int) (id string) {
 	t.Helper()
 	var list, campaign struct {
@@ -131,7 +135,7 @@ func runningCampaign(t testing.TB, api *client, n int) (id string) {
 	return ""
 }
 
-// The API knows opt-outs from the log, as senders do, and asks nobody: here the store has never heard of one.
+// The API knows opt-outs from the topic, as senders do. Here the store has no opt-out.
 func TestAPIKnowsOptOutsFromTheLog(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)
@@ -170,7 +174,7 @@ func TestAPIKnowsOptOutsFromTheLog(t *testing.T) {
 	}
 }
 
-// A process that has the store removes what is over from it: here the answer of a request of long ago.
+// A process with the store removes expired data from it: here an old idempotency key.
 func TestServeCollects(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, func(c *Config) { c.HTTP = freeAddr(t) })
@@ -201,7 +205,7 @@ func TestServeCollects(t *testing.T) {
 		}
 	}
 	if left > 0 {
-		t.Errorf("got %d answers of long ago after half a minute, want none", left)
+		t.Errorf("got %d expired keys after half a minute, want none", left)
 	}
 	interrupt()
 	if err := <-done; err != nil {

@@ -47,7 +47,7 @@ Works before and while fanfare serve runs on the same --data or --store.`,
 	return cmd
 }
 
-// onStore makes do what cmd does, with the flags that say where the store is.
+// onStore sets what cmd does: it calls do with the store. It adds the flags that say where the store is.
 func (p *program) onStore(cmd *cobra.Command, do func(ctx context.Context, s *store.Store, args []string) error) {
 	connectionFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -55,7 +55,7 @@ func (p *program) onStore(cmd *cobra.Command, do func(ctx context.Context, s *st
 		if err != nil {
 			return err
 		}
-		return p.withStore(cmd.Context(), cfg, func(ctx context.Context, w *wiring) error { return do(ctx, w.store, args) })
+		return p.withStore(cmd.Context(), cfg, commandName(cmd), func(ctx context.Context, w *wiring) error { return do(ctx, w.store, args) })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,20 +16,32 @@ import (
 	"fanfare/deploy/embedded"
 )
 
-func start(t *testing.T, dir string) *embedded.Services {
+// start locks dir and starts both services on it. stop stops them and unlocks dir.
+func start(t *testing.T, dir string) (s *embedded.Services, stop func()) {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Kafka: true, Redis: true})
+	locked, err := embedded.Lock(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Stop)
-	return s
+	s, err = embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Kafka: true, Redis: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			s.Stop()
+			locked.Unlock()
+		})
+	}
+	t.Cleanup(stop)
+	return s, stop
 }
 
-// A second start on the same directory goes on where the first stopped.
+// A second start on the same directory continues where the first one stopped.
 func TestDataOutlivesTheProcess(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
-	first := start(t, dir)
+	first, stop := start(t, dir)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(first.Kafka))
 	if err != nil {
 		t.Fatal(err)
@@ -40,9 +53,9 @@ func TestDataOutlivesTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cl.Close()
-	first.Stop()
+	stop()
 
-	second := start(t, dir)
+	second, _ := start(t, dir)
 	cl, err = kgo.NewClient(kgo.SeedBrokers(second.Kafka), kgo.ConsumeTopics("t"))
 	if err != nil {
 		t.Fatal(err)
@@ -59,21 +72,32 @@ func TestDataOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// While one process holds the lock, another one gets its pid and what it does, and changes nothing.
 func TestOneProcessAtATime(t *testing.T) {
 	dir := t.TempDir()
-	start(t, dir)
-	if _, err := embedded.Start(embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Kafka: true, Redis: true}); !errors.Is(err, embedded.ErrInUse) {
-		t.Errorf("got %v, want ErrInUse", err)
+	_, stop := start(t, dir)
+	_, err := embedded.Lock(dir, "second")
+	if inUse, ok := errors.AsType[*embedded.InUseError](err); !ok || !errors.Is(err, embedded.ErrInUse) || inUse.PID != os.Getpid() || inUse.Command != "test" {
+		t.Errorf("got %v, want ErrInUse with pid %d and command test", err, os.Getpid())
 	}
 	if e, err := embedded.ReadEndpoints(dir); err != nil || e.Kafka == "" || e.PID != os.Getpid() {
 		t.Errorf("endpoints: got %+v, %v", e, err)
 	}
+	if h, err := embedded.ReadHolder(dir); err != nil || h.Command != "test" {
+		t.Errorf("holder: got %+v, %v, want the first one", h, err)
+	}
+	stop()
+	again, err := embedded.Lock(dir, "second")
+	if err != nil {
+		t.Fatalf("after the first process stopped: got %v, want the lock", err)
+	}
+	again.Unlock()
 }
 
-// kfake acknowledges a batch that it could not write; the process must learn of it.
+// kfake acknowledges a batch that it could not write. Failed must report it.
 func TestFailedWriteIsReported(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
-	s := start(t, dir)
+	s, _ := start(t, dir)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Kafka))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +106,7 @@ func TestFailedWriteIsReported(t *testing.T) {
 	if _, err := kadm.NewClient(cl).CreateTopic(ctx, 1, 1, nil, "t"); err != nil {
 		t.Fatal(err)
 	}
-	// A file where the partition's folder should be: it can be neither made nor opened, even by root.
+	// A file in the place of the folder of partitions: even root can neither create nor open anything below it.
 	parts := filepath.Join(dir, "kafka", "partitions")
 	if err := os.RemoveAll(parts); err != nil {
 		t.Fatal(err)

@@ -8,19 +8,20 @@ import (
 	"github.com/knadh/koanf/parsers/yaml"
 )
 
-// Alert is a condition that somebody has to hear of.
+// Alert is a condition that an operator must know about.
 type Alert struct {
 	Name string
-	// Expr holds when there is something to say; labels other than job say where.
+	// Expr is true when the alert fires. Labels other than job say where.
 	Expr string
 	// For is how long it must hold.
 	For      time.Duration
 	Severity severity
 	// Summary is one line, with {{ $labels.x }} and {{ $value }}.
 	Summary string
-	// Means says what it means for people's messages; Do says what to do about it. Both go into the runbook.
+	// Means says what it means for messages. Do says what to do about it. Both are in the runbook.
 	Means, Do string
-	// Fires and Quiet are series in the notation of Prometheus, a sample every 30 s: on the first it fires, on the second it does not.
+	// Fires and Quiet are example series in the notation of Prometheus, with a sample every 30 s. The alert fires on the first and
+	// does not fire on the second.
 	Fires, Quiet []Series
 }
 
@@ -33,9 +34,9 @@ type Series struct {
 type severity string
 
 const (
-	// critical: nothing is sent, or a promise is in danger. Somebody looks now.
+	// critical: nothing is sent, or a promise is in danger. An operator must act now.
 	critical severity = "critical"
-	// warning: somebody looks in working hours.
+	// warning: an operator must act in working hours.
 	warning severity = "warning"
 )
 
@@ -73,14 +74,14 @@ func Rules(alerts []Alert) ([]byte, error) {
 	return yamlOf(map[string]any{"groups": []ruleGroup{g}})
 }
 
-// example is a case that deploy/check tries.
+// example is a case that deploy/check evaluates.
 type example struct {
 	Alert  string   `yaml:"alert"`
 	Fires  bool     `yaml:"fires"`
 	Series []Series `yaml:"series"`
 }
 
-// Examples returns what each alert is tried on.
+// Examples returns the series on which deploy/check evaluates each alert.
 func Examples(alerts []Alert) ([]byte, error) {
 	var all []example
 	for _, a := range alerts {

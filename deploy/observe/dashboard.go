@@ -3,105 +3,108 @@ package observe
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/grafana/grafana-foundation-sdk/go/common"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	textpanel "github.com/grafana/grafana-foundation-sdk/go/text"
+	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
+	"github.com/grafana/grafana-foundation-sdk/go/units"
 )
 
 // Dashboard is a page of Grafana.
 type Dashboard struct {
-	// ID is its address and the name of its file.
+	// ID is the last part of its address, and the name of its file.
 	ID    string
 	Title string
-	// About is shown on top.
+	// About is shown at the top.
 	About string
 	Rows  []Row
 }
 
-// Row is a heading and its panels.
+// Row is a heading and the panels below it.
 type Row struct {
 	Title  string
 	Panels []Panel
 }
 
-// Panel is a graph. It says in one sentence what is seen and what would be wrong.
+// Panel is a graph. Says describes in one or two sentences what it shows, and what would be wrong.
 type Panel struct {
 	Title   string
 	Says    string
-	Unit    unit
+	Unit    string
 	Stacked bool
 	Queries []Query
 }
 
-// unit as Grafana spells it.
-type unit string
-
+// Units of panels.
 const (
-	count     unit = "short"
-	perSecond unit = "cps"
-	seconds   unit = "s"
-	bytesUnit unit = "bytes"
-	bytesRate unit = "Bps"
-	onOff     unit = "bool_on_off"
+	count     = units.Short
+	perSecond = units.CountsPerSecond
+	seconds   = units.Seconds
+	bytesUnit = units.BytesIEC
+	bytesRate = units.BytesPerSecondSI
+	onOff     = units.BoolOnOff
 )
 
-// Width and height of a panel: three to a row, on Grafana's grid of 24.
+// Sizes on Grafana's grid of 24 columns: three panels in a row.
 const (
 	panelWidth  = 8
 	panelHeight = 7
 	gridWidth   = 24
 )
 
-// JSON returns the dashboard as Grafana imports it. It names no data source: one is chosen at the top of the page.
+// source is the Prometheus that the reader chooses at the top of the page. The files name none.
+var source = common.DataSourceRef{Type: new("prometheus"), Uid: new("${source}")}
+
+// JSON returns the dashboard as Grafana imports it.
 func (d Dashboard) JSON() ([]byte, error) {
-	type object = map[string]any
-	source := object{"type": "prometheus", "uid": "${source}"}
-	var panels []object
-	id, y := 0, 0
-	next := func() int { id++; return id }
-	panels = append(panels, object{
-		"id": next(), "type": "text", "title": "", "gridPos": object{"x": 0, "y": y, "w": gridWidth, "h": 2},
-		"options": object{"mode": "markdown", "content": d.About},
-	})
-	y += 2
+	id := uint32(0)
+	next := func() uint32 { id++; return id }
+	//nolint:staticcheck // the successor writes schema v2, which older versions of Grafana do not import
+	page := dashboard.NewDashboardBuilder(d.Title).Uid(d.ID).Tags([]string{"fanfare"}).
+		Refresh("30s").Time("now-3h", "now").Timezone("utc").Tooltip(dashboard.DashboardCursorSyncCrosshair).Editable().
+		Link(dashboard.NewDashboardLinkBuilder("Fanfare").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"fanfare"}).
+			AsDropdown(true).KeepTime(true).IncludeVars(true)).
+		WithVariable(dashboard.NewDatasourceVariableBuilder("source").Label("Prometheus").Type("prometheus")).
+		WithVariable(jobVariable()).
+		WithPanel(textpanel.NewPanelBuilder().Id(next()).Mode(textpanel.TextModeMarkdown).Content(d.About).Span(gridWidth).Height(2))
 	for _, row := range d.Rows {
-		panels = append(panels, object{"id": next(), "type": "row", "title": row.Title, "collapsed": false, "panels": []object{}, "gridPos": object{"x": 0, "y": y, "w": gridWidth, "h": 1}})
-		y++
-		x := 0
-		for i, p := range row.Panels {
-			var targets []object
-			for j, q := range p.Queries {
-				targets = append(targets, object{"refId": string(rune('A' + j)), "datasource": source, "expr": q.Expr, "legendFormat": q.Legend})
-			}
-			custom := object{"lineWidth": 1, "fillOpacity": 10, "showPoints": "never"}
-			if p.Stacked {
-				custom["stacking"] = object{"mode": "normal"}
-				custom["fillOpacity"] = 40
-			}
-			panels = append(panels, object{
-				"id": next(), "type": "timeseries", "title": p.Title, "description": p.Says, "datasource": source,
-				"gridPos":     object{"x": x, "y": y, "w": panelWidth, "h": panelHeight},
-				"fieldConfig": object{"defaults": object{"unit": string(p.Unit), "min": 0, "custom": custom}, "overrides": []object{}},
-				"options":     object{"legend": object{"displayMode": "list", "placement": "bottom"}, "tooltip": object{"mode": "multi", "sort": "desc"}},
-				"targets":     targets,
-			})
-			if x += panelWidth; x >= gridWidth || i == len(row.Panels)-1 {
-				x, y = 0, y+panelHeight
-			}
+		page.WithRow(dashboard.NewRowBuilder(row.Title).Id(next()))
+		for _, p := range row.Panels {
+			page.WithPanel(p.builder().Id(next()))
 		}
 	}
-	var links []object
-	links = append(links, object{"type": "dashboards", "tags": []string{"fanfare"}, "asDropdown": true, "title": "Fanfare", "keepTime": true, "includeVars": true})
-	out, err := json.MarshalIndent(object{
-		"uid": d.ID, "title": d.Title, "tags": []string{"fanfare"}, "schemaVersion": 39, "editable": true, "graphTooltip": 1,
-		"refresh": "30s", "time": object{"from": "now-3h", "to": "now"}, "timezone": "utc", "links": links, "panels": panels,
-		"templating": object{"list": []object{
-			{"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0},
-			{
-				"name": "job", "label": "Installation", "type": "query", "datasource": source, "query": "label_values(fanfare_view_age_seconds, job)",
-				"refresh": 2, "includeAll": true, "allValue": ".*", "multi": true, "current": object{"text": "All", "value": "$__all"},
-			},
-		}},
-	}, "", "  ")
+	built, err := page.Build()
+	if err != nil {
+		return nil, fmt.Errorf("dashboard %s: %w", d.ID, err)
+	}
+	out, err := json.MarshalIndent(built, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard %s: %w", d.ID, err)
 	}
 	return append(out, '\n'), nil
+}
+
+// jobVariable lets the reader choose the installation: one Prometheus job is one installation.
+func jobVariable() *dashboard.QueryVariableBuilder {
+	option := func(s string) dashboard.StringOrArrayOfString { return dashboard.StringOrArrayOfString{String: &s} }
+	return dashboard.NewQueryVariableBuilder("job").Label("Installation").Datasource(source).
+		Query(dashboard.StringOrMap{String: new("label_values(fanfare_view_age_seconds, job)")}).
+		Refresh(dashboard.VariableRefreshOnTimeRangeChanged).IncludeAll(true).AllValue(".*").Multi(true).
+		Current(dashboard.VariableOption{Text: option("All"), Value: option("$__all")})
+}
+
+func (p Panel) builder() *timeseries.PanelBuilder {
+	b := timeseries.NewPanelBuilder().Title(p.Title).Description(p.Says).Datasource(source).Unit(p.Unit).Min(0).
+		Span(panelWidth).Height(panelHeight).LineWidth(1).FillOpacity(10).ShowPoints(common.VisibilityModeNever).
+		Legend(common.NewVizLegendOptionsBuilder().DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom).ShowLegend(true)).
+		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
+	if p.Stacked {
+		b.FillOpacity(40).Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal))
+	}
+	for i, q := range p.Queries {
+		b.WithTarget(prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Datasource(source).Expr(q.Expr).LegendFormat(q.Legend))
+	}
+	return b
 }

@@ -14,7 +14,7 @@ type Query struct {
 
 const (
 	thisJob = `{job=~"$job"}`
-	// window of a rate, four scrapes at least.
+	// window of a rate: at least four scrapes.
 	window = "[$__rate_interval]"
 )
 
@@ -41,22 +41,22 @@ func aggregate(op, expr string, by []string) string {
 	return fmt.Sprintf("%s by (%s) (%s)", op, strings.Join(by, ","), expr)
 }
 
-// rate is what a counter grows by in a second.
+// rate is the growth of a counter per second.
 func rate(metric string, by ...string) Query {
 	return Query{aggregate("sum", "rate("+selector(metric)+window+")", by), legendOf(by)}
 }
 
-// grown is what a counter grew by in the range that is shown: for what is rare.
+// grown is the growth of a counter in the interval of a point, for rare events.
 func grown(metric string, by ...string) Query {
 	return Query{aggregate("sum", "increase("+selector(metric)+window+")", by), legendOf(by)}
 }
 
-// total sums a gauge.
+// total is the sum of a gauge.
 func total(metric string, by ...string) Query {
 	return Query{aggregate("sum", selector(metric), by), legendOf(by)}
 }
 
-// worst is the greatest of a gauge.
+// worst is the maximum of a gauge.
 func worst(metric string, by ...string) Query {
 	return Query{aggregate("max", selector(metric), by), legendOf(by)}
 }
@@ -76,7 +76,7 @@ func mean(metric string, by ...string) Query {
 	return Query{over("_sum") + " / " + over("_count"), strings.TrimSpace("mean " + legendOf(by))}
 }
 
-// named gives a query another legend.
+// named puts a name in front of the legend of a query.
 func (q Query) named(legend string) Query {
 	q.Legend = strings.TrimSpace(legend + " " + q.Legend)
 	return q

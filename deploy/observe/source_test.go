@@ -27,8 +27,7 @@ type metric struct {
 	where  string
 }
 
-// registered reads every Go file of the product for what it makes of package prometheus. It parses; nothing is run, and a
-// metric that it cannot read fails the test rather than stay unseen.
+// registered finds the metrics in all Go files of the product by parsing them. A metric that it cannot read fails the test.
 func registered(t *testing.T, root string) map[string]metric {
 	t.Helper()
 	found := map[string]metric{}
@@ -57,7 +56,8 @@ func registered(t *testing.T, root string) map[string]metric {
 			if !ok || f.Body == nil {
 				continue
 			}
-			r := &reader{fset: fset, locals: localsOf(f.Body), found: found}
+			locals, literals := localsOf(f.Body)
+			r := &reader{fset: fset, locals: locals, literals: literals, found: found}
 			if err := r.read(f.Body, nil); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
@@ -73,37 +73,43 @@ func registered(t *testing.T, root string) map[string]metric {
 	return found
 }
 
-// env binds the parameters of a local function to what a call gives them; a variadic one has all of its arguments.
+// env maps the parameters of a local function to the arguments of a call. A variadic parameter has all of its arguments.
 type env map[string][]bound
 
-// bound is an expression and where its own names are bound.
+// bound is an expression, and the env for the names in it.
 type bound struct {
 	expr ast.Expr
 	env  env
 }
 
-// reader reads one function. Local helpers, which add a prefix to a name, are read once for each call of them.
+// reader reads one function. It reads local helpers, which add a prefix to a name, once for each of their calls.
 type reader struct {
-	fset   *token.FileSet
-	locals map[string]*ast.FuncLit
-	found  map[string]metric
+	fset     *token.FileSet
+	locals   map[string]*ast.FuncLit
+	literals map[string]*ast.CompositeLit
+	found    map[string]metric
 }
 
-func localsOf(body *ast.BlockStmt) map[string]*ast.FuncLit {
-	out := map[string]*ast.FuncLit{}
+// localsOf returns what the function sets its variables to: functions and literals.
+func localsOf(body *ast.BlockStmt) (map[string]*ast.FuncLit, map[string]*ast.CompositeLit) {
+	functions, literals := map[string]*ast.FuncLit{}, map[string]*ast.CompositeLit{}
 	ast.Inspect(body, func(n ast.Node) bool {
 		if a, ok := n.(*ast.AssignStmt); ok && len(a.Lhs) == 1 && len(a.Rhs) == 1 {
-			name, isName := a.Lhs[0].(*ast.Ident)
-			if f, isFunc := a.Rhs[0].(*ast.FuncLit); isName && isFunc {
-				out[name.Name] = f
+			if name, isName := a.Lhs[0].(*ast.Ident); isName {
+				switch value := a.Rhs[0].(type) {
+				case *ast.FuncLit:
+					functions[name.Name] = value
+				case *ast.CompositeLit:
+					literals[name.Name] = value
+				}
 			}
 		}
 		return true
 	})
-	return out
+	return functions, literals
 }
 
-// read looks at every call below n, but not into local helpers: those are read where they are called.
+// read reads every call below n. It reads local helpers where they are called.
 func (r *reader) read(n ast.Node, in env) error {
 	var errs []error
 	ast.Inspect(n, func(n ast.Node) bool {
@@ -174,7 +180,7 @@ func (r *reader) metric(call *ast.CallExpr, kind string, vec bool, in env) error
 	if err != nil {
 		return err
 	}
-	name := ""
+	name, constant := "", []string(nil)
 	for _, e := range opts.Elts {
 		kv, ok := e.(*ast.KeyValueExpr)
 		if !ok {
@@ -185,7 +191,11 @@ func (r *reader) metric(call *ast.CallExpr, kind string, vec bool, in env) error
 			if name, err = text(kv.Value, in2); err != nil {
 				return err
 			}
-		case "Namespace", "Subsystem", "ConstLabels":
+		case "ConstLabels":
+			if constant, err = r.constLabels(kv.Value, in2); err != nil {
+				return err
+			}
+		case "Namespace", "Subsystem":
 			return fmt.Errorf("this test does not read %s", key.Name)
 		}
 	}
@@ -195,6 +205,7 @@ func (r *reader) metric(call *ast.CallExpr, kind string, vec bool, in env) error
 			return err
 		}
 	}
+	m.labels = append(m.labels, constant...)
 	if have, ok := r.found[name]; ok && (have.kind != m.kind || !slices.Equal(have.labels, m.labels)) {
 		return fmt.Errorf("%s is a %s by %v here and a %s by %v at %s", name, m.kind, m.labels, have.kind, have.labels, have.where)
 	}
@@ -202,7 +213,31 @@ func (r *reader) metric(call *ast.CallExpr, kind string, vec bool, in env) error
 	return nil
 }
 
-// options finds the literal of the options: itself, or what a local helper returns.
+// constLabels returns the names of the constant labels: the keys of a literal, or of the variable that the function sets to one.
+func (r *reader) constLabels(e ast.Expr, in env) ([]string, error) {
+	if name, ok := e.(*ast.Ident); ok && r.literals[name.Name] != nil {
+		e = r.literals[name.Name]
+	}
+	lit, ok := e.(*ast.CompositeLit)
+	if !ok {
+		return nil, fmt.Errorf("constant labels that cannot be read (%T)", e)
+	}
+	var out []string
+	for _, x := range lit.Elts {
+		kv, ok := x.(*ast.KeyValueExpr)
+		if !ok {
+			return nil, errors.New("constant labels without names")
+		}
+		name, err := text(kv.Key, in)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+// options finds the literal of the options: the argument itself, or the result of a local helper.
 func (r *reader) options(e ast.Expr, in env) (*ast.CompositeLit, env, error) {
 	switch e := e.(type) {
 	case *ast.CompositeLit:
@@ -222,7 +257,7 @@ func (r *reader) options(e ast.Expr, in env) (*ast.CompositeLit, env, error) {
 	return nil, nil, fmt.Errorf("options of an unknown form %T", e)
 }
 
-// text is the value of a string: a literal, a sum of them, or a parameter.
+// text returns the value of a string: a literal, a sum of strings, or a parameter.
 func text(e ast.Expr, in env) (string, error) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -269,7 +304,7 @@ func texts(e ast.Expr, in env) ([]string, error) {
 	return out, nil
 }
 
-// clientMetrics are those that kprom gives every client of Kafka: all that it has after everything that can happen to a client.
+// clientMetrics returns the metrics that kprom gives every client of Kafka. It calls every hook once, so that all of them exist.
 func clientMetrics(t *testing.T) map[string]metric {
 	t.Helper()
 	m := kprom.NewMetrics("fanfare_kafka", kprom.Registry(nil), kprom.WithStaticLabel(prometheus.Labels{"client": "x"})) // as in pipeline/stream

@@ -13,7 +13,7 @@ import (
 // byContainer starts a service in Docker. Containers are removed by testcontainers' reaper when the test process has ended.
 func byContainer(s Service) (addr string, err error) {
 	defer func() {
-		if r := recover(); r != nil { // testcontainers panics where there is no Docker at all
+		if r := recover(); r != nil { // testcontainers panics without Docker
 			err = fmt.Errorf("docker: %v", r)
 		}
 	}()
@@ -27,7 +27,7 @@ func byContainer(s Service) (addr string, err error) {
 	case ClickHouse:
 		return container(ctx, "clickhouse/clickhouse-server:26.7", "9000/tcp", map[string]string{"CLICKHOUSE_SKIP_USER_SETUP": "1"}, "clickhouse://default@%s/default")
 	case Kafka:
-		// A broker tells clients where it is, so its port outside must be known before it starts.
+		// A broker advertises its address, so the port outside the container must be known before it starts.
 		port, err := freePort()
 		if err != nil {
 			return "", err
@@ -44,7 +44,7 @@ func byContainer(s Service) (addr string, err error) {
 	}
 }
 
-// container runs an image and returns its address outside, put into format.
+// container runs an image and returns its address outside the container, put into format.
 func container(ctx context.Context, image, port string, env map[string]string, format string) (string, error) {
 	c, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{
 		ContainerRequest: testcontainers.ContainerRequest{

@@ -1,8 +1,8 @@
 // Package testinfra finds or starts the real services that integration tests run on: Kafka, Redis, ClickHouse and Postgres.
 //
-// An address given in FANFARE_TEST_KAFKA, _REDIS, _CLICKHOUSE or _POSTGRES is used as it is. What is not given is started when
-// FANFARE_TEST_INTEGRATION is set (make integration sets it): by the scripts in services/ on a Debian machine where we are
-// root, else by testcontainers where Docker runs; if neither works the test fails. Without that variable the test is skipped,
+// Addresses in FANFARE_TEST_KAFKA, _REDIS, _CLICKHOUSE and _POSTGRES are used as they are. If FANFARE_TEST_INTEGRATION is set, as
+// make integration does, the package starts the services without an address: with the scripts in services/ on a Debian machine
+// as root, else with testcontainers if Docker runs; if neither works the test fails. Without that variable the test is skipped
 // and says so in one line.
 package testinfra
 
@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -32,16 +31,16 @@ const (
 	Postgres   Service = "postgres"
 )
 
-// All are all services.
+// All lists all services.
 var All = []Service{Kafka, Redis, ClickHouse, Postgres}
 
-// Env is the variable that holds a service's address.
+// Env returns the variable with the address of the service.
 func (s Service) Env() string { return "FANFARE_TEST_" + strings.ToUpper(string(s)) }
 
-// integrationEnv says that services are to be started, and that a missing one is a failure.
+// integrationEnv is set if tests may start services, and must fail without them.
 const integrationEnv = "FANFARE_TEST_INTEGRATION"
 
-// Need returns the addresses of the services. It skips the test, or fails it, as the package comment says.
+// Need returns the addresses of the services. It skips or fails the test as the package comment says.
 func Need(tb testing.TB, services ...Service) map[Service]string {
 	tb.Helper()
 	for _, s := range services {
@@ -56,7 +55,7 @@ func Need(tb testing.TB, services ...Service) map[Service]string {
 	return found
 }
 
-// Find returns the addresses of the services: those that are given, else of ones that it starts.
+// Find returns the addresses of the services: given by variables, or of services that it starts.
 func Find(services ...Service) (map[Service]string, error) {
 	found := map[Service]string{}
 	for _, s := range services {
@@ -64,7 +63,7 @@ func Find(services ...Service) (map[Service]string, error) {
 		if addr == "" {
 			var err error
 			if addr, err = start(s); err != nil {
-				return nil, fmt.Errorf("%s can neither be found nor started: %w (give its address in %s)", s, err, s.Env())
+				return nil, fmt.Errorf("%s has no address and cannot be started: %w (give its address in %s)", s, err, s.Env())
 			}
 		}
 		found[s] = addr
@@ -72,7 +71,7 @@ func Find(services ...Service) (map[Service]string, error) {
 	return found, nil
 }
 
-// Stop ends what the scripts have started for this process, and forgets its data. Containers end with the process.
+// Stop stops the services that the scripts have started for this process, and deletes their data. Containers end with the process.
 func Stop() error {
 	mu.Lock()
 	defer mu.Unlock()
@@ -94,11 +93,11 @@ func Stop() error {
 var (
 	mu      sync.Mutex
 	started = map[Service]string{}
-	// scripted are those of them that the scripts started.
+	// scripted are the services started by the scripts.
 	scripted []Service
 )
 
-// start starts a service once in this process; the scripts see to it that it is started once on this machine.
+// start starts a service once in this process. The scripts start it once on this machine.
 func start(s Service) (string, error) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -118,9 +117,24 @@ func start(s Service) (string, error) {
 	return addr, nil
 }
 
+// script is the path of a script in services. It is looked for from the working directory upwards, where go test and go run put
+// it, and not where this file was compiled: -trimpath takes that away.
 func script(name string) string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "services", name)
+	below := filepath.Join("deploy", "testinfra", "services", name)
+	dir, err := os.Getwd()
+	if err != nil {
+		return below
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if path := filepath.Join(dir, below); exists(path) || dir == filepath.Dir(dir) {
+			return path
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // byScript runs services/up, which installs from Debian, Maven and npm.

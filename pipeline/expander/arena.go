@@ -11,14 +11,13 @@ import (
 	"fanfare/schemas"
 )
 
-// arena is the memory of the messages of one chunk. A message alone would cost a dozen allocations, and a new arena for every
-// chunk a gigabyte a second to the collector at full speed; so an arena is used again once Kafka's client has let go of every
-// record in it. Who knows that is the client, by a hook: not acknowledged or aborted records come back by it too. Records that
-// never reach a client never come back; their arena is left to the collector.
+// arena is the memory of the messages of one chunk. Without it each message would cost a dozen allocations; a new arena for every chunk
+// would cost the garbage collector a gigabyte a second at full speed. So an arena is reused once the Kafka client has released every
+// record in it, which a hook of the client reports, also for records that failed or were aborted. Records that never reach a client
+// are never reported; their arena is left to the garbage collector.
 //
-// A record of the same campaign as the one before it in its place differs in few bytes. Those of its id and of the time lie
-// where they lay and are written over; no pointer to them is, for a pointer that is written while the collector marks costs as
-// much as a message's text.
+// Two records of one campaign in the same place of the arena differ in few bytes. The bytes of the id and the time are overwritten in
+// place, so that no pointer to them is written: while the collector marks, writing a pointer costs as much as a message's text.
 type arena struct {
 	records []kgo.Record
 	headers []kgo.RecordHeader
@@ -26,28 +25,28 @@ type arena struct {
 	when    []byte // value of ce_time of every record
 	bytes   slab   // keys and values
 	used    int
-	dressed int // records that have the headers of look
+	dressed int // records whose headers are already set for look
 	look    look
 	shared  schemas.Shared
-	now     time.Time // of the records: the client would ask the clock for each
+	now     time.Time // time stamp of the records; without it the client reads the clock for each
 
-	// Every record has its arena as context: that is kgo's way to tell hooks whose a record is.
-	context.Context //nolint:containedctx // nobody's but the hook's
+	// Every record has its arena as context, so that the hook finds the arena of a record.
+	context.Context //nolint:containedctx // used by the hook only
 
 	returned atomic.Int64
 }
 
-// look is what the records of a chunk have in common but for the time.
+// look is what the records of a chunk have in common besides the time.
 type look struct {
 	topic, tenant, traceparent string
 }
 
-// home is the hook that brings records back.
+// home is the hook that reports released records to their arena.
 type home struct{}
 
 var _ kgo.HookProduceRecordUnbuffered = home{}
 
-// OnProduceRecordUnbuffered implements the hook of kgo: the client is done with the record but for calling its promise.
+// OnProduceRecordUnbuffered implements the hook of kgo: the client needs the record only to call its promise.
 func (home) OnProduceRecordUnbuffered(r *kgo.Record, _ error) {
 	if a, ok := r.Context.(*arena); ok {
 		a.returned.Add(1)
@@ -60,7 +59,7 @@ type arenas struct {
 	kept []*arena
 }
 
-// lend returns an arena with room for n records that look so.
+// lend returns an arena with room for n records with these headers.
 func (p *arenas) lend(n int, l look, shared schemas.Shared, now time.Time) *arena {
 	at := slices.IndexFunc(p.kept, func(a *arena) bool {
 		return a.returned.Load() == int64(a.used) && len(a.records) >= n && len(a.headers) >= n*(shared.Len()+1)
@@ -73,7 +72,7 @@ func (p *arenas) lend(n int, l look, shared schemas.Shared, now time.Time) *aren
 		at = len(p.kept)
 		p.kept = append(p.kept, nil)
 	default:
-		at = p.most - 1 // the one that was not used for longest
+		at = p.most - 1 // the least recently used one
 	}
 	if a == nil {
 		a = &arena{
@@ -114,7 +113,7 @@ func (a *arena) add(key, value []byte, id schemas.ID) *kgo.Record {
 	r := &a.records[i]
 	if i < a.dressed {
 		r.Key, r.Value = key, value
-		// What the client of Kafka has noted in it.
+		// Fields that the Kafka client has set.
 		r.Timestamp, r.Partition, r.Attrs, r.Offset = a.now, 0, kgo.RecordAttrs{}, 0
 		r.ProducerID, r.ProducerEpoch, r.LeaderEpoch = 0, 0, 0
 		return r
@@ -142,7 +141,7 @@ type slab struct {
 // slabSize holds some hundred messages.
 const slabSize = 64 << 10
 
-// take returns an empty slice with room for n bytes, to be appended to. What was used of it must be given to keep before the next.
+// take returns an empty slice with room for n bytes to append to. Call keep with the used part before the next take.
 func (s *slab) take(n int) []byte {
 	for n > len(s.free) {
 		if s.next == len(s.pieces) {
@@ -154,8 +153,8 @@ func (s *slab) take(n int) []byte {
 	return s.free[:0:n]
 }
 
-// keep makes b, the beginning of what was taken last, its own.
+// keep reserves b, the used part of the slice that take returned last.
 func (s *slab) keep(b []byte) { s.free = s.free[len(b):] }
 
-// reset takes everything back.
+// reset makes all memory free again.
 func (s *slab) reset() { s.next, s.free = 0, nil }

@@ -46,7 +46,7 @@ func TestSlab(t *testing.T) {
 
 // TestArenaComesBackWhole: an arena is used again only when the client has let go of each of its records, however that ended.
 func TestArenaComesBackWhole(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	h := w.handler(t)
 	expand := func() []*kgo.Record {
 		res, err := h.Handle(t.Context(), []*kgo.Record{record(t, chunk())})

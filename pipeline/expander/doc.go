@@ -6,27 +6,27 @@
 //	promise  exactly once under read_committed: a chunk's records are all there, once, or none is
 //
 // The same chunk always gives the same bytes: ids follow from (campaign, seq, try), the text from the frozen blob and the
-// campaign's text, which does not change once confirmed, and every time is the chunk's own. So whatever is expanded twice, by
-// a broker that tore a transaction or by a repair, is recognised downstream as the same.
+// campaign's text, which does not change once confirmed, and every time is the chunk's own. So if a chunk is expanded twice,
+// after a broker lost half a transaction or after a repair, readers recognise the messages as the same.
 //
 // What a recipient becomes:
 //
 //	not sendable in the audience    not_sent/INVALID_NUMBER, skipped/DUPLICATE_RECIPIENT, /OPTED_OUT, /FREQUENCY_CAP
 //	text beyond max_segments        not_sent/TOO_LONG
 //	no text can be made             not_sent/RENDER_ERROR: a field is missing under the policy fail, or nothing is left to send
-//	campaign ended or stopped       skipped/CANCELLED, whoever it is
+//	campaign ended or stopped       skipped/CANCELLED for every recipient
 //	chunk of purpose cancel         the outcome that the chunk names
 //	otherwise                       a message
 //
-// A paused campaign's chunk is expanded: the senders give it back. Limits, hours, opt-outs since the freeze and expiry are the
-// sender's, who looks at them last.
+// A paused campaign's chunk is expanded: the senders return its messages. The sender checks limits, calling hours, expiry and opt-outs
+// since the freeze, right before the hand-over.
 //
-// When something is wrong:
+// Failures:
 //
-//	store away, view behind the chunk      the batch waits and is tried again, for ever
+//	store unreachable, view behind chunk   the batch waits and is tried again until it succeeds
 //	chunk does not decode                  chunks.dlq
 //	chunk cannot be rendered, or panics    chunks.dlq, and not_sent/RENDER_ERROR for each of its recipients that is known
-//	revoked, stopped, killed               the transaction is aborted and the chunk expanded again, by whoever has it next
+//	revoked, stopped, killed               the transaction is aborted, and the next owner expands the chunk again
 //
 // Blobs are read and texts are made before the transaction begins: a slow store inside an open one would hold up every reader
 // of the route.

@@ -1,6 +1,7 @@
 package expander
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 
@@ -30,10 +31,10 @@ func TestEncoding(t *testing.T) {
 		}
 		campaign := &fanfarev1.Campaign{Currency: word.Draw(t, "currency"), Test: rapid.Bool().Draw(t, "test")}
 		leg := &fanfarev1.Leg{
-			Channel: fanfarev1.Channel(rapid.IntRange(0, 4).Draw(t, "channel")), Route: word.Draw(t, "route"), Sender: word.Draw(t, "sender"), PriceMicros: u64("price"),
+			Channel: schemas.Channel(rapid.IntRange(0, 4).Draw(t, "channel")), Route: word.Draw(t, "route"), Sender: word.Draw(t, "sender"), PriceMicros: u64("price"),
 		}
 		e := &audience.Entry{To: word.Draw(t, "to"), Country: word.Draw(t, "country"), Zone: word.Draw(t, "zone"), ContactID: u64("contact")}
-		size := text.Size{Encoding: fanfarev1.Encoding(rapid.IntRange(0, 2).Draw(t, "encoding")), Segments: int(rapid.Int32Min(0).Draw(t, "segments"))}
+		size := text.Size{Encoding: schemas.Encoding(rapid.IntRange(0, 2).Draw(t, "encoding")), Segments: int(rapid.Int32Min(0).Draw(t, "segments"))}
 		seq := u32("seq")
 		p := &messageParts{}
 		want := &fanfarev1.Message{
@@ -42,15 +43,33 @@ func TestEncoding(t *testing.T) {
 			Currency: campaign.Currency, NotAfterMs: c.NotAfterMs, Test: campaign.Test, Country: e.Country, Zone: e.Zone, ContactId: e.ContactID,
 		}
 		if rapid.Bool().Draw(t, "of a template") {
-			p.template = rapid.StringN(1, 20, 200).Draw(t, "template")
-			want.Body = &fanfarev1.Message_Template{Template: &fanfarev1.Template{Name: p.template}}
+			content := &fanfarev1.Content{
+				TemplateName: rapid.StringN(1, 20, 200).Draw(t, "template"), Language: word.Draw(t, "language"),
+				Params: []string{"{{first_name}}", "to {{city}}"}, Json: []byte(`[{"type":"body","parameters":[{"type":"text","text":"{{1}}"},{"type":"text","text":"{{2}}"}]}]`),
+			}
+			awkward := rapid.StringOfN(rapid.RuneFrom([]rune("aé\"\\\n\t\x01😀 {}1")), 0, 20, -1)
+			values := map[string]string{"first_name": "x" + awkward.Draw(t, "name"), "city": awkward.Draw(t, "city")}
+			made, err := newBody(schemas.ChannelWhatsApp, content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.oneof, err = made.render(func(name string) (string, bool) { v, ok := values[name]; return v, ok }, content); err != nil {
+				t.Fatal(err)
+			}
+			params := []string{values["first_name"], "to " + values["city"]}
+			var parsed []struct{ Parameters []struct{ Text string } }
+			raw := componentsOf(t, p.oneof)
+			if err := json.Unmarshal(raw, &parsed); err != nil || parsed[0].Parameters[0].Text != params[0] || parsed[0].Parameters[1].Text != params[1] {
+				t.Fatalf("got components %s (%v), want %q", raw, err, params)
+			}
+			want.Body = &fanfarev1.Message_Template{Template: &fanfarev1.Template{Name: content.TemplateName, Language: content.Language, Params: params, Components: raw}}
 		} else {
 			p.body = []byte(rapid.StringN(1, 300, 1000).Draw(t, "body"))
 			want.Body = &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: string(p.body), Encoding: size.Encoding}}
 		}
 		p.encode(c, campaign, leg)
 		var s slab
-		b := p.append(s.take(p.room(e)), seq, e, size)
+		b := p.append(s.take(p.room(e)), seq, e, size, leg.PriceMicros)
 		if len(b) > p.room(e) {
 			t.Fatalf("got %d bytes, want at most %d", len(b), p.room(e))
 		}
@@ -67,14 +86,24 @@ func TestEncoding(t *testing.T) {
 	})
 }
 
+// componentsOf are the components in the field of a template.
+func componentsOf(t *rapid.T, field []byte) []byte {
+	m := &fanfarev1.Message{}
+	if err := proto.Unmarshal(field, m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetTemplate().GetComponents()
+}
+
 // TestNoFieldIsForgotten: a field that is added to Message is either made here or named below as none of the expander's.
 func TestNoFieldIsForgotten(t *testing.T) {
 	notOurs := map[string]bool{
-		"rich": true, "call": true, // no campaign has such content
-		"variant": true, "not_before_ms": true, // chunks have neither
-		"customer_ref": true, // of single sends
+		"rich": true, "call": true, // of other channels: TestContentOfChannels
+		"variant":       true, // of texts with variants: TestVariants
+		"not_before_ms": true, // no chunk has it
+		"customer_ref":  true, // of single sends
 	}
-	w := newWorld(t, people(1))
+	w := newEnv(t, people(1))
 	w.change(func(c *fanfarev1.Campaign) { c.Test = true })
 	m := handle(t, w.handler(t), record(t, chunk(seqs(0), func(c *fanfarev1.Chunk) { c.FirstSeq = 0 }))).messages[0].ProtoReflect()
 	fields := m.Descriptor().Fields()
@@ -97,8 +126,8 @@ func TestEveryRecipientOnce(t *testing.T) {
 				entries[i].Attrs = nil
 			}
 		}
-		w := newWorld(t, entries)
-		state := fanfarev1.State(rapid.IntRange(7, 14).Draw(rt, "state"))
+		w := newEnv(t, entries)
+		state := schemas.State(rapid.IntRange(7, 14).Draw(rt, "state"))
 		w.change(func(c *fanfarev1.Campaign) { c.State = state })
 		if rapid.IntRange(0, 5).Draw(rt, "damage") == 0 {
 			w.blobs[blobKey{frozen, 1}][3] ^= 0x55
@@ -146,7 +175,7 @@ func FuzzChunk(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	w := newWorld(f, people(6))
+	w := newEnv(f, people(6))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		h := w.handler(t)
 		h.cfg.Patience = 1
@@ -180,7 +209,7 @@ func realisticEntry(i int) audience.Entry {
 
 // BenchmarkHandle is the work of the stage without Kafka: a whole blob a chunk.
 func BenchmarkHandle(b *testing.B) {
-	w := newWorld(b, nil)
+	w := newEnv(b, nil)
 	w.indexes[frozen] = nil
 	entries := make([]audience.Entry, audience.BlobSize)
 	for i := range entries {
@@ -193,7 +222,7 @@ func BenchmarkHandle(b *testing.B) {
 	b.ReportAllocs()
 	n, began := 0, cpuTime()
 	for b.Loop() {
-		h.shelf.forget(blobKey{frozen, 1}) // each chunk reads another blob
+		h.blobs.forget(blobKey{frozen, 1}) // each chunk reads another blob
 		res, err := h.Handle(b.Context(), []*kgo.Record{r})
 		if err != nil || len(res.Publish) != audience.BlobSize {
 			b.Fatalf("got %d records, %v", len(res.Publish), err)

@@ -19,6 +19,9 @@ import (
 // defaultSegments bounds a text whose campaign has no bound of its own: a tenant's default (C14).
 const defaultSegments = 3
 
+// maxCharacters of a text on a channel that has no segments (R156).
+const maxCharacters = 1000
+
 // expansion makes the records of one chunk.
 type expansion struct {
 	h        *handler
@@ -29,20 +32,29 @@ type expansion struct {
 	first    uint32
 	seqs     []uint32
 	time     time.Time
-	trace    string // its traceparent
+	trace    string // traceparent of the chunk
 
 	// Of messages only.
-	template *text.Template
-	value    func(name string) (string, bool)
-	entry    audience.Entry
-	zones    string // the zone and the country that were found to be text
-	country  string
-	parts    messageParts
+	content   *fanfarev1.Content
+	templates []*text.Template // of SMS: one, or one for each variant
+	weights   []uint32         // of the variants
+	body      *body            // of the other channels
+	prices    map[string]uint64
+	price     uint64 // to the country of the current recipient
+	value     func(name string) (string, bool)
+	links     map[linkKey]uint8
+	seq       uint32 // of the current recipient
+	// Bounds of a rendered text: segments of an SMS, and bytes.
+	maxSegments, limit int
+	entry              audience.Entry
+	zones              string // the last zone and country that were valid UTF-8
+	country            string
+	parts              messageParts
 
 	arena    *arena // nil without messages
 	out      []*kgo.Record
 	messages int
-	outcomes map[fanfarev1.Code]int
+	outcomes map[schemas.Code]int
 }
 
 // scratch is memory that one expansion leaves to the next.
@@ -51,18 +63,18 @@ type scratch struct{ body []byte }
 // newExpansion returns an expansion that knows its leg.
 func (h *handler) newExpansion(j *job) (*expansion, error) {
 	x := h.newOutcomes(j)
-	if x.leg == nil && j.chunk.GetPurpose() != fanfarev1.Chunk_PURPOSE_CANCEL {
+	if x.leg == nil && j.chunk.GetPurpose() != schemas.PurposeCancel {
 		return nil, poison(fmt.Errorf("leg %d: the campaign has %d", j.chunk.GetLeg(), len(j.campaign.GetLegs())))
 	}
 	return x, nil
 }
 
-// newOutcomes returns an expansion that can make outcomes, whatever is wrong with the campaign.
+// newOutcomes returns an expansion that can make outcomes, even if the campaign is broken.
 func (h *handler) newOutcomes(j *job) *expansion {
 	x := &expansion{
 		h: h, chunk: j.chunk, campaign: j.campaign, entries: j.entries, first: j.first, seqs: j.seqs, time: j.record.Timestamp,
 		trace: string(schemas.Header(j.record, schemas.HeaderTraceparent)),
-		out:   make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[fanfarev1.Code]int{},
+		out:   make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[schemas.Code]int{},
 	}
 	if n := int(j.chunk.GetLeg()); n >= 1 && n <= len(j.campaign.GetLegs()) {
 		x.leg = j.campaign.GetLegs()[n-1]
@@ -88,20 +100,20 @@ func (x *expansion) each(do func(seq uint32, e *audience.Entry) error) error {
 	return nil
 }
 
-// reset begins again, without the blob.
+// reset starts again without the blob.
 func (x *expansion) reset() {
 	x.entries, x.entry, x.out = nil, audience.Entry{}, x.out[:0]
 	clear(x.outcomes)
 }
 
-// outcome adds what is said of a recipient instead of a message.
-func (x *expansion) outcome(seq uint32, e *audience.Entry, kind fanfarev1.Kind, code fanfarev1.Code, segments int) error {
+// outcome adds the delivery event of a recipient who gets no message.
+func (x *expansion) outcome(seq uint32, e *audience.Entry, kind schemas.Kind, code schemas.Code, segments int) error {
 	c := x.chunk
 	message := x.h.keys.Message(c.GetCampaignNumber(), seq)
 	d := &fanfarev1.Delivery{
 		Tenant: c.GetTenant(), CampaignId: c.GetCampaignId(), CampaignNumber: c.GetCampaignNumber(), Seq: seq, Try: c.GetTry(), Leg: c.GetLeg(),
 		Kind: kind, Code: code, TimeMs: x.time.UnixMilli(), Channel: x.leg.GetChannel(), Route: x.leg.GetRoute(), Sender: x.leg.GetSender(),
-		// Of an invalid number the audience holds whatever was stored.
+		// An invalid number is as it was stored.
 		To: strings.ToValidUTF8(e.To, ""), Country: strings.ToValidUTF8(e.Country, ""), ContactId: e.ContactID,
 		Segments: uint32(min(segments, schemas.MaxSegments)), MessageId: message[:], Test: x.campaign.GetTest(),
 	}
@@ -120,79 +132,193 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind fanfarev1.Kind, 
 	return nil
 }
 
-// prepare makes what the messages of the chunk have in common.
+// prepare encodes what the messages of the chunk have in common.
 func (x *expansion) prepare() error {
-	content := x.campaign.GetContent()
-	switch ch := x.leg.GetChannel(); ch {
-	case fanfarev1.Channel_CHANNEL_SMS:
-	case fanfarev1.Channel_CHANNEL_RCS, fanfarev1.Channel_CHANNEL_WHATSAPP:
-		if content.GetTemplateId() != "" {
-			x.parts.template = content.GetTemplateId() // the text is for another leg
-		}
-	default:
-		return poison(fmt.Errorf("channel %s: a campaign has no content for it", schemas.ChannelName(ch)))
-	}
-	if x.parts.template == "" {
-		var err error
-		if x.template, err = text.Parse(content.GetBody()); err != nil {
-			return poison(err)
-		}
-		x.value = x.lookUp
+	if err := x.prepareContent(); err != nil {
+		return poison(err)
 	}
 	topic := x.h.names.Messages(x.leg.GetRoute(), schemas.LaneBulk)
 	if err := schemas.ValidRoute(x.leg.GetRoute()); err != nil {
 		return poison(err)
 	}
-	for _, s := range []string{x.chunk.GetTenant(), x.leg.GetSender(), x.parts.template, x.campaign.GetCurrency()} {
+	for _, s := range []string{x.chunk.GetTenant(), x.leg.GetSender(), x.content.GetTemplateName(), x.campaign.GetCurrency()} {
 		if !utf8.ValidString(s) {
-			return poison(errors.New("the campaign holds what is no text"))
+			return poison(errors.New("a text of the campaign is not valid UTF-8"))
 		}
 	}
+	x.prices = make(map[string]uint64, len(x.leg.GetPrices()))
+	for _, p := range x.leg.GetPrices() {
+		x.prices[p.GetCountry()] = p.GetMicros()
+	}
+	x.price = x.priceOf("")
 	x.parts.encode(x.chunk, x.campaign, x.leg)
 	shared := schemas.Event{Tenant: x.chunk.GetTenant(), Type: schemas.TypeMessage, Source: source, Time: x.time, Traceparent: x.trace}.Shared()
 	x.arena = x.h.arenas.lend(len(x.seqs), look{topic, x.chunk.GetTenant(), x.trace}, shared, x.h.cfg.Now())
 	return nil
 }
 
-// lookUp is the value of a merge field: an attribute of the contact, or its number.
+// prepareContent reads what the leg sends: one text, variants of a text, a template, or a call.
+func (x *expansion) prepareContent() error {
+	x.content = contentOf(x.campaign, x.leg)
+	x.value = x.lookUp
+	x.links = make(map[linkKey]uint8, len(x.campaign.GetLinks().GetLinks()))
+	for _, l := range x.campaign.GetLinks().GetLinks() {
+		if l.GetNumber() < 1 || l.GetNumber() > schemas.MaxLink {
+			return fmt.Errorf("link number %d: want 1 to %d", l.GetNumber(), schemas.MaxLink)
+		}
+		x.links[linkKey{l.GetVariant(), l.GetUrl()}] = uint8(l.GetNumber())
+	}
+	if x.leg.GetChannel() != schemas.ChannelSMS {
+		var err error
+		if x.body, err = newBody(x.leg.GetChannel(), x.content); err != nil {
+			return err
+		}
+		for _, t := range x.body.params {
+			if err := x.knowsLinks(t, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	x.maxSegments = min(cmp.Or(int(x.campaign.GetMaxSegments()), defaultSegments), schemas.MaxSegments)
+	x.limit = text.MaxBytes(x.maxSegments)
+	bodies := []string{x.content.GetBody()}
+	if variants := x.content.GetVariants(); len(variants) > 0 {
+		all := x.campaign.GetWeights()
+		n := int(x.chunk.GetWeights())
+		if n >= len(all) || len(all[n].GetOf()) != len(variants) {
+			return fmt.Errorf("weights %d: the campaign has %d, for %d variants", n, len(all), len(variants))
+		}
+		x.weights = all[n].GetOf()
+		bodies = bodies[:0]
+		for _, v := range variants {
+			bodies = append(bodies, v.GetBody())
+		}
+	}
+	for i, body := range bodies {
+		t, err := text.Parse(body)
+		if err != nil {
+			return err
+		}
+		variant := uint32(0)
+		if x.weights != nil {
+			variant = uint32(i) + 1 //nolint:gosec // as many as the content has
+		}
+		if err := x.knowsLinks(t, variant); err != nil {
+			return err
+		}
+		x.templates = append(x.templates, t)
+	}
+	return nil
+}
+
+// priceOf is the price of a segment, message or minute to a country.
+func (x *expansion) priceOf(country string) uint64 {
+	if micros, ok := x.prices[country]; ok {
+		return micros
+	}
+	return x.leg.GetPriceMicros()
+}
+
+// linkKey is a link of a text: one address in two variants is two links.
+type linkKey struct {
+	variant uint32
+	url     string
+}
+
+// knowsLinks returns an error if a text has a link that the table of the campaign lacks.
+func (x *expansion) knowsLinks(t *text.Template, variant uint32) error {
+	for _, address := range t.Links() {
+		if _, ok := x.links[linkKey{variant, address}]; !ok {
+			return fmt.Errorf("variant %d has a link that is not in the campaign's table of %d", variant, len(x.links))
+		}
+	}
+	if x.campaign.GetLinks() == nil && t.OptOut() {
+		return errors.New("the text has an opt-out link and the campaign has no table of links")
+	}
+	return nil
+}
+
+// link is the short address of a link for the current recipient.
+func (x *expansion) link(number uint8) string {
+	base := x.campaign.GetLinks().GetBase()
+	b := make([]byte, 0, len(base)+schemas.LinkLen(x.chunk.GetCampaignNumber()))
+	return string(x.h.keys.AppendLink(append(b, base...), schemas.Link{Campaign: x.chunk.GetCampaignNumber(), Seq: x.seq, Number: number}))
+}
+
+// lookUp is the value of a merge field: an attribute of the contact, or its number; or the short address of a link.
 func (x *expansion) lookUp(name string) (string, bool) {
+	if name == text.FieldOptOut {
+		return x.link(schemas.LinkOptOut), true
+	}
+	if address, ok := text.LinkOf(name); ok {
+		number, known := x.links[linkKey{uint32(x.parts.variant), address}] //nolint:gosec // a variant's number
+		if !known {
+			return "", false
+		}
+		return x.link(number), true
+	}
 	if v, ok := x.entry.Value(name); ok || name != "phone" {
 		return v, ok
 	}
 	return x.entry.To, true
 }
 
-// recipient adds the message of a recipient, or the outcome that stands for it.
+// recipient adds the message of a recipient, or the outcome instead.
 func (x *expansion) recipient(seq uint32, e *audience.Entry) error {
+	x.seq = seq
 	if e.Flag != audience.OK {
 		kind, code := flagged(e.Flag)
 		return x.outcome(seq, e, kind, code, 0)
 	}
 	if !isE164(e.To) {
-		return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_INVALID_NUMBER, 0)
+		return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeInvalidNumber, 0)
 	}
 	if e.Zone != x.zones || e.Country != x.country {
 		if !utf8.ValidString(e.Zone) || !utf8.ValidString(e.Country) {
 			return poison(fmt.Errorf("%w: zone or country", audience.ErrBlob))
 		}
 		x.zones, x.country = e.Zone, e.Country
+		x.price = x.priceOf(e.Country)
 	}
-	size := text.Size{Segments: 1}
-	if x.template != nil {
-		content := x.campaign.GetContent()
-		body, err := x.template.Append(x.h.scratch.body[:0], x.value, content.GetMissing(), content.GetMissingDefault())
-		x.h.scratch.body = body[:0]
-		if err != nil || len(body) == 0 || !utf8.Valid(body) {
-			return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_RENDER_ERROR, 0)
+	if x.body != nil {
+		field, err := x.body.render(x.value, x.content)
+		if errors.Is(err, text.ErrTooLong) {
+			return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeTooLong, 0)
 		}
-		x.parts.body = body
-		if x.leg.GetChannel() == fanfarev1.Channel_CHANNEL_SMS {
-			size = text.MeasureBytes(body)
-			if size.Segments > min(cmp.Or(int(x.campaign.GetMaxSegments()), defaultSegments), schemas.MaxSegments) {
-				return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_TOO_LONG, size.Segments)
-			}
+		if err != nil {
+			return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeRenderError, 0)
 		}
+		x.parts.oneof = field
+		x.message(seq, e, text.Size{Segments: 1})
+		return nil
 	}
+	return x.sms(seq, e)
+}
+
+// sms adds the SMS of a recipient and measures its text.
+func (x *expansion) sms(seq uint32, e *audience.Entry) error {
+	t := x.templates[0]
+	if x.weights != nil {
+		x.parts.variant = schemas.VariantOf(x.chunk.GetCampaignNumber(), seq, x.weights)
+		t = x.templates[max(0, x.parts.variant-1)]
+	}
+	body, err := t.Append(x.h.scratch.body[:0], x.limit, x.value, x.content.GetMissing(), x.content.GetMissingDefault())
+	x.h.scratch.body = body[:0]
+	if errors.Is(err, text.ErrTooLong) { // the segments of the whole text are not known: at least one more than allowed
+		return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeTooLong, x.maxSegments+1)
+	}
+	if err != nil || text.BlankBytes(body) || !utf8.Valid(body) {
+		return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeRenderError, 0)
+	}
+	if x.content.GetTransliterate() {
+		body = []byte(text.Transliterate(string(body)))
+	}
+	size := text.MeasureBytes(body)
+	if size.Segments > x.maxSegments {
+		return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeTooLong, size.Segments)
+	}
+	x.parts.body = body
 	x.message(seq, e, size)
 	return nil
 }
@@ -218,7 +344,7 @@ func (x *expansion) message(seq uint32, e *audience.Entry, size text.Size) {
 	key := mem.take(len(c.GetTenant()) + 1 + len(e.To))
 	key = append(append(append(key, c.GetTenant()...), '/'), e.To...)
 	mem.keep(key)
-	value := x.parts.append(mem.take(x.parts.room(e)), seq, e, size)
+	value := x.parts.append(mem.take(x.parts.room(e)), seq, e, size, x.price)
 	mem.keep(value)
 	x.out = append(x.out, x.arena.add(key, value, id))
 	x.messages++

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/view"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -18,17 +19,17 @@ import (
 
 // Campaigns is the view of the control plane.
 type Campaigns interface {
-	// Campaign returns the newest state known, nil when there is none.
+	// Campaign returns the newest known record of a campaign, nil when it is unknown.
 	Campaign(id string) *fanfarev1.Campaign
 	// Changed is closed at the next change.
 	Changed() <-chan struct{}
-	// Age is how long ago everything published was known to be read.
+	// Age is how long ago the view was last known to be complete.
 	Age() time.Duration
 }
 
-var _ Campaigns = (*stream.View)(nil)
+var _ Campaigns = (*view.View)(nil)
 
-// Audience is where frozen audiences lie. An error that is [schemas.ErrNotFound] is for ever; any other is a store that is away.
+// Audience reads frozen audiences. An error that is [schemas.ErrNotFound] is permanent; any other means that the store is unreachable.
 type Audience interface {
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)
 	Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error)
@@ -37,15 +38,16 @@ type Audience interface {
 // Config of an [Expander].
 type Config struct {
 	Cluster stream.Cluster
-	// Chunks of a transaction at most; default 4. What makes small chunks cheap is that they share one; full ones need not, and
-	// each may take 4 MB.
+	// Chunks is the most chunks of one transaction; default 4. Small chunks are cheap because they share a transaction; full ones take
+	// up to 4 MB each.
 	Chunks int
-	// Workers expand at the same time, each with a transaction of its own; default 2. One renders while the other's records are
-	// on their way to the broker.
+	// Workers is how many chunks are expanded concurrently, each in its own transaction; default 2: one renders while the other's
+	// records are in flight to the broker.
 	Workers int
 	// Patience is how long a batch waits for the view before it is put back; default 2 s.
 	Patience time.Duration
-	// Memory of each worker for decoded blobs, in bytes; default 8 MiB. Small chunks follow each other in one blob.
+	// Memory is how many bytes each worker keeps of blobs that it has used in part; default 32 MiB, enough for about fifty slow campaigns. The
+	// chunks of a blob have one key, so they come to one worker; a blob whose last recipient was expanded is dropped.
 	Memory int
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
@@ -53,7 +55,7 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Validate fills in the defaults and says what is wrong.
+// Validate fills in the defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	if c.Chunks == 0 {
 		c.Chunks = 4
@@ -65,18 +67,18 @@ func (c *Config) Validate() error {
 		c.Patience = 2 * time.Second
 	}
 	if c.Memory == 0 {
-		c.Memory = 8 << 20
+		c.Memory = 32 << 20
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	if c.Chunks < 0 || c.Workers < 0 || c.Patience < 0 || c.Memory < 0 {
-		return errors.New("expander: chunks, workers, patience and memory are not below 0")
+		return errors.New("expander: chunks, workers, patience and memory must not be negative")
 	}
 	return nil
 }
 
-// Deps are what an expander works with.
+// Deps are the services that an expander uses.
 type Deps struct {
 	Keys      *schemas.Keys
 	Campaigns Campaigns
@@ -112,7 +114,7 @@ func New(cfg Config, deps Deps) (*Expander, error) {
 	return e, nil
 }
 
-// Run works until ctx ends, then finishes or aborts the batches in hand.
+// Run works until ctx ends, then finishes or aborts the current batches.
 func (e *Expander) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range e.workers {

@@ -20,19 +20,19 @@ import (
 
 const source = "expander"
 
-// freshness is how new the view must be for its not knowing a campaign to mean that there is none: whoever deals has seen the
-// campaign published, so a view that was read to its end after the deal has it. The clocks of two machines differ less than that.
+// freshness: if the view was refreshed at least this long after the chunk was written and still lacks the campaign, the campaign does not
+// exist. The scheduler deals only campaigns that are published, so an up-to-date view has them; clocks of two machines differ by less.
 const freshness = 10 * time.Second
 
-// reading is how many blobs are read at once.
+// reading is how many blobs are read concurrently.
 const reading = 4
 
-// errPoison is wrapped by what no retry will mend.
+// errPoison is wrapped by errors that no retry will mend.
 var errPoison = errors.New("cannot be expanded")
 
 func poison(err error) error { return fmt.Errorf("%w: %w", errPoison, err) }
 
-// classify calls what the store does not have poison; any other error of a store passes.
+// classify makes an error of the store permanent if the store lacks the data; any other error is temporary.
 func classify(err error) error {
 	if errors.Is(err, schemas.ErrNotFound) {
 		return poison(err)
@@ -40,13 +40,13 @@ func classify(err error) error {
 	return err
 }
 
-// handler turns chunks into messages and outcomes. One batch at a time.
+// handler turns chunks into messages and outcomes, one batch at a time.
 type handler struct {
 	cfg     Config
 	names   schemas.Names
 	keys    *schemas.Keys
 	view    Campaigns
-	shelf   *shelf
+	blobs   *blobCache
 	metrics *metrics
 	scratch scratch
 	arenas  arenas
@@ -63,10 +63,10 @@ func newHandler(cfg Config, deps Deps) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &handler{cfg: cfg, names: cfg.Cluster.Names, keys: deps.Keys, view: deps.Campaigns, shelf: newShelf(deps.Audience, cfg.Memory, m), metrics: m, arenas: arenas{most: cfg.Chunks}}, nil
+	return &handler{cfg: cfg, names: cfg.Cluster.Names, keys: deps.Keys, view: deps.Campaigns, blobs: newBlobCache(deps.Audience, cfg.Memory, m), metrics: m, arenas: arenas{most: cfg.Chunks}}, nil
 }
 
-// job is one chunk on its way.
+// job is one chunk that is being expanded.
 type job struct {
 	record   *kgo.Record
 	chunk    *fanfarev1.Chunk
@@ -96,12 +96,12 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 		out, err := safely(j, h.expand)
 		if err != nil {
 			if j.entries != nil {
-				h.shelf.forget(blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()})
+				h.blobs.forget(blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()})
 			}
 			result.Dead = append(result.Dead, stream.Dead{Record: j.record, Cause: err})
 			h.metrics.chunks.WithLabelValues("dead").Inc()
 			if out, err = safely(j, h.renderErrors); err != nil {
-				out = nil // a tenant or an id that no record can hold
+				out = nil // the tenant or an id is not valid in a record
 			}
 		}
 		if result.Publish == nil {
@@ -113,7 +113,7 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 	return result, nil
 }
 
-// decode reads a chunk and what of it needs no one else.
+// decode reads a chunk and checks it as far as that needs neither view nor store.
 func (h *handler) decode(r *kgo.Record) *job {
 	j := &job{record: r}
 	c := &fanfarev1.Chunk{}
@@ -126,11 +126,11 @@ func (h *handler) decode(r *kgo.Record) *job {
 	switch {
 	case err != nil:
 		j.poison = poison(err)
-	case c.GetTry() > schemas.MaxTry || c.GetTry() < 1 && c.GetPurpose() != fanfarev1.Chunk_PURPOSE_CANCEL:
+	case c.GetTry() > schemas.MaxTry || c.GetTry() < 1 && c.GetPurpose() != schemas.PurposeCancel:
 		j.poison = poison(fmt.Errorf("try %d: want 1 to %d", c.GetTry(), schemas.MaxTry))
 	case c.GetCampaignNumber() > schemas.MaxCampaignNumber || c.GetCampaignId() != schemas.CampaignID(c.GetCampaignNumber()):
 		j.poison = poison(fmt.Errorf("campaign %q does not have number %d", c.GetCampaignId(), c.GetCampaignNumber()))
-		return j // outcomes would be somebody else's
+		return j // no outcomes: they would be those of another campaign's recipients
 	}
 	j.seqs = seqs
 	return j
@@ -149,7 +149,7 @@ func seqsOf(c *fanfarev1.Chunk) (seqs []uint32, err error) {
 		}
 		return seqs, nil
 	}
-	defer func() { // the library trusts its input
+	defer func() { // the library panics on bad input
 		if p := recover(); p != nil {
 			seqs, err = nil, fmt.Errorf("set of recipients: %v", p)
 		}
@@ -164,7 +164,7 @@ func seqsOf(c *fanfarev1.Chunk) (seqs []uint32, err error) {
 	return set.ToArray(), nil
 }
 
-// awaitCampaigns waits until the view is as new as each chunk; what it will never know is poison.
+// awaitCampaigns waits until the view has each chunk's version of its campaign. A chunk of a campaign that does not exist is poison.
 func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
 	defer cancel()
@@ -180,7 +180,7 @@ func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
 			case c != nil && c.GetVersion() >= j.chunk.GetCampaignVersion():
 				j.campaign = c
 			case j.poison != nil:
-				// Its outcomes can do without.
+				// Its outcomes do not need the campaign.
 			case c == nil && h.cfg.Now().Add(-h.view.Age()).Sub(j.record.Timestamp) > freshness:
 				j.poison = poison(errors.New("no such campaign"))
 			default:
@@ -198,7 +198,7 @@ func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
 	}
 }
 
-// readBlobs fetches what the chunks need of the audience.
+// readBlobs reads the blobs of the audience that the chunks need.
 func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
 	wanted := map[blobKey][]*job{}
 	for _, j := range jobs {
@@ -207,7 +207,7 @@ func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
 		}
 		if f := j.campaign.GetFreezeId(); f != j.chunk.GetFreezeId() {
 			j.poison = poison(fmt.Errorf("dealt from audience %q, the campaign has %q", j.chunk.GetFreezeId(), f))
-			j.seqs = nil // they number others
+			j.seqs = nil // they number recipients of another audience
 			continue
 		}
 		key := blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()}
@@ -217,13 +217,13 @@ func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
 	group.SetLimit(reading)
 	for key, needed := range wanted {
 		group.Go(func() error {
-			entries, first, err := h.shelf.blob(ctx, key)
+			entries, first, err := h.blobs.blob(ctx, key)
 			if err != nil && !errors.Is(err, errPoison) {
 				return err
 			}
 			for _, j := range needed {
 				j.entries, j.first = entries, first
-				if err != nil && j.chunk.GetPurpose() != fanfarev1.Chunk_PURPOSE_CANCEL { // a cancel can do without
+				if err != nil && j.chunk.GetPurpose() != schemas.PurposeCancel { // a cancel does not need the blob
 					j.poison = err
 				}
 			}
@@ -233,7 +233,7 @@ func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
 	return group.Wait()
 }
 
-// safely makes the records of one chunk; a panic is poison and spares the others of the batch.
+// safely makes the records of one chunk. A panic makes this chunk poison, and the others of the batch are expanded.
 func safely(j *job, records func(*job) ([]*kgo.Record, error)) (out []*kgo.Record, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -250,7 +250,7 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 	}
 	c := j.chunk
 	if c.GetTenant() != j.campaign.GetTenant() {
-		j.seqs = nil // nobody's outcomes under another tenant's name
+		j.seqs = nil // no outcomes: the recipients belong to another tenant
 		return nil, poison(errors.New("the campaign is another tenant's"))
 	}
 	x, err := h.newExpansion(j)
@@ -258,22 +258,22 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		return nil, err
 	}
 	switch {
-	case c.GetPurpose() == fanfarev1.Chunk_PURPOSE_CANCEL:
+	case c.GetPurpose() == schemas.PurposeCancel:
 		if _, ok := schemas.LookupKind(c.GetOutcome()); !ok {
 			return nil, poison(fmt.Errorf("a cancel without an outcome that is known: %d", c.GetOutcome()))
 		}
 		cancel := func(seq uint32, e *audience.Entry) error {
 			return x.outcome(seq, e, c.GetOutcome(), c.GetCode(), 0)
 		}
-		if err = x.each(cancel); errors.Is(err, audience.ErrBlob) { // it can do without the numbers
+		if err = x.each(cancel); errors.Is(err, audience.ErrBlob) { // a cancel does not need the phone numbers
 			x.reset()
 			err = x.each(cancel)
 		}
-	case c.GetPurpose() != fanfarev1.Chunk_PURPOSE_DEAL:
+	case c.GetPurpose() != schemas.PurposeDeal:
 		return nil, poison(fmt.Errorf("purpose %d is not known", c.GetPurpose()))
 	case over(j.campaign):
 		err = x.each(func(seq uint32, e *audience.Entry) error {
-			return x.outcome(seq, e, fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_CANCELLED, 0)
+			return x.outcome(seq, e, schemas.KindSkipped, schemas.CodeCancelled, 0)
 		})
 	default:
 		if err = x.prepare(); err == nil {
@@ -284,13 +284,16 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		return nil, err
 	}
 	x.count()
+	if j.entries != nil && int(c.GetEndSeq()-j.first) >= j.entries.Len() {
+		h.blobs.forget(blobKey{c.GetFreezeId(), c.GetBlob()}) // only retries need the blob from here on
+	}
 	return x.out, nil
 }
 
 // over reports whether nothing more of a campaign is sent.
 func over(c *fanfarev1.Campaign) bool {
 	switch c.GetState() {
-	case fanfarev1.State_STATE_ABORTED, fanfarev1.State_STATE_CANCELLED, fanfarev1.State_STATE_FAILED, fanfarev1.State_STATE_REJECTED:
+	case schemas.StateAborted, schemas.StateCancelled, schemas.StateFailed, schemas.StateRejected:
 		return true
 	default:
 		return c.GetStopped()
@@ -298,16 +301,20 @@ func over(c *fanfarev1.Campaign) bool {
 }
 
 // flagged returns what becomes of a recipient who may not be sent to.
-func flagged(f audience.Flag) (fanfarev1.Kind, fanfarev1.Code) {
+func flagged(f audience.Flag) (schemas.Kind, schemas.Code) {
 	switch f {
 	case audience.Duplicate:
-		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_DUPLICATE_RECIPIENT
+		return schemas.KindSkipped, schemas.CodeDuplicateRecipient
 	case audience.OptedOut:
-		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_OPTED_OUT
+		return schemas.KindSkipped, schemas.CodeOptedOut
 	case audience.Capped:
-		return fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_FREQUENCY_CAP
-	default: // also a flag that a newer version wrote: whatever it is, it is not OK
-		return fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_INVALID_NUMBER
+		return schemas.KindSkipped, schemas.CodeFrequencyCap
+	case audience.NotOptedIn:
+		return schemas.KindSkipped, schemas.CodeNotOptedIn
+	case audience.OverQuota:
+		return schemas.KindSkipped, schemas.CodeQuotaCountry
+	default: // also a flag that a newer version wrote: it is not OK either
+		return schemas.KindNotSent, schemas.CodeInvalidNumber
 	}
 }
 
@@ -325,7 +332,7 @@ func (h *handler) renderErrors(j *job) ([]*kgo.Record, error) {
 	}
 	x := h.newOutcomes(&bare)
 	err := x.each(func(seq uint32, e *audience.Entry) error {
-		return x.outcome(seq, e, fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_RENDER_ERROR, 0)
+		return x.outcome(seq, e, schemas.KindNotSent, schemas.CodeRenderError, 0)
 	})
 	x.count()
 	return x.out, err

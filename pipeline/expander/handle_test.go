@@ -2,6 +2,7 @@ package expander
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,10 +16,11 @@ import (
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/text"
 )
 
 func TestMessage(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	w.change(func(c *fanfarev1.Campaign) { c.Test, c.Version = true, 9 })
 	r := record(t, chunk(seqs(2)))
 	r.Headers = append(r.Headers, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: []byte("00-aa-bb-01")})
@@ -28,8 +30,8 @@ func TestMessage(t *testing.T) {
 	}
 	want := &fanfarev1.Message{
 		Tenant: tenant, CampaignId: campaign, CampaignNumber: number, CampaignVersion: 7, Seq: 2, Try: 1, Leg: 1,
-		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", To: "+393400000002",
-		Body:     &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Ciao Ada2!", Encoding: fanfarev1.Encoding_ENCODING_GSM7}},
+		Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", To: "+393400000002",
+		Body:     &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Ciao Ada2!", Encoding: schemas.EncodingGSM7}},
 		Segments: 1, PriceMicros: 50_000, Currency: "EUR", NotAfterMs: dealt.Add(time.Hour).UnixMilli(), Test: true, Country: "IT", Zone: "Europe/Rome", ContactId: 102,
 	}
 	if d := cmp.Diff(want, got.messages[0], protocmp.Transform()); d != "" {
@@ -73,7 +75,7 @@ func TestRecipients(t *testing.T) {
 	}
 	nameless := audience.Entry{To: "+393400000001"}
 	empty := audience.Entry{To: "+393400000001", Attrs: []audience.Attr{{Name: "first_name"}}}
-	policy := func(p fanfarev1.MissingPolicy) func(*fanfarev1.Campaign) {
+	policy := func(p schemas.MissingPolicy) func(*fanfarev1.Campaign) {
 		return func(c *fanfarev1.Campaign) { c.Content.Missing = p }
 	}
 	body := func(s string) func(*fanfarev1.Campaign) {
@@ -100,21 +102,24 @@ func TestRecipients(t *testing.T) {
 		{"four segments, no bound given", long(460), func(c *fanfarev1.Campaign) { c.MaxSegments = 0 }, "not_sent/TOO_LONG"},
 		{"missing", nameless, nil, "not_sent/RENDER_ERROR"},
 		{"missing but empty", empty, nil, "not_sent/RENDER_ERROR"},
-		{"missing, policy empty", nameless, policy(fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY), "message"},
+		{"nothing that a phone would show", nameless, func(c *fanfarev1.Campaign) {
+			c.Content.Body, c.Content.Missing = "\u200b {{city}} ", schemas.MissingPolicyEmpty
+		}, "not_sent/RENDER_ERROR"},
+		{"missing, policy empty", nameless, policy(schemas.MissingPolicyEmpty), "message"},
 		{"nothing left to send", nameless, func(c *fanfarev1.Campaign) {
-			c.Content.Body, c.Content.Missing = "{{first_name}}", fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY
+			c.Content.Body, c.Content.Missing = "{{first_name}}", schemas.MissingPolicyEmpty
 		}, "not_sent/RENDER_ERROR"},
 		{"a value that is no text", audience.Entry{To: "+393400000001", Attrs: []audience.Attr{{Name: "first_name", Value: "\xff"}}}, nil, "not_sent/RENDER_ERROR"},
 		{"its own number", person(1), body("{{phone}}"), "message"},
-		{"paused: the sender gives it back", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_PAUSED }, "message"},
-		{"aborted", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_ABORTED }, "skipped/CANCELLED"},
-		{"aborted, whoever it is", flag(audience.Invalid), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_ABORTED }, "skipped/CANCELLED"},
-		{"cancelled", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_CANCELLED }, "skipped/CANCELLED"},
-		{"stopped after it was completed", person(1), func(c *fanfarev1.Campaign) { c.State, c.Stopped = fanfarev1.State_STATE_COMPLETED, true }, "skipped/CANCELLED"},
-		{"completed: a try after a bounce", person(1), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_COMPLETED }, "message"},
+		{"paused: the sender gives it back", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StatePaused }, "message"},
+		{"aborted", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "skipped/CANCELLED"},
+		{"aborted, whoever it is", flag(audience.Invalid), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "skipped/CANCELLED"},
+		{"cancelled", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateCancelled }, "skipped/CANCELLED"},
+		{"stopped after it was completed", person(1), func(c *fanfarev1.Campaign) { c.State, c.Stopped = schemas.StateCompleted, true }, "skipped/CANCELLED"},
+		{"completed: a try after a bounce", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateCompleted }, "message"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, []audience.Entry{tc.entry})
+			w := newEnv(t, []audience.Entry{tc.entry})
 			if tc.change != nil {
 				w.change(tc.change)
 			}
@@ -128,7 +133,7 @@ func TestRecipients(t *testing.T) {
 
 // TestDamagedBlobIsReadAnew: a blob that was damaged on its way is not kept.
 func TestDamagedBlobIsReadAnew(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	h := w.handler(t)
 	good := w.blobs[blobKey{frozen, 1}]
 	w.cut(t, 1)
@@ -143,7 +148,7 @@ func TestDamagedBlobIsReadAnew(t *testing.T) {
 
 // TestLaterTry: a later try of the same message is another submission.
 func TestLaterTry(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	got := handle(t, w.handler(t), record(t, chunk(seqs(3), func(c *fanfarev1.Chunk) { c.Try = 200 })))
 	if id, want := string(schemas.Header(got.records[0], schemas.HeaderSubmission)), w.keys.Submission(number, 3, 200).String(); id != want || got.messages[0].GetTry() != 200 {
 		t.Errorf("got submission %s at try %d, want %s at try 200", id, got.messages[0].GetTry(), want)
@@ -154,13 +159,13 @@ func TestLaterTry(t *testing.T) {
 func TestOutcome(t *testing.T) {
 	e := person(3)
 	e.Flag = audience.Duplicate
-	w := newWorld(t, []audience.Entry{person(0), e})
+	w := newEnv(t, []audience.Entry{person(0), e})
 	got := handle(t, w.handler(t), record(t, chunk(seqs(1), func(c *fanfarev1.Chunk) { c.Try, c.Leg = 2, 2 })))
 	message, submission := w.keys.Message(number, 1), w.keys.Submission(number, 1, 2)
 	want := &fanfarev1.Delivery{
 		Tenant: tenant, CampaignId: campaign, CampaignNumber: number, Seq: 1, Try: 2, Leg: 2,
-		Kind: fanfarev1.Kind_KIND_SKIPPED, Code: fanfarev1.Code_CODE_DUPLICATE_RECIPIENT, TimeMs: dealt.UnixMilli(),
-		Channel: fanfarev1.Channel_CHANNEL_RCS, Route: "rbm", Sender: "agent", To: "+393400000003", Country: "IT", ContactId: 103,
+		Kind: schemas.KindSkipped, Code: schemas.CodeDuplicateRecipient, TimeMs: dealt.UnixMilli(),
+		Channel: schemas.ChannelRCS, Route: "rbm", Sender: "agent", To: "+393400000003", Country: "IT", ContactId: 103,
 		MessageId: message[:], SubmissionId: submission[:],
 	}
 	if len(got.outcomes) != 1 || len(got.messages) != 0 {
@@ -177,39 +182,23 @@ func TestOutcome(t *testing.T) {
 func TestTooLongSaysHowLong(t *testing.T) {
 	e := person(0)
 	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("ж", 400)}}
-	w := newWorld(t, []audience.Entry{e})
+	w := newEnv(t, []audience.Entry{e})
 	got := handle(t, w.handler(t), record(t, chunk(seqs(0))))
 	if len(got.outcomes) != 1 || got.outcomes[0].GetSegments() != 7 {
 		t.Errorf("got %v, want 7 segments", got.outcomes)
 	}
 	// 32 fields of a thousand letters: more than an event has room for, and the outcome must reach the statistics all the same.
 	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", 1000) + "ж"}}
-	w = newWorld(t, []audience.Entry{e})
+	w = newEnv(t, []audience.Entry{e})
 	w.change(func(c *fanfarev1.Campaign) { c.Content.Body = strings.Repeat("{{first_name}}", 32) })
 	got = handle(t, w.handler(t), record(t, chunk(seqs(0))))
-	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != fanfarev1.Code_CODE_TOO_LONG || got.outcomes[0].GetSegments() != schemas.MaxSegments {
-		t.Errorf("got %v, want TOO_LONG of %d segments", got.outcomes, schemas.MaxSegments)
+	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != schemas.CodeTooLong || got.outcomes[0].GetSegments() != 3 {
+		t.Errorf("got %v, want TOO_LONG of more than the 2 segments of the campaign: rendering stops there", got.outcomes)
 	}
 	w.change(func(c *fanfarev1.Campaign) { c.MaxSegments = 1000 })
 	got = handle(t, w.handler(t), record(t, chunk(seqs(0))))
-	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != fanfarev1.Code_CODE_TOO_LONG {
+	if len(got.outcomes) != 1 || got.outcomes[0].GetCode() != schemas.CodeTooLong {
 		t.Errorf("got %v, want TOO_LONG: no event could say what was sent", got.outcomes)
-	}
-}
-
-// TestTemplateChannel: a channel of templates takes the campaign's template and not the text, which is for the leg of SMS.
-func TestTemplateChannel(t *testing.T) {
-	w := newWorld(t, people(1))
-	rcs := func(c *fanfarev1.Chunk) { c.Leg = 2 }
-	got := handle(t, w.handler(t), record(t, chunk(seqs(0), rcs)))
-	if b := got.messages[0].GetText().GetBody(); b != "Ciao Ada0!" || got.messages[0].GetSegments() != 1 {
-		t.Errorf("without a template: got %q", b)
-	}
-	w.change(func(c *fanfarev1.Campaign) { c.Content.TemplateId, c.Content.Body = "welcome", "{{nobody}}" })
-	got = handle(t, w.handler(t), record(t, chunk(seqs(0), rcs)))
-	m := got.messages[0]
-	if m.GetTemplate().GetName() != "welcome" || m.GetSegments() != 1 || m.GetRoute() != "rbm" {
-		t.Errorf("got %v, want the template", m)
 	}
 }
 
@@ -218,23 +207,23 @@ func TestCancel(t *testing.T) {
 	invalid := person(1)
 	invalid.Flag = audience.Invalid
 	cancel := func(c *fanfarev1.Chunk) {
-		c.Purpose, c.EndSeq = fanfarev1.Chunk_PURPOSE_CANCEL, 2
-		c.Outcome, c.Code = fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER
+		c.Purpose, c.EndSeq = schemas.PurposeCancel, 2
+		c.Outcome, c.Code = schemas.KindUndelivered, schemas.CodeAbsentSubscriber
 	}
 	want := map[uint32]string{0: "undelivered/ABSENT_SUBSCRIBER", 1: "undelivered/ABSENT_SUBSCRIBER"}
 	for _, tc := range []struct {
 		name string
-		harm func(*world, *fanfarev1.Chunk)
+		harm func(*env, *fanfarev1.Chunk)
 		to   string
 	}{
-		{"all well", func(*world, *fanfarev1.Chunk) {}, "+393400000000"},
-		{"the undealt have no try", func(_ *world, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000"},
-		{"the blob is gone", func(w *world, _ *fanfarev1.Chunk) { clear(w.blobs) }, ""},
-		{"the blob is damaged", func(w *world, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, ""},
-		{"the blob ends too early", func(w *world, _ *fanfarev1.Chunk) { w.cut(t, 1) }, ""},
+		{"all well", func(*env, *fanfarev1.Chunk) {}, "+393400000000"},
+		{"the undealt have no try", func(_ *env, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000"},
+		{"the blob is gone", func(w *env, _ *fanfarev1.Chunk) { clear(w.blobs) }, ""},
+		{"the blob is damaged", func(w *env, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, ""},
+		{"the blob ends too early", func(w *env, _ *fanfarev1.Chunk) { w.cut(t, 1) }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, []audience.Entry{person(0), invalid})
+			w := newEnv(t, []audience.Entry{person(0), invalid})
 			c := chunk(cancel)
 			tc.harm(w, c)
 			got := handle(t, w.handler(t), record(t, c))
@@ -259,7 +248,7 @@ func TestPoison(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		chunk func(*fanfarev1.Chunk)
-		world func(*world)
+		env   func(*env)
 		want  map[uint32]string
 		cause string
 	}{
@@ -268,20 +257,20 @@ func TestPoison(t *testing.T) {
 		{"leg 0", func(c *fanfarev1.Chunk) { c.Leg = 0 }, nil, lost, "leg 0"},
 		{"leg 3 of 2", func(c *fanfarev1.Chunk) { c.Leg = 3 }, nil, lost, "leg 3"},
 		{"no purpose", func(c *fanfarev1.Chunk) { c.Purpose = 0 }, nil, lost, "purpose 0"},
-		{"a cancel without outcome", func(c *fanfarev1.Chunk) { c.Purpose = fanfarev1.Chunk_PURPOSE_CANCEL }, nil, lost, "outcome"},
+		{"a cancel without outcome", func(c *fanfarev1.Chunk) { c.Purpose = schemas.PurposeCancel }, nil, lost, "outcome"},
 		{"no such blob", func(c *fanfarev1.Chunk) { c.Blob = 9 }, nil, lost, "no blob 9"},
 		{"the blob's recipients are others", func(c *fanfarev1.Chunk) { c.Blob = 2 }, nil, lost, "blob 2 has"},
-		{"blob gone", nil, func(w *world) { delete(w.blobs, blobKey{frozen, 1}) }, lost, "not found"},
-		{"audience gone", nil, func(w *world) { delete(w.indexes, frozen) }, lost, "not found"},
-		{"blob of no known version", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = []byte{9} }, lost, "damaged"},
-		{"blob shorter than its index", nil, func(w *world) { w.blobs[blobKey{frozen, 1}] = w.blobs[blobKey{frozen, 2}] }, lost, "want 4"},
-		{"blob that ends too early", nil, func(w *world) { w.cut(t, 1) }, lost, "damaged"},
-		{"text that does not parse", nil, func(w *world) { w.change(func(c *fanfarev1.Campaign) { c.Content.Body = "{{" }) }, lost, "not closed"},
-		{"channel without content", nil, func(w *world) {
-			w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Channel = fanfarev1.Channel_CHANNEL_VOICE })
+		{"blob gone", nil, func(w *env) { delete(w.blobs, blobKey{frozen, 1}) }, lost, "not found"},
+		{"audience gone", nil, func(w *env) { delete(w.indexes, frozen) }, lost, "not found"},
+		{"blob of no known version", nil, func(w *env) { w.blobs[blobKey{frozen, 1}] = []byte{9} }, lost, "damaged"},
+		{"blob shorter than its index", nil, func(w *env) { w.blobs[blobKey{frozen, 1}] = w.blobs[blobKey{frozen, 2}] }, lost, "want 4"},
+		{"blob that ends too early", nil, func(w *env) { w.cut(t, 1) }, lost, "damaged"},
+		{"text that does not parse", nil, func(w *env) { w.change(func(c *fanfarev1.Campaign) { c.Content.Body = "{{" }) }, lost, "not closed"},
+		{"channel without content", nil, func(w *env) {
+			w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Channel = schemas.ChannelVoice })
 		}, lost, "voice"},
-		{"route that is no topic", nil, func(w *world) { w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Route = "A/B" }) }, lost, "route"},
-		{"campaign gone", nil, func(w *world) { clear(w.campaigns) }, lost, "no such campaign"},
+		{"route that is no topic", nil, func(w *env) { w.change(func(c *fanfarev1.Campaign) { c.Legs[0].Route = "A/B" }) }, lost, "route"},
+		{"campaign gone", nil, func(w *env) { clear(w.campaigns) }, lost, "no such campaign"},
 		{"recipients beyond the audience", func(c *fanfarev1.Chunk) { c.Blob, c.FirstSeq, c.EndSeq = 2, 4, 9 }, nil, map[uint32]string{4: "not_sent/RENDER_ERROR", 5: "not_sent/RENDER_ERROR"}, "blob 2 has"},
 		{"no recipients", func(c *fanfarev1.Chunk) { c.EndSeq = 0 }, nil, none, "recipients 0 to 0"},
 		{"more than a blob", func(c *fanfarev1.Chunk) { c.EndSeq = 5001 }, nil, none, "recipients 0 to 5001"},
@@ -291,13 +280,13 @@ func TestPoison(t *testing.T) {
 		{"an id that is not the number's", func(c *fanfarev1.Chunk) { c.CampaignId = "camp_1" }, nil, none, "does not have number"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, people(6))
+			w := newEnv(t, people(6))
 			// A good chunk of another campaign before and after.
 			good, _ := proto.Clone(w.Campaign(campaign)).(*fanfarev1.Campaign)
 			good.Id, good.Number, good.FreezeId = "camp_10002", 10002, "fz_2"
 			w.freeze("fz_2", people(4), 4)
-			if tc.world != nil {
-				tc.world(w)
+			if tc.env != nil {
+				tc.env(w)
 			}
 			w.put(good)
 			other := func(c *fanfarev1.Chunk) { c.CampaignId, c.CampaignNumber, c.FreezeId = "camp_10002", 10002, "fz_2" }
@@ -321,7 +310,7 @@ func TestPoison(t *testing.T) {
 }
 
 func TestPoisonThatDoesNotDecode(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	got := handle(t, w.handler(t), &kgo.Record{Topic: "fanfare.chunks", Value: []byte{0xff}, Timestamp: dealt}, record(t, chunk()))
 	if len(got.dead) != 1 || len(got.messages) != 4 {
 		t.Errorf("got %v and %d messages, want a dead letter and 4", got.dead, len(got.messages))
@@ -330,7 +319,7 @@ func TestPoisonThatDoesNotDecode(t *testing.T) {
 
 // TestPanicIsPoison: a chunk that panics does not take the process with it, even when its outcomes panic too.
 func TestPanicIsPoison(t *testing.T) {
-	w := newWorld(t, people(4))
+	w := newEnv(t, people(4))
 	h := w.handler(t)
 	h.keys = &schemas.Keys{} // none
 	got := handle(t, h, record(t, chunk()))
@@ -343,7 +332,7 @@ func TestPanicIsPoison(t *testing.T) {
 // up it goes on where it was.
 func TestWaits(t *testing.T) {
 	t.Run("store away", func(t *testing.T) {
-		w := newWorld(t, people(4))
+		w := newEnv(t, people(4))
 		w.away = errAway
 		h := w.handler(t)
 		for range 3 {
@@ -357,7 +346,7 @@ func TestWaits(t *testing.T) {
 		}
 	})
 	t.Run("version has not arrived", func(t *testing.T) {
-		w := newWorld(t, people(4))
+		w := newEnv(t, people(4))
 		h := w.handler(t)
 		late := chunk(func(c *fanfarev1.Chunk) { c.CampaignVersion = 8 })
 		if res, err := h.Handle(t.Context(), []*kgo.Record{record(t, chunk(seqs(0))), record(t, late)}); err == nil {
@@ -369,7 +358,7 @@ func TestWaits(t *testing.T) {
 		}
 	})
 	t.Run("campaign unknown to a view that is not fresh", func(t *testing.T) {
-		w := newWorld(t, people(4))
+		w := newEnv(t, people(4))
 		clear(w.campaigns)
 		w.age = time.Minute // read to its end when the chunk was dealt, not after
 		if res, err := w.handler(t).Handle(t.Context(), []*kgo.Record{record(t, chunk())}); err == nil {
@@ -378,7 +367,7 @@ func TestWaits(t *testing.T) {
 	})
 	t.Run("arrives while it waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, people(4))
+			w := newEnv(t, people(4))
 			h := w.handler(t)
 			h.cfg.Patience = time.Hour
 			go func() {
@@ -399,11 +388,11 @@ func TestWaits(t *testing.T) {
 func TestSameBytes(t *testing.T) {
 	entries := people(8)
 	entries[1].Flag = audience.Duplicate
-	w := newWorld(t, entries)
+	w := newEnv(t, entries)
 	r := record(t, chunk())
 	first := handle(t, w.handler(t), r)
 	w.change(func(c *fanfarev1.Campaign) {
-		c.Version, c.State, c.Name = 12, fanfarev1.State_STATE_PAUSED, "renamed"
+		c.Version, c.State, c.Name = 12, schemas.StatePaused, "renamed"
 	})
 	h := w.handler(t)
 	h.cfg.Now = func() time.Time { return dealt.Add(time.Hour) }
@@ -418,7 +407,7 @@ func TestSameBytes(t *testing.T) {
 
 // TestBlobsAreKept: small chunks of one blob read it once.
 func TestBlobsAreKept(t *testing.T) {
-	w := newWorld(t, people(8))
+	w := newEnv(t, people(8))
 	h := w.handler(t)
 	for _, seq := range []uint32{3, 0, 2, 1} {
 		handle(t, h, record(t, chunk(seqs(seq))))
@@ -426,8 +415,8 @@ func TestBlobsAreKept(t *testing.T) {
 	if w.reads != 1 {
 		t.Errorf("got %d reads of the store, want 1", w.reads)
 	}
-	h.shelf.blobs.room = 0
-	h.shelf.blobs.remove(blobKey{frozen, 1})
+	h.blobs.blobs.room = 0
+	h.blobs.blobs.remove(blobKey{frozen, 1})
 	handle(t, h, record(t, chunk(seqs(0))))
 	handle(t, h, record(t, chunk(seqs(0))))
 	if w.reads != 3 {
@@ -456,5 +445,51 @@ func TestShelfForgetsTheOldest(t *testing.T) {
 	l.put("a", 5, 2)
 	if v, _ := l.get("a"); v != 5 || l.used != 6 {
 		t.Errorf("put again: got %d, %d used, want 5 and 6", v, l.used)
+	}
+}
+
+// TestLinks (R39, X10): each recipient gets an address of his own for each link, and an opt-out link, which say who he is; variants
+// have links of their own. What the text takes is counted with the addresses as they are sent.
+func TestLinks(t *testing.T) {
+	const shop, news = "https://shop.example/sale?id=1", "https://news.example/"
+	w := newEnv(t, people(4))
+	w.change(func(c *fanfarev1.Campaign) {
+		c.Content.Body = "{{first_name}}: {{link:" + shop + "}} {{link:" + news + "}} {{opt_out}}" + strings.Repeat(".", 82)
+		c.Links = &fanfarev1.LinkTable{Base: "https://go.example/", Links: []*fanfarev1.Link{{Number: 1, Id: "lnk_1", Url: shop}, {Number: 7, Id: "lnk_2", Url: news}}}
+	})
+	got := handle(t, w.handler(t), record(t, chunk()))
+	if len(got.messages) != 4 {
+		t.Fatalf("got %v", got.states())
+	}
+	form := regexp.MustCompile(`^Ada\d: https://go\.example/(\w{16}) https://go\.example/(\w{16}) https://go\.example/(\w{16})\.+$`)
+	for _, m := range got.messages {
+		tokens := form.FindStringSubmatch(m.GetText().GetBody())
+		if tokens == nil {
+			t.Fatalf("got %q", m.GetText().GetBody())
+		}
+		if want := text.Measure(m.GetText().GetBody()); m.GetSegments() != uint32(want.Segments) || want.Segments != 2 {
+			t.Errorf("got %d segments, want %d", m.GetSegments(), want.Segments)
+		}
+		for i, which := range []uint8{1, 7, schemas.LinkOptOut} {
+			if l, err := w.keys.ParseLink(tokens[i+1]); err != nil || l != (schemas.Link{Campaign: number, Seq: m.GetSeq(), Number: which}) {
+				t.Errorf("seq %d: token %d is %+v, %v", m.GetSeq(), i, l, err)
+			}
+		}
+	}
+	w.change(func(c *fanfarev1.Campaign) {
+		c.Content.Variants = []*fanfarev1.Variant{{Name: "A", Body: "A {{link:" + shop + "}}"}, {Name: "B", Body: "B {{link:" + shop + "}}"}}
+		c.Weights = []*fanfarev1.Weights{{Of: []uint32{1, 1}}}
+		c.Links.Links = []*fanfarev1.Link{{Number: 1, Url: shop, Variant: 1}, {Number: 2, Url: shop, Variant: 2}}
+	})
+	for _, m := range handle(t, w.handler(t), record(t, chunk())).messages {
+		_, token, _ := strings.Cut(m.GetText().GetBody(), "https://go.example/")
+		if l, err := w.keys.ParseLink(token); err != nil || uint32(l.Number) != m.GetVariant() {
+			t.Errorf("variant %d: %q is %+v, %v", m.GetVariant(), m.GetText().GetBody(), l, err)
+		}
+	}
+	// A table without the link is a broken campaign: nobody gets a text with a hole.
+	w.change(func(c *fanfarev1.Campaign) { c.Links.Links = c.Links.Links[:1] })
+	if got := handle(t, w.handler(t), record(t, chunk())); len(got.messages) != 0 || len(got.dead) != 1 {
+		t.Errorf("got %d messages and %d dead letters, want 0 and 1", len(got.messages), len(got.dead))
 	}
 }

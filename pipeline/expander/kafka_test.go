@@ -64,7 +64,7 @@ func client(t testing.TB, c stream.Cluster, opts ...kgo.Opt) *kgo.Client {
 }
 
 // run runs expanders until the test ends or stop is called.
-func run(t testing.TB, cfg Config, w *world) (stop func()) {
+func run(t testing.TB, cfg Config, w *env) (stop func()) {
 	t.Helper()
 	e, err := New(cfg, Deps{Keys: w.keys, Campaigns: w, Audience: w})
 	if err != nil {
@@ -84,7 +84,7 @@ func run(t testing.TB, cfg Config, w *world) (stop func()) {
 }
 
 // deals are the chunks of a whole audience.
-func deals(t testing.TB, w *world, size uint32) []*kgo.Record {
+func deals(t testing.TB, w *env, size uint32) []*kgo.Record {
 	t.Helper()
 	var out []*kgo.Record
 	for _, row := range w.indexes[frozen] {
@@ -183,7 +183,7 @@ func TestExactlyOnce(t *testing.T) {
 			entries[i].Flag = audience.OptedOut
 		}
 	}
-	w := newWorld(t, nil)
+	w := newEnv(t, nil)
 	w.indexes[frozen] = nil
 	w.freeze(frozen, entries, 50)
 	w.change(func(c *fanfarev1.Campaign) { c.Total = 600 })
@@ -242,7 +242,7 @@ func TestExactlyOnce(t *testing.T) {
 // is, and plainly idempotent. All three take turns, so that whatever else the machine does hits each alike.
 func BenchmarkG1(b *testing.B) {
 	const blobs = 40
-	w := newWorld(b, nil)
+	w := newEnv(b, nil)
 	w.indexes[frozen] = nil
 	entries := make([]audience.Entry, 0, blobs*audience.BlobSize)
 	for i := range blobs * audience.BlobSize {

@@ -13,8 +13,8 @@
 //   - Below 100 tokens a second a waiter is told when its token is due (a reservation), and sleeps once.
 //   - The transactional lane goes first; the bulk lane keeps 20 %.
 //   - [Limiter.Throttled] halves the rate of a route for every process; it climbs back by 5 % a second.
-//   - While Redis is away [Limiter.Take] blocks. Nobody hands out a share of the limit on its own: two processes that lose
-//     Redis would not agree on the shares.
+//   - While Redis is away, whatever the [Condition], [Limiter.Take] blocks and asks again, without end.
+//     No process hands out a share of the limit on its own: two processes that lose Redis would not agree on the shares.
 //
 // # What it does not promise
 //

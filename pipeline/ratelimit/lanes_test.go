@@ -9,7 +9,7 @@ import (
 
 // The transactional lane gets what it needs of a route that bulk could fill; bulk keeps a fifth when it could take all.
 func TestLanes(t *testing.T) {
-	w := newWorld(t, 2, 8)
+	w := newEnv(t, 2, 8)
 	for _, rate := range []uint32{20, 1_000} {
 		for _, tc := range []struct {
 			name     string
@@ -56,7 +56,7 @@ func TestLanes(t *testing.T) {
 
 // A single message now and then waits milliseconds behind a bulk lane that fills the route, and costs it no capacity.
 func TestTransactionalGoesFirst(t *testing.T) {
-	w := newWorld(t, 1, 9)
+	w := newEnv(t, 1, 9)
 	for _, rate := range []uint32{20, 1_000} {
 		w.reset(1)
 		b := &client{l: w.limiters[0], req: bulk(rate, 50_000)}
@@ -96,7 +96,7 @@ func TestTransactionalGoesFirst(t *testing.T) {
 }
 
 func TestReservationIsSleptForOnce(t *testing.T) {
-	w := newWorld(t, 1, 10)
+	w := newEnv(t, 1, 10)
 	r := bulk(1_000, 16)
 	r.Rates.Tenant = 10
 	if g := w.take(w.limiters[0], r); g.Tokens != 1 || g.Ready.After(w.now) {
@@ -117,7 +117,7 @@ func TestReservationIsSleptForOnce(t *testing.T) {
 }
 
 func TestThrottledHalvesForAllAndClimbsBack(t *testing.T) {
-	w := newWorld(t, 2, 11)
+	w := newEnv(t, 2, 11)
 	clients := []*client{{l: w.limiters[0], req: bulk(1_000, 1_000)}, {l: w.limiters[1], req: bulk(1_000, 1_000)}}
 	w.run(2*time.Second, clients, nil)
 	perSecond := func() int {
@@ -150,7 +150,7 @@ func TestThrottledHalvesForAllAndClimbsBack(t *testing.T) {
 }
 
 func TestSendersAreCounted(t *testing.T) {
-	w := newWorld(t, 3, 12)
+	w := newEnv(t, 3, 12)
 	var clients []*client
 	for _, l := range w.limiters {
 		clients = append(clients, &client{l: l, req: bulk(1_000, 1_000)})

@@ -9,7 +9,7 @@ import (
 
 // Leases stay in the process: what was given back or leased ahead is used before Redis is asked, and is void after its time.
 func TestLeaseIsKeptAndExpires(t *testing.T) {
-	w := newWorld(t, 1, 13)
+	w := newEnv(t, 1, 13)
 	l := w.limiters[0]
 	g := w.take(l, bulk(1_000, 20))
 	if g.Tokens != 20 {
@@ -37,7 +37,7 @@ func TestLeaseIsKeptAndExpires(t *testing.T) {
 
 // Leased takes all or nothing, and never calls.
 func TestLeased(t *testing.T) {
-	w := newWorld(t, 1, 18)
+	w := newEnv(t, 1, 18)
 	l := w.limiters[0]
 	other := bulk(1_000, 1)
 	other.Set.Campaign = "camp_2"
@@ -68,7 +68,7 @@ func TestLeased(t *testing.T) {
 
 // NOSCRIPT: a Redis that restarted, or was told SCRIPT FLUSH, is given the script again.
 func TestScriptIsLoadedAgain(t *testing.T) {
-	w := newWorld(t, 1, 14)
+	w := newEnv(t, 1, 14)
 	w.take(w.limiters[0], bulk(1_000, 1))
 	if err := w.rdb.ScriptFlush(context.Background()).Err(); err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestScriptIsLoadedAgain(t *testing.T) {
 
 // While Redis is away Take blocks: no local share, no error. It goes on when Redis is back, and ends with its context.
 func TestRedisAwayHolds(t *testing.T) {
-	w := newWorld(t, 1, 15)
+	w := newEnv(t, 1, 15)
 	l := w.limiters[0]
 	l.cfg.Rand = rand.Float64 // two goroutines
 	w.take(l, bulk(1_000, 1))
@@ -121,7 +121,7 @@ func TestRedisAwayHolds(t *testing.T) {
 }
 
 func TestRequestsOfOneCall(t *testing.T) {
-	w := newWorld(t, 1, 16)
+	w := newEnv(t, 1, 16)
 	reqs := []Request{bulk(1_000, 100), bulk(1_000, 100), bulk(1_000, 0)}
 	reqs[1].Set.Campaign = "camp_2"
 	g := make([]Grant, len(reqs))

@@ -64,7 +64,7 @@ type Grant struct {
 	Short Level
 	// Wait is how long until the short level has one token more.
 	Wait time.Duration
-	// Retry is when to ask again: not before Wait, not sooner than worth a call, and not when all others do. 0: at once.
+	// Retry is how long to wait before asking again. It is at least Wait, long enough to be worth a call, and has jitter. 0: ask at once.
 	Retry time.Duration
 }
 
@@ -85,13 +85,14 @@ const (
 	maxBurst = 100 * time.Millisecond
 	// minBurst covers the pause of an offset commit (5–6 ms on a real broker) and the scheduling of a busy machine.
 	minBurst = 20 * time.Millisecond
-	// ahead is how far a token is reserved: who waits longer for a level below the route is better dealt again.
+	// ahead is how far a token is reserved. A message that would wait longer for a level below the route is better dealt again.
 	ahead = time.Second
 	// beat is how often a process says that it takes tokens; the script forgets it after three.
 	beat = time.Second
-	// txnPause is the least wait of the transactional lane between calls: its answers count in milliseconds.
+	// txnPause is the least wait of the transactional lane between calls: a message there must leave within milliseconds.
 	txnPause = 4 * time.Millisecond
-	// leastFactor of AIMD: a trickle goes on, for only an answer says that the carrier has recovered.
+	// leastFactor is the lowest factor of a throttled route: some messages must go on, because only an answer shows that the carrier
+	// has recovered.
 	leastFactor = 0.02
 )
 
@@ -107,19 +108,19 @@ type Limiter struct {
 	rdb            redis.UniversalClient
 	take, throttle *redis.Script
 	metrics        *metrics
+	state          *State
 
 	mu     sync.Mutex
 	leases map[Set]*lease
 	routes map[string]*routeState
-	away   bool // Redis did not answer the last call
 }
 
-// lease is what one set has left over, and what it used lately.
+// lease has the tokens that one set has left over, and how many it used lately.
 type lease struct {
 	tokens int
 	until  time.Time
-	// used since the slice that began at since; before: in the slice before it. It is what a quick stream of small requests leases
-	// in one call.
+	// used are the tokens used in the slice that began at since, before those used in the slice before it. A quick stream of small
+	// requests leases as many in one call.
 	used, before int
 	since        time.Time
 }
@@ -127,10 +128,10 @@ type lease struct {
 type routeState struct {
 	beat    time.Time
 	senders int
-	// throttled is when the carrier complained last, as this process knows, and factor what came of it.
+	// throttled is when the carrier throttled last, as far as this process knows; factor is the factor that followed.
 	throttled time.Time
 	factor    float64
-	// dry is until when asking for tokens of the route is of no use, by lane.
+	// dry is the time until which the route has no tokens, by lane.
 	dry map[schemas.Lane]time.Time
 }
 
@@ -147,11 +148,11 @@ func New(rdb redis.UniversalClient, cfg Config) (*Limiter, error) {
 	}
 	return &Limiter{
 		cfg: cfg, rdb: rdb, take: redis.NewScript(takeScript), throttle: redis.NewScript(throttleScript),
-		metrics: newMetrics(cfg.Registry), leases: map[Set]*lease{}, routes: map[string]*routeState{},
+		metrics: newMetrics(cfg.Registry), state: NewState(cfg.Logger), leases: map[Set]*lease{}, routes: map[string]*routeState{},
 	}, nil
 }
 
-// pace is how the buckets of one route are cut.
+// pace says how the burst of one route is divided between leases and the bucket.
 type pace struct {
 	hold  time.Duration // how old a lease may be when it is used
 	slice time.Duration // how much of the rate one lease takes
@@ -172,8 +173,9 @@ func (p pace) capacity(rate uint32) float64 {
 }
 
 // Take asks for the tokens of several sets of one lane of one route in one round trip and stores the answers in grants, which
-// has the length of reqs. Requests are served in order. While Redis is away it blocks; the only errors are that ctx has ended
-// and that the client was closed.
+// has the length of reqs. Requests are served in order. While Redis does not do what it is asked, for whatever reason, Take asks again
+// with growing waits of up to 1 s; the log says so once for each [Condition]. The only errors are that ctx has ended and that the
+// client was closed.
 func (l *Limiter) Take(ctx context.Context, reqs []Request, grants []Grant) error {
 	if len(reqs) != len(grants) {
 		return fmt.Errorf("take tokens: %d requests, %d grants", len(reqs), len(grants))
@@ -196,7 +198,7 @@ func (l *Limiter) Take(ctx context.Context, reqs []Request, grants []Grant) erro
 			return fmt.Errorf("take tokens: %w", err)
 		}
 		if ctx.Err() == nil {
-			l.setAway(ctx, err)
+			l.failed(ctx, err)
 		}
 		if err := sleep(ctx, pause/2+time.Duration(l.cfg.Rand()*float64(pause/2))); err != nil {
 			return fmt.Errorf("take tokens: %w", err)
@@ -306,7 +308,7 @@ func (l *Limiter) call(ctx context.Context, reqs []Request, grants []Grant, open
 		l.mu.Unlock()
 	}
 	if len(left) == 0 {
-		l.setBack(ctx)
+		l.works(ctx)
 		return nil, nil
 	}
 	return left, err
@@ -433,7 +435,7 @@ func (l *Limiter) route(name string) *routeState {
 	return st
 }
 
-// Put gives back tokens of a grant that were not used; whoever asks for the same set before until gets them.
+// Put gives back tokens of a grant that were not used; the next request for the same set before until gets them.
 func (l *Limiter) Put(set Set, tokens int, until time.Time) {
 	if tokens <= 0 || !l.cfg.Now().Before(until) {
 		return
@@ -492,31 +494,17 @@ func (l *Limiter) Throttled(ctx context.Context, route string) (factor float64, 
 }
 
 // Available reports whether Redis answered the last call.
-func (l *Limiter) Available() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.away
-}
+func (l *Limiter) Available() bool { return l.state.Ready() }
 
-func (l *Limiter) setAway(ctx context.Context, err error) {
-	l.mu.Lock()
-	was := l.away
-	l.away = true
-	l.mu.Unlock()
-	if !was {
+func (l *Limiter) failed(ctx context.Context, err error) {
+	if l.state.Failed(ctx, err) {
 		l.metrics.away.Set(1)
-		l.cfg.Logger.WarnContext(ctx, "rate limiter holds: redis gives no answer", slog.Any("error", err))
 	}
 }
 
-func (l *Limiter) setBack(ctx context.Context) {
-	l.mu.Lock()
-	was := l.away
-	l.away = false
-	l.mu.Unlock()
-	if was {
+func (l *Limiter) works(ctx context.Context) {
+	if l.state.OK(ctx) {
 		l.metrics.away.Set(0)
-		l.cfg.Logger.InfoContext(ctx, "rate limiter goes on: redis is back")
 	}
 }
 

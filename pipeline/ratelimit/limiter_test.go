@@ -15,7 +15,7 @@ import (
 
 // G4: achieved ÷ target, the peak of any second, Redis calls per message at 20,000/s.
 func TestLimiterIsAccurate(t *testing.T) {
-	w := newWorld(t, 4, 1)
+	w := newEnv(t, 4, 1)
 	for _, rate := range []uint32{1, 10, 99, 100, 1_000, 20_000} {
 		for _, processes := range []int{1, 4} {
 			w.reset(processes)
@@ -63,7 +63,7 @@ func TestLimiterIsAccurate(t *testing.T) {
 
 // Never above rate × t + burst in any span, at any level, whatever the processes, lanes, sets and jitter are.
 func TestNeverAboveTheRate(t *testing.T) {
-	w := newWorld(t, 1, 2)
+	w := newEnv(t, 1, 2)
 	rapid.Check(t, func(rt *rapid.T) {
 		w.rand = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 3))
 		w.reset(rapid.IntRange(1, 4).Draw(rt, "processes"))
@@ -131,7 +131,7 @@ func TestNeverAboveTheRate(t *testing.T) {
 }
 
 func TestEachLevelBinds(t *testing.T) {
-	w := newWorld(t, 1, 4)
+	w := newEnv(t, 1, 4)
 	for _, tc := range []struct {
 		level Level
 		rates Rates
@@ -168,7 +168,7 @@ func TestEachLevelBinds(t *testing.T) {
 
 // Rates beyond any carrier's, and tokens a hair above or below nothing, survive being written and read.
 func TestNumbersAreKeptExactly(t *testing.T) {
-	w := newWorld(t, 1, 17)
+	w := newEnv(t, 1, 17)
 	c := &client{l: w.limiters[0], req: bulk(50_000_000, 100_000_000)}
 	w.run(time.Second, []*client{c}, nil)
 	if got := float64(total(c.used)); got < 0.97*50_000_000 || got > 1.12*50_000_000 {
@@ -190,7 +190,7 @@ func TestNumbersAreKeptExactly(t *testing.T) {
 
 // Two campaigns of one tenant share its limit; two tenants with the same campaign id share nothing but the route.
 func TestBucketsAreTheTenants(t *testing.T) {
-	w := newWorld(t, 1, 5)
+	w := newEnv(t, 1, 5)
 	set := func(tenant, campaign string) *client {
 		r := bulk(10_000, 1_000)
 		r.Set.Tenant, r.Set.Campaign, r.Rates.Tenant, r.Rates.Campaign = tenant, campaign, 500, 400
@@ -207,7 +207,7 @@ func TestBucketsAreTheTenants(t *testing.T) {
 }
 
 func TestKeysHaveTheRouteAsTag(t *testing.T) {
-	w := newWorld(t, 1, 6)
+	w := newEnv(t, 1, 6)
 	r := bulk(1_000, 1)
 	r.Rates.Tenant, r.Rates.Sender, r.Rates.Campaign = 10, 10, 10
 	w.take(w.limiters[0], r)
@@ -222,9 +222,9 @@ func TestKeysHaveTheRouteAsTag(t *testing.T) {
 	}
 }
 
-// Redis set back by an hour: at most one refill is lost, and nobody waits for an hour.
+// Redis set back by an hour: at most one refill is lost, and no request waits for an hour.
 func TestClockSetBack(t *testing.T) {
-	w := newWorld(t, 1, 7)
+	w := newEnv(t, 1, 7)
 	c := &client{l: w.limiters[0], req: bulk(1_000, 1_000)}
 	w.run(time.Second, []*client{c}, nil)
 	if _, err := w.limiters[0].Throttled(context.Background(), "sim"); err != nil {

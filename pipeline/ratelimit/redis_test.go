@@ -17,7 +17,7 @@ import (
 	"fanfare/schemas"
 )
 
-// realRedis returns a client of the Redis given for tests, and names that nobody else uses.
+// realRedis returns a client of the Redis given for tests, and names that no other test uses.
 func realRedis(tb testing.TB) (redis.UniversalClient, schemas.Names) {
 	tb.Helper()
 	addr := testinfra.Need(tb, testinfra.Redis)[testinfra.Redis]

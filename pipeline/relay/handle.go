@@ -36,15 +36,15 @@ const source = "relay"
 // memory knows the greatest version of each key that was on a topic.
 type memory struct {
 	versions map[string]uint64
-	// recent are keys of topics with too many keys to remember all, oldest first; what went backwards there did so while two
-	// relays overlapped, which is moments ago.
+	// recent are keys of topics with too many keys to remember all, oldest first. A record can go backwards only while two relays
+	// overlap, so recent keys are enough.
 	recent []string
 	limit  int
 }
 
 func newMemory(limit int) *memory { return &memory{versions: map[string]uint64{}, limit: limit} }
 
-// see takes in a record at the end of a topic and reports whether a newer version of its key was there before.
+// see records the version of a record and reports whether the topic had a newer version of its key before.
 func (m *memory) see(r *kgo.Record, bounded bool) (backwards bool) {
 	version, err := strconv.ParseUint(string(schemas.Header(r, schemas.HeaderVersion)), 10, 64)
 	if err != nil {

@@ -20,40 +20,46 @@ import (
 type Outbox interface {
 	// Lead makes this process the one that publishes, until release; ok is false while another one is.
 	Lead(ctx context.Context) (release func(), ok bool, err error)
-	// Unpublished returns rows that are newer than what was published: what campaigns name before the campaigns. It fails when the
-	// lead was lost.
+	// Unpublished returns rows whose newest version is not published, routes, tenants and senders before the campaigns that name
+	// them. It fails when this process no longer leads.
 	Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error)
 	// MarkPublished records that these versions are on their topics; a row that has changed since stays unpublished.
 	MarkPublished(ctx context.Context, rows []schemas.OutboxRow) error
-	// Republish makes a row unpublished again.
-	Republish(ctx context.Context, typ schemas.EventType, key string) error
-	// Changed wakes the relay: closed when something may be unpublished. Take it before asking.
+	// Published returns a page of the rows whose newest version has been published, after a place in them; next is the place after the
+	// page, "" at the end.
+	Published(ctx context.Context, after string, limit int) (rows []schemas.PublishedRow, next string, err error)
+	// Republish makes rows unpublished again.
+	Republish(ctx context.Context, typ schemas.EventType, keys ...string) error
+	// Changed returns a channel that is closed when a row may be unpublished. Take it before calling Unpublished.
 	Changed() <-chan struct{}
 }
 
 // Config of a [Relay].
 type Config struct {
 	Cluster stream.Cluster
-	// Poll is how often the store is asked for what other processes have changed; default 50 ms. Changes of this process wake the relay at once.
+	// Poll is how often the relay looks for changes by other processes; default 50 ms. Changes of this process wake it at once.
 	Poll time.Duration
 	// Batch is the most rows published at once; default 500.
 	Batch int
-	// AckTimeout is how long a publication is waited for; default 10 s. After it without a single acknowledgement the lead is given back.
+	// AckTimeout is how long Kafka may take to acknowledge; default 10 s. If it acknowledged nothing by then, the relay gives up the lead.
 	AckTimeout time.Duration
+	// Reconcile is how long after one comparison of the store with its topics the next one begins; default 10 min.
+	Reconcile time.Duration
 }
 
-// standby is how often a relay that does not lead tries to.
+// standby is how often a relay that does not lead tries to take the lead.
 const standby = 500 * time.Millisecond
 
-// remembered is how many keys of `suppressions` are remembered; see [memory].
+// remembered is how many keys of `suppressions` the relay remembers; see [memory].
 const remembered = 100_000
 
-// Relay publishes what the store has changed.
+// Relay publishes the changed rows of the store.
 type Relay struct {
 	cfg     Config
 	outbox  Outbox
 	log     *slog.Logger
 	metrics *metrics
+	outages *stream.Outages
 }
 
 // New returns a relay that [Relay.Run] runs.
@@ -73,7 +79,11 @@ func New(cfg Config, outbox Outbox) (*Relay, error) {
 	if cfg.AckTimeout <= 0 {
 		cfg.AckTimeout = 10 * time.Second
 	}
-	return &Relay{cfg: cfg, outbox: outbox, log: cfg.Cluster.Logger.With("stage", source), metrics: newMetrics(cfg.Cluster.Registry)}, nil
+	if cfg.Reconcile <= 0 {
+		cfg.Reconcile = 10 * time.Minute
+	}
+	log := cfg.Cluster.Logger.With("stage", source)
+	return &Relay{cfg: cfg, outbox: outbox, log: log, metrics: newMetrics(cfg.Cluster.Registry), outages: stream.NewOutages(log)}, nil
 }
 
 // Run publishes whenever this process leads, until ctx ends.
@@ -82,31 +92,32 @@ func (r *Relay) Run(ctx context.Context) error {
 		release, ok, err := r.takeLead(ctx)
 		switch {
 		case err != nil:
-			r.failed(ctx, "store", "cannot ask for the lead", err)
+			r.failed(ctx, "store", taskTakeLead, err)
 			fallthrough
 		case !ok:
-			pause(ctx, standby/2+rand.N(standby))
+			stream.Sleep(ctx, standby/2+rand.N(standby))
 			continue
 		}
+		r.outages.OK(ctx, taskTakeLead)
 		r.metrics.leading.Set(1)
 		err = r.lead(ctx)
 		r.metrics.leading.Set(0)
 		release()
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case errors.Is(err, errNoAck): // another host may still reach Kafka: it gets the time to take the lead
-			r.failed(ctx, "kafka", "gave the lead back", err)
-			pause(ctx, 3*standby+rand.N(standby))
+		case errors.Is(err, errNoAck): // another host may still reach Kafka: give it time to take the lead
+			r.failed(ctx, "kafka", taskLead, err)
+			stream.Sleep(ctx, 3*standby+rand.N(standby))
 		default:
-			r.failed(ctx, "store", "gave the lead back", err)
-			pause(ctx, standby/2+rand.N(standby))
+			r.failed(ctx, "store", taskLead, err)
+			stream.Sleep(ctx, standby/2+rand.N(standby))
 		}
 	}
 	return nil
 }
 
-// storePatience is how long one call of the store may take. A database that went silent, and whose address another one has by now, is
-// asked anew; without a bound the call would wait for as long as TCP does.
+// storePatience bounds one call of the store. After a failover the old connection may never answer; without a bound the call would
+// wait for as long as TCP does.
 const storePatience = 10 * time.Second
 
 // errNoAck: Kafka has acknowledged nothing for AckTimeout.
@@ -118,7 +129,7 @@ func (r *Relay) takeLead(ctx context.Context) (release func(), ok bool, err erro
 	return r.outbox.Lead(ctx)
 }
 
-// lead publishes until ctx ends or the store says that this process does not lead any more.
+// lead publishes until ctx ends or the store says that this process no longer leads.
 func (r *Relay) lead(ctx context.Context) error {
 	cl, err := r.cfg.Cluster.Named(source).Client(kgo.ProducerLinger(0), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(r.cfg.AckTimeout))
 	if err != nil {
@@ -135,6 +146,7 @@ func (r *Relay) lead(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return tail.Run(ctx) })
+	g.Go(func() error { return r.reconcile(ctx) })
 	g.Go(func() error {
 		ticker := time.NewTicker(r.cfg.Poll)
 		defer ticker.Stop()
@@ -158,15 +170,16 @@ func (r *Relay) lead(ctx context.Context) error {
 	return g.Wait()
 }
 
-// publish publishes what is newest and marks it; more says that there may be more at once. An error ends the lead.
+// publish publishes unpublished rows and marks them; more is true when a full batch was published. An error ends the lead.
 func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err error) {
 	asking, cancelAsking := context.WithTimeout(ctx, storePatience)
 	rows, err := r.outbox.Unpublished(asking, r.cfg.Batch)
 	cancelAsking()
 	if err != nil {
-		return false, fmt.Errorf("what is unpublished: %w", err)
+		return false, fmt.Errorf("unpublished rows: %w", err)
 	}
 	if len(rows) == 0 {
+		r.outages.OK(ctx, taskLead)
 		return false, nil
 	}
 	records := make([]*kgo.Record, len(rows))
@@ -177,7 +190,7 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 		}
 		of[records[i]] = rows[i]
 	}
-	// What was begun is finished, also while we are being stopped: acknowledged and marked, or neither.
+	// A batch is finished even during a stop: its records are acknowledged and marked.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.AckTimeout+storePatience)
 	defer cancel()
 	var done []schemas.OutboxRow
@@ -185,7 +198,7 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 	for result := range answers(ctx, cl, records, r.cfg.AckTimeout) {
 		if result.Err != nil {
 			if err = result.Err; !timedOut(err) {
-				late-- // the broker's no
+				late-- // the broker refused it
 			}
 			continue
 		}
@@ -198,29 +211,33 @@ func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err err
 	if late > 0 && err == nil {
 		err = errNoAck
 	}
-	if err != nil { // Kafka's: the rows wait, and are asked for again
-		r.failed(ctx, "kafka", "cannot publish", err)
+	if err != nil { // the rows stay unpublished and are read again
+		r.failed(ctx, "kafka", taskPublish, err)
 	}
 	switch {
 	case late == len(records):
 		return false, fmt.Errorf("%w: %w", errNoAck, err)
-	case len(done) == 0: // refused, each of them: the others go on
+	case len(done) == 0: // Kafka refused all of them; try again later
 		return false, nil
 	}
 	if err := r.outbox.MarkPublished(ctx, done); err != nil {
 		return false, fmt.Errorf("mark published: %w", err)
 	}
+	if err == nil {
+		r.outages.OK(ctx, taskPublish)
+		r.outages.OK(ctx, taskLead)
+	}
 	return err == nil && len(rows) == r.cfg.Batch, nil
 }
 
-// timedOut reports whether Kafka has not answered.
+// timedOut reports whether an error means that Kafka did not answer.
 func timedOut(err error) bool {
 	return errors.Is(err, kgo.ErrRecordTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, kgo.ErrRecordRetries)
 }
 
-// answers produces records and yields what becomes of each, for so long. Of a batch that may have been written the client itself would
-// wait for the answer for ever.
+// answers produces records and yields the result of each, for at most within. The client itself waits without end for the answer to a
+// batch that may have been written.
 func answers(ctx context.Context, cl *kgo.Client, records []*kgo.Record, within time.Duration) iter.Seq[kgo.ProduceResult] {
 	results := make(chan kgo.ProduceResult, len(records))
 	for _, rec := range records {
@@ -242,50 +259,42 @@ func answers(ctx context.Context, cl *kgo.Client, records []*kgo.Record, within 
 	}
 }
 
-// watch publishes again what an earlier leader has put behind a newer version.
+// watch makes rows unpublished when an earlier leader has written an older version after a newer one.
 func (r *Relay) watch(ctx context.Context, seen *memory, batch []*kgo.Record) {
-	names := r.cfg.Cluster.Names
 	for _, rec := range batch {
-		if !seen.see(rec, rec.Topic == names.Suppressions()) {
+		typ := r.typeOf(rec.Topic)
+		if !seen.see(rec, typ == schemas.TypeSuppression) {
 			continue
 		}
 		r.metrics.again.Inc()
-		var typ schemas.EventType
-		switch rec.Topic {
-		case names.Campaigns():
-			typ = schemas.TypeCampaign
-		case names.Control():
-			typ = schemas.TypeControl
-		default:
-			typ = schemas.TypeSuppression
-		}
 		for ctx.Err() == nil {
 			asking, cancel := context.WithTimeout(ctx, storePatience)
 			err := r.outbox.Republish(asking, typ, string(rec.Key))
 			cancel()
 			if err == nil || errors.Is(err, schemas.ErrNotFound) {
+				r.outages.OK(ctx, taskRepublish)
 				break
 			}
-			r.failed(ctx, "store", "cannot publish again what went backwards", err)
-			pause(ctx, standby)
+			r.failed(ctx, "store", taskRepublish, err)
+			stream.Sleep(ctx, standby)
 		}
 	}
 }
 
-// failed counts and says a failure; the caller goes on.
+// The tasks of a relay, in the log.
+const (
+	taskTakeLead  = "take the lead"
+	taskLead      = "publish as the leader"
+	taskPublish   = "write to kafka"
+	taskRepublish = "republish a row that an older one followed"
+	taskCompare   = "compare the store with its topics"
+)
+
+// failed counts a failure, and logs it if the task has just begun to fail. The caller tries again.
 func (r *Relay) failed(ctx context.Context, of, what string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	r.metrics.failures.WithLabelValues(of).Inc()
-	r.log.WarnContext(ctx, "relay failed, will try again", "what", what, "err", err)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
+	r.outages.Failed(ctx, what, err)
 }

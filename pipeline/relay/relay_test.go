@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -111,12 +113,28 @@ func (o *outbox) MarkPublished(_ context.Context, rows []schemas.OutboxRow) erro
 	return o.away
 }
 
-func (o *outbox) Republish(_ context.Context, _ schemas.EventType, key string) error {
+func (o *outbox) Republish(_ context.Context, _ schemas.EventType, keys ...string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.again++
-	o.published[key] = 0
+	o.again += len(keys)
+	for _, key := range keys {
+		o.published[key] = 0
+	}
+	close(o.changed)
+	o.changed = make(chan struct{})
 	return o.away
+}
+
+// Published returns one row at a time, so that every walk has several pages.
+func (o *outbox) Published(_ context.Context, after string, _ int) ([]schemas.PublishedRow, string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(o.rows)) {
+		if row := o.rows[key]; key > after && o.published[key] == row.Version {
+			return []schemas.PublishedRow{{Type: row.Type, Key: key, Version: row.Version, Tombstone: row.Value == nil}}, key, o.away
+		}
+	}
+	return nil, "", o.away
 }
 
 func (o *outbox) Changed() <-chan struct{} {
@@ -125,13 +143,14 @@ func (o *outbox) Changed() <-chan struct{} {
 	return o.changed
 }
 
-type world struct {
-	cluster stream.Cluster
-	fake    *kfake.Cluster
-	out     *outbox
+type env struct {
+	cluster   stream.Cluster
+	fake      *kfake.Cluster
+	out       *outbox
+	reconcile time.Duration
 }
 
-func newWorld(t *testing.T) *world {
+func newEnv(t *testing.T) *env {
 	t.Helper()
 	names, err := schemas.NewNames("relay.")
 	if err != nil {
@@ -142,7 +161,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	w := &world{stream.Cluster{Brokers: fake.ListenAddrs(), Names: names, Logger: slog.New(slog.DiscardHandler)}, fake, newOutbox()}
+	w := &env{stream.Cluster{Brokers: fake.ListenAddrs(), Names: names, Logger: slog.New(slog.DiscardHandler)}, fake, newOutbox(), 0}
 	cl, err := w.cluster.Client()
 	if err != nil {
 		t.Fatal(err)
@@ -155,12 +174,18 @@ func newWorld(t *testing.T) *world {
 }
 
 // run runs a relay until the test ends or stop is called.
-func (w *world) run(t *testing.T) (stop func()) {
+func (w *env) run(t *testing.T) (stop func()) {
 	t.Helper()
-	r, err := relay.New(relay.Config{Cluster: w.cluster, AckTimeout: 2 * time.Second}, w.out)
+	r, err := relay.New(relay.Config{Cluster: w.cluster, AckTimeout: 2 * time.Second, Reconcile: w.reconcile}, w.out)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runs(t, r)
+}
+
+// runs runs a relay until the test ends or stop is called.
+func runs(t *testing.T, r *relay.Relay) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -178,7 +203,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 }
 
 // newest waits until the last record of each key on `campaigns` is what want says; "" is a tombstone.
-func (w *world) newest(t *testing.T, want map[string]string) {
+func (w *env) newest(t *testing.T, want map[string]string) {
 	t.Helper()
 	cl, err := w.cluster.Client(kgo.ConsumeTopics(w.cluster.Names.Campaigns()))
 	if err != nil {
@@ -197,7 +222,7 @@ func (w *world) newest(t *testing.T, want map[string]string) {
 }
 
 func TestPublishesTheNewestOfEachRow(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.out.put("tn_a/camp_1", []byte("one"))
 	w.out.put("tn_a/camp_2", []byte("two"))
 	w.run(t)
@@ -209,7 +234,7 @@ func TestPublishesTheNewestOfEachRow(t *testing.T) {
 
 // A change of this process is on the topic at once, without waiting for the next poll.
 func TestAChangeWakesTheRelay(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	r, err := relay.New(relay.Config{Cluster: w.cluster, Poll: time.Hour}, w.out)
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +254,7 @@ func TestAChangeWakesTheRelay(t *testing.T) {
 
 // While Kafka refuses, rows wait and are not marked; then they are published.
 func TestKafkaAway(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	refused := 0
 	w.fake.ControlKey(0, func(kmsg.Request) (kmsg.Response, error, bool) {
 		w.fake.KeepControl()
@@ -254,7 +279,7 @@ func TestKafkaAway(t *testing.T) {
 // Kafka takes one row and not the one before it: only the one it took is marked, whatever order the answers come in. A row that
 // is marked without having been published is lost.
 func TestOnlyWhatWasAcknowledgedIsMarked(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	names := w.cluster.Names
 	refuse := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: names.Control(), Err: kerr.NotLeaderForPartition, Count: -1})
 	w.out.set(func() {
@@ -292,7 +317,7 @@ func (o *outbox) marked(key string) uint64 {
 
 // The store is away, then comes back: nothing is lost. A lead that was lost is taken again.
 func TestStoreAwayAndLeadLost(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.out.set(func() { w.out.away = errors.New("no connection") })
 	w.out.put("tn_a/camp_1", []byte("one"))
 	w.run(t)
@@ -305,7 +330,7 @@ func TestStoreAwayAndLeadLost(t *testing.T) {
 
 // A leader that was cut off puts an old version behind a newer one: the newer one is published again.
 func TestWhatGoesBackwardsIsPublishedAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.out.put("tn_a/camp_1", []byte("one"))
 	w.out.put("tn_a/camp_1", []byte("two"))
 	w.run(t)
@@ -335,8 +360,7 @@ func TestWhatGoesBackwardsIsPublishedAgain(t *testing.T) {
 	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
 }
 
-// Of two relays one leads; when it stops the other goes on.
-// wire is the connections of one relay to Kafka, to be cut: then nobody is reached, or what is said goes nowhere.
+// wire has the connections of one relay to Kafka, and can cut them: then Kafka is unreachable, or silent.
 type wire struct {
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -389,7 +413,7 @@ func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
 	for name, silent := range map[string]bool{"refused": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newEnv(t)
 			line := &wire{}
 			first := *w
 			first.cluster.Options = []kgo.Opt{kgo.Dialer(line.dial)}
@@ -404,10 +428,10 @@ func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
 	}
 }
 
-// A store that went silent is asked anew after a while, whatever the question was.
+// A call of a store that does not answer is given up and repeated, whichever call it was.
 func TestStoreSilent(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	w.out.silent = 1
 	w.run(t)
 	w.out.put("tn_a/camp_1", []byte("one"))
@@ -417,8 +441,9 @@ func TestStoreSilent(t *testing.T) {
 	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
 }
 
+// Of two relays one leads; when it stops, the other takes over.
 func TestStandbyTakesOver(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	stopFirst := w.run(t)
 	w.run(t)
 	w.out.put("tn_a/camp_1", []byte("one"))

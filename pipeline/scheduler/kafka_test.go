@@ -27,46 +27,46 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// plant is a Kafka with topics of its own, the control plane in memory, and a loop that stands for expander, sender and carrier.
-type plant struct {
+// kafkaEnv is a Kafka with topics of its own, the control plane in memory, and a loop that stands for expander, sender and carrier.
+type kafkaEnv struct {
 	t       testing.TB
 	cluster stream.Cluster
 	fake    *kfake.Cluster // nil on any other broker
 	keys    *schemas.Keys
-	plane   *plane
-	carrier *carrier
+	control *fakeControlPlane
+	sender  *fakeSender
 	hook    atomic.Pointer[error]
 }
 
-const plantRate = 2000
+const carrierRate = 2000
 
-func newPlant(t *testing.T) *plant {
+func newKafkaEnv(t *testing.T) *kafkaEnv {
 	t.Helper()
 	t.Parallel() // they mostly wait
-	return newPlantTB(t)
+	return newKafkaEnvTB(t)
 }
 
-func newPlantTB(t testing.TB) *plant {
+func newKafkaEnvTB(t testing.TB) *kafkaEnv {
 	t.Helper()
 	if addr := os.Getenv("FANFARE_TEST_KAFKA"); addr != "" {
-		return newPlantOn(t, strings.Split(addr, ","), nil)
+		return newKafkaEnvOn(t, strings.Split(addr, ","), nil)
 	}
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.GroupMinSessionTimeout(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	return newPlantOn(t, fake.ListenAddrs(), fake)
+	return newKafkaEnvOn(t, fake.ListenAddrs(), fake)
 }
 
-// newPlantOn makes a plant on a broker.
-func newPlantOn(t testing.TB, brokers []string, fake *kfake.Cluster) *plant {
+// newKafkaEnvOn makes a plant on a broker.
+func newKafkaEnvOn(t testing.TB, brokers []string, fake *kfake.Cluster) *kafkaEnv {
 	t.Helper()
 	names, err := schemas.NewNames("t" + strings.ToLower(rand.Text()[:10]) + ".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{t: t, cluster: stream.Cluster{Names: names, Logger: slog.New(slog.NewTextHandler(testWriter{}, &slog.HandlerOptions{Level: slog.LevelInfo}))}}
+	p := &kafkaEnv{t: t, cluster: stream.Cluster{Names: names, Logger: slog.New(slog.NewTextHandler(testWriter{}, &slog.HandlerOptions{Level: slog.LevelInfo}))}}
 	p.cluster.Brokers, p.fake = brokers, fake
 	if p.keys, err = schemas.NewKeys([]byte("0123456789abcdef")); err != nil {
 		t.Fatal(err)
@@ -77,8 +77,8 @@ func newPlantOn(t testing.TB, brokers []string, fake *kfake.Cluster) *plant {
 	if err := stream.EnsureTopics(ctx, kadm.NewClient(cl), 1, append(names.Fixed(), names.Route("sim")...)); err != nil {
 		t.Fatal(err)
 	}
-	p.plane = newPlane()
-	p.carrier = newCarrier(p)
+	p.control = newFakeControlPlane()
+	p.sender = newFakeSender(p)
 	return p
 }
 
@@ -91,7 +91,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *plant) client(opts ...kgo.Opt) *kgo.Client {
+func (p *kafkaEnv) client(opts ...kgo.Opt) *kgo.Client {
 	p.t.Helper()
 	cl, err := p.cluster.Named("test").Client(append([]kgo.Opt{kgo.ProducerLinger(0)}, opts...)...)
 	if err != nil {
@@ -142,13 +142,13 @@ func (c *cutter) set(down bool) {
 }
 
 // scheduler makes a scheduler whose network can be cut.
-func (p *plant) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
+func (p *kafkaEnv) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
 	p.t.Helper()
 	cut := &cutter{conns: map[net.Conn]bool{}}
 	cluster := p.cluster
 	cluster.Options = []kgo.Opt{kgo.Dialer(cut.dial)}
 	cfg := Config{
-		Cluster: cluster, Keys: p.keys, View: p.plane, Audience: p.plane, Store: p.plane, SessionTimeout: 10 * time.Second, SetsEvery: 300 * time.Millisecond,
+		Cluster: cluster, Keys: p.keys, View: p.control, Audience: p.control, Store: p.control, SessionTimeout: 10 * time.Second, SetsEvery: 300 * time.Millisecond,
 		MayDeal: func() error {
 			if err := p.hook.Load(); err != nil {
 				return *err
@@ -167,7 +167,7 @@ func (p *plant) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
 }
 
 // hasty is a session that ends soon, where a test waits for that; as soon as the broker allows.
-func (p *plant) hasty(c *Config) {
+func (p *kafkaEnv) hasty(c *Config) {
 	c.SessionTimeout = 6 * time.Second
 	if p.fake != nil {
 		c.SessionTimeout = time.Second
@@ -175,7 +175,7 @@ func (p *plant) hasty(c *Config) {
 }
 
 // run starts a scheduler.
-func (p *plant) run(change ...func(*Config)) *process {
+func (p *kafkaEnv) run(change ...func(*Config)) *process {
 	p.t.Helper()
 	s, cut := p.scheduler(change...)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -201,23 +201,23 @@ func (p *plant) run(change ...func(*Config)) *process {
 const patience = 90 * time.Second
 
 // eventually waits for a condition.
-func (p *plant) eventually(what string, ok func() bool) {
+func (p *kafkaEnv) eventually(what string, ok func() bool) {
 	p.t.Helper()
 	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("after %s: not %s; %s", patience, what, p.carrier)
+			p.t.Fatalf("after %s: not %s; %s", patience, what, p.sender)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
 // still waits until nothing is dealt any more for a while, and returns how many were.
-func (p *plant) still() int {
+func (p *kafkaEnv) still() int {
 	p.t.Helper()
-	n, since := p.carrier.submissions(), time.Now()
+	n, since := p.sender.submissions(), time.Now()
 	p.eventually("still", func() bool {
-		if now := p.carrier.submissions(); now != n {
+		if now := p.sender.submissions(); now != n {
 			n, since = now, time.Now()
 		}
 		return time.Since(since) > 500*time.Millisecond
@@ -225,8 +225,8 @@ func (p *plant) still() int {
 	return n
 }
 
-func (p *plant) settled(number uint64) func() bool {
-	return func() bool { return p.plane.campaign(number).GetSettled() }
+func (p *kafkaEnv) settled(number uint64) func() bool {
+	return func() bool { return p.control.campaign(number).GetSettled() }
 }
 
 // value reads a counter or a gauge.
@@ -241,13 +241,13 @@ func value(t testing.TB, m prometheus.Metric) float64 {
 
 // check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log of
 // deliveries gives, with nobody pending.
-func (p *plant) check(number uint64, want map[schemas.Bucket]int) {
+func (p *kafkaEnv) check(number uint64, want map[schemas.Bucket]int) {
 	p.t.Helper()
-	p.carrier.mu.Lock()
-	for _, f := range p.carrier.faults {
+	p.sender.mu.Lock()
+	for _, f := range p.sender.faults {
 		p.t.Error(f)
 	}
-	p.carrier.mu.Unlock()
+	p.sender.mu.Unlock()
 	state := map[uint32]schemas.Precedence{}
 	proof := map[submission]bool{}
 	p.readAll(p.cluster.Names.Deliveries(), func(r *kgo.Record) {
@@ -262,18 +262,18 @@ func (p *plant) check(number uint64, want map[schemas.Bucket]int) {
 			}
 		}
 	})
-	p.carrier.mu.Lock()
-	for s := range p.carrier.taken {
+	p.sender.mu.Lock()
+	for s := range p.sender.taken {
 		if s.campaign == number && s.try > 1 && !proof[submission{number, s.seq, s.try - 1, 0}] {
 			p.t.Errorf("seq %d was dealt at try %d without proof that the one before did not arrive", s.seq, s.try)
 		}
 	}
-	p.carrier.mu.Unlock()
+	p.sender.mu.Unlock()
 	got := map[schemas.Bucket]int{}
 	for _, s := range state {
 		got[s.Bucket()]++
 	}
-	if total := int(p.plane.campaign(number).GetTotal()); len(state) != total {
+	if total := int(p.control.campaign(number).GetTotal()); len(state) != total {
 		p.t.Errorf("%d of %d recipients have a state", len(state), total)
 	}
 	for bucket, n := range want {
@@ -288,7 +288,7 @@ func (p *plant) check(number uint64, want map[schemas.Bucket]int) {
 }
 
 // readAll reads a topic to its end.
-func (p *plant) readAll(topic string, apply func(*kgo.Record)) {
+func (p *kafkaEnv) readAll(topic string, apply func(*kgo.Record)) {
 	p.t.Helper()
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}}
 	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)

@@ -12,75 +12,75 @@ import (
 	"github.com/twmb/franz-go/plugin/kslog"
 	"golang.org/x/sync/errgroup"
 
+	"fanfare/pipeline/scheduler/plan"
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
 )
 
 const (
-	// stopWithin is how long a leader that must stop may take to finish its transaction and write its sets.
+	// stopWithin is how long a leader that must stop may take to finish its transaction and to write its sets.
 	stopWithin = 8 * time.Second
-	// transactionTimeout is when the broker ends a transaction that a dead leader left open: until then nobody reads past it.
+	// transactionTimeout is when the broker aborts a transaction that a dead leader left open. Until then no reader gets past it.
 	transactionTimeout = 10 * time.Second
 	// endsPerCommit bounds the ends of one transaction.
 	endsPerCommit = 5000
 	// setsPerCommit bounds the bytes of sets of one transaction.
 	setsPerCommit = 4 << 20
-	// cursorKept is how long a settled campaign's cursor stays.
+	// cursorKept is how long the cursor of a settled campaign stays.
 	cursorKept = 7 * 24 * time.Hour
-	// orphanKept is how long a campaign without a record is remembered.
-	orphanKept = 24 * time.Hour
 )
 
-// leader is one term of leadership: everything it knows ends with it.
+// leader is the state of one leadership. It is discarded when the leadership ends.
 type leader struct {
 	*Scheduler
-	core *core
-	cl   *kgo.Client // the producer of all that is decided
+	planner *plan.Planner
+	cl      *kgo.Client // the producer of all decisions
 
-	group *errgroup.Group // all that runs beside the leader
+	group *errgroup.Group // the goroutines beside the leader's loop
 
 	began   time.Time
 	feed    chan batch
-	offsets map[string]map[int32]int64 // of the records observed: what the sets cover
+	offsets map[string]map[int32]int64 // of the records that were read: what the sets cover
 	lanes   map[string]*lane           // by route
-	live    bool                       // everything that stood in the topics is known: deals are made
+	live    bool                       // the topics were read to their ends: deals are made
 	nudging atomic.Bool
 
 	jobs, slowJobs chan job
 	answers        chan func()
-	storeSaid      time.Time            // when trouble with the store was last logged
-	saidOfStore    map[string]time.Time // and when what was
+	storeLogged    time.Time            // when a store failure was last logged
+	storeFailures  map[string]time.Time // when each store failure was last logged
 
 	busy      bool // a transaction is under way
 	committed chan error
 
-	round     *round
-	nextRound time.Time
-	unsaved   int // records read since the last round
-	graves    map[uint64]*grave
-	dealtHeld map[string]*held // taken out of held not long before the term; nil once looked at
-	dead      []*kgo.Record
-	redeals   []deal
-	withheld  error // what the hook said last
-	hookAt    time.Time
-	secondAt  time.Time
-	minuteAt  time.Time
-	stepAt    time.Time
+	snapshot      *snapshotWrite // nil: none is under way
+	nextSnapshot  time.Time
+	unsaved       int // records read since the last snapshot
+	tombstones    map[uint64]*tombstone
+	recentHeld    map[string]*plan.Held // removed from topic held shortly before this leadership; nil once checked
+	dead          []*kgo.Record         // dead letters to be written
+	missingDeals  []plan.Deal           // deals that the self-check did not find in chunks
+	mayNotDeal    error                 // the last answer of the MayDeal hook
+	stalledLogged map[uint64]int64      // campaigns that make no progress, and since when
+	hookAt        time.Time
+	secondAt      time.Time
+	minuteAt      time.Time
+	stepAt        time.Time
 }
 
-// batch is what a tail has read; it waits until the leader is done with it.
+// batch is a batch that a tail has read; the tail waits until the leader has applied it.
 type batch struct {
 	records []*kgo.Record
 	done    chan struct{}
 }
 
-// job is something asked of the store; what it returns is run by the leader.
+// job is a call of the store. The leader runs the function that it returns.
 type job func(ctx context.Context) func()
 
-// lead is one term.
+// lead leads until ctx ends.
 func (s *Scheduler) lead(ctx context.Context) error {
 	began := time.Now()
-	// Whatever is being written when the term ends is finished, within a bound.
+	// A transaction that is being written when ctx ends is finished, within stopWithin.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWithin, cancel) })()
@@ -89,31 +89,28 @@ func (s *Scheduler) lead(ctx context.Context) error {
 		kgo.TransactionalID(s.names.TransactionalID("scheduler", "")),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ProducerLinger(0),
-		kgo.WithLogger(quiet{kslog.New(s.log)}),
+		kgo.WithLogger(warnings{kslog.New(s.log)}),
 	)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	// First of all: from here on the predecessor can write nothing more, so what is read below is all there is.
+	// This comes first: it fences the predecessor, so what is read below is complete.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		return fmt.Errorf("take the transactional id: %w", err)
 	}
 	l := &leader{
-		Scheduler: s, core: newCore(), cl: cl, feed: make(chan batch), offsets: map[string]map[int32]int64{}, lanes: map[string]*lane{},
+		Scheduler: s, planner: plan.New(), cl: cl, feed: make(chan batch), offsets: map[string]map[int32]int64{}, lanes: map[string]*lane{},
 		jobs: make(chan job, 256), slowJobs: make(chan job, 256), answers: make(chan func(), 16), committed: make(chan error, 1),
-		graves: map[uint64]*grave{}, dealtHeld: map[string]*held{}, began: began,
+		tombstones: map[uint64]*tombstone{}, recentHeld: map[string]*plan.Held{}, began: began,
 	}
 	saved, err := s.readCursors(ctx)
 	if err != nil {
 		return fmt.Errorf("read cursors: %w", err)
 	}
-	named, err := l.restore(saved)
-	if err != nil {
-		return err
-	}
-	l.look()
-	if l.redeals, err = l.checkChunks(ctx, named, saved.newest); err != nil {
+	listed := l.restore(saved)
+	l.readView()
+	if l.missingDeals, err = l.checkChunks(ctx, listed, saved.newest); err != nil {
 		return err
 	}
 	for topic, at := range saved.offsets {
@@ -123,33 +120,33 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(work)
 	l.group = g
 	for range 2 {
-		g.Go(func() error { return l.serveStore(gctx, l.jobs) })
-		g.Go(func() error { return l.serveStore(gctx, l.slowJobs) })
+		g.Go(func() error { return l.callStore(gctx, l.jobs) })
+		g.Go(func() error { return l.callStore(gctx, l.slowJobs) })
 	}
 	g.Go(func() error {
 		err := l.run(ctx, work, gctx, saved.offsets)
 		if err == nil {
-			err = errOver // ends the tails too
+			err = errLeadershipOver // ends the tails, too
 		}
 		return err
 	})
-	if err = g.Wait(); errors.Is(err, errOver) {
+	if err = g.Wait(); errors.Is(err, errLeadershipOver) {
 		return nil
 	}
 	return err
 }
 
-// quiet logs no more than warnings: a client that speaks of every transaction would fill the log.
-type quiet struct{ kgo.Logger }
+// warnings drops log records below warnings: the transactional client logs every transaction.
+type warnings struct{ kgo.Logger }
 
 // Level implements kgo.Logger.
-func (quiet) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+func (warnings) Level() kgo.LogLevel { return kgo.LogLevelWarn }
 
-// errOver ends what runs beside the leader when its term is over in peace.
-var errOver = errors.New("the term is over")
+// errLeadershipOver ends the goroutines beside the leader when its leadership ends without an error.
+var errLeadershipOver = errors.New("leadership is over")
 
-// run reads to the end of what there is, then deals until the term ends: with ctx. Work is the context of what is being written
-// then, beside that of what runs beside the leader.
+// run reads the topics to their ends, then deals until ctx ends. work is the context of writes, which outlives ctx; beside is the context
+// of the goroutines beside the loop.
 func (l *leader) run(ctx, work, beside context.Context, from map[string]map[int32]int64) error {
 	first, err := l.followTopics(beside, []string{l.names.Deliveries(), l.names.Held()}, from)
 	if err != nil {
@@ -161,28 +158,28 @@ func (l *leader) run(ctx, work, beside context.Context, from map[string]map[int3
 	nudge := time.NewTicker(2 * nudgeAfter)
 	defer nudge.Stop()
 	changed := l.cfg.View.Changed()
-	for look := true; ; {
-		if look {
-			look = false
-			l.look()
+	for viewChanged := true; ; {
+		if viewChanged {
+			viewChanged = false
+			l.readView()
 			if err := l.followLanes(beside, from); err != nil {
 				return err
 			}
 		}
 		feed := l.feed
-		if l.round != nil {
-			feed = nil // nothing new is thought about while the sets are written
+		if l.snapshot != nil {
+			feed = nil // no event is applied while a snapshot is written
 		}
 		select {
 		case <-ctx.Done():
-			return l.finish(work)
+			return l.shutDown(work)
 		case <-beside.Done():
-			return nil // a tail has failed, and says why
+			return nil // a tail has failed and returns its error
 		case b := <-feed:
 			l.read(b.records)
 			close(b.done)
 		case <-changed:
-			changed, look = l.cfg.View.Changed(), true
+			changed, viewChanged = l.cfg.View.Changed(), true
 		case answer := <-l.answers:
 			answer()
 		case err := <-l.committed:
@@ -203,24 +200,24 @@ func (l *leader) run(ctx, work, beside context.Context, from map[string]map[int3
 	}
 }
 
-// begin begins to deal: everything that stood in the topics is known.
+// begin starts dealing: the topics were read to their ends.
 func (l *leader) begin() {
 	now := l.cfg.Now()
-	l.live, l.nextRound = true, now.Add(l.cfg.SetsEvery)
+	l.live, l.nextSnapshot = true, now.Add(l.cfg.SetsEvery)
 	took := time.Since(l.began)
 	l.metrics.takeover.Set(took.Seconds())
 	l.metrics.leading.Set(1)
-	l.log.Info("leading", "took", took, "campaigns", len(l.core.open), "held", len(l.core.holding.byKey))
+	l.log.Info("leading", "took_ms", took.Milliseconds(), "campaigns", l.planner.OpenCampaigns(), "held", l.planner.HeldMessages())
 }
 
-// nudgeTails helps the tails that have not reached the end of their topics, if anything waits for them.
+// nudgeTails unblocks tails that cannot reach the end of their topics because of an open transaction, if something waits for them.
 func (l *leader) nudgeTails(ctx context.Context) {
 	var topics [][]string
 	if !l.live {
 		topics = append(topics, []string{l.names.Deliveries(), l.names.Held()})
 	}
 	for _, n := range l.lanes {
-		if !n.ready() && len(l.core.holding.queue)+len(l.dealtHeld) > 0 {
+		if !n.ready() && l.planner.HeldMessages()+len(l.recentHeld) > 0 {
 			topics = append(topics, []string{n.topic})
 		}
 	}
@@ -236,7 +233,7 @@ func (l *leader) nudgeTails(ctx context.Context) {
 	})
 }
 
-// followTopics begins to read topics into the core.
+// followTopics starts a tail whose records go to the leader's loop.
 func (l *leader) followTopics(ctx context.Context, topics []string, from map[string]map[int32]int64) (*stream.Tail, error) {
 	t, err := stream.NewTail(stream.TailConfig{
 		Cluster: l.cfg.Cluster.Named("scheduler.events"), Topics: topics, From: from, Every: 250 * time.Millisecond,
@@ -244,7 +241,7 @@ func (l *leader) followTopics(ctx context.Context, topics []string, from map[str
 		b := batch{records, make(chan struct{})}
 		select {
 		case l.feed <- b:
-			<-b.done // the records are the tail's again after that
+			<-b.done // the tail reuses the records after that
 		case <-ctx.Done():
 		}
 	})
@@ -259,94 +256,73 @@ func (l *leader) followTopics(ctx context.Context, topics []string, from map[str
 type lane struct {
 	route string
 	topic string
-	known <-chan struct{} // closed when what stood on it is known
+	read  <-chan struct{} // closed when the lane was read to its end
 }
 
 func (n *lane) ready() bool {
 	select {
-	case <-n.known:
+	case <-n.read:
 		return true
 	default:
 		return false
 	}
 }
 
-// followLanes begins to read the transactional lanes of new routes, each by itself: a route whose topics are not there yet
-// holds up nobody.
+// followLanes starts a tail for the transactional lane of each new route. Each has its own, so that a route whose topics do not
+// exist yet holds up no other.
 func (l *leader) followLanes(ctx context.Context, from map[string]map[int32]int64) error {
-	for _, r := range l.core.ordered {
-		if l.lanes[r.name] != nil || schemas.ValidRoute(r.name) != nil || !r.known {
+	for _, route := range l.planner.RouteNames() {
+		if l.lanes[route] != nil || schemas.ValidRoute(route) != nil {
 			continue
 		}
-		topic := l.names.Messages(r.name, schemas.LaneTxn)
+		topic := l.names.Messages(route, schemas.LaneTxn)
 		t, err := l.followTopics(ctx, []string{topic}, map[string]map[int32]int64{topic: from[topic]})
 		if err != nil {
 			return err
 		}
-		l.lanes[r.name] = &lane{r.name, topic, t.Ready()}
+		l.lanes[route] = &lane{route, topic, t.Ready()}
 	}
 	return nil
 }
 
-// look takes in what the view says now.
-func (l *leader) look() {
-	there := map[string]bool{}
-	for _, r := range l.cfg.View.Routes() {
-		there[r.GetName()] = true
-		l.core.RouteChanged(r)
-	}
-	for _, r := range l.core.ordered {
-		if r.known && !there[r.name] {
-			r.enabled = false
-		}
-	}
+// readView applies the current records of the control plane.
+func (l *leader) readView() {
+	l.planner.SetRoutes(l.cfg.View.Routes())
 	for _, r := range l.cfg.View.Campaigns() {
-		l.core.CampaignChanged(r)
-		if c := l.core.campaigns[r.GetNumber()]; c != nil && c.closed && l.graves[c.number] == nil && (c.deals > 0 || c.epoch > 0) {
-			l.graves[c.number] = &grave{key: c.key(), tenant: c.tenant, settledMs: r.GetSettledMs(), parts: c.parts, cursor: c.cursor()}
+		l.planner.CampaignChanged(r)
+		if c := l.planner.Campaign(r.GetNumber()); c != nil && c.Closed() && l.tombstones[c.Number()] == nil && c.HasCursor() {
+			l.tombstones[c.Number()] = &tombstone{key: c.Key(), tenant: c.Tenant(), settledMs: r.GetSettledMs(), cursor: c.Cursor()}
 		}
 	}
-	for id, t := range l.core.tenants {
-		if r := l.cfg.View.Tenant(id); r != nil {
-			l.core.TenantChanged(r)
-		} else {
-			t.enabled = false
-		}
-	}
-	for key, sender := range l.core.senders {
-		if r := l.cfg.View.Sender(key.tenant, key.id); r != nil {
-			l.core.SenderChanged(r)
-		} else {
-			sender.rate = 0 // without a limit, as senders take it
-		}
-	}
+	l.planner.RefreshTenants(l.cfg.View.Tenant)
+	l.planner.RefreshSenders(l.cfg.View.Sender)
 }
 
-// read takes in what a tail has read.
+// read applies records that a tail has read.
 func (l *leader) read(records []*kgo.Record) {
-	var e event
+	var e plan.Event
 	var at *kgo.Record // the last of a run of records of one partition
-	var decode func([]byte, *event) error
+	var decode func([]byte, *plan.Event) error
 	var route string
 	for _, r := range records {
 		if at == nil || r.Topic != at.Topic || r.Partition != at.Partition {
 			l.readUpTo(at)
-			decode, route = l.reads(r.Topic)
+			decode, route = l.decoder(r.Topic)
 		}
 		at = r
 		if decode == nil {
-			l.hold(r)
+			l.readHeld(r)
 			continue
 		}
-		e.logged = r.Timestamp.UnixMilli()
+		e.LoggedMs = r.Timestamp.UnixMilli()
 		if err := decode(r.Value, &e); err != nil {
-			l.poison(r, err)
+			l.deadLetter(r, err)
 			continue
 		}
 		if route != "" {
-			l.core.submitted(&e, route)
+			l.planner.ObserveSubmission(&e, route)
 		} else {
-			l.core.observe(&e)
+			l.planner.Observe(&e)
 		}
 	}
 	l.readUpTo(at)
@@ -354,23 +330,24 @@ func (l *leader) read(records []*kgo.Record) {
 	l.unsaved += len(records)
 }
 
-// reads says how the records of a topic are read: as events, as single sends of a route, or, with nil, as held ones.
-func (l *leader) reads(topic string) (decode func([]byte, *event) error, route string) {
+// decoder returns how the records of a topic are decoded: as delivery events, as single sends of a route, or, if nil, as held
+// messages.
+func (l *leader) decoder(topic string) (decode func([]byte, *plan.Event) error, route string) {
 	switch topic {
 	case l.names.Deliveries():
-		return decodeDelivery, ""
+		return plan.DecodeDelivery, ""
 	case l.names.Held():
 		return nil, ""
 	}
 	for _, n := range l.lanes {
 		if n.topic == topic {
-			return decodeMessage, n.route
+			return plan.DecodeMessage, n.route
 		}
 	}
 	return nil, ""
 }
 
-// readUpTo notes how far the sets go. What is held is read from its beginning each time.
+// readUpTo records the offset up to which the sets cover a topic. Topic held is read from its beginning each time.
 func (l *leader) readUpTo(r *kgo.Record) {
 	if r == nil || r.Topic == l.names.Held() {
 		return
@@ -384,16 +361,21 @@ func (l *leader) readUpTo(r *kgo.Record) {
 // deadAtOnce bounds the dead letters that wait to be written.
 const deadAtOnce = 1000
 
-// poison makes a dead letter of a record that cannot be read, and says so without quoting it.
-func (l *leader) poison(r *kgo.Record, err error) {
+// deadLetter queues a record that cannot be read for the dead letters, and logs it without its content.
+func (l *leader) deadLetter(r *kgo.Record, err error) {
 	l.metrics.dead.Inc()
-	l.log.Error("a record cannot be read", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
-	if r.Topic == l.names.Deliveries() && len(l.dead) < deadAtOnce {
+	l.log.Error("unreadable record; written to the dead letters", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+	switch r.Topic {
+	case l.names.Deliveries(), l.names.Held(), l.names.Cursors(), l.names.Chunks():
+	default:
+		return // a single send: the sender writes its dead letter
+	}
+	if len(l.dead) < deadAtOnce {
 		l.dead = append(l.dead, stream.DeadLetter(l.names, source, stream.Dead{Record: cloneOf(r), Cause: err}))
 	}
 }
 
-// cloneOf keeps a record beyond the tail's use of it.
+// cloneOf copies a record that the tail will reuse.
 func cloneOf(r *kgo.Record) *kgo.Record {
 	kept := *r
 	return &kept

@@ -5,32 +5,36 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"fanfare/pipeline/scheduler/plan"
 )
 
-// metrics of the scheduler. Those by route are kept by the leader only.
+// metrics of the scheduler. Only the leader sets those with the label route.
 type metrics struct {
-	leading   prometheus.Gauge
-	takeover  prometheus.Gauge
-	restarts  prometheus.Counter
-	aborted   prometheus.Counter
-	commit    prometheus.Histogram
-	deals     *prometheus.CounterVec // by purpose
-	dealt     *prometheus.CounterVec // recipients by purpose
-	ends      *prometheus.CounterVec // by kind
-	events    prometheus.Counter
-	strays    prometheus.Gauge
-	dead      prometheus.Counter
-	redealt   prometheus.Counter
-	adopted   prometheus.Counter
-	withheld  *prometheus.GaugeVec // by cause
-	moves     *prometheus.CounterVec
-	campaigns prometheus.Gauge
-	held      prometheus.Gauge
-	inFlight  *prometheus.GaugeVec // by route and lane
-	backlog   *prometheus.GaugeVec // by route
-	due       *prometheus.GaugeVec // by route
-	overdue   *prometheus.GaugeVec // by route
-	setsBytes prometheus.Counter
+	leading       prometheus.Gauge
+	takeover      prometheus.Gauge
+	restarts      prometheus.Counter
+	aborted       prometheus.Counter
+	commit        prometheus.Histogram
+	deals         *prometheus.CounterVec // by purpose
+	dealt         *prometheus.CounterVec // recipients by purpose
+	ends          *prometheus.CounterVec // by kind
+	events        prometheus.Counter
+	unknownEvents prometheus.Gauge
+	dead          prometheus.Counter
+	redealt       prometheus.Counter
+	adopted       prometheus.Counter
+	withheld      *prometheus.GaugeVec // by cause
+	moves         *prometheus.CounterVec
+	campaigns     prometheus.Gauge
+	broken        prometheus.Gauge
+	stalled       prometheus.Gauge
+	held          prometheus.Gauge
+	inFlight      *prometheus.GaugeVec // by route and lane
+	backlog       *prometheus.GaugeVec // by route
+	due           *prometheus.GaugeVec // by route
+	overdue       *prometheus.GaugeVec // by route
+	setsBytes     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -47,34 +51,36 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_scheduler_" + name, Help: help}, labels))
 	}
 	return &metrics{
-		leading:  gauge("leading", "1 while this process is the dealer."),
-		takeover: gauge("takeover_seconds", "How long the last taking over took, from the lead to the first deals."),
-		restarts: counter("restarts_total", "Terms that ended in trouble and began anew from the topics."),
+		leading:  gauge("leading", "1 while this process leads."),
+		takeover: gauge("takeover_seconds", "How long the last takeover took, from the start of the leadership to the first deals."),
+		restarts: counter("restarts_total", "Leaderships that ended with an error and were started again from the topics."),
 		aborted:  counter("aborted_transactions_total", "Transactions that were not committed."),
 		commit: register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "fanfare_scheduler_commit_seconds", Help: "How long a transaction took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		})),
-		deals:     counters("deals_total", "Chunks dealt, by purpose: deal, again, cancel, single.", "purpose"),
-		dealt:     counters("dealt_recipients_total", "Recipients dealt, by purpose.", "purpose"),
-		ends:      counters("ends_total", "Recipients ended here, by kind.", "kind"),
-		events:    counter("events_total", "Delivery events read."),
-		strays:    gauge("stray_events", "Delivery events of nobody's try since the lead began."),
-		dead:      counter("dead_letters_total", "Records that could not be read."),
-		redealt:   counter("redealt_total", "Deals that a cursor named and the topic had not, made again."),
-		adopted:   counter("adopted_chunks_total", "Chunks found that no cursor named."),
-		withheld:  gauges("withheld", "1 while nothing is dealt because of it: view, hook.", "cause"),
-		moves:     counters("moves_total", "Moves of campaigns asked of the store, by result: made, conflict, failed.", "result"),
-		campaigns: gauge("open_campaigns", "Campaigns in memory that are not settled."),
-		held:      gauge("held_messages", "Single sends that wait for their time."),
-		inFlight:  gauges("in_flight", "Dealt and not answered.", "route", "lane"),
-		backlog:   gauges("backlog_seconds", "What could be dealt and was not yet, at the rate of the route.", "route"),
-		due:       gauges("due", "Recipients who wait to be dealt again.", "route"),
-		overdue:   gauges("oldest_due_seconds", "How long the longest overdue waits.", "route"),
-		setsBytes: counter("sets_bytes_total", "Bytes of sets written."),
+		deals:         counters("deals_total", "Chunks dealt, by purpose: deal, again, cancel, single.", "purpose"),
+		dealt:         counters("dealt_recipients_total", "Recipients dealt, by purpose.", "purpose"),
+		ends:          counters("ends_total", "Last events of recipients written by the scheduler, by kind.", "kind"),
+		events:        counter("events_total", "Delivery events read."),
+		unknownEvents: gauge("stray_events", "Delivery events of no known deal since this process leads."),
+		dead:          counter("dead_letters_total", "Records that could not be read."),
+		redealt:       counter("redealt_total", "Deals that a cursor listed and topic chunks lacked, made again."),
+		adopted:       counter("adopted_chunks_total", "Chunks found that no cursor listed."),
+		withheld:      gauges("withheld", "1 while nothing is dealt for this cause: view, hook.", "cause"),
+		moves:         counters("moves_total", "Moves of campaigns requested from the store, by result: made, conflict, failed.", "result"),
+		stalled:       gauge("stalled_campaigns", "Campaigns whose recipients wait, though nothing holds them up, and that made no progress for five minutes."),
+		broken:        gauge("broken_campaigns", "Campaigns set aside because one of their records in cursors or chunks cannot be read."),
+		campaigns:     gauge("open_campaigns", "Campaigns in memory that are not settled."),
+		held:          gauge("held_messages", "Single sends that wait for their time."),
+		inFlight:      gauges("in_flight", "Dealt and not answered.", "route", "lane"),
+		backlog:       gauges("backlog_seconds", "How long the recipients that could be dealt now take at the rate of the route.", "route"),
+		due:           gauges("due", "Recipients that wait to be dealt again.", "route"),
+		overdue:       gauges("oldest_due_seconds", "How long the recipient that is overdue longest has waited.", "route"),
+		setsBytes:     counter("sets_bytes_total", "Bytes of sets written."),
 	}
 }
 
-// register registers c, or returns the one that another scheduler of this process has registered: they count together.
+// register registers c. If another scheduler of this process has registered it, both share it.
 func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	if reg == nil {
 		return c
@@ -88,20 +94,21 @@ func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	return c
 }
 
-// observe takes the state of the core.
-func (m *metrics) observe(k *core, now time.Time) {
-	m.campaigns.Set(float64(len(k.open)))
-	m.held.Set(float64(len(k.holding.byKey)))
-	m.strays.Set(float64(k.strays))
-	for _, l := range k.Loads() {
-		m.inFlight.WithLabelValues(l.route, "bulk").Set(float64(l.bulk))
-		m.inFlight.WithLabelValues(l.route, "txn").Set(float64(l.txn))
-		m.backlog.WithLabelValues(l.route).Set(l.seconds)
-		m.due.WithLabelValues(l.route).Set(float64(l.due + l.ripe))
+// observe sets the gauges from the state of the planner.
+func (m *metrics) observe(pl *plan.Planner, now time.Time) {
+	m.campaigns.Set(float64(pl.OpenCampaigns()))
+	m.broken.Set(float64(pl.BrokenCampaigns()))
+	m.held.Set(float64(pl.HeldMessages()))
+	m.unknownEvents.Set(float64(pl.UnknownEvents()))
+	for _, l := range pl.Loads() {
+		m.inFlight.WithLabelValues(l.Route, "bulk").Set(float64(l.Bulk))
+		m.inFlight.WithLabelValues(l.Route, "txn").Set(float64(l.Txn))
+		m.backlog.WithLabelValues(l.Route).Set(l.Seconds)
+		m.due.WithLabelValues(l.Route).Set(float64(l.Due + l.Ready))
 		age := 0.0
-		if l.oldest > 0 {
-			age = max(0, now.Sub(time.UnixMilli(l.oldest)).Seconds())
+		if l.OldestMs > 0 {
+			age = max(0, now.Sub(time.UnixMilli(l.OldestMs)).Seconds())
 		}
-		m.overdue.WithLabelValues(l.route).Set(age)
+		m.overdue.WithLabelValues(l.Route).Set(age)
 	}
 }

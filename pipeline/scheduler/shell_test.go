@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -12,76 +11,76 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
-	"fanfare/pipeline/stream"
+	"fanfare/pipeline/scheduler/plan"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 func TestRunToSettled(t *testing.T) {
-	p := newPlant(t)
-	p.carrier.says = func(s submission) []fanfarev1.Kind {
+	p := newKafkaEnv(t)
+	p.sender.says = func(s submission) []schemas.Kind {
 		switch {
 		case s.seq%50 == 1 && s.try < 3:
-			return []fanfarev1.Kind{returnedKind}
+			return []schemas.Kind{returnedKind}
 		case s.seq%50 == 2:
-			return []fanfarev1.Kind{ambiguousKind}
+			return []schemas.Kind{ambiguousKind}
 		case s.seq%50 == 3:
-			return []fanfarev1.Kind{sentKind} // and no receipt ever
+			return []schemas.Kind{sentKind} // and no receipt ever
 		case s.seq%50 == 4:
-			return []fanfarev1.Kind{sentKind, bouncedKind}
+			return []schemas.Kind{sentKind, bouncedKind}
 		}
-		return []fanfarev1.Kind{sentKind, deliveredKind}
+		return []schemas.Kind{sentKind, deliveredKind}
 	}
 	p.run()
-	p.plane.confirm(10001, 2000, nil)
-	p.eventually("completed", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_COMPLETED })
+	p.control.confirm(10001, 2000, nil)
+	p.eventually("completed", func() bool { return p.control.campaign(10001).GetState() == schemas.StateCompleted })
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{
 		schemas.BucketAmbiguous: 40, schemas.BucketAwaiting: 40, schemas.BucketUndelivered: 40, schemas.BucketDelivered: 1880,
 	})
 	// 40 were handed over three times, 1,920 once; 40 are in doubt and are let go.
-	if got, want := p.plane.captured[10001], uint64(50_000*(40*3+1920)); got != want {
+	if got, want := p.control.captured[10001], uint64(50_000*(40*3+1920)); got != want {
 		t.Errorf("captured %d, want %d", got, want)
 	}
 }
 
 func TestPauseResumeAbort(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	p.run()
-	p.plane.confirm(10001, 20_000, nil)
-	p.eventually("sending", func() bool { return p.carrier.submissions() > 1000 })
-	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_PAUSED })
+	p.control.confirm(10001, 20_000, nil)
+	p.eventually("sending", func() bool { return p.sender.submissions() > 1000 })
+	p.control.act(func(r *fanfarev1.Campaign) { r.State = schemas.StatePaused })
 	before := p.still()
 	if before >= 20_000 {
 		t.Errorf("all were dealt though it was paused")
 	}
-	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_SENDING })
-	p.eventually("sending again", func() bool { return p.carrier.submissions() > before })
-	p.eventually("half way", func() bool { return p.carrier.submissions() > before+2000 })
-	p.plane.act(func(r *fanfarev1.Campaign) { r.State = fanfarev1.State_STATE_ABORTED })
+	p.control.act(func(r *fanfarev1.Campaign) { r.State = schemas.StateSending })
+	p.eventually("sending again", func() bool { return p.sender.submissions() > before })
+	p.eventually("half way", func() bool { return p.sender.submissions() > before+2000 })
+	p.control.act(func(r *fanfarev1.Campaign) { r.State = schemas.StateAborted })
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketSkipped: -1, schemas.BucketDelivered: -1})
-	p.carrier.mu.Lock()
-	defer p.carrier.mu.Unlock()
-	if p.carrier.skipped < 5000 {
-		t.Errorf("%d were skipped, want most of the campaign", p.carrier.skipped)
+	p.sender.mu.Lock()
+	defer p.sender.mu.Unlock()
+	if p.sender.skipped < 5000 {
+		t.Errorf("%d were skipped, want most of the campaign", p.sender.skipped)
 	}
 }
 
 // TestCallingHoursShell: outside its hours a campaign does not even start.
 func TestCallingHoursShell(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	p.run()
 	now := time.Now().UTC()
 	opens := uint32((now.Hour()*60 + now.Minute() + 120) % 1440)
-	p.plane.confirm(10001, 100, func(r *fanfarev1.Campaign) {
+	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) {
 		r.CallingHours = &fanfarev1.CallingHours{StartMinute: opens, EndMinute: (opens + 60) % 1440, Timezone: "UTC"}
 	})
 	time.Sleep(700 * time.Millisecond)
-	if n := p.carrier.submissions(); n > 0 || p.plane.campaign(10001).GetState() != fanfarev1.State_STATE_PREPARING {
-		t.Fatalf("%d dealt, %s; want none, preparing", n, p.plane.campaign(10001).GetState())
+	if n := p.sender.submissions(); n > 0 || p.control.campaign(10001).GetState() != schemas.StatePreparing {
+		t.Fatalf("%d dealt, %s; want none, preparing", n, p.control.campaign(10001).GetState())
 	}
-	p.plane.act(func(r *fanfarev1.Campaign) { r.CallingHours = nil })
+	p.control.act(func(r *fanfarev1.Campaign) { r.CallingHours = nil })
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
@@ -89,27 +88,27 @@ func TestCallingHoursShell(t *testing.T) {
 // TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: nobody is dealt twice,
 // nobody is forgotten.
 func TestStandbyTakesOver(t *testing.T) {
-	p := newPlant(t)
-	p.carrier.says = func(s submission) []fanfarev1.Kind {
+	p := newKafkaEnv(t)
+	p.sender.says = func(s submission) []schemas.Kind {
 		if s.seq%20 == 1 && s.try < 4 {
-			return []fanfarev1.Kind{returnedKind}
+			return []schemas.Kind{returnedKind}
 		}
 		if s.seq%20 == 2 && s.try < 3 {
-			return []fanfarev1.Kind{sentKind, bouncedKind}
+			return []schemas.Kind{sentKind, bouncedKind}
 		}
-		return []fanfarev1.Kind{sentKind, deliveredKind}
+		return []schemas.Kind{sentKind, deliveredKind}
 	}
 	const total = 8000
 	first := p.run(p.hasty)
-	p.plane.confirm(10001, total, nil)
-	p.eventually("sending", func() bool { return p.carrier.submissions() > 1000 })
+	p.control.confirm(10001, total, nil)
+	p.eventually("sending", func() bool { return p.sender.submissions() > 1000 })
 	second := p.run(p.hasty)
 	first.cut.set(true)
-	at := p.carrier.submissions()
-	p.eventually("taken over", func() bool { return p.carrier.submissions() > at+plantRate })
+	at := p.sender.submissions()
+	p.eventually("taken over", func() bool { return p.sender.submissions() > at+carrierRate })
 	first.cut.set(false) // a zombie comes back
-	at = p.carrier.submissions()
-	p.eventually("still sending", func() bool { return p.carrier.submissions() > at+1000 })
+	at = p.sender.submissions()
+	p.eventually("still sending", func() bool { return p.sender.submissions() > at+1000 })
 	second.cut.set(true)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
@@ -118,10 +117,10 @@ func TestStandbyTakesOver(t *testing.T) {
 // TestFenceFirst: who begins to lead takes the transactional id before it reads, though it writes nothing yet: from then on the
 // one before can commit nothing that would be missed.
 func TestFenceFirst(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	first := p.run()
-	p.plane.confirm(10001, 4000, nil)
-	p.eventually("sending", func() bool { return p.carrier.submissions() > 500 })
+	p.control.confirm(10001, 4000, nil)
+	p.eventually("sending", func() bool { return p.sender.submissions() > 500 })
 	second, _ := p.scheduler(func(c *Config) { c.MayDeal = func() error { return errors.New("not now") } })
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
@@ -137,12 +136,12 @@ func TestFenceFirst(t *testing.T) {
 
 // TestRestart stops in peace, and starts again with the same topics.
 func TestRestart(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	const total = 4000
 	pr := p.run()
-	p.plane.confirm(10001, total, nil)
+	p.control.confirm(10001, total, nil)
 	for n := 1000; n < total; n += 1500 {
-		p.eventually("sending", func() bool { return p.carrier.submissions() >= n })
+		p.eventually("sending", func() bool { return p.sender.submissions() >= n })
 		began := time.Now()
 		if err := pr.stop(); err != nil {
 			t.Fatal(err)
@@ -181,18 +180,18 @@ func TestRestart(t *testing.T) {
 }
 
 func TestStoreAway(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	p.run()
-	p.plane.confirm(10001, 4000, nil)
-	p.eventually("sending", func() bool { return p.carrier.submissions() > 500 })
-	p.plane.setAway(true)
-	p.plane.confirm(10002, 100, nil)
-	p.eventually("all sent without the store", func() bool { return p.carrier.submissions() == 4000 })
+	p.control.confirm(10001, 4000, nil)
+	p.eventually("sending", func() bool { return p.sender.submissions() > 500 })
+	p.control.setAway(true)
+	p.control.confirm(10002, 100, nil)
+	p.eventually("all sent without the store", func() bool { return p.sender.submissions() == 4000 })
 	time.Sleep(500 * time.Millisecond)
-	if s := p.plane.campaign(10001).GetState(); s != fanfarev1.State_STATE_SENDING {
+	if s := p.control.campaign(10001).GetState(); s != schemas.StateSending {
 		t.Fatalf("%s while the store is away", s)
 	}
-	p.plane.setAway(false)
+	p.control.setAway(false)
 	for _, n := range []uint64{10001, 10002} {
 		p.eventually("settled", p.settled(n))
 	}
@@ -202,43 +201,43 @@ func TestStoreAway(t *testing.T) {
 
 // TestWithheld: with a stale view, or when the hook says no, nothing is dealt.
 func TestWithheld(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	p.run()
 	full := errors.New("the disk is nearly full")
 	p.hook.Store(&full)
-	p.plane.confirm(10001, 8000, nil)
-	p.eventually("sending", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_SENDING })
+	p.control.confirm(10001, 8000, nil)
+	p.eventually("sending", func() bool { return p.control.campaign(10001).GetState() == schemas.StateSending })
 	time.Sleep(300 * time.Millisecond)
-	if n := p.carrier.submissions(); n > 0 {
+	if n := p.sender.submissions(); n > 0 {
 		t.Fatalf("%d dealt though the hook says no", n)
 	}
 	p.hook.Store(nil)
-	p.eventually("dealing", func() bool { return p.carrier.submissions() > 500 })
-	p.plane.mu.Lock()
-	p.plane.stale = true
-	p.plane.mu.Unlock()
+	p.eventually("dealing", func() bool { return p.sender.submissions() > 500 })
+	p.control.mu.Lock()
+	p.control.stale = true
+	p.control.mu.Unlock()
 	if p.still() >= 8000 {
 		t.Error("all were dealt by a stale view")
 	}
-	p.plane.mu.Lock()
-	p.plane.stale = false
-	p.plane.mu.Unlock()
+	p.control.mu.Lock()
+	p.control.stale = false
+	p.control.mu.Unlock()
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 8000})
 }
 
 // TestAudienceGone: a campaign whose audience cannot be frozen fails.
 func TestAudienceGone(t *testing.T) {
-	p := newPlant(t)
-	p.run(func(c *Config) { c.Audience = noAudience{p.plane} })
-	p.plane.confirm(10001, 100, nil)
-	p.eventually("failed", func() bool { return p.plane.campaign(10001).GetState() == fanfarev1.State_STATE_FAILED })
-	if got := p.plane.campaign(10001).GetReason(); got != "list_gone" {
+	p := newKafkaEnv(t)
+	p.run(func(c *Config) { c.Audience = noAudience{p.control} })
+	p.control.confirm(10001, 100, nil)
+	p.eventually("failed", func() bool { return p.control.campaign(10001).GetState() == schemas.StateFailed })
+	if got := p.control.campaign(10001).GetReason(); got != "list_gone" {
 		t.Errorf("reason %q, want list_gone", got)
 	}
 }
 
-type noAudience struct{ *plane }
+type noAudience struct{ *fakeControlPlane }
 
 func (noAudience) Freeze(context.Context, string, string, uint64) error {
 	return fmt.Errorf("freeze: %w", &schemas.FreezeError{Reason: "list_gone", Err: errors.New("deleted")})
@@ -246,10 +245,10 @@ func (noAudience) Freeze(context.Context, string, string, uint64) error {
 
 // TestHeld: a scheduled single send is dealt when it is due, once, and one that was given back with its next try.
 func TestHeld(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	day := time.Now().Add(-36 * time.Hour) // whose day is over
-	p.plane.confirm(10009, 0, func(r *fanfarev1.Campaign) {
-		r.Hidden, r.State, r.Total, r.Legs, r.CreatedMs = true, fanfarev1.State_STATE_SENDING, 1000, nil, ms(day)
+	p.control.confirm(10009, 0, func(r *fanfarev1.Campaign) {
+		r.Hidden, r.State, r.Total, r.Legs, r.CreatedMs = true, schemas.StateSending, 1000, nil, ms(day)
 	})
 	names := p.cluster.Names
 	cl := p.client()
@@ -272,7 +271,7 @@ func TestHeld(t *testing.T) {
 	due := time.Now().Add(1500 * time.Millisecond)
 	hold(1, 0, due)         // scheduled
 	hold(2, 1, time.Time{}) // given back: due at once
-	p.carrier.write(t.Context(), submission{10009, 2, 1, 1}, returnedKind, fanfarev1.Code_CODE_WINDOW)
+	p.sender.write(t.Context(), submission{10009, 2, 1, 1}, returnedKind, schemas.CodeWindow)
 	pr := p.run()
 	var got []*kgo.Record
 	lane := func(want int) func() bool {
@@ -283,8 +282,8 @@ func TestHeld(t *testing.T) {
 		}
 	}
 	p.eventually("dealt the one that is due", lane(1))
-	var e event
-	if err := decodeMessage(got[0].Value, &e); err != nil || e.seq != 2 || e.try != 2 {
+	var e plan.Event
+	if err := plan.DecodeMessage(got[0].Value, &e); err != nil || e.Seq != 2 || e.Try != 2 {
 		t.Fatalf("dealt %+v (%v), want seq 2 at try 2", e, err)
 	}
 	if id := string(schemas.Header(got[0], schemas.HeaderSubmission)); id != p.keys.Submission(10009, 2, 2).String() {
@@ -299,8 +298,8 @@ func TestHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.run()
-	p.carrier.write(t.Context(), submission{10009, 2, 2, 1}, deliveredKind, noCode)
-	p.carrier.write(t.Context(), submission{10009, 1, 1, 1}, deliveredKind, noCode)
+	p.sender.write(t.Context(), submission{10009, 2, 2, 1}, deliveredKind, noCode)
+	p.sender.write(t.Context(), submission{10009, 1, 1, 1}, deliveredKind, noCode)
 	p.eventually("settled", p.settled(10009))
 	if lane(3)(); len(got) != 2 {
 		t.Errorf("%d messages on the lane, want 2", len(got))
@@ -313,63 +312,5 @@ func TestHeld(t *testing.T) {
 	})
 	if len(held) > 0 {
 		t.Errorf("%d are still held", len(held))
-	}
-}
-
-// TestHeldBounds: single sends that are due all at once are dealt no faster than the route takes them, and none twice.
-func TestHeldBounds(t *testing.T) {
-	p := &plant{t: t, plane: newPlane()}
-	keys, err := schemas.NewKeys([]byte("0123456789abcdef"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := New(Config{Cluster: stream.Cluster{Logger: slog.New(slog.DiscardHandler)}, Keys: keys, View: p.plane, Audience: p.plane, Store: p.plane})
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := make(chan struct{})
-	l := &leader{Scheduler: s, core: newCore(), lanes: map[string]*lane{"sim": {route: "sim", known: known}}}
-	l.core.RouteChanged(&fanfarev1.Route{Name: "sim", Rate: 10, Enabled: true})
-	l.core.TenantChanged(&fanfarev1.Tenant{Id: testTenant, Enabled: true})
-	for seq := range uint32(30) {
-		l.core.holding.put(&held{
-			key: fmt.Sprint(seq), tenant: testTenant, campaign: 10009, seq: seq, route: "sim",
-			value: marshal(&fanfarev1.Held{Message: &fanfarev1.Message{Tenant: testTenant, CampaignNumber: 10009, Seq: seq, Route: "sim"}}),
-		})
-	}
-	now := time.Now()
-	deal := func(want int) {
-		t.Helper()
-		records, err := l.dealHeld(now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := 0
-		for _, r := range records {
-			if r.Value != nil {
-				got++
-			}
-		}
-		if got != want {
-			t.Errorf("dealt %d, want %d", got, want)
-		}
-		now = now.Add(time.Second)
-	}
-	deal(0) // what stands on the lane is not known
-	close(known)
-	deal(10)
-	deal(0)
-	for seq := range uint32(30) {
-		e := event{campaign: 10009, seq: seq, try: 1, kind: deliveredKind}
-		if c := l.core.campaigns[10009]; c.have(1).known(seq) {
-			l.core.observe(&e)
-			l.core.holding.put(&held{key: fmt.Sprint(seq), tenant: testTenant, campaign: 10009, seq: seq, route: "sim"}) // its tombstone was lost
-		}
-	}
-	deal(10)
-	l.core.tenant(testTenant).enabled = false
-	deal(0)
-	if got := len(l.core.holding.byKey); got != 10 {
-		t.Errorf("%d are held, want the 10 that were not dealt", got)
 	}
 }

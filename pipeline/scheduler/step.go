@@ -6,25 +6,25 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/pipeline/scheduler/plan"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// step makes the next decisions and begins to write them, unless a transaction is still under way.
+// step makes the next decisions and starts to write them, unless a transaction is under way.
 func (l *leader) step(work context.Context) error {
 	now := l.cfg.Now()
-	if l.busy || !l.live || now.Sub(l.stepAt) < l.cfg.Pace && l.round == nil {
+	if l.busy || !l.live || now.Sub(l.stepAt) < l.cfg.Pace && l.snapshot == nil {
 		return nil
 	}
 	l.stepAt = now
 	if now.Sub(l.secondAt) >= time.Second {
 		l.secondAt = now
-		l.metrics.observe(l.core, now)
-		l.tidy(now)
+		l.metrics.observe(l.planner, now)
+		l.forgetUnknown(now)
+		l.observeStalled(now)
 	}
 	fresh := l.cfg.View.Age() <= viewStale
 	set(l.metrics.withheld.WithLabelValues("view"), !fresh)
@@ -34,8 +34,8 @@ func (l *leader) step(work context.Context) error {
 	var records []*kgo.Record
 	var err error
 	switch {
-	case l.round != nil || l.roundDue(now):
-		records, err = l.writeRound(now)
+	case l.snapshot != nil || l.snapshotDue(now):
+		records, err = l.writeSnapshot(now)
 	case fresh && l.mayDeal(now):
 		records, err = l.decide(now)
 	}
@@ -49,6 +49,21 @@ func (l *leader) step(work context.Context) error {
 	return nil
 }
 
+// observeStalled counts the campaigns that make no progress, and logs each once.
+func (l *leader) observeStalled(now time.Time) {
+	stalled := l.planner.Stalled(now)
+	l.metrics.stalled.Set(float64(len(stalled)))
+	logged := map[uint64]int64{}
+	for _, s := range stalled {
+		if number := s.Campaign.Number(); l.stalledLogged[number] != s.SinceMs {
+			l.log.Warn("campaign makes no progress", "campaign", s.Campaign.ID(), "undealt", s.Undealt, "in_flight", s.InFlight,
+				"since", time.UnixMilli(s.SinceMs).UTC())
+		}
+		logged[s.Campaign.Number()] = s.SinceMs
+	}
+	l.stalledLogged = logged
+}
+
 func set(g interface{ Set(float64) }, on bool) {
 	v := 0.0
 	if on {
@@ -57,59 +72,55 @@ func set(g interface{ Set(float64) }, on bool) {
 	g.Set(v)
 }
 
-// askHook is how often the hook is asked.
-const askHook = 250 * time.Millisecond
+// hookEvery is how often the MayDeal hook is called.
+const hookEvery = 250 * time.Millisecond
 
-// mayDeal asks the hook now and then.
 func (l *leader) mayDeal(now time.Time) bool {
-	if now.Sub(l.hookAt) >= askHook {
+	if now.Sub(l.hookAt) >= hookEvery {
 		l.hookAt = now
 		err := l.cfg.MayDeal()
-		if (err == nil) != (l.withheld == nil) {
+		if (err == nil) != (l.mayNotDeal == nil) {
 			if err != nil {
-				l.log.Warn("nothing is dealt", "err", err)
+				l.log.Warn("dealing stopped", "err", err)
 			} else {
-				l.log.Info("dealing again")
+				l.log.Info("dealing resumed")
 			}
 		}
-		l.withheld = err
+		l.mayNotDeal = err
 		set(l.metrics.withheld.WithLabelValues("hook"), err != nil)
 	}
-	return l.withheld == nil
+	return l.mayNotDeal == nil
 }
 
-// decide returns the records of all that is to be done now.
+// decide returns the records of everything that is decided now.
 func (l *leader) decide(now time.Time) ([]*kgo.Record, error) {
 	records := l.dead
 	l.dead = nil
-	again, err := l.redeal()
+	again, err := l.repeatMissing()
 	if err != nil || len(again) > 0 {
 		return append(records, again...), err
 	}
-	if l.dealtHeld != nil && l.lanesReady() {
+	if l.recentHeld != nil && l.lanesReady() {
 		l.reholdTorn()
 	}
-	for _, e := range l.core.Ends(now, endsPerCommit) {
-		r, err := l.endRecord(&e, now)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-		l.metrics.ends.WithLabelValues(kindName(e.kind)).Inc()
+	ends, err := l.endRecords(l.planner.Ends(now, endsPerCommit), now)
+	if err != nil {
+		return nil, err
 	}
-	deals := l.core.Deals(now)
-	dealt := map[*campaign]bool{}
+	records = append(records, ends...)
+	deals := l.planner.Deals(now)
+	dealt := map[*plan.Campaign]bool{}
 	for i := range deals {
 		r, err := l.chunkRecord(&deals[i])
 		if err != nil {
 			return nil, err
 		}
 		records = append(records, r)
-		dealt[deals[i].campaign] = true
+		dealt[deals[i].Campaign] = true
 		l.countDeal(&deals[i])
 	}
 	for c := range dealt {
-		r, err := l.cursorRecord(c.key(), c.tenant, now, c.cursor())
+		r, err := l.cursorRecord(c.Key(), c.Tenant(), now, c.Cursor())
 		if err != nil {
 			return nil, err
 		}
@@ -119,36 +130,66 @@ func (l *leader) decide(now time.Time) ([]*kgo.Record, error) {
 	return append(records, singles...), err
 }
 
-func kindName(k fanfarev1.Kind) string {
+// endRecords returns the events of ends, and the cursors of campaigns with an order that was just carried out.
+func (l *leader) endRecords(ends []plan.End, now time.Time) ([]*kgo.Record, error) {
+	var records []*kgo.Record
+	for i := range ends {
+		r, err := l.endRecord(&ends[i], now)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+		l.metrics.ends.WithLabelValues(kindName(ends[i].Kind)).Inc()
+		if c := ends[i].Campaign; c.OrderUnsaved() {
+			r, err := l.cursorRecord(c.Key(), c.Tenant(), now, c.Cursor())
+			if err != nil {
+				return nil, err
+			}
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+func kindName(k schemas.Kind) string {
 	info, _ := schemas.LookupKind(k)
 	return info.Name
 }
 
-func (l *leader) countDeal(d *deal) {
+func (l *leader) countDeal(d *plan.Deal) {
 	purpose := "deal"
 	switch {
-	case d.cancel:
+	case d.Cancel:
 		purpose = "cancel"
-	case d.try > 1:
+	case d.Try > 1:
 		purpose = "again"
 	}
 	l.metrics.deals.WithLabelValues(purpose).Inc()
-	l.metrics.dealt.WithLabelValues(purpose).Add(float64(d.size()))
+	l.metrics.dealt.WithLabelValues(purpose).Add(float64(d.Size()))
 }
 
-// redeal returns the chunks that the self-check missed; their cursors name them already.
-func (l *leader) redeal() ([]*kgo.Record, error) {
-	n := min(len(l.redeals), dealsAtOnce)
+// missingAtOnce bounds the missing deals of one transaction.
+const missingAtOnce = 64
+
+// repeatMissing returns the chunks that the self-check did not find; their cursors list them already.
+func (l *leader) repeatMissing() ([]*kgo.Record, error) {
+	n := min(len(l.missingDeals), missingAtOnce)
 	var records []*kgo.Record
-	for i := range l.redeals[:n] {
-		r, err := l.chunkRecord(&l.redeals[i])
+	for i := range l.missingDeals[:n] {
+		r, err := l.chunkRecord(&l.missingDeals[i])
 		if err != nil {
 			return nil, err
 		}
 		records = append(records, r)
 	}
-	l.redeals = l.redeals[n:]
+	l.missingDeals = l.missingDeals[n:]
 	return records, nil
+}
+
+// laneReady reports whether the transactional lane of a route was read to its end.
+func (l *leader) laneReady(route string) bool {
+	n := l.lanes[route]
+	return n != nil && n.ready()
 }
 
 func (l *leader) lanesReady() bool {
@@ -160,29 +201,19 @@ func (l *leader) lanesReady() bool {
 	return true
 }
 
-const (
-	// heldAtOnce bounds the single sends of one transaction.
-	heldAtOnce = 500
-	// heldAgain is when one that could not be dealt is looked at again.
-	heldAgain = 250 * time.Millisecond
-)
+// heldAtOnce bounds the single sends of one transaction.
+const heldAtOnce = 500
 
-// dealHeld deals the single sends whose time has come, each in one transaction with the tombstone in its place.
+// dealHeld deals the single sends whose time has come, each in one transaction with the tombstone in topic held.
 func (l *leader) dealHeld(now time.Time) ([]*kgo.Record, error) {
 	var records []*kgo.Record
-	for _, h := range l.core.holding.due(ms(now), heldAtOnce) {
-		n, ok := l.nextTry(h)
-		if !ok {
-			h.dueMs = ms(now.Add(heldAgain))
-			l.core.holding.put(h)
-			continue
-		}
-		out, err := l.heldRecords(h, n, now)
+	for _, h := range l.planner.DealHeld(now, heldAtOnce, l.laneReady) {
+		out, err := l.heldRecords(h, now)
 		if err != nil {
 			return nil, err
 		}
 		records = append(records, out...)
-		if n > 0 {
+		if h.DealtTry > 0 {
 			l.metrics.deals.WithLabelValues("single").Inc()
 			l.metrics.dealt.WithLabelValues("single").Inc()
 		}
@@ -190,57 +221,26 @@ func (l *leader) dealHeld(now time.Time) ([]*kgo.Record, error) {
 	return records, nil
 }
 
-// nextTry returns the try that a held message is dealt at, 0 when it is not dealt any more; false: not now. The deal is taken
-// for written.
-func (l *leader) nextTry(h *held) (n uint32, ok bool) {
-	lane := l.lanes[h.route]
-	if lane == nil || !lane.ready() {
-		return 0, false // what stands on the lane is not known
-	}
-	r, t := l.core.route(h.route), l.core.tenant(h.tenant)
-	if !r.enabled || !t.enabled || r.txn >= r.target(r) {
-		return 0, false
-	}
-	e := event{campaign: h.campaign, seq: h.seq, try: h.try + 1, leg: 1, tenant: []byte(h.tenant), id: []byte(schemas.CampaignID(h.campaign))}
-	c := l.core.of(&e)
-	switch {
-	case c == nil:
-		return 0, false
-	case c.closed:
-		l.core.ends = append(l.core.ends, ending{
-			campaign: c, seq: h.seq, try: uint8(max(h.try, 1)), leg: 1, kind: fanfarev1.Kind_KIND_NOT_SENT, code: fanfarev1.Code_CODE_VALIDITY_EXPIRED,
-		})
-		return 0, true
-	case h.try >= lastTry:
-		l.core.finish(c, h.seq, int(h.try), fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_TRIES_SPENT)
-		return 0, true
-	}
-	if t := c.have(int(e.try)); t != nil && t.known(h.seq) {
-		return 0, true // dealt before: only the tombstone was lost
-	}
-	l.core.mark(c, int(e.try), 1, r, true, roaring.BitmapOf(h.seq), h.notAfter)
-	return e.try, true
-}
-
-// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics never come must not keep them open.
+// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics are never created must not keep them
+// open.
 const laneWithin = time.Hour
 
-// askStore asks for moves, freezes and indexes.
+// askStore queues moves, freezes and requests for indexes.
 func (l *leader) askStore(now time.Time) {
-	l.core.laneUnread = !l.lanesReady() && time.Since(l.began) < laneWithin
-	for _, ch := range l.core.Moves(now) {
+	l.planner.SetLanesUnread(!l.lanesReady() && time.Since(l.began) < laneWithin)
+	for _, ch := range l.planner.Moves(now) {
 		if !offer(l.jobs, l.move(ch)) {
-			l.core.MoveFailed(ch, now)
+			l.planner.MoveFailed(ch, now)
 		}
 	}
-	for _, w := range l.core.Wants(now) {
-		if !offer(l.slowJobs, l.want(w)) {
-			l.wanted(w, nil, errBusy)
+	for _, r := range l.planner.AudienceRequests(now) {
+		if !offer(l.slowJobs, l.audienceJob(r)) {
+			l.audienceAnswered(r, nil, errQueueFull)
 		}
 	}
 }
 
-var errBusy = errors.New("too much is asked of the store")
+var errQueueFull = errors.New("too many store calls are queued")
 
 func offer(jobs chan job, j job) bool {
 	select {
@@ -251,7 +251,7 @@ func offer(jobs chan job, j job) bool {
 	}
 }
 
-// Bounds of what is asked of the store.
+// Time-outs of store calls.
 const (
 	moveWithin   = 10 * time.Second
 	indexWithin  = 30 * time.Second
@@ -264,77 +264,78 @@ func (l *leader) move(ch schemas.Change) job {
 		defer cancel()
 		version, err := l.cfg.Store.Apply(ctx, ch)
 		if isConflict(err) {
-			l.log.DebugContext(ctx, "a campaign has changed meanwhile", "campaign", ch.Campaign, "err", err)
+			l.log.DebugContext(ctx, "campaign changed meanwhile", "campaign", ch.Campaign, "err", err)
 		}
 		return func() {
 			switch {
 			case err == nil:
 				l.metrics.moves.WithLabelValues("made").Inc()
-				l.core.Moved(ch, version)
+				l.planner.Moved(ch, version)
 				return
 			case isConflict(err):
 				l.metrics.moves.WithLabelValues("conflict").Inc()
 			default:
 				l.metrics.moves.WithLabelValues("failed").Inc()
-				l.complain(fmt.Errorf("move %s: %w", ch.Campaign, err))
+				l.logStoreFailure(fmt.Errorf("move %s: %w", ch.Campaign, err))
 			}
-			l.core.MoveFailed(ch, l.cfg.Now())
+			l.planner.MoveFailed(ch, l.cfg.Now())
 		}
 	}
 }
 
-// isConflict reports whether the store says that a campaign is not what it was.
+// isConflict reports whether the store refused a move because the campaign has changed meanwhile.
 func isConflict(err error) bool {
 	return errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) || errors.Is(err, schemas.ErrNotFound)
 }
 
-func (l *leader) want(w wants) job {
+func (l *leader) audienceJob(r plan.AudienceRequest) job {
 	return func(ctx context.Context) func() {
-		if w.freezeID == "" {
+		if r.FreezeID == "" {
 			ctx, cancel := context.WithTimeout(ctx, freezeWithin)
 			defer cancel()
-			err := l.cfg.Audience.Freeze(ctx, w.tenant, w.campaign, w.version)
+			err := l.cfg.Audience.Freeze(ctx, r.Tenant, r.Campaign, r.Version)
 			if errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) {
-				err = nil // and it is asked again, of what the campaign is now
+				err = nil // the campaign has changed: its request is made again from the new record
 			}
-			return func() { l.wanted(w, nil, err) }
+			return func() { l.audienceAnswered(r, nil, err) }
 		}
 		ctx, cancel := context.WithTimeout(ctx, indexWithin)
 		defer cancel()
-		blobs, err := l.cfg.Audience.Blobs(ctx, w.freezeID)
-		return func() { l.wanted(w, blobs, err) }
+		blobs, err := l.cfg.Audience.Blobs(ctx, r.FreezeID)
+		return func() { l.audienceAnswered(r, blobs, err) }
 	}
 }
 
-func (l *leader) wanted(w wants, blobs []audience.Index, err error) {
-	if err := l.core.Wanted(w, blobs, err, l.cfg.Now()); err != nil {
-		l.complain(err)
+func (l *leader) audienceAnswered(r plan.AudienceRequest, blobs []audience.Index, err error) {
+	if err := l.planner.AudienceAnswered(r, blobs, err, l.cfg.Now()); err != nil {
+		l.logStoreFailure(err)
 	}
 }
 
-// complain logs trouble with the store: once a second at most, for it may be away for long and every campaign asks; and the same
-// trouble once in some minutes, for it may last as long as a campaign that the topics have and a restored store has not.
-func (l *leader) complain(err error) {
-	now, what := l.cfg.Now(), err.Error()
-	if at, said := l.saidOfStore[what]; now.Sub(l.storeSaid) < time.Second || said && now.Sub(at) < sameTrouble {
+// logStoreFailure logs a failed store call: at most one a second, because every campaign asks while the store is away; and the
+// same failure once in five minutes, because it may last, for example while a restored store lacks a campaign that the topics
+// have.
+func (l *leader) logStoreFailure(err error) {
+	now, text := l.cfg.Now(), err.Error()
+	if at, logged := l.storeFailures[text]; now.Sub(l.storeLogged) < time.Second || logged && now.Sub(at) < sameFailure {
 		return
 	}
-	if l.saidOfStore == nil || len(l.saidOfStore) >= troubles {
-		l.saidOfStore = map[string]time.Time{}
+	if l.storeFailures == nil || len(l.storeFailures) >= maxFailures {
+		l.storeFailures = map[string]time.Time{}
 	}
-	l.storeSaid, l.saidOfStore[what] = now, now
-	l.log.Warn("the store does not do what it is asked", "err", err)
+	l.storeLogged, l.storeFailures[text] = now, now
+	l.log.Warn("store call failed", "err", err)
 }
 
 const (
-	// sameTrouble is when the same is said again.
-	sameTrouble = 5 * time.Minute
-	// troubles bounds what is remembered.
-	troubles = 1000
+	// sameFailure is how long the same failure is not logged again.
+	sameFailure = 5 * time.Minute
+	// maxFailures bounds the failures that are remembered.
+	maxFailures = 1000
 )
 
-// serveStore does what is asked of the store, so that the leader never waits for it.
-func (l *leader) serveStore(ctx context.Context, jobs <-chan job) error {
+// callStore runs jobs, so that the leader's loop never waits for the store.
+func (l *leader) callStore(ctx context.Context, jobs <-chan job) error {
 	for {
 		select {
 		case <-ctx.Done():

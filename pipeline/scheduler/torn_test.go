@@ -15,19 +15,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/scheduler/plan"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first is made
-// again to the letter, the second is taken for dealt.
+// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first deal is
+// made again, identical; the recipients of the second count as dealt.
 func TestSelfCheck(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	const total = 4000
-	p.carrier.setMute(true)
+	p.sender.setMute(true)
 	pr := p.run()
-	p.plane.confirm(10001, total, nil)
-	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
+	p.control.confirm(10001, total, nil)
+	p.eventually("full", func() bool { return p.sender.submissions() > carrierRate })
 	p.still()
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
@@ -38,43 +39,38 @@ func TestSelfCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	cur := sc.cursors[schemas.CampaignKey(testTenant, "camp_10001")]
-	next := uint32(p.carrier.submissions())
-	torn, unnamed := p.dealAt(next, cur.GetDeals()+1), p.dealAt((next/plantBlob+1)*plantBlob, cur.GetDeals()+2)
-	torn.campaign.remember(torn)
-	cur.Deals, cur.Recent = torn.number, torn.campaign.recent
-	record, err := s.cursorRecord(torn.campaign.key(), testTenant, time.Now(), cur)
+	next := uint32(p.sender.submissions())
+	torn, unlisted := p.dealAt(next, cur.GetDeals()+1), p.dealAt((next/blobSize+1)*blobSize, cur.GetDeals()+2)
+	cur.Deals, cur.Recent = torn.GetDeal(), []*fanfarev1.Deal{torn}
+	record, err := s.cursorRecord(schemas.CampaignKey(testTenant, "camp_10001"), testTenant, time.Now(), cur)
 	if err != nil {
 		t.Fatal(err)
 	}
-	chunk, err := s.chunkRecord(unnamed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.client().ProduceSync(t.Context(), record, chunk).FirstErr(); err != nil {
+	if err := p.client().ProduceSync(t.Context(), record, p.chunkOf(unlisted)).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	p.run()
-	p.carrier.setMute(false)
+	p.sender.setMute(false)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
-	again := p.chunksOnce()[torn.number]
+	again := p.chunksOnce()[torn.GetDeal()]
 	if again == nil {
-		t.Fatalf("deal %d was not made again", torn.number)
+		t.Fatalf("deal %d was not made again", torn.GetDeal())
 	}
-	if again.GetFirstSeq() != torn.first || again.GetEndSeq() != torn.end {
-		t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", torn.number, again.GetFirstSeq(), again.GetEndSeq(), torn.first, torn.end)
+	if again.GetFirstSeq() != torn.GetFirstSeq() || again.GetEndSeq() != torn.GetEndSeq() {
+		t.Errorf("deal %d was made again with [%d, %d), want [%d, %d)", torn.GetDeal(), again.GetFirstSeq(), again.GetEndSeq(), torn.GetFirstSeq(), torn.GetEndSeq())
 	}
 }
 
-// TestSelfCheckWithNothingNamed tears the first deal after the sets were written: only its chunk is there, and no cursor names any
-// deal. It is taken for dealt all the same, and its number is not given again.
-func TestSelfCheckWithNothingNamed(t *testing.T) {
-	p := newPlant(t)
+// TestSelfCheckWithNothingListed tears the first deal after the sets were written: only its chunk is there, and no cursor lists any
+// deal. Its recipients count as dealt all the same, and its number is not used again.
+func TestSelfCheckWithNothingListed(t *testing.T) {
+	p := newKafkaEnv(t)
 	const total = 4000
-	p.carrier.setMute(true)
+	p.sender.setMute(true)
 	pr := p.run()
-	p.plane.confirm(10001, total, nil)
-	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
+	p.control.confirm(10001, total, nil)
+	p.eventually("full", func() bool { return p.sender.submissions() > carrierRate })
 	p.still()
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
 	var cur *fanfarev1.Cursor
@@ -89,31 +85,46 @@ func TestSelfCheckWithNothingNamed(t *testing.T) {
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
 	}
-	unnamed := p.dealAt(uint32(p.carrier.submissions()), cur.GetDeals()+1)
-	chunk, err := s.chunkRecord(unnamed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.client().ProduceSync(t.Context(), chunk).FirstErr(); err != nil {
+	unlisted := p.dealAt(uint32(p.sender.submissions()), cur.GetDeals()+1)
+	if err := p.client().ProduceSync(t.Context(), p.chunkOf(unlisted)).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	p.run()
-	p.carrier.setMute(false)
+	p.sender.setMute(false)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 	p.chunksOnce()
 }
 
-// dealAt is a deal of the rest of a blob, from first.
-func (p *plant) dealAt(first uint32, number uint64) *deal {
-	return &deal{
-		campaign: &campaign{number: 10001, tenant: testTenant, id: "camp_10001"}, record: p.plane.campaign(10001), number: number, try: 1, leg: 1,
-		blob: first / plantBlob, first: first, end: (first/plantBlob + 1) * plantBlob, notAfter: ms(time.Now().Add(time.Hour)), dealt: ms(time.Now()),
+// dealAt is a deal of the rest of a blob, from first, as a cursor lists it.
+func (p *kafkaEnv) dealAt(first uint32, number uint64) *fanfarev1.Deal {
+	return &fanfarev1.Deal{
+		Deal: number, Try: 1, Leg: 1, Blob: first / blobSize, FirstSeq: first, EndSeq: (first/blobSize + 1) * blobSize,
+		NotAfterMs: ms(time.Now().Add(time.Hour)), DealtMs: ms(time.Now()),
 	}
 }
 
+// chunkOf is the chunk of a deal of campaign 10001.
+func (p *kafkaEnv) chunkOf(d *fanfarev1.Deal) *kgo.Record {
+	p.t.Helper()
+	r := p.control.campaign(10001)
+	key := schemas.CampaignKey(testTenant, r.GetId()) + "#" + fmt.Sprint(d.GetBlob())
+	record, err := schemas.Event{
+		Topic: p.cluster.Names.Chunks(), Key: key, Tenant: testTenant, Type: schemas.TypeChunk, Source: source, ID: key, Time: time.UnixMilli(d.GetDealtMs()),
+		Value: &fanfarev1.Chunk{
+			Tenant: testTenant, CampaignId: r.GetId(), CampaignNumber: r.GetNumber(), CampaignVersion: r.GetVersion(), Deal: d.GetDeal(),
+			Purpose: schemas.PurposeDeal, Try: d.GetTry(), Leg: d.GetLeg(), FreezeId: r.GetFreezeId(), Blob: d.GetBlob(),
+			FirstSeq: d.GetFirstSeq(), EndSeq: d.GetEndSeq(), NotAfterMs: d.GetNotAfterMs(),
+		},
+	}.Record()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return record
+}
+
 // chunksOnce returns the chunks by deal, each of which must be there once.
-func (p *plant) chunksOnce() map[uint64]*fanfarev1.Chunk {
+func (p *kafkaEnv) chunksOnce() map[uint64]*fanfarev1.Chunk {
 	p.t.Helper()
 	found := map[uint64]*fanfarev1.Chunk{}
 	p.readAll(p.cluster.Names.Chunks(), func(r *kgo.Record) {
@@ -129,27 +140,27 @@ func (p *plant) chunksOnce() map[uint64]*fanfarev1.Chunk {
 	return found
 }
 
-// TestHeldTorn: a single send that was taken out of held by its deal, and of whose deal nothing is seen, is dealt again. One that
-// somebody else took out is not.
+// TestHeldTorn: a single send whose tombstone in held was written by the scheduler, and whose deal is missing, is dealt again. One
+// whose tombstone another stage wrote is not.
 func TestHeldTorn(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
-	p.plane.confirm(10009, 0, func(r *fanfarev1.Campaign) {
-		r.Hidden, r.State, r.Total, r.Legs = true, fanfarev1.State_STATE_SENDING, 1000, nil
+	p.control.confirm(10009, 0, func(r *fanfarev1.Campaign) {
+		r.Hidden, r.State, r.Total, r.Legs = true, schemas.StateSending, 1000, nil
 	})
 	var records []*kgo.Record
 	for seq := range uint32(2) {
-		h := &held{key: schemas.DeliveryKey(testTenant, p.keys.Message(10009, seq)), tenant: testTenant}
-		r, err := schemas.Event{Topic: s.names.Held(), Key: h.key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.key, Time: time.Now(), Value: &fanfarev1.Held{
+		h := &plan.Held{Key: schemas.DeliveryKey(testTenant, p.keys.Message(10009, seq)), Tenant: testTenant}
+		r, err := schemas.Event{Topic: s.names.Held(), Key: h.Key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.Key, Time: time.Now(), Value: &fanfarev1.Held{
 			DueMs:   ms(time.Now()),
 			Message: &fanfarev1.Message{Tenant: testTenant, CampaignId: "camp_10009", CampaignNumber: 10009, Seq: seq, Leg: 1, Route: "sim", To: "+393401234567"},
 		}}.Record()
 		if err != nil {
 			t.Fatal(err)
 		}
-		tomb := s.tombstone(h, time.Now())
+		tomb := s.heldTombstone(h, time.Now())
 		if seq == 1 {
-			tomb = schemas.Event{Topic: s.names.Held(), Key: h.key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.key, Time: time.Now()}.Raw(nil)
+			tomb = schemas.Event{Topic: s.names.Held(), Key: h.Key, Tenant: testTenant, Type: schemas.TypeHeld, Source: "api", ID: h.Key, Time: time.Now()}.Raw(nil)
 		}
 		records = append(records, r, tomb)
 	}
@@ -161,11 +172,11 @@ func TestHeldTorn(t *testing.T) {
 	p.eventually("dealt again", func() bool {
 		got = nil
 		p.readAll(s.names.Messages("sim", schemas.LaneTxn), func(r *kgo.Record) {
-			var e event
-			if err := decodeMessage(r.Value, &e); err != nil {
+			var e plan.Event
+			if err := plan.DecodeMessage(r.Value, &e); err != nil {
 				t.Error(err)
 			}
-			got = append(got, e.seq)
+			got = append(got, e.Seq)
 		})
 		return len(got) > 0
 	})
@@ -174,14 +185,14 @@ func TestHeldTorn(t *testing.T) {
 	}
 }
 
-// TestCursorsGone: with no cursor left, what stands in chunks is what was dealt.
+// TestCursorsGone: with no cursor left, the recipients of all chunks count as dealt.
 func TestCursorsGone(t *testing.T) {
-	p := newPlant(t)
+	p := newKafkaEnv(t)
 	const total = 4000
-	p.carrier.setMute(true)
+	p.sender.setMute(true)
 	pr := p.run(p.hasty, func(c *Config) { c.SetsEvery = time.Hour })
-	p.plane.confirm(10001, total, nil)
-	p.eventually("full", func() bool { return p.carrier.submissions() > plantRate })
+	p.control.confirm(10001, total, nil)
+	p.eventually("full", func() bool { return p.sender.submissions() > carrierRate })
 	p.still()
 	pr.cut.set(true)
 	cl := p.client()
@@ -196,7 +207,7 @@ func TestCursorsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.run()
-	p.carrier.setMute(false)
+	p.sender.setMute(false)
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
@@ -219,14 +230,8 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	given := map[string]bool{}
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	for name, value := range map[string]string{
-		"test.parallel": "4",  // tests with a broker wait more than they work
-		"rapid.checks":  "50", // enough for every day
-	} {
-		if given[name] {
-			continue
-		}
-		if err := flag.Set(name, value); err != nil {
+	if !given["test.parallel"] { // tests with a broker wait more than they work
+		if err := flag.Set("test.parallel", "4"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -287,11 +292,11 @@ func (c *child) kill() {
 	_ = c.cmd.Wait()
 }
 
-// TestTornEnd kills the embedded broker while a transaction of somebody else is open: what is read to the end when the scheduler
-// begins ends in records that do not count, and nothing is written behind them.
+// TestTornEnd kills the embedded broker while another producer's transaction is open: the topics that the scheduler reads to their
+// ends end in aborted records, and no record is written behind them.
 func TestTornEnd(t *testing.T) {
 	b := newChild(t)
-	p := newPlantOn(t, []string{b.addr}, nil)
+	p := newKafkaEnvOn(t, []string{b.addr}, nil)
 	names := p.cluster.Names
 	cl := p.client(kgo.TransactionalID("somebody"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err := cl.BeginTransaction(); err != nil {
@@ -308,27 +313,27 @@ func TestTornEnd(t *testing.T) {
 	}
 	b.kill()
 	b.start()
-	p.plane.confirm(10001, 100, func(r *fanfarev1.Campaign) { // sending already: its chunks are looked for
-		r.State, r.FreezeId, r.Total = fanfarev1.State_STATE_SENDING, "freeze10001", 100
+	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) { // sending already: its chunks are looked for
+		r.State, r.FreezeId, r.Total = schemas.StateSending, "freeze10001", 100
 	})
 	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestBrokerKilled kills the embedded broker in the middle of transactions, which it then shows in part: nobody is dealt twice,
-// nobody is forgotten.
+// TestBrokerKilled kills the embedded broker in the middle of transactions, which it then shows in part: no recipient is dealt
+// twice, none is lost.
 func TestBrokerKilled(t *testing.T) {
 	b := newChild(t)
-	p := newPlantOn(t, []string{b.addr}, nil)
+	p := newKafkaEnvOn(t, []string{b.addr}, nil)
 	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })
 	const total = 5000
-	p.plane.confirm(10001, total, nil)
+	p.control.confirm(10001, total, nil)
 	kills := 0
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
-	for at := 0; kills < 5 && p.carrier.submissions() < total; at = p.carrier.submissions() {
+	for at := 0; kills < 5 && p.sender.submissions() < total; at = p.sender.submissions() {
 		want := min(at+500+rng.IntN(1000), total)
-		p.eventually("sending", func() bool { return p.carrier.submissions() >= want })
+		p.eventually("sending", func() bool { return p.sender.submissions() >= want })
 		b.kill()
 		kills++
 		b.start()

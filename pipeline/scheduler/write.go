@@ -9,37 +9,28 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/scheduler/plan"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 const source = "scheduler"
 
-// offsetsKey is the key of the one record of `cursors` that is no campaign's.
+// offsetsKey is the key of the only record of `cursors` that belongs to no campaign.
 const offsetsKey = "offsets"
 
-// chunkRecord makes the record of a deal.
-func (s *Scheduler) chunkRecord(d *deal) (*kgo.Record, error) {
-	c := d.campaign
-	ch := &fanfarev1.Chunk{
-		Tenant: c.tenant, CampaignId: c.id, CampaignNumber: c.number, CampaignVersion: d.record.GetVersion(), Deal: d.number,
-		Purpose: fanfarev1.Chunk_PURPOSE_DEAL, Try: uint32(d.try), Leg: uint32(d.leg), FreezeId: d.record.GetFreezeId(), Blob: d.blob,
-		FirstSeq: d.first, EndSeq: d.end, NotAfterMs: d.notAfter,
-	}
-	if d.cancel {
-		ch.Purpose, ch.Outcome, ch.Code = fanfarev1.Chunk_PURPOSE_CANCEL, d.outcome, d.code
-	}
-	if d.seqs != nil {
-		ch.Seqs = portable(d.seqs)
-	}
-	key := c.key() + "#" + strconv.FormatUint(d.number, 10)
+// chunkRecord returns the record of a deal.
+func (s *Scheduler) chunkRecord(d *plan.Deal) (*kgo.Record, error) {
+	c, ch := d.Campaign, d.Chunk()
+	// The chunks of one blob go to one expander, which has the blob in memory after the first of them.
 	return schemas.Event{
-		Topic: s.names.Chunks(), Key: key, Tenant: c.tenant, Type: schemas.TypeChunk, Source: source, ID: key,
-		Time: time.UnixMilli(d.dealt), Value: ch,
+		Topic: s.names.Chunks(), Key: c.Key() + "#" + strconv.FormatUint(uint64(ch.GetBlob()), 10), Tenant: c.Tenant(),
+		Type: schemas.TypeChunk, Source: source, ID: c.Key() + "#" + strconv.FormatUint(d.Number, 10),
+		Time: time.UnixMilli(d.DealtMs), Value: ch,
 	}.Record()
 }
 
-// cursorRecord makes a record of `cursors`; a nil value is a tombstone.
+// cursorRecord returns a record of `cursors`; with a nil value, a tombstone.
 func (s *Scheduler) cursorRecord(key, tenant string, now time.Time, value proto.Message) (*kgo.Record, error) {
 	e := schemas.Event{Topic: s.names.Cursors(), Key: key, Tenant: tenant, Type: schemas.TypeCursor, Source: source, ID: key, Time: now, Value: value}
 	if value == nil {
@@ -48,40 +39,41 @@ func (s *Scheduler) cursorRecord(key, tenant string, now time.Time, value proto.
 	return e.Record()
 }
 
-func setsKey(c *campaign, part uint32) string {
-	return c.key() + "/sets/" + strconv.FormatUint(uint64(part), 10)
+func setsKey(cursorKey string, part uint32) string {
+	return cursorKey + "/sets/" + strconv.FormatUint(uint64(part), 10)
 }
 
-// endRecord makes the delivery event of an end.
-func (s *Scheduler) endRecord(e *ending, now time.Time) (*kgo.Record, error) {
-	c := e.campaign
-	message, submission := s.cfg.Keys.Message(c.number, e.seq), s.cfg.Keys.Submission(c.number, e.seq, e.try)
+// endRecord returns the delivery event of an end.
+func (s *Scheduler) endRecord(e *plan.End, now time.Time) (*kgo.Record, error) {
+	c, record := e.Campaign, e.Campaign.Record()
+	message, submission := s.cfg.Keys.Message(c.Number(), e.Seq), s.cfg.Keys.Submission(c.Number(), e.Seq, e.Try)
 	d := &fanfarev1.Delivery{
-		Tenant: c.tenant, CampaignId: c.id, CampaignNumber: c.number, Seq: e.seq, Try: uint32(e.try), Leg: uint32(e.leg),
-		Kind: e.kind, Code: e.code, TimeMs: ms(now), Currency: c.record.GetCurrency(), Test: c.record.GetTest(),
+		Tenant: c.Tenant(), CampaignId: c.ID(), CampaignNumber: c.Number(), Seq: e.Seq, Try: uint32(e.Try), Leg: uint32(e.Leg),
+		Kind: e.Kind, Code: e.Code, TimeMs: now.UnixMilli(), Currency: record.GetCurrency(), Test: record.GetTest(),
 		MessageId: message[:], SubmissionId: submission[:],
 	}
-	if legs := c.record.GetLegs(); e.leg >= 1 && int(e.leg) <= len(legs) {
-		l := legs[e.leg-1]
+	if legs := record.GetLegs(); e.Leg >= 1 && int(e.Leg) <= len(legs) {
+		l := legs[e.Leg-1]
 		d.Channel, d.Route, d.Sender = l.GetChannel(), l.GetRoute(), l.GetSender()
 	}
 	return schemas.DeliveryEvent(s.names.Deliveries(), source, d, "").Record()
 }
 
-// heldRecords make the deal of a held message and the tombstone in its place.
-func (s *Scheduler) heldRecords(h *held, n uint32, now time.Time) ([]*kgo.Record, error) {
-	tomb := s.tombstone(h, now)
-	if n == 0 {
+// heldRecords returns the message of a held deal and the tombstone that replaces the held record. A deal at try 0 is the
+// tombstone only.
+func (s *Scheduler) heldRecords(h plan.HeldDeal, now time.Time) ([]*kgo.Record, error) {
+	tomb := s.heldTombstone(h.Held, now)
+	if h.DealtTry == 0 {
 		return []*kgo.Record{tomb}, nil
 	}
 	m := &fanfarev1.Held{}
-	if err := proto.Unmarshal(h.value, m); err != nil {
+	if err := proto.Unmarshal(h.Value, m); err != nil {
 		return nil, fmt.Errorf("held message: %w", err)
 	}
 	msg := m.GetMessage()
-	msg.Try = n
-	msg.NotAfterMs = h.notAfter
-	id := s.cfg.Keys.Submission(msg.GetCampaignNumber(), msg.GetSeq(), uint8(n)).String()
+	msg.Try = h.DealtTry
+	msg.NotAfterMs = h.NotAfterMs
+	id := s.cfg.Keys.Submission(msg.GetCampaignNumber(), msg.GetSeq(), uint8(h.DealtTry)).String()
 	r, err := schemas.Event{
 		Topic: s.names.Messages(msg.GetRoute(), schemas.LaneTxn), Key: schemas.MessageKey(msg.GetTenant(), msg.GetTo()), Tenant: msg.GetTenant(),
 		Type: schemas.TypeMessage, Source: source, ID: id, Time: now, Value: msg,
@@ -93,12 +85,12 @@ func (s *Scheduler) heldRecords(h *held, n uint32, now time.Time) ([]*kgo.Record
 	return []*kgo.Record{r, tomb}, nil
 }
 
-func (s *Scheduler) tombstone(h *held, now time.Time) *kgo.Record {
-	return schemas.Event{Topic: s.names.Held(), Key: h.key, Tenant: h.tenant, Type: schemas.TypeHeld, Source: source, ID: h.key, Time: now}.Raw(nil)
+func (s *Scheduler) heldTombstone(h *plan.Held, now time.Time) *kgo.Record {
+	return schemas.Event{Topic: s.names.Held(), Key: h.Key, Tenant: h.Tenant, Type: schemas.TypeHeld, Source: source, ID: h.Key, Time: now}.Raw(nil)
 }
 
-// commit writes records in one transaction. Whatever error it returns, nobody knows what came of the transaction: the client is
-// not to be used again, for it might give itself a new epoch and fence its successor.
+// commit writes records in one transaction. After an error the outcome of the transaction is unknown, and the client must not be
+// used again: it might take a new producer epoch and fence its successor.
 func (s *Scheduler) commit(ctx context.Context, cl *kgo.Client, records []*kgo.Record) error {
 	began := time.Now()
 	if err := cl.BeginTransaction(); err != nil {
@@ -115,7 +107,7 @@ func (s *Scheduler) commit(ctx context.Context, cl *kgo.Client, records []*kgo.R
 	if err != nil {
 		s.metrics.aborted.Inc()
 		if aerr := cl.EndTransaction(ctx, kgo.TryAbort); aerr != nil {
-			s.log.WarnContext(ctx, "transaction is left to its time-out", "err", aerr)
+			s.log.WarnContext(ctx, "abort of a transaction failed, the broker will time it out", "err", aerr)
 		}
 		return fmt.Errorf("produce %d records: %w", len(records), err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"fanfare/pipeline/stream/rendezvous"
+	"fanfare/pipeline/dlrindex"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/carrier"
@@ -21,33 +21,33 @@ import (
 func TestNoAnswerInTime(t *testing.T) {
 	for _, tc := range []struct {
 		late carrier.Result
-		want []fanfarev1.Kind
+		want []schemas.Kind
 	}{
-		{carrier.Result{Outcome: carrier.Accepted, Ref: "x"}, []fanfarev1.Kind{sent}},
-		{carrier.Result{Outcome: carrier.Rejected}, []fanfarev1.Kind{neverSent}},
-		{carrier.Result{Outcome: carrier.Retryable}, []fanfarev1.Kind{gaveBack}},
+		{carrier.Result{Outcome: carrier.Accepted, Ref: "x"}, []schemas.Kind{sent}},
+		{carrier.Result{Outcome: carrier.Rejected}, []schemas.Kind{notSentKind}},
+		{carrier.Result{Outcome: carrier.Retryable}, []schemas.Kind{returnedKind}},
 		{carrier.Result{Outcome: carrier.Unknown}, nil},
 	} {
-		inWorld(t, func(w *world) {
-			w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{}, false }
-			w.start(schemas.LaneBulk)
-			slips := w.release(messages(3)...)
+		inEnv(t, func(e *env) {
+			e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{}, false }
+			e.start(schemas.LaneBulk)
+			items := e.release(messages(3)...)
 			after(1900 * time.Millisecond)
-			w.want("before 2 s", slips, none, noCode)
+			e.want("before 2 s", items, none, noCode)
 			after(150 * time.Millisecond)
-			w.want("after 2 s", slips, doubtful, fanfarev1.Code_CODE_TIMEOUT)
+			e.want("after 2 s", items, ambiguousKind, schemas.CodeTimeout)
 			after(5 * time.Second)
-			w.carrier.answer(tc.late)
+			e.carrier.answer(tc.late)
 			synctest.Wait()
-			for _, s := range slips {
-				var got []fanfarev1.Kind
+			for _, s := range items {
+				var got []schemas.Kind
 				for _, d := range s.late {
 					got = append(got, d.GetKind())
 				}
 				if !slices.Equal(got, tc.want) {
 					t.Errorf("late %s: got %v written, want %v", tc.late.Outcome, got, tc.want)
 				}
-				if len(got) > 0 && schemas.PrecedenceOf(got[0], 1, s.late[0].GetCode()) <= schemas.PrecedenceOf(doubtful, 1, fanfarev1.Code_CODE_TIMEOUT) {
+				if len(got) > 0 && schemas.PrecedenceOf(got[0], 1, s.late[0].GetCode()) <= schemas.PrecedenceOf(ambiguousKind, 1, schemas.CodeTimeout) {
 					t.Errorf("late %s does not outrank the doubt", tc.late.Outcome)
 				}
 			}
@@ -56,32 +56,32 @@ func TestNoAnswerInTime(t *testing.T) {
 }
 
 func TestAnswerLimitFollowsTheRoute(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.view.routes["sim"].P99Ms = 2_000
-		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{}, false }
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(1)...)
+	inEnv(t, func(e *env) {
+		e.view.routes["sim"].P99Ms = 2_000
+		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{}, false }
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(1)...)
 		after(5900 * time.Millisecond)
-		w.want("before 3 × p99", slips, none, noCode)
+		e.want("before 3 × p99", items, none, noCode)
 		after(200 * time.Millisecond)
-		w.want("after 3 × p99", slips, doubtful, fanfarev1.Code_CODE_TIMEOUT)
+		e.want("after 3 × p99", items, ambiguousKind, schemas.CodeTimeout)
 	})
 }
 
 func TestCarrierThrottles(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
+	inEnv(t, func(e *env) {
+		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Throttled, RetryAfter: 3 * time.Second}, true
 		}
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(100)...)
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(100)...)
 		at := time.Now()
 		after(20 * time.Millisecond)
-		w.want("throttled", slips, gaveBack, fanfarev1.Code_CODE_THROTTLED)
-		if got := slips[0].outcome().GetAgainAtMs() - at.UnixMilli(); got < 3_000 || got > 3_100 {
+		e.want("throttled", items, returnedKind, schemas.CodeThrottled)
+		if got := items[0].outcome().GetAgainAtMs() - at.UnixMilli(); got < 3_000 || got > 3_100 {
 			t.Errorf("got again in %d ms, want 3,000", got)
 		}
-		if w.tokens.throttled == 0 {
+		if e.tokens.throttled == 0 {
 			t.Error("the limiter was not told")
 		}
 	})
@@ -90,97 +90,97 @@ func TestCarrierThrottles(t *testing.T) {
 // Five batches in a row without an answer open the breaker: everything is given back with a time. After the pause one message
 // tries; when it is answered, everything goes on.
 func TestBreaker(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inEnv(t, func(e *env) {
 		dead := true
-		w.carrier.caps.MaxBatch = 10
-		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
+		e.carrier.caps.MaxBatch = 10
+		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			if dead {
 				return carrier.Result{Outcome: carrier.Retryable, Code: "connect"}, true
 			}
 			return carrier.Result{Outcome: carrier.Accepted}, true
 		}
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(100)...)
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(100)...)
 		opened := time.Now()
 		after(20 * time.Millisecond)
-		w.wantSeen("five batches", 50)
-		w.want("of the batches", slips[:50], gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR)
-		w.want("behind them", slips[50:], gaveBack, fanfarev1.Code_CODE_BREAKER)
-		for _, s := range slips[50:] {
+		e.wantSeen("five batches", 50)
+		e.want("of the batches", items[:50], returnedKind, schemas.CodeProviderError)
+		e.want("behind them", items[50:], returnedKind, schemas.CodeBreaker)
+		for _, s := range items[50:] {
 			if in := s.outcome().GetAgainAtMs() - opened.UnixMilli(); in < 5_000 || in > 5_600 {
 				t.Errorf("breaker open: got again in %d ms, want 5,000 to 5,600", in)
 			}
 		}
 		after(time.Second)
-		w.want("while open", w.release(messages(1)...), gaveBack, none2code(w))
+		e.want("while open", e.release(messages(1)...), returnedKind, afterwards(e))
 		after(5 * time.Second)
-		slips = w.release(messages(30)...)
+		items = e.release(messages(30)...)
 		after(20 * time.Millisecond)
-		w.wantSeen("one tries", 51)
-		w.want("the one", slips[:1], gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR)
-		w.want("the others", slips[1:], gaveBack, fanfarev1.Code_CODE_BREAKER)
+		e.wantSeen("one tries", 51)
+		e.want("the one", items[:1], returnedKind, schemas.CodeProviderError)
+		e.want("the others", items[1:], returnedKind, schemas.CodeBreaker)
 		after(6 * time.Second)
 		dead = false
-		slips = w.release(messages(30)...)
+		items = e.release(messages(30)...)
 		after(200 * time.Millisecond)
-		w.want("answered again", slips, sent, awaiting)
+		e.want("answered again", items, sent, awaiting)
 	})
 }
 
-// none2code waits for the outcome of what was released just now.
-func none2code(*world) fanfarev1.Code {
+// afterwards waits for the outcome of what was released just now.
+func afterwards(*env) schemas.Code {
 	after(20 * time.Millisecond)
-	return fanfarev1.Code_CODE_BREAKER
+	return schemas.CodeBreaker
 }
 
 // While one message tries, the others wait; they are not given back.
 func TestOthersWaitForTheOneThatTries(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.carrier.caps.MaxBatch = 1
+	inEnv(t, func(e *env) {
+		e.carrier.caps.MaxBatch = 1
 		slow := false
-		w.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
+		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Unknown}, !slow
 		}
-		w.start(schemas.LaneBulk)
-		w.release(messages(5)...)
+		e.start(schemas.LaneBulk)
+		e.release(messages(5)...)
 		after(6 * time.Second)
 		slow = true
-		slips := w.release(messages(5)...)
+		items := e.release(messages(5)...)
 		after(time.Second)
-		w.wantSeen("one tries", 6)
-		w.want("meanwhile", slips, none, noCode)
+		e.wantSeen("one tries", 6)
+		e.want("meanwhile", items, none, noCode)
 		slow = false
-		w.carrier.reply = nil
-		w.carrier.answer(carrier.Result{Outcome: carrier.Accepted})
+		e.carrier.reply = nil
+		e.carrier.answer(carrier.Result{Outcome: carrier.Accepted})
 		after(200 * time.Millisecond)
-		w.want("then", slips, sent, awaiting)
+		e.want("then", items, sent, awaiting)
 	})
 }
 
 // A connector that could not send has handed nothing over.
 func TestSendFails(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.carrier.before = func(context.Context, []carrier.Outbound) error { return errors.New("no route to host") }
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(3)...)
+	inEnv(t, func(e *env) {
+		e.carrier.before = func(context.Context, []carrier.Outbound) error { return errors.New("no route to host") }
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(3)...)
 		after(20 * time.Millisecond)
-		w.want("not sent", slips, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR)
+		e.want("not sent", items, returnedKind, schemas.CodeProviderError)
 	})
 }
 
-// table is a rendezvous that a test writes.
-type table struct {
+// fakeIndex is a rendezvous that a test writes.
+type fakeIndex struct {
 	mu     sync.Mutex
-	world  *world
+	env    *env
 	fail   bool
 	hang   bool
-	puts   []rendezvous.Entry
+	puts   []dlrindex.Entry
 	early  int // puts before their outcome
 	clears int
 	parked map[string][]*fanfarev1.Receipt
 }
 
-func (p *table) Put(ctx context.Context, entries []rendezvous.Entry) ([][]*fanfarev1.Receipt, error) {
+func (p *fakeIndex) Put(ctx context.Context, entries []dlrindex.Entry) ([][]*fanfarev1.Receipt, error) {
 	p.mu.Lock()
 	hang := p.hang
 	p.mu.Unlock()
@@ -195,7 +195,7 @@ func (p *table) Put(ctx context.Context, entries []rendezvous.Entry) ([][]*fanfa
 	}
 	out := make([][]*fanfarev1.Receipt, len(entries))
 	for i, e := range entries {
-		if p.world.slips[e.Submission.Seq()].outcome() == nil {
+		if p.env.items[e.Submission.Seq()].outcome() == nil {
 			p.early++
 		}
 		p.puts = append(p.puts, e)
@@ -207,39 +207,39 @@ func (p *table) Put(ctx context.Context, entries []rendezvous.Entry) ([][]*fanfa
 	return out, nil
 }
 
-func (p *table) Clear(_ context.Context, entries []rendezvous.Entry) error {
+func (p *fakeIndex) Clear(_ context.Context, entries []dlrindex.Entry) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clears += len(entries)
-	if len(p.world.ledger.all()) == 0 {
-		p.world.t.Error("parked receipts are cleared before they are published")
+	if len(p.env.published.all()) == 0 {
+		p.env.t.Error("parked receipts are cleared before they are published")
 	}
 	return nil
 }
 
-func (p *table) setFail(fail bool) {
+func (p *fakeIndex) setFail(fail bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fail = fail
 }
 
 func TestRendezvous(t *testing.T) {
-	inWorld(t, func(w *world) {
-		p := &table{world: w, parked: map[string][]*fanfarev1.Receipt{}}
-		w.meet, w.carrier.caps.EchoesKey = p, false
-		w.start(schemas.LaneBulk)
-		early := "ref-" + w.keys.Submission(10001, 1, 1).String()
-		p.parked[early] = []*fanfarev1.Receipt{{Route: "sim", ProviderId: early, Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED}}
-		slips := w.release(messages(3)...)
+	inEnv(t, func(e *env) {
+		p := &fakeIndex{env: e, parked: map[string][]*fanfarev1.Receipt{}}
+		e.meet, e.carrier.caps.EchoesKey = p, false
+		e.start(schemas.LaneBulk)
+		early := "ref-" + e.keys.Submission(10001, 1, 1).String()
+		p.parked[early] = []*fanfarev1.Receipt{{Route: "sim", ProviderId: early, Status: schemas.ReceiptStatusDelivered}}
+		items := e.release(messages(3)...)
 		after(20 * time.Millisecond)
-		w.want("sent", slips, sent, awaiting)
+		e.want("sent", items, sent, awaiting)
 		if len(p.puts) != 3 || p.early != 3 {
 			t.Errorf("got %d put, %d of them before their outcome, want 3 and 3", len(p.puts), p.early)
 		}
-		if e := p.puts[0]; e.Route != "sim" || e.To != "+393331234567" || e.Submission != w.keys.Submission(10001, 0, 1) || e.Life < schemas.RendezvousTTL {
-			t.Errorf("got entry %+v", e)
+		if got := p.puts[0]; got.Route != "sim" || got.To != "+393331234567" || got.Submission != e.keys.Submission(10001, 0, 1) || got.Life < schemas.DLRIndexTTL {
+			t.Errorf("got entry %+v", got)
 		}
-		recs := w.ledger.all()
+		recs := e.published.all()
 		if len(recs) != 1 || recs[0].Topic != "t.receipts" || p.clears != 1 {
 			t.Fatalf("got %d records and %d cleared, want the parked receipt published and then cleared", len(recs), p.clears)
 		}
@@ -247,15 +247,30 @@ func TestRendezvous(t *testing.T) {
 		if err := proto.Unmarshal(recs[0].Value, r); err != nil {
 			t.Fatal(err)
 		}
-		if want := w.keys.Submission(10001, 1, 1); string(r.GetSubmissionId()) != string(want[:]) {
+		if want := e.keys.Submission(10001, 1, 1); string(r.GetSubmissionId()) != string(want[:]) {
 			t.Errorf("got receipt %v, want it with its submission", r)
 		}
 
+		// A long text whose parts have ids of their own: an entry for each.
+		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
+			return carrier.Result{Outcome: carrier.Accepted, Ref: "a", Parts: 3, PartRefs: []string{"a", "", "c"}}, true
+		}
+		items = e.release(testMessage(10001, 3, 1))
+		after(20 * time.Millisecond)
+		e.want("in parts", items, sent, awaiting)
+		if got := p.puts[3:]; len(got) != 2 || got[0].ProviderID != "a" || got[0].Part != 1 || got[1].ProviderID != "c" || got[1].Part != 3 || got[1].Parts != 3 {
+			t.Errorf("in parts: got entries %+v, want parts 1 and 3 of 3", got)
+		}
+		if got := items[0].outcome().GetPartProviderIds(); len(got) != 3 {
+			t.Errorf("in parts: got %q, want the ids of all parts", got)
+		}
+		p.puts, e.carrier.reply = p.puts[:3], nil
+
 		// Redis away: what is known is written, what is owed is put later.
 		p.setFail(true)
-		slips = w.release(testMessage(10001, 3, 1))
+		items = e.release(testMessage(10001, 4, 1))
 		after(time.Second)
-		w.want("Redis away", slips, sent, awaiting)
+		e.want("Redis away", items, sent, awaiting)
 		p.setFail(false)
 		after(5 * time.Second)
 		if len(p.puts) != 4 {
@@ -266,9 +281,9 @@ func TestRendezvous(t *testing.T) {
 		p.mu.Lock()
 		p.hang = true
 		p.mu.Unlock()
-		slips = w.release(testMessage(10001, 4, 1))
-		after(ferryPatience + 100*time.Millisecond)
-		w.want("Redis hangs", slips, sent, awaiting)
+		items = e.release(testMessage(10001, 5, 1))
+		after(indexTimeout + 100*time.Millisecond)
+		e.want("Redis hangs", items, sent, awaiting)
 		p.mu.Lock()
 		p.hang = false
 		p.mu.Unlock()

@@ -15,8 +15,10 @@ import (
 
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/view"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/wire"
 	"fanfare/sinks/carrier"
 	"fanfare/sinks/carrier/carriertest"
 )
@@ -38,7 +40,7 @@ func median(v []float64) float64 {
 
 // unprotected is what the sender is measured against: a consumer that hands a batch of a window's size to the carrier,
 // produces its outcomes, waits for them and commits. It decodes and encodes as the sender does.
-func unprotected(p *plant, size, n int) time.Duration {
+func unprotected(p *processEnv, size, n int) time.Duration {
 	names := p.cluster.Names
 	cl, err := p.cluster.Named("unprotected").Client(kgo.ConsumerGroup(names.Group("unprotected")), kgo.ConsumeTopics(names.Messages("sim", schemas.LaneBulk)),
 		kgo.DisableAutoCommit(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.ProducerLinger(0))
@@ -46,7 +48,7 @@ func unprotected(p *plant, size, n int) time.Duration {
 		p.t.Fatal(err)
 	}
 	defer cl.Close()
-	noop, writer := &carriertest.Noop{Batch: size}, newScribe(names, p.keys)
+	noop, writer := &carriertest.Noop{Batch: size}, newOutcomeEncoder(names, p.keys)
 	var began time.Time
 	for done := 0; done < n; {
 		recs := cl.PollRecords(p.t.Context(), size).Records()
@@ -59,9 +61,13 @@ func unprotected(p *plant, size, n int) time.Duration {
 		batch := make([]carrier.Outbound, 0, len(recs))
 		msgs := make([]*fanfarev1.Message, 0, len(recs))
 		ids := make([]schemas.ID, 0, len(recs))
-		sheets := make([]sheet, len(recs))
+		bufs := make([]wire.MessageBuf, len(recs))
 		for i, r := range recs {
-			m, id, err := decode(p.keys, "sim", r, &sheets[i])
+			id, err := identify(p.keys, r)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			m, err := decode(id, "sim", r, &bufs[i])
 			if err != nil {
 				p.t.Fatal(err)
 			}
@@ -92,22 +98,22 @@ func unprotected(p *plant, size, n int) time.Duration {
 	return time.Since(began)
 }
 
-// tally counts outcomes on their way from the carrier: the last one ends the run.
-type tally struct {
+// timedNoop counts outcomes on their way from the carrier: the last one ends the run.
+type timedNoop struct {
 	carriertest.Noop
 	first sync.Once
 	began time.Time
 }
 
-func (c *tally) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+func (c *timedNoop) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
 	c.first.Do(func() { c.began = time.Now() })
 	return c.Noop.Send(ctx, batch, done)
 }
 
-// protected is the sender as it runs: control view, window, guard, leases from Redis.
-func protected(p *plant, n int) time.Duration {
-	noop := &tally{}
-	view, err := stream.NewView(stream.ViewConfig{Cluster: p.cluster, Keys: p.keys, Suppressions: true})
+// protected is the sender as it runs: control view, window, guard, callContexts from Redis.
+func protected(p *processEnv, n int) time.Duration {
+	noop := &timedNoop{}
+	view, err := view.New(view.Config{Cluster: p.cluster, Keys: p.keys, Suppressions: true})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -121,7 +127,7 @@ func protected(p *plant, n int) time.Duration {
 	viewDone := make(chan error, 1)
 	go func() { viewDone <- view.Run(viewCtx) }()
 	<-view.Ready()
-	fleet, err := New(Config{Cluster: p.cluster, Keys: p.keys, Replication: 1}, Deps{
+	supervisor, err := New(Config{Cluster: p.cluster, Keys: p.keys, Replication: 1}, Deps{
 		View: view, Tokens: limiter, Connect: func(context.Context, *fanfarev1.Route) (Line, error) { return Line{Live: noop, Test: noop}, nil },
 	})
 	if err != nil {
@@ -129,7 +135,7 @@ func protected(p *plant, n int) time.Duration {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- fleet.Run(ctx) }()
+	go func() { done <- supervisor.Run(ctx) }()
 	for noop.Accepted() < int64(n) {
 		time.Sleep(time.Millisecond)
 	}
@@ -145,16 +151,16 @@ func protected(p *plant, n int) time.Duration {
 	return took
 }
 
-// G2: the sender with its window, control view and leases, against the same without protection at an equal window, with a
+// G2: the sender with its window, control view and callContexts, against the same without protection at an equal window, with a
 // carrier that takes everything at once: the median of rounds that alternate.
 func BenchmarkG2(b *testing.B) {
 	const n, rounds = 200_000, 5
 	var ratios, none, with, noneCPU, withCPU []float64
 	for b.Loop() {
 		for range rounds {
-			p := newPlant(b)
+			p := newProcessEnv(b)
 			p.route(&fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 3_000_000, P99Ms: 100, Enabled: true})
-			p.campaign(1, fanfarev1.State_STATE_SENDING)
+			p.campaign(1, schemas.StateSending)
 			for from := 0; from < n; from += 20_000 {
 				p.send(from, from+20_000)
 			}
@@ -181,21 +187,21 @@ func BenchmarkLane(b *testing.B) {
 	for _, optOuts := range []bool{false, true} {
 		b.Run(fmt.Sprintf("opt-outs=%v", optOuts), func(b *testing.B) {
 			keys := testKeys(b)
-			view := newBoard()
+			view := newFakeView()
 			view.routes["sim"].Rate = 10_000_000
-			view.campaign(10001, fanfarev1.State_STATE_SENDING)
+			view.campaign(10001, schemas.StateSending)
 			noop := &carriertest.Noop{}
 			cfg := Config{Cluster: stream.Cluster{Names: testNames(b), Logger: slog.New(slog.DiscardHandler)}, Keys: keys, Now: time.Now, BreakerPause: time.Second}
 			var v View = view
 			if optOuts {
 				v = hashing{view, keys}
 			}
-			c, err := newCore(&cfg, &Deps{View: v, Tokens: &tokens{life: time.Second}}, newMetrics(nil), view.Route("sim"), Line{Live: noop, Test: noop})
+			c, err := newRouteSender(&cfg, &Deps{View: v, Tokens: &tokens{life: time.Second}}, newMetrics(nil), view.Route("sim"), Line{Live: noop, Test: noop})
 			if err != nil {
 				b.Fatal(err)
 			}
 			l := newLane(c, schemas.LaneBulk)
-			l.window = &ledger{}
+			l.window = &fakePublisher{}
 			ctx, cancel := context.WithCancel(b.Context())
 			done := make(chan error, 1)
 			go func() { done <- l.run(ctx) }()
@@ -231,17 +237,23 @@ func BenchmarkLane(b *testing.B) {
 // counted is an item that is always ours.
 type counted struct{ wg *sync.WaitGroup }
 
-func (counted) Begin() bool          { return true }
-func (counted) Deadline() time.Time  { return time.Time{}.AddDate(9000, 0, 0) }
-func (c counted) Settle(*kgo.Record) { c.wg.Done() }
-func (c counted) Late(*kgo.Record)   {}
+func (counted) Begin() bool            { return true }
+func (counted) Return() bool           { return true }
+func (counted) Deadline() time.Time    { return time.Time{}.AddDate(9000, 0, 0) }
+func (c counted) Settle(*kgo.Record)   { c.wg.Done() }
+func (c counted) Late(*kgo.Record)     {}
+func (counted) Doubt(*kgo.Record) bool { return false }
+func (counted) Doubted() bool          { return false }
+func (counted) BeginAgain() bool       { return false }
+func (counted) Clear() bool            { return false }
+func (counted) Crowded() bool          { return false }
 
-// hashing asks for opt-outs as the control view does when a tenant has some.
+// hashing requests for opt-outs as the control view does when a tenant has some.
 type hashing struct {
-	*board
+	*fakeView
 	keys *schemas.Keys
 }
 
-func (h hashing) OptedOut(tenant, to string) bool {
+func (h hashing) OptedOut(tenant, to string, _ schemas.Channel) bool {
 	return h.keys.NumberHash(tenant, to) == [8]byte{}
 }

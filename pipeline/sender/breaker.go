@@ -9,28 +9,28 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// What opens the breaker of a route: five batches in a row that the carrier did not answer, or half of at least twenty within
-// ten seconds. A refusal is an answer.
+// The breaker of a route opens after five batches in a row that the carrier did not answer, or when half of at least twenty
+// within ten seconds were not answered. A refusal is an answer.
 const (
 	breakerInterval    = 10 * time.Second
 	breakerConsecutive = 5
 	breakerRequests    = 20
 )
 
-// DefaultBreakerPause is how long a route stands still before one batch tries the carrier again.
+// DefaultBreakerPause is how long a route pauses before one batch tries the carrier again.
 const DefaultBreakerPause = 5 * time.Second
 
 var (
 	errOpen    = errors.New("breaker is open")
 	errProbing = errors.New("breaker is half open and one batch is on its way")
-	// errNothing is reported of a batch of which nothing was left to hand over: it says nothing of the carrier.
-	errNothing = errors.New("nothing was tried")
+	// errNothing is reported for a batch of which no message was left to hand over: it says nothing about the carrier.
+	errNothing = errors.New("nothing was handed over")
 )
 
 // breaker stops a route whose carrier does not answer. Both lanes share it.
 type breaker struct {
 	two   *gobreaker.TwoStepCircuitBreaker[struct{}]
-	state atomic.Int32 // gobreaker.State; closed is read without a lock
+	state atomic.Int32 // gobreaker.State, so that the usual state is read without a lock
 	until atomic.Int64 // Unix nanoseconds
 }
 
@@ -57,7 +57,8 @@ func newBreaker(route string, pause time.Duration, now func() time.Time, moved f
 	return b
 }
 
-// open reports whether nothing may be handed over, and when it is worth to deal again: a little apart, for all come back then.
+// open reports whether nothing may be handed over, and when to deal again. The times have jitter, so that the messages do not
+// all come back at once.
 func (b *breaker) open(now time.Time) (bool, time.Time) {
 	if gobreaker.State(b.state.Load()) != gobreaker.StateOpen || b.two.State() != gobreaker.StateOpen {
 		return false, time.Time{}
@@ -69,12 +70,12 @@ func (b *breaker) open(now time.Time) (bool, time.Time) {
 	return true, again.Add(time.Duration(rand.Int64N(int64(500 * time.Millisecond))))
 }
 
-// probing reports whether the next batch is the one that tries whether the carrier is back.
+// probing reports whether the next batch finds out whether the carrier is back.
 func (b *breaker) probing() bool {
 	return gobreaker.State(b.state.Load()) == gobreaker.StateHalfOpen
 }
 
-// allow asks for one batch; report takes what became of it.
+// allow asks whether one batch may be handed over. The caller must call report with the result.
 func (b *breaker) allow() (report func(error), err error) {
 	report, err = b.two.Allow()
 	switch {

@@ -3,55 +3,51 @@ package sender
 import (
 	"errors"
 	"fmt"
-	"math"
-	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/wire"
 )
 
-// Identity returns the submission id that a message's record names in its header; the intent window recognises twins by it.
-func Identity(r *kgo.Record) (schemas.ID, error) {
-	for i := range r.Headers {
-		if r.Headers[i].Key == schemas.HeaderSubmission {
-			id, err := schemas.ParseID(string(r.Headers[i].Value))
-			if err == nil && id.Try() == 0 {
-				return id, fmt.Errorf("%w: a message, want a submission", schemas.ErrID)
-			}
-			return id, err
-		}
+// errForged is the cause of the dead letter of a record whose submission id none of our keys has signed.
+var errForged = errors.New("the signature of the submission id is not of this installation's keys")
+
+// identify returns the submission id in the header of a message's record, once its signature is verified: a process that can write
+// to the topic but does not have the keys must not be able to have a message sent, or a real one dropped as its duplicate.
+func identify(keys *schemas.Keys, r *kgo.Record) (schemas.ID, error) {
+	text := schemas.Header(r, schemas.HeaderSubmission)
+	if text == nil {
+		return schemas.ID{}, fmt.Errorf("%w: no header %s", schemas.ErrID, schemas.HeaderSubmission)
 	}
-	return schemas.ID{}, fmt.Errorf("%w: no header %s", schemas.ErrID, schemas.HeaderSubmission)
+	id, err := schemas.ParseID(string(text))
+	switch {
+	case err != nil:
+		return schemas.ID{}, err
+	case id.Try() == 0:
+		return schemas.ID{}, fmt.Errorf("%w: a message, want a submission", schemas.ErrID)
+	case keys.Verify(id) != nil:
+		return schemas.ID{}, errForged
+	}
+	return id, nil
 }
 
-// sheet has room for a message of a text, which most are, so that a batch of them is one allocation.
-type sheet struct {
-	message fanfarev1.Message
-	body    fanfarev1.Message_Text
-	text    fanfarev1.Text
-}
-
-// decode reads a message and the id of its submission. What it refuses is poison: nobody can say to whom it goes, or it is in
-// the wrong place. id is what the header says even then, zero when it says nothing. The message lies in s, and lives as long.
-func decode(keys *schemas.Keys, route string, r *kgo.Record, s *sheet) (m *fanfarev1.Message, id schemas.ID, err error) {
-	id, headerErr := Identity(r)
-	if m, err = s.read(r.Value); err != nil {
-		return nil, id, fmt.Errorf("decode message: %w", err)
+// decode reads the message of the submission id, which [identify] has verified. An error means poison: the record does not say to
+// whom it goes, or it is in the wrong topic, or it is not the message that the id names. The message may lie in buf and lives as
+// long as buf.
+func decode(id schemas.ID, route string, r *kgo.Record, buf *wire.MessageBuf) (*fanfarev1.Message, error) {
+	m, err := buf.Read(r.Value)
+	if err != nil {
+		return nil, fmt.Errorf("decode message: %w", err)
 	}
 	if err := check(m, route); err != nil {
-		return nil, id, err
+		return nil, err
 	}
-	switch {
-	case headerErr != nil: // what the record itself says will do
-		return m, keys.Submission(m.GetCampaignNumber(), m.GetSeq(), uint8(m.GetTry())), nil //nolint:nilerr // see above
-	case id.CampaignNumber() != m.GetCampaignNumber() || id.Seq() != m.GetSeq() || uint32(id.Try()) != m.GetTry():
-		return nil, id, fmt.Errorf("header %s names another message than the record has", schemas.HeaderSubmission)
+	if id.CampaignNumber() != m.GetCampaignNumber() || id.Seq() != m.GetSeq() || uint32(id.Try()) != m.GetTry() {
+		return nil, fmt.Errorf("header %s names another message than the record has", schemas.HeaderSubmission)
 	}
-	return m, id, nil
+	return m, nil
 }
 
 func check(m *fanfarev1.Message, route string) error {
@@ -70,7 +66,7 @@ func check(m *fanfarev1.Message, route string) error {
 	return nil
 }
 
-// campaignIs is id == schemas.CampaignID(n) without making the text.
+// campaignIs is id == schemas.CampaignID(n) without an allocation.
 func campaignIs(id string, n uint64) bool {
 	const prefix = "camp_"
 	if len(id) <= len(prefix) || id[:len(prefix)] != prefix {
@@ -86,183 +82,4 @@ func campaignIs(id string, n uint64) bool {
 		}
 	}
 	return i == len(prefix)
-}
-
-// Numbers of the fields of fanfare.v1.Message and of its text. A fuzz test compares what is read here with the generated code.
-const (
-	fieldTenant          protowire.Number = 1
-	fieldCampaignID      protowire.Number = 2
-	fieldCampaignNumber  protowire.Number = 3
-	fieldCampaignVersion protowire.Number = 4
-	fieldSeq             protowire.Number = 5
-	fieldTry             protowire.Number = 6
-	fieldLeg             protowire.Number = 7
-	fieldChannel         protowire.Number = 8
-	fieldRoute           protowire.Number = 9
-	fieldSender          protowire.Number = 10
-	fieldTo              protowire.Number = 11
-	fieldText            protowire.Number = 12
-	fieldSegments        protowire.Number = 16
-	fieldPrice           protowire.Number = 17
-	fieldCurrency        protowire.Number = 18
-	fieldVariant         protowire.Number = 19
-	fieldNotBefore       protowire.Number = 20
-	fieldNotAfter        protowire.Number = 21
-	fieldTest            protowire.Number = 22
-	fieldCountry         protowire.Number = 23
-	fieldZone            protowire.Number = 24
-	fieldContactID       protowire.Number = 25
-	fieldCustomerRef     protowire.Number = 26
-
-	fieldTextBody     protowire.Number = 1
-	fieldTextEncoding protowire.Number = 2
-)
-
-// read decodes a message. One of a text, written as all of ours are, takes one allocation, for a copy that all its texts lie
-// in; whatever else it meets it leaves to the generated code.
-func (s *sheet) read(value []byte) (*fanfarev1.Message, error) {
-	if s.quick(value) {
-		return &s.message, nil
-	}
-	m := &fanfarev1.Message{}
-	if err := proto.Unmarshal(value, m); err != nil {
-		return nil, err
-	}
-	return m, nil
-}
-
-// quick reads fields of known numbers and types into the sheet; false when there is anything else. Of a field that comes twice
-// the last one stands, as in the generated code.
-func (s *sheet) quick(value []byte) bool {
-	texts := string(value)
-	for at := 0; at < len(value); {
-		num, typ, n := protowire.ConsumeTag(value[at:])
-		if n < 0 {
-			return false
-		}
-		at += n
-		switch typ {
-		case protowire.VarintType:
-			v, n := protowire.ConsumeVarint(value[at:])
-			if n < 0 || !s.number(num, v) {
-				return false
-			}
-			at += n
-		case protowire.BytesType:
-			size, n := protowire.ConsumeVarint(value[at:])
-			if n < 0 || size > uint64(len(value)-at-n) {
-				return false
-			}
-			at += n
-			end := at + int(size)
-			if num == fieldText {
-				if !s.readText(value[at:end], texts[at:end]) {
-					return false
-				}
-			} else if text := texts[at:end]; !utf8.ValidString(text) || !s.string(num, text) {
-				return false
-			}
-			at = end
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func (s *sheet) number(num protowire.Number, v uint64) bool {
-	m := &s.message
-	switch num {
-	case fieldCampaignNumber:
-		m.CampaignNumber = v
-	case fieldCampaignVersion:
-		m.CampaignVersion = v
-	case fieldSeq:
-		m.Seq = uint32(v)
-	case fieldTry:
-		m.Try = uint32(v)
-	case fieldLeg:
-		m.Leg = uint32(v)
-	case fieldChannel:
-		m.Channel = fanfarev1.Channel(v & math.MaxUint32)
-	case fieldSegments:
-		m.Segments = uint32(v)
-	case fieldPrice:
-		m.PriceMicros = v
-	case fieldVariant:
-		m.Variant = uint32(v)
-	case fieldNotBefore:
-		m.NotBeforeMs = int64(v)
-	case fieldNotAfter:
-		m.NotAfterMs = int64(v)
-	case fieldTest:
-		m.Test = protowire.DecodeBool(v)
-	case fieldContactID:
-		m.ContactId = v
-	default:
-		return false
-	}
-	return true
-}
-
-func (s *sheet) string(num protowire.Number, text string) bool {
-	m := &s.message
-	switch num {
-	case fieldTenant:
-		m.Tenant = text
-	case fieldCampaignID:
-		m.CampaignId = text
-	case fieldRoute:
-		m.Route = text
-	case fieldSender:
-		m.Sender = text
-	case fieldTo:
-		m.To = text
-	case fieldCurrency:
-		m.Currency = text
-	case fieldCountry:
-		m.Country = text
-	case fieldZone:
-		m.Zone = text
-	case fieldCustomerRef:
-		m.CustomerRef = text
-	default:
-		return false
-	}
-	return true
-}
-
-func (s *sheet) readText(value []byte, texts string) bool {
-	for at := 0; at < len(value); {
-		num, typ, n := protowire.ConsumeTag(value[at:])
-		if n < 0 {
-			return false
-		}
-		at += n
-		switch {
-		case num == fieldTextBody && typ == protowire.BytesType:
-			size, n := protowire.ConsumeVarint(value[at:])
-			if n < 0 || size > uint64(len(value)-at-n) {
-				return false
-			}
-			at += n
-			end := at + int(size)
-			if s.text.Body = texts[at:end]; !utf8.ValidString(s.text.Body) {
-				return false
-			}
-			at = end
-		case num == fieldTextEncoding && typ == protowire.VarintType:
-			v, n := protowire.ConsumeVarint(value[at:])
-			if n < 0 {
-				return false
-			}
-			s.text.Encoding = fanfarev1.Encoding(v & math.MaxUint32)
-			at += n
-		default:
-			return false
-		}
-	}
-	s.body.Text = &s.text
-	s.message.Body = &s.body
-	return true
 }

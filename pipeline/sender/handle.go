@@ -10,36 +10,37 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// This file is what the sender decides, without a client, a clock or a goroutine: [judge] says what is to be done with a message
-// before it may be handed over, [classify] what the carrier's answer means.
+// This file has the sender's decisions, without a client, a clock or a goroutine: [judge] decides what to do with a message before
+// it is handed over, [classify] decides what the carrier's answer means.
 
-// Directory is the control plane: campaigns and tenants as this process knows them. What it returns is shared and not changed.
+// Directory is the part of the control plane that [judge] reads. Its rows are shared and must not be changed.
 type Directory interface {
 	Campaign(id string) *fanfarev1.Campaign
 	Tenant(id string) *fanfarev1.Tenant
-	OptedOut(tenant, e164 string) bool
+	OptedOut(tenant, e164 string, channel schemas.Channel) bool
 }
 
-// Bounds of what the control view may be behind, and of how long a message waits for it.
+// Limits of how far the control view may be behind, and of how long a message waits for it.
 const (
-	// maxViewAge: with an older view nobody knows whether a campaign was stopped meanwhile.
+	// maxViewAge is the greatest age of the control view: with an older one a campaign may have been stopped unseen.
 	maxViewAge = 5 * time.Second
-	// maxOptOutAge: an opt-out is heeded 2 s after it was answered; wayLimit of that is the way to the carrier.
+	// maxOptOutAge is the greatest age of the opt-outs. An opt-out holds 2 s after it was answered; wayLimit of that is left
+	// for the way to the carrier.
 	maxOptOutAge = 2*time.Second - wayLimit
-	// wayLimit is how long after all questions were asked a message may still be written to the carrier. What waits longer, for
-	// the carrier's window or for a connection, goes back and is asked again: it may be stopped or opted out by then.
+	// wayLimit is how long after it was judged a message may still be written to the carrier. A message that waits longer, for
+	// the carrier's window or a connection, goes back and is judged again: it may have been stopped or opted out meanwhile.
 	wayLimit = 500 * time.Millisecond
-	// behindLimit is how long a message waits for the version of its campaign that it was made of.
+	// behindLimit is how long a message waits until the view has the campaign version that it was made from.
 	behindLimit = 2 * time.Second
-	// earlyLimit is how long before its not_before a message may wait here.
+	// earlyLimit is how long before its not_before a message may wait in the sender.
 	earlyLimit = time.Second
-	// hourUnknown is when a campaign whose calling hours do not read is looked at again.
+	// hoursUnknown is after how long a campaign whose calling hours cannot be read is tried again.
 	hoursUnknown = time.Minute
-	// controlAgain is when a message whose campaign did not arrive is dealt again.
+	// controlAgain is after how long a message whose campaign did not arrive may be dealt again.
 	controlAgain = time.Second
 )
 
-// Times after which something that the carrier did not take is tried again, unless the carrier names its own.
+// After how long a message that the carrier did not take may be dealt again, unless the carrier names a time.
 const (
 	throttledAgain = time.Second
 	retryableAgain = 2 * time.Second
@@ -50,63 +51,63 @@ type action uint8
 const (
 	submit action = iota // hand it over
 	answer               // write an outcome; nothing is handed over
-	wait                 // nothing can be said yet; ask again
+	wait                 // not decidable yet; judge it again later
 )
 
-// verdict is what is to be done with a message, and, of an answer, what is written.
+// verdict is what to do with a message and, when that is an answer, the outcome to write.
 type verdict struct {
 	action action
-	kind   fanfarev1.Kind
-	code   fanfarev1.Code
-	raw    string    // the carrier's own code, or which rule
-	again  time.Time // of a return: not before
+	kind   schemas.Kind
+	code   schemas.Code
+	raw    string    // the carrier's own code, or the name of our rule
+	again  time.Time // for a return: deal again not before this time
 	ref    string    // the provider's id
-	// poison: the record goes to the dead letters, too.
-	poison bool
+	parts  []string  // and those of the parts of a long text, where each has its own
+	poison bool      // the record also becomes a dead letter
+	until  time.Time // for a submission: judge would say otherwise from then on, because time has passed
 }
 
-func returned(code fanfarev1.Code, again time.Time) verdict {
-	return verdict{action: answer, kind: fanfarev1.Kind_KIND_RETURNED, code: code, again: again}
+func returned(code schemas.Code, again time.Time) verdict {
+	return verdict{action: answer, kind: schemas.KindReturned, code: code, again: again}
 }
 
-func notSent(code fanfarev1.Code, raw string) verdict {
-	return verdict{action: answer, kind: fanfarev1.Kind_KIND_NOT_SENT, code: code, raw: raw}
+func notSent(code schemas.Code, raw string) verdict {
+	return verdict{action: answer, kind: schemas.KindNotSent, code: code, raw: raw}
 }
 
-func skipped(code fanfarev1.Code) verdict {
-	return verdict{action: answer, kind: fanfarev1.Kind_KIND_SKIPPED, code: code}
+func skipped(code schemas.Code) verdict {
+	return verdict{action: answer, kind: schemas.KindSkipped, code: code}
 }
 
-func ambiguous(code fanfarev1.Code, raw string) verdict {
-	return verdict{action: answer, kind: fanfarev1.Kind_KIND_AMBIGUOUS, code: code, raw: raw}
+func ambiguous(code schemas.Code, raw string) verdict {
+	return verdict{action: answer, kind: schemas.KindAmbiguous, code: code, raw: raw}
 }
 
-// subject is what is known of a message when it is judged.
-type subject struct {
-	msg       *fanfarev1.Message // nil: the record does not decode
-	uncertain bool
-	guard     time.Time // nothing is handed over after it
-	released  time.Time
+// candidate is a message that is judged.
+type candidate struct {
+	msg       *fanfarev1.Message // nil when the record is poison
+	uncertain bool               // an earlier owner of the partition may have handed it over
+	guard     time.Time          // nothing may be handed over after it
+	released  time.Time          // when the window released it
 }
 
-// outlook is what holds for all messages judged at one time.
-type outlook struct {
-	now time.Time
-	// fresh is until when the control view is recent enough.
-	fresh time.Time
+// policyContext is what all messages that are judged at one time have in common.
+type policyContext struct {
+	now   time.Time
+	fresh time.Time // the control view is recent enough until then
 	dir   Directory
 }
 
-// judge asks the questions that stand before a hand-over, in the one order that is right: what was perhaps handed over already
-// is only reported; then comes whether we may act at all (guard), whether anybody may (campaign, tenant), whether this
-// recipient may be written to (opt-out), and whether now (hours, validity). The tokens come after all of them, and after the
-// tokens the same questions are asked once more, for waiting takes time.
-func judge(o *outlook, s *subject) verdict {
+// judge decides whether a message may be handed over. The order of its checks matters: a message that an earlier owner may have
+// handed over is reported first; then it checks whether this process may act at all (guard, age of the view), whether the campaign
+// and the tenant may send, whether the recipient may be written to (opt-out), and whether now is the time (calling hours,
+// validity). Tokens are taken after all of them, and then all checks run once more, because waiting for tokens takes time.
+func judge(o *policyContext, s *candidate) verdict {
 	switch {
 	case s.uncertain:
-		return ambiguous(fanfarev1.Code_CODE_CRASH, "")
+		return ambiguous(schemas.CodeCrash, "")
 	case s.msg == nil:
-		v := notSent(fanfarev1.Code_CODE_RENDER_ERROR, "poison")
+		v := notSent(schemas.CodeRenderError, "poison")
 		v.poison = true
 		return v
 	case !o.now.Before(s.guard):
@@ -120,10 +121,10 @@ func judge(o *outlook, s *subject) verdict {
 		if o.now.Sub(s.released) < behindLimit {
 			return verdict{action: wait}
 		}
-		return returned(fanfarev1.Code_CODE_CONTROL_BEHIND, o.now.Add(controlAgain))
+		return returned(schemas.CodeControlBehind, o.now.Add(controlAgain))
 	}
-	if c.GetTenant() != m.GetTenant() { // nobody's row is another one's
-		v := notSent(fanfarev1.Code_CODE_RENDER_ERROR, "tenant")
+	if c.GetTenant() != m.GetTenant() { // no tenant may use another tenant's campaign
+		v := notSent(schemas.CodeRenderError, "tenant")
 		v.poison = true
 		return v
 	}
@@ -135,101 +136,115 @@ func judge(o *outlook, s *subject) verdict {
 		if o.now.Sub(s.released) < behindLimit {
 			return verdict{action: wait}
 		}
-		return returned(fanfarev1.Code_CODE_CONTROL_BEHIND, o.now.Add(controlAgain))
+		return returned(schemas.CodeControlBehind, o.now.Add(controlAgain))
 	}
 	if !t.GetEnabled() {
-		return returned(fanfarev1.Code_CODE_SUSPENDED, time.Time{})
+		return returned(schemas.CodeSuspended, time.Time{})
 	}
-	if o.dir.OptedOut(m.GetTenant(), m.GetTo()) {
-		return skipped(fanfarev1.Code_CODE_OPTED_OUT)
+	if o.dir.OptedOut(m.GetTenant(), m.GetTo(), m.GetChannel()) {
+		return skipped(schemas.CodeOptedOut)
 	}
+	until := earlier(s.guard, o.fresh)
 	if h := c.GetCallingHours(); h != nil {
 		open, err := hours.FromRecord(h)
 		if err != nil {
-			return returned(fanfarev1.Code_CODE_WINDOW, o.now.Add(hoursUnknown))
+			return returned(schemas.CodeWindow, o.now.Add(hoursUnknown))
 		}
 		if !open.Open(o.now) {
-			return returned(fanfarev1.Code_CODE_WINDOW, open.NextOpen(o.now))
+			return returned(schemas.CodeWindow, open.NextOpen(o.now))
+		}
+		if !open.Open(o.now.Add(wayLimit)) { // hours close on a full minute
+			until = o.now.Truncate(time.Minute).Add(time.Minute)
 		}
 	}
-	return judgeValidity(o.now, m)
+	if v := judgeValidity(o.now, m); v.action != submit {
+		return v
+	}
+	if end := m.GetNotAfterMs(); end > 0 {
+		until = earlier(until, time.UnixMilli(end))
+	}
+	return verdict{action: submit, until: until}
 }
 
-// judgeState reads the live state of a campaign. What is not listed cannot have messages, and is given back.
+// judgeState checks the live state of a campaign. A campaign in a state that is not listed has no messages; if one comes anyway,
+// it is given back.
 func judgeState(c *fanfarev1.Campaign) verdict {
 	switch c.GetState() {
-	case fanfarev1.State_STATE_PREPARING, fanfarev1.State_STATE_SENDING:
+	case schemas.StatePreparing, schemas.StateSending:
 		return verdict{action: submit}
-	case fanfarev1.State_STATE_COMPLETED:
+	case schemas.StateCompleted:
 		if c.GetStopped() {
-			return skipped(fanfarev1.Code_CODE_CANCELLED)
+			return skipped(schemas.CodeCancelled)
 		}
 		return verdict{action: submit} // tries after a late bounce go on under it
-	case fanfarev1.State_STATE_PAUSED:
-		return returned(fanfarev1.Code_CODE_PAUSED, time.Time{})
-	case fanfarev1.State_STATE_ABORTED, fanfarev1.State_STATE_CANCELLED, fanfarev1.State_STATE_REJECTED, fanfarev1.State_STATE_FAILED:
-		return skipped(fanfarev1.Code_CODE_CANCELLED)
+	case schemas.StatePaused:
+		return returned(schemas.CodePaused, time.Time{})
+	case schemas.StateAborted, schemas.StateCancelled, schemas.StateRejected, schemas.StateFailed:
+		return skipped(schemas.CodeCancelled)
 	default:
-		return returned(fanfarev1.Code_CODE_SUSPENDED, time.Time{})
+		return returned(schemas.CodeSuspended, time.Time{})
 	}
 }
 
 func judgeValidity(now time.Time, m *fanfarev1.Message) verdict {
 	ms := now.UnixMilli()
 	if end := m.GetNotAfterMs(); end > 0 && ms >= end {
-		return notSent(fanfarev1.Code_CODE_VALIDITY_EXPIRED, "")
+		return notSent(schemas.CodeValidityExpired, "")
 	}
 	if begin := m.GetNotBeforeMs(); ms < begin {
 		if begin-ms <= earlyLimit.Milliseconds() {
 			return verdict{action: wait}
 		}
-		return returned(fanfarev1.Code_CODE_WINDOW, time.UnixMilli(begin))
+		return returned(schemas.CodeWindow, time.UnixMilli(begin))
 	}
 	return verdict{action: submit}
 }
 
-// classify says what an answer of the carrier means. c is the campaign, nil when it is gone from the view.
+// classify turns the carrier's answer into an outcome. c is the message's campaign, nil when the view does not have it.
 func classify(r carrier.Result, m *fanfarev1.Message, c *fanfarev1.Campaign, now time.Time) verdict {
 	switch r.Outcome {
 	case carrier.Accepted:
-		return verdict{action: answer, kind: fanfarev1.Kind_KIND_SENT, code: fanfarev1.Code_CODE_AWAITING_DLR, raw: r.Code, ref: r.Ref}
+		return verdict{action: answer, kind: schemas.KindSent, code: schemas.CodeAwaitingDLR, raw: r.Code, ref: r.Ref, parts: validParts(r.PartRefs)}
 	case carrier.Rejected:
-		return notSent(cmp.Or(r.Sub, fanfarev1.Code_CODE_NOT_SENT_OTHER), r.Code)
+		code := cmp.Or(r.Sub, schemas.CodeNotSentOther)
+		if info, ok := schemas.LookupCode(code); ok && info.Fallback && c != nil && int(m.GetLeg()) < len(c.GetLegs()) {
+			v := returned(code, now) // not_sent would be final: the scheduler deals the next leg
+			v.raw = r.Code
+			return v
+		}
+		return notSent(code, r.Code)
 	case carrier.Throttled:
-		v := returned(fanfarev1.Code_CODE_THROTTLED, now.Add(cmp.Or(max(r.RetryAfter, 0), throttledAgain)))
+		v := returned(schemas.CodeThrottled, now.Add(cmp.Or(max(r.RetryAfter, 0), throttledAgain)))
 		v.raw = r.Code
 		return v
 	case carrier.Retryable:
-		v := returned(cmp.Or(r.Sub, fanfarev1.Code_CODE_PROVIDER_ERROR), now.Add(cmp.Or(max(r.RetryAfter, 0), retryableAgain)))
+		v := returned(cmp.Or(r.Sub, schemas.CodeProviderError), now.Add(cmp.Or(max(r.RetryAfter, 0), retryableAgain)))
 		v.raw = r.Code
 		return v
 	case carrier.Unsupported:
 		if c != nil && int(m.GetLeg()) < len(c.GetLegs()) {
-			v := returned(fanfarev1.Code_CODE_UNSUPPORTED, now)
+			v := returned(schemas.CodeUnsupported, now)
 			v.raw = r.Code
 			return v
 		}
-		return notSent(cmp.Or(r.Sub, unreachable(m.GetChannel())), r.Code)
-	default: // Unknown, and an answer that this version does not know
-		return ambiguous(fanfarev1.Code_CODE_TIMEOUT, r.Code)
+		return notSent(cmp.Or(r.Sub, schemas.UnreachableCode(m.GetChannel())), r.Code)
+	default: // Unknown, and outcomes that this version does not know
+		return ambiguous(schemas.CodeTimeout, r.Code)
 	}
 }
 
-func unreachable(c fanfarev1.Channel) fanfarev1.Code {
-	switch c {
-	case fanfarev1.Channel_CHANNEL_RCS:
-		return fanfarev1.Code_CODE_RCS_NOT_CAPABLE
-	case fanfarev1.Channel_CHANNEL_WHATSAPP:
-		return fanfarev1.Code_CODE_NOT_WHATSAPP_USER
-	default:
-		return fanfarev1.Code_CODE_NOT_SENT_OTHER
+// validParts is refs as a record takes them.
+func validParts(refs []string) []string {
+	for i := range refs {
+		refs[i] = validUTF8(refs[i])
 	}
+	return refs
 }
 
 const (
-	// defaultP99 of a route whose record names none.
+	// defaultP99 is the answer time of a route whose row names none.
 	defaultP99 = 500 * time.Millisecond
-	// maxWindow is the most that may be uncertain after a crash of one lane.
+	// maxWindow is the most messages of one lane that may be in flight.
 	maxWindow = 2_000
 )
 
@@ -240,26 +255,25 @@ func p99(r *fanfarev1.Route) time.Duration {
 	return defaultP99
 }
 
-// windowSize is how many messages one of several senders may have in flight: as many as the route takes while the carrier
-// answers, and a quarter of a second more for the commits and the tokens. It is never less than 20 ms of the rate, what a
-// commit takes on a slow day.
+// windowSize is how many messages one of several senders may have in flight: what the route sends while the carrier answers,
+// and a quarter of a second more for commits and tokens. It is never less than 20 ms of the rate, the time of a slow commit.
 func windowSize(r *fanfarev1.Route, senders int) int {
 	rate := float64(r.GetRate()) / float64(max(1, senders))
 	w := rate * max(20*time.Millisecond, 250*time.Millisecond+p99(r)).Seconds()
 	return int(min(maxWindow, max(1, w)))
 }
 
-// answerLimit is how long an answer is awaited before the hand-over is called ambiguous.
+// answerLimit is how long the sender awaits an answer before it calls the hand-over ambiguous.
 func answerLimit(r *fanfarev1.Route) time.Duration { return max(2*time.Second, 3*p99(r)) }
 
-// patience is how long a message waits for tokens of a level below the route. The scheduler deals a second and the carrier's
-// answer time ahead of each limit, so only who was dealt under a higher limit waits longer.
+// patience is how long a message waits for tokens of a level below the route. The scheduler deals at most a second and the
+// carrier's answer time ahead of each limit, so a message waits longer only when the limit was lowered after its deal.
 func patience(r *fanfarev1.Route) time.Duration { return 2*time.Second + p99(r) }
 
-// rateWait is the longest wait for one token of a level below the route: who waits longer is dealt again instead.
+// rateWait is the longest wait for one token of a level below the route: a message that would wait longer is given back.
 const rateWait = time.Second
 
-// outbound is the message as the carrier takes it.
+// outbound returns the message in the form that connectors take.
 func outbound(m *fanfarev1.Message, id schemas.ID, deadline time.Time) carrier.Outbound {
 	o := carrier.Outbound{
 		Key: id, Channel: m.GetChannel(), To: m.GetTo(), From: m.GetSender(), Deadline: deadline,
@@ -272,16 +286,19 @@ func outbound(m *fanfarev1.Message, id schemas.ID, deadline time.Time) carrier.O
 	case *fanfarev1.Message_Text:
 		o.Body.Text = carrier.Text{Body: b.Text.GetBody(), Encoding: b.Text.GetEncoding(), Segments: int(max(1, m.GetSegments()))}
 	case *fanfarev1.Message_Template:
-		o.Body.Template = &carrier.Template{Name: b.Template.GetName(), Language: b.Template.GetLanguage(), Params: b.Template.GetParams()}
+		o.Body.Template = &carrier.Template{Name: b.Template.GetName(), Language: b.Template.GetLanguage(), Params: b.Template.GetParams(), Components: b.Template.GetComponents()}
 	case *fanfarev1.Message_Rich:
 		o.Body.Rich = &carrier.Rich{JSON: b.Rich.GetJson()}
 	case *fanfarev1.Message_Call:
-		o.Body.Call = &carrier.Call{Queue: b.Call.GetQueue(), MachineAction: b.Call.GetMachineAction(), Media: b.Call.GetMedia()}
+		o.Body.Call = &carrier.Call{
+			Queue: b.Call.GetQueue(), MachineAction: b.Call.GetMachineAction(), Media: b.Call.GetMedia(),
+			Text: b.Call.GetText(), Language: b.Call.GetLanguage(), Ring: time.Duration(b.Call.GetRingSeconds()) * time.Second,
+		}
 	}
 	return o
 }
 
-// units is what a message costs of the route's limit.
+// units is how many tokens of the route a message costs.
 func units(m *fanfarev1.Message, p carrier.Pacing) int {
 	if p == carrier.PacingSegments {
 		return int(max(1, m.GetSegments()))

@@ -11,48 +11,51 @@ import (
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/wire"
 	"fanfare/sinks/carrier"
 )
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC) // a Monday
 
-// plain is a control plane held in maps.
-type plain struct {
+// mapDirectory is a control plane held in maps.
+type mapDirectory struct {
 	campaigns map[string]*fanfarev1.Campaign
 	tenants   map[string]*fanfarev1.Tenant
 	optedOut  map[string]bool
 }
 
-func (p *plain) Campaign(id string) *fanfarev1.Campaign { return p.campaigns[id] }
-func (p *plain) Tenant(id string) *fanfarev1.Tenant     { return p.tenants[id] }
-func (p *plain) OptedOut(tenant, to string) bool        { return p.optedOut[tenant+to] }
-
-// question is everything that judge asks about, with answers that let the message pass.
-type question struct {
-	dir      *plain
-	campaign *fanfarev1.Campaign
-	tenant   *fanfarev1.Tenant
-	subject  subject
-	outlook  outlook
+func (p *mapDirectory) Campaign(id string) *fanfarev1.Campaign { return p.campaigns[id] }
+func (p *mapDirectory) Tenant(id string) *fanfarev1.Tenant     { return p.tenants[id] }
+func (p *mapDirectory) OptedOut(tenant, to string, channel schemas.Channel) bool {
+	return p.optedOut[tenant+to] || p.optedOut[fmt.Sprint(tenant, to, channel)]
 }
 
-func passing() *question {
-	q := &question{
+// judgeCase is everything that judge requests about, with answers that let the message pass.
+type judgeCase struct {
+	dir           *mapDirectory
+	campaign      *fanfarev1.Campaign
+	tenant        *fanfarev1.Tenant
+	candidate     candidate
+	policyContext policyContext
+}
+
+func passing() *judgeCase {
+	q := &judgeCase{
 		campaign: &fanfarev1.Campaign{
-			Tenant: "tn_a", Id: "camp_10001", Number: 10001, Version: 7, State: fanfarev1.State_STATE_SENDING,
+			Tenant: "tn_a", Id: "camp_10001", Number: 10001, Version: 7, State: schemas.StateSending,
 			CallingHours: &fanfarev1.CallingHours{StartMinute: 9 * 60, EndMinute: 20 * 60, Timezone: "Europe/Rome"},
 		},
 		tenant: &fanfarev1.Tenant{Id: "tn_a", Enabled: true},
 	}
-	q.dir = &plain{map[string]*fanfarev1.Campaign{"camp_10001": q.campaign}, map[string]*fanfarev1.Tenant{"tn_a": q.tenant}, map[string]bool{}}
-	q.subject = subject{
+	q.dir = &mapDirectory{map[string]*fanfarev1.Campaign{"camp_10001": q.campaign}, map[string]*fanfarev1.Tenant{"tn_a": q.tenant}, map[string]bool{}}
+	q.candidate = candidate{
 		msg: &fanfarev1.Message{
 			Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10001, CampaignVersion: 7, Seq: 3, Try: 1, Leg: 1, To: "+393331234567", Route: "sim",
 			NotBeforeMs: noon.Add(-time.Hour).UnixMilli(), NotAfterMs: noon.Add(time.Hour).UnixMilli(),
 		},
 		guard: noon.Add(8 * time.Second), released: noon.Add(-10 * time.Millisecond),
 	}
-	q.outlook = outlook{now: noon, fresh: noon.Add(time.Second), dir: q.dir}
+	q.policyContext = policyContext{now: noon, fresh: noon.Add(time.Second), dir: q.dir}
 	return q
 }
 
@@ -61,29 +64,33 @@ func passing() *question {
 func TestOrderOfQuestions(t *testing.T) {
 	conditions := []struct {
 		name  string
-		spoil func(*question)
+		spoil func(*judgeCase)
 		want  verdict
 	}{
-		{"uncertain", func(q *question) { q.subject.uncertain = true }, ambiguous(fanfarev1.Code_CODE_CRASH, "")},
-		{"guard", func(q *question) { q.subject.guard = noon }, verdict{action: wait}},
-		{"view too old", func(q *question) { q.outlook.fresh = noon }, verdict{action: wait}},
-		{"version not here", func(q *question) {
-			q.subject.msg.CampaignVersion, q.subject.released = 8, noon.Add(-behindLimit)
-		}, returned(fanfarev1.Code_CODE_CONTROL_BEHIND, noon.Add(time.Second))},
-		{"paused", func(q *question) { q.campaign.State = fanfarev1.State_STATE_PAUSED }, returned(fanfarev1.Code_CODE_PAUSED, time.Time{})},
-		{"tenant disabled", func(q *question) { q.tenant.Enabled = false }, returned(fanfarev1.Code_CODE_SUSPENDED, time.Time{})},
-		{"opted out", func(q *question) { q.dir.optedOut["tn_a+393331234567"] = true }, skipped(fanfarev1.Code_CODE_OPTED_OUT)},
-		{"hours closed", func(q *question) { q.campaign.CallingHours.StartMinute = 14 * 60 }, returned(fanfarev1.Code_CODE_WINDOW, noon.Add(time.Hour))},
-		{"validity over", func(q *question) { q.subject.msg.NotAfterMs = noon.UnixMilli() }, notSent(fanfarev1.Code_CODE_VALIDITY_EXPIRED, "")},
-		{"too early", func(q *question) { q.subject.msg.NotBeforeMs = noon.Add(2 * time.Second).UnixMilli() }, returned(fanfarev1.Code_CODE_WINDOW, noon.Add(2*time.Second))},
+		{"uncertain", func(q *judgeCase) { q.candidate.uncertain = true }, ambiguous(schemas.CodeCrash, "")},
+		{"guard", func(q *judgeCase) { q.candidate.guard = noon }, verdict{action: wait}},
+		{"view too old", func(q *judgeCase) { q.policyContext.fresh = noon }, verdict{action: wait}},
+		{"version not here", func(q *judgeCase) {
+			q.candidate.msg.CampaignVersion, q.candidate.released = 8, noon.Add(-behindLimit)
+		}, returned(schemas.CodeControlBehind, noon.Add(time.Second))},
+		{"paused", func(q *judgeCase) { q.campaign.State = schemas.StatePaused }, returned(schemas.CodePaused, time.Time{})},
+		{"tenant disabled", func(q *judgeCase) { q.tenant.Enabled = false }, returned(schemas.CodeSuspended, time.Time{})},
+		{"opted out", func(q *judgeCase) { q.dir.optedOut["tn_a+393331234567"] = true }, skipped(schemas.CodeOptedOut)},
+		{"opted out of the channel", func(q *judgeCase) {
+			q.candidate.msg.Channel = schemas.ChannelSMS
+			q.dir.optedOut[fmt.Sprint("tn_a", "+393331234567", schemas.ChannelSMS)] = true
+		}, skipped(schemas.CodeOptedOut)},
+		{"hours closed", func(q *judgeCase) { q.campaign.CallingHours.StartMinute = 14 * 60 }, returned(schemas.CodeWindow, noon.Add(time.Hour))},
+		{"validity over", func(q *judgeCase) { q.candidate.msg.NotAfterMs = noon.UnixMilli() }, notSent(schemas.CodeValidityExpired, "")},
+		{"too early", func(q *judgeCase) { q.candidate.msg.NotBeforeMs = noon.Add(2 * time.Second).UnixMilli() }, returned(schemas.CodeWindow, noon.Add(2*time.Second))},
 	}
-	check := func(name string, q *question, want verdict) {
+	check := func(name string, q *judgeCase, want verdict) {
 		t.Helper()
-		if got := judge(&q.outlook, &q.subject); !cmp.Equal(got, want, cmp.AllowUnexported(verdict{})) {
+		if got := judge(&q.policyContext, &q.candidate); !cmp.Equal(got, want, cmp.AllowUnexported(verdict{})) {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
-	check("nothing against it", passing(), verdict{action: submit})
+	check("nothing against it", passing(), verdict{action: submit, until: noon.Add(time.Second)}) // when the view is too old
 	for i, first := range conditions {
 		q := passing()
 		first.spoil(q)
@@ -99,59 +106,88 @@ func TestOrderOfQuestions(t *testing.T) {
 
 func TestPoisonIsJudgedFirstButForTheUncertain(t *testing.T) {
 	q := passing()
-	q.subject.msg, q.subject.guard, q.outlook.fresh = nil, noon, noon
-	want := verdict{action: answer, kind: fanfarev1.Kind_KIND_NOT_SENT, code: fanfarev1.Code_CODE_RENDER_ERROR, raw: "poison", poison: true}
-	if got := judge(&q.outlook, &q.subject); !cmp.Equal(got, want, cmp.AllowUnexported(verdict{})) {
+	q.candidate.msg, q.candidate.guard, q.policyContext.fresh = nil, noon, noon
+	want := verdict{action: answer, kind: schemas.KindNotSent, code: schemas.CodeRenderError, raw: "poison", poison: true}
+	if got := judge(&q.policyContext, &q.candidate); !cmp.Equal(got, want, cmp.AllowUnexported(verdict{})) {
 		t.Errorf("poison: got %+v, want %+v", got, want)
 	}
-	q.subject.uncertain = true
-	if got := judge(&q.outlook, &q.subject); got.kind != fanfarev1.Kind_KIND_AMBIGUOUS {
+	q.candidate.uncertain = true
+	if got := judge(&q.policyContext, &q.candidate); got.kind != schemas.KindAmbiguous {
 		t.Errorf("uncertain poison: got %+v, want ambiguous", got)
 	}
 	q = passing()
 	q.campaign.Tenant = "tn_b"
-	q.campaign.State = fanfarev1.State_STATE_PAUSED
-	if got := judge(&q.outlook, &q.subject); !got.poison {
+	q.campaign.State = schemas.StatePaused
+	if got := judge(&q.policyContext, &q.candidate); !got.poison {
 		t.Errorf("campaign of another tenant: got %+v, want poison", got)
 	}
 }
 
 func TestEveryState(t *testing.T) {
-	cancelled, suspended := skipped(fanfarev1.Code_CODE_CANCELLED), returned(fanfarev1.Code_CODE_SUSPENDED, time.Time{})
-	want := map[fanfarev1.State]verdict{
-		fanfarev1.State_STATE_UNSPECIFIED:     suspended,
-		fanfarev1.State_STATE_DRAFT:           suspended,
-		fanfarev1.State_STATE_CONFIGURED:      suspended,
-		fanfarev1.State_STATE_COST_CALCULATED: suspended,
-		fanfarev1.State_STATE_READY:           suspended,
-		fanfarev1.State_STATE_SCHEDULED:       suspended,
-		fanfarev1.State_STATE_PREPARING:       {action: submit},
-		fanfarev1.State_STATE_SENDING:         {action: submit},
-		fanfarev1.State_STATE_PAUSED:          returned(fanfarev1.Code_CODE_PAUSED, time.Time{}),
-		fanfarev1.State_STATE_SUSPENDED:       suspended,
-		fanfarev1.State_STATE_COMPLETED:       {action: submit},
-		fanfarev1.State_STATE_CANCELLED:       cancelled,
-		fanfarev1.State_STATE_ABORTED:         cancelled,
-		fanfarev1.State_STATE_REJECTED:        cancelled,
-		fanfarev1.State_STATE_FAILED:          cancelled,
+	cancelled, suspended := skipped(schemas.CodeCancelled), returned(schemas.CodeSuspended, time.Time{})
+	want := map[schemas.State]verdict{
+		schemas.StateUnspecified:    suspended,
+		schemas.StateDraft:          suspended,
+		schemas.StateConfigured:     suspended,
+		schemas.StateCostCalculated: suspended,
+		schemas.StateReady:          suspended,
+		schemas.StateScheduled:      suspended,
+		schemas.StatePreparing:      {action: submit},
+		schemas.StateSending:        {action: submit},
+		schemas.StatePaused:         returned(schemas.CodePaused, time.Time{}),
+		schemas.StateSuspended:      suspended,
+		schemas.StateCompleted:      {action: submit},
+		schemas.StateCancelled:      cancelled,
+		schemas.StateAborted:        cancelled,
+		schemas.StateRejected:       cancelled,
+		schemas.StateFailed:         cancelled,
 	}
 	for n := range fanfarev1.State_name {
-		state := fanfarev1.State(n)
+		state := schemas.State(n)
 		q := passing()
 		q.campaign.State = state
 		w, ok := want[state]
 		if !ok {
-			t.Errorf("%s: a state that nobody has thought about", state)
+			t.Errorf("%s: judge has no rule for this state", state)
 			continue
 		}
-		if got := judge(&q.outlook, &q.subject); !cmp.Equal(got, w, cmp.AllowUnexported(verdict{})) {
+		got := judge(&q.policyContext, &q.candidate)
+		got.until = time.Time{}
+		if !cmp.Equal(got, w, cmp.AllowUnexported(verdict{})) {
 			t.Errorf("%s: got %+v, want %+v", state, got, w)
 		}
 	}
 	q := passing()
-	q.campaign.State, q.campaign.Stopped = fanfarev1.State_STATE_COMPLETED, true
-	if got := judge(&q.outlook, &q.subject); !cmp.Equal(got, cancelled, cmp.AllowUnexported(verdict{})) {
+	q.campaign.State, q.campaign.Stopped = schemas.StateCompleted, true
+	if got := judge(&q.policyContext, &q.candidate); !cmp.Equal(got, cancelled, cmp.AllowUnexported(verdict{})) {
 		t.Errorf("completed, then stopped: got %+v, want %+v", got, cancelled)
+	}
+}
+
+// A submission is allowed until the first of the checks would fail because time has passed: the connector may not write it later.
+func TestAllowedUntil(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		set  func(*judgeCase)
+		want time.Time
+	}{
+		{"the view becomes too old", func(*judgeCase) {}, noon.Add(time.Second)},
+		{"the guard expires", func(q *judgeCase) { q.candidate.guard = noon.Add(300 * time.Millisecond) }, noon.Add(300 * time.Millisecond)},
+		{"the validity ends", func(q *judgeCase) { q.candidate.msg.NotAfterMs = noon.UnixMilli() + 200 }, noon.Add(200 * time.Millisecond)},
+		{"the calling hours close", func(q *judgeCase) {
+			q.campaign.CallingHours.EndMinute = 13 * 60 // Rome is an hour ahead
+			q.policyContext.now, q.policyContext.fresh = noon.Add(-100*time.Millisecond), noon.Add(time.Second)
+		}, noon},
+		{"the calling hours close later than a message may wait", func(q *judgeCase) {
+			q.campaign.CallingHours.EndMinute = 13 * 60
+			q.policyContext.now = noon.Add(-time.Second)
+		}, noon.Add(time.Second)},
+	} {
+		q := passing()
+		tc.set(q)
+		if got := judge(&q.policyContext, &q.candidate); got.action != submit || !got.until.Equal(tc.want) {
+			t.Errorf("%s: got action %d until %s, want a submission until %s", tc.name, got.action, got.until, tc.want)
+		}
 	}
 }
 
@@ -159,44 +195,44 @@ func TestEveryState(t *testing.T) {
 func TestWaits(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		set  func(*question)
+		set  func(*judgeCase)
 		want action
-		code fanfarev1.Code
+		code schemas.Code
 	}{
-		{"version on its way", func(q *question) { q.subject.msg.CampaignVersion = 8 }, wait, 0},
-		{"campaign unknown", func(q *question) { delete(q.dir.campaigns, "camp_10001") }, wait, 0},
-		{"campaign unknown for 2 s", func(q *question) {
+		{"version on its way", func(q *judgeCase) { q.candidate.msg.CampaignVersion = 8 }, wait, 0},
+		{"campaign unknown", func(q *judgeCase) { delete(q.dir.campaigns, "camp_10001") }, wait, 0},
+		{"campaign unknown for 2 s", func(q *judgeCase) {
 			delete(q.dir.campaigns, "camp_10001")
-			q.subject.released = noon.Add(-2 * time.Second)
-		}, answer, fanfarev1.Code_CODE_CONTROL_BEHIND},
-		{"behind and paused: the newer version may have resumed it", func(q *question) {
-			q.subject.msg.CampaignVersion, q.campaign.State = 8, fanfarev1.State_STATE_PAUSED
+			q.candidate.released = noon.Add(-2 * time.Second)
+		}, answer, schemas.CodeControlBehind},
+		{"behind and paused: the newer version may have resumed it", func(q *judgeCase) {
+			q.candidate.msg.CampaignVersion, q.campaign.State = 8, schemas.StatePaused
 		}, wait, 0},
-		{"tenant unknown", func(q *question) { delete(q.dir.tenants, "tn_a") }, wait, 0},
-		{"tenant unknown for 2 s", func(q *question) {
+		{"tenant unknown", func(q *judgeCase) { delete(q.dir.tenants, "tn_a") }, wait, 0},
+		{"tenant unknown for 2 s", func(q *judgeCase) {
 			delete(q.dir.tenants, "tn_a")
-			q.subject.released = noon.Add(-2 * time.Second)
-		}, answer, fanfarev1.Code_CODE_CONTROL_BEHIND},
-		{"newer view than the message", func(q *question) { q.campaign.Version = 9 }, submit, 0},
-		{"not before half a second from now", func(q *question) { q.subject.msg.NotBeforeMs = noon.UnixMilli() + 500 }, wait, 0},
-		{"no hours at all", func(q *question) { q.campaign.CallingHours = nil }, submit, 0},
-		{"hours that do not read", func(q *question) { q.campaign.CallingHours.Timezone = "Mars/Olympus" }, answer, fanfarev1.Code_CODE_WINDOW},
-		{"no validity", func(q *question) { q.subject.msg.NotAfterMs, q.subject.msg.NotBeforeMs = 0, 0 }, submit, 0},
-		{"the last millisecond of validity", func(q *question) { q.subject.msg.NotAfterMs = noon.UnixMilli() + 1 }, submit, 0},
-		{"another tenant opted out", func(q *question) { q.dir.optedOut["tn_b+393331234567"] = true }, submit, 0},
+			q.candidate.released = noon.Add(-2 * time.Second)
+		}, answer, schemas.CodeControlBehind},
+		{"newer view than the message", func(q *judgeCase) { q.campaign.Version = 9 }, submit, 0},
+		{"not before half a second from now", func(q *judgeCase) { q.candidate.msg.NotBeforeMs = noon.UnixMilli() + 500 }, wait, 0},
+		{"no hours at all", func(q *judgeCase) { q.campaign.CallingHours = nil }, submit, 0},
+		{"hours that do not read", func(q *judgeCase) { q.campaign.CallingHours.Timezone = "Mars/Olympus" }, answer, schemas.CodeWindow},
+		{"no validity", func(q *judgeCase) { q.candidate.msg.NotAfterMs, q.candidate.msg.NotBeforeMs = 0, 0 }, submit, 0},
+		{"the last millisecond of validity", func(q *judgeCase) { q.candidate.msg.NotAfterMs = noon.UnixMilli() + 1 }, submit, 0},
+		{"another tenant opted out", func(q *judgeCase) { q.dir.optedOut["tn_b+393331234567"] = true }, submit, 0},
 	} {
 		q := passing()
 		tc.set(q)
-		if got := judge(&q.outlook, &q.subject); got.action != tc.want || got.code != tc.code {
+		if got := judge(&q.policyContext, &q.candidate); got.action != tc.want || got.code != tc.code {
 			t.Errorf("%s: got %+v, want action %d, code %s", tc.name, got, tc.want, tc.code)
 		}
 	}
 }
 
 func TestClassify(t *testing.T) {
-	chain := &fanfarev1.Campaign{Legs: []*fanfarev1.Leg{{Channel: fanfarev1.Channel_CHANNEL_RCS}, {Channel: fanfarev1.Channel_CHANNEL_SMS}}}
-	rcs := &fanfarev1.Message{Leg: 1, Channel: fanfarev1.Channel_CHANNEL_RCS}
-	sms := &fanfarev1.Message{Leg: 2, Channel: fanfarev1.Channel_CHANNEL_SMS}
+	chain := &fanfarev1.Campaign{Legs: []*fanfarev1.Leg{{Channel: schemas.ChannelRCS}, {Channel: schemas.ChannelSMS}}}
+	rcs := &fanfarev1.Message{Leg: 1, Channel: schemas.ChannelRCS}
+	sms := &fanfarev1.Message{Leg: 2, Channel: schemas.ChannelSMS}
 	in := func(d time.Duration) time.Time { return noon.Add(d) }
 	raw := func(v verdict, code string) verdict { v.raw = code; return v }
 	for _, tc := range []struct {
@@ -209,30 +245,32 @@ func TestClassify(t *testing.T) {
 			"accepted",
 			carrier.Result{Outcome: carrier.Accepted, Ref: "p1", Code: "0"},
 			sms,
-			verdict{action: answer, kind: fanfarev1.Kind_KIND_SENT, code: fanfarev1.Code_CODE_AWAITING_DLR, raw: "0", ref: "p1"},
+			verdict{action: answer, kind: schemas.KindSent, code: schemas.CodeAwaitingDLR, raw: "0", ref: "p1"},
 		},
-		{"rejected with a reason", carrier.Result{Outcome: carrier.Rejected, Code: "11", Sub: fanfarev1.Code_CODE_SENDER_INVALID}, sms, notSent(fanfarev1.Code_CODE_SENDER_INVALID, "11")},
-		{"rejected without one", carrier.Result{Outcome: carrier.Rejected, Code: "99"}, sms, notSent(fanfarev1.Code_CODE_NOT_SENT_OTHER, "99")},
-		{"throttled", carrier.Result{Outcome: carrier.Throttled, Code: "58"}, sms, raw(returned(fanfarev1.Code_CODE_THROTTLED, in(time.Second)), "58")},
-		{"throttled for 7 s", carrier.Result{Outcome: carrier.Throttled, RetryAfter: 7 * time.Second}, sms, returned(fanfarev1.Code_CODE_THROTTLED, in(7*time.Second))},
-		{"retryable", carrier.Result{Outcome: carrier.Retryable}, sms, returned(fanfarev1.Code_CODE_PROVIDER_ERROR, in(2*time.Second))},
+		{"rejected with a reason", carrier.Result{Outcome: carrier.Rejected, Code: "11", Sub: schemas.CodeSenderInvalid}, sms, notSent(schemas.CodeSenderInvalid, "11")},
+		{"rejected by a code that falls back, another leg follows", carrier.Result{Outcome: carrier.Rejected, Code: "404", Sub: schemas.CodeTemplateNotFound}, rcs, raw(returned(schemas.CodeTemplateNotFound, noon), "404")},
+		{"rejected on the last leg, by a code that falls back", carrier.Result{Outcome: carrier.Rejected, Code: "404", Sub: schemas.CodeTemplateNotFound}, sms, notSent(schemas.CodeTemplateNotFound, "404")},
+		{"rejected without one", carrier.Result{Outcome: carrier.Rejected, Code: "99"}, sms, notSent(schemas.CodeNotSentOther, "99")},
+		{"throttled", carrier.Result{Outcome: carrier.Throttled, Code: "58"}, sms, raw(returned(schemas.CodeThrottled, in(time.Second)), "58")},
+		{"throttled for 7 s", carrier.Result{Outcome: carrier.Throttled, RetryAfter: 7 * time.Second}, sms, returned(schemas.CodeThrottled, in(7*time.Second))},
+		{"retryable", carrier.Result{Outcome: carrier.Retryable}, sms, returned(schemas.CodeProviderError, in(2*time.Second))},
 		{
 			"retryable with a reason and a time",
-			carrier.Result{Outcome: carrier.Retryable, Sub: fanfarev1.Code_CODE_NETWORK_ERROR, RetryAfter: time.Minute},
+			carrier.Result{Outcome: carrier.Retryable, Sub: schemas.CodeNetworkError, RetryAfter: time.Minute},
 			sms,
-			returned(fanfarev1.Code_CODE_NETWORK_ERROR, in(time.Minute)),
+			returned(schemas.CodeNetworkError, in(time.Minute)),
 		},
-		{"unknown", carrier.Result{Outcome: carrier.Unknown, Code: "x"}, sms, ambiguous(fanfarev1.Code_CODE_TIMEOUT, "x")},
-		{"an outcome of a later version", carrier.Result{Outcome: 99}, sms, ambiguous(fanfarev1.Code_CODE_TIMEOUT, "")},
-		{"no outcome", carrier.Result{}, sms, ambiguous(fanfarev1.Code_CODE_TIMEOUT, "")},
-		{"unsupported, another channel follows", carrier.Result{Outcome: carrier.Unsupported, Code: "404"}, rcs, raw(returned(fanfarev1.Code_CODE_UNSUPPORTED, noon), "404")},
-		{"unsupported, end of the chain", carrier.Result{Outcome: carrier.Unsupported, Code: "404"}, sms, notSent(fanfarev1.Code_CODE_NOT_SENT_OTHER, "404")},
+		{"unknown", carrier.Result{Outcome: carrier.Unknown, Code: "x"}, sms, ambiguous(schemas.CodeTimeout, "x")},
+		{"an outcome of a later version", carrier.Result{Outcome: 99}, sms, ambiguous(schemas.CodeTimeout, "")},
+		{"no outcome", carrier.Result{}, sms, ambiguous(schemas.CodeTimeout, "")},
+		{"unsupported, another channel follows", carrier.Result{Outcome: carrier.Unsupported, Code: "404"}, rcs, raw(returned(schemas.CodeUnsupported, noon), "404")},
+		{"unsupported, end of the chain", carrier.Result{Outcome: carrier.Unsupported, Code: "404"}, sms, notSent(schemas.CodeNotSentOther, "404")},
 	} {
 		if got := classify(tc.r, tc.m, chain, noon); !cmp.Equal(got, tc.want, cmp.AllowUnexported(verdict{})) {
 			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
 		}
 	}
-	if got := classify(carrier.Result{Outcome: carrier.Unsupported}, rcs, nil, noon); got.code != fanfarev1.Code_CODE_RCS_NOT_CAPABLE {
+	if got := classify(carrier.Result{Outcome: carrier.Unsupported}, rcs, nil, noon); got.code != schemas.CodeRCSNotCapable {
 		t.Errorf("unsupported and the campaign is gone: got %+v, want not_sent/RCS_NOT_CAPABLE", got)
 	}
 }
@@ -260,13 +298,13 @@ func TestWindowSize(t *testing.T) {
 func TestOutbound(t *testing.T) {
 	id := schemas.ID{1, 9: 1}
 	m := &fanfarev1.Message{
-		To: "+39333", Sender: "ACME", Channel: fanfarev1.Channel_CHANNEL_SMS, Segments: 2, PriceMicros: 50_000, NotAfterMs: noon.UnixMilli(),
-		Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "hi", Encoding: fanfarev1.Encoding_ENCODING_GSM7}},
+		To: "+39333", Sender: "ACME", Channel: schemas.ChannelSMS, Segments: 2, PriceMicros: 50_000, NotAfterMs: noon.UnixMilli(),
+		Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "hi", Encoding: schemas.EncodingGSM7}},
 	}
 	got := outbound(m, id, noon)
 	want := carrier.Outbound{
-		Key: id, Channel: fanfarev1.Channel_CHANNEL_SMS, To: "+39333", From: "ACME", Deadline: noon, NotAfter: time.UnixMilli(noon.UnixMilli()), Cost: 100_000,
-		Body: carrier.Body{Text: carrier.Text{Body: "hi", Encoding: fanfarev1.Encoding_ENCODING_GSM7, Segments: 2}},
+		Key: id, Channel: schemas.ChannelSMS, To: "+39333", From: "ACME", Deadline: noon, NotAfter: time.UnixMilli(noon.UnixMilli()), Cost: 100_000,
+		Body: carrier.Body{Text: carrier.Text{Body: "hi", Encoding: schemas.EncodingGSM7, Segments: 2}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
@@ -301,13 +339,30 @@ func TestDecode(t *testing.T) {
 	keys := testKeys(t)
 	good := testMessage(10001, 5, 2)
 	r := messageRecord(t, keys, good)
-	m, id, err := decode(keys, "sim", r, &sheet{})
+	read := func(r *kgo.Record) (*fanfarev1.Message, schemas.ID, error) {
+		id, err := identify(keys, r)
+		if err != nil {
+			return nil, id, err
+		}
+		m, err := decode(id, "sim", r, &wire.MessageBuf{})
+		return m, id, err
+	}
+	m, id, err := read(r)
 	if err != nil || !proto.Equal(m, good) || id != keys.Submission(10001, 5, 2) {
 		t.Fatalf("got %v, %s, %v, want the message and its submission", m, id, err)
 	}
-	r.Headers = nil
-	if _, id, err = decode(keys, "sim", r, &sheet{}); err != nil || id != keys.Submission(10001, 5, 2) {
-		t.Errorf("without its header: got %s, %v, want the same submission", id, err)
+	forged := keys.Submission(10001, 5, 2)
+	forged[15] ^= 1
+	for name, text := range map[string]string{
+		"no header": "", "a forged id": forged.String(), "an id of a message": keys.Message(10001, 5).String(), "no id": "sub_1",
+	} {
+		r.Headers = nil
+		if text != "" {
+			r.Headers = []kgo.RecordHeader{header(schemas.HeaderSubmission, text)}
+		}
+		if m, id, err := read(r); err == nil || m != nil || !id.IsZero() {
+			t.Errorf("%s: got %v, %s, %v, want an error and no id", name, m, id, err)
+		}
 	}
 	for name, spoil := range map[string]func(*fanfarev1.Message){
 		"no tenant":       func(m *fanfarev1.Message) { m.Tenant = "" },
@@ -328,7 +383,7 @@ func TestDecode(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Value = value
-		got, id, err := decode(keys, "sim", r, &sheet{})
+		got, id, err := read(r)
 		if err == nil || got != nil {
 			t.Errorf("%s: got %v, want poison", name, got)
 		}
@@ -337,7 +392,7 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	r.Value = []byte("\xff\xff")
-	if _, _, err := decode(keys, "sim", r, &sheet{}); err == nil {
+	if _, _, err := read(r); err == nil {
 		t.Error("bytes that are no message: got no error")
 	}
 }
@@ -348,9 +403,9 @@ func TestOutcomeRecord(t *testing.T) {
 	id := keys.Submission(10001, 5, 2)
 	r := messageRecord(t, keys, m)
 	r.Headers = append(r.Headers, header(schemas.HeaderTraceparent, "00-aa-bb-01"))
-	v := verdict{action: answer, kind: fanfarev1.Kind_KIND_RETURNED, code: fanfarev1.Code_CODE_THROTTLED, raw: "58\xff", again: noon.Add(time.Second)}
+	v := verdict{action: answer, kind: schemas.KindReturned, code: schemas.CodeThrottled, raw: "58\xff", again: noon.Add(time.Second)}
 	got := &kgo.Record{}
-	newScribe(testNames(t), keys).outcome(got, nil, r, m, id, &v, noon)
+	newOutcomeEncoder(testNames(t), keys).outcome(got, nil, r, m, id, &v, noon)
 	message := keys.Message(10001, 5)
 	want := &fanfarev1.Delivery{
 		Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10001, Seq: 5, Try: 2, Leg: 1, Kind: v.kind, Code: v.code, RawCode: "58\uFFFD",
@@ -379,23 +434,23 @@ func TestOutcomeRecord(t *testing.T) {
 
 func TestReceiptRecord(t *testing.T) {
 	key := testKeys(t).Submission(10001, 5, 2)
-	r := receipt("sim", &carrier.Receipt{
-		Ref: "p\xff1", AltRefs: []string{"1A"}, Key: key, To: "+39333", Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED,
-		Code: "DELIVRD", Sub: fanfarev1.Code_CODE_DELIVERED, At: noon, Part: 1, Parts: 2, Raw: []byte("raw"),
-	}, noon.Add(time.Second))
+	r := (&carrier.Receipt{
+		Ref: "p\xff1", AltRefs: []string{"1A"}, Key: key, To: "+39333", Status: schemas.ReceiptStatusDelivered,
+		Code: "DELIVRD", Sub: schemas.CodeDelivered, At: noon, Part: 1, Parts: 2, Raw: []byte("raw"),
+	}).Record("sim", noon.Add(time.Second))
 	want := &fanfarev1.Receipt{
 		Route: "sim", ProviderId: "p\uFFFD1", AltProviderIds: []string{"1A"}, SubmissionId: key[:], To: "+39333",
-		Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED, Code: fanfarev1.Code_CODE_DELIVERED, RawCode: "DELIVRD", TimeMs: noon.UnixMilli(),
+		Status: schemas.ReceiptStatusDelivered, Code: schemas.CodeDelivered, RawCode: "DELIVRD", TimeMs: noon.UnixMilli(),
 		Part: 1, Parts: 2, Raw: []byte("raw"), ReceivedMs: noon.UnixMilli() + 1_000,
 	}
 	if !proto.Equal(r, want) {
 		t.Errorf("got %v, want %v", r, want)
 	}
-	a, err := receiptRecord(testNames(t), r)
+	a, err := schemas.ReceiptEvent(testNames(t).Receipts(), source, r).Record()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := receiptRecord(testNames(t), r)
+	b, err := schemas.ReceiptEvent(testNames(t).Receipts(), source, r).Record()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,13 +460,7 @@ func TestReceiptRecord(t *testing.T) {
 	if id := string(schemas.Header(a, "ce_id")); id == "" || id != string(schemas.Header(b, "ce_id")) {
 		t.Errorf("the same receipt twice: got ids %q and %q, want one", id, schemas.Header(b, "ce_id"))
 	}
-	if zero := receipt("sim", &carrier.Receipt{Ref: "x"}, noon); zero.SubmissionId != nil || zero.TimeMs != 0 {
+	if zero := (&carrier.Receipt{Ref: "x"}).Record("sim", noon); zero.SubmissionId != nil || zero.TimeMs != 0 {
 		t.Errorf("no key and no time: got %v", zero)
 	}
-}
-
-func ExampleIdentity() {
-	_, err := Identity(messageRecordWithout())
-	fmt.Println(err)
-	// Output: not an id of this installation: no header submission
 }

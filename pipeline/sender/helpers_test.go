@@ -34,9 +34,9 @@ func header(key, value string) kgo.RecordHeader {
 func testMessage(campaign uint64, seq, try uint32) *fanfarev1.Message {
 	return &fanfarev1.Message{
 		Tenant: "tn_a", CampaignId: schemas.CampaignID(campaign), CampaignNumber: campaign, CampaignVersion: 1, Seq: seq, Try: try, Leg: 1,
-		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "ACME", To: "+393331234567", Segments: 2, PriceMicros: 50_000, Currency: "EUR",
+		Channel: schemas.ChannelSMS, Route: "sim", Sender: "ACME", To: "+393331234567", Segments: 2, PriceMicros: 50_000, Currency: "EUR",
 		Variant: 1, Country: "IT", Zone: "Europe/Rome", ContactId: 77, CustomerRef: "ref",
-		Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Hello Anna, your parcel is here.", Encoding: fanfarev1.Encoding_ENCODING_GSM7}},
+		Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "Hello Anna, your parcel is here.", Encoding: schemas.EncodingGSM7}},
 	}
 }
 
@@ -53,5 +53,3 @@ func messageRecord(tb testing.TB, keys *schemas.Keys, m *fanfarev1.Message) *kgo
 	r.Headers = append(r.Headers, header(schemas.HeaderSubmission, id))
 	return r
 }
-
-func messageRecordWithout() *kgo.Record { return &kgo.Record{} }

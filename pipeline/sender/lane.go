@@ -2,8 +2,10 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -11,104 +13,126 @@ import (
 
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/window"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/wire"
 )
 
-// item is a [stream.Item]: what a window released.
+// item is one record that the window has released; [window.Item] implements it.
 type item interface {
 	Begin() bool
+	Return() bool
 	Deadline() time.Time
 	Settle(outcome *kgo.Record)
 	Late(outcome *kgo.Record)
+	// For doubts that can be ended; see doubt.go.
+	Doubt(outcome *kgo.Record) bool
+	Doubted() bool
+	BeginAgain() bool
+	Clear() bool
+	Crowded() bool
 }
 
-var _ item = (*stream.Item)(nil)
+var _ item = (*window.Item)(nil)
 
-// publisher is the window's way to publish what must be acknowledged before an outcome.
+// publisher publishes records that Kafka must acknowledge before an outcome is written; [window.Window] implements it.
 type publisher interface {
 	Produce(ctx context.Context, recs ...*kgo.Record) error
 }
 
-// entry is one message between its release and its outcome.
+// entry is one message from its release by the window to its outcome.
 type entry struct {
 	item     item
 	rec      *kgo.Record
 	id       schemas.ID
 	released time.Time
-	// uncertain: only to be reported.
+	// uncertain: an earlier owner may have handed it over.
 	uncertain bool
-	msg       *fanfarev1.Message // nil: poison, for the reason in cause
-	cause     error
+	doubt     *doubt             // not nil: it may have been handed over, and the lane finds out
+	msg       *fanfarev1.Message // nil when the record is poison
+	cause     error              // why it is poison
 }
 
-func (e *entry) subject() subject {
-	return subject{msg: e.msg, uncertain: e.uncertain, guard: e.item.Deadline(), released: e.released}
+func (e *entry) candidate() candidate {
+	return candidate{msg: e.msg, uncertain: e.uncertain, guard: e.item.Deadline(), released: e.released}
 }
 
-// lane brings the messages of one lane of a route from their window to the carrier. One goroutine decides (loop); one asks for
-// tokens, one hands over, one publishes what must be acknowledged before an outcome: each of those may have to wait.
+// lane takes the messages of one lane of a route from the window to the carrier. Its goroutines: loop decides; askForTokens,
+// handOverBatches, askCarrier, the writer and the indexer do what may block (Redis, the carrier, Kafka).
 type lane struct {
-	*core
+	*routeSender
 	lane    schemas.Lane
 	window  publisher
 	metrics *laneMetrics
 
-	mu    sync.Mutex // of what other goroutines bring
-	inbox [][]*entry
-	back  []*entry // begun nothing, wait again
+	mu    sync.Mutex // guards what other goroutines hand to loop
+	inbox [][]*entry // released by the window
+	back  []*entry   // tokens or deadline ran out before the hand-over; they wait again
+	open  []news     // about hand-overs in doubt
 	wake  chan struct{}
 
-	// Of loop alone.
-	arrived []*entry // not looked at yet
-	waiting []*entry // for what judge waits for
+	// Used by loop alone.
+	arrived []*entry // not decoded yet
+	waiting []*entry // judge said wait
 	queues  map[ratelimit.Set]*queue
-	last    *queue // of the message before
-	ready   []*run // hold tokens, in the order of their time
-	asking  bool
-	dirty   bool      // the control plane has changed since everything was judged last
-	judged  time.Time // when that was
-	peeked  time.Time // when those that wait were judged last
-	gauged  time.Time
+	last    *queue       // the queue of the previous message
+	ready   []*paidBatch // hold their tokens, in the order of their time
+	asking  bool         // a token request is on its way
+	dirty   bool         // the control plane has changed since everything that waits was judged last
+	judged  time.Time    // when that was
+	stale   bool         // the control plane has changed since what is at the connector was judged last
+	checked time.Time    // when that was
+	peeked  time.Time    // when the waiting ones were judged last
+	gauged  time.Time    // when the gauges were set last
 
-	asks    chan ask
-	answers chan ask
-	runs    chan *run
+	blocked atomic.Int64 // messages that wait for tokens of a level below the route
+
+	doubts doubts // hand-overs in doubt; used by loop alone
+
+	forgedLogged time.Time // when a forged record was logged last
+
+	requests chan tokenRequest
+	answers  chan tokenRequest
+	batches  chan *paidBatch
+	asked    chan question
 
 	flights flights
+	gate    sendGate
 	writer  *writer
-	ferry   *ferry // nil when the carrier echoes our id
+	indexer *idIndexer // nil when the carrier echoes our id
 }
 
 const (
-	// peekEvery is how often what waits for the control view, a guard or its not_before is judged again.
+	// peekEvery is how often messages that wait for the control view, the guard or their not_before are judged again.
 	peekEvery = 20 * time.Millisecond
-	// judgeEvery is how often everything that waits for tokens is judged again when nothing has changed, and judgePause the least
-	// time between two rounds of a burst of changes. A message is judged before it is handed over in any case: this is for
-	// those that are to be given back.
+	// judgeEvery is how often messages that wait for tokens are judged again when nothing has changed; judgePause is the least
+	// time between two such rounds while the control plane changes often. Every message is judged again right before its
+	// hand-over in any case: these rounds find the messages that must be given back.
 	judgeEvery = 250 * time.Millisecond
 	judgePause = 5 * time.Millisecond
 )
 
-func newLane(c *core, name schemas.Lane) *lane {
+func newLane(c *routeSender, name schemas.Lane) *lane {
 	l := &lane{
-		core: c, lane: name, metrics: c.metrics.lane(c.name, name), wake: make(chan struct{}, 1), queues: map[ratelimit.Set]*queue{},
-		asks: make(chan ask, 1), answers: make(chan ask, 1), runs: make(chan *run),
+		routeSender: c, lane: name, metrics: c.metrics.lane(c.name, name), wake: make(chan struct{}, 1), queues: map[ratelimit.Set]*queue{},
+		requests: make(chan tokenRequest, 1), answers: make(chan tokenRequest, 1), batches: make(chan *paidBatch),
+		asked: make(chan question, 1),
 	}
 	l.writer = newWriter(l)
 	if c.rendezvous != nil {
-		l.ferry = newFerry(l)
+		l.indexer = newIDIndexer(l)
 	}
 	return l
 }
 
-// Release implements [stream.Releaser].
-func (l *lane) Release(items []*stream.Item) {
+// Release implements [window.Releaser].
+func (l *lane) Release(items []*window.Item) {
 	now := l.now()
 	slab := make([]entry, len(items))
 	batch := make([]*entry, len(items))
 	for i, it := range items {
-		slab[i] = entry{item: it, rec: it.Record, uncertain: it.Uncertain, released: now}
+		slab[i] = entry{item: it, rec: it.Record, id: it.ID, uncertain: it.Uncertain(), released: now}
 		batch[i] = &slab[i]
 	}
 	l.release(batch)
@@ -121,7 +145,7 @@ func (l *lane) release(batch []*entry) {
 	l.signal()
 }
 
-// giveBack returns what was not begun to those that wait, in front of them.
+// giveBack returns messages that were not handed over to the queues, in front of those that wait.
 func (l *lane) giveBack(entries []*entry) {
 	if len(entries) == 0 {
 		return
@@ -135,19 +159,20 @@ func (l *lane) giveBack(entries []*entry) {
 func (l *lane) signal() {
 	select {
 	case l.wake <- struct{}{}:
-	default: // it has not woken from the last one yet
+	default: // a wake-up is pending already
 	}
 }
 
-// run works until ctx ends, which is after the window has ended: while the window drains, answers still come in.
+// run works until ctx ends. The caller ends it after the window: while the window drains, the carrier still answers.
 func (l *lane) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.loop(ctx) })
 	g.Go(func() error { return l.askForTokens(ctx) })
-	g.Go(func() error { return l.handOverRuns(ctx) })
+	g.Go(func() error { return l.handOverBatches(ctx) })
+	g.Go(func() error { return l.askCarrier(ctx) })
 	g.Go(func() error { return l.writer.run(ctx) })
-	if l.ferry != nil {
-		g.Go(func() error { return l.ferry.run(ctx) })
+	if l.indexer != nil {
+		g.Go(func() error { return l.indexer.run(ctx) })
 	}
 	return g.Wait()
 }
@@ -158,22 +183,25 @@ func (l *lane) loop(ctx context.Context) error {
 	for {
 		changed := l.view.Changed() // before reading, or a change is missed
 		now := l.now()
-		o := l.outlook(now)
+		o := l.policyContext(now)
 		l.admit(&o)
+		l.withdraw(&o)
 		next := l.flights.reap(now)
+		next = earlier(next, l.resolve(&o))
 		l.request(now)
+		l.countBlocked(now)
 		l.gauge(now)
 
-		var runs chan *run
-		var first *run
+		var batches chan *paidBatch
+		var first *paidBatch
 		if len(l.ready) > 0 {
 			if first = l.ready[0]; now.Before(first.ready) {
 				next = earlier(next, first.ready)
 			} else {
-				runs = l.runs
+				batches = l.batches
 			}
 		}
-		timer.Reset(l.nextLook(next, runs != nil).Sub(now))
+		timer.Reset(l.nextLook(next, batches != nil).Sub(now))
 		var more <-chan struct{}
 		if len(l.arrived) > 0 {
 			more = always
@@ -185,10 +213,10 @@ func (l *lane) loop(ctx context.Context) error {
 		case <-l.wake:
 		case <-timer.C:
 		case <-changed:
-			l.dirty = true
+			l.dirty, l.stale = true, true
 		case a := <-l.answers:
 			l.granted(a)
-		case runs <- first:
+		case batches <- first:
 			l.ready = l.ready[1:]
 		}
 	}
@@ -213,6 +241,13 @@ func (l *lane) nextLook(next time.Time, due bool) time.Time {
 	if l.dirty {
 		at = earlier(at, l.judged.Add(judgePause))
 	}
+	if l.flights.any() {
+		pause := withdrawEvery
+		if l.stale {
+			pause = judgePause
+		}
+		at = earlier(at, l.checked.Add(pause))
+	}
 	for _, q := range l.queues {
 		if len(q.entries) > 0 {
 			at = earlier(at, l.judged.Add(judgeEvery))
@@ -232,12 +267,12 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// admitAtOnce is how many new messages are looked at before those in front of them are handed over: the two go on at the same
-// time then.
+// admitAtOnce is how many new messages are decoded before loop looks at the hand-over again, so that both go on at the same
+// time.
 const admitAtOnce = 256
 
-// admit judges what is new, what came back, and at times what waits.
-func (l *lane) admit(o *outlook) {
+// admit judges the new messages, those that came back, and from time to time those that wait.
+func (l *lane) admit(o *policyContext) {
 	l.mu.Lock()
 	inbox, back := l.inbox, l.back
 	l.inbox, l.back = nil, nil
@@ -258,22 +293,47 @@ func (l *lane) admit(o *outlook) {
 	if l.arrived = l.arrived[len(batch):]; len(l.arrived) == 0 {
 		l.arrived = nil
 	}
-	sheets := make([]sheet, len(batch))
+	bufs := make([]wire.MessageBuf, len(batch))
 	for i, e := range batch {
-		e.msg, e.id, e.cause = decode(l.keys, l.name, e.rec, &sheets[i])
+		l.read(e, &bufs[i])
 		l.judge(o, e)
 	}
 }
 
-// judgeAll judges everything that waits, for whatever, in the order of release.
-func (l *lane) judgeAll(o *outlook, back []*entry) {
+// read decodes a message. A record whose id is missing or forged is poison without an id: it becomes a dead letter, and no outcome
+// is written, because an outcome would be about a message that the record may have nothing to do with.
+func (l *lane) read(e *entry, buf *wire.MessageBuf) {
+	if e.id.IsZero() { // the window has verified the others
+		if e.id, e.cause = identify(l.keys, e.rec); e.cause != nil {
+			if errors.Is(e.cause, errForged) {
+				l.forged(e)
+			}
+			return
+		}
+	}
+	e.msg, e.cause = decode(e.id, l.name, e.rec, buf)
+}
+
+// forgedEvery is how often forged records are logged at most: their writer must not be able to flood the log.
+const forgedEvery = 10 * time.Second
+
+func (l *lane) forged(e *entry) {
+	l.metrics.forged.Inc()
+	if now := l.now(); now.Sub(l.forgedLogged) >= forgedEvery {
+		l.forgedLogged = now
+		l.logger.Error("forged message refused: its submission id is not signed by our keys; find out who writes to the topic", stream.Position(e.rec)...)
+	}
+}
+
+// judgeAll judges every message that waits, in the order of release.
+func (l *lane) judgeAll(o *policyContext, back []*entry) {
 	l.dirty, l.judged, l.peeked = false, o.now, o.now
 	all := append(back, l.waiting...)
 	impatient := o.now.Add(-patience(l.route()))
 	for set, q := range l.queues {
 		for _, e := range q.entries {
-			if q.short > ratelimit.LevelRoute && e.released.Before(impatient) {
-				l.settle(e, returned(fanfarev1.Code_CODE_RATE, later(o.now, q.notBefore)), false)
+			if e.doubt == nil && q.short > ratelimit.LevelRoute && e.released.Before(impatient) {
+				l.settle(e, returned(schemas.CodeRate, later(o.now, q.notBefore)), false)
 				continue
 			}
 			all = append(all, e)
@@ -297,12 +357,20 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// judge puts a message where it belongs: among those that wait, in a queue for tokens, or out with its outcome.
-func (l *lane) judge(o *outlook, e *entry) {
+// judge puts a message among those that wait or into a queue for tokens, or writes its outcome.
+func (l *lane) judge(o *policyContext, e *entry) {
+	if e.doubt != nil {
+		l.judgeDoubt(o, e)
+		return
+	}
 	switch v := l.verdict(o, e); v.action {
 	case wait:
 		l.waiting = append(l.waiting, e)
 	case answer:
+		if v.kind == schemas.KindAmbiguous {
+			l.doubtOrSettle(e, v, e.rec.Timestamp)
+			return
+		}
 		l.settle(e, v, false)
 	default:
 		q := l.queue(e.msg)
@@ -310,42 +378,44 @@ func (l *lane) judge(o *outlook, e *entry) {
 	}
 }
 
-// verdict is [judge], and what concerns the route.
-func (l *lane) verdict(o *outlook, e *entry) verdict {
-	s := e.subject()
+// verdict is [judge], followed by the checks of the route.
+func (l *lane) verdict(o *policyContext, e *entry) verdict {
+	s := e.candidate()
 	v := judge(o, &s)
 	if v.action == submit {
-		v = l.passable(e, o.now)
+		if route := l.passable(e, o.now); route.action != submit {
+			return route
+		}
 	}
 	return v
 }
 
-// passable asks what concerns the route as a whole: is it open, and may this message go this way.
+// passable checks the route as a whole: whether it is open, and whether this message may use it.
 func (l *lane) passable(e *entry, now time.Time) verdict {
 	if !l.route().GetEnabled() {
-		return returned(fanfarev1.Code_CODE_BREAKER, now.Add(closedAgain))
+		return returned(schemas.CodeBreaker, now.Add(closedAgain))
 	}
 	if open, again := l.breaker.open(now); open {
-		return returned(fanfarev1.Code_CODE_BREAKER, again)
+		return returned(schemas.CodeBreaker, again)
 	}
 	if e.msg.GetTest() && l.test == nil { // a test must not reach a person
-		return notSent(fanfarev1.Code_CODE_NOT_SENT_OTHER, "test_on_live_route")
+		return notSent(schemas.CodeNotSentOther, "test_on_live_route")
 	}
 	return verdict{action: submit}
 }
 
-// closedAgain is when messages of a route that is switched off are dealt again at the earliest.
+// closedAgain is after how long messages of a route that is switched off may be dealt again.
 const closedAgain = time.Minute
 
-// settle gives a message its outcome. begun: it was handed over, or tried to be.
+// settle writes the outcome of a message. begun: its item was begun, so a hand-over was at least tried.
 func (l *lane) settle(e *entry, v verdict, begun bool) {
 	if v.poison || e.id.IsZero() {
 		l.writer.add(task{entry: e, verdict: v})
 		return
 	}
-	if v.kind == fanfarev1.Kind_KIND_RETURNED && l.single(e.msg) {
-		// What it is held by must be durable before anybody reads that it was returned. From here on it must not be handed over
-		// by a successor of this process, which might find it untouched: so it counts as begun.
+	if v.kind == schemas.KindReturned && l.single(e.msg) {
+		// The record in `held` must be durable before the scheduler reads the return. Begin keeps the next owner of the
+		// partition from handing the message over, too: without it that owner would find it untouched.
 		if !begun && !e.item.Begin() {
 			l.metrics.forgotten.Inc()
 			return
@@ -356,7 +426,7 @@ func (l *lane) settle(e *entry, v verdict, begun bool) {
 	e.item.Settle(l.record(e, &v))
 }
 
-// single reports whether a message is a single send, which no chunk can make again.
+// single reports whether a message is a single send: no chunk can produce it again, so a return must keep it in `held`.
 func (l *lane) single(m *fanfarev1.Message) bool {
 	if c := l.view.Campaign(m.GetCampaignId()); c != nil {
 		return c.GetHidden()
@@ -364,33 +434,50 @@ func (l *lane) single(m *fanfarev1.Message) bool {
 	return l.lane == schemas.LaneTxn
 }
 
-// record returns the record of an outcome and counts it.
+// record returns the record of an outcome, and counts the outcome.
 func (l *lane) record(e *entry, v *verdict) *kgo.Record {
 	out := &kgo.Record{}
 	l.recordInto(out, make([]kgo.RecordHeader, 0, outcomeHeaders), e, v, l.now())
 	return out
 }
 
-// recordInto is record, in memory of the caller's.
+// recordInto is record into memory that the caller provides.
 func (l *lane) recordInto(out *kgo.Record, h []kgo.RecordHeader, e *entry, v *verdict, now time.Time) {
 	m := e.msg
 	if m == nil {
-		m = ghost(l.name, e.rec, e.id)
+		m = placeholder(l.name, e.rec, e.id)
 	}
-	l.scribe.outcome(out, h, e.rec, m, e.id, v, now)
+	l.outcomes.outcome(out, h, e.rec, m, e.id, v, now)
 	l.metrics.outcome(v.kind, v.code)
 }
 
-// outlook is what holds now.
-func (l *lane) outlook(now time.Time) outlook {
+// policyContext returns what [judge] needs to know beside the message.
+func (l *lane) policyContext(now time.Time) policyContext {
 	fresh := now.Add(min(maxViewAge-l.view.Age(), maxOptOutAge-l.view.SuppressionsAge()))
-	return outlook{now: now, fresh: fresh, dir: l.view}
+	return policyContext{now: now, fresh: fresh, dir: l.view}
 }
 
-// gaugeEvery is how often what waits is counted.
+// countBlocked counts the messages that a limit of their tenant, sender or campaign holds back. The window declares past them; those
+// that only wait for the route must not count, or everything would be declared while the route is slow.
+func (l *lane) countBlocked(now time.Time) {
+	n := 0
+	for _, q := range l.queues {
+		if q.short > ratelimit.LevelRoute || q.narrow() && now.Before(q.notBefore) {
+			n += len(q.entries)
+		}
+	}
+	for _, b := range l.ready { // tokens that are reserved ahead of time
+		if b.narrow && now.Before(b.ready) {
+			n += len(b.entries)
+		}
+	}
+	l.blocked.Store(int64(n))
+}
+
+// gaugeEvery is how often the gauges are set.
 const gaugeEvery = 100 * time.Millisecond
 
-// gauge shows what waits.
+// gauge sets the gauges of the messages that wait.
 func (l *lane) gauge(now time.Time) {
 	if now.Sub(l.gauged) < gaugeEvery {
 		return

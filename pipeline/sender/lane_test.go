@@ -2,6 +2,8 @@ package sender
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,178 +16,223 @@ import (
 )
 
 func TestHandsOverAndReports(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.carrier.caps.MaxBatch = 40
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(100)...)
+	inEnv(t, func(e *env) {
+		e.carrier.caps.MaxBatch = 40
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(100)...)
 		after(10 * time.Millisecond)
-		w.want("accepted", slips, sent, awaiting)
-		w.wantSeen("accepted", 100)
-		for i, o := range w.carrier.seen() {
-			if want := w.keys.Submission(10001, uint32(i), 1); o.Key != want {
+		e.want("accepted", items, sent, awaiting)
+		e.wantSeen("accepted", 100)
+		for i, o := range e.carrier.seen() {
+			if want := e.keys.Submission(10001, uint32(i), 1); o.Key != want {
 				t.Fatalf("message %d at the carrier: got %s, want %s: the order of the partition", i, o.Key, want)
 			}
-			if o.Deadline.IsZero() || !slips[i].begun {
+			if o.Deadline.IsZero() || !items[i].begun {
 				t.Fatalf("message %d: got no deadline, or not begun", i)
 			}
-			if d := slips[i].outcome(); d.GetProviderId() != "ref-"+o.Key.String() || d.GetSegments() != 2 || d.GetPriceMicros() != 50_000 {
+			if d := items[i].outcome(); d.GetProviderId() != "ref-"+o.Key.String() || d.GetSegments() != 2 || d.GetPriceMicros() != 50_000 {
 				t.Fatalf("message %d: got %v, want provider id, segments and price", i, d)
 			}
 		}
-		for _, b := range w.carrier.batches {
+		for _, b := range e.carrier.batches {
 			if len(b) > 40 {
 				t.Errorf("got a batch of %d, want at most 40", len(b))
 			}
 		}
-		if w.tokens.taken-w.tokens.back != 100 {
-			t.Errorf("got %d tokens used, want 100", w.tokens.taken-w.tokens.back)
+		if e.tokens.taken-e.tokens.back != 100 {
+			t.Errorf("got %d tokens used, want 100", e.tokens.taken-e.tokens.back)
 		}
 	})
 }
 
-// What may have been handed over before is reported and goes nowhere near the carrier, whatever state its campaign is in and
-// even if the control view and Redis are away.
+// Where nothing ends a doubt, a message that may have been handed over before is reported and not handed over, whatever state its
+// campaign is in and even if the control view and Redis are away.
 func TestUncertainIsOnlyReported(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.view.age, w.tokens.away = time.Hour, make(chan struct{})
-		w.view.campaign(10001, fanfarev1.State_STATE_ABORTED)
-		w.start(schemas.LaneBulk)
-		s := &slip{w: w}
-		w.lane.release([]*entry{{item: s, rec: messageRecord(t, w.keys, testMessage(10001, 1, 1)), uncertain: true, released: time.Now()}})
+	inEnv(t, func(e *env) {
+		e.view.age, e.tokens.away = time.Hour, make(chan struct{})
+		e.view.campaign(10001, schemas.StateAborted)
+		e.start(schemas.LaneBulk)
+		s := &fakeItem{env: e}
+		e.lane.release([]*entry{{item: s, rec: messageRecord(t, e.keys, testMessage(10001, 1, 1)), uncertain: true, released: time.Now()}})
 		after(10 * time.Millisecond)
-		w.want("uncertain", []*slip{s}, doubtful, fanfarev1.Code_CODE_CRASH)
-		w.wantSeen("uncertain", 0)
+		e.want("uncertain", []*fakeItem{s}, ambiguousKind, schemas.CodeCrash)
+		e.wantSeen("uncertain", 0)
 		if s.begun {
 			t.Error("uncertain: got begun")
 		}
 	})
 }
 
-// After the tokens are held, everything is asked once more: each change here comes between the first judgement and the tokens.
-func TestEverythingIsAskedAgainAfterTheTokens(t *testing.T) {
+// When a message has its tokens, every check runs once more: each change here comes between the first check and the tokens.
+func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change func(w *world, s *slip)
-		kind   fanfarev1.Kind
-		code   fanfarev1.Code
+		change func(e *env, s *fakeItem)
+		kind   schemas.Kind
+		code   schemas.Code
 	}{
-		"paused":    {func(w *world, _ *slip) { w.view.campaign(10001, fanfarev1.State_STATE_PAUSED) }, gaveBack, fanfarev1.Code_CODE_PAUSED},
-		"suspended": {func(w *world, _ *slip) { w.view.campaign(10001, fanfarev1.State_STATE_SUSPENDED) }, gaveBack, fanfarev1.Code_CODE_SUSPENDED},
-		"aborted":   {func(w *world, _ *slip) { w.view.campaign(10001, fanfarev1.State_STATE_ABORTED) }, left, fanfarev1.Code_CODE_CANCELLED},
-		"tenant":    {func(w *world, _ *slip) { w.view.set(func() { w.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a"} }) }, gaveBack, fanfarev1.Code_CODE_SUSPENDED},
-		// An opt-out is no change of the control plane, and nobody is woken by it.
-		"opted out": {func(w *world, _ *slip) {
-			w.view.mu.Lock()
-			defer w.view.mu.Unlock()
-			w.view.optedOut["tn_a+393331234567"] = true
-		}, left, fanfarev1.Code_CODE_OPTED_OUT},
-		"hours": {func(w *world, _ *slip) {
-			w.view.mu.Lock()
-			defer w.view.mu.Unlock() // time passes: nobody is woken either
-			w.view.campaigns["camp_10001"].CallingHours = &fanfarev1.CallingHours{StartMinute: 300, EndMinute: 301, Timezone: "UTC"}
-		}, gaveBack, fanfarev1.Code_CODE_WINDOW},
-		"guard": {func(_ *world, s *slip) {
+		"paused":    {func(e *env, _ *fakeItem) { e.view.campaign(10001, schemas.StatePaused) }, returnedKind, schemas.CodePaused},
+		"suspended": {func(e *env, _ *fakeItem) { e.view.campaign(10001, schemas.StateSuspended) }, returnedKind, schemas.CodeSuspended},
+		"aborted":   {func(e *env, _ *fakeItem) { e.view.campaign(10001, schemas.StateAborted) }, skippedKind, schemas.CodeCancelled},
+		"tenant": {func(e *env, _ *fakeItem) {
+			e.view.set(func() { e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a"} })
+		}, returnedKind, schemas.CodeSuspended},
+		// An opt-out is no change of the control plane, and wakes nothing.
+		"opted out": {func(e *env, _ *fakeItem) {
+			e.view.mu.Lock()
+			defer e.view.mu.Unlock()
+			e.view.optedOut["tn_a+393331234567"] = true
+		}, skippedKind, schemas.CodeOptedOut},
+		"hours": {func(e *env, _ *fakeItem) {
+			e.view.mu.Lock()
+			defer e.view.mu.Unlock() // time passes, which wakes nothing either
+			e.view.campaigns["camp_10001"].CallingHours = &fanfarev1.CallingHours{StartMinute: 300, EndMinute: 301, Timezone: "UTC"}
+		}, returnedKind, schemas.CodeWindow},
+		"guard": {func(_ *env, s *fakeItem) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.deadline = time.Now()
 		}, none, noCode},
-		"ownership": {func(_ *world, s *slip) {
+		"ownership": {func(_ *env, s *fakeItem) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.refuse = true
 		}, none, noCode},
-		"view": {func(w *world, _ *slip) {
-			w.view.mu.Lock()
-			defer w.view.mu.Unlock()
-			w.view.age = 6 * time.Second
+		"view": {func(e *env, _ *fakeItem) {
+			e.view.mu.Lock()
+			defer e.view.mu.Unlock()
+			e.view.age = 6 * time.Second
 		}, none, noCode},
-		"opt-outs too old": {func(w *world, _ *slip) {
-			w.view.mu.Lock()
-			defer w.view.mu.Unlock()
-			w.view.optOutAge = 1600 * time.Millisecond
+		"opt-outs too old": {func(e *env, _ *fakeItem) {
+			e.view.mu.Lock()
+			defer e.view.mu.Unlock()
+			e.view.optOutAge = 1600 * time.Millisecond
 		}, none, noCode},
-		"nothing": {func(*world, *slip) {}, sent, awaiting},
+		"nothing": {func(*env, *fakeItem) {}, sent, awaiting},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inEnv(t, func(e *env) {
 				// The token is reserved 8 ms ahead: less than anything that waits is looked at again by itself.
-				w.tokens.grant = func(r ratelimit.Request) ratelimit.Grant {
+				e.tokens.grant = func(r ratelimit.Request) ratelimit.Grant {
 					ready := time.Now().Add(8 * time.Millisecond)
 					return ratelimit.Grant{Tokens: r.Want, Ready: ready, Until: ready.Add(50 * time.Millisecond)}
 				}
-				w.start(schemas.LaneBulk)
-				s := w.release(messages(1)...)
+				e.start(schemas.LaneBulk)
+				s := e.release(messages(1)...)
 				after(2 * time.Millisecond)
-				if w.tokens.taken != 1 {
-					t.Fatalf("got %d tokens held, want 1", w.tokens.taken)
+				if e.tokens.taken != 1 {
+					t.Fatalf("got %d tokens held, want 1", e.tokens.taken)
 				}
-				tc.change(w, s[0])
+				tc.change(e, s[0])
 				after(100 * time.Millisecond)
-				w.want(name, s, tc.kind, tc.code)
+				e.want(name, s, tc.kind, tc.code)
 				if tc.kind != sent {
-					w.wantSeen(name, 0)
+					e.wantSeen(name, 0)
 				}
-				if tc.kind == gaveBack && w.tokens.back != 1 {
-					t.Errorf("%s: got %d tokens back, want 1", name, w.tokens.back)
+				if tc.kind == returnedKind && e.tokens.back != 1 {
+					t.Errorf("%s: got %d tokens back, want 1", name, e.tokens.back)
 				}
 				if name == "guard" || name == "view" || name == "opt-outs too old" { // these pass, and nothing is forgotten
 					s[0].mu.Lock()
 					s[0].deadline = time.Time{}
 					s[0].mu.Unlock()
-					w.view.mu.Lock()
-					w.view.age, w.view.optOutAge = 0, 0
-					w.view.mu.Unlock()
+					e.view.mu.Lock()
+					e.view.age, e.view.optOutAge = 0, 0
+					e.view.mu.Unlock()
 					after(100 * time.Millisecond)
-					w.want(name+" and back", s, sent, awaiting)
+					e.want(name+" and back", s, sent, awaiting)
 				}
 			})
 		})
 	}
 }
 
-// P4: what waits for the carrier's window is not written once the answers to the last questions are older than half a second: who
-// opted out meanwhile, or was aborted, gets nothing. The carrier was asked nothing, so the breaker is told nothing.
-func TestWhatWaitsAtTheCarrierIsAskedAgain(t *testing.T) {
+// fullWindow makes the carrier's window full until the returned function is called. A connector may wait in Send, as one with a
+// window does, or after Send has returned, as one that waits for a connection does.
+func fullWindow(e *env, inSend bool) (open func()) {
+	opened := make(chan struct{})
+	if inSend {
+		e.carrier.before = func(ctx context.Context, _ []carrier.Outbound) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-opened:
+				return nil
+			}
+		}
+	} else {
+		e.carrier.writeAfter = opened
+	}
+	return sync.OnceFunc(func() { close(opened) })
+}
+
+// G6, P4: a message that waits at the connector because the carrier's window is full is not written once its campaign is paused or
+// aborted, its tenant disabled or its recipient opted out: its last moment is 250 ms after the change, whenever the window opens.
+// It was not handed over, so its outcome is that of the change.
+func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 	for name, tc := range map[string]struct {
-		wait   time.Duration
-		change func(w *world)
-		kind   fanfarev1.Kind
-		code   fanfarev1.Code
-		then   fanfarev1.Kind // when it is released once more
+		change func(e *env)
+		kind   schemas.Kind
+		code   schemas.Code
 	}{
-		"opted out": {time.Second, func(w *world) {
-			w.view.mu.Lock()
-			defer w.view.mu.Unlock()
-			w.view.optedOut["tn_a+393331234567"] = true
-		}, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, left},
-		"aborted":           {time.Second, func(w *world) { w.view.campaign(10001, fanfarev1.State_STATE_ABORTED) }, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, left},
-		"nothing, but late": {time.Second, func(*world) {}, gaveBack, fanfarev1.Code_CODE_PROVIDER_ERROR, sent},
-		"nothing, in time":  {400 * time.Millisecond, func(*world) {}, sent, awaiting, sent},
+		"paused":          {func(e *env) { e.view.campaign(10001, schemas.StatePaused) }, returnedKind, schemas.CodePaused},
+		"aborted":         {func(e *env) { e.view.campaign(10001, schemas.StateAborted) }, skippedKind, schemas.CodeCancelled},
+		"tenant disabled": {func(e *env) { e.view.set(func() { e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a"} }) }, returnedKind, schemas.CodeSuspended},
+		"route disabled": {func(e *env) {
+			e.view.set(func() {
+				e.view.routes["sim"] = &fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 1_000, P99Ms: 600}
+			})
+		}, returnedKind, schemas.CodeBreaker},
+		"opted out": {func(e *env) { // no change of the control plane: the lane is not woken by it
+			e.view.mu.Lock()
+			defer e.view.mu.Unlock()
+			e.view.optedOut["tn_a+393331234567"] = true
+		}, skippedKind, schemas.CodeOptedOut},
 	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.carrier.before = func(ctx context.Context, _ []carrier.Outbound) error { sleep(ctx, tc.wait); return nil }
-				w.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {
-					if !time.Now().Before(o.Deadline) {
-						return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}, true
+		for _, inSend := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/in Send %v", name, inSend), func(t *testing.T) {
+				inEnv(t, func(e *env) {
+					open := fullWindow(e, inSend)
+					e.start(schemas.LaneBulk)
+					items := e.release(messages(100)...)
+					after(20 * time.Millisecond)
+					if !items[0].begun {
+						t.Fatal("got nothing at the connector, want a batch that waits for the window")
 					}
-					return carrier.Result{Outcome: carrier.Accepted}, true
-				}
-				w.start(schemas.LaneBulk)
-				for range 2 * breakerConsecutive { // as many as would open it
-					s := w.release(messages(1)...)
-					after(100 * time.Millisecond)
-					tc.change(w)
-					after(tc.wait)
-					if w.want(name, s, tc.kind, tc.code); tc.then != tc.kind && tc.then != sent {
-						break
+					tc.change(e)
+					after(250 * time.Millisecond)
+					if inSend { // else its own connection is all that it waits for
+						e.want("within 250 ms", items, tc.kind, tc.code)
 					}
+					open()
+					after(time.Second)
+					e.want("after the window has opened", items, tc.kind, tc.code)
+					e.wantSeen("after the window has opened", 0)
+				})
+			})
+		}
+	}
+}
+
+// What waits for the carrier's window for longer than half a second is called back and judged anew. It is not handed over then, so
+// it costs no try, and the breaker hears nothing of it. When the window opens everything leaves, each message once.
+func TestAFullWindowCostsNoTries(t *testing.T) {
+	for _, inSend := range []bool{true, false} {
+		t.Run(fmt.Sprintf("in Send %v", inSend), func(t *testing.T) {
+			inEnv(t, func(e *env) {
+				e.carrier.caps.MaxBatch = 10
+				open := fullWindow(e, inSend)
+				e.start(schemas.LaneBulk)
+				items := e.release(messages(100)...)
+				if inSend {
+					after(10 * time.Second) // as many calls as would open the breaker
+				} else {
+					after(time.Second) // without an answer for longer they would count as unknown
 				}
-				w.carrier.before = nil
-				s := w.release(messages(1)...)
-				after(100 * time.Millisecond)
-				if got := s[0].outcome().GetKind(); got != tc.then {
-					t.Errorf("released once more: got %v, want %v", got, tc.then)
-				}
+				e.want("while the window is full", items, none, noCode)
+				open()
+				after(2 * time.Second)
+				e.want("when it has opened", items, sent, awaiting)
+				e.wantSeen("when it has opened", 100)
 			})
 		})
 	}
@@ -193,29 +240,29 @@ func TestWhatWaitsAtTheCarrierIsAskedAgain(t *testing.T) {
 
 // Pause: the last hand-over is at most 250 ms after the change arrives, and what waits is given back at once.
 func TestPauseIsQuick(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.tokens.grant = func(ratelimit.Request) ratelimit.Grant { // 100 a second
+	inEnv(t, func(e *env) {
+		e.tokens.grant = func(ratelimit.Request) ratelimit.Grant { // 100 a second
 			now := time.Now()
 			return ratelimit.Grant{Tokens: 1, Ready: now.Add(10 * time.Millisecond), Until: now.Add(60 * time.Millisecond)}
 		}
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(500)...)
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(500)...)
 		after(time.Second)
-		before := len(w.carrier.seen())
+		before := len(e.carrier.seen())
 		if before < 90 || before > 110 {
 			t.Fatalf("got %d in a second, want 100", before)
 		}
 		paused := time.Now()
-		w.view.campaign(10001, fanfarev1.State_STATE_PAUSED)
+		e.view.campaign(10001, schemas.StatePaused)
 		after(time.Second)
-		w.carrier.mu.Lock()
-		last := w.carrier.at[len(w.carrier.at)-1]
-		w.carrier.mu.Unlock()
+		e.carrier.mu.Lock()
+		last := e.carrier.at[len(e.carrier.at)-1]
+		e.carrier.mu.Unlock()
 		if last.Sub(paused) > 0 {
 			t.Errorf("got a hand-over %s after the pause arrived, want none", last.Sub(paused))
 		}
-		w.want("waiting when paused", slips[before:], gaveBack, fanfarev1.Code_CODE_PAUSED)
-		for _, s := range slips[before:] {
+		e.want("waiting when paused", items[before:], returnedKind, schemas.CodePaused)
+		for _, s := range items[before:] {
 			if s.at.Sub(paused) > 50*time.Millisecond {
 				t.Fatalf("message %d: given back %s after the pause, want at once", s.n, s.at.Sub(paused))
 			}
@@ -224,22 +271,22 @@ func TestPauseIsQuick(t *testing.T) {
 }
 
 func TestHoldsWhileTheViewIsTooOld(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.view.age = stale
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(10)...)
+	inEnv(t, func(e *env) {
+		e.view.age = stale
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(10)...)
 		after(10 * time.Minute)
-		w.want("view too old for minutes", slips, none, noCode)
-		w.view.mu.Lock()
-		w.view.age, w.view.optOutAge = 0, 1500*time.Millisecond
-		w.view.mu.Unlock()
+		e.want("view too old for minutes", items, none, noCode)
+		e.view.mu.Lock()
+		e.view.age, e.view.optOutAge = 0, 1500*time.Millisecond
+		e.view.mu.Unlock()
 		after(time.Minute)
-		w.want("opt-outs 1.5 s old", slips, none, noCode)
-		w.view.mu.Lock()
-		w.view.optOutAge = time.Second
-		w.view.mu.Unlock()
+		e.want("opt-outs 1.5 s old", items, none, noCode)
+		e.view.mu.Lock()
+		e.view.optOutAge = time.Second
+		e.view.mu.Unlock()
 		after(50 * time.Millisecond)
-		w.want("all fresh", slips, sent, awaiting)
+		e.want("all fresh", items, sent, awaiting)
 	})
 }
 
@@ -247,152 +294,152 @@ const stale = 5 * time.Second
 
 // Redis away: everything holds, nothing is given back; answers and time-outs of what is at the carrier go on. Then it goes on.
 func TestHoldsWhileRedisIsAway(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {
+	inEnv(t, func(e *env) {
+		e.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Accepted}, o.Key.Seq() != 0
 		}
-		w.start(schemas.LaneBulk)
-		first := w.release(messages(1)...)
+		e.start(schemas.LaneBulk)
+		first := e.release(messages(1)...)
 		after(10 * time.Millisecond)
 		away := make(chan struct{})
-		w.tokens.mu.Lock()
-		w.tokens.away = away
-		w.tokens.mu.Unlock()
-		slips := w.release(messages(50)[1:]...)
+		e.tokens.mu.Lock()
+		e.tokens.away = away
+		e.tokens.mu.Unlock()
+		items := e.release(messages(50)[1:]...)
 		after(10 * time.Minute)
-		w.want("Redis away", slips, none, noCode)
-		w.wantSeen("Redis away", 1)
-		w.want("at the carrier, without an answer", first, doubtful, fanfarev1.Code_CODE_TIMEOUT)
-		w.tokens.mu.Lock()
-		w.tokens.away = nil
-		w.tokens.mu.Unlock()
+		e.want("Redis away", items, none, noCode)
+		e.wantSeen("Redis away", 1)
+		e.want("at the carrier, without an answer", first, ambiguousKind, schemas.CodeTimeout)
+		e.tokens.mu.Lock()
+		e.tokens.away = nil
+		e.tokens.mu.Unlock()
 		close(away)
 		after(50 * time.Millisecond)
-		w.want("Redis back", slips, sent, awaiting)
+		e.want("Redis back", items, sent, awaiting)
 	})
 }
 
 // A pause is heeded while Redis is away.
 func TestPausedWhileRedisIsAway(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.tokens.away = make(chan struct{})
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(5)...)
+	inEnv(t, func(e *env) {
+		e.tokens.away = make(chan struct{})
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(5)...)
 		after(time.Second)
-		w.view.campaign(10001, fanfarev1.State_STATE_PAUSED)
+		e.view.campaign(10001, schemas.StatePaused)
 		after(50 * time.Millisecond)
-		w.want("paused", slips, gaveBack, fanfarev1.Code_CODE_PAUSED)
-		close(w.tokens.away)
+		e.want("paused", items, returnedKind, schemas.CodePaused)
+		close(e.tokens.away)
 		after(time.Second)
-		w.wantSeen("paused", 0)
-		if w.tokens.back != w.tokens.taken {
-			t.Errorf("got %d of %d tokens back, want all", w.tokens.back, w.tokens.taken)
+		e.wantSeen("paused", 0)
+		if e.tokens.back != e.tokens.taken {
+			t.Errorf("got %d of %d tokens back, want all", e.tokens.back, e.tokens.taken)
 		}
 	})
 }
 
 func TestRouteSwitchedOff(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.view.routes["sim"].Enabled = false
-		w.start(schemas.LaneBulk)
-		slips := w.release(messages(3)...)
+	inEnv(t, func(e *env) {
+		e.view.routes["sim"].Enabled = false
+		e.start(schemas.LaneBulk)
+		items := e.release(messages(3)...)
 		after(20 * time.Millisecond)
-		w.want("switched off", slips, gaveBack, fanfarev1.Code_CODE_BREAKER)
-		w.wantSeen("switched off", 0)
+		e.want("switched off", items, returnedKind, schemas.CodeBreaker)
+		e.wantSeen("switched off", 0)
 	})
 }
 
 func TestPoison(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.start(schemas.LaneBulk)
-		bad := messageRecord(t, w.keys, testMessage(10001, 4, 1))
+	inEnv(t, func(e *env) {
+		e.start(schemas.LaneBulk)
+		bad := messageRecord(t, e.keys, testMessage(10001, 4, 1))
 		bad.Value = []byte{0xff}
-		named, nameless := &slip{w: w}, &slip{w: w}
-		w.lane.release([]*entry{
+		named, nameless := &fakeItem{env: e}, &fakeItem{env: e}
+		e.lane.release([]*entry{
 			{item: named, rec: bad, released: time.Now()},
 			{item: nameless, rec: &kgo.Record{Topic: "t.messages.sim.bulk", Value: []byte{0xff}}, released: time.Now()},
 		})
-		doubtfulToo := &slip{w: w}
-		w.lane.release([]*entry{{item: doubtfulToo, rec: &kgo.Record{Topic: "t.messages.sim.bulk", Value: []byte{0xff}}, uncertain: true, released: time.Now()}})
-		good := w.release(messages(1)...)
+		doubtful := &fakeItem{env: e}
+		e.lane.release([]*entry{{item: doubtful, rec: &kgo.Record{Topic: "t.messages.sim.bulk", Value: []byte{0xff}}, uncertain: true, released: time.Now()}})
+		good := e.release(messages(1)...)
 		after(20 * time.Millisecond)
-		if doubtfulToo.settled == nil || doubtfulToo.settled.Topic != "t.messages.sim.bulk.dlq" {
+		if doubtful.settled == nil || doubtful.settled.Topic != "t.messages.sim.bulk.dlq" {
 			t.Error("uncertain poison without a name: got not settled by its dead letter")
 		}
-		w.want("poison with a header", []*slip{named}, neverSent, fanfarev1.Code_CODE_RENDER_ERROR)
+		e.want("poison with a header", []*fakeItem{named}, notSentKind, schemas.CodeRenderError)
 		if d := named.outcome(); d.GetSeq() != 4 || d.GetTry() != 1 || d.GetCampaignId() != "camp_10001" || d.GetTenant() != "tn_a" {
 			t.Errorf("got outcome %v, want that of the message that the header names", d)
 		}
-		recs := w.ledger.all()
+		recs := e.published.all()
 		if len(recs) != 1 || recs[0].Topic != "t.messages.sim.bulk.dlq" || schemas.Header(recs[0], schemas.HeaderCause) == nil {
 			t.Fatalf("got %d records, want the dead letter with its cause", len(recs))
 		}
 		if nameless.settled == nil || nameless.settled.Topic != "t.messages.sim.bulk.dlq" {
 			t.Error("poison without a name: got not settled by its dead letter; it blocks the partition")
 		}
-		w.want("the message behind it", good, sent, awaiting)
+		e.want("the message behind it", good, sent, awaiting)
 	})
 }
 
 // A test message reaches the simulator's connector and no other.
 func TestTestMessages(t *testing.T) {
-	simulator := &script{caps: carrier.Caps{MaxBatch: 10, EchoesKey: true}}
+	simulator := &fakeCarrier{caps: carrier.Caps{MaxBatch: 10, EchoesKey: true}}
 	tested := func(i uint32) *fanfarev1.Message {
 		m := testMessage(10001, i, 1)
 		m.Test = true
 		return m
 	}
-	inWorld(t, func(w *world) {
-		w.line = Line{Live: w.carrier, Test: simulator}
-		w.start(schemas.LaneBulk)
-		slips := w.release(tested(0), testMessage(10001, 1, 1), tested(2))
+	inEnv(t, func(e *env) {
+		e.line = Line{Live: e.carrier, Test: simulator}
+		e.start(schemas.LaneBulk)
+		items := e.release(tested(0), testMessage(10001, 1, 1), tested(2))
 		after(20 * time.Millisecond)
-		w.want("both", slips, sent, awaiting)
-		if len(simulator.seen()) != 2 || len(w.carrier.seen()) != 1 || w.carrier.seen()[0].Key.Seq() != 1 {
-			t.Errorf("got %d at the simulator, %d at the carrier, want 2 and 1", len(simulator.seen()), len(w.carrier.seen()))
+		e.want("both", items, sent, awaiting)
+		if len(simulator.seen()) != 2 || len(e.carrier.seen()) != 1 || e.carrier.seen()[0].Key.Seq() != 1 {
+			t.Errorf("got %d at the simulator, %d at the carrier, want 2 and 1", len(simulator.seen()), len(e.carrier.seen()))
 		}
 	})
-	inWorld(t, func(w *world) {
-		w.start(schemas.LaneBulk)
-		slips := w.release(tested(0))
+	inEnv(t, func(e *env) {
+		e.start(schemas.LaneBulk)
+		items := e.release(tested(0))
 		after(20 * time.Millisecond)
-		w.want("no simulator", slips, neverSent, fanfarev1.Code_CODE_NOT_SENT_OTHER)
-		w.wantSeen("no simulator", 0)
+		e.want("no simulator", items, notSentKind, schemas.CodeNotSentOther)
+		e.wantSeen("no simulator", 0)
 	})
 }
 
 // A message that is newer than the view of its campaign waits for it, and is given back when it does not come.
 func TestWaitsForItsVersion(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.start(schemas.LaneBulk)
+	inEnv(t, func(e *env) {
+		e.start(schemas.LaneBulk)
 		early := testMessage(10001, 0, 1)
 		early.CampaignVersion = 2
 		lost := testMessage(10001, 1, 1)
 		lost.CampaignVersion = 3
-		slips := w.release(early, lost)
+		items := e.release(early, lost)
 		after(time.Second)
-		w.want("not here yet", slips, none, noCode)
-		w.view.campaign(10001, fanfarev1.State_STATE_SENDING)
+		e.want("not here yet", items, none, noCode)
+		e.view.campaign(10001, schemas.StateSending)
 		after(10 * time.Millisecond)
-		w.want("arrived", slips[:1], sent, awaiting)
+		e.want("arrived", items[:1], sent, awaiting)
 		after(1100 * time.Millisecond)
-		w.want("never came", slips[1:], gaveBack, fanfarev1.Code_CODE_CONTROL_BEHIND)
+		e.want("never came", items[1:], returnedKind, schemas.CodeControlBehind)
 	})
 }
 
 // A lane that is fed for ever keeps nothing of what is done.
 func TestNothingStays(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.start(schemas.LaneBulk)
+	inEnv(t, func(e *env) {
+		e.start(schemas.LaneBulk)
 		for i := range 50 {
-			w.view.set(func() {
-				w.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a", Enabled: true, Rate: uint32(1_000 * (i % 2))}
+			e.view.set(func() {
+				e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a", Enabled: true, Rate: uint32(1_000 * (i % 2))}
 			})
-			w.release(messages(20)...)
+			e.release(messages(20)...)
 			after(10 * time.Millisecond)
 		}
 		after(2 * time.Second)
-		l := w.lane
+		l := e.lane
 		if len(l.waiting)+len(l.queues)+len(l.ready)+len(l.flights.list)+len(l.inbox)+len(l.back) > 0 {
 			t.Errorf("got waiting %d, queues %d, ready %d, flights %d, inbox %d, back %d; want nothing", len(l.waiting), len(l.queues), len(l.ready), len(l.flights.list), len(l.inbox), len(l.back))
 		}

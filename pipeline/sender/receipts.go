@@ -8,37 +8,38 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
 )
 
-// receipts brings what a carrier says on its session to topic `receipts`. emit returns when Kafka has acknowledged, and only
-// then the carrier is told: its redelivery is our durability.
-func (c *core) receipts(ctx context.Context, src carrier.ReceiptSource, cl *kgo.Client) error {
+// receipts writes the receipts of a carrier's session to topic `receipts`. emit returns when Kafka has acknowledged them, and
+// only then the connector acknowledges to the carrier: until then the carrier keeps them and delivers them again.
+func (c *routeSender) receipts(ctx context.Context, src carrier.ReceiptSource, cl *kgo.Client) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		started := c.now()
 		err := src.Receipts(ctx, func(batch []carrier.Receipt) error { return c.publishReceipts(ctx, cl, batch) })
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was told to end
+			return nil //nolint:nilerr // stopping
 		}
 		if c.now().Sub(started) > time.Minute {
 			pause = 100 * time.Millisecond
 		}
-		c.logger.WarnContext(ctx, "receipts are taken up again", slog.Any("error", err))
-		if !sleep(ctx, pause) {
+		c.logger.WarnContext(ctx, "receipt session ended; it is started again", slog.Any("err", err))
+		if !stream.Sleep(ctx, pause) {
 			return nil
 		}
 	}
 }
 
-func (c *core) publishReceipts(ctx context.Context, cl *kgo.Client, batch []carrier.Receipt) error {
+func (c *routeSender) publishReceipts(ctx context.Context, cl *kgo.Client, batch []carrier.Receipt) error {
 	now := c.now()
 	recs := make([]*kgo.Record, 0, len(batch))
 	for i := range batch {
-		r, err := receiptRecord(c.names, receipt(c.name, &batch[i], now))
+		r, err := schemas.ReceiptEvent(c.names.Receipts(), source, batch[i].Record(c.name, now)).Record()
 		if err != nil {
-			// It comes again for ever and would block those behind it, so it is let go, and said.
-			c.logger.ErrorContext(ctx, "a receipt could not be encoded", slog.Any("error", err))
+			// The carrier would deliver it again for ever and block those behind it, so it is dropped.
+			c.logger.ErrorContext(ctx, "encode receipt failed; receipt dropped", slog.Any("err", err))
 			continue
 		}
 		recs = append(recs, r)
@@ -48,23 +49,4 @@ func (c *core) publishReceipts(ctx context.Context, cl *kgo.Client, batch []carr
 	}
 	c.metrics.receipts.WithLabelValues(c.name).Add(float64(len(recs)))
 	return nil
-}
-
-// receipt is a carrier's receipt as topic `receipts` has it.
-func receipt(route string, r *carrier.Receipt, now time.Time) *fanfarev1.Receipt {
-	out := &fanfarev1.Receipt{
-		Route: route, ProviderId: clean(r.Ref), To: clean(r.To), Status: r.Status, Code: r.Sub, RawCode: clean(r.Code),
-		Part: uint32(r.Part), Parts: uint32(r.Parts), Raw: r.Raw, ReceivedMs: now.UnixMilli(),
-	}
-	for _, ref := range r.AltRefs {
-		out.AltProviderIds = append(out.AltProviderIds, clean(ref))
-	}
-	if !r.Key.IsZero() {
-		key := r.Key
-		out.SubmissionId = key[:]
-	}
-	if !r.At.IsZero() {
-		out.TimeMs = r.At.UnixMilli()
-	}
-	return out
 }

@@ -14,38 +14,40 @@ import (
 
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/view"
+	"fanfare/pipeline/window"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/carrier"
 )
 
-// Limits are the rows of the control plane that bound sending.
+// Limits are the rows of the control plane that limit how fast messages leave.
 type Limits interface {
 	Route(name string) *fanfarev1.Route
 	Routes() []*fanfarev1.Route
 	Sender(tenant, id string) *fanfarev1.Sender
 }
 
-// Freshness says how old the control plane is that this process knows.
+// Freshness says how old this process's copy of the control plane is.
 type Freshness interface {
 	Age() time.Duration
 	SuppressionsAge() time.Duration
-	// Changed is closed at the next change; take it before reading.
+	// Changed returns a channel that is closed at the next change. Take it before reading, or a change is missed.
 	Changed() <-chan struct{}
 }
 
-// View is the control plane as this process knows it; [stream.View] is one, with suppressions.
+// View is this process's copy of the control plane. [view.View] implements it, with suppressions.
 type View interface {
 	Directory
 	Limits
 	Freshness
 }
 
-var _ View = (*stream.View)(nil)
+var _ View = (*view.View)(nil)
 
-// Tokens gives out tokens; [ratelimit.Limiter] does.
+// Tokens hands out rate-limit tokens. [ratelimit.Limiter] implements it.
 type Tokens interface {
-	// Leased is Take without a call to Redis: false, and nothing taken, when it needs one.
+	// Leased is Take from what is leased already. It returns false, and takes nothing, when it would have to call Redis.
 	Leased(reqs []ratelimit.Request, grants []ratelimit.Grant) bool
 	Take(ctx context.Context, reqs []ratelimit.Request, grants []ratelimit.Grant) error
 	Put(set ratelimit.Set, tokens int, until time.Time)
@@ -55,23 +57,24 @@ type Tokens interface {
 
 var _ Tokens = (*ratelimit.Limiter)(nil)
 
-// Line is the way to the carrier of one route.
+// Line is the connection of one route to its carrier.
 type Line struct {
-	// Live takes what goes to people.
+	// Live carries the messages for people.
 	Live carrier.Connector
-	// Test takes messages marked as a test: the simulator's connector. On a simulator's route it is Live; nil refuses them.
+	// Test carries messages marked as a test: the simulator's connector. On a simulated route it is the same as Live. When it
+	// is nil, test messages are refused.
 	Test carrier.Connector
 }
 
-// Config of the senders of a process.
+// Config of the senders of one process.
 type Config struct {
 	Cluster stream.Cluster
 	Keys    *schemas.Keys
-	// Replication of the topics of a route that does not have them yet, 1 or 3.
+	// Replication of the topics that a new route gets, 1 or 3.
 	Replication int16
-	// SessionTimeout, GuardMargin and DrainTimeout are those of [stream.WindowConfig].
+	// SessionTimeout, GuardMargin and DrainTimeout are those of [window.Config].
 	SessionTimeout, GuardMargin, DrainTimeout time.Duration
-	// BreakerPause is how long a route stands still whose carrier does not answer; default [DefaultBreakerPause].
+	// BreakerPause is how long a route pauses when its carrier does not answer; default [DefaultBreakerPause].
 	BreakerPause time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -81,15 +84,17 @@ type Config struct {
 type Deps struct {
 	View   View
 	Tokens Tokens
-	// Rendezvous of provider ids; needed for carriers that do not echo our id.
+	// Rendezvous indexes provider ids. Carriers that do not echo our id need it.
 	Rendezvous Rendezvous
-	// Connect opens the line of a route. An error is tried again; [ErrNotServed] is not, until the route changes.
+	// Connect opens the line of a route. The supervisor retries after an error; after [ErrNotServed] it waits until the route
+	// changes.
 	Connect func(ctx context.Context, route *fanfarev1.Route) (Line, error)
-	// Suspended is told about partitions that are held until somebody looks at them. May be nil: it is logged in any case.
-	Suspended func(*stream.SuspendedError)
+	// Suspended is called for each partition that is suspended until a person repairs it. It may be nil; the event is logged
+	// in any case.
+	Suspended func(*window.SuspendedError)
 }
 
-// ErrNotServed is returned by Connect for a route that this process has no connector for.
+// ErrNotServed is what Connect returns for a route for which this process has no connector.
 var ErrNotServed = errors.New("no connector for this route in this process")
 
 // Validate returns what is missing.
@@ -107,42 +112,46 @@ func (c *Config) Validate() error {
 
 func (d *Deps) validate() error {
 	if d.View == nil || d.Tokens == nil || d.Connect == nil {
-		return errors.New("sender: a view, tokens and a way to connect are needed")
+		return errors.New("sender: a view, tokens and a connect function are needed")
 	}
 	return nil
 }
 
-// core is what the two lanes of a route share.
-type core struct {
+// routeSender serves one route: it has what the two lanes of the route share, and runs them.
+type routeSender struct {
 	name       string
 	names      schemas.Names
 	keys       *schemas.Keys
 	view       View
 	limiter    Tokens
 	live, test carrier.Connector
-	caps       carrier.Caps
-	rendezvous Rendezvous // nil when the carrier echoes our id
+	caps       carrier.Caps // of live
+	testCaps   carrier.Caps // of test
+	rendezvous Rendezvous   // nil when the carrier echoes our id
 	breaker    *breaker
 	metrics    *metrics
-	scribe     *scribe
+	outcomes   *outcomeEncoder
 	logger     *slog.Logger
 	now        func() time.Time
-	slower     chan struct{} // the carrier asked to slow down
-	known      atomic.Pointer[fanfarev1.Route]
+	slower     chan struct{}                   // of one place: the carrier has throttled us
+	known      atomic.Pointer[fanfarev1.Route] // the route's row as it was seen last
 }
 
-func newCore(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line) (*core, error) {
+func newRouteSender(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line) (*routeSender, error) {
 	if line.Live == nil {
 		return nil, fmt.Errorf("route %s: no connector", r.GetName())
 	}
-	c := &core{
+	c := &routeSender{
 		name: r.GetName(), names: cfg.Cluster.Names, keys: cfg.Keys, view: deps.View, limiter: deps.Tokens, live: line.Live, test: line.Test,
-		caps: line.Live.Caps(), metrics: m, scribe: newScribe(cfg.Cluster.Names, cfg.Keys), logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
+		caps: line.Live.Caps(), metrics: m, outcomes: newOutcomeEncoder(cfg.Cluster.Names, cfg.Keys), logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
 	}
 	c.known.Store(r)
+	if c.test != nil {
+		c.testCaps = c.test.Caps()
+	}
 	if !c.caps.EchoesKey {
 		if deps.Rendezvous == nil {
-			return nil, fmt.Errorf("route %s: its carrier does not echo our id, so a rendezvous is needed", c.name)
+			return nil, fmt.Errorf("route %s: its carrier does not echo our id, so an index of provider ids is needed", c.name)
 		}
 		c.rendezvous = deps.Rendezvous
 	}
@@ -151,17 +160,17 @@ func newCore(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line)
 	c.breaker = newBreaker(c.name, cfg.BreakerPause, cfg.Now, func(open bool) {
 		if open {
 			gauge.Set(1)
-			c.logger.Warn("the carrier does not answer: the route stands still")
+			c.logger.Warn("breaker opened: carrier does not answer")
 		} else {
 			gauge.Set(0)
-			c.logger.Info("the carrier answers again")
+			c.logger.Info("breaker closed: carrier answers")
 		}
 	})
 	return c, nil
 }
 
-// route returns the row of the route, as it was known last when it is gone.
-func (c *core) route() *fanfarev1.Route {
+// route returns the route's row; when it was deleted, the row as it was seen last.
+func (c *routeSender) route() *fanfarev1.Route {
 	if r := c.view.Route(c.name); r != nil {
 		if c.known.Load() != r {
 			c.known.Store(r)
@@ -171,15 +180,17 @@ func (c *core) route() *fanfarev1.Route {
 	return c.known.Load()
 }
 
-// throttled notes that the carrier asked to slow down. It does not block: the answer that says so comes from the connector.
-func (c *core) throttled() {
+// throttled notes that the carrier has throttled us. It does not block, because a connector's callback calls it.
+func (c *routeSender) throttled() {
 	select {
 	case c.slower <- struct{}{}:
 	default:
 	}
 }
 
-func (c *core) slowDown(ctx context.Context) error {
+// slowDown lowers the route's rate each time that the carrier throttles.
+func (c *routeSender) slowDown(ctx context.Context) error {
+	state := ratelimit.NewState(c.logger.With("waiting_for", "lower the rate"))
 	for {
 		select {
 		case <-ctx.Done():
@@ -187,42 +198,51 @@ func (c *core) slowDown(ctx context.Context) error {
 		case <-c.slower:
 			factor, err := c.limiter.Throttled(ctx, c.name)
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // it was told to end
+				return nil //nolint:nilerr // stopping
 			}
 			if err != nil {
-				c.logger.WarnContext(ctx, "the carrier throttles and the limit could not be lowered", slog.Any("error", err))
+				state.Failed(ctx, err)
 				continue
 			}
-			c.logger.DebugContext(ctx, "the carrier throttles", slog.Float64("factor", factor))
+			state.OK(ctx)
+			c.logger.DebugContext(ctx, "carrier throttles; rate lowered", slog.Float64("factor", factor))
 		}
 	}
 }
 
-// size is the window of one lane of this process.
-func (c *core) size() int { return windowSize(c.route(), c.limiter.Senders(c.name)) }
+// size is the size of the intent window of one lane in this process.
+func (c *routeSender) size() int { return windowSize(c.route(), c.limiter.Senders(c.name)) }
 
-// hangUp is how long a connector may take to end.
+// rate is the most messages per second that this process may hand over: all of the route's, because the other senders of the route
+// may have nothing to send.
+func (c *routeSender) rate() float64 { return float64(c.route().GetRate()) }
+
+// hangUp is how long a connector may take to drain.
 const hangUp = 3 * time.Second
 
-// run works until ctx ends: windows hand over their partitions, answers are awaited, the connector is drained, in this order.
-func (c *core) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
+// run serves the route until ctx ends. Then the windows give up their partitions, which waits for the carrier's answers, and
+// the connectors are drained.
+func (c *routeSender) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 	defer func() { err = errors.Join(err, c.drain(ctx)) }()
-	cl, err := cfg.Cluster.Named("sender-" + c.name + "-receipts").Client(kgo.ProducerLinger(0))
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx))
+	cl, err := cfg.Cluster.Named("sender-"+c.name+"-receipts").Client(kgo.WithContext(life), kgo.ProducerLinger(0))
 	if err != nil {
+		endLife()
 		return fmt.Errorf("route %s: %w", c.name, err)
 	}
-	defer cl.Close()
+	end := stream.Cutter{Client: cl, Cancel: endLife}
+	defer end.Close(hangUp)
 
-	lanes, intents := make([]*lane, len(schemas.Lanes)), make([]*stream.Window, len(schemas.Lanes))
+	lanes, intents := make([]*lane, len(schemas.Lanes)), make([]*window.Window, len(schemas.Lanes))
 	for i, name := range schemas.Lanes {
 		lanes[i] = newLane(c, name)
-		if intents[i], err = stream.NewWindow(c.windowConfig(cfg, deps, name), lanes[i]); err != nil {
+		if intents[i], err = window.New(c.windowConfig(cfg, deps, lanes[i]), lanes[i]); err != nil {
 			return fmt.Errorf("route %s: %w", c.name, err)
 		}
 		lanes[i].window = intents[i]
 	}
 
-	// The lanes outlive the windows: while these drain, answers come in.
+	// The lanes outlive the windows: while the windows drain, the carrier still answers.
 	outer, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	work, workCtx := errgroup.WithContext(outer)
@@ -239,7 +259,7 @@ func (c *core) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 			work.Go(func() error { return c.receipts(workCtx, src, cl) })
 		}
 	}
-	// A lane that fails ends the windows, which nobody would empty.
+	// When a lane fails the windows must end too: nothing else would empty them.
 	windows.Go(func() error {
 		select {
 		case <-windowCtx.Done():
@@ -250,10 +270,11 @@ func (c *core) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 	})
 	windowErr := windows.Wait()
 	if errors.Is(windowErr, errLane) {
-		windowErr = nil // the lane says why
+		windowErr = nil // the lane's own error says why
 	}
 	drainErr := c.drain(ctx)
 	stopWork()
+	defer time.AfterFunc(hangUp, end.Cut).Stop() // while Kafka is away, publishing receipts does not end with its context
 	if err := errors.Join(windowErr, drainErr, work.Wait()); err != nil {
 		return fmt.Errorf("route %s: %w", c.name, err)
 	}
@@ -263,8 +284,8 @@ func (c *core) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 // errLane ends the windows when a lane has ended.
 var errLane = errors.New("a lane has ended")
 
-// drain ends the connectors. Calling it again is harmless.
-func (c *core) drain(ctx context.Context) error {
+// drain ends the connectors. It may be called more than once.
+func (c *routeSender) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hangUp)
 	defer cancel()
 	err := c.live.Drain(ctx)
@@ -274,25 +295,30 @@ func (c *core) drain(ctx context.Context) error {
 	return err
 }
 
-func (c *core) windowConfig(cfg *Config, deps *Deps, lane schemas.Lane) stream.WindowConfig {
+func (c *routeSender) windowConfig(cfg *Config, deps *Deps, l *lane) window.Config {
+	lane := l.lane
 	suspended := c.metrics.suspended.WithLabelValues(c.name, string(lane))
 	suspended.Set(0)
-	return stream.WindowConfig{
-		Cluster: cfg.Cluster.Named("sender-" + c.name + "-" + string(lane)), Topic: c.names.Messages(c.name, lane),
-		Group: c.names.SenderGroup(c.name, lane), Outcomes: c.names.Deliveries(), Size: c.size,
-		SessionTimeout: cfg.SessionTimeout, GuardMargin: cfg.GuardMargin, DrainTimeout: cfg.DrainTimeout, Identity: Identity, Now: cfg.Now,
-		Suspended: func(e *stream.SuspendedError) {
+	var tenant func(*kgo.Record) string
+	if lane == schemas.LaneTxn { // the scheduler deals what the other lane has, fairly
+		tenant = func(r *kgo.Record) string { return string(schemas.Header(r, schemas.HeaderTenant)) }
+	}
+	return window.Config{
+		Tenant: tenant, Cluster: cfg.Cluster.Named("sender-" + c.name + "-" + string(lane)), Topic: c.names.Messages(c.name, lane),
+		Group: c.names.SenderGroup(c.name, lane), Outcomes: c.names.Deliveries(), Size: c.size, Rate: c.rate, Blocked: func() int { return int(l.blocked.Load()) },
+		SessionTimeout: cfg.SessionTimeout, GuardMargin: cfg.GuardMargin, DrainTimeout: cfg.DrainTimeout, Now: cfg.Now,
+		OutcomeOf: outcomeOf, Identity: func(r *kgo.Record) (schemas.ID, error) { return identify(c.keys, r) },
+		Suspended: func(e *window.SuspendedError) {
 			suspended.Inc()
-			c.logger.Error("a partition is suspended", slog.Any("error", e))
-			if deps.Suspended != nil {
+			if deps.Suspended != nil { // the window has logged it
 				deps.Suspended(e)
 			}
 		},
 	}
 }
 
-// clean makes a text of a stranger's fit for a record.
-func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// validUTF8 makes a string from the carrier valid UTF-8, as protobuf demands.
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// errTenant is the cause of a message that names a campaign of another tenant.
-var errTenant = errors.New("the campaign is another tenant's")
+// errTenant is the cause of the dead letter of a message whose campaign belongs to another tenant.
+var errTenant = errors.New("the campaign belongs to another tenant")

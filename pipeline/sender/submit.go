@@ -3,33 +3,33 @@ package sender
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
 )
 
-// handOverRuns hands over what holds its tokens, one run at a time.
-func (l *lane) handOverRuns(ctx context.Context) error {
-	var patience leases
-	defer patience.end()
+// handOverBatches hands over the batches that hold their tokens, one at a time.
+func (l *lane) handOverBatches(ctx context.Context) error {
+	defer l.gate.close()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case r := <-l.runs:
-			l.handOver(ctx, r, &patience)
+		case r := <-l.batches:
+			l.handOver(ctx, r)
 		}
 	}
 }
 
-// handOver asks all questions once more, for the wait for the tokens took time, and gives what passes to the carrier, in batches
-// of what it takes. What lost its tokens, because the carrier's window was full for longer than they live, goes back.
-func (l *lane) handOver(ctx context.Context, r *run, contexts *leases) {
+// handOver judges every message once more, because waiting for the tokens took time, and gives those that pass to the carrier in
+// batches of the carrier's size. Messages whose tokens expired, because the carrier's window was full for too long, go back.
+func (l *lane) handOver(ctx context.Context, r *paidBatch) {
 	for len(r.entries) > 0 {
 		now := l.now()
 		if !now.Before(r.until) {
@@ -40,17 +40,17 @@ func (l *lane) handOver(ctx context.Context, r *run, contexts *leases) {
 		most := max(1, l.caps.MaxBatch)
 		report, err := l.breaker.allow()
 		switch {
-		case errors.Is(err, errProbing): // one batch is on its way to see whether the carrier is back
+		case errors.Is(err, errProbing): // another batch is finding out whether the carrier is back
 			l.limiter.Put(r.set, len(r.entries), r.until)
 			l.pauseThenGiveBack(ctx, r.entries)
 			return
-		case err != nil: // open: judged below
+		case err != nil: // the breaker is open; handOverBatch returns the messages
 			report = func(error) {}
 		case l.breaker.probing():
 			most = 1
 		}
 		n := min(most, len(r.entries))
-		sent := l.handOverBatch(contexts.within(ctx, now, answerLimit(l.route())), now, r.entries[:n], report)
+		sent := l.handOverBatch(ctx, now, r.entries[:n], report)
 		r.entries = r.entries[n:]
 		if unused := n - sent; unused > 0 {
 			l.limiter.Put(r.set, unused, r.until)
@@ -58,7 +58,7 @@ func (l *lane) handOver(ctx context.Context, r *run, contexts *leases) {
 	}
 }
 
-// probePause is how long the others wait while one batch is on its way to a carrier that did not answer.
+// probePause is how long other batches wait while one finds out whether the carrier is back.
 const probePause = 50 * time.Millisecond
 
 func (l *lane) pauseThenGiveBack(ctx context.Context, entries []*entry) {
@@ -71,23 +71,29 @@ func (l *lane) pauseThenGiveBack(ctx context.Context, entries []*entry) {
 	l.giveBack(entries)
 }
 
-// handOverBatch hands over what of a batch still may be, and returns how many that were.
+// handOverBatch hands over the messages of a batch that still may be, and returns how many those were.
 func (l *lane) handOverBatch(ctx context.Context, now time.Time, entries []*entry, report func(error)) int {
-	o := l.outlook(now)
+	o := l.policyContext(now)
 	live, test := newFlight(l, l.live, len(entries), now), (*flight)(nil)
 	var back []*entry
 	for _, e := range entries {
 		switch v := l.verdict(&o, e); v.action {
 		case answer:
+			if e.doubt != nil {
+				back = append(back, e)
+				continue
+			}
 			l.settle(e, v, false)
 		case wait:
 			back = append(back, e)
 		default:
-			deadline := e.item.Deadline()
-			if asked := now.Add(wayLimit); asked.Before(deadline) {
-				deadline = asked
-			}
-			if !e.item.Begin() {
+			if e.doubt != nil {
+				if !e.item.BeginAgain() {
+					l.tell(news{entry: e, kind: repeated})
+					continue
+				}
+				v.until = earlier(v.until, e.doubt.forgets)
+			} else if !e.item.Begin() {
 				l.metrics.forgotten.Inc()
 				continue
 			}
@@ -98,7 +104,7 @@ func (l *lane) handOverBatch(ctx context.Context, now time.Time, entries []*entr
 				}
 				f = test
 			}
-			f.add(e, deadline)
+			f.add(e, earlier(v.until, now.Add(wayLimit)))
 		}
 	}
 	l.giveBack(back)
@@ -119,67 +125,85 @@ const (
 	answeredLate
 )
 
-// flight is one batch at the carrier.
+// flight is one batch that was handed over, until all its answers are there.
 type flight struct {
 	lane      *lane
 	connector carrier.Connector
 	entries   []*entry
 	batch     []carrier.Outbound
 	states    []atomic.Uint32
-	outcomes  []kgo.Record // room for those of most messages, which are answered in time
+	withdrawn []atomic.Bool // by index: may not be written any more
+	repeats   map[int]bool  // by index: was handed over before, maybe; nil: none
+	outcomes  []kgo.Record  // memory for the outcomes of messages that are answered in time, which most are
 	headers   []kgo.RecordHeader
 	sent      time.Time
-	deadline  time.Time // of the answers
+	deadline  time.Time // for the answers
 	open      atomic.Int32
 	failures  atomic.Int32
-	late      atomic.Int32 // that the connector kept back
+	late      atomic.Int32 // not written by the connector, because their deadline had passed
 	report    func(error)
 }
 
 func newFlight(l *lane, c carrier.Connector, n int, now time.Time) *flight {
 	return &flight{
 		lane: l, connector: c, entries: make([]*entry, 0, n), batch: make([]carrier.Outbound, 0, n), states: make([]atomic.Uint32, n),
-		outcomes: make([]kgo.Record, n), headers: make([]kgo.RecordHeader, n*outcomeHeaders), sent: now, deadline: now.Add(answerLimit(l.route())),
+		withdrawn: make([]atomic.Bool, n),
+		outcomes:  make([]kgo.Record, n), headers: make([]kgo.RecordHeader, n*outcomeHeaders), sent: now, deadline: now.Add(answerLimit(l.route())),
 	}
 }
 
 func (f *flight) add(e *entry, deadline time.Time) {
+	o := outbound(e.msg, e.id, deadline)
+	o.Withdrawn = &f.withdrawn[len(f.entries)]
+	if e.doubt != nil {
+		if f.repeats == nil {
+			f.repeats = map[int]bool{}
+		}
+		f.repeats[len(f.entries)] = true
+		f.lane.metrics.repeated.Inc()
+	}
 	f.entries = append(f.entries, e)
-	f.batch = append(f.batch, outbound(e.msg, e.id, deadline))
+	f.batch = append(f.batch, o)
 }
 
-// errCarrier is what the breaker is told of a batch that the carrier did not answer.
+// errCarrier is what is reported to the breaker for a batch that the carrier did not answer.
 var errCarrier = errors.New("carrier does not answer")
 
 // send gives the batch to the connector.
 func (f *flight) send(ctx context.Context, report func(error)) {
 	l := f.lane
 	if len(f.entries) == 0 {
-		report(errNothing) // a probe is not used up
+		report(errNothing) // does not use up a probe
 		return
 	}
 	f.report = report
 	f.open.Store(int32(len(f.entries)))
 	l.metrics.submitted.Add(float64(len(f.entries)))
 	l.metrics.inFlight.Add(float64(len(f.entries)))
-	l.flights.add(f)
+	if l.flights.add(f) {
+		l.signal() // the loop must look after it while Send blocks
+	}
 	batch := f.batch
-	f.batch = nil // the connector's
-	err := f.connector.Send(ctx, batch, f.done)
+	f.batch = nil // the connector owns it now
+	err := f.connector.Send(l.gate.enter(ctx, f), batch, f.done)
+	l.gate.leave()
 	if err == nil {
 		return
 	}
-	// Nothing was handed over, and done is not called.
+	// By the contract nothing was handed over and done is not called.
 	r := carrier.Result{Outcome: carrier.Retryable, Code: "send"}
-	if errors.Is(err, carrier.ErrBatch) {
+	switch {
+	case errors.Is(err, carrier.ErrBatch):
 		r.Code = "batch"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		r.Code = carrier.CodeDeadline // the wait for the carrier's window was interrupted
 	}
 	for i := range f.entries {
 		f.done(i, r)
 	}
 }
 
-// done takes one answer, from any goroutine.
+// done takes one answer. The connector calls it from any goroutine.
 func (f *flight) done(i int, r carrier.Result) {
 	if i < 0 || i >= len(f.entries) {
 		return
@@ -192,21 +216,42 @@ func (f *flight) done(i int, r carrier.Result) {
 	case f.states[i].CompareAndSwap(timedOut, answeredLate):
 		late = true
 	default:
-		return // answered twice: the contract says never, and the first one counts
+		return // a second answer, against the contract: the first one counts
 	}
-	if i%sampled == 0 {
-		l.metrics.answer.Observe(now.Sub(f.sent).Seconds())
-	}
+	notWritten := r.Outcome == carrier.Retryable && r.Code == carrier.CodeDeadline
 	switch r.Outcome {
 	case carrier.Throttled:
 		l.throttled()
 	case carrier.Accepted, carrier.Rejected, carrier.Unsupported:
 	default:
-		if r.Outcome == carrier.Retryable && r.Code == carrier.CodeDeadline {
+		if notWritten {
 			f.late.Add(1)
 		} else {
 			f.failures.Add(1)
 		}
+	}
+	if f.repeats[i] {
+		l.repeatAnswered(e, r, late)
+		if !late {
+			l.metrics.inFlight.Dec()
+			f.close()
+		}
+		return
+	}
+	if notWritten && !late {
+		// It was not handed over, so it waits and is judged again: it may be paused, opted out or someone else's by now.
+		l.metrics.notWritten.Inc()
+		l.metrics.inFlight.Dec()
+		if e.item.Return() {
+			l.giveBack([]*entry{e})
+		} else {
+			l.metrics.forgotten.Inc()
+		}
+		f.close()
+		return
+	}
+	if i%sampled == 0 {
+		l.metrics.answer.Observe(now.Sub(f.sent).Seconds())
 	}
 	v := classify(r, e.msg, l.view.Campaign(e.msg.GetCampaignId()), now)
 	if late {
@@ -216,24 +261,26 @@ func (f *flight) done(i int, r carrier.Result) {
 	}
 	l.metrics.inFlight.Dec()
 	switch {
-	case v.kind == fanfarev1.Kind_KIND_RETURNED:
+	case v.kind == schemas.KindAmbiguous && l.endsDoubts(e) != carrier.DoubtNone:
+		l.tell(news{entry: e, kind: unsure, verdict: v, first: f.sent})
+	case v.kind == schemas.KindReturned:
 		l.settle(e, v, true)
-	case v.kind == fanfarev1.Kind_KIND_SENT && v.ref != "" && l.ferry != nil:
-		l.ferry.add(task{entry: e, verdict: v})
+	case v.kind == schemas.KindSent && v.ref != "" && l.indexer != nil:
+		l.indexer.add(task{entry: e, verdict: v})
 	default:
 		from := i * outcomeHeaders
 		l.recordInto(&f.outcomes[i], f.headers[from:from:from+outcomeHeaders], e, &v, now)
 		e.item.Settle(&f.outcomes[i])
 	}
-	f.close(1)
+	f.close()
 }
 
-// sampled is the share of answers whose time is observed: one of so many of a batch.
+// sampled: of each batch, one answer in so many has its time observed.
 const sampled = 16
 
-// close counts answers, and tells the breaker when all are there.
-func (f *flight) close(n int32) {
-	if f.open.Add(-n) != 0 {
+// close counts one answer, and reports to the breaker when all are there.
+func (f *flight) close() {
+	if f.open.Add(-1) != 0 {
 		return
 	}
 	switch tried := len(f.entries) - int(f.late.Load()); {
@@ -246,32 +293,63 @@ func (f *flight) close(n int32) {
 	}
 }
 
-// settleLate writes the answer that came after the time-out. An answer that is no better than the time-out says nothing new.
+// settleLate writes an answer that came after the time-out. One that leaves the hand-over as unknown as before is not written.
 func (l *lane) settleLate(e *entry, v verdict) {
+	if l.endsDoubts(e) != carrier.DoubtNone {
+		// Since then it may have been handed over again, so "not taken" would say nothing of that.
+		if v.kind == schemas.KindSent || v.kind == schemas.KindNotSent {
+			l.conclude(e, v)
+		}
+		return
+	}
 	switch {
-	case v.kind == fanfarev1.Kind_KIND_AMBIGUOUS:
-	case v.kind == fanfarev1.Kind_KIND_RETURNED && l.single(e.msg):
+	case v.kind == schemas.KindAmbiguous:
+	case v.kind == schemas.KindReturned && l.single(e.msg):
 		l.writer.add(task{entry: e, verdict: v, late: true})
-	case v.kind == fanfarev1.Kind_KIND_SENT && v.ref != "" && l.ferry != nil:
-		l.ferry.add(task{entry: e, verdict: v, late: true})
+	case v.kind == schemas.KindSent && v.ref != "" && l.indexer != nil:
+		l.indexer.add(task{entry: e, verdict: v, late: true})
 	default:
 		e.item.Late(l.record(e, &v))
 	}
 }
 
-// flights are those without all their answers, in the order of their deadlines.
+// flights are the batches that still await answers, in the order of their deadlines.
 type flights struct {
 	mu   sync.Mutex
 	list []*flight
 }
 
-func (fs *flights) add(f *flight) {
+// add adds a batch and reports whether it is the only one.
+func (fs *flights) add(f *flight) (only bool) {
 	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	fs.list = append(fs.list, f)
-	fs.mu.Unlock()
+	return len(fs.list) == 1
 }
 
-// reap calls what was not answered in time ambiguous, so that the window moves on, and returns when the next time is over.
+// any reports whether there is a batch that awaits answers.
+func (fs *flights) any() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return len(fs.list) > 0
+}
+
+// young calls each with the batches that await answers and were handed over after since.
+func (fs *flights) young(since time.Time, each func(*flight)) {
+	fs.mu.Lock()
+	list := slices.Clone(fs.list)
+	fs.mu.Unlock()
+	for _, f := range slices.Backward(list) {
+		if f.sent.Before(since) {
+			return
+		}
+		if f.open.Load() > 0 {
+			each(f)
+		}
+	}
+}
+
+// reap makes messages ambiguous that were not answered in time, so that the window moves on, and returns the next deadline.
 func (fs *flights) reap(now time.Time) (next time.Time) {
 	for {
 		fs.mu.Lock()
@@ -305,44 +383,83 @@ func (f *flight) expire() {
 		l.metrics.timeouts.Inc()
 		l.metrics.inFlight.Dec()
 		f.failures.Add(1)
-		l.settle(e, ambiguous(fanfarev1.Code_CODE_TIMEOUT, ""), true)
-		f.close(1)
-	}
-}
-
-// leases are contexts for calls that end by themselves, shared by the calls of half a second: one for each call would cost
-// more than the call.
-type leases struct {
-	list []lease
-}
-
-type lease struct {
-	ctx    context.Context //nolint:containedctx // handed out, not kept: it is what this type is about
-	cancel context.CancelFunc
-	end    time.Time
-}
-
-// within returns a context that ends no sooner than after d and at most half a second later.
-func (ls *leases) within(ctx context.Context, now time.Time, d time.Duration) context.Context {
-	if n := len(ls.list); n > 0 && ls.list[n-1].end.Sub(now) >= d {
-		return ls.list[n-1].ctx
-	}
-	kept := ls.list[:0]
-	for _, l := range ls.list {
-		if now.Before(l.end) {
-			kept = append(kept, l)
+		if f.repeats[i] {
+			l.tell(news{entry: e, kind: repeated})
 		} else {
-			l.cancel()
+			l.doubtOrSettle(e, ambiguous(schemas.CodeTimeout, ""), f.sent)
 		}
+		f.close()
 	}
-	d += 500 * time.Millisecond
-	c, cancel := context.WithTimeout(ctx, d)
-	ls.list = append(kept, lease{c, cancel, now.Add(d)})
-	return c
 }
 
-func (ls *leases) end() {
-	for _, l := range ls.list {
-		l.cancel()
+// withdrawEvery is how often messages at the connector are judged again when the control plane has not changed. Opt-outs are no
+// change of the control plane, and time passes.
+const withdrawEvery = 50 * time.Millisecond
+
+// withdraw judges again the messages that a connector has and may not have written yet, and takes back the permission to write those
+// that are not allowed any more. Without it a message that waits for the carrier's window would leave up to half a second after
+// its campaign was paused. A Send that is blocked with such a message is interrupted; what comes back is judged by itself.
+func (l *lane) withdraw(o *policyContext) {
+	if since := o.now.Sub(l.checked); since < judgePause || !l.stale && since < withdrawEvery {
+		return
+	}
+	l.stale, l.checked = false, o.now
+	limit := o.now.Add(-wayLimit) // messages handed over before it are past their deadline
+	l.gate.interrupt(func(f *flight) bool { return !f.sent.After(limit) })
+	l.flights.young(limit, func(f *flight) {
+		interrupt := false
+		for i, e := range f.entries {
+			if f.states[i].Load() == unanswered && !f.withdrawn[i].Load() && l.verdict(o, e).action != submit {
+				f.withdrawn[i].Store(true)
+				interrupt = true
+			}
+		}
+		if interrupt {
+			l.gate.interrupt(func(current *flight) bool { return current == f })
+		}
+	})
+}
+
+// sendGate lets the loop interrupt the call of Send in progress. The calls share one context until one is interrupted, because making
+// a context for each call would cost more than the call.
+type sendGate struct {
+	mu      sync.Mutex
+	ctx     context.Context //nolint:containedctx // handed out to the next call, not used here
+	cancel  context.CancelFunc
+	current *flight // whose Send runs; nil: none
+}
+
+// enter returns the context for the call of Send for f.
+func (g *sendGate) enter(ctx context.Context, f *flight) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ctx == nil || g.ctx.Err() != nil {
+		g.ctx, g.cancel = context.WithCancel(ctx)
+	}
+	g.current = f
+	return g.ctx
+}
+
+// leave says that the call has returned.
+func (g *sendGate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.current = nil
+}
+
+// interrupt ends the call of Send in progress if it is for a batch for which f returns true.
+func (g *sendGate) interrupt(f func(*flight) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.current != nil && f(g.current) {
+		g.cancel()
+	}
+}
+
+func (g *sendGate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cancel != nil {
+		g.cancel()
 	}
 }

@@ -6,23 +6,34 @@ import (
 	"time"
 
 	"fanfare/pipeline/ratelimit"
+	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/carrier"
 )
 
-// queue has the messages that wait for tokens of the same buckets, the oldest first.
+// queue has the messages that wait for tokens of the same buckets, oldest first.
 type queue struct {
 	set     ratelimit.Set
 	rates   ratelimit.Rates
 	entries []*entry
-	// debt is what a message of several units took beyond the tokens that were there.
+	// debt is how many tokens a message of several units took beyond what was granted.
 	debt int
-	// notBefore is when asking again is of use; short is the level that had nothing.
+	// notBefore is the earliest time at which asking again can help; short is the level that had no token.
 	notBefore time.Time
 	short     ratelimit.Level
 }
 
-// take removes and returns what the tokens pay for, and the tokens left over.
+// narrow reports whether a level below the route has a lower limit than the route.
+func (q *queue) narrow() bool {
+	for _, rate := range []uint32{q.rates.Tenant, q.rates.Sender, q.rates.Campaign} {
+		if rate > 0 && rate < q.rates.Route {
+			return true
+		}
+	}
+	return false
+}
+
+// take removes and returns the messages that tokens pay for, and the tokens that are left over.
 func (q *queue) take(tokens int, cost func(*entry) int) (out []*entry, left int) {
 	paid := min(q.debt, tokens)
 	q.debt -= paid
@@ -40,24 +51,25 @@ func (q *queue) take(tokens int, cost func(*entry) int) (out []*entry, left int)
 	return out, tokens
 }
 
-// run is messages that hold their tokens: they may be handed over from ready on and before until.
-type run struct {
+// paidBatch has messages that hold their tokens: they may be handed over from ready on and before until.
+type paidBatch struct {
 	entries      []*entry
 	set          ratelimit.Set
 	ready, until time.Time
+	narrow       bool // see queue.narrow
 }
 
-// ask is a round trip to the limiter.
-type ask struct {
+// tokenRequest is one round trip to the limiter.
+type tokenRequest struct {
 	reqs   []ratelimit.Request
 	grants []ratelimit.Grant
 }
 
-// maxAsk bounds the sets of one round trip.
+// maxAsk is the most sets of one round trip.
 const maxAsk = 64
 
-// queue returns the queue for the buckets that m passes. A level without a limit is left out of the set, so that messages
-// that compete for the same tokens lie in one queue.
+// queue returns the queue for the buckets that m needs tokens of. A level without a limit is left out of the set, so that
+// messages that compete for the same tokens are in one queue.
 func (l *lane) queue(m *fanfarev1.Message) *queue {
 	r := l.route()
 	rates := ratelimit.Rates{
@@ -89,12 +101,13 @@ func (l *lane) queue(m *fanfarev1.Message) *queue {
 
 func (l *lane) cost(e *entry) int { return units(e.msg, l.caps.Pacing) }
 
-// due reports whether messages wait, tokens in hand, for the one who hands over.
+// due reports whether a batch that holds its tokens waits to be handed over.
 func (l *lane) due(now time.Time) bool { return len(l.ready) > 0 && !now.Before(l.ready[0].ready) }
 
-// request asks for the tokens of all queues that may ask, the longest waiting first: its message holds up a partition.
+// request asks for the tokens of all queues that may ask, the one with the oldest message first: that message holds up the base
+// of its partition.
 func (l *lane) request(now time.Time) {
-	if l.asking || l.due(now) { // tokens age while the carrier's window is full
+	if l.asking || l.due(now) { // tokens would age while the carrier's window is full
 		return
 	}
 	var asking []*queue
@@ -107,7 +120,7 @@ func (l *lane) request(now time.Time) {
 		return
 	}
 	slices.SortFunc(asking, func(x, y *queue) int { return x.entries[0].released.Compare(y.entries[0].released) })
-	var a ask
+	var a tokenRequest
 	for _, q := range asking[:min(len(asking), maxAsk)] {
 		want := q.debt + len(q.entries)
 		if l.caps.Pacing == carrier.PacingSegments {
@@ -124,29 +137,29 @@ func (l *lane) request(now time.Time) {
 		l.granted(a)
 		return
 	}
-	l.asks <- a // one at a time: there is room
+	l.requests <- a // never blocks: one request at a time
 }
 
-// askForTokens makes the round trips. While Redis is away it blocks in one, and everything holds.
+// askForTokens makes the round trips to the limiter. While Redis is away it blocks in one of them and no message leaves.
 func (l *lane) askForTokens(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case a := <-l.asks:
+		case a := <-l.requests:
 			if err := l.limiter.Take(ctx, a.reqs, a.grants); err != nil {
 				if ctx.Err() != nil {
-					return nil //nolint:nilerr // it was told to end
+					return nil //nolint:nilerr // stopping
 				}
 				return err
 			}
-			l.answers <- a // one at a time: there is room
+			l.answers <- a // never blocks: one request at a time
 		}
 	}
 }
 
-// granted turns grants into runs.
-func (l *lane) granted(a ask) {
+// granted turns grants into batches that may be handed over.
+func (l *lane) granted(a tokenRequest) {
 	now := l.now()
 	l.asking = false
 	for i, g := range a.grants {
@@ -159,7 +172,7 @@ func (l *lane) granted(a ask) {
 		out, left := q.take(g.Tokens, l.cost)
 		l.limiter.Put(set, left, g.Until)
 		if len(out) > 0 {
-			l.ready = append(l.ready, &run{entries: out, set: set, ready: g.Ready, until: g.Until})
+			l.ready = append(l.ready, &paidBatch{entries: out, set: set, ready: g.Ready, until: g.Until, narrow: q.narrow()})
 		}
 		if q.short = g.Short; g.Short == ratelimit.LevelNone {
 			q.notBefore = time.Time{}
@@ -172,11 +185,15 @@ func (l *lane) granted(a ask) {
 		q.notBefore = now.Add(g.Retry)
 		if g.Short > ratelimit.LevelRoute && g.Wait > rateWait {
 			for n, e := range q.entries {
+				if e.doubt != nil {
+					l.reopen(e, now)
+					continue
+				}
 				again := now.Add(g.Wait + time.Duration(n)*time.Second/time.Duration(max(1, a.reqs[i].Rates.Of(g.Short))))
-				l.settle(e, returned(fanfarev1.Code_CODE_RATE, again), false)
+				l.settle(e, returned(schemas.CodeRate, again), false)
 			}
 			q.entries = nil
 		}
 	}
-	slices.SortStableFunc(l.ready, func(a, b *run) int { return a.ready.Compare(b.ready) })
+	slices.SortStableFunc(l.ready, func(a, b *paidBatch) int { return a.ready.Compare(b.ready) })
 }

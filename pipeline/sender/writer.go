@@ -11,14 +11,14 @@ import (
 	"fanfare/pipeline/stream"
 )
 
-// task is an outcome that must wait for something to be durable first.
+// task is an outcome that may be written only after something else was.
 type task struct {
 	entry   *entry
 	verdict verdict
-	late    bool // the message has its outcome already; this is another
+	late    bool // the message has an outcome already; this one follows it
 }
 
-// tasks is a list that one goroutine empties. It is bounded by the window, whose messages have no outcome yet.
+// tasks is a queue with one consumer. The window bounds it: its messages have no outcome yet, so they are in flight.
 type tasks struct {
 	mu   sync.Mutex
 	list []task
@@ -37,7 +37,7 @@ func (q *tasks) add(t task) {
 	}
 }
 
-// next waits for tasks; nil when ctx has ended.
+// next waits for tasks and returns them all; nil when ctx has ended.
 func (q *tasks) next(ctx context.Context) []task {
 	for {
 		if list := q.take(); len(list) > 0 {
@@ -51,7 +51,7 @@ func (q *tasks) next(ctx context.Context) []task {
 	}
 }
 
-// take returns what there is.
+// take returns all tasks without waiting.
 func (q *tasks) take() []task {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -60,10 +60,11 @@ func (q *tasks) take() []task {
 	return list
 }
 
-// unnamedAgain is when a single message is looked at again that was given back without a time: its tenant is disabled, say.
+// unnamedAgain is after how long a single send is tried again that was given back without a time, such as one of a disabled
+// tenant.
 const unnamedAgain = 5 * time.Minute
 
-// writer publishes dead letters, and single messages that must wait, before their outcomes.
+// writer publishes dead letters and the `held` records of single sends before their outcomes.
 type writer struct {
 	tasks
 	lane *lane
@@ -84,7 +85,7 @@ func (w *writer) run(ctx context.Context) error {
 			}
 		}
 		if !w.lane.publish(ctx, recs) {
-			return nil // nobody can say what was written: the window calls them uncertain
+			return nil // it is unknown which were written; the window hands their messages over as uncertain
 		}
 		for _, t := range list {
 			w.lane.finish(t)
@@ -92,12 +93,12 @@ func (w *writer) run(ctx context.Context) error {
 	}
 }
 
-// before returns the record that must be durable before the outcome of t.
+// before returns the record that must be durable before the outcome of t; nil when there is none.
 func (w *writer) before(t task) *kgo.Record {
 	l, e, v := w.lane, t.entry, t.verdict
 	switch {
 	case e.id.IsZero():
-		return nil // written as its outcome
+		return nil // finish writes it in place of an outcome
 	case v.poison:
 		return l.deadLetter(e)
 	}
@@ -108,7 +109,7 @@ func (w *writer) before(t task) *kgo.Record {
 	}
 	r, err := held(l.names, l.keys, e.msg, e.id, due, now)
 	if err != nil {
-		l.logger.Error("a single message could not be encoded", slog.String("submission", e.id.String()), slog.Any("error", err))
+		l.logger.Error("encode held record failed", slog.String("submission", e.id.String()), slog.Any("err", err))
 		return nil
 	}
 	l.metrics.held.Inc()
@@ -128,7 +129,7 @@ func (l *lane) deadLetter(e *entry) *kgo.Record {
 func (l *lane) finish(t task) {
 	var r *kgo.Record
 	if t.entry.id.IsZero() {
-		// Poison that does not even say whose it is: there is nobody to write an outcome for. The dead letter is what settles it.
+		// Poison without a submission id: no outcome can name its message. The dead letter settles the record.
 		r = l.deadLetter(t.entry)
 	} else {
 		r = l.record(t.entry, &t.verdict)
@@ -140,7 +141,7 @@ func (l *lane) finish(t task) {
 	}
 }
 
-// publish produces records until they are acknowledged; false when ctx ended first.
+// publish produces records until Kafka has acknowledged them all; it returns false when ctx ended first.
 func (l *lane) publish(ctx context.Context, recs []*kgo.Record) bool {
 	if len(recs) == 0 {
 		return true
@@ -153,20 +154,9 @@ func (l *lane) publish(ctx context.Context, recs []*kgo.Record) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		l.logger.WarnContext(ctx, "publishing is tried again", slog.Any("error", err))
-		if !sleep(ctx, pause) {
+		l.logger.WarnContext(ctx, "publish failed; it is retried", slog.Any("err", err))
+		if !stream.Sleep(ctx, pause) {
 			return false
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

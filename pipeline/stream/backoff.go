@@ -6,21 +6,25 @@ import (
 	"time"
 )
 
-// backoff is a growing wait with jitter, so that many who fail together do not come back together.
-type backoff struct{ next, most time.Duration }
+// Backoff is a wait that doubles each time, with jitter, so that clients that failed together do not retry together.
+type Backoff struct{ next, most time.Duration }
 
-func newBackoff(first, most time.Duration) *backoff { return &backoff{first, most} }
+// NewBackoff returns a wait that begins at first and grows to most.
+func NewBackoff(first, most time.Duration) *Backoff { return &Backoff{first, most} }
 
-// step returns between half and the whole of the next wait.
-func (b *backoff) step() time.Duration {
+// Step returns the next wait, drawn from the upper half of the present one, and doubles the present one.
+func (b *Backoff) Step() time.Duration {
 	d := b.next/2 + rand.N(b.next/2+1)
 	b.next = min(2*b.next, b.most)
 	return d
 }
 
-// wait waits; false: ctx ended.
-func (b *backoff) wait(ctx context.Context) bool {
-	timer := time.NewTimer(b.step())
+// Wait waits for [Backoff.Step]; it returns false when ctx ended first.
+func (b *Backoff) Wait(ctx context.Context) bool { return Sleep(ctx, b.Step()) }
+
+// Sleep waits for d; it returns false when ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas"
 )
 
-// Cluster says how to reach Kafka and what everything in it is called. It is a value: copy it and change the copy.
+// Cluster says how to reach Kafka, and has the names of topics and groups. It is a value: copy it and change the copy.
 type Cluster struct {
 	// Brokers to begin with, host:port.
 	Brokers []string
@@ -35,7 +35,8 @@ func (c Cluster) Named(name string) Cluster {
 	return c
 }
 
-func (c Cluster) validate() error {
+// Validate returns what is missing.
+func (c Cluster) Validate() error {
 	switch {
 	case len(c.Brokers) == 0:
 		return errors.New("cluster: no brokers")
@@ -45,11 +46,11 @@ func (c Cluster) validate() error {
 	return nil
 }
 
-// metadataMinAge is how soon a client asks for metadata again. At franz-go's default of 5 s a transaction that meets
-// CONCURRENT_TRANSACTIONS stalls that long, and so does whoever meets a moved leader.
+// metadataMinAge is how soon a client refreshes its metadata. At franz-go's default of 5 s a transaction that gets
+// CONCURRENT_TRANSACTIONS stalls for 5 s, and so does a client after a partition leader moved.
 const metadataMinAge = 100 * time.Millisecond
 
-// Client returns a client of the cluster with what all of ours have in common; opts come last and so win.
+// Client returns a client of the cluster with the options that all clients share; opts come last and override them.
 func (c Cluster) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	all, metrics, err := c.options(opts)
 	if err != nil {
@@ -59,12 +60,12 @@ func (c Cluster) Client(opts ...kgo.Opt) (*kgo.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client %s: %w", c.Name, err)
 	}
-	metrics.register(c.Registry)
+	metrics.registerWith(c.Registry)
 	return cl, nil
 }
 
 func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		return nil, nil, err
 	}
 	name := c.Name
@@ -78,16 +79,16 @@ func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
 		kgo.WithLogger(clientLog{kslog.New(c.Logger.With("client", name))}),
 		kgo.WithHooks(metrics),
 		kgo.MetadataMinAge(metadataMinAge),
-		kgo.DisableClientMetrics(), // what a client pushes to the broker, which is nobody's here
+		kgo.DisableClientMetrics(), // metrics that a client pushes to the broker (KIP-714): not used
 	}
 	all = append(all, c.Options...)
 	return append(all, opts...), metrics, nil
 }
 
-// groupOptions are those of every member of a group. The classic cooperative protocol moves only what must move; heartbeats
-// are ten to a session, so that a rebalance is heard of soon. A rebalance waits for a member for as long as a drain takes
-// twice over: kfake waits all of it for a member that was killed while it joined.
-func groupOptions(group string, topics []string, session, drain time.Duration) []kgo.Opt {
+// GroupOptions are the options of every member of a group. The classic cooperative protocol moves only the partitions that must move;
+// ten heartbeats per session make members notice a rebalance soon. A rebalance waits for a member for twice the drain: kfake waits
+// all of it for a member that was killed while it joined.
+func GroupOptions(group string, topics []string, session, drain time.Duration) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topics...),
@@ -101,12 +102,12 @@ func groupOptions(group string, topics []string, session, drain time.Duration) [
 	}
 }
 
-// fetchMaxWait is how long a broker holds a fetch that has nothing to give. A partition that is assigned meanwhile waits it
-// out, so at franz-go's default of 5 s a take-over takes so much longer.
+// fetchMaxWait is how long a broker holds a fetch without records. A partition that is assigned meanwhile waits until it returns, so
+// franz-go's default of 5 s would make each takeover 5 s longer.
 const fetchMaxWait = 250 * time.Millisecond
 
-// outliving returns a context that ends later than ctx by so much, or when it is cancelled.
-func outliving(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+// Outliving returns a context that ends by after ctx has ended, or when it is cancelled.
+func Outliving(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		timer := time.NewTimer(by)
@@ -120,24 +121,34 @@ func outliving(ctx context.Context, by time.Duration) (context.Context, context.
 	return out, func() { stop(); cancel() }
 }
 
-// cutter ends a client that cannot wait for its broker. cancel ends the context that the client was given by [kgo.WithContext].
-type cutter struct {
-	cl     *kgo.Client
-	cancel context.CancelFunc
+// Cutter closes a client whose broker may be away.
+type Cutter struct {
+	Client *kgo.Client
+	// Cancel ends the context that the client was given by [kgo.WithContext].
+	Cancel context.CancelFunc
 }
 
-// cut fails everything that the client is doing, at once. Only closing it is left to be done then.
-func (c cutter) cut() {
-	c.cancel()
-	c.cl.UnsafeAbortBufferedRecords() // what is in flight is not failed by a context
+// Cut fails at once everything that the client is doing. The client can only be closed afterwards.
+func (c Cutter) Cut() {
+	c.Cancel()
+	c.Client.UnsafeAbortBufferedRecords() // a context does not fail what is in flight
 }
 
-// close closes the client, and cuts it when that takes longer than within: a broker that is away must not keep a process from ending.
-func (c cutter) close(within time.Duration) {
-	timer := time.AfterFunc(within, c.cut)
+// Close closes the client, and cuts it when closing takes longer than within: a process must be able to end without a broker.
+func (c Cutter) Close(within time.Duration) {
+	timer := time.AfterFunc(within, c.Cut)
 	defer timer.Stop()
-	c.cl.CloseAllowingRebalance()
-	c.cancel()
+	c.Client.CloseAllowingRebalance()
+	c.Cancel()
+}
+
+// Answer passes on what kadm answers, with the first error that the answer holds: kadm returns the errors of single topics,
+// partitions and groups within the answer.
+func Answer[R interface{ Error() error }](answer R, err error) (R, error) {
+	if err == nil {
+		err = answer.Error()
+	}
+	return answer, err
 }
 
 // clientLog lets a client say at Debug what it calls Info: several lines for each assignment and each transaction.
@@ -157,7 +168,7 @@ type clientMetrics struct {
 	reg prometheus.Registerer
 }
 
-func (m *clientMetrics) register(reg prometheus.Registerer) {
+func (m *clientMetrics) registerWith(reg prometheus.Registerer) {
 	if reg != nil && reg.Register(m.Metrics) == nil {
 		m.reg = reg // else: a client of this name is counted already
 	}

@@ -11,8 +11,8 @@ import (
 // maxCause is the longest cause that a dead letter names, in bytes.
 const maxCause = 1000
 
-// DeadLetter returns the record of topic `<topic>.dlq` for a poison record: the record as it was, with headers that say why,
-// in which stage, and where it stood.
+// DeadLetter returns the record of topic `<topic>.dlq` for a poison record: the unchanged record, with headers that name the cause,
+// the stage, and the topic, partition and offset.
 func DeadLetter(names schemas.Names, stage string, d Dead) *kgo.Record {
 	r := d.Record
 	cause := "unknown"
@@ -33,7 +33,7 @@ func DeadLetter(names schemas.Names, stage string, d Dead) *kgo.Record {
 	return &kgo.Record{Topic: names.DeadLetters(r.Topic), Key: r.Key, Value: r.Value, Headers: h}
 }
 
-// appendSource appends where a record stands, `<topic>/<partition>/<offset>`.
+// appendSource appends the position of a record, `<topic>/<partition>/<offset>`.
 func appendSource(b []byte, r *kgo.Record) []byte {
 	b = append(append(b, r.Topic...), '/')
 	b = strconv.AppendInt(b, int64(r.Partition), 10)

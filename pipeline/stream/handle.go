@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// handle runs the handler on a batch. When it panics the batch is halved until the record that causes it stands alone; that
-// one is dead, the rest is handled.
+// handle runs the handler on a batch. If it panics, the batch is bisected to find the record that causes the panic. That record is
+// dead; the others are handled.
 func (s *Stage) handle(ctx context.Context, batch []*kgo.Record) (Result, error) {
 	began := time.Now()
 	res, err := s.halve(ctx, batch)
@@ -25,7 +25,7 @@ func (s *Stage) halve(ctx context.Context, batch []*kgo.Record) (Result, error) 
 	}
 	if len(batch) == 1 {
 		// The value of a panic may quote the record, so it goes to the dead letter and not to the log.
-		s.log.ErrorContext(ctx, "a record makes the handler panic; it becomes a dead letter", append(position(batch[0]), "stack", cause.stack)...)
+		s.log.ErrorContext(ctx, "handler panicked; the record becomes a dead letter", append(Position(batch[0]), "stack", cause.stack)...)
 		return Result{Dead: []Dead{{batch[0], cause}}}, nil
 	}
 	half := len(batch) / 2
@@ -48,7 +48,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// call runs the handler; cause is not nil when it panicked.
+// call runs the handler; cause is non-nil if it panicked.
 func call(ctx context.Context, h Handler, batch []*kgo.Record) (res Result, err error, cause *panicError) { //nolint:staticcheck // the error is the handler's, the cause is about the handler
 	defer func() {
 		if v := recover(); v != nil {

@@ -15,9 +15,9 @@ import (
 
 // Handler is the work of a stage.
 type Handler interface {
-	// Handle turns a batch into what is to be published. It may be called again with the same records, alone or in other
-	// company, so it must be idempotent. An error is temporary: nothing of the batch is published and it is handled again,
-	// for ever. A panic makes the record that caused it a dead letter. ctx ends when a stop has waited long enough.
+	// Handle turns a batch into records to publish. It may be called again with the same records, alone or in another batch, so it
+	// must be idempotent. An error is temporary: nothing of the batch is published, and Handle is called again until it succeeds. A
+	// panic makes the record that caused it a dead letter. ctx ends when a stop has waited for DrainTimeout.
 	Handle(ctx context.Context, batch []*kgo.Record) (Result, error)
 }
 
@@ -29,11 +29,11 @@ func (f HandlerFunc) Handle(ctx context.Context, batch []*kgo.Record) (Result, e
 	return f(ctx, batch)
 }
 
-// Result is what came of a batch.
+// Result is what a handler made of a batch.
 type Result struct {
-	// Publish is acknowledged by Kafka, all of it, before the batch counts as done.
+	// Publish are records to produce. Kafka acknowledges all of them before the batch counts as done.
 	Publish []*kgo.Record
-	// Dead are records that can never be handled. Whatever outcome keeps the account of the recipients is in Publish.
+	// Dead are records that can never be handled. The outcomes that their recipients get instead are in Publish.
 	Dead []Dead
 }
 
@@ -61,31 +61,38 @@ type StageConfig struct {
 	MaxWait time.Duration
 	// Linger of the producer, default 0.
 	Linger time.Duration
-	// SessionTimeout after which a member that is gone is missed; default 10 s.
+	// SessionTimeout is when the group notices that a member has crashed; default 10 s.
 	SessionTimeout time.Duration
-	// DrainTimeout is how long a stop waits for the batch in hand; default 10 s.
+	// DrainTimeout is how long a stop waits for the current batch; default 10 s.
 	DrainTimeout time.Duration
-	// TransactionTimeout is how long the broker keeps a transaction open whose producer is gone, and readers wait; default 10 s.
+	// TransactionTimeout is when the broker aborts the open transaction of a producer that crashed; default 10 s. Until then
+	// read_committed readers of its topics wait.
 	TransactionTimeout time.Duration
-	// Instance makes the transactional id this process's own; default: random, as it must be on a broker whose transactions
-	// may be torn by a kill.
+	// Instance is part of the transactional id, which no other process may use; default: random. It must be random on a broker that
+	// may keep half a transaction when it is killed (kfake).
 	Instance string
 }
 
-// Stage reads topics as a member of a group and runs a [Handler] on them: a batch, what comes of it published and
-// acknowledged, its offsets committed, the next batch.
+// Stage reads topics as a member of a consumer group and runs a [Handler] on each batch: it publishes the handler's records, awaits
+// their acknowledgement, commits the offsets of the batch and reads the next one.
 //
 //   - At least once: a crash or a rebalance between publishing and committing handles the batch again.
-//   - Exactly once: publishing and committing are one transaction. A rebalance meanwhile aborts it and the batch is redone by
-//     whoever owns it then. Handle is called before the transaction begins, for a slow one inside it would hold up every reader.
-//   - An error of the handler is temporary: it is called again with growing waits, for ever, or until the partitions are
-//     wanted elsewhere.
-//   - A record at which the handler panics, or whose results Kafka refuses for good, is found by halving and becomes a dead letter.
-//   - A stop finishes the batch in hand, for at most DrainTimeout, and leaves the group.
+//   - Exactly once: publishing and committing are one transaction. A rebalance aborts it, and the next owner of the partition
+//     handles the batch. Handle runs before the transaction begins, because an open transaction holds up every reader.
+//   - An error of the handler is temporary: the stage calls it again with growing waits, until it succeeds or a rebalance
+//     takes the partitions away.
+//   - A record at which the handler panics, or whose results Kafka refuses permanently, is found by bisection and becomes a dead
+//     letter.
+//   - A stop finishes the current batch, within DrainTimeout, and leaves the group.
 type Stage struct {
 	cfg     StageConfig
 	handler Handler
 	log     *slog.Logger
+	failing struct {
+		sync.Mutex
+		reason string // of the last failure, "" while batches succeed
+		since  time.Time
+	}
 	metrics *stageMetrics
 }
 
@@ -97,7 +104,7 @@ func NewStage(cfg StageConfig, h Handler) (*Stage, error) {
 	case cfg.Name == "" || cfg.Group == "" || len(cfg.Topics) == 0:
 		return nil, errors.New("stage: a name, a group and topics are needed")
 	}
-	if err := cfg.Cluster.validate(); err != nil {
+	if err := cfg.Cluster.Validate(); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", cfg.Name, err)
 	}
 	if cfg.MaxRecords <= 0 {
@@ -122,16 +129,16 @@ func NewStage(cfg StageConfig, h Handler) (*Stage, error) {
 	}, nil
 }
 
-// idlePoll is how long a poll waits before the stage says that it has nothing to do.
+// idlePoll is how long a poll waits before the stage counts as idle.
 const idlePoll = time.Second
 
-// Run works until ctx ends; then it finishes the batch in hand, leaves the group and returns nil. It waits for a broker that is
-// away and goes on when it is back.
+// Run works until ctx ends; then it finishes the current batch, leaves the group and returns nil. While the broker is unreachable it
+// retries.
 func (s *Stage) Run(ctx context.Context) error {
-	// The batch in hand is finished under work, which outlives ctx by DrainTimeout.
-	work, cancel := outliving(ctx, s.cfg.DrainTimeout)
+	// The current batch is finished under the context work, which outlives ctx by DrainTimeout.
+	work, cancel := Outliving(ctx, s.cfg.DrainTimeout)
 	defer cancel()
-	retry := newBackoff(100*time.Millisecond, 5*time.Second)
+	retry := NewBackoff(100*time.Millisecond, 5*time.Second)
 	for {
 		began := time.Now()
 		var err error
@@ -146,11 +153,11 @@ func (s *Stage) Run(ctx context.Context) error {
 		if err == nil {
 			err = errors.New("the client was closed")
 		}
-		s.log.WarnContext(ctx, "stage begins anew", "err", err)
+		s.log.WarnContext(ctx, "stage restarts", "err", err)
 		if time.Since(began) > time.Minute {
-			retry = newBackoff(100*time.Millisecond, 5*time.Second)
+			retry = NewBackoff(100*time.Millisecond, 5*time.Second)
 		}
-		if !retry.wait(ctx) {
+		if !retry.Wait(ctx) {
 			return nil
 		}
 	}
@@ -158,17 +165,18 @@ func (s *Stage) Run(ctx context.Context) error {
 
 // options returns the options of the stage's client.
 func (s *Stage) options(life context.Context) []kgo.Opt {
-	opts := groupOptions(s.cfg.Group, s.cfg.Topics, s.cfg.SessionTimeout, s.cfg.DrainTimeout)
+	opts := GroupOptions(s.cfg.Group, s.cfg.Topics, s.cfg.SessionTimeout, s.cfg.DrainTimeout)
 	return append(opts,
 		kgo.WithContext(life),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // nothing is left out; handlers are idempotent
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // no record is skipped; handlers are idempotent
 		kgo.ProducerLinger(s.cfg.Linger),
-		kgo.ProducerBatchMaxBytesFn(batchMaxBytes),
+		kgo.ProducerBatchMaxBytesFn(BatchMaxBytes),
 	)
 }
 
-// batchMaxBytes is how large a batch may be: a dead letter is its record and more, and its topic has room for it.
-func batchMaxBytes(topic string) int32 {
+// BatchMaxBytes is how large a produced batch may be, for [kgo.ProducerBatchMaxBytesFn]. A dead letter is its record and more,
+// and the topics of dead letters have room for it.
+func BatchMaxBytes(topic string) int32 {
 	if strings.HasSuffix(topic, ".dlq") {
 		return 2<<20 - 4096
 	}
@@ -180,7 +188,7 @@ type poller interface {
 	PollRecords(ctx context.Context, most int) kgo.Fetches
 }
 
-// poll returns the next batch, empty when nothing came for a while.
+// poll returns the next batch, empty when no record arrived within idlePoll.
 func (s *Stage) poll(ctx context.Context, p poller, most int) ([]*kgo.Record, error) {
 	idle, cancel := context.WithTimeout(ctx, idlePoll)
 	defer cancel()
@@ -206,16 +214,16 @@ func (s *Stage) records(ctx context.Context, fetches kgo.Fetches) ([]*kgo.Record
 	}
 	fetches.EachError(func(topic string, p int32, err error) {
 		if ctx.Err() == nil {
-			s.log.WarnContext(ctx, "stage cannot fetch", "topic", topic, "partition", p, "err", err)
+			s.log.WarnContext(ctx, "fetch failed", "topic", topic, "partition", p, "err", err)
 		}
 	})
 	return fetches.Records(), nil
 }
 
-// runBatches works at least once.
+// runBatches processes batches with at-least-once delivery.
 func (s *Stage) runBatches(ctx, work context.Context) error {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	wanted := make(chan struct{}, 1) // a rebalance waits for us
+	wanted := make(chan struct{}, 1) // a rebalance waits for this member
 	cl, err := s.cfg.Cluster.Client(append(s.options(life),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsCallbackBlocked(func(context.Context, *kgo.Client) {
@@ -228,12 +236,12 @@ func (s *Stage) runBatches(ctx, work context.Context) error {
 		cancel()
 		return err
 	}
-	end := cutter{cl, cancel}
-	defer end.close(s.cfg.DrainTimeout)
-	defer context.AfterFunc(work, end.cut)()
+	end := Cutter{cl, cancel}
+	defer end.Close(s.cfg.DrainTimeout)
+	defer context.AfterFunc(work, end.Cut)()
 	for ctx.Err() == nil {
 		select {
-		case <-wanted: // of an earlier batch
+		case <-wanted: // left from an earlier batch
 		default:
 		}
 		batch, err := s.poll(ctx, cl, s.cfg.MaxRecords)
@@ -245,16 +253,16 @@ func (s *Stage) runBatches(ctx, work context.Context) error {
 		case s.attempt(ctx, work, cl, batch, wanted):
 			s.commit(work, cl, batch)
 		default:
-			rewind(cl, batch) // whoever owns the partitions then begins with this batch
+			rewind(cl, batch) // the next owner of the partitions begins with this batch
 		}
 		cl.AllowRebalance()
 	}
 	return nil
 }
 
-// attempt handles and publishes a batch until it is done; false: it is not, for a stop or because its partitions are wanted elsewhere.
+// attempt handles and publishes a batch and retries until it succeeds; false: a stop or a rebalance came first.
 func (s *Stage) attempt(ctx, work context.Context, cl *kgo.Client, batch []*kgo.Record, wanted <-chan struct{}) bool {
-	retry := newBackoff(50*time.Millisecond, 10*time.Second)
+	retry := NewBackoff(50*time.Millisecond, 10*time.Second)
 	for {
 		res, err := s.handle(work, batch)
 		if err == nil {
@@ -262,16 +270,16 @@ func (s *Stage) attempt(ctx, work context.Context, cl *kgo.Client, batch []*kgo.
 		}
 		switch {
 		case err == nil:
-			s.metrics.done(res)
+			s.succeeded(res)
 			return true
-		case permanent(err) && len(batch) > 1:
+		case Permanent(err) && len(batch) > 1:
 			half := len(batch) / 2
 			return s.attempt(ctx, work, cl, batch[:half], wanted) && s.attempt(ctx, work, cl, batch[half:], wanted)
-		case permanent(err):
-			s.log.ErrorContext(ctx, "kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
+		case Permanent(err):
+			s.log.ErrorContext(ctx, "kafka refuses a record's results permanently; the record becomes a dead letter", Position(batch[0])...)
 			res = Result{Dead: []Dead{{batch[0], fmt.Errorf("publish: %w", err)}}}
 			if err = publish(work, cl, s.outgoing(res)); err == nil {
-				s.metrics.done(res)
+				s.succeeded(res)
 				return true
 			}
 		}
@@ -282,13 +290,34 @@ func (s *Stage) attempt(ctx, work context.Context, cl *kgo.Client, batch []*kgo.
 	}
 }
 
+// failed counts a failed batch. It logs when batches begin to fail and when the reason changes, not at each try.
 func (s *Stage) failed(err error) {
 	s.metrics.retries.Inc()
-	s.log.Warn("a batch failed and is tried again", "err", err)
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if s.failing.reason == err.Error() {
+		return
+	}
+	if s.failing.reason == "" {
+		s.failing.since = time.Now()
+	}
+	s.failing.reason = err.Error()
+	s.log.Warn("batch failed; retrying", "err", err)
 }
 
-// again waits before a batch is tried again; false: a stop, or its partitions are wanted elsewhere.
-func (s *Stage) again(ctx context.Context, retry *backoff, wanted <-chan struct{}) bool {
+// succeeded counts a batch that is done, and says so if batches failed before.
+func (s *Stage) succeeded(res Result) {
+	s.metrics.done(res)
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if s.failing.reason != "" {
+		s.log.Info("batches succeed again", "failed_for_ms", time.Since(s.failing.since).Milliseconds())
+		s.failing.reason = ""
+	}
+}
+
+// again waits before a batch is tried again; false: a stop or a rebalance came first.
+func (s *Stage) again(ctx context.Context, retry *Backoff, wanted <-chan struct{}) bool {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -302,28 +331,28 @@ func (s *Stage) again(ctx context.Context, retry *backoff, wanted <-chan struct{
 		case <-waiting.Done():
 		}
 	}()
-	ok := retry.wait(waiting)
+	ok := retry.Wait(waiting)
 	cancel()
 	<-done
 	return ok && !elsewhere
 }
 
-// commit commits the offsets of a batch. One that is refused is of no great harm: the batch is handled again.
+// commit commits the offsets of a batch. If the commit fails for good, the batch is handled again after the next rebalance.
 func (s *Stage) commit(work context.Context, cl *kgo.Client, batch []*kgo.Record) {
-	retry := newBackoff(20*time.Millisecond, time.Second)
+	retry := NewBackoff(20*time.Millisecond, time.Second)
 	for range 5 {
 		err := cl.CommitRecords(work, batch...)
 		if err == nil {
 			return
 		}
-		s.log.WarnContext(work, "a commit was refused", "err", err)
-		if !retry.wait(work) {
+		s.log.WarnContext(work, "offset commit failed", "err", err)
+		if !retry.Wait(work) {
 			return
 		}
 	}
 }
 
-// rewind makes the client poll a batch again. Rebalances are blocked meanwhile.
+// rewind makes the client poll a batch again. The caller blocks rebalances.
 func rewind(cl *kgo.Client, batch []*kgo.Record) {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	for _, r := range batch {
@@ -352,7 +381,7 @@ func publish(ctx context.Context, cl *kgo.Client, recs []*kgo.Record) error {
 		cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			if err != nil {
 				mu.Lock()
-				if first == nil || permanent(err) {
+				if first == nil || Permanent(err) {
 					first = err
 				}
 				mu.Unlock()
@@ -371,12 +400,12 @@ func publish(ctx context.Context, cl *kgo.Client, recs []*kgo.Record) error {
 	return nil
 }
 
-// permanent reports whether Kafka will refuse the same records again.
-func permanent(err error) bool {
+// Permanent reports whether Kafka will refuse the same records again.
+func Permanent(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) || errors.Is(err, kerr.InvalidRecord)
 }
 
-// position names a record in a log without what is in it.
-func position(r *kgo.Record) []any {
+// Position names a record in a log line without its content.
+func Position(r *kgo.Record) []any {
 	return []any{"topic", r.Topic, "partition", r.Partition, "offset", r.Offset}
 }

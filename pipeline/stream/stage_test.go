@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/stream/streamtest"
 	"fanfare/schemas"
 )
 
@@ -37,14 +38,14 @@ func copyTo(topic string) stream.HandlerFunc {
 
 // pipe is a broker with topics in, in.dlq and out.
 type pipe struct {
-	*broker
+	*streamtest.Broker
 	in, out, dlq string
 }
 
 func newPipe(t testing.TB, partitions int32) *pipe {
 	t.Helper()
-	b := newBroker(t)
-	return &pipe{b, b.topic(t, "in", partitions), b.topic(t, "out", 3), b.topic(t, "in.dlq", 1)}
+	b := streamtest.New(t)
+	return &pipe{b, b.Topic(t, "in", partitions), b.Topic(t, "out", 3), b.Topic(t, "in.dlq", 1)}
 }
 
 func (p *pipe) config(exact bool) stream.StageConfig {
@@ -64,21 +65,21 @@ func (p *pipe) stage(t testing.TB, cfg stream.StageConfig, h stream.Handler) *st
 }
 
 // counts returns how often each value is in a topic.
-func (b *broker) counts(t testing.TB, topic string) map[string]int {
+func counts(t testing.TB, b *streamtest.Broker, topic string) map[string]int {
 	t.Helper()
 	n := map[string]int{}
-	for _, r := range b.read(t, topic) {
+	for _, r := range b.Read(t, topic) {
 		n[string(r.Value)]++
 	}
 	return n
 }
 
-func (b *broker) awaitValues(t testing.TB, topic string, want int) {
+func awaitValues(t testing.TB, b *streamtest.Broker, topic string, want int) {
 	t.Helper()
 	var got int
 	deadline := time.Now().Add(40 * time.Second)
 	for time.Now().Before(deadline) {
-		if got = len(b.counts(t, topic)); got >= want {
+		if got = len(counts(t, b, topic)); got >= want {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -91,18 +92,18 @@ func TestStageCopiesEverything(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 4)
-			p.produce(t, p.in, 4, 500)
-			stop := run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
-			p.awaitValues(t, p.out, 2000)
+			p.Produce(t, p.in, 4, 500)
+			stop := streamtest.Run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
+			awaitValues(t, p.Broker, p.out, 2000)
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
-			for v, n := range p.counts(t, p.out) {
+			for v, n := range counts(t, p.Broker, p.out) {
 				if n != 1 {
 					t.Errorf("%s: got %d times, want once: nothing was disturbed", v, n)
 				}
 			}
-			run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(_ context.Context, batch []*kgo.Record) (stream.Result, error) {
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(_ context.Context, batch []*kgo.Record) (stream.Result, error) {
 				t.Errorf("after a stop %d records were given again", len(batch))
 				return stream.Result{}, nil
 			})).Run)
@@ -120,31 +121,31 @@ func TestStageThroughKillsAndRebalances(t *testing.T) {
 			p := newPipe(t, partitions)
 			cfg := p.config(mode.exact)
 			cfg.MaxRecords, cfg.DrainTimeout = 50, 500*time.Millisecond
-			start := func() (k *killer, stop func() error, batches *atomic.Int64) {
-				k, batches = &killer{}, &atomic.Int64{}
+			start := func() (k *streamtest.Killer, stop func() error, batches *atomic.Int64) {
+				k, batches = &streamtest.Killer{}, &atomic.Int64{}
 				c := cfg
-				c.Cluster.Options = []kgo.Opt{k.option()}
+				c.Cluster.Options = []kgo.Opt{k.Option()}
 				slow := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 					batches.Add(1)
 					time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
 					return copyTo(p.out)(ctx, batch)
 				})
-				return k, run(t, p.stage(t, c, slow).Run), batches
+				return k, streamtest.Run(t, p.stage(t, c, slow).Run), batches
 			}
 			start()
 			victim, stopVictim, batches := start()
-			p.produce(t, p.in, partitions, perPartition)
+			p.Produce(t, p.in, partitions, perPartition)
 			for range kills {
 				// Not while it joins: kfake keeps a member that dies then, and what it gives it, for ever.
-				eventually(t, 20*time.Second, "the victim to work", func() bool { return batches.Load() > 2 })
+				streamtest.Eventually(t, "the victim to work", func() bool { return batches.Load() > 2 })
 				time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
-				victim.kill()
+				victim.Kill()
 				_ = stopVictim()
 				victim, stopVictim, batches = start()
 			}
-			p.awaitValues(t, p.out, partitions*perPartition)
+			awaitValues(t, p.Broker, p.out, partitions*perPartition)
 			again := 0
-			for v, n := range p.counts(t, p.out) {
+			for v, n := range counts(t, p.Broker, p.out) {
 				again += n - 1
 				if mode.exact && n != 1 {
 					t.Fatalf("%s: got %d times, want once", v, n)
@@ -160,11 +161,11 @@ func TestPoisonRecordsBecomeDeadLetters(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
-			p.produce(t, p.in, 1, 40)
-			p.write(t, &kgo.Record{
+			p.Produce(t, p.in, 1, 40)
+			p.Write(t, &kgo.Record{
 				Topic: p.in, Key: []byte("k"), Value: []byte("panic"), Headers: []kgo.RecordHeader{{Key: "tenant", Value: []byte("tn_a")}},
 			}, &kgo.Record{Topic: p.in, Value: []byte("refuse")})
-			p.produce(t, p.in, 1, 40)
+			p.Produce(t, p.in, 1, 40)
 			var calls atomic.Int64
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 				calls.Add(1)
@@ -184,14 +185,14 @@ func TestPoisonRecordsBecomeDeadLetters(t *testing.T) {
 				res.Dead = dead
 				return res, err
 			})
-			run(t, p.stage(t, p.config(mode.exact), h).Run)
-			p.awaitValues(t, p.out, 40)
-			p.awaitValues(t, p.dlq, 2)
-			if got := len(p.read(t, p.out)); got != 80 {
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), h).Run)
+			awaitValues(t, p.Broker, p.out, 40)
+			awaitValues(t, p.Broker, p.dlq, 2)
+			if got := len(p.Read(t, p.out)); got != 80 {
 				t.Errorf("records beside the poison: got %d, want 80", got)
 			}
 			want := map[string]string{"panic": "panic: cannot do this one", "refuse": "no such thing"}
-			for _, r := range p.read(t, p.dlq) {
+			for _, r := range p.Read(t, p.dlq) {
 				value := string(r.Value)
 				if got := string(schemas.Header(r, schemas.HeaderCause)); got != want[value] {
 					t.Errorf("cause of %s: got %q, want %q", value, got, want[value])
@@ -209,7 +210,7 @@ func TestPoisonRecordsBecomeDeadLetters(t *testing.T) {
 					t.Errorf("the record has changed: key %q, headers %v", r.Key, r.Headers)
 				}
 			}
-			if got := p.metric(t, "fanfare_stage_dead_letters_total"); got != 2 {
+			if got := p.Metric(t, "fanfare_stage_dead_letters_total"); got != 2 {
 				t.Errorf("dead letters counted: got %g, want 2", got)
 			}
 		})
@@ -222,9 +223,9 @@ func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
-			p.produce(t, p.in, 1, 20)
-			p.write(t, &kgo.Record{Topic: p.in, Value: []byte("huge")})
-			p.write(t, &kgo.Record{Topic: p.in, Value: []byte("after")})
+			p.Produce(t, p.in, 1, 20)
+			p.Write(t, &kgo.Record{Topic: p.in, Value: []byte("huge")})
+			p.Write(t, &kgo.Record{Topic: p.in, Value: []byte("after")})
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 				res, err := copyTo(p.out)(ctx, batch)
 				for _, r := range res.Publish {
@@ -234,10 +235,10 @@ func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
 				}
 				return res, err
 			})
-			run(t, p.stage(t, p.config(mode.exact), h).Run)
-			p.awaitValues(t, p.dlq, 1)
-			p.awaitValues(t, p.out, 21)
-			dead := p.read(t, p.dlq)
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), h).Run)
+			awaitValues(t, p.Broker, p.dlq, 1)
+			awaitValues(t, p.Broker, p.out, 21)
+			dead := p.Read(t, p.dlq)
 			if got := string(schemas.Header(dead[0], schemas.HeaderCause)); len(dead) != 1 || !strings.Contains(got, "MESSAGE_TOO_LARGE") || string(dead[0].Value) != "huge" {
 				t.Errorf("got %d dead letters, the first %q with cause %q; want huge, with MESSAGE_TOO_LARGE", len(dead), dead[0].Value, got)
 			}
@@ -260,7 +261,7 @@ func TestRefusedResultsDoNotCondemnOtherPartitions(t *testing.T) {
 						value = fmt.Sprintf("huge %d", id)
 						want[value] = true
 					}
-					p.write(t, &kgo.Record{Topic: p.in, Partition: id, Value: []byte(value)})
+					p.Write(t, &kgo.Record{Topic: p.in, Partition: id, Value: []byte(value)})
 				}
 			}
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
@@ -272,11 +273,11 @@ func TestRefusedResultsDoNotCondemnOtherPartitions(t *testing.T) {
 				}
 				return res, err
 			})
-			run(t, p.stage(t, p.config(mode.exact), h).Run)
-			eventually(t, 30*time.Second, "every record copied or dead", func() bool {
-				return len(p.counts(t, p.out))+len(p.counts(t, p.dlq)) >= 10*partitions
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), h).Run)
+			streamtest.Eventually(t, "every record copied or dead", func() bool {
+				return len(counts(t, p.Broker, p.out))+len(counts(t, p.Broker, p.dlq)) >= 10*partitions
 			})
-			for value := range p.counts(t, p.dlq) {
+			for value := range counts(t, p.Broker, p.dlq) {
 				if !want[value] {
 					t.Errorf("%q is a dead letter, want only those that are refused", value)
 				}
@@ -291,7 +292,7 @@ func TestHandlerErrorsAreRetried(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
-			p.produce(t, p.in, 1, 10)
+			p.Produce(t, p.in, 1, 10)
 			var calls atomic.Int64
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 				res, err := copyTo(p.out)(ctx, batch)
@@ -300,15 +301,24 @@ func TestHandlerErrorsAreRetried(t *testing.T) {
 				}
 				return res, err
 			})
-			run(t, p.stage(t, p.config(mode.exact), h).Run)
-			p.awaitValues(t, p.out, 10)
-			for v, n := range p.counts(t, p.out) {
+			log, text := logged()
+			cfg := p.config(mode.exact)
+			cfg.Cluster.Logger = log
+			stop := streamtest.Run(t, p.stage(t, cfg, h).Run)
+			awaitValues(t, p.Broker, p.out, 10)
+			for v, n := range counts(t, p.Broker, p.out) {
 				if n != 1 {
 					t.Errorf("%s: got %d times, want once", v, n)
 				}
 			}
 			if got := calls.Load(); got < 5 {
 				t.Errorf("calls: got %d, want at least 5", got)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			if failed, again := strings.Count(text(), "batch failed; retrying"), strings.Count(text(), "batches succeed again"); failed != 1 || again != 1 {
+				t.Errorf("log: got %d lines of failure and %d of success, want one each for a state that lasts:\n%s", failed, again, text())
 			}
 		})
 	}
@@ -320,16 +330,16 @@ func TestAFailingMemberLetsGo(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 2)
-			p.produce(t, p.in, 2, 10)
+			p.Produce(t, p.in, 2, 10)
 			failing := make(chan struct{})
 			var once sync.Once
-			run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(context.Context, []*kgo.Record) (stream.Result, error) {
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), stream.HandlerFunc(func(context.Context, []*kgo.Record) (stream.Result, error) {
 				once.Do(func() { close(failing) })
 				return stream.Result{}, errors.New("always")
 			})).Run)
 			<-failing
-			run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
-			p.awaitValues(t, p.out, 10) // of the partition that moved
+			streamtest.Run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
+			awaitValues(t, p.Broker, p.out, 10) // of the partition that moved
 		})
 	}
 }
@@ -340,7 +350,7 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
-			p.produce(t, p.in, 1, 10)
+			p.Produce(t, p.in, 1, 10)
 			inHand, stopping := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
@@ -362,10 +372,10 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			if got := len(p.counts(t, p.out)); got != 10 {
+			if got := len(counts(t, p.Broker, p.out)); got != 10 {
 				t.Errorf("published: got %d, want 10", got)
 			}
-			if got := committed(t, p.broker, p.Names.Group("copy"), p.in)[0].At; got != 10 {
+			if got := committed(t, p.Broker, p.Names.Group("copy"), p.in)[0].At; got != 10 {
 				t.Errorf("committed: got %d, want 10", got)
 			}
 		})
@@ -378,7 +388,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
-			p.produce(t, p.in, 1, 1)
+			p.Produce(t, p.in, 1, 1)
 			cfg := p.config(mode.exact)
 			cfg.DrainTimeout = 300 * time.Millisecond
 			inHand := make(chan struct{})
@@ -399,7 +409,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("stopped after %s, want about 0.3 s", took)
 			}
-			if got := committed(t, p.broker, p.Names.Group("copy"), p.in)[0]; got.At > 0 {
+			if got := committed(t, p.Broker, p.Names.Group("copy"), p.in)[0]; got.At > 0 {
 				t.Errorf("committed: got %d, want nothing", got.At)
 			}
 		})
@@ -408,20 +418,20 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 
 // A broker that went away must not keep a process from ending.
 func TestStopWithoutABroker(t *testing.T) {
-	fakeOnly(t)
+	streamtest.FakeOnly(t)
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPipe(t, 1)
 			cfg := p.config(mode.exact)
 			cfg.DrainTimeout = 300 * time.Millisecond
-			k := &killer{}
-			cfg.Cluster.Options = []kgo.Opt{k.option()}
-			p.produce(t, p.in, 1, 10)
+			k := &streamtest.Killer{}
+			cfg.Cluster.Options = []kgo.Opt{k.Option()}
+			p.Produce(t, p.in, 1, 10)
 			inHand := make(chan struct{})
 			var once sync.Once
 			s := p.stage(t, cfg, stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
-				k.kill()
+				k.Kill()
 				once.Do(func() { close(inHand) })
 				return copyTo(p.out)(ctx, batch)
 			}))

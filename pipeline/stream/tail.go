@@ -14,34 +14,34 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Never is the age of what was never read to its end.
+// Never is the age of a tail that has never reached the end of its topics.
 const Never = 100 * 365 * 24 * time.Hour
 
 // TailConfig of a [Tail].
 type TailConfig struct {
 	Cluster Cluster
 	Topics  []string
-	// From says where to begin in a topic's partitions; what it does not name is read from its beginning. An offset that the
-	// log does not have any more begins at its beginning.
+	// From has the first offset to read of a partition; partitions that it does not name are read from their beginning, and so are
+	// those whose log no longer has that offset.
 	From map[string]map[int32]int64
-	// Every is how often the ends of the topics are asked for, and so how exact [Tail.Age] is; default 1 s.
+	// Every is how often the tail looks up the ends of the topics, and so how exact [Tail.Age] is; default 1 s.
 	Every time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
 
-// Tail follows topics without a group and knows how fresh it is. It reads committed records only, and passes over the control
-// records that end transactions: without them the end of a topic that is written by transactions is never reached.
+// Tail follows topics without a group and knows how up to date it is. It reads committed records only. It counts the control records
+// that end transactions without applying them: otherwise it would never reach the end of a topic written by transactions.
 type Tail struct {
 	cfg   TailConfig
 	apply func([]*kgo.Record)
 	ready chan struct{}
 
 	mu        sync.Mutex
-	positions map[topicPartition]int64 // what was applied: offsets below are done; absent: nothing yet
-	asked     map[topicPartition]int64 // ends to be reached, nil when they are
+	positions map[topicPartition]int64 // offsets below are applied; absent: none yet
+	asked     map[topicPartition]int64 // ends to reach, nil once reached
 	askedAt   time.Time
-	fresh     time.Time // every end that stood then is reached; zero: never
+	fresh     time.Time // all records that existed then are applied; zero: never
 	caughtUp  bool
 }
 
@@ -50,12 +50,12 @@ type topicPartition struct {
 	partition int32
 }
 
-// NewTail returns a tail that gives what it reads to apply: in order per partition, one call at a time, never an empty batch.
+// NewTail returns a tail that calls apply with what it reads: in order per partition, one call at a time, never an empty batch.
 func NewTail(cfg TailConfig, apply func(batch []*kgo.Record)) (*Tail, error) {
 	if len(cfg.Topics) == 0 || apply == nil {
 		return nil, errors.New("tail: topics and a function to apply are needed")
 	}
-	if err := cfg.Cluster.validate(); err != nil {
+	if err := cfg.Cluster.Validate(); err != nil {
 		return nil, fmt.Errorf("tail: %w", err)
 	}
 	if cfg.Every <= 0 {
@@ -81,12 +81,12 @@ func (t *Tail) Age() time.Duration {
 	return max(0, t.cfg.Now().Sub(t.fresh))
 }
 
-// Run follows the topics until ctx ends; it waits for topics that do not exist yet and for a broker that is away.
+// Run follows the topics until ctx ends. It waits for topics that do not exist yet and for a broker that is unreachable.
 func (t *Tail) Run(ctx context.Context) error {
 	cl, err := t.cfg.Cluster.Client(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // a log that was cut is read again: what is applied is idempotent
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // a truncated log is read again: apply is idempotent
 	)
 	if err != nil {
 		return fmt.Errorf("tail %v: %w", t.cfg.Topics, err)
@@ -107,12 +107,9 @@ func (t *Tail) Run(ctx context.Context) error {
 
 // assign begins to consume once all topics exist.
 func (t *Tail) assign(ctx context.Context, cl *kgo.Client, adm *kadm.Client) error {
-	retry := newBackoff(50*time.Millisecond, 2*time.Second)
+	retry := NewBackoff(50*time.Millisecond, 2*time.Second)
 	for {
-		topics, err := adm.ListTopics(ctx, t.cfg.Topics...)
-		if err == nil {
-			err = topics.Error()
-		}
+		topics, err := Answer(adm.ListTopics(ctx, t.cfg.Topics...))
 		if err == nil {
 			offsets := map[string]map[int32]kgo.Offset{}
 			for _, topic := range t.cfg.Topics {
@@ -129,7 +126,7 @@ func (t *Tail) assign(ctx context.Context, cl *kgo.Client, adm *kadm.Client) err
 			return nil
 		}
 		t.cfg.Cluster.Logger.WarnContext(ctx, "tail waits for its topics", "topics", t.cfg.Topics, "err", err)
-		if !retry.wait(ctx) {
+		if !retry.Wait(ctx) {
 			return ctx.Err()
 		}
 	}
@@ -141,7 +138,7 @@ func (t *Tail) poll(ctx context.Context, cl *kgo.Client) {
 		fetches := cl.PollRecords(ctx, 10_000)
 		fetches.EachError(func(topic string, p int32, err error) {
 			if ctx.Err() == nil {
-				t.cfg.Cluster.Logger.WarnContext(ctx, "tail cannot fetch", "topic", topic, "partition", p, "err", err)
+				t.cfg.Cluster.Logger.WarnContext(ctx, "fetch failed", "topic", topic, "partition", p, "err", err)
 			}
 		})
 		batch = batch[:0]
@@ -167,7 +164,7 @@ func (t *Tail) poll(ctx context.Context, cl *kgo.Client) {
 	}
 }
 
-// ask learns the ends of the topics, again and again.
+// ask looks up the ends of the topics at intervals.
 func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 	tick := time.NewTicker(t.cfg.Every)
 	defer tick.Stop()
@@ -178,7 +175,7 @@ func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 			case err == nil:
 				t.await(ends, at)
 			case ctx.Err() == nil:
-				t.cfg.Cluster.Logger.WarnContext(ctx, "tail cannot ask for the ends of its topics", "topics", t.cfg.Topics, "err", err)
+				t.cfg.Cluster.Logger.WarnContext(ctx, "list end offsets failed", "topics", t.cfg.Topics, "err", err)
 			}
 		}
 		select {
@@ -189,18 +186,15 @@ func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 	}
 }
 
-// askTimeout bounds one asking, so that a broker that is away is asked again.
+// askTimeout bounds one lookup, so that an unreachable broker is asked again.
 const askTimeout = 5 * time.Second
 
-// ends returns where the committed records of each partition end; partitions that are empty are left out unless they were read
-// to there: what has expired will never be read.
+// ends returns where the committed records of each partition end. It leaves out partitions whose records have all expired: the tail
+// would wait for them in vain.
 func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	listed, err := adm.ListCommittedOffsets(ctx, t.cfg.Topics...)
-	if err == nil {
-		err = listed.Error()
-	}
+	listed, err := Answer(adm.ListCommittedOffsets(ctx, t.cfg.Topics...))
 	if err != nil {
 		return nil, err
 	}
@@ -220,10 +214,7 @@ func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]i
 	if !unread {
 		return ends, nil
 	}
-	starts, err := adm.ListStartOffsets(ctx, t.cfg.Topics...)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, err := Answer(adm.ListStartOffsets(ctx, t.cfg.Topics...))
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +230,7 @@ func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]i
 	return ends, nil
 }
 
-// reached reports whether the ends asked for last are reached, or are so old that they may not exist any more.
+// reached reports whether the ends looked up last are reached, or are so old that they may no longer exist.
 func (t *Tail) reached() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -260,7 +251,7 @@ func (t *Tail) advance(read map[topicPartition]int64) {
 	t.settle()
 }
 
-// settle makes the tail fresh when every end asked for is reached; the lock is held.
+// settle marks the tail as up to date once every end looked up is reached. The caller holds the lock.
 func (t *Tail) settle() {
 	if t.asked == nil {
 		return
@@ -277,7 +268,7 @@ func (t *Tail) settle() {
 	}
 }
 
-// Positions returns where the tail stands: every record below has been applied. Partitions of which nothing was read are missing.
+// Positions returns the offsets below which every record is applied. Partitions of which nothing was read are missing.
 func (t *Tail) Positions() map[string]map[int32]int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"fanfare/schemas"
 )
 
-// TopicError says that a topic that exists is not as it must be. Nothing is changed by itself: whoever set it so may have had
+// TopicError says that an existing topic has other settings than it must have. Fanfare does not change them: the person who set them may have had
 // a reason, and some settings cannot be changed without loss.
 type TopicError struct {
 	Topic, Setting string
@@ -46,7 +46,7 @@ const minInSync = 2
 
 // EnsureTopics creates the topics that are missing and verifies those that exist: partitions, replicas and every setting that
 // [schemas.Topic] names. It changes nothing that exists; each difference is a [TopicError], all of them joined. Replication is
-// 1, or 3 with `min.insync.replicas` 2.
+// 1, or 3 with `min.insync.replicas` 2. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
 func EnsureTopics(ctx context.Context, adm *kadm.Client, replication int16, topics []schemas.Topic) error {
 	if replication != 1 && replication != 3 {
 		return fmt.Errorf("ensure topics: replication %d, want 1 or 3", replication)
@@ -71,6 +71,9 @@ func EnsureTopics(ctx context.Context, adm *kadm.Client, replication int16, topi
 		}
 		// Another process may create it at the same moment; it is verified below either way.
 		if _, err := adm.CreateTopic(ctx, t.Partitions, replication, configs, t.Name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			if errors.Is(err, kerr.InvalidReplicationFactor) {
+				err = fmt.Errorf("fewer brokers are registered than the %d replicas it must have; start them, or choose --replication 1 where a lost disk may lose messages: %w", replication, err)
+			}
 			return fmt.Errorf("create topic %s: %w", t.Name, err)
 		}
 	}
@@ -108,6 +111,9 @@ func awaitLeaders(ctx context.Context, adm *kadm.Client, names []string) (kadm.T
 		waiting := ""
 		for _, name := range names {
 			d := have[name]
+			if d.Err != nil && !Temporary(d.Err) {
+				return nil, fmt.Errorf("topic %s: %w", name, d.Err)
+			}
 			if d.Err != nil || len(d.Partitions) == 0 {
 				waiting = name
 			}
@@ -122,7 +128,7 @@ func awaitLeaders(ctx context.Context, adm *kadm.Client, names []string) (kadm.T
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("await a leader of topic %s: %w", waiting, ctx.Err())
+			return nil, fmt.Errorf("topic %s has partitions without a leader: %w", waiting, kerr.LeaderNotAvailable)
 		case <-tick.C:
 		}
 	}
@@ -173,23 +179,17 @@ func verifyTopic(t schemas.Topic, replication int16, d kadm.TopicDetail, configs
 // readers can do without a reset, which would send a log again. It is called when the topic is created and at every start.
 //
 // Where the beginning of the log is gone already, a missing commit was lost or has expired: that is an [OffsetError], unless
-// the log is empty.
+// the log is empty. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
 func EnsureOffsets(ctx context.Context, adm *kadm.Client, group, topic string) error {
 	missing, err := missingOffsets(ctx, adm, group, topic)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	starts, err := adm.ListStartOffsets(ctx, topic)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, err := Answer(adm.ListStartOffsets(ctx, topic))
 	if err != nil {
 		return fmt.Errorf("list the beginning of %s: %w", topic, err)
 	}
-	ends, err := adm.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
+	ends, err := Answer(adm.ListEndOffsets(ctx, topic))
 	if err != nil {
 		return fmt.Errorf("list the end of %s: %w", topic, err)
 	}
@@ -214,17 +214,11 @@ func EnsureOffsets(ctx context.Context, adm *kadm.Client, group, topic string) e
 
 // missingOffsets returns the partitions of topic in which group has no offset.
 func missingOffsets(ctx context.Context, adm *kadm.Client, group, topic string) ([]int32, error) {
-	topics, err := adm.ListTopics(ctx, topic)
-	if err == nil {
-		err = topics.Error()
-	}
+	topics, err := Answer(adm.ListTopics(ctx, topic))
 	if err != nil {
 		return nil, fmt.Errorf("describe topic %s: %w", topic, err)
 	}
-	have, err := adm.FetchOffsets(kadm.RequireStable(ctx), group)
-	if err == nil {
-		err = have.Error()
-	}
+	have, err := Answer(adm.FetchOffsets(kadm.RequireStable(ctx), group))
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, fmt.Errorf("fetch the offsets of group %s in %s: %w", group, topic, err)
 	}

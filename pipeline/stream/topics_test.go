@@ -12,18 +12,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/stream"
+	"fanfare/pipeline/stream/streamtest"
 	"fanfare/schemas"
 )
 
 func TestTopicsAreCreatedAsTheTableSays(t *testing.T) {
-	b := newBroker(t)
+	b := streamtest.New(t)
 	topics := append(b.Names.Fixed(), b.Names.Route("sim")...)
 	for range 2 { // the second time they are there and verified
-		if err := stream.EnsureTopics(t.Context(), b.adm, 1, topics); err != nil {
+		if err := stream.EnsureTopics(t.Context(), b.Admin, 1, topics); err != nil {
 			t.Fatal(err)
 		}
 	}
-	have, err := b.adm.ListTopics(t.Context(), b.Names.Messages("sim", schemas.LaneBulk))
+	have, err := b.Admin.ListTopics(t.Context(), b.Names.Messages("sim", schemas.LaneBulk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,14 +34,14 @@ func TestTopicsAreCreatedAsTheTableSays(t *testing.T) {
 }
 
 func TestATopicThatDiffersIsNamedWithItsFix(t *testing.T) {
-	b := newBroker(t)
+	b := streamtest.New(t)
 	want := schemas.Topic{Name: b.Names.Prefix() + "messages.x.bulk", Partitions: 6, Retention: time.Hour, MaxBytes: 2 << 20}
 	other := want
 	other.Partitions, other.Retention, other.MaxBytes = 3, 2*time.Hour, 1<<20
-	if err := stream.EnsureTopics(t.Context(), b.adm, 1, []schemas.Topic{other}); err != nil {
+	if err := stream.EnsureTopics(t.Context(), b.Admin, 1, []schemas.Topic{other}); err != nil {
 		t.Fatal(err)
 	}
-	err := stream.EnsureTopics(t.Context(), b.adm, 1, []schemas.Topic{want})
+	err := stream.EnsureTopics(t.Context(), b.Admin, 1, []schemas.Topic{want})
 	var first *stream.TopicError
 	if !errors.As(err, &first) || first.Topic != want.Name {
 		t.Fatalf("got %v, want a TopicError of %s", err, want.Name)
@@ -53,13 +54,13 @@ func TestATopicThatDiffersIsNamedWithItsFix(t *testing.T) {
 }
 
 func TestThreeReplicasNeedTwoInSync(t *testing.T) {
-	fakeOnly(t)
-	b := newBroker(t, kfake.NumBrokers(3))
+	streamtest.FakeOnly(t)
+	b := streamtest.New(t, kfake.NumBrokers(3))
 	topic := schemas.Topic{Name: b.Names.Campaigns(), Partitions: 1, Compact: true}
-	if err := stream.EnsureTopics(t.Context(), b.adm, 3, []schemas.Topic{topic}); err != nil {
+	if err := stream.EnsureTopics(t.Context(), b.Admin, 3, []schemas.Topic{topic}); err != nil {
 		t.Fatal(err)
 	}
-	configs, err := b.adm.DescribeTopicConfigs(t.Context(), topic.Name)
+	configs, err := b.Admin.DescribeTopicConfigs(t.Context(), topic.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,14 +72,14 @@ func TestThreeReplicasNeedTwoInSync(t *testing.T) {
 	if got["min.insync.replicas"] != "2" || got["cleanup.policy"] != "compact" {
 		t.Errorf("got min.insync.replicas %q and cleanup.policy %q, want 2 and compact", got["min.insync.replicas"], got["cleanup.policy"])
 	}
-	if err := stream.EnsureTopics(t.Context(), b.adm, 2, []schemas.Topic{topic}); err == nil {
+	if err := stream.EnsureTopics(t.Context(), b.Admin, 2, []schemas.Topic{topic}); err == nil {
 		t.Error("replication 2: got no error")
 	}
 }
 
-func committed(t testing.TB, b *broker, group, topic string) map[int32]kadm.OffsetResponse {
+func committed(t testing.TB, b *streamtest.Broker, group, topic string) map[int32]kadm.OffsetResponse {
 	t.Helper()
-	have, err := b.adm.FetchOffsetsForTopics(t.Context(), group, topic)
+	have, err := b.Admin.FetchOffsetsForTopics(t.Context(), group, topic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +87,9 @@ func committed(t testing.TB, b *broker, group, topic string) map[int32]kadm.Offs
 }
 
 func TestFirstOffsetsAreCommittedOnce(t *testing.T) {
-	b := newBroker(t)
-	topic := b.topic(t, "messages", 3)
-	if err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic); err != nil {
+	b := streamtest.New(t)
+	topic := b.Topic(t, "messages", 3)
+	if err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic); err != nil {
 		t.Fatal(err)
 	}
 	for p, o := range committed(t, b, b.Names.Group("g"), topic) {
@@ -96,13 +97,13 @@ func TestFirstOffsetsAreCommittedOnce(t *testing.T) {
 			t.Errorf("partition %d: got %d, want 0", p, o.At)
 		}
 	}
-	b.produce(t, topic, 3, 10)
+	b.Produce(t, topic, 3, 10)
 	offsets := kadm.Offsets{}
 	offsets.AddOffset(topic, 1, 7, -1)
-	if err := b.adm.CommitAllOffsets(t.Context(), b.Names.Group("g"), offsets); err != nil {
+	if err := b.Admin.CommitAllOffsets(t.Context(), b.Names.Group("g"), offsets); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic); err != nil {
+	if err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic); err != nil {
 		t.Fatal(err)
 	}
 	if got := committed(t, b, b.Names.Group("g"), topic)[1].At; got != 7 {
@@ -112,24 +113,24 @@ func TestFirstOffsetsAreCommittedOnce(t *testing.T) {
 
 // A commit that is missing over a log that has lost its beginning was lost itself: to begin anywhere would be a guess.
 func TestLostOffsetsAreNotGuessed(t *testing.T) {
-	b := newBroker(t)
-	topic := b.topic(t, "messages", 1)
-	b.produce(t, topic, 1, 10)
+	b := streamtest.New(t)
+	topic := b.Topic(t, "messages", 1)
+	b.Produce(t, topic, 1, 10)
 	cut := kadm.Offsets{}
 	cut.AddOffset(topic, 0, 4, -1)
-	if _, err := b.adm.DeleteRecords(t.Context(), cut); err != nil {
+	if _, err := b.Admin.DeleteRecords(t.Context(), cut); err != nil {
 		t.Fatal(err)
 	}
-	err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic)
+	err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic)
 	var lost *stream.OffsetError
 	if !errors.As(err, &lost) || lost.Start != 4 || lost.End != 10 {
 		t.Fatalf("got %v, want an OffsetError of [4, 10)", err)
 	}
 	cut.AddOffset(topic, 0, 10, -1)
-	if _, err := b.adm.DeleteRecords(t.Context(), cut); err != nil {
+	if _, err := b.Admin.DeleteRecords(t.Context(), cut); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic); err != nil {
+	if err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic); err != nil {
 		t.Fatalf("an empty log: %v", err)
 	}
 	if got := committed(t, b, b.Names.Group("g"), topic)[0].At; got != 10 {
@@ -138,9 +139,9 @@ func TestLostOffsetsAreNotGuessed(t *testing.T) {
 }
 
 func TestFirstOffsetsBesideAWorkingGroup(t *testing.T) {
-	b := newBroker(t)
-	topic := b.topic(t, "messages", 2)
-	if err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic); err != nil {
+	b := streamtest.New(t)
+	topic := b.Topic(t, "messages", 2)
+	if err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic); err != nil {
 		t.Fatal(err)
 	}
 	member, err := b.Named("member").Client(kgo.ConsumerGroup(b.Names.Group("g")), kgo.ConsumeTopics(topic))
@@ -148,13 +149,13 @@ func TestFirstOffsetsBesideAWorkingGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer member.Close()
-	b.produce(t, topic, 2, 1)
+	b.Produce(t, topic, 2, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := member.PollFetches(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.EnsureOffsets(t.Context(), b.adm, b.Names.Group("g"), topic); err != nil {
+	if err := stream.EnsureOffsets(t.Context(), b.Admin, b.Names.Group("g"), topic); err != nil {
 		t.Errorf("with a member at work: %v", err)
 	}
 }

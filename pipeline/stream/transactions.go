@@ -44,11 +44,11 @@ func (s *Stage) runTransactions(ctx, work context.Context) error {
 		cancel()
 		return fmt.Errorf("kafka client %s: %w", s.cfg.Cluster.Name, err)
 	}
-	metrics.register(s.cfg.Cluster.Registry)
-	// End must not be cancelled, for nobody would know what came of it; a broker that stays away past the drain cuts the client.
-	end := cutter{session.Client(), cancel}
-	defer end.close(s.cfg.DrainTimeout)
-	defer context.AfterFunc(work, end.cut)()
+	metrics.registerWith(s.cfg.Cluster.Registry)
+	// End must not be cancelled: its outcome would be unknown. If the broker does not answer within the drain, the client is closed.
+	end := Cutter{session.Client(), cancel}
+	defer end.Close(s.cfg.DrainTimeout)
+	defer context.AfterFunc(work, end.Cut)()
 
 	t := &transactor{Stage: s, session: session, moved: &moved, wanted: wanted, most: s.cfg.MaxRecords, refused: map[topicPartition]Dead{}}
 	for ctx.Err() == nil {
@@ -81,7 +81,7 @@ type transactor struct {
 	// refused are records whose results Kafka refused, at most one of a partition. What is polled next may begin with another
 	// partition, so a record is known by its place.
 	refused map[topicPartition]Dead
-	retry   *backoff
+	retry   *Backoff
 }
 
 // transact handles a batch and publishes it in one transaction. What is not committed is polled again.
@@ -105,7 +105,7 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 		return fmt.Errorf("end a transaction: %w", endErr)
 	}
 	if committed {
-		t.metrics.done(res)
+		t.succeeded(res)
 		t.most, t.retry = min(2*t.most, t.cfg.MaxRecords), nil
 		for _, r := range batch {
 			if t.condemned(r) {
@@ -116,10 +116,10 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 	}
 	t.metrics.aborts.Inc()
 	switch {
-	case permanent(err) && len(batch) == 1:
-		t.log.ErrorContext(ctx, "kafka refuses for good what comes of a record; it becomes a dead letter", position(batch[0])...)
+	case Permanent(err) && len(batch) == 1:
+		t.log.ErrorContext(ctx, "kafka refuses a record's results permanently; the record becomes a dead letter", Position(batch[0])...)
 		t.refused[topicPartition{batch[0].Topic, batch[0].Partition}] = Dead{batch[0], err}
-	case permanent(err):
+	case Permanent(err):
 		t.most = len(batch) / 2
 	case err != nil:
 		t.wait(ctx)
@@ -129,7 +129,7 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 
 func (t *transactor) wait(ctx context.Context) bool {
 	if t.retry == nil {
-		t.retry = newBackoff(50*time.Millisecond, 10*time.Second)
+		t.retry = NewBackoff(50*time.Millisecond, 10*time.Second)
 	}
 	return t.again(ctx, t.retry, t.wanted)
 }
@@ -164,7 +164,7 @@ func (t *transactor) result(ctx, work context.Context, batch []*kgo.Record) (Res
 	}
 }
 
-// condemned reports whether Kafka refuses for good what comes of a record.
+// condemned reports whether Kafka refuses a record's results permanently.
 func (t *transactor) condemned(r *kgo.Record) bool {
 	d, ok := t.refused[topicPartition{r.Topic, r.Partition}]
 	return ok && d.Record.Offset == r.Offset

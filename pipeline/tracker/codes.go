@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 //go:embed codes.csv
@@ -15,13 +14,13 @@ var codesFile string
 // codeKey is a carrier's code within a connector.
 type codeKey struct{ scope, raw string }
 
-// anyScope is that of words which mean the same everywhere.
+// anyScope is the scope of codes that mean the same for every connector.
 const anyScope = "*"
 
-// codes is the table of what carriers' codes mean.
-type codes map[codeKey]fanfarev1.Code
+// codes maps carriers' codes to our sub-statuses.
+type codes map[codeKey]schemas.Code
 
-// parseCodes reads the table; its errors name the line.
+// parseCodes reads codes.csv. Its errors name the line.
 func parseCodes(file string) (codes, error) {
 	table := codes{}
 	n := 0
@@ -36,20 +35,20 @@ func parseCodes(file string) (codes, error) {
 			return nil, fmt.Errorf("codes, line %d: got %d fields, want scope, code and sub-status", n, len(f))
 		}
 		code, ok := schemas.ParseCode(f[2])
-		if info, known := schemas.LookupCode(code); !ok || !known || !negative(info) {
-			return nil, fmt.Errorf("codes, line %d: %s is no sub-status of a failure", n, f[2])
+		if info, known := schemas.LookupCode(code); !ok || !known || !negativeCode(info) {
+			return nil, fmt.Errorf("codes, line %d: %s is not a sub-status of a failure", n, f[2])
 		}
 		key := codeKey{f[0], f[1]}
 		if _, twice := table[key]; twice || key != (codeKey{strings.ToLower(key.scope), strings.ToUpper(key.raw)}) {
-			return nil, fmt.Errorf("codes, line %d: %s of %s stands there twice, or not in capitals", n, f[1], f[0])
+			return nil, fmt.Errorf("codes, line %d: %s of %s occurs twice, or is not in capitals", n, f[1], f[0])
 		}
 		table[key] = code
 	}
 	return table, nil
 }
 
-// negative reports whether a sub-status can be that of a negative receipt.
-func negative(info schemas.CodeInfo) bool {
+// negativeCode reports whether a negative receipt may have this sub-status.
+func negativeCode(info schemas.CodeInfo) bool {
 	switch info.Bucket {
 	case schemas.BucketUndelivered, schemas.BucketNotSent, schemas.BucketSkipped:
 		return true
@@ -58,9 +57,9 @@ func negative(info schemas.CodeInfo) bool {
 	}
 }
 
-// failure returns the sub-status of a negative receipt: what the connector says, else what the table says of the raw code, else OTHER.
-func (t codes) failure(connector string, code fanfarev1.Code, raw string) fanfarev1.Code {
-	if info, ok := schemas.LookupCode(code); ok && negative(info) {
+// failure returns the sub-status of a negative receipt: the connector's, else that of the raw code in the table, else OTHER.
+func (t codes) failure(connector string, code schemas.Code, raw string) schemas.Code {
+	if info, ok := schemas.LookupCode(code); ok && negativeCode(info) {
 		return code
 	}
 	raw = strings.ToUpper(strings.TrimSpace(raw))
@@ -70,5 +69,5 @@ func (t codes) failure(connector string, code fanfarev1.Code, raw string) fanfar
 	if c, ok := t[codeKey{anyScope, raw}]; ok {
 		return c
 	}
-	return fanfarev1.Code_CODE_UNDELIVERED_OTHER
+	return schemas.CodeUndeliveredOther
 }

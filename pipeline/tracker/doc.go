@@ -1,34 +1,34 @@
-// Package tracker turns what carriers say into delivery events: whose message it was, what became of it in our words, and
-// whether anything may follow.
+// Package tracker turns carriers' receipts (DLRs) into delivery events. It finds the message that a receipt is about, maps the carrier's
+// status to ours, and decides whether another try may follow.
 //
-//	reads    receipts (group tracker), the view of campaigns and routes, the rendezvous in Redis
+//	reads    receipts (group tracker), the control view, the index of provider ids in Redis (pipeline/dlrindex)
 //	writes   deliveries, key <tenant>/<message id>; receipts.dlq
-//	promise  at least once: the same receipt gives the same event under the same id, and the state of a recipient is the
-//	         greatest event seen, so receipts may come late, twice and in any order
+//	promise  at least once. The same receipt gives the same event with the same id, and a recipient's state is the greatest event
+//	         seen, so receipts may come late, twice and in any order
 //
-// Whose it was: by our own submission id where the carrier echoes it, which must bear our signature; else by the carrier's id,
-// through pipeline/stream/rendezvous. A receipt that overtakes the answer to its hand-over is parked there, and the sender
-// publishes it again with the submission. Tenant, campaign and sender come from the campaign, never from the receipt.
+// Which message: by our submission id, where the carrier echoes it and its signature is ours; else by the carrier's id, through the
+// index. A receipt that comes before the answer to its hand-over is parked in the index, and the sender publishes it again with the
+// submission id. Tenant, campaign and sender are taken from the campaign, never from the receipt.
 //
-// What became of it:
+// What the receipt becomes (mapping.go):
 //
 //	BUFFERED          buffered/ENROUTE
 //	DELIVERED, READ   delivered, read
-//	FAILED            bounced, when the campaign can retry or fall back from that sub-status at all; else undelivered
-//	UNKNOWN           nothing: the message stays awaiting
-//	one of n parts    delivered when all are; undelivered/PARTIAL when one has failed for good
+//	FAILED            bounced if the campaign's policy allows a retry or a fallback after this sub-status, else undelivered
+//	UNKNOWN           no event: the message stays awaiting
+//	one of n parts    delivered when all parts are; undelivered/PARTIAL when one has failed for good
 //
-// A single send is not retried, and of a campaign that is settled nothing follows: both are undelivered at once. Otherwise the
-// scheduler ends each bounce, by another deal or as undelivered.
+// The scheduler neither retries single sends nor deals in settled campaigns: a negative receipt of either makes the recipient undelivered
+// at once. In all other campaigns the scheduler ends each bounce: it deals again, or calls the recipient undelivered.
 //
-// The carrier's code becomes a sub-status by the connector, or by codes.csv; what neither knows is UNDELIVERED_OTHER and keeps
-// its raw code. Times are the carrier's, held between the campaign's confirmation and a minute after the receipt came in. The
-// country is left empty: it is the message's, which `sent` names, and a calling code does not tell it (+1, +39, +44).
+// The carrier's code becomes our sub-status: as the connector says, else by codes.csv, else UNDELIVERED_OTHER with the raw code kept.
+// The time is the carrier's, clamped to the span from the campaign's confirmation to the arrival of the receipt. The country is
+// left empty: the event `sent` has it, and the calling code is not enough (+1, +39 and +44 are shared by countries).
 //
-// When something is wrong:
+// Failures:
 //
-//	does not decode, no status, names nobody, signed by another   receipts.dlq
-//	Redis away                     receipts without our id, or in parts, wait, and those behind them in the batch
-//	Redis has lost the rendezvous  it is filled again from `deliveries` and `receipts`; the same receipts wait meanwhile
-//	campaign unknown               waits until the view has been read to its end since the receipt came, then receipts.dlq
+//	does not decode, no status, no submission, forged signature   dead letter in receipts.dlq
+//	Redis is down             receipts without our id, or in parts, wait, and so does the rest of their batch
+//	Redis has lost the index  it is rebuilt from `deliveries` and `receipts`; the same receipts wait meanwhile
+//	campaign unknown          the receipt waits until the view is newer than the receipt, then becomes a dead letter
 package tracker

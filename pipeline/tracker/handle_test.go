@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
+	"fanfare/pipeline/dlrindex"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 func TestEvent(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	w.change(func(c *fanfarev1.Campaign) { c.Test = true })
 	r := w.record(t, w.echoed(7, statusDelivered, func(r *fanfarev1.Receipt) { r.ProviderId, r.RawCode = "abc-1", "DELIVRD" }))
 	r.Headers = append(r.Headers, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: []byte("00-aa-bb-01")})
@@ -28,8 +29,8 @@ func TestEvent(t *testing.T) {
 	message, submission := w.keys.Message(number, 7), w.keys.Submission(number, 7, 1)
 	want := &fanfarev1.Delivery{
 		Tenant: tenant, CampaignId: "camp_10001", CampaignNumber: number, Seq: 7, Try: 1, Leg: 2,
-		Kind: fanfarev1.Kind_KIND_DELIVERED, Code: fanfarev1.Code_CODE_DELIVERED, RawCode: "DELIVRD", TimeMs: came.Add(-time.Second).UnixMilli(),
-		Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", To: to, ProviderId: "abc-1",
+		Kind: schemas.KindDelivered, Code: schemas.CodeDelivered, RawCode: "DELIVRD", TimeMs: came.Add(-time.Second).UnixMilli(),
+		Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", To: to, ProviderId: "abc-1",
 		MessageId: message[:], SubmissionId: submission[:], Test: true,
 	}
 	if len(got.events) != 1 || len(got.dead) != 0 {
@@ -50,28 +51,28 @@ func TestEvent(t *testing.T) {
 	}
 }
 
-// TestOutcome: what a receipt becomes, by its status, its code and what the campaign may still try (requirements §4).
+// TestOutcome: the event of a receipt, by its status, its code and what the campaign may still try.
 func TestOutcome(t *testing.T) {
 	type change = func(*fanfarev1.Campaign)
 	single := func(handovers uint32) change {
 		return func(c *fanfarev1.Campaign) {
-			c.Legs = []*fanfarev1.Leg{{Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", MaxHandovers: handovers}}
+			c.Legs = []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: "sim", MaxHandovers: handovers}}
 		}
 	}
-	code := func(c fanfarev1.Code) func(*fanfarev1.Receipt) { return func(r *fanfarev1.Receipt) { r.Code = c } }
+	code := func(c schemas.Code) func(*fanfarev1.Receipt) { return func(r *fanfarev1.Receipt) { r.Code = c } }
 	raw := func(s string) func(*fanfarev1.Receipt) { return func(r *fanfarev1.Receipt) { r.RawCode = s } }
-	onRBM := func(c fanfarev1.Code) func(*fanfarev1.Receipt) {
+	onRBM := func(c schemas.Code) func(*fanfarev1.Receipt) {
 		return func(r *fanfarev1.Receipt) { r.Code, r.Route = c, "rbm" }
 	}
 	const (
-		absent  = fanfarev1.Code_CODE_ABSENT_SUBSCRIBER
-		gone    = fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER
-		black   = fanfarev1.Code_CODE_OPERATOR_BLACKLIST
-		expired = fanfarev1.Code_CODE_EXPIRED
+		absent  = schemas.CodeAbsentSubscriber
+		gone    = schemas.CodeUnknownSubscriber
+		black   = schemas.CodeOperatorBlacklist
+		expired = schemas.CodeExpired
 	)
 	for _, tc := range []struct {
 		name     string
-		status   fanfarev1.ReceiptStatus
+		status   schemas.ReceiptStatus
 		receipt  func(*fanfarev1.Receipt)
 		campaign change
 		want     string
@@ -80,8 +81,8 @@ func TestOutcome(t *testing.T) {
 		{"buffered, whatever its code", statusBuffered, code(absent), nil, "buffered/ENROUTE"},
 		{"delivered", statusDelivered, nil, nil, "delivered/DELIVERED"},
 		{"delivered with a code of failure", statusDelivered, code(absent), nil, "delivered/DELIVERED"},
-		{"answered", statusDelivered, code(fanfarev1.Code_CODE_ANSWERED), nil, "delivered/ANSWERED"},
-		{"voicemail", statusDelivered, code(fanfarev1.Code_CODE_VOICEMAIL_LEFT), nil, "delivered/VOICEMAIL_LEFT"},
+		{"answered", statusDelivered, code(schemas.CodeAnswered), nil, "delivered/ANSWERED"},
+		{"voicemail", statusDelivered, code(schemas.CodeVoicemailLeft), nil, "delivered/VOICEMAIL_LEFT"},
 		{"read", statusRead, nil, nil, "read/READ"},
 		{"unknown stays awaiting", statusUnknown, nil, nil, "nothing"},
 
@@ -97,8 +98,8 @@ func TestOutcome(t *testing.T) {
 		{"a route that no leg has", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.Legs[1].Route = "other" }, "bounced/ABSENT_SUBSCRIBER"},
 		{"a single send", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.Hidden = true }, "undelivered/ABSENT_SUBSCRIBER"},
 		{"settled", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.Settled = true }, "undelivered/ABSENT_SUBSCRIBER"},
-		{"paused", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_PAUSED }, "bounced/ABSENT_SUBSCRIBER"},
-		{"aborted: the scheduler ends it", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.State = fanfarev1.State_STATE_ABORTED }, "bounced/ABSENT_SUBSCRIBER"},
+		{"paused", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.State = schemas.StatePaused }, "bounced/ABSENT_SUBSCRIBER"},
+		{"aborted: the scheduler ends it", statusFailed, code(absent), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "bounced/ABSENT_SUBSCRIBER"},
 
 		{"no code", statusFailed, nil, single(3), "undelivered/UNDELIVERED_OTHER"},
 		{"no code, another leg follows", statusFailed, onRBM(0), nil, "bounced/UNDELIVERED_OTHER"},
@@ -108,10 +109,10 @@ func TestOutcome(t *testing.T) {
 		{"a refusal that came as a receipt", statusFailed, raw("OPT-OUT"), nil, "undelivered/OPTED_OUT"},
 		{"the connector's word wins over the table", statusFailed, func(r *fanfarev1.Receipt) { r.Code, r.RawCode = gone, "ABSENT-SUB" }, nil, "undelivered/UNKNOWN_SUBSCRIBER"},
 		{"a code of a newer version", statusFailed, code(9999), nil, "undelivered/UNDELIVERED_OTHER"},
-		{"a code that is no failure", statusFailed, code(fanfarev1.Code_CODE_READ), nil, "undelivered/UNDELIVERED_OTHER"},
+		{"a code that is no failure", statusFailed, code(schemas.CodeRead), nil, "undelivered/UNDELIVERED_OTHER"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newEnv(t)
 			if tc.campaign != nil {
 				w.change(tc.campaign)
 			}
@@ -130,20 +131,20 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// TestLeg: the leg is the one whose route the receipt came in on; what the receipt cannot tell is left empty.
+// TestLeg: the leg is the one on the receipt's route. If the receipt does not tell which leg it is, the field stays empty.
 func TestLeg(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		campaign func(*fanfarev1.Campaign)
 		leg      uint32
-		channel  fanfarev1.Channel
+		channel  schemas.Channel
 	}{
-		{"second leg", func(*fanfarev1.Campaign) {}, 2, fanfarev1.Channel_CHANNEL_SMS},
+		{"second leg", func(*fanfarev1.Campaign) {}, 2, schemas.ChannelSMS},
 		{"both legs on one route", func(c *fanfarev1.Campaign) { c.Legs[0].Route = "sim" }, 0, 0},
 		{"no leg of that route", func(c *fanfarev1.Campaign) { c.Legs[1].Route = "other" }, 0, 0},
 		{"a single send", func(c *fanfarev1.Campaign) { c.Hidden, c.Legs = true, nil }, 1, 0},
 	} {
-		w := newWorld(t)
+		w := newEnv(t)
 		w.change(tc.campaign)
 		got := handle(t, w.handler(t), w.record(t, w.echoed(1, statusDelivered))).events[0]
 		if got.GetLeg() != tc.leg || got.GetChannel() != tc.channel {
@@ -152,7 +153,7 @@ func TestLeg(t *testing.T) {
 	}
 }
 
-func TestTimeIsHeldWithinReason(t *testing.T) {
+func TestTimeIsClamped(t *testing.T) {
 	ms := func(at time.Time) int64 { return at.UnixMilli() }
 	for _, tc := range []struct {
 		name           string
@@ -163,12 +164,13 @@ func TestTimeIsHeldWithinReason(t *testing.T) {
 		{"as the carrier says", ms(came.Add(-time.Minute)), ms(came), confirmed, came.Add(-time.Minute)},
 		{"before the campaign was confirmed", 1000, ms(came), confirmed, confirmed},
 		{"before it was created, of a hidden one", 1000, ms(came), time.UnixMilli(0), confirmed.Add(-time.Hour)},
-		{"a clock a little ahead", ms(came.Add(59 * time.Second)), ms(came), confirmed, came.Add(59 * time.Second)},
-		{"a clock far ahead", ms(came.Add(time.Hour)), ms(came), confirmed, came.Add(time.Minute)},
+		{"a clock a little ahead", ms(came.Add(time.Second)), ms(came), confirmed, came},
+		{"a clock hours ahead", ms(came.Add(2 * time.Hour)), ms(came), confirmed, came},
+		{"a clock hours behind", ms(came.Add(-2 * time.Hour)), ms(came), came.Add(-3 * time.Hour), came.Add(-2 * time.Hour)},
 		{"no time", 0, ms(came), confirmed, came},
-		{"no time, and nobody noted when it came", 0, 0, confirmed, came},
+		{"no time, and no time of arrival", 0, 0, confirmed, came},
 	} {
-		w := newWorld(t)
+		w := newEnv(t)
 		w.change(func(c *fanfarev1.Campaign) { c.ConfirmedMs = ms(tc.confirmed) })
 		got := handle(t, w.handler(t), w.record(t, w.echoed(1, statusDelivered, func(r *fanfarev1.Receipt) { r.TimeMs, r.ReceivedMs = tc.time, tc.received })))
 		if at := got.events[0].GetTimeMs(); at != ms(tc.want) {
@@ -177,13 +179,14 @@ func TestTimeIsHeldWithinReason(t *testing.T) {
 	}
 }
 
-// TestPoison: what cannot be a receipt of ours is a dead letter that says why and names no number, and holds nobody up.
+// TestPoison: a record that cannot be a receipt of ours becomes a dead letter that says why and has no phone number in it. The other
+// records are handled.
 func TestPoison(t *testing.T) {
 	other, err := schemas.NewKeys([]byte("another secret!!"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t)
+	w := newEnv(t)
 	forged, message := other.Submission(number, 1, 1), w.keys.Message(number, 1)
 	id := func(b []byte) func(*fanfarev1.Receipt) { return func(r *fanfarev1.Receipt) { r.SubmissionId = b } }
 	for _, tc := range []struct {
@@ -198,8 +201,8 @@ func TestPoison(t *testing.T) {
 		{"a status of a newer version", func(r *fanfarev1.Receipt) { r.Status = 99 }, "status 99"},
 		{"a status below zero", func(r *fanfarev1.Receipt) { r.Status = -1 }, "status -1"},
 		{"no route", func(r *fanfarev1.Receipt) { r.Route = "" }, "route"},
-		{"a route that is none", func(r *fanfarev1.Receipt) { r.Route = "a/b" }, "route"},
-		{"names nobody", id(nil), "names no submission"},
+		{"an invalid route", func(r *fanfarev1.Receipt) { r.Route = "a/b" }, "route"},
+		{"names no submission", id(nil), "names no submission"},
 		{"part 3 of 2", func(r *fanfarev1.Receipt) { r.Part, r.Parts = 3, 2 }, "part 3 of 2"},
 		{"a part of none", func(r *fanfarev1.Receipt) { r.Part = 1 }, "part 1 of 0"},
 		{"parts without end", func(r *fanfarev1.Receipt) { r.Part, r.Parts = 1, 256 }, "part 1 of 256"},
@@ -215,31 +218,31 @@ func TestPoison(t *testing.T) {
 		})
 	}
 	if got := handle(t, w.handler(t), &kgo.Record{Value: []byte{0xff}}); len(got.dead) != 1 || !strings.Contains(got.dead[0].Error(), "decode receipt") {
-		t.Errorf("bytes that are no record: got %s", got.say())
+		t.Errorf("malformed bytes: got %s", got.say())
 	}
 }
 
-// TestUnknownCampaign waits while the view may still bring it, and no longer.
+// TestUnknownCampaign: a receipt waits for its campaign while the view may be behind, then becomes a dead letter.
 func TestUnknownCampaign(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	clear(w.campaigns)
 	r := w.record(t, w.echoed(1, statusDelivered))
 	h := w.handler(t)
-	w.age = time.Minute // read to its end when the receipt came
+	w.age = time.Minute // last complete when the receipt came
 	for range 2 {
 		if res, err := h.Handle(t.Context(), []*kgo.Record{r}); err == nil {
 			t.Fatalf("got %v, want an error: the view is behind", res)
 		}
 	}
-	w.age = 0 // read to its end a minute after
+	w.age = 0 // complete a minute later
 	if got := handle(t, h, r).say(); got != "dead: campaign 10001 is not known" {
 		t.Errorf("got %s, want a dead letter", got)
 	}
 }
 
-// TestByProviderID: a carrier that does not echo our id: the receipt finds its submission, or waits for it.
+// TestByProviderID: with a carrier that does not echo our id, a receipt finds its submission, or is parked until it is known.
 func TestByProviderID(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	h := w.handler(t)
 	w.put(t, "1a", 5, 2)
 	got := handle(t, h, w.record(t, bare("26", statusDelivered))) // hexadecimal in the answer, decimal in the receipt
@@ -263,15 +266,15 @@ func TestByProviderID(t *testing.T) {
 		t.Errorf("published again: got %s %v", got.say(), got.events)
 	}
 
-	w.redis.HSet(w.names.RendezvousKeys("sim", "666")[0], to, strings.Repeat("x", 16))
+	w.redis.HSet(w.names.DLRIndexKeys("sim", "666")[0], to, strings.Repeat("x", 16))
 	if got := handle(t, h, w.record(t, bare("666", statusDelivered))).say(); !strings.Contains(got, "forged") {
-		t.Errorf("what somebody wrote into Redis: got %s, want a dead letter", got)
+		t.Errorf("a forged entry in Redis: got %s, want a dead letter", got)
 	}
 }
 
-// TestRedis: receipts that need it wait while it is away or has lost the rendezvous; those with our id do not.
+// TestRedis: receipts that need the index wait while Redis is down or has lost it. Receipts with our id do not.
 func TestRedis(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	h := w.handler(t)
 	w.put(t, "1", 1, 1)
 	needs := []*kgo.Record{w.record(t, bare("1", statusDelivered))}
@@ -281,17 +284,17 @@ func TestRedis(t *testing.T) {
 	w.redis.SetError("LOADING")
 	for _, batch := range [][]*kgo.Record{needs, part} {
 		if res, err := h.Handle(t.Context(), batch); err == nil {
-			t.Errorf("away: got %v, want an error", res)
+			t.Errorf("down: got %v, want an error", res)
 		}
 	}
 	if got := handle(t, h, echo).say(); got != "delivered/DELIVERED" {
-		t.Errorf("away, with our id: got %s", got)
+		t.Errorf("down, with our id: got %s", got)
 	}
 	w.redis.SetError("")
 	w.redis.FlushAll()
 	for _, batch := range [][]*kgo.Record{needs, part} {
-		if res, err := h.Handle(t.Context(), batch); !errors.Is(err, errLost) {
-			t.Errorf("lost: got %v %v, want an error that says so", res, err)
+		if res, err := h.Handle(t.Context(), batch); !errors.Is(err, errIndexLost) {
+			t.Errorf("lost: got %v %v, want errIndexLost", res, err)
 		}
 	}
 	if keys := w.redis.Keys(); len(keys) != 0 {
@@ -300,7 +303,7 @@ func TestRedis(t *testing.T) {
 	select {
 	case <-h.lost:
 	default:
-		t.Error("the keeper was not told")
+		t.Error("the rebuilder was not woken")
 	}
 	if got := handle(t, h, echo).say(); got != "delivered/DELIVERED" {
 		t.Errorf("lost, with our id: got %s", got)
@@ -312,19 +315,19 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// TestForget: an entry goes when its last receipt is known to be published, and not before: a receipt that is handled again
-// must find what it found.
+// TestForget: an entry is forgotten once the event of its last receipt is known to be published, and not before: a receipt that is
+// handled again must find its entry.
 func TestForget(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	h := w.handler(t)
-	entry := func(id string) bool { return w.redis.TTL(w.names.RendezvousKeys("sim", id)[0]) > afterLast }
+	entry := func(id string) bool { return w.redis.TTL(w.names.DLRIndexKeys("sim", id)[0]) > afterLast }
 	w.put(t, "a-1", 1, 1)
 	w.put(t, "a-2", 2, 1)
 	w.put(t, "a-3", 3, 1)
 	first, second := w.record(t, bare("a-1", statusDelivered)), w.record(t, bare("a-2", statusFailed))
 	third, later := w.record(t, bare("a-3", statusDelivered)), w.record(t, w.echoed(9, statusDelivered))
 
-	for range 2 { // the batch was not published, or not committed: it comes again
+	for range 2 { // the batch was not published or not committed, so it comes again
 		if got := handle(t, h, first, second); len(got.events) != 2 {
 			t.Fatalf("got %d events, want 2", len(got.events))
 		}
@@ -334,8 +337,8 @@ func TestForget(t *testing.T) {
 	}
 	elsewhere := w.record(t, w.echoed(8, statusDelivered))
 	elsewhere.Partition = 3
-	handle(t, h, elsewhere) // says nothing of the partition of the others
-	handle(t, h, first)     // a half of the batch alone
+	handle(t, h, elsewhere) // another partition
+	handle(t, h, first)     // half of the batch
 	if !entry("a-1") {
 		t.Fatal("forgotten before a later record of the partition came")
 	}
@@ -372,19 +375,19 @@ func TestForget(t *testing.T) {
 
 // TestParts: delivered when all parts are, undelivered/PARTIAL when one has failed for good.
 func TestParts(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	h := w.handler(t)
-	part := func(seq uint32, part uint32, status fanfarev1.ReceiptStatus) string {
+	part := func(seq uint32, part uint32, status schemas.ReceiptStatus) string {
 		t.Helper()
 		return handle(t, h, w.record(t, w.echoed(seq, status, func(r *fanfarev1.Receipt) { r.Part, r.Parts = part, 3 }))).say()
 	}
 	steps := []struct {
 		seq, part uint32
-		status    fanfarev1.ReceiptStatus
+		status    schemas.ReceiptStatus
 		want      string
 	}{
 		{1, 2, statusDelivered, "nothing"},
-		{1, 2, statusDelivered, "nothing"}, // a duplicate is no other part
+		{1, 2, statusDelivered, "nothing"}, // a duplicate does not count twice
 		{1, 1, statusBuffered, "buffered/ENROUTE"},
 		{1, 1, statusDelivered, "nothing"},
 		{2, 3, statusDelivered, "nothing"}, // another message
@@ -393,8 +396,8 @@ func TestParts(t *testing.T) {
 		{2, 1, statusFailed, "undelivered/PARTIAL"},
 		{2, 2, statusDelivered, "nothing"},
 		{2, 1, statusUnknown, "nothing"},
-		{2, 1, statusDelivered, "delivered/DELIVERED"}, // a positive after a negative stands, as it does of a whole
-		{2, 1, statusFailed, "undelivered/PARTIAL"},    // and outranks this one
+		{2, 1, statusDelivered, "delivered/DELIVERED"}, // a positive receipt outranks a negative one, as for a whole message
+		{2, 1, statusFailed, "undelivered/PARTIAL"},    // outranked by the one before
 	}
 	for i, s := range steps {
 		if got := part(s.seq, s.part, s.status); got != s.want {
@@ -407,19 +410,50 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestShuffledReceipts: late, doubled and reordered receipts make the same of every recipient, whoever names it by what.
+// TestPartsByProviderID: each part of a long text has a provider id of its own, as over SMPP, and its receipt has nothing but that id.
+func TestPartsByProviderID(t *testing.T) {
+	w := newEnv(t)
+	h := w.handler(t)
+	early := bare("p2", statusDelivered)
+	if got := handle(t, h, w.record(t, early)).say(); got != "nothing" {
+		t.Fatalf("early: got %s, want it parked", got)
+	}
+	entries := dlrindex.Entry{Route: "sim", ProviderID: "p1", To: to, Submission: w.keys.Submission(number, 5, 1), Life: time.Hour}.WithParts(nil, []string{"p1", "p2", "p3"})
+	parked, err := w.index.Put(t.Context(), entries)
+	if err != nil || len(parked[1]) != 1 {
+		t.Fatalf("got %v parked, %v, want the early one", parked, err)
+	}
+	for _, s := range []struct {
+		receipt *fanfarev1.Receipt
+		want    string
+	}{
+		{parked[1][0], "nothing"},
+		{bare("p1", statusDelivered), "nothing"},
+		{bare("p1", statusDelivered), "nothing"},
+		{bare("p3", statusDelivered), "delivered/DELIVERED"},
+	} {
+		if got := handle(t, h, w.record(t, s.receipt)).say(); got != s.want {
+			t.Errorf("%s: got %s, want %s", s.receipt.GetProviderId(), got, s.want)
+		}
+	}
+	if got := handle(t, h, w.record(t, bare("p2", statusFailed))).say(); got != "undelivered/PARTIAL" {
+		t.Errorf("a part that failed: got %s", got)
+	}
+}
+
+// TestShuffledReceipts: late, repeated and reordered receipts lead to the same state of every recipient, with our id or the carrier's.
 func TestShuffledReceipts(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		var receipts []*fanfarev1.Receipt
 		for seq := range uint32(4) {
 			inParts := rapid.Bool().Draw(rt, "in parts")
 			for range rapid.IntRange(1, 4).Draw(rt, "receipts") {
-				r := bare(fmt.Sprintf("id-%d", seq), fanfarev1.ReceiptStatus(rapid.IntRange(1, 5).Draw(rt, "status")))
+				r := bare(fmt.Sprintf("id-%d", seq), schemas.ReceiptStatus(rapid.IntRange(1, 5).Draw(rt, "status")))
 				if seq%2 == 0 {
 					r = w.echoed(seq, r.GetStatus())
 				}
-				r.Code = rapid.SampledFrom([]fanfarev1.Code{0, 300, 301, 325, 415}).Draw(rt, "code")
+				r.Code = rapid.SampledFrom([]schemas.Code{0, 300, 301, 325, 415}).Draw(rt, "code")
 				if inParts {
 					r.Part, r.Parts = rapid.Uint32Range(1, 2).Draw(rt, "part"), 2
 				}
@@ -467,12 +501,12 @@ func TestShuffledReceipts(t *testing.T) {
 	})
 }
 
-// TestSameReceiptSameEvent: byte for byte, so that analytics and customers can tell.
+// TestSameReceiptSameEvent: the event is the same byte for byte, so that consumers recognise it.
 func TestSameReceiptSameEvent(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	r := w.record(t, w.echoed(1, statusFailed, func(r *fanfarev1.Receipt) { r.RawCode, r.TimeMs = "EXPIRED", came.Add(time.Hour).UnixMilli() }))
 	first := handle(t, w.handler(t), r).records[0]
-	w.change(func(c *fanfarev1.Campaign) { c.Version, c.State = 99, fanfarev1.State_STATE_COMPLETED })
+	w.change(func(c *fanfarev1.Campaign) { c.Version, c.State = 99, schemas.StateCompleted })
 	h := w.handler(t)
 	h.cfg.Now = func() time.Time { return came.Add(100 * time.Hour) }
 	again := handle(t, h, r).records[0]
@@ -482,7 +516,7 @@ func TestSameReceiptSameEvent(t *testing.T) {
 }
 
 func FuzzReceipt(f *testing.F) {
-	w := newWorld(f)
+	w := newEnv(f)
 	for _, r := range []*fanfarev1.Receipt{w.echoed(1, statusDelivered), bare("1a", statusFailed), {Part: 1, Parts: 2}} {
 		b, err := proto.Marshal(r)
 		if err != nil {
@@ -494,7 +528,7 @@ func FuzzReceipt(f *testing.F) {
 		h := w.handler(t)
 		res, err := h.Handle(context.WithoutCancel(t.Context()), []*kgo.Record{{Value: value, Timestamp: confirmed}})
 		if err != nil {
-			t.Fatalf("got %v: a stranger's bytes hold the partition up", err)
+			t.Fatalf("got %v: a record blocks its partition", err)
 		}
 		if len(res.Publish) > 1 || len(res.Publish)+len(res.Dead) > 1 {
 			t.Fatalf("got %d events and %d dead letters of one receipt", len(res.Publish), len(res.Dead))
@@ -503,7 +537,7 @@ func FuzzReceipt(f *testing.F) {
 }
 
 func BenchmarkHandle(b *testing.B) {
-	w := newWorld(b)
+	w := newEnv(b)
 	h := w.handler(b)
 	var batch []*kgo.Record
 	for seq := range uint32(2000) {

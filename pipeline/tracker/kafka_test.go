@@ -15,23 +15,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/deploy/embedded"
+	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/stream"
-	"fanfare/pipeline/stream/rendezvous"
+	"fanfare/pipeline/stream/streamtest"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// system is a broker and a tracker's world beside it.
+// system is an env with a broker.
 type system struct {
-	*world
+	*env
 	cfg      Config
 	producer *kgo.Client
 }
 
 func newSystem(t testing.TB) *system {
 	t.Helper()
-	w := newWorld(t)
-	cfg := w.config()
+	e := newEnv(t)
+	cfg := e.config()
 	cfg.Now = time.Now
 	cfg.Watch = 50 * time.Millisecond
 	cfg.SessionTimeout = 2 * time.Second
@@ -46,16 +47,16 @@ func newSystem(t testing.TB) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(producer.Close)
-	if err := stream.EnsureTopics(t.Context(), kadm.NewClient(producer), 1, w.names.Fixed()); err != nil {
+	if err := stream.EnsureTopics(t.Context(), kadm.NewClient(producer), 1, e.names.Fixed()); err != nil {
 		t.Fatal(err)
 	}
-	return &system{w, cfg, producer}
+	return &system{e, cfg, producer}
 }
 
 // run runs a tracker until the test ends or stop is called.
 func (s *system) run(t testing.TB) (stop func()) {
 	t.Helper()
-	tracker, err := New(s.cfg, Deps{Keys: s.keys, Campaigns: s, Rendezvous: s.table, Meets: func(r *fanfarev1.Route) bool { return r.GetName() == "sim" }})
+	tracker, err := New(s.cfg, Deps{Keys: s.keys, Campaigns: s, Index: s.index, Indexed: func(r *fanfarev1.Route) bool { return r.GetName() == "sim" }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func (s *system) publish(t testing.TB, receipts ...*fanfarev1.Receipt) {
 	t.Helper()
 	var recs []*kgo.Record
 	for _, r := range receipts {
-		rec, err := receiptRecord(s.names, r)
+		rec, err := schemas.ReceiptEvent(s.names.Receipts(), source, r).Record()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +88,7 @@ func (s *system) publish(t testing.TB, receipts ...*fanfarev1.Receipt) {
 	}
 }
 
-// answer is the sender when the carrier has answered: the event, the rendezvous, and whatever was parked.
+// answer does what the sender does when the carrier has answered: it writes the event, puts the entry and publishes the parked receipts.
 func (s *system) answer(t testing.TB, providerID string, seq uint32) {
 	t.Helper()
 	s.sent(t, providerID, seq)
@@ -101,8 +102,8 @@ func (s *system) sent(t testing.TB, providerID string, seq uint32) {
 	t.Helper()
 	message, submission := s.keys.Message(number, seq), s.keys.Submission(number, seq, 1)
 	r, err := schemas.DeliveryEvent(s.names.Deliveries(), "sender", &fanfarev1.Delivery{
-		Tenant: tenant, CampaignId: "camp_10001", CampaignNumber: number, Seq: seq, Try: 1, Leg: 2, Kind: fanfarev1.Kind_KIND_SENT,
-		Code: fanfarev1.Code_CODE_AWAITING_DLR, TimeMs: time.Now().UnixMilli(), Route: "sim", To: to, ProviderId: providerID,
+		Tenant: tenant, CampaignId: "camp_10001", CampaignNumber: number, Seq: seq, Try: 1, Leg: 2, Kind: schemas.KindSent,
+		Code: schemas.CodeAwaitingDLR, TimeMs: time.Now().UnixMilli(), Route: "sim", To: to, ProviderId: providerID,
 		MessageId: message[:], SubmissionId: submission[:],
 	}, "").Record()
 	if err != nil {
@@ -113,15 +114,15 @@ func (s *system) sent(t testing.TB, providerID string, seq uint32) {
 	}
 }
 
-// await reads the tracker's events until the state of every seq is what is wanted.
-func (s *system) await(t testing.TB, want map[uint32]fanfarev1.Kind) {
+// await reads deliveries until every seq has the wanted state.
+func (s *system) await(t testing.TB, want map[uint32]schemas.Kind) {
 	t.Helper()
 	cl, err := s.cfg.Cluster.Client(kgo.ConsumeTopics(s.names.Deliveries()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	got := map[uint32]fanfarev1.Kind{}
+	got := map[uint32]schemas.Kind{}
 	var events []*fanfarev1.Delivery
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -147,34 +148,34 @@ func (s *system) await(t testing.TB, want map[uint32]fanfarev1.Kind) {
 	}
 }
 
-// TestTrackers: on a broker and a Redis, with a carrier that does not echo: receipts before and after the answer, doubled, in
-// parts, forged; one tracker of two goes away in the middle.
+// TestTrackers: two trackers on a broker and a Redis, with a carrier that does not echo our id: receipts before and after the answer,
+// repeated, in parts and forged. One tracker stops in the middle.
 func TestTrackers(t *testing.T) {
 	s := newSystem(t)
-	s.redis.FlushAll() // a Redis that nobody has used yet
+	s.redis.FlushAll() // a new Redis
 	first := s.run(t)
 	s.run(t)
 	rng := rand.New(rand.NewPCG(1, 2))
-	want := map[uint32]fanfarev1.Kind{}
+	want := map[uint32]schemas.Kind{}
 	const n = 120
 	for seq := range uint32(n) {
 		id := fmt.Sprint(5000 + seq)
 		receipts := []*fanfarev1.Receipt{bare(id, statusBuffered), bare(id, statusDelivered), bare(id, statusDelivered)}
-		want[seq] = fanfarev1.Kind_KIND_DELIVERED
+		want[seq] = schemas.KindDelivered
 		switch seq % 4 {
 		case 1:
 			receipts = []*fanfarev1.Receipt{bare(id, statusFailed)}
 			receipts[0].RawCode = "005"
-			want[seq] = fanfarev1.Kind_KIND_UNDELIVERED
+			want[seq] = schemas.KindUndelivered
 		case 2:
 			for i := range uint32(3) {
 				r := bare(fmt.Sprintf("%s-%d", id, i), statusDelivered)
 				r.AltProviderIds, r.Part, r.Parts = []string{id}, i+1, 3
 				receipts[i] = r
 			}
-		case 3: // one that echoes
+		case 3: // with our id
 			receipts = []*fanfarev1.Receipt{s.echoed(seq, statusRead), s.echoed(seq, statusDelivered)}
-			want[seq] = fanfarev1.Kind_KIND_READ
+			want[seq] = schemas.KindRead
 		}
 		rng.Shuffle(len(receipts), func(i, j int) { receipts[i], receipts[j] = receipts[j], receipts[i] })
 		early := rng.IntN(len(receipts) + 1)
@@ -203,10 +204,11 @@ func TestTrackers(t *testing.T) {
 	}
 }
 
-// TestLostRedis: what was put, parked and joined is made again from the topics, and what became known while it was lost is said.
+// TestLostRedis: entries, parked receipts and parts are rebuilt from the topics, and receipts whose submission became known while
+// Redis was lost become events.
 func TestLostRedis(t *testing.T) {
 	s := newSystem(t)
-	s.cfg.Watch = time.Hour // a receipt that needs it tells
+	s.cfg.Watch = time.Hour // the receipt that needs the index wakes the rebuilder
 	s.run(t)
 	part := func(seq, n uint32) *fanfarev1.Receipt {
 		r := bare(fmt.Sprintf("part-%d-%d", seq, n), statusDelivered)
@@ -217,42 +219,34 @@ func TestLostRedis(t *testing.T) {
 	s.publish(t, bare("p-2", statusDelivered)) // its answer comes after
 	s.answer(t, "p-3", 3)                      // in two parts, one before
 	s.publish(t, part(3, 1))
-	s.publish(t, bare("p-4", statusDelivered)) // its answer comes while Redis has nothing: it finds nothing parked
+	s.publish(t, bare("p-4", statusDelivered)) // its answer comes while Redis is empty, and finds nothing parked
 	echoedPart := func(n uint32) *fanfarev1.Receipt {
 		return s.echoed(6, statusDelivered, func(r *fanfarev1.Receipt) { r.Part, r.Parts = n, 2 })
 	}
 	s.publish(t, echoedPart(1)) // in two parts, one before
 	s.answer(t, "p-5", 5)
-	s.publish(t, bare("p-5", statusDelivered)) // said already: not said again
-	s.await(t, map[uint32]fanfarev1.Kind{1: fanfarev1.Kind_KIND_SENT, 3: fanfarev1.Kind_KIND_SENT, 5: fanfarev1.Kind_KIND_DELIVERED})
-	for deadline := time.Now().Add(10 * time.Second); len(s.redis.Keys()) < 8 && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	// The marker, the entries of 1, 3 and 5, what is parked for 2 and 4, the parts of 3 and 6.
-	if keys := s.redis.Keys(); len(keys) != 8 {
-		t.Fatalf("before it is lost: got %d keys %v, want 8", len(keys), keys)
-	}
+	s.publish(t, bare("p-5", statusDelivered)) // has its event: not published again
+	s.await(t, map[uint32]schemas.Kind{1: schemas.KindSent, 3: schemas.KindSent, 5: schemas.KindDelivered})
+	streamtest.Eventually(t, "8 keys: the marker, the entries of 1, 3 and 5, the parked receipts of 2 and 4, the parts of 3 and 6", func() bool {
+		return len(s.redis.Keys()) == 8
+	})
 
 	s.redis.FlushAll()
 	s.sent(t, "p-4", 4)
 	s.put(t, "p-4", 4, 1)
 	s.publish(t, bare("p-1", statusFailed))
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if ready, err := s.table.Ready(t.Context()); err == nil && ready {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the rendezvous was not filled again")
-		}
-	}
+	streamtest.Eventually(t, "the index is rebuilt", func() bool {
+		ready, err := s.index.Ready(t.Context())
+		return err == nil && ready
+	})
 	s.answer(t, "p-2", 2)
 	s.publish(t, part(3, 2), echoedPart(2))
-	s.await(t, map[uint32]fanfarev1.Kind{
-		1: fanfarev1.Kind_KIND_UNDELIVERED, 2: fanfarev1.Kind_KIND_DELIVERED, 3: fanfarev1.Kind_KIND_DELIVERED,
-		4: fanfarev1.Kind_KIND_DELIVERED, 5: fanfarev1.Kind_KIND_DELIVERED, 6: fanfarev1.Kind_KIND_DELIVERED,
+	s.await(t, map[uint32]schemas.Kind{
+		1: schemas.KindUndelivered, 2: schemas.KindDelivered, 3: schemas.KindDelivered,
+		4: schemas.KindDelivered, 5: schemas.KindDelivered, 6: schemas.KindDelivered,
 	})
 	if n := s.again(t, "p-5"); n != 0 {
-		t.Errorf("a receipt whose event had been said was published again %d times, want 0", n)
+		t.Errorf("a receipt with an event was published again %d times, want 0", n)
 	}
 	if n := s.again(t, "p-4"); n == 0 {
 		t.Error("the receipt that was parked when its answer found nothing was not published again")
@@ -263,7 +257,7 @@ func TestLostRedis(t *testing.T) {
 func (s *system) again(t testing.TB, providerID string) int {
 	t.Helper()
 	n := 0
-	f := &filling{keeper: &keeper{handler: s.handler(t), who: "test"}, since: time.Now().Add(-time.Hour), producer: s.producer, locked: time.Now()}
+	f := &rebuild{rebuilder: &rebuilder{handler: s.handler(t), owner: "test"}, since: time.Now().Add(-time.Hour), producer: s.producer, locked: time.Now()}
 	f.cfg.Cluster = s.cfg.Cluster
 	err := f.follow(t.Context(), s.names.Receipts(), func(_ context.Context, batch []*kgo.Record) error {
 		for _, r := range batch {
@@ -283,43 +277,43 @@ func (s *system) again(t testing.TB, providerID string) int {
 	return n
 }
 
-// TestFillingIsNotTrustedWhenRedisIsLostAgain: a marker over half a table would lose receipts in silence.
-func TestFillingIsNotTrustedWhenRedisIsLostAgain(t *testing.T) {
+// TestRebuildFailsWhenRedisIsLostAgain: an index that is marked complete and is not would lose receipts in silence.
+func TestRebuildFailsWhenRedisIsLostAgain(t *testing.T) {
 	s := newSystem(t)
 	s.redis.FlushAll()
 	s.sent(t, "p-1", 1)
-	h, err := newHandler(s.cfg, Deps{Keys: s.keys, Campaigns: s, Rendezvous: s.table})
+	h, err := newHandler(s.cfg, Deps{Keys: s.keys, Campaigns: s, Index: s.index})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeeper(h, nil)
-	if ok, err := s.table.Lock(t.Context(), k.who, time.Minute); !ok || err != nil {
+	k := newRebuilder(h)
+	if ok, err := s.index.Lock(t.Context(), k.owner, time.Minute); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	f := &filling{keeper: k, since: time.Now().Add(-time.Hour)}
+	f := &rebuild{rebuilder: k, since: time.Now().Add(-time.Hour)}
 	s.redis.FlushAll()
 	if err := f.run(t.Context()); err == nil {
-		t.Error("a filling whose lock is gone ended well")
+		t.Error("a rebuild without its lock succeeded")
 	}
 	if err := k.ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ids, err := s.table.Find(t.Context(), []rendezvous.Sighting{h.sighting(bare("p-1", statusDelivered), []byte("x"))})
-	if err != nil || ids[0] != s.keys.Submission(number, 1, 1) {
-		t.Errorf("after it was filled anew: got %v %v, want the submission", ids, err)
+	ids, err := s.index.Find(t.Context(), []dlrindex.Sighting{h.sighting(bare("p-1", statusDelivered), []byte("x"))})
+	if err != nil || ids[0].Submission != s.keys.Submission(number, 1, 1) {
+		t.Errorf("after the next rebuild: got %v %v, want the submission", ids, err)
 	}
 }
 
-// TestNothingToFill: where every carrier echoes our ids nothing is read, and nothing is said to be whole by a view that does not
-// know the routes yet.
-func TestNothingToFill(t *testing.T) {
-	w := newWorld(t)
+// TestNothingToRebuild: where every carrier echoes our ids nothing is read. A view that does not know the routes yet marks nothing
+// as complete.
+func TestNothingToRebuild(t *testing.T) {
+	w := newEnv(t)
 	w.redis.FlushAll()
-	h := w.handler(t) // its cluster has no brokers: whoever reads a topic fails
-	k := newKeeper(h, func(*fanfarev1.Route) bool { return false })
+	h := w.handler(t) // its cluster has no brokers: reading a topic fails
+	k := newRebuilder(h)
 	ready := func(want bool) {
 		t.Helper()
-		if got, err := w.table.Ready(t.Context()); err != nil || got != want {
+		if got, err := w.index.Ready(t.Context()); err != nil || got != want {
 			t.Errorf("ready: got %v %v, want %v", got, err, want)
 		}
 	}
@@ -329,11 +323,12 @@ func TestNothingToFill(t *testing.T) {
 	}
 	ready(false)
 	w.age = 0
-	if err := newKeeper(h, nil).ensure(t.Context()); err == nil {
+	if err := k.ensure(t.Context()); err == nil {
 		t.Error("carriers that do not echo, and no broker: got no error")
 	}
 	ready(false)
-	w.redis.FastForward(time.Second) // the lock is let go, not left to lapse
+	h.indexed = func(*fanfarev1.Route) bool { return false }
+	w.redis.FastForward(time.Second) // the lock was released, it does not have to expire
 	if err := k.ensure(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -14,162 +14,164 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/stream"
-	"fanfare/pipeline/stream/rendezvous"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// lockLife is how long the process that fills the rendezvous may be silent before another takes over.
+// lockLife is how long the process that rebuilds the index may be silent before another one takes over.
 const lockLife = time.Minute
 
-// errTaken ends a filling: what it has put may not be there any more.
-var errTaken = errors.New("another process took over, or Redis was lost once more")
+// errTaken ends a rebuild: the entries that it has put into Redis may be lost.
+var errTaken = errors.New("redis lost the index again, or another process took over")
 
-// viewAge is how old the view may be that says which routes meet here.
-const viewAge = 10 * time.Second
+// errViewOld means that the view is too old to say which routes are indexed.
+var errViewOld = errors.New("the view of routes and campaigns is old")
 
-// putAtOnce is how many entries go to Redis in one round trip.
-const putAtOnce = 1000
+const (
+	// maxViewAge is how old the view may be that says which routes are indexed.
+	maxViewAge = 10 * time.Second
+	// viewRetry is the wait after errViewOld. Every start of a process meets it.
+	viewRetry = 200 * time.Millisecond
+	// putAtOnce is how many entries go to Redis in one round trip.
+	putAtOnce = 1000
+)
 
-// keeper fills the rendezvous again when Redis has lost it. Of several processes one does it.
-type keeper struct {
+// rebuilder rebuilds the index of provider ids when Redis has lost it. Of several processes one does it at a time.
+type rebuilder struct {
 	*handler
-	meets func(*fanfarev1.Route) bool
 	log   *slog.Logger
-	who   string
+	owner string // of the lock
 }
 
-func newKeeper(h *handler, meets func(*fanfarev1.Route) bool) *keeper {
-	if meets == nil {
-		meets = func(*fanfarev1.Route) bool { return true }
-	}
+func newRebuilder(h *handler) *rebuilder {
 	log := h.cfg.Cluster.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &keeper{handler: h, meets: meets, log: log.With("stage", source), who: rand.Text()}
+	return &rebuilder{handler: h, log: log.With("stage", source), owner: rand.Text()}
 }
 
-// run looks after the rendezvous until ctx ends.
-func (k *keeper) run(ctx context.Context) error {
+// run watches the index until ctx ends.
+func (b *rebuilder) run(ctx context.Context) error {
+	failing := false
 	for ctx.Err() == nil {
-		wait := k.cfg.Watch
-		if err := k.ensure(ctx); errors.Is(err, errViewOld) {
-			wait = viewWait // as at every start
-		} else if err != nil && ctx.Err() == nil {
-			k.metrics.rebuilds.WithLabelValues("failed").Inc()
-			k.log.WarnContext(ctx, "the rendezvous cannot be looked after; it is tried again", "err", err)
+		wait := b.cfg.Watch
+		err := b.ensure(ctx)
+		switch {
+		case errors.Is(err, errViewOld):
+			wait = viewRetry
+		case err != nil && ctx.Err() == nil:
+			b.metrics.rebuilds.WithLabelValues("failed").Inc()
+			if !failing {
+				b.log.WarnContext(ctx, "index of provider ids not available; retrying", "err", err)
+			}
+			failing = true
 			wait = min(wait, time.Second)
+		default:
+			failing = false
 		}
-		watch := time.NewTimer(wait)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-watch.C:
-		case <-k.lost:
+		case <-timer.C:
+		case <-b.lost:
 		}
-		watch.Stop()
+		timer.Stop()
 	}
 	return nil
 }
 
-// errViewOld: it is not known which routes need a rendezvous.
-var errViewOld = errors.New("the view of routes and campaigns is old")
-
-// viewWait is how soon it is looked at again.
-const viewWait = 200 * time.Millisecond
-
-// ensure fills the rendezvous if it was lost and nobody else does.
-func (k *keeper) ensure(ctx context.Context) error {
-	if ready, err := k.table.Ready(ctx); ready || err != nil {
+// ensure rebuilds the index if Redis has lost it and no other process is rebuilding it.
+func (b *rebuilder) ensure(ctx context.Context) error {
+	if ready, err := b.index.Ready(ctx); ready || err != nil {
 		return err
 	}
-	if k.view.Age() > viewAge {
+	if b.view.Age() > maxViewAge {
 		return errViewOld
 	}
-	if mine, err := k.table.Lock(ctx, k.who, lockLife); !mine || err != nil {
+	if mine, err := b.index.Lock(ctx, b.owner, lockLife); !mine || err != nil {
 		return err
 	}
 	began := time.Now()
-	f := &filling{keeper: k, since: k.cfg.Now().Add(-k.life())}
-	err := f.run(ctx)
+	r := &rebuild{rebuilder: b, since: b.cfg.Now().Add(-b.life())}
+	err := r.run(ctx)
 	if err == nil {
 		var mine bool
-		if mine, err = k.table.Filled(ctx, k.who); err == nil && !mine {
+		if mine, err = b.index.Filled(ctx, b.owner); err == nil && !mine {
 			err = errTaken
 		}
 	}
 	if err != nil {
-		// Whoever tries next, this process too, need not wait until the lock lapses.
+		// Release the lock, so that the next attempt need not wait until it expires.
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, unlock := k.table.Hold(release, k.who, 0)
-		return fmt.Errorf("fill the rendezvous: %w", errors.Join(err, unlock))
+		_, unlock := b.index.Hold(release, b.owner, 0)
+		return fmt.Errorf("rebuild the index of provider ids: %w", errors.Join(err, unlock))
 	}
-	k.metrics.rebuilds.WithLabelValues("done").Inc()
-	k.log.InfoContext(ctx, "the rendezvous was filled again", "submissions", f.put, "receipts_parked", f.parked, "receipts_published", f.published, "took", time.Since(began))
+	b.metrics.rebuilds.WithLabelValues("done").Inc()
+	b.log.InfoContext(ctx, "index of provider ids rebuilt", "submissions", r.put, "receipts_parked", r.parked, "receipts_published", r.published,
+		"took_ms", time.Since(began).Milliseconds())
 	return nil
 }
 
-// filling makes the rendezvous again from what the topics hold of the span in which a receipt may still come.
-type filling struct {
-	*keeper
+// rebuild reads the deliveries and the receipts of the span in which a receipt may still come, and puts the index together again.
+type rebuild struct {
+	*rebuilder
 	since  time.Time
-	locked time.Time
-	// Who has had a receipt already: campaign and try -> seqs. What was said of them need not be said again.
-	negative, positive, seen map[said]*roaring.Bitmap
+	locked time.Time // when the lock was extended last
+	// Seqs by campaign and try whose receipts have their events: negative, delivered or read, read.
+	negative, positive, read map[try]*roaring.Bitmap
 
 	producer               *kgo.Client
 	put, parked, published int
 }
 
-type said struct {
+type try struct {
 	campaign uint64
-	try      uint8
+	number   uint8
 }
 
-func (f *filling) run(ctx context.Context) error {
-	if !slices.ContainsFunc(f.view.Routes(), f.meets) {
-		return nil // nobody was ever put
+func (r *rebuild) run(ctx context.Context) error {
+	if !slices.ContainsFunc(r.view.Routes(), r.indexed) {
+		return nil // no route needs the index
 	}
-	f.negative, f.positive, f.seen = map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}, map[said]*roaring.Bitmap{}
+	r.negative, r.positive, r.read = map[try]*roaring.Bitmap{}, map[try]*roaring.Bitmap{}, map[try]*roaring.Bitmap{}
 	var err error
-	if f.producer, err = f.cfg.Cluster.Named("tracker-fill").Client(kgo.ProducerLinger(0)); err != nil {
+	if r.producer, err = r.cfg.Cluster.Named("tracker-fill").Client(kgo.ProducerLinger(0)); err != nil {
 		return err
 	}
-	defer f.producer.Close()
-	// First whose each id is, then who is waiting for one.
-	if err := f.follow(ctx, f.names.Deliveries(), f.deliveries); err != nil {
+	defer r.producer.Close()
+	// First the entries, then the receipts that wait for one.
+	if err := r.follow(ctx, r.names.Deliveries(), r.deliveries); err != nil {
 		return err
 	}
-	return f.follow(ctx, f.names.Receipts(), f.receipts)
+	return r.follow(ctx, r.names.Receipts(), r.receipts)
 }
 
-// follow gives the records of a topic since the span began to apply, up to the end as it is at some time after the beginning.
-func (f *filling) follow(ctx context.Context, topic string, apply func(context.Context, []*kgo.Record) error) error {
-	starts, err := kadm.NewClient(f.producer).ListOffsetsAfterMilli(ctx, f.since.UnixMilli(), topic)
-	if err == nil {
-		err = starts.Error()
-	}
+// follow passes the records of a topic to apply, from the beginning of the span to the end of the topic.
+func (r *rebuild) follow(ctx context.Context, topic string, apply func(context.Context, []*kgo.Record) error) error {
+	starts, err := stream.Answer(kadm.NewClient(r.producer).ListOffsetsAfterMilli(ctx, r.since.UnixMilli(), topic))
 	if err != nil {
-		return fmt.Errorf("where %s began to matter: %w", topic, err)
+		return fmt.Errorf("list offsets of %s: %w", topic, err)
 	}
 	from := map[string]map[int32]int64{topic: {}}
 	starts.Each(func(o kadm.ListedOffset) { from[topic][o.Partition] = o.Offset })
 
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cluster := f.cfg.Cluster.Named("tracker-fill")
+	cluster := r.cfg.Cluster.Named("tracker-fill")
 	tail, err := stream.NewTail(stream.TailConfig{Cluster: cluster, Topics: []string{topic}, From: from}, func(batch []*kgo.Record) {
 		err := context.Cause(reading)
 		if err == nil {
-			err = f.hold(reading)
+			err = r.hold(reading)
 		}
 		if err == nil {
 			err = apply(reading, batch)
 		}
 		if err != nil {
-			stop(err) // the first one stays
+			stop(err) // stop keeps the first error
 		}
 	})
 	if err != nil {
@@ -179,143 +181,141 @@ func (f *filling) follow(ctx context.Context, topic string, apply func(context.C
 	go func() { ended <- tail.Run(reading) }()
 	select {
 	case <-tail.Ready():
-		stop(errRead)
+		stop(errEnd)
 	case <-reading.Done():
 	}
 	if err := <-ended; err != nil {
 		return err
 	}
-	if err := context.Cause(reading); !errors.Is(err, errRead) {
+	if err := context.Cause(reading); !errors.Is(err, errEnd) {
 		return err
 	}
 	return nil
 }
 
-// errRead ends a tail that has read to the end.
-var errRead = errors.New("read to the end")
+// errEnd ends a tail that has read to the end.
+var errEnd = errors.New("read to the end")
 
-// hold keeps the lock.
-func (f *filling) hold(ctx context.Context) error {
-	if time.Since(f.locked) < lockLife/6 {
+// hold extends the lock.
+func (r *rebuild) hold(ctx context.Context) error {
+	if time.Since(r.locked) < lockLife/6 {
 		return nil
 	}
-	mine, err := f.table.Hold(ctx, f.who, lockLife)
+	mine, err := r.index.Hold(ctx, r.owner, lockLife)
 	if err != nil {
 		return err
 	}
 	if !mine {
 		return errTaken
 	}
-	f.locked = time.Now()
+	r.locked = time.Now()
 	return nil
 }
 
-// deliveries puts the carriers' ids of what was sent, and notes what was said of it since.
-func (f *filling) deliveries(ctx context.Context, batch []*kgo.Record) error {
-	var entries []rendezvous.Entry
+// deliveries puts the provider ids of what was sent into the index, and notes which receipts have their events.
+func (r *rebuild) deliveries(ctx context.Context, batch []*kgo.Record) error {
+	var entries []dlrindex.Entry
 	d := &fanfarev1.Delivery{}
-	for _, r := range batch {
+	for _, rec := range batch {
 		proto.Reset(d)
-		if proto.Unmarshal(r.Value, d) != nil || d.GetProviderId() == "" || !f.meets(f.view.Route(d.GetRoute())) {
+		if proto.Unmarshal(rec.Value, d) != nil || d.GetProviderId() == "" || !r.indexed(r.view.Route(d.GetRoute())) {
 			continue
 		}
-		id, err := f.verified(d.GetSubmissionId())
+		id, err := r.verified(d.GetSubmissionId())
 		if err != nil {
 			continue
 		}
-		key := said{id.CampaignNumber(), id.Try()}
+		key := try{id.CampaignNumber(), id.Try()}
 		switch d.GetKind() {
-		case fanfarev1.Kind_KIND_SENT:
-			left := time.UnixMilli(d.GetTimeMs()).Add(f.life()).Sub(f.cfg.Now())
+		case schemas.KindSent:
+			left := time.UnixMilli(d.GetTimeMs()).Add(r.life()).Sub(r.cfg.Now())
 			if left <= 0 {
 				continue
 			}
-			entries = append(entries, rendezvous.Entry{Route: d.GetRoute(), ProviderID: d.GetProviderId(), To: d.GetTo(), Submission: id, Life: left})
-		case fanfarev1.Kind_KIND_BOUNCED, fanfarev1.Kind_KIND_UNDELIVERED:
-			note(f.negative, key, id.Seq())
-		case fanfarev1.Kind_KIND_DELIVERED:
-			note(f.positive, key, id.Seq())
-		case fanfarev1.Kind_KIND_READ:
-			note(f.positive, key, id.Seq())
-			note(f.seen, key, id.Seq())
+			e := dlrindex.Entry{Route: d.GetRoute(), ProviderID: d.GetProviderId(), To: d.GetTo(), Submission: id, Life: left}
+			entries = e.WithParts(entries, d.GetPartProviderIds())
+		case schemas.KindBounced, schemas.KindUndelivered:
+			add(r.negative, key, id.Seq())
+		case schemas.KindDelivered:
+			add(r.positive, key, id.Seq())
+		case schemas.KindRead:
+			add(r.positive, key, id.Seq())
+			add(r.read, key, id.Seq())
 		default:
 		}
 	}
 	for some := range slices.Chunk(entries, putAtOnce) {
-		if _, err := f.table.Put(ctx, some); err != nil { // nothing is parked yet but what came since: it is read below
+		if _, err := r.index.Put(ctx, some); err != nil { // the receipts that wait for these entries are read afterwards
 			return err
 		}
-		f.put += len(some)
+		r.put += len(some)
 	}
 	return nil
 }
 
-func note(sets map[said]*roaring.Bitmap, key said, seq uint32) {
+func add(sets map[try]*roaring.Bitmap, key try, seq uint32) {
 	if sets[key] == nil {
 		sets[key] = roaring.New()
 	}
 	sets[key].Add(seq)
 }
 
-// receipts parks what waits for its submission, publishes again what waited and may never have been said, and joins the parts.
-func (f *filling) receipts(ctx context.Context, batch []*kgo.Record) error {
+// receipts parks the receipts whose submission is not known, republishes the receipts that may never have become events, and joins parts.
+func (r *rebuild) receipts(ctx context.Context, batch []*kgo.Record) error {
 	items := make([]item, 0, len(batch))
-	for _, r := range batch {
-		it := item{record: r, receipt: &fanfarev1.Receipt{}}
-		if proto.Unmarshal(r.Value, it.receipt) != nil || schemas.ValidRoute(it.receipt.GetRoute()) != nil || !f.meets(f.view.Route(it.receipt.GetRoute())) {
+	for _, rec := range batch {
+		it := item{record: rec, receipt: &fanfarev1.Receipt{}}
+		if proto.Unmarshal(rec.Value, it.receipt) != nil || schemas.ValidRoute(it.receipt.GetRoute()) != nil || !r.indexed(r.view.Route(it.receipt.GetRoute())) {
 			continue
 		}
-		it.id, _ = f.verified(it.receipt.GetSubmissionId())
+		it.submission, _ = r.verified(it.receipt.GetSubmissionId())
 		items = append(items, it)
 	}
-	if err := f.find(ctx, items); err != nil {
+	if err := r.find(ctx, items); err != nil {
 		return err
 	}
-	var parts []rendezvous.Part
+	var parts []dlrindex.Part
 	var again []*kgo.Record
 	for i := range items {
 		it := &items[i]
-		if it.id.IsZero() {
-			continue
-		}
-		if !it.looked {
-			if it.campaign = f.view.CampaignByNumber(it.id.CampaignNumber()); it.campaign != nil && it.inParts() {
-				if p, ok := f.part(it); ok {
+		switch {
+		case it.submission.IsZero():
+		case it.match.IsZero():
+			if it.campaign = r.view.CampaignByNumber(it.submission.CampaignNumber()); it.campaign != nil && it.inParts() {
+				if p, ok := r.part(it); ok {
 					parts = append(parts, p)
 				}
 			}
-			continue
-		}
-		if f.unsaid(it) { // also what is known of parts: they are joined when they come again
-			it.receipt.SubmissionId = append([]byte(nil), it.id[:]...)
-			r, err := receiptRecord(f.names, it.receipt)
+		case !r.hasEvent(it): // parts too: they are joined when they come again
+			it.receipt.SubmissionId = append([]byte(nil), it.submission[:]...)
+			rec, err := schemas.ReceiptEvent(r.names.Receipts(), source, it.receipt).Record()
 			if err != nil {
 				return err
 			}
-			again = append(again, r)
+			again = append(again, rec)
 		}
 	}
-	if _, err := f.table.Join(ctx, parts); err != nil {
+	if _, err := r.index.Join(ctx, parts); err != nil {
 		return err
 	}
-	if err := f.producer.ProduceSync(ctx, again...).FirstErr(); err != nil {
+	if err := r.producer.ProduceSync(ctx, again...).FirstErr(); err != nil {
 		return fmt.Errorf("publish receipts again: %w", err)
 	}
-	f.published += len(again)
+	r.published += len(again)
 	return nil
 }
 
-// find fills in the submissions of the receipts that do not name theirs, and parks those that are not known.
-func (f *filling) find(ctx context.Context, items []item) error {
-	var sightings []rendezvous.Sighting
+// find looks up the submissions of receipts without our id, and parks the receipts whose submission is not known.
+func (r *rebuild) find(ctx context.Context, items []item) error {
+	var sightings []dlrindex.Sighting
 	var asked []*item
 	for i := range items {
 		it := &items[i]
-		if !it.id.IsZero() || it.receipt.GetProviderId() == "" && len(it.receipt.GetAltProviderIds()) == 0 {
+		if !it.submission.IsZero() || it.receipt.GetProviderId() == "" && len(it.receipt.GetAltProviderIds()) == 0 {
 			continue
 		}
-		s := f.sighting(it.receipt, it.record.Value)
-		if s.Life = it.record.Timestamp.Add(s.Life).Sub(f.cfg.Now()); s.Life <= 0 {
+		s := r.sighting(it.receipt, it.record.Value)
+		if s.Life = it.record.Timestamp.Add(s.Life).Sub(r.cfg.Now()); s.Life <= 0 {
 			continue
 		}
 		sightings = append(sightings, s)
@@ -323,41 +323,36 @@ func (f *filling) find(ctx context.Context, items []item) error {
 	}
 	for n := 0; n < len(asked); n += putAtOnce {
 		end := min(n+putAtOnce, len(asked))
-		ids, err := f.table.Find(ctx, sightings[n:end])
+		found, err := r.index.Find(ctx, sightings[n:end])
 		if err != nil {
 			return err
 		}
-		for i, id := range ids {
-			if id.IsZero() {
-				f.parked++
+		for i, f := range found {
+			if f.IsZero() {
+				r.parked++
+				continue
 			}
-			asked[n+i].id, asked[n+i].looked = id, !id.IsZero()
+			asked[n+i].matched(f)
 		}
 	}
 	return nil
 }
 
-// unsaid reports whether nobody may have said what a receipt says: it was parked, and its submission became known only while
-// the rendezvous was lost.
-func (f *filling) unsaid(it *item) bool {
-	key := said{it.id.CampaignNumber(), it.id.Try()}
-	has := func(sets map[said]*roaring.Bitmap) bool { return sets[key] != nil && sets[key].Contains(it.id.Seq()) }
-	switch it.receipt.GetStatus() {
-	case fanfarev1.ReceiptStatus_RECEIPT_STATUS_READ:
-		return !has(f.seen)
-	case fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED:
-		return !has(f.positive)
-	case fanfarev1.ReceiptStatus_RECEIPT_STATUS_FAILED:
-		return !has(f.positive) && !has(f.negative)
-	default:
-		return false
+// hasEvent reports whether a receipt need not be republished: `deliveries` has its event or a greater one, or the receipt gives no event.
+// A receipt without an event was parked, and its submission became known only while the index was lost.
+func (r *rebuild) hasEvent(it *item) bool {
+	key := try{it.submission.CampaignNumber(), it.submission.Try()}
+	in := func(sets map[try]*roaring.Bitmap) bool {
+		return sets[key] != nil && sets[key].Contains(it.submission.Seq())
 	}
-}
-
-// receiptRecord is a receipt as it lies in the topic.
-func receiptRecord(names schemas.Names, r *fanfarev1.Receipt) (*kgo.Record, error) {
-	return schemas.Event{
-		Topic: names.Receipts(), Key: schemas.ReceiptKey(r.GetRoute(), r.GetProviderId()), Type: schemas.TypeReceipt, Source: source,
-		ID: schemas.ReceiptKey(r.GetRoute(), r.GetProviderId()) + "/" + r.GetStatus().String(), Time: time.UnixMilli(r.GetReceivedMs()), Value: r,
-	}.Record()
+	switch it.receipt.GetStatus() {
+	case schemas.ReceiptStatusRead:
+		return in(r.read)
+	case schemas.ReceiptStatusDelivered:
+		return in(r.positive)
+	case schemas.ReceiptStatusFailed:
+		return in(r.positive) || in(r.negative)
+	default:
+		return true
+	}
 }

@@ -8,34 +8,35 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/stream"
-	"fanfare/pipeline/stream/rendezvous"
+	"fanfare/pipeline/view"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Campaigns is the view of the control plane.
+// Campaigns is the part of the control-plane view that the tracker uses.
 type Campaigns interface {
-	// CampaignByNumber returns the newest state known, nil when there is none.
+	// CampaignByNumber returns the newest known version of a campaign, nil when the view has none.
 	CampaignByNumber(n uint64) *fanfarev1.Campaign
 	// Route returns a route, nil when it is unknown; Routes returns all.
 	Route(name string) *fanfarev1.Route
 	Routes() []*fanfarev1.Route
-	// Age is how long ago everything published was known to be read.
+	// Age is how long ago the view was known to be complete.
 	Age() time.Duration
 }
 
-var _ Campaigns = (*stream.View)(nil)
+var _ Campaigns = (*view.View)(nil)
 
 // Config of a [Tracker].
 type Config struct {
 	Cluster stream.Cluster
 	// MaxRecords of a batch; default 2,000.
 	MaxRecords int
-	// Validity is how long a message may be on its way at most; default 48 h. A receipt is parked for this and
-	// [schemas.RendezvousTTL], and so far back a lost rendezvous is filled again.
+	// Validity is the longest validity of a message; default 48 h. A receipt is parked for Validity plus [schemas.DLRIndexTTL], and a
+	// lost index is rebuilt from the topics of that span.
 	Validity time.Duration
-	// Watch is how often it is looked whether Redis has lost the rendezvous; default 10 s. A receipt that needs it looks too.
+	// Watch is how often the tracker asks whether Redis has lost the index; default 10 s. A receipt that needs the index asks too.
 	Watch time.Duration
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
@@ -43,7 +44,7 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Validate fills in the defaults and says what is wrong.
+// Validate fills in the defaults and reports what is wrong.
 func (c *Config) Validate() error {
 	if c.MaxRecords == 0 {
 		c.MaxRecords = 2000
@@ -58,25 +59,25 @@ func (c *Config) Validate() error {
 		c.Now = time.Now
 	}
 	if c.MaxRecords < 0 || c.Validity < 0 || c.Watch < 0 {
-		return errors.New("tracker: max records, validity and watch are not below 0")
+		return errors.New("tracker: max records, validity and watch must not be negative")
 	}
 	return nil
 }
 
-// Deps are what a tracker works with.
+// Deps are the services that a tracker uses.
 type Deps struct {
-	Keys       *schemas.Keys
-	Campaigns  Campaigns
-	Rendezvous *rendezvous.Table
-	// Meets reports whether the carrier of a route names submissions by its own ids, or sends receipts of parts: only those
-	// routes are put into a rendezvous that was lost. Nil: all are.
-	Meets func(*fanfarev1.Route) bool
+	Keys      *schemas.Keys
+	Campaigns Campaigns
+	Index     *dlrindex.Index
+	// Indexed reports whether a route's receipts are matched through the index: its carrier does not echo our id, or sends a receipt
+	// for each part. Nil: all routes are.
+	Indexed func(*fanfarev1.Route) bool
 }
 
 // Tracker is the stage.
 type Tracker struct {
-	stage  *stream.Stage
-	keeper *keeper
+	stage     *stream.Stage
+	rebuilder *rebuilder
 }
 
 // New returns a tracker that [Tracker.Run] runs.
@@ -93,13 +94,13 @@ func New(cfg Config, deps Deps) (*Tracker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tracker: %w", err)
 	}
-	return &Tracker{stage, newKeeper(h, deps.Meets)}, nil
+	return &Tracker{stage, newRebuilder(h)}, nil
 }
 
-// Run works until ctx ends, then finishes the batch in hand.
+// Run works until ctx ends, then finishes the current batch.
 func (t *Tracker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.stage.Run(ctx) })
-	group.Go(func() error { return t.keeper.run(ctx) })
+	group.Go(func() error { return t.rebuilder.run(ctx) })
 	return group.Wait()
 }

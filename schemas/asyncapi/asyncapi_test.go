@@ -209,8 +209,11 @@ func TestMessages(t *testing.T) {
 		"campaign": {schemas.TypeCampaign, &fanfarev1.Campaign{}, schemas.HeaderVersion, schemas.Event{
 			Key: schemas.CampaignKey("tn_a", "camp_7"), ID: "tn_a/camp_7@12", Tenant: "tn_a", Type: schemas.TypeCampaign, Source: "relay", Time: time.UnixMilli(1),
 		}},
+		"suppression": {schemas.TypeSuppression, &fanfarev1.Suppression{}, schemas.HeaderVersion, schemas.Event{
+			Key: schemas.SuppressionKey("tn_a", [8]byte{1}), ID: schemas.SuppressionKey("tn_a", [8]byte{1}) + "@3", Tenant: "tn_a", Type: schemas.TypeSuppression, Source: "relay", Time: time.UnixMilli(1),
+		}},
 		"delivery": {schemas.TypeDelivery, &fanfarev1.Delivery{}, schemas.HeaderSource, schemas.DeliveryEvent("", "sender", &fanfarev1.Delivery{
-			Tenant: "tn_a", Kind: fanfarev1.Kind_KIND_SENT, MessageId: bytes.Repeat([]byte{7, 0}, 8),
+			Tenant: "tn_a", Kind: schemas.KindSent, MessageId: bytes.Repeat([]byte{7, 0}, 8),
 		}, "")},
 	} {
 		m := d.Components.Messages[name]

@@ -1,4 +1,4 @@
-// Package asyncapi holds asyncapi.yaml, which describes the public topics in AsyncAPI 3.0 to whoever subscribes to them.
+// Package asyncapi holds asyncapi.yaml, which describes the public topics in AsyncAPI 3.0 for their subscribers.
 //
 // The document is made of the code (topic table, records, the .proto files) by the template beside it; a test fails as long as
 // what is committed differs, so nothing public changes unseen. It is one file without references to others, because tools

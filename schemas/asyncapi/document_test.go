@@ -55,6 +55,7 @@ type example struct {
 // Patterns of what stands in keys and headers.
 const (
 	tenantPattern   = `tn_[0-9a-z]+`
+	hashPattern     = `[0-9a-f]{16}`
 	campaignPattern = `camp_[0-9]+`
 	messagePattern  = `msg_[0-9a-hjkmnp-tv-z]{26}`
 	eventPattern    = `(msg|sub)_[0-9a-hjkmnp-tv-z]{26}/[a-z_]+(/.+)?`
@@ -120,6 +121,21 @@ func publicTopics(t *testing.T) []described {
 				header{Name: schemas.HeaderSource, Optional: true, Description: "Fanfare's own: where the message of a hand-over stood. Not to be relied on."}),
 			Examples: deliveryExamples(t),
 		},
+		names.Suppressions(): {
+			Channel: "suppressions", Operation: "suppressionChanged", Message: "suppression", Title: "Opt-outs",
+			Summary: "A number has opted out of a tenant's messages, of all channels or of some; a tombstone: of none any more.",
+			Description: "The opt-outs of every tenant as they are now, the newest record of each number kept (compacted): whoever reads from the\n" +
+				"beginning knows all of them. A record replaces the one before it: channels are those that the number has opted out of, and none\n" +
+				"means all of them. A record without a value (a tombstone) says that the number has opted out of nothing any more. Fanfare's senders\n" +
+				"read this topic too, and ask it before each hand-over. It has no numbers: number_hash is a truncated HMAC with a key of the\n" +
+				"installation; GET /api/suppressions tells the numbers.",
+			Type: schemas.TypeSuppression, ProtoMessage: "fanfare.v1.Suppression", ProtoFile: "schemas/fanfare/v1/control.proto",
+			Proto:      "syntax = \"proto3\";\n\npackage fanfare.v1;\n\n" + messageText(t, "control", "Suppression") + "\n" + enumText(t, campaign, "Channel"),
+			KeyPattern: "^" + tenantPattern + "/" + hashPattern + "$",
+			Headers: append(common(schemas.TypeSuppression, "^"+tenantPattern+"/"+hashPattern+"@[0-9]+$", "Key and version of the opt-out."),
+				header{Name: schemas.HeaderVersion, Pattern: "^[0-9]+$", Description: "Version of the opt-out in decimal, also of a tombstone; it grows with each change."}),
+			Examples: suppressionExamples(t),
+		},
 	}
 	var out []described
 	for _, topic := range names.Fixed() {
@@ -170,6 +186,16 @@ func enumText(t *testing.T, file, name string) string {
 	return m
 }
 
+// messageText is one message of a .proto file, with its comment.
+func messageText(t *testing.T, file, name string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?ms)^(?://[^\n]*\n)*message ` + name + ` \{.*?^\}\n`).FindString(protoText(t, file))
+	if m == "" {
+		t.Fatalf("no message %s", name)
+	}
+	return m
+}
+
 // tenant of the examples, and when they happened.
 const exampleTenant = "tn_5f2kq8vtc0m1xw7r"
 
@@ -177,9 +203,9 @@ var exampleTime = time.Date(2026, 3, 2, 9, 30, 0, 250e6, time.UTC)
 
 func campaignExamples(t *testing.T) []example {
 	c := &fanfarev1.Campaign{
-		Tenant: exampleTenant, Id: schemas.CampaignID(10_001), Number: 10_001, Version: 9, State: fanfarev1.State_STATE_COMPLETED, Settled: true,
-		Name: "Spring", Legs: []*fanfarev1.Leg{{Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{60_000, 300_000}}},
-		Content: &fanfarev1.Content{Body: "Ciao {{first_name}}!", Missing: fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY}, MaxSegments: 3,
+		Tenant: exampleTenant, Id: schemas.CampaignID(10_001), Number: 10_001, Version: 9, State: schemas.StateCompleted, Settled: true,
+		Name: "Spring", Legs: []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{60_000, 300_000}}},
+		Content: &fanfarev1.Content{Body: "Ciao {{first_name}}!", Missing: schemas.MissingPolicyEmpty}, MaxSegments: 3,
 		ValidityMs: (48 * time.Hour).Milliseconds(), ReceiptWindowMs: (72 * time.Hour).Milliseconds(), Weight: 1, FreezeId: "fz_1", Total: 3, Region: "IT", Currency: "EUR",
 		Lists: []string{"list_10001"}, CreatedMs: exampleTime.UnixMilli() - 60_000, ConfirmedMs: exampleTime.UnixMilli() - 5_000,
 		StartedMs: exampleTime.UnixMilli() - 4_000, CompletedMs: exampleTime.UnixMilli(), SettledMs: exampleTime.UnixMilli(),
@@ -189,6 +215,31 @@ func campaignExamples(t *testing.T) []example {
 	out := exampleOf(t, "settled", "Completed, and no receipt is awaited any more: its account is final.", e)
 	out.Headers[schemas.HeaderVersion] = "9"
 	return []example{out}
+}
+
+func suppressionExamples(t *testing.T) (out []example) {
+	keys, err := schemas.NewKeys([]byte("a key for examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := keys.NumberHash(exampleTenant, "+393401234560")
+	for i, x := range []struct {
+		name, summary string
+		channels      []schemas.Channel
+	}{
+		{"all", "Of all channels.", nil},
+		{"whatsapp", "Of WhatsApp only: it is written to by SMS.", []schemas.Channel{schemas.ChannelWhatsApp}},
+	} {
+		version := strconv.Itoa(i + 1)
+		s := &fanfarev1.Suppression{Tenant: exampleTenant, NumberHash: hash[:], TimeMs: exampleTime.UnixMilli(), Source: "keyword", Channels: x.channels}
+		key := schemas.SuppressionKey(exampleTenant, hash)
+		ex := exampleOf(t, x.name, x.summary, schemas.Event{
+			Key: key, Tenant: exampleTenant, Type: schemas.TypeSuppression, Source: "relay", ID: key + "@" + version, Time: exampleTime, Value: s,
+		})
+		ex.Headers[schemas.HeaderVersion] = version
+		out = append(out, ex)
+	}
+	return out
 }
 
 func deliveryExamples(t *testing.T) []example {
@@ -202,21 +253,21 @@ func deliveryExamples(t *testing.T) []example {
 		d                     *fanfarev1.Delivery
 	}{
 		{"sent", "The carrier took it; what it costs is said here and nowhere else.", "sender", &fanfarev1.Delivery{
-			Try: 1, Kind: fanfarev1.Kind_KIND_SENT, Code: fanfarev1.Code_CODE_AWAITING_DLR, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", ProviderId: "5D1C7A", ContactId: 71, CustomerRef: "order-7",
+			Try: 1, Kind: schemas.KindSent, Code: schemas.CodeAwaitingDLR, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", ProviderId: "5D1C7A", ContactId: 71, CustomerRef: "order-7",
 		}},
 		{"delivered", "A receipt. It says less than the hand-over: no price, no country.", "tracker", &fanfarev1.Delivery{
-			Try: 1, Kind: fanfarev1.Kind_KIND_DELIVERED, Code: fanfarev1.Code_CODE_DELIVERED, RawCode: "000", ProviderId: "5D1C7A",
+			Try: 1, Kind: schemas.KindDelivered, Code: schemas.CodeDelivered, RawCode: "000", ProviderId: "5D1C7A",
 		}},
 		{"returned", "Given back unsent at the second try, to be dealt again: open, so the try counts in its precedence.", "sender", &fanfarev1.Delivery{
-			Try: 2, Kind: fanfarev1.Kind_KIND_RETURNED, Code: fanfarev1.Code_CODE_THROTTLED, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", AgainAtMs: exampleTime.UnixMilli() + 30_000,
+			Try: 2, Kind: schemas.KindReturned, Code: schemas.CodeThrottled, Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR", AgainAtMs: exampleTime.UnixMilli() + 30_000,
 		}},
-		{"skipped", "Opted out: never dealt to a sender.", "expander", &fanfarev1.Delivery{Try: 1, Kind: fanfarev1.Kind_KIND_SKIPPED, Code: fanfarev1.Code_CODE_OPTED_OUT, Country: "IT"}},
+		{"skipped", "Opted out: never dealt to a sender.", "expander", &fanfarev1.Delivery{Try: 1, Kind: schemas.KindSkipped, Code: schemas.CodeOptedOut, Country: "IT"}},
 	} {
 		d := x.d
 		recipient := uint32(max(seq-1, 0)) // the first two are of one
 		message, submission := keys.Message(10_001, recipient), keys.Submission(10_001, recipient, uint8(d.GetTry()))
 		d.Tenant, d.CampaignId, d.CampaignNumber, d.Seq, d.Leg = exampleTenant, schemas.CampaignID(10_001), 10_001, recipient, 1
-		d.Channel, d.Route, d.Sender, d.To, d.TimeMs = fanfarev1.Channel_CHANNEL_SMS, "sim", "FANFARE", fmt.Sprintf("+39340123456%d", recipient), exampleTime.UnixMilli()
+		d.Channel, d.Route, d.Sender, d.To, d.TimeMs = schemas.ChannelSMS, "sim", "FANFARE", fmt.Sprintf("+39340123456%d", recipient), exampleTime.UnixMilli()
 		d.MessageId, d.SubmissionId = message[:], submission[:]
 		ex := exampleOf(t, x.name, x.summary, schemas.DeliveryEvent("", x.source, d, ""))
 		ex.Precedence = schemas.PrecedenceOf(d.GetKind(), d.GetTry(), d.GetCode())

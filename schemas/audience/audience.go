@@ -9,6 +9,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/klauspost/compress/s2"
@@ -32,17 +34,8 @@ const (
 	Duplicate      // an earlier seq has the same number
 	OptedOut
 	Capped // had enough messages already
-)
-
-// Class of a number.
-type Class uint8
-
-// Classes of numbers.
-const (
-	Unknown Class = iota
-	Mobile
-	FixedLine
-	Other // toll free, premium, VoIP and the like
+	NotOptedIn
+	OverQuota // its country has had enough messages
 )
 
 // Attr is one attribute of a contact.
@@ -51,7 +44,7 @@ type Attr struct{ Name, Value string }
 // Entry is one recipient.
 type Entry struct {
 	ContactID uint64
-	To        string // E.164 with +; of an invalid one, whatever was stored
+	To        string // E.164 with +; of an invalid number, the text that was stored
 	Zone      string // IANA
 	Country   string // ISO 3166-1 alpha-2, "" when unknown
 	Class     Class
@@ -152,7 +145,7 @@ func NewReader(blob []byte) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBlob, err)
 	}
-	r := &Reader{s: unsafe.String(unsafe.SliceData(plain), len(plain))} // nobody else has plain
+	r := &Reader{s: unsafe.String(unsafe.SliceData(plain), len(plain))} // no other code has plain
 	words := r.uvarint()
 	if words > uint64(len(r.s)) {
 		return nil, fmt.Errorf("%w: dictionary", ErrBlob)
@@ -171,6 +164,53 @@ func (r *Reader) Len() int { return r.total }
 
 // Bytes returns about how much memory the reader holds.
 func (r *Reader) Bytes() int { return len(r.s) + 4*cap(r.offsets) + 16*len(r.dict) }
+
+// Holds reports whether a text may stand in an entry of the blob, in capital or small letters; text has small letters only. If it
+// returns false, no entry holds the text. It is much quicker than reading the entries, unless the text has other letters than ASCII.
+func (r *Reader) Holds(text string) bool {
+	if text == "" {
+		return true
+	}
+	for i := range len(text) {
+		if text[i] >= utf8.RuneSelf {
+			return true
+		}
+	}
+	small, capital := text[0], text[0]
+	if small >= 'a' && small <= 'z' {
+		capital -= 'a' - 'A'
+	}
+	// The letters k and i have a second capital each, the Kelvin sign and the Turkish İ.
+	if strings.ContainsAny(text, "ki") && (strings.Contains(r.s, "\u212a") || strings.Contains(r.s, "\u0130")) {
+		return true
+	}
+	found := func(first byte) bool {
+		for at := 0; ; at++ {
+			next := strings.IndexByte(r.s[at:], first)
+			if next < 0 || len(r.s)-at-next < len(text) {
+				return false
+			}
+			if at += next; equalLower(r.s[at:at+len(text)], text) {
+				return true
+			}
+		}
+	}
+	return found(small) || capital != small && found(capital)
+}
+
+// equalLower compares ASCII letters without regard to case; lower has small letters only.
+func equalLower(s, lower string) bool {
+	for i := range len(lower) {
+		c := s[i]
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
 
 // Seek makes entry i the next one, 0 for the first; false when there is none, and on damage before it. Going to where the
 // reader has been takes no time; going on from there reads what lies between.

@@ -158,3 +158,30 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "entries/s")
 	b.ReportMetric(float64(len(blob))/audience.BlobSize, "bytes/entry")
 }
+
+// A blob is searched without reading its entries: a text that an entry has, in capital or small letters, is never missed.
+func TestHolds(t *testing.T) {
+	var w audience.Writer
+	w.Add(&audience.Entry{ContactID: 1, To: "+393331234567", Zone: "Europe/Rome", Attrs: []audience.Attr{{Name: "first_name", Value: "Anna"}, {Name: "email", Value: "ANNA@Example.com"}}})
+	w.Add(&audience.Entry{ContactID: 2, To: "+393331234568", Zone: "Europe/Rome", Attrs: []audience.Attr{{Name: "first_name", Value: "Bruno"}}})
+	r, err := audience.NewReader(w.Flush())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{
+		"": true, "anna": true, "nna@ex": true, "bruno": true, "+39333": true, "4568": true, "carla": false, "annab": false, "é": true,
+	} {
+		if got := r.Holds(text); got != want {
+			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+	}
+	w.Add(&audience.Entry{ContactID: 1, To: "+903331234567", Attrs: []audience.Attr{{Name: "first_name", Value: "\u0130REM"}, {Name: "last_name", Value: "\u212aaya"}}})
+	if r, err = audience.NewReader(w.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"irem", "kaya"} {
+		if !r.Holds(text) {
+			t.Errorf("%q is missed", text)
+		}
+	}
+}

@@ -1,24 +1,24 @@
 -- +goose Up
--- Names are unqualified: the connection chooses the database (native Auth.Database, HTTP ?database=), a view stores the one it was created in.
--- The only qualified statement belongs to the bootstrap, run on a connection without a database: CREATE DATABASE IF NOT EXISTS <name> ENGINE = Atomic
+-- Table names are unqualified: the connection selects the database (native Auth.Database, HTTP ?database=), and a view keeps the one it was created in.
+-- The database itself is created on a connection that selects none: CREATE DATABASE IF NOT EXISTS <name> ENGINE = Atomic
 --
--- prec UInt32 = class<<28 | try<<20 | rank<<16 | code, computed by the writer; a recipient's state is max(prec) over its events below class 15 (prec < 0xF0000000):
--- a join, so neither order nor duplicates matter. try is 0 outside class 0, link_id is '' outside clicked.
+-- prec UInt32 = class<<28 | try<<20 | rank<<16 | code, computed by the writer; a recipient's state is the greatest prec of its events below class 15 (prec < 0xF0000000).
+-- The maximum does not depend on order or duplicates. Within prec, try is 0 outside class 0; link_id is '' outside clicked.
 --   0 open        ambiguous 1, returned 2             (try compares before rank)
 --   1 never left  not_sent 1, skipped 2
 --   2 left        sent 1, buffered 2, bounced 3, unconfirmed 4
 --   3 negative    undelivered 1
 --   4 positive    delivered 1, read 2
 --   15 facts      clicked 1 (code 0 human, 1 bot), replied 2, opted_out 3
--- kind = (class & 7)<<4 | rank: for people and for filters, never compared for precedence.
+-- kind = (class & 7)<<4 | rank: for display and for filters, never compared for precedence.
 
--- 1. everything that happened, one row per event, append-only
+-- 1. all events, one row per event, append-only
 CREATE TABLE IF NOT EXISTS events
 (
     tenant_id       LowCardinality(String),
     campaign_id     LowCardinality(String),
     campaign_month  Date                               COMMENT 'first day of the month the campaign was confirmed: all rows of a campaign share a partition, whatever the event time',
-    seq             UInt32                             COMMENT 'ordinal of the recipient in the frozen audience',
+    seq             UInt32                             COMMENT 'number of the recipient in the frozen audience',
     try             UInt8 DEFAULT 1,
     leg             UInt8 DEFAULT 1,
     kind            Enum8('ambiguous'=1,'returned'=2,'not_sent'=17,'skipped'=18,'sent'=33,'buffered'=34,'bounced'=35,'unconfirmed'=36,'undelivered'=49,'delivered'=65,'read'=66,'clicked'=113,'replied'=114,'opted_out'=115),
@@ -30,8 +30,8 @@ CREATE TABLE IF NOT EXISTS events
     sender          LowCardinality(String),
     country         LowCardinality(String),
     variant         UInt8 DEFAULT 0,
-    code            LowCardinality(String) DEFAULT ''  COMMENT 'sub-status by name, its number is the low 16 bits of prec',
-    raw_code        LowCardinality(String) DEFAULT ''  COMMENT 'as the carrier gave it',
+    code            LowCardinality(String) DEFAULT ''  COMMENT 'name of the sub-status; its number is the low 16 bits of prec',
+    raw_code        LowCardinality(String) DEFAULT ''  COMMENT 'the carrier''s own code',
     link_id         LowCardinality(String) DEFAULT '',
     customer_ref    String DEFAULT '' CODEC(ZSTD(1)),
     message_id      UUID,
@@ -52,53 +52,80 @@ ORDER BY (tenant_id, campaign_id, seq, prec)
 TTL campaign_month + INTERVAL 13 MONTH
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
--- 2. who ever reached each precedence, facts included; link_id splits the clickers by link and is '' elsewhere
+-- 2. the recipients that ever reached each precedence, facts included. try is that of the event (0 for a fact), so that the receipts of
+-- each try can be told apart; link_id splits the clickers by link and is '' elsewhere
 CREATE TABLE IF NOT EXISTS status_sets
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
-    prec UInt32, link_id LowCardinality(String),
+    prec UInt32, try UInt8, link_id LowCardinality(String),
     members AggregateFunction(groupBitmap, UInt32)
 )
 ENGINE = AggregatingMergeTree PARTITION BY campaign_month
-ORDER BY (tenant_id, campaign_id, campaign_month, prec, link_id)
+ORDER BY (tenant_id, campaign_id, campaign_month, prec, try, link_id)
 TTL campaign_month + INTERVAL 13 MONTH
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 128;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS status_sets_mv TO status_sets AS
-SELECT tenant_id, campaign_id, campaign_month, prec, link_id, groupBitmapState(seq) AS members
-FROM events GROUP BY tenant_id, campaign_id, campaign_month, prec, link_id;
+SELECT tenant_id, campaign_id, campaign_month, prec, if(prec < 0xF0000000, try, 0) AS try, link_id, groupBitmapState(seq) AS members
+FROM events GROUP BY tenant_id, campaign_id, campaign_month, prec, try, link_id;
 
--- 3. who was sent (or not_sent) what, where, at which price: money and dimensions from one grouping
-CREATE TABLE IF NOT EXISTS send_sets
+-- 3. the recipients of each message by what it was and what happened to it: money and dimensions from one grouping. Only events that
+-- describe a message are in it: receipts and the scheduler's own outcomes have no channel
+CREATE TABLE IF NOT EXISTS message_sets
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
-    sent Bool                                          COMMENT 'false: not_sent, in the dimensions but never in the bill',
+    kind Int8                                          COMMENT 'of the event: sent and ambiguous count for the bill, all for the dimensions',
     variant UInt8, channel LowCardinality(String), country LowCardinality(String), route LowCardinality(String),
     try UInt8, leg UInt8, segments UInt8, price_micros UInt32, currency LowCardinality(String),
     members AggregateFunction(groupBitmap, UInt32)
 )
 ENGINE = AggregatingMergeTree PARTITION BY campaign_month
-ORDER BY (tenant_id, campaign_id, campaign_month, sent, variant, channel, country, route, try, leg, segments, price_micros, currency)
+ORDER BY (tenant_id, campaign_id, campaign_month, kind, variant, channel, country, route, try, leg, segments, price_micros, currency)
 TTL campaign_month + INTERVAL 13 MONTH
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 128;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS send_sets_mv TO send_sets AS
-SELECT tenant_id, campaign_id, campaign_month, kind = 'sent' AS sent, variant, channel, country, route, try, leg, segments, price_micros, currency, groupBitmapState(seq) AS members
-FROM events WHERE kind IN ('sent', 'not_sent')
-GROUP BY tenant_id, campaign_id, campaign_month, sent, variant, channel, country, route, try, leg, segments, price_micros, currency;
+CREATE MATERIALIZED VIEW IF NOT EXISTS message_sets_mv TO message_sets AS
+SELECT tenant_id, campaign_id, campaign_month, toInt8(kind) AS kind, variant, channel, country, route, try, leg, segments, price_micros, currency, groupBitmapState(seq) AS members
+FROM events WHERE events.kind IN ('ambiguous', 'not_sent', 'skipped', 'sent') AND channel != ''
+GROUP BY tenant_id, campaign_id, campaign_month, kind, variant, channel, country, route, try, leg, segments, price_micros, currency;
 
--- 4. charts only: additive, so exact only while every insert carries its deduplication token. Never bill from it
+-- 4. for charts only: it is additive, so it is exact only while every insert carries its deduplication token. Do not bill from it
 CREATE TABLE IF NOT EXISTS timeline
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
-    kind Int8, minute DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    kind Int8, second DateTime('UTC') CODEC(Delta, ZSTD(1)),
     n SimpleAggregateFunction(sum, UInt64)
 )
 ENGINE = AggregatingMergeTree PARTITION BY campaign_month
-ORDER BY (tenant_id, campaign_id, campaign_month, kind, minute)
+ORDER BY (tenant_id, campaign_id, campaign_month, second, kind)
 TTL campaign_month + INTERVAL 13 MONTH
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS timeline_mv TO timeline AS
-SELECT tenant_id, campaign_id, campaign_month, toInt8(kind) AS kind, toStartOfMinute(event_time) AS minute, count() AS n
-FROM events GROUP BY tenant_id, campaign_id, campaign_month, kind, minute;
+SELECT tenant_id, campaign_id, campaign_month, toInt8(kind) AS kind, toDateTime(event_time, 'UTC') AS second, count() AS n
+FROM events GROUP BY tenant_id, campaign_id, campaign_month, kind, second;
+
+-- 5. the deals of the scheduler. A deal is inserted into deals with its recipients as an array, which the view turns into a set
+CREATE TABLE IF NOT EXISTS deals
+(
+    tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
+    deal UInt64, dealt_at DateTime64(3, 'UTC'), try UInt8, leg UInt8,
+    cancel UInt8                                       COMMENT '1: no message is made, so nobody is in flight',
+    seqs Array(UInt32)
+)
+ENGINE = Null;
+
+CREATE TABLE IF NOT EXISTS deal_sets
+(
+    tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
+    cancel UInt8, try UInt8, leg UInt8, deal UInt64, dealt_at DateTime64(3, 'UTC'),
+    members AggregateFunction(groupBitmap, UInt32)
+)
+ENGINE = AggregatingMergeTree PARTITION BY campaign_month
+ORDER BY (tenant_id, campaign_id, campaign_month, cancel, try, leg, deal, dealt_at)
+TTL campaign_month + INTERVAL 13 MONTH
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 128;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS deal_sets_mv TO deal_sets AS
+SELECT tenant_id, campaign_id, campaign_month, cancel, try, leg, deal, dealt_at, groupBitmapState(arrayJoin(seqs)) AS members
+FROM deals GROUP BY tenant_id, campaign_id, campaign_month, cancel, try, leg, deal, dealt_at;

@@ -1,5 +1,5 @@
 -- +goose Up
--- 5. how far each partition of a topic has been read, and as of when that is complete; as_of of the epoch: such a partition exists. One row for each partition stands, the others go
+-- 6. how far each partition of a topic is stored, and as of which time that is complete. An as_of of the epoch only says that the partition exists. Merges keep one row per partition
 CREATE TABLE IF NOT EXISTS sink_marks
 (
     topic           UUID,

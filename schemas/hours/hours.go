@@ -1,23 +1,24 @@
-// Package hours knows calling hours: the time of day within which messages may be handed over, on the clock of a time zone.
+// Package hours reads times and knows calling hours: the time of day within which messages may be handed over, on the clock of a
+// time zone.
 package hours
 
 import (
 	"fmt"
 	"sync"
 	"time"
-	_ "time/tzdata" // a machine without zone files must not move anybody's night
+	_ "time/tzdata" // so that a machine without zone files has the same zones
 
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day, Start > End crosses
-// midnight. The zero value is always open.
+// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day; with Start > End they
+// cross midnight. The zero value is always open.
 type Hours struct {
 	Start, End int
 	zone       *time.Location
 }
 
-// New returns calling hours of start to end, both 0..1439, on the clock of an IANA zone.
+// New returns calling hours from start to end, both 0 to 1439, on the clock of an IANA zone.
 func New(start, end int, zone string) (Hours, error) {
 	if start < 0 || start > 1439 || end < 0 || end > 1439 {
 		return Hours{}, fmt.Errorf("calling hours %d to %d: want minutes of a day, 0 to 1439", start, end)
@@ -29,7 +30,7 @@ func New(start, end int, zone string) (Hours, error) {
 	return Hours{start, end, loc}, nil
 }
 
-// FromRecord reads the hours of a campaign; nil is always open.
+// FromRecord reads the calling hours of a campaign; nil is always open.
 func FromRecord(h *fanfarev1.CallingHours) (Hours, error) {
 	if h == nil {
 		return Hours{}, nil
@@ -37,9 +38,9 @@ func FromRecord(h *fanfarev1.CallingHours) (Hours, error) {
 	return New(int(h.GetStartMinute()), int(h.GetEndMinute()), h.GetTimezone())
 }
 
-var zones sync.Map // name -> *time.Location: LoadLocation parses the zone each time
+var zones sync.Map // name to *time.Location, because LoadLocation parses the zone each time
 
-// Zone returns the location of an IANA name; "" and "Local" are errors, for they mean whatever the machine is set to.
+// Zone returns the location of an IANA name. "" and "Local" are errors, because they would mean the machine's own zone.
 func Zone(name string) (*time.Location, error) {
 	if loc, ok := zones.Load(name); ok {
 		return loc.(*time.Location), nil
@@ -86,21 +87,21 @@ func (h Hours) Open(t time.Time) bool {
 	return m >= h.Start || m < h.End
 }
 
-// NextOpen returns t when it is within the hours, else the next instant that is. A start that the clock skips (02:30 on the
-// night that summer time begins) is the first instant after the gap; one that it shows twice is the first of the two.
+// NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30 in the
+// night in which summer time begins), that is the first instant after the gap; when it shows the start twice, the first of the two.
 func (h Hours) NextOpen(t time.Time) time.Time {
 	if h.Open(t) {
 		return t
 	}
 	local := t.In(h.zone)
-	for day := range 3 { // today, tomorrow, and the day after a night whose whole window fell into the gap
+	for day := range 3 { // today, tomorrow, and the day after a night whose hours fell into a gap
 		midnight := time.Date(local.Year(), local.Month(), local.Day()+day, 0, h.Start, 0, 0, h.zone)
-		// time.Date may land on either side of a change of the clock: walk the minutes around it.
+		// time.Date may return either side of a change of the clock: try the minutes around it.
 		for at := midnight.Add(-2 * time.Hour); !at.After(midnight.Add(2 * time.Hour)); at = at.Add(time.Minute) {
 			if at.After(t) && h.Open(at) {
 				return at
 			}
 		}
 	}
-	return t.Add(24 * time.Hour) // a zone whose clock leaps more than two days does not exist
+	return t.Add(24 * time.Hour) // not reached: no clock jumps by two days
 }

@@ -4,7 +4,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 )
 
 // Units that a segment holds. A text of more than one segment gives 6 octets of each to the header that joins them
@@ -18,7 +18,7 @@ const (
 
 // Size is what a text takes as an SMS.
 type Size struct {
-	Encoding fanfarev1.Encoding
+	Encoding schemas.Encoding
 	// Units are septets of GSM-7, where a character of the extension table is two, or UTF-16 units, where one beyond the
 	// basic plane (an emoji) is two.
 	Units int
@@ -26,13 +26,21 @@ type Size struct {
 	Segments int
 }
 
+// MaxBytes is a number of bytes that no text of so many segments exceeds, whatever its characters. A septet of GSM-7 is at most
+// 2 bytes of UTF-8 and a UTF-16 unit at most 3; a text that is not composed (NFD) has at most 3 times the bytes of the composed
+// text, which is what counts.
+func MaxBytes(segments int) int { return 3 * 2 * GSMSingle * segments }
+
+// MaxCharactersBytes is the same for a text that is bounded in characters (code points).
+func MaxCharactersBytes(characters int) int { return 3 * 4 * characters }
+
 // Measure returns the size of s: GSM-7 when every character has one there, else UCS-2. Neither the two septets of an extension
 // character nor a surrogate pair are ever cut in two, so a segment may end one unit early. The empty text is one segment.
 // What is not UTF-8 counts as U+FFFD, one per byte, as it would be sent.
 func Measure(s string) Size {
 	units, pairs, ok := measureGSM(s)
 	if ok {
-		return Size{fanfarev1.Encoding_ENCODING_GSM7, units, segments(s, units, pairs, GSMSingle, GSMConcat, gsmUnits)}
+		return Size{schemas.EncodingGSM7, units, segments(s, units, pairs, GSMSingle, GSMConcat, gsmUnits)}
 	}
 	units, pairs = 0, 0
 	for _, r := range s {
@@ -42,7 +50,7 @@ func Measure(s string) Size {
 			pairs++
 		}
 	}
-	return Size{fanfarev1.Encoding_ENCODING_UCS2, units, segments(s, units, pairs, UCS2Single, UCS2Concat, utf16Units)}
+	return Size{schemas.EncodingUCS2, units, segments(s, units, pairs, UCS2Single, UCS2Concat, utf16Units)}
 }
 
 // MeasureBytes is [Measure] of a text that is being made and is no string yet.

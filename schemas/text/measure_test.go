@@ -11,13 +11,14 @@ import (
 
 	"pgregory.net/rapid"
 
+	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/text"
 )
 
 const (
-	gsm7 = fanfarev1.Encoding_ENCODING_GSM7
-	ucs2 = fanfarev1.Encoding_ENCODING_UCS2
+	gsm7 = schemas.EncodingGSM7
+	ucs2 = schemas.EncodingUCS2
 )
 
 func ExampleMeasure() {
@@ -89,7 +90,7 @@ func TestMeasureCorpus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := text.Size{Encoding: fanfarev1.Encoding(fanfarev1.Encoding_value["ENCODING_"+f[0]]), Units: units, Segments: segments}
+		want := text.Size{Encoding: schemas.Encoding(fanfarev1.Encoding_value["ENCODING_"+f[0]]), Units: units, Segments: segments}
 		if got := text.Measure(s); got != want {
 			t.Errorf("line %d: %q: got %+v, want %+v", n+1, s, got, want)
 		}

@@ -4,22 +4,26 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 	"fanfare/schemas/text"
 )
 
 const (
-	policyNone    = fanfarev1.MissingPolicy_MISSING_POLICY_UNSPECIFIED
-	policyEmpty   = fanfarev1.MissingPolicy_MISSING_POLICY_EMPTY
-	policyDefault = fanfarev1.MissingPolicy_MISSING_POLICY_DEFAULT
-	policyFail    = fanfarev1.MissingPolicy_MISSING_POLICY_FAIL
+	policyNone    = schemas.MissingPolicyUnspecified
+	policyEmpty   = schemas.MissingPolicyEmpty
+	policyDefault = schemas.MissingPolicyDefault
+	policyFail    = schemas.MissingPolicyFail
 )
+
+const noLimit = 1 << 20
 
 func values(m map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := m[name]; return v, ok }
@@ -31,15 +35,18 @@ func ExampleParse() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(t.Fields())
-	out, err := t.Append(nil, values(map[string]string{"first_name": "Zoë", "code": "{{x}}"}), policyFail, "")
+	for _, f := range t.Fields() {
+		fmt.Println(f.Name)
+	}
+	out, err := t.Append(nil, noLimit, values(map[string]string{"first_name": "Zoë", "code": "{{x}}"}), policyFail, "")
 	fmt.Println(string(out), err)
-	_, err = text.Parse("Ciao {{first name}}")
+	_, err = text.Parse("Ciao {{first_name|upper}}")
 	fmt.Println(err)
 	// Output:
-	// [first_name code]
+	// first_name
+	// code
 	// Ciao Zoë, il codice è {{x}}. <nil>
-	// merge field: "{{first name}}" at character 6: a name does not hold ' ': use letters, digits, _ - and . only, as in {{first_name}}
+	// merge field: "{{first_name|upper}}" at character 6: a name does not hold '|': write the header of a column, as in {{first_name}}
 }
 
 func TestParse(t *testing.T) {
@@ -53,7 +60,8 @@ func TestParse(t *testing.T) {
 		{"{{a}}", []string{"a"}},
 		{"{{a}}{{b}}{{a}}", []string{"a", "b"}},
 		{"{{\ta \n}}}", []string{"a"}},
-		{"{{città}} {{_x}} {{a-b.c9}} {{2nd}}", []string{"città", "_x", "a-b.c9", "2nd"}},
+		{"{{città}} {{_x}} {{a-b.c9}} {{2nd}}", []string{"città", "x", "a_b_c9", "2nd"}},
+		{"{{First Name}} {{FIRST_NAME}} {{first-name}}", []string{"first_name"}},
 		{"{{" + strings.Repeat("n", 64) + "}}", []string{strings.Repeat("n", 64)}},
 	} {
 		got, err := text.Parse(tc.in)
@@ -61,7 +69,11 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %v", tc.in, err)
 			continue
 		}
-		if d := cmp.Diff(tc.fields, got.Fields()); d != "" {
+		var names []string
+		for _, f := range got.Fields() {
+			names = append(names, f.Name)
+		}
+		if d := cmp.Diff(tc.fields, names); d != "" {
 			t.Errorf("%q: fields, want(-) got(+): %s", tc.in, d)
 		}
 	}
@@ -74,9 +86,10 @@ func TestParseErrors(t *testing.T) {
 		{"{{ }}", `merge field: "{{ }}" at character 1: a name is missing: write one such as {{first_name}}`},
 		{"{{-a}}", `merge field: "{{-a}}" at character 1: a name does not begin with '-': begin with a letter, a digit or _, as in {{first_name}}`},
 		{"{{{a}}}", `merge field: "{{{a}}" at character 1: a name does not begin with '{': begin with a letter, a digit or _, as in {{first_name}}`},
-		{"x{{a {{b}}", `merge field: "{{a {{b}}" at character 2: a name does not hold ' ': use letters, digits, _ - and . only, as in {{first_name}}`},
-		{"{{a|upper}}", `merge field: "{{a|upper}}" at character 1: a name does not hold '|': use letters, digits, _ - and . only, as in {{first_name}}`},
-		{"{{" + strings.Repeat("è", 33) + "}}", `merge field: "{{` + strings.Repeat("è", 19) + `…" at character 1: the name is longer than 64 bytes: shorten the attribute's name`},
+		{"x{{a {{b}}", `merge field: "{{a {{b}}" at character 2: a name does not hold '{': write the header of a column, as in {{first_name}}`},
+		{"{{a|upper}}", `merge field: "{{a|upper}}" at character 1: a name does not hold '|': write the header of a column, as in {{first_name}}`},
+		{"{{__}}", `merge field: "{{__}}" at character 1: a name has a letter or a digit, as in {{first_name}}`},
+		{"{{" + strings.Repeat("è", 33) + "}}", `merge field: "{{` + strings.Repeat("è", 22) + `…" at character 1: the name is longer than 64 bytes: shorten the attribute's name`},
 	} {
 		_, err := text.Parse(tc.in)
 		if !errors.Is(err, text.ErrTemplate) {
@@ -97,7 +110,7 @@ func TestAppendMissing(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		values map[string]string
-		policy fanfarev1.MissingPolicy
+		policy schemas.MissingPolicy
 		want   string
 		fails  bool
 	}{
@@ -109,7 +122,7 @@ func TestAppendMissing(t *testing.T) {
 		{"fail", nil, policyFail, "", true},
 		{"fail on an empty value", map[string]string{"name": ""}, policyFail, "", true},
 	} {
-		got, err := tmpl.Append(nil, values(tc.values), tc.policy, "friend")
+		got, err := tmpl.Append(nil, noLimit, values(tc.values), tc.policy, "friend")
 		if tc.fails {
 			if !errors.Is(err, text.ErrMissing) || err.Error() != "merge field has no value: name" {
 				t.Errorf("%s: got error %v, want ErrMissing that names the field", tc.name, err)
@@ -126,7 +139,7 @@ var fieldPattern = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
 
 // TestTemplateAgainstRegexp: what comes out is what replacing by a regular expression gives.
 func TestTemplateAgainstRegexp(t *testing.T) {
-	names := []string{"a", "first_name", "x.y", "città"}
+	names := []string{"a", "first_name", "x_y", "città"}
 	rapid.Check(t, func(t *rapid.T) {
 		var src strings.Builder
 		for range rapid.IntRange(0, 8).Draw(t, "parts") {
@@ -146,7 +159,7 @@ func TestTemplateAgainstRegexp(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", src.String(), err)
 		}
-		got, err := tmpl.Append([]byte("> "), values(have), policyDefault, "?")
+		got, err := tmpl.Append([]byte("> "), noLimit, values(have), policyDefault, "?")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,6 +171,89 @@ func TestTemplateAgainstRegexp(t *testing.T) {
 		})
 		if string(got) != want {
 			t.Fatalf("%q: got %q, want %q", src.String(), got, want)
+		}
+	})
+}
+
+// What is appended never exceeds the limit, and a text that fits is not affected by it.
+func TestAppendStopsAtItsLimit(t *testing.T) {
+	tmpl, err := text.Parse("ab{{x}}cd{{x}}e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := values(map[string]string{"x": "123"})
+	for limit := range 13 {
+		got, err := tmpl.Append([]byte("> "), limit, value, policyFail, "")
+		if len(got) > 2+limit {
+			t.Errorf("limit %d: got %q", limit, got)
+		}
+		if fits := limit >= len("ab123cd123e"); fits != (err == nil) || fits && string(got) != "> ab123cd123e" || !fits && !errors.Is(err, text.ErrTooLong) {
+			t.Errorf("limit %d: got %q, %v", limit, got, err)
+		}
+	}
+}
+
+// A template bomb, 150 kB of {{a}} with a long value, is stopped at what the most segments can hold; and a template with very many
+// fields is parsed in time that grows with its length alone.
+func TestTemplateBomb(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	tmpl, err := text.Parse(strings.Repeat("{{a}}", 30_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const segments = 255
+	before := allocated()
+	got, err := tmpl.Append(nil, text.MaxBytes(segments), values(map[string]string{"a": long}), policyFail, "")
+	if !errors.Is(err, text.ErrTooLong) {
+		t.Errorf("got error %v, want ErrTooLong", err)
+	}
+	if used := allocated() - before; len(got) > text.MaxBytes(segments) || used > 4<<20 {
+		t.Errorf("got %d bytes and %d allocated, want at most %d and 4 MiB", len(got), used, text.MaxBytes(segments))
+	}
+	var many strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&many, "{{f%d}}", i)
+	}
+	if tmpl, err = text.Parse(many.String()); err != nil || len(tmpl.Fields()) != 100_000 {
+		t.Errorf("got %d fields, %v; want 100,000", len(tmpl.Fields()), err)
+	}
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// FuzzAppend: whatever the template, the value and the limit are, no more than the limit is appended, and a text of so many
+// segments is never refused for its length.
+func FuzzAppend(f *testing.F) {
+	f.Add("{{a}}{{a}}", "xyz", uint8(1))
+	f.Add("Ciao {{a}}, {{b}}", strings.Repeat("é", 100), uint8(3))
+	f.Add("{{a}}", strings.Repeat("e\u0301\u0323", 70), uint8(1))
+	f.Fuzz(func(t *testing.T, template, value string, segments uint8) {
+		tmpl, err := text.Parse(template)
+		if err != nil {
+			return
+		}
+		limit := text.MaxBytes(int(segments))
+		all := func(string) (string, bool) { return value, true }
+		got, err := tmpl.Append(nil, limit, all, policyEmpty, "")
+		if len(got) > limit {
+			t.Fatalf("got %d bytes, want at most %d", len(got), limit)
+		}
+		if len(template)*len(value) > 1<<20 {
+			return // rendering it whole is what the limit is for
+		}
+		whole, wholeErr := tmpl.Append(nil, 1<<30, all, policyEmpty, "")
+		if wholeErr != nil {
+			t.Fatal(wholeErr)
+		}
+		if err == nil && string(got) != string(whole) {
+			t.Fatalf("got %q, want %q", got, whole)
+		}
+		if n := text.MeasureBytes(whole).Segments; err != nil && n <= int(segments) {
+			t.Fatalf("%d bytes in %d segments were refused at a limit of %d segments", len(whole), n, segments)
 		}
 	})
 }
@@ -175,13 +271,13 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		for _, name := range tmpl.Fields() {
-			if !strings.Contains(s, name) || len(name) > text.MaxFieldName {
-				t.Fatalf("got field %q of %q", name, s)
+		for _, f := range tmpl.Fields() {
+			if !strings.Contains(s, f.Written) || len(f.Written) > text.MaxFieldName || f.Name == "" || f.Name != text.FieldName(f.Name) {
+				t.Fatalf("got field %+v of %q", f, s)
 			}
 		}
-		out, err := tmpl.Append(nil, values(nil), policyEmpty, "")
-		if err != nil || len(out) > len(s) || len(tmpl.Fields()) == 0 && string(out) != s {
+		out, err := tmpl.Append(nil, noLimit, values(nil), policyEmpty, "")
+		if err != nil || len(out) > 3*len(s) || len(tmpl.Fields()) == 0 && string(out) != norm.NFC.String(s) {
 			t.Fatalf("%q: got %q, %v", s, out, err)
 		}
 	})
@@ -204,7 +300,7 @@ func BenchmarkAppend(b *testing.B) {
 	buf := make([]byte, 0, 256)
 	b.ReportAllocs()
 	for b.Loop() {
-		if buf, err = tmpl.Append(buf[:0], value, policyFail, ""); err != nil {
+		if buf, err = tmpl.Append(buf[:0], noLimit, value, policyFail, ""); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -217,7 +313,7 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 	}
 	value := values(map[string]string{"first_name": "Maria"})
 	buf := make([]byte, 0, 64)
-	n := testing.AllocsPerRun(100, func() { buf, _ = tmpl.Append(buf[:0], value, policyFail, "") })
+	n := testing.AllocsPerRun(100, func() { buf, _ = tmpl.Append(buf[:0], noLimit, value, policyFail, "") })
 	if n != 0 {
 		t.Errorf("got %v allocations, want none", n)
 	}

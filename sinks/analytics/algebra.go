@@ -9,11 +9,11 @@ import (
 	"fanfare/schemas"
 )
 
-// Algebra is the sets of one campaign, or of one stretch of its audience: who ever reached each precedence, facts included.
-// Its methods change none of the sets.
+// Algebra holds the sets of one campaign, or of a part of its audience: the recipients that ever reached each precedence, facts
+// included. Its methods do not modify the sets.
 type Algebra map[schemas.Precedence]*roaring.Bitmap
 
-// descending returns the states, greatest first, and the facts, least first.
+// descending returns the states in descending order and the facts in ascending order.
 func (a Algebra) descending() (states, facts []schemas.Precedence) {
 	all := slices.Sorted(maps.Keys(a))
 	i, _ := slices.BinarySearch(all, schemas.PrecedenceFacts)
@@ -22,7 +22,7 @@ func (a Algebra) descending() (states, facts []schemas.Precedence) {
 	return states, facts
 }
 
-// Count returns how many are in each state, and of how many each fact is known, in order of precedence.
+// Count returns how many recipients are in each state and how many have each fact, in order of precedence.
 func (a Algebra) Count() []Count {
 	states, facts := a.descending()
 	clicked := a[FactClicked]
@@ -50,7 +50,7 @@ func (a Algebra) Count() []Count {
 	return out
 }
 
-// Select returns those whose state is one of the given ones, and those of whom one of the given facts is known.
+// Select returns the recipients whose state is one of the given precedences, and those that have one of the given facts.
 func (a Algebra) Select(precedences []schemas.Precedence) *roaring.Bitmap {
 	states, facts := a.descending()
 	wanted := make(map[schemas.Precedence]bool, len(precedences))
@@ -72,7 +72,42 @@ func (a Algebra) Select(precedences []schemas.Precedence) *roaring.Bitmap {
 	return out
 }
 
-// Within returns the same sets with only those who are in members.
+// Disjoint returns the recipients in each state, and the recipients of each fact. The sets of states are disjoint.
+func (a Algebra) Disjoint() Algebra {
+	states, facts := a.descending()
+	out := make(Algebra, len(a))
+	above := roaring.New()
+	for _, p := range states {
+		out[p] = roaring.AndNot(a[p], above)
+		above.Or(a[p])
+	}
+	for _, p := range facts {
+		out[p] = a[p]
+	}
+	return out
+}
+
+// CountWithin counts members of disjoint sets, as Within(members).Count() does of the sets they were made of.
+func (a Algebra) CountWithin(members *roaring.Bitmap) []Count {
+	out := make([]Count, 0, len(a))
+	var clickers *roaring.Bitmap
+	if clicked := a[FactClicked]; clicked != nil {
+		clickers = roaring.And(clicked, members)
+	}
+	for _, p := range slices.Sorted(maps.Keys(a)) {
+		c := Count{Precedence: p, N: a[p].AndCardinality(members)}
+		if c.N == 0 {
+			continue
+		}
+		if clickers != nil && p < schemas.PrecedenceFacts {
+			c.Clickers = a[p].AndCardinality(clickers)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// Within returns the sets restricted to members.
 func (a Algebra) Within(members *roaring.Bitmap) Algebra {
 	out := make(Algebra, len(a))
 	for p, set := range a {
@@ -83,7 +118,7 @@ func (a Algebra) Within(members *roaring.Bitmap) Algebra {
 	return out
 }
 
-// MergeCounts adds up counts of disjoint stretches of an audience.
+// MergeCounts adds the counts of disjoint parts of an audience.
 func MergeCounts(counts ...[]Count) []Count {
 	sums := map[schemas.Precedence]Count{}
 	for _, list := range counts {

@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,90 +12,104 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Store keeps delivery events and answers questions about them. It is safe for concurrent use. A campaign that the tenant
-// does not have, or that nothing has happened in, has empty answers and no error.
+// Store keeps delivery events and answers queries about them. It is safe for concurrent use. For a campaign that the tenant does not
+// have, or that has no events, the answers are empty and there is no error.
 type Store interface {
-	// Append adds batches, each of them whole or not at all; when it returns nil they survive the end of the process. An error
-	// that wraps [ErrData] says that one of them will never be taken; after any other the same batches may be tried again.
-	// The events are the caller's again when it returns; their strings may be kept.
+	// Append adds batches, each completely or not at all. If it returns nil, they survive the end of the process. An error that
+	// wraps [ErrData] means that one of them can never be stored; after any other error the same batches may be appended again.
+	// Append does not keep the events, but may keep their strings.
 	Append(ctx context.Context, batches ...Batch) error
-	// Mark remembers how far a topic has been read; see [Mark].
+	// Mark records how far a topic has been stored; see [Mark].
 	Mark(ctx context.Context, topic TopicID, marks []Mark) error
-	// AsOf is the time up to which everything that was in the topic is in the answers; zero before the first mark.
+	// AsOf returns the time up to which the answers contain everything in the topic; zero before the first mark.
 	AsOf(ctx context.Context) (time.Time, error)
 
-	// Stats counts one campaign.
+	// Stats counts the recipients of one campaign by state.
 	Stats(ctx context.Context, tenant, campaign string) (Stats, error)
-	// Grid counts many campaigns; those without events are not in the answer.
-	Grid(ctx context.Context, tenant string, campaigns []string) (map[string]Stats, error)
-	// StatsBy counts one campaign apart for each value of a dimension. Recipients who were neither sent to nor refused by
-	// the carrier are in none; facts are counted too. A recipient has one variant and one country, but may have been tried on several channels and routes.
-	StatsBy(ctx context.Context, tenant, campaign string, by Dimension) (map[string]Stats, error)
-	// Select returns the recipients whose state is one of those given. A fact among them adds everybody of whom it is known,
-	// whatever the state. [Stats.Select] finds the numbers. The bitmap is the caller's.
+	// StatsMany counts several campaigns. Campaigns without events are not in the answer.
+	StatsMany(ctx context.Context, tenant string, campaigns []string) (map[string]Stats, error)
+	// StatsBy counts one campaign separately for each value of the dimensions, facts included. Recipients without an event that
+	// describes a message ([Event.DescribesMessage]) have no value. A recipient has one variant and one country, but may have been
+	// tried on several channels, routes and legs, and then counts for each. Dimensions without values are not in the answer.
+	StatsBy(ctx context.Context, tenant, campaign string, by ...Dimension) (map[Dimension]map[string]Stats, error)
+	// Select returns the recipients whose state is one of the given precedences, and those that have one of the given facts.
+	// [Stats.Select] finds the precedences. The caller may modify the bitmap.
 	Select(ctx context.Context, tenant, campaign string, precedences []schemas.Precedence) (*roaring.Bitmap, error)
-	// Members describes those of the given recipients of whom anything is known, in order of seq.
+	// Sets returns the sets of one campaign. No set is empty. Their order is not defined.
+	Sets(ctx context.Context, tenant, campaign string) (*Sets, error)
+	// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds since the epoch. Of clicks
+	// those of people count. It reads all events of the campaign. The caller may modify the bitmap.
+	Happened(ctx context.Context, tenant, campaign string, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error)
+	// Members returns what is known about the given recipients, in order of seq. Recipients without events are left out.
 	Members(ctx context.Context, tenant, campaign string, seqs []uint32) ([]Member, error)
-	// History is everything known about one recipient, in order of time, then precedence. An event that came twice is there once.
+	// History returns the events of one recipient, in order of time, then precedence, without duplicates.
 	History(ctx context.Context, tenant, campaign string, seq uint32) ([]Event, error)
-	// FindRecipient returns the first 100 seqs with that number (E.164 with +).
+	// FindRecipient returns the first 100 seqs with a number (E.164 with +).
 	FindRecipient(ctx context.Context, tenant, campaign, to string) ([]uint32, error)
-	// ByCustomerRef describes the messages that carry the client's reference, newest first, at most 100, of campaigns
-	// confirmed in the month of since or later (UTC).
+	// ByCustomerRef returns the messages that carry a client's reference, newest first, at most 100, of campaigns that were confirmed
+	// in the month of since or later (UTC).
 	ByCustomerRef(ctx context.Context, tenant, ref string, since time.Time) ([]Referred, error)
-	// Cost sums what was handed over. It is exact under duplicates; a recipient who was handed over twice, on purpose, costs twice.
-	Cost(ctx context.Context, tenant, campaign string) ([]CostLine, error)
-	// Timeline counts events by minute and kind, for charts: it counts events, not recipients, so never bill from it.
-	Timeline(ctx context.Context, tenant, campaign string) ([]Point, error)
-	// Links counts who clicked each link.
+	// Cost sums the price of the hand-overs that are billed, by the rule of package billing, in the order of [CostLine.Compare]. A
+	// recipient with two billed tries costs twice. Campaigns without cost are not in the answer.
+	Cost(ctx context.Context, tenant string, campaigns ...string) (map[string][]CostLine, error)
+	// InFlight returns how many recipients of each campaign are in flight: dealt at some try, and no event of that try is stored. The
+	// scheduler counts the same way. Campaigns without any are not in the answer. A recipient in flight is pending, or awaiting if an
+	// earlier try bounced.
+	InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error)
+	// Deals returns the deals of one recipient, in order of time, without their Members.
+	Deals(ctx context.Context, tenant, campaign string, seq uint32) ([]Deal, error)
+	// Timeline counts events by kind and period, for charts. It counts events, not recipients, so it must not be used for billing.
+	Timeline(ctx context.Context, tenant, campaign string, span Span) ([]Point, error)
+	// Links counts the recipients who clicked each link.
 	Links(ctx context.Context, tenant, campaign string) ([]Link, error)
 
-	// Close lets go of everything the store holds.
+	// Close releases the store's resources.
 	Close() error
 }
 
-// Positioner is a store that knows, in the same transaction as the data, how far it has got in each partition. It, and not the
-// consumer group, then says where reading goes on: a store that was lost or put back is filled again from the topic by itself.
+// Positioner is a store that keeps the position of each partition in the same transaction as the data. Reading then starts at its
+// position, not at the consumer group's: a store that was lost or restored is filled from the topic without further action.
 type Positioner interface {
-	// Positions returns the offset after the last one taken, by partition; none for partitions never seen.
+	// Positions returns the offset after the last stored one, by partition. A partition without stored records has none.
 	Positions(ctx context.Context, topic TopicID) (map[int32]int64, error)
-	// Rewind lowers the position of a partition: what the store has from there on may come again with other content.
+	// Rewind lowers the position of a partition, so that records from there on are stored again, also if they differ.
 	Rewind(ctx context.Context, topic TopicID, partition int32, to int64) error
 }
 
-// Errors of stores.
+// Errors of a store.
 var (
-	// ErrData: the store cannot take these rows, now or ever.
-	ErrData = errors.New("rows that cannot be stored")
-	// ErrClosed: the store is closed.
+	// ErrData means that the store can never store these rows.
+	ErrData = errors.New("rows cannot be stored")
+	// ErrClosed means that the store is closed.
 	ErrClosed = errors.New("store is closed")
 )
 
-// TopicID is Kafka's id of a topic. A topic that is deleted and made again has another.
+// TopicID is Kafka's id of a topic. A topic that is deleted and created again has another id.
 type TopicID [16]byte
 
-// IsZero reports whether t names no topic.
+// IsZero reports whether t identifies no topic.
 func (t TopicID) IsZero() bool { return t == TopicID{} }
 
 // String returns the id in hexadecimal.
 func (t TopicID) String() string { return hex.EncodeToString(t[:]) }
 
-// Batch is a run of events of one partition. Topic, Partition, First and End are its identity: who appends the same batch again
-// appends the same events under the same bounds. Batches of a partition are first appended in order of their offsets, by one
-// writer at a time; a batch may come again at any time after. A batch without a topic has no identity: nothing recognises it when it comes again.
+// Batch is a range of one partition. Topic, Partition, First and End identify it: a repetition must have the same bounds and the same
+// events. One writer at a time appends the batches of a partition in order of their offsets; any batch may be repeated later. A batch
+// without a topic has no identity, so a repetition is not recognised.
 type Batch struct {
 	Topic     TopicID
 	Partition int32
-	// The batch is what stands at the offsets [First, End). Not every offset holds an event.
+	// The batch covers the offsets [First, End). Not every offset holds an event.
 	First, End int64
-	// Events, in order of their offsets.
+	// Events in order of their offsets.
 	Events []Event
+	// Deals in order of their offsets. A batch of topic `chunks` holds deals, one of `deliveries` events.
+	Deals []Deal
 }
 
-// Token names the batch by its identity; "" without one.
+// Token returns the identity of the batch as a string; "" if it has none.
 func (b Batch) Token() string {
 	if b.Topic.IsZero() {
 		return ""
@@ -102,12 +117,45 @@ func (b Batch) Token() string {
 	return fmt.Sprintf("%s-%d-%d-%d", b.Topic, b.Partition, b.First, b.End-1)
 }
 
-// Campaign is what a store must know about the campaign of an event. It comes from the control plane, never from a receipt.
+// Deal is a group of recipients that the scheduler dealt together.
+type Deal struct {
+	Campaign *Campaign
+	// Offset in the partition of the batch; 0 in an answer.
+	Offset int64
+	// Number counts the deals of the campaign from 1.
+	Number uint64
+	// TimeMS is the time of the deal, in milliseconds since the epoch.
+	TimeMS   int64
+	Try, Leg uint8
+	// Cancel: no message is made for the recipients. They get an outcome, and are not in flight.
+	Cancel bool
+	// Members are the recipients. Append does not modify or keep the bitmap.
+	Members *roaring.Bitmap
+}
+
+// Time returns the time of the deal.
+func (d *Deal) Time() time.Time { return time.UnixMilli(d.TimeMS).UTC() }
+
+// Check returns an error that wraps [ErrData] if no store can store the deal.
+func (d *Deal) Check() error {
+	c := d.Campaign
+	switch {
+	case c == nil || c.Tenant == "" || c.ID == "" || c.Month.IsZero():
+		return fmt.Errorf("%w: deal at offset %d has no campaign, tenant or month", ErrData, d.Offset)
+	case d.Members == nil || d.Members.IsEmpty() || d.Members.Maximum() > schemas.MaxSeq:
+		return fmt.Errorf("%w: deal %d of %s at offset %d has no recipients, or one above %d", ErrData, d.Number, c.ID, d.Offset, schemas.MaxSeq)
+	case d.TimeMS < 0 || d.TimeMS > MaxTimeMS:
+		return fmt.Errorf("%w: time %d of deal %d of %s at offset %d is out of range", ErrData, d.TimeMS, d.Number, c.ID, d.Offset)
+	}
+	return nil
+}
+
+// Campaign is what a store must know about the campaign of an event. It comes from the control plane, never from the event.
 type Campaign struct {
 	Tenant string
 	// ID is the public id, `camp_<number>`.
 	ID string
-	// Month is the first day of the month in which the campaign was confirmed, UTC. All events of a campaign share it, however late they come.
+	// Month is the first day of the month in which the campaign was confirmed, UTC. It is the same for all events of a campaign.
 	Month time.Time
 }
 
@@ -117,19 +165,19 @@ func MonthOf(t time.Time) time.Time {
 	return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
 }
 
-// Event is one delivery event. Strings that repeat much are best shared between events.
+// Event is one delivery event. Strings that repeat should be shared between events.
 type Event struct {
-	// Campaign may be shared by many events and is not changed by anybody.
+	// Campaign may be shared by many events and must not be modified.
 	Campaign *Campaign
-	// Offset in the partition of the batch; of an event that a store returns, 0 when the store does not keep it.
+	// Offset in the partition of the batch. Of an event that a store returns it is 0 if the store does not keep offsets.
 	Offset int64
-	// TimeMS is when it happened, milliseconds since the epoch.
+	// TimeMS is the time of the event, in milliseconds since the epoch.
 	TimeMS int64
 	// Seq is the recipient's number within the audience.
 	Seq      uint32
-	Kind     fanfarev1.Kind
-	Code     fanfarev1.Code
-	Channel  fanfarev1.Channel
+	Kind     schemas.Kind
+	Code     schemas.Code
+	Channel  schemas.Channel
 	Try, Leg uint8
 	Variant  uint8
 	Segments uint8
@@ -141,46 +189,57 @@ type Event struct {
 	Sender      string
 	Country     string
 	Currency    string
-	// RawCode is the sub-status as the carrier gave it.
+	// RawCode is the carrier's own code.
 	RawCode string
 	// LinkID of a click.
 	LinkID string
-	// To is E.164 with +; events that come from receipts may lack it, and what else only the message knows.
+	// To is E.164 with +. Events from receipts may lack it, and other fields that only the message has.
 	To          string
 	ProviderID  string
 	CustomerRef string
 }
 
-// Time is when it happened.
+// Time returns the time of the event.
 func (e *Event) Time() time.Time { return time.UnixMilli(e.TimeMS).UTC() }
 
-// Precedence of the event.
+// Precedence returns the precedence of the event.
 func (e *Event) Precedence() schemas.Precedence {
 	return schemas.PrecedenceOf(e.Kind, uint32(e.Try), e.Code)
 }
 
-// MaxTimeMS bounds the time of an event: the end of the year 2099. Charts stop before; and no clock is so wrong.
+// DescribesMessage reports whether the event says which message the recipient got or would have got: variant, channel, country, route,
+// leg and price. Receipts lack some of that, and so does an outcome that the scheduler writes for a message that it never saw.
+func (e *Event) DescribesMessage() bool {
+	switch e.Kind {
+	case schemas.KindSent, schemas.KindNotSent, schemas.KindSkipped, schemas.KindAmbiguous:
+		return e.Channel != schemas.ChannelUnspecified
+	default:
+		return false
+	}
+}
+
+// MaxTimeMS is the greatest time of an event, the end of the year 2099. ClickHouse cannot store much later times.
 const MaxTimeMS = 4_102_444_800_000 - 1
 
-// Check returns an error that wraps [ErrData] when no store can take the event.
+// Check returns an error that wraps [ErrData] if no store can store the event.
 func (e *Event) Check() error {
 	c := e.Campaign
 	switch {
 	case c == nil || c.Tenant == "" || c.ID == "" || c.Month.IsZero():
-		return fmt.Errorf("%w: an event at offset %d without campaign, tenant or month", ErrData, e.Offset)
+		return fmt.Errorf("%w: event at offset %d has no campaign, tenant or month", ErrData, e.Offset)
 	case e.Precedence() == 0:
-		return fmt.Errorf("%w: kind %d of %s seq %d at offset %d", ErrData, e.Kind, c.ID, e.Seq, e.Offset)
+		return fmt.Errorf("%w: kind %d of %s seq %d at offset %d is unknown", ErrData, e.Kind, c.ID, e.Seq, e.Offset)
 	case e.TimeMS < 0 || e.TimeMS > MaxTimeMS:
-		return fmt.Errorf("%w: time %d of %s seq %d at offset %d", ErrData, e.TimeMS, c.ID, e.Seq, e.Offset)
+		return fmt.Errorf("%w: time %d of %s seq %d at offset %d is out of range", ErrData, e.TimeMS, c.ID, e.Seq, e.Offset)
 	}
 	return nil
 }
 
-// Mark says that everything that stood in a partition at AsOf is in the store. Without a time it says that there is such a
-// partition: as long as one has none, nobody can say how complete the answers are. A mark never takes back a later one.
+// Mark says that everything that was in a partition at AsOf is stored. Without a time it only says that the partition exists: as long
+// as a partition has no time, the store has no AsOf. A mark never overrides a later one.
 type Mark struct {
 	Partition int32
-	// End is the offset read up to.
+	// End is the offset after the last stored one.
 	End  int64
 	AsOf time.Time
 }
@@ -188,82 +247,135 @@ type Mark struct {
 // Member is what is known about one recipient.
 type Member struct {
 	Seq uint32
-	// State is 0 when only facts are known; then State.Kind, RawCode, Time, Try and Leg mean nothing.
+	// State is 0 if the recipient has only facts. Then RawCode, Time, Try and Leg have no meaning.
 	State schemas.Precedence
-	// Of the event that made the state: of several with the same precedence, the latest.
+	// Of the event that determines the state; of several with the same precedence, the latest.
 	RawCode  string
 	Time     time.Time
 	Try, Leg uint8
-	// Of the greatest event that says it, since receipts do not say everything.
-	Channel    fanfarev1.Channel
+	// Of the event with the greatest precedence that has the field, because receipts lack some fields.
+	Channel    schemas.Channel
 	Route      string
 	Sender     string
 	ProviderID string
-	// Of the recipient, whichever event says it.
+	// Of any event that has the field.
 	MessageID   schemas.ID
 	To          string
 	Country     string
 	Variant     uint8
 	ContactID   uint64
 	CustomerRef string
-	// Attempts counts the tries that left us (C24).
+	// Attempts counts the tries that were handed over (C24).
 	Attempts int
-	// SentAt is the first hand-over, DeliveredAt the first sign of delivery; zero when there is none.
+	// SentAt is the time of the first hand-over, DeliveredAt that of the first delivery receipt; zero if there is none. See
+	// [Member.OrderTimes].
 	SentAt, DeliveredAt        time.Time
 	Clicked, Replied, OptedOut bool
 }
 
-// Referred is a message found by the client's reference.
+// OrderTimes makes the times of a member follow each other: the clock of a carrier may be hours behind ours, and nothing is delivered
+// before it is sent. Stores call it on every member that they return; the events keep their times.
+func (m *Member) OrderTimes() {
+	if m.SentAt.IsZero() {
+		return
+	}
+	if !m.DeliveredAt.IsZero() && m.DeliveredAt.Before(m.SentAt) {
+		m.DeliveredAt = m.SentAt
+	}
+	if m.State.Class() >= schemas.ClassLeft && m.Time.Before(m.SentAt) {
+		m.Time = m.SentAt
+	}
+}
+
+// Referred is a message that carries a client's reference.
 type Referred struct {
 	Campaign string
 	Member
 }
 
-// CostLine is a part of what a campaign cost.
+// CostLine is a part of a campaign's cost. A hand-over belongs to one line.
 type CostLine struct {
-	Channel  fanfarev1.Channel
+	Variant  uint8
+	Channel  schemas.Channel
 	Country  string
+	Route    string
+	Leg      uint8
 	Currency string
-	// Messages handed over, and their segments.
+	// Messages is how many hand-overs are billed, Segments the sum of their segments.
 	Messages, Segments uint64
-	// Micros is the sum of segments times price, in micro-units.
+	// Micros is the sum of segments times price, in micro-units of the currency.
 	Micros uint64
 }
 
-// Point is one column of a chart.
-type Point struct {
-	Minute time.Time
-	Kind   fanfarev1.Kind
-	N      uint64
+// Compare orders the lines of a cost.
+func (l CostLine) Compare(o CostLine) int {
+	return cmp.Or(cmp.Compare(l.Variant, o.Variant), cmp.Compare(l.Channel, o.Channel), cmp.Compare(l.Country, o.Country),
+		cmp.Compare(l.Route, o.Route), cmp.Compare(l.Leg, o.Leg), cmp.Compare(l.Currency, o.Currency))
 }
 
-// Link counts who clicked a link, people and scanners apart. Somebody who clicked it twice is counted once.
+// Value returns the line's value of a dimension.
+func (l *CostLine) Value(d Dimension) string {
+	return d.value(l.Variant, l.Channel, l.Country, l.Route, l.Leg)
+}
+
+// Span says which part of a timeline is wanted.
+type Span struct {
+	// From and To bound the time of the events to [From, To), in whole seconds. The zero time means unbounded.
+	From, To time.Time
+	// Step is the length of a period, in whole seconds; at least one second.
+	Step time.Duration
+}
+
+// Seconds returns the step in seconds, at least 1.
+func (s Span) Seconds() int64 { return max(int64(s.Step/time.Second), 1) }
+
+// Point is the number of events of one kind in one period.
+type Point struct {
+	// Time is the beginning of the period. Periods are aligned to the epoch.
+	Time time.Time
+	Kind schemas.Kind
+	N    uint64
+}
+
+// Link counts the recipients whose link was opened by a person, and those for whom it was opened by anything else. A recipient who
+// clicked twice counts once, and may be in both.
 type Link struct {
 	ID             string
 	Clickers, Bots uint64
 }
 
-// Dimension is what a campaign can be counted apart by.
+// Dimension is a field by which a campaign can be counted separately.
 type Dimension uint8
 
-// Dimensions of [Store.StatsBy]. The values are a variant's number in decimal, the channel's name, the country and the route.
+// Dimensions of [Store.StatsBy]. The values are the decimal number of the variant, the name of the channel, the country, the route and
+// the decimal number of the leg.
 const (
 	ByVariant Dimension = iota
 	ByChannel
 	ByCountry
 	ByRoute
+	ByLeg
 )
+
+// Dimensions lists all dimensions.
+var Dimensions = []Dimension{ByVariant, ByChannel, ByCountry, ByRoute, ByLeg}
 
 // Value returns the event's value of the dimension.
 func (d Dimension) Value(e *Event) string {
+	return d.value(e.Variant, e.Channel, e.Country, e.Route, e.Leg)
+}
+
+func (d Dimension) value(variant uint8, channel schemas.Channel, country, route string, leg uint8) string {
 	switch d {
 	case ByVariant:
-		return strconv.Itoa(int(e.Variant))
+		return strconv.Itoa(int(variant))
 	case ByChannel:
-		return schemas.ChannelName(e.Channel)
+		return schemas.ChannelName(channel)
 	case ByCountry:
-		return e.Country
+		return country
+	case ByLeg:
+		return strconv.Itoa(int(leg))
 	default:
-		return e.Route
+		return route
 	}
 }

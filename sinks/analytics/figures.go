@@ -6,62 +6,68 @@ import (
 	"time"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Stats counts the recipients of a campaign by state. The zero value is a campaign in which nothing has happened.
+// Stats counts the recipients of a campaign by state. The zero value is a campaign without events.
 type Stats struct {
-	// Counts in order of precedence, none of them 0.
+	// Counts are in order of precedence. None is 0.
 	Counts []Count
-	// AsOf is what [Store.AsOf] said just before counting.
+	// AsOf is the answer of [Store.AsOf] just before counting.
 	AsOf time.Time
 }
 
-// Count is how many recipients are in a state; for a fact, of how many it is known.
+// Count is how many recipients are in a state, or have a fact.
 type Count struct {
 	Precedence schemas.Precedence
 	N          uint64
-	// Clickers are those of them who clicked a link, as far as they are people; 0 for a fact.
+	// Clickers is how many of them clicked a link, without bots; 0 for a fact.
 	Clickers uint64
 }
 
-// The facts, as precedences.
+// Precedences of facts.
 var (
-	FactClicked    = schemas.PrecedenceOf(fanfarev1.Kind_KIND_CLICKED, 0, fanfarev1.Code_CODE_UNSPECIFIED)
-	FactBotClicked = schemas.PrecedenceOf(fanfarev1.Kind_KIND_CLICKED, 0, fanfarev1.Code_CODE_BOT)
+	FactClicked   = schemas.PrecedenceOf(schemas.KindClicked, 0, schemas.CodeUnspecified)
+	factScanned   = schemas.PrecedenceOf(schemas.KindClicked, 0, schemas.CodeBot)
+	factPreviewed = schemas.PrecedenceOf(schemas.KindClicked, 0, schemas.CodePreview)
 )
 
-// Figures are what people ask for. These hold always, by construction:
+// NoPerson reports whether a precedence is a click that is not known to be a person's.
+func NoPerson(p schemas.Precedence) bool { return p.Kind() == schemas.KindClicked && p > FactClicked }
+
+// Figures are the statistics of a campaign. These identities always hold, by construction:
 //
 //	Total = Pending + Ambiguous + NotSent + Skipped + Sent
 //	Sent = Awaiting + Undelivered + Delivered
 type Figures struct {
-	// Total is the size of the audience, or the number of recipients seen when that is greater.
+	// Total is the size of the audience, or the number of recipients with events if that is greater.
 	Total uint64
-	// Pending: not dealt, in flight, or waiting to be dealt again. Returned is the last part of it.
+	// Pending: not dealt yet, in flight, or waiting to be dealt again. Returned is the part that waits.
 	Pending, Returned uint64
 	Ambiguous         uint64
 	NotSent, Skipped  uint64
 	Sent              uint64
-	// Awaiting: left, nothing final. Unconfirmed is the part of it whose receipt window is over.
+	// Awaiting: handed over, no final receipt yet. Unconfirmed is the part of it whose receipt window is over.
 	Awaiting, Unconfirmed uint64
 	Undelivered           uint64
 	// Delivered includes Read.
 	Delivered, Read uint64
 	// Failed is Undelivered + NotSent (C8).
 	Failed uint64
-	// Clickers are people who clicked, Bots scanners and previews; somebody may be both.
-	Clickers, Bots    uint64
-	Replied, OptedOut uint64
+	// Clickers are recipients with a click by a person. DeliveredClickers are those of them whose state is delivered or read.
+	Clickers, DeliveredClickers uint64
+	// Recipients whose link a scanner opened, an app to show a preview, or something that nothing is known of. A recipient may be in
+	// all of them.
+	Scanned, Previewed, Unsure uint64
+	Replied, OptedOut          uint64
 
-	// Rates have 4 decimals, and are 0 when there is nothing to divide by (C7).
+	// Rates have 4 decimals, and are 0 if the denominator is 0 (C7).
 	DeliveryRate        float64 // Delivered / Sent
 	FailureRate         float64 // Failed / (Sent + NotSent)
 	DeliveryRateOfTotal float64 // Delivered / Total
 	FailureRateOfTotal  float64 // Failed / Total
-	ClickRate           float64 // those of Delivered who clicked / Delivered
+	ClickRate           float64 // DeliveredClickers / Delivered
 
-	// Tree splits every bucket but the never dealt by sub-status, in the order of the buckets.
+	// Tree splits the recipients with events by bucket and sub-status, in the order of the buckets.
 	Tree []Branch
 }
 
@@ -74,34 +80,38 @@ type Branch struct {
 
 // Leaf is a sub-status within a bucket.
 type Leaf struct {
-	// Code is CODE_UNSPECIFIED for events without one.
-	Code fanfarev1.Code
+	// Code is CodeUnspecified for events without a code.
+	Code schemas.Code
 	N    uint64
 }
 
-// Figures sums the counts for an audience of the given size.
+// Figures computes the figures for an audience of the given size.
 func (s Stats) Figures(total uint32) Figures {
 	var f Figures
-	var known, clickedDelivered uint64
-	codes := map[schemas.Bucket]map[fanfarev1.Code]uint64{}
+	var known uint64
+	codes := map[schemas.Bucket]map[schemas.Code]uint64{}
 	for _, c := range s.Counts {
 		bucket := c.Precedence.Bucket()
 		if c.Precedence >= schemas.PrecedenceFacts || bucket == schemas.BucketFact {
 			switch kind := c.Precedence.Kind(); {
-			case c.Precedence == FactBotClicked:
-				f.Bots += c.N
-			case kind == fanfarev1.Kind_KIND_CLICKED:
+			case c.Precedence == FactClicked:
 				f.Clickers += c.N
-			case kind == fanfarev1.Kind_KIND_REPLIED:
+			case c.Precedence == factScanned:
+				f.Scanned += c.N
+			case c.Precedence == factPreviewed:
+				f.Previewed += c.N
+			case kind == schemas.KindClicked:
+				f.Unsure += c.N
+			case kind == schemas.KindReplied:
 				f.Replied += c.N
-			case kind == fanfarev1.Kind_KIND_OPTED_OUT:
+			case kind == schemas.KindOptedOut:
 				f.OptedOut += c.N
 			}
 			continue
 		}
 		known += c.N
 		if codes[bucket] == nil {
-			codes[bucket] = map[fanfarev1.Code]uint64{}
+			codes[bucket] = map[schemas.Code]uint64{}
 		}
 		codes[bucket][c.Precedence.Code()] += c.N
 		switch bucket {
@@ -115,15 +125,15 @@ func (s Stats) Figures(total uint32) Figures {
 			f.Skipped += c.N
 		case schemas.BucketAwaiting:
 			f.Awaiting += c.N
-			if c.Precedence.Kind() == fanfarev1.Kind_KIND_UNCONFIRMED {
+			if c.Precedence.Kind() == schemas.KindUnconfirmed {
 				f.Unconfirmed += c.N
 			}
 		case schemas.BucketUndelivered:
 			f.Undelivered += c.N
 		case schemas.BucketDelivered:
 			f.Delivered += c.N
-			clickedDelivered += c.Clickers
-			if c.Precedence.Kind() == fanfarev1.Kind_KIND_READ {
+			f.DeliveredClickers += c.Clickers
+			if c.Precedence.Kind() == schemas.KindRead {
 				f.Read += c.N
 			}
 		case schemas.BucketFact:
@@ -133,16 +143,45 @@ func (s Stats) Figures(total uint32) Figures {
 	f.Pending = f.Total - known + f.Returned
 	f.Sent = f.Awaiting + f.Undelivered + f.Delivered
 	f.Failed = f.Undelivered + f.NotSent
-	f.DeliveryRate = rate(f.Delivered, f.Sent)
-	f.FailureRate = rate(f.Failed, f.Sent+f.NotSent)
-	f.DeliveryRateOfTotal = rate(f.Delivered, f.Total)
-	f.FailureRateOfTotal = rate(f.Failed, f.Total)
-	f.ClickRate = rate(clickedDelivered, f.Delivered)
+	f.setRates()
 	f.Tree = tree(codes)
 	return f
 }
 
-func tree(codes map[schemas.Bucket]map[fanfarev1.Code]uint64) []Branch {
+func (f *Figures) setRates() {
+	f.DeliveryRate = Rate(f.Delivered, f.Sent)
+	f.FailureRate = Rate(f.Failed, f.Sent+f.NotSent)
+	f.DeliveryRateOfTotal = Rate(f.Delivered, f.Total)
+	f.FailureRateOfTotal = Rate(f.Failed, f.Total)
+	f.ClickRate = Rate(f.DeliveredClickers, f.Delivered)
+}
+
+// Add adds the figures of another campaign and computes the rates of the sums. It leaves Tree as it is.
+func (f *Figures) Add(o *Figures) {
+	f.Total += o.Total
+	f.Pending += o.Pending
+	f.Returned += o.Returned
+	f.Ambiguous += o.Ambiguous
+	f.NotSent += o.NotSent
+	f.Skipped += o.Skipped
+	f.Sent += o.Sent
+	f.Awaiting += o.Awaiting
+	f.Unconfirmed += o.Unconfirmed
+	f.Undelivered += o.Undelivered
+	f.Delivered += o.Delivered
+	f.Read += o.Read
+	f.Failed += o.Failed
+	f.Clickers += o.Clickers
+	f.DeliveredClickers += o.DeliveredClickers
+	f.Scanned += o.Scanned
+	f.Previewed += o.Previewed
+	f.Unsure += o.Unsure
+	f.Replied += o.Replied
+	f.OptedOut += o.OptedOut
+	f.setRates()
+}
+
+func tree(codes map[schemas.Bucket]map[schemas.Code]uint64) []Branch {
 	var out []Branch
 	for bucket := range schemas.BucketFact {
 		b := Branch{Bucket: bucket}
@@ -159,17 +198,17 @@ func tree(codes map[schemas.Bucket]map[fanfarev1.Code]uint64) []Branch {
 	return out
 }
 
-// rate is n/d with 4 decimals, 0 when d is 0.
-func rate(n, d uint64) float64 {
+// Rate returns n/d with 4 decimals, and 0 if d is 0 (C7).
+func Rate(n, d uint64) float64 {
 	if d == 0 {
 		return 0
 	}
 	return math.Round(float64(n)/float64(d)*1e4) / 1e4
 }
 
-// Select returns the states, of those counted, that are in the bucket and, when codes are given, have one of them:
-// what [Store.Select] takes. A recipient that was never dealt has no state and cannot be selected so.
-func (s Stats) Select(bucket schemas.Bucket, codes ...fanfarev1.Code) []schemas.Precedence {
+// Select returns the counted states that are in the bucket and, if codes are given, have one of them. The result is meant for
+// [Store.Select]. A recipient without events has no state and cannot be selected this way.
+func (s Stats) Select(bucket schemas.Bucket, codes ...schemas.Code) []schemas.Precedence {
 	var out []schemas.Precedence
 	for _, c := range s.Counts {
 		if c.Precedence < schemas.PrecedenceFacts && c.Precedence.Bucket() == bucket &&

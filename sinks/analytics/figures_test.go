@@ -9,19 +9,18 @@ import (
 	"pgregory.net/rapid"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-func count(kind fanfarev1.Kind, code fanfarev1.Code, n uint64) analytics.Count {
+func count(kind schemas.Kind, code schemas.Code, n uint64) analytics.Count {
 	return analytics.Count{Precedence: schemas.PrecedenceOf(kind, 1, code), N: n}
 }
 
-// R120, R121, C7: the rates of the documented sample, by the documented formulas.
+// R120, R121, C7: the documented sample gives the documented rates.
 func TestFiguresGolden(t *testing.T) {
 	f := analytics.Stats{Counts: []analytics.Count{
-		count(fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, 310),
-		count(fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Code_CODE_DELIVERED, 2890),
+		count(schemas.KindUndelivered, schemas.CodeAbsentSubscriber, 310),
+		count(schemas.KindDelivered, schemas.CodeDelivered, 2890),
 	}}.Figures(5000)
 	got := []any{f.Total, f.Sent, f.Delivered, f.Failed, f.Pending, f.DeliveryRate, f.FailureRate, f.DeliveryRateOfTotal, f.FailureRateOfTotal}
 	want := []any{uint64(5000), uint64(3200), uint64(2890), uint64(310), uint64(1800), 0.9031, 0.0969, 0.578, 0.062}
@@ -30,13 +29,13 @@ func TestFiguresGolden(t *testing.T) {
 	}
 }
 
-// C7, C8: what never left is failed, and part of what the failure rate divides by; what was skipped is neither.
+// C7, C8: notSent counts as failed and in the denominator of the failure rate. Skipped counts in neither.
 func TestFailureRateCountsRefused(t *testing.T) {
 	f := analytics.Stats{Counts: []analytics.Count{
-		count(fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_INVALID_NUMBER, 20),
-		count(fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_OPTED_OUT, 40),
-		count(fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_BARRED, 10),
-		count(fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Code_CODE_DELIVERED, 30),
+		count(schemas.KindNotSent, schemas.CodeInvalidNumber, 20),
+		count(schemas.KindSkipped, schemas.CodeOptedOut, 40),
+		count(schemas.KindUndelivered, schemas.CodeBarred, 10),
+		count(schemas.KindDelivered, schemas.CodeDelivered, 30),
 	}}.Figures(100)
 	if f.Failed != 30 || f.FailureRate != 0.5 || f.DeliveryRate != 0.75 || f.FailureRateOfTotal != 0.3 {
 		t.Errorf("got failed %d, rates %v %v %v, want 30, 0.5, 0.75, 0.3", f.Failed, f.FailureRate, f.DeliveryRate, f.FailureRateOfTotal)
@@ -52,46 +51,48 @@ func TestFiguresOfNothing(t *testing.T) {
 	}
 }
 
-// Every part of the account on its own, so that a kind counted in the wrong place is seen.
+// A different number of recipients of each kind, so that a kind that is counted in the wrong field shows.
 func TestFiguresParts(t *testing.T) {
 	f := analytics.Stats{Counts: []analytics.Count{
-		count(fanfarev1.Kind_KIND_AMBIGUOUS, fanfarev1.Code_CODE_CRASH, 1),
-		count(fanfarev1.Kind_KIND_RETURNED, fanfarev1.Code_CODE_PAUSED, 2),
-		count(fanfarev1.Kind_KIND_NOT_SENT, fanfarev1.Code_CODE_TOO_LONG, 4),
-		count(fanfarev1.Kind_KIND_SKIPPED, fanfarev1.Code_CODE_CANCELLED, 8),
-		count(fanfarev1.Kind_KIND_SENT, 0, 16),
-		count(fanfarev1.Kind_KIND_BUFFERED, fanfarev1.Code_CODE_ENROUTE, 32),
-		count(fanfarev1.Kind_KIND_BOUNCED, fanfarev1.Code_CODE_HANDSET_OFF, 64),
-		count(fanfarev1.Kind_KIND_UNCONFIRMED, fanfarev1.Code_CODE_NO_DLR, 128),
-		count(fanfarev1.Kind_KIND_UNDELIVERED, fanfarev1.Code_CODE_BARRED, 256),
-		{Precedence: schemas.PrecedenceOf(fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED), N: 512, Clickers: 128},
-		{Precedence: schemas.PrecedenceOf(fanfarev1.Kind_KIND_READ, 1, fanfarev1.Code_CODE_READ), N: 1024, Clickers: 256},
-		count(fanfarev1.Kind_KIND_CLICKED, 0, 400),
-		count(fanfarev1.Kind_KIND_CLICKED, fanfarev1.Code_CODE_BOT, 3),
-		count(fanfarev1.Kind_KIND_REPLIED, 0, 5),
-		count(fanfarev1.Kind_KIND_OPTED_OUT, 0, 6),
+		count(schemas.KindAmbiguous, schemas.CodeCrash, 1),
+		count(schemas.KindReturned, schemas.CodePaused, 2),
+		count(schemas.KindNotSent, schemas.CodeTooLong, 4),
+		count(schemas.KindSkipped, schemas.CodeCancelled, 8),
+		count(schemas.KindSent, 0, 16),
+		count(schemas.KindBuffered, schemas.CodeEnroute, 32),
+		count(schemas.KindBounced, schemas.CodeHandsetOff, 64),
+		count(schemas.KindUnconfirmed, schemas.CodeNoDLR, 128),
+		count(schemas.KindUndelivered, schemas.CodeBarred, 256),
+		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, schemas.CodeDelivered), N: 512, Clickers: 128},
+		{Precedence: schemas.PrecedenceOf(schemas.KindRead, 1, schemas.CodeRead), N: 1024, Clickers: 256},
+		count(schemas.KindClicked, 0, 400),
+		count(schemas.KindClicked, schemas.CodeBot, 3),
+		count(schemas.KindClicked, schemas.CodePreview, 2),
+		count(schemas.KindClicked, schemas.CodeUnsure, 7),
+		count(schemas.KindReplied, 0, 5),
+		count(schemas.KindOptedOut, 0, 6),
 	}}.Figures(3000)
 	known := uint64(2047)
 	want := analytics.Figures{
 		Total: 3000, Pending: 3000 - known + 2, Returned: 2, Ambiguous: 1, NotSent: 4, Skipped: 8,
 		Sent: 16 + 32 + 64 + 128 + 256 + 512 + 1024, Awaiting: 16 + 32 + 64 + 128, Unconfirmed: 128, Undelivered: 256,
-		Delivered: 1536, Read: 1024, Failed: 260, Clickers: 400, Bots: 3, Replied: 5, OptedOut: 6,
+		Delivered: 1536, Read: 1024, Failed: 260, Clickers: 400, DeliveredClickers: 384, Scanned: 3, Previewed: 2, Unsure: 7, Replied: 5, OptedOut: 6,
 		DeliveryRate: 0.7559, FailureRate: 0.1277, DeliveryRateOfTotal: 0.512, FailureRateOfTotal: 0.0867, ClickRate: 0.25,
 		Tree: []analytics.Branch{
-			{Bucket: schemas.BucketPending, N: 2, Codes: []analytics.Leaf{{Code: fanfarev1.Code_CODE_PAUSED, N: 2}}},
-			{Bucket: schemas.BucketAmbiguous, N: 1, Codes: []analytics.Leaf{{Code: fanfarev1.Code_CODE_CRASH, N: 1}}},
-			{Bucket: schemas.BucketNotSent, N: 4, Codes: []analytics.Leaf{{Code: fanfarev1.Code_CODE_TOO_LONG, N: 4}}},
-			{Bucket: schemas.BucketSkipped, N: 8, Codes: []analytics.Leaf{{Code: fanfarev1.Code_CODE_CANCELLED, N: 8}}},
+			{Bucket: schemas.BucketPending, N: 2, Codes: []analytics.Leaf{{Code: schemas.CodePaused, N: 2}}},
+			{Bucket: schemas.BucketAmbiguous, N: 1, Codes: []analytics.Leaf{{Code: schemas.CodeCrash, N: 1}}},
+			{Bucket: schemas.BucketNotSent, N: 4, Codes: []analytics.Leaf{{Code: schemas.CodeTooLong, N: 4}}},
+			{Bucket: schemas.BucketSkipped, N: 8, Codes: []analytics.Leaf{{Code: schemas.CodeCancelled, N: 8}}},
 			{Bucket: schemas.BucketAwaiting, N: 240, Codes: []analytics.Leaf{
 				{N: 16},
-				{Code: fanfarev1.Code_CODE_ENROUTE, N: 32},
-				{Code: fanfarev1.Code_CODE_NO_DLR, N: 128},
-				{Code: fanfarev1.Code_CODE_HANDSET_OFF, N: 64},
+				{Code: schemas.CodeEnroute, N: 32},
+				{Code: schemas.CodeNoDLR, N: 128},
+				{Code: schemas.CodeHandsetOff, N: 64},
 			}},
-			{Bucket: schemas.BucketUndelivered, N: 256, Codes: []analytics.Leaf{{Code: fanfarev1.Code_CODE_BARRED, N: 256}}},
+			{Bucket: schemas.BucketUndelivered, N: 256, Codes: []analytics.Leaf{{Code: schemas.CodeBarred, N: 256}}},
 			{Bucket: schemas.BucketDelivered, N: 1536, Codes: []analytics.Leaf{
-				{Code: fanfarev1.Code_CODE_DELIVERED, N: 512},
-				{Code: fanfarev1.Code_CODE_READ, N: 1024},
+				{Code: schemas.CodeDelivered, N: 512},
+				{Code: schemas.CodeRead, N: 1024},
 			}},
 		},
 	}
@@ -100,7 +101,7 @@ func TestFiguresParts(t *testing.T) {
 	}
 }
 
-// P2: the identities hold for whatever sets, and for a total that is too small.
+// P2: the identities hold for any sets, also if the given total is too small.
 func TestIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sets := analytics.Algebra{}
@@ -151,10 +152,10 @@ func TestIdentities(t *testing.T) {
 	})
 }
 
-// The algebra agrees with taking the greatest for each recipient, and in any number of pieces.
+// The set algebra agrees with taking each recipient's greatest precedence, and counts of disjoint parts add up.
 func TestAlgebraIsTheJoin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		sets, pieces := analytics.Algebra{}, []analytics.Algebra{{}, {}, {}}
+		sets, parts := analytics.Algebra{}, []analytics.Algebra{{}, {}, {}}
 		states := map[uint32]schemas.Precedence{}
 		clicked := map[uint32]bool{}
 		add := func(a analytics.Algebra, p schemas.Precedence, seq uint32) {
@@ -168,7 +169,7 @@ func TestAlgebraIsTheJoin(t *testing.T) {
 			p := schemas.PrecedenceOf(kind, rapid.Uint32Range(1, 3).Draw(t, "try"), rapid.SampledFrom(schemas.Codes[:4]).Draw(t, "code").Code)
 			seq := rapid.Uint32Range(0, 20).Draw(t, "seq")
 			add(sets, p, seq)
-			add(pieces[seq%3], p, seq)
+			add(parts[seq%3], p, seq)
 			states[seq] = schemas.Join(states[seq], p)
 			clicked[seq] = clicked[seq] || p == analytics.FactClicked
 		}
@@ -193,18 +194,18 @@ func TestAlgebraIsTheJoin(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("counts (-want +got):\n%s", diff)
 		}
-		merged := analytics.MergeCounts(pieces[0].Count(), pieces[1].Count(), pieces[2].Count())
+		merged := analytics.MergeCounts(parts[0].Count(), parts[1].Count(), parts[2].Count())
 		if diff := cmp.Diff(sets.Count(), merged); diff != "" && len(merged)+len(sets) > 0 {
-			t.Fatalf("counted in pieces (-whole +pieces):\n%s", diff)
+			t.Fatalf("counted in parts (-whole +parts):\n%s", diff)
 		}
 	})
 }
 
 func ExampleStats_Figures() {
 	stats := analytics.Stats{Counts: []analytics.Count{
-		{Precedence: schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, 1, 0), N: 10},
-		{Precedence: schemas.PrecedenceOf(fanfarev1.Kind_KIND_UNDELIVERED, 1, fanfarev1.Code_CODE_HANDSET_OFF), N: 15},
-		{Precedence: schemas.PrecedenceOf(fanfarev1.Kind_KIND_DELIVERED, 1, fanfarev1.Code_CODE_DELIVERED), N: 75},
+		{Precedence: schemas.PrecedenceOf(schemas.KindSent, 1, 0), N: 10},
+		{Precedence: schemas.PrecedenceOf(schemas.KindUndelivered, 1, schemas.CodeHandsetOff), N: 15},
+		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, schemas.CodeDelivered), N: 75},
 	}}
 	f := stats.Figures(120)
 	fmt.Println(f.Total, "=", f.Pending, "pending +", f.Sent, "sent")
@@ -212,4 +213,26 @@ func ExampleStats_Figures() {
 	// Output:
 	// 120 = 20 pending + 100 sent
 	// 100 = 10 awaiting + 15 undelivered + 75 delivered, a rate of 0.75
+}
+
+// The figures of two campaigns add up to those of all their recipients, rates included: the click rate counts the clickers among the
+// delivered, as it does for one campaign.
+func TestFiguresAdd(t *testing.T) {
+	a := []analytics.Count{
+		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, 0), N: 10, Clickers: 3}, count(schemas.KindUndelivered, 0, 2), count(schemas.KindClicked, 0, 5),
+	}
+	b := []analytics.Count{
+		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, 0), N: 30, Clickers: 1}, count(schemas.KindNotSent, 0, 4), count(schemas.KindClicked, 0, 1),
+	}
+	got := analytics.Stats{Counts: a}.Figures(20)
+	second := analytics.Stats{Counts: b}.Figures(50)
+	got.Add(&second)
+	want := analytics.Stats{Counts: analytics.MergeCounts(a, b)}.Figures(70)
+	got.Tree, want.Tree = nil, nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sum of two campaigns (-want +got):\n%s", diff)
+	}
+	if got.ClickRate != 0.1 {
+		t.Errorf("click rate: got %v, want 0.1", got.ClickRate)
+	}
 }

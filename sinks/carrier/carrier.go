@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"fanfare/schemas"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Key is the submission id: campaign, seq, try and a signature. It is the idempotency key given to the carrier and, where the
@@ -17,10 +16,10 @@ import (
 type Key = schemas.ID
 
 // Sub is our sub-status, normalised from the carrier's own code.
-type Sub = fanfarev1.Code
+type Sub = schemas.Code
 
 // Status is what a receipt says.
-type Status = fanfarev1.ReceiptStatus
+type Status = schemas.ReceiptStatus
 
 // Micros is an amount of money in millionths of the unit of its currency.
 type Micros uint64
@@ -36,22 +35,32 @@ var (
 // Outbound is one message to be handed over.
 type Outbound struct {
 	Key     Key
-	Channel fanfarev1.Channel
+	Channel schemas.Channel
 	// To is E.164 with a leading +.
 	To string
 	// From is the sender id, phone number id, agent id or caller id.
 	From string
 	Body Body
-	// Deadline of the hand-over: the connector tests it right before it writes, and writes nothing after it. A message whose deadline
-	// is over gets Retryable with [CodeDeadline]. Zero: none. It is the ownership guard of the sender: past it another process may hold
-	// the message. And it bounds how old the sender's last look at opt-outs and at the state of the campaign may be.
-	Deadline time.Time
+	// Deadline and Withdrawn end the permission to write the message. The connector tests both with [Outbound.Expired] right before
+	// it writes; a message that may not be written any more gets Retryable with [CodeDeadline], and the sender decides anew.
+	//
+	// Deadline is the earliest of: the end of the sender's ownership guard, after which another process may own the message; half
+	// a second after the sender last checked opt-outs and the campaign's state; and the moment at which those checks would fail
+	// because time has passed. Zero: none. Withdrawn is set when the campaign is paused or aborted, or the recipient opts out,
+	// while the message waits in the connector. May be nil.
+	Deadline  time.Time
+	Withdrawn *atomic.Bool
 	// NotAfter is the validity period, time to live or ring deadline given to the carrier, as an instant. Zero: the carrier's default.
 	NotAfter time.Time
 	// Cost is what was reserved for it.
 	Cost Micros
 	// Meta has what single carriers want besides: callback parameters, registration ids, tags. May be nil.
 	Meta map[string]string
+}
+
+// Expired reports whether the message may not be written any more.
+func (o *Outbound) Expired(now time.Time) bool {
+	return !o.Deadline.IsZero() && !now.Before(o.Deadline) || o.Withdrawn != nil && o.Withdrawn.Load()
 }
 
 // Body is what is sent. Exactly one of its fields is set; Text counts as set when its Body is not empty or no other is.
@@ -67,7 +76,7 @@ type Body struct {
 type Text struct {
 	Body string
 	// Encoding that the segments were counted in. The carrier is always told; it never guesses.
-	Encoding fanfarev1.Encoding
+	Encoding schemas.Encoding
 	// Segments is how many parts the text makes, at least 1.
 	Segments int
 }
@@ -77,6 +86,8 @@ type Template struct {
 	Name     string
 	Language string
 	Params   []string
+	// Components of a WhatsApp template with their parameters, as JSON; nil when it has none.
+	Components []byte
 }
 
 // Rich is a message in the channel's own JSON.
@@ -90,7 +101,10 @@ type Call struct {
 	Queue string
 	// MachineAction is empty (no detection), `hangup` or `voicemail`.
 	MachineAction string
-	Media         string
+	// Media is the address of an audio file; without one Text is spoken, in Language (BCP 47).
+	Media, Text, Language string
+	// Ring is how long the phone rings at most; 0: the connector's default.
+	Ring time.Duration
 }
 
 // Outcome is what became of one hand-over.
@@ -133,8 +147,8 @@ func (o Outcome) String() string {
 	}
 }
 
-// CodeDeadline is the code of a Retryable result of a message that was kept back because its deadline was over: nobody asked the
-// carrier.
+// CodeDeadline is the code of a Retryable result of a message that the connector did not write: it had expired, or the context of
+// Send had ended. The carrier was not asked, so the result says nothing about the carrier.
 const CodeDeadline = "deadline"
 
 // Result is the answer to one hand-over.
@@ -150,20 +164,42 @@ type Result struct {
 	RetryAfter time.Duration
 	// Parts is how many parts the carrier counted; 0: it does not say.
 	Parts int
+	// PartRefs are the provider's ids of the parts, in their order, where each part has one of its own; nil otherwise. A receipt then
+	// names a part by its id. One that the carrier did not take is empty.
+	PartRefs []string
 }
 
-// Idem says what a carrier does with a key it has seen.
-type Idem uint8
+// Doubt says what ends the doubt about a hand-over whose answer is not known, after a crash or a time-out.
+type Doubt uint8
 
-// Kinds of idempotency.
+// Ways to end a doubt.
 const (
-	// IdemNone: a second submission is a second message.
-	IdemNone Idem = iota
-	// IdemKeyHeader: a repetition within the provider's time window gets the first answer.
-	IdemKeyHeader
-	// IdemNaturalID: the key is the message's id at the carrier; a second one is ignored for ever.
-	IdemNaturalID
+	// DoubtNone: a second submission is a second message, and the carrier cannot be asked. Only a receipt or a person ends the doubt.
+	DoubtNone Doubt = iota
+	// DoubtKeyHeader: the carrier remembers the keys of the last [Caps.KeyWindow]. The sender hands over again under the same key;
+	// see [Connector.Send] for what the answer proves.
+	DoubtKeyHeader
+	// DoubtNaturalID: the same for ever, because the key is the message's id at the carrier.
+	DoubtNaturalID
+	// DoubtQuery: the connector is a [Querier], and the sender asks it. A second submission is a second message.
+	DoubtQuery
 )
+
+// String returns the way in lower case.
+func (d Doubt) String() string {
+	switch d {
+	case DoubtNone:
+		return "none"
+	case DoubtKeyHeader:
+		return "key header"
+	case DoubtNaturalID:
+		return "natural id"
+	case DoubtQuery:
+		return "query"
+	default:
+		return "unknown"
+	}
+}
 
 // ReceiptMode says how receipts come in.
 type ReceiptMode uint8
@@ -191,8 +227,13 @@ const (
 type Caps struct {
 	// MaxBatch is the most messages of one Send, at least 1.
 	MaxBatch int
-	// Idempotent says what the carrier does with a key it has seen.
-	Idempotent Idem
+	// Doubt says what ends the doubt about a hand-over whose answer is not known.
+	Doubt Doubt
+	// KeyWindow is how long the carrier remembers a key, for DoubtKeyHeader.
+	KeyWindow time.Duration
+	// QuerySettles is how long after a hand-over the carrier's answer that it does not have the message is final, for DoubtQuery:
+	// until then a submission may still be on its way through the carrier.
+	QuerySettles time.Duration
 	// EchoesKey: receipts carry our key, so no index of provider ids is needed.
 	EchoesKey bool
 	Receipts  ReceiptMode
@@ -227,8 +268,12 @@ type Connector interface {
 	// order, from any goroutine, maybe before Send returns and maybe after the caller has given up on the answer; when it returns
 	// an error, nothing was handed over and done is not called. done must neither block nor call the connector.
 	//
-	// Send blocks only on the carrier's window. The end of ctx ends that wait, and what was not written yet gets Retryable (or
-	// all of it the error); it does not take back what is on the wire.
+	// Send blocks only on the carrier's window. When ctx ends during that wait, Send returns the error of ctx, or returns nil and
+	// gives each message that was not written Retryable with [CodeDeadline]. It does not take back what is on the wire.
+	//
+	// When Caps say that a repeated key is ignored, the answer to a repetition is about the first submission as well: Accepted, with
+	// the same Ref, when the first was taken; Rejected and Unsupported only when it was not. Any other answer proves nothing about
+	// the first, not even Retryable and Throttled: a carrier may give them before it looks at the key.
 	Send(ctx context.Context, batch []Outbound, done func(i int, r Result)) error
 	// Drain refuses what comes after it with ErrDrained, waits for the answers that are outstanding until ctx ends, and gives
 	// Unknown to those still missing, which is no error. Calling it again is harmless.
@@ -279,16 +324,67 @@ type Inbound struct {
 	To      string
 	Text    string
 	At      time.Time
-	Raw     []byte
+	// Part of Parts, when the other parts of a long text did not come; 0: the whole.
+	Part, Parts uint8
+	Raw         []byte
 }
 
-// Webhook is a connector whose carrier calls us. The endpoint verifies, stores the raw body durably, answers 2xx, and only
-// then is it parsed.
+// InboundSource is a connector that brings what recipients write on its session.
+type InboundSource interface {
+	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While it does not run, what
+	// recipients write stays with the carrier.
+	Inbound(ctx context.Context, emit func([]Inbound) error) error
+}
+
+// Callback is a request by which a carrier told us something, as it came.
+type Callback struct {
+	Method string
+	// URL is the whole address that the carrier called, as it knows it: some sign it.
+	URL    string
+	Header http.Header
+	Body   []byte
+	// From is the address that the request came from, behind our own proxies; invalid when it is not known.
+	From netip.Addr
+}
+
+// Webhook is a connector whose carrier calls us. The endpoint verifies, stores the callback durably, answers 2xx, and only then is it
+// parsed. Both methods may be called on a connector that was drained, or in a process that hands nothing over.
 type Webhook interface {
-	// Verify returns an error unless the carrier has signed the raw body.
-	Verify(h http.Header, u *url.URL, raw []byte) error
-	// Parse reads what is in it. It does not depend on any state of the connector.
-	Parse(h http.Header, raw []byte) ([]Receipt, []Inbound, error)
+	// Verify returns an error unless the callback is the carrier's.
+	Verify(c *Callback) error
+	// Parse reads what is in it. It depends on the configuration and on nothing else, so that what it could not read can be read again.
+	Parse(c *Callback) ([]Receipt, []Inbound, error)
+}
+
+// Handshaker is a Webhook whose carrier calls the address once when it is registered, and takes it when it is answered as the carrier
+// wants. Such a callback is neither verified nor stored.
+type Handshaker interface {
+	// Handshake returns the text to answer; ok is false for any other callback. The error says that it is a handshake, and not the
+	// carrier's.
+	Handshake(c *Callback) (answer string, ok bool, err error)
+}
+
+// TemplateNotice is what a carrier says about a template that was handed in for approval.
+type TemplateNotice struct {
+	// Account at the carrier that has the template, and what the carrier calls it there, in that language.
+	Account, Name, Language string
+	// Status is approved, pending, rejected, paused or disabled.
+	Status string
+	// Reason as the carrier gives it; may be empty.
+	Reason string
+}
+
+// TemplateTeller is a Webhook whose callbacks may say what became of templates.
+type TemplateTeller interface {
+	// Templates reads what is in a callback of that; none for any other callback.
+	Templates(c *Callback) []TemplateNotice
+}
+
+// Querier is a connector whose carrier can be asked what became of a submission.
+type Querier interface {
+	// Query returns what the carrier knows of each key: Accepted with its Ref, Rejected, Retryable when the carrier does not have the
+	// submission, Unknown when the carrier cannot say yet. It changes nothing at the carrier.
+	Query(ctx context.Context, keys []Key) ([]Result, error)
 }
 
 // Prober is a connector that can ask which numbers its channel reaches.
@@ -302,7 +398,7 @@ type RevokeOutcome uint8
 
 // Outcomes of a revocation.
 const (
-	RevokeUnknown RevokeOutcome = iota // nobody knows
+	RevokeUnknown RevokeOutcome = iota // the carrier does not say
 	Revoked                            // it will not be delivered
 	RevokeTooLate                      // delivered, or failed, already
 )

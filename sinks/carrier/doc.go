@@ -1,4 +1,4 @@
-// Package carrier is the contract between the sender and whoever takes messages for delivery: an SMSC, an HTTP provider, the
+// Package carrier is the contract between the sender and a carrier, which takes messages for delivery: an SMSC, an HTTP provider, the
 // WhatsApp and RCS platforms, a telephone exchange, or the simulator. A [Connector] hands batches over and says, per message,
 // what became of the hand-over; a [ReceiptSource] brings what the carrier says later.
 //
@@ -11,6 +11,7 @@
 //   - A receipt is acknowledged to the carrier only after emit has returned nil; until then it comes again.
 //
 // What it does not promise: that a message is delivered once. A carrier that took a message and whose answer was lost has taken
-// it; such a hand-over is [Unknown], and who holds that answer never hands the message over again without proof. Only
-// [IdemNaturalID] closes that gap, at the carrier's end.
+// it; such a hand-over is [Unknown]. [Caps] say what ends that doubt: handing over again under the same key, where the carrier
+// ignores a key that it has had; asking, where it can be asked; else only a receipt or a person, and the sender never hands the
+// message over again.
 package carrier

@@ -37,60 +37,83 @@ func (q *Queries) BeginKey(ctx context.Context, arg BeginKeyParams) (int64, erro
 	return result.RowsAffected()
 }
 
+const campaignsIn = `-- name: CampaignsIn :many
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE tenant = ?1 AND NOT hidden AND (CAST(?2 AS INTEGER) >> CAST(state AS INT)) & 1 = 1 ORDER BY number
+`
+
+// The campaigns of a tenant in these states, a set of bits, oldest first.
+func (q *Queries) CampaignsIn(ctx context.Context, tenant string, states int64) ([]Campaign, error) {
+	rows, err := q.db.QueryContext(ctx, campaignsIn, tenant, states)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Campaign
+	for rows.Next() {
+		var i Campaign
+		if err := rows.Scan(
+			&i.Number,
+			&i.Tenant,
+			&i.Version,
+			&i.PublishedVersion,
+			&i.Tombstone,
+			&i.State,
+			&i.Reason,
+			&i.Hidden,
+			&i.HiddenDay,
+			&i.Test,
+			&i.Name,
+			&i.Search,
+			&i.Tags,
+			&i.Channel,
+			&i.Region,
+			&i.Currency,
+			&i.Spec,
+			&i.Legs,
+			&i.QuoteVersion,
+			&i.QuoteCost,
+			&i.QuoteContacts,
+			&i.FreezeID,
+			&i.Total,
+			&i.Reserved,
+			&i.Captured,
+			&i.CreatedBy,
+			&i.ConfirmedBy,
+			&i.CreatedMs,
+			&i.UpdatedMs,
+			&i.ConfirmedMs,
+			&i.ScheduledMs,
+			&i.StartedMs,
+			&i.CompletedMs,
+			&i.SettledMs,
+			&i.EndedMs,
+			&i.DeletedMs,
+			&i.Removed,
+			&i.FiguresKept,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const countActive = `-- name: CountActive :one
-SELECT COUNT(*) FROM campaigns
-WHERE tenant = ?1 AND NOT hidden AND (CAST(?2 AS INTEGER) >> CAST(state AS INT)) & 1 = 1
+SELECT CAST(COALESCE(SUM(n), 0) AS INTEGER) FROM campaign_counts
+WHERE tenant = ?1 AND (CAST(?2 AS INTEGER) >> CAST(state AS INT)) & 1 = 1
 `
 
 func (q *Queries) CountActive(ctx context.Context, tenant string, states int64) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countActive, tenant, states)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
-}
-
-const countCampaigns = `-- name: CountCampaigns :one
-SELECT COUNT(*) FROM campaigns
-WHERE tenant = ?1 AND NOT hidden
-  AND (CAST(?2 AS BOOLEAN) OR NOT removed)
-  AND (CAST(?3 AS INTEGER) = 0 OR (CAST(?3 AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(?4 AS INTEGER) = 0 OR (CAST(?4 AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(?5 AS TEXT) = '' OR REPLACE(search, CAST(?5 AS TEXT), '') <> search)
-  AND (CAST(?6 AS TEXT) = '' OR REPLACE(tags, CAST(?6 AS TEXT), '') <> tags)
-  AND created_ms >= ?7 AND created_ms < ?8
-  AND (CAST(?9 AS INTEGER) = 0 OR number < CAST(?9 AS INTEGER))
-  AND number > CAST(?10 AS INTEGER)
-`
-
-type CountCampaignsParams struct {
-	Tenant      string
-	WithDeleted bool
-	States      int64
-	Channels    int64
-	Search      string
-	Tag         string
-	FromMs      int64
-	ToMs        int64
-	Below       int64
-	Above       int64
-}
-
-func (q *Queries) CountCampaigns(ctx context.Context, arg CountCampaignsParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countCampaigns,
-		arg.Tenant,
-		arg.WithDeleted,
-		arg.States,
-		arg.Channels,
-		arg.Search,
-		arg.Tag,
-		arg.FromMs,
-		arg.ToMs,
-		arg.Below,
-		arg.Above,
-	)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const dropKeys = `-- name: DropKeys :execrows
@@ -107,9 +130,7 @@ func (q *Queries) DropKeys(ctx context.Context, createdMs int64) (int64, error) 
 }
 
 const dueTombstones = `-- name: DueTombstones :many
-SELECT tenant, number, version FROM campaigns
-WHERE tombstone = 1 OR (ended_ms > 0 AND ended_ms < ?1 AND tombstone = 0)
-ORDER BY number LIMIT ?2
+SELECT tenant, number, version FROM campaigns WHERE ended_ms > 0 AND ended_ms < ?1 AND tombstone = 0 ORDER BY ended_ms LIMIT ?2
 `
 
 type DueTombstonesRow struct {
@@ -118,6 +139,7 @@ type DueTombstonesRow struct {
 	Version int64
 }
 
+// By index campaigns_ended.
 func (q *Queries) DueTombstones(ctx context.Context, before int64, max int64) ([]DueTombstonesRow, error) {
 	rows, err := q.db.QueryContext(ctx, dueTombstones, before, max)
 	if err != nil {
@@ -142,7 +164,7 @@ func (q *Queries) DueTombstones(ctx context.Context, before int64, max int64) ([
 }
 
 const finishKey = `-- name: FinishKey :execrows
-UPDATE idempotency SET done = TRUE, status = ?, response = ?, updated_ms = ?
+UPDATE idempotency SET done = TRUE, status = ?, response = ?, reserved = NULL, updated_ms = ?
 WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done
 `
 
@@ -156,6 +178,7 @@ type FinishKeyParams struct {
 	Token     int64
 }
 
+// What was reserved is in the answer.
 func (q *Queries) FinishKey(ctx context.Context, arg FinishKeyParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, finishKey,
 		arg.Status,
@@ -197,7 +220,7 @@ func (q *Queries) ForgetKey(ctx context.Context, arg ForgetKeyParams) (int64, er
 }
 
 const getCampaign = `-- name: GetCampaign :one
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE tenant = ? AND number = ?
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE tenant = ? AND number = ?
 `
 
 func (q *Queries) GetCampaign(ctx context.Context, tenant string, number int64) (Campaign, error) {
@@ -241,12 +264,13 @@ func (q *Queries) GetCampaign(ctx context.Context, tenant string, number int64) 
 		&i.EndedMs,
 		&i.DeletedMs,
 		&i.Removed,
+		&i.FiguresKept,
 	)
 	return i, err
 }
 
 const getCampaignByNumber = `-- name: GetCampaignByNumber :one
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE number = ?
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE number = ?
 `
 
 // Without a tenant: for the pipeline alone, which knows a campaign by the number in its ids.
@@ -291,12 +315,13 @@ func (q *Queries) GetCampaignByNumber(ctx context.Context, number int64) (Campai
 		&i.EndedMs,
 		&i.DeletedMs,
 		&i.Removed,
+		&i.FiguresKept,
 	)
 	return i, err
 }
 
 const getHidden = `-- name: GetHidden :one
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE tenant = ? AND hidden_day = ?
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE tenant = ? AND hidden_day = ?
 `
 
 func (q *Queries) GetHidden(ctx context.Context, tenant string, hiddenDay string) (Campaign, error) {
@@ -340,6 +365,7 @@ func (q *Queries) GetHidden(ctx context.Context, tenant string, hiddenDay string
 		&i.EndedMs,
 		&i.DeletedMs,
 		&i.Removed,
+		&i.FiguresKept,
 	)
 	return i, err
 }
@@ -487,207 +513,6 @@ func (q *Queries) InsertEvent(ctx context.Context, arg InsertEventParams) error 
 	return err
 }
 
-const listCampaigns = `-- name: ListCampaigns :many
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns
-WHERE tenant = ?1 AND NOT hidden
-  AND (CAST(?2 AS BOOLEAN) OR NOT removed)
-  AND (CAST(?3 AS INTEGER) = 0 OR (CAST(?3 AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(?4 AS INTEGER) = 0 OR (CAST(?4 AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(?5 AS TEXT) = '' OR REPLACE(search, CAST(?5 AS TEXT), '') <> search)
-  AND (CAST(?6 AS TEXT) = '' OR REPLACE(tags, CAST(?6 AS TEXT), '') <> tags)
-  AND created_ms >= ?7 AND created_ms < ?8
-  AND (CAST(?9 AS INTEGER) = 0 OR number < CAST(?9 AS INTEGER))
-ORDER BY number DESC LIMIT ?11 OFFSET ?10
-`
-
-type ListCampaignsParams struct {
-	Tenant      string
-	WithDeleted bool
-	States      int64
-	Channels    int64
-	Search      string
-	Tag         string
-	FromMs      int64
-	ToMs        int64
-	Below       int64
-	Skip        int64
-	Max         int64
-}
-
-// states and channels are bit sets, 0 for any; a tag is found between its bars; below is a number, 0 for the newest.
-func (q *Queries) ListCampaigns(ctx context.Context, arg ListCampaignsParams) ([]Campaign, error) {
-	rows, err := q.db.QueryContext(ctx, listCampaigns,
-		arg.Tenant,
-		arg.WithDeleted,
-		arg.States,
-		arg.Channels,
-		arg.Search,
-		arg.Tag,
-		arg.FromMs,
-		arg.ToMs,
-		arg.Below,
-		arg.Skip,
-		arg.Max,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Campaign
-	for rows.Next() {
-		var i Campaign
-		if err := rows.Scan(
-			&i.Number,
-			&i.Tenant,
-			&i.Version,
-			&i.PublishedVersion,
-			&i.Tombstone,
-			&i.State,
-			&i.Reason,
-			&i.Hidden,
-			&i.HiddenDay,
-			&i.Test,
-			&i.Name,
-			&i.Search,
-			&i.Tags,
-			&i.Channel,
-			&i.Region,
-			&i.Currency,
-			&i.Spec,
-			&i.Legs,
-			&i.QuoteVersion,
-			&i.QuoteCost,
-			&i.QuoteContacts,
-			&i.FreezeID,
-			&i.Total,
-			&i.Reserved,
-			&i.Captured,
-			&i.CreatedBy,
-			&i.ConfirmedBy,
-			&i.CreatedMs,
-			&i.UpdatedMs,
-			&i.ConfirmedMs,
-			&i.ScheduledMs,
-			&i.StartedMs,
-			&i.CompletedMs,
-			&i.SettledMs,
-			&i.EndedMs,
-			&i.DeletedMs,
-			&i.Removed,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listCampaignsOldest = `-- name: ListCampaignsOldest :many
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns
-WHERE tenant = ?1 AND NOT hidden
-  AND (CAST(?2 AS BOOLEAN) OR NOT removed)
-  AND (CAST(?3 AS INTEGER) = 0 OR (CAST(?3 AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(?4 AS INTEGER) = 0 OR (CAST(?4 AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(?5 AS TEXT) = '' OR REPLACE(search, CAST(?5 AS TEXT), '') <> search)
-  AND (CAST(?6 AS TEXT) = '' OR REPLACE(tags, CAST(?6 AS TEXT), '') <> tags)
-  AND created_ms >= ?7 AND created_ms < ?8
-  AND number > CAST(?9 AS INTEGER)
-ORDER BY number LIMIT ?11 OFFSET ?10
-`
-
-type ListCampaignsOldestParams struct {
-	Tenant      string
-	WithDeleted bool
-	States      int64
-	Channels    int64
-	Search      string
-	Tag         string
-	FromMs      int64
-	ToMs        int64
-	Above       int64
-	Skip        int64
-	Max         int64
-}
-
-func (q *Queries) ListCampaignsOldest(ctx context.Context, arg ListCampaignsOldestParams) ([]Campaign, error) {
-	rows, err := q.db.QueryContext(ctx, listCampaignsOldest,
-		arg.Tenant,
-		arg.WithDeleted,
-		arg.States,
-		arg.Channels,
-		arg.Search,
-		arg.Tag,
-		arg.FromMs,
-		arg.ToMs,
-		arg.Above,
-		arg.Skip,
-		arg.Max,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Campaign
-	for rows.Next() {
-		var i Campaign
-		if err := rows.Scan(
-			&i.Number,
-			&i.Tenant,
-			&i.Version,
-			&i.PublishedVersion,
-			&i.Tombstone,
-			&i.State,
-			&i.Reason,
-			&i.Hidden,
-			&i.HiddenDay,
-			&i.Test,
-			&i.Name,
-			&i.Search,
-			&i.Tags,
-			&i.Channel,
-			&i.Region,
-			&i.Currency,
-			&i.Spec,
-			&i.Legs,
-			&i.QuoteVersion,
-			&i.QuoteCost,
-			&i.QuoteContacts,
-			&i.FreezeID,
-			&i.Total,
-			&i.Reserved,
-			&i.Captured,
-			&i.CreatedBy,
-			&i.ConfirmedBy,
-			&i.CreatedMs,
-			&i.UpdatedMs,
-			&i.ConfirmedMs,
-			&i.ScheduledMs,
-			&i.StartedMs,
-			&i.CompletedMs,
-			&i.SettledMs,
-			&i.EndedMs,
-			&i.DeletedMs,
-			&i.Removed,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listEvents = `-- name: ListEvents :many
 SELECT id, tenant, campaign, version, from_state, to_state, cause, actor, by_whom, request_id, reason, time_ms FROM campaign_events WHERE tenant = ? AND campaign = ? ORDER BY id
 `
@@ -791,6 +616,40 @@ func (q *Queries) RepublishCampaign(ctx context.Context, tenant string, number i
 	return result.RowsAffected()
 }
 
+const republishedTombstones = `-- name: RepublishedTombstones :many
+SELECT tenant, number, version FROM campaigns WHERE tombstone = 1 ORDER BY number LIMIT ?
+`
+
+type RepublishedTombstonesRow struct {
+	Tenant  string
+	Number  int64
+	Version int64
+}
+
+// By index campaigns_tombstones.
+func (q *Queries) RepublishedTombstones(ctx context.Context, limit int64) ([]RepublishedTombstonesRow, error) {
+	rows, err := q.db.QueryContext(ctx, republishedTombstones, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RepublishedTombstonesRow
+	for rows.Next() {
+		var i RepublishedTombstonesRow
+		if err := rows.Scan(&i.Tenant, &i.Number, &i.Version); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const reserveKey = `-- name: ReserveKey :execrows
 UPDATE idempotency SET reserved = ?, updated_ms = ? WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done
 `
@@ -848,9 +707,10 @@ func (q *Queries) TakeKey(ctx context.Context, arg TakeKeyParams) (int64, error)
 }
 
 const unpublishedCampaigns = `-- name: UnpublishedCampaigns :many
-SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed FROM campaigns WHERE version > published_version AND tombstone = 0 ORDER BY number LIMIT ?
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE version > published_version AND tombstone = 0 ORDER BY updated_ms LIMIT ?
 `
 
+// By index campaigns_outbox: the oldest change first.
 func (q *Queries) UnpublishedCampaigns(ctx context.Context, limit int64) ([]Campaign, error) {
 	rows, err := q.db.QueryContext(ctx, unpublishedCampaigns, limit)
 	if err != nil {
@@ -898,6 +758,7 @@ func (q *Queries) UnpublishedCampaigns(ctx context.Context, limit int64) ([]Camp
 			&i.EndedMs,
 			&i.DeletedMs,
 			&i.Removed,
+			&i.FiguresKept,
 		); err != nil {
 			return nil, err
 		}

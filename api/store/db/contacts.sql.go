@@ -9,65 +9,78 @@ import (
 	"context"
 )
 
-const addMember = `-- name: AddMember :execrows
-INSERT INTO list_members (tenant, list, position, contact) VALUES (?, ?, ?, ?)
-ON CONFLICT (tenant, list, contact) DO NOTHING
+const addListField = `-- name: AddListField :exec
+INSERT INTO list_fields (tenant, list, name, members) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (tenant, list, name) DO UPDATE SET members = list_fields.members + excluded.members
 `
 
-type AddMemberParams struct {
-	Tenant   string
-	List     int64
-	Position int64
-	Contact  int64
+type AddListFieldParams struct {
+	Tenant string
+	List   int64
+	Name   string
+	Added  int64
 }
 
-func (q *Queries) AddMember(ctx context.Context, arg AddMemberParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, addMember,
+func (q *Queries) AddListField(ctx context.Context, arg AddListFieldParams) error {
+	_, err := q.db.ExecContext(ctx, addListField,
 		arg.Tenant,
 		arg.List,
-		arg.Position,
-		arg.Contact,
+		arg.Name,
+		arg.Added,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return err
 }
 
-const countContacts = `-- name: CountContacts :one
-SELECT COUNT(*) FROM contacts
-WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
+const campaignsNaming = `-- name: CampaignsNaming :many
+SELECT number, name, state, spec FROM campaigns
+WHERE tenant = ?1 AND NOT hidden AND NOT removed AND (CAST(?2 AS INTEGER) >> CAST(state AS INT)) & 1 = 1 AND INSTR(spec, CAST(?3 AS TEXT)) > 0
+ORDER BY number DESC
 `
 
-func (q *Queries) CountContacts(ctx context.Context, tenant string, withDeleted bool, search string) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countContacts, tenant, withDeleted, search)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+type CampaignsNamingRow struct {
+	Number int64
+	Name   string
+	State  int64
+	Spec   string
+}
+
+// Campaigns in these states, a set of bits, whose document has that text: a list's number, which the caller looks for in the right place.
+func (q *Queries) CampaignsNaming(ctx context.Context, tenant string, states int64, needle string) ([]CampaignsNamingRow, error) {
+	rows, err := q.db.QueryContext(ctx, campaignsNaming, tenant, states, needle)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CampaignsNamingRow
+	for rows.Next() {
+		var i CampaignsNamingRow
+		if err := rows.Scan(
+			&i.Number,
+			&i.Name,
+			&i.State,
+			&i.Spec,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const countLists = `-- name: CountLists :one
 SELECT COUNT(*) FROM contact_lists
 WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
+  AND (CAST(?3 AS TEXT) = '' OR INSTR(search, CAST(?3 AS TEXT)) > 0)
 `
 
 func (q *Queries) CountLists(ctx context.Context, tenant string, withDeleted bool, search string) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countLists, tenant, withDeleted, search)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
-}
-
-const countMembers = `-- name: CountMembers :one
-SELECT COUNT(*) FROM list_members m JOIN contacts c ON c.number = m.contact
-WHERE m.tenant = ?1 AND m.list = ?2
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
-`
-
-func (q *Queries) CountMembers(ctx context.Context, tenant string, list int64, search string) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countMembers, tenant, list, search)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -97,6 +110,15 @@ func (q *Queries) DeleteList(ctx context.Context, now int64, tenant string, numb
 	return result.RowsAffected()
 }
 
+const dropListFields = `-- name: DropListFields :exec
+DELETE FROM list_fields WHERE tenant = ? AND list = ?
+`
+
+func (q *Queries) DropListFields(ctx context.Context, tenant string, list int64) error {
+	_, err := q.db.ExecContext(ctx, dropListFields, tenant, list)
+	return err
+}
+
 const dropMembers = `-- name: DropMembers :execrows
 DELETE FROM list_members WHERE list_members.tenant = ?1 AND list_members.list = ?2 AND list_members.position IN (
   SELECT m.position FROM list_members m WHERE m.tenant = ?1 AND m.list = ?2 ORDER BY m.position LIMIT ?3)
@@ -119,17 +141,8 @@ func (q *Queries) EmptyList(ctx context.Context, tenant string, number int64) er
 	return err
 }
 
-const endImports = `-- name: EndImports :exec
-UPDATE imports SET state = 'failed', error = ?1, finished_ms = ?2 WHERE state = 'running' AND seen_ms < ?3
-`
-
-func (q *Queries) EndImports(ctx context.Context, error string, now int64, silent int64) error {
-	_, err := q.db.ExecContext(ctx, endImports, error, now, silent)
-	return err
-}
-
 const getContact = `-- name: GetContact :one
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts WHERE tenant = ? AND number = ?
+SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search, number_key, opt_in_ms, opt_in_source FROM contacts WHERE tenant = ? AND number = ?
 `
 
 func (q *Queries) GetContact(ctx context.Context, tenant string, number int64) (Contact, error) {
@@ -152,16 +165,19 @@ func (q *Queries) GetContact(ctx context.Context, tenant string, number int64) (
 		&i.UpdatedMs,
 		&i.DeletedMs,
 		&i.Search,
+		&i.NumberKey,
+		&i.OptInMs,
+		&i.OptInSource,
 	)
 	return i, err
 }
 
-const getContactByPhone = `-- name: GetContactByPhone :one
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts WHERE tenant = ? AND phone = ?
+const getContactByKey = `-- name: GetContactByKey :one
+SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search, number_key, opt_in_ms, opt_in_source FROM contacts WHERE tenant = ? AND number_key = ?
 `
 
-func (q *Queries) GetContactByPhone(ctx context.Context, tenant string, phone string) (Contact, error) {
-	row := q.db.QueryRowContext(ctx, getContactByPhone, tenant, phone)
+func (q *Queries) GetContactByKey(ctx context.Context, tenant string, numberKey string) (Contact, error) {
+	row := q.db.QueryRowContext(ctx, getContactByKey, tenant, numberKey)
 	var i Contact
 	err := row.Scan(
 		&i.Number,
@@ -180,36 +196,9 @@ func (q *Queries) GetContactByPhone(ctx context.Context, tenant string, phone st
 		&i.UpdatedMs,
 		&i.DeletedMs,
 		&i.Search,
-	)
-	return i, err
-}
-
-const getImport = `-- name: GetImport :one
-SELECT id, tenant, list, source, state, error, rows_read, total, imported, updated, unchanged, duplicates, invalid, unreachable, rejected, started_ms, seen_ms, finished_ms FROM imports WHERE tenant = ? AND id = ?
-`
-
-func (q *Queries) GetImport(ctx context.Context, tenant string, iD string) (Import, error) {
-	row := q.db.QueryRowContext(ctx, getImport, tenant, iD)
-	var i Import
-	err := row.Scan(
-		&i.ID,
-		&i.Tenant,
-		&i.List,
-		&i.Source,
-		&i.State,
-		&i.Error,
-		&i.RowsRead,
-		&i.Total,
-		&i.Imported,
-		&i.Updated,
-		&i.Unchanged,
-		&i.Duplicates,
-		&i.Invalid,
-		&i.Unreachable,
-		&i.Rejected,
-		&i.StartedMs,
-		&i.SeenMs,
-		&i.FinishedMs,
+		&i.NumberKey,
+		&i.OptInMs,
+		&i.OptInSource,
 	)
 	return i, err
 }
@@ -261,14 +250,15 @@ func (q *Queries) GetListByName(ctx context.Context, tenant string, name string)
 }
 
 const getSuppression = `-- name: GetSuppression :one
-SELECT tenant, phone, hash, source, lifted, version, published_version, updated_ms FROM suppressions WHERE tenant = ? AND phone = ?
+SELECT tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels, channels_before FROM suppressions WHERE tenant = ? AND number_key = ?
 `
 
-func (q *Queries) GetSuppression(ctx context.Context, tenant string, phone string) (Suppression, error) {
-	row := q.db.QueryRowContext(ctx, getSuppression, tenant, phone)
+func (q *Queries) GetSuppression(ctx context.Context, tenant string, numberKey string) (Suppression, error) {
+	row := q.db.QueryRowContext(ctx, getSuppression, tenant, numberKey)
 	var i Suppression
 	err := row.Scan(
 		&i.Tenant,
+		&i.NumberKey,
 		&i.Phone,
 		&i.Hash,
 		&i.Source,
@@ -276,6 +266,9 @@ func (q *Queries) GetSuppression(ctx context.Context, tenant string, phone strin
 		&i.Version,
 		&i.PublishedVersion,
 		&i.UpdatedMs,
+		&i.Reason,
+		&i.Channels,
+		&i.ChannelsBefore,
 	)
 	return i, err
 }
@@ -327,27 +320,41 @@ func (q *Queries) GrowList(ctx context.Context, n int64, tenant string, number i
 	return next_position, err
 }
 
+const hashSuppression = `-- name: HashSuppression :exec
+UPDATE suppressions SET hash = ?1 WHERE tenant = ?2 AND number_key = ?3 AND hash = ''
+`
+
+// Gives its hash to an opt-out that a migration left without one.
+func (q *Queries) HashSuppression(ctx context.Context, hash string, tenant string, numberKey string) error {
+	_, err := q.db.ExecContext(ctx, hashSuppression, hash, tenant, numberKey)
+	return err
+}
+
 const insertContact = `-- name: InsertContact :execrows
-INSERT INTO contacts (number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12, ?12,
-  0, ?13)
-ON CONFLICT (tenant, phone) DO NOTHING
+INSERT INTO contacts (number, tenant, phone, number_key, first_name, last_name, email, attributes, country, zone, class, valid, version,
+  created_ms, updated_ms, deleted_ms, search, opt_in_ms, opt_in_source)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 1,
+  ?13, ?13, 0, ?14, ?15, ?16)
+ON CONFLICT (tenant, number_key) DO NOTHING
 `
 
 type InsertContactParams struct {
-	Number     int64
-	Tenant     string
-	Phone      string
-	FirstName  string
-	LastName   string
-	Email      string
-	Attributes string
-	Country    string
-	Zone       string
-	Class      int64
-	Valid      bool
-	Now        int64
-	Search     string
+	Number      int64
+	Tenant      string
+	Phone       string
+	NumberKey   string
+	FirstName   string
+	LastName    string
+	Email       string
+	Attributes  string
+	Country     string
+	Zone        string
+	Class       int64
+	Valid       bool
+	Now         int64
+	Search      string
+	OptInMs     int64
+	OptInSource string
 }
 
 func (q *Queries) InsertContact(ctx context.Context, arg InsertContactParams) (int64, error) {
@@ -355,6 +362,7 @@ func (q *Queries) InsertContact(ctx context.Context, arg InsertContactParams) (i
 		arg.Number,
 		arg.Tenant,
 		arg.Phone,
+		arg.NumberKey,
 		arg.FirstName,
 		arg.LastName,
 		arg.Email,
@@ -365,38 +373,13 @@ func (q *Queries) InsertContact(ctx context.Context, arg InsertContactParams) (i
 		arg.Valid,
 		arg.Now,
 		arg.Search,
+		arg.OptInMs,
+		arg.OptInSource,
 	)
 	if err != nil {
 		return 0, err
 	}
 	return result.RowsAffected()
-}
-
-const insertImport = `-- name: InsertImport :exec
-INSERT INTO imports (id, tenant, list, source, state, error, rows_read, total, imported, updated, unchanged, duplicates, invalid,
-  unreachable, rejected, started_ms, seen_ms, finished_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, '', 0, 0, 0, 0, 0, 0, 0, 0, '[]', ?6, ?6, 0)
-`
-
-type InsertImportParams struct {
-	ID     string
-	Tenant string
-	List   int64
-	Source string
-	State  string
-	Now    int64
-}
-
-func (q *Queries) InsertImport(ctx context.Context, arg InsertImportParams) error {
-	_, err := q.db.ExecContext(ctx, insertImport,
-		arg.ID,
-		arg.Tenant,
-		arg.List,
-		arg.Source,
-		arg.State,
-		arg.Now,
-	)
-	return err
 }
 
 const insertList = `-- name: InsertList :exec
@@ -426,26 +409,36 @@ func (q *Queries) InsertList(ctx context.Context, arg InsertListParams) error {
 }
 
 const insertSuppressionLog = `-- name: InsertSuppressionLog :exec
-INSERT INTO suppression_log (tenant, phone, source, lifted, version, time_ms) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO suppression_log (tenant, number_key, phone, source, lifted, version, time_ms, reason, by_whom, channels, scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 `
 
 type InsertSuppressionLogParams struct {
-	Tenant  string
-	Phone   string
-	Source  string
-	Lifted  bool
-	Version int64
-	TimeMs  int64
+	Tenant    string
+	NumberKey string
+	Phone     string
+	Source    string
+	Lifted    bool
+	Version   int64
+	TimeMs    int64
+	Reason    string
+	ByWhom    string
+	Channels  int64
+	Scope     int64
 }
 
 func (q *Queries) InsertSuppressionLog(ctx context.Context, arg InsertSuppressionLogParams) error {
 	_, err := q.db.ExecContext(ctx, insertSuppressionLog,
 		arg.Tenant,
+		arg.NumberKey,
 		arg.Phone,
 		arg.Source,
 		arg.Lifted,
 		arg.Version,
 		arg.TimeMs,
+		arg.Reason,
+		arg.ByWhom,
+		arg.Channels,
+		arg.Scope,
 	)
 	return err
 }
@@ -472,100 +465,25 @@ func (q *Queries) ListChanged(ctx context.Context, arg ListChangedParams) error 
 	return err
 }
 
-const listContacts = `-- name: ListContacts :many
-SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search FROM contacts
-WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
-ORDER BY number LIMIT ?5 OFFSET ?4
+const listFields = `-- name: ListFields :many
+SELECT name, members FROM list_fields WHERE tenant = ? AND list = ?
 `
 
-type ListContactsParams struct {
-	Tenant      string
-	WithDeleted bool
-	Search      string
-	Skip        int64
-	Max         int64
+type ListFieldsRow struct {
+	Name    string
+	Members int64
 }
 
-func (q *Queries) ListContacts(ctx context.Context, arg ListContactsParams) ([]Contact, error) {
-	rows, err := q.db.QueryContext(ctx, listContacts,
-		arg.Tenant,
-		arg.WithDeleted,
-		arg.Search,
-		arg.Skip,
-		arg.Max,
-	)
+func (q *Queries) ListFields(ctx context.Context, tenant string, list int64) ([]ListFieldsRow, error) {
+	rows, err := q.db.QueryContext(ctx, listFields, tenant, list)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Contact
+	var items []ListFieldsRow
 	for rows.Next() {
-		var i Contact
-		if err := rows.Scan(
-			&i.Number,
-			&i.Tenant,
-			&i.Phone,
-			&i.FirstName,
-			&i.LastName,
-			&i.Email,
-			&i.Attributes,
-			&i.Country,
-			&i.Zone,
-			&i.Class,
-			&i.Valid,
-			&i.Version,
-			&i.CreatedMs,
-			&i.UpdatedMs,
-			&i.DeletedMs,
-			&i.Search,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listImports = `-- name: ListImports :many
-SELECT id, tenant, list, source, state, error, rows_read, total, imported, updated, unchanged, duplicates, invalid, unreachable, rejected, started_ms, seen_ms, finished_ms FROM imports WHERE tenant = ? ORDER BY started_ms DESC, id LIMIT ? OFFSET ?
-`
-
-func (q *Queries) ListImports(ctx context.Context, tenant string, limit int64, offset int64) ([]Import, error) {
-	rows, err := q.db.QueryContext(ctx, listImports, tenant, limit, offset)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Import
-	for rows.Next() {
-		var i Import
-		if err := rows.Scan(
-			&i.ID,
-			&i.Tenant,
-			&i.List,
-			&i.Source,
-			&i.State,
-			&i.Error,
-			&i.RowsRead,
-			&i.Total,
-			&i.Imported,
-			&i.Updated,
-			&i.Unchanged,
-			&i.Duplicates,
-			&i.Invalid,
-			&i.Unreachable,
-			&i.Rejected,
-			&i.StartedMs,
-			&i.SeenMs,
-			&i.FinishedMs,
-		); err != nil {
+		var i ListFieldsRow
+		if err := rows.Scan(&i.Name, &i.Members); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -582,14 +500,16 @@ func (q *Queries) ListImports(ctx context.Context, tenant string, limit int64, o
 const listLists = `-- name: ListLists :many
 SELECT number, tenant, name, search, test, members, next_position, version, created_ms, updated_ms, deleted_ms FROM contact_lists
 WHERE tenant = ?1 AND (CAST(?2 AS BOOLEAN) OR deleted_ms = 0)
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
-ORDER BY number DESC LIMIT ?5 OFFSET ?4
+  AND (CAST(?3 AS TEXT) = '' OR INSTR(search, CAST(?3 AS TEXT)) > 0)
+  AND number < CAST(?4 AS INTEGER)
+ORDER BY number DESC LIMIT ?6 OFFSET ?5
 `
 
 type ListListsParams struct {
 	Tenant      string
 	WithDeleted bool
 	Search      string
+	Below       int64
 	Skip        int64
 	Max         int64
 }
@@ -599,6 +519,7 @@ func (q *Queries) ListLists(ctx context.Context, arg ListListsParams) ([]Contact
 		arg.Tenant,
 		arg.WithDeleted,
 		arg.Search,
+		arg.Below,
 		arg.Skip,
 		arg.Max,
 	)
@@ -635,73 +556,12 @@ func (q *Queries) ListLists(ctx context.Context, arg ListListsParams) ([]Contact
 	return items, nil
 }
 
-const listMembers = `-- name: ListMembers :many
-SELECT c.number, c.tenant, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid, c.version, c.created_ms, c.updated_ms, c.deleted_ms, c.search FROM list_members m JOIN contacts c ON c.number = m.contact
-WHERE m.tenant = ?1 AND m.list = ?2
-  AND (CAST(?3 AS TEXT) = '' OR REPLACE(phone, CAST(?3 AS TEXT), '') <> phone OR REPLACE(search, CAST(?3 AS TEXT), '') <> search)
-ORDER BY m.position LIMIT ?5 OFFSET ?4
-`
-
-type ListMembersParams struct {
-	Tenant string
-	List   int64
-	Search string
-	Skip   int64
-	Max    int64
-}
-
-func (q *Queries) ListMembers(ctx context.Context, arg ListMembersParams) ([]Contact, error) {
-	rows, err := q.db.QueryContext(ctx, listMembers,
-		arg.Tenant,
-		arg.List,
-		arg.Search,
-		arg.Skip,
-		arg.Max,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Contact
-	for rows.Next() {
-		var i Contact
-		if err := rows.Scan(
-			&i.Number,
-			&i.Tenant,
-			&i.Phone,
-			&i.FirstName,
-			&i.LastName,
-			&i.Email,
-			&i.Attributes,
-			&i.Country,
-			&i.Zone,
-			&i.Class,
-			&i.Valid,
-			&i.Version,
-			&i.CreatedMs,
-			&i.UpdatedMs,
-			&i.DeletedMs,
-			&i.Search,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listSuppressionLog = `-- name: ListSuppressionLog :many
-SELECT id, tenant, phone, source, lifted, version, time_ms FROM suppression_log WHERE tenant = ? AND phone = ? ORDER BY id
+SELECT id, tenant, phone, source, lifted, version, time_ms, number_key, reason, by_whom, channels, scope FROM suppression_log WHERE tenant = ? AND number_key = ? ORDER BY id
 `
 
-func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, phone string) ([]SuppressionLog, error) {
-	rows, err := q.db.QueryContext(ctx, listSuppressionLog, tenant, phone)
+func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, numberKey string) ([]SuppressionLog, error) {
+	rows, err := q.db.QueryContext(ctx, listSuppressionLog, tenant, numberKey)
 	if err != nil {
 		return nil, err
 	}
@@ -717,6 +577,11 @@ func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, phone s
 			&i.Lifted,
 			&i.Version,
 			&i.TimeMs,
+			&i.NumberKey,
+			&i.Reason,
+			&i.ByWhom,
+			&i.Channels,
+			&i.Scope,
 		); err != nil {
 			return nil, err
 		}
@@ -732,11 +597,23 @@ func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, phone s
 }
 
 const listSuppressions = `-- name: ListSuppressions :many
-SELECT tenant, phone, hash, source, lifted, version, published_version, updated_ms FROM suppressions WHERE tenant = ? AND NOT lifted ORDER BY phone LIMIT ? OFFSET ?
+SELECT tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels, channels_before FROM suppressions WHERE tenant = ?1 AND NOT lifted AND number_key > ?2 ORDER BY number_key LIMIT ?4 OFFSET ?3
 `
 
-func (q *Queries) ListSuppressions(ctx context.Context, tenant string, limit int64, offset int64) ([]Suppression, error) {
-	rows, err := q.db.QueryContext(ctx, listSuppressions, tenant, limit, offset)
+type ListSuppressionsParams struct {
+	Tenant string
+	Above  string
+	Skip   int64
+	Max    int64
+}
+
+func (q *Queries) ListSuppressions(ctx context.Context, arg ListSuppressionsParams) ([]Suppression, error) {
+	rows, err := q.db.QueryContext(ctx, listSuppressions,
+		arg.Tenant,
+		arg.Above,
+		arg.Skip,
+		arg.Max,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -746,6 +623,7 @@ func (q *Queries) ListSuppressions(ctx context.Context, tenant string, limit int
 		var i Suppression
 		if err := rows.Scan(
 			&i.Tenant,
+			&i.NumberKey,
 			&i.Phone,
 			&i.Hash,
 			&i.Source,
@@ -753,6 +631,9 @@ func (q *Queries) ListSuppressions(ctx context.Context, tenant string, limit int
 			&i.Version,
 			&i.PublishedVersion,
 			&i.UpdatedMs,
+			&i.Reason,
+			&i.Channels,
+			&i.ChannelsBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -795,6 +676,17 @@ func (q *Queries) ListsOfContact(ctx context.Context, tenant string, contact int
 	return items, nil
 }
 
+const markListFields = `-- name: MarkListFields :exec
+INSERT INTO list_fields (tenant, list, name, members) VALUES (?1, ?2, '', ?3)
+ON CONFLICT (tenant, list, name) DO UPDATE SET members = excluded.members
+`
+
+// Says that the counts of a list are not complete, and why.
+func (q *Queries) MarkListFields(ctx context.Context, tenant string, list int64, why int64) error {
+	_, err := q.db.ExecContext(ctx, markListFields, tenant, list, why)
+	return err
+}
+
 const publishedSuppression = `-- name: PublishedSuppression :exec
 UPDATE suppressions SET published_version = version WHERE tenant = ? AND hash = ? AND version = ?
 `
@@ -805,32 +697,36 @@ func (q *Queries) PublishedSuppression(ctx context.Context, tenant string, hash 
 }
 
 const putSuppression = `-- name: PutSuppression :one
-INSERT INTO suppressions (tenant, phone, hash, source, lifted, version, published_version, updated_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, ?6)
-ON CONFLICT (tenant, phone) DO UPDATE SET hash = excluded.hash, source = excluded.source, lifted = excluded.lifted,
-  version = suppressions.version + 1, updated_ms = excluded.updated_ms
-WHERE suppressions.lifted <> excluded.lifted
+INSERT INTO suppressions (tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 0, ?7, ?8, ?9)
+ON CONFLICT (tenant, number_key) DO UPDATE SET phone = excluded.phone, hash = excluded.hash, source = excluded.source, lifted = excluded.lifted, reason = excluded.reason,
+  version = suppressions.version + 1, updated_ms = excluded.updated_ms, channels_before = suppressions.channels, channels = excluded.channels
 RETURNING version
 `
 
 type PutSuppressionParams struct {
-	Tenant string
-	Phone  string
-	Hash   string
-	Source string
-	Lifted bool
-	Now    int64
+	Tenant    string
+	NumberKey string
+	Phone     string
+	Hash      string
+	Source    string
+	Lifted    bool
+	Now       int64
+	Reason    string
+	Channels  int64
 }
 
-// Writes only what changes something: a second opt-out of the same number keeps its version and is published already.
 func (q *Queries) PutSuppression(ctx context.Context, arg PutSuppressionParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, putSuppression,
 		arg.Tenant,
+		arg.NumberKey,
 		arg.Phone,
 		arg.Hash,
 		arg.Source,
 		arg.Lifted,
 		arg.Now,
+		arg.Reason,
+		arg.Channels,
 	)
 	var version int64
 	err := row.Scan(&version)
@@ -861,8 +757,40 @@ func (q *Queries) RepublishSuppression(ctx context.Context, tenant string, hash 
 	return result.RowsAffected()
 }
 
+const uncountedLists = `-- name: UncountedLists :many
+SELECT tenant, list FROM list_fields WHERE name = '' AND members = 1 LIMIT 10
+`
+
+type UncountedListsRow struct {
+	Tenant string
+	List   int64
+}
+
+func (q *Queries) UncountedLists(ctx context.Context) ([]UncountedListsRow, error) {
+	rows, err := q.db.QueryContext(ctx, uncountedLists)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UncountedListsRow
+	for rows.Next() {
+		var i UncountedListsRow
+		if err := rows.Scan(&i.Tenant, &i.List); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const unpublishedSuppressions = `-- name: UnpublishedSuppressions :many
-SELECT tenant, phone, hash, source, lifted, version, published_version, updated_ms FROM suppressions WHERE version > published_version ORDER BY updated_ms LIMIT ?
+SELECT tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels, channels_before FROM suppressions WHERE version > published_version ORDER BY updated_ms LIMIT ?
 `
 
 func (q *Queries) UnpublishedSuppressions(ctx context.Context, limit int64) ([]Suppression, error) {
@@ -876,6 +804,7 @@ func (q *Queries) UnpublishedSuppressions(ctx context.Context, limit int64) ([]S
 		var i Suppression
 		if err := rows.Scan(
 			&i.Tenant,
+			&i.NumberKey,
 			&i.Phone,
 			&i.Hash,
 			&i.Source,
@@ -883,6 +812,9 @@ func (q *Queries) UnpublishedSuppressions(ctx context.Context, limit int64) ([]S
 			&i.Version,
 			&i.PublishedVersion,
 			&i.UpdatedMs,
+			&i.Reason,
+			&i.Channels,
+			&i.ChannelsBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -898,32 +830,36 @@ func (q *Queries) UnpublishedSuppressions(ctx context.Context, limit int64) ([]S
 }
 
 const updateContact = `-- name: UpdateContact :execrows
-UPDATE contacts SET phone = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?, search = ?,
+UPDATE contacts SET phone = ?, number_key = ?, first_name = ?, last_name = ?, email = ?, attributes = ?, country = ?, zone = ?, class = ?, valid = ?, search = ?, opt_in_ms = ?, opt_in_source = ?,
   version = version + 1, updated_ms = ?, deleted_ms = ?
 WHERE tenant = ? AND number = ? AND version = ?
 `
 
 type UpdateContactParams struct {
-	Phone      string
-	FirstName  string
-	LastName   string
-	Email      string
-	Attributes string
-	Country    string
-	Zone       string
-	Class      int64
-	Valid      bool
-	Search     string
-	UpdatedMs  int64
-	DeletedMs  int64
-	Tenant     string
-	Number     int64
-	Version    int64
+	Phone       string
+	NumberKey   string
+	FirstName   string
+	LastName    string
+	Email       string
+	Attributes  string
+	Country     string
+	Zone        string
+	Class       int64
+	Valid       bool
+	Search      string
+	OptInMs     int64
+	OptInSource string
+	UpdatedMs   int64
+	DeletedMs   int64
+	Tenant      string
+	Number      int64
+	Version     int64
 }
 
 func (q *Queries) UpdateContact(ctx context.Context, arg UpdateContactParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, updateContact,
 		arg.Phone,
+		arg.NumberKey,
 		arg.FirstName,
 		arg.LastName,
 		arg.Email,
@@ -933,6 +869,8 @@ func (q *Queries) UpdateContact(ctx context.Context, arg UpdateContactParams) (i
 		arg.Class,
 		arg.Valid,
 		arg.Search,
+		arg.OptInMs,
+		arg.OptInSource,
 		arg.UpdatedMs,
 		arg.DeletedMs,
 		arg.Tenant,
@@ -943,51 +881,6 @@ func (q *Queries) UpdateContact(ctx context.Context, arg UpdateContactParams) (i
 		return 0, err
 	}
 	return result.RowsAffected()
-}
-
-const updateImport = `-- name: UpdateImport :exec
-UPDATE imports SET state = ?, error = ?, rows_read = ?, total = ?, imported = ?, updated = ?, unchanged = ?, duplicates = ?, invalid = ?,
-  unreachable = ?, rejected = ?, seen_ms = ?, finished_ms = ?
-WHERE tenant = ? AND id = ?
-`
-
-type UpdateImportParams struct {
-	State       string
-	Error       string
-	RowsRead    int64
-	Total       int64
-	Imported    int64
-	Updated     int64
-	Unchanged   int64
-	Duplicates  int64
-	Invalid     int64
-	Unreachable int64
-	Rejected    string
-	SeenMs      int64
-	FinishedMs  int64
-	Tenant      string
-	ID          string
-}
-
-func (q *Queries) UpdateImport(ctx context.Context, arg UpdateImportParams) error {
-	_, err := q.db.ExecContext(ctx, updateImport,
-		arg.State,
-		arg.Error,
-		arg.RowsRead,
-		arg.Total,
-		arg.Imported,
-		arg.Updated,
-		arg.Unchanged,
-		arg.Duplicates,
-		arg.Invalid,
-		arg.Unreachable,
-		arg.Rejected,
-		arg.SeenMs,
-		arg.FinishedMs,
-		arg.Tenant,
-		arg.ID,
-	)
-	return err
 }
 
 const updateList = `-- name: UpdateList :execrows

@@ -9,6 +9,60 @@ import (
 	"context"
 )
 
+const contactedBetween = `-- name: ContactedBetween :many
+SELECT k.contacts, k.countries,
+  CAST(CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END AS INTEGER) AS at_ms
+FROM contacted k JOIN campaigns c ON c.tenant = k.tenant AND c.number = k.campaign AND c.freeze_id = k.freeze_id
+WHERE k.tenant = ?1 AND k.campaign <> ?2 AND NOT c.test AND (c.started_ms > 0 OR c.ended_ms = 0 AND c.state <> ?3)
+  AND CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END >= CAST(?4 AS INTEGER)
+  AND CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END <= CAST(?5 AS INTEGER)
+ORDER BY k.number
+`
+
+type ContactedBetweenParams struct {
+	Tenant   string
+	Campaign int64
+	Aborted  int64
+	FromMs   int64
+	ToMs     int64
+}
+
+type ContactedBetweenRow struct {
+	Contacts  []byte
+	Countries string
+	AtMs      int64
+}
+
+// The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before they began, nor campaign, which asks.
+func (q *Queries) ContactedBetween(ctx context.Context, arg ContactedBetweenParams) ([]ContactedBetweenRow, error) {
+	rows, err := q.db.QueryContext(ctx, contactedBetween,
+		arg.Tenant,
+		arg.Campaign,
+		arg.Aborted,
+		arg.FromMs,
+		arg.ToMs,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ContactedBetweenRow
+	for rows.Next() {
+		var i ContactedBetweenRow
+		if err := rows.Scan(&i.Contacts, &i.Countries, &i.AtMs); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const dropBlobs = `-- name: DropBlobs :execrows
 DELETE FROM freeze_blobs WHERE freeze_blobs.freeze_id = ?1 AND freeze_blobs.part IN (
   SELECT b.part FROM freeze_blobs b WHERE b.freeze_id = ?1 LIMIT ?2)
@@ -20,6 +74,15 @@ func (q *Queries) DropBlobs(ctx context.Context, freezeID string, max int64) (in
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const dropContacted = `-- name: DropContacted :exec
+DELETE FROM contacted WHERE freeze_id = ?
+`
+
+func (q *Queries) DropContacted(ctx context.Context, freezeID string) error {
+	_, err := q.db.ExecContext(ctx, dropContacted, freezeID)
+	return err
 }
 
 const dropFreeze = `-- name: DropFreeze :execrows
@@ -68,7 +131,9 @@ SELECT f.id, f.state FROM freezes f LEFT JOIN campaigns c ON c.tenant = f.tenant
 WHERE f.state = 2
   OR (f.state = 0 AND f.seen_ms < ?1)
   OR (f.state = 1 AND f.seen_ms < ?1 AND c.number IS NULL)
-  OR (f.state = 1 AND c.ended_ms > 0 AND c.ended_ms < ?2)
+  OR (f.state = 1 AND c.ended_ms > 0 AND c.ended_ms < ?2 AND NOT EXISTS (
+    SELECT 1 FROM replays r JOIN campaigns p ON p.tenant = r.tenant AND p.number = r.campaign
+    WHERE r.freeze_id = f.id AND p.confirmed_ms > 0 AND p.freeze_id = '' AND p.ended_ms = 0))
 ORDER BY f.id LIMIT 100
 `
 
@@ -77,7 +142,8 @@ type GarbageFreezesRow struct {
 	State int64
 }
 
-// Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it.
+// Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it, unless a
+// confirmed replay has still to take its people from it.
 func (q *Queries) GarbageFreezes(ctx context.Context, silent int64, ended int64) ([]GarbageFreezesRow, error) {
 	rows, err := q.db.QueryContext(ctx, garbageFreezes, silent, ended)
 	if err != nil {
@@ -119,6 +185,29 @@ INSERT INTO freeze_blobs (freeze_id, part, data) VALUES (?, ?, ?)
 
 func (q *Queries) InsertBlob(ctx context.Context, freezeID string, part int64, data []byte) error {
 	_, err := q.db.ExecContext(ctx, insertBlob, freezeID, part, data)
+	return err
+}
+
+const insertContacted = `-- name: InsertContacted :exec
+INSERT INTO contacted (freeze_id, tenant, campaign, contacts, countries) VALUES (?, ?, ?, ?, ?)
+`
+
+type InsertContactedParams struct {
+	FreezeID  string
+	Tenant    string
+	Campaign  int64
+	Contacts  []byte
+	Countries string
+}
+
+func (q *Queries) InsertContacted(ctx context.Context, arg InsertContactedParams) error {
+	_, err := q.db.ExecContext(ctx, insertContacted,
+		arg.FreezeID,
+		arg.Tenant,
+		arg.Campaign,
+		arg.Contacts,
+		arg.Countries,
+	)
 	return err
 }
 
@@ -205,6 +294,17 @@ func (q *Queries) ListIndex(ctx context.Context, freezeID string) ([]ListIndexRo
 		return nil, err
 	}
 	return items, nil
+}
+
+const newestContacted = `-- name: NewestContacted :one
+SELECT CAST(COALESCE(MAX(number), 0) AS INTEGER) FROM contacted WHERE tenant = ?
+`
+
+func (q *Queries) NewestContacted(ctx context.Context, tenant string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, newestContacted, tenant)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const publishFreeze = `-- name: PublishFreeze :execrows

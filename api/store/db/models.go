@@ -28,6 +28,7 @@ type Balance struct {
 	Reserved  int64
 	Captured  int64
 	Version   int64
+	Owed      int64
 }
 
 type Campaign struct {
@@ -68,6 +69,18 @@ type Campaign struct {
 	EndedMs          int64
 	DeletedMs        int64
 	Removed          bool
+	FiguresKept      bool
+}
+
+type CampaignCount struct {
+	Tenant   string
+	State    int64
+	Channel  int64
+	Test     bool
+	Removed  bool
+	N        int64
+	Reserved int64
+	Captured int64
 }
 
 type CampaignEvent struct {
@@ -85,23 +98,57 @@ type CampaignEvent struct {
 	TimeMs    int64
 }
 
+type CampaignFigure struct {
+	Tenant            string
+	CreatedMs         int64
+	Number            int64
+	Cost              int64
+	Total             int64
+	Pending           int64
+	Ambiguous         int64
+	NotSent           int64
+	Skipped           int64
+	Awaiting          int64
+	Unconfirmed       int64
+	Undelivered       int64
+	Delivered         int64
+	Seen              int64
+	Clickers          int64
+	DeliveredClickers int64
+}
+
+type CampaignTag struct {
+	Tenant string
+	Tag    string
+	Number int64
+}
+
 type Contact struct {
-	Number     int64
-	Tenant     string
-	Phone      string
-	FirstName  string
-	LastName   string
-	Email      string
-	Attributes string
-	Country    string
-	Zone       string
-	Class      int64
-	Valid      bool
-	Version    int64
-	CreatedMs  int64
-	UpdatedMs  int64
-	DeletedMs  int64
-	Search     string
+	Number      int64
+	Tenant      string
+	Phone       string
+	FirstName   string
+	LastName    string
+	Email       string
+	Attributes  string
+	Country     string
+	Zone        string
+	Class       int64
+	Valid       bool
+	Version     int64
+	CreatedMs   int64
+	UpdatedMs   int64
+	DeletedMs   int64
+	Search      string
+	NumberKey   string
+	OptInMs     int64
+	OptInSource string
+}
+
+type ContactCount struct {
+	Tenant  string
+	N       int64
+	Deleted int64
 }
 
 type ContactList struct {
@@ -118,9 +165,36 @@ type ContactList struct {
 	DeletedMs    int64
 }
 
+type Contacted struct {
+	Number    int64
+	FreezeID  string
+	Tenant    string
+	Campaign  int64
+	Contacts  []byte
+	Countries string
+}
+
 type Counter struct {
 	Name string
 	Next int64
+}
+
+type FigureDay struct {
+	Tenant            string
+	Day               int64
+	Cost              int64
+	Total             int64
+	Pending           int64
+	Ambiguous         int64
+	NotSent           int64
+	Skipped           int64
+	Awaiting          int64
+	Unconfirmed       int64
+	Undelivered       int64
+	Delivered         int64
+	Seen              int64
+	Clickers          int64
+	DeliveredClickers int64
 }
 
 type Freeze struct {
@@ -179,11 +253,53 @@ type Import struct {
 	StartedMs   int64
 	SeenMs      int64
 	FinishedMs  int64
+	Upload      string
+	Owner       string
+	Claims      int64
+	Options     string
+	Cancel      bool
+	OptedOut    int64
+	Bytes       int64
+	BytesRead   int64
+}
+
+type ImportReject struct {
+	Import string
+	Part   int64
+	Data   string
 }
 
 type Installation struct {
 	Name  string
 	Value string
+}
+
+type Job struct {
+	ID         string
+	Tenant     string
+	Kind       string
+	State      string
+	Error      string
+	Test       bool
+	ByWhom     string
+	Options    string
+	List       int64
+	Position   string
+	Done       int64
+	Total      int64
+	Bytes      int64
+	Owner      string
+	Claims     int64
+	Cancel     bool
+	StartedMs  int64
+	SeenMs     int64
+	FinishedMs int64
+}
+
+type JobPart struct {
+	Job  string
+	Part int64
+	Data []byte
 }
 
 type Ledger struct {
@@ -197,11 +313,42 @@ type Ledger struct {
 	TimeMs      int64
 }
 
+type ListCount struct {
+	Tenant   string
+	List     int64
+	Country  string
+	Class    int64
+	Valid    bool
+	OptedOut int64
+	OptedIn  bool
+	N        int64
+}
+
+type ListField struct {
+	Tenant  string
+	List    int64
+	Name    string
+	Members int64
+}
+
 type ListMember struct {
 	Tenant   string
 	List     int64
 	Position int64
 	Contact  int64
+}
+
+type LoginLink struct {
+	Hash      []byte
+	UserID    string
+	ExpiresMs int64
+}
+
+type Membership struct {
+	UserID    string
+	Tenant    string
+	Role      string
+	CreatedMs int64
 }
 
 type Price struct {
@@ -210,6 +357,33 @@ type Price struct {
 	Micros    int64
 	Version   int64
 	UpdatedMs int64
+}
+
+type Replay struct {
+	Tenant    string
+	Campaign  int64
+	Origin    int64
+	FreezeID  string
+	Selection string
+	Selected  int64
+	Members   []byte
+	CreatedMs int64
+}
+
+type Resource struct {
+	Number           int64
+	Tenant           string
+	Kind             string
+	Name             string
+	Search           string
+	Status           string
+	Doc              string
+	CreatedBy        string
+	Version          int64
+	PublishedVersion int64
+	CreatedMs        int64
+	UpdatedMs        int64
+	DeletedMs        int64
 }
 
 type Route struct {
@@ -225,6 +399,13 @@ type Route struct {
 	PublishedVersion int64
 	CreatedMs        int64
 	UpdatedMs        int64
+	Configuration    string
+	Credentials      string
+	CredentialNames  string
+	Priority         int64
+	Share            int64
+	Cost             int64
+	Deleted          bool
 }
 
 type Sender struct {
@@ -238,8 +419,15 @@ type Sender struct {
 	UpdatedMs        int64
 }
 
+type Session struct {
+	Token     string
+	Data      []byte
+	ExpiresMs int64
+}
+
 type Suppression struct {
 	Tenant           string
+	NumberKey        string
 	Phone            string
 	Hash             string
 	Source           string
@@ -247,16 +435,24 @@ type Suppression struct {
 	Version          int64
 	PublishedVersion int64
 	UpdatedMs        int64
+	Reason           string
+	Channels         int64
+	ChannelsBefore   int64
 }
 
 type SuppressionLog struct {
-	ID      int64
-	Tenant  string
-	Phone   string
-	Source  string
-	Lifted  bool
-	Version int64
-	TimeMs  int64
+	ID        int64
+	Tenant    string
+	Phone     string
+	Source    string
+	Lifted    bool
+	Version   int64
+	TimeMs    int64
+	NumberKey string
+	Reason    string
+	ByWhom    string
+	Channels  int64
+	Scope     int64
 }
 
 type Tenant struct {
@@ -278,4 +474,75 @@ type Tenant struct {
 	PublishedVersion int64
 	CreatedMs        int64
 	UpdatedMs        int64
+}
+
+type Upload struct {
+	ID       string
+	Tenant   string
+	Source   string
+	Format   string
+	Charset  string
+	Bytes    int64
+	Complete bool
+	SeenMs   int64
+}
+
+type UploadPart struct {
+	Upload string
+	Part   int64
+	Data   []byte
+}
+
+type User struct {
+	ID        string
+	Email     string
+	Name      string
+	Password  string
+	Subject   string
+	Operator  bool
+	Disabled  bool
+	Epoch     int64
+	Version   int64
+	CreatedMs int64
+	UpdatedMs int64
+	SeenMs    int64
+}
+
+type WebhookHealth struct {
+	Endpoint    int64
+	Tenant      string
+	Owner       string
+	LeaseMs     int64
+	NotBeforeMs int64
+	Failures    int64
+	FailingMs   int64
+	SucceededMs int64
+	RecoverMs   int64
+}
+
+type WebhookItem struct {
+	ID       int64
+	Tenant   string
+	Endpoint int64
+	EventID  string
+	Type     string
+	Ordering string
+	Data     string
+	TimeMs   int64
+	DueMs    int64
+	State    int64
+	Tries    int64
+	QueuedMs int64
+	TriedMs  int64
+	Status   int64
+	Answer   string
+	Failure  string
+	TookMs   int64
+}
+
+type WebhookReference struct {
+	Tenant    string
+	Message   string
+	Reference string
+	SeenMs    int64
 }

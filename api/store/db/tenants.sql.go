@@ -10,6 +10,26 @@ import (
 	"database/sql"
 )
 
+const addOwed = `-- name: AddOwed :exec
+UPDATE balances SET owed = owed + CAST(?1 AS INTEGER), version = version + 1 WHERE tenant = ?2
+`
+
+func (q *Queries) AddOwed(ctx context.Context, by int64, tenant string) error {
+	_, err := q.db.ExecContext(ctx, addOwed, by, tenant)
+	return err
+}
+
+const countLedger = `-- name: CountLedger :one
+SELECT COUNT(*) FROM ledger WHERE tenant = ?1 AND (CAST(?2 AS INTEGER) = 0 OR campaign = CAST(?2 AS INTEGER))
+`
+
+func (q *Queries) CountLedger(ctx context.Context, tenant string, campaign int64) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countLedger, tenant, campaign)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const counter = `-- name: Counter :one
 UPDATE counters SET next = next + CAST(?1 AS INTEGER) WHERE name = ?2 RETURNING next
 `
@@ -20,6 +40,19 @@ func (q *Queries) Counter(ctx context.Context, n int64, name string) (int64, err
 	var next int64
 	err := row.Scan(&next)
 	return next, err
+}
+
+const deleteRoute = `-- name: DeleteRoute :execrows
+UPDATE routes SET deleted = TRUE, configuration = '', credentials = '', credential_names = '', version = version + 1, updated_ms = ?
+WHERE name = ? AND version = ?
+`
+
+func (q *Queries) DeleteRoute(ctx context.Context, updatedMs int64, name string, version int64) (int64, error) {
+	result, err := q.db.ExecContext(ctx, deleteRoute, updatedMs, name, version)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const deleteSender = `-- name: DeleteSender :execrows
@@ -35,7 +68,7 @@ func (q *Queries) DeleteSender(ctx context.Context, updatedMs int64, tenant stri
 }
 
 const getBalance = `-- name: GetBalance :one
-SELECT tenant, available, reserved, captured, version FROM balances WHERE tenant = ?
+SELECT tenant, available, reserved, captured, version, owed FROM balances WHERE tenant = ?
 `
 
 func (q *Queries) GetBalance(ctx context.Context, tenant string) (Balance, error) {
@@ -47,12 +80,13 @@ func (q *Queries) GetBalance(ctx context.Context, tenant string) (Balance, error
 		&i.Reserved,
 		&i.Captured,
 		&i.Version,
+		&i.Owed,
 	)
 	return i, err
 }
 
 const getRoute = `-- name: GetRoute :one
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms FROM routes WHERE name = ?
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted FROM routes WHERE name = ? AND NOT deleted
 `
 
 func (q *Queries) GetRoute(ctx context.Context, name string) (Route, error) {
@@ -71,6 +105,13 @@ func (q *Queries) GetRoute(ctx context.Context, name string) (Route, error) {
 		&i.PublishedVersion,
 		&i.CreatedMs,
 		&i.UpdatedMs,
+		&i.Configuration,
+		&i.Credentials,
+		&i.CredentialNames,
+		&i.Priority,
+		&i.Share,
+		&i.Cost,
+		&i.Deleted,
 	)
 	return i, err
 }
@@ -222,9 +263,15 @@ func (q *Queries) InsertLedger(ctx context.Context, arg InsertLedgerParams) erro
 }
 
 const insertRoute = `-- name: InsertRoute :execrows
-INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, 0, ?9, ?9)
-ON CONFLICT (name) DO NOTHING
+INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, configuration, credentials, credential_names,
+  priority, share, cost, deleted, version, published_version, created_ms, updated_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+  ?12, ?13, ?14, FALSE, 1, 0, ?15, ?15)
+ON CONFLICT (name) DO UPDATE SET channels = excluded.channels, connector = excluded.connector, rate = excluded.rate, burst = excluded.burst,
+  p99_ms = excluded.p99_ms, receipt_window_ms = excluded.receipt_window_ms, enabled = excluded.enabled, configuration = excluded.configuration,
+  credentials = excluded.credentials, credential_names = excluded.credential_names, priority = excluded.priority, share = excluded.share,
+  cost = excluded.cost, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
+WHERE routes.deleted
 `
 
 type InsertRouteParams struct {
@@ -236,9 +283,16 @@ type InsertRouteParams struct {
 	P99Ms           int64
 	ReceiptWindowMs int64
 	Enabled         bool
+	Configuration   string
+	Credentials     string
+	CredentialNames string
+	Priority        int64
+	Share           int64
+	Cost            int64
 	Now             int64
 }
 
+// A route that comes back after a deletion goes on with its versions, for readers ignore older ones.
 func (q *Queries) InsertRoute(ctx context.Context, arg InsertRouteParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, insertRoute,
 		arg.Name,
@@ -249,6 +303,12 @@ func (q *Queries) InsertRoute(ctx context.Context, arg InsertRouteParams) (int64
 		arg.P99Ms,
 		arg.ReceiptWindowMs,
 		arg.Enabled,
+		arg.Configuration,
+		arg.Credentials,
+		arg.CredentialNames,
+		arg.Priority,
+		arg.Share,
+		arg.Cost,
 		arg.Now,
 	)
 	if err != nil {
@@ -469,7 +529,7 @@ func (q *Queries) ListPrices(ctx context.Context, tenant string) ([]Price, error
 }
 
 const listRoutes = `-- name: ListRoutes :many
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms FROM routes ORDER BY name
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted FROM routes WHERE NOT deleted ORDER BY name
 `
 
 func (q *Queries) ListRoutes(ctx context.Context) ([]Route, error) {
@@ -494,6 +554,13 @@ func (q *Queries) ListRoutes(ctx context.Context) ([]Route, error) {
 			&i.PublishedVersion,
 			&i.CreatedMs,
 			&i.UpdatedMs,
+			&i.Configuration,
+			&i.Credentials,
+			&i.CredentialNames,
+			&i.Priority,
+			&i.Share,
+			&i.Cost,
+			&i.Deleted,
 		); err != nil {
 			return nil, err
 		}
@@ -630,6 +697,59 @@ func (q *Queries) MoveBalance(ctx context.Context, arg MoveBalanceParams) (int64
 	return result.RowsAffected()
 }
 
+const newestLedger = `-- name: NewestLedger :many
+SELECT id, tenant, campaign, from_account, to_account, micros, note, time_ms FROM ledger
+WHERE tenant = ?1 AND (CAST(?2 AS INTEGER) = 0 OR campaign = CAST(?2 AS INTEGER)) AND id < ?3
+ORDER BY id DESC LIMIT ?5 OFFSET ?4
+`
+
+type NewestLedgerParams struct {
+	Tenant   string
+	Campaign int64
+	Below    int64
+	Skip     int64
+	Max      int64
+}
+
+// Newest first, below an entry.
+func (q *Queries) NewestLedger(ctx context.Context, arg NewestLedgerParams) ([]Ledger, error) {
+	rows, err := q.db.QueryContext(ctx, newestLedger,
+		arg.Tenant,
+		arg.Campaign,
+		arg.Below,
+		arg.Skip,
+		arg.Max,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Ledger
+	for rows.Next() {
+		var i Ledger
+		if err := rows.Scan(
+			&i.ID,
+			&i.Tenant,
+			&i.Campaign,
+			&i.FromAccount,
+			&i.ToAccount,
+			&i.Micros,
+			&i.Note,
+			&i.TimeMs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const publishedRoute = `-- name: PublishedRoute :exec
 UPDATE routes SET published_version = version WHERE name = ? AND version = ?
 `
@@ -741,6 +861,25 @@ func (q *Queries) RevokeKey(ctx context.Context, now int64, tenant string, iD st
 	return result.RowsAffected()
 }
 
+const routeUses = `-- name: RouteUses :one
+SELECT (SELECT COUNT(*) FROM tenants WHERE default_route = ?1) AS tenants,
+  (SELECT COUNT(*) FROM campaigns WHERE NOT hidden AND settled_ms = 0 AND ended_ms = 0 AND deleted_ms = 0
+    AND (INSTR(legs, ?2) > 0 OR INSTR(spec, ?2) > 0)) AS campaigns
+`
+
+type RouteUsesRow struct {
+	Tenants   int64
+	Campaigns int64
+}
+
+// The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands in a document.
+func (q *Queries) RouteUses(ctx context.Context, name string, quoted string) (RouteUsesRow, error) {
+	row := q.db.QueryRowContext(ctx, routeUses, name, quoted)
+	var i RouteUsesRow
+	err := row.Scan(&i.Tenants, &i.Campaigns)
+	return i, err
+}
+
 const setAvailable = `-- name: SetAvailable :execrows
 UPDATE balances SET available = ?, version = version + 1 WHERE tenant = ?
 `
@@ -776,7 +915,7 @@ func (q *Queries) SetPrice(ctx context.Context, arg SetPriceParams) error {
 }
 
 const unpublishedRoutes = `-- name: UnpublishedRoutes :many
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms FROM routes WHERE version > published_version ORDER BY name LIMIT ?
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted FROM routes WHERE version > published_version ORDER BY name LIMIT ?
 `
 
 func (q *Queries) UnpublishedRoutes(ctx context.Context, limit int64) ([]Route, error) {
@@ -801,6 +940,13 @@ func (q *Queries) UnpublishedRoutes(ctx context.Context, limit int64) ([]Route, 
 			&i.PublishedVersion,
 			&i.CreatedMs,
 			&i.UpdatedMs,
+			&i.Configuration,
+			&i.Credentials,
+			&i.CredentialNames,
+			&i.Priority,
+			&i.Share,
+			&i.Cost,
+			&i.Deleted,
 		); err != nil {
 			return nil, err
 		}
@@ -898,9 +1044,10 @@ func (q *Queries) UnpublishedTenants(ctx context.Context, limit int64) ([]Tenant
 }
 
 const updateRoute = `-- name: UpdateRoute :execrows
-UPDATE routes SET channels = ?, connector = ?, rate = ?, burst = ?, p99_ms = ?, receipt_window_ms = ?, enabled = ?,
-  version = version + 1, updated_ms = ?
-WHERE name = ? AND version = ?
+UPDATE routes SET channels = ?1, connector = ?2, rate = ?3, burst = ?4, p99_ms = ?5,
+  receipt_window_ms = ?6, enabled = ?7, configuration = ?8, credentials = ?9,
+  credential_names = ?10, priority = ?11, share = ?12, cost = ?13, version = version + 1, updated_ms = ?14
+WHERE name = ?15 AND version = ?16
 `
 
 type UpdateRouteParams struct {
@@ -911,6 +1058,12 @@ type UpdateRouteParams struct {
 	P99Ms           int64
 	ReceiptWindowMs int64
 	Enabled         bool
+	Configuration   string
+	Credentials     string
+	CredentialNames string
+	Priority        int64
+	Share           int64
+	Cost            int64
 	UpdatedMs       int64
 	Name            string
 	Version         int64
@@ -925,6 +1078,12 @@ func (q *Queries) UpdateRoute(ctx context.Context, arg UpdateRouteParams) (int64
 		arg.P99Ms,
 		arg.ReceiptWindowMs,
 		arg.Enabled,
+		arg.Configuration,
+		arg.Credentials,
+		arg.CredentialNames,
+		arg.Priority,
+		arg.Share,
+		arg.Cost,
 		arg.UpdatedMs,
 		arg.Name,
 		arg.Version,

@@ -15,46 +15,13 @@ UPDATE campaigns SET version = version + 1, state = ?, reason = ?, test = ?, nam
   ended_ms = ?, deleted_ms = ?, removed = ?
 WHERE tenant = ? AND number = ? AND version = ?;
 
+-- name: CampaignsIn :many
+-- The campaigns of a tenant in these states, a set of bits, oldest first.
+SELECT * FROM campaigns WHERE tenant = @tenant AND NOT hidden AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1 ORDER BY number;
+
 -- name: CountActive :one
-SELECT COUNT(*) FROM campaigns
-WHERE tenant = @tenant AND NOT hidden AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1;
-
--- name: ListCampaigns :many
--- states and channels are bit sets, 0 for any; a tag is found between its bars; below is a number, 0 for the newest.
-SELECT * FROM campaigns
-WHERE tenant = @tenant AND NOT hidden
-  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
-  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
-  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
-  AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND (CAST(@below AS INTEGER) = 0 OR number < CAST(@below AS INTEGER))
-ORDER BY number DESC LIMIT @max OFFSET @skip;
-
--- name: ListCampaignsOldest :many
-SELECT * FROM campaigns
-WHERE tenant = @tenant AND NOT hidden
-  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
-  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
-  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
-  AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND number > CAST(@above AS INTEGER)
-ORDER BY number LIMIT @max OFFSET @skip;
-
--- name: CountCampaigns :one
-SELECT COUNT(*) FROM campaigns
-WHERE tenant = @tenant AND NOT hidden
-  AND (CAST(@with_deleted AS BOOLEAN) OR NOT removed)
-  AND (CAST(@states AS INTEGER) = 0 OR (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1)
-  AND (CAST(@channels AS INTEGER) = 0 OR (CAST(@channels AS INTEGER) >> CAST(channel AS INT)) & 1 = 1)
-  AND (CAST(@search AS TEXT) = '' OR REPLACE(search, CAST(@search AS TEXT), '') <> search)
-  AND (CAST(@tag AS TEXT) = '' OR REPLACE(tags, CAST(@tag AS TEXT), '') <> tags)
-  AND created_ms >= @from_ms AND created_ms < @to_ms
-  AND (CAST(@below AS INTEGER) = 0 OR number < CAST(@below AS INTEGER))
-  AND number > CAST(@above AS INTEGER);
+SELECT CAST(COALESCE(SUM(n), 0) AS INTEGER) FROM campaign_counts
+WHERE tenant = @tenant AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1;
 
 -- name: InsertEvent :exec
 INSERT INTO campaign_events (tenant, campaign, version, from_state, to_state, cause, actor, by_whom, request_id, reason, time_ms)
@@ -67,7 +34,8 @@ SELECT * FROM campaign_events WHERE tenant = ? AND campaign = ? ORDER BY id;
 SELECT * FROM campaigns WHERE tenant = ? AND hidden_day = ?;
 
 -- name: UnpublishedCampaigns :many
-SELECT * FROM campaigns WHERE version > published_version AND tombstone = 0 ORDER BY number LIMIT ?;
+-- By index campaigns_outbox: the oldest change first.
+SELECT * FROM campaigns WHERE version > published_version AND tombstone = 0 ORDER BY updated_ms LIMIT ?;
 
 -- name: PublishedCampaign :exec
 UPDATE campaigns SET published_version = version WHERE tenant = ? AND number = ? AND version = ? AND tombstone = 0;
@@ -77,10 +45,13 @@ UPDATE campaigns SET published_version = version WHERE tenant = ? AND number = ?
 UPDATE campaigns SET published_version = 0, tombstone = CASE WHEN tombstone = 2 THEN 1 ELSE tombstone END
 WHERE tenant = ? AND number = ?;
 
+-- name: RepublishedTombstones :many
+-- By index campaigns_tombstones.
+SELECT tenant, number, version FROM campaigns WHERE tombstone = 1 ORDER BY number LIMIT ?;
+
 -- name: DueTombstones :many
-SELECT tenant, number, version FROM campaigns
-WHERE tombstone = 1 OR (ended_ms > 0 AND ended_ms < @before AND tombstone = 0)
-ORDER BY number LIMIT @max;
+-- By index campaigns_ended.
+SELECT tenant, number, version FROM campaigns WHERE ended_ms > 0 AND ended_ms < @before AND tombstone = 0 ORDER BY ended_ms LIMIT @max;
 
 -- name: PublishedTombstone :exec
 UPDATE campaigns SET tombstone = 2, published_version = version WHERE tenant = ? AND number = ?;
@@ -108,7 +79,8 @@ WHERE tenant = @tenant AND route = @route AND key = @key AND token = @token;
 UPDATE idempotency SET reserved = ?, updated_ms = ? WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
 
 -- name: FinishKey :execrows
-UPDATE idempotency SET done = TRUE, status = ?, response = ?, updated_ms = ?
+-- What was reserved is in the answer.
+UPDATE idempotency SET done = TRUE, status = ?, response = ?, reserved = NULL, updated_ms = ?
 WHERE tenant = ? AND route = ? AND key = ? AND token = ? AND NOT done;
 
 -- name: ForgetKey :execrows

@@ -27,12 +27,15 @@ SELECT b.data FROM freeze_index i JOIN freeze_blobs b ON b.freeze_id = i.freeze_
 WHERE i.freeze_id = ? AND i.blob = ?;
 
 -- name: GarbageFreezes :many
--- Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it.
+-- Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it, unless a
+-- confirmed replay has still to take its people from it.
 SELECT f.id, f.state FROM freezes f LEFT JOIN campaigns c ON c.tenant = f.tenant AND c.number = f.campaign AND c.freeze_id = f.id
 WHERE f.state = 2
   OR (f.state = 0 AND f.seen_ms < @silent)
   OR (f.state = 1 AND f.seen_ms < @silent AND c.number IS NULL)
-  OR (f.state = 1 AND c.ended_ms > 0 AND c.ended_ms < @ended)
+  OR (f.state = 1 AND c.ended_ms > 0 AND c.ended_ms < @ended AND NOT EXISTS (
+    SELECT 1 FROM replays r JOIN campaigns p ON p.tenant = r.tenant AND p.number = r.campaign
+    WHERE r.freeze_id = f.id AND p.confirmed_ms > 0 AND p.freeze_id = '' AND p.ended_ms = 0))
 ORDER BY f.id LIMIT 100;
 
 -- name: DropIndex :exec
@@ -44,3 +47,22 @@ DELETE FROM freeze_blobs WHERE freeze_blobs.freeze_id = @freeze_id AND freeze_bl
 
 -- name: ForgetFreeze :exec
 DELETE FROM freezes WHERE id = ? AND state = 2;
+
+-- name: InsertContacted :exec
+INSERT INTO contacted (freeze_id, tenant, campaign, contacts, countries) VALUES (?, ?, ?, ?, ?);
+
+-- name: NewestContacted :one
+SELECT CAST(COALESCE(MAX(number), 0) AS INTEGER) FROM contacted WHERE tenant = ?;
+
+-- name: DropContacted :exec
+DELETE FROM contacted WHERE freeze_id = ?;
+
+-- name: ContactedBetween :many
+-- The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before they began, nor campaign, which asks.
+SELECT k.contacts, k.countries,
+  CAST(CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END AS INTEGER) AS at_ms
+FROM contacted k JOIN campaigns c ON c.tenant = k.tenant AND c.number = k.campaign AND c.freeze_id = k.freeze_id
+WHERE k.tenant = @tenant AND k.campaign <> @campaign AND NOT c.test AND (c.started_ms > 0 OR c.ended_ms = 0 AND c.state <> @aborted)
+  AND CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END >= CAST(@from_ms AS INTEGER)
+  AND CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END <= CAST(@to_ms AS INTEGER)
+ORDER BY k.number;

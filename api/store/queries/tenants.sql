@@ -51,20 +51,38 @@ SELECT COUNT(*) FROM api_keys WHERE tenant = ? AND id = ?;
 UPDATE api_keys SET used_ms = ? WHERE id = ?;
 
 -- name: InsertRoute :execrows
-INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms)
-VALUES (@name, @channels, @connector, @rate, @burst, @p99_ms, @receipt_window_ms, @enabled, 1, 0, @now, @now)
-ON CONFLICT (name) DO NOTHING;
+-- A route that comes back after a deletion goes on with its versions, for readers ignore older ones.
+INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, configuration, credentials, credential_names,
+  priority, share, cost, deleted, version, published_version, created_ms, updated_ms)
+VALUES (@name, @channels, @connector, @rate, @burst, @p99_ms, @receipt_window_ms, @enabled, @configuration, @credentials, @credential_names,
+  @priority, @share, @cost, FALSE, 1, 0, @now, @now)
+ON CONFLICT (name) DO UPDATE SET channels = excluded.channels, connector = excluded.connector, rate = excluded.rate, burst = excluded.burst,
+  p99_ms = excluded.p99_ms, receipt_window_ms = excluded.receipt_window_ms, enabled = excluded.enabled, configuration = excluded.configuration,
+  credentials = excluded.credentials, credential_names = excluded.credential_names, priority = excluded.priority, share = excluded.share,
+  cost = excluded.cost, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
+WHERE routes.deleted;
 
 -- name: UpdateRoute :execrows
-UPDATE routes SET channels = ?, connector = ?, rate = ?, burst = ?, p99_ms = ?, receipt_window_ms = ?, enabled = ?,
-  version = version + 1, updated_ms = ?
+UPDATE routes SET channels = @channels, connector = @connector, rate = @rate, burst = @burst, p99_ms = @p99_ms,
+  receipt_window_ms = @receipt_window_ms, enabled = @enabled, configuration = @configuration, credentials = @credentials,
+  credential_names = @credential_names, priority = @priority, share = @share, cost = @cost, version = version + 1, updated_ms = @updated_ms
+WHERE name = @name AND version = @version;
+
+-- name: DeleteRoute :execrows
+UPDATE routes SET deleted = TRUE, configuration = '', credentials = '', credential_names = '', version = version + 1, updated_ms = ?
 WHERE name = ? AND version = ?;
 
+-- name: RouteUses :one
+-- The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands in a document.
+SELECT (SELECT COUNT(*) FROM tenants WHERE default_route = @name) AS tenants,
+  (SELECT COUNT(*) FROM campaigns WHERE NOT hidden AND settled_ms = 0 AND ended_ms = 0 AND deleted_ms = 0
+    AND (INSTR(legs, @quoted) > 0 OR INSTR(spec, @quoted) > 0)) AS campaigns;
+
 -- name: GetRoute :one
-SELECT * FROM routes WHERE name = ?;
+SELECT * FROM routes WHERE name = ? AND NOT deleted;
 
 -- name: ListRoutes :many
-SELECT * FROM routes ORDER BY name;
+SELECT * FROM routes WHERE NOT deleted ORDER BY name;
 
 -- name: UnpublishedRoutes :many
 SELECT * FROM routes WHERE version > published_version ORDER BY name LIMIT ?;
@@ -117,6 +135,9 @@ SELECT * FROM balances WHERE tenant = ?;
 -- Changes nothing: it takes the row's lock, so that whatever is checked next for this tenant stays true until commit.
 UPDATE balances SET version = version WHERE tenant = ?;
 
+-- name: AddOwed :exec
+UPDATE balances SET owed = owed + CAST(@by AS INTEGER), version = version + 1 WHERE tenant = @tenant;
+
 -- name: MoveBalance :execrows
 -- NULL + n stays NULL: unlimited credit. The checks of the table refuse what would fall below zero.
 UPDATE balances SET available = available + CAST(@available AS INTEGER), reserved = reserved + CAST(@reserved AS INTEGER),
@@ -133,3 +154,12 @@ INSERT INTO ledger (tenant, campaign, from_account, to_account, micros, note, ti
 SELECT * FROM ledger
 WHERE tenant = @tenant AND (CAST(@campaign AS INTEGER) = 0 OR campaign = CAST(@campaign AS INTEGER))
 ORDER BY id LIMIT @max OFFSET @skip;
+
+-- name: NewestLedger :many
+-- Newest first, below an entry.
+SELECT * FROM ledger
+WHERE tenant = @tenant AND (CAST(@campaign AS INTEGER) = 0 OR campaign = CAST(@campaign AS INTEGER)) AND id < @below
+ORDER BY id DESC LIMIT @max OFFSET @skip;
+
+-- name: CountLedger :one
+SELECT COUNT(*) FROM ledger WHERE tenant = @tenant AND (CAST(@campaign AS INTEGER) = 0 OR campaign = CAST(@campaign AS INTEGER));

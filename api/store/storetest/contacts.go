@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
@@ -183,7 +184,7 @@ var contactTests = []test{
 		_, err = e.s.UpdateContact(e.Context(), t.ID, changed.Number, 0, func(c *store.Contact) error { c.FirstName, c.LastName = "Ольга", "ЖУК"; return nil })
 		e.must(err)
 		for _, row := range []string{"Élodie,Ñandú,E@x", "ÉLODIE,Ñandú,E@x"} { // the second one changes the contact
-			_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader("phone,first_name,last_name,email\n"+mobile(8)+","+row), nil)
+			_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader("phone,first_name,last_name,email\n"+mobile(8)+","+row), nil)
 			e.must(err)
 		}
 		for search, want := range map[string]string{"мария": "", "ольга жук": mobile(7), "ОЛЬГА": mobile(7), "élodie": mobile(8), "ÉLODIE ñ": mobile(8), "e@X": mobile(8)} {

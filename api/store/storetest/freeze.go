@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // frozen is an audience as its readers see it.
@@ -109,7 +109,7 @@ var freezeTests = []test{
 		// The other way round the other list keeps its own; a call reaches a fixed line.
 		d := e.campaign(t, "d", b, a)
 		d, err = e.s.UpdateCampaign(e.Context(), t.ID, d.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
-			c.Chain = []fanfarev1.Channel{fanfarev1.Channel_CHANNEL_VOICE}
+			c.Chain = []schemas.Channel{schemas.ChannelVoice}
 			return schemas.TriggerEdit, nil
 		})
 		e.must(err)
@@ -118,11 +118,107 @@ var freezeTests = []test{
 			mobile(3), mobile(1), mobile(2), badNumber, mobile(4), mobile(2), mobile(1), badNumber, fixedLine)
 		equal(e, "entries of the voice campaign", f.flags(), want)
 	}},
+	{"a campaign that requires opt-ins sends to those who have opted in (R43)", func(e *env) {
+		t := e.tenant("acme")
+		a, b := e.list(t, "a"), e.list(t, "b", mobile(5))
+		e.load(t, a, importfile.CSV, "phone,opt_in,opt_in_source\n"+
+			mobile(1)+",yes,fair\n"+mobile(2)+",2024-05-06,web form\n"+mobile(3)+",no,\n"+mobile(4)+",,\n"+badNumber+",yes,\n"+mobile(6)+",yes,\n")
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(6)))
+		agreed := func(phone string) string {
+			c, err := e.s.ContactByPhone(e.Context(), t.ID, phone)
+			e.must(err)
+			if c.OptIn.IsZero() {
+				return "no " + c.OptInSource
+			}
+			return c.OptIn.Format(time.DateOnly) + " " + c.OptInSource
+		}
+		equal(e, "yes", agreed(mobile(1)), start.Format(time.DateOnly)+" fair")
+		equal(e, "a day", agreed(mobile(2)), "2024-05-06 web form")
+		equal(e, "no", agreed(mobile(3)), "no ")
+		c := e.campaign(t, "c", a, b)
+		c, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+			c.RequireOptIn = true
+			return schemas.TriggerEdit, nil
+		})
+		e.must(err)
+		check := func(want store.AudienceCount) {
+			e.Helper()
+			count, err := e.s.CountCampaign(e.Context(), &c)
+			e.must(err)
+			if got := [...]uint32{count.Total, count.Eligible, count.Invalid, count.OptedOut, count.NotOptedIn}; got != [...]uint32{want.Total, want.Eligible, want.Invalid, want.OptedOut, want.NotOptedIn} {
+				e.Errorf("got total, eligible, invalid, opted out, not opted in %v, want those of %+v", got, want)
+			}
+			checkMembers(e)
+		}
+		check(store.AudienceCount{Total: 7, Eligible: 2, Invalid: 1, OptedOut: 1, NotOptedIn: 3})
+		// A row that says no takes it back; an empty cell changes nothing, and a mere yes keeps the older proof.
+		e.load(t, a, importfile.CSV, "phone,opt_in\n"+mobile(1)+",no\n"+mobile(2)+",yes\n"+mobile(3)+",yes\n")
+		equal(e, "taken back", agreed(mobile(1)), "no ")
+		equal(e, "said again", agreed(mobile(2)), "2024-05-06 web form")
+		e.load(t, a, importfile.CSV, "phone,opt_in\n"+mobile(2)+",\n")
+		equal(e, "not said", agreed(mobile(2)), "2024-05-06 web form")
+		check(store.AudienceCount{Total: 7, Eligible: 2, Invalid: 1, OptedOut: 1, NotOptedIn: 3})
+		_, f := e.freeze(e.confirm(c, 0))
+		equal(e, "entries and flags", f.flags(), fmt.Sprintf("%s:%d %s:0 %s:0 %s:%d %s:%d %s:%d %s:%d", mobile(1), audience.NotOptedIn, mobile(2), mobile(3),
+			mobile(4), audience.NotOptedIn, badNumber, audience.Invalid, mobile(6), audience.OptedOut, mobile(5), audience.NotOptedIn))
+	}},
+	{"an opt-out of one channel keeps others open (X10)", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l", mobile(1), mobile(2), mobile(3))
+		put := func(lift bool, channel schemas.Channel, phones ...string) {
+			e.Helper()
+			change := e.s.OptOuts
+			if lift {
+				change = e.s.LiftOptOuts
+			}
+			for _, phone := range phones {
+				_, err := change(e.Context(), t.ID, store.OptOutCause{Source: "api"}, store.OptOut{Phone: phone, Channel: channel})
+				e.must(err)
+			}
+			checkMembers(e)
+		}
+		const whatsapp, every = schemas.ChannelWhatsApp, schemas.ChannelUnspecified
+		put(false, sms, mobile(1))
+		put(false, whatsapp, mobile(2))
+		put(false, every, mobile(3))
+		flagsOf := func(name string, channel schemas.Channel) string {
+			e.Helper()
+			made := e.campaign(t, name, l)
+			c, err := e.s.UpdateCampaign(e.Context(), t.ID, made.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+				c.Chain = []schemas.Channel{channel}
+				return schemas.TriggerEdit, nil
+			})
+			e.must(err)
+			count, err := e.s.CountCampaign(e.Context(), &c)
+			e.must(err)
+			_, f := e.freeze(e.confirm(c, 0))
+			ok := 0
+			for _, entry := range f.entries {
+				if entry.Flag == audience.OK {
+					ok++
+				}
+			}
+			equal(e, "eligible of "+name, int(count.Eligible), ok)
+			return f.flags()
+		}
+		const out = audience.OptedOut
+		equal(e, "sms", flagsOf("sms", sms), fmt.Sprintf("%s:%d %s:0 %s:%d", mobile(1), out, mobile(2), mobile(3), out))
+		equal(e, "whatsapp", flagsOf("whatsapp", whatsapp), fmt.Sprintf("%s:0 %s:%d %s:%d", mobile(1), mobile(2), out, mobile(3), out))
+		put(true, sms, mobile(3)) // of all but SMS
+		equal(e, "sms again", flagsOf("sms again", sms), fmt.Sprintf("%s:%d %s:0 %s:0", mobile(1), out, mobile(2), mobile(3)))
+		equal(e, "whatsapp again", flagsOf("whatsapp again", whatsapp), fmt.Sprintf("%s:0 %s:%d %s:%d", mobile(1), mobile(2), out, mobile(3), out))
+		e.publish()
+		put(true, every, mobile(2))
+		hash := e.keys.NumberHash(t.ID, mobile(2))
+		if row, ok := e.unpublished()[schemas.SuppressionKey(t.ID, hash)]; !ok || row.Value != nil {
+			e.Errorf("got %+v, want a tombstone when nothing is left of an opt-out", row)
+		}
+	}},
 	{"everything about a contact is in its entry", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
 		file := "phone,first_name,last_name,email,city,odd\n+393330000001,Anna,Rossi,a@x.it,Roma,\"say \"\"hi\"\" \\ <b>\"\n+393330000002,,,,,\n"
-		e.load(t, l, store.FormatCSV, file)
+		e.load(t, l, importfile.CSV, file)
 		_, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
 		got := f.entries[0]
 		for name, want := range map[string]string{
@@ -153,7 +249,7 @@ var freezeTests = []test{
 			}
 			fmt.Fprintf(&file, "%s,%s\n", mobile(i), zone)
 		}
-		e.load(t, l, store.FormatCSV, file.String())
+		e.load(t, l, importfile.CSV, file.String())
 		c, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
 		equal(e, "total", c.Total, n)
 		equal(e, "blobs", len(f.index), 5) // two of Rome, one of each other

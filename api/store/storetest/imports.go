@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
@@ -23,7 +24,7 @@ func figures(r store.ImportReport) [6]uint64 {
 }
 
 // load imports a text into a list.
-func (e *env) load(t store.Tenant, l store.List, format store.Format, text string) store.ImportReport {
+func (e *env) load(t store.Tenant, l store.List, format importfile.Format, text string) store.ImportReport {
 	e.Helper()
 	r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: format}, strings.NewReader(text), nil)
 	e.must(err)
@@ -57,24 +58,24 @@ var importTests = []test{
 			{"phoneNumber":3330000002,"firstName":"Élan","surname":"O\"Neil, jr","email":null,"attributes":{"city":"two\nlines"}}]`
 		for i, c := range []struct {
 			name, text string
-			format     store.Format
+			format     importfile.Format
 		}{
-			{"plain", plain, store.FormatCSV},
-			{"byte order mark", "\xef\xbb\xbf" + plain, store.FormatCSV},
-			{"semicolons", semicolons, store.FormatCSV},
-			{"tabs", strings.ReplaceAll(semicolons, ";", "\t"), store.FormatCSV},
-			{"bars", strings.ReplaceAll(semicolons, ";", "|"), store.FormatCSV},
-			{"Excel's line", "sep=;\r\n" + semicolons, store.FormatCSV},
-			{"carriage returns", other("\n+", "\r\n+"), store.FormatCSV},
-			{"no newline at the end", strings.TrimSuffix(plain, "\n"), store.FormatCSV},
-			{"blank lines", "\n" + other("\n+", "\n\n,,,,\n+"), store.FormatCSV},
-			{"UTF-16 little", utf16Text(plain, true), store.FormatCSV},
-			{"UTF-16 big", utf16Text(semicolons, false), store.FormatCSV},
-			{"other names", other("phone,first_name,last_name,email,city", "Mobile Number, First Name ,SURNAME,E-Mail,City"), store.FormatCSV},
-			{"00", other("+39333", "0039 333 "), store.FormatCSV},
-			{"spreadsheet text", other("+39333", "'+39333"), store.FormatCSV},
-			{"JSON", asJSON, store.FormatJSON},
-			{"JSON lines", "\xef\xbb\xbf " + strings.Trim(strings.ReplaceAll(asJSON, "},", "}\n"), "[]"), store.FormatJSON},
+			{"plain", plain, importfile.CSV},
+			{"byte order mark", "\xef\xbb\xbf" + plain, importfile.CSV},
+			{"semicolons", semicolons, importfile.CSV},
+			{"tabs", strings.ReplaceAll(semicolons, ";", "\t"), importfile.CSV},
+			{"bars", strings.ReplaceAll(semicolons, ";", "|"), importfile.CSV},
+			{"Excel's line", "sep=;\r\n" + semicolons, importfile.CSV},
+			{"carriage returns", other("\n+", "\r\n+"), importfile.CSV},
+			{"no newline at the end", strings.TrimSuffix(plain, "\n"), importfile.CSV},
+			{"blank lines", "\n" + other("\n+", "\n\n,,,,\n+"), importfile.CSV},
+			{"UTF-16 little", utf16Text(plain, true), importfile.CSV},
+			{"UTF-16 big", utf16Text(semicolons, false), importfile.CSV},
+			{"other names", other("phone,first_name,last_name,email,city", "Mobile Number, First Name ,SURNAME,E-Mail,City"), importfile.CSV},
+			{"00", other("+39333", "0039 333 "), importfile.CSV},
+			{"spreadsheet text", other("+39333", "'+39333"), importfile.CSV},
+			{"JSON", asJSON, importfile.JSON},
+			{"JSON lines", "\xef\xbb\xbf " + strings.Trim(strings.ReplaceAll(asJSON, "},", "}\n"), "[]"), importfile.JSON},
 		} {
 			l := e.list(t, fmt.Sprint("l", i))
 			r := e.load(t, l, c.format, c.text)
@@ -99,14 +100,14 @@ var importTests = []test{
 		l := e.list(t, "l")
 		// The second row of a number says something else, and something more.
 		file := "phone,first_name,city,team\n+393330000001,Anna,,\n+393330000002,Bob,Roma,\n3330000001,Anne,Milano,red\n+393330000002,Bill,Napoli,blue\n+44 20 7946 0000,Fix,,\n+12005550123,Bad,,\nnobody,,,\n"
-		r := e.load(t, l, store.FormatCSV, file)
+		r := e.load(t, l, importfile.CSV, file)
 		equal(e, "first time", figures(r), [6]uint64{7, 4, 0, 0, 2, 1})
 		equal(e, "unreachable", r.Unreachable, 2)
 		before := e.contacts(t, l)
 		list, err := e.s.List(e.Context(), t.ID, l.Number)
 		e.must(err)
 		e.clock.add(time.Hour)
-		r = e.load(t, l, store.FormatCSV, file)
+		r = e.load(t, l, importfile.CSV, file)
 		equal(e, "second time", figures(r), [6]uint64{7, 0, 0, 4, 2, 1})
 		for i, c := range e.contacts(t, l) {
 			if !sameContact(c, before[i]) {
@@ -132,8 +133,8 @@ var importTests = []test{
 	{"an update changes what it says", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
-		e.load(t, l, store.FormatCSV, "phone,first_name,city,team\n+393330000001,Anna,Roma,red\n+393330000002,Bob,,\n")
-		r := e.load(t, l, store.FormatCSV, "phone,first_name,city\n+393330000001,,Milano\n+393330000002,Bob,\n+393330000003,Cy,\n")
+		e.load(t, l, importfile.CSV, "phone,first_name,city,team\n+393330000001,Anna,Roma,red\n+393330000002,Bob,,\n")
+		r := e.load(t, l, importfile.CSV, "phone,first_name,city\n+393330000001,,Milano\n+393330000002,Bob,\n+393330000003,Cy,\n")
 		equal(e, "figures", figures(r), [6]uint64{3, 1, 1, 1, 0, 0})
 		c := e.contacts(t, l)[0]
 		if c.FirstName != "Anna" || c.Attributes["city"] != "Milano" || c.Attributes["team"] != "red" || c.Version != 2 {
@@ -141,11 +142,11 @@ var importTests = []test{
 		}
 		// Known to the tenant, new in this list.
 		other := e.list(t, "other")
-		r = e.load(t, other, store.FormatCSV, "phone\n+393330000001\n")
+		r = e.load(t, other, importfile.CSV, "phone\n+393330000001\n")
 		equal(e, "in another list", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
 		// Deleted, and back again.
 		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number, 0))
-		r = e.load(t, l, store.FormatCSV, "phone,team\n+393330000001,blue\n")
+		r = e.load(t, l, importfile.CSV, "phone,team\n+393330000001,blue\n")
 		equal(e, "after a deletion", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
 		back, err := e.s.ContactByPhone(e.Context(), t.ID, mobile(1))
 		e.must(err)
@@ -170,17 +171,17 @@ var importTests = []test{
 			"+39333000000612345,long,\n" +
 			"+393330000007,\"never closed,\n" + // 13
 			"+393330000008,ok,\n"
-		r := e.load(t, l, store.FormatCSV, file)
+		r := e.load(t, l, importfile.CSV, file)
 		equal(e, "figures", figures(r), [6]uint64{13, 2, 0, 0, 0, 11})
 		want := []struct {
 			line   uint64
 			column string
 			reason string
 		}{
-			{3, "phone", "Excel"},
-			{4, "phone", "Excel"},
+			{3, "phone", "spreadsheet"},
+			{4, "phone", "spreadsheet"},
 			{5, "phone", "empty"},
-			{6, "phone", "no phone number"},
+			{6, "phone", "not a phone number"},
 			{7, "", "more cells"},
 			{8, "", "closing quote"},
 			{9, "name", "UTF-8"},
@@ -204,11 +205,11 @@ var importTests = []test{
 	{"refused rows of JSON", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
-		r := e.load(t, l, store.FormatJSON, `[{"phone":"+393330000001"}, 5, {"phone":["x"]}, {"phone":{"a":1}}, {}, {"phone":"x"}, {"phone":"+393330000003","phone":"+393330000004"}, {"phone":"+393330000003","first_name":"Zo`+"\xeb"+`"}, `+
+		r := e.load(t, l, importfile.JSON, `[{"phone":"+393330000001"}, 5, {"phone":["x"]}, {"phone":{"a":1}}, {}, {"phone":"x"}, {"phone":"+393330000003","phone":"+393330000004"}, {"phone":"+393330000003","first_name":"Zo`+"\xeb"+`"}, `+
 			`{"phone":"+393330000003","first_name":"\ud83d"}, {"phone":"+393330000003","attributes":{"a":"1","a":"2"}}, {"phone":"+393330000003","city":"a\u0000"}, `+
 			`{"phone":"+393330000002","ok":true,"none":null,"n":1.50}]`)
 		equal(e, "figures", figures(r), [6]uint64{12, 2, 0, 0, 0, 10})
-		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "no phone number", "stands twice", "not UTF-8", "not text", "stands twice", "NUL"} {
+		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "not a phone number", "occurs twice", "not UTF-8", "not text", "occurs twice", "NUL"} {
 			if got := r.Rejected[i]; got.Line != uint64(i+2) || !strings.Contains(got.Reason, want) {
 				e.Errorf("got %+v, want object %d, %s", got, i+2, want)
 			}
@@ -219,29 +220,29 @@ var importTests = []test{
 	}},
 	{"the first thousand refused rows are named", func(e *env) {
 		t := e.tenant("acme")
-		r := e.load(t, e.list(t, "l"), store.FormatCSV, "phone\n"+strings.Repeat("nobody\n", 1500))
+		r := e.load(t, e.list(t, "l"), importfile.CSV, "phone\n"+strings.Repeat("nobody\n", 1500))
 		equal(e, "invalid and named", [2]int{int(r.Invalid), len(r.Rejected)}, [2]int{1500, store.MaxRejected})
 	}},
 	{"files that are none", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
 		for _, c := range []struct {
-			format store.Format
+			format importfile.Format
 			text   string
 			want   string
 		}{
-			{store.FormatCSV, "", "empty"},
-			{store.FormatCSV, "name,city\nx,y\n", "phone"},
+			{importfile.CSV, "", "empty"},
+			{importfile.CSV, "name,city\nx,y\n", "phone"},
 			// What would be lost without a word.
-			{store.FormatCSV, "phone,city,City\n+393330000001,x,y\n", `two columns of the header are "city"`},
-			{store.FormatCSV, "phone,first_name,First Name\n+393330000001,x,y\n", `two columns of the header are "first_name"`},
-			{store.FormatCSV, "phone,phone\n+393330000001,+393330000002\n", `two columns of the header are "phone"`},
-			{store.FormatCSV, "phone,citt\xe0\n+393330000001,x\n", "UTF-8"},
-			{store.FormatCSV, strings.TrimPrefix(utf16Text("phone,city\n+393330000001,x\n", true), "\xff\xfe"), "UTF-8"},
-			{store.FormatCSV, "PK\x03\x04\x14\x00", "workbook"},
-			{store.FormatJSON, "", "empty"},
-			{store.FormatJSON, `"x"`, "array"},
-			{"xml", "x", "csv or json"},
+			{importfile.CSV, "phone,city,City\n+393330000001,x,y\n", `two columns of the header are "city"`},
+			{importfile.CSV, "phone,first_name,First Name\n+393330000001,x,y\n", `two columns of the header are "first_name"`},
+			{importfile.CSV, "phone,phone\n+393330000001,+393330000002\n", `two columns of the header are "phone"`},
+			{importfile.CSV, "phone,citt\xe0\n+393330000001,x\n", "UTF-8"},
+			{importfile.CSV, strings.TrimPrefix(utf16Text("phone,city\n+393330000001,x\n", true), "\xff\xfe"), "UTF-8"},
+			{importfile.CSV, "PK\x03\x04\x14\x00", "workbook"},
+			{importfile.JSON, "", "empty"},
+			{importfile.JSON, `"x"`, "array"},
+			{"xml", "x", "csv, json, xlsx or vcard"},
 		} {
 			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: c.format}, strings.NewReader(c.text), nil)
 			e.wantErr(err, store.ErrInvalid)
@@ -249,16 +250,16 @@ var importTests = []test{
 				e.Errorf("%q: got error %q, want it to name %s", c.text, err, c.want)
 			}
 		}
-		_, err := e.s.Import(e.Context(), t.ID, 99, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader(""), nil)
+		_, err := e.s.Import(e.Context(), t.ID, 99, store.ImportOptions{Format: importfile.CSV}, strings.NewReader(""), nil)
 		e.wantErr(err, schemas.ErrNotFound)
-		_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV, Region: "XX"}, strings.NewReader(""), nil)
+		_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV, Region: "XX"}, strings.NewReader(""), nil)
 		e.wantErr(err, store.ErrInvalid)
 	}},
 	{"columns can be named, and the region", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
 		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{
-			Format: store.FormatCSV, Region: "gb", Columns: map[string]string{"Contact": "phone", "phone": "office", "secret": "-", "Who": "first_name"},
+			Format: importfile.CSV, Region: "gb", Columns: map[string]string{"Contact": "phone", "phone": "office", "secret": "-", "Who": "first_name"},
 		}, strings.NewReader("Contact,phone,secret,Who\n07400 123456,020 7946 0000,xyz,Anna\n"), nil)
 		e.must(err)
 		equal(e, "figures", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
@@ -267,7 +268,7 @@ var importTests = []test{
 			e.Errorf("got %+v", c)
 		}
 		// Of two that could be the name one is, and the other stays what it is; the one that was named is it in any case.
-		e.load(t, l, store.FormatCSV, "phone,Nome,first_name\n+393330000001,Ugo,Hugh\n")
+		e.load(t, l, importfile.CSV, "phone,Nome,first_name\n+393330000001,Ugo,Hugh\n")
 		if c := e.contacts(t, l)[1]; c.FirstName != "Hugh" || c.Attributes["nome"] != "Ugo" {
 			e.Errorf("got %+v, want Hugh, and nome beside it", c)
 		}
@@ -277,7 +278,7 @@ var importTests = []test{
 			`two columns of the header are "office"`:     {"Who": "office", "secret": "office"},
 			"lower-case letters":                         {"Who": "Some Body"},
 		} {
-			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV, Columns: names}, strings.NewReader("phone,secret,Who\n+393330000001,x,y\n"), nil)
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV, Columns: names}, strings.NewReader("phone,secret,Who\n+393330000001,x,y\n"), nil)
 			e.wantErr(err, store.ErrInvalid)
 			if err != nil && !strings.Contains(err.Error(), want) {
 				e.Errorf("%v: got error %q, want it to say %s", names, err, want)
@@ -289,11 +290,11 @@ var importTests = []test{
 		l := e.list(t, "l")
 		broken := errors.New("connection reset")
 		for i, c := range []struct {
-			format store.Format
+			format importfile.Format
 			text   string
 		}{
-			{store.FormatCSV, "phone\n+393330000001\n+393330000002\n+3933300"},
-			{store.FormatJSON, `[{"phone":"+393330000001"},{"phone":"+393330000002"},{"pho`},
+			{importfile.CSV, "phone\n+393330000001\n+393330000002\n+3933300"},
+			{importfile.JSON, `[{"phone":"+393330000001"},{"phone":"+393330000002"},{"pho`},
 		} {
 			r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: c.format},
 				io.MultiReader(strings.NewReader(c.text), iotest.ErrReader(broken)), nil)
@@ -306,13 +307,13 @@ var importTests = []test{
 				e.Errorf("%d: got %+v, want failed after 2 rows", i, saved)
 			}
 		}
-		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000003"},oops]`), nil)
+		r, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.JSON}, strings.NewReader(`[{"phone":"+393330000003"},oops]`), nil)
 		e.wantErr(err, store.ErrStream)
 		equal(e, "before the syntax error", r.Imported, 1)
 		if err != nil && !strings.Contains(err.Error(), "after 1 rows: at byte 26") {
 			e.Errorf("got error %q, want it to say where", err)
 		}
-		r, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatJSON}, strings.NewReader(`[{"phone":"+393330000004"}`), nil)
+		r, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.JSON}, strings.NewReader(`[{"phone":"+393330000004"}`), nil)
 		e.wantErr(err, store.ErrStream)
 		equal(e, "before the missing end", r.Imported, 1)
 	}},
@@ -325,7 +326,7 @@ var importTests = []test{
 		id := make(chan string, 1)
 		done := make(chan error, 1)
 		go func() {
-			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, in, func(r store.ImportReport) {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, in, func(r store.ImportReport) {
 				once.Do(func() { id <- r.ID })
 			})
 			done <- err
@@ -373,7 +374,7 @@ var importTests = []test{
 			l store.List
 		}{{e.s, a}, {other, b}} {
 			wg.Go(func() {
-				r, err := c.s.Import(e.Context(), t.ID, c.l.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader(file(uint64(i))), nil)
+				r, err := c.s.Import(e.Context(), t.ID, c.l.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader(file(uint64(i))), nil)
 				if err != nil || r.Imported != n {
 					e.Errorf("got %v, %v, want %d imported", &r, err, n)
 				}
@@ -391,7 +392,7 @@ var importTests = []test{
 		id := make(chan string, 1)
 		done := make(chan error, 1)
 		go func() {
-			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, in, func(r store.ImportReport) {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, in, func(r store.ImportReport) {
 				if r.RowsRead == 0 {
 					id <- r.ID
 				}
@@ -419,7 +420,7 @@ var importTests = []test{
 		ctx, cancel := contextWithCancel(e)
 		n := 0
 		text := "phone\n" + mobile(1) + "\n" + strings.Repeat("\n", 200_000) // more than one read
-		r, err := e.s.Import(ctx, t.ID, l.Number, store.ImportOptions{Format: store.FormatCSV}, readerFunc(func(b []byte) (int, error) {
+		r, err := e.s.Import(ctx, t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, readerFunc(func(b []byte) (int, error) {
 			if n >= len(text) {
 				cancel()
 				return 0, ctx.Err()

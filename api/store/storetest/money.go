@@ -2,13 +2,14 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/pricing"
 )
 
 var moneyTests = []test{
@@ -34,14 +35,45 @@ var moneyTests = []test{
 		balance(e, t, store.Balance{Unlimited: true, Reserved: 1000})
 		e.must(e.s.SetCredit(e.Context(), t.ID, 0, true))
 	}},
+	// R113, X13: a price list with rows of single countries, written as a whole or not at all.
+	{"price list", func(e *env) {
+		t, other := e.tenant("acme"), e.tenant("other")
+		france := pricing.Rule{Channel: sms, Country: "FR", Micros: 70_000}
+		many := pricing.Rule{Channel: sms, From: 1000, Micros: 40_000}
+		put := func(replace bool, rules ...pricing.Rule) string {
+			added, changed, deleted, err := e.s.PutPrices(e.Context(), t.ID, rules, replace, "key")
+			e.must(err)
+			return fmt.Sprint(added, changed, deleted)
+		}
+		equal(e, "first", put(false, france, many), "2 0 0")
+		equal(e, "the same again", put(false, france, many), "0 0 0")
+		france.Micros = 75_000
+		equal(e, "changed", put(false, france), "0 1 0")
+		list, err := e.s.PriceList(e.Context(), t.ID)
+		e.must(err)
+		price := func(country string, volume uint64) uint64 {
+			micros, _ := list.Price(sms, country, volume, time.Now())
+			return micros
+		}
+		equal(e, "prices", fmt.Sprint(price("FR", 1), price("FR", 5000), price("IT", 5000), price("IT", 999)), "75000 75000 40000 50000")
+		equal(e, "replaced", put(true, many), "0 0 1")
+		_, _, _, err = e.s.PutPrices(e.Context(), t.ID, []pricing.Rule{france, {Channel: sms, Country: "DE", Micros: schemas.MaxPriceMicros + 1}}, false, "key")
+		e.wantErr(err, store.ErrInvalid)
+		list, err = e.s.PriceList(e.Context(), t.ID)
+		e.must(err)
+		equal(e, "rows after a refusal", len(list), 4+1) // four channels and one row
+		theirs, err := e.s.PriceList(e.Context(), other.ID)
+		e.must(err)
+		equal(e, "the other tenant's rows", len(theirs), 4)
+	}},
 	{"price of a channel", func(e *env) {
 		t := e.tenant("acme")
 		e.must(e.s.SetPrice(e.Context(), t.ID, sms, 42))
 		p, err := e.s.Prices(e.Context(), t.ID)
 		e.must(err)
-		equal(e, "price", p[sms], 42)
+		equal(e, "price", priceOf(p, sms), 42)
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, 0, 1), store.ErrInvalid)
-		e.must(e.s.SetPrice(e.Context(), t.ID, fanfarev1.Channel_CHANNEL_RCS, schemas.MaxPriceMicros))
+		e.must(e.s.SetPrice(e.Context(), t.ID, schemas.ChannelRCS, schemas.MaxPriceMicros))
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, sms, schemas.MaxPriceMicros+1), store.ErrInvalid) // no event could say it
 		e.wantErr(e.s.SetPrice(e.Context(), "tn_none", sms, 1), schemas.ErrNotFound)
 	}},
@@ -86,6 +118,149 @@ var moneyTests = []test{
 		balance(e, t, store.Balance{Captured: 100})
 		checkLedger(e, t)
 	}},
+	// Money is reserved whole at confirm, so that a campaign is never suspended for want of credit by its own costs: what the balance does not
+	// cover is refused before anything is sent.
+	{"eight workers on a balance worth 47,000 segments capture exactly 47,000", func(e *env) {
+		const price, segments, workers = 50_000, 47_000, 8
+		t := e.limited("acme", price*segments)
+		_, err := e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.MaxActive = 1000; return nil })
+		e.must(err)
+		l := e.list(t, "l", mobile(1))
+		stores := []*store.Store{e.s, e.open()}
+		var mu sync.Mutex
+		var captured, refused uint64
+		var wg sync.WaitGroup
+		for w := range workers {
+			var mine []store.Campaign
+			for i := range 6 {
+				mine = append(mine, e.campaign(t, fmt.Sprint("c", w, " ", i), l))
+			}
+			s := stores[w%2]
+			wg.Go(func() {
+				for i, c := range mine {
+					n := uint64(1 + (w*7+i)%5*500) // 1 to 2,001 segments: together more than there are
+					c, err := confirm(e, s, c, preparing, n*price)
+					if errors.Is(err, store.ErrNoCredit) {
+						mu.Lock()
+						refused++
+						mu.Unlock()
+						continue
+					}
+					if err != nil {
+						e.Errorf("confirm: %v", err)
+						return
+					}
+					for _, move := range []struct {
+						to      schemas.State
+						trigger schemas.Trigger
+						soFar   uint64
+					}{{sending, schemas.TriggerDeal, 0}, {sending, "", n / 2 * price}, {completed, schemas.TriggerComplete, n * price}} {
+						v, err := s.Apply(e.Context(), schemas.Change{
+							Tenant: t.ID, Campaign: c.ID(), Version: c.Version, To: move.to, Trigger: move.trigger, Actor: schemas.ActorScheduler, CapturedSoFar: move.soFar,
+						})
+						if err != nil {
+							e.Errorf("apply %s: %v", move.trigger, err)
+							return
+						}
+						c.Version = v
+					}
+					mu.Lock()
+					captured += n
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		// What is left is less than any that was refused wanted; a campaign of exactly that much takes the rest.
+		b, err := e.s.Balance(e.Context(), t.ID)
+		e.must(err)
+		equal(e, "captured", b.Captured, captured*price)
+		equal(e, "free and captured", b.Available+b.Captured, uint64(price*segments))
+		if refused == 0 {
+			e.Error("no campaign was refused: the race proves nothing")
+		}
+		last := e.apply(e.confirm(e.campaign(t, "the rest", l), b.Available), sending, schemas.TriggerDeal)
+		_, err = confirm(e, e.s, e.campaign(t, "one segment more", l), preparing, price)
+		e.wantErr(err, store.ErrNoCredit)
+		_, err = e.s.Apply(e.Context(), schemas.Change{Tenant: t.ID, Campaign: last.ID(), Version: last.Version, Actor: schemas.ActorScheduler, CapturedSoFar: b.Available})
+		e.must(err)
+		balance(e, t, store.Balance{Captured: price * segments})
+		checkLedger(e, t)
+	}},
+	{"credit that is taken back suspends what it does not cover, and a top-up resumes it (no_credit)", func(e *env) {
+		t := e.limited("acme", 1000)
+		l := e.list(t, "l", mobile(1))
+		a := e.apply(e.confirm(e.campaign(t, "a", l), 600), sending, schemas.TriggerDeal)
+		b := e.confirm(e.campaign(t, "b", l), 300)
+		operator := store.Cause{Actor: schemas.ActorUser, By: "key_op"}
+		take := func(micros uint64, want store.Balance) {
+			e.Helper()
+			got, err := e.s.Withdraw(e.Context(), t.ID, micros, "contract", operator)
+			e.must(err)
+			equal(e, "balance", got, want)
+			checkLedger(e, t)
+		}
+		is := func(c store.Campaign, state schemas.State, reason string) {
+			e.Helper()
+			got := e.read(c)
+			equal(e, c.Name, fmt.Sprint(got.State, got.Reason), fmt.Sprint(state, reason))
+		}
+		take(40, store.Balance{Available: 60, Reserved: 900})
+		is(a, sending, "") // what is free was enough
+		take(100, store.Balance{Reserved: 900, Owed: 40})
+		is(a, schemas.StateSuspended, store.ReasonNoCredit)
+		is(b, schemas.StateSuspended, store.ReasonNoCredit)
+		_, err := e.s.Withdraw(e.Context(), t.ID, 861, "", operator) // more than there is
+		e.wantErr(err, store.ErrNoCredit)
+		_, err = e.s.UpdateCampaign(e.Context(), t.ID, a.ID(), 0, user, move(sending, schemas.TriggerResume))
+		e.wantErr(err, store.ErrNoCredit)
+		_, err = confirm(e, e.s, e.campaign(t, "c", l), preparing, 1)
+		e.wantErr(err, store.ErrNoCredit)
+		// A part of it is not enough; the rest lets both go on, each where it was.
+		got, err := e.s.TopUp(e.Context(), t.ID, 30, "card")
+		e.must(err)
+		equal(e, "after a part", got, store.Balance{Reserved: 900, Owed: 10})
+		is(a, schemas.StateSuspended, store.ReasonNoCredit)
+		got, err = e.s.TopUp(e.Context(), t.ID, 15, "card")
+		e.must(err)
+		equal(e, "after the rest", got, store.Balance{Available: 5, Reserved: 900})
+		is(a, sending, "")
+		is(b, preparing, "")
+		events, err := e.s.CampaignEvents(e.Context(), t.ID, a.ID())
+		e.must(err)
+		last := events[len(events)-1]
+		equal(e, "who resumed it", fmt.Sprint(last.Trigger, last.Actor), fmt.Sprint(schemas.TriggerResume, schemas.ActorGuard))
+		// What ends releases its money, which pays what is owed.
+		take(305, store.Balance{Reserved: 900, Owed: 300})
+		b = e.read(b)
+		_, err = e.s.UpdateCampaign(e.Context(), t.ID, b.ID(), 0, user, move(schemas.StateAborted, schemas.TriggerAbort))
+		e.must(err)
+		b = e.read(b)
+		_, err = e.s.Apply(e.Context(), schemas.Change{Tenant: t.ID, Campaign: b.ID(), Version: b.Version, Actor: schemas.ActorScheduler, Settled: true})
+		e.must(err)
+		balance(e, t, store.Balance{Reserved: 600})
+		checkLedger(e, t)
+	}},
+	{"a campaign that costs more than its reservation and the balance is suspended (no_credit)", func(e *env) {
+		t := e.limited("acme", 100)
+		c := e.apply(e.confirm(e.campaign(t, "calls", e.list(t, "l", mobile(1))), 100), sending, schemas.TriggerDeal)
+		report := func(soFar uint64) {
+			e.Helper()
+			c = e.read(c)
+			_, err := e.s.Apply(e.Context(), schemas.Change{Tenant: t.ID, Campaign: c.ID(), Version: c.Version, Actor: schemas.ActorScheduler, CapturedSoFar: soFar})
+			e.must(err)
+			c = e.read(c)
+		}
+		report(130)
+		equal(e, "state", fmt.Sprint(c.State, c.Reason), fmt.Sprint(schemas.StateSuspended, store.ReasonNoCredit))
+		balance(e, t, store.Balance{Captured: 100})
+		_, err := e.s.TopUp(e.Context(), t.ID, 50, "card")
+		e.must(err)
+		report(130)
+		equal(e, "state after a top-up", fmt.Sprint(c.State, c.Reason), fmt.Sprint(sending, ""))
+		balance(e, t, store.Balance{Available: 20, Captured: 130})
+		checkLedger(e, t)
+	}},
 	{"random histories add up", func(e *env) {
 		seed := uint64(time.Now().UnixNano())
 		e.Logf("seed %d", seed)
@@ -125,18 +300,53 @@ var moneyTests = []test{
 			checkLedger(e, t)
 		}
 	}},
-	{"single sends reserve as they go", func(e *env) {
+	{"single sends reserve in slices", func(e *env) {
 		t := e.limited("acme", 100)
 		lease, err := e.s.LeaseSeqs(e.Context(), t.ID, start, 10)
 		e.must(err)
-		e.must(e.s.Reserve(e.Context(), t.ID, lease.CampaignID(), 80))
+		take := func(need, want, got uint64) {
+			e.Helper()
+			micros, err := e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), need, want)
+			e.must(err)
+			if micros != got {
+				e.Errorf("need %d, want %d: got %d, want %d", need, want, micros, got)
+			}
+		}
+		take(2, 10, 10) // at most an eighth of 100
+		take(2, 50, 11) // of 90
+		take(59, 70, 59)
 		balance(e, t, store.Balance{Available: 20, Reserved: 80})
-		err = e.s.Reserve(e.Context(), t.ID, lease.CampaignID(), 21)
+		_, err = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 21, 21)
 		e.wantErr(err, store.ErrNoCredit)
 		var credit *store.CreditError
 		if !errors.As(err, &credit) || credit.Need != 21 || credit.Have != 20 {
 			e.Errorf("got %v, want need 21, have 20", err)
 		}
+		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 50))
+		balance(e, t, store.Balance{Available: 70, Reserved: 30})
+		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 500)) // no more than there is
+		balance(e, t, store.Balance{Available: 100})
+		checkLedger(e, t)
+	}},
+	{"what cannot be spent any more is released as the campaign runs", func(e *env) {
+		t := e.limited("acme", 1000)
+		c, err := confirm(e, e.s, e.campaign(t, "c", e.list(t, "l", "+393331234567")), preparing, 750)
+		e.must(err)
+		c = e.apply(c, sending, schemas.TriggerDeal)
+		change := func(soFar uint64, left *uint64) {
+			e.Helper()
+			v, err := e.s.Apply(e.Context(), schemas.Change{
+				Tenant: t.ID, Campaign: c.ID(), Version: c.Version, Actor: schemas.ActorScheduler, CapturedSoFar: soFar, MaxLeft: left,
+			})
+			e.must(err)
+			c.Version = v
+		}
+		change(100, nil)
+		balance(e, t, store.Balance{Available: 250, Reserved: 650, Captured: 100})
+		change(240, new(uint64(20)))
+		balance(e, t, store.Balance{Available: 740, Reserved: 20, Captured: 240})
+		change(240, new(uint64(500))) // it does not reserve again
+		balance(e, t, store.Balance{Available: 740, Reserved: 20, Captured: 240})
 		checkLedger(e, t)
 	}},
 	{"single sends at once reserve one after the other", func(e *env) {
@@ -146,7 +356,7 @@ var moneyTests = []test{
 		errs := make([]error, 20)
 		var wg sync.WaitGroup
 		for i := range errs {
-			wg.Go(func() { errs[i] = e.s.Reserve(e.Context(), t.ID, lease.CampaignID(), 10) })
+			wg.Go(func() { _, errs[i] = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 10, 10) })
 		}
 		wg.Wait()
 		e.must(errors.Join(errs...))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
@@ -50,6 +51,29 @@ func (e *env) publish() {
 	}
 }
 
+// publishedRows are all published rows by key, read in pages.
+func (e *env) publishedRows(limit int) map[string]schemas.PublishedRow {
+	e.Helper()
+	out := map[string]schemas.PublishedRow{}
+	for after := ""; ; {
+		rows, next, err := e.s.Published(e.Context(), after, limit)
+		e.must(err)
+		for _, r := range rows {
+			if _, twice := out[r.Key]; twice {
+				e.Errorf("key %s comes twice", r.Key)
+			}
+			out[r.Key] = r
+		}
+		if next == "" {
+			return out
+		}
+		if len(rows) > limit || next == after {
+			e.Fatalf("got %d rows and then %q after %q, want at most %d and to go on", len(rows), next, after, limit)
+		}
+		after = next
+	}
+}
+
 func decode[M proto.Message](e *env, row schemas.OutboxRow, into M) M {
 	e.Helper()
 	e.must(proto.Unmarshal(row.Value, into))
@@ -72,14 +96,14 @@ var outboxTests = []test{
 		_, err = e.s.PutSender(e.Context(), store.Sender{Tenant: t.ID, ID: "SHOP", Rate: 4})
 		e.must(err)
 		_, _, err = e.s.EnsureRoute(e.Context(), store.Route{
-			Name: "sim", Channels: []fanfarev1.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99: time.Second, ReceiptWindow: time.Hour, Enabled: true,
+			Name: "sim", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99: time.Second, ReceiptWindow: time.Hour, Enabled: true,
 		})
 		e.must(err)
 		l := e.list(t, "l", mobile(1))
 		c, err := e.s.CreateCampaign(e.Context(), store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{
-			TestRun: true, Name: "c", Chain: []fanfarev1.Channel{sms}, Body: "Hi", TemplateID: "tpl", Lists: []uint64{l.Number}, Tags: []string{"x"},
+			TestRun: true, Name: "c", Chain: []schemas.Channel{sms}, Body: "Hi", TemplateID: "tpl", Lists: []uint64{l.Number}, Tags: []string{"x"},
 			CallingHours: &store.Hours{Start: 540, End: 1200, Zone: "Europe/Rome"}, MaxSegments: 2, Rate: 7, Weight: 3, Validity: time.Hour,
-			ReceiptWindow: 2 * time.Hour, Missing: fanfarev1.MissingPolicy_MISSING_POLICY_DEFAULT, MissingDefault: "you", ReplayOf: 10001,
+			ReceiptWindow: 2 * time.Hour, Missing: schemas.MissingPolicyDefault, MissingDefault: "you", ReplayOf: 10001,
 		}}, user)
 		e.must(err)
 		c = e.confirm(c, 0)
@@ -92,7 +116,7 @@ var outboxTests = []test{
 			Sender: &fanfarev1.Sender{Tenant: t.ID, Id: "SHOP", Rate: 4},
 		}})
 		same(e, decode(e, rows["route/sim"], &fanfarev1.Control{}), &fanfarev1.Control{Version: 1, Row: &fanfarev1.Control_Route{Route: &fanfarev1.Route{
-			Name: "sim", Channels: []fanfarev1.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99Ms: 1000, ReceiptWindowMs: 3_600_000, Enabled: true,
+			Name: "sim", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99Ms: 1000, ReceiptWindowMs: 3_600_000, Enabled: true,
 		}}})
 		row := rows[schemas.CampaignKey(t.ID, c.ID())]
 		if row.Type != schemas.TypeCampaign || row.Tenant != t.ID || row.Version != c.Version || row.Time.IsZero() {
@@ -101,7 +125,7 @@ var outboxTests = []test{
 		same(e, decode(e, row, &fanfarev1.Campaign{}), &fanfarev1.Campaign{
 			Tenant: t.ID, Id: c.ID(), Number: c.Number, Version: 3, State: preparing, Name: "c", Tags: []string{"x"},
 			Legs:         []*fanfarev1.Leg{{Channel: sms, Route: "sim", Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{60_000}}},
-			Content:      &fanfarev1.Content{Body: "Hi", TemplateId: "tpl", Missing: fanfarev1.MissingPolicy_MISSING_POLICY_DEFAULT, MissingDefault: "you"},
+			Content:      &fanfarev1.Content{Body: "Hi", TemplateId: "tpl", Missing: schemas.MissingPolicyDefault, MissingDefault: "you"},
 			CallingHours: &fanfarev1.CallingHours{StartMinute: 540, EndMinute: 1200, Timezone: "Europe/Rome"}, MaxSegments: 2, ValidityMs: 3_600_000,
 			ReceiptWindowMs: 7_200_000, Rate: 7, Weight: 3, FreezeId: c.FreezeID, Total: 1, Test: true, Region: "IT", Currency: "EUR",
 			Lists: []string{l.ID()}, ReplayOf: "camp_10001", CreatedMs: start.UnixMilli(), ConfirmedMs: start.UnixMilli(),
@@ -132,6 +156,50 @@ var outboxTests = []test{
 		e.wantErr(e.s.Republish(e.Context(), schemas.TypeCampaign, t.ID+"/camp_5"), schemas.ErrNotFound)
 		if err := e.s.Republish(e.Context(), schemas.TypeCursor, "x"); err == nil {
 			e.Error("got no error for a key that is none of the store's")
+		}
+	}},
+	{"published rows are found in pages, to be compared with the topics", func(e *env) {
+		a, b := e.tenant("acme"), e.tenant("bolt")
+		_, _, err := e.s.EnsureRoute(e.Context(), store.Route{
+			Name: "sim", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99: time.Second, ReceiptWindow: time.Hour, Enabled: true,
+		})
+		e.must(err)
+		c := e.campaign(a, "c", e.list(a, "l", mobile(1)))
+		gone := e.campaign(b, "gone")
+		e.must(e.s.Suppress(e.Context(), a.ID, "api", mobile(1), mobile(2), mobile(3)))
+		e.must(e.s.Suppress(e.Context(), b.ID, "api", mobile(1)))
+		e.must(e.s.Lift(e.Context(), a.ID, "api", mobile(2)))
+		e.must(e.s.DeleteSender(e.Context(), a.ID, "FANFARE"))
+		equal(e, "published rows before any is", len(e.publishedRows(100)), 0)
+		want := map[string]schemas.PublishedRow{}
+		for key, r := range e.unpublished() {
+			want[key] = schemas.PublishedRow{Type: r.Type, Key: key, Version: r.Version, Tombstone: r.Value == nil}
+		}
+		e.publish()
+		for _, limit := range []int{1, 2, 3, 100} {
+			if diff := cmp.Diff(want, e.publishedRows(limit)); diff != "" {
+				e.Errorf("in pages of %d (-want +got):\n%s", limit, diff)
+			}
+		}
+		suppressed := schemas.SuppressionKey(a.ID, e.keys.NumberHash(a.ID, mobile(1)))
+		lifted := schemas.SuppressionKey(a.ID, e.keys.NumberHash(a.ID, mobile(2)))
+		e.must(e.s.Republish(e.Context(), schemas.TypeSuppression, suppressed, lifted, a.ID+"/0000000000000000"))
+		_, err = e.s.UpdateCampaign(e.Context(), b.ID, gone.ID(), 0, user, move(cancelled, schemas.TriggerCancel))
+		e.must(err)
+		rows := e.publishedRows(2)
+		for _, key := range []string{suppressed, lifted, schemas.CampaignKey(b.ID, gone.ID())} {
+			if r, ok := rows[key]; ok {
+				e.Errorf("got %+v, want it left out while its newest version is unpublished", r)
+			}
+		}
+		e.publish()
+		e.clock.add(8 * 24 * time.Hour) // the cancelled campaign leaves its topic
+		e.publish()
+		rows = e.publishedRows(2)
+		equal(e, "tombstone of the campaign that was cancelled", rows[schemas.CampaignKey(b.ID, gone.ID())].Tombstone, true)
+		equal(e, "tombstone of the other", rows[schemas.CampaignKey(a.ID, c.ID())].Tombstone, false)
+		if _, _, err := e.s.Published(e.Context(), "nowhere", 1); err == nil {
+			e.Error("got no error for a place that is none")
 		}
 	}},
 	{"changes wake the process that makes them", func(e *env) {
@@ -255,7 +323,7 @@ var outboxTests = []test{
 	}},
 	{"every table names its tenant (P7)", func(e *env) {
 		// What has none: the installation's own, and blobs, which nobody reaches but through the id of a freeze.
-		without := []string{"counters", "installation", "routes", "tenants", "freeze_blobs", "freeze_index", "goose_db_version", "sqlite_sequence"}
+		without := []string{"counters", "installation", "routes", "tenants", "users", "sessions", "login_links", "freeze_blobs", "freeze_index", "upload_parts", "import_rejects", "job_parts", "goose_db_version", "sqlite_sequence"}
 		rows, err := e.sql.QueryContext(e.Context(), e.tablesQuery())
 		e.must(err)
 		defer func() { _ = rows.Close() }()
@@ -280,7 +348,7 @@ var outboxTests = []test{
 }
 
 func (e *env) tablesQuery() string {
-	if strings.HasPrefix(e.cfg.DSN, "postgres") {
+	if strings.HasPrefix(fmt.Sprintf("%T", e.sql.Driver()), "*stdlib.") {
 		return "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 	}
 	return "SELECT name FROM sqlite_master WHERE type = 'table'"

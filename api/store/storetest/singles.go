@@ -28,7 +28,7 @@ var idempotencyTests = []test{
 			e.Errorf("got %+v, want in flight with msg_1", again)
 		}
 		e.must(e.s.Finish(e.Context(), c, 201, []byte(`{"id":1}`)))
-		if done := begin(); done.State != store.ClaimReplay || done.Status != 201 || string(done.Response) != `{"id":1}` || string(done.Reserved) != "msg_1" {
+		if done := begin(); done.State != store.ClaimReplay || done.Status != 201 || string(done.Response) != `{"id":1}` || done.Reserved != nil {
 			e.Errorf("got %+v, want the answer again", done)
 		}
 		e.wantErr(e.s.Finish(e.Context(), c, 500, nil), schemas.ErrConflict)
@@ -54,6 +54,37 @@ var idempotencyTests = []test{
 		e.must(e.sql.QueryRowContext(e.Context(), "SELECT COUNT(*) FROM idempotency").Scan(&n))
 		equal(e, "keys after collecting", n, 0)
 	}},
+	{"a request that died after a change is not run again, and one that was followed changes nothing more (X12)", func(e *env) {
+		t := e.tenant("acme")
+		begin := func(key string) store.Claim {
+			e.Helper()
+			c, err := e.s.Begin(e.Context(), t.ID, "POST /x", key, []byte("body"))
+			e.must(err)
+			return c
+		}
+		c := begin("changes")
+		_, err := e.s.CreateList(store.WithClaim(e.Context(), c), t.ID, "one", false)
+		e.must(err)
+		equal(e, "while it may be running", begin("changes").State, store.ClaimInFlight)
+		dead := begin("dies")
+		e.clock.add(3 * time.Minute)
+		equal(e, "after a change", begin("changes").State, store.ClaimUnknown)
+		equal(e, "without a change", begin("dies").State, store.ClaimNew)
+		_, err = e.s.CreateList(store.WithClaim(e.Context(), dead), t.ID, "two", false)
+		e.wantErr(err, schemas.ErrConflict)
+		if _, n, err := e.s.Lists(e.Context(), t.ID, store.ListFilter{}); err != nil || n != 1 {
+			e.Errorf("got %d lists, %v, want the one of the request that was not followed", n, err)
+		}
+		e.must(e.s.Forget(e.Context(), c)) // it had died only nearly, and failed
+		equal(e, "after it failed", begin("changes").State, store.ClaimNew)
+		_, err = e.s.CreateList(store.WithClaim(e.Context(), begin("forgotten")), t.ID, "three", false)
+		e.must(err)
+		e.clock.add(50 * time.Hour)
+		e.must(e.s.Collect(e.Context()))
+		var n int
+		e.must(e.sql.QueryRowContext(e.Context(), "SELECT COUNT(*) FROM idempotency").Scan(&n))
+		equal(e, "keys after collecting", n, 0)
+	}},
 	{"an owner that died is followed, unless it had reserved", func(e *env) {
 		t := e.tenant("acme")
 		begin := func(key string) store.Claim {
@@ -70,7 +101,7 @@ var idempotencyTests = []test{
 		e.wantErr(e.s.Finish(e.Context(), dead, 200, nil), schemas.ErrConflict)
 		e.wantErr(e.s.ReserveIDs(e.Context(), dead, []byte("x")), schemas.ErrConflict)
 		e.must(e.s.Finish(e.Context(), heir, 200, nil))
-		if c := begin("sent"); c.State != store.ClaimInFlight || string(c.Reserved) != "ids" {
+		if c := begin("sent"); c.State != store.ClaimInFlight {
 			e.Errorf("got %+v, want in flight for ever: it may have been sent", c)
 		}
 		e.clock.add(25 * time.Hour) // a key is remembered for a day, and this one for as long as nobody knows
@@ -175,13 +206,19 @@ var singleTests = []test{
 		t := e.limited("acme", 100)
 		lease, err := e.s.LeaseSeqs(e.Context(), t.ID, start, 5)
 		e.must(err)
-		e.must(e.s.Reserve(e.Context(), t.ID, lease.CampaignID(), 60))
+		_, err = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 60, 60)
+		e.must(err)
 		c, err := e.s.Campaign(e.Context(), t.ID, lease.CampaignID())
 		e.must(err)
 		c = e.apply(c, completed, schemas.TriggerComplete)
 		_, err = e.s.Apply(e.Context(), schemas.Change{Tenant: t.ID, Campaign: c.ID(), Version: c.Version, Actor: schemas.ActorScheduler, Settled: true, Captured: 40})
 		e.must(err)
 		balance(e, t, store.Balance{Available: 60, Captured: 40})
+		// What a process held when it crashed is released, and what another one returns late changes nothing.
+		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 20))
+		balance(e, t, store.Balance{Available: 60, Captured: 40})
+		_, err = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 1, 1)
+		e.wantErr(err, schemas.ErrTransition)
 		// And is not used again.
 		again, err := e.s.LeaseSeqs(e.Context(), t.ID, start, 1)
 		e.must(err)

@@ -11,10 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/api/phone"
 	"fanfare/api/store"
-	"fanfare/api/store/phone"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Opener makes a fresh, migrated database and returns cfg with its address, and the database itself: some tests look at what
@@ -33,16 +32,27 @@ func Run(t *testing.T, open Opener) {
 	}{
 		{"tenants", tenantTests},
 		{"keys", keyTests},
+		{"users", userTests},
+		{"resources", resourceTests},
+		{"webhooks", webhookTests},
 		{"money", moneyTests},
 		{"contacts", contactTests},
 		{"import", importTests},
+		{"import jobs", importJobTests},
+		{"jobs", jobTests},
+		{"numbers", numberTests},
+		{"list fields", listFieldTests},
 		{"campaigns", campaignTests},
+		{"kept", keptTests},
 		{"confirm", confirmTests},
 		{"freeze", freezeTests},
+		{"caps", capTests},
+		{"replay", replayTests},
 		{"outbox", outboxTests},
 		{"suppressions", suppressionTests},
 		{"idempotency", idempotencyTests},
 		{"singles", singleTests},
+		{"restore", restoreTests},
 		{"tenancy", tenancyTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
@@ -190,24 +200,24 @@ func (e *env) fill(t store.Tenant, l store.List, phones ...string) {
 var user = store.Cause{Actor: schemas.ActorUser, By: "key_test", RequestID: "req_1"}
 
 const (
-	draft      = fanfarev1.State_STATE_DRAFT
-	configured = fanfarev1.State_STATE_CONFIGURED
-	ready      = fanfarev1.State_STATE_READY
-	scheduled  = fanfarev1.State_STATE_SCHEDULED
-	preparing  = fanfarev1.State_STATE_PREPARING
-	sending    = fanfarev1.State_STATE_SENDING
-	paused     = fanfarev1.State_STATE_PAUSED
-	completed  = fanfarev1.State_STATE_COMPLETED
-	cancelled  = fanfarev1.State_STATE_CANCELLED
-	aborted    = fanfarev1.State_STATE_ABORTED
-	failed     = fanfarev1.State_STATE_FAILED
-	sms        = fanfarev1.Channel_CHANNEL_SMS
+	draft      = schemas.StateDraft
+	configured = schemas.StateConfigured
+	ready      = schemas.StateReady
+	scheduled  = schemas.StateScheduled
+	preparing  = schemas.StatePreparing
+	sending    = schemas.StateSending
+	paused     = schemas.StatePaused
+	completed  = schemas.StateCompleted
+	cancelled  = schemas.StateCancelled
+	aborted    = schemas.StateAborted
+	failed     = schemas.StateFailed
+	sms        = schemas.ChannelSMS
 )
 
 // campaign is a configured campaign to these lists.
 func (e *env) campaign(t store.Tenant, name string, lists ...store.List) store.Campaign {
 	e.Helper()
-	c := store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{Name: name, Chain: []fanfarev1.Channel{sms}, Body: "Hello"}}
+	c := store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{Name: name, Chain: []schemas.Channel{sms}, Body: "Hello"}}
 	for _, l := range lists {
 		c.Lists = append(c.Lists, l.Number)
 	}
@@ -224,11 +234,11 @@ func (e *env) confirm(c store.Campaign, micros uint64) store.Campaign {
 	return c
 }
 
-func confirm(e *env, s *store.Store, c store.Campaign, to fanfarev1.State, micros uint64) (store.Campaign, error) {
+func confirm(e *env, s *store.Store, c store.Campaign, to schemas.State, micros uint64) (store.Campaign, error) {
 	return s.Confirm(e.Context(), c.Tenant, c.ID(), c.Version, user, func(conf store.Confirmation, c *store.Campaign) (uint64, error) {
 		c.State = to
 		c.Legs = []store.Leg{{
-			Channel: sms, Route: conf.Tenant.DefaultRoute, Sender: conf.Tenant.DefaultSender, Price: conf.Prices[sms], MaxHandovers: 3,
+			Channel: sms, Route: conf.Tenant.DefaultRoute, Sender: conf.Tenant.DefaultSender, Price: priceOf(conf.Prices, sms), MaxHandovers: 3,
 			Backoff: []time.Duration{time.Minute},
 		}}
 		return micros, nil
@@ -236,7 +246,7 @@ func confirm(e *env, s *store.Store, c store.Campaign, to fanfarev1.State, micro
 }
 
 // apply makes a move as the scheduler does.
-func (e *env) apply(c store.Campaign, to fanfarev1.State, trigger schemas.Trigger) store.Campaign {
+func (e *env) apply(c store.Campaign, to schemas.State, trigger schemas.Trigger) store.Campaign {
 	e.Helper()
 	_, err := e.s.Apply(e.Context(), schemas.Change{
 		Tenant: c.Tenant, Campaign: c.ID(), Version: c.Version, To: to, Trigger: trigger, Actor: schemas.ActorScheduler, At: e.clock.now(),
@@ -262,9 +272,15 @@ func contextWithCancel(e *env) (context.Context, context.CancelFunc) {
 }
 
 // move moves a campaign.
-func move(to fanfarev1.State, trigger schemas.Trigger) func(*store.Campaign) (schemas.Trigger, error) {
+func move(to schemas.State, trigger schemas.Trigger) func(*store.Campaign) (schemas.Trigger, error) {
 	return func(c *store.Campaign) (schemas.Trigger, error) {
 		c.State = to
 		return trigger, nil
 	}
+}
+
+// priceOf is the price of a channel, whatever the country.
+func priceOf(list store.Prices, channel schemas.Channel) uint64 {
+	micros, _ := list.Price(channel, "", 1, time.Now())
+	return micros
 }

@@ -6,10 +6,13 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // theirs are the rows of one tenant; none of the calls below may reach them on behalf of another.
@@ -19,7 +22,13 @@ type theirs struct {
 	campaign store.Campaign
 	key      store.Key
 	imported store.ImportReport
+	upload   store.Upload
 	hidden   store.Lease
+	resource store.Resource
+	hook     store.Resource
+	job      store.Job
+	// replay replays origin.
+	origin, replay store.Campaign
 }
 
 // A call asks, as tenant me, for something of them. It must answer as if that did not exist: an error of that kind, or none
@@ -38,20 +47,85 @@ func none[T any](rows []T, err error) error {
 
 // calls has an entry for every method of Store that is asked on behalf of a tenant.
 var calls = map[string]call{
-	"Tenant":       nil, // asked with the tenant itself
-	"UpdateTenant": nil,
-	"Prices":       nil,
-	"SetPrice":     nil,
-	"Balance":      nil,
-	"TopUp":        nil,
-	"SetCredit":    nil,
-	"CreateKey":    nil,
-	"CreateList":   nil,
-	"PutSender":    nil,
-	"LeaseSeqs":    nil,
-	"Suppress":     nil,
-	"Keys":         func(e *env, me string, _ theirs) error { return none(e.s.Keys(e.Context(), me)) },
-	"RevokeKey":    func(e *env, me string, x theirs) error { return e.s.RevokeKey(e.Context(), me, x.key.ID) },
+	"Tenant":         nil, // asked with the tenant itself
+	"UpdateTenant":   nil,
+	"Prices":         nil,
+	"SetPrice":       nil,
+	"PutPrices":      nil,
+	"PriceList":      nil,
+	"Balance":        nil,
+	"TopUp":          nil,
+	"Withdraw":       nil,
+	"SetCredit":      nil,
+	"CreateKey":      nil,
+	"CreateList":     nil,
+	"CreateResource": nil,
+	"Resource": func(e *env, me string, x theirs) error {
+		_, err := e.s.Resource(e.Context(), me, store.KindTemplate, x.resource.Number)
+		return err
+	},
+	"FindResource": func(e *env, me string, x theirs) error {
+		_, err := e.s.FindResource(e.Context(), me, store.KindTemplate, x.resource.ID())
+		return err
+	},
+	"Resources": func(e *env, me string, _ theirs) error {
+		rows, _, err := e.s.Resources(e.Context(), me, store.KindTemplate, store.ResourceFilter{})
+		return none(rows, err)
+	},
+	"ResourceNames": func(e *env, me string, _ theirs) error {
+		return none(e.s.ResourceNames(e.Context(), me, store.KindTemplate))
+	},
+	"ChangeResource": func(e *env, me string, x theirs) error {
+		_, err := e.s.ChangeResource(e.Context(), me, store.KindTemplate, x.resource.Number, 0, func(*store.Resource) error { return nil })
+		return err
+	},
+	"WebhookHealth": func(e *env, me string, x theirs) error {
+		_, _, err := e.s.WebhookHealth(e.Context(), me, x.hook.Number)
+		return err
+	},
+	"WebhookItems": func(e *env, me string, x theirs) error {
+		return none(e.s.WebhookItems(e.Context(), me, x.hook.Number, store.WebhookFilter{}))
+	},
+	"WebhookItem": func(e *env, me string, x theirs) error {
+		_, err := e.s.WebhookItem(e.Context(), me, x.hook.Number, "evt_theirs")
+		return err
+	},
+	"RecoverWebhook": func(e *env, me string, x theirs) error {
+		_, err := e.s.RecoverWebhook(e.Context(), me, x.hook.Number, start)
+		return err
+	},
+	"HurryWebhook": func(e *env, me string, x theirs) error {
+		return errors.Join(e.s.HurryWebhook(e.Context(), me, x.hook.Number), missing)
+	},
+	"DisableWebhook": func(e *env, me string, x theirs) error {
+		return errors.Join(e.s.DisableWebhook(e.Context(), me, x.hook.Number, "theirs"), missing)
+	},
+	"CampaignMoves": func(e *env, me string, x theirs) error {
+		return none(e.s.CampaignMoves(e.Context(), me, x.campaign.ID()))
+	},
+	"CampaignsSending": func(e *env, me string, _ theirs) error {
+		return none(e.s.CampaignsSending(e.Context(), me, start.Add(-time.Hour), start.Add(time.Hour), 10))
+	},
+	"OrderJob":     nil,
+	"OrderSegment": nil,
+	"Job": func(e *env, me string, x theirs) error {
+		_, err := e.s.Job(e.Context(), me, x.job.Kind, x.job.ID)
+		return err
+	},
+	"Jobs": func(e *env, me string, x theirs) error {
+		rows, _, err := e.s.Jobs(e.Context(), me, store.JobFilter{Kind: x.job.Kind})
+		return none(rows, err)
+	},
+	"JobParts": func(e *env, me string, x theirs) error {
+		return e.s.JobParts(e.Context(), me, x.job.Kind, x.job.ID, func([]byte) error { return errors.New("some") })
+	},
+	"CancelJob": func(e *env, me string, x theirs) error { return e.s.CancelJob(e.Context(), me, x.job.Kind, x.job.ID) },
+	"RemoveJob": func(e *env, me string, x theirs) error { return e.s.RemoveJob(e.Context(), me, x.job.Kind, x.job.ID) },
+	"PutSender": nil,
+	"LeaseSeqs": nil,
+	"Suppress":  nil,
+	"Keys":      func(e *env, me string, _ theirs) error { return none(e.s.Keys(e.Context(), me)) },
+	"RevokeKey": func(e *env, me string, x theirs) error { return e.s.RevokeKey(e.Context(), me, x.key.ID) },
 	"Sender": func(e *env, me string, _ theirs) error {
 		_, err := e.s.Sender(e.Context(), me, "THEIRS")
 		return err
@@ -68,7 +142,38 @@ var calls = map[string]call{
 		_, err := e.s.Ledger(e.Context(), me, x.campaign.ID(), store.Page{})
 		return errors.Join(err, none(e.s.Ledger(e.Context(), me, "", store.Page{})))
 	},
-	"Reserve": func(e *env, me string, x theirs) error { return e.s.Reserve(e.Context(), me, x.hidden.CampaignID(), 1) },
+	"CountCampaigns": func(e *env, me string, _ theirs) error {
+		rows, err := e.s.CountCampaigns(e.Context(), me, time.Time{}, time.Time{})
+		since, err2 := e.s.CountCampaigns(e.Context(), me, start.Add(-time.Hour), time.Time{})
+		return errors.Join(none(rows, err), none(since, err2))
+	},
+	"Unkept": func(e *env, me string, _ theirs) error { return none(e.s.Unkept(e.Context(), me, 0, 10)) },
+	"EachSending": func(e *env, me string, _ theirs) error {
+		var found []uint64
+		err := e.s.EachSending(e.Context(), me, time.Time{}, time.Time{}, func(_ schemas.Channel, c *store.Sending) { found = append(found, c.Number) })
+		return none(found, err)
+	},
+	"KeepFigures": func(e *env, me string, x theirs) error {
+		return e.s.KeepFigures(e.Context(), me, map[uint64]store.KeptFigures{x.campaign.Number: {Total: 1}})
+	},
+	"CorrectFigures": func(e *env, me string, x theirs) error {
+		c := x.campaign
+		c.Tenant = me
+		return errors.Join(e.s.CorrectFigures(e.Context(), &c, store.KeptFigures{Total: 9}), missing)
+	},
+	"SumFigures": func(e *env, me string, _ theirs) error {
+		if sum, err := e.s.SumFigures(e.Context(), me, time.Time{}, time.Time{}); err != nil || sum != (store.KeptFigures{}) {
+			return errors.New("the figures of another tenant")
+		}
+		return missing
+	},
+	"LeaseCredit": func(e *env, me string, x theirs) error {
+		_, err := e.s.LeaseCredit(e.Context(), me, x.hidden.CampaignID(), 1, 1)
+		return err
+	},
+	"ReturnCredit": func(e *env, me string, x theirs) error {
+		return e.s.ReturnCredit(e.Context(), me, x.hidden.CampaignID(), 1)
+	},
 	"List": func(e *env, me string, x theirs) error {
 		_, err := e.s.List(e.Context(), me, x.list.Number)
 		return err
@@ -137,21 +242,57 @@ var calls = map[string]call{
 		_, err := e.s.UpdateContact(e.Context(), me, x.contact.Number, 0, func(c *store.Contact) error { c.FirstName = "X"; return nil })
 		return err
 	},
+	"DeleteUnusedList": func(e *env, me string, x theirs) error {
+		return e.s.DeleteUnusedList(e.Context(), me, x.list.Number, 0)
+	},
+	"OptOuts":     nil, // of the tenant's own row for that number
+	"LiftOptOuts": nil,
+	"NewestLedger": func(e *env, me string, x theirs) error {
+		_, _, err := e.s.NewestLedger(e.Context(), me, store.LedgerFilter{Campaign: x.campaign.ID()})
+		return err
+	},
+	"Tags": func(e *env, me string, _ theirs) error { return none(e.s.Tags(e.Context(), me)) },
+	"ReplaceTag": func(e *env, me string, _ theirs) error {
+		n, err := e.s.ReplaceTag(e.Context(), me, "theirs", "mine", user)
+		if n == 0 && err == nil {
+			return missing
+		}
+		return err
+	},
+	"ListsOfContact": func(e *env, me string, x theirs) error {
+		return none(e.s.ListsOfContact(e.Context(), me, x.contact.Number))
+	},
 	"DeleteContact": func(e *env, me string, x theirs) error {
 		return e.s.DeleteContact(e.Context(), me, x.contact.Number, 0)
 	},
 	"Import": func(e *env, me string, x theirs) error {
-		_, err := e.s.Import(e.Context(), me, x.list.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader("phone\n"), nil)
+		_, err := e.s.Import(e.Context(), me, x.list.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader("phone\n"), nil)
 		return err
 	},
 	"ImportReport": func(e *env, me string, x theirs) error {
 		_, err := e.s.ImportReport(e.Context(), me, x.imported.ID)
 		return err
 	},
-	"Imports": func(e *env, me string, _ theirs) error { return none(e.s.Imports(e.Context(), me, store.Page{})) },
+	"Imports": func(e *env, me string, _ theirs) error {
+		rows, _, err := e.s.Imports(e.Context(), me, store.ImportFilter{})
+		return none(rows, err)
+	},
+	"ImportRejects": func(e *env, me string, x theirs) error {
+		return e.s.ImportRejects(e.Context(), me, x.imported.ID, func([]store.Rejected) error { return errors.New("some") })
+	},
+	"CancelImport": func(e *env, me string, x theirs) error { return e.s.CancelImport(e.Context(), me, x.imported.ID) },
+	"SaveUpload":   nil, // makes one of its own
+	"GetUpload": func(e *env, me string, x theirs) error {
+		_, err := e.s.GetUpload(e.Context(), me, x.upload.ID)
+		return err
+	},
+	"StartImport": func(e *env, me string, x theirs) error {
+		_, err := e.s.StartImport(e.Context(), me, x.list.Number, x.upload.ID, store.ImportOptions{})
+		return err
+	},
 	"CreateCampaign": func(e *env, me string, x theirs) error {
 		_, err := e.s.CreateCampaign(e.Context(), store.Campaign{
-			Tenant: me, State: draft, Spec: store.Spec{Name: "x", Chain: []fanfarev1.Channel{sms}, Lists: []uint64{x.list.Number}},
+			Tenant: me, State: draft, Spec: store.Spec{Name: "x", Chain: []schemas.Channel{sms}, Lists: []uint64{x.list.Number}},
 		}, user)
 		return err
 	},
@@ -170,6 +311,10 @@ var calls = map[string]call{
 		_, err := e.s.UpdateCampaign(e.Context(), me, x.campaign.ID(), 0, user, func(*store.Campaign) (schemas.Trigger, error) { return "", nil })
 		return err
 	},
+	"OrderAmbiguous": func(e *env, me string, x theirs) error {
+		_, err := e.s.OrderAmbiguous(e.Context(), me, x.campaign.ID(), 0, schemas.AmbiguousActionGiveUp, user)
+		return err
+	},
 	"RemoveCampaign": func(e *env, me string, x theirs) error {
 		_, err := e.s.RemoveCampaign(e.Context(), me, x.campaign.ID(), 0, user)
 		return err
@@ -183,6 +328,37 @@ var calls = map[string]call{
 			c.State = preparing
 			return 0, nil
 		})
+		return err
+	},
+	"ListFields": func(e *env, me string, x theirs) error {
+		_, err := e.s.ListFields(e.Context(), me, []uint64{x.list.Number})
+		return err
+	},
+	"CountCampaign": func(e *env, me string, x theirs) error {
+		c := x.campaign
+		c.Tenant = me
+		_, err := e.s.CountCampaign(e.Context(), &c)
+		return err
+	},
+	"CreateReplay": func(e *env, me string, x theirs) error {
+		_, err := e.s.CreateReplay(e.Context(), store.Campaign{Tenant: me, State: configured, Spec: x.campaign.Spec}, &x.campaign, "{}", roaring.BitmapOf(0), user)
+		return err
+	},
+	"ReplayOf": func(e *env, me string, x theirs) error {
+		_, err := e.s.ReplayOf(e.Context(), me, x.replay.Number)
+		return err
+	},
+	"Replays": func(e *env, me string, x theirs) error {
+		found, err := e.s.Replays(e.Context(), me, x.origin.Number)
+		if len(found) == 0 && err == nil {
+			return missing
+		}
+		return err
+	},
+	"ReplaySample": func(e *env, me string, x theirs) error {
+		c := x.replay
+		c.Tenant = me
+		_, err := e.s.ReplaySample(e.Context(), &c, 1)
 		return err
 	},
 	"CountAudience": func(e *env, me string, x theirs) error {
@@ -203,13 +379,13 @@ var calls = map[string]call{
 		return missing // that theirs still stands is checked with all the rest
 	},
 	"Suppressed": func(e *env, me string, _ theirs) error {
-		if out, err := e.s.Suppressed(e.Context(), me, mobile(2)); out || err != nil {
+		if out, err := e.s.Suppressed(e.Context(), me, mobile(2), sms); out || err != nil {
 			return err
 		}
 		return missing
 	},
 	"Suppressions": func(e *env, me string, _ theirs) error {
-		rows, n, err := e.s.Suppressions(e.Context(), me, store.Page{})
+		rows, n, err := e.s.Suppressions(e.Context(), me, store.Page{}, "")
 		if n != 0 {
 			return nil
 		}
@@ -248,27 +424,58 @@ func asConflict(err error) error {
 // notScoped are the methods that no tenant asks, with the reason.
 var notScoped = map[string]string{
 	"Apply": "", "Freeze": "",
-	"Authenticate":   "finds the tenant",
-	"Blob":           "by freeze id, 128 random bits of one campaign",
-	"Blobs":          "by freeze id, 128 random bits of one campaign",
-	"CampaignRecord": "of the pipeline, which knows a campaign by the number in its ids",
-	"Changed":        "of the process",
-	"CheckRegion":    "no rows",
-	"Close":          "of the process",
-	"Collect":        "of the installation",
-	"CreateTenant":   "makes one",
-	"EnsureRoute":    "routes are the installation's",
-	"Lead":           "of the process",
-	"MarkPublished":  "of the relay",
-	"ParsePhone":     "no rows",
-	"Ping":           "no rows",
-	"Republish":      "of the relay",
-	"Route":          "routes are the installation's",
-	"Routes":         "routes are the installation's",
-	"TenantByName":   "of the operator",
-	"Tenants":        "of the operator",
-	"Unpublished":    "of the relay",
-	"UpdateRoute":    "routes are the installation's",
+	"Authenticate":     "finds the tenant",
+	"Blob":             "by freeze id, 128 random bits of one campaign",
+	"Blobs":            "by freeze id, 128 random bits of one campaign",
+	"CampaignRecord":   "of the pipeline, which knows a campaign by the number in its ids",
+	"Changed":          "of the process",
+	"CheckRegion":      "no rows",
+	"Close":            "of the process",
+	"Collect":          "of the installation",
+	"CreateTenant":     "makes one",
+	"EnsureRoute":      "routes are the installation's",
+	"Lead":             "of the process",
+	"MarkPublished":    "of the relay",
+	"ParsePhone":       "no rows",
+	"Ping":             "no rows",
+	"PreviewUpload":    "of an upload that was found for its tenant",
+	"RunImports":       "of the process",
+	"RunJobs":          "of the process",
+	"PlanRestore":      "of the operator",
+	"Published":        "of the relay",
+	"Restore":          "of the operator",
+	"Republish":        "of the relay",
+	"Route":            "routes are the installation's",
+	"WebhookChanges":   "of the webhook stage, which serves all tenants",
+	"Webhooks":         "of the webhook stage",
+	"QueueWebhooks":    "of the webhook stage; each item names its tenant",
+	"ClaimWebhooks":    "of the webhook stage",
+	"ReleaseWebhooks":  "of the webhook stage",
+	"OwnedWebhooks":    "of the webhook stage",
+	"DueWebhooks":      "of the webhook stage",
+	"SettleWebhooks":   "of the webhook stage",
+	"RecoveredWebhook": "of the webhook stage",
+	"Routes":           "routes are the installation's",
+	"TenantByName":     "of the operator",
+	"Tenants":          "of the operator",
+	"Unpublished":      "of the relay",
+	"CreateUser":       "people belong to the installation; memberships say what they see",
+	"User":             "people belong to the installation",
+	"UserByEmail":      "people belong to the installation",
+	"UserBySubject":    "people belong to the installation",
+	"Users":            "of the operator; with a tenant, its members",
+	"ChangeUser":       "people belong to the installation",
+	"UserSeen":         "people belong to the installation",
+	"SetMembership":    "of the operator",
+	"Memberships":      "of one person",
+	"PutSession":       "by the hash of a cookie",
+	"Session":          "by the hash of a cookie",
+	"DeleteSession":    "by the hash of a cookie",
+	"CreateLoginLink":  "of one person",
+	"UseLoginLink":     "by the secret of the link",
+	"UpdateRoute":      "routes are the installation's",
+	"CreateRoute":      "routes are the installation's",
+	"DeleteRoute":      "routes are the installation's",
 }
 
 var tenancyTests = []test{
@@ -287,8 +494,15 @@ var tenancyTests = []test{
 		e.must(err)
 		x.key, _, err = e.s.CreateKey(e.Context(), owner.ID, "", nil, false)
 		e.must(err)
-		x.imported, err = e.s.Import(e.Context(), owner.ID, x.list.Number, store.ImportOptions{Format: store.FormatCSV}, strings.NewReader("phone\n"+mobile(3)), nil)
+		x.upload = e.upload(owner, "phone\n"+mobile(3))
+		x.imported, err = e.s.Import(e.Context(), owner.ID, x.list.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader("phone\n"+mobile(3)), nil)
 		e.must(err)
+		x.resource, err = e.s.CreateResource(e.Context(), store.Resource{Tenant: owner.ID, Kind: store.KindTemplate, Name: "theirs", Doc: []byte("{}")})
+		e.must(err)
+		x.hook = e.webhook(owner, "theirs")
+		x.job, err = e.s.OrderJob(e.Context(), store.Job{Tenant: owner.ID, Kind: store.JobExport, By: "key", Options: []byte("{}")})
+		e.must(err)
+		e.must(e.s.QueueWebhooks(e.Context(), []schemas.WebhookItem{hookItem(x.hook, "theirs", "msg_1")}, nil))
 		x.hidden, err = e.s.LeaseSeqs(e.Context(), owner.ID, start, 1)
 		e.must(err)
 		_, err = e.s.PutSender(e.Context(), store.Sender{Tenant: owner.ID, ID: "THEIRS"})
@@ -296,6 +510,8 @@ var tenancyTests = []test{
 		e.must(e.s.Suppress(e.Context(), owner.ID, "api", mobile(2)))
 		begun, err := e.s.Begin(e.Context(), owner.ID, "r", "theirs", []byte("b"))
 		e.must(err)
+		x.origin, _ = e.freeze(e.confirm(e.campaign(owner, "o", x.list), 0))
+		x.replay = e.replay(x.origin, 0, 1)
 		x.campaign = e.campaign(owner, "c", x.list)
 		before := e.dump(owner)
 		for name, do := range calls {
@@ -317,7 +533,7 @@ var tenancyTests = []test{
 func (e *env) dump(t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder
-	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "imports", "suppressions", "campaigns", "campaign_events", "freezes", "idempotency"} {
+	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "list_fields", "imports", "uploads", "suppressions", "campaigns", "campaign_events", "replays", "resources", "webhook_items", "webhook_health", "jobs", "freezes", "idempotency"} {
 		e.dumpTable(&b, table, t)
 	}
 	return b.String()

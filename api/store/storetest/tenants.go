@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -28,12 +29,12 @@ var tenantTests = []test{
 		equal(e, "tenant as read", got, want)
 		prices, err := e.s.Prices(e.Context(), t.ID)
 		e.must(err)
-		for channel, micros := range map[fanfarev1.Channel]uint64{
-			sms: 50_000, fanfarev1.Channel_CHANNEL_RCS: 80_000, fanfarev1.Channel_CHANNEL_WHATSAPP: 150_000,
+		for channel, micros := range map[schemas.Channel]uint64{
+			sms: 50_000, schemas.ChannelRCS: 80_000, schemas.ChannelWhatsApp: 150_000,
 		} {
-			equal(e, "price of "+channel.String(), prices[channel], micros)
+			equal(e, "price of "+channel.String(), priceOf(prices, channel), micros)
 		}
-		if prices[fanfarev1.Channel_CHANNEL_VOICE] == 0 {
+		if priceOf(prices, schemas.ChannelVoice) == 0 {
 			e.Error("got no price of voice, want one")
 		}
 		b, err := e.s.Balance(e.Context(), t.ID)
@@ -87,7 +88,7 @@ var tenantTests = []test{
 	}},
 	{"routes", func(e *env) {
 		r := store.Route{
-			Name: "sim", Channels: []fanfarev1.Channel{sms, fanfarev1.Channel_CHANNEL_RCS}, Connector: "sim", Rate: 2000,
+			Name: "sim", Channels: []schemas.Channel{sms, schemas.ChannelRCS}, Connector: "sim", Rate: 2000,
 			P99: 100 * time.Millisecond, ReceiptWindow: 72 * time.Hour, Enabled: true,
 		}
 		made, ok, err := e.s.EnsureRoute(e.Context(), r)
@@ -118,6 +119,56 @@ var tenantTests = []test{
 		if len(routes) != 1 || routes[0].Rate != 500 {
 			e.Errorf("got %+v, want the one route at 500", routes)
 		}
+	}},
+	{"routes keep configuration and sealed credentials, and are published and deleted", func(e *env) {
+		r := store.Route{
+			Name: "acme", Channels: []schemas.Channel{sms}, Connector: "smpp", Rate: 20, ReceiptWindow: time.Hour, Enabled: true,
+			Configuration: `{"host":"h"}`, Credentials: []byte{1, 0, 255}, CredentialNames: []string{"password", "tls.key"}, Priority: 2, Share: 3, Cost: 4,
+		}
+		made, err := e.s.CreateRoute(e.Context(), r)
+		e.must(err)
+		got, err := e.s.Route(e.Context(), "acme")
+		e.must(err)
+		r.Version, r.Created, r.Updated = 1, made.Created, made.Updated
+		if !reflect.DeepEqual(got, r) {
+			e.Errorf("got %+v, want %+v", got, r)
+		}
+		_, err = e.s.CreateRoute(e.Context(), r)
+		e.wantErr(err, store.ErrNameTaken)
+		record := decode(e, e.unpublished()["route/acme"], &fanfarev1.Control{}).GetRoute()
+		if string(record.GetConfiguration()) != r.Configuration || !slices.Equal(record.GetSealedCredentials(), r.Credentials) {
+			e.Errorf("got record %v", record)
+		}
+		t := e.tenant("acme")
+		_, err = e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.DefaultRoute = "acme"; return nil })
+		e.must(err)
+		e.confirm(e.campaign(t, "c", e.list(t, "l", mobile(1))), 0)
+		use, err := e.s.DeleteRoute(e.Context(), "acme", 0)
+		e.must(err)
+		equal(e, "uses", use, store.RouteUse{Tenants: 1, Campaigns: 1})
+		_, err = e.s.UpdateTenant(e.Context(), t.ID, 0, func(t *store.Tenant) error { t.DefaultRoute = "sim"; return nil })
+		e.must(err)
+		use, err = e.s.DeleteRoute(e.Context(), "acme", 0)
+		e.must(err)
+		equal(e, "uses", use, store.RouteUse{Campaigns: 1})
+
+		r.Name = "spare"
+		_, err = e.s.CreateRoute(e.Context(), r)
+		e.must(err)
+		_, err = e.s.DeleteRoute(e.Context(), "spare", 7)
+		e.wantErr(err, schemas.ErrConflict)
+		use, err = e.s.DeleteRoute(e.Context(), "spare", 1)
+		e.must(err)
+		equal(e, "uses", use, store.RouteUse{})
+		_, err = e.s.Route(e.Context(), "spare")
+		e.wantErr(err, schemas.ErrNotFound)
+		if row, ok := e.unpublished()["route/spare"]; !ok || row.Value != nil || row.Version != 2 {
+			e.Errorf("got row %+v, want a tombstone of version 2", row)
+		}
+		back, err := e.s.CreateRoute(e.Context(), store.Route{Name: "spare", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 1, ReceiptWindow: time.Hour})
+		e.must(err)
+		equal(e, "version of the route that comes back", back.Version, 3)
+		equal(e, "configuration of the route that comes back", back.Configuration, "")
 	}},
 	{"senders come back with a higher version", func(e *env) {
 		t := e.tenant("acme")

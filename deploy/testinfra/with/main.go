@@ -2,8 +2,8 @@
 //
 //	go run ./deploy/testinfra/with go test -run Integration ./...
 //
-// Addresses given in FANFARE_TEST_* are used; what is not given is started, and stopped when the command has ended. It exits
-// with the command's code.
+// It uses the addresses in FANFARE_TEST_*, starts the other services, and stops them when the command has ended. Its exit code is
+// that of the command.
 package main
 
 import (
@@ -34,7 +34,7 @@ func run(command []string) int {
 		fmt.Fprintln(os.Stderr, "with:", err)
 		return 1
 	}
-	// The command gets an interrupt from the terminal too; we wait for it, to clean up after it.
+	// The terminal sends an interrupt to the command, too. Wait for the command, then clean up.
 	signal.Ignore(os.Interrupt, syscall.SIGTERM)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

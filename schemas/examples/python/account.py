@@ -130,10 +130,16 @@ def run(args, db, stopping):
             p.offset = (db.execute(positions, (p.topic, p.partition)).fetchone() or (OFFSET_BEGINNING,))[0]
         consumer.assign(parts)
 
+    login = {}
+    if args.connection:  # beside an embedded installation
+        with open(args.connection, encoding="utf-8") as file:
+            c = json.load(file)
+        args.brokers = c["brokers"]
+        login = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": c["sasl_mechanism"], "sasl.username": c["user"], "sasl.password": c["password"]}
     consumer = Consumer({
         "bootstrap.servers": args.brokers, "group.id": args.group, "isolation.level": "read_committed", "enable.auto.commit": False,
         "auto.offset.reset": "error", "enable.partition.eof": True, "session.timeout.ms": 10_000, "enable.metrics.push": False,
-        **dict(c.split("=", 1) for c in args.config),
+        **login, **dict(c.split("=", 1) for c in args.config),
     })
     deliveries = args.prefix + "deliveries"
     consumer.subscribe([args.prefix + "campaigns", deliveries], on_assign=goes_on)
@@ -167,6 +173,7 @@ def show(a, as_json):
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--brokers", default="localhost:9092")
+    flags.add_argument("--connection", metavar="FILE", help="DIR/consumer.json of an embedded installation, instead of --brokers and a login")
     flags.add_argument("--prefix", default="fanfare.", help="of the installation's topics")
     flags.add_argument("--group", default="account")
     flags.add_argument("--state", default="account.db", help="SQLite file of states and positions")

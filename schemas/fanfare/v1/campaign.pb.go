@@ -24,6 +24,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type AmbiguousAction int32
+
+const (
+	AmbiguousAction_AMBIGUOUS_ACTION_UNSPECIFIED AmbiguousAction = 0
+	// Deal them again, as a new try: returned/RESEND is written first. A recipient that had the message gets it twice.
+	AmbiguousAction_AMBIGUOUS_ACTION_RESEND AmbiguousAction = 1
+	// End them: not_sent/GIVEN_UP. A receipt that still comes outranks it.
+	AmbiguousAction_AMBIGUOUS_ACTION_GIVE_UP AmbiguousAction = 2
+)
+
+// Enum value maps for AmbiguousAction.
+var (
+	AmbiguousAction_name = map[int32]string{
+		0: "AMBIGUOUS_ACTION_UNSPECIFIED",
+		1: "AMBIGUOUS_ACTION_RESEND",
+		2: "AMBIGUOUS_ACTION_GIVE_UP",
+	}
+	AmbiguousAction_value = map[string]int32{
+		"AMBIGUOUS_ACTION_UNSPECIFIED": 0,
+		"AMBIGUOUS_ACTION_RESEND":      1,
+		"AMBIGUOUS_ACTION_GIVE_UP":     2,
+	}
+)
+
+func (x AmbiguousAction) Enum() *AmbiguousAction {
+	p := new(AmbiguousAction)
+	*p = x
+	return p
+}
+
+func (x AmbiguousAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AmbiguousAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_v1_campaign_proto_enumTypes[0].Descriptor()
+}
+
+func (AmbiguousAction) Type() protoreflect.EnumType {
+	return &file_fanfare_v1_campaign_proto_enumTypes[0]
+}
+
+func (x AmbiguousAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AmbiguousAction.Descriptor instead.
+func (AmbiguousAction) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{0}
+}
+
 // State of a campaign; see the machine in package schemas.
 type State int32
 
@@ -94,11 +145,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_fanfare_v1_campaign_proto_enumTypes[0].Descriptor()
+	return file_fanfare_v1_campaign_proto_enumTypes[1].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_fanfare_v1_campaign_proto_enumTypes[0]
+	return &file_fanfare_v1_campaign_proto_enumTypes[1]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -107,7 +158,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{0}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{1}
 }
 
 type Channel int32
@@ -149,11 +200,11 @@ func (x Channel) String() string {
 }
 
 func (Channel) Descriptor() protoreflect.EnumDescriptor {
-	return file_fanfare_v1_campaign_proto_enumTypes[1].Descriptor()
+	return file_fanfare_v1_campaign_proto_enumTypes[2].Descriptor()
 }
 
 func (Channel) Type() protoreflect.EnumType {
-	return &file_fanfare_v1_campaign_proto_enumTypes[1]
+	return &file_fanfare_v1_campaign_proto_enumTypes[2]
 }
 
 func (x Channel) Number() protoreflect.EnumNumber {
@@ -162,7 +213,7 @@ func (x Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Channel.Descriptor instead.
 func (Channel) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{2}
 }
 
 // MissingPolicy says what a merge field without a value becomes.
@@ -205,11 +256,11 @@ func (x MissingPolicy) String() string {
 }
 
 func (MissingPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_fanfare_v1_campaign_proto_enumTypes[2].Descriptor()
+	return file_fanfare_v1_campaign_proto_enumTypes[3].Descriptor()
 }
 
 func (MissingPolicy) Type() protoreflect.EnumType {
-	return &file_fanfare_v1_campaign_proto_enumTypes[2]
+	return &file_fanfare_v1_campaign_proto_enumTypes[3]
 }
 
 func (x MissingPolicy) Number() protoreflect.EnumNumber {
@@ -218,7 +269,7 @@ func (x MissingPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MissingPolicy.Descriptor instead.
 func (MissingPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{3}
 }
 
 // Campaign is the whole current state of a campaign, on topic `campaigns` (compacted), key `<tenant>/<campaign>`.
@@ -275,7 +326,16 @@ type Campaign struct {
 	CompletedMs int64 `protobuf:"varint,30,opt,name=completed_ms,json=completedMs,proto3" json:"completed_ms,omitempty"`
 	SettledMs   int64 `protobuf:"varint,31,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
 	// Aborted after it was completed: the state stays, no further tries are made, and what is still on its way to the carrier is skipped.
-	Stopped       bool `protobuf:"varint,32,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	Stopped bool `protobuf:"varint,32,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	// The newest order of a person about the ambiguous recipients; absent: there is none.
+	AmbiguousOrder *AmbiguousOrder `protobuf:"bytes,33,opt,name=ambiguous_order,json=ambiguousOrder,proto3" json:"ambiguous_order,omitempty"`
+	// Weights of the variants as they were changed, the first of them at confirm and the newest last. A recipient keeps the variant
+	// of the weights that its first deal names.
+	Weights []*Weights `protobuf:"bytes,34,rep,name=weights,proto3" json:"weights,omitempty"`
+	// Parts of the audience in order of seq, in order of time: no recipient is dealt for the first time before its part. None: all at once.
+	Batches []*Batch `protobuf:"bytes,35,rep,name=batches,proto3" json:"batches,omitempty"`
+	// Where the links of the texts lead, as it was at confirm; absent: the texts have none.
+	Links         *LinkTable `protobuf:"bytes,36,opt,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +594,296 @@ func (x *Campaign) GetStopped() bool {
 	return false
 }
 
+func (x *Campaign) GetAmbiguousOrder() *AmbiguousOrder {
+	if x != nil {
+		return x.AmbiguousOrder
+	}
+	return nil
+}
+
+func (x *Campaign) GetWeights() []*Weights {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *Campaign) GetBatches() []*Batch {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+func (x *Campaign) GetLinks() *LinkTable {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// Batch is a part of an audience: the recipients from the end of the part before on, below end_seq.
+type Batch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AtMs          int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	EndSeq        uint32                 `protobuf:"varint,2,opt,name=end_seq,json=endSeq,proto3" json:"end_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Batch) Reset() {
+	*x = Batch{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Batch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Batch) ProtoMessage() {}
+
+func (x *Batch) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
+func (*Batch) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Batch) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Batch) GetEndSeq() uint32 {
+	if x != nil {
+		return x.EndSeq
+	}
+	return 0
+}
+
+// LinkTable is the links of a campaign. A text has `{{link:<url>}}` for each, which becomes base and a token; the token names the
+// recipient and the number of the link. `{{opt_out}}` becomes base and the token of number 0.
+type LinkTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What stands before the token, such as `https://go.example.com/`.
+	Base  string  `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
+	Links []*Link `protobuf:"bytes,2,rep,name=links,proto3" json:"links,omitempty"`
+	// How long after the end of the campaign its links lead anywhere.
+	ValidAfterEndMs int64 `protobuf:"varint,3,opt,name=valid_after_end_ms,json=validAfterEndMs,proto3" json:"valid_after_end_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LinkTable) Reset() {
+	*x = LinkTable{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkTable) ProtoMessage() {}
+
+func (x *LinkTable) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkTable.ProtoReflect.Descriptor instead.
+func (*LinkTable) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LinkTable) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *LinkTable) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *LinkTable) GetValidAfterEndMs() int64 {
+	if x != nil {
+		return x.ValidAfterEndMs
+	}
+	return 0
+}
+
+// Link is one link of one text of a campaign.
+type Link struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1..63, unique within the campaign.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Public id, `lnk_1`; links of several variants to one address share it.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// As the text has it.
+	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	// Where it leads; empty: to url.
+	Target string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	// The variant whose text has it, 1 and up; 0: of a campaign without variants.
+	Variant       uint32 `protobuf:"varint,5,opt,name=variant,proto3" json:"variant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Link) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Link) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Link) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Link) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Link) GetVariant() uint32 {
+	if x != nil {
+		return x.Variant
+	}
+	return 0
+}
+
+// AmbiguousOrder is what a person has decided about the recipients of a campaign that are ambiguous. It holds for those that the
+// scheduler knows as ambiguous when it reads the order, once.
+type AmbiguousOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows with each order of the campaign.
+	Id            uint64          `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Action        AmbiguousAction `protobuf:"varint,2,opt,name=action,proto3,enum=fanfare.v1.AmbiguousAction" json:"action,omitempty"`
+	TimeMs        int64           `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AmbiguousOrder) Reset() {
+	*x = AmbiguousOrder{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AmbiguousOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AmbiguousOrder) ProtoMessage() {}
+
+func (x *AmbiguousOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AmbiguousOrder.ProtoReflect.Descriptor instead.
+func (*AmbiguousOrder) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AmbiguousOrder) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *AmbiguousOrder) GetAction() AmbiguousAction {
+	if x != nil {
+		return x.Action
+	}
+	return AmbiguousAction_AMBIGUOUS_ACTION_UNSPECIFIED
+}
+
+func (x *AmbiguousOrder) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
 // Leg is one channel of the chain, tried in order.
 type Leg struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -546,14 +896,22 @@ type Leg struct {
 	// Hand-overs of this leg at most, retries included; at least 1.
 	MaxHandovers uint32 `protobuf:"varint,5,opt,name=max_handovers,json=maxHandovers,proto3" json:"max_handovers,omitempty"`
 	// Wait before the n-th retry; the last value repeats.
-	BackoffMs     []int64 `protobuf:"varint,6,rep,packed,name=backoff_ms,json=backoffMs,proto3" json:"backoff_ms,omitempty"`
+	BackoffMs []int64 `protobuf:"varint,6,rep,packed,name=backoff_ms,json=backoffMs,proto3" json:"backoff_ms,omitempty"`
+	// What this leg sends; without it, the campaign's content.
+	Content *Content `protobuf:"bytes,7,opt,name=content,proto3" json:"content,omitempty"`
+	// Prices of single countries; price_micros is the price of all others.
+	Prices []*CountryPrice `protobuf:"bytes,8,rep,name=prices,proto3" json:"prices,omitempty"`
+	// Without a delivery for so long after the hand-over the next leg follows; 0: only a refusal or a negative receipt is followed.
+	FallbackAfterMs int64 `protobuf:"varint,9,opt,name=fallback_after_ms,json=fallbackAfterMs,proto3" json:"fallback_after_ms,omitempty"`
+	// Voice: calls at the same time at most; 0: no limit of the campaign's own.
+	MaxConcurrent uint32 `protobuf:"varint,10,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Leg) Reset() {
 	*x = Leg{}
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[1]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +923,7 @@ func (x *Leg) String() string {
 func (*Leg) ProtoMessage() {}
 
 func (x *Leg) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[1]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +936,7 @@ func (x *Leg) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leg.ProtoReflect.Descriptor instead.
 func (*Leg) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Leg) GetChannel() Channel {
@@ -623,6 +981,88 @@ func (x *Leg) GetBackoffMs() []int64 {
 	return nil
 }
 
+func (x *Leg) GetContent() *Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *Leg) GetPrices() []*CountryPrice {
+	if x != nil {
+		return x.Prices
+	}
+	return nil
+}
+
+func (x *Leg) GetFallbackAfterMs() int64 {
+	if x != nil {
+		return x.FallbackAfterMs
+	}
+	return 0
+}
+
+func (x *Leg) GetMaxConcurrent() uint32 {
+	if x != nil {
+		return x.MaxConcurrent
+	}
+	return 0
+}
+
+// CountryPrice is the price of one segment, message or minute to numbers of a country.
+type CountryPrice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ISO 3166-1 alpha-2.
+	Country       string `protobuf:"bytes,1,opt,name=country,proto3" json:"country,omitempty"`
+	Micros        uint64 `protobuf:"varint,2,opt,name=micros,proto3" json:"micros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountryPrice) Reset() {
+	*x = CountryPrice{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountryPrice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountryPrice) ProtoMessage() {}
+
+func (x *CountryPrice) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountryPrice.ProtoReflect.Descriptor instead.
+func (*CountryPrice) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CountryPrice) GetCountry() string {
+	if x != nil {
+		return x.Country
+	}
+	return ""
+}
+
+func (x *CountryPrice) GetMicros() uint64 {
+	if x != nil {
+		return x.Micros
+	}
+	return 0
+}
+
 // Content is what is rendered for each recipient.
 type Content struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -632,13 +1072,26 @@ type Content struct {
 	Missing    MissingPolicy `protobuf:"varint,3,opt,name=missing,proto3,enum=fanfare.v1.MissingPolicy" json:"missing,omitempty"`
 	// Stands for a missing value when missing is MISSING_POLICY_DEFAULT.
 	MissingDefault string `protobuf:"bytes,4,opt,name=missing_default,json=missingDefault,proto3" json:"missing_default,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Name of the template at the provider, and its language.
+	TemplateName string `protobuf:"bytes,5,opt,name=template_name,json=templateName,proto3" json:"template_name,omitempty"`
+	Language     string `protobuf:"bytes,6,opt,name=language,proto3" json:"language,omitempty"`
+	// Values of the template's parameters, in order: texts with `{{field}}` merge fields.
+	Params []string `protobuf:"bytes,7,rep,name=params,proto3" json:"params,omitempty"`
+	// The channel's own JSON in which `{{1}}`, `{{2}}` … stand within strings for the parameters: of RCS the content message, of
+	// WhatsApp the template's components.
+	Json  []byte `protobuf:"bytes,8,opt,name=json,proto3" json:"json,omitempty"`
+	Voice *Voice `protobuf:"bytes,9,opt,name=voice,proto3" json:"voice,omitempty"`
+	// Texts of which each recipient gets one, by the weights of the campaign; body is not used then.
+	Variants []*Variant `protobuf:"bytes,10,rep,name=variants,proto3" json:"variants,omitempty"`
+	// Letters that GSM-7 lacks are replaced when the whole text then fits into GSM-7.
+	Transliterate bool `protobuf:"varint,11,opt,name=transliterate,proto3" json:"transliterate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[2]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +1103,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[2]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +1116,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Content) GetBody() string {
@@ -694,6 +1147,243 @@ func (x *Content) GetMissingDefault() string {
 	return ""
 }
 
+func (x *Content) GetTemplateName() string {
+	if x != nil {
+		return x.TemplateName
+	}
+	return ""
+}
+
+func (x *Content) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Content) GetParams() []string {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *Content) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *Content) GetVoice() *Voice {
+	if x != nil {
+		return x.Voice
+	}
+	return nil
+}
+
+func (x *Content) GetVariants() []*Variant {
+	if x != nil {
+		return x.Variants
+	}
+	return nil
+}
+
+func (x *Content) GetTransliterate() bool {
+	if x != nil {
+		return x.Transliterate
+	}
+	return false
+}
+
+// Variant is one of several texts that are compared with each other.
+type Variant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Body          string                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Variant) Reset() {
+	*x = Variant{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Variant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Variant) ProtoMessage() {}
+
+func (x *Variant) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Variant.ProtoReflect.Descriptor instead.
+func (*Variant) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Variant) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Variant) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+// Weights of the variants, one each: a variant's part of the recipients is its weight over the sum.
+type Weights struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            []uint32               `protobuf:"varint,1,rep,packed,name=of,proto3" json:"of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Weights) Reset() {
+	*x = Weights{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Weights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Weights) ProtoMessage() {}
+
+func (x *Weights) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Weights.ProtoReflect.Descriptor instead.
+func (*Weights) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Weights) GetOf() []uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+// Voice is what is said on a telephone call.
+type Voice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Takes the call once a person answers; empty: none.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Empty: no detection of answering machines; else `hangup` or `voicemail`.
+	MachineAction string `protobuf:"bytes,2,opt,name=machine_action,json=machineAction,proto3" json:"machine_action,omitempty"`
+	// Address of an audio file; empty: the text is spoken.
+	Media string `protobuf:"bytes,3,opt,name=media,proto3" json:"media,omitempty"`
+	// Spoken text with `{{field}}` merge fields, and its language.
+	Text     string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Language string `protobuf:"bytes,5,opt,name=language,proto3" json:"language,omitempty"`
+	// How long the phone rings at most.
+	RingSeconds   uint32 `protobuf:"varint,6,opt,name=ring_seconds,json=ringSeconds,proto3" json:"ring_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Voice) Reset() {
+	*x = Voice{}
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Voice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Voice) ProtoMessage() {}
+
+func (x *Voice) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Voice.ProtoReflect.Descriptor instead.
+func (*Voice) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Voice) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Voice) GetMachineAction() string {
+	if x != nil {
+		return x.MachineAction
+	}
+	return ""
+}
+
+func (x *Voice) GetMedia() string {
+	if x != nil {
+		return x.Media
+	}
+	return ""
+}
+
+func (x *Voice) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Voice) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Voice) GetRingSeconds() uint32 {
+	if x != nil {
+		return x.RingSeconds
+	}
+	return 0
+}
+
 // CallingHours bound the time of day of a hand-over, [start, end) on the clock of timezone. start == end: the whole day; start > end crosses midnight.
 type CallingHours struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -708,7 +1398,7 @@ type CallingHours struct {
 
 func (x *CallingHours) Reset() {
 	*x = CallingHours{}
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[3]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1410,7 @@ func (x *CallingHours) String() string {
 func (*CallingHours) ProtoMessage() {}
 
 func (x *CallingHours) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_campaign_proto_msgTypes[3]
+	mi := &file_fanfare_v1_campaign_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1423,7 @@ func (x *CallingHours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallingHours.ProtoReflect.Descriptor instead.
 func (*CallingHours) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CallingHours) GetStartMinute() uint32 {
@@ -762,7 +1452,7 @@ var File_fanfare_v1_campaign_proto protoreflect.FileDescriptor
 const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\n" +
 	"\x19fanfare/v1/campaign.proto\x12\n" +
-	"fanfare.v1\"\xbc\a\n" +
+	"fanfare.v1\"\x8a\t\n" +
 	"\bCampaign\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -800,7 +1490,28 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\fcompleted_ms\x18\x1e \x01(\x03R\vcompletedMs\x12\x1d\n" +
 	"\n" +
 	"settled_ms\x18\x1f \x01(\x03R\tsettledMs\x12\x18\n" +
-	"\astopped\x18  \x01(\bR\astopped\"\xc9\x01\n" +
+	"\astopped\x18  \x01(\bR\astopped\x12C\n" +
+	"\x0fambiguous_order\x18! \x01(\v2\x1a.fanfare.v1.AmbiguousOrderR\x0eambiguousOrder\x12-\n" +
+	"\aweights\x18\" \x03(\v2\x13.fanfare.v1.WeightsR\aweights\x12+\n" +
+	"\abatches\x18# \x03(\v2\x11.fanfare.v1.BatchR\abatches\x12+\n" +
+	"\x05links\x18$ \x01(\v2\x15.fanfare.v1.LinkTableR\x05links\"5\n" +
+	"\x05Batch\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x17\n" +
+	"\aend_seq\x18\x02 \x01(\rR\x06endSeq\"t\n" +
+	"\tLinkTable\x12\x12\n" +
+	"\x04base\x18\x01 \x01(\tR\x04base\x12&\n" +
+	"\x05links\x18\x02 \x03(\v2\x10.fanfare.v1.LinkR\x05links\x12+\n" +
+	"\x12valid_after_end_ms\x18\x03 \x01(\x03R\x0fvalidAfterEndMs\"r\n" +
+	"\x04Link\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\tR\x06target\x12\x18\n" +
+	"\avariant\x18\x05 \x01(\rR\avariant\"n\n" +
+	"\x0eAmbiguousOrder\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\x06action\x18\x02 \x01(\x0e2\x1b.fanfare.v1.AmbiguousActionR\x06action\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"\xfd\x02\n" +
 	"\x03Leg\x12-\n" +
 	"\achannel\x18\x01 \x01(\x0e2\x13.fanfare.v1.ChannelR\achannel\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -808,18 +1519,50 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\fprice_micros\x18\x04 \x01(\x04R\vpriceMicros\x12#\n" +
 	"\rmax_handovers\x18\x05 \x01(\rR\fmaxHandovers\x12\x1d\n" +
 	"\n" +
-	"backoff_ms\x18\x06 \x03(\x03R\tbackoffMs\"\x9c\x01\n" +
+	"backoff_ms\x18\x06 \x03(\x03R\tbackoffMs\x12-\n" +
+	"\acontent\x18\a \x01(\v2\x13.fanfare.v1.ContentR\acontent\x120\n" +
+	"\x06prices\x18\b \x03(\v2\x18.fanfare.v1.CountryPriceR\x06prices\x12*\n" +
+	"\x11fallback_after_ms\x18\t \x01(\x03R\x0ffallbackAfterMs\x12%\n" +
+	"\x0emax_concurrent\x18\n" +
+	" \x01(\rR\rmaxConcurrent\"@\n" +
+	"\fCountryPrice\x12\x18\n" +
+	"\acountry\x18\x01 \x01(\tR\acountry\x12\x16\n" +
+	"\x06micros\x18\x02 \x01(\x04R\x06micros\"\x89\x03\n" +
 	"\aContent\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\tR\x04body\x12\x1f\n" +
 	"\vtemplate_id\x18\x02 \x01(\tR\n" +
 	"templateId\x123\n" +
 	"\amissing\x18\x03 \x01(\x0e2\x19.fanfare.v1.MissingPolicyR\amissing\x12'\n" +
-	"\x0fmissing_default\x18\x04 \x01(\tR\x0emissingDefault\"l\n" +
+	"\x0fmissing_default\x18\x04 \x01(\tR\x0emissingDefault\x12#\n" +
+	"\rtemplate_name\x18\x05 \x01(\tR\ftemplateName\x12\x1a\n" +
+	"\blanguage\x18\x06 \x01(\tR\blanguage\x12\x16\n" +
+	"\x06params\x18\a \x03(\tR\x06params\x12\x12\n" +
+	"\x04json\x18\b \x01(\fR\x04json\x12'\n" +
+	"\x05voice\x18\t \x01(\v2\x11.fanfare.v1.VoiceR\x05voice\x12/\n" +
+	"\bvariants\x18\n" +
+	" \x03(\v2\x13.fanfare.v1.VariantR\bvariants\x12$\n" +
+	"\rtransliterate\x18\v \x01(\bR\rtransliterate\"1\n" +
+	"\aVariant\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\tR\x04body\"\x19\n" +
+	"\aWeights\x12\x0e\n" +
+	"\x02of\x18\x01 \x03(\rR\x02of\"\xad\x01\n" +
+	"\x05Voice\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12%\n" +
+	"\x0emachine_action\x18\x02 \x01(\tR\rmachineAction\x12\x14\n" +
+	"\x05media\x18\x03 \x01(\tR\x05media\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1a\n" +
+	"\blanguage\x18\x05 \x01(\tR\blanguage\x12!\n" +
+	"\fring_seconds\x18\x06 \x01(\rR\vringSeconds\"l\n" +
 	"\fCallingHours\x12!\n" +
 	"\fstart_minute\x18\x01 \x01(\rR\vstartMinute\x12\x1d\n" +
 	"\n" +
 	"end_minute\x18\x02 \x01(\rR\tendMinute\x12\x1a\n" +
-	"\btimezone\x18\x03 \x01(\tR\btimezone*\xb8\x02\n" +
+	"\btimezone\x18\x03 \x01(\tR\btimezone*n\n" +
+	"\x0fAmbiguousAction\x12 \n" +
+	"\x1cAMBIGUOUS_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17AMBIGUOUS_ACTION_RESEND\x10\x01\x12\x1c\n" +
+	"\x18AMBIGUOUS_ACTION_GIVE_UP\x10\x02*\xb8\x02\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTATE_DRAFT\x10\x01\x12\x14\n" +
@@ -861,29 +1604,48 @@ func file_fanfare_v1_campaign_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_campaign_proto_rawDescData
 }
 
-var file_fanfare_v1_campaign_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_fanfare_v1_campaign_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_fanfare_v1_campaign_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_fanfare_v1_campaign_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_fanfare_v1_campaign_proto_goTypes = []any{
-	(State)(0),           // 0: fanfare.v1.State
-	(Channel)(0),         // 1: fanfare.v1.Channel
-	(MissingPolicy)(0),   // 2: fanfare.v1.MissingPolicy
-	(*Campaign)(nil),     // 3: fanfare.v1.Campaign
-	(*Leg)(nil),          // 4: fanfare.v1.Leg
-	(*Content)(nil),      // 5: fanfare.v1.Content
-	(*CallingHours)(nil), // 6: fanfare.v1.CallingHours
+	(AmbiguousAction)(0),   // 0: fanfare.v1.AmbiguousAction
+	(State)(0),             // 1: fanfare.v1.State
+	(Channel)(0),           // 2: fanfare.v1.Channel
+	(MissingPolicy)(0),     // 3: fanfare.v1.MissingPolicy
+	(*Campaign)(nil),       // 4: fanfare.v1.Campaign
+	(*Batch)(nil),          // 5: fanfare.v1.Batch
+	(*LinkTable)(nil),      // 6: fanfare.v1.LinkTable
+	(*Link)(nil),           // 7: fanfare.v1.Link
+	(*AmbiguousOrder)(nil), // 8: fanfare.v1.AmbiguousOrder
+	(*Leg)(nil),            // 9: fanfare.v1.Leg
+	(*CountryPrice)(nil),   // 10: fanfare.v1.CountryPrice
+	(*Content)(nil),        // 11: fanfare.v1.Content
+	(*Variant)(nil),        // 12: fanfare.v1.Variant
+	(*Weights)(nil),        // 13: fanfare.v1.Weights
+	(*Voice)(nil),          // 14: fanfare.v1.Voice
+	(*CallingHours)(nil),   // 15: fanfare.v1.CallingHours
 }
 var file_fanfare_v1_campaign_proto_depIdxs = []int32{
-	0, // 0: fanfare.v1.Campaign.state:type_name -> fanfare.v1.State
-	4, // 1: fanfare.v1.Campaign.legs:type_name -> fanfare.v1.Leg
-	5, // 2: fanfare.v1.Campaign.content:type_name -> fanfare.v1.Content
-	6, // 3: fanfare.v1.Campaign.calling_hours:type_name -> fanfare.v1.CallingHours
-	1, // 4: fanfare.v1.Leg.channel:type_name -> fanfare.v1.Channel
-	2, // 5: fanfare.v1.Content.missing:type_name -> fanfare.v1.MissingPolicy
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	1,  // 0: fanfare.v1.Campaign.state:type_name -> fanfare.v1.State
+	9,  // 1: fanfare.v1.Campaign.legs:type_name -> fanfare.v1.Leg
+	11, // 2: fanfare.v1.Campaign.content:type_name -> fanfare.v1.Content
+	15, // 3: fanfare.v1.Campaign.calling_hours:type_name -> fanfare.v1.CallingHours
+	8,  // 4: fanfare.v1.Campaign.ambiguous_order:type_name -> fanfare.v1.AmbiguousOrder
+	13, // 5: fanfare.v1.Campaign.weights:type_name -> fanfare.v1.Weights
+	5,  // 6: fanfare.v1.Campaign.batches:type_name -> fanfare.v1.Batch
+	6,  // 7: fanfare.v1.Campaign.links:type_name -> fanfare.v1.LinkTable
+	7,  // 8: fanfare.v1.LinkTable.links:type_name -> fanfare.v1.Link
+	0,  // 9: fanfare.v1.AmbiguousOrder.action:type_name -> fanfare.v1.AmbiguousAction
+	2,  // 10: fanfare.v1.Leg.channel:type_name -> fanfare.v1.Channel
+	11, // 11: fanfare.v1.Leg.content:type_name -> fanfare.v1.Content
+	10, // 12: fanfare.v1.Leg.prices:type_name -> fanfare.v1.CountryPrice
+	3,  // 13: fanfare.v1.Content.missing:type_name -> fanfare.v1.MissingPolicy
+	14, // 14: fanfare.v1.Content.voice:type_name -> fanfare.v1.Voice
+	12, // 15: fanfare.v1.Content.variants:type_name -> fanfare.v1.Variant
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_campaign_proto_init() }
@@ -896,8 +1658,8 @@ func file_fanfare_v1_campaign_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_campaign_proto_rawDesc), len(file_fanfare_v1_campaign_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   4,
+			NumEnums:      4,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -73,7 +73,7 @@ func (Chunk_Purpose) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_chunk_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Chunk is one deal: some recipients of one audience blob, at one try, on topic `chunks`, key `<tenant>/<campaign>#<deal>`.
+// Chunk is one deal: some recipients of one audience blob, at one try, on topic `chunks`, key `<tenant>/<campaign>#<blob>`.
 type Chunk struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -95,8 +95,10 @@ type Chunk struct {
 	Seqs       []byte `protobuf:"bytes,13,opt,name=seqs,proto3" json:"seqs,omitempty"`
 	NotAfterMs int64  `protobuf:"varint,14,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
 	// The outcome of a cancel: kind and code written for every seq instead of a message.
-	Outcome       Kind `protobuf:"varint,15,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
-	Code          Code `protobuf:"varint,16,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
+	Outcome Kind `protobuf:"varint,15,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
+	Code    Code `protobuf:"varint,16,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
+	// Index of the campaign's weights by which these recipients have their variant.
+	Weights       uint32 `protobuf:"varint,17,opt,name=weights,proto3" json:"weights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,12 +245,19 @@ func (x *Chunk) GetCode() Code {
 	return Code_CODE_UNSPECIFIED
 }
 
+func (x *Chunk) GetWeights() uint32 {
+	if x != nil {
+		return x.Weights
+	}
+	return 0
+}
+
 var File_fanfare_v1_chunk_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"\n" +
 	"\x16fanfare/v1/chunk.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xba\x04\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xd4\x04\n" +
 	"\x05Chunk\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -268,7 +277,8 @@ const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"\fnot_after_ms\x18\x0e \x01(\x03R\n" +
 	"notAfterMs\x12*\n" +
 	"\aoutcome\x18\x0f \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
-	"\x04code\x18\x10 \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\"H\n" +
+	"\x04code\x18\x10 \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x18\n" +
+	"\aweights\x18\x11 \x01(\rR\aweights\"H\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPURPOSE_DEAL\x10\x01\x12\x12\n" +

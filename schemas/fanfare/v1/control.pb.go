@@ -143,8 +143,12 @@ type Route struct {
 	P99Ms           int64 `protobuf:"varint,6,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
 	ReceiptWindowMs int64 `protobuf:"varint,7,opt,name=receipt_window_ms,json=receiptWindowMs,proto3" json:"receipt_window_ms,omitempty"`
 	Enabled         bool  `protobuf:"varint,8,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What the connector is opened with: a JSON object without credentials; empty: none.
+	Configuration []byte `protobuf:"bytes,9,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	// The account's credentials, sealed as package schemas/credentials says; empty: none.
+	SealedCredentials []byte `protobuf:"bytes,10,opt,name=sealed_credentials,json=sealedCredentials,proto3" json:"sealed_credentials,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -231,6 +235,20 @@ func (x *Route) GetEnabled() bool {
 		return x.Enabled
 	}
 	return false
+}
+
+func (x *Route) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+func (x *Route) GetSealedCredentials() []byte {
+	if x != nil {
+		return x.SealedCredentials
+	}
+	return nil
 }
 
 // Tenant as the pipeline needs it.
@@ -391,7 +409,9 @@ type Suppression struct {
 	NumberHash []byte `protobuf:"bytes,2,opt,name=number_hash,json=numberHash,proto3" json:"number_hash,omitempty"`
 	TimeMs     int64  `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// Where it came from: `api`, `keyword`, `link`, `carrier`.
-	Source        string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// The channels that the number has opted out of; none: of all of them.
+	Channels      []Channel `protobuf:"varint,5,rep,packed,name=channels,proto3,enum=fanfare.v1.Channel" json:"channels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +474,13 @@ func (x *Suppression) GetSource() string {
 	return ""
 }
 
+func (x *Suppression) GetChannels() []Channel {
+	if x != nil {
+		return x.Channels
+	}
+	return nil
+}
+
 var File_fanfare_v1_control_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_control_proto_rawDesc = "" +
@@ -465,7 +492,7 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\x05route\x18\x02 \x01(\v2\x11.fanfare.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06tenant\x18\x03 \x01(\v2\x12.fanfare.v1.TenantH\x00R\x06tenant\x12,\n" +
 	"\x06sender\x18\x04 \x01(\v2\x12.fanfare.v1.SenderH\x00R\x06senderB\x05\n" +
-	"\x03row\"\xf1\x01\n" +
+	"\x03row\"\xc6\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\bchannels\x18\x02 \x03(\x0e2\x13.fanfare.v1.ChannelR\bchannels\x12\x1c\n" +
@@ -474,7 +501,10 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\x05burst\x18\x05 \x01(\rR\x05burst\x12\x15\n" +
 	"\x06p99_ms\x18\x06 \x01(\x03R\x05p99Ms\x12*\n" +
 	"\x11receipt_window_ms\x18\a \x01(\x03R\x0freceiptWindowMs\x12\x18\n" +
-	"\aenabled\x18\b \x01(\bR\aenabled\"\x92\x01\n" +
+	"\aenabled\x18\b \x01(\bR\aenabled\x12$\n" +
+	"\rconfiguration\x18\t \x01(\fR\rconfiguration\x12-\n" +
+	"\x12sealed_credentials\x18\n" +
+	" \x01(\fR\x11sealedCredentials\"\x92\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\rR\x04rate\x12\x16\n" +
@@ -485,13 +515,14 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\x06Sender\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04rate\x18\x03 \x01(\rR\x04rate\"w\n" +
+	"\x04rate\x18\x03 \x01(\rR\x04rate\"\xa8\x01\n" +
 	"\vSuppression\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vnumber_hash\x18\x02 \x01(\fR\n" +
 	"numberHash\x12\x17\n" +
 	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06sourceB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
+	"\x06source\x18\x04 \x01(\tR\x06source\x12/\n" +
+	"\bchannels\x18\x05 \x03(\x0e2\x13.fanfare.v1.ChannelR\bchannelsB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_control_proto_rawDescOnce sync.Once
@@ -519,11 +550,12 @@ var file_fanfare_v1_control_proto_depIdxs = []int32{
 	2, // 1: fanfare.v1.Control.tenant:type_name -> fanfare.v1.Tenant
 	3, // 2: fanfare.v1.Control.sender:type_name -> fanfare.v1.Sender
 	5, // 3: fanfare.v1.Route.channels:type_name -> fanfare.v1.Channel
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: fanfare.v1.Suppression.channels:type_name -> fanfare.v1.Channel
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_control_proto_init() }

@@ -30,7 +30,8 @@ const (
 	CursorSets_ROLE_HANDED_OVER CursorSets_Role = 3
 	CursorSets_ROLE_DOUBTFUL    CursorSets_Role = 4
 	// Final events by class.
-	CursorSets_ROLE_NEVER_LEFT  CursorSets_Role = 5
+	CursorSets_ROLE_NEVER_LEFT CursorSets_Role = 5
+	// By code.
 	CursorSets_ROLE_NEGATIVE    CursorSets_Role = 10
 	CursorSets_ROLE_POSITIVE    CursorSets_Role = 11
 	CursorSets_ROLE_BOUNCED     CursorSets_Role = 6
@@ -39,7 +40,7 @@ const (
 	CursorSets_ROLE_UNCONFIRMED CursorSets_Role = 9
 	// A receipt that is none of the others.
 	CursorSets_ROLE_BUFFERED CursorSets_Role = 12
-	// A negative receipt whose code is not billed.
+	// Not written any more: the code of ROLE_BOUNCED and ROLE_NEGATIVE says whether a receipt is billed.
 	CursorSets_ROLE_UNBILLED CursorSets_Role = 13
 	// Dealt, and not answered when the sets were written; due_ms is the deal's not_after.
 	CursorSets_ROLE_EXPIRING CursorSets_Role = 14
@@ -128,10 +129,17 @@ type Cursor struct {
 	SetsParts uint32 `protobuf:"varint,9,opt,name=sets_parts,json=setsParts,proto3" json:"sets_parts,omitempty"`
 	Hidden    bool   `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	// The campaign is settled and its sets are gone; the cursor stays until settled + 7 d.
-	Settled       bool  `protobuf:"varint,11,opt,name=settled,proto3" json:"settled,omitempty"`
-	SettledMs     int64 `protobuf:"varint,12,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Settled   bool  `protobuf:"varint,11,opt,name=settled,proto3" json:"settled,omitempty"`
+	SettledMs int64 `protobuf:"varint,12,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
+	// Of a settled campaign: what was captured, in micro-units.
+	CapturedMicros uint64 `protobuf:"varint,13,opt,name=captured_micros,json=capturedMicros,proto3" json:"captured_micros,omitempty"`
+	// The last order about ambiguous recipients that was carried out.
+	AmbiguousOrder uint64 `protobuf:"varint,14,opt,name=ambiguous_order,json=ambiguousOrder,proto3" json:"ambiguous_order,omitempty"`
+	// Of each of the campaign's weights after the first: who was dealt for the first time by them, as a portable Roaring bitmap.
+	// Everybody else was dealt by the first.
+	DealtByWeights [][]byte `protobuf:"bytes,15,rep,name=dealt_by_weights,json=dealtByWeights,proto3" json:"dealt_by_weights,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Cursor) Reset() {
@@ -239,6 +247,27 @@ func (x *Cursor) GetSettledMs() int64 {
 		return x.SettledMs
 	}
 	return 0
+}
+
+func (x *Cursor) GetCapturedMicros() uint64 {
+	if x != nil {
+		return x.CapturedMicros
+	}
+	return 0
+}
+
+func (x *Cursor) GetAmbiguousOrder() uint64 {
+	if x != nil {
+		return x.AmbiguousOrder
+	}
+	return 0
+}
+
+func (x *Cursor) GetDealtByWeights() [][]byte {
+	if x != nil {
+		return x.DealtByWeights
+	}
+	return nil
 }
 
 // Deal names a chunk, enough to find it in topic `chunks` or to write it again.
@@ -706,7 +735,7 @@ var File_fanfare_v1_cursor_proto protoreflect.FileDescriptor
 const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\n" +
 	"\x17fanfare/v1/cursor.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xdc\x02\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xd8\x03\n" +
 	"\x06Cursor\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -723,7 +752,10 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	" \x01(\bR\x06hidden\x12\x18\n" +
 	"\asettled\x18\v \x01(\bR\asettled\x12\x1d\n" +
 	"\n" +
-	"settled_ms\x18\f \x01(\x03R\tsettledMsJ\x04\b\x06\x10\a\"\xc3\x02\n" +
+	"settled_ms\x18\f \x01(\x03R\tsettledMs\x12'\n" +
+	"\x0fcaptured_micros\x18\r \x01(\x04R\x0ecapturedMicros\x12'\n" +
+	"\x0fambiguous_order\x18\x0e \x01(\x04R\x0eambiguousOrder\x12(\n" +
+	"\x10dealt_by_weights\x18\x0f \x03(\fR\x0edealtByWeightsJ\x04\b\x06\x10\a\"\xc3\x02\n" +
 	"\x04Deal\x12\x12\n" +
 	"\x04deal\x18\x01 \x01(\x04R\x04deal\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +

@@ -116,8 +116,12 @@ type Code int32
 
 const (
 	Code_CODE_UNSPECIFIED Code = 0
-	// Of a click: not a person.
-	Code_CODE_BOT                      Code = 1
+	// Of a click: a program that reads pages. A click by a person has no code.
+	Code_CODE_BOT Code = 1
+	// Of a click: an app that shows its user a picture of the page.
+	Code_CODE_PREVIEW Code = 2
+	// Of a click: nothing says whether it was a person.
+	Code_CODE_UNSURE                   Code = 3
 	Code_CODE_DELIVERED                Code = 10
 	Code_CODE_READ                     Code = 11
 	Code_CODE_ANSWERED                 Code = 12
@@ -133,12 +137,14 @@ const (
 	Code_CODE_UNSUPPORTED              Code = 105
 	Code_CODE_THROTTLED                Code = 106
 	Code_CODE_CONTROL_BEHIND           Code = 107
+	Code_CODE_RESEND                   Code = 108
 	Code_CODE_TIMEOUT                  Code = 150
 	Code_CODE_CRASH                    Code = 151
 	Code_CODE_LOST                     Code = 152
 	Code_CODE_RENDER_ERROR             Code = 200
 	Code_CODE_VALIDITY_EXPIRED         Code = 201
 	Code_CODE_TRIES_SPENT              Code = 202
+	Code_CODE_GIVEN_UP                 Code = 203
 	Code_CODE_EXPIRED                  Code = 300
 	Code_CODE_ABSENT_SUBSCRIBER        Code = 301
 	Code_CODE_HANDSET_OFF              Code = 302
@@ -186,6 +192,8 @@ var (
 	Code_name = map[int32]string{
 		0:   "CODE_UNSPECIFIED",
 		1:   "CODE_BOT",
+		2:   "CODE_PREVIEW",
+		3:   "CODE_UNSURE",
 		10:  "CODE_DELIVERED",
 		11:  "CODE_READ",
 		12:  "CODE_ANSWERED",
@@ -201,12 +209,14 @@ var (
 		105: "CODE_UNSUPPORTED",
 		106: "CODE_THROTTLED",
 		107: "CODE_CONTROL_BEHIND",
+		108: "CODE_RESEND",
 		150: "CODE_TIMEOUT",
 		151: "CODE_CRASH",
 		152: "CODE_LOST",
 		200: "CODE_RENDER_ERROR",
 		201: "CODE_VALIDITY_EXPIRED",
 		202: "CODE_TRIES_SPENT",
+		203: "CODE_GIVEN_UP",
 		300: "CODE_EXPIRED",
 		301: "CODE_ABSENT_SUBSCRIBER",
 		302: "CODE_HANDSET_OFF",
@@ -251,6 +261,8 @@ var (
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":              0,
 		"CODE_BOT":                      1,
+		"CODE_PREVIEW":                  2,
+		"CODE_UNSURE":                   3,
 		"CODE_DELIVERED":                10,
 		"CODE_READ":                     11,
 		"CODE_ANSWERED":                 12,
@@ -266,12 +278,14 @@ var (
 		"CODE_UNSUPPORTED":              105,
 		"CODE_THROTTLED":                106,
 		"CODE_CONTROL_BEHIND":           107,
+		"CODE_RESEND":                   108,
 		"CODE_TIMEOUT":                  150,
 		"CODE_CRASH":                    151,
 		"CODE_LOST":                     152,
 		"CODE_RENDER_ERROR":             200,
 		"CODE_VALIDITY_EXPIRED":         201,
 		"CODE_TRIES_SPENT":              202,
+		"CODE_GIVEN_UP":                 203,
 		"CODE_EXPIRED":                  300,
 		"CODE_ABSENT_SUBSCRIBER":        301,
 		"CODE_HANDSET_OFF":              302,
@@ -357,7 +371,7 @@ type Delivery struct {
 	Leg  uint32 `protobuf:"varint,6,opt,name=leg,proto3" json:"leg,omitempty"`
 	Kind Kind   `protobuf:"varint,7,opt,name=kind,proto3,enum=fanfare.v1.Kind" json:"kind,omitempty"`
 	Code Code   `protobuf:"varint,8,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	// As the carrier gave it.
+	// As the carrier gave it. Of a click: the signal by which it was classified, such as `person` or `prefetch`.
 	RawCode string  `protobuf:"bytes,9,opt,name=raw_code,json=rawCode,proto3" json:"raw_code,omitempty"`
 	TimeMs  int64   `protobuf:"varint,10,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	Channel Channel `protobuf:"varint,11,opt,name=channel,proto3,enum=fanfare.v1.Channel" json:"channel,omitempty"`
@@ -379,11 +393,14 @@ type Delivery struct {
 	// Of a return or a bounce: not dealt again before.
 	AgainAtMs int64 `protobuf:"varint,24,opt,name=again_at_ms,json=againAtMs,proto3" json:"again_at_ms,omitempty"`
 	// 16 bytes each; `msg_…` and `sub_…` are their text forms.
-	MessageId     []byte `protobuf:"bytes,25,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
-	SubmissionId  []byte `protobuf:"bytes,26,opt,name=submission_id,json=submissionId,proto3" json:"submission_id,omitempty"`
-	Test          bool   `protobuf:"varint,27,opt,name=test,proto3" json:"test,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MessageId    []byte `protobuf:"bytes,25,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	SubmissionId []byte `protobuf:"bytes,26,opt,name=submission_id,json=submissionId,proto3" json:"submission_id,omitempty"`
+	Test         bool   `protobuf:"varint,27,opt,name=test,proto3" json:"test,omitempty"`
+	// Of sent: the provider's id of each part of a long text, where each has one of its own; provider_id is the first of them. A part
+	// that the carrier did not take is empty.
+	PartProviderIds []string `protobuf:"bytes,28,rep,name=part_provider_ids,json=partProviderIds,proto3" json:"part_provider_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
@@ -605,12 +622,19 @@ func (x *Delivery) GetTest() bool {
 	return false
 }
 
+func (x *Delivery) GetPartProviderIds() []string {
+	if x != nil {
+		return x.PartProviderIds
+	}
+	return nil
+}
+
 var File_fanfare_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_delivery_proto_rawDesc = "" +
 	"\n" +
 	"\x19fanfare/v1/delivery.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\x92\x06\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\xbe\x06\n" +
 	"\bDelivery\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -643,7 +667,8 @@ const file_fanfare_v1_delivery_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x19 \x01(\fR\tmessageId\x12#\n" +
 	"\rsubmission_id\x18\x1a \x01(\fR\fsubmissionId\x12\x12\n" +
-	"\x04test\x18\x1b \x01(\bR\x04test*\xa3\x02\n" +
+	"\x04test\x18\x1b \x01(\bR\x04test\x12*\n" +
+	"\x11part_provider_ids\x18\x1c \x03(\tR\x0fpartProviderIds*\xa3\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eKIND_AMBIGUOUS\x10\x01\x12\x11\n" +
@@ -659,10 +684,12 @@ const file_fanfare_v1_delivery_proto_rawDesc = "" +
 	"\tKIND_READ\x10B\x12\x10\n" +
 	"\fKIND_CLICKED\x10q\x12\x10\n" +
 	"\fKIND_REPLIED\x10r\x12\x12\n" +
-	"\x0eKIND_OPTED_OUT\x10s*\xd0\v\n" +
+	"\x0eKIND_OPTED_OUT\x10s*\x98\f\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\f\n" +
-	"\bCODE_BOT\x10\x01\x12\x12\n" +
+	"\bCODE_BOT\x10\x01\x12\x10\n" +
+	"\fCODE_PREVIEW\x10\x02\x12\x0f\n" +
+	"\vCODE_UNSURE\x10\x03\x12\x12\n" +
 	"\x0eCODE_DELIVERED\x10\n" +
 	"\x12\r\n" +
 	"\tCODE_READ\x10\v\x12\x11\n" +
@@ -678,14 +705,16 @@ const file_fanfare_v1_delivery_proto_rawDesc = "" +
 	"\fCODE_BREAKER\x10h\x12\x14\n" +
 	"\x10CODE_UNSUPPORTED\x10i\x12\x12\n" +
 	"\x0eCODE_THROTTLED\x10j\x12\x17\n" +
-	"\x13CODE_CONTROL_BEHIND\x10k\x12\x11\n" +
+	"\x13CODE_CONTROL_BEHIND\x10k\x12\x0f\n" +
+	"\vCODE_RESEND\x10l\x12\x11\n" +
 	"\fCODE_TIMEOUT\x10\x96\x01\x12\x0f\n" +
 	"\n" +
 	"CODE_CRASH\x10\x97\x01\x12\x0e\n" +
 	"\tCODE_LOST\x10\x98\x01\x12\x16\n" +
 	"\x11CODE_RENDER_ERROR\x10\xc8\x01\x12\x1a\n" +
 	"\x15CODE_VALIDITY_EXPIRED\x10\xc9\x01\x12\x15\n" +
-	"\x10CODE_TRIES_SPENT\x10\xca\x01\x12\x11\n" +
+	"\x10CODE_TRIES_SPENT\x10\xca\x01\x12\x12\n" +
+	"\rCODE_GIVEN_UP\x10\xcb\x01\x12\x11\n" +
 	"\fCODE_EXPIRED\x10\xac\x02\x12\x1b\n" +
 	"\x16CODE_ABSENT_SUBSCRIBER\x10\xad\x02\x12\x15\n" +
 	"\x10CODE_HANDSET_OFF\x10\xae\x02\x12\x16\n" +

@@ -423,10 +423,12 @@ func (x *Text) GetEncoding() Encoding {
 }
 
 type Template struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Language      string                 `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
-	Params        []string               `protobuf:"bytes,3,rep,name=params,proto3" json:"params,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Language string                 `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
+	Params   []string               `protobuf:"bytes,3,rep,name=params,proto3" json:"params,omitempty"`
+	// WhatsApp: the components with their parameters, as the channel's JSON.
+	Components    []byte `protobuf:"bytes,4,opt,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,6 +484,13 @@ func (x *Template) GetParams() []string {
 	return nil
 }
 
+func (x *Template) GetComponents() []byte {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
 type Rich struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The channel's own JSON.
@@ -533,6 +542,10 @@ type Call struct {
 	// Empty: no detection; else `hangup` or `voicemail`.
 	MachineAction string `protobuf:"bytes,2,opt,name=machine_action,json=machineAction,proto3" json:"machine_action,omitempty"`
 	Media         string `protobuf:"bytes,3,opt,name=media,proto3" json:"media,omitempty"`
+	// Spoken text and its language, when there is no media.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Language      string `protobuf:"bytes,5,opt,name=language,proto3" json:"language,omitempty"`
+	RingSeconds   uint32 `protobuf:"varint,6,opt,name=ring_seconds,json=ringSeconds,proto3" json:"ring_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +599,27 @@ func (x *Call) GetMedia() string {
 		return x.Media
 	}
 	return ""
+}
+
+func (x *Call) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Call) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Call) GetRingSeconds() uint32 {
+	if x != nil {
+		return x.RingSeconds
+	}
+	return 0
 }
 
 // Held is a single message that waits for its time, on topic `held` (compacted), key `<tenant>/<message id>`.
@@ -681,17 +715,23 @@ const file_fanfare_v1_message_proto_rawDesc = "" +
 	"\x04body\"L\n" +
 	"\x04Text\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\tR\x04body\x120\n" +
-	"\bencoding\x18\x02 \x01(\x0e2\x14.fanfare.v1.EncodingR\bencoding\"R\n" +
+	"\bencoding\x18\x02 \x01(\x0e2\x14.fanfare.v1.EncodingR\bencoding\"r\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\blanguage\x18\x02 \x01(\tR\blanguage\x12\x16\n" +
-	"\x06params\x18\x03 \x03(\tR\x06params\"\x1a\n" +
+	"\x06params\x18\x03 \x03(\tR\x06params\x12\x1e\n" +
+	"\n" +
+	"components\x18\x04 \x01(\fR\n" +
+	"components\"\x1a\n" +
 	"\x04Rich\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"Y\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\xac\x01\n" +
 	"\x04Call\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12%\n" +
 	"\x0emachine_action\x18\x02 \x01(\tR\rmachineAction\x12\x14\n" +
-	"\x05media\x18\x03 \x01(\tR\x05media\"L\n" +
+	"\x05media\x18\x03 \x01(\tR\x05media\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1a\n" +
+	"\blanguage\x18\x05 \x01(\tR\blanguage\x12!\n" +
+	"\fring_seconds\x18\x06 \x01(\rR\vringSeconds\"L\n" +
 	"\x04Held\x12-\n" +
 	"\amessage\x18\x01 \x01(\v2\x13.fanfare.v1.MessageR\amessage\x12\x15\n" +
 	"\x06due_ms\x18\x02 \x01(\x03R\x05dueMs*J\n" +

@@ -1,3 +1,3 @@
-// Package analyticstest is the suite that every [analytics.Store] passes: random histories of many campaigns and tenants,
-// shuffled, with events doubled and batches appended again, compared figure by figure with a model that is a plain list of events.
+// Package analyticstest is the conformance suite of [analytics.Store]. It appends random histories of several campaigns and tenants,
+// shuffled, with duplicate events and repeated batches, and compares every answer with a [Model], which is a plain list of events.
 package analyticstest

@@ -5,18 +5,22 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// start of all histories: shortly before the end of a month, so that events fall into another month than their campaign.
+// start is when all histories begin: shortly before the end of a month, so that some events fall into the month after the campaign's.
 var start = time.Date(2026, 3, 31, 22, 40, 0, 0, time.UTC)
 
-// Topic is the topic that made-up batches come from.
-var Topic = analytics.TopicID{1, 2, 3, 4}
+// Topics of the generated events and of the generated deals.
+var (
+	Topic     = analytics.TopicID{1, 2, 3, 4}
+	DealTopic = analytics.TopicID{5, 6}
+)
 
-// recipients of a made-up campaign: neighbours, edges of everything that is cut into pieces, and some anywhere.
+// recipients returns seqs for a campaign: consecutive ones, the boundaries of blocks and parts, and random ones.
 func recipients(rng *rand.Rand, n int) []uint32 {
 	seen := map[uint32]bool{}
 	var out []uint32
@@ -40,12 +44,12 @@ func recipients(rng *rand.Rand, n int) []uint32 {
 	return out
 }
 
-// oddNumber is what an invalid number may look like, and oddRef a client's reference: whatever they are, they are only data.
+// oddNumber is an invalid phone number and oddRef a client's reference, with characters that must not be interpreted.
 const oddNumber = "0039 333/12-'ab\\'"
 
 func oddRef(seq uint32) string { return fmt.Sprintf("order %d ✓ 'it''s' \\t \t{x}\n", seq) }
 
-// person is what does not change about a recipient.
+// person holds the fields of a recipient that never change.
 type person struct {
 	to, country, ref string
 	contact          uint64
@@ -63,7 +67,7 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	}
 	switch rng.IntN(20) {
 	case 0, 1, 2, 3:
-		p.to = "+393330000000" // a number that many share
+		p.to = "+393330000000" // a number that several recipients have
 	case 4:
 		p.to = oddNumber
 	}
@@ -75,7 +79,7 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	}
 	number, err := schemas.CampaignNumber(campaign.ID)
 	if err == nil {
-		// The fields of an id without its signature, which no store looks at.
+		// A valid id but for its signature, which no store checks.
 		id := schemas.ID{}
 		for i := range 6 {
 			id[i] = byte(number >> (40 - 8*i))
@@ -89,79 +93,150 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	return p
 }
 
-// codesOf gives codes that occur with a kind, one of them unknown to the table.
-var codesOf = map[fanfarev1.Kind][]fanfarev1.Code{
-	fanfarev1.Kind_KIND_AMBIGUOUS:   {fanfarev1.Code_CODE_TIMEOUT, fanfarev1.Code_CODE_CRASH, fanfarev1.Code_CODE_LOST},
-	fanfarev1.Kind_KIND_RETURNED:    {fanfarev1.Code_CODE_PAUSED, fanfarev1.Code_CODE_WINDOW, fanfarev1.Code_CODE_THROTTLED},
-	fanfarev1.Kind_KIND_NOT_SENT:    {fanfarev1.Code_CODE_INVALID_NUMBER, fanfarev1.Code_CODE_TOO_LONG, 0},
-	fanfarev1.Kind_KIND_SKIPPED:     {fanfarev1.Code_CODE_OPTED_OUT, fanfarev1.Code_CODE_CANCELLED},
-	fanfarev1.Kind_KIND_SENT:        {0},
-	fanfarev1.Kind_KIND_BUFFERED:    {fanfarev1.Code_CODE_ENROUTE},
-	fanfarev1.Kind_KIND_BOUNCED:     {fanfarev1.Code_CODE_HANDSET_OFF, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER},
-	fanfarev1.Kind_KIND_UNCONFIRMED: {fanfarev1.Code_CODE_NO_DLR},
-	fanfarev1.Kind_KIND_UNDELIVERED: {fanfarev1.Code_CODE_BARRED, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER, 9999},
-	fanfarev1.Kind_KIND_DELIVERED:   {fanfarev1.Code_CODE_DELIVERED, 0},
-	fanfarev1.Kind_KIND_READ:        {fanfarev1.Code_CODE_READ},
-	fanfarev1.Kind_KIND_CLICKED:     {0, fanfarev1.Code_CODE_BOT},
-	fanfarev1.Kind_KIND_REPLIED:     {0},
-	fanfarev1.Kind_KIND_OPTED_OUT:   {0},
+// codesOf lists codes for each kind. One of them is not in the table of codes.
+var codesOf = map[schemas.Kind][]schemas.Code{
+	schemas.KindAmbiguous:   {schemas.CodeTimeout, schemas.CodeCrash, schemas.CodeLost},
+	schemas.KindReturned:    {schemas.CodePaused, schemas.CodeWindow, schemas.CodeThrottled},
+	schemas.KindNotSent:     {schemas.CodeInvalidNumber, schemas.CodeTooLong, 0},
+	schemas.KindSkipped:     {schemas.CodeOptedOut, schemas.CodeCancelled},
+	schemas.KindSent:        {0},
+	schemas.KindBuffered:    {schemas.CodeEnroute},
+	schemas.KindBounced:     {schemas.CodeHandsetOff, schemas.CodeAbsentSubscriber, schemas.CodeProviderError},
+	schemas.KindUnconfirmed: {schemas.CodeNoDLR},
+	schemas.KindUndelivered: {schemas.CodeBarred, schemas.CodeProviderError, 9999},
+	schemas.KindDelivered:   {schemas.CodeDelivered, 0},
+	schemas.KindRead:        {schemas.CodeRead},
+	schemas.KindClicked:     {0, schemas.CodeBot, schemas.CodePreview, schemas.CodeUnsure},
+	schemas.KindReplied:     {0},
+	schemas.KindOptedOut:    {0},
 }
 
-// History makes up everything that happens to n recipients of a campaign, in no order: all kinds, several tries and legs, events
-// from receipts that lack what only the message knows, facts of people who were never sent to, and contradictions.
+// History generates the events of n recipients of a campaign, in no order: all kinds, several tries and legs, receipts without the
+// fields that only the message has, facts of recipients that were never sent to, and contradictory events. All events of one try
+// describe the same message, as the expander makes one message per try.
 func History(rng *rand.Rand, campaign *analytics.Campaign, n int) []analytics.Event {
 	var out []analytics.Event
 	for _, seq := range recipients(rng, n) {
 		who := makePerson(rng, campaign, seq)
-		// Times differ between the events of one recipient: which of two with the same precedence stands is then not open.
+		// The events of one recipient have different times, so that of two with the same precedence the later one is defined.
 		clock := start.Add(time.Duration(rng.IntN(3_600_000)) * time.Millisecond)
+		messages := map[uint8]message{}
 		for range 1 + rng.IntN(7) {
 			clock = clock.Add(time.Duration(1+rng.IntN(900_000)) * time.Millisecond)
-			out = append(out, happen(rng, campaign, seq, who, clock))
+			out = append(out, happen(rng, campaign, seq, who, messages, clock))
 		}
 	}
 	return out
 }
 
-func happen(rng *rand.Rand, campaign *analytics.Campaign, seq uint32, who person, at time.Time) analytics.Event {
+// message holds the fields that the events of one try share.
+type message struct {
+	leg, segments uint8
+	channel       schemas.Channel
+	route, sender string
+	price         uint32
+}
+
+func makeMessage(rng *rand.Rand) message {
+	return message{
+		leg: uint8(1 + rng.IntN(2)), channel: schemas.Channel(1 + rng.IntN(2)), route: []string{"sim", "smpp-1", "direct"}[rng.IntN(3)],
+		sender: []string{"FANFARE", "ACME", "+39333999"}[rng.IntN(3)], segments: uint8(rng.IntN(4)), price: []uint32{50_000, 35_500, 4_000_000_000}[rng.IntN(3)],
+	}
+}
+
+func happen(rng *rand.Rand, campaign *analytics.Campaign, seq uint32, who person, messages map[uint8]message, at time.Time) analytics.Event {
 	kind := schemas.Kinds[rng.IntN(len(schemas.Kinds))].Kind
 	codes := codesOf[kind]
 	e := analytics.Event{
 		Campaign: campaign, Seq: seq, Kind: kind, Code: codes[rng.IntN(len(codes))], TimeMS: at.UnixMilli(), MessageID: who.message,
-		Try: uint8(1 + rng.IntN(3)), Leg: uint8(1 + rng.IntN(2)),
+		Try: uint8(1 + rng.IntN(3)),
 	}
 	if rng.IntN(50) == 0 {
 		e.Try = schemas.MaxTry
 	}
+	m, ok := messages[e.Try]
+	if !ok {
+		m = makeMessage(rng)
+		messages[e.Try] = m
+	}
+	e.Leg = m.leg
 	switch info, _ := schemas.LookupKind(kind); {
 	case info.Class == schemas.ClassFact:
-		if kind == fanfarev1.Kind_KIND_CLICKED {
+		if kind == schemas.KindClicked {
 			e.LinkID = []string{"a", "b", "lnk_9"}[rng.IntN(3)]
 		}
 		return e
-	case info.Class >= schemas.ClassNegative, kind == fanfarev1.Kind_KIND_BUFFERED, kind == fanfarev1.Kind_KIND_BOUNCED:
-		// From a receipt.
+	case info.Class >= schemas.ClassNegative, kind == schemas.KindBuffered, kind == schemas.KindBounced:
+		// An event from a receipt.
 		e.Route, e.ProviderID, e.RawCode = "sim", fmt.Sprintf("p-%d-%d", seq, e.Try), []string{"DELIVRD", "000", "err:012", ""}[rng.IntN(4)]
 		if rng.IntN(2) == 0 {
 			e.To = who.to
 		}
 		return e
 	}
+	if kind != schemas.KindSent && rng.IntN(5) == 0 {
+		return e // written by the scheduler, which does not have the message
+	}
 	e.To, e.Country, e.CustomerRef, e.ContactID, e.Variant = who.to, who.country, who.ref, who.contact, who.variant
-	e.Channel = fanfarev1.Channel(1 + rng.IntN(2))
-	e.Route = []string{"sim", "smpp-1", "direct"}[rng.IntN(3)]
-	e.Sender = []string{"FANFARE", "ACME", "+39333999"}[rng.IntN(3)]
-	e.Segments = uint8(1 + rng.IntN(3))
-	e.PriceMicros = []uint32{50_000, 35_500, 4_000_000_000}[rng.IntN(3)]
-	e.Currency = "EUR"
-	if kind == fanfarev1.Kind_KIND_SENT && rng.IntN(2) == 0 {
+	e.Channel, e.Route, e.Sender, e.Segments, e.PriceMicros, e.Currency = m.channel, m.route, m.sender, m.segments, m.price, "EUR"
+	if kind == schemas.KindSent && rng.IntN(2) == 0 {
 		e.ProviderID = fmt.Sprintf("p-%d-%d", seq, e.Try)
 	}
 	return e
 }
 
-// Batches shuffles events, doubles some of them, spreads them over partitions at offsets with gaps, cuts each partition into
-// batches, and mixes the partitions' batches, some of which come again later.
+// Deals generates the deals of a campaign, in no order: of the recipients of its events and of others, at several tries, some twice.
+func Deals(rng *rand.Rand, campaign *analytics.Campaign, events []analytics.Event) []analytics.Deal {
+	var out []analytics.Deal
+	for range 3 + rng.IntN(8) {
+		d := analytics.Deal{
+			Campaign: campaign, Number: uint64(1 + rng.IntN(6)), TimeMS: start.UnixMilli() + rng.Int64N(3_600_000),
+			Try: uint8(1 + rng.IntN(3)), Leg: uint8(1 + rng.IntN(2)), Cancel: rng.IntN(5) == 0, Members: roaring.New(),
+		}
+		if rng.IntN(2) == 0 {
+			first := rng.Uint64N(70_000)
+			d.Members.AddRange(first, first+1+rng.Uint64N(40))
+		}
+		for range 1 + rng.IntN(30) {
+			d.Members.Add(events[rng.IntN(len(events))].Seq)
+		}
+		out = append(out, d)
+		if rng.IntN(3) == 0 {
+			out = append(out, d)
+		}
+	}
+	rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// DealBatches puts each deal into a batch of its own, and repeats some of the batches later.
+func DealBatches(rng *rand.Rand, deals []analytics.Deal, partition int32) []analytics.Batch {
+	var out []analytics.Batch
+	for i, d := range deals {
+		d.Offset = int64(i)
+		out = append(out, analytics.Batch{Topic: DealTopic, Partition: partition, First: d.Offset, End: d.Offset + 1, Deals: []analytics.Deal{d}})
+		if rng.IntN(3) == 0 {
+			out = append(out, out[rng.IntN(len(out))])
+		}
+	}
+	return out
+}
+
+// interleave merges two lists of batches at random and keeps the order of each.
+func interleave(rng *rand.Rand, a, b []analytics.Batch) []analytics.Batch {
+	out := make([]analytics.Batch, 0, len(a)+len(b))
+	for len(a)+len(b) > 0 {
+		if rng.IntN(len(a)+len(b)) < len(a) {
+			out, a = append(out, a[0]), a[1:]
+		} else {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return out
+}
+
+// Batches shuffles events, duplicates some, distributes them over partitions at offsets with gaps, and cuts each partition into
+// batches. It interleaves the batches of the partitions and repeats some of them later.
 func Batches(rng *rand.Rand, events []analytics.Event, partitions, most int) []analytics.Batch {
 	all := make([]analytics.Event, 0, len(events)*5/4)
 	for _, e := range events {

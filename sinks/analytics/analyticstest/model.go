@@ -9,31 +9,30 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// Model answers every question of a store from a plain list of events, one recipient at a time. It is as simple as it can be,
-// and as slow.
+// Model answers the queries of a store from a plain list of events, one recipient at a time. It is as simple as possible, and slow.
 type Model struct {
 	campaigns map[place]map[uint32][]analytics.Event
 	months    map[place]time.Time
 	timeline  map[place]map[tick]uint64
+	deals     map[place][]analytics.Deal
 	seen      map[source]bool
 }
 
 type (
 	place struct{ tenant, campaign string }
 	tick  struct {
-		minute int64
-		kind   fanfarev1.Kind
+		second int64
+		kind   schemas.Kind
 	}
 	source struct {
 		topic     analytics.TopicID
 		partition int32
 		offset    int64
 	}
-	// identity is what makes two events the same.
+	// identity holds the fields by which two events are duplicates.
 	identity struct {
 		try, leg uint8
 		p        schemas.Precedence
@@ -48,6 +47,7 @@ func NewModel() *Model {
 		campaigns: map[place]map[uint32][]analytics.Event{},
 		months:    map[place]time.Time{},
 		timeline:  map[place]map[tick]uint64{},
+		deals:     map[place][]analytics.Deal{},
 		seen:      map[source]bool{},
 	}
 }
@@ -56,7 +56,7 @@ func identityOf(e *analytics.Event) identity {
 	return identity{e.Try, e.Leg, e.Precedence(), e.TimeMS, e.LinkID}
 }
 
-// Append adds a batch; a batch that came before changes nothing.
+// Append adds a batch. A repeated batch changes nothing.
 func (m *Model) Append(b analytics.Batch) {
 	for i := range b.Events {
 		e := b.Events[i]
@@ -67,7 +67,7 @@ func (m *Model) Append(b analytics.Batch) {
 		m.months[at] = e.Campaign.Month
 		if src := (source{b.Topic, b.Partition, e.Offset}); b.Topic.IsZero() || !m.seen[src] {
 			m.seen[src] = true
-			m.timeline[at][tick{e.TimeMS - e.TimeMS%60_000, e.Kind}]++
+			m.timeline[at][tick{e.TimeMS / 1000, e.Kind}]++
 		}
 		known := m.campaigns[at][e.Seq]
 		if slices.ContainsFunc(known, func(k analytics.Event) bool { return identityOf(&k) == identityOf(&e) }) {
@@ -78,7 +78,53 @@ func (m *Model) Append(b analytics.Batch) {
 	}
 }
 
-// state of a recipient: the greatest precedence that is no fact.
+// AppendDeals adds the deals of a batch. A repeated deal changes nothing.
+func (m *Model) AppendDeals(b analytics.Batch) {
+	for _, d := range b.Deals {
+		at := place{d.Campaign.Tenant, d.Campaign.ID}
+		if !slices.ContainsFunc(m.deals[at], func(k analytics.Deal) bool { return k.Number == d.Number && k.TimeMS == d.TimeMS }) {
+			d.Offset = 0
+			m.deals[at] = append(m.deals[at], d)
+		}
+	}
+}
+
+// Deals returns the deals of a recipient.
+func (m *Model) Deals(tenant, campaign string, seq uint32) []analytics.Deal {
+	var out []analytics.Deal
+	for _, d := range m.deals[place{tenant, campaign}] {
+		if d.Members.Contains(seq) {
+			d.Members = nil
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b analytics.Deal) int {
+		return cmp.Or(cmp.Compare(a.TimeMS, b.TimeMS), cmp.Compare(a.Number, b.Number))
+	})
+	return out
+}
+
+// InFlight counts the recipients that were dealt at a try of which they have no event.
+func (m *Model) InFlight(tenant, campaign string) uint64 {
+	at := place{tenant, campaign}
+	flying := map[uint32]bool{}
+	for _, d := range m.deals[at] {
+		if d.Cancel {
+			continue
+		}
+		for _, seq := range d.Members.ToArray() {
+			answered := slices.ContainsFunc(m.campaigns[at][seq], func(e analytics.Event) bool {
+				return e.Try == d.Try && e.Precedence() < schemas.PrecedenceFacts
+			})
+			if !answered {
+				flying[seq] = true
+			}
+		}
+	}
+	return uint64(len(flying))
+}
+
+// state returns a recipient's state, the greatest precedence that is not a fact.
 func state(events []analytics.Event) (p schemas.Precedence) {
 	for i := range events {
 		p = schemas.Join(p, events[i].Precedence())
@@ -90,7 +136,7 @@ func has(events []analytics.Event, p schemas.Precedence) bool {
 	return slices.ContainsFunc(events, func(e analytics.Event) bool { return e.Precedence() == p })
 }
 
-// counts of the recipients for whom only returns true.
+// counts counts the recipients for which only returns true.
 func (m *Model) counts(tenant, campaign string, only func([]analytics.Event) bool) []analytics.Count {
 	sums := map[schemas.Precedence]analytics.Count{}
 	for _, events := range m.campaigns[place{tenant, campaign}] {
@@ -124,33 +170,30 @@ func (m *Model) counts(tenant, campaign string, only func([]analytics.Event) boo
 	return out
 }
 
-// Counts of a campaign.
+// Counts counts a campaign by state.
 func (m *Model) Counts(tenant, campaign string) []analytics.Count {
 	return m.counts(tenant, campaign, func([]analytics.Event) bool { return true })
 }
 
-// CountsBy of a campaign.
+// CountsBy counts a campaign separately for each value of a dimension.
 func (m *Model) CountsBy(tenant, campaign string, by analytics.Dimension) map[string][]analytics.Count {
-	dispatched := func(e analytics.Event) bool {
-		return e.Kind == fanfarev1.Kind_KIND_SENT || e.Kind == fanfarev1.Kind_KIND_NOT_SENT
-	}
 	out := map[string][]analytics.Count{}
 	for _, events := range m.campaigns[place{tenant, campaign}] {
 		for _, e := range events {
-			if dispatched(e) {
+			if e.DescribesMessage() {
 				out[by.Value(&e)] = nil
 			}
 		}
 	}
 	for value := range out {
 		out[value] = m.counts(tenant, campaign, func(events []analytics.Event) bool {
-			return slices.ContainsFunc(events, func(e analytics.Event) bool { return dispatched(e) && by.Value(&e) == value })
+			return slices.ContainsFunc(events, func(e analytics.Event) bool { return e.DescribesMessage() && by.Value(&e) == value })
 		})
 	}
 	return out
 }
 
-// Select returns who is in one of the states, or has one of the facts.
+// Select returns the recipients that are in one of the states or have one of the facts.
 func (m *Model) Select(tenant, campaign string, precedences []schemas.Precedence) *roaring.Bitmap {
 	out := roaring.New()
 	for seq, events := range m.campaigns[place{tenant, campaign}] {
@@ -166,13 +209,13 @@ func (m *Model) Select(tenant, campaign string, precedences []schemas.Precedence
 	return out
 }
 
-// Member describes one recipient; ok is false when nothing is known.
+// Member returns what is known about one recipient; ok is false if nothing is.
 func (m *Model) Member(tenant, campaign string, seq uint32) (out analytics.Member, ok bool) {
 	events := slices.Clone(m.campaigns[place{tenant, campaign}][seq])
 	if len(events) == 0 {
 		return out, false
 	}
-	// The greatest first.
+	// Greatest precedence first.
 	slices.SortFunc(events, func(a, b analytics.Event) int {
 		return cmp.Or(cmp.Compare(b.Precedence(), a.Precedence()), cmp.Compare(b.TimeMS, a.TimeMS))
 	})
@@ -187,9 +230,9 @@ func (m *Model) Member(tenant, campaign string, seq uint32) (out analytics.Membe
 		switch {
 		case p == analytics.FactClicked:
 			out.Clicked = true
-		case e.Kind == fanfarev1.Kind_KIND_REPLIED:
+		case e.Kind == schemas.KindReplied:
 			out.Replied = true
-		case e.Kind == fanfarev1.Kind_KIND_OPTED_OUT:
+		case e.Kind == schemas.KindOptedOut:
 			out.OptedOut = true
 		}
 		if p >= schemas.PrecedenceFacts {
@@ -205,7 +248,7 @@ func (m *Model) Member(tenant, campaign string, seq uint32) (out analytics.Membe
 		if p.Class() >= schemas.ClassLeft {
 			tries[e.Try] = true
 		}
-		if e.Kind == fanfarev1.Kind_KIND_SENT && (out.SentAt.IsZero() || e.Time().Before(out.SentAt)) {
+		if e.Kind == schemas.KindSent && (out.SentAt.IsZero() || e.Time().Before(out.SentAt)) {
 			out.SentAt = e.Time()
 		}
 		if p.Class() == schemas.ClassPositive && (out.DeliveredAt.IsZero() || e.Time().Before(out.DeliveredAt)) {
@@ -213,15 +256,16 @@ func (m *Model) Member(tenant, campaign string, seq uint32) (out analytics.Membe
 		}
 	}
 	out.Attempts = len(tries)
+	out.OrderTimes()
 	return out, true
 }
 
-// Seqs are the recipients of whom anything is known, in order.
+// Seqs returns the recipients that have events, in order.
 func (m *Model) Seqs(tenant, campaign string) []uint32 {
 	return slices.Sorted(maps.Keys(m.campaigns[place{tenant, campaign}]))
 }
 
-// History of a recipient.
+// History returns the events of a recipient.
 func (m *Model) History(tenant, campaign string, seq uint32) []analytics.Event {
 	events := slices.Clone(m.campaigns[place{tenant, campaign}][seq])
 	slices.SortFunc(events, func(a, b analytics.Event) int {
@@ -262,67 +306,88 @@ func (m *Model) ByCustomerRef(tenant, ref string, since time.Time) []analytics.R
 	return out[:min(len(out), 100)]
 }
 
-// Cost of a campaign: every hand-over once.
+// Cost sums the price of the billed hand-overs of a campaign. It judges each try of each recipient by its events.
 func (m *Model) Cost(tenant, campaign string) []analytics.CostLine {
-	type line struct {
-		channel           fanfarev1.Channel
-		country, currency string
-	}
-	type handover struct {
-		seq      uint32
-		try, leg uint8
-		segments uint8
-		price    uint32
-		line     line
-	}
-	once := map[handover]bool{}
-	sums := map[line]analytics.CostLine{}
-	for seq, events := range m.campaigns[place{tenant, campaign}] {
-		for _, e := range events {
-			h := handover{seq, e.Try, e.Leg, e.Segments, e.PriceMicros, line{e.Channel, e.Country, e.Currency}}
-			if e.Kind != fanfarev1.Kind_KIND_SENT || once[h] {
-				continue
+	lines := map[analytics.CostLine]analytics.CostLine{}
+	for _, events := range m.campaigns[place{tenant, campaign}] {
+		for _, message := range billed(events) {
+			name := analytics.CostLine{
+				Variant: message.Variant, Channel: message.Channel, Country: message.Country, Route: message.Route, Leg: message.Leg, Currency: message.Currency,
 			}
-			once[h] = true
-			s := sums[h.line]
-			s.Messages++
-			s.Segments += uint64(e.Segments)
-			s.Micros += uint64(e.Segments) * uint64(e.PriceMicros)
-			sums[h.line] = s
+			line, ok := lines[name]
+			if !ok {
+				line = name
+			}
+			segments := max(uint64(message.Segments), 1)
+			line.Messages++
+			line.Segments += segments
+			line.Micros += segments * uint64(message.PriceMicros)
+			lines[name] = line
 		}
 	}
-	var out []analytics.CostLine
-	for l, s := range sums {
-		out = append(out, analytics.CostLine{Channel: l.channel, Country: l.country, Currency: l.currency, Messages: s.Messages, Segments: s.Segments, Micros: s.Micros})
+	return slices.SortedFunc(maps.Values(lines), analytics.CostLine.Compare)
+}
+
+// billed returns one event for each billed try of a recipient: one that describes its message.
+func billed(events []analytics.Event) []analytics.Event {
+	messages, receipts := map[uint8]analytics.Event{}, map[uint8]schemas.Precedence{}
+	doubtful := map[uint8]bool{}
+	for _, e := range events {
+		switch e.Kind {
+		case schemas.KindSent:
+			messages[e.Try] = e
+			doubtful[e.Try] = false
+		case schemas.KindAmbiguous:
+			if _, ok := messages[e.Try]; !ok && e.DescribesMessage() {
+				messages[e.Try], doubtful[e.Try] = e, true
+			}
+		case schemas.KindBuffered, schemas.KindBounced, schemas.KindUndelivered, schemas.KindDelivered, schemas.KindRead:
+			receipts[e.Try] = max(receipts[e.Try], e.Precedence())
+		default:
+		}
 	}
-	slices.SortFunc(out, func(a, b analytics.CostLine) int {
-		return cmp.Or(cmp.Compare(schemas.ChannelName(a.Channel), schemas.ChannelName(b.Channel)), cmp.Compare(a.Country, b.Country), cmp.Compare(a.Currency, b.Currency))
-	})
+	var out []analytics.Event
+	for try, message := range messages {
+		p := receipts[try]
+		info, known := schemas.LookupCode(p.Code())
+		free := (p.Kind() == schemas.KindBounced || p.Kind() == schemas.KindUndelivered) && known && !info.Billed
+		if !free && (!doubtful[try] || p != 0) {
+			out = append(out, message)
+		}
+	}
 	return out
 }
 
-// Timeline of a campaign.
-func (m *Model) Timeline(tenant, campaign string) []analytics.Point {
-	var out []analytics.Point
+// Timeline counts a campaign's events by period and kind.
+func (m *Model) Timeline(tenant, campaign string, span analytics.Span) []analytics.Point {
+	step := span.Seconds()
+	sums := map[tick]uint64{}
 	for k, n := range m.timeline[place{tenant, campaign}] {
-		out = append(out, analytics.Point{Minute: time.UnixMilli(k.minute).UTC(), Kind: k.kind, N: n})
+		if !span.From.IsZero() && k.second < span.From.Unix() || !span.To.IsZero() && k.second >= span.To.Unix() {
+			continue
+		}
+		sums[tick{k.second / step * step, k.kind}] += n
+	}
+	var out []analytics.Point
+	for k, n := range sums {
+		out = append(out, analytics.Point{Time: time.Unix(k.second, 0).UTC(), Kind: k.kind, N: n})
 	}
 	slices.SortFunc(out, func(a, b analytics.Point) int {
-		return cmp.Or(a.Minute.Compare(b.Minute), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Kind, b.Kind))
 	})
 	return out
 }
 
-// Links of a campaign.
+// Links counts the recipients who clicked each link of a campaign.
 func (m *Model) Links(tenant, campaign string) []analytics.Link {
 	sums := map[string]analytics.Link{}
 	for _, events := range m.campaigns[place{tenant, campaign}] {
 		people, bots := map[string]bool{}, map[string]bool{}
 		for i := range events {
-			switch events[i].Precedence() {
-			case analytics.FactClicked:
+			switch p := events[i].Precedence(); {
+			case p == analytics.FactClicked:
 				people[events[i].LinkID] = true
-			case analytics.FactBotClicked:
+			case events[i].Kind == schemas.KindClicked:
 				bots[events[i].LinkID] = true
 			default:
 			}

@@ -13,12 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// Run runs the whole suite. place makes room for one store, empty, and returns what opens it: called again, after the store
-// was closed, it opens the same one.
+// Run runs the whole suite. place prepares an empty store and returns a function that opens it. Called again after the store was
+// closed, the function opens the same store again.
 func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 	t.Helper()
 	one := func(t *testing.T) analytics.Store {
@@ -38,7 +37,7 @@ func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 	t.Run("BatchTwice", func(t *testing.T) { testBatchTwice(t, one(t)) })
 	t.Run("BatchWithoutIdentity", func(t *testing.T) { testBatchWithoutIdentity(t, one(t)) })
 	t.Run("AnotherTopic", func(t *testing.T) { testAnotherTopic(t, one(t)) })
-	t.Run("ManyPieces", func(t *testing.T) { testManyPieces(t, one(t)) })
+	t.Run("ManyRuns", func(t *testing.T) { testManyRuns(t, one(t)) })
 	t.Run("ManyCampaigns", func(t *testing.T) { testManyCampaigns(t, one(t)) })
 	t.Run("ReadersWhileAppending", func(t *testing.T) { testReadersWhileAppending(t, one(t)) })
 	t.Run("AsOf", func(t *testing.T) { testAsOf(t, place(t)) })
@@ -46,7 +45,7 @@ func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 	t.Run("Positions", func(t *testing.T) { testPositions(t, place(t)) })
 }
 
-// NewCampaign makes up a campaign.
+// NewCampaign returns a campaign.
 func NewCampaign(tenant string, number uint64, month time.Time) *analytics.Campaign {
 	return &analytics.Campaign{Tenant: tenant, ID: schemas.CampaignID(number), Month: analytics.MonthOf(month)}
 }
@@ -58,12 +57,12 @@ func mustAppend(t *testing.T, s analytics.Store, batches ...analytics.Batch) {
 	}
 }
 
-// RunHistory runs the part of the suite that makes up histories, from a seed.
+// RunHistory runs the part of the suite that compares a random history with the model.
 func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.Store), seed uint64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	feb := time.Date(2026, 2, 11, 0, 0, 0, 0, time.UTC)
-	// The last two share an id, which does not happen, so that nothing but the tenant keeps them apart.
+	// The third and the last have the same id, which never happens, so that only the tenant tells them apart.
 	campaigns := []*analytics.Campaign{
 		NewCampaign("tn_a", 10_001, feb), NewCampaign("tn_a", 10_002, start), NewCampaign("tn_a", 10_003, start),
 		NewCampaign("tn_b", 10_004, start), NewCampaign("tn_b", 10_003, start),
@@ -73,6 +72,10 @@ func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.St
 		events = append(events, History(rng, c, []int{100, 200, 30, 40, 60}[i])...)
 	}
 	batches := Batches(rng, events, 3, 160)
+	for i, c := range campaigns {
+		own := slices.DeleteFunc(slices.Clone(events), func(e analytics.Event) bool { return e.Campaign != c })
+		batches = interleave(rng, batches, DealBatches(rng, Deals(rng, c, own), int32(i)))
+	}
 	open := place(t)
 	s := open()
 	defer func() { s.Close() }()
@@ -83,6 +86,7 @@ func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.St
 		mustAppend(t, s, batches[i:i+n]...)
 		for _, b := range batches[i : i+n] {
 			m.Append(b)
+			m.AppendDeals(b)
 		}
 		i += n
 		if rng.IntN(8) == 0 {
@@ -101,7 +105,7 @@ func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.St
 	for _, c := range campaigns {
 		ids = append(ids, c.ID)
 	}
-	// Every tenant asks for every campaign, some of which are another's (P7).
+	// Every tenant asks for every campaign, including those of other tenants (P7).
 	for _, tenant := range []string{"tn_a", "tn_b", "tn_c", ""} {
 		for _, id := range ids {
 			Compare(t, s, m, tenant, id)
@@ -116,7 +120,7 @@ func RunHistory(t *testing.T, place func(t *testing.T) (open func() analytics.St
 	CompareTenant(t, s, m, "tn_a", ids)
 }
 
-// Compare asks everything about one campaign and fails where the store differs from the model.
+// Compare sends every query about one campaign and fails if an answer differs from the model's.
 func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string) {
 	t.Helper()
 	ctx := t.Context()
@@ -131,10 +135,10 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 	}
 	stats, err := s.Stats(ctx, tenant, campaign)
 	check("stats", err, m.Counts(tenant, campaign), stats.Counts)
-	for _, by := range []analytics.Dimension{analytics.ByVariant, analytics.ByChannel, analytics.ByCountry, analytics.ByRoute} {
-		parts, err := s.StatsBy(ctx, tenant, campaign, by)
+	parts, err := s.StatsBy(ctx, tenant, campaign, analytics.Dimensions...)
+	for _, by := range analytics.Dimensions {
 		got := map[string][]analytics.Count{}
-		for v, part := range parts {
+		for v, part := range parts[by] {
 			got[v] = part.Counts
 		}
 		check(fmt.Sprintf("stats by dimension %d", by), err, m.CountsBy(tenant, campaign, by), got)
@@ -145,7 +149,7 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 			t.Fatalf("select %x of %s/%s: %v", chosen, tenant, campaign, err)
 		}
 		check(fmt.Sprintf("selection %x", chosen), err, m.Select(tenant, campaign, chosen).ToArray(), set.ToArray())
-		set.AddRange(0, 1<<20) // it is ours: the next answers must not show it
+		set.AddRange(0, 1<<20) // the caller may change the set; later answers must not show it
 	}
 
 	seqs := m.Seqs(tenant, campaign)
@@ -166,6 +170,15 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 			history[i].Offset = 0
 		}
 		check(fmt.Sprintf("history of %d", seq), err, m.History(tenant, campaign, seq), history)
+		deals, err := s.Deals(ctx, tenant, campaign, seq)
+		for i := range deals { // the campaign's month is that of its events
+			deals[i].Campaign = nil
+		}
+		wantDeals := m.Deals(tenant, campaign, seq)
+		for i := range wantDeals {
+			wantDeals[i].Campaign = nil
+		}
+		check(fmt.Sprintf("deals of %d", seq), err, wantDeals, deals)
 		page, err := s.Members(ctx, tenant, campaign, []uint32{seq})
 		var want []analytics.Member
 		if member, ok := m.Member(tenant, campaign, seq); ok {
@@ -182,19 +195,26 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 		check("recipients with "+to, err, want, found)
 	}
 	cost, err := s.Cost(ctx, tenant, campaign)
-	check("cost", err, m.Cost(tenant, campaign), cost)
-	timeline, err := s.Timeline(ctx, tenant, campaign)
-	check("timeline", err, m.Timeline(tenant, campaign), timeline)
+	check("cost", err, m.Cost(tenant, campaign), cost[campaign])
+	for _, span := range []analytics.Span{
+		{}, {Step: time.Second, From: start.Add(20 * time.Minute), To: start.Add(40 * time.Minute)}, {Step: time.Minute}, {Step: time.Hour, From: start.Add(time.Hour)},
+	} {
+		timeline, err := s.Timeline(ctx, tenant, campaign, span)
+		check(fmt.Sprintf("timeline %+v", span), err, m.Timeline(tenant, campaign, span), timeline)
+	}
+	flying, err := s.InFlight(ctx, tenant, campaign)
+	check("recipients in flight", err, m.InFlight(tenant, campaign), flying[campaign])
 	links, err := s.Links(ctx, tenant, campaign)
 	check("links", err, m.Links(tenant, campaign), links)
+	compareSets(t, s, m, tenant, campaign)
 }
 
-// CompareTenant asks what goes over campaigns.
+// CompareTenant sends the queries about several campaigns of a tenant.
 func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, campaigns []string) {
 	t.Helper()
-	grid, err := s.Grid(t.Context(), tenant, append(campaigns, "camp_1"))
+	many, err := s.StatsMany(t.Context(), tenant, append(campaigns, "camp_1"))
 	if err != nil {
-		t.Fatalf("grid of %s: %v", tenant, err)
+		t.Fatalf("statistics of many campaigns of %s: %v", tenant, err)
 	}
 	want, got := map[string][]analytics.Count{}, map[string][]analytics.Count{}
 	for _, c := range campaigns {
@@ -202,11 +222,24 @@ func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, cam
 			want[c] = counts
 		}
 	}
-	for c, stats := range grid {
+	for c, stats := range many {
 		got[c] = stats.Counts
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("grid of %s (-want +got):\n%s", tenant, diff)
+		t.Fatalf("statistics of many campaigns of %s (-want +got):\n%s", tenant, diff)
+	}
+	costs, err := s.Cost(t.Context(), tenant, append(campaigns, "camp_1")...)
+	if err != nil {
+		t.Fatalf("cost of several campaigns of %s: %v", tenant, err)
+	}
+	wantCosts := map[string][]analytics.CostLine{}
+	for _, c := range campaigns {
+		if lines := m.Cost(tenant, c); len(lines) > 0 {
+			wantCosts[c] = lines
+		}
+	}
+	if diff := cmp.Diff(wantCosts, costs); diff != "" {
+		t.Fatalf("cost of several campaigns of %s (-want +got):\n%s", tenant, diff)
 	}
 	for _, ref := range []string{"shared-ref", oddRef(4999), oddRef(65536), oddRef(0), "no such", ""} {
 		for _, since := range []time.Time{{}, start, start.AddDate(0, 2, 0)} {
@@ -225,9 +258,9 @@ func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, cam
 	}
 }
 
-// selections are some choices among what was counted: a few alone, each bucket, everything, nothing.
+// selections returns lists of precedences to select by: a few single ones, each bucket, all, and none.
 func selections(stats analytics.Stats, intN func(int) int) [][]schemas.Precedence {
-	out := [][]schemas.Precedence{nil, {schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, 1, 77)}}
+	out := [][]schemas.Precedence{nil, {schemas.PrecedenceOf(schemas.KindSent, 1, 77)}}
 	var all []schemas.Precedence
 	for _, c := range stats.Counts {
 		all = append(all, c.Precedence)
@@ -255,7 +288,7 @@ func sample(seqs []uint32, n int) []uint32 {
 func testNothingKnown(t *testing.T, s analytics.Store) {
 	Compare(t, s, NewModel(), "tn_a", "camp_10001")
 	CompareTenant(t, s, NewModel(), "tn_a", []string{"camp_10001", "no campaign at all"})
-	mustAppend(t, s, analytics.Batch{Topic: Topic, First: 0, End: 10}) // a stretch of the log without events
+	mustAppend(t, s, analytics.Batch{Topic: Topic, First: 0, End: 10}) // offsets without events
 	Compare(t, s, NewModel(), "tn_a", "camp_10001")
 	if at, err := s.AsOf(t.Context()); err != nil || !at.IsZero() {
 		t.Errorf("as of: got %v, %v, want no time", at, err)
@@ -264,26 +297,26 @@ func testNothingKnown(t *testing.T, s analytics.Store) {
 	if err != nil || len(members) != 0 {
 		t.Errorf("members of nobody: got %v, %v, want none", members, err)
 	}
-	grid, err := s.Grid(t.Context(), "tn_a", nil)
-	if err != nil || len(grid) != 0 {
-		t.Errorf("grid of no campaign: got %v, %v, want none", grid, err)
+	many, err := s.StatsMany(t.Context(), "tn_a", nil)
+	if err != nil || len(many) != 0 {
+		t.Errorf("statistics of many campaigns of no campaign: got %v, %v, want none", many, err)
 	}
 }
 
-// oneEach is an event of that kind for each of n recipients from first on.
-func oneEach(c *analytics.Campaign, kind fanfarev1.Kind, first, n int, at time.Time) []analytics.Event {
+// oneEach returns one event of a kind for each of n recipients from first on.
+func oneEach(c *analytics.Campaign, kind schemas.Kind, first, n int, at time.Time) []analytics.Event {
 	out := make([]analytics.Event, n)
 	for i := range out {
 		out[i] = analytics.Event{
 			Campaign: c, Seq: uint32(first + i), Kind: kind, Code: codesOf[kind][0], Try: 1, Leg: 1, TimeMS: at.UnixMilli(),
-			Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
+			Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", Country: "IT", Segments: 1, PriceMicros: 50_000, Currency: "EUR",
 			MessageID: schemas.ID{5: 1, 7: byte((first + i) >> 8), 8: byte(first + i), 15: 7}, To: fmt.Sprintf("+3933%08d", first+i),
 		}
 	}
 	return out
 }
 
-// number gives events their offsets and makes a batch of them.
+// number assigns offsets to events and returns them as a batch.
 func number(partition int32, first int64, events []analytics.Event) analytics.Batch {
 	for i := range events {
 		events[i].Offset = first + int64(i)
@@ -291,13 +324,13 @@ func number(partition int32, first int64, events []analytics.Event) analytics.Ba
 	return analytics.Batch{Topic: Topic, Partition: partition, First: first, End: first + int64(len(events)), Events: events}
 }
 
-// The same batch again, at once and after others, changes nothing, the timeline included.
+// A repeated batch changes nothing, not even the timeline, whether it is repeated at once or after others.
 func testBatchTwice(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	m := NewModel()
-	a := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 100, start))
-	b := number(0, 100, oneEach(c, fanfarev1.Kind_KIND_DELIVERED, 50, 100, start.Add(time.Minute)))
-	d := number(1, 0, oneEach(c, fanfarev1.Kind_KIND_READ, 20, 10, start.Add(time.Hour)))
+	a := number(0, 0, oneEach(c, schemas.KindSent, 0, 100, start))
+	b := number(0, 100, oneEach(c, schemas.KindDelivered, 50, 100, start.Add(time.Minute)))
+	d := number(1, 0, oneEach(c, schemas.KindRead, 20, 10, start.Add(time.Hour)))
 	for _, batch := range []analytics.Batch{a, a, b, a, d, b, d, a} {
 		mustAppend(t, s, batch)
 		m.Append(batch)
@@ -305,12 +338,12 @@ func testBatchTwice(t *testing.T, s analytics.Store) {
 	}
 }
 
-// Without an identity a batch counts again where events are counted, and nowhere else.
+// A batch without an identity that is repeated counts again in the timeline, and nowhere else.
 func testBatchWithoutIdentity(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	m := NewModel()
 	for range 2 {
-		b := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 10, start))
+		b := number(0, 0, oneEach(c, schemas.KindSent, 0, 10, start))
 		b.Topic = analytics.TopicID{}
 		mustAppend(t, s, b)
 		m.Append(b)
@@ -318,12 +351,12 @@ func testBatchWithoutIdentity(t *testing.T, s analytics.Store) {
 	}
 }
 
-// A topic made again under its old name has another id: its offsets mean other records.
+// A topic that was deleted and created again has another id, so its offsets name other records.
 func testAnotherTopic(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	m := NewModel()
 	for i := range 3 {
-		b := number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, i*10, 10, start))
+		b := number(0, 0, oneEach(c, schemas.KindSent, i*10, 10, start))
 		b.Topic = analytics.TopicID{9, byte(i)}
 		mustAppend(t, s, b)
 		m.Append(b)
@@ -331,14 +364,14 @@ func testAnotherTopic(t *testing.T, s analytics.Store) {
 	Compare(t, s, m, c.Tenant, c.ID)
 }
 
-// Many small batches of one stretch of the audience, so that what is kept in pieces is put together.
-func testManyPieces(t *testing.T, s analytics.Store) {
+// Many small batches with neighbouring recipients, so that the store merges what it keeps in parts.
+func testManyRuns(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	m := NewModel()
 	rng := rand.New(rand.NewPCG(3, 3))
 	offset := int64(0)
 	for i := range 90 {
-		kind := []fanfarev1.Kind{fanfarev1.Kind_KIND_SENT, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Kind_KIND_BUFFERED}[i%3]
+		kind := []schemas.Kind{schemas.KindSent, schemas.KindDelivered, schemas.KindBuffered}[i%3]
 		b := number(0, offset, oneEach(c, kind, rng.IntN(300), 1+rng.IntN(7), start.Add(time.Duration(i)*time.Second)))
 		offset = b.End
 		mustAppend(t, s, b)
@@ -347,7 +380,7 @@ func testManyPieces(t *testing.T, s analytics.Store) {
 	Compare(t, s, m, c.Tenant, c.ID)
 }
 
-// More campaigns in one batch than anybody keeps open, each with little in it.
+// Many campaigns in one batch, each with few events.
 func testManyCampaigns(t *testing.T, s analytics.Store) {
 	m := NewModel()
 	var ids []string
@@ -358,7 +391,7 @@ func testManyCampaigns(t *testing.T, s analytics.Store) {
 			if round == 0 {
 				ids = append(ids, c.ID)
 			}
-			kind := []fanfarev1.Kind{fanfarev1.Kind_KIND_SENT, fanfarev1.Kind_KIND_DELIVERED, fanfarev1.Kind_KIND_CLICKED}[round]
+			kind := []schemas.Kind{schemas.KindSent, schemas.KindDelivered, schemas.KindClicked}[round]
 			events = append(events, oneEach(c, kind, i, 2, start)...)
 		}
 		b := number(0, round*1000, events)
@@ -371,7 +404,7 @@ func testManyCampaigns(t *testing.T, s analytics.Store) {
 	}
 }
 
-// A reader sees whole batches only, and never less than before.
+// A reader sees whole batches only, and no answer is older than an earlier one.
 func testReadersWhileAppending(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	const batches, size = 40, 50
@@ -416,8 +449,8 @@ func testReadersWhileAppending(t *testing.T, s analytics.Store) {
 		}()
 	}
 	for i := range batches {
-		events := oneEach(c, fanfarev1.Kind_KIND_SENT, i*size, size, start)
-		events = append(events, oneEach(c, fanfarev1.Kind_KIND_DELIVERED, i*size, size, start.Add(time.Second))...)
+		events := oneEach(c, schemas.KindSent, i*size, size, start)
+		events = append(events, oneEach(c, schemas.KindDelivered, i*size, size, start.Add(time.Second))...)
 		mustAppend(t, s, number(0, int64(i*2*size), events))
 	}
 	close(done)
@@ -435,7 +468,7 @@ func testReadersWhileAppending(t *testing.T, s analytics.Store) {
 	}
 }
 
-// The time up to which answers are complete is the least of the partitions', survives, and counts only the newest topic.
+// AsOf is the least time of the partitions of the newest topic, and survives a restart.
 func testAsOf(t *testing.T, open func() analytics.Store) {
 	s := open()
 	defer func() { s.Close() }()
@@ -463,12 +496,12 @@ func testAsOf(t *testing.T, open func() analytics.Store) {
 	mark(old, analytics.Mark{Partition: 0, End: 6, AsOf: at(4)})
 	check(at(3))
 	mark(Topic, analytics.Mark{Partition: 0, End: 1, AsOf: at(10)}, analytics.Mark{Partition: 1})
-	check(time.Time{}) // one of them is not known yet
+	check(time.Time{}) // one partition has no time yet
 	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(9)})
 	check(at(9))
 	mark(Topic, analytics.Mark{Partition: 0}, analytics.Mark{Partition: 1})
 	check(at(9))
-	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(2)}) // an old owner, late
+	mark(Topic, analytics.Mark{Partition: 1, End: 1, AsOf: at(2)}) // a late mark of an earlier owner
 	check(at(9))
 	if err := s.Close(); err != nil {
 		t.Fatalf("close: %v", err)
@@ -477,11 +510,11 @@ func testAsOf(t *testing.T, open func() analytics.Store) {
 	check(at(9))
 }
 
-// What no store can take is refused for ever, with the whole batch, and named so.
+// A batch with a row that no store can take is refused as a whole, with ErrData.
 func testRefusedBatch(t *testing.T, s analytics.Store) {
 	c := NewCampaign("tn_a", 10_001, start)
 	fresh := func() analytics.Batch {
-		return number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 3, start))
+		return number(0, 0, oneEach(c, schemas.KindSent, 0, 3, start))
 	}
 	for name, spoil := range map[string]func(*analytics.Event){
 		"kind":       func(e *analytics.Event) { e.Kind = 99 },
@@ -510,13 +543,13 @@ func testRefusedBatch(t *testing.T, s analytics.Store) {
 	}
 }
 
-// A store that keeps positions keeps them with the data.
+// A store that keeps positions writes them together with the data.
 func testPositions(t *testing.T, open func() analytics.Store) {
 	s := open()
 	defer func() { s.Close() }()
 	p, ok := s.(analytics.Positioner)
 	if !ok {
-		return // this store keeps none
+		return // this store keeps no positions
 	}
 	check := func(want map[int32]int64) {
 		t.Helper()
@@ -536,12 +569,12 @@ func testPositions(t *testing.T, open func() analytics.Store) {
 		mustAppend(t, s, b)
 		m.Append(b)
 	}
-	take(number(0, 0, oneEach(c, fanfarev1.Kind_KIND_SENT, 0, 10, start)))
-	take(number(2, 100, oneEach(c, fanfarev1.Kind_KIND_SENT, 10, 10, start)))
+	take(number(0, 0, oneEach(c, schemas.KindSent, 0, 10, start)))
+	take(number(2, 100, oneEach(c, schemas.KindSent, 10, 10, start)))
 	mustAppend(t, s, analytics.Batch{Topic: Topic, Partition: 0, First: 10, End: 12})
 	check(map[int32]int64{0: 12, 2: 110})
-	// Other bounds, as after lost commits: what is known already is not taken again.
-	take(number(2, 105, append(oneEach(c, fanfarev1.Kind_KIND_SENT, 15, 5, start), oneEach(c, fanfarev1.Kind_KIND_DELIVERED, 0, 5, start)...)))
+	// Other bounds, as after lost commits: what is stored already is not taken again.
+	take(number(2, 105, append(oneEach(c, schemas.KindSent, 15, 5, start), oneEach(c, schemas.KindDelivered, 0, 5, start)...)))
 	Compare(t, s, m, c.Tenant, c.ID)
 	if err := s.Close(); err != nil {
 		t.Fatalf("close: %v", err)
@@ -553,9 +586,9 @@ func testPositions(t *testing.T, open func() analytics.Store) {
 		t.Fatalf("rewind: %v", err)
 	}
 	check(map[int32]int64{0: 12, 2: 110})
-	again := number(2, 110, oneEach(c, fanfarev1.Kind_KIND_READ, 0, 5, start.Add(time.Hour)))
+	again := number(2, 110, oneEach(c, schemas.KindRead, 0, 5, start.Add(time.Hour)))
 	mustAppend(t, s, again)
-	again.Topic = analytics.TopicID{8} // the model does not know of rewinding
+	again.Topic = analytics.TopicID{8} // the model has no Rewind
 	m.Append(again)
 	Compare(t, s, m, c.Tenant, c.ID)
 }

@@ -39,7 +39,7 @@ func openBench(b *testing.B) *Store {
 	return s
 }
 
-// bare makes a table with the columns of events, and neither its indexes nor any view.
+// bare creates a table with the columns of events, without its indexes and without views.
 func bare(b *testing.B, s *Store) string {
 	b.Helper()
 	schema, err := fs.ReadFile(tables.Files, "00001_init.sql")
@@ -68,7 +68,7 @@ func cpuTime(b *testing.B) time.Duration {
 }
 
 // BenchmarkG7 compares the sink, with all views and indexes, with a bare insert of the same batches of 50,000 rows into the same
-// columns. Rounds of the two alternate; the ratio is of their medians.
+// columns. The two alternate; the ratio is that of their medians.
 func BenchmarkG7(b *testing.B) {
 	for _, campaigns := range []int{5, 1000} {
 		b.Run(fmt.Sprintf("campaigns=%d", campaigns), func(b *testing.B) {
@@ -81,11 +81,11 @@ func BenchmarkG7(b *testing.B) {
 			next := func() analytics.Batch {
 				batches := traffic.Next(25_000)
 				if batches == nil {
-					b.Fatal("the benchmark outlasts its traffic")
+					b.Fatal("the benchmark runs longer than its traffic")
 				}
 				return batches[0]
 			}
-			for range 2 { // receipts begin to come
+			for range 2 { // until receipts arrive as well
 				if err := s.Append(b.Context(), next()); err != nil {
 					b.Fatal(err)
 				}
@@ -137,7 +137,7 @@ func median(xs []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// BenchmarkG8 asks for statistics while the sink takes all that it can, of campaigns of two sizes.
+// BenchmarkG8 measures the statistics of campaigns of two sizes while the sink inserts at full speed.
 func BenchmarkG8(b *testing.B) {
 	s := openBench(b)
 	small, large := analyticstest.NewCampaign("tn_g8", 90_001, time.Now()), analyticstest.NewCampaign("tn_g8", 90_002, time.Now())
@@ -186,8 +186,8 @@ func BenchmarkG8(b *testing.B) {
 				return err
 			})
 		}
-		ask(prefix+"/Grid", func() error {
-			_, err := s.Grid(b.Context(), large.Tenant, []string{small.ID, large.ID})
+		ask(prefix+"/StatsMany", func() error {
+			_, err := s.StatsMany(b.Context(), large.Tenant, []string{small.ID, large.ID})
 			return err
 		})
 		ask(prefix+"/MembersPage", func() error {

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	// DSN names the server: clickhouse://user:password@host:9000/database?secure=true, several hosts by commas.
 	DSN string
-	// Database, when it is not that of the DSN. It is created when it is not there.
+	// Database overrides the database of the DSN. Open creates it if it does not exist.
 	Database string
 }
 
@@ -30,7 +30,7 @@ type Config struct {
 type Store struct {
 	conn driver.Conn
 
-	// inserting is held by whoever inserts: one batch after the other, over one connection.
+	// inserting guards insert: batches are inserted one after another over one connection.
 	inserting sync.Mutex
 	insert    *inserter
 	closed    atomic.Bool
@@ -79,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return &Store{conn: conn, insert: newInserter(opts)}, nil
 }
 
-// bootstrap creates the database, over a connection without one, and migrates it.
+// bootstrap creates the database, over a connection that selects none, and migrates it.
 func bootstrap(ctx context.Context, opts *chgo.Options) (err error) {
 	nowhere := *opts
 	nowhere.Auth.Database = ""
@@ -87,13 +87,13 @@ func bootstrap(ctx context.Context, opts *chgo.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("clickhouse: %w", err)
 	}
-	// The name has been checked: a name cannot be a parameter here.
+	// The name matches databasePattern, so it is safe to put it into the statement: a name cannot be a parameter.
 	err = first.Exec(ctx, "CREATE DATABASE IF NOT EXISTS `"+opts.Auth.Database+"` ENGINE = Atomic")
 	if err = errors.Join(err, first.Close()); err != nil {
 		return fmt.Errorf("clickhouse: create database %s: %w", opts.Auth.Database, err)
 	}
 	plain := *opts
-	plain.MaxOpenConns, plain.MaxIdleConns = 0, 0 // database/sql has its own
+	plain.MaxOpenConns, plain.MaxIdleConns = 0, 0 // database/sql pools the connections itself
 	db := chgo.OpenDB(&plain)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := migrate(ctx, db, goose.MaxVersion); err != nil {
@@ -102,7 +102,7 @@ func bootstrap(ctx context.Context, opts *chgo.Options) (err error) {
 	return nil
 }
 
-// migrate brings a database up to a version.
+// migrate migrates a database to a version.
 func migrate(ctx context.Context, db *sql.DB, version int64) error {
 	provider, err := goose.NewProvider(goose.DialectClickHouse, db, tables.Files)
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *Store) Close() error {
 	return errors.Join(s.insert.close(), s.conn.Close())
 }
 
-// Ping says whether the server answers.
+// Ping returns an error if the server does not answer.
 func (s *Store) Ping(ctx context.Context) error {
 	if s.closed.Load() {
 		return analytics.ErrClosed
@@ -130,7 +130,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.conn.Ping(ctx)
 }
 
-// Append inserts batches, one after the other.
+// Append inserts batches one after another.
 func (s *Store) Append(ctx context.Context, batches ...analytics.Batch) error {
 	s.inserting.Lock()
 	defer s.inserting.Unlock()
@@ -138,7 +138,11 @@ func (s *Store) Append(ctx context.Context, batches ...analytics.Batch) error {
 		return analytics.ErrClosed
 	}
 	for i := range batches {
-		if err := s.insert.events(ctx, &batches[i]); err != nil {
+		err := s.insert.events(ctx, &batches[i])
+		if err == nil {
+			err = s.insert.deals(ctx, &batches[i])
+		}
+		if err != nil {
 			return fmt.Errorf("insert partition %d [%d, %d): %w", batches[i].Partition, batches[i].First, batches[i].End, err)
 		}
 	}
@@ -159,15 +163,15 @@ func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analy
 		return fmt.Errorf("insert marks: %w", err)
 	}
 	s.asOfMu.Lock()
-	s.asked = time.Time{} // ask again
+	s.asked = time.Time{} // the next AsOf asks the server
 	s.asOfMu.Unlock()
 	return nil
 }
 
-// asOfAge is how old the time in an answer may be: every answer has one, and it costs as much as statistics do.
+// asOfAge is how long AsOf is cached. Every answer contains it, and the query costs as much as that for the statistics.
 const asOfAge = 100 * time.Millisecond
 
-// AsOf is the time up to which everything in the topic is in the answers.
+// AsOf returns the time up to which the answers contain everything in the topic.
 func (s *Store) AsOf(ctx context.Context) (time.Time, error) {
 	s.asOfMu.Lock()
 	at, fresh := s.asOf, time.Since(s.asked) < asOfAge
@@ -176,7 +180,7 @@ func (s *Store) AsOf(ctx context.Context) (time.Time, error) {
 		return at, nil
 	}
 	asked := time.Now()
-	// A row for each mark until they are merged; of each partition the greatest stands.
+	// Until rows are merged there is one row per mark; the greatest of each partition counts.
 	const query = `SELECT min(as_of) FROM (SELECT max(as_of) AS as_of FROM (SELECT partition, as_of FROM sink_marks
 		WHERE topic = (SELECT argMax(topic, as_of) FROM sink_marks)) GROUP BY partition)`
 	if err := s.row(ctx, query).Scan(&at); err != nil {
@@ -193,12 +197,12 @@ func (s *Store) AsOf(ctx context.Context) (time.Time, error) {
 	return at, nil
 }
 
-// row asks for one row.
+// row queries one row.
 func (s *Store) row(ctx context.Context, query string, args ...any) driver.Row {
 	return s.conn.QueryRow(ctx, query, args...)
 }
 
-// rows asks for rows and calls scan for each.
+// rows queries rows and calls scan for each.
 func (s *Store) rows(ctx context.Context, what, query string, args []any, scan func(driver.Rows) error) (err error) {
 	if s.closed.Load() {
 		return analytics.ErrClosed
@@ -223,7 +227,7 @@ func (s *Store) rows(ctx context.Context, what, query string, args []any, scan f
 	return nil
 }
 
-// of are the parameters that name a campaign within its tenant.
+// of returns the parameters that identify a campaign within its tenant.
 func of(tenant, campaign string, more ...any) []any {
 	return append([]any{chgo.Named("tenant", tenant), chgo.Named("campaign", campaign)}, more...)
 }

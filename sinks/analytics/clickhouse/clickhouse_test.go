@@ -12,13 +12,13 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
 	"fanfare/deploy/testinfra"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
 	"fanfare/sinks/analytics/clickhouse"
 )
 
-// dsn returns the address of the ClickHouse of the tests, and a database of this test's own, dropped when it ends.
+// dsn returns the address of the test ClickHouse and the name of a database that is dropped when the test ends.
 func dsn(t testing.TB) (dsn, database string) {
 	t.Helper()
 	dsn = testinfra.Need(t, testinfra.ClickHouse)[testinfra.ClickHouse]
@@ -27,7 +27,7 @@ func dsn(t testing.TB) (dsn, database string) {
 	return dsn, database
 }
 
-// exec runs a statement beside the store.
+// exec executes a statement over a connection of its own.
 func exec(t testing.TB, dsn, statement string) {
 	t.Helper()
 	opts, err := chgo.ParseDSN(dsn)
@@ -39,7 +39,7 @@ func exec(t testing.TB, dsn, statement string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// Also at the end of a test, when its context is over.
+	// It also runs during cleanup, when the test's context has ended.
 	if err := conn.Exec(context.Background(), statement); err != nil {
 		t.Errorf("%s: %v", statement, err)
 	}
@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 	analyticstest.Run(t, place)
 }
 
-// More words than fit one byte, and two, in one block.
+// A block whose dictionaries need keys of one, two and four bytes.
 func TestManyWords(t *testing.T) {
 	open := place(t)
 	s := open()
@@ -70,7 +70,7 @@ func TestManyWords(t *testing.T) {
 	b := analytics.Batch{Topic: analyticstest.Topic, End: n}
 	for i := range n {
 		b.Events = append(b.Events, analytics.Event{
-			Campaign: c, Offset: int64(i), Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1, RawCode: fmt.Sprintf("code %d", i), Sender: fmt.Sprint(i % 300), TimeMS: 1,
+			Campaign: c, Offset: int64(i), Seq: uint32(i), Kind: schemas.KindSent, Try: 1, RawCode: fmt.Sprintf("code %d", i), Sender: fmt.Sprint(i % 300), TimeMS: 1,
 		})
 	}
 	if err := s.Append(t.Context(), b); err != nil {
@@ -84,7 +84,7 @@ func TestManyWords(t *testing.T) {
 	}
 }
 
-// What the server refuses because of the rows is told apart from what may pass, and the next insert works.
+// An error caused by the rows is told apart from a temporary one, and the next insert works.
 func TestRefusedByTheServer(t *testing.T) {
 	server, database := dsn(t)
 	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: server, Database: database})
@@ -95,7 +95,7 @@ func TestRefusedByTheServer(t *testing.T) {
 	exec(t, server, "ALTER TABLE "+database+".events ADD CONSTRAINT unlucky CHECK seq != 13")
 	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
 	event := func(seq uint32) analytics.Event {
-		return analytics.Event{Campaign: c, Offset: int64(seq), Seq: seq, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}
+		return analytics.Event{Campaign: c, Offset: int64(seq), Seq: seq, Kind: schemas.KindSent, Try: 1}
 	}
 	bad := analytics.Batch{Topic: analyticstest.Topic, First: 0, End: 20, Events: []analytics.Event{event(12), event(13)}}
 	good := analytics.Batch{Topic: analyticstest.Topic, First: 20, End: 40, Events: []analytics.Event{event(21), event(22)}}
@@ -116,7 +116,7 @@ func TestRefusedByTheServer(t *testing.T) {
 	}
 }
 
-// Several processes start at once in a database that is not there.
+// Several processes start at the same time and create the same database.
 func TestOpenAtOnce(t *testing.T) {
 	open := place(t)
 	opened := make(chan analytics.Store, 4)
@@ -132,12 +132,12 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 }
 
-// An append whose context ends comes back at once and leaves the store in order.
+// An append whose context ends returns at once and leaves the store usable.
 func TestAppendCancelled(t *testing.T) {
 	s := place(t)()
 	defer s.Close()
 	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
-	b := analytics.Batch{Topic: analyticstest.Topic, End: 1, Events: []analytics.Event{{Campaign: c, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}}}
+	b := analytics.Batch{Topic: analyticstest.Topic, End: 1, Events: []analytics.Event{{Campaign: c, Kind: schemas.KindSent, Try: 1}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Append(ctx, b); !errors.Is(err, context.Canceled) {
@@ -148,7 +148,7 @@ func TestAppendCancelled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+	points, err := s.Timeline(t.Context(), c.Tenant, c.ID, analytics.Span{Step: time.Minute})
 	if err != nil || len(points) != 1 || points[0].N != 1 {
 		t.Errorf("got %+v, %v, want one event", points, err)
 	}

@@ -1,15 +1,16 @@
-// Package clickhouse keeps analytics in ClickHouse.
+// Package clickhouse is the analytics store on ClickHouse.
 //
-// The tables are in schemas/clickhouse: events as they came, and three views that are filled by the same insert: who ever
-// reached each precedence, who was handed over how and at which price, and a chart. Sets are bitmaps that ClickHouse merges when it likes: every
-// question merges what is not merged yet, so no answer depends on that, and none needs FINAL.
+// The tables are defined in schemas/clickhouse. Table events holds every event; materialized views, filled by the same insert, hold
+// the sets of recipients that reached each precedence, the sets of hand-overs with their dimensions and prices, and a timeline. The
+// sets are bitmap states that ClickHouse merges in the background. Every query merges the states that are not merged yet, so no answer
+// depends on the background merges, and none uses FINAL.
 //
-//   - A batch is one INSERT of one block, synchronous, with a deduplication token made of its identity. The token is kept for the
-//     last 10,000 inserts of each table: a batch that comes again within those, some half an hour at full speed, is not
-//     inserted again anywhere. After that it counts again in the chart, and in nothing else.
-//   - Statistics are one query over some hundred rows, however large the campaign.
-//   - Rows are sent as columns by ch-go; questions are asked by clickhouse-go, values as parameters of the query, never in its text.
-//   - The store keeps no positions: whoever feeds it must declare batches before appending them.
+//   - A batch is one synchronous INSERT of one block, with a deduplication token made of its identity. Each table remembers the tokens
+//     of its last 10,000 inserts, about half an hour at full speed. A batch that is repeated within them is not inserted again
+//     anywhere. After that a repeated batch counts again in the timeline, and nowhere else.
+//   - Statistics are one query over a few hundred rows, whatever the size of the campaign.
+//   - ch-go sends the rows as columns. clickhouse-go sends the queries; values are query parameters, never part of the text.
+//   - The store keeps no positions, so its feed must declare batches before it appends them.
 //
-// A single server is read as it stands. With replicas, let the load balancer keep a session on one of them.
+// The store expects a single server, or a load balancer that keeps a session on one replica.
 package clickhouse

@@ -16,9 +16,10 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// inserter sends blocks over one connection, which it makes when it needs it and drops after any error. It is used by one caller at a time.
+// inserter sends blocks over one connection. It connects when it must, and closes the connection after any error. It is not safe for
+// concurrent use.
 type inserter struct {
-	addresses []address // in order
+	addresses []address // tried in this order
 	session   *session
 	block     eventColumns
 }
@@ -44,7 +45,7 @@ func (in *inserter) close() error {
 	return err
 }
 
-// connect makes the connection, to the first server that answers.
+// connect connects to the first server that answers.
 func (in *inserter) connect(ctx context.Context) error {
 	var errs []error
 	for _, to := range in.addresses {
@@ -61,28 +62,28 @@ func (in *inserter) connect(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// do sends one block.
+// do inserts one block.
 func (in *inserter) do(ctx context.Context, table, token string, input proto.Input) error {
 	if err := in.connect(ctx); err != nil {
 		return err
 	}
-	// Since 26.3 the default gathers inserts of others into one block and answers before it is written.
+	// Since ClickHouse 26.3 the default is 1: the server would merge the blocks of several clients and answer before it has written them.
 	settings := map[string]string{"async_insert": "0"}
 	if token == "" {
-		// The rows would be their own token.
+		// Without this setting the hash of the rows would be the token.
 		settings["insert_deduplicate"] = "0"
 		settings["deduplicate_blocks_in_dependent_materialized_views"] = "0"
 	} else {
 		settings["insert_deduplicate"] = "1"
 		settings["insert_deduplication_token"] = token
-		// The tables behind the views go by the token too: a view's insert that failed is repaired when the batch comes again.
+		// The target tables of the views use the token too, so repeating a batch repairs an insert that failed in a view.
 		settings["deduplicate_blocks_in_dependent_materialized_views"] = "1"
 	}
 	err := in.session.insert(ctx, table, settings, input)
 	if err == nil {
 		return nil
 	}
-	_ = in.close() // whatever state it is in
+	_ = in.close() // its state is unknown
 	var e *exception
 	if errors.As(err, &e) && slices.Contains(refused, e.Code) {
 		return fmt.Errorf("%w: %w", analytics.ErrData, err)
@@ -93,12 +94,12 @@ func (in *inserter) do(ctx context.Context, table, token string, input proto.Inp
 	return err
 }
 
-// refused are the exceptions that speak of the rows, not of the server: they come again however often the rows do.
+// refused lists the exceptions that are caused by the rows, so that a repetition would fail too.
 var refused = []proto.Error{
 	proto.ErrArgumentOutOfBound, proto.ErrCannotConvertType, proto.ErrIncorrectData, proto.ErrValueIsOutOfRangeOfDataType, proto.ErrViolatedConstraint,
 }
 
-// events inserts a batch as one block: a batch in pieces could stop half-way, and a token names one block.
+// events inserts a batch as one block, because a block is atomic and a token identifies one block.
 func (in *inserter) events(ctx context.Context, b *analytics.Batch) error {
 	if len(b.Events) == 0 {
 		return nil
@@ -115,7 +116,54 @@ func (in *inserter) events(ctx context.Context, b *analytics.Batch) error {
 	return in.do(ctx, "events", b.Token(), c.input())
 }
 
-// marks inserts how far partitions have been read.
+// deals inserts the deals of a batch as one block.
+func (in *inserter) deals(ctx context.Context, b *analytics.Batch) error {
+	if len(b.Deals) == 0 {
+		return nil
+	}
+	var tenants, campaigns words
+	for _, w := range []*words{&tenants, &campaigns} {
+		w.known = map[string]uint32{}
+		w.reset()
+	}
+	var months proto.ColDate
+	var numbers proto.ColUInt64
+	var tries, legs, cancels proto.ColUInt8
+	at := new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
+	seqs := new(proto.ColUInt32).Array()
+	for i := range b.Deals {
+		d := &b.Deals[i]
+		if err := d.Check(); err != nil {
+			return err
+		}
+		tenants.append(d.Campaign.Tenant)
+		campaigns.append(d.Campaign.ID)
+		months.Append(d.Campaign.Month)
+		numbers.Append(d.Number)
+		tries.Append(d.Try)
+		legs.Append(d.Leg)
+		cancel := uint8(0)
+		if d.Cancel {
+			cancel = 1
+		}
+		cancels.Append(cancel)
+		at.AppendRaw(proto.DateTime64(d.TimeMS))
+		seqs.Append(d.Members.ToArray())
+	}
+	return in.do(ctx, "deals", b.Token(), proto.Input{
+		{Name: "tenant_id", Data: tenants.column()},
+		{Name: "campaign_id", Data: campaigns.column()},
+		{Name: "campaign_month", Data: &months},
+		{Name: "deal", Data: &numbers},
+		{Name: "dealt_at", Data: at},
+		{Name: "try", Data: &tries},
+		{Name: "leg", Data: &legs},
+		{Name: "cancel", Data: &cancels},
+		{Name: "seqs", Data: seqs},
+	})
+}
+
+// marks inserts the marks of partitions.
 func (in *inserter) marks(ctx context.Context, topic analytics.TopicID, marks []analytics.Mark) error {
 	var topics proto.ColUUID
 	var partitions proto.ColInt32
@@ -136,7 +184,7 @@ func (in *inserter) marks(ctx context.Context, topic analytics.TopicID, marks []
 	})
 }
 
-// words is a column of strings that repeat: each is sent once, and a row says which.
+// words is a LowCardinality(String) column: a dictionary of strings, and for each row the index of its string.
 type words struct {
 	raw   proto.ColLowCardinalityRaw
 	index proto.ColStr
@@ -150,7 +198,7 @@ func (w *words) reset() {
 	w.index.Reset()
 	w.keys = w.keys[:0]
 	clear(w.known)
-	// The first word of a dictionary is the empty one: that is how the server sends it, and it takes it as no more than a word.
+	// The dictionary starts with the empty string, as in the dictionaries that the server sends.
 	w.known[""], w.last, w.key = 0, "", 0
 	w.index.Append("")
 }
@@ -168,7 +216,7 @@ func (w *words) append(s string) {
 	w.keys = append(w.keys, w.key)
 }
 
-// column is the column with keys as short as they may be.
+// column returns the column with the shortest key type that fits.
 func (w *words) column() *proto.ColLowCardinalityRaw {
 	w.raw.Keys8, w.raw.Keys16, w.raw.Keys32 = w.raw.Keys8[:0], w.raw.Keys16[:0], w.raw.Keys32[:0]
 	w.raw.Index = &w.index
@@ -190,7 +238,7 @@ func (w *words) column() *proto.ColLowCardinalityRaw {
 	return &w.raw
 }
 
-// eventColumns are the columns of a block of events, used again and again.
+// eventColumns are the columns of a block of events. They are reused.
 type eventColumns struct {
 	tenant, campaign, channel, route, sender, country, code, rawCode, link, currency words
 
@@ -218,7 +266,7 @@ func (c *eventColumns) init() {
 	}
 	c.at = new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli).WithLocation(time.UTC)
 	c.channels, c.codes = map[int32]string{}, map[int32]string{}
-	// The type as the table has it: the values themselves are sent as they are.
+	// The declared type must equal the table's. The values are sent as plain Int8.
 	var kinds []string
 	for _, k := range schemas.Kinds {
 		kinds = append(kinds, fmt.Sprintf("'%s' = %d", k.Name, k.Kind))
@@ -272,7 +320,7 @@ func (c *eventColumns) append(e *analytics.Event, partition int32) {
 	c.offset = append(c.offset, uint64(e.Offset))
 }
 
-// name remembers what make says of a number.
+// name returns the name of a number and caches it.
 func name(known map[int32]string, n int32, make func(int32) string) string {
 	s, ok := known[n]
 	if !ok {

@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
@@ -28,11 +27,12 @@ func scanMember(rows driver.Rows) (campaign string, m analytics.Member, err erro
 	}
 	m.State, m.Channel, m.MessageID, m.Attempts = schemas.Precedence(state), parseChannel(channel), schemas.ID(message), int(attempts)
 	m.Time, m.SentAt, m.DeliveredAt = instant(at), instant(sentAt), instant(deliveredAt)
+	m.OrderTimes()
 	m.Clicked, m.Replied, m.OptedOut = clicked != 0, replied != 0, optedOut != 0
 	return campaign, m, nil
 }
 
-// instant turns the epoch, which stands for no time, into none.
+// instant returns the zero time for the epoch, which stands for "no time" in ClickHouse.
 func instant(t time.Time) time.Time {
 	if t.UnixMilli() == 0 {
 		return time.Time{}
@@ -40,7 +40,7 @@ func instant(t time.Time) time.Time {
 	return t.UTC()
 }
 
-// Members describes recipients.
+// Members returns what is known about the given recipients.
 func (s *Store) Members(ctx context.Context, tenant, campaign string, seqs []uint32) (out []analytics.Member, err error) {
 	if len(seqs) == 0 {
 		return nil, nil
@@ -53,14 +53,14 @@ func (s *Store) Members(ctx context.Context, tenant, campaign string, seqs []uin
 	return out, err
 }
 
-// ByCustomerRef describes the messages that carry the client's reference.
+// ByCustomerRef returns the messages that carry a client's reference.
 func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since time.Time) (out []analytics.Referred, err error) {
 	if ref == "" {
 		return nil, nil
 	}
 	month := analytics.MonthOf(since)
 	if month.Before(time.Unix(0, 0)) {
-		month = time.Unix(0, 0).UTC() // the first date there is
+		month = time.Unix(0, 0).UTC() // the first date that ClickHouse has
 	}
 	args := []any{chgo.Named("tenant", tenant), chgo.Named("ref", ref), chgo.Named("month", month.Format(time.DateOnly))}
 	err = s.rows(ctx, "messages by reference", queryByRef, args, func(rows driver.Rows) error {
@@ -71,7 +71,7 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 	return out, err
 }
 
-// History is everything known about one recipient.
+// History returns all events of one recipient.
 func (s *Store) History(ctx context.Context, tenant, campaign string, seq uint32) (out []analytics.Event, err error) {
 	c := &analytics.Campaign{Tenant: tenant, ID: campaign}
 	err = s.rows(ctx, "history", queryHistory, of(tenant, campaign, chgo.Named("seq", seq)), func(rows driver.Rows) error {
@@ -87,7 +87,7 @@ func (s *Store) History(ctx context.Context, tenant, campaign string, seq uint32
 			return err
 		}
 		c.Month = c.Month.UTC()
-		e.Offset, e.TimeMS, e.Kind, e.Code = int64(offset), at.UnixMilli(), fanfarev1.Kind(kind), schemas.Precedence(p).Code()
+		e.Offset, e.TimeMS, e.Kind, e.Code = int64(offset), at.UnixMilli(), schemas.Kind(kind), schemas.Precedence(p).Code()
 		e.Channel, e.MessageID = parseChannel(channel), schemas.ID(message)
 		out = append(out, e)
 		return nil

@@ -12,13 +12,13 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
 	"fanfare/deploy/testinfra"
+	"fanfare/schemas"
 	tables "fanfare/schemas/clickhouse"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/analytics/analyticstest"
 )
 
-// From every version that ever was, with a row in it, to this one: nothing is lost, and a batch goes in.
+// Migrating from every earlier version, with a row in it, loses nothing, and a batch can be appended afterwards.
 func TestMigrateFromEveryVersion(t *testing.T) {
 	server := testinfra.Need(t, testinfra.ClickHouse)[testinfra.ClickHouse]
 	const newest = 2
@@ -62,7 +62,7 @@ func TestMigrateFromEveryVersion(t *testing.T) {
 			}
 			defer func() { _ = s.Close() }()
 			if err := s.Append(t.Context(), analytics.Batch{Topic: analyticstest.Topic, End: 1, Events: []analytics.Event{
-				{Campaign: c, Seq: 1, Kind: fanfarev1.Kind_KIND_SENT, Try: 1},
+				{Campaign: c, Seq: 1, Kind: schemas.KindSent, Try: 1},
 			}}); err != nil {
 				t.Fatal(err)
 			}

@@ -12,13 +12,13 @@ import (
 	"github.com/ClickHouse/ch-go/proto"
 )
 
-// revision of the native protocol that we speak: of 2021, the last before servers send counters nobody asked for with every
-// insert. Servers speak with clients of any revision.
+// revision of the native protocol that this client announces. It is of 2021, the last one in which the server does not send profile
+// events with every insert. Servers accept clients of any revision.
 const revision = int(proto.FeatureDistributedDepth)
 
-// session is one connection that inserts blocks over the native protocol. It exists beside clickhouse-go because that one
-// boxes every value of a column of repeating strings, and an event has ten of them: it costs four times as much
-// for an event. After any error a session is of no more use.
+// session is one connection that inserts blocks over the native protocol. It is used instead of clickhouse-go because that boxes every
+// value of a LowCardinality(String) column, of which an event has ten, and so costs four times as much per event. After an error a
+// session must not be used again.
 type session struct {
 	conn     net.Conn
 	timeout  time.Duration
@@ -27,7 +27,7 @@ type session struct {
 	compress *compress.Writer
 }
 
-// address is where and as whom to connect.
+// address says where to connect and with which login.
 type address struct {
 	addr                     string
 	database, user, password string
@@ -61,7 +61,7 @@ func dial(ctx context.Context, to address) (*session, error) {
 	return s, nil
 }
 
-// watch cuts the connection when ctx ends before stop is called.
+// watch closes the connection if ctx ends before stop is called.
 func (s *session) watch(ctx context.Context) (stop func()) {
 	undo := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { undo() }
@@ -76,7 +76,7 @@ func (s *session) flush() error {
 	return err
 }
 
-// packet reads what kind of packet comes next; an exception is an error.
+// packet reads the type of the next packet. It returns an exception as an error.
 func (s *session) packet() (proto.ServerCode, error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(s.timeout)); err != nil {
 		return 0, err
@@ -96,7 +96,7 @@ func (s *session) packet() (proto.ServerCode, error) {
 	return 0, &exception{Code: e.Code, message: e.Message}
 }
 
-// exception is what the server says is wrong.
+// exception is an error that the server reported.
 type exception struct {
 	Code    proto.Error
 	message string
@@ -118,7 +118,7 @@ func (s *session) hello() error {
 	return h.DecodeAware(s.reader, revision)
 }
 
-// insert sends one block and returns when it is written.
+// insert sends one block and returns when the server has written it.
 func (s *session) insert(ctx context.Context, table string, settings map[string]string, input proto.Input) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -135,14 +135,14 @@ func (s *session) insert(ctx context.Context, table string, settings map[string]
 		q.Settings = append(q.Settings, proto.Setting{Key: k, Value: v, Important: true})
 	}
 	q.EncodeAware(&s.buf, revision)
-	// No tables come with the query.
+	// An empty block ends the external tables, of which there are none.
 	if err := s.block(proto.Block{}, nil); err != nil {
 		return err
 	}
 	if err := s.flush(); err != nil {
 		return fmt.Errorf("send the query: %w", err)
 	}
-	// The server answers with the columns that it expects, or with what is wrong.
+	// The server answers with the columns that it expects, or with an exception.
 	if err := s.await(proto.ServerCodeData); err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (s *session) insert(ctx context.Context, table string, settings map[string]
 	if err := s.block(block, input); err != nil {
 		return err
 	}
-	if err := s.block(proto.Block{}, nil); err != nil { // no more of them
+	if err := s.block(proto.Block{}, nil); err != nil { // an empty block ends the data
 		return err
 	}
 	if err := s.flush(); err != nil {
@@ -159,7 +159,7 @@ func (s *session) insert(ctx context.Context, table string, settings map[string]
 	return s.await(proto.ServerCodeEndOfStream)
 }
 
-// block encodes a block, compressed as all of them are.
+// block encodes and compresses a block.
 func (s *session) block(b proto.Block, input proto.Input) error {
 	proto.ClientCodeData.Encode(&s.buf)
 	proto.ClientData{}.EncodeAware(&s.buf, revision)
@@ -174,7 +174,7 @@ func (s *session) block(b proto.Block, input proto.Input) error {
 	return nil
 }
 
-// await reads packets until the one wanted.
+// await reads packets until one of the wanted type.
 func (s *session) await(want proto.ServerCode) error {
 	for {
 		code, err := s.packet()
@@ -206,7 +206,7 @@ func (s *session) await(want proto.ServerCode) error {
 	}
 }
 
-// skipBlock reads a block that has no rows: names and types of columns.
+// skipBlock reads a block without rows, which holds only names and types of columns.
 func (s *session) skipBlock() error {
 	if _, err := s.reader.Str(); err != nil {
 		return err

@@ -25,7 +25,7 @@ func large(t *testing.T, seqs []uint32) string {
 	return string(append(binary.AppendUvarint([]byte{1}, uint64(len(set))), set...))
 }
 
-// Both forms in which ClickHouse hands out a set, and what is neither.
+// Both forms of a groupBitmap state, and bytes that are neither.
 func TestReadState(t *testing.T) {
 	many := make([]uint32, 5000)
 	for i := range many {
@@ -55,12 +55,12 @@ func TestReadState(t *testing.T) {
 	}
 }
 
-// A dictionary grows from one byte for each row to two and four, and a block has all its words in order.
+// The keys of a dictionary grow from one byte to two and four, and a block keeps its values in order.
 func TestWords(t *testing.T) {
 	for _, n := range []int{1, 255, 256, 65_535, 65_536, 70_000} {
 		var w words
 		w.known = map[string]uint32{}
-		for range 2 { // it is used again
+		for range 2 { // the columns are reused
 			w.reset()
 			want := make([]string, 0, 2*n)
 			for i := range n {

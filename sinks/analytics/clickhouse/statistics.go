@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,11 +15,11 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/billing"
 	"fanfare/sinks/analytics"
 )
 
-// Stats counts one campaign.
+// Stats counts the recipients of one campaign by state.
 func (s *Store) Stats(ctx context.Context, tenant, campaign string) (analytics.Stats, error) {
 	at, err := s.AsOf(ctx)
 	if err != nil {
@@ -30,8 +32,8 @@ func (s *Store) Stats(ctx context.Context, tenant, campaign string) (analytics.S
 	return analytics.Stats{AsOf: at}, nil
 }
 
-// Grid counts many campaigns.
-func (s *Store) Grid(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, error) {
+// StatsMany counts the recipients of several campaigns.
+func (s *Store) StatsMany(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, error) {
 	if len(campaigns) == 0 {
 		return map[string]analytics.Stats{}, nil
 	}
@@ -58,7 +60,7 @@ func (s *Store) stats(ctx context.Context, tenant string, campaigns []string, at
 	return out, err
 }
 
-// add adds a count to the statistics under a key; facts have no clickers.
+// add adds a count to the statistics under a key. Facts have no clickers.
 func add(to map[string]analytics.Stats, key string, at time.Time, p uint32, c analytics.Count) {
 	c.Precedence = schemas.Precedence(p)
 	if c.Precedence >= schemas.PrecedenceFacts {
@@ -72,39 +74,39 @@ func add(to map[string]analytics.Stats, key string, at time.Time, p uint32, c an
 	to[key] = have
 }
 
-// dimensions are the expressions over send_sets.
-var dimensions = map[analytics.Dimension]string{
-	analytics.ByVariant: "toString(variant)",
-	analytics.ByChannel: "toString(channel)",
-	analytics.ByCountry: "toString(country)",
-	analytics.ByRoute:   "toString(route)",
-}
-
-// StatsBy counts one campaign apart for each value of a dimension.
-func (s *Store) StatsBy(ctx context.Context, tenant, campaign string, by analytics.Dimension) (map[string]analytics.Stats, error) {
-	expression, ok := dimensions[by]
-	if !ok {
-		return nil, fmt.Errorf("no dimension %d", by)
+// StatsBy counts one campaign separately for each value of the dimensions.
+func (s *Store) StatsBy(ctx context.Context, tenant, campaign string, by ...analytics.Dimension) (map[analytics.Dimension]map[string]analytics.Stats, error) {
+	out := map[analytics.Dimension]map[string]analytics.Stats{}
+	if len(by) == 0 {
+		return out, nil
 	}
 	at, err := s.AsOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]analytics.Stats{}
-	err = s.rows(ctx, "statistics by dimension", fmt.Sprintf(queryStatsBy, expression), of(tenant, campaign), func(rows driver.Rows) error {
+	dims := make([]int, len(by)) // an array of bytes would be sent as a string
+	for i, d := range by {
+		dims[i] = int(d)
+	}
+	err = s.rows(ctx, "statistics by dimension", queryStatsBy, of(tenant, campaign, chgo.Named("dims", dims)), func(rows driver.Rows) error {
+		var dim uint8
 		var value string
 		var p uint32
 		var c analytics.Count
-		if err := rows.Scan(&value, &p, &c.N, &c.Clickers); err != nil {
+		if err := rows.Scan(&dim, &value, &p, &c.N, &c.Clickers); err != nil {
 			return err
 		}
-		add(out, value, at, p, c)
+		d := analytics.Dimension(dim)
+		if out[d] == nil {
+			out[d] = map[string]analytics.Stats{}
+		}
+		add(out[d], value, at, p, c)
 		return nil
 	})
 	return out, err
 }
 
-// Select returns who is in one of the states or has one of the facts.
+// Select returns the recipients that are in one of the states or have one of the facts.
 func (s *Store) Select(ctx context.Context, tenant, campaign string, precedences []schemas.Precedence) (*roaring.Bitmap, error) {
 	precs := make([]uint32, len(precedences))
 	for i, p := range precedences {
@@ -121,10 +123,55 @@ func (s *Store) Select(ctx context.Context, tenant, campaign string, precedences
 	return out, err
 }
 
-var errState = errors.New("not the bytes of a set")
+// Sets returns the sets of one campaign.
+func (s *Store) Sets(ctx context.Context, tenant, campaign string) (*analytics.Sets, error) {
+	out := &analytics.Sets{}
+	err := s.rows(ctx, "sets of statuses", queryStatusSets, of(tenant, campaign), func(rows driver.Rows) error {
+		set := analytics.StatusSet{Members: roaring.New()}
+		var p uint32
+		var state string
+		if err := rows.Scan(&p, &set.Try, &set.LinkID, &state); err != nil {
+			return err
+		}
+		set.Precedence = schemas.Precedence(p)
+		out.Statuses = append(out.Statuses, set)
+		return readState(state, set.Members)
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.rows(ctx, "sets of messages", queryMessageSets, of(tenant, campaign), func(rows driver.Rows) error {
+		set := analytics.MessageSet{Members: roaring.New()}
+		var kind int8
+		var channel, state string
+		if err := rows.Scan(&kind, &set.Variant, &channel, &set.Country, &set.Route, &set.Try, &set.Leg, &set.Segments, &set.PriceMicros, &set.Currency, &state); err != nil {
+			return err
+		}
+		set.Kind, set.Channel = schemas.Kind(kind), parseChannel(channel)
+		out.Messages = append(out.Messages, set)
+		return readState(state, set.Members)
+	})
+	return out, err
+}
 
-// readState reads the bytes of ClickHouse's groupBitmap state into an empty bitmap: 0, a count and that many numbers of four
-// bytes, in no order; or 1, the length as a varint, and a portable Roaring bitmap.
+// Happened returns the recipients with an event of a kind within a time.
+func (s *Store) Happened(ctx context.Context, tenant, campaign string, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error) {
+	out := roaring.New()
+	args := of(tenant, campaign, chgo.Named("kind", int32(kind)), chgo.Named("from", from), chgo.Named("to", to))
+	err := s.rows(ctx, "recipients by time", queryHappened, args, func(rows driver.Rows) error {
+		var state string
+		if err := rows.Scan(&state); err != nil {
+			return err
+		}
+		return readState(state, out)
+	})
+	return out, err
+}
+
+var errState = errors.New("bytes are not a groupBitmap state")
+
+// readState decodes a groupBitmap state into an empty bitmap. A state is either the byte 0, a count, and that many unordered
+// UInt32; or the byte 1, the length as a varint, and a portable Roaring bitmap.
 func readState(state string, to *roaring.Bitmap) error {
 	if len(state) < 2 {
 		return errState
@@ -148,42 +195,94 @@ func readState(state string, to *roaring.Bitmap) error {
 			return fmt.Errorf("%w: %w", errState, err)
 		}
 	default:
-		return fmt.Errorf("%w: of kind %d", errState, state[0])
+		return fmt.Errorf("%w: first byte is %d", errState, state[0])
 	}
 	return nil
 }
 
-// Cost sums what was handed over.
-func (s *Store) Cost(ctx context.Context, tenant, campaign string) (out []analytics.CostLine, err error) {
-	err = s.rows(ctx, "cost", queryCost, of(tenant, campaign), func(rows driver.Rows) error {
+// Cost sums the price of the hand-overs that are billed.
+func (s *Store) Cost(ctx context.Context, tenant string, campaigns ...string) (map[string][]analytics.CostLine, error) {
+	out := make(map[string][]analytics.CostLine, len(campaigns))
+	if len(campaigns) == 0 {
+		return out, nil
+	}
+	free := []uint32{}
+	for _, code := range billing.FreeCodes() {
+		free = append(free, uint32(code))
+	}
+	args := []any{chgo.Named("tenant", tenant), chgo.Named("campaigns", campaigns), chgo.Named("free", free)}
+	err := s.rows(ctx, "cost", queryCost, args, func(rows driver.Rows) error {
 		var l analytics.CostLine
-		var channel string
-		if err := rows.Scan(&channel, &l.Country, &l.Currency, &l.Messages, &l.Segments, &l.Micros); err != nil {
+		var id, channel string
+		if err := rows.Scan(&id, &l.Variant, &channel, &l.Country, &l.Route, &l.Leg, &l.Currency, &l.Messages, &l.Segments, &l.Micros); err != nil {
 			return err
 		}
 		l.Channel = parseChannel(channel)
-		out = append(out, l)
+		out[id] = append(out[id], l)
 		return nil
+	})
+	for _, lines := range out {
+		slices.SortFunc(lines, analytics.CostLine.Compare)
+	}
+	return out, err
+}
+
+// InFlight returns how many recipients are dealt at a try and have no event of that try.
+func (s *Store) InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error) {
+	out := map[string]uint64{}
+	if len(campaigns) == 0 {
+		return out, nil
+	}
+	args := []any{chgo.Named("tenant", tenant), chgo.Named("campaigns", campaigns)}
+	err := s.rows(ctx, "recipients in flight", queryInFlight, args, func(rows driver.Rows) error {
+		var id string
+		var n uint64
+		err := rows.Scan(&id, &n)
+		out[id] = n
+		return err
 	})
 	return out, err
 }
 
-// Timeline counts events by minute and kind.
-func (s *Store) Timeline(ctx context.Context, tenant, campaign string) (out []analytics.Point, err error) {
-	err = s.rows(ctx, "timeline", queryTimeline, of(tenant, campaign), func(rows driver.Rows) error {
+// Deals returns the deals of one recipient.
+func (s *Store) Deals(ctx context.Context, tenant, campaign string, seq uint32) (out []analytics.Deal, err error) {
+	c := &analytics.Campaign{Tenant: tenant, ID: campaign}
+	err = s.rows(ctx, "deals", queryDeals, of(tenant, campaign, chgo.Named("seq", seq)), func(rows driver.Rows) error {
+		d := analytics.Deal{Campaign: c}
+		var at time.Time
+		var cancel uint8
+		err := rows.Scan(&c.Month, &d.Number, &at, &d.Try, &d.Leg, &cancel)
+		c.Month, d.TimeMS, d.Cancel = c.Month.UTC(), at.UnixMilli(), cancel != 0
+		out = append(out, d)
+		return err
+	})
+	return out, err
+}
+
+// Timeline counts events by period and kind.
+func (s *Store) Timeline(ctx context.Context, tenant, campaign string, span analytics.Span) (out []analytics.Point, err error) {
+	from, to := int64(0), int64(math.MaxInt64)
+	if !span.From.IsZero() {
+		from = span.From.Unix()
+	}
+	if !span.To.IsZero() {
+		to = span.To.Unix()
+	}
+	args := of(tenant, campaign, chgo.Named("step", span.Seconds()), chgo.Named("from", from), chgo.Named("to", to))
+	err = s.rows(ctx, "timeline", queryTimeline, args, func(rows driver.Rows) error {
 		var p analytics.Point
 		var kind int8
-		if err := rows.Scan(&p.Minute, &kind, &p.N); err != nil {
+		if err := rows.Scan(&p.Time, &kind, &p.N); err != nil {
 			return err
 		}
-		p.Minute, p.Kind = p.Minute.UTC(), fanfarev1.Kind(kind)
+		p.Time, p.Kind = p.Time.UTC(), schemas.Kind(kind)
 		out = append(out, p)
 		return nil
 	})
 	return out, err
 }
 
-// Links counts who clicked each link.
+// Links counts the recipients who clicked each link.
 func (s *Store) Links(ctx context.Context, tenant, campaign string) (out []analytics.Link, err error) {
 	err = s.rows(ctx, "links", queryLinks, of(tenant, campaign), func(rows driver.Rows) error {
 		var l analytics.Link
@@ -196,24 +295,24 @@ func (s *Store) Links(ctx context.Context, tenant, campaign string) (out []analy
 	return out, err
 }
 
-// Channels stand by name; a number that has none by its digits.
+// The tables store a channel's name, or the digits of a number without a name.
 
 func channelName(n int32) string {
 	if n == 0 {
 		return ""
 	}
-	return schemas.ChannelName(fanfarev1.Channel(n))
+	return schemas.ChannelName(schemas.Channel(n))
 }
 
-func parseChannel(name string) fanfarev1.Channel {
+func parseChannel(name string) schemas.Channel {
 	if c, ok := schemas.ParseChannel(name); ok {
 		return c
 	}
 	var n int32
 	if _, err := fmt.Sscanf(name, "%d", &n); err != nil {
-		return fanfarev1.Channel_CHANNEL_UNSPECIFIED
+		return schemas.ChannelUnspecified
 	}
-	return fanfarev1.Channel(n)
+	return schemas.Channel(n)
 }
 
-func codeName(n int32) string { return strings.Clone(schemas.CodeName(fanfarev1.Code(n))) }
+func codeName(n int32) string { return strings.Clone(schemas.CodeName(schemas.Code(n))) }

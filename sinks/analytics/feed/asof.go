@@ -9,8 +9,9 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// askEnds asks again and again where the partitions end, and when: whoever has stored up to there is complete as of then.
-func (f *Feed) askEnds(ctx context.Context, out chan map[int32]check) error {
+// askEnds asks the broker for the ends of the partitions once per interval. A partition that is stored up to such an end is complete
+// as of the time of the question.
+func (f *reader) askEnds(ctx context.Context, out chan map[int32]check) error {
 	tick := time.NewTicker(f.cfg.Interval)
 	defer tick.Stop()
 	for {
@@ -20,7 +21,7 @@ func (f *Feed) askEnds(ctx context.Context, out chan map[int32]check) error {
 		case <-tick.C:
 		}
 		at := f.cfg.Now()
-		// What an open transaction has written is not there yet for anybody who reads what is committed.
+		// A consumer of committed records cannot see an open transaction, so the end is that of the committed records.
 		asked, cancel := context.WithTimeout(ctx, commitTimeout)
 		ends, err := f.adm.ListCommittedOffsets(asked, f.topic)
 		cancel()
@@ -29,23 +30,23 @@ func (f *Feed) askEnds(ctx context.Context, out chan map[int32]check) error {
 		}
 		if err != nil {
 			if ctx.Err() == nil {
-				f.metrics.retries.WithLabelValues(stepEnds).Inc()
-				f.log.WarnContext(ctx, "cannot ask how far the topic goes", "error", err)
+				f.failed(ctx, stepEnds, err)
 			}
 			continue
 		}
+		f.outages.OK(ctx, stepEnds)
 		checks := map[int32]check{}
 		ends.Each(func(o kadm.ListedOffset) { checks[o.Partition] = check{at, o.Offset} })
 		select {
-		case <-out: // nobody has looked at the one before
+		case <-out: // replace an answer that the loop has not taken yet
 		default:
 		}
 		out <- checks
 	}
 }
 
-// check takes note of where the partitions ended at a time.
-func (f *Feed) check(checks map[int32]check) {
+// check remembers where the partitions ended at a time.
+func (f *reader) check(checks map[int32]check) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, p := range f.partitions {
@@ -60,8 +61,8 @@ func (f *Feed) check(checks map[int32]check) {
 	}
 }
 
-// mark tells the store how far it is complete. When the store cannot take it the next flush tells it.
-func (f *Feed) mark(ctx context.Context) {
+// mark tells the store up to which time it is complete. If that fails, the next flush repeats it.
+func (f *reader) mark(ctx context.Context) {
 	f.lastMark = f.cfg.Now()
 	var least time.Time
 	var marks []analytics.Mark
@@ -82,17 +83,17 @@ func (f *Feed) mark(ctx context.Context) {
 	if len(marks) == 0 {
 		return
 	}
-	// Also those of others: a store that does not know them would take itself for complete without them.
+	// Marks without a time name the partitions of other processes, so that the store does not claim to be complete without them.
 	for _, id := range unnamed {
 		marks = append(marks, analytics.Mark{Partition: id})
 	}
 	if err := f.cfg.Store.Mark(ctx, topic, marks); err != nil {
 		if ctx.Err() == nil {
-			f.metrics.retries.WithLabelValues(stepMark).Inc()
-			f.log.WarnContext(ctx, "cannot mark how far the store is", "error", err)
+			f.failed(ctx, stepMark, err)
 		}
 		return
 	}
+	f.outages.OK(ctx, stepMark)
 	f.mu.Lock()
 	if len(f.unnamed) == len(unnamed) {
 		f.unnamed = nil

@@ -11,10 +11,10 @@ import (
 	"fanfare/sinks/analytics/analyticstest"
 )
 
-// BenchmarkFeed reads a topic full of events into SQLite: fetching, decoding, appending, everything of this process, the broker
-// in it as well. One iteration is the whole of 400,000 events.
+// BenchmarkFeed reads a topic of 400,000 events into SQLite: fetching, decoding and appending, with the broker in the same process.
+// One iteration is the whole topic.
 func BenchmarkFeed(b *testing.B) {
-	w := newWorld(b)
+	w := newEnv(b)
 	traffic := analyticstest.NewTraffic(5, 40_000)
 	for _, c := range traffic.Campaigns {
 		w.view.put(c)

@@ -28,8 +28,8 @@ func drawDelivery(t *rapid.T, keys *schemas.Keys) *fanfarev1.Delivery {
 	return &fanfarev1.Delivery{
 		Tenant: rapid.String().Draw(t, "tenant"), CampaignId: schemas.CampaignID(number), CampaignNumber: number, Seq: seq,
 		Try: rapid.Uint32Range(0, 255).Draw(t, "try"), Leg: rapid.Uint32Range(0, 255).Draw(t, "leg"),
-		Kind: rapid.SampledFrom(schemas.Kinds).Draw(t, "kind").Kind, Code: fanfarev1.Code(rapid.Int32Range(0, 65535).Draw(t, "code")),
-		RawCode: rapid.String().Draw(t, "raw code"), TimeMs: rapid.Int64Range(0, analytics.MaxTimeMS).Draw(t, "time"), Channel: fanfarev1.Channel(rapid.Int32Range(0, 9).Draw(t, "channel")),
+		Kind: rapid.SampledFrom(schemas.Kinds).Draw(t, "kind").Kind, Code: schemas.Code(rapid.Int32Range(0, 65535).Draw(t, "code")),
+		RawCode: rapid.String().Draw(t, "raw code"), TimeMs: rapid.Int64Range(0, analytics.MaxTimeMS).Draw(t, "time"), Channel: schemas.Channel(rapid.Int32Range(0, 9).Draw(t, "channel")),
 		Route: rapid.String().Draw(t, "route"), Sender: rapid.String().Draw(t, "sender"), To: rapid.String().Draw(t, "to"),
 		Country: rapid.String().Draw(t, "country"), Variant: rapid.Uint32Range(0, 255).Draw(t, "variant"),
 		Segments: rapid.Uint32Range(0, 255).Draw(t, "segments"), PriceMicros: rapid.Uint64Range(0, 1<<32-1).Draw(t, "price"),
@@ -49,7 +49,7 @@ func wantEvent(d *fanfarev1.Delivery) analytics.Event {
 	return e
 }
 
-// Our reading of the wire format is protobuf's: with every field, and with fields that came later.
+// The decoder agrees with the protobuf library, for every field and with fields of later versions.
 func TestDecodeAgreesWithProtobuf(t *testing.T) {
 	keys := testKeys(t)
 	dec := newDecoder()
@@ -59,7 +59,7 @@ func TestDecodeAgreesWithProtobuf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Fields 100 (varint), 101 (fixed64), 102 (bytes), 103 (fixed32) of some later version.
+		// Fields of a later version: 100 (varint), 101 (fixed64), 102 (bytes), 103 (fixed32).
 		value = append(value, 0xa0, 0x06, 0x96, 0x01, 0xa9, 0x06, 1, 2, 3, 4, 5, 6, 7, 8, 0xb2, 0x06, 2, 'h', 'i', 0xbd, 0x06, 1, 2, 3, 4)
 		var got analytics.Event
 		env, err := dec.decode(value, &got)
@@ -80,7 +80,7 @@ func TestDecodeRefuses(t *testing.T) {
 	valid := func() *fanfarev1.Delivery {
 		id := keys.Message(10_001, 7)
 		return &fanfarev1.Delivery{
-			Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: 7, Try: 1, Leg: 1, Kind: fanfarev1.Kind_KIND_SENT, MessageId: id[:],
+			Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: 7, Try: 1, Leg: 1, Kind: schemas.KindSent, MessageId: id[:],
 		}
 	}
 	cases := map[string]func(*fanfarev1.Delivery){
@@ -124,10 +124,10 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// Whatever bytes come, decoding ends, and agrees with protobuf on what is no message at all.
+// Decoding terminates for any bytes, and rejects what the protobuf library rejects.
 func FuzzDecode(f *testing.F) {
 	id := testKeys(f).Message(10_001, 7)
-	value, err := proto.Marshal(&fanfarev1.Delivery{Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: 7, Kind: fanfarev1.Kind_KIND_SENT, MessageId: id[:]})
+	value, err := proto.Marshal(&fanfarev1.Delivery{Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: 7, Kind: schemas.KindSent, MessageId: id[:]})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		var d fanfarev1.Delivery
 		if err := proto.Unmarshal(b, &d); err != nil {
-			return // text that is not UTF-8 is the only thing that it minds and we do not
+			return // only the protobuf library rejects text that is not UTF-8
 		}
 		if diff := cmp.Diff(wantEvent(&d), got); diff != "" {
 			t.Fatalf("event (-protobuf +ours):\n%s", diff)
@@ -156,8 +156,8 @@ func BenchmarkDecode(b *testing.B) {
 	for i := range 1000 {
 		id := keys.Message(10_001, uint32(i))
 		d := &fanfarev1.Delivery{
-			Tenant: "tn_abcdefghijklmnop", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: uint32(i), Try: 1, Leg: 1, Kind: fanfarev1.Kind_KIND_SENT,
-			TimeMs: 1_790_000_000_000 + int64(i), Channel: fanfarev1.Channel_CHANNEL_SMS, Route: "sim", Sender: "FANFARE", To: "+393331234567", Country: "IT",
+			Tenant: "tn_abcdefghijklmnop", CampaignId: "camp_10001", CampaignNumber: 10_001, Seq: uint32(i), Try: 1, Leg: 1, Kind: schemas.KindSent,
+			TimeMs: 1_790_000_000_000 + int64(i), Channel: schemas.ChannelSMS, Route: "sim", Sender: "FANFARE", To: "+393331234567", Country: "IT",
 			Segments: 1, PriceMicros: 50_000, Currency: "EUR", ProviderId: "sim-0123456789abcdef", ContactId: 7_000_000, MessageId: id[:], SubmissionId: id[:],
 		}
 		value, err := proto.Marshal(d)

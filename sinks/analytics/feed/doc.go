@@ -1,44 +1,48 @@
-// Package feed is the analytics role: it reads topic `deliveries` and fills an [analytics.Store].
+// Package feed is the analytics role: it reads topics `deliveries` and `chunks` and fills an [analytics.Store].
 //
-//   - Reads: `deliveries`, committed records only. Writes: the store; `deliveries.dlq`. Group: `analytics`.
-//   - Unit of work: a batch, the records of one partition between two offsets. Its identity is the topic's id and the bounds.
-//   - Guarantee: every record is in the store exactly once, whoever is killed when, for as long as the store recognises a
-//     batch by its identity; and always as far as sets are concerned, to which a record may be added any number of times.
+//   - Reads: `deliveries` (what happened to each recipient) in group `analytics`, and `chunks` (which recipients were dealt when, so
+//     that the store knows who is in flight) in group `analytics-deals`; committed records only. Writes: the store; `deliveries.dlq`,
+//     `chunks.dlq`.
+//   - Unit of work: a batch, the records of one partition between two offsets. The topic's id, the partition and the two offsets
+//     identify it.
+//   - Guarantee: every record is stored exactly once, whatever process is killed at whatever moment, as long as the store still
+//     recognises the batch by its identity. Sets are exact without that condition, because adding a member twice changes nothing.
 //
-// # How a batch gets there
+// # How a batch is stored
 //
-// Into a store that keeps positions ([analytics.Positioner], such as SQLite) rows and position go in one transaction. The
-// store says where reading goes on; the group's offsets are for people who look at lag. A store that was lost, or put back
-// from a copy, is filled from the log by itself.
+// A store that keeps positions ([analytics.Positioner], such as SQLite) writes rows and position in one transaction. The feed then
+// starts reading at the store's position; the group's offsets only serve tools that show lag. A store that was lost, or was
+// restored from a copy, is filled from the log without further action.
 //
-// Into another (ClickHouse), in these steps:
+// For any other store (ClickHouse) the feed works in these steps:
 //
-//  1. commit offset = first, metadata = end: the batch is declared, and the one before it settled;
-//  2. append the rows under the token `<topic id>-<partition>-<first>-<last>`, as often as it takes, always the same rows;
-//  3. with the next batch's declaration, or when nothing more comes: commit offset = end, no metadata.
+//  1. commit offset = first, metadata = end. This declares the batch, and settles the one before it;
+//  2. append the rows under the token `<topic id>-<partition>-<first>-<last>`, repeatedly until it succeeds, always the same rows;
+//  3. with the declaration of the next batch, or when there are no more records: commit offset = end, without metadata.
 //
-// Whoever is assigned a partition with a batch declared and not settled reads exactly [first, end) again and appends it under
-// the same token, by which the store knows whether it has it. More or fewer rows under that token would be lost or count twice.
+// A process that is assigned a partition with a declared and unsettled batch reads exactly [first, end) again and appends it under
+// the same token. The token tells the store whether it already has the batch. Under the same token, additional rows would be lost
+// and other rows would count twice; that is why the bounds must be the same.
 //
-// # Whose event it is
+// # Which campaign an event belongs to
 //
-// Tenant and month come from the control plane ([Campaigns], then Config.Lookup), never from the record. A campaign that is not
-// there yet is waited for until the view is known to be newer than the record. A record that is no delivery event, of a
-// campaign that nobody knows, or under another tenant's name goes to the dead letters and blocks nothing.
+// Tenant and month come from the control plane ([Campaigns], then Config.Lookup), never from the record. If the view does not have
+// the campaign yet, the feed waits until the view is known to be newer than the record. A record goes to the dead letters, and
+// blocks nothing, if it is not a delivery event, if its campaign does not exist, or if it names another tenant than its campaign.
 //
 // # What happens when
 //
-//	the store is away       the same batches are tried again until it is back; reading stops when memory is full. Rebalances go on.
-//	a row is refused        the batch is halved until the row stands alone; it becomes a dead letter, the rest is stored.
-//	Kafka is away           nothing moves; a batch on its way is declared or not, both are resumed.
-//	the partition is taken  what is gathered is forgotten; what is declared is the new owner's. No commit follows the hand-over.
-//	stop                    what was read is appended within DrainTimeout and settled, then the group is left.
-//	kill                    the partitions lie still for a session timeout; then as above.
-//	records were deleted    reading goes on at the beginning of the log, an error is logged and counted.
+//	the store is away        the feed retries the same batches until the store is back; it stops reading when memory is full; rebalances continue
+//	the store refuses a row  the batch is halved until the row is alone; the row becomes a dead letter, the others are stored
+//	Kafka is away            nothing moves; a batch in progress is declared or not, and both cases are resumed
+//	a partition is revoked   undeclared rows are dropped; a declared batch is left to the new owner; no commit follows the revocation
+//	stop                     the records that were read are appended within DrainTimeout and settled, then the feed leaves the group
+//	kill                     the partitions are idle for a session timeout, then reassigned as above
+//	records were deleted     reading continues at the beginning of the log; an error is logged and counted
 //
-// # How far it is
+// # How current the store is
 //
-// AsOf is the time up to which everything in the topic is stored. Every interval the ends of the partitions are asked for;
-// once a partition is stored up to there, it is complete as of the moment of asking. The store is told ([analytics.Store].Mark), so that
-// whoever reads from it, in whatever process, can say so beside the figures.
+// AsOf is the time up to which the store holds everything in `deliveries`. Once per interval the feed asks for the ends of the
+// partitions; a partition that is stored up to its end is complete as of the time of the question. The feed reports the time to the
+// store ([analytics.Store].Mark), so that every process that reads the store can show it beside the figures.
 package feed

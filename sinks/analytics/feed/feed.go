@@ -17,37 +17,42 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fanfare/pipeline/stream"
+	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// Stage is the name of the role, in groups, client ids and dead letters.
-const Stage = "analytics"
+// Stage is the name of the role, in groups, client ids and dead letters. StageDeals is that of its reader of deals.
+const (
+	Stage      = "analytics"
+	StageDeals = "analytics-deals"
+)
 
 // Config of a feed.
 type Config struct {
 	Cluster stream.Cluster
-	// Store is filled.
+	// Store is filled with the events.
 	Store analytics.Store
-	// Campaigns says whose a campaign is, and of which month.
+	// Campaigns gives a campaign's tenant and month.
 	Campaigns Campaigns
-	// Lookup is asked about campaigns that Campaigns does not know, such as those that settled long ago; may be nil.
-	// An error that is schemas.ErrNotFound, or no campaign, means that there is none; any other is temporary.
+	// Lookup is asked for campaigns that Campaigns does not have, such as those that settled long ago; it may be nil.
+	// schemas.ErrNotFound, or a nil campaign, means that the campaign does not exist. Any other error is temporary.
 	Lookup func(ctx context.Context, id string) (*fanfarev1.Campaign, error)
-	// Interval is how long events are gathered before they are appended; default 200 ms. Statistics are behind by about that,
-	// and a store with a cost per batch, such as ClickHouse, wants 1 s or more.
+	// Interval is how long events are collected before they are appended; default 200 ms. Statistics lag by about that long. A store
+	// with a high cost per batch, such as ClickHouse, wants a longer interval.
 	Interval time.Duration
-	// MaxRows are appended before the interval is over; default 50,000. About twice as many are in memory at most, 0.5 KB each.
+	// MaxRows is how many collected rows are appended without waiting for the interval; default 50,000. At most about twice as many
+	// rows are in memory, 0.5 KB each.
 	MaxRows int
-	// SessionTimeout of the group; default 10 s: how long the partitions of a dead process lie still.
+	// SessionTimeout of the group; default 10 s. The partitions of a dead process are idle for that long.
 	SessionTimeout time.Duration
-	// DrainTimeout is how long Run goes on, when it is stopped, to append what it has read; default 5 s.
+	// DrainTimeout is how long Run may take, when it is stopped, to append what it has read; default 5 s.
 	DrainTimeout time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
 
-// Validate fills in defaults and says what is missing.
+// Validate sets defaults and returns an error if something is missing.
 func (c *Config) Validate() error {
 	c.Interval = cmp.Or(c.Interval, 200*time.Millisecond)
 	c.MaxRows = cmp.Or(c.MaxRows, 50_000)
@@ -58,19 +63,61 @@ func (c *Config) Validate() error {
 	}
 	switch {
 	case c.Store == nil:
-		return errors.New("analytics feed: no store")
+		return errors.New("analytics feed: Config.Store is missing")
 	case c.Campaigns == nil:
-		return errors.New("analytics feed: no view of campaigns")
+		return errors.New("analytics feed: Config.Campaigns is missing")
 	case c.Cluster.Logger == nil:
-		return errors.New("analytics feed: no logger")
+		return errors.New("analytics feed: Config.Cluster.Logger is missing")
 	case c.Interval < 0, c.MaxRows < 0, c.SessionTimeout < 0, c.DrainTimeout < 0:
-		return errors.New("analytics feed: an interval or a bound below 0")
+		return errors.New("analytics feed: Interval, MaxRows, SessionTimeout and DrainTimeout must not be negative")
 	}
 	return nil
 }
 
-// Feed fills a store from topic deliveries.
+// Feed fills a store from topics deliveries and chunks.
 type Feed struct {
+	events, deals *reader
+}
+
+// New returns a feed. It opens no connection before Run.
+func New(cfg Config) (*Feed, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Feed{events: newReader(cfg, eventSource), deals: newReader(cfg, dealSource)}, nil
+}
+
+// AsOf returns the time up to which the partitions of deliveries that this process reads are completely stored; zero while it is not
+// known.
+func (f *Feed) AsOf() time.Time { return f.events.AsOf() }
+
+// Run fills the store until ctx ends, then appends what it has read and leaves the groups. It must be called only once.
+func (f *Feed) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.events.run(ctx) })
+	g.Go(func() error { return f.deals.run(ctx) })
+	return g.Wait()
+}
+
+// source is one topic that a feed reads.
+type source struct {
+	stage, label string // label is the value of the label topic
+	topic        func(schemas.Names) string
+	// take turns one record into a row of the partition. An error that wraps errRecord, errCampaign or errTenant makes the record a
+	// dead letter; any other is temporary.
+	take func(r *reader, ctx context.Context, p *partition, record *kgo.Record, fetched time.Time) error
+	// marks: the store's AsOf is that of this topic. Deals precede the events that answer them, so the events are what AsOf is about.
+	marks bool
+}
+
+var (
+	eventSource = source{stage: Stage, label: "deliveries", topic: schemas.Names.Deliveries, take: (*reader).takeEvent, marks: true}
+	dealSource  = source{stage: StageDeals, label: "chunks", topic: schemas.Names.Chunks, take: (*reader).takeDeal}
+)
+
+// reader fills a store from one topic.
+type reader struct {
+	source
 	cfg        Config
 	topic      string
 	log        *slog.Logger
@@ -80,57 +127,54 @@ type Feed struct {
 	decoder    *decoder
 	resolver   *resolver
 	metrics    *metrics
-	// connected is closed when cl and adm are there: a client calls back before the call that makes it returns.
+	outages    *stream.Outages
+	// connected is closed when cl and adm are set. The client may call back before kgo.NewClient returns.
 	connected chan struct{}
 
-	// asOf is the least of the partitions', in milliseconds; 0 while one of them has none.
+	// asOf is the least time of the owned partitions, in milliseconds; 0 while one of them has none.
 	asOf atomic.Int64
-	// held are the partitions of which nothing more is fetched.
+	// held lists the partitions whose fetching is paused.
 	held []int32
-	// lastMark and lastSettle are when the store was last told how far it is, and the group.
+	// lastMark and lastSettle are the times of the last Mark and of the last commit that only settles.
 	lastMark, lastSettle time.Time
-	// interrupted is for tests: it is called between the steps of a flush.
+	// interrupted is called between the steps of a flush; for tests.
 	interrupted func(step string) error
 
-	// mu is held while partitions come and go, and during commits: whoever takes a partition away waits for the commit.
+	// mu is held while partitions are assigned or revoked, and during commits: a revocation waits for the commit in progress.
 	mu         sync.Mutex
 	topicID    analytics.TopicID
 	partitions map[int32]*partition
 	committed  map[int32]committed
-	unnamed    []int32 // partitions of the topic that the store may not have heard of
+	unnamed    []int32 // partitions of the topic that the store may not know yet
 }
 
-// New returns a feed. It talks to nobody before Run.
-func New(cfg Config) (*Feed, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	f := &Feed{
-		cfg: cfg, topic: cfg.Cluster.Names.Deliveries(), log: cfg.Cluster.Logger.With("stage", Stage),
+func newReader(cfg Config, from source) *reader {
+	f := &reader{
+		source: from, cfg: cfg, topic: from.topic(cfg.Cluster.Names), log: cfg.Cluster.Logger.With("stage", from.stage),
 		decoder: newDecoder(), resolver: newResolver(cfg), connected: make(chan struct{}), partitions: map[int32]*partition{}, committed: map[int32]committed{},
 	}
 	f.positioner, _ = cfg.Store.(analytics.Positioner)
 	f.metrics = newMetrics(cfg.Cluster.Registry, f)
-	return f, nil
+	f.outages = stream.NewOutages(f.log)
+	return f
 }
 
-// AsOf is the time up to which everything in the partitions of this process is stored; zero while that is not known.
-func (f *Feed) AsOf() time.Time {
+// AsOf returns the time up to which the partitions of this process are completely stored; zero while it is not known.
+func (f *reader) AsOf() time.Time {
 	if at := f.asOf.Load(); at != 0 {
 		return time.UnixMilli(at).UTC()
 	}
 	return time.Time{}
 }
 
-// Run fills the store until ctx ends; then it appends what it has read and leaves the group. It is called once.
-func (f *Feed) Run(ctx context.Context) error {
-	// The client outlives ctx: what is in hand is finished. kill cuts its connections when even that takes too long.
+func (f *reader) run(ctx context.Context) error {
+	// The client outlives ctx so that Run can finish its work. kill closes the connections if that takes too long.
 	clientCtx, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	var err error
-	f.cl, err = f.cfg.Cluster.Named(Stage).Client(
+	f.cl, err = f.cfg.Cluster.Named(f.stage).Client(
 		kgo.WithContext(clientCtx),
-		kgo.ConsumerGroup(f.cfg.Cluster.Names.Group(Stage)),
+		kgo.ConsumerGroup(f.cfg.Cluster.Names.Group(f.stage)),
 		kgo.ConsumeTopics(f.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(f.cfg.SessionTimeout),
@@ -138,15 +182,14 @@ func (f *Feed) Run(ctx context.Context) error {
 		kgo.RebalanceTimeout(2*f.cfg.SessionTimeout),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		// Where transactions write, only the records that end them reach the end of the log: without them nobody could
-		// tell that everything has been read.
+		// After a transaction the log ends with a control record. The feed must see it to know that it has read everything.
 		kgo.KeepControlRecords(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnOffsetsFetched(f.fetched),
 		kgo.AdjustFetchOffsetsFn(f.assign),
 		kgo.OnPartitionsRevoked(f.release),
 		kgo.OnPartitionsLost(f.release),
-		// What one fetch brings is held beside what is gathered.
+		// The records of one fetch are in memory beside the collected rows.
 		kgo.FetchMaxBytes(8<<20),
 		kgo.FetchMaxPartitionBytes(2<<20),
 		kgo.WithPools(&pool{}),
@@ -159,7 +202,9 @@ func (f *Feed) Run(ctx context.Context) error {
 	close(f.connected)
 	g, ctx := errgroup.WithContext(ctx)
 	ends := make(chan map[int32]check, 1)
-	g.Go(func() error { return f.askEnds(ctx, ends) })
+	if f.marks {
+		g.Go(func() error { return f.askEnds(ctx, ends) })
+	}
 	g.Go(func() error { return f.loop(ctx, ends) })
 	err = g.Wait()
 
@@ -169,19 +214,19 @@ func (f *Feed) Run(ctx context.Context) error {
 	return err
 }
 
-// polled is the most records taken from the client at once, so that what is gathered stays near its bound.
+// polled is the most records taken from the client at once, so that the collected rows do not exceed MaxRows by much.
 const polled = 10_000
 
-// loop gathers and flushes. Everything but the callbacks of the group happens here.
-func (f *Feed) loop(ctx context.Context, ends <-chan map[int32]check) error {
+// loop collects and flushes. Everything except the callbacks of the group runs in it.
+func (f *reader) loop(ctx context.Context, ends <-chan map[int32]check) error {
 	next := f.cfg.Now().Add(f.cfg.Interval)
 	for ctx.Err() == nil {
 		if wait := next.Sub(f.cfg.Now()); wait > 0 && !f.full() {
 			f.poll(ctx, wait)
 		}
 		if err := f.decode(ctx); err != nil && !errors.Is(err, errStoreAway) && ctx.Err() == nil {
-			// The campaign of the next record cannot be found out now. What is before it goes on.
-			f.log.WarnContext(ctx, "waiting for the campaign of an event", "error", err)
+			// The campaign of a record cannot be resolved now. The records before it are stored nevertheless.
+			f.log.WarnContext(ctx, "campaign lookup failed; the partition waits", "err", err)
 		}
 		select {
 		case at := <-ends:
@@ -199,7 +244,7 @@ func (f *Feed) loop(ctx context.Context, ends <-chan map[int32]check) error {
 			break
 		}
 	}
-	// What has been read is appended, and then settled, so that the next owner reads nothing twice.
+	// The first flush appends what was read, the second settles it, so that the next owner reads nothing twice.
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.cfg.DrainTimeout)
 	defer cancel()
 	for range 2 {
@@ -210,27 +255,18 @@ func (f *Feed) loop(ctx context.Context, ends <-chan map[int32]check) error {
 	return nil
 }
 
-// pause waits for about d; false: ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
+// pause waits for d/2 to d and returns false if ctx ended.
+func pause(ctx context.Context, d time.Duration) bool { return stream.Sleep(ctx, d/2+rand.N(d/2+1)) }
 
-// poll waits for records, at most so long, and queues them with the assignment that they came under.
-func (f *Feed) poll(ctx context.Context, wait time.Duration) {
+// poll waits at most so long for records and queues them at the partition, under the assignment they were fetched for.
+func (f *reader) poll(ctx context.Context, wait time.Duration) {
 	f.holdStuck()
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	fetches := f.cl.PollRecords(ctx, min(polled, f.cfg.MaxRows))
 	fetches.EachError(func(_ string, partition int32, err error) {
 		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) && !errors.Is(err, kgo.ErrClientClosed) {
-			f.log.WarnContext(ctx, "fetch failed", "partition", partition, "error", err)
+			f.log.WarnContext(ctx, "fetch failed", "partition", partition, "err", err)
 		}
 	})
 	f.mu.Lock()
@@ -243,11 +279,11 @@ func (f *Feed) poll(ctx context.Context, wait time.Duration) {
 	f.cl.AllowRebalance()
 }
 
-// holdStuck fetches nothing more of a partition that waits for its next campaign and has enough: the others go on.
-func (f *Feed) holdStuck() {
+// holdStuck pauses fetching of a partition that waits for a campaign and has enough records queued, so that the others go on.
+func (f *reader) holdStuck() {
 	var hold, let []int32
 	owned := f.owned()
-	most := min(polled, f.cfg.MaxRows/max(1, len(owned))) // together they fill the memory once
+	most := min(polled, f.cfg.MaxRows/max(1, len(owned))) // all partitions together fill the memory once
 	for _, p := range owned {
 		held := slices.Contains(f.held, p.id)
 		switch want := p.stuck && len(p.raw) >= most; {
@@ -266,7 +302,7 @@ func (f *Feed) holdStuck() {
 }
 
 // owned returns the partitions of this process, in order.
-func (f *Feed) owned() []*partition {
+func (f *reader) owned() []*partition {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make([]*partition, 0, len(f.partitions))
@@ -277,14 +313,15 @@ func (f *Feed) owned() []*partition {
 	return out
 }
 
-// full says that memory holds as many rows as it may. A declared batch is read to its end all the same: nothing less of it can be appended.
-func (f *Feed) full() bool {
+// full reports whether MaxRows rows are in memory. It returns false while a declared batch is incomplete, because only the whole
+// batch can be appended.
+func (f *reader) full() bool {
 	n := 0
 	for _, p := range f.owned() {
 		if p.declared > p.next && len(p.raw) == 0 {
 			return false
 		}
-		n += len(p.events)
+		n += len(p.events) + len(p.deals)
 		if !p.stuck {
 			n += len(p.raw)
 		}
@@ -293,14 +330,14 @@ func (f *Feed) full() bool {
 	return n >= f.cfg.MaxRows
 }
 
-// decode makes events of the raw records. An error means that a record has to wait, and those of its partition behind it.
-func (f *Feed) decode(ctx context.Context) error {
+// decode turns the raw records into events. An error means that a record, and those behind it in its partition, must wait.
+func (f *reader) decode(ctx context.Context) error {
 	fetched := f.cfg.Now()
 	var errs []error
 	for _, p := range f.owned() {
 		n := 0
 		for _, r := range p.raw {
-			if err := f.take(ctx, p, r, fetched); err != nil {
+			if err := f.accept(ctx, p, r, fetched); err != nil {
 				errs = append(errs, err)
 				break
 			}
@@ -316,23 +353,17 @@ func (f *Feed) decode(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// take makes an event of one record, or a dead letter. A record that was taken must not be looked at again.
-func (f *Feed) take(ctx context.Context, p *partition, r *kgo.Record, fetched time.Time) error {
+// accept turns one record into a row or a dead letter. The record's memory must not be used afterwards.
+func (f *reader) accept(ctx context.Context, p *partition, r *kgo.Record, fetched time.Time) error {
 	offset := r.Offset
 	if offset < p.next {
 		return nil
 	}
 	if !r.Attrs.IsControl() {
-		var e analytics.Event
-		env, err := f.decoder.decode(r.Value, &e)
-		if err == nil {
-			e.Campaign, err = f.resolver.resolve(ctx, env, fetched)
-		}
+		err := f.take(f, ctx, p, r, fetched)
 		cause := ""
 		switch {
 		case err == nil:
-			e.Offset = offset
-			p.events = append(p.events, e)
 		case errors.Is(err, errRecord):
 			cause = causeRecord
 		case errors.Is(err, errCampaign):
@@ -349,5 +380,32 @@ func (f *Feed) take(ctx context.Context, p *partition, r *kgo.Record, fetched ti
 	}
 	p.next = offset + 1
 	r.Recycle()
+	return nil
+}
+
+func (f *reader) takeEvent(ctx context.Context, p *partition, r *kgo.Record, fetched time.Time) error {
+	var e analytics.Event
+	env, err := f.decoder.decode(r.Value, &e)
+	if err != nil {
+		return err
+	}
+	if e.Campaign, err = f.resolver.resolve(ctx, env, fetched); err != nil {
+		return err
+	}
+	e.Offset = r.Offset
+	p.events = append(p.events, e)
+	return nil
+}
+
+func (f *reader) takeDeal(ctx context.Context, p *partition, r *kgo.Record, fetched time.Time) error {
+	d, env, err := decodeDeal(r.Value)
+	if err != nil {
+		return err
+	}
+	if d.Campaign, err = f.resolver.resolve(ctx, env, fetched); err != nil {
+		return err
+	}
+	d.Offset, d.TimeMS = r.Offset, min(max(r.Timestamp.UnixMilli(), 0), analytics.MaxTimeMS)
+	p.deals = append(p.deals, d)
 	return nil
 }

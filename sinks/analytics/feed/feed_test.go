@@ -28,7 +28,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// stores are the two kinds: one that keeps positions, and one that knows tokens; and ClickHouse itself, when there is one.
+// stores are the two kinds of stores, one that keeps positions and one that recognises tokens, and ClickHouse if the tests have one.
 func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analytics.Store)) {
 	t.Run("positions", func(t *testing.T) {
 		t.Parallel()
@@ -57,13 +57,15 @@ func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analyti
 	}
 }
 
-// Everything that is committed is counted, once; what was aborted is not; and the store says how far it is although the topic
-// ends in markers that are no records. A rebuild from the log comes out the same (X18, P6).
+// Committed events are counted once and aborted ones are not. The store's as_of advances although the topic ends with control
+// records. A rebuild from the log gives the same answers (X18, P6).
 func TestFillsAndRebuilds(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
-		w := newWorld(t)
+		w := newEnv(t)
 		campaigns, records := w.history(60)
+		records = append(records, w.deals(campaigns)...)
+		w.rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 		s := open(t)
 		r := w.start(t, s, nil, nil)
 		w.produceMixed(t, records)
@@ -86,15 +88,20 @@ func TestFillsAndRebuilds(t *testing.T) {
 		if want := len(w.read(t, w.Names.Deliveries())); got.Events != want || got.Refused != 0 {
 			t.Errorf("rebuilt %+v, want %d events", got, want)
 		}
+		if want := len(w.read(t, w.Names.Chunks())); got.Deals != want {
+			t.Errorf("rebuilt %+v, want %d deals", got, want)
+		}
 	})
 }
 
-// Killed between any two steps, at any moment, with the store failing before and after it has done its work: exact.
+// The figures are exact although the feed is killed between any two steps and the store fails before and after its work.
 func TestExactThroughKills(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
-		w := newWorld(t)
+		w := newEnv(t)
 		campaigns, records := w.history(150)
+		records = append(records, w.deals(campaigns)...)
+		w.rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 		s := open(t)
 		var failing atomic.Bool
 		if ts, ok := s.(*tokenStore); ok {
@@ -124,7 +131,7 @@ func TestExactThroughKills(t *testing.T) {
 					}
 					if after < 0 && !killed.Swap(true) {
 						if i%4 == 0 {
-							r.cut() // nobody is told; otherwise the group hears of it, and has waited less
+							r.cut() // the group is not told; otherwise the feed leaves it
 						}
 						return errCut
 					}
@@ -139,7 +146,7 @@ func TestExactThroughKills(t *testing.T) {
 				r.done <- err
 				kills[step]++
 			case <-time.After(15 * time.Second):
-				// Nothing left to be killed in.
+				// Everything is stored; there is nothing left to interrupt.
 				r.cut()
 				_ = r.end(t)
 			}
@@ -162,12 +169,14 @@ func TestExactThroughKills(t *testing.T) {
 	})
 }
 
-// Members join and leave while everything runs, some in good order and some not: exact.
+// The figures are exact although members join, leave and are killed while events arrive.
 func TestExactThroughRebalances(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
-		w := newWorld(t)
+		w := newEnv(t)
 		campaigns, records := w.history(150)
+		records = append(records, w.deals(campaigns)...)
+		w.rng.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 		s := open(t)
 		var producing sync.WaitGroup
 		producing.Go(func() { w.produceMixed(t, records) })
@@ -176,8 +185,8 @@ func TestExactThroughRebalances(t *testing.T) {
 		for i := range 6 {
 			joined := w.start(t, s, small, nil)
 			feeds = append(feeds, joined)
-			// One that vanishes while it joins keeps the group of kfake from settling for a minute.
-			for began := time.Now(); len(joined.owned()) == 0 && time.Since(began) < 20*time.Second; {
+			// A member that vanishes while it joins blocks kfake's group for a minute.
+			for began := time.Now(); len(joined.events.owned()) == 0 && time.Since(began) < 20*time.Second; {
 				time.Sleep(20 * time.Millisecond)
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -185,7 +194,7 @@ func TestExactThroughRebalances(t *testing.T) {
 			feeds = feeds[1:]
 			if i%3 == 2 {
 				old.cut()
-				time.Sleep(time.Second) // a session: a group whose members vanish faster takes a minute to settle in kfake
+				time.Sleep(time.Second) // a session timeout: if members vanish faster, kfake's group needs a minute to settle
 			}
 			if err := old.end(t); err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("run: %v", err)
@@ -200,10 +209,10 @@ func TestExactThroughRebalances(t *testing.T) {
 	})
 }
 
-// A store that is away is waited for: nothing is lost, nothing counts twice, and as_of stands still meanwhile (P5).
+// While the store is away nothing is lost, nothing counts twice, and as_of does not advance (P5).
 func TestStoreAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(40)
 	s := newTokenStore(t)
 	var away atomic.Bool
@@ -219,16 +228,16 @@ func TestStoreAway(t *testing.T) {
 	away.Store(true)
 	w.produce(t, records[100:]...)
 	before := time.Now()
-	for counted(r.metrics.retries.WithLabelValues(stepAppend)) < 3 {
+	for counted(r.events.metrics.retries.WithLabelValues(stepAppend)) < 3 {
 		time.Sleep(5 * time.Millisecond)
 		if time.Since(before) > 10*time.Second {
 			t.Fatal("the feed does not try")
 		}
 	}
-	// A second process joins meanwhile: a rebalance does not wait for the store.
+	// A second process joins meanwhile: a rebalance must not wait for the store.
 	second := w.start(t, s, nil, nil)
 	for joined := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		if len(second.owned()) > 0 {
+		if len(second.events.owned()) > 0 {
 			break
 		}
 		if time.Since(joined) > 10*time.Second {
@@ -246,13 +255,14 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
-// What is no delivery event, is of nobody's campaign, or names another's tenant goes to the dead letters and holds nothing up (P7).
+// A record that is not a delivery event, whose campaign does not exist, or that names another tenant goes to the dead letters and
+// blocks nothing (P7).
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(20)
 	good := records[0]
-	foreign := w.record(analytics.Event{Campaign: &analytics.Campaign{Tenant: "tn_b", ID: campaigns[0].ID}, Seq: 7, Kind: fanfarev1.Kind_KIND_DELIVERED, Try: 1})
+	foreign := w.record(analytics.Event{Campaign: &analytics.Campaign{Tenant: "tn_b", ID: campaigns[0].ID}, Seq: 7, Kind: schemas.KindDelivered, Try: 1})
 	stranger := analyticstest.NewCampaign("tn_a", 99_999, time.Now())
 	lookedUp := analyticstest.NewCampaign("tn_a", 77_777, time.Now())
 	var bad []*kgo.Record
@@ -260,7 +270,7 @@ func TestDeadLetters(t *testing.T) {
 		bad = append(bad,
 			&kgo.Record{Topic: good.Topic, Key: fmt.Append(nil, "garbage", i), Value: []byte("\xff\xff garbage")},
 			&kgo.Record{Topic: good.Topic, Key: fmt.Append(nil, "empty", i)},
-			w.record(analytics.Event{Campaign: stranger, Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1}),
+			w.record(analytics.Event{Campaign: stranger, Seq: uint32(i), Kind: schemas.KindSent, Try: 1}),
 		)
 	}
 	bad = append(bad, foreign)
@@ -275,10 +285,10 @@ func TestDeadLetters(t *testing.T) {
 	}, nil)
 	began := time.Now()
 	w.produce(t, bad...)
-	w.produce(t, w.record(analytics.Event{Campaign: lookedUp, Seq: 3, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}))
+	w.produce(t, w.record(analytics.Event{Campaign: lookedUp, Seq: 3, Kind: schemas.KindSent, Try: 1}))
 	w.produce(t, records...)
 	caughtUp(t, s)
-	if took := time.Since(began); took > 20*time.Second { // one wait for each stranger would be more
+	if took := time.Since(began); took > 20*time.Second { // it would take longer if the feed waited once for each unknown campaign
 		t.Errorf("the bad records held the others up for %v", took)
 	}
 	compareAll(t, s, w.model(t), campaigns)
@@ -316,23 +326,23 @@ func TestDeadLetters(t *testing.T) {
 	}
 	want := map[string]int{causeRecord: 60, causeCampaign: 30, causeTenant: 1}
 	for cause, n := range want {
-		if causes[cause] != n || int(counted(r.metrics.dead.WithLabelValues(cause))) != n {
-			t.Errorf("dead letters for %s: got %d, metric %v, want %d", cause, causes[cause], counted(r.metrics.dead.WithLabelValues(cause)), n)
+		if causes[cause] != n || int(counted(r.events.metrics.dead.WithLabelValues(cause))) != n {
+			t.Errorf("dead letters for %s: got %d, metric %v, want %d", cause, causes[cause], counted(r.events.metrics.dead.WithLabelValues(cause)), n)
 		}
 	}
 }
 
-// An event may be quicker than the news of its campaign: it waits for as long as the view may not have heard yet, and no longer.
+// An event may arrive before its campaign does. It waits until the view is known to be newer than the record, and no longer.
 func TestWaitsForTheView(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
-	w.view.read = time.Now() // behind from now on
+	w.view.read = time.Now() // from now on the view is behind
 	s := newStore(t)
 	r := w.start(t, s, nil, nil)
-	w.produce(t, w.record(analytics.Event{Campaign: c, Seq: 1, Kind: fanfarev1.Kind_KIND_SENT, Try: 1}))
+	w.produce(t, w.record(analytics.Event{Campaign: c, Seq: 1, Kind: schemas.KindSent, Try: 1}))
 	time.Sleep(300 * time.Millisecond)
-	if n := counted(r.metrics.dead.WithLabelValues(causeCampaign)); n != 0 {
+	if n := counted(r.events.metrics.dead.WithLabelValues(causeCampaign)); n != 0 {
 		t.Fatalf("got %v dead letters while the view is behind, want none", n)
 	}
 	w.view.put(c)
@@ -350,10 +360,10 @@ func TestWaitsForTheView(t *testing.T) {
 	}
 }
 
-// A campaign that nobody can name while the store is away stops its partition and no other (P5), however much comes of it.
+// A campaign that cannot be resolved while the store is away stops its own partition and no other (P5), however many events it has.
 func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	known, lost := analyticstest.NewCampaign("tn_a", 10_001, time.Now()), analyticstest.NewCampaign("tn_a", 10_002, time.Now())
 	w.view.put(known)
 	var away atomic.Bool
@@ -379,7 +389,7 @@ func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 		}
 	}
 	sent := func(c *analytics.Campaign, seq uint32, partition int32) *kgo.Record {
-		r := w.record(analytics.Event{Campaign: c, Seq: seq, Kind: fanfarev1.Kind_KIND_SENT, Try: 1})
+		r := w.record(analytics.Event{Campaign: c, Seq: seq, Kind: schemas.KindSent, Try: 1})
 		r.Partition = partition
 		return r
 	}
@@ -403,7 +413,7 @@ func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 		batch[i] = sent(lost, uint32(i), 0)
 	}
 	produce(batch...)
-	time.Sleep(500 * time.Millisecond) // enough of it is read to fill the memory twice
+	time.Sleep(500 * time.Millisecond) // long enough to read twice what memory may hold
 	for seq := range uint32(100) {
 		produce(sent(known, seq, 1+int32(seq)%5))
 	}
@@ -412,7 +422,7 @@ func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 	await(lost, many)
 }
 
-// picky refuses some rows for ever.
+// picky is a store that always refuses some rows.
 type picky struct {
 	*tokenStore
 	refuses func(*analytics.Event) bool
@@ -429,16 +439,16 @@ func (s *picky) Append(ctx context.Context, batches ...analytics.Batch) error {
 	return s.tokenStore.Append(ctx, batches...)
 }
 
-// Rows that the store will never take are cut out; the rest of their batch is stored, also when it comes again.
+// Rows that the store always refuses become dead letters. The other rows of their batch are stored, also when the batch is repeated.
 func TestRefusedRows(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
 	w.view.put(c)
 	s := &picky{newTokenStore(t), func(e *analytics.Event) bool { return e.Seq%50 == 13 }}
 	var records []*kgo.Record
 	for i := range 400 {
-		records = append(records, w.record(analytics.Event{Campaign: c, Seq: uint32(i), Kind: fanfarev1.Kind_KIND_SENT, Try: 1, TimeMS: int64(i)}))
+		records = append(records, w.record(analytics.Event{Campaign: c, Seq: uint32(i), Kind: schemas.KindSent, Try: 1, TimeMS: int64(i)}))
 	}
 	w.produce(t, records...)
 	killed := false
@@ -463,7 +473,7 @@ func TestRefusedRows(t *testing.T) {
 	if err != nil || stats.Figures(400).Sent != 392 {
 		t.Errorf("got %+v, %v, want 392 sent", stats, err)
 	}
-	points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+	points, err := s.Timeline(t.Context(), c.Tenant, c.ID, analytics.Span{})
 	if err != nil || len(points) != 1 || points[0].N != 392 {
 		t.Errorf("timeline: got %+v, %v, want 392 events", points, err)
 	}
@@ -479,17 +489,17 @@ func TestRefusedRows(t *testing.T) {
 	}
 }
 
-// Stopped in good order, a feed leaves nothing to be read again.
+// After a graceful stop the next feed reads nothing twice.
 func TestStopSettles(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(20)
 	s := newTokenStore(t)
 	r := w.start(t, s, func(c *Config) { c.Interval = time.Hour; c.MaxRows = 1 << 20 }, nil)
 	w.produce(t, records...)
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		var waiting dto.Metric
-		if err := r.metrics.waiting.Write(&waiting); err != nil {
+		if err := r.events.metrics.waiting.Write(&waiting); err != nil {
 			t.Fatal(err)
 		}
 		n := int(waiting.GetGauge().GetValue())
@@ -520,12 +530,12 @@ func TestStopSettles(t *testing.T) {
 	}
 }
 
-// ClickHouse goes away and comes back, in the middle of inserts too, again and again while events come in: everything is there
-// once, in the chart as well, which counts each row of each insert (P5).
+// ClickHouse goes away and comes back repeatedly, also during inserts, while events arrive. Everything is stored once, in the timeline
+// too, which counts every inserted row (P5).
 func TestClickHouseAway(t *testing.T) {
 	testinfra.Need(t, testinfra.ClickHouse)
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(150)
 	line := newLine(t)
 	s, beside := newClickHouse(t, line)
@@ -538,12 +548,12 @@ func TestClickHouseAway(t *testing.T) {
 		time.Sleep(away)
 		line.mend()
 	}
-	failed := func() bool { return counted(r.metrics.retries.WithLabelValues(stepAppend)) > 0 }
+	failed := func() bool { return counted(r.events.metrics.retries.WithLabelValues(stepAppend)) > 0 }
 	for i, began := 0, time.Now(); i < 12 || !failed() && time.Since(began) < 30*time.Second; i++ {
 		time.Sleep(time.Duration(w.rng.IntN(120)) * time.Millisecond)
 		line.cut(i%3 == 0)
 		if i%3 == 0 {
-			// Away for a while: nobody answers at its address.
+			// Away: no server answers at its address.
 			time.Sleep(300 * time.Millisecond)
 			line.mend()
 		}

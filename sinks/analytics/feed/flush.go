@@ -16,20 +16,20 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// sending is one batch on its way into the store.
+// sending is one batch that is being stored.
 type sending struct {
 	p     *partition
 	batch analytics.Batch
 	dead  []stream.Dead
 }
 
-// flush appends everything that has been read, in the steps of the package's comment. It returns nil also when something has
-// to wait for the next time; an error ends the feed.
-func (f *Feed) flush(ctx context.Context) error {
+// flush appends everything that has been read, in the steps described in the package comment. It returns nil also if some batches
+// have to wait for the next flush. An error ends the feed.
+func (f *reader) flush(ctx context.Context) error {
 	batches := f.gather()
 	if len(batches) == 0 {
 		f.settle(ctx)
-		if f.cfg.Now().Sub(f.lastMark) >= idleMark {
+		if f.marks && f.cfg.Now().Sub(f.lastMark) >= idleMark {
 			f.mark(ctx)
 		}
 		return nil
@@ -38,8 +38,8 @@ func (f *Feed) flush(ctx context.Context) error {
 	if err := f.interrupt("declared"); err != nil {
 		return err
 	}
-	if !f.bury(ctx, batches) || !f.append(ctx, batches) {
-		return nil // stopped: the batches are declared, whoever comes next appends them
+	if !f.writeDead(ctx, batches) || !f.append(ctx, batches) {
+		return nil // stopped: the batches are declared, and the next owner appends them
 	}
 	if err := f.interrupt("appended"); err != nil {
 		return err
@@ -49,26 +49,28 @@ func (f *Feed) flush(ctx context.Context) error {
 		b.p.done(b.batch.End)
 	}
 	f.mu.Unlock()
-	f.mark(ctx)
+	if f.marks {
+		f.mark(ctx)
+	}
 	if f.positioner != nil && f.cfg.Now().Sub(f.lastSettle) >= idleMark {
-		f.settle(ctx) // no declaration does it
+		f.settle(ctx) // with a positioner there is no declaration that would settle
 	}
 	return f.interrupt("marked")
 }
 
-// idleMark is how often the store is told that nothing has come, and how often the group is told what a store that keeps its
-// positions has: both are for people.
+// idleMark is how often the feed marks the store while no events arrive, and how often it commits the position of a store that
+// keeps its own. Both are for display only.
 const idleMark = time.Second
 
-func (f *Feed) interrupt(step string) error {
+func (f *reader) interrupt(step string) error {
 	if f.interrupted == nil {
 		return nil
 	}
 	return f.interrupted(step)
 }
 
-// gather makes a batch of each partition that has anything to append: of exactly the declared bounds where they are declared.
-func (f *Feed) gather() []sending {
+// gather returns one batch for each partition that has something to append. A declared batch has exactly the declared bounds.
+func (f *reader) gather() []sending {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []sending
@@ -80,34 +82,41 @@ func (f *Feed) gather() []sending {
 		if end > p.next || p.next == p.start {
 			continue
 		}
-		n, _ := slices.BinarySearchFunc(p.events, end, func(e analytics.Event, end int64) int { return cmp.Compare(e.Offset, end) })
-		d, _ := slices.BinarySearchFunc(p.dead, end, func(d stream.Dead, end int64) int { return cmp.Compare(d.Record.Offset, end) })
+		n, d, dead := p.below(end)
 		out = append(out, sending{
 			p:     p,
-			batch: analytics.Batch{Topic: f.topicID, Partition: p.id, First: p.start, End: end, Events: p.events[:n:n]},
-			dead:  p.dead[:d:d],
+			batch: analytics.Batch{Topic: f.topicID, Partition: p.id, First: p.start, End: end, Events: p.events[:n:n], Deals: p.deals[:d:d]},
+			dead:  p.dead[:dead:dead],
 		})
 	}
 	slices.SortFunc(out, func(a, b sending) int { return cmp.Compare(a.p.id, b.p.id) })
 	return out
 }
 
-// done forgets what stands below end: it is stored.
+// below returns how many events, deals and dead letters are below an offset.
+func (p *partition) below(end int64) (events, deals, dead int) {
+	events, _ = slices.BinarySearchFunc(p.events, end, func(e analytics.Event, end int64) int { return cmp.Compare(e.Offset, end) })
+	deals, _ = slices.BinarySearchFunc(p.deals, end, func(d analytics.Deal, end int64) int { return cmp.Compare(d.Offset, end) })
+	dead, _ = slices.BinarySearchFunc(p.dead, end, func(d stream.Dead, end int64) int { return cmp.Compare(d.Record.Offset, end) })
+	return events, deals, dead
+}
+
+// done drops the rows below end, which are stored.
 func (p *partition) done(end int64) {
-	n, _ := slices.BinarySearchFunc(p.events, end, func(e analytics.Event, end int64) int { return cmp.Compare(e.Offset, end) })
-	d, _ := slices.BinarySearchFunc(p.dead, end, func(d stream.Dead, end int64) int { return cmp.Compare(d.Record.Offset, end) })
-	// The room is used again: it is as large as a batch gets.
+	n, d, dead := p.below(end)
+	// The slice keeps its capacity for the next batch.
 	p.events = p.events[:copy(p.events, p.events[n:])]
-	p.dead = slices.Clone(p.dead[d:])
+	p.deals = slices.Clone(p.deals[d:])
+	p.dead = slices.Clone(p.dead[dead:])
 	p.start, p.declared = end, 0
 	for len(p.checks) > 0 && p.checks[0].end <= p.start {
 		p.asOf, p.checks = p.checks[0].at, p.checks[1:]
 	}
 }
 
-// declare writes the bounds of batches ahead, into the group's offset commit: the same commit settles the batches before them.
-// It returns the batches that may be appended. A store that keeps positions needs no declaration.
-func (f *Feed) declare(ctx context.Context, batches []sending) []sending {
+// declare writes the bounds of batches into the metadata of the group's offset commit, before they are appended. The same commit
+// settles the batches before them. declare returns the batches that may be appended. A store that keeps positions needs none of this.
+func (f *reader) declare(ctx context.Context, batches []sending) []sending {
 	if f.positioner != nil {
 		return batches
 	}
@@ -130,8 +139,8 @@ func (f *Feed) declare(ctx context.Context, batches []sending) []sending {
 	})
 }
 
-// settle tells the group what is stored, where no later batch has done it.
-func (f *Feed) settle(ctx context.Context) {
+// settle commits the stored offsets that no declaration has committed yet.
+func (f *reader) settle(ctx context.Context) {
 	f.lastSettle = f.cfg.Now()
 	wanted := map[*partition]commitment{}
 	for _, p := range f.owned() {
@@ -142,15 +151,16 @@ func (f *Feed) settle(ctx context.Context) {
 	f.commit(ctx, stepSettle, wanted)
 }
 
-// commitment is what is committed of one partition: everything below offset is stored, and [offset, end) may be about to be. end 0: nothing is.
+// commitment is what is committed for one partition: everything below offset is stored, and [offset, end) is declared. If end is 0,
+// nothing is declared.
 type commitment struct{ offset, end int64 }
 
-// commitTimeout is how long a commit may take. During a rebalance it waits; then it is tried again with the next flush.
+// commitTimeout bounds a commit, which may have to wait for a rebalance. The next flush repeats a commit that timed out.
 const commitTimeout = 5 * time.Second
 
-// commit returns the partitions for which the commit was accepted. Those that were taken away are left out: the group accepts
-// a commit from any of its members, also for what is another's.
-func (f *Feed) commit(ctx context.Context, step string, wanted map[*partition]commitment) map[*partition]bool {
+// commit returns the partitions for which the broker accepted the commit. It skips partitions that were revoked, because the broker
+// would accept a commit from any member of the group, even for another member's partition.
+func (f *reader) commit(ctx context.Context, step string, wanted map[*partition]commitment) map[*partition]bool {
 	accepted := map[*partition]bool{}
 	if len(wanted) == 0 {
 		return accepted
@@ -201,19 +211,21 @@ func (f *Feed) commit(ctx context.Context, step string, wanted map[*partition]co
 			}
 		}
 	})
-	if failed != nil && ctx.Err() == nil {
-		f.metrics.retries.WithLabelValues(step).Inc()
-		f.log.WarnContext(ctx, "offset commit refused", "step", step, "error", failed)
+	switch {
+	case failed == nil:
+		f.outages.OK(ctx, step)
+	case ctx.Err() == nil:
+		f.failed(ctx, step, failed)
 	}
 	return accepted
 }
 
-// bury writes the dead letters and waits for their acknowledgement; false: ctx ended first.
-func (f *Feed) bury(ctx context.Context, batches []sending) bool {
+// writeDead writes the dead letters and waits for their acknowledgement. It returns false if ctx ended first.
+func (f *reader) writeDead(ctx context.Context, batches []sending) bool {
 	var records []*kgo.Record
 	for _, b := range batches {
 		for _, d := range b.dead {
-			records = append(records, stream.DeadLetter(f.cfg.Cluster.Names, Stage, d))
+			records = append(records, stream.DeadLetter(f.cfg.Cluster.Names, f.stage, d))
 		}
 	}
 	return len(records) == 0 || f.retry(ctx, stepDead, func() error {
@@ -221,19 +233,25 @@ func (f *Feed) bury(ctx context.Context, batches []sending) bool {
 	})
 }
 
-// retry runs do until it succeeds, with growing pauses; false: ctx ended first.
-func (f *Feed) retry(ctx context.Context, step string, do func() error) bool {
+// failed records that a step failed and will be tried again.
+func (f *reader) failed(ctx context.Context, step string, err error) {
+	f.metrics.retries.WithLabelValues(step).Inc()
+	f.outages.Failed(ctx, step, err)
+}
+
+// retry calls do until it succeeds, with growing pauses. It returns false if ctx ended first.
+func (f *reader) retry(ctx context.Context, step string, do func() error) bool {
 	wait := 50 * time.Millisecond
 	for {
 		err := do()
 		if err == nil {
+			f.outages.OK(ctx, step)
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
-		f.metrics.retries.WithLabelValues(step).Inc()
-		f.log.WarnContext(ctx, "trying again", "step", step, "error", err)
+		f.failed(ctx, step, err)
 		if !pause(ctx, wait) {
 			return false
 		}
@@ -241,9 +259,9 @@ func (f *Feed) retry(ctx context.Context, step string, do func() error) bool {
 	}
 }
 
-// append gives the batches to the store until it takes them: the same rows under the same bounds each time. Those of partitions
-// that were taken away meanwhile are left to their new owner. false: ctx ended first.
-func (f *Feed) append(ctx context.Context, batches []sending) bool {
+// append offers the batches to the store until it accepts them, each time the same rows under the same bounds. Batches of revoked
+// partitions are left to the new owner. append returns false if ctx ended first.
+func (f *reader) append(ctx context.Context, batches []sending) bool {
 	return f.retry(ctx, stepAppend, func() error {
 		var left []analytics.Batch
 		var rows []int
@@ -251,7 +269,7 @@ func (f *Feed) append(ctx context.Context, batches []sending) bool {
 		for _, b := range batches {
 			if !b.p.lost {
 				left = append(left, b.batch)
-				rows = append(rows, len(b.batch.Events))
+				rows = append(rows, len(b.batch.Events)+len(b.batch.Deals))
 			}
 		}
 		f.mu.Unlock()
@@ -274,43 +292,54 @@ func (f *Feed) append(ctx context.Context, batches []sending) bool {
 	})
 }
 
-// divide appends what the store will take of a batch of which it will not take all: halves of halves, down to the rows that it
-// refuses. The bounds follow from the rows, so whoever repeats it makes the same batches.
-func (f *Feed) divide(ctx context.Context, b analytics.Batch) error {
+// divide appends a batch of which the store refuses some rows: it halves the batch until each refused row is alone. The bounds of the
+// halves depend only on the rows, so a repetition produces the same batches.
+func (f *reader) divide(ctx context.Context, b analytics.Batch) error {
 	err := f.cfg.Store.Append(ctx, b)
 	if !errors.Is(err, analytics.ErrData) {
 		return err
 	}
-	if len(b.Events) > 1 {
-		half := len(b.Events) / 2
+	// A batch has either events or deals.
+	if n := len(b.Events) + len(b.Deals); n > 1 {
 		low, high := b, b
-		low.Events, high.Events = b.Events[:half], b.Events[half:]
-		low.End = high.Events[0].Offset
+		if half := n / 2; len(b.Events) > 0 {
+			low.Events, high.Events = b.Events[:half], b.Events[half:]
+			low.End = high.Events[0].Offset
+		} else {
+			low.Deals, high.Deals = b.Deals[:half], b.Deals[half:]
+			low.End = high.Deals[0].Offset
+		}
 		high.First = low.End
 		if err := f.divide(ctx, low); err != nil {
 			return err
 		}
 		return f.divide(ctx, high)
 	}
-	if len(b.Events) == 0 {
-		return err // it is not the rows that it minds
+	if len(b.Events)+len(b.Deals) == 0 {
+		return err // not caused by a row
 	}
 	if err := f.refuse(ctx, b, err); err != nil {
 		return err
 	}
-	b.Events = nil
+	b.Events, b.Deals = nil, nil
 	return f.cfg.Store.Append(ctx, b)
 }
 
-// refuse makes a dead letter of the one event of a batch. The record itself is gone by then; what the event says is enough to find it.
-func (f *Feed) refuse(ctx context.Context, b analytics.Batch, cause error) error {
-	e := &b.Events[0]
-	at := &kgo.Record{Topic: f.topic, Partition: b.Partition, Offset: e.Offset, Key: fmt.Appendf(nil, "%s/%s", e.Campaign.Tenant, e.MessageID)}
-	err := f.cl.ProduceSync(ctx, stream.DeadLetter(f.cfg.Cluster.Names, Stage, stream.Dead{Record: at, Cause: cause})).FirstErr()
+// refuse writes a dead letter for the single row of a batch. The record is no longer in memory; the dead letter names its offset.
+func (f *reader) refuse(ctx context.Context, b analytics.Batch, cause error) error {
+	at := &kgo.Record{Topic: f.topic, Partition: b.Partition}
+	if len(b.Events) > 0 {
+		e := &b.Events[0]
+		at.Offset, at.Key = e.Offset, fmt.Appendf(nil, "%s/%s", e.Campaign.Tenant, e.MessageID)
+	} else {
+		d := &b.Deals[0]
+		at.Offset, at.Key = d.Offset, fmt.Appendf(nil, "%s/%s#%d", d.Campaign.Tenant, d.Campaign.ID, d.Number)
+	}
+	err := f.cl.ProduceSync(ctx, stream.DeadLetter(f.cfg.Cluster.Names, f.stage, stream.Dead{Record: at, Cause: cause})).FirstErr()
 	if err != nil {
 		return fmt.Errorf("write a dead letter: %w", err)
 	}
 	f.metrics.dead.WithLabelValues(causeStore).Inc()
-	f.log.ErrorContext(ctx, "the store refuses an event", "partition", b.Partition, "offset", e.Offset, "error", cause)
+	f.log.ErrorContext(ctx, "store refused a row; written to the dead letters", "partition", b.Partition, "offset", at.Offset, "err", cause)
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of the feed. None has an id as label.
+// metrics of the feed. No label holds an id.
 type metrics struct {
 	events  prometheus.Counter
 	rows    prometheus.Observer
@@ -19,7 +19,7 @@ type metrics struct {
 	waiting prometheus.Gauge
 }
 
-// Steps that are tried again, as the label of a metric.
+// Values of the label step.
 const (
 	stepAppend  = "append"
 	stepDeclare = "declare"
@@ -29,7 +29,7 @@ const (
 	stepEnds    = "ends"
 )
 
-// Causes of dead letters, as the label of a metric.
+// Values of the label cause.
 const (
 	causeRecord   = "record"
 	causeCampaign = "campaign"
@@ -37,7 +37,7 @@ const (
 	causeStore    = "store"
 )
 
-// register registers c, or returns the collector of the same description that is registered already.
+// register registers c. If an equal collector is registered already, it returns that one.
 func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	if reg == nil {
 		return c
@@ -51,10 +51,11 @@ func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	return c
 }
 
-func newMetrics(reg prometheus.Registerer, f *Feed) *metrics {
-	if reg != nil {
+func newMetrics(reg prometheus.Registerer, f *reader) *metrics {
+	topic := prometheus.Labels{"topic": f.label}
+	if reg != nil && f.marks {
 		lag := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "fanfare_analytics_lag_seconds", Help: "How far the statistics are behind the topic: now less the time up to which they are complete. -1 before that is known.",
+			Name: "fanfare_analytics_lag_seconds", Help: "Lag of the statistics behind the topic: now minus the time up to which they are complete. -1 while that is unknown.",
 		}, func() float64 {
 			at := f.AsOf()
 			if at.IsZero() {
@@ -62,25 +63,25 @@ func newMetrics(reg prometheus.Registerer, f *Feed) *metrics {
 			}
 			return max(0, f.cfg.Now().Sub(at).Seconds())
 		})
-		// The newest feed of a process is the one that counts.
+		// If a process creates a second feed, the newest one is shown.
 		var again prometheus.AlreadyRegisteredError
 		if err := reg.Register(lag); errors.As(err, &again) && reg.Unregister(again.ExistingCollector) {
 			register(reg, lag)
 		}
 	}
 	return &metrics{
-		events: register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_events_total", Help: "Delivery events stored."})),
+		events: register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_events_total", ConstLabels: topic, Help: "Rows stored: delivery events of topic deliveries, deals of topic chunks."})),
 		rows: register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fanfare_analytics_batch_rows", Help: "Events of a batch: of one partition, appended at once.", Buckets: prometheus.ExponentialBuckets(1, 4, 9),
+			Name: "fanfare_analytics_batch_rows", ConstLabels: topic, Help: "Rows per batch of one partition.", Buckets: prometheus.ExponentialBuckets(1, 4, 9),
 		})),
 		seconds: register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fanfare_analytics_append_seconds", Help: "How long the store took for the batches of one flush.", Buckets: prometheus.ExponentialBuckets(0.001, 3, 10),
+			Name: "fanfare_analytics_append_seconds", ConstLabels: topic, Help: "Duration of appending the batches of one flush.", Buckets: prometheus.ExponentialBuckets(0.001, 3, 10),
 		})),
-		retries: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_analytics_retries_total", Help: "Steps that failed and were tried again."}, []string{"step"})),
-		dead:    register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_analytics_dead_letters_total", Help: "Records that are no delivery event that can be stored."}, []string{"cause"})),
-		replays: register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_replays_total", Help: "Batches that the owner before had declared and not settled."})),
-		waiting: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "fanfare_analytics_rows_waiting", Help: "Records that were read and are not stored yet."})),
-		gaps:    register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_gaps_total", Help: "Partitions in which records were gone before they were read, or stored records gone from the log."})),
+		retries: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_analytics_retries_total", ConstLabels: topic, Help: "Steps that failed and were retried, by step."}, []string{"step"})),
+		dead:    register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_analytics_dead_letters_total", ConstLabels: topic, Help: "Records that are not of the topic's type or cannot be stored, by cause."}, []string{"cause"})),
+		replays: register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_replays_total", ConstLabels: topic, Help: "Batches that the previous owner had declared and not settled, appended again."})),
+		waiting: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "fanfare_analytics_rows_waiting", ConstLabels: topic, Help: "Records that are read and not stored yet."})),
+		gaps:    register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_analytics_gaps_total", ConstLabels: topic, Help: "Partitions whose records were deleted before they were stored, or whose log ends below the stored position."})),
 	}
 }
 

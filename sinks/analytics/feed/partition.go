@@ -15,43 +15,44 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// partition is one assignment of one partition: assigned again, it is another value.
+// partition is one assignment of one partition. A new assignment of the same partition is a new value.
 type partition struct {
 	id int32
-	// start is the offset of the first row not yet stored, next the one that is read next.
+	// start is the first offset that is not stored yet, next the offset that is read next.
 	start, next int64
-	// declared is the end of the batch that the offset commit names as begun: [start, declared) are its bounds, for whoever appends it. 0: none.
+	// declared is the end of the declared batch [start, declared); 0 if none is declared.
 	declared int64
 	// settled is what the group has committed.
 	settled int64
-	// Rows at start and above, in order. raw is not decoded yet.
+	// Rows from start on, in order. raw holds records that are not decoded yet.
 	raw    []*kgo.Record
 	events []analytics.Event
+	deals  []analytics.Deal
 	dead   []stream.Dead
-	// stuck: the campaign of the first of raw cannot be found out now.
+	// stuck: the campaign of raw[0] cannot be resolved now.
 	stuck bool
-	// lost says that the partition has gone to somebody else. It is set under the feed's lock.
+	// lost: the partition was revoked. Guarded by the feed's lock.
 	lost bool
-	// checks are the ends of the partition that were asked for and not reached yet, asOf the time of the last one reached.
+	// checks are known ends of the partition that are not stored yet. asOf is the time of the last check that is.
 	checks []check
 	asOf   time.Time
 }
 
-// check says that at a time the partition ended there.
+// check says where the partition ended at a time.
 type check struct {
 	at  time.Time
 	end int64
 }
 
-// maxChecks bounds the checks of a partition. Beyond it new ones wait: what is behind by so many is not nearly complete.
+// maxChecks bounds the checks of a partition. More are dropped: with so many outstanding, the next asOf is far away.
 const maxChecks = 256
 
-// intentPrefix begins the metadata of a commit that declares a batch; its end follows.
+// intentPrefix is the beginning of the metadata that declares a batch. The batch's end follows.
 const intentPrefix = "fanfare-batch1:"
 
 func intent(end int64) string { return intentPrefix + strconv.FormatInt(end, 10) }
 
-// parseIntent reads the metadata of a commit; 0 when it declares nothing. What a client puts there by itself is not ours.
+// parseIntent returns the end of the declared batch; 0 if the metadata declares none. A Kafka client may have written other metadata.
 func parseIntent(metadata string) int64 {
 	digits, ok := strings.CutPrefix(metadata, intentPrefix)
 	if !ok {
@@ -64,8 +65,8 @@ func parseIntent(metadata string) int64 {
 	return end
 }
 
-// fetched remembers what the group had committed, when kgo asks for it on being assigned partitions.
-func (f *Feed) fetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+// fetched remembers offset and metadata of the group's last commit, which kgo fetches when partitions are assigned.
+func (f *reader) fetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, g := range resp.Groups {
@@ -90,8 +91,8 @@ type committed struct {
 	metadata string
 }
 
-// assign decides where reading begins in partitions that have been assigned, before any of it is read.
-func (f *Feed) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+// assign decides where reading of assigned partitions starts. kgo calls it before it fetches.
+func (f *reader) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	given := offsets[f.topic]
 	if len(given) == 0 {
 		return offsets, nil
@@ -103,7 +104,7 @@ func (f *Feed) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 	}
 	log, err := f.describe(ctx)
 	if err != nil {
-		f.log.WarnContext(ctx, "assigned partitions wait", "error", err)
+		f.log.WarnContext(ctx, "describe topic failed; assigned partitions wait", "err", err)
 		return nil, err
 	}
 	f.mu.Lock()
@@ -129,14 +130,14 @@ func (f *Feed) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offs
 
 type logBounds struct{ start, end int64 }
 
-// description is what must be known of the topic before partitions are read.
+// description is what the feed must know about the topic before it reads.
 type description struct {
 	id        analytics.TopicID
 	bounds    map[int32]logBounds
-	positions map[int32]int64 // of a store that keeps them
+	positions map[int32]int64 // of the store, if it keeps them
 }
 
-func (f *Feed) describe(ctx context.Context) (d description, err error) {
+func (f *reader) describe(ctx context.Context) (d description, err error) {
 	topics, err := f.adm.ListTopics(ctx, f.topic)
 	if err == nil {
 		err = topics.Error()
@@ -175,19 +176,19 @@ func (f *Feed) describe(ctx context.Context) (d description, err error) {
 	return d, nil
 }
 
-// begin says where reading begins in a partition. A store that keeps positions is believed before the group. Else the group's
-// offset counts, and a batch that was declared is read again to exactly its bounds. The caller holds the lock.
-func (f *Feed) begin(ctx context.Context, id int32, log logBounds, positions map[int32]int64) (*partition, error) {
+// begin decides where reading of a partition starts. If the store keeps positions, it starts at the store's position. Otherwise it
+// starts at the committed offset, and a declared batch is read again with exactly its bounds. The caller holds the lock.
+func (f *reader) begin(ctx context.Context, id int32, log logBounds, positions map[int32]int64) (*partition, error) {
 	was := f.committed[id]
 	delete(f.committed, id)
 	p := &partition{id: id, start: max(was.offset, 0), settled: was.offset}
 	pending := parseIntent(was.metadata)
 	if f.positioner != nil {
-		p.start, pending = positions[id], 0 // 0 when the store has nothing: it is filled from the beginning of the log
+		p.start, pending = positions[id], 0 // 0 if the store has none: it is filled from the beginning of the log
 	}
 	if p.start > log.end {
 		f.metrics.gaps.Inc()
-		f.log.ErrorContext(ctx, "the log ends before what was read of it: the broker has lost records; going on at its end", "partition", id, "read_to", p.start, "end", log.end)
+		f.log.ErrorContext(ctx, "log ends below the stored position: the broker lost records; continuing at its end", "partition", id, "read_to", p.start, "end", log.end)
 		if f.positioner != nil {
 			if err := f.positioner.Rewind(ctx, f.topicID, id, log.end); err != nil {
 				return nil, fmt.Errorf("rewind partition %d: %w", id, err)
@@ -198,22 +199,22 @@ func (f *Feed) begin(ctx context.Context, id int32, log logBounds, positions map
 	if p.start < log.start {
 		if p.start > 0 || pending > 0 {
 			f.metrics.gaps.Inc()
-			f.log.ErrorContext(ctx, "records were deleted before they were stored", "partition", id, "from", p.start, "to", log.start)
+			f.log.ErrorContext(ctx, "records were deleted from the log before they were stored", "partition", id, "from", p.start, "to", log.start)
 		}
-		// A pending batch begins later now and so has another token: what was stored of it already counts again in charts.
+		// A declared batch now starts later and has another token, so rows of it that were stored count twice in the timeline.
 		p.start = log.start
 	}
 	if pending = min(pending, log.end); pending > p.start {
 		f.metrics.replays.Inc()
-		f.log.InfoContext(ctx, "reading a declared batch again", "partition", id, "from", p.start, "to", pending)
+		f.log.InfoContext(ctx, "repeating a declared batch", "partition", id, "from", p.start, "to", pending)
 		p.declared = pending
 	}
 	p.next = p.start
 	return p, nil
 }
 
-// release gives partitions up. It returns only when no commit for them is on its way: one that came later would be taken for the new owner's.
-func (f *Feed) release(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
+// release drops revoked partitions. It waits for a commit in progress: a commit after the revocation would overwrite the new owner's.
+func (f *reader) release(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range gone[f.topic] {

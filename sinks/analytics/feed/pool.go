@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// pool lends the client memory for what it fetches: records are events a moment later, and their memory is free again.
+// pool recycles the client's memory for fetched records. A record is decoded soon after it was fetched, and its memory is then free.
 type pool struct {
 	records sync.Pool // of *[]kgo.Record
 	bytes   sync.Pool // of *[]byte
@@ -19,7 +19,7 @@ var (
 	_ kgo.PoolDecompressBytes = (*pool)(nil)
 )
 
-// GetRecords lends room for n records.
+// GetRecords returns a slice with room for n records.
 func (p *pool) GetRecords(n int) []kgo.Record {
 	if have, ok := p.records.Get().(*[]kgo.Record); ok && cap(*have) >= n {
 		return (*have)[:0]
@@ -27,10 +27,10 @@ func (p *pool) GetRecords(n int) []kgo.Record {
 	return make([]kgo.Record, 0, n)
 }
 
-// PutRecords takes it back.
+// PutRecords returns a slice to the pool.
 func (p *pool) PutRecords(records []kgo.Record) { p.records.Put(&records) }
 
-// GetDecompressBytes lends room for what compressed becomes, which is a guess: the client grows it.
+// GetDecompressBytes returns a buffer for the decompressed bytes. Its size is a guess; the client grows it if needed.
 func (p *pool) GetDecompressBytes(compressed []byte, _ kgo.CompressionCodecType) []byte {
 	if have, ok := p.bytes.Get().(*[]byte); ok {
 		return (*have)[:0]
@@ -38,10 +38,10 @@ func (p *pool) GetDecompressBytes(compressed []byte, _ kgo.CompressionCodecType)
 	return make([]byte, 0, 4*len(compressed))
 }
 
-// PutDecompressBytes takes it back.
+// PutDecompressBytes returns a buffer to the pool.
 func (p *pool) PutDecompressBytes(b []byte) { p.bytes.Put(&b) }
 
-// keep returns a copy of a record that may be kept.
+// keep returns a deep copy of a record.
 func keep(r *kgo.Record) *kgo.Record {
 	out := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Headers: slices.Clone(r.Headers)}
 	for i := range out.Headers {

@@ -9,24 +9,33 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Rebuilt says what a rebuild found.
+// Rebuilt is the result of a rebuild.
 type Rebuilt struct {
-	// Events stored, and records that are no delivery event that can be stored.
-	Events, Refused int
+	// Events and Deals is how many were stored. Refused is how many records are not of their topic's type or cannot be stored.
+	Events, Deals, Refused int
 }
 
-// Rebuild fills a store with everything that the topic holds at the moment of the call, from its beginning, and returns. It
-// belongs to no group and so may run beside a feed. The store should be empty; one that keeps positions goes on from them.
-// What is refused is counted and not written to the dead letters again.
+// Rebuild fills a store with everything that topics deliveries and chunks hold at the time of the call, and returns. It does not join a
+// group, so a feed may run at the same time. The store should be empty; a store that keeps positions continues at them. Refused records
+// are counted, and not written to the dead letters a second time.
 func Rebuild(ctx context.Context, cfg Config) (Rebuilt, error) {
 	var out Rebuilt
-	cfg.Cluster.Registry = nil // these are not the role's figures
-	f, err := New(cfg)
-	if err != nil {
+	cfg.Cluster.Registry = nil // a rebuild must not count in the role's metrics
+	if err := cfg.Validate(); err != nil {
 		return out, err
 	}
-	if f.cl, err = cfg.Cluster.Named(Stage+"-rebuild").Client(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.WithPools(&pool{})); err != nil {
-		return out, fmt.Errorf("rebuild analytics: %w", err)
+	for _, from := range []source{dealSource, eventSource} {
+		if err := newReader(cfg, from).rebuild(ctx, &out); err != nil {
+			return out, fmt.Errorf("rebuild analytics: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (f *reader) rebuild(ctx context.Context, out *Rebuilt) (err error) {
+	opts := []kgo.Opt{kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.WithPools(&pool{})}
+	if f.cl, err = f.cfg.Cluster.Named(f.stage + "-rebuild").Client(opts...); err != nil {
+		return err
 	}
 	defer f.cl.Close()
 	f.adm = kadm.NewClient(f.cl)
@@ -35,18 +44,18 @@ func Rebuild(ctx context.Context, cfg Config) (Rebuilt, error) {
 		err = ends.Error()
 	}
 	if err != nil {
-		return out, fmt.Errorf("rebuild analytics: list the end of %s: %w", f.topic, err)
+		return fmt.Errorf("list the end of %s: %w", f.topic, err)
 	}
 	log, err := f.describe(ctx)
 	if err != nil {
-		return out, fmt.Errorf("rebuild analytics: %w", err)
+		return err
 	}
 	f.topicID = log.id
 	offsets := map[int32]kgo.Offset{}
 	for id, bounds := range log.bounds {
 		p, err := f.begin(ctx, id, bounds, log.positions)
 		if err != nil {
-			return out, fmt.Errorf("rebuild analytics: %w", err)
+			return err
 		}
 		f.partitions[id] = p
 		offsets[id] = kgo.NewOffset().At(p.start)
@@ -61,27 +70,28 @@ func Rebuild(ctx context.Context, cfg Config) (Rebuilt, error) {
 		if left && !f.full() {
 			f.poll(ctx, time.Second)
 			if err := f.decode(ctx); err != nil && ctx.Err() == nil {
-				f.log.WarnContext(ctx, "waiting for the campaign of an event", "error", err)
+				f.log.WarnContext(ctx, "campaign lookup failed; the partition waits", "err", err)
 			}
 			if ctx.Err() != nil {
-				return out, fmt.Errorf("rebuild analytics: %w", ctx.Err())
+				return ctx.Err()
 			}
 			continue
 		}
 		batches := f.gather()
 		if !f.append(ctx, batches) {
-			return out, fmt.Errorf("rebuild analytics: %w", ctx.Err())
+			return ctx.Err()
 		}
 		for _, b := range batches {
 			out.Events += len(b.batch.Events)
+			out.Deals += len(b.batch.Deals)
 			out.Refused += len(b.dead)
 			b.p.done(b.batch.End)
 		}
 		if !left {
-			return out, nil
+			return nil
 		}
-		if f.full() && !pause(ctx, f.cfg.Interval) { // a record has to wait for its campaign
-			return out, fmt.Errorf("rebuild analytics: %w", ctx.Err())
+		if f.full() && !pause(ctx, f.cfg.Interval) { // a record waits for its campaign
+			return ctx.Err()
 		}
 	}
 }

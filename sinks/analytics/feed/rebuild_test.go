@@ -12,11 +12,11 @@ import (
 	"fanfare/sinks/analytics/sqlite"
 )
 
-// A store that keeps positions is filled from the log when it is lost, whatever the group remembers; and goes on from where a
-// copy of it was taken.
+// A store that keeps positions and was lost is filled from the log, whatever the group has committed. A copy that is restored
+// continues at the position it was taken at.
 func TestLostStoreIsFilledAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(30)
 	s := newStore(t)
 	r := w.start(t, s, nil, nil)
@@ -40,10 +40,10 @@ func TestLostStoreIsFilledAgain(t *testing.T) {
 	compareAll(t, fresh, w.model(t), campaigns)
 }
 
-// A log that ends before what is stored has lost records. It is said, and what is written from there on is stored.
+// A log that ends below the stored position has lost records. The feed reports it and stores what is written from there on.
 func TestLogShorterThanStore(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(20)
 	w.produce(t, records[:50]...)
 	topics, err := w.adm.ListTopics(t.Context(), w.Names.Deliveries())
@@ -65,13 +65,13 @@ func TestLogShorterThanStore(t *testing.T) {
 	caughtUp(t, s)
 	w.produce(t, records[50:]...)
 	caughtUp(t, s)
-	if got := counted(r.metrics.gaps); got != 6 {
+	if got := counted(r.events.metrics.gaps); got != 6 {
 		t.Errorf("got %v gaps, want 6", got)
 	}
-	// All but the first 50 records are there: as many events in the timelines.
+	// All but the first 50 records are stored: the timelines hold as many events.
 	var n uint64
 	for _, c := range campaigns {
-		points, err := s.Timeline(t.Context(), c.Tenant, c.ID)
+		points, err := s.Timeline(t.Context(), c.Tenant, c.ID, analytics.Span{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,10 +84,10 @@ func TestLogShorterThanStore(t *testing.T) {
 	}
 }
 
-// The beginning of a declared batch is gone from the log: the rest of it is stored under a token of its own, and it is said.
+// If the beginning of a declared batch was deleted from the log, the rest is stored under another token, and the feed reports it.
 func TestDeclaredBatchWhoseStartIsGone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEnv(t)
 	campaigns, records := w.history(20)
 	s := newTokenStore(t)
 	w.produce(t, records...)
@@ -115,7 +115,7 @@ func TestDeclaredBatchWhoseStartIsGone(t *testing.T) {
 	second := w.start(t, s, nil, nil)
 	caughtUp(t, s)
 	compareAll(t, s, w.model(t), campaigns)
-	if got := counted(second.metrics.gaps); got == 0 {
+	if got := counted(second.events.metrics.gaps); got == 0 {
 		t.Error("got no gaps, want some")
 	}
 	for token := range s.tokens {

@@ -11,46 +11,45 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Campaigns is the control plane as this process knows it; *stream.View is one.
+// Campaigns is the process's view of the control plane; *view.View implements it.
 type Campaigns interface {
-	// Campaign returns nil when the campaign is not known.
+	// Campaign returns nil if the view does not have the campaign.
 	Campaign(id string) *fanfarev1.Campaign
-	// Age is the time since everything that was published is known to have been read.
+	// Age is how long ago the view was last known to be complete.
 	Age() time.Duration
-	// Changed returns a channel that is closed at the next change.
+	// Changed returns a channel that is closed when the view changes.
 	Changed() <-chan struct{}
 }
 
-// errCampaign: nobody knows the campaign of an event.
-var errCampaign = errors.New("no such campaign")
+// errCampaign means that an event's campaign does not exist.
+var errCampaign = errors.New("campaign does not exist")
 
-// errTenant: an event names another tenant than its campaign's.
-var errTenant = errors.New("not the campaign's tenant")
+// errTenant means that an event names another tenant than its campaign.
+var errTenant = errors.New("tenant is not that of the campaign")
 
-// resolver says whose a campaign is. What it has said once it says again: a campaign changes neither tenant nor month once
-// something is sent.
+// resolver finds tenant and month of a campaign. It remembers its answers, because neither changes once messages are sent.
 type resolver struct {
 	view   Campaigns
 	lookup func(ctx context.Context, id string) (*fanfarev1.Campaign, error)
 	now    func() time.Time
 
 	known   map[uint64]*analytics.Campaign
-	unknown map[uint64]time.Time // not there at that time
+	unknown map[uint64]time.Time // did not exist at that time
 	last    *analytics.Campaign
 	lastNo  uint64
 
-	askAgain time.Time // the store, which gave no answer
+	askAgain time.Time // when the store, which did not answer, may be asked again
 }
 
-// maxResolved bounds what is remembered.
+// maxResolved bounds the remembered campaigns.
 const maxResolved = 20_000
 
 func newResolver(cfg Config) *resolver {
 	return &resolver{view: cfg.Campaigns, lookup: cfg.Lookup, now: cfg.Now, known: map[uint64]*analytics.Campaign{}, unknown: map[uint64]time.Time{}}
 }
 
-// resolve returns the campaign of an event that was fetched at the given time. It waits while the answer may still be on its
-// way here; an error that is neither errCampaign nor errTenant is temporary.
+// resolve returns the campaign of an event that was fetched at the given time. It waits while the view may still receive the
+// campaign. An error other than errCampaign and errTenant is temporary.
 func (r *resolver) resolve(ctx context.Context, env envelope, fetched time.Time) (*analytics.Campaign, error) {
 	c := r.last
 	if c == nil || r.lastNo != env.number {
@@ -63,8 +62,8 @@ func (r *resolver) resolve(ctx context.Context, env envelope, fetched time.Time)
 		r.last, r.lastNo = c, env.number
 	}
 	if c.ID != env.campaign || c.Tenant != env.tenant {
-		// Whoever wrote it, it is not counted anywhere: neither with the tenant it names nor with the campaign's.
-		return nil, fmt.Errorf("%w: an event of %s names tenant %q", errTenant, c.ID, env.tenant)
+		// Such an event counts neither for the tenant that it names nor for the campaign's tenant (P7).
+		return nil, fmt.Errorf("%w: event of %s names tenant %q", errTenant, c.ID, env.tenant)
 	}
 	return c, nil
 }
@@ -76,8 +75,8 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	}
 	row := r.view.Campaign(id)
 	if row == nil && r.lookup != nil {
-		// Campaigns leave the topic a week after they settled; receipts may come later still, and a rebuild asks for all of them,
-		// so the store is asked before the view is waited for.
+		// A campaign leaves its topic a week after it settled. Late receipts and rebuilds need it after that, so ask the store
+		// before waiting for the view.
 		var err error
 		if row, err = r.ask(ctx, id); err != nil && !errors.Is(err, schemas.ErrNotFound) {
 			return nil, fmt.Errorf("look up %s: %w", id, err)
@@ -104,16 +103,17 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	return c, nil
 }
 
-// How long the store may take to answer, and how long it is left alone after it did not: all partitions wait for the answer.
+// lookupPatience bounds one question to the store, because all partitions wait for the answer. After a question without an answer
+// the store is not asked for lookupPause.
 const (
 	lookupPatience = time.Second
 	lookupPause    = 2 * time.Second
 )
 
-// errStoreAway: the store gave no answer a moment ago.
-var errStoreAway = errors.New("the store gave no answer and is not asked again yet")
+// errStoreAway means that the store did not answer a moment ago.
+var errStoreAway = errors.New("store did not answer; it is asked again shortly")
 
-// ask looks a campaign up in the store.
+// ask reads a campaign from the store.
 func (r *resolver) ask(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
 	if r.now().Before(r.askAgain) {
 		return nil, errStoreAway
@@ -127,7 +127,7 @@ func (r *resolver) ask(ctx context.Context, id string) (*fanfarev1.Campaign, err
 	return row, err
 }
 
-// monthOf returns the month of a campaign: that of its confirmation, or of its creation where nobody confirms.
+// monthOf returns the month in which a campaign was confirmed, or created if it is one that is never confirmed.
 func monthOf(row *fanfarev1.Campaign) (time.Time, bool) {
 	at := row.GetConfirmedMs()
 	if at == 0 {

@@ -12,14 +12,13 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// partBits is how many bits of a seq stand for its place within a part: a container of a Roaring bitmap.
+// partBits is how many low bits of a seq give its place within a part. A part has the size of one container of a Roaring bitmap.
 const partBits = 16
 
-// appender sorts the events of one Append by what is to be written. It is used again and again.
+// appender groups the events of one Append by the rows that will be written. It is reused by every Append.
 type appender struct {
 	works    map[campaignKey]*work
 	byRef    map[*analytics.Campaign]*work
@@ -28,10 +27,10 @@ type appender struct {
 	lastFrom *analytics.Campaign
 	last     *entry
 	serial   int
-	writer   pieceWriter
+	writer   runWriter
 }
 
-// work is one campaign of the batches.
+// work collects what the batches of one Append hold about one campaign.
 type work struct {
 	*campaignSets
 	fresh   bool
@@ -39,14 +38,15 @@ type work struct {
 	blocks  map[uint32]*bucket
 	lastNo  uint32
 	last    *bucket
-	minutes map[minuteKey]uint64
+	seconds map[secondKey]uint64
 	refs    map[refKey]struct{}
+	deals   []*analytics.Deal
 }
 
 type (
-	minuteKey struct {
-		minute int64
-		kind   fanfarev1.Kind
+	secondKey struct {
+		second int64
+		kind   schemas.Kind
 	}
 	refKey struct {
 		ref string
@@ -58,18 +58,19 @@ type (
 	}
 )
 
-// entry is one shape of one campaign and everybody that it happened to.
+// entry collects the recipients of all events that have one shape, in one campaign.
 type entry struct {
 	entryKey
-	prec schemas.Precedence
-	seqs []uint32
-	// Its number within the piece that is being written: that of serial.
+	prec    schemas.Precedence
+	message bool // the events describe a message
+	seqs    []uint32
+	// number is the shape's number within the run whose serial is serial.
 	serial, number int
-	minute         int64
-	events         uint64 // of that minute, not yet in the work's minutes
+	second         int64
+	events         uint64 // of that second, not yet added to work.seconds
 }
 
-// bucket is the events of one block of one campaign.
+// bucket holds the events of one block of one campaign.
 type bucket struct {
 	events []placed
 }
@@ -80,7 +81,7 @@ type placed struct {
 }
 
 func (a *appender) reset() {
-	// Made anew: what a busy batch needed is not kept for quiet ones.
+	// The maps are replaced, not cleared, so that the memory of one busy batch is released.
 	a.works = make(map[campaignKey]*work)
 	a.byRef = make(map[*analytics.Campaign]*work)
 	a.entries = make(map[entryKey]*entry)
@@ -104,7 +105,7 @@ func (s *Store) Append(ctx context.Context, batches ...analytics.Batch) error {
 			return err
 		}
 	}
-	// In a fixed order, for the sake of whoever looks for the difference between two runs.
+	// The order is fixed, so that two executions with the same input write the same file.
 	keys := slices.SortedFunc(maps.Keys(a.works), func(x, y campaignKey) int {
 		return cmp.Or(cmp.Compare(x.tenant, y.tenant), cmp.Compare(x.id, y.id))
 	})
@@ -131,7 +132,7 @@ func (s *Store) Append(ctx context.Context, batches ...analytics.Batch) error {
 	return nil
 }
 
-// forget drops what memory holds of campaigns whose transaction failed: their pieces are miscounted.
+// forget removes the campaigns of a failed transaction from the cache, because their counts of runs may be wrong.
 func (s *Store) forget(keys []campaignKey) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
@@ -140,7 +141,7 @@ func (s *Store) forget(keys []campaignKey) {
 	}
 }
 
-// take sorts the events of one batch, and moves its position.
+// take groups the events of one batch and advances the position of its partition.
 func (s *Store) take(t *tx, b *analytics.Batch) error {
 	from := int64(-1 << 62)
 	if !b.Topic.IsZero() {
@@ -165,10 +166,24 @@ func (s *Store) take(t *tx, b *analytics.Batch) error {
 			return err
 		}
 	}
+	for i := range b.Deals {
+		d := &b.Deals[i]
+		if d.Offset < from && !b.Topic.IsZero() {
+			continue
+		}
+		if err := d.Check(); err != nil {
+			return err
+		}
+		w, err := s.work(t, d.Campaign)
+		if err != nil {
+			return err
+		}
+		w.deals = append(w.deals, d)
+	}
 	return nil
 }
 
-// place puts one event where it belongs. It runs once per event: no statement, no allocation but for growth.
+// place adds one event to its groups. It runs once per event, so it executes no SQL and allocates only when a slice grows.
 func (s *Store) place(t *tx, e *analytics.Event) error {
 	if err := e.Check(); err != nil {
 		return err
@@ -187,16 +202,16 @@ func (s *Store) place(t *tx, e *analytics.Event) error {
 	x := a.last
 	if x == nil || x.entryKey != key {
 		if x = a.entries[key]; x == nil {
-			x = &entry{entryKey: key, prec: e.Precedence(), serial: -1, minute: -1}
+			x = &entry{entryKey: key, prec: e.Precedence(), message: e.DescribesMessage(), serial: -1, second: -1}
 			a.entries[key] = x
 			w.entries = append(w.entries, x)
 		}
 		a.last = x
 	}
 	x.seqs = append(x.seqs, e.Seq)
-	if minute := e.TimeMS - e.TimeMS%60_000; minute != x.minute {
+	if second := e.TimeMS / 1000; second != x.second {
 		w.count(x)
-		x.minute = minute
+		x.second = second
 	}
 	x.events++
 
@@ -220,12 +235,12 @@ func (s *Store) place(t *tx, e *analytics.Event) error {
 
 func (w *work) count(x *entry) {
 	if x.events > 0 {
-		w.minutes[minuteKey{x.minute, x.s.kind}] += x.events
+		w.seconds[secondKey{x.second, x.s.kind}] += x.events
 		x.events = 0
 	}
 }
 
-// work returns the campaign of some events, reading or making it.
+// work returns the work of a campaign. It loads the campaign, or creates it if the store does not have it.
 func (s *Store) work(t *tx, from *analytics.Campaign) (*work, error) {
 	a := &s.appender
 	if w := a.byRef[from]; w != nil {
@@ -241,13 +256,13 @@ func (s *Store) work(t *tx, from *analytics.Campaign) (*work, error) {
 				return nil, err
 			}
 		}
-		w = &work{campaignSets: c, blocks: map[uint32]*bucket{}, minutes: map[minuteKey]uint64{}}
+		w = &work{campaignSets: c, blocks: map[uint32]*bucket{}, seconds: map[secondKey]uint64{}}
 		if c == nil {
 			s.nextID++
 			w.fresh = true
 			w.campaignSets = &campaignSets{
 				id: s.nextID, key: key, number: campaignNumber(key.id), month: analytics.MonthOf(from.Month),
-				sets: map[setKey]*set{}, pieces: map[uint32]levels{}, bytes: campaignBytes,
+				sets: map[setKey]*set{}, runs: map[uint32]levels{}, bytes: campaignBytes,
 			}
 		}
 		a.works[key] = w
@@ -256,7 +271,7 @@ func (s *Store) work(t *tx, from *analytics.Campaign) (*work, error) {
 	return w, nil
 }
 
-// writeCampaign writes what happened in one campaign and returns the campaign as it is then.
+// writeCampaign writes the events of one campaign and returns the campaign's new sets.
 func (s *Store) writeCampaign(t *tx, w *work) (*campaignSets, error) {
 	if w.fresh {
 		if err := t.exec("INSERT INTO campaigns (id, tenant, campaign, month) VALUES (?, ?, ?, ?)", w.id, w.key.tenant, w.key.id, w.month.Format(dateLayout)); err != nil {
@@ -267,13 +282,13 @@ func (s *Store) writeCampaign(t *tx, w *work) (*campaignSets, error) {
 		w.count(x)
 	}
 	for _, block := range slices.Sorted(maps.Keys(w.blocks)) {
-		if err := s.writePiece(t, w, block, w.blocks[block].events); err != nil {
+		if err := s.writeRun(t, w, block, w.blocks[block].events); err != nil {
 			return nil, err
 		}
 	}
-	for k, n := range w.minutes {
-		const add = `INSERT INTO timeline (campaign, minute, kind, n) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n`
-		if err := t.exec(add, w.id, k.minute, int32(k.kind), n); err != nil {
+	for k, n := range w.seconds {
+		const add = `INSERT INTO timeline (campaign, second, kind, n) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n`
+		if err := t.exec(add, w.id, k.second, int32(k.kind), n); err != nil {
 			return nil, err
 		}
 	}
@@ -282,10 +297,20 @@ func (s *Store) writeCampaign(t *tx, w *work) (*campaignSets, error) {
 			return nil, err
 		}
 	}
+	for _, d := range w.deals {
+		members, err := d.Members.ToBytes()
+		if err != nil {
+			return nil, err
+		}
+		const insert = `INSERT OR IGNORE INTO deals (campaign, deal, dealt_ms, try, leg, cancel, members) VALUES (?, ?, ?, ?, ?, ?, ?)`
+		if err := t.exec(insert, w.id, d.Number, d.TimeMS, d.Try, d.Leg, d.Cancel, members); err != nil {
+			return nil, err
+		}
+	}
 	return s.writeSets(t, w)
 }
 
-// writeSets adds everybody to their sets and returns the campaign with them.
+// writeSets adds the recipients to their sets and returns the campaign with the new sets.
 func (s *Store) writeSets(t *tx, w *work) (*campaignSets, error) {
 	next := *w.campaignSets
 	next.sets = maps.Clone(w.sets)
@@ -294,8 +319,8 @@ func (s *Store) writeSets(t *tx, w *work) (*campaignSets, error) {
 		if known == nil {
 			s.nextID++
 			known = &set{id: s.nextID, key: key}
-			const insert = `INSERT INTO sets (id, campaign, family, prec, link, sent, variant, channel, country, route, try, leg, segments, price_micros, currency) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-			if err := t.exec(insert, known.id, w.id, key.family, uint32(key.prec), key.link, key.sent, key.variant, int32(key.channel), key.country, key.route, key.try, key.leg, key.segments, key.price, key.currency); err != nil {
+			const insert = `INSERT INTO sets (id, campaign, family, prec, link, kind, variant, channel, country, route, try, leg, segments, price_micros, currency) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			if err := t.exec(insert, known.id, w.id, key.family, uint32(key.prec), key.link, int32(key.kind), key.variant, int32(key.channel), key.country, key.route, key.try, key.leg, key.segments, key.price, key.currency); err != nil {
 				return err
 			}
 			next.bytes += setBytes
@@ -327,14 +352,14 @@ func (s *Store) writeSets(t *tx, w *work) (*campaignSets, error) {
 	return &next, nil
 }
 
-// delta is who is new to a part of a set, some perhaps not.
+// delta holds recipients to add to one part of a set. Some of them may already be in it.
 type delta struct {
 	key     setKey
 	part    uint32
 	members *roaring.Bitmap
 }
 
-// deltas gathers the seqs of all shapes by set and part.
+// deltas groups the seqs of all shapes by set and part.
 func (w *work) deltas() []delta {
 	type place struct {
 		key  setKey
@@ -345,7 +370,7 @@ func (w *work) deltas() []delta {
 	put := func(key setKey, number uint32, members *roaring.Bitmap) {
 		at := place{key, number}
 		if i, ok := index[at]; ok {
-			// Not in place: the same bitmap may stand in another set.
+			// Or returns a new bitmap: the old one may be shared with another set.
 			out[i].members = roaring.Or(out[i].members, members)
 			return
 		}
@@ -368,27 +393,53 @@ func (w *work) deltas() []delta {
 			members.AddMany(x.seqs[i : i+n])
 			i += n
 			put(statusKey(x), number, members)
-			if x.s.kind == fanfarev1.Kind_KIND_SENT || x.s.kind == fanfarev1.Kind_KIND_NOT_SENT {
-				put(sendKey(x), number, members)
+			if x.message {
+				put(messageKey(x), number, members)
 			}
+		}
+	}
+	for _, d := range w.deals {
+		if d.Cancel {
+			continue // nothing is in flight
+		}
+		for number, members := range cut(d.Members) {
+			put(setKey{family: familyDealt, try: d.Try, leg: d.Leg}, number, members)
 		}
 	}
 	return out
 }
 
-func statusKey(x *entry) setKey {
-	return setKey{family: familyStatus, prec: x.prec, link: x.s.link}
+// cut returns the parts of a bitmap. They share no memory with it.
+func cut(b *roaring.Bitmap) map[uint32]*roaring.Bitmap {
+	out := map[uint32]*roaring.Bitmap{}
+	for it := b.Iterator(); it.HasNext(); {
+		number := it.PeekNext() >> partBits
+		part := roaring.New()
+		part.AddRange(uint64(number)<<partBits, uint64(number+1)<<partBits)
+		part.And(b)
+		out[number] = part
+		it.AdvanceIfNeeded((number + 1) << partBits)
+	}
+	return out
 }
 
-func sendKey(x *entry) setKey {
+func statusKey(x *entry) setKey {
+	key := setKey{family: familyStatus, prec: x.prec, link: x.s.link}
+	if x.prec < schemas.PrecedenceFacts {
+		key.try = x.s.try
+	}
+	return key
+}
+
+func messageKey(x *entry) setKey {
 	return setKey{
-		family: familySend, sent: x.s.kind == fanfarev1.Kind_KIND_SENT, variant: x.s.variant, channel: x.s.channel, country: x.s.country,
+		family: familyMessage, kind: x.s.kind, variant: x.s.variant, channel: x.s.channel, country: x.s.country,
 		route: x.s.route, try: x.s.try, leg: x.s.leg, segments: x.s.segments, price: x.s.price, currency: x.s.currency,
 	}
 }
 
-// writePiece writes the events of one block, and merges pieces when there are many.
-func (s *Store) writePiece(t *tx, w *work, block uint32, events []placed) error {
+// writeRun writes the events of one block as a run, and merges runs when a level has too many.
+func (s *Store) writeRun(t *tx, w *work, block uint32, events []placed) error {
 	a := &s.appender
 	a.serial++
 	a.writer.reset()
@@ -399,38 +450,38 @@ func (s *Store) writePiece(t *tx, w *work, block uint32, events []placed) error 
 		a.writer.add(p.e, p.x.number, p.x.s.holds)
 	}
 	who, rest := a.writer.finish()
-	if err := insertPiece(t, w, block, 0, len(events), who, rest); err != nil {
+	if err := insertRun(t, w, block, 0, len(events), who, rest); err != nil {
 		return err
 	}
-	l := w.pieces[block]
+	l := w.runs[block]
 	l[0]++
 	for level := 0; level < len(l)-1 && l[level] >= fan; level++ {
 		if err := s.merge(t, w, block, level); err != nil {
-			return fmt.Errorf("merge pieces of block %d: %w", block, err)
+			return fmt.Errorf("merge runs of block %d: %w", block, err)
 		}
 		l[level] = 0
 		l[level+1]++
 	}
-	w.pieces[block] = l
+	w.runs[block] = l
 	return nil
 }
 
-// fan is how many pieces of a level become one of the next. A block that is dealt and answered within seconds never gets
-// so many; one that takes hours has each event written again at most three times, and never more than a few dozen pieces to read
-// for each 20,000 batches.
+// fan is how many runs of one level are merged into one run of the next level. A block whose recipients are all sent to and
+// answered within seconds has fewer runs than that. A block that receives events for hours rewrites each event at most three
+// times, and after 20,000 batches a reader has at most a few dozen runs to read.
 const fan = 12
 
-func insertPiece(t *tx, w *work, block uint32, level, events int, who, rest []byte) error {
-	return t.exec("INSERT INTO pieces (campaign, block, level, events, who, rest) VALUES (?, ?, ?, ?, ?, ?)", w.id, block, level, events, who, rest)
+func insertRun(t *tx, w *work, block uint32, level, events int, who, rest []byte) error {
+	return t.exec("INSERT INTO runs (campaign, block, level, events, who, rest) VALUES (?, ?, ?, ?, ?, ?)", w.id, block, level, events, who, rest)
 }
 
-// merge puts the pieces of one level of a block together, in order of seq, without what came twice.
+// merge replaces the runs of one level of a block by one run of the next level, sorted by seq and without duplicates.
 func (s *Store) merge(t *tx, w *work, block uint32, level int) error {
 	public := w.public()
 	var events []analytics.Event
-	everybody := func(uint32) bool { return true }
+	all := func(uint32) bool { return true }
 	keep := func(e *analytics.Event) { events = append(events, *e) }
-	rows, err := s.conn.QueryContext(t.ctx, "SELECT who, rest FROM pieces WHERE campaign = ? AND block = ? AND level = ?", w.id, block, level)
+	rows, err := s.conn.QueryContext(t.ctx, "SELECT who, rest FROM runs WHERE campaign = ? AND block = ? AND level = ?", w.id, block, level)
 	if err != nil {
 		return err
 	}
@@ -440,14 +491,14 @@ func (s *Store) merge(t *tx, w *work, block uint32, level int) error {
 		if err := rows.Scan(&who, &rest); err != nil {
 			return err
 		}
-		if err := readPiece(who, rest, public, w.number, everybody, keep); err != nil {
+		if err := readRun(who, rest, public, w.number, all, keep); err != nil {
 			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	if err := t.exec("DELETE FROM pieces WHERE campaign = ? AND block = ? AND level = ?", w.id, block, level); err != nil {
+	if err := t.exec("DELETE FROM runs WHERE campaign = ? AND block = ? AND level = ?", w.id, block, level); err != nil {
 		return err
 	}
 	slices.SortStableFunc(events, func(x, y analytics.Event) int { return cmp.Or(cmp.Compare(x.Seq, y.Seq), compareEvents(&x, &y)) })
@@ -465,5 +516,5 @@ func (s *Store) merge(t *tx, w *work, block uint32, level int) error {
 		writer.add(&events[i], number, sh.holds)
 	}
 	who, rest := writer.finish()
-	return insertPiece(t, w, block, level+1, len(events), who, rest)
+	return insertRun(t, w, block, level+1, len(events), who, rest)
 }

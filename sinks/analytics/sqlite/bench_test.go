@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/analytics/sqlite"
 )
 
-// cpu is the processor time used by this process so far.
+// cpu returns the processor time that this process has used.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -36,7 +36,7 @@ func open(b *testing.B) (*sqlite.Store, string) {
 	return s, path
 }
 
-// BenchmarkAppend is one flush after another of 25,000 messages, 50,000 events in six batches. One iteration is one event.
+// BenchmarkAppend appends flushes of 25,000 messages, that is 50,000 events in six batches. One iteration is one event.
 func BenchmarkAppend(b *testing.B) {
 	for _, campaigns := range []int{1, 5, 1000} {
 		b.Run(fmt.Sprintf("campaigns=%d", campaigns), func(b *testing.B) {
@@ -47,7 +47,7 @@ func BenchmarkAppend(b *testing.B) {
 			for events < b.N {
 				batches := traffic.Next(25_000)
 				if batches == nil {
-					b.Fatal("the benchmark outlasts its traffic")
+					b.Fatal("the benchmark runs longer than its traffic")
 				}
 				for i := range batches {
 					events += len(batches[i].Events)
@@ -68,7 +68,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// fill makes a campaign of n recipients, all of it sent and answered.
+// fill appends a campaign of n recipients, all sent and answered.
 func fill(b *testing.B, s *sqlite.Store, n int) *analytics.Campaign {
 	b.Helper()
 	traffic := analyticstest.NewTraffic(1, n)
@@ -106,7 +106,7 @@ func BenchmarkRead(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				// Another campaign in between puts the first one out of memory.
+				// Loading another campaign evicts the first one.
 				for _, id := range []string{c.ID, other.Campaigns[1].ID} {
 					if _, err := cold.Stats(b.Context(), c.Tenant, id); err != nil {
 						b.Fatal(err)

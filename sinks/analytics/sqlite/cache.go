@@ -13,23 +13,23 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// campaignKey names a campaign: always within its tenant.
+// campaignKey identifies a campaign. The tenant is always part of the key.
 type campaignKey struct{ tenant, id string }
 
-// setKey names a set of a campaign: one of statuses (prec, link), or of hand-overs (the rest).
+// setKey identifies a set of a campaign. Sets of statuses use prec, try and link; sets of messages use all but prec and link,
+// sets of dealt recipients use try and leg.
 type setKey struct {
 	family   uint8
 	prec     schemas.Precedence
 	link     string
-	sent     bool
+	kind     schemas.Kind
 	variant  uint8
 	try, leg uint8
 	segments uint8
-	channel  fanfarev1.Channel
+	channel  schemas.Channel
 	price    uint32
 	country  string
 	route    string
@@ -37,17 +37,18 @@ type setKey struct {
 }
 
 const (
-	familyStatus = 0
-	familySend   = 1
+	familyStatus  = 0
+	familyMessage = 1
+	familyDealt   = 2
 )
 
-// part is 65,536 neighbouring seqs of a set. Its bitmap never changes.
+// part holds the members of a set within 65,536 consecutive seqs. Its bitmap is never modified.
 type part struct {
 	number  uint32
 	members *roaring.Bitmap
 }
 
-// set is a set as it was after some batch. It never changes.
+// set is one version of a set, as a batch left it. It is never modified.
 type set struct {
 	id    int64
 	key   setKey
@@ -62,7 +63,7 @@ func (s *set) part(number uint32) *roaring.Bitmap {
 	return s.parts[i].members
 }
 
-// with returns the set with another part.
+// with returns a copy of the set in which one part is replaced or added.
 func (s *set) with(number uint32, members *roaring.Bitmap) *set {
 	out := &set{id: s.id, key: s.key, parts: slices.Clone(s.parts)}
 	i, ok := slices.BinarySearchFunc(out.parts, number, func(p part, n uint32) int { return int(p.number) - int(n) })
@@ -74,21 +75,21 @@ func (s *set) with(number uint32, members *roaring.Bitmap) *set {
 	return out
 }
 
-// levels counts the pieces of a block by level.
+// levels counts the runs of a block by level.
 type levels [4]uint16
 
-// campaignSets is what memory holds of a campaign as it was after some batch. It never changes, but for pieces, the writer's own.
+// campaignSets is one version of a campaign, as a batch left it. It is never modified, except for runs, which only the writer uses.
 type campaignSets struct {
 	id     int64
 	key    campaignKey
 	number uint64
 	month  time.Time
 	sets   map[setKey]*set
-	pieces map[uint32]levels
+	runs   map[uint32]levels
 	bytes  int
 }
 
-// public is the campaign as the contract has it.
+// public returns the campaign in the form of the contract.
 func (c *campaignSets) public() *analytics.Campaign {
 	return &analytics.Campaign{Tenant: c.key.tenant, ID: c.key.id, Month: c.month}
 }
@@ -96,12 +97,12 @@ func (c *campaignSets) public() *analytics.Campaign {
 func campaignNumber(id string) uint64 {
 	n, err := schemas.CampaignNumber(id)
 	if err != nil {
-		return 0 // its ids are kept whole
+		return 0 // the message ids of such a campaign are stored in full
 	}
 	return n
 }
 
-// What things cost in memory beside the bitmaps, roughly.
+// Rough sizes in memory, without the bitmaps themselves.
 const (
 	campaignBytes = 512
 	setBytes      = 256
@@ -115,7 +116,7 @@ func partSize(members *roaring.Bitmap) int {
 	return partBytes + int(members.GetSizeInBytes())
 }
 
-// algebras are the sets of statuses, one algebra for each part of the audience.
+// algebras returns the sets of statuses, as one Algebra for each part of the audience.
 func (c *campaignSets) algebras() map[uint32]analytics.Algebra {
 	out := map[uint32]analytics.Algebra{}
 	for key, s := range c.sets {
@@ -128,7 +129,7 @@ func (c *campaignSets) algebras() map[uint32]analytics.Algebra {
 				a = analytics.Algebra{}
 				out[p.number] = a
 			}
-			// Clickers are apart by link.
+			// There is one set per try and link.
 			if known := a[key.prec]; known != nil {
 				a[key.prec] = roaring.Or(known, p.members)
 			} else {
@@ -139,12 +140,12 @@ func (c *campaignSets) algebras() map[uint32]analytics.Algebra {
 	return out
 }
 
-// cache keeps the campaigns used last.
+// cache keeps the most recently used campaigns in memory.
 type cache struct {
 	mu    sync.Mutex
 	limit int
 	bytes int
-	order *list.List // of *campaignSets, the last used first
+	order *list.List // of *campaignSets, most recently used first
 	index map[campaignKey]*list.Element
 }
 
@@ -192,9 +193,9 @@ type querier interface {
 
 const dateLayout = "2006-01-02"
 
-// find reads the row of a campaign; nil when there is none.
+// find reads the row of a campaign; nil if the store does not have it.
 func find(ctx context.Context, q querier, key campaignKey) (*campaignSets, error) {
-	c := &campaignSets{key: key, number: campaignNumber(key.id), sets: map[setKey]*set{}, pieces: map[uint32]levels{}}
+	c := &campaignSets{key: key, number: campaignNumber(key.id), sets: map[setKey]*set{}, runs: map[uint32]levels{}}
 	var month string
 	err := q.QueryRowContext(ctx, "SELECT id, month FROM campaigns WHERE tenant = ? AND campaign = ?", key.tenant, key.id).Scan(&c.id, &month)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -209,7 +210,7 @@ func find(ctx context.Context, q querier, key campaignKey) (*campaignSets, error
 	return c, nil
 }
 
-// load reads a campaign; nil when there is none.
+// load reads a campaign with its sets; nil if the store does not have it.
 func load(ctx context.Context, q querier, key campaignKey) (*campaignSets, error) {
 	c, err := find(ctx, q, key)
 	if c == nil || err != nil {
@@ -219,14 +220,14 @@ func load(ctx context.Context, q querier, key campaignKey) (*campaignSets, error
 	if err := c.loadSets(ctx, q); err != nil {
 		return nil, fmt.Errorf("read sets of %s: %w", key.id, err)
 	}
-	if err := c.loadPieces(ctx, q); err != nil {
-		return nil, fmt.Errorf("read pieces of %s: %w", key.id, err)
+	if err := c.loadRuns(ctx, q); err != nil {
+		return nil, fmt.Errorf("read runs of %s: %w", key.id, err)
 	}
 	return c, nil
 }
 
 func (c *campaignSets) loadSets(ctx context.Context, q querier) error {
-	rows, err := q.QueryContext(ctx, `SELECT s.id, s.family, s.prec, s.link, s.sent, s.variant, s.channel, s.country, s.route, s.try, s.leg, s.segments, s.price_micros, s.currency, p.part, p.members
+	rows, err := q.QueryContext(ctx, `SELECT s.id, s.family, s.prec, s.link, s.kind, s.variant, s.channel, s.country, s.route, s.try, s.leg, s.segments, s.price_micros, s.currency, p.part, p.members
 		FROM sets s JOIN parts p ON p.set_id = s.id WHERE s.campaign = ? ORDER BY s.id, p.part`, c.id)
 	if err != nil {
 		return err
@@ -237,7 +238,7 @@ func (c *campaignSets) loadSets(ctx context.Context, q querier) error {
 		var p part
 		var blob sql.RawBytes
 		k := &s.key
-		if err := rows.Scan(&s.id, &k.family, &k.prec, &k.link, &k.sent, &k.variant, &k.channel, &k.country, &k.route, &k.try, &k.leg, &k.segments, &k.price, &k.currency, &p.number, &blob); err != nil {
+		if err := rows.Scan(&s.id, &k.family, &k.prec, &k.link, &k.kind, &k.variant, &k.channel, &k.country, &k.route, &k.try, &k.leg, &k.segments, &k.price, &k.currency, &p.number, &blob); err != nil {
 			return err
 		}
 		p.members = roaring.New()
@@ -256,8 +257,8 @@ func (c *campaignSets) loadSets(ctx context.Context, q querier) error {
 	return rows.Err()
 }
 
-func (c *campaignSets) loadPieces(ctx context.Context, q querier) error {
-	rows, err := q.QueryContext(ctx, "SELECT block, level, count(*) FROM pieces WHERE campaign = ? GROUP BY block, level", c.id)
+func (c *campaignSets) loadRuns(ctx context.Context, q querier) error {
+	rows, err := q.QueryContext(ctx, "SELECT block, level, count(*) FROM runs WHERE campaign = ? GROUP BY block, level", c.id)
 	if err != nil {
 		return err
 	}
@@ -268,20 +269,20 @@ func (c *campaignSets) loadPieces(ctx context.Context, q querier) error {
 		if err := rows.Scan(&block, &level, &n); err != nil {
 			return err
 		}
-		l := c.pieces[block]
+		l := c.runs[block]
 		l[min(level, len(l)-1)] = uint16(n)
-		c.pieces[block] = l
+		c.runs[block] = l
 	}
 	return rows.Err()
 }
 
-// campaign returns a campaign as of the last commit, nil when there is none.
+// campaign returns a campaign as of the last commit; nil if the store does not have it.
 func (s *Store) campaign(ctx context.Context, tenant, id string) (*campaignSets, error) {
 	key := campaignKey{tenant, id}
 	if c, err := s.cached(key); c != nil || err != nil {
 		return c, err
 	}
-	// The connection first: whoever holds visible waits for nobody.
+	// Take the connection before the lock: a goroutine that holds visible must not wait for anything.
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", id, err)

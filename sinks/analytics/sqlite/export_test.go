@@ -1,6 +1,6 @@
 package sqlite
 
-// CacheBytes is what the sets in memory cost, recounted.
+// CacheBytes recounts the size of the cache.
 func CacheBytes(s *Store) int {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()

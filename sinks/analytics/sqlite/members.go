@@ -13,11 +13,10 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/schemas"
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics"
 )
 
-// compareEvents orders the events of one recipient by time, then precedence; equal ones are the same event, twice.
+// compareEvents orders the events of one recipient by time, then precedence. Events that compare equal are duplicates.
 func compareEvents(a, b *analytics.Event) int {
 	return cmp.Or(
 		cmp.Compare(a.TimeMS, b.TimeMS),
@@ -28,7 +27,7 @@ func compareEvents(a, b *analytics.Event) int {
 	)
 }
 
-// events calls yield for every event of the given recipients, in no order, with those that came twice.
+// events calls yield for every event of the given recipients, in no order and including duplicates.
 func (s *Store) events(ctx context.Context, q querier, c *campaignSets, seqs *roaring.Bitmap, yield func(*analytics.Event)) error {
 	public := c.public()
 	blocks := roaring.New()
@@ -46,7 +45,7 @@ func (s *Store) events(ctx context.Context, q querier, c *campaignSets, seqs *ro
 }
 
 func readBlock(ctx context.Context, q querier, c *campaignSets, public *analytics.Campaign, block uint32, seqs *roaring.Bitmap, yield func(*analytics.Event)) error {
-	rows, err := q.QueryContext(ctx, "SELECT who, rest FROM pieces WHERE campaign = ? AND block = ?", c.id, block)
+	rows, err := q.QueryContext(ctx, "SELECT who, rest FROM runs WHERE campaign = ? AND block = ?", c.id, block)
 	if err != nil {
 		return err
 	}
@@ -56,14 +55,14 @@ func readBlock(ctx context.Context, q querier, c *campaignSets, public *analytic
 		if err := rows.Scan(&who, &rest); err != nil {
 			return err
 		}
-		if err := readPiece(who, rest, public, c.number, seqs.Contains, yield); err != nil {
+		if err := readRun(who, rest, public, c.number, seqs.Contains, yield); err != nil {
 			return fmt.Errorf("block %d: %w", block, err)
 		}
 	}
 	return rows.Err()
 }
 
-// inView runs f on a campaign as of the last commit; not at all when there is no such campaign.
+// inView calls f with a campaign as of the last commit. It does not call f if the store does not have the campaign.
 func (s *Store) inView(ctx context.Context, tenant, id string, f func(*sql.Tx, *campaignSets) error) error {
 	v, err := s.view(ctx)
 	if err != nil {
@@ -80,7 +79,7 @@ func (s *Store) inView(ctx context.Context, tenant, id string, f func(*sql.Tx, *
 	return nil
 }
 
-// Members describes recipients.
+// Members returns what is known about the given recipients.
 func (s *Store) Members(ctx context.Context, tenant, campaign string, seqs []uint32) (out []analytics.Member, err error) {
 	if len(seqs) == 0 {
 		return nil, nil
@@ -112,7 +111,7 @@ func (s *Store) members(ctx context.Context, q querier, c *campaignSets, seqs *r
 	return out, nil
 }
 
-// rank says which of two events says more: precedence, then time.
+// rank orders events by precedence, then by time. The event of the higher rank supplies a field's value.
 type rank struct {
 	p  schemas.Precedence
 	at int64
@@ -120,7 +119,7 @@ type rank struct {
 
 func (r rank) below(o rank) bool { return r.p < o.p || r.p == o.p && r.at < o.at }
 
-// fold joins the events of one recipient, in any order and however often they come.
+// fold combines the events of one recipient into a member. The order of the events and duplicates do not matter.
 type fold struct {
 	analytics.Member
 	state, channel, route, sender, provider rank
@@ -128,7 +127,7 @@ type fold struct {
 	tries                                   [4]uint64
 }
 
-// pick takes value when the event that says it ranks higher than the one that said it before.
+// pick sets a field to value if the event ranks above the event that set the field before.
 func pick[T comparable](r rank, at *rank, to *T, value T) {
 	var none T
 	if value != none && (at.p == 0 || at.below(r)) {
@@ -150,9 +149,9 @@ func (f *fold) add(e *analytics.Event) {
 	switch {
 	case p == analytics.FactClicked:
 		f.Clicked = true
-	case e.Kind == fanfarev1.Kind_KIND_REPLIED:
+	case e.Kind == schemas.KindReplied:
 		f.Replied = true
-	case e.Kind == fanfarev1.Kind_KIND_OPTED_OUT:
+	case e.Kind == schemas.KindOptedOut:
 		f.OptedOut = true
 	}
 	if p >= schemas.PrecedenceFacts {
@@ -170,7 +169,7 @@ func (f *fold) add(e *analytics.Event) {
 	if p.Class() >= schemas.ClassLeft {
 		f.tries[e.Try/64] |= 1 << (e.Try % 64)
 	}
-	if e.Kind == fanfarev1.Kind_KIND_SENT {
+	if e.Kind == schemas.KindSent {
 		earlier(&f.sentAt, e.TimeMS)
 	}
 	if p.Class() == schemas.ClassPositive {
@@ -187,6 +186,7 @@ func (f *fold) member() analytics.Member {
 			m.Attempts++
 		}
 	}
+	m.OrderTimes()
 	return m
 }
 
@@ -197,7 +197,7 @@ func instant(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// History is everything known about one recipient.
+// History returns all events of one recipient.
 func (s *Store) History(ctx context.Context, tenant, campaign string, seq uint32) (out []analytics.Event, err error) {
 	err = s.inView(ctx, tenant, campaign, func(v *sql.Tx, c *campaignSets) error {
 		return s.events(ctx, v, c, roaring.BitmapOf(seq), func(e *analytics.Event) { out = append(out, *e) })
@@ -206,10 +206,10 @@ func (s *Store) History(ctx context.Context, tenant, campaign string, seq uint32
 	return slices.CompactFunc(out, func(a, b analytics.Event) bool { return compareEvents(&a, &b) == 0 }), err
 }
 
-// found is how many seqs and messages a search returns at most.
-const found = 100
+// maxFound is the most seqs or messages that a search returns.
+const maxFound = 100
 
-// FindRecipient returns the first seqs with a number. It reads through the numbers of the whole campaign.
+// FindRecipient returns the first seqs with a number. It scans the numbers of the whole campaign.
 func (s *Store) FindRecipient(ctx context.Context, tenant, campaign, to string) (out []uint32, err error) {
 	if to == "" {
 		return nil, nil
@@ -217,7 +217,7 @@ func (s *Store) FindRecipient(ctx context.Context, tenant, campaign, to string) 
 	seqs := roaring.New()
 	packed, isNumber := packNumber(to)
 	err = s.inView(ctx, tenant, campaign, func(v *sql.Tx, c *campaignSets) error {
-		rows, err := v.QueryContext(ctx, "SELECT who FROM pieces WHERE campaign = ?", c.id)
+		rows, err := v.QueryContext(ctx, "SELECT who FROM runs WHERE campaign = ?", c.id)
 		if err != nil {
 			return err
 		}
@@ -246,13 +246,13 @@ func (s *Store) FindRecipient(ctx context.Context, tenant, campaign, to string) 
 	if err != nil {
 		return nil, err
 	}
-	for it := seqs.Iterator(); it.HasNext() && len(out) < found; {
+	for it := seqs.Iterator(); it.HasNext() && len(out) < maxFound; {
 		out = append(out, it.Next())
 	}
 	return out, nil
 }
 
-// ByCustomerRef describes the messages that carry the client's reference.
+// ByCustomerRef returns the messages that carry a client's reference.
 func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since time.Time) ([]analytics.Referred, error) {
 	if ref == "" {
 		return nil, nil
@@ -273,7 +273,7 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 			return nil, err
 		}
 		if c == nil {
-			return nil, errors.New("find messages by reference: a reference without its campaign")
+			return nil, errors.New("find messages by reference: customer_refs names a campaign that is not in campaigns")
 		}
 		members, err := s.members(ctx, v, c, seqs[key])
 		if err != nil {
@@ -286,10 +286,10 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 	slices.SortFunc(out, func(a, b analytics.Referred) int {
 		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Campaign, b.Campaign), cmp.Compare(a.Seq, b.Seq))
 	})
-	return out[:min(len(out), found)], nil
+	return out[:min(len(out), maxFound)], nil
 }
 
-// referred finds the recipients with a reference, by campaign.
+// referred returns the recipients with a reference, grouped by campaign.
 func referred(ctx context.Context, q querier, tenant, ref string, since time.Time) (map[campaignKey]*roaring.Bitmap, []campaignKey, error) {
 	rows, err := q.QueryContext(ctx, `SELECT c.campaign, r.seq FROM customer_refs r JOIN campaigns c ON c.id = r.campaign
 		WHERE r.ref = ? AND c.tenant = ? AND c.month >= ? ORDER BY c.id, r.seq`, ref, tenant, analytics.MonthOf(since).Format(dateLayout))

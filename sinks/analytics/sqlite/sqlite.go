@@ -24,27 +24,27 @@ var migrations embed.FS
 
 // Config of a store.
 type Config struct {
-	// Path of the database file; it is made when it is not there. Its folder must exist.
+	// Path of the database file. Open creates the file if it does not exist; the folder must exist.
 	Path string
-	// CacheBytes bounds the sets of campaigns kept in memory, roughly; 0: 32 MiB, which holds about ten campaigns of 1,000,000.
-	// A campaign that is not in memory costs some 10 ms once more.
+	// CacheBytes roughly bounds the sets kept in memory; 0 means 32 MiB, about ten campaigns of 1,000,000 recipients.
+	// Loading a campaign that is not in memory takes about 10 ms.
 	CacheBytes int
 }
 
 // Store keeps analytics in one SQLite file.
 type Store struct {
-	write *sql.DB   // one connection,
-	conn  *sql.Conn // this one
+	write *sql.DB   // has one connection, conn
+	conn  *sql.Conn // used by the writer only
 	read  *sql.DB
 
-	// writing is held by whoever writes. What is below it is the writer's own.
+	// writing is held by the one writer. It guards the fields of this paragraph.
 	writing  sync.Mutex
-	nextID   int64 // of campaigns, and of sets
+	nextID   int64 // of campaigns and of sets
 	stmts    map[string]*sql.Stmt
 	appender appender
 
-	// visible is held, for writing, from the commit of a transaction until memory shows it, and for reading while an answer's
-	// view is taken: so no answer holds less than one before it, whichever of the two it came from.
+	// visible is write-locked from the commit of a transaction until the cache shows the same state, and read-locked while a
+	// query takes its snapshot. So no answer is older than an earlier one, whether it came from the file or from the cache.
 	visible sync.RWMutex
 	cache   *cache
 
@@ -60,11 +60,12 @@ var (
 // Open opens the store and brings its tables up to date.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("analytics: no path for the database file")
+		return nil, errors.New("analytics: Config.Path is empty")
 	}
-	// 16 KiB pages: pieces and bitmaps are some 10 KiB, and a long value costs a walk along its pages.
-	// The WAL may grow to 32 MiB, so that bitmaps written by every batch reach the file once per many batches.
-	// NORMAL: a commit survives the end of the process; after loss of power the last ones may be gone, and are read again from the topic.
+	// Pages of 16 KiB: runs and bitmaps have about 10 KiB, and a value that is longer than a page is read as a chain of pages.
+	// The WAL may grow to 32 MiB, so that bitmaps that every batch rewrites are copied into the file only once per many batches.
+	// synchronous(NORMAL): a commit survives the end of the process. After a loss of power the last commits may be gone; they are
+	// then read from the topic again.
 	pragmas := []string{"page_size(16384)", "journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(10000)", "wal_autocheckpoint(2048)", "cache_size(-8192)", "temp_store(MEMORY)"}
 	query := url.Values{"_pragma": pragmas}
 	dsn := "file:" + (&url.URL{Path: cfg.Path}).EscapedPath() + "?" + query.Encode()
@@ -110,7 +111,7 @@ func (s *Store) start(ctx context.Context) error {
 	return nil
 }
 
-// Close waits for what is being written and closes the file.
+// Close waits for the transaction in progress and closes the file.
 func (s *Store) Close() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -127,7 +128,7 @@ func (s *Store) Close() error {
 	return errors.Join(append(errs, s.read.Close(), s.write.Close())...)
 }
 
-// begin starts a transaction of the one writer; the caller holds writing.
+// begin starts a transaction. The caller holds writing.
 func (s *Store) begin(ctx context.Context) (*tx, error) {
 	if s.closed.Load() {
 		return nil, analytics.ErrClosed
@@ -138,18 +139,18 @@ func (s *Store) begin(ctx context.Context) (*tx, error) {
 	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	// What is begun is ended: it is short, and a context that can be cancelled costs a goroutine for every statement.
+	// A transaction is short and is not cancelled: a cancellable context would cost a goroutine for every statement.
 	return &tx{ctx: context.WithoutCancel(ctx), s: s}, nil
 }
 
-// tx is a transaction of the writer, whose statements are prepared once.
+// tx is a transaction of the writer. Its statements are prepared once and kept.
 type tx struct {
-	ctx  context.Context //nolint:containedctx // of this transaction, which does not outlive the call that began it
+	ctx  context.Context //nolint:containedctx // a tx does not outlive the call that began it
 	s    *Store
 	done bool
 }
 
-// exec runs a statement, which stays prepared: its text must be a constant.
+// exec executes a statement. The text must be a constant, because the prepared statement is kept for ever.
 func (t *tx) exec(query string, args ...any) error {
 	stmt := t.s.stmts[query]
 	if stmt == nil {
@@ -171,14 +172,14 @@ func (t *tx) commit() error {
 	return nil
 }
 
-// rollback undoes what was not committed; the error that matters is the one that led here.
+// rollback ends a transaction that was not committed. Its error is dropped: the error that led here is returned.
 func (t *tx) rollback() {
 	if !t.done {
 		_, _ = t.s.conn.ExecContext(t.ctx, "ROLLBACK")
 	}
 }
 
-// view begins a read transaction that shows everything committed so far and nothing committed later.
+// view begins a read transaction on a snapshot of everything committed so far.
 func (s *Store) view(ctx context.Context) (*sql.Tx, error) {
 	if s.closed.Load() {
 		return nil, analytics.ErrClosed
@@ -232,7 +233,7 @@ func milliseconds(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// readAsOf asks for the least time of the topic that was read last, in milliseconds; 0 for none.
+// readAsOf returns the least time of the most recently marked topic, in milliseconds; 0 if there is none.
 func readAsOf(ctx context.Context, q querier) (at int64, err error) {
 	const query = `SELECT coalesce(min(as_of), 0) FROM marks WHERE topic = (SELECT topic FROM marks ORDER BY as_of DESC LIMIT 1)`
 	if err := q.QueryRowContext(ctx, query).Scan(&at); err != nil {
@@ -241,7 +242,7 @@ func readAsOf(ctx context.Context, q querier) (at int64, err error) {
 	return at, nil
 }
 
-// AsOf is the time up to which everything in the topic is in the answers.
+// AsOf returns the time up to which the answers contain everything in the topic.
 func (s *Store) AsOf(context.Context) (time.Time, error) {
 	if s.closed.Load() {
 		return time.Time{}, analytics.ErrClosed
@@ -252,7 +253,7 @@ func (s *Store) AsOf(context.Context) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// Positions returns the offset after the last one taken, by partition.
+// Positions returns the offset after the last stored one, by partition.
 func (s *Store) Positions(ctx context.Context, topic analytics.TopicID) (map[int32]int64, error) {
 	if s.closed.Load() {
 		return nil, analytics.ErrClosed

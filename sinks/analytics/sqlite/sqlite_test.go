@@ -29,10 +29,10 @@ func place(cache int) func(t *testing.T) func() analytics.Store {
 
 func TestConformance(t *testing.T) { analyticstest.Run(t, place(0)) }
 
-// The same answers when nothing stays in memory.
+// The answers are the same with a cache that holds one campaign only.
 func TestConformanceWithoutMemory(t *testing.T) { analyticstest.RunHistory(t, place(1), 5) }
 
-// A transaction that fails leaves nothing behind, neither in the file nor in memory: the same batch may be tried again.
+// A failed transaction leaves nothing behind, neither in the file nor in the cache, so the same batch can be appended again.
 func TestFailedTransaction(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "analytics.db")
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
@@ -50,8 +50,8 @@ func TestFailedTransaction(t *testing.T) {
 	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
 	m := analyticstest.NewModel()
 	batches := analyticstest.Batches(rng, analyticstest.History(rng, c, 100), 2, 20)
-	// Each table in turn refuses rows.
-	tables := []string{"parts", "pieces", "timeline", "sets", "campaigns", "customer_refs", "positions"}
+	// Each table in turn refuses inserts.
+	tables := []string{"parts", "runs", "timeline", "sets", "campaigns", "customer_refs", "positions"}
 	failed := map[string]bool{}
 	for i, b := range batches {
 		table := tables[i%len(tables)]
@@ -72,7 +72,7 @@ func TestFailedTransaction(t *testing.T) {
 			analyticstest.Compare(t, s, m, c.Tenant, c.ID)
 		}
 		if err != nil && i%3 == 0 {
-			// The process ends here, and another begins.
+			// Reopen the store, as a new process would.
 			s.Close()
 			if s, err = sqlite.Open(t.Context(), sqlite.Config{Path: path}); err != nil {
 				t.Fatal(err)
@@ -85,13 +85,13 @@ func TestFailedTransaction(t *testing.T) {
 	}
 	analyticstest.Compare(t, s, m, c.Tenant, c.ID)
 	for _, table := range tables {
-		if !failed[table] && table != "campaigns" { // the first batch made the campaign
+		if !failed[table] && table != "campaigns" { // only the first batch inserts a campaign
 			t.Errorf("nothing was appended while %s refused rows", table)
 		}
 	}
 }
 
-// What is asked of a closed store is an error.
+// A closed store answers with an error.
 func TestClosed(t *testing.T) {
 	if _, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "a folder?", "#1.db")}); err == nil {
 		t.Fatal("open in a folder that is not there: got no error")
@@ -117,7 +117,7 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// Memory stays within its bound, however many campaigns are asked about.
+// The cache stays within its bound, whatever the number of campaigns.
 func TestManyCampaignsInLittleMemory(t *testing.T) {
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "analytics.db"), CacheBytes: 20_000})
 	if err != nil {
@@ -143,8 +143,8 @@ func TestManyCampaignsInLittleMemory(t *testing.T) {
 	}
 }
 
-// A block that is written to for hours stays in few pieces, and a write that failed does not upset the count of them.
-func TestPiecesAreMerged(t *testing.T) {
+// A block that receives events for hours has few runs, also after failed transactions.
+func TestRunsAreMerged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "analytics.db")
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
 	if err != nil {
@@ -175,12 +175,12 @@ func TestPiecesAreMerged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var pieces, events int
-	if err := db.QueryRow("SELECT count(*), sum(events) FROM pieces").Scan(&pieces, &events); err != nil {
+	var runs, events int
+	if err := db.QueryRow("SELECT count(*), sum(events) FROM runs").Scan(&runs, &events); err != nil {
 		t.Fatal(err)
 	}
-	// 750 appends: 5 of level 2, 2 of level 1 and 6 of level 0.
-	if want := 750/144 + 750%144/12 + 750%12; pieces != want || events != 1400 {
-		t.Errorf("got %d pieces with %d events, want %d with 1400", pieces, events, want)
+	// 750 appends leave 5 runs of level 2, 2 of level 1 and 6 of level 0.
+	if want := 750/144 + 750%144/12 + 750%12; runs != want || events != 1400 {
+		t.Errorf("got %d runs with %d events, want %d with 1400", runs, events, want)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// oneAnswer: many senders at once, and every hand-over gets its one answer.
+// oneAnswer: many goroutines call Send at once, and every hand-over gets exactly one answer.
 func oneAnswer(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Latency: 5 * time.Millisecond})
 	if err != nil {
@@ -70,7 +70,7 @@ func emptyBatch(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return l.check()
 }
 
-// batchLimit: as many as Caps says, and not one more.
+// batchLimit: Send takes MaxBatch messages and refuses one more.
 func batchLimit(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64})
 	if err != nil {
@@ -94,7 +94,7 @@ func batchLimit(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return errors.Join(l.wait(ctx), l.all(carrier.Accepted), honest(s, l))
 }
 
-// deadline: what is too late is not written, and does not keep the rest of its batch.
+// deadline: a message past its deadline is not written; the rest of its batch is.
 func deadline(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64})
 	if err != nil {
@@ -153,7 +153,38 @@ func deadlineAfterWaiting(ctx context.Context, open func(Peer) (Subject, error))
 	if err != nil {
 		return errors.Join(untouched(s, late, err, nil), l.wait(ctx))
 	}
-	return errors.Join(l.wait(ctx), late.wait(ctx), late.all(carrier.Retryable), honest(s, late))
+	return errors.Join(l.wait(ctx), late.wait(ctx), late.notWritten(), honest(s, late))
+}
+
+// withdrawn: a message is not written when it is withdrawn while Send waits for the window, nor when it was withdrawn before.
+func withdrawn(ctx context.Context, open func(Peer) (Subject, error)) error {
+	const latency = 200 * time.Millisecond
+	s, err := open(Peer{Window: 2, Latency: latency})
+	if err != nil {
+		return err
+	}
+	l, err := fill(ctx, s.Connector, 2)
+	if err != nil {
+		return err
+	}
+	batch, err := Batch(1000, 2)
+	if err != nil {
+		return err
+	}
+	var flags [2]atomic.Bool
+	flags[1].Store(true)
+	defer time.AfterFunc(latency/4, func() { flags[0].Store(true) }).Stop()
+	for i := range batch {
+		batch[i].Deadline, batch[i].Withdrawn = time.Now().Add(time.Minute), &flags[i]
+		late, err := send(ctx, s.Connector, batch[i:i+1])
+		if err != nil {
+			return fmt.Errorf("got error %w, want none", err)
+		}
+		if err := errors.Join(late.wait(ctx), late.notWritten(), honest(s, late)); err != nil {
+			return err
+		}
+	}
+	return l.wait(ctx)
 }
 
 // fill sends n messages, one by one where batches are small.
@@ -195,10 +226,10 @@ func contextEndsWait(ctx context.Context, open func(Peer) (Subject, error)) erro
 	if err != nil {
 		return untouched(s, l, err, context.DeadlineExceeded)
 	}
-	return errors.Join(l.wait(ctx), l.all(carrier.Retryable), honest(s, l))
+	return errors.Join(l.wait(ctx), l.notWritten(), honest(s, l))
 }
 
-// contextTakesNothingBack: once Send has returned, its context is of no more interest.
+// contextTakesNothingBack: when Send has returned, the end of its context changes nothing.
 func contextTakesNothingBack(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Latency: 100 * time.Millisecond})
 	if err != nil {
@@ -238,7 +269,7 @@ func drain(ctx context.Context, c carrier.Connector, patience time.Duration) err
 	return nil
 }
 
-// leftovers: what has no answer when drain ends may or may not have been taken.
+// leftovers: a message without an answer when Drain ends gets Unknown.
 func leftovers(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Silent: true})
 	if err != nil {
@@ -252,15 +283,9 @@ func leftovers(ctx context.Context, open func(Peer) (Subject, error)) error {
 	if err != nil {
 		return err
 	}
-	// It was handed over: else it would be no leftover.
-	for {
-		err := seen(s, l.keys, exactly(1))
-		if err == nil {
-			break
-		}
-		if !pause(ctx, 5*time.Millisecond) {
-			return err
-		}
+	// The peer must have it, or it would not wait for an answer.
+	if err := await(ctx, func() error { return seen(s, l.keys, exactly(1)) }); err != nil {
+		return err
 	}
 	if err := drain(ctx, s.Connector, 50*time.Millisecond); err != nil {
 		return err
@@ -279,7 +304,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// nothingAfterDrain: drain in the middle of everything, with senders that do not stop, some of them waiting for the window.
+// nothingAfterDrain: Drain is called while goroutines go on calling Send, some of them waiting for the window; no answer comes after it.
 func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 32, Latency: 30 * time.Millisecond})
 	if err != nil {
@@ -356,7 +381,7 @@ func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) er
 	return untouched(s, l, err, carrier.ErrDrained)
 }
 
-// complete returns an error unless every hand-over has its answer by now.
+// complete returns an error unless every hand-over has its answer.
 func (l *batchLog) complete() error {
 	if n := l.answered(); n != len(l.keys) {
 		return fmt.Errorf("Drain has returned, and %d of %d hand-overs have an answer", n, len(l.keys))
@@ -364,7 +389,7 @@ func (l *batchLog) complete() error {
 	return nil
 }
 
-// drainWaits: a call of done that has begun has ended when Drain returns. Here it takes long, as it never should.
+// drainWaits: Drain returns only after every running call of done has returned. Here done blocks, which the contract forbids.
 func drainWaits(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 4})
 	if err != nil {
@@ -397,7 +422,7 @@ func drainWaits(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return <-sent
 }
 
-// health: in flight is what is in flight, and a drained connector is not ready.
+// health: InFlight counts the hand-overs without an answer, and a drained connector is not ready.
 func health(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 8, Silent: true})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Noop takes everything at once and remembers only how much: what a sender costs by itself is measured against it.
+// Noop is a connector that takes everything at once and only counts. Benchmarks measure with it what a sender itself costs.
 type Noop struct {
 	// Batch is MaxBatch; 0: 1,000.
 	Batch int

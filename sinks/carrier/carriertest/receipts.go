@@ -10,9 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // handOver hands n messages over and returns what became of them, all accepted.
@@ -31,7 +30,7 @@ func handOver(ctx context.Context, c carrier.Connector, n int) (*batchLog, error
 
 var errNotDurable = errors.New("not durable")
 
-// receiptsUntilTaken: a receipt that could not be made durable comes again, and one that could does not.
+// receiptsUntilTaken: a receipt for which emit failed comes again; one for which emit succeeded does not.
 func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Receipts: true})
 	if err != nil {
@@ -39,7 +38,7 @@ func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) e
 	}
 	source, ok := s.Connector.(carrier.ReceiptSource)
 	if !ok {
-		return nil // its receipts come by webhook, or not at all
+		return nil // its receipts come by webhook, or never
 	}
 	l, err := handOver(ctx, s.Connector, 40)
 	if err != nil {
@@ -98,7 +97,7 @@ func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) e
 		defer mu.Unlock()
 		return fmt.Errorf("%d of %d receipts came after emit had refused some: %w", len(taken), len(l.keys), errors.Join(wrong, ctx.Err()))
 	}
-	pause(ctx, 150*time.Millisecond) // for what should not come
+	pause(ctx, 150*time.Millisecond) // a second copy would come in this time
 	cancel()
 	if err := <-ended; err != nil {
 		return fmt.Errorf("receipts ended with error %w, want none", err)
@@ -119,7 +118,7 @@ func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) e
 	return nil
 }
 
-// match finds the hand-over that a receipt is about, and holds the receipt against it.
+// match finds the hand-over that a receipt is about, and compares them.
 func (l *batchLog) match(caps carrier.Caps, r *carrier.Receipt) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +130,7 @@ func (l *batchLog) match(caps carrier.Caps, r *carrier.Receipt) (int, error) {
 		return 0, fmt.Errorf("receipt with the key %v, want %v", r.Key, l.keys[n])
 	case !caps.EchoesKey && !r.Key.IsZero():
 		return 0, fmt.Errorf("receipt with a key, want none of a carrier that echoes none")
-	case r.Status != fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED:
+	case r.Status != schemas.ReceiptStatusDelivered:
 		return 0, fmt.Errorf("receipt with status %v, want delivered", r.Status)
 	case r.At.IsZero():
 		return 0, errors.New("receipt without a time")
@@ -141,7 +140,7 @@ func (l *batchLog) match(caps carrier.Caps, r *carrier.Receipt) (int, error) {
 	return n, nil
 }
 
-// receiptsToTheNext: what one consumer did not acknowledge, another gets.
+// receiptsToTheNext: another consumer gets the receipts that the first did not acknowledge.
 func receiptsToTheNext(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Receipts: true})
 	if err != nil {
@@ -155,7 +154,7 @@ func receiptsToTheNext(ctx context.Context, open func(Peer) (Subject, error)) er
 	if err != nil {
 		return err
 	}
-	// The first consumer is offered some, takes none, and goes.
+	// The first consumer gets some, acknowledges none, and ends.
 	short, cancel := context.WithCancel(ctx)
 	defer cancel()
 	err = first.Receipts(short, func([]carrier.Receipt) error {

@@ -10,8 +10,6 @@ import (
 
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Peer is how the other end behaves during one check.
@@ -29,7 +27,8 @@ type Peer struct {
 // Subject is a connector opened at a peer.
 type Subject struct {
 	Connector carrier.Connector
-	// Seen returns how often the peer was handed each submission, by the peer's own account.
+	// Seen returns how often the peer has taken each submission, by the peer's own account. A repetition that it has ignored does
+	// not count.
 	Seen func() (map[carrier.Key]int, error)
 	// Again opens the connector once more at the same peer and account, as another process would.
 	Again func() (carrier.Connector, error)
@@ -47,20 +46,24 @@ var checks = []check{
 	{"batches within the limit", batchLimit},
 	{"nothing is written after the deadline", deadline},
 	{"the deadline holds after waiting for the window", deadlineAfterWaiting},
+	{"a withdrawn message is not written", withdrawn},
 	{"the end of the context ends the wait", contextEndsWait},
 	{"the end of the context takes nothing back", contextTakesNothingBack},
 	{"leftovers at drain are unknown", leftovers},
 	{"nothing after drain", nothingAfterDrain},
 	{"drain waits for the calls that run", drainWaits},
 	{"health", health},
+	{"a repeated key makes no second message", repeatedKey},
+	{"a repeated key whose first was not answered makes no second message", repeatedUnanswered},
+	{"the carrier knows what it has", query},
 	{"receipts come until they are taken", receiptsUntilTaken},
 	{"receipts go to the next consumer", receiptsToTheNext},
 }
 
-// limit of one check. Every check ends in about a second unless a rule is broken.
+// limit is the longest time of one check. A connector that keeps the contract needs about a second.
 const limit = 20 * time.Second
 
-// Run holds the connector that open opens to the contract. open is called anew for each check; it cleans up by t.
+// Run tests the connector that open opens against the contract. Each check calls open; open registers its cleanup with t.
 func Run(t *testing.T, open func(t *testing.T, peer Peer) Subject) {
 	t.Helper()
 	for _, c := range checks {
@@ -90,15 +93,15 @@ func Batch(first, n int) ([]carrier.Outbound, error) {
 	for i := range batch {
 		seq := first + i
 		batch[i] = carrier.Outbound{
-			Key: k.Submission(10001, uint32(seq), 1), Channel: fanfarev1.Channel_CHANNEL_SMS,
+			Key: k.Submission(10001, uint32(seq), 1), Channel: schemas.ChannelSMS,
 			To: fmt.Sprintf("+39347%07d", seq), From: "FANFARE",
-			Body: carrier.Body{Text: carrier.Text{Body: "hello", Encoding: fanfarev1.Encoding_ENCODING_GSM7, Segments: 1}},
+			Body: carrier.Body{Text: carrier.Text{Body: "hello", Encoding: schemas.EncodingGSM7, Segments: 1}},
 		}
 	}
 	return batch, nil
 }
 
-// batchLog is what became of one batch.
+// batchLog records the answers to one batch.
 type batchLog struct {
 	keys []carrier.Key
 
@@ -110,7 +113,7 @@ type batchLog struct {
 	wrong   error
 }
 
-// send sends and records. The error is Send's.
+// send sends the batch and records the answers. It returns the error of Send.
 func send(ctx context.Context, c carrier.Connector, batch []carrier.Outbound) (*batchLog, error) {
 	l := &batchLog{
 		results: make([]carrier.Result, len(batch)), calls: make([]int, len(batch)), left: len(batch), ended: make(chan struct{}),
@@ -148,7 +151,7 @@ func (l *batchLog) wait(ctx context.Context) error {
 	}
 }
 
-// check holds what was recorded so far against: at most one answer per index, and each of them one that exists.
+// check returns an error unless each index has at most one answer so far, with a known outcome.
 func (l *batchLog) check() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,6 +190,21 @@ func (l *batchLog) all(want carrier.Outcome) error {
 	return nil
 }
 
+// notWritten returns an error unless every index was answered as not written: Retryable with CodeDeadline.
+func (l *batchLog) notWritten() error {
+	if err := l.all(carrier.Retryable); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.results {
+		if r.Code != carrier.CodeDeadline {
+			return fmt.Errorf("index %d: got code %q, want %q: the carrier was not asked", i, r.Code, carrier.CodeDeadline)
+		}
+	}
+	return nil
+}
+
 func (l *batchLog) answered() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,7 +214,7 @@ func (l *batchLog) answered() (n int) {
 	return n
 }
 
-// seen returns an error unless the peer was handed each submission as often as want says.
+// seen returns an error unless the peer has taken each submission as often as want says.
 func seen(s Subject, keys []carrier.Key, want func(i, n int) error) error {
 	counts, err := s.Seen()
 	if err != nil {
@@ -223,7 +241,8 @@ func exactly(want int) func(i, n int) error {
 	}
 }
 
-// honest holds each answer against what the peer has: accepted was handed over once, certainly not taken never, anything else at most once.
+// honest compares each answer with what the peer has: an accepted message once, one that was certainly not taken never, any other at
+// most once.
 func honest(s Subject, logs ...*batchLog) error {
 	counts, err := s.Seen()
 	if err != nil {
@@ -267,7 +286,7 @@ func refused(l *batchLog, err, want error) error {
 	return nil
 }
 
-// untouched is refused, and the peer has nothing of it.
+// untouched returns an error unless Send was refused and the peer has no message of the batch.
 func untouched(s Subject, l *batchLog, err, want error) error {
 	if err := refused(l, err, want); err != nil {
 		return err

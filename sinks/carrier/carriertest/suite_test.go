@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // model is a connector and its peer in one, correct unless a bug is planted.
 type model struct {
-	peer Peer
-	bug  string
+	peer  Peer
+	bug   string
+	doubt carrier.Doubt
 
 	mu      sync.Mutex
 	turn    *sync.Cond
@@ -25,6 +25,7 @@ type model struct {
 	drained bool
 	refs    int
 	seen    map[carrier.Key]int
+	taken   map[carrier.Key]string // the provider's ids
 	open    []*pending
 	calling int
 	owed    []carrier.Receipt
@@ -37,14 +38,41 @@ type pending struct {
 	answered bool
 }
 
-func newModel(p Peer, bug string) *model {
-	m := &model{peer: p, bug: bug, seen: map[carrier.Key]int{}}
+func newModel(p Peer, bug string, doubt carrier.Doubt) *model {
+	m := &model{peer: p, bug: bug, doubt: doubt, seen: map[carrier.Key]int{}, taken: map[carrier.Key]string{}}
 	m.turn = sync.NewCond(&m.mu)
 	return m
 }
 
 func (m *model) Caps() carrier.Caps {
-	return carrier.Caps{MaxBatch: min(32, m.peer.Window), EchoesKey: true}
+	caps := carrier.Caps{MaxBatch: min(32, m.peer.Window), EchoesKey: true, Doubt: m.doubt}
+	if m.doubt == carrier.DoubtKeyHeader && m.bug != "remembers keys for no time" {
+		caps.KeyWindow = time.Hour
+	}
+	return caps
+}
+
+func (m *model) Query(_ context.Context, keys []carrier.Key) ([]carrier.Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]carrier.Result, len(keys))
+	for i, k := range keys {
+		ref, ok := m.taken[k]
+		switch {
+		case ok && m.bug == "denies what it has" && i == 0:
+			out[i] = carrier.Result{Outcome: carrier.Retryable}
+		case ok && m.bug == "forgets its ids":
+			out[i] = carrier.Result{Outcome: carrier.Accepted}
+		case ok || m.bug == "claims what it has not":
+			out[i] = carrier.Result{Outcome: carrier.Accepted, Ref: ref}
+		default:
+			out[i] = carrier.Result{Outcome: carrier.Retryable}
+		}
+		if m.bug == "takes what it is asked about" {
+			m.seen[k]++
+		}
+	}
+	return out, nil
 }
 
 func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
@@ -53,7 +81,7 @@ func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(in
 	}
 	early := make([]bool, len(batch))
 	for i := range batch {
-		early[i] = late(&batch[i])
+		early[i] = m.late(&batch[i])
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,7 +108,7 @@ func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(in
 	}
 	for i := range batch {
 		o := &batch[i]
-		isLate := late(o)
+		isLate := m.late(o)
 		switch m.bug {
 		case "tests the deadline too early":
 			isLate = early[i]
@@ -89,23 +117,37 @@ func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(in
 		}
 		p := &pending{done: done, i: i}
 		if isLate {
-			p.r = carrier.Result{Outcome: carrier.Retryable}
+			p.r = carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+			if m.bug == "blames the carrier" {
+				p.r.Code = "timeout"
+			}
 			if m.bug == "writes what is late" {
 				m.seen[o.Key]++
 			}
 		} else {
 			m.refs++
-			m.seen[o.Key]++
+			ref := strconv.Itoa(m.refs)
+			had, again := m.taken[o.Key]
+			if again = again && (m.doubt == carrier.DoubtKeyHeader || m.doubt == carrier.DoubtNaturalID); again {
+				ref = had
+			}
+			if m.bug == "answers a repeated key anew" {
+				ref = strconv.Itoa(m.refs)
+			}
+			if !again || m.bug == "takes a repeated key again" {
+				m.seen[o.Key]++
+			}
+			m.taken[o.Key] = ref
 			if m.bug == "hands over twice" {
 				m.seen[o.Key]++
 			}
-			p.r = carrier.Result{Outcome: carrier.Accepted, Ref: strconv.Itoa(m.refs)}
+			p.r = carrier.Result{Outcome: carrier.Accepted, Ref: ref}
 			if m.bug == "no provider's id" {
 				p.r.Ref = ""
 			}
 			if m.peer.Receipts {
 				m.owed = append(m.owed, carrier.Receipt{
-					Ref: p.r.Ref, Key: o.Key, Status: fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED, At: time.Now(), Raw: []byte("delivered"),
+					Ref: p.r.Ref, Key: o.Key, Status: schemas.ReceiptStatusDelivered, At: time.Now(), Raw: []byte("delivered"),
 				})
 			}
 		}
@@ -127,7 +169,12 @@ func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(in
 	return nil
 }
 
-func late(o *carrier.Outbound) bool { return !o.Deadline.IsZero() && !time.Now().Before(o.Deadline) }
+func (m *model) late(o *carrier.Outbound) bool {
+	if m.bug == "ignores the withdrawal" {
+		return !o.Deadline.IsZero() && !time.Now().Before(o.Deadline)
+	}
+	return o.Expired(time.Now())
+}
 
 func (m *model) answer(p *pending, again bool) {
 	m.mu.Lock()
@@ -250,37 +297,56 @@ func (m *model) subject() Subject {
 
 // TestSuitePassesWhatIsRight: a connector that keeps the contract passes.
 func TestSuitePassesWhatIsRight(t *testing.T) {
-	Run(t, func(_ *testing.T, p Peer) Subject { return newModel(p, "").subject() })
+	for _, doubt := range []carrier.Doubt{carrier.DoubtNone, carrier.DoubtKeyHeader, carrier.DoubtNaturalID, carrier.DoubtQuery} {
+		t.Run(doubt.String(), func(t *testing.T) {
+			t.Parallel()
+			Run(t, func(_ *testing.T, p Peer) Subject { return newModel(p, "", doubt).subject() })
+		})
+	}
 }
 
 // TestSuiteCatches: each planted bug is caught, by the check that is there for it.
 func TestSuiteCatches(t *testing.T) {
-	for _, c := range []struct{ bug, check string }{
-		{"answers twice", "one answer for each hand-over"},
-		{"forgets one", "one answer for each hand-over"},
-		{"hands over twice", "one answer for each hand-over"},
-		{"no provider's id", "one answer for each hand-over"},
-		{"leaks its window", "one answer for each hand-over"},
-		{"takes any batch", "batches within the limit"},
-		{"knows no deadline", "nothing is written after the deadline"},
-		{"writes what is late", "nothing is written after the deadline"},
-		{"tests the deadline too early", "the deadline holds after waiting for the window"},
-		{"waits for ever", "the end of the context ends the wait"},
-		{"sends past its context", "the end of the context ends the wait"},
-		{"its context takes back", "the end of the context takes nothing back"},
-		{"drops what is left", "leftovers at drain are unknown"},
-		{"calls what is left retryable", "leftovers at drain are unknown"},
-		{"answers after drain", "nothing after drain"},
-		{"sends after drain", "nothing after drain"},
-		{"answers and fails", "nothing after drain"},
-		{"leaves calls running", "drain waits for the calls that run"},
-		{"always ready", "health"},
-		{"acknowledges first", "receipts come until they are taken"},
-		{"acknowledges never", "receipts come until they are taken"},
-		{"receipts of nobody", "receipts come until they are taken"},
-		{"receipts without a key", "receipts come until they are taken"},
-		{"ends in an error", "receipts come until they are taken"},
-		{"acknowledges first", "receipts go to the next consumer"},
+	const key, ask = carrier.DoubtKeyHeader, carrier.DoubtQuery
+	for _, c := range []struct {
+		bug, check string
+		doubt      carrier.Doubt
+	}{
+		{"answers twice", "one answer for each hand-over", 0},
+		{"forgets one", "one answer for each hand-over", 0},
+		{"hands over twice", "one answer for each hand-over", 0},
+		{"no provider's id", "one answer for each hand-over", 0},
+		{"leaks its window", "one answer for each hand-over", 0},
+		{"takes any batch", "batches within the limit", 0},
+		{"knows no deadline", "nothing is written after the deadline", 0},
+		{"writes what is late", "nothing is written after the deadline", 0},
+		{"tests the deadline too early", "the deadline holds after waiting for the window", 0},
+		{"blames the carrier", "the deadline holds after waiting for the window", 0},
+		{"ignores the withdrawal", "a withdrawn message is not written", 0},
+		{"waits for ever", "the end of the context ends the wait", 0},
+		{"sends past its context", "the end of the context ends the wait", 0},
+		{"its context takes back", "the end of the context takes nothing back", 0},
+		{"drops what is left", "leftovers at drain are unknown", 0},
+		{"calls what is left retryable", "leftovers at drain are unknown", 0},
+		{"answers after drain", "nothing after drain", 0},
+		{"sends after drain", "nothing after drain", 0},
+		{"answers and fails", "nothing after drain", 0},
+		{"leaves calls running", "drain waits for the calls that run", 0},
+		{"always ready", "health", 0},
+		{"acknowledges first", "receipts come until they are taken", 0},
+		{"acknowledges never", "receipts come until they are taken", 0},
+		{"receipts of nobody", "receipts come until they are taken", 0},
+		{"receipts without a key", "receipts come until they are taken", 0},
+		{"ends in an error", "receipts come until they are taken", 0},
+		{"acknowledges first", "receipts go to the next consumer", 0},
+		{"remembers keys for no time", "a repeated key makes no second message", key},
+		{"takes a repeated key again", "a repeated key makes no second message", key},
+		{"answers a repeated key anew", "a repeated key makes no second message", key},
+		{"takes a repeated key again", "a repeated key whose first was not answered makes no second message", key},
+		{"denies what it has", "the carrier knows what it has", ask},
+		{"claims what it has not", "the carrier knows what it has", ask},
+		{"forgets its ids", "the carrier knows what it has", ask},
+		{"takes what it is asked about", "the carrier knows what it has", ask},
 	} {
 		t.Run(c.bug+"/"+c.check, func(t *testing.T) {
 			t.Parallel()
@@ -290,7 +356,7 @@ func TestSuiteCatches(t *testing.T) {
 				if k.name != c.check {
 					continue
 				}
-				err := runCheck(ctx, k, func(p Peer) (Subject, error) { return newModel(p, c.bug).subject(), nil })
+				err := runCheck(ctx, k, func(p Peer) (Subject, error) { return newModel(p, c.bug, c.doubt).subject(), nil })
 				if err == nil {
 					t.Fatal("got no error: the suite does not see the bug")
 				}

@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 func benchBatch(keys interface {
@@ -22,7 +21,7 @@ func benchBatch(keys interface {
 	batch := make([]carrier.Outbound, n)
 	for i := range batch {
 		batch[i] = carrier.Outbound{
-			Key: keys.Submission(10001, uint32(first+i)&0xffffff, 1), Channel: fanfarev1.Channel_CHANNEL_SMS,
+			Key: keys.Submission(10001, uint32(first+i)&0xffffff, 1), Channel: schemas.ChannelSMS,
 			To: fmt.Sprintf("+39347%07d", (first+i)%10_000_000), From: "FANFARE",
 			Body: carrier.Body{Text: carrier.Text{Body: "Dear Anna, your order of Tuesday is ready. Come and see us before eight o'clock tonight.", Segments: 1}},
 		}

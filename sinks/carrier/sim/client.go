@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -16,27 +17,28 @@ import (
 	"sync"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/carrier/inflight"
 )
 
 // Client is a connector to a carrier in another process; see [Dial].
 type Client struct {
-	submitURL, receiptsURL string
-	opts                   Options
-	wireCaps               wireCaps
-	http                   *http.Client
-	book                   *book
+	submitURL, queryURL, receiptsURL string
+	opts                             Options
+	wireCaps                         wireCaps
+	http                             *http.Client
+	book                             *inflight.Book
 }
 
 var (
 	_ carrier.Connector     = (*Client)(nil)
 	_ carrier.ReceiptSource = (*Client)(nil)
+	_ carrier.Querier       = (*Client)(nil)
 )
 
 // Dial returns a connector to the carrier that serves [NewHandler] at rawURL, such as http://127.0.0.1:9999. It asks for the carrier's
-// capabilities, so it fails while nobody is there.
+// capabilities, so it fails while the carrier does not run.
 func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	base, err := url.Parse(rawURL)
 	if err != nil || base.Scheme != "http" || base.Host == "" {
@@ -46,8 +48,9 @@ func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	query := url.Values{"account": {opts.Account}}.Encode()
 	c := &Client{
 		submitURL:   base.JoinPath("v1", "submit").String() + "?" + query,
+		queryURL:    base.JoinPath("v1", "query").String() + "?" + query,
 		receiptsURL: base.JoinPath("v1", "receipts").String() + "?" + query,
-		opts:        opts, book: newBook(opts.Window),
+		opts:        opts, book: inflight.New(opts.Window),
 		http: &http.Client{
 			Transport: &http.Transport{
 				DialContext:           (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
@@ -83,63 +86,43 @@ func (c *Client) Caps() carrier.Caps {
 		MaxBatch: c.opts.Batch, EchoesKey: c.wireCaps.EchoesKey, Receipts: carrier.ReceiptsPoll,
 		ReadReceipts: true, AnswerTimeout: c.opts.AnswerTimeout,
 	}
-	if c.wireCaps.Idempotent {
-		caps.Idempotent = carrier.IdemNaturalID
-	}
+	caps.Doubt, caps.KeyWindow, caps.QuerySettles = c.wireCaps.Doubt, KeyWindow, QuerySettles
 	return caps
 }
 
-// Send implements [carrier.Connector]. Each batch is one request with a goroutine of its own, which Drain waits for; the window bounds them.
+// Send implements [carrier.Connector]. Each batch is one request; the window bounds them.
 func (c *Client) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	if len(batch) > c.opts.Batch {
-		return carrier.ErrBatch
-	}
-	// What is on the wire outlives the wait for a place on it.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f, err := c.book.begin(ctx, len(batch), done, cancel)
-	if err != nil {
-		cancel()
-		return err
-	}
-	go func() {
-		defer c.book.leave()
-		defer cancel()
-		c.post(work, f, batch)
-	}()
-	return nil
+	return c.book.Send(ctx, batch, c.opts.Batch, done, func(ctx context.Context, f *inflight.Batch) { c.post(ctx, f, batch) })
 }
 
 // post hands one batch over and passes on the answers.
-func (c *Client) post(ctx context.Context, f *flight, batch []carrier.Outbound) {
+func (c *Client) post(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.AnswerTimeout)
 	defer cancel()
 	body := &lateBody{batch: batch, flight: f}
 	err := c.exchange(ctx, f, body)
 	if err != nil && ctx.Err() != nil {
-		c.book.failed(nil) // silence, not a failure of the connection
+		c.book.Failed(nil) // no answer; the connection did not fail
 	} else {
-		c.book.failed(err)
+		c.book.Failed(err)
 	}
 	if body.close() {
 		// The transport never asked for the body: nothing was written.
-		f.rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
+		f.Rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
 	} else {
-		f.rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
+		f.Rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
 	}
 }
 
 // exchange makes the request and reads the answers to their end.
-func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error {
+func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.submitURL, body)
 	if err != nil {
 		return err
 	}
 	// GetBody stays nil and there is no Idempotency-Key: with either, net/http would repeat the request by itself.
 	req.Header.Set("Content-Type", "application/octet-stream")
-	// The body is written once the server has said that it is there: a connection that died while it was idle costs nothing but a
+	// The client writes the body after the server has said 100-continue: a connection that died while it was idle costs nothing but a
 	// new one, instead of a batch that may have been taken.
 	req.Header.Set("Expect", "100-continue")
 	resp, err := c.http.Do(req)
@@ -151,8 +134,8 @@ func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error 
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		err := fmt.Errorf("submit: %s: %s", resp.Status, strings.TrimSpace(string(text)))
 		if resp.StatusCode/100 == 4 {
-			// It did not understand the request, so it took nothing, and would not the next time.
-			f.rest(carrier.Result{Outcome: carrier.Rejected, Code: strconv.Itoa(resp.StatusCode)})
+			// The server calls the request wrong: it took no message, and would refuse the same request again.
+			f.Rest(carrier.Result{Outcome: carrier.Rejected, Code: strconv.Itoa(resp.StatusCode)})
 		}
 		return err
 	}
@@ -167,18 +150,18 @@ func (c *Client) exchange(ctx context.Context, f *flight, body *lateBody) error 
 			return nil
 		}
 		i, result, err := parseResult(frame)
-		if err != nil || i >= len(f.answered) {
+		if err != nil || i >= f.Len() {
 			return fmt.Errorf("read answers: %w", errors.Join(errFrame, err))
 		}
-		f.answer(i, result)
+		f.Answer(i, result)
 		buf = frame
 	}
 }
 
 // lateBody is the body of a request. It is encoded when the transport first reads it, that is when the connection stands and the request is
-// being written: what is past its deadline by then is left out.
+// being written: messages past their deadline by then are left out.
 type lateBody struct {
-	flight *flight
+	flight *inflight.Batch
 
 	mu     sync.Mutex
 	batch  []carrier.Outbound
@@ -204,22 +187,22 @@ func (b *lateBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// begin encodes what may still be written and answers for the rest. The caller holds the lock.
+// begin encodes the messages that may still be written and answers the others. The caller holds the lock.
 func (b *lateBody) begin() {
 	b.begun = true
 	now := time.Now()
 	b.buf = make([]byte, 0, 256*len(b.batch))
 	for i := range b.batch {
 		o := &b.batch[i]
-		if !o.Deadline.IsZero() && !now.Before(o.Deadline) {
-			b.flight.answer(i, carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline})
+		if o.Expired(now) {
+			b.flight.Answer(i, carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline})
 			continue
 		}
 		start := len(b.buf)
 		b.buf = appendFrame(b.buf, func(to []byte) []byte { return appendOutbound(to, i, o) })
 		if len(b.buf)-start > maxFrame {
 			b.buf = b.buf[:start]
-			b.flight.answer(i, carrier.Result{Outcome: carrier.Rejected, Code: "too long", Sub: fanfarev1.Code_CODE_TOO_LONG})
+			b.flight.Answer(i, carrier.Result{Outcome: carrier.Rejected, Code: "too long", Sub: schemas.CodeTooLong})
 		}
 	}
 	b.buf = append(b.buf, 0)
@@ -236,15 +219,52 @@ func (b *lateBody) close() (unread bool) {
 	return !b.begun
 }
 
+// Query implements [carrier.Querier].
+func (c *Client) Query(ctx context.Context, keys []carrier.Key) ([]carrier.Result, error) {
+	body := make([]byte, 0, len(keys)*len(carrier.Key{}))
+	for i := range keys {
+		body = append(body, keys[i][:]...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.AnswerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.queryURL, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("query: %s", resp.Status)
+	}
+	out := make([]carrier.Result, len(keys))
+	r := bufio.NewReader(resp.Body)
+	var buf []byte
+	for n := range out {
+		frame, err := readFrame(r, buf)
+		if err != nil || frame == nil {
+			return nil, fmt.Errorf("query: %d answers, want %d: %w", n, len(out), errors.Join(errFrame, err))
+		}
+		i, result, err := parseResult(frame)
+		if err != nil || i != n {
+			return nil, fmt.Errorf("query: %w", errors.Join(errFrame, err))
+		}
+		out[i], buf = result, frame
+	}
+	return out, nil
+}
+
 // Drain implements [carrier.Connector]. Receipts go on.
 func (c *Client) Drain(ctx context.Context) error {
-	c.book.drain(ctx)
+	c.book.Drain(ctx)
 	return nil
 }
 
 // Health implements [carrier.Connector].
 func (c *Client) Health() carrier.Health {
-	h := c.book.health()
+	h := c.book.Health()
 	if h.LastError == nil {
 		h.Sessions = 1
 	}
@@ -256,27 +276,27 @@ const patience = 20 * time.Second
 
 // Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier is away.
 func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
-	var pause backoff
+	var pause carrier.Backoff
 	var lease uint64 // of receipts that are durable and not acknowledged
 	for ctx.Err() == nil {
 		next, list, err := c.poll(ctx, lease, true, MaxReceipts)
 		if err != nil {
-			pause.wait(ctx)
-			continue // with the same lease: maybe it was not settled
+			pause.Wait(ctx)
+			continue // with the same lease: the server may not have settled it
 		}
 		lease = 0
 		if len(list) == 0 {
-			pause.reset()
+			pause.Reset()
 			continue
 		}
 		if emit(list) == nil {
 			lease = next
-			pause.reset()
+			pause.Reset()
 			continue
 		}
-		// Given back before the pause: another consumer may have more luck.
+		// Give the receipts back before the pause: another consumer may be able to take them.
 		c.settle(ctx, next, false)
-		pause.wait(ctx)
+		pause.Wait(ctx)
 	}
 	if lease != 0 {
 		c.settle(ctx, lease, true)
@@ -291,7 +311,7 @@ func (c *Client) settle(ctx context.Context, lease uint64, ok bool) {
 	_, _, _ = c.poll(ctx, lease, ok, 0)
 }
 
-// poll settles the lease before, if there is one, and asks for up to limit receipts.
+// poll settles the previous lease, if there is one, and asks for up to limit receipts.
 func (c *Client) poll(ctx context.Context, lease uint64, ok bool, limit int) (next uint64, list []carrier.Receipt, err error) {
 	u := c.receiptsURL + "&max=" + strconv.Itoa(limit) + "&wait_ms=" + strconv.FormatInt(patience.Milliseconds(), 10)
 	if lease != 0 {

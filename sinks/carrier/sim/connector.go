@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/inflight"
 )
 
 // Options of a connector.
@@ -31,23 +32,24 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Connector hands over to a simulated carrier in the same process. Its answers come from Carrier.Run when they take time; those that
-// take none come before Send returns.
+// Connector hands over to a simulated carrier in the same process. Carrier.Run gives the answers that take time; the others come before
+// Send returns.
 type Connector struct {
 	carrier *Carrier
 	opts    Options
-	book    *book
+	book    *inflight.Book
 }
 
 var (
 	_ carrier.Connector     = (*Connector)(nil)
 	_ carrier.ReceiptSource = (*Connector)(nil)
+	_ carrier.Querier       = (*Connector)(nil)
 )
 
 // Connector returns a connector to the carrier. Several may be open at once.
 func (c *Carrier) Connector(opts Options) *Connector {
 	opts = opts.withDefaults()
-	return &Connector{carrier: c, opts: opts, book: newBook(opts.Window)}
+	return &Connector{carrier: c, opts: opts, book: inflight.New(opts.Window)}
 }
 
 // Caps returns what the profile allows.
@@ -58,9 +60,7 @@ func (c *Carrier) caps(o Options) carrier.Caps {
 		MaxBatch: o.Batch, EchoesKey: !c.cfg.Profile.HidesKey, Receipts: carrier.ReceiptsPoll,
 		ReadReceipts: true, AnswerTimeout: o.AnswerTimeout,
 	}
-	if c.cfg.Profile.Idempotent {
-		caps.Idempotent = carrier.IdemNaturalID
-	}
+	caps.Doubt, caps.KeyWindow, caps.QuerySettles = c.cfg.Profile.Doubt, KeyWindow, QuerySettles
 	return caps
 }
 
@@ -72,34 +72,39 @@ func (n *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	if len(batch) > n.opts.Batch {
 		return carrier.ErrBatch
 	}
-	f, err := n.book.begin(ctx, len(batch), done, nil)
+	f, err := n.book.Begin(ctx, len(batch), done, nil)
 	if err != nil {
 		return err
 	}
-	defer n.book.leave()
-	n.carrier.submit(n.opts.Account, batch, n.opts.AnswerTimeout, f)
+	defer n.book.Leave()
+	n.carrier.submit(n.opts.Account, batch, n.opts.AnswerTimeout, answersTo{f})
 	return nil
 }
 
-// expect implements answerer: in the same process there is no connection that could break, and silence is timed by the carrier.
-func (f *flight) expect(int, bool) {}
+// answersTo is a batch as the carrier answers it. In the same process there is no connection that could break, and silence is timed by
+// the carrier.
+type answersTo struct{ *inflight.Batch }
+
+func (answersTo) expect(int, bool) {}
+
+func (a answersTo) answer(i int, r carrier.Result) { a.Answer(i, r) }
 
 // Drain implements [carrier.Connector]. Receipts go on.
 func (n *Connector) Drain(ctx context.Context) error {
-	n.book.drain(ctx)
+	n.book.Drain(ctx)
 	return nil
 }
 
 // Health implements [carrier.Connector].
 func (n *Connector) Health() carrier.Health {
-	h := n.book.health()
+	h := n.book.Health()
 	h.Sessions = 1
 	return h
 }
 
 // Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends.
 func (n *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
-	var pause backoff
+	var pause carrier.Backoff
 	for ctx.Err() == nil {
 		id, list, more := n.carrier.take(n.opts.Account, MaxReceipts, 0)
 		if len(list) == 0 {
@@ -114,26 +119,10 @@ func (n *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) e
 		taken := emit(n.carrier.draft(n.opts.Account, list)) == nil
 		n.carrier.settle(n.opts.Account, id, taken)
 		if taken {
-			pause.reset()
+			pause.Reset()
 		} else {
-			pause.wait(ctx)
+			pause.Wait(ctx)
 		}
 	}
 	return nil
-}
-
-// backoff waits longer after each failure, from 20 ms up to 2 s.
-type backoff struct{ last time.Duration }
-
-func (b *backoff) reset() { b.last = 0 }
-
-// wait ends early when ctx does.
-func (b *backoff) wait(ctx context.Context) {
-	b.last = min(max(2*b.last, 20*time.Millisecond), 2*time.Second)
-	t := time.NewTimer(b.last)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

@@ -5,9 +5,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Outcomes of a submission as the truth file calls them.
@@ -28,21 +27,21 @@ const maxReceipts = 64
 type planned struct {
 	at     int64 // when it is said to have happened
 	due    int64 // when it is sent
-	status fanfarev1.ReceiptStatus
-	sub    fanfarev1.Code
+	status schemas.ReceiptStatus
+	sub    schemas.Code
 	part   uint8
 	parts  uint8
 }
 
 // fate is everything that happens to one submission.
 type fate struct {
-	outcome    carrier.Outcome // Unknown: never taken
+	outcome    carrier.Outcome // Unknown: the carrier never took it
 	word       string          // for the truth file
-	sub        fanfarev1.Code
+	sub        schemas.Code
 	code       string
 	retryAfter time.Duration
 	latency    time.Duration // of the answer
-	silent     bool          // no answer
+	silent     bool          // the answer never comes
 	broken     bool          // silent, because the connection breaks
 	early      bool          // the first receipt comes before the answer
 	ref        uint64
@@ -65,7 +64,8 @@ func (d dice) throwFor(seed uint64, key carrier.Key) {
 	d.pcg.Seed(seed^binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]))
 }
 
-// hit reports true with probability share. It takes one number whatever share is, so that turning one knob changes nothing else.
+// hit returns true with probability share. It draws one number for every share, so that a change of one share does not change the other
+// draws.
 func (d dice) hit(share float64) bool { return d.rand.Float64() < share }
 
 // refusalOf decides whether a submission is refused by its number or by chance; ok is false when it goes on to be taken.
@@ -80,7 +80,7 @@ func (p *Profile) refusalOf(d dice, m *MagicNumber, out *carrier.Outbound) (f fa
 	}
 	x := d.rand.Float64()
 	if !validNumber(out.To) {
-		return refusal(carrier.Rejected, fanfarev1.Code_CODE_INVALID_NUMBER), true
+		return refusal(carrier.Rejected, schemas.CodeInvalidNumber), true
 	}
 	for _, r := range p.Refused {
 		if x -= r.Share; x < 0 {
@@ -88,19 +88,19 @@ func (p *Profile) refusalOf(d dice, m *MagicNumber, out *carrier.Outbound) (f fa
 		}
 	}
 	if x -= p.Throttled; x < 0 {
-		return refusal(carrier.Throttled, fanfarev1.Code_CODE_THROTTLED), true
+		return refusal(carrier.Throttled, schemas.CodeThrottled), true
 	}
 	if x -= p.Busy; x < 0 {
-		return refusal(carrier.Retryable, fanfarev1.Code_CODE_PROVIDER_ERROR), true
+		return refusal(carrier.Retryable, schemas.CodeProviderError), true
 	}
 	if x -= p.Dropped; x < 0 {
-		return refusal(carrier.Unknown, fanfarev1.Code_CODE_UNSPECIFIED), true
+		return refusal(carrier.Unknown, schemas.CodeUnspecified), true
 	}
 	return fate{}, false
 }
 
 // refusal is the fate of a submission that is not taken.
-func refusal(o carrier.Outcome, sub fanfarev1.Code) fate {
+func refusal(o carrier.Outcome, sub schemas.Code) fate {
 	f := fate{outcome: o, sub: sub, code: answerCode(sub)}
 	switch o {
 	case carrier.Rejected:
@@ -134,7 +134,7 @@ func (p *Profile) plan(d dice, m *MagicNumber, out *carrier.Outbound, now int64,
 func (m *MagicNumber) plan(out *carrier.Outbound, now int64, to []planned) []planned {
 	if m.tries > 0 && out.Key.Try() > m.tries {
 		at := now + soon.Milliseconds()
-		return append(to, planned{at: at, due: at, status: delivered, sub: fanfarev1.Code_CODE_DELIVERED})
+		return append(to, planned{at: at, due: at, status: delivered, sub: schemas.CodeDelivered})
 	}
 	for _, s := range m.receipts {
 		at := now + s.after.Milliseconds()
@@ -155,7 +155,7 @@ func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, f *fate
 	readAfter := time.Duration(d.rand.Float64() * float64(20*time.Second))
 
 	if f.silent && status == unknown {
-		status, sub = delivered, fanfarev1.Code_CODE_DELIVERED
+		status, sub = delivered, schemas.CodeDelivered
 	}
 	if lost && !f.silent {
 		return to
@@ -165,26 +165,26 @@ func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, f *fate
 	}
 	at := now + quick.Milliseconds()
 	if expires := out.NotAfter.UnixMilli(); !out.NotAfter.IsZero() && at > expires {
-		// Its validity ended before the handset was reached.
-		at, status, sub, flip = max(now, expires), failed, fanfarev1.Code_CODE_EXPIRED, false
+		// Its validity ended before the carrier reached the handset.
+		at, status, sub, flip = max(now, expires), failed, schemas.CodeExpired, false
 	}
 	if f.early {
 		at = now
 	}
 	if enroute && !f.early {
-		to = append(to, planned{at: now, due: now + (at-now)/4, status: buffered, sub: fanfarev1.Code_CODE_ENROUTE})
+		to = append(to, planned{at: now, due: now + (at-now)/4, status: buffered, sub: schemas.CodeEnroute})
 	}
 	if flip && status == delivered {
-		to = append(to, planned{at: at, due: at, status: failed, sub: fanfarev1.Code_CODE_EXPIRED})
+		to = append(to, planned{at: at, due: at, status: failed, sub: schemas.CodeExpired})
 		at += time.Second.Milliseconds()
 	}
 	to = append(to, planned{at: at, due: at, status: status, sub: sub})
-	if isRead && status == delivered && out.Channel != fanfarev1.Channel_CHANNEL_SMS {
+	if isRead && status == delivered && out.Channel != schemas.ChannelSMS {
 		readAt := at + readAfter.Milliseconds()
-		to = append(to, planned{at: readAt, due: readAt, status: read, sub: fanfarev1.Code_CODE_READ})
+		to = append(to, planned{at: readAt, due: readAt, status: read, sub: schemas.CodeRead})
 	}
 	if enrouteLate {
-		to = append(to, planned{at: now, due: at + 200, status: buffered, sub: fanfarev1.Code_CODE_ENROUTE})
+		to = append(to, planned{at: now, due: at + 200, status: buffered, sub: schemas.CodeEnroute})
 	}
 	if duplicate {
 		for _, r := range to[first:len(to):len(to)] {
@@ -200,8 +200,8 @@ func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, f *fate
 	return to
 }
 
-// fateOf finds the fate at x, 0..1, of the whole weight.
-func (p *Profile) fateOf(x float64) (fanfarev1.ReceiptStatus, fanfarev1.Code) {
+// fateOf returns the fate at x, where x is 0..1 of the sum of all weights.
+func (p *Profile) fateOf(x float64) (schemas.ReceiptStatus, schemas.Code) {
 	var sum float64
 	for i := range p.Fates {
 		sum += p.Fates[i].Weight
@@ -212,7 +212,7 @@ func (p *Profile) fateOf(x float64) (fanfarev1.ReceiptStatus, fanfarev1.Code) {
 			return p.Fates[i].Status, p.Fates[i].Sub
 		}
 	}
-	return delivered, fanfarev1.Code_CODE_DELIVERED
+	return delivered, schemas.CodeDelivered
 }
 
 // splitParts turns each receipt from first on into one per part.
@@ -226,7 +226,7 @@ func (p *Profile) splitParts(d dice, parts, first int, to []planned) []planned {
 			r := r
 			r.part, r.parts = uint8(i+1), uint8(parts)
 			if fails && i == which && r.status == delivered {
-				r.status, r.sub = failed, fanfarev1.Code_CODE_NETWORK_ERROR
+				r.status, r.sub = failed, schemas.CodeNetworkError
 			}
 			out = append(out, r)
 		}
@@ -255,29 +255,29 @@ func parseNumber(s string) (n uint64, ok bool) {
 }
 
 // answerCode is how this carrier spells a refusal: the command status of SMPP 3.4, section 5.1.3, or a vendor's own from 0x400 on.
-func answerCode(sub fanfarev1.Code) string {
+func answerCode(sub schemas.Code) string {
 	switch sub {
-	case fanfarev1.Code_CODE_INVALID_NUMBER:
+	case schemas.CodeInvalidNumber:
 		return "0x0000000B" // ESME_RINVDSTADR
-	case fanfarev1.Code_CODE_SENDER_INVALID:
+	case schemas.CodeSenderInvalid:
 		return "0x0000000A" // ESME_RINVSRCADR
-	case fanfarev1.Code_CODE_THROTTLED:
+	case schemas.CodeThrottled:
 		return "0x00000058" // ESME_RTHROTTLED
-	case fanfarev1.Code_CODE_PROVIDER_ERROR:
+	case schemas.CodeProviderError:
 		return "0x00000008" // ESME_RSYSERR
-	case fanfarev1.Code_CODE_NO_CREDITS:
+	case schemas.CodeNoCredits:
 		return "0x00000401"
-	case fanfarev1.Code_CODE_SPAM_CONTENT:
+	case schemas.CodeSpamContent:
 		return "0x00000402"
-	case fanfarev1.Code_CODE_COUNTRY_NOT_ENABLED:
+	case schemas.CodeCountryNotEnabled:
 		return "0x00000403"
-	case fanfarev1.Code_CODE_SERIES_BLOCKED:
+	case schemas.CodeSeriesBlocked:
 		return "0x00000404"
-	case fanfarev1.Code_CODE_KYC:
+	case schemas.CodeKYC:
 		return "0x00000405"
-	case fanfarev1.Code_CODE_UNSUPPORTED:
+	case schemas.CodeUnsupported:
 		return "0x00000406"
-	case fanfarev1.Code_CODE_UNSPECIFIED:
+	case schemas.CodeUnspecified:
 		return ""
 	default:
 		return "0x000004FF"
@@ -285,35 +285,35 @@ func answerCode(sub fanfarev1.Code) string {
 }
 
 // receiptCode is how this carrier spells a sub-status: the three digits of `err:`.
-func receiptCode(sub fanfarev1.Code) string {
+func receiptCode(sub schemas.Code) string {
 	switch sub {
-	case fanfarev1.Code_CODE_DELIVERED, fanfarev1.Code_CODE_READ, fanfarev1.Code_CODE_ENROUTE:
+	case schemas.CodeDelivered, schemas.CodeRead, schemas.CodeEnroute:
 		return "000"
-	case fanfarev1.Code_CODE_ABSENT_SUBSCRIBER:
+	case schemas.CodeAbsentSubscriber:
 		return "001"
-	case fanfarev1.Code_CODE_MEMORY_FULL:
+	case schemas.CodeMemoryFull:
 		return "002"
-	case fanfarev1.Code_CODE_HANDSET_OFF:
+	case schemas.CodeHandsetOff:
 		return "003"
-	case fanfarev1.Code_CODE_HANDSET_ERROR:
+	case schemas.CodeHandsetError:
 		return "004"
-	case fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER:
+	case schemas.CodeUnknownSubscriber:
 		return "005"
-	case fanfarev1.Code_CODE_OPERATOR_BLACKLIST:
+	case schemas.CodeOperatorBlacklist:
 		return "006"
-	case fanfarev1.Code_CODE_OPERATOR_SERIES_BLOCK:
+	case schemas.CodeOperatorSeriesBlock:
 		return "008"
-	case fanfarev1.Code_CODE_BARRED:
+	case schemas.CodeBarred:
 		return "009"
-	case fanfarev1.Code_CODE_HANDSET_BUSY:
+	case schemas.CodeHandsetBusy:
 		return "011"
-	case fanfarev1.Code_CODE_NETWORK_ERROR:
+	case schemas.CodeNetworkError:
 		return "012"
-	case fanfarev1.Code_CODE_ROAMING_OR_OPERATOR_FAIL:
+	case schemas.CodeRoamingOrOperatorFail:
 		return "013"
-	case fanfarev1.Code_CODE_PROVIDER_ERROR:
+	case schemas.CodeProviderError:
 		return "014"
-	case fanfarev1.Code_CODE_EXPIRED:
+	case schemas.CodeExpired:
 		return "027"
 	default:
 		return "099"
@@ -321,7 +321,7 @@ func receiptCode(sub fanfarev1.Code) string {
 }
 
 // receiptStat is the word of `stat:` (SMPP 3.4, appendix B).
-func receiptStat(status fanfarev1.ReceiptStatus, sub fanfarev1.Code) string {
+func receiptStat(status schemas.ReceiptStatus, sub schemas.Code) string {
 	switch status {
 	case delivered:
 		return "DELIVRD"
@@ -330,7 +330,7 @@ func receiptStat(status fanfarev1.ReceiptStatus, sub fanfarev1.Code) string {
 	case buffered:
 		return "ENROUTE"
 	case failed:
-		if sub == fanfarev1.Code_CODE_EXPIRED {
+		if sub == schemas.CodeExpired {
 			return "EXPIRED"
 		}
 		return "UNDELIV"

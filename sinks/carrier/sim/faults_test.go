@@ -12,8 +12,6 @@ import (
 	"fanfare/sinks/carrier"
 
 	"github.com/google/go-cmp/cmp"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // play hands n messages over to a carrier of the given profile and lets two minutes pass.
@@ -63,20 +61,20 @@ func TestFaults(t *testing.T) {
 		says    []string // the receipts of each message, in the order in which they come
 	}{
 		{name: "none", profile: base, outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED"}},
-		{name: "refused", profile: with(func(p *Profile) { p.Refused = []Refusal{{1, fanfarev1.Code_CODE_SPAM_CONTENT}} }), outcome: carrier.Rejected, word: Refused},
+		{name: "refused", profile: with(func(p *Profile) { p.Refused = []Refusal{{1, schemas.CodeSpamContent}} }), outcome: carrier.Rejected, word: Refused},
 		{name: "throttled", profile: with(func(p *Profile) { p.Throttled = 1 }), outcome: carrier.Throttled, word: Throttled},
 		{name: "busy", profile: with(func(p *Profile) { p.Busy = 1 }), outcome: carrier.Retryable, word: Busy},
 		{name: "silent", profile: with(func(p *Profile) { p.Silent = 1 }), outcome: carrier.Unknown, word: Accepted, says: []string{"delivered DELIVERED"}},
 		{name: "dropped", profile: with(func(p *Profile) { p.Dropped = 1 }), outcome: carrier.Unknown, word: Dropped},
 		{name: "lost", profile: with(func(p *Profile) { p.Lost = 1 }), outcome: carrier.Accepted, word: Accepted},
 		{name: "silent keeps its receipt", profile: with(func(p *Profile) { p.Lost, p.Silent = 1, 1 }), outcome: carrier.Unknown, word: Accepted, says: []string{"delivered DELIVERED"}},
-		{name: "fate", profile: with(func(p *Profile) { p.Fates = []Fate{{1, failed, fanfarev1.Code_CODE_BARRED}} }), outcome: carrier.Accepted, word: Accepted, says: []string{"failed BARRED"}},
+		{name: "fate", profile: with(func(p *Profile) { p.Fates = []Fate{{1, failed, schemas.CodeBarred}} }), outcome: carrier.Accepted, word: Accepted, says: []string{"failed BARRED"}},
 		{name: "unknown", profile: with(func(p *Profile) { p.Fates = []Fate{{1, unknown, 0}} }), outcome: carrier.Accepted, word: Accepted, says: []string{"unknown "}},
 		{name: "duplicate", profile: with(func(p *Profile) { p.Duplicate = 1 }), outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED", "delivered DELIVERED"}},
 		{name: "enroute", profile: with(func(p *Profile) { p.Enroute = 1 }), outcome: carrier.Accepted, word: Accepted, says: []string{"buffered ENROUTE", "delivered DELIVERED"}},
 		{name: "enroute late", profile: with(func(p *Profile) { p.EnrouteLate = 1 }), outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED", "buffered ENROUTE"}},
 		{name: "negative, then positive", profile: with(func(p *Profile) { p.Flip = 1 }), outcome: carrier.Accepted, word: Accepted, says: []string{"failed EXPIRED", "delivered DELIVERED"}},
-		{name: "read", profile: with(func(p *Profile) { p.Read = 1 }), edit: func(_ int, o *carrier.Outbound) { o.Channel = fanfarev1.Channel_CHANNEL_RCS }, outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED", "read READ"}},
+		{name: "read", profile: with(func(p *Profile) { p.Read = 1 }), edit: func(_ int, o *carrier.Outbound) { o.Channel = schemas.ChannelRCS }, outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED", "read READ"}},
 		{name: "no SMS is read", profile: with(func(p *Profile) { p.Read = 1 }), outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED"}},
 		{name: "parts", profile: with(func(p *Profile) { p.Parts = true }), edit: func(_ int, o *carrier.Outbound) { o.Body.Text.Segments = 3 }, outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED", "delivered DELIVERED", "delivered DELIVERED"}},
 		{name: "not a number", profile: base, edit: func(i int, o *carrier.Outbound) {
@@ -208,7 +206,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// TestFullQueue: with nobody to take receipts the carrier stops to take messages before the memory is full.
+// TestFullQueue: when no consumer takes receipts, the carrier stops taking messages before the memory is full.
 func TestFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, stop := startStop(t, Config{MaxOwed: 150})
@@ -233,7 +231,7 @@ func TestIdempotent(t *testing.T) {
 	for _, idempotent := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			path := truthPath(t)
-			c, stop := startStop(t, Config{Profile: Profile{Idempotent: idempotent}, Truth: path})
+			c, stop := startStop(t, Config{Profile: Profile{Doubt: doubtOf(idempotent)}, Truth: path})
 			defer stop()
 			n, l := c.Connector(Options{}), newLog()
 			defer l.listen(t, n)()
@@ -261,6 +259,13 @@ func TestIdempotent(t *testing.T) {
 			}
 		})
 	}
+}
+
+func doubtOf(idempotent bool) carrier.Doubt {
+	if idempotent {
+		return carrier.DoubtKeyHeader
+	}
+	return carrier.DoubtNone
 }
 
 // TestChaosShares: the faults come as often as the profile says.
@@ -300,7 +305,7 @@ func TestChaosShares(t *testing.T) {
 				break
 			}
 		}
-		if e.Final().Kind() == fanfarev1.Kind_KIND_DELIVERED {
+		if e.Final().Kind() == schemas.KindDelivered {
 			statuses++
 			if slices.ContainsFunc(e.Receipts, func(r Owed) bool { return r.Status == failed }) {
 				flips++
@@ -338,7 +343,7 @@ func TestSeeded(t *testing.T) {
 	profile.Disconnect = 0 // is a batch's fate
 	type fateOf struct {
 		Outcome  string
-		Code     fanfarev1.Code
+		Code     schemas.Code
 		Silent   bool
 		Receipts []string
 	}
@@ -438,7 +443,7 @@ func TestLognormal(t *testing.T) {
 
 // TestIdempotentAfterDeadline: what was not taken is not remembered as taken.
 func TestIdempotentAfterDeadline(t *testing.T) {
-	c := start(t, Config{Profile: Profile{Idempotent: true}})
+	c := start(t, Config{Profile: Profile{Doubt: carrier.DoubtKeyHeader}})
 	n, l := c.Connector(Options{}), newLog()
 	batch := messages(t, 0, 2, 1)
 	batch[0].Deadline = time.Now().Add(-time.Second)

@@ -11,8 +11,6 @@ import (
 
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 func testKeys(t testing.TB) *schemas.Keys {
@@ -78,9 +76,9 @@ func messages(t testing.TB, first, n int, try uint8) []carrier.Outbound {
 	batch := make([]carrier.Outbound, n)
 	for i := range batch {
 		batch[i] = carrier.Outbound{
-			Key: keys.Submission(10001, uint32(first+i), try), Channel: fanfarev1.Channel_CHANNEL_SMS,
+			Key: keys.Submission(10001, uint32(first+i), try), Channel: schemas.ChannelSMS,
 			To: fmt.Sprintf("+39347%07d", first+i), From: "FANFARE",
-			Body: carrier.Body{Text: carrier.Text{Body: fmt.Sprintf("hello no. %d", first+i), Encoding: fanfarev1.Encoding_ENCODING_GSM7, Segments: 1}},
+			Body: carrier.Body{Text: carrier.Text{Body: fmt.Sprintf("hello no. %d", first+i), Encoding: schemas.EncodingGSM7, Segments: 1}},
 		}
 	}
 	return batch

@@ -48,7 +48,7 @@ func TestShared(t *testing.T) {
 	profile := Chaos()
 	profile.Answer = Lognormal{5 * time.Millisecond, 50 * time.Millisecond} // never as long as the client waits
 	profile.Receipt, profile.OfflineMean, profile.ReorderedBy = Lognormal{20 * time.Millisecond, 200 * time.Millisecond}, 100*time.Millisecond, 50*time.Millisecond
-	profile.Silent = 0 // what breaks is unanswered enough, and nobody has to wait for it
+	profile.Silent = 0 // broken connections leave enough unanswered, without a wait
 	c := start(t, Config{Profile: profile, Seed: 5, Truth: path})
 	url := serve(t, c)
 	all := newLog()
@@ -322,7 +322,7 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	if got := post("/v1/receipts?lease=7&ok=true&max=0", nil); got != http.StatusNoContent {
-		t.Errorf("a lease that nobody has: got %d, want 204", got)
+		t.Errorf("an unknown lease: got %d, want 204", got)
 	}
 	if n := len(readTruth(t, path).Entries); n != 0 {
 		t.Errorf("got %d submissions, want none", n)

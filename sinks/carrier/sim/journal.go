@@ -12,19 +12,19 @@ import (
 	"sync"
 )
 
-// receiptID names a receipt for good: the offset of its submission's line in the truth file, and its number in that line.
+// receiptID is the permanent name of a receipt: the offset of its submission's line in the truth file, and its number in that line.
 func receiptID(offset int64, n int) uint64 { return uint64(offset)*maxReceipts + uint64(n) }
 
-// ackedPath is the file of what was acknowledged, beside the truth file.
+// ackedPath is the file of acknowledged receipts, beside the truth file.
 func ackedPath(truth string) string {
 	return strings.TrimSuffix(truth, filepath.Ext(truth)) + ".acked"
 }
 
-// watermarkBit marks an entry of the acknowledged file that is no receipt but an offset of the truth file: every receipt of a
-// line before it is acknowledged. It spares a restart from reading a truth file from its beginning.
+// watermarkBit marks an entry of the acknowledged file that is an offset of the truth file and no receipt: all receipts of the lines
+// before it are acknowledged. So a restart need not read the truth file from its beginning.
 const watermarkBit = 1 << 63
 
-// journal is the truth file and the file of what was acknowledged: entries of eight bytes, little-endian, appended.
+// journal is the truth file and the file of acknowledged receipts: entries of eight bytes, little-endian, appended.
 type journal struct {
 	truth *os.File
 	size  int64 // of the truth file; the caller's lock
@@ -34,7 +34,7 @@ type journal struct {
 	buf   []byte
 }
 
-// openJournal opens both files, mends what a kill tore, and returns what was acknowledged.
+// openJournal opens both files, cuts off what a kill left incomplete, and returns the acknowledged receipts.
 func openJournal(path string) (j *journal, done ackedSet, watermark int64, err error) {
 	fail := func(err error) (*journal, ackedSet, int64, error) {
 		if j != nil {
@@ -55,7 +55,7 @@ func openJournal(path string) (j *journal, done ackedSet, watermark int64, err e
 		return fail(err)
 	}
 	if watermark > j.size || len(done) > 0 && done[len(done)-1] >= receiptID(j.size, 0) {
-		// Somebody deleted the truth or cut it: what was acknowledged belongs to another file.
+		// The truth file was deleted or cut, so the acknowledged receipts belong to another file.
 		done, watermark = nil, 0
 		if err = os.Remove(ackedPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fail(err)
@@ -71,8 +71,8 @@ func openJournal(path string) (j *journal, done ackedSet, watermark int64, err e
 	return j, done, watermark, nil
 }
 
-// append writes the lines of a batch with one write and returns the offset of the first. After an error nothing of it counts: the
-// file is cut back, so that it never tells of a submission that was not taken.
+// append writes the lines of a batch with one write and returns the offset of the first. After an error it
+// truncates the file, so that the file never says taken of a submission that the carrier did not take.
 func (j *journal) append(lines []byte) (offset int64, err error) {
 	offset = j.size
 	n, err := j.truth.Write(lines)
@@ -86,7 +86,7 @@ func (j *journal) append(lines []byte) (offset int64, err error) {
 	return offset, nil
 }
 
-// ack appends what was acknowledged with one write.
+// ack appends acknowledged receipts with one write.
 func (j *journal) ack(ids []uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -116,7 +116,7 @@ func (s ackedSet) has(id uint64) bool {
 	return found
 }
 
-// readAcked reads the file of what was acknowledged: the greatest watermark, and the receipts above it. A torn last entry does not count.
+// readAcked reads the file of acknowledged receipts: the greatest watermark, and the receipts above it. A torn last entry does not count.
 func readAcked(path string) (set ackedSet, watermark int64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -142,7 +142,7 @@ func readAcked(path string) (set ackedSet, watermark int64, err error) {
 			}
 			if offset := int64(id &^ watermarkBit); offset > watermark {
 				watermark = offset
-				// What lies below is dropped at once: a file of a hundred million receipts must not fill the memory.
+				// Receipts below the watermark are dropped at once, so that a file of a hundred million does not fill the memory.
 				set = slices.DeleteFunc(set, func(id uint64) bool { return id < receiptID(watermark, 0) })
 			}
 		}
@@ -176,7 +176,7 @@ func compactAcked(path string, set ackedSet, watermark int64) error {
 	for _, id := range set {
 		b = binary.LittleEndian.AppendUint64(b, id)
 	}
-	// Beside and renamed: a kill leaves the old file or the new one.
+	// Written beside the old file and renamed, so that a kill leaves the old file or the new one.
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ type outstanding struct {
 func (o *outstanding) add(offset int64, n int32) {
 	i := int(offset/segment - o.first)
 	if i < 0 {
-		return // below the watermark nothing is outstanding
+		return // no receipt below the watermark is outstanding
 	}
 	for len(o.counts) <= i {
 		o.counts = append(o.counts, 0)

@@ -7,8 +7,6 @@ import (
 
 	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // timeFormat is RFC 3339 with milliseconds, in UTC.
@@ -132,7 +130,7 @@ func appendBody(b []byte, body *carrier.Body) []byte {
 	case body.Rich != nil:
 		return appendString(b, string(body.Rich.JSON))
 	case body.Call != nil:
-		return appendString(b, body.Call.Queue+"/"+body.Call.MachineAction+"/"+body.Call.Media)
+		return appendString(b, body.Call.Queue+"/"+body.Call.MachineAction+"/"+body.Call.Media+body.Call.Text)
 	default:
 		return appendString(b, body.Text.Body)
 	}
@@ -185,12 +183,12 @@ func appendString(b []byte, s string) []byte {
 
 var statusNames = [...]string{buffered: "buffered", delivered: "delivered", read: "read", failed: "failed", unknown: "unknown"}
 
-func statusName(s fanfarev1.ReceiptStatus) string { return statusNames[s] }
+func statusName(s schemas.ReceiptStatus) string { return statusNames[s] }
 
-func parseStatus(name string) fanfarev1.ReceiptStatus {
+func parseStatus(name string) schemas.ReceiptStatus {
 	for s, n := range statusNames {
 		if n == name && n != "" {
-			return fanfarev1.ReceiptStatus(s)
+			return schemas.ReceiptStatus(s)
 		}
 	}
 	return 0

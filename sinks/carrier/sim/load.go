@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It reads a line at a time
-// and holds back while as many receipts wait as may wait, so that neither a long file nor an absent consumer fills the memory.
+// load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It reads one line at a
+// time and waits while the queue of receipts is full, so that neither a long file nor an absent consumer fills the memory.
 func (c *Carrier) load(ctx context.Context) error {
 	from, end := c.readFrom, c.readTo
 	if from >= end {
@@ -38,8 +38,8 @@ func (c *Carrier) load(ctx context.Context) error {
 		}
 		o, name, plan, err := recoverLine(line)
 		if err != nil {
-			// Somebody edited the file. What the line owed cannot be known; the rest can.
-			c.log.WarnContext(ctx, "line of the carrier's truth not understood", "offset", offset, "error", err)
+			// A person has edited the file. The receipts of this line are lost; the other lines are read.
+			c.log.WarnContext(ctx, "line of the carrier's truth not understood", "offset", offset, "err", err)
 			return nil
 		}
 		for n, p := range plan {
@@ -121,8 +121,8 @@ func (c *Carrier) recover(ctx context.Context, found []recovered, offset int64) 
 	return nil
 }
 
-// settled reports whether a line owes nothing, or nothing that was not acknowledged. Most lines are so, and it is told without decoding
-// them: a text cannot imitate what is looked for, for a quote within a text is escaped.
+// settled reports whether all receipts of a line are acknowledged, as those of most lines are. It does not decode the line: a text cannot
+// imitate the field, because a quote within a text is escaped.
 func (s ackedSet) settled(offset int64, line []byte) bool {
 	_, receipts, found := bytes.Cut(line, []byte(`,"receipts":[`))
 	if !found {
@@ -136,7 +136,7 @@ func (s ackedSet) settled(offset int64, line []byte) bool {
 	return true
 }
 
-// recoverLine reads what a restart wants of a line: the account, the submission and what it owes.
+// recoverLine reads what a restart needs from a line: the account, the submission and the receipts it owes.
 func recoverLine(line []byte) (o owed, account string, plan []planned, err error) {
 	e, err := parseEntry(line)
 	if err != nil {

@@ -10,8 +10,6 @@ import (
 	"fanfare/sinks/carrier"
 
 	"github.com/nyaruka/phonenumbers"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // TestMagicNumbersAreMobile: they pass an import and every other check on the way to the carrier.
@@ -33,7 +31,7 @@ func TestMagicNumbersAreMobile(t *testing.T) {
 		if got := magic(m.Number()); got == nil || got.NN != m.NN {
 			t.Errorf("%s: the table does not find it", m.Number())
 		}
-		if m.Kind == fanfarev1.Kind_KIND_UNSPECIFIED || m.Does == "" {
+		if m.Kind == schemas.KindUnspecified || m.Does == "" {
 			t.Errorf("%s: it does not say what happens to it", m.Number())
 		}
 	}
@@ -85,40 +83,40 @@ func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Pr
 		l.send(t, n, batch)
 		pass(time.Minute) // everything that will come has come
 
-		kind, code := fanfarev1.Kind_KIND_AMBIGUOUS, fanfarev1.Code_CODE_TIMEOUT
+		kind, code := schemas.KindAmbiguous, schemas.CodeTimeout
 		again := false
 		if len(l.answers[key]) != 1 {
 			t.Fatalf("try %d: got %d answers, want 1", try, len(l.answers[key]))
 		}
 		switch r := l.answers[key][0]; r.Outcome {
 		case carrier.Accepted:
-			kind, code = fanfarev1.Kind_KIND_SENT, 0
+			kind, code = schemas.KindSent, 0
 		case carrier.Rejected:
-			kind, code = fanfarev1.Kind_KIND_NOT_SENT, r.Sub
+			kind, code = schemas.KindNotSent, r.Sub
 		case carrier.Throttled, carrier.Retryable, carrier.Unsupported:
-			kind, code, again = fanfarev1.Kind_KIND_RETURNED, r.Sub, true
+			kind, code, again = schemas.KindReturned, r.Sub, true
 		default:
 		}
 		state = schemas.Join(state, schemas.PrecedenceOf(kind, uint32(try), code))
 		for _, r := range l.byKey()[key] {
-			var kind fanfarev1.Kind
+			var kind schemas.Kind
 			switch r.Status {
 			case delivered:
-				kind = fanfarev1.Kind_KIND_DELIVERED
+				kind = schemas.KindDelivered
 			case read:
-				kind = fanfarev1.Kind_KIND_READ
+				kind = schemas.KindRead
 			case buffered:
-				kind = fanfarev1.Kind_KIND_BUFFERED
+				kind = schemas.KindBuffered
 			case failed:
-				kind = fanfarev1.Kind_KIND_BOUNCED
+				kind = schemas.KindBounced
 				if info, _ := schemas.LookupCode(r.Sub); info.Retry == schemas.RetryNo || try == handovers {
-					kind = fanfarev1.Kind_KIND_UNDELIVERED
+					kind = schemas.KindUndelivered
 				}
 			default:
 				continue
 			}
 			state = schemas.Join(state, schemas.PrecedenceOf(kind, uint32(try), r.Sub))
-			again = again || kind == fanfarev1.Kind_KIND_BOUNCED
+			again = again || kind == schemas.KindBounced
 		}
 		if !again || state.Class() >= schemas.ClassNegative {
 			break
@@ -126,10 +124,10 @@ func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Pr
 	}
 	switch state.Class() {
 	case schemas.ClassLeft: // the receipt window is over
-		return schemas.PrecedenceOf(fanfarev1.Kind_KIND_UNCONFIRMED, 0, fanfarev1.Code_CODE_NO_DLR)
+		return schemas.PrecedenceOf(schemas.KindUnconfirmed, 0, schemas.CodeNoDLR)
 	case schemas.ClassOpen:
-		if state.Kind() == fanfarev1.Kind_KIND_RETURNED {
-			return schemas.PrecedenceOf(fanfarev1.Kind_KIND_NOT_SENT, 0, fanfarev1.Code_CODE_TRIES_SPENT)
+		if state.Kind() == schemas.KindReturned {
+			return schemas.PrecedenceOf(schemas.KindNotSent, 0, schemas.CodeTriesSpent)
 		}
 	default:
 	}

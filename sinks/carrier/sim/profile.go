@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
+	"strings"
 	"time"
 
-	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
 )
 
-// Lognormal is a distribution of durations as people measure them: half of all below P50, 99 of 100 below P99. The zero value is 0 always.
+// Lognormal is a distribution of durations: half of all are below P50, 99 of 100 are below P99. The zero value always draws 0.
 type Lognormal struct {
 	P50, P99 time.Duration
 }
@@ -35,15 +36,15 @@ func (l Lognormal) draw(r *rand.Rand) time.Duration {
 // Refusal is one answer by which a carrier does not take a message, and its share of all submissions.
 type Refusal struct {
 	Share float64
-	Sub   fanfarev1.Code
+	Sub   schemas.Code
 }
 
-// Fate is what becomes of a message that was taken, and its weight among all fates.
+// Fate is the final state of a message that the carrier took, and the weight of this fate among all fates.
 type Fate struct {
 	Weight float64
 	// Status is delivered, failed or unknown.
-	Status fanfarev1.ReceiptStatus
-	Sub    fanfarev1.Code
+	Status schemas.ReceiptStatus
+	Sub    schemas.Code
 }
 
 // RefFormat is how the provider's ids are spelled.
@@ -83,7 +84,7 @@ type Profile struct {
 	Receipt     Lognormal
 	Offline     float64
 	OfflineMean time.Duration
-	// Lost: no receipt ever. Only what was answered loses its receipt: a carrier that gives neither can be had with Magic.
+	// Lost: the receipt never comes. Only messages that were answered lose their receipt; Magic has a number with neither answer nor receipt.
 	Lost float64
 	// Duplicate: every receipt of it comes twice. Reordered: each receipt is held back for up to ReorderedBy more.
 	Duplicate   float64
@@ -104,9 +105,9 @@ type Profile struct {
 	// HidesKey: receipts carry the provider's id only.
 	HidesKey bool
 	Ref      RefFormat
-	// Idempotent: a submission id that was taken before is answered again as it was, and makes no second message. The memory is of
-	// at least the newest 500,000 and ends with the process.
-	Idempotent bool
+	// Doubt is what ends the doubt about a hand-over without an answer. With DoubtKeyHeader and DoubtNaturalID a key that was taken
+	// before is answered again as it was, and makes no second message; with DoubtQuery the carrier can be asked.
+	Doubt carrier.Doubt
 }
 
 // Validate returns an error that names the first field out of bounds.
@@ -171,11 +172,11 @@ func (p *Profile) refusedShare() (sum float64) {
 }
 
 const (
-	delivered = fanfarev1.ReceiptStatus_RECEIPT_STATUS_DELIVERED
-	failed    = fanfarev1.ReceiptStatus_RECEIPT_STATUS_FAILED
-	buffered  = fanfarev1.ReceiptStatus_RECEIPT_STATUS_BUFFERED
-	read      = fanfarev1.ReceiptStatus_RECEIPT_STATUS_READ
-	unknown   = fanfarev1.ReceiptStatus_RECEIPT_STATUS_UNKNOWN
+	delivered = schemas.ReceiptStatusDelivered
+	failed    = schemas.ReceiptStatusFailed
+	buffered  = schemas.ReceiptStatusBuffered
+	read      = schemas.ReceiptStatusRead
+	unknown   = schemas.ReceiptStatusUnknown
 )
 
 // Default is a carrier on a good day: 96 % delivered, most of it within seconds; the rest fails for good. None of its failures is
@@ -186,55 +187,56 @@ func Default() Profile {
 		Name:   "default",
 		Answer: Lognormal{20 * time.Millisecond, 120 * time.Millisecond},
 		Refused: []Refusal{
-			{0.001, fanfarev1.Code_CODE_INVALID_NUMBER},
+			{0.001, schemas.CodeInvalidNumber},
 		},
 		Fates: []Fate{
-			{96, delivered, fanfarev1.Code_CODE_DELIVERED},
-			{2, failed, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER},
-			{1, failed, fanfarev1.Code_CODE_BARRED},
-			{0.5, failed, fanfarev1.Code_CODE_HANDSET_ERROR},
-			{0.3, failed, fanfarev1.Code_CODE_OPERATOR_BLACKLIST},
-			{0.2, failed, fanfarev1.Code_CODE_UNDELIVERED_OTHER},
+			{96, delivered, schemas.CodeDelivered},
+			{2, failed, schemas.CodeUnknownSubscriber},
+			{1, failed, schemas.CodeBarred},
+			{0.5, failed, schemas.CodeHandsetError},
+			{0.3, failed, schemas.CodeOperatorBlacklist},
+			{0.2, failed, schemas.CodeUndeliveredOther},
 		},
 		Receipt:     Lognormal{900 * time.Millisecond, 4 * time.Second},
 		Offline:     0.01,
 		OfflineMean: 8 * time.Second,
 		Enroute:     0.02,
 		Read:        0.4,
+		Doubt:       carrier.DoubtKeyHeader,
 	}
 }
 
-// Fast answers at once and delivers everything a tenth of a second later: a carrier that is never what limits a benchmark.
+// Fast answers at once and delivers every message a tenth of a second later, so that the carrier never limits a benchmark.
 func Fast() Profile {
-	return Profile{Name: "fast", Receipt: Lognormal{P50: 100 * time.Millisecond}}
+	return Profile{Name: "fast", Receipt: Lognormal{P50: 100 * time.Millisecond}, Doubt: carrier.DoubtKeyHeader}
 }
 
-// Chaos is every fault at once, at shares far above what a carrier that is paid would dare. What it took and did not answer is
-// resolved by a receipt, and every receipt that comes at all comes within about 20 s.
+// Chaos has every fault at once, far more often than a real carrier has them. Only a receipt ends a doubt: a message that it took and did
+// not answer gets one, and every receipt that comes at all comes within about 20 s.
 func Chaos() Profile {
 	return Profile{
 		Name:   "chaos",
 		Answer: Lognormal{15 * time.Millisecond, 300 * time.Millisecond},
 		Refused: []Refusal{
-			{0.01, fanfarev1.Code_CODE_INVALID_NUMBER},
-			{0.005, fanfarev1.Code_CODE_SPAM_CONTENT},
-			{0.005, fanfarev1.Code_CODE_NOT_SENT_OTHER},
+			{0.01, schemas.CodeInvalidNumber},
+			{0.005, schemas.CodeSpamContent},
+			{0.005, schemas.CodeNotSentOther},
 		},
 		Throttled:  0.01,
 		Busy:       0.01,
 		Silent:     0.005,
 		Disconnect: 0.01,
 		Fates: []Fate{
-			{80, delivered, fanfarev1.Code_CODE_DELIVERED},
-			{6, failed, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER},
-			{3, failed, fanfarev1.Code_CODE_HANDSET_OFF},
-			{2, failed, fanfarev1.Code_CODE_NETWORK_ERROR},
-			{1, failed, fanfarev1.Code_CODE_MEMORY_FULL},
-			{2, failed, fanfarev1.Code_CODE_EXPIRED},
-			{3, failed, fanfarev1.Code_CODE_UNKNOWN_SUBSCRIBER},
-			{1, failed, fanfarev1.Code_CODE_BARRED},
-			{1, failed, fanfarev1.Code_CODE_UNDELIVERED_OTHER},
-			{1, unknown, fanfarev1.Code_CODE_UNSPECIFIED},
+			{80, delivered, schemas.CodeDelivered},
+			{6, failed, schemas.CodeAbsentSubscriber},
+			{3, failed, schemas.CodeHandsetOff},
+			{2, failed, schemas.CodeNetworkError},
+			{1, failed, schemas.CodeMemoryFull},
+			{2, failed, schemas.CodeExpired},
+			{3, failed, schemas.CodeUnknownSubscriber},
+			{1, failed, schemas.CodeBarred},
+			{1, failed, schemas.CodeUndeliveredOther},
+			{1, unknown, schemas.CodeUnspecified},
 		},
 		Receipt:     Lognormal{300 * time.Millisecond, 3 * time.Second},
 		Offline:     0.03,
@@ -254,14 +256,28 @@ func Chaos() Profile {
 // ProfileNames are the names that [ProfileNamed] knows.
 var ProfileNames = []string{"default", "fast", "chaos"}
 
-// ProfileNamed returns one of the profiles of this package.
+// DoubtNames are what may follow the name of a profile and a plus: what ends the doubt about a hand-over without an answer.
+var DoubtNames = []string{"none", "key", "id", "query"}
+
+// ProfileNamed returns one of the profiles of this package. The name may be followed by what ends a doubt, such as `chaos+query`; without
+// it chaos has none, and the others ignore a key that they have had.
 func ProfileNamed(name string) (Profile, error) {
-	for _, p := range []Profile{Default(), Fast(), Chaos()} {
-		if p.Name == name {
-			return p, nil
-		}
+	base, doubt, more := strings.Cut(name, "+")
+	doubts := map[string]carrier.Doubt{
+		"none": carrier.DoubtNone, "key": carrier.DoubtKeyHeader, "id": carrier.DoubtNaturalID, "query": carrier.DoubtQuery,
 	}
-	names := slices.Clone(ProfileNames)
-	slices.Sort(names)
-	return Profile{}, fmt.Errorf("profile %q: want one of %v", name, names)
+	for _, p := range []Profile{Default(), Fast(), Chaos()} {
+		if p.Name != base {
+			continue
+		}
+		if more {
+			d, ok := doubts[doubt]
+			if !ok {
+				return Profile{}, fmt.Errorf("profile %q: after the plus: want one of %v", name, DoubtNames)
+			}
+			p.Name, p.Doubt = name, d
+		}
+		return p, nil
+	}
+	return Profile{}, fmt.Errorf("profile %q: want one of %v", name, ProfileNames)
 }

@@ -27,6 +27,7 @@ const maxBody = 64 << 20
 //	GET  /v1/caps      what the profile allows
 //	GET  /v1/stats     Stats as JSON
 //	POST /v1/submit    one batch; its answers come in the response as they are given
+//	POST /v1/query     the outcomes of submissions
 //	POST /v1/receipts  settles the receipts given out before, and waits for more
 //
 // It has no authentication: bind it to the loopback interface. Requests that are held open end when the carrier is closed.
@@ -37,6 +38,7 @@ func NewHandler(c *Carrier) http.Handler {
 	mux.HandleFunc("GET /v1/caps", s.caps)
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/submit", s.submit)
+	mux.HandleFunc("POST /v1/query", s.query)
 	mux.HandleFunc("POST /v1/receipts", s.receipts)
 	return mux
 }
@@ -56,17 +58,17 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 
 func (s *server) caps(w http.ResponseWriter, _ *http.Request) {
 	p := &s.carrier.cfg.Profile
-	writeJSON(w, wireCaps{EchoesKey: !p.HidesKey, Idempotent: p.Idempotent})
+	writeJSON(w, wireCaps{EchoesKey: !p.HidesKey, Doubt: p.Doubt})
 }
 
 func (s *server) stats(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.carrier.Stats()) }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // whoever asked has gone
+	_ = json.NewEncoder(w).Encode(v) // the client has gone
 }
 
-// submit reads the whole batch before any of it is taken: a request torn on its way leaves nothing behind.
+// submit reads the whole batch before it takes any message. So it takes no message of a request that breaks off.
 func (s *server) submit(w http.ResponseWriter, r *http.Request) {
 	batch, index, err := readBatch(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -76,6 +78,34 @@ func (s *server) submit(w http.ResponseWriter, r *http.Request) {
 	st := &stream{index: index, ready: make(chan struct{}, 1)}
 	s.carrier.submit(accountOf(r), batch, 0, st)
 	st.run(w, r, s.carrier.done)
+}
+
+// query answers with the outcome of the submissions whose keys, 16 bytes each, are in the body.
+func (s *server) query(w http.ResponseWriter, r *http.Request) {
+	if s.carrier.cfg.Profile.Doubt != carrier.DoubtQuery {
+		http.Error(w, "this carrier cannot be asked", http.StatusNotFound)
+		return
+	}
+	const size = len(carrier.Key{})
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(size*MaxBatch)))
+	if err != nil || len(body)%size != 0 {
+		http.Error(w, fmt.Sprintf("want at most %d keys of %d bytes", MaxBatch, size), http.StatusBadRequest)
+		return
+	}
+	keys := make([]carrier.Key, 0, len(body)/size)
+	for ; len(body) > 0; body = body[size:] {
+		keys = append(keys, carrier.Key(body[:size]))
+	}
+	results, err := s.carrier.query(accountOf(r), keys)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	b := make([]byte, 0, 64*len(results))
+	for i := range results {
+		b = appendFrame(b, func(b []byte) []byte { return appendResult(b, i, &results[i]) })
+	}
+	_, _ = w.Write(append(b, 0))
 }
 
 func accountOf(r *http.Request) string {
@@ -95,7 +125,7 @@ func readBatch(body io.Reader) (batch []carrier.Outbound, index []int, err error
 			return nil, nil, fmt.Errorf("message %d: %w", len(batch), err)
 		}
 		if frame == nil {
-			// The end of the body too: only then does the server notice when the client goes away.
+			// The end of the body must be read, too: only then the server notices when the client goes away.
 			if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
 				return nil, nil, fmt.Errorf("after the last message: %w", errors.Join(errFrame, err))
 			}
@@ -142,8 +172,8 @@ func (s *stream) answer(i int, r carrier.Result) {
 	}
 }
 
-// run writes until everything is answered. A batch with a silent message is held open, as a carrier does that never answers; one whose connection
-// breaks is cut off without an end.
+// run writes until everything is answered. A batch with a message that is never answered stays open. When the fate is a broken
+// connection, the response is cut off without an end.
 func (s *stream) run(w http.ResponseWriter, r *http.Request, closed <-chan struct{}) {
 	rc := http.NewResponseController(w)
 	var spare []byte
@@ -168,7 +198,7 @@ func (s *stream) run(w http.ResponseWriter, r *http.Request, closed <-chan struc
 		switch {
 		case over && broken:
 			if conn, _, err := rc.Hijack(); err == nil {
-				_ = conn.Close() // it was to break
+				_ = conn.Close() // the profile breaks the connection here
 			}
 			return
 		case over && !silent:

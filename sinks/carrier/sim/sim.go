@@ -31,7 +31,7 @@ const (
 	maxAccounts = 1000
 
 	answerWidth  = 1  // milliseconds: answers pace the sender
-	receiptWidth = 10 // milliseconds: nobody counts on when a receipt comes, and greater batches cost less
+	receiptWidth = 10 // milliseconds: no test depends on when a receipt comes, and greater batches cost less
 )
 
 // Config of a simulated carrier.
@@ -52,7 +52,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Carrier is a simulated carrier. It works while Run runs.
+// Carrier is a simulated carrier. It answers and sends receipts while Run runs.
 type Carrier struct {
 	cfg      Config
 	log      *slog.Logger
@@ -81,11 +81,12 @@ type Carrier struct {
 	loaded   bool
 	loadedTo int64
 	mark     int64 // last watermark written
-	seen     generations
+	keys     keyMemory
+	passed   passing
 	stats    Stats
 }
 
-// account is one customer of the carrier: what it is owed is given to whoever asks for this account.
+// account is one customer of the carrier: the receipts owed to it go to any consumer of this account.
 type account struct {
 	name   string
 	index  uint32
@@ -140,8 +141,8 @@ type Stats struct {
 	Loaded bool `json:"loaded"`
 }
 
-// Open returns a carrier that goes on where the one before it on the same truth file stopped. It reads no more of that file than
-// its end; the rest is read while Run runs.
+// Open returns a carrier that goes on where the last carrier on the same truth file stopped. It reads only the end of that file; Run
+// reads the rest.
 func Open(cfg Config) (*Carrier, error) {
 	if cfg.Keys == nil {
 		return nil, errors.New("carrier simulator: keys are missing")
@@ -163,12 +164,12 @@ func Open(cfg Config) (*Carrier, error) {
 		wake: make(chan struct{}, 1), quiet: make(chan struct{}), done: make(chan struct{}),
 		accounts: map[string]*account{},
 		answers:  newWheel[answer](answerWidth), receipts: newWheel[owed](receiptWidth),
-		stats: Stats{Submissions: map[string]uint64{}},
+		stats: Stats{Submissions: map[string]uint64{}}, passed: passing{},
 	}
 	c.work.New = func() any { return &work{dice: newDice()} }
 	now := time.Now()
 	c.bucket = newBucket(cfg.Profile.Rate, cfg.Profile.Burst, now)
-	// Ids of the provider grow by one and are never given out twice: a later run begins at a later millisecond, or in a longer file.
+	// The provider's ids grow by one, and no id is given out twice: a later run begins at a later millisecond, or in a longer file.
 	c.refs = uint64(now.UnixMilli()) << 20
 	if cfg.Truth != "" {
 		var err error
@@ -180,10 +181,14 @@ func Open(cfg Config) (*Carrier, error) {
 		c.counts.first = c.readFrom / segment
 		c.loaded, c.loadedTo = c.readFrom >= c.readTo, c.readFrom
 	}
+	c.keys = newKeyMemory(c.refs)
+	if err := c.loadKeys(); err != nil {
+		return nil, errors.Join(err, c.journal.close())
+	}
 	return c, nil
 }
 
-// Run answers and makes receipts due until ctx ends. What is owed then stays owed: the next run on the same truth file sends it.
+// Run answers and makes receipts due until ctx ends. The next run on the same truth file sends the receipts that are owed then.
 func (c *Carrier) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.load(ctx) })
@@ -203,8 +208,8 @@ func (c *Carrier) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Quiesce ends what waits for receipts over HTTP and takes no more submissions: they are refused as passing. Answers to what was
-// taken before are still given.
+// Quiesce ends the HTTP requests that wait for receipts and refuses further submissions with a passing error. The carrier still answers
+// the messages that it took before.
 func (c *Carrier) Quiesce() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,10 +247,13 @@ func (c *Carrier) Stats() Stats {
 	return s
 }
 
+// errClosed is the answer to a query once the carrier stops.
+var errClosed = errors.New("the carrier simulator is closed")
+
 // idle is how long Run sleeps at most: leases run out, and the watermark moves.
 const idle = time.Second
 
-// turn does what is due and returns how long nothing else will be.
+// turn gives the answers and receipts that are due, and returns the time until the next one is.
 func (c *Carrier) turn() time.Duration {
 	var due []answer
 	c.mu.Lock()
@@ -275,7 +283,7 @@ func (c *Carrier) turn() time.Duration {
 	return wait
 }
 
-// rouse makes Run look again when something is due before it would. The caller holds the lock.
+// rouse wakes Run when something is due earlier than it planned to look. The caller holds the lock.
 func (c *Carrier) rouse(at int64) {
 	if at >= c.armed {
 		return
@@ -299,12 +307,12 @@ func (c *Carrier) advance() {
 	if mark := c.counts.advance(limit); mark > c.mark {
 		c.mark = mark
 		if err := c.journal.ack([]uint64{watermarkBit | uint64(mark)}); err != nil {
-			c.log.Error("watermark not written", "error", err)
+			c.log.Error("write of the watermark failed", "err", err)
 		}
 	}
 }
 
-// account returns the account of that name, which comes to be by being named, and nil when there are too many. The caller holds the lock.
+// account returns the account of that name, and creates it when there is none; nil when there are too many. The caller holds the lock.
 func (c *Carrier) account(name string) *account {
 	a := c.accounts[name]
 	if a == nil && len(c.list) < maxAccounts {
@@ -316,7 +324,7 @@ func (c *Carrier) account(name string) *account {
 	return a
 }
 
-// announce wakes whoever waits for receipts of the account, if there are any.
+// announce wakes the consumers that wait for receipts of the account, if there are any.
 func (a *account) announce() {
 	if a.due.len() > 0 {
 		close(a.more)
@@ -324,7 +332,7 @@ func (a *account) announce() {
 	}
 }
 
-// expire takes back what was given out and not acknowledged in time.
+// expire takes back receipts that were given out and not acknowledged in time.
 func (a *account) expire(now int64) {
 	for id, l := range a.leases {
 		if l.expires != 0 && l.expires <= now {
@@ -334,7 +342,7 @@ func (a *account) expire(now int64) {
 	}
 }
 
-// take leases up to limit receipts that are due. With none it returns a channel that is closed when there may be some.
+// take leases up to limit receipts that are due. When there are none it returns a channel that is closed when there may be some.
 func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, receipts []owed, more <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -354,8 +362,8 @@ func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, re
 	return a.last, l.receipts, nil
 }
 
-// settle ends a lease: its receipts are acknowledged, or given to the next who asks. A lease that is not known has run out; its
-// receipts come again.
+// settle ends a lease: its receipts are acknowledged, or given to the next consumer. A lease that is not
+// known has run out; its receipts come again.
 func (c *Carrier) settle(name string, id uint64, ok bool) {
 	c.mu.Lock()
 	a := c.account(name)
@@ -377,15 +385,15 @@ func (c *Carrier) settle(name string, id uint64, ok bool) {
 	}
 	c.mu.Unlock()
 
-	// Outside the lock, but before the watermark can pass them.
+	// This write needs no lock, but it must come before the watermark passes the receipts.
 	if c.journal != nil {
 		ids := make([]uint64, len(l.receipts))
 		for i := range l.receipts {
 			ids[i] = l.receipts[i].id
 		}
 		if err := c.journal.ack(ids); err != nil {
-			// They count as acknowledged while this process lives, and come again after it.
-			c.log.Error("acknowledged receipts not written", "error", err)
+			// These receipts count as acknowledged while this process lives. The next process sends them again.
+			c.log.Error("write of acknowledged receipts failed", "err", err)
 		}
 	}
 	c.mu.Lock()
@@ -397,7 +405,7 @@ func (c *Carrier) settle(name string, id uint64, ok bool) {
 	}
 }
 
-// owe puts a receipt to where it waits for its time, or for a consumer. The caller holds the lock.
+// owe queues a receipt until it is due, or for a consumer when it is due already. The caller holds the lock.
 func (c *Carrier) owe(o owed, due, now int64) {
 	c.owed++
 	c.counts.add(int64(o.id/maxReceipts), 1)
@@ -437,25 +445,6 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 		return 0, true
 	}
 	return time.Duration((1 - b.tokens) / b.rate * float64(time.Second)), false
-}
-
-// generations remember the ids given to submissions, at least the newest half million, at most a million.
-type generations struct {
-	young, old map[carrier.Key]uint64
-}
-
-func (g *generations) get(key carrier.Key) (ref uint64, ok bool) {
-	if ref, ok = g.young[key]; !ok {
-		ref, ok = g.old[key]
-	}
-	return ref, ok
-}
-
-func (g *generations) put(key carrier.Key, ref uint64) {
-	if g.young == nil || len(g.young) >= 500_000 {
-		g.old, g.young = g.young, make(map[carrier.Key]uint64)
-	}
-	g.young[key] = ref
 }
 
 // work is what one batch needs while it is submitted.

@@ -2,15 +2,15 @@ package sim
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// submit takes a batch: it decides what happens to each message, writes that down, and only then answers, at once or later, through
-// to. giveUp is when the connector takes silence for Unknown; 0: it looks itself.
+// submit takes a batch: it decides the fate of each message, writes it to the truth file, and only then answers through to, at once or
+// later. giveUp is after how long the connector wants Unknown for a message without an answer; 0: the connector has a timer of its own.
 func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Duration, to answerer) {
 	if len(batch) == 0 {
 		return
@@ -21,7 +21,7 @@ func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Dura
 
 	started := time.Now()
 	now := started.UnixMilli()
-	c.admit(w, batch, started)
+	c.admit(w, name, batch, started)
 	c.breakConnection(w, batch)
 	for i := range batch {
 		f := &w.fates[i]
@@ -43,47 +43,52 @@ func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Dura
 
 	if reason := c.commit(w, name, batch, giveUp, to); reason != "" {
 		for i := range batch {
-			to.answer(i, carrier.Result{Outcome: carrier.Retryable, Sub: fanfarev1.Code_CODE_PROVIDER_ERROR, Code: reason, RetryAfter: time.Second})
+			to.answer(i, carrier.Result{Outcome: carrier.Retryable, Sub: schemas.CodeProviderError, Code: reason, RetryAfter: time.Second})
 		}
 		return
 	}
 	c.answerNow(w, to)
 }
 
-// admit decides what is taken: that much depends on what came before, the rest does not.
-func (c *Carrier) admit(w *work, batch []carrier.Outbound, started time.Time) {
+// admit decides which messages are taken. Only this depends on earlier submissions (rate, keys); the rest of a fate does not.
+func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &c.cfg.Profile
+	acct := c.account(name) // nil: refused by commit
 	for i := range batch {
 		f, out := &w.fates[i], &batch[i]
 		*f = fate{}
-		if p.Idempotent {
-			if ref, ok := c.seen.get(out.Key); ok {
-				*f = fate{outcome: carrier.Accepted, word: Duplicate, ref: ref}
-				continue
-			}
-		}
-		wait, ok := c.bucket.take(started)
+		wait, ok := c.bucket.take(started) // the limit is tested before the key, as gateways do
 		if !ok || c.owed >= c.cfg.MaxOwed {
-			*f = refusal(carrier.Throttled, fanfarev1.Code_CODE_THROTTLED)
+			*f = refusal(carrier.Throttled, schemas.CodeThrottled)
 			if f.retryAfter = wait; ok {
 				f.code, f.retryAfter = "0x00000014", time.Second // ESME_RMSGQFUL
 			}
 			continue
 		}
 		m := magic(out.To)
-		w.dice.throwFor(c.cfg.Seed, out.Key)
+		w.dice.throwFor(c.cfg.Seed+c.passed.draws(acct, out.Key), out.Key)
+		if p.ignores() && acct != nil {
+			if ref, ok := c.keys.get(acct.index, out.Key); ok {
+				*f = fate{outcome: carrier.Accepted, word: Duplicate, ref: ref, latency: p.Answer.draw(w.dice.rand)}
+				f.silent = m != nil && m.silent && !m.broken // the number is never answered
+				continue
+			}
+		}
 		refused, isRefused := p.refusalOf(w.dice, m, out)
 		latency := p.Answer.draw(w.dice.rand)
 		silent, early := w.dice.hit(p.Silent), w.dice.hit(p.Early)
 		if isRefused {
 			refused.latency = latency
 			*f = refused
+			if p.remembers() && f.outcome != carrier.Rejected {
+				c.passed.add(acct, out.Key)
+			}
 			continue
 		}
-		c.refs++
-		*f = fate{outcome: carrier.Accepted, word: Accepted, ref: c.refs, latency: latency, silent: silent, early: early}
+		ref := c.refOf(out)
+		*f = fate{outcome: carrier.Accepted, word: Accepted, ref: ref, latency: latency, silent: silent, early: early}
 		if m != nil {
 			f.silent, f.broken, f.early = m.silent, m.broken, false
 			f.latency = max(latency, m.answer)
@@ -91,17 +96,31 @@ func (c *Carrier) admit(w *work, batch []carrier.Outbound, started time.Time) {
 		if f.early {
 			f.latency += earlyBy
 		}
-		if p.Idempotent {
-			c.seen.put(out.Key, c.refs)
+		if p.remembers() && acct != nil {
+			c.keys.put(acct.index, out.Key, ref)
 		}
 	}
 }
 
-// earlyBy is how much later an answer comes whose receipt comes first.
+// MetaRef is the key in Meta of the provider's id of a message, in decimal, for servers over the simulator that choose ids themselves.
+const MetaRef = "ref"
+
+// refOf returns the provider's id of a message that is taken. The caller holds the lock.
+func (c *Carrier) refOf(out *carrier.Outbound) uint64 {
+	if given := out.Meta[MetaRef]; given != "" {
+		if n, err := strconv.ParseUint(given, 10, 64); err == nil && n != 0 {
+			return n
+		}
+	}
+	c.refs++
+	return c.refs
+}
+
+// earlyBy is the extra delay of an answer whose receipt comes first.
 const earlyBy = 150 * time.Millisecond
 
-// breakConnection decides whether the connection breaks within the batch. Every message before the break is answered before it; every one
-// from there on that was taken is not answered.
+// breakConnection decides whether the connection breaks within the batch. The messages before the break get their answer; those after
+// it that were taken get none.
 func (c *Carrier) breakConnection(w *work, batch []carrier.Outbound) {
 	w.dice.throwFor(^c.cfg.Seed, batch[0].Key)
 	if !w.dice.hit(c.cfg.Profile.Disconnect) {
@@ -130,26 +149,29 @@ func (c *Carrier) receive(w *work, out *carrier.Outbound, f *fate, now int64) {
 	w.plan = c.cfg.Profile.plan(w.dice, magic(out.To), out, now, f, w.plan)
 }
 
-// commit writes the batch to the truth and takes over what it owes. It returns why nothing was taken, if so.
+// commit writes the batch to the truth file and queues its receipts. It returns a reason when it takes nothing.
 func (c *Carrier) commit(w *work, name string, batch []carrier.Outbound, giveUp time.Duration, to answerer) (reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.quieted {
-		return "closed"
-	}
 	acct := c.account(name)
 	if acct == nil {
 		return "too many accounts"
 	}
+	if c.closed || c.quieted {
+		for i := range batch {
+			c.forget(acct, &batch[i], &w.fates[i])
+		}
+		return "closed"
+	}
 	offset := c.virtual
 	written := time.Now()
-	c.refuseLate(w, batch, written)
+	c.refuseLate(w, acct, batch, written)
 	if c.journal != nil {
 		var err error
 		if offset, err = c.journal.append(w.lines); err != nil {
-			c.log.Error("submissions refused", "error", err)
+			c.log.Error("submissions refused", "err", err)
 			for i := range batch {
-				c.forget(&batch[i], &w.fates[i])
+				c.forget(acct, &batch[i], &w.fates[i])
 			}
 			return "truth not written"
 		}
@@ -170,7 +192,7 @@ func (c *Carrier) commit(w *work, name string, batch []carrier.Outbound, giveUp 
 	for i := range batch {
 		f := &w.fates[i]
 		if f.word == "" {
-			continue // too late: never seen
+			continue // past its deadline: the carrier never saw it
 		}
 		start := offset + int64(line)
 		if c.journal != nil && line > 0 {
@@ -195,12 +217,12 @@ func (c *Carrier) commit(w *work, name string, batch []carrier.Outbound, giveUp 
 	return ""
 }
 
-// refuseLate takes out what may not be written any more: the deadline of the hand-over is tested here, right before the write.
-func (c *Carrier) refuseLate(w *work, batch []carrier.Outbound, now time.Time) {
+// refuseLate removes the messages whose deadline has passed or that were withdrawn. It tests the deadline right before the write.
+func (c *Carrier) refuseLate(w *work, acct *account, batch []carrier.Outbound, now time.Time) {
 	late := false
 	for i := range batch {
-		if d := batch[i].Deadline; !d.IsZero() && !now.Before(d) {
-			c.forget(&batch[i], &w.fates[i])
+		if batch[i].Expired(now) {
+			c.forget(acct, &batch[i], &w.fates[i])
 			w.fates[i] = fate{outcome: carrier.Retryable, code: carrier.CodeDeadline}
 			late = true
 		}
@@ -224,15 +246,14 @@ func (c *Carrier) refuseLate(w *work, batch []carrier.Outbound, now time.Time) {
 	w.lines, w.ends = lines, ends
 }
 
-// forget takes back that a submission was remembered as taken. The caller holds the lock.
-func (c *Carrier) forget(out *carrier.Outbound, f *fate) {
-	if c.cfg.Profile.Idempotent && f.word == Accepted {
-		delete(c.seen.young, out.Key)
-		delete(c.seen.old, out.Key)
+// forget removes the key of a submission that was not taken after all. The caller holds the lock.
+func (c *Carrier) forget(acct *account, out *carrier.Outbound, f *fate) {
+	if c.cfg.Profile.remembers() && f.word == Accepted {
+		c.keys.forget(acct.index, out.Key)
 	}
 }
 
-// answerLater puts an answer that is not given at once to where it waits. The caller holds the lock.
+// answerLater queues an answer that takes time. The caller holds the lock.
 func (c *Carrier) answerLater(f *fate, i int, now int64, giveUp time.Duration, to answerer) (at int64, ok bool) {
 	a := answer{to: to, i: i}
 	wait := f.latency
@@ -272,7 +293,7 @@ func (c *Carrier) result(f *fate) carrier.Result {
 	return r
 }
 
-// draft makes receipts of what one account is owed. Their texts share one allocation.
+// draft makes the receipts owed to one account. Their texts share one allocation.
 func (c *Carrier) draft(account string, list []owed) []carrier.Receipt {
 	dst := make([]carrier.Receipt, 0, len(list))
 	format := c.cfg.Profile.Ref

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"fanfare/schemas"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // Entry is one line of a truth file: a submission that the carrier saw.
@@ -25,10 +23,10 @@ type Entry struct {
 	// Outcome is one of the words of this package, such as Accepted.
 	Outcome string
 	Account string
-	// Unanswered: whoever submitted it was never told.
+	// Unanswered: the sender never got an answer.
 	Unanswered bool
 	// Code says why it was refused.
-	Code fanfarev1.Code
+	Code schemas.Code
 	// Ref is the provider's id as the answer said it.
 	Ref      string
 	Receipts []Owed
@@ -38,8 +36,8 @@ type Entry struct {
 
 // Owed is a receipt that the carrier owes, or owed, for a submission.
 type Owed struct {
-	Status fanfarev1.ReceiptStatus
-	Code   fanfarev1.Code
+	Status schemas.ReceiptStatus
+	Code   schemas.Code
 	// At is when it is said to have happened, Due when it is sent.
 	At, Due     time.Time
 	Part, Parts uint8
@@ -51,18 +49,18 @@ func (e *Entry) Final() schemas.Precedence {
 	if e.Outcome != Accepted {
 		return 0
 	}
-	p := schemas.PrecedenceOf(fanfarev1.Kind_KIND_SENT, uint32(e.Submission.Try()), 0)
+	p := schemas.PrecedenceOf(schemas.KindSent, uint32(e.Submission.Try()), 0)
 	for _, r := range e.Receipts {
-		var kind fanfarev1.Kind
+		var kind schemas.Kind
 		switch r.Status {
 		case buffered:
-			kind = fanfarev1.Kind_KIND_BUFFERED
+			kind = schemas.KindBuffered
 		case delivered:
-			kind = fanfarev1.Kind_KIND_DELIVERED
+			kind = schemas.KindDelivered
 		case read:
-			kind = fanfarev1.Kind_KIND_READ
+			kind = schemas.KindRead
 		case failed:
-			kind = fanfarev1.Kind_KIND_UNDELIVERED
+			kind = schemas.KindUndelivered
 		default:
 			continue
 		}
@@ -244,8 +242,8 @@ func (t *Truth) Accepted() map[schemas.ID][]*Entry {
 	return m
 }
 
-// Doubles returns the accepted submissions that should not have been made: an earlier one of the same message was accepted,
-// and no receipt of it was negative and worth another try; or it is the same submission once more, which nothing excuses.
+// Doubles returns the accepted submissions that the sender should not have made: the carrier had accepted an earlier submission of the
+// same message, and no receipt of that one was negative and worth another try; or the carrier accepted the same submission twice.
 func (t *Truth) Doubles() []*Entry {
 	var doubles []*Entry
 	earlier := map[schemas.ID]*Entry{}
@@ -274,7 +272,7 @@ func (t *Truth) Final() map[schemas.ID]schemas.Precedence {
 	return m
 }
 
-// StillOwed counts the receipts of a truth file that no one has acknowledged yet.
+// StillOwed counts the receipts of a truth file that are not acknowledged yet.
 func StillOwed(path string) (int, error) {
 	acked, watermark, err := readAcked(ackedPath(path))
 	if err != nil {

@@ -17,8 +17,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // TestLine: what stands in the file, byte by byte, for scripts lean on it.
@@ -65,8 +63,8 @@ func TestLineReadsBack(t *testing.T) {
 		for range rapid.IntRange(0, 5).Draw(t, "receipts") {
 			at := rapid.Int64Range(0, 1<<43).Draw(t, "at")
 			plan = append(plan, planned{
-				at: at, due: at + rapid.Int64Range(0, 1000).Draw(t, "held back"), status: rapid.SampledFrom([]fanfarev1.ReceiptStatus{delivered, failed, buffered, read, unknown}).Draw(t, "status"),
-				sub: rapid.SampledFrom([]fanfarev1.Code{0, fanfarev1.Code_CODE_DELIVERED, fanfarev1.Code_CODE_BARRED}).Draw(t, "sub"), part: rapid.Byte().Draw(t, "part"), parts: 255,
+				at: at, due: at + rapid.Int64Range(0, 1000).Draw(t, "held back"), status: rapid.SampledFrom([]schemas.ReceiptStatus{delivered, failed, buffered, read, unknown}).Draw(t, "status"),
+				sub: rapid.SampledFrom([]schemas.Code{0, schemas.CodeDelivered, schemas.CodeBarred}).Draw(t, "sub"), part: rapid.Byte().Draw(t, "part"), parts: 255,
 			})
 		}
 		now := rapid.Int64Range(0, 1<<43).Draw(t, "now")
@@ -237,15 +235,15 @@ func TestTruthJudges(t *testing.T) {
 	entry := func(seq uint32, try uint8, outcome string, receipts ...Owed) Entry {
 		return Entry{Message: keys.Message(1, seq), Submission: keys.Submission(1, seq, try), Outcome: outcome, Receipts: receipts}
 	}
-	says := func(s fanfarev1.ReceiptStatus, c fanfarev1.Code) Owed { return Owed{Status: s, Code: c} }
-	ok, absent, barred := says(delivered, fanfarev1.Code_CODE_DELIVERED), says(failed, fanfarev1.Code_CODE_ABSENT_SUBSCRIBER), says(failed, fanfarev1.Code_CODE_OPERATOR_BLACKLIST)
+	says := func(s schemas.ReceiptStatus, c schemas.Code) Owed { return Owed{Status: s, Code: c} }
+	ok, absent, barred := says(delivered, schemas.CodeDelivered), says(failed, schemas.CodeAbsentSubscriber), says(failed, schemas.CodeOperatorBlacklist)
 	tr := &Truth{Entries: []Entry{
 		entry(1, 1, Accepted, ok),
 		entry(2, 1, Throttled), entry(2, 2, Accepted, ok),
 		entry(3, 1, Accepted, absent), entry(3, 2, Accepted, ok),
 		entry(4, 1, Accepted), entry(4, 2, Accepted), // a double: nothing said that the first was lost
 		entry(5, 1, Accepted, barred), entry(5, 2, Accepted, ok), // a double: nothing follows that code
-		entry(6, 1, Accepted, says(buffered, fanfarev1.Code_CODE_ENROUTE)),
+		entry(6, 1, Accepted, says(buffered, schemas.CodeEnroute)),
 		entry(7, 1, Refused),
 		entry(8, 1, Accepted, absent, ok),
 		entry(9, 1, Accepted, ok), entry(9, 1, Accepted, ok), // a double: the same try twice

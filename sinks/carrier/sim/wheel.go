@@ -2,9 +2,9 @@ package sim
 
 import "slices"
 
-// wheel keeps what is to happen at a time, in slots of width milliseconds. Adding is an append, whatever the time: a timer or a
-// goroutine per receipt would cost more than everything else that is done to it. What falls into one slot comes out in the order
-// in which it went in. It has no lock.
+// wheel keeps values until their time, in slots of width milliseconds. Adding a value is an append for any time. A timer or a goroutine
+// for each receipt would cost more than the rest of the work on it. Values of one slot come out in the order in which they were added.
+// It has no lock.
 type wheel[T any] struct {
 	width int64
 	slots map[int64]*[]T
@@ -52,7 +52,7 @@ func (w *wheel[T]) expire(now int64, f func([]T)) {
 		f(*slot)
 		clear(*slot)
 		*slot = (*slot)[:0]
-		// A few slots are kept for the next; more would hold the memory of the greatest crowd for ever.
+		// A few slots are kept for reuse; more would hold the memory of the fullest moment for ever.
 		if len(w.free) < 64 && cap(*slot) <= 1<<14 {
 			w.free = append(w.free, slot)
 		}
@@ -101,7 +101,7 @@ type deque[T any] struct {
 func (q *deque[T]) len() int { return len(q.items) - q.head }
 
 func (q *deque[T]) push(v ...T) {
-	// The room of what was taken is used again once it is the greater part.
+	// The space of taken values is reused once it is more than half.
 	if q.head > len(q.items)/2 && q.head >= 1024 {
 		q.items = slices.Delete(q.items, 0, q.head)
 		q.head = 0

@@ -8,13 +8,12 @@ import (
 	"io"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// What goes between client and server: frames, each its length as a varint and then its fields one after the other, ended by a
-// frame of length 0. A batch or a list without that end is torn and does not count. The version stands in the path.
+// The format between client and server: frames, each a length as a varint followed by its fields, ended by a frame of length 0. A batch
+// or a list without that end is incomplete and is ignored. The version is in the path.
 
 // maxFrame is more than any message has: an RCS message may have 250 KB.
 const maxFrame = 512 << 10
@@ -122,7 +121,7 @@ func (f *fields) time() time.Time {
 	return time.UnixMilli(int64(ms))
 }
 
-// end returns what was wrong, or that something is left over.
+// end returns the first error, or an error when bytes are left over.
 func (f *fields) end() error {
 	if f.err == nil && len(f.b) > 0 {
 		f.fail()
@@ -150,7 +149,7 @@ const (
 	wireKinds
 )
 
-// appendOutbound appends what the carrier needs of a message: the deadline and the cost are the sender's.
+// appendOutbound appends the fields of a message that the carrier needs. The deadline and the cost stay with the sender.
 func appendOutbound(b []byte, i int, o *carrier.Outbound) []byte {
 	b = binary.AppendUvarint(b, uint64(i))
 	b = append(b, o.Key[:]...)
@@ -167,6 +166,7 @@ func appendOutbound(b []byte, i int, o *carrier.Outbound) []byte {
 		for _, p := range body.Template.Params {
 			b = appendText(b, p)
 		}
+		b = appendText(b, string(body.Template.Components))
 	case body.Rich != nil:
 		b = append(b, wireRich)
 		b = appendText(b, string(body.Rich.JSON))
@@ -175,6 +175,9 @@ func appendOutbound(b []byte, i int, o *carrier.Outbound) []byte {
 		b = appendText(b, body.Call.Queue)
 		b = appendText(b, body.Call.MachineAction)
 		b = appendText(b, body.Call.Media)
+		b = appendText(b, body.Call.Text)
+		b = appendText(b, body.Call.Language)
+		b = binary.AppendUvarint(b, uint64(body.Call.Ring.Milliseconds()))
 	default:
 		b = append(b, wireText)
 		b = appendText(b, body.Text.Body)
@@ -189,7 +192,7 @@ func parseOutbound(frame []byte) (i int, o carrier.Outbound, err error) {
 	f := &fields{b: frame}
 	i = f.below(1 << 20)
 	o.Key = f.key()
-	o.Channel = fanfarev1.Channel(f.below(1 << 8))
+	o.Channel = schemas.Channel(f.below(1 << 8))
 	o.To, o.From = f.string(), f.string()
 	o.NotAfter = f.time()
 	switch f.below(wireKinds) {
@@ -198,13 +201,17 @@ func parseOutbound(frame []byte) (i int, o carrier.Outbound, err error) {
 		for range f.below(1 << 10) {
 			t.Params = append(t.Params, f.string())
 		}
+		if raw := f.string(); raw != "" {
+			t.Components = []byte(raw)
+		}
 		o.Body.Template = t
 	case wireRich:
 		o.Body.Rich = &carrier.Rich{JSON: []byte(f.string())}
 	case wireCall:
-		o.Body.Call = &carrier.Call{Queue: f.string(), MachineAction: f.string(), Media: f.string()}
+		o.Body.Call = &carrier.Call{Queue: f.string(), MachineAction: f.string(), Media: f.string(), Text: f.string(), Language: f.string()}
+		o.Body.Call.Ring = time.Duration(f.below(1<<32)) * time.Millisecond
 	default:
-		o.Body.Text = carrier.Text{Body: f.string(), Encoding: fanfarev1.Encoding(f.below(1 << 8)), Segments: f.below(1 << 16)}
+		o.Body.Text = carrier.Text{Body: f.string(), Encoding: schemas.Encoding(f.below(1 << 8)), Segments: f.below(1 << 16)}
 	}
 	return i, o, f.end()
 }
@@ -269,8 +276,8 @@ func parseReceipt(frame []byte) (r carrier.Receipt, err error) {
 	return r, f.end()
 }
 
-// wireCaps is what the server tells of itself.
+// wireCaps are the server's capabilities as it reports them.
 type wireCaps struct {
-	EchoesKey  bool `json:"echoesKey"`
-	Idempotent bool `json:"idempotent"`
+	EchoesKey bool          `json:"echoesKey"`
+	Doubt     carrier.Doubt `json:"doubt"`
 }

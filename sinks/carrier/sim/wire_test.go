@@ -7,9 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
-
-	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // wireSamples are messages of every kind of body.
@@ -17,10 +16,10 @@ func wireSamples() []carrier.Outbound {
 	key := carrier.Key{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	at := time.UnixMilli(1_800_000_000_123)
 	return []carrier.Outbound{
-		{Key: key, Channel: fanfarev1.Channel_CHANNEL_SMS, To: "+393470000001", From: "FANFARE", NotAfter: at, Body: carrier.Body{Text: carrier.Text{Body: "Ciao 😀", Encoding: fanfarev1.Encoding_ENCODING_UCS2, Segments: 2}}},
-		{Key: key, Channel: fanfarev1.Channel_CHANNEL_WHATSAPP, Body: carrier.Body{Template: &carrier.Template{Name: "a", Language: "it", Params: []string{"1", ""}}}},
-		{Key: key, Channel: fanfarev1.Channel_CHANNEL_RCS, Body: carrier.Body{Rich: &carrier.Rich{JSON: []byte(`{"a":1}`)}}},
-		{Key: key, Channel: fanfarev1.Channel_CHANNEL_VOICE, Body: carrier.Body{Call: &carrier.Call{Queue: "q", MachineAction: "hangup", Media: "m"}}},
+		{Key: key, Channel: schemas.ChannelSMS, To: "+393470000001", From: "FANFARE", NotAfter: at, Body: carrier.Body{Text: carrier.Text{Body: "Ciao 😀", Encoding: schemas.EncodingUCS2, Segments: 2}}},
+		{Key: key, Channel: schemas.ChannelWhatsApp, Body: carrier.Body{Template: &carrier.Template{Name: "a", Language: "it", Params: []string{"1", ""}}}},
+		{Key: key, Channel: schemas.ChannelRCS, Body: carrier.Body{Rich: &carrier.Rich{JSON: []byte(`{"a":1}`)}}},
+		{Key: key, Channel: schemas.ChannelVoice, Body: carrier.Body{Call: &carrier.Call{Queue: "q", MachineAction: "hangup", Media: "m"}}},
 	}
 }
 
@@ -34,13 +33,13 @@ func TestWire(t *testing.T) {
 			t.Errorf("message %d (-want +got):\n%s", i, diff)
 		}
 	}
-	result := carrier.Result{Outcome: carrier.Throttled, Ref: "r", Code: "88", Sub: fanfarev1.Code_CODE_THROTTLED, RetryAfter: 1500 * time.Millisecond, Parts: 3}
-	if n, got, err := parseResult(appendResult(nil, 7, &result)); err != nil || n != 7 || got != result {
+	result := carrier.Result{Outcome: carrier.Throttled, Ref: "r", Code: "88", Sub: schemas.CodeThrottled, RetryAfter: 1500 * time.Millisecond, Parts: 3}
+	if n, got, err := parseResult(appendResult(nil, 7, &result)); err != nil || n != 7 || !cmp.Equal(got, result) {
 		t.Errorf("result: got %+v, number %d, error %v, want %+v", got, n, err, result)
 	}
 	cost := carrier.Receipt{
 		Ref: "FF", AltRefs: []string{"255", "0255"}, Key: wireSamples()[0].Key, To: "+39347", Status: failed, Code: "001",
-		Sub: fanfarev1.Code_CODE_ABSENT_SUBSCRIBER, At: time.UnixMilli(1_800_000_000_123), Part: 1, Parts: 2, Raw: []byte("raw"),
+		Sub: schemas.CodeAbsentSubscriber, At: time.UnixMilli(1_800_000_000_123), Part: 1, Parts: 2, Raw: []byte("raw"),
 	}
 	got, err := parseReceipt(appendReceipt(nil, &cost))
 	if diff := cmp.Diff(cost, got); err != nil || diff != "" {
@@ -65,7 +64,7 @@ func FuzzWire(f *testing.F) {
 			t.Errorf("message: got error %v, want errFrame", err)
 		}
 		if i, r, err := parseResult(b); err == nil {
-			if i2, r2, err := parseResult(appendResult(nil, i, &r)); err != nil || i2 != i || r2 != r {
+			if i2, r2, err := parseResult(appendResult(nil, i, &r)); err != nil || i2 != i || !cmp.Equal(r2, r) {
 				t.Errorf("result: %v, got %+v, want %+v", err, r2, r)
 			}
 		}

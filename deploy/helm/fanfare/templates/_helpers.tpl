@@ -50,9 +50,9 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* What every process is told. Call with (dict "root" $ "secrets" (list …)). */ -}}
+{{- /* The variables of every process. Call with (dict "root" $ "secrets" (list …)). */ -}}
 {{- define "fanfare.env" -}}
-- {name: FANFARE_DATA, value: /data}
+- {name: FANFARE_DATA, value: /data/fanfare}
 - {name: FANFARE_HTTP, value: "0.0.0.0:8080"}
 - {name: FANFARE_LOG_FORMAT, value: json}
 - {name: FANFARE_LOG_LEVEL, value: {{ .root.Values.config.logLevel | quote }}}
@@ -72,6 +72,9 @@ capabilities: {drop: [ALL]}
 - {name: FANFARE_REPLICATION, value: {{ .root.Values.config.replication | quote }}}
 - {name: FANFARE_PREFIX, value: {{ .root.Values.config.prefix | quote }}}
 - {name: FANFARE_RECEIPT_WINDOW, value: {{ .root.Values.config.receiptWindow | quote }}}
+{{- with .root.Values.config.linkURL }}
+- {name: FANFARE_LINK_URL, value: {{ . | quote }}}
+{{- end }}
 - {name: FANFARE_SIM_RATE, value: {{ .root.Values.config.simRate | int | quote }}}
 {{- if .root.Values.carrierSim.enabled }}
 - {name: FANFARE_CARRIER_SIM, value: "http://{{ include "fanfare.fullname" .root }}-carriersim:9999"}

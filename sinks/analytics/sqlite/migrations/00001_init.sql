@@ -1,5 +1,5 @@
 -- +goose Up
--- Forward only. Times are milliseconds since the epoch, UTC; months are their first day as text.
+-- Forward only. Times are milliseconds since the epoch, UTC, or seconds where the name says so; months are their first day as text.
 
 CREATE TABLE campaigns (
     id       INTEGER PRIMARY KEY,
@@ -9,9 +9,9 @@ CREATE TABLE campaigns (
     UNIQUE (tenant, campaign)
 );
 
--- Everything that happened: compressed runs of events of one campaign and one block of 5,000 recipients, as they came.
--- Runs are merged into a longer one of the next level when there are many. who holds seqs and numbers, rest the rest.
-CREATE TABLE pieces (
+-- All events, as compressed runs: the events of one campaign and one block of 5,000 recipients, in the order of arrival.
+-- When a level has many runs, they are merged into one run of the next level. who holds seqs and phone numbers, rest the other columns.
+CREATE TABLE runs (
     id       INTEGER PRIMARY KEY,
     campaign INTEGER NOT NULL REFERENCES campaigns (id),
     block    INTEGER NOT NULL,
@@ -20,17 +20,18 @@ CREATE TABLE pieces (
     who      BLOB NOT NULL,
     rest     BLOB NOT NULL
 );
-CREATE INDEX pieces_by_block ON pieces (campaign, block, level);
+CREATE INDEX runs_by_block ON runs (campaign, block, level);
 
--- The names of the sets of a campaign. family 0: who ever reached prec, clickers apart by link. family 1: who was handed over
--- (sent 1) or refused (sent 0), how, where and at which price.
+-- The keys of the sets of a campaign. family 0: recipients that ever reached prec at a try; clickers have one set per link. family 1:
+-- recipients with an event of a kind that describes a message, by the dimensions and the price of the message. family 2: recipients that
+-- were dealt at a try to a leg.
 CREATE TABLE sets (
     id           INTEGER PRIMARY KEY,
     campaign     INTEGER NOT NULL REFERENCES campaigns (id),
     family       INTEGER NOT NULL,
     prec         INTEGER NOT NULL DEFAULT 0,
     link         TEXT NOT NULL DEFAULT '',
-    sent         INTEGER NOT NULL DEFAULT 0,
+    kind         INTEGER NOT NULL DEFAULT 0,
     variant      INTEGER NOT NULL DEFAULT 0,
     channel      INTEGER NOT NULL DEFAULT 0,
     country      TEXT NOT NULL DEFAULT '',
@@ -43,7 +44,7 @@ CREATE TABLE sets (
 );
 CREATE INDEX sets_by_campaign ON sets (campaign);
 
--- Their members, 65,536 seqs in each part: a portable Roaring bitmap. A few receipts of a large campaign rewrite little.
+-- The members of the sets, as portable Roaring bitmaps of 65,536 seqs each, so that a few receipts of a large campaign rewrite little.
 CREATE TABLE parts (
     set_id  INTEGER NOT NULL REFERENCES sets (id),
     part    INTEGER NOT NULL,
@@ -51,13 +52,25 @@ CREATE TABLE parts (
     PRIMARY KEY (set_id, part)
 ) WITHOUT ROWID;
 
--- For charts: events, not recipients.
+-- For charts. It counts events, not recipients.
 CREATE TABLE timeline (
     campaign INTEGER NOT NULL REFERENCES campaigns (id),
-    minute   INTEGER NOT NULL,
+    second   INTEGER NOT NULL,
     kind     INTEGER NOT NULL,
     n        INTEGER NOT NULL,
-    PRIMARY KEY (campaign, minute, kind)
+    PRIMARY KEY (campaign, second, kind)
+) WITHOUT ROWID;
+
+-- Deals of the scheduler. Two deals with one number differ in time; members is a portable Roaring bitmap.
+CREATE TABLE deals (
+    campaign INTEGER NOT NULL REFERENCES campaigns (id),
+    deal     INTEGER NOT NULL,
+    dealt_ms INTEGER NOT NULL,
+    try      INTEGER NOT NULL,
+    leg      INTEGER NOT NULL,
+    cancel   INTEGER NOT NULL,
+    members  BLOB NOT NULL,
+    PRIMARY KEY (campaign, deal, dealt_ms)
 ) WITHOUT ROWID;
 
 CREATE TABLE customer_refs (
@@ -67,7 +80,7 @@ CREATE TABLE customer_refs (
     PRIMARY KEY (ref, campaign, seq)
 ) WITHOUT ROWID;
 
--- How far each partition has been taken, in the transaction that took it.
+-- The next offset to read of each partition, written in the transaction that stored the offsets before it.
 CREATE TABLE positions (
     topic     BLOB NOT NULL,
     partition INTEGER NOT NULL,
@@ -75,7 +88,7 @@ CREATE TABLE positions (
     PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
 
--- Up to which time each partition has been read.
+-- The time up to which each partition is completely stored.
 CREATE TABLE marks (
     topic     BLOB NOT NULL,
     partition INTEGER NOT NULL,

@@ -1,0 +1,264 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+const accountTag = "Account"
+
+// Account is a tenant as its own keys see it.
+type Account struct {
+	TenantID         string        `json:"tenantId"`
+	Name             string        `json:"name"`
+	Currency         string        `json:"currency" example:"EUR"`
+	Timezone         string        `json:"timezone" example:"Europe/Rome"`
+	Region           string        `json:"region" doc:"Of numbers without a country code." example:"IT"`
+	Balance          *Money        `json:"balance" doc:"What may still be spent; null: unlimited."`
+	Reserved         Money         `json:"reserved" doc:"Set aside for campaigns under way."`
+	Spent            Money         `json:"spent"`
+	Owed             Money         `json:"owed" doc:"Taken back although campaigns under way had reserved it: they are suspended until a top-up pays it."`
+	CampaignsEnabled bool          `json:"campaignsEnabled"`
+	TestKey          bool          `json:"testKey" doc:"The key that asks is a test key."`
+	Scopes           []string      `json:"scopes" nullable:"false" doc:"Of the key that asks."`
+	DefaultRoute     string        `json:"defaultRoute"`
+	DefaultSender    string        `json:"defaultSender"`
+	Limits           AccountLimits `json:"limits"`
+}
+
+// AccountLimits are the limits of a tenant.
+type AccountLimits struct {
+	ActiveCampaigns   uint32 `json:"activeCampaigns" doc:"At once."`
+	Contacts          uint32 `json:"contacts" doc:"Per campaign."`
+	Segments          uint32 `json:"segments" doc:"Per rendered text."`
+	Rate              uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no limit of its own."`
+	RequestsPerMinute int    `json:"requestsPerMinute" doc:"Of the key that asks."`
+	RequestsPerSecond int    `json:"requestsPerSecond" doc:"Of the key that asks."`
+}
+
+// LedgerEntry is one movement of money. It takes from one account what it gives to another, so all accounts together are always 0.
+type LedgerEntry struct {
+	ID           uint64  `json:"id"`
+	Time         string  `json:"time" format:"date-time"`
+	From         string  `json:"from" enum:"outside,available,reserved,captured"`
+	To           string  `json:"to" enum:"outside,available,reserved,captured"`
+	AmountMicros uint64  `json:"amountMicros" doc:"Millionths of the currency." example:"50000"`
+	Amount       Money   `json:"amount"`
+	CampaignID   *string `json:"campaignId"`
+	Note         string  `json:"note"`
+}
+
+type (
+	accountIn  struct{}
+	accountOut struct{ Body *Account }
+	ledgerIn   struct {
+		Page       int    `query:"page" minimum:"0"`
+		Limit      int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+		CampaignID string `query:"campaignId" doc:"Only of this campaign."`
+		Cursor     string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+	}
+	ledgerOut      struct{ Body *Page[*LedgerEntry] }
+	ledgerExportIn struct {
+		CampaignID string `query:"campaignId" doc:"Only of this campaign."`
+	}
+)
+
+func (s *server) registerAccount() {
+	register(s, operation{
+		id: "getAccount", method: http.MethodGet, path: "/api/account", summary: "The account: money, currency, zone, limits, flags",
+		scope: store.ScopeRead, tag: accountTag,
+	}, s.account)
+	register(s, operation{
+		id: "listLedger", method: http.MethodGet, path: "/api/account/ledger", summary: "List the movements of money, newest first",
+		scope: store.ScopeRead, errors: []int{404, 422}, tag: accountTag,
+		describe: "Double entry, in millionths of the currency: each movement takes from one account what it gives to another. outside is where top-ups " +
+			"come from, available what may be spent, reserved what campaigns under way may cost, captured what was spent.",
+	}, s.ledger)
+	register(s, operation{
+		id: "exportLedger", method: http.MethodGet, path: "/api/account/ledger/export", summary: "The movements of money as CSV, newest first",
+		scope: store.ScopeRead, errors: []int{404}, tag: accountTag,
+	}, s.exportLedger)
+	describeCSV(s.api.OpenAPI().Paths["/api/account/ledger/export"].Get,
+		"id,time,from,to,amountMicros,campaignId,note\n2,2025-04-15T09:00:00Z,available,reserved,50000,camp_10001,reserve\n")
+}
+
+func (s *server) account(ctx context.Context, _ *accountIn) (*accountOut, error) {
+	who := requestOf(ctx).who
+	t, err := s.Store.Tenant(ctx, who.tenant.ID) // as it is now, not as it was cached
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	b, err := s.Store.Balance(ctx, t.ID)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	v := &Account{
+		TenantID: t.ID, Name: t.Name, Currency: t.Currency, Timezone: t.Timezone, Region: t.Region, Reserved: Money(b.Reserved), Spent: Money(b.Captured), Owed: Money(b.Owed),
+		CampaignsEnabled: t.CampaignsEnabled, TestKey: who.key.Test, Scopes: []string{}, DefaultRoute: t.DefaultRoute, DefaultSender: t.DefaultSender,
+		Limits: AccountLimits{ActiveCampaigns: t.MaxActive, Contacts: t.MaxContacts, Segments: t.MaxSegments, Rate: t.Rate},
+	}
+	if !b.Unlimited {
+		v.Balance = new(Money(b.Available))
+	}
+	for _, scope := range who.key.Scopes {
+		v.Scopes = append(v.Scopes, string(scope))
+	}
+	if who.quota != nil {
+		limits := who.quota.get()
+		v.Limits.RequestsPerMinute, v.Limits.RequestsPerSecond = limits.PerMinute, limits.PerSecond
+	}
+	return &accountOut{v}, nil
+}
+
+func viewLedger(e *store.LedgerEntry) *LedgerEntry {
+	v := &LedgerEntry{
+		ID: e.ID, Time: stamp(e.Time), From: string(e.From), To: string(e.To), AmountMicros: e.Micros, Amount: Money(min(e.Micros, math.MaxInt64)), Note: e.Note,
+	}
+	if e.Campaign != 0 {
+		v.CampaignID = orNull(schemas.CampaignID(e.Campaign))
+	}
+	return v
+}
+
+func (s *server) ledger(ctx context.Context, in *ledgerIn) (*ledgerOut, error) {
+	name := "ledger"
+	if in.CampaignID != "" {
+		name += " of " + in.CampaignID
+	}
+	before, p := readNumberCursor(name, in.Cursor)
+	if p != nil {
+		return nil, p
+	}
+	if before != 0 {
+		in.Page = 0
+	}
+	rows, total, err := s.Store.NewestLedger(ctx, requestOf(ctx).who.tenant.ID, store.LedgerFilter{
+		Page: store.Page{Number: in.Page, Limit: in.Limit}, Campaign: in.CampaignID, Before: before,
+	})
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	out := &Page[*LedgerEntry]{Data: []*LedgerEntry{}, Page: in.Page, Limit: in.Limit, Total: total}
+	for i := range rows {
+		out.Data = append(out.Data, viewLedger(&rows[i]))
+	}
+	if n := len(rows); n > 0 {
+		out.Next = nextCursor(name, n, in.Limit, numberCursor(rows[n-1].ID))
+	}
+	return &ledgerOut{out}, nil
+}
+
+// exportRows is how many rows an export reads at a time.
+const exportRows = 1000
+
+func (s *server) exportLedger(ctx context.Context, in *ledgerExportIn) (*huma.StreamResponse, error) {
+	tenant := requestOf(ctx).who.tenant.ID
+	f := store.LedgerFilter{Page: store.Page{Limit: exportRows}, Campaign: in.CampaignID}
+	rows, _, err := s.Store.NewestLedger(ctx, tenant, f) // an error is said before the answer begins
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	return s.answerCSV(ctx, "ledger.csv", []string{"id", "time", "from", "to", "amountMicros", "campaignId", "note"}, func(ctx context.Context, write func(...string) error) error {
+		for {
+			for i := range rows {
+				e := &rows[i]
+				campaign := ""
+				if e.Campaign != 0 {
+					campaign = schemas.CampaignID(e.Campaign)
+				}
+				if err := write(strconv.FormatUint(e.ID, 10), stamp(e.Time), string(e.From), string(e.To), strconv.FormatUint(e.Micros, 10), campaign, e.Note); err != nil {
+					return err
+				}
+			}
+			if len(rows) < exportRows {
+				return nil
+			}
+			f.Before = rows[len(rows)-1].ID
+			if rows, _, err = s.Store.NewestLedger(ctx, tenant, f); err != nil {
+				return err
+			}
+		}
+	}), nil
+}
+
+// Tag is a tag of campaigns.
+type Tag struct {
+	Tag       string `json:"tag" doc:"In lower case: tags are compared so."`
+	Campaigns int    `json:"campaigns"`
+}
+
+// TagInput renames a tag.
+type TagInput struct {
+	Tag string `json:"tag" example:"spring" doc:"The new name: 1 to 50 characters."`
+}
+
+// TagChange counts the campaigns that were changed.
+type TagChange struct {
+	Changed int `json:"changed"`
+}
+
+type (
+	tagsIn  struct{}
+	tagsOut struct{ Body *Page[*Tag] }
+	tagIn   struct {
+		Tag string `path:"tag"`
+	}
+	tagRenameIn struct {
+		Tag  string `path:"tag"`
+		Body problem.Body[TagInput]
+	}
+	tagOut struct{ Body *TagChange }
+)
+
+func (s *server) registerTags() {
+	register(s, operation{
+		id: "listTags", method: http.MethodGet, path: "/api/tags", summary: "List the tags of campaigns, with how many have each",
+		scope: store.ScopeRead, tag: campaignTag,
+	}, func(ctx context.Context, _ *tagsIn) (*tagsOut, error) {
+		rows, err := s.Store.Tags(ctx, requestOf(ctx).who.tenant.ID)
+		if err != nil {
+			return nil, s.storeProblem(err)
+		}
+		out := &Page[*Tag]{Data: []*Tag{}, Limit: len(rows), Total: len(rows)}
+		for _, r := range rows {
+			out.Data = append(out.Data, &Tag{r.Tag, r.Campaigns})
+		}
+		return &tagsOut{out}, nil
+	})
+	register(s, operation{
+		id: "renameTag", method: http.MethodPut, path: "/api/tags/{tag}", summary: "Rename a tag in all campaigns",
+		scope: store.ScopeCampaigns, errors: []int{400, 404, 422}, tag: campaignTag,
+		describe: "A campaign that has the new tag already keeps one of them.",
+	}, func(ctx context.Context, in *tagRenameIn) (*tagOut, error) {
+		name := strings.TrimSpace(in.Body.Value.Tag)
+		if !validTag(name) {
+			return nil, problem.Field(problem.CodeInvalid, "tag", "Want 1 to %d characters without | and control characters.", maxTag)
+		}
+		return s.replaceTag(ctx, in.Tag, name)
+	})
+	register(s, operation{
+		id: "deleteTag", method: http.MethodDelete, path: "/api/tags/{tag}", summary: "Take a tag off all campaigns",
+		scope: store.ScopeCampaigns, errors: []int{404}, tag: campaignTag,
+	}, func(ctx context.Context, in *tagIn) (*tagOut, error) { return s.replaceTag(ctx, in.Tag, "") })
+}
+
+func (s *server) replaceTag(ctx context.Context, tag, by string) (*tagOut, error) {
+	req := requestOf(ctx)
+	n, err := s.Store.ReplaceTag(ctx, req.who.tenant.ID, tag, by, store.Cause{Actor: schemas.ActorUser, By: req.who.key.ID, RequestID: req.id})
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	if n == 0 {
+		return nil, problem.New(problem.CodeNotFound, "No campaign has the tag %q.", problem.Truncate(tag, 60))
+	}
+	return &tagOut{&TagChange{n}}, nil
+}

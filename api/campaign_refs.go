@@ -1,0 +1,402 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// What a campaign refers to by name: templates, agents, channels and routes. Nothing is accepted that is not there.
+
+// found is what the references of a campaign stand for.
+type found struct {
+	legs     []store.Leg // with route, sender and content; without price and retries
+	allowed  [][]string  // of each of legs, the only countries that its sender may send to; none: all
+	named    []store.Named
+	linkBase string // what stands before the tokens of links; "" without links
+	problems problem.List
+	warnings []string
+}
+
+// lookUp finds everything that the legs of a campaign refer to. What is not there is a problem in every state. What is there but
+// may not be sent, such as a template that waits for its approval, is a problem too, and of a draft a warning. Legs without
+// content are left out of legs and have an empty entry in named.
+func (s *server) lookUp(ctx context.Context, who *principal, spec *store.Spec, draft bool) (*found, error) {
+	f := &found{}
+	for i, p := range partsOf(spec) {
+		l := &legLookup{server: s, who: who, spec: spec, part: &p, first: i == 0, draft: draft}
+		if err := l.run(ctx); err != nil {
+			return nil, err
+		}
+		f.problems = append(f.problems, l.problems...)
+		f.warnings = append(f.warnings, l.warnings...)
+		f.named = append(f.named, l.named)
+		if l.leg.Content != nil {
+			f.legs = append(f.legs, l.leg)
+			f.allowed = append(f.allowed, l.countries)
+		}
+	}
+	s.checkLinks(f)
+	return f, nil
+}
+
+// legLookup finds what one leg refers to.
+type legLookup struct {
+	*server
+	who   *principal
+	spec  *store.Spec
+	part  *part
+	first bool
+	draft bool
+
+	leg       store.Leg
+	named     store.Named
+	countries []string // the only ones that the sender may send to; none: all
+	problems  problem.List
+	warnings  []string
+}
+
+// notYet reports what a complete campaign must not have, and of a draft warns about it.
+func (l *legLookup) notYet(p *problem.Problem) {
+	if l.draft {
+		l.warnings = append(l.warnings, p.Detail)
+		return
+	}
+	l.problems = append(l.problems, p)
+}
+
+func (l *legLookup) run(ctx context.Context) error {
+	p := l.part
+	l.leg = store.Leg{Channel: p.channel, Route: p.route, Sender: p.sender}
+	if p.route != "" {
+		if err := l.checkRoute(ctx); err != nil {
+			return err
+		}
+	}
+	if p.empty() && !l.first && p.sender == "" { // an empty leg is left out
+		return nil
+	}
+	var content *fanfarev1.Content
+	var err error
+	switch p.channel {
+	case schemas.ChannelSMS:
+		if err := l.smsSender(ctx); err != nil {
+			return err
+		}
+		if !p.empty() || l.first && len(l.spec.Variants) > 0 {
+			content = textContent(l.spec, p.message, l.first)
+		}
+	case schemas.ChannelVoice:
+		if err := l.way(ctx, "voice"); err != nil {
+			return err
+		}
+		if v := l.spec.Voice; v != nil {
+			content = callContent(l.spec)
+			l.leg.MaxConcurrent = v.MaxConcurrent
+		}
+	default:
+		content, err = l.template(ctx)
+	}
+	if err != nil || content == nil {
+		return err
+	}
+	l.leg.Content, err = proto.Marshal(content)
+	return err
+}
+
+// checkRoute checks that a route that was named exists.
+func (l *legLookup) checkRoute(ctx context.Context) error {
+	routes, err := l.routes.all(ctx)
+	if err != nil {
+		return l.storeProblem(err)
+	}
+	names := make([]string, len(routes))
+	for i := range routes {
+		if names[i] = routes[i].Name; names[i] == l.part.route {
+			return nil
+		}
+	}
+	p := problem.Field(problem.CodeInvalid, l.part.fRoute, "There is no route %q.", problem.Truncate(l.part.route, 60))
+	if near := problem.Nearest(l.part.route, names, 3); len(near) > 0 {
+		p = p.WithFix("Did you mean %s?", strings.Join(near, " or "))
+	}
+	l.problems = append(l.problems, p)
+	return nil
+}
+
+// smsSender checks the sender of a leg of SMS: the tenant's default, or one that was approved (R36).
+func (l *legLookup) smsSender(ctx context.Context) error {
+	name := cmp.Or(l.part.sender, l.who.tenant.DefaultSender)
+	field := l.part.fSender
+	if name == "" {
+		l.notYet(problem.Field(problem.CodeRequired, field, "The campaign and its tenant have no sender."))
+		return nil
+	}
+	l.leg.Sender = name
+	doc := &store.SenderDoc{}
+	row, err := l.Store.FindResource(ctx, l.who.tenant.ID, store.KindSender, name)
+	switch {
+	case errors.Is(err, schemas.ErrNotFound) && name == l.who.tenant.DefaultSender:
+		// Set by the operator: it needs no row.
+	case errors.Is(err, schemas.ErrNotFound):
+		p := problem.From(l.unknownName(ctx, field, store.KindSender, name))
+		if p.Status >= 500 {
+			return p
+		}
+		l.problems = append(l.problems, p)
+		return nil
+	case err != nil:
+		return l.storeProblem(err)
+	default:
+		if err := decodeDoc(&row, doc); err != nil {
+			return err
+		}
+		l.leg.Sender = row.Name
+		if row.Status != senderApproved {
+			l.notYet(problem.Field(problem.CodeInvalid, field, "The sender %s is %s%s: only an approved sender sends.", row.Name, row.Status, pick(doc.Reason != "", ", "+doc.Reason, "")))
+		}
+	}
+	l.countries = doc.Countries
+	if l.first && l.spec.Traffic == "inbound_outbound" && !doc.TwoWay {
+		l.notYet(problem.Field(problem.CodeInvalid, "trafficType", "The sender %s can't take replies.", l.leg.Sender).WithFix("Use a sender whose twoWay is true, or the traffic type outbound."))
+	}
+	return nil
+}
+
+// outside counts the recipients in countries that the senders of the legs may not send to.
+func (f *found) outside(countries map[string]uint32) *problem.Problem {
+	for i, allowed := range f.allowed {
+		if len(allowed) == 0 {
+			continue
+		}
+		var n uint32
+		var names []string
+		for _, country := range sortedKeys(countries) {
+			if countries[country] > 0 && !slices.Contains(allowed, country) {
+				n += countries[country]
+				names = append(names, cmp.Or(country, "unknown"))
+			}
+		}
+		if n > 0 {
+			return problem.Field(problem.CodeInvalid, "sender", "The sender %s may send to %s only, and %d recipients are elsewhere: %s.",
+				f.legs[i].Sender, strings.Join(allowed, ", "), n, strings.Join(names[:min(5, len(names))], ", ")).
+				WithFix("Choose another sender, or lists without them.")
+		}
+	}
+	return nil
+}
+
+// resourceOf finds a resource by its id or name. nil: there is none, and the problem says so.
+func resourceOf[D any](ctx context.Context, l *legLookup, field string, kind store.Kind, ref string, doc *D) (*store.Resource, error) {
+	row, err := l.Store.FindResource(ctx, l.who.tenant.ID, kind, ref)
+	if errors.Is(err, schemas.ErrNotFound) {
+		p := problem.From(l.unknownName(ctx, field, kind, ref))
+		if p.Status >= 500 {
+			return nil, p
+		}
+		l.problems = append(l.problems, p)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, l.storeProblem(err)
+	}
+	return &row, decodeDoc(&row, doc)
+}
+
+// only returns the one resource that can be meant when none was named; nil when there are none or several, and then the names.
+func only[D any](ctx context.Context, l *legLookup, kind store.Kind, status string, fits func(*D) bool) (*store.Resource, *D, []string, error) {
+	rows, _, err := l.Store.Resources(ctx, l.who.tenant.ID, kind, store.ResourceFilter{Page: store.Page{Limit: 200}, Status: status})
+	if err != nil {
+		return nil, nil, nil, l.storeProblem(err)
+	}
+	var row *store.Resource
+	var of *D
+	var names []string
+	for i := range rows {
+		doc := new(D)
+		if err := decodeDoc(&rows[i], doc); err != nil {
+			return nil, nil, nil, err
+		}
+		if fits(doc) {
+			row, of = &rows[i], doc
+			names = append(names, rows[i].Name)
+		}
+	}
+	if len(names) != 1 {
+		return nil, nil, names, nil
+	}
+	return row, of, names, nil
+}
+
+// way finds the tenant's channel by which a leg of WhatsApp or voice goes (R15, R21).
+func (l *legLookup) way(ctx context.Context, channel string) error {
+	field := pick(channel == "voice", "callerId", "messagingChannel")
+	if !l.first {
+		field = l.part.fSender
+	}
+	doc := &channelDoc{}
+	var row *store.Resource
+	var err error
+	if l.part.sender != "" {
+		if row, err = resourceOf(ctx, l, field, store.KindChannel, l.part.sender, doc); err != nil || row == nil {
+			return err
+		}
+	} else {
+		var names []string
+		row, doc, names, err = only(ctx, l, store.KindChannel, "active", func(d *channelDoc) bool { return d.Channel == channel })
+		if err != nil {
+			return err
+		}
+		if row == nil {
+			l.notYet(noneOrSeveral(field, "channel of "+channel, "/api/channels", names))
+			return nil
+		}
+	}
+	if doc.Channel != channel {
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, field, "%s is a channel of %s, not of %s.", row.Name, doc.Channel, channel))
+		return nil
+	}
+	if row.Status != "active" {
+		l.notYet(problem.Field(problem.CodeInvalid, field, "The channel %s is %s.", row.Name, row.Status).WithFix("PUT /api/channels/%s makes it active.", row.ID()))
+	}
+	l.named.Sender = row.Name
+	l.leg.Sender = doc.Address
+	if channel == "whatsapp" && doc.ProviderID != "" {
+		l.leg.Sender = doc.ProviderID
+	}
+	l.leg.Route = pick(l.leg.Route != "", l.leg.Route, doc.Route)
+	if n := doc.Limits.Concurrent; n > 0 && l.spec.Voice != nil && l.spec.Voice.MaxConcurrent > n {
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, "maxConcurrent", "%d calls; the channel %s takes at most %d at the same time.", l.spec.Voice.MaxConcurrent, row.Name, n))
+	}
+	return nil
+}
+
+// noneOrSeveral is the problem of a resource that was not named when it can't be guessed.
+func noneOrSeveral(field, what, path string, names []string) *problem.Problem {
+	if len(names) == 0 {
+		return problem.Field(problem.CodeRequired, field, "The tenant has no %s.", what).WithFix("Create one with POST %s.", path)
+	}
+	return problem.Field(problem.CodeRequired, field, "%s is required: the tenant has several.", field).WithFix("Choose %s.", strings.Join(names[:min(3, len(names))], " or "))
+}
+
+// template finds the template of a leg of RCS or WhatsApp, and from whom it is sent (R16, R18, R19).
+func (l *legLookup) template(ctx context.Context) (*fanfarev1.Content, error) {
+	p := l.part
+	channel := schemas.ChannelName(p.channel)
+	var row *store.Resource
+	doc := &templateDoc{}
+	if p.message != "" {
+		var err error
+		if row, err = resourceOf(ctx, l, p.fMessage, store.KindTemplate, p.message, doc); err != nil {
+			return nil, err
+		}
+		if row != nil && doc.Channel != channel {
+			l.problems = append(l.problems, problem.Field(problem.CodeInvalid, p.fMessage, "%s is a template of %s, not of %s.", row.Name, doc.Channel, channel))
+			row = nil
+		}
+	}
+	var err error
+	if p.channel == schemas.ChannelWhatsApp {
+		err = l.way(ctx, channel)
+	} else {
+		err = l.agent(ctx, doc)
+	}
+	if err != nil || row == nil {
+		return nil, err
+	}
+	l.named.Template, l.named.TemplateID, l.named.TemplateType = row.Name, row.ID(), doc.Type
+	if row.Status != templateApproved {
+		why := fmt.Sprintf("The template %s is %s", row.Name, row.Status)
+		if doc.Reason != "" {
+			why += ": " + strings.TrimSuffix(doc.Reason, ".")
+		}
+		l.notYet(problem.Field(problem.CodeInvalid, p.fMessage, "%s. Only an approved template is sent.", why).WithFix("POST /api/templates/%s/submit hands it in for approval.", row.ID()))
+	}
+	if doc.Type == "carousel" {
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, p.fMessage, "The template %s is a carousel, which campaigns do not send.", row.Name).WithFix("Choose a template of the type text, media or rich_card."))
+		return nil, nil
+	}
+	if p.language != "" && !strings.EqualFold(strings.ReplaceAll(p.language, "-", "_"), strings.ReplaceAll(doc.Language, "-", "_")) {
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, p.fLanguage, "The template %s is in %s, not in %s.", row.Name, doc.Language, problem.Truncate(p.language, 20)))
+	}
+	values, ok := l.parameters(doc)
+	if !ok {
+		return nil, nil
+	}
+	return templateContent(l.spec, p.channel, row, doc, values)
+}
+
+// parameters returns the expression of each parameter. A named one that was not given is filled from the contact's field of its name.
+func (l *legLookup) parameters(doc *templateDoc) (map[string]string, bool) {
+	values := map[string]string{}
+	ok := true
+	for _, name := range doc.Parameters {
+		v, given := l.part.params[name]
+		switch {
+		case given:
+			values[name] = v
+		case numberedParameters(doc.Parameters):
+			ok = ok && l.draft
+			l.notYet(problem.Field(problem.CodeRequired, l.part.fParams+"."+name, "The template needs a value for {{%s}}.", name).
+				WithFix(`Send "parameters": {%q: "{{first_name}}"}, or a text.`, name))
+		default:
+			values[name] = "{{" + name + "}}"
+		}
+	}
+	for _, name := range sortedKeys(l.part.params) {
+		if _, known := values[name]; known {
+			continue
+		}
+		ok = false
+		q := problem.Field(problem.CodeInvalid, l.part.fParams+"."+problem.Truncate(name, 40), "The template has no parameter {{%s}}.", problem.Truncate(name, 40))
+		if len(doc.Parameters) == 0 {
+			q = q.WithFix("It has none: leave parameters out.")
+		} else {
+			q = q.WithFix("It has %s.", placeholders(parameterOrder(doc), ", "))
+		}
+		l.problems = append(l.problems, q)
+	}
+	return values, ok
+}
+
+// agent finds the agent that sends a leg of RCS: the one that was named, else the template's, else the tenant's only one (R18).
+func (l *legLookup) agent(ctx context.Context, tpl *templateDoc) error {
+	field := pick(l.first, "agent", l.part.fSender)
+	doc := &agentDoc{}
+	var row *store.Resource
+	var err error
+	switch {
+	case l.part.sender != "":
+		row, err = resourceOf(ctx, l, field, store.KindAgent, l.part.sender, doc)
+		if row != nil && tpl.Agent != 0 && tpl.Agent != row.Number {
+			l.problems = append(l.problems, problem.Field(problem.CodeInvalid, field, "The template belongs to another agent than %s.", row.Name))
+		}
+	case tpl.Agent != 0:
+		row, err = resourceOf(ctx, l, field, store.KindAgent, (&store.Resource{Kind: store.KindAgent, Number: tpl.Agent}).ID(), doc)
+	default:
+		var names []string
+		if row, doc, names, err = only(ctx, l, store.KindAgent, "launched", func(*agentDoc) bool { return true }); err == nil && row == nil {
+			l.notYet(noneOrSeveral(field, "launched agent of RCS", "/api/agents", names))
+		}
+	}
+	if err != nil || row == nil {
+		return err
+	}
+	if row.Status != "launched" {
+		l.notYet(problem.Field(problem.CodeInvalid, field, "The agent %s is %s: only a launched agent sends.", row.Name, row.Status))
+	}
+	l.named.Sender = row.Name
+	l.leg.Sender = pick(doc.ProviderID != "", doc.ProviderID, row.Name)
+	l.leg.Route = pick(l.leg.Route != "", l.leg.Route, doc.Route)
+	return nil
+}

@@ -1,0 +1,392 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"fanfare/api"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+// console is an env with a person who is logged in, and campaigns in the states that screens show differently.
+type console struct {
+	*env
+	user    store.User
+	running string
+	paused  string
+	done    string
+	draft   string
+	voice   string
+	compare string
+	later   string
+	list    string
+}
+
+// findings are what the doctor says in these tests.
+func findings(context.Context) []api.Finding {
+	return []api.Finding{
+		{Service: "kafka", Level: "ok", Found: "3 brokers, version 4.1"},
+		{Service: "redis", Level: "note", Found: "maxmemory-policy is allkeys-lru", Fix: "Set maxmemory-policy to noeviction."},
+		{Service: "postgres", Level: "bad", Found: "the user may not create tables", Fix: "GRANT CREATE ON SCHEMA fanfare TO fanfare."},
+	}
+}
+
+func newConsole(t *testing.T) *console {
+	t.Helper()
+	done := make(chan struct{})
+	w := newEnvOf(t, func(w *env) { w.deps.Done, w.deps.Console, w.deps.Doctor = done, true, findings })
+	t.Cleanup(func() { close(done) }) // before the server ends, which waits for live pages
+	c := &console{env: w}
+	var err error
+	c.user, err = w.store.CreateUser(t.Context(), store.User{Email: "anna@example.com", Name: "Anna Rossi", Operator: true})
+	w.check(err)
+	w.check(w.store.SetMembership(t.Context(), c.user.ID, w.tenant.ID, store.RoleApprover))
+	c.list = w.list("active_customers", 3, 0)
+	w.list("vip", 2, 100)
+	create := func(body string, confirm bool) string {
+		w.Helper()
+		id := w.call("POST", "/api/campaigns", body).want(201).id()
+		if confirm {
+			w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+		}
+		return id
+	}
+	sms := func(name, more string) string {
+		return fmt.Sprintf(`{"name":%q,"channel":"sms","message":"Your order {{firstName}} is on its way","contactList":"active_customers"%s}`, name, more)
+	}
+	w.call("POST", "/api/senders", `{"name":"ACME","countries":["IT","FR"]}`).want(201)
+	c.draft = create(sms("Password reset <b>notice</b>", ""), false)
+	c.voice = create(`{"draft":true,"name":"Reminder by phone","channel":"voice","contactList":"active_customers"}`, false)
+	c.compare = create(`{"draft":true,"name":"Two texts","channel":"sms","contactList":"active_customers","variants":[{"name":"A","message":"Short","weight":30},{"name":"B","message":"A little longer","weight":70}]}`, false)
+	w.clock.forward(3 * time.Hour)
+	c.later = create(sms("Black Friday early access", `,"scheduledTime":"2025-04-18T09:00:00Z","tags":["promo","vip"]`), true)
+	w.call("DELETE", "/api/campaigns/"+create(sms("Never mind", ""), false), "").want(200)
+	c.done = create(sms("Delivery slot reminder", `,"sendImmediately":true,"tags":["service"]`), true)
+	w.freeze(c.done, 900)
+	w.happened(w.tenant.ID, c.done, 0, 850, schemas.KindDelivered, schemas.CodeDelivered)
+	w.happened(w.tenant.ID, c.done, 850, 900, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
+	w.call("POST", "/api/campaigns/"+c.done+"/abort", "").want(200)
+	c.paused = create(sms("Renewal calls, wave 2", `,"sendImmediately":true,"tags":["renewal"]`), true)
+	w.freeze(c.paused, 5200)
+	w.happened(w.tenant.ID, c.paused, 0, 1904, schemas.KindDelivered, schemas.CodeDelivered)
+	w.call("POST", "/api/campaigns/"+c.paused+"/pause", "").want(200)
+	c.running = create(sms("Spring Promotion 2025", `,"sendImmediately":true,"tags":["promo","eu"]`), true)
+	w.freeze(c.running, 100_000)
+	w.happened(w.tenant.ID, c.running, 0, 3_900, schemas.KindDelivered, schemas.CodeDelivered)
+	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
+	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
+	return c
+}
+
+// login logs the browser in by a one-time link.
+func (c *console) login(b *browser) {
+	b.Helper()
+	secret, err := c.store.CreateLoginLink(c.Context(), c.user.ID, time.Hour)
+	c.check(err)
+	b.open(c.url + "/login/" + secret)
+	b.do(chromedp.Click(chromedp.CSS("main form button")))
+	b.eventually("logged in", `location.pathname`, "/")
+}
+
+// screens of the console, by the name of their picture.
+func (c *console) screens() [][2]string {
+	return [][2]string{
+		{"grid", "/"},
+		{"realtime", "/realtime"},
+		{"campaign-stats", "/campaigns/" + c.running},
+		{"campaign-details", "/campaigns/" + c.running + "?tab=details"},
+		{"members", "/campaigns/" + c.running + "/members"},
+		{"member", "/campaigns/" + c.running + "/members/3950"},
+		{"ambiguous", "/campaigns/" + c.running + "/ambiguous"},
+		{"replay", "/campaigns/" + c.done + "/replay"},
+		{"import", "/import"},
+		{"imports", "/imports"},
+		{"exports", "/exports"},
+		{"export-new", "/exports/new?kind=members&campaign=" + c.running},
+		{"segment-new", "/campaigns/" + c.done + "/segment"},
+		{"campaign-events", "/campaigns/" + c.running + "?tab=events"},
+		{"analytics", "/campaigns/" + c.running + "/analytics"},
+		{"wizard-type", "/campaigns/new"},
+		{"wizard-audience", "/campaigns/" + c.draft + "/edit?step=audience"},
+		{"wizard-content", "/campaigns/" + c.draft + "/edit?step=content"},
+		{"wizard-when", "/campaigns/" + c.draft + "/edit?step=when"},
+		{"wizard-voice", "/campaigns/" + c.voice + "/edit?step=content"},
+		{"wizard-compare", "/campaigns/" + c.compare + "/edit?step=content"},
+		{"wizard-review", "/campaigns/" + c.draft + "/edit?step=review"},
+		{"confirm", "/campaigns/" + c.draft + "/confirm"},
+		{"delete", "/campaigns/" + c.draft + "/delete"},
+		{"reschedule", "/campaigns/" + c.later + "/reschedule"},
+		{"testsend", "/campaigns/" + c.draft + "/test"},
+		{"lists", "/lists"},
+		{"list", "/lists/" + c.list},
+		{"contacts", "/contacts"},
+		{"contact-new", "/contacts/new"},
+		{"suppressions", "/suppressions"},
+		{"templates", "/templates"},
+		{"template-new", "/templates/new"},
+		{"agents", "/agents"},
+		{"channels", "/channels"},
+		{"senders", "/senders"},
+		{"sender-new", "/senders/new"},
+		{"money", "/money"},
+		{"keys", "/keys"},
+		{"webhooks", "/webhooks"},
+		{"webhook-new", "/webhooks/new"},
+		{"users", "/users"},
+		{"routes", "/routes"},
+		{"route-new", "/routes/new"},
+		{"prices", "/prices"},
+		{"price-new", "/prices/new"},
+		{"health", "/doctor"},
+		{"tenants", "/tenants"},
+		{"missing", "/campaigns/camp_99999999"},
+	}
+}
+
+// Each screen in light and dark, wide and narrow: axe finds nothing, the browser's console is silent, nothing scrolls sideways
+// or is cut off, nobody but the server is asked, and the controls are those of the golden file.
+func TestConsoleScreens(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.login(b)
+	b.silent = func(text string) bool {
+		return strings.Contains(text, "404 (Not Found)") && strings.Contains(text, "camp_99999999")
+	}
+	for _, theme := range []string{"light", "dark"} {
+		b.theme(theme)
+		for _, width := range []int64{1440, 390} {
+			b.do(chromedp.EmulateViewport(width, 900))
+			for _, s := range c.screens() {
+				name, path := s[0], s[1]
+				at := fmt.Sprintf("%s %s %d", name, theme, width)
+				b.open(c.url + path)
+				if wide := b.eval(`document.documentElement.scrollWidth - document.documentElement.clientWidth`); wide != "0" {
+					t.Errorf("%s: scrolls sideways by %s px", at, wide)
+				}
+				if cut := b.clipped(); cut != "" {
+					t.Errorf("%s: cut off: %s", at, cut)
+				}
+				for _, v := range b.violations() {
+					t.Errorf("%s: %s", at, v)
+				}
+				for _, said := range b.complaints() {
+					t.Errorf("%s: console: %s", at, said)
+				}
+				if theme == "light" && width == 1440 {
+					golden(t, name, b.controls())
+				}
+				b.picture(strings.ReplaceAll(at, " ", "-"))
+			}
+		}
+	}
+	if host := strings.TrimPrefix(c.url, "http://"); len(b.asked) != 1 || b.asked[0] != host {
+		t.Errorf("hosts asked: got %q, want %q alone", b.asked, host)
+	}
+}
+
+// golden compares the controls of a screen with its file; go test -update writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "console", name+".txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Errorf("%v: run go test ./api -run TestConsoleScreens -update", err)
+		return
+	}
+	if got != string(want) {
+		t.Errorf("%s: the controls are not those of %s; look at them, then run go test ./api -run TestConsoleScreens -update. Got:\n%s", name, path, got)
+	}
+}
+
+// A person without a mouse logs in, makes a campaign in the wizard, confirms it, pauses one and resumes it.
+func TestConsoleByKeyboard(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.clock.forward(25 * time.Hour) // a campaign can be replayed a day after it was sent (R141)
+	secret, err := c.store.CreateLoginLink(t.Context(), c.user.ID, time.Hour)
+	c.check(err)
+	b.do(chromedp.EmulateViewport(1440, 900))
+	b.open(c.url + "/login/" + secret)
+	b.key("\t\r")
+	b.eventually("logged in", `location.pathname`, "/")
+
+	b.open(c.url + "/campaigns/new")
+	b.tabTo("Name")
+	b.key("By keyboard")
+	b.tabTo("Next")
+	b.key("\r")
+	b.eventually("audience", `document.querySelector("[aria-current=step]")?.innerText`, "Audience")
+	b.tabTo("active_customers")
+	b.key(" ")
+	b.tabTo("Next")
+	b.key("\r")
+	b.eventually("content", `document.querySelector("[aria-current=step]")?.innerText`, "Content")
+	b.tabTo("Message")
+	b.key("Your table is ready")
+	b.eventually("meter", `document.querySelector("#meter b")?.innerText.startsWith("1 ")`, "true")
+	b.tabTo("Next")
+	b.key("\r")
+	b.eventually("when", `document.querySelector("[aria-current=step]")?.innerText`, "When")
+	b.tabTo("Next")
+	b.key("\r")
+	b.eventually("review", `document.querySelector("[aria-current=step]")?.innerText`, "Review")
+	b.tabTo("Send")
+	b.key("\r")
+	b.eventually("dialog", `document.querySelector("#dialog")?.open`, "true")
+	b.tabTo("Confirm")
+	b.key("\r")
+	b.eventually("toast (R106)", `document.querySelector(".flash")?.innerText.startsWith("Campaign Submitted Successfully! campaignid: camp_")`, "true")
+	if got := c.call("GET", "/api/campaigns?search=By+keyboard", "").object(); fmt.Sprint(got["total"]) != "1" {
+		t.Errorf("after the wizard: got %v, want one campaign named By keyboard", got)
+	}
+
+	b.open(c.url + "/campaigns/" + c.running)
+	b.tabTo("Pause")
+	b.key("\r")
+	b.eventually("paused", `document.querySelector("#panel-state .state")?.innerText`, "Paused")
+	b.tabTo("Resume")
+	b.key("\r")
+	b.eventually("resumed", `document.querySelector("#panel-state .state")?.innerText`, "Sending")
+
+	b.open(c.url + "/campaigns/" + c.done)
+	b.tabTo("Replay")
+	b.key("\r")
+	b.eventually("replay of the original, by name (R152)", `document.querySelector("#dialog h2")?.innerText`, "Replay “Delivery slot reminder”")
+	b.eventually("undelivered are ticked", `document.querySelector("#dialog [value=UnDelivered]")?.checked`, "true")
+	b.tabTo("Continue")
+	b.key("\r")
+	b.eventually("its text", `document.querySelector("[aria-current=step]")?.innerText`, "Content")
+
+	b.open(c.url + "/import")
+	file := filepath.Join(t.TempDir(), "people.csv")
+	c.check(os.WriteFile(file, []byte("Cellulare;Nome\n333 123 4567;Anna\n12;Nobody\n"), 0o600))
+	b.do(chromedp.SetUploadFiles(chromedp.CSS("#f-file"), []string{file}))
+	b.tabTo("Read the file")
+	b.key("\r")
+	b.eventually("columns", `document.querySelector("#f-map0")?.value`, "phone")
+	b.tabTo("Name of the new list")
+	b.key("Imported")
+	b.tabTo("Import")
+	b.key("\r")
+	b.eventually("import is begun", `location.pathname.startsWith("/imports/imp_")`, "true")
+	if said := b.complaints(); len(said) > 0 {
+		t.Errorf("console: %q", said)
+	}
+}
+
+// X7, R86: in the members of a campaign a person exports who was not reached, downloads the file, and makes a list of them.
+func TestConsoleExports(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.runJobs(c.server)
+	c.login(b)
+	b.open(c.url + "/campaigns/" + c.done + "/members?status=undelivered")
+	b.tabTo("Export")
+	b.key("\r")
+	b.eventually("dialog", `document.querySelector("#dialog h2")?.innerText`, "Export members")
+	b.eventually("the filter is kept", `document.querySelector("#dialog [value=undelivered]")?.checked`, "true")
+	b.do(chromedp.Click(chromedp.CSS("#dialog button.primary")))
+	b.eventually("ordered", `location.pathname.startsWith("/exports/exp_")`, "true")
+	b.eventually("done", `document.querySelector("#export-one .state")?.innerText`, "Done")
+	link := b.eval(`document.querySelector("#export-one a.primary").getAttribute("href")`)
+	if rows := c.callAs("", "GET", strings.Trim(link, `"`), "").want(200).rows(); len(rows) != 51 {
+		t.Errorf("file: got %d rows, want the 50 undelivered", len(rows)-1)
+	}
+	b.open(c.url + "/exports")
+	b.eventually("listed", `document.querySelectorAll("main tbody tr").length`, "1")
+
+	b.open(c.url + "/campaigns/" + c.done + "/members?status=delivered")
+	b.tabTo("Make a segment")
+	b.key("\r")
+	b.eventually("dialog", `document.querySelector("#dialog h2")?.innerText`, "Make a segment of “Delivery slot reminder”")
+	b.do(chromedp.SendKeys(chromedp.CSS("#f-segment-name"), "reached"), chromedp.Click(chromedp.CSS("#dialog button.primary")))
+	b.eventually("ordered", `location.pathname.startsWith("/segments/seg_")`, "true")
+	b.eventually("done", `document.querySelector("#segment-one .state")?.innerText`, "Done")
+	subset(t, "list", c.call("GET", "/api/contacts/list/reached", "").want(200).body, `{"contacts":3}`)
+	b.open(c.url + "/campaigns/" + c.running + "/members")
+	if got := b.eval(`document.querySelector("header").innerText.includes("Make a segment")`); got != "false" {
+		t.Error("a running campaign offers a segment")
+	}
+	b.open(c.url + "/campaigns/" + c.done + "/segment")
+	b.do(chromedp.SendKeys(chromedp.CSS("#f-segment-name"), "clickers"), chromedp.Click(chromedp.CSS("main button.primary")))
+	b.eventually("refused", `document.querySelector("[role=alert]")?.innerText.includes("no click of this campaign is known")`, "true")
+	b.silent = func(text string) bool { return strings.Contains(text, "422") }
+	for _, said := range b.complaints() {
+		t.Errorf("console: %s", said)
+	}
+}
+
+// Without JavaScript every screen is there to read, and forms work.
+func TestConsoleWithoutJavaScript(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.login(b)
+	b.scripts(false)
+	for _, s := range c.screens() {
+		b.do(chromedp.Navigate(c.url + s[1]))
+		if text := b.eval(`document.querySelector("main h1, main h2")?.innerText.length > 0`); text != "true" {
+			t.Errorf("%s: nothing to read without JavaScript", s[0])
+		}
+	}
+	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.running), chromedp.Click(chromedp.CSS(`form[action$="/pause"] button`)))
+	b.eventually("paused", `document.querySelector("#panel-state .state")?.innerText`, "Paused")
+	const flash = `document.querySelector("[role=status]")?.innerText`
+	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.later+"/reschedule"), // X9
+		chromedp.SetValue(chromedp.CSS(`input[name=time]`), "2025-05-02T10:30"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("rescheduled", flash, "Black Friday early access starts at 2 May 2025, 10:30 Europe/Rome.")
+	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.draft+"/test"), // R157
+		chromedp.SetValue(chromedp.CSS(`textarea[name=to]`), "+393401234567, 12"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("tested", flash, "The test went to 1 numbers for €0.05. Not to 12 (invalid_number).")
+}
+
+// Figures follow what happens while a page is open, and go on after the server was stopped and started again.
+func TestConsoleLive(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	// A server of the test's own: it is stopped and started at the same address.
+	listen := func(at string) *http.Server {
+		t.Helper()
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", at)
+		c.check(err)
+		srv := &http.Server{Handler: c.server, ReadHeaderTimeout: time.Minute}
+		go func() { _ = srv.Serve(l) }() // ends with Close
+		c.url = "http://" + l.Addr().String()
+		return srv
+	}
+	srv := listen("127.0.0.1:0")
+	c.login(b)
+	row := fmt.Sprintf(`document.querySelector("#row-%s .figures b")?.innerText`, c.running)
+	b.eventually("live", `document.getElementById("live")?.hasAttribute("data-on")`, "true")
+	b.eventually("before", row, "4,300")
+	c.happened(c.tenant.ID, c.running, 4_300, 5_000, schemas.KindSent, schemas.CodeAwaitingDLR)
+	b.eventually("sent grows", row, "5,000")
+	b.silent = func(text string) bool {
+		return strings.Contains(text, "ERR_CONNECTION") || strings.Contains(text, "ERR_INCOMPLETE") || strings.Contains(text, "ERR_EMPTY")
+	}
+	c.check(srv.Close())
+	b.eventually("not live", `document.getElementById("live")?.hasAttribute("data-on")`, "false")
+	c.happened(c.tenant.ID, c.running, 5_000, 6_000, schemas.KindSent, schemas.CodeAwaitingDLR)
+	srv = listen(strings.TrimPrefix(c.url, "http://"))
+	defer func() { _ = srv.Close() }()
+	b.eventually("live again", `document.getElementById("live")?.hasAttribute("data-on")`, "true")
+	b.eventually("caught up", row, "6,000")
+	for _, said := range b.complaints() {
+		t.Errorf("console: %s", said)
+	}
+}

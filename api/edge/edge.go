@@ -1,0 +1,205 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+const source = "edge"
+
+// Campaigns is the control-plane view.
+type Campaigns interface {
+	// CampaignByNumber returns a campaign, nil when it is unknown.
+	CampaignByNumber(n uint64) *fanfarev1.Campaign
+	// Ready is closed once the topic has been read to its end.
+	Ready() <-chan struct{}
+}
+
+// Config of a [Server].
+type Config struct {
+	Names schemas.Names
+	Keys  *schemas.Keys
+	// Spool is the path of the file that keeps what cannot be published, and SpoolBytes its bound; default 256 MB, about half a million
+	// clicks.
+	Spool      string
+	SpoolBytes int64
+	// Patience is how long a request waits for Kafka before its click goes to the file; default 100 ms.
+	Patience time.Duration
+	// Proxies are the addresses of our own proxies: X-Forwarded-For is believed from them.
+	Proxies  []netip.Prefix
+	Logger   *slog.Logger
+	Registry prometheus.Registerer
+	Now      func() time.Time
+}
+
+// Server answers links.
+type Server struct {
+	cfg       Config
+	campaigns Campaigns
+	kafka     *kgo.Client
+	spool     *spool
+	limits    *limiter
+	crowd     *crowd
+	metrics   *metrics
+	wake      chan struct{}
+	warned    atomic.Int64 // nanoseconds
+}
+
+// New returns a server. The client of Kafka has ProducerLinger(0): with another linger every redirect waits for it.
+func New(cfg Config, campaigns Campaigns, kafka *kgo.Client) (*Server, error) {
+	if cfg.Keys == nil || cfg.Logger == nil || cfg.Registry == nil || cfg.Spool == "" || campaigns == nil || kafka == nil {
+		return nil, errors.New("edge: keys, a logger, a registry, a file, campaigns and Kafka are needed")
+	}
+	if cfg.SpoolBytes == 0 {
+		cfg.SpoolBytes = 256 << 20
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 100 * time.Millisecond
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	sp, err := openSpool(cfg.Spool, cfg.SpoolBytes)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	return &Server{
+		cfg: cfg, campaigns: campaigns, kafka: kafka, spool: sp, limits: newLimiter(), crowd: &crowd{},
+		metrics: newMetrics(cfg.Registry, sp), wake: make(chan struct{}, 1),
+	}, nil
+}
+
+// Run publishes what the file keeps until ctx ends. What is left then is published by the next process.
+func (s *Server) Run(ctx context.Context) error {
+	s.flush(ctx)
+	return s.spool.close()
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Robots-Tag", "noindex, nofollow")
+	result := s.answer(w, r)
+	s.metrics.requests.WithLabelValues(result).Inc()
+	if result == "redirect" {
+		s.metrics.seconds.Observe(time.Since(began).Seconds())
+	}
+}
+
+// answer answers and returns the result for the metrics.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
+	switch r.URL.Path {
+	case "/healthz":
+		w.WriteHeader(http.StatusOK)
+		return "health"
+	case "/robots.txt":
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("User-agent: *\nDisallow: /\n"))
+		return "robots"
+	}
+	now := s.cfg.Now()
+	place := s.limits.place(s.client(r))
+	if !s.limits.allows(place, now) {
+		w.Header().Set("Retry-After", "5")
+		page(w, r, http.StatusTooManyRequests, textBusy)
+		return "limited"
+	}
+	link, err := s.cfg.Keys.ParseLink(tokenOf(r.URL.Path))
+	if err != nil {
+		s.limits.spend(place, costGuess, now)
+		page(w, r, http.StatusNotFound, textUnknown)
+		return "unknown"
+	}
+	s.limits.spend(place, costKnown, now)
+	c := s.campaigns.CampaignByNumber(link.Campaign)
+	if c == nil {
+		select {
+		case <-s.campaigns.Ready():
+		default: // it may be among those that are still to be read
+			w.Header().Set("Retry-After", "2")
+			page(w, r, http.StatusServiceUnavailable, textStarting)
+			return "starting"
+		}
+	}
+	if c == nil || c.GetLinks() == nil || expired(c, now) {
+		page(w, r, http.StatusGone, textExpired)
+		return "expired"
+	}
+	return s.redirect(w, r, c, link, place, now)
+}
+
+// tokenOf is the token in a path. Phones that find links in a text take the sign after it for a part of it.
+func tokenOf(path string) string {
+	return strings.TrimRight(strings.TrimPrefix(path, "/"), "/.,;:!?)'\"*")
+}
+
+// expired reports whether the links of a campaign lead nowhere any more. They never expire before the campaign has ended.
+func expired(c *fanfarev1.Campaign, now time.Time) bool {
+	end := max(c.GetCompletedMs(), c.GetSettledMs())
+	return end > 0 && now.UnixMilli() > end+c.GetLinks().GetValidAfterEndMs()
+}
+
+// redirect says that a link was opened and where it leads.
+func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.Campaign, link schemas.Link, place uint64, now time.Time) string {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return "method"
+	}
+	var to *fanfarev1.Link
+	for _, l := range c.GetLinks().GetLinks() {
+		if l.GetNumber() == uint32(link.Number) {
+			to = l
+		}
+	}
+	if to == nil { // the token is ours and the table lacks it: it was made with another table
+		page(w, r, http.StatusGone, textExpired)
+		return "expired"
+	}
+	who := classify(r)
+	if s.crowd.many(s.limits.placeAndAgent(place, r.UserAgent()), link.Campaign<<24|uint64(link.Seq), now) && who.code == schemas.CodeUnspecified {
+		who = class{schemas.CodeBot, "many_recipients"}
+	}
+	message := s.cfg.Keys.Message(link.Campaign, link.Seq)
+	event := schemas.DeliveryEvent(s.cfg.Names.Deliveries(), source, &fanfarev1.Delivery{
+		Tenant: c.GetTenant(), CampaignId: c.GetId(), CampaignNumber: c.GetNumber(), Seq: link.Seq, Kind: schemas.KindClicked, Code: who.code, RawCode: who.rule,
+		TimeMs: now.UnixMilli(), LinkId: to.GetId(), Variant: to.GetVariant(), MessageId: message[:], Test: c.GetTest(),
+	}, fact(now))
+	if record, err := event.Record(); err != nil {
+		s.cfg.Logger.ErrorContext(r.Context(), "a click is lost", "err", err) // a campaign that no record could be made of
+	} else {
+		_ = s.publish(r.Context(), record) // it says itself what is lost; the person is redirected in any case
+	}
+	s.metrics.clicks.WithLabelValues(schemas.ClickClass(who.code)).Inc()
+	target := to.GetTarget()
+	if target == "" {
+		target = to.GetUrl()
+	}
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusFound)
+	return "redirect"
+}
+
+// fact tells one click of a recipient from another.
+func fact(now time.Time) string {
+	return strconv.FormatInt(now.UnixMilli(), 10) + "/" + strconv.FormatUint(rand.Uint64(), 36)
+}

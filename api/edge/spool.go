@@ -1,0 +1,143 @@
+package edge
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// spool keeps records that could not be published in a file, in the order in which they came, until they are. A line is a record in JSON;
+// a last line that was cut off by a crash is not read. Written is what the operating system has: it survives kill -9, not a power cut.
+type spool struct {
+	most int64
+
+	mu   sync.Mutex
+	file *os.File
+	size int64 // bytes of whole lines
+	read int64 // bytes that are published
+	n    int   // lines that are not
+}
+
+type spooled struct {
+	Topic string `json:"topic"`
+	Key   []byte `json:"key"`
+	Value []byte `json:"value"`
+	// Names and Values of the headers.
+	Names  []string `json:"names"`
+	Values [][]byte `json:"values"`
+}
+
+// errFull says that the file has reached its bound.
+var errFull = errors.New("the file of unpublished clicks is full")
+
+// openSpool opens the file and counts what an earlier process has left in it.
+func openSpool(path string, most int64) (*spool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("file of unpublished clicks: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("file of unpublished clicks %s is used by another edge: give each its own directory: %w", path, err)
+	}
+	s := &spool{most: most, file: f}
+	lines := bufio.NewReader(f)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil { // the end, or a line without its end
+			break
+		}
+		s.size += int64(len(line))
+		s.n++
+	}
+	if err := f.Truncate(s.size); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("file of unpublished clicks: %w", err)
+	}
+	return s, nil
+}
+
+// add writes a record behind the others.
+func (s *spool) add(r *kgo.Record) error {
+	line := spooled{Topic: r.Topic, Key: r.Key, Value: r.Value}
+	for _, h := range r.Headers {
+		line.Names, line.Values = append(line.Names, h.Key), append(line.Values, h.Value)
+	}
+	b, err := json.Marshal(&line)
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.size+int64(len(b)) > s.most {
+		return errFull
+	}
+	if _, err := s.file.WriteAt(b, s.size); err != nil {
+		_ = s.file.Truncate(s.size)
+		return fmt.Errorf("file of unpublished clicks: %w", err)
+	}
+	s.size += int64(len(b))
+	s.n++
+	return nil
+}
+
+// waiting is how many records are in the file.
+func (s *spool) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
+// head returns the records of the first lines, at most n, how many lines that are and how many bytes they take.
+func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err error) {
+	s.mu.Lock()
+	in := bufio.NewReader(io.NewSectionReader(s.file, s.read, s.size-s.read))
+	s.mu.Unlock()
+	for lines < n {
+		b, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, 0, 0, fmt.Errorf("file of unpublished clicks: %w", err)
+		}
+		lines++
+		bytes += int64(len(b))
+		var line spooled
+		if json.Unmarshal(b, &line) != nil || len(line.Names) != len(line.Values) {
+			continue // somebody has written into the file
+		}
+		r := &kgo.Record{Topic: line.Topic, Key: line.Key, Value: line.Value}
+		for i, name := range line.Names {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: line.Values[i]})
+		}
+		records = append(records, r)
+	}
+	return records, lines, bytes, nil
+}
+
+// drop takes the first bytes off, which hold n lines. When nothing is left, the file is empty.
+func (s *spool) drop(bytes int64, n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read += bytes
+	s.n = max(0, s.n-n)
+	if s.read < s.size {
+		return nil
+	}
+	s.read, s.size, s.n = 0, 0, 0
+	if err := s.file.Truncate(0); err != nil {
+		return fmt.Errorf("file of unpublished clicks: %w", err)
+	}
+	return nil
+}
+
+func (s *spool) close() error { return s.file.Close() }

@@ -1,0 +1,485 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/go-json-experiment/json"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	"fanfare/sinks/analytics"
+)
+
+// exportKind is something that can be exported.
+type exportKind struct {
+	name      string // in the path
+	operation string
+	what      string
+	describe  string
+	columns   []string
+	takes     []string // fields of ExportInput, beside format and columns
+	// open returns what reads the rows. It is called anew when another process goes on.
+	open func(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error)
+}
+
+// exportReader writes the rows behind a cursor, "" at the beginning, and returns the cursor behind those; "" after the last row.
+type exportReader func(ctx context.Context, cursor string, w *rowWriter) (next string, err error)
+
+// reportsExport is the name of the export of delivery reports.
+const reportsExport = "delivery-reports"
+
+// attributePrefix begins the columns of contacts that hold one attribute.
+const attributePrefix = "attributes."
+
+func (k *exportKind) has(name string) bool {
+	attribute, ok := strings.CutPrefix(name, attributePrefix)
+	return slices.Contains(k.columns, name) || k == exportContactsKind && ok && attribute != ""
+}
+
+var (
+	exportReportsKind = &exportKind{
+		name: reportsExport, operation: "exportDeliveryReports", what: "delivery reports",
+		describe: "One row for each message about which something is known, of a campaign (campaignId) or of all campaigns and single sends (from, to). " +
+			"selection chooses among them. Which messages there are is decided when the export begins.",
+		columns: names(reportColumns), takes: []string{"campaignId", "selection", "from", "to"}, open: openRecipients,
+	}
+	exportMembersKind = &exportKind{
+		name: "members", operation: "exportMembers", what: "the members of a campaign",
+		describe: "One row for each recipient of the campaign that selection selects, all without it. Which those are is decided when the export begins.",
+		columns:  names(memberColumns), takes: []string{"campaignId", "selection"}, open: openRecipients,
+	}
+	exportContactsKind = &exportKind{
+		name: "contacts", operation: "exportContacts", what: "contacts",
+		describe: "All contacts, or those of a list. attributes.town is a column with the attribute town alone.",
+		columns:  names(contactColumns), takes: []string{"contactList", "search"}, open: openContacts,
+	}
+	exportLedgerKind = &exportKind{
+		name: "ledger", operation: "exportLedgerFile", what: "the movements of money",
+		describe: "Newest first, all or those of a campaign.",
+		columns:  names(ledgerColumns), takes: []string{"campaignId"}, open: openLedger,
+	}
+	exportSuppressionsKind = &exportKind{
+		name: "suppressions", operation: "exportSuppressionsFile", what: "the numbers that have opted out",
+		describe: "Those that have opted out at present.",
+		columns:  names(suppressionColumns), open: openSuppressions,
+	}
+	exportKinds = []*exportKind{exportReportsKind, exportContactsKind, exportMembersKind, exportLedgerKind, exportSuppressionsKind}
+)
+
+// recipientRow is a recipient of a campaign.
+type recipientRow struct {
+	*Member
+	campaign *store.Campaign
+	ref      string
+}
+
+var memberColumns = []column[recipientRow]{
+	{"seq", func(r *recipientRow) any { return r.Seq }},
+	{"messageId", func(r *recipientRow) any { return r.MessageID }},
+	{"contactId", func(r *recipientRow) any { return r.ContactID }},
+	{"name", func(r *recipientRow) any { return r.Name }},
+	{"phone", func(r *recipientRow) any { return r.Phone }},
+	{"email", func(r *recipientRow) any { return r.Email }},
+	{"country", func(r *recipientRow) any { return r.Country }},
+	{"status", func(r *recipientRow) any { return r.Status }},
+	{"state", func(r *recipientRow) any { return r.State }},
+	{"disposition", func(r *recipientRow) any { return r.Disposition }},
+	{"error", func(r *recipientRow) any { return r.Error }},
+	{"rawCode", func(r *recipientRow) any { return r.RawCode }},
+	{"attempts", func(r *recipientRow) any { return r.Attempts }},
+	{"sentAt", func(r *recipientRow) any { return r.SentAt }},
+	{"deliveredAt", func(r *recipientRow) any { return r.DeliveredAt }},
+	{"updatedAt", func(r *recipientRow) any { return r.UpdatedAt }},
+	{"variant", func(r *recipientRow) any { return r.Variant }},
+	{"channel", func(r *recipientRow) any { return r.Channel }},
+	{"route", func(r *recipientRow) any { return r.Route }},
+	{"sender", func(r *recipientRow) any { return r.Sender }},
+	{"segments", func(r *recipientRow) any { return r.Segments }},
+	{"cost", func(r *recipientRow) any { return r.Cost }},
+	{"clicked", func(r *recipientRow) any { return r.Clicked }},
+	{"replied", func(r *recipientRow) any { return r.Replied }},
+	{"optedOut", func(r *recipientRow) any { return r.OptedOut }},
+}
+
+// reportColumns are those of a member, but for who the contact is, and which campaign it was.
+var reportColumns = func() []column[recipientRow] {
+	out := []column[recipientRow]{
+		{"messageId", func(r *recipientRow) any { return r.MessageID }},
+		{"campaignId", func(r *recipientRow) any { return pick(r.campaign.Hidden, "", r.campaign.ID()) }},
+		{"campaignName", func(r *recipientRow) any { return r.campaign.Name }},
+		{"customerRef", func(r *recipientRow) any { return r.ref }},
+	}
+	for _, c := range memberColumns {
+		if !slices.Contains([]string{"seq", "messageId", "contactId", "name", "email"}, c.name) {
+			out = append(out, c)
+		}
+	}
+	return append(out, column[recipientRow]{"currency", func(r *recipientRow) any { return r.campaign.Currency }})
+}()
+
+var contactColumns = []column[Contact]{
+	{"id", func(c *Contact) any { return c.ID }},
+	{"phoneNumber", func(c *Contact) any { return c.PhoneNumber }},
+	{"firstName", func(c *Contact) any { return c.FirstName }},
+	{"lastName", func(c *Contact) any { return c.LastName }},
+	{"email", func(c *Contact) any { return c.Email }},
+	{"country", func(c *Contact) any { return c.Country }},
+	{"timezone", func(c *Contact) any { return c.Timezone }},
+	{"numberType", func(c *Contact) any { return c.NumberType }},
+	{"valid", func(c *Contact) any { return c.Valid }},
+	{"optedInAt", func(c *Contact) any {
+		if c.OptIn == nil {
+			return (*string)(nil)
+		}
+		return c.OptIn.Time
+	}},
+	{"createdAt", func(c *Contact) any { return c.CreatedAt }},
+	{"updatedAt", func(c *Contact) any { return c.UpdatedAt }},
+	{"attributes", func(c *Contact) any { return c.Attributes }},
+}
+
+var ledgerColumns = []column[LedgerEntry]{
+	{"id", func(e *LedgerEntry) any { return e.ID }},
+	{"time", func(e *LedgerEntry) any { return e.Time }},
+	{"from", func(e *LedgerEntry) any { return e.From }},
+	{"to", func(e *LedgerEntry) any { return e.To }},
+	{"amountMicros", func(e *LedgerEntry) any { return e.AmountMicros }},
+	{"amount", func(e *LedgerEntry) any { return e.Amount }},
+	{"campaignId", func(e *LedgerEntry) any { return e.CampaignID }},
+	{"note", func(e *LedgerEntry) any { return e.Note }},
+}
+
+var suppressionColumns = []column[store.Suppression]{
+	{"phone", func(r *store.Suppression) any { return r.Phone }},
+	{"channels", func(r *store.Suppression) any { return strings.Join(optedOutOf(r.Channels), " ") }},
+	{"source", func(r *store.Suppression) any { return r.Source }},
+	{"reason", func(r *store.Suppression) any { return r.Reason }},
+	{"since", func(r *store.Suppression) any { return stamp(r.Updated) }},
+}
+
+// exportStep is about how many rows one step of an export writes: those of a blob of an audience, which is also what a store of
+// statistics keeps together.
+const exportStep = 5_000
+
+// runExport makes the parts of an export.
+func (s *server) runExport(ctx context.Context, run *store.JobRun) error {
+	var o exportOrder
+	if err := json.Unmarshal(run.Options, &o); err != nil {
+		return &store.JobError{Reason: "its options cannot be read"}
+	}
+	i := slices.IndexFunc(exportKinds, func(k *exportKind) bool { return k.name == o.Kind })
+	if i < 0 {
+		return &store.JobError{Reason: fmt.Sprintf("%s cannot be exported", o.Kind)}
+	}
+	next, err := exportKinds[i].open(ctx, s, run, &o)
+	if err != nil {
+		return err
+	}
+	if run.Cursor == exportEnd { // the process ended between the last step and the end
+		return nil
+	}
+	w := &rowWriter{}
+	for cursor := run.Cursor; ; {
+		w.buf, w.rows = w.buf[:0], 0
+		if cursor, err = next(ctx, cursor, w); err != nil {
+			return err
+		}
+		at := cursor
+		if at == "" {
+			at = exportEnd
+		}
+		if w.rows > 0 {
+			if err := run.Step(ctx, at, w.rows, w.buf); err != nil {
+				return err
+			}
+			s.metrics.jobRows.WithLabelValues(string(run.Kind)).Add(float64(w.rows))
+		}
+		if cursor == "" {
+			return nil
+		}
+	}
+}
+
+// exportEnd is the cursor of a job whose rows are all written.
+const exportEnd = "end"
+
+// plannedCampaign are the recipients of one campaign that a job is about, as it was decided when it began.
+type plannedCampaign struct {
+	number uint64
+	chosen *roaring.Bitmap
+}
+
+func encodePlan(plan []plannedCampaign) ([]byte, uint64, error) {
+	var out []byte
+	var total uint64
+	for _, p := range plan {
+		p.chosen.RunOptimize()
+		b, err := p.chosen.ToBytes()
+		if err != nil {
+			return nil, 0, err
+		}
+		out = binary.AppendUvarint(out, p.number)
+		out = binary.AppendUvarint(out, uint64(len(b)))
+		out = append(out, b...)
+		total += p.chosen.GetCardinality()
+	}
+	return out, total, nil
+}
+
+func decodePlan(b []byte) (out []plannedCampaign, err error) {
+	r := bytes.NewReader(b)
+	for r.Len() > 0 {
+		number, err1 := binary.ReadUvarint(r)
+		size, err2 := binary.ReadUvarint(r)
+		if err := errors.Join(err1, err2); err != nil || size > uint64(r.Len()) {
+			return nil, fmt.Errorf("the plan of a job cannot be read: %w", err)
+		}
+		raw := make([]byte, size)
+		_, _ = r.Read(raw)
+		p := plannedCampaign{number, roaring.New()}
+		if err := p.chosen.UnmarshalBinary(raw); err != nil {
+			return nil, fmt.Errorf("the plan of a job cannot be read: %w", err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// maxExportCampaigns bounds the campaigns of one export.
+const maxExportCampaigns = 20_000
+
+// recipientsOf plans an export of recipients.
+func (s *server) recipientsOf(ctx context.Context, tenant string, o *exportOrder) ([]plannedCampaign, error) {
+	text := o.Selection
+	if text == "" {
+		text = "{}"
+	}
+	if o.From != 0 {
+		stampOf := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339Nano) }
+		text = fmt.Sprintf(`{"and":[%s,{"time":{"event":"sent","from":%q,"to":%q}}]}`, text, stampOf(o.From), stampOf(o.To))
+	}
+	sel, p := parseSelection([]byte(text))
+	if p != nil {
+		return nil, &store.JobError{Reason: p.Detail}
+	}
+	numbers := make([]uint64, 0, 1)
+	if o.Campaign != "" {
+		n, err := schemas.CampaignNumber(o.Campaign)
+		if err != nil {
+			return nil, &store.JobError{Reason: err.Error()}
+		}
+		numbers = append(numbers, n)
+	} else {
+		var err error
+		if numbers, err = s.Store.CampaignsSending(ctx, tenant, time.UnixMilli(o.From), time.UnixMilli(o.To), maxExportCampaigns+1); err != nil {
+			return nil, err
+		}
+		if len(numbers) > maxExportCampaigns {
+			return nil, &store.JobError{Reason: fmt.Sprintf("more than %d campaigns sent at that time: choose a shorter one", maxExportCampaigns)}
+		}
+	}
+	var plan []plannedCampaign
+	for _, n := range numbers {
+		c, err := s.Store.Campaign(ctx, tenant, schemas.CampaignID(n))
+		if errors.Is(err, schemas.ErrNotFound) {
+			return nil, &store.JobError{Reason: "the campaign is gone"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if c.FreezeID == "" && !c.Hidden { // it has no audience yet
+			continue
+		}
+		chosen, sets, err := s.selected(ctx, &c, sel)
+		if err != nil {
+			return nil, err
+		}
+		if o.Kind == reportsExport { // nothing is reported of somebody without an event
+			chosen.And(sets.Everybody(0))
+		}
+		if !chosen.IsEmpty() {
+			plan = append(plan, plannedCampaign{n, chosen})
+		}
+	}
+	return plan, nil
+}
+
+// recipientReader reads recipients of campaigns in the order of campaign and seq.
+type recipientReader struct {
+	s       *server
+	tenant  string
+	plan    []plannedCampaign
+	columns []column[recipientRow]
+
+	at     int // of plan
+	c      *store.Campaign
+	people *people
+}
+
+func openRecipients(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+	raw, err := run.Plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		plan, err := s.recipientsOf(ctx, run.Tenant, o)
+		if err != nil {
+			return nil, err
+		}
+		var total uint64
+		if raw, total, err = encodePlan(plan); err != nil {
+			return nil, err
+		}
+		if err := run.Begin(ctx, raw, total); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := decodePlan(raw)
+	if err != nil {
+		return nil, err
+	}
+	all := memberColumns
+	if o.Kind == reportsExport {
+		all = reportColumns
+	}
+	r := &recipientReader{s: s, tenant: run.Tenant, plan: plan, columns: chosen(all, o.Columns), at: -1}
+	return r.next, nil
+}
+
+// next writes about exportStep rows. The cursor is the place in the plan and the seq to begin at.
+func (r *recipientReader) next(ctx context.Context, cursor string, w *rowWriter) (string, error) {
+	at, from, _ := strings.Cut(cursor, " ")
+	i, _ := strconv.Atoi(at) // we wrote it; 0 at the beginning
+	seq, _ := strconv.ParseUint(from, 10, 32)
+	for i < len(r.plan) && w.rows < exportStep {
+		seqs, rest, more := batchOf(r.plan[i].chosen, uint32(seq))
+		if len(seqs) > 0 {
+			if err := r.write(ctx, i, seqs, w); err != nil {
+				return "", err
+			}
+		}
+		if seq = uint64(rest); !more {
+			i, seq = i+1, 0
+		}
+	}
+	if i >= len(r.plan) {
+		return "", nil
+	}
+	return strconv.Itoa(i) + " " + strconv.FormatUint(seq, 10), nil
+}
+
+// batchOf returns at least exportStep members of a set from a seq on, up to the end of a blob, and whether more follow and where.
+func batchOf(set *roaring.Bitmap, from uint32) (seqs []uint32, rest uint32, more bool) {
+	it := set.Iterator()
+	it.AdvanceIfNeeded(from)
+	for it.HasNext() {
+		if n := it.PeekNext(); len(seqs) >= exportStep && n/exportStep != seqs[len(seqs)-1]/exportStep {
+			return seqs, n, true
+		}
+		seqs = append(seqs, it.Next())
+	}
+	return seqs, math.MaxUint32, false
+}
+
+// write writes recipients of one campaign.
+func (r *recipientReader) write(ctx context.Context, i int, seqs []uint32, w *rowWriter) error {
+	if r.at != i {
+		c, err := r.s.Store.Campaign(ctx, r.tenant, schemas.CampaignID(r.plan[i].number))
+		if err != nil {
+			return err
+		}
+		if r.people, err = r.s.peopleOf(ctx, &c); err != nil {
+			return err
+		}
+		r.at, r.c = i, &c
+	}
+	sets, err := r.s.sets.of(ctx, r.tenant, r.c.ID())
+	if err != nil {
+		return err
+	}
+	row := recipientRow{campaign: r.c}
+	return r.s.eachMember(ctx, r.c, r.people, sets, seqs, func(m *analytics.Member, _ *audience.Entry, v *Member) {
+		row.Member, row.ref = v, m.CustomerRef
+		put(w, r.columns, &row)
+	})
+}
+
+// openPages returns a reader of rows that the store returns in pages of exportRows: read gets the rows behind a cursor.
+func openPages[T, V any](ctx context.Context, run *store.JobRun, columns []column[V], view func(*T) *V,
+	read func(ctx context.Context, cursor string, limit int) (rows []T, total int, err error), cursorOf func(*T) string,
+) (exportReader, error) {
+	if !run.Known {
+		_, total, err := read(ctx, "", 1)
+		if err != nil {
+			return nil, goneForGood(err)
+		}
+		if err := run.Begin(ctx, nil, uint64(max(total, 0))); err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context, cursor string, w *rowWriter) (string, error) {
+		for w.rows < exportStep {
+			rows, _, err := read(ctx, cursor, exportRows)
+			if err != nil {
+				return "", goneForGood(err)
+			}
+			for i := range rows {
+				put(w, columns, view(&rows[i]))
+			}
+			if len(rows) < exportRows {
+				return "", nil
+			}
+			cursor = cursorOf(&rows[len(rows)-1])
+		}
+		return cursor, nil
+	}, nil
+}
+
+// goneForGood ends a job whose list or campaign is gone.
+func goneForGood(err error) error {
+	if errors.Is(err, schemas.ErrNotFound) {
+		return &store.JobError{Reason: "what it was to export is gone"}
+	}
+	return err
+}
+
+func afterNumber(cursor string) uint64 {
+	n, _ := strconv.ParseUint(cursor, 10, 64) // we wrote it; 0 at the beginning
+	return n
+}
+
+func openContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+	all := slices.Clone(contactColumns)
+	for _, name := range o.Columns {
+		if attribute, ok := strings.CutPrefix(name, attributePrefix); ok {
+			all = append(all, column[Contact]{name, func(c *Contact) any { return orNull(c.Attributes[attribute]) }})
+		}
+	}
+	return openPages(ctx, run, chosen(all, o.Columns), viewContact, func(ctx context.Context, cursor string, limit int) ([]store.Contact, int, error) {
+		return s.Store.Contacts(ctx, run.Tenant, store.ContactFilter{Page: store.Page{Limit: limit}, List: o.List, Search: o.Search, After: afterNumber(cursor)})
+	}, func(c *store.Contact) string { return strconv.FormatUint(c.Position, 10) })
+}
+
+func openLedger(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+	return openPages(ctx, run, chosen(ledgerColumns, o.Columns), viewLedger, func(ctx context.Context, cursor string, limit int) ([]store.LedgerEntry, int, error) {
+		return s.Store.NewestLedger(ctx, run.Tenant, store.LedgerFilter{Page: store.Page{Limit: limit}, Campaign: o.Campaign, Before: afterNumber(cursor)})
+	}, func(e *store.LedgerEntry) string { return strconv.FormatUint(e.ID, 10) })
+}
+
+func openSuppressions(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+	return openPages(ctx, run, chosen(suppressionColumns, o.Columns), func(r *store.Suppression) *store.Suppression { return r },
+		func(ctx context.Context, cursor string, limit int) ([]store.Suppression, int, error) {
+			return s.Store.Suppressions(ctx, run.Tenant, store.Page{Limit: limit}, cursor)
+		}, func(r *store.Suppression) string { return schemas.NumberKey(r.Phone) })
+}

@@ -1,0 +1,463 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+const exportTag = "Exports"
+
+// downloadLife is how long the link of a download works.
+const downloadLife = time.Hour
+
+// maxExportSearch is how long a search may be, in characters.
+const maxExportSearch = 100
+
+// maxExportSpan is the longest time of which delivery reports of all campaigns are exported at once.
+const maxExportSpan = 31 * 24 * time.Hour
+
+// Export is a file that is made in the background.
+type Export struct {
+	ID             string     `json:"id" example:"exp_4k2m…"`
+	Kind           string     `json:"kind" enum:"delivery-reports,contacts,members,ledger,suppressions"`
+	Status         string     `json:"status" enum:"queued,running,done,failed,cancelled"`
+	Error          *string    `json:"error" doc:"Why it failed; of one that runs, what holds it up."`
+	Format         string     `json:"format" enum:"csv,ndjson,xlsx"`
+	Columns        []string   `json:"columns" nullable:"false"`
+	CampaignID     *string    `json:"campaignId"`
+	ListID         *string    `json:"listId"`
+	Selection      *Selection `json:"selection"`
+	Search         *string    `json:"search"`
+	From           *string    `json:"from" format:"date-time"`
+	To             *string    `json:"to" format:"date-time"`
+	Progress       *float64   `json:"progress" doc:"0 to 1; null until it is known how many rows there are." example:"0.42"`
+	Rows           uint64     `json:"rows" doc:"Rows that are ready."`
+	Total          *uint64    `json:"total" doc:"Rows in all; null until it is known. While rows come and go it may end with some more or fewer."`
+	DownloadURL    *string    `json:"downloadUrl" doc:"Of one that is done. The path of a link on this server that works without a key, until downloadEndsAt: each answer has a new one."`
+	DownloadEndsAt *string    `json:"downloadEndsAt" format:"date-time"`
+	CreatedAt      string     `json:"createdAt" format:"date-time"`
+	FinishedAt     *string    `json:"finishedAt" format:"date-time"`
+	ExpiresAt      *string    `json:"expiresAt" format:"date-time" doc:"When the export is removed."`
+}
+
+// ExportInput orders an export.
+type ExportInput struct {
+	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx" doc:"csv if it is not given. parquet is not offered."`
+	Columns     []string  `json:"columns,omitempty" doc:"All of them if none is given; they come in this order. The description of the operation names them."`
+	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"Of delivery-reports, members (needed) and ledger."`
+	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; of delivery-reports and members."`
+	ContactList string    `json:"contactList,omitempty" doc:"Of contacts: id or name of a list; without it all contacts."`
+	Search      string    `json:"search,omitempty" doc:"Of contacts: within name, number and e-mail address."`
+	From        string    `json:"from,omitempty" format:"date-time" doc:"Of delivery-reports: messages handed over at or after. Needed without campaignId."`
+	To          string    `json:"to,omitempty" format:"date-time" doc:"Of delivery-reports: messages handed over before; now if it is not given. At most 31 days after from."`
+}
+
+// ExportKind is something that can be exported.
+type ExportKind struct {
+	Kind        string   `json:"kind"`
+	Description string   `json:"description"`
+	Columns     []string `json:"columns" nullable:"false"`
+	Takes       []string `json:"takes" nullable:"false" doc:"Fields of the order, beside format and columns."`
+}
+
+// exportOrder is what was ordered, as the job keeps it.
+type exportOrder struct {
+	Kind, Format string
+	Columns      []string
+	Campaign     string `json:",omitempty"` // public id
+	List         uint64 `json:",omitempty"`
+	Selection    string `json:",omitempty"` // JSON
+	Search       string `json:",omitempty"`
+	From, To     int64  `json:",omitempty"` // ms since the epoch
+}
+
+type (
+	exportCreateIn struct {
+		Body problem.Body[ExportInput]
+	}
+	exportCreateOut struct {
+		Location string `header:"Location"`
+		Body     *Export
+	}
+	exportOut struct{ Body *Export }
+	exportsIn struct {
+		Page   int    `query:"page" minimum:"0"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+	}
+	exportsOut     struct{ Body *Page[*Export] }
+	exportKindsOut struct{ Body *Page[*ExportKind] }
+	exportIn       struct {
+		ID string `path:"id" example:"exp_4k2m…"`
+	}
+	exportDownloadIn struct {
+		ID        string `path:"id" example:"exp_4k2m…"`
+		Tenant    string `query:"tenant"`
+		Until     string `query:"until" doc:"When the link ends, in seconds since 1970."`
+		Signature string `query:"signature"`
+	}
+)
+
+func (s *server) registerExports() {
+	for _, kind := range exportKinds {
+		register(s, operation{
+			id: kind.operation, method: http.MethodPost, path: "/api/exports/" + kind.name, summary: "Export " + kind.what, status: http.StatusAccepted,
+			scope: store.ScopeRead, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: exportTag, // it only reads
+			describe: kind.describe + " Answered at once; the export runs on by itself, also after a restart. GET /api/exports/{id} says how far it is, " +
+				"and has the link to the file once it is done. It is kept for 7 days. Columns: " + strings.Join(kind.columns, ", ") + ".",
+		}, func(ctx context.Context, in *exportCreateIn) (*exportCreateOut, error) {
+			return s.createExport(ctx, kind, &in.Body.Value)
+		})
+	}
+	register(s, operation{
+		id: "listExports", method: http.MethodGet, path: "/api/exports", summary: "List exports, newest first",
+		scope: store.ScopeRead, errors: []int{422}, tag: exportTag,
+	}, s.listExports)
+	register(s, operation{
+		id: "listExportKinds", method: http.MethodGet, path: "/api/exports/kinds", summary: "What can be exported, with its columns",
+		scope: store.ScopeRead, tag: exportTag,
+	}, func(context.Context, *struct{}) (*exportKindsOut, error) {
+		out := &Page[*ExportKind]{Limit: len(exportKinds), Total: len(exportKinds)}
+		for _, k := range exportKinds {
+			out.Data = append(out.Data, &ExportKind{k.name, k.describe, k.columns, append([]string{}, k.takes...)})
+		}
+		return &exportKindsOut{out}, nil
+	})
+	register(s, operation{
+		id: "getExport", method: http.MethodGet, path: "/api/exports/{id}", summary: "How far an export is, and the link to its file",
+		scope: store.ScopeRead, errors: []int{404}, tag: exportTag,
+	}, func(ctx context.Context, in *exportIn) (*exportOut, error) {
+		j, err := s.job(ctx, store.JobExport, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &exportOut{s.viewExport(j)}, nil
+	})
+	register(s, operation{
+		id: "deleteExport", method: http.MethodDelete, path: "/api/exports/{id}", summary: "End an export, or remove one that has ended",
+		scope: store.ScopeRead, errors: []int{404}, testKeys: testKeysConfined, tag: exportTag,
+		describe: "An export that is queued or running is cancelled: it ends within a second, and its rows are removed. One that has ended is removed with its file.",
+	}, s.deleteExport)
+	register(s, operation{
+		id: "downloadExport", method: http.MethodGet, path: "/api/exports/{id}/download", summary: "The file of an export",
+		errors: []int{404}, tag: exportTag, open: true,
+		describe: "downloadUrl of GET /api/exports/{id} is the whole link. It needs no key, and works for an hour.",
+	}, s.downloadExport)
+	op := s.api.OpenAPI().Paths["/api/exports/{id}/download"].Get
+	describeCSV(op, "seq,phone,status\n0,+393331234567,delivered\n")
+	binary := &huma.Schema{Type: huma.TypeString, Format: "binary"}
+	op.Responses["200"].Content[contentTypeNDJSON] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}, Example: `{"seq":0,"phone":"+393331234567"}`}
+	op.Responses["200"].Content[contentTypeXLSX] = &huma.MediaType{Schema: binary}
+}
+
+// order checks what is asked for.
+func (s *server) exportOrderOf(ctx context.Context, kind *exportKind, in *ExportInput) (*exportOrder, error) {
+	o := &exportOrder{Kind: kind.name, Format: in.Format, Columns: in.Columns, Search: strings.TrimSpace(in.Search)}
+	var ps problem.List
+	switch in.Format {
+	case "":
+		o.Format = formatCSV
+	case formatCSV, formatNDJSON, formatXLSX:
+	case "parquet":
+		ps.Add(problem.CodeInvalid, "format", "parquet is not offered: use csv, ndjson or xlsx.")
+	default:
+		ps.Add(problem.CodeInvalid, "format", "%q is not a format: use csv, ndjson or xlsx.", problem.Truncate(in.Format, 20))
+	}
+	if utf8.RuneCountInString(o.Search) > maxExportSearch {
+		ps.Add(problem.CodeTooLong, "search", "At most %d characters.", maxExportSearch)
+	}
+	for i, name := range in.Columns {
+		field := fmt.Sprintf("columns[%d]", i)
+		switch {
+		case !kind.has(name):
+			ps.Add(problem.CodeInvalid, field, "%q is not a column of %s. It has: %s.", problem.Truncate(name, 60), kind.name, strings.Join(kind.columns, ", "))
+		case slices.Contains(in.Columns[:i], name):
+			ps.Add(problem.CodeInvalid, field, "%q stands twice.", problem.Truncate(name, 60))
+		}
+	}
+	if len(in.Columns) == 0 {
+		o.Columns = kind.columns
+	}
+	for field, given := range map[string]bool{
+		"campaignId": in.CampaignID != "", "selection": in.Selection.Selection != nil, "contactList": in.ContactList != "", "search": o.Search != "",
+		"from": in.From != "", "to": in.To != "",
+	} {
+		if given && !slices.Contains(kind.takes, field) {
+			ps.Add(problem.CodeInvalid, field, "%s does not apply to %s.", field, kind.name)
+		}
+	}
+	if kind == exportMembersKind && in.CampaignID == "" {
+		ps.Add(problem.CodeRequired, "campaignId", "campaignId is required: members are the recipients of a campaign.")
+	}
+	s.exportSpan(&ps, kind, in, o)
+	if err := ps.Err(); err != nil {
+		return nil, err
+	}
+	if in.Selection.Selection != nil {
+		o.Selection = in.Selection.String()
+	}
+	if in.CampaignID != "" {
+		c, err := s.campaign(ctx, requestOf(ctx).who, in.CampaignID)
+		if err != nil {
+			return nil, err
+		}
+		o.Campaign = c.ID()
+	}
+	if in.ContactList != "" {
+		l, err := s.list(ctx, in.ContactList)
+		if err != nil {
+			return nil, err
+		}
+		o.List = l.Number
+	}
+	return o, nil
+}
+
+// exportSpan reads the times of an order.
+func (s *server) exportSpan(ps *problem.List, kind *exportKind, in *ExportInput, o *exportOrder) {
+	if kind != exportReportsKind {
+		return
+	}
+	read := func(field, text string) time.Time {
+		if text == "" {
+			return time.Time{}
+		}
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			ps.Add(problem.CodeInvalid, field, "%s is no time such as 2026-01-02T15:04:05Z.", field)
+		}
+		return at
+	}
+	from, to := read("from", in.From), read("to", in.To)
+	switch {
+	case in.From == "" && in.To == "" && in.CampaignID != "":
+		return
+	case in.From == "":
+		ps.Add(problem.CodeRequired, "from", "Give campaignId, or from: delivery reports are those of a campaign or of a time.")
+		return
+	case in.To == "":
+		to = s.Now()
+	}
+	if !from.Before(to) {
+		ps.Add(problem.CodeInvalid, "to", "to is not after from.")
+	} else if in.CampaignID == "" && to.Sub(from) > maxExportSpan {
+		ps.Add(problem.CodeInvalid, "to", "At most 31 days at once.")
+	}
+	o.From, o.To = from.UnixMilli(), to.UnixMilli()
+}
+
+func (s *server) createExport(ctx context.Context, kind *exportKind, in *ExportInput) (*exportCreateOut, error) {
+	o, err := s.exportOrderOf(ctx, kind, in)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.jobOf(ctx, store.JobExport, o)
+	if err != nil {
+		return nil, err
+	}
+	j, err = s.Store.OrderJob(ctx, j)
+	if err != nil {
+		return nil, s.jobProblem(err)
+	}
+	return &exportCreateOut{"/api/exports/" + j.ID, s.viewExport(&j)}, nil
+}
+
+// jobOf is a job of the key that asks.
+func (s *server) jobOf(ctx context.Context, kind store.JobKind, options any) (store.Job, error) {
+	who := requestOf(ctx).who
+	text, err := json.Marshal(options)
+	if err != nil {
+		return store.Job{}, fmt.Errorf("options of a job: %w", err)
+	}
+	return store.Job{Tenant: who.tenant.ID, Kind: kind, Test: who.key.Test, By: who.by(), Options: text}, nil
+}
+
+// jobProblem explains why a job cannot be ordered.
+func (s *server) jobProblem(err error) error {
+	if limit, ok := errors.AsType[*store.LimitError](err); ok && limit.Limit == store.LimitJobs {
+		p := problem.New(problem.CodeRateLimited, "%d of them wait or run already; at most %d may.", limit.Max, limit.Max).WithFix("Wait until some have ended, or cancel some.")
+		p.RetryAfter = 10
+		return p
+	}
+	return s.storeProblem(err)
+}
+
+// job returns a job of the tenant.
+func (s *server) job(ctx context.Context, kind store.JobKind, id string) (*store.Job, error) {
+	j, err := s.Store.Job(ctx, requestOf(ctx).who.tenant.ID, kind, id)
+	if errors.Is(err, schemas.ErrNotFound) {
+		return nil, problem.New(problem.CodeNotFound, "There is no %s %q.", string(kind), problem.Truncate(id, 40))
+	}
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	return &j, nil
+}
+
+// jobPage answers with jobs.
+func jobPage[T any](ctx context.Context, s *server, kind store.JobKind, page, limit int, cursor string, view func(*store.Job) T) (*Page[T], error) {
+	name := string(kind) + "s"
+	f := store.JobFilter{Kind: kind, Page: store.Page{Number: page, Limit: limit}}
+	after, p := readCursor(name, cursor)
+	if p != nil {
+		return nil, p
+	}
+	if after != "" {
+		at, id, _ := strings.Cut(after, " ")
+		ms, err := strconv.ParseInt(at, 10, 64)
+		if err != nil {
+			return nil, problem.Field(problem.CodeInvalid, "cursor", "The cursor is not one of this list.")
+		}
+		f.After, f.AfterTime, f.Number = id, time.UnixMilli(ms), 0
+	}
+	rows, total, err := s.Store.Jobs(ctx, requestOf(ctx).who.tenant.ID, f)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	out := &Page[T]{Data: []T{}, Page: f.Number, Limit: limit, Total: total}
+	for i := range rows {
+		out.Data = append(out.Data, view(&rows[i]))
+	}
+	if n := len(rows); n > 0 {
+		last := &rows[n-1]
+		out.Next = nextCursor(name, n, limit, func() string { return strconv.FormatInt(last.Started.UnixMilli(), 10) + " " + last.ID })
+	}
+	return out, nil
+}
+
+func (s *server) listExports(ctx context.Context, in *exportsIn) (*exportsOut, error) {
+	page, err := jobPage(ctx, s, store.JobExport, in.Page, in.Limit, in.Cursor, s.viewExport)
+	if err != nil {
+		return nil, err
+	}
+	return &exportsOut{page}, nil
+}
+
+func (s *server) deleteExport(ctx context.Context, in *exportIn) (*exportOut, error) {
+	j, err := s.job(ctx, store.JobExport, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	j, err = s.endJob(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	return &exportOut{s.viewExport(j)}, nil
+}
+
+// mayEnd refuses a test key that would end a job which was not ordered with one (X14).
+func mayEnd(ctx context.Context, j *store.Job) error {
+	if requestOf(ctx).who.key.Test && !j.Test {
+		return problem.New(problem.CodeTestKey, "%s was not ordered with a test key, and a test key ends those only.", j.ID)
+	}
+	return nil
+}
+
+// endJob cancels a job, or removes one that has ended.
+func (s *server) endJob(ctx context.Context, j *store.Job) (*store.Job, error) {
+	if err := mayEnd(ctx, j); err != nil {
+		return nil, err
+	}
+	if !j.Finished.IsZero() {
+		return j, s.storeProblem(s.Store.RemoveJob(ctx, j.Tenant, j.Kind, j.ID))
+	}
+	if err := s.Store.CancelJob(ctx, j.Tenant, j.Kind, j.ID); err != nil && !errors.Is(err, schemas.ErrTransition) {
+		return nil, s.storeProblem(err)
+	}
+	return s.job(ctx, j.Kind, j.ID)
+}
+
+// jobProgress is how far a job is; nil while that is unknown.
+func jobProgress(j *store.Job) *float64 {
+	switch {
+	case j.State == store.JobDone:
+		return new(1.0)
+	case !j.Known:
+		return nil
+	case j.Total == 0:
+		return new(0.0)
+	}
+	return new(min(float64(j.Done)/float64(j.Total), 1))
+}
+
+func (s *server) viewExport(j *store.Job) *Export {
+	var o exportOrder
+	_ = json.Unmarshal(j.Options, &o) // jobOf wrote them
+	v := &Export{
+		ID: j.ID, Kind: o.Kind, Status: string(j.State), Error: orNull(j.Error), Format: o.Format, Columns: o.Columns, CampaignID: orNull(o.Campaign),
+		Search: orNull(o.Search), Progress: jobProgress(j), Rows: j.Done, CreatedAt: stamp(j.Started), FinishedAt: stampOrNull(j.Finished),
+	}
+	if j.Known {
+		v.Total = new(j.Total)
+	}
+	if o.List != 0 {
+		v.ListID = orNull(store.ListID(o.List))
+	}
+	if o.Selection != "" {
+		if sel, p := parseSelection([]byte(o.Selection)); p == nil {
+			v.Selection = &Selection{sel}
+		}
+	}
+	if o.From != 0 {
+		v.From, v.To = orNull(stamp(time.UnixMilli(o.From))), orNull(stamp(time.UnixMilli(o.To)))
+	}
+	if !j.Finished.IsZero() {
+		v.ExpiresAt = orNull(stamp(j.Finished.Add(store.JobLife)))
+	}
+	if j.State == store.JobDone {
+		until := s.Now().Add(downloadLife).Truncate(time.Second)
+		v.DownloadURL, v.DownloadEndsAt = new(s.exportLink(j.Tenant, j.ID, until)), orNull(stamp(until))
+	}
+	return v
+}
+
+// exportLink returns the link to a file, which works until a time.
+func (s *server) exportLink(tenant, id string, until time.Time) string {
+	mac := s.Keys.Sign(linkText(tenant, id, until.Unix()))
+	return "/api/exports/" + id + "/download?" + url.Values{
+		"tenant": {tenant}, "until": {strconv.FormatInt(until.Unix(), 10)}, "signature": {base64.RawURLEncoding.EncodeToString(mac)},
+	}.Encode()
+}
+
+// linkText is what the signature of a link signs.
+func linkText(tenant, id string, until int64) string {
+	return "export\x00" + tenant + "\x00" + id + "\x00" + strconv.FormatInt(until, 10)
+}
+
+func (s *server) downloadExport(ctx context.Context, in *exportDownloadIn) (*huma.StreamResponse, error) {
+	mac, err := base64.RawURLEncoding.DecodeString(in.Signature)
+	until, notNumber := strconv.ParseInt(in.Until, 10, 64)
+	if err != nil || notNumber != nil || !s.Keys.Signed(linkText(in.Tenant, in.ID, until), mac) {
+		return nil, problem.New(problem.CodeUnauthenticated, "The link is not one that this server made.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
+	}
+	if s.Now().Unix() >= until {
+		return nil, problem.New(problem.CodeUnauthenticated, "The link has ended: it works for an hour.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
+	}
+	j, err := s.Store.Job(ctx, in.Tenant, store.JobExport, in.ID)
+	if err == nil && j.State != store.JobDone {
+		err = schemas.ErrNotFound
+	}
+	if errors.Is(err, schemas.ErrNotFound) {
+		return nil, problem.New(problem.CodeNotFound, "The export is gone: one is kept for 7 days.")
+	}
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	return s.answerExport(ctx, &j)
+}

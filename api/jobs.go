@@ -1,0 +1,25 @@
+package api
+
+import (
+	"context"
+
+	"fanfare/api/store"
+)
+
+// RunJobs runs exports and segments until ctx ends: those of any process of the installation.
+func (s *Server) RunJobs(ctx context.Context) error {
+	return s.s.Store.RunJobs(ctx, s.s.runJob, func(j *store.Job) { s.s.metrics.jobs.WithLabelValues(string(j.Kind), string(j.State)).Inc() })
+}
+
+// runJob runs a job to its end. A [store.JobError] ends it; after any other error it goes on later.
+func (s *server) runJob(ctx context.Context, run *store.JobRun) error {
+	s.metrics.jobsRunning.WithLabelValues(string(run.Kind)).Inc()
+	defer s.metrics.jobsRunning.WithLabelValues(string(run.Kind)).Dec()
+	switch run.Kind {
+	case store.JobExport:
+		return s.runExport(ctx, run)
+	case store.JobSegment:
+		return s.runSegment(ctx, run)
+	}
+	return &store.JobError{Reason: "this program does not know such jobs"}
+}

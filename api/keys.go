@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+)
+
+// Key is an API key, without its secret.
+type Key struct {
+	ID        string   `json:"id" example:"key_5n2k8s1x4z7b9m3q"`
+	Name      string   `json:"name" doc:"What it is for."`
+	Hint      string   `json:"hint" doc:"The last four characters of the secret."`
+	Scopes    []string `json:"scopes" nullable:"false"`
+	Test      bool     `json:"test" doc:"Reaches the simulator only (X14)."`
+	CreatedAt string   `json:"createdAt" format:"date-time"`
+	UsedAt    *string  `json:"usedAt" format:"date-time" doc:"To the minute; null: never."`
+	RevokedAt *string  `json:"revokedAt" format:"date-time"`
+	Secret    string   `json:"secret,omitempty" doc:"Shown once, in the answer that creates the key; only its hash is kept."`
+	Version   uint64   `json:"version"`
+}
+
+// KeyInput creates a key.
+type KeyInput struct {
+	Name   string    `json:"name,omitzero" doc:"What it is for; at most 200 bytes."`
+	Scopes *[]string `json:"scopes,omitzero" doc:"read, campaigns, confirm, contacts, send, admin; all but admin by default."`
+	Test   bool      `json:"test,omitzero"`
+}
+
+type (
+	keysIn      struct{}
+	keysOut     struct{ Body *Page[*Key] }
+	keyCreateIn struct{ Body problem.Body[KeyInput] }
+	keyIn       struct {
+		ID string `path:"id"`
+	}
+	keyOut struct {
+		Location string `header:"Location"`
+		Body     *Key
+	}
+)
+
+func (s *server) registerKeys() {
+	register(s, operation{
+		id: "listKeys", method: http.MethodGet, path: "/api/keys", summary: "List the API keys of a tenant, oldest first", scope: store.ScopeAdmin, tag: operatorTag,
+		describe: "Of the tenant of this key, or of the one in the header X-Tenant.",
+	}, func(ctx context.Context, _ *keysIn) (*keysOut, error) {
+		rows, err := s.Store.Keys(ctx, requestOf(ctx).who.tenant.ID)
+		if err != nil {
+			return nil, s.storeProblem(err)
+		}
+		out := &Page[*Key]{Data: []*Key{}, Limit: len(rows), Total: len(rows)}
+		for i := range rows {
+			out.Data = append(out.Data, viewKey(&rows[i]))
+		}
+		return &keysOut{out}, nil
+	})
+	register(s, operation{
+		id: "createKey", method: http.MethodPost, path: "/api/keys", summary: "Create an API key", status: http.StatusCreated, scope: store.ScopeAdmin,
+		errors: []int{400, 422}, tag: operatorTag,
+	}, s.createKey)
+	register(s, operation{
+		id: "revokeKey", method: http.MethodDelete, path: "/api/keys/{id}", summary: "Revoke an API key for good", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
+		describe: "It opens nothing two seconds later at the latest.",
+	}, func(ctx context.Context, in *keyIn) (*keyOut, error) {
+		who := requestOf(ctx).who
+		if err := s.Store.RevokeKey(ctx, who.tenant.ID, in.ID); err != nil {
+			return nil, s.storeProblem(err)
+		}
+		keys, err := s.Store.Keys(ctx, who.tenant.ID)
+		if err != nil {
+			return nil, s.storeProblem(err)
+		}
+		i := slices.IndexFunc(keys, func(k store.Key) bool { return k.ID == in.ID })
+		return &keyOut{Body: viewKey(&keys[i])}, nil
+	})
+}
+
+func viewKey(k *store.Key) *Key {
+	v := &Key{ID: k.ID, Name: k.Name, Hint: k.Hint, Scopes: []string{}, Test: k.Test, CreatedAt: stamp(k.Created), UsedAt: stampOrNull(k.Used), RevokedAt: stampOrNull(k.Revoked), Version: k.Version}
+	for _, scope := range k.Scopes {
+		v.Scopes = append(v.Scopes, string(scope))
+	}
+	return v
+}
+
+func (s *server) createKey(ctx context.Context, in *keyCreateIn) (*keyOut, error) {
+	body := &in.Body.Value
+	var scopes []store.Scope
+	if body.Scopes != nil {
+		if len(*body.Scopes) == 0 {
+			return nil, problem.Field(problem.CodeRequired, "scopes", "A key without a scope opens nothing.").WithFix("Name at least one, or leave scopes out for all but admin.")
+		}
+		for _, name := range *body.Scopes {
+			if !slices.Contains(store.Scopes, store.Scope(name)) {
+				return nil, problem.Field(problem.CodeInvalid, "scopes", "%q is not a scope: want %s.", problem.Truncate(name, 40), scopeNames())
+			}
+			scopes = append(scopes, store.Scope(name))
+		}
+	}
+	k, secret, err := s.Store.CreateKey(ctx, requestOf(ctx).who.tenant.ID, strings.TrimSpace(body.Name), scopes, body.Test)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	v := viewKey(&k)
+	v.Secret = secret
+	return &keyOut{"/api/keys/" + k.ID, v}, nil
+}
+
+func scopeNames() string {
+	names := make([]string, len(store.Scopes))
+	for i, scope := range store.Scopes {
+		names[i] = string(scope)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,199 @@
+package api
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/text"
+)
+
+// Links of campaigns (R39, R138, X6): {{link:https://…}} in a text, or every address of it with shortenLinks, becomes a short address
+// that is the recipient's own. It leads to the edge, which counts the click and redirects.
+
+// linksValid is how long after its end the links of a campaign lead anywhere: as long as its record stays on its topic.
+const linksValid = 7 * 24 * time.Hour
+
+// maxUTM is the most characters of one UTM parameter.
+const maxUTM = 100
+
+// anyLink is as long as links are on a usual domain: it stands for them where the length of a text is bounded.
+var anyLink = strings.Repeat("x", len("https://go.example.com/")+schemas.LinkLen(1))
+
+// utmNames are the parameters that a link may get, in the order in which they are added.
+var utmNames = []string{"source", "medium", "campaign", "term", "content"}
+
+// sentText is a text as it is sent: with shortenLinks its addresses are links.
+func sentText(spec *store.Spec, s string) string {
+	if spec.ShortenLinks {
+		return text.ShortenLinks(s)
+	}
+	return s
+}
+
+// sizedText is a text as written with links as long as they will be: for the count of its segments.
+func sizedText(c *store.Campaign, s string) string {
+	return text.FillLinks(sentText(&c.Spec, s), c.LinkBase+strings.Repeat("x", schemas.LinkLen(c.Number)))
+}
+
+// applyLinks reads the fields about links.
+func (in *CampaignInput) applyLinks(spec *store.Spec, ps *problem.List) {
+	set(&in.ShortenLinks, &spec.ShortenLinks, nil)
+	if !in.UTM.Set {
+		return
+	}
+	spec.UTM = nil
+	for _, name := range sortedKeys(in.UTM.Value) {
+		v := in.UTM.Value[name]
+		switch {
+		case !slices.Contains(utmNames, name):
+			ps.Add(problem.CodeInvalid, "utm."+problem.Truncate(name, 40), "There is no such parameter: want %s.", strings.Join(utmNames, ", "))
+		case v == "" || len(v) > maxUTM || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }):
+			ps.Add(problem.CodeInvalid, "utm."+name, "The value has 1 to %d characters and no control characters.", maxUTM)
+		default:
+			if spec.UTM == nil {
+				spec.UTM = map[string]string{}
+			}
+			spec.UTM[name] = v
+		}
+	}
+}
+
+// linkedText is a text of a leg that may have links.
+type linkedText struct {
+	variant uint32 // 1 and up; 0: not of a variant
+	text    *text.Template
+}
+
+// linkedTexts returns the texts of the legs that may have links.
+func linkedTexts(legs []store.Leg) []linkedText {
+	var out []linkedText
+	add := func(variant int, s string) {
+		if t, err := text.Parse(s); err == nil { // else refused where it is read
+			out = append(out, linkedText{uint32(variant), t}) //nolint:gosec // at most maxVariants
+		}
+	}
+	for i := range legs {
+		c := &fanfarev1.Content{}
+		if proto.Unmarshal(legs[i].Content, c) != nil { // written by proto.Marshal
+			continue
+		}
+		for n, v := range c.GetVariants() {
+			add(n+1, v.GetBody())
+		}
+		if len(c.GetVariants()) == 0 {
+			add(0, c.GetBody())
+		}
+		for _, p := range c.GetParams() {
+			add(0, p)
+		}
+		add(0, c.GetVoice().GetText())
+	}
+	return out
+}
+
+// linkTable returns the links of the legs with where they lead; nil when they have none.
+func linkTable(base string, legs []store.Leg, utm map[string]string) *store.LinkTable {
+	out := &store.LinkTable{Base: base, ValidAfterEnd: linksValid}
+	ids := map[string]string{}
+	any := false
+	for _, t := range linkedTexts(legs) {
+		any = any || t.text.OptOut()
+		for _, address := range t.text.Links() {
+			any = true
+			if slices.ContainsFunc(out.Links, func(l store.Link) bool { return l.URL == address && l.Variant == t.variant }) {
+				continue
+			}
+			if ids[address] == "" {
+				ids[address] = fmt.Sprintf("lnk_%d", len(ids)+1)
+			}
+			out.Links = append(out.Links, store.Link{
+				Number: uint32(len(out.Links) + 1), ID: ids[address], URL: address, Target: withUTM(address, utm), Variant: t.variant, //nolint:gosec // at most MaxLink
+			})
+		}
+	}
+	if !any {
+		return nil
+	}
+	return out
+}
+
+// withUTM adds the parameters that an address does not have yet, behind those it has and before its fragment. "" when there are none
+// to add: the address stays byte for byte what the author wrote.
+func withUTM(address string, utm map[string]string) string {
+	u, err := url.Parse(address)
+	if err != nil || len(utm) == 0 {
+		return ""
+	}
+	have, _ := url.ParseQuery(u.RawQuery)
+	added := false
+	for _, name := range utmNames {
+		if v, ok := utm[name]; ok && !have.Has("utm_"+name) {
+			u.RawQuery += pick(u.RawQuery == "", "", "&") + "utm_" + name + "=" + url.QueryEscape(v)
+			added = true
+		}
+	}
+	if !added {
+		return ""
+	}
+	return u.String()
+}
+
+// checkLinks finds what is wrong with the links of a campaign and where its short addresses begin.
+func (s *server) checkLinks(f *found) {
+	table := linkTable(s.LinkURL, f.legs, nil)
+	if table == nil {
+		return
+	}
+	f.linkBase = s.LinkURL
+	for i := range f.legs {
+		if f.legs[i].Channel == schemas.ChannelVoice && linkTable("", f.legs[i:i+1], nil) != nil {
+			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "A call can't hold a link: it would be read out.").WithFix("Take {{link:…}} and {{opt_out}} out of the text."))
+		}
+	}
+	for _, t := range linkedTexts(f.legs) {
+		if t.text.OptOut() {
+			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "{{opt_out}} is not offered yet.").WithFix("Take it out of the text."))
+			break
+		}
+	}
+	if s.LinkURL == "" {
+		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "This installation has no address for links.").
+			WithFix("Start the role api with --link-url https://…, the address by which phones reach the role edge."))
+	}
+	if n := len(table.Links); n > schemas.MaxLink {
+		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The texts have %d links; a campaign has at most %d.", n, schemas.MaxLink).
+			WithFix("Take some out. A link of several variants counts for each."))
+	}
+}
+
+// CampaignLink is a link of a campaign.
+type CampaignLink struct {
+	ID      string  `json:"id" doc:"By which statistics and selections name it; a link of several variants has one id." example:"lnk_1"`
+	URL     string  `json:"url" doc:"As the text has it."`
+	Target  string  `json:"target" doc:"Where it leads: url, with the parameters of utm."`
+	Variant *uint32 `json:"variant" doc:"The variant whose text has it, from 1; null without variants."`
+}
+
+func viewLinks(c *store.Campaign) []CampaignLink {
+	if c.LinkTable == nil {
+		return nil
+	}
+	var out []CampaignLink
+	for _, l := range c.LinkTable.Links {
+		v := CampaignLink{ID: l.ID, URL: l.URL, Target: pick(l.Target != "", l.Target, l.URL)}
+		if l.Variant > 0 {
+			v.Variant = new(l.Variant)
+		}
+		out = append(out, v)
+	}
+	return out
+}

@@ -1,0 +1,69 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+// RescheduleInput is another time for a campaign that has not started (X9).
+type RescheduleInput struct {
+	ScheduledTime problem.Optional[When] `json:"scheduledTime,omitzero"`
+}
+
+type rescheduleIn struct {
+	ID      string `path:"id" example:"camp_12345"`
+	IfMatch string `header:"If-Match"`
+	Vocab   string `query:"vocab"`
+	Body    problem.Body[RescheduleInput]
+}
+
+func (s *server) registerReschedule() {
+	register(s, operation{
+		id: "rescheduleCampaign", method: http.MethodPost, path: "/api/campaigns/{id}/reschedule", summary: "Give a campaign that has not started another time",
+		scope: store.ScopeConfirm, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
+		describe: "The campaign stays confirmed, with its money, its price and its audience. One that waits for a manual start becomes scheduled. Batches move along.",
+	}, s.reschedule)
+}
+
+func (s *server) reschedule(ctx context.Context, in *rescheduleIn) (*campaignOut, error) {
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
+	if err != nil {
+		return nil, err
+	}
+	var ps problem.List
+	when := &in.Body.Value.ScheduledTime
+	next := when.Value.in(at.who.tenant.Timezone)
+	if !when.Set || when.Null {
+		ps.Add(problem.CodeRequired, "scheduledTime", "scheduledTime is required.")
+	} else {
+		checkNotPast(&ps, next.At, s.Now(), false)
+	}
+	if err := ps.Err(); err != nil {
+		return nil, err
+	}
+	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
+		if err := testKeyMay(at.who, c); err != nil {
+			return "", err
+		}
+		if !schemas.CanTransition(c.State, schemas.StateScheduled, schemas.TriggerReschedule) {
+			return "", wrongState(c.State, schemas.TriggerReschedule)
+		}
+		moveBatches(&c.Spec, next.At)
+		c.State, c.Schedule, c.Scheduled, c.SendImmediately = schemas.StateScheduled, &next, next.At, false
+		return schemas.TriggerReschedule, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := s.answer(ctx, at, c)
+	late, err := s.timeWarnings(ctx, at.who, c)
+	if err != nil {
+		return nil, err
+	}
+	out.Body.Warning = append(out.Body.Warning, late...)
+	return out, nil
+}

@@ -1,0 +1,156 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+// storeRetry is the Retry-After when the store does not answer.
+const storeRetry = 2 * time.Second
+
+// routeCache caches routes and senders, which every single send needs, for [freshFor].
+type routeCache struct {
+	store      *store.Store
+	connectors *Connectors
+	now        func() time.Time
+
+	mu      sync.Mutex
+	until   time.Time
+	routes  []store.Route
+	senders map[string]cachedSender
+}
+
+type cachedSender struct {
+	rate  uint32
+	until time.Time
+}
+
+func newRouteCache(st *store.Store, connectors *Connectors, now func() time.Time) *routeCache {
+	return &routeCache{store: st, connectors: connectors, now: now, senders: map[string]cachedSender{}}
+}
+
+func (c *routeCache) all(ctx context.Context) ([]store.Route, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if now.Before(c.until) {
+		return c.routes, nil
+	}
+	routes, err := c.store.Routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.routes, c.until = routes, now.Add(freshFor)
+	return routes, nil
+}
+
+// route returns a route by name, or [schemas.ErrNotFound].
+func (c *routeCache) route(ctx context.Context, name string) (*store.Route, error) {
+	routes, err := c.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range routes {
+		if routes[i].Name == name {
+			return &routes[i], nil
+		}
+	}
+	return nil, schemas.ErrNotFound
+}
+
+// simulated returns a route that carries the channel to the simulator.
+func (c *routeCache) simulated(ctx context.Context, channel schemas.Channel) (*store.Route, error) {
+	routes, err := c.all(ctx)
+	if err != nil {
+		return nil, problem.Unavailable(storeRetry, err, "The routes cannot be read at present.")
+	}
+	for i := range routes {
+		if r := &routes[i]; c.connectors.simulates(r.Connector) && carries(r, channel) {
+			return r, nil
+		}
+	}
+	return nil, problem.Field(problem.CodeInvalid, "channel", "No simulated route carries %s, and a test uses simulated routes only.", schemas.ChannelName(channel))
+}
+
+// best returns the route that a channel takes when no route is named: of those that carry it the ones with the least priority number, of
+// these the cheapest, and of these one by their shares. Routes to a simulator come last. The same pick always gives the same route.
+func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uint64) (*store.Route, error) {
+	routes, err := c.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before := func(a, b *store.Route) int {
+		simulated := func(r *store.Route) int {
+			if c.connectors.simulates(r.Connector) {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(cmp.Compare(simulated(a), simulated(b)), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
+	}
+	var best []*store.Route
+	for i := range routes {
+		r := &routes[i]
+		switch {
+		case !carries(r, channel):
+		case len(best) == 0 || before(r, best[0]) < 0:
+			best = []*store.Route{r}
+		case before(r, best[0]) == 0:
+			best = append(best, r)
+		}
+	}
+	shares := uint64(0)
+	for _, r := range best {
+		shares += uint64(r.Share)
+	}
+	if shares == 0 {
+		return nil, schemas.ErrNotFound
+	}
+	at := pick % shares
+	for _, r := range best {
+		if at < uint64(r.Share) {
+			return r, nil
+		}
+		at -= uint64(r.Share)
+	}
+	return best[0], nil
+}
+
+// forget makes the next request read the routes again: this process has changed one.
+func (c *routeCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = time.Time{}
+}
+
+// senderRate returns the limit of a sender, 0 when it has none.
+func (c *routeCache) senderRate(ctx context.Context, tenant, id string) uint32 {
+	key := schemas.SenderKey(tenant, id)
+	now := c.now()
+	c.mu.Lock()
+	known, ok := c.senders[key]
+	c.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return known.rate
+	}
+	known = cachedSender{until: now.Add(freshFor)}
+	if row, err := c.store.Sender(ctx, tenant, id); err == nil {
+		known.rate = row.Rate
+	}
+	c.mu.Lock()
+	keep(c.senders, key, known)
+	c.mu.Unlock()
+	return known.rate
+}
+
+// carries reports whether a route is enabled and carries a channel.
+func carries(r *store.Route, channel schemas.Channel) bool {
+	return r.Enabled && slices.Contains(r.Channels, channel)
+}

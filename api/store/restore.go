@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"fanfare/api/store/db"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// ReasonRestored is the reason of a campaign that was aborted because the store was put back from a copy that is older than its
+// audience.
+const ReasonRestored = "restored_without_audience"
+
+// LogCampaign is what the topics say of a campaign.
+type LogCampaign struct {
+	// Record is the newest on topic campaigns, nil: there is none.
+	Record *fanfarev1.Campaign
+	// Settled by its cursor, and what was captured then.
+	Settled  bool
+	Captured uint64
+}
+
+// RestoredCampaign is a campaign that the log has taken further than the store.
+type RestoredCampaign struct {
+	Tenant, ID string
+	From, To   schemas.State
+	Settled    bool
+	Reason     string
+}
+
+// RestorePlan is what [Store.Restore] does.
+type RestorePlan struct {
+	// Campaigns are moved to where the log is.
+	Campaigns []RestoredCampaign
+	// Unknown are the keys of campaigns that the log has and the store lacks.
+	Unknown []string
+}
+
+// restoreStatements make the store, put back from an older copy, fit the topics again. Numbers that were given since the copy are
+// not given again; versions are above all in the topics, because readers ignore what is older; everything is published again; and
+// single sends begin new campaigns, because the copy would number them as before.
+var restoreStatements = []string{
+	`UPDATE counters SET next = next + 1000000`,
+	`UPDATE tenants SET version = version + 1000000, published_version = 0`,
+	`UPDATE routes SET version = version + 1000000, published_version = 0`,
+	`UPDATE senders SET version = version + 1000000, published_version = 0`,
+	`UPDATE suppressions SET version = version + 1000000, published_version = 0`,
+	`UPDATE campaigns SET version = version + 1000000, published_version = 0, tombstone = CASE WHEN tombstone = 2 THEN 1 ELSE tombstone END`,
+	`UPDATE campaigns SET hidden_day = hidden_day || '~' || number WHERE hidden_day <> '' AND hidden_day NOT LIKE '%~%'`,
+}
+
+// PlanRestore returns what [Store.Restore] would do, and changes nothing. log holds campaigns by the key of their records.
+func (s *Store) PlanRestore(ctx context.Context, log map[string]LogCampaign) (RestorePlan, error) {
+	return s.restore(ctx, log, false)
+}
+
+// Restore makes a store that was put back from an older copy agree with the topics, which outrank it: it moves campaigns to where
+// the log is, gives no number again that was given since the copy, and has everything published again. No other process may use
+// the store or the topics meanwhile. It may be repeated.
+func (s *Store) Restore(ctx context.Context, log map[string]LogCampaign) (RestorePlan, error) {
+	return s.restore(ctx, log, true)
+}
+
+func (s *Store) restore(ctx context.Context, log map[string]LogCampaign, do bool) (plan RestorePlan, err error) {
+	err = s.write(ctx, func(tx *tx) error {
+		plan = RestorePlan{}
+		for _, key := range sortedKeys(log) {
+			tenant, id, _ := strings.Cut(key, "/")
+			row, err := campaignRow(ctx, tx.Queries, tenant, id)
+			if isNotFound(err) {
+				if log[key].Record != nil {
+					plan.Unknown = append(plan.Unknown, key)
+				}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			moved, err := s.restoreCampaign(ctx, tx, row, log[key], do)
+			if err != nil {
+				return fmt.Errorf("restore %s: %w", key, err)
+			}
+			if moved != nil {
+				plan.Campaigns = append(plan.Campaigns, *moved)
+			}
+		}
+		if !do {
+			return nil
+		}
+		for _, q := range restoreStatements {
+			if _, err := tx.raw.ExecContext(ctx, q); err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
+		}
+		return nil
+	})
+	return plan, err
+}
+
+// restoreCampaign moves a campaign to where the log is; nil: it is there already.
+func (s *Store) restoreCampaign(ctx context.Context, tx *tx, row db.Campaign, log LogCampaign, do bool) (*RestoredCampaign, error) {
+	before, c := campaignOf(row), campaignOf(row)
+	r := log.Record
+	settled := log.Settled || r.GetSettled()
+	newer := r.GetVersion() > before.Version
+	switch {
+	case !before.Settled.IsZero() || !settled && !newer:
+		return nil, nil
+	case settled:
+		c.State = schemas.StateCompleted
+		if ended := r.GetState(); ended == schemas.StateAborted || ended == schemas.StateCancelled {
+			c.State = ended
+		}
+	case started(r.GetState()) && r.GetFreezeId() != "" && r.GetFreezeId() != before.FreezeID:
+		// Its audience was frozen after the copy was made and is lost: nobody can be sent to any more.
+		c.State, c.Reason = schemas.StateAborted, ReasonRestored
+	case started(r.GetState()) || schemas.Terminal(r.GetState()):
+		c.State, c.Reason = r.GetState(), r.GetReason()
+	default:
+		return nil, nil // not started: its owner decides again
+	}
+	moved := &RestoredCampaign{Tenant: c.Tenant, ID: c.ID(), From: before.State, To: c.State, Settled: settled, Reason: c.Reason}
+	if !do {
+		return moved, nil
+	}
+	if r != nil {
+		c.FreezeID, c.Total = r.GetFreezeId(), r.GetTotal()
+		c.Confirmed, c.Started, c.Completed = fromMS(r.GetConfirmedMs()), fromMS(r.GetStartedMs()), fromMS(r.GetCompletedMs())
+		if len(c.Legs) == 0 {
+			c.Legs = legsOf(r)
+		}
+	}
+	switch {
+	case settled:
+		if _, err := tx.capture(ctx, &c, log.Captured); err != nil {
+			return nil, err
+		}
+		c.Settled, c.Ended = tx.at, tx.at
+		if c.Completed.IsZero() && c.State == schemas.StateCompleted {
+			c.Completed = tx.at
+		}
+		if err := tx.releaseAll(ctx, &c); err != nil {
+			return nil, err
+		}
+	case schemas.Terminal(c.State) && c.State != schemas.StateCompleted && c.State != schemas.StateAborted:
+		c.Ended = tx.at
+		if err := tx.releaseAll(ctx, &c); err != nil {
+			return nil, err
+		}
+	}
+	if err := tx.save(ctx, &c, before.Version); err != nil {
+		return nil, err
+	}
+	cause := Cause{Actor: schemas.ActorOperator, By: "fanfare restore", Reason: "the log outranks the store"}
+	return moved, tx.event(ctx, &c, before.State, "restore", cause)
+}
+
+// started reports whether recipients of a campaign may have been dealt in that state.
+func started(s schemas.State) bool {
+	switch s {
+	case schemas.StatePreparing, schemas.StateSending, schemas.StatePaused, schemas.StateSuspended, schemas.StateCompleted, schemas.StateAborted:
+		return true
+	default:
+		return false
+	}
+}
+
+// legsOf are the legs of a record.
+func legsOf(r *fanfarev1.Campaign) []Leg {
+	var out []Leg
+	for _, l := range r.GetLegs() {
+		leg := Leg{Channel: l.GetChannel(), Route: l.GetRoute(), Sender: l.GetSender(), Price: l.GetPriceMicros(), MaxHandovers: l.GetMaxHandovers()}
+		for _, b := range l.GetBackoffMs() {
+			leg.Backoff = append(leg.Backoff, time.Duration(b)*time.Millisecond)
+		}
+		out = append(out, leg)
+	}
+	return out
+}
+
+func sortedKeys(log map[string]LogCampaign) []string {
+	out := make([]string, 0, len(log))
+	for key := range log {
+		out = append(out, key)
+	}
+	slices.Sort(out)
+	return out
+}

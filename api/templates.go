@@ -1,0 +1,384 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+)
+
+// Statuses of a template. Only an approved one may be sent (R16, R159).
+const (
+	templateDraft    = "draft"
+	templatePending  = "pending"
+	templateApproved = "approved"
+	templateRejected = "rejected"
+	templatePaused   = "paused"
+	templateDisabled = "disabled"
+)
+
+// Most characters of a template's parts. WhatsApp: the message template reference of its Cloud API; RCS: a text of RCS for
+// Business; SMS and voice: ours.
+const (
+	maxWhatsAppBody   = 1024
+	maxWhatsAppHeader = 60
+	maxRCSBody        = 3072
+	maxPlainBody      = 1600
+	maxButtonText     = 25
+	maxButtons        = 10
+)
+
+// Template is a text that was written, and approved, beforehand (R16, R19).
+type Template struct {
+	ID       string           `json:"id" example:"template_10001"`
+	Name     string           `json:"name"`
+	Channel  string           `json:"channel" enum:"sms,rcs,whatsapp,voice"`
+	Type     string           `json:"type" enum:"text,rich_card,carousel,media,call" doc:"What the message is made of."`
+	Category string           `json:"category" enum:",marketing,utility,authentication" doc:"Of WhatsApp; prices depend on it."`
+	Language string           `json:"language" example:"it"`
+	Header   *TemplateHeader  `json:"header"`
+	Body     string           `json:"body" doc:"With parameters, either numbered {{1}} {{2}} or named {{first_name}}."`
+	Footer   string           `json:"footer"`
+	Buttons  []TemplateButton `json:"buttons" nullable:"false"`
+	// Parameters of header, body and buttons, in order of their first use.
+	Parameters []string `json:"parameters" nullable:"false" doc:"Names or numbers of the parameters, each once."`
+	Agent      *string  `json:"agent" doc:"RCS: id of the agent that it belongs to; null: any."`
+	ProviderID string   `json:"providerId" doc:"What the provider calls it."`
+	Status     string   `json:"status" enum:"draft,pending,approved,rejected,paused,disabled"`
+	Reason     *string  `json:"reason" doc:"Why it is rejected, paused or disabled."`
+	CreatedBy  string   `json:"createdBy"`
+	CreatedAt  string   `json:"createdAt" format:"date-time"`
+	UpdatedAt  string   `json:"updatedAt" format:"date-time"`
+	DeletedAt  *string  `json:"deletedAt" format:"date-time"`
+	Version    uint64   `json:"version"`
+}
+
+// TemplateHeader stands above the body.
+type TemplateHeader struct {
+	Type string `json:"type" enum:"text,image,video,document"`
+	Text string `json:"text,omitempty"`
+	URL  string `json:"url,omitempty" doc:"Of the image, video or document; https."`
+}
+
+// TemplateButton stands below the body.
+type TemplateButton struct {
+	Type  string `json:"type" enum:"reply,url,phone"`
+	Text  string `json:"text" doc:"At most 25 characters."`
+	Value string `json:"value" doc:"The address, the number, or what the reply sends back."`
+}
+
+// TemplateInput creates or changes a template.
+type TemplateInput struct {
+	Name       problem.Optional[string]           `json:"name,omitzero" doc:"Unique among the tenant's templates. WhatsApp allows small letters, digits and underscores." example:"order_shipped"`
+	Channel    problem.Optional[string]           `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice; it can't be changed later." example:"whatsapp"`
+	Type       problem.Optional[string]           `json:"type,omitzero" doc:"text, rich_card, carousel, media or call; text by default, call for voice."`
+	Category   problem.Optional[string]           `json:"category,omitzero" doc:"WhatsApp: marketing, utility or authentication; marketing by default."`
+	Language   problem.Optional[string]           `json:"language,omitzero" doc:"A language tag such as it or en_US; en by default."`
+	Header     problem.Optional[TemplateHeader]   `json:"header,omitzero"`
+	Body       problem.Optional[string]           `json:"body,omitzero"`
+	Footer     problem.Optional[string]           `json:"footer,omitzero"`
+	Buttons    problem.Optional[[]TemplateButton] `json:"buttons,omitzero"`
+	Agent      problem.Optional[string]           `json:"agent,omitzero" doc:"RCS: id or name of the agent."`
+	ProviderID problem.Optional[string]           `json:"providerId,omitzero"`
+
+	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
+}
+
+// TemplateVerdict says why a template is moved.
+type TemplateVerdict struct {
+	Reason string `json:"reason,omitzero" doc:"Shown to those who would use it."`
+}
+
+// templateDoc is what the store keeps of a template beside name and status.
+type templateDoc struct {
+	Channel, Type, Category, Language string
+	Header                            *TemplateHeader
+	Body, Footer                      string
+	Buttons                           []TemplateButton
+	Parameters                        []string
+	Agent                             uint64
+	ProviderID, Reason                string
+}
+
+const templateTag = "Templates"
+
+func (s *server) templates() *resource[TemplateInput, templateDoc, Template] {
+	return &resource[TemplateInput, templateDoc, Template]{
+		kind: store.KindTemplate, path: "/api/templates", one: "template", many: "templates", tag: templateTag, write: store.ScopeCampaigns,
+		apply: s.applyTemplate, view: viewTemplate,
+		moved: func(ctx context.Context, row *store.Resource) error {
+			return s.followTemplate(ctx, row.Tenant, row.ID(), row.Status)
+		},
+	}
+}
+
+func (s *server) registerTemplates() {
+	r := s.templates()
+	registerResource(s, r)
+	for _, m := range []struct {
+		verb, summary, to string
+		from              []string
+		scope             store.Scope
+		reason            bool
+	}{
+		{"submit", "Hand a template in for approval", templatePending, []string{templateDraft, templateRejected}, store.ScopeCampaigns, false},
+		{"approve", "Approve a template", templateApproved, []string{templateDraft, templatePending, templateRejected, templatePaused, templateDisabled}, store.ScopeAdmin, false},
+		{"reject", "Reject a template", templateRejected, []string{templatePending, templateApproved}, store.ScopeAdmin, true},
+		{"pause", "Pause a template: no campaign that uses it starts, those under way are suspended", templatePaused, []string{templateApproved}, store.ScopeAdmin, true},
+		{"disable", "Disable a template for good", templateDisabled, []string{templatePending, templateApproved, templatePaused, templateRejected}, store.ScopeAdmin, true},
+	} {
+		registerMove(s, r, m.verb, m.summary, m.scope, func(_ context.Context, _ *principal, body *TemplateVerdict, row *store.Resource, doc *templateDoc) error {
+			if !slices.Contains(m.from, row.Status) {
+				return problem.New(problem.CodeWrongState, "A template that is %s can't be moved to %s.", row.Status, m.to).
+					WithFix("It must be %s.", strings.Join(m.from, ", "))
+			}
+			if m.reason && strings.TrimSpace(body.Reason) == "" {
+				return problem.Field(problem.CodeRequired, "reason", "Say why: whoever uses the template reads it.")
+			}
+			row.Status, doc.Reason = m.to, problem.Truncate(strings.TrimSpace(body.Reason), 500)
+			return nil
+		})
+	}
+}
+
+func viewTemplate(row *store.Resource, doc *templateDoc) *Template {
+	v := &Template{
+		ID: row.ID(), Name: row.Name, Channel: doc.Channel, Type: doc.Type, Category: doc.Category, Language: doc.Language, Header: doc.Header,
+		Body: doc.Body, Footer: doc.Footer, Buttons: doc.Buttons, Parameters: orEmpty(doc.Parameters), ProviderID: doc.ProviderID,
+		Status: row.Status, Reason: orNull(doc.Reason), CreatedBy: row.CreatedBy, CreatedAt: stamp(row.Created), UpdatedAt: stamp(row.Updated),
+		DeletedAt: stampOrNull(row.Deleted), Version: row.Version,
+	}
+	if v.Buttons == nil {
+		v.Buttons = []TemplateButton{}
+	}
+	if doc.Agent != 0 {
+		v.Agent = new((&store.Resource{Kind: store.KindAgent, Number: doc.Agent}).ID())
+	}
+	return v
+}
+
+// whatsAppName is what WhatsApp allows as the name of a template.
+var whatsAppName = regexp.MustCompile(`^[a-z0-9_]{1,512}$`)
+
+// languageTag is a language with an optional region, as WhatsApp and BCP 47 write it.
+var languageTag = regexp.MustCompile(`^[a-z]{2,3}([_-][A-Za-z]{2,4})?$`)
+
+// applyTemplate checks a template. A change of what recipients see takes an approval back.
+func (s *server) applyTemplate(ctx context.Context, _ *principal, in *TemplateInput, row *store.Resource, doc *templateDoc) error {
+	var ps problem.List
+	before := templateText(doc)
+	if in.Status.Set {
+		ps.Add(problem.CodeReadOnly, "status", "The status moves by submit, approve, reject, pause and disable.")
+	}
+	set(&in.Name, &row.Name, nil)
+	row.Name = strings.TrimSpace(row.Name)
+	if in.Channel.Set {
+		if row.Version > 0 && in.Channel.Value != doc.Channel {
+			ps.Add(problem.CodeReadOnly, "channel", "The channel of a template can't be changed.")
+		} else {
+			doc.Channel = in.Channel.Value
+		}
+	}
+	if _, ok := schemas.ParseChannel(doc.Channel); !ok {
+		ps.Add(cmpCode(doc.Channel), "channel", "%q is not a channel: want sms, rcs, whatsapp or voice.", problem.Truncate(doc.Channel, 40))
+	}
+	if row.Version == 0 {
+		row.Status = templateDraft
+		doc.Type, doc.Language = "text", "en"
+		if doc.Channel == "whatsapp" {
+			doc.Category = "marketing"
+		}
+		if doc.Channel == "voice" {
+			doc.Type = "call"
+		}
+	}
+	set(&in.Type, &doc.Type, nil)
+	set(&in.Category, &doc.Category, nil)
+	set(&in.Language, &doc.Language, nil)
+	set(&in.Body, &doc.Body, nil)
+	set(&in.Footer, &doc.Footer, nil)
+	set(&in.ProviderID, &doc.ProviderID, nil)
+	if in.Header.Set {
+		doc.Header = nil
+		if !in.Header.Null {
+			doc.Header = &in.Header.Value
+		}
+	}
+	if in.Buttons.Set {
+		doc.Buttons = in.Buttons.Value
+	}
+	if in.Agent.Set {
+		doc.Agent = 0
+		if ref := in.Agent.Value; ref != "" {
+			agent, err := s.Store.FindResource(ctx, row.Tenant, store.KindAgent, ref)
+			if errors.Is(err, schemas.ErrNotFound) {
+				return s.unknownName(ctx, "agent", store.KindAgent, ref)
+			}
+			if err != nil {
+				return s.storeProblem(err)
+			}
+			doc.Agent = agent.Number
+		}
+	}
+	checkTemplate(&ps, row, doc)
+	if err := ps.Err(); err != nil {
+		return err
+	}
+	if row.Version > 0 && row.Status != templateDraft && templateText(doc) != before {
+		row.Status, doc.Reason = templateDraft, ""
+	}
+	return nil
+}
+
+func cmpCode(value string) problem.Code {
+	if value == "" {
+		return problem.CodeRequired
+	}
+	return problem.CodeInvalid
+}
+
+// templateText is all that recipients see, to tell whether a change touches it.
+func templateText(doc *templateDoc) string {
+	return fmt.Sprintf("%q %q %q %+v %q %q %+v", doc.Language, doc.Category, doc.Type, doc.Header, doc.Body, doc.Footer, doc.Buttons)
+}
+
+func checkTemplate(ps *problem.List, row *store.Resource, doc *templateDoc) {
+	limit := map[string]int{"whatsapp": maxWhatsAppBody, "rcs": maxRCSBody}[doc.Channel]
+	if limit == 0 {
+		limit = maxPlainBody
+	}
+	if n := utf8.RuneCountInString(doc.Body); n > limit {
+		ps.Add(problem.CodeTooLong, "body", "The body has %d characters; %s takes at most %d.", n, doc.Channel, limit)
+	}
+	if strings.TrimSpace(doc.Body) == "" {
+		ps.Add(problem.CodeRequired, "body", "The body is empty.")
+	}
+	types := map[string][]string{"sms": {"text"}, "voice": {"call"}, "rcs": {"text", "rich_card", "carousel", "media"}, "whatsapp": {"text", "media", "carousel"}}[doc.Channel]
+	if types != nil && !slices.Contains(types, doc.Type) {
+		ps.Add(problem.CodeInvalid, "type", "%q is not a type of %s templates: want %s.", problem.Truncate(doc.Type, 40), doc.Channel, strings.Join(types, " or "))
+	}
+	if !languageTag.MatchString(doc.Language) {
+		ps.Add(problem.CodeInvalid, "language", "%q is not a language: want a tag such as it or en_US.", problem.Truncate(doc.Language, 40))
+	}
+	if doc.Channel == "whatsapp" {
+		if row.Name != "" && !whatsAppName.MatchString(row.Name) {
+			ps.Add(problem.CodeInvalid, "name", "WhatsApp allows small letters, digits and underscores in the name of a template.")
+		}
+		if !slices.Contains([]string{"marketing", "utility", "authentication"}, doc.Category) {
+			ps.Add(problem.CodeInvalid, "category", "%q is not a category: want marketing, utility or authentication.", problem.Truncate(doc.Category, 40))
+		}
+	} else if doc.Category != "" {
+		ps.Add(problem.CodeInvalid, "category", "Only WhatsApp templates have a category.")
+	}
+	checkHeader(ps, doc)
+	checkButtons(ps, doc)
+	if parameter.MatchString(doc.Footer) {
+		ps.Add(problem.CodeInvalid, "footer", "The footer has no parameters: only a text header, the body and the values of buttons have.")
+	}
+	names, err := templateParameters(doc)
+	if err != nil {
+		ps.Add(problem.CodeInvalid, "body", "%s", err.Error())
+	}
+	doc.Parameters = names
+}
+
+func checkHeader(ps *problem.List, doc *templateDoc) {
+	h := doc.Header
+	if h == nil {
+		return
+	}
+	if doc.Channel == "sms" || doc.Channel == "voice" {
+		ps.Add(problem.CodeInvalid, "header", "A template of %s has no header.", doc.Channel)
+		return
+	}
+	switch h.Type {
+	case "text":
+		if n := utf8.RuneCountInString(h.Text); n == 0 || n > maxWhatsAppHeader {
+			ps.Add(problem.CodeInvalid, "header.text", "The text of the header has %d characters: want 1 to %d.", n, maxWhatsAppHeader)
+		}
+	case "image", "video", "document":
+		if !strings.HasPrefix(h.URL, "https://") || parameter.MatchString(h.URL) {
+			ps.Add(problem.CodeInvalid, "header.url", "The header needs the https address of the %s, without parameters.", h.Type)
+		}
+	default:
+		ps.Add(problem.CodeInvalid, "header.type", "%q is not a type of header: want text, image, video or document.", problem.Truncate(h.Type, 40))
+	}
+}
+
+func checkButtons(ps *problem.List, doc *templateDoc) {
+	if len(doc.Buttons) > 0 && (doc.Channel == "sms" || doc.Channel == "voice") {
+		ps.Add(problem.CodeInvalid, "buttons", "A template of %s has no buttons.", doc.Channel)
+		return
+	}
+	if len(doc.Buttons) > maxButtons {
+		ps.Add(problem.CodeInvalid, "buttons", "There are %d buttons; at most %d are allowed.", len(doc.Buttons), maxButtons)
+	}
+	for i, b := range doc.Buttons {
+		at := "buttons[" + strconv.Itoa(i) + "]"
+		if n := utf8.RuneCountInString(b.Text); n == 0 || n > maxButtonText {
+			ps.Add(problem.CodeInvalid, at+".text", "The button's text has %d characters: want 1 to %d.", n, maxButtonText)
+		}
+		if parameter.MatchString(b.Text) {
+			ps.Add(problem.CodeInvalid, at+".text", "The text of a button has no parameters; its value may have.")
+		}
+		switch {
+		case b.Type == "url" && !strings.HasPrefix(b.Value, "https://"):
+			ps.Add(problem.CodeInvalid, at+".value", "The button needs an https address.")
+		case b.Type == "phone" && !strings.HasPrefix(b.Value, "+"):
+			ps.Add(problem.CodeInvalid, at+".value", "The button needs a number with country code, such as +393331234567.")
+		case b.Type != "url" && b.Type != "phone" && b.Type != "reply":
+			ps.Add(problem.CodeInvalid, at+".type", "%q is not a type of button: want reply, url or phone.", problem.Truncate(b.Type, 40))
+		}
+	}
+}
+
+// parameter is {{1}} or {{first_name}}.
+var parameter = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
+
+// templateParameters finds the parameters in order of their first use. They are numbered without a gap or named, never both:
+// providers refuse the rest.
+func templateParameters(doc *templateDoc) ([]string, error) {
+	texts := []string{doc.Body}
+	if doc.Header != nil {
+		texts = []string{doc.Header.Text, doc.Body}
+	}
+	for _, b := range doc.Buttons {
+		texts = append(texts, b.Value)
+	}
+	var names []string
+	numbered, named := 0, 0
+	for _, text := range texts {
+		for _, m := range parameter.FindAllStringSubmatch(text, -1) {
+			name := m[1]
+			if name == "" {
+				return nil, fmt.Errorf("a parameter has no name: want {{1}} or {{first_name}}")
+			}
+			if slices.Contains(names, name) {
+				continue
+			}
+			names = append(names, name)
+			if n, err := strconv.Atoi(name); err == nil && n > 0 {
+				numbered++
+			} else {
+				named++
+			}
+		}
+	}
+	if numbered > 0 && named > 0 {
+		return nil, fmt.Errorf("parameters are either all numbered or all named: found %s", strings.Join(names, ", "))
+	}
+	for i := range numbered {
+		if !slices.Contains(names, strconv.Itoa(i+1)) {
+			return nil, fmt.Errorf("parameters are numbered from {{1}} without a gap: {{%d}} is missing", i+1)
+		}
+	}
+	return names, nil
+}

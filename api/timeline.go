@@ -1,0 +1,158 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"fanfare/api/problem"
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/sinks/analytics"
+)
+
+// Timeline is a chart of a campaign's events.
+type Timeline struct {
+	CampaignID string          `json:"campaignId"`
+	By         string          `json:"by" enum:"second,minute,hour"`
+	From       *string         `json:"from" format:"date-time"`
+	To         *string         `json:"to" format:"date-time"`
+	Points     []TimelinePoint `json:"points" nullable:"false" doc:"Periods with at least one event, oldest first."`
+	AsOf       *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
+}
+
+// TimelinePoint counts the events of one period. It counts events, not recipients: a recipient that was tried twice is sent twice.
+type TimelinePoint struct {
+	Time        string `json:"time" format:"date-time" doc:"The beginning of the period."`
+	Sent        uint64 `json:"sent"`
+	Delivered   uint64 `json:"delivered"`
+	Read        uint64 `json:"read"`
+	Undelivered uint64 `json:"undelivered"`
+	Buffered    uint64 `json:"buffered" doc:"The carrier is still trying."`
+	Bounced     uint64 `json:"bounced" doc:"Failed, and another try may follow."`
+	Unconfirmed uint64 `json:"unconfirmed"`
+	NotSent     uint64 `json:"notSent"`
+	Skipped     uint64 `json:"skipped"`
+	Returned    uint64 `json:"returned" doc:"Given back unsent, to be dealt again."`
+	Ambiguous   uint64 `json:"ambiguous"`
+	Clicked     uint64 `json:"clicked"`
+	Replied     uint64 `json:"replied"`
+	OptedOut    uint64 `json:"optedOut"`
+}
+
+// of returns the field that counts events of a kind.
+func (p *TimelinePoint) of(kind schemas.Kind) *uint64 {
+	switch kind {
+	case schemas.KindSent:
+		return &p.Sent
+	case schemas.KindDelivered:
+		return &p.Delivered
+	case schemas.KindRead:
+		return &p.Read
+	case schemas.KindUndelivered:
+		return &p.Undelivered
+	case schemas.KindBuffered:
+		return &p.Buffered
+	case schemas.KindBounced:
+		return &p.Bounced
+	case schemas.KindUnconfirmed:
+		return &p.Unconfirmed
+	case schemas.KindNotSent:
+		return &p.NotSent
+	case schemas.KindSkipped:
+		return &p.Skipped
+	case schemas.KindReturned:
+		return &p.Returned
+	case schemas.KindAmbiguous:
+		return &p.Ambiguous
+	case schemas.KindClicked:
+		return &p.Clicked
+	case schemas.KindReplied:
+		return &p.Replied
+	default:
+		return &p.OptedOut
+	}
+}
+
+type (
+	timelineIn struct {
+		ID   string `path:"id" example:"camp_12345"`
+		By   string `query:"by" enum:"second,minute,hour" default:"minute" doc:"Length of a period."`
+		From string `query:"from" doc:"Not before: a date, or RFC 3339. Default: the first event; by second, an hour before the end."`
+		To   string `query:"to" doc:"Before: a date (to its end), or RFC 3339. Default: now."`
+	}
+	timelineOut struct{ Body *Timeline }
+)
+
+// steps are the lengths of periods, and the longest span that is answered by each: 10,000 points are more than any chart shows.
+var steps = map[string]struct{ step, most time.Duration }{
+	"second": {time.Second, 10_000 * time.Second},
+	"minute": {time.Minute, 10_000 * time.Minute},
+	"hour":   {time.Hour, 10_000 * time.Hour},
+}
+
+func (s *server) registerTimeline() {
+	register(s, operation{
+		id: "getCampaignTimeline", method: http.MethodGet, path: "/api/campaigns/{id}/stats/timeline", summary: "Events of a campaign over time",
+		scope: store.ScopeRead, errors: []int{404, 422}, tag: campaignTag,
+	}, s.timeline)
+}
+
+func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, error) {
+	who := requestOf(ctx).who
+	step, ok := steps[in.By]
+	if !ok {
+		return nil, problem.Field(problem.CodeInvalid, "by", "%q is not a period: want second, minute or hour.", problem.Truncate(in.By, 20))
+	}
+	from, p := day(in.From, "from", false)
+	if p != nil {
+		return nil, p
+	}
+	to, p := day(in.To, "to", true)
+	if p != nil {
+		return nil, p
+	}
+	c, err := s.campaign(ctx, who, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := &Timeline{CampaignID: c.ID(), By: in.By, Points: []TimelinePoint{}}
+	end := to
+	if end.IsZero() {
+		end = s.Now()
+	}
+	if from.IsZero() {
+		from = c.Started
+		if in.By == "second" && (from.IsZero() || from.Before(end.Add(-time.Hour))) {
+			from = end.Add(-time.Hour)
+		}
+	}
+	if !from.IsZero() && end.Sub(from) > step.most {
+		return nil, problem.Field(problem.CodeInvalid, "from", "From %s to %s are more than 10,000 periods of a %s.", stamp(from), stamp(end), in.By).
+			WithFix("Ask for a shorter span, or by a longer period.")
+	}
+	out.From, out.To = stampOrNull(from), stampOrNull(to)
+	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
+	defer cancel()
+	at, err := s.Analytics.AsOf(ctx)
+	if err == nil {
+		out.AsOf = stampOrNull(at)
+		var points []analytics.Point
+		points, err = s.Analytics.Timeline(ctx, who.tenant.ID, c.ID(), analytics.Span{From: from, To: to, Step: step.step})
+		out.add(points)
+	}
+	if err != nil {
+		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+	}
+	return &timelineOut{out}, nil
+}
+
+func (t *Timeline) add(points []analytics.Point) {
+	for _, p := range points {
+		at := stamp(p.Time)
+		if n := len(t.Points); n == 0 || t.Points[n-1].Time != at {
+			t.Points = append(t.Points, TimelinePoint{Time: at})
+		}
+		*t.Points[len(t.Points)-1].of(p.Kind) += p.N
+	}
+}

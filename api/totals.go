@@ -1,0 +1,195 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/sinks/analytics"
+)
+
+// Totals are statistics over all campaigns of the tenant, without tests and removed ones.
+type Totals struct {
+	Campaigns int            `json:"campaigns"`
+	ByStatus  map[string]int `json:"byStatus"`
+	ByState   map[string]int `json:"byState"`
+	Figures
+	Cost     Money   `json:"cost" doc:"Cost so far, as it is billed. Reserved money is not in it."`
+	Currency string  `json:"currency"`
+	AsOf     *string `json:"as_of" format:"date-time"`
+
+	ByTag     []CampaignGroup `json:"byTag" nullable:"false" doc:"Empty unless asked for by ?by=tag. A campaign with two tags counts for both."`
+	ByChannel []CampaignGroup `json:"byChannel" nullable:"false" doc:"Empty unless asked for by ?by=channel. By the first channel of the chain."`
+	ByDay     []CampaignGroup `json:"byDay" nullable:"false" doc:"Empty unless asked for by ?by=day. By the day on which the campaign started, in the tenant's time zone."`
+	ByHour    []CampaignGroup `json:"byHour" nullable:"false" doc:"Empty unless asked for by ?by=hour. By the hour of day in which the campaign started, in the tenant's time zone."`
+
+	sum analytics.Figures
+}
+
+type (
+	totalsIn struct {
+		Vocab     string `query:"vocab"`
+		By        string `query:"by" doc:"Compare campaigns: any of tag, channel, day and hour, separated by commas."`
+		StartDate string `query:"startDate" doc:"Created at or after: a date, or RFC 3339."`
+		EndDate   string `query:"endDate" doc:"Created before the end of the date, or before the RFC 3339 time."`
+	}
+	totalsOut struct{ Body *Totals }
+)
+
+func (s *server) registerTotals() {
+	register(s, operation{
+		id: "getCampaignsStats", method: http.MethodGet, path: "/api/campaigns/stats", summary: "Statistics over all campaigns",
+		scope: store.ScopeRead, errors: []int{422}, tag: campaignTag,
+	}, s.allStats)
+}
+
+// keepAfter is how long after its end the figures of a campaign are taken to be final. A receipt that comes later corrects them when
+// somebody looks at the campaign.
+const keepAfter = time.Hour
+
+// allStats adds the kept figures of the campaigns that have ended to the present ones of those that have not. So it takes no longer
+// for 100,000 campaigns than for those that run and those that have just ended.
+func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error) {
+	who := requestOf(ctx).who
+	vocab, p := vocabulary(in.Vocab)
+	if p != nil {
+		return nil, p
+	}
+	from, p := day(in.StartDate, "startDate", false)
+	if p != nil {
+		return nil, p
+	}
+	to, p := day(in.EndDate, "endDate", true)
+	if p != nil {
+		return nil, p
+	}
+	out := &Totals{ByStatus: map[string]int{}, ByState: map[string]int{}, Currency: who.tenant.Currency}
+	counts, err := s.Store.CountCampaigns(ctx, who.tenant.ID, from, to)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	for _, c := range counts {
+		if c.Test || c.Removed {
+			continue
+		}
+		out.Campaigns += c.N
+		out.count(c.State, vocab, c.N)
+	}
+	asOf, err := s.addRunning(ctx, out, vocab, from, to)
+	if err != nil {
+		return nil, err
+	}
+	// Read last: a campaign whose figures were kept just now is in this sum, and not in the one before.
+	kept, err := s.Store.SumFigures(ctx, who.tenant.ID, from, to)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	sum := fromKept(&kept)
+	out.sum.Add(&sum)
+	out.Cost += Money(kept.Cost)
+	out.Figures, out.AsOf = figuresOf(&out.sum), stampOrNull(asOf)
+	if in.By != "" {
+		if err := s.compare(ctx, who, in.By, from, to, out); err != nil {
+			return nil, err
+		}
+	}
+	return &totalsOut{out}, nil
+}
+
+// addRunning adds the confirmed campaigns whose figures are not kept, and keeps those that are final by now: it leaves them out of
+// the sum.
+func (s *server) addRunning(ctx context.Context, out *Totals, vocab schemas.Vocabulary, from, to time.Time) (asOf time.Time, err error) {
+	const page = 1000
+	tenant := requestOf(ctx).who.tenant.ID
+	above := uint64(0)
+	for {
+		rows, err := s.Store.Unkept(ctx, tenant, above, page)
+		if err != nil {
+			return asOf, s.storeProblem(err)
+		}
+		if len(rows) == 0 {
+			if asOf.IsZero() {
+				asOf = s.figures.asOf(ctx)
+			}
+			return asOf, nil
+		}
+		above = rows[len(rows)-1].Number
+		ids := make([]string, len(rows))
+		for i := range rows {
+			ids[i] = rows[i].ID()
+		}
+		grid, at, err := s.figures.many(ctx, tenant, ids)
+		if err != nil {
+			return asOf, err
+		}
+		asOf = at
+		costs, err := s.costs(ctx, tenant, rows)
+		if err != nil {
+			return asOf, err
+		}
+		final := map[uint64]store.KeptFigures{}
+		for i := range rows {
+			c := &rows[i]
+			one := grid[c.ID()].Figures(c.Total)
+			if !c.Ended.IsZero() && at.After(c.Ended.Add(keepAfter)) {
+				kept := toKept(&one)
+				kept.Cost = c.Captured
+				final[c.Number] = kept
+				continue
+			}
+			if c.Created.Before(from) || !to.IsZero() && !c.Created.Before(to) {
+				continue
+			}
+			out.sum.Add(&one)
+			out.Cost += costs[c.ID()]
+			if state, _ := stateOfFigures(c, &one, at); state != c.State {
+				out.count(c.State, vocab, -1)
+				out.count(state, vocab, 1)
+			}
+		}
+		if len(final) > 0 {
+			if err := s.Store.KeepFigures(ctx, tenant, final); err != nil {
+				return asOf, s.storeProblem(err)
+			}
+		}
+	}
+}
+
+// count counts n campaigns of a state. A state without campaigns is left out.
+func (t *Totals) count(state schemas.State, vocab schemas.Vocabulary, n int) {
+	add := func(m map[string]int, key string) {
+		if m[key] += n; m[key] <= 0 {
+			delete(m, key)
+		}
+	}
+	add(t.ByStatus, schemas.Word(state, vocab))
+	add(t.ByState, schemas.StateName(state))
+}
+
+// correctTotals corrects the kept figures of a campaign by those that were just read. The answer does not depend on it.
+func (s *server) correctTotals(ctx context.Context, c *store.Campaign, f *analytics.Figures) {
+	if c.Ended.IsZero() || c.Removed {
+		return
+	}
+	if err := s.Store.CorrectFigures(ctx, c, toKept(f)); err != nil {
+		s.Logger.WarnContext(ctx, "kept figures not corrected", "campaign", c.ID(), "err", err.Error())
+	}
+}
+
+func toKept(f *analytics.Figures) store.KeptFigures {
+	return store.KeptFigures{
+		Total: f.Total, Pending: f.Pending, Ambiguous: f.Ambiguous, NotSent: f.NotSent, Skipped: f.Skipped, Awaiting: f.Awaiting,
+		Unconfirmed: f.Unconfirmed, Undelivered: f.Undelivered, Delivered: f.Delivered, Read: f.Read, Clickers: f.Clickers,
+		DeliveredClickers: f.DeliveredClickers,
+	}
+}
+
+func fromKept(k *store.KeptFigures) analytics.Figures {
+	return analytics.Figures{
+		Total: k.Total, Pending: k.Pending, Ambiguous: k.Ambiguous, NotSent: k.NotSent, Skipped: k.Skipped, Awaiting: k.Awaiting,
+		Unconfirmed: k.Unconfirmed, Undelivered: k.Undelivered, Delivered: k.Delivered, Read: k.Read, Clickers: k.Clickers,
+		DeliveredClickers: k.DeliveredClickers, Sent: k.Awaiting + k.Undelivered + k.Delivered, Failed: k.Undelivered + k.NotSent,
+	}
+}

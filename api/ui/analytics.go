@@ -1,0 +1,106 @@
+package ui
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// analyticsPage is everything known about one campaign in figures (R87).
+type analyticsPage struct {
+	campaignDetail
+	Figures panelStats
+	Chart   *chart
+	Live    string
+	Person  *Person
+}
+
+// Breakdowns are the tables of the page: those with one row say nothing and are left out.
+func (v *analyticsPage) Breakdowns() (out []breakdown) {
+	for _, b := range []breakdown{
+		{"country", v.Figures.ByCountry},
+		{"variant", v.Figures.ByVariant},
+		{"channel", v.Figures.ByChannel},
+		{"route", v.Figures.ByRoute},
+		{"leg", v.Figures.ByLeg},
+	} {
+		if len(b.Rows) > 1 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+type breakdown struct {
+	By   string
+	Rows []statsPart
+}
+
+func (u *UI) analyticsScreen(r chi.Router) {
+	r.Get("/campaigns/{id}/analytics", u.analyticsPage)
+	r.Get("/live/campaigns/{id}/analytics", u.analyticsLive)
+}
+
+func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analyticsPage, error) {
+	v := &analyticsPage{Person: p, Live: "/live/campaigns/" + url.PathEscape(id) + "/analytics"}
+	if err := u.get(ctx, p, apiCampaign(id), nil, &v.campaignDetail); err != nil {
+		return nil, err
+	}
+	if err := u.get(ctx, p, apiCampaign(id)+"/stats", nil, &v.Figures); err != nil {
+		return nil, err
+	}
+	start := instant(v.StartTime)
+	if start.IsZero() {
+		return v, nil
+	}
+	end := u.Now()
+	if at := instant(v.SettledAt); !at.IsZero() && at.Before(end) {
+		end = at
+	}
+	by, step := timelineStep(end.Sub(start))
+	points, err := u.timeline(ctx, p, id, by, start, end)
+	if err != nil {
+		return nil, err
+	}
+	v.Chart = timelineChart("timeline", mustSay("analytics.timeline_by."+by), start, end, step, points)
+	return v, nil
+}
+
+func (u *UI) timeline(ctx context.Context, p *Person, id, by string, from, to time.Time) ([]timelinePoint, error) {
+	var found struct {
+		Points []timelinePoint `json:"points"`
+	}
+	ask := url.Values{"by": {by}, "from": {from.UTC().Format(time.RFC3339)}, "to": {to.Add(time.Second).UTC().Format(time.RFC3339)}}
+	err := u.get(ctx, p, apiCampaign(id)+"/stats/timeline", ask, &found)
+	return found.Points, err
+}
+
+func (u *UI) analyticsPage(w http.ResponseWriter, r *http.Request) {
+	v, err := u.loadAnalytics(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	u.render(w, r, http.StatusOK, "analytics", v)
+}
+
+func (u *UI) analyticsLive(w http.ResponseWriter, r *http.Request) {
+	p, id := personOf(r.Context()), chi.URLParam(r, "id")
+	u.live(w, r, "analytics "+id, func(ctx context.Context) (parts, error) {
+		v, err := u.loadAnalytics(ctx, p, id)
+		if err != nil {
+			return nil, err
+		}
+		out := parts{}
+		if out["figures"], err = u.fragment("analytics", "figures", v); err != nil {
+			return nil, err
+		}
+		if v.Chart != nil {
+			out["timeline-data"], err = u.fragment("analytics", "chart-data", v.Chart)
+		}
+		return out, err
+	})
+}

@@ -1,0 +1,358 @@
+package ui
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// exportRow is an export under way or over.
+type exportRow struct {
+	ID             string   `json:"id"`
+	Kind           string   `json:"kind"`
+	Status         string   `json:"status"`
+	Error          *string  `json:"error"`
+	Format         string   `json:"format"`
+	Columns        []string `json:"columns"`
+	CampaignID     *string  `json:"campaignId"`
+	Progress       *float64 `json:"progress"`
+	Rows           uint64   `json:"rows"`
+	Total          *uint64  `json:"total"`
+	DownloadURL    *string  `json:"downloadUrl"`
+	DownloadEndsAt *string  `json:"downloadEndsAt"`
+	CreatedAt      string   `json:"createdAt"`
+	FinishedAt     *string  `json:"finishedAt"`
+	ExpiresAt      *string  `json:"expiresAt"`
+}
+
+// Running reports whether more may come.
+func (e *exportRow) Running() bool { return jobRuns(e.Status) }
+
+// Part is how far it is, of a thousand.
+func (e *exportRow) Part() int {
+	if e.Progress == nil {
+		return 0
+	}
+	return int(*e.Progress * 1000)
+}
+
+// Tone of the status.
+func (e *exportRow) Tone() string { return jobTone(e.Status) }
+
+// segmentRow is a segment that is being filled, or full.
+type segmentRow struct {
+	ID         string  `json:"id"`
+	CampaignID string  `json:"campaignId"`
+	Name       string  `json:"name"`
+	ListID     string  `json:"listId"`
+	Status     string  `json:"status"`
+	Error      *string `json:"error"`
+	Progress   float64 `json:"progress"`
+	Selected   uint64  `json:"selected"`
+	Done       uint64  `json:"done"`
+}
+
+// Running reports whether more may come.
+func (s *segmentRow) Running() bool { return jobRuns(s.Status) }
+
+// Part is how far it is, of a thousand.
+func (s *segmentRow) Part() int { return int(s.Progress * 1000) }
+
+// Tone of the status.
+func (s *segmentRow) Tone() string { return jobTone(s.Status) }
+
+func jobRuns(status string) bool { return status == "queued" || status == "running" }
+
+func jobTone(status string) string {
+	switch status {
+	case "done":
+		return "green"
+	case "failed":
+		return "red"
+	case "cancelled":
+		return "struck"
+	}
+	return "blue"
+}
+
+// exportsPage is a page of exports, or one.
+type exportsPage struct {
+	Rows  []exportRow
+	Pager pager
+	One   *exportRow
+	Live  string
+}
+
+// segmentPage is one segment.
+type segmentPage struct {
+	One  *segmentRow
+	Live string
+}
+
+// chooser asks which rows of what are exported, or become a segment.
+type chooser struct {
+	Kind     string
+	Segment  bool
+	Campaign campaignDetail // of members and segments
+	Columns  []string
+	States   []string
+	Values   url.Values
+	Errors   map[string]string
+}
+
+// Action is where the form goes.
+func (c *chooser) Action() string {
+	if c.Segment {
+		return "/campaigns/" + url.PathEscape(c.Campaign.ID) + "/segment"
+	}
+	return "/exports"
+}
+
+// Back is the page behind the form.
+func (c *chooser) Back() string {
+	switch {
+	case c.Campaign.ID != "":
+		return "/campaigns/" + url.PathEscape(c.Campaign.ID) + "/members"
+	case c.Values.Get("list") != "":
+		return "/lists/" + url.PathEscape(c.Values.Get("list"))
+	}
+	return "/exports"
+}
+
+// Recipients reports whether a selection chooses among the rows.
+func (c *chooser) Recipients() bool { return c.Segment || c.Campaign.ID != "" }
+
+func (u *UI) exportScreens(r chi.Router) {
+	r.Get("/exports", u.exportList)
+	r.Post("/exports", u.exportStart)
+	r.Get("/exports/new", u.exportAsk)
+	r.Get("/exports/{id}", u.exportOne)
+	r.Get("/live/exports/{id}", u.exportLive)
+	r.Post("/exports/{id}/end", u.exportEnd)
+	r.Get("/campaigns/{id}/segment", u.segmentAsk)
+	r.Post("/campaigns/{id}/segment", u.segmentStart)
+	r.Get("/segments/{id}", u.segmentOne)
+	r.Get("/live/segments/{id}", u.segmentLive)
+	r.Post("/segments/{id}/cancel", u.segmentCancel)
+}
+
+func apiExport(id string) string  { return "/api/exports/" + url.PathEscape(id) }
+func apiSegment(id string) string { return "/api/segments/" + url.PathEscape(id) }
+
+// loadChooser reads what a form needs that asks for an export or a segment.
+func (u *UI) loadChooser(r *http.Request, kind, campaign string, segment bool, values url.Values) (*chooser, error) {
+	p := personOf(r.Context())
+	v := &chooser{Kind: kind, Segment: segment, States: memberStates, Values: values}
+	if campaign != "" {
+		if err := u.get(r.Context(), p, apiCampaign(campaign), nil, &v.Campaign); err != nil {
+			return nil, err
+		}
+	}
+	if segment {
+		return v, nil
+	}
+	var kinds struct {
+		Data []struct {
+			Kind    string   `json:"kind"`
+			Columns []string `json:"columns"`
+		} `json:"data"`
+	}
+	if err := u.get(r.Context(), p, "/api/exports/kinds", nil, &kinds); err != nil {
+		return nil, err
+	}
+	for _, k := range kinds.Data {
+		if k.Kind == kind {
+			v.Columns = k.Columns
+			return v, nil
+		}
+	}
+	return nil, &Problem{Status: http.StatusNotFound, Title: mustSay("error.title"), Detail: mustSay("export.no_kind")}
+}
+
+func (u *UI) exportAsk(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	v, err := u.loadChooser(r, q.Get("kind"), q.Get("campaign"), false, q)
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	v.Values["column"] = v.Columns
+	u.dialog(w, r, "export", v)
+}
+
+func (u *UI) segmentAsk(w http.ResponseWriter, r *http.Request) {
+	v, err := u.loadChooser(r, "", chi.URLParam(r, "id"), true, r.URL.Query())
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	u.dialog(w, r, "export", v)
+}
+
+// selectionOf is the selection that a form describes; nil if it chooses nothing.
+func selectionOf(form url.Values) map[string]any {
+	out := map[string]any{}
+	if states := slices.DeleteFunc(slices.Clone(form["status"]), func(s string) bool { return s == "" }); len(states) > 0 {
+		out["status"] = states
+	}
+	for _, field := range []string{"subStatus", "country"} {
+		if v := strings.TrimSpace(form.Get(field)); v != "" {
+			out[field] = v
+		}
+	}
+	if form.Get("clicked") != "" {
+		out["clicked"] = true
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// ask shows a form again that the API refused.
+func (u *UI) ask(w http.ResponseWriter, r *http.Request, campaign string, segment bool, cause error) {
+	problem, ok := asProblem(cause)
+	if !ok {
+		u.fail(w, r, cause)
+		return
+	}
+	v, err := u.loadChooser(r, r.PostForm.Get("kind"), campaign, segment, r.PostForm)
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	v.Errors = problem.Fields()
+	u.render(w, r, problem.Status, "export", v)
+}
+
+func (u *UI) exportStart(w http.ResponseWriter, r *http.Request) {
+	if !parseForm(w, r) {
+		return
+	}
+	form := r.PostForm
+	in := map[string]any{"format": form.Get("format"), "columns": slices.Concat([]string{}, form["column"])}
+	for field, name := range map[string]string{"campaignId": "campaign", "contactList": "list", "search": "search"} {
+		if v := form.Get(name); v != "" {
+			in[field] = v
+		}
+	}
+	if sel := selectionOf(form); sel != nil {
+		in["selection"] = sel
+	}
+	var made exportRow
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, "/api/exports/"+url.PathEscape(form.Get("kind")), in, &made); err != nil {
+		u.ask(w, r, form.Get("campaign"), false, err)
+		return
+	}
+	http.Redirect(w, r, "/exports/"+url.PathEscape(made.ID), http.StatusSeeOther)
+}
+
+func (u *UI) segmentStart(w http.ResponseWriter, r *http.Request) {
+	if !parseForm(w, r) {
+		return
+	}
+	id := chi.URLParam(r, "id")
+	in := map[string]any{"name": r.PostForm.Get("name")}
+	if sel := selectionOf(r.PostForm); sel != nil {
+		in["selection"] = sel
+	}
+	var made segmentRow
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, apiCampaign(id)+"/segments", in, &made); err != nil {
+		u.ask(w, r, id, true, err)
+		return
+	}
+	http.Redirect(w, r, "/segments/"+url.PathEscape(made.ID), http.StatusSeeOther)
+}
+
+func (u *UI) exportList(w http.ResponseWriter, r *http.Request) {
+	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+	page = max(page, 0)
+	var found struct {
+		Data  []exportRow `json:"data"`
+		Total int         `json:"total"`
+	}
+	ask := url.Values{"page": {strconv.Itoa(page)}, "limit": {strconv.Itoa(resourceRows)}}
+	if err := u.get(r.Context(), personOf(r.Context()), "/api/exports", ask, &found); err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	u.render(w, r, http.StatusOK, "exports", &exportsPage{Rows: found.Data, Pager: newPager("/exports", page, resourceRows, found.Total, "pager.exports")})
+}
+
+func (u *UI) loadExport(ctx context.Context, p *Person, id string) (*exportsPage, error) {
+	v := &exportsPage{One: &exportRow{}, Live: "/live/exports/" + url.PathEscape(id)}
+	return v, u.get(ctx, p, apiExport(id), nil, v.One)
+}
+
+func (u *UI) exportOne(w http.ResponseWriter, r *http.Request) {
+	v, err := u.loadExport(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	u.render(w, r, http.StatusOK, "exports", v)
+}
+
+func (u *UI) exportLive(w http.ResponseWriter, r *http.Request) {
+	p, id := personOf(r.Context()), chi.URLParam(r, "id")
+	u.live(w, r, "export "+id, func(ctx context.Context) (parts, error) {
+		v, err := u.loadExport(ctx, p, id)
+		if err != nil {
+			return nil, err
+		}
+		html, err := u.fragment("exports", "export-one", v.One)
+		return parts{"export-one": html}, err
+	})
+}
+
+// exportEnd cancels an export, or removes one that has ended.
+func (u *UI) exportEnd(w http.ResponseWriter, r *http.Request) {
+	id := chi.URLParam(r, "id")
+	var row exportRow
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodDelete, apiExport(id), nil, &row); err != nil {
+		u.refused(w, r, "/exports/"+url.PathEscape(id), err)
+		return
+	}
+	u.done(w, r, "/exports", mustSay("done.export_ended"))
+}
+
+func (u *UI) loadSegment(ctx context.Context, p *Person, id string) (*segmentPage, error) {
+	v := &segmentPage{One: &segmentRow{}, Live: "/live/segments/" + url.PathEscape(id)}
+	return v, u.get(ctx, p, apiSegment(id), nil, v.One)
+}
+
+func (u *UI) segmentOne(w http.ResponseWriter, r *http.Request) {
+	v, err := u.loadSegment(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	u.render(w, r, http.StatusOK, "segment", v)
+}
+
+func (u *UI) segmentLive(w http.ResponseWriter, r *http.Request) {
+	p, id := personOf(r.Context()), chi.URLParam(r, "id")
+	u.live(w, r, "segment "+id, func(ctx context.Context) (parts, error) {
+		v, err := u.loadSegment(ctx, p, id)
+		if err != nil {
+			return nil, err
+		}
+		html, err := u.fragment("segment", "segment-one", v.One)
+		return parts{"segment-one": html}, err
+	})
+}
+
+func (u *UI) segmentCancel(w http.ResponseWriter, r *http.Request) {
+	to := "/segments/" + url.PathEscape(chi.URLParam(r, "id"))
+	var row segmentRow
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, apiSegment(chi.URLParam(r, "id"))+"/cancel", nil, &row); err != nil {
+		u.refused(w, r, to, err)
+		return
+	}
+	u.done(w, r, to, mustSay("done.segment_cancelled"))
+}

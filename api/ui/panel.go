@@ -1,0 +1,271 @@
+package ui
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// panel shows one campaign (R137): beside the grid as a drawer, or as a page of its own.
+type panel struct {
+	campaignDetail
+	Tab    string
+	Tabs   []string
+	Drawer bool
+	Live   string
+	Person *Person
+	// Of the tab that is open, one is set.
+	Figures *panelStats
+	Events  []campaignEvent
+	Form    liveForm
+	Errors  map[string]string
+}
+
+// campaignDetail is what the panel reads of a campaign.
+type campaignDetail struct {
+	campaign
+	Message              *string         `json:"message"`
+	SendingMode          *string         `json:"sendingMode"`
+	SendImmediately      bool            `json:"sendImmediately"`
+	TemplateName         *string         `json:"templateName"`
+	SenderName           *string         `json:"senderName"`
+	Texts                []wizardVariant `json:"variants"`
+	Route                string          `json:"route"`
+	Notes                string          `json:"notes"`
+	Rate                 int             `json:"rate"`
+	Weight               int             `json:"weight"`
+	CallingHoursStart    *string         `json:"callingHoursStart"`
+	CallingHoursEnd      *string         `json:"callingHoursEnd"`
+	CallingHoursTimezone *string         `json:"callingHoursTimezone"`
+	Timezone             string          `json:"timezone"`
+	Encoding             *string         `json:"encoding"`
+	Characters           *int            `json:"characters"`
+	Segments             *int            `json:"segments"`
+	TotalContacts        *uint32         `json:"totalContacts"`
+	EstimatedCost        *float64        `json:"estimatedCost"`
+	Currency             string          `json:"currency"`
+	CreatedBy            string          `json:"createdBy"`
+	ConfirmedBy          *string         `json:"confirmedBy"`
+	ConfirmedAt          *string         `json:"confirmedAt"`
+	StartTime            *string         `json:"startTime"`
+	CompletedAt          *string         `json:"completedAt"`
+	SettledAt            *string         `json:"settledAt"`
+	Settled              bool            `json:"settled"`
+	Version              uint64          `json:"version"`
+}
+
+// Hours are the calling hours as one text, "" when there are none.
+func (c *campaignDetail) Hours() string {
+	if c.CallingHoursStart == nil || c.CallingHoursEnd == nil {
+		return ""
+	}
+	zone := c.Timezone
+	if c.CallingHoursTimezone != nil {
+		zone = *c.CallingHoursTimezone
+	}
+	return *c.CallingHoursStart + " – " + *c.CallingHoursEnd + " " + zone
+}
+
+// Active reports whether fields may be changed while the campaign runs (R57, C4).
+func (c *campaignDetail) Active() bool {
+	return slices.Contains([]string{"ready", "scheduled", "preparing", "sending", "paused", "suspended"}, c.State)
+}
+
+// panelStats are the statistics of the panel.
+type panelStats struct {
+	figures
+	NotSent     uint64        `json:"notSent"`
+	Skipped     uint64        `json:"skipped"`
+	Ambiguous   uint64        `json:"ambiguous"`
+	Undelivered uint64        `json:"undelivered"`
+	FailureRate float64       `json:"failureRate"`
+	Read        uint64        `json:"read"`
+	InFlight    uint64        `json:"inFlight"`
+	Throughput  float64       `json:"throughput"`
+	Note        *string       `json:"ambiguousNote"`
+	Finish      *string       `json:"estimatedCompletionTime"`
+	Statuses    []statusGroup `json:"statuses"`
+	Hints       []hintRow     `json:"hints"`
+	ByChannel   []statsPart   `json:"byChannel"`
+	ByVariant   []statsPart   `json:"byVariant"`
+	ByCountry   []statsPart   `json:"byCountry"`
+	ByRoute     []statsPart   `json:"byRoute"`
+	ByLeg       []statsPart   `json:"byLeg"`
+	BySubStatus []reason      `json:"bySubStatus"`
+	AsOf        *string       `json:"as_of"`
+}
+
+// statsPart are the figures of the recipients of one channel, variant, country, route or leg.
+type statsPart struct {
+	Value string `json:"value"`
+	figures
+}
+
+// reason is a sub-status with its meaning.
+type reason struct {
+	Value       string `json:"value"`
+	Status      string `json:"status"`
+	Count       uint64 `json:"count"`
+	Description string `json:"description"`
+}
+
+// hintRow is something a person should look at.
+type hintRow struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Fix     string `json:"fix"`
+	Count   uint64 `json:"count"`
+}
+
+type statusGroup struct {
+	Status      string `json:"status"`
+	Count       uint64 `json:"count"`
+	SubStatuses []struct {
+		Code        string `json:"code"`
+		Count       uint64 `json:"count"`
+		Description string `json:"description"`
+	} `json:"subStatuses"`
+}
+
+type campaignEvent struct {
+	From    *string `json:"from"`
+	To      *string `json:"to"`
+	Trigger string  `json:"trigger"`
+	Actor   string  `json:"actor"`
+	By      string  `json:"by"`
+	Reason  string  `json:"reason"`
+	Time    string  `json:"time"`
+}
+
+// liveForm is what may be changed of an active campaign.
+type liveForm struct {
+	Rate, Weight, Start, End, Zone, Tags, Notes string
+}
+
+// panelTabs are the tabs of a campaign; the one of members is a page of its own.
+var panelTabs = []string{"stats", "details", "members", "events"}
+
+func (u *UI) panelScreen(r chi.Router) {
+	r.Get("/campaigns/{id}", u.panelPage)
+	r.Get("/live/campaigns/{id}", u.panelLive)
+	r.Post("/campaigns/{id}", u.saveLive)
+}
+
+func apiCampaign(id string) string { return "/api/campaigns/" + url.PathEscape(id) }
+
+func (u *UI) loadPanel(ctx context.Context, p *Person, id, tab string) (*panel, error) {
+	if !slices.Contains(panelTabs, tab) {
+		tab = panelTabs[0]
+	}
+	v := &panel{Tab: tab, Tabs: panelTabs, Live: "/live/campaigns/" + url.PathEscape(id) + "?tab=" + tab, Person: p}
+	if err := u.get(ctx, p, apiCampaign(id), nil, &v.campaignDetail); err != nil {
+		return nil, err
+	}
+	switch tab {
+	case "stats":
+		v.Figures = &panelStats{}
+		return v, u.get(ctx, p, apiCampaign(id)+"/stats", nil, v.Figures)
+	case "events":
+		var found struct {
+			Data []campaignEvent `json:"data"`
+		}
+		if err := u.get(ctx, p, apiCampaign(id)+"/events", url.Values{"limit": {"200"}}, &found); err != nil {
+			return nil, err
+		}
+		slices.Reverse(found.Data)
+		v.Events = found.Data
+	}
+	return v, nil
+}
+
+func (u *UI) panelPage(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("tab") == "members" {
+		http.Redirect(w, r, "/campaigns/"+url.PathEscape(chi.URLParam(r, "id"))+"/members", http.StatusSeeOther)
+		return
+	}
+	v, err := u.loadPanel(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"), r.URL.Query().Get("tab"))
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	v.Form = formOf(&v.campaignDetail)
+	u.showPanel(w, r, http.StatusOK, v)
+}
+
+// toDrawer reports whether a page asks for what it shows beside its rows.
+func toDrawer(r *http.Request) bool { return strings.HasSuffix(r.Header.Get("HX-Target"), "#drawer") }
+
+// showPanel answers with a drawer when the drawer asks, else with a page.
+func (u *UI) showPanel(w http.ResponseWriter, r *http.Request, status int, v *panel) {
+	if v.Drawer = toDrawer(r); v.Drawer {
+		u.part(w, r, status, "campaign", "panel", v)
+		return
+	}
+	u.render(w, r, status, "campaign", v)
+}
+
+func (u *UI) panelLive(w http.ResponseWriter, r *http.Request) {
+	p, id, tab := personOf(r.Context()), chi.URLParam(r, "id"), r.URL.Query().Get("tab")
+	u.live(w, r, "campaign "+id+" "+tab, func(ctx context.Context) (parts, error) {
+		v, err := u.loadPanel(ctx, p, id, tab)
+		if err != nil {
+			return nil, err
+		}
+		out := parts{}
+		if out["panel-state"], err = u.fragment("campaign", "panel-state", v); err != nil {
+			return nil, err
+		}
+		if v.Figures != nil {
+			out["panel-stats"], err = u.fragment("campaign", "panel-stats", v)
+		}
+		return out, err
+	})
+}
+
+func formOf(c *campaignDetail) liveForm {
+	f := liveForm{Tags: strings.Join(c.Tags, ", "), Notes: c.Notes, Weight: count(c.Weight)}
+	if c.Rate > 0 {
+		f.Rate = count(c.Rate)
+	}
+	for to, from := range map[*string]*string{&f.Start: c.CallingHoursStart, &f.End: c.CallingHoursEnd, &f.Zone: c.CallingHoursTimezone} {
+		if from != nil {
+			*to = *from
+		}
+	}
+	return f
+}
+
+// saveLive changes what may be changed of a campaign at any time: tags and notes; and while it runs rate, weight and hours.
+func (u *UI) saveLive(w http.ResponseWriter, r *http.Request) {
+	id, p := chi.URLParam(r, "id"), personOf(r.Context())
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+	f := liveForm{
+		Rate: r.PostFormValue("rate"), Weight: r.PostFormValue("weight"), Start: r.PostFormValue("callingHoursStart"),
+		End: r.PostFormValue("callingHoursEnd"), Zone: r.PostFormValue("callingHoursTimezone"), Tags: r.PostFormValue("tags"), Notes: r.PostFormValue("notes"),
+	}
+	v, err := u.loadPanel(r.Context(), p, id, "details")
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	in := map[string]any{"tags": splitList(f.Tags), "notes": f.Notes}
+	if v.Active() {
+		in["callingHoursStart"], in["callingHoursEnd"], in["callingHoursTimezone"] = orNil(f.Start), orNil(f.End), orNil(f.Zone)
+		in["rate"], in["weight"] = number(f.Rate), number(f.Weight)
+	}
+	if err := u.callTagged(r.Context(), p, http.MethodPatch, apiCampaign(id)+"/live", r.PostFormValue("version"), in, nil); err != nil {
+		problem, ok := asProblem(err)
+		if !ok {
+			u.fail(w, r, err)
+			return
+		}
+		v.Form, v.Errors = f, problem.Fields()
+		u.showPanel(w, r, problem.Status, v)
+		return
+	}
+	u.done(w, r, "/campaigns/"+url.PathEscape(id)+"?tab=details", mustSay("done.saved", v.Name))
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"time"
+
+	"fanfare/sinks/carrier/sim"
+	"fanfare/sinks/carrier/whatsapp/graph"
+)
+
+// graphOptions are the flags of WhatsApp's face. Without an address there is none.
+type graphOptions struct {
+	listen, token, webhook, secret, verify string
+	pair                                   time.Duration
+	portfolio, batch                       int
+}
+
+func (o *graphOptions) flags(f *flag.FlagSet) {
+	f.StringVar(&o.listen, "graph", "", "`address` of a WhatsApp Cloud API with the same truth, such as 127.0.0.1:9997 (default: none)")
+	f.StringVar(&o.token, "graph-token", "", "access `token` that its requests must bear (default: any)")
+	f.StringVar(&o.webhook, "graph-webhook", "", "`address` that is told what became of WhatsApp messages, such as http://127.0.0.1:8080/api/callback/wa (default: nobody is told)")
+	f.StringVar(&o.secret, "graph-app-secret", "", "`secret` that signs its webhooks")
+	f.StringVar(&o.verify, "graph-verify-token", "", "`word` with which it registers the webhook")
+	f.DurationVar(&o.pair, "graph-pair", 0, "least time between two WhatsApp messages to one person (default: none)")
+	f.IntVar(&o.portfolio, "graph-portfolio", 0, "most people in a moving day (default: no limit)")
+	f.IntVar(&o.batch, "graph-batch", 20, "most statuses of one webhook")
+}
+
+// openGraph opens the simulated carrier as WhatsApp. Each phone number id is an account.
+func openGraph(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
+	server, err := graph.New(graph.Config{
+		Keys: o.keys, AccessToken: o.graph.token, Webhook: o.graph.webhook, AppSecret: o.graph.secret, VerifyToken: o.graph.verify,
+		Pair: o.graph.pair, Portfolio: o.graph.portfolio, Batch: o.graph.batch, Logger: log,
+		Open: func(id string) (graph.Line, error) { return c.Connector(sim.Options{Account: id}), nil },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return openWeb(ctx, "--graph", o.graph.listen, "graph", server, server.Run)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/rcs/rbm"
+	"fanfare/sinks/carrier/sim"
+)
+
+// rbmOptions are the flags of the face of RCS for Business. Without an address there is none.
+type rbmOptions struct {
+	listen, account, webhook, token string
+	unreachable                     float64
+}
+
+func (o *rbmOptions) flags(f *flag.FlagSet) {
+	f.StringVar(&o.listen, "rbm", "", "`address` of an API of RCS for Business with the same truth, such as 127.0.0.1:9996 (default: none)")
+	f.StringVar(&o.account, "rbm-account", "", "`file` of the service account that may use it; made when it is not there")
+	f.StringVar(&o.webhook, "rbm-webhook", "", "`address` that is told what became of RCS messages, such as http://127.0.0.1:8080/api/callback/rcs (default: nobody is told)")
+	f.StringVar(&o.token, "rbm-client-token", "", "client `token` that signs its callbacks")
+	f.Float64Var(&o.unreachable, "rbm-unreachable", 0, "share of numbers that have no RCS, 0 to 1")
+}
+
+// check returns what is wrong with the flags.
+func (o *rbmOptions) check(p *sim.Profile) error {
+	switch {
+	case o.listen == "":
+		return nil
+	case o.account == "":
+		return errors.New("--rbm-account: want a file for the key of the service account")
+	case !(o.unreachable >= 0 && o.unreachable <= 1):
+		return fmt.Errorf("--rbm-unreachable: want a share of 0 to 1, got %g", o.unreachable)
+	case p.Doubt != carrier.DoubtKeyHeader && p.Doubt != carrier.DoubtNaturalID:
+		return fmt.Errorf("--rbm: RCS ignores an id that it has had, and the profile %s does not; want one such as chaos+id", p.Name)
+	default:
+		return nil
+	}
+}
+
+// serviceAccount reads the file of the service account, or makes it.
+func (o *rbmOptions) serviceAccount() (*rbm.Account, error) {
+	raw, err := os.ReadFile(o.account)
+	if err == nil {
+		return rbm.ReadAccount(raw)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	a, err := rbm.NewAccount()
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = a.JSON(); err != nil {
+		return nil, err
+	}
+	return a, os.WriteFile(o.account, raw, 0o600)
+}
+
+// openRBM opens the simulated carrier as RCS for Business. Each agent is an account.
+func openRBM(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
+	account, err := o.rbm.serviceAccount()
+	if err != nil {
+		return nil, fmt.Errorf("--rbm-account: %w", err)
+	}
+	server, err := rbm.New(rbm.Config{
+		Keys: o.keys, Account: account, Webhook: o.rbm.webhook, ClientToken: o.rbm.token, Unreachable: o.rbm.unreachable, Logger: log,
+		Open: func(agent string) (rbm.Line, error) { return c.Connector(sim.Options{Account: agent}), nil },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return openWeb(ctx, "--rbm", o.rbm.listen, "rbm", server, server.Run)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"fanfare/api/edge"
+	"fanfare/cmd/fanfare/httpserver"
+)
+
+// roleEdge is the role that the public reaches. It runs only where --edge gives it an address.
+const roleEdge = "edge"
+
+// linkBase is what stands before the tokens of links, of a public address.
+func linkBase(public string) (string, error) {
+	u, err := url.Parse(public)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
+		return "", errors.New("want https:// and a host, such as https://go.example.com")
+	}
+	for _, c := range public {
+		if c <= ' ' || c > '~' {
+			return "", errors.New("want ASCII: a name in another script in its xn-- form")
+		}
+	}
+	return u.Scheme + "://" + u.Host + "/", nil
+}
+
+// linkURL is what links in messages begin with; "" when campaigns have no links.
+func (w *wiring) linkURL() string {
+	public := w.cfg.LinkURL
+	if public == "" && w.edge != nil {
+		public = "http://" + strings.Replace(w.edge.Addr().String(), "127.0.0.1", "localhost", 1)
+	}
+	base, err := linkBase(public)
+	if err != nil { // none: Validate has checked it
+		return ""
+	}
+	return base
+}
+
+func buildEdge(w *wiring) (runner, error) {
+	kafka, err := w.cluster.Named(roleEdge).Client(kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(30*time.Second))
+	if err != nil {
+		return nil, err
+	}
+	w.onClose(kafka.Close)
+	public, err := edge.New(edge.Config{
+		Names: w.names, Keys: w.keys, Spool: filepath.Join(w.cfg.Data, "edge-unpublished.ndjson"), Proxies: w.cfg.edgeProxies(), Logger: w.log, Registry: w.reg,
+	}, w.view, kafka)
+	if err != nil {
+		return nil, err
+	}
+	server, err := httpserver.New(httpserver.Config{Handler: public, Logger: w.log})
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		// What is kept is published until the last request has been answered.
+		flushCtx, flushed := context.WithCancel(context.WithoutCancel(ctx))
+		group, groupCtx := errgroup.WithContext(ctx)
+		group.Go(func() error { return public.Run(flushCtx) })
+		group.Go(func() error { return server.Serve(flushCtx, w.edge) })
+		group.Go(func() error {
+			defer flushed()
+			<-groupCtx.Done()
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestLimit)
+			defer cancel()
+			server.Shutdown(stop)
+			return nil
+		})
+		return group.Wait()
+	}, nil
+}

@@ -1,0 +1,180 @@
+package remote
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// document is what the commands need of the OpenAPI document.
+type document struct {
+	Paths      map[string]map[string]*operation `json:"paths"`
+	Components struct {
+		Schemas map[string]*schema `json:"schemas"`
+	} `json:"components"`
+}
+
+type operation struct {
+	ID          string      `json:"operationId"`
+	Summary     string      `json:"summary"`
+	Description string      `json:"description"`
+	Parameters  []parameter `json:"parameters"`
+	RequestBody *struct {
+		Required bool `json:"required"`
+		Content  map[string]struct {
+			Schema *schema `json:"schema"`
+		} `json:"content"`
+	} `json:"requestBody"`
+
+	method, path string
+}
+
+type parameter struct {
+	Name        string  `json:"name"`
+	In          string  `json:"in"`
+	Description string  `json:"description"`
+	Required    bool    `json:"required"`
+	Schema      *schema `json:"schema"`
+}
+
+type schema struct {
+	Ref         string             `json:"$ref"`
+	Type        any                `json:"type"` // a name, or an array of a name and "null"
+	Description string             `json:"description"`
+	Properties  map[string]*schema `json:"properties"`
+	Items       *schema            `json:"items"`
+	Enum        []any              `json:"enum"`
+	OneOf       []*schema          `json:"oneOf"`
+	Required    []string           `json:"required"`
+}
+
+// kind is the type without null: string, integer, number, boolean, array, object, or "" for several.
+func (s *schema) kind() string {
+	switch t := s.Type.(type) {
+	case string:
+		return t
+	case []any:
+		for _, name := range t {
+			if name != "null" {
+				return fmt.Sprint(name)
+			}
+		}
+	}
+	return ""
+}
+
+func (d *document) resolve(s *schema) *schema {
+	if s == nil {
+		return &schema{}
+	}
+	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
+		if found := d.Components.Schemas[name]; found != nil {
+			return found
+		}
+	}
+	return s
+}
+
+// read parses the document and returns its operations, sorted by path and method.
+func read(raw []byte) (*document, []*operation, error) {
+	d := &document{}
+	if err := json.Unmarshal(raw, d); err != nil {
+		return nil, nil, fmt.Errorf("read the OpenAPI document: %w", err)
+	}
+	var out []*operation
+	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(d.Paths[path])) {
+			op := d.Paths[path][method]
+			if op.ID == "" {
+				continue
+			}
+			op.method, op.path = strings.ToUpper(method), path
+			out = append(out, op)
+		}
+	}
+	return d, out, nil
+}
+
+// names of commands that don't follow from the operation's id. An empty one has no command: the operation stands twice.
+var names = map[string]string{
+	"abortCampaignPut": "", "pauseCampaignPut": "", "resumeCampaignPut": "", "startCampaignPut": "", "unscheduleCampaignPut": "",
+	"deleteContactByQuery": "", "updateContactByQuery": "", "deleteListByQuery": "",
+	"getCampaignsStats":      "campaign totals",
+	"getCampaignStats":       "campaign stats",
+	"getPrice":               "campaign price",
+	"calculateGoal":          "campaign estimate",
+	"patchLiveCampaign":      "campaign live",
+	"listCampaignEvents":     "campaign events",
+	"decideAmbiguous":        "campaign ambiguous",
+	"addContactsToList":      "list add",
+	"removeContactsFromList": "list remove",
+	"listContactsOfList":     "list contacts",
+	"importContacts":         "list import",
+	"listImports":            "list imports",
+	"getImport":              "list import-status",
+	"uploadContacts":         "import upload",
+	"importMappedFile":       "import start",
+	"listAllImports":         "import list",
+	"getImportJob":           "import show",
+	"listImportRejects":      "import rejects",
+	"exportSuppressions":     "suppression export",
+	"exportDeliveryReports":  "export delivery-reports",
+	"exportContacts":         "export contacts",
+	"exportMembers":          "export members",
+	"exportLedgerFile":       "export ledger",
+	"exportSuppressionsFile": "export suppressions",
+	"listExportKinds":        "export kinds",
+	"createSegment":          "campaign segment",
+	"importSuppressions":     "suppression import",
+	"listSuppressionHistory": "suppression history",
+	"sendSMS":                "send sms",
+	"getMessage":             "message show",
+	"getMessageStatus":       "message status",
+	"getMessageStatuses":     "message statuses",
+	"addCredit":              "credit add",
+	"getWebhookHealth":       "webhook health",
+	"listWebhookDeliveries":  "webhook deliveries",
+	// The commands that order an export download it.
+	"downloadExport": "",
+	// The second path of the same resource.
+	"listDeliveryStatusWebhooks": "", "createDeliveryStatusWebhook": "", "getDeliveryStatusWebhook": "", "updateDeliveryStatusWebhook": "",
+	"deleteDeliveryStatusWebhook": "", "rotateDeliveryStatusWebhook": "", "recoverDeliveryStatusWebhook": "", "testDeliveryStatusWebhook": "",
+	"getDeliveryStatusWebhookHealth": "", "listDeliveryStatusWebhookDeliveries": "",
+}
+
+// commandName returns noun and verb of an operation: createCampaign is `campaign create`.
+func commandName(id string) (noun, verb string) {
+	if name, ok := names[id]; ok {
+		noun, verb, _ = strings.Cut(name, " ")
+		return noun, verb
+	}
+	words := split(id)
+	verb = words[0]
+	noun = strings.Join(words[1:], "-")
+	if verb == "list" {
+		noun = strings.TrimSuffix(noun, "s")
+	}
+	if verb == "get" {
+		verb = "show"
+	}
+	return noun, verb
+}
+
+// split cuts camelCase into words in small letters; a run of capitals is one word.
+func split(name string) (words []string) {
+	runes := []rune(name)
+	start := 0
+	for i := 1; i <= len(runes); i++ {
+		if i == len(runes) || unicode.IsUpper(runes[i]) && (!unicode.IsUpper(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
+			words = append(words, strings.ToLower(string(runes[start:i])))
+			start = i
+		}
+	}
+	return words
+}
+
+// flagName writes contactList as contact-list.
+func flagName(field string) string { return strings.Join(split(field), "-") }

@@ -1,0 +1,152 @@
+package sender
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"fanfare/pipeline/dlrindex"
+	"fanfare/pipeline/ratelimit"
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Rendezvous is the index in which the tracker finds submissions by the provider's id; [dlrindex.Index] implements it.
+type Rendezvous interface {
+	Put(ctx context.Context, entries []dlrindex.Entry) ([][]*fanfarev1.Receipt, error)
+	Clear(ctx context.Context, entries []dlrindex.Entry) error
+}
+
+var _ Rendezvous = (*dlrindex.Index)(nil)
+
+// maxOwed is the most ids that wait for Redis after their outcomes were written. Without Redis there are no tokens, so only what
+// was in flight adds to them. Ids that do not fit are found again when the index is rebuilt from `deliveries`.
+const maxOwed = 10 * maxWindow
+
+// indexPause is the first wait after Redis gave no answer; it doubles up to indexPauseMax.
+const (
+	indexPause    = 50 * time.Millisecond
+	indexPauseMax = 2 * time.Second
+)
+
+// indexTimeout is how long outcomes wait for Redis to take a chunk of ids: a Redis that hangs must not hold them up.
+const indexTimeout = 500 * time.Millisecond
+
+// idIndexer indexes provider ids for carriers whose receipts do not carry our id, and publishes receipts again that came before
+// their provider id was known.
+type idIndexer struct {
+	tasks
+	lane  *lane
+	redis *ratelimit.State
+	owed  []dlrindex.Entry // not indexed yet, though their outcomes are written; used by run alone
+}
+
+func newIDIndexer(l *lane) *idIndexer {
+	return &idIndexer{tasks: newTasks(), lane: l, redis: ratelimit.NewState(l.logger.With("waiting_for", "index of provider ids"))}
+}
+
+func (x *idIndexer) run(ctx context.Context) error {
+	for pause := indexPause; ; {
+		list := x.wait(ctx, pause)
+		entries := make([]dlrindex.Entry, 0, len(x.owed)+len(list))
+		entries = append(entries, x.owed...)
+		for _, t := range list {
+			entries = x.entries(entries, t)
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopping
+		}
+		parked, err := x.put(ctx, entries)
+		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the submission. But
+		// an outcome that is known does not wait for Redis longer than indexTimeout.
+		for _, t := range list {
+			x.lane.finish(t)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				x.redis.Failed(ctx, err)
+			}
+			x.again(ctx, entries, parked)
+			entries = entries[len(parked):]
+			if extra := len(entries) - maxOwed; extra > 0 {
+				x.lane.metrics.unmatched.Add(float64(extra))
+				entries = entries[extra:]
+			}
+			x.owed, pause = entries, min(2*pause, indexPauseMax)
+			continue
+		}
+		if len(entries) > 0 {
+			x.redis.OK(ctx)
+		}
+		x.owed, pause = nil, indexPause
+		x.again(ctx, entries, parked)
+	}
+}
+
+// indexChunk is how many ids are indexed in one call.
+const indexChunk = 500
+
+// put indexes entries chunk by chunk, and returns the receipts that were parked for those that Redis took. Each chunk has its own
+// indexTimeout, so that a Redis that is slow and not away makes progress each time.
+func (x *idIndexer) put(ctx context.Context, entries []dlrindex.Entry) (parked [][]*fanfarev1.Receipt, err error) {
+	for len(parked) < len(entries) {
+		putting, cancel := context.WithTimeout(ctx, indexTimeout)
+		more, err := x.lane.rendezvous.Put(putting, entries[len(parked):min(len(parked)+indexChunk, len(entries))])
+		cancel()
+		if err != nil {
+			return parked, err
+		}
+		parked = append(parked, more...)
+	}
+	return parked, nil
+}
+
+// wait returns the next tasks; while ids are owed it returns after pause.
+func (x *idIndexer) wait(ctx context.Context, pause time.Duration) []task {
+	if len(x.owed) == 0 {
+		return x.next(ctx)
+	}
+	stream.Sleep(ctx, pause)
+	return x.take()
+}
+
+// entries appends the entries of what was sent: one, or one for each part that has an id of its own.
+func (x *idIndexer) entries(to []dlrindex.Entry, t task) []dlrindex.Entry {
+	m := t.entry.msg
+	life := schemas.DLRIndexTTL
+	if ms := m.GetNotAfterMs(); ms > 0 {
+		life += max(0, time.UnixMilli(ms).Sub(x.lane.now()))
+	}
+	e := dlrindex.Entry{Route: x.lane.name, ProviderID: t.verdict.ref, To: m.GetTo(), Submission: t.entry.id, Life: life}
+	return e.WithParts(to, t.verdict.parts)
+}
+
+// again publishes parked receipts with their submission, and clears them from the index once they are durable.
+func (x *idIndexer) again(ctx context.Context, entries []dlrindex.Entry, parked [][]*fanfarev1.Receipt) {
+	l := x.lane
+	var recs []*kgo.Record
+	var met []dlrindex.Entry
+	for i, receipts := range parked {
+		if len(receipts) > 0 {
+			met = append(met, entries[i])
+		}
+		for _, r := range receipts {
+			rec, err := schemas.ReceiptEvent(l.names.Receipts(), source, r).Record()
+			if err != nil {
+				l.logger.ErrorContext(ctx, "encode parked receipt failed; receipt dropped", slog.String("submission", entries[i].Submission.String()), slog.Any("err", err))
+				continue
+			}
+			recs = append(recs, rec)
+		}
+	}
+	if len(met) == 0 || !l.publish(ctx, recs) {
+		return // they stay parked
+	}
+	l.metrics.rejoined.Add(float64(len(recs)))
+	if err := l.rendezvous.Clear(ctx, met); err != nil && ctx.Err() == nil {
+		l.logger.WarnContext(ctx, "clear parked receipts failed; they expire by themselves", slog.Any("err", err))
+	}
+}

@@ -1,0 +1,83 @@
+package schemas
+
+import "strings"
+
+// NumberKey returns the key of the person that an E.164 number (with +) reaches. Some countries have had, or have, two forms of
+// one number: an address book and a carrier may give the old one, and a receipt or an opt-out the new one. Both have one key.
+//
+//   - Mexico: until 2019 the ten digits of a mobile number had a 1 before them when dialled from abroad, and 044, 045 or 01 at
+//     home; all four are gone.
+//   - Argentina: mobile numbers are +54 9 and ten digits for voice calls from abroad, and +54 and the same ten digits in many
+//     messages; no other line has the ten digits.
+//   - Brazil: between 2012 and 2016 mobile numbers of eight digits, which began with 6 to 9, got a 9 in front.
+//   - Ivory Coast: since 31 January 2021 numbers have ten digits; the digits of the operator came in front.
+//   - Benin: since 30 November 2024 numbers have ten digits; 01 came in front.
+//   - Vietnam: in 2018 mobile numbers of ten digits became numbers of nine; see vietnam.
+//
+// Everything that asks whether two numbers are one person compares keys: contacts, members of lists, opt-outs (through
+// [Keys.NumberHash]). A key of these countries is an E.164 number that may be dialled, but for Argentina's, whose 9 is missing.
+//
+// The rows of a database keep keys: a new rule needs a migration like 00006.
+func NumberKey(e164 string) string {
+	if len(e164) < 4 {
+		return e164
+	}
+	switch e164[1] {
+	case '5':
+		switch digits := e164[3:]; {
+		case strings.HasPrefix(e164, "+52") && len(digits) > 10 && mexico[digits[:len(digits)-10]]:
+			return "+52" + digits[len(digits)-10:]
+		case strings.HasPrefix(e164, "+549") && len(digits) == 11 && digits[1] <= '3':
+			return "+54" + digits[1:]
+		case strings.HasPrefix(e164, "+55") && len(digits) == 10 && digits[2] >= '6':
+			return e164[:5] + "9" + e164[5:]
+		}
+	case '2':
+		switch digits := e164[4:]; {
+		case len(digits) != 8:
+		case strings.HasPrefix(e164, "+229"):
+			return e164[:4] + "01" + digits
+		case strings.HasPrefix(e164, "+225"):
+			return e164[:4] + ivoryCoast(digits) + digits
+		}
+	case '8':
+		if strings.HasPrefix(e164, "+841") && len(e164) == len("+841621234567") {
+			if prefix := vietnam[e164[3:6]]; prefix != "" {
+				return "+84" + prefix + e164[6:]
+			}
+		}
+	}
+	return e164
+}
+
+// mexico holds what stood before the ten digits of a mobile number.
+var mexico = map[string]bool{"1": true, "01": true, "044": true, "045": true}
+
+// ivoryCoast returns the two digits that the old number of eight digits got in front, "" when it is no mobile number: the
+// second digit tells the operator. Fixed lines begin with 2 or 3 and are left alone, for they get no messages.
+func ivoryCoast(digits string) string {
+	switch digits[0] {
+	case '1', '2', '3':
+		return ""
+	}
+	switch digits[1] {
+	case '0', '1', '2', '3':
+		if digits[:2] == "00" {
+			return ""
+		}
+		return "01" // Moov
+	case '4', '5', '6':
+		return "05" // MTN
+	default:
+		return "07" // Orange
+	}
+}
+
+// vietnam maps the first three digits of an old mobile number of ten digits to the first two of its new nine.
+var vietnam = map[string]string{
+	"120": "70", "121": "79", "122": "77", "126": "76", "128": "78", // MobiFone
+	"123": "83", "124": "84", "125": "85", "127": "81", "129": "82", // Vinaphone
+	"162": "32", "163": "33", "164": "34", "165": "35", "166": "36", "167": "37", "168": "38", "169": "39", // Viettel
+	"186": "56", "188": "58", // Vietnamobile
+	"199": "59", // Gmobile
+}

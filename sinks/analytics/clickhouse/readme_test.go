@@ -1,0 +1,108 @@
+package clickhouse_test
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	chgo "github.com/ClickHouse/clickhouse-go/v2"
+
+	"fanfare/schemas"
+	"fanfare/sinks/analytics"
+	"fanfare/sinks/analytics/analyticstest"
+	"fanfare/sinks/analytics/clickhouse"
+)
+
+// The queries of schemas/README.md run on the tables as they are, and answer what they say.
+func TestReadmeQueries(t *testing.T) {
+	raw, err := os.ReadFile("../../../schemas/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(raw), "<!-- queries -->\n```sql\n")
+	block, _, end := strings.Cut(after, "```")
+	if !ok || !end {
+		t.Fatal("README.md has no queries")
+	}
+	queries := strings.Split(strings.TrimSpace(block), "\n\n")
+	if len(queries) != 5 {
+		t.Fatalf("got %d queries, want 5", len(queries))
+	}
+
+	server, database := dsn(t)
+	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: server, Database: database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := analyticstest.NewCampaign("tn_a", 10_001, time.Now())
+	const second = 1000
+	at := time.Now().UnixMilli()
+	b := analytics.Batch{Topic: analyticstest.Topic}
+	add := func(seq uint32, kind schemas.Kind, code schemas.Code, country, route, rawCode string, ms int64) {
+		b.Events = append(b.Events, analytics.Event{
+			Campaign: c, Offset: b.End, Seq: seq, Kind: kind, Code: code, Try: 1, Leg: 1, Channel: schemas.ChannelSMS, Country: country, Route: route,
+			RawCode: rawCode, TimeMS: at + ms,
+		})
+		b.End++
+	}
+	for seq := range uint32(4) {
+		add(seq, schemas.KindSent, schemas.CodeAwaitingDLR, "IT", "sim", "", 0)
+	}
+	for seq := range uint32(3) {
+		add(seq, schemas.KindDelivered, schemas.CodeDelivered, "", "sim", "DELIVRD", int64(seq+1)*second)
+	}
+	add(0, schemas.KindDelivered, schemas.CodeDelivered, "", "sim", "DELIVRD", second) // twice
+	add(3, schemas.KindUndelivered, schemas.CodeAbsentSubscriber, "", "sim", "27", 2*second)
+	add(4, schemas.KindNotSent, schemas.CodeInvalidNumber, "FR", "sim", "", 0)
+	if err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+
+	opts, err := chgo.ParseDSN(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Auth.Database = database
+	conn, err := chgo.Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i, want := range []string{
+		"[1 1 415 1] [3 1 301 1] [4 1 10 3]",
+		fmt.Sprintf("[%d 1] [%d 0] [%d 1] [%d 3]", 1<<28|1<<16|415, 2<<28|1<<16|20, 3<<28|1<<16|301, 4<<28|1<<16|10),
+		"[IT 3 4 0.75] [FR 0 0 0]",
+		"[sim ABSENT_SUBSCRIBER 27 1] [sim INVALID_NUMBER  1]",
+		"[sim 3 2 3]",
+	} {
+		rows, err := conn.Query(t.Context(), strings.TrimSuffix(queries[i], ";"), chgo.Named("tenant", c.Tenant), chgo.Named("campaign", c.ID))
+		if err != nil {
+			t.Errorf("query %d: %v", i+1, err)
+			continue
+		}
+		var got []string
+		for rows.Next() {
+			var row, values []any
+			for _, column := range rows.ColumnTypes() {
+				row = append(row, reflect.New(column.ScanType()).Interface())
+			}
+			if err := rows.Scan(row...); err != nil {
+				t.Fatalf("query %d: %v", i+1, err)
+			}
+			for _, v := range row {
+				values = append(values, reflect.ValueOf(v).Elem().Interface())
+			}
+			got = append(got, fmt.Sprint(values))
+		}
+		if err := rows.Err(); err != nil {
+			t.Errorf("query %d: %v", i+1, err)
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("query %d: got %s, want %s", i+1, got, want)
+		}
+	}
+}

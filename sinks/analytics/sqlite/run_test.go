@@ -1,0 +1,109 @@
+package sqlite
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"fanfare/schemas"
+	"fanfare/sinks/analytics"
+)
+
+func drawEvent(t *rapid.T, campaign *analytics.Campaign, number uint64) analytics.Event {
+	e := analytics.Event{
+		Campaign: campaign, TimeMS: rapid.Int64().Draw(t, "time"), Seq: rapid.Uint32Range(0, schemas.MaxSeq).Draw(t, "seq"),
+		Kind: rapid.SampledFrom(schemas.Kinds).Draw(t, "kind").Kind, Code: schemas.Code(rapid.Int32().Draw(t, "code")),
+		Channel: schemas.Channel(rapid.Int32Range(0, 4).Draw(t, "channel")), Try: rapid.Byte().Draw(t, "try"), Leg: rapid.Byte().Draw(t, "leg"),
+		Variant: rapid.Byte().Draw(t, "variant"), Segments: rapid.Byte().Draw(t, "segments"), PriceMicros: rapid.Uint32().Draw(t, "price"),
+		ContactID: rapid.Uint64().Draw(t, "contact"), Route: rapid.String().Draw(t, "route"), Sender: rapid.String().Draw(t, "sender"),
+		Country: rapid.String().Draw(t, "country"), Currency: rapid.String().Draw(t, "currency"), RawCode: rapid.String().Draw(t, "raw code"),
+		LinkID: rapid.String().Draw(t, "link"), ProviderID: rapid.String().Draw(t, "provider id"), CustomerRef: rapid.String().Draw(t, "reference"),
+		To: rapid.OneOf(rapid.StringMatching(`\+[1-9][0-9]{0,20}`), rapid.StringMatching(`\+?0?[0-9]*`), rapid.String()).Draw(t, "to"),
+	}
+	if rapid.Bool().Draw(t, "plain id") {
+		e.MessageID = plainID(number, e.Seq)
+	}
+	copy(e.MessageID[10:], rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "signature"))
+	return e
+}
+
+// Reading a run returns the events that were written.
+func TestRunRoundTrip(t *testing.T) {
+	campaign := &analytics.Campaign{Tenant: "tn_a", ID: "camp_10001"}
+	rapid.Check(t, func(t *rapid.T) {
+		number := rapid.Uint64Range(0, schemas.MaxCampaignNumber).Draw(t, "campaign number")
+		events := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) analytics.Event { return drawEvent(t, campaign, number) }), 1, 20).Draw(t, "events")
+		var w runWriter
+		for round := range 2 { // the writer is reused
+			w.reset()
+			shapes := map[shape]int{}
+			for i := range events {
+				s := shapeOf(&events[i], number)
+				if _, ok := shapes[s]; !ok {
+					shapes[s] = w.shape(&s)
+				}
+				w.add(&events[i], shapes[s], s.holds)
+			}
+			who, rest := w.finish()
+			var got []analytics.Event
+			err := readRun(who, rest, campaign, number, func(uint32) bool { return true }, func(e *analytics.Event) { got = append(got, *e) })
+			if err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			if diff := cmp.Diff(events, got, cmpopts.IgnoreFields(analytics.Event{}, "Campaign")); diff != "" {
+				t.Fatalf("round %d (-written +read):\n%s", round, diff)
+			}
+			// Reading one recipient skips the others.
+			one := rapid.SampledFrom(events).Draw(t, "one").Seq
+			n := 0
+			if err := readRun(who, rest, campaign, number, func(seq uint32) bool { return seq == one }, func(e *analytics.Event) {
+				n++
+				if e.Seq != one {
+					t.Fatalf("got seq %d, want only %d", e.Seq, one)
+				}
+			}); err != nil || n == 0 {
+				t.Fatalf("got %d events of seq %d, %v, want some", n, one, err)
+			}
+		}
+	})
+}
+
+// Reading a damaged run returns an error. It neither panics nor loops.
+func TestRunDamaged(t *testing.T) {
+	campaign := &analytics.Campaign{Tenant: "tn_a", ID: "camp_10001"}
+	var w runWriter
+	for i := range 50 {
+		e := analytics.Event{Campaign: campaign, Seq: uint32(i), Kind: schemas.KindSent, To: "+393331234567", ProviderID: "abc", TimeMS: 1e12}
+		s := shapeOf(&e, 10_001)
+		if i == 0 {
+			w.shape(&s)
+		}
+		w.add(&e, 0, s.holds)
+	}
+	who, rest := w.finish()
+	read := func(who, rest []byte) error {
+		return readRun(who, rest, campaign, 10_001, func(uint32) bool { return true }, func(*analytics.Event) {})
+	}
+	if err := read(who, rest); err != nil {
+		t.Fatalf("whole: %v", err)
+	}
+	for i := range len(who) {
+		if err := read(who[:i], rest); err == nil {
+			t.Fatalf("who cut off at %d of %d: got no error", i, len(who))
+		}
+	}
+	for i := range len(rest) {
+		if err := read(who, rest[:i]); err == nil {
+			t.Fatalf("rest cut off at %d of %d: got no error", i, len(rest))
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		bad := append([]byte(nil), who...)
+		for range rapid.IntRange(1, 4).Draw(t, "flips") {
+			bad[rapid.IntRange(0, len(bad)-1).Draw(t, "at")] ^= byte(rapid.IntRange(1, 255).Draw(t, "bits"))
+		}
+		_ = read(bad, rest)
+	})
+}

@@ -1,0 +1,159 @@
+// Package codes says what a carrier's numbers and words mean in our words: in its answer to a hand-over, and in its receipts. What they
+// mean is data: lines of a file that each connector has, to which an account adds its carrier's own.
+//
+// A line is kind,code,meaning,sub-status:
+//
+//	answer,0x58,throttled,THROTTLED           of an answer: rejected, throttled, retryable, unknown, unsupported or accepted
+//	stat,DELIVRD,delivered,DELIVERED          of a receipt: buffered, delivered, read, failed or unknown
+//	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: more exactly why
+//	wait,131056,6s,                           after an answer: how long to wait before the next try, unless the answer says it
+//
+// A later line for the same code replaces an earlier one. Capitals and small letters are the same; so are numbers with and without zeros
+// before them. Empty lines and those that begin with # are skipped.
+package codes
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+)
+
+// Table is what one account's codes mean. It is safe for concurrent use.
+type Table struct {
+	answers map[string]Answer
+	stats   map[string]said
+	errs    map[string]schemas.Code
+	waits   map[string]time.Duration
+}
+
+// Answer is what an answer to a hand-over means.
+type Answer struct {
+	Outcome carrier.Outcome
+	Sub     schemas.Code
+}
+
+type said struct {
+	status schemas.ReceiptStatus
+	sub    schemas.Code
+}
+
+// New returns a table of a connector's lines, one to a line of text, and the account's own. Its errors name the line.
+func New(standard string, own []string) (*Table, error) {
+	t := &Table{answers: map[string]Answer{}, stats: map[string]said{}, errs: map[string]schemas.Code{}, waits: map[string]time.Duration{}}
+	if err := t.read("standard codes", strings.Split(standard, "\n")); err != nil {
+		return nil, err
+	}
+	if err := t.read("codes", own); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Table) read(name string, lines []string) error {
+	for i, line := range lines {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if err := t.add(line); err != nil {
+			return fmt.Errorf("%s, line %d: %w", name, i+1, err)
+		}
+	}
+	return nil
+}
+
+func (t *Table) add(line string) error {
+	f := strings.Split(line, ",")
+	if len(f) != 4 {
+		return fmt.Errorf("got %d fields in %q, want kind,code,meaning,sub-status", len(f), line)
+	}
+	kind, code, meaning, name := f[0], normal(f[1]), f[2], f[3]
+	sub, ok := schemas.ParseCode(name)
+	if !ok && name != "" {
+		return fmt.Errorf("%q is not a sub-status", name)
+	}
+	if code == "" {
+		return fmt.Errorf("%q: want a code", line)
+	}
+	switch kind {
+	case "answer":
+		outcome, known := outcomes[meaning]
+		if !known {
+			return fmt.Errorf("%q: want answer,CODE, then accepted, rejected, throttled, retryable, unknown or unsupported", line)
+		}
+		t.answers[code] = Answer{outcome, sub}
+	case "stat":
+		status, known := statuses[meaning]
+		if !known {
+			return fmt.Errorf("%q: want stat,WORD, then buffered, delivered, read, failed or unknown", line)
+		}
+		t.stats[code] = said{status, sub}
+	case "err":
+		if sub == 0 || meaning != "" {
+			return fmt.Errorf("%q: want err,CODE,,SUB-STATUS", line)
+		}
+		t.errs[code] = sub
+	case "wait":
+		d, err := time.ParseDuration(meaning)
+		if err != nil || d <= 0 || name != "" {
+			return fmt.Errorf("%q: want wait,CODE, then a duration such as 6s, and a comma", line)
+		}
+		t.waits[code] = d
+	default:
+		return fmt.Errorf("%q: want answer, stat, err or wait at its beginning", line)
+	}
+	return nil
+}
+
+var outcomes = map[string]carrier.Outcome{
+	"accepted": carrier.Accepted, "rejected": carrier.Rejected, "throttled": carrier.Throttled, "retryable": carrier.Retryable,
+	"unknown": carrier.Unknown, "unsupported": carrier.Unsupported,
+}
+
+var statuses = map[string]schemas.ReceiptStatus{
+	"buffered": schemas.ReceiptStatusBuffered, "delivered": schemas.ReceiptStatusDelivered, "read": schemas.ReceiptStatusRead,
+	"failed": schemas.ReceiptStatusFailed, "unknown": schemas.ReceiptStatusUnknown,
+}
+
+// Answer returns what an answer with that code means; ok is false when nobody has said.
+func (t *Table) Answer(code string) (a Answer, ok bool) {
+	a, ok = t.answers[normal(code)]
+	return a, ok
+}
+
+// Wait returns how long to wait after an answer with that code; 0: nobody has said.
+func (t *Table) Wait(code string) time.Duration { return t.waits[normal(code)] }
+
+// Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the state is not
+// known. A failure's error is more exact than its state, where it is known.
+func (t *Table) Receipt(stat, err string) (status schemas.ReceiptStatus, sub schemas.Code, ok bool) {
+	s, ok := t.stats[normal(stat)]
+	if !ok {
+		return schemas.ReceiptStatusUnspecified, 0, false
+	}
+	if s.status == schemas.ReceiptStatusFailed {
+		if exact, ok := t.errs[normal(err)]; ok {
+			return s.status, exact, true
+		}
+	}
+	return s.status, s.sub, true
+}
+
+// normal is one spelling for those of a code: capitals, and no zeros before it, behind 0x neither.
+func normal(code string) string {
+	code = strings.ToUpper(strings.TrimSpace(code))
+	if hex, ok := strings.CutPrefix(code, "0X"); ok {
+		return "0X" + bare(hex)
+	}
+	return bare(code)
+}
+
+func bare(code string) string {
+	if b := strings.TrimLeft(code, "0"); b != "" {
+		return b
+	}
+	return code[:min(len(code), 1)]
+}

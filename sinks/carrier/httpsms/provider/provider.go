@@ -1,0 +1,377 @@
+// Package provider is the other end of an HTTP connector: a provider that takes messages as Twilio does, a form for each and JSON back,
+// and calls back with what became of them, signed as Twilio signs. Like package smsc it has no opinion of its own: a [Line] behind it
+// decides what becomes of a message, such as the simulator, whose one ground truth then covers HTTP too.
+//
+//	POST /2010-04-01/Accounts/{sid}/Messages.json   To, From, Body, StatusCallback, ValidityPeriod
+//
+// An account is a line. A message says whose submission it is in the parameter k of its StatusCallback, or in the header
+// I-Twilio-Idempotency-Token; one that says nothing gets a submission id here. A callback that is not answered with 2xx is repeated.
+package provider
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha1" //nolint:gosec // it is what the provider signs with
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/schemas/text"
+	"fanfare/sinks/carrier"
+)
+
+// Line is what stands behind an account. It must give the number back that [carrier.Outbound.Meta] names under MetaRef, in decimal, as
+// Receipt.Ref.
+type Line interface {
+	carrier.Connector
+	carrier.ReceiptSource
+}
+
+// MetaRef names the provider's id that a line is to give to a message: the number, in decimal.
+const MetaRef = "ref"
+
+// Config of a provider.
+type Config struct {
+	// Open returns the line of an account, once for each. Required.
+	Open func(accountSID string) (Line, error)
+	// Keys sign the submission ids of messages that say none. Required.
+	Keys *schemas.Keys
+	// AuthToken is every account's: it authenticates requests and signs callbacks.
+	AuthToken string
+	// Callbacks at a time; 0: 16. Client sends them; nil: one with a timeout of 10 s.
+	Callbacks int
+	Client    *http.Client
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Server is a provider. It is an http.Handler; Run calls back.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *http.Client
+	refs    atomic.Uint64
+	opened  chan *account
+	started time.Time
+
+	mu       sync.Mutex
+	accounts map[string]*account
+	seq      uint32
+	posted   Stats
+}
+
+// Stats count callbacks.
+type Stats struct{ Delivered, Repeated int }
+
+type account struct {
+	sid  string
+	line Line
+
+	mu    sync.Mutex
+	urls  map[uint64]origin
+	order []uint64
+}
+
+// origin is what callbacks need of a message and the line does not keep.
+type origin struct{ url, to string }
+
+// mostOrigins bounds the memory.
+const mostOrigins = 500_000
+
+// New returns a provider.
+func New(cfg Config) (*Server, error) {
+	if cfg.Open == nil || cfg.Keys == nil {
+		return nil, errors.New("provider: a line and keys are needed")
+	}
+	cfg.Callbacks = cmp.Or(cfg.Callbacks, 16)
+	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *account, 1000), accounts: map[string]*account{}, started: time.Now()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.client == nil {
+		s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Callbacks}}
+	}
+	s.refs.Store(uint64(s.started.UnixMilli()) << 16)
+	return s, nil
+}
+
+// Run sends what the lines say to those who asked for it, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-s.opened:
+			running.Go(func() {
+				if err := a.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, a, list) }); err != nil {
+					s.log.ErrorContext(ctx, "receipts of an account ended", "account", a.sid, "err", err)
+				}
+			})
+		}
+	}
+}
+
+// Stats returns what was called back.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posted
+}
+
+func (s *Server) account(sid string) (*account, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[sid]; a != nil {
+		return a, nil
+	}
+	line, err := s.cfg.Open(sid)
+	if err != nil {
+		return nil, err
+	}
+	a := &account{sid: sid, line: line, urls: map[uint64]origin{}}
+	s.accounts[sid] = a
+	select {
+	case s.opened <- a:
+	default:
+		return nil, errors.New("too many accounts")
+	}
+	return a, nil
+}
+
+// key returns the submission id of a message.
+func (s *Server) key(r *http.Request, callback string) carrier.Key {
+	if u, err := url.Parse(callback); err == nil {
+		if key, err := schemas.ParseID(cmp.Or(u.Query().Get("k"), r.Header.Get("I-Twilio-Idempotency-Token"))); err == nil && s.cfg.Keys.Verify(key) == nil && key.Try() > 0 {
+			return key
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	return s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	sid, ok := strings.CutPrefix(r.URL.Path, "/2010-04-01/Accounts/")
+	sid, ok2 := strings.CutSuffix(sid, "/Messages.json")
+	if !ok || !ok2 || r.Method != http.MethodPost {
+		fail(w, http.StatusNotFound, 20404, "not found")
+		return
+	}
+	if user, password, _ := r.BasicAuth(); s.cfg.AuthToken != "" && (user != sid || password != s.cfg.AuthToken) {
+		fail(w, http.StatusUnauthorized, 20003, "Authenticate")
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+	if err := r.ParseForm(); err != nil {
+		fail(w, http.StatusBadRequest, 20001, err.Error())
+		return
+	}
+	a, err := s.account(sid)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, 20503, err.Error())
+		return
+	}
+	s.submit(w, r, a)
+}
+
+// submit hands one message to the line and answers as the line does.
+func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
+	f := r.PostForm
+	ref, body := s.refs.Add(1), f.Get("Body")
+	size := text.Measure(body)
+	out := carrier.Outbound{
+		Key: s.key(r, f.Get("StatusCallback")), Channel: schemas.ChannelSMS, To: f.Get("To"), From: f.Get("From"),
+		Body: carrier.Body{Text: carrier.Text{Body: body, Encoding: size.Encoding, Segments: size.Segments}},
+		Meta: map[string]string{MetaRef: strconv.FormatUint(ref, 10)},
+	}
+	if n, err := strconv.Atoi(f.Get("ValidityPeriod")); err == nil {
+		out.NotAfter = time.Now().Add(time.Duration(n) * time.Second)
+	}
+	a.remember(ref, origin{f.Get("StatusCallback"), out.To})
+	answered := make(chan carrier.Result, 1)
+	if err := a.line.Send(r.Context(), []carrier.Outbound{out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+		fail(w, http.StatusServiceUnavailable, 20503, err.Error())
+		return
+	}
+	var x carrier.Result
+	select {
+	case x = <-answered:
+	case <-r.Context().Done():
+		return
+	}
+	switch x.Outcome {
+	case carrier.Accepted:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"sid": sidOf(ref), "status": "queued", "to": out.To, "from": out.From, "body": body, "num_segments": strconv.Itoa(size.Segments), "error_code": nil,
+		})
+	case carrier.Throttled:
+		if x.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int((x.RetryAfter+time.Second-1)/time.Second)))
+		}
+		fail(w, http.StatusTooManyRequests, 20429, "Too Many Requests")
+	case carrier.Retryable:
+		fail(w, http.StatusServiceUnavailable, 20503, "busy")
+	case carrier.Unknown:
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = conn.Close() // taken, or lost; the client is never told
+		}
+	default:
+		fail(w, http.StatusBadRequest, codeOf(x.Sub), "refused")
+	}
+}
+
+// codeOf is the provider's code of a refusal.
+func codeOf(sub schemas.Code) int {
+	switch sub {
+	case schemas.CodeInvalidNumber:
+		return 21211
+	case schemas.CodeSenderInvalid:
+		return 21606
+	case schemas.CodeOptedOut:
+		return 21610
+	case schemas.CodeCountryNotEnabled:
+		return 21408
+	case schemas.CodeTooLong:
+		return 21617
+	default:
+		return 21620
+	}
+}
+
+func fail(w http.ResponseWriter, status, code int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"code": code, "message": message, "status": status})
+}
+
+func sidOf(ref uint64) string { return fmt.Sprintf("SM%032x", ref) }
+
+func (a *account) remember(ref uint64, o origin) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.order) >= mostOrigins {
+		delete(a.urls, a.order[0])
+		a.order = a.order[1:]
+	}
+	a.urls[ref] = o
+	a.order = append(a.order, ref)
+}
+
+// states are the provider's words for what a receipt says.
+var states = map[schemas.ReceiptStatus]string{
+	schemas.ReceiptStatusBuffered: "sent", schemas.ReceiptStatusDelivered: "delivered", schemas.ReceiptStatusRead: "read", schemas.ReceiptStatusFailed: "undelivered",
+}
+
+// errorCodes are the provider's numbers for why a message was not delivered.
+var errorCodes = map[schemas.Code]string{
+	schemas.CodeAbsentSubscriber: "30003", schemas.CodeHandsetOff: "30003", schemas.CodeBarred: "30004", schemas.CodeUnknownSubscriber: "30005",
+	schemas.CodeHandsetError: "30006", schemas.CodeOperatorBlacklist: "30007", schemas.CodeExpired: "30036", schemas.CodeNetworkError: "30410",
+}
+
+// emit calls back for each receipt, several at a time, and returns when all were taken, or ctx ends.
+func (s *Server) emit(ctx context.Context, a *account, list []carrier.Receipt) error {
+	work := make(chan *carrier.Receipt)
+	var running sync.WaitGroup
+	for range min(s.cfg.Callbacks, len(list)) {
+		running.Go(func() {
+			for r := range work {
+				s.callback(ctx, a, r)
+			}
+		})
+	}
+	for i := range list {
+		work <- &list[i]
+	}
+	close(work)
+	running.Wait()
+	return ctx.Err()
+}
+
+// callback calls back until it is answered with 2xx, or ctx ends.
+func (s *Server) callback(ctx context.Context, a *account, r *carrier.Receipt) {
+	ref, err := strconv.ParseUint(r.Ref, 10, 64)
+	state, known := states[r.Status]
+	a.mu.Lock()
+	o := a.urls[ref]
+	a.mu.Unlock()
+	if err != nil || !known || o.url == "" || r.Part > 1 && r.Status != schemas.ReceiptStatusFailed {
+		return
+	}
+	form := url.Values{"MessageSid": {sidOf(ref)}, "SmsSid": {sidOf(ref)}, "AccountSid": {a.sid}, "MessageStatus": {state}, "SmsStatus": {state}, "To": {o.to}, "ApiVersion": {"2010-04-01"}}
+	if r.Status == schemas.ReceiptStatusFailed {
+		form.Set("ErrorCode", cmp.Or(errorCodes[r.Sub], "30008"))
+	}
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		if s.post(ctx, o.url, form) == nil {
+			s.mu.Lock()
+			s.posted.Delivered++
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Lock()
+		s.posted.Repeated++
+		s.mu.Unlock()
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// post makes one callback.
+func (s *Server) post(ctx context.Context, to string, form url.Values) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader([]byte(form.Encode())))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("X-Twilio-Signature", Sign(s.cfg.AuthToken, to, form))
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16))
+	if resp.StatusCode/100 != 2 {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+// Sign returns X-Twilio-Signature of a form.
+func Sign(token, address string, form url.Values) string {
+	names := make([]string, 0, len(form))
+	for n := range form {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	m := hmac.New(sha1.New, []byte(token))
+	_, _ = io.WriteString(m, address)
+	for _, n := range names {
+		_, _ = io.WriteString(m, n+form.Get(n))
+	}
+	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+}

@@ -1,0 +1,197 @@
+// Package inflight tracks the hand-overs of a connector that wait for their answer, for connectors that hand over in requests. It bounds
+// their number, passes on exactly one answer for each, and none after Drain. It is the part of the contract of package carrier that is
+// the same for every carrier.
+package inflight
+
+import (
+	"context"
+	"sync"
+
+	"fanfare/sinks/carrier"
+)
+
+// Book tracks the hand-overs of one connector.
+type Book struct {
+	mu     sync.Mutex
+	turn   *sync.Cond // something was answered, or drained
+	window int
+	used   int
+	open   map[*Batch]struct{}
+	active int // batches on which Send, or the goroutine that it started, still works
+	closed bool
+	// Of the last answers, each weighing a hundredth: the share that asked to slow down.
+	throttled float64
+	err       error
+}
+
+// Batch is one batch on its way.
+type Batch struct {
+	book   *Book
+	done   func(int, carrier.Result)
+	cancel context.CancelFunc // ends what still works on it; may be nil
+
+	mu       sync.Mutex
+	answered []bool
+	left     int
+	calling  int
+}
+
+// New returns a book for at most window hand-overs at a time.
+func New(window int) *Book {
+	b := &Book{window: window, open: map[*Batch]struct{}{}}
+	b.turn = sync.NewCond(&b.mu)
+	return b
+}
+
+// Begin waits until the window has room for n hand-overs and enters them; ctx ends the wait. cancel ends what still works on them; it
+// may be nil. The caller calls Leave when it does no more work for them. The error is [carrier.ErrDrained] or that of ctx.
+func (b *Book) Begin(ctx context.Context, n int, done func(int, carrier.Result), cancel context.CancelFunc) (*Batch, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed && b.used+n > b.window {
+		defer context.AfterFunc(ctx, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.turn.Broadcast()
+		})()
+		for !b.closed && ctx.Err() == nil && b.used+n > b.window {
+			b.turn.Wait()
+		}
+	}
+	if b.closed {
+		return nil, carrier.ErrDrained
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f := &Batch{book: b, done: done, cancel: cancel, answered: make([]bool, n), left: n}
+	b.used += n
+	b.active++
+	b.open[f] = struct{}{}
+	return f, nil
+}
+
+// Send hands a batch of at most most messages over, as [carrier.Connector] wants it: it waits until the window has room, and then works
+// in a goroutine of its own, which Drain waits for. ctx bounds only the wait: what is on the wire outlives it.
+func (b *Book) Send(ctx context.Context, batch []carrier.Outbound, most int, done func(int, carrier.Result), work func(context.Context, *Batch)) error {
+	switch {
+	case len(batch) == 0:
+		return nil
+	case len(batch) > most:
+		return carrier.ErrBatch
+	}
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f, err := b.Begin(ctx, len(batch), done, cancel)
+	if err != nil {
+		cancel()
+		return err
+	}
+	go func() {
+		defer b.Leave()
+		defer cancel()
+		work(working, f)
+	}()
+	return nil
+}
+
+// Leave says that the connector does no more work for one batch. Answers to it may still come.
+func (b *Book) Leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.active--
+	b.turn.Broadcast()
+}
+
+// Len is how many hand-overs the batch has.
+func (f *Batch) Len() int { return len(f.answered) }
+
+// Answer passes the answer on unless there was one before.
+func (f *Batch) Answer(i int, r carrier.Result) {
+	f.mu.Lock()
+	if f.answered[i] {
+		f.mu.Unlock()
+		return
+	}
+	f.answered[i] = true
+	f.left--
+	f.calling++
+	f.mu.Unlock()
+
+	f.done(i, r)
+
+	f.mu.Lock()
+	f.calling--
+	over := f.left == 0 && f.calling == 0
+	f.mu.Unlock()
+	f.book.end(f, over, r.Outcome == carrier.Throttled)
+}
+
+// Rest gives every hand-over without an answer this one.
+func (f *Batch) Rest(r carrier.Result) {
+	for i := range f.answered {
+		f.Answer(i, r)
+	}
+}
+
+// end frees the place of one hand-over and, when its batch is over, the batch.
+func (b *Book) end(f *Batch, over, throttled bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used--
+	b.throttled *= 0.99
+	if throttled {
+		b.throttled += 0.01
+	}
+	if over {
+		delete(b.open, f)
+	}
+	b.turn.Broadcast()
+}
+
+// Drain refuses new batches, waits for the open ones until ctx ends, and answers Unknown for what is left. When it returns, no call of done
+// runs or will run, and no goroutine works on a batch.
+func (b *Book) Drain(ctx context.Context) {
+	b.mu.Lock()
+	b.closed = true
+	b.turn.Broadcast()
+	defer context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.turn.Broadcast()
+	})()
+	for len(b.open) > 0 && ctx.Err() == nil {
+		b.turn.Wait()
+	}
+	left := make([]*Batch, 0, len(b.open))
+	for f := range b.open {
+		left = append(left, f)
+	}
+	b.mu.Unlock()
+	for _, f := range left {
+		f.Rest(carrier.Result{Outcome: carrier.Unknown, Code: "drained"})
+		if f.cancel != nil {
+			f.cancel()
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.open) > 0 || b.active > 0 {
+		b.turn.Wait() // for calls of done that are running, and for goroutines that were cancelled
+	}
+}
+
+// Failed remembers what went wrong with the connection; nil: it works again.
+func (b *Book) Failed(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+// Health returns whether the book takes more, what is in flight, and the newest failure.
+func (b *Book) Health() carrier.Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return carrier.Health{
+		Ready: !b.closed, InFlight: b.used, Window: b.window, Throttled: b.throttled, LastError: b.err,
+	}
+}

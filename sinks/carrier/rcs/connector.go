@@ -1,0 +1,344 @@
+package rcs
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/inflight"
+	"fanfare/sinks/carrier/once"
+)
+
+// Connector hands over by one partner account.
+type Connector struct {
+	cfg    *account
+	name   string
+	http   *once.Client
+	book   *inflight.Book
+	tokens *tokens
+	known  *known
+}
+
+var (
+	_ carrier.Connector  = (*Connector)(nil)
+	_ carrier.Webhook    = (*Connector)(nil)
+	_ carrier.Handshaker = (*Connector)(nil)
+	_ carrier.Prober     = (*Connector)(nil)
+	_ carrier.Revoker    = (*Connector)(nil)
+)
+
+// New returns a connector. It connects with the first hand-over. Receipts name the account, which is the route's name.
+func New(cfg Config, name string) (*Connector, error) {
+	a, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &Connector{
+		cfg: a, name: name, book: inflight.New(a.window), tokens: newTokens(a), known: newKnown(a.knownFor),
+		http: once.New(once.Config{Window: a.window, Timeout: a.timeout, Roots: a.roots}),
+	}, nil
+}
+
+// maxBatch is how many recipients are asked about in one request. A message is a request of its own, whatever the batch.
+const maxBatch = 100
+
+// Caps implements [carrier.Connector].
+func (c *Connector) Caps() carrier.Caps {
+	caps := carrier.Caps{
+		MaxBatch: 1, Doubt: carrier.DoubtNaturalID, EchoesKey: true, Receipts: carrier.ReceiptsWebhook, Pacing: carrier.PacingMessages,
+		ReadReceipts: true, CanRevoke: true, CanProbe: true, AnswerTimeout: c.cfg.timeout,
+	}
+	if c.cfg.Capabilities {
+		caps.MaxBatch = min(maxBatch, c.cfg.window)
+	}
+	return caps
+}
+
+// Send implements [carrier.Connector].
+func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	switch {
+	case len(batch) == 0:
+		return nil
+	case len(batch) > c.Caps().MaxBatch:
+		return carrier.ErrBatch
+	}
+	// What is on the wire outlives the wait for a place on it.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f, err := c.book.Begin(ctx, len(batch), done, cancel)
+	if err != nil {
+		cancel()
+		return err
+	}
+	go func() {
+		defer c.book.Leave()
+		defer cancel()
+		work, cancelAll := context.WithTimeout(work, c.cfg.timeout)
+		defer cancelAll()
+		without := c.without(work, batch)
+		var each sync.WaitGroup
+		for i := range batch {
+			if without[batch[i].To] {
+				f.Answer(i, carrier.Result{Outcome: carrier.Unsupported, Sub: schemas.CodeRCSNotCapable, Code: "capabilities"})
+				continue
+			}
+			each.Go(func() { f.Answer(i, c.submit(work, &batch[i])) })
+		}
+		each.Wait()
+	}()
+	return nil
+}
+
+// without are the recipients of a batch who are known to have no RCS. It asks when it does not know; nobody, when there is no answer.
+func (c *Connector) without(ctx context.Context, batch []carrier.Outbound) map[string]bool {
+	if !c.cfg.Capabilities {
+		return nil
+	}
+	by := map[string][]string{}
+	for i := range batch {
+		agent := c.agent(batch[i].From)
+		by[agent] = append(by[agent], batch[i].To)
+	}
+	out := map[string]bool{}
+	for agent, to := range by {
+		reach, _, err := c.probe(ctx, agent, to)
+		if err != nil {
+			continue
+		}
+		for i, ok := range reach {
+			out[to[i]] = !ok
+		}
+	}
+	return out
+}
+
+// submit hands one message over.
+func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Result {
+	expired := func() bool { return o.Expired(time.Now()) }
+	if expired() {
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	}
+	body, err := json.Marshal(c.message(o, time.Now()))
+	if err != nil {
+		return carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeRenderError, Code: "message"}
+	}
+	id := messageID(o.Key)
+	a, err := c.call(ctx, http.MethodPost, "phones/"+url.PathEscape(o.To)+"/agentMessages", url.Values{"messageId": {id}, "agentId": {c.agent(o.From)}}, body, expired)
+	switch {
+	case errors.Is(err, errNoToken):
+		c.book.Failed(err)
+		return carrier.Result{Outcome: carrier.Retryable, Sub: schemas.CodeProviderError, Code: "no token", RetryAfter: tokenPause}
+	case errors.Is(err, once.ErrExpired):
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	case errors.Is(err, once.ErrNotConnected):
+		c.book.Failed(err)
+		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
+	case err != nil:
+		if ctx.Err() == nil {
+			c.book.Failed(err)
+		}
+		return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
+	}
+	c.failed(a)
+	r := c.cfg.result(a)
+	if r.Outcome == carrier.Accepted {
+		r.Ref, r.Code = id, ""
+	}
+	return r
+}
+
+// failed remembers what an answer says about the platform. 404 and 409 say nothing of it.
+func (c *Connector) failed(a *once.Answer) {
+	if a.Status == http.StatusNotFound || a.Status == http.StatusConflict {
+		c.book.Failed(nil)
+		return
+	}
+	c.book.Failed(a.Failure())
+}
+
+// errNoToken is returned when there is no access token.
+var errNoToken = errors.New("no access token")
+
+// call makes one request.
+func (c *Connector) call(ctx context.Context, method, path string, query url.Values, body []byte, expired func() bool) (*once.Answer, error) {
+	token, err := c.tokens.get() //nolint:contextcheck // the token is for all requests: no single one ends its fetch
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoToken, err)
+	}
+	address := c.cfg.base + "/" + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	req, err := once.Request(ctx, method, address, body)
+	if err != nil {
+		return nil, errors.New("the request cannot be made")
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	a, err := c.http.Do(req, expired)
+	if err == nil && a.Status == http.StatusUnauthorized {
+		c.tokens.refused()
+	}
+	return a, err
+}
+
+// agent is the id of the agent that sends a message.
+func (c *Connector) agent(from string) string {
+	if agent.MatchString(from) {
+		return from
+	}
+	return c.cfg.AgentID
+}
+
+// result is what an answer means.
+func (a *account) result(got *once.Answer) carrier.Result {
+	if got.Status/100 == 2 {
+		return carrier.Result{Outcome: carrier.Accepted}
+	}
+	word := strconv.Itoa(got.Status)
+	said, ok := a.codes.Answer("http:" + word)
+	if s := statusOf(got); s != "" {
+		if exact, known := a.codes.Answer(s); known {
+			said, ok = exact, true
+		}
+		word = s
+	}
+	out := carrier.Result{Code: word, RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(word))}
+	switch {
+	case ok:
+		out.Outcome, out.Sub = said.Outcome, said.Sub
+	case got.Status/100 == 3:
+		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
+	case got.Status/100 == 4:
+		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
+	default:
+		out.Outcome = carrier.Unknown
+	}
+	return out
+}
+
+// statusOf is the word of an error; empty: there is none.
+func statusOf(got *once.Answer) string {
+	var doc struct {
+		Error struct {
+			Status string `json:"status"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(got.Body, &doc) != nil {
+		return ""
+	}
+	return doc.Error.Status
+}
+
+// agentMessage is the body of a hand-over.
+type agentMessage struct {
+	Content json.RawMessage `json:"contentMessage"`
+	Traffic string          `json:"messageTrafficType,omitempty"`
+	Expires string          `json:"expireTime,omitempty"`
+}
+
+// Bounds of the time that the platform keeps a message for a phone that is off.
+const (
+	leastTTL = 10 * time.Second
+	mostTTL  = 15 * 24 * time.Hour
+)
+
+// message is a message as the platform takes it.
+func (c *Connector) message(o *carrier.Outbound, now time.Time) agentMessage {
+	m := agentMessage{Traffic: strings.ToUpper(c.cfg.TrafficType)}
+	if o.Body.Rich != nil {
+		m.Content = o.Body.Rich.JSON
+	} else {
+		m.Content, _ = json.Marshal(map[string]string{"text": o.Body.Text.Body}) // never fails
+	}
+	if !o.NotAfter.IsZero() {
+		left := min(max(o.NotAfter.Sub(now), leastTTL), mostTTL)
+		m.Expires = now.Add(left).UTC().Format(time.RFC3339)
+	}
+	return m
+}
+
+// messageID is a submission id as a UUID: all its bits, so that it can be read back. No bits are set to a version of RFC 9562, which leaves
+// none to set.
+func messageID(k carrier.Key) string {
+	b := make([]byte, 36)
+	hex.Encode(b, k[:4])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	hex.Encode(b[9:], k[4:6])
+	hex.Encode(b[14:], k[6:8])
+	hex.Encode(b[19:], k[8:10])
+	hex.Encode(b[24:], k[10:])
+	return string(b)
+}
+
+// keyOf reads a submission id back; ok is false for an id of another program's.
+func keyOf(id string) (k carrier.Key, ok bool) {
+	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' {
+		return k, false
+	}
+	n, err := hex.Decode(k[:], []byte(strings.ReplaceAll(id, "-", "")))
+	return k, err == nil && n == len(k) && k.Try() > 0
+}
+
+// Revoke implements [carrier.Revoker]: it takes a message back that has not reached the phone. The message's agent is the account's.
+func (c *Connector) Revoke(ctx context.Context, to, ref string) (carrier.RevokeOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
+	defer cancel()
+	a, err := c.call(ctx, http.MethodDelete, "phones/"+url.PathEscape(to)+"/agentMessages/"+url.PathEscape(ref), url.Values{"agentId": {c.cfg.AgentID}}, nil, never)
+	switch {
+	case err != nil:
+		return carrier.RevokeUnknown, fmt.Errorf("rcs: revoke: %w", err)
+	case a.Status/100 == 2:
+		return carrier.Revoked, nil
+	case a.Status == http.StatusNotFound:
+		return carrier.RevokeTooLate, nil
+	default:
+		return carrier.RevokeUnknown, fmt.Errorf("rcs: revoke: %w", c.refusal(a))
+	}
+}
+
+func never() bool { return false }
+
+func (c *Connector) refusal(a *once.Answer) error {
+	return fmt.Errorf("the platform answers %d %s", a.Status, statusOf(a))
+}
+
+// Drain implements [carrier.Connector].
+func (c *Connector) Drain(ctx context.Context) error {
+	c.book.Drain(ctx)
+	c.http.CloseIdle()
+	c.tokens.close()
+	return nil
+}
+
+// Health implements [carrier.Connector].
+func (c *Connector) Health() carrier.Health {
+	h := c.book.Health()
+	if h.LastError == nil {
+		h.Sessions = 1
+	}
+	return h
+}
+
+// Reach fetches an access token and asks about no one, which shows that the service account is taken.
+func (c *Connector) Reach(ctx context.Context) error {
+	if _, err := c.tokens.get(); err != nil { //nolint:contextcheck // as in call
+		return fmt.Errorf("rcs: %w: %w", errNoToken, err)
+	}
+	if err := c.http.Reach(ctx, c.cfg.base); err != nil {
+		return fmt.Errorf("rcs: %w", err)
+	}
+	return nil
+}

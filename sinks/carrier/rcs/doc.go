@@ -1,0 +1,39 @@
+// Package rcs is the connector to RCS for Business (Google's RBM API): texts and rich cards of a brand's agent.
+//
+// # What happens to a hand-over
+//
+// A message is one request, and its id at the platform is our submission id, written as a UUID. The platform ignores an id that the
+// agent has used before, so what is doubtful is handed over again and is never a second message.
+//
+//	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
+//	no connection                               retryable, code `not connected`
+//	no access token                             retryable, code `no token`: nothing was handed over
+//	200, and 409 of an id that it has had       accepted
+//	404: no RCS, or not at this operator        unsupported: the next channel of the chain is tried at once
+//	400: the phone cannot show it               unsupported too, and NOT_SENT_OTHER where no channel follows
+//	401, 403                                    retryable: the account or the agent is wrong, not the message
+//	429                                         throttled
+//	other 4xx                                   rejected
+//	5xx, no answer, a broken connection         unknown: handed over again under the same id
+//
+// The words of the platform's errors, and what they mean, are codes.csv.
+//
+// # Who has RCS
+//
+// With Config.Capabilities the connector asks about the recipients of a batch in one request (users:batchGet) before it hands them over, and
+// remembers the answer. Whoever has no RCS is unsupported without a hand-over. An answer that does not come decides nothing: the
+// message is handed over, and 404 tells.
+//
+// # Time
+//
+// The end of a message's validity is given as expireTime, 10 s to 15 days from now. The platform takes a message back then that has not
+// reached the phone, and says so (TTL_EXPIRATION_REVOKED), which is EXPIRED here and lets the next channel of the chain begin. When it
+// cannot say whether it took it back (TTL_EXPIRATION_REVOKE_FAILED), the message stays awaiting. DELIVERED wins over both.
+//
+// # Callbacks
+//
+// Register https://YOUR-HOST/api/callback/ROUTE as the agent's or the partner's webhook, with the clientToken of the route. Each callback is
+// verified by X-Goog-Signature over the event within it.
+//
+// Package rbm is the other end, for the simulator and tests.
+package rcs

@@ -1,0 +1,613 @@
+// Package rbm is the other end of the RCS connector: the part of Google's RCS for Business API that takes messages, and its webhook. It has
+// no opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground truth then covers
+// RCS too.
+//
+//	POST   /token                                       an access token for a signed assertion (RFC 7523)
+//	POST   /v1/phones/{number}/agentMessages            contentMessage, under the query's messageId and agentId
+//	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: what was taken is delivered or not, whatever anyone says
+//	POST   /v1/users:batchGet                           who of a list has RCS
+//
+// An agent is a line. A message's id says whose submission it is; one that says nothing gets a submission id here. Before its first
+// event the server registers the webhook as Google does, by a secret that is to come back. An event that is not answered with 2xx is
+// repeated. The platform has no event for a message that failed otherwise than by its time: then nothing is said.
+package rbm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"fanfare/schemas"
+	schematext "fanfare/schemas/text"
+	"fanfare/sinks/carrier"
+)
+
+// Line is what stands behind an agent. It must ignore a key that it has had, as the platform does.
+type Line interface {
+	carrier.Connector
+	carrier.ReceiptSource
+}
+
+// Config of a server.
+type Config struct {
+	// Open returns the line of an agent, once for each. Required.
+	Open func(agentID string) (Line, error)
+	// Keys sign the submission ids of messages that say none. Required.
+	Keys *schemas.Keys
+	// Account is the service account that may get tokens. Required; see [NewAccount].
+	Account *Account
+	// Webhook is called with events; empty: none is. ClientToken signs them and registers the address.
+	Webhook, ClientToken string
+	// Unreachable is the share of numbers that have no RCS, 0..1. Which, follows from the number.
+	Unreachable float64
+	// Callbacks at a time; 0: 16. Client calls; nil: one with a timeout of 10 s.
+	Callbacks int
+	Client    *http.Client
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Account is a service account.
+type Account struct {
+	Email string
+	key   *rsa.PrivateKey
+}
+
+// NewAccount makes a service account with a new key.
+func NewAccount() (*Account, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("rbm: service account: %w", err)
+	}
+	return &Account{"simulated@fanfare.invalid", key}, nil
+}
+
+// accountFile is the key file of a service account.
+type accountFile struct {
+	Type  string `json:"type"`
+	Email string `json:"client_email"`
+	Key   string `json:"private_key"`
+}
+
+// JSON returns the key file, as Google gives it.
+func (a *Account) JSON() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return nil, fmt.Errorf("rbm: service account: %w", err)
+	}
+	return json.MarshalIndent(accountFile{"service_account", a.Email, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))}, "", "  ")
+}
+
+// ReadAccount reads a key file.
+func ReadAccount(raw []byte) (*Account, error) {
+	var f accountFile
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return nil, fmt.Errorf("rbm: service account: %w", err)
+	}
+	block, _ := pem.Decode([]byte(f.Key))
+	if block == nil {
+		return nil, errors.New("rbm: service account: no key")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("rbm: service account: %w", err)
+	}
+	private, ok := key.(*rsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("rbm: service account: the key is not RSA")
+	}
+	return &Account{f.Email, private}, nil
+}
+
+// Server is the platform. It is an http.Handler; Run calls the webhook.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *http.Client
+	opened  chan *line
+	started time.Time
+
+	mu         sync.Mutex
+	lines      map[string]*line
+	tokens     map[string]time.Time
+	foreign    map[carrier.Key]string
+	seq        uint32
+	events     uint64
+	registered bool
+	posted     Stats
+}
+
+// Stats count events and questions.
+type Stats struct{ Delivered, Repeated, Probes int }
+
+type line struct {
+	agent string
+	line  Line
+}
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Open == nil || cfg.Keys == nil || cfg.Account == nil {
+		return nil, errors.New("rbm: a line, keys and a service account are needed")
+	}
+	cfg.Callbacks = cmp.Or(cfg.Callbacks, 16)
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *line, 1000), started: time.Now(),
+		lines: map[string]*line{}, tokens: map[string]time.Time{}, foreign: map[carrier.Key]string{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.client == nil {
+		s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Callbacks}}
+	}
+	return s, nil
+}
+
+// Run sends what the lines say until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case l := <-s.opened:
+			running.Go(func() {
+				if err := l.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, l, list) }); err != nil {
+					s.log.ErrorContext(ctx, "receipts of an agent ended", "agent", l.agent, "err", err)
+				}
+			})
+		}
+	}
+}
+
+// Stats returns what was called and asked.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posted
+}
+
+func (s *Server) line(agent string) (*line, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lines[agent]; l != nil {
+		return l, nil
+	}
+	opened, err := s.cfg.Open(agent)
+	if err != nil {
+		return nil, err
+	}
+	l := &line{agent, opened}
+	select {
+	case s.opened <- l:
+	default:
+		return nil, errors.New("too many agents")
+	}
+	s.lines[agent] = l
+	return l, nil
+}
+
+// mostForeign bounds the memory of ids that are not ours.
+const mostForeign = 100_000
+
+// key returns the submission id of a message.
+func (s *Server) key(id string) (carrier.Key, bool) {
+	var key carrier.Key
+	bare := strings.ReplaceAll(id, "-", "")
+	if len(id) != 36 || len(bare) != 32 {
+		return key, false
+	}
+	if n, err := hex.Decode(key[:], []byte(bare)); err != nil || n != len(key) {
+		return key, false
+	}
+	if key.Try() > 0 && s.cfg.Keys.Verify(key) == nil {
+		return key, true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, known := range s.foreign {
+		if known == id {
+			return k, true
+		}
+	}
+	if len(s.foreign) >= mostForeign {
+		clear(s.foreign)
+	}
+	s.seq++
+	key = s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+	s.foreign[key] = id
+	return key, true
+}
+
+// idOf is the id under which a message came.
+func (s *Server) idOf(key carrier.Key) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id := s.foreign[key]; id != "" {
+		return id
+	}
+	h := hex.EncodeToString(key[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+	if r.URL.Path == "/token" && r.Method == http.MethodPost {
+		s.token(w, r)
+		return
+	}
+	if !s.mayPass(r.Header.Get("Authorization")) {
+		fail(w, http.StatusUnauthorized, "UNAUTHENTICATED")
+		return
+	}
+	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	switch {
+	case len(path) == 2 && path[1] == "users:batchGet" && r.Method == http.MethodPost:
+		s.batchGet(w, r)
+	case len(path) == 4 && path[1] == "phones" && path[3] == "agentMessages" && r.Method == http.MethodPost:
+		s.take(w, r, path[2])
+	case len(path) == 5 && path[1] == "phones" && path[3] == "agentMessages" && r.Method == http.MethodDelete:
+		fail(w, http.StatusNotFound, "NOT_FOUND")
+	default:
+		fail(w, http.StatusNotFound, "NOT_FOUND")
+	}
+}
+
+// tokenLife is how long an access token holds.
+const tokenLife = time.Hour
+
+// token gives an access token for an assertion that the service account has signed.
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	if err := s.assertion(r.PostFormValue("assertion"), time.Now()); err != nil || r.PostFormValue("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"invalid_grant","error_description":"Invalid JWT"}`)
+		return
+	}
+	token := rand.Text()
+	s.mu.Lock()
+	for t, until := range s.tokens {
+		if time.Now().After(until) {
+			delete(s.tokens, t)
+		}
+	}
+	s.tokens[token] = time.Now().Add(tokenLife)
+	s.mu.Unlock()
+	answer(w, map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int(tokenLife.Seconds())})
+}
+
+// assertion checks a JWT of the service account.
+func (s *Server) assertion(text string, now time.Time) error {
+	part := strings.Split(text, ".")
+	if len(part) != 3 {
+		return errors.New("not three parts")
+	}
+	sig, err := base64.RawURLEncoding.DecodeString(part[2])
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(part[0] + "." + part[1]))
+	if err := rsa.VerifyPKCS1v15(&s.cfg.Account.key.PublicKey, crypto.SHA256, sum[:], sig); err != nil {
+		return err
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(part[1])
+	if err != nil {
+		return err
+	}
+	var claims struct {
+		Issuer  string `json:"iss"`
+		Scope   string `json:"scope"`
+		Expires int64  `json:"exp"`
+	}
+	if err := json.Unmarshal(raw, &claims); err != nil {
+		return err
+	}
+	if claims.Issuer != s.cfg.Account.Email || now.Unix() >= claims.Expires || !strings.Contains(claims.Scope, "rcsbusinessmessaging") {
+		return errors.New("another account, too late, or another scope")
+	}
+	return nil
+}
+
+func (s *Server) mayPass(header string) bool {
+	token, ok := strings.CutPrefix(header, "Bearer ")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ok && time.Now().Before(s.tokens[token])
+}
+
+// Forget makes all access tokens worthless, as when a key is withdrawn.
+func (s *Server) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tokens)
+}
+
+// reachable reports whether a number has RCS.
+func (s *Server) reachable(number string) bool {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, number)
+	return float64(h.Sum64()%10_000)/10_000 >= s.cfg.Unreachable
+}
+
+// batchGet says who of a list has RCS.
+func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Users   []string `json:"users"`
+		AgentID string   `json:"agentId"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.AgentID == "" || len(q.Users) == 0 || len(q.Users) > 10_000 {
+		fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+		return
+	}
+	s.mu.Lock()
+	s.posted.Probes++
+	s.mu.Unlock()
+	reach := []string{}
+	for _, number := range q.Users {
+		if s.reachable(number) {
+			reach = append(reach, number)
+		}
+	}
+	answer(w, map[string]any{"reachableUsers": reach})
+}
+
+// maxText is the most characters of a text.
+const maxText = 3072
+
+// take reads one message.
+func (s *Server) take(w http.ResponseWriter, r *http.Request, number string) {
+	var m struct {
+		Content map[string]json.RawMessage `json:"contentMessage"`
+		Traffic string                     `json:"messageTrafficType"`
+		Expires time.Time                  `json:"expireTime"`
+	}
+	agent := r.URL.Query().Get("agentId")
+	key, ok := s.key(r.URL.Query().Get("messageId"))
+	if err := json.NewDecoder(r.Body).Decode(&m); err != nil || !ok || agent == "" {
+		fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+		return
+	}
+	kinds := 0
+	for _, name := range []string{"text", "richCard", "contentInfo", "uploadedRbmFile", "fileName"} {
+		if m.Content[name] != nil {
+			kinds++
+		}
+	}
+	out := carrier.Outbound{Key: key, Channel: schemas.ChannelRCS, To: number, From: agent, NotAfter: m.Expires}
+	var text string
+	switch {
+	case kinds != 1:
+		fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+		return
+	case m.Content["text"] != nil && len(m.Content) == 1:
+		if json.Unmarshal(m.Content["text"], &text) != nil || text == "" || utf8.RuneCountInString(text) > maxText {
+			fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+			return
+		}
+		size := schematext.Measure(text)
+		out.Body.Text = carrier.Text{Body: text, Encoding: size.Encoding, Segments: size.Segments}
+	default:
+		raw, err := json.Marshal(m.Content)
+		if err != nil {
+			fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+			return
+		}
+		out.Body.Rich = &carrier.Rich{JSON: raw}
+	}
+	if !s.reachable(number) {
+		fail(w, http.StatusNotFound, "NOT_FOUND")
+		return
+	}
+	l, err := s.line(agent)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
+		return
+	}
+	s.submit(w, r, l, &out)
+}
+
+// submit hands one message to the line and answers as the line does.
+func (s *Server) submit(w http.ResponseWriter, r *http.Request, l *line, out *carrier.Outbound) {
+	answered := make(chan carrier.Result, 1)
+	if err := l.line.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
+		return
+	}
+	var x carrier.Result
+	select {
+	case x = <-answered:
+	case <-r.Context().Done():
+		return
+	}
+	switch x.Outcome {
+	case carrier.Accepted:
+		answer(w, map[string]any{"name": "phones/" + out.To + "/agentMessages/" + s.idOf(out.Key), "sendTime": time.Now().UTC().Format(time.RFC3339Nano)})
+	case carrier.Throttled:
+		fail(w, http.StatusTooManyRequests, "RESOURCE_EXHAUSTED")
+	case carrier.Retryable:
+		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
+	case carrier.Unsupported:
+		fail(w, http.StatusNotFound, "NOT_FOUND")
+	case carrier.Unknown:
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = conn.Close() // taken, or lost; the client is never told
+		}
+	default:
+		fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
+	}
+}
+
+func answer(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func fail(w http.ResponseWriter, status int, word string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": status, "message": word, "status": word}})
+}
+
+// emit calls the webhook for each receipt, several at a time, and returns when all were taken, or ctx ends.
+func (s *Server) emit(ctx context.Context, l *line, list []carrier.Receipt) error {
+	if s.cfg.Webhook == "" {
+		return nil
+	}
+	work := make(chan []byte)
+	var running sync.WaitGroup
+	for range min(s.cfg.Callbacks, len(list)) {
+		running.Go(func() {
+			for event := range work {
+				s.deliver(ctx, event)
+			}
+		})
+	}
+	for i := range list {
+		if event := s.event(l.agent, &list[i]); event != nil {
+			work <- event
+		}
+	}
+	close(work)
+	running.Wait()
+	return ctx.Err()
+}
+
+// event is what a receipt is in the platform's words; nil: it has none.
+func (s *Server) event(agent string, r *carrier.Receipt) []byte {
+	s.mu.Lock()
+	s.events++
+	id := strconv.FormatUint(s.events, 10)
+	s.mu.Unlock()
+	e := map[string]string{"eventId": id, "messageId": s.idOf(r.Key), "agentId": agent, "sendTime": r.At.UTC().Format(time.RFC3339Nano)}
+	switch {
+	case r.Status == schemas.ReceiptStatusDelivered:
+		e["senderPhoneNumber"], e["eventType"] = r.To, "DELIVERED"
+	case r.Status == schemas.ReceiptStatusRead:
+		e["senderPhoneNumber"], e["eventType"] = r.To, "READ"
+	case r.Status == schemas.ReceiptStatusFailed && r.Sub == schemas.CodeExpired:
+		e["phoneNumber"], e["eventType"] = r.To, "TTL_EXPIRATION_REVOKED"
+	default:
+		return nil
+	}
+	raw, err := json.Marshal(e)
+	if err != nil {
+		return nil // never: texts
+	}
+	return raw
+}
+
+// deliver calls the webhook until it is answered with 2xx, or ctx ends.
+func (s *Server) deliver(ctx context.Context, event []byte) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := s.register(ctx)
+		if err == nil {
+			err = s.post(ctx, event)
+		}
+		s.mu.Lock()
+		if err == nil {
+			s.posted.Delivered++
+		} else {
+			s.posted.Repeated++
+		}
+		s.mu.Unlock()
+		if err == nil {
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// register tells the webhook a secret that is to come back, once.
+func (s *Server) register(ctx context.Context) error {
+	s.mu.Lock()
+	done := s.registered
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	secret := rand.Text()
+	body, err := json.Marshal(map[string]string{"clientToken": s.cfg.ClientToken, "secret": secret})
+	if err != nil {
+		return err
+	}
+	got, err := s.call(ctx, body, "")
+	if err != nil {
+		return err
+	}
+	if string(got) != secret {
+		return errors.New("the secret did not come back")
+	}
+	s.mu.Lock()
+	s.registered = true
+	s.mu.Unlock()
+	s.log.InfoContext(ctx, "webhook registered")
+	return nil
+}
+
+func (s *Server) post(ctx context.Context, event []byte) error {
+	body, err := json.Marshal(map[string]any{"message": map[string]any{"data": event, "messageId": "1"}, "subscription": "projects/rbm/subscriptions/simulated"})
+	if err != nil {
+		return err
+	}
+	_, err = s.call(ctx, body, Sign(s.cfg.ClientToken, event))
+	return err
+}
+
+func (s *Server) call(ctx context.Context, body []byte, signature string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.cfg.Webhook, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if signature != "" {
+		req.Header.Set("X-Goog-Signature", signature)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if resp.StatusCode/100 != 2 {
+		return nil, errors.New(resp.Status)
+	}
+	return got, err
+}
+
+// Sign returns X-Goog-Signature of an event.
+func Sign(token string, event []byte) string {
+	m := hmac.New(sha512.New, []byte(token))
+	m.Write(event)
+	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+}

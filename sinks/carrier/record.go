@@ -1,0 +1,30 @@
+package carrier
+
+import (
+	"strings"
+	"time"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// Record returns a receipt as a record of topic `receipts`. It came in on the account of route, at that time.
+func (r *Receipt) Record(route string, received time.Time) *fanfarev1.Receipt {
+	out := &fanfarev1.Receipt{
+		Route: route, ProviderId: valid(r.Ref), To: valid(r.To), Status: r.Status, Code: r.Sub, RawCode: valid(r.Code),
+		Part: uint32(r.Part), Parts: uint32(r.Parts), Raw: r.Raw, ReceivedMs: received.UnixMilli(),
+	}
+	for _, ref := range r.AltRefs {
+		out.AltProviderIds = append(out.AltProviderIds, valid(ref))
+	}
+	if !r.Key.IsZero() {
+		key := r.Key
+		out.SubmissionId = key[:]
+	}
+	if !r.At.IsZero() {
+		out.TimeMs = r.At.UnixMilli()
+	}
+	return out
+}
+
+// valid replaces what is not UTF-8, which protobuf refuses.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

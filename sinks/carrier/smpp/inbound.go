@@ -1,0 +1,115 @@
+package smpp
+
+import (
+	"context"
+	"time"
+
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/smpp/sms"
+)
+
+// Bounds of what waits for its other parts.
+const (
+	// joinWait is shorter than the response timers of message centres, which are 10 s and more.
+	joinWait = 5 * time.Second
+	// mostJoined texts wait at a time.
+	mostJoined = 1000
+)
+
+// written is a part of what a recipient wrote, with the unit that it came in.
+type written struct {
+	arrival arrival
+	message carrier.Inbound
+	part    sms.Concat
+}
+
+// Inbound implements [carrier.InboundSource]. A text in parts is emitted whole, and its parts are answered then. When some do not
+// come within 5 s, each that has come is emitted by itself, with its number: a message centre that sends the next part only after
+// the answer to the one before would else wait for ever.
+func (c *Connector) Inbound(ctx context.Context, emit func([]carrier.Inbound) error) error {
+	if !c.openBox(&c.messages) {
+		return errTwoTakers
+	}
+	defer c.closeBox(&c.messages)
+	parts := sms.NewJoiner[written](mostJoined, joinWait)
+	defer func() {
+		// What waits for its other parts comes again.
+		late, _, _ := parts.Expire(time.Now().Add(2 * joinWait))
+		for _, j := range late {
+			c.answer(arrivalsOf(j.Units), errTwoTakers)
+		}
+	}()
+	timer := time.NewTimer(joinWait)
+	defer timer.Stop()
+	var pause carrier.Backoff
+	for {
+		arrived, ok := c.next(ctx, &c.messages, timer.C)
+		if !ok {
+			return nil
+		}
+		now := time.Now()
+		var ready []sms.Joined[written]
+		for i := range arrived {
+			w, text := c.readWritten(&arrived[i])
+			ready = append(ready, parts.Add(w.message.From, w.message.To, w.part, text, w, now)...)
+		}
+		late, next, waiting := parts.Expire(now)
+		ready = append(ready, late...)
+		if timer.Reset(joinWait); waiting {
+			timer.Reset(next.Sub(now))
+		}
+		if len(ready) == 0 {
+			continue
+		}
+		list, units := messagesOf(ready)
+		err := emit(list)
+		c.answer(units, err)
+		if err != nil {
+			pause.Wait(ctx)
+		} else {
+			pause.Reset()
+		}
+	}
+}
+
+// readWritten reads one unit.
+func (c *Connector) readWritten(a *arrival) (w written, text string) {
+	m := &a.message
+	text, concat, binary := sms.Decode(m, c.cfg.sms.Alphabet)
+	if binary {
+		text = "" // Raw has it
+	}
+	return written{arrival: *a, part: concat, message: carrier.Inbound{
+		Account: c.account, From: e164(m.Source), To: e164(m.Dest), Text: text, At: a.at, Raw: []byte(a.body),
+	}}, text
+}
+
+// messagesOf makes messages of what was joined, and what of its parts when the others did not come.
+func messagesOf(ready []sms.Joined[written]) (list []carrier.Inbound, units []arrival) {
+	for _, j := range ready {
+		units = append(units, arrivalsOf(j.Units)...)
+		if j.Have == j.Total {
+			m := j.Units[0].message
+			m.Text = j.Text
+			for _, u := range j.Units[1:] {
+				m.Raw = append(m.Raw, u.message.Raw...)
+			}
+			list = append(list, m)
+			continue
+		}
+		for _, u := range j.Units {
+			m := u.message
+			m.Part, m.Parts = uint8(u.part.Number), uint8(u.part.Total)
+			list = append(list, m)
+		}
+	}
+	return list, units
+}
+
+func arrivalsOf(units []written) []arrival {
+	list := make([]arrival, len(units))
+	for i := range units {
+		list[i] = units[i].arrival
+	}
+	return list
+}

@@ -1,0 +1,83 @@
+package smpp
+
+import (
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+)
+
+// lost remembers the hand-overs that got no answer in time, for late answers. The connector's lock guards it.
+type lost struct {
+	most  int
+	list  map[uint32]pending
+	order []uint32
+}
+
+func (l *lost) add(sequence uint32, p pending) {
+	if l.list == nil {
+		l.list = map[uint32]pending{}
+	}
+	if len(l.order) >= l.most {
+		delete(l.list, l.order[0])
+		l.order = l.order[1:]
+	}
+	l.list[sequence] = p
+	l.order = append(l.order, sequence)
+}
+
+func (l *lost) take(sequence uint32) (pending, bool) {
+	p, ok := l.list[sequence]
+	delete(l.list, sequence)
+	return p, ok
+}
+
+// lateAnswer makes a receipt of an answer that came when its hand-over had been called unknown: the doubt is over. The caller holds
+// the lock.
+func (c *Connector) lateAnswer(p *pending, r *partResult) {
+	c.late++
+	parts := 1
+	if p.long != nil {
+		parts = len(p.long.parts)
+	}
+	status := schemas.ReceiptStatusBuffered
+	if r.outcome != carrier.Accepted {
+		status = schemas.ReceiptStatusFailed
+	} else {
+		c.lateRefs.add(r.id, p.key)
+	}
+	c.addOwn(p, p.part, parts, status, r)
+}
+
+// keysByRef are the submission ids of the newest hand-overs whose answer was late: nobody else knows them by the message centre's id.
+type keysByRef struct {
+	list  map[string]carrier.Key
+	order []string
+}
+
+// mostLate bounds them.
+const mostLate = 10_000
+
+func (k *keysByRef) add(ref string, key carrier.Key) {
+	if ref == "" {
+		return
+	}
+	if k.list == nil {
+		k.list = map[string]carrier.Key{}
+	}
+	if len(k.order) >= mostLate {
+		delete(k.list, k.order[0])
+		k.order = k.order[1:]
+	}
+	k.list[ref] = key
+	k.order = append(k.order, ref)
+}
+
+// of returns the submission id of a receipt, zero when it is not one of these. Ids are unique per session only at some message
+// centres, so the number is held against it too.
+func (k *keysByRef) of(refs []string) carrier.Key {
+	for _, ref := range refs {
+		if key, ok := k.list[ref]; ok {
+			return key
+		}
+	}
+	return carrier.Key{}
+}

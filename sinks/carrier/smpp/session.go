@@ -1,0 +1,260 @@
+package smpp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/smpp/pdu"
+)
+
+// Why a session ends.
+var (
+	errUnbound   = errors.New("the message centre has unbound")
+	errSilent    = errors.New("the message centre says nothing any more")
+	errDrained   = errors.New("drained")
+	errWriteLate = errors.New("the message centre does not read")
+)
+
+// BindError is the message centre's refusal to bind.
+type BindError struct {
+	Command pdu.Command
+	Status  pdu.Status
+}
+
+// bindHints say what a refusal nearly always means.
+var bindHints = map[pdu.Status]string{
+	pdu.AlreadyBound: "ESME_RALYBND: the account allows no further session", pdu.BindFailed: "ESME_RBINDFAIL: wrong account, address or mode",
+	pdu.InvalidPassword: "ESME_RINVPASWD: wrong password", pdu.InvalidSystemID: "ESME_RINVSYSID: unknown systemId",
+	pdu.InvalidCommand: "ESME_RINVCMDID: this mode is not supported, try split", pdu.Throttled: "ESME_RTHROTTLED: too many attempts",
+}
+
+// Error names the command, the status and what it means.
+func (e *BindError) Error() string {
+	hint := bindHints[e.Status]
+	if hint == "" {
+		hint = "see the carrier's list"
+	}
+	return fmt.Sprintf("%v refused with %v (%s)", e.Command, e.Status, hint)
+}
+
+// session is one connection that is bound.
+type session struct {
+	c      *Connector
+	conn   net.Conn
+	reader *pdu.Reader
+	bindBy pdu.Command // that it was bound by
+	wake   chan struct{}
+	ended  chan struct{} // closed by fail
+
+	lastRead atomic.Int64 // Unix nanoseconds
+
+	// The connector's lock guards the rest.
+	err      error
+	sequence uint32
+	used     int     // places taken in the window
+	limit    float64 // of the window now
+	shrunk   time.Time
+	pending  map[uint32]pending
+	queue    outgoing // to be written
+	writing  outgoing // at the system call
+	retries  []retry
+	lost     lost
+	enquired time.Time // enquire_link was sent and nothing came since
+	leaving  time.Time // the message centre has unbound, and answers may still come
+}
+
+// open connects and binds.
+func (c *Connector) open(ctx context.Context, command pdu.Command) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.cfg.ConnectTimeout))
+	defer cancel()
+	conn, err := c.dial(ctx, c.cfg.addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if c.cfg.tls != nil {
+		secured := tls.Client(conn, c.cfg.tls)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("connect with TLS: %w", err)
+		}
+		conn = secured
+	}
+	s := &session{
+		c: c, conn: conn, reader: pdu.NewReader(conn), bindBy: command, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		sequence: 1, limit: float64(c.cfg.Window), pending: map[uint32]pending{}, lost: lost{most: 4 * c.cfg.Window},
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	err = s.bind()
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	s.lastRead.Store(time.Now().UnixNano())
+	return s, nil
+}
+
+// bind binds. What comes before the answer is answered when it asks whether we are here, and is else left for the message centre
+// to send again.
+func (s *session) bind() error {
+	cfg := s.c.cfg
+	m := pdu.Bind{SystemID: cfg.SystemID, Password: string(cfg.Password), SystemType: cfg.SystemType, Version: cfg.version}
+	unit, err := m.Append(nil, pdu.Header{Command: s.bindBy, Sequence: s.sequence})
+	if err != nil {
+		return err
+	}
+	if _, err := s.conn.Write(unit); err != nil {
+		return fmt.Errorf("%v: %w", s.bindBy, err)
+	}
+	for {
+		h, _, err := s.reader.Next()
+		if err != nil {
+			return fmt.Errorf("%v: %w", s.bindBy, err)
+		}
+		switch {
+		case h.Sequence == s.sequence && (h.Command == s.bindBy.Response() || h.Command == pdu.GenericNack):
+			s.sequence++
+			if h.Status != pdu.OK {
+				return &BindError{s.bindBy, h.Status}
+			}
+			return nil
+		case h.Command == pdu.EnquireLink:
+			if _, err := s.conn.Write(pdu.Header{Command: pdu.EnquireLinkResp, Sequence: h.Sequence}.Append(nil)); err != nil {
+				return fmt.Errorf("%v: %w", s.bindBy, err)
+			}
+		}
+	}
+}
+
+// submits reports whether the session takes hand-overs.
+func (s *session) submits() bool { return s.bindBy != pdu.BindReceiver }
+
+// width is the window now, at least one.
+func (s *session) width() int { return max(1, int(s.limit)) }
+
+// room is how much of the window is free. The caller holds the lock.
+func (s *session) room() int { return s.width() - s.used }
+
+// throttled halves the window, once for all answers of about one round trip. The caller holds the lock.
+func (s *session) throttled(now time.Time) {
+	if now.Sub(s.shrunk) < 100*time.Millisecond {
+		return
+	}
+	s.shrunk = now
+	s.limit = max(1, s.limit/2)
+}
+
+// accepted lets the window grow back, by one place per window of answers. The caller holds the lock.
+func (s *session) accepted() {
+	if most := float64(s.c.cfg.Window); s.limit < most {
+		s.limit = min(most, s.limit+1/s.limit)
+	}
+}
+
+// signal wakes the writer.
+func (s *session) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// writtenUnknown is what anybody but the writer says to fail.
+const writtenUnknown = -1
+
+// fail ends the session, and decides about every hand-over that waits: what was not written whole was not taken, for the other end
+// cannot read half a unit; what was, may have been. Only the writer knows how much of what it is writing has gone out: those wait
+// until it says so, which is at once, for the connection is closed.
+func (s *session) fail(err error, written int) {
+	c := s.c
+	var done completions
+	c.mu.Lock()
+	if s.err == nil {
+		s.err = err
+		close(s.ended)
+		_ = s.conn.Close()
+		c.detach(s, err)
+		s.abandon(&done)
+	}
+	if written != writtenUnknown {
+		for _, it := range s.writing.items {
+			switch {
+			case !it.submit:
+			case it.end > written:
+				s.complete(&done, it.sequence, notTaken(s.err))
+			default:
+				s.complete(&done, it.sequence, mayBeTaken(s.err))
+			}
+		}
+		s.writing = outgoing{}
+	}
+	c.unlock(&done)
+}
+
+// abandon answers for all but what is being written. The caller holds the lock.
+func (s *session) abandon(done *completions) {
+	for _, it := range s.queue.items {
+		if it.submit {
+			s.complete(done, it.sequence, notTaken(s.err))
+		}
+	}
+	for _, r := range s.retries {
+		s.settle(done, &r.pending, notTaken(s.err))
+	}
+	s.queue, s.retries = outgoing{}, nil
+	writing := make(map[uint32]bool, len(s.writing.items))
+	for _, it := range s.writing.items {
+		writing[it.sequence] = it.submit
+	}
+	for sequence := range s.pending {
+		if !writing[sequence] {
+			s.complete(done, sequence, mayBeTaken(s.err))
+		}
+	}
+}
+
+// notTaken is the result of what was not written.
+func notTaken(err error) partResult {
+	switch {
+	case errors.Is(err, errWriteLate):
+		return partResult{outcome: carrier.Retryable, code: carrier.CodeDeadline}
+	case errors.Is(err, errDrained):
+		return partResult{outcome: carrier.Retryable, code: "drained"}
+	default:
+		return partResult{outcome: carrier.Retryable, code: errNotConnected.Error(), retryAfter: time.Second}
+	}
+}
+
+// mayBeTaken is the result of what was written and has no answer.
+func mayBeTaken(err error) partResult {
+	if errors.Is(err, errDrained) {
+		return partResult{outcome: carrier.Unknown, code: "drained"}
+	}
+	return partResult{outcome: carrier.Unknown, code: "connection lost"}
+}
+
+// send queues a unit that is no hand-over. The caller holds the lock.
+func (s *session) send(h pdu.Header) {
+	if s.err == nil {
+		s.queue.buf = h.Append(s.queue.buf)
+		s.queue.add(item{end: len(s.queue.buf)})
+		s.signal()
+	}
+}
+
+// next returns a sequence number. They go from 1 to 0x7FFFFFFF. The caller holds the lock.
+func (s *session) next() uint32 {
+	n := s.sequence
+	if s.sequence++; s.sequence > 0x7fffffff {
+		s.sequence = 1
+	}
+	return n
+}

@@ -1,0 +1,278 @@
+package whatsapp
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/inflight"
+	"fanfare/sinks/carrier/once"
+)
+
+// Connector hands over by one business account.
+type Connector struct {
+	cfg  *account
+	name string
+	http *once.Client
+	book *inflight.Book
+}
+
+var (
+	_ carrier.Connector      = (*Connector)(nil)
+	_ carrier.Webhook        = (*Connector)(nil)
+	_ carrier.Handshaker     = (*Connector)(nil)
+	_ carrier.TemplateTeller = (*Connector)(nil)
+)
+
+// New returns a connector. It connects with the first hand-over. Receipts name the account, which is the route's name.
+func New(cfg Config, name string) (*Connector, error) {
+	a, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &Connector{
+		cfg: a, name: name, book: inflight.New(a.window), http: once.New(once.Config{Window: a.window, Timeout: a.timeout, Roots: a.roots}),
+	}, nil
+}
+
+// Caps implements [carrier.Connector].
+func (c *Connector) Caps() carrier.Caps {
+	return carrier.Caps{
+		MaxBatch: 1, EchoesKey: true, Receipts: carrier.ReceiptsWebhook, Pacing: carrier.PacingMessages, ReadReceipts: true, AnswerTimeout: c.cfg.timeout,
+	}
+}
+
+// Send implements [carrier.Connector].
+func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	switch {
+	case len(batch) == 0:
+		return nil
+	case len(batch) > 1:
+		return carrier.ErrBatch
+	}
+	// What is on the wire outlives the wait for a place on it.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f, err := c.book.Begin(ctx, 1, done, cancel)
+	if err != nil {
+		cancel()
+		return err
+	}
+	go func() {
+		defer c.book.Leave()
+		defer cancel()
+		f.Answer(0, c.submit(work, &batch[0]))
+	}()
+	return nil
+}
+
+// submit hands one message over.
+func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Result {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
+	defer cancel()
+	expired := func() bool { return o.Expired(time.Now()) }
+	if expired() {
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	}
+	body, err := json.Marshal(messageOf(o))
+	if err != nil {
+		return carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeRenderError, Code: "components"}
+	}
+	req, err := c.request(ctx, http.MethodPost, c.sender(o)+"/messages", body)
+	if err != nil {
+		return carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeRenderError, Code: "request"}
+	}
+	a, err := c.http.Do(req, expired)
+	switch {
+	case errors.Is(err, once.ErrExpired):
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	case errors.Is(err, once.ErrNotConnected):
+		c.book.Failed(err)
+		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
+	case err != nil:
+		if ctx.Err() == nil {
+			c.book.Failed(err)
+		}
+		return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
+	case a.Torn && a.Status/100 == 2:
+		return carrier.Result{Outcome: carrier.Unknown, Code: "answer torn"}
+	}
+	c.book.Failed(a.Failure())
+	return c.cfg.result(a)
+}
+
+// sender is the id of the number that sends a message.
+func (c *Connector) sender(o *carrier.Outbound) string {
+	if numberID.MatchString(o.From) {
+		return o.From
+	}
+	return c.cfg.PhoneNumberID
+}
+
+func (c *Connector) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	req, err := once.Request(ctx, method, c.cfg.base+"/"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+string(c.cfg.AccessToken))
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// result is what an answer means.
+func (a *account) result(got *once.Answer) carrier.Result {
+	var doc struct {
+		Messages []struct {
+			ID     string `json:"id"`
+			Status string `json:"message_status"`
+		} `json:"messages"`
+		Error *struct {
+			Code json.Number `json:"code"`
+		} `json:"error"`
+	}
+	err := json.Unmarshal(got.Body, &doc)
+	if got.Status/100 == 2 {
+		if err != nil || len(doc.Messages) == 0 || doc.Messages[0].ID == "" {
+			return carrier.Result{Outcome: carrier.Unknown, Code: "answer without the message"}
+		}
+		m := doc.Messages[0]
+		out := carrier.Result{Outcome: carrier.Accepted, Ref: m.ID}
+		if said, ok := a.codes.Answer(m.Status); ok && m.Status != "" {
+			out.Outcome, out.Sub = said.Outcome, said.Sub
+			if said.Outcome != carrier.Accepted {
+				out.Code = m.Status
+			}
+		}
+		return out
+	}
+	status := strconv.Itoa(got.Status)
+	out := carrier.Result{Code: status, RetryAfter: got.RetryAfter()}
+	said, ok := a.codes.Answer("http:" + status)
+	if err == nil && doc.Error != nil && doc.Error.Code != "" {
+		out.Code = doc.Error.Code.String()
+		if exact, known := a.codes.Answer(out.Code); known {
+			said, ok = exact, true
+		}
+	}
+	out.RetryAfter = cmp.Or(out.RetryAfter, a.codes.Wait(out.Code))
+	switch {
+	case ok:
+		out.Outcome, out.Sub = said.Outcome, said.Sub
+	case got.Status/100 == 3:
+		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
+	case got.Status/100 == 4:
+		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
+	default:
+		out.Outcome = carrier.Unknown
+	}
+	return out
+}
+
+// message is the body of a hand-over.
+type message struct {
+	Product   string    `json:"messaging_product"`
+	Recipient string    `json:"recipient_type"`
+	To        string    `json:"to"`
+	Type      string    `json:"type"`
+	Template  *template `json:"template,omitempty"`
+	Text      *text     `json:"text,omitempty"`
+	// Opaque comes back in each status.
+	Opaque string `json:"biz_opaque_callback_data"`
+}
+
+type template struct {
+	Name     string `json:"name"`
+	Language struct {
+		Code string `json:"code"`
+	} `json:"language"`
+	Components any `json:"components,omitempty"`
+}
+
+type text struct {
+	PreviewURL bool   `json:"preview_url"`
+	Body       string `json:"body"`
+}
+
+type component struct {
+	Type       string      `json:"type"`
+	Parameters []parameter `json:"parameters"`
+}
+
+type parameter struct {
+	Type string `json:"type"`
+	Text string `json:"text"`
+}
+
+// messageOf is a message as WhatsApp takes it. A body that WhatsApp has no form for makes one that it refuses.
+func messageOf(o *carrier.Outbound) message {
+	m := message{Product: "whatsapp", Recipient: "individual", To: strings.TrimPrefix(o.To, "+"), Opaque: o.Key.String()}
+	t := o.Body.Template
+	if t == nil {
+		m.Type, m.Text = "text", &text{Body: o.Body.Text.Body}
+		return m
+	}
+	m.Type, m.Template = "template", &template{Name: t.Name}
+	m.Template.Language.Code = t.Language
+	switch {
+	case len(t.Components) > 0:
+		m.Template.Components = json.RawMessage(t.Components)
+	case len(t.Params) > 0:
+		c := component{Type: "body"}
+		for _, p := range t.Params {
+			c.Parameters = append(c.Parameters, parameter{"text", p})
+		}
+		m.Template.Components = []component{c}
+	}
+	return m
+}
+
+// Drain implements [carrier.Connector].
+func (c *Connector) Drain(ctx context.Context) error {
+	c.book.Drain(ctx)
+	c.http.CloseIdle()
+	return nil
+}
+
+// Health implements [carrier.Connector].
+func (c *Connector) Health() carrier.Health {
+	h := c.book.Health()
+	if h.LastError == nil {
+		h.Sessions = 1
+	}
+	return h
+}
+
+// Reach asks for the number that sends, which shows that the token may use it.
+func (c *Connector) Reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodGet, url.PathEscape(c.cfg.PhoneNumberID)+"?fields=id", nil)
+	if err != nil {
+		return fmt.Errorf("whatsapp: %w", err)
+	}
+	a, err := c.http.Do(req, func() bool { return false })
+	switch {
+	case err != nil:
+		return fmt.Errorf("whatsapp: %w", err)
+	case a.Status/100 == 2:
+		return nil
+	}
+	var doc struct {
+		Error struct {
+			Message string      `json:"message"`
+			Code    json.Number `json:"code"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(a.Body, &doc) // an answer without it is told by its status
+	return fmt.Errorf("whatsapp: the number %s can't be used: status %d, code %s: %s", c.cfg.PhoneNumberID, a.Status, cmp.Or(doc.Error.Code.String(), "none"), doc.Error.Message)
+}

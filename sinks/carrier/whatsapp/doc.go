@@ -1,0 +1,28 @@
+// Package whatsapp is the connector to WhatsApp's Cloud API: messages of templates, and free texts to those who wrote within 24 hours.
+//
+// # What happens to a hand-over
+//
+// A message is one request. WhatsApp has no idempotency and cannot be asked about a message, so what is doubtful stays so until a webhook
+// comes, which carries our submission id (biz_opaque_callback_data).
+//
+//	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
+//	no connection                               retryable, code `not connected`
+//	an id of the message                        accepted; rejected when message_status says that the template is paused
+//	an error with a code                        what codes.csv says of the code, and how long to wait
+//	  throughput (130429, 80007, 4)             throttled: the route slows down
+//	  one recipient too often (131056)          retryable after 6 s; the others go on at their rate
+//	  not on WhatsApp (131026)                  unsupported: the next channel of the chain is tried at once
+//	  template missing, paused, not matching    rejected, and the next channel is tried where the campaign has one
+//	  the account: token, payment, policy       retryable: nothing is wrong with the message. The breaker of the route opens
+//	an error of 4xx with a code that nobody knows   rejected
+//	5xx, no answer, a broken connection         unknown, unless codes.csv says that WhatsApp takes nothing then
+//
+// # Webhooks
+//
+// Register https://YOUR-HOST/api/callback/ROUTE in the app, with the route's verifyToken, for the field `messages`. Each webhook is verified
+// by X-Hub-Signature-256 over the body as it came. Statuses come in batches and in any order, `read` without `delivered` too. A
+// status without our submission id is another program's. With the field `message_template_status_update` Meta says what became of
+// templates, by business account, name and language ([Connector.Templates]).
+//
+// Package graph is the other end, for the simulator and tests.
+package whatsapp

@@ -1,0 +1,514 @@
+// Package graph is the other end of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its webhooks. It has no
+// opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground truth then covers
+// WhatsApp too.
+//
+//	POST /{version}/{phone number id}/messages   a template or a text
+//	GET  /{version}/{phone number id}            whether the token may use the number
+//
+// A phone number id is a line. A message says whose submission it is in biz_opaque_callback_data; one that says nothing gets a
+// submission id here. Before its first webhook the server registers it as Meta does, by a challenge. A webhook that is not answered with
+// 2xx is repeated; its statuses come in batches, the last first.
+package graph
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fanfare/schemas"
+	schematext "fanfare/schemas/text"
+	"fanfare/sinks/carrier"
+)
+
+// Line is what stands behind a phone number id. It must give the number back that [carrier.Outbound.Meta] names under MetaRef, in decimal,
+// as Receipt.Ref.
+type Line interface {
+	carrier.Connector
+	carrier.ReceiptSource
+}
+
+// MetaRef names the provider's id that a line is to give to a message: the number, in decimal.
+const MetaRef = "ref"
+
+// Config of a server.
+type Config struct {
+	// Open returns the line of a phone number id, once for each. Required.
+	Open func(phoneNumberID string) (Line, error)
+	// Keys sign the submission ids of messages that say none. Required.
+	Keys *schemas.Keys
+	// AccessToken is what requests must bear; empty: any.
+	AccessToken string
+	// Webhook is called with statuses; empty: none is. AppSecret signs webhooks, VerifyToken registers the address.
+	Webhook, AppSecret, VerifyToken string
+	// Pair is the least time between two messages to one person; 0: none. Portfolio is the most people in a moving day; 0: no limit.
+	Pair      time.Duration
+	Portfolio int
+	// Batch is the most statuses of one webhook, 0: 20. Client calls; nil: one with a timeout of 10 s.
+	Batch  int
+	Client *http.Client
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Server is the Graph API. It is an http.Handler; Run calls webhooks.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *http.Client
+	refs    atomic.Uint64
+	opened  chan *number
+	started time.Time
+
+	mu         sync.Mutex
+	numbers    map[string]*number
+	seq        uint32
+	registered bool
+	people     people
+	posted     Stats
+}
+
+// Stats count webhooks.
+type Stats struct{ Delivered, Repeated int }
+
+type number struct {
+	id   string
+	line Line
+}
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Open == nil || cfg.Keys == nil {
+		return nil, errors.New("graph: a line and keys are needed")
+	}
+	cfg.Batch = cmp.Or(cfg.Batch, 20)
+	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *number, 1000), numbers: map[string]*number{}, started: time.Now(), people: people{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.client == nil {
+		s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	}
+	s.refs.Store(uint64(s.started.UnixMilli()) << 16)
+	return s, nil
+}
+
+// Run sends what the lines say until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case n := <-s.opened:
+			running.Go(func() {
+				if err := n.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, n, list) }); err != nil {
+					s.log.ErrorContext(ctx, "receipts of a number ended", "phone_number_id", n.id, "err", err)
+				}
+			})
+		}
+	}
+}
+
+// Stats returns what was called.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posted
+}
+
+func (s *Server) number(id string) (*number, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.numbers[id]; n != nil {
+		return n, nil
+	}
+	line, err := s.cfg.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	n := &number{id, line}
+	select {
+	case s.opened <- n:
+	default:
+		return nil, errors.New("too many numbers")
+	}
+	s.numbers[id] = n
+	return n, nil
+}
+
+// key returns the submission id of a message.
+func (s *Server) key(opaque string) carrier.Key {
+	if key, err := schemas.ParseID(opaque); err == nil && s.cfg.Keys.Verify(key) == nil && key.Try() > 0 {
+		return key
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	return s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case s.cfg.AccessToken != "" && (!ok || token != s.cfg.AccessToken):
+		fail(w, http.StatusUnauthorized, 190, "Invalid OAuth access token")
+	case len(path) == 2 && r.Method == http.MethodGet:
+		answer(w, map[string]string{"id": path[1]})
+	case len(path) == 3 && path[2] == "messages" && r.Method == http.MethodPost:
+		s.take(w, r, path[1])
+	default:
+		fail(w, http.StatusNotFound, 100, "Unsupported request")
+	}
+}
+
+// take reads one message.
+func (s *Server) take(w http.ResponseWriter, r *http.Request, id string) {
+	var m struct {
+		Product  string `json:"messaging_product"`
+		To       string `json:"to"`
+		Type     string `json:"type"`
+		Opaque   string `json:"biz_opaque_callback_data"`
+		Template *struct {
+			Name     string `json:"name"`
+			Language struct {
+				Code string `json:"code"`
+			} `json:"language"`
+			Components []struct {
+				Type       string `json:"type"`
+				Parameters []struct {
+					Type string `json:"type"`
+					Text string `json:"text"`
+				} `json:"parameters"`
+			} `json:"components"`
+		} `json:"template"`
+		Text *struct {
+			Body string `json:"body"`
+		} `json:"text"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&m); err != nil {
+		fail(w, http.StatusBadRequest, 100, "Invalid parameter")
+		return
+	}
+	out := carrier.Outbound{Key: s.key(m.Opaque), Channel: schemas.ChannelWhatsApp, To: "+" + strings.TrimPrefix(m.To, "+"), From: id}
+	switch {
+	case m.Product != "whatsapp" || m.To == "":
+		fail(w, http.StatusBadRequest, 131008, "Required parameter is missing")
+		return
+	case m.Type == "template" && m.Template != nil && m.Template.Name != "" && m.Template.Language.Code != "":
+		t := &carrier.Template{Name: m.Template.Name, Language: m.Template.Language.Code}
+		for _, c := range m.Template.Components {
+			for _, p := range c.Parameters {
+				if p.Type == "text" && p.Text == "" {
+					fail(w, http.StatusBadRequest, 131008, "Required parameter is missing")
+					return
+				}
+				t.Params = append(t.Params, p.Text)
+			}
+		}
+		out.Body.Template = t
+	case m.Type == "text" && m.Text != nil && m.Text.Body != "":
+		size := schematext.Measure(m.Text.Body)
+		out.Body.Text = carrier.Text{Body: m.Text.Body, Encoding: size.Encoding, Segments: size.Segments}
+	default:
+		fail(w, http.StatusBadRequest, 131008, "Required parameter is missing")
+		return
+	}
+	n, err := s.number(id)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, 131016, err.Error())
+		return
+	}
+	if code := s.limit(out.To); code != 0 {
+		fail(w, http.StatusBadRequest, code, "Rate limit hit")
+		return
+	}
+	s.submit(w, r, n, &out)
+}
+
+// submit hands one message to the line and answers as the line does.
+func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *carrier.Outbound) {
+	ref := s.refs.Add(1)
+	out.Meta = map[string]string{MetaRef: strconv.FormatUint(ref, 10)}
+	answered := make(chan carrier.Result, 1)
+	if err := n.line.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+		fail(w, http.StatusServiceUnavailable, 131016, err.Error())
+		return
+	}
+	var x carrier.Result
+	select {
+	case x = <-answered:
+	case <-r.Context().Done():
+		return
+	}
+	switch x.Outcome {
+	case carrier.Accepted:
+		digits := strings.TrimPrefix(out.To, "+")
+		answer(w, map[string]any{
+			"messaging_product": "whatsapp", "contacts": []any{map[string]string{"input": digits, "wa_id": digits}},
+			"messages": []any{map[string]string{"id": wamid(ref), "message_status": "accepted"}},
+		})
+	case carrier.Throttled:
+		fail(w, http.StatusTooManyRequests, 130429, "Rate limit hit")
+	case carrier.Retryable:
+		fail(w, http.StatusServiceUnavailable, 131016, "Service unavailable")
+	case carrier.Unsupported:
+		fail(w, http.StatusBadRequest, 131026, "Message undeliverable")
+	case carrier.Unknown:
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = conn.Close() // taken, or lost; the client is never told
+		}
+	default:
+		fail(w, http.StatusBadRequest, refusalOf(x.Sub), "refused")
+	}
+}
+
+// refusalOf is WhatsApp's code of a refusal for good.
+func refusalOf(sub schemas.Code) int {
+	switch sub {
+	case schemas.CodeInvalidNumber:
+		return 131021
+	case schemas.CodeCountryNotEnabled:
+		return 130497
+	default:
+		return 131009
+	}
+}
+
+func answer(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func fail(w http.ResponseWriter, status, code int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": fmt.Sprintf("(#%d) %s", code, message), "type": "OAuthException", "code": code}})
+}
+
+func wamid(ref uint64) string { return fmt.Sprintf("wamid.%020d", ref) }
+
+// people are those who were written to, and when last.
+type people map[string]time.Time
+
+// mostPeople bounds the memory: beyond, those of more than a day ago are forgotten.
+const mostPeople = 1_000_000
+
+// limit counts one message to a person, and returns the code of the limit that it exceeds; 0: none.
+func (s *Server) limit(to string) (code int) {
+	if s.cfg.Pair == 0 && s.cfg.Portfolio == 0 {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	last, known := s.people[to]
+	if known && now.Sub(last) < s.cfg.Pair {
+		return 131056
+	}
+	if s.cfg.Portfolio > 0 || len(s.people) >= mostPeople {
+		for p, at := range s.people {
+			if now.Sub(at) >= 24*time.Hour {
+				delete(s.people, p)
+			}
+		}
+		if _, known = s.people[to]; !known && s.cfg.Portfolio > 0 && len(s.people) >= s.cfg.Portfolio {
+			return 131048
+		}
+	}
+	s.people[to] = now
+	return 0
+}
+
+// status is one of a webhook.
+type status struct {
+	ID        string    `json:"id"`
+	Status    string    `json:"status"`
+	Timestamp string    `json:"timestamp"`
+	Recipient string    `json:"recipient_id"`
+	Opaque    string    `json:"biz_opaque_callback_data"`
+	Pricing   *pricing  `json:"pricing,omitempty"`
+	Errors    []problem `json:"errors,omitempty"`
+}
+
+type pricing struct {
+	Billable bool   `json:"billable"`
+	Model    string `json:"pricing_model"`
+	Category string `json:"category"`
+	Type     string `json:"type"`
+}
+
+type problem struct {
+	Code  int    `json:"code"`
+	Title string `json:"title"`
+}
+
+// statuses are what a receipt is in WhatsApp's words: sent comes with whatever becomes of the message.
+func statuses(r *carrier.Receipt) []status {
+	ref, err := strconv.ParseUint(r.Ref, 10, 64)
+	if err != nil {
+		return nil
+	}
+	at := strconv.FormatInt(r.At.Unix(), 10)
+	s := status{ID: wamid(ref), Timestamp: at, Recipient: strings.TrimPrefix(r.To, "+"), Opaque: r.Key.String()}
+	sent := s
+	sent.Status = "sent"
+	price := &pricing{Billable: true, Model: "PMP", Category: "marketing", Type: "regular"}
+	switch r.Status {
+	case schemas.ReceiptStatusBuffered:
+		return []status{sent}
+	case schemas.ReceiptStatusDelivered:
+		s.Status, s.Pricing, sent.Pricing = "delivered", price, price
+		return []status{sent, s}
+	case schemas.ReceiptStatusRead:
+		s.Status, s.Pricing = "read", price
+	case schemas.ReceiptStatusFailed:
+		s.Status = "failed"
+		s.Errors = []problem{{failureOf(r.Sub), "Message undeliverable"}}
+	default:
+		return nil
+	}
+	return []status{s}
+}
+
+// failureOf is WhatsApp's code of a message that was not delivered.
+func failureOf(sub schemas.Code) int {
+	switch sub {
+	case schemas.CodeExpired:
+		return 131043
+	case schemas.CodeOperatorBlacklist, schemas.CodeBarred:
+		return 131049
+	case schemas.CodeProviderError, schemas.CodeNetworkError:
+		return 131000
+	default:
+		return 131026
+	}
+}
+
+// emit calls the webhook for receipts, in batches whose last status comes first, and returns when all were taken, or ctx ends.
+func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) error {
+	if s.cfg.Webhook == "" {
+		return nil
+	}
+	var all []status
+	for i := range list {
+		all = append(all, statuses(&list[i])...)
+	}
+	slices.Reverse(all)
+	for batch := range slices.Chunk(all, s.cfg.Batch) {
+		body, err := json.Marshal(map[string]any{"object": "whatsapp_business_account", "entry": []any{map[string]any{
+			"id": "102290129340398", "changes": []any{map[string]any{"field": "messages", "value": map[string]any{
+				"messaging_product": "whatsapp", "metadata": map[string]string{"phone_number_id": n.id, "display_phone_number": "15550783881"}, "statuses": batch,
+			}}},
+		}}})
+		if err != nil {
+			return err
+		}
+		s.deliver(ctx, body)
+	}
+	return ctx.Err()
+}
+
+// deliver calls the webhook until it is answered with 2xx, or ctx ends.
+func (s *Server) deliver(ctx context.Context, body []byte) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := s.register(ctx)
+		if err == nil {
+			err = s.post(ctx, body)
+		}
+		s.mu.Lock()
+		if err == nil {
+			s.posted.Delivered++
+		} else {
+			s.posted.Repeated++
+		}
+		s.mu.Unlock()
+		if err == nil {
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// register challenges the webhook, once.
+func (s *Server) register(ctx context.Context) error {
+	s.mu.Lock()
+	done := s.registered
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	challenge := strconv.FormatUint(s.refs.Load(), 10)
+	query := url.Values{"hub.mode": {"subscribe"}, "hub.verify_token": {s.cfg.VerifyToken}, "hub.challenge": {challenge}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.cfg.Webhook+"?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	got, err := s.call(req)
+	if err != nil {
+		return err
+	}
+	if string(got) != challenge {
+		return errors.New("the challenge did not come back")
+	}
+	s.mu.Lock()
+	s.registered = true
+	s.mu.Unlock()
+	s.log.InfoContext(ctx, "webhook registered")
+	return nil
+}
+
+func (s *Server) post(ctx context.Context, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.cfg.Webhook, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Hub-Signature-256", Sign(s.cfg.AppSecret, body))
+	_, err = s.call(req)
+	return err
+}
+
+func (s *Server) call(req *http.Request) ([]byte, error) {
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if resp.StatusCode/100 != 2 {
+		return nil, errors.New(resp.Status)
+	}
+	return got, err
+}
+
+// Sign returns X-Hub-Signature-256 of a body.
+func Sign(secret string, body []byte) string {
+	m := hmac.New(sha256.New, []byte(secret))
+	m.Write(body)
+	return "sha256=" + hex.EncodeToString(m.Sum(nil))
+}

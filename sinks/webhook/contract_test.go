@@ -1,0 +1,145 @@
+package webhook
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/knadh/koanf/parsers/yaml"
+
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+// shape is what the test reads of a JSON schema.
+type shape struct {
+	Required   []string
+	Properties map[string]*shape
+	Enum       []any
+	Const      any
+}
+
+// X6: what is posted is what schemas/asyncapi/webhooks.yaml says, field by field, and every word of ours is in its lists.
+func TestPublicContract(t *testing.T) {
+	raw, err := os.ReadFile("../../schemas/asyncapi/webhooks.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Components struct {
+			Schemas  map[string]*shape
+			Messages map[string]struct {
+				Examples []struct{ Payload map[string]any }
+			}
+		}
+	}
+	parsed, err := yaml.Parser().Unmarshal(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnv(t)
+	e.view.campaigns = campaigns(e)
+	m := &memory{}
+	handled(t, e, fixed{{Tenant: e.tenant.ID, Number: 1}}, m, e.event(names(t), single, 0, schemas.KindDelivered, func(d *fanfarev1.Delivery) {
+		d.Code, d.CustomerRef, d.Sender, d.Country, d.Segments = schemas.CodeDelivered, "order 7", "", "", 0
+	}))
+	message := m.items[0]
+	message.Reference = "order 7"
+	move, err := campaignItem(&fanfarev1.Campaign{Id: "camp_10001", Name: "Spring"}, &schemas.CampaignMove{ID: "1", From: schemas.StateSending, To: schemas.StateSuspended, Reason: "no_credit", Time: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, err := endpointItem(&schemas.Webhook{Number: 1}, start, start, "It answered 410 Gone.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, it := range map[string]*schemas.WebhookItem{"messageEvent": &message, "campaignEvent": move, "endpointEvent": gone} {
+		var got map[string]any
+		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {
+			t.Fatal(err)
+		}
+		data, _ := got["data"].(map[string]any)
+		same(t, name, doc.Components.Schemas[name], got)
+		same(t, name+".data", doc.Components.Schemas[name].Properties["data"], data)
+	}
+	// The examples are what the code makes, but for ids of this test.
+	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "campaign": move} {
+		var got map[string]any
+		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(doc.Components.Messages[name].Examples[0].Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want map[string]any
+		if err := json.Unmarshal(text, &want); err != nil {
+			t.Fatal(err)
+		}
+		for _, ids := range []map[string]any{got, want, got["data"].(map[string]any), want["data"].(map[string]any)} {
+			delete(ids, "id")
+			delete(ids, "messageId")
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("example of %s (-document +code):\n%s", name, d)
+		}
+	}
+	data := doc.Components.Schemas["messageEvent"].Properties["data"].Properties
+	for _, s := range schemas.WebhookStatuses {
+		listed(t, "status", data["status"], string(s))
+		listed(t, "type", doc.Components.Schemas["messageEvent"].Properties["type"], messageTypes[s])
+	}
+	for n := range fanfarev1.State_name {
+		if n != 0 {
+			listed(t, "state", doc.Components.Schemas["campaignEvent"].Properties["data"].Properties["state"], schemas.StateName(schemas.State(n)))
+		}
+	}
+	for n := range fanfarev1.Channel_name {
+		if n != 0 {
+			listed(t, "channel", data["channel"], schemas.ChannelName(schemas.Channel(n)))
+		}
+	}
+}
+
+func same(t *testing.T, name string, want *shape, got map[string]any) {
+	t.Helper()
+	var have, documented []string
+	for k := range got {
+		have = append(have, k)
+	}
+	for k := range want.Properties {
+		documented = append(documented, k)
+	}
+	required := slices.Clone(want.Required)
+	slices.Sort(have)
+	slices.Sort(documented)
+	slices.Sort(required)
+	if d := cmp.Diff(documented, have); d != "" {
+		t.Errorf("%s (-document +code):\n%s", name, d)
+	}
+	if d := cmp.Diff(required, have); d != "" {
+		t.Errorf("%s: required (-document +code):\n%s", name, d)
+	}
+	for k, p := range want.Properties {
+		if p.Const != nil && p.Const != got[k] || len(p.Enum) > 0 && !slices.Contains(p.Enum, got[k]) {
+			t.Errorf("%s.%s: got %v, which the document does not allow", name, k, got[k])
+		}
+	}
+}
+
+func listed(t *testing.T, name string, in *shape, word string) {
+	t.Helper()
+	if !slices.ContainsFunc(in.Enum, func(v any) bool { s, _ := v.(string); return strings.EqualFold(s, word) }) {
+		t.Errorf("the document lacks %s %q", name, word)
+	}
+}
