@@ -150,8 +150,10 @@ func (w *env) history(recipients int) (campaigns []*analytics.Campaign, records 
 	return campaigns, records
 }
 
-// deals generates records of topic chunks: deals of the campaigns' recipients, some of them as ranges.
+// deals generates records of topic chunks: deals of the campaigns' recipients, some of them as ranges. Their timestamps are recent:
+// a broker deletes records older than the topic's retention while the test runs, and the model would then lack them.
 func (w *env) deals(campaigns []*analytics.Campaign) (records []*kgo.Record) {
+	began := time.Now().Add(-time.Minute)
 	for _, c := range campaigns {
 		number, _ := schemas.CampaignNumber(c.ID)
 		for i := range 40 {
@@ -174,7 +176,7 @@ func (w *env) deals(campaigns []*analytics.Campaign) (records []*kgo.Record) {
 				panic(err)
 			}
 			records = append(records, &kgo.Record{
-				Topic: w.Names.Chunks(), Key: fmt.Appendf(nil, "%s/%s#%d", c.Tenant, c.ID, i+1), Value: value, Timestamp: time.UnixMilli(1_700_000_000_000 + int64(i)),
+				Topic: w.Names.Chunks(), Key: fmt.Appendf(nil, "%s/%s#%d", c.Tenant, c.ID, i+1), Value: value, Timestamp: began.Add(time.Duration(i) * time.Millisecond),
 			})
 		}
 	}
