@@ -141,19 +141,25 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if _, err := d.write.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Transactions begin and end without the caller's context. If a caller gave up during BEGIN or COMMIT, the driver would return the
+	// context's error although SQLite had executed the statement: the transaction would stay open and refuse all later ones, or be
+	// committed and reported as failed.
+	whole := context.WithoutCancel(ctx)
+	if _, err := d.write.ExecContext(whole, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	done := false
 	defer func() {
 		if err == nil && done { // else fn has panicked
-			if _, err = d.write.ExecContext(ctx, "COMMIT"); err == nil {
+			if _, err = d.write.ExecContext(whole, "COMMIT"); err == nil {
 				return
 			}
 			err = fmt.Errorf("commit: %w", err)
 		}
-		// Without the caller's context, which may be why we are here. SQLite may have rolled back by itself already.
-		_, _ = d.write.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		_, _ = d.write.ExecContext(whole, "ROLLBACK") // SQLite may have rolled back by itself already
 	}()
 	err = fn(d.write)
 	done = true

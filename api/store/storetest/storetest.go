@@ -53,6 +53,7 @@ func Run(t *testing.T, open Opener) {
 		{"idempotency", idempotencyTests},
 		{"singles", singleTests},
 		{"restore", restoreTests},
+		{"callers", giveUpTests},
 		{"tenancy", tenancyTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

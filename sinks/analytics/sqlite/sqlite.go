@@ -136,11 +136,14 @@ func (s *Store) begin(ctx context.Context) (*tx, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	// A transaction is short and is not cancelled. If the caller gave up during BEGIN, the driver would return the context's error
+	// although SQLite had begun: the transaction would stay open and refuse all later ones. A cancellable context would also cost a
+	// goroutine for every statement.
+	ctx = context.WithoutCancel(ctx)
 	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	// A transaction is short and is not cancelled: a cancellable context would cost a goroutine for every statement.
-	return &tx{ctx: context.WithoutCancel(ctx), s: s}, nil
+	return &tx{ctx: ctx, s: s}, nil
 }
 
 // tx is a transaction of the writer. Its statements are prepared once and kept.

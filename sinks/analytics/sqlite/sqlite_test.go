@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"math/rand/v2"
@@ -182,5 +183,35 @@ func TestRunsAreMerged(t *testing.T) {
 	// 750 appends leave 5 runs of level 2, 2 of level 1 and 6 of level 0.
 	if want := 750/144 + 750%144/12 + 750%12; runs != want || events != 1400 {
 		t.Errorf("got %d runs with %d events, want %d with 1400", runs, events, want)
+	}
+}
+
+// A caller may give up at any instant, also while a transaction begins. Later transactions are not affected.
+func TestCallersGiveUp(t *testing.T) {
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "analytics.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mark := func(ctx context.Context) error {
+		return s.Mark(ctx, analyticstest.Topic, []analytics.Mark{{Partition: 1, End: 1, AsOf: time.Now()}})
+	}
+	began := time.Now()
+	if err := mark(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(began)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range 2000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		timer := time.AfterFunc(time.Duration(rng.Int64N(int64(whole))), cancel)
+		if err := mark(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		timer.Stop()
+		cancel()
+	}
+	if err := mark(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
