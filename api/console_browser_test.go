@@ -29,7 +29,9 @@ type console struct {
 	voice   string
 	compare string
 	later   string
+	batches string
 	list    string
+	hook    string
 }
 
 // findings are what the doctor says in these tests.
@@ -68,6 +70,13 @@ func newConsole(t *testing.T) *console {
 	c.draft = create(sms("Password reset <b>notice</b>", ""), false)
 	c.voice = create(`{"draft":true,"name":"Reminder by phone","channel":"voice","contactList":"active_customers"}`, false)
 	c.compare = create(`{"draft":true,"name":"Two texts","channel":"sms","contactList":"active_customers","variants":[{"name":"A","message":"Short","weight":30},{"name":"B","message":"A little longer","weight":70}]}`, false)
+	c.batches = create(sms("Spring sale in waves", `,"draft":true,"batches":[{"at":"2025-05-02T08:00:00Z","share":20},{"at":"2025-05-03T08:00:00Z"}]`), false)
+	c.hook = w.call("POST", "/api/webhooks", `{"name":"crm","url":"https://crm.example.com/hooks"}`).want(201).id()
+	number, _ := store.ResourceNumber(store.KindWebhook, c.hook)
+	w.check(w.store.QueueWebhooks(t.Context(), []schemas.WebhookItem{{
+		Tenant: w.tenant.ID, Endpoint: number, EventID: "evt_one", Type: "message.delivered", Order: "msg_one", Data: []byte("{}"), Time: w.clock.now(),
+	}}, nil))
+	w.callAs(w.admin(), "PUT", "/api/policy", `{"words":["casino"],"countryCaps":[{"country":"IT","max":100000,"per":"day"}]}`).want(200)
 	w.clock.forward(3 * time.Hour)
 	c.later = create(sms("Black Friday early access", `,"scheduledTime":"2025-04-18T09:00:00Z","tags":["promo","vip"]`), true)
 	w.call("DELETE", "/api/campaigns/"+create(sms("Never mind", ""), false), "").want(200)
@@ -120,6 +129,7 @@ func (c *console) screens() [][2]string {
 		{"wizard-audience", "/campaigns/" + c.draft + "/edit?step=audience"},
 		{"wizard-content", "/campaigns/" + c.draft + "/edit?step=content"},
 		{"wizard-when", "/campaigns/" + c.draft + "/edit?step=when"},
+		{"wizard-batches", "/campaigns/" + c.batches + "/edit?step=when"},
 		{"wizard-voice", "/campaigns/" + c.voice + "/edit?step=content"},
 		{"wizard-compare", "/campaigns/" + c.compare + "/edit?step=content"},
 		{"wizard-review", "/campaigns/" + c.draft + "/edit?step=review"},
@@ -142,6 +152,9 @@ func (c *console) screens() [][2]string {
 		{"keys", "/keys"},
 		{"webhooks", "/webhooks"},
 		{"webhook-new", "/webhooks/new"},
+		{"webhook", "/webhooks/" + c.hook},
+		{"webhook-deliveries", "/webhooks/" + c.hook + "/deliveries"},
+		{"policy", "/policy"},
 		{"users", "/users"},
 		{"routes", "/routes"},
 		{"route-new", "/routes/new"},
@@ -353,6 +366,30 @@ func TestConsoleWithoutJavaScript(t *testing.T) {
 	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.draft+"/test"), // R157
 		chromedp.SetValue(chromedp.CSS(`textarea[name=to]`), "+393401234567, 12"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
 	b.eventually("tested", flash, "The test went to 1 numbers for €0.05. Not to 12 (invalid_number).")
+	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.batches+"/edit?step=when"), // X9
+		chromedp.SetValue(chromedp.CSS(`input[name="batch.1.at"]`), "2025-05-01T10:30"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("refused", `document.querySelectorAll("main .error").length > 0`, "true") // before the first one
+	b.do(chromedp.SetValue(chromedp.CSS(`input[name="batch.1.at"]`), "2025-05-04T10:30"), chromedp.SetValue(chromedp.CSS(`input[name="batch.1.count"]`), "2"),
+		chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("saved", `location.search`, "?step=review")
+	subset(t, "batches", c.call("GET", "/api/campaigns/"+c.batches, "").want(200).body,
+		`{"batches":[{"at":"2025-05-02T08:00:00Z","share":20,"count":null},{"at":"2025-05-04T08:30:00Z","share":null,"count":2}]}`)
+	b.do(chromedp.Navigate(c.url+"/?search=spring"), chromedp.Click(chromedp.CSS(`.columns-choice summary`)), chromedp.Click(chromedp.CSS(`.columns-choice [value=ctr]`)), chromedp.Click(chromedp.CSS(`.columns-choice button`)))
+	b.eventually("columns", `[...document.querySelectorAll("thead th")].filter(h => h.offsetWidth > 0).map(h => h.innerText.trim()).join()`,
+		"Name,Type,Status,Target list,Recipients,From,Cost,Scheduled,Actions")
+	b.eventually("rows", `document.querySelectorAll("#rows tr").length + location.search`, "2?hide=ctr&search=spring")
+	b.do(chromedp.Navigate(c.url+"/policy"), // R48, R81
+		chromedp.SetValue(chromedp.CSS(`textarea[name=countryCaps]`), "IT 500 week"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("refused", `document.querySelector("#f-countryCaps")?.value + document.querySelectorAll("main .error").length`, "IT 500 week1")
+	b.do(chromedp.SetValue(chromedp.CSS(`textarea[name=countryCaps]`), "IT 500 month"), chromedp.SetValue(chromedp.CSS(`textarea[name=maintenanceWindows]`), "* 02:00 04:00"),
+		chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("saved", flash, "The policy is saved.")
+	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body,
+		`{"words":["casino"],"countryCaps":[{"country":"IT","max":500,"per":"month"}],"maintenanceWindows":[{"route":"*","start":"02:00","end":"04:00","timezone":"Europe/Rome"}]}`)
+	b.do(chromedp.Navigate(c.url+"/webhooks/"+c.hook+"/deliveries?state=pending"), // X6
+		chromedp.SetValue(chromedp.CSS(`input[name=since]`), "2025-03-31T09:00"), chromedp.Click(chromedp.CSS(`form[action$="/recover"] button`)))
+	b.eventually("recovered", flash, "Events since 31 Mar 2025, 09:00 Europe/Rome are posted again; 0 failed ones are queued.")
+	b.eventually("listed", `document.querySelector("main tbody tr td:nth-child(2)")?.innerText.includes("message.delivered")`, "true")
 }
 
 // Figures follow what happens while a page is open, and go on after the server was stopped and started again.

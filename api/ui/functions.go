@@ -16,7 +16,7 @@ func functions(a *assets) template.FuncMap {
 	return template.FuncMap{
 		"asset": a.url, "t": say, "count": count, "percent": percent, "money": money, "utc": utc, "twoLines": twoLines, "moment": moment, "iso": iso, "clock": clock, "ago": ago,
 		"badge": channelName, "decimal": decimal, "tone": tone, "stateName": stateName, "share": share, "offset": offset, "dict": dict, "list": list,
-		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "hint": hint, "listed": listed, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
+		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
 	}
 }
 
@@ -337,8 +337,21 @@ func sectionOf(p page) string {
 		return "campaigns"
 	case "list", "suppressions", "import", "imports":
 		return "contacts"
+	case "policy", "deliveries":
+		return "settings"
 	}
 	return p.Name
+}
+
+// deliveryTone is the colour of the state of an event of a webhook.
+func deliveryTone(state string) string {
+	switch state {
+	case "delivered":
+		return "green"
+	case "failed":
+		return "red"
+	}
+	return "blue"
 }
 
 // statusTone is the colour of the status of a resource.

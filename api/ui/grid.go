@@ -122,7 +122,17 @@ func (c *campaign) Menu() (out []menuItem) {
 type gridQuery struct {
 	Search, Status, Channel, Tag string
 	Page                         int
+	Hide                         []string // columns that are not shown
 }
+
+// gridColumns are the columns of the grid that a person may hide; name, status and menu stay.
+var gridColumns = []string{"type", "list", "recipients", "ctr", "from", "cost", "scheduled"}
+
+// Hidden are the hidden columns, as the table's attribute and the address have them.
+func (q gridQuery) Hidden() string { return strings.Join(q.Hide, " ") }
+
+// Shows reports whether a column is shown.
+func (q gridQuery) Shows(column string) bool { return !slices.Contains(q.Hide, column) }
 
 // Any reports whether anything is filtered.
 func (q gridQuery) Any() bool { return q.Search+q.Status+q.Channel+q.Tag != "" }
@@ -134,10 +144,34 @@ func (q gridQuery) values() url.Values {
 	}
 }
 
+// address is the grid's own address, which has what the API does not know.
+func (q gridQuery) address() string {
+	v := url.Values{}
+	for name, value := range map[string]string{"search": q.Search, "status": q.Status, "channel": q.Channel, "tag": q.Tag, "hide": q.Hidden()} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	if q.Page > 0 {
+		v.Set("page", strconv.Itoa(q.Page))
+	}
+	return "/?" + v.Encode()
+}
+
 func gridQueryOf(r *http.Request) gridQuery {
 	v := r.URL.Query()
 	page, _ := strconv.Atoi(v.Get("page"))
-	return gridQuery{Search: v.Get("search"), Status: v.Get("status"), Channel: v.Get("channel"), Tag: v.Get("tag"), Page: max(page, 0)}
+	q := gridQuery{Search: v.Get("search"), Status: v.Get("status"), Channel: v.Get("channel"), Tag: v.Get("tag"), Page: max(page, 0)}
+	hidden := strings.Fields(v.Get("hide"))
+	if v.Has("show") { // the form of the columns says which are shown; none ticked: an empty one
+		hidden = slices.DeleteFunc(slices.Clone(gridColumns), func(c string) bool { return slices.Contains(v["show"], c) })
+	}
+	for _, c := range gridColumns {
+		if slices.Contains(hidden, c) {
+			q.Hide = append(q.Hide, c)
+		}
+	}
+	return q
 }
 
 const gridRows = 20
@@ -151,6 +185,7 @@ type grid struct {
 	Live     string
 	States   []string
 	Channels []string
+	Columns  []string // that may be hidden
 }
 
 type gridTotals struct {
@@ -175,7 +210,7 @@ func (u *UI) gridScreen(r chi.Router) {
 }
 
 func (u *UI) loadGrid(ctx context.Context, p *Person, q gridQuery) (*grid, error) {
-	g := &grid{Query: q, States: states, Channels: channels, Live: "/live/campaigns?" + q.values().Encode()}
+	g := &grid{Query: q, States: states, Channels: channels, Columns: gridColumns, Live: "/live/campaigns?" + q.values().Encode()}
 	var found struct {
 		Data  []campaign `json:"data"`
 		Total int        `json:"total"`
@@ -190,11 +225,15 @@ func (u *UI) loadGrid(ctx context.Context, p *Person, q gridQuery) (*grid, error
 		g.Totals.Active += g.Totals.ByState[state]
 	}
 	g.Rows = found.Data
-	g.Pager = newPager("/?"+q.values().Encode(), q.Page, gridRows, found.Total, "pager.campaigns")
+	g.Pager = newPager(q.address(), q.Page, gridRows, found.Total, "pager.campaigns")
 	return g, nil
 }
 
 func (u *UI) gridPage(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("show") { // the form of the columns; the view's own address is shorter
+		http.Redirect(w, r, gridQueryOf(r).address(), http.StatusSeeOther)
+		return
+	}
 	g, err := u.loadGrid(r.Context(), personOf(r.Context()), gridQueryOf(r))
 	if err != nil {
 		u.fail(w, r, err)

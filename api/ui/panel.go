@@ -56,6 +56,25 @@ type campaignDetail struct {
 	SettledAt            *string         `json:"settledAt"`
 	Settled              bool            `json:"settled"`
 	Version              uint64          `json:"version"`
+	Batches              []batch         `json:"batches"`
+}
+
+// batch is a part of the audience that is sent from a time on.
+type batch struct {
+	At    string `json:"at"`
+	Share *int   `json:"share"`
+	Count *int   `json:"count"`
+}
+
+// Size is how many recipients the batch has, as one text.
+func (b batch) Size() string {
+	switch {
+	case b.Share != nil:
+		return mustSay("detail.batch_share", *b.Share)
+	case b.Count != nil:
+		return mustSay("detail.batch_count", count(*b.Count))
+	}
+	return mustSay("detail.batch_rest")
 }
 
 // Hours are the calling hours as one text, "" when there are none.

@@ -41,6 +41,8 @@ type resourceScreen struct {
 	Secret string
 	// Own: the screen has a page of its own for a row, at the row's path.
 	Own bool
+	// Pages are further pages of a row, below its path.
+	Pages []string
 }
 
 // column of the table.
@@ -272,7 +274,7 @@ var resourceScreens = []*resourceScreen{
 		},
 	},
 	{
-		Key: "webhooks", API: "/api/webhooks", Section: "settings", Read: "read", Write: "campaigns", Drop: "resource.delete", Secret: "secret",
+		Key: "webhooks", API: "/api/webhooks", Section: "settings", Read: "read", Write: "campaigns", Drop: "resource.delete", Secret: "secret", Pages: []string{"deliveries"},
 		Columns: []column{{"name", ""}, {"url", "code"}, {"events", "list"}, {"status", "status"}, {"reason", ""}, {"updatedAt", "time"}},
 		Fields: []field{
 			{Name: "name"},

@@ -108,6 +108,8 @@ func (u *UI) screens(r chi.Router) {
 	u.importScreens(r)
 	u.exportScreens(r)
 	u.moneyScreen(r)
+	u.policyScreen(r)
+	u.webhookScreens(r)
 }
 
 // securityHeaders tell the browser what a page may do: use what this server serves, and nothing else.

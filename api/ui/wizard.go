@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -252,15 +253,29 @@ func (u *UI) loadWizard(ctx context.Context, p *Person, id, step string) (*wizar
 		v.Values["frequencyMax"], v.Values["frequencyDays"] = strconv.Itoa(f.Max), strconv.Itoa(f.Days)
 	}
 	c.fill(v.Values, c.Texts)
+	local := func(instantText string) time.Time {
+		at := instant(instantText)
+		if zone, err := time.LoadLocation(p.Tenant.Timezone); err == nil {
+			at = at.In(zone)
+		}
+		return at
+	}
+	for i, b := range c.Batches {
+		v.Values["when"] = "batches"
+		v.Values[batchField(i, "at")] = local(b.At).Format(localMinute)
+		for part, n := range map[string]*int{"share": b.Share, "count": b.Count} {
+			if n != nil {
+				v.Values[batchField(i, part)] = strconv.Itoa(*n)
+			}
+		}
+	}
 	switch {
+	case len(c.Batches) > 0:
 	case c.SendImmediately:
 		v.Values["when"] = "now"
 	case c.ScheduledTime != nil:
 		v.Values["when"] = "later"
-		at := instant(*c.ScheduledTime)
-		if zone, err := time.LoadLocation(p.Tenant.Timezone); err == nil {
-			at = at.In(zone)
-		}
+		at := local(*c.ScheduledTime)
 		v.Values["year"], v.Values["month"], v.Values["day"] = strconv.Itoa(at.Year()), strconv.Itoa(int(at.Month())), strconv.Itoa(at.Day())
 		v.Values["hour"], v.Values["minute"] = strconv.Itoa(at.Hour()), strconv.Itoa(at.Minute())
 	}
@@ -305,14 +320,71 @@ func (w *wizard) input() map[string]any {
 	case "when":
 		in := map[string]any{
 			"callingHoursStart": orNil(val["callingHoursStart"]), "callingHoursEnd": orNil(val["callingHoursEnd"]), "callingHoursTimezone": orNil(val["callingHoursTimezone"]),
-			"sendImmediately": val["when"] == "now", "scheduledTime": nil,
+			"sendImmediately": val["when"] == "now", "scheduledTime": nil, "batches": nil,
 		}
-		if val["when"] == "later" {
-			in["scheduledTime"] = map[string]any{"local": w.local(), "timezone": w.Person.Tenant.Timezone}
+		switch val["when"] {
+		case "later":
+			in["scheduledTime"] = w.localTime(w.local())
+		case "batches":
+			delete(in, "scheduledTime") // the first batch says when the campaign starts
+			in["batches"] = w.batches()
 		}
 		return in
 	}
 	return nil
+}
+
+// localTime is a wall clock time in the tenant's zone, in the form that the API reads.
+func (w *wizard) localTime(at string) map[string]any {
+	return map[string]any{"local": at, "timezone": w.Person.Tenant.Timezone}
+}
+
+const (
+	// batchSlots is how many batches the form has room for. The API takes up to 20; those of a draft are all shown.
+	batchSlots = 6
+	// localMinute is how a browser writes the value of a datetime-local input.
+	localMinute = "2006-01-02T15:04"
+)
+
+// batchField is the name of a field of the n-th batch in the form.
+func batchField(n int, part string) string { return fmt.Sprintf("batch.%d.%s", n, part) }
+
+// BatchSlots are the numbers of the batches that the form shows.
+func (w *wizard) BatchSlots() []int {
+	n := batchSlots
+	for w.Values[batchField(n, "at")] != "" {
+		n++
+	}
+	return slices.Collect(func(yield func(int) bool) {
+		for i := range n {
+			if !yield(i) {
+				return
+			}
+		}
+	})
+}
+
+// batches are the batches that were filled in, in the form that the API reads.
+func (w *wizard) batches() []map[string]any {
+	out := []map[string]any{}
+	for _, i := range w.BatchSlots() {
+		at, share, count := w.Values[batchField(i, "at")], number(w.Values[batchField(i, "share")]), number(w.Values[batchField(i, "count")])
+		if at == "" && share == nil && count == nil {
+			continue
+		}
+		b := map[string]any{}
+		if at != "" {
+			b["at"] = w.localTime(at)
+		}
+		if share != nil {
+			b["share"] = share
+		}
+		if count != nil {
+			b["count"] = count
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 // local is the wall clock that was chosen (R28), in the form that the API reads; what makes no date is refused there.
