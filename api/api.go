@@ -51,6 +51,8 @@ type Deps struct {
 	Metrics http.Handler
 	// Console serves the console at /. SecureCookies says that browsers reach it by HTTPS.
 	Console, SecureCookies bool
+	// OIDC is a provider by which people may log in to the console; nil: none.
+	OIDC *OIDC
 	// Done is closed when the server is told to stop. It ends live streams, which would otherwise never end.
 	Done <-chan struct{}
 	// Moderator checks the content of a campaign at confirm, Approver who confirms it. Nil: no check.
@@ -209,7 +211,7 @@ func New(d Deps) (*Server, error) {
 	s.mountCallbacks(r)
 	handler := s.outer(r)
 	if d.Console {
-		console, err := ui.New(ui.Config{API: handler, As: asActor, Store: d.Store, Secure: d.SecureCookies, Done: d.Done, Logger: d.Logger, Now: d.Now})
+		console, err := ui.New(ui.Config{API: handler, As: asActor, Store: d.Store, Secure: d.SecureCookies, OIDC: d.OIDC, Done: d.Done, Logger: d.Logger, Now: d.Now})
 		if err != nil {
 			return nil, err
 		}

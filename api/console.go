@@ -12,6 +12,9 @@ import (
 	"fanfare/schemas"
 )
 
+// OIDC is a provider of OpenID Connect by which people log in to the console.
+type OIDC = ui.OIDC
+
 // actorKey is where the context of a request of the console says on whose behalf it is made. Requests from outside cannot set
 // it: they have the secret of a key.
 type actorKey struct{}

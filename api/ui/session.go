@@ -188,10 +188,19 @@ func (u *UI) switchTenant(w http.ResponseWriter, r *http.Request) {
 type loginForm struct {
 	Email, Next, Error string
 	Link               string // of a one-time link, "" for the form
+	OIDC               string // where the log-in by a provider begins, "" if there is none
+}
+
+// loginForm completes what the log-in page shows.
+func (u *UI) loginForm(f loginForm) loginForm {
+	if u.oidc != nil && f.Link == "" {
+		f.OIDC = "/login/oidc?next=" + escape(f.Next)
+	}
+	return f
 }
 
 func (u *UI) loginPage(w http.ResponseWriter, r *http.Request) {
-	u.render(w, r, http.StatusOK, "login", loginForm{Next: r.URL.Query().Get("next")})
+	u.render(w, r, http.StatusOK, "login", u.loginForm(loginForm{Next: r.URL.Query().Get("next")}))
 }
 
 // wrongHash is compared with when there is no such person, so that an answer takes as long as a wrong password does.
@@ -206,7 +215,7 @@ func (u *UI) login(w http.ResponseWriter, r *http.Request) {
 	if wait := u.logins.take(strings.ToLower(form.Email), address(r)); wait > 0 {
 		w.Header().Set("Retry-After", seconds(wait))
 		form.Error = mustSay("login.slow", int(wait/time.Second)+1)
-		u.render(w, r, http.StatusTooManyRequests, "login", form)
+		u.render(w, r, http.StatusTooManyRequests, "login", u.loginForm(form))
 		return
 	}
 	user, err := u.Store.UserByEmail(r.Context(), form.Email)
@@ -220,7 +229,7 @@ func (u *UI) login(w http.ResponseWriter, r *http.Request) {
 	}
 	if ok, err := argon2id.ComparePasswordAndHash(r.PostFormValue("password"), hash); err != nil || !ok || user.Password == "" || user.Disabled {
 		form.Error = mustSay("login.wrong")
-		u.render(w, r, http.StatusUnauthorized, "login", form)
+		u.render(w, r, http.StatusUnauthorized, "login", u.loginForm(form))
 		return
 	}
 	u.enter(w, r, &user, form.Next)
@@ -232,15 +241,13 @@ func (u *UI) linkPage(w http.ResponseWriter, r *http.Request) {
 }
 
 func (u *UI) useLink(w http.ResponseWriter, r *http.Request) {
-	if wait := u.logins.take("", address(r)); wait > 0 {
-		w.Header().Set("Retry-After", seconds(wait))
-		u.render(w, r, http.StatusTooManyRequests, "login", loginForm{Error: mustSay("login.slow", int(wait/time.Second)+1)})
+	if u.tooFast(w, r) {
 		return
 	}
 	user, err := u.Store.UseLoginLink(r.Context(), chi.URLParam(r, "link"))
 	switch {
 	case errors.Is(err, schemas.ErrNotFound) || err == nil && user.Disabled:
-		u.render(w, r, http.StatusForbidden, "login", loginForm{Error: mustSay("login.link_used")})
+		u.render(w, r, http.StatusForbidden, "login", u.loginForm(loginForm{Error: mustSay("login.link_used")}))
 	case err != nil:
 		u.fail(w, r, err)
 	default:

@@ -33,6 +33,8 @@ type Config struct {
 	Store *store.Store
 	// Secure says that browsers reach the console by HTTPS, so that cookies travel by nothing else.
 	Secure bool
+	// OIDC is a provider by which people may log in; nil: by password and one-time link only.
+	OIDC *OIDC
 	// Done is closed when the process is told to stop: live pages end then.
 	Done   <-chan struct{}
 	Logger *slog.Logger
@@ -47,6 +49,7 @@ type UI struct {
 	pages    *pages
 	sessions *scs.SessionManager
 	logins   *loginLimits
+	oidc     *oidcClient
 	hub      *hub
 }
 
@@ -58,7 +61,7 @@ func New(cfg Config) (*UI, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	u := &UI{Config: cfg, logins: newLoginLimits(cfg.Now), hub: newHub(cfg.Done)}
+	u := &UI{Config: cfg, logins: newLoginLimits(cfg.Now), oidc: newOIDCClient(cfg.OIDC), hub: newHub(cfg.Done)}
 	u.sessions = newSessions(cfg.Store, cfg.Secure)
 	var err error
 	if u.assets, err = loadAssets(); err != nil {
@@ -79,6 +82,7 @@ func (u *UI) Mount(r chi.Router) {
 			r.Use(http.NewCrossOriginProtection().Handler, u.sessions.LoadAndSave)
 			r.Get("/login", u.loginPage)
 			r.Post("/login", u.login)
+			u.oidcRoutes(r)
 			r.Get("/login/{link}", u.linkPage)
 			r.Post("/login/{link}", u.useLink)
 			r.Post("/logout", u.logout)

@@ -51,6 +51,11 @@ type Config struct {
 	CarrierSim    string        `koanf:"carrier-sim"`
 	ReceiptWindow time.Duration `koanf:"receipt-window"`
 
+	PublicURL        string `koanf:"public-url"`
+	OIDCIssuer       string `koanf:"oidc-issuer"`
+	OIDCClientID     string `koanf:"oidc-client-id"`
+	OIDCClientSecret string `koanf:"oidc-client-secret"`
+
 	LinkURL     string   `koanf:"link-url"`
 	EdgeProxies []string `koanf:"edge-proxies"`
 
@@ -98,6 +103,10 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("http", "127.0.0.1:8080", "address of the API, /healthz, /readyz and /metrics; with fanfare demo of the live page, too")
 	f.String("edge", "", "address of the public listener, which answers links and nothing else (default: the role edge does not run)")
 	f.String("link-url", "", "public address of the role edge, such as https://go.example.com, with which links in messages begin; the role api needs it (default: the address of --edge, if this process has it)")
+	f.String("public-url", "", "address by which browsers reach the console, such as https://fanfare.example.com; with https its cookies travel by nothing else")
+	f.String("oidc-issuer", "", "address of an OpenID Connect provider by which people log in to the console; needs --public-url, whose /login/oidc/callback the provider must allow (default: none)")
+	f.String("oidc-client-id", "", "what the provider knows the console by")
+	f.String("oidc-client-secret", "", "the console's secret at the provider; better given in FANFARE_OIDC_CLIENT_SECRET, because ps shows flags")
 	f.StringSlice("edge-proxies", nil, "ranges of addresses of your own proxies before the role edge, which believes their X-Forwarded-For (default: none)")
 	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
 	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")

@@ -42,33 +42,36 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 		code          int
 		want          []string
 	}{
-		"kafka is away":            {[]string{"--kafka", closed, "--redis", redis}, nil, exitError, []string{"--kafka", "nothing listens at " + closed}},
-		"kafka is Redis":           {[]string{"--kafka", redis, "--redis", redis}, nil, exitError, []string{"--kafka", redis + " is Redis, not Kafka"}},
-		"kafka is unknown":         {[]string{"--kafka", "nosuchhost.invalid:9092", "--redis", redis}, nil, exitError, []string{"--kafka", "is not known", "--start-timeout"}},
-		"kafka without port":       {[]string{"--kafka", "kafka-1"}, nil, exitUsage, []string{"--kafka", "host:port"}},
-		"redis is away":            {[]string{"--redis", closed}, nil, exitError, []string{"--redis", "nothing listens at " + closed}},
-		"redis is silent":          {[]string{"--redis", busy}, nil, exitError, []string{"--redis", "does not answer as Redis does"}},
-		"store is away":            {[]string{"--store", "postgres://u:secret@" + closed + "/db"}, nil, exitError, []string{"--store", "nothing listens at " + closed}},
-		"store is Redis":           {[]string{"--store", "postgres://u:secret@" + redis + "/db"}, nil, exitError, []string{"--store", "is Redis, not Postgres"}},
-		"store is a file":          {[]string{"--store", "/var/lib/fanfare.db"}, nil, exitUsage, []string{"--store", "postgres://"}},
-		"clickhouse is away":       {[]string{"--clickhouse", "clickhouse://u:secret@" + closed + "/db"}, nil, exitError, []string{"--clickhouse", "nothing listens at " + closed}},
-		"clickhouse over HTTP":     {[]string{"--clickhouse", "http://" + closed}, nil, exitUsage, []string{"--clickhouse", "clickhouse://"}},
-		"port is taken":            {[]string{"--http", busy}, nil, exitError, []string{"--http", busy + " is taken"}},
-		"port is no port":          {[]string{"--http", "8080"}, nil, exitUsage, []string{"--http", "host:port"}},
-		"data is a file":           {[]string{"--data", file}, nil, exitError, []string{"--data", "is not a directory"}},
-		"data is below a file":     {[]string{"--data", filepath.Join(file, "x")}, nil, exitError, []string{"--data", "is not a directory"}},
-		"data cannot be written":   {[]string{"--data", "/proc/fanfare"}, nil, exitError, []string{"--data", "cannot be written to"}},
-		"no number":                {[]string{"--sim-rate", "many"}, nil, exitUsage, []string{"--sim-rate", `"many" is not a whole number`}},
-		"no rate":                  {[]string{"--sim-rate", "0"}, nil, exitUsage, []string{"--sim-rate", "want 1 to"}},
-		"no window":                {[]string{"--receipt-window", "0"}, nil, exitUsage, []string{"--receipt-window", "want more than 0"}},
-		"no duration":              {[]string{"--receipt-window", "3 days"}, nil, exitUsage, []string{"--receipt-window", "is not a duration such as"}},
-		"no number in environment": {nil, []string{"FANFARE_SIM_RATE=many"}, exitUsage, []string{"FANFARE_SIM_RATE", `"many" is not a whole number`}},
-		"no role":                  {[]string{"--roles", "sendr"}, nil, exitUsage, []string{"--roles", `no role "sendr"`, "sender"}},
-		"roles without kafka":      {[]string{"--roles", "sender"}, nil, exitUsage, []string{"--roles", "--kafka"}},
-		"senders without redis":    {[]string{"--roles", "sender", "--kafka", closed}, nil, exitUsage, []string{"--roles", "--redis"}},
-		"no flag":                  {[]string{"--kafak", "x:1"}, nil, exitUsage, []string{"--kafak"}},
-		"no replication":           {[]string{"--replication", "2"}, nil, exitUsage, []string{"--replication", "1, or 3"}},
-		"no profile":               {[]string{"--sim-profile", "evil"}, nil, exitUsage, []string{"--sim-profile", "chaos"}},
+		"kafka is away":             {[]string{"--kafka", closed, "--redis", redis}, nil, exitError, []string{"--kafka", "nothing listens at " + closed}},
+		"kafka is Redis":            {[]string{"--kafka", redis, "--redis", redis}, nil, exitError, []string{"--kafka", redis + " is Redis, not Kafka"}},
+		"kafka is unknown":          {[]string{"--kafka", "nosuchhost.invalid:9092", "--redis", redis}, nil, exitError, []string{"--kafka", "is not known", "--start-timeout"}},
+		"kafka without port":        {[]string{"--kafka", "kafka-1"}, nil, exitUsage, []string{"--kafka", "host:port"}},
+		"redis is away":             {[]string{"--redis", closed}, nil, exitError, []string{"--redis", "nothing listens at " + closed}},
+		"redis is silent":           {[]string{"--redis", busy}, nil, exitError, []string{"--redis", "does not answer as Redis does"}},
+		"store is away":             {[]string{"--store", "postgres://u:secret@" + closed + "/db"}, nil, exitError, []string{"--store", "nothing listens at " + closed}},
+		"store is Redis":            {[]string{"--store", "postgres://u:secret@" + redis + "/db"}, nil, exitError, []string{"--store", "is Redis, not Postgres"}},
+		"store is a file":           {[]string{"--store", "/var/lib/fanfare.db"}, nil, exitUsage, []string{"--store", "postgres://"}},
+		"clickhouse is away":        {[]string{"--clickhouse", "clickhouse://u:secret@" + closed + "/db"}, nil, exitError, []string{"--clickhouse", "nothing listens at " + closed}},
+		"clickhouse over HTTP":      {[]string{"--clickhouse", "http://" + closed}, nil, exitUsage, []string{"--clickhouse", "clickhouse://"}},
+		"port is taken":             {[]string{"--http", busy}, nil, exitError, []string{"--http", busy + " is taken"}},
+		"port is no port":           {[]string{"--http", "8080"}, nil, exitUsage, []string{"--http", "host:port"}},
+		"data is a file":            {[]string{"--data", file}, nil, exitError, []string{"--data", "is not a directory"}},
+		"data is below a file":      {[]string{"--data", filepath.Join(file, "x")}, nil, exitError, []string{"--data", "is not a directory"}},
+		"data cannot be written":    {[]string{"--data", "/proc/fanfare"}, nil, exitError, []string{"--data", "cannot be written to"}},
+		"no number":                 {[]string{"--sim-rate", "many"}, nil, exitUsage, []string{"--sim-rate", `"many" is not a whole number`}},
+		"no rate":                   {[]string{"--sim-rate", "0"}, nil, exitUsage, []string{"--sim-rate", "want 1 to"}},
+		"no window":                 {[]string{"--receipt-window", "0"}, nil, exitUsage, []string{"--receipt-window", "want more than 0"}},
+		"no duration":               {[]string{"--receipt-window", "3 days"}, nil, exitUsage, []string{"--receipt-window", "is not a duration such as"}},
+		"no number in environment":  {nil, []string{"FANFARE_SIM_RATE=many"}, exitUsage, []string{"FANFARE_SIM_RATE", `"many" is not a whole number`}},
+		"no role":                   {[]string{"--roles", "sendr"}, nil, exitUsage, []string{"--roles", `no role "sendr"`, "sender"}},
+		"roles without kafka":       {[]string{"--roles", "sender"}, nil, exitUsage, []string{"--roles", "--kafka"}},
+		"senders without redis":     {[]string{"--roles", "sender", "--kafka", closed}, nil, exitUsage, []string{"--roles", "--redis"}},
+		"no flag":                   {[]string{"--kafak", "x:1"}, nil, exitUsage, []string{"--kafak"}},
+		"no replication":            {[]string{"--replication", "2"}, nil, exitUsage, []string{"--replication", "1, or 3"}},
+		"provider without the rest": {[]string{"--oidc-issuer", "https://login.example.com"}, nil, exitUsage, []string{"--oidc-issuer", "--oidc-client-id", "--oidc-client-secret", "--public-url"}},
+		"no provider":               {[]string{"--oidc-client-id", "x"}, nil, exitUsage, []string{"--oidc-issuer"}},
+		"no public address":         {[]string{"--public-url", "fanfare.example.com"}, nil, exitUsage, []string{"--public-url", "https://"}},
+		"no profile":                {[]string{"--sim-profile", "evil"}, nil, exitUsage, []string{"--sim-profile", "chaos"}},
 	} {
 		wg.Go(func() {
 			turns <- struct{}{}
@@ -84,8 +87,11 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 			said := stderr.String()
 			lines := strings.Count(said, "\n")
 			wanted := 1
-			if name == "roles without kafka" {
+			switch name {
+			case "roles without kafka":
 				wanted = 2 // Redis is missing, too
+			case "provider without the rest":
+				wanted = 3
 			}
 			if code != c.code || lines != wanted || stdout.Len() > 0 || strings.Contains(said, "secret") {
 				t.Errorf("%s: got code %d, %d line(s) %q and on stdout %q, want code %d and %d line(s)", name, code, lines, said, stdout.String(), c.code, wanted)

@@ -63,6 +63,23 @@ func (c Config) Validate() error {
 			bad("--link-url %q: %w", c.LinkURL, err)
 		}
 	}
+	if c.PublicURL != "" {
+		if _, err := linkBase(c.PublicURL); err != nil {
+			bad("--public-url %q: %w", c.PublicURL, err)
+		}
+	}
+	if c.OIDCIssuer != "" {
+		if u, err := url.Parse(c.OIDCIssuer); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery+u.Fragment != "" {
+			bad("--oidc-issuer %q: want https:// and the provider's address, such as https://login.example.com/realms/acme", c.OIDCIssuer)
+		}
+		for _, needed := range [][2]string{{"--oidc-client-id", c.OIDCClientID}, {"--oidc-client-secret", c.OIDCClientSecret}, {"--public-url", c.PublicURL}} {
+			if needed[1] == "" {
+				bad("--oidc-issuer: a log-in by a provider needs %s, too", needed[0])
+			}
+		}
+	} else if c.OIDCClientID != "" || c.OIDCClientSecret != "" {
+		bad("--oidc-client-id, --oidc-client-secret: they need --oidc-issuer, the address of the provider")
+	}
 	for _, text := range c.EdgeProxies {
 		if _, err := parseRange(text); err != nil {
 			bad("--edge-proxies %q: want a range of addresses such as 10.1.0.0/16", text)
