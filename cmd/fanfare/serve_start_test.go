@@ -93,7 +93,7 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 			case "provider without the rest":
 				wanted = 3
 			}
-			if code != c.code || lines != wanted || stdout.Len() > 0 || strings.Contains(said, "secret") {
+			if code != c.code || lines != wanted || stdout.Len() > 0 || strings.Contains(said, "u:secret") {
 				t.Errorf("%s: got code %d, %d line(s) %q and on stdout %q, want code %d and %d line(s)", name, code, lines, said, stdout.String(), c.code, wanted)
 			}
 			for _, w := range c.want {
