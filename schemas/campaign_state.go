@@ -7,21 +7,21 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Trigger is what moves a campaign.
+// Trigger is the cause of a change of a campaign's state.
 type Trigger string
 
 // Triggers of the campaign state machine.
 const (
 	TriggerCreate     Trigger = "create"
-	TriggerConfigure  Trigger = "configure" // every field the channel needs is there and valid
+	TriggerConfigure  Trigger = "configure" // every field that the channel requires is set and valid
 	TriggerIncomplete Trigger = "incomplete"
 	TriggerPrice      Trigger = "price" // calculateGoal, price
 	TriggerEdit       Trigger = "edit"
 	TriggerConfirm    Trigger = "confirm"
 	TriggerReject     Trigger = "reject"
 	TriggerUnschedule Trigger = "unschedule"
-	TriggerReschedule Trigger = "reschedule" // another time; the state stays, and a ready one becomes scheduled
-	TriggerStart      Trigger = "start"      // by hand, or its time has come
+	TriggerReschedule Trigger = "reschedule" // the time changes; the state stays, except that ready becomes scheduled
+	TriggerStart      Trigger = "start"      // a person starts it, or its time has come
 	TriggerMissed     Trigger = "missed"
 	TriggerDeal       Trigger = "deal" // audience frozen, first chunk dealt
 	TriggerCancel     Trigger = "cancel"
@@ -35,7 +35,7 @@ const (
 	TriggerGiveUp     Trigger = "give_up_ambiguous" // a person gives the ambiguous recipients up; the state stays
 )
 
-// Actor is who may pull a trigger.
+// Actor is who may cause a change of state.
 type Actor string
 
 // Actors (requirements §3).
@@ -72,7 +72,7 @@ const (
 	failed         = StateFailed
 )
 
-// Transitions is the one campaign state machine (requirements §3). What is not in it does not happen.
+// Transitions is the campaign state machine (requirements §3). All other changes of state are refused.
 var Transitions = func() []Transition {
 	user, guard, sched := []Actor{ActorUser}, []Actor{ActorGuard}, []Actor{ActorScheduler}
 	both := []Actor{ActorUser, ActorGuard}
@@ -87,7 +87,7 @@ var Transitions = func() []Transition {
 		{costCalculated, costCalculated, TriggerPrice, both},
 		{draft, draft, TriggerEdit, user},
 		{configured, configured, TriggerEdit, user},
-		{costCalculated, configured, TriggerEdit, both}, // the price is void: an edit, another list, another rate
+		{costCalculated, configured, TriggerEdit, both}, // an edit, another list or another price list makes the price invalid
 		{rejected, draft, TriggerEdit, user},
 		{scheduled, configured, TriggerUnschedule, user},
 		{ready, configured, TriggerUnschedule, user},
@@ -98,7 +98,7 @@ var Transitions = func() []Transition {
 		{scheduled, suspended, TriggerMissed, guard},
 		{preparing, sending, TriggerDeal, sched},
 		{preparing, failed, TriggerFail, []Actor{ActorScheduler, ActorGuard}},
-		{preparing, completed, TriggerComplete, sched}, // nobody to send to
+		{preparing, completed, TriggerComplete, sched}, // the audience is empty
 		{sending, completed, TriggerComplete, sched},
 	}
 	for _, from := range []State{configured, costCalculated} {
@@ -128,18 +128,19 @@ var Transitions = func() []Transition {
 		t = append(t, Transition{in, in, TriggerResend, user}, Transition{in, in, TriggerGiveUp, user})
 	}
 	t = append(t, Transition{aborted, aborted, TriggerGiveUp, user})
-	// Completed but not settled: tries after a late bounce go on. Pause holds them, abort ends them and the state stays.
+	// A completed campaign that is not settled may still have tries after a late bounce. Pause suspends these tries; abort
+	// ends them, and the state stays completed.
 	return append(t, Transition{completed, paused, TriggerPause, user}, Transition{completed, completed, TriggerAbort, user})
 }()
 
-// CanTransition reports whether trigger moves a campaign from one state to the other.
+// CanTransition reports whether trigger changes the state of a campaign from one state to the other.
 func CanTransition(from, to State, trigger Trigger) bool {
 	return slices.ContainsFunc(Transitions, func(t Transition) bool {
 		return t.From == from && t.To == to && t.Trigger == trigger
 	})
 }
 
-// Allowed returns the triggers a user may pull in a state, sorted: what an error about a wrong state names.
+// Allowed returns the triggers that a user may cause in a state, sorted. An error about a wrong state lists them.
 func Allowed(state State) []Trigger {
 	var out []Trigger
 	for _, t := range Transitions {
@@ -161,7 +162,7 @@ func Active(s State) bool {
 	}
 }
 
-// Terminal reports whether a campaign ends in s.
+// Terminal reports whether s is a final state.
 func Terminal(s State) bool {
 	switch s {
 	case completed, cancelled, aborted, rejected, failed:
@@ -181,7 +182,7 @@ func Editable(s State) bool {
 	}
 }
 
-// Vocabulary is one of the sets of words for the same machine (C1).
+// Vocabulary is one of the sets of names for the states (C1).
 type Vocabulary uint8
 
 // Vocabularies of the systems that requirements.md unites.
@@ -192,18 +193,18 @@ const (
 	VocabularyD
 )
 
-// StateName returns our own word, lower snake, such as cost_calculated.
+// StateName returns our own name of a state in snake case, such as cost_calculated.
 func StateName(s State) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))
 }
 
-// ParseState reads our own word.
+// ParseState parses our own name of a state.
 func ParseState(name string) (State, bool) {
 	n, ok := fanfarev1.State_value["STATE_"+strings.ToUpper(name)]
 	return State(n), ok && n != 0
 }
 
-// aliases has the words of E, A, C and D for each state.
+// aliases has the names of each state in the words of E, A, C and D.
 var aliases = map[State][4]string{
 	draft:          {"draft", "Draft", "Draft", "Draft"},
 	configured:     {"configured", "Draft", "Draft", "Draft"},
@@ -229,7 +230,7 @@ func ChannelName(c Channel) string {
 	return strings.ToLower(strings.TrimPrefix(c.String(), "CHANNEL_"))
 }
 
-// ParseChannel reads a channel.
+// ParseChannel parses the name of a channel.
 func ParseChannel(name string) (Channel, bool) {
 	n, ok := fanfarev1.Channel_value["CHANNEL_"+strings.ToUpper(name)]
 	return Channel(n), ok && n != 0

@@ -13,22 +13,24 @@ type Retry uint8
 const (
 	RetryNo   Retry = iota
 	RetryYes        // after the backoff of the channel
-	RetryLong       // after the last, longest backoff at once: the cause takes time to go
+	RetryLong       // immediately with the last, longest wait, because the cause lasts for some time
 	RetryOnce       // one more hand-over at most
 )
 
-// CodeInfo is one row of the table of sub-statuses. Retry, Fallback and Billed are our defaults, not the carriers' (requirements §4).
+// CodeInfo is one row of the table of sub-statuses. Retry, Fallback and Billed are our own defaults, not rules of the
+// carriers (requirements §4).
 type CodeInfo struct {
 	Code        Code
 	Bucket      Bucket
 	Retry       Retry
 	Fallback    bool   // the next channel of the chain may be tried
 	Billed      bool   // counts for the bill when the message was handed over
-	Suppress    bool   // the number itself is bad
-	Description string // what a person sees hovering over it (R145)
+	Suppress    bool   // the number itself is the cause
+	Description string // shown as a tooltip (R145)
 }
 
-// Codes is the one table of sub-statuses, by number. A code not in it keeps its raw value and counts in the bucket of its kind.
+// Codes is the table of all sub-statuses, by number. An event with a code that is not in it counts in the bucket of its
+// kind.
 var Codes = []CodeInfo{
 	{CodeBot, BucketFact, RetryNo, false, false, false, "Opened by a program that reads pages, not by a person."},
 	{CodePreview, BucketFact, RetryNo, false, false, false, "Opened by an app that shows a preview, not by a person."},
@@ -122,7 +124,7 @@ func LookupCode(code Code) (info CodeInfo, ok bool) {
 	return CodeInfo{Code: code}, false
 }
 
-// CodeName returns the sub-status as the API spells it, such as ABSENT_SUBSCRIBER; "" of none.
+// CodeName returns the name of a sub-status in the API, such as ABSENT_SUBSCRIBER; "" for no sub-status.
 func CodeName(code Code) string {
 	if code == CodeUnspecified {
 		return ""
@@ -136,7 +138,7 @@ func ParseCode(name string) (Code, bool) {
 	return Code(n), ok && n != 0
 }
 
-// UnreachableCode is the sub-status of a recipient that the last channel of the chain does not reach.
+// UnreachableCode returns the sub-status of a recipient that the last channel of the chain cannot reach.
 func UnreachableCode(channel Channel) Code {
 	switch channel {
 	case ChannelRCS:

@@ -5,17 +5,18 @@ import (
 	"time"
 )
 
-// Errors that cross the line between the control plane's store and who calls it.
+// Errors of the control plane's store that its callers check.
 var (
-	// ErrConflict: the row has another version than the caller saw. Read again and decide again.
+	// ErrConflict: the row has another version than the caller has read. Read it again and decide again.
 	ErrConflict = errors.New("changed meanwhile")
 	// ErrNotFound: no such row for this tenant.
 	ErrNotFound = errors.New("not found")
-	// ErrTransition: the campaign state machine has no such move.
+	// ErrTransition: the campaign state machine has no such change of state.
 	ErrTransition = errors.New("not possible in this state")
 )
 
-// FreezeError says that a confirmed campaign will never have an audience: it fails, for Reason. It is an [ErrNotFound].
+// FreezeError means that a confirmed campaign can never get an audience, so it fails with Reason. It is an
+// [ErrNotFound].
 type FreezeError struct {
 	Reason string // such as `list_gone`
 	Err    error
@@ -23,34 +24,35 @@ type FreezeError struct {
 
 func (e *FreezeError) Error() string { return e.Reason + ": " + e.Err.Error() }
 
-// Unwrap returns what was wrong.
+// Unwrap returns the cause.
 func (e *FreezeError) Unwrap() error { return e.Err }
 
 // Is makes it an [ErrNotFound].
 func (e *FreezeError) Is(target error) bool { return target == ErrNotFound }
 
-// Change is a move that the pipeline makes with a campaign. It is a compare-and-set on Version, and writes the row, its event
-// and what is to be published in one transaction.
+// Change is a change of a campaign by the pipeline. It is a compare-and-set on Version. The row, its event and its
+// entry in the outbox are written in one transaction.
 type Change struct {
 	Tenant, Campaign string
 	Version          uint64
 	To               State
 	Trigger          Trigger
 	Actor            Actor
-	// Reason of a suspension or a failure, such as `route_down`.
+	// Reason of a suspension or failure, such as `route_down`.
 	Reason string
 	At     time.Time
-	// Settled marks the campaign settled: Captured is billed and the rest of what was reserved is released. The state stays.
+	// Settled marks the campaign settled: Captured is billed and the rest of what was reserved is released. The state
+	// stays.
 	Settled  bool
 	Captured uint64 // micro-units
-	// CapturedSoFar is what has been spent before the campaign settles: a running total, never an addition.
+	// CapturedSoFar is the cost so far of a campaign that is not settled: a running total, not a difference.
 	CapturedSoFar uint64
-	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. What is reserved above it
-	// is released.
+	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. The reservation
+	// above it is released.
 	MaxLeft *uint64
 }
 
-// PublishedRow says what the newest record of a row of the control plane must be on its topic.
+// PublishedRow says which version the newest record of a row of the control plane must have in its topic.
 type PublishedRow struct {
 	Type    EventType
 	Key     string // of the record
@@ -59,9 +61,9 @@ type PublishedRow struct {
 	Tombstone bool
 }
 
-// OutboxRow is a row of the control plane whose newest version has not been published.
+// OutboxRow is a row of the control plane whose newest version is not published yet.
 type OutboxRow struct {
-	// Type says which table and so which topic: campaign, control or suppression.
+	// Type determines the table and the topic: campaign, control or suppression.
 	Type    EventType
 	Key     string // of the record
 	Tenant  string // "" of a route

@@ -1,9 +1,9 @@
-// Package schemas holds every shape that crosses a process: the records of the topics (protobuf, in fanfare/v1), the topics
-// themselves, the campaign state machine, the kinds and sub-statuses of delivery events with the precedence that joins them,
-// and the ids. It imports nothing else of Fanfare, so that anything may import it.
+// Package schemas has everything that processes exchange: the records of the topics (protobuf, in fanfare/v1), the
+// topics themselves, the campaign state machine, the kinds and sub-statuses of delivery events with their precedence,
+// and the ids. It imports no other package of Fanfare, so that every package may import it.
 //
-// What is written here is a contract. A number is never given another meaning, a name is never reused, and a record written
-// by any released version decodes for ever: golden records and a breaking-change check hold that.
+// The definitions here are a contract. A number never gets another meaning, a name is never reused, and a record of any
+// released version can always be decoded. Golden records and a check for breaking changes verify this.
 //
 //go:generate go run ./enumgen
 package schemas

@@ -20,18 +20,18 @@ const (
 	MaxTry            = 1<<8 - 1
 )
 
-// Bounds of the figures of a delivery event: stores of statistics have so much room for each.
+// Limits of the numbers in a delivery event. Stores of statistics have this much room for each.
 const (
-	// MaxSegments of one message. A text of more is too long, and its outcome says so many.
+	// MaxSegments is the most segments of one message. A longer text is too long, and its outcome has this number.
 	MaxSegments = 1<<8 - 1
-	// MaxPriceMicros of one segment, in millionths of the currency: about 4,294 units.
+	// MaxPriceMicros is the highest price of one segment, in millionths of the currency: about 4,294 units.
 	MaxPriceMicros = 1<<32 - 1
 )
 
-// An ID names a message (campaign, seq), with try 0, or a submission of it (campaign, seq, try), with try 1..255. Its 128
-// bits are campaign number 48 | seq 24 | try 8 | truncated HMAC-SHA256 48: a component that gets one back, such as the receipt
-// endpoint, finds the message without a look-up, and only the holder of the key can make one. It is the same for ever for
-// the same message and try, so nothing that is done twice gets a second id.
+// An ID names a message (campaign, seq), with try 0, or a submission of it (campaign, seq, try), with try 1..255. Its
+// 128 bits are campaign number 48 | seq 24 | try 8 | truncated HMAC-SHA256 48: a component that receives an id, such as
+// the receipt endpoint, finds the message without a look-up, and only the holder of the key can make an id. The same
+// message and try always have the same id, so work that is done twice does not get a second id.
 type ID [16]byte
 
 // CampaignNumber returns the number of the campaign.
@@ -43,10 +43,10 @@ func (id ID) Seq() uint32 { return binary.BigEndian.Uint32(id[5:]) & MaxSeq }
 // Try returns the try of a submission, 0 of a message.
 func (id ID) Try() uint8 { return id[9] }
 
-// IsZero reports whether id is no id at all.
+// IsZero reports whether id is the zero value, which is not an id.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// idText is Crockford's alphabet: no letter that is read as another.
+// idText is Crockford's base32 alphabet, which has no letters that look like others.
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
 const (
@@ -71,10 +71,10 @@ func (id ID) AppendTo(b []byte) []byte {
 	return idText.AppendEncode(b, id[:])
 }
 
-// ErrID is returned for a text that is no id, and for an id that none of our keys has signed.
+// ErrID is returned for a text that is not an id, and for an id that is not signed by one of our keys.
 var ErrID = errors.New("not an id of this installation")
 
-// ParseID reads the public form. It does not check the signature: see [Keys.Verify].
+// ParseID parses the public form. It does not check the signature: see [Keys.Verify].
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != idTextLen {
@@ -101,7 +101,7 @@ func IDFromBytes(b []byte) (ID, error) {
 	return ID(b), nil
 }
 
-// Keys sign ids and hash numbers. The first key signs; all of them verify, so a key is rotated by putting the new one in front.
+// Keys sign ids and hash numbers. The first key signs; all of them verify. To rotate a key, put the new one first.
 type Keys struct {
 	macs []*sync.Pool
 }
@@ -124,8 +124,8 @@ func NewKeys(secrets ...[]byte) (*Keys, error) {
 // Message returns the id of a message.
 func (k *Keys) Message(campaign uint64, seq uint32) ID { return k.Submission(campaign, seq, 0) }
 
-// Submission returns the id of the given try of a message; try 0 is the message itself.
-// The arguments are cut to 48, 24 and 8 bits: who gives them out keeps the bounds.
+// Submission returns the id of the given try of a message; try 0 is the message itself. The arguments are truncated to
+// 48, 24 and 8 bits; the code that assigns the numbers ensures these limits.
 func (k *Keys) Submission(campaign uint64, seq uint32, try uint8) ID {
 	var id ID
 	binary.BigEndian.PutUint64(id[:], campaign<<16|uint64(seq>>8)&0xffff)
@@ -149,9 +149,9 @@ func (k *Keys) Verify(id ID) error {
 	return ErrID
 }
 
-// NumberHash returns what stands for a number in the suppressions of a tenant. It cannot be turned back into the number, differs
-// between tenants, and is the same for all forms of a number ([NumberKey]). Only the first key hashes: rotating it means
-// publishing the suppressions again.
+// NumberHash returns the hash of a phone number in the suppressions of a tenant. The number cannot be computed from it;
+// it differs between tenants, and is the same for all forms of a number ([NumberKey]). It uses only the first key:
+// after a rotation, the suppressions must be published again.
 func (k *Keys) NumberHash(tenant, e164 string) [8]byte {
 	buf := make([]byte, 0, 64)
 	buf = append(buf, tenant...)
@@ -160,7 +160,8 @@ func (k *Keys) NumberHash(tenant, e164 string) [8]byte {
 	return k.sum(0, 'n', buf)
 }
 
-// Sign returns the MAC of a text, such as a link that ends. The text says what it is for, so that no MAC serves for another purpose.
+// Sign returns the MAC of a text, such as a link that expires. The text must include its purpose, so that its MAC is
+// not valid for another purpose.
 func (k *Keys) Sign(text string) []byte { return k.whole(0, text) }
 
 // Signed reports whether one of the keys has signed the text.
@@ -173,7 +174,7 @@ func (k *Keys) Signed(text string, mac []byte) bool {
 	return false
 }
 
-// whole is the MAC of a text, not truncated.
+// whole returns the MAC of a text, not truncated.
 func (k *Keys) whole(key int, text string) []byte {
 	m, _ := k.macs[key].Get().(*mac)
 	defer k.macs[key].Put(m)
@@ -182,8 +183,8 @@ func (k *Keys) whole(key int, text string) []byte {
 	return m.h.Sum(nil)
 }
 
-// mac is a keyed hash and the memory that its input and output pass through: both escape to the heap, and one is made per
-// message.
+// mac is a keyed hash and the memory that its input and output pass through: both escape to the heap, and one is made
+// per message.
 type mac struct {
 	h   hash.Hash
 	buf [sha256.Size]byte

@@ -7,33 +7,34 @@ import (
 	"math/bits"
 )
 
-// A Link names what a recipient may open: a link of a campaign's text. Its text form is the token
-// that stands in the message after the address of the installation. A token holds the campaign, the recipient, the number of the
-// link and a MAC, so that no row per recipient is kept and only the installation can make one.
+// A Link identifies a link of a campaign's text for one recipient. Its text form is the token that follows the base
+// address in the message. A token contains the campaign, the recipient, the number of the link and a MAC. So no row per
+// recipient is needed, and only the installation can make tokens.
 type Link struct {
 	Campaign uint64
 	Seq      uint32
-	// Number within the campaign's [LinkTable]; [LinkOptOut] is kept for an opt-out page.
+	// Number is the number in the campaign's LinkTable; [LinkOptOut] is reserved for an opt-out page.
 	Number uint8
 }
 
 // Bounds of links.
 const (
-	// LinkOptOut is kept for an opt-out page of every campaign. The API refuses {{opt_out}} until the edge has one.
+	// LinkOptOut is reserved for the opt-out page of every campaign. The API refuses {{opt_out}} until the edge has one.
 	LinkOptOut = 0
 	// MaxLink is the greatest number of a link of a campaign.
 	MaxLink = 1<<6 - 1
 
-	// shortCampaign is the greatest campaign number whose tokens have [linkShort] letters; those of later ones have [linkLong].
+	// shortCampaign is the greatest campaign number whose tokens have [linkShort] letters. Tokens of later campaigns have
+	// [linkLong].
 	shortCampaign = 1<<25 - 1
 	linkShort     = 16
 	linkLong      = 20
-	// linkMAC is how many bits of the MAC a token has. At the rate to which the edge limits one address, guessing one token takes
-	// thousands of years, and it opens an address of the campaign's author.
+	// linkMAC is how many bits of the MAC a token has. At the rate limit of the edge for one address, guessing one valid
+	// token takes thousands of years, and the attacker would gain only a link that the campaign's author chose.
 	linkMAC = 40
 )
 
-// ErrLink is returned for a text that is no token of this installation.
+// ErrLink is returned for a text that is not a token of this installation.
 var ErrLink = errors.New("not a link of this installation")
 
 // LinkLen is how many letters the tokens of a campaign have: 16, and 20 for a number of 2^25 and more.
@@ -50,7 +51,7 @@ const (
 	tenDigits = 839_299_365_868_340_224
 )
 
-// base62Value has the value of each letter; 0xff marks a byte that is none.
+// base62Value has the value of each letter; 0xff marks a byte that is not one.
 var base62Value = func() (v [256]byte) {
 	for i := range v {
 		v[i] = 0xff
@@ -86,8 +87,8 @@ func (k *Keys) AppendLink(b []byte, l Link) []byte {
 	return b
 }
 
-// ParseLink reads a token and checks its MAC; what is no token of this installation is [ErrLink]. It takes under a microsecond and
-// allocates nothing, whatever it is given.
+// ParseLink parses a token and checks its MAC. The error is [ErrLink] for a text that is not a token of this
+// installation. It takes less than a microsecond and allocates nothing, for any input.
 func (k *Keys) ParseLink(token string) (Link, error) {
 	if len(token) != linkShort && len(token) != linkLong {
 		return Link{}, ErrLink
@@ -140,7 +141,7 @@ func (k *Keys) linkMAC(key int, l Link) uint64 {
 	return binary.BigEndian.Uint64(tag[:]) >> (64 - linkMAC)
 }
 
-// ClickClass is who opened a link, by the code of the event, as the API and the metrics spell it.
+// ClickClass returns who opened a link, from the code of the event, in the words of the API and the metrics.
 func ClickClass(code Code) string {
 	switch code {
 	case CodeUnspecified:

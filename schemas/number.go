@@ -2,8 +2,8 @@ package schemas
 
 import "strings"
 
-// NumberKey returns the key of the person that an E.164 number (with +) reaches. Some countries have had, or have, two forms of
-// one number: an address book and a carrier may give the old one, and a receipt or an opt-out the new one. Both have one key.
+// NumberKey returns a key that is the same for all forms of an E.164 number (with +). In some countries a number has,
+// or had, two forms: an address book or a carrier may use the old form, and a receipt or an opt-out the new one.
 //
 //   - Mexico: until 2019 the ten digits of a mobile number had a 1 before them when dialled from abroad, and 044, 045 or 01 at
 //     home; all four are gone.
@@ -14,10 +14,10 @@ import "strings"
 //   - Benin: since 30 November 2024 numbers have ten digits; 01 came in front.
 //   - Vietnam: in 2018 mobile numbers of ten digits became numbers of nine; see vietnam.
 //
-// Everything that asks whether two numbers are one person compares keys: contacts, members of lists, opt-outs (through
-// [Keys.NumberHash]). A key of these countries is an E.164 number that may be dialled, but for Argentina's, whose 9 is missing.
+// Code that must know whether two numbers are the same compares keys: contacts, members of lists, opt-outs (through
+// [Keys.NumberHash]). Keys are E.164 numbers that can be dialled, except those of Argentina, which lack the 9.
 //
-// The rows of a database keep keys: a new rule needs a migration like 00006.
+// Keys are stored in the database, so a new rule needs a migration like 00006.
 func NumberKey(e164 string) string {
 	if len(e164) < 4 {
 		return e164
@@ -50,11 +50,11 @@ func NumberKey(e164 string) string {
 	return e164
 }
 
-// mexico holds what stood before the ten digits of a mobile number.
+// mexico has the old prefixes before the ten digits of a mobile number.
 var mexico = map[string]bool{"1": true, "01": true, "044": true, "045": true}
 
-// ivoryCoast returns the two digits that the old number of eight digits got in front, "" when it is no mobile number: the
-// second digit tells the operator. Fixed lines begin with 2 or 3 and are left alone, for they get no messages.
+// ivoryCoast returns the two digits that the old number of eight digits got in front, "" when it is no mobile number:
+// the second digit tells the operator. Fixed lines begin with 2 or 3 and are left alone, for they get no messages.
 func ivoryCoast(digits string) string {
 	switch digits[0] {
 	case '1', '2', '3':

@@ -1,11 +1,11 @@
 package schemas
 
-// Class is the coarse order of delivery events: a greater class always stands.
+// Class is the coarse order of delivery events. An event of a greater class always takes precedence.
 type Class uint8
 
 // Classes of delivery events.
 const (
-	ClassOpen      Class = 0  // nothing is settled: doubtful, or given back
+	ClassOpen      Class = 0  // nothing is final: ambiguous, or returned
 	ClassNeverLeft Class = 1  // final: never handed over
 	ClassLeft      Class = 2  // handed over, nothing final known
 	ClassNegative  Class = 3  // final: not delivered
@@ -13,7 +13,8 @@ const (
 	ClassFact      Class = 15 // no state: clicks, replies, opt-outs
 )
 
-// Bucket is where statistics count a recipient. The buckets of all recipients of a campaign are disjoint and add up to its total.
+// Bucket is where statistics count a recipient. The buckets of all recipients of a campaign are disjoint and add up to
+// its total.
 type Bucket uint8
 
 // Buckets, and the identities that hold always (requirements §4):
@@ -88,7 +89,8 @@ type Precedence uint32
 // PrecedenceFacts is the least precedence of a fact, which is no state.
 const PrecedenceFacts = Precedence(uint32(ClassFact) << 28)
 
-// PrecedenceOf returns the precedence of an event, 0 for a kind that is not known. A try above 255 and a code above 65,535 are cut off.
+// PrecedenceOf returns the precedence of an event, 0 for a kind that is not known. A try above 255 and a code above
+// 65,535 are cut off.
 func PrecedenceOf(kind Kind, try uint32, code Code) Precedence {
 	info, ok := LookupKind(kind)
 	if !ok {

@@ -147,7 +147,8 @@ func TestEveryCodeHasOneRow(t *testing.T) {
 	if !slices.IsSortedFunc(schemas.Codes, func(a, b schemas.CodeInfo) int { return int(a.Code - b.Code) }) {
 		t.Error("rows are not in order of number: the greater number stands, so the order is read")
 	}
-	// Codes that end a recipient's tries must outrank those that may be tried again, or a retry would follow a final answer.
+	// Codes that end a recipient's tries must outrank those that may be tried again, or a retry would follow a final
+	// answer.
 	for _, a := range schemas.Codes {
 		for _, b := range schemas.Codes {
 			if a.Bucket == schemas.BucketUndelivered && b.Bucket == schemas.BucketUndelivered &&

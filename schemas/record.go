@@ -13,14 +13,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Header keys of records beside those of CloudEvents.
+// Header keys of records, besides those of CloudEvents.
 const (
 	HeaderTenant      = "tenant"
 	HeaderSubmission  = "submission" // of a message: its submission id as text, so that a record that does not decode gets its outcome
 	HeaderSource      = "source"     // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
 	HeaderVersion     = "version"    // of a row of the control plane: its version in decimal, which a tombstone has nowhere else
 	HeaderTraceparent = "traceparent"
-	// Of a dead letter: why, in which stage, and where it stood.
+	// Headers of a dead letter: the cause, the stage, and the position of the record.
 	HeaderCause       = "cause"
 	HeaderStage       = "stage"
 	HeaderSourceTopic = "source_topic"
@@ -54,7 +54,7 @@ type Event struct {
 	Type   EventType
 	// Source is the stage that writes it, such as `sender`.
 	Source string
-	// ID is the same for the same event, however often it is written.
+	// ID is the same each time the same event is written.
 	ID   string
 	Time time.Time
 	// Traceparent continues a trace (W3C); may be empty.
@@ -71,7 +71,7 @@ func (e Event) Record() (*kgo.Record, error) {
 	return e.Raw(value), nil
 }
 
-// Raw is [Event.Record] with a value that is encoded already.
+// Raw is [Event.Record] with an already encoded value.
 func (e Event) Raw(value []byte) *kgo.Record {
 	h := make([]kgo.RecordHeader, 0, 10)
 	h = append(h,
@@ -89,22 +89,23 @@ func (e Event) Raw(value []byte) *kgo.Record {
 	return &kgo.Record{Topic: e.Topic, Key: []byte(e.Key), Value: value, Headers: h}
 }
 
-// Shared are the headers of [Event.Record] for many events that differ in nothing but their ids, made once: 5,000 messages of
-// one chunk have one tenant, one time and one source.
+// Shared has the headers of [Event.Record] for many events that differ only in their ids, such as the 5,000 messages of
+// one chunk, which have the same tenant, time and source.
 type Shared struct {
 	headers []kgo.RecordHeader
 }
 
-// sharedID is where ce_id stands among the headers.
+// sharedID is the index of ce_id in the headers.
 const sharedID = 3
 
-// Shared returns the headers of e, whose ID is of no account.
+// Shared returns the headers of e. It ignores the ID of e.
 func (e Event) Shared() Shared { return Shared{e.Raw(nil).Headers} }
 
 // Len returns how many headers Append appends.
 func (s Shared) Len() int { return len(s.headers) }
 
-// Append appends the headers of the event of that id to h. The records share all bytes but those of the id.
+// Append appends to h the headers of the event with the given id. The records share all header bytes except those of
+// the id.
 func (s Shared) Append(h []kgo.RecordHeader, id []byte) []kgo.RecordHeader {
 	n := len(h)
 	h = append(h, s.headers...)
@@ -127,7 +128,7 @@ func Header(r *kgo.Record, key string) []byte {
 	return nil
 }
 
-// Keys of records. The tenant stands in every one (P7).
+// Keys of records. Every key of a tenant's record contains the tenant (P7).
 
 // CampaignKey is the key of a campaign and of its cursor.
 func CampaignKey(tenant, campaign string) string { return tenant + "/" + campaign }
@@ -159,8 +160,9 @@ func TenantKey(id string) string { return "tenant/" + id }
 // SenderKey is the key of a sender id in control.
 func SenderKey(tenant, sender string) string { return "sender/" + tenant + "/" + sender }
 
-// DeliveryEvent describes the record of a delivery event. Its id is made of the submission, the kind and the code: the same
-// event written again has the same id. Clicks, replies and opt-outs pass what tells them apart in fact.
+// DeliveryEvent describes the record of a delivery event. Its id is made of the submission, the kind and the code: the
+// same event written again has the same id. Clicks, replies and opt-outs pass in fact a text that distinguishes several
+// events of one recipient.
 func DeliveryEvent(topic, source string, d *fanfarev1.Delivery, fact string) Event {
 	var message, submission ID
 	copy(message[:], d.GetMessageId())
@@ -196,7 +198,7 @@ func ReceiptEvent(topic, source string, r *fanfarev1.Receipt) Event {
 	}
 }
 
-// CallbackEvent describes the record of a carrier's callback. The same callback that comes again has the same id and the same key.
+// CallbackEvent describes the record of a carrier's callback. A repeated callback has the same id and the same key.
 func CallbackEvent(topic, source string, c *fanfarev1.Callback) Event {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(c.GetMethod()), []byte(c.GetUrl()), c.GetBody()} {

@@ -17,8 +17,8 @@ var (
 	citation = regexp.MustCompile(`\b(?:[RXC][1-9]\d{0,2}|P[1-9]|G(?:[1-9]|1\d))\b`)
 )
 
-// Every requirement that a Go, Markdown or proto file of the repository cites is listed in REQUIREMENTS.md, and the list has no gaps,
-// so that what is cited tomorrow is listed, too.
+// Every requirement that a Go, Markdown or proto file of the repository cites is listed in REQUIREMENTS.md, and the
+// list has no gaps, so that what is cited tomorrow is listed, too.
 func TestEveryCitedRequirementIsListed(t *testing.T) {
 	list, err := os.ReadFile("REQUIREMENTS.md")
 	if err != nil {

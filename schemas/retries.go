@@ -2,24 +2,24 @@ package schemas
 
 import "time"
 
-// How often a recipient is tried on one leg, and when the next try follows. This is the only place that says so: the api prices
-// and reserves by it, the scheduler deals by it.
+// How often a recipient is tried on one leg, and when the next try follows. The api prices and reserves according to
+// these values, and the scheduler deals according to them.
 //
 //	channel         hand-overs at most   longest wait before the 2nd, the 3rd, each further one
 //	sms             3                    1 min, 5 min, 25 min
 //	rcs, whatsapp   2                    1 min, 5 min, 25 min
 //	voice           1 (R24)              1 min (R25)
 //
-// A campaign may set its own number of hand-overs and its own delay. The wait is drawn from (0, longest]: full jitter. By the
-// code of the bounce (see [Codes]):
+// A campaign may set its own number of hand-overs and its own delay. The wait is a random time in (0, longest] (full
+// jitter). The code of the bounce decides (see [Codes]):
 //
 //	RetryYes    as the table says
-//	RetryLong   the last, longest wait at once
+//	RetryLong   immediately with the last, longest wait
 //	RetryOnce   one more hand-over at most after this code
-//	RetryNo     none; the next leg of the chain if the code says Fallback
+//	RetryNo     no retry; the next leg of the chain if the code has Fallback
 //
-// A return (paused, window, rate, breaker …) is no hand-over and costs nothing. The next try follows as soon as its cause is
-// gone, but no sooner than this, because tries are limited to 250:
+// A return (paused, window, rate, breaker …) is not a hand-over and costs nothing. The next try follows when its cause
+// has ended, but not before the least wait in this table, because a recipient has at most 250 tries:
 //
 //	return of try   least wait
 //	1 to 5          none
@@ -27,7 +27,8 @@ import "time"
 //	21 to 50        1 min
 //	51 to 250       15 min
 
-// DefaultHandovers is how often a recipient may be handed over on a leg of a channel, unless the campaign says otherwise.
+// DefaultHandovers is how often a recipient may be handed over on a leg of a channel, unless the campaign says
+// otherwise.
 func DefaultHandovers(channel Channel) uint32 {
 	switch channel {
 	case ChannelSMS:
@@ -39,8 +40,8 @@ func DefaultHandovers(channel Channel) uint32 {
 	}
 }
 
-// DefaultBackoff returns the longest waits before the second and each further hand-over on a leg of a channel, unless the campaign
-// says otherwise. The last one holds for all that follow.
+// DefaultBackoff returns the longest waits before the second and each further hand-over on a leg of a channel, unless
+// the campaign says otherwise. The last one applies to all that follow.
 func DefaultBackoff(channel Channel) []time.Duration {
 	if channel == ChannelVoice {
 		return []time.Duration{time.Minute}
@@ -48,7 +49,7 @@ func DefaultBackoff(channel Channel) []time.Duration {
 	return []time.Duration{time.Minute, 5 * time.Minute, 25 * time.Minute}
 }
 
-// ReturnDelay is the least wait after a return of the n-th try.
+// ReturnDelay returns the least wait after a return of the n-th try.
 func ReturnDelay(n int) time.Duration {
 	switch {
 	case n <= 5:

@@ -11,7 +11,7 @@ import (
 // Lane is one of the two streams of messages of a route.
 type Lane string
 
-// Lanes: campaigns go by bulk; single sends go by txn, ahead of them.
+// Lanes: campaigns use bulk; single sends use txn and go first.
 const (
 	LaneBulk Lane = "bulk"
 	LaneTxn  Lane = "txn"
@@ -20,11 +20,11 @@ const (
 // Lanes are all lanes.
 var Lanes = []Lane{LaneTxn, LaneBulk}
 
-// Topic is a topic as it must be: created so, and verified at every start.
+// Topic has the required settings of a topic. Fanfare creates it with these settings and checks them at every start.
 type Topic struct {
 	Name       string
 	Partitions int32
-	// Retention of records; 0 with Compact: the newest of each key, for ever.
+	// Retention of records. 0 with Compact: the newest record of each key is kept for ever.
 	Retention time.Duration
 	Compact   bool
 	// Key of a record, for people.
@@ -58,8 +58,8 @@ const day = 24 * time.Hour
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// MessagePartitions of a messages topic. It never changes: a sender recognises a message it has seen because its twin falls
-// into the same partition. A wider route is a new route.
+// MessagePartitions is the number of partitions of a messages topic. It never changes, because a sender recognises a
+// repeated message only if it is in the same partition. To get more partitions, create a new route.
 const MessagePartitions = 6
 
 // DefaultPrefix of every name in Kafka and Redis.
@@ -81,7 +81,8 @@ func NewNames(prefix string) (Names, error) {
 // Prefix returns the prefix.
 func (n Names) Prefix() string { return n.prefix }
 
-// Campaigns returns the topic of whole states of campaigns, compacted: the relay writes, every process reads; public.
+// Campaigns returns the topic of the current states of campaigns, compacted: the relay writes, every process reads;
+// public.
 func (n Names) Campaigns() string { return n.prefix + "campaigns" }
 
 // Control returns the topic of routes, tenants and senders, compacted: the relay writes, every process reads.
@@ -90,22 +91,23 @@ func (n Names) Control() string { return n.prefix + "control" }
 // Suppressions returns the topic of opt-outs, compacted: the relay writes, senders keep all of it in memory.
 func (n Names) Suppressions() string { return n.prefix + "suppressions" }
 
-// Cursors returns the topic of the scheduler's memory, compacted.
+// Cursors returns the topic of the scheduler's saved state, compacted.
 func (n Names) Cursors() string { return n.prefix + "cursors" }
 
-// Held returns the topic of single messages that wait for their time, compacted: api and senders write, the scheduler reads.
+// Held returns the topic of single messages that wait for their time, compacted: api and senders write, the scheduler
+// reads.
 func (n Names) Held() string { return n.prefix + "held" }
 
-// Chunks returns the topic of what the scheduler has dealt to the expanders.
+// Chunks returns the topic of deals: the scheduler writes, the expander reads.
 func (n Names) Chunks() string { return n.prefix + "chunks" }
 
-// Receipts returns the topic of what carriers said: their sessions write, the tracker reads.
+// Receipts returns the topic of receipts of carriers: connectors write, the tracker reads.
 func (n Names) Receipts() string { return n.prefix + "receipts" }
 
-// Callbacks returns the topic of what carriers reported by calling us, as it came: the api writes, the callback stage reads.
+// Callbacks returns the topic of unchanged callbacks of carriers: the api writes, the callback stage reads.
 func (n Names) Callbacks() string { return n.prefix + "callbacks" }
 
-// Deliveries returns the topic of delivery events: what became of every recipient; public.
+// Deliveries returns the topic of delivery events, from which the state of every recipient follows; public.
 func (n Names) Deliveries() string { return n.prefix + "deliveries" }
 
 // Messages returns the topic of one lane of a route.
@@ -124,7 +126,8 @@ func (n Names) SenderGroup(route string, lane Lane) string {
 	return n.prefix + "sender." + route + "." + string(lane)
 }
 
-// TransactionalID returns the transactional id of a stage. With an instance it is one process's, else the stage's only one.
+// TransactionalID returns the transactional id of a stage. With an instance it belongs to one process; without one, the
+// stage has only one.
 func (n Names) TransactionalID(stage, instance string) string {
 	if instance == "" {
 		return n.prefix + stage
@@ -134,7 +137,7 @@ func (n Names) TransactionalID(stage, instance string) string {
 
 var routePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,39}$`)
 
-// ValidRoute returns an error that says what a route may be called.
+// ValidRoute returns an error if name is not a valid name of a route.
 func ValidRoute(name string) error {
 	if !routePattern.MatchString(name) {
 		return fmt.Errorf("route %q: want 1 to 40 of a-z 0-9 _ - with a letter first", name)
@@ -168,7 +171,8 @@ func (n Names) Route(route string) []Topic {
 	return topics
 }
 
-// deadLetter returns the dead letters of t. A dead letter is a record and its cause: it must find room where its record did.
+// deadLetter returns the dead-letter topic of t. A dead letter is a record with its cause, so its maximum size is
+// greater than that of the record.
 func (n Names) deadLetter(t Topic) Topic {
 	return Topic{Name: n.DeadLetters(t.Name), Partitions: 1, Retention: 30 * day, Key: "as in " + strings.TrimPrefix(t.Name, n.prefix), MaxBytes: 2 << 20}
 }

@@ -1,7 +1,7 @@
 package schemas
 
-// VariantOf is the variant of a recipient, 1 for the first; 0 when there are no weights. It depends on the campaign, the recipient
-// and the weights alone, so that every component gets the same answer.
+// VariantOf returns the variant of a recipient, from 1; 0 when there are no weights. It depends only on the campaign,
+// the recipient and the weights, so that every component gets the same result.
 func VariantOf(campaign uint64, seq uint32, weights []uint32) int {
 	var sum uint64
 	for _, w := range weights {

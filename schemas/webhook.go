@@ -8,22 +8,23 @@ import (
 	"time"
 )
 
-// WebhookEvent is a word for a family of events that are posted to webhooks.
+// WebhookEvent is a category of events that are posted to webhooks.
 type WebhookEvent string
 
 // Events of webhooks. INBOUND, CLICK and OPT_OUT are accepted once this version can receive replies and clicks.
 const (
 	WebhookDelivery WebhookEvent = "DELIVERY" // a message was sent, delivered, failed or expired
-	WebhookRead     WebhookEvent = "READ"     // the recipient has opened it, where the channel tells
+	WebhookRead     WebhookEvent = "READ"     // the recipient has opened the message, if the channel reports it
 	WebhookCampaign WebhookEvent = "CAMPAIGN" // a campaign changed its state
 	WebhookEndpoint WebhookEvent = "ENDPOINT" // another endpoint of the tenant was disabled
-	WebhookTest     WebhookEvent = "TEST"     // asked for with POST …/test; every endpoint gets it
+	WebhookTest     WebhookEvent = "TEST"     // ordered with POST …/test; filters do not apply
 	WebhookInbound  WebhookEvent = "INBOUND"
 	WebhookClick    WebhookEvent = "CLICK"
 	WebhookOptOut   WebhookEvent = "OPT_OUT"
 )
 
-// WebhookEvents are those that a filter may name; LaterWebhookEvents are known words for what does not occur yet.
+// WebhookEvents are the events that a filter may name; LaterWebhookEvents are known names of events that do not occur
+// yet.
 var (
 	WebhookEvents      = []WebhookEvent{WebhookDelivery, WebhookRead, WebhookCampaign, WebhookEndpoint}
 	LaterWebhookEvents = []WebhookEvent{WebhookInbound, WebhookClick, WebhookOptOut}
@@ -32,22 +33,22 @@ var (
 // WebhookTestType is the type of a test event. It is tried once.
 const WebhookTestType = "webhook.test"
 
-// WebhookStatus is what became of a message, in the words of webhooks (X6).
+// WebhookStatus is the status of a message in the words of webhooks (X6).
 type WebhookStatus string
 
 // Statuses of DELIVERY and READ events.
 const (
-	WebhookSent      WebhookStatus = "SENT"      // the carrier has taken it
-	WebhookDelivered WebhookStatus = "DELIVERED" // it has arrived
-	WebhookError     WebhookStatus = "ERROR"     // it will not arrive; subStatus says why
-	WebhookExpired   WebhookStatus = "EXPIRED"   // its time was over before it could be sent or delivered
+	WebhookSent      WebhookStatus = "SENT"      // the carrier has accepted the message
+	WebhookDelivered WebhookStatus = "DELIVERED" // the message was delivered
+	WebhookError     WebhookStatus = "ERROR"     // the message will not be delivered; subStatus says why
+	WebhookExpired   WebhookStatus = "EXPIRED"   // its validity ended before it could be sent or delivered
 )
 
 // WebhookStatuses are all statuses.
 var WebhookStatuses = []WebhookStatus{WebhookSent, WebhookDelivered, WebhookError, WebhookExpired}
 
-// WebhookStatusOf returns event and status of a delivery event; ok is false for an event that decides nothing, because
-// another try may follow or the outcome is not known: webhooks do not get it.
+// WebhookStatusOf returns event and status of a delivery event; ok is false for an event that webhooks do not get,
+// because another try may follow or the outcome is not known.
 func WebhookStatusOf(kind Kind, code Code) (event WebhookEvent, status WebhookStatus, ok bool) {
 	switch kind {
 	case KindSent:
@@ -68,16 +69,16 @@ func WebhookStatusOf(kind Kind, code Code) (event WebhookEvent, status WebhookSt
 	}
 }
 
-// Webhook is an endpoint as the webhook stage needs it.
+// Webhook has the fields of an endpoint that the webhook stage needs.
 type Webhook struct {
 	Tenant string
 	Number uint64
-	// Created: it is told of nothing that happened before.
+	// Created: the endpoint gets no events from before this time.
 	Created time.Time
 	WebhookSettings
 }
 
-// WebhookSettings are what a tenant has set. They are the JSON document of the resource.
+// WebhookSettings are the settings of a tenant for an endpoint. They are the JSON document of the resource.
 type WebhookSettings struct {
 	URL string `json:"url"`
 	// Filters; empty: all.
@@ -85,30 +86,30 @@ type WebhookSettings struct {
 	Statuses  []WebhookStatus `json:"statuses"`
 	Campaigns []uint64        `json:"campaigns"`
 	Channels  []string        `json:"channels"`
-	// Batch is the most events in one request; 0 and 1: each event is a request of its own.
+	// Batch is the most events in one request; 0 and 1: one request for each event.
 	Batch int `json:"batch"`
-	// Secrets sign, all of them; the newest comes first. Signing needs them readable.
+	// All Secrets sign each request; the newest is first. They are stored in clear text, because signing needs them.
 	Secrets []WebhookSecret `json:"secrets"`
-	// Reason and Disabled say why and when the stage disabled the endpoint.
+	// Reason and Disabled are why and when the stage disabled the endpoint.
 	Reason   string    `json:"reason"`
 	Disabled time.Time `json:"disabled"`
 }
 
-// WebhookSecret signs until a time; the newest has none.
+// WebhookSecret is a secret that signs until a time; the newest has no end.
 type WebhookSecret struct {
 	Value string    `json:"value"` // whsec_ and base64
 	Until time.Time `json:"until"`
 }
 
-// WebhookFacts are what filters look at.
+// WebhookFacts are the fields of an event that filters check.
 type WebhookFacts struct {
 	Event    WebhookEvent
-	Status   WebhookStatus // of DELIVERY and READ
-	Campaign uint64        // 0 of a single send
+	Status   WebhookStatus // only for DELIVERY and READ
+	Campaign uint64        // 0 for a single send
 	Channels []Channel
 }
 
-// Wants reports whether the filters let an event through.
+// Wants reports whether an event passes the filters.
 func (s *WebhookSettings) Wants(f WebhookFacts) bool {
 	if f.Event == WebhookTest {
 		return true
@@ -128,14 +129,14 @@ func (s *WebhookSettings) Wants(f WebhookFacts) bool {
 	return len(s.Channels) == 0 || slices.ContainsFunc(f.Channels, func(c Channel) bool { return slices.Contains(s.Channels, ChannelName(c)) })
 }
 
-// WebhookEventID turns what identifies an event among those of its kind into the id that receivers see. It is the same however often
-// the event is read, and has no dot in it, as Standard Webhooks demands.
+// WebhookEventID returns the id of an event for receivers, from the parts that identify the event among those of its
+// kind. It is the same each time the event is read, and has no dot, as Standard Webhooks requires.
 func WebhookEventID(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return "evt_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:15]))
 }
 
-// WebhookItemState says where an event stands at an endpoint.
+// WebhookItemState is the state of an event at an endpoint.
 type WebhookItemState int64
 
 // States of an event at an endpoint.
@@ -157,14 +158,15 @@ type WebhookItem struct {
 	Endpoint uint64
 	EventID  string
 	Type     string
-	// Order is what the order is kept for: the id of a message or of a campaign.
+	// Order is the id of a message or campaign. Events with the same Order are posted in order.
 	Order string
 	// Data is a JSON object; empty once it was delivered.
 	Data []byte
-	// Reference is the client's own of the message; "" when it gave none, or when the stage has not seen it yet.
+	// Reference is the client's own reference of the message; "" when the client gave none, or when the stage has not read
+	// it yet.
 	Reference string
 	Time      time.Time // of the event
-	// Due is when the event is tried next, of a pending one; zero in one that is queued: at once.
+	// Due is when a pending event is tried next. Zero when an event is queued: at once.
 	Due time.Time
 
 	State  WebhookItemState
@@ -181,31 +183,31 @@ type WebhookReference struct {
 	Tenant, Message, Reference string
 }
 
-// WebhookHealth is what the stage knows of an endpoint beside its settings.
+// WebhookHealth is the state of an endpoint, besides its settings.
 type WebhookHealth struct {
 	Endpoint uint64
-	// NotBefore: nothing is posted before, because the endpoint fails or asked for patience.
+	// NotBefore: nothing is posted before this time, because the endpoint fails or has sent Retry-After.
 	NotBefore time.Time
 	Failures  int       // in a row
 	Failing   time.Time // since when; zero: the last try went well
 	Succeeded time.Time // the last time; zero: never
-	Recover   time.Time // events since then are to be queued again; zero: none are
+	Recover   time.Time // events since this time must be queued again; zero: none
 	// Due is when the next pending event is due; zero: there is none.
 	Due time.Time
 }
 
-// WebhookOutcome is what came of one try to deliver events to an endpoint.
+// WebhookOutcome is the result of one try to post events to an endpoint.
 type WebhookOutcome struct {
 	Endpoint uint64
-	// Items with what the try made of them.
+	// Items are the events with their state after the try.
 	Items []WebhookItem
-	// Health after the try.
+	// Health is the endpoint's health after the try.
 	Health WebhookHealth
 }
 
 // CampaignMove is a change of a campaign's state.
 type CampaignMove struct {
-	// ID is the same for the same change.
+	// ID is the same each time the same change is read.
 	ID       string
 	From, To State
 	Reason   string // of a suspension, a rejection or a failure

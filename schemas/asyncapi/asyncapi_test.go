@@ -256,8 +256,8 @@ var (
 	blockText = regexp.MustCompile(`(?ms)^(message|enum) ([A-Za-z]+) \{\n(.*?)^\}`)
 )
 
-// TestPayloads: the .proto text of a payload has the fields and numbers that the generated code has, all of them, and needs
-// no other file.
+// TestPayloads: the .proto text of a payload has the fields and numbers that the generated code has, all of them, and
+// needs no other file.
 func TestPayloads(t *testing.T) {
 	for name, m := range committed(t).Components.Messages {
 		if m.Payload.SchemaFormat != "application/vnd.google.protobuf;version=3" || strings.Contains(m.Payload.Schema, "import ") {
@@ -333,7 +333,8 @@ func needs(m protoreflect.MessageDescriptor) []string {
 	return out
 }
 
-// TestExamples: every example decodes, says in JSON what it says on the wire, and has the precedence that the code gives it.
+// TestExamples: every example decodes, says in JSON what it says on the wire, and has the precedence that the code
+// gives it.
 func TestExamples(t *testing.T) {
 	for name, m := range committed(t).Components.Messages {
 		typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(m.ProtoMessage))

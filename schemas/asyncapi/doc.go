@@ -1,8 +1,8 @@
 // Package asyncapi holds asyncapi.yaml, which describes the public topics in AsyncAPI 3.0 for their subscribers.
 //
-// The document is made of the code (topic table, records, the .proto files) by the template beside it; a test fails as long as
-// what is committed differs, so nothing public changes unseen. It is one file without references to others, because tools
-// resolve none to a .proto.
+// A test generates the document from the code (topic table, records, the .proto files) with the template beside it, and
+// fails while the committed file differs, so that no public change goes unnoticed. The document is one file without
+// references to others, because tools cannot resolve references to a .proto file.
 package asyncapi
 
 //go:generate go test -run ^TestDocument$ -update .

@@ -70,7 +70,8 @@ func (d described) Required() (names []string) {
 	return names
 }
 
-// Configs are the settings of the topic in the types that the document has them in: the policy is a list, the rest are numbers.
+// Configs are the settings of the topic in the types that the document has them in: the policy is a list, the rest are
+// numbers.
 func (d described) Configs() (out []struct{ Name, Value string }) {
 	settings := d.Topic.Configs()
 	for name, value := range settings {

@@ -1,8 +1,10 @@
-// Package audience is the shape of a frozen audience: immutable blobs of at most [BlobSize] recipients each, written once when
-// a campaign is confirmed and read by the expander. A recipient's place in them is its seq, for ever.
+// Package audience has the format of a frozen audience: immutable blobs of at most [BlobSize] recipients each. The
+// store writes them once after a campaign is confirmed, and the expander reads them. A recipient's position in the
+// audience is its seq and never changes.
 //
-// A blob is one version byte and an S2 block of: a dictionary of the strings that repeat (zones, countries, attribute names),
-// then the entries. Decoding makes one string of the whole block and cuts entries out of it, so reading an entry allocates nothing.
+// A blob is one version byte and an S2 block. The block has a dictionary of repeated strings (zones, countries,
+// attribute names) and then the entries. Decoding makes one string of the whole block and slices the entries out of it,
+// so reading an entry allocates nothing.
 package audience
 
 import (
@@ -16,7 +18,7 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// BlobSize is the most recipients in a blob: one blob is one transaction of the expander.
+// BlobSize is the most recipients of a blob. The expander handles one blob in one transaction.
 const BlobSize = 5000
 
 // MaxAttributes is the most bytes of attributes, names and values together, that an entry keeps.
@@ -24,7 +26,7 @@ const MaxAttributes = 1024
 
 const version = 1
 
-// Flag says whether a recipient may be sent to at all, as far as the freeze knows.
+// Flag says whether a recipient may be sent to, as decided by the freeze.
 type Flag uint8
 
 // Flags. All but OK become an outcome instead of a message.
@@ -33,9 +35,9 @@ const (
 	Invalid        // not a number that can receive messages
 	Duplicate      // an earlier seq has the same number
 	OptedOut
-	Capped // had enough messages already
+	Capped // has reached the frequency cap
 	NotOptedIn
-	OverQuota // its country has had enough messages
+	OverQuota // the cap of its country is used up
 )
 
 // Attr is one attribute of a contact.
@@ -44,7 +46,7 @@ type Attr struct{ Name, Value string }
 // Entry is one recipient.
 type Entry struct {
 	ContactID uint64
-	To        string // E.164 with +; of an invalid number, the text that was stored
+	To        string // E.164 with +; for an invalid number, the stored text
 	Zone      string // IANA
 	Country   string // ISO 3166-1 alpha-2, "" when unknown
 	Class     Class
@@ -62,7 +64,7 @@ func (e *Entry) Value(name string) (string, bool) {
 	return "", false
 }
 
-// Writer gathers entries and encodes them. The zero value is ready.
+// Writer collects entries and encodes them. The zero value is ready to use.
 type Writer struct {
 	words map[string]uint64
 	dict  []string
@@ -130,7 +132,7 @@ type Reader struct {
 	err     error
 	next    int
 	total   int
-	offsets []uint32 // of the entries passed so far, which Seek goes back to
+	offsets []uint32 // of the entries read so far, so that Seek can go back
 }
 
 // NewReader opens a blob.
@@ -165,8 +167,9 @@ func (r *Reader) Len() int { return r.total }
 // Bytes returns about how much memory the reader holds.
 func (r *Reader) Bytes() int { return len(r.s) + 4*cap(r.offsets) + 16*len(r.dict) }
 
-// Holds reports whether a text may stand in an entry of the blob, in capital or small letters; text has small letters only. If it
-// returns false, no entry holds the text. It is much quicker than reading the entries, unless the text has other letters than ASCII.
+// Holds reports whether an entry of the blob may contain a text, regardless of case; text must be in lower case. If it
+// returns false, no entry contains the text. It is much faster than reading the entries, unless the text has non-ASCII
+// letters.
 func (r *Reader) Holds(text string) bool {
 	if text == "" {
 		return true
@@ -180,7 +183,7 @@ func (r *Reader) Holds(text string) bool {
 	if small >= 'a' && small <= 'z' {
 		capital -= 'a' - 'A'
 	}
-	// The letters k and i have a second capital each, the Kelvin sign and the Turkish İ.
+	// The letters k and i each have a second upper-case form: the Kelvin sign and the Turkish İ.
 	if strings.ContainsAny(text, "ki") && (strings.Contains(r.s, "\u212a") || strings.Contains(r.s, "\u0130")) {
 		return true
 	}
@@ -198,7 +201,7 @@ func (r *Reader) Holds(text string) bool {
 	return found(small) || capital != small && found(capital)
 }
 
-// equalLower compares ASCII letters without regard to case; lower has small letters only.
+// equalLower compares ASCII letters without regard to case; lower must be in lower case.
 func equalLower(s, lower string) bool {
 	for i := range len(lower) {
 		c := s[i]
@@ -212,8 +215,8 @@ func equalLower(s, lower string) bool {
 	return true
 }
 
-// Seek makes entry i the next one, 0 for the first; false when there is none, and on damage before it. Going to where the
-// reader has been takes no time; going on from there reads what lies between.
+// Seek makes entry i (from 0) the next one. It returns false when there is no such entry, or when the blob is damaged
+// before it. Seeking to an entry that was already passed is fast; seeking further reads the entries in between.
 func (r *Reader) Seek(i int) bool {
 	if r.err != nil || i < 0 || i >= r.total {
 		return false
@@ -233,7 +236,8 @@ func (r *Reader) Seek(i int) bool {
 	return true
 }
 
-// Next reads the next entry into e, whose Attrs it reuses; false at the end and on damage, which Err tells apart.
+// Next reads the next entry into e and reuses e.Attrs. It returns false at the end and when the blob is damaged; Err
+// distinguishes the two.
 func (r *Reader) Next(e *Entry) bool {
 	if r.next == r.total || r.err != nil {
 		return false
@@ -315,8 +319,8 @@ func (r *Reader) word() string {
 	return r.dict[i]
 }
 
-// Index is one row of the index of a frozen audience: which seqs a blob holds. Blobs follow each other without a gap, and all
-// recipients of a blob are in one time zone.
+// Index is one row of the index of a frozen audience: it says which seqs a blob has. Blobs follow each other without a
+// gap, and all recipients of a blob are in the same time zone.
 type Index struct {
 	Blob  uint32
 	First uint32 // seq of its first entry

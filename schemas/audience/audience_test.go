@@ -159,7 +159,8 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(float64(len(blob))/audience.BlobSize, "bytes/entry")
 }
 
-// A blob is searched without reading its entries: a text that an entry has, in capital or small letters, is never missed.
+// A blob is searched without reading its entries: a text that an entry has, in capital or small letters, is never
+// missed.
 func TestHolds(t *testing.T) {
 	var w audience.Writer
 	w.Add(&audience.Entry{ContactID: 1, To: "+393331234567", Zone: "Europe/Rome", Attrs: []audience.Attr{{Name: "first_name", Value: "Anna"}, {Name: "email", Value: "ANNA@Example.com"}}})

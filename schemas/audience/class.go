@@ -6,21 +6,21 @@ type Class uint8
 // Classes of numbers.
 const (
 	Unknown   Class = iota // a number that no plan has assigned
-	Mobile                 // mobile, or a plan that does not tell mobile numbers from fixed ones
-	FixedLine              // no messages
-	Other                  // written before the classes that follow were told apart
+	Mobile                 // mobile, or in a plan that does not distinguish mobile from fixed numbers
+	FixedLine              // cannot receive messages
+	Other                  // stored by versions without the following classes
 	Premium
 	Freephone
 	SharedCost
 	VoIP
-	Personal // follows a person from line to line, at a price
+	Personal // a number that follows a person from line to line, with extra charges
 	Pager
 	UAN // universal access number of a company
 	Voicemail
-	Satellite // of no country, and of networks on ships and aeroplanes
+	Satellite // satellite networks, and networks of ships and aeroplanes
 )
 
-// classes describes each class: how it is called in the API, and in a sentence.
+// classes has the name of each class in the API, and a phrase for sentences.
 var classes = [...]struct{ name, phrase string }{
 	Unknown:    {"unknown", "is not assigned in the numbering plan of its country"},
 	Mobile:     {"mobile", "is a mobile number"},
@@ -46,7 +46,7 @@ func ClassNames() []string {
 	return out
 }
 
-// Name is the class in the API, such as fixed_line.
+// Name returns the name of the class in the API, such as fixed_line.
 func (c Class) Name() string {
 	if int(c) < len(classes) {
 		return classes[c].name
@@ -54,7 +54,7 @@ func (c Class) Name() string {
 	return classes[Other].name
 }
 
-// Phrase says the class with a verb, such as "is a fixed line".
+// Phrase returns the class as a phrase with a verb, such as "is a fixed line".
 func (c Class) Phrase() string {
 	if int(c) < len(classes) {
 		return classes[c].phrase
@@ -65,7 +65,8 @@ func (c Class) Phrase() string {
 // TakesText reports whether numbers of the class can get an SMS, an RCS or a WhatsApp message.
 func (c Class) TakesText() bool { return c == Mobile }
 
-// TakesCall reports whether numbers of the class may be called: none that cost the tenant or the called more than a call does.
+// TakesCall reports whether numbers of the class may be called. Classes with extra charges for the tenant or the person
+// called may not.
 func (c Class) TakesCall() bool {
 	return c == Mobile || c == FixedLine || c == VoIP || c == UAN
 }

@@ -1,7 +1,7 @@
-// Package billing says which hand-overs of a campaign are billed. The ledger (pipeline/scheduler/plan) and the statistics
-// (sinks/analytics) both follow it, so the cost that is shown is the cost that is billed.
+// Package billing decides which hand-overs of a campaign are billed. The ledger (pipeline/scheduler/plan) and the
+// statistics (sinks/analytics) both use it, so the cost that is shown is the cost that is billed.
 //
-// Every try of every recipient is judged by itself:
+// Every try of every recipient is decided separately:
 //
 //		billed = (handed over ∪ (in doubt ∩ confirmed)) \ free
 //
@@ -11,8 +11,8 @@
 //	  - free: the receipt of the try with the greatest precedence says that the message failed, with a code that is not billed
 //	    ([schemas.CodeInfo].Billed). A greater receipt overrides a lower one, as it does for the recipient's state.
 //
-// A billed hand-over costs [Amount]. An ambiguous try without a receipt is not billed: when the campaign settles, the ledger releases
-// what was reserved for it.
+// A billed hand-over costs [Amount]. An ambiguous try without a receipt is not billed: when the campaign settles, the
+// ledger releases the money reserved for it.
 package billing
 
 import (
@@ -24,12 +24,12 @@ import (
 	"fanfare/schemas"
 )
 
-// Amount returns the price of one hand-over in micro-units. A message has at least one segment; an event that says 0 was written by
-// a stage that did not know the number.
+// Amount returns the price of one hand-over in micro-units. A message has at least one segment; an event that says 0
+// was written by a stage that did not know the number.
 func Amount(segments, priceMicros uint64) uint64 { return max(segments, 1) * priceMicros }
 
-// IsReceipt reports whether an event of that precedence comes from a receipt, which proves that the carrier accepted the message.
-// `unconfirmed` is written when no receipt came.
+// IsReceipt reports whether an event of that precedence comes from a receipt, which proves that the carrier accepted
+// the message. `unconfirmed` is written when no receipt came.
 func IsReceipt(p schemas.Precedence) bool {
 	switch p.Class() {
 	case schemas.ClassLeft:
@@ -41,8 +41,8 @@ func IsReceipt(p schemas.Precedence) bool {
 	}
 }
 
-// IsFree reports whether a hand-over is not billed if the greatest receipt of its try has that precedence. A code that is not in the
-// table is billed.
+// IsFree reports whether a hand-over is not billed if the greatest receipt of its try has that precedence. A code that
+// is not in the table is billed.
 func IsFree(p schemas.Precedence) bool {
 	if p.Kind() != schemas.KindBounced && p.Class() != schemas.ClassNegative {
 		return false
@@ -51,7 +51,8 @@ func IsFree(p schemas.Precedence) bool {
 	return ok && !info.Billed
 }
 
-// FreeCodes returns the codes for which a failed message is not billed, in order. A database evaluates [IsFree] with them.
+// FreeCodes returns the codes for which a failed message is not billed, in order. A database evaluates [IsFree] with
+// them.
 func FreeCodes() []schemas.Code {
 	var out []schemas.Code
 	for _, c := range schemas.Codes {
@@ -65,13 +66,14 @@ func FreeCodes() []schemas.Code {
 // Receipts holds the recipients of the receipts of one try, by precedence.
 type Receipts map[schemas.Precedence]*roaring.Bitmap
 
-// Verdict says what the receipts of one try mean for the bill.
+// Verdict is the result of the receipts of one try for the bill.
 type Verdict struct {
-	// Confirmed has a receipt. Free has a greatest receipt that is not billed; it is a subset of Confirmed.
+	// Confirmed are the recipients with a receipt. Free are those whose receipt with the greatest precedence is not
+	// billed; it is a subset of Confirmed.
 	Confirmed, Free *roaring.Bitmap
 }
 
-// Verdict judges the receipts. It does not modify the sets.
+// Verdict computes the result of the receipts. It does not modify the sets.
 func (r Receipts) Verdict() Verdict {
 	v := Verdict{Confirmed: roaring.New(), Free: roaring.New()}
 	for _, p := range slices.Backward(slices.Sorted(maps.Keys(r))) {
@@ -83,7 +85,8 @@ func (r Receipts) Verdict() Verdict {
 	return v
 }
 
-// Billed returns the recipients of one try that are billed. handedOver and inDoubt may be nil. It does not modify the sets.
+// Billed returns the recipients of one try that are billed. handedOver and inDoubt may be nil. It does not modify the
+// sets.
 func (v Verdict) Billed(handedOver, inDoubt *roaring.Bitmap) *roaring.Bitmap {
 	out := roaring.New()
 	if inDoubt != nil {

@@ -1,8 +1,8 @@
-// Package credentials keeps what a route's account needs to log in: passwords, keys, tokens. They are sealed (AES-256-GCM) by a key that
-// is neither in the store nor on a topic, so that a copy of the database or of the log gives nothing away. The API seals them, and the
-// processes that speak to carriers open them.
+// Package credentials encrypts the credentials of a route's account: passwords, keys, tokens. They are encrypted
+// (AES-256-GCM, "sealed") with a key that is neither in the store nor in a topic, so that a copy of the database or of
+// the topics does not reveal them. The API seals them, and the processes that connect to carriers open them.
 //
-// A sealed text is bound to the name of its route: put into another row, it does not open.
+// A sealed text is bound to the name of its route: in the row of another route it cannot be opened.
 package credentials
 
 import (
@@ -22,7 +22,7 @@ import (
 
 // Errors of [Keys.Open].
 var (
-	// ErrOtherKey is returned for a text that was sealed with none of the keys.
+	// ErrOtherKey is returned for a text that was sealed with a key that is not among the keys.
 	ErrOtherKey = errors.New("the credentials were sealed with another key")
 	// ErrDamaged is returned for a text that was changed, or that belongs to another route.
 	ErrDamaged = errors.New("the credentials are damaged")
@@ -42,14 +42,15 @@ type key struct {
 	aead cipher.AEAD
 }
 
-// Generate returns a new key as [Parse] reads it.
+// Generate returns a new key in the form that [Parse] reads.
 func Generate() string {
 	raw := make([]byte, keySize)
 	_, _ = rand.Read(raw) // it never fails
 	return hex.EncodeToString(raw)
 }
 
-// Parse reads keys of 64 hexadecimal digits, separated by commas. The first seals; all of them open, so that a key can be replaced.
+// Parse reads keys of 64 hexadecimal digits, separated by commas. The first key seals and all of them open, so that a
+// key can be replaced.
 func Parse(text string) (*Keys, error) {
 	k := &Keys{}
 	for part := range strings.SplitSeq(text, ",") {
@@ -80,7 +81,7 @@ func (k *Keys) Seal(route string, plain []byte) []byte {
 	return first.aead.Seal(out, nonce, plain, []byte(route))
 }
 
-// Open returns what was sealed for a route, or [ErrOtherKey] or [ErrDamaged].
+// Open decrypts a text that was sealed for a route. The error is [ErrOtherKey] or [ErrDamaged].
 func (k *Keys) Open(route string, sealed []byte) ([]byte, error) {
 	if len(sealed) < 1+idSize || sealed[0] != format {
 		return nil, ErrDamaged
@@ -103,8 +104,8 @@ func (k *Keys) Open(route string, sealed []byte) ([]byte, error) {
 	return nil, ErrOtherKey
 }
 
-// Settings returns what a connector is opened with: the configuration with the credentials put into it. Both are JSON objects, or empty.
-// Where both have a field that is no object, the credential wins.
+// Settings returns the settings of a connector: the configuration with the credentials merged into it. Both are JSON
+// objects, or empty. If both have the same field and it is not an object, the value of the credentials is used.
 func Settings(configuration, secret []byte) ([]byte, error) {
 	into, err := object("configuration", configuration)
 	if err != nil {
@@ -122,7 +123,8 @@ func Settings(configuration, secret []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Names returns the paths of all values of a JSON object, sorted, such as `password` and `tls.key`. It returns no value.
+// Names returns the paths of all values of a JSON object, sorted, such as `password` and `tls.key`. It returns no
+// value.
 func Names(raw []byte) ([]string, error) {
 	o, err := object("credentials", raw)
 	if err != nil {

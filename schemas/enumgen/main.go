@@ -1,5 +1,5 @@
 // Command enumgen writes schemas/enums.go: short Go names for the enums of the protobuf records, KindReturned for
-// Kind_KIND_RETURNED, so that code reads in our words and not in the generator's.
+// Kind_KIND_RETURNED, so that code uses our names and not the generator's.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// words that Go writes in capitals, or in the way their owner does.
+// words are those that Go code writes in capitals, or that have an official spelling.
 var words = map[string]string{
 	"dlr": "DLR", "dnd": "DND", "gsm7": "GSM7", "kyc": "KYC", "rcs": "RCS", "sms": "SMS", "ucs2": "UCS2", "whatsapp": "WhatsApp",
 }

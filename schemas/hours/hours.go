@@ -1,5 +1,5 @@
-// Package hours reads times and knows calling hours: the time of day within which messages may be handed over, on the clock of a
-// time zone.
+// Package hours parses times, and implements calling hours: the time of day, in a time zone, during which messages may
+// be handed over.
 package hours
 
 import (
@@ -11,14 +11,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day; with Start > End they
-// cross midnight. The zero value is always open.
+// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day; with Start > End
+// they cross midnight. The zero value is always open.
 type Hours struct {
 	Start, End int
 	zone       *time.Location
 }
 
-// New returns calling hours from start to end, both 0 to 1439, on the clock of an IANA zone.
+// New returns calling hours from start to end, both 0 to 1439 minutes after midnight, in an IANA zone.
 func New(start, end int, zone string) (Hours, error) {
 	if start < 0 || start > 1439 || end < 0 || end > 1439 {
 		return Hours{}, fmt.Errorf("calling hours %d to %d: want minutes of a day, 0 to 1439", start, end)
@@ -87,8 +87,9 @@ func (h Hours) Open(t time.Time) bool {
 	return m >= h.Start || m < h.End
 }
 
-// NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30 in the
-// night in which summer time begins), that is the first instant after the gap; when it shows the start twice, the first of the two.
+// NextOpen returns t if it is within the hours, else the next instant that is. If local time skips the start (02:30 in
+// the night in which summer time begins), this is the first instant after the gap; if the start occurs twice, it is the
+// first of the two.
 func (h Hours) NextOpen(t time.Time) time.Time {
 	if h.Open(t) {
 		return t
@@ -103,5 +104,5 @@ func (h Hours) NextOpen(t time.Time) time.Time {
 			}
 		}
 	}
-	return t.Add(24 * time.Hour) // not reached: no clock jumps by two days
+	return t.Add(24 * time.Hour) // never reached: local time never jumps by two days
 }

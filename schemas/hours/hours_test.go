@@ -18,7 +18,8 @@ func at(t *testing.T, s string) time.Time {
 	return v
 }
 
-// R30 to R32, and the traps of requirements §5: end exclusive, crossing midnight, start = end, both changes of the clock.
+// R30 to R32, and the traps of requirements §5: end exclusive, crossing midnight, start = end, both changes of the
+// clock.
 func TestHours(t *testing.T) {
 	for _, c := range []struct {
 		name, start, end, zone, at, next string

@@ -14,7 +14,7 @@ var ErrNaive = errors.New("neither offset nor time zone")
 // maxOffset is the largest offset of any zone, on Kiritimati; time.Parse accepts +24:00.
 const maxOffset = 14 * time.Hour
 
-// instant is what programs write for a time: RFC 3339, and what else of ISO 8601 their standard libraries print.
+// instant matches a time as programs write it: RFC 3339, and the other forms of ISO 8601 that standard libraries print.
 //
 //	Java        2025-04-15T09:00+02:00 (no seconds), 2025-04-15T09:00+02:00[Europe/Rome], 2025-04-15T07:00:00Z
 //	PHP         2025-04-15T09:00:00+02:00, 2025-04-15T09:00:00+0200
@@ -26,9 +26,9 @@ const maxOffset = 14 * time.Hour
 // Letters may be small (RFC 3339, 5.6).
 var instant = regexp.MustCompile(`^(\d{4})-?(\d\d)-?(\d\d)(?:[Tt]| )(\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d{1,18}))?)? ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?)?(?:\[([A-Za-z0-9_+/-]+)\])?$`)
 
-// ParseInstant reads a time as programs write it (C15). The offset decides; when a zone is named as well, as Java does, the two must
-// agree. zone is "" when none is named. A time that names neither offset nor zone means nothing by itself: the error wraps
-// [ErrNaive].
+// ParseInstant reads a time as programs write it (C15). The offset determines the instant; if the text also names a
+// zone, as Java does, the two must agree. zone is "" when none is named. A time with neither offset nor zone is
+// ambiguous: the error wraps [ErrNaive].
 func ParseInstant(s string) (at time.Time, zone string, err error) {
 	m := instant.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil {
@@ -46,16 +46,16 @@ func ParseInstant(s string) (at time.Time, zone string, err error) {
 	}
 	if m[8] == "" && m[9] == "" {
 		if loc == nil {
-			return time.Time{}, "", fmt.Errorf("%q says %w", s, ErrNaive)
+			return time.Time{}, "", fmt.Errorf("%q has %w", s, ErrNaive)
 		}
-		return time.Time{}, "", fmt.Errorf("%q says no offset beside its zone", s)
+		return time.Time{}, "", fmt.Errorf("%q has a zone but no offset", s)
 	}
 	offset := time.Duration(0)
 	if m[9] != "" {
 		hours, minutes := number(m[10]), number(m[11])
 		offset = time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
 		if minutes > 59 || offset > maxOffset {
-			return time.Time{}, "", fmt.Errorf("%q is not a time: no clock is %s%02d:%02d from UTC", s, m[9], hours, minutes)
+			return time.Time{}, "", fmt.Errorf("%q is not a time: no zone is %s%02d:%02d from UTC", s, m[9], hours, minutes)
 		}
 		if m[9] == "-" {
 			offset = -offset
@@ -70,15 +70,15 @@ func ParseInstant(s string) (at time.Time, zone string, err error) {
 	return at, zone, nil
 }
 
-// ParseWall reads a time of a clock in the same forms, without offset and zone. It is returned in UTC.
+// ParseWall parses a local time in the same forms, without offset and zone. It returns the time in UTC.
 func ParseWall(s string) (time.Time, error) {
 	m := instant.FindStringSubmatch(strings.TrimSpace(s))
 	if m == nil || m[8] != "" || m[9] != "" || m[12] != "" {
-		return time.Time{}, fmt.Errorf("%q is not a time of a clock: want 2025-04-15T09:00", s)
+		return time.Time{}, fmt.Errorf("%q is not a local time: want 2025-04-15T09:00", s)
 	}
 	wall, err := wallOf(m)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is not a time of a clock: %w", s, err)
+		return time.Time{}, fmt.Errorf("%q is not a local time: %w", s, err)
 	}
 	return wall, nil
 }

@@ -1,4 +1,5 @@
-// Package pricing says what a message costs (R113): a price list, of which the row that says most about a message holds.
+// Package pricing says what a message costs (R113): a price list, of which the row that says most about a message
+// holds.
 //
 // It does no I/O and knows no tenants: the caller passes the price list and gets the same price everywhere.
 package pricing
@@ -21,12 +22,13 @@ type Rule struct {
 	Channel schemas.Channel
 	// Country is an ISO 3166-1 alpha-2 code; "" holds for every country.
 	Country string
-	// From is the least volume that the price holds for: the recipients of the campaign, 1 of a single message. 0: every volume.
+	// From is the least volume that the price holds for: the recipients of the campaign, 1 of a single message. 0: every
+	// volume.
 	From uint64
 	// ValidFrom is when the price begins to hold; the zero time: since ever.
 	ValidFrom time.Time
-	// Micros is the price of one segment (sms), message (rcs, whatsapp) or minute (voice), in millionths of the tenant's currency;
-	// at most [schemas.MaxPriceMicros].
+	// Micros is the price of one segment (sms), message (rcs, whatsapp) or minute (voice), in millionths of the tenant's
+	// currency; at most [schemas.MaxPriceMicros].
 	Micros uint64
 }
 
@@ -61,8 +63,9 @@ func (r *Rule) over(o *Rule) bool {
 // List is a price list.
 type List []Rule
 
-// Price returns the price of a segment, message or minute at a time. Of the rules that hold, one for the country goes before one for
-// every country, then the one from the greatest volume, then the one that began last. ok is false when no rule holds.
+// Price returns the price of a segment, message or minute at a time. Of the rules that hold, one for the country goes
+// before one for every country, then the one from the greatest volume, then the one that began last. ok is false when
+// no rule holds.
 func (l List) Price(channel schemas.Channel, country string, volume uint64, at time.Time) (micros uint64, ok bool) {
 	var best *Rule
 	for i := range l {
@@ -76,8 +79,8 @@ func (l List) Price(channel schemas.Channel, country string, volume uint64, at t
 	return best.Micros, true
 }
 
-// ByCountry returns the price of a channel for every country that no other is said of, and those of the countries that have one of
-// their own. 0 when nothing is said.
+// ByCountry returns the price of a channel for every country that no other is said of, and those of the countries that
+// have one of their own. 0 when nothing is said.
 func (l List) ByCountry(channel schemas.Channel, volume uint64, at time.Time) (other uint64, own map[string]uint64) {
 	other, _ = l.Price(channel, "", volume, at)
 	for i := range l {
@@ -134,8 +137,8 @@ func (e *RowError) Error() string {
 // MaxRules is the most rows of a price list.
 const MaxRules = 10_000
 
-// ReadCSV reads a list: a header with the columns of [Header] in any order, of which channel and price must be there. The first
-// error in it is a [RowError]; a row that repeats another is one.
+// ReadCSV reads a list: a header with the columns of [Header] in any order, of which channel and price must be there.
+// The first error in it is a [RowError]; a row that repeats another is one.
 func ReadCSV(r io.Reader) (List, error) {
 	in := csv.NewReader(r)
 	in.FieldsPerRecord, in.TrimLeadingSpace, in.ReuseRecord = -1, true, true

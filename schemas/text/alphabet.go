@@ -11,8 +11,8 @@ import (
 // escape announces a character of the extension table (3GPP TS 23.038 §6.2.1).
 const escape = 0x1b
 
-// septetOf has the septet of each rune of GSM-7; a rune of the extension table has extended set, and is sent after an escape.
-// toRune and toExtension are its inverse; 0 marks a septet of the extension table that stands for nothing.
+// septetOf has the septet of each rune of GSM-7; a rune of the extension table has extended set, and is sent after an
+// escape. toRune and toExtension are its inverse; 0 marks a septet of the extension table that stands for nothing.
 var septetOf, toRune, toExtension = func() (m map[rune]uint16, basics, extensions [128]rune) {
 	m = make(map[rune]uint16, 138)
 	at := 0
@@ -49,8 +49,8 @@ var asciiSeptets = func() (t [utf8.RuneSelf]uint16) {
 
 const noSeptet = 1 << 9
 
-// AppendGSM7 appends s in GSM-7, one septet per octet. ok is false when a character of s has no place there; dst is returned as
-// it was. It does not allocate beyond dst.
+// AppendGSM7 appends s in GSM-7, one septet per octet. ok is false when a character of s has no place there; dst is
+// returned as it was. It does not allocate beyond dst.
 func AppendGSM7(dst []byte, s string) (out []byte, ok bool) {
 	out = slices.Grow(dst, len(s))
 	for i := 0; i < len(s); {
@@ -94,9 +94,9 @@ func AppendGSM7(dst []byte, s string) (out []byte, ok bool) {
 	return out, true
 }
 
-// AppendFromGSM7 appends what septets, one per octet, stand for in UTF-8. It never fails: an escape before a septet that the
-// extension table does not have is a space followed by the character of the default table, and the top bit of an octet is
-// not looked at.
+// AppendFromGSM7 appends what septets, one per octet, stand for in UTF-8. It never fails: an escape before a septet
+// that the extension table does not have is a space followed by the character of the default table, and the top bit of
+// an octet is not looked at.
 func AppendFromGSM7(dst []byte, septets string) []byte {
 	for i := 0; i < len(septets); i++ {
 		c := septets[i] & 0x7f
@@ -112,8 +112,8 @@ func AppendFromGSM7(dst []byte, septets string) []byte {
 	return dst
 }
 
-// AppendPacked appends septets, one per octet, packed eight into seven octets (3GPP TS 23.038 §6.1.2.1), after fill bits of
-// zero: 0..6 of them bring the first septet to a septet border when a header stands before it.
+// AppendPacked appends septets, one per octet, packed eight into seven octets (3GPP TS 23.038 §6.1.2.1), after fill
+// bits of zero: 0..6 of them bring the first septet to a septet border when a header stands before it.
 func AppendPacked(dst, septets []byte, fill int) []byte {
 	bits, have := uint(0), fill
 	for _, s := range septets {
@@ -129,8 +129,9 @@ func AppendPacked(dst, septets []byte, fill int) []byte {
 	return dst
 }
 
-// AppendUnpacked is the inverse of [AppendPacked]: it appends the septets that packed holds, one per octet. A last septet of zero
-// that fills up the last octet is told from an `@` by n, the number of septets, when the caller knows it; below 0 it is left out.
+// AppendUnpacked is the inverse of [AppendPacked]: it appends the septets that packed holds, one per octet. A last
+// septet of zero that fills up the last octet is told from an `@` by n, the number of septets, when the caller knows
+// it; below 0 it is left out.
 func AppendUnpacked(dst []byte, packed string, fill, n int) []byte {
 	start := len(dst)
 	bits, have := uint(0), -fill
@@ -155,8 +156,9 @@ func AppendUnpacked(dst []byte, packed string, fill, n int) []byte {
 	return dst
 }
 
-// Cut cuts off the longest beginning of s that fits into units of the encoding, septets or UTF-16 units, without cutting a
-// character in two. Cutting with [GSMConcat] or [UCS2Concat] until nothing is left gives as many pieces as [Measure] says.
+// Cut cuts off the longest beginning of s that fits into units of the encoding, septets or UTF-16 units, without
+// cutting a character in two. Cutting with [GSMConcat] or [UCS2Concat] until nothing is left gives as many pieces as
+// [Measure] says.
 func Cut(s string, encoding schemas.Encoding, units int) (head, tail string) {
 	width := utf16Units
 	if encoding == schemas.EncodingGSM7 {
@@ -179,8 +181,8 @@ func Cut(s string, encoding schemas.Encoding, units int) (head, tail string) {
 	return s, ""
 }
 
-// AppendUCS2 appends s as UTF-16, big-endian, with surrogate pairs beyond the basic plane. Carriers call it UCS-2. Each byte that is
-// not UTF-8 becomes U+FFFD.
+// AppendUCS2 appends s as UTF-16, big-endian, with surrogate pairs beyond the basic plane. Carriers call it UCS-2. Each
+// byte that is not UTF-8 becomes U+FFFD.
 func AppendUCS2(dst []byte, s string) []byte {
 	for _, r := range s {
 		if r > 0xffff {
@@ -193,8 +195,8 @@ func AppendUCS2(dst []byte, s string) []byte {
 	return dst
 }
 
-// AppendFromUCS2 appends what octets of big-endian UTF-16 stand for in UTF-8. Half a pair, and a last octet without its second,
-// is U+FFFD.
+// AppendFromUCS2 appends what octets of big-endian UTF-16 stand for in UTF-8. Half a pair, and a last octet without its
+// second, is U+FFFD.
 func AppendFromUCS2(dst []byte, octets string) []byte {
 	for i := 0; i+1 < len(octets); i += 2 {
 		r := rune(octets[i])<<8 | rune(octets[i+1])

@@ -102,7 +102,8 @@ func TestPackedRoundTrip(t *testing.T) {
 	})
 }
 
-// TestCutAgreesWithMeasure: the pieces are as many as were counted and billed, each fits, and together they are the text.
+// TestCutAgreesWithMeasure: the pieces are as many as were counted and billed, each fits, and together they are the
+// text.
 func TestCutAgreesWithMeasure(t *testing.T) {
 	alphabets := []string{"abcdefgh €[]{}~^|\\\n", "abc€", "àèìòù ABC", "жabc😀", "😀"}
 	rapid.Check(t, func(t *rapid.T) {

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Blank reports whether a phone would show nothing of s: every character is a blank, or one that cannot be seen. A message with it
-// costs money and tells the recipient nothing.
+// Blank reports whether a phone would show nothing of s: every character is a blank, or one that cannot be seen. A
+// message with it costs money and tells the recipient nothing.
 func Blank(s string) bool {
 	for _, r := range s {
 		if !invisible(r) {
@@ -28,8 +28,9 @@ func BlankBytes(b []byte) bool {
 	return true
 }
 
-// invisible reports whether a character shows nothing by itself: blanks, control characters, what Unicode calls format characters
-// and default ignorable ones (U+200B and its like, fillers, variation selectors), and two that only look blank.
+// invisible reports whether a character shows nothing by itself: blanks, control characters, what Unicode calls format
+// characters and default ignorable ones (U+200B and its like, fillers, variation selectors), and two that only look
+// blank.
 func invisible(r rune) bool {
 	switch {
 	case r > ' ' && r < 0x7f:
@@ -51,7 +52,8 @@ func (t *Template) Blank() bool {
 	return len(t.parts) == 0 && Blank(t.tail)
 }
 
-// OnlyFields reports whether the text shows nothing but what its fields hold, so that a recipient without values gets nothing.
+// OnlyFields reports whether the text shows nothing but what its fields hold, so that a recipient without values gets
+// nothing.
 func (t *Template) OnlyFields() bool {
 	for i := range t.parts {
 		if !Blank(t.parts[i].text) {

@@ -15,11 +15,12 @@ const (
 	FieldEmail     = "email"
 )
 
-// aliases are the words by which address books, spreadsheets and people call the columns of a contact, without the underscores
-// and accents of [FieldName]. Of several columns of one file, those whose word comes first are believed first.
+// aliases are the words by which address books, spreadsheets and people call the columns of a contact, without the
+// underscores and accents of [FieldName]. Of several columns of one file, those whose word comes first are believed
+// first.
 var aliases = map[string]string{
-	// Numbers that say they are mobile come first, then the others, then those that are least likely to be the person's own.
-	// Google numbers its columns, Outlook names its; an iPhone's export has the label in the header.
+	// Numbers that say they are mobile come first, then the others, then those that are least likely to be the person's
+	// own. Google numbers its columns, Outlook names its; an iPhone's export has the label in the header.
 	FieldPhone: `
 		e164 msisdn mobile mobilephone mobilenumber mobileno mobilephonenumber phonemobile mobile1 cell cellphone cellnumber cellularphone
 		phonecell phoneiphone iphone smartphone gsm sms smsnumber whatsapp whatsappnumber cellulare numerocellulare telefonocellulare
@@ -42,7 +43,8 @@ var aliases = map[string]string{
 		correoelectronico direcciondecorreoelectronico email1 email2address emailpersonal emailhome emailwork 邮箱 メールアドレス`,
 }
 
-// unsure are words that may be the phone, when nothing else of a file is. They are just as often a house or an order number.
+// unsure are words that may be the phone, when nothing else of a file is. They are just as often a house or an order
+// number.
 const unsure = "contact destination recipient numero number to"
 
 // Unsure is the rank from which on a column is believed only when no other is there.
@@ -69,8 +71,8 @@ var words = func() map[string]word {
 	return out
 }()
 
-// Column returns which column of a contact a name stands for, "" when it stands for none: first_name for nome. The column with
-// the lower rank is the more likely one.
+// Column returns which column of a contact a name stands for, "" when it stands for none: first_name for nome. The
+// column with the lower rank is the more likely one.
 func Column(name string) (column string, rank int) {
 	w := words[bare(name)]
 	return w.column, w.rank

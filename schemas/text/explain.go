@@ -10,8 +10,8 @@ import (
 
 // Costly are the characters that make a text cost more than it would without them.
 type Costly struct {
-	// Characters are the distinct ones, at most [maxCostly], in order of appearance; First is where the first of them stands, 1
-	// for the first character of the text; Count is how many there are in all.
+	// Characters are the distinct ones, at most [maxCostly], in order of appearance; First is where the first of them
+	// stands, 1 for the first character of the text; Count is how many there are in all.
 	Characters []rune
 	First      int
 	Count      int
@@ -24,9 +24,9 @@ type Costly struct {
 // maxCostly is how many characters are named: a text in another script has hundreds, and one of them explains as much.
 const maxCostly = 5
 
-// Explain returns what makes s cost more than it has to: characters that GSM-7 does not have, which turn the whole text into
-// UCS-2; else characters that take two septets, when they add a segment. ok is false when nothing does, or when most of the text
-// is in a script that GSM-7 does not have: then there is nothing to save.
+// Explain returns what makes s cost more than it has to: characters that GSM-7 does not have, which turn the whole text
+// into UCS-2; else characters that take two septets, when they add a segment. ok is false when nothing does, or when
+// most of the text is in a script that GSM-7 does not have: then there is nothing to save.
 func Explain(s string) (c Costly, ok bool) {
 	c.With = Measure(s)
 	costly := func(r rune) bool { return gsmUnits(r) == 2 }
@@ -63,8 +63,8 @@ func Explain(s string) (c Costly, ok bool) {
 	return c, true
 }
 
-// Explain is [Explain] of the text that the template was made from. What its fields will hold is not known: only characters that
-// need UCS-2 whatever they hold are named.
+// Explain is [Explain] of the text that the template was made from. What its fields will hold is not known: only
+// characters that need UCS-2 whatever they hold are named.
 func (t *Template) Explain() (c Costly, ok bool) {
 	if len(t.parts) == 0 {
 		return Explain(t.tail)

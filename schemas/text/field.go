@@ -7,9 +7,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// FieldName turns the header of a column, the key of an object or the inside of a placeholder into the name of a merge field:
-// letters, digits and the marks that belong to them (composed, NFC) in lower case, and one underscore for each run of other
-// characters between them. "First Name", "FIRST_NAME" and "first-name" are first_name. FieldName does not change a name that it returned.
+// FieldName turns the header of a column, the key of an object or the inside of a placeholder into the name of a merge
+// field: letters, digits and the marks that belong to them (composed, NFC) in lower case, and one underscore for each
+// run of other characters between them. "First Name", "FIRST_NAME" and "first-name" are first_name. FieldName does not
+// change a name that it returned.
 func FieldName(header string) string {
 	if plainName(header) {
 		return header

@@ -23,8 +23,9 @@ func LinkOf(name string) (address string, ok bool) { return strings.CutPrefix(na
 // MaxLinkAddress is the most bytes of the address of a link.
 const MaxLinkAddress = 2000
 
-// BadLink returns what is wrong with the address of a link and what to do, "" when nothing is. A link leads to http or https and
-// nothing else, so that a phone never runs a script or an app by it, and names a host, so that it never leads back to us.
+// BadLink returns what is wrong with the address of a link and what to do, "" when nothing is. A link leads to http or
+// https and nothing else, so that a phone never runs a script or an app by it, and names a host, so that it never leads
+// back to us.
 func BadLink(address string) string {
 	u, err := url.Parse(address)
 	switch {
@@ -53,23 +54,23 @@ func (t *Template) addLink(before, inside, address string) {
 	}
 }
 
-// Links returns the addresses of the links of a text, each once, in order of appearance. Append asks for the short address of each by
-// [LinkField].
+// Links returns the addresses of the links of a text, each once, in order of appearance. Append asks for the short
+// address of each by [LinkField].
 func (t *Template) Links() []string { return slices.Clone(t.links) }
 
 // OptOut reports whether the text has an opt-out link. Append asks for it by [FieldOptOut].
 func (t *Template) OptOut() bool { return t.optOut }
 
-// Personal reports whether the text differs between recipients of one campaign in its length: it has a merge field. Links differ,
-// but all of them are as long as each other.
+// Personal reports whether the text differs between recipients of one campaign in its length: it has a merge field.
+// Links differ, but all of them are as long as each other.
 func (t *Template) Personal() bool { return len(t.fields) > 0 }
 
 // address finds an address in a text.
 var address = regexp.MustCompile(`(?i)\bhttps?://[^\s{}<>"]+`)
 
-// ShortenLinks makes a link, {{link:…}}, of each http or https address of a text. The sign of punctuation after an address is none of
-// it. An address that goes on with a merge field stays as it is, since it differs from recipient to recipient; so does what is a
-// placeholder already.
+// ShortenLinks makes a link, {{link:…}}, of each http or https address of a text. The sign of punctuation after an
+// address is none of it. An address that goes on with a merge field stays as it is, since it differs from recipient to
+// recipient; so does what is a placeholder already.
 func ShortenLinks(s string) string {
 	var out strings.Builder
 	for {
@@ -107,8 +108,8 @@ func shortenPlain(out *strings.Builder, s string, followed bool) {
 	out.WriteString(s[at:])
 }
 
-// FillLinks puts link in the place of each link and opt-out link of a text, and leaves its merge fields as they are written: links
-// are as long as each other, so the text can be measured.
+// FillLinks puts link in the place of each link and opt-out link of a text, and leaves its merge fields as they are
+// written: links are as long as each other, so the text can be measured.
 func FillLinks(s, link string) string {
 	var out strings.Builder
 	for {

@@ -26,17 +26,17 @@ type Size struct {
 	Segments int
 }
 
-// MaxBytes is a number of bytes that no text of so many segments exceeds, whatever its characters. A septet of GSM-7 is at most
-// 2 bytes of UTF-8 and a UTF-16 unit at most 3; a text that is not composed (NFD) has at most 3 times the bytes of the composed
-// text, which is what counts.
+// MaxBytes is a number of bytes that no text of so many segments exceeds, whatever its characters. A septet of GSM-7 is
+// at most 2 bytes of UTF-8 and a UTF-16 unit at most 3; a text that is not composed (NFD) has at most 3 times the bytes
+// of the composed text, which is what counts.
 func MaxBytes(segments int) int { return 3 * 2 * GSMSingle * segments }
 
 // MaxCharactersBytes is the same for a text that is bounded in characters (code points).
 func MaxCharactersBytes(characters int) int { return 3 * 4 * characters }
 
-// Measure returns the size of s: GSM-7 when every character has one there, else UCS-2. Neither the two septets of an extension
-// character nor a surrogate pair are ever cut in two, so a segment may end one unit early. The empty text is one segment.
-// What is not UTF-8 counts as U+FFFD, one per byte, as it would be sent.
+// Measure returns the size of s: GSM-7 when every character has one there, else UCS-2. Neither the two septets of an
+// extension character nor a surrogate pair are ever cut in two, so a segment may end one unit early. The empty text is
+// one segment. What is not UTF-8 counts as U+FFFD, one per byte, as it would be sent.
 func Measure(s string) Size {
 	units, pairs, ok := measureGSM(s)
 	if ok {
@@ -153,8 +153,9 @@ const (
 // foreign marks a byte that is no character of GSM-7 by itself.
 const foreign = 1 << 12
 
-// Of each byte below 0x80: its septets, and 1<<8 when they are two; foreign otherwise. Eight of them add up without a carry
-// into the mark. Of the others, which lie in two ranges but for the euro sign: their septets, 0 when they have none.
+// Of each byte below 0x80: its septets, and 1<<8 when they are two; foreign otherwise. Eight of them add up without a
+// carry into the mark. Of the others, which lie in two ranges but for the euro sign: their septets, 0 when they have
+// none.
 var ascii, latin, greek = func() (a [256]uint16, l [latinLast - latinFirst + 1]uint8, g [greekLast - greekFirst + 1]uint8) {
 	for i := range a {
 		a[i] = foreign

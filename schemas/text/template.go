@@ -25,7 +25,8 @@ var ErrMissing = errors.New("merge field has no value")
 // ErrTooLong is the error of [Template.Append] for a text that exceeds its limit.
 var ErrTooLong = errors.New("text is longer than its limit")
 
-// Template is a text with merge fields, read once and filled in for each recipient. It does not change and may be shared.
+// Template is a text with merge fields, read once and filled in for each recipient. It does not change and may be
+// shared.
 type Template struct {
 	parts  []part
 	tail   string
@@ -52,13 +53,14 @@ const (
 	closing = "}}"
 )
 
-// Parse reads a text with merge fields such as {{first_name}}. A field is found by the rule that gives columns of an import their
-// names, so the header of the column can be written as it stands in the file: {{First Name}}, {{FIRST_NAME}}, {{order-id}}. A
-// field that is an alias of a column of a contact stands for it: {{Nome}} is {{first_name}}. A name has at most [MaxFieldName]
-// bytes. A single brace, and closing braces that were not opened, are plain text. The error says what is wrong, at which character
-// of the text, and what to do.
+// Parse reads a text with merge fields such as {{first_name}}. A field is found by the rule that gives columns of an
+// import their names, so the header of the column can be written as it stands in the file: {{First Name}},
+// {{FIRST_NAME}}, {{order-id}}. A field that is an alias of a column of a contact stands for it: {{Nome}} is
+// {{first_name}}. A name has at most [MaxFieldName] bytes. A single brace, and closing braces that were not opened, are
+// plain text. The error says what is wrong, at which character of the text, and what to do.
 //
-// {{link:https://…}} is a link of a campaign, and {{opt_out}} its opt-out link: they are no fields of a contact. See [Template.Links].
+// {{link:https://…}} is a link of a campaign, and {{opt_out}} its opt-out link: they are no fields of a contact. See
+// [Template.Links].
 func Parse(template string) (*Template, error) {
 	t := &Template{}
 	seen := map[Field]bool{}
@@ -138,16 +140,17 @@ func badName(name string) string {
 // Fields returns the merge fields, each once, in order of appearance.
 func (t *Template) Fields() []Field { return slices.Clone(t.fields) }
 
-// Append appends the text for one recipient to dst. value returns the value of a field by its name; it is asked for the name of
-// the field, then for its column. An empty value counts as missing, and policy decides what takes its place: fallback under
-// MISSING_POLICY_DEFAULT, nothing when no policy is given. Under MISSING_POLICY_FAIL a missing value ends the text with
-// [ErrMissing] and the field's name. Values are text and never read as templates.
+// Append appends the text for one recipient to dst. value returns the value of a field by its name; it is asked for the
+// name of the field, then for its column. An empty value counts as missing, and policy decides what takes its place:
+// fallback under MISSING_POLICY_DEFAULT, nothing when no policy is given. Under MISSING_POLICY_FAIL a missing value
+// ends the text with [ErrMissing] and the field's name. Values are text and never read as templates.
 //
-// Append composes the text (NFC): a letter and a separate accent become one character, as a phone shows and a carrier counts it.
+// Append composes the text (NFC): a letter and a separate accent become one character, as a phone shows and a carrier
+// counts it.
 //
-// limit is the most bytes that are appended. A longer text ends with [ErrTooLong] as soon as it exceeds the limit, so that a short
-// template with many fields and long values cannot fill the memory: see [MaxBytes].
-// The slice returned with an error is dst with what was appended until then; its room may be used again.
+// limit is the most bytes that are appended. A longer text ends with [ErrTooLong] as soon as it exceeds the limit, so
+// that a short template with many fields and long values cannot fill the memory: see [MaxBytes]. The slice returned
+// with an error is dst with what was appended until then; its room may be used again.
 func (t *Template) Append(dst []byte, limit int, value func(name string) (string, bool), policy schemas.MissingPolicy, fallback string) ([]byte, error) {
 	start, most := len(dst), len(dst)+limit
 	for i := range t.parts {

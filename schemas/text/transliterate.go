@@ -16,8 +16,8 @@ var plain = map[rune]string{
 	'™': "TM", '©': "(c)", '®': "(R)", '×': "x", '÷': "/", '°': "o", '№': "No",
 }
 
-// Transliterate replaces the characters of s that GSM-7 lacks by ones that it has. When one of them cannot be replaced, it returns
-// s as it is: the text needs UCS-2 anyway, in which nothing is to be saved.
+// Transliterate replaces the characters of s that GSM-7 lacks by ones that it has. When one of them cannot be replaced,
+// it returns s as it is: the text needs UCS-2 anyway, in which nothing is to be saved.
 func Transliterate(s string) string {
 	at := strings.IndexFunc(s, func(r rune) bool { return gsmUnits(r) == 0 })
 	if at < 0 {

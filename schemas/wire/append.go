@@ -15,7 +15,8 @@ func AppendBool(b []byte, field protowire.Number, v bool) []byte {
 	return AppendNumber(b, field, protowire.EncodeBool(v))
 }
 
-// AppendText appends a field, unless it is empty. The text must be valid UTF-8: readers refuse a record whose strings are not.
+// AppendText appends a field, unless it is empty. The text must be valid UTF-8: readers refuse a record whose strings
+// are not.
 func AppendText(b []byte, field protowire.Number, s string) []byte {
 	if s == "" {
 		return b

@@ -4,7 +4,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// AppendDelivery appends d as the generated code would encode it. Its strings must be valid UTF-8: nothing checks them here.
+// AppendDelivery appends d as the generated code would encode it. Its strings must be valid UTF-8: nothing checks them
+// here.
 func AppendDelivery(b []byte, d *fanfarev1.Delivery) []byte {
 	b = AppendText(b, DeliveryTenant, d.GetTenant())
 	b = AppendText(b, DeliveryCampaignID, d.GetCampaignId())

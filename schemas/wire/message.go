@@ -17,9 +17,9 @@ type MessageBuf struct {
 	text    fanfarev1.Text
 }
 
-// Read reads a fanfare.v1.Message. A message with a text takes one allocation, a copy of the record that all its strings are
-// parts of, and lies in m. Anything else (another kind of body, a field of a newer version) is left to the generated code.
-// Read may be called once for each MessageBuf.
+// Read reads a fanfare.v1.Message. A message with a text takes one allocation, a copy of the record that all its
+// strings are parts of, and lies in m. Anything else (another kind of body, a field of a newer version) is left to the
+// generated code. Read may be called once for each MessageBuf.
 func (m *MessageBuf) Read(record []byte) (*fanfarev1.Message, error) {
 	if m.read(record) {
 		return &m.message, nil

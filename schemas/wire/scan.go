@@ -8,8 +8,8 @@ import (
 // ErrMalformed is returned for bytes that are not a protobuf record, and for groups, which no record of ours has.
 var ErrMalformed = errors.New("not a protobuf record")
 
-// Layout says which fields of a record are numbers (varints) and which are strings, bytes or messages: a bit for each field number,
-// numbers in the lower half, bytes in the upper.
+// Layout says which fields of a record are numbers (varints) and which are strings, bytes or messages: a bit for each
+// field number, numbers in the lower half, bytes in the upper.
 type Layout uint64
 
 const bytesHalf = 32
@@ -34,8 +34,8 @@ const (
 	typeFixed32 = 5
 )
 
-// Read reads a record. Fields that the layout does not have, as of a newer version, are skipped; of a field that comes twice the
-// last one counts, as everywhere in protobuf. The record must not change while the fields are in use.
+// Read reads a record. Fields that the layout does not have, as of a newer version, are skipped; of a field that comes
+// twice the last one counts, as everywhere in protobuf. The record must not change while the fields are in use.
 func (f *Fields) Read(b []byte, l Layout) error {
 	f.record = b
 	if len(b) > math.MaxInt32 {

@@ -13,7 +13,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// fill sets each field of m that is outside a oneof, so that a test finds a field that was added to the schema and forgotten here.
+// fill sets each field of m that is outside a oneof, so that a test finds a field that was added to the schema and
+// forgotten here.
 func fill(t *rapid.T, m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -116,7 +117,8 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// TestDeliveryAgrees: a delivery event is written as the generated code writes it, and takes no more room than announced.
+// TestDeliveryAgrees: a delivery event is written as the generated code writes it, and takes no more room than
+// announced.
 func TestDeliveryAgrees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawDelivery(t)
@@ -130,7 +132,8 @@ func TestDeliveryAgrees(t *testing.T) {
 	})
 }
 
-// TestFieldsAgree: every field of a record, numbers and bytes alike, is found by its number, and unknown ones are skipped.
+// TestFieldsAgree: every field of a record, numbers and bytes alike, is found by its number, and unknown ones are
+// skipped.
 func TestFieldsAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		for _, c := range []struct {
@@ -192,8 +195,8 @@ func check(t *rapid.T, f *Fields, m protoreflect.Message) {
 	}
 }
 
-// FuzzFields: what Fields reads, the generated code reads alike; what Fields refuses, the generated code refuses too, or it has a
-// group, which only an old protobuf writes.
+// FuzzFields: what Fields reads, the generated code reads alike; what Fields refuses, the generated code refuses too,
+// or it has a group, which only an old protobuf writes.
 func FuzzFields(f *testing.F) {
 	f.Add(marshal(f, &fanfarev1.Delivery{Tenant: "tn_a", CampaignNumber: 10001, Seq: 7, MessageId: make([]byte, 16)}))
 	f.Add([]byte{0x1b, 0x1c}) // a group

@@ -1,5 +1,5 @@
-// Command wiregen writes schemas/wire/fields.go: the field numbers of the records of the hot path, from their descriptors, so that
-// the codec in schemas/wire cannot differ from the .proto files.
+// Command wiregen writes schemas/wire/fields.go: the field numbers of the records of the hot path, from their
+// descriptors, so that the codec in schemas/wire cannot differ from the .proto files.
 package main
 
 import (

@@ -21,12 +21,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Callback is a request by which a carrier reported something, verified and otherwise as it came, on topic `callbacks`, key `<route>`.
+// Callback is a request with which a carrier reported something. The API has verified it and stores it unchanged. Topic
+// `callbacks`, key `<route>`.
 type Callback struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Route  string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
 	Method string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
-	// The address as the carrier knows it.
+	// The address that the carrier called.
 	Url           string            `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	Headers       []*CallbackHeader `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
 	Body          []byte            `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
@@ -107,7 +108,7 @@ func (x *Callback) GetReceivedMs() int64 {
 	return 0
 }
 
-// CallbackHeader is one header of a callback, without those that log in.
+// CallbackHeader is one header of a callback. Headers with credentials are left out.
 type CallbackHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`

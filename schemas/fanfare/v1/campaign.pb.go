@@ -28,9 +28,10 @@ type AmbiguousAction int32
 
 const (
 	AmbiguousAction_AMBIGUOUS_ACTION_UNSPECIFIED AmbiguousAction = 0
-	// Deal them again, as a new try: returned/RESEND is written first. A recipient that had the message gets it twice.
+	// Deal them again, as a new try. The event returned/RESEND is written first. A recipient that already has the message
+	// gets it twice.
 	AmbiguousAction_AMBIGUOUS_ACTION_RESEND AmbiguousAction = 1
-	// End them: not_sent/GIVEN_UP. A receipt that still comes outranks it.
+	// End them as not_sent/GIVEN_UP. A receipt that comes later takes precedence.
 	AmbiguousAction_AMBIGUOUS_ACTION_GIVE_UP AmbiguousAction = 2
 )
 
@@ -75,7 +76,7 @@ func (AmbiguousAction) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{0}
 }
 
-// State of a campaign; see the machine in package schemas.
+// State of a campaign. The state machine is in package schemas.
 type State int32
 
 const (
@@ -221,9 +222,9 @@ type MissingPolicy int32
 
 const (
 	MissingPolicy_MISSING_POLICY_UNSPECIFIED MissingPolicy = 0
-	// Nothing stands in its place.
+	// The merge field becomes empty.
 	MissingPolicy_MISSING_POLICY_EMPTY MissingPolicy = 1
-	// Content.missing_default stands in its place.
+	// The merge field becomes Content.missing_default.
 	MissingPolicy_MISSING_POLICY_DEFAULT MissingPolicy = 2
 	// The recipient becomes not_sent/RENDER_ERROR.
 	MissingPolicy_MISSING_POLICY_FAIL MissingPolicy = 3
@@ -272,8 +273,8 @@ func (MissingPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_campaign_proto_rawDescGZIP(), []int{3}
 }
 
-// Campaign is the whole current state of a campaign, on topic `campaigns` (compacted), key `<tenant>/<campaign>`.
-// A record with a version not above the one already known is to be ignored.
+// Campaign is the whole current state of a campaign, on topic `campaigns` (compacted), key `<tenant>/<campaign>`. A
+// reader ignores a record whose version is not greater than the version that it knows.
 type Campaign struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -281,12 +282,12 @@ type Campaign struct {
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// The number within id; the first 48 bits of every message id of the campaign.
 	Number uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
-	// Grows by one with every change of the row.
+	// Increases by one with every change of the row.
 	Version uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	State   State  `protobuf:"varint,5,opt,name=state,proto3,enum=fanfare.v1.State" json:"state,omitempty"`
 	// Why the campaign is suspended, rejected or failed, such as `route_down`; empty otherwise.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	// No receipt is awaited any more. Only ever true after completed or aborted.
+	// True when no receipt is awaited any more. Only a completed or aborted campaign is settled.
 	Settled bool     `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"`
 	Name    string   `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
 	Tags    []string `protobuf:"bytes,9,rep,name=tags,proto3" json:"tags,omitempty"`
@@ -298,43 +299,47 @@ type Campaign struct {
 	MaxSegments uint32 `protobuf:"varint,13,opt,name=max_segments,json=maxSegments,proto3" json:"max_segments,omitempty"`
 	// How long after a deal a message may still be handed over, at most 48 h.
 	ValidityMs int64 `protobuf:"varint,14,opt,name=validity_ms,json=validityMs,proto3" json:"validity_ms,omitempty"`
-	// How long after the last hand-over receipts are awaited before what is awaiting becomes unconfirmed/NO_DLR.
+	// How long after the last hand-over receipts are awaited. Then recipients without a receipt become
+	// unconfirmed/NO_DLR.
 	ReceiptWindowMs int64 `protobuf:"varint,15,opt,name=receipt_window_ms,json=receiptWindowMs,proto3" json:"receipt_window_ms,omitempty"`
-	// Most messages per second of this campaign; 0: no limit of its own.
+	// Most messages per second of this campaign; 0: no own limit.
 	Rate uint32 `protobuf:"varint,16,opt,name=rate,proto3" json:"rate,omitempty"`
-	// Share of a route against other campaigns of the tenant, 1..100; 0 counts as 1.
+	// Share of a route relative to other campaigns of the tenant, 1..100; 0 counts as 1.
 	Weight uint32 `protobuf:"varint,17,opt,name=weight,proto3" json:"weight,omitempty"`
 	// The frozen audience; empty until frozen.
 	FreezeId string `protobuf:"bytes,18,opt,name=freeze_id,json=freezeId,proto3" json:"freeze_id,omitempty"`
-	// Recipients of the frozen audience; of a hidden campaign: the seqs allotted so far.
+	// Recipients of the frozen audience; in a hidden campaign, the seqs allotted so far.
 	Total uint32 `protobuf:"varint,19,opt,name=total,proto3" json:"total,omitempty"`
 	Test  bool   `protobuf:"varint,20,opt,name=test,proto3" json:"test,omitempty"`
-	// Holds the single sends of one tenant and UTC day. Its messages come on the transactional lane, not from chunks.
+	// True for a campaign that holds the single sends of one tenant and UTC day. The API writes its messages to the
+	// transactional lane; the expander does not make them from chunks.
 	Hidden bool `protobuf:"varint,21,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	// The tenant's default region, for numbers without a country code (ISO 3166-1 alpha-2).
 	Region   string `protobuf:"bytes,22,opt,name=region,proto3" json:"region,omitempty"`
 	Currency string `protobuf:"bytes,23,opt,name=currency,proto3" json:"currency,omitempty"`
-	// Contact lists, in order; the first list that holds a number keeps it.
+	// Contact lists, in order; a number counts in the first list that has it.
 	Lists []string `protobuf:"bytes,24,rep,name=lists,proto3" json:"lists,omitempty"`
-	// Campaign this one replays.
+	// The campaign that this one replays.
 	ReplayOf    string `protobuf:"bytes,25,opt,name=replay_of,json=replayOf,proto3" json:"replay_of,omitempty"`
 	CreatedMs   int64  `protobuf:"varint,26,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	ConfirmedMs int64  `protobuf:"varint,27,opt,name=confirmed_ms,json=confirmedMs,proto3" json:"confirmed_ms,omitempty"`
-	// Start not before; 0 with state ready: waits for a manual start, else: at once.
+	// The campaign does not start before this time. 0 means at once; in state ready it means at a manual start.
 	ScheduledMs int64 `protobuf:"varint,28,opt,name=scheduled_ms,json=scheduledMs,proto3" json:"scheduled_ms,omitempty"`
 	StartedMs   int64 `protobuf:"varint,29,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	CompletedMs int64 `protobuf:"varint,30,opt,name=completed_ms,json=completedMs,proto3" json:"completed_ms,omitempty"`
 	SettledMs   int64 `protobuf:"varint,31,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
-	// Aborted after it was completed: the state stays, no further tries are made, and what is still on its way to the carrier is skipped.
+	// True when the campaign was aborted after it was completed. The state stays completed, the scheduler makes no
+	// further try, and the sender skips messages that are not handed over yet.
 	Stopped bool `protobuf:"varint,32,opt,name=stopped,proto3" json:"stopped,omitempty"`
-	// The newest order of a person about the ambiguous recipients; absent: there is none.
+	// A person's newest order about the ambiguous recipients; absent: there is none.
 	AmbiguousOrder *AmbiguousOrder `protobuf:"bytes,33,opt,name=ambiguous_order,json=ambiguousOrder,proto3" json:"ambiguous_order,omitempty"`
-	// Weights of the variants as they were changed, the first of them at confirm and the newest last. A recipient keeps the variant
-	// of the weights that its first deal names.
+	// All weights of the variants, from those at confirm to the newest. A recipient keeps the variant that it got by the
+	// weights of its first deal.
 	Weights []*Weights `protobuf:"bytes,34,rep,name=weights,proto3" json:"weights,omitempty"`
-	// Parts of the audience in order of seq, in order of time: no recipient is dealt for the first time before its part. None: all at once.
+	// Parts of the audience, in order of seq and of time. A recipient is not dealt before the time of its part. None: all
+	// recipients at once.
 	Batches []*Batch `protobuf:"bytes,35,rep,name=batches,proto3" json:"batches,omitempty"`
-	// Where the links of the texts lead, as it was at confirm; absent: the texts have none.
+	// The targets of the links in the texts, fixed at confirm; absent: the texts have no links.
 	Links         *LinkTable `protobuf:"bytes,36,opt,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -622,7 +627,7 @@ func (x *Campaign) GetLinks() *LinkTable {
 	return nil
 }
 
-// Batch is a part of an audience: the recipients from the end of the part before on, below end_seq.
+// Batch is a part of an audience: the recipients from the end of the part before up to, and without, end_seq.
 type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AtMs          int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
@@ -675,14 +680,15 @@ func (x *Batch) GetEndSeq() uint32 {
 	return 0
 }
 
-// LinkTable is the links of a campaign. A text has `{{link:<url>}}` for each, which becomes base and a token; the token names the
-// recipient and the number of the link. `{{opt_out}}` becomes base and the token of number 0.
+// LinkTable has the links of a campaign. The expander replaces `{{link:<url>}}` in a text by base and a token; the
+// token contains the recipient and the number of the link. `{{opt_out}}` is replaced by base and the token with number
+// 0.
 type LinkTable struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What stands before the token, such as `https://go.example.com/`.
+	// The address before the token, such as `https://go.example.com/`.
 	Base  string  `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
 	Links []*Link `protobuf:"bytes,2,rep,name=links,proto3" json:"links,omitempty"`
-	// How long after the end of the campaign its links lead anywhere.
+	// How long the links work after the end of the campaign.
 	ValidAfterEndMs int64 `protobuf:"varint,3,opt,name=valid_after_end_ms,json=validAfterEndMs,proto3" json:"valid_after_end_ms,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -744,13 +750,13 @@ type Link struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1..63, unique within the campaign.
 	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// Public id, `lnk_1`; links of several variants to one address share it.
+	// Public id, such as `lnk_1`. Links to the same address in several variants have the same id.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// As the text has it.
+	// The address in the text.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
-	// Where it leads; empty: to url.
+	// The address to redirect to; empty: url.
 	Target string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
-	// The variant whose text has it, 1 and up; 0: of a campaign without variants.
+	// The variant whose text has the link, from 1; 0: the campaign has no variants.
 	Variant       uint32 `protobuf:"varint,5,opt,name=variant,proto3" json:"variant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -821,11 +827,11 @@ func (x *Link) GetVariant() uint32 {
 	return 0
 }
 
-// AmbiguousOrder is what a person has decided about the recipients of a campaign that are ambiguous. It holds for those that the
-// scheduler knows as ambiguous when it reads the order, once.
+// AmbiguousOrder is a person's decision about the ambiguous recipients of a campaign. The scheduler applies it once, to
+// the recipients that are ambiguous when it reads the order.
 type AmbiguousOrder struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Grows with each order of the campaign.
+	// Increases with each order of the campaign.
 	Id            uint64          `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Action        AmbiguousAction `protobuf:"varint,2,opt,name=action,proto3,enum=fanfare.v1.AmbiguousAction" json:"action,omitempty"`
 	TimeMs        int64           `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
@@ -893,17 +899,18 @@ type Leg struct {
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Price of one segment (sms), message (rcs, whatsapp) or minute (voice).
 	PriceMicros uint64 `protobuf:"varint,4,opt,name=price_micros,json=priceMicros,proto3" json:"price_micros,omitempty"`
-	// Hand-overs of this leg at most, retries included; at least 1.
+	// Most hand-overs of this leg, including retries; at least 1.
 	MaxHandovers uint32 `protobuf:"varint,5,opt,name=max_handovers,json=maxHandovers,proto3" json:"max_handovers,omitempty"`
 	// Wait before the n-th retry; the last value repeats.
 	BackoffMs []int64 `protobuf:"varint,6,rep,packed,name=backoff_ms,json=backoffMs,proto3" json:"backoff_ms,omitempty"`
-	// What this leg sends; without it, the campaign's content.
+	// The content of this leg; absent: the campaign's content.
 	Content *Content `protobuf:"bytes,7,opt,name=content,proto3" json:"content,omitempty"`
 	// Prices of single countries; price_micros is the price of all others.
 	Prices []*CountryPrice `protobuf:"bytes,8,rep,name=prices,proto3" json:"prices,omitempty"`
-	// Without a delivery for so long after the hand-over the next leg follows; 0: only a refusal or a negative receipt is followed.
+	// If the message is not delivered within this time after the hand-over, the next leg is tried. 0: the next leg is
+	// tried only after a refusal or a negative receipt.
 	FallbackAfterMs int64 `protobuf:"varint,9,opt,name=fallback_after_ms,json=fallbackAfterMs,proto3" json:"fallback_after_ms,omitempty"`
-	// Voice: calls at the same time at most; 0: no limit of the campaign's own.
+	// Voice: most calls at the same time; 0: the campaign has no limit.
 	MaxConcurrent uint32 `protobuf:"varint,10,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1070,20 +1077,21 @@ type Content struct {
 	Body       string        `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
 	TemplateId string        `protobuf:"bytes,2,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
 	Missing    MissingPolicy `protobuf:"varint,3,opt,name=missing,proto3,enum=fanfare.v1.MissingPolicy" json:"missing,omitempty"`
-	// Stands for a missing value when missing is MISSING_POLICY_DEFAULT.
+	// Replaces a missing value when missing is MISSING_POLICY_DEFAULT.
 	MissingDefault string `protobuf:"bytes,4,opt,name=missing_default,json=missingDefault,proto3" json:"missing_default,omitempty"`
 	// Name of the template at the provider, and its language.
 	TemplateName string `protobuf:"bytes,5,opt,name=template_name,json=templateName,proto3" json:"template_name,omitempty"`
 	Language     string `protobuf:"bytes,6,opt,name=language,proto3" json:"language,omitempty"`
 	// Values of the template's parameters, in order: texts with `{{field}}` merge fields.
 	Params []string `protobuf:"bytes,7,rep,name=params,proto3" json:"params,omitempty"`
-	// The channel's own JSON in which `{{1}}`, `{{2}}` … stand within strings for the parameters: of RCS the content message, of
-	// WhatsApp the template's components.
+	// The JSON of the channel's API: for RCS the content message, for WhatsApp the components of the template. `{{1}}`,
+	// `{{2}}` … within its strings are replaced by the parameters.
 	Json  []byte `protobuf:"bytes,8,opt,name=json,proto3" json:"json,omitempty"`
 	Voice *Voice `protobuf:"bytes,9,opt,name=voice,proto3" json:"voice,omitempty"`
-	// Texts of which each recipient gets one, by the weights of the campaign; body is not used then.
+	// Several texts, of which each recipient gets one according to the campaign's weights. With variants, body is not
+	// used.
 	Variants []*Variant `protobuf:"bytes,10,rep,name=variants,proto3" json:"variants,omitempty"`
-	// Letters that GSM-7 lacks are replaced when the whole text then fits into GSM-7.
+	// Replace letters that are not in GSM-7 if the whole text then fits into GSM-7.
 	Transliterate bool `protobuf:"varint,11,opt,name=transliterate,proto3" json:"transliterate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1249,7 +1257,7 @@ func (x *Variant) GetBody() string {
 	return ""
 }
 
-// Weights of the variants, one each: a variant's part of the recipients is its weight over the sum.
+// Weights has one weight for each variant. A variant's share of the recipients is its weight divided by the sum.
 type Weights struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Of            []uint32               `protobuf:"varint,1,rep,packed,name=of,proto3" json:"of,omitempty"`
@@ -1294,14 +1302,14 @@ func (x *Weights) GetOf() []uint32 {
 	return nil
 }
 
-// Voice is what is said on a telephone call.
+// Voice has the content and settings of a telephone call.
 type Voice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Takes the call once a person answers; empty: none.
+	// The queue that takes the call once a person answers; empty: none.
 	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Empty: no detection of answering machines; else `hangup` or `voicemail`.
+	// What to do when an answering machine answers: `hangup` or `voicemail`. Empty: do not detect machines.
 	MachineAction string `protobuf:"bytes,2,opt,name=machine_action,json=machineAction,proto3" json:"machine_action,omitempty"`
-	// Address of an audio file; empty: the text is spoken.
+	// Address of an audio file to play; empty: the text is spoken.
 	Media string `protobuf:"bytes,3,opt,name=media,proto3" json:"media,omitempty"`
 	// Spoken text with `{{field}}` merge fields, and its language.
 	Text     string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
@@ -1384,7 +1392,8 @@ func (x *Voice) GetRingSeconds() uint32 {
 	return 0
 }
 
-// CallingHours bound the time of day of a hand-over, [start, end) on the clock of timezone. start == end: the whole day; start > end crosses midnight.
+// CallingHours limit the time of day of a hand-over to [start, end) in timezone. If start equals end, they are the
+// whole day; if start is greater than end, they cross midnight.
 type CallingHours struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Minutes after local midnight, 0..1439.

@@ -28,7 +28,7 @@ const (
 	Chunk_PURPOSE_UNSPECIFIED Chunk_Purpose = 0
 	// Make a message for each recipient.
 	Chunk_PURPOSE_DEAL Chunk_Purpose = 1
-	// Write outcome and code for each recipient; make nothing.
+	// Write an event with outcome and code for each recipient, and make no message.
 	Chunk_PURPOSE_CANCEL Chunk_Purpose = 2
 )
 
@@ -79,9 +79,9 @@ type Chunk struct {
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	CampaignId     string                 `protobuf:"bytes,2,opt,name=campaign_id,json=campaignId,proto3" json:"campaign_id,omitempty"`
 	CampaignNumber uint64                 `protobuf:"varint,3,opt,name=campaign_number,json=campaignNumber,proto3" json:"campaign_number,omitempty"`
-	// Version of the campaign that was dealt; the reader waits until its view is at least as new.
+	// Version of the campaign when it was dealt. The expander waits until its view of the campaign is at least as new.
 	CampaignVersion uint64 `protobuf:"varint,4,opt,name=campaign_version,json=campaignVersion,proto3" json:"campaign_version,omitempty"`
-	// Number of the deal within the campaign, 1 and up, in the order of dealing.
+	// Number of the deal within the campaign, from 1, in the order of dealing.
 	Deal     uint64        `protobuf:"varint,5,opt,name=deal,proto3" json:"deal,omitempty"`
 	Purpose  Chunk_Purpose `protobuf:"varint,6,opt,name=purpose,proto3,enum=fanfare.v1.Chunk_Purpose" json:"purpose,omitempty"`
 	Try      uint32        `protobuf:"varint,7,opt,name=try,proto3" json:"try,omitempty"`
@@ -94,10 +94,10 @@ type Chunk struct {
 	// Portable Roaring bitmap of seqs, all within the blob.
 	Seqs       []byte `protobuf:"bytes,13,opt,name=seqs,proto3" json:"seqs,omitempty"`
 	NotAfterMs int64  `protobuf:"varint,14,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
-	// The outcome of a cancel: kind and code written for every seq instead of a message.
+	// For a cancel: the kind and code of the event that is written for every seq instead of a message.
 	Outcome Kind `protobuf:"varint,15,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
 	Code    Code `protobuf:"varint,16,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	// Index of the campaign's weights by which these recipients have their variant.
+	// Index into the campaign's weights by which these recipients get their variant.
 	Weights       uint32 `protobuf:"varint,17,opt,name=weights,proto3" json:"weights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -21,7 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Control is one row of what bounds and directs sending, on topic `control` (compacted), key `route/<name>`, `tenant/<id>` or `sender/<tenant>/<id>`.
+// Control is a route, a tenant or a sender with its limits, on topic `control` (compacted), key `route/<name>`,
+// `tenant/<id>` or `sender/<tenant>/<id>`.
 type Control struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -128,24 +129,25 @@ func (*Control_Tenant) isControl_Row() {}
 
 func (*Control_Sender) isControl_Row() {}
 
-// Route is a way to a carrier: one account, one limit, two lanes of messages.
+// Route is one account at a carrier, with one rate limit and two lanes of messages.
 type Route struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Channels []Channel              `protobuf:"varint,2,rep,packed,name=channels,proto3,enum=fanfare.v1.Channel" json:"channels,omitempty"`
-	// Which connector serves it, such as `sim`.
+	// Name of the connector, such as `sim`.
 	Connector string `protobuf:"bytes,3,opt,name=connector,proto3" json:"connector,omitempty"`
 	// Messages per second, at least 1.
 	Rate uint32 `protobuf:"varint,4,opt,name=rate,proto3" json:"rate,omitempty"`
 	// Bucket size; 0: 100 ms of rate.
 	Burst uint32 `protobuf:"varint,5,opt,name=burst,proto3" json:"burst,omitempty"`
-	// The carrier's 99th percentile answer time; sizes windows and in-flight limits.
+	// The carrier's 99th percentile response time. It determines the size of intent windows and the limit of messages in
+	// flight.
 	P99Ms           int64 `protobuf:"varint,6,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
 	ReceiptWindowMs int64 `protobuf:"varint,7,opt,name=receipt_window_ms,json=receiptWindowMs,proto3" json:"receipt_window_ms,omitempty"`
 	Enabled         bool  `protobuf:"varint,8,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// What the connector is opened with: a JSON object without credentials; empty: none.
+	// Settings of the connector: a JSON object without credentials; empty: none.
 	Configuration []byte `protobuf:"bytes,9,opt,name=configuration,proto3" json:"configuration,omitempty"`
-	// The account's credentials, sealed as package schemas/credentials says; empty: none.
+	// Credentials of the account, encrypted by package schemas/credentials; empty: none.
 	SealedCredentials []byte `protobuf:"bytes,10,opt,name=sealed_credentials,json=sealedCredentials,proto3" json:"sealed_credentials,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -251,15 +253,15 @@ func (x *Route) GetSealedCredentials() []byte {
 	return nil
 }
 
-// Tenant as the pipeline needs it.
+// Tenant has the fields of a tenant that the pipeline needs.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Messages per second over all its campaigns; 0: no limit of its own.
+	// Messages per second over all campaigns of the tenant; 0: no own limit.
 	Rate uint32 `protobuf:"varint,2,opt,name=rate,proto3" json:"rate,omitempty"`
-	// Share against other tenants, 1..100; 0 counts as 1.
+	// Share relative to other tenants, 1..100; 0 counts as 1.
 	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
-	// False: nothing is dealt, what is dealt is returned.
+	// When false, the scheduler deals nothing of the tenant, and the sender returns messages that are already dealt.
 	Enabled       bool   `protobuf:"varint,4,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	Timezone      string `protobuf:"bytes,5,opt,name=timezone,proto3" json:"timezone,omitempty"`
 	Region        string `protobuf:"bytes,6,opt,name=region,proto3" json:"region,omitempty"`
@@ -344,7 +346,7 @@ type Sender struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	Id     string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Messages per second; 0: no limit of its own.
+	// Messages per second; 0: no own limit.
 	Rate          uint32 `protobuf:"varint,3,opt,name=rate,proto3" json:"rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -410,7 +412,7 @@ type Suppression struct {
 	TimeMs     int64  `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// Where it came from: `api`, `keyword`, `link`, `carrier`.
 	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
-	// The channels that the number has opted out of; none: of all of them.
+	// The channels that the number has opted out of; none: all channels.
 	Channels      []Channel `protobuf:"varint,5,rep,packed,name=channels,proto3,enum=fanfare.v1.Channel" json:"channels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -29,20 +29,20 @@ const (
 	CursorSets_ROLE_ANSWERED    CursorSets_Role = 2
 	CursorSets_ROLE_HANDED_OVER CursorSets_Role = 3
 	CursorSets_ROLE_DOUBTFUL    CursorSets_Role = 4
-	// Final events by class.
+	// Recipients with a final event of the class "never left" (not sent or skipped).
 	CursorSets_ROLE_NEVER_LEFT CursorSets_Role = 5
-	// By code.
+	// Recipients with a negative receipt, by code.
 	CursorSets_ROLE_NEGATIVE    CursorSets_Role = 10
 	CursorSets_ROLE_POSITIVE    CursorSets_Role = 11
 	CursorSets_ROLE_BOUNCED     CursorSets_Role = 6
 	CursorSets_ROLE_DUE         CursorSets_Role = 7
 	CursorSets_ROLE_RETURNED    CursorSets_Role = 8
 	CursorSets_ROLE_UNCONFIRMED CursorSets_Role = 9
-	// A receipt that is none of the others.
+	// Recipients with a receipt of none of the other roles.
 	CursorSets_ROLE_BUFFERED CursorSets_Role = 12
-	// Not written any more: the code of ROLE_BOUNCED and ROLE_NEGATIVE says whether a receipt is billed.
+	// No longer written: the code of ROLE_BOUNCED and ROLE_NEGATIVE tells whether a receipt is billed.
 	CursorSets_ROLE_UNBILLED CursorSets_Role = 13
-	// Dealt, and not answered when the sets were written; due_ms is the deal's not_after.
+	// Recipients that were dealt and not answered when the sets were written. due_ms is the not_after_ms of the deal.
 	CursorSets_ROLE_EXPIRING CursorSets_Role = 14
 )
 
@@ -111,8 +111,8 @@ func (CursorSets_Role) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_cursor_proto_rawDescGZIP(), []int{2, 0}
 }
 
-// Cursor is what the scheduler remembers of one campaign, on topic `cursors` (compacted), key `<tenant>/<campaign>`,
-// written in the transaction of each deal.
+// Cursor is the scheduler's saved state of one campaign, on topic `cursors` (compacted), key `<tenant>/<campaign>`. It
+// is written in the transaction of each deal.
 type Cursor struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -121,22 +121,23 @@ type Cursor struct {
 	FreezeId       string                 `protobuf:"bytes,4,opt,name=freeze_id,json=freezeId,proto3" json:"freeze_id,omitempty"`
 	// Number of the last deal.
 	Deals uint64 `protobuf:"varint,5,opt,name=deals,proto3" json:"deals,omitempty"`
-	// Every deal since the newest CursorSets of the campaign: taking over applies them on top of the sets.
+	// Every deal since the newest CursorSets of the campaign. A scheduler that takes over applies them on top of the
+	// sets.
 	Recent []*Deal `protobuf:"bytes,7,rep,name=recent,proto3" json:"recent,omitempty"`
-	// Which CursorSets `recent` counts from; 0: there are none.
+	// Epoch of the CursorSets after which the deals in `recent` were made; 0: there are none.
 	SetsEpoch uint64 `protobuf:"varint,8,opt,name=sets_epoch,json=setsEpoch,proto3" json:"sets_epoch,omitempty"`
-	// How many parts that epoch has: all of them or none are in the topic.
+	// Number of parts of that epoch. Either all or none of them are in the topic.
 	SetsParts uint32 `protobuf:"varint,9,opt,name=sets_parts,json=setsParts,proto3" json:"sets_parts,omitempty"`
 	Hidden    bool   `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
-	// The campaign is settled and its sets are gone; the cursor stays until settled + 7 d.
+	// The campaign is settled and its sets are deleted. The cursor stays until 7 days after settled_ms.
 	Settled   bool  `protobuf:"varint,11,opt,name=settled,proto3" json:"settled,omitempty"`
 	SettledMs int64 `protobuf:"varint,12,opt,name=settled_ms,json=settledMs,proto3" json:"settled_ms,omitempty"`
-	// Of a settled campaign: what was captured, in micro-units.
+	// For a settled campaign: the captured amount, in micro-units.
 	CapturedMicros uint64 `protobuf:"varint,13,opt,name=captured_micros,json=capturedMicros,proto3" json:"captured_micros,omitempty"`
-	// The last order about ambiguous recipients that was carried out.
+	// Id of the last order about ambiguous recipients that the scheduler has carried out.
 	AmbiguousOrder uint64 `protobuf:"varint,14,opt,name=ambiguous_order,json=ambiguousOrder,proto3" json:"ambiguous_order,omitempty"`
-	// Of each of the campaign's weights after the first: who was dealt for the first time by them, as a portable Roaring bitmap.
-	// Everybody else was dealt by the first.
+	// For each of the campaign's weights after the first: the recipients whose first deal used them, as a portable
+	// Roaring bitmap of seqs. The first deal of all other recipients used the first weights.
 	DealtByWeights [][]byte `protobuf:"bytes,15,rep,name=dealt_by_weights,json=dealtByWeights,proto3" json:"dealt_by_weights,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -270,7 +271,7 @@ func (x *Cursor) GetDealtByWeights() [][]byte {
 	return nil
 }
 
-// Deal names a chunk, enough to find it in topic `chunks` or to write it again.
+// Deal describes a chunk completely enough to find it in topic `chunks` or to write it again.
 type Deal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Deal  uint64                 `protobuf:"varint,1,opt,name=deal,proto3" json:"deal,omitempty"`
@@ -284,7 +285,7 @@ type Deal struct {
 	Seqs       []byte `protobuf:"bytes,7,opt,name=seqs,proto3" json:"seqs,omitempty"`
 	NotAfterMs int64  `protobuf:"varint,8,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
 	Cancel     bool   `protobuf:"varint,9,opt,name=cancel,proto3" json:"cancel,omitempty"`
-	// Of a cancel: what is written for each recipient.
+	// For a cancel: the event that is written for each recipient.
 	Outcome       Kind  `protobuf:"varint,10,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
 	Code          Code  `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
 	DealtMs       int64 `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
@@ -406,18 +407,19 @@ func (x *Deal) GetDealtMs() int64 {
 	return 0
 }
 
-// CursorSets is the scheduler's knowledge of who is where, on topic `cursors`, key `<tenant>/<campaign>/sets/<part>`, at most every 5 s.
-// A part counts only when its epoch is the one the Cursor names.
+// CursorSets is the scheduler's snapshot of the sets of recipients of a campaign, on topic `cursors`, key
+// `<tenant>/<campaign>/sets/<part>`, written at most every 5 s. A part is valid only if its epoch is the one in the
+// Cursor.
 type CursorSets struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Tenant     string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	CampaignId string                 `protobuf:"bytes,2,opt,name=campaign_id,json=campaignId,proto3" json:"campaign_id,omitempty"`
 	Epoch      uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// This part and how many parts the epoch has; a part is at most 512 KB.
+	// Number of this part, and number of parts of the epoch. A part has at most 512 KB.
 	Part  uint32            `protobuf:"varint,4,opt,name=part,proto3" json:"part,omitempty"`
 	Parts uint32            `protobuf:"varint,5,opt,name=parts,proto3" json:"parts,omitempty"`
 	Sets  []*CursorSets_Set `protobuf:"bytes,6,rep,name=sets,proto3" json:"sets,omitempty"`
-	// Last hand-over seen, for the receipt window.
+	// Time of the last hand-over, from which the receipt window counts.
 	LastHandoverMs int64 `protobuf:"varint,7,opt,name=last_handover_ms,json=lastHandoverMs,proto3" json:"last_handover_ms,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -502,7 +504,8 @@ func (x *CursorSets) GetLastHandoverMs() int64 {
 	return 0
 }
 
-// CursorOffsets is the position in `deliveries` and in the transactional lanes that every flushed CursorSets covers, on topic `cursors`, key `offsets`.
+// CursorOffsets has the positions in `deliveries` and in the transactional lanes up to which every written CursorSets
+// includes the records. Topic `cursors`, key `offsets`.
 type CursorOffsets struct {
 	state         protoimpl.MessageState       `protogen:"open.v1"`
 	Offsets       []*CursorOffsets_TopicOffset `protobuf:"bytes,1,rep,name=offsets,proto3" json:"offsets,omitempty"`
@@ -547,24 +550,24 @@ func (x *CursorOffsets) GetOffsets() []*CursorOffsets_TopicOffset {
 	return nil
 }
 
-// Set is one bitmap under its name; of sets with one name the union counts.
+// Set is one bitmap with its name, which is made of the other fields. Sets with the same name are united.
 type CursorSets_Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  CursorSets_Role        `protobuf:"varint,1,opt,name=role,proto3,enum=fanfare.v1.CursorSets_Role" json:"role,omitempty"`
 	Try   uint32                 `protobuf:"varint,2,opt,name=try,proto3" json:"try,omitempty"`
-	// Of DEALT: the leg dealt to, 0 for a cancel. Of DUE: the leg to be dealt to.
+	// For DEALT: the leg that was dealt, 0 for a cancel. For DUE: the leg to deal.
 	Leg  uint32 `protobuf:"varint,3,opt,name=leg,proto3" json:"leg,omitempty"`
 	Code Code   `protobuf:"varint,4,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	// Segments times price per segment.
+	// Price of the message: segments times price per segment.
 	PriceMicros uint64 `protobuf:"varint,5,opt,name=price_micros,json=priceMicros,proto3" json:"price_micros,omitempty"`
 	DueMs       int64  `protobuf:"varint,6,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
 	// Portable Roaring bitmap of seqs.
 	Seqs []byte `protobuf:"bytes,8,opt,name=seqs,proto3" json:"seqs,omitempty"`
-	// Of DUE: counts against the share of a route that may be retries.
+	// For DUE: the deal is a retry and counts against the share of a route that retries may use.
 	Retry bool `protobuf:"varint,9,opt,name=retry,proto3" json:"retry,omitempty"`
-	// Of DUE: due when the live calling hours open after due_ms, not at due_ms.
+	// For DUE: due when the campaign's current calling hours next open after due_ms, not at due_ms.
 	Hours bool `protobuf:"varint,10,opt,name=hours,proto3" json:"hours,omitempty"`
-	// Of DEALT in a hidden campaign: the route, which its legs do not say.
+	// For DEALT in a hidden campaign: the route of the messages, because the campaign's legs have none.
 	Route         string `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -21,14 +21,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Kind of a delivery event. The number is class << 4 | rank (class 15 as 7), for people and filters; precedence is computed by package schemas.
+// Kind of a delivery event. The number is class << 4 | rank (class 15 is written as 7). Package schemas computes the
+// precedence.
 type Kind int32
 
 const (
 	Kind_KIND_UNSPECIFIED Kind = 0
-	// Handed over or not: nobody knows. Held; never sent again without proof.
+	// It is not known whether the carrier has the message. The recipient is held and not sent to again until this is
+	// resolved.
 	Kind_KIND_AMBIGUOUS Kind = 1
-	// Given back unsent; dealt again.
+	// The sender gave the message back unsent. The scheduler deals the recipient again.
 	Kind_KIND_RETURNED Kind = 2
 	Kind_KIND_NOT_SENT Kind = 17
 	Kind_KIND_SKIPPED  Kind = 18
@@ -111,16 +113,17 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_delivery_proto_rawDescGZIP(), []int{0}
 }
 
-// Code is the sub-status of an event. Between two events of one kind the greater number stands, so what is final has the greater number.
+// Code is the sub-status of an event. Of two events of the same kind, the one with the greater code takes precedence,
+// so final codes have greater numbers.
 type Code int32
 
 const (
 	Code_CODE_UNSPECIFIED Code = 0
-	// Of a click: a program that reads pages. A click by a person has no code.
+	// For a click: a scanner opened the link. A click by a person has no code.
 	Code_CODE_BOT Code = 1
-	// Of a click: an app that shows its user a picture of the page.
+	// For a click: an app opened the link to show a preview of the page.
 	Code_CODE_PREVIEW Code = 2
-	// Of a click: nothing says whether it was a person.
+	// For a click: it is unknown whether a person opened the link.
 	Code_CODE_UNSURE                   Code = 3
 	Code_CODE_DELIVERED                Code = 10
 	Code_CODE_READ                     Code = 11
@@ -357,21 +360,22 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 }
 
 // Delivery is one event about one recipient, on topic `deliveries`, key `<tenant>/<message id>`. A recipient's state is
-// the event of the greatest precedence, whatever the order in which events arrive and however often: see schemas/README.md.
+// its event with the greatest precedence. The order in which events arrive, and repeated events, make no difference:
+// see schemas/README.md.
 type Delivery struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	CampaignId     string                 `protobuf:"bytes,2,opt,name=campaign_id,json=campaignId,proto3" json:"campaign_id,omitempty"`
 	CampaignNumber uint64                 `protobuf:"varint,3,opt,name=campaign_number,json=campaignNumber,proto3" json:"campaign_number,omitempty"`
-	// The recipient's number within the audience, 0 and up.
+	// The recipient's number within the audience, from 0.
 	Seq uint32 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
-	// The how-manieth deal of this recipient, 1..255.
+	// Number of the deal of this recipient, 1..255.
 	Try uint32 `protobuf:"varint,5,opt,name=try,proto3" json:"try,omitempty"`
-	// The how-manieth channel of the chain, 1 and up.
+	// Number of the channel in the chain, from 1.
 	Leg  uint32 `protobuf:"varint,6,opt,name=leg,proto3" json:"leg,omitempty"`
 	Kind Kind   `protobuf:"varint,7,opt,name=kind,proto3,enum=fanfare.v1.Kind" json:"kind,omitempty"`
 	Code Code   `protobuf:"varint,8,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	// As the carrier gave it. Of a click: the signal by which it was classified, such as `person` or `prefetch`.
+	// The carrier's code, unchanged. For a click: the signal by which it was classified, such as `person` or `prefetch`.
 	RawCode string  `protobuf:"bytes,9,opt,name=raw_code,json=rawCode,proto3" json:"raw_code,omitempty"`
 	TimeMs  int64   `protobuf:"varint,10,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	Channel Channel `protobuf:"varint,11,opt,name=channel,proto3,enum=fanfare.v1.Channel" json:"channel,omitempty"`
@@ -386,18 +390,18 @@ type Delivery struct {
 	PriceMicros uint64 `protobuf:"varint,18,opt,name=price_micros,json=priceMicros,proto3" json:"price_micros,omitempty"`
 	Currency    string `protobuf:"bytes,19,opt,name=currency,proto3" json:"currency,omitempty"`
 	ProviderId  string `protobuf:"bytes,20,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// Of a click: which link.
+	// For a click: the id of the link.
 	LinkId      string `protobuf:"bytes,21,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
 	CustomerRef string `protobuf:"bytes,22,opt,name=customer_ref,json=customerRef,proto3" json:"customer_ref,omitempty"`
 	ContactId   uint64 `protobuf:"varint,23,opt,name=contact_id,json=contactId,proto3" json:"contact_id,omitempty"`
-	// Of a return or a bounce: not dealt again before.
+	// For a return or a bounce: the recipient is not dealt again before this time.
 	AgainAtMs int64 `protobuf:"varint,24,opt,name=again_at_ms,json=againAtMs,proto3" json:"again_at_ms,omitempty"`
 	// 16 bytes each; `msg_…` and `sub_…` are their text forms.
 	MessageId    []byte `protobuf:"bytes,25,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	SubmissionId []byte `protobuf:"bytes,26,opt,name=submission_id,json=submissionId,proto3" json:"submission_id,omitempty"`
 	Test         bool   `protobuf:"varint,27,opt,name=test,proto3" json:"test,omitempty"`
-	// Of sent: the provider's id of each part of a long text, where each has one of its own; provider_id is the first of them. A part
-	// that the carrier did not take is empty.
+	// For sent: the provider's ids of the parts of a long text, if each part has its own id; provider_id is the first of
+	// them. The id of a part that the carrier did not accept is empty.
 	PartProviderIds []string `protobuf:"bytes,28,rep,name=part_provider_ids,json=partProviderIds,proto3" json:"part_provider_ids,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

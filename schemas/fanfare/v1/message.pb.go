@@ -70,14 +70,16 @@ func (Encoding) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_message_proto_rawDescGZIP(), []int{0}
 }
 
-// Message is one recipient's message, rendered, on topic `messages.<route>.bulk` or `.txn`, key `<tenant>/<number>`.
-// Header `submission` holds its submission id, so that even a record that does not decode gets its outcome.
+// Message is the rendered message of one recipient, on topic `messages.<route>.bulk` or `.txn`, key
+// `<tenant>/<number>`. Header `submission` has its submission id, so that the sender can write an outcome even for a
+// record that does not decode.
 type Message struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	CampaignId     string                 `protobuf:"bytes,2,opt,name=campaign_id,json=campaignId,proto3" json:"campaign_id,omitempty"`
 	CampaignNumber uint64                 `protobuf:"varint,3,opt,name=campaign_number,json=campaignNumber,proto3" json:"campaign_number,omitempty"`
-	// A sender whose view of the campaign is older waits.
+	// Version of the campaign when the message was made. The sender waits until its view of the campaign is at least as
+	// new.
 	CampaignVersion uint64  `protobuf:"varint,4,opt,name=campaign_version,json=campaignVersion,proto3" json:"campaign_version,omitempty"`
 	Seq             uint32  `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
 	Try             uint32  `protobuf:"varint,6,opt,name=try,proto3" json:"try,omitempty"`
@@ -101,7 +103,7 @@ type Message struct {
 	Currency    string `protobuf:"bytes,18,opt,name=currency,proto3" json:"currency,omitempty"`
 	Variant     uint32 `protobuf:"varint,19,opt,name=variant,proto3" json:"variant,omitempty"`
 	NotBeforeMs int64  `protobuf:"varint,20,opt,name=not_before_ms,json=notBeforeMs,proto3" json:"not_before_ms,omitempty"`
-	// At most 48 h after it was dealt.
+	// The message is not handed over after this time, which is at most 48 h after the deal.
 	NotAfterMs int64 `protobuf:"varint,21,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
 	Test       bool  `protobuf:"varint,22,opt,name=test,proto3" json:"test,omitempty"`
 	// ISO 3166-1 alpha-2 of the number.
@@ -427,7 +429,7 @@ type Template struct {
 	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Language string                 `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
 	Params   []string               `protobuf:"bytes,3,rep,name=params,proto3" json:"params,omitempty"`
-	// WhatsApp: the components with their parameters, as the channel's JSON.
+	// WhatsApp: the components with their parameters, as JSON of the Cloud API.
 	Components    []byte `protobuf:"bytes,4,opt,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,7 +495,7 @@ func (x *Template) GetComponents() []byte {
 
 type Rich struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The channel's own JSON.
+	// The message as JSON of the channel's API.
 	Json          []byte `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,10 +541,10 @@ func (x *Rich) GetJson() []byte {
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Empty: no detection; else `hangup` or `voicemail`.
+	// What to do when an answering machine answers: `hangup` or `voicemail`. Empty: do not detect machines.
 	MachineAction string `protobuf:"bytes,2,opt,name=machine_action,json=machineAction,proto3" json:"machine_action,omitempty"`
 	Media         string `protobuf:"bytes,3,opt,name=media,proto3" json:"media,omitempty"`
-	// Spoken text and its language, when there is no media.
+	// Text to speak and its language, if there is no media.
 	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
 	Language      string `protobuf:"bytes,5,opt,name=language,proto3" json:"language,omitempty"`
 	RingSeconds   uint32 `protobuf:"varint,6,opt,name=ring_seconds,json=ringSeconds,proto3" json:"ring_seconds,omitempty"`

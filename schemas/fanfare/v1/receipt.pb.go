@@ -25,11 +25,11 @@ type ReceiptStatus int32
 
 const (
 	ReceiptStatus_RECEIPT_STATUS_UNSPECIFIED ReceiptStatus = 0
-	// On its way (ENROUTE, ACCEPTD).
+	// The message is on its way (ENROUTE, ACCEPTD).
 	ReceiptStatus_RECEIPT_STATUS_BUFFERED  ReceiptStatus = 1
 	ReceiptStatus_RECEIPT_STATUS_DELIVERED ReceiptStatus = 2
 	ReceiptStatus_RECEIPT_STATUS_READ      ReceiptStatus = 3
-	// A final negative: expired, undelivered, rejected, failed; code says which.
+	// A final negative report: expired, undelivered, rejected or failed; code says which.
 	ReceiptStatus_RECEIPT_STATUS_FAILED ReceiptStatus = 4
 	// The carrier does not know (UNKNOWN): the message stays awaiting.
 	ReceiptStatus_RECEIPT_STATUS_UNKNOWN ReceiptStatus = 5
@@ -82,29 +82,30 @@ func (ReceiptStatus) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_receipt_proto_rawDescGZIP(), []int{0}
 }
 
-// Receipt is what a carrier said about a submission (a DLR), on topic `receipts`, key `<route>/<provider id>`.
+// Receipt is a carrier's report about a submission (a DLR), on topic `receipts`, key `<route>/<provider id>`.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The route whose account the receipt came in on.
+	// The route of the account that received the receipt.
 	Route      string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
 	ProviderId string `protobuf:"bytes,2,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	// Other spellings of the same id (hexadecimal, decimal, without zeros).
 	AltProviderIds []string `protobuf:"bytes,3,rep,name=alt_provider_ids,json=altProviderIds,proto3" json:"alt_provider_ids,omitempty"`
-	// 16 bytes when the carrier echoes our id or the submission was found; empty otherwise.
+	// Our submission id, 16 bytes, if the carrier echoes it or the tracker has found the submission; empty otherwise.
 	SubmissionId []byte `protobuf:"bytes,4,opt,name=submission_id,json=submissionId,proto3" json:"submission_id,omitempty"`
 	// E.164 with +.
 	To     string        `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
 	Status ReceiptStatus `protobuf:"varint,6,opt,name=status,proto3,enum=fanfare.v1.ReceiptStatus" json:"status,omitempty"`
-	// Our sub-status of it.
+	// Our sub-status for the carrier's code.
 	Code Code `protobuf:"varint,7,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	// As the carrier gave it.
+	// The carrier's code, unchanged.
 	RawCode string `protobuf:"bytes,8,opt,name=raw_code,json=rawCode,proto3" json:"raw_code,omitempty"`
-	// When the carrier says it happened; clamped by the tracker.
+	// Time of the event according to the carrier. The tracker clamps it.
 	TimeMs int64 `protobuf:"varint,9,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// Of a message in several parts: which, 1 and up, and of how many; 0: the whole.
+	// For a message in several parts: the number of the part, from 1, and the number of parts. 0: the receipt is for the
+	// whole message.
 	Part  uint32 `protobuf:"varint,10,opt,name=part,proto3" json:"part,omitempty"`
 	Parts uint32 `protobuf:"varint,11,opt,name=parts,proto3" json:"parts,omitempty"`
-	// The receipt as it came in.
+	// The receipt as received, unchanged.
 	Raw           []byte `protobuf:"bytes,12,opt,name=raw,proto3" json:"raw,omitempty"`
 	ReceivedMs    int64  `protobuf:"varint,13,opt,name=received_ms,json=receivedMs,proto3" json:"received_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
