@@ -406,7 +406,8 @@ func (p *panicking) Timeline(context.Context, string, string, analytics.Span) ([
 	return none[1:], nil // a bug
 }
 
-// /healthz says that the process lives; /readyz asks what it needs, and says degraded when the view of the control plane is old.
+// /healthz says that the process lives; /readyz asks what it needs, and says degraded when the view of the control
+// plane is old.
 func TestHealth(t *testing.T) {
 	var broken error
 	age := time.Second
@@ -509,8 +510,8 @@ func TestTotals(t *testing.T) {
 	subset(t, "by day", w.call("GET", "/api/campaigns/stats?endDate=2025-03-31", "").body, `{"campaigns":0,"totalMessages":0}`)
 }
 
-// The figures of a campaign that ended an hour ago are kept: they count while the statistics are away, and a receipt that comes later
-// corrects them when somebody looks at the campaign.
+// The figures of a campaign that ended an hour ago are kept: they count while the statistics are away, and a receipt
+// that comes later corrects them when somebody looks at the campaign.
 func TestTotalsAreKept(t *testing.T) {
 	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true`)

@@ -16,20 +16,20 @@ import (
 
 const accountTag = "Account"
 
-// Account is a tenant as its own keys see it.
+// Account is what a tenant's own keys can see of the tenant.
 type Account struct {
 	TenantID         string        `json:"tenantId"`
 	Name             string        `json:"name"`
 	Currency         string        `json:"currency" example:"EUR"`
 	Timezone         string        `json:"timezone" example:"Europe/Rome"`
-	Region           string        `json:"region" doc:"Of numbers without a country code." example:"IT"`
-	Balance          *Money        `json:"balance" doc:"What may still be spent; null: unlimited."`
-	Reserved         Money         `json:"reserved" doc:"Set aside for campaigns under way."`
+	Region           string        `json:"region" doc:"Country as which numbers without a country code are read." example:"IT"`
+	Balance          *Money        `json:"balance" doc:"Money that can still be spent; null: unlimited."`
+	Reserved         Money         `json:"reserved" doc:"Money set aside for unfinished campaigns."`
 	Spent            Money         `json:"spent"`
-	Owed             Money         `json:"owed" doc:"Taken back although campaigns under way had reserved it: they are suspended until a top-up pays it."`
+	Owed             Money         `json:"owed" doc:"Debt: credit that was withdrawn although unfinished campaigns had reserved it. Campaigns are suspended until a top-up pays it."`
 	CampaignsEnabled bool          `json:"campaignsEnabled"`
-	TestKey          bool          `json:"testKey" doc:"The key that asks is a test key."`
-	Scopes           []string      `json:"scopes" nullable:"false" doc:"Of the key that asks."`
+	TestKey          bool          `json:"testKey" doc:"Whether the key of this request is a test key."`
+	Scopes           []string      `json:"scopes" nullable:"false" doc:"Scopes of the key of this request."`
 	DefaultRoute     string        `json:"defaultRoute"`
 	DefaultSender    string        `json:"defaultSender"`
 	Limits           AccountLimits `json:"limits"`
@@ -37,15 +37,16 @@ type Account struct {
 
 // AccountLimits are the limits of a tenant.
 type AccountLimits struct {
-	ActiveCampaigns   uint32 `json:"activeCampaigns" doc:"At once."`
+	ActiveCampaigns   uint32 `json:"activeCampaigns" doc:"Active campaigns at the same time."`
 	Contacts          uint32 `json:"contacts" doc:"Per campaign."`
 	Segments          uint32 `json:"segments" doc:"Per rendered text."`
-	Rate              uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no limit of its own."`
-	RequestsPerMinute int    `json:"requestsPerMinute" doc:"Of the key that asks."`
-	RequestsPerSecond int    `json:"requestsPerSecond" doc:"Of the key that asks."`
+	Rate              uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no own limit."`
+	RequestsPerMinute int    `json:"requestsPerMinute" doc:"Limit of the key of this request."`
+	RequestsPerSecond int    `json:"requestsPerSecond" doc:"Limit of the key of this request."`
 }
 
-// LedgerEntry is one movement of money. It takes from one account what it gives to another, so all accounts together are always 0.
+// LedgerEntry is one movement of money. It takes an amount from one account and adds it to another, so the sum of all
+// accounts is always 0.
 type LedgerEntry struct {
 	ID           uint64  `json:"id"`
 	Time         string  `json:"time" format:"date-time"`
@@ -64,7 +65,7 @@ type (
 		Page       int    `query:"page" minimum:"0"`
 		Limit      int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		CampaignID string `query:"campaignId" doc:"Only of this campaign."`
-		Cursor     string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor     string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	ledgerOut      struct{ Body *Page[*LedgerEntry] }
 	ledgerExportIn struct {
@@ -80,8 +81,8 @@ func (s *server) registerAccount() {
 	register(s, operation{
 		id: "listLedger", method: http.MethodGet, path: "/api/account/ledger", summary: "List the movements of money, newest first",
 		scope: store.ScopeRead, errors: []int{404, 422}, tag: accountTag,
-		describe: "Double entry, in millionths of the currency: each movement takes from one account what it gives to another. outside is where top-ups " +
-			"come from, available what may be spent, reserved what campaigns under way may cost, captured what was spent.",
+		describe: "Double entry, in millionths of the currency: each movement takes an amount from one account and adds it to another. outside is where top-ups " +
+			"come from; available can be spent; reserved is set aside for unfinished campaigns; captured was spent.",
 	}, s.ledger)
 	register(s, operation{
 		id: "exportLedger", method: http.MethodGet, path: "/api/account/ledger/export", summary: "The movements of money as CSV, newest first",
@@ -93,7 +94,7 @@ func (s *server) registerAccount() {
 
 func (s *server) account(ctx context.Context, _ *accountIn) (*accountOut, error) {
 	who := requestOf(ctx).who
-	t, err := s.Store.Tenant(ctx, who.tenant.ID) // as it is now, not as it was cached
+	t, err := s.Store.Tenant(ctx, who.tenant.ID) // read from the store, because the principal's copy may be old
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
@@ -163,7 +164,7 @@ const exportRows = 1000
 func (s *server) exportLedger(ctx context.Context, in *ledgerExportIn) (*huma.StreamResponse, error) {
 	tenant := requestOf(ctx).who.tenant.ID
 	f := store.LedgerFilter{Page: store.Page{Limit: exportRows}, Campaign: in.CampaignID}
-	rows, _, err := s.Store.NewestLedger(ctx, tenant, f) // an error is said before the answer begins
+	rows, _, err := s.Store.NewestLedger(ctx, tenant, f) // the first page is read before the answer begins, so that an error can still set the status
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
@@ -192,7 +193,7 @@ func (s *server) exportLedger(ctx context.Context, in *ledgerExportIn) (*huma.St
 
 // Tag is a tag of campaigns.
 type Tag struct {
-	Tag       string `json:"tag" doc:"In lower case: tags are compared so."`
+	Tag       string `json:"tag" doc:"In lower case: tags are compared without regard to case."`
 	Campaigns int    `json:"campaigns"`
 }
 
@@ -237,7 +238,7 @@ func (s *server) registerTags() {
 	register(s, operation{
 		id: "renameTag", method: http.MethodPut, path: "/api/tags/{tag}", summary: "Rename a tag in all campaigns",
 		scope: store.ScopeCampaigns, errors: []int{400, 404, 422}, tag: campaignTag,
-		describe: "A campaign that has the new tag already keeps one of them.",
+		describe: "A campaign that already has the new tag has it only once afterwards.",
 	}, func(ctx context.Context, in *tagRenameIn) (*tagOut, error) {
 		name := strings.TrimSpace(in.Body.Value.Tag)
 		if !validTag(name) {
@@ -246,7 +247,7 @@ func (s *server) registerTags() {
 		return s.replaceTag(ctx, in.Tag, name)
 	})
 	register(s, operation{
-		id: "deleteTag", method: http.MethodDelete, path: "/api/tags/{tag}", summary: "Take a tag off all campaigns",
+		id: "deleteTag", method: http.MethodDelete, path: "/api/tags/{tag}", summary: "Remove a tag from all campaigns",
 		scope: store.ScopeCampaigns, errors: []int{404}, tag: campaignTag,
 	}, func(ctx context.Context, in *tagIn) (*tagOut, error) { return s.replaceTag(ctx, in.Tag, "") })
 }

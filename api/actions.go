@@ -43,9 +43,9 @@ type (
 type CampaignEvent struct {
 	From      *string `json:"from"`
 	To        string  `json:"to"`
-	Trigger   *string `json:"trigger" doc:"What moved it; null for a change that left the state as it was."`
+	Trigger   *string `json:"trigger" doc:"What changed the state; null for a change that left the state as it was."`
 	Actor     string  `json:"actor"`
-	By        string  `json:"by" doc:"Id of the key or person, or the name of a part of the system."`
+	By        string  `json:"by" doc:"Id of the key or person, or the name of the stage that made the change."`
 	ByName    string  `json:"byName"`
 	Reason    *string `json:"reason"`
 	RequestID *string `json:"requestId"`
@@ -60,7 +60,7 @@ func (s *server) registerActions() {
 	register(s, operation{
 		id: "confirmCampaign", method: http.MethodPut, path: "/api/campaigns/{id}/confirm", summary: "Confirm: send now or at the scheduled time",
 		scope: store.ScopeConfirm, errors: []int{400, 402, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.",
+		describe: "Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.",
 	}, s.confirm)
 	for _, a := range []struct {
 		name, summary string
@@ -96,14 +96,14 @@ func (s *server) registerActions() {
 	}, s.campaignEvents)
 }
 
-// errDone ends a change that has been made already.
+// errDone ends a change that was already made.
 var errDone = errors.New("nothing to change")
 
-// change changes a campaign. mutate gets the newest row, changes it, and returns the trigger of the move, "" when the state
-// stays. It runs inside the transaction and may run several times, so it must have no other effect. A change without a version
-// is retried when another request changed the campaign first.
+// change changes a campaign. mutate gets the newest row, changes it, and returns the trigger of the change of state, ""
+// when the state stays. It runs inside the transaction and may run several times, so it must have no other effect. A
+// change without a version is retried when another request changed the campaign first.
 func (s *server) change(ctx context.Context, c *store.Campaign, version uint64, mutate func(*store.Campaign) (schemas.Trigger, error)) (*store.Campaign, error) {
-	const tries = 5 // more conflicts in a row were never seen; after them the client decides
+	const tries = 5 // more conflicts in a row were never seen; after that the client gets a 409
 	for try := 1; ; try++ {
 		out, err := s.Store.UpdateCampaign(ctx, c.Tenant, c.ID(), version, s.cause(ctx), mutate)
 		switch {
@@ -156,8 +156,8 @@ func (s *server) pause(ctx context.Context, in *actionIn) (*campaignOut, error) 
 	return s.doAgain(ctx, in, schemas.TriggerPause, schemas.StatePaused, always(schemas.StatePaused))
 }
 
-// doAgain is do for an action that stops sending: repeated on a campaign that is in that state already, it changes nothing and
-// publishes the campaign again, in case Kafka has lost its record.
+// doAgain is do for an action that stops sending. When the campaign is already in the target state, it changes nothing
+// and publishes the campaign again, in case Kafka has lost its record.
 func (s *server) doAgain(
 	ctx context.Context, in *actionIn, trigger schemas.Trigger, is schemas.State, to func(*store.Campaign) (schemas.State, error),
 ) (*campaignOut, error) {
@@ -174,8 +174,8 @@ func (s *server) doAgain(
 	return out, err
 }
 
-// resume continues a campaign where it stopped. A suspended campaign is resumed only when the cause of the suspension is gone:
-// otherwise the scheduler would suspend it again at once.
+// resume continues a campaign where it stopped. A suspended campaign is resumed only when the cause of the suspension
+// is gone: otherwise the scheduler would suspend it again at once.
 func (s *server) resume(ctx context.Context, in *actionIn) (*campaignOut, error) {
 	who := requestOf(ctx).who
 	c, err := s.campaign(ctx, who, in.ID)
@@ -192,7 +192,7 @@ func (s *server) resume(ctx context.Context, in *actionIn) (*campaignOut, error)
 	})
 }
 
-// causeGone returns a problem when the cause of a suspension still stands, as far as the API can check it.
+// causeGone returns a problem when the cause of a suspension still exists, as far as the API can check it.
 func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaign) error {
 	stands := func(format string, args ...any) error {
 		p := problem.New(problem.CodeWrongState, format, args...).WithFix("Remove the cause, then resume.")
@@ -200,11 +200,11 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 		return p
 	}
 	if !who.tenant.Enabled {
-		return stands("The cause of the suspension stands: the tenant is disabled.")
+		return stands("The cause of the suspension still exists: the tenant is disabled.")
 	}
 	for _, leg := range c.Legs {
 		if r, err := s.routes.route(ctx, leg.Route); err == nil && !r.Enabled {
-			return stands("The cause of the suspension (%s) stands: route %q is disabled.", c.Reason, leg.Route)
+			return stands("The cause of the suspension (%s) still exists: route %q is disabled.", c.Reason, leg.Route)
 		}
 	}
 	if c.Reason == reasonTemplatePaused {
@@ -217,7 +217,7 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 			return s.storeProblem(err)
 		}
 		if !usable {
-			return stands("The cause of the suspension stands: its template is not approved.")
+			return stands("The cause of the suspension still exists: its template is not approved.")
 		}
 	}
 	if c.Reason == store.ReasonNoCredit {
@@ -226,7 +226,7 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 			return s.storeProblem(err)
 		}
 		if !balance.Unlimited && (balance.Owed > 0 || balance.Available == 0) {
-			return stands("The cause of the suspension stands: there is no credit, and %s %s is owed. A top-up resumes the campaign by itself.", Money(balance.Owed), who.tenant.Currency)
+			return stands("The cause of the suspension still exists: there is no credit, and %s %s is owed. A top-up resumes the campaign by itself.", Money(balance.Owed), who.tenant.Currency)
 		}
 	}
 	return nil
@@ -253,7 +253,7 @@ func (s *server) unschedule(ctx context.Context, in *actionIn) (*campaignOut, er
 
 func (s *server) start(ctx context.Context, in *actionIn) (*campaignOut, error) {
 	return s.do(ctx, in, schemas.TriggerStart, func(c *store.Campaign) (schemas.State, error) {
-		if c.State != schemas.StateReady { // the scheduler starts scheduled ones
+		if c.State != schemas.StateReady { // the scheduler starts scheduled campaigns
 			return 0, wrongState(c.State, schemas.TriggerStart)
 		}
 		return schemas.StatePreparing, nil

@@ -29,8 +29,9 @@ func actionsIn(state schemas.State) []string {
 	return append(out, "duplicate")
 }
 
-// actionsOf returns the actions that a user may take with this campaign. Beyond its state: a settled campaign cannot be
-// paused or aborted, nor are its ambiguous recipients decided about, and a draft that lacks nothing can be priced and confirmed (C29).
+// actionsOf returns the actions that a user may take with this campaign. Besides the state it considers that a settled
+// campaign cannot be paused or aborted and takes no decision about ambiguous recipients, and that a complete draft can
+// be priced and confirmed (C29).
 func actionsOf(c *store.Campaign) []string {
 	out := actionsIn(c.State)
 	if c.State == schemas.StateDraft && len(missing(&c.Spec)) == 0 {
@@ -44,7 +45,7 @@ func actionsOf(c *store.Campaign) []string {
 	return out
 }
 
-// wrongState is a 409 that names the actions that are possible instead.
+// wrongState returns a 409 that names the actions that are possible instead.
 func wrongState(state schemas.State, trigger schemas.Trigger) *problem.Problem {
 	p := problem.New(problem.CodeWrongState, "%s is not possible: the campaign is %s", trigger, schemas.StateName(state))
 	p.AllowedActions = actionsIn(state)

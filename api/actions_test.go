@@ -195,7 +195,8 @@ func TestCallingHours(t *testing.T) {
 	create(`"callingHoursStart":"9:00","callingHoursEnd":"10:00"`).problem(422, "invalid_value", "callingHoursStart")
 	create(`"callingHoursStart":"09:00","callingHoursEnd":"10:00","callingHoursTimezone":"Rome"`).problem(422, "invalid_value", "callingHoursTimezone")
 	create(`"timezone":"Rome"`).problem(422, "invalid_value", "timezone")
-	// C10: the duration follows them: 12 minutes at 2,000/s from 11:00 in Rome, when only one minute an hour... is open: none today.
+	// C10: the duration follows them: 12 minutes at 2,000/s from 11:00 in Rome, when only one minute an hour... is open:
+	// none today.
 	id := create(`"rate":10,"callingHoursStart":"11:00","callingHoursEnd":"11:10","callingHoursTimezone":"Europe/Rome"`).want(201).id()
 	subset(t, "two days of ten minutes", w.call("POST", "/api/campaigns/"+id+"/calculateGoal", `{"goalContactCount":12000}`).want(200).body, `{"estimatedDuration":"1 day 1 hour","estimatedDurationSeconds":87000}`)
 }
@@ -212,8 +213,8 @@ func TestDuplicate(t *testing.T) {
 	}
 }
 
-// R76, P4: pausing a paused campaign changes nothing and publishes it again, since Kafka may have lost its record; aborting an
-// aborted one likewise.
+// R76, P4: pausing a paused campaign changes nothing and publishes it again, since Kafka may have lost its record;
+// aborting an aborted one likewise.
 func TestRepeatedPauseAndAbortArePublishedAgain(t *testing.T) {
 	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true`)
@@ -280,7 +281,8 @@ func TestResumeLooksAtTheCause(t *testing.T) {
 	subset(t, "resumed", w.call("POST", "/api/campaigns/"+id+"/resume", "").want(200).body, `{"state":"sending","suspendedReason":null}`)
 }
 
-// X14: whether a campaign is a test is what its lists and its client say when it is confirmed, and its route and price follow.
+// X14: whether a campaign is a test is what its lists and its client say when it is confirmed, and its route and price
+// follow.
 func TestListsOfTestersAtConfirm(t *testing.T) {
 	w := newEnv(t)
 	list := w.list("l", 3, 0)
@@ -361,8 +363,8 @@ func TestStatusIsNeverWritten(t *testing.T) {
 	}
 }
 
-// Requirements §3: abort is legal until settled, and offered as long; of a draft in which nothing is missing so are price and
-// confirm (C29).
+// Requirements §3: abort is legal until settled, and offered as long; of a draft in which nothing is missing so are
+// price and confirm (C29).
 func TestOfferedActions(t *testing.T) {
 	w := newEnv(t)
 	offered := func(id string) []string {

@@ -11,17 +11,17 @@ import (
 	"fanfare/schemas"
 )
 
-// Agent is a brand's sender of RCS (R18).
+// Agent is an RCS agent: the sender of a brand's RCS messages (R18).
 type Agent struct {
 	ID          string  `json:"id" example:"agent_10001"`
 	Name        string  `json:"name"`
-	ProviderID  string  `json:"providerId" doc:"What the provider calls the agent." example:"acme_retail_x7z_agent"`
+	ProviderID  string  `json:"providerId" doc:"Id of the agent at the provider." example:"acme_retail_x7z_agent"`
 	Brand       string  `json:"brand" doc:"Shown to recipients."`
 	Description string  `json:"description"`
 	LogoURL     string  `json:"logoUrl"`
 	Region      string  `json:"region" enum:"europe,us,asia" doc:"Where the provider serves the agent."`
 	TrafficType string  `json:"trafficType" enum:"promotion,transaction,authentication,servicerequest"`
-	Route       *string `json:"route" doc:"Route that carries the agent; null: the tenant's for RCS."`
+	Route       *string `json:"route" doc:"Route of the agent's messages; null: the tenant's route for RCS."`
 	Status      string  `json:"status" enum:"draft,launched,suspended" doc:"Only a launched agent sends."`
 	CreatedBy   string  `json:"createdBy"`
 	CreatedAt   string  `json:"createdAt" format:"date-time"`
@@ -34,7 +34,7 @@ type Agent struct {
 type AgentInput struct {
 	Name        problem.Optional[string] `json:"name,omitzero" doc:"Unique among the tenant's agents."`
 	ProviderID  problem.Optional[string] `json:"providerId,omitzero"`
-	Brand       problem.Optional[string] `json:"brand,omitzero" doc:"The name by default."`
+	Brand       problem.Optional[string] `json:"brand,omitzero" doc:"Default: the name."`
 	Description problem.Optional[string] `json:"description,omitzero"`
 	LogoURL     problem.Optional[string] `json:"logoUrl,omitzero"`
 	Region      problem.Optional[string] `json:"region,omitzero" doc:"europe, us or asia; europe by default."`
@@ -61,7 +61,7 @@ func (s *server) agents() *resource[AgentInput, agentDoc, Agent] {
 	}
 }
 
-// providerAgent is what RCS for Business allows as the id of an agent.
+// providerAgent matches the ids that RCS for Business allows for an agent.
 var providerAgent = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,128}$`)
 
 func (s *server) applyAgent(ctx context.Context, _ *principal, in *AgentInput, row *store.Resource, d *agentDoc) error {
@@ -97,14 +97,14 @@ func (s *server) applyAgent(ctx context.Context, _ *principal, in *AgentInput, r
 	return s.routeFor(ctx, &in.Route, &d.Route, "rcs")
 }
 
-// allowedWord reports a value that is none of those allowed.
+// allowedWord adds a problem when a value is not one of those allowed.
 func allowedWord(ps *problem.List, field, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		ps.Add(problem.CodeInvalid, field, "%q is not a %s: want %s.", problem.Truncate(value, 40), field, strings.Join(allowed, " or "))
 	}
 }
 
-// routeFor checks the name of a route that is to carry a channel.
+// routeFor checks that the named route exists and carries the channel.
 func (s *server) routeFor(ctx context.Context, in *problem.Optional[string], to *string, channel string) error {
 	if !in.Set {
 		return nil

@@ -10,9 +10,9 @@ import (
 	"fanfare/schemas"
 )
 
-// AmbiguousInput is the order of a person about the ambiguous recipients of a campaign.
+// AmbiguousInput is a person's order about the ambiguous recipients of a campaign.
 type AmbiguousInput struct {
-	Action string `json:"action" enum:"resend,give_up" example:"give_up" doc:"resend: deal them again; a recipient that had the message gets it twice. give_up: end them as not sent with the code GIVEN_UP; they are not billed, and a receipt that still comes outranks it."`
+	Action string `json:"action" enum:"resend,give_up" example:"give_up" doc:"resend: send to them again; a recipient that already has the message gets it twice. give_up: end them as not sent with the code GIVEN_UP; they are not billed, and a receipt that comes later takes precedence."`
 }
 
 type ambiguousIn struct {
@@ -27,9 +27,9 @@ func (s *server) registerAmbiguous() {
 		id: "decideAmbiguous", method: http.MethodPost, path: "/api/campaigns/{id}/ambiguous",
 		summary: "Decide about ambiguous recipients: send again, or give up",
 		scope:   store.ScopeConfirm, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "A recipient is ambiguous when it is not known whether the carrier has the message, and nothing but a receipt will tell. " +
-			"The order holds for the recipients that are ambiguous when the scheduler reads it, a moment after the answer; it is kept in the " +
-			"history of the campaign with who gave it. It is possible until the campaign settles, sending again not after an abort.",
+		describe: "A recipient is ambiguous when it is not known whether the carrier has the message, and only a receipt can tell. " +
+			"The order applies to the recipients that are ambiguous when the scheduler reads it, a moment after the answer; it is recorded in the " +
+			"history of the campaign with the person who gave it. Orders are accepted until the campaign settles; after an abort, resend is refused.",
 	}, s.decideAmbiguous)
 }
 

@@ -7,8 +7,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestDecideAmbiguous: a person decides about ambiguous recipients until the campaign settles; the order is in the record that the
-// scheduler reads, and in the history with who gave it.
+// TestDecideAmbiguous: a person decides about ambiguous recipients until the campaign settles; the order is in the
+// record that the scheduler reads, and in the history with who gave it.
 func TestDecideAmbiguous(t *testing.T) {
 	w := newEnv(t)
 	states := w.states()

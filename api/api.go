@@ -31,36 +31,38 @@ import (
 type Deps struct {
 	Store     *store.Store
 	Analytics analytics.Store
-	// Kafka produces single sends. The client has ProducerLinger(0): with another linger every send waits for it.
+	// Kafka produces single sends. Give the client ProducerLinger(0): every send waits for the linger.
 	Kafka *kgo.Client
 	Names schemas.Names
 	Keys  *schemas.Keys
-	// ControlAge returns how long ago the control view was last known to have reached the ends of its topics; nil when this
-	// process has no view. Above five seconds senders stop, and /readyz answers degraded.
+	// ControlAge returns how long ago the control view was last known to have reached the ends of its topics; nil when
+	// this process has no view. Above five seconds senders stop, and /readyz answers degraded.
 	ControlAge func() time.Duration
-	// OptedOut reports from memory whether a number has opted out of a channel. Nil: the store is queried for every destination.
+	// OptedOut reports from memory whether a number has opted out of a channel. Nil: the store is queried for every
+	// destination.
 	OptedOut func(tenant, e164 string, channel schemas.Channel) bool
-	// OptOutsAge returns how long ago that memory was last known to be complete. Above two seconds the store is queried instead.
-	// Nil: the memory is always complete.
+	// OptOutsAge returns how long ago the memory behind OptedOut was last known to be complete. Above two seconds the
+	// store is queried instead. Nil: the memory is always complete.
 	OptOutsAge func() time.Duration
-	// Doctor examines what the process runs on; nil: there is nothing to examine.
+	// Doctor examines the services that the process depends on; nil: there is nothing to examine.
 	Doctor func(context.Context) []Finding
 	// Ready are the checks of /readyz. Each has a second to answer.
 	Ready []Check
 	// Metrics serves /metrics. Nil: there is no such path.
 	Metrics http.Handler
-	// Console serves the console at /. SecureCookies says that browsers reach it by HTTPS.
+	// Console serves the console at /. SecureCookies is true when browsers reach it by HTTPS.
 	Console, SecureCookies bool
 	// OIDC is a provider by which people may log in to the console; nil: none.
 	OIDC *OIDC
-	// Done is closed when the server is told to stop. It ends live streams, which would otherwise never end.
+	// Done is closed when the server begins to stop. It ends live streams, which would otherwise never end.
 	Done <-chan struct{}
-	// Moderator checks the content of a campaign at confirm, Approver who confirms it. Nil: no check.
+	// Moderator checks the content of a campaign at confirm. Approver checks whether the key may confirm it. Nil: no
+	// check.
 	Moderator Moderator
 	Approver  Approver
 	// Connectors are the kinds of carriers that routes may name.
 	Connectors Connectors
-	// Limits of every key that LimitsOf has none for. A zero field takes the default.
+	// Limits are the limits of a key when LimitsOf is nil or returns zero fields for it. A zero field means the default.
 	Limits Limits
 	// LimitsOf returns the limits of one key, for example of a bulk client. Nil: all keys have Limits.
 	LimitsOf func(key *store.Key) Limits
@@ -74,13 +76,14 @@ type Deps struct {
 	AckTimeout time.Duration
 	// PublishTimeout is the longest that an opt-out waits until its record is acknowledged, default 5 s.
 	PublishTimeout time.Duration
-	// StatsMaxAge is how old the statistics of a campaign may be before they are read again, default 250 ms; negative: they are read
-	// for every request. StatsPatience is how long a request waits for that before it takes the last ones, default 25 ms.
+	// StatsMaxAge is how old the statistics of a campaign may be before they are read again, default 250 ms; negative:
+	// they are read for every request. StatsPatience is how long a request waits for that read before it answers with the
+	// last statistics, default 25 ms.
 	StatsMaxAge, StatsPatience time.Duration
-	// LinkURL is what stands before the tokens of links, the address by which phones reach the edge, such as
-	// `https://go.example.com/`. Empty: campaigns have no links.
+	// LinkURL is the public address of the edge, which precedes the token in a link, such as `https://go.example.com/`.
+	// Empty: campaigns have no links.
 	LinkURL string
-	// WebhookAllow are ranges of addresses that webhooks may be in although they are private or local.
+	// WebhookAllow are private or local address ranges that webhooks may post to. All others are refused.
 	WebhookAllow []netip.Prefix
 	Logger       *slog.Logger
 	Registry     prometheus.Registerer
@@ -91,7 +94,7 @@ type Deps struct {
 type Check struct {
 	Name string
 	Do   func(ctx context.Context) error
-	// Degrades: when it fails the process is degraded, not unready.
+	// Degrades: when the check fails, the process reports degraded instead of unready.
 	Degrades bool
 }
 
@@ -132,7 +135,7 @@ func (d *Deps) validate() error {
 	return errors.Join(missing...)
 }
 
-// server is what the handlers share.
+// server has the state that the handlers share.
 type server struct {
 	Deps
 	metrics   *metrics
@@ -152,13 +155,13 @@ type server struct {
 	api       huma.API
 }
 
-// Server is the handler of every path.
+// Server handles all paths of the API.
 type Server struct {
 	http.Handler
 	s *server
 }
 
-// Close returns to the store what the process holds of it. Call it after the last request was answered.
+// Close returns unspent credit of single sends to the store. Call it after the last request was answered.
 func (s *Server) Close(ctx context.Context) error { return s.s.credit.close(ctx) }
 
 // New returns a server.
@@ -266,8 +269,8 @@ func (s *server) registerAll() {
 	s.registerDoctor()
 }
 
-// OpenAPI returns the OpenAPI document that huma generates from the registered operations; schemas/openapi/openapi.json is a
-// copy of it.
+// OpenAPI returns the OpenAPI document that huma generates from the registered operations; schemas/openapi/openapi.json
+// is a copy of it.
 func OpenAPI() ([]byte, error) {
 	s := &server{}
 	s.api = humachi.New(chi.NewRouter(), humaConfig())
@@ -286,10 +289,10 @@ type operation struct {
 	streamed bool
 	// reserves: the handler answers a repeated Idempotency-Key whose first request has not finished.
 	reserves bool
-	// testKeys: what a test key may do here (X14). Reads are always allowed; every other operation refuses test keys unless its
-	// handler confines them to test campaigns and test lists.
+	// testKeys says what a test key may do here (X14). Reads are always allowed; every other operation refuses test keys
+	// unless its handler restricts them to test campaigns and test lists.
 	testKeys testKeys
-	// open: the operation needs no key; its handler checks by itself that the request may have the answer.
+	// open: the operation needs no API key; its handler checks authorization itself.
 	open     bool
 	describe string
 	tag      string
@@ -315,7 +318,7 @@ func register[I, O any](s *server, o operation, h func(ctx context.Context, in *
 	})
 }
 
-// describe returns an operation as huma wants it.
+// describe converts an operation to huma's type.
 func (s *server) describe(o *operation) huma.Operation {
 	status := o.status
 	if status == 0 {
@@ -350,7 +353,8 @@ func (s *server) describe(o *operation) huma.Operation {
 	return op
 }
 
-// explain turns an error into a problem with the id of the request, and logs the cause of a 5xx, which the client does not see.
+// explain turns an error into a problem with the id of the request, and logs the cause of a 5xx, which the client does
+// not see.
 func (s *server) explain(ctx context.Context, err error) *problem.Problem {
 	p := *problem.From(err)
 	req := requestOf(ctx)

@@ -13,23 +13,24 @@ import (
 	"fanfare/api/ui"
 )
 
-// principal is the key of a request, its tenant and their rights. Requests share it; it is never changed.
+// principal is the key of a request, its tenant and their permissions. Requests share it; it is immutable.
 type principal struct {
 	key    store.Key
 	tenant store.Tenant
 	prices store.Prices
-	// limited: the tenant has a limited credit, so the price of a single send is reserved before it is sent.
+	// limited: the tenant's credit is limited, so the price of a single send is reserved before it is sent.
 	limited bool
 	quota   *quota
 }
 
-// by is the name of the key in campaign events.
+// by returns the id of the key, which campaign events record.
 func (p *principal) by() string { return p.key.ID }
 
-// freshFor is how long a valid key is cached. A revoked key, or one of a disabled tenant, works at most so much longer.
+// freshFor is how long a valid key is cached. A revoked key, or a key of a disabled tenant, works at most that much
+// longer.
 const freshFor = 2 * time.Second
 
-// maxCached bounds the entries of a cache. A full cache is emptied.
+// maxCached is the most entries of a cache. A full cache is emptied.
 const maxCached = 10_000
 
 // authenticator finds the principal of a request. It caches valid keys by the hash of their secret.
@@ -104,7 +105,7 @@ func (a *authenticator) load(ctx context.Context, secret string) (*principal, er
 	return p, err
 }
 
-// fill reads what a principal needs beside the key and the tenant.
+// fill returns the principal of a key and tenant, with the fields that need further reads.
 func (a *authenticator) fill(ctx context.Context, key store.Key, tenant store.Tenant) (*principal, error) {
 	prices, err := a.store.Prices(ctx, tenant.ID)
 	if err != nil {

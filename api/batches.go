@@ -8,7 +8,7 @@ import (
 	"fanfare/api/store"
 )
 
-// Bounds of batches.
+// Limits of batches.
 const (
 	leastBatches = 2
 	mostBatches  = 20
@@ -16,9 +16,9 @@ const (
 
 // BatchInput is a part of a campaign's audience (X9).
 type BatchInput struct {
-	At    problem.Optional[When] `json:"at,omitzero" doc:"From when on it is sent; later than the one before."`
-	Share int                    `json:"share,omitzero" doc:"Percent of the audience; or count." example:"25"`
-	Count int                    `json:"count,omitzero" doc:"Recipients; or share. The last batch may leave out both: it has whoever is left." example:"1000"`
+	At    problem.Optional[When] `json:"at,omitzero" doc:"When its sending starts; later than the batch before."`
+	Share int                    `json:"share,omitzero" doc:"Percent of the audience. Send share or count." example:"25"`
+	Count int                    `json:"count,omitzero" doc:"Number of recipients. Send share or count. The last batch may leave out both: it has the rest of the audience." example:"1000"`
 }
 
 // Batch is a part of a campaign's audience.
@@ -42,11 +42,11 @@ func viewBatches(c *store.Campaign) []Batch {
 	return out
 }
 
-// applyBatches reads the batches; the first of them is when the campaign starts.
+// applyBatches reads the batches. The time of the first is the start of the campaign.
 func (in *CampaignInput) applyBatches(spec *store.Spec, tenant *store.Tenant, now time.Time, ps *problem.List) {
 	if !in.Batches.Set {
 		if len(spec.Batches) > 0 && (in.ScheduledTime.Set && !in.ScheduledTime.Null || spec.SendImmediately) {
-			*ps = append(*ps, problem.Field(problem.CodeInvalid, pick(in.ScheduledTime.Set, "scheduledTime", "sendImmediately"), "The campaign is sent in batches, whose times say when it starts.").
+			*ps = append(*ps, problem.Field(problem.CodeInvalid, pick(in.ScheduledTime.Set, "scheduledTime", "sendImmediately"), "The campaign is sent in batches; the time of the first batch is its start.").
 				WithFix(`Change batches, or send "batches": null first.`))
 		}
 		return
@@ -64,17 +64,17 @@ func (in *CampaignInput) applyBatches(spec *store.Spec, tenant *store.Tenant, no
 		return
 	}
 	if spec.SendImmediately {
-		*ps = append(*ps, problem.Field(problem.CodeInvalid, "batches", "Batches have times, and sendImmediately is true.").WithFix(`Send "sendImmediately": false.`))
+		*ps = append(*ps, problem.Field(problem.CodeInvalid, "batches", "Batches have start times, so sendImmediately cannot be true.").WithFix(`Send "sendImmediately": false.`))
 	}
 	if in.ScheduledTime.Set && !in.ScheduledTime.Null {
-		*ps = append(*ps, problem.Field(problem.CodeInvalid, "scheduledTime", "The time of the first batch says when the campaign starts.").WithFix("Leave out scheduledTime."))
+		*ps = append(*ps, problem.Field(problem.CodeInvalid, "scheduledTime", "The time of the first batch is the start of the campaign.").WithFix("Leave out scheduledTime."))
 	}
 	shares := 0
 	for i, b := range in.Batches.Value {
 		field := func(name string) string { return fmt.Sprintf("batches[%d].%s", i, name) }
 		last := i == len(in.Batches.Value)-1
 		if !b.At.Set || b.At.Null {
-			ps.Add(problem.CodeRequired, field("at"), "Every batch has a time.")
+			ps.Add(problem.CodeRequired, field("at"), "Every batch needs a time.")
 			continue
 		}
 		at := b.At.Value.in(tenant.Timezone)
@@ -86,7 +86,7 @@ func (in *CampaignInput) applyBatches(spec *store.Spec, tenant *store.Tenant, no
 		case b.Share > 0 && b.Count > 0:
 			ps.Add(problem.CodeInvalid, field("count"), "A batch has a share or a count, not both.")
 		case b.Share == 0 && b.Count == 0 && !last:
-			ps.Add(problem.CodeRequired, field("share"), "Every batch but the last has a share or a count.")
+			ps.Add(problem.CodeRequired, field("share"), "Every batch except the last needs a share or a count.")
 		case i > 0 && len(spec.Batches) == i && !at.At.After(spec.Batches[i-1].At):
 			ps.Add(problem.CodeInvalid, field("at"), "%s is not later than the batch before.", stamp(at.At))
 		}
@@ -108,7 +108,7 @@ func checkBatchTime(ps *problem.List, at, now time.Time) {
 	}
 }
 
-// moveBatches gives the first batch another time, and the others the same distance from it as before.
+// moveBatches moves the first batch to another time, and all others by the same duration.
 func moveBatches(spec *store.Spec, first time.Time) {
 	if len(spec.Batches) == 0 {
 		return

@@ -20,8 +20,8 @@ import (
 	"fanfare/schemas"
 )
 
-// G9: what an acknowledged single send, and a batch of 500, cost beside a handler that does nothing, measured by turns in one
-// run over loopback: client, server, broker and store share the machine.
+// G9: what an acknowledged single send, and a batch of 500, cost beside a handler that does nothing, measured by turns
+// in one run over loopback: client, server, broker and store share the machine.
 func BenchmarkG9(b *testing.B) {
 	w := newBenchWorld(b)
 	noop := chi.NewRouter()

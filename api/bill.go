@@ -21,7 +21,7 @@ import (
 // sampleSize is the number of contacts for which a text with merge fields is rendered, to estimate its segments.
 const sampleSize = 1000
 
-// bill is the computed price of a campaign, from which the endpoints make their answers.
+// bill is the computed price of a campaign. The endpoints make their answers from it.
 type bill struct {
 	channel  schemas.Channel
 	lines    []billLine // their contacts and costs add up to contacts and cost
@@ -38,7 +38,7 @@ type bill struct {
 	warnings []string
 }
 
-// billLine is the part of one country, of the first channel.
+// billLine is the part of the bill for one country, for the first channel.
 type billLine struct {
 	country string
 	price   uint64 // of one segment, message or minute
@@ -46,21 +46,22 @@ type billLine struct {
 	cost    uint64
 }
 
-// segmentsOf counts the segments that a text takes for a sample of its recipients: their sum, the size of the sample, and the
-// longest.
+// segmentsOf counts the segments that a text takes for a sample of its recipients: their sum, the size of the sample,
+// and the longest.
 type segmentsOf struct {
 	sum, of uint64
 	longest int
-	varies  bool // the text has merge fields: another recipient's may be longer
+	varies  bool // the text has merge fields: the text of another recipient may be longer
 }
 
-// estimateSegments renders the text for the sample. A text without merge fields is measured once.
+// estimateSegments renders the text for each contact of the sample and counts its segments. A text without merge fields
+// is measured once.
 func estimateSegments(spec *store.Spec, body string, maxSegments uint32, sample []store.Contact) segmentsOf {
 	tpl, err := text.Parse(body)
 	varies := err == nil && len(tpl.Fields()) > 0
 	if !varies || len(sample) == 0 {
 		n := text.Measure(transliterated(spec, body)).Segments
-		if varies { // an empty sample: the text as written is the best estimate
+		if varies { // the sample is empty: the text as written is the best estimate
 			n = min(n, int(maxSegments))
 		}
 		return segmentsOf{uint64(n), 1, n, varies}
@@ -114,7 +115,7 @@ func mulDivUp(a, b, c uint64) uint64 {
 	return q
 }
 
-// mix is how many contacts of each country there are.
+// mix has the number of contacts by country.
 type mix map[string]uint64
 
 func (m mix) total() (n uint64) {
@@ -124,7 +125,7 @@ func (m mix) total() (n uint64) {
 	return n
 }
 
-// mixOf is the eligible of an audience by country.
+// mixOf returns the eligible contacts of an audience by country.
 func mixOf(countries map[string]uint32) mix {
 	out := mix{}
 	for country, n := range countries {
@@ -133,7 +134,8 @@ func mixOf(countries map[string]uint32) mix {
 	return out
 }
 
-// spread is total contacts in the proportions of m; of a mix of nobody they are all of the country that is not known.
+// spread distributes total contacts in the proportions of m. When m is empty, they are all counted as of an unknown
+// country.
 func (m mix) spread(total uint64) mix {
 	names := sortedKeys(m)
 	weights := make([]uint64, len(names))
@@ -150,8 +152,8 @@ func (m mix) spread(total uint64) mix {
 	return out
 }
 
-// apportion divides a total in the proportions of the weights, whose sum is not 0: each part is rounded down, and what is left
-// goes one by one to the parts with the largest remainders.
+// apportion divides a total in the proportions of the weights, whose sum must not be 0. It rounds each part down and
+// gives the rest, one by one, to the parts with the largest remainders.
 func apportion(total uint64, weights []uint64) []uint64 {
 	var sum uint64
 	for _, w := range weights {
@@ -173,7 +175,7 @@ func apportion(total uint64, weights []uint64) []uint64 {
 	return out
 }
 
-// priceFor is the price of a leg to a country.
+// priceFor returns the price of a leg for a country.
 func priceFor(leg *store.Leg, country string) uint64 {
 	if p, ok := leg.Prices[country]; ok {
 		return p
@@ -181,7 +183,8 @@ func priceFor(leg *store.Leg, country string) uint64 {
 	return leg.Price
 }
 
-// priceOf computes the bill of contacts by country. What is expected is the cost of the first leg; the most is that of all legs.
+// priceOf computes the bill for contacts by country. The expected cost counts the first leg only; the maximum counts
+// all legs.
 func priceOf(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts mix, segs []segmentsOf) bill {
 	b := bill{channel: c.Channel(), contacts: contacts.total()}
 	first, seg := &store.Leg{}, segmentsOf{1, 1, 1, false}
@@ -207,8 +210,9 @@ func priceOf(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts
 	return b
 }
 
-// mostOf is the most that the campaign can cost (P4): on every leg every hand-over, each with the longest possible text. Every
-// hand-over counts because the carrier bills a failed one as well: three tries of 5,000 people at 0.05 cost up to 750.00.
+// mostOf returns the most that the campaign can cost (P4): every hand-over on every leg, each with the longest possible
+// text. Failed hand-overs count because the carrier bills them too: three hand-overs each to 5,000 recipients at 0.05
+// cost up to 750.00.
 func mostOf(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts mix, segs []segmentsOf) uint64 {
 	var most uint64
 	for i := range legs {
@@ -227,13 +231,13 @@ func mostOf(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts 
 	return most
 }
 
-// affordable lowers the hand-overs of the legs until available covers the most that they can cost, and returns that most. It
-// leaves at least one hand-over on each leg: what that costs is what a campaign needs. So a credit that covers the estimated cost
-// is enough to confirm, and pays for as many retries as it covers.
+// affordable reduces the hand-overs of the legs until available covers the maximum cost, and returns that maximum. It
+// leaves at least one hand-over on each leg. So a credit that covers one hand-over per leg is enough to confirm, and
+// the campaign gets as many retries as the credit covers.
 func affordable(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts mix, segs []segmentsOf, available uint64) uint64 {
 	most := mostOf(c, tenant, legs, contacts, segs)
 	for most > available {
-		last := -1 // the leg with most hand-overs, the later one of two: the first leg is the channel that the client chose
+		last := -1 // the leg with the most hand-overs; of two equal legs the later one, because the client prefers the first leg
 		for i := range legs {
 			if n := legs[i].MaxHandovers; n > 1 && (last < 0 || n >= legs[last].MaxHandovers) {
 				last = i
@@ -272,7 +276,7 @@ func legs(c *store.Campaign, prices store.Prices, volume uint64, at time.Time) [
 	return out
 }
 
-// priceVersion is a hash of everything that a price depends on: rates, audience, texts.
+// priceVersion returns a hash of everything that a price depends on: price list, audience, texts.
 func priceVersion(c *store.Campaign, legs []store.Leg, audience store.AudienceCount) string {
 	h := sha256.New()
 	prices := make([]any, 0, 2*len(legs))
@@ -310,7 +314,7 @@ func allTexts(spec *store.Spec) []string {
 	return out
 }
 
-// quote counts the audience and computes the bill. goal replaces the number of contacts (C11).
+// quote counts the audience and computes the bill. A goal replaces the number of contacts (C11).
 func (s *server) quote(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (bill, error) {
 	audience, err := s.Store.CountCampaign(ctx, c)
 	if err != nil {
@@ -330,7 +334,8 @@ func (s *server) quote(ctx context.Context, who *principal, c *store.Campaign, g
 	return b, nil
 }
 
-// listGone explains an error about the audience of an existing campaign: when something is not found, it is one of its lists.
+// listGone converts an error about the audience of an existing campaign: "not found" means that one of its lists was
+// deleted.
 func (s *server) listGone(err error) error {
 	if gone, ok := errors.AsType[*schemas.FreezeError](err); ok && gone.Reason == store.ReasonAudienceGone {
 		return problem.New(problem.CodeNotReplayable, "The audience of the campaign that this one replays has been removed.").Because(err)
@@ -341,7 +346,8 @@ func (s *server) listGone(err error) error {
 	return s.storeProblem(err)
 }
 
-// segments renders the texts for the first contacts of the first list and counts segments, of each leg that has content.
+// segments renders the texts for the first contacts of the first list and counts segments, of each leg that has
+// content.
 func (s *server) segments(ctx context.Context, who *principal, c *store.Campaign) ([]segmentsOf, error) {
 	var sample []store.Contact
 	var err error
@@ -374,7 +380,7 @@ func (s *server) segments(ctx context.Context, who *principal, c *store.Campaign
 	return out, nil
 }
 
-// estimateVariants is the estimate of several texts by their weights.
+// estimateVariants estimates the segments of several texts according to their weights.
 func estimateVariants(c *store.Campaign, most uint32, sample []store.Contact) segmentsOf {
 	size := uint64(max(len(sample), 1))
 	out := segmentsOf{}
@@ -383,7 +389,7 @@ func estimateVariants(c *store.Campaign, most uint32, sample []store.Contact) se
 		one := estimateSegments(&c.Spec, sizedText(c, v.Body), most, sample)
 		out.sum += uint64(v.Weight) * one.sum * (size / one.of)
 		out.of += uint64(v.Weight) * size
-		out.longest, out.varies = max(out.longest, one.longest), out.varies || one.varies // live weights may make any of them all
+		out.longest, out.varies = max(out.longest, one.longest), out.varies || one.varies // weights can change while the campaign runs, so any variant may be sent to everyone
 	}
 	return out
 }

@@ -9,8 +9,8 @@ import (
 	"fanfare/api/store"
 )
 
-// A template bomb costs no more memory than the request itself does: 150 kB of {{a}} with a long value would render 900 MiB,
-// one of just under 1 MiB 22 GB. Rendering stops at what the tenant's segments allow, in a send and in a price.
+// A template bomb costs no more memory than the request itself does: 150 kB of {{a}} with a long value would render 900
+// MiB, one of just under 1 MiB 22 GB. Rendering stops at what the tenant's segments allow, in a send and in a price.
 func TestTemplateBomb(t *testing.T) {
 	w := newEnvOf(t) // alone: it measures the memory of the process
 	value := strings.Repeat("v", 30_000)
@@ -29,7 +29,8 @@ func TestTemplateBomb(t *testing.T) {
 		w.call("POST", sendPath, fmt.Sprintf(`{"phoneNumber":"+393331234567","message":%q,"variables":{"a":%q}}`, bomb, value)).
 			problem(422, "too_long", "message")
 	})
-	// A campaign's text has at most 160 characters, and a tenant with the most segments 39,015: 7,803 fields of 1 KB for 1,000 contacts.
+	// A campaign's text has at most 160 characters, and a tenant with the most segments 39,015: 7,803 fields of 1 KB for
+	// 1,000 contacts.
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxSegments = 255; return nil })
 	w.check(err)
 	w.clock.forward(3 * 1e9) // the key's cached tenant

@@ -5,26 +5,27 @@ import (
 	"time"
 )
 
-// budgets bound the single sends that wait on a route, by tenant: the lane of single sends is shared, and one tenant must not fill
-// it. A tenant is admitted at its share of the route, which is the whole route while no other tenant's sends wait, and may have a
-// second's worth of that waiting. So at most about a second of the route waits, however many tenants send as much as they can, and
-// the sender hands over fairly among what waits. Each process counts for itself.
+// budgets limit, by tenant, the single sends that wait on a route, because tenants share the lane of single sends and
+// one tenant must not fill it. A tenant is admitted at its share of the route's rate; while no other tenant's sends
+// wait, that is the whole rate. Messages for up to one second at that share may wait. So about one second of the
+// route's traffic waits at most, however many tenants send at full speed, and the sender divides the route fairly among
+// the waiting messages. Each process counts for itself.
 type budgets struct {
 	mu     sync.Mutex
 	routes map[string]map[string]*bucket // by route and tenant
 }
 
-// budgetFor is how much of its share of a route a tenant may have waiting.
+// budgetFor is the budget of waiting messages, as time at the tenant's share of the route.
 const budgetFor = time.Second
 
-// maxTenants is how many tenants of a route are remembered before those are forgotten of whom nothing waits.
+// maxTenants is how many tenants of a route are kept before tenants without waiting messages are dropped.
 const maxTenants = 1000
 
 func newBudgets() *budgets { return &budgets{routes: map[string]map[string]*bucket{}} }
 
-// take admits n messages of a tenant, or returns how long to wait until they fit. rate is the route's, own the tenant's limit, 0 for
-// none, in messages per second. A batch that is larger than the budget is admitted when nothing of the tenant waits: else it never
-// would be.
+// take admits n messages of a tenant and returns 0, or returns how long to wait until they fit. rate is the limit of
+// the route and own the limit of the tenant (0: none), in messages per second. A batch that is larger than the budget
+// is admitted when no message of the tenant waits; otherwise it would never be.
 func (b *budgets) take(route, tenant string, n, rate, own int, now time.Time) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -19,17 +19,19 @@ import (
 
 // Errors of [Connectors.Verify].
 var (
-	// ErrNoCallbacks is returned for a route that is not there, or whose carrier does not report by calling us.
-	ErrNoCallbacks = errors.New("no callbacks are taken for this route")
-	// ErrUnverified is returned for a callback that is not the carrier's.
-	ErrUnverified = errors.New("the callback is not the carrier's")
+	// ErrNoCallbacks is returned for a route that does not exist, or whose carrier sends no callbacks.
+	ErrNoCallbacks = errors.New("this route takes no callbacks")
+	// ErrUnverified is returned when the connector cannot verify that the carrier sent the callback.
+	ErrUnverified = errors.New("the callback could not be verified as the carrier's")
 )
 
-// maxCallback is the most bytes of a callback's body. Carriers put up to 100 receipts into one, of less than 1 kB each.
+// maxCallback is the maximum size of a callback's body, in bytes. Carriers put up to 100 receipts of less than 1 kB
+// each into one callback.
 const maxCallback = 512 << 10
 
-// mountCallbacks adds the path that carriers call. It takes no API key: the route's connector verifies each callback, by its body as it
-// came. The carrier is answered 200 once Kafka has the callback; until then the carrier has to call again.
+// mountCallbacks adds the path that carriers call. It takes no API key: the connector of the route verifies each
+// callback, from its unchanged body. The answer is 200 once Kafka has acknowledged the callback; after any other answer
+// the carrier calls again.
 func (s *server) mountCallbacks(r chi.Router) {
 	take := func(w http.ResponseWriter, r *http.Request) {
 		result, handshake, p := s.takeCallback(r)
@@ -43,18 +45,19 @@ func (s *server) mountCallbacks(r chi.Router) {
 		}
 		if handshake != "" {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.Header().Set("X-Content-Type-Options", "nosniff") // what comes back is what the carrier has sent
+			w.Header().Set("X-Content-Type-Options", "nosniff") // the answer repeats text from the request
 			_, _ = io.WriteString(w, handshake)
 			return
 		}
-		// No content type and no text: some providers would send what is answered to the recipient.
+		// No content type and no text: some providers would send the text of the answer to the recipient.
 		w.WriteHeader(http.StatusOK)
 	}
 	r.Get(CallbackPath+"{route}", take)
 	r.Post(CallbackPath+"{route}", take)
 }
 
-// takeCallback verifies a callback and writes it to Kafka, or returns what a handshake is to be answered with. The result is for metrics.
+// takeCallback verifies a callback and writes it to Kafka, or returns the answer to a handshake. result is the label
+// for the metrics.
 func (s *server) takeCallback(r *http.Request) (result, handshake string, _ *problem.Problem) {
 	requestOf(r.Context()).operation = "callback"
 	route := chi.URLParam(r, "route")
@@ -76,27 +79,28 @@ func (s *server) takeCallback(r *http.Request) (result, handshake string, _ *pro
 	case errors.Is(err, ErrUnverified):
 		return "unverified", "", problem.New(problem.CodeUnauthenticated, "The callback could not be verified.").Because(err)
 	case err != nil:
-		return "unavailable", "", problem.Unavailable(storeRetry, err, "The callback can't be verified at present.")
+		return "unavailable", "", problem.Unavailable(storeRetry, err, "The callback cannot be verified now.")
 	case called.Handshake != "":
 		return "handshake", called.Handshake, nil
 	}
-	if err := s.heedTemplates(r.Context(), called.Templates); err != nil { // the carrier calls again
-		return "unavailable", "", problem.Unavailable(storeRetry, err, "What became of a template can't be stored at present; call again.")
+	if err := s.heedTemplates(r.Context(), called.Templates); err != nil { // on an error the carrier calls again
+		return "unavailable", "", problem.Unavailable(storeRetry, err, "The status of a template cannot be stored now; call again.")
 	}
 	c.Headers = kept(r.Header)
 	record, err := schemas.CallbackEvent(s.Names.Callbacks(), "api", c).Record()
 	if err != nil {
-		return "unreadable", "", problem.New(problem.CodeMalformed, "The callback can't be stored.").Because(err)
+		return "unreadable", "", problem.New(problem.CodeMalformed, "The callback cannot be stored.").Because(err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.AckTimeout)
 	defer cancel()
 	if err := s.deliver(ctx, []*kgo.Record{record})[0]; err != nil {
-		return "unavailable", "", problem.Unavailable(5*time.Second, err, "The callback can't be stored at present; call again.")
+		return "unavailable", "", problem.Unavailable(5*time.Second, err, "The callback cannot be stored now; call again.")
 	}
 	return "taken", "", nil
 }
 
-// calledURL returns the address that the carrier called, as it knows it: some sign it. A proxy in front of us says the scheme and the host.
+// calledURL returns the address that the carrier called, because some carriers sign it. Scheme and host come from the
+// headers that a proxy in front of the API sets.
 func calledURL(r *http.Request) string {
 	u := *r.URL
 	u.Scheme, u.Host = "http", r.Host
@@ -109,7 +113,8 @@ func calledURL(r *http.Request) string {
 	return u.String()
 }
 
-// kept are the headers that reading a callback may need. Those that log in were used and are not written down.
+// kept returns the headers that are stored with a callback. Headers with credentials were used for the verification and
+// are not stored.
 func kept(h http.Header) (out []*fanfarev1.CallbackHeader) {
 	for name, values := range h {
 		switch name {

@@ -69,8 +69,8 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 	return &next, ps
 }
 
-// widens reports whether next allows a minute of a day that before did not. The days compared are one in January and one in
-// July, because zones may have summer time.
+// widens reports whether next allows a minute of a day that before did not. The days compared are one in January and
+// one in July, because zones may have summer time.
 func widens(before, next *store.Hours) bool {
 	if before == nil {
 		return false

@@ -11,7 +11,7 @@ import (
 	"fanfare/schemas/text"
 )
 
-// What each channel takes: its chain, its content, its sender.
+// Rules of the channels: chains, content and senders.
 
 const (
 	maxSMS        = 160  // characters of a text as written (R156)
@@ -40,7 +40,7 @@ func sendingMode(chain []schemas.Channel) string {
 	return strings.Join(parts, "_")
 }
 
-// textChannel reports whether the first channel of the chain takes a text; the others take a template.
+// textChannel reports whether the first channel of the chain sends a text. The other channels send a template.
 func textChannel(spec *store.Spec) bool {
 	return spec.Channel() == schemas.ChannelSMS || spec.Channel() == schemas.ChannelVoice
 }
@@ -57,7 +57,7 @@ func (in *CampaignInput) applyChannels(spec *store.Spec, ps *problem.List) {
 		case !ok:
 			ps.Add(problem.CodeInvalid, "sendingMode", "%q is not a chain of channels: want one of SMS, RCS, WHATSAPP, RCS_SMS, WHATSAPP_SMS, WHATSAPP_RCS, WHATSAPP_RCS_SMS, VOICE.", problem.Truncate(in.SendingMode.Value, 40))
 		case len(spec.Chain) > 0 && chain[0] != spec.Chain[0] && in.Channel.Set:
-			ps.Add(problem.CodeInvalid, "sendingMode", "%s begins with another channel than %s.", in.SendingMode.Value, schemas.ChannelName(spec.Chain[0]))
+			ps.Add(problem.CodeInvalid, "sendingMode", "sendingMode %s does not begin with channel %s.", in.SendingMode.Value, schemas.ChannelName(spec.Chain[0]))
 		default:
 			spec.Chain = slices.Clone(chain)
 			spec.Fallback = len(chain) > 1
@@ -70,7 +70,7 @@ func (in *CampaignInput) applyChannels(spec *store.Spec, ps *problem.List) {
 		spec.Fallback = in.Fallback.Value
 		switch {
 		case !in.Fallback.Value && len(spec.Chain) > 1 && in.SendingMode.Set && !in.SendingMode.Null:
-			ps.Add(problem.CodeInvalid, "fallback", "fallback is false, and sendingMode %s falls back.", in.SendingMode.Value)
+			ps.Add(problem.CodeInvalid, "fallback", "fallback is false, but sendingMode %s has a fallback.", in.SendingMode.Value)
 		case !in.Fallback.Value:
 			spec.Chain = spec.Chain[:min(1, len(spec.Chain))]
 		}
@@ -90,7 +90,7 @@ func (in *CampaignInput) applyChannels(spec *store.Spec, ps *problem.List) {
 	}
 }
 
-// applyChannel reads channel, and reports whether it is one.
+// applyChannel reads the field channel, and reports whether its value is a channel.
 func (in *CampaignInput) applyChannel(spec *store.Spec, ps *problem.List) bool {
 	channel, ok := schemas.ParseChannel(in.Channel.Value)
 	switch {
@@ -105,7 +105,7 @@ func (in *CampaignInput) applyChannel(spec *store.Spec, ps *problem.List) bool {
 	return true
 }
 
-// applyContent reads message and fallbackMessage: the text of an SMS, or a template and the text of the SMS that follows it.
+// applyContent reads message and fallbackMessage: the text of an SMS, or a template and the text of the fallback SMS.
 func (in *CampaignInput) applyContent(spec *store.Spec, tenant *store.Tenant, ps *problem.List) {
 	if in.Message.Set {
 		spec.Body, spec.TemplateID = "", ""
@@ -118,7 +118,7 @@ func (in *CampaignInput) applyContent(spec *store.Spec, tenant *store.Tenant, ps
 		spec.Body = text.Compose(in.FallbackMessage.Value)
 		checkSMS(ps, "fallbackMessage", spec.Body, spec, tenant)
 	} else if !in.FallbackMessage.Null {
-		ps.Add(problem.CodeInvalid, "fallbackMessage", "A campaign of %s has one text: message.", schemas.ChannelName(spec.Channel()))
+		ps.Add(problem.CodeInvalid, "fallbackMessage", "A campaign of %s has only one text: message.", schemas.ChannelName(spec.Channel()))
 	}
 }
 
@@ -146,8 +146,8 @@ func (in *CampaignInput) applyMessage(spec *store.Spec, tenant *store.Tenant, ps
 	}
 }
 
-// smsLimit is how many characters the text of an SMS may have as written (C14): E's 160, and more for a tenant that may send
-// more than the default of 3 segments.
+// smsLimit returns how many characters the text of an SMS may have as written (C14): E's 160, and more for a tenant
+// whose maxSegments is above the default of 3.
 func smsLimit(tenant *store.Tenant) int {
 	if tenant.MaxSegments > 3 {
 		return text.GSMConcat * int(tenant.MaxSegments)
@@ -178,11 +178,12 @@ func checkSender(ps *problem.List, field, v string, channel schemas.Channel) {
 	}
 }
 
-// badSender returns what is wrong with a sender, "" when nothing is. The sender of an SMS is at most 11 letters, digits and
-// what carriers accept between them, or a number of at most 15 digits (X4). On other channels it is an id of the channel's own.
+// badSender returns what is wrong with a sender, "" when nothing is. The sender of an SMS has at most 11 letters,
+// digits and the punctuation that carriers accept between them, or is a number of at most 15 digits (X4). On other
+// channels it is the id of an agent or channel.
 func badSender(v string, channel schemas.Channel) string {
 	if len(v) > maxSender || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "The sender is not at most 64 printable ASCII characters."
+		return "The sender must have at most 64 characters, all printable ASCII."
 	}
 	if channel != schemas.ChannelSMS {
 		return ""
@@ -198,7 +199,7 @@ func badSender(v string, channel schemas.Channel) string {
 		return "An alphanumeric sender has at most 11 characters."
 	}
 	if strings.Trim(strings.ToLower(v), "abcdefghijklmnopqrstuvwxyz0123456789 .-_&") != "" || strings.TrimSpace(v) != v {
-		return "An alphanumeric sender is made of letters and digits, and of blanks and . - _ & between them."
+		return "An alphanumeric sender may have letters and digits, with blanks and . - _ & between them."
 	}
 	return ""
 }

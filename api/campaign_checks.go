@@ -14,7 +14,7 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Bounds of a campaign's fields. E documents the length of a message (R155, R156); the other bounds keep rows small.
+// Limits of a campaign's fields. E documents the length of a message (R155, R156); the other limits keep rows small.
 const (
 	maxName       = 200
 	maxNotes      = 4000
@@ -43,7 +43,7 @@ func checkNotPast(ps *problem.List, at, now time.Time, immediate bool) {
 	}
 }
 
-// cleanTags trims tags and drops repeats, which differ in case at most.
+// cleanTags trims tags and drops duplicates, compared without regard to case.
 func cleanTags(tags []string) ([]string, *problem.Problem) {
 	if len(tags) > maxTags {
 		return nil, problem.Field(problem.CodeInvalid, "tags", "%d tags; at most %d.", len(tags), maxTags)
@@ -61,7 +61,7 @@ func cleanTags(tags []string) ([]string, *problem.Problem) {
 	return out, nil
 }
 
-// validTag reports whether a trimmed tag can be stored: the store separates tags by bars.
+// validTag reports whether a trimmed tag can be stored. It may have no |, because the store separates tags by it.
 func validTag(tag string) bool {
 	n := utf8.RuneCountInString(tag)
 	return n >= 1 && n <= maxTag && !strings.ContainsFunc(tag, func(r rune) bool { return unicode.IsControl(r) || r == '|' })
@@ -98,7 +98,7 @@ func missingPolicyName(p schemas.MissingPolicy) string {
 	return "empty"
 }
 
-// missing returns what a campaign lacks to be configured (R67, R91).
+// missing returns the fields that a campaign needs to be configured and lacks (R67, R91).
 func missing(spec *store.Spec) problem.List {
 	var ps problem.List
 	need := func(ok bool, field string) {
@@ -114,8 +114,8 @@ func missing(spec *store.Spec) problem.List {
 	return ps
 }
 
-// missingForDraft returns what a draft lacks (C6): it has a name and a channel, and a draft of RCS has an agent and a template
-// as well (R50).
+// missingForDraft returns the fields that a draft needs and lacks (C6): a name and a channel, and for RCS an agent and
+// a template as well (R50).
 func missingForDraft(spec *store.Spec) problem.List {
 	var ps problem.List
 	need := func(ok bool, field, why string) {
@@ -123,17 +123,17 @@ func missingForDraft(spec *store.Spec) problem.List {
 			ps.Add(problem.CodeRequired, field, "%s is required: %s.", field, why)
 		}
 	}
-	need(spec.Name != "", "name", "a draft has a name and a channel")
-	need(len(spec.Chain) > 0, "channel", "a draft has a name and a channel")
+	need(spec.Name != "", "name", "a draft needs a name and a channel")
+	need(len(spec.Chain) > 0, "channel", "a draft needs a name and a channel")
 	if spec.Channel() == schemas.ChannelRCS {
-		known := len(spec.Named) > 0 && spec.Named[0].Sender != "" // the template's, or the tenant's only one
-		need(spec.Sender != "" || known, "sender", "a draft of RCS has an agent and a template")
-		need(spec.TemplateID != "", "message", "a draft of RCS has an agent and a template")
+		known := len(spec.Named) > 0 && spec.Named[0].Sender != "" // the agent of the template, or the tenant's only agent
+		need(spec.Sender != "" || known, "sender", "a draft of RCS needs an agent and a template")
+		need(spec.TemplateID != "", "message", "a draft of RCS needs an agent and a template")
 	}
 	return ps
 }
 
-// warnings returns what is accepted but has another effect than it seems to have.
+// warnings returns warnings about values that are accepted but do not have the effect that they seem to have.
 func warnings(c *store.Campaign) []string {
 	spec := &c.Spec
 	var out []string

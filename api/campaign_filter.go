@@ -12,7 +12,7 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// filter turns the query into the filter of the store (X2, R130, R133). none: no campaign can match it.
+// filter turns the query into the filter of the store (X2, R130, R133). none is true when no campaign can match.
 func (in *listIn) filter(vocab schemas.Vocabulary) (f store.CampaignFilter, none bool, p *problem.Problem) {
 	f = store.CampaignFilter{
 		Page: store.Page{Number: in.Page, Limit: in.Limit}, Search: in.Search, Tag: in.Tag,
@@ -74,7 +74,8 @@ func (in *listIn) filter(vocab schemas.Vocabulary) (f store.CampaignFilter, none
 	return f, false, nil
 }
 
-// campaignCursor names the cursor of a direction: that of the other one would continue where it has come from.
+// campaignCursor returns the name under which a cursor of a direction is sealed. A cursor of the other direction is
+// refused, because it would return the rows already seen.
 func campaignCursor(direction string) string {
 	return pick(strings.EqualFold(direction, "asc"), "campaigns up", "campaigns")
 }
@@ -89,7 +90,8 @@ func allStates() []schemas.State {
 	return out
 }
 
-// statesOf reads status words: our names of states, or the words of the vocabulary, of which one may mean several states.
+// statesOf parses status words: our names of states, or words of the vocabulary. One word of the vocabulary may mean
+// several states.
 func statesOf(list string, vocab schemas.Vocabulary) ([]schemas.State, *problem.Problem) {
 	var out []schemas.State
 	for word := range strings.SplitSeq(list, ",") {
@@ -116,7 +118,7 @@ func day(s, field string, end bool) (time.Time, *problem.Problem) {
 		return time.Time{}, nil
 	}
 	if at := strings.LastIndexByte(s, ' '); at > len(time.DateOnly) && !strings.ContainsAny(s[at+1:], "+-Zz") && strings.Contains(s[:at], ":") {
-		s = s[:at] + "+" + s[at+1:] // an unescaped + of a query arrives as a blank
+		s = s[:at] + "+" + s[at+1:] // an unescaped + in a query arrives as a blank
 	}
 	if t, _, err := hours.ParseInstant(s); err == nil {
 		return t, nil

@@ -12,7 +12,7 @@ import (
 	"fanfare/schemas/text"
 )
 
-// What the kinds of campaigns add to the common fields: variants of SMS, parameters of templates, and how a call goes.
+// Fields that only some kinds of campaigns have: variants of SMS, parameters of templates, and settings of calls.
 
 const (
 	maxVariants   = 10
@@ -27,30 +27,30 @@ const (
 type VariantInput struct {
 	Name    string `json:"name" doc:"1 to 50 characters, unique within the campaign." example:"A"`
 	Message string `json:"message" doc:"Text, as message."`
-	Weight  *int   `json:"weight,omitzero" doc:"0 to 1,000; a variant's part of the recipients is its weight over the sum of all. By default 1."`
+	Weight  *int   `json:"weight,omitzero" doc:"0 to 1,000; a variant's share of the recipients is its weight divided by the sum of all weights. Default 1."`
 }
 
-// FallbackInput is what a later leg of the chain sends, and from whom (X3, R163).
+// FallbackInput says what a later leg of the chain sends, and from which sender (X3, R163).
 type FallbackInput struct {
 	Channel    string            `json:"channel" doc:"A later channel of sendingMode." example:"sms"`
 	Message    string            `json:"message,omitempty" doc:"Text for SMS; id or name of a template for RCS."`
-	Parameters map[string]string `json:"parameters,omitempty" doc:"As parameters of the campaign."`
-	Language   string            `json:"language,omitempty" doc:"As language of the campaign."`
-	Sender     string            `json:"sender,omitempty" doc:"As sender of the campaign."`
+	Parameters map[string]string `json:"parameters,omitempty" doc:"See parameters of the campaign."`
+	Language   string            `json:"language,omitempty" doc:"See language of the campaign."`
+	Sender     string            `json:"sender,omitempty" doc:"See sender of the campaign."`
 	Route      string            `json:"route,omitempty"`
 }
 
-// part is one leg of a campaign as the client gave it, and the names under which an error says so.
+// part is one leg of a campaign as the client gave it, with the names of its fields for errors.
 type part struct {
 	channel                      schemas.Channel
-	message                      string // of SMS and voice the text, else the reference of a template
+	message                      string // for SMS and voice the text, else the reference of a template
 	params                       map[string]string
 	language, sender, route      string
 	fMessage, fParams, fLanguage string
 	fSender, fRoute              string
 }
 
-// empty reports whether a later leg has nothing to send: it is left out.
+// empty reports whether a leg has nothing to send. Later legs that are empty are left out.
 func (p *part) empty() bool { return p.message == "" }
 
 // partsOf returns the legs of a campaign in the order of its chain.
@@ -91,7 +91,7 @@ func partsOf(spec *store.Spec) []part {
 	return out
 }
 
-// writtenText is a text of a campaign and the field it came in.
+// writtenText is a text of a campaign and the field that it came from.
 type writtenText struct{ field, text string }
 
 // textsOf returns every text of the campaign that may have merge fields.
@@ -111,7 +111,7 @@ func textsOf(spec *store.Spec) []writtenText {
 	return out
 }
 
-// applyKind reads the fields that only some channels have. It comes after the channel and the content are known.
+// applyKind reads the fields that only some channels have. Call it when the channel and the content are known.
 func (in *CampaignInput) applyKind(spec *store.Spec, tenant *store.Tenant, ps *problem.List) {
 	in.applySenderNames(spec, ps)
 	in.applyVariants(spec, tenant, ps)
@@ -141,7 +141,7 @@ func (in *CampaignInput) applyKind(spec *store.Spec, tenant *store.Tenant, ps *p
 	in.applyVoice(spec, ps)
 }
 
-// onlyOf reports a field that the campaign's channel does not have.
+// onlyOf adds a problem about a field unless the campaign's channel is one of channels.
 func (in *CampaignInput) onlyOf(ps *problem.List, spec *store.Spec, field string, channels ...schemas.Channel) {
 	if ch := spec.Channel(); ch != schemas.ChannelUnspecified && !slices.Contains(channels, ch) {
 		names := make([]string, len(channels))
@@ -152,7 +152,7 @@ func (in *CampaignInput) onlyOf(ps *problem.List, spec *store.Spec, field string
 	}
 }
 
-// applySenderNames reads the names that the sender has on a channel: the agent, the messaging channel, the caller id.
+// applySenderNames reads the other names of the field sender: agent, messagingChannel and callerId.
 func (in *CampaignInput) applySenderNames(spec *store.Spec, ps *problem.List) {
 	for _, alias := range []struct {
 		field   string
@@ -176,7 +176,7 @@ func (in *CampaignInput) applySenderNames(spec *store.Spec, ps *problem.List) {
 
 func (in *CampaignInput) applyVariants(spec *store.Spec, tenant *store.Tenant, ps *problem.List) {
 	if !in.Variants.Set {
-		if in.Message.Set && !in.Message.Null { // one text takes the place of several
+		if in.Message.Set && !in.Message.Null { // one message replaces the variants
 			spec.Variants = nil
 		}
 		return
@@ -220,7 +220,7 @@ func (in *CampaignInput) applyVariants(spec *store.Spec, tenant *store.Tenant, p
 		spec.Variants = append(spec.Variants, store.Variant{Name: name, Body: body, Weight: uint32(max(weight, 0))})
 	}
 	if sum == 0 {
-		ps.Add(problem.CodeInvalid, "variants", "The weights of all variants are 0: nobody would get a text.")
+		ps.Add(problem.CodeInvalid, "variants", "The weights of all variants are 0: no recipient would get a text.")
 	}
 }
 
@@ -263,10 +263,10 @@ func (in *CampaignInput) applyFallbacks(spec *store.Spec, tenant *store.Tenant, 
 				ps.Add(problem.CodeInvalid, at+"channel", "%q is not a channel: want rcs or sms.", problem.Truncate(f.Channel, 40))
 				continue
 			case slices.ContainsFunc(spec.Fallbacks, func(o store.Fallback) bool { return o.Channel == channel }):
-				ps.Add(problem.CodeInvalid, at+"channel", "Two fallback legs are of %s.", f.Channel)
+				ps.Add(problem.CodeInvalid, at+"channel", "Two fallback legs have the channel %s.", f.Channel)
 				continue
 			case len(spec.Chain) > 0 && !slices.Contains(spec.Chain[1:], channel):
-				ps.Add(problem.CodeInvalid, at+"channel", "%s is no later channel of sendingMode %s.", f.Channel, sendingMode(spec.Chain))
+				ps.Add(problem.CodeInvalid, at+"channel", "%s is not a later channel of sendingMode %s.", f.Channel, sendingMode(spec.Chain))
 				continue
 			}
 			next := store.Fallback{Channel: channel, Message: f.Message, Parameters: f.Parameters, Language: f.Language, Sender: f.Sender, Route: f.Route}
@@ -274,7 +274,7 @@ func (in *CampaignInput) applyFallbacks(spec *store.Spec, tenant *store.Tenant, 
 				next.Message = text.Compose(f.Message)
 				checkSMS(ps, at+"message", next.Message, spec, tenant)
 				if in.FallbackMessage.Set && !in.FallbackMessage.Null && f.Message != "" && f.Message != in.FallbackMessage.Value {
-					ps.Add(problem.CodeInvalid, at+"message", "fallbackMessage and the message of the leg of sms are the same field: send one of them.")
+					ps.Add(problem.CodeInvalid, at+"message", "fallbackMessage and the message of the sms leg are the same field: send one of them.")
 				}
 				checkSender(ps, at+"sender", f.Sender, channel)
 			}
@@ -290,7 +290,7 @@ func (in *CampaignInput) applyFallbacks(spec *store.Spec, tenant *store.Tenant, 
 	})
 }
 
-// applyVoice reads how a call goes (R21 to R27).
+// applyVoice reads the settings of a call (R21 to R27).
 func (in *CampaignInput) applyVoice(spec *store.Spec, ps *problem.List) {
 	if spec.Channel() != schemas.ChannelVoice {
 		spec.Voice = nil
@@ -325,7 +325,7 @@ func (in *CampaignInput) applyVoice(spec *store.Spec, ps *problem.List) {
 	set(&in.AMDEnabled, &v.AMD, nil)
 	set(&in.AMDAction, &v.AMDAction, func(a string) { allowedWord(ps, "amdAction", a, "hangup", "voicemail") })
 	if v.AMDAction != "" && !v.AMD && !in.AMDAction.Null && in.AMDAction.Set {
-		ps.Add(problem.CodeInvalid, "amdAction", "amdAction says what follows when a machine answers: amdEnabled must be true.")
+		ps.Add(problem.CodeInvalid, "amdAction", "amdAction says what to do when a machine answers: amdEnabled must be true.")
 	}
 	if v.AMD && v.AMDAction == "" {
 		v.AMDAction = "hangup"
@@ -364,6 +364,6 @@ func checkSpoken(ps *problem.List, field, v string) {
 	case err != nil:
 		ps.Add(problem.CodeInvalid, field, "%s.", err)
 	case v != "" && tpl.Blank():
-		ps.Add(problem.CodeInvalid, field, "The text is blank: nothing would be said.")
+		ps.Add(problem.CodeInvalid, field, "The text is blank: the call would say nothing.")
 	}
 }

@@ -16,21 +16,22 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// What a campaign refers to by name: templates, agents, channels and routes. Nothing is accepted that is not there.
+// The objects that a campaign refers to by id or name: templates, agents, channels and routes. A reference to an object
+// that does not exist is refused.
 
-// found is what the references of a campaign stand for.
+// found has the objects that the references of a campaign stand for.
 type found struct {
 	legs     []store.Leg // with route, sender and content; without price and retries
-	allowed  [][]string  // of each of legs, the only countries that its sender may send to; none: all
+	allowed  [][]string  // for each leg, the only countries that its sender may send to; empty: all
 	named    []store.Named
-	linkBase string // what stands before the tokens of links; "" without links
+	linkBase string // the address before the token of a link; "" without links
 	problems problem.List
 	warnings []string
 }
 
-// lookUp finds everything that the legs of a campaign refer to. What is not there is a problem in every state. What is there but
-// may not be sent, such as a template that waits for its approval, is a problem too, and of a draft a warning. Legs without
-// content are left out of legs and have an empty entry in named.
+// lookUp finds all objects that the legs of a campaign refer to. An object that does not exist is always a problem. An
+// object that cannot be used yet, such as a template that waits for its approval, is a problem too, but only a warning
+// for a draft. Legs without content are left out of legs and have an empty entry in named.
 func (s *server) lookUp(ctx context.Context, who *principal, spec *store.Spec, draft bool) (*found, error) {
 	f := &found{}
 	for i, p := range partsOf(spec) {
@@ -50,7 +51,7 @@ func (s *server) lookUp(ctx context.Context, who *principal, spec *store.Spec, d
 	return f, nil
 }
 
-// legLookup finds what one leg refers to.
+// legLookup finds the objects that one leg refers to.
 type legLookup struct {
 	*server
 	who   *principal
@@ -61,12 +62,12 @@ type legLookup struct {
 
 	leg       store.Leg
 	named     store.Named
-	countries []string // the only ones that the sender may send to; none: all
+	countries []string // the only countries that the sender may send to; empty: all
 	problems  problem.List
 	warnings  []string
 }
 
-// notYet reports what a complete campaign must not have, and of a draft warns about it.
+// notYet adds a problem that only a complete campaign must not have. For a draft it adds a warning.
 func (l *legLookup) notYet(p *problem.Problem) {
 	if l.draft {
 		l.warnings = append(l.warnings, p.Detail)
@@ -114,7 +115,7 @@ func (l *legLookup) run(ctx context.Context) error {
 	return err
 }
 
-// checkRoute checks that a route that was named exists.
+// checkRoute checks that the named route exists.
 func (l *legLookup) checkRoute(ctx context.Context) error {
 	routes, err := l.routes.all(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (l *legLookup) checkRoute(ctx context.Context) error {
 	return nil
 }
 
-// smsSender checks the sender of a leg of SMS: the tenant's default, or one that was approved (R36).
+// smsSender checks the sender of an SMS leg: the tenant's default, or an approved sender (R36).
 func (l *legLookup) smsSender(ctx context.Context) error {
 	name := cmp.Or(l.part.sender, l.who.tenant.DefaultSender)
 	field := l.part.fSender
@@ -147,7 +148,7 @@ func (l *legLookup) smsSender(ctx context.Context) error {
 	row, err := l.Store.FindResource(ctx, l.who.tenant.ID, store.KindSender, name)
 	switch {
 	case errors.Is(err, schemas.ErrNotFound) && name == l.who.tenant.DefaultSender:
-		// Set by the operator: it needs no row.
+		// The operator has set the default sender, so it needs no row.
 	case errors.Is(err, schemas.ErrNotFound):
 		p := problem.From(l.unknownName(ctx, field, store.KindSender, name))
 		if p.Status >= 500 {
@@ -163,7 +164,7 @@ func (l *legLookup) smsSender(ctx context.Context) error {
 		}
 		l.leg.Sender = row.Name
 		if row.Status != senderApproved {
-			l.notYet(problem.Field(problem.CodeInvalid, field, "The sender %s is %s%s: only an approved sender sends.", row.Name, row.Status, pick(doc.Reason != "", ", "+doc.Reason, "")))
+			l.notYet(problem.Field(problem.CodeInvalid, field, "The sender %s is %s%s: only an approved sender can send.", row.Name, row.Status, pick(doc.Reason != "", ", "+doc.Reason, "")))
 		}
 	}
 	l.countries = doc.Countries
@@ -173,7 +174,7 @@ func (l *legLookup) smsSender(ctx context.Context) error {
 	return nil
 }
 
-// outside counts the recipients in countries that the senders of the legs may not send to.
+// outside returns a problem when recipients are in countries that the sender of a leg may not send to.
 func (f *found) outside(countries map[string]uint32) *problem.Problem {
 	for i, allowed := range f.allowed {
 		if len(allowed) == 0 {
@@ -188,15 +189,15 @@ func (f *found) outside(countries map[string]uint32) *problem.Problem {
 			}
 		}
 		if n > 0 {
-			return problem.Field(problem.CodeInvalid, "sender", "The sender %s may send to %s only, and %d recipients are elsewhere: %s.",
+			return problem.Field(problem.CodeInvalid, "sender", "The sender %s may send only to %s, and %d recipients are in other countries: %s.",
 				f.legs[i].Sender, strings.Join(allowed, ", "), n, strings.Join(names[:min(5, len(names))], ", ")).
-				WithFix("Choose another sender, or lists without them.")
+				WithFix("Choose another sender, or lists without these recipients.")
 		}
 	}
 	return nil
 }
 
-// resourceOf finds a resource by its id or name. nil: there is none, and the problem says so.
+// resourceOf finds a resource by its id or name. When there is none, it adds a problem and returns nil.
 func resourceOf[D any](ctx context.Context, l *legLookup, field string, kind store.Kind, ref string, doc *D) (*store.Resource, error) {
 	row, err := l.Store.FindResource(ctx, l.who.tenant.ID, kind, ref)
 	if errors.Is(err, schemas.ErrNotFound) {
@@ -213,7 +214,8 @@ func resourceOf[D any](ctx context.Context, l *legLookup, field string, kind sto
 	return &row, decodeDoc(&row, doc)
 }
 
-// only returns the one resource that can be meant when none was named; nil when there are none or several, and then the names.
+// only returns the resource to use when the client named none: the tenant's only fitting one. When there are none or
+// several, it returns nil and their names.
 func only[D any](ctx context.Context, l *legLookup, kind store.Kind, status string, fits func(*D) bool) (*store.Resource, *D, []string, error) {
 	rows, _, err := l.Store.Resources(ctx, l.who.tenant.ID, kind, store.ResourceFilter{Page: store.Page{Limit: 200}, Status: status})
 	if err != nil {
@@ -238,7 +240,7 @@ func only[D any](ctx context.Context, l *legLookup, kind store.Kind, status stri
 	return row, of, names, nil
 }
 
-// way finds the tenant's channel by which a leg of WhatsApp or voice goes (R15, R21).
+// way finds the tenant's channel for a leg of WhatsApp or voice (R15, R21).
 func (l *legLookup) way(ctx context.Context, channel string) error {
 	field := pick(channel == "voice", "callerId", "messagingChannel")
 	if !l.first {
@@ -267,7 +269,7 @@ func (l *legLookup) way(ctx context.Context, channel string) error {
 		return nil
 	}
 	if row.Status != "active" {
-		l.notYet(problem.Field(problem.CodeInvalid, field, "The channel %s is %s.", row.Name, row.Status).WithFix("PUT /api/channels/%s makes it active.", row.ID()))
+		l.notYet(problem.Field(problem.CodeInvalid, field, "The channel %s is %s.", row.Name, row.Status).WithFix("Activate it with PUT /api/channels/%s.", row.ID()))
 	}
 	l.named.Sender = row.Name
 	l.leg.Sender = doc.Address
@@ -276,12 +278,12 @@ func (l *legLookup) way(ctx context.Context, channel string) error {
 	}
 	l.leg.Route = pick(l.leg.Route != "", l.leg.Route, doc.Route)
 	if n := doc.Limits.Concurrent; n > 0 && l.spec.Voice != nil && l.spec.Voice.MaxConcurrent > n {
-		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, "maxConcurrent", "%d calls; the channel %s takes at most %d at the same time.", l.spec.Voice.MaxConcurrent, row.Name, n))
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, "maxConcurrent", "maxConcurrent is %d; the channel %s allows at most %d calls at the same time.", l.spec.Voice.MaxConcurrent, row.Name, n))
 	}
 	return nil
 }
 
-// noneOrSeveral is the problem of a resource that was not named when it can't be guessed.
+// noneOrSeveral returns the problem of a resource that the client did not name, when the tenant has none or several.
 func noneOrSeveral(field, what, path string, names []string) *problem.Problem {
 	if len(names) == 0 {
 		return problem.Field(problem.CodeRequired, field, "The tenant has no %s.", what).WithFix("Create one with POST %s.", path)
@@ -289,7 +291,7 @@ func noneOrSeveral(field, what, path string, names []string) *problem.Problem {
 	return problem.Field(problem.CodeRequired, field, "%s is required: the tenant has several.", field).WithFix("Choose %s.", strings.Join(names[:min(3, len(names))], " or "))
 }
 
-// template finds the template of a leg of RCS or WhatsApp, and from whom it is sent (R16, R18, R19).
+// template finds the template of a leg of RCS or WhatsApp, and its sender (R16, R18, R19).
 func (l *legLookup) template(ctx context.Context) (*fanfarev1.Content, error) {
 	p := l.part
 	channel := schemas.ChannelName(p.channel)
@@ -320,10 +322,10 @@ func (l *legLookup) template(ctx context.Context) (*fanfarev1.Content, error) {
 		if doc.Reason != "" {
 			why += ": " + strings.TrimSuffix(doc.Reason, ".")
 		}
-		l.notYet(problem.Field(problem.CodeInvalid, p.fMessage, "%s. Only an approved template is sent.", why).WithFix("POST /api/templates/%s/submit hands it in for approval.", row.ID()))
+		l.notYet(problem.Field(problem.CodeInvalid, p.fMessage, "%s. Only an approved template can be sent.", why).WithFix("Submit it for approval with POST /api/templates/%s/submit.", row.ID()))
 	}
 	if doc.Type == "carousel" {
-		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, p.fMessage, "The template %s is a carousel, which campaigns do not send.", row.Name).WithFix("Choose a template of the type text, media or rich_card."))
+		l.problems = append(l.problems, problem.Field(problem.CodeInvalid, p.fMessage, "The template %s is a carousel, which campaigns do not send.", row.Name).WithFix("Choose a template with type text, media or rich_card."))
 		return nil, nil
 	}
 	if p.language != "" && !strings.EqualFold(strings.ReplaceAll(p.language, "-", "_"), strings.ReplaceAll(doc.Language, "-", "_")) {
@@ -336,7 +338,8 @@ func (l *legLookup) template(ctx context.Context) (*fanfarev1.Content, error) {
 	return templateContent(l.spec, p.channel, row, doc, values)
 }
 
-// parameters returns the expression of each parameter. A named one that was not given is filled from the contact's field of its name.
+// parameters returns the expression of each parameter. A named parameter that was not given is filled from the
+// contact's field with its name.
 func (l *legLookup) parameters(doc *templateDoc) (map[string]string, bool) {
 	values := map[string]string{}
 	ok := true
@@ -360,7 +363,7 @@ func (l *legLookup) parameters(doc *templateDoc) (map[string]string, bool) {
 		ok = false
 		q := problem.Field(problem.CodeInvalid, l.part.fParams+"."+problem.Truncate(name, 40), "The template has no parameter {{%s}}.", problem.Truncate(name, 40))
 		if len(doc.Parameters) == 0 {
-			q = q.WithFix("It has none: leave parameters out.")
+			q = q.WithFix("The template has none: leave parameters out.")
 		} else {
 			q = q.WithFix("It has %s.", placeholders(parameterOrder(doc), ", "))
 		}
@@ -369,7 +372,7 @@ func (l *legLookup) parameters(doc *templateDoc) (map[string]string, bool) {
 	return values, ok
 }
 
-// agent finds the agent that sends a leg of RCS: the one that was named, else the template's, else the tenant's only one (R18).
+// agent finds the agent of an RCS leg: the named one, else the template's, else the tenant's only one (R18).
 func (l *legLookup) agent(ctx context.Context, tpl *templateDoc) error {
 	field := pick(l.first, "agent", l.part.fSender)
 	doc := &agentDoc{}
@@ -393,7 +396,7 @@ func (l *legLookup) agent(ctx context.Context, tpl *templateDoc) error {
 		return err
 	}
 	if row.Status != "launched" {
-		l.notYet(problem.Field(problem.CodeInvalid, field, "The agent %s is %s: only a launched agent sends.", row.Name, row.Status))
+		l.notYet(problem.Field(problem.CodeInvalid, field, "The agent %s is %s: only a launched agent can send.", row.Name, row.Status))
 	}
 	l.named.Sender = row.Name
 	l.leg.Sender = pick(doc.ProviderID != "", doc.ProviderID, row.Name)

@@ -11,13 +11,13 @@ import (
 // RowStats are the figures of a campaign in a list.
 type RowStats struct {
 	Figures
-	Cost                    Money   `json:"cost" doc:"Of what was handed over so far (R114)."`
+	Cost                    Money   `json:"cost" doc:"Cost of the messages handed over so far (R114)."`
 	Currency                string  `json:"currency"`
 	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time"`
-	AsOf                    *string `json:"as_of" format:"date-time" doc:"Everything that happened until then is counted."`
+	AsOf                    *string `json:"as_of" format:"date-time" doc:"Everything that happened before this time is counted."`
 }
 
-// addRowStats gives the campaigns of a list their figures and the names of their lists, in one query of the statistics.
+// addRowStats adds figures and the names of contact lists to the campaigns of a page, with one query of the statistics.
 func (s *server) addRowStats(ctx context.Context, who *principal, rows []store.Campaign, out []*Campaign) error {
 	ids := make([]string, len(rows))
 	for i := range rows {
@@ -44,7 +44,8 @@ func (s *server) addRowStats(ctx context.Context, who *principal, rows []store.C
 	return nil
 }
 
-// listNames remembers the names of lists for a while: a name is for people, and changes rarely.
+// listNames caches the names of contact lists. A name may be a little old, because it is only shown to people and
+// changes rarely.
 type listNames struct {
 	now   func() time.Time
 	mu    sync.Mutex
@@ -62,8 +63,8 @@ func newListNames(now func() time.Time) *listNames {
 	return &listNames{now: now, known: map[uint64]listName{}}
 }
 
-// of is the name of a list of the tenant, or its id when it cannot be read. Numbers of lists are the installation's, so a
-// number says the tenant too.
+// of returns the name of a list of the tenant, or its id when the list cannot be read. Numbers of lists are unique in
+// the installation, so the number alone is the key of the cache.
 func (l *listNames) of(ctx context.Context, st *store.Store, tenant string, number uint64) string {
 	now := l.now()
 	l.mu.Lock()

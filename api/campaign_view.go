@@ -14,7 +14,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Campaign is a campaign as the API answers it. status is in E's words, state in ours. A field that is not known yet is null.
+// Campaign is a campaign in an answer of the API. status is in E's words, state in ours. A field that is not known yet
+// is null.
 type Campaign struct {
 	ID               string            `json:"id" example:"camp_12345"`
 	Name             string            `json:"name"`
@@ -22,28 +23,28 @@ type Campaign struct {
 	Message          *string           `json:"message" nullable:"true"`
 	ContactList      *StringList       `json:"contactList"`
 	ContactListIDs   []string          `json:"contactListIds" nullable:"false"`
-	ContactListNames []string          `json:"contactListNames,omitempty" doc:"With include=stats in a list: the lists' present names."`
-	ReplayOf         *string           `json:"replayOf" doc:"The campaign whose recipients this one sends to again; null of any other."`
+	ContactListNames []string          `json:"contactListNames,omitempty" doc:"Current names of the contact lists; only in a list with include=stats."`
+	ReplayOf         *string           `json:"replayOf" doc:"The campaign whose recipients this one sends to again; null if it is not a replay."`
 	SendImmediately  bool              `json:"sendImmediately"`
 	ScheduledTime    *string           `json:"scheduledTime" format:"date-time"`
-	ScheduledLocal   *string           `json:"scheduledTimeLocal" doc:"The wall clock as it was entered, when it was entered so."`
+	ScheduledLocal   *string           `json:"scheduledTimeLocal" doc:"The local time as it was entered, if it was entered as local time."`
 	ScheduledZone    *string           `json:"scheduledTimezone"`
 	Fallback         bool              `json:"fallback"`
 	FallbackMessage  *string           `json:"fallbackMessage"`
 	SendingMode      *string           `json:"sendingMode"`
 	FallbackLegs     []FallbackInput   `json:"fallbackLegs" nullable:"false"`
 	Sender           string            `json:"sender"`
-	SenderName       *string           `json:"senderName" doc:"Of RCS the agent's name, of WhatsApp and voice the channel's."`
+	SenderName       *string           `json:"senderName" doc:"RCS: name of the agent; WhatsApp and voice: name of the channel."`
 	TemplateID       *string           `json:"templateId"`
 	TemplateName     *string           `json:"templateName"`
 	TemplateType     *string           `json:"templateType"`
 	Parameters       map[string]string `json:"parameters,omitempty"`
 	Language         *string           `json:"language"`
-	Variants         []VariantInput    `json:"variants,omitempty" doc:"With the weights as they are now."`
+	Variants         []VariantInput    `json:"variants,omitempty" doc:"With their current weights."`
 	Transliterate    bool              `json:"transliterate"`
 	ShortenLinks     bool              `json:"shortenLinks"`
 	UTM              map[string]string `json:"utm,omitempty"`
-	Links            []CampaignLink    `json:"links,omitempty" doc:"The links of the texts; from confirm on."`
+	Links            []CampaignLink    `json:"links,omitempty" doc:"The links of the texts; set from confirm on."`
 	TrafficType      string            `json:"trafficType" enum:"outbound,inbound_outbound"`
 	Agent            *string           `json:"agent" doc:"The sender of an RCS campaign."`
 	MessagingChannel *string           `json:"messagingChannel" doc:"The sender of a WhatsApp campaign."`
@@ -55,7 +56,7 @@ type Campaign struct {
 	Audio            *string           `json:"audio"`
 	RingSeconds      *uint32           `json:"ringSeconds"`
 	Route            string            `json:"route"`
-	Simulated        bool              `json:"simulated" doc:"True: its route, or that of one of its legs, leads to a simulator, and nothing reaches a person there."`
+	Simulated        bool              `json:"simulated" doc:"True when the route of the campaign or of one of its legs is a simulator, from which nothing reaches a person."`
 	Tags             []string          `json:"tags" nullable:"false"`
 	Notes            string            `json:"notes"`
 
@@ -70,12 +71,12 @@ type Campaign struct {
 	RetryDelay           *int          `json:"retryDelay"`
 	Rate                 uint32        `json:"rate"`
 	Weight               uint32        `json:"weight"`
-	RequireOptIn         bool          `json:"requireOptIn" doc:"Only contacts that have opted in are sent to."`
-	Batches              []Batch       `json:"batches" nullable:"false" doc:"Parts of the audience, each sent from its time on; empty: all at once."`
-	FrequencyCap         *FrequencyCap `json:"frequencyCap" doc:"Of the campaign, beside that of the tenant's policy."`
+	RequireOptIn         bool          `json:"requireOptIn" doc:"Send only to contacts that have opted in."`
+	Batches              []Batch       `json:"batches" nullable:"false" doc:"Parts of the audience, each with its own start time; empty: all at once."`
+	FrequencyCap         *FrequencyCap `json:"frequencyCap" doc:"The campaign's own cap, in addition to the cap of the tenant's policy."`
 	TestRun              bool          `json:"testRun"`
 
-	Encoding   *string `json:"encoding" doc:"GSM-7 or UCS-2: of the text as written; null for a template."`
+	Encoding   *string `json:"encoding" doc:"GSM-7 or UCS-2, for the text as written; null for a template."`
 	Characters *int    `json:"characters"`
 	Segments   *int    `json:"segments"`
 
@@ -88,7 +89,7 @@ type Campaign struct {
 	AllowedActions  []string `json:"allowedActions" nullable:"false"`
 
 	TotalMessages *uint32 `json:"totalMessages" doc:"Recipients of the frozen audience; null before it is frozen."`
-	TotalContacts *uint32 `json:"totalContacts" doc:"Contacts that the price was made for; null before it is priced."`
+	TotalContacts *uint32 `json:"totalContacts" doc:"Contacts that the price was computed for; null before it is priced."`
 	EstimatedCost *Money  `json:"estimatedCost"`
 	PriceVersion  *string `json:"priceVersion"`
 	Currency      string  `json:"currency"`
@@ -105,7 +106,7 @@ type Campaign struct {
 	DeletedAt   *string `json:"deletedAt" format:"date-time"`
 
 	Version uint64    `json:"version"`
-	Stats   *RowStats `json:"stats,omitempty" doc:"With include=stats in a list."`
+	Stats   *RowStats `json:"stats,omitempty" doc:"Only in a list with include=stats."`
 	Warning []string  `json:"warning,omitempty"`
 }
 
@@ -189,7 +190,7 @@ func channelOf(c *store.Campaign) string {
 	return schemas.ChannelName(c.Chain[0])
 }
 
-// viewKind fills in what only some kinds of campaigns have.
+// viewKind sets the fields that only some kinds of campaigns have.
 func viewKind(v *Campaign, c *store.Campaign) {
 	v.Parameters, v.Language, v.Transliterate, v.TrafficType = c.Parameters, orNull(c.Language), c.Transliterate, cmp.Or(c.Traffic, "outbound")
 	v.FallbackLegs = []FallbackInput{}
@@ -215,7 +216,7 @@ func viewKind(v *Campaign, c *store.Campaign) {
 		v.MessagingChannel = orNull(v.Sender)
 	case schemas.ChannelVoice:
 		v.CallerID = orNull(v.Sender)
-		if c.MaxRetries == nil { // R24, R25: the defaults are shown
+		if c.MaxRetries == nil { // R24, R25: the answer shows the defaults
 			v.MaxRetries = new(schemas.DefaultHandovers(schemas.ChannelVoice) - 1)
 		}
 		if c.RetryDelay == 0 {
@@ -231,7 +232,7 @@ func viewKind(v *Campaign, c *store.Campaign) {
 	}
 }
 
-// transliterated is a text as it is sent.
+// transliterated returns a text as it is sent.
 func transliterated(spec *store.Spec, s string) string {
 	if spec.Transliterate {
 		return text.Transliterate(s)
@@ -239,7 +240,7 @@ func transliterated(spec *store.Spec, s string) string {
 	return s
 }
 
-// sender returns the campaign's own sender, else of an SMS the tenant's default.
+// sender returns the campaign's sender; for SMS, the tenant's default if the campaign has none.
 func sender(c *store.Campaign, tenant *store.Tenant) string {
 	if c.Sender != "" || c.Channel() != schemas.ChannelSMS {
 		return c.Sender
@@ -247,7 +248,7 @@ func sender(c *store.Campaign, tenant *store.Tenant) string {
 	return tenant.DefaultSender
 }
 
-// route returns the route of the first leg, before confirm the one that was asked for.
+// route returns the route of the first leg; before confirm, the route that the client asked for.
 func route(c *store.Campaign, tenant *store.Tenant) string {
 	if len(c.Legs) > 0 {
 		return c.Legs[0].Route
@@ -286,7 +287,7 @@ func orEmpty(s []string) []string {
 	return s
 }
 
-// etag is the version of a row as an HTTP ETag.
+// etag returns the version of a row as an HTTP ETag.
 func etag(version uint64) string { return `"` + strconv.FormatUint(version, 10) + `"` }
 
 // ifMatch reads If-Match. It returns 0 when there is none or it is *.

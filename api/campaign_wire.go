@@ -14,9 +14,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// What a leg sends, in the form that the pipeline renders for each recipient.
+// The content of a leg, in the form that the pipeline renders for each recipient.
 
-// textContent is the content of a leg of SMS.
+// textContent returns the content of an SMS leg.
 func textContent(spec *store.Spec, body string, first bool) *fanfarev1.Content {
 	c := &fanfarev1.Content{Body: body, Missing: spec.Missing, MissingDefault: spec.MissingDefault, Transliterate: spec.Transliterate}
 	if first {
@@ -27,7 +27,7 @@ func textContent(spec *store.Spec, body string, first bool) *fanfarev1.Content {
 	return c
 }
 
-// callContent is the content of a call.
+// callContent returns the content of a call.
 func callContent(spec *store.Spec) *fanfarev1.Content {
 	v := spec.Voice
 	return &fanfarev1.Content{Missing: spec.Missing, MissingDefault: spec.MissingDefault, Voice: &fanfarev1.Voice{
@@ -35,7 +35,8 @@ func callContent(spec *store.Spec) *fanfarev1.Content {
 	}}
 }
 
-// parameterOrder returns the parameters of a template in the order in which they are handed over: numbered ones by number.
+// parameterOrder returns the parameters of a template in the order in which the carrier gets them: numbered parameters
+// by number.
 func parameterOrder(doc *templateDoc) []string {
 	out := slices.Clone(doc.Parameters)
 	if numberedParameters(out) {
@@ -57,7 +58,7 @@ func numberedParameters(names []string) bool {
 	return err == nil && n > 0
 }
 
-// templateContent is the content of a leg that sends a template. values has the expression of each parameter.
+// templateContent returns the content of a leg that sends a template. values has the expression of each parameter.
 func templateContent(spec *store.Spec, channel schemas.Channel, row *store.Resource, doc *templateDoc, values map[string]string) (*fanfarev1.Content, error) {
 	order := parameterOrder(doc)
 	c := &fanfarev1.Content{
@@ -94,7 +95,7 @@ func templateContent(spec *store.Spec, channel schemas.Channel, row *store.Resou
 
 type object = map[string]any
 
-// richMessage is a template as the content message of RCS for Business (its REST reference, AgentContentMessage).
+// richMessage returns a template as the content message of RCS for Business (REST reference, AgentContentMessage).
 func richMessage(doc *templateDoc, at func(string) string) object {
 	suggestions := make([]object, 0, len(doc.Buttons))
 	for _, b := range doc.Buttons {
@@ -133,7 +134,8 @@ func richMessage(doc *templateDoc, at func(string) string) object {
 	return object{"richCard": object{"standaloneCard": object{"cardOrientation": "VERTICAL", "cardContent": card}}}
 }
 
-// whatsAppComponents are the components of a template that have parameters (the message template reference of WhatsApp's Cloud API).
+// whatsAppComponents returns the components of a template that have parameters (message template reference of
+// WhatsApp's Cloud API).
 func whatsAppComponents(doc *templateDoc, at func(string) string) []object {
 	named := !numberedParameters(doc.Parameters)
 	params := func(s string) []object {
@@ -150,7 +152,7 @@ func whatsAppComponents(doc *templateDoc, at func(string) string) []object {
 			}
 			out = append(out, p)
 		}
-		if !named { // by number, whatever the order in the text
+		if !named { // by number, not in the order of the text
 			slices.SortFunc(out, func(a, b object) int {
 				x, y := a["text"].(string), b["text"].(string)
 				return cmp.Or(len(x)-len(y), strings.Compare(x, y))

@@ -45,15 +45,15 @@ type (
 		EndDate        string `query:"endDate" doc:"Created before the end of the date, or before the RFC 3339 time."`
 		Direction      string `query:"direction" enum:"ASC,DESC,asc,desc" doc:"By creation; default DESC."`
 		IsDraft        string `query:"isDraft" enum:"true,false"`
-		IsProgrammed   string `query:"isProgrammed" enum:"true,false" doc:"Waits for its scheduled time."`
-		ReadyToSend    string `query:"readyToSend" enum:"true,false" doc:"Confirmed, waits for a manual start."`
+		IsProgrammed   string `query:"isProgrammed" enum:"true,false" doc:"Only campaigns that wait for their scheduled time."`
+		ReadyToSend    string `query:"readyToSend" enum:"true,false" doc:"Only confirmed campaigns that wait for a manual start."`
 		SendingMode    string `query:"sendingMode" doc:"Campaigns whose chain begins with the same channel."`
 		Status         string `query:"status" doc:"A status in the words of vocab, or a state; several separated by commas."`
 		Type           string `query:"type" doc:"A channel; several separated by commas."`
 		Tag            string `query:"tag"`
 		IncludeDeleted bool   `query:"includeDeleted"`
-		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
-		Include        string `query:"include" enum:"stats" doc:"stats: with each campaign its figures and the names of its lists."`
+		Cursor         string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
+		Include        string `query:"include" enum:"stats" doc:"stats: adds to each campaign its figures and the names of its lists."`
 		Vocab          string `query:"vocab"`
 	}
 	listOut struct{ Body *Page[*Campaign] }
@@ -62,7 +62,7 @@ type (
 // Page is a part of a list.
 type Page[T any] struct {
 	Data  []T     `json:"data" nullable:"false"`
-	Page  int     `json:"page" doc:"0-based; 0 of an answer to a cursor."`
+	Page  int     `json:"page" doc:"0-based; 0 in an answer to a request with cursor."`
 	Limit int     `json:"limit" doc:"The most rows of a page."`
 	Total int     `json:"total" doc:"Rows on all pages."`
 	Next  *string `json:"next" doc:"Cursor of the rows after these; null on the last page."`
@@ -151,7 +151,7 @@ func (s *server) createCampaign(ctx context.Context, in *createIn) (*campaignOut
 	return &campaignOut{"/api/campaigns/" + made.ID(), etag(made.Version), v}, nil
 }
 
-// lacking returns what is missing, without the fields for which another problem was found.
+// lacking returns the problems of missing fields, without fields for which another problem was found.
 func lacking(spec *store.Spec, draft bool, found problem.List) problem.List {
 	need := pick(draft, missingForDraft, missing)(spec)
 	return slices.DeleteFunc(need, func(p *problem.Problem) bool {
@@ -171,7 +171,7 @@ func (s *server) findLists(ctx context.Context, who *principal) listFinder {
 			switch {
 			case errors.Is(err, schemas.ErrNotFound):
 				return nil, problem.Field(problem.CodeInvalid, "contactList", "There is no contact list %q.", problem.Truncate(ref, 60)).
-					WithFix("Make one with POST /api/contacts/list, or use the id or name of one that exists.")
+					WithFix("Create one with POST /api/contacts/list, or use the id or name of an existing one.")
 			case err != nil:
 				return nil, problem.From(s.storeProblem(err))
 			}
@@ -189,7 +189,7 @@ const maxLists = 50
 type addressed struct {
 	who      *principal
 	campaign *store.Campaign
-	version  uint64 // of If-Match; 0: any
+	version  uint64 // from If-Match; 0: any
 	vocab    schemas.Vocabulary
 }
 
@@ -208,8 +208,9 @@ func (s *server) loadCampaign(ctx context.Context, id, match, vocab string) (*ad
 	return at, err
 }
 
-// testKeyMay refuses a test key that would change a campaign which is not a test (X14). Handlers call it on the newest row, inside
-// the transaction, since an edit or a change of its lists may have made a real campaign of a test.
+// testKeyMay refuses a test key that would change a campaign which is not a test (X14). Handlers call it with the
+// newest row, inside the transaction, because an edit or a change of its lists may have turned a test into a real
+// campaign.
 func testKeyMay(who *principal, c *store.Campaign) error {
 	if who.key.Test && !c.Test {
 		return problem.New(problem.CodeTestKey, "Campaign %s is not a test, and a test key changes tests only.", c.ID())
@@ -222,7 +223,7 @@ func (s *server) answer(ctx context.Context, at *addressed, c *store.Campaign) *
 	return &campaignOut{ETag: etag(c.Version), Body: s.show(ctx, c, &at.who.tenant, at.vocab)}
 }
 
-// show is [view] with the names of those who created and confirmed the campaign.
+// show is [view] with the names of the people or keys that created and confirmed the campaign.
 func (s *server) show(ctx context.Context, c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Campaign {
 	v := view(c, tenant, vocab)
 	v.Simulated = s.simulated(ctx, c, tenant)
@@ -230,7 +231,8 @@ func (s *server) show(ctx context.Context, c *store.Campaign, tenant *store.Tena
 	return v
 }
 
-// simulated reports whether a leg of the campaign goes by a route to a simulator. It is false while the routes cannot be read.
+// simulated reports whether a leg of the campaign uses a route to a simulator. It returns false when the routes cannot
+// be read.
 func (s *server) simulated(ctx context.Context, c *store.Campaign, tenant *store.Tenant) bool {
 	names := []string{route(c, tenant)}
 	for _, leg := range c.Legs {
@@ -258,7 +260,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 		return nil, err
 	}
 	body := &in.Body.Value
-	if p := body.readOnly(); p != nil { // C28, in every state
+	if p := body.readOnly(); p != nil { // C28; checked in every state
 		return nil, p
 	}
 	find := s.preloadLists(ctx, at.who, body) // queried before the transaction, which may run several times
@@ -287,7 +289,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 			return "", err
 		}
 		c.Named, c.LinkBase = refs.named, refs.linkBase
-		if body.TestRun.Set || at.who.key.Test { // with other lists, too, what a test key has edited stays a test
+		if body.TestRun.Set || at.who.key.Test { // a campaign that a test key has edited stays a test, also with other lists
 			c.TestRun = at.who.key.Test || body.TestRun.Value
 		}
 		c.Editors = edited(c.Editors, at.who.by())
@@ -308,7 +310,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 	return out, nil
 }
 
-// edited is who wrote a campaign, the last one last.
+// edited returns the editors of a campaign with by as the last.
 func edited(before []string, by string) []string {
 	out := append(slices.DeleteFunc(slices.Clone(before), func(id string) bool { return id == by }), by)
 	return out[max(0, len(out)-maxEditors):]
@@ -316,8 +318,8 @@ func edited(before []string, by string) []string {
 
 const maxEditors = 20
 
-// afterEdit returns the state after an edit, and the trigger of the move: a rejected campaign becomes a draft; any other becomes
-// configured when it is complete, unless the body asks for a draft.
+// afterEdit returns the state after an edit, and the trigger of the change: a rejected campaign becomes a draft; any
+// other becomes configured when it is complete, unless the body asks for a draft.
 func afterEdit(c *store.Campaign, draft bool) (schemas.State, schemas.Trigger) {
 	switch incomplete := draft || len(missing(&c.Spec)) > 0; {
 	case c.State == schemas.StateRejected, c.State == schemas.StateDraft && incomplete:
@@ -330,7 +332,7 @@ func afterEdit(c *store.Campaign, draft bool) (schemas.State, schemas.Trigger) {
 	return schemas.StateConfigured, schemas.TriggerEdit
 }
 
-// preloadLists finds the lists of a body once, and returns a finder that repeats the answer.
+// preloadLists looks up the lists of a body once, and returns a finder that repeats the result.
 func (s *server) preloadLists(ctx context.Context, who *principal, body *CampaignInput) listFinder {
 	var numbers []uint64
 	var p *problem.Problem
@@ -385,7 +387,7 @@ func (s *server) deleteCampaign(ctx context.Context, in *deleteIn) (*campaignOut
 			p.AllowedActions = actionsOf(c)
 			return "", p
 		case !schemas.CanTransition(c.State, schemas.StateCancelled, schemas.TriggerCancel):
-			p := problem.New(problem.CodeCampaignActive, "The campaign is %s; what is running is aborted, not deleted.", schemas.StateName(c.State)).
+			p := problem.New(problem.CodeCampaignActive, "The campaign is %s; abort a running campaign instead of deleting it.", schemas.StateName(c.State)).
 				WithFix("POST /api/campaigns/%s/abort", c.ID())
 			p.AllowedActions = actionsIn(c.State)
 			return "", p
@@ -432,7 +434,7 @@ func (s *server) listCampaigns(ctx context.Context, in *listIn) (*listOut, error
 	return &listOut{out}, nil
 }
 
-// cause names the key and the request, for the campaign event of a change.
+// cause returns the key and the request as the cause of a change, for the campaign's history.
 func (s *server) cause(ctx context.Context) store.Cause {
 	req := requestOf(ctx)
 	c := store.Cause{Actor: schemas.ActorUser, RequestID: req.id}

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// X9: a frequency cap of the tenant or of a campaign, and caps of countries; the price says who is left out, and the freeze leaves them out.
+// X9: a frequency cap of the tenant or of a campaign, and caps of countries; the price says who is left out, and the
+// freeze leaves them out.
 func TestCaps(t *testing.T) {
 	w := newEnv(t)
 	admin := w.admin()

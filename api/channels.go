@@ -9,15 +9,15 @@ import (
 	"fanfare/schemas"
 )
 
-// Channel is a tenant's own way into a channel: a WhatsApp number, an SMS account, a voice trunk (R15).
+// Channel is a tenant's own account on a channel: a WhatsApp number, an SMS account, a voice trunk (R15).
 type Channel struct {
 	ID         string        `json:"id" example:"channel_10001"`
 	Name       string        `json:"name"`
 	Channel    string        `json:"channel" enum:"sms,whatsapp,voice"`
-	Address    string        `json:"address" doc:"The number that recipients see; for SMS a sender id may stand here." example:"+393331234567"`
+	Address    string        `json:"address" doc:"The number that recipients see; for SMS it may be a sender id." example:"+393331234567"`
 	ProviderID string        `json:"providerId" doc:"WhatsApp: the phone number id; voice: the trunk."`
 	AccountID  string        `json:"accountId" doc:"WhatsApp: the business account that templates belong to."`
-	Route      *string       `json:"route" doc:"Route that carries it; null: the tenant's."`
+	Route      *string       `json:"route" doc:"Route of its messages; null: the tenant's."`
 	Limits     ChannelLimits `json:"limits"`
 	Status     string        `json:"status" enum:"active,paused"`
 	CreatedBy  string        `json:"createdBy"`
@@ -27,7 +27,7 @@ type Channel struct {
 	Version    uint64        `json:"version"`
 }
 
-// ChannelLimits bound what leaves by a channel; 0 is no limit of its own.
+// ChannelLimits are the limits of a channel; 0 means no own limit.
 type ChannelLimits struct {
 	Rate       uint32 `json:"rate,omitzero" maximum:"100000" doc:"Messages a second; calls a second for voice."`
 	PerDay     uint32 `json:"perDay,omitzero" doc:"WhatsApp: people reached in any 24 hours outside a conversation: 250, 2,000, 10,000 or 100,000."`
@@ -106,10 +106,10 @@ func (s *server) applyChannel(ctx context.Context, who *principal, in *ChannelIn
 		}
 	}
 	if d.Limits.Concurrent > 0 && d.Channel != "voice" && d.Channel != "" {
-		ps.Add(problem.CodeInvalid, "limits.concurrent", "Only voice has a limit of calls at the same time.")
+		ps.Add(problem.CodeInvalid, "limits.concurrent", "Only a voice channel has a limit of concurrent calls.")
 	}
 	if (d.Limits.PerDay > 0 || d.Limits.PairSecs > 0) && d.Channel != "whatsapp" && d.Channel != "" {
-		ps.Add(problem.CodeInvalid, "limits.perDay", "Only WhatsApp limits people in 24 hours and messages to one person.")
+		ps.Add(problem.CodeInvalid, "limits.perDay", "Only a WhatsApp channel has limits for people in 24 hours and for messages to one person.")
 	}
 	if err := ps.Err(); err != nil {
 		return err

@@ -16,20 +16,20 @@ import (
 
 // Moderator checks the content of a campaign before it is confirmed (R81).
 type Moderator interface {
-	// Moderate returns the reason for which the content must not be sent, "" when there is none.
+	// Moderate returns why the content must not be sent, "" when it may be sent.
 	Moderate(ctx context.Context, tenant string, spec *store.Spec) (reason string, err error)
 }
 
 // Approver decides who may confirm which campaign (R48, four eyes).
 type Approver interface {
-	// Approve returns the reason for which this key must not confirm this campaign, "" when there is none.
+	// Approve returns why this key must not confirm this campaign, "" when it may.
 	Approve(ctx context.Context, key *store.Key, c *store.Campaign) (reason string, err error)
 }
 
 // ConfirmInput guards a confirm against a changed price (C13). The body may be left out.
 type ConfirmInput struct {
-	ExpectedCost *Money  `json:"expectedCost,omitzero" doc:"Confirm only at this cost."`
-	PriceVersion *string `json:"priceVersion,omitzero" doc:"Confirm only at the price that had this version."`
+	ExpectedCost *Money  `json:"expectedCost,omitzero" doc:"Confirm only if the cost is this."`
+	PriceVersion *string `json:"priceVersion,omitzero" doc:"Confirm only if the price has this version."`
 }
 
 // Confirmation is the answer of confirm (R98): E's four fields. A repeated confirm answers the same.
@@ -78,7 +78,7 @@ func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error
 	return &confirmOut{etag(done.Version), confirmation(done)}, nil
 }
 
-// wasConfirmed reports whether the campaign is confirmed: active, or completed.
+// wasConfirmed reports whether the campaign is confirmed: it is active or completed.
 func wasConfirmed(c *store.Campaign) bool {
 	return !c.Confirmed.IsZero() && (schemas.Active(c.State) || c.State == schemas.StateCompleted)
 }
@@ -96,8 +96,8 @@ func confirmation(c *store.Campaign) *Confirmation {
 	return out
 }
 
-// confirmOnce checks content and approval, then calls the store, which checks and writes the rest in one transaction: the
-// audience, the limit of active campaigns, the money, the state.
+// confirmOnce checks content and approval, then calls the store, which checks and writes the rest in one transaction:
+// the audience, the limit of active campaigns, the money, the state.
 func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campaign, guard ConfirmInput) (*store.Campaign, error) {
 	if !who.tenant.CampaignsEnabled {
 		return nil, problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
@@ -138,10 +138,11 @@ func (s *server) confirmOnce(ctx context.Context, who *principal, c *store.Campa
 	return &out, nil
 }
 
-// errTestChanged: since the campaign was last written, one of its lists has become a test list or has ceased to be one.
-var errTestChanged = errors.New("a list of the campaign has become a test list, or has ceased to be one")
+// errTestChanged means that, since the campaign was last written, one of its lists has become a test list or is no
+// longer one.
+var errTestChanged = errors.New("a list of the campaign has become a test list, or is no longer one")
 
-// storeConfirm confirms the campaign in the store. Whether it is a test is decided there, from its lists as they are now.
+// storeConfirm confirms the campaign in the store, which decides from the current lists whether the campaign is a test.
 func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Campaign, guard ConfirmInput, segs []segmentsOf) (store.Campaign, error) {
 	resolved, refs, err := s.resolveLegs(ctx, who, was)
 	if err != nil {
@@ -164,7 +165,7 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(refs.linkBase, resolved, c.UTM)
 		contacts := mixOf(d.Audience.Countries)
 		priced := slices.Clone(resolved)
-		for i, leg := range legs(c, d.Prices, contacts.total(), s.Now()) { // the prices of this moment
+		for i, leg := range legs(c, d.Prices, contacts.total(), s.Now()) { // with the prices of the transaction
 			priced[i].Price, priced[i].Prices = leg.Price, leg.Prices
 		}
 		b := priceOf(c, &d.Tenant, priced, contacts, segs)
@@ -177,7 +178,7 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		c.Quote = store.Quote{Version: b.version, Cost: b.cost, Contacts: d.Audience.Eligible}
 		c.Legs, c.Weights, c.State, c.Scheduled = priced, weights, schemas.StateReady, time.Time{}
 		most := uint64(0)
-		if c.Test { // costs nothing
+		if c.Test { // a test costs nothing
 			for i := range c.Legs {
 				c.Legs[i].Price, c.Legs[i].Prices = 0, nil
 			}
@@ -229,7 +230,7 @@ func (s *server) mayConfirm(ctx context.Context, who *principal, c *store.Campai
 	return s.reject(ctx, c, reason)
 }
 
-// reject stores the reason of the moderator and answers with it.
+// reject stores the moderator's reason and returns the problem that states it.
 func (s *server) reject(ctx context.Context, c *store.Campaign, reason string) error {
 	cause := s.cause(ctx)
 	cause.Actor, cause.Reason = schemas.ActorGuard, reason
@@ -243,7 +244,7 @@ func (s *server) reject(ctx context.Context, c *store.Campaign, reason string) e
 	return problem.New(problem.CodeContentRejected, "%s", reason)
 }
 
-// variantWeights are the weights of the variants as they were given.
+// variantWeights returns the weights of the variants as the client gave them.
 func variantWeights(spec *store.Spec) []uint32 {
 	out := make([]uint32, len(spec.Variants))
 	for i, v := range spec.Variants {
@@ -252,9 +253,9 @@ func variantWeights(spec *store.Spec) []uint32 {
 	return out
 }
 
-// resolveLegs returns the legs of a campaign with their content and routes, and checks that each route exists, is enabled and carries the
-// channel. A leg that names no route and whose channel the tenant's default route does not carry goes by the best route of the channel. A
-// test goes by a simulated route, whichever route the tenant has (X14).
+// resolveLegs returns the legs of a campaign with their content and routes, and checks that each route exists, is
+// enabled and carries the channel. When a leg names no route and the tenant's default route does not carry its channel,
+// it uses the best route of the channel. A test always uses a simulated route (X14).
 func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campaign) ([]store.Leg, *found, error) {
 	refs, err := s.lookUp(ctx, who, &c.Spec, false)
 	if err != nil {
@@ -280,7 +281,7 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 		}
 		r, err := s.routes.route(ctx, leg.Route)
 		if (errors.Is(err, schemas.ErrNotFound) || err == nil && !slices.Contains(r.Channels, leg.Channel)) && ref.Route == "" && !c.Test {
-			// The tenant's default is for other channels: the channel's best route takes the leg.
+			// The tenant's default route does not carry the channel: use the channel's best route.
 			if best, bestErr := s.routes.best(ctx, leg.Channel, c.Number); bestErr == nil {
 				r, err, leg.Route = best, nil, best.Name
 			}

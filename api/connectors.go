@@ -11,48 +11,52 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// CallbackPath is where carriers call us; the name of the route follows.
+// CallbackPath is the path of callbacks from carriers, without the name of the route that follows it.
 const CallbackPath = "/api/callback/"
 
-// Connector is what the API knows of one kind of carrier.
+// Connector describes one kind of carrier to the API.
 type Connector struct {
 	Name string
-	// Simulated: nothing reaches a person, so tests may go there (X14).
+	// Simulated: messages do not reach people, so tests may be sent there (X14).
 	Simulated bool
 	Channels  []schemas.Channel
-	// Secrets are the paths of settings that are credentials, such as `tls.key`; a last element of * stands for all of that object.
+	// Secrets are the paths of settings that are credentials, such as `tls.key`; a last element * means all fields of that
+	// object.
 	Secrets []string
-	// Callbacks: the carrier reports by calling us, at [CallbackPath] and the route's name.
+	// Callbacks: the carrier sends callbacks to [CallbackPath] followed by the route's name.
 	Callbacks bool
 	// Check returns what is wrong with settings: a configuration with its credentials.
 	Check func(settings []byte) error
 }
 
-// Connectors are the kinds of carriers, and what the API may do with their routes.
+// Connectors has the kinds of carriers, and the functions that the API calls for their routes.
 type Connectors struct {
 	List []Connector
-	// Sealing seals credentials. Nil: this process has no key, and routes with credentials are refused.
+	// Sealing encrypts credentials. Nil: this process has no key, and the API refuses routes with credentials.
 	Sealing *credentials.Keys
-	// Verify returns an error unless a callback is that of the carrier of its route: one of [ErrNoCallbacks] and [ErrUnverified], or another
-	// one when that can't be found out now. It may put the address that the carrier knows into the callback. Nil: no callbacks are taken.
+	// Verify returns an error unless the carrier of the callback's route sent the callback: [ErrNoCallbacks],
+	// [ErrUnverified], or another error when it cannot verify the callback now. It may set in the callback the address
+	// under which the carrier knows the API. Nil: the API takes no callbacks.
 	Verify func(r *http.Request, c *fanfarev1.Callback) (Called, error)
-	// Test connects to a carrier with the settings of a route and hangs up. It sends no message. Nil: routes are not tested here.
+	// Test connects to a carrier with the settings of a route and disconnects. It sends no message. Nil: this process
+	// cannot test routes.
 	Test func(ctx context.Context, route, connector string, settings []byte) error
 }
 
-// Called is what a callback says to the API itself. Its receipts are read from the topic.
+// Called is the part of a callback that the API acts on. The tracker reads the receipts of the callback from the topic.
 type Called struct {
-	// Handshake is what the carrier wants to hear when the address is registered: it is answered, and the callback is not stored.
+	// Handshake is the answer that the carrier expects when the address is registered. When it is set, the API answers
+	// with it and does not store the callback.
 	Handshake string
-	// Templates are what became of templates.
+	// Templates are changes of the status of templates.
 	Templates []TemplateNotice
 }
 
-// TemplateNotice is what a carrier says about a template: it may be used, or not any more.
+// TemplateNotice is a carrier's notice that a template may be used, or may no longer be used.
 type TemplateNotice struct {
-	// Account at the carrier that has the template, and what the carrier calls it there, in that language.
+	// Account is the account at the carrier that has the template; Name and Language identify the template there.
 	Account, Name, Language string
-	// Status is that of a template of ours. Reason is shown to those who would use it.
+	// Status is the new status of our template. Reason is shown to users of the template.
 	Status, Reason string
 }
 
@@ -65,7 +69,7 @@ func (c *Connectors) named(name string) *Connector {
 	return nil
 }
 
-// simulates reports whether a connector reaches no person.
+// simulates reports whether a connector is a simulator.
 func (c *Connectors) simulates(name string) bool {
 	k := c.named(name)
 	return k != nil && k.Simulated

@@ -15,15 +15,16 @@ import (
 // OIDC is a provider of OpenID Connect by which people log in to the console.
 type OIDC = ui.OIDC
 
-// actorKey is where the context of a request of the console says on whose behalf it is made. Requests from outside cannot set
-// it: they have the secret of a key.
+// actorKey is the context key of the person on whose behalf the console makes a request. Requests from outside cannot
+// set it; they authenticate with an API key.
 type actorKey struct{}
 
 func asActor(ctx context.Context, actor ui.Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// actor is the principal of a person who uses the console: the person's rights, and no rate limit, which is for programs.
+// actor returns the principal of a person who uses the console. It has the person's permissions and no rate limit,
+// because rate limits are for programs.
 func (a *authenticator) actor(ctx context.Context, actor ui.Actor) (*principal, error) {
 	sum := sha256.Sum256([]byte("tenant of the console\n" + actor.Tenant))
 	now := a.now()

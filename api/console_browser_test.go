@@ -166,8 +166,8 @@ func (c *console) screens() [][2]string {
 	}
 }
 
-// Each screen in light and dark, wide and narrow: axe finds nothing, the browser's console is silent, nothing scrolls sideways
-// or is cut off, nobody but the server is asked, and the controls are those of the golden file.
+// Each screen in light and dark, wide and narrow: axe finds nothing, the browser's console is silent, nothing scrolls
+// sideways or is cut off, nobody but the server is asked, and the controls are those of the golden file.
 func TestConsoleScreens(t *testing.T) {
 	b := newBrowser(t)
 	c := newConsole(t)
@@ -303,7 +303,8 @@ func TestConsoleByKeyboard(t *testing.T) {
 	}
 }
 
-// X7, R86: in the members of a campaign a person exports who was not reached, downloads the file, and makes a list of them.
+// X7, R86: in the members of a campaign a person exports who was not reached, downloads the file, and makes a list of
+// them.
 func TestConsoleExports(t *testing.T) {
 	b := newBrowser(t)
 	c := newConsole(t)

@@ -29,10 +29,10 @@ type List struct {
 // ListInput creates a contact list.
 type ListInput struct {
 	Name   string `json:"name" doc:"1 to 200 characters, unique among the tenant's lists." example:"active_customers"`
-	IsTest bool   `json:"isTest,omitzero" doc:"Campaigns to it are left out of statistics over all campaigns, caps and bills."`
+	IsTest bool   `json:"isTest,omitzero" doc:"Campaigns to a test list are not counted in statistics over all campaigns, caps and bills."`
 }
 
-// ListMembersInput names contacts to put into a list, or to take out of it.
+// ListMembersInput names contacts to add to a list, or to remove from it.
 type ListMembersInput struct {
 	ListID     string   `json:"listId" doc:"Id or name of the list."`
 	ContactIDs []string `json:"contactIds" nullable:"false" doc:"1 to 1,000 ids of contacts."`
@@ -47,22 +47,22 @@ type ListMembersResult struct {
 
 // ContactInput is the body of creating or changing a contact.
 type ContactInput struct {
-	PhoneNumber problem.Optional[string]            `json:"phoneNumber,omitzero" doc:"With country code, or as it is dialled in the tenant's region." example:"+393331234567"`
+	PhoneNumber problem.Optional[string]            `json:"phoneNumber,omitzero" doc:"With country code, or as dialled in the tenant's region." example:"+393331234567"`
 	FirstName   problem.Optional[string]            `json:"firstName,omitzero"`
 	LastName    problem.Optional[string]            `json:"lastName,omitzero"`
 	Email       problem.Optional[string]            `json:"email,omitzero"`
-	Attributes  problem.Optional[map[string]string] `json:"attributes,omitzero" doc:"Merge fields beside the names. On update they replace all existing ones."`
-	OptIn       problem.Optional[OptInInput]        `json:"optIn,omitzero" doc:"The person agreed to be written to; null takes it back."`
-	ListIDs     []string                            `json:"listIds,omitempty" nullable:"false" doc:"Lists to put the contact into."`
+	Attributes  problem.Optional[map[string]string] `json:"attributes,omitzero" doc:"Merge fields other than names and e-mail. On update they replace all existing ones."`
+	OptIn       problem.Optional[OptInInput]        `json:"optIn,omitzero" doc:"The person's consent to receive messages; null removes it."`
+	ListIDs     []string                            `json:"listIds,omitempty" nullable:"false" doc:"Lists to add the contact to."`
 }
 
-// OptInInput says that a person agreed to be written to (R43).
+// OptInInput is a person's consent to receive messages (R43).
 type OptInInput struct {
-	Time   *string `json:"time,omitzero" format:"date-time" doc:"When; now by default."`
-	Source string  `json:"source,omitzero" doc:"How it is known, at most 200 characters; api by default." example:"web form"`
+	Time   *string `json:"time,omitzero" format:"date-time" doc:"When the person opted in; default: now."`
+	Source string  `json:"source,omitzero" doc:"Where the consent comes from, at most 200 characters; default: api." example:"web form"`
 }
 
-// OptIn is the consent of a person.
+// OptIn is a person's consent to receive messages.
 type OptIn struct {
 	Time   string `json:"time" format:"date-time"`
 	Source string `json:"source" example:"web form"`
@@ -79,8 +79,8 @@ type Contact struct {
 	Country     *string           `json:"country"`
 	Timezone    *string           `json:"timezone"`
 	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other,premium_rate,freephone,shared_cost,voip,personal,pager,uan,voicemail,satellite"`
-	Valid       bool              `json:"valid" doc:"False for a number that cannot take messages, which becomes notSent/INVALID_NUMBER."`
-	OptIn       *OptIn            `json:"optIn" doc:"When the person agreed to be written to, and how that is known; null: not known to have agreed. Campaigns with requireOptIn need it."`
+	Valid       bool              `json:"valid" doc:"False for a number that cannot receive messages. In a campaign it becomes notSent/INVALID_NUMBER."`
+	OptIn       *OptIn            `json:"optIn" doc:"When the person opted in, and where the consent comes from; null: no consent known. Campaigns with requireOptIn send only to contacts that have it."`
 	CreatedAt   string            `json:"createdAt" format:"date-time"`
 	UpdatedAt   string            `json:"updatedAt" format:"date-time"`
 	DeletedAt   *string           `json:"deletedAt" format:"date-time"`
@@ -99,7 +99,7 @@ type (
 		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		Search         string `query:"search" doc:"Within the name."`
 		IncludeDeleted bool   `query:"includeDeleted"`
-		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor         string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	listsOut struct{ Body *Page[*List] }
 	listIDIn struct {
@@ -124,14 +124,14 @@ type (
 		Page   int    `query:"page" minimum:"0"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		Search string `query:"search" doc:"Within number, names and e-mail."`
-		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	contactsIn struct {
 		Page           int    `query:"page" minimum:"0"`
 		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		Search         string `query:"search" doc:"Within number, names and e-mail."`
 		IncludeDeleted bool   `query:"includeDeleted"`
-		Cursor         string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor         string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	contactsOut     struct{ Body *Page[*Contact] }
 	contactCreateIn struct{ Body problem.Body[ContactInput] }
@@ -187,21 +187,21 @@ func (s *server) registerLists() {
 	register(s, operation{
 		id: "deleteList", method: http.MethodDelete, path: "/api/contacts/list/{id}", summary: "Delete a contact list",
 		scope: store.ScopeContacts, errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: contactTag,
-		describe: "Contacts are kept, and so is the audience of every confirmed campaign. A list that campaigns use which have not ended is deleted with " +
-			"force=true only; the answer names them. Those that are not confirmed then need another list.",
+		describe: "Contacts are kept, and so is the audience of every confirmed campaign. A list that unfinished campaigns use is deleted only with " +
+			"force=true; the answer names these campaigns. Campaigns that are not confirmed then need another list.",
 	}, s.deleteList)
 	register(s, operation{
 		id: "listContactsOfList", method: http.MethodGet, path: "/api/contacts/list/{id}/contacts", summary: "List the contacts of a list",
 		scope: store.ScopeRead, errors: []int{404, 422}, tag: contactTag,
 	}, s.contactsOfList)
 	register(s, operation{
-		id: "addContactsToList", method: http.MethodPost, path: "/api/contacts/list/contacts", summary: "Put contacts into a list",
+		id: "addContactsToList", method: http.MethodPost, path: "/api/contacts/list/contacts", summary: "Add contacts to a list",
 		scope: store.ScopeContacts, errors: []int{400, 404, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, func(ctx context.Context, in *listMembersIn) (*listMembersOut, error) {
 		return s.changeMembers(ctx, in, true)
 	})
 	register(s, operation{
-		id: "removeContactsFromList", method: http.MethodDelete, path: "/api/contacts/list/contacts", summary: "Take contacts out of a list",
+		id: "removeContactsFromList", method: http.MethodDelete, path: "/api/contacts/list/contacts", summary: "Remove contacts from a list",
 		scope: store.ScopeContacts, errors: []int{400, 404, 422}, testKeys: testKeysConfined, tag: contactTag,
 	}, func(ctx context.Context, in *listMembersIn) (*listMembersOut, error) {
 		return s.changeMembers(ctx, in, false)
@@ -229,7 +229,7 @@ func (s *server) registerContacts() {
 		id: "updateContactByQuery", method: http.MethodPut, path: "/api/contacts", summary: "Change a contact",
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, tag: contactTag,
 	}, func(ctx context.Context, in *contactUpdateByQueryIn) (*contactOut, error) {
-		if in.ID == "" { // reported after what is wrong with the body
+		if in.ID == "" { // checked here so that problems of the body are reported first
 			return nil, problem.Field(problem.CodeRequired, "id", "id is required.").WithFix("PUT /api/contacts?id=contact_17")
 		}
 		return s.updateContact(ctx, (*contactUpdateIn)(in))
@@ -274,12 +274,12 @@ func (s *server) createList(ctx context.Context, in *listCreateIn) (*listOneOut,
 	var ps problem.List
 	checkName(&ps, name)
 	if _, isID := store.ListNumber(name); isID {
-		ps.Add(problem.CodeInvalid, "name", "A name must not look like the id of a list.")
+		ps.Add(problem.CodeInvalid, "name", "The name must not look like the id of a list.")
 	}
 	if err := ps.Err(); err != nil {
 		return nil, err
 	}
-	// The lists of a test key are test lists: another list could become the audience of a real campaign (X14).
+	// A test key creates only test lists: any other list could become the audience of a real campaign (X14).
 	l, err := s.Store.CreateList(ctx, who.tenant.ID, name, in.Body.Value.IsTest || who.key.Test)
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -327,7 +327,7 @@ func (s *server) list(ctx context.Context, ref string) (*store.List, error) {
 func (s *server) listToChange(ctx context.Context, ref string) (*store.List, error) {
 	l, err := s.list(ctx, ref)
 	if err == nil && requestOf(ctx).who.key.Test && !l.Test {
-		return nil, problem.New(problem.CodeTestKey, "List %s is not a test list, and a test key changes test lists only.", l.ID())
+		return nil, problem.New(problem.CodeTestKey, "List %s is not a test list, and a test key can change only test lists.", l.ID())
 	}
 	return l, err
 }
@@ -368,8 +368,8 @@ func (s *server) contactsOfList(ctx context.Context, in *membersIn) (*contactsOu
 	return s.contactPage(ctx, store.ContactFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}, List: l.Number, Search: plusInQuery(in.Search)}, in.Cursor)
 }
 
-// contactPage answers with contacts. The position in a list and the number among all contacts are different orders, so their cursors
-// have different names.
+// contactPage answers with a page of contacts. A list is in the order of positions, and all contacts are in the order
+// of numbers, so their cursors have different names.
 func (s *server) contactPage(ctx context.Context, f store.ContactFilter, cursor string) (*contactsOut, error) {
 	name := "contacts"
 	if f.List != 0 {
@@ -399,7 +399,7 @@ func (s *server) contactPage(ctx context.Context, f store.ContactFilter, cursor 
 func (s *server) changeMembers(ctx context.Context, in *listMembersIn, add bool) (*listMembersOut, error) {
 	body := &in.Body.Value
 	if n := len(body.ContactIDs); n < 1 || n > maxDestinations {
-		return nil, problem.Field(problem.CodeInvalid, "contactIds", "%d ids; 1 to %d are taken.", n, maxDestinations)
+		return nil, problem.Field(problem.CodeInvalid, "contactIds", "%d ids; want 1 to %d.", n, maxDestinations)
 	}
 	numbers := make([]uint64, len(body.ContactIDs))
 	for i, id := range body.ContactIDs {
@@ -544,7 +544,7 @@ func (s *server) updateContact(ctx context.Context, in *contactUpdateIn) (*conta
 		return nil, err
 	}
 	if len(in.Body.Value.ListIDs) > 0 {
-		return nil, problem.Field(problem.CodeInvalid, "listIds", "Lists are changed with POST and DELETE /api/contacts/list/contacts.")
+		return nil, problem.Field(problem.CodeInvalid, "listIds", "Change the lists of a contact with POST and DELETE /api/contacts/list/contacts.")
 	}
 	changed, err := s.Store.UpdateContact(ctx, c.Tenant, c.Number, version, func(c *store.Contact) error {
 		return in.Body.Value.apply(c, false, s.Now())

@@ -308,7 +308,7 @@ func TestImportRefusals(t *testing.T) {
 		}
 	}
 	p := w.call("POST", path, `[{"phone":"+393330000001"},{"phone":}]`).problem(400, "malformed_request", "")
-	if got := p["detail"].(string); got != "The import broke off after 1 rows: at byte 35: invalid character '}' looking for beginning of value." {
+	if got := p["detail"].(string); got != "The import stopped after 1 rows: at byte 35: invalid character '}' looking for beginning of value." {
 		t.Errorf("broken JSON: got %q, want rows and byte, once", got)
 	}
 	var got api.Import

@@ -10,9 +10,9 @@ import (
 	"fanfare/api/problem"
 )
 
-// unpackBody makes the body of a request what it was before its Content-Encoding. gzip is unpacked as it is read, so that the
-// limits on bodies hold for what comes out; any other encoding is refused by name, or a client would be told that its JSON is
-// malformed.
+// unpackBody decodes the Content-Encoding of a request's body. It unpacks gzip while the body is read, so that the
+// limits on bodies apply to the unpacked bytes. It refuses any other encoding by name; otherwise the client would be
+// told that its JSON is malformed.
 func unpackBody(r *http.Request) *problem.Problem {
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
@@ -20,15 +20,15 @@ func unpackBody(r *http.Request) *problem.Problem {
 		return nil
 	case "gzip", "x-gzip":
 		r.Body = &gzipBody{packed: r.Body}
-		r.ContentLength = -1 // of what comes out, which is not known
+		r.ContentLength = -1 // the length after unpacking is not known
 		r.Header.Del("Content-Encoding")
 		return nil
 	}
-	return problem.New(problem.CodeMediaType, "The body is encoded as %q, which is not read.", problem.Truncate(encoding, 60)).
-		WithFix("Send Content-Encoding: gzip, or the body as it is.")
+	return problem.New(problem.CodeMediaType, "The body has the Content-Encoding %q, which is not supported.", problem.Truncate(encoding, 60)).
+		WithFix("Send Content-Encoding: gzip, or send the body without encoding.")
 }
 
-// gzipBody unpacks a body. The first byte is read when the handler asks for it, with the handler's deadlines.
+// gzipBody unpacks a body. It reads the first byte only when the handler reads, so that the handler's deadlines apply.
 type gzipBody struct {
 	packed io.ReadCloser
 	plain  *gzip.Reader
@@ -44,5 +44,5 @@ func (b *gzipBody) Read(p []byte) (int, error) {
 	return b.plain.Read(p)
 }
 
-// Close closes the body as it came.
+// Close closes the packed body.
 func (b *gzipBody) Close() error { return b.packed.Close() }

@@ -10,16 +10,16 @@ import (
 	"fanfare/schemas"
 )
 
-// creditStore is what [creditSlices] needs of the store.
+// creditStore has the methods of the store that [creditSlices] needs.
 type creditStore interface {
 	LeaseCredit(ctx context.Context, tenant, campaign string, need, want uint64) (micros uint64, err error)
 	ReturnCredit(ctx context.Context, tenant, campaign string, micros uint64) error
 }
 
-// creditSlices pays single sends of tenants with limited credit from slices of money that the store has reserved, so that a send
-// does not write the hidden campaign. A slice grows while it is used up within a second, and what is left of it is returned when
-// no send has used it for a while, and when the process stops. A crash leaves at most one slice per tenant reserved, until the
-// hidden campaign settles.
+// creditSlices pays for single sends of tenants with limited credit from slices of money that the store has reserved,
+// so that not every send writes the hidden campaign. Slices become larger while each is used up within a second. The
+// rest of a slice is returned when no send has used it for a while, and when the process stops. After a crash, at most
+// one slice per tenant stays reserved until the hidden campaign settles.
 type creditSlices struct {
 	store creditStore
 	now   func() time.Time
@@ -37,7 +37,7 @@ type creditSlice struct {
 	left             uint64
 	size             uint64 // of the newest slice
 	leased, used     time.Time
-	gone             bool // returned, and forgotten
+	gone             bool // returned to the store and removed from slices
 }
 
 const (
@@ -79,15 +79,15 @@ func (c *creditSlices) take(ctx context.Context, tenant, campaign string, micros
 			return err
 		}
 		s.left, s.size, s.leased = s.left+got, got, now
-		c.returnWhenIdle(s) //nolint:contextcheck // it outlives the request
+		c.returnWhenIdle(s) //nolint:contextcheck // its timer outlives the request
 	}
 	s.left, s.used = s.left-micros, now
 	return nil
 }
 
-// give puts back what was taken and not spent.
+// give puts back micros that were taken and not spent.
 func (c *creditSlices) give(tenant, campaign string, micros uint64) {
-	s, err := c.hold(context.Background(), tenant, campaign) // held for as long as the store takes at most
+	s, err := c.hold(context.Background(), tenant, campaign) // waits at most as long as one call of the store
 	if err != nil {
 		return
 	}
@@ -96,7 +96,7 @@ func (c *creditSlices) give(tenant, campaign string, micros uint64) {
 	<-s.turn
 }
 
-// hold waits for the turn of a slice.
+// hold waits for exclusive use of a slice and returns it.
 func (c *creditSlices) hold(ctx context.Context, tenant, campaign string) (*creditSlice, error) {
 	for {
 		s := c.slice(tenant, campaign)
@@ -124,7 +124,8 @@ func (c *creditSlices) slice(tenant, campaign string) *creditSlice {
 	return s
 }
 
-// returnWhenIdle checks a slice after [creditIdle], again and again until it is returned.
+// returnWhenIdle checks a slice after [creditIdle] and returns it to the store if it is idle; otherwise it checks again
+// later.
 func (c *creditSlices) returnWhenIdle(s *creditSlice) {
 	time.AfterFunc(creditIdle, func() {
 		s.turn <- struct{}{}
@@ -140,7 +141,7 @@ func (c *creditSlices) returnWhenIdle(s *creditSlice) {
 			ctx, cancel := context.WithTimeout(context.Background(), leasePatience)
 			defer cancel()
 			if err := c.giveBack(ctx, s); err != nil {
-				c.returnWhenIdle(s) // tried again
+				c.returnWhenIdle(s) // not returned: try again later
 				return
 			}
 			s.gone = true
@@ -151,7 +152,7 @@ func (c *creditSlices) returnWhenIdle(s *creditSlice) {
 	})
 }
 
-// giveBack returns what is left of a slice to the store. The caller holds its turn.
+// giveBack returns the rest of a slice to the store. The caller holds its turn.
 func (c *creditSlices) giveBack(ctx context.Context, s *creditSlice) error {
 	if s.left == 0 {
 		return nil

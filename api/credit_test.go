@@ -22,8 +22,8 @@ func (w *env) limitedTo(micros uint64) {
 	w.clock.forward(3 * time.Second) // the key's cached tenant
 }
 
-// P4: single sends on a limited credit reserve in slices. The hidden campaign is not written for each of them, the balance never
-// falls below zero, and a stop returns what was not spent to the last micro.
+// P4: single sends on a limited credit reserve in slices. The hidden campaign is not written for each of them, the
+// balance never falls below zero, and a stop returns what was not spent to the last micro.
 func TestCreditInSlices(t *testing.T) {
 	w := newEnv(t)
 	const sends, total = 300, 1000 * smsPrice
@@ -54,7 +54,8 @@ func TestCreditInSlices(t *testing.T) {
 	}
 }
 
-// P4: several processes share a balance; together they never send more than it is worth, and one that is alone sends all of it.
+// P4: several processes share a balance; together they never send more than it is worth, and one that is alone sends
+// all of it.
 func TestCreditOfSeveralProcesses(t *testing.T) {
 	w := newEnv(t)
 	const worth = 60
@@ -103,8 +104,8 @@ func TestCreditOfSeveralProcesses(t *testing.T) {
 	w.call("POST", sendPath, docSend).problem(402, "insufficient_credit", "")
 }
 
-// P4, C13: a credit that covers the estimated cost is enough to confirm. The campaign has as many hand-overs as it covers, and says
-// so; what is reserved is the most that those can cost.
+// P4, C13: a credit that covers the estimated cost is enough to confirm. The campaign has as many hand-overs as it
+// covers, and says so; what is reserved is the most that those can cost.
 func TestConfirmReservesWhatItCanCost(t *testing.T) {
 	for _, c := range []struct {
 		credit             uint64 // of 3 contacts, each 0.05 a hand-over

@@ -8,10 +8,11 @@ import (
 	"fanfare/api/problem"
 )
 
-// A cursor continues a list after the row that came last, wherever that row would be by now: unlike a page number it skips and repeats
-// no row while others come and go. Clients pass it on as it is. It names its list, so that it is not taken for that of another.
+// A cursor continues a list behind the last row of the answer before. Unlike with page numbers, rows that are added or
+// removed meanwhile cause no gap and no repetition. The cursor is opaque to clients. It contains the name of its list,
+// so that a cursor of another list is refused.
 
-// nextCursor returns the cursor after the last row of a page that is full, null for the last page.
+// nextCursor returns the cursor behind the last row of a full page, and nil for the last page.
 func nextCursor(list string, rows, limit int, last func() string) *string {
 	if rows == 0 || rows < limit {
 		return nil
@@ -19,7 +20,7 @@ func nextCursor(list string, rows, limit int, last func() string) *string {
 	return orNull(base64.RawURLEncoding.EncodeToString([]byte(list + ":" + last())))
 }
 
-// readCursor returns what a cursor of that list continues after, "" without one.
+// readCursor returns the position that a cursor of that list continues behind, "" without a cursor.
 func readCursor(list, cursor string) (string, *problem.Problem) {
 	if cursor == "" {
 		return "", nil
@@ -27,12 +28,12 @@ func readCursor(list, cursor string) (string, *problem.Problem) {
 	b, err := base64.RawURLEncoding.DecodeString(cursor)
 	after, ok := strings.CutPrefix(string(b), list+":")
 	if err != nil || !ok || after == "" {
-		return "", problem.Field(problem.CodeInvalid, "cursor", "The cursor is not one of this list.").WithFix("Pass on next of the answer before, or leave cursor out to begin.")
+		return "", problem.Field(problem.CodeInvalid, "cursor", "The cursor is not one of this list.").WithFix("Send the value of next of the answer before, or leave cursor out to begin.")
 	}
 	return after, nil
 }
 
-// readNumberCursor is [readCursor] of lists in the order of a number.
+// readNumberCursor is [readCursor] for lists in the order of a number.
 func readNumberCursor(list, cursor string) (uint64, *problem.Problem) {
 	after, p := readCursor(list, cursor)
 	if p != nil || after == "" {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// walk reads a list by its cursor, two rows at a time, and calls between after each page. It returns the ids in the order they came.
+// walk reads a list by its cursor, two rows at a time, and calls between after each page. It returns the ids in the
+// order they came.
 func (w *env) walk(path, key string, between func(page int)) []string {
 	w.Helper()
 	var out []string
@@ -35,8 +36,8 @@ func (w *env) walk(path, key string, between func(page int)) []string {
 	}
 }
 
-// A cursor skips and repeats no row that is there all the time, while others come and go. A page number would: each row that comes
-// before moves all that follow.
+// A cursor skips and repeats no row that is there all the time, while others come and go. A page number would: each row
+// that comes before moves all that follow.
 func TestCursors(t *testing.T) {
 	w := newEnv(t)
 	w.relay()

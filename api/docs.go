@@ -7,7 +7,8 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// The page at /api/docs shows the OpenAPI document with RapiDoc, which api/docs/SHA256SUMS names (npm rapidoc 9.3.8, dist/rapidoc-min.js).
+// The page at /api/docs shows the OpenAPI document with RapiDoc, which api/docs/SHA256SUMS names (npm rapidoc 9.3.8,
+// dist/rapidoc-min.js).
 var (
 	//go:embed docs/index.html
 	docsPage []byte
@@ -15,7 +16,8 @@ var (
 	docsScript []byte
 )
 
-// docsPolicy lets the page run its one script and ask this server, and nothing else. RapiDoc styles its elements with attributes.
+// docsPolicy lets the page run only its own script and call only this server. style-src needs 'unsafe-inline' because
+// RapiDoc styles its elements with attributes.
 const docsPolicy = "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; style-src 'unsafe-inline'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

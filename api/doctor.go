@@ -7,12 +7,12 @@ import (
 	"fanfare/api/store"
 )
 
-// Finding is something that the doctor found about what this process runs on.
+// Finding is a result of the doctor about a service that this process depends on.
 type Finding struct {
 	Service string `json:"service" example:"kafka"`
-	Level   string `json:"level" enum:"ok,note,bad" doc:"note: worth knowing; bad: it must be mended."`
+	Level   string `json:"level" enum:"ok,note,bad" doc:"note: worth knowing; bad: must be repaired."`
 	Found   string `json:"found"`
-	Fix     string `json:"fix" doc:"What to do; empty when it is as it should be."`
+	Fix     string `json:"fix" doc:"What to do; empty when nothing is wrong."`
 }
 
 type (
@@ -22,9 +22,9 @@ type (
 
 func (s *server) registerDoctor() {
 	register(s, operation{
-		id: "examine", method: http.MethodGet, path: "/api/doctor", summary: "Examine what this process runs on", scope: store.ScopeAdmin, tag: operatorTag,
-		describe: "What `fanfare doctor` would say on the machine of this process: services, their versions and rights, topics and tables, clocks, " +
-			"and whether messages are dealt and taken. It changes nothing. An answer takes some seconds while a service does not answer.",
+		id: "examine", method: http.MethodGet, path: "/api/doctor", summary: "Examine the services that this process depends on", scope: store.ScopeAdmin, tag: operatorTag,
+		describe: "What `fanfare doctor` reports on the machine of this process: services, their versions and permissions, topics and tables, clocks, " +
+			"and whether the stages make progress. It changes nothing. The answer takes some seconds when a service does not respond.",
 	}, func(ctx context.Context, _ *doctorIn) (*doctorOut, error) {
 		found := []Finding{}
 		if s.Doctor != nil {

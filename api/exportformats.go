@@ -29,8 +29,8 @@ const (
 	contentTypeNDJSON = "application/x-ndjson"
 )
 
-// A part of an export is rows as JSON arrays, one a line, in the order of the columns. The formats are made of them when the file is
-// downloaded.
+// A part of an export has one row per line, as a JSON array of cells in the order of the columns. The download converts
+// the parts to the format of the file.
 
 // rowWriter writes rows of a part.
 type rowWriter struct {
@@ -42,7 +42,7 @@ type rowWriter struct {
 func (w *rowWriter) begin() { w.buf, w.first = append(w.buf, '['), true }
 func (w *rowWriter) end()   { w.buf, w.rows = append(w.buf, ']', '\n'), w.rows+1 }
 
-// value writes a cell. A type that it does not know is a bug.
+// value writes a cell. It panics on an unknown type, which is a bug.
 func (w *rowWriter) value(v any) {
 	if !w.first {
 		w.buf = append(w.buf, ',')
@@ -69,7 +69,7 @@ func (w *rowWriter) value(v any) {
 	case Money:
 		w.buf = v.append(w.buf)
 	case map[string]string:
-		b, _ := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true)) // texts can be written
+		b, _ := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true)) // cells always marshal
 		w.buf = append(w.buf, b...)
 	default:
 		panic(fmt.Sprintf("a cell of an export is a %T", v)) //nolint:forbidigo // a test exports every column
@@ -90,7 +90,7 @@ func names[T any](columns []column[T]) []string {
 	return out
 }
 
-// chosen returns the columns of these names, which were checked.
+// chosen returns the columns with these names. The names were checked before.
 func chosen[T any](all []column[T], want []string) []column[T] {
 	out := make([]column[T], 0, len(want))
 	for _, name := range want {
@@ -120,7 +120,7 @@ type format interface {
 	close() error
 }
 
-// answerExport answers with the file of an export. Memory holds one part of it.
+// answerExport answers with the file of an export. It holds one part in memory at a time.
 func (s *server) answerExport(ctx context.Context, j *store.Job) (*huma.StreamResponse, error) {
 	var o exportOrder
 	if err := json.Unmarshal(j.Options, &o); err != nil {
@@ -142,9 +142,9 @@ func (s *server) answerExport(ctx context.Context, j *store.Job) (*huma.StreamRe
 		if err == nil {
 			err = w.Flush()
 		}
-		if err != nil { // the client must not take a part for the whole
-			s.Logger.WarnContext(ctx, "an answer broke off", "request_id", requestOf(ctx).id, "err", err.Error())
-			panic(http.ErrAbortHandler) //nolint:forbidigo // the way to break an answer off (net/http)
+		if err != nil { // the client must not take a truncated file for a complete one
+			s.Logger.WarnContext(ctx, "answer aborted", "request_id", requestOf(ctx).id, "err", err.Error())
+			panic(http.ErrAbortHandler) //nolint:forbidigo // net/http aborts the connection on this panic
 		}
 	}}, nil
 }
@@ -180,7 +180,7 @@ func (s *server) writeExport(ctx context.Context, w io.Writer, j *store.Job, o *
 	return errors.Join(err, f.close())
 }
 
-// readRow cuts a line that rowWriter wrote into its cells, without a copy.
+// readRow splits a line that rowWriter wrote into its cells, without copying.
 func readRow(cells []jsontext.Value, line []byte) ([]jsontext.Value, error) {
 	bad := fmt.Errorf("a row of an export cannot be read")
 	if len(line) < 2 || line[0] != '[' || line[len(line)-1] != ']' {
@@ -213,7 +213,7 @@ func readRow(cells []jsontext.Value, line []byte) ([]jsontext.Value, error) {
 	return append(cells, line[from:]), nil
 }
 
-// cellText is a cell as text: without quotes, and empty for null.
+// cellText returns a cell as text: without quotes, and empty for null.
 func cellText(v jsontext.Value) (string, error) {
 	switch v.Kind() {
 	case '"':
@@ -225,7 +225,7 @@ func cellText(v jsontext.Value) (string, error) {
 	return string(v), nil
 }
 
-// csvFile is a CSV file, in which no cell is a formula for a spreadsheet ([harmlessCell]).
+// csvFile writes a CSV file. No cell of it is a formula to a spreadsheet ([harmlessCell]).
 type csvFile struct {
 	to    io.Writer
 	w     *csv.Writer
@@ -258,7 +258,7 @@ func (f *csvFile) row(cells []jsontext.Value) error {
 	return f.flush()
 }
 
-// flush writes the row in texts. One empty cell would be an empty line, which readers skip.
+// flush writes the row in texts. A single empty cell is written with quotes, because readers skip empty lines.
 func (f *csvFile) flush() error {
 	if len(f.texts) != 1 || f.texts[0] != "" {
 		return f.w.Write(f.texts)
@@ -276,7 +276,7 @@ func (f *csvFile) close() error {
 	return f.w.Error()
 }
 
-// ndjsonFile is a JSON object a line.
+// ndjsonFile writes one JSON object per line.
 type ndjsonFile struct {
 	w     io.Writer
 	names [][]byte // `{"name":` and `,"name":`
@@ -308,15 +308,15 @@ func (f *ndjsonFile) close() error { return nil }
 // maxSheetRows is how many rows a sheet of Excel has.
 const maxSheetRows = excelize.TotalRows
 
-// xlsxFile is an Excel file. Its sheets are written to files in the folder for temporary files first, as the format needs their sizes
-// before them.
+// xlsxFile writes an Excel file. It first writes the sheets to temporary files, because the format has their sizes
+// before their content.
 type xlsxFile struct {
 	to      io.Writer
 	book    *excelize.File
 	sheet   *excelize.StreamWriter
 	columns []any
 	cells   []any
-	at      int // row that was written last
+	at      int // number of the last row written
 	sheets  int
 }
 
@@ -336,7 +336,7 @@ func (f *xlsxFile) newSheet() (err error) {
 	}
 	f.sheets++
 	name := "Sheet" + strconv.Itoa(f.sheets)
-	if f.sheets > 1 { // a new book has the first
+	if f.sheets > 1 { // a new workbook already has the first sheet
 		if _, err := f.book.NewSheet(name); err != nil {
 			return err
 		}
@@ -366,7 +366,7 @@ func (f *xlsxFile) row(cells []jsontext.Value) error {
 	return f.sheet.SetRow("A"+strconv.Itoa(f.at), f.cells)
 }
 
-// xlsxCell is a cell with its type: a text is never a formula.
+// xlsxCell returns a cell with its type. A text never becomes a formula.
 func xlsxCell(v jsontext.Value) (any, error) {
 	switch v.Kind() {
 	case 'n':

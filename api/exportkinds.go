@@ -23,17 +23,18 @@ import (
 
 // exportKind is something that can be exported.
 type exportKind struct {
-	name      string // in the path
+	name      string // as in the path
 	operation string
 	what      string
 	describe  string
 	columns   []string
-	takes     []string // fields of ExportInput, beside format and columns
-	// open returns what reads the rows. It is called anew when another process goes on.
+	takes     []string // fields of ExportInput that apply, besides format and columns
+	// open returns the reader of the rows. It is called again when another process continues the job.
 	open func(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error)
 }
 
-// exportReader writes the rows behind a cursor, "" at the beginning, and returns the cursor behind those; "" after the last row.
+// exportReader writes some rows behind a cursor ("" at the beginning) and returns the cursor behind them, "" after the
+// last row.
 type exportReader func(ctx context.Context, cursor string, w *rowWriter) (next string, err error)
 
 // reportsExport is the name of the export of delivery reports.
@@ -50,28 +51,28 @@ func (k *exportKind) has(name string) bool {
 var (
 	exportReportsKind = &exportKind{
 		name: reportsExport, operation: "exportDeliveryReports", what: "delivery reports",
-		describe: "One row for each message about which something is known, of a campaign (campaignId) or of all campaigns and single sends (from, to). " +
-			"selection chooses among them. Which messages there are is decided when the export begins.",
+		describe: "One row for each message with an event, of one campaign (campaignId) or of all campaigns and single sends (from, to). " +
+			"selection filters them. The set of messages is fixed when the export begins.",
 		columns: names(reportColumns), takes: []string{"campaignId", "selection", "from", "to"}, open: openRecipients,
 	}
 	exportMembersKind = &exportKind{
 		name: "members", operation: "exportMembers", what: "the members of a campaign",
-		describe: "One row for each recipient of the campaign that selection selects, all without it. Which those are is decided when the export begins.",
+		describe: "One row for each recipient of the campaign that selection selects; without selection, for all. The set of recipients is fixed when the export begins.",
 		columns:  names(memberColumns), takes: []string{"campaignId", "selection"}, open: openRecipients,
 	}
 	exportContactsKind = &exportKind{
 		name: "contacts", operation: "exportContacts", what: "contacts",
-		describe: "All contacts, or those of a list. attributes.town is a column with the attribute town alone.",
+		describe: "All contacts, or those of a list. A column attributes.town has only the attribute town.",
 		columns:  names(contactColumns), takes: []string{"contactList", "search"}, open: openContacts,
 	}
 	exportLedgerKind = &exportKind{
 		name: "ledger", operation: "exportLedgerFile", what: "the movements of money",
-		describe: "Newest first, all or those of a campaign.",
+		describe: "Newest first; all movements, or those of one campaign.",
 		columns:  names(ledgerColumns), takes: []string{"campaignId"}, open: openLedger,
 	}
 	exportSuppressionsKind = &exportKind{
 		name: "suppressions", operation: "exportSuppressionsFile", what: "the numbers that have opted out",
-		describe: "Those that have opted out at present.",
+		describe: "The numbers that are opted out now.",
 		columns:  names(suppressionColumns), open: openSuppressions,
 	}
 	exportKinds = []*exportKind{exportReportsKind, exportContactsKind, exportMembersKind, exportLedgerKind, exportSuppressionsKind}
@@ -112,7 +113,7 @@ var memberColumns = []column[recipientRow]{
 	{"optedOut", func(r *recipientRow) any { return r.OptedOut }},
 }
 
-// reportColumns are those of a member, but for who the contact is, and which campaign it was.
+// reportColumns are the columns of a member without the contact's identity, plus the campaign.
 var reportColumns = func() []column[recipientRow] {
 	out := []column[recipientRow]{
 		{"messageId", func(r *recipientRow) any { return r.MessageID }},
@@ -168,15 +169,15 @@ var suppressionColumns = []column[store.Suppression]{
 	{"since", func(r *store.Suppression) any { return stamp(r.Updated) }},
 }
 
-// exportStep is about how many rows one step of an export writes: those of a blob of an audience, which is also what a store of
-// statistics keeps together.
+// exportStep is about how many rows one step of an export writes: as many as a blob of an audience, which the
+// statistics also store together.
 const exportStep = 5_000
 
 // runExport makes the parts of an export.
 func (s *server) runExport(ctx context.Context, run *store.JobRun) error {
 	var o exportOrder
 	if err := json.Unmarshal(run.Options, &o); err != nil {
-		return &store.JobError{Reason: "its options cannot be read"}
+		return &store.JobError{Reason: "the options of the job cannot be read"}
 	}
 	i := slices.IndexFunc(exportKinds, func(k *exportKind) bool { return k.name == o.Kind })
 	if i < 0 {
@@ -186,7 +187,7 @@ func (s *server) runExport(ctx context.Context, run *store.JobRun) error {
 	if err != nil {
 		return err
 	}
-	if run.Cursor == exportEnd { // the process ended between the last step and the end
+	if run.Cursor == exportEnd { // the process stopped between the last step and the end of the job
 		return nil
 	}
 	w := &rowWriter{}
@@ -211,10 +212,10 @@ func (s *server) runExport(ctx context.Context, run *store.JobRun) error {
 	}
 }
 
-// exportEnd is the cursor of a job whose rows are all written.
+// exportEnd is the cursor of a job that has written all its rows.
 const exportEnd = "end"
 
-// plannedCampaign are the recipients of one campaign that a job is about, as it was decided when it began.
+// plannedCampaign has the recipients of one campaign that a job exports, fixed when the job began.
 type plannedCampaign struct {
 	number uint64
 	chosen *roaring.Bitmap
@@ -256,7 +257,7 @@ func decodePlan(b []byte) (out []plannedCampaign, err error) {
 	return out, nil
 }
 
-// maxExportCampaigns bounds the campaigns of one export.
+// maxExportCampaigns is the most campaigns of one export.
 const maxExportCampaigns = 20_000
 
 // recipientsOf plans an export of recipients.
@@ -286,14 +287,14 @@ func (s *server) recipientsOf(ctx context.Context, tenant string, o *exportOrder
 			return nil, err
 		}
 		if len(numbers) > maxExportCampaigns {
-			return nil, &store.JobError{Reason: fmt.Sprintf("more than %d campaigns sent at that time: choose a shorter one", maxExportCampaigns)}
+			return nil, &store.JobError{Reason: fmt.Sprintf("more than %d campaigns sent in that period: choose a shorter period", maxExportCampaigns)}
 		}
 	}
 	var plan []plannedCampaign
 	for _, n := range numbers {
 		c, err := s.Store.Campaign(ctx, tenant, schemas.CampaignID(n))
 		if errors.Is(err, schemas.ErrNotFound) {
-			return nil, &store.JobError{Reason: "the campaign is gone"}
+			return nil, &store.JobError{Reason: "the campaign does not exist any more"}
 		}
 		if err != nil {
 			return nil, err
@@ -305,7 +306,7 @@ func (s *server) recipientsOf(ctx context.Context, tenant string, o *exportOrder
 		if err != nil {
 			return nil, err
 		}
-		if o.Kind == reportsExport { // nothing is reported of somebody without an event
+		if o.Kind == reportsExport { // a recipient without an event has no report
 			chosen.And(sets.Everybody(0))
 		}
 		if !chosen.IsEmpty() {
@@ -322,7 +323,7 @@ type recipientReader struct {
 	plan    []plannedCampaign
 	columns []column[recipientRow]
 
-	at     int // of plan
+	at     int // index into plan
 	c      *store.Campaign
 	people *people
 }
@@ -357,7 +358,7 @@ func openRecipients(ctx context.Context, s *server, run *store.JobRun, o *export
 	return r.next, nil
 }
 
-// next writes about exportStep rows. The cursor is the place in the plan and the seq to begin at.
+// next writes about exportStep rows. The cursor has the index into the plan and the seq to begin at.
 func (r *recipientReader) next(ctx context.Context, cursor string, w *rowWriter) (string, error) {
 	at, from, _ := strings.Cut(cursor, " ")
 	i, _ := strconv.Atoi(at) // we wrote it; 0 at the beginning
@@ -379,7 +380,8 @@ func (r *recipientReader) next(ctx context.Context, cursor string, w *rowWriter)
 	return strconv.Itoa(i) + " " + strconv.FormatUint(seq, 10), nil
 }
 
-// batchOf returns at least exportStep members of a set from a seq on, up to the end of a blob, and whether more follow and where.
+// batchOf returns at least exportStep members of a set from a seq on, up to the end of a blob. more reports whether
+// others follow, and rest where they begin.
 func batchOf(set *roaring.Bitmap, from uint32) (seqs []uint32, rest uint32, more bool) {
 	it := set.Iterator()
 	it.AdvanceIfNeeded(from)
@@ -446,10 +448,10 @@ func openPages[T, V any](ctx context.Context, run *store.JobRun, columns []colum
 	}, nil
 }
 
-// goneForGood ends a job whose list or campaign is gone.
+// goneForGood turns a "not found" error into a permanent one: the list or campaign of the job was deleted.
 func goneForGood(err error) error {
 	if errors.Is(err, schemas.ErrNotFound) {
-		return &store.JobError{Reason: "what it was to export is gone"}
+		return &store.JobError{Reason: "the data to export was deleted"}
 	}
 	return err
 }

@@ -29,7 +29,7 @@ const downloadLife = time.Hour
 // maxExportSearch is how long a search may be, in characters.
 const maxExportSearch = 100
 
-// maxExportSpan is the longest time of which delivery reports of all campaigns are exported at once.
+// maxExportSpan is the longest period for which one export can have the delivery reports of all campaigns.
 const maxExportSpan = 31 * 24 * time.Hour
 
 // Export is a file that is made in the background.
@@ -37,7 +37,7 @@ type Export struct {
 	ID             string     `json:"id" example:"exp_4k2m…"`
 	Kind           string     `json:"kind" enum:"delivery-reports,contacts,members,ledger,suppressions"`
 	Status         string     `json:"status" enum:"queued,running,done,failed,cancelled"`
-	Error          *string    `json:"error" doc:"Why it failed; of one that runs, what holds it up."`
+	Error          *string    `json:"error" doc:"Why it failed; while it runs, why its last step failed."`
 	Format         string     `json:"format" enum:"csv,ndjson,xlsx"`
 	Columns        []string   `json:"columns" nullable:"false"`
 	CampaignID     *string    `json:"campaignId"`
@@ -48,8 +48,8 @@ type Export struct {
 	To             *string    `json:"to" format:"date-time"`
 	Progress       *float64   `json:"progress" doc:"0 to 1; null until it is known how many rows there are." example:"0.42"`
 	Rows           uint64     `json:"rows" doc:"Rows that are ready."`
-	Total          *uint64    `json:"total" doc:"Rows in all; null until it is known. While rows come and go it may end with some more or fewer."`
-	DownloadURL    *string    `json:"downloadUrl" doc:"Of one that is done. The path of a link on this server that works without a key, until downloadEndsAt: each answer has a new one."`
+	Total          *uint64    `json:"total" doc:"Total rows; null until known. When rows are added or removed meanwhile, the file may have a few more or fewer."`
+	DownloadURL    *string    `json:"downloadUrl" doc:"Set when the export is done: the path of a link on this server that works without a key until downloadEndsAt. Each answer has a new link."`
 	DownloadEndsAt *string    `json:"downloadEndsAt" format:"date-time"`
 	CreatedAt      string     `json:"createdAt" format:"date-time"`
 	FinishedAt     *string    `json:"finishedAt" format:"date-time"`
@@ -58,14 +58,14 @@ type Export struct {
 
 // ExportInput orders an export.
 type ExportInput struct {
-	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx" doc:"csv if it is not given. parquet is not offered."`
-	Columns     []string  `json:"columns,omitempty" doc:"All of them if none is given; they come in this order. The description of the operation names them."`
-	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"Of delivery-reports, members (needed) and ledger."`
-	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; of delivery-reports and members."`
-	ContactList string    `json:"contactList,omitempty" doc:"Of contacts: id or name of a list; without it all contacts."`
-	Search      string    `json:"search,omitempty" doc:"Of contacts: within name, number and e-mail address."`
-	From        string    `json:"from,omitempty" format:"date-time" doc:"Of delivery-reports: messages handed over at or after. Needed without campaignId."`
-	To          string    `json:"to,omitempty" format:"date-time" doc:"Of delivery-reports: messages handed over before; now if it is not given. At most 31 days after from."`
+	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx" doc:"Default: csv. parquet is not offered."`
+	Columns     []string  `json:"columns,omitempty" doc:"Columns in this order; default: all. The description of the operation names them."`
+	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"For delivery-reports, members (required) and ledger."`
+	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; for delivery-reports and members."`
+	ContactList string    `json:"contactList,omitempty" doc:"For contacts: id or name of a list; without it all contacts."`
+	Search      string    `json:"search,omitempty" doc:"For contacts: search within name, number and e-mail address."`
+	From        string    `json:"from,omitempty" format:"date-time" doc:"For delivery-reports: messages handed over at or after this time. Required without campaignId."`
+	To          string    `json:"to,omitempty" format:"date-time" doc:"For delivery-reports: messages handed over before this time; default: now. At most 31 days after from."`
 }
 
 // ExportKind is something that can be exported.
@@ -73,10 +73,10 @@ type ExportKind struct {
 	Kind        string   `json:"kind"`
 	Description string   `json:"description"`
 	Columns     []string `json:"columns" nullable:"false"`
-	Takes       []string `json:"takes" nullable:"false" doc:"Fields of the order, beside format and columns."`
+	Takes       []string `json:"takes" nullable:"false" doc:"Fields of the request that apply, besides format and columns."`
 }
 
-// exportOrder is what was ordered, as the job keeps it.
+// exportOrder is the order of an export as the job stores it.
 type exportOrder struct {
 	Kind, Format string
 	Columns      []string
@@ -99,7 +99,7 @@ type (
 	exportsIn struct {
 		Page   int    `query:"page" minimum:"0"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
-		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	exportsOut     struct{ Body *Page[*Export] }
 	exportKindsOut struct{ Body *Page[*ExportKind] }
@@ -109,7 +109,7 @@ type (
 	exportDownloadIn struct {
 		ID        string `path:"id" example:"exp_4k2m…"`
 		Tenant    string `query:"tenant"`
-		Until     string `query:"until" doc:"When the link ends, in seconds since 1970."`
+		Until     string `query:"until" doc:"When the link expires, in seconds since 1970."`
 		Signature string `query:"signature"`
 	}
 )
@@ -119,8 +119,8 @@ func (s *server) registerExports() {
 		register(s, operation{
 			id: kind.operation, method: http.MethodPost, path: "/api/exports/" + kind.name, summary: "Export " + kind.what, status: http.StatusAccepted,
 			scope: store.ScopeRead, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: exportTag, // it only reads
-			describe: kind.describe + " Answered at once; the export runs on by itself, also after a restart. GET /api/exports/{id} says how far it is, " +
-				"and has the link to the file once it is done. It is kept for 7 days. Columns: " + strings.Join(kind.columns, ", ") + ".",
+			describe: kind.describe + " The answer comes at once; the export runs in the background and continues after a restart. GET /api/exports/{id} returns its progress " +
+				"and, once it is done, the link to the file, which is kept for 7 days. Columns: " + strings.Join(kind.columns, ", ") + ".",
 		}, func(ctx context.Context, in *exportCreateIn) (*exportCreateOut, error) {
 			return s.createExport(ctx, kind, &in.Body.Value)
 		})
@@ -140,7 +140,7 @@ func (s *server) registerExports() {
 		return &exportKindsOut{out}, nil
 	})
 	register(s, operation{
-		id: "getExport", method: http.MethodGet, path: "/api/exports/{id}", summary: "How far an export is, and the link to its file",
+		id: "getExport", method: http.MethodGet, path: "/api/exports/{id}", summary: "Get the progress of an export and the link to its file",
 		scope: store.ScopeRead, errors: []int{404}, tag: exportTag,
 	}, func(ctx context.Context, in *exportIn) (*exportOut, error) {
 		j, err := s.job(ctx, store.JobExport, in.ID)
@@ -150,7 +150,7 @@ func (s *server) registerExports() {
 		return &exportOut{s.viewExport(j)}, nil
 	})
 	register(s, operation{
-		id: "deleteExport", method: http.MethodDelete, path: "/api/exports/{id}", summary: "End an export, or remove one that has ended",
+		id: "deleteExport", method: http.MethodDelete, path: "/api/exports/{id}", summary: "Cancel an export, or remove one that has ended",
 		scope: store.ScopeRead, errors: []int{404}, testKeys: testKeysConfined, tag: exportTag,
 		describe: "An export that is queued or running is cancelled: it ends within a second, and its rows are removed. One that has ended is removed with its file.",
 	}, s.deleteExport)
@@ -166,7 +166,7 @@ func (s *server) registerExports() {
 	op.Responses["200"].Content[contentTypeXLSX] = &huma.MediaType{Schema: binary}
 }
 
-// order checks what is asked for.
+// exportOrderOf checks the order of an export.
 func (s *server) exportOrderOf(ctx context.Context, kind *exportKind, in *ExportInput) (*exportOrder, error) {
 	o := &exportOrder{Kind: kind.name, Format: in.Format, Columns: in.Columns, Search: strings.TrimSpace(in.Search)}
 	var ps problem.List
@@ -188,7 +188,7 @@ func (s *server) exportOrderOf(ctx context.Context, kind *exportKind, in *Export
 		case !kind.has(name):
 			ps.Add(problem.CodeInvalid, field, "%q is not a column of %s. It has: %s.", problem.Truncate(name, 60), kind.name, strings.Join(kind.columns, ", "))
 		case slices.Contains(in.Columns[:i], name):
-			ps.Add(problem.CodeInvalid, field, "%q stands twice.", problem.Truncate(name, 60))
+			ps.Add(problem.CodeInvalid, field, "%q occurs twice.", problem.Truncate(name, 60))
 		}
 	}
 	if len(in.Columns) == 0 {
@@ -249,7 +249,7 @@ func (s *server) exportSpan(ps *problem.List, kind *exportKind, in *ExportInput,
 	case in.From == "" && in.To == "" && in.CampaignID != "":
 		return
 	case in.From == "":
-		ps.Add(problem.CodeRequired, "from", "Give campaignId, or from: delivery reports are those of a campaign or of a time.")
+		ps.Add(problem.CodeRequired, "from", "Send campaignId or from: delivery reports are exported for a campaign or a period.")
 		return
 	case in.To == "":
 		to = s.Now()
@@ -278,7 +278,7 @@ func (s *server) createExport(ctx context.Context, kind *exportKind, in *ExportI
 	return &exportCreateOut{"/api/exports/" + j.ID, s.viewExport(&j)}, nil
 }
 
-// jobOf is a job of the key that asks.
+// jobOf returns a new job of the key of the request.
 func (s *server) jobOf(ctx context.Context, kind store.JobKind, options any) (store.Job, error) {
 	who := requestOf(ctx).who
 	text, err := json.Marshal(options)
@@ -291,7 +291,7 @@ func (s *server) jobOf(ctx context.Context, kind store.JobKind, options any) (st
 // jobProblem explains why a job cannot be ordered.
 func (s *server) jobProblem(err error) error {
 	if limit, ok := errors.AsType[*store.LimitError](err); ok && limit.Limit == store.LimitJobs {
-		p := problem.New(problem.CodeRateLimited, "%d of them wait or run already; at most %d may.", limit.Max, limit.Max).WithFix("Wait until some have ended, or cancel some.")
+		p := problem.New(problem.CodeRateLimited, "%d of them wait or run already; at most %d are allowed.", limit.Max, limit.Max).WithFix("Wait until some have ended, or cancel some.")
 		p.RetryAfter = 10
 		return p
 	}
@@ -310,7 +310,7 @@ func (s *server) job(ctx context.Context, kind store.JobKind, id string) (*store
 	return &j, nil
 }
 
-// jobPage answers with jobs.
+// jobPage answers with a page of jobs.
 func jobPage[T any](ctx context.Context, s *server, kind store.JobKind, page, limit int, cursor string, view func(*store.Job) T) (*Page[T], error) {
 	name := string(kind) + "s"
 	f := store.JobFilter{Kind: kind, Page: store.Page{Number: page, Limit: limit}}
@@ -361,10 +361,10 @@ func (s *server) deleteExport(ctx context.Context, in *exportIn) (*exportOut, er
 	return &exportOut{s.viewExport(j)}, nil
 }
 
-// mayEnd refuses a test key that would end a job which was not ordered with one (X14).
+// mayEnd refuses a test key that would end a job which was not ordered with a test key (X14).
 func mayEnd(ctx context.Context, j *store.Job) error {
 	if requestOf(ctx).who.key.Test && !j.Test {
-		return problem.New(problem.CodeTestKey, "%s was not ordered with a test key, and a test key ends those only.", j.ID)
+		return problem.New(problem.CodeTestKey, "%s was not ordered with a test key, and a test key can end only jobs of test keys.", j.ID)
 	}
 	return nil
 }
@@ -383,7 +383,7 @@ func (s *server) endJob(ctx context.Context, j *store.Job) (*store.Job, error) {
 	return s.job(ctx, j.Kind, j.ID)
 }
 
-// jobProgress is how far a job is; nil while that is unknown.
+// jobProgress returns the progress of a job, 0 to 1; nil while it is unknown.
 func jobProgress(j *store.Job) *float64 {
 	switch {
 	case j.State == store.JobDone:
@@ -427,7 +427,7 @@ func (s *server) viewExport(j *store.Job) *Export {
 	return v
 }
 
-// exportLink returns the link to a file, which works until a time.
+// exportLink returns the link to a file, which works until the given time.
 func (s *server) exportLink(tenant, id string, until time.Time) string {
 	mac := s.Keys.Sign(linkText(tenant, id, until.Unix()))
 	return "/api/exports/" + id + "/download?" + url.Values{
@@ -435,7 +435,7 @@ func (s *server) exportLink(tenant, id string, until time.Time) string {
 	}.Encode()
 }
 
-// linkText is what the signature of a link signs.
+// linkText returns the text that the signature of a link signs.
 func linkText(tenant, id string, until int64) string {
 	return "export\x00" + tenant + "\x00" + id + "\x00" + strconv.FormatInt(until, 10)
 }
@@ -444,17 +444,17 @@ func (s *server) downloadExport(ctx context.Context, in *exportDownloadIn) (*hum
 	mac, err := base64.RawURLEncoding.DecodeString(in.Signature)
 	until, notNumber := strconv.ParseInt(in.Until, 10, 64)
 	if err != nil || notNumber != nil || !s.Keys.Signed(linkText(in.Tenant, in.ID, until), mac) {
-		return nil, problem.New(problem.CodeUnauthenticated, "The link is not one that this server made.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
+		return nil, problem.New(problem.CodeUnauthenticated, "The signature of the link is wrong.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
 	}
 	if s.Now().Unix() >= until {
-		return nil, problem.New(problem.CodeUnauthenticated, "The link has ended: it works for an hour.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
+		return nil, problem.New(problem.CodeUnauthenticated, "The link has expired: it works for an hour.").WithFix("GET /api/exports/%s has a new link.", problem.Truncate(in.ID, 40))
 	}
 	j, err := s.Store.Job(ctx, in.Tenant, store.JobExport, in.ID)
 	if err == nil && j.State != store.JobDone {
 		err = schemas.ErrNotFound
 	}
 	if errors.Is(err, schemas.ErrNotFound) {
-		return nil, problem.New(problem.CodeNotFound, "The export is gone: one is kept for 7 days.")
+		return nil, problem.New(problem.CodeNotFound, "The export was removed: it is kept for 7 days.")
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)

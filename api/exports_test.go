@@ -88,7 +88,8 @@ func (a *answer) rows() [][]string {
 	return rows
 }
 
-// X7: the members that a selection selects, in the columns that are asked for, in each format; a cell is no formula in a spreadsheet.
+// X7: the members that a selection selects, in the columns that are asked for, in each format; a cell is no formula in
+// a spreadsheet.
 func TestExportMembers(t *testing.T) {
 	w := newEnv(t)
 	w.runJobs(w.server)
@@ -280,8 +281,8 @@ func (s *stuckStats) Members(ctx context.Context, tenant, campaign string, seqs 
 	return s.Store.Members(ctx, tenant, campaign, seqs)
 }
 
-// X7: a process that ends in the middle of an export gives nothing back, as after kill -9; another one goes on, and the file has every
-// member once, in order, although events come meanwhile, in no order and twice.
+// X7: a process that ends in the middle of an export gives nothing back, as after kill -9; another one goes on, and the
+// file has every member once, in order, although events come meanwhile, in no order and twice.
 func TestExportRestart(t *testing.T) {
 	w := newEnv(t)
 	const n = 12_345
@@ -422,7 +423,8 @@ func TestExportEnds(t *testing.T) {
 	subset(t, "all", w.call("GET", "/api/exports", "").want(200).body, `{"total":0}`)
 }
 
-// P7, X7: a tenant sees, ends and reads no export and no segment of another; the list has a cursor that skips and repeats none.
+// P7, X7: a tenant sees, ends and reads no export and no segment of another; the list has a cursor that skips and
+// repeats none.
 func TestExportTenants(t *testing.T) {
 	w := newEnv(t)
 	w.runJobs(w.server)

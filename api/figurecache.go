@@ -10,14 +10,14 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// analyticsTimeout is how long a query may take before the last answer is returned instead.
+// analyticsTimeout is how long a query may take before the cached answer is returned instead.
 const analyticsTimeout = 3 * time.Second
 
-// maxFigures bounds the cached answers.
+// maxFigures is the most cached answers.
 const maxFigures = 10_000
 
-// figureCache queries the analytics store and caches the answers. While the store is away it returns the cached ones, whose
-// as_of tells how old they are (P5).
+// figureCache queries the analytics store and caches the answers. While the store does not answer, it returns the
+// cached answers, whose as_of shows how old they are (P5).
 type figureCache struct {
 	store analytics.Store
 
@@ -27,7 +27,7 @@ type figureCache struct {
 	rows  map[string]rowCost
 }
 
-// rowCost is the cost of a campaign in a list, as it was when so many were sent.
+// rowCost is the cached cost of a campaign in a list, with the number of messages sent when it was read.
 type rowCost struct {
 	micros Money
 	sent   uint64
@@ -38,7 +38,7 @@ func newFigureCache(st analytics.Store) *figureCache {
 	return &figureCache{store: st, last: map[string]analytics.Stats{}, costs: map[string]Money{}, rows: map[string]rowCost{}}
 }
 
-// asOf returns until when every event is counted, zero when the store does not answer.
+// asOf returns the time up to which every event is counted; the zero time when the store does not answer.
 func (f *figureCache) asOf(ctx context.Context) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
 	defer cancel()
@@ -79,18 +79,18 @@ func (f *figureCache) many(ctx context.Context, tenant string, campaigns []strin
 		}
 	}
 	if len(got) == 0 {
-		return nil, time.Time{}, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+		return nil, time.Time{}, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
 	}
 	return got, asOf, nil
 }
 
-// cost is what a campaign has cost so far, by the rule that the ledger bills by.
+// cost returns the cost of a campaign so far, computed by the same rule as the bill.
 func (f *figureCache) cost(ctx context.Context, tenant, campaign string) (Money, error) {
 	costs, err := f.costsOf(ctx, tenant, campaign)
 	return costs[campaign], err
 }
 
-// costsOf is the cost of several campaigns. Campaigns without cost are missing, which reads as zero.
+// costsOf returns the cost of several campaigns. Campaigns without cost are missing, which reads as zero.
 func (f *figureCache) costsOf(ctx context.Context, tenant string, campaigns ...string) (map[string]Money, error) {
 	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
 	defer cancel()
@@ -103,7 +103,7 @@ func (f *figureCache) costsOf(ctx context.Context, tenant string, campaigns ...s
 		if err != nil {
 			old, ok := f.costs[key]
 			if !ok {
-				return nil, problem.Unavailable(5*time.Second, err, "The cost cannot be read at present.")
+				return nil, problem.Unavailable(5*time.Second, err, "The cost cannot be read now.")
 			}
 			out[id] = old
 			continue
@@ -125,7 +125,8 @@ func keep[V any](m map[string]V, key string, v V) {
 	m[key] = v
 }
 
-// costOfRow is the cost of a campaign in a list. It asks only when more was sent, and at most once a second for a campaign.
+// costOfRow returns the cost of a campaign in a list. It queries only when more messages were sent, and at most once a
+// second for a campaign.
 func (f *figureCache) costOfRow(ctx context.Context, tenant, campaign string, sent uint64, now time.Time) (Money, error) {
 	key := schemas.CampaignKey(tenant, campaign)
 	f.mu.Lock()

@@ -12,7 +12,8 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// finish forecasts when count messages of a campaign are handed over, from start on. ok is false when no forecast is possible.
+// finish forecasts when count messages of a campaign will be handed over if it begins at start. ok is false when no
+// forecast is possible.
 func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64) (time.Time, bool) {
 	rate := s.rate(ctx, who, c)
 	h := hours.Hours{}
@@ -54,8 +55,8 @@ func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) ui
 	return slices.Min(limits)
 }
 
-// finishOf returns when count messages are handed over at rate per second within calling hours, from start on. ok is false for
-// more than a year: such a forecast would be wrong.
+// finishOf returns when count messages are handed over at rate per second within calling hours, beginning at start. ok
+// is false when this takes more than a year, because such a forecast would be wrong.
 func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
 	if rate == 0 {
 		return time.Time{}, false
@@ -83,7 +84,7 @@ func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish
 	return at, true
 }
 
-// durationText writes a duration as E does ("15 minutes"): in its one or two largest units, rounded up.
+// durationText formats a duration as E does ("15 minutes"): in its one or two largest units, rounded up.
 func durationText(d time.Duration) string {
 	secs := int64((d + time.Second - 1) / time.Second)
 	unit := func(n int64, name string) string {

@@ -495,7 +495,8 @@ func (w *env) freeze(campaign string, n uint32) {
 	}
 }
 
-// resize pretends that the audience has n recipients: making five thousand contacts takes longer than all the rest of a test.
+// resize pretends that the audience has n recipients: making five thousand contacts takes longer than all the rest of a
+// test.
 func (w *env) resize(campaign string, n uint32) {
 	w.Helper()
 	db, err := sql.Open("sqlite", w.dsn)

@@ -18,7 +18,7 @@ type readiness struct {
 	Checks map[string]string `json:"checks"`
 }
 
-// failed notes that a check failed.
+// failed records that a check failed.
 func (r *readiness) failed(c Check, why string) {
 	r.Checks[c.Name] = why
 	if !c.Degrades {
@@ -39,8 +39,8 @@ func (s *server) mountHealth(r chi.Router) {
 	}
 }
 
-// readyz runs all checks at once. A failed check makes the process unready, or degraded when its Degrades is set. A stale
-// control view degrades: what is written is kept, and sent when the view is fresh again.
+// readyz runs all checks at once. A failed check makes the process unready, or degraded when its Degrades is set. A
+// stale control view makes it degraded: requests are stored, and messages are sent when the view is fresh again.
 func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()

@@ -9,15 +9,16 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Hint is something about a campaign that a person should look at (R122): what, how many, and what to do.
+// Hint is a problem of a campaign that a person should look at (R122): what it is, how many recipients have it, and
+// what to do.
 type Hint struct {
 	Code    string `json:"code" enum:"low_delivery_rate,bad_numbers,route_failing,ambiguous" example:"low_delivery_rate"`
-	Message string `json:"message" doc:"What is the matter."`
+	Message string `json:"message" doc:"What the problem is."`
 	Count   uint64 `json:"count" doc:"How many recipients it concerns."`
 	Fix     string `json:"fix" doc:"What to do."`
 }
 
-// Below so many recipients a share says nothing.
+// Thresholds. With fewer receipts than hintAfter and hintRouteAfter, a share means nothing.
 const (
 	hintAfter      = 100  // final receipts of a campaign
 	hintRouteAfter = 50   // final receipts of a route
@@ -26,8 +27,8 @@ const (
 	routeFails     = 0.2  // of the final receipts of a route
 )
 
-// hintsOf looks at the figures of a campaign. Rates are over the recipients with a final receipt: while receipts are still awaited,
-// delivered / sent is low for no bad reason.
+// hintsOf returns the hints that follow from the figures of a campaign. Rates are computed over the recipients with a
+// final receipt: while receipts are awaited, delivered / sent is low although nothing is wrong.
 func hintsOf(f *analytics.Figures, byRoute map[string]analytics.Stats) []Hint {
 	hints := []Hint{}
 	if final := f.Delivered + f.Undelivered; final >= hintAfter && float64(f.Delivered) < goodDelivery*float64(final) {
@@ -59,13 +60,13 @@ func hintsOf(f *analytics.Figures, byRoute map[string]analytics.Stats) []Hint {
 	if note := ambiguousNote(f); note != nil {
 		hints = append(hints, Hint{
 			Code: "ambiguous", Count: f.Ambiguous, Message: *note,
-			Fix: "Wait for the receipts. What stays in doubt after them is for you to decide.",
+			Fix: "Wait for the receipts, then decide about the recipients that are still ambiguous.",
 		})
 	}
 	return hints
 }
 
-// codes is how many recipients have a sub-status, in whichever status.
+// codes returns how many recipients have a sub-status, in any status.
 func codes(f *analytics.Figures, code schemas.Code) (n uint64) {
 	for _, b := range f.Tree {
 		for _, leaf := range b.Codes {

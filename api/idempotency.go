@@ -24,7 +24,7 @@ import (
 // maxIdempotencyKey is the maximum length of an Idempotency-Key in bytes.
 const maxIdempotencyKey = 255
 
-// stored is an answer as it is stored under an Idempotency-Key.
+// stored is an answer that is stored under an Idempotency-Key.
 type stored struct {
 	ContentType string `json:"t"`
 	Location    string `json:"l,omitempty"`
@@ -55,9 +55,9 @@ func decodeStored(b []byte) (a stored, body []byte, err error) {
 	return a, body, err
 }
 
-// idempotent answers a POST that repeats an Idempotency-Key (X12) without running it again: with the first answer, with 409
-// while the first request is still running, with 422 when the first request was another one. Only successful answers are stored:
-// a refused request changed nothing, and the client may correct it and send it again with the same key.
+// idempotent answers a POST that repeats an Idempotency-Key (X12) without running it again: with the first answer; with
+// 409 while the first request is running; with 422 when the first request had another body. Only successful answers are
+// stored: a refused request changed nothing, so the client may correct it and send it again with the same key.
 func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
 	key := r.Header.Get("Idempotency-Key")
@@ -103,12 +103,12 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	}
 	done := false
 	defer func() {
-		if !done { // the handler panicked: what it did is not known, but it answered nothing
+		if !done { // the handler panicked before it answered
 			s.settle(r.Context(), req, &claim, &recorder{status: http.StatusInternalServerError})
 		}
 	}()
 	noted := r
-	if !o.streamed && !o.reserves { // an import may be repeated, and a send reserves its ids
+	if !o.streamed && !o.reserves { // imports may be repeated, and sends reserve their ids
 		noted = r.WithContext(store.WithClaim(r.Context(), claim))
 	}
 	next(humachi.NewContext(ctx.Operation(), noted, rec))
@@ -118,7 +118,8 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	_, _ = w.Write(rec.body.Bytes())
 }
 
-// claim claims the key in the store, with a hash of the request: of its body, or of the headers when the body is streamed.
+// claim claims the key in the store, with a hash of the request: of its body, or of the headers when the body is
+// streamed.
 func (s *server) claim(r *http.Request, req *request, o *operation, key string) (store.Claim, *problem.Problem) {
 	if len(key) > maxIdempotencyKey || !printable(key) {
 		p := problem.Field(problem.CodeMalformed, "Idempotency-Key", "Want 1 to %d printable ASCII characters.", maxIdempotencyKey)
@@ -140,7 +141,7 @@ func (s *server) claim(r *http.Request, req *request, o *operation, key string) 
 		h.Write([]byte(r.URL.RawQuery))
 	}
 	route := r.Method + " " + r.URL.Path
-	if req.who.key.Test { // X14: an answer of the simulator must never stand for a real one, nor the other way round
+	if req.who.key.Test { // X14: a test key must not get the answer of a live key's request, nor the other way round
 		route = "test " + route
 	}
 	claim, err := s.Store.Begin(r.Context(), req.who.tenant.ID, route, key, h.Sum(nil))
@@ -159,9 +160,9 @@ func printable(s string) bool {
 	return true
 }
 
-// settle stores the answer of a successful request, and releases the key of a failed one. The key of a send that reserved ids
-// and was not acknowledged is kept: repeating it must not send. So is the key of a request of which the store does not know
-// whether it changed something.
+// settle stores the answer of a successful request, and releases the key of a failed one. It keeps the key of a send
+// that reserved ids and was not acknowledged, because a repeated request must not send again; and the key of a request
+// of which the store does not know whether it changed something.
 func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, rec *recorder) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -181,7 +182,8 @@ func (s *server) settle(ctx context.Context, req *request, claim *store.Claim, r
 	}
 }
 
-// replay answers as the first request did. It reads a streamed body first, to compare it with the first one.
+// replay answers as the first request was answered. It reads a streamed body first, to compare its hash with that of
+// the first body.
 func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, claim *store.Claim) {
 	a, body, err := decodeStored(claim.Response)
 	if err != nil {
@@ -213,7 +215,7 @@ func (s *server) replay(w http.ResponseWriter, r *http.Request, o *operation, cl
 	_, _ = w.Write(body)
 }
 
-// recorder holds an answer back until it is stored.
+// recorder holds an answer until it is stored.
 type recorder struct {
 	header http.Header
 	status int

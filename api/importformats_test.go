@@ -62,7 +62,7 @@ func TestImportFormats(t *testing.T) {
 	for _, encoding := range []string{"br", "zstd", "deflate", "gzip, br"} {
 		a := w.call("POST", path, file, csv, header{"Content-Encoding", encoding})
 		a.problem(415, "unsupported_media_type", "")
-		subset(t, encoding, a.body, `{"fix":"Send Content-Encoding: gzip, or the body as it is."}`)
+		subset(t, encoding, a.body, `{"fix":"Send Content-Encoding: gzip, or send the body without encoding."}`)
 		if !bytes.Contains(a.body, []byte(encoding)) {
 			t.Errorf("%s: got %s, want the encoding named", encoding, a.body)
 		}

@@ -22,18 +22,18 @@ import (
 	"fanfare/schemas/text"
 )
 
-// previewRows is how many rows an upload answers with.
+// previewRows is how many rows the answer to an upload shows.
 const previewRows = 20
 
-// Upload is a file that was uploaded: what an import would make of it.
+// Upload is an uploaded file, with a preview of its import.
 type Upload struct {
 	ID        string            `json:"uploadId" example:"upl_4k2m…"`
 	Filename  string            `json:"filename"`
 	Format    string            `json:"format" enum:"csv,json,xlsx,vcard"`
 	Bytes     uint64            `json:"bytes"`
 	ExpiresAt string            `json:"expiresAt" format:"date-time" doc:"An import must be started by then."`
-	Columns   []UploadColumn    `json:"columns" nullable:"false" doc:"The columns of the file; of JSON and vCard, those of the first rows."`
-	Mapping   map[string]string `json:"mapping" doc:"Which field each column would be: what POST /api/contacts/mapped/file takes. Change what is not right."`
+	Columns   []UploadColumn    `json:"columns" nullable:"false" doc:"The columns of the file; for JSON and vCard, those of the first rows."`
+	Mapping   map[string]string `json:"mapping" doc:"The field that each column would become, in the form that POST /api/contacts/mapped/file takes. Correct it where it is wrong."`
 	Preview   []PreviewRow      `json:"preview" nullable:"false" doc:"The first 20 rows, as they would be imported."`
 	Warnings  []string          `json:"warnings" nullable:"false"`
 }
@@ -47,9 +47,9 @@ type UploadColumn struct {
 // PreviewRow is a row of a file.
 type PreviewRow struct {
 	Line        uint64   `json:"line"`
-	Values      []string `json:"values" nullable:"false" doc:"As the file has them, in the order of columns; none of JSON and vCard."`
-	PhoneNumber *string  `json:"phoneNumber" doc:"As it would be sent to; null of a row that would be refused."`
-	Column      *string  `json:"column" doc:"Of the value that has the row refused."`
+	Values      []string `json:"values" nullable:"false" doc:"As in the file, in the order of columns; empty for JSON and vCard."`
+	PhoneNumber *string  `json:"phoneNumber" doc:"The number as messages would be sent to it; null when the row would be refused."`
+	Column      *string  `json:"column" doc:"Column of the value for which the row would be refused."`
 	Reason      *string  `json:"reason" doc:"Why the row would be refused."`
 }
 
@@ -57,14 +57,14 @@ type PreviewRow struct {
 type MappedFileInput struct {
 	UploadID    string            `json:"uploadId" example:"upl_4k2m…" doc:"From POST /api/contacts/upload."`
 	ContactList string            `json:"contactList" example:"active_customers" doc:"Id or name."`
-	Mapping     map[string]string `json:"mapping,omitempty" doc:"Header to field: phone, first_name, last_name, email, the name of an attribute, or - to leave the column out. Columns that are not named go by their headers."`
-	Region      string            `json:"region,omitempty" example:"IT" doc:"Region of numbers without a country code; the tenant's otherwise. 001 (the world): all numbers have a country code, with or without +."`
+	Mapping     map[string]string `json:"mapping,omitempty" doc:"Maps headers to fields: phone, first_name, last_name, email, the name of an attribute, or - to leave the column out. Columns that are not mapped are recognised by their headers."`
+	Region      string            `json:"region,omitempty" example:"IT" doc:"Country as which numbers without a country code are read; default: the tenant's. 001 (the world): all numbers have a country code, with or without +."`
 }
 
 type (
 	uploadIn struct {
-		Filename string `query:"filename" doc:"Name of the file, for people. A form names it itself."`
-		Region   string `query:"region" doc:"Region of numbers without a country code; the tenant's otherwise."`
+		Filename string `query:"filename" doc:"Name of the file, shown to people. A form contains it already."`
+		Region   string `query:"region" doc:"Country as which numbers without a country code are read; default: the tenant's."`
 
 		contentType string
 		body        io.Reader
@@ -78,14 +78,14 @@ type (
 	allImportsIn struct {
 		Page   int    `query:"page" minimum:"0"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
-		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	importIDIn struct {
 		ID string `path:"id" example:"imp_4k2m…"`
 	}
 )
 
-// Resolve keeps the body as a stream.
+// Resolve keeps the body as a stream, so that huma does not read it.
 func (in *uploadIn) Resolve(ctx huma.Context) []error {
 	r, _ := humachi.Unwrap(ctx)
 	in.contentType, in.body = r.Header.Get("Content-Type"), r.Body
@@ -96,8 +96,8 @@ func (s *server) registerImportJobs() {
 	register(s, operation{
 		id: "uploadContacts", method: http.MethodPost, path: "/api/contacts/upload", summary: "Upload a file of contacts", status: http.StatusCreated,
 		scope: store.ScopeContacts, errors: []int{400, 413, 415, 422}, streamed: true, testKeys: testKeysConfined, tag: contactTag,
-		describe: "The file as it is (CSV, Excel, vCards or JSON, also packed with gzip), or as the file of a form. Nothing is imported yet: the answer says which " +
-			"columns there are, which fields they seem to be, and how the first 20 rows would be read. POST /api/contacts/mapped/file imports it. The file is kept for a day.",
+		describe: "The file as it is (CSV, Excel, vCards or JSON, also packed with gzip), or as the file of a form. It is not imported yet: the answer lists the " +
+			"columns, the fields that they seem to be, and how the first 20 rows would be read. POST /api/contacts/mapped/file imports it. The file is kept for a day.",
 	}, s.uploadContacts)
 	binary := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	s.api.OpenAPI().Paths["/api/contacts/upload"].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
@@ -109,7 +109,7 @@ func (s *server) registerImportJobs() {
 	register(s, operation{
 		id: "importMappedFile", method: http.MethodPost, path: "/api/contacts/mapped/file", summary: "Import an uploaded file into a list", status: http.StatusAccepted,
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: contactTag,
-		describe: "Answered at once; the import runs on by itself, also after a restart, and GET /api/imports/{id} says how far it is.",
+		describe: "The answer comes at once; the import runs in the background and continues after a restart. GET /api/imports/{id} returns its progress.",
 	}, s.importMappedFile)
 	register(s, operation{
 		id: "listAllImports", method: http.MethodGet, path: "/api/imports", summary: "List imports, newest first",
@@ -118,7 +118,7 @@ func (s *server) registerImportJobs() {
 		return s.importPage(ctx, store.ImportFilter{Page: store.Page{Number: in.Page, Limit: in.Limit}}, in.Cursor)
 	})
 	register(s, operation{
-		id: "getImportJob", method: http.MethodGet, path: "/api/imports/{id}", summary: "How far an import is",
+		id: "getImportJob", method: http.MethodGet, path: "/api/imports/{id}", summary: "Get the progress of an import",
 		scope: store.ScopeRead, errors: []int{404}, tag: contactTag,
 	}, func(ctx context.Context, in *importIDIn) (*importOut, error) {
 		r, err := s.importReport(ctx, in.ID)
@@ -128,9 +128,9 @@ func (s *server) registerImportJobs() {
 		return &importOut{Body: viewImport(r)}, nil
 	})
 	register(s, operation{
-		id: "cancelImport", method: http.MethodPost, path: "/api/imports/{id}/cancel", summary: "End an import",
+		id: "cancelImport", method: http.MethodPost, path: "/api/imports/{id}/cancel", summary: "Cancel an import",
 		scope: store.ScopeContacts, errors: []int{404, 409}, testKeys: testKeysConfined, tag: contactTag,
-		describe: "What it has stored is kept. An import that is running ends within a second.",
+		describe: "The contacts it has stored are kept. A running import ends within a second.",
 	}, s.cancelImport)
 	register(s, operation{
 		id: "listImportRejects", method: http.MethodGet, path: "/api/imports/{id}/rejects", summary: "The rows that an import refused, as CSV",
@@ -151,7 +151,7 @@ func describeCSV(op *huma.Operation, example string) {
 func (in *uploadIn) uploadedFile(body io.Reader) (io.Reader, error) {
 	ct, params, err := mime.ParseMediaType(in.contentType)
 	if err != nil || ct != "multipart/form-data" {
-		return body, nil //nolint:nilerr // no type that says how to take it apart: the body is the file
+		return body, nil //nolint:nilerr // without a multipart type, the body is the file
 	}
 	form := multipart.NewReader(body, params["boundary"])
 	for {
@@ -192,9 +192,9 @@ func (s *server) uploadContacts(ctx context.Context, in *uploadIn) (*uploadOut, 
 	case limited.over:
 		return nil, problem.New(problem.CodeBodyTooLarge, "A file has at most %d bytes.", int64(maxImport))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, problem.New(problem.CodeTimeout, "The upload broke off: no byte came for %s.", s.ImportStall)
+		return nil, problem.New(problem.CodeTimeout, "The upload stopped: no byte came for %s.", s.ImportStall)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, problem.New(problem.CodeMalformed, "The upload broke off.").Because(err)
+		return nil, problem.New(problem.CodeMalformed, "The upload ended before it was complete.").Because(err)
 	case err != nil:
 		return nil, s.storeProblem(err)
 	case kept.Bytes == 0:
@@ -215,7 +215,7 @@ func (s *server) fileProblem(err error) error {
 	return s.storeProblem(err)
 }
 
-// fieldNames are the names by which a mapping calls the fields of a contact.
+// fieldNames are the names of a contact's fields in a mapping.
 var fieldNames = map[importfile.Kind]string{
 	importfile.Phone: text.FieldPhone, importfile.FirstName: text.FieldFirstName, importfile.LastName: text.FieldLastName,
 	importfile.Email: text.FieldEmail, importfile.OptIn: importfile.FieldOptIn, importfile.OptInSource: importfile.FieldOptInSource, importfile.Skip: "-",
@@ -251,7 +251,7 @@ func (s *server) importMappedFile(ctx context.Context, in *mappedFileIn) (*mappe
 	body := &in.Body.Value
 	var ps problem.List
 	if body.UploadID == "" {
-		ps.Add(problem.CodeRequired, "uploadId", "uploadId is required: POST /api/contacts/upload answers with it.")
+		ps.Add(problem.CodeRequired, "uploadId", "uploadId is required: POST /api/contacts/upload returns it.")
 	}
 	if body.ContactList == "" {
 		ps.Add(problem.CodeRequired, "contactList", "contactList is required.")
@@ -277,7 +277,7 @@ func (s *server) importMappedFile(ctx context.Context, in *mappedFileIn) (*mappe
 	return &mappedFileOut{"/api/imports/" + r.ID, viewImport(&r)}, nil
 }
 
-// importPage answers with imports.
+// importPage answers with a page of imports.
 func (s *server) importPage(ctx context.Context, f store.ImportFilter, cursor string) (*importsOut, error) {
 	after, p := readCursor("imports", cursor)
 	if p != nil {
@@ -329,7 +329,7 @@ func (s *server) cancelImport(ctx context.Context, in *importIDIn) (*importOut, 
 	}
 	err = s.Store.CancelImport(ctx, r.Tenant, r.ID)
 	if errors.Is(err, schemas.ErrTransition) {
-		return nil, problem.New(problem.CodeWrongState, "The import has ended.").WithFix("GET /api/imports/%s says what it did.", r.ID)
+		return nil, problem.New(problem.CodeWrongState, "The import has ended.").WithFix("GET /api/imports/%s returns its result.", r.ID)
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -357,8 +357,8 @@ func (s *server) importRejects(ctx context.Context, in *importIDIn) (*huma.Strea
 	}), nil
 }
 
-// answerCSV answers with a CSV file whose rows fill writes. An error after the first rows breaks the answer off, so that the client
-// does not take a part for the whole.
+// answerCSV answers with a CSV file whose rows fill writes. An error after the first rows aborts the connection, so
+// that the client does not take a truncated file for a complete one.
 func (s *server) answerCSV(ctx context.Context, name string, header []string, fill func(ctx context.Context, write func(...string) error) error) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader("Content-Type", contentTypeCSV)
@@ -368,13 +368,13 @@ func (s *server) answerCSV(ctx context.Context, name string, header []string, fi
 			err = fill(ctx, w.write)
 		}
 		if err = errors.Join(err, w.close()); err != nil {
-			s.Logger.WarnContext(ctx, "an answer broke off", "request_id", requestOf(ctx).id, "err", err.Error())
+			s.Logger.WarnContext(ctx, "answer aborted", "request_id", requestOf(ctx).id, "err", err.Error())
 			panic(http.ErrAbortHandler) //nolint:forbidigo // the way to break an answer off (net/http)
 		}
 	}}
 }
 
-// harmlessCell keeps a spreadsheet from taking a cell for a formula. A phone number stays as it is.
+// harmlessCell changes a text that a spreadsheet would take for a formula. A phone number stays as it is.
 func harmlessCell(s string) string {
 	if s == "" || !strings.ContainsRune("=+-@\t\r", rune(s[0])) || plainNumber(s) {
 		return s

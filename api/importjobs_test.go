@@ -35,7 +35,8 @@ func (w *env) imported(id string) (got api.Import) {
 	return got
 }
 
-// X1: a file is uploaded, its columns are mapped with a preview at hand, a job imports it, and what it refused can be had as a file.
+// X1: a file is uploaded, its columns are mapped with a preview at hand, a job imports it, and what it refused can be
+// had as a file.
 func TestImportJob(t *testing.T) {
 	w := newEnv(t)
 	w.relay()

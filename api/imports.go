@@ -21,31 +21,32 @@ import (
 // maxImport is the maximum size of one import: a million of the longest rows.
 const maxImport = importfile.MaxBytes
 
-// Import is the report of an import, ended or not. Always total = imported + updated + unchanged + duplicates + invalid.
+// Import is the report of an import, ended or not. total is always imported + updated + unchanged + duplicates +
+// invalid.
 type Import struct {
 	ID          string        `json:"id" example:"imp_4k2m…"`
 	ListID      string        `json:"listId"`
 	Filename    string        `json:"filename"`
-	Status      string        `json:"status" enum:"queued,running,done,failed,cancelled" doc:"Whatever the status, what was read is kept. queued: no process has begun it yet."`
+	Status      string        `json:"status" enum:"queued,running,done,failed,cancelled" doc:"In every status, contacts that were imported are kept. queued: no process has begun the import yet."`
 	Error       *string       `json:"error" doc:"Why it failed."`
 	Progress    *float64      `json:"progress" doc:"Share of the file that was read, 0 to 1; null when its size is not known."`
 	RowsRead    uint64        `json:"rowsRead"`
 	Total       uint64        `json:"total"`
-	Imported    uint64        `json:"imported" doc:"New in the list."`
-	Updated     uint64        `json:"updated" doc:"In the list already, with other fields."`
-	Unchanged   uint64        `json:"unchanged" doc:"In the list already, as the row has it."`
-	Duplicates  uint64        `json:"duplicates" doc:"Repeats within the file, merged with the first."`
+	Imported    uint64        `json:"imported" doc:"Contacts added to the list."`
+	Updated     uint64        `json:"updated" doc:"Contacts already in the list whose fields changed."`
+	Unchanged   uint64        `json:"unchanged" doc:"Contacts already in the list with the same fields."`
+	Duplicates  uint64        `json:"duplicates" doc:"Rows with the number of an earlier row of the file, merged with it."`
 	Invalid     uint64        `json:"invalid" doc:"Refused: no E.164 form, or a row that cannot be read. GET /api/imports/{id}/rejects lists them."`
-	Unreachable uint64        `json:"unreachable" doc:"Stored, but not a number that can take messages: not sent to."`
-	OptedOut    uint64        `json:"optedOut" doc:"Stored, but had opted out when the import began: not sent to."`
-	Rejected    []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 of invalid; none in a list of imports."`
+	Unreachable uint64        `json:"unreachable" doc:"Stored, but the number cannot receive messages, so nothing is sent to it."`
+	OptedOut    uint64        `json:"optedOut" doc:"Stored, but the number had opted out when the import began, so nothing is sent to it."`
+	Rejected    []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 refused rows; empty in a list of imports."`
 	StartedAt   string        `json:"startedAt" format:"date-time"`
 	FinishedAt  *string       `json:"finishedAt" format:"date-time"`
 }
 
 // RejectedRow is a row that was refused.
 type RejectedRow struct {
-	Line   uint64 `json:"line" doc:"1 is the first line of the file; of JSON, the first object."`
+	Line   uint64 `json:"line" doc:"1 is the first line of the file; in JSON, the first object."`
 	Column string `json:"column"`
 	Value  string `json:"value"`
 	Reason string `json:"reason"`
@@ -54,9 +55,9 @@ type RejectedRow struct {
 type (
 	importIn struct {
 		ID      string `path:"id" doc:"Id or name of the list." example:"list_12345"`
-		Region  string `query:"region" doc:"Region of numbers without a country code; the tenant's otherwise. 001 (the world): all numbers have a country code, with or without +." example:"IT"`
-		Columns string `query:"columns" doc:"Which field a column is: header=field pairs separated by commas, such as cell=phone,Nome=first_name; the field - leaves a column out."`
-		Name    string `query:"filename" doc:"Name of the file, for people."`
+		Region  string `query:"region" doc:"Country as which numbers without a country code are read; default: the tenant's. 001 (the world): all numbers have a country code, with or without +." example:"IT"`
+		Columns string `query:"columns" doc:"Maps columns to fields: header=field pairs separated by commas, such as cell=phone,Nome=first_name. The field - leaves a column out."`
+		Name    string `query:"filename" doc:"Name of the file, shown to people."`
 
 		contentType string
 		body        io.Reader
@@ -73,7 +74,7 @@ type (
 		ID     string `path:"id" doc:"Id or name of the list."`
 		Page   int    `query:"page" minimum:"0"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-		Cursor string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	importsOut struct{ Body *Page[*Import] }
 )
@@ -98,9 +99,9 @@ func (s *server) stalling(ctx context.Context, body io.Reader) stallingBody {
 
 // Read reads the next part.
 func (b stallingBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // only the recorders of tests have no deadlines
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // fails only for the recorders of tests, which have no deadlines
 	n, err := b.r.Read(p)
-	if errors.Is(err, io.EOF) { // no deadline for the next request on the connection; after any other error there is none
+	if errors.Is(err, io.EOF) { // remove the deadline for the next request on the connection; after any other error there is no next request
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
@@ -110,9 +111,9 @@ func (s *server) registerImports() {
 	register(s, operation{
 		id: "importContacts", method: http.MethodPost, path: "/api/contacts/list/{id}/import", summary: "Import contacts into a list",
 		scope: store.ScopeContacts, errors: []int{400, 404, 413, 415, 422}, streamed: true, testKeys: testKeysConfined, tag: contactTag,
-		describe: "A CSV file with a header row (phone, first_name, last_name, email, or what Google, Outlook, iPhones and people call them in several languages; " +
-			"every other column is an attribute; comma, semicolon, tab or bar; the charset as declared, else UTF-8, or UTF-16 with its mark), an Excel workbook (.xlsx), " +
-			"vCards, or JSON: an array of objects, or objects one after the other. Any of them may be packed with gzip. The body is streamed. Importing the same file " +
+		describe: "A CSV file with a header row (phone, first_name, last_name, email, or the names that Google, Outlook, iPhones and people use for them in several languages; " +
+			"every other column is an attribute; comma, semicolon, tab or bar; the charset as declared, else UTF-8, or UTF-16 with a byte order mark), an Excel workbook (.xlsx), " +
+			"vCards, or JSON: an array of objects, or objects one after the other. Each of them may be compressed with gzip. The body is streamed. Importing the same file " +
 			"again changes nothing.",
 	}, s.importContacts)
 	body := s.api.OpenAPI().Paths["/api/contacts/list/{id}/import"].Post
@@ -132,15 +133,15 @@ func (s *server) registerImports() {
 		scope: store.ScopeRead, errors: []int{404, 422}, tag: contactTag,
 	}, s.listImports)
 	register(s, operation{
-		id: "getImport", method: http.MethodGet, path: "/api/contacts/list/{id}/imports/{importId}", summary: "How far an import is",
+		id: "getImport", method: http.MethodGet, path: "/api/contacts/list/{id}/imports/{importId}", summary: "Get the progress of an import",
 		scope: store.ScopeRead, errors: []int{404}, tag: contactTag,
 	}, s.getImport)
 }
 
 const contentTypeXLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
-// importFormats are the formats by content type. "" has the file decide: a browser on Windows says of a CSV file that it is a
-// workbook, and of others that they are octets.
+// importFormats maps content types to formats. For "", the first bytes of the file decide: a browser on Windows sends
+// the type of a workbook for a CSV file, and application/octet-stream for others.
 var importFormats = map[string]importfile.Format{
 	"text/csv": importfile.CSV, "application/csv": importfile.CSV, "text/plain": importfile.CSV, "text/tab-separated-values": importfile.CSV,
 	"application/json": importfile.JSON, "application/x-ndjson": importfile.JSON, "application/ndjson": importfile.JSON,
@@ -149,8 +150,8 @@ var importFormats = map[string]importfile.Format{
 	"application/vnd.ms-excel": "", "application/octet-stream": "", "application/gzip": "", "application/x-gzip": "",
 }
 
-// importFormat reads the content type of a file: its format, and the charset that it declares. curl --data-binary without -H sends a
-// form type, which is refused.
+// importFormat reads the content type of a file: its format, and the charset that it declares. curl --data-binary
+// without -H sends a form type, which is refused.
 func importFormat(contentType string) (format importfile.Format, charset string, p *problem.Problem) {
 	ct, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -162,7 +163,7 @@ func importFormat(contentType string) (format importfile.Format, charset string,
 		format, ok = importfile.JSON, true
 	}
 	if !ok {
-		return "", "", problem.New(problem.CodeMediaType, "The body is %q.", problem.Truncate(contentType, 100)).
+		return "", "", problem.New(problem.CodeMediaType, "The body has the content type %q.", problem.Truncate(contentType, 100)).
 			WithFix("Send Content-Type: text/csv, application/json, text/vcard or " + contentTypeXLSX + ".")
 	}
 	if err := importfile.CheckCharset(params["charset"]); err != nil {
@@ -181,7 +182,7 @@ func columns(s string) (map[string]string, *problem.Problem) {
 	for pair := range strings.SplitSeq(s, ",") {
 		header, field, ok := strings.Cut(pair, "=")
 		if header, field = strings.TrimSpace(header), strings.TrimSpace(field); !ok || header == "" || field == "" {
-			return nil, problem.Field(problem.CodeInvalid, "columns", "%q is not header=field.", problem.Truncate(pair, 60))
+			return nil, problem.Field(problem.CodeInvalid, "columns", "%q is not a pair header=field.", problem.Truncate(pair, 60))
 		}
 		out[header] = field
 	}
@@ -203,21 +204,21 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 		return nil, err
 	}
 	body := &limitedBody{r: s.stalling(ctx, in.body), left: maxImport}
-	// A body that breaks off cancels the context of the request, but the rows before it must be stored. Only the end of the body
-	// ends an import.
+	// When the connection breaks, the context of the request is cancelled, but the rows read before must be stored. So
+	// only the end of the body ends an import.
 	ctx = context.WithoutCancel(ctx)
 	report, err := s.Store.Import(ctx, who.tenant.ID, l.Number, store.ImportOptions{
 		Format: format, Charset: charset, Region: strings.ToUpper(in.Region), Columns: mapping, Source: problem.Truncate(in.Name, 200),
 	}, body, nil)
 	if body.over {
-		return nil, problem.New(problem.CodeBodyTooLarge, "An import has at most %d bytes; what came before is kept.", int64(maxImport))
+		return nil, problem.New(problem.CodeBodyTooLarge, "An import has at most %d bytes; the rows before the limit are kept.", int64(maxImport))
 	}
 	if errors.Is(err, store.ErrStream) {
 		p := problem.New(problem.CodeMalformed, "The %s.", report.Error)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			p = problem.New(problem.CodeTimeout, "The import broke off after %d rows: no byte came for %s.", report.RowsRead, s.ImportStall)
+			p = problem.New(problem.CodeTimeout, "The import stopped after %d rows: no byte came for %s.", report.RowsRead, s.ImportStall)
 		}
-		return nil, p.WithFix("What was read before is kept: correct the file and import it again, which does the rest.").Because(err)
+		return nil, p.WithFix("The rows read before are kept: correct the file and import it again, which imports the rest.").Because(err)
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -226,7 +227,7 @@ func (s *server) importContacts(ctx context.Context, in *importIn) (*importOut, 
 	return &importOut{"/api/contacts/list/" + l.ID() + "/imports/" + v.ID, v}, nil
 }
 
-// limitedBody fails a body that is too long, and notes that it did.
+// limitedBody fails a body that is too long, and records that it did.
 type limitedBody struct {
 	r    io.Reader
 	left int64

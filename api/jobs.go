@@ -6,12 +6,12 @@ import (
 	"fanfare/api/store"
 )
 
-// RunJobs runs exports and segments until ctx ends: those of any process of the installation.
+// RunJobs runs exports and segments until ctx ends, including those that were ordered in other processes.
 func (s *Server) RunJobs(ctx context.Context) error {
 	return s.s.Store.RunJobs(ctx, s.s.runJob, func(j *store.Job) { s.s.metrics.jobs.WithLabelValues(string(j.Kind), string(j.State)).Inc() })
 }
 
-// runJob runs a job to its end. A [store.JobError] ends it; after any other error it goes on later.
+// runJob runs a job to its end. A [store.JobError] ends it; after any other error it is continued later.
 func (s *server) runJob(ctx context.Context, run *store.JobRun) error {
 	s.metrics.jobsRunning.WithLabelValues(string(run.Kind)).Inc()
 	defer s.metrics.jobsRunning.WithLabelValues(string(run.Kind)).Dec()
@@ -21,5 +21,5 @@ func (s *server) runJob(ctx context.Context, run *store.JobRun) error {
 	case store.JobSegment:
 		return s.runSegment(ctx, run)
 	}
-	return &store.JobError{Reason: "this program does not know such jobs"}
+	return &store.JobError{Reason: "this program does not know this kind of job"}
 }

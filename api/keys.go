@@ -13,12 +13,12 @@ import (
 // Key is an API key, without its secret.
 type Key struct {
 	ID        string   `json:"id" example:"key_5n2k8s1x4z7b9m3q"`
-	Name      string   `json:"name" doc:"What it is for."`
+	Name      string   `json:"name" doc:"What the key is for."`
 	Hint      string   `json:"hint" doc:"The last four characters of the secret."`
 	Scopes    []string `json:"scopes" nullable:"false"`
-	Test      bool     `json:"test" doc:"Reaches the simulator only (X14)."`
+	Test      bool     `json:"test" doc:"Its messages go only to the simulator (X14)."`
 	CreatedAt string   `json:"createdAt" format:"date-time"`
-	UsedAt    *string  `json:"usedAt" format:"date-time" doc:"To the minute; null: never."`
+	UsedAt    *string  `json:"usedAt" format:"date-time" doc:"Last use, to the minute; null: never."`
 	RevokedAt *string  `json:"revokedAt" format:"date-time"`
 	Secret    string   `json:"secret,omitempty" doc:"Shown once, in the answer that creates the key; only its hash is kept."`
 	Version   uint64   `json:"version"`
@@ -47,7 +47,7 @@ type (
 func (s *server) registerKeys() {
 	register(s, operation{
 		id: "listKeys", method: http.MethodGet, path: "/api/keys", summary: "List the API keys of a tenant, oldest first", scope: store.ScopeAdmin, tag: operatorTag,
-		describe: "Of the tenant of this key, or of the one in the header X-Tenant.",
+		describe: "Keys of the tenant of this key, or of the tenant in the header X-Tenant.",
 	}, func(ctx context.Context, _ *keysIn) (*keysOut, error) {
 		rows, err := s.Store.Keys(ctx, requestOf(ctx).who.tenant.ID)
 		if err != nil {
@@ -64,8 +64,8 @@ func (s *server) registerKeys() {
 		errors: []int{400, 422}, tag: operatorTag,
 	}, s.createKey)
 	register(s, operation{
-		id: "revokeKey", method: http.MethodDelete, path: "/api/keys/{id}", summary: "Revoke an API key for good", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
-		describe: "It opens nothing two seconds later at the latest.",
+		id: "revokeKey", method: http.MethodDelete, path: "/api/keys/{id}", summary: "Revoke an API key permanently", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
+		describe: "The key stops working within two seconds.",
 	}, func(ctx context.Context, in *keyIn) (*keyOut, error) {
 		who := requestOf(ctx).who
 		if err := s.Store.RevokeKey(ctx, who.tenant.ID, in.ID); err != nil {
@@ -93,7 +93,7 @@ func (s *server) createKey(ctx context.Context, in *keyCreateIn) (*keyOut, error
 	var scopes []store.Scope
 	if body.Scopes != nil {
 		if len(*body.Scopes) == 0 {
-			return nil, problem.Field(problem.CodeRequired, "scopes", "A key without a scope opens nothing.").WithFix("Name at least one, or leave scopes out for all but admin.")
+			return nil, problem.Field(problem.CodeRequired, "scopes", "A key without a scope cannot do anything.").WithFix("Name at least one, or leave scopes out for all but admin.")
 		}
 		for _, name := range *body.Scopes {
 			if !slices.Contains(store.Scopes, store.Scope(name)) {

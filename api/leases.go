@@ -22,8 +22,8 @@ type leasedSeq struct {
 	seq        uint32
 }
 
-// seqLeases hands out seqs of the tenants' hidden campaigns from blocks leased from the store, so that a thousand messages cost
-// one write. The rest of a block is never used when the day or the process ends.
+// seqLeases hands out seqs of the tenants' hidden campaigns from blocks leased from the store, so that a thousand
+// messages cost one write. When the day or the process ends, the rest of a block stays unused.
 type seqLeases struct {
 	lease func(ctx context.Context, tenant string, day time.Time, n uint32) (store.Lease, error)
 
@@ -42,7 +42,8 @@ func newSeqLeases(lease func(ctx context.Context, tenant string, day time.Time, 
 	return &seqLeases{lease: lease, tenants: map[string]*tenantSeqs{}}
 }
 
-// leasePatience is how long a request waits for seqs: for other requests of its tenant, and for the store.
+// leasePatience is how long a request waits for seqs, including the wait for other requests of its tenant and for the
+// store.
 const leasePatience = 3 * time.Second
 
 // take returns n seqs of the tenant's hidden campaign of the UTC day of now.
@@ -85,8 +86,8 @@ func (l *seqLeases) take(ctx context.Context, tenant string, now time.Time, n in
 	return out, nil
 }
 
-// recentRefs caches the client references of messages that this process has just sent, until the statistics have the first event
-// of each. It holds the last minutes, at most twice maxRecent references.
+// recentRefs caches the client references of messages that this process has just sent, until the statistics have the
+// first event of each. It holds the last minutes, at most twice maxRecent references.
 type recentRefs struct {
 	now func() time.Time
 

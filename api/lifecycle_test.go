@@ -79,7 +79,8 @@ func TestSecondPerson(t *testing.T) {
 	w.callAs(third, "PUT", path, "").want(200)
 }
 
-// R81: words, patterns and domains are the tenant's own; a campaign that has them is rejected, with the reason, and can be edited.
+// R81: words, patterns and domains are the tenant's own; a campaign that has them is rejected, with the reason, and can
+// be edited.
 func TestModeration(t *testing.T) {
 	w := newEnv(t)
 	w.list("l", 1, 0)
@@ -217,7 +218,7 @@ func TestTimes(t *testing.T) {
 		t.Errorf("got warning %v, want none", got)
 	}
 	w.callAs(w.admin(), "PUT", "/api/policy", `{"maintenanceWindows":[{"route":"sim","start":"02:00","end":"04:00"}]}`).want(200)
-	if got := fmt.Sprint(create(night).want(201).object()["warning"]); !strings.Contains(got, "maintained from 02:00 to 04:00 (Europe/Rome)") {
+	if got := fmt.Sprint(create(night).want(201).object()["warning"]); !strings.Contains(got, "under maintenance from 02:00 to 04:00 (Europe/Rome)") {
 		t.Errorf("got warning %v, want the window", got)
 	}
 	if got := create(`"scheduledTime":{"local":"2025-04-15T04:00"}`).want(201).object()["warning"]; got != nil {

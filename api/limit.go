@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// Limits are how many requests one API key may make (X8), over all API processes if they share a [SharedLimiter], else in each.
+// Limits are how many requests one API key may make (X8): over all API processes if they share a [SharedLimiter], else
+// in each process.
 type Limits struct {
 	PerSecond int // default 50
 	PerMinute int // default 1,000
 }
 
-// over returns l with its zero fields taken from below.
+// over returns l with its zero fields replaced by those of below.
 func (l Limits) over(below Limits) Limits {
 	if l.PerSecond <= 0 {
 		l.PerSecond = below.PerSecond
@@ -26,8 +27,8 @@ func (l Limits) over(below Limits) Limits {
 	return l
 }
 
-// quota counts the requests of one key in two buckets, of a second and of a minute. They fill evenly: a client that keeps to its
-// rate never waits, and an idle one may send the amount of a second, or of a minute, at once.
+// quota counts the requests of one key in two buckets, of a second and of a minute. They fill evenly: a client that
+// keeps to its rate is never refused, and an idle client may make the requests of a whole second, or minute, at once.
 type quota struct {
 	mu     sync.Mutex
 	limits Limits
@@ -35,10 +36,11 @@ type quota struct {
 	minute bucket
 }
 
-// bucket is a token bucket by GCRA: tat is the theoretical arrival time of the next request, from which its fill follows.
+// bucket is a token bucket (GCRA): tat is the theoretical arrival time of the next request; the fill follows from it.
 type bucket struct{ tat time.Time }
 
-// room returns how many requests fit at now, at n requests per period; if none does, how long to wait for the next.
+// room returns how many requests are admitted at now, with n requests per period; if none is, how long to wait for the
+// next.
 func (b *bucket) room(now time.Time, n int, per time.Duration) (left int, wait time.Duration) {
 	step := per / time.Duration(n)
 	ahead := max(b.tat.Sub(now), 0)
@@ -58,9 +60,9 @@ func (b *bucket) take(now time.Time, n int, per time.Duration) {
 // Grant is the decision about one request.
 type Grant struct {
 	OK        bool
-	Limit     int           // of the minute
-	Remaining int           // of the minute
-	Wait      time.Duration // until the next request is admitted, of one that is not
+	Limit     int           // requests per minute
+	Remaining int           // requests left in the minute
+	Wait      time.Duration // until the next request is admitted; 0 when this one is
 }
 
 // SharedLimiter counts the requests of keys over all API processes.
@@ -68,8 +70,8 @@ type SharedLimiter interface {
 	Take(ctx context.Context, key string, limits Limits) (Grant, error)
 }
 
-// keyLimiter counts by the shared limiter, if there is one. While that does not answer, this process counts by itself: then each
-// process admits what the limits allow, which is better than to admit nothing, and than to admit everything.
+// keyLimiter counts requests with the shared limiter, if there is one. While the shared limiter does not answer, each
+// process counts by itself and admits the full limits, which is better than to admit nothing or everything.
 type keyLimiter struct {
 	shared SharedLimiter
 	now    func() time.Time
@@ -80,7 +82,8 @@ type keyLimiter struct {
 	again time.Time // when the shared limiter is asked again
 }
 
-// sharedRetry is how long a shared limiter that does not answer is left alone: otherwise each request would wait for it.
+// sharedRetry is how long a shared limiter that did not answer is not asked again, so that not every request waits for
+// it.
 const sharedRetry = time.Second
 
 func (l *keyLimiter) take(ctx context.Context, who *principal) Grant {
@@ -90,7 +93,7 @@ func (l *keyLimiter) take(ctx context.Context, who *principal) Grant {
 	}
 	g, err := l.shared.Take(ctx, who.key.ID, who.quota.get())
 	if err != nil {
-		if ctx.Err() == nil { // else it is the client that went
+		if ctx.Err() == nil { // a cancelled context means that the client disconnected
 			l.turn(ctx, true, now, err)
 		}
 		return who.quota.take(now)
@@ -105,7 +108,7 @@ func (l *keyLimiter) resting(now time.Time) bool {
 	return l.away && now.Before(l.again)
 }
 
-// turn notes whether the shared limiter answers, and logs when that changes.
+// turn records whether the shared limiter answers, and logs when that changes.
 func (l *keyLimiter) turn(ctx context.Context, away bool, now time.Time, err error) {
 	l.mu.Lock()
 	was := l.away
@@ -113,9 +116,9 @@ func (l *keyLimiter) turn(ctx context.Context, away bool, now time.Time, err err
 	l.mu.Unlock()
 	switch {
 	case away && !was:
-		l.log.WarnContext(ctx, "shared limits of API keys away, each process counts by itself", "err", err.Error())
+		l.log.WarnContext(ctx, "shared rate limiter does not answer, this process counts by itself", "err", err.Error())
 	case !away && was:
-		l.log.InfoContext(ctx, "shared limits of API keys back")
+		l.log.InfoContext(ctx, "shared rate limiter answers again")
 	}
 }
 
@@ -142,7 +145,8 @@ func (q *quota) take(now time.Time) Grant {
 	return g
 }
 
-// header sets the headers of X8, in its spelling, which Set would change to Ratelimit.
+// header sets the rate limit headers (X8). It writes to the map directly, because Set would change the spelling to
+// Ratelimit.
 func (g Grant) header(h http.Header) {
 	h["X-RateLimit-Limit"] = []string{strconv.Itoa(g.Limit)}
 	h["X-RateLimit-Remaining"] = []string{strconv.Itoa(g.Remaining)}

@@ -26,8 +26,8 @@ func (c *sharedCounter) Take(context.Context, string, Limits) (Grant, error) {
 	return Grant{OK: true, Limit: 1000, Remaining: 7}, nil
 }
 
-// While the shared limiter is away each process counts by itself, asks it once a second, and logs one line when it goes and one when
-// it comes back.
+// While the shared limiter is away each process counts by itself, asks it once a second, and logs one line when it goes
+// and one when it comes back.
 func TestSharedLimiterAway(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var logs bytes.Buffer

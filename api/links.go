@@ -16,22 +16,23 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Links of campaigns (R39, R138, X6): {{link:https://…}} in a text, or every address of it with shortenLinks, becomes a short address
-// that is the recipient's own. It leads to the edge, which counts the click and redirects.
+// Links of campaigns (R39, R138, X6): {{link:https://…}} in a text, or every address of the text with shortenLinks,
+// becomes a short address that is different for each recipient. It leads to the edge, which counts the click and
+// redirects.
 
-// linksValid is how long after its end the links of a campaign lead anywhere: as long as its record stays on its topic.
+// linksValid is how long the links of a campaign work after its end: as long as its record stays in topic campaigns.
 const linksValid = 7 * 24 * time.Hour
 
 // maxUTM is the most characters of one UTM parameter.
 const maxUTM = 100
 
-// anyLink is as long as links are on a usual domain: it stands for them where the length of a text is bounded.
+// anyLink has the length of a link on a usual domain. It replaces links where the length of a text is checked.
 var anyLink = strings.Repeat("x", len("https://go.example.com/")+schemas.LinkLen(1))
 
 // utmNames are the parameters that a link may get, in the order in which they are added.
 var utmNames = []string{"source", "medium", "campaign", "term", "content"}
 
-// sentText is a text as it is sent: with shortenLinks its addresses are links.
+// sentText returns a text with its addresses replaced by {{link:…}} when shortenLinks is set.
 func sentText(spec *store.Spec, s string) string {
 	if spec.ShortenLinks {
 		return text.ShortenLinks(s)
@@ -39,7 +40,7 @@ func sentText(spec *store.Spec, s string) string {
 	return s
 }
 
-// sizedText is a text as written with links as long as they will be: for the count of its segments.
+// sizedText returns a text with placeholders that are as long as the links will be, to count its segments.
 func sizedText(c *store.Campaign, s string) string {
 	return text.FillLinks(sentText(&c.Spec, s), c.LinkBase+strings.Repeat("x", schemas.LinkLen(c.Number)))
 }
@@ -55,7 +56,7 @@ func (in *CampaignInput) applyLinks(spec *store.Spec, ps *problem.List) {
 		v := in.UTM.Value[name]
 		switch {
 		case !slices.Contains(utmNames, name):
-			ps.Add(problem.CodeInvalid, "utm."+problem.Truncate(name, 40), "There is no such parameter: want %s.", strings.Join(utmNames, ", "))
+			ps.Add(problem.CodeInvalid, "utm."+problem.Truncate(name, 40), "There is no such UTM parameter: want %s.", strings.Join(utmNames, ", "))
 		case v == "" || len(v) > maxUTM || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			ps.Add(problem.CodeInvalid, "utm."+name, "The value has 1 to %d characters and no control characters.", maxUTM)
 		default:
@@ -67,9 +68,9 @@ func (in *CampaignInput) applyLinks(spec *store.Spec, ps *problem.List) {
 	}
 }
 
-// linkedText is a text of a leg that may have links.
+// linkedText is a parsed text of a leg that may have links.
 type linkedText struct {
-	variant uint32 // 1 and up; 0: not of a variant
+	variant uint32 // from 1; 0: the text is not of a variant
 	text    *text.Template
 }
 
@@ -77,7 +78,7 @@ type linkedText struct {
 func linkedTexts(legs []store.Leg) []linkedText {
 	var out []linkedText
 	add := func(variant int, s string) {
-		if t, err := text.Parse(s); err == nil { // else refused where it is read
+		if t, err := text.Parse(s); err == nil { // a text that does not parse was refused when it was read
 			out = append(out, linkedText{uint32(variant), t}) //nolint:gosec // at most maxVariants
 		}
 	}
@@ -100,7 +101,7 @@ func linkedTexts(legs []store.Leg) []linkedText {
 	return out
 }
 
-// linkTable returns the links of the legs with where they lead; nil when they have none.
+// linkTable returns the links of the legs with their targets; nil when there are none.
 func linkTable(base string, legs []store.Leg, utm map[string]string) *store.LinkTable {
 	out := &store.LinkTable{Base: base, ValidAfterEnd: linksValid}
 	ids := map[string]string{}
@@ -126,8 +127,8 @@ func linkTable(base string, legs []store.Leg, utm map[string]string) *store.Link
 	return out
 }
 
-// withUTM adds the parameters that an address does not have yet, behind those it has and before its fragment. "" when there are none
-// to add: the address stays byte for byte what the author wrote.
+// withUTM adds the parameters that an address does not have yet, after its own parameters and before its fragment. It
+// returns "" when there are none to add; then the address is used exactly as the author wrote it.
 func withUTM(address string, utm map[string]string) string {
 	u, err := url.Parse(address)
 	if err != nil || len(utm) == 0 {
@@ -147,7 +148,7 @@ func withUTM(address string, utm map[string]string) string {
 	return u.String()
 }
 
-// checkLinks finds what is wrong with the links of a campaign and where its short addresses begin.
+// checkLinks checks the links of a campaign and sets the base of its short addresses.
 func (s *server) checkLinks(f *found) {
 	table := linkTable(s.LinkURL, f.legs, nil)
 	if table == nil {
@@ -156,30 +157,30 @@ func (s *server) checkLinks(f *found) {
 	f.linkBase = s.LinkURL
 	for i := range f.legs {
 		if f.legs[i].Channel == schemas.ChannelVoice && linkTable("", f.legs[i:i+1], nil) != nil {
-			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "A call can't hold a link: it would be read out.").WithFix("Take {{link:…}} and {{opt_out}} out of the text."))
+			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The text of a call cannot have a link: it would be read out.").WithFix("Remove {{link:…}} and {{opt_out}} from the text."))
 		}
 	}
 	for _, t := range linkedTexts(f.legs) {
 		if t.text.OptOut() {
-			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "{{opt_out}} is not offered yet.").WithFix("Take it out of the text."))
+			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "{{opt_out}} is not offered yet.").WithFix("Remove it from the text."))
 			break
 		}
 	}
 	if s.LinkURL == "" {
-		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "This installation has no address for links.").
+		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "This installation has no public address for links.").
 			WithFix("Start the role api with --link-url https://…, the address by which phones reach the role edge."))
 	}
 	if n := len(table.Links); n > schemas.MaxLink {
 		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The texts have %d links; a campaign has at most %d.", n, schemas.MaxLink).
-			WithFix("Take some out. A link of several variants counts for each."))
+			WithFix("Remove some. A link in several variants counts once for each."))
 	}
 }
 
 // CampaignLink is a link of a campaign.
 type CampaignLink struct {
-	ID      string  `json:"id" doc:"By which statistics and selections name it; a link of several variants has one id." example:"lnk_1"`
-	URL     string  `json:"url" doc:"As the text has it."`
-	Target  string  `json:"target" doc:"Where it leads: url, with the parameters of utm."`
+	ID      string  `json:"id" doc:"Name of the link in statistics and selections; the same link in several variants has one id." example:"lnk_1"`
+	URL     string  `json:"url" doc:"The address in the text."`
+	Target  string  `json:"target" doc:"The address to which it redirects: url, with the parameters of utm."`
 	Variant *uint32 `json:"variant" doc:"The variant whose text has it, from 1; null without variants."`
 }
 

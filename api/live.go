@@ -13,12 +13,12 @@ import (
 
 // LiveInput is what can be changed while a campaign is active (C4).
 type LiveInput struct {
-	Rate                 problem.Optional[int]            `json:"rate,omitzero" doc:"Most messages per second; 0: no limit of its own."`
-	Weight               problem.Optional[int]            `json:"weight,omitzero" doc:"Share against the tenant's other campaigns, 1 to 100."`
+	Rate                 problem.Optional[int]            `json:"rate,omitzero" doc:"Most messages per second; 0: no own limit."`
+	Weight               problem.Optional[int]            `json:"weight,omitzero" doc:"Share relative to the tenant's other campaigns, 1 to 100."`
 	CallingHoursStart    problem.Optional[string]         `json:"callingHoursStart,omitzero"`
 	CallingHoursEnd      problem.Optional[string]         `json:"callingHoursEnd,omitzero"`
 	CallingHoursTimezone problem.Optional[string]         `json:"callingHoursTimezone,omitzero"`
-	Variants             problem.Optional[[]VariantInput] `json:"variants,omitzero" doc:"Of an SMS campaign with variants: their new weights, by name. Variants that are not named keep theirs. Who was dealt already keeps the variant that it had."`
+	Variants             problem.Optional[[]VariantInput] `json:"variants,omitzero" doc:"SMS campaigns with variants: new weights, by name. Variants that are not named keep their weights. Recipients that were already sent to keep their variant."`
 	Tags                 problem.Optional[[]string]       `json:"tags,omitzero"`
 	Notes                problem.Optional[string]         `json:"notes,omitzero"`
 }
@@ -41,8 +41,8 @@ func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error
 	return s.answer(ctx, at, c), nil
 }
 
-// apply changes a running campaign. Rate, weight and calling hours can be changed while it is active; tags and notes, which no
-// sender reads, at any time.
+// apply changes a campaign. Rate, weight and calling hours can be changed only while it is active; tags and notes at
+// any time, because the pipeline does not use them.
 func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
 	var ps problem.List
 	if in.Tags.Set {
@@ -57,7 +57,7 @@ func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
 	if changesSending && !schemas.Active(c.State) {
 		p := wrongState(c.State, "a change of rate, weights or calling hours")
 		if schemas.Editable(c.State) {
-			p = p.WithFix("PUT /api/campaigns/%s changes a campaign that is not confirmed.", c.ID())
+			p = p.WithFix("Change a campaign that is not confirmed with PUT /api/campaigns/%s.", c.ID())
 		}
 		return p
 	}
@@ -86,7 +86,7 @@ func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
 	return nil
 }
 
-// maxWeightChanges bounds the record of a campaign, which holds all weights that it ever had.
+// maxWeightChanges limits the size of a campaign's record, which has all weights that the campaign ever had.
 const maxWeightChanges = 200
 
 // applyVariants changes the weights of the variants (R38, R57).
@@ -116,10 +116,10 @@ func (in *LiveInput) applyVariants(c *store.Campaign, ps *problem.List) {
 		}
 	}
 	if !slices.ContainsFunc(next, func(w uint32) bool { return w > 0 }) {
-		ps.Add(problem.CodeInvalid, "variants", "The weights of all variants are 0: nobody would get a text.")
+		ps.Add(problem.CodeInvalid, "variants", "The weights of all variants are 0: no recipient would get a text.")
 	}
 	if len(c.Weights) >= maxWeightChanges {
-		ps.Add(problem.CodeInvalid, "variants", "The weights were changed %d times, which is the most.", maxWeightChanges)
+		ps.Add(problem.CodeInvalid, "variants", "The weights were already changed %d times, which is the maximum.", maxWeightChanges)
 	}
 	if !slices.Equal(next, c.Weights[len(c.Weights)-1]) {
 		c.Weights = append(slices.Clone(c.Weights), next)

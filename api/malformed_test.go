@@ -72,8 +72,8 @@ func (w *env) at(path, campaign, list, contact string) string {
 	return strings.Replace(path, "{id}", contact, 1)
 }
 
-// Every operation that takes an object, by the document itself: what is no JSON is 400 and says where; what is JSON of another
-// shape is 400 or 422 and says which field; nothing of it changes anything, and nothing is a 500.
+// Every operation that takes an object, by the document itself: what is no JSON is 400 and says where; what is JSON of
+// another shape is 400 or 422 and says which field; nothing of it changes anything, and nothing is a 500.
 func TestMalformedBodies(t *testing.T) {
 	w := newEnv(t)
 	w.key = w.newKey(w.tenant.ID, store.Scopes, false) // operators' operations too

@@ -18,7 +18,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Member is one recipient of a campaign and what became of it (R124 to R129). Who it is comes from the audience as it was frozen.
+// Member is one recipient of a campaign with its status (R124 to R129). Number and name come from the frozen audience.
 type Member struct {
 	Seq         uint32  `json:"seq" doc:"Number of the recipient within the audience, from 0."`
 	MessageID   string  `json:"messageId" example:"msg_…"`
@@ -27,7 +27,7 @@ type Member struct {
 	Phone       *string `json:"phone"`
 	Email       *string `json:"email"`
 	Country     *string `json:"country"`
-	Status      string  `json:"status" enum:"pending,sent,delivered,failed" doc:"sent: awaiting or ambiguous; failed: undelivered, notSent or skipped."`
+	Status      string  `json:"status" enum:"pending,sent,delivered,failed" doc:"sent covers the states awaiting and ambiguous; failed covers undelivered, notSent and skipped."`
 	State       string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in more detail."`
 	Attempts    int     `json:"attempts" doc:"How often the message was handed over to a carrier."`
 	SentAt      *string `json:"sentAt" format:"date-time"`
@@ -35,26 +35,26 @@ type Member struct {
 	UpdatedAt   *string `json:"updatedAt" format:"date-time"`
 	Disposition *string `json:"disposition" doc:"The sub-status." example:"ABSENT_SUBSCRIBER"`
 	Description *string `json:"description" doc:"The disposition in a sentence."`
-	Error       *string `json:"error" doc:"Why it failed; null of one that has not failed."`
+	Error       *string `json:"error" doc:"Why it failed; null when it has not failed."`
 	RawCode     *string `json:"rawCode" doc:"The carrier's own code."`
 	Variant     int     `json:"variant"`
 	Channel     *string `json:"channel"`
 	Route       *string `json:"route"`
 	Sender      *string `json:"sender"`
-	Try         int     `json:"try" doc:"Of the event that decides the status; 0: none yet."`
+	Try         int     `json:"try" doc:"Number of the try whose event decides the status; 0: none yet."`
 	Leg         int     `json:"leg"`
-	Segments    int     `json:"segments" doc:"Of the last message; 0: none yet."`
-	Cost        Money   `json:"cost" doc:"As it is billed, over all tries."`
+	Segments    int     `json:"segments" doc:"Segments of the last message; 0: none yet."`
+	Cost        Money   `json:"cost" doc:"Billed cost, over all tries."`
 	Clicked     bool    `json:"clicked"`
 	Replied     bool    `json:"replied"`
-	OptedOut    bool    `json:"optedOut" doc:"Opted out in answer to this campaign."`
+	OptedOut    bool    `json:"optedOut" doc:"The recipient opted out in reply to this campaign."`
 }
 
 // MemberDetail is a member with everything that happened to it.
 type MemberDetail struct {
 	Member
 	Events []MessageEvent `json:"events" nullable:"false" doc:"Oldest first, with the carriers' own codes."`
-	Deals  []MemberDeal   `json:"deals" nullable:"false" doc:"When the scheduler gave the recipient to be sent to, oldest first."`
+	Deals  []MemberDeal   `json:"deals" nullable:"false" doc:"When the scheduler dealt the recipient, that is, ordered a try; oldest first."`
 }
 
 // MemberDeal is one deal of a recipient.
@@ -62,7 +62,7 @@ type MemberDeal struct {
 	Number    uint64 `json:"number"`
 	Try       int    `json:"try"`
 	Leg       int    `json:"leg"`
-	Cancelled bool   `json:"cancelled" doc:"Dealt to be ended, not to be sent to."`
+	Cancelled bool   `json:"cancelled" doc:"The deal only ends the recipient; no message is sent."`
 	Time      string `json:"time" format:"date-time"`
 }
 
@@ -79,12 +79,12 @@ type (
 	recipientsIn struct {
 		ID        string `path:"id" example:"camp_12345"`
 		Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"50"`
-		Cursor    string `query:"cursor" doc:"next of an earlier answer. Members are in the order of seq, so none is skipped or comes twice."`
-		Status    string `query:"status" doc:"A status or a state as members have them; several separated by commas."`
+		Cursor    string `query:"cursor" doc:"The value of next in an earlier answer. Members are in the order of seq, so there is no gap and no repetition."`
+		Status    string `query:"status" doc:"A status or state of members; several separated by commas."`
 		SubStatus string `query:"subStatus" doc:"Several separated by commas." example:"ABSENT_SUBSCRIBER"`
-		Channel   string `query:"channel" doc:"Tried on the channel; several separated by commas."`
+		Channel   string `query:"channel" doc:"Channel of a try; several separated by commas."`
 		Variant   string `query:"variant" doc:"Several separated by commas."`
-		Country   string `query:"country" doc:"Of the message; several separated by commas." example:"IT"`
+		Country   string `query:"country" doc:"Country of the message; several separated by commas." example:"IT"`
 		Clicked   string `query:"clicked" enum:"true,false"`
 		Selection string `query:"selection" doc:"A selection as JSON; see POST /api/campaigns/{id}/selection."`
 		Search    string `query:"search" doc:"Within name, number and e-mail address." example:"rossi"`
@@ -99,7 +99,7 @@ type (
 
 func (s *server) registerMembers() {
 	register(s, operation{
-		id: "listMembers", method: http.MethodGet, path: "/api/campaigns/{id}/members", summary: "List the recipients of a campaign and what became of each",
+		id: "listMembers", method: http.MethodGet, path: "/api/campaigns/{id}/members", summary: "List the recipients of a campaign with their status",
 		scope: store.ScopeRead, errors: []int{404, 422}, tag: campaignTag,
 	}, s.listMembers)
 	register(s, operation{
@@ -109,11 +109,11 @@ func (s *server) registerMembers() {
 	register(s, operation{
 		id: "explainMessage", method: http.MethodGet, path: "/api/messages/{id}/why", summary: "Explain what happened to a message, and why",
 		scope: store.ScopeRead, errors: []int{404}, tag: "Messages",
-		describe: "Each decision about the message with its evidence, oldest first: from which list it was taken, when it was dealt, what held it back, which route had it, what the carrier answered.",
+		describe: "Each decision about the message with its evidence, oldest first: the list that the recipient is from, when the scheduler dealt it, what delayed it, its route, and what the carrier answered.",
 	}, s.why)
 }
 
-// statesOfWord are the states of a status of C.
+// statesOfWord maps each status of C to our states.
 var statesOfWord = func() map[string][]string {
 	out := map[string][]string{}
 	for b := range schemas.BucketFact {
@@ -165,7 +165,7 @@ func (in *recipientsIn) selection() (*analytics.Selection, *problem.Problem) {
 			return nil, p
 		}
 		var given any
-		_ = json.Unmarshal([]byte(in.Selection), &given) // it was parsed just now
+		_ = json.Unmarshal([]byte(in.Selection), &given) // it was already parsed, so it is valid
 		all["and"] = []any{given}
 	}
 	combined, err := json.Marshal(all)
@@ -173,7 +173,7 @@ func (in *recipientsIn) selection() (*analytics.Selection, *problem.Problem) {
 		return nil, problem.From(err)
 	}
 	sel, p := parseSelection(combined)
-	if p != nil { // a filter: name it as the query does
+	if p != nil { // the problem is in a filter: use the name of its query parameter
 		p.Field, _, _ = strings.Cut(strings.TrimPrefix(p.Field, "selection."), "[")
 	}
 	return sel, p
@@ -194,7 +194,7 @@ func (s *server) listMembers(ctx context.Context, in *recipientsIn) (*recipients
 		return nil, err
 	}
 	out := &Members{Data: []*Member{}, Limit: in.Limit, AsOf: stampOrNull(s.figures.asOf(ctx))}
-	if c.FreezeID == "" { // there is no audience yet
+	if c.FreezeID == "" { // the campaign has no audience yet
 		out.Total = new(uint64)
 		return &recipientsOut{out}, nil
 	}
@@ -230,7 +230,7 @@ func (s *server) listMembers(ctx context.Context, in *recipientsIn) (*recipients
 	return &recipientsOut{out}, nil
 }
 
-// search returns the first limit recipients at or after a seq that are chosen and match.
+// search returns the first limit recipients at or after a seq that are in chosen and match the search.
 func (p *people) search(ctx context.Context, n needle, chosen *roaring.Bitmap, from uint32, limit int) (out []uint32, err error) {
 	for i, x := range p.index {
 		if x.First+x.Count <= from || len(out) >= limit {
@@ -268,8 +268,8 @@ func (s *server) membersOf(ctx context.Context, c *store.Campaign, who *people, 
 	return out, err
 }
 
-// eachMember calls yield for the members with these seqs, which are in order. The entry is nil if the audience does not have it, and
-// valid until yield returns.
+// eachMember calls yield for the members with these seqs, which are in order. The entry of the audience is nil if the
+// audience was removed; it is valid until yield returns.
 func (s *server) eachMember(ctx context.Context, c *store.Campaign, who *people, sets *analytics.Sets, seqs []uint32,
 	yield func(*analytics.Member, *audience.Entry, *Member),
 ) error {
@@ -293,13 +293,13 @@ func (s *server) eachMember(ctx context.Context, c *store.Campaign, who *people,
 	return nil
 }
 
-// knownMembers returns what the statistics know about recipients.
+// knownMembers returns the members that the statistics have, by seq.
 func (s *server) knownMembers(ctx context.Context, c *store.Campaign, seqs []uint32) (map[uint32]analytics.Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, setsTimeout)
 	defer cancel()
 	members, err := s.Analytics.Members(ctx, c.Tenant, c.ID(), seqs)
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
 	}
 	out := make(map[uint32]analytics.Member, len(members))
 	for i := range members {
@@ -308,7 +308,7 @@ func (s *server) knownMembers(ctx context.Context, c *store.Campaign, seqs []uin
 	return out, nil
 }
 
-// viewMemberOf returns a member as the API answers it; e is nil if the audience is gone.
+// viewMemberOf converts a member for the answer; e is nil if the audience was removed.
 func viewMemberOf(m *analytics.Member, e *audience.Entry, spent analytics.Spent, test bool) *Member {
 	bucket := m.State.Bucket()
 	v := &Member{
@@ -346,7 +346,7 @@ func viewMemberOf(m *analytics.Member, e *audience.Entry, spent analytics.Spent,
 	return v
 }
 
-// failure says why a member failed: what the sub-status means, and the carrier's own code.
+// failure returns why a member failed: the meaning of the sub-status, and the carrier's own code.
 func failure(m *analytics.Member, description string) string {
 	if description == "" {
 		description = "It failed without a known reason."
@@ -389,7 +389,7 @@ func (s *server) getMember(ctx context.Context, in *memberIn) (*memberOut, error
 	return &memberOut{out}, nil
 }
 
-// history is what the statistics know about one recipient.
+// history has the events and deals of one recipient from the statistics.
 type history struct {
 	events []analytics.Event
 	deals  []analytics.Deal
@@ -402,7 +402,7 @@ func (s *server) historyOf(ctx context.Context, c *store.Campaign, seq uint32) (
 		h.deals, err = s.Analytics.Deals(ctx, c.Tenant, c.ID(), seq)
 	}
 	if err != nil {
-		return h, problem.Unavailable(5*time.Second, err, "The history cannot be read at present.")
+		return h, problem.Unavailable(5*time.Second, err, "The history cannot be read now.")
 	}
 	return h, nil
 }

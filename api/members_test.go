@@ -63,7 +63,8 @@ func seqsOf(rows []memberRow) (out []uint32) {
 	return out
 }
 
-// sentAndAnswered: of 40 people 0 to 29 were sent to, 0 to 9 delivered, 10 to 14 failed, 30 to 31 not sent, 32 skipped, 33 ambiguous.
+// sentAndAnswered: of 40 people 0 to 29 were sent to, 0 to 9 delivered, 10 to 14 failed, 30 to 31 not sent, 32 skipped,
+// 33 ambiguous.
 func (w *env) sentAndAnswered() string {
 	w.Helper()
 	id := w.audienceOf(40)

@@ -15,9 +15,9 @@ import (
 	"fanfare/schemas/text"
 )
 
-// mergeFields compares the merge fields of a campaign's text with those that the contacts of its lists have. A field that nobody
-// has is a problem, and of a draft a warning, for its contacts may still come; one that some lack is a warning. There is nothing to
-// compare without a text, without lists, and when the lists are empty.
+// mergeFields compares the merge fields of a campaign's texts with the fields of the contacts of its lists. A field
+// that no contact has is a problem; for a draft it is only a warning, because contacts may still be added. A field that
+// some contacts lack is a warning. Without texts or lists, or with empty lists, it compares nothing.
 func (s *server) mergeFields(ctx context.Context, tenant string, spec *store.Spec, draft bool) (warnings []string, err error) {
 	used := fieldsOf(spec)
 	if len(spec.Lists) == 0 || len(used) == 0 {
@@ -25,7 +25,7 @@ func (s *server) mergeFields(ctx context.Context, tenant string, spec *store.Spe
 	}
 	counts, err := s.Store.ListFields(ctx, tenant, spec.Lists)
 	if errors.Is(err, schemas.ErrNotFound) {
-		return nil, nil // whoever counts the audience says that a list was deleted
+		return nil, nil // the count of the audience reports the deleted list
 	}
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -36,7 +36,7 @@ func (s *server) mergeFields(ctx context.Context, tenant string, spec *store.Spe
 	var unknown problem.List
 	for _, f := range used {
 		if f.Name == text.FieldPhone || f.Column == text.FieldPhone {
-			continue // everybody has one
+			continue // every contact has a value
 		}
 		have := max(counts.Names[f.Name], counts.Names[f.Column])
 		switch {
@@ -61,14 +61,14 @@ type usedField struct {
 	field string
 }
 
-// fieldsOf returns the merge fields of all texts of a campaign, each once. A named parameter of a template that was not given is
-// none of them: whether there is such a parameter is the template's to say.
+// fieldsOf returns the merge fields of all texts of a campaign, each once. Named parameters of a template that were not
+// given are not included, because only the template says which parameters there are.
 func fieldsOf(spec *store.Spec) []usedField {
 	var out []usedField
 	for _, w := range textsOf(spec) {
 		tpl, err := text.Parse(w.text)
 		if err != nil {
-			continue // refused where it is read
+			continue // applyContent refuses the text
 		}
 		for _, f := range tpl.Fields() {
 			if !slices.ContainsFunc(out, func(o usedField) bool { return o.Name == f.Name }) {
@@ -79,11 +79,12 @@ func fieldsOf(spec *store.Spec) []usedField {
 	return out
 }
 
-// afterwards is mergeFields and lookUp of a campaign as a body will change it. A campaign that stays a draft is one.
+// afterwards runs mergeFields and lookUp for a campaign as it will be after the change in body. If it stays a draft, it
+// is treated as one.
 func (s *server) afterwards(ctx context.Context, at *addressed, body *CampaignInput, find listFinder) ([]string, *found, error) {
 	changed := *at.campaign
 	if ps := body.apply(&changed.Spec, &at.who.tenant, s.Now(), find); ps.Err() != nil {
-		return nil, &found{}, nil //nolint:nilerr // the change itself meets the same error
+		return nil, &found{}, nil //nolint:nilerr // the change itself returns the same error
 	}
 	draft := body.Draft.Value || changed.State == schemas.StateDraft || changed.State == schemas.StateRejected
 	refs, err := s.lookUp(ctx, at.who, &changed.Spec, draft)
@@ -94,11 +95,11 @@ func (s *server) afterwards(ctx context.Context, at *addressed, body *CampaignIn
 	return fields, refs, err
 }
 
-// unknownField is the problem of a merge field that no contact has.
+// unknownField returns the problem of a merge field that no contact has.
 func unknownField(field string, f text.Field, names map[string]uint64) *problem.Problem {
 	p := problem.Field(problem.CodeUnknownPlaceholder, field, "No contact of the lists has a value for {{%s}}.", f.Written)
 	near := nearest(f.Name, names, 3)
-	const otherwise = "import contacts with a column of that name, or take the field out of the text."
+	const otherwise = "import contacts with a column of that name, or remove the field from the text."
 	switch {
 	case len(near) > 0:
 		return p.WithFix("Did you mean %s? Else %s", placeholders(near, " or "), otherwise)
@@ -108,7 +109,7 @@ func unknownField(field string, f text.Field, names map[string]uint64) *problem.
 	return p.WithFix("The contacts have no fields at all: %s", otherwise)
 }
 
-// placeholders writes names as a text has them.
+// placeholders returns names in the form in which texts have them.
 func placeholders(names []string, between string) string {
 	return "{{" + strings.Join(names, "}}"+between+"{{") + "}}"
 }
@@ -121,7 +122,7 @@ func frequent(names map[string]uint64, most int) []string {
 	return all[:min(most, len(all))]
 }
 
-// missingEffect says what becomes of a recipient without a value.
+// missingEffect says what happens to a recipient without a value.
 func missingEffect(spec *store.Spec) string {
 	switch spec.Missing {
 	case schemas.MissingPolicyFail:
@@ -133,8 +134,8 @@ func missingEffect(spec *store.Spec) string {
 	}
 }
 
-// nearest returns the names that are most like one, best first: those that take the fewest changes of a letter, and at most as
-// many as half the letters of the name.
+// nearest returns the names that are most similar to a name, best first: those with the smallest edit distance, which
+// must be at most half the letters of the name.
 func nearest(name string, names map[string]uint64, most int) []string {
 	type near struct {
 		name     string

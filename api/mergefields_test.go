@@ -16,8 +16,8 @@ type campaignAnswer struct {
 	Warning           []string
 }
 
-// A text with a merge field that no contact of its lists has is refused at create, change, price and confirm, with the fields that
-// were probably meant; one that some contacts lack is a warning that says how many.
+// A text with a merge field that no contact of its lists has is refused at create, change, price and confirm, with the
+// fields that were probably meant; one that some contacts lack is a warning that says how many.
 func TestMergeFields(t *testing.T) {
 	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)

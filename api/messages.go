@@ -27,7 +27,7 @@ type MessageStatus struct {
 	SubStatus         *string `json:"subStatus" example:"ABSENT_SUBSCRIBER"`
 	Description       *string `json:"description"`
 	RawCode           *string `json:"rawCode" doc:"The carrier's own code."`
-	Attempts          int     `json:"attempts" doc:"How often it was handed over to a carrier."`
+	Attempts          int     `json:"attempts" doc:"How often the message was handed over to a carrier."`
 	SentAt            *string `json:"sentAt" format:"date-time"`
 	DeliveredAt       *string `json:"deliveredAt" format:"date-time"`
 	UpdatedAt         *string `json:"updatedAt" format:"date-time"`
@@ -37,7 +37,7 @@ type MessageStatus struct {
 type StatusAnswer struct {
 	MessageStatus
 	Results []MessageStatus `json:"results" nullable:"false" doc:"Every message that carries the reference, newest first, at most 100."`
-	More    bool            `json:"more" doc:"There may be more messages with this reference; each can be asked for by its messageId."`
+	More    bool            `json:"more" doc:"There may be more messages with this reference; get each by its messageId."`
 }
 
 // StatusesAnswer is the status of several references.
@@ -68,7 +68,7 @@ type MessageEvent struct {
 
 type (
 	statusIn struct {
-		Ref string `path:"customerMessageId" doc:"The client's reference, or msg_… of an answer."`
+		Ref string `path:"customerMessageId" doc:"The client's reference, or the message id (msg_…) from an answer."`
 	}
 	statusOut  struct{ Body *StatusAnswer }
 	statusesIn struct {
@@ -104,7 +104,7 @@ func (s *server) registerMessages() {
 
 // owned finds the campaign of a message id among the tenant's campaigns. Another tenant's message is not found (P7).
 func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*store.Campaign, error) {
-	missing := problem.New(problem.CodeNotFound, "There is no message of that id.")
+	missing := problem.New(problem.CodeNotFound, "There is no message with that id.")
 	if s.Keys.Verify(id) != nil {
 		return nil, missing
 	}
@@ -120,7 +120,8 @@ func (s *server) owned(ctx context.Context, who *principal, id schemas.ID) (*sto
 	return &c, nil
 }
 
-// messageStatus returns the state of a message. A message without events is pending: it is in the log and will be sent.
+// messageStatus returns the state of a message. A message without events is pending: it is in its topic and will be
+// sent.
 func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.ID) (*MessageStatus, error) {
 	c, err := s.owned(ctx, who, id)
 	if err != nil {
@@ -131,7 +132,7 @@ func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.I
 	defer cancel()
 	members, err := s.Analytics.Members(ctx, who.tenant.ID, c.ID(), []uint32{id.Seq()})
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read now.")
 	}
 	m := analytics.Member{Seq: id.Seq(), MessageID: id}
 	if len(members) > 0 {
@@ -141,7 +142,7 @@ func (s *server) messageStatus(ctx context.Context, who *principal, id schemas.I
 	return viewMember(&m, visible(c)), nil
 }
 
-// visible is the id of a campaign that clients may know: single sends have none.
+// visible returns the id of a campaign that clients may know, "" for the hidden campaign of single sends.
 func visible(c *store.Campaign) string {
 	if c.Hidden {
 		return ""
@@ -149,7 +150,7 @@ func visible(c *store.Campaign) string {
 	return c.ID()
 }
 
-// words of C for the buckets.
+// bucketWords are the words of C for the buckets.
 var bucketWords = map[schemas.Bucket]string{
 	schemas.BucketPending: "pending", schemas.BucketAmbiguous: "sent", schemas.BucketAwaiting: "sent", schemas.BucketDelivered: "delivered",
 	schemas.BucketUndelivered: "failed", schemas.BucketNotSent: "failed", schemas.BucketSkipped: "failed",
@@ -175,7 +176,7 @@ func viewMember(m *analytics.Member, campaign string) *MessageStatus {
 	return v
 }
 
-// byRef finds the messages of a reference: a message id of ours, or the client's own reference.
+// byRef finds the messages of a reference, which is our message id or the client's own reference.
 func (s *server) byRef(ctx context.Context, who *principal, ref string) (*StatusAnswer, error) {
 	if id, err := schemas.ParseID(ref); err == nil {
 		st, err := s.messageStatus(ctx, who, id)
@@ -220,7 +221,7 @@ func (s *server) findRef(ctx context.Context, who *principal, ref string) ([]ana
 	defer cancel()
 	found, err := s.Analytics.ByCustomerRef(ctx, who.tenant.ID, ref, s.Now().Add(-refSpan))
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The status cannot be read now.")
 	}
 	return found, nil
 }
@@ -282,7 +283,7 @@ func (s *server) messageHistory(ctx context.Context, in *historyIn) (*historyOut
 	defer cancel()
 	events, err := s.Analytics.History(ctx, who.tenant.ID, schemas.CampaignID(id.CampaignNumber()), id.Seq())
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The history cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The history cannot be read now.")
 	}
 	return &historyOut{&MessageHistory{MessageStatus: *st, Events: viewEvents(events)}}, nil
 }

@@ -33,7 +33,8 @@ type request struct {
 	status    int
 	who       *principal   // set by authorize
 	claim     *store.Claim // of an Idempotency-Key, set by idempotent
-	// reserved is the answer that is stored under the claim with its ids: the claim must not be released.
+	// reserved is the answer whose message ids are reserved under the claim. When it is set, the claim must not be
+	// released.
 	reserved *packedAnswer
 	unknown  bool // the store does not know whether the request has changed something; set by explain
 }
@@ -48,7 +49,7 @@ func requestOf(ctx context.Context) *request {
 	return &request{}
 }
 
-// WriteHeader notes the status.
+// WriteHeader records the status.
 func (r *request) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
@@ -72,9 +73,9 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	sends    *prometheus.CounterVec
 	panics   prometheus.Counter
-	// callbacks are requests of carriers, by what became of them.
+	// callbacks counts requests of carriers by result.
 	callbacks *prometheus.CounterVec
-	// jobs are exports and segments that ended in this process.
+	// jobs counts exports and segments that ended in this process.
 	jobs, jobRows *prometheus.CounterVec
 	jobsRunning   *prometheus.GaugeVec
 }
@@ -135,8 +136,8 @@ func (s *server) outer(next http.Handler) http.Handler {
 	})
 }
 
-// badTarget refuses a path or a query that cannot be parsed, and texts that no store can hold. url.Query would silently drop
-// parameters that it cannot parse.
+// badTarget refuses a path or a query that cannot be parsed, and texts that the store cannot hold. url.Query would
+// silently drop parameters that it cannot parse.
 func badTarget(r *http.Request) *problem.Problem {
 	fits := func(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 	if !fits(r.URL.Path) {
@@ -160,7 +161,7 @@ func badTarget(r *http.Request) *problem.Problem {
 	return nil
 }
 
-// pendingBody is the body of a request that may be answered before the body was read.
+// pendingBody is the body of a request that may be answered before all of the body was read.
 type pendingBody struct {
 	r    *http.Request
 	w    *request
@@ -168,13 +169,13 @@ type pendingBody struct {
 	time time.Duration
 }
 
-// bodyOf sets a read deadline for the body: without it a client that stops sending would hold the request for ever. An import
-// sets its own deadlines. net/http removes the deadline at the end of the body.
+// bodyOf sets a read deadline for the body: without it a client that stops sending would hold the request for ever.
+// Imports set their own deadlines. net/http removes the deadline at the end of the body.
 func (s *server) bodyOf(w *request, r *http.Request) pendingBody {
 	body := r.Body
 	if body != nil && body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.BodyTimeout))
-		r.Body = io.NopCloser(body) // huma closes a body that it refuses; leave reads it
+		r.Body = io.NopCloser(body) // huma closes a refused body, but leave must still read it
 	}
 	return pendingBody{r, w, body, s.BodyTimeout}
 }
@@ -182,12 +183,12 @@ func (s *server) bodyOf(w *request, r *http.Request) pendingBody {
 const (
 	// readByServer is how much of an unread body net/http reads by itself before it closes the connection.
 	readByServer = 256 << 10
-	// maxLeft bounds what leave reads.
+	// maxLeft is the most bytes that leave reads.
 	maxLeft = 64 << 20
 )
 
-// leave reads the rest of the body of a refused request. Many clients write the whole body before they read the answer; closing
-// the connection earlier would reset it, and they would never see the answer.
+// leave reads the rest of the body of a refused request. Many clients write the whole body before they read the answer.
+// If the server closed the connection earlier, it would be reset and the client would never see the answer.
 func (b pendingBody) leave() {
 	if b.body == nil || b.body == http.NoBody || b.w.status < http.StatusBadRequest || b.r.Header.Get("Expect") != "" ||
 		b.r.ContentLength >= 0 && b.r.ContentLength <= readByServer {
@@ -252,7 +253,8 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	_ = json.MarshalWrite(w, &q)
 }
 
-// allow counts a request against the limits of its key (X8), says in headers what is left, and answers when nothing is.
+// allow counts a request against the limits of its key (X8) and sets the rate limit headers. When the limit is reached,
+// it answers 429 and returns false.
 func (s *server) allow(w http.ResponseWriter, r *http.Request, who *principal) bool {
 	g := s.limiter.take(r.Context(), who)
 	g.header(w.Header())
@@ -308,7 +310,7 @@ func (s *server) authorize(ctx huma.Context, next func(huma.Context)) {
 	}
 	if r.Body != nil && r.Body != http.NoBody && !o.streamed {
 		if !problem.IsJSON(r.Header.Get("Content-Type")) {
-			writeProblem(w, r, problem.New(problem.CodeMediaType, "The body is %s.", problem.Truncate(r.Header.Get("Content-Type"), 100)))
+			writeProblem(w, r, problem.New(problem.CodeMediaType, "The body has the content type %s.", problem.Truncate(r.Header.Get("Content-Type"), 100)))
 			return
 		}
 		r.Header["Content-Type"] = []string{"application/json"}

@@ -7,8 +7,8 @@ import (
 	"fanfare/schemas"
 )
 
-// An operator takes back credit that a campaign under way has reserved: it is suspended with reason no_credit, can't be resumed by hand,
-// says so, and goes on by itself after a top-up.
+// An operator takes back credit that a campaign under way has reserved: it is suspended with reason no_credit, can't be
+// resumed by hand, says so, and goes on by itself after a top-up.
 func TestNoCredit(t *testing.T) {
 	w := newEnv(t)
 	admin := w.admin()

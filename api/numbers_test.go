@@ -15,8 +15,8 @@ func TestWrongNumbers(t *testing.T) {
 		"+39 333 123005O": `phoneNumber is not a phone number: it has the letter 'O'.`,
 		"393331230022.5":  `it has a fraction, after the '.'`,
 		"3.93331E+11":     `a spreadsheet has rounded it`,
-		"33612345678":     `with a + in front it is one of FR`,
-		"+39899123456":    `phoneNumber is a premium-rate number and cannot take messages.`,
+		"33612345678":     `with a leading + it is one of FR`,
+		"+39899123456":    `phoneNumber is a premium-rate number and cannot receive messages.`,
 		"+449098790000":   `is a premium-rate number`,
 		"+19002345678":    `is a premium-rate number`,
 		"+979123456789":   `is a premium-rate number`,
@@ -39,7 +39,7 @@ func TestWrongNumbers(t *testing.T) {
 	var got api.SendResult
 	w.call("POST", sendPath, `{"phoneNumber":["393331230022.0","33612345678","+393331230022"],"message":"m"}`).want(200).into(&got)
 	if r := got.Results; !r[0].Accepted || r[0].Destination != "+393331230022" || r[1].Accepted || r[1].Reasons[0] != "INVALID_NUMBER" ||
-		!strings.Contains(r[1].Detail, "Send +33612345678 if that number is meant") || r[2].Reasons[0] != "DUPLICATE_RECIPIENT" {
+		!strings.Contains(r[1].Detail, "Send +33612345678 if you mean that number") || r[2].Reasons[0] != "DUPLICATE_RECIPIENT" {
 		t.Errorf("got %+v, want the first sent to, the second with what it may mean, the third the same as the first", got.Results)
 	}
 	w.call("POST", "/api/contacts", `{"phoneNumber":"33612345678"}`).problem(422, "invalid_number", "phoneNumber")

@@ -11,8 +11,8 @@ import (
 
 //go:generate go test -run ^TestOpenAPI$ -update .
 
-// init sets two package variables of huma: the constructor of errors, and that arrays are never null. They must be set before
-// any API is created; nothing else in the process uses huma.
+// init sets two package variables of huma: the constructor of errors, and that arrays are never null. They must be set
+// before any API is created. Only this package uses huma.
 func init() {
 	huma.NewError = problem.FromHuma
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
@@ -27,7 +27,8 @@ func init() {
 	huma.DefaultArrayNullable = false
 }
 
-// humaConfig configures huma without $schema fields, links and its own documents, so that bodies are exactly ours.
+// humaConfig configures huma without $schema fields, links and its own documents, so that bodies have exactly the
+// fields of our types.
 func humaConfig() huma.Config {
 	format := problem.JSONFormat()
 	return huma.Config{
@@ -60,7 +61,7 @@ func openAPI(doc *huma.OpenAPI) ([]byte, error) {
 		if op := item.Post; op != nil {
 			op.Parameters = append(op.Parameters, &huma.Param{
 				Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-				Description: "Up to 255 characters. A repeated request answers as the first did and changes nothing.",
+				Description: "Up to 255 characters. A repeated request gets the first answer and changes nothing.",
 			})
 		}
 	}

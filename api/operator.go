@@ -14,7 +14,8 @@ import (
 	"fanfare/schemas"
 )
 
-// tenantHeader names the tenant that an operator acts for, by id or name; without it an operator acts for the tenant of the key.
+// tenantHeader names the tenant that an operator acts for, by id or name; without it an operator acts for the tenant of
+// the key.
 const tenantHeader = "X-Tenant"
 
 const operatorTag = "Operator"
@@ -23,9 +24,9 @@ const operatorTag = "Operator"
 type Tenant struct {
 	ID               string `json:"id" example:"tn_2s5v7k4m9q1x3z6b"`
 	Name             string `json:"name"`
-	Enabled          bool   `json:"enabled" doc:"False: nothing is dealt, and its keys open nothing."`
+	Enabled          bool   `json:"enabled" doc:"False: nothing is sent, and its API keys are refused."`
 	CampaignsEnabled bool   `json:"campaignsEnabled" doc:"R45: campaigns need it."`
-	Region           string `json:"region" doc:"Of numbers without a country code." example:"IT"`
+	Region           string `json:"region" doc:"Country as which numbers without a country code are read." example:"IT"`
 	Timezone         string `json:"timezone" example:"Europe/Rome"`
 	Currency         string `json:"currency" example:"EUR"`
 	DefaultRoute     string `json:"defaultRoute"`
@@ -33,12 +34,12 @@ type Tenant struct {
 	MaxActive        uint32 `json:"maxActiveCampaigns"`
 	MaxContacts      uint32 `json:"maxContacts" doc:"Per campaign."`
 	MaxSegments      uint32 `json:"maxSegments" doc:"Per rendered text."`
-	Rate             uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no limit of its own."`
-	Weight           uint32 `json:"weight" doc:"Share against other tenants, 1 to 100."`
-	Balance          *Money `json:"balance" doc:"What may still be spent; null: unlimited."`
-	Reserved         Money  `json:"reserved" doc:"Set aside for campaigns under way."`
+	Rate             uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no own limit."`
+	Weight           uint32 `json:"weight" doc:"Share relative to other tenants, 1 to 100."`
+	Balance          *Money `json:"balance" doc:"Money that can still be spent; null: unlimited."`
+	Reserved         Money  `json:"reserved" doc:"Money set aside for unfinished campaigns."`
 	Spent            Money  `json:"spent"`
-	Owed             Money  `json:"owed" doc:"Taken back although campaigns under way had reserved it: they are suspended until a top-up pays it."`
+	Owed             Money  `json:"owed" doc:"Debt: credit that was withdrawn although unfinished campaigns had reserved it. Campaigns are suspended until a top-up pays it."`
 	CreatedAt        string `json:"createdAt" format:"date-time"`
 	UpdatedAt        string `json:"updatedAt" format:"date-time"`
 	Version          uint64 `json:"version"`
@@ -59,12 +60,12 @@ type TenantInput struct {
 	MaxSegments      problem.Optional[uint32] `json:"maxSegments,omitzero"`
 	Rate             problem.Optional[uint32] `json:"rate,omitzero"`
 	Weight           problem.Optional[uint32] `json:"weight,omitzero"`
-	Credit           problem.Optional[Money]  `json:"credit,omitzero" doc:"Of a new tenant; left out or null: unlimited."`
+	Credit           problem.Optional[Money]  `json:"credit,omitzero" doc:"Only for a new tenant; left out or null: unlimited."`
 }
 
-// CreditInput tops a tenant up, takes credit back, or makes it unlimited.
+// CreditInput adds credit to a tenant, withdraws credit, or makes it unlimited.
 type CreditInput struct {
-	Amount    problem.Optional[Money]  `json:"amount,omitzero" doc:"Added to the balance; negative: taken back from it."`
+	Amount    problem.Optional[Money]  `json:"amount,omitzero" doc:"Added to the balance; negative: withdrawn from it."`
 	Unlimited problem.Optional[bool]   `json:"unlimited,omitzero" doc:"true: pay as you go, without a balance."`
 	Note      problem.Optional[string] `json:"note,omitzero" doc:"Shown in the ledger."`
 }
@@ -113,7 +114,7 @@ func (s *server) registerOperator() {
 	register(s, operation{
 		id: "createTenant", method: http.MethodPost, path: "/api/tenants", summary: "Create a tenant", status: http.StatusCreated,
 		scope: store.ScopeAdmin, errors: []int{400, 409, 422}, tag: operatorTag,
-		describe: "It can send at once: campaigns enabled, a sender id, a route and prices.",
+		describe: "The tenant can send immediately: it has campaigns enabled, a sender id, a route and prices.",
 	}, s.createTenant)
 	register(s, operation{
 		id: "getTenant", method: http.MethodGet, path: "/api/tenants/{id}", summary: "Get a tenant", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
@@ -129,10 +130,10 @@ func (s *server) registerOperator() {
 		errors: []int{400, 404, 409, 412, 422}, tag: operatorTag, describe: "Fields that are left out stay as they are.",
 	}, s.updateTenant)
 	register(s, operation{
-		id: "addCredit", method: http.MethodPost, path: "/api/tenants/{id}/credit", summary: "Top a tenant up", scope: store.ScopeAdmin,
+		id: "addCredit", method: http.MethodPost, path: "/api/tenants/{id}/credit", summary: "Add or withdraw a tenant's credit", scope: store.ScopeAdmin,
 		errors: []int{400, 402, 404, 409, 422}, tag: operatorTag,
-		describe: "A top-up pays first what the tenant owes; campaigns that were suspended for want of credit (no_credit) then go on by themselves. A negative amount takes " +
-			"credit back, at most the balance and what is reserved: what campaigns under way had reserved is owed, and they are suspended.",
+		describe: "A top-up first pays the tenant's debt; campaigns that were suspended for lack of credit (no_credit) are then resumed automatically. A negative amount withdraws " +
+			"credit, at most the balance and the reserved money. Withdrawn money that unfinished campaigns had reserved becomes a debt, and these campaigns are suspended.",
 	}, s.addCredit)
 	s.registerKeys()
 	s.registerUsers()
@@ -208,7 +209,7 @@ func (s *server) createTenant(ctx context.Context, in *tenantCreateIn) (*tenantO
 	return out, err
 }
 
-// apply puts the fields that were given into a tenant; the store checks them.
+// apply copies the fields that were given to a tenant; the store checks them.
 func (in *TenantInput) apply(t *store.Tenant) error {
 	set(&in.Name, &t.Name, nil)
 	t.Name = strings.TrimSpace(t.Name)
@@ -259,7 +260,7 @@ func (s *server) updateTenant(ctx context.Context, in *tenantChangeIn) (*tenantO
 	return s.answerTenant(ctx, &next)
 }
 
-// routeExists checks the name of a route; "" names none.
+// routeExists checks that a route exists; "" is allowed and names none.
 func (s *server) routeExists(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
@@ -290,7 +291,7 @@ func (s *server) addCredit(ctx context.Context, in *creditIn) (*tenantOut, error
 	case !body.Amount.Set || body.Amount.Value == 0:
 		return nil, problem.Field(problem.CodeInvalid, "amount", "The amount must not be 0.")
 	case body.Amount.Value < 0:
-		_, err = s.Store.Withdraw(ctx, t.ID, uint64(-body.Amount.Value), problem.Truncate(cmp.Or(body.Note.Value, "taken back"), 200), s.cause(ctx))
+		_, err = s.Store.Withdraw(ctx, t.ID, uint64(-body.Amount.Value), problem.Truncate(cmp.Or(body.Note.Value, "withdrawn"), 200), s.cause(ctx))
 	default:
 		var b store.Balance
 		if b, err = s.Store.Balance(ctx, t.ID); err == nil && b.Unlimited {
@@ -305,10 +306,11 @@ func (s *server) addCredit(ctx context.Context, in *creditIn) (*tenantOut, error
 	return s.answerTenant(ctx, t)
 }
 
-// actFor is the principal of an operator who acts for another tenant: that tenant, and the operator's own name and rights.
+// actFor returns the principal of an operator who acts for another tenant: it has that tenant, and the operator's own
+// key and permissions.
 func (a *authenticator) actFor(ctx context.Context, who *principal, ref string) (*principal, error) {
 	if !who.key.Has(store.ScopeAdmin) {
-		return nil, problem.New(problem.CodeScopeMissing, "Only a key with the scope %q acts for another tenant.", string(store.ScopeAdmin))
+		return nil, problem.New(problem.CodeScopeMissing, "Only a key with the scope %q can act for another tenant.", string(store.ScopeAdmin))
 	}
 	t, err := a.store.Tenant(ctx, ref)
 	if errors.Is(err, schemas.ErrNotFound) {

@@ -10,12 +10,13 @@ import (
 	"fanfare/schemas"
 )
 
-// pack shortens an answer for keeping under an Idempotency-Key: the answer of a batch of 1,000 is 200 kB of JSON, and 10 kB packed.
-// Ids are taken out and written in 7 bytes each, since their numbers follow one another and only their signatures do not; the rest is
-// deflated. unpack gives the same bytes again, whatever they are, and needs no key for it.
+// pack compresses an answer that is stored under an Idempotency-Key: the answer of a batch of 1,000 is 200 kB of JSON,
+// and 10 kB packed. It takes the ids out of the JSON and writes each in 7 bytes, because consecutive ids have
+// consecutive seqs and differ otherwise only in their signatures. It deflates the rest. unpack restores exactly the
+// same bytes, and needs no id key.
 //
-// The form: the length of the deflated text as a uvarint, the deflated text, the ids in their order. In the text a mark stands for
-// each id, and an escaped mark for a byte that is a mark itself.
+// The form: the length of the deflated text as a uvarint, the deflated text, the ids in their order. In the text, a
+// mark replaces each id, and an escaped mark replaces a byte that is equal to a mark.
 func pack(answer []byte) []byte {
 	text := make([]byte, 0, len(answer))
 	var ids []byte
@@ -37,7 +38,7 @@ func pack(answer []byte) []byte {
 		i++
 	}
 	var deflated bytes.Buffer
-	w, _ := flate.NewWriter(&deflated, flate.BestSpeed) // an error is of an unknown level only
+	w, _ := flate.NewWriter(&deflated, flate.BestSpeed) // fails only for an unknown level
 	_, _ = w.Write(text)                                // to memory
 	_ = w.Close()
 	out := binary.AppendUvarint(nil, uint64(deflated.Len()))
@@ -45,7 +46,7 @@ func pack(answer []byte) []byte {
 	return append(out, ids...)
 }
 
-// packedAnswer is an answer and what it is packed.
+// packedAnswer is an answer together with its packed form.
 type packedAnswer struct{ answer, packed []byte }
 
 // of returns answer packed, without packing it again if it is the same. A may be nil.
@@ -57,14 +58,14 @@ func (a *packedAnswer) of(answer []byte) []byte {
 }
 
 const (
-	markID     = 0x01 // no JSON holds it raw
+	markID     = 0x01 // valid JSON never contains this byte unescaped
 	markEscape = 0x02
 	idLen      = 4 + 26 // msg_ or sub_, and 128 bits in base32
 )
 
-var errPacked = errors.New("a kept answer cannot be read")
+var errPacked = errors.New("stored answer cannot be unpacked")
 
-// maxPacked bounds an answer that is unpacked.
+// maxPacked is the most bytes of an unpacked answer.
 const maxPacked = 64 << 20
 
 // unpack is the reverse of [pack].
@@ -103,7 +104,8 @@ func unpack(packed []byte) ([]byte, error) {
 	return out, nil
 }
 
-// idAt reads an id at the beginning of b. One whose text is not the usual form of the id, such as in other letters, is none.
+// idAt reads an id at the beginning of b. ok is false when the text is not the canonical form of an id (for example in
+// upper case), because unpack would not restore it exactly.
 func idAt(b []byte) (schemas.ID, bool) {
 	if len(b) < idLen || b[3] != '_' || b[0] != 'm' && b[0] != 's' {
 		return schemas.ID{}, false
@@ -120,9 +122,9 @@ const idHead = 10
 
 // How an id follows the one before it.
 const (
-	idSame  = iota // the same again
+	idSame  = iota // the same id again
 	idNext         // the next seq: the signature follows
-	idOther        // all 16 bytes follow
+	idOther        // another id: all 16 bytes follow
 )
 
 func appendID(b []byte, last, id schemas.ID) []byte {
@@ -155,7 +157,7 @@ func cutID(b []byte, last schemas.ID) (id schemas.ID, rest []byte, ok bool) {
 	return id, nil, false
 }
 
-// nextID is the head of the id of the next seq.
+// nextID returns the head of the id with the next seq.
 func nextID(id schemas.ID) schemas.ID {
 	for i := 8; i >= 6; i-- { // the seq, most significant byte first
 		if id[i]++; id[i] != 0 {

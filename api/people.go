@@ -13,8 +13,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// people reads the frozen audience of one campaign: who is behind each seq. It keeps the blob that was read last, so reading in the order
-// of seq reads each blob once. It is not safe for concurrent use.
+// people reads the frozen audience of one campaign: the recipient of each seq. It keeps the blob that was read last, so
+// reading in the order of seq loads each blob once. It is not safe for concurrent use.
 type people struct {
 	store *store.Store
 	id    string
@@ -88,18 +88,18 @@ func (p *people) load(ctx context.Context, i int) error {
 	return nil
 }
 
-// nameOf is the name of a person: first and last name.
+// nameOf returns first and last name of a recipient.
 func nameOf(e *audience.Entry) string {
 	first, _ := e.Value(text.FieldFirstName)
 	last, _ := e.Value(text.FieldLastName)
 	return strings.TrimSpace(first + " " + last)
 }
 
-// needle is what is searched in the names, numbers and e-mail addresses of people.
+// needle is a search text for the names, numbers and e-mail addresses of recipients.
 type needle struct {
 	text   string // in lower case
-	word   string // the longest word of text: a blob without it holds nobody who is searched
-	digits string // of a number; "" if text is no part of a number
+	word   string // the longest word of text: a blob without this word has no match
+	digits string // text as a part of a number; "" if it cannot be one
 }
 
 func newNeedle(search string) needle {
@@ -120,7 +120,7 @@ func newNeedle(search string) needle {
 	return n
 }
 
-// mayBeIn reports whether somebody who is searched may be in the blob that is open.
+// mayBeIn reports whether the blob of r may have a match.
 func (n needle) mayBeIn(r *audience.Reader) bool { return r.Holds(n.word) }
 
 func (n needle) matches(e *audience.Entry) bool {

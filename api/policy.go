@@ -23,16 +23,16 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Policy is what a tenant's campaigns are held to at confirm (R48, R81, R160). An operator sets it.
+// Policy has the rules that confirm checks for a tenant's campaigns (R48, R81, R160). An operator sets it.
 type Policy struct {
-	SecondPerson bool                `json:"secondPerson" doc:"A campaign is confirmed by somebody else than those who wrote it."`
-	Words        []string            `json:"words" nullable:"false" doc:"A content that has one of these words or phrases is rejected; case and accents do not matter."`
-	Patterns     []string            `json:"patterns" nullable:"false" doc:"Regular expressions (RE2): a content that matches one is rejected."`
-	Domains      []string            `json:"domains" nullable:"false" doc:"A content with a link to one of these domains, or one below it, is rejected."`
-	FrequencyCap *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; whoever has had them is skipped as FREQUENCY_CAP. Null: no cap."`
-	CountryCaps  []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; who comes later is skipped as QUOTA_COUNTRY."`
-	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"When carriers are maintained: a campaign that would send then is warned of it."`
-	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: it was never set, and holds campaigns to nothing."`
+	SecondPerson bool                `json:"secondPerson" doc:"A campaign must be confirmed by a person who has not edited it."`
+	Words        []string            `json:"words" nullable:"false" doc:"Content that has one of these words or phrases is rejected; case and accents do not matter."`
+	Patterns     []string            `json:"patterns" nullable:"false" doc:"Regular expressions (RE2): content that matches one is rejected."`
+	Domains      []string            `json:"domains" nullable:"false" doc:"Content with a link to one of these domains or their subdomains is rejected."`
+	FrequencyCap *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; further campaigns skip the recipient as FREQUENCY_CAP. Null: no cap."`
+	CountryCaps  []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; further recipients are skipped as QUOTA_COUNTRY."`
+	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
+	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
 	Version      uint64              `json:"version"`
 }
 
@@ -46,7 +46,7 @@ type FrequencyCap struct {
 type CountryCap struct {
 	Country string `json:"country" doc:"ISO 3166-1 alpha-2." example:"IT"`
 	Max     uint32 `json:"max" example:"10000"`
-	Per     string `json:"per" enum:"day,month" doc:"Of the tenant's time zone."`
+	Per     string `json:"per" enum:"day,month" doc:"A day or a month in the tenant's time zone."`
 }
 
 // MaintenanceWindow is a time of day at which a route's carrier is maintained (R160).
@@ -54,10 +54,10 @@ type MaintenanceWindow struct {
 	Route    string `json:"route" doc:"Name of the route; * for all."`
 	Start    string `json:"start" doc:"HH:MM." example:"02:00"`
 	End      string `json:"end" doc:"HH:MM." example:"04:00"`
-	Timezone string `json:"timezone" doc:"IANA name; the tenant's by default."`
+	Timezone string `json:"timezone" doc:"IANA name; default: the tenant's."`
 }
 
-// PolicyInput changes a policy: fields that are left out stay as they are.
+// PolicyInput changes a policy. Fields that are left out do not change.
 type PolicyInput struct {
 	SecondPerson problem.Optional[bool]                `json:"secondPerson,omitzero"`
 	Words        problem.Optional[[]string]            `json:"words,omitzero" doc:"At most 1,000, of at most 100 characters."`
@@ -68,7 +68,7 @@ type PolicyInput struct {
 	Maintenance  problem.Optional[[]MaintenanceWindow] `json:"maintenanceWindows,omitzero" doc:"At most 50."`
 }
 
-// policyDoc is what the store keeps.
+// policyDoc is the document that the store keeps.
 type policyDoc struct {
 	SecondPerson             bool
 	Words, Patterns, Domains []string
@@ -92,7 +92,7 @@ type (
 
 func (s *server) registerPolicy() {
 	register(s, operation{
-		id: "getPolicy", method: http.MethodGet, path: "/api/policy", summary: "What campaigns are held to at confirm", scope: store.ScopeRead, tag: operatorTag,
+		id: "getPolicy", method: http.MethodGet, path: "/api/policy", summary: "Get the rules that confirm checks", scope: store.ScopeRead, tag: operatorTag,
 	}, func(ctx context.Context, _ *policyIn) (*policyOut, error) {
 		row, doc, err := s.policyRow(ctx, requestOf(ctx).who.tenant.ID)
 		if err != nil {
@@ -101,8 +101,8 @@ func (s *server) registerPolicy() {
 		return answerPolicy(row, doc), nil
 	})
 	register(s, operation{
-		id: "updatePolicy", method: http.MethodPut, path: "/api/policy", summary: "Change what campaigns are held to at confirm", scope: store.ScopeAdmin,
-		errors: []int{400, 409, 412, 422}, tag: operatorTag, describe: "Fields that are left out stay as they are.",
+		id: "updatePolicy", method: http.MethodPut, path: "/api/policy", summary: "Change the rules that confirm checks", scope: store.ScopeAdmin,
+		errors: []int{400, 409, 412, 422}, tag: operatorTag, describe: "Fields that are left out do not change.",
 	}, s.updatePolicy)
 }
 
@@ -204,7 +204,7 @@ func (in *PolicyInput) apply(d *policyDoc, zone string) error {
 	}
 	texts("words", &in.Words, &d.Words, 1000, 100, func(v string) error {
 		if folded(v) == "  " {
-			return errors.New("a word has a letter or a digit")
+			return errors.New("a word needs a letter or a digit")
 		}
 		return nil
 	})
@@ -281,7 +281,7 @@ func (in *PolicyInput) applyCaps(d *policyDoc, ps *problem.List) {
 	}
 }
 
-// hours is the window as hours of the day.
+// hours returns the window as hours of the day.
 func (w *MaintenanceWindow) hours() (hours.Hours, error) {
 	start, err := hours.ParseClock(w.Start)
 	if err != nil {
@@ -292,12 +292,12 @@ func (w *MaintenanceWindow) hours() (hours.Hours, error) {
 		return hours.Hours{}, err
 	}
 	if start == end {
-		return hours.Hours{}, errors.New("a maintenance window has a start and another end")
+		return hours.Hours{}, errors.New("a maintenance window needs a start and a different end")
 	}
 	return hours.New(start, end, w.Timezone)
 }
 
-// folded is a text in small letters without accents, its words separated and surrounded by single blanks.
+// folded returns a text in lower case without accents, with single blanks between its words and around the text.
 func folded(s string) string {
 	var b strings.Builder
 	b.WriteByte(' ')
@@ -313,7 +313,7 @@ func folded(s string) string {
 	return b.String()
 }
 
-// plainLetter is a small letter of GSM-7 without its accent.
+// plainLetter returns a lower-case letter of GSM-7 without its accent.
 func plainLetter(r rune) string {
 	if i := strings.IndexRune("èéùìòçøåæñüàäöß", r); i >= 0 {
 		return []string{"e", "e", "u", "i", "o", "c", "o", "a", "ae", "n", "u", "a", "a", "o", "ss"}[len([]rune("èéùìòçøåæñüàäöß"[:i]))]
@@ -321,10 +321,10 @@ func plainLetter(r rune) string {
 	return string(r)
 }
 
-// host is a domain within a text.
+// host matches a domain within a text.
 var host = regexp.MustCompile(`(?i)\b(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}\b`)
 
-// moderate returns the reason for which contents must not be sent, "" when there is none (R81).
+// moderate returns why contents must not be sent, "" when they may be (R81).
 func (d *policyDoc) moderate(contents []string) string {
 	for _, content := range contents {
 		plain := folded(content)
@@ -349,13 +349,13 @@ func (d *policyDoc) moderate(contents []string) string {
 	return ""
 }
 
-// contentsOf is every text that legs send.
+// contentsOf returns all texts that the legs send.
 func contentsOf(legs []store.Leg) []string {
 	var out []string
 	for i := range legs {
 		c := &fanfarev1.Content{}
 		if proto.Unmarshal(legs[i].Content, c) != nil {
-			continue // made by lookUp
+			continue // never: lookUp encoded it
 		}
 		out = append(append(out, c.GetBody(), string(c.GetJson()), c.GetVoice().GetText(), c.GetVoice().GetMedia()), c.GetParams()...)
 		for _, v := range c.GetVariants() {
@@ -365,8 +365,8 @@ func contentsOf(legs []store.Leg) []string {
 	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
 }
 
-// maintained warns of a campaign that would send while the carrier of its route is maintained (R160): at its scheduled time, or,
-// without one, whenever its calling hours include the window.
+// maintained returns warnings if a campaign would send in a maintenance window of its route's carrier (R160): if its
+// scheduled time is in the window, or, without a scheduled time, if its calling hours overlap the window.
 func (d *policyDoc) maintained(c *store.Campaign, tenant *store.Tenant, now time.Time) []string {
 	var out []string
 	for i := range d.Maintenance {
@@ -382,13 +382,13 @@ func (d *policyDoc) maintained(c *store.Campaign, tenant *store.Tenant, now time
 			continue
 		}
 		if h.Open(at) {
-			out = append(out, fmt.Sprintf("The carrier of route %s is maintained from %s to %s (%s): messages sent then may be late.", route(c, tenant), w.Start, w.End, w.Timezone))
+			out = append(out, fmt.Sprintf("The carrier of route %s is under maintenance from %s to %s (%s): messages sent then may be late.", route(c, tenant), w.Start, w.End, w.Timezone))
 		}
 	}
 	return out
 }
 
-// timeWarnings warns of a campaign's time.
+// timeWarnings returns the warnings about a campaign's time.
 func (s *server) timeWarnings(ctx context.Context, who *principal, c *store.Campaign) ([]string, error) {
 	if c.Schedule == nil && !c.SendImmediately {
 		return nil, nil
@@ -400,15 +400,15 @@ func (s *server) timeWarnings(ctx context.Context, who *principal, c *store.Camp
 	return doc.maintained(c, &who.tenant, s.Now()), nil
 }
 
-// maySend holds a campaign to the tenant's policy.
+// maySend checks a campaign against the tenant's policy.
 func (s *server) maySend(ctx context.Context, who *principal, c *store.Campaign, legs []store.Leg) error {
 	_, doc, err := s.policyRow(ctx, who.tenant.ID)
 	if err != nil {
 		return err
 	}
 	if doc.SecondPerson && (slices.Contains(c.Editors, who.by()) || len(c.Editors) == 0 && c.CreatedBy == who.by()) {
-		return problem.New(problem.CodeApprovalRequired, "The tenant wants a second person: whoever wrote the campaign can't confirm it.").
-			WithFix("Ask somebody with the scope confirm, who has not changed the campaign.")
+		return problem.New(problem.CodeApprovalRequired, "The tenant requires a second person: a person who edited the campaign cannot confirm it.").
+			WithFix("Ask a person with the scope confirm who has not edited the campaign.")
 	}
 	if reason := doc.moderate(contentsOf(legs)); reason != "" {
 		return s.reject(ctx, c, reason)
@@ -416,7 +416,7 @@ func (s *server) maySend(ctx context.Context, who *principal, c *store.Campaign,
 	return nil
 }
 
-// policyReason is the reason for which legs must not be sent, "" when there is none.
+// policyReason returns why the policy forbids to send the legs, "" when it allows it.
 func (s *server) policyReason(ctx context.Context, who *principal, legs []store.Leg) (string, error) {
 	_, doc, err := s.policyRow(ctx, who.tenant.ID)
 	if err != nil {

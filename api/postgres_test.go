@@ -70,7 +70,8 @@ type faultyPostgres struct {
 	list   string
 }
 
-// newFaultyPostgres serves the API over a SQLite file in the words of Postgres, or, if real has an address, over that Postgres.
+// newFaultyPostgres serves the API over a SQLite file in the words of Postgres, or, if real has an address, over that
+// Postgres.
 func newFaultyPostgres(t *testing.T, real string) *faultyPostgres {
 	t.Helper()
 	f := &faultyPostgres{}
@@ -127,8 +128,8 @@ func (f *faultyPostgres) refused(a *answer, code string) {
 	}
 }
 
-// create creates a campaign and repeats the request under its Idempotency-Key for as long as it is told to come again. It returns the
-// answers. The fault ends when it has struck.
+// create creates a campaign and repeats the request under its Idempotency-Key for as long as it is told to come again.
+// It returns the answers. The fault ends when it has struck.
 func (f *faultyPostgres) create(name string) (answers []*answer) {
 	f.Helper()
 	body := fmt.Sprintf(`{"name":%q,"channel":"sms","message":"Hello","contactList":%q}`, name, f.list)
@@ -198,8 +199,8 @@ func testPostgresConditions(t *testing.T, real string) {
 	}
 }
 
-// A6: each condition of Postgres that passes by itself, met in flight, becomes another try of the store or 503 with Retry-After; after
-// it, the client's repeated request is done exactly once, wherever the first one was hit.
+// A6: each condition of Postgres that passes by itself, met in flight, becomes another try of the store or 503 with
+// Retry-After; after it, the client's repeated request is done exactly once, wherever the first one was hit.
 func TestPostgresConditionsInFlight(t *testing.T) {
 	t.Parallel()
 	testPostgresConditions(t, "")

@@ -21,10 +21,10 @@ import (
 type PriceRow struct {
 	ID        string  `json:"id" example:"price_10001"`
 	Channel   string  `json:"channel" enum:"sms,rcs,whatsapp,voice"`
-	Country   *string `json:"country" doc:"ISO 3166-1 alpha-2; null: every country that has no row of its own." example:"IT"`
-	From      uint64  `json:"from" doc:"Least volume that the price holds for: recipients of the campaign, 1 of a single message."`
-	ValidFrom *string `json:"validFrom" format:"date-time" doc:"When it begins to hold; null: since ever."`
-	Price     Money   `json:"price" doc:"Of one segment (sms), message (rcs, whatsapp) or minute (voice), in the tenant's currency."`
+	Country   *string `json:"country" doc:"ISO 3166-1 alpha-2; null: every country without its own row." example:"IT"`
+	From      uint64  `json:"from" doc:"Smallest volume for which the price applies. Volume is the recipients of the campaign, or 1 for a single message."`
+	ValidFrom *string `json:"validFrom" format:"date-time" doc:"From when on it applies; null: always."`
+	Price     Money   `json:"price" doc:"Price of one segment (sms), message (rcs, whatsapp) or minute (voice), in the tenant's currency."`
 	CreatedBy string  `json:"createdBy"`
 	CreatedAt string  `json:"createdAt" format:"date-time"`
 	UpdatedAt string  `json:"updatedAt" format:"date-time"`
@@ -36,8 +36,8 @@ type PriceRow struct {
 type PriceRowInput struct {
 	Channel   problem.Optional[string] `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice."`
 	Country   problem.Optional[string] `json:"country,omitzero" doc:"A code of two letters; null or left out: every country."`
-	From      problem.Optional[uint64] `json:"from,omitzero" doc:"Least volume; 0 by default."`
-	ValidFrom problem.Optional[string] `json:"validFrom,omitzero" doc:"A date, which begins at midnight UTC, or RFC 3339 with an offset; null or left out: since ever."`
+	From      problem.Optional[uint64] `json:"from,omitzero" doc:"Smallest volume; default: 0."`
+	ValidFrom problem.Optional[string] `json:"validFrom,omitzero" doc:"A date, which begins at midnight UTC, or RFC 3339 with an offset; null or left out: always."`
 	Price     problem.Optional[Money]  `json:"price,omitzero" doc:"With at most 6 decimals."`
 }
 
@@ -115,7 +115,7 @@ type (
 	priceImportOut struct{ Body *PriceImport }
 )
 
-// PriceImport says what the import of a price list did.
+// PriceImport is the result of the import of a price list.
 type PriceImport struct {
 	Rows    int `json:"rows"`
 	Added   int `json:"added"`
@@ -123,7 +123,7 @@ type PriceImport struct {
 	Deleted int `json:"deleted"`
 }
 
-// Resolve keeps the body as a stream.
+// Resolve keeps the body as a stream, so that huma does not read it.
 func (in *priceImportIn) Resolve(ctx huma.Context) []error {
 	r, _ := humachi.Unwrap(ctx)
 	in.body = r.Body
@@ -132,21 +132,21 @@ func (in *priceImportIn) Resolve(ctx huma.Context) []error {
 
 const moneyTag = "Money"
 
-// maxPriceCSV is more than [pricing.MaxRules] rows take.
+// maxPriceCSV is the maximum size of a price list, in bytes: enough for [pricing.MaxRules] rows.
 const maxPriceCSV = 1 << 20
 
 func (s *server) registerPrices() {
 	registerResource(s, s.priceRows())
 	register(s, operation{
 		id: "exportPrices", method: http.MethodGet, path: "/api/prices/export", summary: "The price list as CSV", scope: store.ScopeRead, tag: moneyTag,
-		describe: "Columns channel, country, from, validFrom, price. The prices of the channels, which hold where no row says more, come first.",
+		describe: "Columns channel, country, from, validFrom, price. The prices of the channels come first; they apply where no other row does.",
 	}, s.exportPrices)
 	csvBody := map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}, Example: "channel,country,from,validFrom,price\nsms,IT,0,,0.045\n"}}
 	s.api.OpenAPI().Paths["/api/prices/export"].Get.Responses["200"].Content = csvBody
 	register(s, operation{
 		id: "importPrices", method: http.MethodPost, path: "/api/prices/import", summary: "Write the price list from CSV", scope: store.ScopeAdmin,
 		errors: []int{400, 413, 415, 422}, streamed: true, maxBody: maxPriceCSV, tag: moneyTag,
-		describe: "All rows or none: a row that is wrong is named with its line. A row without country, from and validFrom is the price of its channel, which replace does not delete. What is confirmed already keeps its prices.",
+		describe: "Writes all rows or none: an error names the line of the wrong row. A row without country, from and validFrom is the price of its channel, which replace does not delete. Confirmed campaigns keep their prices.",
 	}, s.importPrices)
 	s.api.OpenAPI().Paths["/api/prices/import"].Post.RequestBody = &huma.RequestBody{Required: true, Content: csvBody}
 }
@@ -167,7 +167,7 @@ func (s *server) importPrices(ctx context.Context, in *priceImportIn) (*priceImp
 	raw, err := io.ReadAll(io.LimitReader(s.stalling(ctx, in.body), maxPriceCSV+1))
 	switch {
 	case err != nil:
-		return nil, problem.New(problem.CodeMalformed, "The body broke off.").Because(err)
+		return nil, problem.New(problem.CodeMalformed, "The body ended before it was complete.").Because(err)
 	case len(raw) > maxPriceCSV:
 		return nil, problem.New(problem.CodeBodyTooLarge, "The price list has more than %d bytes.", maxPriceCSV)
 	}

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// R113, X13: prices by channel, country, volume and date; CSV in and out; estimate and final price add up by channel and country.
+// R113, X13: prices by channel, country, volume and date; CSV in and out; estimate and final price add up by channel
+// and country.
 func TestPriceList(t *testing.T) {
 	w := newEnv(t)
 	admin := w.admin()

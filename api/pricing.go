@@ -17,14 +17,14 @@ type GoalInput struct {
 	GoalContactCount *int64 `json:"goalContactCount,omitzero" doc:"Price this many contacts instead of the audience." example:"5000" minimum:"0"`
 }
 
-// Exclusions count the contacts of the lists that would not be sent to.
+// Exclusions counts the contacts of the lists that would not be sent to.
 type Exclusions struct {
 	Invalid    uint32 `json:"invalid"`
 	Duplicates uint32 `json:"duplicates"`
 	OptedOut   uint32 `json:"optedOut"`
-	NotOptedIn uint32 `json:"notOptedIn" doc:"Of a campaign with requireOptIn."`
-	Capped     uint32 `json:"capped" doc:"Have had as many campaigns as the frequency cap allows."`
-	OverQuota  uint32 `json:"overQuota" doc:"Of countries whose cap for the day or the month is used up."`
+	NotOptedIn uint32 `json:"notOptedIn" doc:"Contacts without consent, in a campaign with requireOptIn."`
+	Capped     uint32 `json:"capped" doc:"Contacts at their frequency cap."`
+	OverQuota  uint32 `json:"overQuota" doc:"Contacts above the cap of their country for the day or the month."`
 }
 
 // Goal is the answer of calculateGoal: E's fields (R94), then ours.
@@ -37,22 +37,23 @@ type Goal struct {
 	EstimatedDurationSeconds *int64        `json:"estimatedDurationSeconds"`
 	Basis                    string        `json:"basis" doc:"goal: the number given; audience: the contacts that would be sent to now."`
 	Exclusions               Exclusions    `json:"exclusions"`
-	ByCountry                []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; of a goal in the proportions of the audience."`
+	ByCountry                []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; for a goal, in the proportions of the audience."`
 	MaxCost                  Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
 	PriceVersion             string        `json:"priceVersion"`
 	Encoding                 *string       `json:"encoding"`
 	Characters               *int          `json:"characters"`
 	Segments                 int           `json:"segments"`
-	Warning                  []string      `json:"warning,omitempty" doc:"What is accepted, but may not be what is meant."`
+	Warning                  []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
 }
 
-// BreakdownLine is the part of one channel in a price.
+// BreakdownLine is the part of a price for one channel.
 type BreakdownLine struct {
 	Count uint64 `json:"count"`
 	Cost  Money  `json:"cost"`
 }
 
-// Breakdown splits a price by channel: E's three and voice. Its counts add up to totalContacts, its costs to estimatedCost (C9).
+// Breakdown splits a price by channel: E's three and voice. Its counts add up to totalContacts, its costs to
+// estimatedCost (C9).
 type Breakdown struct {
 	SMS      BreakdownLine `json:"sms"`
 	RCS      BreakdownLine `json:"rcs"`
@@ -60,11 +61,11 @@ type Breakdown struct {
 	Voice    BreakdownLine `json:"voice"`
 }
 
-// CountryLine is the part of one country in a price.
+// CountryLine is the part of a price for one country.
 type CountryLine struct {
 	Channel string  `json:"channel"`
 	Country *string `json:"country" doc:"ISO 3166-1 alpha-2; null: not known."`
-	Price   Money   `json:"price" doc:"Of one segment, message or minute."`
+	Price   Money   `json:"price" doc:"Price of one segment, message or minute."`
 	Count   uint64  `json:"count"`
 	Cost    Money   `json:"cost"`
 }
@@ -86,7 +87,7 @@ type Price struct {
 	TotalContacts  uint64        `json:"totalContacts"`
 	EstimatedCost  Money         `json:"estimatedCost"`
 	Breakdown      Breakdown     `json:"breakdown"`
-	ByCountry      []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The same by country: its counts and costs add up too."`
+	ByCountry      []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The same by country; counts and costs also add up to the totals."`
 	CostPerMessage Money         `json:"costPerMessage"`
 	Currency       string        `json:"currency"`
 	MaxCost        Money         `json:"maxCost"`
@@ -96,10 +97,10 @@ type Price struct {
 	Encoding       *string       `json:"encoding"`
 	Characters     *int          `json:"characters"`
 	Segments       int           `json:"segments"`
-	Warning        []string      `json:"warning,omitempty" doc:"What is accepted, but may not be what is meant."`
+	Warning        []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
 }
 
-// settleOn makes cost the cost of the bill, and divides it among the lines.
+// settleOn sets the cost of the bill and divides it among the lines.
 func (b *bill) settleOn(cost uint64) {
 	weights := make([]uint64, len(b.lines))
 	for i, l := range b.lines {
@@ -225,8 +226,8 @@ func (s *server) getPrice(ctx context.Context, in *priceIn) (*priceOut, error) {
 	return &priceOut{etag(c.Version), out}, nil
 }
 
-// priced computes the bill of a campaign. While the campaign can be edited it also stores it, which makes a configured campaign
-// cost_calculated; a key that may not change the campaign stores nothing.
+// priced computes the bill of a campaign. While the campaign can be edited, it also stores the price, which moves a
+// configured campaign to cost_calculated. For a key that may not change the campaign, it stores nothing.
 func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Campaign, bill, error) {
 	who := requestOf(ctx).who
 	c, err := s.campaign(ctx, who, id)
@@ -265,13 +266,14 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 		c.Quote, c.State = want, schemas.StateCostCalculated
 		return schemas.TriggerPrice, nil
 	})
-	if errors.Is(err, schemas.ErrConflict) { // edited meanwhile: the price is of an old version
+	if errors.Is(err, schemas.ErrConflict) { // the campaign was edited meanwhile: the price is of an old version
 		return nil, bill{}, problem.New(problem.CodeConflict, "The campaign changed while it was priced.").Because(err)
 	}
 	return c, b, err
 }
 
-// pricedBefore returns the price of a confirmed campaign: the one it was confirmed at, or of a goal at the same rates.
+// pricedBefore returns the price of a confirmed campaign: the price it was confirmed at, or the price of a goal at the
+// same rates.
 func (s *server) pricedBefore(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (*store.Campaign, bill, error) {
 	if len(c.Legs) == 0 {
 		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
@@ -281,7 +283,7 @@ func (s *server) pricedBefore(ctx context.Context, who *principal, c *store.Camp
 		return nil, bill{}, err
 	}
 	contacts := mixOf(c.Countries)
-	if len(contacts) == 0 && c.Quote.Contacts > 0 { // confirmed before countries were kept
+	if len(contacts) == 0 && c.Quote.Contacts > 0 { // the campaign was confirmed before a version that stored countries
 		contacts[""] = uint64(c.Quote.Contacts)
 	}
 	if goal != nil {

@@ -14,8 +14,8 @@ import (
 
 var channels = []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp}
 
-// C9, P4: whatever the channel, the text, the rates and the numbers: the parts of a price are the price, nobody pays for more
-// than there are, and what is reserved is at least what is expected.
+// C9, P4: whatever the channel, the text, the rates and the numbers: the parts of a price are the price, nobody pays
+// for more than there are, and what is reserved is at least what is expected.
 func TestPriceIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		prices := store.Prices{}

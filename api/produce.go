@@ -18,14 +18,15 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// pay reserves the price of the messages of a tenant with limited credit: nothing is sent for money that is not reserved (P4).
+// pay takes the price of the messages from the reserved credit of a tenant with limited credit. A message whose price
+// is not reserved is not sent (P4).
 func (s *server) pay(ctx context.Context, m *single) error {
 	if !m.who.limited || m.test {
 		return nil
 	}
 	for campaign, micros := range m.campaigns {
 		if err := s.credit.take(ctx, m.who.tenant.ID, campaign, micros); err != nil {
-			s.unpay(m) //nolint:contextcheck // money goes back although the request has ended
+			s.unpay(m) //nolint:contextcheck // the money is returned although the request has ended
 			return s.storeProblem(err)
 		}
 		m.paid = append(m.paid, campaign)
@@ -33,7 +34,7 @@ func (s *server) pay(ctx context.Context, m *single) error {
 	return nil
 }
 
-// unpay gives back what pay has taken, of messages that are not produced.
+// unpay returns the money that pay took for messages that are not produced.
 func (s *server) unpay(m *single) {
 	for _, campaign := range m.paid {
 		s.credit.give(m.who.tenant.ID, campaign, m.campaigns[campaign])
@@ -41,8 +42,8 @@ func (s *server) unpay(m *single) {
 	m.paid = nil
 }
 
-// records makes a record for each accepted destination: for the route's transactional lane, or for the topic held when it is
-// scheduled. What the records share is built once, and their own parts are cut from a few large buffers.
+// records makes a record for each accepted destination: for the route's transactional lane, or for topic held when the
+// send is scheduled. It encodes the common part of the records once, and cuts their own parts from a few large buffers.
 func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) {
 	seqs, err := s.seqs.take(ctx, m.who.tenant.ID, m.now, m.accepted)
 	if err != nil {
@@ -54,7 +55,7 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 		Traceparent: requestOf(ctx).trace,
 	}
 	try := uint8(1)
-	if !m.due.IsZero() { // not dealt yet: the scheduler deals the first try when its time comes
+	if !m.due.IsZero() { // the scheduler deals the first try when its time comes
 		try, msg.Try = 0, 0
 		event.Topic, event.Type = s.Names.Held(), schemas.TypeHeld
 		event.Value = &fanfarev1.Held{Message: msg, DueMs: m.due.UnixMilli()}
@@ -105,7 +106,7 @@ func cutFrom(buf *[]byte, fill func([]byte) []byte) []byte {
 	return (*buf)[from:len(*buf):len(*buf)]
 }
 
-// count adds a message of a hidden campaign to the money that pay reserves.
+// count adds the price of a message of a hidden campaign to the amount that pay takes.
 func (m *single) count(campaign string, price uint64) {
 	if m.who.limited {
 		if m.campaigns == nil {
@@ -115,7 +116,7 @@ func (m *single) count(campaign string, price uint64) {
 	}
 }
 
-// message returns what all messages of the request have in common.
+// message returns the common part of all messages of the request.
 func (m *single) message() *fanfarev1.Message {
 	from := m.now
 	msg := &fanfarev1.Message{
@@ -134,10 +135,10 @@ func (m *single) message() *fanfarev1.Message {
 	return msg
 }
 
-// reserve stores the answer under the Idempotency-Key before anything is produced. If this process crashes in between, the
-// repeated request is answered with these ids and produces nothing.
+// reserve stores the answer under the Idempotency-Key before anything is produced. If this process crashes before it
+// has produced the messages, a repeated request gets these ids and produces nothing.
 func (s *server) reserve(ctx context.Context, c *store.Claim, m *single) error {
-	b, err := json.Marshal(m.result(), json.Deterministic(true)) // as it is answered
+	b, err := json.Marshal(m.result(), json.Deterministic(true)) // in the encoding of the answer
 	if err != nil {
 		return err
 	}
@@ -159,8 +160,8 @@ type acks struct {
 
 var errNoAck = errors.New("not acknowledged in time")
 
-// deliver produces the records and waits until all are acknowledged or ctx ends. ProduceSync would not return at the end of ctx:
-// kgo does not give up records that may already be on the wire.
+// deliver produces the records and waits until all are acknowledged or ctx ends. It does not use ProduceSync, which
+// would not return at the end of ctx, because kgo does not cancel records that it may already have sent.
 func (s *server) deliver(ctx context.Context, records []*kgo.Record) []error {
 	a := &acks{errs: make([]error, len(records)), left: len(records), done: make(chan struct{})}
 	for i := range a.errs {
@@ -212,9 +213,9 @@ func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) 
 	if failed == len(records) {
 		p := problem.Unavailable(2*time.Second, errs[0], "Kafka did not acknowledge the message in time; it may or may not be sent.")
 		if requestOf(ctx).reserved != nil {
-			return p.WithFix("Repeat the request with the same Idempotency-Key: it answers the ids and their status, and never sends twice.")
+			return p.WithFix("Repeat the request with the same Idempotency-Key: it returns the ids and their status, and never sends twice.")
 		}
-		return p.WithFix("Use an Idempotency-Key, with which a request can be repeated safely. Without one, sending again may send twice.")
+		return p.WithFix("Send an Idempotency-Key, with which a request can be repeated safely. Without one, repeating this request may send the message twice.")
 	}
 	return nil
 }

@@ -83,8 +83,8 @@ func documentedOperations(t testing.TB) []documented {
 	return out
 }
 
-// refused checks an answer to something that is no request: below 500, a whole problem, a code of the catalogue with its
-// status, and a status that the document names.
+// refused checks an answer to something that is no request: below 500, a whole problem, a code of the catalogue with
+// its status, and a status that the document names.
 func (op *documented) refused(t *testing.T, a *answer, what string) (code string) {
 	t.Helper()
 	a.what = fmt.Sprintf("%s %s, %s", op.method, op.path, what)
@@ -106,8 +106,8 @@ func (op *documented) refused(t *testing.T, a *answer, what string) (code string
 }
 
 // Every operation of the committed document, with everything in it wrong, one thing at a time: no key, ids of nobody,
-// parameters of another type, no body, a body that is none, of another type, unknown fields, and texts that are too long. Each
-// is refused by name (requirements 2b), and nothing of it changes anything.
+// parameters of another type, no body, a body that is none, of another type, unknown fields, and texts that are too
+// long. Each is refused by name (requirements 2b), and nothing of it changes anything.
 func TestEveryOperationRefuses(t *testing.T) {
 	w := newEnv(t)
 	w.relay()

@@ -18,21 +18,21 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// ReplayOptions say whether a campaign can be replayed, and to whom (R139 to R152).
+// ReplayOptions says whether a campaign can be replayed, and to which recipients (R139 to R152).
 type ReplayOptions struct {
 	CampaignID    string         `json:"campaignId"`
-	Name          string         `json:"name" doc:"Of the original campaign."`
+	Name          string         `json:"name" doc:"Name of the original campaign."`
 	Allowed       bool           `json:"allowed"`
 	AllowedFrom   *string        `json:"allowedFrom" format:"date-time" doc:"A day after the first submission; null if nothing was sent."`
-	AllowedUntil  *string        `json:"allowedUntil" format:"date-time" doc:"From then on it is not allowed any more: a calendar month after the first submission, on the clock of the tenant."`
+	AllowedUntil  *string        `json:"allowedUntil" format:"date-time" doc:"End of the period in which it is allowed: a calendar month after the first submission, in the tenant's time zone."`
 	Reason        *string        `json:"reason" doc:"Why it is not allowed, in a sentence."`
 	Statuses      []ReplayStatus `json:"statuses" nullable:"false" doc:"The four statuses that a replay can select, empty ones too."`
-	SuggestedName string         `json:"suggestedName" doc:"The name that a replay gets if none is given: the date and time, in the tenant's zone."`
+	SuggestedName string         `json:"suggestedName" doc:"Default name of a replay: the date and time, in the tenant's zone."`
 	Channel       string         `json:"channel"`
 	Message       *string        `json:"message" doc:"What the replay sends unless another message is given."`
-	Sender        string         `json:"sender" doc:"A replay has the sender of its original."`
-	Route         string         `json:"route" doc:"A replay has the route of its original."`
-	CostPerOne    Money          `json:"costPerMessage" doc:"Of the message, at today's prices (R115)."`
+	Sender        string         `json:"sender" doc:"Sender of a replay: the sender of its original."`
+	Route         string         `json:"route" doc:"Route of a replay: the route of its original."`
+	CostPerOne    Money          `json:"costPerMessage" doc:"Price of one message, at today's prices (R115)."`
 	Currency      string         `json:"currency"`
 	AsOf          *string        `json:"as_of" format:"date-time"`
 }
@@ -45,25 +45,25 @@ type ReplayStatus struct {
 	SubStatuses []SubStatus `json:"subStatuses" nullable:"false"`
 }
 
-// replayStatuses are the statuses of B, and what they are in the statistics.
+// replayStatuses are the statuses of B with the buckets that they cover in the statistics.
 var replayStatuses = []struct {
 	name, description string
 	buckets           []schemas.Bucket
 }{
 	{"Delivered", "The message arrived.", []schemas.Bucket{schemas.BucketDelivered}},
 	{"UnDelivered", "The carrier took the message and could not deliver it.", []schemas.Bucket{schemas.BucketUndelivered}},
-	{"NotSent", "The message never left: it could not be sent, or was not to be sent.", []schemas.Bucket{schemas.BucketNotSent, schemas.BucketSkipped}},
-	{"Sent", "The message left, and no final receipt has come, or it is unknown whether it left.", []schemas.Bucket{schemas.BucketAwaiting, schemas.BucketAmbiguous}},
+	{"NotSent", "The message was not handed over: it could not be sent, or was skipped.", []schemas.Bucket{schemas.BucketNotSent, schemas.BucketSkipped}},
+	{"Sent", "The message was handed over and has no final receipt, or it is unknown whether it was handed over.", []schemas.Bucket{schemas.BucketAwaiting, schemas.BucketAmbiguous}},
 }
 
-// ReplayInput makes a replay. Either statuses and subStatuses or a selection say to whom.
+// ReplayInput orders a replay. It selects recipients either by statuses and subStatuses or by a selection.
 type ReplayInput struct {
-	Statuses        []string               `json:"statuses,omitzero" doc:"Delivered, UnDelivered, NotSent, Sent: everybody in the status."`
-	SubStatuses     []string               `json:"subStatuses,omitzero" doc:"Beside statuses: everybody with one of these sub-statuses." example:"ABSENT_SUBSCRIBER"`
+	Statuses        []string               `json:"statuses,omitzero" doc:"Delivered, UnDelivered, NotSent, Sent: all recipients with one of these statuses."`
+	SubStatuses     []string               `json:"subStatuses,omitzero" doc:"In addition to statuses: all recipients with one of these sub-statuses." example:"ABSENT_SUBSCRIBER"`
 	Selection       *Selection             `json:"selection,omitzero"`
 	Name            string                 `json:"name,omitzero" doc:"Default: the date and time, in the tenant's zone."`
 	Message         string                 `json:"message,omitzero" doc:"Default: the message of the original. A text for SMS, a template id for RCS and WhatsApp."`
-	TemplateID      string                 `json:"templateId,omitzero" doc:"An approved template of the channel, by id or name, in place of message."`
+	TemplateID      string                 `json:"templateId,omitzero" doc:"An approved template of the channel, by id or name, instead of message."`
 	SendImmediately bool                   `json:"sendImmediately,omitzero"`
 	ScheduledTime   problem.Optional[When] `json:"scheduledTime,omitzero"`
 }
@@ -82,15 +82,15 @@ type ReplayInfo struct {
 	ReplayOf      string    `json:"replayOf" doc:"The original."`
 	ReplayOfName  string    `json:"replayOfName"`
 	Selection     Selection `json:"selection"`
-	Selected      uint32    `json:"selected" doc:"People whom the selection selected when the replay was made. Who has opted out since, or cannot be sent to, is not sent to."`
+	Selected      uint32    `json:"selected" doc:"Recipients that the selection selected when the replay was made. Recipients that have opted out since, or cannot be sent to, are not sent to."`
 	CreatedAt     string    `json:"createdAt" format:"date-time"`
-	EstimatedCost *Money    `json:"estimatedCost,omitempty" doc:"Of sending to all who were selected; the price of the campaign leaves out those who are not sent to."`
+	EstimatedCost *Money    `json:"estimatedCost,omitempty" doc:"Cost of sending to all selected recipients; the price of the campaign leaves out those that are not sent to."`
 }
 
-// Replays is the lineage of a campaign.
+// Replays is the lineage of a campaign: what it replays, and its replays.
 type Replays struct {
 	CampaignID string       `json:"campaignId"`
-	ReplayOf   []ReplayInfo `json:"replayOf" nullable:"false" doc:"What this campaign is a replay of, and what that is a replay of: nearest first."`
+	ReplayOf   []ReplayInfo `json:"replayOf" nullable:"false" doc:"The campaign that this one replays, the campaign that that one replays, and so on: nearest first."`
 	Replays    []ReplayInfo `json:"replays" nullable:"false" doc:"Replays of this campaign, and replays of those; at most 1,000."`
 }
 
@@ -114,7 +114,7 @@ type (
 
 func (s *server) registerReplays() {
 	register(s, operation{
-		id: "getReplayOptions", method: http.MethodGet, path: "/api/campaigns/{id}/replay", summary: "Whether a campaign can be replayed, and to whom",
+		id: "getReplayOptions", method: http.MethodGet, path: "/api/campaigns/{id}/replay", summary: "Get whether a campaign can be replayed, and to which recipients",
 		scope: store.ScopeRead, errors: []int{404}, tag: campaignTag,
 	}, s.replayOptions)
 	register(s, operation{
@@ -128,8 +128,9 @@ func (s *server) registerReplays() {
 	}, s.listReplays)
 }
 
-// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. The month is a calendar month on the
-// clock of the tenant; one that ends on a day which the next month lacks ends on that month's last day.
+// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. The month is a
+// calendar month in the tenant's time zone. If the next month does not have the day, the period ends on the last day of
+// that month.
 func replayWindow(started time.Time, zone *time.Location) (from, until time.Time) {
 	local := started.In(zone)
 	year, month, day := local.Date()
@@ -159,7 +160,7 @@ func (s *server) mayReplay(who *principal, c *store.Campaign) string {
 	case c.Removed:
 		return "The campaign was removed."
 	case c.Started.IsZero() || c.FreezeID == "":
-		return "Nothing of the campaign was sent."
+		return "No message of the campaign was sent."
 	case now.Before(from):
 		return fmt.Sprintf("The campaign began less than a day ago; it can be replayed from %s.", stamp(from))
 	case !now.Before(until):
@@ -218,16 +219,16 @@ func replayTree(f *analytics.Figures) []ReplayStatus {
 	return out
 }
 
-// replayName is the name of a replay that was given none (R3).
+// replayName returns the default name of a replay (R3).
 func (s *server) replayName(who *principal) string {
 	return s.Now().In(zoneOf(&who.tenant)).Format("2006-01-02 15:04")
 }
 
-// replaySender and replayRoute are those that the original was confirmed with: the tenant's defaults may have changed since (R148). A test
-// was confirmed with a simulated route in place of its own.
+// replaySender and replayRoute return the sender and route that the original was confirmed with, because the tenant's
+// defaults may have changed since (R148). A test was confirmed with a simulated route instead of its own.
 func replaySender(c *store.Campaign, tenant *store.Tenant) string {
 	if c.Sender == "" && len(c.Named) > 0 && c.Named[0].Sender != "" {
-		return c.Named[0].Sender // the agent or channel that was meant
+		return c.Named[0].Sender // the name of the agent or channel
 	}
 	if c.Sender == "" && len(c.Legs) == 1 {
 		return c.Legs[0].Sender
@@ -242,7 +243,7 @@ func replayRoute(c *store.Campaign, tenant *store.Tenant) string {
 	return route(c, tenant)
 }
 
-// selection reads to whom a replay sends.
+// selection returns the recipients that a replay sends to, as a selection.
 func (in *ReplayInput) selection() (*analytics.Selection, error) {
 	if in.Selection != nil && in.Selection.Selection != nil {
 		if len(in.Statuses)+len(in.SubStatuses) > 0 {
@@ -276,7 +277,7 @@ func (in *ReplayInput) selection() (*analytics.Selection, error) {
 		either = append(either, map[string]any{"subStatus": name})
 	}
 	if len(either) == 0 {
-		return nil, problem.Field(problem.CodeRequired, "statuses", "Say to whom: statuses, subStatuses or a selection.")
+		return nil, problem.Field(problem.CodeRequired, "statuses", "Send statuses, subStatuses or a selection.")
 	}
 	text, err := json.Marshal(map[string]any{"or": either})
 	if err != nil {
@@ -309,7 +310,7 @@ func (s *server) makeReplay(ctx context.Context, in *replayMakeIn) (*replayMadeO
 	c.Sender, c.Route = replaySender(origin, &who.tenant), replayRoute(origin, &who.tenant)
 	c.TestRun = origin.Test || who.key.Test
 	c.Ambiguous, c.Weights, c.Countries, c.LinkTable, c.Editors = nil, nil, nil, nil, []string{who.by()}
-	if body.Message != "" || body.TemplateID != "" { // one text in place of several
+	if body.Message != "" || body.TemplateID != "" { // one message replaces the variants
 		c.Variants = nil
 	}
 	if err := s.applyReplay(ctx, who, body, &c); err != nil {
@@ -321,7 +322,7 @@ func (s *server) makeReplay(ctx context.Context, in *replayMakeIn) (*replayMadeO
 	}
 	selected := uint32(chosen.GetCardinality())
 	if selected == 0 {
-		return nil, problem.Field(problem.CodeInvalid, "selection", "Nobody is selected.").WithFix("GET /api/campaigns/%s/replay counts the recipients of each status.", origin.ID())
+		return nil, problem.Field(problem.CodeInvalid, "selection", "The selection selects no recipient.").WithFix("GET /api/campaigns/%s/replay counts the recipients of each status.", origin.ID())
 	}
 	made, err := s.Store.CreateReplay(ctx, c, origin, sel.String(), chosen, s.cause(ctx))
 	if errors.Is(err, schemas.ErrNotFound) {
@@ -342,7 +343,8 @@ func (s *server) makeReplay(ctx context.Context, in *replayMakeIn) (*replayMadeO
 	return &replayMadeOut{"/api/campaigns/" + made.ID(), etag(made.Version), out}, nil
 }
 
-// roughCost is what it costs to send the message of a campaign to n people, spread over the countries as its audience is.
+// roughCost returns the cost of sending the message of a campaign to n recipients, in the proportions of its audience's
+// countries.
 func (s *server) roughCost(ctx context.Context, who *principal, c *store.Campaign, n uint64) (Money, error) {
 	if c.Test {
 		return 0, nil
@@ -354,7 +356,7 @@ func (s *server) roughCost(ctx context.Context, who *principal, c *store.Campaig
 	return Money(priceOf(c, &who.tenant, legs(c, who.prices, n, s.Now()), mixOf(c.Countries).spread(n), segs).cost), nil
 }
 
-// applyReplay writes what the client wants changed into a copy of the original.
+// applyReplay applies the changes of the client to a copy of the original.
 func (s *server) applyReplay(ctx context.Context, who *principal, body *ReplayInput, c *store.Campaign) error {
 	var change CampaignInput
 	c.Schedule, c.SendImmediately = nil, body.SendImmediately
@@ -378,7 +380,7 @@ func (s *server) applyReplay(ctx context.Context, who *principal, body *ReplayIn
 	return ps.Err()
 }
 
-// importedTemplate is what a template makes of the message (R147): its text for SMS, its id elsewhere.
+// importedTemplate returns the message that a template gives (R147): its text for SMS, its id for other channels.
 func (s *server) importedTemplate(ctx context.Context, ref string, c *store.Campaign) (string, error) {
 	r := s.templates()
 	row, err := r.find(ctx, s, ref)
@@ -393,10 +395,10 @@ func (s *server) importedTemplate(ctx context.Context, ref string, c *store.Camp
 		return "", err
 	}
 	if channel := schemas.ChannelName(c.Channel()); doc.Channel != channel {
-		return "", problem.Field(problem.CodeInvalid, "templateId", "The template is for %s, and the campaign goes by %s.", doc.Channel, channel)
+		return "", problem.Field(problem.CodeInvalid, "templateId", "The template is for %s, but the campaign's channel is %s.", doc.Channel, channel)
 	}
 	if row.Status != templateApproved {
-		return "", problem.Field(problem.CodeInvalid, "templateId", "The template is %s; only an approved one is sent.", row.Status)
+		return "", problem.Field(problem.CodeInvalid, "templateId", "The template is %s; only an approved template can be sent.", row.Status)
 	}
 	if textChannel(&c.Spec) {
 		return doc.Body, nil
@@ -404,7 +406,7 @@ func (s *server) importedTemplate(ctx context.Context, ref string, c *store.Camp
 	return row.ID(), nil
 }
 
-// chosenNow evaluates a selection on sets that are read now: a replay keeps what it selects.
+// chosenNow evaluates a selection on sets that it reads now, not on cached ones, because the replay keeps the result.
 func (s *server) chosenNow(ctx context.Context, c *store.Campaign, sel *analytics.Selection) (*roaring.Bitmap, error) {
 	ctx, cancel := context.WithTimeout(ctx, setsTimeout)
 	defer cancel()
@@ -416,13 +418,13 @@ func (s *server) chosenNow(ctx context.Context, c *store.Campaign, sel *analytic
 		})
 	}
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
 	}
-	chosen.RemoveRange(uint64(c.Total), 1<<32) // nobody in the audience has such a seq
+	chosen.RemoveRange(uint64(c.Total), 1<<32) // the audience has no such seq
 	return chosen, nil
 }
 
-// replayKeeps refuses a change of what a replay has from its original (R148, R149).
+// replayKeeps refuses a change of a field that a replay has from its original (R148, R149).
 func replayKeeps(before, after *store.Spec) *problem.Problem {
 	if before.ReplayOf == 0 {
 		return nil
@@ -431,7 +433,7 @@ func replayKeeps(before, after *store.Spec) *problem.Problem {
 		field string
 		same  bool
 	}{
-		{"contactList", len(after.Lists) == 0}, {"channel", before.Channel() == after.Channel()}, // which takes the sender with it
+		{"contactList", len(after.Lists) == 0}, {"channel", before.Channel() == after.Channel()}, // a change of channel would reset the sender
 		{"sendingMode", slices.Equal(before.Chain, after.Chain)}, {"sender", before.Sender == after.Sender}, {"route", before.Route == after.Route},
 	} {
 		if !fixed.same {

@@ -65,7 +65,8 @@ func (w *env) replayOptions(id string) (out replayOptions) {
 	return out
 }
 
-// R140, R141, C21: a replay is possible from a day to one calendar month after the first submission, on the clock of the tenant.
+// R140, R141, C21: a replay is possible from a day to one calendar month after the first submission, on the clock of
+// the tenant.
 func TestReplayWindow(t *testing.T) {
 	w := newEnv(t)
 	rome, err := time.LoadLocation("Europe/Rome")
@@ -144,8 +145,8 @@ func TestReplayTree(t *testing.T) {
 	}
 }
 
-// R139, R142 to R151: a replay is a new campaign with the message of the original, to those people of its audience who were selected, and
-// who have not opted out since. It can be made again and again, and replayed itself.
+// R139, R142 to R151: a replay is a new campaign with the message of the original, to those people of its audience who
+// were selected, and who have not opted out since. It can be made again and again, and replayed itself.
 func TestReplay(t *testing.T) {
 	w := newEnv(t)
 	id := w.sentAndAnswered()

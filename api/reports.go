@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// report is everything that the statistics store says about one campaign, read at one time.
+// report has all statistics of one campaign, read at one time.
 type report struct {
 	stats    analytics.Stats
 	cost     []analytics.CostLine
@@ -25,10 +25,10 @@ type report struct {
 	by     map[analytics.Dimension]map[string]analytics.Stats
 }
 
-// recentSpan is the time over which the present throughput is measured.
+// recentSpan is the period over which the current throughput is measured.
 const recentSpan = 10 * time.Second
 
-// micros is the cost of the campaign.
+// micros returns the cost of the campaign.
 func (r *report) micros() (sum Money) {
 	for _, l := range r.cost {
 		sum += Money(l.Micros)
@@ -36,7 +36,7 @@ func (r *report) micros() (sum Money) {
 	return sum
 }
 
-// readReport queries the store. The counts come first: what follows is as new or newer.
+// readReport queries the store. It reads the counts first, so that everything else is at least as new.
 func readReport(ctx context.Context, st analytics.Store, tenant, campaign string) (*report, error) {
 	var r report
 	var err error
@@ -75,16 +75,16 @@ const (
 	defaultStatsPatience = 25 * time.Millisecond
 )
 
-// refreshShare bounds the share of time that is spent reading the reports of one campaign, however many clients poll it: a report is
-// used for as many times as long as it took to read, but no longer than reportMaxAge.
+// refreshShare limits the share of time that is spent reading the reports of one campaign, however many clients poll
+// it: a report is used for refreshShare times as long as it took to read, but no longer than reportMaxAge.
 const (
 	refreshShare = 10
 	reportMaxAge = time.Second
 )
 
-// reports answers with the newest report of a campaign. However many clients ask, each campaign is read once at a time. If reading
-// takes longer than patience, the last report is the answer: its AsOf says how old it is. So statistics answer at once while the
-// database is busy, and go on answering while it is away (P5).
+// reports returns the newest report of a campaign. However many clients ask, a campaign is read only once at a time.
+// When the read takes longer than patience, it returns the last report, whose AsOf shows how old it is. So statistics
+// answer at once while the database is busy, and also while it is down (P5).
 type reports struct {
 	store            analytics.Store
 	maxAge, patience time.Duration
@@ -96,7 +96,7 @@ type reports struct {
 
 type knownReport struct {
 	*report
-	until time.Time // it is new enough until then
+	until time.Time // until when the report is new enough
 }
 
 // newReports returns reports of a store. A negative maxAge reads the store for each request and waits for it.
@@ -114,7 +114,7 @@ func (r *reports) of(ctx context.Context, tenant, campaign string) (*report, err
 		return known.report, nil
 	}
 	reading := r.reading.DoChan(key, func() (any, error) {
-		// Others wait for it too, so it does not end with this request.
+		// Other requests wait for the same read, so it does not end with this request.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), analyticsTimeout)
 		defer cancel()
 		return r.read(ctx, tenant, campaign)
@@ -129,7 +129,7 @@ func (r *reports) of(ctx context.Context, tenant, campaign string) (*report, err
 	case <-impatient:
 		return known.report, nil
 	case <-ctx.Done():
-		return nil, problem.Unavailable(5*time.Second, ctx.Err(), "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, ctx.Err(), "The statistics cannot be read now.")
 	case got := <-reading:
 		if got.Err == nil {
 			found, _ := got.Val.(*report)
@@ -141,11 +141,12 @@ func (r *reports) of(ctx context.Context, tenant, campaign string) (*report, err
 		if _, bug := errors.AsType[*panicError](got.Err); bug {
 			return nil, got.Err
 		}
-		return nil, problem.Unavailable(5*time.Second, got.Err, "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, got.Err, "The statistics cannot be read now.")
 	}
 }
 
-// read reads a report and keeps it. It runs in a goroutine without the handler that recovers for requests, so it recovers itself.
+// read reads a report and caches it. It runs in its own goroutine, outside the handler that recovers panics of
+// requests, so it recovers itself.
 func (r *reports) read(ctx context.Context, tenant, campaign string) (got *report, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -163,7 +164,7 @@ func (r *reports) read(ctx context.Context, tenant, campaign string) (got *repor
 	return got, nil
 }
 
-// panicError is a panic in a goroutine, for the request that waits for it.
+// panicError carries a panic of a goroutine to the request that waits for it.
 type panicError struct {
 	value any
 	stack []byte
@@ -171,7 +172,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
-// age is how long a report is new enough that took so long to read.
+// age returns how long a report is new enough, from how long it took to read.
 func (r *reports) age(took time.Duration) time.Duration {
 	if r.maxAge < 0 {
 		return 0

@@ -9,7 +9,7 @@ import (
 	"fanfare/schemas"
 )
 
-// RescheduleInput is another time for a campaign that has not started (X9).
+// RescheduleInput is a new time for a campaign that has not started (X9).
 type RescheduleInput struct {
 	ScheduledTime problem.Optional[When] `json:"scheduledTime,omitzero"`
 }
@@ -23,9 +23,9 @@ type rescheduleIn struct {
 
 func (s *server) registerReschedule() {
 	register(s, operation{
-		id: "rescheduleCampaign", method: http.MethodPost, path: "/api/campaigns/{id}/reschedule", summary: "Give a campaign that has not started another time",
+		id: "rescheduleCampaign", method: http.MethodPost, path: "/api/campaigns/{id}/reschedule", summary: "Change the time of a campaign that has not started",
 		scope: store.ScopeConfirm, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "The campaign stays confirmed, with its money, its price and its audience. One that waits for a manual start becomes scheduled. Batches move along.",
+		describe: "The campaign stays confirmed and keeps its reservation, its price and its audience. A campaign that waits for a manual start becomes scheduled. All batches move by the same duration.",
 	}, s.reschedule)
 }
 

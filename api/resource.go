@@ -14,23 +14,25 @@ import (
 	"fanfare/schemas"
 )
 
-// A resource is a kind of thing that a tenant keeps, with the usual five operations. In is the body of POST and PUT, all of whose
-// fields are [problem.Optional]; Doc is what the store keeps as JSON; View is what the API answers.
+// A resource describes a kind of object of a tenant that has the usual five operations. In is the body of POST and PUT;
+// all its fields are [problem.Optional]. Doc is the document that the store keeps as JSON. View is the object in
+// answers.
 type resource[In, Doc, View any] struct {
 	kind      store.Kind
 	path      string // /api/templates
-	one, many string // template, templates
+	one, many string // the nouns, such as template and templates
 	tag       string
 	write     store.Scope
-	// alias names the operations of a second path of the same resource; "" of the first.
+	// alias is the prefix of operation names for a second path of the same resource; "" for the first path.
 	alias        string
-	installation bool // it belongs to the installation, not to a tenant
-	// apply checks the input and puts it into the row and its document, which are empty for POST.
+	installation bool // objects belong to the installation, not to a tenant
+	// apply checks the input and copies it to the row and its document. For POST both are empty.
 	apply func(ctx context.Context, who *principal, in *In, row *store.Resource, doc *Doc) error
 	view  func(row *store.Resource, doc *Doc) *View
-	// used returns what still uses a row that is to be deleted, as a sentence; nil never asks.
+	// used returns as a sentence what still uses a row that is to be deleted, "" when nothing does. Nil: rows can always
+	// be deleted.
 	used func(ctx context.Context, who *principal, row *store.Resource) (string, error)
-	// moved does what follows from a move; nil: nothing does.
+	// moved does what follows from a change of status. Nil: nothing follows.
 	moved func(ctx context.Context, row *store.Resource) error
 }
 
@@ -40,7 +42,7 @@ type (
 		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		Search         string `query:"search" doc:"Within the name."`
 		Status         string `query:"status"`
-		After          string `query:"after" doc:"Id of the last one seen: what follows it, stable while rows come and go."`
+		After          string `query:"after" doc:"Id of the last object of the page before: continues behind it, without gap or repetition when objects are added or removed meanwhile."`
 		IncludeDeleted bool   `query:"includeDeleted"`
 	}
 	resourceListOut[View any] struct{ Body *Page[*View] }
@@ -64,7 +66,7 @@ type (
 	}
 )
 
-// owner is the tenant whose rows a request sees.
+// owner returns the tenant whose rows a request can see.
 func (r *resource[In, Doc, View]) owner(who *principal) string {
 	if r.installation {
 		return ""
@@ -119,7 +121,7 @@ func registerResource[In, Doc, View any](s *server, r *resource[In, Doc, View]) 
 	})
 }
 
-// registerMove adds an operation that moves a row to another status, such as approving a template.
+// registerMove adds an operation that changes the status of a row, such as approving a template.
 func registerMove[In, Doc, View, Body any](s *server, r *resource[In, Doc, View], verb, summary string, scope store.Scope,
 	move func(ctx context.Context, who *principal, body *Body, row *store.Resource, doc *Doc) error,
 ) {
@@ -238,7 +240,7 @@ func (r *resource[In, Doc, View]) put(row *store.Resource, doc *Doc) error {
 	var ps problem.List
 	checkName(&ps, row.Name)
 	if _, isID := store.ResourceNumber(r.kind, row.Name); isID {
-		ps.Add(problem.CodeInvalid, "name", "A name must not look like the id of %s.", article(r.one))
+		ps.Add(problem.CodeInvalid, "name", "The name must not look like the id of %s.", article(r.one))
 	}
 	if err := ps.Err(); err != nil {
 		return err
@@ -293,7 +295,7 @@ func (r *resource[In, Doc, View]) remove(ctx context.Context, s *server, in *res
 			return nil, s.storeProblem(err)
 		}
 		if why != "" {
-			return nil, problem.New(problem.CodeConflict, "%s", why).WithFix("Change what uses the %s first.", r.one)
+			return nil, problem.New(problem.CodeConflict, "%s", why).WithFix("First change the objects that use the %s.", r.one)
 		}
 	}
 	row, err := s.Store.ChangeResource(ctx, found.Tenant, r.kind, found.Number, version, func(row *store.Resource) error {
@@ -306,7 +308,7 @@ func (r *resource[In, Doc, View]) remove(ctx context.Context, s *server, in *res
 	return r.answer(&row)
 }
 
-// unknownName is the problem of a field that names a resource that is not there, with the names that come nearest.
+// unknownName returns the problem of a field that names a resource which does not exist, with the most similar names.
 func (s *server) unknownName(ctx context.Context, field string, kind store.Kind, ref string) error {
 	names, err := s.Store.ResourceNames(ctx, requestOf(ctx).who.tenant.ID, kind)
 	if err != nil {
@@ -319,5 +321,5 @@ func (s *server) unknownName(ctx context.Context, field string, kind store.Kind,
 	if len(names) == 0 {
 		return p.WithFix("Create one with POST /api/%ss.", kind)
 	}
-	return p.WithFix("GET /api/%ss lists them.", kind)
+	return p.WithFix("List them with GET /api/%ss.", kind)
 }

@@ -15,7 +15,7 @@ import (
 // storeRetry is the Retry-After when the store does not answer.
 const storeRetry = 2 * time.Second
 
-// routeCache caches routes and senders, which every single send needs, for [freshFor].
+// routeCache caches routes and senders for [freshFor], because every single send needs them.
 type routeCache struct {
 	store      *store.Store
 	connectors *Connectors
@@ -69,18 +69,19 @@ func (c *routeCache) route(ctx context.Context, name string) (*store.Route, erro
 func (c *routeCache) simulated(ctx context.Context, channel schemas.Channel) (*store.Route, error) {
 	routes, err := c.all(ctx)
 	if err != nil {
-		return nil, problem.Unavailable(storeRetry, err, "The routes cannot be read at present.")
+		return nil, problem.Unavailable(storeRetry, err, "The routes cannot be read now.")
 	}
 	for i := range routes {
 		if r := &routes[i]; c.connectors.simulates(r.Connector) && carries(r, channel) {
 			return r, nil
 		}
 	}
-	return nil, problem.Field(problem.CodeInvalid, "channel", "No simulated route carries %s, and a test uses simulated routes only.", schemas.ChannelName(channel))
+	return nil, problem.Field(problem.CodeInvalid, "channel", "No simulated route carries %s, and a test can use only simulated routes.", schemas.ChannelName(channel))
 }
 
-// best returns the route that a channel takes when no route is named: of those that carry it the ones with the least priority number, of
-// these the cheapest, and of these one by their shares. Routes to a simulator come last. The same pick always gives the same route.
+// best returns the route of a channel when no route is named. Of the enabled routes that carry the channel it takes
+// those with the smallest priority number, of these the cheapest, and of these one according to their shares. Routes to
+// a simulator come last. The same pick always gives the same route.
 func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uint64) (*store.Route, error) {
 	routes, err := c.all(ctx)
 	if err != nil {
@@ -123,7 +124,7 @@ func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uin
 	return best[0], nil
 }
 
-// forget makes the next request read the routes again: this process has changed one.
+// forget makes the next request read the routes again. Call it after this process has changed a route.
 func (c *routeCache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,24 +21,24 @@ import (
 
 const routeTag = "Routes"
 
-// Route is a way to a carrier: an account, with its limits.
+// Route is an account at a carrier, with its limits.
 type Route struct {
-	Name          string         `json:"name" example:"acme-smpp" doc:"It is in the names of topics and can't be changed."`
+	Name          string         `json:"name" example:"acme-smpp" doc:"Part of the names of topics; it cannot be changed."`
 	Connector     string         `json:"connector" example:"smpp" doc:"The kind of carrier."`
-	Simulated     bool           `json:"simulated" doc:"True: nothing reaches a person."`
+	Simulated     bool           `json:"simulated" doc:"True: the route is a simulator, from which nothing reaches a person."`
 	Channels      []string       `json:"channels" enum:"sms,rcs,whatsapp,voice"`
-	Configuration map[string]any `json:"configuration" doc:"What the connector is opened with, without credentials. The connector's codes are here too: what the carrier's codes mean, and which are worth another try."`
-	Credentials   []string       `json:"credentials" doc:"Which credentials are set, such as password. Their values are never given back."`
-	Unreadable    bool           `json:"credentialsUnreadable" doc:"True: they were sealed with a key that this server does not have; give them again."`
+	Configuration map[string]any `json:"configuration" doc:"Settings of the connector, without credentials. They may include the meaning of the carrier's codes, and which codes are worth another try."`
+	Credentials   []string       `json:"credentials" doc:"Which credentials are set, such as password. Their values are never returned."`
+	Unreadable    bool           `json:"credentialsUnreadable" doc:"True: they were encrypted with a key that this server does not have; send them again."`
 	Rate          uint32         `json:"rate" doc:"Messages a second over all processes."`
 	Burst         uint32         `json:"burst" doc:"Messages at once; 0: a tenth of the rate."`
-	P99           uint32         `json:"p99Ms" doc:"Within how many milliseconds the carrier answers 99 of 100 hand-overs; sizes what may be in flight. 0: not known."`
-	ReceiptWindow uint32         `json:"receiptWindow" doc:"How many seconds receipts are waited for after the last hand-over."`
-	Status        string         `json:"status" enum:"active,paused" doc:"A paused route hands nothing over; its messages are dealt again later."`
-	Priority      uint32         `json:"priority" doc:"Where no route is named: the smallest number of those that carry the channel is taken."`
-	Cost          Money          `json:"cost" doc:"What the carrier asks for a message: among routes of one priority the cheapest is taken."`
-	Share         uint32         `json:"share" doc:"Among routes of one priority and cost, campaigns are divided by their shares."`
-	CallbackPath  *string        `json:"callbackPath" doc:"Where the carrier reports receipts to; null: it brings them on its own connection."`
+	P99           uint32         `json:"p99Ms" doc:"99th percentile of the carrier's response time in milliseconds; determines how many messages may be in flight. 0: not known."`
+	ReceiptWindow uint32         `json:"receiptWindow" doc:"How many seconds to wait for receipts after the last hand-over."`
+	Status        string         `json:"status" enum:"active,paused" doc:"A paused route hands nothing over; its messages are sent later."`
+	Priority      uint32         `json:"priority" doc:"When no route is named, the route with the smallest priority that carries the channel is used."`
+	Cost          Money          `json:"cost" doc:"The carrier's price of a message. Among routes with the same priority, the cheapest is used."`
+	Share         uint32         `json:"share" doc:"Among routes with the same priority and cost, campaigns are divided by share."`
+	CallbackPath  *string        `json:"callbackPath" doc:"Where the carrier posts receipts; null: it sends receipts over the connector's own connection."`
 	CreatedAt     string         `json:"createdAt" format:"date-time"`
 	UpdatedAt     string         `json:"updatedAt" format:"date-time"`
 	Version       uint64         `json:"version"`
@@ -48,9 +48,9 @@ type Route struct {
 type RouteInput struct {
 	Name          problem.Optional[string]         `json:"name,omitzero" doc:"1 to 40 of a-z 0-9 _ - with a letter first."`
 	Connector     problem.Optional[string]         `json:"connector,omitzero" doc:"sim, smpp, httpsms, rcs or whatsapp."`
-	Channels      problem.Optional[[]string]       `json:"channels,omitzero" doc:"By default all that the connector carries."`
-	Configuration problem.Optional[map[string]any] `json:"configuration,omitzero" doc:"As the connector wants it; it replaces the one before."`
-	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Kept sealed and never given back; they replace all before, null removes them. They are put into the configuration when the connector is opened: {\"password\": …} for smpp, {\"values\": {…}} for httpsms."`
+	Channels      problem.Optional[[]string]       `json:"channels,omitzero" doc:"Default: all channels that the connector carries."`
+	Configuration problem.Optional[map[string]any] `json:"configuration,omitzero" doc:"Settings in the form that the connector documents. Replaces the configuration before."`
+	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Stored encrypted and never returned. Replace all credentials before; null removes them. They are merged into the configuration when the connector is opened: {\"password\": …} for smpp, {\"values\": {…}} for httpsms."`
 	Rate          problem.Optional[uint32]         `json:"rate,omitzero" doc:"Messages a second, 1 to 1,000,000."`
 	Burst         problem.Optional[uint32]         `json:"burst,omitzero"`
 	P99           problem.Optional[uint32]         `json:"p99Ms,omitzero" doc:"Milliseconds; 500 by default."`
@@ -60,12 +60,12 @@ type RouteInput struct {
 	Share         problem.Optional[uint32]         `json:"share,omitzero" doc:"1 to 100; 1 by default."`
 }
 
-// RouteTest is the result of a test of a route.
+// RouteTest is the result of the test of a route.
 type RouteTest struct {
 	OK      bool   `json:"ok"`
-	Detail  string `json:"detail" doc:"What the carrier or the network said, when it failed."`
+	Detail  string `json:"detail" doc:"The error of the carrier or the network, when the test failed."`
 	TookMs  int64  `json:"tookMs"`
-	Message string `json:"message" doc:"What was tried."`
+	Message string `json:"message" doc:"What the test did."`
 }
 
 type (
@@ -109,7 +109,7 @@ func (s *server) registerRoutes() {
 	})
 	register(s, operation{
 		id: "createRoute", method: http.MethodPost, path: "/api/routes", summary: "Create a route", status: http.StatusCreated, scope: scope,
-		errors: []int{400, 409, 422}, tag: routeTag, describe: "The senders open it within seconds; no process needs a restart.",
+		errors: []int{400, 409, 422}, tag: routeTag, describe: "The senders open the route within seconds; no process needs a restart.",
 	}, s.createRoute)
 	register(s, operation{
 		id: "getRoute", method: http.MethodGet, path: "/api/routes/{id}", summary: "Get a route", scope: scope, errors: []int{404}, tag: routeTag,
@@ -123,15 +123,15 @@ func (s *server) registerRoutes() {
 	register(s, operation{
 		id: "updateRoute", method: http.MethodPut, path: "/api/routes/{id}", summary: "Change a route", scope: scope,
 		errors: []int{400, 404, 409, 412, 422}, tag: routeTag,
-		describe: "Fields that are left out stay as they are. When the connector, its configuration or its credentials change, the senders finish what is in hand and open the route again.",
+		describe: "Fields that are left out stay as they are. When the connector, its configuration or its credentials change, the senders finish the messages in flight and open the route again.",
 	}, s.updateRoute)
 	register(s, operation{
 		id: "deleteRoute", method: http.MethodDelete, path: "/api/routes/{id}", summary: "Delete a route", scope: scope,
-		errors: []int{404, 409, 412}, tag: routeTag, describe: "It must be paused, and nothing may still need it: no tenant as its default route, no campaign that is not settled.",
+		errors: []int{404, 409, 412}, tag: routeTag, describe: "The route must be paused, must not be the default route of a tenant, and must not be used by a campaign that is not settled.",
 	}, s.deleteRoute)
 	register(s, operation{
 		id: "testRoute", method: http.MethodPost, path: "/api/routes/{id}/test", summary: "Test a route", scope: scope, errors: []int{404}, tag: routeTag,
-		describe: "Connects to the carrier as a sender does and hangs up. An SMPP account is logged in to; of an HTTP provider only the way to it is tested. No message is sent.",
+		describe: "Connects to the carrier as a sender does, and disconnects. For SMPP this includes the bind; for an HTTP provider only the connection is tested. No message is sent.",
 	}, s.testRoute)
 	for _, move := range []struct {
 		verb, summary string
@@ -171,7 +171,7 @@ func (s *server) viewRoute(r *store.Route) *Route {
 		v.Channels = append(v.Channels, schemas.ChannelName(c))
 	}
 	if r.Configuration != "" {
-		_ = json.Unmarshal([]byte(r.Configuration), &v.Configuration) // this file wrote it
+		_ = json.Unmarshal([]byte(r.Configuration), &v.Configuration) // this package wrote it
 	}
 	if len(r.Credentials) > 0 {
 		_, err := s.Connectors.open(r)
@@ -187,7 +187,7 @@ func (s *server) answerRoute(r *store.Route) *routeOut {
 	return &routeOut{ETag: etag(r.Version), Body: s.viewRoute(r)}
 }
 
-// open returns the credentials of a route in clear.
+// open returns the decrypted credentials of a route.
 func (c *Connectors) open(r *store.Route) ([]byte, error) {
 	if len(r.Credentials) == 0 {
 		return nil, nil
@@ -198,7 +198,7 @@ func (c *Connectors) open(r *store.Route) ([]byte, error) {
 	return c.Sealing.Open(r.Name, r.Credentials)
 }
 
-// settings returns what the connector of a route is opened with.
+// settings returns the settings with which the connector of a route is opened: configuration and credentials.
 func (c *Connectors) settings(r *store.Route) ([]byte, error) {
 	secret, err := c.open(r)
 	if err != nil {
@@ -232,7 +232,7 @@ func (c *Connectors) newRoute(in *RouteInput) (*store.Route, error) {
 		return nil, problem.Field(problem.CodeRequired, "connector", "The route names no connector.").WithFix("Connectors: %s.", strings.Join(c.names(), ", "))
 	}
 	if !in.Rate.Set {
-		return nil, problem.Field(problem.CodeRequired, "rate", "The route has no rate.").WithFix("Give the messages a second that the carrier allows.")
+		return nil, problem.Field(problem.CodeRequired, "rate", "The route has no rate.").WithFix("Send the messages per second that the carrier allows.")
 	}
 	return r, c.apply(in, r)
 }
@@ -245,11 +245,11 @@ const (
 	mostRate             = 1_000_000
 )
 
-// apply puts the fields that were given into a route, and checks the whole.
+// apply copies the fields that were given to a route, and checks the whole route.
 func (c *Connectors) apply(in *RouteInput, r *store.Route) error {
 	var ps problem.List
 	if in.Name.Set && in.Name.Value != r.Name {
-		ps.Add(problem.CodeReadOnly, "name", "The name of a route can't be changed.")
+		ps.Add(problem.CodeReadOnly, "name", "The name of a route cannot be changed.")
 	}
 	set(&in.Connector, &r.Connector, nil)
 	kind := c.named(r.Connector)
@@ -267,7 +267,7 @@ func (c *Connectors) apply(in *RouteInput, r *store.Route) error {
 func (c *Connectors) applyLimits(ps *problem.List, in *RouteInput, r *store.Route) {
 	between := func(field string, v, least, most uint32) {
 		if v < least || v > most {
-			ps.Add(problem.CodeInvalid, field, "%s is %d; %d to %d is wanted.", field, v, least, most)
+			ps.Add(problem.CodeInvalid, field, "%s is %d; want %d to %d.", field, v, least, most)
 		}
 	}
 	set(&in.Rate, &r.Rate, nil)
@@ -311,7 +311,7 @@ func (c *Connectors) applyChannels(ps *problem.List, in *RouteInput, kind *Conne
 			}
 		}
 		if len(in.Channels.Value) == 0 {
-			ps.Add(problem.CodeRequired, "channels", "A route carries one channel at least.")
+			ps.Add(problem.CodeRequired, "channels", "A route carries at least one channel.")
 		}
 	}
 	for _, channel := range r.Channels {
@@ -321,7 +321,7 @@ func (c *Connectors) applyChannels(ps *problem.List, in *RouteInput, kind *Conne
 	}
 }
 
-// applySettings puts in configuration and credentials, and has the connector check them together.
+// applySettings sets configuration and credentials, and lets the connector check them together.
 func (c *Connectors) applySettings(ps *problem.List, in *RouteInput, kind *Connector, r *store.Route) error {
 	if in.Configuration.Set {
 		r.Configuration = ""
@@ -339,7 +339,7 @@ func (c *Connectors) applySettings(ps *problem.List, in *RouteInput, kind *Conne
 	}
 	for _, name := range names {
 		if kind.secret(name) {
-			ps.Add(problem.CodeInvalid, "configuration."+name, "%s is a credential: give it in credentials, where it is sealed and never given back.", name)
+			ps.Add(problem.CodeInvalid, "configuration."+name, "%s is a credential: send it in credentials, where it is encrypted and never returned.", name)
 		}
 	}
 	if err := ps.Err(); err != nil {
@@ -351,7 +351,7 @@ func (c *Connectors) applySettings(ps *problem.List, in *RouteInput, kind *Conne
 			return err
 		}
 	} else if err != nil {
-		return problem.Field(problem.CodeInvalid, "credentials", "The credentials of the route cannot be read: %s.", err).WithFix("Give them again.")
+		return problem.Field(problem.CodeInvalid, "credentials", "The credentials of the route cannot be read: %s.", err).WithFix("Send them again.")
 	}
 	settings, err := credentials.Settings([]byte(r.Configuration), secret)
 	if err == nil && kind.Check != nil {
@@ -363,7 +363,8 @@ func (c *Connectors) applySettings(ps *problem.List, in *RouteInput, kind *Conne
 	return nil
 }
 
-// seal puts new credentials into a route, and returns them as JSON. Equal ones stay sealed as they are: then nothing has changed.
+// seal encrypts new credentials into a route, and returns them as JSON. When they equal the stored ones, it keeps the
+// stored ciphertext, so that the route does not change.
 func (c *Connectors) seal(in map[string]any, before []byte, kind *Connector, r *store.Route) ([]byte, error) {
 	if len(in) == 0 {
 		r.Credentials, r.CredentialNames = nil, nil
@@ -384,7 +385,7 @@ func (c *Connectors) seal(in map[string]any, before []byte, kind *Connector, r *
 		}
 	}
 	if c.Sealing == nil {
-		return nil, problem.New(problem.CodeConflict, "This server has no key to seal credentials with.").
+		return nil, problem.New(problem.CodeConflict, "This server has no key to encrypt credentials.").
 			WithFix("Start every process with FANFARE_CREDENTIALS_KEY, 64 hexadecimal digits (openssl rand -hex 32).")
 	}
 	r.CredentialNames = names
@@ -401,7 +402,7 @@ func credentialsInWords(names []string) string {
 	return "Credentials: " + strings.Join(names, ", ") + "."
 }
 
-// changeRoute changes a route of the version that If-Match names.
+// changeRoute changes a route if it has the version in If-Match.
 func (s *server) changeRoute(ctx context.Context, name, match string, do func(*store.Route) error) (*routeOut, error) {
 	version, p := ifMatch(match)
 	if p != nil {
@@ -440,7 +441,7 @@ func (s *server) deleteRoute(ctx context.Context, in *routeMoveIn) (*routeOut, e
 	}
 	if use != (store.RouteUse{}) {
 		return nil, problem.New(problem.CodeConflict, "%d tenants have the route as their default, and %d campaigns may still send by it.", use.Tenants, use.Campaigns).
-			WithFix("Give the tenants another route, and let the campaigns settle.")
+			WithFix("Give the tenants another route, and wait until the campaigns are settled.")
 	}
 	s.routes.forget()
 	return s.answerRoute(r), nil
@@ -469,11 +470,11 @@ func (s *server) testRoute(ctx context.Context, in *routeIn) (*routeTestOut, err
 	return &routeTestOut{out}, nil
 }
 
-// testTime is the longest that a test of a route takes.
+// testTime is the most time that the test of a route may take.
 const testTime = 8 * time.Second
 
-// LoadRoutes creates or changes routes as a JSON document says: {"routes": [RouteInput, …]}. A route that is not in it stays as it is. It
-// returns the names of those that it created or changed.
+// LoadRoutes creates or changes the routes of a JSON document: {"routes": [RouteInput, …]}. Routes that are not in the
+// document do not change. It returns the names of the routes that it created or changed.
 func LoadRoutes(ctx context.Context, st *store.Store, c Connectors, document []byte) ([]string, error) {
 	var file struct {
 		Routes []RouteInput `json:"routes"`

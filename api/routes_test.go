@@ -55,8 +55,8 @@ func connectors(t testing.TB) api.Connectors {
 
 const acmeRoute = `{"name":"acme","connector":"smpp","rate":50,"configuration":{"host":"smsc.example.org","binds":2},"credentials":{"password":"s3cret"}}`
 
-// Routes and their credentials are rows, not flags. Credentials are write-only: the API never gives them back, and the store and the log
-// hold them sealed.
+// Routes and their credentials are rows, not flags. Credentials are write-only: the API never gives them back, and the
+// store and the log hold them sealed.
 func TestRoutes(t *testing.T) {
 	w := newEnv(t)
 	w.callAs(w.key, "GET", "/api/routes", "").problem(403, "scope_missing", "") // an operator's
@@ -172,7 +172,8 @@ func TestRoutesWithoutTheirKey(t *testing.T) {
 	}
 }
 
-// Where the tenant's default route does not carry a channel, the best route of the channel takes the leg: priority, then cost, then share.
+// Where the tenant's default route does not carry a channel, the best route of the channel takes the leg: priority,
+// then cost, then share.
 func TestLegGoesByTheBestRouteOfItsChannel(t *testing.T) {
 	w := newEnv(t)
 	for _, r := range []store.Route{

@@ -13,22 +13,22 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// When is a time in a body (C15, R28): an instant in RFC 3339 with an offset, or a wall clock as
-// {"local": "2025-04-15T09:00", "timezone": "Europe/Rome"} or {"year": 2025, "month": 4, "day": 15, "hour": 9, "minute": 0}, on the clock
-// of the tenant when it names no zone. A text without an offset is ambiguous and refused.
+// When is a time in a body (C15, R28): an instant in RFC 3339 with an offset, or a local time as {"local":
+// "2025-04-15T09:00", "timezone": "Europe/Rome"} or {"year": 2025, "month": 4, "day": 15, "hour": 9, "minute": 0}. A
+// local time without a timezone is in the tenant's zone. A text without an offset is ambiguous and refused.
 type When struct {
 	store.Schedule
-	floating time.Time // a wall clock that names no zone
+	floating time.Time // a local time without a zone
 }
 
-// in is the time, with the zone of a wall clock that names none.
+// in returns the time. zone is the zone of a local time that names none.
 func (w *When) in(zone string) store.Schedule {
 	if w.floating.IsZero() {
 		return w.Schedule
 	}
 	loc, err := hours.Zone(zone)
 	if err != nil {
-		loc, zone = time.UTC, "UTC" // a tenant's zone was checked when it was set
+		loc, zone = time.UTC, "UTC" // never: the tenant's zone was checked when it was set
 	}
 	return store.Schedule{At: onClock(w.floating, loc).UTC(), Zone: zone, Wall: w.floating.Format(wallFormat)}
 }
@@ -77,7 +77,7 @@ func (w *When) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 			}
 			wall = time.Date(*in.Year, time.Month(*in.Month), *in.Day, *in.Hour, *in.Minute, 0, 0, time.UTC)
 			if wall.Year() != *in.Year || int(wall.Month()) != *in.Month || wall.Day() != *in.Day || wall.Hour() != *in.Hour || wall.Minute() != *in.Minute {
-				return problem.Field(problem.CodeInvalid, "", "is no date: %d-%02d-%02d %02d:%02d.", *in.Year, *in.Month, *in.Day, *in.Hour, *in.Minute)
+				return problem.Field(problem.CodeInvalid, "", "is not a date: %d-%02d-%02d %02d:%02d.", *in.Year, *in.Month, *in.Day, *in.Hour, *in.Minute)
 			}
 		default:
 			var err error
@@ -96,7 +96,7 @@ func (w *When) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		w.Schedule = store.Schedule{At: onClock(wall, loc).UTC(), Zone: in.Timezone, Wall: wall.Format(wallFormat)}
 		return nil
 	}
-	return problem.Field(problem.CodeInvalid, "", "is %s; a time is wanted.", problem.KindName(d.PeekKind()))
+	return problem.Field(problem.CodeInvalid, "", "is %s; want a time.", problem.KindName(d.PeekKind()))
 }
 
 // MarshalJSONTo writes the instant, in UTC.
@@ -113,18 +113,18 @@ func (When) Schema(huma.Registry) *huma.Schema {
 			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"local": str, "timezone": str}, Required: []string{"local"}},
 			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"year": number, "month": number, "day": number, "hour": number, "minute": number, "timezone": str}, Required: []string{"year", "month", "day", "hour", "minute"}},
 		},
-		Description: "RFC 3339 with an offset, or a wall clock and its IANA time zone, the tenant's by default.", Examples: []any{"2025-04-15T09:00:00Z"},
+		Description: "RFC 3339 with an offset, or a local time with its IANA time zone; default zone: the tenant's.", Examples: []any{"2025-04-15T09:00:00Z"},
 	}
 }
 
-// onClock returns the instant at which a clock in loc shows wall. When clocks are put back and show it twice, it is the first
-// instant; when they are put forward and never show it, it is the first instant after the gap.
+// onClock returns the instant of a local time in loc. When clocks go back and the local time occurs twice, it returns
+// the first instant; when clocks go forward and it does not occur, the first instant after the gap.
 func onClock(wall time.Time, loc *time.Location) time.Time {
 	shown := func(t time.Time) time.Time {
 		l := t.In(loc)
 		return time.Date(l.Year(), l.Month(), l.Day(), l.Hour(), l.Minute(), l.Second(), 0, time.UTC)
 	}
-	// Zones are at most 14 h from UTC, and clocks were never put forward or back by more than a day.
+	// Zones are at most 14 h from UTC, and clocks never went forward or back by more than a day.
 	at := wall.Add(-16 * time.Hour).Truncate(time.Minute).Add(time.Duration(wall.Second()) * time.Second)
 	for shown(at).Before(wall) {
 		at = at.Add(time.Minute) // at most 2,000 steps; larger ones could jump over a gap
@@ -132,7 +132,7 @@ func onClock(wall time.Time, loc *time.Location) time.Time {
 	return at
 }
 
-// stamp writes a time in UTC, to the second, or to the millisecond when it has any.
+// stamp writes a time in UTC, to the second, or to the millisecond when it has a fraction.
 func stamp(t time.Time) string {
 	t = t.UTC()
 	if t.Nanosecond() < int(time.Millisecond) {

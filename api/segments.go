@@ -14,29 +14,29 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Segment is a contact list that is made of members of a campaign.
+// Segment is a contact list that is made from members of a campaign.
 type Segment struct {
 	ID         string    `json:"id" example:"seg_4k2m…"`
 	CampaignID string    `json:"campaignId"`
-	Name       string    `json:"name" doc:"Of the contact list when it was made."`
+	Name       string    `json:"name" doc:"Name of the contact list when it was made."`
 	ListID     string    `json:"listId" doc:"The contact list; it can be used while it fills, and is complete when status is done."`
 	Status     string    `json:"status" enum:"queued,running,done,failed,cancelled"`
-	Error      *string   `json:"error" doc:"Why it failed; of one that runs, what holds it up."`
+	Error      *string   `json:"error" doc:"Why it failed; while it runs, why its last step failed."`
 	Selection  Selection `json:"selection"`
 	Progress   float64   `json:"progress" doc:"0 to 1." example:"0.42"`
 	Selected   uint64    `json:"selected" doc:"Members that the selection selected when the segment was ordered."`
-	Done       uint64    `json:"done" doc:"How many of them have been put into the list. Whose contact was deleted since is left out."`
+	Done       uint64    `json:"done" doc:"How many of them were processed. Members whose contact was deleted since are not added to the list."`
 	CreatedAt  string    `json:"createdAt" format:"date-time"`
 	FinishedAt *string   `json:"finishedAt" format:"date-time"`
 }
 
 // SegmentInput orders a segment.
 type SegmentInput struct {
-	Name      string    `json:"name" example:"Clicked the spring offer" doc:"Of the contact list that is made."`
-	Selection Selection `json:"selection,omitzero" doc:"Which members; without it those who have clicked a link."`
+	Name      string    `json:"name" example:"Clicked the spring offer" doc:"Name of the new contact list."`
+	Selection Selection `json:"selection,omitzero" doc:"Which members; default: those that have clicked a link."`
 }
 
-// segmentOrder is what was ordered, as the job keeps it.
+// segmentOrder is the order of a segment as the job stores it.
 type segmentOrder struct{ Campaign, Name, Selection string }
 
 type (
@@ -57,10 +57,10 @@ type (
 
 func (s *server) registerSegments() {
 	register(s, operation{
-		id: "createSegment", method: http.MethodPost, path: "/api/campaigns/{id}/segments", summary: "Make a contact list of members of a finished campaign", status: http.StatusAccepted,
+		id: "createSegment", method: http.MethodPost, path: "/api/campaigns/{id}/segments", summary: "Make a contact list from members of a finished campaign", status: http.StatusAccepted,
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "The members that selection selects now become a new contact list, such as those who clicked the SMS as the audience of a WhatsApp campaign (R86, R164). " +
-			"Answered at once; the list is filled in the background, also after a restart, and GET /api/segments/{id} says how far it is. " +
+		describe: "The members that selection selects now become a new contact list: for example, people who clicked in an SMS campaign become the audience of a WhatsApp campaign (R86, R164). " +
+			"The answer comes at once; the list is filled in the background, also after a restart, and GET /api/segments/{id} returns the progress. " +
 			"The list of a test key, or of a test campaign, is a test list.",
 	}, s.createSegment)
 	register(s, operation{
@@ -74,9 +74,9 @@ func (s *server) registerSegments() {
 		return &segmentsOut{page}, nil
 	})
 	register(s, operation{
-		id: "getSegment", method: http.MethodGet, path: "/api/segments/{id}", summary: "How far a segment is",
+		id: "getSegment", method: http.MethodGet, path: "/api/segments/{id}", summary: "Get the progress of a segment",
 		scope: store.ScopeRead, errors: []int{404}, tag: campaignTag,
-		describe: "It is known for 7 days after it has ended; the list stays.",
+		describe: "The segment is kept for 7 days after it has ended; the list stays.",
 	}, func(ctx context.Context, in *segmentIn) (*segmentOut, error) {
 		j, err := s.job(ctx, store.JobSegment, in.ID)
 		if err != nil {
@@ -87,7 +87,7 @@ func (s *server) registerSegments() {
 	register(s, operation{
 		id: "cancelSegment", method: http.MethodPost, path: "/api/segments/{id}/cancel", summary: "Stop filling a segment",
 		scope: store.ScopeContacts, errors: []int{404, 409}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "Who is in the list stays there. A segment that is being filled stops within a second.",
+		describe: "Contacts that are in the list already stay in it. A running segment stops within a second.",
 	}, s.cancelSegment)
 }
 
@@ -98,19 +98,19 @@ func (s *server) createSegment(ctx context.Context, in *segmentCreateIn) (*segme
 		return nil, err
 	}
 	if who.key.Test && !c.Test {
-		return nil, problem.New(problem.CodeTestKey, "%s is not a test campaign, and a test key makes lists of those only.", c.ID())
+		return nil, problem.New(problem.CodeTestKey, "%s is not a test campaign, and a test key can make lists only from test campaigns.", c.ID())
 	}
 	name := strings.TrimSpace(in.Body.Value.Name)
 	var ps problem.List
 	checkName(&ps, name)
 	if _, isID := store.ListNumber(name); isID {
-		ps.Add(problem.CodeInvalid, "name", "A name must not look like the id of a list.")
+		ps.Add(problem.CodeInvalid, "name", "The name must not look like the id of a list.")
 	}
 	if err := ps.Err(); err != nil {
 		return nil, err
 	}
 	if c.State != schemas.StateCompleted && c.State != schemas.StateAborted {
-		return nil, problem.New(problem.CodeWrongState, "%s is %s: a segment is made of a campaign that has ended.", c.ID(), schemas.StateName(c.State)).
+		return nil, problem.New(problem.CodeWrongState, "%s is %s: a segment can be made only from a campaign that has ended.", c.ID(), schemas.StateName(c.State)).
 			WithFix("Wait until it is completed, or abort it.")
 	}
 	people, err := s.peopleOf(ctx, c)
@@ -118,7 +118,7 @@ func (s *server) createSegment(ctx context.Context, in *segmentCreateIn) (*segme
 		return nil, err
 	}
 	if people.gone || len(people.index) == 0 {
-		return nil, problem.New(problem.CodeWrongState, "Who the recipients of %s were is not known any more: it ended too long ago, or had none.", c.ID()).
+		return nil, problem.New(problem.CodeWrongState, "The recipients of %s are not known any more: it ended too long ago, or had none.", c.ID()).
 			WithFix("Make a list with POST /api/contacts/list.")
 	}
 	sel := in.Body.Value.Selection
@@ -132,13 +132,13 @@ func (s *server) createSegment(ctx context.Context, in *segmentCreateIn) (*segme
 	if err != nil {
 		return nil, err
 	}
-	chosen.RemoveRange(uint64(c.Total), 1<<32) // events of whom the audience does not have
+	chosen.RemoveRange(uint64(c.Total), 1<<32) // drop seqs that are not in the audience
 	switch {
 	case chosen.IsEmpty() && byClicks:
-		return nil, problem.Field(problem.CodeRequired, "selection", "selection is required: no click of this campaign is known, and without a selection the segment is made of those who clicked.").
+		return nil, problem.Field(problem.CodeRequired, "selection", "selection is required: without it the segment has the members that clicked, and no click of this campaign is known.").
 			WithFix(`Select by something else, such as {"status": "delivered"} or {"replied": true}.`)
 	case chosen.IsEmpty():
-		return nil, problem.Field(problem.CodeInvalid, "selection", "selection selects nobody.").WithFix("POST /api/campaigns/%s/selection counts whom a selection selects.", c.ID())
+		return nil, problem.Field(problem.CodeInvalid, "selection", "The selection selects no recipient.").WithFix("POST /api/campaigns/%s/selection counts the recipients that a selection selects.", c.ID())
 	}
 	plan, total, err := encodePlan([]plannedCampaign{{c.Number, chosen}})
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *server) cancelSegment(ctx context.Context, in *segmentIn) (*segmentOut,
 		return nil, err
 	}
 	if !j.Finished.IsZero() {
-		return nil, problem.New(problem.CodeWrongState, "The segment has ended.").WithFix("GET /api/segments/%s says what it did.", j.ID)
+		return nil, problem.New(problem.CodeWrongState, "The segment has ended.").WithFix("GET /api/segments/%s returns its result.", j.ID)
 	}
 	if j, err = s.endJob(ctx, j); err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func viewSegment(j *store.Job) *Segment {
 	return v
 }
 
-// runSegment fills the list of a segment. The cursor is the seq to go on at.
+// runSegment fills the list of a segment. The cursor is the seq to continue at.
 func (s *server) runSegment(ctx context.Context, run *store.JobRun) error {
 	raw, err := run.Plan(ctx)
 	if err != nil {
@@ -196,7 +196,7 @@ func (s *server) runSegment(ctx context.Context, run *store.JobRun) error {
 	}
 	plan, err := decodePlan(raw)
 	if err != nil || len(plan) != 1 {
-		return &store.JobError{Reason: "its plan cannot be read"}
+		return &store.JobError{Reason: "the plan of the job cannot be read"}
 	}
 	c, err := s.Store.Campaign(ctx, run.Tenant, schemas.CampaignID(plan[0].number))
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 // Selection selects recipients of a campaign. Members, replays, segments and exports use the same expression.
 type Selection struct{ *analytics.Selection }
 
-// UnmarshalJSONFrom reads a selection strictly: what is wrong is reported with its path.
+// UnmarshalJSONFrom reads a selection strictly: an error names the path of the wrong part.
 func (s *Selection) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	v, err := d.ReadValue()
 	if err != nil {
@@ -48,7 +48,7 @@ func (s Selection) MarshalJSONTo(e *jsontext.Encoder) error {
 func (Selection) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
 		Type: huma.TypeObject, AdditionalProperties: true,
-		Description: "Selects recipients of a campaign. Each member of the object is a condition, and all of them must hold; {} selects everybody. " +
+		Description: "Selects recipients of a campaign. Each member of the object is a condition, and a recipient must meet all of them; {} selects all recipients. " +
 			`{"and": [selection, …]}, {"or": [selection, …]}, {"not": selection}; ` +
 			"status (" + strings.Join(analytics.SelectionStatuses, ", ") + "; sent is awaiting, undelivered or delivered; failed is notSent or undelivered); " +
 			"subStatus (such as ABSENT_SUBSCRIBER); channel, variant, country and leg of a message that the recipient got or would have got; " +
@@ -59,7 +59,7 @@ func (Selection) Schema(huma.Registry) *huma.Schema {
 	}
 }
 
-// parseSelection reads a selection; a problem names the part that is wrong.
+// parseSelection parses a selection. A problem names the wrong part.
 func parseSelection(text []byte) (*analytics.Selection, *problem.Problem) {
 	parsed, err := analytics.ParseSelection(text)
 	if err == nil {
@@ -77,13 +77,13 @@ func parseSelection(text []byte) (*analytics.Selection, *problem.Problem) {
 		WithFix(`A selection is an object of conditions, such as {"status": ["undelivered", "notSent"], "not": {"subStatus": "BARRED"}}.`)
 }
 
-// SelectionPreview is how many recipients a selection selects.
+// SelectionPreview has the number of recipients that a selection selects.
 type SelectionPreview struct {
 	CampaignID    string    `json:"campaignId"`
-	Selection     Selection `json:"selection" doc:"As it was read, with sorted names."`
+	Selection     Selection `json:"selection" doc:"The selection as it was read, with sorted names."`
 	Count         uint64    `json:"count"`
 	Total         uint64    `json:"total" doc:"Recipients of the campaign."`
-	EstimatedCost Money     `json:"estimatedCost" doc:"Of sending the message of the campaign once more to those selected, at today's prices (R115). Who has opted out since costs nothing, which the price of a replay takes into account."`
+	EstimatedCost Money     `json:"estimatedCost" doc:"Cost of sending the message of the campaign again to the selected recipients, at today's prices (R115). It includes recipients that have opted out since, which the price of a replay leaves out."`
 	Currency      string    `json:"currency"`
 	AsOf          *string   `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
@@ -143,13 +143,13 @@ func (s *server) selected(ctx context.Context, c *store.Campaign, sel *analytics
 		return s.Analytics.Happened(ctx, c.Tenant, c.ID(), kind, from, to)
 	})
 	if err != nil {
-		return nil, nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+		return nil, nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
 	}
 	return chosen, sets, nil
 }
 
-// setCache keeps the sets of the campaigns that were asked for last, for as long as a report is kept ([reports]): the pages of one list of
-// members are read with one query of the sets.
+// setCache caches the sets of the campaigns that were requested last, for as long as [reports] keeps a report. So
+// reading all pages of a list of members queries the sets only once.
 type setCache struct {
 	store   analytics.Store
 	maxAge  time.Duration
@@ -164,14 +164,15 @@ type knownSets struct {
 	until time.Time
 }
 
-// maxKnownSets bounds the cached sets: those of a campaign of 1,000,000 recipients take about 2 MB.
+// maxKnownSets is the most campaigns whose sets are cached. The sets of a campaign with 1,000,000 recipients take about
+// 2 MB.
 const maxKnownSets = 16
 
 func newSetCache(st analytics.Store, maxAge time.Duration) *setCache {
 	return &setCache{store: st, maxAge: maxAge, known: map[string]knownSets{}}
 }
 
-// of returns the sets of a campaign. The caller does not modify them.
+// of returns the sets of a campaign. The caller must not modify them.
 func (c *setCache) of(ctx context.Context, tenant, campaign string) (*analytics.Sets, error) {
 	key := schemas.CampaignKey(tenant, campaign)
 	c.mu.Lock()
@@ -181,7 +182,7 @@ func (c *setCache) of(ctx context.Context, tenant, campaign string) (*analytics.
 		return known.Sets, nil
 	}
 	reading := c.reading.DoChan(key, func() (any, error) {
-		// Others wait for it too, so it does not end with this request.
+		// Other requests wait for the same read, so it does not end with this request.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), setsTimeout)
 		defer cancel()
 		began := time.Now()
@@ -194,10 +195,10 @@ func (c *setCache) of(ctx context.Context, tenant, campaign string) (*analytics.
 	})
 	select {
 	case <-ctx.Done():
-		return nil, problem.Unavailable(5*time.Second, ctx.Err(), "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, ctx.Err(), "The statistics cannot be read now.")
 	case got := <-reading:
 		if got.Err != nil {
-			return nil, problem.Unavailable(5*time.Second, got.Err, "The statistics cannot be read at present.")
+			return nil, problem.Unavailable(5*time.Second, got.Err, "The statistics cannot be read now.")
 		}
 		sets, _ := got.Val.(*analytics.Sets)
 		return sets, nil

@@ -27,24 +27,24 @@ const singleValidity = 24 * time.Hour
 // maxAhead is how far ahead a single send can be scheduled.
 const maxAhead = 30 * 24 * time.Hour
 
-// SendInput is one message to up to 1,000 destinations (R103, X4). E's examples use phoneNumber and message, its real API
-// destination, body and sender; both are accepted (C26).
+// SendInput is one message to up to 1,000 destinations (R103, X4). E's examples use the names phoneNumber and message;
+// E's API uses destination, body and sender. Both are accepted (C26).
 type SendInput struct {
 	PhoneNumber        *StringList       `json:"phoneNumber,omitzero" doc:"The destination, or an array of up to 1,000."`
-	Destination        *StringList       `json:"destination,omitzero" doc:"The same under its other name."`
-	Destinations       *StringList       `json:"destinations,omitzero" doc:"The same under its third name."`
+	Destination        *StringList       `json:"destination,omitzero" doc:"Another name of phoneNumber."`
+	Destinations       *StringList       `json:"destinations,omitzero" doc:"Another name of phoneNumber."`
 	Message            *string           `json:"message,omitzero" doc:"The text, with {{field}} merge fields when variables are given."`
-	Text               *string           `json:"body,omitzero" doc:"The same under its other name."`
-	Sender             *string           `json:"sender,omitzero" doc:"At most 11 letters and digits (blanks and . - _ & between them), or a number; the tenant's default otherwise."`
-	SenderName         *string           `json:"senderName,omitzero" doc:"The same under its other name."`
-	MessageID          *string           `json:"messageId,omitzero" doc:"The client's own reference, at most 100 characters: customerMessageId of the answer, and the reference for status queries."`
-	CampaignID         *string           `json:"campaignId,omitzero" doc:"Accepted without effect: single sends are counted apart from campaigns. The answer has a warning."`
-	TemplateID         *string           `json:"templateId,omitzero" doc:"Of RCS and WhatsApp; an SMS has its text in message."`
-	Simulation         *bool             `json:"simulation,omitzero" doc:"Send through the simulator only."`
+	Text               *string           `json:"body,omitzero" doc:"Another name of message."`
+	Sender             *string           `json:"sender,omitzero" doc:"At most 11 letters and digits (blanks and . - _ & between them), or a number; default: the tenant's."`
+	SenderName         *string           `json:"senderName,omitzero" doc:"Another name of sender."`
+	MessageID          *string           `json:"messageId,omitzero" doc:"The client's own reference, at most 100 characters. The answer returns it as customerMessageId, and status queries accept it."`
+	CampaignID         *string           `json:"campaignId,omitzero" doc:"Accepted without effect, because single sends are counted separately from campaigns. The answer has a warning."`
+	TemplateID         *string           `json:"templateId,omitzero" doc:"Only for RCS and WhatsApp; an SMS has its text in message."`
+	Simulation         *bool             `json:"simulation,omitzero" doc:"Send only to the simulator."`
 	EnableNotification *bool             `json:"enableNotification,omitzero" doc:"Report delivery to the configured webhook endpoints."`
-	ScheduledDate      *When             `json:"scheduledDate,omitzero" doc:"Send then instead of now; at most 30 days ahead."`
+	ScheduledDate      *When             `json:"scheduledDate,omitzero" doc:"Send at this time instead of now; at most 30 days ahead."`
 	Variables          map[string]string `json:"variables,omitempty" doc:"Values of the text's merge fields."`
-	Placeholders       map[string]string `json:"placeholders,omitempty" doc:"The same under its other name."`
+	Placeholders       map[string]string `json:"placeholders,omitempty" doc:"Another name of variables."`
 }
 
 // SendResult is the answer of a single send: the fields that both documented shapes have in common.
@@ -64,12 +64,12 @@ type SendDestination struct {
 	Unicode     bool     `json:"unicode" doc:"Whether the text needs UCS-2."`
 	Parts       int      `json:"parts"`
 	Reasons     []string `json:"reasons" nullable:"false" doc:"Why it was not accepted: INVALID_NUMBER, OPTED_OUT, DUPLICATE_RECIPIENT, NOT_ACKNOWLEDGED."`
-	// Status is present in the answer to a repeated request whose first one did not finish.
+	// Status is set only in the answer to a repeated request whose first request did not finish.
 	Status *string `json:"status,omitzero"`
-	Detail string  `json:"detail,omitzero" doc:"What is wrong with the number, and what to send instead when that can be told."`
+	Detail string  `json:"detail,omitzero" doc:"What is wrong with the number, and what to send instead if that is known."`
 }
 
-// reasonNotAcked: Kafka did not acknowledge the message. It may have it.
+// reasonNotAcked means that Kafka did not acknowledge the message. Kafka may or may not have it.
 const reasonNotAcked = "NOT_ACKNOWLEDGED"
 
 type (
@@ -81,43 +81,43 @@ func (s *server) registerSend() {
 	register(s, operation{
 		id: "sendSMS", method: http.MethodPost, path: "/api/message-server/sms/send", summary: "Send one SMS, or up to 1,000",
 		scope: store.ScopeSend, errors: []int{400, 402, 409, 413, 422}, reserves: true, testKeys: testKeysConfined, tag: "Messages",
-		describe: "Single sends have priority over campaigns. Answered when Kafka has acknowledged the messages. With an Idempotency-Key a repeated request never sends again: it answers the ids of the first.",
+		describe: "Single sends have priority over campaigns. The answer comes when Kafka has acknowledged the messages. With an Idempotency-Key a repeated request never sends again: it returns the ids of the first.",
 	}, s.sendSMS)
 }
 
-// single is a checked request to send.
+// single is a validated request to send single messages.
 type single struct {
 	who      *principal
 	route    *store.Route
 	sender   string
 	body     string
 	size     text.Size
-	prices   store.Prices // nil of a test
+	prices   store.Prices // nil for a test
 	ref      string
 	test     bool
 	due      time.Time // zero: send now
 	now      time.Time
 	field    string // the name of the field that holds the destinations
 	channel  schemas.Channel
-	dress    func(*fanfarev1.Message) // puts in a body that is no text
+	dress    func(*fanfarev1.Message) // sets a body other than text; nil: the body is text
 	targets  []target
 	accepted int
 	warning  []string
-	// campaigns is the cost of the messages in each hidden campaign, of a tenant with limited credit.
+	// campaigns has the cost of the messages in each hidden campaign, if the tenant's credit is limited.
 	campaigns map[string]uint64
-	paid      []string // the campaigns whose messages are paid
+	paid      []string // the campaigns for whose messages pay has taken the money
 }
 
 // target is one destination.
 type target struct {
 	raw, e164, country string
-	price              uint64           // of a segment
-	reason             string           // why it is not accepted
-	wrong              *problem.Problem // what is wrong with the number
+	price              uint64           // of one segment, in micro-units
+	reason             string           // why it is not accepted; "" when it is
+	wrong              *problem.Problem // the problem of an invalid number
 	id                 schemas.ID
 }
 
-// prepare checks what was read, makes the records and pays for them.
+// prepare checks the request, makes the records and pays for them.
 func (s *server) prepare(ctx context.Context, m *single) (records []*kgo.Record, err error) {
 	if err := s.optOuts(ctx, m); err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (s *server) sendSMS(ctx context.Context, in *sendIn) (*sendOut, error) {
 	}
 	if req.claim != nil {
 		if err := s.reserve(ctx, req.claim, m); err != nil {
-			s.unpay(m) //nolint:contextcheck // money goes back although the request has ended
+			s.unpay(m) //nolint:contextcheck // the money is returned although the request has ended
 			return nil, err
 		}
 	}
@@ -280,13 +280,13 @@ func (m *single) text(body given[string], in *SendInput, ps *problem.List) {
 			return
 		}
 		limit := text.MaxBytes(int(m.who.tenant.MaxSegments))
-		byName := make(map[string]string, len(values)) // placeholders and keys go by one rule of names
+		byName := make(map[string]string, len(values)) // names of variables follow the rule of merge fields
 		for key, value := range values {
 			byName[text.FieldName(key)] = value
 		}
 		rendered, err := tpl.Append(nil, limit, func(name string) (string, bool) { v, ok := byName[name]; return v, ok }, schemas.MissingPolicyFail, "")
 		if errors.Is(err, text.ErrTooLong) {
-			ps.Add(problem.CodeTooLong, body.name, "The text takes more than the %d segments that are sent at most.", m.who.tenant.MaxSegments)
+			ps.Add(problem.CodeTooLong, body.name, "The text needs more than %d segments, which is the maximum.", m.who.tenant.MaxSegments)
 			return
 		}
 		if err != nil {
@@ -304,7 +304,7 @@ func (m *single) text(body given[string], in *SendInput, ps *problem.List) {
 		m.warning = append(m.warning, costly.String())
 	}
 	if most := int(m.who.tenant.MaxSegments); m.size.Segments > most {
-		ps.Add(problem.CodeTooLong, body.name, "The text takes %d segments (%s); at most %d are sent.", m.size.Segments, encodingName(m.size.Encoding), most)
+		ps.Add(problem.CodeTooLong, body.name, "The text needs %d segments (%s); the maximum is %d.", m.size.Segments, encodingName(m.size.Encoding), most)
 	}
 }
 
@@ -320,9 +320,9 @@ func (s *server) routeOfSingle(ctx context.Context, m *single) (err error) {
 	case errors.Is(err, schemas.ErrNotFound):
 		return problem.Unavailable(30*time.Second, err, "The tenant's route does not exist.")
 	case err != nil:
-		return problem.Unavailable(storeRetry, err, "The routes cannot be read at present.")
+		return problem.Unavailable(storeRetry, err, "The routes cannot be read now.")
 	case !carries(m.route, sms):
-		return problem.Unavailable(30*time.Second, nil, "The tenant's route does not take SMS at present.")
+		return problem.Unavailable(30*time.Second, nil, "The tenant's route does not take SMS now.")
 	}
 	return nil
 }
@@ -330,7 +330,7 @@ func (s *server) routeOfSingle(ctx context.Context, m *single) (err error) {
 // destinations parses the numbers. Invalid ones are marked and do not affect the others.
 func (s *server) destinations(m *single, raw []string) error {
 	if n := len(raw); n < 1 || n > maxDestinations {
-		return problem.Field(problem.CodeInvalid, m.field, "%d destinations; 1 to %d are taken.", n, maxDestinations)
+		return problem.Field(problem.CodeInvalid, m.field, "%d destinations; want 1 to %d.", n, maxDestinations)
 	}
 	m.targets = make([]target, len(raw))
 	var seen map[string]bool
@@ -346,7 +346,7 @@ func (s *server) destinations(m *single, raw []string) error {
 			t.reason, t.wrong = schemas.CodeName(schemas.CodeInvalidNumber), wrongNumber(m.field, err)
 		case noMessages(n) != "": // as in a campaign (C30)
 			t.reason = schemas.CodeName(schemas.CodeInvalidNumber)
-			t.wrong = problem.Field(problem.CodeInvalidNumber, m.field, "%s %s and cannot take messages.", m.field, noMessages(n))
+			t.wrong = problem.Field(problem.CodeInvalidNumber, m.field, "%s %s and cannot receive messages.", m.field, noMessages(n))
 		case seen[n.Key]:
 			t.e164, t.reason = n.E164, schemas.CodeName(schemas.CodeDuplicateRecipient)
 		default:
@@ -361,7 +361,7 @@ func (s *server) destinations(m *single, raw []string) error {
 	return nil
 }
 
-// optOuts marks the numbers that have opted out. The sender checks again before it hands over.
+// optOuts marks the numbers that have opted out. The sender stage checks again before the hand-over.
 func (s *server) optOuts(ctx context.Context, m *single) error {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -380,10 +380,11 @@ func (s *server) optOuts(ctx context.Context, m *single) error {
 	return nil
 }
 
-// optOutsFresh is the maximum age of the opt-outs in memory. It is the bound of P4 for senders.
+// optOutsFresh is the maximum age of the opt-outs in memory. It is the limit of P4 for senders.
 const optOutsFresh = 2 * time.Second
 
-// knowsOptOuts reports whether the opt-outs in memory are complete and fresh: they are not at start and while Kafka is away.
+// knowsOptOuts reports whether the opt-outs in memory are complete and fresh. They are not while the process starts and
+// while Kafka is down.
 func (s *server) knowsOptOuts() bool {
 	return s.OptedOut != nil && (s.OptOutsAge == nil || s.OptOutsAge() <= optOutsFresh)
 }
@@ -395,7 +396,7 @@ func (s *server) optedOut(ctx context.Context, tenant, e164 string, channel sche
 	return s.Store.Suppressed(ctx, tenant, e164, channel)
 }
 
-// refusal is the answer when no destination can be sent to.
+// refusal returns the problem to answer with when no destination is accepted.
 func (m *single) refusal() error {
 	var ps problem.List
 	for i := range m.targets {
@@ -418,13 +419,14 @@ func (m *single) refusal() error {
 	return ps.Err()
 }
 
-// admit bounds the single sends of one tenant in the lane that all tenants share. Scheduled ones do not wait there.
+// admit limits the single sends of one tenant that wait in the lane that all tenants share. Scheduled sends are not
+// limited, because they wait in topic held.
 func (s *server) admit(m *single) error {
 	if !m.due.IsZero() {
 		return nil
 	}
 	if wait := s.budgets.take(m.route.Name, m.who.tenant.ID, m.accepted, int(m.route.Rate), int(m.who.tenant.Rate), m.now); wait > 0 {
-		p := problem.New(problem.CodeRateLimited, "The route sends %d messages a second for all tenants, and the single sends that wait fill this tenant's share of it.", m.route.Rate)
+		p := problem.New(problem.CodeRateLimited, "The route sends %d messages a second for all tenants, and the waiting single sends already fill this tenant's share.", m.route.Rate)
 		p.RetryAfter = int((wait + time.Second - 1) / time.Second)
 		s.metrics.sends.WithLabelValues("throttled").Add(float64(m.accepted))
 		return p
@@ -432,7 +434,8 @@ func (s *server) admit(m *single) error {
 	return nil
 }
 
-// resumed answers a repeated request whose first one did not finish: with the ids that it reserved and their status.
+// resumed answers a repeated request whose first request did not finish, with the ids that the first had reserved and
+// their status.
 func (s *server) resumed(ctx context.Context, who *principal, c *store.Claim) (*sendOut, error) {
 	if len(c.Reserved) == 0 {
 		return nil, problem.New(problem.CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running.")

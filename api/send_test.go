@@ -225,7 +225,8 @@ func TestSendSimulation(t *testing.T) {
 	subset(t, "live", w.call("POST", sendPath, docSend).want(200).body, `{"simulation":false}`)
 }
 
-// X12: a key's first answer is given again; another body is refused; nothing is produced twice, however many ask at once.
+// X12: a key's first answer is given again; another body is refused; nothing is produced twice, however many ask at
+// once.
 func TestSendIdempotency(t *testing.T) {
 	w := newEnv(t)
 	key := header{"Idempotency-Key", "order-1"}

@@ -11,7 +11,7 @@ import (
 	"fanfare/schemas/pricing"
 )
 
-// Statuses of a sender. Only an approved one sends.
+// Statuses of a sender. Only an approved sender can send.
 const (
 	senderPending  = "pending"
 	senderApproved = "approved"
@@ -19,15 +19,15 @@ const (
 	senderDisabled = "disabled"
 )
 
-// Sender is a sender id of SMS with its rules (R36).
+// Sender is an SMS sender id with its rules (R36).
 type Sender struct {
 	ID        string   `json:"id" example:"sender_10001"`
 	Name      string   `json:"name" doc:"What recipients see." example:"ACME"`
 	Type      string   `json:"type" enum:"alphanumeric,number,short_code"`
 	Countries []string `json:"countries" nullable:"false" doc:"ISO 3166-1 alpha-2: the only countries that it may send to; empty: all."`
-	TwoWay    bool     `json:"twoWay" doc:"Recipients can reply. An alphanumeric sender can't take replies."`
-	Rate      uint32   `json:"rate" doc:"Most messages per second; 0: no limit of its own."`
-	Status    string   `json:"status" enum:"pending,approved,rejected,disabled" doc:"Only an approved sender sends."`
+	TwoWay    bool     `json:"twoWay" doc:"Recipients can reply. An alphanumeric sender cannot receive replies."`
+	Rate      uint32   `json:"rate" doc:"Most messages per second; 0: no own limit."`
+	Status    string   `json:"status" enum:"pending,approved,rejected,disabled" doc:"Only an approved sender can send."`
 	Reason    *string  `json:"reason" doc:"Why it is rejected or disabled."`
 	CreatedBy string   `json:"createdBy"`
 	CreatedAt string   `json:"createdAt" format:"date-time"`
@@ -38,8 +38,8 @@ type Sender struct {
 
 // SenderInput creates or changes a sender.
 type SenderInput struct {
-	Name      problem.Optional[string]   `json:"name,omitzero" doc:"At most 11 letters and digits, with blanks and . - _ & between them; or a number with country code; or a short code of 3 to 8 digits. It can't be changed later."`
-	Type      problem.Optional[string]   `json:"type,omitzero" doc:"alphanumeric, number or short_code; by default what the name looks like."`
+	Name      problem.Optional[string]   `json:"name,omitzero" doc:"At most 11 letters and digits, with blanks and . - _ & between them; or a number with country code; or a short code of 3 to 8 digits. It cannot be changed later."`
+	Type      problem.Optional[string]   `json:"type,omitzero" doc:"alphanumeric, number or short_code; default: derived from the name."`
 	Countries problem.Optional[[]string] `json:"countries,omitzero"`
 	TwoWay    problem.Optional[bool]     `json:"twoWay,omitzero"`
 	Rate      problem.Optional[uint32]   `json:"rate,omitzero"`
@@ -74,10 +74,10 @@ func (s *server) registerSenders() {
 	} {
 		registerMove(s, r, m.verb, m.summary, store.ScopeAdmin, func(_ context.Context, _ *principal, body *TemplateVerdict, row *store.Resource, doc *store.SenderDoc) error {
 			if !slices.Contains(m.from, row.Status) {
-				return problem.New(problem.CodeWrongState, "A sender that is %s can't be moved to %s.", row.Status, m.to).WithFix("It must be %s.", strings.Join(m.from, ", "))
+				return problem.New(problem.CodeWrongState, "A sender that is %s cannot become %s.", row.Status, m.to).WithFix("It must be %s.", strings.Join(m.from, ", "))
 			}
 			if m.reason && strings.TrimSpace(body.Reason) == "" {
-				return problem.Field(problem.CodeRequired, "reason", "Say why: whoever uses the sender reads it.")
+				return problem.Field(problem.CodeRequired, "reason", "A reason is required; users of the sender see it.")
 			}
 			row.Status, doc.Reason = m.to, problem.Truncate(strings.TrimSpace(body.Reason), 500)
 			return nil
@@ -85,7 +85,7 @@ func (s *server) registerSenders() {
 	}
 }
 
-// senderType is what a sender looks like.
+// senderType derives the type of a sender from its name.
 func senderType(name string) string {
 	digits := strings.TrimPrefix(name, "+")
 	switch {
@@ -100,14 +100,14 @@ func senderType(name string) string {
 func (s *server) applySender(_ context.Context, who *principal, in *SenderInput, row *store.Resource, d *store.SenderDoc) error {
 	var ps problem.List
 	if in.Status.Set {
-		ps.Add(problem.CodeReadOnly, "status", "The status moves by approve, reject and disable.")
+		ps.Add(problem.CodeReadOnly, "status", "The status can be changed only by approve, reject and disable.")
 	}
 	if row.Version == 0 {
 		row.Status = senderPending
 		row.Name = strings.TrimSpace(in.Name.Value)
 		d.Type = senderType(row.Name)
 	} else if in.Name.Set && in.Name.Value != row.Name {
-		ps.Add(problem.CodeReadOnly, "name", "A sender can't be renamed: create another one.")
+		ps.Add(problem.CodeReadOnly, "name", "A sender cannot be renamed: create another one.")
 	}
 	if fault := badSender(row.Name, schemas.ChannelSMS); fault != "" {
 		ps.Add(problem.CodeInvalid, "name", "%s", fault)
@@ -115,7 +115,7 @@ func (s *server) applySender(_ context.Context, who *principal, in *SenderInput,
 	before := *d
 	set(&in.Type, &d.Type, func(v string) { allowedWord(&ps, "type", v, "alphanumeric", "number", "short_code") })
 	if looks := senderType(row.Name); d.Type != looks && len(ps) == 0 && (d.Type != "number" || looks != "short_code") {
-		ps.Add(problem.CodeInvalid, "type", "%q does not look like a sender of the type %s.", row.Name, d.Type)
+		ps.Add(problem.CodeInvalid, "type", "%q is not a valid name for a sender of type %s.", row.Name, d.Type)
 	}
 	switch number, err := s.phones.Parse(row.Name, who.tenant.Region); {
 	case d.Type != "number" || len(ps) > 0:
@@ -146,7 +146,7 @@ func (s *server) applySender(_ context.Context, who *principal, in *SenderInput,
 		ps.Add(problem.CodeInvalid, "twoWay", "An alphanumeric sender can't take replies: use a number or a short code.")
 	}
 	set(&in.Rate, &d.Rate, func(v uint32) { checkRate(&ps, int(v)) })
-	// More countries, or replies, are another approval.
+	// A change of countries, replies or type needs a new approval.
 	if row.Version > 0 && row.Status == senderApproved && !who.key.Has(store.ScopeAdmin) && (!slices.Equal(before.Countries, d.Countries) || before.TwoWay != d.TwoWay || before.Type != d.Type) {
 		row.Status = senderPending
 	}

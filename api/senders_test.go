@@ -35,7 +35,7 @@ func TestSenders(t *testing.T) {
 	w.callAs(w.admin(), "POST", "/api/senders/"+id+"/approve", "").want(200)
 	// Recipients elsewhere stop the confirm, with their number.
 	italian := create(`,"sender":"ACME"`).want(201).id()
-	if p := w.call("PUT", "/api/campaigns/"+italian+"/confirm", "").problem(422, "invalid_value", "sender"); !strings.Contains(p["detail"].(string), "2 recipients are elsewhere: IT") {
+	if p := w.call("PUT", "/api/campaigns/"+italian+"/confirm", "").problem(422, "invalid_value", "sender"); !strings.Contains(p["detail"].(string), "2 recipients are in other countries: IT") {
 		t.Errorf("got %q", p["detail"])
 	}
 	w.callAs(w.admin(), "POST", "/api/senders/"+id+"/disable", `{"reason":"complaints"}`).want(200)

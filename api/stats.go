@@ -16,31 +16,31 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Figures are the counts of one campaign or of many. The identities always hold: totalMessages = pending + ambiguous + notSent +
-// skipped + sent, and sent = delivered + undelivered + awaiting. failed = undelivered + notSent.
+// Figures are the counts of one campaign or of many. The identities always hold: totalMessages = pending + ambiguous +
+// notSent + skipped + sent, and sent = delivered + undelivered + awaiting. failed = undelivered + notSent.
 type Figures struct {
 	TotalMessages uint64  `json:"totalMessages"`
-	Sent          uint64  `json:"sent" doc:"Handed over to a carrier that accepted them."`
+	Sent          uint64  `json:"sent" doc:"Messages that a carrier accepted."`
 	Delivered     uint64  `json:"delivered"`
 	Failed        uint64  `json:"failed" doc:"undelivered + notSent."`
-	Pending       uint64  `json:"pending" doc:"Not dealt yet, in flight, or waiting for a retry."`
+	Pending       uint64  `json:"pending" doc:"Not sent yet, in flight, or waiting for a retry."`
 	DeliveryRate  float64 `json:"deliveryRate" doc:"delivered / sent."`
 	FailureRate   float64 `json:"failureRate" doc:"failed / (sent + notSent)."`
 
 	Ambiguous           uint64  `json:"ambiguous" doc:"The carrier may or may not have accepted it. Held until a receipt, the carrier or a person resolves it."`
-	NotSent             uint64  `json:"notSent" doc:"Could not be sent."`
-	Skipped             uint64  `json:"skipped" doc:"We chose not to send: opted out, duplicate, cancelled."`
+	NotSent             uint64  `json:"notSent" doc:"Messages that could not be sent."`
+	Skipped             uint64  `json:"skipped" doc:"Not sent on purpose: opted out, duplicate, cancelled."`
 	Awaiting            uint64  `json:"awaiting" doc:"Sent, without a final receipt."`
-	Unconfirmed         uint64  `json:"unconfirmed" doc:"The part of awaiting whose receipt window is over."`
+	Unconfirmed         uint64  `json:"unconfirmed" doc:"Those of awaiting whose receipt window is over."`
 	Undelivered         uint64  `json:"undelivered"`
-	Read                uint64  `json:"read" doc:"The part of delivered that was read."`
+	Read                uint64  `json:"read" doc:"Those of delivered that were read."`
 	Clicked             uint64  `json:"clicked" doc:"People who clicked a link."`
-	ClickRate           float64 `json:"clickRate" doc:"Of delivered."`
+	ClickRate           float64 `json:"clickRate" doc:"clicked divided by delivered."`
 	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
 	FailureRateOfTotal  float64 `json:"failureRateOfTotal"`
 }
 
-// figuresOf names the figures of package analytics in E's words.
+// figuresOf converts the figures of package analytics to E's words.
 func figuresOf(f *analytics.Figures) Figures {
 	return Figures{
 		TotalMessages: f.Total, Sent: f.Sent, Delivered: f.Delivered, Failed: f.Failed, Pending: f.Pending,
@@ -63,10 +63,10 @@ type Stats struct {
 	Paused          bool    `json:"paused"`
 	SuspendedReason *string `json:"suspendedReason"`
 	Settled         bool    `json:"settled"`
-	Simulated       bool    `json:"simulated" doc:"True: a route of the campaign leads to a simulator; these figures are not of people."`
-	InFlight        uint64  `json:"inFlight" doc:"Recipients that were dealt and have no outcome of that try yet. They are pending, or awaiting if an earlier try failed."`
+	Simulated       bool    `json:"simulated" doc:"True: a route of the campaign is a simulator, so these figures are not about people."`
+	InFlight        uint64  `json:"inFlight" doc:"Recipients whose current try has no outcome yet. They are counted as pending, or as awaiting if an earlier try failed."`
 	AmbiguousNote   *string `json:"ambiguousNote" doc:"What ambiguous means for this campaign and what ends it, in a sentence; null if no recipient is ambiguous."`
-	Cost            Money   `json:"cost" doc:"Cost so far, as it is billed (R114): handed over, or in doubt and confirmed by a receipt, without failures that are not billed."`
+	Cost            Money   `json:"cost" doc:"Billed cost so far (R114): messages that a carrier accepted, and ambiguous messages that a receipt confirmed, without failures that are not billed."`
 	Currency        string  `json:"currency"`
 	Throughput      float64 `json:"throughput" doc:"Messages handed over per second, over the last ten seconds."`
 	Statuses        []Group `json:"statuses" nullable:"false" doc:"Every status with its sub-statuses; empty ones are left out."`
@@ -77,19 +77,19 @@ type Stats struct {
 	ByCountry   []Part          `json:"byCountry" nullable:"false" doc:"ISO 3166-1 alpha-2."`
 	BySubStatus []SubStatusPart `json:"bySubStatus" nullable:"false"`
 	ByRoute     []Part          `json:"byRoute" nullable:"false"`
-	ByLeg       []Part          `json:"byLeg" nullable:"false" doc:"Legs of the chain of channels, 1 and up."`
+	ByLeg       []Part          `json:"byLeg" nullable:"false" doc:"Legs of the chain of channels, numbered from 1."`
 	AsOf        *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
 
-// Part are the figures of the recipients whose message has a value, such as one channel. Recipients without a message, such as those not
-// dealt yet, are in no part.
+// Part has the figures of the recipients whose message has one value of a dimension, such as one channel. Recipients
+// without a message, such as those not dealt yet, are in no part.
 type Part struct {
 	Value string `json:"value" example:"sms"`
 	Figures
 	Cost Money `json:"cost"`
 }
 
-// SubStatusPart is how many recipients are in a status with a sub-status.
+// SubStatusPart has the number of recipients with a status and sub-status.
 type SubStatusPart struct {
 	Value       string `json:"value" example:"ABSENT_SUBSCRIBER"`
 	Status      string `json:"status" example:"undelivered"`
@@ -122,7 +122,7 @@ type (
 func (s *server) registerStats() {
 	s.registerTotals()
 	register(s, operation{
-		id: "getCampaignStats", method: http.MethodGet, path: "/api/campaigns/{id}/stats", summary: "Statistics of a campaign, as they are now",
+		id: "getCampaignStats", method: http.MethodGet, path: "/api/campaigns/{id}/stats", summary: "Get the current statistics of a campaign",
 		scope: store.ScopeRead, errors: []int{404}, tag: campaignTag,
 	}, s.campaignStats)
 }
@@ -155,18 +155,18 @@ func (s *server) campaignStats(ctx context.Context, in *statsIn) (*statsOut, err
 	if c.State == schemas.StateSuspended {
 		out.SuspendedReason = orNull(c.Reason)
 	}
-	if !c.Settled.IsZero() { // the ledger has the final word
+	if !c.Settled.IsZero() { // the cost in the ledger is final
 		out.Cost, out.InFlight = Money(c.Captured), 0
 	}
 	return &statsOut{out}, nil
 }
 
-// throughput is how many messages were handed over per second, lately.
+// throughput returns the messages handed over per second during [recentSpan].
 func (r *report) throughput() float64 {
 	return math.Round(float64(r.recent)/recentSpan.Seconds()*10) / 10
 }
 
-// parts are the figures of each value of a dimension, the largest first.
+// parts returns the figures of each value of a dimension, the largest first.
 func (r *report) parts(by analytics.Dimension) []Part {
 	costs := map[string]Money{}
 	for i := range r.cost {
@@ -217,13 +217,13 @@ func ambiguousNote(f *analytics.Figures) *string {
 	if len(codes) > 0 {
 		detail = " (" + strings.Join(codes, ", ") + ")"
 	}
-	note := fmt.Sprintf("It is unknown whether the carrier accepted the message to %d %s%s; %s not sent to again until that is known: by the carrier's receipt, by asking a carrier that can be asked, or by your decision.",
+	note := fmt.Sprintf("It is unknown whether the carrier accepted the message to %d %s%s; %s not sent to again until the carrier's receipt, a query to the carrier (if it can be queried) or your decision resolves it.",
 		f.Ambiguous, who, detail, they)
 	return &note
 }
 
-// costs returns what campaigns have cost so far. The ledger has the final word on a settled campaign. Before that the statistics apply
-// the ledger's rule (package billing) to the events they have.
+// costs returns what campaigns have cost so far. For a settled campaign it returns the captured amount. Before that,
+// the statistics apply the rule of the bill (package billing) to the events that they have.
 func (s *server) costs(ctx context.Context, tenant string, campaigns []store.Campaign) (map[string]Money, error) {
 	settled := map[string]Money{}
 	var open []string
@@ -245,17 +245,18 @@ func (s *server) costs(ctx context.Context, tenant string, campaigns []store.Cam
 	return out, nil
 }
 
-// figuresGrace bounds how long a completed campaign is shown as sending because some of its recipients have no event in the
-// statistics. It is longer than the clocks of two machines differ.
+// figuresGrace is the longest time for which a completed campaign is still shown as sending because some of its
+// recipients have no event in the statistics. It is longer than the difference between the clocks of two machines.
 const figuresGrace = time.Minute
 
-// stateOfFigures returns the state that belongs to figures: completed, and settled, only if the figures contain everything that
-// happened until then. So a client that polls until it reads `completed` has the final number of sent messages.
+// stateOfFigures returns the state to show with figures. It returns completed, or settled, only if the figures contain
+// everything that happened up to that time. So a client that polls until it reads `completed` has the final number of
+// sent messages.
 func stateOfFigures(c *store.Campaign, f *analytics.Figures, asOf time.Time) (state schemas.State, settled bool) {
 	state = c.State
 	if state == schemas.StateCompleted {
-		// as_of is of the clock that reads the topic, c.Completed of the scheduler's. Their difference shows as recipients
-		// without an outcome.
+		// as_of comes from the clock of the process that reads the topic, and c.Completed from the scheduler's clock. When
+		// the clocks differ, recipients without an outcome (pending) show that events are missing.
 		if asOf.Before(c.Completed) || f.Pending > 0 && asOf.Before(c.Completed.Add(figuresGrace)) {
 			state = schemas.StateSending
 		}
@@ -263,7 +264,8 @@ func stateOfFigures(c *store.Campaign, f *analytics.Figures, asOf time.Time) (st
 	return state, !c.Settled.IsZero() && !asOf.Before(c.Settled)
 }
 
-// eta is when the last message is handed over. It is known for campaigns that are scheduled, running or completed.
+// eta returns when the last message will be or was handed over. It is known for campaigns that are scheduled, running
+// or completed.
 func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pending uint64) *string {
 	now := s.Now()
 	switch c.State {
@@ -290,7 +292,7 @@ func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pen
 	return stampOrNull(end.Truncate(time.Second))
 }
 
-// tree is the sub-status tree as the API answers it.
+// tree returns the sub-statuses grouped by status.
 func tree(f *analytics.Figures) []Group {
 	out := make([]Group, 0, len(f.Tree))
 	for _, b := range f.Tree {

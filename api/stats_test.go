@@ -44,8 +44,8 @@ func (w *env) sending(n uint32) string {
 	return id
 }
 
-// R114, P4: the cost shown is the cost billed. A failure that is not billed costs nothing, a doubt costs its price once a receipt
-// confirms it, reserved money is no cost, and the ledger has the final word on a settled campaign.
+// R114, P4: the cost shown is the cost billed. A failure that is not billed costs nothing, a doubt costs its price once
+// a receipt confirms it, reserved money is no cost, and the ledger has the final word on a settled campaign.
 func TestCostShownIsBilled(t *testing.T) {
 	w := newEnv(t)
 	id := w.sending(10)
@@ -69,8 +69,8 @@ func TestCostShownIsBilled(t *testing.T) {
 	cost("0.05")
 }
 
-// A client that polls /stats until it reads `completed` has final figures, although the campaign's row says so before the statistics
-// have read the last outcomes, and also if the clock of the statistics is ahead.
+// A client that polls /stats until it reads `completed` has final figures, although the campaign's row says so before
+// the statistics have read the last outcomes, and also if the clock of the statistics is ahead.
 func TestCompletedWithFinalFigures(t *testing.T) {
 	w := newEnv(t)
 	id := w.sending(10)
@@ -113,7 +113,8 @@ func TestCompletedWithFinalFigures(t *testing.T) {
 	want("settled", figures{"completed", "completed", true, 10, 0})
 }
 
-// A recipient without any event, such as one whose record became a dead letter, does not keep a campaign from being completed for ever.
+// A recipient without any event, such as one whose record became a dead letter, does not keep a campaign from being
+// completed for ever.
 func TestCompletedWithLostEvent(t *testing.T) {
 	w := newEnv(t)
 	id := w.sending(10)
@@ -163,10 +164,11 @@ func TestAmbiguousNote(t *testing.T) {
 	subset(t, "none", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"ambiguous":0,"ambiguousNote":null}`)
 	w.happened(w.tenant.ID, id, 0, 3, schemas.KindAmbiguous, schemas.CodeCrash)
 	w.happened(w.tenant.ID, id, 3, 4, schemas.KindAmbiguous, schemas.CodeTimeout)
-	subset(t, "four", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"ambiguous":4,"ambiguousNote":"It is unknown whether the carrier accepted the message to 4 recipients (TIMEOUT 1, CRASH 3); they are not sent to again until that is known: by the carrier's receipt, by asking a carrier that can be asked, or by your decision."}`)
+	subset(t, "four", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"ambiguous":4,"ambiguousNote":"It is unknown whether the carrier accepted the message to 4 recipients (TIMEOUT 1, CRASH 3); they are not sent to again until the carrier's receipt, a query to the carrier (if it can be queried) or your decision resolves it."}`)
 }
 
-// R101, R114, R123: the statistics of a campaign by channel, variant, country, sub-status, route and leg, with the cost of each.
+// R101, R114, R123: the statistics of a campaign by channel, variant, country, sub-status, route and leg, with the cost
+// of each.
 func TestStatsByDimension(t *testing.T) {
 	w := newEnv(t)
 	id := w.sending(100)
@@ -344,8 +346,8 @@ func TestLiveStats(t *testing.T) {
 	subset(t, "after a change", next(), `{"sent":4,"cost":0.20}`)
 }
 
-// Requests that come while the statistics are read wait a moment, then take the last answer, whose as_of says how old it is. However
-// many there are, the store is read once at a time.
+// Requests that come while the statistics are read wait a moment, then take the last answer, whose as_of says how old
+// it is. However many there are, the store is read once at a time.
 func TestStatsWhileTheStoreIsSlow(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.StatsMaxAge, w.deps.StatsPatience = time.Nanosecond, time.Millisecond })
 	id := w.sending(10)
@@ -376,7 +378,8 @@ func TestStatsWhileTheStoreIsSlow(t *testing.T) {
 	}
 }
 
-// R123: campaigns compared by tag, channel, day and hour of day, in the tenant's time zone; those that run and those that have ended.
+// R123: campaigns compared by tag, channel, day and hour of day, in the tenant's time zone; those that run and those
+// that have ended.
 func TestCompareCampaigns(t *testing.T) {
 	w := newEnv(t)
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.Timezone = "Europe/Rome"; return nil })

@@ -14,30 +14,30 @@ import (
 	"fanfare/api/store"
 )
 
-// StatsEvent is an event of the live statistics.
+// StatsEvent is one event of the stream of live statistics.
 type StatsEvent Stats
 
-// MarshalJSON writes what GET /stats answers: the stream has an encoder of its own.
+// MarshalJSON writes the same JSON as GET /stats, because the stream has its own encoder.
 func (e *StatsEvent) MarshalJSON() ([]byte, error) {
 	return json.Marshal((*Stats)(e), json.Deterministic(true))
 }
 
 const (
-	// liveEvery is how often a stream looks for new figures; with the age of a report and the feed's interval a change is seen
-	// within a second.
+	// liveEvery is how often a stream looks for new figures; together with the maximum age of a report and the feed's
+	// interval, a change is visible within a second.
 	liveEvery = 250 * time.Millisecond
-	// liveAtLeast is how often a stream sends figures that have not changed, so that both ends see that the other is there.
+	// liveAtLeast is how often a stream sends figures that have not changed, so that both ends detect a broken connection.
 	liveAtLeast = 10 * time.Second
 )
 
 func (s *server) registerLiveStats() {
 	o := operation{
 		id: "streamCampaignStats", method: http.MethodGet, path: "/api/campaigns/{id}/stats/live", summary: "Statistics of a campaign, live",
-		describe: "A stream of server-sent events. Each event `stats` holds what GET /stats answers; one is sent at once, then whenever the figures change, and at least every 10 seconds.",
+		describe: "A stream of server-sent events. Each event `stats` has the answer of GET /stats. The first is sent at once, others when the figures change and at least every 10 seconds.",
 		scope:    store.ScopeRead, errors: []int{404}, tag: campaignTag,
 	}
 	op := s.describe(&o)
-	// A stream cannot take its status back: what is wrong is said before it begins.
+	// The status cannot be changed once the stream has begun, so problems are found before.
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		if _, err := s.campaignStats(ctx.Context(), &statsIn{ID: ctx.Param("id"), Vocab: ctx.Query("vocab")}); err != nil {
 			r, w := humachi.Unwrap(ctx)
@@ -58,14 +58,14 @@ func (s *server) streamStats(ctx context.Context, in *statsIn, send sse.Sender) 
 		out, err := s.campaignStats(ctx, in)
 		if err == nil {
 			figures := *out.Body
-			figures.AsOf = nil // moves without a change
+			figures.AsOf = nil // it changes although the figures do not
 			now, err := json.Marshal(&figures, json.Deterministic(true))
 			if err != nil {
 				return
 			}
 			if !bytes.Equal(now, last) || time.Since(sent) >= liveAtLeast {
 				if send.Data((*StatsEvent)(out.Body)) != nil {
-					return // the client is gone
+					return // the client has disconnected
 				}
 				last, sent = now, time.Now()
 			}

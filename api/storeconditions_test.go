@@ -14,8 +14,8 @@ import (
 	"fanfare/api/problem"
 )
 
-// While the store is away a request is answered 503 with a Retry-After, whatever the reason, and nothing of the reason reaches the client.
-// The next request asks the store again: nothing has to be restarted.
+// While the store is away a request is answered 503 with a Retry-After, whatever the reason, and nothing of the reason
+// reaches the client. The next request asks the store again: nothing has to be restarted.
 func TestStoreConditionsAre503(t *testing.T) {
 	s := &server{}
 	for name, err := range map[string]error{

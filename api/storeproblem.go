@@ -48,16 +48,16 @@ func (s *server) storeProblem(err error) error {
 		}
 		return problem.Field(problem.CodeInvalid, f, "%s: %s.", f, field.Reason)
 	case errors.As(err, &limit) && limit.Limit == store.LimitActive:
-		return problem.New(problem.CodeTooManyActive, "%d campaigns are active already; at most %d may be.", limit.Max, limit.Max).Because(err)
+		return problem.New(problem.CodeTooManyActive, "%d campaigns are active already; at most %d are allowed.", limit.Max, limit.Max).Because(err)
 	case errors.As(err, &limit):
 		return problem.Field(problem.CodeTooManyContacts, "contactList", "%d contacts; at most %d are allowed.", limit.Want, limit.Max).Because(err)
 	case errors.As(err, &credit):
-		return problem.New(problem.CodeInsufficientCredit, "It may cost %s; %s is available, %s is missing.", Money(credit.Need), Money(credit.Have), Money(credit.Need-min(credit.Have, credit.Need))).Because(err)
+		return problem.New(problem.CodeInsufficientCredit, "The campaign may cost %s; %s is available, %s is missing.", Money(credit.Need), Money(credit.Have), Money(credit.Need-min(credit.Have, credit.Need))).Because(err)
 	case errors.As(err, &name) && strings.HasPrefix(name.Kind, "number"):
-		return problem.Field(problem.CodeNameTaken, "phoneNumber", "There is a contact with this number already: %s.", name.Name).
+		return problem.Field(problem.CodeNameTaken, "phoneNumber", "A contact with this number exists already: %s.", name.Name).
 			WithFix("Change that contact with PUT /api/contacts/{id}.").Because(err)
 	case errors.As(err, &name):
-		return problem.Field(problem.CodeNameTaken, "name", "There is a %s of that name already.", name.Kind).Because(err)
+		return problem.Field(problem.CodeNameTaken, "name", "A %s with that name exists already.", name.Kind).Because(err)
 	case errors.Is(err, store.ErrFeatureOff):
 		return problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.").Because(err)
 	case errors.Is(err, store.ErrListGone):
@@ -72,7 +72,7 @@ func (s *server) storeProblem(err error) error {
 		return problem.From(err)
 	}
 	if errors.Is(err, store.ErrUnknown) {
-		return problem.Unavailable(storeRetry, err, "The database went away while it saved the change; it may or may not be saved.")
+		return problem.Unavailable(storeRetry, err, "The connection to the database failed while it saved the change; the change may or may not be saved.")
 	}
-	return problem.Unavailable(storeRetry, err, "The database does not answer at present; nothing was changed.")
+	return problem.Unavailable(storeRetry, err, "The database does not answer; nothing was changed.")
 }

@@ -20,22 +20,22 @@ import (
 // SuppressionChange is one change of a number's opt-out.
 type SuppressionChange struct {
 	Suppressed bool     `json:"suppressed" doc:"False: the opt-out was lifted."`
-	Channel    string   `json:"channel" enum:"all,sms,rcs,whatsapp,voice" doc:"Of which channel."`
-	Channels   []string `json:"channels" nullable:"false" doc:"What the number had opted out of after the change."`
+	Channel    string   `json:"channel" enum:"all,sms,rcs,whatsapp,voice" doc:"The channel whose opt-out changed."`
+	Channels   []string `json:"channels" nullable:"false" doc:"The channels that the number was opted out of after the change."`
 	Source     string   `json:"source"`
 	Reason     *string  `json:"reason"`
-	By         *string  `json:"by" doc:"The key that asked, or the part of the product."`
+	By         *string  `json:"by" doc:"The key that made the change, or the stage of the pipeline."`
 	Time       string   `json:"time" format:"date-time"`
 }
 
-// SuppressionImport counts what a file of opt-outs did. Always rows = added + known + invalid.
+// SuppressionImport is the result of the import of a file of opt-outs. rows is always added + known + invalid.
 type SuppressionImport struct {
 	Rows     int           `json:"rows"`
 	Added    int           `json:"added"`
-	Known    int           `json:"known" doc:"Had opted out already, or stand twice in the file."`
+	Known    int           `json:"known" doc:"Numbers that had opted out already, or that occur twice in the file."`
 	Invalid  int           `json:"invalid"`
-	Rejected []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 of invalid."`
-	InEffect bool          `json:"inEffect" doc:"Kafka has acknowledged all of them: two seconds later no sender hands over to them. False: they are stored and take effect by themselves."`
+	Rejected []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 refused rows."`
+	InEffect bool          `json:"inEffect" doc:"True: Kafka has acknowledged all of them, and after two seconds no sender hands messages over to them. False: they are stored and will take effect by themselves."`
 }
 
 type (
@@ -45,7 +45,7 @@ type (
 	suppressionLogOut      struct{ Body *Page[*SuppressionChange] }
 	suppressionExportIn    struct{}
 	suppressionImportInput struct {
-		Region string `query:"region" doc:"Region of numbers without a country code; the tenant's otherwise."`
+		Region string `query:"region" doc:"Country as which numbers without a country code are read; default: the tenant's."`
 
 		contentType string
 		body        io.Reader
@@ -53,7 +53,7 @@ type (
 	suppressionImportOut struct{ Body *SuppressionImport }
 )
 
-// Resolve keeps the body as a stream.
+// Resolve keeps the body as a stream, so that huma does not read it.
 func (in *suppressionImportInput) Resolve(ctx huma.Context) []error {
 	r, _ := humachi.Unwrap(ctx)
 	in.contentType, in.body = r.Header.Get("Content-Type"), r.Body
@@ -64,7 +64,7 @@ func (s *server) registerSuppressionFiles() {
 	register(s, operation{
 		id: "listSuppressionHistory", method: http.MethodGet, path: "/api/suppressions/history", summary: "Every change of a number's opt-out, oldest first",
 		scope: store.ScopeRead, errors: []int{422}, tag: suppressionTag,
-		describe: "It is only ever added to: the proof of who opted out and came back, when and how (X10).",
+		describe: "Entries are never changed or removed: the history proves when and how a number opted out and in again (X10).",
 	}, s.suppressionLog)
 	register(s, operation{
 		id: "exportSuppressions", method: http.MethodGet, path: "/api/suppressions/export", summary: "The numbers that have opted out, as CSV",
@@ -74,7 +74,7 @@ func (s *server) registerSuppressionFiles() {
 	register(s, operation{
 		id: "importSuppressions", method: http.MethodPost, path: "/api/suppressions/import", summary: "Opt out the numbers of a file",
 		scope: store.ScopeContacts, errors: []int{400, 413, 415, 422}, streamed: true, tag: suppressionTag,
-		describe: "A file as contacts are imported from: CSV, Excel, vCards or JSON, also packed with gzip. A column called reason says why, one called channel of which channel (all by default). Repeating it changes nothing.",
+		describe: "A file in a format of contact imports: CSV, Excel, vCards or JSON, also compressed with gzip. A column reason has the reason; a column channel has the channel (default: all). Repeating the import changes nothing.",
 	}, s.importSuppressions)
 	s.api.OpenAPI().Paths["/api/suppressions/import"].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 		"text/csv":      {Schema: &huma.Schema{Type: huma.TypeString}, Example: "phone,channel,reason\n+393331234567,all,asked by phone\n"},
@@ -122,10 +122,11 @@ func (s *server) exportSuppressions(ctx context.Context, _ *suppressionExportIn)
 	}), nil
 }
 
-// optOutsAtOnce is how many opt-outs one transaction takes: meanwhile nobody else writes contacts of the tenant.
+// optOutsAtOnce is how many opt-outs one transaction writes. Meanwhile no other transaction can write contacts of the
+// tenant.
 const optOutsAtOnce = 500
 
-// Names of the columns that say why somebody has opted out, and of which channel.
+// Names of the columns for the reason and the channel of an opt-out.
 const (
 	reasonColumn  = "reason"
 	channelColumn = "channel"
@@ -144,7 +145,7 @@ func (s *server) importSuppressions(ctx context.Context, in *suppressionImportIn
 		return nil, problem.Field(problem.CodeInvalid, "region", "%q is not a region such as IT.", problem.Truncate(region, 10))
 	}
 	body := &limitedBody{r: s.stalling(ctx, in.body), left: maxImport}
-	ctx = context.WithoutCancel(ctx) // rows that came before a break are opt-outs too
+	ctx = context.WithoutCancel(ctx) // rows before a broken connection are opt-outs too
 	rows, err := importfile.Open(body, importfile.Options{Format: format, Charset: charset})
 	if err != nil {
 		return nil, s.optOutFileProblem(body, 0, err)
@@ -186,17 +187,17 @@ func (s *server) importSuppressions(ctx context.Context, in *suppressionImportIn
 
 // optOutFileProblem explains what is wrong with a file of opt-outs.
 func (s *server) optOutFileProblem(body *limitedBody, rows int, err error) error {
-	const kept = "What was read before is kept: correct the file and send it again, which does the rest."
+	const kept = "The rows read before are kept: correct the file and send it again, which imports the rest."
 	var file *importfile.FileError
 	switch {
 	case body.over:
-		return problem.New(problem.CodeBodyTooLarge, "A file has at most %d bytes; what came before is kept.", int64(maxImport))
+		return problem.New(problem.CodeBodyTooLarge, "A file has at most %d bytes; the rows before the limit are kept.", int64(maxImport))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return problem.New(problem.CodeTimeout, "The file broke off after %d rows: no byte came for %s.", rows, s.ImportStall).WithFix(kept).Because(err)
+		return problem.New(problem.CodeTimeout, "The file stopped after %d rows: no byte came for %s.", rows, s.ImportStall).WithFix(kept).Because(err)
 	case errors.As(err, &file):
 		return s.storeProblem((*store.FieldError)(file))
 	}
-	return problem.New(problem.CodeMalformed, "The file broke off after %d rows.", rows).WithFix(kept).Because(err)
+	return problem.New(problem.CodeMalformed, "The file ended early, after %d rows.", rows).WithFix(kept).Because(err)
 }
 
 // optOutFile is a file of opt-outs that is being read.
@@ -208,7 +209,7 @@ type optOutFile struct {
 	report         SuppressionImport
 }
 
-// add takes a row, or returns why it is refused.
+// add adds the opt-out of a row, or returns why the row is refused.
 func (f *optOutFile) add(row *importfile.Row) *importfile.RowError {
 	var o store.OptOut
 	bad := &importfile.RowError{Column: "phone", Reason: "is empty"}
@@ -255,7 +256,8 @@ func (f *optOutFile) flush(ctx context.Context) error {
 	return err
 }
 
-// published waits until Kafka has acknowledged the last of them, which the relay publishes last.
+// published waits until Kafka has acknowledged the last opt-out, which the relay publishes last, and reports whether it
+// has.
 func (f *optOutFile) published(ctx context.Context) bool {
 	wait, cancel := context.WithTimeout(ctx, f.s.PublishTimeout)
 	defer cancel()

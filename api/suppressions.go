@@ -13,11 +13,11 @@ import (
 	"fanfare/schemas"
 )
 
-// SuppressionInput is a number to opt out, or whose opt-out to lift.
+// SuppressionInput names a number to opt out, or a number whose opt-out to lift.
 type SuppressionInput struct {
 	PhoneNumber string `json:"phoneNumber" example:"+393331234567"`
 	Reason      string `json:"reason,omitzero" doc:"Why, in words; at most 200 characters." example:"asked by phone"`
-	Channel     string `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice: of this channel only; all by default." example:"all"`
+	Channel     string `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice: only this channel; default: all." example:"all"`
 }
 
 // maxReason is the most characters of a reason.
@@ -26,10 +26,10 @@ const maxReason = 200
 // Suppression is an opt-out.
 type Suppression struct {
 	PhoneNumber string   `json:"phoneNumber"`
-	Suppressed  bool     `json:"suppressed" doc:"Of any channel."`
-	Channels    []string `json:"channels" nullable:"false" doc:"What the number has opted out of: all, or single channels; empty: nothing." example:"[\"all\"]"`
+	Suppressed  bool     `json:"suppressed" doc:"Whether the number has opted out of any channel."`
+	Channels    []string `json:"channels" nullable:"false" doc:"Channels that the number has opted out of: all, or single channels; empty: none." example:"[\"all\"]"`
 	Source      string   `json:"source" doc:"api, import, keyword, link or carrier."`
-	Reason      *string  `json:"reason" doc:"Why, in words; null when nobody said."`
+	Reason      *string  `json:"reason" doc:"Why, in words; null when no reason was given."`
 	UpdatedAt   string   `json:"updatedAt" format:"date-time"`
 }
 
@@ -38,8 +38,8 @@ type (
 		Body problem.Body[SuppressionInput]
 	}
 	liftIn struct {
-		PhoneNumber string `query:"phoneNumber" doc:"Instead of the body."`
-		Channel     string `query:"channel" doc:"Instead of the body: lift the opt-out of this channel only; all by default."`
+		PhoneNumber string `query:"phoneNumber" doc:"May be sent instead of the body."`
+		Channel     string `query:"channel" doc:"May be sent instead of the body: lift only the opt-out of this channel; default: all."`
 		Body        *problem.Body[SuppressionInput]
 	}
 	suppressionOut struct{ Body *Suppression }
@@ -47,7 +47,7 @@ type (
 		Page        int    `query:"page" minimum:"0"`
 		Limit       int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
 		PhoneNumber string `query:"phoneNumber" doc:"Only this number."`
-		Cursor      string `query:"cursor" doc:"next of an earlier answer: the rows after its last one. Unlike a page it skips and repeats none while rows come and go."`
+		Cursor      string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	suppressionsOut struct{ Body *Page[*Suppression] }
 )
@@ -58,12 +58,12 @@ func (s *server) registerSuppressions() {
 	register(s, operation{
 		id: "createSuppression", method: http.MethodPost, path: "/api/suppressions", summary: "Opt a number out", status: http.StatusCreated,
 		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
-		describe: "Of all channels, or of one. Answered when Kafka has acknowledged the opt-out: two seconds later no sender hands over to the number. After a 503 the opt-out is stored and takes effect by itself. Repeating it publishes it again.",
+		describe: "For all channels, or for one. The answer comes when Kafka has acknowledged the opt-out; after two more seconds no sender hands a message over to the number. After a 503 the opt-out is stored and will take effect by itself. Repeating the request publishes the opt-out again.",
 	}, s.suppress)
 	register(s, operation{
 		id: "deleteSuppression", method: http.MethodDelete, path: "/api/suppressions", summary: "Lift an opt-out",
 		scope: store.ScopeContacts, errors: []int{400, 422}, tag: suppressionTag,
-		describe: "Of all channels, or of one: whoever has opted out of all then remains opted out of the others. Changes nothing for a number that has not opted out.",
+		describe: "For all channels, or for one: a number that has opted out of all channels then stays opted out of the others. Changes nothing for a number that has not opted out.",
 	}, s.lift)
 	register(s, operation{
 		id: "listSuppressions", method: http.MethodGet, path: "/api/suppressions", summary: "List opt-outs",
@@ -86,7 +86,7 @@ func (s *server) number(who *principal, raw string) (string, *problem.Problem) {
 // everyChannel is the name of all channels.
 const everyChannel = "all"
 
-// scopeOf reads what an opt-out is of: a channel, or all.
+// scopeOf parses the scope of an opt-out: a channel, or all.
 func scopeOf(name string) (schemas.Channel, bool) {
 	if name == "" || strings.EqualFold(name, everyChannel) {
 		return schemas.ChannelUnspecified, true
@@ -107,7 +107,7 @@ func scopeName(c schemas.Channel) string {
 	return schemas.ChannelName(c)
 }
 
-// optedOutOf are the names of what a number has opted out of.
+// optedOutOf returns the names of the channels that a number has opted out of, or all.
 func optedOutOf(s store.ChannelSet) []string {
 	out := []string{}
 	if s.Has(schemas.ChannelUnspecified) {
@@ -119,7 +119,7 @@ func optedOutOf(s store.ChannelSet) []string {
 	return out
 }
 
-// optOut is an opt-out of a request.
+// optOut returns the opt-out of a request.
 func optOut(e164, reason, channel string) (store.OptOut, *problem.Problem) {
 	scope, ok := scopeOf(channel)
 	if !ok {
@@ -189,18 +189,18 @@ func (s *server) published(ctx context.Context, who *principal, e164, late strin
 		return nil, s.storeProblem(err)
 	}
 	out := &Suppression{PhoneNumber: e164, Channels: []string{}, Source: sourceAPI, UpdatedAt: stamp(s.Now())}
-	if len(log) > 0 { // the time of the change: a repeated request changes nothing
+	if len(log) > 0 { // the time of the last change, because a repeated request changes nothing
 		last := &log[len(log)-1]
 		out = viewSuppression(last)
 	}
 	return &suppressionOut{out}, nil
 }
 
-// ownViewLag is how long an answer waits for the opt-outs in memory of this process, so that a client that opts a number out and
-// then sends to it is refused at once. Senders do not depend on it.
+// ownViewLag is how long the answer waits until the opt-outs in this process's memory contain the change, so that a
+// client that opts a number out and then sends to it is refused at once. The sender stage does not depend on it.
 const ownViewLag = time.Second
 
-// seen waits until the opt-outs in memory agree with the store about a number.
+// seen waits at most [ownViewLag] until the opt-outs in memory agree with the store about a number.
 func (s *server) seen(ctx context.Context, who *principal, e164 string) error {
 	if !s.knowsOptOuts() {
 		return nil

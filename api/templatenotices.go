@@ -16,13 +16,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// What a carrier says about templates moves ours. When a template moves, by its carrier or by a person, the campaigns that are being sent
-// follow: those that use one that may not be used are suspended, and go on by themselves once it may.
+// A carrier's notices about templates change the status of our templates. When the status of a template changes,
+// through the carrier or through a person, running campaigns follow: campaigns whose template may no longer be used are
+// suspended, and are resumed automatically once it may be used again.
 
 // reasonTemplatePaused is the reason of the suspension.
 const reasonTemplatePaused = "template_paused"
 
-// heedTemplates moves the templates that notices are about. A notice that comes again changes nothing.
+// heedTemplates changes the status of the templates that notices are about. A repeated notice changes nothing.
 func (s *server) heedTemplates(ctx context.Context, notices []TemplateNotice) error {
 	if len(notices) == 0 {
 		return nil
@@ -41,7 +42,8 @@ func (s *server) heedTemplates(ctx context.Context, notices []TemplateNotice) er
 	return nil
 }
 
-// heedTemplate moves the template of one tenant, if it has it and the carrier's account.
+// heedTemplate changes the status of a template of one tenant, if the tenant has the template and a channel with the
+// carrier's account.
 func (s *server) heedTemplate(ctx context.Context, tenant string, n *TemplateNotice) error {
 	ours, err := s.hasAccount(ctx, tenant, n.Account)
 	if err != nil || !ours {
@@ -58,7 +60,7 @@ func (s *server) heedTemplate(ctx context.Context, tenant string, n *TemplateNot
 				if err := decodeDoc(r, doc); err != nil {
 					return err
 				}
-				if r.Status == templateDraft { // edited meanwhile: what is said is about the text before
+				if r.Status == templateDraft { // the template was edited meanwhile: the notice is about the old text
 					return nil
 				}
 				r.Status, doc.Reason = n.Status, problem.Truncate(n.Reason, 500)
@@ -69,13 +71,13 @@ func (s *server) heedTemplate(ctx context.Context, tenant string, n *TemplateNot
 			if err != nil {
 				return err
 			}
-			s.Logger.InfoContext(ctx, "template moved by its carrier", slog.String("template", row.ID()), slog.String("tenant", tenant), slog.String("status", n.Status))
+			s.Logger.InfoContext(ctx, "template status changed by carrier", slog.String("template", row.ID()), slog.String("tenant", tenant), slog.String("status", n.Status))
 		}
 		return s.followTemplate(ctx, tenant, row.ID(), n.Status)
 	})
 }
 
-// hasAccount reports whether a tenant has a channel by a carrier's account.
+// hasAccount reports whether a tenant has a channel with a carrier's account.
 func (s *server) hasAccount(ctx context.Context, tenant, account string) (has bool, err error) {
 	err = eachResource(ctx, s, tenant, store.KindChannel, func(_ *store.Resource, doc *channelDoc) error {
 		has = has || account != "" && doc.AccountID == account
@@ -104,7 +106,8 @@ func eachResource[D any](ctx context.Context, s *server, tenant string, kind sto
 	}
 }
 
-// followTemplate suspends the campaigns that use a template which may not be used, and resumes those that waited for it.
+// followTemplate suspends the campaigns that use a template which may no longer be used, and resumes the campaigns that
+// were suspended because of it.
 func (s *server) followTemplate(ctx context.Context, tenant, template, status string) error {
 	usable := status == templateApproved
 	states := []schemas.State{schemas.StatePreparing, schemas.StateSending}
@@ -135,7 +138,7 @@ func (s *server) followTemplate(ctx context.Context, tenant, template, status st
 	}
 }
 
-// templatesOf are the ids of the templates that a campaign sends.
+// templatesOf returns the ids of the templates that a campaign sends.
 func templatesOf(c *store.Campaign) (ids []string, err error) {
 	for _, leg := range c.Legs {
 		content := &fanfarev1.Content{}
@@ -149,8 +152,8 @@ func templatesOf(c *store.Campaign) (ids []string, err error) {
 	return ids, nil
 }
 
-// errMoved: the campaign is not in the state any more in which it was found.
-var errMoved = errors.New("the campaign has moved")
+// errMoved means that the campaign is no longer in the state in which it was found.
+var errMoved = errors.New("the campaign has changed its state")
 
 func (s *server) suspendForTemplate(ctx context.Context, c *store.Campaign) error {
 	return s.moveByGuard(ctx, c, func(c *store.Campaign) (schemas.Trigger, error) {
@@ -162,7 +165,7 @@ func (s *server) suspendForTemplate(ctx context.Context, c *store.Campaign) erro
 	})
 }
 
-// resumeForTemplate lets a campaign go on that waits for templates, when all that it uses may be used again.
+// resumeForTemplate resumes a campaign that waits for templates, if all templates that it uses may be used again.
 func (s *server) resumeForTemplate(ctx context.Context, c *store.Campaign, used []string) error {
 	if c.Reason != reasonTemplatePaused {
 		return nil
@@ -185,7 +188,7 @@ func (s *server) templatesUsable(ctx context.Context, tenant string, ids []strin
 	for _, id := range ids {
 		row, err := s.Store.FindResource(ctx, tenant, store.KindTemplate, id)
 		if errors.Is(err, schemas.ErrNotFound) {
-			continue // deleted meanwhile: nothing will ever be said about it, and a person decides
+			continue // the template was deleted: no notice about it will come, so a person must decide
 		}
 		if err != nil {
 			return false, err

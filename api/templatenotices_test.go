@@ -13,9 +13,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// R16: what a carrier says about a template moves the tenant's that has the carrier's account, and suspends the campaigns under way that use
-// it with the reason template_paused. They can't be resumed by hand, and go on by themselves once the template may be used again. A
-// person who pauses the template does the same.
+// R16: what a carrier says about a template moves the tenant's that has the carrier's account, and suspends the
+// campaigns under way that use it with the reason template_paused. They can't be resumed by hand, and go on by
+// themselves once the template may be used again. A person who pauses the template does the same.
 func TestTemplateNotices(t *testing.T) {
 	w := newEnv(t, func(w *env) {
 		_, err := kadm.NewClient(w.client).CreateTopic(w.Context(), 1, 1, nil, w.names.Callbacks())

@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas"
 )
 
-// Statuses of a template. Only an approved one may be sent (R16, R159).
+// Statuses of a template. Only an approved template may be sent (R16, R159).
 const (
 	templateDraft    = "draft"
 	templatePending  = "pending"
@@ -25,8 +25,8 @@ const (
 	templateDisabled = "disabled"
 )
 
-// Most characters of a template's parts. WhatsApp: the message template reference of its Cloud API; RCS: a text of RCS for
-// Business; SMS and voice: ours.
+// Maximum lengths of a template's parts, in characters. WhatsApp: message template reference of the Cloud API; RCS:
+// text of RCS for Business; SMS and voice: our own.
 const (
 	maxWhatsAppBody   = 1024
 	maxWhatsAppHeader = 60
@@ -36,22 +36,22 @@ const (
 	maxButtons        = 10
 )
 
-// Template is a text that was written, and approved, beforehand (R16, R19).
+// Template is a text that is written and approved before it is used (R16, R19).
 type Template struct {
 	ID       string           `json:"id" example:"template_10001"`
 	Name     string           `json:"name"`
 	Channel  string           `json:"channel" enum:"sms,rcs,whatsapp,voice"`
-	Type     string           `json:"type" enum:"text,rich_card,carousel,media,call" doc:"What the message is made of."`
-	Category string           `json:"category" enum:",marketing,utility,authentication" doc:"Of WhatsApp; prices depend on it."`
+	Type     string           `json:"type" enum:"text,rich_card,carousel,media,call" doc:"The kind of message."`
+	Category string           `json:"category" enum:",marketing,utility,authentication" doc:"Only for WhatsApp; the carrier's price depends on it."`
 	Language string           `json:"language" example:"it"`
 	Header   *TemplateHeader  `json:"header"`
 	Body     string           `json:"body" doc:"With parameters, either numbered {{1}} {{2}} or named {{first_name}}."`
 	Footer   string           `json:"footer"`
 	Buttons  []TemplateButton `json:"buttons" nullable:"false"`
-	// Parameters of header, body and buttons, in order of their first use.
+	// Parameters are those of header, body and buttons, in order of their first use.
 	Parameters []string `json:"parameters" nullable:"false" doc:"Names or numbers of the parameters, each once."`
-	Agent      *string  `json:"agent" doc:"RCS: id of the agent that it belongs to; null: any."`
-	ProviderID string   `json:"providerId" doc:"What the provider calls it."`
+	Agent      *string  `json:"agent" doc:"RCS: id of the agent that the template belongs to; null: any agent."`
+	ProviderID string   `json:"providerId" doc:"Id of the template at the provider."`
 	Status     string   `json:"status" enum:"draft,pending,approved,rejected,paused,disabled"`
 	Reason     *string  `json:"reason" doc:"Why it is rejected, paused or disabled."`
 	CreatedBy  string   `json:"createdBy"`
@@ -65,21 +65,21 @@ type Template struct {
 type TemplateHeader struct {
 	Type string `json:"type" enum:"text,image,video,document"`
 	Text string `json:"text,omitempty"`
-	URL  string `json:"url,omitempty" doc:"Of the image, video or document; https."`
+	URL  string `json:"url,omitempty" doc:"https address of the image, video or document."`
 }
 
 // TemplateButton stands below the body.
 type TemplateButton struct {
 	Type  string `json:"type" enum:"reply,url,phone"`
 	Text  string `json:"text" doc:"At most 25 characters."`
-	Value string `json:"value" doc:"The address, the number, or what the reply sends back."`
+	Value string `json:"value" doc:"The address, the number, or the data that a reply sends back."`
 }
 
 // TemplateInput creates or changes a template.
 type TemplateInput struct {
-	Name       problem.Optional[string]           `json:"name,omitzero" doc:"Unique among the tenant's templates. WhatsApp allows small letters, digits and underscores." example:"order_shipped"`
-	Channel    problem.Optional[string]           `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice; it can't be changed later." example:"whatsapp"`
-	Type       problem.Optional[string]           `json:"type,omitzero" doc:"text, rich_card, carousel, media or call; text by default, call for voice."`
+	Name       problem.Optional[string]           `json:"name,omitzero" doc:"Unique among the tenant's templates. WhatsApp allows lower-case letters, digits and underscores." example:"order_shipped"`
+	Channel    problem.Optional[string]           `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice; it cannot be changed later." example:"whatsapp"`
+	Type       problem.Optional[string]           `json:"type,omitzero" doc:"text, rich_card, carousel, media or call; default: text, for voice call."`
 	Category   problem.Optional[string]           `json:"category,omitzero" doc:"WhatsApp: marketing, utility or authentication; marketing by default."`
 	Language   problem.Optional[string]           `json:"language,omitzero" doc:"A language tag such as it or en_US; en by default."`
 	Header     problem.Optional[TemplateHeader]   `json:"header,omitzero"`
@@ -92,12 +92,12 @@ type TemplateInput struct {
 	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
 }
 
-// TemplateVerdict says why a template is moved.
+// TemplateVerdict has the reason of a change of a template's status.
 type TemplateVerdict struct {
-	Reason string `json:"reason,omitzero" doc:"Shown to those who would use it."`
+	Reason string `json:"reason,omitzero" doc:"Shown to users of the template."`
 }
 
-// templateDoc is what the store keeps of a template beside name and status.
+// templateDoc is the document that the store keeps of a template, besides name and status.
 type templateDoc struct {
 	Channel, Type, Category, Language string
 	Header                            *TemplateHeader
@@ -129,19 +129,19 @@ func (s *server) registerTemplates() {
 		scope             store.Scope
 		reason            bool
 	}{
-		{"submit", "Hand a template in for approval", templatePending, []string{templateDraft, templateRejected}, store.ScopeCampaigns, false},
+		{"submit", "Submit a template for approval", templatePending, []string{templateDraft, templateRejected}, store.ScopeCampaigns, false},
 		{"approve", "Approve a template", templateApproved, []string{templateDraft, templatePending, templateRejected, templatePaused, templateDisabled}, store.ScopeAdmin, false},
 		{"reject", "Reject a template", templateRejected, []string{templatePending, templateApproved}, store.ScopeAdmin, true},
-		{"pause", "Pause a template: no campaign that uses it starts, those under way are suspended", templatePaused, []string{templateApproved}, store.ScopeAdmin, true},
-		{"disable", "Disable a template for good", templateDisabled, []string{templatePending, templateApproved, templatePaused, templateRejected}, store.ScopeAdmin, true},
+		{"pause", "Pause a template: campaigns that use it do not start, and running ones are suspended", templatePaused, []string{templateApproved}, store.ScopeAdmin, true},
+		{"disable", "Disable a template permanently", templateDisabled, []string{templatePending, templateApproved, templatePaused, templateRejected}, store.ScopeAdmin, true},
 	} {
 		registerMove(s, r, m.verb, m.summary, m.scope, func(_ context.Context, _ *principal, body *TemplateVerdict, row *store.Resource, doc *templateDoc) error {
 			if !slices.Contains(m.from, row.Status) {
-				return problem.New(problem.CodeWrongState, "A template that is %s can't be moved to %s.", row.Status, m.to).
+				return problem.New(problem.CodeWrongState, "A template that is %s cannot become %s.", row.Status, m.to).
 					WithFix("It must be %s.", strings.Join(m.from, ", "))
 			}
 			if m.reason && strings.TrimSpace(body.Reason) == "" {
-				return problem.Field(problem.CodeRequired, "reason", "Say why: whoever uses the template reads it.")
+				return problem.Field(problem.CodeRequired, "reason", "A reason is required; users of the template see it.")
 			}
 			row.Status, doc.Reason = m.to, problem.Truncate(strings.TrimSpace(body.Reason), 500)
 			return nil
@@ -165,24 +165,24 @@ func viewTemplate(row *store.Resource, doc *templateDoc) *Template {
 	return v
 }
 
-// whatsAppName is what WhatsApp allows as the name of a template.
+// whatsAppName matches the template names that WhatsApp allows.
 var whatsAppName = regexp.MustCompile(`^[a-z0-9_]{1,512}$`)
 
 // languageTag is a language with an optional region, as WhatsApp and BCP 47 write it.
 var languageTag = regexp.MustCompile(`^[a-z]{2,3}([_-][A-Za-z]{2,4})?$`)
 
-// applyTemplate checks a template. A change of what recipients see takes an approval back.
+// applyTemplate checks a template. When a part that recipients see changes, an approved template loses its approval.
 func (s *server) applyTemplate(ctx context.Context, _ *principal, in *TemplateInput, row *store.Resource, doc *templateDoc) error {
 	var ps problem.List
 	before := templateText(doc)
 	if in.Status.Set {
-		ps.Add(problem.CodeReadOnly, "status", "The status moves by submit, approve, reject, pause and disable.")
+		ps.Add(problem.CodeReadOnly, "status", "The status can be changed only by submit, approve, reject, pause and disable.")
 	}
 	set(&in.Name, &row.Name, nil)
 	row.Name = strings.TrimSpace(row.Name)
 	if in.Channel.Set {
 		if row.Version > 0 && in.Channel.Value != doc.Channel {
-			ps.Add(problem.CodeReadOnly, "channel", "The channel of a template can't be changed.")
+			ps.Add(problem.CodeReadOnly, "channel", "The channel of a template cannot be changed.")
 		} else {
 			doc.Channel = in.Channel.Value
 		}
@@ -245,7 +245,7 @@ func cmpCode(value string) problem.Code {
 	return problem.CodeInvalid
 }
 
-// templateText is all that recipients see, to tell whether a change touches it.
+// templateText returns everything that recipients see, to detect whether a change affects it.
 func templateText(doc *templateDoc) string {
 	return fmt.Sprintf("%q %q %q %+v %q %q %+v", doc.Language, doc.Category, doc.Type, doc.Header, doc.Body, doc.Footer, doc.Buttons)
 }
@@ -270,7 +270,7 @@ func checkTemplate(ps *problem.List, row *store.Resource, doc *templateDoc) {
 	}
 	if doc.Channel == "whatsapp" {
 		if row.Name != "" && !whatsAppName.MatchString(row.Name) {
-			ps.Add(problem.CodeInvalid, "name", "WhatsApp allows small letters, digits and underscores in the name of a template.")
+			ps.Add(problem.CodeInvalid, "name", "WhatsApp allows only lower-case letters, digits and underscores in the name of a template.")
 		}
 		if !slices.Contains([]string{"marketing", "utility", "authentication"}, doc.Category) {
 			ps.Add(problem.CodeInvalid, "category", "%q is not a category: want marketing, utility or authentication.", problem.Truncate(doc.Category, 40))
@@ -281,7 +281,7 @@ func checkTemplate(ps *problem.List, row *store.Resource, doc *templateDoc) {
 	checkHeader(ps, doc)
 	checkButtons(ps, doc)
 	if parameter.MatchString(doc.Footer) {
-		ps.Add(problem.CodeInvalid, "footer", "The footer has no parameters: only a text header, the body and the values of buttons have.")
+		ps.Add(problem.CodeInvalid, "footer", "The footer cannot have parameters: only a text header, the body and the values of buttons can.")
 	}
 	names, err := templateParameters(doc)
 	if err != nil {
@@ -327,7 +327,7 @@ func checkButtons(ps *problem.List, doc *templateDoc) {
 			ps.Add(problem.CodeInvalid, at+".text", "The button's text has %d characters: want 1 to %d.", n, maxButtonText)
 		}
 		if parameter.MatchString(b.Text) {
-			ps.Add(problem.CodeInvalid, at+".text", "The text of a button has no parameters; its value may have.")
+			ps.Add(problem.CodeInvalid, at+".text", "The text of a button cannot have parameters; its value can.")
 		}
 		switch {
 		case b.Type == "url" && !strings.HasPrefix(b.Value, "https://"):
@@ -340,11 +340,11 @@ func checkButtons(ps *problem.List, doc *templateDoc) {
 	}
 }
 
-// parameter is {{1}} or {{first_name}}.
+// parameter matches {{1}} or {{first_name}}.
 var parameter = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
 
-// templateParameters finds the parameters in order of their first use. They are numbered without a gap or named, never both:
-// providers refuse the rest.
+// templateParameters finds the parameters in order of their first use. They must be either numbered without a gap or
+// named: providers refuse everything else.
 func templateParameters(doc *templateDoc) ([]string, error) {
 	texts := []string{doc.Body}
 	if doc.Header != nil {

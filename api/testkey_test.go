@@ -17,8 +17,8 @@ type testKeyCase struct {
 	refused, always bool
 }
 
-// X14: a test key changes test data only. The table has every operation of the API, asked for on real data and on test data, with
-// a live key and with a test key; an operation that is added without a word about test keys refuses them.
+// X14: a test key changes test data only. The table has every operation of the API, asked for on real data and on test
+// data, with a live key and with a test key; an operation that is added without a word about test keys refuses them.
 func TestKeysTimesRoutes(t *testing.T) {
 	w := newEnv(t)
 	w.relay()
@@ -207,7 +207,8 @@ func (w *env) snapshotOf(campaign, scheduled, list, contact string) string {
 	return strings.Join(out, "\n")
 }
 
-// X12, X14: a test key and a live key of one tenant may use the same Idempotency-Key: neither gets the answer of the other.
+// X12, X14: a test key and a live key of one tenant may use the same Idempotency-Key: neither gets the answer of the
+// other.
 func TestIdempotencyKeysOfTestKeys(t *testing.T) {
 	w := newEnv(t)
 	testKey := w.newKey(w.tenant.ID, nil, true)

@@ -17,19 +17,19 @@ import (
 	"fanfare/schemas/text"
 )
 
-// maxTestSend is how many numbers a test send goes to at most (R157).
+// maxTestSend is the most numbers of a test send (R157).
 const maxTestSend = 10
 
-// TestSendInput says whom a campaign is shown to before it is confirmed.
+// TestSendInput has the numbers to which a campaign's message is sent for a test.
 type TestSendInput struct {
-	To      []string `json:"to" doc:"1 to 10 numbers. A contact's fields fill the merge fields; of a number that is no contact's, missingField says what stands there."`
-	Variant string   `json:"variant,omitempty" doc:"Name of the variant to send; the first by default."`
+	To      []string `json:"to" doc:"1 to 10 numbers. If a contact has the number, its fields fill the merge fields; otherwise missingField decides what replaces them."`
+	Variant string   `json:"variant,omitempty" doc:"Name of the variant to send; default: the first."`
 }
 
 // TestSendResult is the answer of a test send.
 type TestSendResult struct {
 	Results  []SendDestination `json:"results" nullable:"false" doc:"One for each number, in the same order."`
-	Cost     Money             `json:"cost" doc:"Of the messages that were accepted."`
+	Cost     Money             `json:"cost" doc:"Cost of the accepted messages."`
 	Currency string            `json:"currency"`
 }
 
@@ -45,7 +45,7 @@ func (s *server) registerTestSend() {
 	register(s, operation{
 		id: "testSendCampaign", method: http.MethodPost, path: "/api/campaigns/{id}/test", summary: "Send the first channel's message to up to 10 numbers",
 		scope: store.ScopeSend, errors: []int{400, 402, 404, 409, 422}, testKeys: testKeysConfined, tag: campaignTag,
-		describe: "The messages are real and cost money, and count in no campaign: not in its statistics, not against its limits. The campaign stays as it is. A test key, or a campaign that is a test, reaches the simulator only.",
+		describe: "The messages are real and cost money. They do not count in the campaign's statistics or limits, and the campaign does not change. With a test key, or for a test campaign, they go only to the simulator.",
 	}, s.testSend)
 }
 
@@ -57,7 +57,7 @@ func (s *server) testSend(ctx context.Context, in *testSendIn) (*testSendOut, er
 	}
 	to := in.Body.Value.To
 	if len(to) < 1 || len(to) > maxTestSend {
-		return nil, problem.Field(problem.CodeInvalid, "to", "%d numbers; a test goes to 1 to %d.", len(to), maxTestSend)
+		return nil, problem.Field(problem.CodeInvalid, "to", "%d numbers; want 1 to %d.", len(to), maxTestSend)
 	}
 	tried := *c
 	tried.Test = c.Test || who.key.Test
@@ -105,7 +105,7 @@ func (s *server) testSend(ctx context.Context, in *testSendIn) (*testSendOut, er
 	return &testSendOut{out}, nil
 }
 
-// variantBody is the text of an SMS: the campaign's, or one of its variants'.
+// variantBody returns the text of an SMS: the campaign's text, or the text of a variant.
 func variantBody(c *fanfarev1.Content, name string) (string, *problem.Problem) {
 	for _, v := range c.GetVariants() {
 		if name == "" || v.GetName() == name {
@@ -149,7 +149,7 @@ func (s *server) testOne(ctx context.Context, who *principal, c *store.Campaign,
 	return m, s.produce(ctx, m, records)
 }
 
-// render fills the content in for one contact, as the pipeline does for each recipient.
+// render renders the content for one contact, as the pipeline does for each recipient.
 func (m *single) render(content *fanfarev1.Content, body string, contact *store.Contact, segments uint32, transliterate bool) *problem.Problem {
 	fill := func(s string) (string, *problem.Problem) {
 		tpl, err := text.Parse(s)
@@ -158,7 +158,7 @@ func (m *single) render(content *fanfarev1.Content, body string, contact *store.
 		}
 		out, err := tpl.Append(nil, text.MaxBytes(schemas.MaxSegments), func(name string) (string, bool) { return contactField(contact, name) }, content.GetMissing(), content.GetMissingDefault())
 		if err != nil {
-			return "", problem.Field(problem.CodeInvalid, "to", "The message can't be filled in for this number: %s.", err)
+			return "", problem.Field(problem.CodeInvalid, "to", "The message cannot be rendered for this number: %s.", err)
 		}
 		if text.BlankBytes(out) {
 			return "", problem.Field(problem.CodeInvalid, "to", "The message, or a part of it, would be blank for this number.").WithFix("Test with a contact that has the merge fields, or set missingDefault.")
@@ -183,7 +183,7 @@ func (m *single) render(content *fanfarev1.Content, body string, contact *store.
 			m.body = text.Transliterate(m.body)
 		}
 		if m.size = text.Measure(m.body); m.size.Segments > int(segments) {
-			return problem.Field(problem.CodeTooLong, "to", "The text takes %d segments for this number; at most %d are sent.", m.size.Segments, segments)
+			return problem.Field(problem.CodeTooLong, "to", "The text needs %d segments for this number; the maximum is %d.", m.size.Segments, segments)
 		}
 	case schemas.ChannelWhatsApp:
 		m.dress = func(msg *fanfarev1.Message) {
@@ -210,7 +210,7 @@ func (m *single) render(content *fanfarev1.Content, body string, contact *store.
 	return nil
 }
 
-// fillJSON puts the values in the places of {{1}}, {{2}} … within strings of JSON.
+// fillJSON replaces {{1}}, {{2}} … within strings of JSON by the values.
 func fillJSON(doc []byte, values []string) []byte {
 	return parameter.ReplaceAllFunc(doc, func(m []byte) []byte {
 		n, err := strconv.Atoi(string(parameter.FindSubmatch(m)[1]))

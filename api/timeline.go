@@ -21,7 +21,8 @@ type Timeline struct {
 	AsOf       *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
 
-// TimelinePoint counts the events of one period. It counts events, not recipients: a recipient that was tried twice is sent twice.
+// TimelinePoint counts the events of one period. It counts events, not recipients: a recipient that was tried twice
+// counts twice as sent.
 type TimelinePoint struct {
 	Time        string `json:"time" format:"date-time" doc:"The beginning of the period."`
 	Sent        uint64 `json:"sent"`
@@ -33,7 +34,7 @@ type TimelinePoint struct {
 	Unconfirmed uint64 `json:"unconfirmed"`
 	NotSent     uint64 `json:"notSent"`
 	Skipped     uint64 `json:"skipped"`
-	Returned    uint64 `json:"returned" doc:"Given back unsent, to be dealt again."`
+	Returned    uint64 `json:"returned" doc:"Returned unsent by the sender; the scheduler deals the recipient again."`
 	Ambiguous   uint64 `json:"ambiguous"`
 	Clicked     uint64 `json:"clicked"`
 	Replied     uint64 `json:"replied"`
@@ -84,7 +85,8 @@ type (
 	timelineOut struct{ Body *Timeline }
 )
 
-// steps are the lengths of periods, and the longest span that is answered by each: 10,000 points are more than any chart shows.
+// steps are the lengths of periods, with the longest span for each: at most 10,000 points, which are more than any
+// chart shows.
 var steps = map[string]struct{ step, most time.Duration }{
 	"second": {time.Second, 10_000 * time.Second},
 	"minute": {time.Minute, 10_000 * time.Minute},
@@ -128,8 +130,8 @@ func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, er
 		}
 	}
 	if !from.IsZero() && end.Sub(from) > step.most {
-		return nil, problem.Field(problem.CodeInvalid, "from", "From %s to %s are more than 10,000 periods of a %s.", stamp(from), stamp(end), in.By).
-			WithFix("Ask for a shorter span, or by a longer period.")
+		return nil, problem.Field(problem.CodeInvalid, "from", "From %s to %s are more than 10,000 periods of one %s.", stamp(from), stamp(end), in.By).
+			WithFix("Request a shorter span or a longer period.")
 	}
 	out.From, out.To = stampOrNull(from), stampOrNull(to)
 	ctx, cancel := context.WithTimeout(ctx, analyticsTimeout)
@@ -142,7 +144,7 @@ func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, er
 		out.add(points)
 	}
 	if err != nil {
-		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read at present.")
+		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
 	}
 	return &timelineOut{out}, nil
 }

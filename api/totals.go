@@ -10,20 +10,20 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Totals are statistics over all campaigns of the tenant, without tests and removed ones.
+// Totals has the statistics over all campaigns of the tenant, without tests and removed campaigns.
 type Totals struct {
 	Campaigns int            `json:"campaigns"`
 	ByStatus  map[string]int `json:"byStatus"`
 	ByState   map[string]int `json:"byState"`
 	Figures
-	Cost     Money   `json:"cost" doc:"Cost so far, as it is billed. Reserved money is not in it."`
+	Cost     Money   `json:"cost" doc:"Billed cost so far, without reserved money."`
 	Currency string  `json:"currency"`
 	AsOf     *string `json:"as_of" format:"date-time"`
 
-	ByTag     []CampaignGroup `json:"byTag" nullable:"false" doc:"Empty unless asked for by ?by=tag. A campaign with two tags counts for both."`
-	ByChannel []CampaignGroup `json:"byChannel" nullable:"false" doc:"Empty unless asked for by ?by=channel. By the first channel of the chain."`
-	ByDay     []CampaignGroup `json:"byDay" nullable:"false" doc:"Empty unless asked for by ?by=day. By the day on which the campaign started, in the tenant's time zone."`
-	ByHour    []CampaignGroup `json:"byHour" nullable:"false" doc:"Empty unless asked for by ?by=hour. By the hour of day in which the campaign started, in the tenant's time zone."`
+	ByTag     []CampaignGroup `json:"byTag" nullable:"false" doc:"Only with ?by=tag. A campaign with two tags counts for both."`
+	ByChannel []CampaignGroup `json:"byChannel" nullable:"false" doc:"Only with ?by=channel. By the first channel of the chain."`
+	ByDay     []CampaignGroup `json:"byDay" nullable:"false" doc:"Only with ?by=day. By the day on which the campaign started, in the tenant's time zone."`
+	ByHour    []CampaignGroup `json:"byHour" nullable:"false" doc:"Only with ?by=hour. By the hour of day in which the campaign started, in the tenant's time zone."`
 
 	sum analytics.Figures
 }
@@ -45,12 +45,12 @@ func (s *server) registerTotals() {
 	}, s.allStats)
 }
 
-// keepAfter is how long after its end the figures of a campaign are taken to be final. A receipt that comes later corrects them when
-// somebody looks at the campaign.
+// keepAfter is how long after its end the figures of a campaign are taken as final and stored. A receipt that comes
+// later corrects them at the next request for the campaign's statistics.
 const keepAfter = time.Hour
 
-// allStats adds the kept figures of the campaigns that have ended to the present ones of those that have not. So it takes no longer
-// for 100,000 campaigns than for those that run and those that have just ended.
+// allStats adds the stored figures of ended campaigns to the current figures of the others. So its duration depends
+// only on the number of campaigns that run or have just ended.
 func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error) {
 	who := requestOf(ctx).who
 	vocab, p := vocabulary(in.Vocab)
@@ -81,7 +81,7 @@ func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error)
 	if err != nil {
 		return nil, err
 	}
-	// Read last: a campaign whose figures were kept just now is in this sum, and not in the one before.
+	// Read last: a campaign whose figures addRunning has just stored is in this sum, and not in the one before.
 	kept, err := s.Store.SumFigures(ctx, who.tenant.ID, from, to)
 	if err != nil {
 		return nil, s.storeProblem(err)
@@ -98,8 +98,8 @@ func (s *server) allStats(ctx context.Context, in *totalsIn) (*totalsOut, error)
 	return &totalsOut{out}, nil
 }
 
-// addRunning adds the confirmed campaigns whose figures are not kept, and keeps those that are final by now: it leaves them out of
-// the sum.
+// addRunning adds the figures of confirmed campaigns whose figures are not stored. It stores figures that are final by
+// now, and leaves them out of the sum.
 func (s *server) addRunning(ctx context.Context, out *Totals, vocab schemas.Vocabulary, from, to time.Time) (asOf time.Time, err error) {
 	const page = 1000
 	tenant := requestOf(ctx).who.tenant.ID
@@ -168,7 +168,8 @@ func (t *Totals) count(state schemas.State, vocab schemas.Vocabulary, n int) {
 	add(t.ByState, schemas.StateName(state))
 }
 
-// correctTotals corrects the kept figures of a campaign by those that were just read. The answer does not depend on it.
+// correctTotals replaces the stored figures of a campaign by those that were just read. The answer does not depend on
+// it, so errors are only logged.
 func (s *server) correctTotals(ctx context.Context, c *store.Campaign, f *analytics.Figures) {
 	if c.Ended.IsZero() || c.Removed {
 		return

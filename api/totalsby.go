@@ -14,7 +14,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// CampaignGroup are the figures of the campaigns that have something in common, such as a tag: to compare channels, days and hours (R123).
+// CampaignGroup has the figures of the campaigns with one value, such as a tag, to compare tags, channels, days and
+// hours (R123).
 type CampaignGroup struct {
 	Value     string `json:"value" example:"sms"`
 	Campaigns int    `json:"campaigns"`
@@ -22,7 +23,7 @@ type CampaignGroup struct {
 	Cost Money `json:"cost"`
 }
 
-// groups are the campaigns of one comparison by value.
+// groups has the sums of one comparison, by value.
 type groups map[string]*groupSum
 
 type groupSum struct {
@@ -52,7 +53,7 @@ func (g groups) list() []CampaignGroup {
 	return out
 }
 
-// compare fills in the comparisons that were asked for. It reads every confirmed campaign, unlike the totals themselves.
+// compare sets the requested comparisons. Unlike the totals, it reads every confirmed campaign.
 func (s *server) compare(ctx context.Context, who *principal, by string, from, to time.Time, out *Totals) error {
 	wanted := map[string]groups{}
 	for name := range strings.SplitSeq(by, ",") {
@@ -60,7 +61,7 @@ func (s *server) compare(ctx context.Context, who *principal, by string, from, t
 		case "tag", "channel", "day", "hour":
 			wanted[name] = groups{}
 		default:
-			return problem.Field(problem.CodeInvalid, "by", "%q is nothing to compare by: want tag, channel, day or hour.", problem.Truncate(name, 20))
+			return problem.Field(problem.CodeInvalid, "by", "Campaigns cannot be compared by %q: want tag, channel, day or hour.", problem.Truncate(name, 20))
 		}
 	}
 	zone, err := time.LoadLocation(who.tenant.Timezone)
@@ -76,7 +77,7 @@ func (s *server) compare(ctx context.Context, who *principal, by string, from, t
 				for _, tag := range c.Tags {
 					g.add(tag, f, cost)
 				}
-			case c.Started.IsZero(): // it has neither day nor hour yet
+			case c.Started.IsZero(): // a campaign that has not started has no day or hour
 			case name == "day":
 				g.add(c.Started.In(zone).Format(time.DateOnly), f, cost)
 			case name == "hour":

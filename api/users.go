@@ -24,10 +24,10 @@ type User struct {
 	ID        string       `json:"id" example:"user_5n2k8s1x4z7b9m3q"`
 	Email     string       `json:"email"`
 	Name      string       `json:"name"`
-	Operator  bool         `json:"operator" doc:"Runs the installation: sees every tenant, has every right."`
+	Operator  bool         `json:"operator" doc:"Runs the installation: sees every tenant and has every permission."`
 	Disabled  bool         `json:"disabled"`
 	Roles     []Membership `json:"roles" nullable:"false"`
-	LoginLink string       `json:"loginLink,omitempty" doc:"Path that logs the person in once, within 24 hours; in the answer that makes it."`
+	LoginLink string       `json:"loginLink,omitempty" doc:"Path that logs the person in once, within 24 hours. Only in the answer that creates it."`
 	CreatedAt string       `json:"createdAt" format:"date-time"`
 	SeenAt    *string      `json:"seenAt" format:"date-time" doc:"The last log-in."`
 	Version   uint64       `json:"version"`
@@ -51,7 +51,7 @@ type UserInput struct {
 
 type (
 	usersIn struct {
-		All bool `query:"all" doc:"Of every tenant, operators too."`
+		All bool `query:"all" doc:"People of all tenants, including operators."`
 	}
 	usersOut     struct{ Body *Page[*User] }
 	userCreateIn struct{ Body problem.Body[UserInput] }
@@ -158,7 +158,7 @@ func (s *server) answerUser(ctx context.Context, u *store.User) (*userOut, error
 	return &userOut{ETag: etag(u.Version), Body: v}, nil
 }
 
-// answerLinked is answerUser with a fresh link.
+// answerLinked is answerUser with a new log-in link.
 func (s *server) answerLinked(ctx context.Context, u *store.User) (*userOut, error) {
 	secret, err := s.Store.CreateLoginLink(ctx, u.ID, linkLife)
 	if err != nil {
@@ -171,7 +171,7 @@ func (s *server) answerLinked(ctx context.Context, u *store.User) (*userOut, err
 	return out, err
 }
 
-// apply puts the fields that were given into a person, and ends sessions where that is due.
+// apply copies the fields that were given to a person, and ends the person's sessions when password or disabled change.
 func (in *UserInput) apply(u *store.User) error {
 	set(&in.Email, &u.Email, nil)
 	set(&in.Name, &u.Name, nil)
@@ -248,13 +248,13 @@ func checkRole(in *UserInput) error {
 	return nil
 }
 
-// userProblem names the field of the API in an error about a person.
+// userProblem converts an error of the store about a person, with the API's name of the field.
 func (s *server) userProblem(err error) error {
 	var name *store.NameError
 	var field *store.FieldError
 	switch {
 	case errors.As(err, &name):
-		return problem.Field(problem.CodeNameTaken, "email", "There is a user with this e-mail address already.").Because(err)
+		return problem.Field(problem.CodeNameTaken, "email", "A user with this e-mail address exists already.").Because(err)
 	case errors.As(err, &field) && field.Field == "Email":
 		return problem.Field(problem.CodeInvalid, "email", "%q is not an e-mail address such as anna@example.com.", problem.Truncate(field.Value, 60)).Because(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"fanfare/api/problem"
 )
 
-// Money is an amount in micro-units of the tenant's currency. In JSON it is a number with at least two decimals, as E writes it
-// (250.00), and up to six when it needs them: amounts are never rounded.
+// Money is an amount in micro-units of the tenant's currency. In JSON it is a number with two decimals, as E writes it
+// (250.00), and up to six when the amount needs them: amounts are never rounded.
 type Money int64
 
 // MarshalJSONTo writes the number.
@@ -33,7 +33,7 @@ func (m Money) append(b []byte) []byte {
 	return append(b, frac[:max(2, len(strings.TrimRight(frac, "0")))]...)
 }
 
-// String returns the number as JSON has it.
+// String returns the number as in JSON.
 func (m Money) String() string { return string(m.append(nil)) }
 
 // UnmarshalJSONFrom reads a number with up to six decimals, exactly.
@@ -43,7 +43,7 @@ func (m *Money) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	if v.Kind() != '0' {
-		return problem.Field(problem.CodeInvalid, "", "is %s; a number such as 250.00 is wanted.", problem.KindName(v.Kind()))
+		return problem.Field(problem.CodeInvalid, "", "is %s; want a number such as 250.00.", problem.KindName(v.Kind()))
 	}
 	n, ok := parseMoney(string(v))
 	if !ok {
@@ -75,7 +75,7 @@ func parseMoney(s string) (Money, bool) {
 	return Money(n), true
 }
 
-// StringList is a string or an array of strings (C27). It is written in the form in which it was read.
+// StringList is a string or an array of strings (C27). It is written in the form in which it was read; null when empty.
 type StringList struct {
 	Values []string
 	Array  bool
@@ -91,7 +91,7 @@ func (l *StringList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		l.Array = true
 		return json.UnmarshalDecode(d, &l.Values)
 	}
-	return problem.Field(problem.CodeInvalid, "", "is %s; a string or an array of strings is wanted.", problem.KindName(d.PeekKind()))
+	return problem.Field(problem.CodeInvalid, "", "is %s; want a string or an array of strings.", problem.KindName(d.PeekKind()))
 }
 
 // MarshalJSONTo writes a string, or an array when there are several.

@@ -17,10 +17,10 @@ import (
 
 // WebhookRotation replaces the secret of a webhook.
 type WebhookRotation struct {
-	OverlapHours *int `json:"overlapHours,omitzero" doc:"For so long the old secret signs too, so that the receiver can change in between: 0 to 168, 24 by default."`
+	OverlapHours *int `json:"overlapHours,omitzero" doc:"How many hours requests are also signed with the old secret, so that the receiver can change to the new one: 0 to 168; default: 24."`
 }
 
-// WebhookRecovery says from when on events are wanted again.
+// WebhookRecovery says from which time on events are posted again.
 type WebhookRecovery struct {
 	Since string `json:"since" format:"date-time" doc:"At most 35 days ago." example:"2025-04-15T09:00:00Z"`
 }
@@ -28,31 +28,31 @@ type WebhookRecovery struct {
 // WebhookRecovering is the answer to a recovery.
 type WebhookRecovering struct {
 	Since       string `json:"since" format:"date-time"`
-	QueuedAgain int    `json:"queuedAgain" doc:"Failed events that are tried again. What the webhook was not told of at all is read from the log and follows within seconds to minutes."`
+	QueuedAgain int    `json:"queuedAgain" doc:"Failed events that are tried again. Events that were never queued for the webhook are read from Kafka and follow within seconds to minutes."`
 }
 
-// WebhookHealth says how a webhook fares.
+// WebhookHealth is the health of a webhook.
 type WebhookHealth struct {
 	Pending         int     `json:"pending" doc:"Events that wait, counted up to 10,000."`
 	Failures        int     `json:"failures" doc:"Failed requests in a row."`
-	FailingSince    *string `json:"failingSince" format:"date-time" doc:"Since then each request has failed; after five days the webhook is disabled."`
+	FailingSince    *string `json:"failingSince" format:"date-time" doc:"All requests since then have failed; after five days the webhook is disabled."`
 	LastSuccess     *string `json:"lastSuccessAt" format:"date-time"`
-	NextTry         *string `json:"notBefore" format:"date-time" doc:"Nothing is posted before then, because requests fail or the endpoint asked for patience."`
-	RecoveringSince *string `json:"recoveringSince" format:"date-time" doc:"The log is being read again from then on."`
+	NextTry         *string `json:"notBefore" format:"date-time" doc:"Nothing is posted before this time, because requests failed or the endpoint sent Retry-After."`
+	RecoveringSince *string `json:"recoveringSince" format:"date-time" doc:"Events since this time are being read from Kafka again."`
 }
 
-// WebhookDelivery is one event for a webhook, and what its endpoint answered.
+// WebhookDelivery is one event for a webhook, with the answer of its endpoint.
 type WebhookDelivery struct {
-	ID         string  `json:"id" example:"4711" doc:"For after."`
-	EventID    string  `json:"eventId" example:"evt_5f2vgyd3kxq4mbbq2x7e3m5a" doc:"The header webhook-id, or the id within a batch."`
+	ID         string  `json:"id" example:"4711" doc:"Value for the parameter after."`
+	EventID    string  `json:"eventId" example:"evt_5f2vgyd3kxq4mbbq2x7e3m5a" doc:"Value of the header webhook-id, or id within a batch."`
 	Type       string  `json:"type" example:"message.delivered"`
-	Subject    string  `json:"subject" doc:"Id of the message or campaign that it is about."`
+	Subject    string  `json:"subject" doc:"Id of the message or campaign that the event is about."`
 	Time       string  `json:"time" format:"date-time" doc:"When it happened."`
 	State      string  `json:"state" enum:"pending,delivered,failed"`
 	Tries      int     `json:"tries"`
 	NextTryAt  *string `json:"nextTryAt" format:"date-time"`
 	TriedAt    *string `json:"triedAt" format:"date-time"`
-	StatusCode *int    `json:"statusCode" doc:"HTTP status of the last answer; null: none came."`
+	StatusCode *int    `json:"statusCode" doc:"HTTP status of the last answer; null: no answer."`
 	Answer     *string `json:"answer" doc:"The first 512 bytes of the last answer."`
 	Error      *string `json:"error" doc:"Why the last try failed."`
 	DurationMS int64   `json:"durationMs" doc:"How long the last try took."`
@@ -75,7 +75,7 @@ type (
 		ID    string `path:"id" doc:"Id or name."`
 		State string `query:"state" enum:"pending,delivered,failed" doc:"Only those in this state."`
 		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
-		After string `query:"after" doc:"Id of the last one seen: what follows it, stable while others come."`
+		After string `query:"after" doc:"Id of the last event of the page before: continues behind it, without gap or repetition when events are added meanwhile."`
 	}
 	webhookItemsOut struct{ Body *Page[*WebhookDelivery] }
 )
@@ -97,25 +97,25 @@ func (s *server) registerWebhookActions(r *resource[WebhookInput, webhookDoc, We
 	}
 	register(s, operation{
 		id: "rotate" + name, method: http.MethodPost, path: at + "/rotate", summary: "Replace the secret of a webhook", scope: r.write, tag: r.tag,
-		errors: []int{400, 404, 409, 412, 422}, describe: "Requests are signed with the new one and, for overlapHours, with the old one too.",
+		errors: []int{400, 404, 409, 412, 422}, describe: "Requests are signed with the new secret and, for overlapHours, also with the old one.",
 	}, func(ctx context.Context, in *webhookRotateIn) (*resourceOut[Webhook], error) {
 		return s.rotateWebhook(ctx, r, in)
 	})
 	register(s, operation{
-		id: "recover" + name, method: http.MethodPost, path: at + "/recover", summary: "Have events since a time posted again", scope: r.write, tag: r.tag,
+		id: "recover" + name, method: http.MethodPost, path: at + "/recover", summary: "Post events since a time again", scope: r.write, tag: r.tag,
 		status: http.StatusAccepted, errors: []int{400, 404, 422},
-		describe: "Those that failed, and those that the webhook missed while it was disabled or did not exist. What it has taken within the last seven days is not posted again.",
+		describe: "Posts events that failed, and events that the webhook missed while it was disabled or did not exist. Events that it has accepted within the last seven days are not posted again.",
 	}, func(ctx context.Context, in *webhookRecoverIn) (*webhookRecoverOut, error) {
 		return s.recoverWebhook(ctx, r, in)
 	})
 	register(s, operation{
-		id: "test" + name, method: http.MethodPost, path: at + "/test", summary: "Post a test event to a webhook and say what it answered", scope: r.write, tag: r.tag,
-		errors: []int{404}, describe: "It has the type webhook.test, and is tried once. When no process with the role webhook runs, its state stays pending.",
+		id: "test" + name, method: http.MethodPost, path: at + "/test", summary: "Post a test event to a webhook and return its answer", scope: r.write, tag: r.tag,
+		errors: []int{404}, describe: "The event has the type webhook.test, and is tried once. When no process with the role webhook runs, its state stays pending.",
 	}, func(ctx context.Context, in *resourceIn) (*webhookTestOut, error) {
 		return s.testWebhook(ctx, r, in.ID)
 	})
 	register(s, operation{
-		id: "get" + name + "Health", method: http.MethodGet, path: at + "/health", summary: "How a webhook fares", scope: store.ScopeRead, tag: r.tag, errors: []int{404},
+		id: "get" + name + "Health", method: http.MethodGet, path: at + "/health", summary: "Get the health of a webhook", scope: store.ScopeRead, tag: r.tag, errors: []int{404},
 	}, func(ctx context.Context, in *resourceIn) (*webhookHealthOut, error) {
 		row, err := r.find(ctx, s, in.ID)
 		if err != nil {
@@ -132,13 +132,14 @@ func (s *server) registerWebhookActions(r *resource[WebhookInput, webhookDoc, We
 	})
 	register(s, operation{
 		id: "list" + name + "Deliveries", method: http.MethodGet, path: at + "/deliveries", summary: "List the events of a webhook with the answers, newest first",
-		scope: store.ScopeRead, tag: r.tag, errors: []int{404, 422}, describe: "They are kept for seven days after they were delivered or given up. total counts those of the page.",
+		scope: store.ScopeRead, tag: r.tag, errors: []int{404, 422}, describe: "Events are kept for seven days after they were delivered or given up. total counts only the events of the page.",
 	}, func(ctx context.Context, in *webhookItemsIn) (*webhookItemsOut, error) {
 		return s.webhookItems(ctx, r, in)
 	})
 }
 
-// maxSecrets are the new secret and those that still sign: who rotates three times a day keeps no more.
+// maxSecrets is the most secrets that sign: the new one and old ones in their overlap. With more rotations, the oldest
+// secret is dropped.
 const maxSecrets = 3
 
 func (s *server) rotateWebhook(ctx context.Context, r *resource[WebhookInput, webhookDoc, Webhook], in *webhookRotateIn) (*resourceOut[Webhook], error) {
@@ -176,7 +177,7 @@ func (s *server) recoverWebhook(ctx context.Context, r *resource[WebhookInput, w
 	since, _, err := hours.ParseInstant(in.Body.Value.Since)
 	switch now := s.Now(); {
 	case in.Body.Value.Since == "":
-		return nil, problem.Field(problem.CodeRequired, "since", "Say from when on events are to be posted again, such as %s.", stamp(now.Add(-time.Hour)))
+		return nil, problem.Field(problem.CodeRequired, "since", "since is required: the time from which events are posted again, such as %s.", stamp(now.Add(-time.Hour)))
 	case err != nil:
 		return nil, problem.Field(problem.CodeInvalid, "since", "%s: want RFC 3339, such as %s.", err.Error(), stamp(now.Add(-time.Hour)))
 	case since.After(now):
@@ -194,7 +195,7 @@ func (s *server) recoverWebhook(ctx context.Context, r *resource[WebhookInput, w
 	return &webhookRecoverOut{&WebhookRecovering{Since: stamp(since), QueuedAgain: n}}, nil
 }
 
-// webhookTestWait is how long a test waits for its answer: somewhat longer than a request may take.
+// webhookTestWait is how long a test waits for the endpoint's answer: somewhat longer than a request may take.
 const webhookTestWait = 7 * time.Second
 
 func (s *server) testWebhook(ctx context.Context, r *resource[WebhookInput, webhookDoc, Webhook], ref string) (*webhookTestOut, error) {
@@ -212,7 +213,7 @@ func (s *server) testWebhook(ctx context.Context, r *resource[WebhookInput, webh
 	event := schemas.WebhookEventID("test", row.ID(), rand.Text())
 	err = s.Store.QueueWebhooks(ctx, []schemas.WebhookItem{{
 		Tenant: row.Tenant, Endpoint: row.Number, EventID: event, Type: schemas.WebhookTestType, Order: event, Data: data, Time: s.Now(),
-		Due: time.UnixMilli(1), // before all that waits
+		Due: time.UnixMilli(1), // before all waiting events
 	}}, nil)
 	if err == nil {
 		err = s.Store.HurryWebhook(ctx, row.Tenant, row.Number)

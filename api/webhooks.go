@@ -18,21 +18,21 @@ import (
 	"fanfare/schemas"
 )
 
-// Webhook is an endpoint that a tenant's events are posted to (X6, R107).
+// Webhook is an endpoint to which a tenant's events are posted (X6, R107).
 type Webhook struct {
 	ID          string   `json:"id" example:"webhook_10001"`
 	Name        string   `json:"name" example:"shop"`
 	URL         string   `json:"url" example:"https://example.com/hooks/fanfare"`
-	Status      string   `json:"status" enum:"active,paused,disabled" doc:"Events of a paused one wait. A disabled one is told of nothing until its status is set to active."`
+	Status      string   `json:"status" enum:"active,paused,disabled" doc:"Events of a paused webhook wait. A disabled webhook gets no events until its status is set to active."`
 	Reason      *string  `json:"reason" doc:"Why it is disabled."`
 	DisabledAt  *string  `json:"disabledAt" format:"date-time"`
-	Events      []string `json:"events" nullable:"false" doc:"Which events it gets; empty: all."`
-	Statuses    []string `json:"statuses" nullable:"false" doc:"Of DELIVERY and READ events, which statuses it gets; empty: all."`
-	Campaigns   []string `json:"campaigns" nullable:"false" doc:"Of which campaigns; empty: of all, and of single sends."`
-	Channels    []string `json:"channels" nullable:"false" doc:"Of which channels; empty: all."`
+	Events      []string `json:"events" nullable:"false" doc:"Kinds of events that it gets; empty: all."`
+	Statuses    []string `json:"statuses" nullable:"false" doc:"Statuses of the DELIVERY and READ events that it gets; empty: all."`
+	Campaigns   []string `json:"campaigns" nullable:"false" doc:"Campaigns whose events it gets; empty: all campaigns and single sends."`
+	Channels    []string `json:"channels" nullable:"false" doc:"Channels whose events it gets; empty: all."`
 	BatchSize   int      `json:"batchSize" minimum:"1" maximum:"100" doc:"The most events in one request. Above 1, requests have the type batch and an array of events as data."`
-	Secret      string   `json:"secret,omitempty" doc:"Signs the requests (Standard Webhooks). Shown once, in the answer that makes it." example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
-	OldSecretTo *string  `json:"oldSecretUntil" format:"date-time" doc:"Until then the secret before signs too."`
+	Secret      string   `json:"secret,omitempty" doc:"Secret that signs the requests (Standard Webhooks). Shown once, in the answer that creates it." example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
+	OldSecretTo *string  `json:"oldSecretUntil" format:"date-time" doc:"Until when requests are also signed with the old secret."`
 	CreatedBy   string   `json:"createdBy"`
 	CreatedAt   string   `json:"createdAt" format:"date-time"`
 	UpdatedAt   string   `json:"updatedAt" format:"date-time"`
@@ -42,9 +42,9 @@ type Webhook struct {
 
 // WebhookInput creates or changes a webhook.
 type WebhookInput struct {
-	Name      problem.Optional[string]   `json:"name,omitzero" doc:"Unique among the tenant's webhooks; the host of the URL by default." example:"shop"`
+	Name      problem.Optional[string]   `json:"name,omitzero" doc:"Unique among the tenant's webhooks; default: the host of the URL." example:"shop"`
 	URL       problem.Optional[string]   `json:"url,omitzero" doc:"https. It must not be in a private network." example:"https://example.com/hooks/fanfare"`
-	Status    problem.Optional[string]   `json:"status,omitzero" doc:"active or paused. What a disabled one has missed, POST …/recover queues."`
+	Status    problem.Optional[string]   `json:"status,omitzero" doc:"active or paused. After disabled, queue missed events with POST …/recover."`
 	Events    problem.Optional[[]string] `json:"events,omitzero" doc:"DELIVERY: a message was sent, delivered, failed or expired. READ: it was opened. CAMPAIGN: a campaign changed its state. ENDPOINT: another webhook was disabled. Left out: all. INBOUND, CLICK and OPT_OUT come with a later version."`
 	Statuses  problem.Optional[[]string] `json:"statuses,omitzero" doc:"SENT, DELIVERED, ERROR or EXPIRED."`
 	Campaigns problem.Optional[[]string] `json:"campaigns,omitzero" doc:"Ids of campaigns."`
@@ -52,7 +52,7 @@ type WebhookInput struct {
 	BatchSize problem.Optional[int]      `json:"batchSize,omitzero" doc:"1 to 100; 1 by default."`
 }
 
-// webhookDoc is what the store keeps of a webhook beside name and status.
+// webhookDoc is the document that the store keeps of a webhook, besides name and status.
 type webhookDoc struct {
 	schemas.WebhookSettings
 
@@ -62,11 +62,11 @@ type webhookDoc struct {
 const (
 	webhookTag  = "Webhooks"
 	webhookPath = "/api/webhooks"
-	// deliveryStatus is the other path of the same resource, and so no name of a webhook (X6).
+	// deliveryStatus is the second path of the same resource, so no webhook can have this name (X6).
 	deliveryStatus = "delivery-status"
 	maxWebhookURL  = 2000
 	maxBatch       = 100
-	// maxFilter bounds the campaigns of a filter.
+	// maxFilter is the most campaigns of a filter.
 	maxFilter = 1000
 )
 
@@ -103,7 +103,7 @@ func words[T ~string](list []T) []string {
 	return out
 }
 
-// newSecret returns a secret as Standard Webhooks writes it: 32 random bytes.
+// newSecret returns a secret of 32 random bytes in the form of Standard Webhooks.
 func newSecret() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
@@ -126,7 +126,7 @@ func (s *server) applyWebhook(ctx context.Context, who *principal, in *WebhookIn
 		}
 	}
 	if row.Name = strings.TrimSpace(row.Name); row.Name == deliveryStatus {
-		ps.Add(problem.CodeInvalid, "name", "%q is a path of the API. Take another name.", deliveryStatus)
+		ps.Add(problem.CodeInvalid, "name", "%q is a path of the API. Choose another name.", deliveryStatus)
 	}
 	if in.Status.Set {
 		row.Status = in.Status.Value
@@ -183,14 +183,14 @@ func webhookEvent(ps *problem.List, w string) schemas.WebhookEvent {
 	switch {
 	case slices.Contains(schemas.WebhookEvents, event):
 	case slices.Contains(schemas.LaterWebhookEvents, event):
-		ps.Add(problem.CodeInvalid, "events", "%s does not occur yet; it comes with a later version. There are %s.", event, strings.Join(words(schemas.WebhookEvents), ", "))
+		ps.Add(problem.CodeInvalid, "events", "%s is not supported yet; a later version will add it. Want %s.", event, strings.Join(words(schemas.WebhookEvents), ", "))
 	default:
 		ps.Add(problem.CodeInvalid, "events", "%q is not an event: want %s.", problem.Truncate(w, 40), strings.Join(words(schemas.WebhookEvents), ", "))
 	}
 	return event
 }
 
-// filterCampaigns puts campaigns of the tenant into the filter.
+// filterCampaigns sets the campaigns of the filter. They must be campaigns of the tenant.
 func (s *server) filterCampaigns(ctx context.Context, who *principal, ids []string, d *webhookDoc) error {
 	if len(ids) > maxFilter {
 		return problem.Field(problem.CodeTooLong, "campaigns", "%d campaigns; a filter names at most %d.", len(ids), maxFilter)
@@ -209,10 +209,11 @@ func (s *server) filterCampaigns(ctx context.Context, who *principal, ids []stri
 	return nil
 }
 
-// checkWebhookURL refuses what would never be posted to. Names are resolved and checked again when they are dialled.
+// checkWebhookURL refuses URLs to which the webhook stage would never post. The stage resolves and checks host names
+// again when it connects.
 func (s *server) checkWebhookURL(ps *problem.List, text string) {
 	if text == "" {
-		ps.Add(problem.CodeRequired, "url", "Where are the events to be posted to?")
+		ps.Add(problem.CodeRequired, "url", "url is required: the address to which events are posted.")
 		return
 	}
 	u, err := url.Parse(text)
@@ -242,7 +243,7 @@ func (s *server) checkWebhookURL(ps *problem.List, text string) {
 	}
 }
 
-// guardOf is what the webhook stage dials through.
+// guardOf returns the same check of addresses that the webhook stage uses when it connects.
 func guardOf(allow []netip.Prefix) *ssrf.Guardian {
 	var v4, v6 []netip.Prefix
 	for _, p := range allow {

@@ -138,7 +138,8 @@ func TestWebhookRotation(t *testing.T) {
 	w.call("POST", path+"/rotate", `{"overlapHours":169}`).problem(422, "invalid_value", "overlapHours")
 }
 
-// X6: deliveries are listed with answer and time, a test says what the endpoint answered, and what failed since a date is queued again.
+// X6: deliveries are listed with answer and time, a test says what the endpoint answered, and what failed since a date
+// is queued again.
 func TestWebhookDeliveries(t *testing.T) {
 	w := newEnv(t)
 	id := w.call("POST", "/api/webhooks", `{"url":"https://example.com"}`).want(201).id()

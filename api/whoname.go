@@ -8,7 +8,8 @@ import (
 	"fanfare/api/store"
 )
 
-// whoNames remembers the names of keys and people (R41): a name is for people, and changes rarely.
+// whoNames caches the names of keys and people (R41). A name may be a little old, because it is only shown to people
+// and changes rarely.
 type whoNames struct {
 	store *store.Store
 	now   func() time.Time
@@ -20,7 +21,7 @@ func newWhoNames(st *store.Store, now func() time.Time) *whoNames {
 	return &whoNames{store: st, now: now, known: map[string]listName{}}
 }
 
-// of is the name of the key or person who acted in a tenant, and the id itself when it is nobody's.
+// of returns the name of the key or person with an id in a tenant, or the id itself when there is none.
 func (w *whoNames) of(ctx context.Context, tenant, id string) string {
 	if id == "" {
 		return ""

@@ -21,14 +21,14 @@ type Why struct {
 	Seq        uint32     `json:"seq"`
 	Status     string     `json:"status" enum:"pending,sent,delivered,failed"`
 	State      string     `json:"state"`
-	Conclusion string     `json:"conclusion" doc:"Where the message stands, and what comes next, in a sentence."`
+	Conclusion string     `json:"conclusion" doc:"The state of the message and what comes next, in a sentence."`
 	Decisions  []Decision `json:"decisions" nullable:"false" doc:"Oldest first."`
 }
 
-// Decision is one thing that was decided about a message, or that happened to it.
+// Decision is one decision about a message, or one event of it.
 type Decision struct {
 	Time     *string  `json:"time" format:"date-time" doc:"Null when the time was not recorded."`
-	By       string   `json:"by" enum:"person,freeze,scheduler,expander,sender,carrier,recipient" doc:"Who decided."`
+	By       string   `json:"by" enum:"person,freeze,scheduler,expander,sender,carrier,recipient" doc:"Who or what decided."`
 	Decision string   `json:"decision" example:"dealt"`
 	Sentence string   `json:"sentence"`
 	Evidence Evidence `json:"evidence"`
@@ -36,12 +36,12 @@ type Decision struct {
 
 // Evidence is what a decision was based on. A field that says nothing about the decision is null.
 type Evidence struct {
-	List         *string `json:"list,omitempty" doc:"Contact list that the recipient was taken from."`
+	List         *string `json:"list,omitempty" doc:"Contact list that the recipient is from."`
 	ContactID    *string `json:"contactId,omitempty"`
 	Flag         *string `json:"flag,omitempty" doc:"Why the frozen audience does not send to the recipient." enum:"invalid,duplicate,optedOut,capped"`
-	From         *string `json:"from,omitempty" doc:"State of the campaign before."`
+	From         *string `json:"from,omitempty" doc:"State of the campaign before the change."`
 	To           *string `json:"to,omitempty"`
-	Person       *string `json:"person,omitempty" doc:"Key, user or stage that moved the campaign."`
+	Person       *string `json:"person,omitempty" doc:"Key, user or stage that changed the state of the campaign."`
 	Reason       *string `json:"reason,omitempty"`
 	RequestID    *string `json:"requestId,omitempty"`
 	Deal         *uint64 `json:"deal,omitempty" doc:"Number of the deal."`
@@ -50,12 +50,12 @@ type Evidence struct {
 	Channel      *string `json:"channel,omitempty"`
 	Route        *string `json:"route,omitempty"`
 	Sender       *string `json:"sender,omitempty"`
-	SubmissionID *string `json:"submissionId,omitempty" doc:"The id that the carrier was given."`
-	ProviderID   *string `json:"providerId,omitempty" doc:"The id that the carrier gave."`
+	SubmissionID *string `json:"submissionId,omitempty" doc:"The id that the carrier got with the message."`
+	ProviderID   *string `json:"providerId,omitempty" doc:"The carrier's id of the message."`
 	SubStatus    *string `json:"subStatus,omitempty"`
 	RawCode      *string `json:"rawCode,omitempty" doc:"The carrier's own code."`
 	Segments     *int    `json:"segments,omitempty"`
-	Price        *Money  `json:"price,omitempty" doc:"Of all segments of the hand-over."`
+	Price        *Money  `json:"price,omitempty" doc:"Price of all segments of the hand-over."`
 	Link         *string `json:"link,omitempty"`
 }
 
@@ -114,7 +114,7 @@ func (s *server) why(ctx context.Context, in *historyIn) (*whyOut, error) {
 	return &whyOut{out}, nil
 }
 
-// decided is a decision with its time. Of two at the same time, that of the lower rank comes first.
+// decided is a decision with its time. Of two decisions at the same time, the one with the lower rank comes first.
 type decided struct {
 	Decision
 	at   time.Time
@@ -126,7 +126,7 @@ func number(n uint8) *int {
 	return &v
 }
 
-// decidedOnCampaign are the moves of the campaign, and how the recipient came into its audience.
+// decidedOnCampaign returns the changes of the campaign's state, and how the recipient got into its audience.
 func (s *server) decidedOnCampaign(ctx context.Context, c *store.Campaign, e *audience.Entry) ([]decided, error) {
 	moves, err := s.Store.CampaignEvents(ctx, c.Tenant, c.ID())
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *server) decidedOnCampaign(ctx context.Context, c *store.Campaign, e *au
 	for i := range moves {
 		m := &moves[i]
 		if m.From == m.To || m.Trigger == schemas.TriggerEdit || m.Trigger == schemas.TriggerPrice {
-			continue // says nothing about the recipient
+			continue // no effect on the recipient
 		}
 		by, rank := "person", 0
 		if m.Actor != schemas.ActorUser && m.Actor != schemas.ActorOperator {
@@ -161,12 +161,12 @@ func (s *server) decidedOnCampaign(ctx context.Context, c *store.Campaign, e *au
 	return append(out, frozen), err
 }
 
-// flagSentences say why a recipient of a frozen audience is not sent to.
+// flagSentences say why nothing is sent to a recipient of a frozen audience.
 var flagSentences = map[audience.Flag]struct{ name, sentence string }{
 	audience.Invalid:    {"invalid", " It was not sent to: the number cannot receive such messages."},
 	audience.Duplicate:  {"duplicate", " It was not sent to: an earlier recipient has the same number."},
 	audience.OptedOut:   {"optedOut", " It was not sent to: the number had opted out."},
-	audience.Capped:     {"capped", " It was not sent to: the number had had enough messages already."},
+	audience.Capped:     {"capped", " It was not sent to: the number had reached its frequency cap."},
 	audience.NotOptedIn: {"notOptedIn", " It was not sent to: the contact had not opted in."},
 	audience.OverQuota:  {"overQuota", " It was not sent to: the quota of its country was used up."},
 }
@@ -182,7 +182,7 @@ func (s *server) decidedByFreeze(ctx context.Context, c *store.Campaign, e *audi
 			return v, s.storeProblem(err)
 		}
 		v.Sentence = "The recipient was taken into the audience from a contact list that it has left since."
-		for _, list := range c.Lists { // the first that holds a contact has it
+		for _, list := range c.Lists { // a contact counts in the first list that has it
 			if slices.Contains(lists, list) {
 				v.Evidence.List = orNull(store.ListID(list))
 				v.Sentence = fmt.Sprintf("The recipient was taken into the audience from contact list %q.", s.listNames.of(ctx, s.Store, c.Tenant, list))
@@ -202,15 +202,16 @@ func decidedByDeal(d *analytics.Deal) decided {
 	v.Sentence = fmt.Sprintf("The scheduler dealt it, try %d on leg %d of the chain of channels, in deal %d.", d.Try, d.Leg, d.Number)
 	if d.Cancel {
 		v.Decision.Decision = "cancelled"
-		v.Sentence = fmt.Sprintf("The scheduler ended it in deal %d: nothing was to be sent any more.", d.Number)
+		v.Sentence = fmt.Sprintf("The scheduler ended it in deal %d: no message was to be sent any more.", d.Number)
 	}
 	return v
 }
 
-// textCodes are the sub-statuses of a text that the expander could not make.
+// textCodes are the sub-statuses of messages that the expander could not make.
 var textCodes = []schemas.Code{schemas.CodeRenderError, schemas.CodeTooLong, schemas.CodeInvalidNumber, schemas.CodeDuplicateRecipient}
 
-// decidedByEvent explains a delivery event. excluded: the frozen audience says that the recipient is not sent to.
+// decidedByEvent explains a delivery event. excluded is true when the flag of the frozen audience excludes the
+// recipient.
 func (s *server) decidedByEvent(c *store.Campaign, e *analytics.Event, excluded bool) decided {
 	info, _ := schemas.LookupCode(e.Code)
 	v := decided{at: e.Time(), rank: 4 + int(e.Precedence().Class()), Decision: Decision{Evidence: Evidence{
@@ -240,7 +241,7 @@ func (s *server) decidedByEvent(c *store.Campaign, e *analytics.Event, excluded 
 	switch e.Kind {
 	case schemas.KindSent:
 		v.By, v.Decision.Decision = "sender", "handed over"
-		v.Sentence = fmt.Sprintf("Try %d was handed over to route %q, and the carrier took it.", e.Try, e.Route)
+		v.Sentence = fmt.Sprintf("Try %d was handed over to route %q, and the carrier accepted it.", e.Try, e.Route)
 		v.Evidence.SubmissionID = orNull(s.Keys.Submission(c.Number, e.Seq, e.Try).String())
 		price := Money(max(uint64(e.Segments), 1) * uint64(e.PriceMicros))
 		v.Evidence.Segments, v.Evidence.Price = number(e.Segments), &price
@@ -257,7 +258,7 @@ func (s *server) decidedByEvent(c *store.Campaign, e *analytics.Event, excluded 
 			v.Decision.Decision = "skipped"
 		}
 		switch {
-		case !e.DescribesMessage(): // an outcome for a message that was never made
+		case !e.DescribesMessage(): // an outcome of a message that was never made
 			v.By = "scheduler"
 		case excluded || slices.Contains(textCodes, e.Code):
 			v.By = "expander"
@@ -284,18 +285,18 @@ func (s *server) decidedByEvent(c *store.Campaign, e *analytics.Event, excluded 
 		}[e.Kind]
 		switch e.Code {
 		case schemas.CodeBot:
-			v.Sentence = "A program that reads pages opened a link."
+			v.Sentence = "A scanner, not a person, opened a link."
 		case schemas.CodePreview:
 			v.Sentence = "An app that shows a preview opened a link."
 		case schemas.CodeUnsure:
-			v.Sentence = "A link was opened, and nothing says whether by a person."
+			v.Sentence = "A link was opened; it is unknown whether by a person."
 		default:
 		}
 	}
 	return v
 }
 
-// conclusion says where a message stands.
+// conclusion returns the state of a message, and what comes next, as sentences.
 func conclusion(c *store.Campaign, state schemas.Precedence, deals []analytics.Deal) string {
 	info, _ := schemas.LookupCode(state.Code())
 	detail := ""

@@ -38,8 +38,8 @@ func (w *env) raw(t *testing.T, head string, body string) *http.Response {
 	return resp
 }
 
-// Requirements 2b: a request that is refused before its body was read is answered all the same. Most clients write the whole
-// body first; a connection that is reset under them says nothing.
+// Requirements 2b: a request that is refused before its body was read is answered all the same. Most clients write the
+// whole body first; a connection that is reset under them says nothing.
 func TestHugeBodiesAreAnswered(t *testing.T) {
 	w := newEnv(t)
 	huge := strings.Repeat("x", 6<<20)
@@ -85,7 +85,8 @@ func TestBrokenChunks(t *testing.T) {
 	}
 }
 
-// Requirements 2b: nothing hangs. A body that stops in the middle is a 408, whoever waits for it; an import says what it kept.
+// Requirements 2b: nothing hangs. A body that stops in the middle is a 408, whoever waits for it; an import says what
+// it kept.
 func TestBodiesThatStop(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.ImportStall = 150*time.Millisecond, 150*time.Millisecond })
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
@@ -183,7 +184,8 @@ func TestTargetsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A NUL is in no character set of a message, and Postgres holds none: every operation that takes text refuses it by its field.
+// A NUL is in no character set of a message, and Postgres holds none: every operation that takes text refuses it by its
+// field.
 func TestTextWithNUL(t *testing.T) {
 	w := newEnv(t)
 	list := w.list("l", 1, 0)

@@ -11,7 +11,8 @@ import (
 	"fanfare/schemas"
 )
 
-// class says who opened a link, as the code of the event: 0 is a person. rule names the signal that decided, for the event's raw code.
+// class says who opened a link. code is the code of the clicked event; 0 is a person. rule names the signal that
+// decided and becomes the event's raw code.
 type class struct {
 	code schemas.Code
 	rule string
@@ -28,7 +29,7 @@ type agentRule struct {
 var agentRules = func() []agentRule {
 	rules, err := parseAgents(agentsText)
 	if err != nil {
-		panic(err) //nolint:forbidigo // the rules are part of the program
+		panic(err) //nolint:forbidigo // agents.txt is embedded in the binary
 	}
 	return rules
 }()
@@ -48,11 +49,12 @@ func parseAgents(text string) (out []agentRule, err error) {
 	return out, nil
 }
 
-// maxAgent is how much of a user agent is read: real ones are shorter.
+// maxAgent is how many bytes of a user agent are read. Real user agents are shorter.
 const maxAgent = 512
 
-// classify decides from one request. The rules, in order: a method that no person uses; a header by which browsers and apps say that
-// they fetch ahead; the user agent; and what browsers that people use always send.
+// classify decides from one request who opened the link. It looks, in this order, at the method (browsers of people
+// send no HEAD), the headers by which browsers and apps announce a prefetch, the user agent, and the headers that every
+// browser of a person sends.
 func classify(r *http.Request) class {
 	if r.Method == http.MethodHead {
 		return class{schemas.CodeBot, "head"}
@@ -89,15 +91,17 @@ func classify(r *http.Request) class {
 	return class{schemas.CodeUnspecified, "person"}
 }
 
-// Many recipients' links opened from one place: a program at work. A phone network lets thousands of phones share an address, so the
-// user agent counts too, and the bound is far above what people of one model and one network do in so short a time.
+// When one place opens the links of many recipients, it is a program. Thousands of phones of one network can share an
+// IP address, so a place is the address together with the user agent. The limit is far above what people with the same
+// phone model on one network open in that time.
 const (
 	manyTokens = 50
 	manyWithin = 10 * time.Second
 	manySlots  = 1 << 13
 )
 
-// crowd notices an address that opens the links of many recipients. Its memory is fixed: places that share a slot share its count.
+// crowd detects a place that opens the links of many recipients. Its memory is fixed: places that hash to the same slot
+// share a count.
 type crowd struct {
 	mu    sync.Mutex
 	slots [manySlots]crowdSlot
@@ -109,7 +113,8 @@ type crowdSlot struct {
 	n     int
 }
 
-// many notes that the recipient was opened from a place and reports whether that place opens too many.
+// many records that a place opened a recipient's link, and reports whether the place has opened the links of too many
+// recipients.
 func (c *crowd) many(place, recipient uint64, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,13 +34,13 @@ type Campaigns interface {
 type Config struct {
 	Names schemas.Names
 	Keys  *schemas.Keys
-	// Spool is the path of the file that keeps what cannot be published, and SpoolBytes its bound; default 256 MB, about half a million
-	// clicks.
+	// Spool is the path of the file of unpublished clicks. SpoolBytes is its maximum size; default 256 MB, about half a
+	// million clicks.
 	Spool      string
 	SpoolBytes int64
 	// Patience is how long a request waits for Kafka before its click goes to the file; default 100 ms.
 	Patience time.Duration
-	// Proxies are the addresses of our own proxies: X-Forwarded-For is believed from them.
+	// Proxies are the addresses of our own proxies. X-Forwarded-For is trusted only from them.
 	Proxies  []netip.Prefix
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
@@ -60,10 +60,10 @@ type Server struct {
 	warned    atomic.Int64 // nanoseconds
 }
 
-// New returns a server. The client of Kafka has ProducerLinger(0): with another linger every redirect waits for it.
+// New returns a server. Give the Kafka client ProducerLinger(0): every redirect waits for the linger.
 func New(cfg Config, campaigns Campaigns, kafka *kgo.Client) (*Server, error) {
 	if cfg.Keys == nil || cfg.Logger == nil || cfg.Registry == nil || cfg.Spool == "" || campaigns == nil || kafka == nil {
-		return nil, errors.New("edge: keys, a logger, a registry, a file, campaigns and Kafka are needed")
+		return nil, errors.New("edge: keys, logger, registry, spool path, campaigns and Kafka client are required")
 	}
 	if cfg.SpoolBytes == 0 {
 		cfg.SpoolBytes = 256 << 20
@@ -84,7 +84,7 @@ func New(cfg Config, campaigns Campaigns, kafka *kgo.Client) (*Server, error) {
 	}, nil
 }
 
-// Run publishes what the file keeps until ctx ends. What is left then is published by the next process.
+// Run publishes the clicks in the file until ctx ends. The next process publishes the clicks that are left.
 func (s *Server) Run(ctx context.Context) error {
 	s.flush(ctx)
 	return s.spool.close()
@@ -105,7 +105,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer answers and returns the result for the metrics.
+// answer writes the response and returns the result label for the metrics.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	switch r.URL.Path {
 	case "/healthz":
@@ -134,7 +134,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	if c == nil {
 		select {
 		case <-s.campaigns.Ready():
-		default: // it may be among those that are still to be read
+		default: // the campaign may be in the part of the topic that is not read yet
 			w.Header().Set("Retry-After", "2")
 			page(w, r, http.StatusServiceUnavailable, textStarting)
 			return "starting"
@@ -147,18 +147,19 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	return s.redirect(w, r, c, link, place, now)
 }
 
-// tokenOf is the token in a path. Phones that find links in a text take the sign after it for a part of it.
+// tokenOf returns the token of a path. It drops punctuation at the end, because phones that detect links in a text
+// include the punctuation that follows the link.
 func tokenOf(path string) string {
 	return strings.TrimRight(strings.TrimPrefix(path, "/"), "/.,;:!?)'\"*")
 }
 
-// expired reports whether the links of a campaign lead nowhere any more. They never expire before the campaign has ended.
+// expired reports whether the links of a campaign have expired. Links never expire before the campaign has ended.
 func expired(c *fanfarev1.Campaign, now time.Time) bool {
 	end := max(c.GetCompletedMs(), c.GetSettledMs())
 	return end > 0 && now.UnixMilli() > end+c.GetLinks().GetValidAfterEndMs()
 }
 
-// redirect says that a link was opened and where it leads.
+// redirect publishes the click and redirects to the link's target.
 func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.Campaign, link schemas.Link, place uint64, now time.Time) string {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -171,7 +172,7 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.C
 			to = l
 		}
 	}
-	if to == nil { // the token is ours and the table lacks it: it was made with another table
+	if to == nil { // the MAC is right but the campaign's table has no such link: the token was made with another table
 		page(w, r, http.StatusGone, textExpired)
 		return "expired"
 	}
@@ -185,9 +186,9 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.C
 		TimeMs: now.UnixMilli(), LinkId: to.GetId(), Variant: to.GetVariant(), MessageId: message[:], Test: c.GetTest(),
 	}, fact(now))
 	if record, err := event.Record(); err != nil {
-		s.cfg.Logger.ErrorContext(r.Context(), "a click is lost", "err", err) // a campaign that no record could be made of
+		s.cfg.Logger.ErrorContext(r.Context(), "click lost: cannot encode its event", "err", err)
 	} else {
-		_ = s.publish(r.Context(), record) // it says itself what is lost; the person is redirected in any case
+		_ = s.publish(r.Context(), record) // publish logs a lost click; the person is redirected in any case
 	}
 	s.metrics.clicks.WithLabelValues(schemas.ClickClass(who.code)).Inc()
 	target := to.GetTarget()
@@ -199,7 +200,7 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.C
 	return "redirect"
 }
 
-// fact tells one click of a recipient from another.
+// fact returns a string that differs between two clicks of one recipient.
 func fact(now time.Time) string {
 	return strconv.FormatInt(now.UnixMilli(), 10) + "/" + strconv.FormatUint(rand.Uint64(), 36)
 }

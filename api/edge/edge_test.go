@@ -173,7 +173,8 @@ func clicks(t *testing.T, records []*kgo.Record) (out []*fanfarev1.Delivery) {
 	return out
 }
 
-// TestRedirect (X6, R138): a link leads where its table says, and the click says who, which link, which variant, and what opened it.
+// TestRedirect (X6, R138): a link leads where its table says, and the click says who, which link, which variant, and
+// what opened it.
 func TestRedirect(t *testing.T) {
 	e := newEnv(t)
 	for _, path := range []string{"/" + e.token(7, 1), "/" + e.token(8, 2) + ".", "/" + e.token(9, 2) + "/"} {
@@ -283,8 +284,8 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	}
 }
 
-// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch, and are published
-// once Kafka is back. The file is bounded.
+// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch,
+// and are published once Kafka is back. The file is bounded.
 func TestKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience = 50 * time.Millisecond })
 	e.away.Store(true)

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// What one address may do. A phone network lets thousands of phones share an address, so a known token costs little; an unknown one is
-// a guess and costs as much as many known ones.
+// The rate limit of one address. Thousands of phones of one network can share an address, so a valid token costs
+// little. An invalid token is a guess and costs as much as 50 valid ones.
 const (
 	limitRate    = 1000 // units a second
 	limitBurst   = 5000
 	costKnown    = 1
-	costGuess    = 50 // 20 guesses a second, after a first 100
+	costGuess    = 50 // a burst of 100 guesses, then 20 a second
 	limitSlots   = 1 << 14
 	ipv6Prefix   = 64 // one household or one server
 	maxForwarded = 16
 )
 
-// limiter bounds what one address may do, with a fixed amount of memory: addresses that share a slot share its bucket, and nobody knows
-// which do.
+// limiter is a rate limit by address with a fixed amount of memory: addresses that hash to the same slot share a
+// bucket. The hash is seeded, so an attacker cannot choose an address that shares another's bucket.
 type limiter struct {
 	seed  maphash.Seed
 	mu    sync.Mutex
@@ -36,7 +36,7 @@ type limiter struct {
 
 func newLimiter() *limiter { return &limiter{seed: maphash.MakeSeed()} }
 
-// place is what stands for an address.
+// place returns the hash of an address (of IPv6, of its /64).
 func (l *limiter) place(a netip.Addr) uint64 {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
@@ -48,7 +48,7 @@ func (l *limiter) place(a netip.Addr) uint64 {
 	return maphash.Bytes(l.seed, b[:])
 }
 
-// placeAndAgent is what stands for an address and the program at it.
+// placeAndAgent returns the hash of an address and a user agent.
 func (l *limiter) placeAndAgent(place uint64, agent string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(l.seed)
@@ -59,13 +59,14 @@ func (l *limiter) placeAndAgent(place uint64, agent string) uint64 {
 	return h.Sum64()
 }
 
-// allows takes cost from the bucket of a place. Below zero nothing is allowed until it has filled up again.
+// allows reports whether the bucket of a place is above zero. It takes nothing from it.
 func (l *limiter) allows(place uint64, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.fill(place, now) > 0
 }
 
+// spend takes cost from the bucket of a place, which may fall below zero.
 func (l *limiter) spend(place uint64, cost float64, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,7 +74,7 @@ func (l *limiter) spend(place uint64, cost float64, now time.Time) {
 	l.slots[place%limitSlots].tokens -= cost
 }
 
-// fill returns the units in the bucket as of now.
+// fill refills the bucket of a place up to now and returns the units in it.
 func (l *limiter) fill(place uint64, now time.Time) float64 {
 	s := &l.slots[place%limitSlots]
 	ms := now.UnixMilli()
@@ -87,8 +88,8 @@ func (l *limiter) fill(place uint64, now time.Time) float64 {
 	return s.tokens
 }
 
-// client is the address that a request comes from. Behind proxies of ours it is the last one of X-Forwarded-For that is none of theirs:
-// what stands further left was written by the client.
+// client returns the address that a request comes from. Behind our own proxies it is the last address of
+// X-Forwarded-For that is not a proxy's: the client can forge everything to the left of it.
 func (s *Server) client(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// text is what a page says.
+// text is the title and the sentence of a page.
 type text struct {
 	Title, Body string
 }
 
-// The pages, by language: the first of a reader's languages that we have, else English.
+// texts holds a page's text by language.
 type texts map[string]text
 
 var (
@@ -46,7 +46,8 @@ var (
 	}
 )
 
-// language is the first of a reader's languages that texts has. Its weights are not read: browsers write them in order.
+// language returns the first language of an Accept-Language header that texts has, else English. It ignores the
+// weights, because browsers list languages by weight.
 func (t texts) language(accept string) string {
 	for _, part := range strings.SplitN(accept[:min(len(accept), 200)], ",", 10) {
 		tag, _, _ := strings.Cut(strings.TrimSpace(part), ";")
@@ -80,7 +81,7 @@ h1{font-size:1.5rem;line-height:1.25}
 </html>
 `))
 
-// page writes a page; of HEAD its headers.
+// page writes a page; for HEAD only its headers.
 func page(w http.ResponseWriter, r *http.Request, status int, t texts) {
 	language := t.language(r.Header.Get("Accept-Language"))
 	h := w.Header()
@@ -92,7 +93,7 @@ func page(w http.ResponseWriter, r *http.Request, status int, t texts) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	_ = pageTemplate.Execute(w, struct { // a client that has gone
+	_ = pageTemplate.Execute(w, struct { // the only error is that the client disconnected
 		text
 		Language string
 	}{t[language], language})

@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// errPatience is the outcome of a record that Kafka has not acknowledged in time. It may still arrive: what is published twice has the
-// same id both times.
+// errPatience means that Kafka did not acknowledge a record in time. The record may still arrive; its second
+// publication has the same id.
 var errPatience = errors.New("not acknowledged in time")
 
 // publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept.
@@ -20,12 +20,13 @@ func (s *Server) publish(ctx context.Context, r *kgo.Record) error {
 			return nil
 		}
 	}
-	// Others wait: so does this one. Else each request would wait for a Kafka that is away.
+	// While clicks wait in the file, new clicks go to the file too. Otherwise every request would wait for an unreachable
+	// Kafka.
 	if err := s.spool.add(r); err != nil {
 		s.metrics.dropped.Inc()
 		if now := s.cfg.Now(); now.Sub(time.Unix(0, s.warned.Load())) > time.Minute {
 			s.warned.Store(now.UnixNano())
-			s.cfg.Logger.ErrorContext(ctx, "clicks are lost: Kafka is away and they cannot be kept", "err", err)
+			s.cfg.Logger.ErrorContext(ctx, "clicks lost: Kafka is down and the file cannot keep them", "err", err)
 		}
 		return err
 	}
@@ -36,7 +37,7 @@ func (s *Server) publish(ctx context.Context, r *kgo.Record) error {
 	return nil
 }
 
-// produce publishes a record and waits for Kafka as long as patience lasts.
+// produce publishes a record and waits at most Config.Patience for Kafka.
 func (s *Server) produce(ctx context.Context, r *kgo.Record) error {
 	done := make(chan error, 1)
 	s.kafka.TryProduce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) { done <- err })
@@ -51,13 +52,13 @@ func (s *Server) produce(ctx context.Context, r *kgo.Record) error {
 }
 
 const (
-	// flushRecords are published at once from the file.
+	// flushRecords is how many records of the file are published at once.
 	flushRecords = 500
 	// flushEvery is the pause between two attempts while Kafka is away.
 	flushEvery = 500 * time.Millisecond
 )
 
-// flush publishes what is in the file until ctx ends.
+// flush publishes the records of the file until ctx ends.
 func (s *Server) flush(ctx context.Context) {
 	for {
 		if s.spool.waiting() == 0 {
@@ -81,7 +82,7 @@ func (s *Server) flush(ctx context.Context) {
 	}
 }
 
-// flushSome publishes the first records of the file and takes them off once all are acknowledged.
+// flushSome publishes the first records of the file and removes them once Kafka has acknowledged all of them.
 func (s *Server) flushSome(ctx context.Context) error {
 	records, lines, bytes, err := s.spool.head(flushRecords)
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *Server) flushSome(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		done := make(chan error, 1)
-		go func() { done <- s.kafka.ProduceSync(ctx, records...).FirstErr() }() // it may outlive ctx: what is on the wire cannot be given up
+		go func() { done <- s.kafka.ProduceSync(ctx, records...).FirstErr() }() // it may outlive ctx: a record that was sent cannot be cancelled
 		select {
 		case err := <-done:
 			if err != nil {

@@ -13,16 +13,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// spool keeps records that could not be published in a file, in the order in which they came, until they are. A line is a record in JSON;
-// a last line that was cut off by a crash is not read. Written is what the operating system has: it survives kill -9, not a power cut.
+// spool keeps unpublished records in a file, in order, until they are published. A line is a record in JSON. A last
+// line without its newline, which a crash leaves, is dropped. Writes are not synced: they survive kill -9 but not a
+// power cut.
 type spool struct {
 	most int64
 
 	mu   sync.Mutex
 	file *os.File
-	size int64 // bytes of whole lines
-	read int64 // bytes that are published
-	n    int   // lines that are not
+	size int64 // bytes of complete lines
+	read int64 // bytes of lines that are published
+	n    int   // lines that are not published
 }
 
 type spooled struct {
@@ -34,7 +35,7 @@ type spooled struct {
 	Values [][]byte `json:"values"`
 }
 
-// errFull says that the file has reached its bound.
+// errFull means that the file has reached its maximum size.
 var errFull = errors.New("the file of unpublished clicks is full")
 
 // openSpool opens the file and counts what an earlier process has left in it.
@@ -51,7 +52,7 @@ func openSpool(path string, most int64) (*spool, error) {
 	lines := bufio.NewReader(f)
 	for {
 		line, err := lines.ReadBytes('\n')
-		if err != nil { // the end, or a line without its end
+		if err != nil { // the end of the file, or a line without its newline
 			break
 		}
 		s.size += int64(len(line))
@@ -64,7 +65,7 @@ func openSpool(path string, most int64) (*spool, error) {
 	return s, nil
 }
 
-// add writes a record behind the others.
+// add appends a record.
 func (s *spool) add(r *kgo.Record) error {
 	line := spooled{Topic: r.Topic, Key: r.Key, Value: r.Value}
 	for _, h := range r.Headers {
@@ -89,14 +90,15 @@ func (s *spool) add(r *kgo.Record) error {
 	return nil
 }
 
-// waiting is how many records are in the file.
+// waiting returns how many records are unpublished.
 func (s *spool) waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n
 }
 
-// head returns the records of the first lines, at most n, how many lines that are and how many bytes they take.
+// head returns the records of the first lines, at most n of them, with the number of lines and their bytes. A line that
+// is no record is counted but gives none.
 func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err error) {
 	s.mu.Lock()
 	in := bufio.NewReader(io.NewSectionReader(s.file, s.read, s.size-s.read))
@@ -113,7 +115,7 @@ func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err 
 		bytes += int64(len(b))
 		var line spooled
 		if json.Unmarshal(b, &line) != nil || len(line.Names) != len(line.Values) {
-			continue // somebody has written into the file
+			continue // another program wrote into the file
 		}
 		r := &kgo.Record{Topic: line.Topic, Key: line.Key, Value: line.Value}
 		for i, name := range line.Names {
@@ -124,7 +126,7 @@ func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err 
 	return records, lines, bytes, nil
 }
 
-// drop takes the first bytes off, which hold n lines. When nothing is left, the file is empty.
+// drop marks the first bytes, which hold n lines, as published. When none are left, it truncates the file.
 func (s *spool) drop(bytes int64, n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,9 +18,9 @@ const (
 	FirstName
 	LastName
 	Email
-	OptIn       // when the person agreed to be written to, or whether
-	OptInSource // how that is known
-	Skip        // left out
+	OptIn       // when the person opted in, or whether
+	OptInSource // where the consent comes from
+	Skip        // the column is ignored
 )
 
 // fields are the names of the kinds that are columns of a contact.
@@ -28,7 +28,7 @@ var fields = map[Kind]string{
 	Phone: text.FieldPhone, FirstName: text.FieldFirstName, LastName: text.FieldLastName, Email: text.FieldEmail, OptIn: FieldOptIn, OptInSource: FieldOptInSource,
 }
 
-// Names of the columns about consent. They are no merge fields.
+// Names of the columns about consent. Texts cannot use them as merge fields.
 const (
 	FieldOptIn       = "opt_in"
 	FieldOptInSource = "opt_in_source"
@@ -43,11 +43,12 @@ type Column struct {
 	Rank int
 }
 
-// mapped is the rank of a column that the client mapped to its field.
+// mapped is the rank of a column that the client mapped to a field. It precedes every other rank.
 const mapped = -1
 
-// believed reports whether a column that may be the phone is, when least is the least rank of such columns: the one that the client
-// named is, else all whose headers say so, else the likeliest of those that may be.
+// believed reports whether a column that may hold the phone is read as one. least is the least rank of all such
+// columns. The columns that the client mapped are read; if there are none, all whose headers clearly name a phone; if
+// there are none, those with the likeliest header.
 func (c *Column) believed(least int) bool {
 	if least == mapped || least >= text.Unsure {
 		return c.Rank == least
@@ -55,12 +56,12 @@ func (c *Column) believed(least int) bool {
 	return c.Rank < text.Unsure
 }
 
-// kinds are the kinds by the names of their fields.
+// kinds maps field names to kinds.
 var kinds = map[string]Kind{
 	text.FieldPhone: Phone, text.FieldFirstName: FirstName, text.FieldLastName: LastName, text.FieldEmail: Email, FieldOptIn: OptIn, FieldOptInSource: OptInSource,
 }
 
-// columnOf returns the column of a header. names maps headers to fields and decides first.
+// columnOf returns the column of a header. names is the client's mapping of headers to fields and takes precedence.
 func columnOf(header string, names map[string]string) (*Column, error) {
 	c := &Column{Header: header, Name: text.FieldName(header)}
 	field, given := names[header]
@@ -83,9 +84,9 @@ func columnOf(header string, names map[string]string) (*Column, error) {
 	return c, nil
 }
 
-// columnsOf returns the columns of a header row. Several may hold the phone: a row has the number of the first of them, by rank,
-// that can take messages. When several could be a name or the e-mail, the one with the least rank is, and the others become
-// attributes. Two columns for one field are refused: the cells of one would be lost.
+// columnsOf returns the columns of a header row. Several may hold the phone: a row has the number of the first of them,
+// by rank, that can take messages. When several columns could be a name or the e-mail, the one with the least rank is
+// used and the others become attributes. Two columns for one field are refused: the cells of one would be lost.
 func columnsOf(headers []string, o Options) ([]*Column, error) {
 	names := o.Columns
 	out := make([]*Column, len(headers))
@@ -156,7 +157,7 @@ func distinct(columns []*Column) error {
 		name, own := fields[c.Kind]
 		switch {
 		case c.Kind == Phone:
-			name = c.Name + "\x00" // several may be the phone, but not two of one header
+			name = c.Name + "\x00" // several columns may hold the phone, but not two with the same header
 		case !own:
 			c.Name = attributeName(c.Name)
 			name = c.Name
@@ -169,8 +170,8 @@ func distinct(columns []*Column) error {
 	return nil
 }
 
-// attributeName returns the name of the attribute that a column becomes when another one is the phone, a name or the e-mail: an
-// attribute may not have the name of such a field.
+// attributeName returns the name of the attribute that a column becomes when another one is the phone, a name or the
+// e-mail: an attribute may not have the name of such a field.
 func attributeName(name string) string {
 	if kinds[name] != 0 {
 		return name + "_2"

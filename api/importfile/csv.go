@@ -12,8 +12,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// csvRows reads CSV. encoding/csv does not serve: when a quote is never closed, it reads the rest of the file into memory and
-// returns one error for all of it.
+// csvRows reads CSV. It does not use encoding/csv: when a quote is never closed, that reads the rest of the file into
+// memory and returns one error for all of it.
 type csvRows struct {
 	in    io.Reader
 	buf   []byte
@@ -55,7 +55,7 @@ func (c *csvRows) Close() error { return nil }
 func newCSV(in io.Reader, o Options) (*csvRows, error) {
 	c := &csvRows{in: in, buf: make([]byte, 2*maxRow), line: 1}
 	head := c.head()
-	if sep, ok := separatorLine(head); ok { // how Excel is told the separator
+	if sep, ok := separatorLine(head); ok { // the line "sep=;" by which Excel is told the separator
 		c.comma = sep
 		c.skipLine()
 	} else {
@@ -81,7 +81,7 @@ func newCSV(in io.Reader, o Options) (*csvRows, error) {
 	return c, err
 }
 
-// head reads until two lines are complete, skips blank ones, and returns the unread bytes.
+// head skips blank lines, reads until two lines are complete, and returns the unread bytes.
 func (c *csvRows) head() []byte {
 	for {
 		for c.from < c.to && (c.buf[c.from] == '\r' || c.buf[c.from] == '\n') {
@@ -120,9 +120,9 @@ func separatorLine(head []byte) (byte, bool) {
 	return 0, false
 }
 
-// separator returns the character that separates the cells of a file. Counting is not enough: the header of a file of semicolons
-// may have commas in it. The one counts with which a column is the phone, then the one that the second line has as often, then the
-// one with the most columns.
+// separator returns the character that separates the cells of a file. Counting is not enough: the header of a file
+// separated by semicolons may contain commas. A separator wins if it makes one of the columns a phone; then if the
+// second line has it as often as the first; then the one that makes the most columns.
 func separator(head []byte, names map[string]string) byte {
 	best, bestScore := byte(','), -1
 	for _, comma := range []byte(",;\t|") {
@@ -210,7 +210,7 @@ func (c *csvRows) blank() bool {
 	return true
 }
 
-// parsedRecord is the verdict of parse.
+// parsedRecord is the result of parse.
 type parsedRecord uint8
 
 const (
@@ -219,13 +219,14 @@ const (
 	recordText               // text follows a closing quote
 )
 
-// parse reads one record from b into text and ends. It returns how many bytes and line ends it used. last says that the file
-// ends with b.
+// parse reads one record from b into text and ends. It returns how many bytes and line ends it consumed. last is true
+// when the file ends with b.
 func (c *csvRows) parse(b []byte, last bool) (took int, lines uint64, what parsedRecord) {
 	c.text, c.ends = c.text[:0], c.ends[:0]
 	i := 0
 	for {
-		// Blanks before a quote do not make it a part of the text, as they do in encoding/csv: "+39…, "Rossi, Anna"" is two cells.
+		// A quote after blanks opens a quoted cell; in encoding/csv it would be part of the text. So the line `+39…, "Rossi,
+		// Anna"` has two cells.
 		if at := c.skipBlanks(b, i); at < len(b) && b[at] == '"' {
 			i = at + 1
 			for {
@@ -287,7 +288,7 @@ func (c *csvRows) skipBlanks(b []byte, i int) int {
 	return i
 }
 
-// record reads the next record. After one that cannot be read, the next call begins at the next line.
+// record reads the next record. After a record that cannot be read, the next call continues at the next line.
 func (c *csvRows) record() error {
 	c.whole = false
 	for {
@@ -378,7 +379,7 @@ func (c *csvRows) Next(row *Row) error {
 	return nil
 }
 
-// trim takes blanks of every kind, and characters that cannot be seen, off the ends of a value.
+// trim removes blanks of every kind and invisible characters from both ends of a value.
 func trim(value []byte) []byte {
 	return bytes.TrimFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) })
 }

@@ -302,7 +302,7 @@ func TestRefusedFiles(t *testing.T) {
 		want string
 	}{
 		"old workbook":      {[]byte("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), Options{Format: CSV}, ".xls"},
-		"no workbook":       {[]byte("{}"), Options{Format: XLSX}, "is no workbook"},
+		"no workbook":       {[]byte("{}"), Options{Format: XLSX}, "is not a workbook"},
 		"no sheet":          {zipped(map[string]int64{"readme.txt": 5}), Options{}, "without a sheet"},
 		"damaged":           {[]byte("PK\x03\x04damaged"), Options{}, "damaged"},
 		"empty workbook":    {workbook(t), Options{}, "is empty"},
@@ -313,7 +313,7 @@ func TestRefusedFiles(t *testing.T) {
 		"unknown charset":   {[]byte("phone\n"), Options{Format: CSV, Charset: "klingon"}, `Charset "klingon": is not known`},
 		"latin1 undeclared": {latin1("phone,città\n1,x\n"), Options{Format: CSV}, "say which charset it is in"},
 		"damaged gzip":      {[]byte("\x1f\x8bxx"), Options{Format: CSV}, "gzip cannot read it"},
-		"no vCard":          {[]byte("phone\n1\n"), Options{Format: VCard}, "is no vCard"},
+		"no vCard":          {[]byte("phone\n1\n"), Options{Format: VCard}, "is not a vCard"},
 		"unknown format":    {[]byte("phone\n1\n"), Options{Format: "xml"}, "want csv, json, xlsx or vcard"},
 	} {
 		_, err := read(t, c.file, c.o)

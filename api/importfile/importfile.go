@@ -18,36 +18,36 @@ const (
 
 // Options say how to read a file.
 type Options struct {
-	// Format is what the file is said to be. A workbook is recognised whatever it is said to be; "" has the beginning of the
-	// file decide.
+	// Format is the format that the client declared. A workbook is recognised whatever was declared. With "", the first
+	// bytes of the file decide.
 	Format Format
-	// Charset that the file is said to be in (an IANA name), "" when nothing was said: UTF-8. A byte order mark overrides it.
+	// Charset is the charset that the client declared (an IANA name); "" is UTF-8. A byte order mark overrides it.
 	Charset string
-	// Columns maps headers to fields (phone, first_name, last_name, email, or the name of an attribute) and overrides what
-	// the header would mean by itself. The field "-" leaves the column out.
+	// Columns maps headers to fields (phone, first_name, last_name, email, or the name of an attribute) and overrides the
+	// meaning that a header has by default. The field "-" leaves the column out.
 	Columns map[string]string
-	// Preview accepts a file in which no column is the phone: a person is about to say which one is.
+	// Preview accepts a file without a phone column, because the user will choose it from the preview.
 	Preview bool
 	// MaxBytes is the most bytes of the file once it is unpacked; 0: [MaxBytes].
 	MaxBytes int64
 }
 
-// MaxBytes is the most bytes of a file, unpacked: a million rows of the longest kind.
+// MaxBytes is the default limit of a file, in bytes after unpacking: room for a million long rows.
 const MaxBytes = 2 << 30
 
-// Reader reads the rows of a file. Close it in the end: a workbook has files on disk.
+// Reader reads the rows of a file. Close it when done: a workbook has files on disk.
 type Reader interface {
 	// Next reads the next row into row. It returns io.EOF after the last one, a [RowError] for a row that cannot be read,
 	// after which Next may be called again, and any other error when the file cannot be read on.
 	Next(row *Row) error
 	// Format is what the file turned out to be.
 	Format() Format
-	// Columns are the columns of the file in their order; of formats without a header row, those that were met so far.
+	// Columns returns the columns of the file in order. In formats without a header row, these are the columns met so far.
 	Columns() []*Column
-	// Raw is the row that Next has just read, as the file has it: a cell for each column, or one text; nil when it cannot be
-	// told. It is valid until the next one.
+	// Raw returns the row that the last Next read, as it stands in the file: a cell for each column, or one text; nil when
+	// it is not known. It is valid until the next call of Next.
 	Raw() []string
-	// Close removes what was kept of the file.
+	// Close removes temporary files.
 	Close() error
 }
 
@@ -104,5 +104,6 @@ func Open(in io.Reader, o Options) (Reader, error) {
 	return nil, &FileError{"Format", string(o.Format), "want csv, json, xlsx or vcard"}
 }
 
-// maxRow is the longest row that is read, in bytes. Attributes take at most 1 KB, so a longer row has lost a quote.
+// maxRow is the longest row that is read, in bytes. An attribute has at most 1 KB, so in a longer row a quote is
+// probably not closed.
 const maxRow = 64 << 10

@@ -24,9 +24,9 @@ type jsonRows struct {
 	array bool
 	count uint64
 	names map[string]string
-	// columns by key. At most maxKeys are kept; those of further keys are made anew for each object.
+	// columns by key. At most maxKeys are kept; columns of further keys are made again for each object.
 	columns map[string]*Column
-	met     []*Column // the same in order
+	met     []*Column // the values of columns, in the order in which they were met
 }
 
 // Format is [JSON].
@@ -41,7 +41,7 @@ func (j *jsonRows) Raw() []string { return []string{strings.ToValidUTF8(string(j
 // Close has nothing to remove.
 func (j *jsonRows) Close() error { return nil }
 
-// maxKeys bounds the memory that a file with ever new keys can take.
+// maxKeys bounds the memory that a file with new keys in every object can take.
 const maxKeys = 1000
 
 func newJSON(in io.Reader, o Options) (*jsonRows, error) {
@@ -67,11 +67,12 @@ func newJSON(in io.Reader, o Options) (*jsonRows, error) {
 		case '{':
 			return j, nil
 		}
-		return nil, &FileError{"file", "", "is no JSON array of objects"}
+		return nil, &FileError{"file", "", "is not a JSON array of objects"}
 	}
 }
 
-// jsonGuard ends a stream in which one value is longer than a row may be, which the decoder would read into memory as a whole.
+// jsonGuard fails a stream in which one value is longer than a row may be. Without it the decoder would read the whole
+// value into memory.
 type jsonGuard struct {
 	in         io.Reader
 	read, done int64 // bytes read, and bytes of them that were decoded
@@ -112,7 +113,7 @@ func (j *jsonRows) Next(row *Row) error {
 	j.count++
 	row.Line = j.count
 	if j.raw[0] != '{' {
-		return &RowError{Reason: "is no object"}
+		return &RowError{Reason: "is not an object"}
 	}
 	if !utf8.Valid(j.raw) {
 		return &RowError{Reason: "is not UTF-8"}
@@ -126,7 +127,7 @@ func (j *jsonRows) Next(row *Row) error {
 	return nil
 }
 
-// settle makes attributes of the cells that are not believed to be the phone.
+// settle turns phone cells that are not used as the phone into attributes (see Column.believed).
 func (j *jsonRows) settle(row *Row) {
 	least := -2
 	for _, c := range row.Cells {
@@ -152,8 +153,8 @@ func unexpectedEnd(err error) error {
 	return err
 }
 
-// cells adds the cells of an object. Attributes may be in a nested object called attributes. The decoder refuses a key that
-// occurs twice, because one of its values would be lost, and strings that are not valid text.
+// cells adds the cells of an object. Attributes may stand in a nested object called attributes. The decoder refuses a
+// key that occurs twice, because one of its values would be lost, and strings that are not valid UTF-8.
 func (j *jsonRows) cells(row *Row, d *jsontext.Decoder, within string) error {
 	if _, err := d.ReadToken(); err != nil { // {
 		return rowSyntax(err, within)
@@ -204,7 +205,7 @@ func (j *jsonRows) cells(row *Row, d *jsontext.Decoder, within string) error {
 	return err
 }
 
-// rowSyntax is the error of an object that cannot be read inside JSON that can.
+// rowSyntax returns the error of one object that cannot be read, when the JSON around it can.
 func rowSyntax(err error, column string) error {
 	if bad, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
 		return &RowError{Column: bad.JSONPointer.LastToken(), Reason: "occurs twice"}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/text/transform"
 )
 
-// Beginnings of files.
+// The first bytes of files, by format.
 var (
 	magicGzip  = []byte{0x1f, 0x8b}
 	magicZip   = []byte("PK\x03\x04")
@@ -25,11 +25,11 @@ var (
 	markUTF16B = []byte("\xfe\xff")
 )
 
-// sniffed is how much of a file decides what it is.
+// sniffed is how many bytes of a file decide its format.
 const sniffed = 512
 
-// unpack returns the file as UTF-8 (of a workbook, its bytes), and what it is: gzip is unpacked, the charset decoded, and a byte
-// order mark skipped.
+// unpack returns the content of the file and its format. It unpacks gzip, decodes the charset to UTF-8 and skips a byte
+// order mark; a workbook is returned as it is.
 func unpack(in io.Reader, o Options) (io.Reader, Format, error) {
 	most := o.MaxBytes
 	if most == 0 {
@@ -66,13 +66,14 @@ func unpack(in io.Reader, o Options) (io.Reader, Format, error) {
 			return nil, "", err
 		}
 		if format = guess(head); o.Format == XLSX && format != CSV {
-			return nil, "", &FileError{"file", "", "is no workbook (.xlsx)"}
+			return nil, "", &FileError{"file", "", "is not a workbook (.xlsx)"}
 		}
 	}
 	return text, format, nil
 }
 
-// peek returns the first bytes of a file, however few come at a time. When the file breaks off within them, reading on says so.
+// peek returns the first bytes of a file, also when the reader returns few bytes at a time. If the file ends or fails
+// within them, the next read reports it.
 func peek(r *bufio.Reader) ([]byte, error) {
 	head, err := r.Peek(sniffed)
 	if len(head) == 0 && err != nil && !errors.Is(err, io.EOF) {
@@ -81,7 +82,7 @@ func peek(r *bufio.Reader) ([]byte, error) {
 	return head, nil
 }
 
-// guess tells a format by the first bytes of a text.
+// guess guesses the format of a text from its first bytes.
 func guess(head []byte) Format {
 	head = bytes.TrimSpace(head)
 	switch {
@@ -93,7 +94,8 @@ func guess(head []byte) Format {
 	return CSV
 }
 
-// decode returns the text as UTF-8 without a byte order mark. A mark decides what the text is, else the charset that was declared.
+// decode returns the text as UTF-8 without a byte order mark. The mark decides the charset; without a mark, the
+// declared charset does.
 func decode(r *bufio.Reader, head []byte, charset string) (*bufio.Reader, error) {
 	var from encoding.Encoding
 	switch {
@@ -111,8 +113,8 @@ func decode(r *bufio.Reader, head []byte, charset string) (*bufio.Reader, error)
 	return bufio.NewReaderSize(transform.NewReader(r, from.NewDecoder()), maxRow), nil
 }
 
-// charsetOf returns the encoding of a declared charset, nil for UTF-8. Names are those of the WHATWG, by which ISO-8859-1 is
-// Windows-1252, as programs that say ISO-8859-1 mean it, and utf-16 is little-endian.
+// charsetOf returns the encoding of a declared charset, nil for UTF-8. Names are resolved as the WHATWG defines:
+// iso-8859-1 means Windows-1252, which is what most programs that declare it write, and utf-16 means little-endian.
 func charsetOf(name string) (encoding.Encoding, error) {
 	name = strings.Trim(strings.TrimSpace(name), `"'`)
 	if name == "" {
@@ -134,7 +136,7 @@ func CheckCharset(name string) error {
 	return err
 }
 
-// bounded fails a file that is longer than it may be, which a small one may become when it is unpacked.
+// bounded fails a file that is too long after unpacking. A small gzip file can become very long.
 type bounded struct {
 	in         io.Reader
 	left, most int64

@@ -18,12 +18,14 @@ import (
 
 const vCardBegin = "BEGIN:VCARD"
 
-// vCardRows reads vCards of the versions 2.1 (which most Android phones export), 3.0 (Google, Outlook, iPhone) and 4.0 (RFC 6350).
-// The libraries there are read what conforms to 4.0: they drop the number of TEL;CELL:+39… of 2.1 and know no quoted-printable,
-// and joining the lines of a photograph takes time that grows with its square.
+// vCardRows reads vCards of the versions 2.1 (which most Android phones export), 3.0 (Google, Outlook, iPhone) and 4.0
+// (RFC 6350). The existing libraries read only what conforms to 4.0: they drop the number of a 2.1 line such as
+// TEL;CELL:+39… and do not decode quoted-printable, and the time they take to join the lines of a photograph grows with
+// its square.
 //
-// Each number of a card is a cell; those that say they are mobile come first. Other properties that a text may want to fill in
-// (organisation, title, nickname, birthday, city, country) become attributes; the rest, photographs above all, is left out.
+// Each number of a card becomes a cell; numbers marked as mobile come first. Properties that are useful as merge fields
+// (organisation, title, nickname, birthday, city, country) become attributes. All others, above all photographs, are
+// ignored.
 type vCardRows struct {
 	in      *bufio.Reader
 	count   uint64
@@ -35,7 +37,7 @@ type vCardRows struct {
 	options Options
 }
 
-// vCardAttributes are the properties that become attributes, and the names of these.
+// vCardAttributes maps the properties that become attributes to the names of the attributes.
 var vCardAttributes = map[string]string{
 	"ORG": "organization", "TITLE": "title", "NICKNAME": "nickname", "BDAY": "birthday", "TZ": "timezone", "CATEGORIES": "categories",
 }
@@ -47,7 +49,7 @@ func newVCard(in io.Reader, o Options) (*vCardRows, error) {
 		return nil, err
 	}
 	if guess(head) != VCard {
-		return nil, &FileError{"file", "", "is no vCard: want " + vCardBegin}
+		return nil, &FileError{"file", "", "is not a vCard: want " + vCardBegin}
 	}
 	return v, nil
 }
@@ -69,7 +71,7 @@ func (v *vCardRows) Close() error { return nil }
 // Next reads the next card.
 func (v *vCardRows) Next(row *Row) error {
 	row.Cells, v.raw = row.Cells[:0], v.raw[:0]
-	for { // to its beginning
+	for { // skip lines up to the beginning of a card
 		if err := v.readLine(); err != nil {
 			return err
 		}
@@ -83,7 +85,7 @@ func (v *vCardRows) Next(row *Row) error {
 	for {
 		err := v.readLine()
 		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF // the card has no end: a part of the file is missing
+			return io.ErrUnexpectedEOF // the card has no END line: the file is truncated
 		}
 		if err != nil {
 			return err
@@ -99,7 +101,7 @@ func (v *vCardRows) Next(row *Row) error {
 			return nil
 		case v.long:
 			continue // a photograph
-		case name == "BEGIN": // a card within a card (2.1): its properties are not this person's
+		case name == "BEGIN": // a nested card (2.1) is of another person
 			if err := v.skipCard(); err != nil {
 				return err
 			}
@@ -117,7 +119,7 @@ func (v *vCardRows) Next(row *Row) error {
 	}
 }
 
-// skipCard reads up to the end of a card within a card.
+// skipCard skips the rest of a nested card.
 func (v *vCardRows) skipCard() error {
 	for depth := 1; depth > 0; {
 		if err := v.readLine(); err != nil {
@@ -133,8 +135,8 @@ func (v *vCardRows) skipCard() error {
 	return nil
 }
 
-// readLine reads a line and those that are folded onto it: they begin with a blank, or follow a = at the end of a line in
-// quoted-printable. No more than maxRow bytes are kept.
+// readLine reads a line together with its continuation lines. A continuation line begins with a blank, or follows a
+// line in quoted-printable that ends with =. At most maxRow bytes are kept.
 func (v *vCardRows) readLine() error {
 	v.line, v.long = v.line[:0], false
 	if err := v.physicalLine(); err != nil {
@@ -157,7 +159,7 @@ func (v *vCardRows) readLine() error {
 	}
 }
 
-// physicalLine appends a line of the file.
+// physicalLine appends one line of the file to the current line.
 func (v *vCardRows) physicalLine() error {
 	for {
 		part, err := v.in.ReadSlice('\n')
@@ -225,7 +227,7 @@ func cutProperty(line []byte) (name string, p params, value string, ok bool) {
 	return strings.ToUpper(strings.TrimSpace(head)), p, string(line[colon+1:]), true
 }
 
-// quotedPrintable reports whether a line says that its value is in quoted-printable.
+// quotedPrintable reports whether a line declares that its value is in quoted-printable.
 func quotedPrintable(line []byte) bool {
 	_, p, _, ok := cutProperty(line)
 	return ok && p.quotedPrintable()
@@ -240,7 +242,7 @@ func decodeValue(value string, p params) (string, error) {
 	if p.quotedPrintable() {
 		plain, err := io.ReadAll(quotedprintable.NewReader(strings.NewReader(value)))
 		if err != nil {
-			return "", errors.New("is not quoted-printable, as it says")
+			return "", errors.New("is declared as quoted-printable, but is not")
 		}
 		value = string(plain)
 		if charset := p.get("CHARSET"); charset != "" && !strings.EqualFold(charset, "utf-8") {
@@ -249,7 +251,7 @@ func decodeValue(value string, p params) (string, error) {
 				return "", fmt.Errorf("is in the charset %q, which is not known", text.Shorten(charset, 24))
 			}
 			if value, err = from.NewDecoder().String(value); err != nil {
-				return "", fmt.Errorf("is not in the charset %q, as it says", text.Shorten(charset, 24))
+				return "", fmt.Errorf("is declared as charset %q, but is not valid in it", text.Shorten(charset, 24))
 			}
 		}
 	}
@@ -259,7 +261,7 @@ func decodeValue(value string, p params) (string, error) {
 	return value, nil
 }
 
-// property adds what a property says about a person.
+// property adds the cells of one property.
 func (v *vCardRows) property(row *Row, name string, p params, value string) {
 	switch name {
 	case "TEL":
@@ -295,10 +297,10 @@ func (v *vCardRows) property(row *Row, name string, p params, value string) {
 	}
 }
 
-// add adds a cell. Of several values of a property that is no number the first counts.
+// add adds a cell. When a property other than the phone occurs several times, the first value is kept.
 func (v *vCardRows) add(row *Row, c *Column, value string) {
 	value = string(trim([]byte(value)))
-	if value == "" || c.Name == "timezone" && !strings.Contains(value, "/") { // an offset is no zone
+	if value == "" || c.Name == "timezone" && !strings.Contains(value, "/") { // an offset is not a time zone name
 		return
 	}
 	for _, cell := range row.Cells {
@@ -323,8 +325,8 @@ func (v *vCardRows) add(row *Row, c *Column, value string) {
 	}
 }
 
-// telRank returns the rank of a number by its types: mobile numbers first, preferred ones before the others of their type. It is
-// false for what is no telephone.
+// telRank returns the rank of a number by its types: mobile numbers first, preferred ones before the others of their
+// type. ok is false when the number is not a telephone (such as a fax).
 func telRank(p params) (rank int, ok bool) {
 	mobile := p.has("CELL") || p.has("IPHONE") || p.has("MOBILE")
 	switch {

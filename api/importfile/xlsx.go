@@ -19,15 +19,15 @@ import (
 // Bounds of a workbook. A million rows of six columns are 30 MB packed and 400 MB of XML.
 const (
 	maxWorkbook = 256 << 20 // bytes, packed
-	// maxParts and maxInMemory bound what excelize holds in memory: all parts but large sheets and shared strings, which it
-	// writes to disk and reads as a stream.
+	// maxParts and maxInMemory bound what excelize holds in memory: all parts but large sheets and shared strings, which
+	// it writes to disk and reads as a stream.
 	maxParts    = 2_000
 	maxInMemory = 48 << 20
-	largePart   = 4 << 20 // bytes from which on a sheet goes to disk
+	largePart   = 4 << 20 // excelize writes sheets of at least so many bytes to disk
 )
 
-// xlsxRows reads a sheet of an Excel workbook. The workbook and its large parts are files in a folder of their own, for a zip can
-// only be read from its end.
+// xlsxRows reads a sheet of an Excel workbook. The workbook and its large parts are files in a temporary directory,
+// because a zip can only be read from its end.
 type xlsxRows struct {
 	dir     string
 	book    *excelize.File
@@ -86,8 +86,8 @@ func spool(in io.Reader, path string) error {
 	return nil
 }
 
-// checkZip refuses what would fill memory or disk when it is unpacked. The sizes are those that the archive declares;
-// archive/zip fails a part that turns out to be larger.
+// checkZip refuses a workbook that would fill memory or disk when it is unpacked. It adds the sizes that the archive
+// declares; archive/zip fails a part that turns out to be larger than declared.
 func checkZip(path string, most int64) error {
 	z, err := zip.OpenReader(path)
 	if err != nil {
@@ -117,7 +117,7 @@ func checkZip(path string, most int64) error {
 	return nil
 }
 
-// sheet opens the sheet to read: the first with a column that is the phone, else the first that has rows.
+// sheet opens the sheet to read: the first sheet with a phone column, else the first that has rows.
 func (x *xlsxRows) sheet(o Options) error {
 	chosen := ""
 	for _, name := range x.book.GetSheetList() {
@@ -150,7 +150,7 @@ func (x *xlsxRows) sheet(o Options) error {
 	return err
 }
 
-// header opens a sheet and reads its first row that is not blank; io.EOF when there is none.
+// header opens a sheet and reads its first row that is not blank. It returns io.EOF when there is none.
 func (x *xlsxRows) header(name string) ([]string, error) {
 	if x.rows != nil {
 		_ = x.rows.Close()

@@ -22,8 +22,9 @@ var classes = map[phonenumbers.PhoneNumberType]audience.Class{
 	phonenumbers.UNKNOWN:              audience.Unknown,
 }
 
-// satellites are the country codes (ITU-T E.164 assignments) whose numbers the library calls mobile or VoIP, and which cost many
-// times as much: Inmarsat, the global mobile satellite system, and the international networks, of ships, aeroplanes and machines.
+// satellites are the country codes (ITU-T E.164 assignments) of satellite and international networks (Inmarsat, the
+// global mobile satellite system, and the networks of ships, aeroplanes and machines). The library calls their numbers
+// mobile or VoIP, but messages to them cost many times as much.
 var satellites = map[string]bool{"870": true, "881": true, "882": true, "883": true}
 
 // class returns the class of a number.

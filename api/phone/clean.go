@@ -14,20 +14,21 @@ var ErrNumber = errors.New("not a phone number")
 // errRounded is the error of a number in scientific notation that has lost digits.
 var errRounded = fmt.Errorf("%w: a spreadsheet has rounded it: format the column as text and export it again", ErrNumber)
 
-// separators maps the punctuation that people write between digits to what the tables of plain know. Blanks of every kind are
-// handled by clean.
+// separators maps the punctuation that people write between digits to the ASCII characters that plain knows. clean
+// handles blanks of every kind.
 var separators = map[rune]byte{
 	'-': '-', '.': '.', '/': '/', '(': '(', ')': ')', '+': '+', '[': '(', ']': ')', '~': '-', '·': '.', '•': '.', ',': ',', '_': '-',
 	'＋': '+', '．': '.', '，': ',', '／': '/', '（': '(', '）': ')', '［': '(', '］': ')', '〜': '-', '⁓': '-', '∼': '-', '～': '-',
 	'‐': '-', '‑': '-', '‒': '-', '–': '-', '—': '-', '―': '-', '−': '-', 'ー': '-', '－': '-',
 }
 
-// clean turns a number as people and programs write it into ASCII digits, separators and at most one plus in front. It refuses
-// letters and other characters by name: "123005O" is not 123005, and an extension is not a part of a mobile number.
+// clean converts a number as people and programs write it to ASCII digits, separators and at most one leading plus. It
+// refuses letters and other characters, and its error names them: "123005O" is not 123005, and an extension is not a
+// part of a mobile number.
 //
-//   - Blanks of every kind become one kind; what cannot be seen (marks of direction, joiners, byte order marks) goes.
+//   - Blanks of every kind become ordinary blanks; invisible characters (direction marks, joiners, byte order marks) are removed.
 //   - Digits of other scripts become 0 to 9.
-//   - 'number and ="number", which keep a number a text in a spreadsheet, and tel:number (RFC 3966) become the number.
+//   - 'number and ="number", by which a spreadsheet stores a number as text, and tel:number (RFC 3966) become the number.
 //   - A whole number that a program wrote as a floating-point number (393331230022.0, 3.93331230022e+11) is that number. One
 //     with a fraction, or with fewer digits than its exponent says, is refused.
 func clean(text string) (string, error) {
@@ -46,7 +47,7 @@ func clean(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for i := 0; i < len(text); i++ { // nearly all numbers need no further work
+	for i := 0; i < len(text); i++ { // nearly all numbers are plain ASCII and need no further work
 		if c := text[i]; (c < '0' || c > '9') && (c != '+' || i > 0) {
 			return punctuated(text)
 		}
@@ -54,18 +55,18 @@ func clean(text string) (string, error) {
 	return text, nil
 }
 
-// maxText is the longest text that is looked at: no number has so many characters, however it is written.
+// maxText is the longest text that clean accepts. No notation of a phone number has so many characters.
 const maxText = 250
 
-// visible makes all blanks ordinary ones and leaves out what cannot be seen.
+// visible replaces blanks of every kind by ordinary ones and removes invisible characters.
 func visible(text string) string {
 	for i := range len(text) {
 		if c := text[i]; c >= utf8.RuneSelf || c < ' ' {
 			return strings.Map(func(r rune) rune {
 				switch {
-				case unicode.Is(unicode.Cf, r): // marks of direction, joiners, soft hyphens, byte order marks
+				case unicode.Is(unicode.Cf, r): // direction marks, joiners, soft hyphens, byte order marks
 					return -1
-				case unicode.IsSpace(r), r == 'ㅤ', r == '⠀': // these two look like blanks and are none to Unicode
+				case unicode.IsSpace(r), r == 'ㅤ', r == '⠀': // these two look like blanks, but Unicode does not classify them as blanks
 					return ' '
 				}
 				return r
@@ -75,7 +76,7 @@ func visible(text string) string {
 	return text
 }
 
-// punctuated turns digits and separators into ASCII, and names the first character that is neither.
+// punctuated converts digits and separators to ASCII. Its error names the first character that is neither.
 func punctuated(text string) (string, error) {
 	var b strings.Builder
 	b.Grow(len(text))
@@ -105,8 +106,8 @@ func punctuated(text string) (string, error) {
 	return b.String(), nil
 }
 
-// digitValue returns the value of a decimal digit of any script. Unicode keeps the ten digits of a script together and in
-// order; only the mathematical ones follow each other without a gap.
+// digitValue returns the value of a decimal digit of any script. Unicode keeps the ten digits of a script together and
+// in order; only the mathematical ones follow each other without a gap.
 func digitValue(r rune) byte {
 	const first, last = 0x1D7CE, 0x1D7FF
 	if r >= first && r <= last {
@@ -119,14 +120,14 @@ func digitValue(r rune) byte {
 	return byte(r - zero)
 }
 
-// whole undoes what programs do to a number that they take for a quantity: 393331230022.0, 393331230022,00 and
-// 3.93331230022e+11 are 393331230022.
+// whole converts the notation of programs that took a phone number for a quantity: 393331230022.0, 393331230022,00 and
+// 3.93331230022e+11 become 393331230022.
 func whole(text string) (string, error) {
 	mantissa, exponent := text, 0
 	if at := strings.IndexAny(text, "eE"); at > 0 {
 		power, ok := smallNumber(strings.TrimPrefix(text[at+1:], "+"))
 		if !ok {
-			return text, nil // the letter is refused later, by name
+			return text, nil // punctuated refuses the letter later
 		}
 		mantissa, exponent = text[:at], power
 	}
@@ -152,9 +153,10 @@ func whole(text string) (string, error) {
 	return sign + before + after[:exponent], nil
 }
 
-// decimal tells a decimal point from a separator between groups of digits, when there is nothing else between them: 333.1234567
-// is two groups, and 393331230022.5 is a number with a fraction. Nobody writes ten digits in a row and then a separator, nor one
-// or two last digits apart from seven others; and a last group of zeros alone is no subscriber.
+// decimal tells a decimal point from a separator between groups of digits, when there is nothing else between them:
+// 333.1234567 is two groups, and 393331230022.5 is a number with a fraction. People do not write a separator after ten
+// digits in a row, nor separate the last one or two digits from seven others; and a last group with only zeros is not a
+// subscriber number.
 func decimal(before, after string) bool {
 	zeros := strings.Trim(after, "0") == ""
 	return len(before) >= 10 || len(before) >= 7 && (zeros || len(after) <= 2)
@@ -171,7 +173,7 @@ func cutPoint(s string) (before, after string, found bool) {
 
 func plainDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// smallNumber reads an exponent; phone numbers have two digits of it at most.
+// smallNumber parses an exponent. The exponent of a phone number has at most two digits.
 func smallNumber(s string) (n int, ok bool) {
 	if len(s) > 2 || !plainDigits(s) {
 		return 0, false

@@ -21,9 +21,9 @@ const (
 	maxStates = 20_000
 )
 
-var errPattern = errors.New("pattern cannot be decided by digits alone")
+var errPattern = errors.New("pattern does not depend on digits alone")
 
-// compile turns a pattern into a table.
+// compile converts a pattern to a table.
 func compile(pattern string) (*dfa, error) {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
@@ -60,7 +60,7 @@ func compile(pattern string) (*dfa, error) {
 	return &b.d, nil
 }
 
-// builder turns sets of instructions of the program into states, in the order in which they are reached.
+// builder converts sets of instructions of the regexp program to states, in the order in which they are reached.
 type builder struct {
 	prog *syntax.Prog
 	d    dfa

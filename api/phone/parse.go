@@ -15,36 +15,36 @@ import (
 // Number is a phone number.
 type Number struct {
 	E164    string // with +, in the form that is dialled today
-	Key     string // of the person: see [schemas.NumberKey]
+	Key     string // the same for all forms of the number: see [schemas.NumberKey]
 	Country string // ISO 3166-1 alpha-2; "" when the number belongs to no country, or is not valid in any
 	Zone    string // IANA; "" when unknown
 	Class   audience.Class
-	// Valid: assigned by a numbering plan. A number may have an E.164 form without being valid.
+	// Valid: a numbering plan assigns the number. A number may have an E.164 form without being valid.
 	Valid bool
 }
 
-// AmbiguousError is the error of a number without + that is no mobile number of its region, but one of another country when a +
-// is put in front: 33612345678 in Italy. To guess would reach a stranger.
+// AmbiguousError is the error of a number without + that is no mobile number of its region, but one of another country
+// when a + is put in front: 33612345678 in Italy. A wrong guess would send the message to a stranger.
 type AmbiguousError struct {
-	Region string // where the number was said to be from
+	Region string // the region that the caller gave
 	With   Number // the number with a + in front
 }
 
 // Error does not repeat the number, because errors are logged.
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%v: it is no mobile number of %s, but with a + in front it is one of %s: write the + if that is meant", ErrNumber, e.Region, e.With.Country)
+	return fmt.Sprintf("%v: it is not a mobile number of %s, but with a leading + it is one of %s: write the + if you mean that number", ErrNumber, e.Region, e.With.Country)
 }
 
 // Unwrap returns [ErrNumber].
 func (e *AmbiguousError) Unwrap() error { return ErrNumber }
 
-// maxE164 is the most digits of a number (ITU-T E.164, clause 6.1). The library accepts 20.
+// maxE164 is the maximum number of digits (ITU-T E.164, clause 6.1). The library accepts 20.
 const maxE164 = 15
 
 // World is the region of numbers that have a country code and no +, as many programs export them (UN M49).
 const World = "001"
 
-// Parser reads numbers. It may be used by many goroutines.
+// Parser parses phone numbers. It is safe for concurrent use.
 type Parser struct {
 	codes   [1000][]*plan // by country code, the main region first
 	regions map[string]*plan
@@ -87,8 +87,8 @@ func (p *Parser) Region(region string) bool { return p.regions[region] != nil ||
 // MainZone returns the time zone of the capital of a region, or of most of its people; "" when the region is unknown.
 func (p *Parser) MainZone(region string) string { return mainZones[region] }
 
-// Parse reads a number as people and programs write it. region is where a number without country code is from. An error wraps
-// [ErrNumber] and says what is wrong; it may be an [AmbiguousError].
+// Parse reads a number as people and programs write it. region is where a number without country code is from. An error
+// wraps [ErrNumber] and says what is wrong; it may be an [AmbiguousError].
 func (p *Parser) Parse(text, region string) (Number, error) {
 	text, err := clean(text)
 	if err != nil {
@@ -108,7 +108,7 @@ func (p *Parser) Parse(text, region string) (Number, error) {
 	return n, err
 }
 
-// read reads a clean number.
+// read parses a clean number.
 func (p *Parser) read(text, region string) (Number, error) {
 	n, ok := p.quick(text, region)
 	if !ok {
@@ -121,7 +121,7 @@ func (p *Parser) read(text, region string) (Number, error) {
 		return Number{}, fmt.Errorf("%w: it has %d digits, and at most %d are possible", ErrNumber, len(n.e164)-1, maxE164)
 	}
 	out := Number{E164: n.e164, Key: schemas.NumberKey(n.e164), Valid: n.kind != phonenumbers.UNKNOWN, Class: class(n)}
-	if !out.Valid && out.Key != out.E164 { // an old form, which no plan knows any more
+	if !out.Valid && out.Key != out.E164 { // an old form, which is no longer in any plan
 		if now, err := p.read(out.Key, ""); err == nil && now.Valid {
 			return now, nil
 		}
@@ -133,14 +133,14 @@ func (p *Parser) read(text, region string) (Number, error) {
 	return out, nil
 }
 
-// parsed is what the library knows about a number.
+// parsed is the result of the library for a number.
 type parsed struct {
 	e164   string
 	region string
 	kind   phonenumbers.PhoneNumberType
 }
 
-// slow asks the library.
+// slow parses a number with the library.
 func slow(text, region string) (parsed, error) {
 	n, err := phonenumbers.Parse(text, region)
 	if err != nil {
@@ -153,11 +153,11 @@ func slow(text, region string) (parsed, error) {
 	}, nil
 }
 
-// refusal says in our words why the library did not find a number.
+// refusal returns in our words why the library refused a number.
 func refusal(err error) string {
 	switch {
 	case errors.Is(err, phonenumbers.ErrInvalidCountryCode):
-		return "it has no country code, or one that no country has"
+		return "it has no country code, or one that does not exist"
 	case errors.Is(err, phonenumbers.ErrNumTooLong):
 		return "it has too many digits"
 	case errors.Is(err, phonenumbers.ErrNotANumber):
@@ -166,11 +166,11 @@ func refusal(err error) string {
 	return "it has too few digits"
 }
 
-// maxDigits is the most digits that the tables are asked about; longer texts are no numbers.
+// maxDigits is the most digits that the tables check. Longer texts are not phone numbers.
 const maxDigits = 24
 
-// quick does what the library does with numbers of plain digits and punctuation. ok is false when the tables have no answer, and
-// the library has to be asked.
+// quick gives the same result as the library for numbers of plain digits and punctuation. ok is false when the tables
+// cannot decide and the caller must use the library.
 func (p *Parser) quick(text, region string) (n parsed, ok bool) {
 	if len(text) > phonenumbers.MAX_INPUT_STRING_LENGTH {
 		return n, false
@@ -214,7 +214,7 @@ func (p *Parser) quick(text, region string) (n parsed, ok bool) {
 	return p.describe(pl, nsn)
 }
 
-// dialled reads digits as they are dialled in a region.
+// dialled parses digits as they are dialled in a region.
 func (p *Parser) dialled(home *plan, digits []byte) (*plan, []byte) {
 	if rest, abroad := home.withoutIDD(digits); abroad {
 		return p.code(rest)
@@ -228,7 +228,8 @@ func (p *Parser) dialled(home *plan, digits []byte) (*plan, []byte) {
 	return home, digits
 }
 
-// plain gathers the digits of a text of digits, the usual punctuation, and at most one plus in front.
+// plain collects the digits of a text. ok is false when the text has anything but digits, the usual punctuation and at
+// most one leading plus.
 func plain(digits []byte, text string) (_ []byte, plus, ok bool) {
 	for i := range len(text) {
 		switch c := text[i]; {
@@ -247,7 +248,7 @@ func plain(digits []byte, text string) (_ []byte, plus, ok bool) {
 			return nil, false, false
 		}
 	}
-	return digits, plus, len(digits) >= 3 // the library treats fewer in a way of its own
+	return digits, plus, len(digits) >= 3 // the library handles shorter numbers differently
 }
 
 // code cuts off the country code; the plan is nil when there is none.
@@ -292,5 +293,5 @@ func (p *Parser) describe(pl *plan, nsn []byte) (n parsed, ok bool) {
 		n.region, n.kind = r.region, kind
 		return n, true
 	}
-	return n, true // of no region, and so of no type
+	return n, true // without a region, a number has no type
 }

@@ -42,7 +42,8 @@ func library(text, region string) (n parsed, valid bool, err error) {
 	}, phonenumbers.IsValidNumber(num), nil
 }
 
-// compare fails when the tables have an answer that is not the library's; it returns whether they had one, and the library.
+// compare fails when the tables have an answer that is not the library's; it returns whether they had one, and the
+// library.
 func compare(t *testing.T, p *Parser, text, region string) (ok, number bool) {
 	t.Helper()
 	got, ok := p.quick(text, region)
@@ -289,7 +290,8 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// A bare number is never guessed to be a mobile number of some other country, nor sent to as whatever its digits happen to be at home.
+// A bare number is never guessed to be a mobile number of some other country, nor sent to as whatever its digits happen
+// to be at home.
 func TestAmbiguous(t *testing.T) {
 	p := newParser(t)
 	for _, c := range []struct{ text, region, with, country string }{
@@ -322,7 +324,8 @@ func TestAmbiguous(t *testing.T) {
 	}
 }
 
-// Numbers of a country with one clock have that country's zone, and not that of a city far away which the library names.
+// Numbers of a country with one clock have that country's zone, and not that of a city far away which the library
+// names.
 func TestZoneOfTheCountry(t *testing.T) {
 	p := newParser(t)
 	for text, want := range map[string]string{

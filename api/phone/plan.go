@@ -8,21 +8,21 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// A plan is the numbering plan of a region, or of a country code that belongs to no region, as tables. They are made when the
-// first number needs them, so that a file of one country costs the memory of one country.
+// A plan is the numbering plan of a region, or of a country code that belongs to no region, as tables. The tables are
+// built when the first number needs them, so that a file with numbers of one country needs the memory of one country.
 type plan struct {
 	meta   *phonenumbers.PhoneMetadata
 	region string
 	cc     int
 
 	once sync.Once
-	// bad: the tables cannot hold a pattern of this plan, and the library has to be asked.
+	// bad: a pattern of this plan cannot be converted to tables, so the library must parse its numbers.
 	bad     bool
 	general desc
 	types   []typed
 	fixed   desc
 	mobile  desc
-	leading *dfa // matches the first digits of the region, where regions that share a country code are told by them
+	leading *dfa // matches the first digits of the region, if they distinguish regions that share a country code
 
 	lengths, local uint64 // bit sets of possible lengths, nationwide and within an area
 	least, most    int
@@ -44,11 +44,11 @@ type typed struct {
 	desc
 }
 
-// strip is a prefix that is removed.
+// strip describes a prefix that is removed.
 type strip struct {
 	none    bool
-	match   *dfa           // tells whether the prefix is there; nil when only the expression can, because it looks at the end too
-	literal int            // its length when it is plain digits
+	match   *dfa           // reports whether the prefix is present; nil when only the expression can tell, because it also matches the end
+	literal int            // its length when the prefix is plain digits
 	re      *regexp.Regexp // otherwise: finds where it ends, and what it captures
 	rule    string         // how a match is rewritten, "" when it is only removed
 }
@@ -95,7 +95,7 @@ func (p *plan) strip(pattern, rule string) strip {
 	return s
 }
 
-// load makes the tables once.
+// load builds the tables once.
 func (p *plan) load() *plan {
 	p.once.Do(func() {
 		m := p.meta
@@ -104,7 +104,7 @@ func (p *plan) load() *plan {
 		for _, t := range []struct {
 			kind phonenumbers.PhoneNumberType
 			desc *phonenumbers.PhoneNumberDesc
-		}{ // the order in which the library asks
+		}{ // in the order in which the library checks
 			{phonenumbers.PREMIUM_RATE, m.GetPremiumRate()},
 			{phonenumbers.TOLL_FREE, m.GetTollFree()},
 			{phonenumbers.SHARED_COST, m.GetSharedCost()},
@@ -168,7 +168,7 @@ func (p *plan) kind(nsn []byte) phonenumbers.PhoneNumberType {
 	return phonenumbers.UNKNOWN
 }
 
-// length compares the length of a number with the lengths of the plan.
+// length compares a number of digits with the lengths of the plan.
 func (p *plan) length(n int) phonenumbers.ValidationResult {
 	switch {
 	case n < 64 && p.local&(1<<n) != 0:
@@ -185,7 +185,7 @@ func (p *plan) length(n int) phonenumbers.ValidationResult {
 	return phonenumbers.INVALID_LENGTH
 }
 
-// withoutPrefix removes the national prefix, unless the number is in the plan with it and not without it.
+// withoutPrefix removes the national prefix, unless the number is valid in the plan only with the prefix.
 func (p *plan) withoutPrefix(nsn []byte) []byte {
 	s := &p.national
 	if len(nsn) == 0 || s.none || s.match != nil && !s.match.prefix(nsn) {

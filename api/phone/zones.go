@@ -6,18 +6,19 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// severalClocks are the countries in which clocks differ from place to place (tz database, zone.tab). Their numbers are looked
-// up; everywhere else the zone is the country's own. The library is not asked there, because it gives numbers of Algeria the
-// zone of Paris, those of Morocco the Canaries', of Libya and Palestine that of Bucharest, of Nicaragua that of Chicago and of
-// South Sudan that of Nairobi, which have other hours in summer or in Ramadan.
+// severalClocks are the countries with several times of day (tz database, zone.tab). The library looks up the zones of
+// their numbers. All other countries have one zone, from mainZones. The library is not used for them, because it gives
+// numbers of Algeria the zone of Paris, of Morocco that of the Canaries, of Libya and Palestine that of Bucharest, of
+// Nicaragua that of Chicago and of South Sudan that of Nairobi; the times there differ in summer or in Ramadan.
 var severalClocks = map[string]bool{
 	"AU": true, "BR": true, "CA": true, "CD": true, "CL": true, "EC": true, "ES": true, "FM": true, "GL": true, "ID": true, "KI": true,
 	"MN": true, "MX": true, "NZ": true, "PF": true, "PG": true, "PT": true, "RU": true, "UM": true, "US": true,
 }
 
-// zone returns the time zone of a number: of a country with one clock, that country's; of one with several, the main one when
-// the number may be there, else the first that the library names. The library names every zone of its country for a mobile number, and
-// the first in the alphabet would be wrong for nearly everyone. A number of no country has no zone.
+// zone returns the time zone of a number. In a country with one time of day, it is the country's zone. In a country
+// with several, it is the main zone if the library lists it for the number, else the first zone that the library lists:
+// for a mobile number the library lists every zone of the country, and the first in the alphabet would be wrong for
+// nearly everyone. A number without a country has no zone.
 func zone(e164, country string) string {
 	main := mainZones[country]
 	if !severalClocks[country] {

@@ -15,9 +15,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Body is a JSON body that is read strictly. An unknown name, a name that stands twice and a value of the wrong type become
-// problems that name the field; a body that is not JSON becomes one that gives line and column. huma's own reader would parse
-// the body twice, lose the field, and quote the body in its error.
+// Body is a JSON body that is read strictly. An unknown name, a name that occurs twice and a value of the wrong type
+// become problems that name the field; a body that is not JSON becomes a problem with line and column. huma's own
+// reader would parse the body twice, lose the field, and quote the body in its error.
 type Body[T any] struct {
 	Value T
 	err   *Problem
@@ -28,7 +28,7 @@ func (Body[T]) Schema(r huma.Registry) *huma.Schema {
 	return r.Schema(reflect.TypeFor[T](), true, "")
 }
 
-// Resolve gives huma what is wrong with the body, so that it is reported after what is wrong with the parameters.
+// Resolve returns the problem of the body to huma, which reports it after the problems of the parameters.
 func (b *Body[T]) Resolve(huma.Context) []error {
 	if b.err == nil {
 		return nil
@@ -41,7 +41,8 @@ func (b *Body[T]) decode(data []byte) { b.err = Decode(data, &b.Value) }
 // bodyDecoder is a [Body] of any type.
 type bodyDecoder interface{ decode(data []byte) }
 
-// JSONFormat is huma's format for application/json: request bodies are read strictly, answers are written with sorted keys.
+// JSONFormat is huma's format for application/json: request bodies are read strictly, answers are written with sorted
+// keys.
 func JSONFormat() huma.Format {
 	return huma.Format{
 		Marshal: func(w io.Writer, v any) error { return json.MarshalWrite(w, v, json.Deterministic(true)) },
@@ -59,8 +60,8 @@ func JSONFormat() huma.Format {
 	}
 }
 
-// IsJSON reports whether a body of that content type is read as JSON. E's examples use curl -d without a content type, which
-// curl sends as a form, so a form is read as JSON too.
+// IsJSON reports whether a body of that content type is read as JSON. E's examples use curl -d without a content type.
+// curl then sends the content type of a form, so a body with that type is read as JSON too.
 func IsJSON(ct string) bool {
 	ct, _, _ = strings.Cut(ct, ";")
 	ct = strings.ToLower(strings.TrimSpace(ct))
@@ -104,19 +105,19 @@ func Decode(data []byte, v any) *Problem {
 			}
 			return p
 		case field == "":
-			return New(CodeMalformed, "The body is %s; an object is wanted.", KindName(sem.JSONKind))
+			return New(CodeMalformed, "The body is %s; want an object.", KindName(sem.JSONKind))
 		}
 		want := typeName(sem.GoType)
 		if sem.Err != nil && want == "" {
 			return Field(CodeInvalid, field, "%s: %s.", field, sem.Err)
 		}
-		return Field(CodeInvalid, field, "%s is %s; %s is wanted.", field, KindName(sem.JSONKind), article(want))
+		return Field(CodeInvalid, field, "%s is %s; want %s.", field, KindName(sem.JSONKind), article(want))
 	}
 	if syn, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		line, col := position(data, syn.ByteOffset)
 		if errors.Is(syn.Err, jsontext.ErrDuplicateName) {
 			field := fieldPath(syn.JSONPointer)
-			return Field(CodeMalformedJSON, field, "%s stands twice, the second time at line %d column %d.", field, line, col)
+			return Field(CodeMalformedJSON, field, "%s occurs twice, the second time at line %d column %d.", field, line, col)
 		}
 		if errors.Is(syn.Err, io.ErrUnexpectedEOF) {
 			return New(CodeMalformedJSON, "The JSON ends too early, at line %d column %d.", line, col)
@@ -126,7 +127,8 @@ func Decode(data []byte, v any) *Problem {
 	return New(CodeMalformedJSON, "The body cannot be read as JSON.").Because(err)
 }
 
-// holdsNUL refuses U+0000, which neither a message nor Postgres can hold. JSON can write it as an escape only.
+// holdsNUL returns a problem if a string has U+0000, which neither a message nor Postgres can store. JSON can contain
+// it only as an escape.
 func holdsNUL(data []byte) *Problem {
 	if !bytes.Contains(data, []byte(`\u0000`)) {
 		return nil
@@ -135,7 +137,7 @@ func holdsNUL(data []byte) *Problem {
 	for token, err := d.ReadToken(); err == nil; token, err = d.ReadToken() {
 		if token.Kind() == '"' && strings.IndexByte(token.String(), 0) >= 0 {
 			field := strings.ReplaceAll(fieldPath(d.StackPointer()), "\x00", "")
-			return Field(CodeInvalid, field, "%s holds the character U+0000, which no text can hold.", field)
+			return Field(CodeInvalid, field, "%s has the character U+0000, which is not allowed.", field)
 		}
 	}
 	return nil // the six characters followed an escaped backslash
@@ -148,7 +150,8 @@ func position(data []byte, offset int64) (line, col int) {
 	return line, utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
 }
 
-// fieldPath writes a JSON pointer as clients write fields: /destinations/2/number is destinations[2].number.
+// fieldPath converts a JSON pointer to the form that clients use: /destinations/2/number becomes
+// destinations[2].number.
 func fieldPath(p jsontext.Pointer) string {
 	var b strings.Builder
 	for tok := range p.Tokens() {
@@ -185,7 +188,7 @@ func kindName(k jsontext.Kind) string {
 	return "value"
 }
 
-// article puts a or an before a noun.
+// article returns a noun with a or an before it.
 func article(noun string) string {
 	if noun == "null" {
 		return noun
@@ -222,7 +225,7 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// nearestField finds the field that the client probably meant: the same letters in another case, or at most two edits away.
+// nearestField returns the field that the client probably meant: it differs only in case, or by at most two edits.
 func nearestField(v any, p jsontext.Pointer) string {
 	if p.Parent() != "" {
 		return ""

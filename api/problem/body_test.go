@@ -23,11 +23,11 @@ func TestDecode(t *testing.T) {
 		{"good", `{"name":"a"}`, "", "", "", "a"},
 		{"byte order mark", "\xef\xbb\xbf" + `{"name":"a"}`, "", "", "", "a"},
 		{"unknown field", `{"nmae":"a"}`, problem.CodeUnknownField, "nmae", "nmae is not a field of this request.", ""}, //nolint:misspell // on purpose
-		{"wrong type deep inside", `{"items":[{"count":1},{"count":"x"}]}`, problem.CodeInvalid, "items[1].count", "items[1].count is a string; a whole number is wanted.", ""},
-		{"field twice", `{"name":"a",` + "\n" + ` "name":"b"}`, problem.CodeMalformedJSON, "name", "name stands twice, the second time at line 2 column 2.", ""},
+		{"wrong type deep inside", `{"items":[{"count":1},{"count":"x"}]}`, problem.CodeInvalid, "items[1].count", "items[1].count is a string; want a whole number.", ""},
+		{"field twice", `{"name":"a",` + "\n" + ` "name":"b"}`, problem.CodeMalformedJSON, "name", "name occurs twice, the second time at line 2 column 2.", ""},
 		{"cut off", `{"name":`, problem.CodeMalformedJSON, "", "The JSON ends too early, at line 1 column 9.", ""},
-		{"not an object", `[]`, problem.CodeMalformed, "", "The body is an array; an object is wanted.", ""},
-		{"U+0000", `{"name":"a\u0000b"}`, problem.CodeInvalid, "name", "name holds the character U+0000, which no text can hold.", ""},
+		{"not an object", `[]`, problem.CodeMalformed, "", "The body is an array; want an object.", ""},
+		{"U+0000", `{"name":"a\u0000b"}`, problem.CodeInvalid, "name", "name has the character U+0000, which is not allowed.", ""},
 	} {
 		var got body
 		p := problem.Decode([]byte(c.in), &got)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Nearest returns at most n of the names that the client may have meant by word, the nearest first: those that hold the word or
-// are held by it, and those that differ from it in few letters, in any case.
+// Nearest returns at most n of the names that the client may have meant by word, the nearest first: names that contain
+// the word or that the word contains, and names that differ from it in few letters. Case does not matter.
 func Nearest(word string, names []string, n int) []string {
 	type candidate struct {
 		name  string

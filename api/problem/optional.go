@@ -12,11 +12,11 @@ import (
 // Optional is a field of a partial update: absent, null, or a value.
 type Optional[T any] struct {
 	Set   bool // the body has the field
-	Null  bool // and it is null
+	Null  bool // the field is null
 	Value T
 }
 
-// UnmarshalJSONFrom reads the field.
+// UnmarshalJSONFrom reads the value or null.
 func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	o.Set = true
 	if d.PeekKind() == 'n' {
@@ -26,7 +26,7 @@ func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, &o.Value)
 }
 
-// MarshalJSONTo writes it.
+// MarshalJSONTo writes the value or null.
 func (o Optional[T]) MarshalJSONTo(e *jsontext.Encoder) error {
 	if !o.Set || o.Null {
 		return e.WriteToken(jsontext.Null)

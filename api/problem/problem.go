@@ -1,8 +1,8 @@
-// Package problem is the one shape of every error that the API answers with (RFC 9457, application/problem+json), the codes
-// that clients branch on, and the strict reader of JSON bodies, which reports what is wrong with a body as problems.
+// Package problem has the type of all errors in answers of the API (RFC 9457, application/problem+json), the codes that
+// clients branch on, and the strict reader of JSON bodies, whose errors are problems.
 //
-// It promises: every problem has a code, the field at fault when there is one, and a fix. The cause of a problem (Unwrap) is
-// for the log and is never part of the answer.
+// It promises: every problem has a code, a fix, and the field at fault if there is one. The cause of a problem (Unwrap)
+// is only logged and is never part of the answer.
 package problem
 
 import (
@@ -23,7 +23,7 @@ import (
 // MediaType of every problem.
 const MediaType = "application/problem+json"
 
-// Problem is an error as a client reads it.
+// Problem is an error in the form that clients get.
 type Problem struct {
 	Type   string `json:"type" doc:"Stable identifier of the kind of problem."`
 	Title  string `json:"title" doc:"The kind of problem, for people."`
@@ -32,9 +32,9 @@ type Problem struct {
 	Code   Code   `json:"code" doc:"The kind of problem, for programs."`
 	Field  string `json:"field" doc:"The field at fault, such as message or destinations[2]; empty when no field is at fault."`
 	Fix    string `json:"fix" doc:"What to do about it."`
-	// Errors lists every field at fault when there are several. The first of them stands in Field as well.
+	// Errors lists every field at fault when there are several. The first of them is also in Field.
 	Errors         []FieldError `json:"errors,omitempty" doc:"Every field at fault, when there are several."`
-	AllowedActions []string     `json:"allowedActions,omitzero" doc:"What is possible in the present state."`
+	AllowedActions []string     `json:"allowedActions,omitzero" doc:"The actions that are possible in the current state."`
 	RetryAfter     int          `json:"retryAfter,omitzero" doc:"Seconds to wait before the next try."`
 	RequestID      string       `json:"requestId,omitempty" doc:"Identifies this request in our logs."`
 
@@ -48,7 +48,7 @@ type FieldError struct {
 	Detail string `json:"detail" doc:"What is wrong with it, for people."`
 }
 
-// maxDetail is the most bytes of a detail: some errors quote what they were given.
+// maxDetail is the maximum length of a detail, in bytes, because some errors quote their input.
 const maxDetail = 800
 
 // New returns a problem with the status, title and fix of its code.
@@ -68,8 +68,8 @@ func Field(code Code, field, format string, args ...any) *Problem {
 	return p
 }
 
-// Unavailable returns a 503: a service that the request needs does not answer, and nothing was done. retry becomes
-// Retry-After, rounded to a second and at least one.
+// Unavailable returns a 503: a service that the request needs does not answer, and the request had no effect. retry
+// becomes Retry-After, rounded to a second and at least one.
 func Unavailable(retry time.Duration, cause error, format string, args ...any) *Problem {
 	p := New(CodeUnavailable, format, args...)
 	p.RetryAfter = max(1, int(retry.Round(time.Second)/time.Second))
@@ -77,7 +77,7 @@ func Unavailable(retry time.Duration, cause error, format string, args ...any) *
 	return p
 }
 
-// Because keeps the cause for the log.
+// Because sets the cause, for the log.
 func (p *Problem) Because(cause error) *Problem {
 	p.cause = cause
 	return p
@@ -98,7 +98,7 @@ func (p *Problem) Unwrap() error { return p.cause }
 // GetStatus returns the HTTP status.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// ContentType returns [MediaType], whatever the client prefers.
+// ContentType returns [MediaType], regardless of the client's preference.
 func (p *Problem) ContentType(string) string { return MediaType }
 
 // GetHeaders returns Retry-After when the client should wait, and WWW-Authenticate when it has no valid key.
@@ -113,7 +113,7 @@ func (p *Problem) GetHeaders() http.Header {
 	return h
 }
 
-// List collects what is wrong with the fields of a request.
+// List collects the problems of the fields of a request.
 type List []*Problem
 
 // Add appends a problem with a field.
@@ -121,8 +121,8 @@ func (l *List) Add(code Code, field, format string, args ...any) {
 	*l = append(*l, Field(code, field, format, args...))
 }
 
-// Err returns nil for an empty list, else the first problem with all fields listed. A 5xx in the list is returned by itself:
-// a service is away, so nothing is known about the fields.
+// Err returns nil for an empty list, else the first problem with all fields listed. A 5xx in the list is returned
+// alone: a service did not answer, so nothing is known about the fields.
 func (l List) Err() error {
 	if len(l) == 0 {
 		return nil
@@ -159,7 +159,8 @@ func From(err error) *Problem {
 	return New(CodeInternal, "An unexpected error occurred.").Because(err)
 }
 
-// FromHuma is huma's constructor of errors: it turns everything that huma itself finds wrong with a request into a problem.
+// FromHuma is the constructor of errors for huma: it turns all errors that huma itself finds in a request into
+// problems.
 func FromHuma(status int, msg string, errs ...error) huma.StatusError {
 	var found List
 	for _, err := range errs {
@@ -194,7 +195,8 @@ func FromHuma(status int, msg string, errs ...error) huma.StatusError {
 	return New(CodeInternal, "An unexpected error occurred.").Because(errors.Join(append(errs, errors.New(msg))...))
 }
 
-// fromDetail says what huma found wrong with a parameter. It leaves the value out, which may be a phone number.
+// fromDetail returns the problem of a parameter that huma refused. It leaves out the value, which may be a phone
+// number.
 func fromDetail(d *huma.ErrorDetail) *Problem {
 	name := d.Location
 	for _, place := range []string{"query.", "path.", "header."} {

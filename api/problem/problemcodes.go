@@ -82,20 +82,20 @@ const (
 type entry struct {
 	status int
 	title  string
-	fix    string // what the client can do; [Problem.WithFix] replaces it when more is known
+	fix    string // what the client can do; [Problem.WithFix] replaces it when a better fix is known
 }
 
 var catalogue = map[Code]entry{
-	CodeMalformed:           {http.StatusBadRequest, "The request is malformed", "Correct the request; the detail says where."},
-	CodeMalformedJSON:       {http.StatusBadRequest, "The body is not JSON", "Send one JSON object; the detail says at which line and column it stops being one."},
+	CodeMalformed:           {http.StatusBadRequest, "The request is malformed", "Correct the request; the detail says what is wrong."},
+	CodeMalformedJSON:       {http.StatusBadRequest, "The body is not JSON", "Send one JSON object; the detail has the line and column of the error."},
 	CodeBodyRequired:        {http.StatusBadRequest, "The body is missing", "Send a JSON object."},
 	CodeUnauthenticated:     {http.StatusUnauthorized, "No valid API key", "Send the key in the header X-Api-Key, or as the password of Basic authentication. `fanfare keys create --tenant NAME` makes one."},
 	CodeInsufficientCredit:  {http.StatusPaymentRequired, "Not enough credit", "Add credit, or send to fewer contacts."},
 	CodeScopeMissing:        {http.StatusForbidden, "The API key may not do this", "Use a key that has the scope named in the detail: `fanfare keys create --scope`."},
-	CodeTestKey:             {http.StatusForbidden, "A test key changes test data only", "Use a live key; or a campaign with testRun, or a list with isTest."},
+	CodeTestKey:             {http.StatusForbidden, "A test key can change only test data", "Use a live key; or a campaign with testRun, or a list with isTest."},
 	CodeCampaignsDisabled:   {http.StatusForbidden, "Campaigns are not enabled", "Ask the system administrator to enable campaigns for this tenant."},
 	CodeNotFound:            {http.StatusNotFound, "Not found", "Check the id; it may belong to another tenant or have been removed."},
-	CodeNoSuchPath:          {http.StatusNotFound, "No such path", "See /api/openapi.json for the paths there are."},
+	CodeNoSuchPath:          {http.StatusNotFound, "No such path", "See /api/openapi.json for the paths that exist."},
 	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "Method not allowed", "The header Allow lists the methods of this path."},
 	CodeTimeout:             {http.StatusRequestTimeout, "The body came too slowly", "Send it again."},
 	CodeWrongState:          {http.StatusConflict, "Not possible in this state", "allowedActions lists what is possible now."},
@@ -106,7 +106,7 @@ var catalogue = map[Code]entry{
 	CodeNotReplayable:       {http.StatusConflict, "The campaign cannot be replayed now", "GET /api/campaigns/{id}/replay says whether and when it can be."},
 	CodeReplayFixed:         {http.StatusConflict, "A replay keeps this from its original", "Leave the field out, or make a campaign of its own."},
 	CodeNameTaken:           {http.StatusConflict, "The name is taken", "Choose another name."},
-	CodeListUsed:            {http.StatusConflict, "Campaigns use the list", "Wait until they have ended, or DELETE with ?force=true: what was confirmed keeps its audience."},
+	CodeListUsed:            {http.StatusConflict, "Campaigns use the list", "Wait until they have ended, or DELETE with ?force=true: confirmed campaigns keep their audience."},
 	CodeApprovalRequired:    {http.StatusConflict, "Approval is required", "Let a second person confirm the campaign."},
 	CodeConflict:            {http.StatusConflict, "Changed meanwhile", "Read it again and repeat the change."},
 	CodeIdempotencyInFlight: {http.StatusConflict, "The first request is still running", "Wait, then repeat the request with the same Idempotency-Key."},
@@ -116,7 +116,7 @@ var catalogue = map[Code]entry{
 	CodeRequired:            {http.StatusUnprocessableEntity, "A field is missing", "Send the field."},
 	CodeUnknownPlaceholder:  {http.StatusUnprocessableEntity, "No contact has a value for a merge field", "Check the spelling of the field, or import contacts with a column of that name."},
 	CodeUnknownField:        {http.StatusUnprocessableEntity, "Unknown field", "Remove the field, or check its spelling."},
-	CodeInvalid:             {http.StatusUnprocessableEntity, "Invalid value", "Correct the field; the detail says what is wanted."},
+	CodeInvalid:             {http.StatusUnprocessableEntity, "Invalid value", "Correct the field; the detail says what is expected."},
 	CodeReadOnly:            {http.StatusUnprocessableEntity, "The field cannot be written", "Leave the field out."},
 	CodeTooLong:             {http.StatusUnprocessableEntity, "The text is too long", "Shorten the text."},
 	CodeTooManyContacts:     {http.StatusUnprocessableEntity, "Too many contacts", "Send to a smaller list, or split it."},
@@ -126,6 +126,6 @@ var catalogue = map[Code]entry{
 	CodeContentRejected:     {http.StatusUnprocessableEntity, "The content was rejected", "Change the content; the campaign is a draft again once it is edited."},
 	CodeIdempotencyMismatch: {http.StatusUnprocessableEntity, "The Idempotency-Key was used for another request", "Use a new key for a new request."},
 	CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests", "Wait as long as Retry-After says. Up to 1,000 destinations fit in one send."},
-	CodeInternal:            {http.StatusInternalServerError, "Something went wrong on our side", "Try again; if it stays, report the requestId."},
+	CodeInternal:            {http.StatusInternalServerError, "Something went wrong on our side", "Try again; if the error persists, report the requestId."},
 	CodeUnavailable:         {http.StatusServiceUnavailable, "Temporarily unavailable", "Try again after Retry-After seconds."},
 }

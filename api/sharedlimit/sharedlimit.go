@@ -1,8 +1,8 @@
 // Package sharedlimit counts the requests of API keys over all API processes, in Redis.
 //
-// It promises: processes that share a Redis admit together what the limits of a key allow. It is redis_rate (GCRA in one script, by
-// the clock of Redis) with a bound on how long a request waits for it. It does not decide what happens while Redis is away: the API
-// then counts by itself, in each process.
+// It promises: processes that share a Redis together admit as many requests as the limits of a key allow. It uses
+// redis_rate (GCRA in one script, with the clock of Redis) and limits how long a request waits for Redis. It does not
+// decide what happens while Redis is down: then each API process counts by itself.
 package sharedlimit
 
 import (
@@ -28,7 +28,8 @@ type Limiter struct {
 
 var _ api.SharedLimiter = (*Limiter)(nil)
 
-// New returns a limiter. prefix begins the names of its keys, so that several installations can share a Redis.
+// New returns a limiter. prefix is the beginning of the names of its Redis keys, so that several installations can
+// share a Redis.
 func New(client redis.UniversalClient, prefix string) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("sharedlimit: a Redis client is missing")
@@ -36,7 +37,8 @@ func New(client redis.UniversalClient, prefix string) (*Limiter, error) {
 	return &Limiter{redis_rate.NewLimiter(client), prefix}, nil
 }
 
-// Take counts one request of a key against both limits. A request that the second refuses is not counted against the minute.
+// Take counts one request of a key against both limits. A request that the limit per second refuses is not counted
+// against the limit per minute.
 func (l *Limiter) Take(ctx context.Context, key string, limits api.Limits) (api.Grant, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

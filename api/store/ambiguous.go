@@ -6,17 +6,18 @@ import (
 	"fanfare/schemas"
 )
 
-// AmbiguousOrder is what a person has decided about the ambiguous recipients of a campaign.
+// AmbiguousOrder is a person's decision about the ambiguous recipients of a campaign.
 type AmbiguousOrder struct {
-	// ID grows with each order of the campaign; the scheduler carries each out once.
+	// ID grows with each order of the campaign. The scheduler carries out each order once.
 	ID     uint64
 	Action schemas.AmbiguousAction
 	AtMs   int64
 }
 
-// OrderAmbiguous records the order of a person about the recipients of a campaign that are ambiguous: to send to them again, or to
-// give them up. It is a line of the campaign's history with the person as actor, and reaches the scheduler with the campaign. It is
-// possible until the campaign settles; sending again is not after an abort. want is the version of the campaign, 0 for any.
+// OrderAmbiguous records a person's order to send again to the ambiguous recipients of a campaign, or to give them up.
+// It adds an event to the campaign's history with the person as actor, and the order reaches the scheduler in the
+// campaign's record. Orders are accepted until the campaign settles; after an abort, the order to send again is
+// refused. want is the version of the campaign, 0 for any.
 func (s *Store) OrderAmbiguous(ctx context.Context, tenant, id string, want uint64, action schemas.AmbiguousAction, cause Cause) (Campaign, error) {
 	trigger := schemas.TriggerResend
 	switch action {

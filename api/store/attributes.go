@@ -15,8 +15,8 @@ import (
 // AttributeTimezone is the attribute that holds the time zone of a contact. It overrides the zone of the number.
 const AttributeTimezone = "timezone"
 
-// attributeText returns attributes as they are stored: a JSON object with sorted keys, so that equal attributes are equal
-// texts, and "" when there are none.
+// attributeText returns attributes as they are stored: a JSON object with sorted keys, so that equal attributes have
+// equal texts; "" when there are none.
 func attributeText(attributes map[string]string) (string, error) {
 	if len(attributes) == 0 {
 		return "", nil
@@ -35,8 +35,8 @@ func parseAttributes(stored string) (map[string]string, error) {
 	return out, err
 }
 
-// appendAttributes appends what attributeText wrote, sorted by name. A freeze calls it for each contact, so texts without
-// escapes, which are nearly all, are cut without a copy.
+// appendAttributes appends what attributeText wrote, sorted by name. A freeze calls it for each contact, so it reads a
+// text without escapes (nearly all are) without copying it.
 func appendAttributes(to []audience.Attr, stored string) ([]audience.Attr, error) {
 	if stored == "" {
 		return to, nil
@@ -67,7 +67,7 @@ func appendAttributes(to []audience.Attr, stored string) ([]audience.Attr, error
 	return to, nil
 }
 
-// checkFields refuses fields that do not fit into a blob, and texts that not every database can hold.
+// checkFields refuses fields that do not fit into an audience blob, and texts that SQLite or Postgres cannot store.
 func checkFields(c *Contact) error {
 	size := 0
 	add := func(name, value string) error {

@@ -11,22 +11,25 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// membersFrom selects the members of a list, with their opt-outs, as the list was when the campaign was confirmed: it leaves out
-// contacts that joined later, and an opt-out that was lifted later still counts. A tenant has one contact per person, so a contact
-// that is also in an earlier list is a duplicate. Both sides of the join name the tenant (P7).
+// membersFrom selects the members of a list, with their opt-outs, as the list was when the campaign was confirmed: it
+// leaves out contacts that joined later, and still counts an opt-out that was lifted later. A tenant has one contact
+// per number, so a contact that is also in an earlier list of the campaign is a duplicate. Both sides of the join name
+// the tenant (P7).
 const membersFrom = `
 FROM list_members m
 JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
 LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.number_key = c.number_key
 WHERE m.tenant = ?1 AND m.list = ?2 AND m.position < ?3 AND c.deleted_ms = 0`
 
-// optedOutColumn is what a member has opted out of ([ChannelSet]), with what it had opted out of until after the time in parameter 4.
+// optedOutColumn selects the channels that a member has opted out of ([ChannelSet]). It includes those whose opt-out
+// was lifted after the time in parameter 4.
 const optedOutColumn = `CASE WHEN s.updated_ms > ?4 THEN s.channels | s.channels_before ELSE COALESCE(s.channels, 0) END`
 
 const memberColumns = `SELECT c.number, c.phone, c.first_name, c.last_name, c.email, c.attributes, c.country, c.zone, c.class, c.valid,
   ` + optedOutColumn + `, c.opt_in_ms > 0, `
 
-// earlier returns a condition that holds for members of one of n lists; the lists and their ends are parameters 5 and up.
+// earlier returns a condition that is true for members of one of n lists. The lists and their ends (see confirmed) are
+// parameters 5 and up.
 func earlier(n int) string {
 	if n == 0 {
 		return "FALSE"
@@ -40,21 +43,22 @@ func earlier(n int) string {
 		") AND e.position < CASE e.list" + ends.String() + " END)"
 }
 
-// membersQuery reads the members of a list after n others.
+// membersQuery returns the query for the members of the list that follows n other lists of the campaign.
 func membersQuery(n int) string {
 	return memberColumns + earlier(n) + membersFrom + "\nORDER BY m.position"
 }
 
-// countQuery counts the members of a list after n others by what decides their flags.
+// countQuery returns the query that counts the members of the list that follows n other lists, grouped by everything
+// that decides their flags.
 func countQuery(n int) string {
 	return "SELECT country, class, valid, opted_out, opted_in, repeated, COUNT(*) FROM (SELECT c.country, c.class, c.valid, " + optedOutColumn +
 		" AS opted_out, c.opt_in_ms > 0 AS opted_in, " + earlier(n) + " AS repeated" + membersFrom + ") AS members GROUP BY country, class, valid, opted_out, opted_in, repeated"
 }
 
-// confirmed is the state of its lists that a campaign was confirmed with. The zero value is the present state.
+// confirmed is the state that a campaign's lists had at confirm. The zero value is their present state.
 type confirmed struct {
 	ends []int64 // of each list, the position of the first member that joined later
-	ms   int64   // the time: opt-outs that were lifted after it count
+	ms   int64   // when they were counted: opt-outs that were lifted later still count
 }
 
 func (c *confirmed) end(i int) int64 {
@@ -99,9 +103,9 @@ func (s *Store) countAudience(ctx context.Context, c *Campaign) (AudienceCount, 
 			}
 			out.ends = append(out.ends, row.NextPosition)
 			switch {
-			case held.capped != nil && !held.capped.IsEmpty(): // who it is matters
+			case held.capped != nil && !held.capped.IsEmpty(): // a frequency cap holds some contacts back, so the kept counts do not do
 				err = out.addOneByOne(ctx, raw, c, i, held)
-			case i == 0: // nobody of it is in an earlier list: the kept counts say it all
+			case i == 0: // the first list has no duplicates of an earlier one: the kept counts are exact
 				err = out.addKept(ctx, q, c.Tenant, list, held)
 			default:
 				err = out.add(ctx, raw, c, i, held)
@@ -134,7 +138,8 @@ func (a *AudienceCount) add(ctx context.Context, raw db.DBTX, c *Campaign, i int
 	return rows.Err()
 }
 
-// addOneByOne counts the members of the i-th list by reading each: a million take about as long as their freeze.
+// addOneByOne counts the members of the i-th list by reading each. A million members take about as long as their
+// freeze.
 func (a *AudienceCount) addOneByOne(ctx context.Context, raw db.DBTX, c *Campaign, i int, held *rules) error {
 	query := "SELECT c.number, c.country, c.class, c.valid, " + optedOutColumn + ", c.opt_in_ms > 0, " + earlier(i) + membersFrom + "\nORDER BY m.position"
 	rows, err := raw.QueryContext(ctx, query, memberArgs(c.Tenant, c.Lists, i, &confirmed{})...)

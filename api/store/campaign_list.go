@@ -11,15 +11,16 @@ import (
 	"fanfare/schemas"
 )
 
-// campaignQuery is a query over campaigns_list, the index that has everything that lists filter by. Only the conditions that a
-// filter has are in its text, so that both databases plan each combination by itself; there are few, and they stay prepared.
+// campaignQuery is a query over campaigns_list, the index that has every column that lists filter by. Its text has only
+// the conditions of its filter, so that both databases plan each combination separately. There are few combinations, so
+// their statements stay prepared.
 type campaignQuery struct {
 	from, number string
 	where        []string
 	args         []any
 }
 
-// and adds a condition. ? in it is the next argument.
+// and adds a condition. Each ? in it takes the next argument.
 func (q *campaignQuery) and(condition string, args ...any) {
 	q.where = append(q.where, condition)
 	q.args = append(q.args, args...)
@@ -46,7 +47,7 @@ func campaignFilter(tenant string, f *CampaignFilter) *campaignQuery {
 	if search := fold(f.Search); search != "" {
 		q.and("INSTR(p.search, ?) > 0", search)
 	}
-	if tag := tagText([]string{f.Tag}); f.Tag != "" && f.IncludeDeleted { // campaign_tags has no removed ones: this reads the rows
+	if tag := tagText([]string{f.Tag}); f.Tag != "" && f.IncludeDeleted { // campaign_tags does not have removed campaigns, so this filters the rows of campaigns
 		q.and("INSTR(p.tags, ?) > 0", tag)
 	} else if f.Tag != "" {
 		q.from = "campaign_tags t JOIN campaigns p ON p.tenant = t.tenant AND p.number = t.number"
@@ -60,7 +61,7 @@ func campaignFilter(tenant string, f *CampaignFilter) *campaignQuery {
 	return q
 }
 
-// numbers writes enum values into a query. They are few, so that the texts stay few.
+// numbers writes enum values into the text of a query. There are few, so there are few different texts to prepare.
 func numbers[E ~int32](values []E) string {
 	values = slices.Sorted(slices.Values(values))
 	var b strings.Builder
@@ -87,7 +88,7 @@ func (s *Store) Campaigns(ctx context.Context, tenant string, f CampaignFilter) 
 	return rows, total, nil
 }
 
-// campaignPage finds the numbers of a page in the index, and how many there are.
+// campaignPage finds the numbers of a page in the index, and how many campaigns match in all.
 func (s *Store) campaignPage(ctx context.Context, tenant string, q *campaignQuery, f *CampaignFilter) (page []int64, total int, err error) {
 	if fold(f.Search) != "" && f.After == 0 {
 		return s.searchPage(ctx, q, f)
@@ -102,7 +103,7 @@ func (s *Store) campaignPage(ctx context.Context, tenant string, q *campaignQuer
 	case f.After == 0:
 		if left := int64(total) - offset; left <= 0 {
 			return nil, total, nil
-		} else if reverse = offset > int64(total)/2; reverse { // nearer from the other end
+		} else if reverse = offset > int64(total)/2; reverse { // the page is nearer to the other end
 			limit = min(limit, left)
 			offset = left - limit
 			descending = !descending
@@ -129,8 +130,8 @@ func order(descending bool) string {
 	return ""
 }
 
-// searchPage reads the numbers of all matches: looking for a text in all names takes longer than anything else, so it is done once,
-// for the page and for the total.
+// searchPage reads the numbers of all matches. Searching all names is the slowest part, so one search serves both the
+// page and the total.
 func (s *Store) searchPage(ctx context.Context, q *campaignQuery, f *CampaignFilter) (page []int64, total int, err error) {
 	found, err := s.campaignNumbers(ctx, "SELECT "+q.number+q.tail()+" ORDER BY "+q.number+order(!f.Oldest), q.args...)
 	limit, offset := f.bounds()
@@ -205,7 +206,8 @@ func (s *Store) campaignsOf(ctx context.Context, tenant string, order []int64) (
 	return out, nil
 }
 
-// padded repeats the last number until there are 10, 100 or 1,000: a statement for each length would be prepared and kept.
+// padded repeats the last number until there are 10, 100 or 1,000. Without it, a statement for each length would be
+// prepared and kept.
 func padded(numbers []int64) []int64 {
 	size := 10
 	for size < len(numbers) {

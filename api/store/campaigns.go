@@ -17,7 +17,7 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// Bounds of what a campaign may hold.
+// Limits of the fields of a campaign.
 const (
 	maxName  = 200 // characters
 	maxLists = 50
@@ -42,7 +42,7 @@ func campaignOf(r db.Campaign) Campaign {
 	return c
 }
 
-// documents are spec and legs as they are stored.
+// documents returns spec and legs as they are stored.
 func (c *Campaign) documents() (spec, legs string, err error) {
 	s, err := json.Marshal(&c.Spec)
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *Campaign) documents() (spec, legs string, err error) {
 	return string(s), string(l), nil
 }
 
-// tagText is how tags are stored: `|a|b|`, so that each is found whole.
+// tagText returns tags as they are stored: `|a|b|`, so that a search for `|a|` finds only the whole tag.
 func tagText(tags []string) string {
 	if len(tags) == 0 {
 		return ""
@@ -99,7 +99,7 @@ func (t *tx) insert(ctx context.Context, c *Campaign, hiddenDay string) error {
 	return t.keep(ctx, nil, c)
 }
 
-// save writes the row if it is still of that version, and makes it the next one.
+// save writes the row if its version is still the one given, and increments the version.
 func (t *tx) save(ctx context.Context, c *Campaign, version uint64) error {
 	spec, legs, err := c.documents()
 	if err != nil {
@@ -122,7 +122,7 @@ func (t *tx) save(ctx context.Context, c *Campaign, version uint64) error {
 	if err := one(n, err, "campaign", version); err != nil {
 		return err
 	}
-	return t.keep(ctx, &old, c) // old had this version, or nothing was written
+	return t.keep(ctx, &old, c) // the row still had old's version, else the update would have written nothing
 }
 
 // event adds a line to the history of a campaign that was just written.
@@ -133,7 +133,8 @@ func (t *tx) event(ctx context.Context, c *Campaign, from schemas.State, trigger
 	})
 }
 
-// allowed returns a [StateError] when the state machine has no such move for that actor. An operator may do what a user may.
+// allowed returns a [StateError] when the state machine has no such move for that actor. An operator may do what a user
+// may.
 func allowed(from, to schemas.State, trigger schemas.Trigger, actor schemas.Actor) error {
 	for _, tr := range schemas.Transitions {
 		if tr.From == from && tr.To == to && tr.Trigger == trigger &&
@@ -144,7 +145,7 @@ func allowed(from, to schemas.State, trigger schemas.Trigger, actor schemas.Acto
 	return &StateError{State: from, To: to, Trigger: trigger}
 }
 
-// checkSpec refuses what no channel could want. What a channel needs is for the api to say.
+// checkSpec refuses values that no channel allows. The api package checks what a single channel requires.
 func (t *tx) checkSpec(ctx context.Context, c *Campaign) error {
 	switch {
 	case strings.TrimSpace(c.Name) == "" || utf8.RuneCountInString(c.Name) > maxName:
@@ -182,7 +183,7 @@ func (t *tx) checkSpec(ctx context.Context, c *Campaign) error {
 	return err
 }
 
-// isTest reports whether nobody is to be reached: the client said so, or one of the lists is of testers.
+// isTest reports whether a campaign is a test: the client said so, or one of its lists is a test list.
 func (t *tx) isTest(ctx context.Context, c *Campaign) (bool, error) {
 	if c.TestRun {
 		return true, nil
@@ -199,13 +200,13 @@ func (t *tx) isTest(ctx context.Context, c *Campaign) (bool, error) {
 	return false, nil
 }
 
-// CreateCampaign makes a campaign in state draft or configured, with what c says in Spec and Quote. Everything else
-// is the store's.
+// CreateCampaign makes a campaign in state draft or configured, with the Spec and Quote of c. The store sets all other
+// fields.
 func (s *Store) CreateCampaign(ctx context.Context, c Campaign, cause Cause) (Campaign, error) {
 	return s.createCampaign(ctx, c, cause, func(*tx, *Campaign) error { return nil })
 }
 
-// createCampaign makes a campaign; also runs in the same transaction.
+// createCampaign makes a campaign and calls also in the same transaction.
 func (s *Store) createCampaign(ctx context.Context, c Campaign, cause Cause, also func(*tx, *Campaign) error) (Campaign, error) {
 	if err := allowed(schemas.StateUnspecified, c.State, schemas.TriggerCreate, cause.Actor); err != nil {
 		return Campaign{}, err
@@ -249,7 +250,7 @@ func (t *tx) enabled(ctx context.Context, tenant string) (Tenant, error) {
 	return tenantOf(row), nil
 }
 
-// Campaign returns a campaign by its public id; a hidden one too.
+// Campaign returns a campaign by its public id, also a hidden one.
 func (s *Store) Campaign(ctx context.Context, tenant, id string) (Campaign, error) {
 	r, err := campaignRow(ctx, s.q, tenant, id)
 	if err != nil {
@@ -258,11 +259,12 @@ func (s *Store) Campaign(ctx context.Context, tenant, id string) (Campaign, erro
 	return campaignOf(r), nil
 }
 
-// UpdateCampaign changes a campaign if it is of version want, 0 for any. mutate changes Spec, Quote, Test, Reason and State, of
-// one that waits for its time also Scheduled, and names the trigger that moves it, "" for a change that moves nothing (C4's live patch, the tags of an ended campaign); it may
-// run more than once. What follows from a move is done here, in the same transaction: cancelling releases the money and marks
-// the campaign deleted (C2); unscheduling releases it and drops the frozen audience (C30); an edit voids the quote.
-// Confirming is [Store.Confirm]'s.
+// UpdateCampaign changes a campaign if its version is want, 0 for any. mutate changes Spec, Quote, Test, Reason and
+// State, and Scheduled while the campaign waits for its time. It returns the trigger of the change of state, or "" when
+// the state stays (C4's live patch, the tags of an ended campaign). It may run more than once. UpdateCampaign also
+// does, in the same transaction, what follows from the change of state: cancelling releases the money and marks the
+// campaign deleted (C2); unscheduling releases the money and drops the frozen audience (C30); an edit voids the quote.
+// To confirm, call [Store.Confirm].
 func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint64, cause Cause, mutate func(*Campaign) (schemas.Trigger, error)) (Campaign, error) {
 	var out Campaign
 	err := s.write(ctx, func(tx *tx) error {
@@ -290,7 +292,7 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 			return err
 		}
 		if trigger == schemas.TriggerResume {
-			// Nobody takes credit back between this check and the end of the transaction.
+			// With the balance locked, no transaction can take credit back between this check and the commit.
 			if _, err := tx.LockBalance(ctx, tenant); err != nil {
 				return err
 			}
@@ -312,10 +314,10 @@ func (s *Store) UpdateCampaign(ctx context.Context, tenant, id string, want uint
 	return out, nil
 }
 
-// checkMove refuses what the state machine does not know, and a spec that no longer holds.
+// checkMove refuses a change of state that the state machine does not have, and a spec that is no longer valid.
 func (t *tx) checkMove(ctx context.Context, before, after *Campaign, trigger schemas.Trigger, actor schemas.Actor) error {
 	if trigger == schemas.TriggerConfirm {
-		return errors.New("update campaign: confirming has a method of its own")
+		return errors.New("update campaign: use Confirm to confirm a campaign")
 	}
 	if trigger == schemas.TriggerPause && !before.Settled.IsZero() {
 		return &StateError{State: before.State, To: after.State, Trigger: trigger} // no try can follow
@@ -333,7 +335,7 @@ func (t *tx) checkMove(ctx context.Context, before, after *Campaign, trigger sch
 	if err != nil || spec == old {
 		return err
 	}
-	// Lists that are gone stay in the spec of a campaign that has been frozen from them.
+	// Deleted lists stay in the spec of a campaign whose audience was frozen from them.
 	if slices.Equal(before.Lists, after.Lists) && !schemas.Editable(before.State) {
 		lists, test := after.Lists, after.Test
 		after.Lists = nil
@@ -344,7 +346,7 @@ func (t *tx) checkMove(ctx context.Context, before, after *Campaign, trigger sch
 	return t.checkSpec(ctx, after)
 }
 
-// follow does what follows from a move.
+// follow does what follows from a change of state: see [Store.UpdateCampaign].
 func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schemas.Trigger, reason string, at time.Time) error {
 	switch trigger {
 	case schemas.TriggerCancel:
@@ -365,7 +367,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 	case schemas.TriggerEdit, schemas.TriggerIncomplete:
 		after.Reason, after.Quote = "", Quote{}
 	case schemas.TriggerAbort:
-		// A campaign that is completed stays so: the reason is what says that no further try is wanted.
+		// A completed campaign keeps its state. The reason tells the scheduler to make no further try.
 		if before.State == schemas.StateCompleted {
 			after.Reason = ReasonAborted
 		}
@@ -374,7 +376,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 			after.Started = at
 		}
 	case schemas.TriggerComplete:
-		if after.Reason = ""; after.Completed.IsZero() { // completed, paused and resumed: it keeps the time that it had
+		if after.Reason = ""; after.Completed.IsZero() { // a campaign that was completed, paused and resumed keeps its Completed time
 			after.Completed = at
 		}
 	case schemas.TriggerCreate, schemas.TriggerConfigure, schemas.TriggerPrice, schemas.TriggerConfirm, schemas.TriggerReschedule, schemas.TriggerResend, schemas.TriggerGiveUp, "":
@@ -385,7 +387,8 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 // ReasonAborted is the reason of a campaign that was aborted after it had completed.
 const ReasonAborted = "aborted"
 
-// RemoveCampaign takes a campaign that has ended out of the lists (C2). It can still be read, and listed with what was deleted.
+// RemoveCampaign removes an ended campaign from the campaign list (C2). It can still be read by its id, and listed with
+// the deleted ones.
 func (s *Store) RemoveCampaign(ctx context.Context, tenant, id string, want uint64, cause Cause) (Campaign, error) {
 	var out Campaign
 	err := s.write(ctx, func(tx *tx) error {

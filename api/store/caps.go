@@ -17,9 +17,9 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// Caps bound how often a person, and how many people of a country, are sent to (X9). Each audience counts when it is frozen: whom it sends
-// to is kept beside it, and the next freeze adds up those of the time in question. A campaign counts at the time at which it begins. Single
-// sends and tests neither count nor are held to caps.
+// Caps limit how many campaigns send to one person, and to how many people of a country (X9). Each freeze stores the
+// set of contacts that its campaign sends to; the next freeze adds up the sets of the period of the cap. A campaign
+// counts at the time when it begins. Single sends and tests do not count and are not capped.
 
 // FrequencyCap is the most campaigns that may send to one recipient within so many days.
 type FrequencyCap struct{ Max, Days uint32 }
@@ -31,14 +31,14 @@ type CountryCap struct {
 	Monthly bool `json:",omitempty"`
 }
 
-// Bounds of caps: audiences are kept for 40 days after their campaigns have ended.
+// Limits of caps. Audiences are kept for 40 days after their campaigns have ended, so no cap can cover more days.
 const (
 	MaxCapDays     = 30
 	MaxCapMessages = 1000
 	MaxCountryCaps = 250
 )
 
-// PolicyCaps are the caps of a tenant: the part of its policy that the store keeps it to.
+// PolicyCaps are the caps of a tenant: the part of its policy that the store enforces.
 type PolicyCaps struct {
 	Frequency *FrequencyCap `json:",omitempty"`
 	Countries []CountryCap  `json:",omitempty"`
@@ -61,22 +61,22 @@ func policyCaps(ctx context.Context, q *db.Queries, tenant string) (caps PolicyC
 	return caps, nil
 }
 
-// rules are what a campaign's audience is held to. Members are to be asked about in the order of the audience: the first of a country
-// use up its quota.
+// rules are the caps and channel that decide which members of an audience are sent to. Call them with the members in
+// the order of the audience, because the first members of a country use up its quota.
 type rules struct {
 	channel      schemas.Channel // the first of the chain
 	requireOptIn bool
-	// capped are contacts who have had enough messages; nil: there is no cap.
+	// capped are the contacts that have reached the frequency cap; nil: there is no such cap.
 	capped *roaring64.Bitmap
-	// room is how many more of a country may be sent to; countries without a cap are not in it.
+	// room is how many more recipients each capped country may have. Countries without a cap are not in it.
 	room map[string]uint32
-	// only: countries that are not in room have none.
+	// only is set when countries that are not in room have no room at all.
 	only bool
-	// seen is the newest audience that capped and room know of.
+	// seen is the newest audience that capped and room have counted.
 	seen int64
 }
 
-// rulesOf returns what a campaign is held to now.
+// rulesOf returns the rules that apply to a campaign now.
 func (s *Store) rulesOf(ctx context.Context, q *db.Queries, c *Campaign) (*rules, error) {
 	r := &rules{channel: c.Channel(), requireOptIn: c.RequireOptIn}
 	if c.Test || c.Hidden {
@@ -120,7 +120,7 @@ func (s *Store) rulesOf(ctx context.Context, q *db.Queries, c *Campaign) (*rules
 		Tenant: c.Tenant, Campaign: int64(c.Number), Aborted: int64(schemas.StateAborted), FromMs: from.UnixMilli(), ToMs: to.UnixMilli(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("whom campaigns have sent to: %w", err)
+		return nil, fmt.Errorf("read contacts that campaigns sent to: %w", err)
 	}
 	for _, f := range frequency {
 		if f != nil {
@@ -133,7 +133,8 @@ func (s *Store) rulesOf(ctx context.Context, q *db.Queries, c *Campaign) (*rules
 		return nil, err
 	}
 	if !c.Confirmed.IsZero() {
-		// Money was reserved for those whom the caps left at confirm: whoever has got room since then stays out.
+		// Confirm reserved money only for the recipients that the caps allowed then, so a country that has got room since
+		// then gets no more recipients.
 		r.only = true
 		room := map[string]uint32{}
 		for country, n := range c.Countries {
@@ -170,7 +171,7 @@ func (c *Campaign) begins(now time.Time) time.Time {
 	switch {
 	case !c.Started.IsZero():
 		return c.Started
-	case !c.Confirmed.IsZero(): // as it was counted then
+	case !c.Confirmed.IsZero(): // the time that confirm counted it at
 		return latest(c.Scheduled, c.Counted)
 	case c.Confirmed.IsZero() && c.Schedule != nil && !c.SendImmediately && c.Schedule.At.After(now):
 		return c.Schedule.At
@@ -179,8 +180,9 @@ func (c *Campaign) begins(now time.Time) time.Time {
 	}
 }
 
-// cap adds to capped who is in f.Max or more of the audiences around a time. A campaign that is to begin later counts as one of before does:
-// whichever is frozen first, no more than f.Max begin within f.Days.
+// cap adds to capped the contacts that are in f.Max or more of the audiences around a time. It counts campaigns that
+// begin later like earlier ones: in whatever order campaigns are frozen, at most f.Max of one contact begin within
+// f.Days.
 func (r *rules) cap(rows []db.ContactedBetweenRow, f *FrequencyCap, at time.Time) error {
 	if r.capped == nil {
 		r.capped = roaring64.New()
@@ -195,7 +197,7 @@ func (r *rules) cap(rows []db.ContactedBetweenRow, f *FrequencyCap, at time.Time
 		}
 		b := roaring64.New()
 		if err := b.UnmarshalBinary(rows[i].Contacts); err != nil {
-			return fmt.Errorf("whom a campaign has sent to: %w", err)
+			return fmt.Errorf("decode contacts that a campaign sent to: %w", err)
 		}
 		for n := len(atLeast) - 1; n > 0; n-- {
 			atLeast[n].Or(roaring64.And(atLeast[n-1], b))
@@ -206,7 +208,7 @@ func (r *rules) cap(rows []db.ContactedBetweenRow, f *FrequencyCap, at time.Time
 	return nil
 }
 
-// limit notes how many more of each country may be sent to.
+// limit sets how many more recipients each country may have.
 func (r *rules) limit(rows []db.ContactedBetweenRow, caps []CountryCap, day, month time.Time) error {
 	if len(caps) == 0 {
 		return nil
@@ -216,7 +218,7 @@ func (r *rules) limit(rows []db.ContactedBetweenRow, caps []CountryCap, day, mon
 	for i := range rows {
 		var countries map[string]uint32
 		if err := json.Unmarshal([]byte(rows[i].Countries), &countries); err != nil {
-			return fmt.Errorf("countries a campaign has sent to: %w", err)
+			return fmt.Errorf("decode countries that a campaign sent to: %w", err)
 		}
 		at := fromMS(rows[i].AtMs)
 		for country, n := range countries {
@@ -241,7 +243,7 @@ func (r *rules) limit(rows []db.ContactedBetweenRow, caps []CountryCap, day, mon
 	return nil
 }
 
-// member is what decides whether a member of an audience is sent to.
+// member has the fields that decide whether a member of an audience is sent to.
 type member struct {
 	repeated, valid, optedIn bool
 	class                    audience.Class
@@ -249,8 +251,8 @@ type member struct {
 	contact                  uint64
 }
 
-// flag returns whether a member can be sent to, whatever its country has left: a number that cannot take the channel's messages is
-// invalid (C30).
+// flag returns whether a member can be sent to, without regard to the quota of its country. A number that cannot
+// receive the channel's messages is invalid (C30).
 func (r *rules) flag(m *member) audience.Flag {
 	switch {
 	case m.repeated:
@@ -268,7 +270,7 @@ func (r *rules) flag(m *member) audience.Flag {
 	}
 }
 
-// take takes n members that can be sent to out of what their country has left, and returns how many there is room for.
+// take takes up to n members of a country out of its quota, and returns how many it had room for.
 func (r *rules) take(country string, n uint32) uint32 {
 	left, capped := r.room[country]
 	if !capped && !r.only {
@@ -279,7 +281,7 @@ func (r *rules) take(country string, n uint32) uint32 {
 	return n
 }
 
-// flagOne is flag and take of one member.
+// flagOne applies flag and then take to one member.
 func (r *rules) flagOne(m *member, country string) audience.Flag {
 	flag := r.flag(m)
 	if flag == audience.OK && r.take(country, 1) == 0 {
@@ -288,7 +290,7 @@ func (r *rules) flagOne(m *member, country string) audience.Flag {
 	return flag
 }
 
-// contacted gathers whom an audience sends to.
+// contacted collects the contacts that an audience sends to.
 type contacted struct {
 	contacts  roaring64.Bitmap
 	countries map[string]uint32
@@ -305,11 +307,11 @@ func (k *contacted) add(e *audience.Entry) {
 	k.countries[e.Country]++
 }
 
-// errCapsMoved: another audience of the tenant was frozen meanwhile, which caps may have to count.
+// errCapsMoved means that another audience of the tenant was frozen meanwhile. The caps may have to count it.
 var errCapsMoved = fmt.Errorf("another audience was frozen meanwhile: %w", schemas.ErrConflict)
 
-// keepContacted keeps whom an audience sends to, unless another audience was frozen since its caps were read. All audiences of a tenant take
-// turns here.
+// keepContacted stores the contacts that an audience sends to. It returns errCapsMoved when another audience was frozen
+// since the caps were read. A lock makes the audiences of a tenant take turns here.
 func (t *tx) keepContacted(ctx context.Context, c *Campaign, freezeID string, held *rules, k *contacted) error {
 	if c.Test {
 		return nil

@@ -6,23 +6,26 @@ import (
 	"time"
 )
 
-// How long what is no longer needed stays.
+// How long data that is no longer needed is kept.
 const (
-	// freezeSilent: a freeze that wrote no blob for so long has no writer any more. A blob takes milliseconds.
+	// freezeSilent is after how long without a new blob a freeze is taken for abandoned. A blob takes milliseconds.
 	freezeSilent = time.Minute
-	// freezeLife of the audience of an ended campaign: a campaign may be replayed for a month (R141), and the replay runs for days.
+	// freezeLife is how long the audience of an ended campaign is kept: it may be replayed for a month (R141), and the
+	// replay runs for days.
 	freezeLife = 40 * 24 * time.Hour
-	// importSilent: an import that has written no figures for so long has no process any more. One that only waits for its
-	// stream says so itself when it goes on.
+	// importSilent is after how long without new figures the process of an import is taken for dead. An import that only
+	// waited for its stream corrects this when it goes on.
 	importSilent = 10 * time.Minute
-	// goneListLife: long after any campaign confirmed with a list has frozen it.
+	// goneListLife is how long the members of a deleted list are kept. By then every campaign that was confirmed with the
+	// list has frozen it.
 	goneListLife = 24 * time.Hour
 )
 
-// Collect removes what nobody can want any more: freezes that were abandoned or dropped, audiences past the last replay of
-// their campaign, members of lists deleted a day ago, uploads nobody imported within a day, idempotency keys, browser
-// sessions and login links that have run out, events of webhooks, exports a week after they ended. Imports whose process is gone it calls failed, except those of uploaded files, which
-// another process runs on. Call it every minute or so, from one process or several.
+// Collect removes data that is no longer needed: abandoned and dropped freezes, audiences past the last replay of their
+// campaign, members of lists deleted a day ago, uploads that were not imported within a day, expired idempotency keys,
+// browser sessions and login links, old events of webhooks, and exports a week after they ended. It marks an import as
+// failed when the process that ran it is dead, except imports of uploaded files, which another process continues. Call
+// it about every minute, from one process or several.
 func (s *Store) Collect(ctx context.Context) error {
 	now := s.now()
 	freezes, err := s.q.GarbageFreezes(ctx, now.Add(-freezeSilent).UnixMilli(), now.Add(-freezeLife).UnixMilli())
@@ -68,14 +71,14 @@ func (s *Store) Collect(ctx context.Context) error {
 		if _, err := tx.DropLinks(ctx, now.UnixMilli()); err != nil {
 			return err
 		}
-		return tx.EndImports(ctx, "the process that ran it ended; what it had read is kept", tx.now, now.Add(-importSilent).UnixMilli())
+		return tx.EndImports(ctx, "the process that ran it ended; the rows it had read are kept", tx.now, now.Add(-importSilent).UnixMilli())
 	}); err != nil {
 		return fmt.Errorf("drop idempotency keys, end imports: %w", err)
 	}
 	return nil
 }
 
-// dropMembers empties a list in pieces.
+// dropMembers removes the members of a list in several transactions.
 func (s *Store) dropMembers(ctx context.Context, tenant string, list int64) error {
 	for more := true; more; {
 		err := s.write(ctx, func(tx *tx) error {

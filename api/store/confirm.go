@@ -10,7 +10,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Confirmation is what a confirmation is decided on, as it is in one transaction.
+// Confirmation is the data that a confirmation is decided on, read in one transaction.
 type Confirmation struct {
 	Tenant   Tenant
 	Balance  Balance
@@ -18,10 +18,11 @@ type Confirmation struct {
 	Audience AudienceCount
 }
 
-// Confirm confirms a campaign if it has version want, 0 for any. decide sets State to ready, scheduled or preparing, and Legs,
-// Weights, Scheduled and Quote, and returns the most that the campaign can cost; it may run several times. The same transaction checks the
-// tenant's limits of active campaigns (C22, [LimitError]) and of contacts, reserves the money ([CreditError]), and writes the row
-// and its event. When a check fails nothing is written.
+// Confirm confirms a campaign if its version is want, 0 for any. decide sets State to ready, scheduled or preparing,
+// and sets Legs, Weights, Scheduled and Quote. It returns the most that the campaign can cost, in micro-units. It may
+// run several times. The same transaction checks the tenant's limits of active campaigns (C22, [LimitError]) and of
+// contacts, reserves the money ([CreditError]), and writes the row and its event. When a check fails nothing is
+// written.
 func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cause Cause, decide func(Confirmation, *Campaign) (reserve uint64, err error)) (Campaign, error) {
 	seen, err := s.Campaign(ctx, tenant, id)
 	if err != nil {
@@ -33,8 +34,9 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	if want != 0 && want != seen.Version {
 		return Campaign{}, &VersionError{"campaign", want, seen.Version}
 	}
-	// The audience is counted before the transaction, which would block all other writers for as long. Contacts that join the lists
-	// and opt-outs that are lifted after this are not part of it. A number that is corrected before the freeze may still be.
+	// The audience is counted before the transaction: counted inside, it would block all other writers for as long.
+	// Contacts that join the lists later, and opt-outs that are lifted later, do not change the audience. A number that is
+	// corrected before the freeze may change it.
 	counted := s.now()
 	count, err := s.CountCampaign(ctx, &seen)
 	if err != nil {
@@ -42,7 +44,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	}
 	var out Campaign
 	err = s.write(ctx, func(tx *tx) error {
-		// Confirmations of one tenant take turns: otherwise two could both become the tenth active campaign.
+		// Confirmations of one tenant take turns: otherwise two campaigns could both become the tenth active one.
 		if _, err := tx.LockBalance(ctx, tenant); err != nil {
 			return err
 		}
@@ -62,7 +64,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		before := campaignOf(row)
-		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become a test list since
+		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become a test list since the count
 			return err
 		}
 		out = before
@@ -86,7 +88,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 		}
 		out.Reason, out.Confirmed, out.ConfirmedBy = "", tx.at, cause.By
 		out.ListEnds, out.Counted, out.Countries = count.ends, counted, count.Countries
-		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // the pipeline reads the tenant's limit here (C14)
+		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // the pipeline reads the tenant's limit from the campaign (C14)
 			out.MaxSegments = t.MaxSegments
 		}
 		if err := tx.reserve(ctx, &out, reserve); err != nil {
@@ -103,7 +105,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 	return out, nil
 }
 
-// activeStates are the active states (C22) as a bit set.
+// activeStates returns the active states (C22) as a bit set.
 func activeStates() (set int64) {
 	for number := range fanfarev1.State_name {
 		if schemas.Active(schemas.State(number)) {
@@ -127,8 +129,8 @@ func (t *tx) checkLimits(ctx context.Context, tenant Tenant, count AudienceCount
 	return nil
 }
 
-// Apply writes a change by the pipeline, if the campaign has the version that the change was decided on, else it is
-// [schemas.ErrConflict]. It returns the new version. Settling a settled campaign changes nothing.
+// Apply writes a change by the pipeline and returns the new version. The error is [schemas.ErrConflict] when the
+// campaign no longer has the version that the change was decided on. Settling a settled campaign changes nothing.
 func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint64, err error) {
 	err = s.write(ctx, func(tx *tx) error {
 		row, err := campaignRow(ctx, tx.Queries, change.Tenant, change.Campaign)
@@ -167,7 +169,8 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 			return err
 		}
 		if short && !moves && (c.State == schemas.StatePreparing || c.State == schemas.StateSending) {
-			// It cost more than what was reserved for it and what is free. The next report of its cost after a top-up captures the rest.
+			// The campaign cost more than its reservation and the tenant's free balance. The first report of its cost after a
+			// top-up captures the rest.
 			moves, change.Trigger, change.Actor, change.Reason = true, schemas.TriggerSuspend, schemas.ActorGuard, ReasonNoCredit
 			c.State = schemas.StateSuspended
 			if err := allowed(before.State, c.State, change.Trigger, change.Actor); err != nil {
@@ -186,7 +189,7 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 			cause.Reason = "settled"
 		}
 		if !moves && !change.Settled {
-			return nil // a capture alone: the ledger has it
+			return nil // only money was captured: the ledger has it, the campaign's row does not change
 		}
 		return tx.event(ctx, &c, before.State, change.Trigger, cause)
 	})
@@ -196,8 +199,8 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 	return version, nil
 }
 
-// settle captures what a change says and releases what cannot be spent any more; at the end it releases everything. short: the money did not
-// cover all.
+// settle captures the cost that a change reports and releases the money that cannot be spent any more; when the
+// campaign ends, it releases all that is left. short is true when reservation and balance did not cover the cost.
 func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.Change, at time.Time) (short bool, err error) {
 	total := change.CapturedSoFar
 	if change.Settled {
@@ -217,7 +220,7 @@ func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.
 		s.log.ErrorContext(ctx, "cost exceeds reservation and balance, not billed", "campaign", c.ID(), "micros", unbilled)
 	}
 	if !change.Settled {
-		if change.MaxLeft != nil && !c.Hidden && c.Reserved > *change.MaxLeft { // API processes hold credit of hidden ones
+		if change.MaxLeft != nil && !c.Hidden && c.Reserved > *change.MaxLeft { // the reservation of a hidden campaign covers credit that API processes hold
 			return unbilled > 0, tx.release(ctx, c, c.Reserved-*change.MaxLeft)
 		}
 		return unbilled > 0, nil

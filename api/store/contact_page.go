@@ -10,8 +10,8 @@ import (
 	"fanfare/api/store/db"
 )
 
-// Contacts returns a page of contacts and how many there are in all. Without a search both come from an index and from kept counts:
-// the last page of a million takes as long as the first.
+// Contacts returns a page of contacts and how many there are in all. Without a search, the page comes from an index and
+// the count from kept counts, so the last page of a million contacts takes as long as the first.
 func (s *Store) Contacts(ctx context.Context, tenant string, f ContactFilter) ([]Contact, int, error) {
 	q := &contactQuery{tenant: tenant, f: &f, key: "c.number", from: "contacts c"}
 	q.and("c.tenant = ?", tenant)
@@ -39,7 +39,8 @@ func (s *Store) Contacts(ctx context.Context, tenant string, f ContactFilter) ([
 	return out, int(total), nil
 }
 
-// contactQuery is a query for a page of contacts in the order of key: all of a tenant by number, or those of a list by position.
+// contactQuery is a query for a page of contacts in the order of key: all of a tenant by number, or those of a list by
+// position.
 type contactQuery struct {
 	tenant    string
 	f         *ContactFilter

@@ -47,7 +47,7 @@ func (s *Store) complete(c *Contact, region, tenantZone string) error {
 	return checkFields(c)
 }
 
-// searchText is the text, beside its number, in which a search looks for a contact.
+// searchText returns the text that a search looks through, in addition to the number.
 func searchText(first, last, email string) string { return fold(first + " " + last + " " + email) }
 
 func (t *tx) insertContact(ctx context.Context, c *Contact) error {
@@ -89,8 +89,9 @@ func (t *tx) saveContact(ctx context.Context, c *Contact, version uint64) error 
 	return one(n, err, "contact", version)
 }
 
-// CreateContact creates a contact from the number, names and attributes in c. When the tenant has a contact with that number, in
-// any of its forms, the error is [ErrNameTaken]; when that contact was deleted, it comes back with these fields.
+// CreateContact creates a contact from the number, names and attributes in c. When the tenant already has a contact
+// with that number, in any of its forms, the error is [ErrNameTaken]. When that contact was deleted, it is restored
+// with these fields.
 func (s *Store) CreateContact(ctx context.Context, c Contact) (Contact, error) {
 	var out Contact
 	err := s.write(ctx, func(tx *tx) error {
@@ -116,7 +117,7 @@ func (s *Store) CreateContact(ctx context.Context, c Contact) (Contact, error) {
 			return &NameError{Kind: "number of", Name: ContactID(uint64(r.Number))}
 		}
 		out.Number, out.Created = uint64(r.Number), fromMS(r.CreatedMs)
-		if err := tx.countContacts(ctx, c.Tenant, 0, -1); err != nil { // it comes back
+		if err := tx.countContacts(ctx, c.Tenant, 0, -1); err != nil { // the deleted contact is restored
 			return err
 		}
 		return tx.saveContact(ctx, &out, uint64(r.Version))
@@ -181,7 +182,8 @@ func (s *Store) UpdateContact(ctx context.Context, tenant string, number, want u
 	return out, err
 }
 
-// DeleteContact deletes a contact, if it is of version want, 0 for any, and takes it out of all lists. Frozen audiences keep it.
+// DeleteContact deletes a contact, if it is of version want, 0 for any, and takes it out of all lists. Frozen audiences
+// keep it.
 func (s *Store) DeleteContact(ctx context.Context, tenant string, number, want uint64) error {
 	return s.write(ctx, func(tx *tx) error {
 		if err := tx.lockMembers(ctx, tenant); err != nil {

@@ -16,23 +16,24 @@ import (
 	"fanfare/api/store/db"
 )
 
-// All that differs between the two databases stands in this file, in open.go and in lead.go:
+// All differences between the two databases are in this file, in open.go and in lead.go:
 //
-//   - words: Postgres says $1 for ?1, BIGINT for INTEGER, BYTEA for BLOB, and numbers keys its own way ([toPostgres]);
-//   - writing: SQLite has one writer connection per process, whose transactions begin IMMEDIATE, so that nothing is read that
-//     somebody else is about to change; Postgres has a pool, and rows are locked by the updates themselves;
-//   - prepared statements: SQLite takes longer to parse a statement than to run it, so they are kept; pgx keeps its own.
+//   - syntax: Postgres writes $1 for ?1, BIGINT for INTEGER, BYTEA for BLOB, and declares numbered keys differently ([toPostgres]);
+//   - writing: SQLite has one writer connection per process, whose transactions begin IMMEDIATE, so that no other process
+//     changes what they have read; Postgres has a pool, and updates lock the rows they change;
+//   - prepared statements: SQLite takes longer to parse a statement than to run it, so this package keeps them; pgx
+//     keeps its own.
 
 // database runs the SQL of this package on either.
 type database struct {
 	postgres bool
-	// readers answer queries; of Postgres, they write too.
+	// readers answer queries. On Postgres they write too.
 	readers *sql.DB
-	// read is readers with the words of the database.
+	// read is readers behind a translation to the database's SQL.
 	read  db.DBTX
 	known sync.Map // of rewriter
 
-	// The rest is SQLite's: the one connection that writes, who may use it, and its statements.
+	// The other fields are for SQLite: the one connection that writes, the lock on it, and its prepared statements.
 	writers *sql.DB
 	writer  *sql.Conn
 	turn    chan struct{}
@@ -54,14 +55,15 @@ func (d *database) close() error {
 	return errors.Join(errs...)
 }
 
-// transact runs fn in one transaction. On Postgres fn may run several times: it must not leave anything behind but what it
-// writes, and set what it returns anew each time. ErrUnknown: the transaction may have been committed.
+// transact runs fn in one transaction. On Postgres fn may run several times: it must have no effect except its writes,
+// and must set its results again each time. The error is [ErrUnknown] when the transaction may or may not have been
+// committed.
 func (d *database) transact(ctx context.Context, fn func(db.DBTX) error) error {
 	if !d.postgres {
 		return d.transactSQLite(ctx, fn)
 	}
 	var err error
-	for range 5 { // deadlocks and serialization failures are over by then, or are no accident
+	for range 5 { // deadlocks and serialization failures that last longer have a cause that another attempt does not remove
 		if err = d.transactPostgres(ctx, &sql.TxOptions{}, fn); !retryable(err) {
 			return err
 		}
@@ -74,14 +76,14 @@ func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }() // of no effect when it is over, and all that happens when fn panics
+	defer func() { _ = tx.Rollback() }() // no effect after the commit; rolls back when fn fails or panics
 	if err := fn(rewriter{tx, &d.known}); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
 	if opts.ReadOnly {
 		return tx.Commit()
 	}
-	// With its id Postgres can be asked later what became of the transaction.
+	// With the id of the transaction, fateOf can later ask Postgres whether it was committed.
 	var id int64
 	if err := tx.QueryRowContext(ctx, "SELECT txid_current()").Scan(&id); err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(tx.Rollback()))
@@ -92,11 +94,12 @@ func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn
 	return nil
 }
 
-// fatePatience is how long a transaction whose commit was not answered is asked after.
+// fatePatience is how long fateOf asks about a transaction whose commit was not answered.
 const fatePatience = 5 * time.Second
 
-// fateOf returns nil if a transaction was committed although its commit failed: the connection broke, or the server went away, before
-// the answer came. It returns the error of the commit if the transaction was rolled back, and ErrUnknown if Postgres does not tell.
+// fateOf finds out what became of a transaction whose commit failed because the connection broke or the server stopped
+// before it answered. It returns nil if the transaction was committed, the error of the commit if it was rolled back,
+// and ErrUnknown if Postgres does not answer.
 func (d *database) fateOf(ctx context.Context, id int64, err error) error {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !mayHaveCommitted(pg.Code) {
 		return err
@@ -121,8 +124,8 @@ func (d *database) fateOf(ctx context.Context, id int64, err error) error {
 	}
 }
 
-// mayHaveCommitted reports whether the answer of Postgres to a commit leaves open what became of it: the server shuts down or crashes
-// (57P), or a pooler has lost its connection (08).
+// mayHaveCommitted reports whether a commit that failed with this SQLSTATE may have succeeded: the server shut down or
+// crashed (57P), or a pooler lost its connection (08).
 func mayHaveCommitted(code string) bool {
 	return strings.HasPrefix(code, "57P") || strings.HasPrefix(code, "08")
 }
@@ -153,7 +156,7 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 	}
 	done := false
 	defer func() {
-		if err == nil && done { // else fn has panicked
+		if err == nil && done { // done is false when fn panicked
 			if _, err = d.write.ExecContext(whole, "COMMIT"); err == nil {
 				return
 			}
@@ -166,7 +169,7 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 	return err
 }
 
-// snapshot runs fn on one state of the database, whatever is written meanwhile.
+// snapshot runs fn on one snapshot of the database: fn does not see what others write meanwhile.
 func (d *database) snapshot(ctx context.Context, fn func(db.DBTX) error) error {
 	if d.postgres {
 		return d.transactPostgres(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
@@ -178,8 +181,8 @@ func (d *database) snapshot(ctx context.Context, fn func(db.DBTX) error) error {
 	return errors.Join(fn(tx), ignoreDone(tx.Rollback()))
 }
 
-// prepared keeps the statements of a SQLite connection or pool; they end with it. Texts of queries are constants, but for the lengths of a few
-// lists of values, which come in a handful of sizes: the map is bounded by the program.
+// prepared keeps the prepared statements of a SQLite connection or pool until it is closed. The texts of queries are
+// constants, except for lists of values, which have a handful of lengths. So the number of statements is bounded.
 type prepared struct {
 	on interface {
 		PrepareContext(context.Context, string) (*sql.Stmt, error)
@@ -203,7 +206,7 @@ func (p *prepared) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if other := p.stmts[query]; other != nil {
-		defer func() { _ = s.Close() }() // somebody else prepared the same meanwhile
+		defer func() { _ = s.Close() }() // another goroutine prepared the same statement meanwhile
 		return other, nil
 	}
 	p.stmts[query] = s
@@ -232,7 +235,7 @@ func (p *prepared) QueryContext(ctx context.Context, query string, args ...any) 
 func (p *prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	s, err := p.stmt(ctx, query) //nolint:sqlclosecheck // kept for the next time
 	if err != nil {
-		return p.on.QueryRowContext(ctx, query, args...) // which has the error in it
+		return p.on.QueryRowContext(ctx, query, args...) // the row returns the error
 	}
 	return s.QueryRowContext(ctx, args...)
 }
@@ -242,7 +245,8 @@ func (p *prepared) PrepareContext(ctx context.Context, query string) (*sql.Stmt,
 	return p.on.PrepareContext(ctx, query)
 }
 
-// rewriter passes queries on in the words of Postgres, which it keeps: see [prepared] for why that is bounded.
+// rewriter translates queries to the SQL of Postgres and caches the translations. See [prepared] for why the cache is
+// bounded.
 type rewriter struct {
 	db.DBTX
 	known *sync.Map
@@ -277,8 +281,8 @@ func (r rewriter) PrepareContext(ctx context.Context, query string) (*sql.Stmt, 
 	return r.DBTX.PrepareContext(ctx, r.words(query))
 }
 
-// toPostgres turns SQLite's words into those of Postgres. A bare ? is one more than the greatest number before it, as SQLite
-// has it. Texts in quotes and comments stay as they are.
+// toPostgres translates SQL from SQLite to Postgres. As in SQLite, a bare ? has the number after the greatest one
+// before it. Quoted texts and comments stay as they are.
 func toPostgres(query string) string {
 	var b strings.Builder
 	b.Grow(len(query) + 16)
@@ -327,7 +331,7 @@ func toPostgres(query string) string {
 	return b.String()
 }
 
-// writeWord writes what Postgres says for query[from:to] and returns where to go on.
+// writeWord writes the Postgres word for query[from:to] and returns the offset to continue at.
 func writeWord(b *strings.Builder, query string, from, to int) int {
 	const selfNumbered, withoutRowid = "INTEGER PRIMARY KEY AUTOINCREMENT", "WITHOUT ROWID"
 	switch word := query[from:to]; word {
@@ -339,7 +343,7 @@ func writeWord(b *strings.Builder, query string, from, to int) int {
 		b.WriteString("BIGINT")
 	case "BLOB":
 		b.WriteString("BYTEA")
-	case "INSTR": // both look for their second argument in the first
+	case "INSTR": // STRPOS and INSTR both look for the second argument in the first
 		b.WriteString("STRPOS")
 	case "WITHOUT":
 		if strings.HasPrefix(query[from:], withoutRowid) {
@@ -362,7 +366,7 @@ func retryable(err error) bool {
 	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "40")
 }
 
-// isTaken reports whether err says that a unique key is there already.
+// isTaken reports whether err is the violation of a unique key.
 func isTaken(err error) bool {
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
@@ -371,13 +375,13 @@ func isTaken(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "23505"
 }
 
-// isBusy reports whether SQLite says that another process has the file.
+// isBusy reports whether err says that another process has locked the SQLite file.
 func isBusy(err error) bool {
 	lite, ok := errors.AsType[*sqlite.Error](err)
 	return ok && lite.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
-// isCheck reports whether err says that a CHECK refused a value.
+// isCheck reports whether err is the violation of a CHECK constraint.
 func isCheck(err error) bool {
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_CHECK

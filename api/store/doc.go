@@ -1,19 +1,19 @@
-// Package store is the control plane's memory: tenants, keys, contacts, campaigns with their events, routes, senders, prices,
-// the ledger of money, opt-outs, frozen audiences, and what of all this is still to be published.
+// Package store is the database of the control plane: tenants, keys, contacts, campaigns with their events, routes,
+// senders, prices, the ledger of money, opt-outs, frozen audiences, and the outbox of changes to publish.
 //
-// It promises: every change of a row bumps its version in the transaction that writes it, and what is newer than its
-// published version is the outbox; a campaign moves only along the table of package schemas, with an event beside every
-// move; money moves between accounts and none of them falls below zero; no method answers with another tenant's row, whose
-// id is [schemas.ErrNotFound] like any unknown one.
+// It promises: every change of a row increments its version in the transaction that writes it, and rows that are newer
+// than their published version are the outbox; a campaign changes state only as the table of package schemas allows,
+// with an event for every change; money moves between accounts and no account falls below zero; no method returns
+// another tenant's row: the id of such a row gives [schemas.ErrNotFound], like an unknown id.
 //
-// It does not promise that two processes see a change at the same instant ([Store.Changed] wakes the own process only), nor
-// that what was committed is published: [Store.WaitPublished] waits for that.
+// It does not promise that two processes see a change at the same instant ([Store.Changed] wakes only its own process),
+// nor that a committed change is already published: [Store.WaitPublished] waits for that.
 //
-// A SQLite store is one file, its log (-wal, -shm) while it is open, and lock files beside it that hold nothing: `VACUUM INTO`
-// or sqlite3's .backup copy it while it is in use. What a backup does not know was published, is published again: readers
-// ignore what is not newer.
+// A SQLite store is one file, with its log (-wal, -shm) while it is open, and empty lock files beside it. `VACUUM INTO`
+// or sqlite3's .backup copy it while it is in use. After a restore, changes that were published after the backup are
+// published again; readers ignore records that are not newer.
 //
-// SQLite (one writer connection, many readers, WAL) and Postgres run the same SQL; see db.go for the little that differs.
+// SQLite (one writer connection, many readers, WAL) and Postgres run the same SQL; see db.go for the few differences.
 //
 //go:generate go tool -modfile=../../.tools/go.mod sqlc generate
 package store

@@ -11,7 +11,7 @@ import (
 
 // Errors beside those of package schemas ([schemas.ErrConflict], [schemas.ErrNotFound], [schemas.ErrTransition]).
 var (
-	// ErrNameTaken: the tenant has one of that name; see [NameError].
+	// ErrNameTaken: the tenant already has one with that name; see [NameError].
 	ErrNameTaken = errors.New("name is taken")
 	// ErrLimit: a limit of the tenant is reached; see [LimitError].
 	ErrLimit = errors.New("limit reached")
@@ -25,13 +25,14 @@ var (
 	ErrInvalid = errors.New("invalid value")
 	// ErrNoKey: no such API key, a revoked one, or one of a tenant that is disabled. All three look the same from outside.
 	ErrNoKey = errors.New("API key is not known")
-	// ErrListGone: a list of the audience is not there any more.
-	ErrListGone = errors.New("contact list is gone")
-	// ErrStream: what was to be imported broke off; the report says how far it came.
-	ErrStream = errors.New("import broke off")
-	// ErrNoLead: the lead was lost; take it again before going on.
+	// ErrListGone: a list of the audience was deleted.
+	ErrListGone = errors.New("contact list was deleted")
+	// ErrStream: the stream to import ended early or failed; the report says how many rows were read.
+	ErrStream = errors.New("import stopped")
+	// ErrNoLead: this process no longer leads; call [Store.Lead] again before going on.
 	ErrNoLead = errors.New("lead was lost")
-	// ErrUnknown: the database went away while it committed a change, and did not come back in time to tell whether it has.
+	// ErrUnknown: the connection to the database failed during a commit, and the database did not answer in time whether
+	// it committed.
 	ErrUnknown = errors.New("change may have been saved")
 )
 

@@ -30,7 +30,8 @@ func (f *KeptFigures) fields() []*uint64 {
 	}
 }
 
-// add adds other to f, or takes it away. Differences wrap around and back again.
+// add adds other to f, or subtracts it when sign is -1. The unsigned values may wrap around in between; the sum of a
+// day is right again in the end.
 func (f *KeptFigures) add(other *KeptFigures, sign int64) {
 	fields := other.fields()
 	for i, v := range f.fields() {
@@ -51,7 +52,7 @@ var (
 		" FROM campaign_figures WHERE tenant = ? AND created_ms >= ? AND created_ms < ?"
 )
 
-// each writes a part of a query for each column.
+// each formats every column and joins the results with commas.
 func each(columns []string, format string) string {
 	out := make([]string, len(columns))
 	for i, c := range columns {
@@ -84,7 +85,7 @@ func (f *KeptFigures) args(first ...any) []any {
 
 const dayMS = 24 * 60 * 60 * 1000
 
-// putFigures keeps the figures of a campaign, and the sum of its day; nil drops them.
+// putFigures stores the figures of a campaign and updates the sum of its day; nil removes them.
 func (t *tx) putFigures(ctx context.Context, tenant string, number uint64, createdMS int64, figures *KeptFigures) error {
 	was, err := readFigures(ctx, t.raw, getFigures, tenant, createdMS, int64(number))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -105,8 +106,9 @@ func (t *tx) putFigures(ctx context.Context, tenant string, number uint64, creat
 	return err
 }
 
-// Unkept returns at most limit confirmed campaigns whose figures are not kept yet, after the number above: those that run, and those
-// that have just ended. Of each it returns what statistics need: Number, State, Total, Captured and the times of its end.
+// Unkept returns the confirmed campaigns whose figures are not stored yet (they run, or have just ended), at most limit
+// of them, with numbers greater than above. It sets only the fields that statistics need: Number, State, Total,
+// Captured and the times of its end.
 func (s *Store) Unkept(ctx context.Context, tenant string, above uint64, limit int) ([]Campaign, error) {
 	rows, err := s.q.UnkeptFigures(ctx, tenant, int64(above), int64(limit))
 	return all(rows, err, func(r db.UnkeptFiguresRow) Campaign {
@@ -117,10 +119,11 @@ func (s *Store) Unkept(ctx context.Context, tenant string, above uint64, limit i
 	})
 }
 
-// KeepFigures keeps the figures of campaigns that have ended, or corrects them: a receipt may come after a campaign has settled.
+// KeepFigures stores the figures of campaigns that have ended, or corrects them, because a receipt may come after a
+// campaign has settled.
 func (s *Store) KeepFigures(ctx context.Context, tenant string, figures map[uint64]KeptFigures) error {
 	return s.write(ctx, func(tx *tx) error {
-		// Of one tenant one after the other: each reads the sums of the days as the one before left them.
+		// Transactions of one tenant take turns: each must read the sums of the days that the one before wrote.
 		if _, err := tx.LockBalance(ctx, tenant); err != nil {
 			return err
 		}
@@ -143,8 +146,8 @@ func (s *Store) KeepFigures(ctx context.Context, tenant string, figures map[uint
 	})
 }
 
-// CorrectFigures replaces the kept figures of a campaign by newer ones, if they are kept and differ. Its cost is what it has
-// captured.
+// CorrectFigures replaces the stored figures of a campaign by newer ones, if it has stored figures and they differ. The
+// cost is the money captured for the campaign.
 func (s *Store) CorrectFigures(ctx context.Context, c *Campaign, figures KeptFigures) error {
 	kept, err := readFigures(ctx, s.d.read, getFigures, c.Tenant, ms(c.Created), int64(c.Number))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -159,20 +162,23 @@ func (s *Store) CorrectFigures(ctx context.Context, c *Campaign, figures KeptFig
 	return s.KeepFigures(ctx, c.Tenant, map[uint64]KeptFigures{c.Number: figures})
 }
 
-// Sending is a confirmed campaign as comparisons of campaigns need it. Figures are nil while they are not kept.
+// Sending is a confirmed campaign with the fields that comparisons of campaigns need. Figures are nil until they are
+// stored.
 type Sending struct {
 	Campaign // Number, State, Total, Captured and the times
 	Tags     []string
 	Figures  *KeptFigures
 }
 
-// eachSending reads the confirmed campaigns of a tenant with their kept figures. Tests and removed campaigns are left out.
+// eachSending reads the confirmed campaigns of a tenant with their kept figures. Tests and removed campaigns are left
+// out.
 var eachSending = "SELECT c.number, c.state, c.channel, c.tags, c.total, c.captured, c.started_ms, c.completed_ms, c.settled_ms, f.number IS NOT NULL, " +
 	each(figureColumns, "COALESCE(f.%[1]s, 0)") + ` FROM campaigns c
 LEFT JOIN campaign_figures f ON f.tenant = c.tenant AND f.created_ms = c.created_ms AND f.number = c.number
 WHERE c.tenant = ? AND c.created_ms >= ? AND c.created_ms < ? AND c.confirmed_ms > 0 AND NOT c.hidden AND NOT c.test AND NOT c.removed`
 
-// EachSending calls yield for each confirmed campaign of the tenant that was created in [from, to), in no order. Zero times are no bounds.
+// EachSending calls yield for each confirmed campaign of the tenant that was created in [from, to), in no order. Zero
+// times are no bounds.
 func (s *Store) EachSending(ctx context.Context, tenant string, from, to time.Time, yield func(channel schemas.Channel, c *Sending)) error {
 	lo, hi := span(from, to)
 	return s.d.snapshot(ctx, func(raw db.DBTX) error {
@@ -209,8 +215,8 @@ func (s *Store) EachSending(ctx context.Context, tenant string, from, to time.Ti
 	})
 }
 
-// SumFigures adds up the kept figures of the campaigns created in [from, to): whole days, and what is left at either end campaign by
-// campaign. Zero times are no bounds.
+// SumFigures adds up the stored figures of the campaigns created in [from, to). It reads the sums of whole days, and
+// single campaigns for the parts of days at both ends. Zero times are no bounds.
 func (s *Store) SumFigures(ctx context.Context, tenant string, from, to time.Time) (sum KeptFigures, err error) {
 	lo, hi := span(from, to)
 	first, end := (lo+dayMS-1)/dayMS, hi/dayMS
@@ -218,7 +224,7 @@ func (s *Store) SumFigures(ctx context.Context, tenant string, from, to time.Tim
 		query  string
 		lo, hi int64
 	}{{sumDays, first, end}, {sumRows, lo, min(first*dayMS, hi)}, {sumRows, max(end*dayMS, lo), hi}}
-	if first > end { // within one day
+	if first > end { // from and to are within one day
 		parts = parts[:0]
 		parts = append(parts, struct {
 			query  string

@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Reasons of a campaign that cannot be frozen.
+// Reasons why a campaign cannot be frozen.
 const (
 	ReasonListGone = "list_gone"
 	ReasonContacts = string(LimitContacts)
@@ -28,24 +28,25 @@ const (
 	freezeDropped
 )
 
-// Freeze takes the audience of a confirmed campaign: the members of its lists, first list first, or the people whom it replays, cut into
-// blobs of one time zone each, whoever cannot be sent to flagged. The blobs are written under a random id, from one snapshot; then one
-// compare-and-set on version gives the campaign that id and its total. A campaign that has an audience keeps it, so it may be
-// called again; of two who freeze at once one wins, and both see it frozen.
+// Freeze writes the audience of a confirmed campaign: the members of its lists, first list first, or the recipients
+// that it replays. The audience is cut into blobs of one time zone each; recipients that cannot be sent to are in it
+// with a flag. The blobs are written under a random id, from one snapshot. Then one compare-and-set on version gives
+// the campaign that id and its total. A campaign that has an audience keeps it, so Freeze may be called again. When two
+// processes freeze a campaign at once, one of them wins and both return without error.
 //
-// Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active. A
-// [schemas.FreezeError] is for ever: one of the lists is gone ([ErrListGone]), the audience that it replays was removed, or there are more contacts than the tenant may
-// send to at once ([LimitError]).
+// Errors: [schemas.ErrConflict] when the campaign was changed meanwhile, [schemas.ErrTransition] when it is not active.
+// A [schemas.FreezeError] is permanent: one of the lists was deleted ([ErrListGone]), the audience that it replays was
+// removed, or there are more contacts than the tenant may send to at once ([LimitError]).
 func (s *Store) Freeze(ctx context.Context, tenant, campaign string, version uint64) error {
 	err := s.freeze(ctx, tenant, campaign, version)
-	for range 3 { // others are frozen at the same time, which takes turns at the end only
+	for range 3 { // other audiences of the tenant may be frozen at the same time, and errCapsMoved asks to begin again
 		if !errors.Is(err, errCapsMoved) {
 			break
 		}
 		err = s.freeze(ctx, tenant, campaign, version)
 	}
 	if err != nil && isConflict(err) {
-		// Somebody else may have frozen it while we did: that is as good.
+		// Another process may have frozen it meanwhile: that is a success too.
 		if c, readErr := s.Campaign(ctx, tenant, campaign); readErr == nil && c.FreezeID != "" {
 			return nil
 		}
@@ -85,7 +86,7 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 		err = f.publish(ctx)
 	}
 	if err != nil {
-		// Gone at once, as far as possible; Collect finds what stays.
+		// Remove the blobs now if possible. Collect removes what is left.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), freezeSilent)
 		defer cancel()
 		if dropErr := s.dropFreeze(clean, f.id, freezeWriting); dropErr != nil {
@@ -95,7 +96,8 @@ func (s *Store) freeze(ctx context.Context, tenant, campaign string, version uin
 	return err
 }
 
-// freezer writes one frozen audience. It holds the blob under way of each zone, and at most so many bytes of all of them.
+// freezer writes one frozen audience. It holds one unfinished blob for each time zone, and at most `most` bytes of all
+// of them.
 type freezer struct {
 	s     *Store
 	c     *Campaign
@@ -112,11 +114,11 @@ type freezer struct {
 	sent  contacted
 }
 
-// maxHeld bounds the blobs under way: the last ones of 30 zones of usual contacts. Beyond it the largest is written as it is; a
-// blob may have fewer entries than it could.
+// maxHeld is the most bytes of unfinished blobs: enough for 30 zones of usual contacts. Beyond it, the largest
+// unfinished blob is written although it is not full.
 const maxHeld = 16 << 20
 
-// entryBytes is what an entry takes beside its texts.
+// entryBytes is the size of an entry without its texts.
 const entryBytes = 24
 
 type zoneWriter struct {
@@ -124,7 +126,7 @@ type zoneWriter struct {
 	bytes int
 }
 
-// part is a blob as it was written; its place among the others is known in the end.
+// part is a blob that was written. Its number is known only when all are written.
 type part struct {
 	part, count int64
 	zone        string
@@ -148,7 +150,7 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 		return err
 	}
 	for i, list := range f.c.Lists {
-		// A list that was deleted after the campaign was confirmed is still what was confirmed, as long as Collect leaves it.
+		// A list that was deleted after confirm is still read, until Collect removes its members.
 		row, err := q.GetList(ctx, f.c.Tenant, int64(list))
 		since := max(ms(f.c.Confirmed), f.s.now().Add(-goneListLife/2).UnixMilli())
 		if err != nil || row.DeletedMs > 0 && row.DeletedMs < since {
@@ -164,7 +166,7 @@ func (f *freezer) read(ctx context.Context, raw db.DBTX) error {
 	return f.flushAll(ctx)
 }
 
-// flushAll writes the blobs under way.
+// flushAll writes the unfinished blobs.
 func (f *freezer) flushAll(ctx context.Context) error {
 	for zone := range f.zones {
 		if err := f.flush(ctx, zone); err != nil {
@@ -182,7 +184,7 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	defer func() { _ = rows.Close() }()
 	var first, last, email, attributes string
 	var m member
-	var id, class, optedOut int64 // database/sql takes the long way round for any other kind of integer
+	var id, class, optedOut int64 // database/sql scans any other integer type through reflection, which is slower
 	e := &f.entry
 	for rows.Next() {
 		if err := rows.Scan(&id, &e.To, &first, &last, &email, &attributes, &e.Country, &e.Zone, &class,
@@ -262,7 +264,7 @@ func (f *freezer) flush(ctx context.Context, zone string) error {
 	})
 }
 
-// taken is the error of a freezer that was silent for so long that its blobs were collected.
+// taken returns the error of a freezer that wrote nothing for so long that Collect removed its blobs.
 func (f *freezer) taken(err error) error {
 	if err != nil {
 		return err
@@ -270,7 +272,7 @@ func (f *freezer) taken(err error) error {
 	return fmt.Errorf("freeze %s was given up: %w", f.id, schemas.ErrConflict)
 }
 
-// publish numbers the blobs, zone by zone, and gives the campaign its audience.
+// publish numbers the blobs, one zone after the other, and gives the campaign its audience.
 func (f *freezer) publish(ctx context.Context) error {
 	slices.SortStableFunc(f.index, func(a, b part) int { return cmp.Compare(a.zone, b.zone) })
 	return f.s.write(ctx, func(tx *tx) error {
@@ -302,8 +304,8 @@ func (f *freezer) publish(ctx context.Context) error {
 	})
 }
 
-// dropFreeze removes a freeze that is in the state given, in pieces: no transaction of it is long. The mark comes first, so that
-// nobody publishes it, nor reads half of it.
+// dropFreeze removes a freeze that is in the given state, in several short transactions. The first marks it as dropped,
+// so that no process publishes it or reads half of it.
 func (s *Store) dropFreeze(ctx context.Context, id string, state int64) error {
 	marked := false
 	if err := s.write(ctx, func(tx *tx) error {
@@ -334,13 +336,14 @@ func (s *Store) dropFreeze(ctx context.Context, id string, state int64) error {
 	return nil
 }
 
-// Blobs returns the index of a frozen audience, in order of seq; none for an empty one.
+// Blobs returns the index of the blobs of a frozen audience, in order of seq. An empty audience has none.
 func (s *Store) Blobs(ctx context.Context, freezeID string) ([]audience.Index, error) {
 	rows, err := s.q.ListIndex(ctx, freezeID)
 	if err != nil {
 		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
 	}
-	// After the index: a freeze that is dropped meanwhile loses its mark first.
+	// Checked after the index is read: dropFreeze takes the published mark away before it removes blobs, so an index with
+	// the mark still there is complete.
 	if n, err := s.q.FreezePublished(ctx, freezeID); err != nil {
 		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
 	} else if n == 0 {
@@ -351,7 +354,7 @@ func (s *Store) Blobs(ctx context.Context, freezeID string) ([]audience.Index, e
 	})
 }
 
-// Blob returns one blob of a frozen audience, as package audience reads it.
+// Blob returns one blob of a frozen audience in the encoding of package audience.
 func (s *Store) Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error) {
 	data, err := s.q.GetBlob(ctx, freezeID, int64(blob))
 	return data, found(err, "audience blob", fmt.Sprintf("%s/%d", freezeID, blob))

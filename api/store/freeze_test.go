@@ -12,8 +12,8 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// A freezer that was silent for so long that its blobs were collected must not publish what is left of them: neither when it
-// goes on writing, nor when it had written all.
+// A freezer that was silent for so long that its blobs were collected must not publish what is left of them: neither
+// when it goes on writing, nor when it had written all.
 func TestFreezerGivenUp(t *testing.T) {
 	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db"), Now: func() time.Time { return now }}

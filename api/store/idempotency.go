@@ -12,8 +12,8 @@ import (
 // keyLife is how long an idempotency key is remembered.
 const keyLife = 24 * time.Hour
 
-// keyAbandoned is after how long without a word the owner of a key counts as dead, if it had reserved nothing. It is longer
-// than any request takes. A key with a reservation is never taken over: what was reserved may have been sent.
+// keyAbandoned is how old a claim without a reservation must be before its owner counts as dead. It is longer than any
+// request takes. A key with a reservation is not taken over, because the reserved messages may have been sent.
 const keyAbandoned = 2 * time.Minute
 
 const maxKey = 255
@@ -42,12 +42,12 @@ func (s *Store) Begin(ctx context.Context, tenant, route, key string, bodyHash [
 	return claim, nil
 }
 
-// take decides about a key that somebody used before.
+// take decides about a key that was used before.
 func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash []byte) error {
 	c.token = row.Token
 	same, hasChanged := bytes.Equal(row.BodyHash, bodyHash), bytes.Equal(row.Reserved, changed)
 	switch age := tx.now - row.UpdatedMs; {
-	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil || hasChanged): // else what was reserved may have been sent
+	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil || hasChanged): // with reserved ids, the messages may have been sent
 		n, err := tx.RenewKey(ctx, db.RenewKeyParams{
 			BodyHash: bodyHash, Now: tx.now, Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: row.Token,
 		})
@@ -67,18 +67,20 @@ func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash [
 	return nil
 }
 
-// changed is reserved under a key whose request has changed something: see [WithClaim].
+// changed is stored as the reservation of a key whose request has changed something: see [WithClaim].
 var changed = []byte("\x00changed")
 
 type claimKey struct{}
 
-// WithClaim makes every change that is saved under ctx note so under the key, in the same transaction. So a request that ends
-// without an answer, because the process or the database died, is run again with its key only if it has changed nothing.
+// WithClaim returns a context under which every saved change is noted at the key, in the same transaction. So when a
+// request ends without an answer, because the process or the database died, a second request with its key runs only if
+// the first has changed nothing.
 func WithClaim(ctx context.Context, c Claim) context.Context {
 	return context.WithValue(ctx, claimKey{}, c)
 }
 
-// noteChange notes under the key of ctx that the transaction changes something. It refuses when the key was taken over.
+// noteChange notes at the key of ctx that the transaction changes something. It fails when another request has taken
+// the key over.
 func (t *tx) noteChange(ctx context.Context) error {
 	c, ok := ctx.Value(claimKey{}).(Claim)
 	if !ok {
@@ -87,7 +89,7 @@ func (t *tx) noteChange(ctx context.Context) error {
 	result, err := t.raw.ExecContext(ctx, `UPDATE idempotency SET reserved = ?1, updated_ms = ?2
 WHERE tenant = ?3 AND route = ?4 AND key = ?5 AND token = ?6 AND NOT done`, changed, t.now, c.Tenant, c.Route, c.Key, c.token)
 	if err != nil {
-		return fmt.Errorf("note under the idempotency key: %w", err)
+		return fmt.Errorf("note change at the idempotency key: %w", err)
 	}
 	n, err := result.RowsAffected()
 	return one(n, err, "idempotency key", uint64(c.token))
@@ -98,13 +100,13 @@ func (c *Claim) taken(rows int64, err error) error {
 		c.State = ClaimNew
 		c.token++
 	} else {
-		c.State = ClaimInFlight // somebody else was quicker
+		c.State = ClaimInFlight // another request claimed the key first
 	}
 	return err
 }
 
-// ReserveIDs notes under a claimed key what is about to be produced, such as the message ids, before it is produced: whoever
-// comes with the same key after a crash is told them, and produces nothing.
+// ReserveIDs stores at a claimed key the ids of the messages that are about to be produced. A request that uses the
+// same key after a crash gets these ids and produces nothing.
 func (s *Store) ReserveIDs(ctx context.Context, c Claim, ids []byte) error {
 	return s.onClaim(ctx, c, "reserve", func(tx *tx) (int64, error) {
 		return tx.ReserveKey(ctx, db.ReserveKeyParams{
@@ -122,7 +124,8 @@ func (s *Store) Finish(ctx context.Context, c Claim, status int, response []byte
 	})
 }
 
-// Forget frees a claimed key whose request came to nothing and may be tried again with it.
+// Forget frees a claimed key whose request failed without effect, so that the client can repeat the request with the
+// same key.
 func (s *Store) Forget(ctx context.Context, c Claim) error {
 	return s.onClaim(ctx, c, "forget", func(tx *tx) (int64, error) {
 		return tx.ForgetKey(ctx, db.ForgetKeyParams{Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: c.token})

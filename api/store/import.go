@@ -25,15 +25,16 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Import reads contacts into a list. Each row creates a contact of the tenant, or changes the contact that has its number, and
-// adds it to the end of the list unless it is a member. An empty cell changes nothing. When several rows of a file have the same
-// number, the first one counts and the others only fill in what it lacks, so importing the same file again changes nothing.
+// Import reads contacts into a list. Each row creates a contact of the tenant, or changes the contact that has its
+// number, and adds it to the end of the list unless it is a member. An empty cell changes nothing. When several rows of
+// a file have the same number, the first one decides and the others only fill in fields that it lacks. So importing the
+// same file again changes nothing.
 //
-// The file is read as a stream: memory holds one batch, the refused rows that the report names, and a few bytes for each number
-// seen. A row that cannot be read is refused and counted, and reading goes on. When the stream itself breaks, what was read
-// stays and the error is [ErrStream]; the report says how many rows were read. While the import runs, [Store.ImportReport]
-// returns figures that are at most half a second old, in any process. progress, if not nil, is called with the report before
-// the first row, after each batch and at the end.
+// The file is read as a stream: memory holds one batch, the refused rows that the report names, and a few bytes for
+// each number seen. A row that cannot be read is refused and counted, and reading goes on. When the stream itself
+// breaks, the rows that were read stay imported and the error is [ErrStream]; the report says how many rows were read.
+// While the import runs, [Store.ImportReport] returns figures that are at most half a second old, in any process.
+// progress, if not nil, is called with the report before the first row, after each batch and at the end.
 func (s *Store) Import(ctx context.Context, tenant string, list uint64, opts ImportOptions, in io.Reader, progress func(ImportReport)) (ImportReport, error) {
 	im, err := s.newImporter(ctx, tenant, list, opts)
 	if err != nil {
@@ -55,7 +56,7 @@ type importer struct {
 	zone   string // the tenant's, for numbers that have no zone
 	seen   *roaring64.Bitmap
 	batch  importBatch
-	most   int // rows of a batch, see pace
+	most   int // maximum rows of a batch, see pace
 	// [next, last) are reserved for the numbers of new contacts.
 	next, last int64
 	names      map[string]bool // of the merge fields that are counted, see boundFields
@@ -65,22 +66,22 @@ type importer struct {
 	optedOut   *roaring64.Bitmap // keys of numbers, see loadOptOuts
 	rejects    []Rejected        // of the rows read since the last transaction
 
-	// Of an uploaded file:
-	owner  string        // of the import; another process may take it over when this one was silent
-	resume uint64        // rows that an earlier process has accounted for
-	file   *uploadReader // nil of a file that comes with the request
-	cancel bool          // somebody wants the import to end
+	// For an uploaded file:
+	owner  string        // of the import; another process takes it over when this one writes no figures for jobSilent
+	resume uint64        // rows that an earlier process has imported or refused
+	file   *uploadReader // nil when the file came with the request
+	cancel bool          // a client has cancelled the import
 }
 
 // Bounds of a batch. Other writers get their turn between two batches.
 const (
-	// leastBatch is 20 ms of work. When it takes longer, the rest is waiting for other writers, and smaller batches would wait
-	// more often.
+	// leastBatch is about 20 ms of work. When it takes longer, the import is waiting for other writers, and smaller
+	// batches would wait more often.
 	leastBatch = 1_000
 	firstBatch = 2_000
 	mostBatch  = 8_000
-	// batchTime is how long a transaction of an import should take. SQLite has one writer, so the others wait for that long.
-	// Postgres locks only the rows that are written, and each transaction costs a dozen round trips.
+	// batchTime is how long a transaction of an import should take. SQLite has one writer, so the others wait for that
+	// long. Postgres locks only the rows that are written, and each transaction costs a dozen round trips.
 	batchTime         = 60 * time.Millisecond
 	batchTimePostgres = 300 * time.Millisecond
 	// showEvery is how often the figures are written.
@@ -104,7 +105,7 @@ func (s *Store) newImporter(ctx context.Context, tenant string, list uint64, opt
 
 func newImportID() string { return "imp_" + randomText(16) }
 
-// importerOf returns an importer into a list, without a row of its own.
+// importerOf returns an importer into a list. It does not write a row of imports.
 func (s *Store) importerOf(ctx context.Context, tenant string, list uint64, opts ImportOptions) (*importer, error) {
 	t, err := s.Tenant(ctx, tenant)
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Store) importerOf(ctx context.Context, tenant string, list uint64, opts
 	return im, err
 }
 
-// optedOutKeys returns the keys of the numbers that have opted out, as [keyNumber] says them.
+// optedOutKeys returns the keys of the numbers that have opted out, encoded by [keyNumber].
 func (s *Store) optedOutKeys(ctx context.Context, tenant string) (*roaring64.Bitmap, error) {
 	rows, err := s.d.read.QueryContext(ctx, "SELECT number_key FROM suppressions WHERE tenant = ?1 AND NOT lifted", tenant)
 	if err != nil {
@@ -150,7 +151,7 @@ func (s *Store) optedOutKeys(ctx context.Context, tenant string) (*roaring64.Bit
 	return out, rows.Err()
 }
 
-// keyNumber is the key of a number as one integer.
+// keyNumber encodes the key of a phone number as one integer.
 func keyNumber(key string) (uint64, bool) {
 	if len(key) < 2 {
 		return 0, false
@@ -197,7 +198,8 @@ func (im *importer) run(ctx context.Context, opts ImportOptions, in io.Reader) e
 	}
 }
 
-// broken turns an error of the reader into one of the import: a [FieldError] when the file is refused, else [ErrStream].
+// broken turns an error of the reader into one of the import: a [FieldError] when the file is refused, else
+// [ErrStream].
 func (im *importer) broken(err error) error {
 	if bad, ok := errors.AsType[*importfile.FileError](err); ok {
 		return (*FieldError)(bad)
@@ -220,7 +222,7 @@ func (im *importer) finish(ctx context.Context, err error) (ImportReport, error)
 	return im.report, nil
 }
 
-// conclude notes how the import ended.
+// conclude sets in the report how the import ended.
 func (im *importer) conclude(err error) {
 	im.report.State = ImportDone
 	switch {
@@ -239,8 +241,8 @@ func (im *importer) save(ctx context.Context) error {
 	})
 }
 
-// show writes the figures, for [Store.ImportReport] to read, and the rows refused since the last time. It is [errTaken] when another
-// process has taken the import over.
+// show writes the figures, for [Store.ImportReport] to read, and the rows refused since the last time. It is [errTaken]
+// when another process has taken the import over.
 func (im *importer) show(ctx context.Context, tx *tx) error {
 	r := &im.report
 	r.Total = r.Imported + r.Updated + r.Unchanged + r.Duplicates + r.Invalid
@@ -281,14 +283,14 @@ func (im *importer) reject(line uint64, bad *importfile.RowError) {
 	}
 }
 
-// number returns the number of a row: of the cells that may hold it, in the order of their ranks, the first that can take
-// messages, else the first that is a number at all. The error is that of the first cell.
+// number returns the phone number of a row. Of the cells that may hold it, in the order of their ranks, it takes the
+// first that can receive messages, else the first that is a phone number at all. The error is that of the first cell.
 func (im *importer) number(cells []importfile.Cell) (phone.Number, *importfile.RowError) {
 	slices.SortStableFunc(cells, func(a, b importfile.Cell) int { return cmp.Compare(a.Column.Rank, b.Column.Rank) })
 	var first *importfile.RowError
 	var found phone.Number
 	for _, c := range cells {
-		for value := range strings.SplitSeq(c.Value, " ::: ") { // how Google joins several numbers of one kind
+		for value := range strings.SplitSeq(c.Value, " ::: ") { // Google joins several numbers of one kind with " ::: "
 			n, err := im.s.phones.Parse(value, im.region)
 			switch {
 			case err != nil:
@@ -311,7 +313,7 @@ func (im *importer) number(cells []importfile.Cell) (phone.Number, *importfile.R
 	return found, first
 }
 
-// refused is the error of a row that is refused for the value of a cell.
+// refused returns the error of a row that is refused because of the value of a cell.
 func refused(c importfile.Cell, reason string) *importfile.RowError {
 	return &importfile.RowError{Column: c.Column.Header, Value: c.Value, Reason: reason}
 }
@@ -336,7 +338,7 @@ func (im *importer) row(row *importfile.Row) *importfile.RowError {
 			}
 			var ok bool
 			if e.optIn, ok = parseOptIn(c.Value, im.report.Started); !ok {
-				return refused(c, "want yes, no, or when the person agreed, such as 2025-04-15")
+				return refused(c, "want yes, no, or the date of the opt-in, such as 2025-04-15")
 			}
 		case importfile.OptInSource:
 			e.optInSource = orElse(e.optInSource, text.Shorten(c.Value, MaxOptInSource))
@@ -365,13 +367,13 @@ func (im *importer) row(row *importfile.Row) *importfile.RowError {
 	return nil
 }
 
-// MaxOptInSource is the most bytes of the source of an opt-in.
+// MaxOptInSource is the maximum length of the source of an opt-in, in bytes.
 const MaxOptInSource = 200
 
-// optedOutOf is the time of a row that says that the person has not agreed: it takes an opt-in back.
+// optedOutOf is the opt-in time of a row that says "no": it withdraws an earlier opt-in.
 const optedOutOf = -1
 
-// parseOptIn reads whether, or when, a person agreed; yes is the time of the import.
+// parseOptIn reads whether, or when, a person opted in. "yes" means the time of the import.
 func parseOptIn(value string, now time.Time) (ms int64, ok bool) {
 	value = strings.TrimSpace(value)
 	switch strings.ToLower(value) {
@@ -392,8 +394,9 @@ func tooLarge(size int) *importfile.RowError {
 	return &importfile.RowError{Reason: fmt.Sprintf("has %d bytes of fields, want at most %d", size, audience.MaxAttributes)}
 }
 
-// joinAttributes returns what [attributeText] would for the attributes of a row. When several have one name, the first counts.
-// Names and values without escapes, which are nearly all, are joined by hand: encoding/json takes longer than parsing the number.
+// joinAttributes returns the same text as [attributeText] for the attributes of a row. When several have the same name,
+// the first is kept. Names and values without escapes (nearly all) are written without encoding/json, which would take
+// longer than parsing the phone number.
 func joinAttributes(attributes []audience.Attr) (string, *importfile.RowError) {
 	if len(attributes) == 0 {
 		return "", nil
@@ -420,7 +423,7 @@ func joinAttributes(attributes []audience.Attr) (string, *importfile.RowError) {
 	return b.String(), nil
 }
 
-// writeJSON writes a string exactly as encoding/json does; false when it cannot.
+// writeJSON writes a string exactly as encoding/json does. It returns false when encoding/json refuses the string.
 func writeJSON(b *bytes.Buffer, s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
@@ -471,7 +474,7 @@ type entry struct {
 	number             phone.Number
 	first, last, email string
 	attributes         string // in the form of attributeText
-	optIn              int64  // when the person agreed; 0: the row does not say; [optedOutOf]
+	optIn              int64  // when the person opted in, in ms; 0: the row does not say; or [optedOutOf]
 	optInSource        string
 	// repeated: an earlier batch of this file had the number, so this row only fills in what is missing.
 	repeated bool
@@ -492,7 +495,7 @@ func fieldBytes(name, value string) int {
 	return len(name) + len(value)
 }
 
-// fill takes over from other what e lacks.
+// fill copies the fields that e lacks from other.
 func (e *entry) fill(other *entry) {
 	merged := *e
 	merged.first, merged.last, merged.email = orElse(e.first, other.first), orElse(e.last, other.last), orElse(e.email, other.email)
@@ -500,12 +503,12 @@ func (e *entry) fill(other *entry) {
 	if merged.optIn == 0 {
 		merged.optIn, merged.optInSource = other.optIn, other.optInSource
 	}
-	if merged.size() <= audience.MaxAttributes { // else the first row stays as it is
+	if merged.size() <= audience.MaxAttributes { // if it is too large, the first row stays as it is
 		*e = merged
 	}
 }
 
-// overlay returns the attributes of both, those of above where both have one.
+// overlay returns the attributes of both. Where both have the same name, the value of above is used.
 func overlay(below, above string) string {
 	if below == "" || below == above {
 		return above

@@ -16,42 +16,42 @@ import (
 	"fanfare/schemas"
 )
 
-// An import of an uploaded file is a job: the row in imports is the order, and any process takes it ([Store.RunImports]). Its figures
-// are written in the transaction that writes the rows they count, so that another process goes on exactly behind them: it reads the
-// file again from the beginning, and skips as many rows.
+// An import of an uploaded file is a job: its row in the table imports is the order, and any process runs it
+// ([Store.RunImports]). The figures are written in the same transaction as the contacts they count. So another process
+// can continue exactly where the first stopped: it reads the file again from the beginning and skips that many rows.
 
 const (
 	// jobSilent is how long the process of an import may write no figures before another one takes the import over.
 	jobSilent = 30 * time.Second
-	// jobPoll is how often a process looks for imports that another one has ordered.
+	// jobPoll is how often a process looks for imports that were ordered in another process.
 	jobPoll = time.Second
-	// jobRetry is how long a process waits after the database failed it.
+	// jobRetry is how long a process waits after an error of the database.
 	jobRetry = 5 * time.Second
-	// jobsAtOnce lets a small file pass a large one.
+	// jobsAtOnce is how many jobs a process runs at the same time, so that a small file need not wait for a large one.
 	jobsAtOnce = 2
-	// mostClaims ends an import that ends the process each time.
+	// mostClaims is how often an import is begun before it fails. It ends an import that crashes its process each time.
 	mostClaims = 20
-	// mostRejects is how many refused rows wait in memory for the next transaction.
+	// mostRejects is the most refused rows that wait in memory for the next transaction.
 	mostRejects = 2_000
 )
 
-// errCancelled: somebody ended the import.
+// errCancelled means that a client has cancelled the import.
 var errCancelled = errors.New("import cancelled")
 
-// errGivenUp: the import ends the process each time.
-var errGivenUp = fmt.Errorf("it was begun %d times and never ended; what it had read is kept", mostClaims)
+// errGivenUp means that the import was begun mostClaims times: it probably crashes its process.
+var errGivenUp = fmt.Errorf("it was begun %d times and never ended; the rows it had read are kept", mostClaims)
 
-// errTaken: another process runs the import.
+// errTaken means that another process runs the import.
 var errTaken = errors.New("another process has taken the import over")
 
-// jobOptions are the options of an import, as its row keeps them.
+// jobOptions are the options of an import as they are stored in its row.
 type jobOptions struct {
 	Region  string            `json:",omitempty"`
 	Columns map[string]string `json:",omitempty"`
 }
 
-// StartImport orders the import of an uploaded file into a list: [Store.RunImports] of some process runs it. A [FieldError] says what
-// is wrong with the options or with the beginning of the file.
+// StartImport orders the import of an uploaded file into a list. [Store.RunImports] runs it, in any process. A
+// [FieldError] says what is wrong with the options or with the beginning of the file.
 func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upload string, opts ImportOptions) (ImportReport, error) {
 	u, err := s.GetUpload(ctx, tenant, upload)
 	if err != nil {
@@ -91,8 +91,8 @@ func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upl
 	return *r, nil
 }
 
-// CancelImport ends an import; what it has stored is kept. It is [schemas.ErrTransition] when the import has ended. A process that
-// runs it ends it with its next rows, within a second.
+// CancelImport cancels an import; the contacts it has stored are kept. The error is [schemas.ErrTransition] when the
+// import has ended. A process that runs the import stops at its next batch, within a second.
 func (s *Store) CancelImport(ctx context.Context, tenant, id string) error {
 	return s.write(ctx, func(tx *tx) error {
 		n, err := tx.CancelImport(ctx, tx.now, tenant, id)
@@ -106,8 +106,8 @@ func (s *Store) CancelImport(ctx context.Context, tenant, id string) error {
 	})
 }
 
-// RunImports runs imports of uploaded files until ctx ends: those that are ordered, and those whose process is gone. What it cannot
-// finish it gives back, so that the next process goes on at once.
+// RunImports runs imports of uploaded files until ctx ends: new orders, and imports whose process is dead. It gives
+// back an import that it cannot finish, so that another process continues it at once.
 func (s *Store) RunImports(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range jobsAtOnce {
@@ -116,7 +116,7 @@ func (s *Store) RunImports(ctx context.Context) error {
 				wait := jobPoll
 				ran, err := s.runImport(ctx)
 				if err != nil && ctx.Err() == nil {
-					s.log.WarnContext(ctx, "import interrupted, will go on", "err", err)
+					s.log.WarnContext(ctx, "import interrupted, a process will continue it", "err", err)
 					wait = jobRetry
 				} else if ran {
 					continue
@@ -133,7 +133,8 @@ func (s *Store) RunImports(ctx context.Context) error {
 	return g.Wait()
 }
 
-// runImport runs one import, and reports whether there was one. An error is that of the database: the import goes on later.
+// runImport runs one import, and reports whether there was one. An error comes from the database; the import is
+// continued later.
 func (s *Store) runImport(ctx context.Context) (ran bool, err error) {
 	owner := randomText(16)
 	var row db.Import
@@ -149,7 +150,7 @@ func (s *Store) runImport(ctx context.Context) (ran bool, err error) {
 	}
 	err = s.runClaimed(ctx, row)
 	if errors.Is(err, errTaken) {
-		return true, nil // the other one drops the file
+		return true, nil // the process that runs it removes the file
 	}
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), jobRetry)
@@ -160,7 +161,7 @@ func (s *Store) runImport(ctx context.Context) (ran bool, err error) {
 	return true, s.dropUpload(context.WithoutCancel(ctx), row.Upload)
 }
 
-// runClaimed runs an import to its end. An error is that of the database, or of ctx.
+// runClaimed runs an import to its end. An error comes from the database or from ctx.
 func (s *Store) runClaimed(ctx context.Context, row db.Import) error {
 	var o jobOptions
 	if err := json.Unmarshal([]byte(row.Options), &o); err != nil {
@@ -171,7 +172,7 @@ func (s *Store) runClaimed(ctx context.Context, row db.Import) error {
 	if im == nil && !isNotFound(err) && !errors.Is(err, ErrInvalid) {
 		return err
 	}
-	if im == nil { // the list is gone
+	if im == nil { // the list was deleted
 		im = &importer{s: s}
 	}
 	im.report, im.owner, im.resume = importOf(row), row.Owner, uint64(row.RowsRead)
@@ -195,7 +196,7 @@ func (s *Store) runClaimed(ctx context.Context, row db.Import) error {
 func (im *importer) runFile(ctx context.Context, row db.Import, opts ImportOptions) error {
 	u, err := im.s.GetUpload(ctx, row.Tenant, row.Upload)
 	if isNotFound(err) {
-		return fmt.Errorf("%w: the file is gone", ErrStream)
+		return fmt.Errorf("%w: the uploaded file was removed", ErrStream)
 	}
 	if err != nil {
 		return err
@@ -204,7 +205,7 @@ func (im *importer) runFile(ctx context.Context, row db.Import, opts ImportOptio
 	return im.run(ctx, opts, im.file)
 }
 
-// final reports whether an error ends the import: that of the file does, that of the database does not.
+// final reports whether an error ends the import: an error of the file does, an error of the database does not.
 func (im *importer) final(err error) bool {
 	if im.file.err != nil {
 		return false
@@ -212,7 +213,8 @@ func (im *importer) final(err error) bool {
 	return errors.Is(err, errCancelled) || errors.Is(err, errGivenUp) || errors.Is(err, ErrStream) || errors.Is(err, ErrInvalid) || isNotFound(err)
 }
 
-// skip reads the rows that an earlier process has accounted for, so that repeats of them are known.
+// skip reads the rows that an earlier process has imported or refused, so that later rows with the same numbers are
+// recognised.
 func (im *importer) skip(ctx context.Context, from importfile.Reader, row *importfile.Row) error {
 	for range im.resume {
 		err := from.Next(row)
@@ -225,7 +227,7 @@ func (im *importer) skip(ctx context.Context, from importfile.Reader, row *impor
 		case err != nil:
 			return im.broken(err)
 		}
-		_ = im.row(row) // its refusal was noted
+		_ = im.row(row) // the earlier process has recorded a refusal
 		if time.Since(im.shown) >= showEvery {
 			if err := im.s.write(ctx, func(tx *tx) error { return im.show(ctx, tx) }); err != nil {
 				return err

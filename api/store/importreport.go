@@ -39,8 +39,8 @@ func (s *Store) ImportReport(ctx context.Context, tenant, id string) (ImportRepo
 	return out, err
 }
 
-// ImportRejects calls each with the rows that an import refused, some at a time, in the order of the file, until it returns an error.
-// They are kept for a month.
+// ImportRejects calls each with the rows that an import refused, in batches in the order of the file, until each
+// returns an error. They are kept for a month.
 func (s *Store) ImportRejects(ctx context.Context, tenant, id string, each func([]Rejected) error) error {
 	r, err := s.q.GetImport(ctx, tenant, id)
 	if err = found(err, "import", id); err != nil {
@@ -79,8 +79,8 @@ func (s *Store) rejects(ctx context.Context, id string, each func([]Rejected) (m
 type ImportFilter struct {
 	Page
 	List uint64 // number, 0: into all lists
-	// After continues after the import of this id that began at AfterTime, instead of at a page: it skips and repeats none while
-	// others come.
+	// After continues behind the import with this id that began at AfterTime, instead of at a page. New imports then cause
+	// no gap and no repetition.
 	After     string
 	AfterTime time.Time
 }

@@ -25,11 +25,11 @@ func (im *importer) flush(ctx context.Context) error {
 	var err error
 	for range 5 {
 		err = im.s.write(ctx, func(tx *tx) error {
-			im.report, im.next, im.shown = before, next, shown // Postgres may ask for the transaction again
+			im.report, im.next, im.shown = before, next, shown // on Postgres the transaction may run again
 			if err := im.write(ctx, tx); err != nil {
 				return err
 			}
-			// The figures of an uploaded file are where another process goes on, so they are written with the rows.
+			// Another process would continue an uploaded file at these figures, so they are written with the rows.
 			if im.file != nil || len(im.rejects) > 0 || time.Since(im.shown) >= showEvery {
 				return im.show(ctx, tx)
 			}
@@ -53,8 +53,8 @@ func (im *importer) flush(ctx context.Context) error {
 	return nil
 }
 
-// takeNumbers reserves numbers for the new contacts of a batch, in a transaction of its own: all writers share the row that the
-// numbers come from, and must not wait for the batch.
+// takeNumbers reserves numbers for the new contacts of a batch, in a separate short transaction: all writers take
+// numbers from one row, and must not wait for the batch.
 func (im *importer) takeNumbers(ctx context.Context) error {
 	if im.last-im.next >= int64(im.batch.size()) {
 		return nil
@@ -80,18 +80,19 @@ func (im *importer) pace(took time.Duration) {
 	im.most = min(max(int(min(want, 2*float64(im.most))), leastBatch), mostBatch)
 }
 
-// errRace: another writer changed one of the contacts between our read and our write. The batch is tried again.
+// errRace means that another writer changed one of the contacts between our read and our write. The batch is tried
+// again.
 var errRace = errors.New("contacts changed meanwhile")
 
-// existing is a contact that the database has.
+// existing is a contact that is in the database.
 type existing struct {
 	db.Contact
 	member bool
 	fresh  bool // created by this batch
 }
 
-// Lookups, inserts and memberships take manyRows rows in one statement, and the remaining ones one by one. Statements of only
-// two lengths can stay prepared.
+// Lookups, inserts and memberships take manyRows rows in one statement, and the remaining ones one by one. Statements
+// of only two lengths can stay prepared.
 const (
 	manyRows = 100
 	oneRow   = 1
@@ -123,7 +124,8 @@ FROM contacts c LEFT JOIN list_members m ON m.tenant = c.tenant AND m.list = ?2 
 WHERE c.tenant = ?1 AND c.number_key IN (` + repeat("?", n) + ")"
 }
 
-// insertQuery inserts n contacts. It leaves numbers that exist already as they are; the count of rows written tells.
+// insertQuery inserts n contacts. It leaves numbers that exist already as they are; the number of rows affected shows
+// whether there were any.
 func insertQuery(n int) string {
 	return `INSERT INTO contacts (tenant, created_ms, updated_ms, version, deleted_ms, number, phone, number_key, first_name, last_name, email,
   attributes, country, zone, class, valid, search, opt_in_ms, opt_in_source)
@@ -141,7 +143,7 @@ func (im *importer) write(ctx context.Context, tx *tx) error {
 	if err := tx.lockMembers(ctx, r.Tenant); err != nil {
 		return err
 	}
-	// Locks the list, so that imports into it take turns and nobody deletes it meanwhile.
+	// Locks the list, so that imports into it take turns and no request deletes it meanwhile.
 	if _, err := tx.GrowList(ctx, 0, r.Tenant, int64(r.List)); err != nil {
 		return found(err, "contact list", ListID(r.List))
 	}
@@ -179,7 +181,7 @@ func (im *importer) write(ctx context.Context, tx *tx) error {
 	return im.join(ctx, tx, join)
 }
 
-// importFields are the changes that a batch makes to the counts of fields.
+// importFields are the changes of a batch to the counts of merge fields.
 type importFields struct {
 	changes       fieldChanges
 	moved         map[int64]movedFields // by contact
@@ -187,7 +189,7 @@ type importFields struct {
 	attributes    []audience.Attr
 }
 
-// movedFields are the fields that a contact had, and has now.
+// movedFields are the merge fields that a contact had before a change and has after it.
 type movedFields struct{ before, after []string }
 
 // join counts the fields of a new member of a list.
@@ -196,7 +198,7 @@ func (f *importFields) join(list int64, e *entry) {
 	f.changes.add(list, f.after, 1)
 }
 
-// move notes a contact whose fields are others than before.
+// move notes a contact whose set of fields has changed.
 func (f *importFields) move(old *existing, now *entry) {
 	if !now.changed || old.DeletedMs > 0 { // a deleted contact is in no list
 		return
@@ -262,9 +264,10 @@ func (im *importer) boundFields(changes fieldChanges) (over bool) {
 
 // bring creates the contacts that do not exist yet, and returns the contacts of all entries.
 //
-// It goes through the entries in the order of their numbers, because neighbours share pages of the index, and pages are what a
-// transaction costs. Whether reading first or inserting first is quicker depends on the file, and the batch before tells:
-// inserting contacts that exist wastes their numbers, and looking for ones that do not exist costs as much as the insert.
+// It goes through the entries in the order of their phone numbers, because neighbours share pages of the index, and the
+// pages make up most of the cost of a transaction. Whether to read first or to insert first depends on the previous
+// batch: inserting contacts that exist wastes reserved numbers, and looking up contacts that do not exist costs as much
+// as the insert.
 func (im *importer) bring(ctx context.Context, tx *tx) ([]existing, error) {
 	entries := im.batch.entries
 	out := make([]existing, len(entries))
@@ -357,18 +360,18 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 	was := entry{number: e.number, first: old.FirstName, last: old.LastName, email: old.Email, attributes: old.Attributes, optIn: old.OptInMs, optInSource: old.OptInSource}
 	now := was
 	if old.DeletedMs > 0 {
-		now = *e // it was deleted, and nothing of it comes back
+		now = *e // the contact was deleted: it is created anew from the row, without its old fields
 	} else if e.repeated {
 		now.fill(e)
 	} else {
 		now.first, now.last, now.email = orElse(e.first, was.first), orElse(e.last, was.last), orElse(e.email, was.email)
 		now.attributes = overlay(was.attributes, e.attributes)
 		if now.size() > audience.MaxAttributes {
-			now = was // both together are too large: the contact stays as it is
+			now = was // both together are too large, so the contact stays as it is
 		}
 		if e.optIn != 0 {
 			now.optIn, now.optInSource = e.optIn, e.consent()
-			if e.optIn > 0 && was.optIn > 0 && e.optIn >= im.report.Started.UnixMilli() { // a mere yes: the time that is known is the better proof
+			if e.optIn > 0 && was.optIn > 0 && e.optIn >= im.report.Started.UnixMilli() { // the row only says yes, so the known time of the opt-in is the better proof
 				now.optIn, now.optInSource = was.optIn, was.optInSource
 			}
 		}
@@ -402,13 +405,13 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 		}
 		return now, write()
 	}
-	if n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid && now.optIn > 0 == (old.OptInMs > 0) { // what the counts of its lists know of it
+	if n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid && now.optIn > 0 == (old.OptInMs > 0) { // the counts of its lists depend on these alone
 		return now, write()
 	}
 	return now, tx.recount(ctx, im.report.Tenant, old.Number, write)
 }
 
-// consent is where the opt-in of a row is known from.
+// consent returns the source of the opt-in of a row.
 func (e *entry) consent() string {
 	if e.optIn <= 0 {
 		return ""
@@ -416,8 +419,8 @@ func (e *entry) consent() string {
 	return orElse(e.optInSource, "import")
 }
 
-// numberOf returns the form of its number that a contact keeps when a row has another one: the one that takes messages, else the
-// one that is there.
+// numberOf returns which form of its phone number a contact keeps when a row has another form: the one that can receive
+// messages, else the stored one.
 func numberOf(old *existing, row phone.Number) phone.Number {
 	if row.E164 == old.Phone || row.Class.TakesText() && row.Valid {
 		return row
@@ -431,7 +434,7 @@ func numberOf(old *existing, row phone.Number) phone.Number {
 	return stored
 }
 
-// insert creates contacts of the entries that order lists. When some of a chunk exist already, it reads which.
+// insert creates contacts of the entries that order lists. When some of a chunk exist already, it reads those.
 func (im *importer) insert(ctx context.Context, tx *tx, order []int, out []existing) error {
 	if len(order) == 0 {
 		return nil

@@ -10,10 +10,10 @@ import (
 	"fanfare/api/store/db"
 )
 
-// IDKey returns the secret that signs the ids of this installation, in hexadecimal. The first call makes it; every process of
-// the installation has the same. The tables must be there: see [Migrate].
+// IDKey returns the secret that signs the ids of this installation, in hexadecimal. The first call creates it; every
+// process of the installation gets the same. The tables must exist: see [Migrate].
 func IDKey(ctx context.Context, cfg Config) (string, error) {
-	s, err := Open(ctx, cfg) // the key is what a full store needs, so this one does without
+	s, err := Open(ctx, cfg) // opened without an id key, which only a full store needs
 	if err != nil {
 		return "", err
 	}

@@ -45,18 +45,18 @@ const (
 const (
 	// JobLife is how long an ended job and what it made are kept.
 	JobLife = 7 * 24 * time.Hour
-	// MaxOpenJobs of one kind wait or run for a tenant at a time.
+	// MaxOpenJobs is how many jobs of one kind may wait or run for a tenant at a time.
 	MaxOpenJobs = 50
-	// jobLimit ends a job that cannot be run to its end, because a service that it needs is away.
+	// jobLimit is after how long a job fails that could not finish because a service that it needs is down.
 	jobLimit = 24 * time.Hour
-	// planPart is the number of the part that holds the plan of a job.
+	// planPart is the number of the part that holds the plan of a job. Results have the numbers from 1.
 	planPart = 0
 )
 
-// errJobGivenUp: the job ends its process each time.
+// errJobGivenUp means that the job was begun mostClaims times: it probably crashes its process.
 var errJobGivenUp = &JobError{fmt.Sprintf("it was begun %d times and never ended", mostClaims)}
 
-// JobError ends a job: trying again would not help. Any other error of a job has it tried again.
+// JobError is a permanent error of a job. After any other error, the job is tried again.
 type JobError struct{ Reason string }
 
 func (e *JobError) Error() string { return e.Reason }
@@ -67,16 +67,16 @@ type Job struct {
 	Tenant  string
 	Kind    JobKind
 	State   JobState
-	Error   string          // of a failed job; of another, why its last step was not possible
+	Error   string          // why the job failed; while it has not ended, why its last step failed
 	Test    bool            // ordered with a test key
 	By      string          // the key that ordered it
 	Options json.RawMessage // what was ordered
 	List    uint64          // number of the list that a segment fills
 	Cursor  string          // where the next step begins
-	Done    uint64          // rows
+	Done    uint64          // rows done
 	Total   uint64          // rows, if Known
 	Known   bool            // Total is known
-	Bytes   uint64          // that it made, before compression
+	Bytes   uint64          // of its result, before compression
 	Started time.Time
 	// Finished is zero until the job has ended.
 	Finished time.Time
@@ -95,8 +95,8 @@ func jobOf(r db.Job) Job {
 	}
 }
 
-// OrderJob orders a job: [Store.RunJobs] of some process runs it. Tenant, Kind, Test, By and Options are read. A [LimitError] says that
-// too many of the kind wait already.
+// OrderJob orders a job, which [Store.RunJobs] runs in any process. It reads Tenant, Kind, Test, By and Options of j. A
+// [LimitError] says that too many jobs of the kind are open already.
 func (s *Store) OrderJob(ctx context.Context, j Job) (Job, error) {
 	err := s.write(ctx, func(tx *tx) (err error) {
 		j, err = tx.orderJob(ctx, j)
@@ -109,7 +109,8 @@ func (s *Store) OrderJob(ctx context.Context, j Job) (Job, error) {
 	return j, nil
 }
 
-// OrderSegment makes a contact list and orders the job that fills it, with its plan ([JobRun.Plan]) and how many contacts there will be.
+// OrderSegment creates a contact list and orders the job that fills it. plan is the plan of the job ([JobRun.Plan]);
+// total is how many contacts there will be.
 func (s *Store) OrderSegment(ctx context.Context, j Job, name string, testList bool, plan []byte, total uint64) (Job, List, error) {
 	name = strings.TrimSpace(name)
 	if err := checkListName(name); err != nil {
@@ -173,8 +174,8 @@ func (s *Store) Job(ctx context.Context, tenant string, kind JobKind, id string)
 type JobFilter struct {
 	Page
 	Kind JobKind
-	// After continues after the job of this id that began at AfterTime, instead of at a page: it skips and repeats none while others
-	// come.
+	// After continues behind the job with this id that began at AfterTime, instead of at a page. New jobs then cause no
+	// gap and no repetition.
 	After     string
 	AfterTime time.Time
 }
@@ -198,7 +199,8 @@ func (s *Store) Jobs(ctx context.Context, tenant string, f JobFilter) ([]Job, in
 	return out, int(total), nil
 }
 
-// CancelJob ends a job: at once if no process runs it, else with its next step. It is [schemas.ErrTransition] when the job has ended.
+// CancelJob cancels a job: at once if no process runs it, else at its next step. The error is [schemas.ErrTransition]
+// when the job has ended.
 func (s *Store) CancelJob(ctx context.Context, tenant string, kind JobKind, id string) error {
 	if _, err := s.Job(ctx, tenant, kind, id); err != nil {
 		return err
@@ -217,7 +219,7 @@ func (s *Store) CancelJob(ctx context.Context, tenant string, kind JobKind, id s
 	return s.dropCancelled(ctx, tenant, kind, id)
 }
 
-// dropCancelled removes what a job had made that was cancelled while no process ran it.
+// dropCancelled removes the result of a job that was cancelled while no process ran it.
 func (s *Store) dropCancelled(ctx context.Context, tenant string, kind JobKind, id string) error {
 	j, err := s.Job(ctx, tenant, kind, id)
 	if err != nil || j.State != JobCancelled {
@@ -226,7 +228,7 @@ func (s *Store) dropCancelled(ctx context.Context, tenant string, kind JobKind, 
 	return s.dropJobParts(ctx, id, false)
 }
 
-// RemoveJob removes an ended job and what it made. It is [schemas.ErrTransition] when the job has not ended.
+// RemoveJob removes an ended job and its result. The error is [schemas.ErrTransition] when the job has not ended.
 func (s *Store) RemoveJob(ctx context.Context, tenant string, kind JobKind, id string) error {
 	j, err := s.Job(ctx, tenant, kind, id)
 	if err != nil {
@@ -238,7 +240,8 @@ func (s *Store) RemoveJob(ctx context.Context, tenant string, kind JobKind, id s
 	return s.dropJobParts(ctx, id, true)
 }
 
-// JobParts calls each with the parts that a finished job made, in order, until it returns an error. A part is valid until each returns.
+// JobParts calls each with the parts of the result of a finished job, in order, until each returns an error. A part is
+// valid until each returns.
 func (s *Store) JobParts(ctx context.Context, tenant string, kind JobKind, id string, each func(part []byte) error) error {
 	if _, err := s.Job(ctx, tenant, kind, id); err != nil {
 		return err
@@ -252,7 +255,7 @@ func (s *Store) JobParts(ctx context.Context, tenant string, kind JobKind, id st
 		if err != nil {
 			return fmt.Errorf("part %d of %s: %w", after+1, id, err)
 		}
-		if r.Part != after+1 { // it was removed meanwhile
+		if r.Part != after+1 { // the job was removed meanwhile
 			return notFound(string(kind), id)
 		}
 		if buf, err = unpackPart(buf[:0], r.Data); err != nil {
@@ -265,8 +268,8 @@ func (s *Store) JobParts(ctx context.Context, tenant string, kind JobKind, id st
 	}
 }
 
-// RunJobs runs jobs until ctx ends: those that are ordered, and those whose process is gone. A job that run cannot finish is given back,
-// so that the next process goes on at once. ended is called with each job that ended here.
+// RunJobs runs jobs until ctx ends: new orders, and jobs whose process is dead. A job that run cannot finish is given
+// back, so that another process continues it at once. RunJobs calls ended with each job that it has ended.
 func (s *Store) RunJobs(ctx context.Context, run func(context.Context, *JobRun) error, ended func(*Job)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range jobsAtOnce {
@@ -275,7 +278,7 @@ func (s *Store) RunJobs(ctx context.Context, run func(context.Context, *JobRun) 
 				wait := jobPoll
 				ran, err := s.runJob(ctx, run, ended)
 				if err != nil && ctx.Err() == nil {
-					s.log.WarnContext(ctx, "job interrupted, will go on", "err", err)
+					s.log.WarnContext(ctx, "job interrupted, a process will continue it", "err", err)
 					wait = jobRetry
 				} else if ran {
 					continue
@@ -292,7 +295,7 @@ func (s *Store) RunJobs(ctx context.Context, run func(context.Context, *JobRun) 
 	return g.Wait()
 }
 
-// runJob runs one job, and reports whether there was one. An error means that the job goes on later.
+// runJob runs one job, and reports whether there was one. An error means that the job is continued later.
 func (s *Store) runJob(ctx context.Context, run func(context.Context, *JobRun) error, ended func(*Job)) (ran bool, err error) {
 	owner := randomText(16)
 	var row db.Job
@@ -335,7 +338,8 @@ type JobRun struct {
 	s *Store
 }
 
-// touch says every few seconds that the job is being run, until stop is called: a step may take longer than jobSilent.
+// touch writes every few seconds that the job is still being run, until stop is called, because a step may take longer
+// than jobSilent.
 func (r *JobRun) touch(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
@@ -347,7 +351,7 @@ func (r *JobRun) touch(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = r.s.write(ctx, func(tx *tx) error { // a step would find out why it failed
+				_ = r.s.write(ctx, func(tx *tx) error { // if this fails, the next step returns the error
 					return tx.TouchJob(ctx, db.TouchJobParams{Now: tx.now, Tenant: r.Tenant, ID: r.ID, Owner: r.owner})
 				})
 			}
@@ -356,7 +360,7 @@ func (r *JobRun) touch(ctx context.Context) (stop func()) {
 	return func() { cancel(); done.Wait() }
 }
 
-// Plan returns what an earlier run of the job has planned; nil if none has.
+// Plan returns the plan that an earlier run of the job has stored; nil if there is none.
 func (r *JobRun) Plan(ctx context.Context) ([]byte, error) {
 	packed, err := r.s.q.GetJobPart(ctx, r.ID, planPart)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -368,7 +372,7 @@ func (r *JobRun) Plan(ctx context.Context) ([]byte, error) {
 	return unpackPart(nil, packed)
 }
 
-// Begin keeps a plan, with which the job goes on in another process, and how many rows there will be.
+// Begin stores the plan, with which another process can continue the job, and how many rows there will be.
 func (r *JobRun) Begin(ctx context.Context, plan []byte, total uint64) error {
 	packed := packPart(plan)
 	return r.step(ctx, func(j *Job) { j.Total, j.Known = total, true }, func(tx *tx) error {
@@ -376,7 +380,8 @@ func (r *JobRun) Begin(ctx context.Context, plan []byte, total uint64) error {
 	})
 }
 
-// Step keeps a part of rows rows and where the next step begins, both or neither. An error means that the job is not to go on here.
+// Step stores a part of the result with that many rows and the cursor of the next step, in one transaction. After an
+// error this process must not continue the job.
 func (r *JobRun) Step(ctx context.Context, cursor string, rows int, part []byte) error {
 	packed := packPart(part)
 	return r.step(ctx, func(j *Job) {
@@ -384,8 +389,8 @@ func (r *JobRun) Step(ctx context.Context, cursor string, rows int, part []byte)
 	}, func(tx *tx) error { return tx.AddJobPart(ctx, r.ID, packed) })
 }
 
-// StepMembers adds contacts to the list of a segment, those that exist and are not in it yet, and keeps where the next step begins.
-// rows is what the step counts for.
+// StepMembers adds contacts to the list of a segment, except those that do not exist or are in it already, and stores
+// the cursor of the next step. rows is the number of rows by which the progress grows.
 func (r *JobRun) StepMembers(ctx context.Context, cursor string, rows int, contacts []uint64) error {
 	return r.step(ctx, func(j *Job) { j.Cursor, j.Done = cursor, j.Done+uint64(rows) }, func(tx *tx) error {
 		_, err := tx.addToList(ctx, r.Tenant, r.List, contacts, true)
@@ -425,7 +430,7 @@ func (r *JobRun) step(ctx context.Context, change func(*Job), extra func(*tx) er
 	return nil
 }
 
-// end ends the job, or gives it back after an error that may pass.
+// end ends the job, or gives it back after a temporary error.
 func (r *JobRun) end(ctx context.Context, cause error, stopping bool) error {
 	state, reason := JobDone, ""
 	var final *JobError
@@ -441,7 +446,7 @@ func (r *JobRun) end(ctx context.Context, cause error, stopping bool) error {
 		if stopping {
 			cause = nil
 		} else {
-			reason = "a service that it needs does not answer; it will go on by itself"
+			reason = "a service that it needs does not answer; it will continue by itself"
 		}
 		release := r.s.write(ctx, func(tx *tx) error {
 			return tx.ReleaseJob(ctx, db.ReleaseJobParams{Error: reason, Tenant: r.Tenant, ID: r.ID, Owner: r.owner})
@@ -471,7 +476,7 @@ func (r *JobRun) end(ctx context.Context, cause error, stopping bool) error {
 	return r.s.dropJobParts(ctx, r.ID, false)
 }
 
-// dropJobParts removes what a job made, in pieces, and then the job itself if it is to go.
+// dropJobParts removes the result of a job, in several transactions, and then the job itself if job is true.
 func (s *Store) dropJobParts(ctx context.Context, id string, job bool) error {
 	for more := true; more; {
 		err := s.write(ctx, func(tx *tx) error {
@@ -489,7 +494,7 @@ func (s *Store) dropJobParts(ctx context.Context, id string, job bool) error {
 	return nil
 }
 
-// collectJobs removes jobs that ended long ago, with what they made.
+// collectJobs removes jobs that ended more than [JobLife] ago, with their results.
 func (s *Store) collectJobs(ctx context.Context) error {
 	for {
 		old, err := s.q.OldJobs(ctx, s.now().Add(-JobLife).UnixMilli())
@@ -507,7 +512,7 @@ func (s *Store) collectJobs(ctx context.Context) error {
 	}
 }
 
-// The coders of parts. EncodeAll and DecodeAll of one coder may run at once.
+// The encoder and decoder of parts. EncodeAll and DecodeAll may be called concurrently.
 var (
 	packer = sync.OnceValue(func() *zstd.Encoder {
 		e, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(jobsAtOnce)) // the options are valid
@@ -523,10 +528,10 @@ func packPart(part []byte) []byte { return packer().EncodeAll(part, nil) }
 
 func unpackPart(into, packed []byte) ([]byte, error) { return unpacker().DecodeAll(packed, into) }
 
-// CampaignsSending returns the numbers of the campaigns of a tenant, those of single sends too, that may have handed messages over at or
-// after from and before to; the first limit in order.
+// CampaignsSending returns the numbers of the campaigns of a tenant, including those of single sends, that may have
+// handed messages over at or after from and before to; at most limit of them, in ascending order.
 func (s *Store) CampaignsSending(ctx context.Context, tenant string, from, to time.Time, limit int) ([]uint64, error) {
-	const slack = time.Hour // what was in hand when a campaign ended is handed over after it
+	const slack = time.Hour // a message that was in flight when its campaign ended is handed over later
 	rows, err := s.q.CampaignsSending(ctx, db.CampaignsSendingParams{Tenant: tenant, FromMs: from.Add(-slack).UnixMilli(), ToMs: to.UnixMilli(), Max: int64(limit)})
 	out, err := all(rows, err, func(n int64) uint64 { return uint64(n) })
 	if err != nil {

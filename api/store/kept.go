@@ -12,11 +12,11 @@ import (
 	"fanfare/schemas"
 )
 
-// What is kept about the campaigns of a tenant, so that nothing counts 100,000 rows: how many there are in each state, what they
-// have reserved and spent, who has which tag, and the figures of those that have ended. insert and save keep the counts and the tags
-// in the transaction that writes the campaign.
+// Counts that are kept about the campaigns of a tenant, so that no request counts 100,000 rows: how many campaigns
+// there are in each state, how much they have reserved and spent, which campaigns have which tag, and the figures of
+// ended campaigns. insert and save update the counts and the tags in the transaction that writes the campaign.
 
-// countKey is what campaign_counts counts a campaign under.
+// countKey is the key under which campaign_counts counts a campaign.
 type countKey struct {
 	tenant         string
 	state, channel int64
@@ -33,7 +33,8 @@ func countKeyOf(c *Campaign) countKey {
 	return countKey{c.Tenant, int64(c.State), int64(c.Channel()), c.Test, c.Removed}
 }
 
-// keep keeps the counts and the tags of a campaign that was written: old is the row as it was, nil for a new one.
+// keep updates the counts and the tags after a campaign was written. old is the row before the write, nil for a new
+// campaign.
 func (t *tx) keep(ctx context.Context, old *db.CampaignKeyRow, c *Campaign) error {
 	if c.Hidden {
 		return nil
@@ -66,7 +67,8 @@ func (t *tx) keep(ctx context.Context, old *db.CampaignKeyRow, c *Campaign) erro
 	return t.countCampaigns(ctx, was, now)
 }
 
-// countCampaigns changes rows of campaign_counts. All transactions change them in one order, so that no two wait for each other.
+// countCampaigns changes rows of campaign_counts. All transactions change them in one order, so that no two wait for
+// each other.
 func (t *tx) countCampaigns(ctx context.Context, changes ...countChange) error {
 	slices.SortFunc(changes, func(a, b countChange) int {
 		return strings.Compare(fmt.Sprint(a.key), fmt.Sprint(b.key))
@@ -127,8 +129,9 @@ type StateCount struct {
 	N       int
 }
 
-// CountCampaigns returns how many campaigns there are by state: of all times by state, channel, test and removed, which are kept, and
-// of those created in [from, to) by state, which are counted, without tests and removed ones. Zero times are no bounds.
+// CountCampaigns returns how many campaigns there are. Without bounds (both times zero) it returns the kept counts by
+// state, channel, test and removed. Otherwise it counts the campaigns created in [from, to) by state, without tests and
+// removed ones; a zero to is no bound.
 func (s *Store) CountCampaigns(ctx context.Context, tenant string, from, to time.Time) ([]StateCount, error) {
 	if from.IsZero() && to.IsZero() {
 		rows, err := s.q.ListCampaignCounts(ctx, tenant)
@@ -143,7 +146,7 @@ func (s *Store) CountCampaigns(ctx context.Context, tenant string, from, to time
 	})
 }
 
-// span is [from, to) as it is stored; zero times are no bounds.
+// span returns [from, to) in the form in which times are stored. Zero times are no bounds.
 func span(from, to time.Time) (lo, hi int64) {
 	lo, hi = ms(from), ms(to)
 	if hi == 0 {

@@ -13,14 +13,15 @@ import (
 	"fanfare/api/store/db"
 )
 
-// Secrets say what they are, so that a scanner of repositories finds one that was checked in.
+// Prefixes of secrets. They let secret scanners find a key that was committed to a repository.
 const (
 	liveSecret = "ff_live_"
 	testSecret = "ff_test_"
 )
 
-// secretLetters of 5 bits: 260 random bits. Against so many there is nothing to guess and no table to make, so one round of
-// SHA-256 keeps them as well as a slow hash would, and costs half a microsecond for each request instead of 100 ms.
+// secretLetters is the length of a secret: 52 letters of 5 bits are 260 random bits. So many cannot be guessed or
+// tabulated, so one round of SHA-256 protects a stored secret as well as a slow hash would, and costs half a
+// microsecond for each request instead of 100 ms.
 const secretLetters = 52
 
 func hashSecret(secret string) []byte {
@@ -39,8 +40,8 @@ func keyOf(r db.ApiKey) Key {
 	return k
 }
 
-// CreateKey makes an API key with the scopes given, or all but admin when there are none, and returns its secret: the only
-// time that anybody sees it.
+// CreateKey makes an API key with the scopes given, or all but admin when there are none, and returns its secret, which
+// cannot be read again later.
 func (s *Store) CreateKey(ctx context.Context, tenant, name string, scopes []Scope, test bool) (key Key, secret string, err error) {
 	if len(scopes) == 0 {
 		scopes = Scopes[:len(Scopes)-1]
@@ -83,7 +84,7 @@ func (s *Store) CreateKey(ctx context.Context, tenant, name string, scopes []Sco
 	}), secret, nil
 }
 
-// usedEvery is how exact Key.Used is: a key in steady use costs one write a minute.
+// usedEvery is the precision of Key.Used: a key in steady use costs one write a minute.
 const usedEvery = time.Minute
 
 // Authenticate returns the key of a secret and its tenant, or [ErrNoKey].
@@ -91,7 +92,8 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Key, Tenant, e
 	if !strings.HasPrefix(secret, liveSecret) && !strings.HasPrefix(secret, testSecret) {
 		return Key{}, Tenant{}, ErrNoKey
 	}
-	// Looked up by hash: how long the look-up takes tells a stranger about hashes, and nothing about secrets.
+	// The secret is looked up by its hash: the duration of the look-up reveals something about hashes, and nothing about
+	// secrets.
 	row, err := s.q.KeyByHash(ctx, hashSecret(secret))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RevokedMs > 0 {
 		return Key{}, Tenant{}, ErrNoKey
@@ -108,7 +110,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Key, Tenant, e
 	}
 	if now := s.now().UnixMilli(); now-row.UsedMs >= usedEvery.Milliseconds() {
 		if err := s.write(ctx, func(tx *tx) error { return tx.KeyUsed(ctx, tx.now, row.ID) }); err != nil {
-			s.log.WarnContext(ctx, "writing when a key was used failed", "key", row.ID, "err", err) // the request may go on
+			s.log.WarnContext(ctx, "write of the last use of a key failed", "key", row.ID, "err", err) // the request may go on
 		}
 		row.UsedMs = now
 	}
@@ -121,7 +123,7 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 	return all(rows, err, keyOf)
 }
 
-// RevokeKey closes a key for ever; one that is revoked stays as it is.
+// RevokeKey revokes a key permanently. Revoking a revoked key changes nothing.
 func (s *Store) RevokeKey(ctx context.Context, tenant, id string) error {
 	return s.write(ctx, func(tx *tx) error {
 		n, err := tx.RevokeKey(ctx, tx.now, tenant, id)

@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// leader is what this process holds while it leads.
+// leader is the lock that this process holds while it leads.
 type leader struct {
-	conn *sql.Conn // Postgres: the lock is this session's
-	file io.Closer // SQLite: the lock is this file's
+	conn *sql.Conn // Postgres: the session that holds the lock
+	file io.Closer // SQLite: the locked file
 }
 
-// Lead tries to become the one process that publishes. ok is false when another one is; ask again later. The lock is the
-// session's on Postgres and the operating system's on a file beside a SQLite database: it ends with the process, however that
-// ends, and never while the process lives, however slow it is. release gives it back.
+// Lead tries to make this process the only one that publishes. ok is false when another process leads; try again later.
+// The lock is an advisory lock of a session on Postgres, and a lock of the operating system on a file beside a SQLite
+// database. It ends with the process or its session, however they end, and is not lost because the process is slow.
+// release gives the lock back.
 func (s *Store) Lead(ctx context.Context) (release func(), ok bool, err error) {
 	s.mu.Lock()
 	held := s.lead.conn != nil || s.lead.file != nil
@@ -27,7 +28,7 @@ func (s *Store) Lead(ctx context.Context) (release func(), ok bool, err error) {
 	if held {
 		return nil, false, nil
 	}
-	var l leader // asked for without the lock: whoever writes needs that
+	var l leader // acquired without holding s.mu, which writers need
 	if s.d.postgres {
 		l.conn, err = s.d.tryLock(ctx, s.schema, "relay")
 	} else {
@@ -61,7 +62,7 @@ func (s *Store) release(ctx context.Context) {
 	}
 }
 
-// lock waits for a lock of a name, of all processes on this database.
+// lock waits for a named lock that all processes on this database share.
 func (d *database) lock(ctx context.Context, cfg Config, name string) (release func() error, err error) {
 	for {
 		if d.postgres {
@@ -89,10 +90,10 @@ func (d *database) lock(ctx context.Context, cfg Config, name string) (release f
 	}
 }
 
-// tryLock takes an advisory lock on a connection of its own, nil when another session has it.
+// tryLock takes an advisory lock on its own connection. It returns nil when another session has the lock.
 func (d *database) tryLock(ctx context.Context, schema, name string) (*sql.Conn, error) {
 	h := fnv.New64a()
-	_, _ = fmt.Fprintf(h, "fanfare/%s/%s", schema, name) // a hash takes everything
+	_, _ = fmt.Fprintf(h, "fanfare/%s/%s", schema, name) // writing to a hash never fails
 	conn, err := d.readers.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -107,11 +108,11 @@ func (d *database) tryLock(ctx context.Context, schema, name string) (*sql.Conn,
 	return conn, nil
 }
 
-// closeSession gives the locks of a session back and ends it: they must not live on in the pool. The server ends a session
-// some time after its connection, so the locks go first.
+// closeSession releases the locks of a session and closes its connection, so that no lock stays in the pool. It
+// releases them first because the server may notice the closed connection only later.
 func closeSession(ctx context.Context, conn *sql.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_all()") // a session that is gone holds none
+	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock_all()") // a session that has ended holds none
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })      // tells the pool to throw the connection away
 }

@@ -11,9 +11,9 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// Counts of the members of lists, by what decides whether they are sent to, and of contacts. Whoever writes members, contacts or
-// opt-outs of a tenant takes [tx.lockMembers] first: otherwise an opt-out and a member that joins at the same time would not see each
-// other, and neither would count the member as opted out.
+// Kept counts of the members of lists, grouped by what decides whether they are sent to, and of contacts. A transaction
+// that writes members, contacts or opt-outs of a tenant calls [tx.lockMembers] first. Otherwise an opt-out and a member
+// that joins at the same time would not see each other, and neither would count the member as opted out.
 
 // lockMembers makes transactions of one tenant that write members, contacts or opt-outs take turns.
 func (t *tx) lockMembers(ctx context.Context, tenant string) error {
@@ -24,7 +24,7 @@ func (t *tx) lockMembers(ctx context.Context, tenant string) error {
 // listCount is a row of list_counts, as a query counts it.
 type listCount = db.CountContactRow
 
-// countRows turns rows of the other queries, which have the same columns.
+// countRows converts rows of the other queries, which have the same columns.
 func countRows[R any](rows []R, err error, turn func(R) listCount) ([]listCount, error) {
 	return all(rows, err, turn)
 }
@@ -49,7 +49,7 @@ func (t *tx) leaving(ctx context.Context, tenant string, list int64, contacts []
 	return t.moveCounts(ctx, tenant, counts, -1)
 }
 
-// recount runs change, which writes a contact or its opt-out, and counts the contact anew in all its lists.
+// recount runs change, which writes a contact or its opt-out, and corrects the counts of all lists of the contact.
 func (t *tx) recount(ctx context.Context, tenant string, contact int64, change func() error) error {
 	before, err := t.CountContact(ctx, tenant, contact)
 	if err != nil {
@@ -85,7 +85,7 @@ func (t *tx) moveCounts(ctx context.Context, tenant string, counts []listCount, 
 	return nil
 }
 
-// addKept adds the members of a list to the count, from what is kept.
+// addKept adds the members of a list to the count, from the kept counts.
 func (a *AudienceCount) addKept(ctx context.Context, q *db.Queries, tenant string, list uint64, held *rules) error {
 	rows, err := q.ListCounts(ctx, tenant, int64(list))
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *Store) contactCount(ctx context.Context, tenant string, withDeleted boo
 	return r.N - r.Deleted, err
 }
 
-// inPieces calls fn for parts of the numbers that a padded query takes.
+// inPieces calls fn for pieces of the numbers that are short enough for a padded query.
 func inPieces(numbers []int64, fn func([]int64) error) error {
 	for part := range slices.Chunk(numbers, 1000) {
 		if err := fn(padded(part)); err != nil {

@@ -14,27 +14,28 @@ import (
 	"fanfare/schemas/text"
 )
 
-// FieldCounts say how many contacts of some lists have a value of each merge field. A contact that is in several lists counts in
-// each.
+// FieldCounts say how many contacts of some lists have a value of each merge field. A contact that is in several lists
+// counts in each.
 type FieldCounts struct {
 	Members uint64
-	// Names of the fields that somebody has or has had. Attributes keep the names that [text.FieldName] gave them.
+	// Names maps each field that a contact has or has had to the number of contacts with a value. Attributes have the
+	// names that [text.FieldName] gave them.
 	Names map[string]uint64
-	// Complete is false when a list has too many names to be counted, or is still to be counted after an upgrade.
+	// Complete is false when a list has too many names to be counted, or has not been counted yet after an upgrade.
 	Complete bool
 }
 
-// maxListFields is how many names of a list are counted. A file of JSON objects could bring new ones for ever.
+// maxListFields is how many names of a list are counted. A file of JSON objects could have a new name in every object.
 const maxListFields = 2000
 
-// Why the counts of a list are not complete: the members of its row without a name.
+// Why the counts of a list are not complete: the value of its row with the empty name.
 const (
 	fieldsUncounted = 1 // Collect counts them
 	fieldsTooMany   = 2
 )
 
-// ListFields returns the merge fields that the contacts of these lists have. The counts are kept, so it takes no longer for a
-// million contacts than for one.
+// ListFields returns the merge fields that the contacts of these lists have. The counts are kept, so it takes no longer
+// for a million contacts than for one.
 func (s *Store) ListFields(ctx context.Context, tenant string, lists []uint64) (FieldCounts, error) {
 	out := FieldCounts{Names: map[string]uint64{}, Complete: true}
 	for _, list := range lists {
@@ -64,7 +65,7 @@ type listField struct {
 	name string
 }
 
-// fieldChanges are what a transaction changes of the counts.
+// fieldChanges are the changes of a transaction to the counts.
 type fieldChanges map[listField]int64
 
 // add counts the fields of a contact in a list.
@@ -74,7 +75,8 @@ func (c fieldChanges) add(list int64, names []string, n int64) {
 	}
 }
 
-// addFields writes changes of the counts. They go in one order in all transactions, so that two of them do not lock each other out.
+// addFields writes changes of the counts. All transactions write them in the same order, so that two of them do not
+// deadlock.
 func (t *tx) addFields(ctx context.Context, tenant string, changes fieldChanges) error {
 	order := slices.SortedFunc(maps.Keys(changes), func(a, b listField) int {
 		return cmp.Or(cmp.Compare(a.list, b.list), cmp.Compare(a.name, b.name))
@@ -120,7 +122,7 @@ func fieldsOfContact(c *Contact) []string {
 	return names
 }
 
-// moveFields counts a contact's fields anew, in all its lists, when they have changed.
+// moveFields corrects the counts of all lists of a contact when its set of fields has changed.
 func (t *tx) moveFields(ctx context.Context, tenant string, contact int64, before, after []string) error {
 	if slices.Equal(before, after) {
 		return nil
@@ -137,8 +139,8 @@ func (t *tx) moveFields(ctx context.Context, tenant string, contact int64, befor
 	return t.addFields(ctx, tenant, fields)
 }
 
-// countFields counts the fields of lists that were filled before counts were kept. It reads a list from one snapshot, and writes
-// the counts if the list is still the same.
+// countFields counts the fields of lists that were filled before counts were kept. It reads a list from one snapshot,
+// and writes the counts if the list is still the same.
 func (s *Store) countFields(ctx context.Context) error {
 	rows, err := s.q.UncountedLists(ctx)
 	if err != nil {

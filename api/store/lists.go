@@ -28,7 +28,7 @@ func checkListName(name string) error {
 		return &FieldError{"Name", name, fmt.Sprintf("want 1 to %d characters", maxName)}
 	}
 	if _, isID := ListNumber(name); isID {
-		return &FieldError{"Name", name, "looks like the id of a list"} // and a campaign may name either
+		return &FieldError{"Name", name, "looks like the id of a list"} // a campaign may give either the name or the id of a list
 	}
 	return nil
 }
@@ -152,13 +152,14 @@ func (s *Store) UpdateList(ctx context.Context, tenant string, number, want uint
 	return out, err
 }
 
-// DeleteList deletes a list: its name is free again, and nothing can be sent to it. Its contacts stay; campaigns that were
-// confirmed with it keep their audience, also if they are about to freeze it. It must be of version want, 0 for any.
+// DeleteList deletes a list: its name is free again, and nothing can be sent to it. Its contacts stay; campaigns that
+// were confirmed with it keep their audience, also if they are about to freeze it. want is its version, 0 for any.
 func (s *Store) DeleteList(ctx context.Context, tenant string, number, want uint64) error {
 	return s.deleteList(ctx, tenant, number, want, false)
 }
 
-// DeleteUnusedList is [Store.DeleteList] of a list that no campaign uses that may still be sent: it is a [ListUsedError] otherwise.
+// DeleteUnusedList is [Store.DeleteList] for a list that no unfinished campaign uses. The error is a [ListUsedError]
+// when a campaign that may still be sent uses the list.
 func (s *Store) DeleteUnusedList(ctx context.Context, tenant string, number, want uint64) error {
 	return s.deleteList(ctx, tenant, number, want, true)
 }
@@ -177,7 +178,7 @@ func (s *Store) deleteList(ctx context.Context, tenant string, number, want uint
 		if err != nil || want == 0 {
 			return err
 		}
-		r, err := tx.GetList(ctx, tenant, int64(number)) // whose row is ours now
+		r, err := tx.GetList(ctx, tenant, int64(number)) // its row is locked now
 		if err != nil {
 			return err
 		}
@@ -216,7 +217,7 @@ func (t *tx) listUnused(ctx context.Context, tenant string, number uint64) error
 	return nil
 }
 
-// AddToList puts contacts at the end of a list, those that are not in it yet, and returns how many those are.
+// AddToList adds the contacts that are not in a list yet to its end, and returns how many it added.
 func (s *Store) AddToList(ctx context.Context, tenant string, list uint64, contacts []uint64) (added int, err error) {
 	err = s.write(ctx, func(tx *tx) (err error) {
 		added, err = tx.addToList(ctx, tenant, list, contacts, false)
@@ -225,7 +226,7 @@ func (s *Store) AddToList(ctx context.Context, tenant string, list uint64, conta
 	return added, err
 }
 
-// addToList is [Store.AddToList]. With lenient set it leaves contacts out that do not exist or are deleted.
+// addToList does the work of [Store.AddToList]. With lenient set it skips contacts that do not exist or are deleted.
 func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts []uint64, lenient bool) (added int, err error) {
 	if err := t.lockMembers(ctx, tenant); err != nil {
 		return 0, err
@@ -258,8 +259,8 @@ func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts
 	return len(join), t.addFields(ctx, tenant, fields)
 }
 
-// contactsOf reads contacts by number, and returns their numbers without repeats. One that does not exist, or is deleted, is
-// [schemas.ErrNotFound], or nil with lenient set.
+// contactsOf reads contacts by number, and returns their numbers without repeats. For a contact that does not exist or
+// is deleted, the error is [schemas.ErrNotFound]; with lenient set, its row is nil.
 func (t *tx) contactsOf(ctx context.Context, tenant string, contacts []uint64, lenient bool) (rows map[int64]*db.Contact, order []int64, err error) {
 	rows = map[int64]*db.Contact{}
 	for _, c := range contacts {
@@ -286,7 +287,7 @@ func (t *tx) contactsOf(ctx context.Context, tenant string, contacts []uint64, l
 	return rows, order, nil
 }
 
-// dropMembersOf sets contacts to nil that are members of a list.
+// dropMembersOf sets the rows of contacts that are members of a list to nil.
 func (t *tx) dropMembersOf(ctx context.Context, tenant string, list int64, rows map[int64]*db.Contact) error {
 	return inPieces(slices.Collect(maps.Keys(rows)), func(part []int64) error {
 		members, err := t.MembersAmong(ctx, tenant, list, part)
@@ -297,7 +298,8 @@ func (t *tx) dropMembersOf(ctx context.Context, tenant string, list int64, rows 
 	})
 }
 
-// join adds contacts, which are no members yet, to a list whose row is locked and ends at next.
+// join adds contacts that are not members yet to a list. The caller has locked the list's row; next is the position
+// after its last member.
 func (t *tx) join(ctx context.Context, tenant string, list, next int64, contacts []int64) error {
 	n := int64(len(contacts))
 	if _, err := t.GrowList(ctx, n, tenant, list); err != nil {

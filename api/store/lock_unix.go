@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// lockFile takes a lock of the operating system, nil when somebody else has it. It ends when the file is closed or the process
-// is gone. The file itself stays: whoever removed it would let two in.
+// lockFile takes a lock of the operating system on a file. It returns nil when another process has the lock. The lock
+// ends when the file is closed or the process ends. The file itself stays: if it were removed, two processes could get
+// the lock.
 func lockFile(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

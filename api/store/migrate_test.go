@@ -16,8 +16,8 @@ import (
 	migrations "fanfare/schemas/sql"
 )
 
-// fixtures are rows as a store of that version wrote them. What is added here is never changed: that is what upgrades are
-// tested with.
+// fixtures are rows as a store of that version wrote them. What is added here is never changed: that is what upgrades
+// are tested with.
 var fixtures = map[int64][]string{
 	1: {
 		`INSERT INTO tenants VALUES ('tn_old', 'old', TRUE, TRUE, 'IT', 'Europe/Rome', 'EUR', 'sim', 'FANFARE', 10, 1000000, 3, 0, 1, 4, 3, 1, 2)`,

@@ -47,8 +47,8 @@ func streamCSV(n int, prefixes []string, note int) io.Reader {
 	return r
 }
 
-// peak watches the heap until the function returned is called, which says how far it rose, in bytes. What the collector has
-// not yet found counts too, so it runs often meanwhile.
+// peak watches the heap until the function returned is called, which says how far it rose, in bytes. What the collector
+// has not yet found counts too, so it runs often meanwhile.
 func peak() (stop func() uint64) {
 	percent := debug.SetGCPercent(10)
 	for range 3 { // what has a finalizer takes more than one
@@ -82,8 +82,9 @@ func peak() (stop func() uint64) {
 	}
 }
 
-// Importing and freezing hold neither the file nor the audience. Of the freeze that shows at a hundred thousand contacts only,
-// for a blob of 5,000 and its encoding take as much as a small audience: TestFreezerHolds counts instead.
+// Importing and freezing hold neither the file nor the audience. Of the freeze that shows at a hundred thousand
+// contacts only, for a blob of 5,000 and its encoding take as much as a small audience: TestFreezerHolds counts
+// instead.
 func TestMemory(t *testing.T) {
 	const note = 900
 	s := newSQLite(t)

@@ -12,10 +12,10 @@ import (
 	"fanfare/schemas/pricing"
 )
 
-// maxMicros keeps sums far from where they would overflow: nine million million of a currency.
+// maxMicros is the largest amount, nine million million units of a currency. It keeps sums from overflowing an int64.
 const maxMicros = 9e18
 
-// Prices returns a tenant's price list: a price for each channel, and the rows that say more.
+// Prices returns a tenant's price list: a price for each channel, and the rows for single countries and volumes.
 func (s *Store) Prices(ctx context.Context, tenant string) (Prices, error) {
 	return prices(ctx, s.q, tenant)
 }
@@ -35,7 +35,7 @@ func prices(ctx context.Context, q *db.Queries, tenant string) (Prices, error) {
 	return out, err
 }
 
-// SetPrice sets the price of a channel. What is confirmed already keeps the price it was confirmed at.
+// SetPrice sets the price of a channel. Confirmed campaigns keep the price that they were confirmed at.
 func (s *Store) SetPrice(ctx context.Context, tenant string, channel schemas.Channel, micros uint64) error {
 	if _, ok := fanfarev1.Channel_name[int32(channel)]; !ok || channel == 0 {
 		return &FieldError{"Channel", channel.String(), "want sms, rcs, whatsapp or voice"}
@@ -64,8 +64,8 @@ func balanceOf(r db.Balance) Balance {
 	}
 }
 
-// TopUp adds to a tenant's balance, and pays what it owes first. Campaigns that were suspended for want of credit go on when nothing
-// is owed any more. With unlimited credit it only adds an entry to the ledger.
+// TopUp adds to a tenant's balance; the tenant's debt is paid from it first. When the debt is paid, campaigns that were
+// suspended for lack of credit are resumed. With unlimited credit it only adds an entry to the ledger.
 func (s *Store) TopUp(ctx context.Context, tenant string, micros uint64, note string) (Balance, error) {
 	if micros == 0 || micros > maxMicros {
 		return Balance{}, &FieldError{"Micros", fmt.Sprint(micros), "want more than 0"}
@@ -88,8 +88,8 @@ func (s *Store) TopUp(ctx context.Context, tenant string, micros uint64, note st
 	return out, err
 }
 
-// SetCredit makes a tenant's credit unlimited, or limits it to an amount. It is [ErrReserved] to limit an unlimited credit while
-// money is reserved: the release of that money would add credit that was never paid.
+// SetCredit makes a tenant's credit unlimited, or limits it to an amount. Limiting an unlimited credit while money is
+// reserved returns [ErrReserved], because the release of that money would add credit that was never paid.
 func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unlimited bool) error {
 	if micros > maxMicros {
 		return &FieldError{"Micros", fmt.Sprint(micros), "too large"}
@@ -153,7 +153,7 @@ func ledgerOf(r db.Ledger) LedgerEntry {
 type LedgerFilter struct {
 	Page
 	Campaign string // id, "": of all
-	// Before continues before the entry of this id, instead of at a page. 0: from the newest.
+	// Before continues at the entry before the one with this id, instead of at a page. 0: from the newest.
 	Before uint64
 }
 
@@ -183,7 +183,8 @@ func (s *Store) NewestLedger(ctx context.Context, tenant string, f LedgerFilter)
 	return out, int(total), nil
 }
 
-// move writes one entry of the ledger and changes both accounts. Available never falls below zero, unless credit is unlimited.
+// move writes one entry of the ledger and changes both accounts. Available never falls below zero, unless credit is
+// unlimited.
 func (t *tx) move(ctx context.Context, tenant string, campaign uint64, from, to Account, micros uint64, note string) error {
 	if micros > maxMicros {
 		return &CreditError{Need: micros}
@@ -215,13 +216,13 @@ func (t *tx) move(ctx context.Context, tenant string, campaign uint64, from, to 
 	})
 }
 
-// reserve reserves money for a campaign and notes it in c, which the caller saves.
+// reserve reserves money for a campaign and adds it to c.Reserved. The caller saves c.
 func (t *tx) reserve(ctx context.Context, c *Campaign, micros uint64) error {
 	if micros == 0 {
 		return nil
 	}
-	// Locks the row first: two transactions could both read a balance that is enough for one of them. The CHECK of the table would
-	// refuse the second one, but on Postgres that ends the transaction before the missing amount can be read.
+	// Locks the row first: two transactions could both read a balance that is enough for one of them. The CHECK of the
+	// table would refuse the second one, but on Postgres that ends the transaction before the missing amount can be read.
 	if _, err := t.LockBalance(ctx, c.Tenant); err != nil {
 		return err
 	}
@@ -239,8 +240,8 @@ func (t *tx) reserve(ctx context.Context, c *Campaign, micros uint64) error {
 	return nil
 }
 
-// capture bills a campaign up to a running total. What exceeds the reservation is taken from the balance. What the balance does not
-// cover is not billed, since the balance must not fall below zero; it is returned.
+// capture bills a campaign up to a running total. It takes the money from the reservation and then from the balance. It
+// returns the amount that neither covers; that amount is not billed, because the balance must not fall below zero.
 func (t *tx) capture(ctx context.Context, c *Campaign, total uint64) (unbilled uint64, err error) {
 	if total <= c.Captured {
 		return 0, nil // an older total, or the same one
@@ -277,7 +278,7 @@ func (t *tx) capture(ctx context.Context, c *Campaign, total uint64) (unbilled u
 // releaseAll releases everything that is still reserved for a campaign.
 func (t *tx) releaseAll(ctx context.Context, c *Campaign) error { return t.release(ctx, c, c.Reserved) }
 
-// release releases a part of what is reserved for a campaign and notes it in c, which the caller saves.
+// release releases a part of a campaign's reservation and subtracts it from c.Reserved. The caller saves c.
 func (t *tx) release(ctx context.Context, c *Campaign, micros uint64) error {
 	if micros == 0 {
 		return nil

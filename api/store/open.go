@@ -36,17 +36,18 @@ type Config struct {
 	DSN string
 	// Schema that holds the tables in Postgres, default public. SQLite has none.
 	Schema string
-	// Keys hash the numbers of opt-outs; without them nothing can be suppressed.
+	// Keys hash the numbers of opt-outs; without them the store cannot record opt-outs.
 	Keys *schemas.Keys
-	// Silence is how long Postgres may leave a statement without an answer before its connection is given up; default 30 s.
+	// Silence is how long a statement may wait for an answer of Postgres before its connection fails; default 30 s.
 	Silence time.Duration
-	// Phones reads numbers; default one of its own. Whoever opens several stores shares one: it grows with the countries it meets.
+	// Phones parses phone numbers; default: a new parser. Give several stores the same one, because its memory grows with
+	// the countries it meets.
 	Phones *phone.Parser
 	Logger *slog.Logger     // default: none
 	Now    func() time.Time // default time.Now
 }
 
-// Store is the control plane's memory. It may be used by many goroutines.
+// Store is the database of the control plane. It is safe for concurrent use.
 type Store struct {
 	d      *database
 	q      *db.Queries // of the readers
@@ -58,24 +59,24 @@ type Store struct {
 	schema string
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change of what is to be published
+	changed chan struct{} // closed at the next change that must be published
 	marked  chan struct{} // closed at the next MarkPublished
-	ordered chan struct{} // of RunImports: an import was ordered
-	jobs    chan struct{} // of RunJobs: a job was ordered
+	ordered chan struct{} // wakes RunImports: an import was ordered
+	jobs    chan struct{} // wakes RunJobs: a job was ordered
 	lead    leader
 }
 
-// readConns is how many queries of one process run at once on SQLite; more only fight for the same two or four cores.
+// readConns is how many queries of one process run at once on SQLite. More would only compete for the same few cores.
 const readConns = 8
 
-// busy is how long a SQLite writer waits for one of another process. Batches of an import end within a tenth of a second, so
-// whoever waits longer than this waits for something that hangs.
+// busy is how long a SQLite writer waits for the writer of another process. Batches of an import end within a tenth of
+// a second, so after this time the other process hangs.
 const busy = 10 * time.Second
 
-// ErrSchema says that the tables are of another version than this program.
-var ErrSchema = errors.New("store has other tables than this program")
+// ErrSchema means that the version of the tables does not fit this program.
+var ErrSchema = errors.New("tables of the store do not fit this program")
 
-// Open opens a store whose tables are there: see [Migrate]. Close it in the end.
+// Open opens a store whose tables exist: see [Migrate]. Close it when done.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		keys: cfg.Keys, phones: cfg.Phones, log: cfg.Logger, now: cfg.Now, schema: cfg.Schema,
@@ -106,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close ends what is under way and closes every connection.
+// Close closes every connection.
 func (s *Store) Close() error { return s.d.close() }
 
 // Ping returns nil when the database answers.
@@ -131,9 +132,9 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%w: no migration was ever applied (%w): run `fanfare migrate`", ErrSchema, err)
 	case have < want:
-		return fmt.Errorf("%w: they are at version %d, want %d: run `fanfare migrate`", ErrSchema, have, want)
+		return fmt.Errorf("%w: the tables have version %d, the program needs %d: run `fanfare migrate`", ErrSchema, have, want)
 	case have > want:
-		return fmt.Errorf("%w: they are at version %d, this program knows %d: it is older than the store", ErrSchema, have, want)
+		return fmt.Errorf("%w: the tables have version %d, the program knows only %d: it is older than the store", ErrSchema, have, want)
 	}
 	return nil
 }
@@ -198,10 +199,10 @@ type impatientConn struct {
 	silence time.Duration
 
 	mu   sync.Mutex
-	held bool // pgx has set a deadline
+	held bool // pgx has set its own deadline
 }
 
-// SetDeadline sets a deadline of pgx.
+// SetDeadline sets the deadline that pgx asks for.
 func (c *impatientConn) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,7 +224,7 @@ func (c *impatientConn) Read(b []byte) (int, error) {
 }
 
 func connectSQLite(ctx context.Context, path string) (*database, error) {
-	// Made by us and not by SQLite, for it would be readable by everyone: it holds people's numbers.
+	// Created here with mode 0600: SQLite would create the file readable by everyone, and it holds phone numbers.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -231,7 +232,7 @@ func connectSQLite(ctx context.Context, path string) (*database, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	// While another process switches a new file to its log, SQLite says busy at once, whatever its time-out.
+	// While another process switches a new file to WAL mode, SQLite returns busy at once, whatever the time-out is.
 	for deadline := time.Now().Add(busy); ; {
 		d := &database{turn: make(chan struct{}, 1)}
 		err := d.openSQLite(ctx, path)
@@ -254,18 +255,18 @@ func (d *database) openSQLite(ctx context.Context, path string) error {
 	common := url.Values{"_pragma": {
 		fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()),
 		"journal_mode(WAL)",
-		"synchronous(NORMAL)", // a commit survives the process; the last ones may not survive the machine (P1)
+		"synchronous(NORMAL)", // commits survive a crash of the process; a power cut may lose the last ones (P1)
 		"foreign_keys(1)",
-		"temp_store(2)", // the few sorts that are left are small
+		"temp_store(2)", // in memory: the few sorts that queries need are small
 	}}
 	dsn := func(pragmas ...string) string {
 		v := url.Values{"_pragma": append(slices.Clip(common["_pragma"]), pragmas...)}
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 	}
 	var err error
-	// 64 MB hold the index by number of some million contacts, and a page of it that is written again and again on its way into
-	// the database file only once: at the default of 4 MB, importing a million contacts spent a fifth of its time on that. The
-	// log is cut back to this size after a long reader has gone.
+	// A log of 64 MB holds the index by number of some million contacts. A page of the index that changes many times is
+	// then copied into the database file only once; with the default of 4 MB, importing a million contacts spent a fifth
+	// of its time on copying. After a long reader has ended, the log is truncated to this size.
 	if d.writers, err = sql.Open("sqlite", dsn("cache_size(-65536)", "wal_autocheckpoint(16384)", "journal_size_limit(67108864)")); err != nil {
 		return err
 	}
@@ -283,14 +284,14 @@ func (d *database) openSQLite(ctx context.Context, path string) error {
 	return d.readers.PingContext(ctx)
 }
 
-// Migrate brings the tables to the version of this program, making them when there are none; a program that is older than the
-// tables is refused by [Open]. Processes that migrate at the same time take turns.
+// Migrate creates the tables or brings them to the version of this program. It does not downgrade: when the tables are
+// newer than the program, [Open] fails. Processes that migrate at the same time take turns.
 func Migrate(ctx context.Context, cfg Config) error {
 	return migrateTo(ctx, cfg, migrations.Files, goose.MaxVersion)
 }
 
 func migrateTo(ctx context.Context, cfg Config, files fs.FS, version int64) error {
-	cfg.Silence = time.Hour // an index of a large table takes its time
+	cfg.Silence = time.Hour // building an index of a large table may take long
 	d, err := connect(ctx, cfg)
 	if err != nil {
 		return err
@@ -312,12 +313,12 @@ func (d *database) migrate(ctx context.Context, cfg Config, files fs.FS, version
 	dialect, on := goose.DialectSQLite3, d.writers
 	if d.postgres {
 		dialect, on, files = goose.DialectPostgres, d.readers, inPostgres{files}
-		if cfg.Schema != "" { // its pattern was checked
+		if cfg.Schema != "" { // connectPostgres checked its pattern, so it needs no quotes
 			if _, err := on.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+cfg.Schema); err != nil {
 				return err
 			}
 		}
-	} else { // goose takes the one writing connection
+	} else { // goose uses the one writer connection
 		err := d.writer.Close()
 		if d.writer = nil; err != nil {
 			return err
@@ -348,7 +349,7 @@ func newestMigration() (int64, error) {
 	return newest, nil
 }
 
-// inPostgres are the migrations in the words of Postgres.
+// inPostgres is the file system of the migrations, translated to the SQL of Postgres.
 type inPostgres struct{ fs.FS }
 
 // Open opens a migration.
@@ -364,11 +365,11 @@ func (p inPostgres) Open(name string) (fs.File, error) {
 	return &migrationFile{File: f, Reader: strings.NewReader(toPostgres(string(text)))}, nil
 }
 
-// migrationFile is a file with another content.
+// migrationFile is a migration with translated content.
 type migrationFile struct {
 	fs.File
 	*strings.Reader
 }
 
-// Read reads the other content.
+// Read reads the translated content.
 func (f *migrationFile) Read(b []byte) (int, error) { return f.Reader.Read(b) }

@@ -17,12 +17,12 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// tombstoneAfter is how long after its end a campaign stays on its topic.
+// tombstoneAfter is how long after its end the record of a campaign stays in topic campaigns.
 const tombstoneAfter = 7 * 24 * time.Hour
 
-// Unpublished returns at most limit rows whose newest version has not been published, each as the record to publish. Routes,
-// tenants and senders come first, for campaigns name them; opt-outs and campaigns share what is left, so that a flood of one
-// does not hold up the other. [ErrNoLead] when this process led and does no more.
+// Unpublished returns at most limit rows whose newest version has not been published, each as the record to publish.
+// Routes, tenants and senders come first, because campaigns name them. Opt-outs and campaigns share the rest of the
+// limit, so that many of one kind do not delay the other. The error is [ErrNoLead] when this process has lost the lead.
 func (s *Store) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error) {
 	if found, err := s.anyUnpublished(ctx); err != nil || !found {
 		return nil, err
@@ -49,8 +49,8 @@ func (s *Store) Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow
 	return append(append(out, suppressions...), campaigns...), nil
 }
 
-// anyUnpublished reports whether there is anything to publish. It asks by the session that holds the lead, so that a process whose
-// session is gone is told [ErrNoLead] at every poll.
+// anyUnpublished reports whether there is anything to publish. On Postgres it asks through the session that holds the
+// lead, so that a process that has lost the session gets [ErrNoLead] at its next poll.
 func (s *Store) anyUnpublished(ctx context.Context) (bool, error) {
 	before := s.now().Add(-tombstoneAfter).UnixMilli()
 	s.mu.Lock()
@@ -70,7 +70,7 @@ func (s *Store) anyUnpublished(ctx context.Context) (bool, error) {
 	return n > 0, nil
 }
 
-// encode is the row of a record; nil is a tombstone.
+// encode returns the outbox row of a record. A nil value gives a tombstone.
 func encode(typ schemas.EventType, key, tenant string, version, at int64, value proto.Message) (schemas.OutboxRow, error) {
 	row := schemas.OutboxRow{Type: typ, Key: key, Tenant: tenant, Version: uint64(version), Time: fromMS(at)}
 	if value == nil {
@@ -81,7 +81,7 @@ func encode(typ schemas.EventType, key, tenant string, version, at int64, value 
 	return row, err
 }
 
-// unpublishedControl are routes, tenants and senders.
+// unpublishedControl returns unpublished routes, tenants and senders.
 func (s *Store) unpublishedControl(ctx context.Context, limit int64) (out []schemas.OutboxRow, err error) {
 	add := func(key, tenant string, version, at int64, value proto.Message) error {
 		if int64(len(out)) == limit {
@@ -180,7 +180,7 @@ func (s *Store) unpublishedSuppressions(ctx context.Context, limit int64) (out [
 	return out, nil
 }
 
-// suppressionHash reads the hash of an opt-out as it is stored.
+// suppressionHash parses the stored hash of an opt-out.
 func suppressionHash(tenant, text string) ([8]byte, error) {
 	hash, err := hex.DecodeString(text)
 	if err != nil || len(hash) != 8 {
@@ -189,7 +189,8 @@ func suppressionHash(tenant, text string) ([8]byte, error) {
 	return [8]byte(hash), nil
 }
 
-// hashSuppression gives its hash to an opt-out that a migration, which has no keys, left without one.
+// hashSuppression computes and stores the hash of an opt-out that a migration left without one, because migrations have
+// no keys.
 func (s *Store) hashSuppression(ctx context.Context, r db.Suppression) (string, error) {
 	if s.keys == nil {
 		return "", errNoKeys
@@ -223,7 +224,7 @@ func senderRecord(r db.Sender) *fanfarev1.Control {
 	}}}
 }
 
-// campaignRecord is the whole current state of a campaign.
+// campaignRecord returns the record of a campaign: its whole current state.
 func campaignRecord(c Campaign) *fanfarev1.Campaign {
 	r := &fanfarev1.Campaign{
 		Tenant: c.Tenant, Id: c.ID(), Number: c.Number, Version: c.Version, State: c.State, Reason: c.Reason, Settled: !c.Settled.IsZero(),
@@ -279,7 +280,7 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 	return r
 }
 
-// target is a row that a record is about.
+// target identifies the row that a record was made from.
 type target struct {
 	kind, tenant, id string
 	number           int64
@@ -300,10 +301,10 @@ func targetOf(typ schemas.EventType, key string) (target, error) {
 	case typ == schemas.TypeControl && len(parts) == 3 && parts[0] == "sender":
 		return target{kind: "sender", tenant: parts[1], id: parts[2]}, nil
 	}
-	return target{}, fmt.Errorf("key %q of a %s record is none of ours", key, typ)
+	return target{}, fmt.Errorf("key %q is not the key of a %s record", key, typ)
 }
 
-// MarkPublished notes that rows have been published, as far as they are still of the version that was.
+// MarkPublished notes that rows have been published. A row that has a newer version meanwhile stays unpublished.
 func (s *Store) MarkPublished(ctx context.Context, rows []schemas.OutboxRow) error {
 	if len(rows) == 0 {
 		return nil
@@ -344,8 +345,8 @@ func (s *Store) MarkPublished(ctx context.Context, rows []schemas.OutboxRow) err
 	return nil
 }
 
-// Republish makes rows unpublished again, because the topic does not have their newest version. Keys without a row are passed over;
-// [schemas.ErrNotFound] when none has one.
+// Republish marks rows as unpublished again, because the topic does not have their newest version. It skips keys
+// without a row; when no key has a row, the error is [schemas.ErrNotFound].
 func (s *Store) Republish(ctx context.Context, typ schemas.EventType, keys ...string) error {
 	targets := make([]target, len(keys))
 	for i, key := range keys {
@@ -371,7 +372,7 @@ func (s *Store) Republish(ctx context.Context, typ schemas.EventType, keys ...st
 	})
 }
 
-// republish returns how many rows it made unpublished: 1, or 0 when there is no such row.
+// republish marks one row as unpublished and returns how many rows it changed: 1, or 0 when there is no such row.
 func (t *tx) republish(ctx context.Context, of target) (int64, error) {
 	switch of.kind {
 	case "campaign":

@@ -18,7 +18,8 @@ import (
 	"fanfare/schemas"
 )
 
-// BenchmarkUnpublishedIdle is the relay's poll of a store with 100,000 campaigns of which none has changed: at most 1 ms.
+// BenchmarkUnpublishedIdle is the relay's poll of a store with 100,000 campaigns of which none has changed: at most 1
+// ms.
 func BenchmarkUnpublishedIdle(b *testing.B) {
 	b.Run("sqlite", func(b *testing.B) {
 		cfg := store.Config{DSN: filepath.Join(b.TempDir(), "store.db")}
@@ -68,8 +69,8 @@ func benchmarkIdle(b *testing.B, cfg store.Config, db *sql.DB, columnNames strin
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N), "µs/poll")
 }
 
-// copies fills a store with n campaigns whose rows are published: a third each are running, over, and over for so long that their
-// tombstones were published.
+// copies fills a store with n campaigns whose rows are published: a third each are running, over, and over for so long
+// that their tombstones were published.
 func copies(b *testing.B, s *store.Store, db *sql.DB, columnNames string, n int) {
 	b.Helper()
 	t, err := s.CreateTenant(b.Context(), store.TenantSpec{Name: "bench"})

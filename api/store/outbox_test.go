@@ -10,8 +10,8 @@ import (
 	"fanfare/api/store"
 )
 
-// TestOutboxPollReadsNoTable: the relay's poll reads partial indexes and never a whole table, so it costs the same with 100,000
-// campaigns as with none. BenchmarkUnpublishedIdle measures it, on Postgres too.
+// TestOutboxPollReadsNoTable: the relay's poll reads partial indexes and never a whole table, so it costs the same with
+// 100,000 campaigns as with none. BenchmarkUnpublishedIdle measures it, on Postgres too.
 func TestOutboxPollReadsNoTable(t *testing.T) {
 	cfg := store.Config{DSN: filepath.Join(t.TempDir(), "store.db")}
 	if err := store.Migrate(t.Context(), cfg); err != nil {

@@ -7,15 +7,16 @@ import (
 	"fanfare/schemas"
 )
 
-// ReasonNoCredit is the reason of a campaign that the tenant's credit does not cover any more.
+// ReasonNoCredit is the reason of a campaign that is suspended because the tenant's credit no longer covers it.
 const ReasonNoCredit = "no_credit"
 
-// What a campaign can cost is reserved whole when it is confirmed, so it never runs out of money by itself. Credit is short only when an
-// operator takes back more than is free, or when a campaign cost more than what was reserved for it. Then campaigns are suspended, and
-// a top-up lets them go on.
+// Confirm reserves the most that a campaign can cost, so a campaign does not run out of money by itself. Credit is
+// short only when an operator withdraws more than the free balance, or when a campaign cost more than its reservation.
+// Then campaigns are suspended, and a top-up resumes them.
 
-// Withdraw takes credit back: what is free at once, and what campaigns have reserved is owed. While a tenant owes, its campaigns are
-// suspended, with reason [ReasonNoCredit]. Unlimited credit can't be taken back.
+// Withdraw takes credit back. The free balance is taken at once; the rest, which campaigns have reserved, becomes the
+// tenant's debt. While a tenant has a debt, its campaigns are suspended with reason [ReasonNoCredit]. Unlimited credit
+// cannot be withdrawn.
 func (s *Store) Withdraw(ctx context.Context, tenant string, micros uint64, note string, cause Cause) (Balance, error) {
 	if micros == 0 || micros > maxMicros {
 		return Balance{}, &FieldError{"Micros", fmt.Sprint(micros), "want more than 0"}
@@ -61,7 +62,8 @@ func (s *Store) Withdraw(ctx context.Context, tenant string, micros uint64, note
 	return out, nil
 }
 
-// writeMoves is [Store.write] for what moves campaigns that others may move at the same time: it is tried again on what they became.
+// writeMoves is [Store.write] for transactions that change the state of campaigns. When another transaction changes one
+// of them at the same time, it runs fn again.
 func (s *Store) writeMoves(ctx context.Context, fn func(*tx) error) error {
 	var err error
 	for range 20 {
@@ -72,7 +74,7 @@ func (s *Store) writeMoves(ctx context.Context, fn func(*tx) error) error {
 	return err
 }
 
-// payOwed pays what a tenant owes from what is free.
+// payOwed pays a tenant's debt from its free balance.
 func (t *tx) payOwed(ctx context.Context, tenant string) error {
 	r, err := t.GetBalance(ctx, tenant)
 	if err != nil {
@@ -88,20 +90,20 @@ func (t *tx) payOwed(ctx context.Context, tenant string) error {
 	return t.AddOwed(ctx, -int64(pays), tenant)
 }
 
-// suspendAll suspends the campaigns of a tenant that are being sent, but for tests, which cost nothing.
+// suspendAll suspends the campaigns of a tenant that are being sent, except tests, which cost nothing.
 func (t *tx) suspendAll(ctx context.Context, tenant string, cause Cause) error {
 	return t.moveAll(ctx, tenant, cause, schemas.TriggerSuspend, func(c *Campaign) (schemas.State, bool) {
 		return schemas.StateSuspended, !c.Test
 	}, schemas.StatePreparing, schemas.StateSending)
 }
 
-// resumePaid lets the campaigns of a tenant go on that were suspended for want of credit, if it owes nothing any more.
+// resumePaid resumes the campaigns of a tenant that were suspended for lack of credit, if the tenant has no debt left.
 func (t *tx) resumePaid(ctx context.Context, tenant string) error {
 	r, err := t.GetBalance(ctx, tenant)
 	if err != nil || r.Owed > 0 {
 		return err
 	}
-	cause := Cause{Actor: schemas.ActorGuard, By: "credit", Reason: "the credit covers it again"}
+	cause := Cause{Actor: schemas.ActorGuard, By: "credit", Reason: "credit covers the campaign again"}
 	return t.moveAll(ctx, tenant, cause, schemas.TriggerResume, func(c *Campaign) (schemas.State, bool) {
 		if c.Started.IsZero() {
 			return schemas.StatePreparing, c.Reason == ReasonNoCredit
@@ -110,7 +112,8 @@ func (t *tx) resumePaid(ctx context.Context, tenant string) error {
 	}, schemas.StateSuspended)
 }
 
-// moveAll moves the campaigns of a tenant in some states to the states that to names.
+// moveAll changes the state of a tenant's campaigns that are in the states in. to returns the new state; false skips
+// the campaign.
 func (t *tx) moveAll(ctx context.Context, tenant string, cause Cause, trigger schemas.Trigger, to func(*Campaign) (schemas.State, bool), in ...schemas.State) error {
 	var states int64
 	for _, s := range in {
@@ -144,7 +147,7 @@ func (t *tx) moveAll(ctx context.Context, tenant string, cause Cause, trigger sc
 	return nil
 }
 
-// covered returns an error if a campaign may not go on since its tenant owes money.
+// covered returns an error if a campaign may not continue because its tenant has a debt.
 func (t *tx) covered(ctx context.Context, c *Campaign) error {
 	if c.Test {
 		return nil

@@ -12,7 +12,8 @@ import (
 	"fanfare/schemas/pricing"
 )
 
-// PriceDoc is the document of a resource of [KindPrice]: one row of a tenant's price list (R113). Its name is the rule's key.
+// PriceDoc is the document of a resource of [KindPrice]: one row of a tenant's price list (R113). Its name is the
+// rule's key.
 type PriceDoc struct {
 	Channel   schemas.Channel
 	Country   string    `json:",omitempty"`
@@ -21,7 +22,7 @@ type PriceDoc struct {
 	Micros    uint64
 }
 
-// Rule is the row as the price list has it.
+// Rule returns the document as a rule of the price list.
 func (d PriceDoc) Rule() pricing.Rule { return pricing.Rule(d) }
 
 // priceRows returns the rows of a tenant's price list. There are at most [pricing.MaxRules].
@@ -29,9 +30,9 @@ func priceRows(ctx context.Context, q *db.Queries, tenant string) ([]db.Resource
 	return q.ListResources(ctx, db.ListResourcesParams{Tenant: tenant, Kind: string(KindPrice), Max: pricing.MaxRules + 1})
 }
 
-// PutPrices writes rows of a tenant's price list in one transaction: those that are there already are changed, the others added, and
-// with replace all further ones deleted. It returns how many were added, changed and deleted. What is confirmed already keeps
-// its prices.
+// PutPrices writes rows of a tenant's price list in one transaction: it changes rows that exist, adds the others, and
+// with replace deletes all rows that are not in rules. It returns how many rows it added, changed and deleted.
+// Confirmed campaigns keep their prices.
 func (s *Store) PutPrices(ctx context.Context, tenant string, rules []pricing.Rule, replace bool, by string) (added, changed, deleted int, err error) {
 	err = s.write(ctx, func(tx *tx) error {
 		added, changed, deleted = 0, 0, 0
@@ -97,13 +98,13 @@ func (s *Store) PutPrices(ctx context.Context, tenant string, rules []pricing.Ru
 	return added, changed, deleted, nil
 }
 
-// samePrice reports whether a row has a price already; its key says the rest.
+// samePrice reports whether a row already has this price. All its other fields are part of its key.
 func samePrice(raw string, micros uint64) bool {
 	var doc PriceDoc
 	return json.Unmarshal([]byte(raw), &doc) == nil && doc.Micros == micros
 }
 
-// updateResource writes a row of the version that was read.
+// updateResource writes a row if it still has the version that was read.
 func (t *tx) updateResource(ctx context.Context, row db.Resource, status, doc string, deleted int64) error {
 	n, err := t.UpdateResource(ctx, db.UpdateResourceParams{
 		Name: row.Name, Search: row.Search, Status: status, Doc: doc, DeletedMs: deleted, UpdatedMs: t.now,
@@ -112,8 +113,8 @@ func (t *tx) updateResource(ctx context.Context, row db.Resource, status, doc st
 	return one(n, err, row.Kind, uint64(row.Version))
 }
 
-// PriceList returns a tenant's price list: the prices of the channels, which hold for every country and volume, and the rows that
-// say more.
+// PriceList returns a tenant's price list: the prices of the channels, which apply to every country and volume without
+// a row, and the rows for single countries and volumes.
 func (s *Store) PriceList(ctx context.Context, tenant string) (pricing.List, error) {
 	list, err := prices(ctx, s.q, tenant)
 	slices.SortFunc(list, func(a, b pricing.Rule) int { return compareRules(&a, &b) })

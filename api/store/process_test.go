@@ -52,8 +52,8 @@ func child(dsn string) {
 	fail(err)
 }
 
-// A process is killed while it leads and imports: what it said was committed is there, the lead is free, the tables hold
-// together, and other processes worked all the while.
+// A process is killed while it leads and imports: what it said was committed is there, the lead is free, the tables
+// hold together, and other processes worked all the while.
 func TestKill(t *testing.T) {
 	dsn := filepath.Join(t.TempDir(), "store.db")
 	cfg := store.Config{DSN: dsn}

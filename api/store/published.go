@@ -12,9 +12,9 @@ import (
 // publishedKinds are the kinds of rows that [Store.Published] returns, in its order.
 var publishedKinds = []string{"route", "tenant", "sender", "campaign", "suppression"}
 
-// Published returns rows whose newest version has been published, in the order of their keys, at most limit at once. after is
-// where to go on: "" begins, and next is the after of the following call, "" when there are no more rows. A page may be shorter than
-// limit, and empty, without being the last one.
+// Published returns rows whose newest version has been published, in the order of their keys, at most limit at once.
+// after is the cursor: "" begins; next is the cursor of the following call, "" when there are no more rows. A page may
+// be shorter than limit, or empty, without being the last one.
 func (s *Store) Published(ctx context.Context, after string, limit int) (rows []schemas.PublishedRow, next string, err error) {
 	kind, last, _ := strings.Cut(after, " ")
 	if after == "" {
@@ -35,7 +35,8 @@ func (s *Store) Published(ctx context.Context, after string, limit int) (rows []
 	return rows, "", nil
 }
 
-// publishedOf returns the rows of one kind above last, and the last of them, "" when there are no more.
+// publishedOf returns the rows of one kind with keys greater than last. end is the key of the last one, "" when there
+// are no more rows.
 func (s *Store) publishedOf(ctx context.Context, kind, last string, limit int64) (out []schemas.PublishedRow, end string, err error) {
 	tenant, id, _ := strings.Cut(last, "/")
 	add := func(typ schemas.EventType, key string, version int64, tombstone bool, at string) {
@@ -81,6 +82,6 @@ func (s *Store) publishedOf(ctx context.Context, kind, last string, limit int64)
 		}
 		return out, end, err
 	default:
-		return nil, "", fmt.Errorf("%q is no place to go on from", kind+" "+last)
+		return nil, "", fmt.Errorf("%q is not a cursor of Published", kind+" "+last)
 	}
 }

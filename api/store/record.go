@@ -8,8 +8,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// CampaignRecord returns the record of a campaign as it would be published now, for the pipeline: whatever its tenant, and also
-// when it settled so long ago that its topic has forgotten it. No campaign is [schemas.ErrNotFound].
+// CampaignRecord returns the record of a campaign of any tenant as it would be published now, also when the campaign
+// settled so long ago that its topic has only a tombstone. The error is [schemas.ErrNotFound] when there is no such
+// campaign.
 func (s *Store) CampaignRecord(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
 	number, err := schemas.CampaignNumber(id)
 	if err != nil {

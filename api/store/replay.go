@@ -17,20 +17,21 @@ import (
 	"fanfare/schemas/text"
 )
 
-// ReasonAudienceGone is the reason of a replay whose people cannot be read any more.
+// ReasonAudienceGone is the reason of a replay that failed because the audience of its origin was removed.
 const ReasonAudienceGone = "audience_gone"
 
-// Replay says whom a campaign sends to that replays another.
+// Replay says to which recipients of its origin a replay sends.
 type Replay struct {
 	Campaign  uint64 // number of the replay
 	Origin    uint64 // number of the campaign that it replays
 	Selection string // the expression, as JSON
-	Selected  uint32 // how many people it selected
+	Selected  uint32 // how many recipients it selected
 	Created   time.Time
 }
 
-// CreateReplay makes a configured campaign, as [Store.CreateCampaign] does, that sends to people of the frozen audience of origin.
-// members are their seqs there; they stay as they are, whatever happens to the origin later. c.ReplayOf is set.
+// CreateReplay makes a configured campaign, as [Store.CreateCampaign] does, that sends to recipients of the frozen
+// audience of origin. members are their seqs in that audience; later changes of the origin do not change them. It sets
+// c.ReplayOf.
 func (s *Store) CreateReplay(ctx context.Context, c Campaign, origin *Campaign, selection string, members *roaring.Bitmap, cause Cause) (Campaign, error) {
 	if origin.Tenant != c.Tenant {
 		return Campaign{}, notFound("campaign", origin.ID())
@@ -57,10 +58,10 @@ func (s *Store) CreateReplay(ctx context.Context, c Campaign, origin *Campaign, 
 	})
 }
 
-// takesReplayed reports whether a campaign sends to people of its origin's audience, and not to lists.
+// takesReplayed reports whether a campaign sends to recipients of its origin's audience, and not to lists.
 func (c *Campaign) takesReplayed() bool { return c.ReplayOf != 0 && len(c.Lists) == 0 }
 
-// ReplayOf returns what a campaign replays; [schemas.ErrNotFound] of one that replays none.
+// ReplayOf returns what a campaign replays. The error is [schemas.ErrNotFound] when it replays none.
 func (s *Store) ReplayOf(ctx context.Context, tenant string, campaign uint64) (Replay, error) {
 	r, err := s.q.ReplayOrigin(ctx, tenant, int64(campaign))
 	if err != nil {
@@ -83,22 +84,23 @@ func replayOf(r db.ListReplaysRow) Replay {
 	return Replay{uint64(r.Campaign), uint64(r.Origin), r.Selection, uint32(r.Selected), fromMS(r.CreatedMs)}
 }
 
-// replayed are the people of a replay, tested again: whoever has opted out since, or cannot be sent to, is flagged. Those whose contact was
-// deleted since are left out.
+// replayed reads the recipients of a replay and checks them again: recipients that have opted out since, or cannot be
+// sent to, are flagged. Recipients whose contact was deleted since are left out.
 type replayed struct {
 	row     db.Replay
 	members *roaring.Bitmap
 	seed    maphash.Seed
-	// optedOut holds hashes of the keys of the tenant's opt-outs: 64 bits, so that a number that is none is taken for one less than once
-	// in 10^13 questions.
+	// optedOut holds 64-bit hashes of the keys of the tenant's opt-outs. By chance, a number that has not opted out
+	// matches one of them less than once in 10^13 look-ups.
 	optedOut      map[uint64]struct{}
 	invalid, gone *roaring64.Bitmap // contacts
-	// optedIn are contacts, of a campaign that requires it.
+	// optedIn are the contacts that have opted in; nil when the campaign does not require it.
 	optedIn *roaring64.Bitmap
 	held    *rules
 }
 
-// openReplay reads what a replay needs to know beside the people themselves. since: an opt-out that was lifted later still counts.
+// openReplay reads everything that each needs except the audience itself. An opt-out that was lifted after since still
+// counts.
 func (s *Store) openReplay(ctx context.Context, q *db.Queries, c *Campaign, since int64) (*replayed, error) {
 	r := &replayed{seed: maphash.MakeSeed(), optedOut: map[uint64]struct{}{}, invalid: roaring64.New(), gone: roaring64.New(), optedIn: roaring64.New(), members: roaring.New()}
 	var err error
@@ -144,13 +146,14 @@ func (s *Store) openReplay(ctx context.Context, q *db.Queries, c *Campaign, sinc
 	return r, nil
 }
 
-// each calls f for each person, in the order of the origin's seqs. The entry has its new flag, and is valid during the call.
+// each calls f for each recipient, in the order of the origin's seqs. The entry has its new flag, and is valid during
+// the call.
 func (r *replayed) each(ctx context.Context, q *db.Queries, f func(*audience.Entry) error) error {
 	index, err := q.ListIndex(ctx, r.row.FreezeID)
 	if err != nil {
 		return err
 	}
-	// After the index: a freeze that is dropped meanwhile loses its mark first.
+	// Checked after the index is read: dropFreeze takes the published mark away before it removes blobs.
 	if n, err := q.FreezePublished(ctx, r.row.FreezeID); err != nil {
 		return err
 	} else if n == 0 {
@@ -198,10 +201,11 @@ func (r *replayed) each(ctx context.Context, q *db.Queries, f func(*audience.Ent
 	return nil
 }
 
-// uncapped are rules that have been applied already.
+// uncapped are empty rules, for recipients to whom the caps were already applied.
 var uncapped = &rules{}
 
-// CountCampaign counts what a freeze of a campaign would find now: of its lists, or of the people that it replays.
+// CountCampaign counts what a freeze of a campaign would find now, in its lists or among the recipients that it
+// replays.
 func (s *Store) CountCampaign(ctx context.Context, c *Campaign) (AudienceCount, error) {
 	if !c.takesReplayed() {
 		return s.countAudience(ctx, c)
@@ -219,7 +223,7 @@ func (s *Store) CountCampaign(ctx context.Context, c *Campaign) (AudienceCount, 
 		})
 	})
 	if err != nil {
-		return AudienceCount{}, fmt.Errorf("count the people of replay %s: %w", c.ID(), err)
+		return AudienceCount{}, fmt.Errorf("count recipients of replay %s: %w", c.ID(), err)
 	}
 	return out, nil
 }
@@ -227,8 +231,8 @@ func (s *Store) CountCampaign(ctx context.Context, c *Campaign) (AudienceCount, 
 // errEnough ends reading a sample.
 var errEnough = errors.New("enough")
 
-// ReplaySample returns the first n people of a replay that are sent to, as contacts: their numbers, names and attributes as they were
-// frozen.
+// ReplaySample returns the first n recipients that a replay sends to, as contacts with the frozen numbers, names and
+// attributes.
 func (s *Store) ReplaySample(ctx context.Context, c *Campaign, n int) ([]Contact, error) {
 	var out []Contact
 	err := s.d.snapshot(ctx, func(raw db.DBTX) error {
@@ -248,12 +252,12 @@ func (s *Store) ReplaySample(ctx context.Context, c *Campaign, n int) ([]Contact
 		})
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, fmt.Errorf("people of replay %s: %w", c.ID(), err)
+		return nil, fmt.Errorf("recipients of replay %s: %w", c.ID(), err)
 	}
 	return out, nil
 }
 
-// personOf is an entry of an audience as a contact.
+// personOf returns an entry of an audience as a contact.
 func personOf(tenant string, e *audience.Entry) Contact {
 	c := Contact{Tenant: tenant, Number: e.ContactID, Phone: e.To, Country: e.Country, Zone: e.Zone, Class: e.Class, Attributes: map[string]string{}}
 	for _, a := range e.Attrs {
@@ -271,7 +275,7 @@ func personOf(tenant string, e *audience.Entry) Contact {
 	return c
 }
 
-// readReplay takes the people of a replay into the audience.
+// readReplay adds the recipients of a replay to the audience.
 func (f *freezer) readReplay(ctx context.Context, q *db.Queries) error {
 	r, err := f.s.openReplay(ctx, q, f.c, ms(f.c.Counted))
 	if err != nil {

@@ -23,17 +23,17 @@ const (
 	KindAgent    Kind = "agent"   // of RCS
 	KindChannel  Kind = "channel" // a WhatsApp number, an SMS account, a voice trunk
 	KindSender   Kind = "sender"  // of SMS; its document is a [SenderDoc]
-	KindPolicy   Kind = "policy"  // what campaigns are held to at confirm; a tenant has one
+	KindPolicy   Kind = "policy"  // rules that confirm checks; a tenant has one
 	KindPrice    Kind = "price"   // a row of the price list; its document is a [PriceDoc]
 )
 
-// Resource is something that a tenant keeps beside campaigns and contacts. What only its kind knows is in Doc.
+// Resource is an object of a tenant other than a campaign or a contact. The fields of its kind are in Doc.
 type Resource struct {
 	Tenant string // "" for what belongs to the installation
 	Kind   Kind
 	Number uint64
 	Name   string // unique among those of the tenant and kind that are not deleted
-	// Status is the kind's own word, such as "approved".
+	// Status is a word that the kind defines, such as "approved".
 	Status string
 	// Doc is a JSON document; package api has the type of each kind.
 	Doc                       []byte
@@ -45,7 +45,7 @@ type Resource struct {
 // ID is the public id, such as template_10001.
 func (r *Resource) ID() string { return string(r.Kind) + "_" + strconv.FormatUint(r.Number, 10) }
 
-// ResourceNumber reads the number out of an id of the kind; false when it is none.
+// ResourceNumber parses an id of the kind. It returns false when the text is not such an id.
 func ResourceNumber(kind Kind, id string) (uint64, bool) {
 	digits, ok := strings.CutPrefix(id, string(kind)+"_")
 	if !ok || digits == "" || digits[0] == '0' || digits[0] == '+' {
@@ -61,7 +61,7 @@ type ResourceFilter struct {
 	Search         string // within the name
 	Status         string
 	IncludeDeleted bool
-	// After continues a list: the number of the last one seen. 0: from the first.
+	// After is the number of the last resource of the page before. 0: from the first.
 	After uint64
 }
 
@@ -114,13 +114,13 @@ func nameIsFree(ctx context.Context, tx *tx, r *Resource) error {
 // SenderDoc is the document of a resource of [KindSender] (R36). Its name is what recipients see.
 type SenderDoc struct {
 	Type      string   // alphanumeric, number or short_code
-	Countries []string `json:",omitempty"` // the only ones it may send to; none: all
+	Countries []string `json:",omitempty"` // the only countries it may send to; empty: all
 	TwoWay    bool     `json:",omitempty"`
-	Rate      uint32   `json:",omitempty"` // messages per second, 0: no limit of its own
+	Rate      uint32   `json:",omitempty"` // messages per second, 0: no own limit
 	Reason    string   `json:",omitempty"` // why it is rejected or disabled
 }
 
-// followSender tells the pipeline the limit of a sender.
+// followSender writes the rate limit of a sender to the row that is published to the pipeline.
 func (t *tx) followSender(ctx context.Context, r *Resource) error {
 	if r.Kind != KindSender {
 		return nil
@@ -177,7 +177,8 @@ func (s *Store) Resources(ctx context.Context, tenant string, kind Kind, f Resou
 	return out, int(total), nil
 }
 
-// ResourceNames returns the names of a tenant's resources of a kind: those that come near to a name that is not known.
+// ResourceNames returns the names of a tenant's resources of a kind, from which an error about an unknown name suggests
+// similar ones.
 func (s *Store) ResourceNames(ctx context.Context, tenant string, kind Kind) ([]string, error) {
 	rows, _, err := s.Resources(ctx, tenant, kind, ResourceFilter{Page: Page{Limit: 200}})
 	if err != nil {
@@ -191,8 +192,8 @@ func (s *Store) ResourceNames(ctx context.Context, tenant string, kind Kind) ([]
 	return names, nil
 }
 
-// ChangeResource lets change alter a resource, in one transaction. version is the one that the caller saw, 0 for any;
-// [VersionError] when another is stored.
+// ChangeResource lets change alter a resource, in one transaction. version is the version that the caller read, 0 for
+// any. The error is a [VersionError] when another version is stored.
 func (s *Store) ChangeResource(ctx context.Context, tenant string, kind Kind, number, version uint64, change func(*Resource) error) (Resource, error) {
 	var r Resource
 	err := s.write(ctx, func(tx *tx) error {

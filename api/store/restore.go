@@ -12,20 +12,20 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// ReasonRestored is the reason of a campaign that was aborted because the store was put back from a copy that is older than its
-// audience.
+// ReasonRestored is the reason of a campaign that was aborted because the store was restored from a backup that is
+// older than the campaign's audience.
 const ReasonRestored = "restored_without_audience"
 
-// LogCampaign is what the topics say of a campaign.
+// LogCampaign is the state of a campaign according to the topics.
 type LogCampaign struct {
-	// Record is the newest on topic campaigns, nil: there is none.
+	// Record is its newest record in topic campaigns; nil: there is none.
 	Record *fanfarev1.Campaign
-	// Settled by its cursor, and what was captured then.
+	// Settled is true when the campaign's cursor says so; Captured is the cost it had then.
 	Settled  bool
 	Captured uint64
 }
 
-// RestoredCampaign is a campaign that the log has taken further than the store.
+// RestoredCampaign is a campaign whose state in the topics is ahead of the store.
 type RestoredCampaign struct {
 	Tenant, ID string
 	From, To   schemas.State
@@ -35,15 +35,15 @@ type RestoredCampaign struct {
 
 // RestorePlan is what [Store.Restore] does.
 type RestorePlan struct {
-	// Campaigns are moved to where the log is.
+	// Campaigns are moved to the state that they have in the topics.
 	Campaigns []RestoredCampaign
-	// Unknown are the keys of campaigns that the log has and the store lacks.
+	// Unknown are the keys of campaigns that are in the topics and not in the store.
 	Unknown []string
 }
 
-// restoreStatements make the store, put back from an older copy, fit the topics again. Numbers that were given since the copy are
-// not given again; versions are above all in the topics, because readers ignore what is older; everything is published again; and
-// single sends begin new campaigns, because the copy would number them as before.
+// restoreStatements make a store that was restored from a backup fit the topics. They skip numbers that were given
+// after the backup; raise versions above those in the topics, because readers ignore older versions; mark everything as
+// unpublished; and let single sends begin new campaigns, because the restored ones would give seqs a second time.
 var restoreStatements = []string{
 	`UPDATE counters SET next = next + 1000000`,
 	`UPDATE tenants SET version = version + 1000000, published_version = 0`,
@@ -54,14 +54,15 @@ var restoreStatements = []string{
 	`UPDATE campaigns SET hidden_day = hidden_day || '~' || number WHERE hidden_day <> '' AND hidden_day NOT LIKE '%~%'`,
 }
 
-// PlanRestore returns what [Store.Restore] would do, and changes nothing. log holds campaigns by the key of their records.
+// PlanRestore returns what [Store.Restore] would do, and changes nothing. log maps the keys of campaign records to
+// campaigns.
 func (s *Store) PlanRestore(ctx context.Context, log map[string]LogCampaign) (RestorePlan, error) {
 	return s.restore(ctx, log, false)
 }
 
-// Restore makes a store that was put back from an older copy agree with the topics, which outrank it: it moves campaigns to where
-// the log is, gives no number again that was given since the copy, and has everything published again. No other process may use
-// the store or the topics meanwhile. It may be repeated.
+// Restore makes a store that was restored from a backup agree with the topics, which take precedence: it moves
+// campaigns to the state they have in the topics, skips numbers that were given after the backup, and marks everything
+// as unpublished. No other process may use the store or the topics meanwhile. It may be repeated.
 func (s *Store) Restore(ctx context.Context, log map[string]LogCampaign) (RestorePlan, error) {
 	return s.restore(ctx, log, true)
 }
@@ -102,7 +103,8 @@ func (s *Store) restore(ctx context.Context, log map[string]LogCampaign, do bool
 	return plan, err
 }
 
-// restoreCampaign moves a campaign to where the log is; nil: it is there already.
+// restoreCampaign moves a campaign to the state that it has in the topics. It returns nil when the campaign needs no
+// change.
 func (s *Store) restoreCampaign(ctx context.Context, tx *tx, row db.Campaign, log LogCampaign, do bool) (*RestoredCampaign, error) {
 	before, c := campaignOf(row), campaignOf(row)
 	r := log.Record
@@ -117,12 +119,12 @@ func (s *Store) restoreCampaign(ctx context.Context, tx *tx, row db.Campaign, lo
 			c.State = ended
 		}
 	case started(r.GetState()) && r.GetFreezeId() != "" && r.GetFreezeId() != before.FreezeID:
-		// Its audience was frozen after the copy was made and is lost: nobody can be sent to any more.
+		// The audience was frozen after the backup and is lost, so the campaign cannot be sent any more.
 		c.State, c.Reason = schemas.StateAborted, ReasonRestored
 	case started(r.GetState()) || schemas.Terminal(r.GetState()):
 		c.State, c.Reason = r.GetState(), r.GetReason()
 	default:
-		return nil, nil // not started: its owner decides again
+		return nil, nil // the campaign has not started: its owner can confirm it again
 	}
 	moved := &RestoredCampaign{Tenant: c.Tenant, ID: c.ID(), From: before.State, To: c.State, Settled: settled, Reason: c.Reason}
 	if !do {
@@ -156,11 +158,11 @@ func (s *Store) restoreCampaign(ctx context.Context, tx *tx, row db.Campaign, lo
 	if err := tx.save(ctx, &c, before.Version); err != nil {
 		return nil, err
 	}
-	cause := Cause{Actor: schemas.ActorOperator, By: "fanfare restore", Reason: "the log outranks the store"}
+	cause := Cause{Actor: schemas.ActorOperator, By: "fanfare restore", Reason: "the topics take precedence over the restored store"}
 	return moved, tx.event(ctx, &c, before.State, "restore", cause)
 }
 
-// started reports whether recipients of a campaign may have been dealt in that state.
+// started reports whether the scheduler may have dealt recipients of a campaign in that state.
 func started(s schemas.State) bool {
 	switch s {
 	case schemas.StatePreparing, schemas.StateSending, schemas.StatePaused, schemas.StateSuspended, schemas.StateCompleted, schemas.StateAborted:
@@ -170,7 +172,7 @@ func started(s schemas.State) bool {
 	}
 }
 
-// legsOf are the legs of a record.
+// legsOf returns the legs of a record.
 func legsOf(r *fanfarev1.Campaign) []Leg {
 	var out []Leg
 	for _, l := range r.GetLegs() {

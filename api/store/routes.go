@@ -14,7 +14,7 @@ import (
 )
 
 func routeOf(r db.Route) Route {
-	sealed, _ := base64.StdEncoding.DecodeString(r.Credentials) // written by this file
+	sealed, _ := base64.StdEncoding.DecodeString(r.Credentials) // this package wrote it
 	return Route{
 		Name: r.Name, Channels: parseChannels(r.Channels), Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
 		P99: millis(r.P99Ms), ReceiptWindow: millis(r.ReceiptWindowMs), Enabled: r.Enabled, Configuration: r.Configuration,
@@ -47,7 +47,7 @@ func parseChannels(text string) (out []schemas.Channel) {
 	return out
 }
 
-// Bounds of a route.
+// Limits of the fields of a route.
 const (
 	maxRouteRate     = 1_000_000
 	maxPriority      = 100
@@ -81,14 +81,14 @@ func checkRoute(r *Route) error {
 
 func (r *Route) sealedText() string { return base64.StdEncoding.EncodeToString(r.Credentials) }
 
-// sameRoute reports whether a change has changed nothing.
+// sameRoute reports whether two versions of a route are equal.
 func sameRoute(a, b *Route) bool {
 	return slices.Equal(a.Channels, b.Channels) && a.Connector == b.Connector && a.Rate == b.Rate && a.Burst == b.Burst && a.P99 == b.P99 &&
 		a.ReceiptWindow == b.ReceiptWindow && a.Enabled == b.Enabled && a.Configuration == b.Configuration && bytes.Equal(a.Credentials, b.Credentials) &&
 		a.Priority == b.Priority && a.Share == b.Share && a.Cost == b.Cost
 }
 
-// EnsureRoute makes a route when there is none of that name; made says which.
+// EnsureRoute creates a route unless there is one with that name. made reports whether it created the route.
 func (s *Store) EnsureRoute(ctx context.Context, r Route) (route Route, made bool, err error) {
 	if err := checkRoute(&r); err != nil {
 		return Route{}, false, err
@@ -114,7 +114,7 @@ func (s *Store) EnsureRoute(ctx context.Context, r Route) (route Route, made boo
 	return route, made, nil
 }
 
-// CreateRoute makes a route. [ErrNameTaken] when there is one of that name.
+// CreateRoute creates a route. The error is [ErrNameTaken] when there is one with that name.
 func (s *Store) CreateRoute(ctx context.Context, r Route) (Route, error) {
 	route, made, err := s.EnsureRoute(ctx, r)
 	if err == nil && !made {
@@ -123,8 +123,8 @@ func (s *Store) CreateRoute(ctx context.Context, r Route) (Route, error) {
 	return route, err
 }
 
-// UpdateRoute changes a route if it is of version want, 0 for any; the name stays. Nothing is written, and the version stays,
-// when mutate changes nothing.
+// UpdateRoute changes a route if its version is want, 0 for any. The name cannot change. When mutate changes nothing,
+// nothing is written and the version stays.
 func (s *Store) UpdateRoute(ctx context.Context, name string, want uint64, mutate func(*Route) error) (Route, error) {
 	var r Route
 	err := s.write(ctx, func(tx *tx) error {
@@ -160,14 +160,14 @@ func (s *Store) UpdateRoute(ctx context.Context, name string, want uint64, mutat
 	return r, err
 }
 
-// RouteUse says what still needs a route.
+// RouteUse counts what still uses a route.
 type RouteUse struct {
-	Tenants   int // whose default it is
-	Campaigns int // that may still send by it
+	Tenants   int // tenants whose default route it is
+	Campaigns int // campaigns that may still send by it
 }
 
-// DeleteRoute deletes a route of version want, 0 for any, and its configuration and credentials. When anything still needs it, nothing is
-// deleted and use says what.
+// DeleteRoute deletes a route if its version is want, 0 for any, with its configuration and credentials. When something
+// still uses the route, it deletes nothing and returns what does.
 func (s *Store) DeleteRoute(ctx context.Context, name string, want uint64) (use RouteUse, err error) {
 	err = s.write(ctx, func(tx *tx) error {
 		row, err := tx.GetRoute(ctx, name)

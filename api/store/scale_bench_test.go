@@ -44,8 +44,8 @@ func scaleStores(b *testing.B, run func(b *testing.B, s *store.Store, exec func(
 	})
 }
 
-// measure runs a query again and again, and reports the milliseconds that it takes, and how many of them the processor worked: on a
-// machine that others use, too, the second figure is the one to compare.
+// measure runs a query again and again, and reports the milliseconds that it takes, and how many of them the processor
+// worked: on a machine that others use, too, the second figure is the one to compare.
 func measure(b *testing.B, name string, do func() error) {
 	b.Helper()
 	b.Run(name, func(b *testing.B) {

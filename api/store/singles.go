@@ -9,8 +9,8 @@ import (
 	"fanfare/schemas"
 )
 
-// hiddenDay names the n-th hidden campaign of a day: 2026-01-02, 2026-01-02#2 and so on. A day has several when it has more
-// single sends than a campaign has seqs.
+// hiddenDay returns the name of the n-th hidden campaign of a day: 2026-01-02, 2026-01-02#2 and so on. A day has
+// several when it has more single sends than one campaign has seqs.
 func hiddenDay(day string, n int) string {
 	if n == 1 {
 		return day
@@ -18,7 +18,7 @@ func hiddenDay(day string, n int) string {
 	return fmt.Sprintf("%s#%d", day, n)
 }
 
-// hidden returns a campaign of single sends with room for n more seqs, making one when there is none.
+// hidden returns a campaign of single sends with room for n more seqs. It creates one when there is none.
 func (t *tx) hidden(ctx context.Context, tenant Tenant, day string, n uint32) (Campaign, error) {
 	for i := 1; ; i++ {
 		row, err := t.GetHidden(ctx, tenant.ID, hiddenDay(day, i))
@@ -41,12 +41,12 @@ func (t *tx) newHidden(ctx context.Context, tenant Tenant, day string) (Campaign
 		return Campaign{}, err
 	}
 	const sms = schemas.ChannelSMS
-	price, _ := list.Price(sms, "", 1, t.at) // each message has the price of its country
+	price, _ := list.Price(sms, "", 1, t.at) // of the campaign; each message is billed at the price of its country
 	c := Campaign{
 		Tenant: tenant.ID, State: schemas.StateSending, Hidden: true, Region: tenant.Region, Currency: tenant.Currency,
 		Spec: Spec{Name: "single sends " + day, Chain: []schemas.Channel{sms}, MaxSegments: tenant.MaxSegments},
 		Legs: []Leg{{Channel: sms, Route: tenant.DefaultRoute, Sender: tenant.DefaultSender, Price: price, MaxHandovers: 1}},
-		// It begins in the state that other campaigns reach after confirm.
+		// It is created in the state that other campaigns reach after confirm.
 		Confirmed: t.at, Started: t.at, CreatedBy: "singles",
 	}
 	if err := t.insert(ctx, &c, day); err != nil {
@@ -58,8 +58,9 @@ func (t *tx) newHidden(ctx context.Context, tenant Tenant, day string) (Campaign
 // dayFormat of the UTC day of single sends.
 const dayFormat = "2006-01-02"
 
-// LeaseSeqs gives the caller n seqs of the hidden campaign that holds the single sends of a tenant on a UTC day. A message of the
-// block must not be sent before the campaign with its new total is published: see [Lease].
+// LeaseSeqs gives the caller n seqs of the hidden campaign that holds the single sends of a tenant on a UTC day. The
+// caller must not send a message of the block before the campaign's record with the new total is published: see
+// [Lease].
 func (s *Store) LeaseSeqs(ctx context.Context, tenant string, day time.Time, n uint32) (Lease, error) {
 	if n < 1 || n > schemas.MaxSeq {
 		return Lease{}, &FieldError{"n", fmt.Sprint(n), fmt.Sprintf("want 1 to %d", schemas.MaxSeq)}
@@ -88,13 +89,14 @@ func (s *Store) LeaseSeqs(ctx context.Context, tenant string, day time.Time, n u
 	return lease, nil
 }
 
-// sliceShare bounds a slice of credit to this part of what is available, so that several API processes can each hold one.
+// sliceShare limits a slice of credit to an eighth of the available credit, so that several API processes can each hold
+// a slice.
 const sliceShare = 8
 
-// LeaseCredit reserves money for the single sends in a hidden campaign, in slices: a process takes one for many messages, so that
-// a send does not write the campaign. It reserves at least need, else it is a [CreditError], and at most want, but never more than
-// need when that is more than an eighth of what is available. What the process does not spend it gives back with
-// [Store.ReturnCredit]; what it cannot give back, because it crashed, is released with the rest when the campaign settles.
+// LeaseCredit reserves money for the single sends of a hidden campaign. A process takes one slice for many messages, so
+// that not every send writes the campaign. The slice is at most want, and at most an eighth of the available credit,
+// but at least need; when the credit does not cover need, the error is a [CreditError]. The process returns the money
+// that it does not spend with [Store.ReturnCredit]. After a crash, the money is released when the campaign settles.
 func (s *Store) LeaseCredit(ctx context.Context, tenant, campaign string, need, want uint64) (micros uint64, err error) {
 	if need == 0 {
 		return 0, nil
@@ -120,8 +122,8 @@ func (s *Store) LeaseCredit(ctx context.Context, tenant, campaign string, need, 
 	return micros, err
 }
 
-// ReturnCredit releases what a process has leased for a hidden campaign and has not spent. It releases no more than is reserved: a
-// campaign that has settled meanwhile has released everything.
+// ReturnCredit releases credit that a process has leased for a hidden campaign and has not spent. It releases at most
+// the campaign's reservation, because a campaign that has settled meanwhile has released everything.
 func (s *Store) ReturnCredit(ctx context.Context, tenant, campaign string, micros uint64) error {
 	return s.write(ctx, func(tx *tx) error {
 		if _, err := tx.LockBalance(ctx, tenant); err != nil {
@@ -142,8 +144,8 @@ func (s *Store) ReturnCredit(ctx context.Context, tenant, campaign string, micro
 	})
 }
 
-// openHidden locks the tenant's balance and reads a campaign that can still take messages. The lock comes first: leases of one
-// tenant take turns, and each reads the row as the one before it left it.
+// openHidden locks the tenant's balance and reads a campaign that can still take messages. It locks first, so that
+// leases of one tenant take turns and each reads the row that the one before wrote.
 func (t *tx) openHidden(ctx context.Context, tenant, campaign string) (Campaign, db.Campaign, error) {
 	if _, err := t.LockBalance(ctx, tenant); err != nil {
 		return Campaign{}, db.Campaign{}, err

@@ -21,11 +21,11 @@ type tx struct {
 	// at is the time of the transaction, and of every row it writes.
 	at  time.Time
 	now int64
-	// publish: something for other processes to hear of was written.
+	// publish is set when the transaction has written a row that must be published.
 	publish bool
 }
 
-// write runs fn in one transaction and wakes the relay of this process when it wrote something to be published.
+// write runs fn in one transaction, and wakes the relay of this process when fn wrote a row that must be published.
 func (s *Store) write(ctx context.Context, fn func(*tx) error) error {
 	var t *tx
 	err := s.d.transact(ctx, func(raw db.DBTX) error {
@@ -45,15 +45,15 @@ func (s *Store) write(ctx context.Context, fn func(*tx) error) error {
 	return err
 }
 
-// Changed returns a channel that is closed when this process has written something that is to be published. Take it before
-// reading what is unpublished. Changes by other processes are not seen: poll as well.
+// Changed returns a channel that is closed when this process has written a row that must be published. Call it before
+// [Store.Unpublished]. It does not signal changes by other processes, so poll as well.
 func (s *Store) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
 }
 
-// found turns an answer of no rows into [schemas.ErrNotFound].
+// found turns sql.ErrNoRows into [schemas.ErrNotFound].
 func found(err error, kind, id string) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return notFound(kind, id)
@@ -64,7 +64,7 @@ func found(err error, kind, id string) error {
 	return nil
 }
 
-// ms is a time as it is stored; the zero time is 0.
+// ms returns a time as it is stored, in Unix milliseconds; the zero time is 0.
 func ms(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -80,17 +80,17 @@ func fromMS(v int64) time.Time {
 	return time.UnixMilli(v).UTC()
 }
 
-// millis is a duration as it is stored, turned back.
+// millis returns a stored duration, in milliseconds, as a time.Duration.
 func millis(v int64) time.Duration { return time.Duration(v) * time.Millisecond }
 
-// randomText are lower-case base32 letters, 5 bits each.
+// randomText returns random lower-case base32 letters, 5 bits each.
 func randomText(letters int) string {
 	b := make([]byte, letters*5/8+1)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))[:letters]
 }
 
-// bounds of a page as SQL wants them.
+// bounds returns LIMIT and OFFSET of a page.
 func (p Page) bounds() (limit, offset int64) {
 	limit = int64(p.Limit)
 	if limit <= 0 {
@@ -100,10 +100,10 @@ func (p Page) bounds() (limit, offset int64) {
 	return limit, limit * int64(max(p.Number, 0))
 }
 
-// fold is how texts are compared in searches.
+// fold returns a text in the form in which searches compare it.
 func fold(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
-// all turns rows into what callers see.
+// all converts rows with turn.
 func all[R, T any](rows []R, err error, turn func(R) T) ([]T, error) {
 	if err != nil {
 		return nil, err

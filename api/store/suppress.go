@@ -18,19 +18,21 @@ func suppressionOf(r db.Suppression) Suppression {
 	}
 }
 
-// OptOut is one change of an opt-out: a number in E.164 with +, why in words, and of which channel; unspecified: of all.
+// OptOut is one change of an opt-out: a number in E.164 with +, a reason in words, and a channel (unspecified: all
+// channels).
 type OptOut struct {
 	Phone, Reason string
 	Channel       schemas.Channel
 }
 
-// ChannelSet is what a number has opted out of: every channel, or single ones. The zero value is nothing.
+// ChannelSet is the set of channels that a number has opted out of: every channel, or single ones. The zero value is
+// empty.
 type ChannelSet int64
 
-// EveryChannel is the opt-out of all channels, also of those that are yet to come.
+// EveryChannel is the opt-out of all channels, including channels that are added to Fanfare later.
 const EveryChannel ChannelSet = 1
 
-// SingleChannels are the channels that a number may opt out of one by one.
+// SingleChannels are the channels that a number may opt out of separately.
 var SingleChannels = []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp, schemas.ChannelVoice}
 
 // Has reports whether a channel is in the set; of [schemas.ChannelUnspecified], whether all are.
@@ -46,7 +48,7 @@ func (s ChannelSet) Channels() (out []schemas.Channel) {
 	return out
 }
 
-// with is the set with a channel in it, or all of them.
+// with returns the set with a channel added; unspecified adds all.
 func (s ChannelSet) with(c schemas.Channel) ChannelSet {
 	switch {
 	case c == schemas.ChannelUnspecified:
@@ -58,12 +60,12 @@ func (s ChannelSet) with(c schemas.Channel) ChannelSet {
 	}
 }
 
-// without is the set without a channel, or the empty one.
+// without returns the set without a channel; unspecified removes all.
 func (s ChannelSet) without(c schemas.Channel) ChannelSet {
 	if c == schemas.ChannelUnspecified {
 		return 0
 	}
-	if s&EveryChannel != 0 { // the others stay
+	if s&EveryChannel != 0 { // the opt-outs of the other channels stay
 		s = 0
 		for _, other := range SingleChannels {
 			s |= 1 << other
@@ -72,14 +74,16 @@ func (s ChannelSet) without(c schemas.Channel) ChannelSet {
 	return s &^ (1 << c)
 }
 
-// OptOutCause is where opt-outs come from: api, import, keyword, link or carrier, and who brought them.
+// OptOutCause says where opt-outs come from (Source: api, import, keyword, link or carrier) and who reported them (By).
 type OptOutCause struct{ Source, By string }
 
-// errNoKeys is the error of a program that was given no keys and so cannot hash numbers.
+// errNoKeys means that [Config].Keys is missing, so numbers cannot be hashed.
 var errNoKeys = errors.New("opt-outs need the keys of this installation")
 
-// Suppress opts numbers out: E.164 with +, each for all its forms ([schemas.NumberKey]). The opt-out of a number that has opted out
-// already stays as it is and is published again. Do not answer anybody before [Store.WaitPublished] has returned: until then senders may hand over another message.
+// Suppress records opt-outs of numbers in E.164 with +. An opt-out applies to all forms of a number
+// ([schemas.NumberKey]). The opt-out of a number that has opted out already does not change and is published again.
+// Confirm an opt-out to the client only after [Store.WaitPublished] has returned: until then senders may hand over
+// another message.
 func (s *Store) Suppress(ctx context.Context, tenant, source string, phones ...string) error {
 	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), false)
 	return err
@@ -103,7 +107,8 @@ func plainOptOuts(phones []string) []OptOut {
 	return out
 }
 
-// Lift lifts opt-outs. A number that has not opted out stays as it is; if it ever had, that is published again.
+// Lift lifts opt-outs. A number that has no opt-out does not change; if it had one before, its record is published
+// again.
 func (s *Store) Lift(ctx context.Context, tenant, source string, phones ...string) error {
 	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), true)
 	return err
@@ -133,7 +138,7 @@ func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOut
 			switch {
 			case err != nil && !errors.Is(err, sql.ErrNoRows):
 				return err
-			case err != nil || c.DeletedMs > 0: // in no list
+			case err != nil || c.DeletedMs > 0: // the contact is in no list
 				err = put()
 			default:
 				err = tx.recount(ctx, tenant, c.Number, put)
@@ -152,10 +157,10 @@ func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOut
 
 func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause OptOutCause, o OptOut, lifted bool) (wrote bool, err error) {
 	key := schemas.NumberKey(o.Phone)
-	row, err := tx.GetSuppression(ctx, tenant, key) // the writers of a tenant take turns
+	row, err := tx.GetSuppression(ctx, tenant, key) // transactions of one tenant take turns here
 	never := errors.Is(err, sql.ErrNoRows)
 	switch {
-	case never && lifted: // a row would only be published as a tombstone of nothing
+	case never && lifted: // there is nothing to lift, and no record that a tombstone would delete
 		return false, nil
 	case err != nil && !never:
 		return false, err
@@ -166,7 +171,7 @@ func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause
 		after = before.without(o.Channel)
 	}
 	hash := s.keys.NumberHash(tenant, o.Phone)
-	if after == before { // nothing changed: publish it again, in case its topic has lost it
+	if after == before { // nothing changed: publish it again, in case the topic has lost the record
 		if _, err := tx.RepublishSuppression(ctx, tenant, hex.EncodeToString(hash[:])); err != nil {
 			return false, err
 		}
@@ -187,11 +192,12 @@ func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause
 	})
 }
 
-// waitPoll is how often a wait asks the database whether another process has published. A relay in this process wakes the wait.
+// waitPoll is how often a wait asks the database whether another process has published. A relay in this process wakes
+// the wait.
 const waitPoll = 20 * time.Millisecond
 
-// WaitPublished returns when the present rows of these numbers have been published, or when ctx ends. A number that was never
-// suppressed has nothing to wait for.
+// WaitPublished returns when the current rows of these numbers have been published, or when ctx ends. It does not wait
+// for a number that never had an opt-out.
 func (s *Store) WaitPublished(ctx context.Context, tenant string, phones ...string) error {
 	want := map[string]int64{}
 	for _, phone := range phones {
@@ -245,8 +251,8 @@ func (s *Store) Suppressed(ctx context.Context, tenant, phone string, channel sc
 	return ChannelSet(row.Channels).Has(channel), nil
 }
 
-// Suppressions returns a page of the numbers that have opted out of anything, and how many they are. after continues after the key of a number
-// ([schemas.NumberKey]), instead of at a page; "" does not.
+// Suppressions returns a page of the numbers that have opted out of anything, and how many they are. after continues
+// after the key of a number ([schemas.NumberKey]), instead of at a page; "" does not.
 func (s *Store) Suppressions(ctx context.Context, tenant string, page Page, after string) ([]Suppression, int, error) {
 	total, err := s.q.CountSuppressions(ctx, tenant)
 	if err != nil {

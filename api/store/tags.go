@@ -21,8 +21,9 @@ func (s *Store) Tags(ctx context.Context, tenant string) ([]TagCount, error) {
 	return all(rows, err, func(r db.ListTagsRow) TagCount { return TagCount{r.Tag, int(r.N)} })
 }
 
-// ReplaceTag gives the campaigns that have a tag another one instead, or none with "". The tag is compared without regard to case. It
-// returns how many campaigns it changed; after an error those that were changed stay so, and it may be called again.
+// ReplaceTag replaces a tag of all campaigns that have it by another tag, or removes it with by "". It compares tags
+// without regard to case. It returns how many campaigns it changed. After an error these campaigns stay changed, and
+// ReplaceTag may be called again.
 func (s *Store) ReplaceTag(ctx context.Context, tenant, tag, by string, cause Cause) (changed int, err error) {
 	tag = fold(tag)
 	for after := int64(0); ; {
@@ -51,7 +52,7 @@ func (s *Store) ReplaceTag(ctx context.Context, tenant, tag, by string, cause Ca
 	}
 }
 
-// replaceTag replaces a tag, given in lower case, where it stands; no tag stands twice.
+// replaceTag replaces a tag, given in lower case, at its position. The result has no tag twice.
 func replaceTag(tags []string, tag, by string) []string {
 	out := make([]string, 0, len(tags))
 	for _, t := range tags {

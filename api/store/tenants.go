@@ -12,7 +12,7 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// What a new tenant gets.
+// Defaults of a new tenant.
 const (
 	defaultRegion   = "IT"
 	defaultCurrency = "EUR"
@@ -40,7 +40,8 @@ func tenantOf(r db.Tenant) Tenant {
 	}
 }
 
-// CreateTenant makes a tenant that can send at once: campaigns enabled, a sender id, a route, prices, and credit.
+// CreateTenant creates a tenant that can send immediately: it has campaigns enabled, a sender id, a route, prices, and
+// credit.
 func (s *Store) CreateTenant(ctx context.Context, spec TenantSpec) (Tenant, error) {
 	t := Tenant{
 		ID: "tn_" + randomText(16), Name: strings.TrimSpace(spec.Name), Enabled: true, CampaignsEnabled: true,
@@ -190,7 +191,7 @@ func (s *Store) UpdateTenant(ctx context.Context, id string, want uint64, mutate
 	return t, err
 }
 
-// one turns a compare-and-set that met no row into a conflict.
+// one returns a [VersionError] for a compare-and-set that changed no row.
 func one(rows int64, err error, kind string, version uint64) error {
 	if err != nil {
 		return err
@@ -208,10 +209,11 @@ func senderOf(r db.Sender) Sender {
 	}
 }
 
-// maxSender holds E.164 numbers and the ids that providers give; alphanumeric senders are at most 11 on the wire.
+// maxSender is the maximum length of a sender id, in bytes: enough for E.164 numbers and the ids of providers.
+// Alphanumeric senders have at most 11 characters at the carrier.
 const maxSender = 64
 
-// PutSender makes a sender id of a tenant, or changes its rate.
+// PutSender creates a sender id of a tenant, or changes its rate.
 func (s *Store) PutSender(ctx context.Context, sender Sender) (Sender, error) {
 	if sender.ID == "" || len(sender.ID) > maxSender || strings.ContainsAny(sender.ID, "/\n") {
 		return Sender{}, &FieldError{"ID", sender.ID, fmt.Sprintf("want 1 to %d bytes without a slash", maxSender)}

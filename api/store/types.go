@@ -13,15 +13,15 @@ import (
 	"fanfare/schemas/pricing"
 )
 
-// Tenant is a customer of this installation and the bounds it works in. The zero time means "never" in every type here.
+// Tenant is a customer of this installation, with its limits. In every type of this file the zero time means "never".
 type Tenant struct {
 	ID   string // tn_<random>
 	Name string // unique
-	// Enabled false: nothing is dealt and keys open nothing.
+	// Enabled: when false, the scheduler deals nothing of the tenant and its API keys are refused.
 	Enabled bool
 	// CampaignsEnabled is the flag of R45, set by the system administrator.
 	CampaignsEnabled bool
-	Region           string // ISO 3166-1 alpha-2: of numbers without a country code
+	Region           string // ISO 3166-1 alpha-2; numbers without a country code are read as numbers of this country
 	Timezone         string // IANA
 	Currency         string // ISO 4217
 	DefaultRoute     string
@@ -29,24 +29,24 @@ type Tenant struct {
 	MaxActive        uint32 // campaigns at once (R154)
 	MaxContacts      uint32 // per campaign (R153)
 	MaxSegments      uint32 // per rendered text (C14)
-	Rate             uint32 // messages per second over all campaigns, 0: no limit of its own
-	Weight           uint32 // share against other tenants, 1..100
+	Rate             uint32 // messages per second over all campaigns, 0: no own limit
+	Weight           uint32 // share relative to other tenants, 1..100
 	Version          uint64
 	Created, Updated time.Time
 }
 
-// TenantSpec is what a new tenant may choose; every zero value takes the default.
+// TenantSpec has the fields that can be chosen for a new tenant. Every zero value means the default.
 type TenantSpec struct {
 	Name     string
 	Region   string // default IT
-	Timezone string // default: the most populous zone of the region that is known, else UTC
+	Timezone string // default: the main zone of the region, else UTC
 	Currency string // default EUR
 	Route    string // default sim
 	// Credit in micro-units; nil is unlimited.
 	Credit *uint64
 }
 
-// Scope is a right of a key.
+// Scope is a permission of an API key.
 type Scope string
 
 // Scopes of a key.
@@ -62,24 +62,25 @@ const (
 // Scopes are all scopes; a new key has all but the last.
 var Scopes = []Scope{ScopeRead, ScopeCampaigns, ScopeConfirm, ScopeContacts, ScopeSend, ScopeAdmin}
 
-// Key is an API key, without its secret: that is shown once, when the key is made.
+// Key is an API key without its secret, which is shown only once, when the key is created.
 type Key struct {
 	ID      string // key_<random>
 	Tenant  string
 	Name    string
 	Hint    string // the last four characters of the secret, for people
 	Scopes  []Scope
-	Test    bool // reaches the simulator only (X14)
+	Test    bool // its messages go only to the simulator (X14)
 	Version uint64
 	Created time.Time
-	Used    time.Time // to the minute
+	Used    time.Time // last use, to the minute
 	Revoked time.Time
 }
 
 // Has reports whether the key has a scope.
 func (k *Key) Has(scope Scope) bool { return slices.Contains(k.Scopes, scope) }
 
-// Route is a way to a carrier: an account of a connector, with its limits. Routes belong to the installation, not to a tenant.
+// Route is one account at a carrier: a connector with its configuration and limits. Routes belong to the installation,
+// not to a tenant.
 type Route struct {
 	Name          string // see [schemas.ValidRoute]
 	Channels      []schemas.Channel
@@ -91,11 +92,13 @@ type Route struct {
 	Enabled       bool
 	// Configuration of the connector, a JSON object; empty: none. It has no credentials.
 	Configuration string
-	// Credentials are sealed, see package schemas/credentials; nil: none. CredentialNames are the paths of what is in them.
+	// Credentials are encrypted, see package schemas/credentials; nil: none. CredentialNames are the paths of the values
+	// in them.
 	Credentials     []byte
 	CredentialNames []string
-	// Priority, 0 to 100, and among equals Cost in micro-units a message choose a route of a channel, the smaller first. Share, 1 to 100,
-	// divides campaigns among routes that are equal in both.
+	// Priority (0 to 100) decides which route of a channel is chosen; the smallest is first. Among routes of equal
+	// priority, the smallest Cost (micro-units per message) is first. Share (1 to 100) divides campaigns among routes that
+	// are equal in both.
 	Priority, Share  uint32
 	Cost             uint64
 	Version          uint64
@@ -105,7 +108,7 @@ type Route struct {
 // Sender is a sender id of a tenant.
 type Sender struct {
 	Tenant, ID       string
-	Rate             uint32 // messages per second, 0: no limit of its own
+	Rate             uint32 // messages per second, 0: no own limit
 	Version          uint64
 	Created, Updated time.Time
 }
@@ -119,16 +122,16 @@ type Balance struct {
 	Available uint64 // 0 when unlimited
 	Reserved  uint64
 	Captured  uint64
-	// Owed is what was taken back of the credit although it was reserved: a top-up pays it first.
+	// Owed is the tenant's debt: credit that was withdrawn although campaigns had reserved it. A top-up pays it first.
 	Owed uint64
 }
 
-// LedgerEntry is one movement of money. Every entry takes from one account what it gives to another, so the sum over all
-// accounts of a tenant is always 0.
+// LedgerEntry is one movement of money. Every entry takes an amount from one account and adds it to another, so the sum
+// over all accounts of a tenant is always 0.
 type LedgerEntry struct {
 	ID       uint64
 	Tenant   string
-	Campaign uint64 // number, 0 of a top-up
+	Campaign uint64 // number; 0 for a top-up
 	From, To Account
 	Micros   uint64
 	Note     string
@@ -151,7 +154,7 @@ type List struct {
 	Tenant  string
 	Number  uint64
 	Name    string // unique among the tenant's lists that are not deleted
-	Test    bool   // its campaigns stay out of statistics over all campaigns, caps and bills
+	Test    bool   // its campaigns are tests: not counted in statistics over all campaigns, in caps and in bills
 	Members uint64
 	Version uint64
 	Created time.Time
@@ -188,32 +191,32 @@ func parseID(id, prefix string) (uint64, bool) {
 	return n, err == nil && digits == strconv.FormatUint(n, 10)
 }
 
-// Contact is a person of a tenant.
+// Contact is a person whom a tenant can send to.
 type Contact struct {
 	Tenant    string
 	Number    uint64 // see [ContactID]
 	Phone     string // E.164 with +
-	Key       string // of the person: see [schemas.NumberKey]; one contact of a tenant has it
+	Key       string // the same for all forms of the number, see [schemas.NumberKey]; unique among the tenant's contacts
 	FirstName string
 	LastName  string
 	Email     string
-	// Attributes are merge fields beside the names. All of them, names, e-mail, keys and values, are at most
-	// [audience.MaxAttributes] bytes.
+	// Attributes are the merge fields other than names and e-mail. Names, e-mail, and keys and values of the attributes
+	// have at most [audience.MaxAttributes] bytes together.
 	Attributes map[string]string
 	Country    string // ISO 3166-1 alpha-2, "" when unknown
 	Zone       string // IANA: from attribute `timezone`, else from the number, else the tenant's
 	Class      audience.Class
-	// Valid: assigned by its country's plan and able to take messages. A number that is not is stored, and becomes
-	// not_sent/INVALID_NUMBER (C30).
+	// Valid: the number is assigned by the numbering plan of its country and can receive messages. A contact with an
+	// invalid number is stored; in a campaign it becomes not_sent/INVALID_NUMBER (C30).
 	Valid bool
-	// OptIn is when the person agreed to be written to, and OptInSource how that is known; the zero time: they did not.
+	// OptIn is when the person opted in, and OptInSource where the consent comes from. The zero time: no consent.
 	OptIn       time.Time
 	OptInSource string
 	Version     uint64
 	Created     time.Time
 	Updated     time.Time
 	Deleted     time.Time
-	// Position of a contact in a page, by which [ContactFilter].After continues it.
+	// Position is the cursor of the contact in a list of contacts, for [ContactFilter].After.
 	Position uint64
 }
 
@@ -232,12 +235,12 @@ type ContactFilter struct {
 	List           uint64 // number, 0: all contacts; in the order of the list, else by id
 	Search         string // within phone, names and e-mail
 	IncludeDeleted bool
-	// After continues a list after the contact of this position, instead of at a page: it skips and repeats no contact while others
-	// come and go.
+	// After continues behind the contact with this position, instead of at a page. Contacts that are added or removed
+	// meanwhile then cause no gap and no repetition.
 	After uint64
 }
 
-// ImportOptions of one import.
+// ImportOptions are the options of one import.
 type ImportOptions struct {
 	Format importfile.Format
 	// Charset of the file: see [importfile.Options].
@@ -255,40 +258,43 @@ type ImportState string
 
 // States of an import.
 const (
-	// ImportQueued: of an uploaded file, no process has begun it.
+	// ImportQueued: no process has begun to import the uploaded file.
 	ImportQueued  ImportState = "queued"
 	ImportRunning ImportState = "running"
 	ImportDone    ImportState = "done"
-	// ImportFailed: the file cannot be read on; what was read before is kept.
+	// ImportFailed: the rest of the file cannot be read; the rows read before are kept.
 	ImportFailed ImportState = "failed"
-	// ImportCancelled: somebody ended it; what was read before is kept.
+	// ImportCancelled: a client cancelled it; the rows read before are kept.
 	ImportCancelled ImportState = "cancelled"
 )
 
-// ImportReport says what an import did, or has done so far.
-// Always Total = Imported + Updated + Unchanged + Duplicates + Invalid, and Total = RowsRead when it is done.
+// ImportReport has the figures of an import, finished or not. Always Total = Imported + Updated + Unchanged +
+// Duplicates + Invalid, and Total = RowsRead when it is done.
 type ImportReport struct {
 	ID       string // imp_<random>
 	Tenant   string
 	List     uint64
 	Source   string
 	State    ImportState
-	Error    string // of a failed one
+	Error    string // why it failed
 	RowsRead uint64
-	Total    uint64 // rows of data that are accounted for
-	Imported uint64 // new in the list
-	Updated  uint64 // in the list already, with other fields
-	// Unchanged: in the list already, as the row has it.
+	Total    uint64 // rows of data that are imported or refused so far
+	Imported uint64 // contacts added to the list
+	Updated  uint64 // contacts already in the list whose fields changed
+	// Unchanged: contacts already in the list with the same fields.
 	Unchanged  uint64
-	Duplicates uint64 // repeats within the file, merged with the first
+	Duplicates uint64 // rows with the number of an earlier row of the file, merged with it
 	Invalid    uint64 // refused: no E.164 form, or a row that cannot be read
-	// Unreachable of Imported, Updated and Unchanged: stored, but not valid or a fixed line; will not be sent to.
+	// Unreachable is how many of Imported, Updated and Unchanged have an invalid number or a fixed line. They are stored,
+	// and messages to them are not sent.
 	Unreachable uint64
-	// OptedOut of Imported, Updated and Unchanged: stored, but had opted out when the import began; will not be sent to.
+	// OptedOut is how many of Imported, Updated and Unchanged had opted out when the import began. They are stored, and
+	// messages to them are not sent.
 	OptedOut uint64
-	// Rejected are the first [MaxRejected] of Invalid; [Store.ImportRejects] returns all.
+	// Rejected are the first [MaxRejected] refused rows; [Store.ImportRejects] returns all.
 	Rejected []Rejected
-	// Bytes of an uploaded file, and how many of them were read. 0 of a file that came with the request.
+	// Bytes is the size of an uploaded file, and BytesRead how many of them were read. Both are 0 when the file came with
+	// the request.
 	Bytes, BytesRead uint64
 	Started          time.Time
 	// Seen is when these figures were last written.
@@ -301,95 +307,103 @@ const MaxRejected = 1000
 
 // Rejected is a row that an import refused.
 type Rejected struct {
-	Line   uint64 // 1 is the first line of the file; of JSON, 1 is the first object
+	Line   uint64 // 1 is the first line of the file; in JSON, the first object
 	Column string
 	Value  string // at most 64 characters
 	Reason string
 }
 
-// Spec is what the user says about a campaign (requirements §1a). It is stored as one document: a field more needs no migration.
+// Spec has the fields of a campaign that the user sets (requirements §1a). It is stored as one JSON document, so a new
+// field needs no migration.
 type Spec struct {
 	Name string
 	// Chain of channels (X3): one, or several with fallback. Channel is its first.
 	Chain      []schemas.Channel
 	Body       string `json:",omitempty"` // text of the SMS of the chain, or of a call
 	TemplateID string `json:",omitempty"`
-	// Lists by number, in order: the first that holds a number keeps it.
+	// Lists are numbers of contact lists, in order. A contact that is in several counts in the first.
 	Lists  []uint64 `json:",omitempty"`
 	Sender string   `json:",omitempty"`
 	Route  string   `json:",omitempty"`
 	Notes  string   `json:",omitempty"`
 	Tags   []string `json:",omitempty"`
-	// SendImmediately wins over Schedule (C17).
+	// SendImmediately takes precedence over Schedule (C17).
 	SendImmediately bool      `json:",omitempty"`
 	Schedule        *Schedule `json:",omitempty"`
 	CallingHours    *Hours    `json:",omitempty"`
 	MaxSegments     uint32    `json:",omitempty"` // 0: the tenant's
-	Rate            uint32    `json:",omitempty"` // messages per second, 0: no limit of its own
-	Weight          uint32    `json:",omitempty"` // 1..100 against the tenant's other campaigns; 0 counts as 1
+	Rate            uint32    `json:",omitempty"` // messages per second, 0: no own limit
+	Weight          uint32    `json:",omitempty"` // 1..100, relative to the tenant's other campaigns; 0 counts as 1
 	// Validity is how long after a deal a message may still be handed over, at most 48 h.
 	Validity      time.Duration         `json:",omitempty"`
 	ReceiptWindow time.Duration         `json:",omitempty"` // 0: the route's
 	Missing       schemas.MissingPolicy `json:",omitempty"`
-	// MissingDefault stands for a missing merge field when Missing is MISSING_POLICY_DEFAULT.
+	// MissingDefault replaces a missing merge field when Missing is MISSING_POLICY_DEFAULT.
 	MissingDefault string `json:",omitempty"`
-	// MaxRetries are hand-overs after the first of each leg; nil: the channel's default.
+	// MaxRetries is the number of hand-overs after the first, for each leg; nil: the channel's default.
 	MaxRetries *uint32 `json:",omitempty"`
-	// RetryDelay before each retry; 0: the default, growing one.
+	// RetryDelay is the wait before each retry; 0: the default waits, which grow.
 	RetryDelay time.Duration `json:",omitempty"`
 	// ReplayOf is the number of the campaign that this one repeats.
 	ReplayOf uint64 `json:",omitempty"`
-	// As the client wrote them, to be said back: its names or ids of Lists, whether it asked for a fallback, its zone.
+	// Values as the client wrote them, which the API returns: names or ids of Lists, whether it asked for a fallback, its
+	// zone.
 	ListRefs []string `json:",omitempty"`
 	Fallback bool     `json:",omitempty"`
 	Timezone string   `json:",omitempty"`
-	// TestRun: the client, or the kind of its key, wants nobody to be reached. A list of testers makes a test of any campaign.
+	// TestRun: the client asked for a test, or its API key is a test key. A campaign is a test also when one of its lists
+	// is a test list.
 	TestRun bool `json:",omitempty"`
-	// ListEnds are where Lists ended when the campaign was confirmed: who joined later is not in its audience.
+	// ListEnds are the ends of Lists when the campaign was confirmed. Contacts that joined later are not in its audience.
 	ListEnds []int64 `json:",omitempty"`
-	// Counted is when they were: an opt-out that was lifted later stands for this campaign.
+	// Counted is when ListEnds were read. An opt-out that was lifted later still counts for this campaign.
 	Counted time.Time `json:",omitzero"`
 	// Ambiguous is the newest order about ambiguous recipients.
 	Ambiguous *AmbiguousOrder `json:",omitempty"`
-	// What the kind of campaign adds. Parameters are those of the template of the first leg, by name or number: texts with merge fields.
+	// Fields of single kinds of campaigns. Parameters are the parameters of the first leg's template, by name or number;
+	// the values are texts with merge fields.
 	Parameters map[string]string `json:",omitempty"`
 	Language   string            `json:",omitempty"`
 	// Variants of the text of an SMS campaign; Body is empty then.
 	Variants      []Variant `json:",omitempty"`
 	Transliterate bool      `json:",omitempty"`
 	Voice         *Voice    `json:",omitempty"`
-	// Fallbacks are the later legs of the chain as far as they were given.
+	// Fallbacks describe the later legs of the chain, as far as the client gave them.
 	Fallbacks []Fallback `json:",omitempty"`
-	// Named says what the references of each leg stand for, in the order of the chain, as it was when they were last looked up.
+	// Named has, for each leg in the order of the chain, the objects that its references stood for when they were last
+	// looked up.
 	Named []Named `json:",omitempty"`
-	// Editors are the last of those who wrote the campaign, at most 20: none of them is the second person who confirms it.
+	// Editors are the last people who changed the campaign, at most 20. None of them may be the second person who confirms
+	// it.
 	Editors []string `json:",omitempty"`
 	// Traffic is outbound or inbound_outbound; "" is outbound (R35).
 	Traffic string `json:",omitempty"`
-	// RequireOptIn sends to contacts that have opted in only (R43).
+	// RequireOptIn sends only to contacts that have opted in (R43).
 	RequireOptIn bool `json:",omitempty"`
-	// Batches are parts of the audience, each sent from its time on (X9); Schedule is that of the first.
+	// Batches are parts of the audience, each with its own start time (X9); Schedule is the start of the first.
 	Batches []Batch `json:",omitempty"`
-	// FrequencyCap of the campaign, beside the tenant's (X9).
+	// FrequencyCap is the campaign's own cap, in addition to the tenant's (X9).
 	FrequencyCap *FrequencyCap `json:",omitempty"`
-	// Countries of those who would be sent to when the campaign was confirmed.
+	// Countries counts by country the recipients that could be sent to when the campaign was confirmed.
 	Countries map[string]uint32 `json:",omitempty"`
 	// Weights of the variants from confirm on, the newest last.
 	Weights [][]uint32 `json:",omitempty"`
-	// ShortenLinks makes a link of every address of a text. UTM are parameters that links get, without utm_.
+	// ShortenLinks replaces every web address in a text by a short link. UTM are the utm_ parameters that links get; the
+	// keys lack the prefix utm_.
 	ShortenLinks bool              `json:",omitempty"`
 	UTM          map[string]string `json:",omitempty"`
-	// LinkBase is what stands before the tokens of links, as it was when the campaign was last written; "" without links.
+	// LinkBase is the address before the token of a link, as configured when the campaign was last written; "" without
+	// links.
 	LinkBase string `json:",omitempty"`
-	// LinkTable is where links lead, from confirm on; nil: the texts have none.
+	// LinkTable has the targets of the links, from confirm on; nil: the texts have no links.
 	LinkTable *LinkTable `json:",omitempty"`
 }
 
-// LinkTable is where the links of a campaign lead (R39). It does not change once the campaign is confirmed.
+// LinkTable has the targets of the links of a campaign (R39). It does not change once the campaign is confirmed.
 type LinkTable struct {
 	Base  string
 	Links []Link `json:",omitempty"`
-	// ValidAfterEnd is how long after the campaign's end its links lead anywhere.
+	// ValidAfterEnd is how long the links work after the campaign's end.
 	ValidAfterEnd time.Duration
 }
 
@@ -402,13 +416,14 @@ type Link struct {
 	Variant uint32 `json:",omitempty"`
 }
 
-// Batch is a part of an audience: Share percent of it, or Count recipients. The last batch has whoever is left.
+// Batch is a part of an audience: Share percent of it, or Count recipients. The last batch has the rest of the
+// audience.
 type Batch struct {
 	At           time.Time
 	Share, Count uint32 `json:",omitempty"`
 }
 
-// BatchEnds are the ends of the batches in an audience of total recipients, in order of seq.
+// BatchEnds returns the ends of the batches, as seqs, in an audience of total recipients.
 func (s *Spec) BatchEnds(total uint32) []uint32 {
 	out := make([]uint32, len(s.Batches))
 	end := uint64(0)
@@ -427,7 +442,7 @@ type Variant struct {
 	Weight     uint32
 }
 
-// Voice is how a telephone call goes (R21 to R27). Without Audio the campaign's Body is spoken.
+// Voice has the settings of a telephone call (R21 to R27). Without Audio, the call speaks the campaign's Body.
 type Voice struct {
 	Queue         string `json:",omitempty"`
 	MaxConcurrent uint32
@@ -437,7 +452,8 @@ type Voice struct {
 	RingSeconds   uint32 `json:",omitempty"`
 }
 
-// Fallback is a later leg of a chain. Empty fields have defaults: the SMS sends Body, and sender and route are the tenant's.
+// Fallback is a later leg of a chain. Empty fields have defaults: the SMS sends Body, and sender and route are the
+// tenant's.
 type Fallback struct {
 	Channel    schemas.Channel
 	Message    string            `json:",omitempty"` // text, or reference of a template
@@ -447,7 +463,7 @@ type Fallback struct {
 	Route      string            `json:",omitempty"`
 }
 
-// Named is what the references of a leg stand for.
+// Named has the objects that the references of a leg stand for.
 type Named struct {
 	Sender       string `json:",omitempty"` // name of the agent or channel
 	Template     string `json:",omitempty"` // its name
@@ -463,7 +479,7 @@ func (s *Spec) Channel() schemas.Channel {
 	return s.Chain[0]
 }
 
-// Schedule is a start as it was entered (C15): the instant, and the clock it was read from.
+// Schedule is a start time as it was entered (C15): the instant, and the local time that it was computed from.
 type Schedule struct {
 	At   time.Time
 	Zone string `json:",omitempty"` // IANA, "" when given as an instant
@@ -476,7 +492,7 @@ type Hours struct {
 	Zone       string
 }
 
-// Leg is one channel of the chain as it was confirmed: with its way and its price.
+// Leg is one channel of the chain as it was confirmed, with its route, sender and price.
 type Leg struct {
 	Channel      schemas.Channel
 	Route        string
@@ -484,23 +500,24 @@ type Leg struct {
 	Price        uint64 // micro-units, see [Prices]
 	MaxHandovers uint32
 	Backoff      []time.Duration
-	// Prices of single countries; Price is that of all others.
+	// Prices are the prices of single countries; Price is the price of all others.
 	Prices map[string]uint64 `json:",omitempty"`
-	// Content is what the leg sends: a [fanfarev1.Content] as in the campaign's record. Empty: the campaign's text.
+	// Content is what the leg sends: an encoded [fanfarev1.Content], as in the campaign's record. Empty: the campaign's
+	// text.
 	Content []byte `json:",omitempty"`
-	// MaxConcurrent calls at the same time; 0: no limit of the campaign's own.
+	// MaxConcurrent is the most calls at the same time; 0: the campaign has no limit.
 	MaxConcurrent uint32 `json:",omitempty"`
 }
 
-// Quote is what a campaign was last priced at.
+// Quote is the last price of a campaign.
 type Quote struct {
-	// Version stands for everything the price depends on: rates, audience, body. Empty: not priced.
+	// Version identifies everything that the price depends on: price list, audience, body. Empty: not priced.
 	Version  string
 	Cost     uint64 // micro-units
-	Contacts uint32 // who would be sent to
+	Contacts uint32 // recipients that would be sent to
 }
 
-// Campaign is a campaign as it stands.
+// Campaign is the current state of a campaign.
 type Campaign struct {
 	Tenant  string
 	Number  uint64
@@ -515,11 +532,11 @@ type Campaign struct {
 	Region   string // the tenant's, as it was at creation
 	Currency string
 	Quote    Quote
-	// Legs, from confirm on.
+	// Legs are set from confirm on.
 	Legs []Leg
 
 	FreezeID string
-	Total    uint32 // recipients once frozen; of a hidden campaign the seqs allotted
+	Total    uint32 // recipients, once frozen; in a hidden campaign, the seqs allotted so far
 
 	Reserved, Captured uint64 // micro-units
 
@@ -528,14 +545,14 @@ type Campaign struct {
 	Created     time.Time
 	Updated     time.Time
 	Confirmed   time.Time
-	Scheduled   time.Time // start not before; zero in state ready: waits for a manual start, else: at once
+	Scheduled   time.Time // not before this time; zero: at once, but in state ready: at a manual start
 	Started     time.Time
 	Completed   time.Time
 	Settled     time.Time // no receipt is awaited any more
-	// Ended: nothing follows any more: settled, cancelled or failed.
+	// Ended is when it settled, was cancelled or failed: nothing follows.
 	Ended   time.Time
 	Deleted time.Time
-	// Removed: gone from lists too, unless they are asked for with what was deleted.
+	// Removed: lists of campaigns leave it out, unless deleted ones are asked for.
 	Removed bool
 }
 
@@ -551,13 +568,13 @@ type CampaignFilter struct {
 	Channels       []schemas.Channel
 	Tag            string
 	Oldest         bool // oldest first
-	IncludeDeleted bool // those that were removed too
-	// After continues a list: the number of the last campaign seen. Unlike a page it skips and repeats no campaign while others come
-	// and go. 0: from the first.
+	IncludeDeleted bool // also removed campaigns
+	// After is the number of the last campaign of the page before. Unlike with page numbers, campaigns that are added or
+	// removed meanwhile cause no gap and no repetition. 0: from the first.
 	After uint64
 }
 
-// Cause is who or what changes a row, and goes into its event.
+// Cause says who or what changes a row. It is written into the event of the change.
 type Cause struct {
 	Actor     schemas.Actor
 	By        string // key id, or the name of a stage
@@ -565,28 +582,28 @@ type Cause struct {
 	Reason    string
 }
 
-// CampaignEvent is one line of a campaign's history. It is only ever added.
+// CampaignEvent is one entry of a campaign's history. Entries are added and never changed.
 type CampaignEvent struct {
 	ID       uint64
 	Tenant   string
 	Campaign uint64
-	Version  uint64 // of the row it led to
+	Version  uint64 // of the campaign after the change
 	From, To schemas.State
 	Trigger  schemas.Trigger // "" of a change without a move, such as a live patch or a capture
 	Cause
 	Time time.Time
 }
 
-// AudienceCount is what a freeze would find now.
+// AudienceCount has the counts of the audience that a freeze would write now.
 type AudienceCount struct {
-	Total      uint32 // every seq there would be
+	Total      uint32 // all recipients, with those that are not sent to
 	Eligible   uint32 // those that would be sent to
 	Invalid    uint32
 	Duplicates uint32 // across lists
 	OptedOut   uint32
-	NotOptedIn uint32 // of a campaign that requires it
-	Capped     uint32 // had enough messages
-	OverQuota  uint32 // of countries that had enough
+	NotOptedIn uint32 // without consent, in a campaign that requires it
+	Capped     uint32 // at their frequency cap
+	OverQuota  uint32 // above the cap of their country
 	// Countries counts the eligible by country.
 	Countries map[string]uint32
 
@@ -599,57 +616,60 @@ type Suppression struct {
 	Phone  string // E.164 with +
 	// Source: api, import, keyword, link or carrier.
 	Source string
-	// Reason in words, "" when none was given. By is who said so, of entries of the log.
+	// Reason in words, "" when none was given. By is who reported it; only entries of the log have it.
 	Reason string
 	By     string
 	Lifted bool
-	// Channels are what the number has opted out of; of an entry of the log, after the change, whose channel is Scope.
+	// Channels are the channels that the number has opted out of. In an entry of the log, they are the channels after the
+	// change, and Scope is the channel that changed.
 	Channels ChannelSet
 	Scope    schemas.Channel
 	Version  uint64
 	Updated  time.Time
 }
 
-// ClaimState says what became of an idempotency key.
+// ClaimState is the state in which a request finds its idempotency key.
 type ClaimState uint8
 
 // States of a claim.
 const (
-	// ClaimNew: nobody used the key before. Do the work, then Finish, or Forget when it failed and may be tried again.
+	// ClaimNew: the key was not used before. Do the work, then call Finish, or Forget when it failed and the client may
+	// try again.
 	ClaimNew ClaimState = iota
-	// ClaimReplay: done before; Status and Response are to be answered again.
+	// ClaimReplay: the request was done before; answer with Status and Response.
 	ClaimReplay
-	// ClaimInFlight: somebody is at it, or died at it. Reserved, if not nil, is what they had reserved.
+	// ClaimInFlight: another request with the key runs, or its process died. Reserved, if not nil, are the ids that it had
+	// reserved.
 	ClaimInFlight
-	// ClaimMismatch: used before with another body.
+	// ClaimMismatch: the key was used before with another body.
 	ClaimMismatch
 	// ClaimUnknown: the first request has changed something, and ended without an answer long ago.
 	ClaimUnknown
 )
 
-// Claim is the answer about an idempotency key (X12).
+// Claim is the result of claiming an idempotency key (X12).
 type Claim struct {
 	Tenant, Route, Key string
 	State              ClaimState
 	Status             int
 	Response           []byte
 	Reserved           []byte
-	// token tells the owner from one who took over an abandoned key.
+	// token changes when another request takes over an abandoned key, so that the old owner can no longer write.
 	token int64
 }
 
 // Lease is a block of seqs of a hidden campaign.
 type Lease struct {
 	Campaign uint64 // number
-	Version  uint64 // of the campaign that allots the block: a message of it must not outrun that record
+	Version  uint64 // of the campaign that allots the block: send no message of the block before that version is published
 	First    uint32
 	Count    uint32
 }
 
-// CampaignID is the public id of the hidden campaign.
+// CampaignID returns the public id of the hidden campaign.
 func (l Lease) CampaignID() string { return schemas.CampaignID(l.Campaign) }
 
-// String says the figures in one line.
+// String returns the figures in one line.
 func (r *ImportReport) String() string {
 	return fmt.Sprintf("%d rows: %d imported, %d updated, %d unchanged, %d duplicates, %d refused",
 		r.Total, r.Imported, r.Updated, r.Unchanged, r.Duplicates, r.Invalid)

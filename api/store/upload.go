@@ -17,22 +17,23 @@ import (
 )
 
 const (
-	// uploadPart is how much of a file one row holds, before it is compressed. While it is written, other writers wait.
+	// uploadPart is how many bytes of a file one row holds, before compression. Other writers wait while a part is
+	// written.
 	uploadPart = 512 << 10
-	// uploadLife is how long a file is kept that nobody imports.
+	// uploadLife is how long an uploaded file is kept if it is not imported.
 	uploadLife = 24 * time.Hour
 	// rejectLife is how long refused rows are kept.
 	rejectLife = 30 * 24 * time.Hour
 )
 
-// Upload is a file that is kept in the store, so that any process can import it, also after a restart.
+// Upload is an uploaded file in the store. Any process can import it, also after a restart.
 type Upload struct {
 	ID      string // upl_<random>
 	Tenant  string
 	Source  string // name of the file
 	Format  importfile.Format
 	Charset string
-	Bytes   uint64 // as it came, packed or not
+	Bytes   uint64 // as the client sent it, compressed or not
 	Expires time.Time
 }
 
@@ -43,8 +44,8 @@ func uploadOf(r db.Upload) Upload {
 	}
 }
 
-// SaveUpload keeps a file for a day, or until it is imported. It reads in to its end: an error of in means that nothing is kept.
-// u says what the file is, as far as the client said it.
+// SaveUpload stores a file for a day, or until it is imported. It reads in to its end; when in fails, nothing is
+// stored. u has what the client said about the file.
 func (s *Store) SaveUpload(ctx context.Context, tenant string, u Upload, in io.Reader) (Upload, error) {
 	u.ID, u.Tenant = "upl_"+randomText(24), tenant
 	u.Source = text.Shorten(strings.ToValidUTF8(u.Source, "?"), maxName)
@@ -60,11 +61,11 @@ func (s *Store) SaveUpload(ctx context.Context, tenant string, u Upload, in io.R
 		if err = s.fillUpload(ctx, &u, in); err != nil {
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			_ = s.dropUpload(clean, u.ID) // Collect finds what stays
+			_ = s.dropUpload(clean, u.ID) // Collect removes what is left
 		}
 	}
 	if err != nil {
-		return Upload{}, fmt.Errorf("keep the file: %w", err)
+		return Upload{}, fmt.Errorf("store the file: %w", err)
 	}
 	return u, nil
 }
@@ -83,7 +84,7 @@ func (s *Store) fillUpload(ctx context.Context, u *Upload, in io.Reader) error {
 		err := s.write(ctx, func(tx *tx) error {
 			rows, err := tx.GrowUpload(ctx, int64(size), tx.now, u.ID)
 			if err == nil && rows != 1 {
-				err = notFound("upload", u.ID) // it took longer than a day
+				err = notFound("upload", u.ID) // the upload took longer than a day and was removed
 			}
 			if err == nil && size > 0 {
 				err = tx.InsertUploadPart(ctx, u.ID, n, packed)
@@ -100,22 +101,22 @@ func (s *Store) fillUpload(ctx context.Context, u *Upload, in io.Reader) error {
 	}
 }
 
-// GetUpload returns a file that is kept.
+// GetUpload returns an uploaded file.
 func (s *Store) GetUpload(ctx context.Context, tenant, id string) (Upload, error) {
 	r, err := s.q.GetUpload(ctx, tenant, id)
 	return uploadOf(r), found(err, "upload", id)
 }
 
-// uploadReader reads a file that is kept, part by part.
+// uploadReader reads an uploaded file, part by part.
 type uploadReader struct {
-	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to it; it lives as long as one call
+	ctx  context.Context //nolint:containedctx // io.Reader has no context parameter; the reader lives only during one call
 	s    *Store
 	id   string
 	next int64
 	rest []byte
 	part []byte
 	read uint64 // bytes that were read
-	// err is that of the database: the file itself may be in order.
+	// err is an error of the database. It does not mean that the file is damaged.
 	err error
 }
 
@@ -142,12 +143,12 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// PreviewRow is a row of a file as an import would take it.
+// PreviewRow is a row of a file as an import would read it.
 type PreviewRow struct {
 	Line  uint64
-	Cells []string // as the file has them, one for each column; of a vCard or JSON, none
-	Phone string   // E.164; "" of a row that would be refused
-	// Reason why the row would be refused, and the column.
+	Cells []string // as in the file, one for each column; none for vCard and JSON
+	Phone string   // E.164; "" when the row would be refused
+	// Reason is why the row would be refused, and Column which column is at fault.
 	Column, Reason string
 }
 
@@ -156,11 +157,11 @@ type Preview struct {
 	Format  importfile.Format
 	Columns []importfile.Column
 	Rows    []PreviewRow
-	// NoPhone: no column is the phone, as far as the headers say.
+	// NoPhone: the headers do not name a phone column.
 	NoPhone bool
 }
 
-// PreviewUpload reads the first rows of a file that is kept, as an import with these options would.
+// PreviewUpload reads the first rows of an uploaded file as an import with these options would.
 func (s *Store) PreviewUpload(ctx context.Context, u Upload, opts ImportOptions, rows int) (Preview, error) {
 	t, err := s.Tenant(ctx, u.Tenant)
 	if err != nil {
@@ -220,7 +221,7 @@ func (s *Store) PreviewUpload(ctx context.Context, u Upload, opts ImportOptions,
 	return out, nil
 }
 
-// dropUpload removes a file in pieces.
+// dropUpload removes a file, in several transactions.
 func (s *Store) dropUpload(ctx context.Context, id string) error {
 	for more := true; more; {
 		err := s.write(ctx, func(tx *tx) error {
@@ -238,7 +239,7 @@ func (s *Store) dropUpload(ctx context.Context, id string) error {
 	return nil
 }
 
-// collectUploads removes files that nobody imports, and rows that were refused long ago.
+// collectUploads removes files that were not imported within [uploadLife], and refused rows older than [rejectLife].
 func (s *Store) collectUploads(ctx context.Context) error {
 	gone, err := s.q.GoneUploads(ctx, s.now().Add(-uploadLife).UnixMilli())
 	if err != nil {

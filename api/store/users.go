@@ -18,15 +18,15 @@ import (
 // Role is what a person may do in a tenant.
 type Role string
 
-// Roles, each with all that the one before it may do.
+// Roles. Each role may also do everything that the one before it may do.
 const (
 	RoleViewer   Role = "viewer"   // sees everything
-	RoleEditor   Role = "editor"   // makes campaigns, contacts and single sends
+	RoleEditor   Role = "editor"   // edits campaigns and contacts, sends single messages
 	RoleApprover Role = "approver" // confirms campaigns
 	RoleOperator Role = "operator" // runs the installation: every tenant, routes, credit
 )
 
-// Scopes returns the scopes of API keys that a role is worth.
+// Scopes returns the scopes of API keys that correspond to a role.
 func (r Role) Scopes() []Scope {
 	switch r {
 	case RoleViewer:
@@ -52,7 +52,7 @@ type User struct {
 	Subject  string
 	Operator bool
 	Disabled bool
-	// Epoch grows when the person logs out everywhere.
+	// Epoch is incremented when the person logs out of all sessions.
 	Epoch                  uint64
 	Version                uint64
 	Created, Updated, Seen time.Time
@@ -124,7 +124,7 @@ func (s *Store) UserBySubject(ctx context.Context, subject string) (User, error)
 	return userOf(row), found(err, "user", subject)
 }
 
-// Users returns everybody, or with a tenant its members, by e-mail address.
+// Users returns all people, or with a tenant its members, sorted by e-mail address.
 func (s *Store) Users(ctx context.Context, tenant string) ([]User, error) {
 	if tenant == "" {
 		rows, err := s.q.ListUsers(ctx)
@@ -134,7 +134,8 @@ func (s *Store) Users(ctx context.Context, tenant string) ([]User, error) {
 	return all(rows, err, userOf)
 }
 
-// ChangeUser writes a person who was read before; [schemas.ErrConflict] when the row has changed since.
+// ChangeUser writes a person that the caller has read before. The error is [schemas.ErrConflict] when the row has
+// changed since.
 func (s *Store) ChangeUser(ctx context.Context, u User) (User, error) {
 	if err := checkUser(&u); err != nil {
 		return User{}, err
@@ -163,7 +164,7 @@ func (s *Store) ChangeUser(ctx context.Context, u User) (User, error) {
 	return u, nil
 }
 
-// UserSeen remembers that a person has just logged in.
+// UserSeen stores that a person has just logged in.
 func (s *Store) UserSeen(ctx context.Context, id string) error {
 	return s.write(ctx, func(tx *tx) error { return tx.UserSeen(ctx, tx.now, id) })
 }
@@ -196,12 +197,12 @@ func (s *Store) Memberships(ctx context.Context, user string) ([]Membership, err
 	return all(rows, err, func(r db.Membership) Membership { return Membership{r.UserID, r.Tenant, Role(r.Role)} })
 }
 
-// PutSession keeps a browser's session until it expires. token is a hash: the cookie itself is never stored.
+// PutSession stores a browser session until it expires. token is a hash: the cookie itself is not stored.
 func (s *Store) PutSession(ctx context.Context, token string, data []byte, expires time.Time) error {
 	return s.write(ctx, func(tx *tx) error { return tx.PutSession(ctx, token, data, expires.UnixMilli()) })
 }
 
-// Session returns what PutSession kept; false when there is none or it has expired.
+// Session returns the data of a session; false when there is none or it has expired.
 func (s *Store) Session(ctx context.Context, token string) ([]byte, bool, error) {
 	data, err := s.q.GetSession(ctx, token, s.now().UnixMilli())
 	if errors.Is(err, sql.ErrNoRows) {
@@ -210,7 +211,7 @@ func (s *Store) Session(ctx context.Context, token string) ([]byte, bool, error)
 	return data, err == nil, err
 }
 
-// DeleteSession forgets a session.
+// DeleteSession deletes a session.
 func (s *Store) DeleteSession(ctx context.Context, token string) error {
 	return s.write(ctx, func(tx *tx) error { return tx.DeleteSession(ctx, token) })
 }
@@ -227,7 +228,8 @@ func (s *Store) CreateLoginLink(ctx context.Context, user string, life time.Dura
 	return secret, err
 }
 
-// UseLoginLink returns the person of a link and ends the link; [schemas.ErrNotFound] when it was used or has expired.
+// UseLoginLink returns the person of a link and deletes the link. The error is [schemas.ErrNotFound] when the link was
+// used or has expired.
 func (s *Store) UseLoginLink(ctx context.Context, secret string) (User, error) {
 	hash := sha256.Sum256([]byte(secret))
 	var u User

@@ -14,30 +14,34 @@ import (
 	"fanfare/schemas"
 )
 
-// KindWebhook is an endpoint that a tenant's events are posted to. Its document is [schemas.WebhookSettings].
+// KindWebhook is an endpoint to which the webhook stage posts a tenant's events. Its document is
+// [schemas.WebhookSettings].
 const KindWebhook Kind = "webhook"
 
-// Statuses of a webhook. The stage disables one that is gone or fails for long.
+// Statuses of a webhook. The webhook stage disables an endpoint that answers 410 Gone or fails for a long time.
 const (
 	WebhookActive   = "active"
 	WebhookPaused   = "paused"
 	WebhookDisabled = "disabled"
 )
 
-// How long events of webhooks stay.
+// How long events of webhooks are kept.
 const (
-	// webhookEndedLife of an event that was delivered or given up. Until then it is listed, and queued again it is recognised.
+	// webhookEndedLife is how long an event is kept after it was delivered or given up. Until then it is listed, and
+	// recognised when it is queued again.
 	webhookEndedLife = 7 * 24 * time.Hour
-	// webhookLife of an event that still waits, because its endpoint is paused or disabled: as long as the log keeps it.
+	// webhookLife is how long an event is kept that waits for a paused or disabled endpoint: as long as topic deliveries
+	// keeps it.
 	webhookLife = 35 * 24 * time.Hour
 )
 
-// webhookID is the public id of an endpoint.
+// webhookID returns the public id of an endpoint.
 func webhookID(number uint64) string {
 	return (&Resource{Kind: KindWebhook, Number: number}).ID()
 }
 
-// noteWebhook keeps what the stage reads beside a resource of kind webhook, in the transaction that writes it.
+// noteWebhook updates the row that the webhook stage reads for a resource of kind webhook, in the transaction that
+// writes the resource.
 func (t *tx) noteWebhook(ctx context.Context, was string, r *Resource) error {
 	if r.Kind != KindWebhook {
 		return nil
@@ -45,7 +49,7 @@ func (t *tx) noteWebhook(ctx context.Context, was string, r *Resource) error {
 	if err := t.AddWebhookHealth(ctx, int64(r.Number), r.Tenant); err != nil {
 		return err
 	}
-	if r.Status == WebhookActive && was != WebhookActive { // it begins anew
+	if r.Status == WebhookActive && was != WebhookActive { // it starts again without old failures
 		if err := t.ResetWebhookHealth(ctx, int64(r.Number)); err != nil {
 			return err
 		}
@@ -54,7 +58,7 @@ func (t *tx) noteWebhook(ctx context.Context, was string, r *Resource) error {
 	return err
 }
 
-// WebhookChanges returns a number that is another one after each change of an endpoint.
+// WebhookChanges returns a number that changes with each change of an endpoint.
 func (s *Store) WebhookChanges(ctx context.Context) (int64, error) {
 	n, err := s.q.CounterValue(ctx, "webhook_change")
 	if err != nil {
@@ -79,11 +83,12 @@ func (s *Store) Webhooks(ctx context.Context) ([]schemas.Webhook, error) {
 	return out, nil
 }
 
-// queuedAtOnce is how many events one statement writes. Statements are kept, so there are two sizes: this one and 1.
+// queuedAtOnce is how many events one statement writes. Prepared statements are kept, so there are only two sizes: this
+// one and 1.
 const queuedAtOnce = 32
 
-// QueueWebhooks queues events for endpoints, and keeps the clients' references of messages. An event that an endpoint has already is
-// left as it is. The order of items with the same Order is kept.
+// QueueWebhooks queues events for endpoints, and stores the clients' references of messages. An event that is already
+// queued for an endpoint does not change. Items with the same Order keep their order.
 func (s *Store) QueueWebhooks(ctx context.Context, items []schemas.WebhookItem, refs []schemas.WebhookReference) error {
 	err := s.write(ctx, func(tx *tx) error {
 		for _, r := range refs {
@@ -141,8 +146,8 @@ VALUES ` + strings.Repeat(row+", ", len(items)-1) + row + ` ON CONFLICT (endpoin
 	return err
 }
 
-// ClaimWebhooks makes owner the one that delivers to endpoints that nobody delivers to, at most so many altogether, and prolongs what it
-// has. A lease ends by itself, and then another process takes over.
+// ClaimWebhooks makes owner the process that delivers to endpoints without an owner, until it has at most most of them,
+// and prolongs the leases it has. When a lease expires, another process can claim the endpoint.
 func (s *Store) ClaimWebhooks(ctx context.Context, owner string, lease time.Duration, most int) error {
 	err := s.write(ctx, func(tx *tx) error {
 		until := tx.now + lease.Milliseconds()
@@ -161,12 +166,12 @@ func (s *Store) ClaimWebhooks(ctx context.Context, owner string, lease time.Dura
 	return nil
 }
 
-// ReleaseWebhooks gives back what owner has.
+// ReleaseWebhooks ends all leases of owner.
 func (s *Store) ReleaseWebhooks(ctx context.Context, owner string) error {
 	return s.write(ctx, func(tx *tx) error { return tx.ReleaseWebhooks(ctx, owner) })
 }
 
-// OwnedWebhooks returns how the endpoints of owner fare, and when each has something to be posted.
+// OwnedWebhooks returns the health of owner's endpoints, and when the next event of each is due.
 func (s *Store) OwnedWebhooks(ctx context.Context, owner string) ([]schemas.WebhookHealth, error) {
 	rows, err := s.q.OwnedWebhooks(ctx, owner, s.now().UnixMilli())
 	if err != nil {
@@ -180,7 +185,7 @@ func (s *Store) OwnedWebhooks(ctx context.Context, owner string) ([]schemas.Webh
 	})
 }
 
-// WebhookHealth returns how a tenant's endpoint fares, and how many events wait for it, counted up to 10,000.
+// WebhookHealth returns the health of a tenant's endpoint, and how many events wait for it, counted up to 10,000.
 func (s *Store) WebhookHealth(ctx context.Context, tenant string, number uint64) (h schemas.WebhookHealth, pending int, err error) {
 	r, err := s.q.WebhookHealth(ctx, int64(number), tenant)
 	if err != nil {
@@ -204,7 +209,7 @@ func webhookItemOf(r db.WebhookItem, reference string) schemas.WebhookItem {
 	}
 }
 
-// DueWebhooks returns what is to be posted to an endpoint now, of each Order the first that is pending.
+// DueWebhooks returns the events that are due for an endpoint now: the first pending one of each Order.
 func (s *Store) DueWebhooks(ctx context.Context, endpoint uint64, most int) ([]schemas.WebhookItem, error) {
 	rows, err := s.q.DueWebhooks(ctx, int64(endpoint), s.now().UnixMilli(), int64(most))
 	if err != nil {
@@ -213,7 +218,7 @@ func (s *Store) DueWebhooks(ctx context.Context, endpoint uint64, most int) ([]s
 	return all(rows, nil, func(r db.DueWebhooksRow) schemas.WebhookItem { return webhookItemOf(r.WebhookItem, r.Reference) })
 }
 
-// SettleWebhooks records what came of tries.
+// SettleWebhooks records the results of tries to post events.
 func (s *Store) SettleWebhooks(ctx context.Context, outcomes []schemas.WebhookOutcome) error {
 	err := s.write(ctx, func(tx *tx) error {
 		for i := range outcomes {
@@ -242,7 +247,7 @@ func (s *Store) SettleWebhooks(ctx context.Context, outcomes []schemas.WebhookOu
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record what webhooks answered: %w", err)
+		return fmt.Errorf("record results of webhooks: %w", err)
 	}
 	return nil
 }
@@ -268,8 +273,9 @@ func (s *Store) DisableWebhook(ctx context.Context, tenant string, number uint64
 	return err
 }
 
-// RecoverWebhook has an endpoint told again of what failed since a time, and of what it was not told of at all. It returns how many
-// failed events wait again; what was never queued is read from the log later, by the stage.
+// RecoverWebhook orders that the events of an endpoint since a time are posted again: those that failed, and those that
+// were never queued. It returns how many failed events it has queued again. The webhook stage later reads those that
+// were never queued from topic deliveries.
 func (s *Store) RecoverWebhook(ctx context.Context, tenant string, number uint64, since time.Time) (int, error) {
 	var n int64
 	err := s.write(ctx, func(tx *tx) error {
@@ -290,12 +296,12 @@ func (s *Store) RecoverWebhook(ctx context.Context, tenant string, number uint64
 	return int(n), nil
 }
 
-// RecoveredWebhook says that what [Store.RecoverWebhook] asked for since that time is queued.
+// RecoveredWebhook records that the stage has queued all events that [Store.RecoverWebhook] asked for since that time.
 func (s *Store) RecoveredWebhook(ctx context.Context, number uint64, since time.Time) error {
 	return s.write(ctx, func(tx *tx) error { return tx.RecoveredWebhook(ctx, int64(number), ms(since)) })
 }
 
-// HurryWebhook lets the next try of a tenant's endpoint begin at once.
+// HurryWebhook makes the next try of a tenant's endpoint due now.
 func (s *Store) HurryWebhook(ctx context.Context, tenant string, number uint64) error {
 	return s.write(ctx, func(tx *tx) error { return tx.HurryWebhook(ctx, int64(number), tenant) })
 }
@@ -304,7 +310,7 @@ func (s *Store) HurryWebhook(ctx context.Context, tenant string, number uint64) 
 type WebhookFilter struct {
 	State *schemas.WebhookItemState // nil: any
 	Limit int                       // at most 1,000; default 10
-	After uint64                    // the id of the last one seen; 0: from the newest
+	After uint64                    // the id of the last event of the page before; 0: from the newest
 }
 
 // WebhookItems lists the events of a tenant's endpoint.
@@ -321,13 +327,13 @@ func (s *Store) WebhookItems(ctx context.Context, tenant string, number uint64, 
 	return all(rows, nil, func(r db.ListWebhookItemsRow) schemas.WebhookItem { return webhookItemOf(r.WebhookItem, r.Reference) })
 }
 
-// WebhookItem returns one event of a tenant's endpoint; [schemas.ErrNotFound] when there is none.
+// WebhookItem returns one event of a tenant's endpoint. The error is [schemas.ErrNotFound] when there is none.
 func (s *Store) WebhookItem(ctx context.Context, tenant string, number uint64, event string) (schemas.WebhookItem, error) {
 	r, err := s.q.WebhookItem(ctx, tenant, int64(number), event)
 	return webhookItemOf(r, ""), found(err, "event", event)
 }
 
-// CampaignMoves returns the changes of state of a campaign, oldest first; none for a campaign that is not there.
+// CampaignMoves returns the changes of state of a campaign, oldest first; none when there is no such campaign.
 func (s *Store) CampaignMoves(ctx context.Context, tenant, id string) ([]schemas.CampaignMove, error) {
 	events, err := s.CampaignEvents(ctx, tenant, id)
 	if errors.Is(err, schemas.ErrNotFound) {
@@ -346,8 +352,8 @@ func (s *Store) CampaignMoves(ctx context.Context, tenant, id string) ([]schemas
 	return out, nil
 }
 
-// collectWebhooks removes events that ended a week ago, those that nobody fetched in the life of the log, all of deleted endpoints, and
-// references that no receipt can need any more.
+// collectWebhooks removes events that ended a week ago, events that have waited longer than [webhookLife], all events
+// of deleted endpoints, and references of messages that can have no receipt any more.
 func (s *Store) collectWebhooks(ctx context.Context) error {
 	const atOnce = 2000
 	now := s.now()
@@ -384,7 +390,7 @@ func (s *Store) collectWebhooks(ctx context.Context) error {
 			}); err != nil {
 				return fmt.Errorf("drop old events of webhooks: %w", err)
 			}
-			more = gone == atOnce || gone > 0 && e.DeletedMs > 0 // then nothing is left, and the row of its health goes too
+			more = gone == atOnce || gone > 0 && e.DeletedMs > 0 // more may be left; after the last event of a deleted endpoint, its health row is removed too
 		}
 	}
 	return s.write(ctx, func(tx *tx) error {

@@ -7,7 +7,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// ambiguousPage asks what to do with recipients of whom nobody knows whether the carrier has their message.
+// ambiguousPage asks what to do with ambiguous recipients: the carrier may or may not have their message.
 type ambiguousPage struct {
 	Campaign campaignDetail
 	Count    uint64

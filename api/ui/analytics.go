@@ -9,7 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// analyticsPage is everything known about one campaign in figures (R87).
+// analyticsPage shows all figures of one campaign (R87).
 type analyticsPage struct {
 	campaignDetail
 	Figures panelStats
@@ -18,7 +18,7 @@ type analyticsPage struct {
 	Person  *Person
 }
 
-// Breakdowns are the tables of the page: those with one row say nothing and are left out.
+// Breakdowns returns the tables of the page. Tables with only one row tell nothing and are left out.
 func (v *analyticsPage) Breakdowns() (out []breakdown) {
 	for _, b := range []breakdown{
 		{"country", v.Figures.ByCountry},

@@ -18,7 +18,7 @@ import (
 //go:embed assets
 var embedded embed.FS
 
-// assets are the embedded files. A file's address carries a hash of its content, so browsers keep it for a year.
+// assets are the embedded files. A file's URL contains a hash of its content, so browsers may cache it for a year.
 type assets struct{ files map[string]*asset }
 
 type asset struct {
@@ -48,7 +48,7 @@ func loadAssets() (*assets, error) {
 		}
 		var zipped bytes.Buffer
 		z := gzip.NewWriter(&zipped)
-		_, _ = z.Write(body) // a bytes.Buffer takes everything
+		_, _ = z.Write(body) // writing to a bytes.Buffer never fails
 		if err := z.Close(); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func loadAssets() (*assets, error) {
 	return a, nil
 }
 
-// url is where a page finds an asset; an unknown name is a mistake in a template, and fails its test.
+// url returns the URL of an asset. An unknown name is a mistake in a template; its test fails.
 func (a *assets) url(name string) (string, error) {
 	f := a.files[name]
 	if f == nil {

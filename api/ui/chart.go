@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// chart is the data of one line chart, which charts.js draws. Its first column are times in seconds since 1970.
+// chart is the data of one line chart, which charts.js draws. Its first column has the times, in seconds since 1970.
 type chart struct {
 	ID, Label string
 	Series    []series
@@ -19,7 +19,7 @@ type series struct {
 	Values []uint64
 }
 
-// Data is the chart as charts.js reads it.
+// Data returns the chart in the JSON that charts.js reads.
 func (c *chart) Data() (string, error) {
 	type line struct {
 		Label string `json:"label"`
@@ -46,8 +46,8 @@ type timelinePoint struct {
 	NotSent     uint64 `json:"notSent"`
 }
 
-// timelineChart adds timelines up, period by period. The API leaves out periods without events: they are zeros here.
-// from and to are the first and the last period.
+// timelineChart returns the chart of the sum of timelines. from and to are the first and the last period. The API
+// leaves out periods without events; the chart has zeros for them.
 func timelineChart(id, label string, from, to time.Time, step time.Duration, timelines ...[]timelinePoint) *chart {
 	from, to = from.Truncate(step), to.Truncate(step)
 	n := max(0, int(to.Sub(from)/step)) + 1
@@ -71,7 +71,8 @@ func timelineChart(id, label string, from, to time.Time, step time.Duration, tim
 	return c
 }
 
-// timelineStep is the period that gives a chart of at most a few hundred points, with the API's name for it.
+// timelineStep returns the period with which a chart has at most a few hundred points, and the API's name of the
+// period.
 func timelineStep(span time.Duration) (by string, step time.Duration) {
 	switch {
 	case span <= 5*time.Minute:

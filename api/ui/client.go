@@ -12,7 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// Problem is an error of the API, as its JSON says it.
+// Problem is an error of the API, decoded from its JSON.
 type Problem struct {
 	Status         int      `json:"status"`
 	Title          string   `json:"title"`
@@ -34,7 +34,8 @@ func (p *Problem) Error() string {
 	return p.Detail + " " + p.Fix
 }
 
-// Fields returns the sentence to show beside each field of a form, by the field's name. What belongs to no field is under "".
+// Fields returns the sentence to show beside each field of a form, by the field's name. The key "" has what belongs to
+// no field.
 func (p *Problem) Fields() map[string]string {
 	if p == nil {
 		return nil
@@ -48,7 +49,7 @@ func (p *Problem) Fields() map[string]string {
 	return out
 }
 
-// answer is what the API's handler wrote.
+// answer is the response that the API's handler wrote.
 type answer struct {
 	status int
 	header http.Header
@@ -70,8 +71,8 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.body.Write(b)
 }
 
-// call asks the API in the name of a person. in, when not nil, is sent as JSON; out, when not nil, takes the answer. A refusal
-// is a [*Problem].
+// call sends a request to the API on behalf of a person. in, if not nil, is sent as JSON; the answer is decoded into
+// out, if not nil. When the API refuses the request, the error is a [*Problem].
 func (u *UI) call(ctx context.Context, p *Person, method, path string, in, out any) error {
 	return u.callTagged(ctx, p, method, path, "", in, out)
 }
@@ -99,10 +100,11 @@ func (u *UI) callTagged(ctx context.Context, p *Person, method, path, version st
 	return nil
 }
 
-// send asks the API with a body as it is, which it reads as a stream. A refusal is a [*Problem].
+// send sends a request with an unchanged body, which the API reads as a stream. When the API refuses the request, the
+// error is a [*Problem].
 func (u *UI) send(ctx context.Context, p *Person, method, path, version, contentType string, body io.Reader) (*answer, error) {
 	ctx = u.As(ctx, Actor{User: p.User.ID, Name: p.User.Name, Tenant: p.Tenant.ID, Scopes: p.Role.Scopes()})
-	ctx = context.WithValue(ctx, chi.RouteCtxKey, (*chi.Context)(nil)) // the API's router begins anew: the page's route is not this one
+	ctx = context.WithValue(ctx, chi.RouteCtxKey, (*chi.Context)(nil)) // the API's router must not reuse the route context of the page
 	r, err := http.NewRequestWithContext(ctx, method, path, body)
 	if err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func (u *UI) send(ctx context.Context, p *Person, method, path, version, content
 	return a, nil
 }
 
-// get reads a resource: path with the parameters of query, "" ones left out.
+// get reads a resource from path with the parameters of query; empty parameters are left out.
 func (u *UI) get(ctx context.Context, p *Person, path string, query url.Values, out any) error {
 	clean := url.Values{}
 	for name, values := range query {

@@ -17,7 +17,7 @@ type listPage struct {
 	Person *Person
 }
 
-// suppressionsPage is who has opted out.
+// suppressionsPage lists the numbers that have opted out.
 type suppressionsPage struct {
 	Rows   []resourceRow
 	Pager  pager

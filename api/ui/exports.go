@@ -11,7 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// exportRow is an export under way or over.
+// exportRow is an export, running or ended.
 type exportRow struct {
 	ID             string   `json:"id"`
 	Kind           string   `json:"kind"`
@@ -44,7 +44,7 @@ func (e *exportRow) Part() int {
 // Tone of the status.
 func (e *exportRow) Tone() string { return jobTone(e.Status) }
 
-// segmentRow is a segment that is being filled, or full.
+// segmentRow is a segment, running or ended.
 type segmentRow struct {
 	ID         string  `json:"id"`
 	CampaignID string  `json:"campaignId"`
@@ -94,7 +94,7 @@ type segmentPage struct {
 	Live string
 }
 
-// chooser asks which rows of what are exported, or become a segment.
+// chooser is the form that orders an export or a segment: it asks which rows to take.
 type chooser struct {
 	Kind     string
 	Segment  bool
@@ -105,7 +105,7 @@ type chooser struct {
 	Errors   map[string]string
 }
 
-// Action is where the form goes.
+// Action returns the path that the form posts to.
 func (c *chooser) Action() string {
 	if c.Segment {
 		return "/campaigns/" + url.PathEscape(c.Campaign.ID) + "/segment"
@@ -113,7 +113,7 @@ func (c *chooser) Action() string {
 	return "/exports"
 }
 
-// Back is the page behind the form.
+// Back returns the path of the page from which the form was opened.
 func (c *chooser) Back() string {
 	switch {
 	case c.Campaign.ID != "":
@@ -144,7 +144,7 @@ func (u *UI) exportScreens(r chi.Router) {
 func apiExport(id string) string  { return "/api/exports/" + url.PathEscape(id) }
 func apiSegment(id string) string { return "/api/segments/" + url.PathEscape(id) }
 
-// loadChooser reads what a form needs that asks for an export or a segment.
+// loadChooser reads the data for the form that orders an export or a segment.
 func (u *UI) loadChooser(r *http.Request, kind, campaign string, segment bool, values url.Values) (*chooser, error) {
 	p := personOf(r.Context())
 	v := &chooser{Kind: kind, Segment: segment, States: memberStates, Values: values}
@@ -194,7 +194,7 @@ func (u *UI) segmentAsk(w http.ResponseWriter, r *http.Request) {
 	u.dialog(w, r, "export", v)
 }
 
-// selectionOf is the selection that a form describes; nil if it chooses nothing.
+// selectionOf returns the selection that a form describes; nil if the form has no condition.
 func selectionOf(form url.Values) map[string]any {
 	out := map[string]any{}
 	if states := slices.DeleteFunc(slices.Clone(form["status"]), func(s string) bool { return s == "" }); len(states) > 0 {
@@ -214,7 +214,7 @@ func selectionOf(form url.Values) map[string]any {
 	return out
 }
 
-// ask shows a form again that the API refused.
+// ask shows the form again after the API has refused the order.
 func (u *UI) ask(w http.ResponseWriter, r *http.Request, campaign string, segment bool, cause error) {
 	problem, ok := asProblem(cause)
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// asProblem finds the API's refusal in an error; false when the API itself failed.
+// asProblem returns the problem with which the API refused a request. It returns false when the API itself failed.
 func asProblem(err error) (*Problem, bool) {
 	var p *Problem
 	if errors.As(err, &p) && p.Status < http.StatusInternalServerError {
@@ -16,7 +16,7 @@ func asProblem(err error) (*Problem, bool) {
 	return nil, false
 }
 
-// orNil is null for an empty field.
+// orNil returns nil for an empty field.
 func orNil(s string) any {
 	if s = strings.TrimSpace(s); s != "" {
 		return s
@@ -24,8 +24,8 @@ func orNil(s string) any {
 	return nil
 }
 
-// number sends what was typed as a number when it is one, else as the text that it is, which the API refuses with the field's
-// name. An empty field is null.
+// number returns the typed text as a number if it is one. Otherwise it returns the text, which the API refuses with the
+// field's name. It returns nil for an empty field.
 func number(s string) any {
 	s = strings.ReplaceAll(strings.TrimSpace(s), ",", "")
 	if s == "" {
@@ -37,7 +37,7 @@ func number(s string) any {
 	return s
 }
 
-// splitList reads words separated by commas.
+// splitList splits words that are separated by commas.
 func splitList(s string) []string {
 	out := []string{}
 	for word := range strings.SplitSeq(s, ",") {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// functions are what templates call.
+// functions returns the functions that templates can call.
 func functions(a *assets) template.FuncMap {
 	return template.FuncMap{
 		"asset": a.url, "t": say, "count": count, "percent": percent, "money": money, "utc": utc, "twoLines": twoLines, "moment": moment, "iso": iso, "clock": clock, "ago": ago,
@@ -20,7 +20,7 @@ func functions(a *assets) template.FuncMap {
 	}
 }
 
-// integer is any kind of whole number that JSON and Go give us.
+// integer converts any whole number from JSON or Go.
 func integer(v any) (int64, bool) {
 	switch n := v.(type) {
 	case int:
@@ -49,7 +49,7 @@ func integer(v any) (int64, bool) {
 	return 0, false
 }
 
-// count writes 1234567 as 1,234,567 and nothing known as a dash.
+// count formats 1234567 as 1,234,567 and an unknown value as a dash.
 func count(v any) string {
 	n, ok := integer(v)
 	if !ok {
@@ -66,7 +66,7 @@ func count(v any) string {
 	return sign + digits
 }
 
-// decimal writes a rate: whole from ten up, with one decimal below.
+// decimal formats a rate: without decimals from ten up, with one decimal below.
 func decimal(v float64) string {
 	if v >= 10 || v == 0 {
 		return count(math.Round(v))
@@ -74,12 +74,12 @@ func decimal(v float64) string {
 	return strconv.FormatFloat(v, 'f', 1, 64)
 }
 
-// percent writes 0.9031 as 90.3%.
+// percent formats 0.9031 as 90.3%.
 func percent(v float64) string { return strconv.FormatFloat(v*100, 'f', 1, 64) + "%" }
 
 var currencySigns = map[string]string{"EUR": "€", "USD": "$", "GBP": "£"}
 
-// money writes an amount with two decimals, or as many as a small one needs, after its currency.
+// money formats an amount after its currency, with two decimals, or as many as a small amount needs.
 func money(amount any, currency string) string {
 	var f float64
 	switch v := amount.(type) {
@@ -110,7 +110,7 @@ func money(amount any, currency string) string {
 	return sign + count(n) + "." + fraction
 }
 
-// instant reads the API's times, which are RFC 3339 or nothing.
+// instant parses a time of the API, which is RFC 3339 or empty.
 func instant(v any) time.Time {
 	switch t := v.(type) {
 	case time.Time:
@@ -127,7 +127,7 @@ func instant(v any) time.Time {
 	return time.Time{}
 }
 
-// utc writes a time as people read it, in UTC and saying so (R42).
+// utc formats a time for people, in UTC with the name of the zone (R42).
 func utc(v any) string {
 	at := instant(v)
 	if at.IsZero() {
@@ -136,7 +136,7 @@ func utc(v any) string {
 	return at.UTC().Format("2 Jan 2006, 15:04") + " UTC"
 }
 
-// twoLines lets a time break after its date only, where a column is narrow.
+// twoLines lets a formatted time break only after its date, for narrow columns.
 func twoLines(at string) string {
 	date, clock, ok := strings.Cut(at, ", ")
 	if !ok {
@@ -146,7 +146,7 @@ func twoLines(at string) string {
 	return strings.ReplaceAll(date, " ", noBreak) + ", " + strings.ReplaceAll(clock, " ", noBreak)
 }
 
-// moment writes a time to the second, in UTC.
+// moment formats a time to the second, in UTC.
 func moment(v any) string {
 	at := instant(v)
 	if at.IsZero() {
@@ -155,7 +155,7 @@ func moment(v any) string {
 	return at.UTC().Format("2 Jan 2006, 15:04:05") + " UTC"
 }
 
-// clock writes a time in a zone, with the zone's name.
+// clock formats a time in a zone, with the zone's name.
 func clock(v any, zone string) string {
 	at := instant(v)
 	if at.IsZero() {
@@ -168,7 +168,7 @@ func clock(v any, zone string) string {
 	return at.In(l).Format("2 Jan 2006, 15:04") + " " + zone
 }
 
-// iso is the value of a datetime attribute.
+// iso formats a time for a datetime attribute.
 func iso(v any) string {
 	at := instant(v)
 	if at.IsZero() {
@@ -177,7 +177,7 @@ func iso(v any) string {
 	return at.UTC().Format(time.RFC3339)
 }
 
-// ago writes how long ago a time was.
+// ago formats how long ago a time was.
 func ago(v any, now time.Time) string {
 	at := instant(v)
 	if at.IsZero() {
@@ -213,7 +213,7 @@ func channelName(channel any) string {
 	return "–"
 }
 
-// tones are the colours of states: those that a requirement names (R131), and the others by kinship.
+// tones are the colours of states. R131 names some of them; similar states have the same colour.
 var tones = map[string]string{
 	"draft": "dim", "configured": "dim", "cost_calculated": "dim", "ready": "blue", "scheduled": "blue", "preparing": "green",
 	"sending": "green", "paused": "amber", "suspended": "red", "completed": "dim", "cancelled": "struck", "aborted": "struck",
@@ -222,7 +222,7 @@ var tones = map[string]string{
 
 func tone(state string) string { return tones[state] }
 
-// stateName is what people call a state; the API says it as a text or as a text that may be null.
+// stateName returns the name of a state for people. state is a string or a *string.
 func stateName(state any) (string, error) {
 	if p, ok := state.(*string); ok && p != nil {
 		state = *p
@@ -230,7 +230,7 @@ func stateName(state any) (string, error) {
 	return say(fmt.Sprint("state.", state))
 }
 
-// share is a part of a whole as a width in percent, for the bars.
+// share returns a part of a whole as a width in percent, for bars.
 func share(part, whole any) string {
 	p, _ := integer(part)
 	w, ok := integer(whole)
@@ -240,7 +240,7 @@ func share(part, whole any) string {
 	return strconv.FormatFloat(100*float64(p)/float64(w), 'f', 3, 64)
 }
 
-// offset is the sum of shares: where the next part of a bar begins.
+// offset returns the sum of shares, where the next part of a bar begins.
 func offset(whole any, parts ...any) string {
 	var sum int64
 	for _, p := range parts {
@@ -250,7 +250,7 @@ func offset(whole any, parts ...any) string {
 	return share(sum, whole)
 }
 
-// dict makes the argument of a template from names and values.
+// dict makes a map from names and values, as the argument of a template.
 func dict(pairs ...any) (map[string]any, error) {
 	if len(pairs)%2 != 0 {
 		return nil, fmt.Errorf("dict wants pairs, and got %d arguments", len(pairs))
@@ -270,7 +270,7 @@ func list(values ...string) []string { return values }
 
 func has(values []string, value string) bool { return slices.Contains(values, value) }
 
-// withParam returns a page's address with one parameter changed, "" taking it away.
+// withParam returns a page's URL with one parameter changed; "" removes the parameter.
 func withParam(address, name string, value any) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -286,7 +286,7 @@ func withParam(address, name string, value any) (string, error) {
 	return u.String(), nil
 }
 
-// initials of a name, for the avatar.
+// initials returns the initials of a name, for the avatar.
 func initials(name string) string {
 	words := strings.Fields(name)
 	var out []rune
@@ -302,7 +302,7 @@ func initials(name string) string {
 	return strings.ToUpper(string(out))
 }
 
-// icons are the paths of the line drawings in the navigation, on a field of 24 by 24.
+// icons are the SVG paths of the icons in the navigation, 24 by 24 units.
 var icons = map[string]string{
 	"campaigns": "M3 11v3l2 .5V18a2 2 0 0 0 4 0v-2.5l10 3V6L5 10.5zM19 9.5a2.5 2.5 0 0 1 0 5",
 	"realtime":  "M2 12h4l3-8 5 16 3-8h5",
@@ -318,7 +318,7 @@ var icons = map[string]string{
 	"more":      "M5 12h.01M12 12h.01M19 12h.01",
 }
 
-// icon draws one.
+// icon returns the SVG of an icon.
 func icon(name string) (template.HTML, error) {
 	path, ok := icons[name]
 	if !ok {
@@ -327,7 +327,7 @@ func icon(name string) (template.HTML, error) {
 	return template.HTML(`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="` + path + `"/></svg>`), nil //nolint:gosec // from the table above
 }
 
-// sectionOf is the place of a page in the navigation.
+// sectionOf returns the section of a page in the navigation.
 func sectionOf(p page) string {
 	if r, ok := p.Data.(*resourcePage); ok {
 		return r.Screen.Section
@@ -354,7 +354,7 @@ func deliveryTone(state string) string {
 	return "blue"
 }
 
-// statusTone is the colour of the status of a resource.
+// statusTone returns the colour of the status of a resource.
 func statusTone(status any) string {
 	switch fmt.Sprint(status) {
 	case "approved", "launched", "active", "enabled", "ok":
@@ -369,7 +369,7 @@ func statusTone(status any) string {
 	return "dim"
 }
 
-// hint is the sentence under a field, "" when the catalogue has none.
+// hint returns the sentence under a field, "" when the catalogue has none.
 func hint(screen, field string) string { return texts["hint."+screen+"."+field] }
 
 // listed reports whether a word is in a list of words separated by commas.

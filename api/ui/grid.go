@@ -11,7 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// campaign is what screens read of a campaign; the API says more.
+// campaign has the fields of a campaign that screens use.
 type campaign struct {
 	ID               string   `json:"id"`
 	Name             string   `json:"name"`
@@ -44,7 +44,7 @@ type figures struct {
 	Currency      string  `json:"currency"`
 }
 
-// Progress is the part of the recipients that is no longer pending (R132).
+// Progress returns the share of the recipients that are no longer pending (R132).
 func (f *figures) Progress() float64 {
 	if f.TotalMessages == 0 {
 		return 0
@@ -60,20 +60,21 @@ func (c *campaign) List() string {
 	return strings.Join(c.ContactListNames, ", ")
 }
 
-// Replayable reports whether the campaign was submitted and has ended, so that it can be sent to some of its people again (R139).
+// Replayable reports whether the campaign was submitted and has ended, so that it can be sent to some of its recipients
+// again (R139).
 func (c *campaign) Replayable() bool {
 	return (c.State == "completed" || c.State == "aborted") && c.DeletedAt == nil
 }
 
-// Reschedulable reports whether the campaign can be given another time (X9).
+// Reschedulable reports whether the time of the campaign can be changed (X9).
 func (c *campaign) Reschedulable() bool { return slices.Contains(c.AllowedActions, "reschedule") }
 
-// Testable reports whether the campaign has not started, so that people try its message (R157).
+// Testable reports whether the campaign has not started, so that its message can be sent as a test (R157).
 func (c *campaign) Testable() bool {
 	return slices.Contains([]string{"configured", "priced", "awaiting_approval", "ready", "scheduled"}, c.State) && c.DeletedAt == nil
 }
 
-// Actions are those that need no form of their own.
+// Actions returns the allowed actions that need no form.
 func (c *campaign) Actions() (out []string) {
 	for _, a := range c.AllowedActions {
 		if simpleActions[a] {
@@ -88,7 +89,8 @@ var simpleActions = map[string]bool{"pause": true, "resume": true, "abort": true
 // menuItem is one line of a row's menu.
 type menuItem struct{ Verb, Kind, To string }
 
-// Menu is what may be done with a campaign in its present state. Of an RCS draft it begins with exactly Edit and Delete (R51).
+// Menu returns the menu items for a campaign in its current state. For an RCS draft they are Edit and Delete, in this
+// order, first (R51).
 func (c *campaign) Menu() (out []menuItem) {
 	path := "/campaigns/" + c.ID
 	allowed := func(action string) bool { return slices.Contains(c.AllowedActions, action) }
@@ -118,7 +120,7 @@ func (c *campaign) Menu() (out []menuItem) {
 	return append(out, menuItem{"view", "link", path})
 }
 
-// gridQuery is what the address of the grid says, so that a view can be saved as a bookmark.
+// gridQuery has the filters of the grid. They are in its URL, so that a view can be saved as a bookmark.
 type gridQuery struct {
 	Search, Status, Channel, Tag string
 	Page                         int
@@ -134,7 +136,7 @@ func (q gridQuery) Hidden() string { return strings.Join(q.Hide, " ") }
 // Shows reports whether a column is shown.
 func (q gridQuery) Shows(column string) bool { return !slices.Contains(q.Hide, column) }
 
-// Any reports whether anything is filtered.
+// Any reports whether a filter is set.
 func (q gridQuery) Any() bool { return q.Search+q.Status+q.Channel+q.Tag != "" }
 
 func (q gridQuery) values() url.Values {
@@ -262,7 +264,7 @@ func (u *UI) gridLive(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// act does what a button of a campaign says.
+// act runs the action of a campaign's button.
 func (u *UI) act(w http.ResponseWriter, r *http.Request) {
 	id, action := chi.URLParam(r, "id"), chi.URLParam(r, "action")
 	if !simpleActions[action] {

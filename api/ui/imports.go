@@ -12,7 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// upload is a file of contacts that the API has read: its columns, and its first rows as they would be imported.
+// upload is an uploaded file of contacts, with its columns and a preview of its first rows.
 type upload struct {
 	ID       string `json:"uploadId"`
 	Filename string `json:"filename"`
@@ -30,17 +30,18 @@ type upload struct {
 	Warnings []string `json:"warnings"`
 }
 
-// importPage is the import of a file: first the file alone, then what its columns are and which list they go to.
+// importPage is the form of an import. The first step asks for the file, the second for the mapping of its columns and
+// the list.
 type importPage struct {
 	Upload *upload
-	// Kept is the upload as the form carries it to its next step.
+	// Kept is the upload, encoded in the form for the next step.
 	Kept   string
 	Values map[string]string
 	Errors map[string]string
 	Lists  []resourceRow
 }
 
-// importRow is an import under way or over.
+// importRow is an import, running or ended.
 type importRow struct {
 	ID          string  `json:"id"`
 	ListID      string  `json:"listId"`
@@ -103,7 +104,7 @@ func (u *UI) importStart(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "import", &importPage{Values: map[string]string{"list": r.URL.Query().Get("list")}})
 }
 
-// importUpload hands the form with the file on to the API as it comes, however large it is.
+// importUpload streams the form with the file to the API, however large it is.
 func (u *UI) importUpload(w http.ResponseWriter, r *http.Request) {
 	p := personOf(r.Context())
 	v := &importPage{Values: map[string]string{"list": r.URL.Query().Get("list")}}
@@ -122,7 +123,7 @@ func (u *UI) importUpload(w http.ResponseWriter, r *http.Request) {
 	u.showMapping(w, r, http.StatusOK, v)
 }
 
-// showMapping is the second step.
+// showMapping shows the second step.
 func (u *UI) showMapping(w http.ResponseWriter, r *http.Request, status int, v *importPage) {
 	v.Upload = &upload{}
 	if err := json.Unmarshal([]byte(v.Kept), v.Upload); err != nil {
@@ -145,7 +146,7 @@ func (u *UI) showMapping(w http.ResponseWriter, r *http.Request, status int, v *
 	u.render(w, r, status, "import", v)
 }
 
-// importRun starts the import: into a list that there is, or into a new one.
+// importRun starts the import into an existing list, or into a new one.
 func (u *UI) importRun(w http.ResponseWriter, r *http.Request) {
 	if !parseForm(w, r) {
 		return
@@ -250,7 +251,7 @@ func (u *UI) importCancel(w http.ResponseWriter, r *http.Request) {
 	u.done(w, r, to, mustSay("done.import_cancelled", row.Filename))
 }
 
-// importRejects hands the file of refused rows on.
+// importRejects passes on the API's file of refused rows.
 func (u *UI) importRejects(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
 	a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, apiImport(id)+"/rejects", "", "", http.NoBody)
@@ -263,7 +264,7 @@ func (u *UI) importRejects(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(a.body.Bytes())
 }
 
-// fileName keeps what is safe in the name of a file.
+// fileName drops characters that are not safe in the name of a file.
 func fileName(r rune) rune {
 	if r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
 		return r

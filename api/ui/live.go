@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// hub feeds live pages. Pages that show the same share one topic: what they show is asked for and rendered once a second,
-// however many look at it, and only the parts that changed are sent.
+// hub updates live pages. Pages that show the same data share one topic. The hub loads and renders a topic once a
+// second, however many browsers show it, and sends only the parts that changed.
 type hub struct {
 	done   <-chan struct{}
 	mu     sync.Mutex
 	topics map[string]*topic
 }
 
-// parts are the live parts of a page: the element's id and its HTML.
+// parts maps the ids of the live elements of a page to their HTML.
 type parts map[string]string
 
 type topic struct {
@@ -32,13 +32,14 @@ const (
 	liveTick      = time.Second
 	liveHeartbeat = 15 * time.Second
 	liveWrite     = 10 * time.Second
-	// maxLive bounds the live pages of one process.
+	// maxLive is the most live pages of one process.
 	maxLive = 2000
 )
 
 func newHub(done <-chan struct{}) *hub { return &hub{done: done, topics: map[string]*topic{}} }
 
-// join adds a reader to a topic and starts the topic when it is the first. leave must be called.
+// join adds a reader to a topic, and starts the topic for its first reader. The caller must call leave. ok is false
+// when there are too many live pages.
 func (h *hub) join(key string, load func(ctx context.Context) (parts, error)) (updates chan parts, leave func(), ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,7 +73,8 @@ func (h *hub) join(key string, load func(ctx context.Context) (parts, error)) (u
 	}, true
 }
 
-// run loads a topic once a second until its last reader has left. It ends with the topic's context, which join's leave cancels.
+// run loads a topic once a second until its last reader has left. It ends with the topic's context, which join's leave
+// cancels.
 func (h *hub) run(ctx context.Context, t *topic, load func(ctx context.Context) (parts, error)) {
 	ticker := time.NewTicker(liveTick)
 	defer ticker.Stop()
@@ -91,7 +93,8 @@ func (h *hub) run(ctx context.Context, t *topic, load func(ctx context.Context) 
 	}
 }
 
-// publish gives every reader what has changed. A reader that has not taken the last change yet gets both.
+// publish sends the changed parts to every reader. A reader that has not received the last change yet gets both
+// together.
 func (h *hub) publish(t *topic, next parts) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -123,7 +126,7 @@ func (h *hub) publish(t *topic, next parts) {
 // live streams a topic to a browser as server-sent events, each a list of parts that htmx swaps by id.
 func (u *UI) live(w http.ResponseWriter, r *http.Request, key string, load func(ctx context.Context) (parts, error)) {
 	p := personOf(r.Context())
-	updates, leave, ok := u.hub.join(p.Tenant.ID+"\n"+string(p.Role)+"\n"+key, load) //nolint:contextcheck // a topic outlives the request that asked for it first
+	updates, leave, ok := u.hub.join(p.Tenant.ID+"\n"+string(p.Role)+"\n"+key, load) //nolint:contextcheck // a topic outlives the request that started it
 	if !ok {
 		w.Header().Set("Retry-After", "10")
 		http.Error(w, mustSay("error.live"), http.StatusServiceUnavailable)
@@ -155,7 +158,7 @@ func (u *UI) live(w http.ResponseWriter, r *http.Request, key string, load func(
 				return
 			}
 		case <-beat.C:
-			// The session may have ended since: an open page must not outlive it.
+			// The session may have ended meanwhile; then the live page must end too.
 			if again, err := u.person(r.Context()); err == nil && again == nil {
 				return
 			}

@@ -56,7 +56,7 @@ func (m *member) Tone() string {
 	return "dim"
 }
 
-// membersQuery is what the address of the list of members says.
+// membersQuery has the filters of the list of members, from its URL.
 type membersQuery struct{ Search, Status, SubStatus, Country, Channel, Variant, Cursor string }
 
 func (q membersQuery) values() url.Values {
@@ -86,7 +86,7 @@ type membersPage struct {
 	Path   string
 }
 
-// memberPage is one recipient with everything that happened and why (X17).
+// memberPage shows one recipient with its history and the reasons (X17).
 type memberPage struct {
 	Campaign campaignDetail
 	Member   member

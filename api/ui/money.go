@@ -7,7 +7,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// moneyPage is the account of a tenant and its ledger.
+// moneyPage shows the account of a tenant and its ledger.
 type moneyPage struct {
 	Account struct {
 		Currency      string   `json:"currency"`
@@ -26,7 +26,7 @@ type moneyPage struct {
 	Path string
 }
 
-// movement of money from one pocket to another.
+// movement is one entry of the ledger.
 type movement struct {
 	ID         uint64  `json:"id"`
 	Time       string  `json:"time"`

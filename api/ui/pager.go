@@ -1,6 +1,6 @@
 package ui
 
-// pager is the line under a table: how many there are, and links to the pages around this one (R135).
+// pager is the line under a table: the total, and links to the neighbouring pages (R135).
 type pager struct {
 	Path  string
 	Page  int // 0-based

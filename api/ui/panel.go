@@ -10,7 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// panel shows one campaign (R137): beside the grid as a drawer, or as a page of its own.
+// panel shows one campaign (R137), as a drawer beside the grid or as a separate page.
 type panel struct {
 	campaignDetail
 	Tab    string
@@ -18,14 +18,14 @@ type panel struct {
 	Drawer bool
 	Live   string
 	Person *Person
-	// Of the tab that is open, one is set.
+	// One of these is set, for the open tab.
 	Figures *panelStats
 	Events  []campaignEvent
 	Form    liveForm
 	Errors  map[string]string
 }
 
-// campaignDetail is what the panel reads of a campaign.
+// campaignDetail has the fields of a campaign that the panel uses.
 type campaignDetail struct {
 	campaign
 	Message              *string         `json:"message"`
@@ -77,7 +77,7 @@ func (b batch) Size() string {
 	return mustSay("detail.batch_rest")
 }
 
-// Hours are the calling hours as one text, "" when there are none.
+// Hours returns the calling hours as one text, "" when there are none.
 func (c *campaignDetail) Hours() string {
 	if c.CallingHoursStart == nil || c.CallingHoursEnd == nil {
 		return ""
@@ -118,7 +118,7 @@ type panelStats struct {
 	AsOf        *string       `json:"as_of"`
 }
 
-// statsPart are the figures of the recipients of one channel, variant, country, route or leg.
+// statsPart has the figures of the recipients of one channel, variant, country, route or leg.
 type statsPart struct {
 	Value string `json:"value"`
 	figures
@@ -132,7 +132,7 @@ type reason struct {
 	Description string `json:"description"`
 }
 
-// hintRow is something a person should look at.
+// hintRow is a hint about a campaign.
 type hintRow struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
@@ -160,12 +160,12 @@ type campaignEvent struct {
 	Time    string  `json:"time"`
 }
 
-// liveForm is what may be changed of an active campaign.
+// liveForm has the fields that can be changed while a campaign is active.
 type liveForm struct {
 	Rate, Weight, Start, End, Zone, Tags, Notes string
 }
 
-// panelTabs are the tabs of a campaign; the one of members is a page of its own.
+// panelTabs are the tabs of a campaign. The tab members is a separate page.
 var panelTabs = []string{"stats", "details", "members", "events"}
 
 func (u *UI) panelScreen(r chi.Router) {
@@ -215,10 +215,10 @@ func (u *UI) panelPage(w http.ResponseWriter, r *http.Request) {
 	u.showPanel(w, r, http.StatusOK, v)
 }
 
-// toDrawer reports whether a page asks for what it shows beside its rows.
+// toDrawer reports whether the request is for the drawer beside the grid.
 func toDrawer(r *http.Request) bool { return strings.HasSuffix(r.Header.Get("HX-Target"), "#drawer") }
 
-// showPanel answers with a drawer when the drawer asks, else with a page.
+// showPanel answers with the drawer if the request is for it, else with a page.
 func (u *UI) showPanel(w http.ResponseWriter, r *http.Request, status int, v *panel) {
 	if v.Drawer = toDrawer(r); v.Drawer {
 		u.part(w, r, status, "campaign", "panel", v)
@@ -258,7 +258,7 @@ func formOf(c *campaignDetail) liveForm {
 	return f
 }
 
-// saveLive changes what may be changed of a campaign at any time: tags and notes; and while it runs rate, weight and hours.
+// saveLive changes tags and notes of a campaign, and, while it is active, rate, weight and calling hours.
 func (u *UI) saveLive(w http.ResponseWriter, r *http.Request) {
 	id, p := chi.URLParam(r, "id"), personOf(r.Context())
 	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)

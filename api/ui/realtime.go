@@ -13,11 +13,11 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// realtimePage shows what is being sent now (R133).
+// realtimePage shows the campaigns that are being sent now (R133).
 type realtimePage struct {
 	Search, Status, Tag string
 	Rows                []realtimeRow
-	// Sum of the campaigns shown.
+	// Sum has the sums over the campaigns shown.
 	Sum      panelStats
 	Dealt    uint64
 	Routes   []statsPart
@@ -32,7 +32,7 @@ type realtimeRow struct {
 	Figures panelStats
 }
 
-// Lag is how far the oldest of the figures are behind, in seconds; -1 when no campaign says it.
+// Lag returns the age of the oldest figures in seconds; -1 when no campaign has figures.
 func (v *realtimePage) Lag(now time.Time) float64 {
 	worst := -1.0
 	for i := range v.Rows {
@@ -43,13 +43,13 @@ func (v *realtimePage) Lag(now time.Time) float64 {
 	return worst
 }
 
-// realtimeStates are the states in which a campaign can move.
+// realtimeStates are the states of the campaigns that the page shows.
 var realtimeStates = []string{"preparing", "sending", "paused", "suspended"}
 
 const (
 	// realtimeRows is the most campaigns that a tenant may have active (R154).
 	realtimeRows = 10
-	// realtimeSpan is how far the chart looks back.
+	// realtimeSpan is the period that the chart shows.
 	realtimeSpan = 2 * time.Minute
 	// realtimeFailures is how many reasons of failure are listed.
 	realtimeFailures = 8
@@ -99,7 +99,7 @@ func (u *UI) loadRealtime(ctx context.Context, p *Person, q url.Values) (*realti
 			return nil, err
 		}
 		for _, c := range found.Data {
-			if c.State == state { // the API's filter takes suspended for paused too, as E says it
+			if c.State == state { // the API's filter "paused" includes suspended campaigns, as in E's words
 				v.Rows = append(v.Rows, realtimeRow{campaign: c})
 			}
 		}
@@ -123,7 +123,7 @@ func (u *UI) loadRealtime(ctx context.Context, p *Person, q url.Values) (*realti
 	return v, nil
 }
 
-// add counts a campaign's figures into the sums.
+// add adds a campaign's figures to the sums.
 func (v *realtimePage) add(f *panelStats) {
 	s := &v.Sum
 	s.TotalMessages += f.TotalMessages

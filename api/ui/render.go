@@ -18,8 +18,8 @@ import (
 //go:embed all:templates
 var templateFiles embed.FS
 
-// pages are the parsed templates, by name: every file in templates that defines "content" is a page, put into the layout.
-// Files whose name begins with _ hold parts that every page may use.
+// pages has the parsed templates by name. Every file in templates that defines "content" is a page, shown in the
+// layout. Files whose name begins with _ have parts that every page can use.
 type pages struct{ byName map[string]*template.Template }
 
 func loadPages(a *assets) (*pages, error) {
@@ -52,7 +52,7 @@ func loadPages(a *assets) (*pages, error) {
 	return p, nil
 }
 
-// page is what the layout knows; Data is the screen's own.
+// page is the data of the layout; Data is the data of the screen.
 type page struct {
 	Name   string // of the template, to mark the place in the navigation
 	Path   string
@@ -62,7 +62,7 @@ type page struct {
 	Data   any
 }
 
-// flash is a sentence shown once, on the next page.
+// flash is a sentence that the next page shows once.
 type flash struct {
 	Text string
 	Bad  bool
@@ -76,7 +76,7 @@ func (u *UI) render(w http.ResponseWriter, r *http.Request, status int, name str
 	}
 	var out bytes.Buffer
 	if err := u.execute(&out, name, "layout", view); err != nil {
-		u.Logger.ErrorContext(r.Context(), "rendering a page failed", "page", name, "err", err)
+		u.Logger.ErrorContext(r.Context(), "page rendering failed", "page", name, "err", err)
 		http.Error(w, mustSay("error.page"), http.StatusInternalServerError)
 		return
 	}
@@ -85,18 +85,18 @@ func (u *UI) render(w http.ResponseWriter, r *http.Request, status int, name str
 	_, _ = w.Write(out.Bytes())
 }
 
-// fragment renders one named template of a page, for a swap or a live update.
+// fragment renders one named template of a page, for an htmx swap or a live update.
 func (u *UI) fragment(name, part string, data any) (string, error) {
 	var out bytes.Buffer
 	err := u.execute(&out, name, part, data)
 	return out.String(), err
 }
 
-// answer writes one named template of a page as the whole response.
+// part writes one named template of a page as the whole response.
 func (u *UI) part(w http.ResponseWriter, r *http.Request, status int, name, part string, data any) {
 	html, err := u.fragment(name, part, data)
 	if err != nil {
-		u.Logger.ErrorContext(r.Context(), "rendering a fragment failed", "page", name, "part", part, "err", err)
+		u.Logger.ErrorContext(r.Context(), "fragment rendering failed", "page", name, "part", part, "err", err)
 		http.Error(w, mustSay("error.page"), http.StatusInternalServerError)
 		return
 	}
@@ -113,13 +113,14 @@ func (u *UI) execute(out *bytes.Buffer, name, part string, data any) error {
 	return t.ExecuteTemplate(out, part, data)
 }
 
-// done ends an action: it goes to a page, which says what was done.
+// done ends an action: it redirects to a page that shows text once.
 func (u *UI) done(w http.ResponseWriter, r *http.Request, to, text string) {
 	u.sessions.Put(r.Context(), keyFlash, " "+text)
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// refused ends an action that the API refused: back to a page, which says why. Other errors are shown by fail.
+// refused ends an action that the API refused: it redirects to a page that shows the reason once. It passes other
+// errors to fail.
 func (u *UI) refused(w http.ResponseWriter, r *http.Request, to string, err error) {
 	var p *Problem
 	if !errors.As(err, &p) || p.Status >= http.StatusInternalServerError {
@@ -130,7 +131,7 @@ func (u *UI) refused(w http.ResponseWriter, r *http.Request, to string, err erro
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// fail shows that something went wrong, as a page.
+// fail shows an error as a page.
 func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var p *Problem
 	if !errors.As(err, &p) {
@@ -140,7 +141,7 @@ func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error) {
 	u.render(w, r, p.Status, "error", p)
 }
 
-// back is the page of this console that a form was sent from, or another.
+// back returns the path of the console page that a form was sent from, or other if it is unknown.
 func back(r *http.Request, other string) string {
 	from, err := url.Parse(r.Referer())
 	if err != nil || from.Host != r.Host || from.Path == "" {

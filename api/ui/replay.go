@@ -8,7 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// replayPage asks to whom a campaign is sent again (R139 to R152).
+// replayPage asks to which recipients a campaign is sent again (R139 to R152).
 type replayPage struct {
 	ID           string  `json:"campaignId"`
 	Name         string  `json:"name"`
@@ -29,7 +29,7 @@ type replayPage struct {
 	SuggestedName  string  `json:"suggestedName"`
 	CostPerMessage float64 `json:"costPerMessage"`
 	Currency       string  `json:"currency"`
-	// What was ticked, when the API refused it.
+	// What the person had ticked, when the API has refused it.
 	Chosen   []string          `json:"-"`
 	Codes    []string          `json:"-"`
 	Errors   map[string]string `json:"-"`
@@ -53,7 +53,7 @@ func (u *UI) replayPage(w http.ResponseWriter, r *http.Request) {
 		u.fail(w, r, err)
 		return
 	}
-	for _, s := range v.Statuses { // those whom a reminder is for most often
+	for _, s := range v.Statuses { // pre-selected: the statuses for which people most often send a reminder
 		if s.Status == "UnDelivered" && s.Count > 0 {
 			v.Chosen = []string{s.Status}
 		}
@@ -61,7 +61,7 @@ func (u *UI) replayPage(w http.ResponseWriter, r *http.Request) {
 	u.dialog(w, r, "replay", v)
 }
 
-// replay makes the new campaign, and goes on in the wizard: its text may be changed before it is confirmed.
+// replay creates the new campaign and continues in the wizard, where its text can be changed before it is confirmed.
 func (u *UI) replay(w http.ResponseWriter, r *http.Request) {
 	if !parseForm(w, r) {
 		return

@@ -8,11 +8,11 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// reschedulePage asks for another time of a campaign that has not started (X9). The clock is the tenant's.
+// reschedulePage asks for a new time of a campaign that has not started (X9), in the tenant's time zone.
 type reschedulePage struct {
 	Campaign campaignDetail
 	Zone     string
-	Time     string // of the day and minute that is set, as an input of type datetime-local has it; "" when none is
+	Time     string // the current time in the form of an input of type datetime-local; "" when there is none
 }
 
 func (u *UI) rescheduleScreen(r chi.Router) {

@@ -13,33 +13,34 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// resourceScreen shows a kind of the API's resources: a table, a form for a new one and for each, and the actions that move one.
-// Templates, agents, channels, keys, people and tenants are such screens.
+// resourceScreen describes the screen of one kind of the API's resources: a table, a form to create and to change one,
+// and the actions of a row. Templates, agents, channels, keys, people and tenants are such screens.
 type resourceScreen struct {
-	// Key is the part of the catalogue's keys and of the path: templates is at /templates.
+	// Key is the path of the screen and a part of its keys in the text catalogue: the screen with the key templates is at
+	// /templates.
 	Key string
 	// API is the resource's path.
 	API string
-	// Section is the place in the navigation.
+	// Section is its section in the navigation.
 	Section string
-	// Read and Write are the scopes that the screen needs to be seen, and to change something.
+	// Read and Write are the scopes that a person needs to see the screen and to change something.
 	Read, Write string
 	Columns     []column
 	Fields      []field
-	// Moves are actions of one row, in order; Allowed says which are shown for a status, all when nil.
+	// Moves are the actions of one row, in order. Allowed returns which are shown for a status; nil: all.
 	Moves   []move
 	Allowed map[string][]string
-	// ReadOnly: the rows only inform.
+	// ReadOnly: rows cannot be created, changed or deleted.
 	ReadOnly bool
-	// NoEdit: a row is made and deleted, never changed.
+	// NoEdit: rows can be created and deleted, but not changed.
 	NoEdit bool
-	// Drop is the key of the button that deletes, "" when rows can't be deleted.
+	// Drop is the catalogue key of the delete button, "" when rows cannot be deleted.
 	Drop string
-	// Ref is the field that names a row in paths; id when "".
+	// Ref is the field that identifies a row in paths; "" is id.
 	Ref string
-	// Secret is a field of the answer to a creation that is shown once.
+	// Secret is a field of the answer to a creation whose value is shown once.
 	Secret string
-	// Own: the screen has a page of its own for a row, at the row's path.
+	// Own: a row has its own page, at the row's path.
 	Own bool
 	// Pages are further pages of a row, below its path.
 	Pages []string
@@ -56,10 +57,10 @@ type field struct {
 	Name    string
 	As      string // text, area, select, number, check, password, checks, words, pairs, json; text when ""
 	Options []string
-	// Only when making a new one, or only when changing one.
+	// New: only in the form to create; Old: only in the form to change.
 	New, Old bool
 	Required bool
-	// Default of a new one.
+	// Default is the value in the form to create.
 	Default string
 }
 
@@ -67,13 +68,13 @@ type field struct {
 type move struct {
 	Verb   string
 	Scope  string
-	Reason bool // it asks for one
+	Reason bool // the action asks for a reason
 }
 
-// resourceRow is one row as the API says it.
+// resourceRow is one row, decoded from the API's JSON.
 type resourceRow map[string]any
 
-// Title is what people call the row.
+// Title returns the name of the row for people.
 func (r resourceRow) Title() string {
 	for _, name := range []string{"name", "email", "phoneNumber", "id"} {
 		if t := r.Text(name); t != "" {
@@ -83,10 +84,11 @@ func (r resourceRow) Title() string {
 	return ""
 }
 
-// Text is a field as text.
+// Text returns a field as text.
 func (r resourceRow) Text(name string) string { return asText(r[name]) }
 
-// json is a field that is an object, as JSON to edit; "" of anything else, such as credentials, which the API never gives back.
+// json returns a field that is an object as JSON to edit. It returns "" for anything else, such as credentials, which
+// the API never returns.
 func (r resourceRow) json(name string) string {
 	object, ok := r[name].(map[string]any)
 	if !ok {
@@ -116,7 +118,7 @@ func asText(v any) string {
 		}
 		return strings.Join(words, ", ")
 	}
-	if m, ok := v.(map[string]any); ok { // as pairs reads it
+	if m, ok := v.(map[string]any); ok { // in the form that pairs reads
 		var lines []string
 		for _, name := range slices.Sorted(maps.Keys(m)) {
 			lines = append(lines, name+": "+asText(m[name]))
@@ -126,20 +128,20 @@ func asText(v any) string {
 	return fmt.Sprint(v)
 }
 
-// Has reports whether a list field holds a value.
+// Has reports whether a list field contains a value.
 func (r resourceRow) Has(name, value string) bool {
 	list, _ := r[name].([]any)
 	return slices.ContainsFunc(list, func(v any) bool { return asText(v) == value })
 }
 
-// resourcePage is what the templates show.
+// resourcePage is the data of the templates.
 type resourcePage struct {
 	Screen *resourceScreen
 	Person *Person
 	Rows   []resourceRow
 	Query  url.Values
 	Pager  pager
-	// Of the form: the row, "" values of a new one, and what is wrong.
+	// For the form: the row (empty for a new one), and what is wrong.
 	Row    resourceRow
 	Values map[string]string
 	Errors map[string]string
@@ -147,7 +149,7 @@ type resourcePage struct {
 	Secret string
 }
 
-// Path of the screen, or of a row of it.
+// Path returns the path of the screen, or of a row.
 func (s *resourceScreen) Path(row ...resourceRow) string {
 	if len(row) == 0 {
 		return "/" + s.Key
@@ -162,10 +164,10 @@ func (s *resourceScreen) ref(row resourceRow) string {
 	return row.Text("id")
 }
 
-// Searchable reports whether the API can look for a name in it.
+// Searchable reports whether the API can search the rows by name.
 func (s *resourceScreen) Searchable() bool { return s.paged() }
 
-// Shown are the fields of the form.
+// Shown returns the fields of the form.
 func (p *resourcePage) Shown() (out []field) {
 	for _, f := range p.Screen.Fields {
 		if f.New && !p.IsNew || f.Old && p.IsNew {
@@ -176,7 +178,7 @@ func (p *resourcePage) Shown() (out []field) {
 	return out
 }
 
-// MovesOf are the actions of a row that the person may use.
+// MovesOf returns the actions of a row that the person may use.
 func (p *resourcePage) MovesOf(row resourceRow) (out []move) {
 	for _, m := range p.Screen.Moves {
 		allowed, limited := p.Screen.Allowed[row.Text("status")]
@@ -405,7 +407,7 @@ func (u *UI) resourceList(s *resourceScreen) http.HandlerFunc {
 	}
 }
 
-// paged: keys, people and tenants come all at once.
+// paged reports whether the API returns the rows in pages. It returns keys, people and tenants all at once.
 func (s *resourceScreen) paged() bool {
 	return !slices.Contains([]string{"keys", "users", "tenants", "doctor"}, s.Key)
 }
@@ -420,7 +422,8 @@ func (u *UI) resourceNew(s *resourceScreen) http.HandlerFunc {
 	}
 }
 
-// input makes the body of a request of what was typed. On change, an empty field of text is sent too: it takes a value away.
+// input makes the body of a request from the form. On a change, an empty text field is sent too, because it removes the
+// value.
 func (s *resourceScreen) input(r *http.Request, isNew bool) (map[string]any, map[string]string) {
 	in, values := map[string]any{}, map[string]string{}
 	for _, f := range s.Fields {
@@ -440,7 +443,7 @@ func (s *resourceScreen) input(r *http.Request, isNew bool) (map[string]any, map
 			}
 		case "pairs":
 			in[f.Name] = pairs(typed)
-		case "json": // what is no JSON is sent as the text that it is, which the API refuses with the field's name
+		case "json": // a text that is not JSON is sent as text, which the API refuses with the field's name
 			switch {
 			case json.Valid([]byte(typed)):
 				in[f.Name] = json.RawMessage(typed)
@@ -480,7 +483,7 @@ func (u *UI) resourceCreate(s *resourceScreen) http.HandlerFunc {
 	}
 }
 
-// resourceRefused shows the form again with what is wrong beside its fields.
+// resourceRefused shows the form again with the errors beside its fields.
 func (u *UI) resourceRefused(w http.ResponseWriter, r *http.Request, page *resourcePage, err error) {
 	problem, ok := asProblem(err)
 	if !ok {
@@ -568,7 +571,7 @@ func (u *UI) resourceMove(s *resourceScreen) http.HandlerFunc {
 	}
 }
 
-// pairs reads lines such as `city: Rome`.
+// pairs parses lines such as `city: Rome`.
 func pairs(typed string) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(typed) {
@@ -589,7 +592,7 @@ func parseForm(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// tabsOf are the screens of the same section, for the row of tabs above the table.
+// tabsOf returns the screens of the same section, for the row of tabs above the table.
 func tabsOf(s *resourceScreen, p *Person) (out []*resourceScreen) {
 	for _, other := range resourceScreens {
 		if other.Section == s.Section && p.Can(other.Read) {

@@ -17,12 +17,12 @@ import (
 	"fanfare/schemas"
 )
 
-// Person is who uses the console, in which tenant.
+// Person is the person who uses the console, with the tenant in use.
 type Person struct {
 	User   store.User
 	Tenant store.Tenant
 	Role   store.Role
-	// Tenants are those the person may switch to, this one among them.
+	// Tenants are the tenants that the person may switch to, including the one in use.
 	Tenants []store.Tenant
 }
 
@@ -37,7 +37,7 @@ func (p *Person) Can(scope string) bool {
 }
 
 const (
-	sessionLife = 12 * time.Hour // then the person logs in again
+	sessionLife = 12 * time.Hour // after this, the person must log in again
 	sessionIdle = 2 * time.Hour  // without a request
 
 	keyUser   = "user"
@@ -53,7 +53,7 @@ func newSessions(st *store.Store, secure bool) *scs.SessionManager {
 	m.HashTokenInStore = true
 	m.Cookie.Name = "fanfare_session"
 	m.Cookie.HttpOnly, m.Cookie.Secure = true, secure
-	m.Cookie.SameSite = http.SameSiteLaxMode // a link in a chat may open the console; changes are guarded by CrossOriginProtection
+	m.Cookie.SameSite = http.SameSiteLaxMode // Lax, so that a link in a chat can open the console; CrossOriginProtection guards changes
 	m.ErrorFunc = func(w http.ResponseWriter, _ *http.Request, _ error) {
 		w.Header().Set("Retry-After", "2")
 		http.Error(w, mustSay("error.store"), http.StatusServiceUnavailable)
@@ -61,8 +61,8 @@ func newSessions(st *store.Store, secure bool) *scs.SessionManager {
 	return m
 }
 
-// sessionStore keeps sessions in the store, so that any api process knows them. The methods without a context are there
-// because scs's first interface asks for them; scs calls those with one.
+// sessionStore keeps sessions in the store, so that every api process knows them. The interface scs.Store requires the
+// methods without a context; scs calls only those with one.
 type sessionStore struct{ store *store.Store }
 
 var _ scs.CtxStore = sessionStore{}
@@ -97,13 +97,14 @@ func (s sessionStore) Delete(token string) error { return s.DeleteCtx(context.Ba
 
 type personKey struct{}
 
-// personOf is the person of a request behind loggedIn.
+// personOf returns the person of a request that has passed loggedIn.
 func personOf(ctx context.Context) *Person {
 	p, _ := ctx.Value(personKey{}).(*Person)
 	return p
 }
 
-// loggedIn lets people in and sends everybody else to the log-in page, from where they come back.
+// loggedIn passes on requests of logged-in people. It redirects all others to the log-in page, which returns them to
+// the requested page.
 func (u *UI) loggedIn(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, err := u.person(r.Context())
@@ -125,7 +126,7 @@ func (u *UI) loggedIn(next http.Handler) http.Handler {
 	})
 }
 
-// person reads who the session belongs to; nil when nobody is logged in, or may be no longer.
+// person returns the person of the session; nil when the request has no valid session or the person has lost access.
 func (u *UI) person(ctx context.Context) (*Person, error) {
 	id := u.sessions.GetString(ctx, keyUser)
 	if id == "" {
@@ -184,14 +185,14 @@ func (u *UI) switchTenant(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// loginForm is what the log-in page shows.
+// loginForm is the data of the log-in page.
 type loginForm struct {
 	Email, Next, Error string
-	Link               string // of a one-time link, "" for the form
-	OIDC               string // where the log-in by a provider begins, "" if there is none
+	Link               string // the secret of a one-time link; "" for the form
+	OIDC               string // path at which the log-in by a provider begins; "" if there is no provider
 }
 
-// loginForm completes what the log-in page shows.
+// loginForm returns f with the fields that follow from the configuration.
 func (u *UI) loginForm(f loginForm) loginForm {
 	if u.oidc != nil && f.Link == "" {
 		f.OIDC = "/login/oidc?next=" + escape(f.Next)
@@ -203,7 +204,8 @@ func (u *UI) loginPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "login", u.loginForm(loginForm{Next: r.URL.Query().Get("next")}))
 }
 
-// wrongHash is compared with when there is no such person, so that an answer takes as long as a wrong password does.
+// wrongHash is the hash to compare with when there is no such person, so that the answer takes as long as for a wrong
+// password.
 var wrongHash = sync.OnceValue(func() string {
 	hash, _ := argon2id.CreateHash("nobody has this password", argon2id.DefaultParams) // fails only without randomness
 	return hash
@@ -235,7 +237,8 @@ func (u *UI) login(w http.ResponseWriter, r *http.Request) {
 	u.enter(w, r, &user, form.Next)
 }
 
-// linkPage asks before it uses a one-time link: programs that look at links in messages must not use it up.
+// linkPage asks for a click before it uses a one-time link, because programs that open links in messages must not use
+// it up.
 func (u *UI) linkPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "login", loginForm{Link: chi.URLParam(r, "link")})
 }
@@ -255,7 +258,8 @@ func (u *UI) useLink(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// enter begins a session with a fresh token: one that somebody planted before is worth nothing.
+// enter starts a session with a new token, so that a token planted by an attacker before the log-in is useless (session
+// fixation).
 func (u *UI) enter(w http.ResponseWriter, r *http.Request, user *store.User, next string) {
 	ctx := r.Context()
 	if err := u.sessions.RenewToken(ctx); err != nil {
@@ -265,7 +269,7 @@ func (u *UI) enter(w http.ResponseWriter, r *http.Request, user *store.User, nex
 	u.sessions.Put(ctx, keyUser, user.ID)
 	u.sessions.Put(ctx, keyEpoch, int64(user.Epoch))
 	if err := u.Store.UserSeen(ctx, user.ID); err != nil {
-		u.Logger.WarnContext(ctx, "recording a log-in failed", "user", user.ID, "err", err)
+		u.Logger.WarnContext(ctx, "write of the last log-in failed", "user", user.ID, "err", err)
 	}
 	http.Redirect(w, r, ownPath(next), http.StatusSeeOther)
 }
@@ -288,7 +292,8 @@ func (u *UI) logout(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }
 
-// ownPath is a path of this server to go to, or the first page: a link may not send people elsewhere after they log in.
+// ownPath returns next if it is a path of this server, else the first page, so that a link cannot redirect people to
+// another site after the log-in.
 func ownPath(next string) string {
 	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
 		return "/"
@@ -296,7 +301,7 @@ func ownPath(next string) string {
 	return next
 }
 
-// address is where a request comes from, without the port.
+// address returns the network address of a request, without the port.
 func address(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -305,12 +310,12 @@ func address(r *http.Request) string {
 	return host
 }
 
-// loginLimits slow guessing down: ten attempts at once, then one in six seconds, for each e-mail address and for each network
-// address.
+// loginLimits limits log-in attempts, for each e-mail address and for each network address: a burst of ten, then one
+// every six seconds.
 type loginLimits struct {
 	now func() time.Time
 	mu  sync.Mutex
-	at  map[string]time.Time // when the next attempt would be on time
+	at  map[string]time.Time // theoretical arrival time of the next attempt (GCRA)
 }
 
 const (

@@ -8,12 +8,12 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// testSendPage asks for the numbers that a campaign's message is shown to before it is confirmed (R157).
+// testSendPage asks for the numbers to send a campaign's message to as a test (R157).
 type testSendPage struct {
 	Campaign campaignDetail
 }
 
-// testSent is what the API says about a test.
+// testSent is the API's answer to a test send.
 type testSent struct {
 	Results []struct {
 		Destination string   `json:"destination"`

@@ -9,17 +9,17 @@ import (
 //go:embed texts/en.json
 var english []byte
 
-// texts is the one catalogue of what the console says, by key. A second language is a second file.
+// texts is the catalogue of all texts of the console, by key. A second language would be a second file.
 var texts = func() map[string]string {
 	out := map[string]string{}
 	if err := json.Unmarshal(english, &out); err != nil {
-		panic(fmt.Sprintf("ui: texts/en.json: %v", err)) //nolint:forbidigo // an embedded file: a test meets it first
+		panic(fmt.Sprintf("ui: texts/en.json: %v", err)) //nolint:forbidigo // the file is embedded, so a test finds the error first
 	}
 	return out
 }()
 
-// say returns a text of the catalogue, with the arguments put in its verbs (%s, %d). An unknown key is an error, so that the
-// template that asks for it fails its test.
+// say returns a text of the catalogue, formatted with the arguments (%s, %d). An unknown key is an error, so that the
+// test of a template finds it.
 func say(key string, args ...any) (string, error) {
 	text, ok := texts[key]
 	if !ok {
@@ -36,11 +36,11 @@ func say(key string, args ...any) (string, error) {
 	return fmt.Sprintf(text, args...), nil
 }
 
-// mustSay is say for keys that stand in the code.
+// mustSay is say for constant keys in the code.
 func mustSay(key string, args ...any) string {
 	text, err := say(key, args...)
 	if err != nil {
-		panic(err) //nolint:forbidigo // a test walks every key in the code
+		panic(err) //nolint:forbidigo // a test checks every key in the code
 	}
 	return text
 }

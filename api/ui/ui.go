@@ -13,11 +13,11 @@ import (
 	"fanfare/api/store"
 )
 
-// Actor is on whose behalf the console asks the API.
+// Actor is the person on whose behalf the console calls the API.
 type Actor struct {
-	// User is the id that events name.
+	// User is the id that campaign events record.
 	User string
-	// Name is what people call the user.
+	// Name is the name of the user.
 	Name   string
 	Tenant string
 	Scopes []store.Scope
@@ -27,15 +27,15 @@ type Actor struct {
 type Config struct {
 	// API answers everything below /api.
 	API http.Handler
-	// As returns a context in which the API takes a request for one of the actor's.
+	// As returns a context under which the API treats a request as one of the actor.
 	As func(ctx context.Context, actor Actor) context.Context
 	// Store keeps people and sessions.
 	Store *store.Store
-	// Secure says that browsers reach the console by HTTPS, so that cookies travel by nothing else.
+	// Secure is true when browsers reach the console by HTTPS. Cookies are then sent only by HTTPS.
 	Secure bool
 	// OIDC is a provider by which people may log in; nil: by password and one-time link only.
 	OIDC *OIDC
-	// Done is closed when the process is told to stop: live pages end then.
+	// Done is closed when the process begins to stop. It ends live pages.
 	Done   <-chan struct{}
 	Logger *slog.Logger
 	// Now is the clock; default time.Now.
@@ -73,7 +73,7 @@ func New(cfg Config) (*UI, error) {
 	return u, nil
 }
 
-// Mount adds the console to a router: everything but /api and what the router has already.
+// Mount adds the console to a router. It takes all paths except /api and those that the router already has.
 func (u *UI) Mount(r chi.Router) {
 	r.Group(func(r chi.Router) {
 		r.Use(securityHeaders)
@@ -94,7 +94,7 @@ func (u *UI) Mount(r chi.Router) {
 	})
 }
 
-// screens is the table of contents of the console: one line a screen.
+// screens adds the screens of the console to the router, one line per screen.
 func (u *UI) screens(r chi.Router) {
 	r.Post("/tenant", u.switchTenant)
 	u.gridScreen(r)
@@ -116,7 +116,7 @@ func (u *UI) screens(r chi.Router) {
 	u.webhookScreens(r)
 }
 
-// securityHeaders tell the browser what a page may do: use what this server serves, and nothing else.
+// securityHeaders sets headers by which a page can load only what this server serves.
 func securityHeaders(next http.Handler) http.Handler {
 	const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; media-src 'self'; " +
 		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

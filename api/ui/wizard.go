@@ -19,17 +19,17 @@ import (
 	"fanfare/schemas/text"
 )
 
-// The wizard makes a campaign step by step (R89). Each step is saved in the draft, so that a person may stop and go on at any
-// step (R46 to R49): the first step creates the draft, and every later one changes it.
+// The wizard creates a campaign step by step (R89). The first step creates a draft and every later step changes it, so
+// that a person may stop and continue at any step (R46 to R49).
 var wizardSteps = []string{"type", "audience", "content", "when", "review"}
 
-// wizard is what the steps show.
+// wizard is the data of the steps.
 type wizard struct {
 	Step     string
 	Steps    []string
 	ID       string
 	Version  string // the ETag
-	Locked   bool   // the name of an RCS campaign can't be changed (R4)
+	Locked   bool   // the name of an RCS campaign cannot be changed (R4)
 	Values   map[string]string
 	Errors   map[string]string
 	Person   *Person
@@ -44,21 +44,21 @@ type wizard struct {
 	Years    []int
 }
 
-// Channel that the campaign is made for.
+// Channel returns the channel of the campaign.
 func (w *wizard) Channel() string { return w.Values["channel"] }
 
-// Number of the step, 1 for the first.
+// Number returns the number of the step, from 1.
 func (w *wizard) Number() int { return slices.Index(w.Steps, w.Step) + 1 }
 
-// Done reports whether a step lies before this one.
+// Done reports whether a step is before this one.
 func (w *wizard) Done(step string) bool {
 	return slices.Index(w.Steps, step) < slices.Index(w.Steps, w.Step)
 }
 
-// Before is the step before this one.
+// Before returns the step before this one.
 func (w *wizard) Before() string { return w.Steps[max(0, slices.Index(w.Steps, w.Step)-1)] }
 
-// review is the last step: what it costs and how long it takes.
+// review is the data of the last step: cost and duration.
 type review struct {
 	Campaign campaignDetail
 	Price    struct {
@@ -81,7 +81,7 @@ type review struct {
 	Problem  *Problem
 }
 
-// meter says what a text takes as an SMS.
+// meter has the size of a text as an SMS.
 type meter struct {
 	Segments, Units, Room, Characters int
 	Encoding                          string
@@ -90,7 +90,7 @@ type meter struct {
 	Fields                            []string
 }
 
-// piece is a part of the text; the characters that cost are marked.
+// piece is a part of the text. Characters that make the text longer in segments are marked.
 type piece struct {
 	Text   string
 	Costly bool
@@ -117,7 +117,7 @@ func (u *UI) wizardNew(w http.ResponseWriter, r *http.Request) {
 	u.showWizard(w, r, http.StatusOK, v)
 }
 
-// showWizard loads what the step offers and renders it.
+// showWizard loads the choices of a step and renders it.
 func (u *UI) showWizard(w http.ResponseWriter, r *http.Request, status int, v *wizard) {
 	if err := u.loadChoices(r.Context(), v); err != nil {
 		u.fail(w, r, err)
@@ -169,7 +169,7 @@ func (u *UI) loadChoices(ctx context.Context, v *wizard) error {
 	return errors.Join(errs...)
 }
 
-// typed reads a form into values, each field as one text.
+// typed returns the values of a form, each field as one text.
 func typed(r *http.Request) map[string]string {
 	out := make(map[string]string, len(r.PostForm))
 	for name, values := range r.PostForm {
@@ -185,7 +185,7 @@ func (u *UI) wizardCreate(w http.ResponseWriter, r *http.Request) {
 	p := personOf(r.Context())
 	v := &wizard{Step: "type", Steps: wizardSteps, Person: p, Channels: channels, Values: typed(r)}
 	in := map[string]any{"draft": true, "name": v.Values["name"], "channel": v.Values["channel"], "tags": splitList(v.Values["tags"]), "notes": v.Values["notes"]}
-	if v.Channel() == "rcs" { // R50: a draft of RCS has an agent and a template
+	if v.Channel() == "rcs" { // R50: a draft of RCS needs an agent and a template
 		in["sender"], in["message"] = v.Values["sender"], v.Values["message"]
 	}
 	var made campaign
@@ -299,7 +299,7 @@ func (u *UI) wizardEdit(w http.ResponseWriter, r *http.Request) {
 	u.showWizard(w, r, http.StatusOK, v)
 }
 
-// input makes the body of the change that a step asks for.
+// input makes the body of the request of a step.
 func (w *wizard) input() map[string]any {
 	val := w.Values
 	switch w.Step {
@@ -387,7 +387,7 @@ func (w *wizard) batches() []map[string]any {
 	return out
 }
 
-// local is the wall clock that was chosen (R28), in the form that the API reads; what makes no date is refused there.
+// local returns the chosen local time (R28) in the form that the API reads. The API refuses values that are not a date.
 func (w *wizard) local() string {
 	two := func(name string) string {
 		if v := w.Values[name]; len(v) == 1 {
@@ -398,7 +398,7 @@ func (w *wizard) local() string {
 	return w.Values["year"] + "-" + two("month") + "-" + two("day") + "T" + two("hour") + ":" + two("minute")
 }
 
-// boxes are the fields of each step that are ticked or not.
+// boxes are the check boxes of each step.
 var boxes = map[string][]string{"audience": {"requireOptIn"}, "content": {"fallback", "transliterate", "amdEnabled"}}
 
 func (u *UI) wizardSave(w http.ResponseWriter, r *http.Request) {
@@ -411,7 +411,7 @@ func (u *UI) wizardSave(w http.ResponseWriter, r *http.Request) {
 		u.fail(w, r, err)
 		return
 	}
-	for _, box := range boxes[v.Step] { // one that is not ticked is not sent
+	for _, box := range boxes[v.Step] { // browsers do not send a box that is not ticked
 		delete(v.Values, box)
 	}
 	maps.Copy(v.Values, typed(r))
@@ -436,7 +436,8 @@ func (u *UI) wizardSave(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/campaigns/"+url.PathEscape(id)+"/edit?step="+next, http.StatusSeeOther)
 }
 
-// loadReview prices the campaign. What is missing, or wrong, is shown instead of a price.
+// loadReview gets the price of the campaign. If fields are missing or wrong, the review shows the problems instead of a
+// price.
 func (u *UI) loadReview(ctx context.Context, p *Person, id string) (*review, error) {
 	v := &review{}
 	if err := u.get(ctx, p, apiCampaign(id), nil, &v.Campaign); err != nil {
@@ -463,7 +464,7 @@ func (u *UI) confirmPage(w http.ResponseWriter, r *http.Request) {
 	u.dialog(w, r, "confirm", v)
 }
 
-// dialog answers with a pop-up when one asks, else with a page of the same content.
+// dialog answers with a pop-up if the request is for one, else with a page of the same content.
 func (u *UI) dialog(w http.ResponseWriter, r *http.Request, name string, data any) {
 	if strings.HasSuffix(r.Header.Get("HX-Target"), "#dialog") {
 		u.part(w, r, http.StatusOK, name, "dialog", data)
@@ -501,7 +502,7 @@ func (u *UI) deleteCampaign(w http.ResponseWriter, r *http.Request) {
 	u.done(w, r, "/", mustSay("done.deleted", c.Name))
 }
 
-// meterPart measures a text while it is typed.
+// meterPart answers with the meter of a text while it is typed.
 func (u *UI) meterPart(w http.ResponseWriter, r *http.Request) {
 	if !parseForm(w, r) {
 		return
@@ -509,7 +510,8 @@ func (u *UI) meterPart(w http.ResponseWriter, r *http.Request) {
 	u.part(w, r, http.StatusOK, "wizard", "meter", measure(strings.ReplaceAll(r.PostForm.Get("message"), "\r\n", "\n")))
 }
 
-// measure is the segment meter: the same count as the price and the carrier see, and which characters make it dear.
+// measure counts the segments of a text as the price and the sender do, and marks the characters that increase the
+// count.
 func measure(message string) *meter {
 	size := text.Measure(message)
 	m := &meter{Segments: size.Segments, Units: size.Units, Characters: utf8.RuneCountInString(message), Encoding: "GSM-7"}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// wizardContent are the fields of a campaign that say what is sent, by channel.
+// wizardContent has the fields of a campaign's content, for all channels.
 type wizardContent struct {
 	TemplateID    *string           `json:"templateId"`
 	Parameters    map[string]string `json:"parameters"`
@@ -23,7 +23,7 @@ type wizardContent struct {
 	RingSeconds   *int              `json:"ringSeconds"`
 }
 
-// wizardVariant is one of the texts that are compared (R38).
+// wizardVariant is one of several texts that are compared (R38).
 type wizardVariant struct {
 	Name    string `json:"name"`
 	Message string `json:"message"`
@@ -33,7 +33,7 @@ type wizardVariant struct {
 // maxVariants is how many texts the wizard offers to compare.
 const maxVariants = 4
 
-// Slots are the numbers of the variants' fields, from 0.
+// Slots returns the indexes of the variants' fields, from 0.
 func (w *wizard) Slots() []int {
 	out := make([]int, maxVariants)
 	for i := range out {
@@ -45,7 +45,7 @@ func (w *wizard) Slots() []int {
 // Compared reports whether the draft compares texts.
 func (w *wizard) Compared() bool { return w.Values["variant.0.message"] != "" }
 
-// Parameters are the names of the parameters of the chosen template.
+// Parameters returns the names of the parameters of the chosen template.
 func (w *wizard) Parameters() []string {
 	for _, t := range w.Texts {
 		if chosen := w.Values["message"]; chosen != "" && (t.Text("id") == chosen || t.Text("name") == chosen) {
@@ -60,7 +60,7 @@ func (w *wizard) Parameters() []string {
 	return nil
 }
 
-// fill puts the content into the values of the form.
+// fill copies the content to the values of the form.
 func (c *wizardContent) fill(values map[string]string, variants []wizardVariant) {
 	text := func(name string, v *string) {
 		if v != nil {
@@ -100,7 +100,7 @@ func (c *wizardContent) fill(values map[string]string, variants []wizardVariant)
 	}
 }
 
-// content makes the part of the body that says what is sent.
+// content makes the part of the body with the content.
 func (w *wizard) content() map[string]any {
 	val := w.Values
 	in := map[string]any{"sender": orNil(val["sender"]), "message": orNil(val["message"])}
@@ -133,7 +133,7 @@ func (w *wizard) content() map[string]any {
 	return in
 }
 
-// variants are those that have a text.
+// variants returns the variants that have a text.
 func (w *wizard) variants() (out []map[string]any) {
 	for i := range maxVariants {
 		at := fmt.Sprintf("variant.%d.", i)

@@ -158,8 +158,8 @@ func (l *lite) handle(msg pgproto3.FrontendMessage, send func(pgproto3.BackendMe
 	return nil
 }
 
-// parameter reads the value of a parameter. pgx says no types and sends nearly all as text: a text that looks like a number,
-// a truth value or bytes is taken for that. Columns of SQLite that hold texts turn a number back.
+// parameter reads the value of a parameter. pgx says no types and sends nearly all as text: a text that looks like a
+// number, a truth value or bytes is taken for that. Columns of SQLite that hold texts turn a number back.
 func parameter(raw []byte, packed bool) any {
 	switch {
 	case raw == nil:

@@ -158,7 +158,8 @@ var capTests = []test{
 	}},
 }
 
-// sorted returns flags if so many of them are sent to and so many over quota, else what is wanted, in words: zones order an audience.
+// sorted returns flags if so many of them are sent to and so many over quota, else what is wanted, in words: zones
+// order an audience.
 func sorted(flags string, ok, over int) string {
 	for _, c := range flags {
 		switch audience.Flag(c - '0') {

@@ -209,7 +209,7 @@ var importTests = []test{
 			`{"phone":"+393330000003","first_name":"\ud83d"}, {"phone":"+393330000003","attributes":{"a":"1","a":"2"}}, {"phone":"+393330000003","city":"a\u0000"}, `+
 			`{"phone":"+393330000002","ok":true,"none":null,"n":1.50}]`)
 		equal(e, "figures", figures(r), [6]uint64{12, 2, 0, 0, 0, 10})
-		for i, want := range []string{"no object", "holds a list", "holds an object", "empty", "not a phone number", "occurs twice", "not UTF-8", "not text", "occurs twice", "NUL"} {
+		for i, want := range []string{"not an object", "holds a list", "holds an object", "empty", "not a phone number", "occurs twice", "not UTF-8", "not text", "occurs twice", "NUL"} {
 			if got := r.Rejected[i]; got.Line != uint64(i+2) || !strings.Contains(got.Reason, want) {
 				e.Errorf("got %+v, want object %d, %s", got, i+2, want)
 			}

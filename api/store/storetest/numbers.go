@@ -155,7 +155,7 @@ var numberTests = []test{
 		t := e.tenant("acme")
 		r := e.load(t, e.list(t, "l"), importfile.CSV, "phone\n33612345678\n393331230022.0\n+39 333 123005O\n")
 		equal(e, "figures", figures(r), [6]uint64{3, 1, 0, 0, 0, 2})
-		for i, want := range []string{"with a + in front it is one of FR", "the letter 'O'"} {
+		for i, want := range []string{"with a leading + it is one of FR", "the letter 'O'"} {
 			if !strings.Contains(r.Rejected[i].Reason, want) {
 				e.Errorf("got %+v, want %q", r.Rejected[i], want)
 			}

@@ -1,5 +1,6 @@
-// Package storetest is what every database under package store must pass: the same promises, tested the same way on SQLite
-// and on Postgres. Each test gets a fresh database; where the promise is about several processes, it opens it twice.
+// Package storetest is what every database under package store must pass: the same promises, tested the same way on
+// SQLite and on Postgres. Each test gets a fresh database; where the promise is about several processes, it opens it
+// twice.
 package storetest
 
 import (
@@ -16,8 +17,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Opener makes a fresh, migrated database and returns cfg with its address, and the database itself: some tests look at what
-// is in the tables, or put there what a crash leaves.
+// Opener makes a fresh, migrated database and returns cfg with its address, and the database itself: some tests look at
+// what is in the tables, or put there what a crash leaves.
 type Opener func(t testing.TB, cfg store.Config) (store.Config, *sql.DB)
 
 // Run runs the suite.

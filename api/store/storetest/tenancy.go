@@ -31,8 +31,8 @@ type theirs struct {
 	origin, replay store.Campaign
 }
 
-// A call asks, as tenant me, for something of them. It must answer as if that did not exist: an error of that kind, or none
-// of their rows.
+// A call asks, as tenant me, for something of them. It must answer as if that did not exist: an error of that kind, or
+// none of their rows.
 type call func(e *env, me string, x theirs) error
 
 // missing is what a call returns that gave nothing away without an error.
