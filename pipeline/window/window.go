@@ -25,18 +25,20 @@ type Config struct {
 	// partition how far the last one came, even when the broker has lost its commits. Without it such a broker makes the
 	// window hand records over a second time.
 	Outcomes string
-	// Size is the most records, over all partitions of this process, that may be declared: 1 to 2,000. It is called for each
-	// commit, so it may follow the rate of the route. It must have room for all that the carrier holds unanswered.
+	// Size is the most records, over all partitions of this process, that may be declared: 1 to 2,000. It is called for
+	// each commit, so it may follow the rate of the route. It must be at least the number of messages that the carrier may
+	// hold unanswered.
 	Size func() int
 	// Rate is the most records per second that this process hands over. With it the window declares no further ahead than the
 	// next commits need: after a crash only what the carrier holds, and about two commits of records that were not handed over,
 	// are uncertain. nil: as far ahead as Size allows.
 	Rate func() float64
-	// Blocked is how many released records cannot begin now for a reason of their own, such as the limit of their tenant. The
-	// window declares past them, so that they do not hold up the others. nil: none.
+	// Blocked is how many released records cannot begin now although the route has room, for example because of the limit
+	// of their tenant. The window declares past them, so that they do not hold up the others. nil: none.
 	Blocked func() int
-	// Tenant returns whose record it is. With it the window declares the records of several tenants in turn, one each, whatever their
-	// order in the log: no tenant waits behind another tenant's backlog, as far as it is polled (8,192 records). nil: in the order of the log.
+	// Tenant returns the tenant of a record. With it, the window declares one record of each tenant in turn, regardless of
+	// their order in the log, so that no tenant waits behind another tenant's backlog (within the 8,192 records that are
+	// polled). nil: in the order of the log.
 	Tenant func(*kgo.Record) string
 	// OutcomeOf returns the submission that a record of Outcomes is final about, and an error for outcomes that leave the hand-over
 	// in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared records are.
@@ -79,7 +81,7 @@ func (cfg *Config) validate() error {
 	defaults(&cfg.GuardMargin, 2*time.Second)
 	defaults(&cfg.DrainTimeout, 10*time.Second)
 	if cfg.SessionTimeout <= cfg.GuardMargin {
-		return fmt.Errorf("session timeout %s leaves nothing to the guard, which ends %s before it", cfg.SessionTimeout, cfg.GuardMargin)
+		return fmt.Errorf("session timeout %s must be longer than the guard margin %s", cfg.SessionTimeout, cfg.GuardMargin)
 	}
 	if cfg.Cluster.Name == "" {
 		cfg.Cluster.Name = cfg.Group
@@ -98,7 +100,8 @@ const (
 	ReasonDataLoss   Reason = "data_loss"           // the log was truncated below what was read
 )
 
-// SuspendedError says that the window does nothing more to a partition until a person repairs it: any guess might send again.
+// SuspendedError means that the window has stopped a partition until a person repairs it, because continuing from a
+// guessed offset might send messages again.
 type SuspendedError struct {
 	Topic     string
 	Partition int32
@@ -124,18 +127,18 @@ type ReleaserFunc func(items []*Item)
 // Release implements [Releaser].
 func (f ReleaserFunc) Release(items []*Item) { f(items) }
 
-// Window gives the records of a topic to a [Releaser], which hands each of them over to an outside system at most once. Its
-// rules, which the tests cite by number:
+// Window gives the records of a topic to a [Releaser], which hands each of them over to an outside system (a carrier)
+// at most once. To declare a record means to cover it by an acknowledged commit, which tells the next owner that its
+// hand-over may have begun. To settle it means that Kafka has acknowledged its outcome. A record is uncertain when a
+// previous owner declared it and no outcome is known. The rules, which the tests cite by number:
 //
 //  1. Nothing is done to a record before an acknowledged commit covers it. One commit both settles and declares: its offset,
 //     the base, is the oldest record without an acknowledged outcome; its metadata carries the head, the end of what is
-//     declared. At most [Config.Size] records between the two have no acknowledged outcome, and at most as many as commits need
-//     wait to be handed over. With [Config.Tenant] the metadata also names records above the head that are declared by themselves.
+//     declared. At most [Config.Size] records between the two have no acknowledged outcome. Of these, only as many as the next commits need are not handed over yet. With [Config.Tenant] the metadata also lists single records above the head that are declared.
 //  2. Uncertain records are reported and never handed over. Duplicates are dropped. Every other record is tested by
 //     [Item.Begin] right before its hand-over.
 //  3. The base never passes a record whose outcome Kafka has not acknowledged. Outcomes name their record in header `source`.
-//  4. A refused commit stops the partition, and the committed offset is read again. If it is one that we sent, the partition
-//     goes on once a commit is accepted. If it is not, the partition restarts from it, and every record below the committed
+//  4. A refused commit stops the partition, and the committed offset is read again. If this process sent it, the partition continues once a commit is accepted. If it is not, the partition restarts from it, and every record below the committed
 //     head whose outcome this process does not know is uncertain.
 //  5. A revoke and a stop wait for what is in flight and commit which records are settled, so that the next owner finds
 //     nothing uncertain. Partitions that are lost are dropped without a commit.
@@ -146,13 +149,10 @@ func (f ReleaserFunc) Release(items []*Item) { f(items) }
 //  8. A missing offset, one outside the log, and metadata that is not ours suspend the partition. If one of the newest 50,000
 //     outcomes names a record at or above the committed head, the broker has lost commits; all that it may have lost is
 //     uncertain.
-//  9. Where the outside system can tell what became of a record, a doubt can end. [Item.Doubt] reports the record as ambiguous and
-//     keeps it open: the base does not pass it, so after another crash it is uncertain for the next owner, who goes on finding
-//     out. [Item.Settle] ends the doubt with what was found; [Item.Clear], when the record was certainly not handed over, lets it
-//     begin.
+//  9. If the outside system can tell whether it has a record, an uncertain record can be resolved. [Item.Doubt] reports the record as ambiguous and keeps it open: the base does not pass it, so after another crash it is uncertain for the next owner, which continues to resolve it. [Item.Settle] records the outcome that was found. [Item.Clear] lets the record begin if it was certainly not handed over.
 //
-// When a partition is taken away, the records in flight can still be settled by [Item.Settle]: the outcome is written and
-// outranks the doubt that the next owner reports.
+// After a partition is revoked, records in flight can still be settled by [Item.Settle]: the outcome is written and
+// takes precedence over the ambiguous outcome that the next owner reports.
 type Window struct {
 	cfg     Config
 	rel     Releaser
@@ -223,8 +223,8 @@ const fetchPartitionBytes = 64 << 10
 // leaveTimeout is how long a stop may take in addition to the drain.
 const leaveTimeout = 3 * time.Second
 
-// Run works until ctx ends; then it waits for what is in flight, gives its partitions up and returns nil. It waits for a broker
-// that is away. It may be called once.
+// Run works until ctx ends. Then it waits at most [Config.DrainTimeout] for records in flight, gives its partitions up
+// and returns nil. While no broker answers, it waits. It may be called once.
 func (w *Window) Run(ctx context.Context) error {
 	if w.running.Swap(true) {
 		return errors.New("window: Run was called before")
@@ -284,14 +284,15 @@ func (w *Window) Produce(ctx context.Context, recs ...*kgo.Record) error {
 		return ctx.Err()
 	case <-w.started:
 	}
-	// No Flush: it would wait for every outcome on its way, and on a busy route there always is one.
+	// No Flush: it would wait for all outcomes that are being produced, and on a busy route there always are some.
 	if err := w.cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil
 }
 
-// maxSize is the largest window: people must be able to look through what a crash leaves uncertain.
+// maxSize is the largest window. It limits how many records a crash can leave uncertain, because people may have to
+// check them.
 const maxSize = 2000
 
 func (w *Window) size() int { return min(max(w.cfg.Size(), 1), maxSize) }
@@ -313,7 +314,7 @@ func (w *Window) fail(err error) {
 	}
 }
 
-// all returns the parts that we own.
+// all returns the parts that this process owns.
 func (w *Window) all() []*part {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// evaluate decides the next step of every recipient that has a note.
+// evaluate decides the next step of every recipient that has a note, and clears the notes.
 func (pl *Planner) evaluate(c *Campaign) {
 	notes := c.notes
 	c.notes = nil
@@ -19,7 +19,9 @@ func (pl *Planner) evaluate(c *Campaign) {
 	c.notes = notes[:0]
 }
 
-// follow decides what follows an event about a recipient: a deal at some time, an end, or nothing.
+// follow decides the next step of a recipient from its sets. The result is another deal (now or at a time), an end, or
+// nothing, because a try is in flight or the recipient is final. The note only says which event to look at: it may be
+// old, and applying it twice is harmless.
 func (pl *Planner) follow(c *Campaign, n *note) {
 	seq := n.seq
 	last := c.latest(seq)
@@ -32,13 +34,13 @@ func (pl *Planner) follow(c *Campaign, n *note) {
 	}
 	bounced, code := c.bounce(seq)
 	if c.never.Contains(seq) {
-		if bounced > 0 { // the following try was never handed over: the bounce before it stands
+		if bounced > 0 { // the try after the bounce was not handed over, so the bounce is the final result
 			pl.end(c, seq, bounced, schemas.KindUndelivered, code)
 		}
 		return
 	}
 	if int(n.try) != last {
-		return // an event about its last try has a note of its own
+		return // this note is about an earlier try; the event of the last try has its own note
 	}
 	switch {
 	case n.kind == schemas.KindBounced && bounced == last:
@@ -48,6 +50,8 @@ func (pl *Planner) follow(c *Campaign, n *note) {
 	}
 }
 
+// followBounce decides after a negative receipt for the last try: a retry on the same leg, the next leg, or the end as
+// undelivered. code is the code of the receipt.
 func (pl *Planner) followBounce(c *Campaign, t *tryState, n *note, last int, code schemas.Code) {
 	if c.record.GetHidden() || stopping(c.record) || last >= lastTry || c.unconfirmed.Contains(n.seq) {
 		pl.end(c, n.seq, last, schemas.KindUndelivered, code)
@@ -69,12 +73,14 @@ func (pl *Planner) followBounce(c *Campaign, t *tryState, n *note, last int, cod
 	pl.end(c, n.seq, last, schemas.KindUndelivered, code)
 }
 
+// followReturn decides after the sender has returned the last try unsent. The code says why, and so where and when the
+// recipient is dealt again: on the same leg, on the next leg, or not at all.
 func (pl *Planner) followReturn(c *Campaign, t *tryState, n *note, last int) {
 	switch {
 	case c.record.GetHidden():
-		return // a single send: the sender has written it to topic held
+		return // the sender has written the single send to topic held, from which it is dealt again
 	case stopping(c.record):
-		c.wait(t, dueKey{leg: 1}, n) // to be cancelled
+		c.wait(t, dueKey{leg: 1}, n) // the next deal of a stopping campaign is a cancel
 		return
 	case last >= lastTry:
 		pl.end(c, n.seq, last, schemas.KindNotSent, schemas.CodeTriesSpent)
@@ -113,7 +119,8 @@ func (pl *Planner) followReturn(c *Campaign, t *tryState, n *note, last int) {
 	c.wait(t, key, n)
 }
 
-// unreachable is the sub-status of a recipient that no channel of the chain reaches; leg is the last one tried.
+// unreachable returns the sub-status of a recipient that no channel of the chain can reach. leg is the last leg that
+// was tried.
 func unreachable(r *fanfarev1.Campaign, leg uint8) schemas.Code {
 	var last *fanfarev1.Leg
 	if leg >= 1 && int(leg) <= len(r.GetLegs()) {
@@ -122,7 +129,7 @@ func unreachable(r *fanfarev1.Campaign, leg uint8) schemas.Code {
 	return schemas.UnreachableCode(last.GetChannel())
 }
 
-// wait adds a recipient to those dealt again: at a time, or as soon as possible if the key has none.
+// wait schedules another deal of a recipient: at key.at, or as soon as possible if key.at is 0.
 func (c *Campaign) wait(t *tryState, key dueKey, n *note) {
 	if key.at == 0 {
 		t.readyFor(key.leg, key.retry).add(roaring.BitmapOf(n.seq), n.at)
@@ -134,8 +141,8 @@ func (c *Campaign) wait(t *tryState, key dueKey, n *note) {
 	}
 }
 
-// review adds a note for every recipient whose next step is not decided: after a takeover, those whose events the predecessor
-// had read without deciding.
+// review adds a note for every recipient with a return or a bounce whose next step is not decided, and evaluates the
+// notes. It runs after a takeover, because the previous leader may have read events without deciding what follows.
 func (c *Campaign) review(pl *Planner) {
 	for i, t := range c.tries {
 		open := t.returned.Clone()
