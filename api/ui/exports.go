@@ -1,11 +1,9 @@
 package ui
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -30,10 +28,10 @@ type exportRow struct {
 	ExpiresAt      *string  `json:"expiresAt"`
 }
 
-// Running reports whether more may come.
+// Running reports whether the job has not ended.
 func (e *exportRow) Running() bool { return jobRuns(e.Status) }
 
-// Part is how far it is, of a thousand.
+// Part returns the progress in thousandths.
 func (e *exportRow) Part() int {
 	if e.Progress == nil {
 		return 0
@@ -41,7 +39,7 @@ func (e *exportRow) Part() int {
 	return int(*e.Progress * 1000)
 }
 
-// Tone of the status.
+// Tone returns the colour of the status.
 func (e *exportRow) Tone() string { return jobTone(e.Status) }
 
 // segmentRow is a segment, running or ended.
@@ -57,42 +55,14 @@ type segmentRow struct {
 	Done       uint64  `json:"done"`
 }
 
-// Running reports whether more may come.
+// Running reports whether the job has not ended.
 func (s *segmentRow) Running() bool { return jobRuns(s.Status) }
 
-// Part is how far it is, of a thousand.
+// Part returns the progress in thousandths.
 func (s *segmentRow) Part() int { return int(s.Progress * 1000) }
 
-// Tone of the status.
+// Tone returns the colour of the status.
 func (s *segmentRow) Tone() string { return jobTone(s.Status) }
-
-func jobRuns(status string) bool { return status == "queued" || status == "running" }
-
-func jobTone(status string) string {
-	switch status {
-	case "done":
-		return "green"
-	case "failed":
-		return "red"
-	case "cancelled":
-		return "struck"
-	}
-	return "blue"
-}
-
-// exportsPage is a page of exports, or one.
-type exportsPage struct {
-	Rows  []exportRow
-	Pager pager
-	One   *exportRow
-	Live  string
-}
-
-// segmentPage is one segment.
-type segmentPage struct {
-	One  *segmentRow
-	Live string
-}
 
 // chooser is the form that orders an export or a segment: it asks which rows to take.
 type chooser struct {
@@ -128,21 +98,18 @@ func (c *chooser) Back() string {
 func (c *chooser) Recipients() bool { return c.Segment || c.Campaign.ID != "" }
 
 func (u *UI) exportScreens(r chi.Router) {
-	r.Get("/exports", u.exportList)
+	r.Get("/exports", exportJobs.list(u))
 	r.Post("/exports", u.exportStart)
 	r.Get("/exports/new", u.exportAsk)
-	r.Get("/exports/{id}", u.exportOne)
-	r.Get("/live/exports/{id}", u.exportLive)
+	r.Get("/exports/{id}", exportJobs.one(u))
+	r.Get("/live/exports/{id}", exportJobs.live(u))
 	r.Post("/exports/{id}/end", u.exportEnd)
 	r.Get("/campaigns/{id}/segment", u.segmentAsk)
 	r.Post("/campaigns/{id}/segment", u.segmentStart)
-	r.Get("/segments/{id}", u.segmentOne)
-	r.Get("/live/segments/{id}", u.segmentLive)
+	r.Get("/segments/{id}", segmentJobs.one(u))
+	r.Get("/live/segments/{id}", segmentJobs.live(u))
 	r.Post("/segments/{id}/cancel", u.segmentCancel)
 }
-
-func apiExport(id string) string  { return "/api/exports/" + url.PathEscape(id) }
-func apiSegment(id string) string { return "/api/segments/" + url.PathEscape(id) }
 
 // loadChooser reads the data for the form that orders an export or a segment.
 func (u *UI) loadChooser(r *http.Request, kind, campaign string, segment bool, values url.Values) (*chooser, error) {
@@ -269,88 +236,21 @@ func (u *UI) segmentStart(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/segments/"+url.PathEscape(made.ID), http.StatusSeeOther)
 }
 
-func (u *UI) exportList(w http.ResponseWriter, r *http.Request) {
-	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-	page = max(page, 0)
-	var found struct {
-		Data  []exportRow `json:"data"`
-		Total int         `json:"total"`
-	}
-	ask := url.Values{"page": {strconv.Itoa(page)}, "limit": {strconv.Itoa(resourceRows)}}
-	if err := u.get(r.Context(), personOf(r.Context()), "/api/exports", ask, &found); err != nil {
-		u.fail(w, r, err)
-		return
-	}
-	u.render(w, r, http.StatusOK, "exports", &exportsPage{Rows: found.Data, Pager: newPager("/exports", page, resourceRows, found.Total, "pager.exports")})
-}
-
-func (u *UI) loadExport(ctx context.Context, p *Person, id string) (*exportsPage, error) {
-	v := &exportsPage{One: &exportRow{}, Live: "/live/exports/" + url.PathEscape(id)}
-	return v, u.get(ctx, p, apiExport(id), nil, v.One)
-}
-
-func (u *UI) exportOne(w http.ResponseWriter, r *http.Request) {
-	v, err := u.loadExport(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
-	if err != nil {
-		u.fail(w, r, err)
-		return
-	}
-	u.render(w, r, http.StatusOK, "exports", v)
-}
-
-func (u *UI) exportLive(w http.ResponseWriter, r *http.Request) {
-	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	u.live(w, r, "export "+id, func(ctx context.Context) (parts, error) {
-		v, err := u.loadExport(ctx, p, id)
-		if err != nil {
-			return nil, err
-		}
-		html, err := u.fragment("exports", "export-one", v.One)
-		return parts{"export-one": html}, err
-	})
-}
-
 // exportEnd cancels an export, or removes one that has ended.
 func (u *UI) exportEnd(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
 	var row exportRow
-	if err := u.call(r.Context(), personOf(r.Context()), http.MethodDelete, apiExport(id), nil, &row); err != nil {
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodDelete, exportJobs.apiOf(id), nil, &row); err != nil {
 		u.refused(w, r, "/exports/"+url.PathEscape(id), err)
 		return
 	}
 	u.done(w, r, "/exports", mustSay("done.export_ended"))
 }
 
-func (u *UI) loadSegment(ctx context.Context, p *Person, id string) (*segmentPage, error) {
-	v := &segmentPage{One: &segmentRow{}, Live: "/live/segments/" + url.PathEscape(id)}
-	return v, u.get(ctx, p, apiSegment(id), nil, v.One)
-}
-
-func (u *UI) segmentOne(w http.ResponseWriter, r *http.Request) {
-	v, err := u.loadSegment(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
-	if err != nil {
-		u.fail(w, r, err)
-		return
-	}
-	u.render(w, r, http.StatusOK, "segment", v)
-}
-
-func (u *UI) segmentLive(w http.ResponseWriter, r *http.Request) {
-	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	u.live(w, r, "segment "+id, func(ctx context.Context) (parts, error) {
-		v, err := u.loadSegment(ctx, p, id)
-		if err != nil {
-			return nil, err
-		}
-		html, err := u.fragment("segment", "segment-one", v.One)
-		return parts{"segment-one": html}, err
-	})
-}
-
 func (u *UI) segmentCancel(w http.ResponseWriter, r *http.Request) {
 	to := "/segments/" + url.PathEscape(chi.URLParam(r, "id"))
 	var row segmentRow
-	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, apiSegment(chi.URLParam(r, "id"))+"/cancel", nil, &row); err != nil {
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, segmentJobs.apiOf(chi.URLParam(r, "id"))+"/cancel", nil, &row); err != nil {
 		u.refused(w, r, to, err)
 		return
 	}

@@ -1,12 +1,10 @@
 package ui
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -61,44 +59,25 @@ type importRow struct {
 	FinishedAt  *string `json:"finishedAt"`
 }
 
-// Running reports whether more may come.
-func (i *importRow) Running() bool { return i.Status == "queued" || i.Status == "running" }
+// Running reports whether the import has not ended.
+func (i *importRow) Running() bool { return jobRuns(i.Status) }
 
-// Part is the share of the file that was read, of a thousand.
+// Part returns the share of the file that was read, in thousandths.
 func (i *importRow) Part() int { return int(i.Progress * 1000) }
 
-// Tone of the status.
-func (i *importRow) Tone() string {
-	switch i.Status {
-	case "done":
-		return "green"
-	case "failed":
-		return "red"
-	case "cancelled":
-		return "struck"
-	}
-	return "blue"
-}
-
-type importsPage struct {
-	Rows  []importRow
-	Pager pager
-	One   *importRow
-	Live  string
-}
+// Tone returns the colour of the status.
+func (i *importRow) Tone() string { return jobTone(i.Status) }
 
 func (u *UI) importScreens(r chi.Router) {
 	r.Get("/import", u.importStart)
 	r.Post("/import", u.importUpload)
 	r.Post("/import/start", u.importRun)
-	r.Get("/imports", u.importList)
-	r.Get("/imports/{id}", u.importOne)
-	r.Get("/live/imports/{id}", u.importLive)
+	r.Get("/imports", importJobs.list(u))
+	r.Get("/imports/{id}", importJobs.one(u))
+	r.Get("/live/imports/{id}", importJobs.live(u))
 	r.Post("/imports/{id}/cancel", u.importCancel)
 	r.Get("/imports/{id}/rejects", u.importRejects)
 }
-
-func apiImport(id string) string { return "/api/imports/" + url.PathEscape(id) }
 
 func (u *UI) importStart(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "import", &importPage{Values: map[string]string{"list": r.URL.Query().Get("list")}})
@@ -200,51 +179,10 @@ func (u *UI) importRun(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/imports/"+url.PathEscape(started.ID), http.StatusSeeOther)
 }
 
-func (u *UI) importList(w http.ResponseWriter, r *http.Request) {
-	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-	page = max(page, 0)
-	var found struct {
-		Data  []importRow `json:"data"`
-		Total int         `json:"total"`
-	}
-	ask := url.Values{"page": {strconv.Itoa(page)}, "limit": {strconv.Itoa(resourceRows)}}
-	if err := u.get(r.Context(), personOf(r.Context()), "/api/imports", ask, &found); err != nil {
-		u.fail(w, r, err)
-		return
-	}
-	u.render(w, r, http.StatusOK, "imports", &importsPage{Rows: found.Data, Pager: newPager("/imports", page, resourceRows, found.Total, "pager.imports")})
-}
-
-func (u *UI) loadImport(ctx context.Context, p *Person, id string) (*importsPage, error) {
-	v := &importsPage{One: &importRow{}, Live: "/live/imports/" + url.PathEscape(id)}
-	return v, u.get(ctx, p, apiImport(id), nil, v.One)
-}
-
-func (u *UI) importOne(w http.ResponseWriter, r *http.Request) {
-	v, err := u.loadImport(r.Context(), personOf(r.Context()), chi.URLParam(r, "id"))
-	if err != nil {
-		u.fail(w, r, err)
-		return
-	}
-	u.render(w, r, http.StatusOK, "imports", v)
-}
-
-func (u *UI) importLive(w http.ResponseWriter, r *http.Request) {
-	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	u.live(w, r, "import "+id, func(ctx context.Context) (parts, error) {
-		v, err := u.loadImport(ctx, p, id)
-		if err != nil {
-			return nil, err
-		}
-		html, err := u.fragment("imports", "import-one", v.One)
-		return parts{"import-one": html}, err
-	})
-}
-
 func (u *UI) importCancel(w http.ResponseWriter, r *http.Request) {
 	to := "/imports/" + url.PathEscape(chi.URLParam(r, "id"))
 	var row importRow
-	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, apiImport(chi.URLParam(r, "id"))+"/cancel", nil, &row); err != nil {
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, importJobs.apiOf(chi.URLParam(r, "id"))+"/cancel", nil, &row); err != nil {
 		u.refused(w, r, to, err)
 		return
 	}
@@ -254,7 +192,7 @@ func (u *UI) importCancel(w http.ResponseWriter, r *http.Request) {
 // importRejects passes on the API's file of refused rows.
 func (u *UI) importRejects(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
-	a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, apiImport(id)+"/rejects", "", "", http.NoBody)
+	a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, importJobs.apiOf(id)+"/rejects", "", "", http.NoBody)
 	if err != nil {
 		u.fail(w, r, err)
 		return
