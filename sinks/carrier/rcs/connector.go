@@ -67,24 +67,9 @@ func (c *Connector) Caps() carrier.Caps {
 
 // Send implements [carrier.Connector].
 func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
-	switch {
-	case len(batch) == 0:
-		return nil
-	case len(batch) > c.Caps().MaxBatch:
-		return carrier.ErrBatch
-	}
-	// What is on the wire outlives the wait for a place on it.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f, err := c.book.Begin(ctx, len(batch), done, cancel)
-	if err != nil {
-		cancel()
-		return err
-	}
-	go func() {
-		defer c.book.Leave()
+	return c.book.Send(ctx, batch, c.Caps().MaxBatch, done, func(work context.Context, f *inflight.Batch) {
+		work, cancel := context.WithTimeout(work, c.cfg.timeout)
 		defer cancel()
-		work, cancelAll := context.WithTimeout(work, c.cfg.timeout)
-		defer cancelAll()
 		without := c.without(work, batch)
 		var each sync.WaitGroup
 		for i := range batch {
@@ -95,8 +80,7 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 			each.Go(func() { f.Answer(i, c.submit(work, &batch[i])) })
 		}
 		each.Wait()
-	}()
-	return nil
+	})
 }
 
 // without are the recipients of a batch who are known to have no RCS. It asks when it does not know; nobody, when there is no answer.

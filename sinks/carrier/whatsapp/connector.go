@@ -53,25 +53,9 @@ func (c *Connector) Caps() carrier.Caps {
 
 // Send implements [carrier.Connector].
 func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
-	switch {
-	case len(batch) == 0:
-		return nil
-	case len(batch) > 1:
-		return carrier.ErrBatch
-	}
-	// What is on the wire outlives the wait for a place on it.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f, err := c.book.Begin(ctx, 1, done, cancel)
-	if err != nil {
-		cancel()
-		return err
-	}
-	go func() {
-		defer c.book.Leave()
-		defer cancel()
+	return c.book.Send(ctx, batch, c.Caps().MaxBatch, done, func(work context.Context, f *inflight.Batch) {
 		f.Answer(0, c.submit(work, &batch[0]))
-	}()
-	return nil
+	})
 }
 
 // submit hands one message over.
