@@ -1,0 +1,445 @@
+package voice
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/inflight"
+	"fanfare/sinks/carrier/once"
+)
+
+// Deps are what a connector works with.
+type Deps struct {
+	// Account is named in receipts: the route's name.
+	Account string
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Connector makes the calls of one account. The first Send, or Receipts, connects it; Drain ends it.
+type Connector struct {
+	cfg  *account
+	name string
+	log  *slog.Logger
+	book *inflight.Book
+	// dials hands over; control does all else, so that it never waits for an answer to a hand-over.
+	dials, control *once.Client
+	socket         *http.Client
+
+	life   context.Context //nolint:containedctx // of all that works for the connector; Drain ends it
+	end    context.CancelFunc
+	start  sync.Once
+	over   chan struct{} // closed when nothing works for it any more
+	more   chan struct{} // has room for one: something was put in the box
+	acting sync.WaitGroup
+
+	mu       sync.Mutex
+	turn     *sync.Cond // a call has ended, the connection has changed, receipts were taken, or it is drained
+	closed   bool
+	ready    bool  // connected, and all living calls are known
+	failed   error // why it is not; nil: it has not failed yet
+	calls    map[string]*call
+	reserved int // places of hand-overs that are no calls yet
+	ended    map[string]time.Time
+	box      []said
+	taken    bool // somebody takes from the box
+	connects int  // how often it has connected
+}
+
+var (
+	_ carrier.Connector     = (*Connector)(nil)
+	_ carrier.ReceiptSource = (*Connector)(nil)
+)
+
+// maxBook bounds what waits for an answer. What bounds the calls is their number at once.
+const maxBook = 1 << 20
+
+// New returns a connector. It connects with the first Send, or with Receipts.
+func New(cfg Config, deps Deps) (*Connector, error) {
+	a, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	c := &Connector{
+		cfg: a, name: deps.Account, log: deps.Logger, book: inflight.New(maxBook),
+		dials:   once.New(once.Config{Window: a.MaxConcurrent, Timeout: a.timeout, Roots: a.roots}),
+		control: once.New(once.Config{Window: controlWindow, Timeout: a.timeout, Roots: a.roots}),
+		socket:  socketClient(a.roots),
+		over:    make(chan struct{}), more: make(chan struct{}, 1), calls: map[string]*call{}, ended: map[string]time.Time{},
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.turn = sync.NewCond(&c.mu)
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// begin connects, once. The goroutine is Drain's.
+func (c *Connector) begin() {
+	c.start.Do(func() {
+		go func() {
+			defer close(c.over)
+			c.run(c.life)
+			c.acting.Wait()
+		}()
+	})
+}
+
+// Caps implements [carrier.Connector].
+func (c *Connector) Caps() carrier.Caps {
+	return carrier.Caps{
+		MaxBatch: 1, Doubt: carrier.DoubtNone, EchoesKey: true, Receipts: carrier.ReceiptsSession, Pacing: carrier.PacingConcurrent,
+		AnswerTimeout: c.cfg.timeout,
+	}
+}
+
+// Errors of acquire.
+var (
+	errLate = errors.New("the message has expired")
+	errDown = errors.New("there is no connection")
+)
+
+// Send implements [carrier.Connector]. What it waits for is a place among the calls that live at once.
+func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
+	switch {
+	case len(batch) == 0:
+		return nil
+	case len(batch) > 1:
+		return carrier.ErrBatch
+	}
+	c.begin()
+	o := &batch[0]
+	p, refused := c.cfg.plan(o)
+	var err error
+	if refused == nil {
+		err = c.acquire(ctx, o.Deadline)
+	}
+	if err != nil && !errors.Is(err, errLate) && !errors.Is(err, errDown) {
+		return err // drained, or ctx has ended
+	}
+	holds := refused == nil && err == nil
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f, beginErr := c.book.Begin(ctx, 1, done, cancel)
+	if beginErr != nil {
+		cancel()
+		if holds {
+			c.release()
+		}
+		return beginErr
+	}
+	go func() {
+		defer c.book.Leave()
+		defer cancel()
+		switch {
+		case refused != nil:
+			f.Answer(0, *refused)
+		case errors.Is(err, errLate):
+			f.Answer(0, carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline})
+		case err != nil:
+			f.Answer(0, carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
+		default:
+			f.Answer(0, c.submit(work, o, p))
+		}
+	}()
+	return nil
+}
+
+// acquire waits for a place for one more call.
+func (c *Connector) acquire(ctx context.Context, deadline time.Time) error {
+	wait := ctx
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	defer context.AfterFunc(wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.turn.Broadcast()
+	})()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return carrier.ErrDrained
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case wait.Err() != nil:
+			return errLate
+		case c.ready && len(c.calls)+c.reserved < c.cfg.MaxConcurrent && len(c.box) < mostWaiting:
+			c.reserved++
+			return nil
+		case !c.ready && c.failed != nil:
+			return errDown
+		}
+		c.turn.Wait()
+	}
+}
+
+// release gives a place back that became no call.
+func (c *Connector) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reserved--
+	c.turn.Broadcast()
+}
+
+// enter makes a call of a place. It is nil when this call lives already.
+func (c *Connector) enter(key carrier.Key, p plan) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reserved--
+	c.turn.Broadcast()
+	id := c.cfg.channelID(key)
+	if c.calls[id] != nil {
+		return nil
+	}
+	k := &call{id: id, key: key, plan: p, known: true, posting: true, session: c.connects}
+	c.calls[id] = k
+	return k
+}
+
+// submit makes one call.
+func (c *Connector) submit(ctx context.Context, o *carrier.Outbound, p plan) carrier.Result {
+	if o.Expired(time.Now()) {
+		c.release()
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	}
+	k := c.enter(o.Key, p)
+	if k == nil {
+		return carrier.Result{Outcome: carrier.Accepted, Ref: c.cfg.channelID(o.Key)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
+	defer cancel()
+	query := url.Values{
+		"endpoint": {c.cfg.endpoint(o.To)}, "app": {c.cfg.App}, "appArgs": {"call"}, "channelId": {k.id},
+		"timeout": {strconv.Itoa(int(c.cfg.ringFor(o, time.Now()).Seconds()))},
+	}
+	if from := cmp.Or(o.From, c.cfg.CallerID); from != "" {
+		query.Set("callerId", from)
+	}
+	body, err := p.variables(c.cfg.App)
+	if err != nil {
+		c.drop(k)
+		return carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeRenderError, Code: "variables"}
+	}
+	a, err := c.request(ctx, c.dials, http.MethodPost, "channels", query, body, func() bool { return o.Expired(time.Now()) || !c.mayDial() })
+	switch {
+	case errors.Is(err, once.ErrExpired):
+		c.drop(k)
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	case errors.Is(err, once.ErrNotConnected):
+		c.drop(k)
+		c.book.Failed(err)
+		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
+	case err != nil:
+		if ctx.Err() == nil {
+			c.book.Failed(err)
+		}
+		return c.doubt(k, carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
+	}
+	r := c.cfg.result(a)
+	if r.Outcome == carrier.Retryable && a.Status/100 == 5 && !c.isNot(ctx, k.id) {
+		r = carrier.Result{Outcome: carrier.Unknown, Code: r.Code}
+	}
+	switch r.Outcome {
+	case carrier.Accepted:
+		c.book.Failed(nil)
+		r.Ref, r.Code = k.id, ""
+		c.posted(k)
+	case carrier.Unknown:
+		c.book.Failed(a.Failure())
+		return c.doubt(k, r)
+	default:
+		c.book.Failed(a.Failure())
+		c.drop(k)
+	}
+	return r
+}
+
+// mayDial reports whether calls may be made: the connection has not been lost, or taken over, since the place was given.
+func (c *Connector) mayDial() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready
+}
+
+// isNot reports whether Asterisk says that there is no such channel.
+func (c *Connector) isNot(ctx context.Context, id string) bool {
+	a, err := c.ask(ctx, http.MethodGet, "channels/"+id, nil, nil)
+	return err == nil && a.Status == http.StatusNotFound
+}
+
+// posted says that Asterisk has a call.
+func (c *Connector) posted(k *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waited(k)
+}
+
+// doubt says that Asterisk may have a call, and returns what is answered: it has the call, when it has told of it meanwhile.
+func (c *Connector) doubt(k *call, r carrier.Result) carrier.Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waited(k)
+	if k.seen {
+		return carrier.Result{Outcome: carrier.Accepted, Ref: k.id}
+	}
+	k.doubted = true
+	return r
+}
+
+// waited notes that the answer to a hand-over is there, or will not come. The caller holds the lock.
+func (c *Connector) waited(k *call) {
+	k.posting, k.since = false, time.Now()
+	if k.session != c.connects && c.ready && c.calls[k.id] == k {
+		c.again(k) // nobody listened for a time
+	}
+}
+
+// drop forgets a call that was not made.
+func (c *Connector) drop(k *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[k.id] == k {
+		delete(c.calls, k.id)
+	}
+	c.turn.Broadcast()
+}
+
+// result is what an answer means.
+func (a *account) result(got *once.Answer) carrier.Result {
+	if got.Status/100 == 2 {
+		return carrier.Result{Outcome: carrier.Accepted}
+	}
+	code := "http:" + strconv.Itoa(got.Status)
+	said, ok := a.codes.Answer(code)
+	out := carrier.Result{Code: strconv.Itoa(got.Status), RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(code))}
+	switch {
+	case ok:
+		out.Outcome, out.Sub = said.Outcome, said.Sub
+	case got.Status/100 == 3:
+		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
+	case got.Status/100 == 4:
+		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
+	default:
+		out.Outcome = carrier.Unknown
+	}
+	return out
+}
+
+// controlWindow is how many requests are made at a time beside those that make calls.
+const controlWindow = 32
+
+// ask makes a request about calls that are there already.
+func (c *Connector) ask(ctx context.Context, method, path string, query url.Values, body []byte) (*once.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
+	defer cancel()
+	return c.request(ctx, c.control, method, path, query, body, never)
+}
+
+func never() bool { return false }
+
+func (c *Connector) request(ctx context.Context, by *once.Client, method, path string, query url.Values, body []byte, expired func() bool) (*once.Answer, error) {
+	address := c.cfg.base + "/" + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	req, err := once.Request(ctx, method, address, body)
+	if err != nil {
+		return nil, errors.New("the request cannot be made")
+	}
+	req.SetBasicAuth(c.cfg.Username, string(c.cfg.Password))
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	} else {
+		req.Body = http.NoBody // else a POST says that something follows
+	}
+	return by.Do(req, expired)
+}
+
+// endpoint is what is dialled for a number.
+func (a *account) endpoint(to string) string {
+	return strings.NewReplacer("{number}", to, "{digits}", strings.TrimPrefix(to, "+")).Replace(a.Endpoint)
+}
+
+// ringFor is how long the phone rings: not longer than the message is valid, and at least a second.
+func (a *account) ringFor(o *carrier.Outbound, now time.Time) time.Duration {
+	ring := a.ring
+	if o.Body.Call != nil && o.Body.Call.Ring > 0 {
+		ring = o.Body.Call.Ring
+	}
+	if !o.NotAfter.IsZero() {
+		ring = min(ring, o.NotAfter.Sub(now))
+	}
+	return max(ring, time.Second)
+}
+
+// Drain implements [carrier.Connector]. Calls that live go on; whoever opens the account next follows them.
+func (c *Connector) Drain(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true
+	c.turn.Broadcast()
+	c.mu.Unlock()
+	c.book.Drain(ctx)
+	c.lastReceipts(ctx)
+	c.mu.Lock()
+	c.end() // under the lock: nothing begins after it
+	c.mu.Unlock()
+	c.start.Do(func() { close(c.over) }) // it was never connected
+	<-c.over
+	c.dials.CloseIdle()
+	c.control.CloseIdle()
+	return nil
+}
+
+// lastReceipts waits until the receipts are durable that somebody takes.
+func (c *Connector) lastReceipts(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.turn.Broadcast()
+	})()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.box) > 0 && c.taken && ctx.Err() == nil {
+		c.turn.Wait()
+	}
+}
+
+// Health implements [carrier.Connector].
+func (c *Connector) Health() carrier.Health {
+	h := c.book.Health()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.Ready = !c.closed && (c.ready || c.failed == nil)
+	if h.Window = c.cfg.MaxConcurrent; c.ready {
+		h.Sessions = 1
+	}
+	h.LastError = cmp.Or(c.failed, h.LastError)
+	return h
+}
+
+// Reach asks for the applications, which shows that the user is taken. It takes the events away from nobody.
+func (c *Connector) Reach(ctx context.Context) error {
+	a, err := c.ask(ctx, http.MethodGet, "applications", nil, nil)
+	if err != nil {
+		return errors.Join(errors.New("voice: Asterisk does not answer"), err)
+	}
+	if a.Status/100 != 2 {
+		return errors.New("voice: Asterisk answers " + strconv.Itoa(a.Status) + " " + http.StatusText(a.Status))
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package voice
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"fanfare/sinks/carrier"
+)
+
+// event is what is read of an event of Asterisk. Fields that an event does not have are zero.
+type event struct {
+	Type        string    `json:"type"`
+	Application string    `json:"application"`
+	Timestamp   string    `json:"timestamp"`
+	Args        []string  `json:"args"`
+	Cause       int       `json:"cause"`
+	Channel     *channel  `json:"channel"`
+	Playback    *playback `json:"playback"`
+
+	at  time.Time
+	raw []byte
+}
+
+// channel is a call as Asterisk describes it.
+type channel struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+}
+
+// up reports whether the call was answered.
+func (c *channel) up() bool { return c != nil && c.State == "Up" }
+
+// playback is a message that is played, was, or could not be.
+type playback struct {
+	ID     string `json:"id"`
+	Target string `json:"target_uri"`
+	State  string `json:"state"`
+}
+
+// timestamps of Asterisk are those of ISO 8601 with a zone without a colon.
+const timestamp = "2006-01-02T15:04:05.999999999-0700"
+
+// parseEvent reads an event that came in at now. One of a type that is not known is none to complain of: every version has more.
+func parseEvent(raw []byte, now time.Time) (*event, error) {
+	var e event
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return nil, errors.New("the event is not JSON as Asterisk writes it") // the error of the package shows what it read
+	}
+	if e.Type == "" {
+		return nil, errors.New("the event has no type")
+	}
+	e.raw, e.at = raw, now
+	for _, layout := range []string{timestamp, time.RFC3339Nano} {
+		if at, err := time.Parse(layout, e.Timestamp); err == nil && at.Year() > 2000 && at.Year() < 2200 {
+			e.at = at
+			break
+		}
+	}
+	return &e, nil
+}
+
+// channelID is the id of the channel that the event is about; empty: it is about none.
+func (e *event) channelID() string {
+	switch {
+	case e.Channel != nil:
+		return e.Channel.ID
+	case e.Playback != nil:
+		id, ok := strings.CutPrefix(e.Playback.Target, "channel:")
+		if !ok {
+			return ""
+		}
+		return id
+	default:
+		return ""
+	}
+}
+
+// arg is the n-th argument with which the dialplan called Stasis; empty: there is none.
+func (e *event) arg(n int) string {
+	if n >= len(e.Args) {
+		return ""
+	}
+	return e.Args[n]
+}
+
+// channelID is the id of a call at Asterisk: our submission id behind the prefix of the account.
+func (a *account) channelID(k carrier.Key) string { return a.prefix + hex.EncodeToString(k[:]) }
+
+// keyOf reads a submission id back; ok is false for a channel that is not ours.
+func (a *account) keyOf(id string) (k carrier.Key, ok bool) {
+	text, ok := strings.CutPrefix(id, a.prefix)
+	if !ok || len(text) != 2*len(k) || text != strings.ToLower(text) {
+		return carrier.Key{}, false
+	}
+	if _, err := hex.Decode(k[:], []byte(text)); err != nil || k.Try() == 0 {
+		return carrier.Key{}, false
+	}
+	return k, true
+}

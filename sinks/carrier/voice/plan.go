@@ -1,0 +1,117 @@
+package voice
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+
+	"fanfare/schemas"
+	"fanfare/sinks/carrier"
+)
+
+// plan is what is to happen in a call. It goes with the call, as a variable of its channel, so that whoever finds the call later can go on.
+type plan struct {
+	To      string `json:"to,omitempty"`
+	Media   string `json:"media,omitempty"`
+	Queue   string `json:"queue,omitempty"`
+	Machine string `json:"machine,omitempty"` // empty, hangup or voicemail
+}
+
+// Variables of a channel. The dialplan may read the first four.
+const (
+	varApp     = "FANFARE_APP"
+	varMachine = "FANFARE_MACHINE"
+	varQueue   = "FANFARE_QUEUE"
+	varPlan    = "FANFARE_CALL"
+	// varSaid is set when the message is over: how it went.
+	varSaid = "FANFARE_SAID"
+	// varStatus is set by AMD().
+	varStatus = "AMDSTATUS"
+)
+
+// Codes of messages that cannot be made a call by this account. They are no carrier's.
+const (
+	codeNumber  = "number"
+	codeNoAudio = "no audio"
+	codeNoVoice = "no text to speech"
+	codeNoAMD   = "no machine context"
+	codeQueue   = "queue"
+)
+
+// plan returns what is to happen in the call of a message, or why there can be none.
+func (a *account) plan(o *carrier.Outbound) (plan, *carrier.Result) {
+	refuse := func(sub schemas.Code, code string) (plan, *carrier.Result) {
+		return plan{}, &carrier.Result{Outcome: carrier.Rejected, Sub: sub, Code: code}
+	}
+	if !number(o.To) {
+		return refuse(schemas.CodeInvalidNumber, codeNumber)
+	}
+	b := carrier.Call{Text: o.Body.Text.Body}
+	if o.Body.Call != nil {
+		b = *o.Body.Call
+	}
+	p := plan{To: o.To, Queue: b.Queue, Machine: b.MachineAction}
+	switch {
+	case b.Media != "":
+		p.Media = media(b.Media)
+	case b.Text == "":
+		return refuse(schemas.CodeRenderError, codeNoAudio)
+	case a.TextToSpeech == "":
+		return refuse(schemas.CodeNotSentOther, codeNoVoice)
+	default:
+		p.Media = media(a.speech(b.Text, b.Language))
+	}
+	switch p.Machine {
+	case "":
+	case "hangup", "voicemail":
+		if a.MachineContext == "" {
+			return refuse(schemas.CodeNotSentOther, codeNoAMD)
+		}
+	default:
+		return refuse(schemas.CodeNotSentOther, codeNoAMD)
+	}
+	if p.Queue != "" && (a.QueueContext == "" || !word.MatchString(p.Queue)) {
+		return refuse(schemas.CodeNotSentOther, codeQueue)
+	}
+	return p, nil
+}
+
+// number reports whether s is E.164: nothing else may come into what is dialled.
+func number(s string) bool {
+	if len(s) < 7 || len(s) > 16 || s[0] != '+' {
+		return false
+	}
+	for _, c := range []byte(s[1:]) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// media is an address as Asterisk plays it.
+func media(address string) string {
+	if strings.HasPrefix(address, "sound:") {
+		return address
+	}
+	return "sound:" + address
+}
+
+// speech is the address of a text that is spoken.
+func (a *account) speech(text, language string) string {
+	if language == "" {
+		language = a.Language
+	}
+	return strings.NewReplacer("{text}", url.QueryEscape(text), "{language}", url.QueryEscape(language)).Replace(a.TextToSpeech)
+}
+
+// variables is the body of the request that makes the call.
+func (p *plan) variables(app string) ([]byte, error) {
+	own, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(map[string]any{"variables": map[string]string{
+		varApp: app, varMachine: p.Machine, varQueue: p.Queue, varPlan: string(own),
+	}})
+}
