@@ -29,7 +29,7 @@ func (o *options) open(ctx context.Context, c *sim.Carrier, log *slog.Logger) ([
 	for _, one := range []struct {
 		address string
 		open    func(context.Context, *sim.Carrier, *options, *slog.Logger) (*face, error)
-	}{{o.smpp.listen, openSMPP}, {o.http.listen, openHTTP}, {o.graph.listen, openGraph}, {o.rbm.listen, openRBM}} {
+	}{{o.smpp.listen, openSMPP}, {o.http.listen, openHTTP}, {o.graph.listen, openGraph}, {o.rbm.listen, openRBM}, {o.ari.listen, openARI}} {
 		if one.address == "" {
 			continue
 		}

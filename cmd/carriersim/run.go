@@ -34,6 +34,7 @@ type options struct {
 	http    httpOptions
 	graph   graphOptions
 	rbm     rbmOptions
+	ari     ariOptions
 }
 
 // parse reads the command line, and what it leaves open from the environment.
@@ -50,6 +51,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	o.http.flags(f)
 	o.graph.flags(f)
 	o.rbm.flags(f)
+	o.ari.flags(f)
 	profile := f.String("profile", "default", "how it behaves: "+strings.Join(sim.ProfileNames, ", "))
 	rate := f.Float64("rate", -1, "most submissions per second; 0: no limit (default: the profile's)")
 	burst := f.Int("burst", 0, "submissions at once with --rate (default: 100 ms of the rate)")
@@ -75,6 +77,9 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 		return o, err
 	}
 	if err = o.rbm.check(&o.profile); err != nil {
+		return o, err
+	}
+	if err = o.ari.check(&o.profile); err != nil {
 		return o, err
 	}
 	if *rate >= 0 {

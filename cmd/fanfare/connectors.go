@@ -21,6 +21,7 @@ import (
 	"fanfare/sinks/carrier/rcs"
 	"fanfare/sinks/carrier/sim"
 	"fanfare/sinks/carrier/smpp"
+	"fanfare/sinks/carrier/voice"
 	"fanfare/sinks/carrier/whatsapp"
 )
 
@@ -46,6 +47,7 @@ var (
 
 	rcsOnly      = []schemas.Channel{schemas.ChannelRCS}
 	whatsAppOnly = []schemas.Channel{schemas.ChannelWhatsApp}
+	voiceOnly    = []schemas.Channel{schemas.ChannelVoice}
 )
 
 // connectors are the kinds of carriers that exist, one a line.
@@ -54,6 +56,7 @@ var connectors = []connector{
 	{"smpp", false, smsOnly, []string{"password", "tls.key"}, smppCaps, openSMPP, nil},
 	{"httpsms", false, smsOnly, []string{"values.*"}, httpCaps, openHTTP, httpWebhook},
 	{"rcs", false, rcsOnly, []string{"serviceAccount", "serviceAccount.*", "clientToken"}, rcsCaps, openRCS, rcsWebhook},
+	{"voice", false, voiceOnly, []string{"password"}, voiceCaps, openVoice, nil},
 	{"whatsapp", false, whatsAppOnly, []string{"accessToken", "appSecret", "verifyToken"}, whatsAppCaps, openWhatsApp, whatsAppWebhook},
 }
 
@@ -184,6 +187,26 @@ func openRCS(_ context.Context, _ *wiring, account string, settings []byte) (car
 
 func rcsWebhook(account string, settings []byte) (carrier.Webhook, error) {
 	return newRCS(account, settings)
+}
+
+func newVoice(log *slog.Logger, account string, settings []byte) (*voice.Connector, error) {
+	cfg, err := voice.Parse(settings)
+	if err != nil {
+		return nil, err
+	}
+	return voice.New(cfg, voice.Deps{Account: account, Logger: log})
+}
+
+func voiceCaps(settings []byte) (carrier.Caps, error) {
+	c, err := newVoice(nil, "", settings)
+	if err != nil {
+		return carrier.Caps{}, err
+	}
+	return c.Caps(), nil
+}
+
+func openVoice(_ context.Context, w *wiring, account string, settings []byte) (carrier.Connector, error) {
+	return newVoice(w.log, account, settings)
 }
 
 // settingsOf returns what the connector of a route is opened with: its configuration, and its credentials once they are opened.
