@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// A voice campaign to an Asterisk in a process of its own, with a route that was made by the API. Fanfare is killed with kill -9 three times in the
-// middle. By the record of the carrier nobody was called again whose first call had not failed; whoever was not called is named, not sent or ambiguous; and
-// there were never more calls at once than the account may have, by the count of the exchange (P2, P3).
+// A voice campaign to an Asterisk in a process of its own, with a route that was made by the API. Fanfare is killed
+// with kill -9 three times in the middle. By the record of the carrier nobody was called again whose first call had not
+// failed; whoever was not called is named, not sent or ambiguous; and there were never more calls at once than the
+// account may have, by the count of the exchange (P2, P3).
 func TestEndToEndVoice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")

@@ -39,7 +39,8 @@ func (c *Connector) tell(k *call, word string, at time.Time, raw []byte, then fu
 	}
 }
 
-// Receipts implements [carrier.ReceiptSource]. It ends with ctx, or when the connector was drained and nothing waits any more.
+// Receipts implements [carrier.ReceiptSource]. It ends with ctx, or when the connector was drained and nothing waits
+// any more.
 func (c *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	c.mu.Lock()
 	if c.taken {

@@ -19,28 +19,33 @@ type Config struct {
 	BaseURL  string          `json:"baseUrl"`
 	Username string          `json:"username"`
 	Password settings.Secret `json:"password"`
-	// App is the Stasis application of this account, and begins the ids of its channels; empty: fanfare. No two accounts at one Asterisk
-	// may share it.
+	// App is the Stasis application of this account, and begins the ids of its channels; empty: fanfare. No two
+	// accounts at one Asterisk may share it.
 	App string `json:"app,omitempty"`
-	// Endpoint is what is dialled, such as PJSIP/{number}@trunk. {number} becomes the recipient with its plus, {digits} without.
+	// Endpoint is what is dialled, such as PJSIP/{number}@trunk. {number} becomes the recipient with its plus, {digits}
+	// without.
 	Endpoint string `json:"endpoint"`
 	// CallerID of messages that have none.
 	CallerID string `json:"callerId,omitempty"`
-	// MaxConcurrent is how many calls may live at once, 1..10000. There is no default: it is what the trunk was sold for.
+	// MaxConcurrent is how many calls may live at once, 1..10000. There is no default: it is what the trunk was sold
+	// for.
 	MaxConcurrent int `json:"maxConcurrent"`
 	// Ring is how long the phone of a message rings that does not say, 1 s to 2 min; 0: 30 s.
 	Ring settings.Duration `json:"ring,omitempty"`
-	// MachineContext of the dialplan runs AMD() and comes back; empty: answering machines cannot be detected. Unsure says what an
-	// answer is taken for that AMD() is not sure of: `human`, which is the default, or `machine`.
+	// MachineContext of the dialplan runs AMD() and comes back; empty: answering machines cannot be detected. Unsure
+	// says what an answer is taken for that AMD() is not sure of: `human`, which is the default, or `machine`.
 	MachineContext string `json:"machineContext,omitempty"`
 	Unsure         string `json:"unsure,omitempty"`
-	// QueueContext of the dialplan takes a call after its message, with the name of the queue as its extension; empty: there are no queues.
+	// QueueContext of the dialplan takes a call after its message, with the name of the queue as its extension; empty:
+	// there are no queues.
 	QueueContext string `json:"queueContext,omitempty"`
-	// TextToSpeech is an address that answers with audio, such as https://tts.example.org/say?lang={language}&text={text}; empty: texts
-	// cannot be spoken. Language is that of messages that have none; empty: en.
+	// TextToSpeech is an address that answers with audio, such as
+	// https://tts.example.org/say?lang={language}&text={text}; empty: texts cannot be spoken. Language is that of
+	// messages that have none; empty: en.
 	TextToSpeech string `json:"textToSpeech,omitempty"`
 	Language     string `json:"language,omitempty"`
-	// Hold is how long a call whose message is over is kept up at most until its receipt is durable, 10 ms to 1 min; 0: 5 s.
+	// Hold is how long a call whose message is over is kept up at most until its receipt is durable, 10 ms to 1 min; 0:
+	// 5 s.
 	Hold settings.Duration `json:"hold,omitempty"`
 	// AnswerTimeout is when a hand-over without an answer is doubtful; 0: 10 s.
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`

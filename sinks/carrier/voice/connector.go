@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -235,7 +236,8 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound, p plan) car
 		c.drop(k)
 		return carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeRenderError, Code: "variables"}
 	}
-	a, err := c.request(ctx, c.dials, http.MethodPost, "channels", query, body, func() bool { return o.Expired(time.Now()) || !c.mayDial() })
+	expired := func() bool { return o.Expired(time.Now()) || !c.mayDial() }
+	a, err := c.request(ctx, c.dials, http.MethodPost, "channels", query, body, expired)
 	switch {
 	case errors.Is(err, once.ErrExpired):
 		c.drop(k)
@@ -269,7 +271,8 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound, p plan) car
 	return r
 }
 
-// mayDial reports whether calls may be made: the connection has not been lost, or taken over, since the place was given.
+// mayDial reports whether calls may be made: the connection has not been lost, or taken over, since the place was
+// given.
 func (c *Connector) mayDial() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,7 +292,8 @@ func (c *Connector) posted(k *call) {
 	c.waited(k)
 }
 
-// doubt says that Asterisk may have a call, and returns what is answered: it has the call, when it has told of it meanwhile.
+// doubt says that Asterisk may have a call, and returns what is answered: it has the call, when it has told of it
+// meanwhile.
 func (c *Connector) doubt(k *call, r carrier.Result) carrier.Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -352,7 +356,9 @@ func (c *Connector) ask(ctx context.Context, method, path string, query url.Valu
 
 func never() bool { return false }
 
-func (c *Connector) request(ctx context.Context, by *once.Client, method, path string, query url.Values, body []byte, expired func() bool) (*once.Answer, error) {
+func (c *Connector) request(
+	ctx context.Context, by *once.Client, method, path string, query url.Values, body []byte, expired func() bool,
+) (*once.Answer, error) {
 	address := c.cfg.base + "/" + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
@@ -436,7 +442,7 @@ func (c *Connector) Health() carrier.Health {
 func (c *Connector) Reach(ctx context.Context) error {
 	a, err := c.ask(ctx, http.MethodGet, "applications", nil, nil)
 	if err != nil {
-		return errors.Join(errors.New("voice: Asterisk does not answer"), err)
+		return fmt.Errorf("voice: Asterisk does not answer: %w", err)
 	}
 	if a.Status/100 != 2 {
 		return errors.New("voice: Asterisk answers " + strconv.Itoa(a.Status) + " " + http.StatusText(a.Status))

@@ -17,8 +17,8 @@ import (
 	"fanfare/sinks/carrier/voice/ari"
 )
 
-// The events break off in the middle of calls, again and again. No call is made twice, every place becomes free, and every call has a
-// receipt: what was heard, or that the end was missed.
+// The events break off in the middle of calls, again and again. No call is made twice, every place becomes free, and
+// every call has a receipt: what was heard, or that the end was missed.
 func TestEventsBreakOff(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 300 * time.Millisecond, P99: time.Second}
@@ -90,8 +90,9 @@ func TestEventsBreakOff(t *testing.T) {
 	t.Logf("80 calls: %v", words)
 }
 
-// A process is killed 32 times in the middle of calls, and each time another opens the account at once. There are never more calls than
-// maxConcurrent, by the count of the peer; none is made twice; and the calls that live are followed by the next process, to their receipts.
+// A process is killed 32 times in the middle of calls, and each time another opens the account at once. There are never
+// more calls than maxConcurrent, by the count of the peer; none is made twice; and the calls that live are followed by
+// the next process, to their receipts.
 func TestNeverMoreCallsThanAllowedOver32Kills(t *testing.T) {
 	const kills, most = 32, 7
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
@@ -233,7 +234,8 @@ func TestFound(t *testing.T) {
 	}
 }
 
-// The answer to a hand-over is lost. The call is there, which Asterisk's events or its list show: the doubt ends with a receipt.
+// The answer to a hand-over is lost. The call is there, which Asterisk's events or its list show: the doubt ends with a
+// receipt.
 func TestDoubtEnds(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 500 * time.Millisecond}
@@ -329,7 +331,8 @@ func TestHeldUntilDurable(t *testing.T) {
 	}
 }
 
-// A second process takes the application over. The first makes no more calls while the second lives, and the two together not more than one may.
+// A second process takes the application over. The first makes no more calls while the second lives, and the two
+// together not more than one may.
 func TestReplaced(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 400 * time.Millisecond}

@@ -43,7 +43,8 @@ type playback struct {
 // timestamps of Asterisk are those of ISO 8601 with a zone without a colon.
 const timestamp = "2006-01-02T15:04:05.999999999-0700"
 
-// parseEvent reads an event that came in at now. One of a type that is not known is none to complain of: every version has more.
+// parseEvent reads an event that came in at now. One of a type that is not known is none to complain of: every version
+// has more.
 func parseEvent(raw []byte, now time.Time) (*event, error) {
 	var e event
 	if err := json.Unmarshal(raw, &e); err != nil {

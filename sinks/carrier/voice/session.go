@@ -19,10 +19,11 @@ import (
 
 // Times of a session.
 const (
-	// settle is how long after connecting the calls are counted. A process that died a moment ago may have a request on its way that
-	// Asterisk has not read yet.
+	// settle is how long after connecting the calls are counted. A process that died a moment ago may have a request on
+	// its way that Asterisk has not read yet.
 	settle = 200 * time.Millisecond
-	// look is how often calls are looked after: what met no answer is done again, and calls are hung up that were held for too long.
+	// look is how often calls are looked after: what met no answer is done again, and calls are hung up that were held
+	// for too long.
 	look = time.Second
 	// listEvery is how often the calls are listed besides, in looks: for events that were lost.
 	listEvery = 5
@@ -30,8 +31,8 @@ const (
 	doubtSettles = 5 * time.Second
 	// replacedFor is how long an application is left to the process that has taken it over, while it has it.
 	replacedFor = 30 * time.Second
-	// strangerFor is after how long a receipt says that a call lives that was found: whoever made it may not know that it was made. The end
-	// of a short call says it, too.
+	// strangerFor is after how long a receipt says that a call lives that was found: whoever made it may not know that
+	// it was made. The end of a short call says it, too.
 	strangerFor = 10 * time.Second
 	// alive is how long a connection may be silent to a ping.
 	alive = 10 * time.Second
@@ -96,7 +97,8 @@ func (c *Connector) session(ctx context.Context) (worked bool, err error) {
 	header.Set("Authorization", basic.Header.Get("Authorization"))
 	dialing, cancelDial := context.WithTimeout(ctx, alive)
 	defer cancelDial()
-	conn, resp, err := websocket.Dial(dialing, c.cfg.events+"?"+url.Values{"app": {c.cfg.App}}.Encode(), &websocket.DialOptions{HTTPClient: c.socket, HTTPHeader: header})
+	address := c.cfg.events + "?" + url.Values{"app": {c.cfg.App}}.Encode()
+	conn, resp, err := websocket.Dial(dialing, address, &websocket.DialOptions{HTTPClient: c.socket, HTTPHeader: header})
 	if resp != nil && resp.Body != nil {
 		_ = resp.Body.Close()
 	}
@@ -156,7 +158,8 @@ func (c *Connector) session(ctx context.Context) (worked bool, err error) {
 	}
 }
 
-// without leaves the address out of an error: it has the name of the application only, and the host is in the configuration.
+// without leaves the address out of an error: it has the name of the application only, and the host is in the
+// configuration.
 func without(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		return wrapped.Err
@@ -203,7 +206,8 @@ func (c *Connector) listen(ctx context.Context, conn *websocket.Conn) error {
 	}
 }
 
-// stepBack forgets the calls, which are the other process's now, and waits until that one is gone, or has had them for a while.
+// stepBack forgets the calls, which are the other process's now, and waits until that one is gone, or has had them for
+// a while.
 func (c *Connector) stepBack(ctx context.Context) {
 	c.mu.Lock()
 	for id, k := range c.calls {
@@ -221,7 +225,8 @@ func (c *Connector) stepBack(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if a, err := c.ask(ctx, http.MethodGet, "applications/"+c.cfg.App, nil, nil); err == nil && a.Status == http.StatusNotFound {
+		a, err := c.ask(ctx, http.MethodGet, "applications/"+c.cfg.App, nil, nil)
+		if err == nil && a.Status == http.StatusNotFound {
 			return
 		}
 	}
@@ -229,12 +234,14 @@ func (c *Connector) stepBack(ctx context.Context) {
 
 // follow asks for the events of a channel.
 func (c *Connector) follow(ctx context.Context, id string) error {
-	a, err := c.ask(ctx, http.MethodPost, "applications/"+c.cfg.App+"/subscription", url.Values{"eventSource": {"channel:" + id}}, nil)
+	source := url.Values{"eventSource": {"channel:" + id}}
+	a, err := c.ask(ctx, http.MethodPost, "applications/"+c.cfg.App+"/subscription", source, nil)
 	return done(a, err, http.StatusUnprocessableEntity) // 422: there is no such channel any more
 }
 
-// reconcile compares the calls with those that Asterisk lists. Those that are not known count from now on; those that are not listed any
-// more are over. first: nobody has listened before. missing: some are not listed that may be over, which the next list shows.
+// reconcile compares the calls with those that Asterisk lists. Those that are not known count from now on; those that
+// are not listed any more are over. first: nobody has listened before. missing: some are not listed that may be over,
+// which the next list shows.
 func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, err error) {
 	asked := time.Now()
 	a, err := c.ask(ctx, http.MethodGet, "channels", nil, nil)

@@ -1,0 +1,294 @@
+package voice
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"fanfare/sinks/carrier/once"
+)
+
+// push says what is to be done next about a call. The caller holds the lock.
+func (c *Connector) push(k *call, a action) {
+	if c.calls[k.id] != k {
+		return
+	}
+	k.todo = a
+	c.act(k)
+}
+
+// act does what is to be done about a call, in a goroutine of its own. The caller holds the lock.
+func (c *Connector) act(k *call) {
+	if k.acting || k.todo == nothing || c.life.Err() != nil {
+		return
+	}
+	k.acting = true
+	c.acting.Go(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for k.todo != nothing && c.calls[k.id] == k {
+			doing := k.todo
+			k.todo = nothing
+			c.mu.Unlock()
+			err := c.do(c.life, k, doing)
+			c.mu.Lock()
+			if err != nil { // the next look does it again
+				if k.todo == nothing {
+					k.todo = doing
+				}
+				break
+			}
+		}
+		k.acting = false
+	})
+}
+
+// do does one thing about a call. An error says that Asterisk did not answer.
+func (c *Connector) do(ctx context.Context, k *call, a action) error {
+	switch a {
+	case examine:
+		return c.examine(ctx, k)
+	case detect:
+		return c.goOn(ctx, k, c.cfg.MachineContext, "s")
+	case queue:
+		return c.goOn(ctx, k, c.cfg.QueueContext, k.plan.Queue)
+	case play:
+		return c.play(ctx, k)
+	case unheardOf:
+		return c.checkPlayed(ctx, k)
+	case finish:
+		return c.finish(ctx, k)
+	case hangUp:
+		_, err := c.ask(ctx, http.MethodDelete, "channels/"+k.id, url.Values{"reason": {"normal"}}, nil)
+		return err
+	default:
+		return nil
+	}
+}
+
+// channelOf asks for a call. It is nil when Asterisk has none.
+func (c *Connector) channelOf(ctx context.Context, id string) (*channel, error) {
+	a, err := c.ask(ctx, http.MethodGet, "channels/"+id, nil, nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.Status == http.StatusNotFound:
+		return nil, nil //nolint:nilnil // none
+	case a.Status/100 != 2:
+		return nil, done(a, nil)
+	}
+	var ch channel
+	if err := json.Unmarshal(a.Body, &ch); err != nil || a.Torn {
+		return nil, errUnread
+	}
+	return &ch, nil
+}
+
+// variable asks for a variable of a channel; empty: it has none.
+func (c *Connector) variable(ctx context.Context, id, name string) (string, error) {
+	a, err := c.ask(ctx, http.MethodGet, "channels/"+id+"/variable", url.Values{"variable": {name}}, nil)
+	if err != nil {
+		return "", err
+	}
+	var doc struct {
+		Value string `json:"value"`
+	}
+	if a.Status/100 == 2 && (a.Torn || json.Unmarshal(a.Body, &doc) != nil) {
+		return "", errUnread
+	}
+	return doc.Value, nil
+}
+
+// examine finds out how far a call is that nobody has listened to, and goes on with it.
+func (c *Connector) examine(ctx context.Context, k *call) error {
+	// First the events, then the state: nothing may fall between the two.
+	if err := c.follow(ctx, k.id); err != nil {
+		return err
+	}
+	ch, err := c.channelOf(ctx, k.id)
+	if ch == nil || err != nil {
+		return err // when it is over, the list of calls tells
+	}
+	c.mu.Lock()
+	known := k.known
+	c.mu.Unlock()
+	var p plan
+	if !known {
+		text, err := c.variable(ctx, k.id, varPlan)
+		if err != nil {
+			return err
+		}
+		_ = json.Unmarshal([]byte(text), &p) // one that cannot be read: the call is only waited for
+	}
+	how, err := c.variable(ctx, k.id, varSaid)
+	if err != nil {
+		return err
+	}
+	amd, err := c.variable(ctx, k.id, varStatus)
+	if err != nil {
+		return err
+	}
+	a, err := c.ask(ctx, http.MethodGet, "playbacks/"+k.id, nil, nil)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k.stage == finished {
+		return nil // it went on meanwhile
+	}
+	if !k.known {
+		k.plan, k.known = p, true
+	}
+	if k.amd == "" {
+		k.amd = amd
+	}
+	switch {
+	case !ch.up():
+		k.stage = ringing
+	case slices.Contains([]string{wordHuman, wordVoicemail, wordMachine, wordUnplayed}, how):
+		c.finished(k, how)
+	case k.plan.Media == "":
+	case a.Status/100 == 2: // the message is being played
+		k.stage, k.listener, k.playing = talking, c.heardBy(k), true
+	case k.stage == talking && k.playing: // it was, and is over
+		c.finished(k, k.listener)
+	default:
+		c.answered(k)
+	}
+	return nil
+}
+
+// heardBy is who hears a message that is being played, as a word. The caller holds the lock.
+func (c *Connector) heardBy(k *call) string {
+	if k.plan.Machine != "" && (k.amd == "MACHINE" || k.amd != "HUMAN" && c.cfg.unsureMachine) {
+		return wordVoicemail
+	}
+	return wordHuman
+}
+
+// notInStasis is the status of Asterisk for a call that the dialplan has, so that nothing can be done with it now.
+const notInStasis = http.StatusConflict
+
+// goOn gives a call to the dialplan. It may be there already.
+func (c *Connector) goOn(ctx context.Context, k *call, context, extension string) error {
+	body, err := json.Marshal(map[string]any{"context": context, "extension": extension, "priority": 1})
+	if err != nil {
+		return err
+	}
+	a, err := c.ask(ctx, http.MethodPost, "channels/"+k.id+"/continue", nil, body)
+	if err == nil && refused(a) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if k.stage == finished {
+			c.push(k, hangUp)
+		} else {
+			c.finished(k, wordUnplayed)
+		}
+		return nil
+	}
+	return done(a, err, notInStasis)
+}
+
+// refused reports whether Asterisk will never do what was asked of it.
+func refused(a *once.Answer) bool {
+	passing := []int{http.StatusNotFound, notInStasis, http.StatusUnauthorized, http.StatusForbidden}
+	return a.Status/100 == 4 && !slices.Contains(passing, a.Status)
+}
+
+// done is the error of an action that is to be done again. A call that is gone needs no more.
+func done(a *once.Answer, err error, fine ...int) error {
+	if err != nil || a.Status/100 == 2 || a.Status == http.StatusNotFound || slices.Contains(fine, a.Status) {
+		return err
+	}
+	return errors.New("Asterisk answers " + strconv.Itoa(a.Status))
+}
+
+// play plays the message. The playback has the id of the call, so that a second one is refused.
+func (c *Connector) play(ctx context.Context, k *call) error {
+	body, err := json.Marshal(map[string]any{"media": []string{k.plan.Media}})
+	if err != nil {
+		return err
+	}
+	a, err := c.ask(ctx, http.MethodPost, "channels/"+k.id+"/play/"+k.id, nil, body)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case a.Status/100 == 2:
+		k.playing = true
+		return nil
+	case a.Status == http.StatusNotFound, k.stage != talking:
+		return nil
+	case a.Status == notInStasis:
+		if k.plan.Machine != "" { // the dialplan still has it, and gives it back with what AMD() says
+			k.stage, k.listener = detecting, ""
+		}
+		return nil
+	case refused(a):
+		c.finished(k, wordUnplayed)
+		return nil
+	default:
+		return done(a, nil)
+	}
+}
+
+// mournFor is how long a call is looked at whose message could not be played, for its end: a person has hung up.
+const mournFor = 300 * time.Millisecond
+
+// checkPlayed finds out why a message was not played to its end.
+func (c *Connector) checkPlayed(ctx context.Context, k *call) error {
+	t := time.NewTimer(mournFor)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+	}
+	ch, err := c.channelOf(ctx, k.id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch != nil && k.stage == talking && c.calls[k.id] == k {
+		c.finished(k, wordUnplayed)
+	}
+	return nil
+}
+
+// finish says how a call went: first to Asterisk, for whoever finds the call when this process is no more, and then in
+// a receipt. The call is kept up until the receipt is durable, unless a queue takes it.
+func (c *Connector) finish(ctx context.Context, k *call) error {
+	c.mu.Lock()
+	how := k.said
+	c.mu.Unlock()
+	body, err := json.Marshal(map[string]string{"variable": varSaid, "value": how})
+	if err != nil {
+		return err
+	}
+	// Without it, the call tells less to who finds it.
+	_, _ = c.ask(ctx, http.MethodPost, "channels/"+k.id+"/variable", nil, body)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k.told || c.calls[k.id] != k {
+		return nil
+	}
+	k.told = true
+	raw := []byte("call " + k.id + ": " + how)
+	if how == wordHuman && k.plan.Queue != "" {
+		c.tell(k, how, time.Now(), raw, nil)
+		k.todo = queue
+		return nil
+	}
+	k.held = time.Now()
+	c.tell(k, how, k.held, raw, func() { c.push(k, hangUp) })
+	return nil
+}
