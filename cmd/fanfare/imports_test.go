@@ -47,6 +47,7 @@ var importRules = []importRule{
 	{"sinks/carrier/httpsms/", []string{"schemas/", "sinks/carrier", "sinks/carrier/codes", "sinks/carrier/inflight", "sinks/carrier/once", "sinks/carrier/settings", "sinks/carrier/httpsms/"}, "an implementation knows its contract"},
 	{"sinks/carrier/rcs/", []string{"schemas/", "sinks/carrier", "sinks/carrier/codes", "sinks/carrier/inflight", "sinks/carrier/once", "sinks/carrier/settings", "sinks/carrier/rcs/"}, "an implementation knows its contract"},
 	{"sinks/carrier/whatsapp/", []string{"schemas/", "sinks/carrier", "sinks/carrier/codes", "sinks/carrier/inflight", "sinks/carrier/once", "sinks/carrier/settings", "sinks/carrier/whatsapp/"}, "an implementation knows its contract"},
+	{"sinks/carrier/voice/", []string{"schemas/", "sinks/carrier", "sinks/carrier/codes", "sinks/carrier/inflight", "sinks/carrier/once", "sinks/carrier/settings", "sinks/carrier/voice/"}, "an implementation knows its contract"},
 	{"sinks/carrier/codes/", []string{"schemas/", "sinks/carrier"}, "a part of the contract knows no implementation"},
 	{"sinks/carrier/once/", nil, "a part of connectors knows none of them"},
 	{"sinks/carrier/settings/", nil, "a part of connectors knows none of them"},
