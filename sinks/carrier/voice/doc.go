@@ -75,8 +75,8 @@
 //	[fanfare-amd]
 //	exten => s,1,AMD()
 //	 same => n,GotoIf($["${AMDSTATUS}" = "HANGUP"]?out)
-//	 same => n,ExecIf($["${AMDSTATUS}${FANFARE_MACHINE}" = "MACHINEvoicemail"]?WaitForSilence(1500,1,30))
-//	 same => n,Stasis(${FANFARE_APP},amd,${AMDSTATUS},${AMDCAUSE})
+//	 same => n,ExecIf($["${AMDSTATUS}${CALL_MACHINE}" = "MACHINEvoicemail"]?WaitForSilence(1500,1,30))
+//	 same => n,Stasis(${CALL_APP},amd,${AMDSTATUS},${AMDCAUSE})
 //	 same => n(out),Hangup()
 //
 //	[fanfare-queue]

@@ -20,12 +20,12 @@ type plan struct {
 
 // Variables of a channel. The dialplan may read the first four.
 const (
-	varApp     = "FANFARE_APP"
-	varMachine = "FANFARE_MACHINE"
-	varQueue   = "FANFARE_QUEUE"
-	varPlan    = "FANFARE_CALL"
+	varApp     = "CALL_APP"
+	varMachine = "CALL_MACHINE"
+	varQueue   = "CALL_QUEUE"
+	varPlan    = "CALL_PLAN"
 	// varSaid is set when the message is over: how it went.
-	varSaid = "FANFARE_SAID"
+	varSaid = "CALL_SAID"
 	// varStatus is set by AMD().
 	varStatus = "AMDSTATUS"
 )

@@ -392,13 +392,13 @@ func TestOrigination(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, have, want)
 		}
 	}
-	for name, want := range map[string]string{"FANFARE_APP": "fanfare", "FANFARE_MACHINE": "voicemail", "FANFARE_QUEUE": "sales"} {
+	for name, want := range map[string]string{"CALL_APP": "fanfare", "CALL_MACHINE": "voicemail", "CALL_QUEUE": "sales"} {
 		if have := body.Variables[name]; have != want {
 			t.Errorf("%s: got %q, want %q", name, have, want)
 		}
 	}
-	if want := "lang=en&text=Ciao%2C+Anna+%26+Bruno"; !strings.Contains(strings.ReplaceAll(body.Variables["FANFARE_CALL"], `\u0026`, "&"), want) {
-		t.Errorf("the plan is %s, want %q in it", body.Variables["FANFARE_CALL"], want)
+	if want := "lang=en&text=Ciao%2C+Anna+%26+Bruno"; !strings.Contains(strings.ReplaceAll(body.Variables["CALL_PLAN"], `\u0026`, "&"), want) {
+		t.Errorf("the plan is %s, want %q in it", body.Variables["CALL_PLAN"], want)
 	}
 }
 

@@ -275,7 +275,7 @@ func (s *Server) originate(w http.ResponseWriter, r *http.Request, in *inputs) {
 	limit := time.Duration(ring) * time.Second
 	out := carrier.Outbound{
 		Key: c.key, Channel: schemas.ChannelVoice, To: to, From: c.from, NotAfter: time.Now().Add(limit),
-		Body: carrier.Body{Text: carrier.Text{Body: cmp.Or(in.variables["FANFARE_CALL"], "call"), Encoding: schemas.EncodingGSM7, Segments: 1}},
+		Body: carrier.Body{Text: carrier.Text{Body: cmp.Or(in.variables["CALL_PLAN"], "call"), Encoding: schemas.EncodingGSM7, Segments: 1}},
 	}
 	answered := make(chan carrier.Result, 1)
 	// Who hangs up on us does not take the call back.
