@@ -16,9 +16,9 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Links of campaigns (R39, R138, X6): {{link:https://…}} in a text, or every address of the text with shortenLinks,
-// becomes a short address that is different for each recipient. It leads to the edge, which counts the click and
-// redirects.
+// Links of campaigns (R39, R138, X6, X10): {{link:https://…}} in a text, or every address of it with shortenLinks, becomes a short address
+// that is the recipient's own. It leads to the edge, which counts the click and redirects. {{opt_out}} becomes one that leads to the
+// edge's opt-out page.
 
 // linksValid is how long the links of a campaign work after its end: as long as its record stays in topic campaigns.
 const linksValid = 7 * 24 * time.Hour
@@ -158,12 +158,6 @@ func (s *server) checkLinks(f *found) {
 	for i := range f.legs {
 		if f.legs[i].Channel == schemas.ChannelVoice && linkTable("", f.legs[i:i+1], nil) != nil {
 			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The text of a call cannot have a link: it would be read out.").WithFix("Remove {{link:…}} and {{opt_out}} from the text."))
-		}
-	}
-	for _, t := range linkedTexts(f.legs) {
-		if t.text.OptOut() {
-			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "{{opt_out}} is not offered yet.").WithFix("Remove it from the text."))
-			break
 		}
 	}
 	if s.LinkURL == "" {

@@ -36,6 +36,7 @@ type Figures struct {
 	Read                uint64  `json:"read" doc:"Those of delivered that were read."`
 	Clicked             uint64  `json:"clicked" doc:"People who clicked a link."`
 	ClickRate           float64 `json:"clickRate" doc:"clicked divided by delivered."`
+	OptedOut            uint64  `json:"optedOut" doc:"People who opted out in answer to a message of it."`
 	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
 	FailureRateOfTotal  float64 `json:"failureRateOfTotal"`
 }
@@ -46,7 +47,7 @@ func figuresOf(f *analytics.Figures) Figures {
 		TotalMessages: f.Total, Sent: f.Sent, Delivered: f.Delivered, Failed: f.Failed, Pending: f.Pending,
 		DeliveryRate: f.DeliveryRate, FailureRate: f.FailureRate, Ambiguous: f.Ambiguous, NotSent: f.NotSent, Skipped: f.Skipped,
 		Awaiting: f.Awaiting, Unconfirmed: f.Unconfirmed, Undelivered: f.Undelivered, Read: f.Read, Clicked: f.Clickers,
-		ClickRate: f.ClickRate, DeliveryRateOfTotal: f.DeliveryRateOfTotal, FailureRateOfTotal: f.FailureRateOfTotal,
+		ClickRate: f.ClickRate, OptedOut: f.OptedOut, DeliveryRateOfTotal: f.DeliveryRateOfTotal, FailureRateOfTotal: f.FailureRateOfTotal,
 	}
 }
 

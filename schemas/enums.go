@@ -187,6 +187,16 @@ const (
 	CodeOptedOut              = fanfarev1.Code_CODE_OPTED_OUT
 )
 
+// InboundWay is the record's enum of that name.
+type InboundWay = fanfarev1.InboundWay
+
+// Values of [InboundWay].
+const (
+	InboundWayUnspecified = fanfarev1.InboundWay_INBOUND_WAY_UNSPECIFIED
+	InboundWayLink        = fanfarev1.InboundWay_INBOUND_WAY_LINK
+	InboundWayMessage     = fanfarev1.InboundWay_INBOUND_WAY_MESSAGE
+)
+
 // Encoding is the record's enum of that name.
 type Encoding = fanfarev1.Encoding
 

@@ -13,13 +13,13 @@ import (
 type Link struct {
 	Campaign uint64
 	Seq      uint32
-	// Number is the number in the campaign's LinkTable; [LinkOptOut] is reserved for an opt-out page.
+	// Number within the campaign's [LinkTable]; [LinkOptOut] leads to the opt-out page.
 	Number uint8
 }
 
 // Bounds of links.
 const (
-	// LinkOptOut is reserved for the opt-out page of every campaign. The API refuses {{opt_out}} until the edge has one.
+	// LinkOptOut is the number of {{opt_out}}, the opt-out page of every campaign.
 	LinkOptOut = 0
 	// MaxLink is the greatest number of a link of a campaign.
 	MaxLink = 1<<6 - 1

@@ -43,6 +43,7 @@ const (
 	TypeMessage     EventType = "fanfare.message.v1"
 	TypeReceipt     EventType = "fanfare.receipt.v1"
 	TypeCallback    EventType = "fanfare.callback.v1"
+	TypeInbound     EventType = "fanfare.inbound.v1"
 	TypeDelivery    EventType = "fanfare.delivery.v1"
 )
 
@@ -207,4 +208,14 @@ func CallbackEvent(topic, source string, c *fanfarev1.Callback) Event {
 	}
 	id := c.GetRoute() + "/" + hex.EncodeToString(h.Sum(nil)[:16])
 	return Event{Topic: topic, Key: id, Type: TypeCallback, Source: source, ID: id, Time: time.UnixMilli(c.GetReceivedMs()), Value: c}
+}
+
+// InboundEvent describes the record of something that a recipient did. What the same person does falls into one partition, as far as the
+// record says who it is.
+func InboundEvent(topic, source string, in *fanfarev1.Inbound, message ID) Event {
+	key := in.GetRoute() + "/" + in.GetFrom()
+	if in.GetWay() == InboundWayLink {
+		key = DeliveryKey(in.GetTenant(), message)
+	}
+	return Event{Topic: topic, Key: key, Tenant: in.GetTenant(), Type: TypeInbound, Source: source, ID: in.GetId(), Time: time.UnixMilli(in.GetReceivedMs()), Value: in}
 }

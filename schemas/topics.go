@@ -107,7 +107,10 @@ func (n Names) Receipts() string { return n.prefix + "receipts" }
 // Callbacks returns the topic of unchanged callbacks of carriers: the api writes, the callback stage reads.
 func (n Names) Callbacks() string { return n.prefix + "callbacks" }
 
-// Deliveries returns the topic of delivery events, from which the state of every recipient follows; public.
+// Inbound returns the topic of what recipients did that may change what they are sent: the edge writes, the inbound stage reads.
+func (n Names) Inbound() string { return n.prefix + "inbound" }
+
+// Deliveries returns the topic of delivery events: what became of every recipient; public.
 func (n Names) Deliveries() string { return n.prefix + "deliveries" }
 
 // Messages returns the topic of one lane of a route.
@@ -158,6 +161,7 @@ func (n Names) Fixed() []Topic {
 	topics = append(topics, withDLQ(Topic{Name: n.Chunks(), Partitions: 24, Retention: 30 * day, Key: "<tenant>/<campaign>#<blob>"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Callbacks(), Partitions: 6, Retention: 7 * day, Key: "<route>/<hash of the callback>"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Receipts(), Partitions: 6, Retention: 7 * day, Key: "<route>/<provider id>"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Inbound(), Partitions: 6, Retention: 30 * day, Key: "<tenant>/<message id>, <route>/<number>"})...)
 	return append(topics, withDLQ(Topic{Name: n.Deliveries(), Partitions: 6, Retention: 35 * day, Key: "<tenant>/<message id>", Public: true})...)
 }
 

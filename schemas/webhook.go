@@ -11,7 +11,7 @@ import (
 // WebhookEvent is a category of events that are posted to webhooks.
 type WebhookEvent string
 
-// Events of webhooks. INBOUND, CLICK and OPT_OUT are accepted once this version can receive replies and clicks.
+// Events of webhooks. INBOUND is accepted once this version passes on what recipients write.
 const (
 	WebhookDelivery WebhookEvent = "DELIVERY" // a message was sent, delivered, failed or expired
 	WebhookRead     WebhookEvent = "READ"     // the recipient has opened the message, if the channel reports it
@@ -19,15 +19,15 @@ const (
 	WebhookEndpoint WebhookEvent = "ENDPOINT" // another endpoint of the tenant was disabled
 	WebhookTest     WebhookEvent = "TEST"     // ordered with POST …/test; filters do not apply
 	WebhookInbound  WebhookEvent = "INBOUND"
-	WebhookClick    WebhookEvent = "CLICK"
-	WebhookOptOut   WebhookEvent = "OPT_OUT"
+	WebhookClick    WebhookEvent = "CLICK"   // a person opened a link
+	WebhookOptOut   WebhookEvent = "OPT_OUT" // the recipient has opted out in answer to a message
 )
 
 // WebhookEvents are the events that a filter may name; LaterWebhookEvents are known names of events that do not occur
 // yet.
 var (
-	WebhookEvents      = []WebhookEvent{WebhookDelivery, WebhookRead, WebhookCampaign, WebhookEndpoint}
-	LaterWebhookEvents = []WebhookEvent{WebhookInbound, WebhookClick, WebhookOptOut}
+	WebhookEvents      = []WebhookEvent{WebhookDelivery, WebhookRead, WebhookClick, WebhookOptOut, WebhookCampaign, WebhookEndpoint}
+	LaterWebhookEvents = []WebhookEvent{WebhookInbound}
 )
 
 // WebhookTestType is the type of a test event. It is tried once.
@@ -47,8 +47,9 @@ const (
 // WebhookStatuses are all statuses.
 var WebhookStatuses = []WebhookStatus{WebhookSent, WebhookDelivered, WebhookError, WebhookExpired}
 
-// WebhookStatusOf returns event and status of a delivery event; ok is false for an event that webhooks do not get,
-// because another try may follow or the outcome is not known.
+// WebhookStatusOf returns event and status of a delivery event; a click and an opt-out have no status. ok is false for an event that
+// decides nothing, because another try may follow or the outcome is not known, and for a link that was not opened by a person: webhooks
+// do not get it.
 func WebhookStatusOf(kind Kind, code Code) (event WebhookEvent, status WebhookStatus, ok bool) {
 	switch kind {
 	case KindSent:
@@ -57,6 +58,10 @@ func WebhookStatusOf(kind Kind, code Code) (event WebhookEvent, status WebhookSt
 		return WebhookDelivery, WebhookDelivered, true
 	case KindRead:
 		return WebhookRead, WebhookDelivered, true
+	case KindClicked:
+		return WebhookClick, "", code == CodeUnspecified
+	case KindOptedOut:
+		return WebhookOptOut, "", true
 	case KindNotSent, KindSkipped, KindUndelivered:
 		switch code {
 		case CodeExpired, CodeValidityExpired, CodeQuietHoursExpired:

@@ -34,11 +34,11 @@ type Campaigns interface {
 type Config struct {
 	Names schemas.Names
 	Keys  *schemas.Keys
-	// Spool is the path of the file of unpublished clicks. SpoolBytes is its maximum size; default 256 MB, about half a
-	// million clicks.
+	// Spool is the path of the file of unpublished clicks and opt-outs. SpoolBytes is its maximum size; default 256 MB, about
+	// half a million clicks.
 	Spool      string
 	SpoolBytes int64
-	// Patience is how long a request waits for Kafka before its click goes to the file; default 100 ms.
+	// Patience is how long a request waits for Kafka before its click or opt-out goes to the file; default 100 ms.
 	Patience time.Duration
 	// Proxies are the addresses of our own proxies. X-Forwarded-For is trusted only from them.
 	Proxies  []netip.Prefix
@@ -140,6 +140,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 			return "starting"
 		}
 	}
+	if c != nil && link.Number == schemas.LinkOptOut && c.GetLinks() != nil {
+		return s.optOut(w, r, c, link, place, now)
+	}
 	if c == nil || c.GetLinks() == nil || expired(c, now) {
 		page(w, r, http.StatusGone, textExpired)
 		return "expired"
@@ -188,7 +191,7 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, c *fanfarev1.C
 	if record, err := event.Record(); err != nil {
 		s.cfg.Logger.ErrorContext(r.Context(), "click lost: cannot encode its event", "err", err)
 	} else {
-		_ = s.publish(r.Context(), record) // publish logs a lost click; the person is redirected in any case
+		_ = s.publish(r.Context(), record, false) // publish logs a lost click; the person is redirected in any case
 	}
 	s.metrics.clicks.WithLabelValues(schemas.ClickClass(who.code)).Inc()
 	target := to.GetTarget()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -71,7 +72,7 @@ func newEnv(t *testing.T, change ...func(*Config)) *env {
 	}}}
 	close(e.view.ready)
 	e.clock.Store(1_780_000_000_000)
-	if e.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, e.names().Deliveries())); err != nil {
+	if e.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, e.names().Deliveries(), e.names().Inbound())); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.cluster.Close)
@@ -284,8 +285,132 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	}
 }
 
-// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch,
-// and are published once Kafka is back. The file is bounded.
+// inbound decodes what the edge has published about opt-outs.
+func inbound(t *testing.T, records []*kgo.Record) (out []*fanfarev1.Inbound) {
+	t.Helper()
+	for _, r := range records {
+		in := &fanfarev1.Inbound{}
+		if err := proto.Unmarshal(r.Value, in); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, in)
+	}
+	return out
+}
+
+// form sends the form of the opt-out page.
+func form(body string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+}
+
+// TestOptOut (X10): GET and HEAD show what would be stopped and change nothing, POST acts; of all channels, or of the campaign's. It
+// works when the links of the campaign lead nowhere any more, and the page repeats nothing of the request.
+func TestOptOut(t *testing.T) {
+	e := newEnv(t)
+	e.view.campaign.Legs = []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Sender: "<Shop>"}}
+	e.view.campaign.State, e.view.campaign.SettledMs = schemas.StateAborted, 1 // long ago
+	path := func(seq uint32) string { return "/" + e.token(seq, schemas.LinkOptOut) }
+	for range 3 {
+		w := e.ask(http.MethodGet, path(7)+"?scope=all")
+		if w.Code != http.StatusOK || w.Header().Get("Content-Language") != "it" || !strings.Contains(w.Body.String(), "&lt;Shop&gt;") ||
+			!strings.Contains(w.Body.String(), "Interrompi solo SMS") || !strings.Contains(w.Header().Get("Content-Security-Policy"), "form-action 'self'") {
+			t.Fatalf("got %d %s", w.Code, w.Body)
+		}
+		if w := e.ask(http.MethodHead, path(7)); w.Code != http.StatusOK || w.Body.Len() != 0 {
+			t.Fatalf("HEAD: got %d, %d bytes", w.Code, w.Body.Len())
+		}
+	}
+	for _, method := range []string{http.MethodPut, http.MethodDelete, http.MethodOptions} {
+		if w := e.ask(method, path(7)); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
+			t.Errorf("%s: got %d", method, w.Code)
+		}
+	}
+	for i, body := range []string{"scope=all", "scope=channel", "List-Unsubscribe=One-Click", "", "scope=%zz&<script>" + strings.Repeat("x", 2*maxForm)} {
+		w := e.ask(http.MethodPost, path(uint32(i)), form(body))
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Fatto") || strings.Contains(w.Body.String(), "<form") || strings.Contains(w.Body.String(), "script") {
+			t.Errorf("%.20q: got %d %s", body, w.Code, w.Body)
+		}
+		if i == 1 && !strings.Contains(w.Body.String(), "messaggi SMS") {
+			t.Errorf("the page does not say that one channel was stopped: %s", w.Body)
+		}
+	}
+	e.ask(http.MethodPost, path(0), form("scope=all")) // tapped twice
+	e.clock.Add(1000)
+	e.ask(http.MethodPost, path(0), form("scope=all"))
+	records := e.published(e.names().Inbound(), 7)
+	ids := map[string]int{}
+	for _, in := range inbound(t, records) {
+		ids[in.GetId()]++
+		want := schemas.ChannelUnspecified
+		if in.GetSeq() == 1 {
+			want = schemas.ChannelSMS
+		}
+		if in.GetTenant() != "tn_a" || in.GetCampaignNumber() != number || in.GetWay() != schemas.InboundWayLink || in.GetScope() != want || in.GetReceivedMs() == 0 {
+			t.Errorf("got %v", in)
+		}
+	}
+	if len(records) != 7 || len(ids) != 6 {
+		t.Errorf("got %d records of %d facts, want 7 of 6: twice within a second is one", len(records), len(ids))
+	}
+	message := e.keys.Message(number, 2)
+	found := false
+	for _, r := range records {
+		found = found || string(r.Key) == schemas.DeliveryKey("tn_a", message) && string(schemas.Header(r, "tenant")) == "tn_a"
+	}
+	if !found {
+		t.Error("no record has the key of its message")
+	}
+	// A chain of channels is stopped whole.
+	e.view.campaign.Legs = append(e.view.campaign.Legs, &fanfarev1.Leg{Channel: schemas.ChannelRCS})
+	if w := e.ask(http.MethodGet, path(7)); strings.Contains(w.Body.String(), "solo") {
+		t.Errorf("got %s", w.Body)
+	}
+	// One address sends twenty forms a second.
+	sent := 0
+	for range 1000 {
+		if w := e.ask(http.MethodPost, path(9), form(""), func(r *http.Request) { r.RemoteAddr = "198.51.100.9:1" }); w.Code == http.StatusOK {
+			sent++
+		}
+	}
+	if sent > limitBurst/costOptOut+1 {
+		t.Errorf("got %d forms of one address taken, want about %d", sent, limitBurst/costOptOut)
+	}
+}
+
+// TestOptOutKafkaAway (P5): an opt-out is kept in the file while Kafka is away, and refused when it can be neither published nor kept.
+func TestOptOutKafkaAway(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.Patience, c.SpoolBytes = 50*time.Millisecond, 1200 })
+	e.away.Store(true)
+	kept := 0
+	for seq := range uint32(10) {
+		w := e.ask(http.MethodPost, "/"+e.token(seq, schemas.LinkOptOut), form("scope=all"))
+		switch {
+		case w.Code == http.StatusOK:
+			kept++
+		case w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "":
+			t.Fatalf("got %d", w.Code)
+		}
+	}
+	if kept == 0 || kept == 10 || e.spool.waiting() != kept {
+		t.Errorf("got %d answered and %d kept, want the same, and some refused", kept, e.spool.waiting())
+	}
+	e.away.Store(false)
+	seen := map[uint32]bool{}
+	for _, in := range inbound(t, e.published(e.names().Inbound(), kept)) {
+		seen[in.GetSeq()] = true
+	}
+	for seq := range uint32(kept) {
+		if !seen[seq] {
+			t.Errorf("the opt-out of recipient %d was answered and is lost", seq)
+		}
+	}
+}
+
+// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch, and are published
+// once Kafka is back. The file is bounded.
 func TestKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience = 50 * time.Millisecond })
 	e.away.Store(true)

@@ -46,9 +46,8 @@ var (
 	}
 )
 
-// language returns the first language of an Accept-Language header that texts has, else English. It ignores the
-// weights, because browsers list languages by weight.
-func (t texts) language(accept string) string {
+// languageOf is the first of a reader's languages that texts has. Its weights are not read: browsers write them in order.
+func languageOf[T any](accept string, t map[string]T) string {
 	for _, part := range strings.SplitN(accept[:min(len(accept), 200)], ",", 10) {
 		tag, _, _ := strings.Cut(strings.TrimSpace(part), ";")
 		tag, _, _ = strings.Cut(strings.ToLower(tag), "-")
@@ -81,14 +80,19 @@ h1{font-size:1.5rem;line-height:1.25}
 </html>
 `))
 
-// page writes a page; for HEAD only its headers.
-func page(w http.ResponseWriter, r *http.Request, status int, t texts) {
-	language := t.language(r.Header.Get("Accept-Language"))
+// pageHeaders are the headers of a page in a language, whose forms may be sent to forms alone.
+func pageHeaders(w http.ResponseWriter, language, forms string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Language", language)
 	h.Set("Vary", "Accept-Language")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action "+forms+"; frame-ancestors 'none'; base-uri 'none'")
+}
+
+// page writes a page; of HEAD its headers.
+func page(w http.ResponseWriter, r *http.Request, status int, t texts) {
+	language := languageOf(r.Header.Get("Accept-Language"), t)
+	pageHeaders(w, language, "'none'")
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
 		return

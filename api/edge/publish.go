@@ -12,21 +12,19 @@ import (
 // publication has the same id.
 var errPatience = errors.New("not acknowledged in time")
 
-// publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept.
-func (s *Server) publish(ctx context.Context, r *kgo.Record) error {
-	var err error
-	if s.spool.waiting() == 0 {
-		if err = s.produce(ctx, r); err == nil {
+// publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept. While others wait, so
+// does this one, unless it is urgent: else each request would wait for a Kafka that is away.
+func (s *Server) publish(ctx context.Context, r *kgo.Record, urgent bool) error {
+	if urgent || s.spool.waiting() == 0 {
+		if s.produce(ctx, r) == nil {
 			return nil
 		}
 	}
-	// While clicks wait in the file, new clicks go to the file too. Otherwise every request would wait for an unreachable
-	// Kafka.
 	if err := s.spool.add(r); err != nil {
 		s.metrics.dropped.Inc()
 		if now := s.cfg.Now(); now.Sub(time.Unix(0, s.warned.Load())) > time.Minute {
 			s.warned.Store(now.UnixNano())
-			s.cfg.Logger.ErrorContext(ctx, "clicks lost: Kafka is down and the file cannot keep them", "err", err)
+			s.cfg.Logger.ErrorContext(ctx, "clicks or opt-outs are lost: Kafka is away and they cannot be kept", "err", err)
 		}
 		return err
 	}
@@ -71,7 +69,7 @@ func (s *Server) flush(ctx context.Context) {
 		}
 		if err := s.flushSome(ctx); err != nil {
 			if ctx.Err() == nil {
-				s.cfg.Logger.DebugContext(ctx, "unpublished clicks wait", "waiting", s.spool.waiting(), "err", err)
+				s.cfg.Logger.DebugContext(ctx, "unpublished clicks and opt-outs wait", "waiting", s.spool.waiting(), "err", err)
 			}
 			select {
 			case <-ctx.Done():

@@ -77,7 +77,13 @@ func (s ChannelSet) without(c schemas.Channel) ChannelSet {
 // OptOutCause says where opt-outs come from (Source: api, import, keyword, link or carrier) and who reported them (By).
 type OptOutCause struct{ Source, By string }
 
-// errNoKeys means that [Config].Keys is missing, so numbers cannot be hashed.
+// factOf is the fact that a change of an opt-out comes from; the zero value: a request, which is answered once.
+type factOf struct {
+	id string
+	ms int64
+}
+
+// errNoKeys is the error of a program that was given no keys and so cannot hash numbers.
 var errNoKeys = errors.New("opt-outs need the keys of this installation")
 
 // Suppress records opt-outs of numbers in E.164 with +. An opt-out applies to all forms of a number
@@ -85,18 +91,36 @@ var errNoKeys = errors.New("opt-outs need the keys of this installation")
 // Confirm an opt-out to the client only after [Store.WaitPublished] has returned: until then senders may hand over
 // another message.
 func (s *Store) Suppress(ctx context.Context, tenant, source string, phones ...string) error {
-	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), false)
+	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, factOf{}, plainOptOuts(phones), false)
 	return err
 }
 
 // OptOuts is [Store.Suppress] with reasons. It returns how many numbers had not opted out before.
 func (s *Store) OptOuts(ctx context.Context, tenant string, cause OptOutCause, numbers ...OptOut) (changed int, err error) {
-	return s.putSuppressions(ctx, tenant, cause, numbers, false)
+	return s.putSuppressions(ctx, tenant, cause, factOf{}, numbers, false)
 }
 
 // LiftOptOuts is [Store.Lift] with reasons. It returns how many numbers had opted out.
 func (s *Store) LiftOptOuts(ctx context.Context, tenant string, cause OptOutCause, numbers ...OptOut) (changed int, err error) {
-	return s.putSuppressions(ctx, tenant, cause, numbers, true)
+	return s.putSuppressions(ctx, tenant, cause, factOf{}, numbers, true)
+}
+
+// maxOptOutText is the most characters that the proof of an opt-out keeps of what was written.
+const maxOptOutText = 1000
+
+// RecordOptOut opts a person out who asked for it himself. A fact that was recorded before changes nothing, whatever has happened since.
+// An error that is [schemas.ErrNotFound] is permanent: there is no such tenant.
+func (s *Store) RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error {
+	if o.ID == "" {
+		return errors.New("opt-out: the fact has no id")
+	}
+	text := []rune(o.Text)
+	if len(text) > maxOptOutText {
+		text = text[:maxOptOutText]
+	}
+	_, err := s.putSuppressions(ctx, o.Tenant, OptOutCause{Source: o.Source, By: o.By}, factOf{o.ID, o.Time.UnixMilli()},
+		[]OptOut{{Phone: o.Phone, Reason: string(text), Channel: o.Channel}}, false)
+	return err
 }
 
 func plainOptOuts(phones []string) []OptOut {
@@ -110,11 +134,13 @@ func plainOptOuts(phones []string) []OptOut {
 // Lift lifts opt-outs. A number that has no opt-out does not change; if it had one before, its record is published
 // again.
 func (s *Store) Lift(ctx context.Context, tenant, source string, phones ...string) error {
-	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, plainOptOuts(phones), true)
+	_, err := s.putSuppressions(ctx, tenant, OptOutCause{Source: source}, factOf{}, plainOptOuts(phones), true)
 	return err
 }
 
-func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOutCause, numbers []OptOut, lifted bool) (changed int, err error) {
+func (s *Store) putSuppressions(
+	ctx context.Context, tenant string, cause OptOutCause, fact factOf, numbers []OptOut, lifted bool,
+) (changed int, err error) {
 	if s.keys == nil {
 		return 0, errNoKeys
 	}
@@ -128,7 +154,7 @@ func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOut
 		}
 		for _, o := range numbers {
 			put := func() error {
-				wrote, err := s.putSuppression(ctx, tx, tenant, cause, o, lifted)
+				wrote, err := s.putSuppression(ctx, tx, tenant, cause, fact, o, lifted)
 				if wrote {
 					changed++
 				}
@@ -155,9 +181,16 @@ func (s *Store) putSuppressions(ctx context.Context, tenant string, cause OptOut
 	return changed, nil
 }
 
-func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause OptOutCause, o OptOut, lifted bool) (wrote bool, err error) {
+func (s *Store) putSuppression(
+	ctx context.Context, tx *tx, tenant string, cause OptOutCause, fact factOf, o OptOut, lifted bool,
+) (wrote bool, err error) {
 	key := schemas.NumberKey(o.Phone)
-	row, err := tx.GetSuppression(ctx, tenant, key) // transactions of one tenant take turns here
+	if fact.id != "" {
+		if n, err := tx.CountSuppressionFact(ctx, tenant, fact.id); err != nil || n > 0 {
+			return false, err
+		}
+	}
+	row, err := tx.GetSuppression(ctx, tenant, key) // the writers of a tenant take turns
 	never := errors.Is(err, sql.ErrNoRows)
 	switch {
 	case never && lifted: // there is nothing to lift, and no record that a tombstone would delete
@@ -171,14 +204,24 @@ func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause
 		after = before.without(o.Channel)
 	}
 	hash := s.keys.NumberHash(tenant, o.Phone)
-	if after == before { // nothing changed: publish it again, in case the topic has lost the record
+	entry := db.InsertSuppressionLogParams{
+		Tenant: tenant, NumberKey: key, Phone: o.Phone, Source: cause.Source, Lifted: lifted, Version: row.Version, TimeMs: tx.now, Reason: o.Reason, ByWhom: cause.By,
+		Channels: int64(after), Scope: int64(o.Channel), Fact: fact.id,
+	}
+	if fact.id != "" {
+		entry.TimeMs = fact.ms
+	}
+	if after == before { // nothing changed: publish it again, in case its topic has lost it
 		if _, err := tx.RepublishSuppression(ctx, tenant, hex.EncodeToString(hash[:])); err != nil {
 			return false, err
 		}
 		tx.publish = true
+		if fact.id != "" {
+			return false, tx.InsertSuppressionLog(ctx, entry)
+		}
 		return false, nil
 	}
-	version, err := tx.PutSuppression(ctx, db.PutSuppressionParams{
+	entry.Version, err = tx.PutSuppression(ctx, db.PutSuppressionParams{
 		Tenant: tenant, NumberKey: key, Phone: o.Phone, Hash: hex.EncodeToString(hash[:]), Source: cause.Source, Lifted: after == 0, Reason: o.Reason, Now: tx.now,
 		Channels: int64(after),
 	})
@@ -186,10 +229,7 @@ func (s *Store) putSuppression(ctx context.Context, tx *tx, tenant string, cause
 		return false, err
 	}
 	tx.publish = true
-	return true, tx.InsertSuppressionLog(ctx, db.InsertSuppressionLogParams{
-		Tenant: tenant, NumberKey: key, Phone: o.Phone, Source: cause.Source, Lifted: lifted, Version: version, TimeMs: tx.now, Reason: o.Reason, ByWhom: cause.By,
-		Channels: int64(after), Scope: int64(o.Channel),
-	})
+	return true, tx.InsertSuppressionLog(ctx, entry)
 }
 
 // waitPoll is how often a wait asks the database whether another process has published. A relay in this process wakes

@@ -39,6 +39,7 @@ type figures struct {
 	Pending       uint64  `json:"pending"`
 	Clicked       uint64  `json:"clicked"`
 	ClickRate     float64 `json:"clickRate"`
+	OptedOut      uint64  `json:"optedOut"`
 	DeliveryRate  float64 `json:"deliveryRate"`
 	Cost          float64 `json:"cost"`
 	Currency      string  `json:"currency"`

@@ -14,6 +14,7 @@ import (
 	"fanfare/pipeline/callback"
 	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/expander"
+	"fanfare/pipeline/inbound"
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/relay"
 	"fanfare/pipeline/scheduler"
@@ -67,6 +68,7 @@ var roleTable = []role{
 	{"expander", phaseExpand, []need{needStore}, buildExpander},
 	{"sender", phaseSend, []need{needRedis}, buildSender},
 	{"tracker", phaseTrack, []need{needRedis}, buildTracker},
+	{"inbound", phaseTrack, []need{needStore}, buildInbound},
 	{"analytics", phaseRecord, []need{needStore, needAnalytics}, buildAnalytics},
 	{"webhook", phaseRecord, []need{needStore}, buildWebhook},
 	{roleEdge, phaseIntake, nil, buildEdge},
@@ -76,7 +78,7 @@ var roleTable = []role{
 // roleNames returns the names that --roles accepts. They are not taken from the table, because the table depends on the settings,
 // which are checked with these names.
 func roleNames() []string {
-	return []string{"api", "relay", "scheduler", "expander", "sender", "tracker", "analytics", "webhook", "edge"}
+	return []string{"api", "relay", "scheduler", "expander", "sender", "tracker", "inbound", "analytics", "webhook", "edge"}
 }
 
 // needs reports whether a role of this process needs n.
@@ -176,6 +178,14 @@ func buildTracker(w *wiring) (runner, error) {
 		group.Go(func() error { return t.Run(ctx) })
 		return group.Wait()
 	}, nil
+}
+
+func buildInbound(w *wiring) (runner, error) {
+	s, err := inbound.New(inbound.Config{Cluster: w.cluster}, inbound.Deps{Keys: w.keys, Campaigns: w.view, Audience: w.store, Store: w.store})
+	if err != nil {
+		return nil, err
+	}
+	return s.Run, nil
 }
 
 func buildAnalytics(w *wiring) (runner, error) {

@@ -258,7 +258,7 @@ func TestIntegrationRolesAlone(t *testing.T) {
 	key := s.key(t)
 	s.sendOne(t, first.addr, key)
 	stands := map[string][]string{
-		"kafka": roleNames(), "store": {"api", "relay", "scheduler", "expander", "analytics", "webhook"}, "redis": {"sender", "tracker"}, "clickhouse": {"api", "analytics"},
+		"kafka": roleNames(), "store": {"api", "relay", "scheduler", "expander", "inbound", "analytics", "webhook"}, "redis": {"sender", "tracker"}, "clickhouse": {"api", "analytics"},
 	}
 	for _, service := range []string{"redis", "clickhouse", "store", "kafka"} {
 		s.gates[service].setShut(true)

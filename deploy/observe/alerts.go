@@ -33,6 +33,7 @@ var rolesOf = []struct{ role, metric string }{
 	{"expander", `fanfare_stage_batch_records_count{stage="expander"}`},
 	{"sender", "fanfare_ratelimit_calls_total"},
 	{"tracker", "fanfare_tracker_receipt_delay_seconds_count"},
+	{"inbound", `fanfare_stage_batch_records_count{stage="inbound"}`},
 	{"analytics", "fanfare_analytics_events_total"},
 	{"webhook", "fanfare_webhook_endpoints"},
 }
@@ -82,13 +83,14 @@ func standstill() []Alert {
 		{
 			Name: "FanfareRoleMissing", Expr: roleMissing(), For: 2 * time.Minute, Severity: critical,
 			Summary: "No process runs the role {{ $labels.role }}",
-			Means:   "The work of the role is not done. Without relay, confirms do not reach the pipeline. Without expander, no campaign message is made. Without sender, nothing is sent. Without tracker, receipts wait (they are kept for 7 days). Without analytics, statistics do not change. Without webhook, customers' endpoints are told of nothing (it is made up for).",
+			Means:   "The work of the role is not done. Without relay, confirms do not reach the pipeline. Without expander, no campaign message is made. Without sender, nothing is sent. Without tracker, receipts wait (they are kept for 7 days). Without inbound, opt-outs by link wait and do not take effect. Without analytics, statistics do not change. Without webhook, customers' endpoints are told of nothing (it is made up for).",
 			Do:      "Start a process with `--roles` that names the role. It then works through what waits in the topics.",
 			Fires:   processes(),
 			Quiet: processes(
 				Series{`fanfare_api_panics_total{job="f"}`, "0x120"}, Series{`fanfare_relay_leading{job="f"}`, "1x120"},
 				Series{`fanfare_scheduler_leading{job="f"}`, "0x120"}, Series{`fanfare_stage_batch_records_count{job="f",stage="expander"}`, "0x120"},
 				Series{`fanfare_ratelimit_calls_total{job="f"}`, "0x120"}, Series{`fanfare_tracker_receipt_delay_seconds_count{job="f"}`, "0x120"},
+				Series{`fanfare_stage_batch_records_count{job="f",stage="inbound"}`, "0x120"},
 				Series{`fanfare_analytics_events_total{job="f"}`, "0x120"}, Series{`fanfare_webhook_endpoints{job="f"}`, "0x120"},
 			),
 		},

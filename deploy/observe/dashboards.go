@@ -185,7 +185,8 @@ func outcomes() Dashboard {
 				{"Requests of the public", "At the role edge, by result. Unknown: a token that is none of ours. Limited: too much from one address.", perSecond, true, []Query{rate("fanfare_edge_requests_total", "result")}},
 				{"Openings of links", "By who opened them. The click-through rate counts people alone.", perSecond, true, []Query{rate("fanfare_edge_clicks_total", "class")}},
 				{"Redirect", "Time of a redirect, with the publication of its click.", seconds, false, []Query{quantile("0.50", "fanfare_edge_redirect_seconds"), quantile("0.99", "fanfare_edge_redirect_seconds")}},
-				{"Not published", "Clicks that wait in the file of an edge, and those that were lost because it was full.", count, false, []Query{
+				{"Opt-outs by link", "What the stage inbound recorded. Dead ones are in inbound.dlq with the reason.", perSecond, true, []Query{rate("fanfare_inbound_records_total", "result")}},
+				{"Not published", "Clicks and opt-outs that wait in the file of an edge, and those that were lost because it was full.", count, false, []Query{
 					total("fanfare_edge_waiting").named("waiting"), grown("fanfare_edge_lost_total").named("lost"),
 				}},
 			}},

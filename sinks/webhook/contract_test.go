@@ -55,6 +55,10 @@ func TestPublicContract(t *testing.T) {
 	}))
 	message := m.items[0]
 	message.Reference = "order 7"
+	m.items = nil
+	handled(t, e, fixed{{Tenant: e.tenant.ID, Number: 1}}, m, e.event(names(t), number10001, 0, schemas.KindOptedOut, optedOutByLink),
+		e.event(names(t), number10001, 0, schemas.KindClicked, clicked))
+	optedOut, click := m.items[0], m.items[1]
 	move, err := campaignItem(&fanfarev1.Campaign{Id: "camp_10001", Name: "Spring"}, &schemas.CampaignMove{ID: "1", From: schemas.StateSending, To: schemas.StateSuspended, Reason: "no_credit", Time: start})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +67,10 @@ func TestPublicContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, it := range map[string]*schemas.WebhookItem{"messageEvent": &message, "campaignEvent": move, "endpointEvent": gone} {
+	for name, it := range map[string]*schemas.WebhookItem{
+		"messageEvent": &message, "factEvent": &optedOut, "factEvent ": &click, "campaignEvent": move, "endpointEvent": gone,
+	} {
+		name = strings.TrimSpace(name)
 		var got map[string]any
 		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {
 			t.Fatal(err)
@@ -73,7 +80,7 @@ func TestPublicContract(t *testing.T) {
 		same(t, name+".data", doc.Components.Schemas[name].Properties["data"], data)
 	}
 	// The examples are what the code makes, but for ids of this test.
-	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "campaign": move} {
+	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "fact": &optedOut, "campaign": move} {
 		var got map[string]any
 		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {
 			t.Fatal(err)
@@ -89,6 +96,9 @@ func TestPublicContract(t *testing.T) {
 		for _, ids := range []map[string]any{got, want, got["data"].(map[string]any), want["data"].(map[string]any)} {
 			delete(ids, "id")
 			delete(ids, "messageId")
+			if id, _ := ids["customerMessageId"].(string); strings.HasPrefix(id, "msg_") {
+				delete(ids, "customerMessageId")
+			}
 		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("example of %s (-document +code):\n%s", name, d)
@@ -109,6 +119,17 @@ func TestPublicContract(t *testing.T) {
 			listed(t, "channel", data["channel"], schemas.ChannelName(schemas.Channel(n)))
 		}
 	}
+}
+
+// optedOutByLink is an opt-out of all channels, as the inbound stage writes it.
+func optedOutByLink(d *fanfarev1.Delivery) {
+	d.Try, d.Leg, d.Channel, d.Route, d.Sender, d.Country, d.Segments, d.SubmissionId, d.RawCode = 0, 0, 0, "", "", "", 0, nil, "link"
+}
+
+// clicked is a click of a person, as the edge writes it.
+func clicked(d *fanfarev1.Delivery) {
+	optedOutByLink(d)
+	d.RawCode, d.LinkId, d.To = "person", "lnk_1", ""
 }
 
 func same(t *testing.T, name string, want *shape, got map[string]any) {

@@ -144,7 +144,7 @@ func (h *handler) delivery(ctx context.Context, to *hooks, r *kgo.Record, b *bat
 	if !ok {
 		return nil
 	}
-	facts := schemas.WebhookFacts{Event: event, Status: status, Channels: h.channels(d)}
+	facts := schemas.WebhookFacts{Event: event, Status: status, Channels: h.channels(d, c)}
 	if !c.GetHidden() {
 		facts.Campaign = c.GetNumber()
 	}
@@ -176,10 +176,17 @@ func ofSender(k schemas.Kind) bool {
 	}
 }
 
-// channels returns the channels that an event may be of. The receipt of a single send names none: it is one of its route's.
-func (h *handler) channels(d *fanfarev1.Delivery) []schemas.Channel {
+// channels returns the channels that an event may be of. The receipt of a single send names none: it is one of its route's. A click
+// and an opt-out name neither channel nor route: they are of one of the campaign's.
+func (h *handler) channels(d *fanfarev1.Delivery, c *fanfarev1.Campaign) (out []schemas.Channel) {
 	if d.GetChannel() != schemas.ChannelUnspecified {
 		return []schemas.Channel{d.GetChannel()}
+	}
+	if d.GetRoute() == "" {
+		for _, l := range c.GetLegs() {
+			out = append(out, l.GetChannel())
+		}
+		return out
 	}
 	return h.view.Route(d.GetRoute()).GetChannels()
 }

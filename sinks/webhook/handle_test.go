@@ -102,10 +102,13 @@ func TestEventsAndFilters(t *testing.T) {
 		// Nothing is decided by these.
 		e.event(n, number10001, 8, schemas.KindAmbiguous), e.event(n, number10001, 8, schemas.KindReturned), e.event(n, number10001, 8, schemas.KindBuffered),
 		e.event(n, number10001, 8, schemas.KindBounced), e.event(n, number10001, 8, schemas.KindUnconfirmed),
+		// Of clicks those by people, whose channel is the campaign's.
+		e.event(n, number10001, 9, schemas.KindClicked, clicked), e.event(n, number10001, 9, schemas.KindClicked, clicked, code(schemas.CodeBot)),
+		e.event(n, number10001, 9, schemas.KindOptedOut, optedOutByLink),
 		e.event(n, single, 0, schemas.KindSent, func(d *fanfarev1.Delivery) { d.CustomerRef = "order 7" }),
 		e.event(n, single, 0, schemas.KindDelivered, func(d *fanfarev1.Delivery) { d.Channel, d.Sender, d.Country = 0, "", "" }), // as the tracker writes it
 	}
-	all := []string{"sent", "delivered", "read", "failed", "expired", "failed", "failed", "expired", "sent", "delivered"}
+	all := []string{"sent", "delivered", "read", "failed", "expired", "failed", "failed", "expired", "clicked", "opted_out", "sent", "delivered"}
 	for _, c := range []struct {
 		name   string
 		filter schemas.WebhookSettings
@@ -113,9 +116,11 @@ func TestEventsAndFilters(t *testing.T) {
 	}{
 		{"all", schemas.WebhookSettings{}, all},
 		{"one event", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookRead}}, []string{"read"}},
-		{"one status", schemas.WebhookSettings{Statuses: []schemas.WebhookStatus{schemas.WebhookExpired}}, []string{"expired", "expired"}},
+		{"one status", schemas.WebhookSettings{Statuses: []schemas.WebhookStatus{schemas.WebhookExpired}}, []string{"expired", "expired", "clicked", "opted_out"}}, // which have none
+		{"clicks", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookClick}}, []string{"clicked"}},
+		{"opt-outs", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookOptOut}, Channels: []string{"sms"}}, []string{"opted_out"}},
 		{"event and status", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookDelivery}, Statuses: []schemas.WebhookStatus{schemas.WebhookDelivered}}, []string{"delivered", "delivered"}},
-		{"campaign", schemas.WebhookSettings{Campaigns: []uint64{number10001}}, all[:8]},
+		{"campaign", schemas.WebhookSettings{Campaigns: []uint64{number10001}}, all[:10]},
 		{"another campaign", schemas.WebhookSettings{Campaigns: []uint64{7}}, nil},
 		{"channel", schemas.WebhookSettings{Channels: []string{"sms"}}, all},
 		{"another channel", schemas.WebhookSettings{Channels: []string{"rcs"}}, nil},

@@ -35,6 +35,18 @@ type messageData struct {
 	Test        bool    `json:"test"`
 }
 
+// factData is data of message.clicked and message.opted_out. customerMessageId is put in front when it is posted.
+type factData struct {
+	MessageID   string  `json:"messageId"`
+	Event       string  `json:"event"`
+	CampaignID  *string `json:"campaignId"`
+	Destination *string `json:"destination"`
+	LinkID      *string `json:"linkId"`  // of a click
+	Way         *string `json:"way"`     // of an opt-out
+	Channel     *string `json:"channel"` // of an opt-out, what it is of; null: all channels
+	Test        bool    `json:"test"`
+}
+
 // campaignData is data of campaign.<state>.
 type campaignData struct {
 	Event      string  `json:"event"`
@@ -70,26 +82,46 @@ var messageTypes = map[schemas.WebhookStatus]string{
 	schemas.WebhookSent: "message.sent", schemas.WebhookDelivered: "message.delivered", schemas.WebhookError: "message.failed", schemas.WebhookExpired: "message.expired",
 }
 
+// factTypes are the types of events without a status.
+var factTypes = map[schemas.WebhookEvent]string{schemas.WebhookClick: "message.clicked", schemas.WebhookOptOut: "message.opted_out"}
+
 // messagePrefix begins the types of events about messages.
 const messagePrefix = "message."
 
-func messageItem(r *kgo.Record, d *fanfarev1.Delivery, c *fanfarev1.Campaign, facts schemas.WebhookFacts, message string) (*schemas.WebhookItem, error) {
+// dataOf is what is posted of a delivery event, and its type.
+func dataOf(d *fanfarev1.Delivery, c *fanfarev1.Campaign, facts schemas.WebhookFacts, message string) (any, string) {
+	campaign := (*string)(nil)
+	if facts.Campaign != 0 {
+		campaign = orNull(c.GetId())
+	}
+	if typ, ok := factTypes[facts.Event]; ok {
+		data := factData{MessageID: message, Event: string(facts.Event), CampaignID: campaign, Destination: orNull(d.GetTo()), LinkID: orNull(d.GetLinkId()), Test: d.GetTest()}
+		if facts.Event == schemas.WebhookOptOut {
+			data.Way = orNull(d.GetRawCode())
+			if d.GetChannel() != schemas.ChannelUnspecified {
+				data.Channel = orNull(schemas.ChannelName(d.GetChannel()))
+			}
+		}
+		return data, typ
+	}
 	info, _ := schemas.LookupCode(d.GetCode())
 	data := messageData{
-		MessageID: message, Event: string(facts.Event), Status: string(facts.Status), Destination: orNull(d.GetTo()), Sender: orNull(d.GetSender()),
+		MessageID: message, Event: string(facts.Event), Status: string(facts.Status), CampaignID: campaign, Destination: orNull(d.GetTo()), Sender: orNull(d.GetSender()),
 		Country: orNull(d.GetCountry()), SubStatus: orNull(schemas.CodeName(d.GetCode())), Description: orNull(info.Description), RawCode: orNull(d.GetRawCode()),
 		Try: d.GetTry(), Leg: d.GetLeg(), Segments: d.GetSegments(), Test: d.GetTest(),
-	}
-	if facts.Campaign != 0 {
-		data.CampaignID = orNull(c.GetId())
 	}
 	if len(facts.Channels) == 1 {
 		data.Channel = orNull(schemas.ChannelName(facts.Channels[0]))
 	}
-	it := &schemas.WebhookItem{Tenant: c.GetTenant(), Type: messageTypes[facts.Status], Order: message, Time: time.UnixMilli(d.GetTimeMs()).UTC()}
 	if facts.Event == schemas.WebhookRead {
-		it.Type = "message.read"
+		return data, "message.read"
 	}
+	return data, messageTypes[facts.Status]
+}
+
+func messageItem(r *kgo.Record, d *fanfarev1.Delivery, c *fanfarev1.Campaign, facts schemas.WebhookFacts, message string) (*schemas.WebhookItem, error) {
+	data, typ := dataOf(d, c, facts, message)
+	it := &schemas.WebhookItem{Tenant: c.GetTenant(), Type: typ, Order: message, Time: time.UnixMilli(d.GetTimeMs()).UTC()}
 	// The id of the record is the same however often the event is written.
 	id := string(schemas.Header(r, "ce_id"))
 	if id == "" {

@@ -86,6 +86,18 @@ func (q *Queries) CountLists(ctx context.Context, tenant string, withDeleted boo
 	return count, err
 }
 
+const countSuppressionFact = `-- name: CountSuppressionFact :one
+SELECT COUNT(*) FROM suppression_log WHERE tenant = ? AND fact = ? AND fact <> ''
+`
+
+// Whether a fact was recorded before. The second condition lets the index answer.
+func (q *Queries) CountSuppressionFact(ctx context.Context, tenant string, fact string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countSuppressionFact, tenant, fact)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countSuppressions = `-- name: CountSuppressions :one
 SELECT COUNT(*) FROM suppressions WHERE tenant = ? AND NOT lifted
 `
@@ -409,7 +421,7 @@ func (q *Queries) InsertList(ctx context.Context, arg InsertListParams) error {
 }
 
 const insertSuppressionLog = `-- name: InsertSuppressionLog :exec
-INSERT INTO suppression_log (tenant, number_key, phone, source, lifted, version, time_ms, reason, by_whom, channels, scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO suppression_log (tenant, number_key, phone, source, lifted, version, time_ms, reason, by_whom, channels, scope, fact) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 `
 
 type InsertSuppressionLogParams struct {
@@ -424,6 +436,7 @@ type InsertSuppressionLogParams struct {
 	ByWhom    string
 	Channels  int64
 	Scope     int64
+	Fact      string
 }
 
 func (q *Queries) InsertSuppressionLog(ctx context.Context, arg InsertSuppressionLogParams) error {
@@ -439,6 +452,7 @@ func (q *Queries) InsertSuppressionLog(ctx context.Context, arg InsertSuppressio
 		arg.ByWhom,
 		arg.Channels,
 		arg.Scope,
+		arg.Fact,
 	)
 	return err
 }
@@ -557,7 +571,7 @@ func (q *Queries) ListLists(ctx context.Context, arg ListListsParams) ([]Contact
 }
 
 const listSuppressionLog = `-- name: ListSuppressionLog :many
-SELECT id, tenant, phone, source, lifted, version, time_ms, number_key, reason, by_whom, channels, scope FROM suppression_log WHERE tenant = ? AND number_key = ? ORDER BY id
+SELECT id, tenant, phone, source, lifted, version, time_ms, number_key, reason, by_whom, channels, scope, fact FROM suppression_log WHERE tenant = ? AND number_key = ? ORDER BY id
 `
 
 func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, numberKey string) ([]SuppressionLog, error) {
@@ -582,6 +596,7 @@ func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, numberK
 			&i.ByWhom,
 			&i.Channels,
 			&i.Scope,
+			&i.Fact,
 		); err != nil {
 			return nil, err
 		}

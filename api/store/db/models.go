@@ -453,6 +453,7 @@ type SuppressionLog struct {
 	ByWhom    string
 	Channels  int64
 	Scope     int64
+	Fact      string
 }
 
 type Tenant struct {

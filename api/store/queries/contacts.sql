@@ -100,7 +100,11 @@ ON CONFLICT (tenant, number_key) DO UPDATE SET phone = excluded.phone, hash = ex
 RETURNING version;
 
 -- name: InsertSuppressionLog :exec
-INSERT INTO suppression_log (tenant, number_key, phone, source, lifted, version, time_ms, reason, by_whom, channels, scope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO suppression_log (tenant, number_key, phone, source, lifted, version, time_ms, reason, by_whom, channels, scope, fact) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: CountSuppressionFact :one
+-- Whether a fact was recorded before. The second condition lets the index answer.
+SELECT COUNT(*) FROM suppression_log WHERE tenant = ? AND fact = ? AND fact <> '';
 
 -- name: GetSuppression :one
 SELECT * FROM suppressions WHERE tenant = ? AND number_key = ?;

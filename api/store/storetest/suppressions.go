@@ -55,6 +55,40 @@ var suppressionTests = []test{
 		}
 		equal(e, "proof", strings.Join(got, ", "), "keyword false 1, api true 2, api false 3")
 	}},
+	{"what a person did counts once", func(e *env) {
+		t := e.tenant("acme")
+		fact := func(id, text string) error {
+			return e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{
+				ID: id, Tenant: t.ID, Phone: mobile(1), Source: "link", By: "msg_1", Text: text, Time: start.Add(-time.Hour),
+			})
+		}
+		e.must(fact("a", strings.Repeat("é", 2000)))
+		e.must(fact("a", "again"))
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1)))
+		e.must(fact("a", "again, after it was lifted"))
+		got, err := e.s.Suppressed(e.Context(), t.ID, mobile(1), sms)
+		e.must(err)
+		equal(e, "opted out by what was read again", got, false)
+		e.must(fact("b", "a new one"))
+		e.must(fact("c", "one that changes nothing"))
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1)))
+		e.must(fact("c", "again, after it was lifted"))
+		log, err := e.s.SuppressionLog(e.Context(), t.ID, mobile(1))
+		e.must(err)
+		var proof []string
+		for _, l := range log {
+			proof = append(proof, fmt.Sprintf("%s %s %v %d", l.Source, l.By, l.Lifted, l.Version))
+		}
+		equal(e, "proof", strings.Join(proof, ", "), "link msg_1 false 1, api  true 2, link msg_1 false 3, link msg_1 false 3, api  true 4")
+		equal(e, "time of the fact", log[0].Updated.UnixMilli(), start.Add(-time.Hour).UnixMilli())
+		equal(e, "characters kept", len([]rune(log[0].Reason)), 1000)
+		other := e.tenant("other") // a fact is its tenant's
+		e.must(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "a", Tenant: other.ID, Phone: mobile(1), Source: "link", Time: start}))
+		got, err = e.s.Suppressed(e.Context(), other.ID, mobile(1), sms)
+		e.must(err)
+		equal(e, "opted out of the other tenant", got, true)
+		e.wantErr(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "a", Tenant: "tn_none", Phone: mobile(1)}), schemas.ErrNotFound)
+	}},
 	{"who has opted out", func(e *env) {
 		t := e.tenant("acme")
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1), mobile(2), mobile(3)))

@@ -378,6 +378,11 @@ var calls = map[string]call{
 		e.must(e.s.Lift(e.Context(), me, "api", mobile(2)))
 		return missing // that theirs still stands is checked with all the rest
 	},
+	"RecordOptOut": func(e *env, me string, _ theirs) error {
+		e.must(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "theirs", Tenant: me, Phone: mobile(4), Source: "link", Time: start}))
+		e.must(e.s.Lift(e.Context(), me, "api", mobile(4)))
+		return missing // that theirs are as they were is checked with all the rest
+	},
 	"Suppressed": func(e *env, me string, _ theirs) error {
 		if out, err := e.s.Suppressed(e.Context(), me, mobile(2), sms); out || err != nil {
 			return err

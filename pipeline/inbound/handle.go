@@ -1,0 +1,127 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+type handler struct {
+	names   schemas.Names
+	deps    Deps
+	metrics *metrics
+}
+
+// Handle implements [stream.Handler]. An error means that the store did not answer; what was recorded before it is known when the batch
+// comes again.
+func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
+	var out stream.Result
+	p := people{from: h.deps.Audience, blobs: map[string]*audience.Reader{}}
+	for _, r := range batch {
+		event, err := h.one(ctx, &p, r)
+		switch {
+		case err == nil:
+			out.Publish = append(out.Publish, event)
+			h.metrics.records.WithLabelValues("opted_out").Inc()
+		case errors.Is(err, errDead) || errors.Is(err, schemas.ErrNotFound):
+			out.Dead = append(out.Dead, stream.Dead{Record: r, Cause: err})
+			h.metrics.records.WithLabelValues("dead").Inc()
+		default:
+			return stream.Result{}, err
+		}
+	}
+	return out, nil
+}
+
+// errDead makes its record a dead letter.
+var errDead = errors.New("not an inbound record of this version")
+
+// one records what a record says and returns the event that tells of it.
+func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (*kgo.Record, error) {
+	in := &fanfarev1.Inbound{}
+	if err := proto.Unmarshal(r.Value, in); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDead, err)
+	}
+	if in.GetId() == "" || in.GetWay() != schemas.InboundWayLink {
+		return nil, fmt.Errorf("%w: way %d", errDead, in.GetWay())
+	}
+	c := h.deps.Campaigns.CampaignByNumber(in.GetCampaignNumber())
+	if c == nil {
+		var err error
+		if c, err = h.deps.Store.CampaignRecord(ctx, schemas.CampaignID(in.GetCampaignNumber())); err != nil {
+			return nil, err
+		}
+	}
+	if c.GetTenant() != in.GetTenant() { // P7
+		return nil, fmt.Errorf("%w: another tenant than that of its campaign", errDead)
+	}
+	to, err := p.number(ctx, c.GetFreezeId(), in.GetSeq())
+	if err != nil {
+		return nil, err
+	}
+	message := h.deps.Keys.Message(c.GetNumber(), in.GetSeq())
+	if err := h.deps.Store.RecordOptOut(ctx, &schemas.OptOutFact{
+		ID: in.GetId(), Tenant: c.GetTenant(), Phone: to, Channel: in.GetScope(), Source: "link", By: message.String(), Time: time.UnixMilli(in.GetReceivedMs()),
+	}); err != nil {
+		return nil, err
+	}
+	return schemas.DeliveryEvent(h.names.Deliveries(), source, &fanfarev1.Delivery{
+		Tenant: c.GetTenant(), CampaignId: c.GetId(), CampaignNumber: c.GetNumber(), Seq: in.GetSeq(), Kind: schemas.KindOptedOut, RawCode: "link",
+		TimeMs: in.GetReceivedMs(), Channel: in.GetScope(), To: to, MessageId: message[:], Test: c.GetTest(),
+	}, in.GetId()).Record()
+}
+
+// people reads numbers of recipients, and keeps the blobs that the present batch has needed.
+type people struct {
+	from  Audience
+	blobs map[string]*audience.Reader
+}
+
+// blobsOfBatch bounds the blobs that are kept: each takes about a megabyte.
+const blobsOfBatch = 16
+
+// number is the number of a recipient of a frozen audience.
+func (p *people) number(ctx context.Context, freeze string, seq uint32) (string, error) {
+	if freeze == "" {
+		return "", fmt.Errorf("%w: its campaign has no audience", errDead)
+	}
+	index, err := p.from.Blobs(ctx, freeze)
+	if err != nil {
+		return "", err
+	}
+	for _, row := range index {
+		if seq < row.First || seq-row.First >= row.Count {
+			continue
+		}
+		key := fmt.Sprintf("%s/%d", freeze, row.Blob)
+		r := p.blobs[key]
+		if r == nil {
+			raw, err := p.from.Blob(ctx, freeze, row.Blob)
+			if err != nil {
+				return "", err
+			}
+			if r, err = audience.NewReader(raw); err != nil {
+				return "", fmt.Errorf("%w: %w", errDead, err)
+			}
+			if len(p.blobs) >= blobsOfBatch {
+				clear(p.blobs)
+			}
+			p.blobs[key] = r
+		}
+		var e audience.Entry
+		if !r.Seek(int(seq-row.First)) || !r.Next(&e) {
+			return "", fmt.Errorf("%w: a blob of its audience is damaged", errDead)
+		}
+		return e.To, nil
+	}
+	return "", fmt.Errorf("%w: no such recipient", errDead)
+}

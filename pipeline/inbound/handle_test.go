@@ -1,0 +1,244 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/pipeline/stream/streamtest"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
+
+const (
+	number = 10001
+	tenant = "tn_a"
+)
+
+var errAway = errors.New("the store is away")
+
+// memory is a store with one audience of two blobs, which keeps opt-outs as the real one does.
+type memory struct {
+	t     *testing.T
+	blobs [][]byte
+
+	mu       sync.Mutex
+	away     bool
+	reads    int
+	rows     map[string]*fanfarev1.Campaign
+	facts    map[string]schemas.OptOutFact
+	recorded []schemas.OptOutFact // in order, with repetitions
+}
+
+const blobSize = 3
+
+func phone(seq uint32) string {
+	return "+3933300000" + string(rune('0'+seq/10)) + string(rune('0'+seq%10))
+}
+
+func newMemory(t *testing.T) *memory {
+	m := &memory{t: t, rows: map[string]*fanfarev1.Campaign{}, facts: map[string]schemas.OptOutFact{}}
+	for blob := range uint32(2) {
+		var w audience.Writer
+		for i := range uint32(blobSize) {
+			w.Add(&audience.Entry{To: phone(blob*blobSize + i), Zone: "Europe/Rome", Country: "IT"})
+		}
+		m.blobs = append(m.blobs, w.Flush())
+	}
+	return m
+}
+
+func (m *memory) Blobs(_ context.Context, freeze string) ([]audience.Index, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return nil, errAway
+	}
+	if freeze != "fr_1" {
+		return nil, schemas.ErrNotFound
+	}
+	return []audience.Index{{Blob: 0, First: 0, Count: blobSize}, {Blob: 1, First: blobSize, Count: blobSize}}, nil
+}
+
+func (m *memory) Blob(_ context.Context, _ string, blob uint32) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reads++
+	return m.blobs[blob], nil
+}
+
+func (m *memory) CampaignRecord(_ context.Context, id string) (*fanfarev1.Campaign, error) {
+	if c := m.rows[id]; c != nil {
+		return c, nil
+	}
+	return nil, schemas.ErrNotFound
+}
+
+func (m *memory) RecordOptOut(_ context.Context, o *schemas.OptOutFact) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return errAway
+	}
+	m.recorded = append(m.recorded, *o)
+	m.facts[o.ID] = *o
+	return nil
+}
+
+func (m *memory) CampaignByNumber(n uint64) *fanfarev1.Campaign {
+	if n != number {
+		return nil
+	}
+	return campaign(number, tenant)
+}
+
+func campaign(n uint64, tenant string) *fanfarev1.Campaign {
+	return &fanfarev1.Campaign{Tenant: tenant, Id: schemas.CampaignID(n), Number: n, FreezeId: "fr_1"}
+}
+
+func testKeys(t *testing.T) *schemas.Keys {
+	t.Helper()
+	keys, err := schemas.NewKeys([]byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// record is what the edge writes.
+func record(t *testing.T, names schemas.Names, keys *schemas.Keys, id string, seq uint32, change ...func(*fanfarev1.Inbound)) *kgo.Record {
+	t.Helper()
+	in := &fanfarev1.Inbound{Id: id, Way: schemas.InboundWayLink, ReceivedMs: 1_780_000_000_123, Tenant: tenant, CampaignNumber: number, Seq: seq}
+	for _, f := range change {
+		f(in)
+	}
+	r, err := schemas.InboundEvent(names.Inbound(), "edge", in, keys.Message(in.GetCampaignNumber(), seq)).Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestHandle (X10): an opt-out by link is the number of the recipient whose link it is, of what he asked for, and its event says so.
+func TestHandle(t *testing.T) {
+	names, err := schemas.NewNames("test.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, keys := newMemory(t), testKeys(t)
+	m.rows["camp_9"] = campaign(9, tenant) // the view has dropped it
+	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
+	sms := func(in *fanfarev1.Inbound) { in.Scope = schemas.ChannelSMS }
+	old := func(in *fanfarev1.Inbound) { in.CampaignNumber = 9 }
+	good := []*kgo.Record{record(t, names, keys, "a", 0), record(t, names, keys, "b", 5, sms), record(t, names, keys, "c", 1), record(t, names, keys, "d", 4, old)}
+	bad := []*kgo.Record{
+		{Topic: names.Inbound(), Value: []byte{0xff}},
+		record(t, names, keys, "", 1),
+		record(t, names, keys, "e", 6), // the audience has six
+		record(t, names, keys, "f", 1, func(in *fanfarev1.Inbound) { in.Way = schemas.InboundWayUnspecified }),
+		record(t, names, keys, "g", 1, func(in *fanfarev1.Inbound) { in.CampaignNumber = 77 }),
+		record(t, names, keys, "h", 1, func(in *fanfarev1.Inbound) { in.Tenant = "tn_b" }), // P7
+	}
+	out, err := h.Handle(t.Context(), append(append([]*kgo.Record{}, bad...), good...))
+	if err != nil || len(out.Dead) != len(bad) || len(out.Publish) != len(good) {
+		t.Fatalf("got %d events and %d dead letters, %v, want %d and %d", len(out.Publish), len(out.Dead), err, len(good), len(bad))
+	}
+	if len(m.facts) != len(good) || m.reads != 2 {
+		t.Errorf("got %d opt-outs with %d blobs read, want %d with 2", len(m.facts), m.reads, len(good))
+	}
+	message := keys.Message(number, 5)
+	if got, want := m.facts["b"], (schemas.OptOutFact{
+		ID: "b", Tenant: tenant, Phone: phone(5), Channel: schemas.ChannelSMS, Source: "link", By: message.String(), Time: time.UnixMilli(1_780_000_000_123),
+	}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	d := &fanfarev1.Delivery{}
+	if err := proto.Unmarshal(out.Publish[1].Value, d); err != nil {
+		t.Fatal(err)
+	}
+	if d.GetKind() != schemas.KindOptedOut || d.GetSeq() != 5 || d.GetTo() != phone(5) || d.GetRawCode() != "link" || d.GetChannel() != schemas.ChannelSMS ||
+		d.GetTenant() != tenant || d.GetCampaignId() != "camp_10001" || string(d.GetMessageId()) != string(message[:]) || out.Publish[1].Topic != names.Deliveries() {
+		t.Errorf("got %v", d)
+	}
+	again, err := h.Handle(t.Context(), good)
+	if err != nil || string(schemas.Header(again.Publish[0], "ce_id")) != string(schemas.Header(out.Publish[0], "ce_id")) {
+		t.Errorf("read again, the event has another id: %v", err)
+	}
+	m.away = true
+	if out, err := h.Handle(t.Context(), good); !errors.Is(err, errAway) || len(out.Publish) != 0 || len(out.Dead) != 0 {
+		t.Errorf("without the store: got %d events and %d dead letters, %v, want an error", len(out.Publish), len(out.Dead), err)
+	}
+}
+
+// TestStage: what is in the topic is recorded once each and its event written, although the store is away at first and members of the
+// group are stopped and started in the middle.
+func TestStage(t *testing.T) {
+	b := streamtest.New(t)
+	m, keys := newMemory(t), testKeys(t)
+	m.away = true
+	b.Ensure(t, b.Names.Fixed()...)
+	const facts = 300
+	for i := range facts {
+		r := record(t, b.Names, keys, fmt.Sprint("fact ", i), uint32(i%6))
+		r.Partition = int32(i % 6)
+		b.Write(t, r)
+	}
+	run := func() (stop func()) {
+		stage, err := New(Config{Cluster: b.Cluster, MaxRecords: 7, SessionTimeout: 2 * time.Second}, Deps{keys, m, m, m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		done := make(chan error, 1)
+		go func() { done <- stage.Run(ctx) }()
+		return sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	count := func() int {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.facts)
+	}
+	await := func(n int) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); count() < n; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("got %d recorded, want %d", count(), n)
+			}
+		}
+	}
+	first := run()
+	defer first()
+	time.Sleep(200 * time.Millisecond)
+	if n := count(); n != 0 {
+		t.Fatalf("got %d recorded without a store", n)
+	}
+	m.mu.Lock()
+	m.away = false
+	m.mu.Unlock()
+	await(20)
+	second := run()
+	defer second()
+	await(100)
+	first()
+	await(facts)
+	second()
+	ids := map[string]bool{}
+	for _, r := range b.Read(t, b.Names.Deliveries()) {
+		ids[string(schemas.Header(r, "ce_id"))] = true
+	}
+	if len(ids) != facts {
+		t.Errorf("got events of %d facts, want %d", len(ids), facts)
+	}
+}
