@@ -8,6 +8,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=.tools/go.mod
 DATA ?= .fanfare
 HTTP ?= 127.0.0.1:8080
+EDGE ?= 127.0.0.1:8081
 # The race detector needs cgo and a C compiler; the product needs neither.
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
@@ -26,7 +27,7 @@ build: ## build every program into bin/
 	$(GO) build -o bin/ ./cmd/...
 
 run: bin/fanfare ## run the whole product on this machine, with a demo tenant and a simulated carrier: http://localhost:8080
-	@exec bin/fanfare demo --data $(DATA) --http $(HTTP)
+	@exec bin/fanfare demo --data $(DATA) --http $(HTTP) --edge $(EDGE)
 
 clean-data: ## delete the data of make run
 	rm -rf $(DATA)

@@ -71,7 +71,7 @@ func TestSecondServeChangesNothing(t *testing.T) {
 		"embedded":        {"serve", "--sim-rate", "999", "--receipt-window", "1h"},
 		"store away":      {"serve", "--sim-rate", "999", "--store", "postgres://u@127.0.0.1:1/d"},
 		"kafka away":      {"serve", "--sim-rate", "999", "--kafka", "127.0.0.1:1"},
-		"the demo":        {"demo"},
+		"the demo":        {"demo", "--edge", "127.0.0.1:0"},
 		"fanfare migrate": {"migrate"},
 	} {
 		var said strings.Builder

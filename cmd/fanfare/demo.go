@@ -34,12 +34,16 @@ func (p *program) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "The whole product on this machine: a demo tenant, a simulated carrier, a campaign of 10,000",
 		Long: `Start everything embedded under --data, with a demo tenant, and send a campaign to
-10,000 made-up people through a simulated carrier. Nothing leaves this machine.
+10,000 made-up people through a simulated carrier. Its simulated phones tap
+links and opt out. Nothing leaves this machine.
 A second run goes on with the same data.`,
 		Args: exactArgs(),
 	}
 	serveFlags(cmd.Flags())
 	_ = cmd.Flags().Set("log-level", "warn") // the story is told on stdout
+	_ = cmd.Flags().Set("edge", "127.0.0.1:8081")
+	_ = cmd.Flags().Set("edge-proxies", "127.0.0.0/8") // each simulated phone has an address of its own
+	_ = cmd.Flags().Set("sim-handsets", "true")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := p.config(cmd)
 		if err != nil {
@@ -91,6 +95,10 @@ type demoStats struct {
 	Ambiguous     int    `json:"ambiguous"`
 	NotSent       int    `json:"notSent"`
 	Skipped       int    `json:"skipped"`
+
+	Clicked   int     `json:"clicked"`
+	ClickRate float64 `json:"clickRate"`
+	OptedOut  int     `json:"optedOut"`
 }
 
 // over reports whether every recipient has an outcome that only a late receipt could change.
@@ -171,7 +179,7 @@ func (d *demo) campaign(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Imported %s made-up contacts in %s.\n", thousands(report.Imported), time.Since(began).Round(10*time.Millisecond))
 	var made struct{ ID string }
 	if err := d.call(ctx, http.MethodPost, "/api/campaigns", "", map[string]any{
-		"name": demoCampaign, "channel": "sms", "message": "Ciao {{first_name}}! 30% off everything in {{city}} today.", "contactList": list.ID, "sendImmediately": true,
+		"name": demoCampaign, "channel": "sms", "message": "Ciao {{first_name}}! 30% off everything in {{city}} today: {{link:https://shop.example/sale}} Stop: {{opt_out}}", "contactList": list.ID, "sendImmediately": true,
 	}, &made); err != nil {
 		return err
 	}
@@ -293,12 +301,63 @@ func (d *demo) account(ctx context.Context) error {
 	if d.w.cfg.CarrierSim != "" {
 		return nil
 	}
-	truth, err := campaignTruth(ctx, filepath.Join(d.w.cfg.Data, "carrier-sim.ndjson"), d.id)
+	truth, err := campaignTruth(ctx, filepath.Join(d.w.cfg.Data, simTruth), d.id)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "  carrier:  %s\n", truth)
+	return d.phones(ctx)
+}
+
+// phonesPatience is how long the story waits for the phones of the last messages.
+const phonesPatience = 10 * time.Second
+
+// phones sets the clicks and opt-outs beside what the simulated phones have done.
+func (d *demo) phones(ctx context.Context) error {
+	if !d.w.cfg.SimHandsets {
+		return nil
+	}
+	var did map[string]int
+	for deadline := time.Now().Add(phonesPatience); ; {
+		var err error
+		if did, err = campaignHandsets(d.w.cfg.Data, d.id); err != nil {
+			return err
+		}
+		if err := d.call(ctx, http.MethodGet, "/api/campaigns/"+d.id+"/stats", "", nil, &d.last); err != nil {
+			return err
+		}
+		if d.last.Clicked == did[sim.DidTap] && d.last.OptedOut == did[sim.DidOptOut] || time.Now().After(deadline) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	fmt.Fprintf(d.out, "\nWhat people did about it:\n  Fanfare: %s clicked (CTR %.1f %%) and %s opted out\n", thousands(d.last.Clicked), 100*d.last.ClickRate, thousands(d.last.OptedOut))
+	fmt.Fprintf(d.out, "  phones:  %s tapped and %s opted out by the link; %s links were opened by programs (all simulated)\n",
+		thousands(did[sim.DidTap]), thousands(did[sim.DidOptOut]), thousands(did[sim.DidScan]))
 	return nil
+}
+
+// campaignHandsets counts what the simulated phones have done about the messages of a campaign.
+func campaignHandsets(data, campaign string) (map[string]int, error) {
+	number, err := schemas.CampaignNumber(campaign)
+	if err != nil {
+		return nil, err
+	}
+	list, err := sim.ReadHandsets(filepath.Join(data, handsetsRecord))
+	if err != nil {
+		return nil, fmt.Errorf("record of the handsets: %w", err)
+	}
+	out := map[string]int{}
+	for _, one := range list {
+		if id, err := schemas.ParseID(one.Submission); err == nil && id.CampaignNumber() == number {
+			out[one.Did]++
+		}
+	}
+	return out, nil
 }
 
 // next says what to try.

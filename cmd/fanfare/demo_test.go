@@ -133,15 +133,15 @@ func TestDemoProgressWithoutTerminal(t *testing.T) {
 }
 
 // The demo, as a newcomer starts it: everybody in its live campaign is accounted for, by Fanfare as by the carrier, and the console has ten
-// more campaigns of every channel in the states that a marketer meets.
+// more campaigns of every channel in the states that a marketer meets. Its clicks and opt-outs are what the simulated phones did.
 func TestDemoRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")
 	}
 	dir, addr := t.TempDir(), freeAddr(t)
-	p := startProcess(t, "demo", fanfareBinary(t), "demo", "--data", dir, "--http", addr, "--sim-profile", "fast")
+	p := startProcess(t, "demo", fanfareBinary(t), "demo", "--data", dir, "--http", addr, "--edge", freeAddr(t), "--sim-profile", "fast")
 	var said string
-	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(said, "by its own record"); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(said, "all simulated"); time.Sleep(200 * time.Millisecond) {
 		b, err := os.ReadFile(p.log.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -159,6 +159,10 @@ func TestDemoRuns(t *testing.T) {
 	accounts := regexp.MustCompile(`(?m)^  (?:Fanfare|carrier):  ([^,\n]*,[^,\n]*)`).FindAllStringSubmatch(said, -1)
 	if len(accounts) != 2 || accounts[0][1] != accounts[1][1] {
 		t.Errorf("got accounts %q, want two that agree", accounts)
+	}
+	did := regexp.MustCompile(`Fanfare: (\S+) clicked \(CTR (\S+) %\) and (\S+) opted out\n  phones:  (\S+) tapped and (\S+) opted out`).FindStringSubmatch(said)
+	if did == nil || did[1] != did[4] || did[3] != did[5] || did[1] == "0" || did[2] == "0.0" || did[3] == "0" {
+		t.Errorf("got %q, want clicks and opt-outs, as many as the phones made", did)
 	}
 	key, err := os.ReadFile(filepath.Join(dir, demoKeyFile))
 	if err != nil {

@@ -97,7 +97,8 @@ func TestEndToEndOptOut(t *testing.T) {
 		answered[to] = time.Now()
 	}
 	until(second, func() bool { return stats.State == "completed" }, "the second campaign is out")
-	skipped := stats.Skipped
+	// Whose hand-over the kill left in doubt may have opted out since: it is not handed over again to end the doubt.
+	skipped, doubtful := stats.Skipped, stats.Ambiguous
 	until(first, func() bool { return stats.OptedOut == leaving }, fmt.Sprintf("%d have opted out of the first campaign", leaving))
 	var page struct {
 		Data []struct {
@@ -137,7 +138,8 @@ func TestEndToEndOptOut(t *testing.T) {
 			spared++
 		}
 	}
-	if spared < leaving/4 || skipped != spared {
-		t.Errorf("%d of %d were spared the second campaign and %d skipped, want the same number and not fewer than %d", spared, leaving, skipped, leaving/4)
+	if spared < leaving/4 || spared < skipped || spared > skipped+doubtful {
+		t.Errorf("%d of %d were spared the second campaign, %d skipped and %d in doubt; want all of those who were spared among them, and not fewer than %d",
+			spared, leaving, skipped, doubtful, leaving/4)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/sinks/carrier/sim"
@@ -16,6 +18,9 @@ import (
 const (
 	simRoute     = "sim"
 	simConnector = "sim"
+	// The record of the simulated carrier under --data, and that of the phones behind it.
+	simTruth       = "carrier-sim.ndjson"
+	handsetsRecord = "carrier-sim-handsets.ndjson"
 )
 
 // ensureRoute creates the route of the simulated carrier, and gives it the limits of the flags.
@@ -63,13 +68,36 @@ func (w *wiring) withSimulator(ctx context.Context, run runner) error {
 		return fmt.Errorf("--sim-profile: %w", err)
 	}
 	simulated, err := sim.Open(sim.Config{
-		Keys: w.keys, Profile: profile, Seed: w.cfg.SimSeed, Truth: filepath.Join(w.cfg.Data, "carrier-sim.ndjson"), Logger: w.log,
+		Keys: w.keys, Profile: profile, Seed: w.cfg.SimSeed, Truth: filepath.Join(w.cfg.Data, simTruth), Logger: w.log,
 	})
 	if err != nil {
 		return err
 	}
 	w.simulated.Store(simulated)
-	return errors.Join(alongside(ctx, simulated.Run, run), simulated.Close())
+	carrier := simulated.Run
+	if w.cfg.SimHandsets {
+		if carrier, err = w.withHandsets(simulated); err != nil {
+			return errors.Join(err, simulated.Close())
+		}
+	}
+	return errors.Join(alongside(ctx, carrier, run), simulated.Close())
+}
+
+// withHandsets runs the phones behind the simulated carrier beside it.
+func (w *wiring) withHandsets(simulated *sim.Carrier) (runner, error) {
+	phones, err := sim.OpenHandsets(sim.HandsetsConfig{
+		Truth: filepath.Join(w.cfg.Data, simTruth), Record: filepath.Join(w.cfg.Data, handsetsRecord), Habits: sim.DefaultHabits, Seed: w.cfg.SimSeed,
+		Links: w.linkURL(), Edge: w.edge.Addr().String(), Logger: w.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return simulated.Run(ctx) })
+		group.Go(func() error { return phones.Run(ctx) })
+		return group.Wait()
+	}, nil
 }
 
 // errCarrierEnded is returned when the carrier ends while the senders still run.

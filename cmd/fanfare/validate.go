@@ -58,6 +58,9 @@ func (c Config) Validate() error {
 	} else if slices.Contains(c.Roles, roleEdge) {
 		bad("--roles: the role edge needs --edge HOST:PORT, its public address on this machine")
 	}
+	if c.SimHandsets && (c.Edge == "" || c.CarrierSim != "" || !c.has("sender") || !c.has(roleEdge)) {
+		bad("--sim-handsets: the phones need the role edge (--edge) and the simulated carrier in this process, without --carrier-sim")
+	}
 	if c.LinkURL != "" {
 		if _, err := linkBase(c.LinkURL); err != nil {
 			bad("--link-url %q: %w", c.LinkURL, err)

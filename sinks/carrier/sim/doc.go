@@ -23,6 +23,12 @@
 //
 // The file has numbers and texts in clear, because it is a simulator's. No other part of Fanfare may write such a file.
 //
+// # Phones
+//
+// [Handsets] are the phones behind the carrier. They read its record and, by [Habits], open the links of messages that were delivered, as
+// people and as programs do, and send the form of opt-out pages. A file beside the truth, named by HandsetsConfig.Record, has a line for each thing that a phone has done: with the truth it says what clicks, click-through
+// rate and opt-outs have to be.
+//
 // # Limits
 //
 // The carrier keeps the receipts that it owes in memory, about 60 bytes each, up to Config.MaxOwed. Beyond that it throttles submissions,

@@ -1,0 +1,300 @@
+package sim
+
+import (
+	"bytes"
+	"container/heap"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"fanfare/schemas"
+)
+
+// Habits say what part of the phones that a message was delivered to do something about it, each at most one thing.
+type Habits struct {
+	// Tap: a person opens the first link. Scan: a program opens it, with HEAD and as the preview of a messenger. OptOut: a person opens
+	// the last link and sends the form that is there.
+	Tap, Scan, OptOut float64
+	// Delay is the most time between the delivery and what the phone does.
+	Delay time.Duration
+}
+
+// DefaultHabits are those of the demonstration.
+var DefaultHabits = Habits{Tap: 0.12, Scan: 0.08, OptOut: 0.02, Delay: 5 * time.Second}
+
+// What a phone did.
+const (
+	DidTap    = "tap"
+	DidScan   = "scan"
+	DidOptOut = "opt_out"
+)
+
+// Did is one line of the record of the phones.
+type Did struct {
+	Time       time.Time `json:"time"`
+	Submission string    `json:"submission_id"`
+	To         string    `json:"to"`
+	Did        string    `json:"did"`
+	Link       string    `json:"link,omitempty"`
+}
+
+// HandsetsConfig of [Handsets].
+type HandsetsConfig struct {
+	// Truth is the record of the carrier, and Record that of the phones beside it: a line for each thing that a phone has done.
+	Truth, Record string
+	Habits        Habits
+	Seed          uint64
+	// Links is what the links of messages begin with, such as http://localhost:8081/, and Edge the address that answers them. No other
+	// address is connected to.
+	Links, Edge string
+	Logger      *slog.Logger
+	Now         func() time.Time
+}
+
+// Handsets are the phones behind the simulated carrier. They read its record, and open links as people and programs do. What
+// each does follows from the seed and the submission. What is done is recorded after it was done: after a kill a phone may do the same
+// once more.
+type Handsets struct {
+	cfg    HandsetsConfig
+	link   *regexp.Regexp
+	client *http.Client
+	record *os.File
+	done   map[string]struct{}
+	due    deeds
+}
+
+// deed is something that a phone is about to do.
+type deed struct {
+	at   time.Time
+	did  string
+	link string
+	e    Entry
+}
+
+type deeds []deed
+
+func (p deeds) Len() int           { return len(p) }
+func (p deeds) Less(i, j int) bool { return p[i].at.Before(p[j].at) }
+func (p deeds) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
+func (p *deeds) Push(x any)        { *p = append(*p, x.(deed)) } //nolint:forcetypeassert,errcheck // heap's
+func (p *deeds) Pop() any {
+	old := *p
+	last := old[len(old)-1]
+	*p = old[:len(old)-1]
+	return last
+}
+
+// OpenHandsets opens the record of the phones and reads what they have done.
+func OpenHandsets(cfg HandsetsConfig) (*Handsets, error) {
+	if cfg.Truth == "" || cfg.Record == "" || cfg.Links == "" || cfg.Edge == "" || cfg.Logger == nil {
+		return nil, errors.New("handsets: the record of the carrier, one of their own, links, the edge and a logger are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	link, err := regexp.Compile(regexp.QuoteMeta(cfg.Links) + `[0-9A-Za-z]+`)
+	if err != nil {
+		return nil, fmt.Errorf("handsets: %w", err)
+	}
+	f, err := os.OpenFile(cfg.Record, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("record of the handsets: %w", err)
+	}
+	size, err := cutTorn(f)
+	if err == nil {
+		_, err = f.Seek(size, io.SeekStart)
+	}
+	list, readErr := ReadHandsets(cfg.Record)
+	if err = errors.Join(err, readErr); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("record of the handsets: %w", err)
+	}
+	h := &Handsets{cfg: cfg, link: link, record: f, done: map[string]struct{}{}}
+	for _, d := range list {
+		h.done[d.Submission] = struct{}{}
+	}
+	h.client = &http.Client{
+		Timeout:       5 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // nothing but the edge is asked
+		Transport: &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, cfg.Edge)
+		}},
+	}
+	return h, nil
+}
+
+// ReadHandsets reads a record of phones. A file that does not exist is an empty one.
+func ReadHandsets(path string) (out []Did, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for line := range bytes.Lines(b) {
+		var d Did
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // a kill has cut it off
+		}
+		if err := json.Unmarshal(line, &d); err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+const (
+	handsetsLook = 100 * time.Millisecond
+	handsetsWait = time.Second // before something is tried again that failed
+)
+
+// Run lets the phones do what they do until ctx ends.
+func (h *Handsets) Run(ctx context.Context) error {
+	defer func() { _ = h.record.Close() }()
+	tail := NewTail(h.cfg.Truth)
+	ticker := time.NewTicker(handsetsLook)
+	defer ticker.Stop()
+	for {
+		if err := tail.Poll(func(e Entry) error { h.plan(&e); return nil }); err != nil {
+			return fmt.Errorf("handsets: %w", err)
+		}
+		for len(h.due) > 0 && !h.due[0].at.After(h.cfg.Now()) && ctx.Err() == nil {
+			p, _ := heap.Pop(&h.due).(deed)
+			if err := h.do(ctx, &p); err != nil {
+				h.cfg.Logger.DebugContext(ctx, "a handset tries again", "err", err)
+				p.at = h.cfg.Now().Add(handsetsWait)
+				heap.Push(&h.due, p)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// chances are two numbers in [0, 1) of a submission.
+func chances(seed uint64, id schemas.ID) (a, b float64) {
+	f := fnv.New64a()
+	_, _ = fmt.Fprintf(f, "%d/%x", seed, id[:])
+	sum := mix(f.Sum64())
+	return float64(sum>>32) / (1 << 32), float64(sum&0xffffffff) / (1 << 32)
+}
+
+// mix spreads what differs in a few bits over all of them (splitmix64).
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// plan decides what the phone of a submission does.
+func (h *Handsets) plan(e *Entry) {
+	if _, did := h.done[e.Submission.String()]; did || e.Outcome != Accepted {
+		return
+	}
+	var at time.Time
+	for _, r := range e.Receipts {
+		if (r.Status == delivered || r.Status == read) && (at.IsZero() || r.Due.Before(at)) {
+			at = r.Due
+		}
+	}
+	if at.IsZero() {
+		return // it never arrives
+	}
+	chance, when := chances(h.cfg.Seed, e.Submission)
+	links := h.link.FindAllString(e.Body, -1)
+	p := deed{at: at.Add(time.Duration(when * float64(h.cfg.Habits.Delay))), e: *e}
+	for _, habit := range []struct {
+		did  string
+		part float64
+	}{{DidTap, h.cfg.Habits.Tap}, {DidScan, h.cfg.Habits.Scan}, {DidOptOut, h.cfg.Habits.OptOut}} {
+		if chance -= habit.part; chance < 0 {
+			p.did = habit.did
+			break
+		}
+	}
+	switch {
+	case p.did == "" || len(links) == 0:
+		return
+	case p.did == DidOptOut:
+		p.link = links[len(links)-1]
+	default:
+		p.link = links[0]
+	}
+	p.e.Body, p.e.Receipts = "", nil
+	heap.Push(&h.due, p)
+}
+
+// do does what was planned and records it.
+func (h *Handsets) do(ctx context.Context, p *deed) error {
+	var err error
+	switch p.did {
+	case DidTap:
+		err = h.open(ctx, p, http.MethodGet, person, "")
+	case DidScan:
+		err = errors.Join(h.open(ctx, p, http.MethodHead, person, ""), h.open(ctx, p, http.MethodGet, messenger, ""))
+	case DidOptOut:
+		if err = h.open(ctx, p, http.MethodGet, person, ""); err == nil {
+			err = h.open(ctx, p, http.MethodPost, person, "scope=all")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(Did{h.cfg.Now().UTC(), p.e.Submission.String(), p.e.To, p.did, p.link})
+	if err != nil {
+		return err
+	}
+	h.done[p.e.Submission.String()] = struct{}{}
+	_, err = h.record.Write(append(line, '\n'))
+	return err
+}
+
+// User agents of what opens links.
+const (
+	person    = "Mozilla/5.0 (Linux; Android 14; Simulated) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Mobile Safari/537.36"
+	messenger = "WhatsApp/2.24.10.0 A"
+)
+
+// open opens the link of a phone, each from an address of its own.
+func (h *Handsets) open(ctx context.Context, p *deed, method, agent, form string) error {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+h.cfg.Edge+"/"+strings.TrimPrefix(p.link, h.cfg.Links), strings.NewReader(form))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("User-Agent", agent)
+	r.Header.Set("Accept-Language", "it-IT,it;q=0.9")
+	f := fnv.New32a()
+	_, _ = f.Write([]byte(p.e.To))
+	n := f.Sum32()
+	r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", n>>16&0xff, n>>8&0xff, n&0xff))
+	if form != "" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := h.client.Do(r)
+	if err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	_ = resp.Body.Close()
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("the edge answers %d", resp.StatusCode)
+	}
+	return nil
+}
