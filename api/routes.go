@@ -47,10 +47,10 @@ type Route struct {
 // RouteInput creates or changes a route.
 type RouteInput struct {
 	Name          problem.Optional[string]         `json:"name,omitzero" doc:"1 to 40 of a-z 0-9 _ - with a letter first."`
-	Connector     problem.Optional[string]         `json:"connector,omitzero" doc:"sim, smpp, httpsms, rcs or whatsapp."`
+	Connector     problem.Optional[string]         `json:"connector,omitzero" doc:"sim, smpp, httpsms, rcs, whatsapp or voice."`
 	Channels      problem.Optional[[]string]       `json:"channels,omitzero" doc:"Default: all channels that the connector carries."`
 	Configuration problem.Optional[map[string]any] `json:"configuration,omitzero" doc:"Settings in the form that the connector documents. Replaces the configuration before."`
-	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Stored encrypted and never returned. Replace all credentials before; null removes them. They are merged into the configuration when the connector is opened: {\"password\": …} for smpp, {\"values\": {…}} for httpsms."`
+	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Stored encrypted and never returned. Replace all credentials before; null removes them. They are merged into the configuration when the connector is opened: {\"password\": …} for smpp and voice, {\"values\": {…}} for httpsms."`
 	Rate          problem.Optional[uint32]         `json:"rate,omitzero" doc:"Messages a second, 1 to 1,000,000."`
 	Burst         problem.Optional[uint32]         `json:"burst,omitzero"`
 	P99           problem.Optional[uint32]         `json:"p99Ms,omitzero" doc:"Milliseconds; 500 by default."`

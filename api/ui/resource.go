@@ -307,7 +307,7 @@ var resourceScreens = []*resourceScreen{
 		Columns: []column{{"name", ""}, {"connector", ""}, {"simulated", "tick"}, {"channels", "list"}, {"rate", "count"}, {"status", "status"}, {"callbackPath", "code"}, {"updatedAt", "time"}},
 		Fields: []field{
 			{Name: "name", Required: true, New: true},
-			{Name: "connector", As: "select", Options: []string{"smpp", "httpsms", "rcs", "whatsapp", "sim"}, New: true},
+			{Name: "connector", As: "select", Options: []string{"smpp", "httpsms", "rcs", "whatsapp", "voice", "sim"}, New: true},
 			{Name: "channels", As: "checks", Options: channels},
 			{Name: "configuration", As: "json"},
 			{Name: "credentials", As: "json"},
