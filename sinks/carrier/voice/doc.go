@@ -43,7 +43,7 @@
 // A call holds its place until its end: ChannelDestroyed, or GET /channels lists it no longer. Whoever connects lists
 // the calls first and counts those whose id begins with the name of the application, so that there are never more than
 // MaxConcurrent after a crash either. It follows these calls: what is to happen in a call goes with it, as variables of
-// the channel. A hand-over that may have become a call holds a place for 5 s after it was last not listed.
+// the channel. A hand-over that may have become a call holds a place for 5 s, and then until a list does not show it.
 //
 // Asterisk keeps no event. Therefore a call whose message is over is kept up until its receipt is durable (at most
 // Config.Hold), and the channel has a variable that says how it went: a process that is killed before the receipt is
