@@ -125,6 +125,15 @@ func (m mix) total() (n uint64) {
 	return n
 }
 
+// countries counts the contacts by country.
+func (b *bill) countries() mix {
+	out := mix{}
+	for _, l := range b.lines {
+		out[l.country] += l.count
+	}
+	return out
+}
+
 // mixOf returns the eligible contacts of an audience by country.
 func mixOf(countries map[string]uint32) mix {
 	out := mix{}

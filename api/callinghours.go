@@ -11,7 +11,7 @@ import (
 
 // applyHours reads the calling hours, which three or four fields make up (R30 to R32).
 func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *problem.List) {
-	patch := hoursPatch{in.CallingHoursStart, in.CallingHoursEnd, in.CallingHoursTimezone, in.Timezone}
+	patch := hoursPatch{in.CallingHoursStart, in.CallingHoursEnd, in.CallingHoursTimezone, in.Timezone, in.RecipientTimezone}
 	next, found := patch.apply(spec.CallingHours, tenant.Timezone)
 	if *ps = append(*ps, found...); len(found) == 0 {
 		spec.CallingHours = next
@@ -24,6 +24,7 @@ func (in *CampaignInput) applyHours(spec *store.Spec, tenant *store.Tenant, ps *
 // hoursPatch is a partial change of calling hours.
 type hoursPatch struct {
 	start, end, zone, fallbackZone problem.Optional[string]
+	recipients                     problem.Optional[bool]
 }
 
 func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, problem.List) {
@@ -33,10 +34,14 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 			ps.Add(problem.CodeInvalid, "timezone", "%s.", err)
 		}
 	}
-	if !h.start.Set && !h.end.Set && !h.zone.Set {
+	if !h.start.Set && !h.end.Set && !h.zone.Set && (!h.recipients.Set || now == nil && !h.recipients.Value) {
 		return now, ps
 	}
-	if h.start.Null && h.end.Null {
+	none := h.start.Null && h.end.Null || now == nil && !h.start.Set && !h.end.Set && !h.zone.Set
+	if none && h.recipients.Value {
+		ps.Add(problem.CodeRequired, "callingHoursStart", "recipientTimezone needs calling hours: it is them that are read on each recipient's clock.")
+	}
+	if none {
 		return nil, ps
 	}
 	next := store.Hours{Zone: cmp.Or(h.fallbackZone.Value, tenantZone)}
@@ -60,6 +65,9 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 	}
 	clock(h.start, "callingHoursStart", &next.Start)
 	clock(h.end, "callingHoursEnd", &next.End)
+	if h.recipients.Set {
+		next.Recipients = h.recipients.Value
+	}
 	if h.zone.Set {
 		next.Zone = cmp.Or(h.zone.Value, h.fallbackZone.Value, tenantZone)
 	}

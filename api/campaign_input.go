@@ -46,6 +46,7 @@ type CampaignInput struct {
 	CallingHoursStart    problem.Optional[string]            `json:"callingHoursStart,omitzero" doc:"HH:MM; nothing is sent before." example:"09:00"`
 	CallingHoursEnd      problem.Optional[string]            `json:"callingHoursEnd,omitzero" doc:"HH:MM; nothing is sent from then on." example:"20:00"`
 	CallingHoursTimezone problem.Optional[string]            `json:"callingHoursTimezone,omitzero" doc:"IANA zone of the calling hours; default: the tenant's." example:"Europe/Rome"`
+	RecipientTimezone    problem.Optional[bool]              `json:"recipientTimezone,omitzero" doc:"Read the calling hours on each recipient's clock: of the contact's own time zone, else of the zones of its number. In several zones the hours that they share count; who has none in common is not sent to (QUIET_HOURS_EXPIRED)."`
 	MaxSegments          problem.Optional[int]               `json:"maxSegments,omitzero" doc:"Most SMS segments of one rendered text; at most the tenant's limit."`
 	MissingField         problem.Optional[string]            `json:"missingField,omitzero" doc:"What a merge field without a value becomes: empty, default (missingDefault) or fail (the recipient is not sent to)."`
 	MissingDefault       problem.Optional[string]            `json:"missingDefault,omitzero" doc:"Text that replaces a missing value when missingField is default."`
@@ -58,8 +59,6 @@ type CampaignInput struct {
 	TestRun              problem.Optional[bool]              `json:"testRun,omitzero" doc:"Send only to the simulator; not counted in statistics over all campaigns."`
 	Draft                problem.Optional[bool]              `json:"draft,omitzero" doc:"Keep it as a draft, which may be incomplete."`
 	Batches              problem.Optional[[]BatchInput]      `json:"batches,omitzero" doc:"Send the audience in 2 to 20 parts, each with its own start time, instead of scheduledTime. The last part has the rest of the audience."`
-	// Not offered; the field is here so that the error can say so.
-	RecipientTimezone problem.Optional[any] `json:"recipientTimezone,omitzero" hidden:"true"`
 	// A client cannot write the status (C28); the field is here so that the error can say so.
 	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
 	State  problem.Optional[any] `json:"state,omitzero" hidden:"true"`
@@ -74,10 +73,6 @@ func (in *CampaignInput) apply(spec *store.Spec, tenant *store.Tenant, now time.
 	var ps problem.List
 	if p := in.readOnly(); p != nil {
 		ps = append(ps, p)
-	}
-	if in.RecipientTimezone.Set && in.RecipientTimezone.Value != false && !in.RecipientTimezone.Null {
-		ps = append(ps, problem.Field(problem.CodeInvalid, "recipientTimezone", "Sending in each recipient's own time zone is not offered.").
-			WithFix("Make a list for each zone, and a campaign for each list with callingHoursTimezone."))
 	}
 	set(&in.Name, &spec.Name, func(v string) { checkName(&ps, v) })
 	in.applyChannels(spec, &ps)

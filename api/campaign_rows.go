@@ -30,12 +30,13 @@ func (s *server) addRowStats(ctx context.Context, who *principal, rows []store.C
 	asOf := stampOrNull(at.Truncate(time.Second))
 	for i := range rows {
 		c := &rows[i]
-		f := counts[c.ID()].Figures(c.Total)
+		of := counts[c.ID()]
+		f := of.Figures(c.Total)
 		stats := &RowStats{Figures: figuresOf(&f), Currency: who.tenant.Currency, AsOf: asOf}
 		if stats.Cost, err = s.figures.costOfRow(ctx, who.tenant.ID, c.ID(), f.Sent, s.Now()); err != nil {
 			return err
 		}
-		stats.EstimatedCompletionTime = s.eta(ctx, who, c, f.Pending)
+		stats.EstimatedCompletionTime = s.eta(ctx, who, c, &of, f.Pending)
 		out[i].Stats = stats
 		for _, n := range c.Lists {
 			out[i].ContactListNames = append(out[i].ContactListNames, s.listNames.of(ctx, s.Store, c.Tenant, n))

@@ -63,6 +63,7 @@ type Campaign struct {
 	CallingHoursStart    *string       `json:"callingHoursStart"`
 	CallingHoursEnd      *string       `json:"callingHoursEnd"`
 	CallingHoursTimezone *string       `json:"callingHoursTimezone"`
+	RecipientTimezone    bool          `json:"recipientTimezone" doc:"The calling hours are read on each recipient's clock; callingHoursTimezone is that of recipients of no zone."`
 	Timezone             string        `json:"timezone"`
 	MaxSegments          uint32        `json:"maxSegments"`
 	MissingField         string        `json:"missingField"`
@@ -171,7 +172,7 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 	}
 	if h := c.CallingHours; h != nil {
 		v.CallingHoursStart, v.CallingHoursEnd = orNull(hours.FormatClock(int(h.Start))), orNull(hours.FormatClock(int(h.End)))
-		v.CallingHoursTimezone = orNull(h.Zone)
+		v.CallingHoursTimezone, v.RecipientTimezone = orNull(h.Zone), h.Recipients
 	}
 	if c.FreezeID != "" {
 		v.TotalMessages = &c.Total

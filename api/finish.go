@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -8,13 +9,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"fanfare/api/store"
+	"fanfare/schemas"
 	"fanfare/schemas/hours"
+	"fanfare/sinks/analytics"
 )
 
-// finish forecasts when count messages of a campaign will be handed over if it begins at start. ok is false when no
-// forecast is possible.
-func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64) (time.Time, bool) {
+// zoneShare is so many recipients of the same time zones, which hours.Join has made a text of.
+type zoneShare struct {
+	zones string
+	n     uint64
+}
+
+// finish forecasts when count messages of a campaign are handed over, from start on. shares are the same recipients by time zone, in
+// order of zone; they count only where recipients have calling hours of their own. ok is false when no forecast is possible.
+func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64, shares []zoneShare) (time.Time, bool) {
 	rate := s.rate(ctx, who, c)
 	h := hours.Hours{}
 	if c.CallingHours != nil {
@@ -22,9 +33,18 @@ func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, 
 		if h, err = hours.New(int(c.CallingHours.Start), int(c.CallingHours.End), c.CallingHours.Zone); err != nil {
 			return time.Time{}, false
 		}
+		if !c.CallingHours.Recipients {
+			shares = nil
+		}
+	}
+	part := func(at time.Time, from, to uint64) (time.Time, bool) {
+		if len(shares) == 0 || h.Always() {
+			return finishOf(at, to-from, rate, h)
+		}
+		return finishOfZones(at, sharesWithin(shares, from, to), rate, h)
 	}
 	if len(c.Batches) == 0 || count > math.MaxUint32 {
-		return finishOf(start, count, rate, h)
+		return part(start, 0, count)
 	}
 	at, done := start, uint32(0)
 	for i, end := range c.BatchEnds(uint32(count)) {
@@ -32,12 +52,86 @@ func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, 
 			at = c.Batches[i].At
 		}
 		var ok bool
-		if at, ok = finishOf(at, uint64(end-done), rate, h); !ok {
+		if at, ok = part(at, uint64(done), uint64(end)); !ok {
 			return time.Time{}, false
 		}
 		done = end
 	}
 	return at, true
+}
+
+// sharesWithin is the part of shares that holds the recipients [from, to) of all.
+func sharesWithin(shares []zoneShare, from, to uint64) []zoneShare {
+	var out []zoneShare
+	at := uint64(0)
+	for _, g := range shares {
+		if n := min(at+g.n, to) - min(max(at, from), to); at+g.n > from && n > 0 {
+			out = append(out, zoneShare{g.zones, n})
+		}
+		at += g.n
+	}
+	return out
+}
+
+// sharesOfCountries guesses the time zones of recipients of whom only the country is known: before the audience is frozen.
+func (s *server) sharesOfCountries(tenant *store.Tenant, countries mix) []zoneShare {
+	of := map[string]uint64{}
+	for country, n := range countries {
+		of[cmp.Or(hours.Join(s.Store.UsualZones(country)), tenant.Timezone)] += n
+	}
+	out := make([]zoneShare, 0, len(of))
+	for _, zones := range sortedKeys(of) {
+		out = append(out, zoneShare{zones, of[zones]})
+	}
+	return out
+}
+
+// sharesOfPending counts the recipients of a frozen audience who have no outcome, by time zone.
+func (s *server) sharesOfPending(ctx context.Context, c *store.Campaign, stats *analytics.Stats) ([]zoneShare, error) {
+	index, err := s.Store.Blobs(ctx, c.FreezeID)
+	if err != nil {
+		return nil, err
+	}
+	var ended []schemas.Precedence
+	for _, n := range stats.Counts {
+		if n.Precedence < schemas.PrecedenceFacts && n.Precedence.Bucket() != schemas.BucketPending {
+			ended = append(ended, n.Precedence)
+		}
+	}
+	decided := roaring.New()
+	if len(ended) > 0 {
+		if decided, err = s.Analytics.Select(ctx, c.Tenant, c.ID(), ended); err != nil {
+			return nil, err
+		}
+	}
+	var out []zoneShare
+	for _, b := range index {
+		first, end := uint64(b.First), uint64(b.First)+uint64(b.Count)
+		n := end - first - min(decided.CardinalityInRange(first, end), end-first)
+		if last := len(out) - 1; last >= 0 && out[last].zones == b.Zone {
+			out[last].n += n
+		} else {
+			out = append(out, zoneShare{b.Zone, n})
+		}
+	}
+	return out, nil
+}
+
+// neverOpen counts the recipients whose time zones share no minute of a campaign's calling hours.
+func neverOpen(c *store.Campaign, shares []zoneShare, at time.Time) (n uint64) {
+	if c.CallingHours == nil || !c.CallingHours.Recipients {
+		return 0
+	}
+	h, err := hours.New(int(c.CallingHours.Start), int(c.CallingHours.End), c.CallingHours.Zone)
+	if err != nil {
+		return 0
+	}
+	for _, g := range shares {
+		if h.On(g.zones).NextOpen(at).IsZero() {
+			n += g.n
+		}
+	}
+	return n
 }
 
 // rate is the lowest of the limits of route, tenant, sender and campaign; 0 when the route does not exist.
@@ -80,6 +174,68 @@ func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish
 		step := min(left, at.Truncate(time.Minute).Add(time.Minute).Sub(at)) // calling hours begin and end on the minute
 		at = at.Add(step)
 		left -= step
+	}
+	return at, true
+}
+
+// zonedMost is the longest forecast where recipients have calling hours of their own: it goes minute by minute.
+const zonedMost = 31 * 24 * time.Hour
+
+// finishOfZones is finishOf for recipients with calling hours of their own: as the scheduler does, it takes of the zones that are open
+// the one that closes first. Recipients whose hours never open are not sent to and take no time.
+func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
+	if rate == 0 {
+		return time.Time{}, false
+	}
+	type group struct {
+		hours hours.Hours
+		left  float64
+	}
+	var groups []*group
+	for _, g := range shares {
+		if on := h.On(g.zones); g.n > 0 && !on.NextOpen(start).IsZero() {
+			groups = append(groups, &group{on, float64(g.n)})
+		}
+	}
+	at := start
+	for len(groups) > 0 {
+		if at.Sub(start) > zonedMost {
+			return time.Time{}, false
+		}
+		var open []*group
+		for _, g := range groups {
+			if g.hours.Open(at) {
+				open = append(open, g)
+			}
+		}
+		if len(open) == 0 {
+			next := time.Time{}
+			for _, g := range groups {
+				if opens := g.hours.NextOpen(at); !opens.IsZero() && (next.IsZero() || opens.Before(next)) {
+					next = opens
+				}
+			}
+			if next.IsZero() { // a clock has changed, and no two agree any more
+				return time.Time{}, false
+			}
+			at = next
+			continue
+		}
+		now := at
+		slices.SortStableFunc(open, func(a, b *group) int { return cmp.Compare(a.hours.Left(now), b.hours.Left(now)) })
+		minute := at.Truncate(time.Minute).Add(time.Minute)
+		room := minute.Sub(at).Seconds() * float64(rate)
+		used := 0.0
+		for _, g := range open {
+			n := min(g.left, room-used)
+			g.left -= n
+			used += n
+		}
+		groups = slices.DeleteFunc(groups, func(g *group) bool { return g.left < 1e-6 })
+		if len(groups) == 0 {
+			return at.Add(time.Duration(used / float64(rate) * float64(time.Second))), true
+		}
+		at = minute
 	}
 	return at, true
 }

@@ -209,7 +209,7 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%s: got %s, want the field scheduledTime", when, got.body)
 		}
 	}
-	create(`"recipientTimezone":true`).problem(422, "invalid_value", "recipientTimezone")
+	create(`"recipientTimezone":true`).problem(422, "required", "callingHoursStart")
 	create(`"recipientTimezone":false`).want(201)
 	create(`"batches":[{"at":"2025-04-15T09:00:00Z","share":50}]`).problem(422, "invalid_value", "batches")
 	// R160: off by default, warned of when it is set.

@@ -201,7 +201,7 @@ func (s *server) calculateGoal(ctx context.Context, in *goalIn) (*goalOut, error
 	if c.Schedule != nil && !c.SendImmediately && c.Schedule.At.After(start) {
 		start = c.Schedule.At
 	}
-	if end, ok := s.finish(ctx, who, c, start, b.contacts); ok {
+	if end, ok := s.finish(ctx, who, c, start, b.contacts, s.sharesOfCountries(&who.tenant, b.countries())); ok {
 		d := end.Sub(start)
 		secs := int64((d + time.Second - 1) / time.Second)
 		out.EstimatedDuration, out.EstimatedDurationSeconds = orNull(durationText(d)), &secs
@@ -258,6 +258,9 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 		return nil, bill{}, err
 	}
 	b.warnings = append(warnings(c), fields...)
+	if n := neverOpen(c, s.sharesOfCountries(&who.tenant, b.countries()), s.Now()); n > 0 {
+		b.warnings = append(b.warnings, fmt.Sprintf(warningNeverOpen, n))
+	}
 	want := store.Quote{Version: b.version, Cost: b.cost, Contacts: uint32(min(b.contacts, uint64(^uint32(0))))}
 	if !stores || c.State == schemas.StateCostCalculated && c.Quote == want {
 		return c, b, nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -98,5 +99,42 @@ func TestDurationText(t *testing.T) {
 		if got := durationText(d); got != want {
 			t.Errorf("%v: got %q, want %q", d, got, want)
 		}
+	}
+}
+
+// X11, X19: the forecast where each recipient has calling hours of their own.
+func TestFinishOfZones(t *testing.T) {
+	h, err := hours.New(9*60, 18*60, "UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	noon := time.Date(2025, 4, 15, 10, 0, 0, 0, time.UTC) // 12:00 in Rome, 19:00 in Tokyo, 06:00 in New York, 03:00 in Los Angeles
+	const hour = 3600
+	for _, c := range []struct {
+		name   string
+		shares []zoneShare
+		rate   uint32
+		want   time.Duration
+	}{
+		{"nobody", nil, 10, 0},
+		{"one zone", []zoneShare{{"Europe/Rome", 6 * hour}}, 1, 6 * time.Hour},
+		{"as the campaign's own hours", []zoneShare{{"Europe/Rome", (6 + 9) * hour}}, 1, 21*time.Hour + 9*time.Hour},
+		{"Tokyo waits for its morning", []zoneShare{{"Asia/Tokyo", 30}}, 1, 14*time.Hour + 30*time.Second},
+		{"what closes first goes first", []zoneShare{{"Africa/Abidjan", 2 * hour}, {"Europe/Rome", 6 * hour}}, 1, 8 * time.Hour},
+		{"New York for as long as the west", []zoneShare{{"America/Los_Angeles,America/New_York", 6 * hour}}, 1, 6*time.Hour + 6*time.Hour},
+		{"the west needs another day", []zoneShare{{"America/Los_Angeles,America/New_York", 6*hour + 60}}, 1, 30*time.Hour + time.Minute},
+		{"who is never reached takes no time", []zoneShare{{"America/New_York,Asia/Shanghai", 50}, {"Europe/Rome", 60}}, 1, time.Minute},
+	} {
+		got, ok := finishOfZones(noon, c.shares, c.rate, h)
+		if d := got.Sub(noon) - c.want; !ok || d > time.Millisecond || d < -time.Millisecond {
+			t.Errorf("%s: got %v %v, want %v", c.name, got.Sub(noon), ok, c.want)
+		}
+	}
+	if _, ok := finishOfZones(noon, []zoneShare{{"Europe/Rome", 40_000_000}}, 1, h); ok {
+		t.Error("more than a month: got a time, want none")
+	}
+	got := sharesWithin([]zoneShare{{"a", 3}, {"b", 4}, {"c", 2}}, 2, 8)
+	if want := []zoneShare{{"a", 1}, {"b", 4}, {"c", 1}}; !slices.Equal(got, want) {
+		t.Errorf("shares of a batch: got %v, want %v", got, want)
 	}
 }

@@ -147,7 +147,7 @@ func (s *server) campaignStats(ctx context.Context, in *statsIn) (*statsOut, err
 	state, settled := stateOfFigures(c, &f, r.stats.AsOf)
 	out := &Stats{
 		CampaignID: c.ID(), Name: c.Name, Status: schemas.Word(state, vocab), Figures: figuresOf(&f), StartTime: stampOrNull(c.Started),
-		EstimatedCompletionTime: s.eta(ctx, who, c, f.Pending), State: schemas.StateName(state), Paused: c.State == schemas.StatePaused,
+		EstimatedCompletionTime: s.eta(ctx, who, c, &r.stats, f.Pending), State: schemas.StateName(state), Paused: c.State == schemas.StatePaused,
 		Settled: settled, Simulated: s.simulated(ctx, c, &who.tenant), InFlight: r.inFlight, AmbiguousNote: ambiguousNote(&f), Throughput: r.throughput(), Cost: r.micros(),
 		Currency: who.tenant.Currency, Statuses: tree(&f), Hints: hintsOf(&f, r.by[analytics.ByRoute]), AsOf: stampOrNull(r.stats.AsOf),
 		ByChannel: r.parts(analytics.ByChannel), ByVariant: r.parts(analytics.ByVariant), ByCountry: r.parts(analytics.ByCountry),
@@ -267,7 +267,7 @@ func stateOfFigures(c *store.Campaign, f *analytics.Figures, asOf time.Time) (st
 
 // eta returns when the last message will be or was handed over. It is known for campaigns that are scheduled, running
 // or completed.
-func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pending uint64) *string {
+func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, stats *analytics.Stats, pending uint64) *string {
 	now := s.Now()
 	switch c.State {
 	case schemas.StateCompleted:
@@ -286,7 +286,18 @@ func (s *server) eta(ctx context.Context, who *principal, c *store.Campaign, pen
 	default:
 		return nil
 	}
-	end, ok := s.finish(ctx, who, c, now, pending)
+	var shares []zoneShare
+	if c.CallingHours != nil && c.CallingHours.Recipients && c.FreezeID != "" {
+		var err error
+		if shares, err = s.sharesOfPending(ctx, c, stats); err != nil {
+			return nil // a forecast is not worth an error
+		}
+		pending = 0
+		for _, g := range shares {
+			pending += g.n
+		}
+	}
+	end, ok := s.finish(ctx, who, c, now, pending, shares)
 	if !ok {
 		return nil
 	}

@@ -391,3 +391,35 @@ func BenchmarkParse(b *testing.B) {
 		}
 	})
 }
+
+// X11: the zones that a number may be in.
+func TestZonesOfNumbers(t *testing.T) {
+	p := newParser(t)
+	for number, want := range map[string]string{
+		"+12125550123":  "America/New_York",
+		"+16055551234":  "America/Denver America/North_Dakota/Center",
+		"+393331234567": "Europe/Rome",
+		"+818012345678": "Asia/Tokyo",
+		"+351912345678": "Atlantic/Azores Europe/Lisbon", // a mobile
+		"+8835100123":   "",
+	} {
+		n, err := p.Parse(number, "")
+		if err != nil {
+			t.Errorf("%s: %v", number, err)
+			continue
+		}
+		got := Zones(n.E164, n.Country)
+		slices.Sort(got)
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%s: got %s, want %s", number, text, want)
+		}
+		if n.Zone != "" && !slices.Contains(got, n.Zone) {
+			t.Errorf("%s: its main zone %s is none of %v", number, n.Zone, got)
+		}
+	}
+	for country, want := range map[string]string{"IT": "Europe/Rome", "JP": "Asia/Tokyo", "US": "America/New_York", "CA": "America/Toronto", "PT": "Atlantic/Azores Europe/Lisbon", "": ""} {
+		if got := strings.Join(p.UsualZones(country), " "); got != want {
+			t.Errorf("usual zones of %q: got %s, want %s", country, got, want)
+		}
+	}
+}

@@ -31,6 +31,39 @@ func zone(e164, country string) string {
 	return zones[0]
 }
 
+// Zones returns every time zone in which a number may be; none of a number of no country. country is the number's, as
+// [Parser.Parse] says it. Of mobile numbers the library knows
+// the zones in a few countries, such as Portugal, and elsewhere the main one only.
+func Zones(e164, country string) []string {
+	main := mainZones[country]
+	if !severalClocks[country] {
+		return some(main)
+	}
+	zones, err := phonenumbers.GetTimezonesForPrefix(e164)
+	if err != nil || len(zones) == 0 || zones[0] == phonenumbers.UNKNOWN_TIMEZONE {
+		return some(main)
+	}
+	return slices.Clone(zones) // the library keeps it
+}
+
+func some(zone string) []string {
+	if zone == "" {
+		return nil
+	}
+	return []string{zone}
+}
+
+// UsualZones returns the time zones in which a mobile number of a country may be, if its digits do not say more: of a country where they do,
+// as in North America, the main one.
+func (p *Parser) UsualZones(country string) []string {
+	if pl := p.regions[country]; severalClocks[country] && pl != nil && pl.meta.GetMobile().GetExampleNumber() != pl.meta.GetFixedLine().GetExampleNumber() {
+		if zones := Zones("+"+pl.ccText+pl.meta.GetMobile().GetExampleNumber(), country); len(zones) > 1 {
+			return zones
+		}
+	}
+	return some(mainZones[country])
+}
+
 // mainZones holds the zone of the capital of each region, or of most of its people where that is another (tz database,
 // zone.tab, which is in the public domain).
 var mainZones = map[string]string{

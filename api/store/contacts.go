@@ -30,6 +30,9 @@ func (s *Store) ParsePhone(text, region string) (phone.Number, error) {
 // CheckRegion reports whether numbers of that region can be read (ISO 3166-1 alpha-2, or [phone.World]).
 func (s *Store) CheckRegion(region string) bool { return s.phones.Region(region) }
 
+// UsualZones returns the time zones in which a mobile number of a country may be, when only its country is known.
+func (s *Store) UsualZones(country string) []string { return s.phones.UsualZones(country) }
+
 // complete sets the fields that follow from the number and the attributes.
 func (s *Store) complete(c *Contact, region, tenantZone string) error {
 	n, err := s.ParsePhone(c.Phone, region)

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"slices"
 
+	"fanfare/api/phone"
 	"fanfare/api/store/db"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
+	"fanfare/schemas/hours"
 	"fanfare/schemas/text"
 )
 
@@ -211,10 +213,24 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	return rows.Err()
 }
 
+// zonesOf returns the time zones in which the recipient of the entry may be: its own, else those of its number, else the tenant's, which
+// the entry has already (X11).
+func (f *freezer) zonesOf(e *audience.Entry) string {
+	if own, ok := e.Value(AttributeTimezone); ok && own != "" {
+		if _, err := hours.Zone(own); err == nil {
+			return own
+		}
+	}
+	return orElse(hours.Join(phone.Zones(e.To, e.Country)), e.Zone)
+}
+
 // add puts the entry into the blob of its zone.
 func (f *freezer) add(ctx context.Context) error {
 	if f.total++; f.total > f.max || f.total > schemas.MaxSeq+1 {
 		return &schemas.FreezeError{Reason: ReasonContacts, Err: &LimitError{LimitContacts, uint64(f.max), uint64(f.total)}}
+	}
+	if f.c.CallingHours.ofRecipients() {
+		f.entry.Zone = f.zonesOf(&f.entry)
 	}
 	w := f.zones[f.entry.Zone]
 	if w == nil {

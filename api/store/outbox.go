@@ -266,7 +266,7 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 		}
 	}
 	if h := c.CallingHours; h != nil {
-		r.CallingHours = &fanfarev1.CallingHours{StartMinute: h.Start, EndMinute: h.End, Timezone: h.Zone}
+		r.CallingHours = &fanfarev1.CallingHours{StartMinute: h.Start, EndMinute: h.End, Timezone: h.Zone, RecipientZone: h.Recipients}
 	}
 	if o := c.Ambiguous; o != nil {
 		r.AmbiguousOrder = &fanfarev1.AmbiguousOrder{Id: o.ID, Action: o.Action, TimeMs: o.AtMs}

@@ -490,7 +490,11 @@ type Schedule struct {
 type Hours struct {
 	Start, End uint32
 	Zone       string
+	// Recipients: the clocks of each recipient's own zones count, and Zone only for those of none (X11).
+	Recipients bool `json:",omitempty"`
 }
+
+func (h *Hours) ofRecipients() bool { return h != nil && h.Recipients }
 
 // Leg is one channel of the chain as it was confirmed, with its route, sender and price.
 type Leg struct {

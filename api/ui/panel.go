@@ -41,6 +41,7 @@ type campaignDetail struct {
 	CallingHoursStart    *string         `json:"callingHoursStart"`
 	CallingHoursEnd      *string         `json:"callingHoursEnd"`
 	CallingHoursTimezone *string         `json:"callingHoursTimezone"`
+	RecipientTimezone    bool            `json:"recipientTimezone"`
 	Timezone             string          `json:"timezone"`
 	Encoding             *string         `json:"encoding"`
 	Characters           *int            `json:"characters"`

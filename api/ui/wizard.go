@@ -246,6 +246,9 @@ func (u *UI) loadWizard(ctx context.Context, p *Person, id, step string) (*wizar
 	if c.Fallback {
 		v.Values["fallback"] = "true"
 	}
+	if c.RecipientTimezone {
+		v.Values["recipientTimezone"] = "true"
+	}
 	if c.RequireOptIn {
 		v.Values["requireOptIn"] = "true"
 	}
@@ -320,7 +323,7 @@ func (w *wizard) input() map[string]any {
 	case "when":
 		in := map[string]any{
 			"callingHoursStart": orNil(val["callingHoursStart"]), "callingHoursEnd": orNil(val["callingHoursEnd"]), "callingHoursTimezone": orNil(val["callingHoursTimezone"]),
-			"sendImmediately": val["when"] == "now", "scheduledTime": nil, "batches": nil,
+			"recipientTimezone": val["recipientTimezone"] != "", "sendImmediately": val["when"] == "now", "scheduledTime": nil, "batches": nil,
 		}
 		switch val["when"] {
 		case "later":
@@ -399,7 +402,7 @@ func (w *wizard) local() string {
 }
 
 // boxes are the check boxes of each step.
-var boxes = map[string][]string{"audience": {"requireOptIn"}, "content": {"fallback", "transliterate", "amdEnabled"}}
+var boxes = map[string][]string{"audience": {"requireOptIn"}, "content": {"fallback", "transliterate", "amdEnabled"}, "when": {"recipientTimezone"}}
 
 func (u *UI) wizardSave(w http.ResponseWriter, r *http.Request) {
 	if !parseForm(w, r) {

@@ -21,7 +21,7 @@
 // # Before a hand-over
 //
 // [judge] checks, in this order: uncertain (then it is only reported) · guard · age of the view · version and state of the campaign ·
-// tenant · opt-out · calling hours · validity · route and breaker. Then the message takes its tokens, and all checks run once more.
+// tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) · validity · route and breaker. Then the message takes its tokens, and all checks run once more.
 // (The window has dropped duplicates before.)
 //
 // The connector gets a deadline with each message and tests it right before it writes: the earliest of the guard, half a second

@@ -146,7 +146,7 @@ func judge(o *policyContext, s *candidate) verdict {
 	}
 	until := earlier(s.guard, o.fresh)
 	if h := c.GetCallingHours(); h != nil {
-		open, err := hours.FromRecord(h)
+		open, err := hours.ForRecipient(h, m.GetZone())
 		if err != nil {
 			return returned(schemas.CodeWindow, o.now.Add(hoursUnknown))
 		}

@@ -464,3 +464,62 @@ func TestReceiptRecord(t *testing.T) {
 		t.Errorf("no key and no time: got %v", zero)
 	}
 }
+
+// X11: calling hours on the clocks of each recipient: of every zone that the number may be in, and of the campaign's for a number of none.
+func TestRecipientZones(t *testing.T) {
+	at := func(hour, minute int) time.Time { return time.Date(2026, 3, 2, hour, minute, 0, 0, time.UTC) }
+	gap := time.Date(2026, 3, 29, 0, 59, 59, 0, time.UTC)      // 01:59:59 in Rome; 03:00 follows
+	overlap := time.Date(2026, 10, 25, 0, 29, 59, 0, time.UTC) // 02:29:59 in Rome, for the first time
+	for _, tc := range []struct {
+		name, zone string
+		start, end uint32
+		now        time.Time
+		open       time.Time // when the message may be handed over; now: at once
+	}{
+		{"Tokyo at night", "Asia/Tokyo", 9 * 60, 20 * 60, at(12, 0), at(24, 0)}, // 21:00 there
+		{"Tokyo in the morning", "Asia/Tokyo", 9 * 60, 20 * 60, at(1, 0), at(1, 0)},
+		{"Rome", "Europe/Rome", 9 * 60, 20 * 60, at(8, 0), at(8, 0)},
+		{"Rome, too late", "Europe/Rome", 9 * 60, 20 * 60, at(19, 0), at(24+8, 0)},
+		{"the east of America alone", "America/New_York", 9 * 60, 20 * 60, at(14, 0), at(14, 0)},
+		{"all of America waits for the west", "America/Chicago,America/Los_Angeles,America/New_York", 9 * 60, 20 * 60, at(14, 0), at(17, 0)},
+		{"all of America ends with the east", "America/Chicago,America/Los_Angeles,America/New_York", 9 * 60, 20 * 60, at(24+1, 0), at(24+17, 0)},
+		{"a number of no zone", "", 9 * 60, 20 * 60, at(5, 0), at(8, 0)}, // Rome is the campaign's
+		{"zones that share no minute", "America/New_York,Pacific/Auckland", 9 * 60, 10 * 60, at(14, 0), time.Time{}},
+		{"the gap", "Europe/Rome", 150, 300, gap, gap.Add(time.Second)},
+		{"the overlap", "Europe/Rome", 150, 300, overlap, overlap.Add(time.Second)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := passing()
+			q.campaign.CallingHours = &fanfarev1.CallingHours{StartMinute: tc.start, EndMinute: tc.end, Timezone: "Europe/Rome", RecipientZone: true}
+			q.candidate.msg.Zone, q.candidate.msg.NotBeforeMs, q.candidate.msg.NotAfterMs = tc.zone, 0, 0
+			ask := func(now time.Time) verdict {
+				q.policyContext.now, q.policyContext.fresh, q.candidate.guard = now, now.Add(time.Second), now.Add(8*time.Second)
+				return judge(&q.policyContext, &q.candidate)
+			}
+			got := ask(tc.now)
+			if tc.open.Equal(tc.now) {
+				if got.action != submit {
+					t.Fatalf("got %+v, want a submission", got)
+				}
+				return
+			}
+			if got.code != schemas.CodeWindow || got.kind != schemas.KindReturned || !got.again.Equal(tc.open) {
+				t.Fatalf("got %+v, want WINDOW until %s", got, tc.open)
+			}
+			if tc.open.IsZero() {
+				return
+			}
+			if got := ask(tc.open.Add(-time.Second)); got.code != schemas.CodeWindow {
+				t.Errorf("a second before: got %+v, want WINDOW", got)
+			}
+			if got := ask(tc.open); got.action != submit {
+				t.Errorf("then: got %+v, want a submission", got)
+			}
+		})
+	}
+	q := passing() // a campaign that does not ask for it
+	q.candidate.msg.Zone = "Asia/Tokyo"
+	if got := judge(&q.policyContext, &q.candidate); got.action != submit {
+		t.Errorf("the campaign's own hours: got %+v, want a submission: it is noon in Rome", got)
+	}
+}

@@ -47,7 +47,7 @@ type Attr struct{ Name, Value string }
 type Entry struct {
 	ContactID uint64
 	To        string // E.164 with +; for an invalid number, the stored text
-	Zone      string // IANA
+	Zone      string // IANA; all zones of the recipient, joined by hours.Join, when the campaign asks for them
 	Country   string // ISO 3166-1 alpha-2, "" when unknown
 	Class     Class
 	Flag      Flag
@@ -320,10 +320,10 @@ func (r *Reader) word() string {
 }
 
 // Index is one row of the index of a frozen audience: it says which seqs a blob has. Blobs follow each other without a
-// gap, and all recipients of a blob are in the same time zone.
+// gap, in order of zone, and all recipients of a blob have the same zone, or the same list of zones.
 type Index struct {
 	Blob  uint32
 	First uint32 // seq of its first entry
 	Count uint32 // 1 to BlobSize
-	Zone  string // IANA
+	Zone  string // as of its entries
 }

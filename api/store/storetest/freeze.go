@@ -12,6 +12,7 @@ import (
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
 // frozen is an audience as its readers see it.
@@ -260,6 +261,46 @@ var freezeTests = []test{
 			}
 			last[entry.Zone] = entry.To
 		}
+	}},
+	{"by the zones of each recipient (X11)", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		e.load(t, l, importfile.CSV, strings.Join([]string{
+			"phone,timezone",
+			"+12125550123,",                // New York
+			"+16055551234,",                // South Dakota has two clocks
+			"+13105550123,America/Phoenix", // California, and the contact lives elsewhere
+			"+393330000001,",
+			"+818012345678,",
+			"+351912345678,", // a mobile of Portugal
+			"+393330000002,",
+		}, "\n")+"\n")
+		zones := func(recipients bool) map[string]string {
+			c := e.campaign(t, fmt.Sprint("c", recipients), l)
+			c, err := e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
+				c.CallingHours = &store.Hours{Start: 540, End: 1200, Zone: "Europe/Rome", Recipients: recipients}
+				return schemas.TriggerEdit, nil
+			})
+			e.must(err)
+			c, f := e.freeze(e.confirm(c, 0))
+			record := decode(e, e.unpublished()[schemas.CampaignKey(t.ID, c.ID())], &fanfarev1.Campaign{})
+			equal(e, "the record asks for the recipients' clocks", record.GetCallingHours().GetRecipientZone(), recipients)
+			out := map[string]string{}
+			for _, entry := range f.entries {
+				out[entry.To] = entry.Zone
+			}
+			return out
+		}
+		own := zones(true)
+		for number, want := range map[string]string{
+			"+12125550123": "America/New_York", "+16055551234": "America/Denver,America/North_Dakota/Center", "+13105550123": "America/Phoenix",
+			"+393330000001": "Europe/Rome", "+393330000002": "Europe/Rome", "+818012345678": "Asia/Tokyo",
+		} {
+			equal(e, "zones of "+number, own[number], want)
+		}
+		equal(e, "zones of a Portuguese mobile", own["+351912345678"], "Atlantic/Azores,Europe/Lisbon")
+		main := zones(false) // one zone each, as before
+		equal(e, "main zone", main["+351912345678"], "Europe/Lisbon")
 	}},
 	{"again changes nothing", func(e *env) {
 		t := e.tenant("acme")

@@ -435,6 +435,7 @@ var notScoped = map[string]string{
 	"CampaignRecord":   "of the pipeline, which knows a campaign by the number in its ids",
 	"Changed":          "of the process",
 	"CheckRegion":      "no rows",
+	"UsualZones":       "no rows",
 	"Close":            "of the process",
 	"Collect":          "of the installation",
 	"CreateTenant":     "makes one",

@@ -105,6 +105,8 @@ func (pl *Planner) nextLook(c *Campaign, now int64) int64 {
 		return now // to be cancelled
 	case pl.stranded && c.waiting():
 		return now
+	case len(c.groups) > 0 && dealing(r) && c.neverWaits(now):
+		return now // to be ended
 	}
 	at := int64(never)
 	soonest := func(t int64) {

@@ -20,7 +20,8 @@ type Campaign struct {
 	assumed    bool                // record is our guess after a move; the published record of the same version replaces it
 	closed     bool                // settled: what was known of its recipients is dropped
 	hours      hours.Hours
-	hoursOff   bool // the record's calling hours are invalid: nothing is dealt
+	hoursOff   bool        // the record's calling hours are invalid: nothing is dealt
+	groups     []zoneGroup // of a campaign whose recipients have calling hours of their own; see zones.go
 	owner      *tenant
 	own        level
 	flows      []flow // by leg - 1
@@ -252,9 +253,14 @@ func (c *Campaign) setHours(h *fanfarev1.CallingHours) {
 	got, err := hours.FromRecord(h)
 	c.hours, c.hoursOff = got, err != nil
 	c.nextDue = 1 // recipients that wait for the hours may be due now
+	c.regroup()
 }
 
+// isOpen reports whether the calling hours are open, of some of the recipients at least.
 func (c *Campaign) isOpen(now int64) bool {
+	if len(c.groups) > 0 {
+		return c.someOpen(now)
+	}
 	return !c.hoursOff && (c.hours.Always() || c.hours.Open(time.UnixMilli(now)))
 }
 
@@ -280,7 +286,8 @@ func (c *Campaign) makeAllReady() {
 	c.nextDue = 0
 }
 
-// moveDueToReady moves the recipients whose time has come. A set that waits for the calling hours uses the current hours.
+// moveDueToReady moves the recipients whose time has come. A set that waits for the calling hours uses the current hours. Where recipients
+// have hours of their own, they are asked at the deal.
 func (c *Campaign) moveDueToReady(now int64) {
 	if c.nextDue == 0 || c.nextDue > now {
 		return
@@ -289,7 +296,7 @@ func (c *Campaign) moveDueToReady(now int64) {
 	for _, t := range c.tries {
 		for key, s := range t.due {
 			at := key.at
-			if key.hours && !c.hours.Always() {
+			if key.hours && !c.hours.Always() && len(c.groups) == 0 {
 				at = ms(c.hours.NextOpen(time.UnixMilli(key.at)))
 			}
 			if at <= now {
@@ -333,7 +340,7 @@ func (c *Campaign) dropHandled(n int, s *roaring.Bitmap) {
 
 // forget frees the memory of the recipients.
 func (c *Campaign) forget() {
-	c.tries, c.notes, c.blobs, c.recent, c.recentBytes = nil, nil, nil, nil, 0
+	c.tries, c.notes, c.blobs, c.groups, c.recent, c.recentBytes = nil, nil, nil, nil, nil, 0
 	c.unknownSets, c.annotations, c.byWeights = nil, nil, nil
 	c.never, c.unconfirmed, c.ending = roaring.Bitmap{}, roaring.Bitmap{}, roaring.Bitmap{}
 	c.flight, c.nextDue, c.expiry = 0, 0, 0

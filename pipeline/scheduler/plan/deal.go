@@ -77,6 +77,9 @@ func (pl *Planner) Deals(now time.Time) []Deal {
 		if stopping(c.record) && len(out) < cancelsAtOnce {
 			out = pl.cancels(c, at, out)
 		}
+		if dealing(c.record) && len(out) < cancelsAtOnce {
+			out = pl.endNever(c, at, out)
+		}
 	}
 	out = pl.serveRoutes(at, out)
 	pl.rest(at)
@@ -210,20 +213,20 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 	if c.flows[0].route != r || c.undealt() == 0 {
 		return Deal{}, false
 	}
-	released := c.released(now)
-	if c.next >= released {
-		return Deal{}, false // the next batch waits for its time
+	first, end, ok := c.firstUndealt(now)
+	if !ok {
+		return Deal{}, false // the next batch waits for its time, or the next zone for its hours
 	}
 	n, ok := c.chunk(r, 1)
 	if !ok {
 		return Deal{}, false
 	}
-	b, ok := c.blob(c.next)
+	b, ok := c.blob(first)
 	if !ok {
 		return Deal{}, false // the index does not cover the audience
 	}
-	d := Deal{Try: 1, Leg: 1, blob: b.Blob, first: c.next, weights: c.newestWeights()}
-	d.end = c.untriedEnd(c.next, min(b.First+b.Count, released, c.next+uint32(n)))
+	d := Deal{Try: 1, Leg: 1, blob: b.Blob, first: first, weights: c.newestWeights()}
+	d.end = c.untriedEnd(first, min(b.First+b.Count, end, first+uint32(n)))
 	c.dealtByWeights(d.weights, d.members())
 	pl.finishDeal(c, &d, r, now)
 	return d, true
@@ -247,7 +250,7 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 	if from.retry {
 		size = min(size, int64(r.retries))
 	}
-	b, seqs := c.gather(n, &from.seqs, int(size))
+	b, seqs := c.gatherOpen(n, &from.seqs, int(size), now)
 	if seqs == nil {
 		return Deal{}, false
 	}
@@ -260,20 +263,24 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 	return d, true
 }
 
-// gather removes up to size recipients of one blob from a set and returns those that may still be dealt again after the n-th try.
-func (c *Campaign) gather(n int, from *roaring.Bitmap, size int) (audience.Index, *roaring.Bitmap) {
-	for !from.IsEmpty() {
-		b, ok := c.blob(from.Minimum())
+// gather removes up to size recipients of one blob, of those in [first, end), from a set and returns those that may still be dealt
+// again after the n-th try.
+func (c *Campaign) gather(n int, from *roaring.Bitmap, first, end uint32, size int) (audience.Index, *roaring.Bitmap) {
+	for {
+		seq := nextPresent(from, first, end)
+		if seq >= end {
+			return audience.Index{}, nil
+		}
+		b, ok := c.blob(seq)
 		if !ok {
 			return b, nil
 		}
-		seqs := c.sameWeights(roaring.BitmapOf(take(from, b.First, b.First+b.Count, size)...))
+		seqs := c.sameWeights(roaring.BitmapOf(take(from, seq, min(b.First+b.Count, end), size)...))
 		from.AndNot(seqs)
 		if c.dropHandled(n, seqs); !seqs.IsEmpty() {
 			return b, seqs
 		}
 	}
-	return audience.Index{}, nil
 }
 
 // setSeqs sets the recipients, as a range if they are contiguous.
@@ -311,21 +318,30 @@ func (pl *Planner) finishDeal(c *Campaign, d *Deal, r *route, now int64) {
 // cancels deals the undealt and the waiting recipients of a stopped campaign as chunks that make no messages. No limit holds
 // for them.
 func (pl *Planner) cancels(c *Campaign, now int64, out []Deal) []Deal {
-	for len(out) < cancelsAtOnce && c.blobs != nil && c.undealt() > 0 {
-		b, ok := c.blob(c.next)
+	return pl.without(c, 0, schemas.MaxSeq+1, schemas.KindSkipped, schemas.CodeCancelled, now, out)
+}
+
+// without deals the undealt and the waiting recipients of [first, end) as chunks that make no messages: the expander writes an outcome
+// of that kind and code for each.
+func (pl *Planner) without(c *Campaign, first, end uint32, kind schemas.Kind, code schemas.Code, now int64, out []Deal) []Deal {
+	most := min(end, c.total)
+	for at := first; len(out) < cancelsAtOnce && c.blobs != nil && c.undealt() > 0; {
+		if at = c.untried(max(at, c.next), most); at >= most {
+			break
+		}
+		b, ok := c.blob(at)
 		if !ok {
 			break
 		}
-		d := Deal{Try: 1, Leg: 1, blob: b.Blob, first: c.next, Cancel: true}
-		d.outcome, d.code = schemas.KindSkipped, schemas.CodeCancelled
-		d.end = c.untriedEnd(c.next, min(b.First+b.Count, c.total))
+		d := Deal{Try: 1, Leg: 1, blob: b.Blob, first: at, Cancel: true, outcome: kind, code: code}
+		d.end = c.untriedEnd(at, min(b.First+b.Count, most))
 		pl.finishDeal(c, &d, nil, now)
 		out = append(out, d)
 	}
 	for i, t := range c.tries {
 		for _, from := range t.ready {
-			for c.blobs != nil && !from.seqs.IsEmpty() && len(out) < cancelsAtOnce {
-				b, seqs := c.gather(i+1, &from.seqs, audience.BlobSize)
+			for c.blobs != nil && len(out) < cancelsAtOnce {
+				b, seqs := c.gather(i+1, &from.seqs, first, end, audience.BlobSize)
 				if seqs == nil {
 					break
 				}
@@ -333,8 +349,7 @@ func (pl *Planner) cancels(c *Campaign, now int64, out []Deal) []Deal {
 				if seqs.IsEmpty() {
 					continue
 				}
-				d := Deal{Try: uint8(i + 2), Leg: from.leg, blob: b.Blob, Cancel: true}
-				d.outcome, d.code = schemas.KindSkipped, schemas.CodeCancelled
+				d := Deal{Try: uint8(i + 2), Leg: from.leg, blob: b.Blob, Cancel: true, outcome: kind, code: code}
 				d.setSeqs(seqs)
 				pl.finishDeal(c, &d, nil, now)
 				out = append(out, d)

@@ -44,6 +44,8 @@ type env struct {
 	// Money: captured so far, and the most that a campaign could cost when it was last said.
 	soFar, mostCost map[uint64]uint64
 	moneySteps      int
+	// mayDeal is one more oracle: whether a recipient may be dealt now.
+	mayDeal func(c *fakeCampaign, seq uint32) bool
 
 	// Planted bugs, to see the oracles catch them.
 	tamper  func(*Event) bool // what the core reads; false: it never does
@@ -256,7 +258,7 @@ func (w *env) dealt(d Deal) {
 	if seqs.Minimum() < b.First || seqs.Maximum() >= b.First+b.Count {
 		w.fault("deal %d crosses the bounds of blob %d", d.Number, d.blob)
 	}
-	if d.Cancel != stopping(r) {
+	if d.Cancel != stopping(r) && d.code != schemas.CodeQuietHoursExpired {
 		w.fault("deal %d of a campaign %s: cancel is %v", d.Number, r.GetState(), d.Cancel)
 	}
 	if !d.Cancel && !dealing(r) {
@@ -278,6 +280,9 @@ func (w *env) dealt(d Deal) {
 			return true
 		}
 		w.checkWeights(&d, seq)
+		if w.mayDeal != nil && !w.mayDeal(c, seq) {
+			w.fault("campaign %d seq %d try %d dealt at %s, outside the hours of its zone", s.campaign, seq, d.Try, w.now)
+		}
 		w.flying = append(w.flying, submission{d.Campaign.number, seq, d.Try, d.Leg})
 		return true
 	})

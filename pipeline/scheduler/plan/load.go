@@ -35,7 +35,8 @@ func (pl *Planner) Loads() []RouteLoad {
 			for _, s := range t.ready {
 				if l := c.loadOf(of, s.leg); l != nil {
 					l.Ready += s.seqs.GetCardinality()
-					if s.since > 0 && !s.seqs.IsEmpty() && (l.OldestMs == 0 || s.since < l.OldestMs) {
+					// Where recipients have hours of their own, those that are ready may wait for them.
+					if len(c.groups) == 0 && s.since > 0 && !s.seqs.IsEmpty() && (l.OldestMs == 0 || s.since < l.OldestMs) {
 						l.OldestMs = s.since
 					}
 				}

@@ -176,7 +176,7 @@ func settling(r *fanfarev1.Campaign) bool {
 // canStart reports whether the first chunk of a campaign could be dealt now. The campaign moves to sending only then, and a person can
 // cancel it until then.
 func (pl *Planner) canStart(c *Campaign, now time.Time) bool {
-	if c.blobs == nil || !c.isOpen(ms(now)) || len(c.flows) == 0 || !c.owner.enabled {
+	if c.blobs == nil || !c.isOpen(ms(now)) && !c.someNever(ms(now)) || len(c.flows) == 0 || !c.owner.enabled {
 		return false
 	}
 	r := c.flows[0].route
@@ -277,6 +277,7 @@ func (pl *Planner) AudienceAnswered(w AudienceRequest, blobs []audience.Index, e
 		return fmt.Errorf("audience %s of %s: %w", w.FreezeID, c.id, err)
 	}
 	c.blobs, c.audienceLost = blobs, false
+	c.regroup()
 	return nil
 }
 

@@ -309,7 +309,7 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 		return
 	}
 	if was.GetFreezeId() != r.GetFreezeId() || fresh {
-		c.blobs, c.request = nil, storeRequest{}
+		c.blobs, c.groups, c.request = nil, nil, storeRequest{}
 	}
 	if !r.GetHidden() {
 		c.total = r.GetTotal()

@@ -46,12 +46,14 @@ func (pl *Planner) waits(c *Campaign, now int64) bool {
 		if !r.enabled || now < r.stopUntil || !r.hasRoom() || !c.owner.room(r) || !c.own.room(r) || !f.sender.room(r) {
 			continue
 		}
-		if leg == 0 && c.undealt() > 0 && c.next < c.released(now) {
-			return true
+		if leg == 0 && c.undealt() > 0 {
+			if _, _, ok := c.firstUndealt(now); ok {
+				return true
+			}
 		}
 		for _, t := range c.tries {
 			for _, s := range t.ready {
-				if int(s.leg) == leg+1 && !s.seqs.IsEmpty() && (!s.retry || r.retries >= 1) {
+				if int(s.leg) == leg+1 && c.holdsOpen(&s.seqs, now) && (!s.retry || r.retries >= 1) {
 					return true
 				}
 			}

@@ -1400,7 +1400,9 @@ type CallingHours struct {
 	StartMinute uint32 `protobuf:"varint,1,opt,name=start_minute,json=startMinute,proto3" json:"start_minute,omitempty"`
 	EndMinute   uint32 `protobuf:"varint,2,opt,name=end_minute,json=endMinute,proto3" json:"end_minute,omitempty"`
 	// IANA name.
-	Timezone      string `protobuf:"bytes,3,opt,name=timezone,proto3" json:"timezone,omitempty"`
+	Timezone string `protobuf:"bytes,3,opt,name=timezone,proto3" json:"timezone,omitempty"`
+	// The clocks of each recipient's own zones count, all of them, and timezone only for recipients of none.
+	RecipientZone bool `protobuf:"varint,4,opt,name=recipient_zone,json=recipientZone,proto3" json:"recipient_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1454,6 +1456,13 @@ func (x *CallingHours) GetTimezone() string {
 		return x.Timezone
 	}
 	return ""
+}
+
+func (x *CallingHours) GetRecipientZone() bool {
+	if x != nil {
+		return x.RecipientZone
+	}
+	return false
 }
 
 var File_fanfare_v1_campaign_proto protoreflect.FileDescriptor
@@ -1562,12 +1571,13 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\x05media\x18\x03 \x01(\tR\x05media\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1a\n" +
 	"\blanguage\x18\x05 \x01(\tR\blanguage\x12!\n" +
-	"\fring_seconds\x18\x06 \x01(\rR\vringSeconds\"l\n" +
+	"\fring_seconds\x18\x06 \x01(\rR\vringSeconds\"\x93\x01\n" +
 	"\fCallingHours\x12!\n" +
 	"\fstart_minute\x18\x01 \x01(\rR\vstartMinute\x12\x1d\n" +
 	"\n" +
 	"end_minute\x18\x02 \x01(\rR\tendMinute\x12\x1a\n" +
-	"\btimezone\x18\x03 \x01(\tR\btimezone*n\n" +
+	"\btimezone\x18\x03 \x01(\tR\btimezone\x12%\n" +
+	"\x0erecipient_zone\x18\x04 \x01(\bR\rrecipientZone*n\n" +
 	"\x0fAmbiguousAction\x12 \n" +
 	"\x1cAMBIGUOUS_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17AMBIGUOUS_ACTION_RESEND\x10\x01\x12\x1c\n" +

@@ -108,7 +108,7 @@ type Message struct {
 	Test       bool  `protobuf:"varint,22,opt,name=test,proto3" json:"test,omitempty"`
 	// ISO 3166-1 alpha-2 of the number.
 	Country string `protobuf:"bytes,23,opt,name=country,proto3" json:"country,omitempty"`
-	// IANA zone of the recipient.
+	// IANA zone of the recipient; several with commas between them when it may be in any of them.
 	Zone      string `protobuf:"bytes,24,opt,name=zone,proto3" json:"zone,omitempty"`
 	ContactId uint64 `protobuf:"varint,25,opt,name=contact_id,json=contactId,proto3" json:"contact_id,omitempty"`
 	// The client's own reference (customerMessageId).
