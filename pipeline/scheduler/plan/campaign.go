@@ -68,6 +68,8 @@ type Campaign struct {
 	money        money  // what was last reported to the store
 	moneyChanged bool   // something changed since
 
+	calls map[uint8]*callSlots // by leg, of legs that say how many calls may go on at the same time
+
 	listedUnsaved bool // it is in the planner's list of unsaved campaigns
 
 	awake    bool  // it is in the planner's awake list
@@ -341,7 +343,7 @@ func (c *Campaign) dropHandled(n int, s *roaring.Bitmap) {
 // forget frees the memory of the recipients.
 func (c *Campaign) forget() {
 	c.tries, c.notes, c.blobs, c.groups, c.recent, c.recentBytes = nil, nil, nil, nil, nil, 0
-	c.unknownSets, c.annotations, c.byWeights = nil, nil, nil
+	c.unknownSets, c.annotations, c.byWeights, c.calls = nil, nil, nil, nil
 	c.never, c.unconfirmed, c.ending = roaring.Bitmap{}, roaring.Bitmap{}, roaring.Bitmap{}
 	c.flight, c.nextDue, c.expiry = 0, 0, 0
 	c.unsaved = false

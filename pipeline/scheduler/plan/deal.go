@@ -217,7 +217,7 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 	if !ok {
 		return Deal{}, false // the next batch waits for its time, or the next zone for its hours
 	}
-	n, ok := c.chunk(r, 1)
+	n, ok := c.chunk(r, 1, now)
 	if !ok {
 		return Deal{}, false
 	}
@@ -233,17 +233,21 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 }
 
 // chunk is how many recipients the next deal on a leg may have; false: one of its levels is full.
-func (c *Campaign) chunk(r *route, leg uint8) (int64, bool) {
+func (c *Campaign) chunk(r *route, leg uint8, now int64) (int64, bool) {
 	sender := c.flows[leg-1].sender
 	if !sender.room(r) {
 		return 0, false
 	}
-	return min(chunkOf(r.limit()), c.owner.chunk(r), sender.chunk(r), c.own.chunk(r)), true
+	size := min(chunkOf(r.limit()), c.owner.chunk(r), sender.chunk(r), c.own.chunk(r))
+	if free, limited := c.freeCalls(leg, now); limited {
+		size = min(size, free)
+	}
+	return size, size > 0
 }
 
 // again makes a deal of recipients whose next try after the n-th is due.
 func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64) (Deal, bool) {
-	size, ok := c.chunk(r, from.leg)
+	size, ok := c.chunk(r, from.leg, now)
 	if !ok {
 		return Deal{}, false
 	}

@@ -14,6 +14,7 @@
 //	summary.go   whether a campaign is done, and how many receipts it awaits
 //	deal.go      deals: deficit round robin over tenants, then campaigns, as far as the limits have room
 //	zones.go     calling hours on the clocks of each recipient
+//	calls.go     calls that go on at the same time
 //	held.go      single sends that wait for their time
 //	moves.go     start, complete, settle, and what is asked of the store
 //	snapshot.go  what is written in topic cursors; restore.go reads it back

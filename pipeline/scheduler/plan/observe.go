@@ -167,6 +167,9 @@ func (pl *Planner) markDealt(c *Campaign, n int, leg uint8, r *route, txn bool, 
 // touch notes that the sets of a campaign change.
 func (pl *Planner) touch(c *Campaign) {
 	c.changed, c.unsaved, c.moneyChanged = true, true, true
+	for _, s := range c.calls {
+		s.stale = true
+	}
 	if !c.listedUnsaved {
 		c.listedUnsaved = true
 		pl.unsaved = append(pl.unsaved, c)

@@ -46,6 +46,9 @@ func (pl *Planner) waits(c *Campaign, now int64) bool {
 		if !r.enabled || now < r.stopUntil || !r.hasRoom() || !c.owner.room(r) || !c.own.room(r) || !f.sender.room(r) {
 			continue
 		}
+		if free, limited := c.freeCalls(uint8(leg)+1, now); limited && free <= 0 {
+			continue // a call may take as long as its lease
+		}
 		if leg == 0 && c.undealt() > 0 {
 			if _, _, ok := c.firstUndealt(now); ok {
 				return true

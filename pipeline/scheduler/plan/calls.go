@@ -1,0 +1,96 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+)
+
+// callLease is after how long a call that nothing more is heard of counts as over: longer than nearly every call, and short enough that
+// a campaign whose receipts were lost goes on.
+const callLease = 30 * time.Minute
+
+// callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until it was not handed over, or until
+// its last receipt; without one, for [callLease] after the hand-over. All of it follows from the sets, so a successor counts the same.
+type callSlots struct {
+	stale bool // the sets have changed since live was counted
+	live  int64
+	// Calls by when this planner saw them handed over, oldest first, and those whose lease is over.
+	began   []callsBegan
+	overdue roaring.Bitmap
+}
+
+type callsBegan struct {
+	at   int64
+	seqs *roaring.Bitmap
+}
+
+// freeCalls is how many more calls of a leg may go on now; limited is false where the leg has no such limit.
+func (c *Campaign) freeCalls(leg uint8, now int64) (free int64, limited bool) {
+	legs := c.record.GetLegs()
+	if leg < 1 || int(leg) > len(legs) || legs[leg-1].GetMaxConcurrent() == 0 {
+		return 0, false
+	}
+	s := c.calls[leg]
+	if s == nil {
+		if c.calls == nil {
+			c.calls = map[uint8]*callSlots{}
+		}
+		s = &callSlots{stale: true}
+		c.calls[leg] = s
+	}
+	if s.stale || len(s.began) > 0 && now >= s.began[0].at+callLease.Milliseconds() {
+		c.countCalls(s, leg, now)
+	}
+	return int64(legs[leg-1].GetMaxConcurrent()) - s.live, true
+}
+
+func (c *Campaign) countCalls(s *callSlots, leg uint8, now int64) {
+	live, handedOver := roaring.New(), roaring.New()
+	for _, t := range c.tries {
+		reached := roaring.New() // the carrier has it, or may have it
+		t.sent.orInto(reached)
+		t.doubtful.orInto(reached)
+		t.receiptsInto(reached)
+		over := roaring.AndNot(&t.answered, reached)
+		over.Or(&t.returned)
+		over.Or(&t.positive)
+		for _, coded := range []codedSets{t.negative, t.bounced} {
+			for _, b := range coded {
+				over.Or(b.seqs)
+			}
+		}
+		for _, d := range t.dealt {
+			if d.leg != leg || d.txn {
+				continue
+			}
+			calls := roaring.AndNot(&d.seqs, over)
+			live.Or(calls)
+			calls.And(reached)
+			handedOver.Or(calls)
+		}
+	}
+	live.AndNot(&c.unconfirmed)
+	handedOver.And(live)
+	// The leases: those that ended without a receipt are not live, and those that are new begin.
+	s.overdue.And(handedOver)
+	left := s.began[:0]
+	for _, b := range s.began {
+		b.seqs.And(handedOver)
+		switch {
+		case b.seqs.IsEmpty():
+			continue
+		case now >= b.at+callLease.Milliseconds():
+			s.overdue.Or(b.seqs)
+		default:
+			left = append(left, b)
+		}
+		handedOver.AndNot(b.seqs)
+	}
+	s.began = left
+	if handedOver.AndNot(&s.overdue); !handedOver.IsEmpty() {
+		s.began = append(s.began, callsBegan{now, handedOver})
+	}
+	live.AndNot(&s.overdue)
+	s.live, s.stale = int64(live.GetCardinality()), false
+}
