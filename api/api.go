@@ -339,7 +339,7 @@ func (s *server) describe(o *operation) huma.Operation {
 	slices.Sort(errs)
 	errs = slices.Compact(errs)
 	op := huma.Operation{
-		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: o.describe, Tags: []string{o.tag},
+		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: describeOperation(o.id, o.describe), Tags: []string{o.tag},
 		DefaultStatus: status, Errors: errs, MaxBodyBytes: maxBody, SkipValidateBody: true,
 		Security: []map[string][]string{{"apiKey": {}}, {"basic": {}}},
 		Metadata: map[string]any{metaOperation: o}, BodyReadTimeout: s.BodyTimeout,

@@ -68,8 +68,8 @@ type ExportInput struct {
 	To          string    `json:"to,omitempty" format:"date-time" doc:"For delivery-reports: messages handed over before this time; default: now. At most 31 days after from."`
 }
 
-// ExportKind is something that can be exported.
-type ExportKind struct {
+// KindOfExport is something that can be exported.
+type KindOfExport struct {
 	Kind        string   `json:"kind"`
 	Description string   `json:"description"`
 	Columns     []string `json:"columns" nullable:"false"`
@@ -102,7 +102,7 @@ type (
 		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	exportsOut     struct{ Body *Page[*Export] }
-	exportKindsOut struct{ Body *Page[*ExportKind] }
+	exportKindsOut struct{ Body *Page[*KindOfExport] }
 	exportIn       struct {
 		ID string `path:"id" example:"exp_4k2m…"`
 	}
@@ -133,9 +133,9 @@ func (s *server) registerExports() {
 		id: "listExportKinds", method: http.MethodGet, path: "/api/exports/kinds", summary: "What can be exported, with its columns",
 		scope: store.ScopeRead, tag: exportTag,
 	}, func(context.Context, *struct{}) (*exportKindsOut, error) {
-		out := &Page[*ExportKind]{Limit: len(exportKinds), Total: len(exportKinds)}
+		out := &Page[*KindOfExport]{Limit: len(exportKinds), Total: len(exportKinds)}
 		for _, k := range exportKinds {
-			out.Data = append(out.Data, &ExportKind{k.name, k.describe, k.columns, append([]string{}, k.takes...)})
+			out.Data = append(out.Data, &KindOfExport{k.name, k.describe, k.columns, append([]string{}, k.takes...)})
 		}
 		return &exportKindsOut{out}, nil
 	})

@@ -38,6 +38,7 @@ func humaConfig() huma.Config {
 				Title: "Fanfare", Version: "1",
 				Description: "Campaigns by SMS, RCS and WhatsApp. Every error is application/problem+json with code, field and fix. " +
 					"Every POST takes an Idempotency-Key, which is kept for 24 hours; changes of a campaign or a contact and the deletion of a list take If-Match. Times are RFC 3339 in UTC.",
+				Contact: &huma.Contact{Name: "The operator of the installation"},
 				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Components: &huma.Components{
@@ -48,7 +49,7 @@ func humaConfig() huma.Config {
 				},
 			},
 			Servers: []*huma.Server{{URL: "/", Description: "The installation that serves this document."}},
-			Tags:    []*huma.Tag{{Name: "Campaigns"}, {Name: "Contacts"}, {Name: "Opt-outs"}, {Name: "Messages"}},
+			Tags:    tagTexts,
 		},
 		Formats:       map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat: "application/json",
@@ -58,7 +59,11 @@ func humaConfig() huma.Config {
 // openAPI writes the document, indented, and adds Idempotency-Key to every POST.
 func openAPI(doc *huma.OpenAPI) ([]byte, error) {
 	for _, item := range doc.Paths {
+		if op := item.Get; op != nil {
+			flattenStream(op)
+		}
 		if op := item.Post; op != nil {
+			addExamples(op)
 			op.Parameters = append(op.Parameters, &huma.Param{
 				Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
 				Description: "Up to 255 characters. A repeated request gets the first answer and changes nothing.",
@@ -75,4 +80,17 @@ func openAPI(doc *huma.OpenAPI) ([]byte, error) {
 	}
 	out.WriteByte('\n')
 	return out.Bytes(), nil
+}
+
+// flattenStream describes a stream of events of one kind without a choice: huma makes a oneOf of one schema.
+func flattenStream(op *huma.Operation) {
+	for _, answer := range op.Responses {
+		media := answer.Content["text/event-stream"]
+		if media == nil || media.Schema == nil || media.Schema.Items == nil {
+			continue
+		}
+		if kinds, ok := media.Schema.Items.Extensions["oneOf"].([]*huma.Schema); ok && len(kinds) == 1 {
+			media.Schema.Items, media.Schema.Description = kinds[0], "Each object is one server-sent event, written as UTF-8 text."
+		}
+	}
 }

@@ -55,7 +55,7 @@ func (m *Money) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 // Schema documents it.
 func (Money) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeNumber, Description: "Amount of money; at least two decimals.", Examples: []any{250.00}}
+	return &huma.Schema{Type: huma.TypeNumber, Format: "double", Description: "Amount of money; at least two decimals.", Examples: []any{250.00}}
 }
 
 func parseMoney(s string) (Money, bool) {
