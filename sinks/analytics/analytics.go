@@ -65,6 +65,11 @@ type Store interface {
 	// Links counts the recipients who clicked each link.
 	Links(ctx context.Context, tenant, campaign string) ([]Link, error)
 
+	// Erase takes a person out of the events of a tenant: number, contact, the provider's ids and the client's references. The
+	// person's recipients are those with an event with one of the numbers (E.164 with +), and those that are given by campaign. It
+	// returns them by campaign. What happened to them stays, and counts as before.
+	Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error)
+
 	// Close releases the store's resources.
 	Close() error
 }

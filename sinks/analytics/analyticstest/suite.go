@@ -42,6 +42,7 @@ func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 	t.Run("ReadersWhileAppending", func(t *testing.T) { testReadersWhileAppending(t, one(t)) })
 	t.Run("AsOf", func(t *testing.T) { testAsOf(t, place(t)) })
 	t.Run("RefusedBatch", func(t *testing.T) { testRefusedBatch(t, one(t)) })
+	t.Run("Erase", func(t *testing.T) { testErase(t, one(t)) })
 	t.Run("Positions", func(t *testing.T) { testPositions(t, place(t)) })
 }
 
