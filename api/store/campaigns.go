@@ -357,7 +357,7 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerUnschedule:
 		after.FreezeID, after.Total, after.Legs, after.ConfirmedBy, after.ListEnds, after.Counted = "", 0, nil, "", nil, time.Time{}
-		after.Weights, after.Countries, after.LinkTable = nil, nil, nil
+		after.Weights, after.Countries, after.LinkTable, after.Forecast = nil, nil, nil, nil
 		after.Confirmed, after.Scheduled, after.Reason = fromMS(0), fromMS(0), ""
 		return t.releaseAll(ctx, after)
 	case schemas.TriggerSuspend, schemas.TriggerMissed, schemas.TriggerReject:

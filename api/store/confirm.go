@@ -19,7 +19,7 @@ type Confirmation struct {
 }
 
 // Confirm confirms a campaign if its version is want, 0 for any. decide sets State to ready, scheduled or preparing,
-// and sets Legs, Weights, Scheduled and Quote. It returns the most that the campaign can cost, in micro-units. It may
+// and sets Legs, Weights, Scheduled, Quote and Forecast. It returns the most that the campaign can cost, in micro-units. It may
 // run several times. The same transaction checks the tenant's limits of active campaigns (C22, [LimitError]) and of
 // contacts, reserves the money ([CreditError]), and writes the row and its event. When a check fails nothing is
 // written.
@@ -79,7 +79,7 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 		decided := out
 		out = before
 		out.State, out.Legs, out.Scheduled, out.Quote, out.Weights = decided.State, decided.Legs, decided.Scheduled, decided.Quote, decided.Weights
-		out.LinkBase, out.LinkTable = decided.LinkBase, decided.LinkTable
+		out.LinkBase, out.LinkTable, out.Forecast = decided.LinkBase, decided.LinkTable, decided.Forecast
 		if err := allowed(before.State, out.State, schemas.TriggerConfirm, cause.Actor); err != nil {
 			return err
 		}

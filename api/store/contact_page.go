@@ -130,3 +130,32 @@ func (s *Store) contactPage(ctx context.Context, q *contactQuery, total int64) (
 	}
 	return out, nil
 }
+
+// ContactsByNumber returns the contacts of a tenant with these numbers, in that order; those that are deleted, or do not exist, are left
+// out. At most 1,000.
+func (s *Store) ContactsByNumber(ctx context.Context, tenant string, numbers []uint64) ([]Contact, error) {
+	if len(numbers) == 0 {
+		return nil, nil
+	}
+	ids := make([]int64, len(numbers))
+	for i, n := range numbers {
+		ids[i] = int64(n) //nolint:gosec // the store gave them out
+	}
+	found, err := s.q.AnyContactsByNumber(ctx, tenant, padded(ids))
+	if err != nil {
+		return nil, fmt.Errorf("contacts by number: %w", err)
+	}
+	byNumber := make(map[int64]*db.Contact, len(found))
+	for i := range found {
+		if found[i].DeletedMs == 0 {
+			byNumber[found[i].Number] = &found[i]
+		}
+	}
+	out := make([]Contact, 0, len(ids))
+	for _, n := range ids {
+		if r := byNumber[n]; r != nil {
+			out = append(out, contactOf(*r))
+		}
+	}
+	return out, nil
+}

@@ -25,10 +25,12 @@ type JobKind string
 const (
 	JobExport  JobKind = "export"
 	JobSegment JobKind = "segment"
+	JobAudit   JobKind = "audit"
+	JobErase   JobKind = "erasure"
 )
 
 // jobPrefix begins the ids of a kind.
-var jobPrefix = map[JobKind]string{JobExport: "exp_", JobSegment: "seg_"}
+var jobPrefix = map[JobKind]string{JobExport: "exp_", JobSegment: "seg_", JobAudit: "aud_", JobErase: "era_"}
 
 // JobState says how far a job is.
 type JobState string

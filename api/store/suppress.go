@@ -153,6 +153,9 @@ func (s *Store) putSuppressions(
 			return err
 		}
 		for _, o := range numbers {
+			if err := s.adoptErased(ctx, tx, tenant, o.Phone, schemas.NumberKey(o.Phone)); err != nil {
+				return err
+			}
 			put := func() error {
 				wrote, err := s.putSuppression(ctx, tx, tenant, cause, fact, o, lifted)
 				if wrote {
@@ -282,6 +285,9 @@ func (s *Store) WaitPublished(ctx context.Context, tenant string, phones ...stri
 // Suppressed reports whether a number has opted out of a channel; of [schemas.ChannelUnspecified], of all.
 func (s *Store) Suppressed(ctx context.Context, tenant, phone string, channel schemas.Channel) (bool, error) {
 	row, err := s.q.GetSuppression(ctx, tenant, schemas.NumberKey(phone))
+	if errors.Is(err, sql.ErrNoRows) && s.keys != nil { // or that of a person who was erased
+		row, err = s.q.GetSuppression(ctx, tenant, erasedMark+s.erasureHash(tenant, phone))
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -386,6 +386,8 @@ type Spec struct {
 	FrequencyCap *FrequencyCap `json:",omitempty"`
 	// Countries counts by country the recipients that could be sent to when the campaign was confirmed.
 	Countries map[string]uint32 `json:",omitempty"`
+	// Forecast is what the confirm expected.
+	Forecast *Forecast `json:",omitempty"`
 	// Weights of the variants from confirm on, the newest last.
 	Weights [][]uint32 `json:",omitempty"`
 	// ShortenLinks replaces every web address in a text by a short link. UTM are the utm_ parameters that links get; the
@@ -519,6 +521,16 @@ type Quote struct {
 	Version  string
 	Cost     uint64 // micro-units
 	Contacts uint32 // recipients that would be sent to
+}
+
+// Forecast is what the confirm of a campaign expected of it, beside its cost ([Quote]).
+type Forecast struct {
+	// From is when sending was to begin; zero: when somebody starts it.
+	From time.Time `json:",omitzero"`
+	// Seconds from then until the last message was to be handed over; nil: no forecast was possible.
+	Seconds *int64 `json:",omitempty"`
+	// Delivered is how many messages were to be delivered, by the tenant's campaigns before; nil: there were none.
+	Delivered *uint64 `json:",omitempty"`
 }
 
 // Campaign is the current state of a campaign.

@@ -99,7 +99,7 @@ func (q *Queries) CountSuppressionFact(ctx context.Context, tenant string, fact 
 }
 
 const countSuppressions = `-- name: CountSuppressions :one
-SELECT COUNT(*) FROM suppressions WHERE tenant = ? AND NOT lifted
+SELECT COUNT(*) FROM suppressions WHERE tenant = ? AND NOT lifted AND phone <> ''
 `
 
 func (q *Queries) CountSuppressions(ctx context.Context, tenant string) (int64, error) {
@@ -612,7 +612,7 @@ func (q *Queries) ListSuppressionLog(ctx context.Context, tenant string, numberK
 }
 
 const listSuppressions = `-- name: ListSuppressions :many
-SELECT tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels, channels_before FROM suppressions WHERE tenant = ?1 AND NOT lifted AND number_key > ?2 ORDER BY number_key LIMIT ?4 OFFSET ?3
+SELECT tenant, number_key, phone, hash, source, lifted, version, published_version, updated_ms, reason, channels, channels_before FROM suppressions WHERE tenant = ?1 AND NOT lifted AND phone <> '' AND number_key > ?2 ORDER BY number_key LIMIT ?4 OFFSET ?3
 `
 
 type ListSuppressionsParams struct {

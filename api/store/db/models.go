@@ -179,6 +179,17 @@ type Counter struct {
 	Next int64
 }
 
+type Erasure struct {
+	ID         string
+	Tenant     string
+	NumberHash string
+	ByWhom     string
+	RequestID  string
+	Removed    string
+	OrderedMs  int64
+	FinishedMs int64
+}
+
 type FigureDay struct {
 	Tenant            string
 	Day               int64

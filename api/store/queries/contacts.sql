@@ -110,10 +110,10 @@ SELECT COUNT(*) FROM suppression_log WHERE tenant = ? AND fact = ? AND fact <> '
 SELECT * FROM suppressions WHERE tenant = ? AND number_key = ?;
 
 -- name: ListSuppressions :many
-SELECT * FROM suppressions WHERE tenant = @tenant AND NOT lifted AND number_key > @above ORDER BY number_key LIMIT @max OFFSET @skip;
+SELECT * FROM suppressions WHERE tenant = @tenant AND NOT lifted AND phone <> '' AND number_key > @above ORDER BY number_key LIMIT @max OFFSET @skip;
 
 -- name: CountSuppressions :one
-SELECT COUNT(*) FROM suppressions WHERE tenant = ? AND NOT lifted;
+SELECT COUNT(*) FROM suppressions WHERE tenant = ? AND NOT lifted AND phone <> '';
 
 -- name: ListSuppressionLog :many
 SELECT * FROM suppression_log WHERE tenant = ? AND number_key = ? ORDER BY id;

@@ -41,6 +41,7 @@ func Run(t *testing.T, open Opener) {
 		{"import", importTests},
 		{"import jobs", importJobTests},
 		{"jobs", jobTests},
+		{"erasures", erasureTests},
 		{"numbers", numberTests},
 		{"list fields", listFieldTests},
 		{"campaigns", campaignTests},

@@ -27,6 +27,7 @@ type theirs struct {
 	resource store.Resource
 	hook     store.Resource
 	job      store.Job
+	erasure  store.Job
 	// replay replays origin.
 	origin, replay store.Campaign
 }
@@ -108,6 +109,26 @@ var calls = map[string]call{
 	},
 	"OrderJob":     nil,
 	"OrderSegment": nil,
+	"OrderErasure": nil,
+	"EraseRows": func(e *env, me string, _ theirs) error {
+		_, _, err := e.s.EraseRows(e.Context(), me, mobile(1), plainAnswers)
+		return errors.Join(err, missing)
+	},
+	"EraseReferences": func(e *env, me string, x theirs) error {
+		_, err := e.s.EraseReferences(e.Context(), me, map[string]*roaring.Bitmap{x.origin.ID(): roaring.BitmapOf(0, 1)})
+		return errors.Join(err, missing)
+	},
+	"Erasures": func(e *env, me string, _ theirs) error {
+		rows, _, err := e.s.Erasures(e.Context(), me, store.Page{})
+		return none(rows, err)
+	},
+	"Erasure": func(e *env, me string, x theirs) error {
+		_, err := e.s.Erasure(e.Context(), me, x.erasure.ID)
+		return err
+	},
+	"ContactsByNumber": func(e *env, me string, x theirs) error {
+		return none(e.s.ContactsByNumber(e.Context(), me, []uint64{x.contact.Number}))
+	},
 	"Job": func(e *env, me string, x theirs) error {
 		_, err := e.s.Job(e.Context(), me, x.job.Kind, x.job.ID)
 		return err
@@ -447,6 +468,7 @@ var notScoped = map[string]string{
 	"PreviewUpload":    "of an upload that was found for its tenant",
 	"RunImports":       "of the process",
 	"RunJobs":          "of the process",
+	"Compact":          "of the process",
 	"PlanRestore":      "of the operator",
 	"Published":        "of the relay",
 	"Restore":          "of the operator",
@@ -508,6 +530,8 @@ var tenancyTests = []test{
 		x.hook = e.webhook(owner, "theirs")
 		x.job, err = e.s.OrderJob(e.Context(), store.Job{Tenant: owner.ID, Kind: store.JobExport, By: "key", Options: []byte("{}")})
 		e.must(err)
+		x.erasure, err = e.s.OrderErasure(e.Context(), store.Job{Tenant: owner.ID, By: "key"}, mobile(9), "")
+		e.must(err)
 		e.must(e.s.QueueWebhooks(e.Context(), []schemas.WebhookItem{hookItem(x.hook, "theirs", "msg_1")}, nil))
 		x.hidden, err = e.s.LeaseSeqs(e.Context(), owner.ID, start, 1)
 		e.must(err)
@@ -539,7 +563,7 @@ var tenancyTests = []test{
 func (e *env) dump(t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder
-	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "list_fields", "imports", "uploads", "suppressions", "campaigns", "campaign_events", "replays", "resources", "webhook_items", "webhook_health", "jobs", "freezes", "idempotency"} {
+	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "list_fields", "imports", "uploads", "suppressions", "campaigns", "campaign_events", "replays", "resources", "webhook_items", "webhook_health", "jobs", "erasures", "freezes", "idempotency"} {
 		e.dumpTable(&b, table, t)
 	}
 	return b.String()

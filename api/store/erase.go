@@ -1,0 +1,572 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+)
+
+// Erasure is the record that a person was erased. It does not hold the number.
+type Erasure struct {
+	ID         string // of the job
+	Tenant     string
+	NumberHash string // keyed, in hexadecimal, as opt-outs have it
+	By         string
+	RequestID  string
+	Removed    Removed
+	Ordered    time.Time
+	// Finished is zero until everything is removed.
+	Finished time.Time
+}
+
+// Removed counts what an erasure removed.
+type Removed struct {
+	Contacts   int    // rows of contacts, also such as were deleted before
+	OptOuts    int    // opt-outs and changes of them that keep the hash in place of the number
+	Audiences  int    // recipients of frozen audiences
+	Recipients uint64 // of campaigns and single sends, in the statistics
+	Exports    int    // files that were made before
+	Uploads    int    // files that were not imported yet
+	Rejects    int    // lists of rows that imports refused
+	Answers    int    // answers kept for repeated requests
+	Webhooks   int    // events that waited for an endpoint, and clients' references of messages
+}
+
+// erasureHash is the number of an erased person wherever one must stand: its hash, with a mark that no number begins with.
+func (s *Store) erasureHash(tenant, phone string) string {
+	hash := s.keys.NumberHash(tenant, phone)
+	return hex.EncodeToString(hash[:])
+}
+
+const erasedMark = "#"
+
+// ErrImportRuns is returned while an import of the tenant runs: it would bring the person back.
+var ErrImportRuns = errors.New("an import is running")
+
+// Queries of erasures.
+const (
+	insertErasure = `INSERT INTO erasures (id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms) VALUES (?, ?, ?, ?, ?, '', ?, 0)`
+	countErasure  = `UPDATE erasures SET removed = ? WHERE tenant = ? AND id = ? AND removed = ''`
+	finishErasure = `UPDATE erasures SET finished_ms = ? WHERE tenant = ? AND id = ? AND finished_ms = 0`
+	getErasure    = `SELECT id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms FROM erasures WHERE tenant = ? AND id = ?`
+	listErasures  = `SELECT id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms FROM erasures
+WHERE tenant = ? ORDER BY ordered_ms DESC, id DESC LIMIT ? OFFSET ?`
+	countErasures = `SELECT COUNT(*) FROM erasures WHERE tenant = ?`
+	openImports   = `SELECT COUNT(*) FROM imports WHERE tenant = ? AND finished_ms = 0`
+)
+
+// OrderErasure records that a person is to be erased, and orders the job that does it. The number (E.164 with +) is kept with the job until
+// it ends, and nowhere else. It is [ErrImportRuns] while an import of the tenant runs.
+func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string) (Job, error) {
+	if s.keys == nil {
+		return Job{}, errNoKeys
+	}
+	j.Kind, j.Options = JobErase, []byte("{}")
+	plan := packPart([]byte(phone))
+	err := s.write(ctx, func(tx *tx) (err error) {
+		var running int
+		if err := tx.raw.QueryRowContext(ctx, openImports, j.Tenant).Scan(&running); err != nil {
+			return err
+		}
+		if running > 0 {
+			return ErrImportRuns
+		}
+		if j, err = tx.orderJob(ctx, j); err != nil {
+			return err
+		}
+		if _, err := tx.raw.ExecContext(ctx, insertErasure, j.ID, j.Tenant, s.erasureHash(j.Tenant, phone), j.By, requestID, tx.now); err != nil {
+			return err
+		}
+		return tx.PutJobPart(ctx, j.ID, planPart, plan)
+	})
+	if err != nil {
+		return Job{}, fmt.Errorf("order an erasure: %w", err)
+	}
+	s.wakeJobs()
+	return j, nil
+}
+
+func scanErasure(row interface{ Scan(...any) error }) (e Erasure, err error) {
+	var removed string
+	var ordered, finished int64
+	if err := row.Scan(&e.ID, &e.Tenant, &e.NumberHash, &e.By, &e.RequestID, &removed, &ordered, &finished); err != nil {
+		return e, err
+	}
+	e.Ordered, e.Finished = fromMS(ordered), fromMS(finished)
+	if removed != "" {
+		err = json.Unmarshal([]byte(removed), &e.Removed)
+	}
+	return e, err
+}
+
+// Erasure returns the record of an erasure.
+func (s *Store) Erasure(ctx context.Context, tenant, id string) (Erasure, error) {
+	e, err := scanErasure(s.d.read.QueryRowContext(ctx, getErasure, tenant, id))
+	return e, found(err, "erasure", id)
+}
+
+// Erasures returns a page of the records of erasures, newest first, and how many there are.
+func (s *Store) Erasures(ctx context.Context, tenant string, page Page) (out []Erasure, total int, err error) {
+	if err := s.d.read.QueryRowContext(ctx, countErasures, tenant).Scan(&total); err != nil {
+		return nil, 0, fmt.Errorf("count erasures: %w", err)
+	}
+	limit, offset := page.bounds()
+	rows, err := s.d.read.QueryContext(ctx, listErasures, tenant, limit, offset)
+	if err != nil {
+		return nil, 0, fmt.Errorf("erasures: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		e, err := scanErasure(rows)
+		if err != nil {
+			return nil, 0, fmt.Errorf("erasures: %w", err)
+		}
+		out = append(out, e)
+	}
+	return out, total, rows.Err()
+}
+
+// EraseNumber returns the number that the job of an erasure is about; "" when it has removed everything already.
+func (r *JobRun) EraseNumber(ctx context.Context) (string, error) {
+	phone, err := r.Plan(ctx)
+	return string(phone), err
+}
+
+// CountErasure notes what was removed, and forgets the number. [JobRun.EndErasure] follows.
+func (r *JobRun) CountErasure(ctx context.Context, removed Removed) error {
+	text, err := json.Marshal(removed)
+	if err != nil {
+		return err
+	}
+	return r.step(ctx, func(*Job) {}, func(tx *tx) error {
+		if _, err := tx.raw.ExecContext(ctx, countErasure, string(text), r.Tenant, r.ID); err != nil {
+			return err
+		}
+		_, err := tx.raw.ExecContext(ctx, "DELETE FROM job_parts WHERE job = ?", r.ID)
+		return err
+	})
+}
+
+// EndErasure writes the store anew ([Store.Compact]), and completes the record of the erasure.
+func (r *JobRun) EndErasure(ctx context.Context) error {
+	if err := r.s.Compact(ctx); err != nil {
+		return err
+	}
+	return r.step(ctx, func(*Job) {}, func(tx *tx) error {
+		_, err := tx.raw.ExecContext(ctx, finishErasure, tx.now, r.Tenant, r.ID)
+		return err
+	})
+}
+
+// Answers reads the answers that are kept for repeated requests.
+type Answers struct {
+	// Open returns the text of an answer as it is kept.
+	Open func(response []byte) ([]byte, error)
+	// Erased returns what is kept in place of an answer that named the person.
+	Erased func(response []byte) ([]byte, error)
+}
+
+// EraseRows takes a person (E.164 with +) out of every table: contacts, opt-outs, frozen audiences, exports, uploads, refused rows,
+// answers to repeated requests, and events for webhooks. It returns the recipients that the person was in frozen audiences, by
+// campaign. It may be repeated. An opt-out stays with its hash, so that senders go on refusing the number.
+func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answers) (removed Removed, recipients map[string]*roaring.Bitmap, err error) {
+	if s.keys == nil {
+		return removed, nil, errNoKeys
+	}
+	e := &eraser{s: s, kept: kept, tenant: tenant, phone: phone, key: schemas.NumberKey(phone), hash: s.erasureHash(tenant, phone), recipients: map[string]*roaring.Bitmap{}}
+	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.exports, e.uploads, e.answers, e.webhooks} {
+		if err := step(ctx); err != nil {
+			return e.Removed, nil, fmt.Errorf("erase: %w", err)
+		}
+	}
+	return e.Removed, e.recipients, nil
+}
+
+// eraser erases one person.
+type eraser struct {
+	s                *Store
+	kept             Answers
+	tenant           string
+	phone, key, hash string
+	contactNumber    uint64 // 0: there is none
+	email            string // of the contact
+	recipients       map[string]*roaring.Bitmap
+	Removed
+}
+
+// contact deletes the contact, and leaves an empty row, which frozen audiences and lists may still name.
+func (e *eraser) contact(ctx context.Context) error {
+	row, err := e.s.q.GetContactByKey(ctx, e.tenant, e.key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e.contactNumber, e.email = uint64(row.Number), row.Email
+	if row.DeletedMs == 0 {
+		if err := e.s.DeleteContact(ctx, e.tenant, e.contactNumber, 0); err != nil && !isNotFound(err) {
+			return err
+		}
+	}
+	e.Contacts++
+	return e.s.write(ctx, func(tx *tx) error {
+		_, err := tx.raw.ExecContext(ctx, `UPDATE contacts SET phone = ?, number_key = ?, first_name = '', last_name = '', email = '', attributes = '', search = '',
+  opt_in_ms = 0, opt_in_source = '', valid = FALSE, version = version + 1, updated_ms = ? WHERE tenant = ? AND number = ? AND deleted_ms > 0`,
+			erasedMark+fmt.Sprint(row.Number), erasedMark+fmt.Sprint(row.Number), tx.now, e.tenant, row.Number)
+		return err
+	})
+}
+
+// optOuts puts the hash in place of the number.
+func (e *eraser) optOuts(ctx context.Context) error {
+	return e.s.write(ctx, func(tx *tx) error {
+		e.OptOuts = 0
+		for _, query := range []string{
+			"UPDATE suppressions SET phone = '', number_key = ?, reason = '' WHERE tenant = ? AND number_key = ?",
+			"UPDATE suppression_log SET phone = '', number_key = ?, reason = '' WHERE tenant = ? AND number_key = ?",
+		} {
+			n, err := affected(tx.raw.ExecContext(ctx, query, erasedMark+e.hash, e.tenant, e.key))
+			if err != nil {
+				return err
+			}
+			e.OptOuts += n
+		}
+		return nil
+	})
+}
+
+func affected(r sql.Result, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.RowsAffected()
+	return int(n), err
+}
+
+// adoptErased gives an opt-out that was erased its number back: somebody changes it.
+func (s *Store) adoptErased(ctx context.Context, tx *tx, tenant, phone, key string) error {
+	_, err := tx.raw.ExecContext(ctx, "UPDATE suppressions SET phone = ?1, number_key = ?2 WHERE tenant = ?3 AND number_key = ?4", phone, key, tenant,
+		erasedMark+s.erasureHash(tenant, phone))
+	return err
+}
+
+// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out.
+func (e *eraser) audiences(ctx context.Context) error {
+	type blob struct {
+		freeze         string
+		campaign       uint64
+		part, firstSeq int64
+	}
+	var blobs []blob
+	err := func() error {
+		rows, err := e.s.d.read.QueryContext(ctx, `SELECT f.id, f.campaign, i.part, i.first_seq FROM freezes f JOIN freeze_index i ON i.freeze_id = f.id
+WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var b blob
+			var campaign int64
+			if err := rows.Scan(&b.freeze, &campaign, &b.part, &b.firstSeq); err != nil {
+				return err
+			}
+			b.campaign = uint64(campaign)
+			blobs = append(blobs, b)
+		}
+		return rows.Err()
+	}()
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		var data []byte
+		err := e.s.d.read.QueryRowContext(ctx, "SELECT data FROM freeze_blobs WHERE freeze_id = ? AND part = ?", b.freeze, b.part).Scan(&data)
+		if errors.Is(err, sql.ErrNoRows) { // collected meanwhile
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		clean, places, err := e.emptied(data)
+		if err != nil {
+			return fmt.Errorf("audience %s, part %d: %w", b.freeze, b.part, err)
+		}
+		if len(places) == 0 {
+			continue
+		}
+		err = e.s.write(ctx, func(tx *tx) error {
+			_, err := tx.raw.ExecContext(ctx, "UPDATE freeze_blobs SET data = ? WHERE freeze_id = ? AND part = ?", clean, b.freeze, b.part)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		e.Audiences += len(places)
+		id := schemas.CampaignID(b.campaign)
+		if e.recipients[id] == nil {
+			e.recipients[id] = roaring.New()
+		}
+		for _, place := range places {
+			e.recipients[id].Add(uint32(b.firstSeq) + place)
+		}
+	}
+	return nil
+}
+
+// emptied returns a blob without the person, and where in it the person was.
+func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error) {
+	r, err := audience.NewReader(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var w audience.Writer
+	var entry audience.Entry
+	for i := uint32(0); r.Next(&entry); i++ {
+		if entry.To == e.phone || e.contactNumber != 0 && entry.ContactID == e.contactNumber || schemas.NumberKey(entry.To) == e.key {
+			places = append(places, i)
+			entry.To, entry.ContactID, entry.Attrs = "", 0, entry.Attrs[:0]
+			if entry.Flag == audience.OK {
+				entry.Flag = audience.OptedOut
+			}
+		}
+		w.Add(&entry)
+	}
+	if err := r.Err(); err != nil || len(places) == 0 {
+		return nil, nil, err
+	}
+	return w.Flush(), places, nil
+}
+
+// errStillOpen: what is to be removed is still being made. The erasure goes on later.
+var errStillOpen = errors.New("an export is still being cancelled")
+
+// exports removes all exports of the tenant that were ordered so far: a file cannot be changed.
+func (e *eraser) exports(ctx context.Context) error {
+	rows, err := e.s.d.read.QueryContext(ctx, "SELECT id, finished_ms FROM jobs WHERE tenant = ? AND kind = ?", e.tenant, string(JobExport))
+	if err != nil {
+		return err
+	}
+	ids := map[string]int64{}
+	for rows.Next() {
+		var id string
+		var finished int64
+		if err := rows.Scan(&id, &finished); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		ids[id] = finished
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	open := 0
+	for id, finished := range ids {
+		if finished == 0 {
+			if err := e.s.CancelJob(ctx, e.tenant, JobExport, id); err != nil && !errors.Is(err, schemas.ErrTransition) && !isNotFound(err) {
+				return err
+			}
+			j, err := e.s.Job(ctx, e.tenant, JobExport, id)
+			if err != nil && !isNotFound(err) {
+				return err
+			}
+			if err == nil && j.Finished.IsZero() { // the process that runs it ends it with its next step
+				open++
+				continue
+			}
+		}
+		if err := e.s.RemoveJob(ctx, e.tenant, JobExport, id); err != nil && !isNotFound(err) {
+			return err
+		}
+		e.Exports++
+	}
+	if open > 0 {
+		return errStillOpen
+	}
+	return nil
+}
+
+// uploads removes files that wait for their import, and the rows that imports refused: nobody can tell whom a refused row is about.
+func (e *eraser) uploads(ctx context.Context) error {
+	return e.s.write(ctx, func(tx *tx) error {
+		e.Uploads, e.Rejects = 0, 0
+		var running int
+		if err := tx.raw.QueryRowContext(ctx, openImports, e.tenant).Scan(&running); err != nil {
+			return err
+		}
+		if running > 0 {
+			return ErrImportRuns
+		}
+		for _, q := range []struct {
+			query string
+			count *int
+		}{
+			{"DELETE FROM upload_parts WHERE upload IN (SELECT id FROM uploads WHERE tenant = ?)", nil},
+			{"DELETE FROM uploads WHERE tenant = ?", &e.Uploads},
+			{"DELETE FROM import_rejects WHERE import IN (SELECT id FROM imports WHERE tenant = ?)", &e.Rejects},
+			{"UPDATE imports SET rejected = '[]' WHERE tenant = ? AND rejected <> '[]' AND rejected <> ''", &e.Rejects},
+		} {
+			n, err := affected(tx.raw.ExecContext(ctx, q.query, e.tenant))
+			if err != nil {
+				return err
+			}
+			if q.count != nil {
+				*q.count += n
+			}
+		}
+		return nil
+	})
+}
+
+// names reports whether a text names the person: the digits of the number, or the e-mail address of the contact.
+func (e *eraser) names(text []byte) bool {
+	if bytes.Contains(text, []byte(strings.TrimPrefix(e.phone, "+"))) || bytes.Contains(text, []byte(strings.TrimPrefix(e.key, "+"))) {
+		return true
+	}
+	return e.email != "" && bytes.Contains(bytes.ToLower(text), bytes.ToLower([]byte(e.email)))
+}
+
+// answers empties the answers that are kept for repeated requests. The keys stay: a repeated request is still not run twice.
+func (e *eraser) answers(ctx context.Context) error {
+	rows, err := e.s.d.read.QueryContext(ctx, "SELECT route, key, response FROM idempotency WHERE tenant = ? AND done AND response IS NOT NULL", e.tenant)
+	if err != nil {
+		return err
+	}
+	type claim struct {
+		route, key string
+		emptied    []byte
+	}
+	var found []claim
+	for rows.Next() {
+		var c claim
+		var response []byte
+		if err := rows.Scan(&c.route, &c.key, &response); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		text, err := e.kept.Open(response)
+		if err != nil {
+			return errors.Join(fmt.Errorf("answer to %s: %w", c.route, err), rows.Close())
+		}
+		if !e.names(text) {
+			continue
+		}
+		if c.emptied, err = e.kept.Erased(response); err != nil {
+			return errors.Join(fmt.Errorf("answer to %s: %w", c.route, err), rows.Close())
+		}
+		found = append(found, c)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, c := range found {
+		err := e.s.write(ctx, func(tx *tx) error {
+			_, err := tx.raw.ExecContext(ctx, "UPDATE idempotency SET response = ? WHERE tenant = ? AND route = ? AND key = ?", c.emptied, e.tenant, c.route, c.key)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		e.Answers++
+	}
+	return nil
+}
+
+// webhooks removes the events about the person that wait for an endpoint, or that it would not take.
+func (e *eraser) webhooks(ctx context.Context) error {
+	rows, err := e.s.d.read.QueryContext(ctx, "SELECT id, data FROM webhook_items WHERE tenant = ? AND data <> ''", e.tenant)
+	if err != nil {
+		return err
+	}
+	var found []int64
+	for rows.Next() {
+		var id int64
+		var data []byte
+		if err := rows.Scan(&id, &data); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		if e.names(data) {
+			found = append(found, id)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, id := range found {
+		err := e.s.write(ctx, func(tx *tx) error {
+			_, err := tx.raw.ExecContext(ctx, "DELETE FROM webhook_items WHERE tenant = ? AND id = ?", e.tenant, id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		e.Webhooks++
+	}
+	return nil
+}
+
+// EraseReferences removes the clients' references of the messages to these recipients, by campaign, and returns how many there were.
+func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients map[string]*roaring.Bitmap) (n int, err error) {
+	for campaign, seqs := range recipients {
+		number, err := schemas.CampaignNumber(campaign)
+		if err != nil {
+			return n, err
+		}
+		for it := seqs.Iterator(); it.HasNext(); {
+			id := s.keys.Message(number, it.Next()).String()
+			err := s.write(ctx, func(tx *tx) error {
+				gone, err := affected(tx.raw.ExecContext(ctx, "DELETE FROM webhook_references WHERE tenant = ? AND message = ?", tenant, id))
+				n += gone
+				return err
+			})
+			if err != nil {
+				return n, fmt.Errorf("erase references: %w", err)
+			}
+		}
+	}
+	return n, nil
+}
+
+// compactPatience bounds how long [Store.Compact] waits for readers of the log.
+const compactPatience = 10 * time.Second
+
+// Compact writes a SQLite file anew, so that nothing that was deleted is left in its free pages, and empties its log. Writers wait
+// meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
+func (s *Store) Compact(ctx context.Context) error {
+	if s.d.postgres {
+		return nil
+	}
+	select {
+	case s.d.turn <- struct{}{}:
+		defer func() { <-s.d.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if _, err := s.d.writer.ExecContext(ctx, "VACUUM"); err != nil {
+		return fmt.Errorf("compact the store: %w", err)
+	}
+	for deadline := time.Now().Add(compactPatience); ; {
+		var busy, pages, copied int
+		if err := s.d.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &copied); err != nil {
+			return fmt.Errorf("empty the log of the store: %w", err)
+		}
+		if busy == 0 || time.Now().After(deadline) {
+			return nil // a log that readers need is overwritten later
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"fanfare/api/store"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+)
+
+// plainAnswers are kept as they are.
+var plainAnswers = store.Answers{
+	Open:   func(b []byte) ([]byte, error) { return b, nil },
+	Erased: func([]byte) ([]byte, error) { return []byte(`{"erased":true}`), nil },
+}
+
+var erasureTests = []test{
+	{"a person is taken out of every table, and of no other tenant's", func(e *env) {
+		a, b := e.limited("a", 1000), e.limited("b", 1000)
+		gone, stays := mobile(1), mobile(2)
+		digits := strings.TrimPrefix(gone, "+")
+		list := e.list(a, "people", gone, stays)
+		e.list(b, "people", gone, stays)
+		e.must(e.s.Suppress(e.Context(), a.ID, "api", gone))
+		e.must(e.s.Suppress(e.Context(), b.ID, "api", gone))
+		frozen, _ := e.freeze(e.confirm(e.campaign(a, "c", list), 0))
+		begun, err := e.s.Begin(e.Context(), a.ID, "r", "k", []byte("b"))
+		e.must(err)
+		e.must(e.s.Finish(e.Context(), begun, 201, []byte(`{"phoneNumber":"`+gone+`"}`)))
+		other, err := e.s.Begin(e.Context(), a.ID, "r", "other", []byte("b"))
+		e.must(err)
+		e.must(e.s.Finish(e.Context(), other, 201, []byte(`{"phoneNumber":"`+stays+`"}`)))
+		hook := e.webhook(a, "mine")
+		item := hookItem(hook, "mine", "msg_1")
+		item.Data = []byte(`{"to":"` + gone + `"}`)
+		e.must(e.s.QueueWebhooks(e.Context(), []schemas.WebhookItem{item}, nil))
+		e.upload(a, "phone\n"+gone)
+		export, err := e.s.OrderJob(e.Context(), store.Job{Tenant: a.ID, Kind: store.JobExport, By: "key", Options: []byte("{}")})
+		e.must(err)
+		theirs, dumped := e.dump(b), e.dump(a)
+		if !strings.Contains(dumped, digits) {
+			e.Fatal("the number is nowhere before it is erased")
+		}
+
+		removed, recipients, err := e.s.EraseRows(e.Context(), a.ID, gone, plainAnswers)
+		e.must(err)
+		equal(e, "removed", removed, store.Removed{Contacts: 1, OptOuts: 2, Audiences: 1, Exports: 1, Uploads: 1, Answers: 1, Webhooks: 1})
+		equal(e, "campaigns it was a recipient of", len(recipients), 1)
+		equal(e, "recipients", recipients[frozen.ID()].GetCardinality(), uint64(1))
+		if now := e.dump(a); strings.Contains(now, digits) || strings.Contains(e.table("suppression_log", a), digits) {
+			e.Errorf("the number is still there:\n%s", now)
+		}
+		if !strings.Contains(e.dump(a), strings.TrimPrefix(stays, "+")) {
+			e.Error("another person is gone too")
+		}
+		equal(e, "rows of another tenant", e.dump(b), theirs)
+		_, err = e.s.Job(e.Context(), a.ID, store.JobExport, export.ID)
+		e.wantErr(err, schemas.ErrNotFound)
+
+		// The frozen audience keeps the place, and does not send to it.
+		index, err := e.s.Blobs(e.Context(), frozen.FreezeID)
+		e.must(err)
+		flags := map[string]audience.Flag{}
+		for _, x := range index {
+			data, err := e.s.Blob(e.Context(), frozen.FreezeID, x.Blob)
+			e.must(err)
+			r, err := audience.NewReader(data)
+			e.must(err)
+			for entry := new(audience.Entry); r.Next(entry); {
+				flags[entry.To] = entry.Flag
+				if entry.To == "" && (entry.ContactID != 0 || len(entry.Attrs) != 0) {
+					e.Errorf("got entry %+v, want nothing of the person", entry)
+				}
+			}
+		}
+		equal(e, "flags by number", fmt.Sprint(flags), fmt.Sprint(map[string]audience.Flag{"": audience.OptedOut, stays: audience.OK}))
+		// A repeated request still gets an answer, and is not run again.
+		again, err := e.s.Begin(e.Context(), a.ID, "r", "k", []byte("b"))
+		e.must(err)
+		equal(e, "claim of the repeated request", again.State, store.ClaimReplay)
+		equal(e, "its answer", string(again.Response), `{"erased":true}`)
+
+		// The opt-out holds, is in no list, and may be lifted by who knows the number.
+		out, err := e.s.Suppressed(e.Context(), a.ID, gone, schemas.ChannelSMS)
+		e.must(err)
+		equal(e, "still opted out", out, true)
+		_, n, err := e.s.Suppressions(e.Context(), a.ID, store.Page{}, "")
+		e.must(err)
+		equal(e, "opt-outs listed", n, 0)
+		e.must(e.s.Lift(e.Context(), a.ID, "api", gone))
+		out, err = e.s.Suppressed(e.Context(), a.ID, gone, schemas.ChannelSMS)
+		e.must(err)
+		equal(e, "opted out after it was lifted", out, false)
+
+		// The person may come back, and is erased again; a number that nobody knows is no error.
+		e.list(a, "again", gone)
+		removed, _, err = e.s.EraseRows(e.Context(), a.ID, gone, plainAnswers)
+		e.must(err)
+		equal(e, "removed the second time", removed.Contacts, 1)
+		removed, _, err = e.s.EraseRows(e.Context(), a.ID, mobile(77), plainAnswers)
+		e.must(err)
+		equal(e, "removed of nobody", removed, store.Removed{})
+		e.must(e.s.Compact(e.Context()))
+	}},
+	{"the record of an erasure has no number, and its job forgets it", func(e *env) {
+		a := e.limited("a", 1000)
+		j, err := e.s.OrderErasure(e.Context(), store.Job{Tenant: a.ID, By: "key"}, mobile(1), "req")
+		e.must(err)
+		hash := e.keys.NumberHash(a.ID, mobile(1))
+		record, err := e.s.Erasure(e.Context(), a.ID, j.ID)
+		e.must(err)
+		if record.NumberHash == "" || len(record.NumberHash) != 2*len(hash) || record.By != "key" || record.RequestID != "req" || !record.Finished.IsZero() {
+			e.Errorf("got %+v, want a record with the hash", record)
+		}
+		ctx, stop := context.WithCancel(e.Context())
+		runs := 0
+		e.must(e.s.RunJobs(ctx, func(ctx context.Context, run *store.JobRun) error {
+			runs++
+			phone, err := run.EraseNumber(ctx)
+			e.must(err)
+			equal(e, "the number", phone, mobile(1))
+			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7}))
+			phone, err = run.EraseNumber(ctx)
+			e.must(err)
+			equal(e, "the number when everything is removed", phone, "")
+			return run.EndErasure(ctx)
+		}, func(*store.Job) { stop() }))
+		equal(e, "runs", runs, 1)
+		rows, n, err := e.s.Erasures(e.Context(), a.ID, store.Page{})
+		e.must(err)
+		equal(e, "records", n, 1)
+		if len(rows) != 1 || rows[0].Removed != (store.Removed{Contacts: 1, Recipients: 7}) || rows[0].Finished.IsZero() {
+			e.Errorf("got %+v, want one that is finished", rows)
+		}
+		digits := strings.TrimPrefix(mobile(1), "+")
+		if strings.Contains(e.dump(a), digits) {
+			e.Errorf("the number is in a table:\n%s", e.dump(a))
+		}
+	}},
+	{"an erasure waits for imports", func(e *env) {
+		a := e.limited("a", 1000)
+		list := e.list(a, "people")
+		e.order(a, list, "phone\n"+mobile(3))
+		_, err := e.s.OrderErasure(e.Context(), store.Job{Tenant: a.ID, By: "key"}, mobile(1), "")
+		e.wantErr(err, store.ErrImportRuns)
+	}},
+}
+
+// table is one table of a tenant as text.
+func (e *env) table(name string, t store.Tenant) string {
+	e.Helper()
+	var b strings.Builder
+	e.dumpTable(&b, name, t)
+	return b.String()
+}
