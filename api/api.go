@@ -31,6 +31,10 @@ import (
 type Deps struct {
 	Store     *store.Store
 	Analytics analytics.Store
+	// Sources are what an audit reads beside the store and the statistics. Nil: this process makes no audits.
+	Sources Sources
+	// AuditSettle bounds how long an audit waits for the statistics to have what the log had when it was read, default 10 s.
+	AuditSettle time.Duration
 	// Kafka produces single sends. Give the client ProducerLinger(0): every send waits for the linger.
 	Kafka *kgo.Client
 	Names schemas.Names
@@ -125,6 +129,9 @@ func (d *Deps) validate() error {
 	}
 	if d.PublishTimeout <= 0 {
 		d.PublishTimeout = 5 * time.Second
+	}
+	if d.AuditSettle <= 0 {
+		d.AuditSettle = 10 * time.Second
 	}
 	if d.StatsMaxAge == 0 {
 		d.StatsMaxAge = defaultStatsMaxAge
@@ -240,11 +247,13 @@ func (s *server) registerAll() {
 	s.registerActions()
 	s.registerPricing()
 	s.registerStats()
+	s.registerForecasts()
 	s.registerTimeline()
 	s.registerLiveStats()
 	s.registerSelections()
 	s.registerMembers()
 	s.registerReplays()
+	s.registerAudits()
 	s.registerLists()
 	s.registerContacts()
 	s.registerImports()
@@ -253,6 +262,7 @@ func (s *server) registerAll() {
 	s.registerSuppressionFiles()
 	s.registerExports()
 	s.registerSegments()
+	s.registerErasures()
 	s.registerAccount()
 	s.registerTags()
 	s.registerSend()

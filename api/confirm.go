@@ -152,6 +152,10 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 	if len(was.Variants) > 0 {
 		weights = [][]uint32{variantWeights(&was.Spec)}
 	}
+	share, err := s.deliveredShare(ctx, was.Tenant)
+	if err != nil {
+		return store.Campaign{}, err
+	}
 	return s.Store.Confirm(ctx, was.Tenant, was.ID(), was.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
 		if c.Test != was.Test {
 			return 0, errTestChanged
@@ -195,6 +199,7 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		case c.Schedule != nil:
 			c.State, c.Scheduled = schemas.StateScheduled, c.Schedule.At
 		}
+		c.Forecast = s.forecast(ctx, who, c, share)
 		return most, nil
 	})
 }

@@ -46,7 +46,10 @@ func findings(context.Context) []api.Finding {
 func newConsole(t *testing.T) *console {
 	t.Helper()
 	done := make(chan struct{})
-	w := newEnvOf(t, func(w *env) { w.deps.Done, w.deps.Console, w.deps.Doctor = done, true, findings })
+	w := newEnvOf(t, func(w *env) {
+		w.deps.Done, w.deps.Console, w.deps.Doctor = done, true, findings
+		w.deps.Sources, w.deps.AuditSettle = statsAsLog{w}, time.Millisecond
+	})
 	t.Cleanup(func() { close(done) }) // before the server ends, which waits for live pages
 	c := &console{env: w}
 	var err error
@@ -94,6 +97,9 @@ func newConsole(t *testing.T) *console {
 	w.happened(w.tenant.ID, c.running, 0, 3_900, schemas.KindDelivered, schemas.CodeDelivered)
 	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
+	stop := w.runJobs(w.server)
+	w.call("GET", "/api/campaigns/"+c.running+"/audit?wait=30", "").want(200)
+	stop() // the clock stands still, so this audit is the one that is shown
 	return c
 }
 
@@ -124,6 +130,7 @@ func (c *console) screens() [][2]string {
 		{"export-new", "/exports/new?kind=members&campaign=" + c.running},
 		{"segment-new", "/campaigns/" + c.done + "/segment"},
 		{"campaign-events", "/campaigns/" + c.running + "?tab=events"},
+		{"campaign-audit", "/campaigns/" + c.running + "?tab=audit"},
 		{"analytics", "/campaigns/" + c.running + "/analytics"},
 		{"wizard-type", "/campaigns/new"},
 		{"wizard-audience", "/campaigns/" + c.draft + "/edit?step=audience"},

@@ -62,8 +62,9 @@ var (
 	}
 	exportContactsKind = &exportKind{
 		name: "contacts", operation: "exportContacts", what: "contacts",
-		describe: "All contacts, or those of a list. A column attributes.town has only the attribute town.",
-		columns:  names(contactColumns), takes: []string{"contactList", "search"}, open: openContacts,
+		describe: "All contacts, those of a list, or those of the recipients of a campaign (campaignId) that selection selects, all without it, once each. " +
+			"attributes.town is a column with the attribute town alone.",
+		columns: names(contactColumns), takes: []string{"contactList", "search", "campaignId", "selection"}, open: openContacts,
 	}
 	exportLedgerKind = &exportKind{
 		name: "ledger", operation: "exportLedgerFile", what: "the movements of money",
@@ -328,7 +329,8 @@ type recipientReader struct {
 	people *people
 }
 
-func openRecipients(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+// planOf returns which recipients an export is about, as it was decided when it began.
+func (s *server) planOf(ctx context.Context, run *store.JobRun, o *exportOrder) ([]plannedCampaign, error) {
 	raw, err := run.Plan(ctx)
 	if err != nil {
 		return nil, err
@@ -346,7 +348,11 @@ func openRecipients(ctx context.Context, s *server, run *store.JobRun, o *export
 			return nil, err
 		}
 	}
-	plan, err := decodePlan(raw)
+	return decodePlan(raw)
+}
+
+func openRecipients(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {
+	plan, err := s.planOf(ctx, run, o)
 	if err != nil {
 		return nil, err
 	}
@@ -468,9 +474,65 @@ func openContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOr
 			all = append(all, column[Contact]{name, func(c *Contact) any { return orNull(c.Attributes[attribute]) }})
 		}
 	}
+	if o.Campaign != "" {
+		return openRecipientContacts(ctx, s, run, o, chosen(all, o.Columns))
+	}
 	return openPages(ctx, run, chosen(all, o.Columns), viewContact, func(ctx context.Context, cursor string, limit int) ([]store.Contact, int, error) {
 		return s.Store.Contacts(ctx, run.Tenant, store.ContactFilter{Page: store.Page{Limit: limit}, List: o.List, Search: o.Search, After: afterNumber(cursor)})
 	}, func(c *store.Contact) string { return strconv.FormatUint(c.Position, 10) })
+}
+
+// openRecipientContacts reads the contacts behind the recipients of a campaign. Who is twice in the audience comes once; a contact that
+// was deleted since does not come.
+func openRecipientContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOrder, columns []column[Contact]) (exportReader, error) {
+	plan, err := s.planOf(ctx, run, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(plan) == 0 {
+		return func(context.Context, string, *rowWriter) (string, error) { return "", nil }, nil
+	}
+	c, err := s.Store.Campaign(ctx, run.Tenant, schemas.CampaignID(plan[0].number))
+	if err != nil {
+		return nil, goneForGood(err)
+	}
+	people, err := s.peopleOf(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, cursor string, w *rowWriter) (string, error) {
+		for {
+			seqs, next, more := batchOf(plan[0].chosen, uint32(afterNumber(cursor))) //nolint:gosec // we wrote it
+			numbers := make([]uint64, 0, len(seqs))
+			for _, seq := range seqs {
+				e, err := people.of(ctx, seq)
+				if err != nil {
+					return "", err
+				}
+				if people.gone {
+					return "", &store.JobError{Reason: "the audience of the campaign was removed"}
+				}
+				if e != nil && e.ContactID != 0 && e.Flag != audience.Duplicate {
+					numbers = append(numbers, e.ContactID)
+				}
+			}
+			for part := range slices.Chunk(numbers, exportRows) {
+				rows, err := s.Store.ContactsByNumber(ctx, run.Tenant, part)
+				if err != nil {
+					return "", err
+				}
+				for i := range rows {
+					put(w, columns, viewContact(&rows[i]))
+				}
+			}
+			if !more {
+				return "", nil
+			}
+			if cursor = strconv.FormatUint(uint64(next), 10); w.rows > 0 {
+				return cursor, nil
+			}
+		}
+	}, nil
 }
 
 func openLedger(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error) {

@@ -60,8 +60,8 @@ type Export struct {
 type ExportInput struct {
 	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx" doc:"Default: csv. parquet is not offered."`
 	Columns     []string  `json:"columns,omitempty" doc:"Columns in this order; default: all. The description of the operation names them."`
-	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"For delivery-reports, members (required) and ledger."`
-	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; for delivery-reports and members."`
+	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"For delivery-reports, members (required), contacts and ledger."`
+	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; for delivery-reports and members, and with campaignId for contacts."`
 	ContactList string    `json:"contactList,omitempty" doc:"For contacts: id or name of a list; without it all contacts."`
 	Search      string    `json:"search,omitempty" doc:"For contacts: search within name, number and e-mail address."`
 	From        string    `json:"from,omitempty" format:"date-time" doc:"For delivery-reports: messages handed over at or after this time. Required without campaignId."`
@@ -204,6 +204,14 @@ func (s *server) exportOrderOf(ctx context.Context, kind *exportKind, in *Export
 	}
 	if kind == exportMembersKind && in.CampaignID == "" {
 		ps.Add(problem.CodeRequired, "campaignId", "campaignId is required: members are the recipients of a campaign.")
+	}
+	if kind == exportContactsKind {
+		switch {
+		case in.CampaignID == "" && in.Selection.Selection != nil:
+			ps.Add(problem.CodeRequired, "campaignId", "selection selects recipients of a campaign: give campaignId.")
+		case in.CampaignID != "" && (in.ContactList != "" || o.Search != ""):
+			ps.Add(problem.CodeInvalid, "campaignId", "Give either campaignId, or contactList and search.")
+		}
 	}
 	s.exportSpan(&ps, kind, in, o)
 	if err := ps.Err(); err != nil {

@@ -88,6 +88,44 @@ func (a *answer) rows() [][]string {
 	return rows
 }
 
+// X7: the contacts behind the recipients that a selection selects, once each; whoever was deleted since is left out.
+func TestExportContactsBySelection(t *testing.T) {
+	w := newEnv(t)
+	w.runJobs(w.server)
+	id := w.sentAndAnswered()
+	order := fmt.Sprintf(`{"campaignId":%q,"selection":{"status":"undelivered"},"columns":["phoneNumber","firstName"]}`, id)
+	var want []string
+	for _, m := range w.members(id, "status=undelivered&limit=40").Data {
+		want = append(want, *m.Phone)
+	}
+	if len(want) != 5 {
+		t.Fatalf("got %d members, want 5", len(want))
+	}
+	phones := func(a *answer) (out []string) {
+		for _, r := range a.rows()[1:] {
+			out = append(out, r[0])
+		}
+		return out
+	}
+	if diff := cmp.Diff(want, phones(w.file("contacts", order))); diff != "" {
+		t.Errorf("selected contacts (-want +got):\n%s", diff)
+	}
+	c, err := w.store.ContactByPhone(t.Context(), w.tenant.ID, want[0])
+	w.check(err)
+	w.check(w.store.DeleteContact(t.Context(), w.tenant.ID, c.Number, 0))
+	if diff := cmp.Diff(want[1:], phones(w.file("contacts", order))); diff != "" {
+		t.Errorf("without a deleted one (-want +got):\n%s", diff)
+	}
+	if got := phones(w.file("contacts", fmt.Sprintf(`{"campaignId":%q}`, id))); len(got) != 39 {
+		t.Errorf("all recipients: got %d, want 39", len(got))
+	}
+	if got := phones(w.file("contacts", fmt.Sprintf(`{"campaignId":%q,"selection":{"channel":"rcs"}}`, id))); len(got) != 0 {
+		t.Errorf("nobody: got %q", got)
+	}
+	w.call("POST", "/api/exports/contacts", `{"selection":{"status":"undelivered"}}`).problem(422, "required", "campaignId")
+	w.call("POST", "/api/exports/contacts", fmt.Sprintf(`{"campaignId":%q,"search":"anna"}`, id)).problem(422, "invalid_value", "campaignId")
+}
+
 // X7: the members that a selection selects, in the columns that are asked for, in each format; a cell is no formula in
 // a spreadsheet.
 func TestExportMembers(t *testing.T) {
@@ -481,8 +519,10 @@ func TestExportRefusals(t *testing.T) {
 		{"contacts", `{"columns":["id","id"]}`, "invalid_value", "columns[1]"},
 		{"contacts", `{"columns":["attributes."]}`, "invalid_value", "columns[0]"},
 		{"members", `{"campaignId":"` + id + `","columns":["attributes.town"]}`, "invalid_value", "columns[0]"},
-		{"contacts", `{"campaignId":"` + id + `"}`, "invalid_value", "campaignId"},
-		{"contacts", `{"selection":{}}`, "invalid_value", "selection"},
+		{"contacts", `{"campaignId":"` + id + `","search":"x"}`, "invalid_value", "campaignId"},
+		{"contacts", `{"selection":{}}`, "required", "campaignId"},
+		{"ledger", `{"selection":{}}`, "invalid_value", "selection"},
+		{"suppressions", `{"campaignId":"` + id + `"}`, "invalid_value", "campaignId"},
 		{"suppressions", `{"search":"x"}`, "invalid_value", "search"},
 		{"members", `{}`, "required", "campaignId"},
 		{"members", `{"campaignId":"` + id + `","selection":{"stratus":"sent"}}`, "invalid_value", "selection.stratus"},

@@ -464,6 +464,12 @@ func (w *env) records(topic string) []*kgo.Record {
 // happened adds delivery events of a campaign to the statistics: kind and code for each seq of [from, to).
 func (w *env) happened(tenant, campaign string, from, to uint32, kind schemas.Kind, code schemas.Code) {
 	w.Helper()
+	w.check(w.stats.Append(w.Context(), analytics.Batch{Events: w.events(tenant, campaign, from, to, kind, code)}))
+}
+
+// events makes an event of a kind of each recipient from a seq to another.
+func (w *env) events(tenant, campaign string, from, to uint32, kind schemas.Kind, code schemas.Code) []analytics.Event {
+	w.Helper()
 	month := &analytics.Campaign{Tenant: tenant, ID: campaign, Month: analytics.MonthOf(w.clock.now())}
 	number, err := schemas.CampaignNumber(campaign)
 	w.check(err)
@@ -474,7 +480,7 @@ func (w *env) happened(tenant, campaign string, from, to uint32, kind schemas.Ki
 			Segments: 1, PriceMicros: 50_000, MessageID: w.keys.Message(number, seq), Route: "sim", Sender: "FANFARE", Currency: "EUR", To: phoneOf(int(seq)),
 		})
 	}
-	w.check(w.stats.Append(w.Context(), analytics.Batch{Events: events}))
+	return events
 }
 
 // freeze makes a confirmed campaign's audience n recipients, as the freeze would, and lets it send.

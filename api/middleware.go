@@ -93,9 +93,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "fanfare_api_callbacks_total",
 			Help: "Requests of carriers, by result: taken (Kafka has it), unverified, unknown_route, too_large, unreadable, unavailable.",
 		}, []string{"result"}),
-		jobs:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_jobs_total", Help: "Exports and segments that ended in this process, by kind and state."}, []string{"kind", "state"}),
+		jobs:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_jobs_total", Help: "Exports, segments, audits and erasures that ended in this process, by kind and state."}, []string{"kind", "state"}),
 		jobRows:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_job_rows_total", Help: "Rows that exports and segments of this process have written, by kind."}, []string{"kind"}),
-		jobsRunning: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_jobs_running", Help: "Exports and segments that this process runs, by kind."}, []string{"kind"}),
+		jobsRunning: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_jobs_running", Help: "Exports, segments, audits and erasures that this process runs, by kind."}, []string{"kind"}),
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning} {
 		if err := reg.Register(c); err != nil {

@@ -32,6 +32,7 @@ type Policy struct {
 	FrequencyCap *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; further campaigns skip the recipient as FREQUENCY_CAP. Null: no cap."`
 	CountryCaps  []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; further recipients are skipped as QUOTA_COUNTRY."`
 	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
+	ReplayWindow ReplayWindow        `json:"replayWindow" doc:"When a campaign may be replayed."`
 	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
 	Version      uint64              `json:"version"`
 }
@@ -57,6 +58,12 @@ type MaintenanceWindow struct {
 	Timezone string `json:"timezone" doc:"IANA name; default: the tenant's."`
 }
 
+// ReplayWindow is when a campaign may be replayed (C21).
+type ReplayWindow struct {
+	AfterHours uint32  `json:"afterHours" maximum:"720" doc:"Hours after the first submission from which on." example:"24"`
+	Days       *uint32 `json:"days" minimum:"1" maximum:"31" doc:"Days after the first submission until which; null: one calendar month on the clock of the tenant. An audience is kept for 40 days after its campaign has ended."`
+}
+
 // PolicyInput changes a policy. Fields that are left out do not change.
 type PolicyInput struct {
 	SecondPerson problem.Optional[bool]                `json:"secondPerson,omitzero"`
@@ -66,6 +73,7 @@ type PolicyInput struct {
 	FrequencyCap problem.Optional[FrequencyCap]        `json:"frequencyCap,omitzero" doc:"Null: no cap."`
 	CountryCaps  problem.Optional[[]CountryCap]        `json:"countryCaps,omitzero" doc:"At most 250."`
 	Maintenance  problem.Optional[[]MaintenanceWindow] `json:"maintenanceWindows,omitzero" doc:"At most 50."`
+	ReplayWindow problem.Optional[ReplayWindow]        `json:"replayWindow,omitzero" doc:"Null: from 24 hours to a calendar month after the first submission."`
 }
 
 // policyDoc is the document that the store keeps.
@@ -73,6 +81,7 @@ type policyDoc struct {
 	SecondPerson             bool
 	Words, Patterns, Domains []string
 	Maintenance              []MaintenanceWindow
+	Replay                   *ReplayWindow `json:",omitempty"` // nil: the usual one
 	store.PolicyCaps
 }
 
@@ -121,6 +130,7 @@ func (s *server) policyRow(ctx context.Context, tenant string) (*store.Resource,
 
 func answerPolicy(row *store.Resource, d *policyDoc) *policyOut {
 	v := &Policy{SecondPerson: d.SecondPerson, Words: orEmpty(d.Words), Patterns: orEmpty(d.Patterns), Domains: orEmpty(d.Domains), Maintenance: d.Maintenance}
+	v.ReplayWindow = d.replay()
 	v.FrequencyCap, v.CountryCaps = viewFrequency(d.Frequency), []CountryCap{}
 	for _, c := range d.Countries {
 		v.CountryCaps = append(v.CountryCaps, CountryCap{c.Country, c.Max, pick(c.Monthly, "month", "day")})
@@ -237,8 +247,44 @@ func (in *PolicyInput) apply(d *policyDoc, zone string) error {
 			d.Maintenance = append(d.Maintenance, w)
 		}
 	}
+	in.applyReplay(d, &ps)
 	in.applyCaps(d, &ps)
 	return ps.Err()
+}
+
+// Bounds of a replay window: the audience of a campaign is kept for 40 days after it has ended.
+const (
+	usualReplayHours = 24
+	mostReplayHours  = 30 * 24
+	mostReplayDays   = 31
+)
+
+// replay is the window in which campaigns may be replayed.
+func (d *policyDoc) replay() ReplayWindow {
+	if d.Replay == nil {
+		return ReplayWindow{AfterHours: usualReplayHours}
+	}
+	return *d.Replay
+}
+
+func (in *PolicyInput) applyReplay(d *policyDoc, ps *problem.List) {
+	if !in.ReplayWindow.Set {
+		return
+	}
+	if in.ReplayWindow.Null {
+		d.Replay = nil
+		return
+	}
+	w := in.ReplayWindow.Value
+	switch {
+	case w.AfterHours > mostReplayHours:
+		ps.Add(problem.CodeInvalid, "replayWindow.afterHours", "%d; at most %d.", w.AfterHours, mostReplayHours)
+	case w.Days != nil && (*w.Days < 1 || *w.Days > mostReplayDays):
+		ps.Add(problem.CodeInvalid, "replayWindow.days", "%d; want 1 to %d, or null for a calendar month.", *w.Days, mostReplayDays)
+	case w.Days != nil && w.AfterHours >= 24**w.Days || w.Days == nil && w.AfterHours >= 24*28:
+		ps.Add(problem.CodeInvalid, "replayWindow.afterHours", "%d hours leave no time before the window ends.", w.AfterHours)
+	}
+	d.Replay = &w
 }
 
 func viewFrequency(f *store.FrequencyCap) *FrequencyCap {

@@ -23,8 +23,8 @@ type ReplayOptions struct {
 	CampaignID    string         `json:"campaignId"`
 	Name          string         `json:"name" doc:"Name of the original campaign."`
 	Allowed       bool           `json:"allowed"`
-	AllowedFrom   *string        `json:"allowedFrom" format:"date-time" doc:"A day after the first submission; null if nothing was sent."`
-	AllowedUntil  *string        `json:"allowedUntil" format:"date-time" doc:"End of the period in which it is allowed: a calendar month after the first submission, in the tenant's time zone."`
+	AllowedFrom   *string        `json:"allowedFrom" format:"date-time" doc:"A day after the first submission, or what the policy of the tenant says; null if nothing was sent."`
+	AllowedUntil  *string        `json:"allowedUntil" format:"date-time" doc:"From then on it is not allowed any more: a calendar month after the first submission, on the clock of the tenant, or what its policy says."`
 	Reason        *string        `json:"reason" doc:"Why it is not allowed, in a sentence."`
 	Statuses      []ReplayStatus `json:"statuses" nullable:"false" doc:"The four statuses that a replay can select, empty ones too."`
 	SuggestedName string         `json:"suggestedName" doc:"Default name of a replay: the date and time, in the tenant's zone."`
@@ -128,16 +128,29 @@ func (s *server) registerReplays() {
 	}, s.listReplays)
 }
 
-// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. The month is a
-// calendar month in the tenant's time zone. If the next month does not have the day, the period ends on the last day of
-// that month.
-func replayWindow(started time.Time, zone *time.Location) (from, until time.Time) {
+// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. A month is a calendar month on the
+// clock of the tenant; one that ends on a day which the next month lacks ends on that month's last day.
+func replayWindow(started time.Time, zone *time.Location, w ReplayWindow) (from, until time.Time) {
+	from = started.Add(time.Duration(w.AfterHours) * time.Hour)
+	if w.Days != nil {
+		return from, started.Add(time.Duration(*w.Days) * 24 * time.Hour)
+	}
 	local := started.In(zone)
 	year, month, day := local.Date()
 	lastDay := time.Date(year, month+2, 0, 0, 0, 0, 0, zone).Day()
 	hour, minute, second := local.Clock()
 	until = time.Date(year, month+1, min(day, lastDay), hour, minute, second, local.Nanosecond(), zone)
-	return started.Add(24 * time.Hour), until.UTC()
+	return from, until.UTC()
+}
+
+// replayWindowOf is when a campaign of a tenant may be replayed, by the tenant's policy.
+func (s *server) replayWindowOf(ctx context.Context, who *principal, c *store.Campaign) (from, until time.Time, err error) {
+	_, doc, err := s.policyRow(ctx, who.tenant.ID)
+	if err != nil {
+		return from, until, err
+	}
+	from, until = replayWindow(c.Started, zoneOf(&who.tenant), doc.replay())
+	return from, until, nil
 }
 
 func zoneOf(tenant *store.Tenant) *time.Location {
@@ -148,9 +161,8 @@ func zoneOf(tenant *store.Tenant) *time.Location {
 	return zone
 }
 
-// mayReplay returns why a campaign cannot be replayed now, "" if it can.
-func (s *server) mayReplay(who *principal, c *store.Campaign) string {
-	from, until := replayWindow(c.Started, zoneOf(&who.tenant))
+// mayReplay returns why a campaign cannot be replayed now, "" if it can; it may be from from until until.
+func (s *server) mayReplay(who *principal, c *store.Campaign, from, until time.Time) string {
 	now := s.Now()
 	switch {
 	case !who.tenant.CampaignsEnabled:
@@ -162,9 +174,9 @@ func (s *server) mayReplay(who *principal, c *store.Campaign) string {
 	case c.Started.IsZero() || c.FreezeID == "":
 		return "No message of the campaign was sent."
 	case now.Before(from):
-		return fmt.Sprintf("The campaign began less than a day ago; it can be replayed from %s.", stamp(from))
+		return fmt.Sprintf("The campaign began at %s; it can be replayed from %s.", stamp(c.Started), stamp(from))
 	case !now.Before(until):
-		return fmt.Sprintf("The campaign began more than a month ago; it could be replayed until %s.", stamp(until))
+		return fmt.Sprintf("The campaign began at %s; it could be replayed until %s.", stamp(c.Started), stamp(until))
 	}
 	return ""
 }
@@ -183,9 +195,13 @@ func (s *server) replayOptions(ctx context.Context, in *replayIn) (*replayOption
 	if err != nil {
 		return nil, err
 	}
+	from, until, err := s.replayWindowOf(ctx, who, c)
+	if err != nil {
+		return nil, err
+	}
 	f := r.stats.Figures(c.Total)
 	out := &ReplayOptions{
-		CampaignID: c.ID(), Name: c.Name, Reason: orNull(s.mayReplay(who, c)), Statuses: replayTree(&f), SuggestedName: s.replayName(who), Channel: channelOf(c),
+		CampaignID: c.ID(), Name: c.Name, Reason: orNull(s.mayReplay(who, c, from, until)), Statuses: replayTree(&f), SuggestedName: s.replayName(who), Channel: channelOf(c),
 		Message: orNull(c.Body), Sender: replaySender(c, &who.tenant), Route: replayRoute(c, &who.tenant), CostPerOne: cost,
 		Currency: who.tenant.Currency, AsOf: stampOrNull(r.stats.AsOf),
 	}
@@ -194,7 +210,6 @@ func (s *server) replayOptions(ctx context.Context, in *replayIn) (*replayOption
 	}
 	out.Allowed = out.Reason == nil
 	if !c.Started.IsZero() {
-		from, until := replayWindow(c.Started, zoneOf(&who.tenant))
 		out.AllowedFrom, out.AllowedUntil = stampOrNull(from), stampOrNull(until)
 	}
 	return &replayOptionsOut{out}, nil
@@ -299,7 +314,11 @@ func (s *server) makeReplay(ctx context.Context, in *replayMakeIn) (*replayMadeO
 	if err := testKeyMay(who, origin); err != nil {
 		return nil, err
 	}
-	if why := s.mayReplay(who, origin); why != "" {
+	from, until, err := s.replayWindowOf(ctx, who, origin)
+	if err != nil {
+		return nil, err
+	}
+	if why := s.mayReplay(who, origin, from, until); why != "" {
 		return nil, problem.New(problem.CodeNotReplayable, "%s", why)
 	}
 	sel, err := body.selection()
@@ -309,7 +328,7 @@ func (s *server) makeReplay(ctx context.Context, in *replayMakeIn) (*replayMadeO
 	c := store.Campaign{Tenant: origin.Tenant, Spec: origin.Spec, State: schemas.StateConfigured}
 	c.Sender, c.Route = replaySender(origin, &who.tenant), replayRoute(origin, &who.tenant)
 	c.TestRun = origin.Test || who.key.Test
-	c.Ambiguous, c.Weights, c.Countries, c.LinkTable, c.Editors = nil, nil, nil, nil, []string{who.by()}
+	c.Ambiguous, c.Weights, c.Countries, c.LinkTable, c.Forecast, c.Editors = nil, nil, nil, nil, nil, []string{who.by()}
 	if body.Message != "" || body.TemplateID != "" { // one message replaces the variants
 		c.Variants = nil
 	}

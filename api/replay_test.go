@@ -118,6 +118,35 @@ func TestReplayWindow(t *testing.T) {
 	}
 }
 
+// C21: the policy of the tenant sets the window; what leaves no time in it is refused.
+func TestReplayWindowOfThePolicy(t *testing.T) {
+	w := newEnv(t)
+	began := w.clock.now()
+	id := w.sending(2)
+	w.complete(id)
+	subset(t, "usual policy", w.call("GET", "/api/policy", "").want(200).body, `{"replayWindow":{"afterHours":24,"days":null}}`)
+	w.callAs(w.admin(), "PUT", "/api/policy", `{"replayWindow":{"afterHours":0,"days":null}}`).want(200)
+	if got := w.replayOptions(id); !got.Allowed || *got.AllowedUntil != "2025-05-01T09:00:00Z" {
+		t.Errorf("at once: got %+v, want it allowed until a calendar month after", got)
+	}
+	w.callAs(w.admin(), "PUT", "/api/policy", `{"replayWindow":{"afterHours":2,"days":5}}`).want(200)
+	for _, at := range []struct {
+		after   time.Duration
+		allowed bool
+	}{{2*time.Hour - time.Millisecond, false}, {2 * time.Hour, true}, {5*24*time.Hour - time.Millisecond, true}, {5 * 24 * time.Hour, false}} {
+		w.clock.at.Store(began.Add(at.after).UnixMilli())
+		got := w.replayOptions(id)
+		if got.Allowed != at.allowed || *got.AllowedFrom != began.Add(2*time.Hour).Format("2006-01-02T15:04:05Z") {
+			t.Errorf("after %s: got allowed %v from %s, want %v, from two hours on", at.after, got.Allowed, *got.AllowedFrom, at.allowed)
+		}
+	}
+	for _, bad := range []string{`{"afterHours":120,"days":5}`, `{"afterHours":1,"days":32}`, `{"afterHours":1,"days":0}`, `{"afterHours":721}`, `{"afterHours":672,"days":null}`} {
+		w.callAs(w.admin(), "PUT", "/api/policy", `{"replayWindow":`+bad+`}`).want(422)
+	}
+	w.callAs(w.admin(), "PUT", "/api/policy", `{"replayWindow":null}`).want(200)
+	subset(t, "usual again", w.call("GET", "/api/policy", "").want(200).body, `{"replayWindow":{"afterHours":24,"days":null}}`)
+}
+
 // R142 to R145, R152: the tree of statuses and sub-statuses with counts and descriptions.
 func TestReplayTree(t *testing.T) {
 	w := newEnv(t)

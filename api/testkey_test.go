@@ -98,6 +98,7 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"deleteContactByQuery":   {path: "/api/contacts?id=" + d.contact, always: true},
 
 			"createSuppression":  {path: "/api/suppressions", body: number, always: true},
+			"createErasure":      {path: "/api/erasures", body: number, always: true},
 			"deleteSuppression":  {path: "/api/suppressions", body: number, always: true},
 			"importSuppressions": {path: "/api/suppressions/import", body: `[{"phone":"+393331230099"}]`, always: true},
 			"renameTag":          {path: "/api/tags/x", body: `{"tag":"y"}`, always: true},

@@ -17,6 +17,7 @@ func functions(a *assets) template.FuncMap {
 		"asset": a.url, "t": say, "count": count, "percent": percent, "money": money, "utc": utc, "twoLines": twoLines, "moment": moment, "iso": iso, "clock": clock, "ago": ago,
 		"badge": channelName, "decimal": decimal, "tone": tone, "stateName": stateName, "share": share, "offset": offset, "dict": dict, "list": list,
 		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
+		"deref": func(v *float64) float64 { return *v },
 	}
 }
 
@@ -45,6 +46,10 @@ func integer(v any) (int64, bool) {
 		}
 	case float64:
 		return int64(n), true
+	case *float64:
+		if n != nil {
+			return int64(*n), true
+		}
 	}
 	return 0, false
 }

@@ -21,8 +21,11 @@ type panel struct {
 	// One of these is set, for the open tab.
 	Figures *panelStats
 	Events  []campaignEvent
-	Form    liveForm
-	Errors  map[string]string
+	Audit   *panelAudit
+	// Forecast of a confirmed campaign, beside its details.
+	Forecast *panelForecast
+	Form     liveForm
+	Errors   map[string]string
 }
 
 // campaignDetail has the fields of a campaign that the panel uses.
@@ -161,13 +164,77 @@ type campaignEvent struct {
 	Time    string  `json:"time"`
 }
 
+// panelForecast is what was expected of the campaign, and what happened.
+type panelForecast struct {
+	Settled   bool          `json:"settled"`
+	Cost      forecastScore `json:"cost"`
+	Duration  forecastScore `json:"durationSeconds"`
+	Delivered forecastScore `json:"delivered"`
+}
+
+type forecastScore struct {
+	Estimate *float64 `json:"estimate"`
+	Actual   *float64 `json:"actual"`
+	Error    *float64 `json:"error"`
+}
+
+// loadForecast reads the forecast of a campaign; one that was never confirmed has none.
+func (u *UI) loadForecast(ctx context.Context, p *Person, v *panel) error {
+	f := &panelForecast{}
+	err := u.get(ctx, p, apiCampaign(v.ID)+"/forecast", nil, f)
+	if problem, ok := asProblem(err); ok && problem.Status == http.StatusConflict {
+		return nil
+	}
+	if err == nil {
+		v.Forecast = f
+	}
+	return err
+}
+
+// panelAudit is the campaign counted from each source.
+type panelAudit struct {
+	Status      string  `json:"status"`
+	Error       *string `json:"error"`
+	OK          *bool   `json:"ok"`
+	Unexplained int     `json:"unexplained"`
+	Figures     []struct {
+		Name   string `json:"name"`
+		Unit   string `json:"unit"`
+		Values []struct {
+			Source string  `json:"source"`
+			Value  float64 `json:"value"`
+		} `json:"values"`
+		Difference  float64 `json:"difference"`
+		Explained   bool    `json:"explained"`
+		Explanation *string `json:"explanation"`
+	} `json:"figures"`
+	Notes      []string `json:"notes"`
+	FinishedAt *string  `json:"finishedAt"`
+	// Unconfirmed: there is nothing to count yet.
+	Unconfirmed bool `json:"-"`
+}
+
+// auditPatience is how many seconds the screen waits for an audit before it says that it runs.
+const auditPatience = "3"
+
+// loadAudit counts the campaign again.
+func (u *UI) loadAudit(ctx context.Context, p *Person, v *panel) error {
+	v.Audit = &panelAudit{}
+	err := u.get(ctx, p, apiCampaign(v.ID)+"/audit", url.Values{"wait": {auditPatience}}, v.Audit)
+	if problem, ok := asProblem(err); ok && problem.Status == http.StatusConflict {
+		v.Audit.Unconfirmed = true
+		return nil
+	}
+	return err
+}
+
 // liveForm has the fields that can be changed while a campaign is active.
 type liveForm struct {
 	Rate, Weight, Start, End, Zone, Tags, Notes string
 }
 
 // panelTabs are the tabs of a campaign. The tab members is a separate page.
-var panelTabs = []string{"stats", "details", "members", "events"}
+var panelTabs = []string{"stats", "details", "members", "events", "audit"}
 
 func (u *UI) panelScreen(r chi.Router) {
 	r.Get("/campaigns/{id}", u.panelPage)
@@ -189,6 +256,10 @@ func (u *UI) loadPanel(ctx context.Context, p *Person, id, tab string) (*panel, 
 	case "stats":
 		v.Figures = &panelStats{}
 		return v, u.get(ctx, p, apiCampaign(id)+"/stats", nil, v.Figures)
+	case "details":
+		return v, u.loadForecast(ctx, p, v)
+	case "audit":
+		return v, u.loadAudit(ctx, p, v)
 	case "events":
 		var found struct {
 			Data []campaignEvent `json:"data"`
@@ -231,6 +302,9 @@ func (u *UI) showPanel(w http.ResponseWriter, r *http.Request, status int, v *pa
 func (u *UI) panelLive(w http.ResponseWriter, r *http.Request) {
 	p, id, tab := personOf(r.Context()), chi.URLParam(r, "id"), r.URL.Query().Get("tab")
 	u.live(w, r, "campaign "+id+" "+tab, func(ctx context.Context) (parts, error) {
+		if tab == "audit" { // one audit is enough: only the state of the campaign is live there
+			tab = "members"
+		}
 		v, err := u.loadPanel(ctx, p, id, tab)
 		if err != nil {
 			return nil, err

@@ -57,7 +57,7 @@ func Commands(s Setup) ([]*cobra.Command, error) {
 	if parent := nouns["import"]; parent != nil {
 		s.importFile(parent)
 	}
-	return out, nil
+	return append(out, s.eraseCommand()), nil
 }
 
 // common are the flags of every command.
@@ -119,6 +119,9 @@ func (s *Setup) command(doc *document, op *operation, verb string) *cobra.Comman
 		}
 		if watch != nil && *watch {
 			return watchStats(cmd.Context(), c, path, out)
+		}
+		if op.ID == "getCampaignAudit" {
+			return s.audit(cmd.Context(), c, path, query, out)
 		}
 		answer, err := c.do(cmd.Context(), op.method, path, query, body, ctype)
 		if err != nil {

@@ -104,6 +104,8 @@ var names = map[string]string{
 	"deleteContactByQuery": "", "updateContactByQuery": "", "deleteListByQuery": "",
 	"getCampaignsStats":      "campaign totals",
 	"getCampaignStats":       "campaign stats",
+	"getCampaignAudit":       "campaign audit",
+	"getCampaignForecast":    "campaign forecast",
 	"getPrice":               "campaign price",
 	"calculateGoal":          "campaign estimate",
 	"patchLiveCampaign":      "campaign live",

@@ -284,3 +284,57 @@ func TestProgressBar(t *testing.T) {
 
 // documentPath is absolute: a test changes the folder.
 var documentPath, _ = filepath.Abs("../../../schemas/openapi/openapi.json")
+
+// An audit is asked for until it is done. A difference without an explanation makes the command fail.
+func TestAuditCommand(t *testing.T) {
+	asked := 0
+	answer := func(explained bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if asked++; asked == 1 {
+				_, _ = io.WriteString(w, `{"campaignId":"camp_1","status":"running","figures":[],"notes":[]}`)
+				return
+			}
+			if r.URL.Query().Has("fresh") {
+				t.Error("a second request asks for another audit, want the one that was begun")
+			}
+			unexplained, why := 0, "the rest is reserved."
+			if !explained {
+				unexplained, why = 1, "Nothing came."
+			}
+			_, _ = fmt.Fprintf(w, `{"campaignId":"camp_1","status":"done","unexplained":%d,"notes":["Read up to noon."],"figures":[
+				{"name":"sent","values":[{"source":"log","value":5},{"source":"statistics","value":5}],"difference":0,"explained":true,"explanation":null},
+				{"name":"billed","values":[{"source":"log","value":0.5},{"source":"ledger","value":0}],"difference":0.5,"explained":%v,"explanation":%q}]}`, unexplained, explained, why)
+		}
+	}
+	out, err := run(t, answer(true), "campaign", "audit", "camp_1", "--fresh")
+	want := "sent                  log 5  statistics 5  equal\nbilled                log 0.5  ledger 0  differ by 0.5: the rest is reserved.\nRead up to noon.\n"
+	if err != nil || out != want {
+		t.Errorf("got %v and\n%s\nwant\n%s", err, out, want)
+	}
+	asked = 0
+	out, err = run(t, answer(false), "campaign", "audit", "camp_1")
+	if !errors.Is(err, ErrUnexplained) || !strings.Contains(out, "DIFFER BY 0.5, UNEXPLAINED. Nothing came.") {
+		t.Errorf("got %v and %s, want the unexplained difference", err, out)
+	}
+}
+
+// fanfare erase orders an erasure, waits for its end, and prints what it removed.
+func TestEraseCommand(t *testing.T) {
+	var asked []string
+	out, err := run(t, func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		asked = append(asked, r.Method+" "+r.URL.Path+" "+string(raw))
+		status := "running"
+		if len(asked) == 3 {
+			status = "done"
+		}
+		_, _ = fmt.Fprintf(w, `{"id":"era_1","status":%q,"removed":{"contacts":1},"stays":["The topic deliveries"]}`, status)
+	}, "erase", "--phone", "+393331234567", "--output", "json")
+	want := []string{`POST /api/erasures {"phoneNumber":"+393331234567"}`, "GET /api/erasures/era_1 ", "GET /api/erasures/era_1 "}
+	if err != nil || fmt.Sprint(asked) != fmt.Sprint(want) || !strings.Contains(out, `"contacts": 1`) || !strings.Contains(out, "The topic deliveries") {
+		t.Errorf("got %v, asked %q and printed %s", err, asked, out)
+	}
+	if _, err := run(t, nil, "erase"); err == nil || !strings.Contains(err.Error(), "--phone is needed") {
+		t.Errorf("without a number: got %v, want it refused", err)
+	}
+}

@@ -102,7 +102,9 @@ func testErase(t *testing.T, s analytics.Store) {
 		}
 	}
 	// Appending goes on.
-	mustAppend(t, s, analytics.Batch{Topic: analytics.TopicID{1}, First: 100, End: 101, Events: []analytics.Event{event(mine, 5, schemas.KindSent, other)}})
+	later := event(mine, 5, schemas.KindSent, other)
+	later.Offset = 100
+	mustAppend(t, s, analytics.Batch{Topic: analytics.TopicID{1}, First: 100, End: 101, Events: []analytics.Event{later}})
 	if members, err := s.Members(ctx, "tn_a", mine.ID, []uint32{5}); err != nil || len(members) != 1 || members[0].To != other {
 		t.Errorf("after it: got %+v, %v", members, err)
 	}

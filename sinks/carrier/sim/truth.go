@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"fanfare/schemas"
 )
 
@@ -288,6 +290,28 @@ func StillOwed(path string) (int, error) {
 		return nil
 	})
 	return n, err
+}
+
+// OwedTo calls each with the submissions of a campaign in a truth file, and returns the recipients of whom a receipt is not acknowledged
+// yet. An error of each ends it.
+func OwedTo(path string, campaign uint64, each func(*Entry) error) (*roaring.Bitmap, error) {
+	acked, watermark, err := readAcked(ackedPath(path))
+	if err != nil {
+		return nil, err
+	}
+	owed := roaring.New()
+	err = NewTail(path).Poll(func(e Entry) error {
+		if e.Message.CampaignNumber() != campaign {
+			return nil
+		}
+		for i := range e.Receipts {
+			if e.Offset >= watermark && !acked.has(receiptID(e.Offset, i)) {
+				owed.Add(e.Message.Seq())
+			}
+		}
+		return each(&e)
+	})
+	return owed, err
 }
 
 // cutTorn removes what follows the last end of a line and returns the size of the file then.

@@ -1,0 +1,158 @@
+package api_test
+
+import (
+	"bytes"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"fanfare/api"
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	"fanfare/sinks/analytics"
+)
+
+// traces returns where one of the texts stands in the files of the store and of the statistics: in their bytes, and in what is compressed.
+func (w *env) traces(texts ...string) (out []string) {
+	w.Helper()
+	found := func(where string, b []byte) {
+		for _, text := range texts {
+			if bytes.Contains(b, []byte(text)) {
+				out = append(out, fmt.Sprintf("%q in %s", text, where))
+			}
+		}
+	}
+	dir := filepath.Dir(w.dsn)
+	files, err := os.ReadDir(dir)
+	w.check(err)
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		w.check(err)
+		found(f.Name(), b)
+	}
+	db, err := sql.Open("sqlite", "file:"+w.dsn+"?mode=ro")
+	w.check(err)
+	defer db.Close()
+	unzip, err := zstd.NewReader(nil)
+	w.check(err)
+	defer unzip.Close()
+	w.blobs(db, "SELECT data FROM job_parts", func(b []byte) {
+		plain, err := unzip.DecodeAll(b, nil)
+		w.check(err)
+		found("job_parts", plain)
+	})
+	w.blobs(db, "SELECT data FROM upload_parts", func(b []byte) {
+		plain, err := s2.Decode(nil, b)
+		w.check(err)
+		found("upload_parts", plain)
+	})
+	w.blobs(db, "SELECT data FROM freeze_blobs", func(b []byte) {
+		r, err := audience.NewReader(b)
+		w.check(err)
+		for e := new(audience.Entry); r.Next(e); {
+			found("freeze_blobs", fmt.Appendf(nil, "%s %v", e.To, e.Attrs))
+		}
+	})
+	return out
+}
+
+func (w *env) blobs(db *sql.DB, query string, each func([]byte)) {
+	w.Helper()
+	rows, err := db.QueryContext(w.Context(), query)
+	w.check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var b []byte
+		w.check(rows.Scan(&b))
+		each(b)
+	}
+	w.check(rows.Err())
+}
+
+// A person is erased from the files of the installation: contacts, frozen audiences, statistics, exports, uploads, answers. The record of it
+// has a hash, and the opt-out goes on.
+func TestErasure(t *testing.T) {
+	w := newEnv(t)
+	w.runJobs(w.server)
+	const phone, email, name, ref, city = "+393471239876", "zacharias@quixote.example", "Zacharias", "order-4711-zq", "Roccamonfina"
+	digits := strings.TrimPrefix(phone, "+")
+	w.call("POST", "/api/contacts", fmt.Sprintf(`{"phoneNumber":%q,"firstName":%q}`, phone, name), header{"Idempotency-Key", "k"}).want(201)
+	again := func() *answer {
+		return w.call("POST", "/api/contacts", fmt.Sprintf(`{"phoneNumber":%q,"firstName":%q}`, phone, name), header{"Idempotency-Key", "k"}).want(201)
+	}
+	list := w.call("POST", "/api/contacts/list", `{"name":"people"}`).want(201).id()
+	csv := "phone,first_name,email,city\n" + phone + "," + name + "," + email + "," + city + "\n+393471230000,Anna,anna@example.com,Torino\n"
+	w.call("POST", "/api/contacts/list/"+list+"/import", csv, header{"Content-Type", "text/csv"}).want(200)
+	w.call("POST", "/api/contacts/list/"+list+"/import", "phone\n"+digits+"x\n", header{"Content-Type", "text/csv"}).want(200) // refused
+	id := w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q,"sendImmediately":true}`, list)).want(201).id()
+	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+	w.freeze(id, 2)
+	events := w.events(w.tenant.ID, id, 0, 2, schemas.KindSent, schemas.CodeAwaitingDLR)
+	seq := uint32(0)
+	for i, m := range w.members(id, "limit=2").Data {
+		events[i].To, events[i].CustomerRef = *m.Phone, "another"
+		if *m.Phone == phone {
+			events[i].CustomerRef, seq = ref, m.Seq
+		}
+	}
+	w.check(w.stats.Append(t.Context(), analytics.Batch{Events: events}))
+	w.check(w.store.Suppress(t.Context(), w.tenant.ID, "api", phone))
+	w.exported(w.export("contacts", `{}`))
+	w.call("POST", "/api/contacts/upload", csv, header{"Content-Type", "text/csv"}).want(201)
+	before := w.traces(digits, email, name, ref, city)
+	for _, where := range []string{"store.db", "stats.db", "job_parts", "upload_parts", "freeze_blobs"} {
+		if !strings.Contains(strings.Join(before, "\n"), where) {
+			t.Fatalf("before it is erased the person is in %q, want also in %s", before, where)
+		}
+	}
+
+	made := w.call("POST", "/api/erasures", fmt.Sprintf(`{"phoneNumber":%q}`, phone)).want(202)
+	var got api.Erasure
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		w.call("GET", "/api/erasures/"+made.id(), "").want(200).into(&got)
+		if got.Status == "done" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("erasure: got %+v after a minute\n%s", got, w.logs)
+		}
+	}
+	if after := w.traces(digits, email, name, ref, city); len(after) > 0 {
+		t.Errorf("after it is erased the person is in %q", after)
+	}
+	if r := got.Removed; r.Contacts != 1 || r.OptOuts != 2 || r.Audiences != 1 || r.Recipients != 1 || r.Exports != 1 || r.Uploads != 1 || r.Rejects == 0 || r.Answers != 1 {
+		t.Errorf("removed: got %+v", r)
+	}
+	hash := w.keys.NumberHash(w.tenant.ID, phone)
+	if got.NumberHash != fmt.Sprintf("%x", hash[:]) || len(got.Stays) < 5 || got.FinishedAt == nil {
+		t.Errorf("record: got %+v, want the keyed hash and what stays", got)
+	}
+	subset(t, "list", w.call("GET", "/api/erasures", "").want(200).body, `{"total":1}`)
+	// What happened stays, without who it was.
+	for _, m := range w.members(id, "limit=2").Data {
+		if m.Status != "sent" || m.Seq == seq && (m.Phone != nil && *m.Phone != "" || m.Name != nil && *m.Name != "") {
+			t.Errorf("member %d: got %+v", m.Seq, m)
+		}
+	}
+	if out, err := w.store.Suppressed(t.Context(), w.tenant.ID, phone, schemas.ChannelSMS); err != nil || !out {
+		t.Errorf("opted out: got %v, %v, want the opt-out to hold", out, err)
+	}
+	subset(t, "contacts", w.call("GET", "/api/contacts", "").want(200).body, `{"total":1}`)
+	// A repeated request has an answer, and does not make the contact again.
+	if a := again(); string(a.body) != `{"erased":true}` {
+		t.Errorf("the request once more: got %s", a.body)
+	}
+	subset(t, "contacts", w.call("GET", "/api/contacts", "").want(200).body, `{"total":1}`)
+	// Another tenant's record is none of ours, and a number must be one.
+	_, other := w.newTenant("Other")
+	w.callAs(other, "GET", "/api/erasures/"+made.id(), "").problem(404, "not_found", "")
+	w.call("POST", "/api/erasures", `{"phoneNumber":"nobody"}`).want(422)
+	w.call("POST", "/api/erasures", `{}`).problem(422, "required", "phoneNumber")
+}
