@@ -199,7 +199,7 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		case c.Schedule != nil:
 			c.State, c.Scheduled = schemas.StateScheduled, c.Schedule.At
 		}
-		c.Forecast = s.forecast(ctx, who, c, share)
+		c.Forecast = s.forecast(ctx, who, c, contacts, share)
 		return most, nil
 	})
 }

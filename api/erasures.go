@@ -85,6 +85,7 @@ func (s *server) registerErasures() {
 	register(s, operation{
 		id: "getErasure", method: http.MethodGet, path: "/api/erasures/{id}", summary: "What an erasure has removed, and what stays",
 		scope: store.ScopeRead, errors: []int{404}, tag: tag,
+		describe: "Its status is done once nothing of the person is left in the places that the answer lists as removed.",
 	}, func(ctx context.Context, in *erasureIn) (*erasureOut, error) {
 		e, err := s.Store.Erasure(ctx, requestOf(ctx).who.tenant.ID, in.ID)
 		if errors.Is(err, schemas.ErrNotFound) {
@@ -98,6 +99,7 @@ func (s *server) registerErasures() {
 	register(s, operation{
 		id: "listErasures", method: http.MethodGet, path: "/api/erasures", summary: "List erasures, newest first",
 		scope: store.ScopeRead, errors: []int{422}, tag: tag,
+		describe: "The records stay for ever. They hold a keyed hash in place of the number.",
 	}, func(ctx context.Context, in *erasuresIn) (*erasuresOut, error) {
 		rows, total, err := s.Store.Erasures(ctx, requestOf(ctx).who.tenant.ID, store.Page{Number: in.Page, Limit: in.Limit})
 		if err != nil {

@@ -66,6 +66,7 @@ func (s *server) registerForecasts() {
 	register(s, operation{
 		id: "getCampaignForecast", method: http.MethodGet, path: "/api/campaigns/{id}/forecast", summary: "What was expected of a campaign, and what happened",
 		scope: store.ScopeRead, errors: []int{404, 409}, tag: campaignTag,
+		describe: "Compares cost, duration and deliveries as they were forecast at confirm with what happened. What is not known yet is null.",
 	}, s.campaignForecast)
 	register(s, operation{
 		id: "listForecasts", method: http.MethodGet, path: "/api/forecasts", summary: "How good the forecasts of settled campaigns were",
@@ -91,8 +92,9 @@ func (s *server) deliveredShare(ctx context.Context, tenant string) (float64, er
 	return float64(sum.Delivered) / float64(reached), nil
 }
 
-// forecast is what is expected of a campaign that is being confirmed, whose cost is its quote.
-func (s *server) forecast(ctx context.Context, who *principal, c *store.Campaign, share float64) *store.Forecast {
+// forecast is what is expected of a campaign that is being confirmed, whose cost is its quote and whose recipients are of these
+// countries.
+func (s *server) forecast(ctx context.Context, who *principal, c *store.Campaign, countries mix, share float64) *store.Forecast {
 	out := &store.Forecast{}
 	start := s.Now()
 	switch c.State {
@@ -105,7 +107,7 @@ func (s *server) forecast(ctx context.Context, who *principal, c *store.Campaign
 		}
 	default:
 	}
-	if end, ok := s.finish(ctx, who, c, start, uint64(c.Quote.Contacts)); ok {
+	if end, ok := s.finish(ctx, who, c, start, uint64(c.Quote.Contacts), s.sharesOfCountries(&who.tenant, countries)); ok {
 		out.Seconds = new(int64(end.Sub(start).Round(time.Second) / time.Second))
 	}
 	if !math.IsNaN(share) {
