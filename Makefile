@@ -71,7 +71,7 @@ gen-check: ## fail if make gen changes a file
 
 # FANFARE_BENCH_PEOPLE is the number of recipients of G10, by default a million.
 bench: ## measure the goals of speed (ratios, each in one run), embedded
-	$(GO) test -run '^$$' -bench '$(or $(BENCH),G[0-9]|Import|ServeStart|SMPP)' -benchtime 2s -timeout 60m -p 1 ./...
+	$(GO) test -run '^$$' -bench '$(or $(BENCH),G[0-9]|Import|ServeStart|SMPP|UnpublishedIdle|SlowCampaigns|IdleStep|Scale)' -benchtime 2s -timeout 60m -p 1 ./...
 
 bench-services: ## measure them on real Kafka, Redis, ClickHouse and Postgres
 	$(GO) run ./deploy/testinfra/with $(GO) test -run '^$$' -bench '$(or $(BENCH),G[1246789]$$|SMPP)' -benchtime 2s -timeout 60m -p 1 ./api ./pipeline/... ./sinks/analytics/clickhouse ./sinks/carrier/smpp

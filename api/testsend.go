@@ -156,7 +156,7 @@ func (m *single) render(content *fanfarev1.Content, body string, contact *store.
 		if err != nil {
 			return "", problem.Field(problem.CodeInvalid, "message", "%s.", err)
 		}
-		out, err := tpl.Append(nil, text.MaxBytes(schemas.MaxSegments), func(name string) (string, bool) { return contactField(contact, name) }, content.GetMissing(), content.GetMissingDefault())
+		out, err := tpl.Append(nil, text.MaxBytes(int(segments)), func(name string) (string, bool) { return contactField(contact, name) }, content.GetMissing(), content.GetMissingDefault())
 		if err != nil {
 			return "", problem.Field(problem.CodeInvalid, "to", "The message cannot be rendered for this number: %s.", err)
 		}

@@ -328,6 +328,23 @@ func TestRefusedFiles(t *testing.T) {
 	}
 }
 
+// A row whose attributes have no name, or the name of a field of ours, is refused with the attribute named; the others are read.
+func TestNamesOfAttributes(t *testing.T) {
+	got, err := read(t, []byte(`[
+		{"phone":"+393330000001","":"x"},
+		{"phone":"+393330000002","attributes":{"—":"x"}},
+		{"phone":"+393330000003","attributes":{"phone":"1"}},
+		{"phone":"+393330000004","attributes":{"city":"Rome"}}]`), Options{Format: JSON})
+	if err != nil || len(got) != 4 {
+		t.Fatalf("got %q and error %v, want 4 rows", got, err)
+	}
+	for i, want := range []string{"refused:  cannot be the name", "refused: attributes.— cannot be the name", "refused: attributes.phone is a field of its own", "city=Rome|phone=+393330000004"} {
+		if !strings.HasPrefix(got[i], want) {
+			t.Errorf("row %d: got %q, want %q", i+1, got[i], want)
+		}
+	}
+}
+
 // zeros is a file that packs well.
 type zeros struct{}
 

@@ -322,6 +322,8 @@ const (
 	loginEvery  = 6 * time.Second
 	loginBurst  = 10
 	loginsKnown = 10_000
+	// longestEmail is how many bytes of an address count. The longest address has 254.
+	longestEmail = 320
 )
 
 func newLoginLimits(now func() time.Time) *loginLimits {
@@ -340,20 +342,20 @@ func (l *loginLimits) take(email, address string) time.Duration {
 			}
 		}
 	}
-	var wait time.Duration
-	for _, key := range []string{"email " + email, "address " + address} {
-		if key == "email " {
-			continue
-		}
+	// The network address comes first: attempts that it refuses leave nothing in memory.
+	keys := []string{"address " + address}
+	if email != "" {
+		keys = append(keys, "email "+email[:min(len(email), longestEmail)])
+	}
+	for _, key := range keys {
 		at := l.at[key]
 		if at.Before(now) {
 			at = now
 		}
 		if over := at.Sub(now) - (loginBurst-1)*loginEvery; over > 0 {
-			wait = max(wait, over)
-			continue
+			return over
 		}
 		l.at[key] = at.Add(loginEvery)
 	}
-	return wait
+	return 0
 }

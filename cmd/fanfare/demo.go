@@ -93,6 +93,8 @@ type demoStats struct {
 	Awaiting      int    `json:"awaiting"`
 	Pending       int    `json:"pending"`
 	Ambiguous     int    `json:"ambiguous"`
+	// AmbiguousNote says in a sentence what ambiguous means here and what ends it.
+	AmbiguousNote string `json:"ambiguousNote"`
 	NotSent       int    `json:"notSent"`
 	Skipped       int    `json:"skipped"`
 
@@ -114,6 +116,14 @@ func (s demoStats) account() string {
 	sum := n(s.Undelivered, "undelivered") + n(s.Awaiting, "awaiting a receipt") + n(s.NotSent, "not sent") + n(s.Skipped, "skipped") +
 		n(s.Ambiguous, "ambiguous") + n(s.Pending, "pending")
 	return fmt.Sprintf("%s = %s delivered%s", thousands(s.TotalMessages), thousands(s.Delivered), sum)
+}
+
+// explained is the account and, after the separator, what ambiguous means if somebody is.
+func (s demoStats) explained(separator string) string {
+	if s.AmbiguousNote == "" {
+		return s.account()
+	}
+	return s.account() + separator + s.AmbiguousNote
 }
 
 // tell runs once the process is ready, and ends with the story.
@@ -297,7 +307,7 @@ func (d *demo) draw(line string, last bool) {
 
 // account sets our figures beside the carrier's own record.
 func (d *demo) account(ctx context.Context) error {
-	fmt.Fprintf(d.out, "\nEvery one accounted for:\n  Fanfare:  %s\n", d.last.account())
+	fmt.Fprintf(d.out, "\nEvery one accounted for:\n  Fanfare:  %s\n", d.last.explained("\n            "))
 	if d.w.cfg.CarrierSim != "" {
 		return nil
 	}
@@ -388,7 +398,7 @@ func (d *demo) goodbye() {
 	if d.id == "" {
 		return
 	}
-	fmt.Fprintf(d.out, "\nStopped. %s: %s. The next run goes on from there.\n", d.id, d.last.account())
+	fmt.Fprintf(d.out, "\nStopped. %s: %s\nThe next run goes on from there.\n", d.id, d.last.explained("\n"))
 	for _, line := range d.w.remains {
 		fmt.Fprintln(d.out, "  "+line)
 	}

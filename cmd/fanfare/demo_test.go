@@ -197,3 +197,15 @@ func TestDemoRuns(t *testing.T) {
 		t.Errorf("got exit code %d", code)
 	}
 }
+
+// The demo says what ambiguous means, and only if somebody is.
+func TestDemoExplainsAmbiguous(t *testing.T) {
+	s := demoStats{TotalMessages: 10, Delivered: 10}
+	if got, want := s.explained("\n"), "10 = 10 delivered"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	s.Delivered, s.Ambiguous, s.AmbiguousNote = 8, 2, "2 recipients: only a receipt can say."
+	if got, want := s.explained("\n"), "10 = 8 delivered + 2 ambiguous\n2 recipients: only a receipt can say."; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

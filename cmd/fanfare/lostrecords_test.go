@@ -17,14 +17,14 @@ import (
 	"fanfare/schemas"
 )
 
-// P4: Kafka loses the newest records of its topics, and with them a pause and an opt-out that were answered. Both take effect again
-// once a relay leads: the control-plane view, which senders obey, has them. Here the tail of the embedded log is cut off, as a
+// P4: Kafka loses the newest records of its topics, and with them a pause, an opt-out and a tenant's limit that were answered. All
+// take effect again once a relay leads: the control-plane view, which senders obey, has them. Here the tail of the embedded log is cut off, as a
 // disk does that had not written yet.
 func TestLostRecordsTakeEffectAgain(t *testing.T) {
 	t.Parallel()
 	testLostRecords(t, nil, func(w *wiring) {
 		w.close()
-		for _, topic := range []string{w.names.Campaigns(), w.names.Suppressions()} {
+		for _, topic := range []string{w.names.Campaigns(), w.names.Suppressions(), w.names.Control()} {
 			files, err := filepath.Glob(filepath.Join(w.cfg.Data, "kafka", "partitions", topic+"-*", "*.dat"))
 			if err != nil || len(files) == 0 {
 				t.Fatalf("files of %s: got %v, %v", topic, files, err)
@@ -53,7 +53,7 @@ func TestIntegrationLostRecordsTakeEffectAgain(t *testing.T) {
 		c.Kafka, c.Store, c.Prefix = strings.Split(addresses[testinfra.Kafka], ","), addresses[testinfra.Postgres], prefix
 	}, func(w *wiring) {
 		adm := kadm.NewClient(w.ops)
-		if _, err := adm.DeleteTopics(t.Context(), w.names.Campaigns(), w.names.Suppressions()); err != nil {
+		if _, err := adm.DeleteTopics(t.Context(), w.names.Campaigns(), w.names.Suppressions(), w.names.Control()); err != nil {
 			t.Fatal(err)
 		}
 		w.close()
@@ -110,15 +110,17 @@ func testLostRecords(t *testing.T, change func(*Config), lose func(*wiring)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const limit = 77
 	known := func(w *wiring, want schemas.State, optedOut bool) {
 		t.Helper()
 		const phone = "+393331234567"
 		for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			got := w.view.Campaign(c.ID()).GetState()
-			if out := w.view.OptedOut(tenant.ID, phone, schemas.ChannelSMS); got == want && out == optedOut {
+			out, rate := w.view.OptedOut(tenant.ID, phone, schemas.ChannelSMS), w.view.Tenant(tenant.ID).GetRate()
+			if got == want && out == optedOut && (rate == limit) == optedOut {
 				return
 			} else if time.Now().After(deadline) {
-				t.Fatalf("got %s and opted out %v, want %s and %v", schemas.StateName(got), out, schemas.StateName(want), optedOut)
+				t.Fatalf("got %s, opted out %v and limit %d, want %s and both changes: %v", schemas.StateName(got), out, rate, schemas.StateName(want), optedOut)
 			}
 		}
 	}
@@ -141,6 +143,12 @@ func testLostRecords(t *testing.T, change func(*Config), lose func(*wiring)) {
 	if err := w.store.Suppress(t.Context(), tenant.ID, "api", "+393331234567"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := w.store.UpdateTenant(t.Context(), tenant.ID, 0, func(t *store.Tenant) error {
+		t.Rate = limit
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	known(w, schemas.StatePaused, true)
 	stop()
 	lose(w)
@@ -154,7 +162,8 @@ func testLostRecords(t *testing.T, change func(*Config), lose func(*wiring)) {
 	case <-time.After(60 * time.Second):
 		t.Fatal("the view is not ready")
 	}
-	if got := w.view.Campaign(c.ID()).GetState(); got == schemas.StatePaused || w.view.OptedOut(tenant.ID, "+393331234567", schemas.ChannelSMS) {
+	if got := w.view.Campaign(c.ID()).GetState(); got == schemas.StatePaused || w.view.OptedOut(tenant.ID, "+393331234567", schemas.ChannelSMS) ||
+		w.view.Tenant(tenant.ID).GetRate() == limit {
 		t.Fatalf("nothing was lost: the campaign is %s", schemas.StateName(got))
 	}
 	stopRelay := run(relay(w))

@@ -134,7 +134,7 @@ func (b *body) render(value func(string) (string, bool), c *fanfarev1.Content) (
 	inner := append([]byte(nil), b.head...)
 	for i, t := range b.params {
 		start := len(b.memory)
-		out, err := t.Append(b.memory, start+text.MaxCharactersBytes(maxParam), value, c.GetMissing(), c.GetMissingDefault())
+		out, err := t.Append(b.memory, text.MaxCharactersBytes(maxParam), value, c.GetMissing(), c.GetMissingDefault())
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (b *body) render(value func(string) (string, bool), c *fanfarev1.Content) (
 	}
 	if b.spoken != nil {
 		start := len(b.memory)
-		out, err := b.spoken.Append(b.memory, start+text.MaxCharactersBytes(maxCharacters), value, c.GetMissing(), c.GetMissingDefault())
+		out, err := b.spoken.Append(b.memory, text.MaxCharactersBytes(maxCharacters), value, c.GetMissing(), c.GetMissingDefault())
 		if err != nil {
 			return nil, err
 		}

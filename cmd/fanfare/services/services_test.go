@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"fanfare/cmd/fanfare/services/servicestest"
@@ -174,5 +175,38 @@ func TestWithoutPassword(t *testing.T) {
 		if got := WithoutPassword(addr); got != want {
 			t.Errorf("%s: got %q, want %q", addr, got, want)
 		}
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// What go-redis logs itself goes to our log, not to standard error.
+func TestLogRedis(t *testing.T) {
+	var out lines
+	LogRedis(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	defer LogRedis(slog.New(slog.DiscardHandler))
+	rdb := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "m", SentinelAddrs: []string{servicestest.FreeAddr(t)}, MaxRetries: -1})
+	defer rdb.Close()
+	if err := rdb.Ping(t.Context()).Err(); err == nil {
+		t.Fatal("a sentinel that does not run: got no error")
+	}
+	if !strings.Contains(out.String(), "level=DEBUG") || !strings.Contains(out.String(), "sentinel") {
+		t.Errorf("got the log %q, want what go-redis says of the sentinel, at debug", out.String())
 	}
 }

@@ -53,6 +53,7 @@ capabilities: {drop: [ALL]}
 {{- /* The variables of every process. Call with (dict "root" $ "secrets" (list …)). */ -}}
 {{- define "fanfare.env" -}}
 - {name: FANFARE_DATA, value: /data/fanfare}
+- {name: TMPDIR, value: /data} # nothing else can be written to
 - {name: FANFARE_HTTP, value: "0.0.0.0:8080"}
 - {name: FANFARE_LOG_FORMAT, value: json}
 - {name: FANFARE_LOG_LEVEL, value: {{ .root.Values.config.logLevel | quote }}}
