@@ -131,10 +131,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	}
 	s.limits.spend(place, costKnown, now)
 	c := s.campaigns.CampaignByNumber(link.Campaign)
-	if c == nil {
+	if c == nil || c.GetLinks() == nil {
 		select {
 		case <-s.campaigns.Ready():
-		default: // the campaign may be in the part of the topic that is not read yet
+		default: // the campaign, or the version of it that has the links, may be in the part of the topic that is not read yet
 			w.Header().Set("Retry-After", "2")
 			page(w, r, http.StatusServiceUnavailable, textStarting)
 			return "starting"

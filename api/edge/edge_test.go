@@ -283,6 +283,15 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	if w := e.ask(http.MethodGet, "/"+string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1}))); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("starting: got %d", w.Code)
 	}
+	e.view.campaign = &fanfarev1.Campaign{Tenant: "tn_a", Number: number, Id: schemas.CampaignID(number)} // as it was before it was confirmed
+	early := "/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number, Number: 1}))
+	if w := e.ask(http.MethodGet, early); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("starting, with an old version of the campaign: got %d", w.Code)
+	}
+	close(e.view.ready)
+	if w := e.ask(http.MethodGet, early); w.Code != http.StatusGone {
+		t.Errorf("started, a campaign without links: got %d", w.Code)
+	}
 }
 
 // inbound decodes what the edge has published about opt-outs.

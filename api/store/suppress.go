@@ -114,6 +114,9 @@ func (s *Store) RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error {
 	if o.ID == "" {
 		return errors.New("opt-out: the fact has no id")
 	}
+	if o.Phone == "" {
+		return errors.New("opt-out: the fact has no number")
+	}
 	text := []rune(o.Text)
 	if len(text) > maxOptOutText {
 		text = text[:maxOptOutText]

@@ -55,7 +55,7 @@ func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (*kgo.Recor
 		return nil, fmt.Errorf("%w: way %d", errDead, in.GetWay())
 	}
 	c := h.deps.Campaigns.CampaignByNumber(in.GetCampaignNumber())
-	if c == nil {
+	if c == nil || c.GetFreezeId() == "" { // a view that is behind has no audience yet, although a message with the link has gone out
 		var err error
 		if c, err = h.deps.Store.CampaignRecord(ctx, schemas.CampaignID(in.GetCampaignNumber())); err != nil {
 			return nil, err
@@ -120,6 +120,9 @@ func (p *people) number(ctx context.Context, freeze string, seq uint32) (string,
 		var e audience.Entry
 		if !r.Seek(int(seq-row.First)) || !r.Next(&e) {
 			return "", fmt.Errorf("%w: a blob of its audience is damaged", errDead)
+		}
+		if e.To == "" { // nobody can tell any more whose opt-out it is
+			return "", fmt.Errorf("%w: its recipient was erased, and the number with him", errDead)
 		}
 		return e.To, nil
 	}

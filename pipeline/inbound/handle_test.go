@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 const (
 	number = 10001
+	behind = 10002 // the view has it as it was before it was frozen
 	tenant = "tn_a"
 )
 
@@ -93,10 +95,15 @@ func (m *memory) RecordOptOut(_ context.Context, o *schemas.OptOutFact) error {
 }
 
 func (m *memory) CampaignByNumber(n uint64) *fanfarev1.Campaign {
-	if n != number {
-		return nil
+	switch n {
+	case number:
+		return campaign(number, tenant)
+	case behind:
+		c := campaign(behind, tenant)
+		c.FreezeId = ""
+		return c
 	}
-	return campaign(number, tenant)
+	return nil
 }
 
 func campaign(n uint64, tenant string) *fanfarev1.Campaign {
@@ -174,6 +181,48 @@ func TestHandle(t *testing.T) {
 	m.away = true
 	if out, err := h.Handle(t.Context(), good); !errors.Is(err, errAway) || len(out.Publish) != 0 || len(out.Dead) != 0 {
 		t.Errorf("without the store: got %d events and %d dead letters, %v, want an error", len(out.Publish), len(out.Dead), err)
+	}
+}
+
+// TestHandleOldView: the view may still have a campaign as it was before it was frozen. The store knows its audience.
+func TestHandleOldView(t *testing.T) {
+	names, err := schemas.NewNames("test.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, keys := newMemory(t), testKeys(t)
+	m.rows[schemas.CampaignID(behind)] = campaign(behind, tenant)
+	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
+	in := record(t, names, keys, "a", 4, func(in *fanfarev1.Inbound) { in.CampaignNumber = behind })
+	out, err := h.Handle(t.Context(), []*kgo.Record{in})
+	if err != nil || len(out.Publish) != 1 || m.facts["a"].Phone != phone(4) {
+		t.Errorf("got %+v, %v, recorded %+v, want an opt-out of %s", out, err, m.recorded, phone(4))
+	}
+}
+
+// TestHandleErased: an erased recipient has no number. Its opt-out is a dead letter that says so, and never the opt-out of no number.
+func TestHandleErased(t *testing.T) {
+	names, err := schemas.NewNames("test.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, keys := newMemory(t), testKeys(t)
+	var w audience.Writer
+	for i := range uint32(blobSize) {
+		e := audience.Entry{To: phone(i), Zone: "Europe/Rome", Country: "IT"}
+		if i == 1 {
+			e.To, e.Flag = "", audience.OptedOut
+		}
+		w.Add(&e)
+	}
+	m.blobs[0] = w.Flush()
+	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
+	out, err := h.Handle(t.Context(), []*kgo.Record{record(t, names, keys, "a", 1), record(t, names, keys, "b", 2)})
+	if err != nil || len(out.Publish) != 1 || len(out.Dead) != 1 || len(m.recorded) != 1 || m.facts["b"].Phone != phone(2) {
+		t.Fatalf("got %+v, %v, recorded %+v, want one opt-out and one dead letter", out, err, m.recorded)
+	}
+	if cause := out.Dead[0].Cause; !errors.Is(cause, errDead) || !strings.Contains(cause.Error(), "erased") {
+		t.Errorf("got cause %v, want one that says that the recipient was erased", cause)
 	}
 }
 

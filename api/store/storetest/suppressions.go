@@ -88,6 +88,12 @@ var suppressionTests = []test{
 		e.must(err)
 		equal(e, "opted out of the other tenant", got, true)
 		e.wantErr(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "a", Tenant: "tn_none", Phone: mobile(1)}), schemas.ErrNotFound)
+		if err := e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "d", Tenant: t.ID, Source: "link", Time: start}); err == nil {
+			e.Error("a fact without a number: got no error")
+		}
+		log, err = e.s.SuppressionLog(e.Context(), t.ID, "")
+		e.must(err)
+		equal(e, "changes of no number", len(log), 0)
 	}},
 	{"who has opted out", func(e *env) {
 		t := e.tenant("acme")
