@@ -78,7 +78,8 @@ func (h hoursPatch) apply(now *store.Hours, tenantZone string) (*store.Hours, pr
 }
 
 // widens reports whether next allows a minute of a day that before did not. The days compared are one in January and
-// one in July, because zones may have summer time.
+// one in July, because zones may have summer time. Where the hours are on each recipient's own clock, only the clock
+// times count.
 func widens(before, next *store.Hours) bool {
 	if before == nil {
 		return false
@@ -86,8 +87,15 @@ func widens(before, next *store.Hours) bool {
 	if next == nil {
 		return before.Start != before.End
 	}
-	was, err := hours.New(int(before.Start), int(before.End), before.Zone)
-	is, err2 := hours.New(int(next.Start), int(next.End), next.Zone)
+	if before.Recipients != next.Recipients {
+		return true
+	}
+	zones := [2]string{before.Zone, next.Zone}
+	if next.Recipients {
+		zones = [2]string{"UTC", "UTC"}
+	}
+	was, err := hours.New(int(before.Start), int(before.End), zones[0])
+	is, err2 := hours.New(int(next.Start), int(next.End), zones[1])
 	if err != nil || err2 != nil {
 		return true
 	}

@@ -178,8 +178,19 @@ func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish
 	return at, true
 }
 
-// zonedMost is the longest forecast where recipients have calling hours of their own: it goes minute by minute.
-const zonedMost = 31 * 24 * time.Hour
+// zonedMost is the longest forecast where recipients have calling hours of their own; zonedStep bounds a step of it, because a clock may
+// change.
+const (
+	zonedMost = 31 * 24 * time.Hour
+	zonedStep = time.Hour
+)
+
+// zoneGroup are the recipients of the same zones while a forecast is made.
+type zoneGroup struct {
+	hours hours.Hours
+	left  float64
+	opens time.Time // when it opens next, as of the last time that it was closed
+}
 
 // finishOfZones is finishOf for recipients with calling hours of their own: as the scheduler does, it takes of the zones that are open
 // the one that closes first. Recipients whose hours never open are not sent to and take no time.
@@ -187,55 +198,57 @@ func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hou
 	if rate == 0 {
 		return time.Time{}, false
 	}
-	type group struct {
-		hours hours.Hours
-		left  float64
-	}
-	var groups []*group
+	var groups []*zoneGroup
+	total := 0.0
 	for _, g := range shares {
 		if on := h.On(g.zones); g.n > 0 && !on.NextOpen(start).IsZero() {
-			groups = append(groups, &group{on, float64(g.n)})
+			groups = append(groups, &zoneGroup{hours: on, left: float64(g.n)})
+			total += float64(g.n)
 		}
+	}
+	if total/float64(rate) > zonedMost.Seconds() {
+		return time.Time{}, false
 	}
 	at := start
 	for len(groups) > 0 {
 		if at.Sub(start) > zonedMost {
 			return time.Time{}, false
 		}
-		var open []*group
+		var first *zoneGroup // of those that are open, the one that closes first
+		var closes time.Duration
+		var opens time.Time // when the next of the others opens
 		for _, g := range groups {
 			if g.hours.Open(at) {
-				open = append(open, g)
+				if left := g.hours.Left(at); first == nil || left < closes {
+					first, closes = g, left
+				}
+				continue
+			}
+			if !g.opens.After(at) {
+				g.opens = g.hours.NextOpen(at)
+			}
+			if !g.opens.IsZero() && (opens.IsZero() || g.opens.Before(opens)) {
+				opens = g.opens
 			}
 		}
-		if len(open) == 0 {
-			next := time.Time{}
-			for _, g := range groups {
-				if opens := g.hours.NextOpen(at); !opens.IsZero() && (next.IsZero() || opens.Before(next)) {
-					next = opens
-				}
-			}
-			if next.IsZero() { // a clock has changed, and no two agree any more
+		if first == nil {
+			if opens.IsZero() { // a clock has changed, and no two agree any more
 				return time.Time{}, false
 			}
-			at = next
+			at = opens
 			continue
 		}
-		now := at
-		slices.SortStableFunc(open, func(a, b *group) int { return cmp.Compare(a.hours.Left(now), b.hours.Left(now)) })
-		minute := at.Truncate(time.Minute).Add(time.Minute)
-		room := minute.Sub(at).Seconds() * float64(rate)
-		used := 0.0
-		for _, g := range open {
-			n := min(g.left, room-used)
-			g.left -= n
-			used += n
+		step := min(closes, zonedStep)
+		if !opens.IsZero() {
+			step = min(step, opens.Sub(at))
 		}
-		groups = slices.DeleteFunc(groups, func(g *group) bool { return g.left < 1e-6 })
-		if len(groups) == 0 {
-			return at.Add(time.Duration(used / float64(rate) * float64(time.Second))), true
+		if needs := time.Duration(first.left / float64(rate) * float64(time.Second)); needs <= step {
+			at = at.Add(needs)
+			groups = slices.DeleteFunc(groups, func(g *zoneGroup) bool { return g == first })
+			continue
 		}
-		at = minute
+		first.left -= step.Seconds() * float64(rate)
+		at = at.Add(step)
 	}
 	return at, true
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"fanfare/api/problem"
+	"fanfare/api/store"
 	"fanfare/schemas/hours"
 )
 
@@ -130,11 +131,36 @@ func TestFinishOfZones(t *testing.T) {
 			t.Errorf("%s: got %v %v, want %v", c.name, got.Sub(noon), ok, c.want)
 		}
 	}
+	began := time.Now()
+	many := make([]zoneShare, 200)
+	for i := range many {
+		many[i] = zoneShare{[]string{"Europe/Rome", "Asia/Tokyo", "America/New_York", "America/Los_Angeles,America/New_York"}[i%4], 10_000}
+	}
+	if _, ok := finishOfZones(noon, many, 2, h); !ok {
+		t.Error("200 groups, 2,000,000 recipients: got no time, want one")
+	}
+	t.Logf("a forecast of 200 groups took %v", time.Since(began))
 	if _, ok := finishOfZones(noon, []zoneShare{{"Europe/Rome", 40_000_000}}, 1, h); ok {
 		t.Error("more than a month: got a time, want none")
 	}
 	got := sharesWithin([]zoneShare{{"a", 3}, {"b", 4}, {"c", 2}}, 2, 8)
 	if want := []zoneShare{{"a", 1}, {"b", 4}, {"c", 1}}; !slices.Equal(got, want) {
 		t.Errorf("shares of a batch: got %v, want %v", got, want)
+	}
+}
+
+// Hours on each recipient's own clock open earlier or later by their clock times alone: a change of the zone cannot hide that they move
+// into the night.
+func TestWidensOnRecipientsClocks(t *testing.T) {
+	day := &store.Hours{Start: 9 * 60, End: 20 * 60, Zone: "UTC", Recipients: true}
+	night := &store.Hours{Start: 21 * 60, End: 8 * 60, Zone: "Etc/GMT-12", Recipients: true} // the same instants on these two clocks
+	if !widens(day, night) {
+		t.Error("9:00 to 20:00 becomes 21:00 to 8:00 on each recipient's clock: got no widening")
+	}
+	if shorter := (&store.Hours{Start: 10 * 60, End: 19 * 60, Zone: "Asia/Tokyo", Recipients: true}); widens(day, shorter) {
+		t.Error("10:00 to 19:00 within 9:00 to 20:00: got a widening")
+	}
+	if campaign := (&store.Hours{Start: 9 * 60, End: 20 * 60, Zone: "UTC"}); !widens(day, campaign) || !widens(campaign, day) {
+		t.Error("another clock: got no widening")
 	}
 }

@@ -90,13 +90,13 @@ func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "h
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 2000 {
+	for range 9000 {
 		if ok() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("%s: not within 20 s", what)
+	t.Fatalf("%s: not within 90 s", what)
 }
 
 // Idle connections up to the cap and beyond do not keep a client out: the server closes the oldest of them.

@@ -11,7 +11,8 @@ import (
 const callLease = 30 * time.Minute
 
 // callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until it was not handed over, or until
-// its last receipt; without one, for [callLease] after the hand-over. All of it follows from the sets, so a successor counts the same.
+// its last receipt; without one, for [callLease] after the hand-over. A call that a person gave up holds none. A successor counts the
+// leases from the campaign's newest hand-over, which its state has: they end at the latest [callLease] after that.
 type callSlots struct {
 	stale bool // the sets have changed since live was counted
 	live  int64
@@ -71,6 +72,7 @@ func (c *Campaign) countCalls(s *callSlots, leg uint8, now int64) {
 		}
 	}
 	live.AndNot(&c.unconfirmed)
+	live.AndNot(&c.never)
 	handedOver.And(live)
 	// The leases: those that ended without a receipt are not live, and those that are new begin.
 	s.overdue.And(handedOver)
@@ -89,7 +91,7 @@ func (c *Campaign) countCalls(s *callSlots, leg uint8, now int64) {
 	}
 	s.began = left
 	if handedOver.AndNot(&s.overdue); !handedOver.IsEmpty() {
-		s.began = append(s.began, callsBegan{now, handedOver})
+		s.began = append(s.began, callsBegan{min(now, c.handover), handedOver})
 	}
 	live.AndNot(&s.overdue)
 	s.live, s.stale = int64(live.GetCardinality()), false

@@ -254,7 +254,7 @@ func hand(t testing.TB, c *voice.Connector, o carrier.Outbound) carrier.Result {
 // eventually waits until try holds.
 func eventually(t testing.TB, what string, try func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !try(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); !try(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: it does not come to that", what)
 		}
