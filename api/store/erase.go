@@ -185,7 +185,7 @@ func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answer
 		return removed, nil, errNoKeys
 	}
 	e := &eraser{s: s, kept: kept, tenant: tenant, phone: phone, key: schemas.NumberKey(phone), hash: s.erasureHash(tenant, phone), recipients: map[string]*roaring.Bitmap{}}
-	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.exports, e.uploads, e.answers, e.webhooks} {
+	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.exports, e.uploads, e.answers, e.webhooks, e.emptyContact} {
 		if err := step(ctx); err != nil {
 			return e.Removed, nil, fmt.Errorf("erase: %w", err)
 		}
@@ -205,7 +205,7 @@ type eraser struct {
 	Removed
 }
 
-// contact deletes the contact, and leaves an empty row, which frozen audiences and lists may still name.
+// contact deletes the contact. Its row stays as it was until the end, so that an erasure that begins again knows the same of the person.
 func (e *eraser) contact(ctx context.Context) error {
 	row, err := e.s.q.GetContactByKey(ctx, e.tenant, e.key)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -220,11 +220,19 @@ func (e *eraser) contact(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// emptyContact leaves an empty row of the contact, which frozen audiences and lists may still name.
+func (e *eraser) emptyContact(ctx context.Context) error {
+	if e.contactNumber == 0 {
+		return nil
+	}
 	e.Contacts++
 	return e.s.write(ctx, func(tx *tx) error {
 		_, err := tx.raw.ExecContext(ctx, `UPDATE contacts SET phone = ?, number_key = ?, first_name = '', last_name = '', email = '', attributes = '', search = '',
   opt_in_ms = 0, opt_in_source = '', valid = FALSE, version = version + 1, updated_ms = ? WHERE tenant = ? AND number = ? AND deleted_ms > 0`,
-			erasedMark+fmt.Sprint(row.Number), erasedMark+fmt.Sprint(row.Number), tx.now, e.tenant, row.Number)
+			erasedMark+fmt.Sprint(e.contactNumber), erasedMark+fmt.Sprint(e.contactNumber), tx.now, e.tenant, int64(e.contactNumber))
 		return err
 	})
 }
@@ -262,66 +270,117 @@ func (s *Store) adoptErased(ctx context.Context, tx *tx, tenant, phone, key stri
 	return err
 }
 
-// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out.
+// frozenBlob is a part of a frozen audience.
+type frozenBlob struct {
+	freeze         string
+	campaign       uint64
+	part, firstSeq int64
+}
+
+// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out. An audience that is published
+// meanwhile is emptied too; one that begins now does not find the contact, nor an entry of the audience that it replays.
 func (e *eraser) audiences(ctx context.Context) error {
-	type blob struct {
-		freeze         string
-		campaign       uint64
-		part, firstSeq int64
-	}
-	var blobs []blob
-	err := func() error {
-		rows, err := e.s.d.read.QueryContext(ctx, `SELECT f.id, f.campaign, i.part, i.first_seq FROM freezes f JOIN freeze_index i ON i.freeze_id = f.id
-WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
+	seen := map[string]bool{}
+	for {
+		if err := e.freezing(ctx); err != nil {
+			return err
+		}
+		blobs, err := e.frozen(ctx)
 		if err != nil {
 			return err
 		}
-		defer func() { _ = rows.Close() }()
-		for rows.Next() {
-			var b blob
-			var campaign int64
-			if err := rows.Scan(&b.freeze, &campaign, &b.part, &b.firstSeq); err != nil {
-				return err
+		more := false
+		for _, b := range blobs {
+			key := fmt.Sprintf("%s/%d", b.freeze, b.part)
+			if seen[key] {
+				continue
 			}
-			b.campaign = uint64(campaign)
-			blobs = append(blobs, b)
+			seen[key], more = true, true
+			if err := e.empty(ctx, b); err != nil {
+				return fmt.Errorf("audience %s, part %d: %w", b.freeze, b.part, err)
+			}
 		}
-		return rows.Err()
-	}()
-	if err != nil {
+		if !more {
+			return nil
+		}
+	}
+}
+
+// freezing is [errFreezing] while an audience of the tenant is being written: it may have read the contact before it was deleted, and its
+// blobs are in no index yet. [Store.Collect] removes one that nobody writes any more within about two minutes.
+func (e *eraser) freezing(ctx context.Context) error {
+	var writing int
+	if err := e.s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM freezes WHERE tenant = ? AND state = ?", e.tenant, freezeWriting).Scan(&writing); err != nil {
 		return err
 	}
-	for _, b := range blobs {
+	if writing > 0 {
+		return errFreezing
+	}
+	return nil
+}
+
+// frozen returns the blobs of all audiences of the tenant.
+func (e *eraser) frozen(ctx context.Context) (blobs []frozenBlob, err error) {
+	rows, err := e.s.d.read.QueryContext(ctx, `SELECT f.id, f.campaign, i.part, i.first_seq FROM freezes f JOIN freeze_index i ON i.freeze_id = f.id
+WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var b frozenBlob
+		var campaign int64
+		if err := rows.Scan(&b.freeze, &campaign, &b.part, &b.firstSeq); err != nil {
+			return nil, err
+		}
+		b.campaign = uint64(campaign)
+		blobs = append(blobs, b)
+	}
+	return blobs, rows.Err()
+}
+
+// empty empties the entries of the person in one blob. Most blobs have none: only one that has is read again in the transaction that
+// writes it, since another erasure may have written it meanwhile.
+func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
+	read := func(q interface {
+		QueryRowContext(context.Context, string, ...any) *sql.Row
+	}) (clean []byte, places []uint32, err error) {
 		var data []byte
-		err := e.s.d.read.QueryRowContext(ctx, "SELECT data FROM freeze_blobs WHERE freeze_id = ? AND part = ?", b.freeze, b.part).Scan(&data)
+		err = q.QueryRowContext(ctx, "SELECT data FROM freeze_blobs WHERE freeze_id = ? AND part = ?", b.freeze, b.part).Scan(&data)
 		if errors.Is(err, sql.ErrNoRows) { // collected meanwhile
-			continue
+			return nil, nil, nil
 		}
 		if err != nil {
+			return nil, nil, err
+		}
+		return e.emptied(data)
+	}
+	if _, places, err := read(e.s.d.read); err != nil || len(places) == 0 {
+		return err
+	}
+	var places []uint32
+	err := e.s.write(ctx, func(tx *tx) error {
+		if err := tx.lockMembers(ctx, e.tenant); err != nil {
 			return err
 		}
-		clean, places, err := e.emptied(data)
-		if err != nil {
-			return fmt.Errorf("audience %s, part %d: %w", b.freeze, b.part, err)
-		}
-		if len(places) == 0 {
-			continue
-		}
-		err = e.s.write(ctx, func(tx *tx) error {
-			_, err := tx.raw.ExecContext(ctx, "UPDATE freeze_blobs SET data = ? WHERE freeze_id = ? AND part = ?", clean, b.freeze, b.part)
-			return err
-		})
-		if err != nil {
+		var clean []byte
+		var err error
+		if clean, places, err = read(tx.raw); err != nil || len(places) == 0 {
 			return err
 		}
-		e.Audiences += len(places)
-		id := schemas.CampaignID(b.campaign)
-		if e.recipients[id] == nil {
-			e.recipients[id] = roaring.New()
-		}
-		for _, place := range places {
-			e.recipients[id].Add(uint32(b.firstSeq) + place)
-		}
+		_, err = tx.raw.ExecContext(ctx, "UPDATE freeze_blobs SET data = ? WHERE freeze_id = ? AND part = ?", clean, b.freeze, b.part)
+		return err
+	})
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	e.Audiences += len(places)
+	id := schemas.CampaignID(b.campaign)
+	if e.recipients[id] == nil {
+		e.recipients[id] = roaring.New()
+	}
+	for _, place := range places {
+		e.recipients[id].Add(uint32(b.firstSeq) + place)
 	}
 	return nil
 }
@@ -350,8 +409,11 @@ func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error)
 	return w.Flush(), places, nil
 }
 
-// errStillOpen: what is to be removed is still being made. The erasure goes on later.
-var errStillOpen = errors.New("an export is still being cancelled")
+// What is to be removed is still being made. The erasure goes on later.
+var (
+	errStillOpen = errors.New("an export is still being cancelled")
+	errFreezing  = errors.New("an audience of the tenant is being frozen")
+)
 
 // exports removes all exports of the tenant that were ordered so far: a file cannot be changed.
 func (e *eraser) exports(ctx context.Context) error {

@@ -181,7 +181,7 @@ func (r *replayed) each(ctx context.Context, q *db.Queries, f func(*audience.Ent
 			if !reader.Seek(int(it.Next()-first)) || !reader.Next(&e) {
 				return errors.Join(audience.ErrBlob, reader.Err())
 			}
-			if r.gone.Contains(e.ContactID) {
+			if r.gone.Contains(e.ContactID) || e.To == "" { // the person was erased
 				continue
 			}
 			_, optedOut := r.optedOut[maphash.String(r.seed, schemas.NumberKey(e.To))]

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
@@ -103,6 +106,57 @@ var erasureTests = []test{
 		e.must(err)
 		equal(e, "removed of nobody", removed, store.Removed{})
 		e.must(e.s.Compact(e.Context()))
+	}},
+	{"people of one audience may be erased at the same time", func(e *env) {
+		t := e.limited("a", 1000)
+		var phones []string
+		for i := range 12 {
+			phones = append(phones, mobile(i))
+		}
+		c, _ := e.freeze(e.confirm(e.campaign(t, "c", e.list(t, "people", append(phones, mobile(99))...)), 0))
+		var g errgroup.Group
+		for _, phone := range phones {
+			g.Go(func() error {
+				removed, recipients, err := e.s.EraseRows(e.Context(), t.ID, phone, plainAnswers)
+				if err == nil && (removed.Audiences != 1 || len(recipients) != 1) {
+					err = fmt.Errorf("erased %+v, want one place", removed)
+				}
+				return err
+			})
+		}
+		e.must(g.Wait())
+		equal(e, "entries", e.thaw(c).flags(), strings.Repeat(":3 ", len(phones))+mobile(99)+":0")
+	}},
+	{"an erasure waits for an audience that is being written", func(e *env) {
+		t := e.limited("a", 1000)
+		e.load(t, e.list(t, "people"), importfile.CSV, "phone,email\n"+mobile(1)+",anna@example.com\n")
+		begun, err := e.s.Begin(e.Context(), t.ID, "r", "k", []byte("b"))
+		e.must(err)
+		e.must(e.s.Finish(e.Context(), begun, 201, []byte(`{"email":"anna@example.com"}`)))
+		e.exec("INSERT INTO freezes (id, tenant, campaign, state, seen_ms) VALUES ('writing', '" + t.ID + "', 1, 0, 0)")
+		if _, _, err := e.s.EraseRows(e.Context(), t.ID, mobile(1), plainAnswers); err == nil {
+			e.Error("while an audience is being written: got no error")
+		}
+		left, err := e.s.ContactByPhone(e.Context(), t.ID, mobile(1))
+		e.must(err)
+		equal(e, "deleted, so that the next audience has no such contact", !left.Deleted.IsZero(), true)
+		e.exec("UPDATE freezes SET state = 1 WHERE id = 'writing'")
+		removed, _, err := e.s.EraseRows(e.Context(), t.ID, mobile(1), plainAnswers)
+		e.must(err)
+		equal(e, "removed once it is written", removed, store.Removed{Contacts: 1, Answers: 1})
+	}},
+	{"a replay leaves out who was erased", func(e *env) {
+		t := e.limited("a", 1000)
+		l := e.list(t, "people", mobile(1), mobile(2))
+		origin, _ := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
+		_, _, err := e.s.EraseRows(e.Context(), t.ID, mobile(1), plainAnswers)
+		e.must(err)
+		c := e.replay(origin, 0, 1)
+		sample, err := e.s.ReplaySample(e.Context(), &c, 2)
+		e.must(err)
+		equal(e, "people of the sample", len(sample), 1)
+		_, f := e.freeze(e.confirm(c, 0))
+		equal(e, "entries", f.flags(), mobile(2)+":0")
 	}},
 	{"the record of an erasure has no number, and its job forgets it", func(e *env) {
 		a := e.limited("a", 1000)
