@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -15,7 +16,8 @@ import (
 // Erasure is the removal of a person. Its record never holds the number.
 type Erasure struct {
 	ID         string         `json:"id" example:"era_4k2m…"`
-	Status     string         `json:"status" enum:"running,done"`
+	Status     string         `json:"status" enum:"running,done,failed"`
+	Error      *string        `json:"error" doc:"Why it failed. It may have removed something: order it again."`
 	NumberHash string         `json:"numberHash" doc:"Keyed hash of tenant and number, as the topic suppressions has it: the same number has the same hash."`
 	Removed    ErasureRemoved `json:"removed"`
 	Stays      []string       `json:"stays" nullable:"false" doc:"Where the number still is, and until when."`
@@ -42,6 +44,7 @@ type ErasureRemoved struct {
 var erasureStays = []string{
 	"The topic deliveries: events of messages to the number, for 35 days.",
 	"The topics messages.<route>, held and receipts: messages and receipts that were written before, for up to 7 days.",
+	"Messages made ready before, such as those of a paused campaign: they are handed over later, and their events have the number, also in the statistics. Erase again when the campaign has ended.",
 	"Dead letters, if there are any of the number: 30 days.",
 	"The opt-out of the number, if there is one: as a keyed hash, in the store and in the topic suppressions, so that senders go on refusing it.",
 	"What webhooks and consumers of the topics have received.",
@@ -85,7 +88,8 @@ func (s *server) registerErasures() {
 	register(s, operation{
 		id: "getErasure", method: http.MethodGet, path: "/api/erasures/{id}", summary: "What an erasure has removed, and what stays",
 		scope: store.ScopeRead, errors: []int{404}, tag: tag,
-		describe: "Its status is done once nothing of the person is left in the places that the answer lists as removed.",
+		describe: "Its status is done once nothing of the person is left in the places that the answer lists as removed. It is failed when the statistics, or another " +
+			"service that it needs, did not answer for a day; the number is forgotten then, so order it again.",
 	}, func(ctx context.Context, in *erasureIn) (*erasureOut, error) {
 		e, err := s.Store.Erasure(ctx, requestOf(ctx).who.tenant.ID, in.ID)
 		if errors.Is(err, schemas.ErrNotFound) {
@@ -114,8 +118,12 @@ func (s *server) registerErasures() {
 }
 
 func viewErasure(e *store.Erasure) *Erasure {
+	status := pick(e.Finished.IsZero(), "running", "done")
+	if e.Failed != "" {
+		status = "failed"
+	}
 	return &Erasure{
-		ID: e.ID, Status: pick(e.Finished.IsZero(), "running", "done"), NumberHash: e.NumberHash, Removed: ErasureRemoved(e.Removed), Stays: erasureStays,
+		ID: e.ID, Status: status, Error: orNull(e.Failed), NumberHash: e.NumberHash, Removed: ErasureRemoved(e.Removed), Stays: erasureStays,
 		OrderedBy: e.By, RequestID: e.RequestID, OrderedAt: stamp(e.Ordered), FinishedAt: stampOrNull(e.Finished),
 	}
 }
@@ -143,18 +151,36 @@ func (s *server) createErasure(ctx context.Context, in *erasureCreateIn) (*erasu
 	return &erasureCreateOut{"/api/erasures/" + j.ID, viewErasure(&e)}, nil
 }
 
-// runErasure erases a person. Each step may be repeated: another process goes on from the beginning. The files are written anew last, when
-// nothing holds the number any more.
+const (
+	// erasureSettle is how long a run of an erasure waits for the statistics; it begins again then.
+	erasureSettle = time.Minute
+	erasurePoll   = 200 * time.Millisecond
+)
+
+// runErasure erases a person. Each step may be repeated: another process goes on from the beginning. Exports come after what they are made
+// of. The files are written anew last, when nothing holds the number any more.
 func (s *server) runErasure(ctx context.Context, run *store.JobRun) error {
-	phone, err := run.EraseNumber(ctx)
+	phone, recipients, err := run.EraseNumber(ctx)
 	if err != nil {
 		return err
 	}
 	if phone == "" { // the process ended when everything was removed
 		return run.EndErasure(ctx)
 	}
-	removed, recipients, err := s.Store.EraseRows(ctx, run.Tenant, phone, keptAnswers)
+	removed, found, err := s.Store.EraseRows(ctx, run.Tenant, phone, keptAnswers)
 	if err != nil {
+		return err
+	}
+	for campaign, set := range found {
+		if recipients[campaign] == nil {
+			recipients[campaign] = roaring.New()
+		}
+		recipients[campaign].Or(set)
+	}
+	if err := run.KeepErasure(ctx, phone, removed, recipients); err != nil {
+		return err
+	}
+	if err := s.awaitStatistics(ctx, s.Now()); err != nil {
 		return err
 	}
 	numbers := []string{phone}
@@ -170,11 +196,39 @@ func (s *server) runErasure(ctx context.Context, run *store.JobRun) error {
 	if err != nil {
 		return err
 	}
-	removed.Webhooks += references
+	late, err := s.Store.EraseWebhooks(ctx, run.Tenant, phone)
+	if err != nil {
+		return err
+	}
+	removed.Webhooks += references + late
+	if removed.Exports, err = s.Store.EraseExports(ctx, run.Tenant); err != nil {
+		return err
+	}
 	if err := run.CountErasure(ctx, removed); err != nil {
 		return err
 	}
 	return run.EndErasure(ctx)
+}
+
+// awaitStatistics waits until the statistics have everything that happened before a time: an event that comes later would bring the number back.
+func (s *server) awaitStatistics(ctx context.Context, until time.Time) error {
+	for deadline := time.Now().Add(erasureSettle); ; {
+		asOf, err := s.Analytics.AsOf(ctx)
+		if err != nil {
+			return err
+		}
+		if asOf.After(until) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the statistics have not read the topic yet")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(erasurePoll):
+		}
+	}
 }
 
 // keptAnswers are the answers of this package. One that is emptied is still of the same request.

@@ -113,8 +113,29 @@ func TestErasure(t *testing.T) {
 		}
 	}
 
+	asOf := func(d time.Duration) {
+		w.check(w.stats.Mark(t.Context(), analytics.TopicID{1}, []analytics.Mark{{AsOf: w.clock.now().Add(d)}}))
+	}
+	asOf(-time.Second)
 	made := w.call("POST", "/api/erasures", fmt.Sprintf(`{"phoneNumber":%q}`, phone)).want(202)
 	var got api.Erasure
+	// An event that was on its way comes once the rows are erased. The erasure waits for it.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if w.call("GET", "/api/erasures/"+made.id(), "").want(200).into(&got); got.Removed.Contacts == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("erasure: got %+v after a minute\n%s", got, w.logs)
+		}
+	}
+	if got.Status != "running" {
+		t.Errorf("before the statistics are as new as the order: got %+v, want it running", got)
+	}
+	w.call("POST", "/api/contacts/list/"+list+"/import", csv, header{"Content-Type", "text/csv"}).problem(409, "changed_meanwhile", "")
+	late := w.events(w.tenant.ID, id, seq, seq+1, schemas.KindDelivered, schemas.CodeDelivered)
+	late[0].To, late[0].CustomerRef = phone, ref
+	w.check(w.stats.Append(t.Context(), analytics.Batch{Events: late}))
+	asOf(time.Second)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		w.call("GET", "/api/erasures/"+made.id(), "").want(200).into(&got)
 		if got.Status == "done" {
@@ -137,7 +158,11 @@ func TestErasure(t *testing.T) {
 	subset(t, "list", w.call("GET", "/api/erasures", "").want(200).body, `{"total":1}`)
 	// What happened stays, without who it was.
 	for _, m := range w.members(id, "limit=2").Data {
-		if m.Status != "sent" || m.Seq == seq && (m.Phone != nil && *m.Phone != "" || m.Name != nil && *m.Name != "") {
+		want := "sent"
+		if m.Seq == seq {
+			want = "delivered"
+		}
+		if m.Status != want || m.Seq == seq && (m.Phone != nil && *m.Phone != "" || m.Name != nil && *m.Name != "") {
 			t.Errorf("member %d: got %+v", m.Seq, m)
 		}
 	}
@@ -155,4 +180,19 @@ func TestErasure(t *testing.T) {
 	w.callAs(other, "GET", "/api/erasures/"+made.id(), "").problem(404, "not_found", "")
 	w.call("POST", "/api/erasures", `{"phoneNumber":"nobody"}`).want(422)
 	w.call("POST", "/api/erasures", `{}`).problem(422, "required", "phoneNumber")
+}
+
+// An erasure whose job has failed says so, and why; it may be ordered again.
+func TestErasureFailed(t *testing.T) {
+	w := newEnv(t)
+	made := w.call("POST", "/api/erasures", `{"phoneNumber":"+393471239876"}`).want(202)
+	subset(t, "ordered", made.body, `{"status":"running","error":null}`)
+	db, err := sql.Open("sqlite", "file:"+w.dsn+"?_pragma=busy_timeout(10000)")
+	w.check(err)
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), "UPDATE jobs SET state = 'failed', error = 'it did not end within a day', finished_ms = 1 WHERE id = ?", made.id())
+	w.check(err)
+	subset(t, "failed", w.call("GET", "/api/erasures/"+made.id(), "").want(200).body, `{"status":"failed","error":"it did not end within a day","finishedAt":null}`)
+	subset(t, "list", w.call("GET", "/api/erasures", "").want(200).body, `{"total":1}`)
+	w.call("POST", "/api/erasures", `{"phoneNumber":"+393471239876"}`).want(202)
 }

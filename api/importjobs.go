@@ -109,7 +109,8 @@ func (s *server) registerImportJobs() {
 	register(s, operation{
 		id: "importMappedFile", method: http.MethodPost, path: "/api/contacts/mapped/file", summary: "Import an uploaded file into a list", status: http.StatusAccepted,
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: contactTag,
-		describe: "The answer comes at once; the import runs in the background and continues after a restart. GET /api/imports/{id} returns its progress.",
+		describe: "The answer comes at once; the import runs in the background and continues after a restart. GET /api/imports/{id} returns its progress. " +
+			"Refused while a person of the tenant is being erased.",
 	}, s.importMappedFile)
 	register(s, operation{
 		id: "listAllImports", method: http.MethodGet, path: "/api/imports", summary: "List imports, newest first",

@@ -110,11 +110,11 @@ func (b stallingBody) Read(p []byte) (int, error) {
 func (s *server) registerImports() {
 	register(s, operation{
 		id: "importContacts", method: http.MethodPost, path: "/api/contacts/list/{id}/import", summary: "Import contacts into a list",
-		scope: store.ScopeContacts, errors: []int{400, 404, 413, 415, 422}, streamed: true, testKeys: testKeysConfined, tag: contactTag,
+		scope: store.ScopeContacts, errors: []int{400, 404, 409, 413, 415, 422}, streamed: true, testKeys: testKeysConfined, tag: contactTag,
 		describe: "A CSV file with a header row (phone, first_name, last_name, email, or the names that Google, Outlook, iPhones and people use for them in several languages; " +
 			"every other column is an attribute; comma, semicolon, tab or bar; the charset as declared, else UTF-8, or UTF-16 with a byte order mark), an Excel workbook (.xlsx), " +
 			"vCards, or JSON: an array of objects, or objects one after the other. Each of them may be compressed with gzip. The body is streamed. Importing the same file " +
-			"again changes nothing.",
+			"again changes nothing. Refused while a person of the tenant is being erased.",
 	}, s.importContacts)
 	body := s.api.OpenAPI().Paths["/api/contacts/list/{id}/import"].Post
 	text := &huma.Schema{Type: huma.TypeString}

@@ -60,6 +60,8 @@ func (s *server) storeProblem(err error) error {
 		return problem.Field(problem.CodeNameTaken, "name", "A %s with that name exists already.", name.Kind).Because(err)
 	case errors.Is(err, store.ErrFeatureOff):
 		return problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.").Because(err)
+	case errors.Is(err, store.ErrErasureRuns):
+		return problem.New(problem.CodeConflict, "A person is being erased, whom the import could bring back.").WithFix("Wait until GET /api/erasures shows none that runs.").Because(err)
 	case errors.Is(err, store.ErrListGone):
 		return problem.Field(problem.CodeInvalid, "contactList", "A contact list of the campaign has been deleted.").Because(err)
 	case errors.As(err, &state):

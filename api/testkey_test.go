@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"fanfare/api"
 	"fanfare/api/store"
+	"fanfare/sinks/analytics"
 )
 
 // testKeyCase is one operation, as a test key sees it.
@@ -26,6 +28,8 @@ func TestKeysTimesRoutes(t *testing.T) {
 	testKey := w.newKey(w.tenant.ID, store.Scopes, true)
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxActive = 1000; return nil })
 	w.check(err)
+	// Imports wait for erasures, and erasures for the statistics.
+	w.check(w.stats.Mark(t.Context(), analytics.TopicID{1}, []analytics.Mark{{AsOf: w.clock.now().Add(time.Hour)}}))
 	type data struct{ list, campaign, scheduled, contact, imported, exported, segment string }
 	n := 0
 	fresh := func(key string) (d data) {
@@ -34,6 +38,9 @@ func TestKeysTimesRoutes(t *testing.T) {
 		d.contact = w.callAs(key, "POST", "/api/contacts", fmt.Sprintf(`{"phoneNumber":%q,"listIds":[%q]}`, phoneOf(5000+n), d.list)).want(201).id()
 		make := func(more string) string {
 			return w.callAs(key, "POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q%s}`, d.list, more)).want(201).id()
+		}
+		for strings.Contains(string(w.call("GET", "/api/erasures", "").want(200).body), `"status":"running"`) {
+			time.Sleep(5 * time.Millisecond)
 		}
 		d.imported = w.callAs(key, "POST", "/api/contacts/list/"+d.list+"/import", "phone\n"+phoneOf(7000+n)+"\n", csv).want(200).id()
 		d.exported = w.callAs(key, "POST", "/api/exports/contacts", "{}").want(202).id()

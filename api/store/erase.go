@@ -28,6 +28,8 @@ type Erasure struct {
 	Ordered    time.Time
 	// Finished is zero until everything is removed.
 	Finished time.Time
+	// Failed is why it ended before everything was removed; "" while it goes on, and when it is finished.
+	Failed string
 }
 
 // Removed counts what an erasure removed.
@@ -43,6 +45,15 @@ type Removed struct {
 	Webhooks   int    // events that waited for an endpoint, and clients' references of messages
 }
 
+// most returns the larger of each count. An erasure that begins again finds less than the first time.
+func (r Removed) most(o Removed) Removed {
+	return Removed{
+		Contacts: max(r.Contacts, o.Contacts), OptOuts: max(r.OptOuts, o.OptOuts), Audiences: max(r.Audiences, o.Audiences),
+		Recipients: max(r.Recipients, o.Recipients), Exports: max(r.Exports, o.Exports), Uploads: max(r.Uploads, o.Uploads),
+		Rejects: max(r.Rejects, o.Rejects), Answers: max(r.Answers, o.Answers), Webhooks: max(r.Webhooks, o.Webhooks),
+	}
+}
+
 // erasureHash is the number of an erased person wherever one must stand: its hash, with a mark that no number begins with.
 func (s *Store) erasureHash(tenant, phone string) string {
 	hash := s.keys.NumberHash(tenant, phone)
@@ -54,14 +65,20 @@ const erasedMark = "#"
 // ErrImportRuns is returned while an import of the tenant runs: it would bring the person back.
 var ErrImportRuns = errors.New("an import is running")
 
+// ErrErasureRuns is returned by an import while a person of the tenant is being erased: it could bring the person back.
+var ErrErasureRuns = errors.New("an erasure is running")
+
 // Queries of erasures.
 const (
 	insertErasure = `INSERT INTO erasures (id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms) VALUES (?, ?, ?, ?, ?, '', ?, 0)`
-	countErasure  = `UPDATE erasures SET removed = ? WHERE tenant = ? AND id = ? AND removed = ''`
+	countErasure  = `UPDATE erasures SET removed = ? WHERE tenant = ? AND id = ? AND finished_ms = 0`
 	finishErasure = `UPDATE erasures SET finished_ms = ? WHERE tenant = ? AND id = ? AND finished_ms = 0`
-	getErasure    = `SELECT id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms FROM erasures WHERE tenant = ? AND id = ?`
-	listErasures  = `SELECT id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms FROM erasures
-WHERE tenant = ? ORDER BY ordered_ms DESC, id DESC LIMIT ? OFFSET ?`
+	// The job of an erasure that failed is removed a week later. An erasure that is not finished and has no job has failed.
+	erasureColumns = `SELECT e.id, e.tenant, e.number_hash, e.by_whom, e.request_id, e.removed, e.ordered_ms, e.finished_ms,
+  COALESCE(j.finished_ms, 1), COALESCE(j.error, '') FROM erasures e LEFT JOIN jobs j ON j.id = e.id AND j.tenant = e.tenant`
+	getErasure    = erasureColumns + ` WHERE e.tenant = ? AND e.id = ?`
+	listErasures  = erasureColumns + ` WHERE e.tenant = ? ORDER BY e.ordered_ms DESC, e.id DESC LIMIT ? OFFSET ?`
+	openErasures  = `SELECT COUNT(*) FROM jobs WHERE tenant = ? AND kind = '` + string(JobErase) + `' AND finished_ms = 0`
 	countErasures = `SELECT COUNT(*) FROM erasures WHERE tenant = ?`
 	openImports   = `SELECT COUNT(*) FROM imports WHERE tenant = ? AND finished_ms = 0`
 )
@@ -75,6 +92,9 @@ func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string
 	j.Kind, j.Options = JobErase, []byte("{}")
 	plan := packPart([]byte(phone))
 	err := s.write(ctx, func(tx *tx) (err error) {
+		if err := tx.lockMembers(ctx, j.Tenant); err != nil { // an import that is ordered now sees the erasure, or it the import
+			return err
+		}
 		var running int
 		if err := tx.raw.QueryRowContext(ctx, openImports, j.Tenant).Scan(&running); err != nil {
 			return err
@@ -98,10 +118,13 @@ func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string
 }
 
 func scanErasure(row interface{ Scan(...any) error }) (e Erasure, err error) {
-	var removed string
-	var ordered, finished int64
-	if err := row.Scan(&e.ID, &e.Tenant, &e.NumberHash, &e.By, &e.RequestID, &removed, &ordered, &finished); err != nil {
+	var removed, reason string
+	var ordered, finished, ended int64
+	if err := row.Scan(&e.ID, &e.Tenant, &e.NumberHash, &e.By, &e.RequestID, &removed, &ordered, &finished, &ended, &reason); err != nil {
 		return e, err
+	}
+	if finished == 0 && ended > 0 {
+		e.Failed = orElse(reason, "its job ended before everything was removed")
 	}
 	e.Ordered, e.Finished = fromMS(ordered), fromMS(finished)
 	if removed != "" {
@@ -137,25 +160,92 @@ func (s *Store) Erasures(ctx context.Context, tenant string, page Page) (out []E
 	return out, total, rows.Err()
 }
 
-// EraseNumber returns the number that the job of an erasure is about; "" when it has removed everything already.
-func (r *JobRun) EraseNumber(ctx context.Context) (string, error) {
-	phone, err := r.Plan(ctx)
-	return string(phone), err
+// noErasures is [ErrErasureRuns] while a person of the tenant is being erased.
+func (t *tx) noErasures(ctx context.Context, tenant string) error {
+	if err := t.lockMembers(ctx, tenant); err != nil {
+		return err
+	}
+	var running int
+	if err := t.raw.QueryRowContext(ctx, openErasures, tenant).Scan(&running); err != nil {
+		return err
+	}
+	if running > 0 {
+		return ErrErasureRuns
+	}
+	return nil
+}
+
+// erasePlan is the plan of an erasure once its rows are erased. Before, the plan is the number alone.
+type erasePlan struct {
+	Phone      string
+	Recipients map[string][]byte // by campaign, Roaring bitmaps
+}
+
+// EraseNumber returns the number that the job of an erasure is about, "" when it has removed everything already, and the recipients that
+// an earlier run has kept ([JobRun.KeepErasure]).
+func (r *JobRun) EraseNumber(ctx context.Context) (phone string, recipients map[string]*roaring.Bitmap, err error) {
+	recipients = map[string]*roaring.Bitmap{}
+	plan, err := r.Plan(ctx)
+	if err != nil || !bytes.HasPrefix(plan, []byte("{")) {
+		return string(plan), recipients, err
+	}
+	var kept erasePlan
+	if err := json.Unmarshal(plan, &kept); err != nil {
+		return "", nil, fmt.Errorf("plan of %s: %w", r.ID, err)
+	}
+	for campaign, set := range kept.Recipients {
+		recipients[campaign] = roaring.New()
+		if err := recipients[campaign].UnmarshalBinary(set); err != nil {
+			return "", nil, fmt.Errorf("plan of %s: %w", r.ID, err)
+		}
+	}
+	return kept.Phone, recipients, nil
+}
+
+// KeepErasure notes what was removed so far, and the recipients that the person was, which no audience names any more.
+func (r *JobRun) KeepErasure(ctx context.Context, phone string, removed Removed, recipients map[string]*roaring.Bitmap) error {
+	plan := erasePlan{phone, map[string][]byte{}}
+	for campaign, set := range recipients {
+		var err error
+		if plan.Recipients[campaign], err = set.ToBytes(); err != nil {
+			return err
+		}
+	}
+	text, err := json.Marshal(plan)
+	if err != nil {
+		return err
+	}
+	packed := packPart(text)
+	return r.step(ctx, func(*Job) {}, func(tx *tx) error {
+		if err := tx.countErasure(ctx, &r.Job, removed); err != nil {
+			return err
+		}
+		return tx.PutJobPart(ctx, r.ID, planPart, packed)
+	})
 }
 
 // CountErasure notes what was removed, and forgets the number. [JobRun.EndErasure] follows.
 func (r *JobRun) CountErasure(ctx context.Context, removed Removed) error {
-	text, err := json.Marshal(removed)
-	if err != nil {
-		return err
-	}
 	return r.step(ctx, func(*Job) {}, func(tx *tx) error {
-		if _, err := tx.raw.ExecContext(ctx, countErasure, string(text), r.Tenant, r.ID); err != nil {
+		if err := tx.countErasure(ctx, &r.Job, removed); err != nil {
 			return err
 		}
 		_, err := tx.raw.ExecContext(ctx, "DELETE FROM job_parts WHERE job = ?", r.ID)
 		return err
 	})
+}
+
+func (t *tx) countErasure(ctx context.Context, j *Job, removed Removed) error {
+	e, err := scanErasure(t.raw.QueryRowContext(ctx, getErasure, j.Tenant, j.ID))
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(e.Removed.most(removed))
+	if err != nil {
+		return err
+	}
+	_, err = t.raw.ExecContext(ctx, countErasure, string(text), j.Tenant, j.ID)
+	return err
 }
 
 // EndErasure writes the store anew ([Store.Compact]), and completes the record of the erasure.
@@ -177,15 +267,15 @@ type Answers struct {
 	Erased func(response []byte) ([]byte, error)
 }
 
-// EraseRows takes a person (E.164 with +) out of every table: contacts, opt-outs, frozen audiences, exports, uploads, refused rows,
-// answers to repeated requests, and events for webhooks. It returns the recipients that the person was in frozen audiences, by
+// EraseRows takes a person (E.164 with +) out of every table but exports ([Store.EraseExports]): contacts, opt-outs, frozen audiences,
+// uploads, refused rows, answers to repeated requests, and events for webhooks. It returns the recipients that the person was in frozen audiences, by
 // campaign. It may be repeated. An opt-out stays with its hash, so that senders go on refusing the number.
 func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answers) (removed Removed, recipients map[string]*roaring.Bitmap, err error) {
 	if s.keys == nil {
 		return removed, nil, errNoKeys
 	}
 	e := &eraser{s: s, kept: kept, tenant: tenant, phone: phone, key: schemas.NumberKey(phone), hash: s.erasureHash(tenant, phone), recipients: map[string]*roaring.Bitmap{}}
-	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.exports, e.uploads, e.answers, e.webhooks, e.emptyContact} {
+	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.uploads, e.answers, e.webhooks, e.emptyContact} {
 		if err := step(ctx); err != nil {
 			return e.Removed, nil, fmt.Errorf("erase: %w", err)
 		}
@@ -415,48 +505,49 @@ var (
 	errFreezing  = errors.New("an audience of the tenant is being frozen")
 )
 
-// exports removes all exports of the tenant that were ordered so far: a file cannot be changed.
-func (e *eraser) exports(ctx context.Context) error {
-	rows, err := e.s.d.read.QueryContext(ctx, "SELECT id, finished_ms FROM jobs WHERE tenant = ? AND kind = ?", e.tenant, string(JobExport))
+// EraseExports removes all exports of a tenant that were ordered so far, and returns how many: a file cannot be changed. What they are made
+// of is erased before. While one is still being cancelled it is an error, and is to be called again.
+func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err error) {
+	rows, err := s.d.read.QueryContext(ctx, "SELECT id, finished_ms FROM jobs WHERE tenant = ? AND kind = ?", tenant, string(JobExport))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ids := map[string]int64{}
 	for rows.Next() {
 		var id string
 		var finished int64
 		if err := rows.Scan(&id, &finished); err != nil {
-			return errors.Join(err, rows.Close())
+			return 0, errors.Join(err, rows.Close())
 		}
 		ids[id] = finished
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return err
+		return 0, err
 	}
 	open := 0
 	for id, finished := range ids {
 		if finished == 0 {
-			if err := e.s.CancelJob(ctx, e.tenant, JobExport, id); err != nil && !errors.Is(err, schemas.ErrTransition) && !isNotFound(err) {
-				return err
+			if err := s.CancelJob(ctx, tenant, JobExport, id); err != nil && !errors.Is(err, schemas.ErrTransition) && !isNotFound(err) {
+				return n, err
 			}
-			j, err := e.s.Job(ctx, e.tenant, JobExport, id)
+			j, err := s.Job(ctx, tenant, JobExport, id)
 			if err != nil && !isNotFound(err) {
-				return err
+				return n, err
 			}
 			if err == nil && j.Finished.IsZero() { // the process that runs it ends it with its next step
 				open++
 				continue
 			}
 		}
-		if err := e.s.RemoveJob(ctx, e.tenant, JobExport, id); err != nil && !isNotFound(err) {
-			return err
+		if err := s.RemoveJob(ctx, tenant, JobExport, id); err != nil && !isNotFound(err) {
+			return n, err
 		}
-		e.Exports++
+		n++
 	}
 	if open > 0 {
-		return errStillOpen
+		return n, errStillOpen
 	}
-	return nil
+	return n, nil
 }
 
 // uploads removes files that wait for their import, and the rows that imports refused: nobody can tell whom a refused row is about.
@@ -575,6 +666,15 @@ func (e *eraser) webhooks(ctx context.Context) error {
 		e.Webhooks++
 	}
 	return nil
+}
+
+// EraseWebhooks removes the events about a number that came to wait for an endpoint since [Store.EraseRows], and returns how many.
+func (s *Store) EraseWebhooks(ctx context.Context, tenant, phone string) (int, error) {
+	e := &eraser{s: s, tenant: tenant, phone: phone, key: schemas.NumberKey(phone)}
+	if err := e.webhooks(ctx); err != nil {
+		return e.Webhooks, fmt.Errorf("erase: %w", err)
+	}
+	return e.Webhooks, nil
 }
 
 // EraseReferences removes the clients' references of the messages to these recipients, by campaign, and returns how many there were.

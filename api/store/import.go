@@ -34,6 +34,7 @@ import (
 // each number seen. A row that cannot be read is refused and counted, and reading goes on. When the stream itself
 // breaks, the rows that were read stay imported and the error is [ErrStream]; the report says how many rows were read.
 // While the import runs, [Store.ImportReport] returns figures that are at most half a second old, in any process.
+// It is [ErrErasureRuns] while a person of the tenant is being erased.
 // progress, if not nil, is called with the report before the first row, after each batch and at the end.
 func (s *Store) Import(ctx context.Context, tenant string, list uint64, opts ImportOptions, in io.Reader, progress func(ImportReport)) (ImportReport, error) {
 	im, err := s.newImporter(ctx, tenant, list, opts)
@@ -95,6 +96,9 @@ func (s *Store) newImporter(ctx context.Context, tenant string, list uint64, opt
 	}
 	im.report.ID, im.report.State = newImportID(), ImportRunning
 	err = s.write(ctx, func(tx *tx) error {
+		if err := tx.noErasures(ctx, tenant); err != nil {
+			return err
+		}
 		im.report.Started, im.report.Seen, im.shown = tx.at, tx.at, time.Now()
 		return tx.InsertImport(ctx, db.InsertImportParams{
 			ID: im.report.ID, Tenant: tenant, List: int64(list), Source: im.report.Source, State: string(im.report.State), Now: tx.now,

@@ -51,7 +51,8 @@ type jobOptions struct {
 }
 
 // StartImport orders the import of an uploaded file into a list. [Store.RunImports] runs it, in any process. A
-// [FieldError] says what is wrong with the options or with the beginning of the file.
+// [FieldError] says what is wrong with the options or with the beginning of the file. It is [ErrErasureRuns] while a person of the tenant
+// is being erased.
 func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upload string, opts ImportOptions) (ImportReport, error) {
 	u, err := s.GetUpload(ctx, tenant, upload)
 	if err != nil {
@@ -75,6 +76,9 @@ func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upl
 	r := &im.report
 	r.ID, r.State, r.Source, r.Bytes = newImportID(), ImportQueued, u.Source, u.Bytes
 	err = s.write(ctx, func(tx *tx) error {
+		if err := tx.noErasures(ctx, tenant); err != nil {
+			return err
+		}
 		r.Started, r.Seen = tx.at, tx.at
 		return tx.InsertImport(ctx, db.InsertImportParams{
 			ID: r.ID, Tenant: tenant, List: int64(list), Source: r.Source, State: string(r.State), Upload: u.ID, Options: string(options),

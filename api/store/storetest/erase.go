@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"golang.org/x/sync/errgroup"
 
 	"fanfare/api/importfile"
@@ -49,7 +51,10 @@ var erasureTests = []test{
 
 		removed, recipients, err := e.s.EraseRows(e.Context(), a.ID, gone, plainAnswers)
 		e.must(err)
-		equal(e, "removed", removed, store.Removed{Contacts: 1, OptOuts: 2, Audiences: 1, Exports: 1, Uploads: 1, Answers: 1, Webhooks: 1})
+		equal(e, "removed", removed, store.Removed{Contacts: 1, OptOuts: 2, Audiences: 1, Uploads: 1, Answers: 1, Webhooks: 1})
+		exports, err := e.s.EraseExports(e.Context(), a.ID)
+		e.must(err)
+		equal(e, "exports removed", exports, 1)
 		equal(e, "campaigns it was a recipient of", len(recipients), 1)
 		equal(e, "recipients", recipients[frozen.ID()].GetCardinality(), uint64(1))
 		if now := e.dump(a); strings.Contains(now, digits) || strings.Contains(e.table("suppression_log", a), digits) {
@@ -172,11 +177,17 @@ var erasureTests = []test{
 		runs := 0
 		e.must(e.s.RunJobs(ctx, func(ctx context.Context, run *store.JobRun) error {
 			runs++
-			phone, err := run.EraseNumber(ctx)
+			phone, recipients, err := run.EraseNumber(ctx)
 			e.must(err)
 			equal(e, "the number", phone, mobile(1))
-			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7}))
-			phone, err = run.EraseNumber(ctx)
+			equal(e, "recipients of an earlier run", len(recipients), 0)
+			e.must(run.KeepErasure(ctx, phone, store.Removed{Contacts: 1, Audiences: 2}, map[string]*roaring.Bitmap{"camp_1": roaring.BitmapOf(3, 4)}))
+			phone, recipients, err = run.EraseNumber(ctx)
+			e.must(err)
+			equal(e, "the number once the rows are erased", phone, mobile(1))
+			equal(e, "recipients kept", recipients["camp_1"].String(), "{3,4}")
+			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7})) // begun again, it finds no audience
+			phone, _, err = run.EraseNumber(ctx)
 			e.must(err)
 			equal(e, "the number when everything is removed", phone, "")
 			return run.EndErasure(ctx)
@@ -185,7 +196,7 @@ var erasureTests = []test{
 		rows, n, err := e.s.Erasures(e.Context(), a.ID, store.Page{})
 		e.must(err)
 		equal(e, "records", n, 1)
-		if len(rows) != 1 || rows[0].Removed != (store.Removed{Contacts: 1, Recipients: 7}) || rows[0].Finished.IsZero() {
+		if len(rows) != 1 || rows[0].Removed != (store.Removed{Contacts: 1, Audiences: 2, Recipients: 7}) || rows[0].Failed != "" || rows[0].Finished.IsZero() {
 			e.Errorf("got %+v, want one that is finished", rows)
 		}
 		digits := strings.TrimPrefix(mobile(1), "+")
@@ -199,6 +210,38 @@ var erasureTests = []test{
 		e.order(a, list, "phone\n"+mobile(3))
 		_, err := e.s.OrderErasure(e.Context(), store.Job{Tenant: a.ID, By: "key"}, mobile(1), "")
 		e.wantErr(err, store.ErrImportRuns)
+	}},
+	{"imports wait for an erasure, until it has failed", func(e *env) {
+		a, b := e.limited("a", 1000), e.limited("b", 1000)
+		list, theirs := e.list(a, "people"), e.list(b, "people")
+		file := e.upload(a, "phone\n"+mobile(3))
+		j, err := e.s.OrderErasure(e.Context(), store.Job{Tenant: a.ID, By: "key"}, mobile(1), "")
+		e.must(err)
+		_, err = e.s.StartImport(e.Context(), a.ID, list.Number, file.ID, store.ImportOptions{})
+		e.wantErr(err, store.ErrErasureRuns)
+		from := func(t store.Tenant, l store.List) error {
+			_, err := e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader("phone\n"+mobile(3)), nil)
+			return err
+		}
+		e.wantErr(from(a, list), store.ErrErasureRuns)
+		e.must(from(b, theirs))
+		record, err := e.s.Erasure(e.Context(), a.ID, j.ID)
+		e.must(err)
+		equal(e, "failed while it goes on", record.Failed, "")
+		e.runJobs(e.s, j, func(context.Context, *store.JobRun) error {
+			return &store.JobError{Reason: "it did not end within a day"}
+		}, jobEnded)
+		record, err = e.s.Erasure(e.Context(), a.ID, j.ID)
+		e.must(err)
+		equal(e, "failed", record.Failed, "it did not end within a day")
+		e.must(from(a, list))
+		e.clock.add(store.JobLife + time.Hour)
+		e.must(e.s.Collect(e.Context())) // the job is gone, the record stays
+		record, err = e.s.Erasure(e.Context(), a.ID, j.ID)
+		e.must(err)
+		if record.Failed == "" || !record.Finished.IsZero() {
+			e.Errorf("a week later: got %+v, want it failed", record)
+		}
 	}},
 }
 

@@ -114,6 +114,14 @@ var calls = map[string]call{
 		_, _, err := e.s.EraseRows(e.Context(), me, mobile(1), plainAnswers)
 		return errors.Join(err, missing)
 	},
+	"EraseExports": func(e *env, me string, x theirs) error {
+		_, err := e.s.EraseExports(e.Context(), me)
+		return errors.Join(err, missing)
+	},
+	"EraseWebhooks": func(e *env, me string, _ theirs) error {
+		_, err := e.s.EraseWebhooks(e.Context(), me, mobile(9))
+		return errors.Join(err, missing)
+	},
 	"EraseReferences": func(e *env, me string, x theirs) error {
 		_, err := e.s.EraseReferences(e.Context(), me, map[string]*roaring.Bitmap{x.origin.ID(): roaring.BitmapOf(0, 1)})
 		return errors.Join(err, missing)

@@ -57,13 +57,17 @@ func (s *Setup) awaitErasure(ctx context.Context, c *client, out *printer, answe
 		var e struct {
 			ID     string   `json:"id"`
 			Status string   `json:"status"`
+			Error  string   `json:"error"`
 			Stays  []string `json:"stays"`
 		}
 		if err := json.Unmarshal(answer, &e); err != nil {
 			return fmt.Errorf("read the answer: %w", err)
 		}
-		if e.Status == "done" {
+		switch e.Status {
+		case "done":
 			return out.print(answer)
+		case "failed":
+			return fmt.Errorf("erasure %s failed: %s. Not everything was removed: order it again with fanfare erase --phone", e.ID, e.Error)
 		}
 		select {
 		case <-ctx.Done():

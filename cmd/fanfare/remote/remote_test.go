@@ -334,6 +334,12 @@ func TestEraseCommand(t *testing.T) {
 	if err != nil || fmt.Sprint(asked) != fmt.Sprint(want) || !strings.Contains(out, `"contacts": 1`) || !strings.Contains(out, "The topic deliveries") {
 		t.Errorf("got %v, asked %q and printed %s", err, asked, out)
 	}
+	_, err = run(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"id":"era_1","status":"failed","error":"it did not end within a day"}`)
+	}, "erase", "--phone", "+393331234567")
+	if err == nil || !strings.Contains(err.Error(), "did not end within a day") || !strings.Contains(err.Error(), "order it again") {
+		t.Errorf("one that failed: got %v, want an error that says what to do", err)
+	}
 	if _, err := run(t, nil, "erase"); err == nil || !strings.Contains(err.Error(), "--phone is needed") {
 		t.Errorf("without a number: got %v, want it refused", err)
 	}
