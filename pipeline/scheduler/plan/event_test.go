@@ -225,8 +225,11 @@ func BenchmarkSnapshot(b *testing.B) {
 // scheduled, paused, in flight, and awaiting receipts. A round is made every 10 ms, so 1 % of a core is 100 µs.
 func BenchmarkIdleStep(b *testing.B) {
 	w := newEnv(1)
+	const long = 10_000 * time.Hour // a round takes 10 ms, and millions of rounds are measured
 	for i := range 10 {
 		w.addRoute(fmt.Sprint("r", i), 1<<20)
+		w.routes[i].ReceiptWindowMs = long.Milliseconds()
+		w.planner.setRoute(w.routes[i])
 	}
 	for i := range uint64(10_000) {
 		tenant := fmt.Sprint("tn_", i%100)
@@ -234,14 +237,15 @@ func BenchmarkIdleStep(b *testing.B) {
 		leg := smsLeg(3)
 		leg.Route = fmt.Sprint("r", i%10)
 		c := w.addCampaign(10001+i, tenant, 100, 5000, leg)
-		switch i % 4 {
-		case 0:
-			w.set(c, func(r *fanfarev1.Campaign) {
-				r.State, r.ScheduledMs = schemas.StateScheduled, ms(w.now.Add(24*time.Hour))
-			})
-		case 1:
-			w.set(c, func(r *fanfarev1.Campaign) { r.State = schemas.StatePaused })
-		}
+		w.set(c, func(r *fanfarev1.Campaign) {
+			r.ValidityMs = long.Milliseconds()
+			switch i % 4 {
+			case 0:
+				r.State, r.ScheduledMs = schemas.StateScheduled, ms(w.now.Add(long))
+			case 1:
+				r.State = schemas.StatePaused
+			}
+		})
 	}
 	round := func() (work int) {
 		moves, requests := w.planner.Moves(w.now), w.planner.AudienceRequests(w.now)
