@@ -44,7 +44,7 @@ type ErasureRemoved struct {
 var erasureStays = []string{
 	"The topic deliveries: events of messages to the number, for 35 days.",
 	"The topics messages.<route>, held and receipts: messages and receipts that were written before, for up to 7 days.",
-	"Messages made ready before, such as those of a paused campaign: they are handed over later, and their events have the number, also in the statistics. Erase again when the campaign has ended.",
+	"Messages made ready before that are handed over later, such as those of a paused campaign, and receipts that come later: their events have the number, also in the statistics. Erase again when the campaign is settled.",
 	"Dead letters, if there are any of the number: 30 days.",
 	"The opt-out of the number, if there is one: as a keyed hash, in the store and in the topic suppressions, so that senders go on refusing it.",
 	"What webhooks and consumers of the topics have received.",
