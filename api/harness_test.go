@@ -505,7 +505,7 @@ func (w *env) freeze(campaign string, n uint32) {
 // test.
 func (w *env) resize(campaign string, n uint32) {
 	w.Helper()
-	db, err := sql.Open("sqlite", w.dsn)
+	db, err := sql.Open("sqlite", w.dsn+"?_pragma=busy_timeout(10000)")
 	w.check(err)
 	defer func() { _ = db.Close() }()
 	number, err := schemas.CampaignNumber(campaign)

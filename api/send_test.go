@@ -345,7 +345,7 @@ func TestKeptAnswerIsSmall(t *testing.T) {
 	}
 	b, _ := json.Marshal(map[string]any{"destinations": numbers, "message": "Your code is 123456"})
 	first := w.call("POST", sendPath, string(b), header{"Idempotency-Key", "batch"}).want(200)
-	db, err := sql.Open("sqlite", w.dsn)
+	db, err := sql.Open("sqlite", w.dsn+"?_pragma=busy_timeout(10000)")
 	w.check(err)
 	defer func() { _ = db.Close() }()
 	var kept int

@@ -25,7 +25,7 @@ import (
 func TestSQLite(t *testing.T) {
 	storetest.Run(t, func(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
 		cfg.DSN = sqliteFile(t)
-		db, err := sql.Open("sqlite", cfg.DSN)
+		db, err := sql.Open("sqlite", cfg.DSN+"?_pragma=busy_timeout(10000)")
 		if err != nil {
 			t.Fatal(err)
 		}
