@@ -91,6 +91,9 @@ func flattenStream(op *huma.Operation) {
 		}
 		if kinds, ok := media.Schema.Items.Extensions["oneOf"].([]*huma.Schema); ok && len(kinds) == 1 {
 			media.Schema.Items, media.Schema.Description = kinds[0], "Each object is one server-sent event, written as UTF-8 text."
+			if data := kinds[0].Properties["data"]; data != nil && data.Description == "" {
+				data.Description = "The JSON of the event."
+			}
 		}
 	}
 }

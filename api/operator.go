@@ -22,44 +22,44 @@ const operatorTag = "Operator"
 
 // Tenant is a customer of the installation.
 type Tenant struct {
-	ID               string `json:"id" example:"tn_2s5v7k4m9q1x3z6b"`
-	Name             string `json:"name"`
+	ID               string `json:"id" example:"tn_2s5v7k4m9q1x3z6b" doc:"Given by the installation; it never changes."`
+	Name             string `json:"name" doc:"Unique in the installation."`
 	Enabled          bool   `json:"enabled" doc:"False: nothing is sent, and its API keys are refused."`
 	CampaignsEnabled bool   `json:"campaignsEnabled" doc:"R45: campaigns need it."`
 	Region           string `json:"region" doc:"Country as which numbers without a country code are read." example:"IT"`
-	Timezone         string `json:"timezone" example:"Europe/Rome"`
-	Currency         string `json:"currency" example:"EUR"`
-	DefaultRoute     string `json:"defaultRoute"`
-	DefaultSender    string `json:"defaultSender"`
-	MaxActive        uint32 `json:"maxActiveCampaigns"`
+	Timezone         string `json:"timezone" example:"Europe/Rome" doc:"IANA name. Times without a zone are read in it."`
+	Currency         string `json:"currency" example:"EUR" doc:"ISO 4217 code of all its money."`
+	DefaultRoute     string `json:"defaultRoute" doc:"Route of single messages, and of campaigns for which no other route is found."`
+	DefaultSender    string `json:"defaultSender" doc:"SMS sender of messages and campaigns that name none; empty: they must name one."`
+	MaxActive        uint32 `json:"maxActiveCampaigns" doc:"Most campaigns that are active at once; confirming one more is refused."`
 	MaxContacts      uint32 `json:"maxContacts" doc:"Per campaign."`
 	MaxSegments      uint32 `json:"maxSegments" doc:"Per rendered text."`
 	Rate             uint32 `json:"rate" doc:"Messages a second over all campaigns; 0: no own limit."`
 	Weight           uint32 `json:"weight" doc:"Share relative to other tenants, 1 to 100."`
 	Balance          *Money `json:"balance" doc:"Money that can still be spent; null: unlimited."`
 	Reserved         Money  `json:"reserved" doc:"Money set aside for unfinished campaigns."`
-	Spent            Money  `json:"spent"`
+	Spent            Money  `json:"spent" doc:"Money that its messages have cost so far."`
 	Owed             Money  `json:"owed" doc:"Debt: credit that was withdrawn although unfinished campaigns had reserved it. Campaigns are suspended until a top-up pays it."`
-	CreatedAt        string `json:"createdAt" format:"date-time"`
-	UpdatedAt        string `json:"updatedAt" format:"date-time"`
-	Version          uint64 `json:"version"`
+	CreatedAt        string `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt        string `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	Version          uint64 `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // TenantInput creates or changes a tenant.
 type TenantInput struct {
 	Name             problem.Optional[string] `json:"name,omitzero" doc:"Unique in the installation."`
-	Enabled          problem.Optional[bool]   `json:"enabled,omitzero"`
-	CampaignsEnabled problem.Optional[bool]   `json:"campaignsEnabled,omitzero"`
-	Region           problem.Optional[string] `json:"region,omitzero"`
-	Timezone         problem.Optional[string] `json:"timezone,omitzero"`
+	Enabled          problem.Optional[bool]   `json:"enabled,omitzero" doc:"false: nothing is sent, and the tenant's API keys are refused. A new tenant is enabled."`
+	CampaignsEnabled problem.Optional[bool]   `json:"campaignsEnabled,omitzero" doc:"Campaigns need it. true for a new tenant."`
+	Region           problem.Optional[string] `json:"region,omitzero" doc:"ISO 3166-1 alpha-2; numbers without a country code are read as numbers of this country. Default: IT."`
+	Timezone         problem.Optional[string] `json:"timezone,omitzero" doc:"IANA name; default: the main zone of the region."`
 	Currency         problem.Optional[string] `json:"currency,omitzero" doc:"It can't be changed later."`
-	DefaultRoute     problem.Optional[string] `json:"defaultRoute,omitzero"`
-	DefaultSender    problem.Optional[string] `json:"defaultSender,omitzero"`
-	MaxActive        problem.Optional[uint32] `json:"maxActiveCampaigns,omitzero"`
-	MaxContacts      problem.Optional[uint32] `json:"maxContacts,omitzero"`
-	MaxSegments      problem.Optional[uint32] `json:"maxSegments,omitzero"`
-	Rate             problem.Optional[uint32] `json:"rate,omitzero"`
-	Weight           problem.Optional[uint32] `json:"weight,omitzero"`
+	DefaultRoute     problem.Optional[string] `json:"defaultRoute,omitzero" doc:"Name of a route, which is used where no other is found; default: sim."`
+	DefaultSender    problem.Optional[string] `json:"defaultSender,omitzero" doc:"SMS sender of messages and campaigns that name none; default: FANFARE. Null or empty: they must name one."`
+	MaxActive        problem.Optional[uint32] `json:"maxActiveCampaigns,omitzero" doc:"Most campaigns that are active at once; default: 10."`
+	MaxContacts      problem.Optional[uint32] `json:"maxContacts,omitzero" doc:"Most contacts of a campaign, up to 16,777,215; default: 1,000,000."`
+	MaxSegments      problem.Optional[uint32] `json:"maxSegments,omitzero" doc:"Most SMS segments of a rendered text, 1 to 255; default: 3."`
+	Rate             problem.Optional[uint32] `json:"rate,omitzero" doc:"Messages a second over all campaigns; 0 (the default) or null: no own limit."`
+	Weight           problem.Optional[uint32] `json:"weight,omitzero" doc:"Share relative to other tenants, 1 to 100; default: 1."`
 	Credit           problem.Optional[Money]  `json:"credit,omitzero" doc:"Only for a new tenant; left out or null: unlimited."`
 }
 
@@ -79,7 +79,7 @@ type (
 	tenantCreateIn struct{ Body problem.Body[TenantInput] }
 	tenantChangeIn struct {
 		ID      string `path:"id" doc:"Id or name."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[TenantInput]
 	}
 	creditIn struct {

@@ -34,19 +34,19 @@ type Policy struct {
 	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
 	ReplayWindow ReplayWindow        `json:"replayWindow" doc:"When a campaign may be replayed."`
 	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
-	Version      uint64              `json:"version"`
+	Version      uint64              `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match. 0: the policy was never set."`
 }
 
 // FrequencyCap is the most campaigns that may send to one recipient within so many days (X9).
 type FrequencyCap struct {
-	Max  uint32 `json:"max" minimum:"1" maximum:"1000" example:"3"`
-	Days uint32 `json:"days" minimum:"1" maximum:"30" example:"7"`
+	Max  uint32 `json:"max" minimum:"1" maximum:"1000" example:"3" doc:"Campaigns that may send to the same recipient in the period."`
+	Days uint32 `json:"days" minimum:"1" maximum:"30" example:"7" doc:"Length of the period."`
 }
 
 // CountryCap is the most recipients of a country (X9).
 type CountryCap struct {
 	Country string `json:"country" doc:"ISO 3166-1 alpha-2." example:"IT"`
-	Max     uint32 `json:"max" example:"10000"`
+	Max     uint32 `json:"max" example:"10000" doc:"Recipients in the period."`
 	Per     string `json:"per" enum:"day,month" doc:"A day or a month in the tenant's time zone."`
 }
 
@@ -66,7 +66,7 @@ type ReplayWindow struct {
 
 // PolicyInput changes a policy. Fields that are left out do not change.
 type PolicyInput struct {
-	SecondPerson problem.Optional[bool]                `json:"secondPerson,omitzero"`
+	SecondPerson problem.Optional[bool]                `json:"secondPerson,omitzero" doc:"true: a campaign must be confirmed by a person who has not edited it."`
 	Words        problem.Optional[[]string]            `json:"words,omitzero" doc:"At most 1,000, of at most 100 characters."`
 	Patterns     problem.Optional[[]string]            `json:"patterns,omitzero" doc:"At most 100, of at most 500 characters."`
 	Domains      problem.Optional[[]string]            `json:"domains,omitzero" doc:"At most 1,000."`
@@ -90,7 +90,7 @@ const policyName = store.PolicyName
 type (
 	policyIn       struct{}
 	policyChangeIn struct {
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[PolicyInput]
 	}
 	policyOut struct {

@@ -19,17 +19,17 @@ import (
 
 // PriceRow is a row of a tenant's price list (R113, X13).
 type PriceRow struct {
-	ID        string  `json:"id" example:"price_10001"`
-	Channel   string  `json:"channel" enum:"sms,rcs,whatsapp,voice"`
+	ID        string  `json:"id" example:"price_10001" doc:"Given by the installation; it never changes."`
+	Channel   string  `json:"channel" enum:"sms,rcs,whatsapp,voice" doc:"The channel that the price is for."`
 	Country   *string `json:"country" doc:"ISO 3166-1 alpha-2; null: every country without its own row." example:"IT"`
 	From      uint64  `json:"from" doc:"Smallest volume for which the price applies. Volume is the recipients of the campaign, or 1 for a single message."`
 	ValidFrom *string `json:"validFrom" format:"date-time" doc:"From when on it applies; null: always."`
 	Price     Money   `json:"price" doc:"Price of one segment (sms), message (rcs, whatsapp) or minute (voice), in the tenant's currency."`
-	CreatedBy string  `json:"createdBy"`
-	CreatedAt string  `json:"createdAt" format:"date-time"`
-	UpdatedAt string  `json:"updatedAt" format:"date-time"`
-	DeletedAt *string `json:"deletedAt" format:"date-time"`
-	Version   uint64  `json:"version"`
+	CreatedBy string  `json:"createdBy" doc:"Id of the person or API key that created it."`
+	CreatedAt string  `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt string  `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	DeletedAt *string `json:"deletedAt" format:"date-time" doc:"When it was deleted; null: not deleted."`
+	Version   uint64  `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // PriceRowInput creates or changes a row.
@@ -117,10 +117,10 @@ type (
 
 // PriceImport is the result of the import of a price list.
 type PriceImport struct {
-	Rows    int `json:"rows"`
-	Added   int `json:"added"`
-	Changed int `json:"changed"`
-	Deleted int `json:"deleted"`
+	Rows    int `json:"rows" doc:"Rows of the file, without the heading."`
+	Added   int `json:"added" doc:"New rows. The price of a whole channel is not counted as added or changed."`
+	Changed int `json:"changed" doc:"Rows with another price than before."`
+	Deleted int `json:"deleted" doc:"Rows that were deleted because the file does not have them; 0 without replace."`
 }
 
 // Resolve keeps the body as a stream, so that huma does not read it.

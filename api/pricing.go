@@ -19,9 +19,9 @@ type GoalInput struct {
 
 // Exclusions counts the contacts of the lists that would not be sent to.
 type Exclusions struct {
-	Invalid    uint32 `json:"invalid"`
-	Duplicates uint32 `json:"duplicates"`
-	OptedOut   uint32 `json:"optedOut"`
+	Invalid    uint32 `json:"invalid" doc:"Contacts whose number cannot receive messages."`
+	Duplicates uint32 `json:"duplicates" doc:"Contacts with the same number as an earlier contact of the lists."`
+	OptedOut   uint32 `json:"optedOut" doc:"Contacts whose number has opted out."`
 	NotOptedIn uint32 `json:"notOptedIn" doc:"Contacts without consent, in a campaign with requireOptIn."`
 	Capped     uint32 `json:"capped" doc:"Contacts at their frequency cap."`
 	OverQuota  uint32 `json:"overQuota" doc:"Contacts above the cap of their country for the day or the month."`
@@ -29,45 +29,45 @@ type Exclusions struct {
 
 // Goal is the answer of calculateGoal: E's fields (R94), then ours.
 type Goal struct {
-	TotalContacts            uint64        `json:"totalContacts" example:"5000"`
-	EstimatedCost            Money         `json:"estimatedCost"`
-	CostPerMessage           Money         `json:"costPerMessage"`
-	Currency                 string        `json:"currency" example:"EUR"`
+	TotalContacts            uint64        `json:"totalContacts" example:"5000" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
+	EstimatedCost            Money         `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
+	CostPerMessage           Money         `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
+	Currency                 string        `json:"currency" example:"EUR" doc:"ISO 4217 code."`
 	EstimatedDuration        *string       `json:"estimatedDuration" example:"15 minutes" doc:"From the route's rate and the calling hours; null when it would take more than a year."`
-	EstimatedDurationSeconds *int64        `json:"estimatedDurationSeconds"`
+	EstimatedDurationSeconds *int64        `json:"estimatedDurationSeconds" doc:"The same in seconds, rounded up; null when it would take more than a year."`
 	Basis                    string        `json:"basis" doc:"goal: the number given; audience: the contacts that would be sent to now."`
-	Exclusions               Exclusions    `json:"exclusions"`
+	Exclusions               Exclusions    `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
 	ByCountry                []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; for a goal, in the proportions of the audience."`
 	MaxCost                  Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
-	PriceVersion             string        `json:"priceVersion"`
-	Encoding                 *string       `json:"encoding"`
-	Characters               *int          `json:"characters"`
-	Segments                 int           `json:"segments"`
+	PriceVersion             string        `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
+	Encoding                 *string       `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
+	Characters               *int          `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
+	Segments                 int           `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
 	Warning                  []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
 }
 
 // BreakdownLine is the part of a price for one channel.
 type BreakdownLine struct {
-	Count uint64 `json:"count"`
-	Cost  Money  `json:"cost"`
+	Count uint64 `json:"count" doc:"Recipients whose first message goes over this channel."`
+	Cost  Money  `json:"cost" doc:"Expected cost of these messages."`
 }
 
 // Breakdown splits a price by channel: E's three and voice. Its counts add up to totalContacts, its costs to
 // estimatedCost (C9).
 type Breakdown struct {
-	SMS      BreakdownLine `json:"sms"`
-	RCS      BreakdownLine `json:"rcs"`
-	WhatsApp BreakdownLine `json:"whatsapp"`
-	Voice    BreakdownLine `json:"voice"`
+	SMS      BreakdownLine `json:"sms" doc:"What begins with SMS; all 0 when the campaign begins with another channel."`
+	RCS      BreakdownLine `json:"rcs" doc:"What begins with RCS; all 0 when the campaign begins with another channel."`
+	WhatsApp BreakdownLine `json:"whatsapp" doc:"What begins with WhatsApp; all 0 when the campaign begins with another channel."`
+	Voice    BreakdownLine `json:"voice" doc:"What begins with a call; all 0 when the campaign begins with another channel."`
 }
 
 // CountryLine is the part of a price for one country.
 type CountryLine struct {
-	Channel string  `json:"channel"`
+	Channel string  `json:"channel" doc:"The first channel of the campaign: sms, rcs, whatsapp or voice."`
 	Country *string `json:"country" doc:"ISO 3166-1 alpha-2; null: not known."`
 	Price   Money   `json:"price" doc:"Price of one segment, message or minute."`
-	Count   uint64  `json:"count"`
-	Cost    Money   `json:"cost"`
+	Count   uint64  `json:"count" doc:"Recipients with a number of the country."`
+	Cost    Money   `json:"cost" doc:"Expected cost of the messages to them."`
 }
 
 // byCountry splits a price by country, as breakdown does by channel (C9).
@@ -83,20 +83,20 @@ func (b *bill) byCountry() []CountryLine {
 
 // Price is the answer of price: E's fields (R96), then ours.
 type Price struct {
-	CampaignID     string        `json:"campaignId"`
-	TotalContacts  uint64        `json:"totalContacts"`
-	EstimatedCost  Money         `json:"estimatedCost"`
-	Breakdown      Breakdown     `json:"breakdown"`
+	CampaignID     string        `json:"campaignId" doc:"Id of the campaign."`
+	TotalContacts  uint64        `json:"totalContacts" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
+	EstimatedCost  Money         `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
+	Breakdown      Breakdown     `json:"breakdown" doc:"estimatedCost by channel."`
 	ByCountry      []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The same by country; counts and costs also add up to the totals."`
-	CostPerMessage Money         `json:"costPerMessage"`
-	Currency       string        `json:"currency"`
-	MaxCost        Money         `json:"maxCost"`
-	PriceVersion   string        `json:"priceVersion"`
-	Basis          string        `json:"basis"`
-	Exclusions     Exclusions    `json:"exclusions"`
-	Encoding       *string       `json:"encoding"`
-	Characters     *int          `json:"characters"`
-	Segments       int           `json:"segments"`
+	CostPerMessage Money         `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
+	Currency       string        `json:"currency" doc:"ISO 4217 code."`
+	MaxCost        Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
+	PriceVersion   string        `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
+	Basis          string        `json:"basis" doc:"Always audience: the contacts that would be sent to now, or that were when it was confirmed."`
+	Exclusions     Exclusions    `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
+	Encoding       *string       `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
+	Characters     *int          `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
+	Segments       int           `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
 	Warning        []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
 }
 
@@ -149,12 +149,12 @@ func (b *bill) measured() (encoding *string, characters *int) {
 
 type (
 	goalIn struct {
-		ID   string `path:"id" example:"camp_12345"`
+		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 		Body *problem.Body[GoalInput]
 	}
 	goalOut struct{ Body *Goal }
 	priceIn struct {
-		ID string `path:"id" example:"camp_12345"`
+		ID string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 	}
 	priceOut struct {
 		ETag string `header:"ETag"`

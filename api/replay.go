@@ -20,29 +20,29 @@ import (
 
 // ReplayOptions says whether a campaign can be replayed, and to which recipients (R139 to R152).
 type ReplayOptions struct {
-	CampaignID    string         `json:"campaignId"`
+	CampaignID    string         `json:"campaignId" doc:"Id of the original campaign."`
 	Name          string         `json:"name" doc:"Name of the original campaign."`
-	Allowed       bool           `json:"allowed"`
+	Allowed       bool           `json:"allowed" doc:"True: a replay can be made now."`
 	AllowedFrom   *string        `json:"allowedFrom" format:"date-time" doc:"A day after the first submission, or what the policy of the tenant says; null if nothing was sent."`
 	AllowedUntil  *string        `json:"allowedUntil" format:"date-time" doc:"From then on it is not allowed any more: a calendar month after the first submission, on the clock of the tenant, or what its policy says."`
 	Reason        *string        `json:"reason" doc:"Why it is not allowed, in a sentence."`
 	Statuses      []ReplayStatus `json:"statuses" nullable:"false" doc:"The four statuses that a replay can select, empty ones too."`
 	SuggestedName string         `json:"suggestedName" doc:"Default name of a replay: the date and time, in the tenant's zone."`
-	Channel       string         `json:"channel"`
+	Channel       string         `json:"channel" doc:"First channel of the original: sms, rcs, whatsapp or voice."`
 	Message       *string        `json:"message" doc:"What the replay sends unless another message is given."`
 	Sender        string         `json:"sender" doc:"Sender of a replay: the sender of its original."`
 	Route         string         `json:"route" doc:"Route of a replay: the route of its original."`
 	CostPerOne    Money          `json:"costPerMessage" doc:"Price of one message, at today's prices (R115)."`
-	Currency      string         `json:"currency"`
-	AsOf          *string        `json:"as_of" format:"date-time"`
+	Currency      string         `json:"currency" doc:"ISO 4217 code."`
+	AsOf          *string        `json:"as_of" format:"date-time" doc:"Every event up to this time is counted; null: none is."`
 }
 
 // ReplayStatus is a status that can be selected, with its sub-statuses.
 type ReplayStatus struct {
-	Status      string      `json:"status" enum:"Delivered,UnDelivered,NotSent,Sent"`
-	Count       uint64      `json:"count"`
-	Description string      `json:"description"`
-	SubStatuses []SubStatus `json:"subStatuses" nullable:"false"`
+	Status      string      `json:"status" enum:"Delivered,UnDelivered,NotSent,Sent" doc:"The word for it in the field statuses of a replay."`
+	Count       uint64      `json:"count" doc:"Recipients with this status."`
+	Description string      `json:"description" doc:"What it means, in a sentence."`
+	SubStatuses []SubStatus `json:"subStatuses" nullable:"false" doc:"Sub-statuses that occur with it, with their counts."`
 }
 
 // replayStatuses are the statuses of B with the buckets that they cover in the statistics.
@@ -64,44 +64,44 @@ type ReplayInput struct {
 	Name            string                 `json:"name,omitzero" doc:"Default: the date and time, in the tenant's zone."`
 	Message         string                 `json:"message,omitzero" doc:"Default: the message of the original. A text for SMS, a template id for RCS and WhatsApp."`
 	TemplateID      string                 `json:"templateId,omitzero" doc:"An approved template of the channel, by id or name, instead of message."`
-	SendImmediately bool                   `json:"sendImmediately,omitzero"`
+	SendImmediately bool                   `json:"sendImmediately,omitzero" doc:"true: sending begins when the replay is confirmed. false, without scheduledTime: a person starts it."`
 	ScheduledTime   problem.Optional[When] `json:"scheduledTime,omitzero"`
 }
 
 // ReplayMade is a new replay. It is confirmed like any other campaign.
 type ReplayMade struct {
 	Campaign
-	Replay ReplayInfo `json:"replay"`
+	Replay ReplayInfo `json:"replay" doc:"What the campaign repeats."`
 }
 
 // ReplayInfo says what a campaign replays.
 type ReplayInfo struct {
 	CampaignID    string    `json:"campaignId" doc:"The replay."`
-	Name          string    `json:"name"`
-	State         string    `json:"state"`
+	Name          string    `json:"name" doc:"Name of the replay."`
+	State         string    `json:"state" doc:"State of the replay, such as configured or sending."`
 	ReplayOf      string    `json:"replayOf" doc:"The original."`
-	ReplayOfName  string    `json:"replayOfName"`
+	ReplayOfName  string    `json:"replayOfName" doc:"Name of the original."`
 	Selection     Selection `json:"selection"`
 	Selected      uint32    `json:"selected" doc:"Recipients that the selection selected when the replay was made. Recipients that have opted out since, or cannot be sent to, are not sent to."`
-	CreatedAt     string    `json:"createdAt" format:"date-time"`
+	CreatedAt     string    `json:"createdAt" format:"date-time" doc:"When the replay was made."`
 	EstimatedCost *Money    `json:"estimatedCost,omitempty" doc:"Cost of sending to all selected recipients; the price of the campaign leaves out those that are not sent to."`
 }
 
 // Replays is the lineage of a campaign: what it replays, and its replays.
 type Replays struct {
-	CampaignID string       `json:"campaignId"`
+	CampaignID string       `json:"campaignId" doc:"The campaign of the request."`
 	ReplayOf   []ReplayInfo `json:"replayOf" nullable:"false" doc:"The campaign that this one replays, the campaign that that one replays, and so on: nearest first."`
 	Replays    []ReplayInfo `json:"replays" nullable:"false" doc:"Replays of this campaign, and replays of those; at most 1,000."`
 }
 
 type (
 	replayIn struct {
-		ID string `path:"id" example:"camp_12345"`
+		ID string `path:"id" example:"camp_12345" doc:"Id of the original campaign."`
 	}
 	replayOptionsOut struct{ Body *ReplayOptions }
 	replayMakeIn     struct {
-		ID    string `path:"id" example:"camp_12345"`
-		Vocab string `query:"vocab"`
+		ID    string `path:"id" example:"camp_12345" doc:"Id of the original campaign."`
+		Vocab string `query:"vocab" doc:"Vocabulary of status: e (default), a, b, c or d."`
 		Body  problem.Body[ReplayInput]
 	}
 	replayMadeOut struct {

@@ -15,9 +15,9 @@ type RescheduleInput struct {
 }
 
 type rescheduleIn struct {
-	ID      string `path:"id" example:"camp_12345"`
-	IfMatch string `header:"If-Match"`
-	Vocab   string `query:"vocab"`
+	ID      string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
+	IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
+	Vocab   string `query:"vocab" doc:"Vocabulary of status: e (default), a, b, c or d."`
 	Body    problem.Body[RescheduleInput]
 }
 

@@ -39,11 +39,11 @@ type resource[In, Doc, View any] struct {
 type (
 	resourceListIn struct {
 		Page           int    `query:"page" minimum:"0" doc:"0-based."`
-		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+		Limit          int    `query:"limit" minimum:"1" maximum:"1000" default:"10" doc:"The most rows of the answer."`
 		Search         string `query:"search" doc:"Within the name."`
-		Status         string `query:"status"`
+		Status         string `query:"status" doc:"Only those with this status."`
 		After          string `query:"after" doc:"Id of the last object of the page before: continues behind it, without gap or repetition when objects are added or removed meanwhile."`
-		IncludeDeleted bool   `query:"includeDeleted"`
+		IncludeDeleted bool   `query:"includeDeleted" doc:"true: deleted ones, too."`
 	}
 	resourceListOut[View any] struct{ Body *Page[*View] }
 	resourceCreateIn[In any]  struct{ Body problem.Body[In] }
@@ -52,12 +52,12 @@ type (
 	}
 	resourceChangeIn[In any] struct {
 		ID      string `path:"id" doc:"Id or name."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[In]
 	}
 	resourceDeleteIn struct {
 		ID      string `path:"id" doc:"Id or name."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to delete; 412 when another version is stored. Left out: any version."`
 	}
 	resourceOut[View any] struct {
 		Location string `header:"Location"`
@@ -149,7 +149,7 @@ func registerMove[In, Doc, View, Body any](s *server, r *resource[In, Doc, View]
 
 type moveIn[Body any] struct {
 	ID      string `path:"id" doc:"Id or name."`
-	IfMatch string `header:"If-Match"`
+	IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 	Body    *problem.Body[Body]
 }
 

@@ -26,7 +26,7 @@ type Route struct {
 	Name          string         `json:"name" example:"acme-smpp" doc:"Part of the names of topics; it cannot be changed."`
 	Connector     string         `json:"connector" example:"smpp" doc:"The kind of carrier."`
 	Simulated     bool           `json:"simulated" doc:"True: the route is a simulator, from which nothing reaches a person."`
-	Channels      []string       `json:"channels" enum:"sms,rcs,whatsapp,voice"`
+	Channels      []string       `json:"channels" enum:"sms,rcs,whatsapp,voice" doc:"Channels that it carries."`
 	Configuration map[string]any `json:"configuration" doc:"Settings of the connector, without credentials. They may include the meaning of the carrier's codes, and which codes are worth another try."`
 	Credentials   []string       `json:"credentials" doc:"Which credentials are set, such as password. Their values are never returned."`
 	Unreadable    bool           `json:"credentialsUnreadable" doc:"True: they were encrypted with a key that this server does not have; send them again."`
@@ -39,9 +39,9 @@ type Route struct {
 	Cost          Money          `json:"cost" doc:"The carrier's price of a message. Among routes with the same priority, the cheapest is used."`
 	Share         uint32         `json:"share" doc:"Among routes with the same priority and cost, campaigns are divided by share."`
 	CallbackPath  *string        `json:"callbackPath" doc:"Where the carrier posts receipts; null: it sends receipts over the connector's own connection."`
-	CreatedAt     string         `json:"createdAt" format:"date-time"`
-	UpdatedAt     string         `json:"updatedAt" format:"date-time"`
-	Version       uint64         `json:"version"`
+	CreatedAt     string         `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt     string         `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	Version       uint64         `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // RouteInput creates or changes a route.
@@ -52,19 +52,19 @@ type RouteInput struct {
 	Configuration problem.Optional[map[string]any] `json:"configuration,omitzero" doc:"Settings in the form that the connector documents. Replaces the configuration before."`
 	Credentials   problem.Optional[map[string]any] `json:"credentials,omitzero" doc:"Stored encrypted and never returned. Replace all credentials before; null removes them. They are merged into the configuration when the connector is opened: {\"password\": …} for smpp and voice, {\"values\": {…}} for httpsms."`
 	Rate          problem.Optional[uint32]         `json:"rate,omitzero" doc:"Messages a second, 1 to 1,000,000."`
-	Burst         problem.Optional[uint32]         `json:"burst,omitzero"`
+	Burst         problem.Optional[uint32]         `json:"burst,omitzero" doc:"Messages at once, up to 1,000,000; 0 (the default): a tenth of the rate."`
 	P99           problem.Optional[uint32]         `json:"p99Ms,omitzero" doc:"Milliseconds; 500 by default."`
 	ReceiptWindow problem.Optional[uint32]         `json:"receiptWindow,omitzero" doc:"Seconds, up to 30 days; 72 hours by default."`
 	Priority      problem.Optional[uint32]         `json:"priority,omitzero" doc:"0 to 100; 0 by default."`
-	Cost          problem.Optional[Money]          `json:"cost,omitzero"`
+	Cost          problem.Optional[Money]          `json:"cost,omitzero" doc:"The carrier's price of a message, not negative; default: 0. It only decides between routes."`
 	Share         problem.Optional[uint32]         `json:"share,omitzero" doc:"1 to 100; 1 by default."`
 }
 
 // RouteTest is the result of the test of a route.
 type RouteTest struct {
-	OK      bool   `json:"ok"`
+	OK      bool   `json:"ok" doc:"True: the carrier accepted the connection."`
 	Detail  string `json:"detail" doc:"The error of the carrier or the network, when the test failed."`
-	TookMs  int64  `json:"tookMs"`
+	TookMs  int64  `json:"tookMs" doc:"Duration of the test in milliseconds; it ends after 8 seconds."`
 	Message string `json:"message" doc:"What the test did."`
 }
 
@@ -77,12 +77,12 @@ type (
 	routeCreateIn struct{ Body problem.Body[RouteInput] }
 	routeChangeIn struct {
 		ID      string `path:"id" doc:"The name of the route."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[RouteInput]
 	}
 	routeMoveIn struct {
 		ID      string `path:"id" doc:"The name of the route."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 	}
 	routeOut struct {
 		Location string `header:"Location"`

@@ -106,12 +106,19 @@ func (w When) MarshalJSONTo(e *jsontext.Encoder) error {
 
 // Schema documents both forms.
 func (When) Schema(huma.Registry) *huma.Schema {
-	str, number := &huma.Schema{Type: huma.TypeString}, &huma.Schema{Type: huma.TypeInteger}
+	of := func(kind, description string) *huma.Schema { return &huma.Schema{Type: kind, Description: description} }
+	zone := of(huma.TypeString, "IANA name of the time zone, such as Europe/Rome; default: the tenant's.")
 	return &huma.Schema{
 		OneOf: []*huma.Schema{
 			{Type: huma.TypeString, Format: "date-time"},
-			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"local": str, "timezone": str}, Required: []string{"local"}},
-			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"year": number, "month": number, "day": number, "hour": number, "minute": number, "timezone": str}, Required: []string{"year", "month", "day", "hour", "minute"}},
+			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{
+				"local": of(huma.TypeString, "Date and time on the clock of the zone, such as 2025-04-15T09:00."), "timezone": zone,
+			}, Required: []string{"local"}},
+			{Type: huma.TypeObject, Properties: map[string]*huma.Schema{
+				"year": of(huma.TypeInteger, "With four digits."), "month": of(huma.TypeInteger, "1 to 12."),
+				"day": of(huma.TypeInteger, "Day of the month, from 1."), "hour": of(huma.TypeInteger, "0 to 23."), "minute": of(huma.TypeInteger, "0 to 59."),
+				"timezone": zone,
+			}, Required: []string{"year", "month", "day", "hour", "minute"}},
 		},
 		Description: "RFC 3339 with an offset, or a local time with its IANA time zone; default zone: the tenant's.", Examples: []any{"2025-04-15T09:00:00Z"},
 	}

@@ -16,18 +16,18 @@ import (
 
 // Segment is a contact list that is made from members of a campaign.
 type Segment struct {
-	ID         string    `json:"id" example:"seg_4k2m…"`
-	CampaignID string    `json:"campaignId"`
+	ID         string    `json:"id" example:"seg_4k2m…" doc:"Given by the installation; kept for 7 days after the end."`
+	CampaignID string    `json:"campaignId" doc:"Campaign whose members are selected."`
 	Name       string    `json:"name" doc:"Name of the contact list when it was made."`
 	ListID     string    `json:"listId" doc:"The contact list; it can be used while it fills, and is complete when status is done."`
-	Status     string    `json:"status" enum:"queued,running,done,failed,cancelled"`
+	Status     string    `json:"status" enum:"queued,running,done,failed,cancelled" doc:"queued: no process has begun it yet. done: the list is complete."`
 	Error      *string   `json:"error" doc:"Why it failed; while it runs, why its last step failed."`
 	Selection  Selection `json:"selection"`
 	Progress   float64   `json:"progress" doc:"0 to 1." example:"0.42"`
 	Selected   uint64    `json:"selected" doc:"Members that the selection selected when the segment was ordered."`
 	Done       uint64    `json:"done" doc:"How many of them were processed. Members whose contact was deleted since are not added to the list."`
-	CreatedAt  string    `json:"createdAt" format:"date-time"`
-	FinishedAt *string   `json:"finishedAt" format:"date-time"`
+	CreatedAt  string    `json:"createdAt" format:"date-time" doc:"When it was ordered."`
+	FinishedAt *string   `json:"finishedAt" format:"date-time" doc:"When it ended, with or without success; null: it has not ended."`
 }
 
 // SegmentInput orders a segment.
@@ -41,7 +41,7 @@ type segmentOrder struct{ Campaign, Name, Selection string }
 
 type (
 	segmentCreateIn struct {
-		ID   string `path:"id" example:"camp_12345"`
+		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 		Body problem.Body[SegmentInput]
 	}
 	segmentCreateOut struct {
@@ -49,7 +49,7 @@ type (
 		Body     *Segment
 	}
 	segmentIn struct {
-		ID string `path:"id" example:"seg_4k2m…"`
+		ID string `path:"id" example:"seg_4k2m…" doc:"Id of the segment."`
 	}
 	segmentOut  struct{ Body *Segment }
 	segmentsOut struct{ Body *Page[*Segment] }

@@ -79,12 +79,12 @@ func parseSelection(text []byte) (*analytics.Selection, *problem.Problem) {
 
 // SelectionPreview has the number of recipients that a selection selects.
 type SelectionPreview struct {
-	CampaignID    string    `json:"campaignId"`
+	CampaignID    string    `json:"campaignId" doc:"Id of the campaign."`
 	Selection     Selection `json:"selection" doc:"The selection as it was read, with sorted names."`
-	Count         uint64    `json:"count"`
+	Count         uint64    `json:"count" doc:"Recipients that the selection selects now."`
 	Total         uint64    `json:"total" doc:"Recipients of the campaign."`
 	EstimatedCost Money     `json:"estimatedCost" doc:"Cost of sending the message of the campaign again to the selected recipients, at today's prices (R115). It includes recipients that have opted out since, which the price of a replay leaves out."`
-	Currency      string    `json:"currency"`
+	Currency      string    `json:"currency" doc:"ISO 4217 code."`
 	AsOf          *string   `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
 
@@ -95,7 +95,7 @@ type SelectionInput struct {
 
 type (
 	selectionIn struct {
-		ID   string `path:"id" example:"camp_12345"`
+		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 		Body problem.Body[SelectionInput]
 	}
 	selectionOut struct{ Body *SelectionPreview }

@@ -51,21 +51,21 @@ type SendInput struct {
 type SendResult struct {
 	MessageID         string            `json:"messageId" doc:"Id of the message to the first accepted destination." example:"msg_…"`
 	CustomerMessageID string            `json:"customerMessageId" doc:"The client's reference, or messageId when the client gave none."`
-	Simulation        bool              `json:"simulation"`
+	Simulation        bool              `json:"simulation" doc:"True: the messages go only to the simulator."`
 	Results           []SendDestination `json:"results" nullable:"false" doc:"One for each destination, in the same order."`
-	Warning           []string          `json:"warning,omitempty"`
+	Warning           []string          `json:"warning,omitempty" doc:"What was accepted but may not have the intended effect; left out: nothing."`
 }
 
 // SendDestination is the result for one destination.
 type SendDestination struct {
 	Destination string   `json:"destination" doc:"E.164, or as given when it is not a phone number."`
-	MessageID   *string  `json:"messageId"`
-	Accepted    bool     `json:"accepted"`
+	MessageID   *string  `json:"messageId" doc:"Id for status queries; null: no message was made."`
+	Accepted    bool     `json:"accepted" doc:"True: the message will be sent."`
 	Unicode     bool     `json:"unicode" doc:"Whether the text needs UCS-2."`
-	Parts       int      `json:"parts"`
+	Parts       int      `json:"parts" doc:"SMS segments of the text."`
 	Reasons     []string `json:"reasons" nullable:"false" doc:"Why it was not accepted: INVALID_NUMBER, OPTED_OUT, DUPLICATE_RECIPIENT, NOT_ACKNOWLEDGED."`
 	// Status is set only in the answer to a repeated request whose first request did not finish.
-	Status *string `json:"status,omitzero"`
+	Status *string `json:"status,omitzero" doc:"pending, sent, delivered or failed; only in the answer to a repeated request whose first request did not finish."`
 	Detail string  `json:"detail,omitzero" doc:"What is wrong with the number, and what to send instead if that is known."`
 }
 

@@ -21,28 +21,28 @@ const (
 
 // Sender is an SMS sender id with its rules (R36).
 type Sender struct {
-	ID        string   `json:"id" example:"sender_10001"`
+	ID        string   `json:"id" example:"sender_10001" doc:"Given by the installation; it never changes."`
 	Name      string   `json:"name" doc:"What recipients see." example:"ACME"`
-	Type      string   `json:"type" enum:"alphanumeric,number,short_code"`
+	Type      string   `json:"type" enum:"alphanumeric,number,short_code" doc:"What recipients see: a name, a number with country code, or a number of 3 to 8 digits."`
 	Countries []string `json:"countries" nullable:"false" doc:"ISO 3166-1 alpha-2: the only countries that it may send to; empty: all."`
 	TwoWay    bool     `json:"twoWay" doc:"Recipients can reply. An alphanumeric sender cannot receive replies."`
 	Rate      uint32   `json:"rate" doc:"Most messages per second; 0: no own limit."`
 	Status    string   `json:"status" enum:"pending,approved,rejected,disabled" doc:"Only an approved sender can send."`
 	Reason    *string  `json:"reason" doc:"Why it is rejected or disabled."`
-	CreatedBy string   `json:"createdBy"`
-	CreatedAt string   `json:"createdAt" format:"date-time"`
-	UpdatedAt string   `json:"updatedAt" format:"date-time"`
-	DeletedAt *string  `json:"deletedAt" format:"date-time"`
-	Version   uint64   `json:"version"`
+	CreatedBy string   `json:"createdBy" doc:"Id of the person or API key that created it."`
+	CreatedAt string   `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt string   `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	DeletedAt *string  `json:"deletedAt" format:"date-time" doc:"When it was deleted; null: not deleted."`
+	Version   uint64   `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // SenderInput creates or changes a sender.
 type SenderInput struct {
 	Name      problem.Optional[string]   `json:"name,omitzero" doc:"At most 11 letters and digits, with blanks and . - _ & between them; or a number with country code; or a short code of 3 to 8 digits. It cannot be changed later."`
 	Type      problem.Optional[string]   `json:"type,omitzero" doc:"alphanumeric, number or short_code; default: derived from the name."`
-	Countries problem.Optional[[]string] `json:"countries,omitzero"`
-	TwoWay    problem.Optional[bool]     `json:"twoWay,omitzero"`
-	Rate      problem.Optional[uint32]   `json:"rate,omitzero"`
+	Countries problem.Optional[[]string] `json:"countries,omitzero" doc:"ISO 3166-1 alpha-2: the only countries that it may send to; empty or null: all."`
+	TwoWay    problem.Optional[bool]     `json:"twoWay,omitzero" doc:"true: recipients can reply, which an alphanumeric sender does not allow. Default: false."`
+	Rate      problem.Optional[uint32]   `json:"rate,omitzero" doc:"Most messages a second, up to 1,000,000; 0 (the default) or null: no own limit."`
 
 	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
 }

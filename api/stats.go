@@ -19,9 +19,9 @@ import (
 // Figures are the counts of one campaign or of many. The identities always hold: totalMessages = pending + ambiguous +
 // notSent + skipped + sent, and sent = delivered + undelivered + awaiting. failed = undelivered + notSent.
 type Figures struct {
-	TotalMessages uint64  `json:"totalMessages"`
+	TotalMessages uint64  `json:"totalMessages" doc:"Recipients: pending + ambiguous + notSent + skipped + sent."`
 	Sent          uint64  `json:"sent" doc:"Messages that a carrier accepted."`
-	Delivered     uint64  `json:"delivered"`
+	Delivered     uint64  `json:"delivered" doc:"Messages that arrived, as their receipts say."`
 	Failed        uint64  `json:"failed" doc:"undelivered + notSent."`
 	Pending       uint64  `json:"pending" doc:"Not sent yet, in flight, or waiting for a retry."`
 	DeliveryRate  float64 `json:"deliveryRate" doc:"delivered / sent."`
@@ -32,13 +32,13 @@ type Figures struct {
 	Skipped             uint64  `json:"skipped" doc:"Not sent on purpose: opted out, duplicate, cancelled."`
 	Awaiting            uint64  `json:"awaiting" doc:"Sent, without a final receipt."`
 	Unconfirmed         uint64  `json:"unconfirmed" doc:"Those of awaiting whose receipt window is over."`
-	Undelivered         uint64  `json:"undelivered"`
+	Undelivered         uint64  `json:"undelivered" doc:"Messages that a carrier accepted and did not deliver, finally."`
 	Read                uint64  `json:"read" doc:"Those of delivered that were read."`
 	Clicked             uint64  `json:"clicked" doc:"People who clicked a link."`
 	ClickRate           float64 `json:"clickRate" doc:"clicked divided by delivered."`
 	OptedOut            uint64  `json:"optedOut" doc:"People who opted out in answer to a message of it."`
-	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
-	FailureRateOfTotal  float64 `json:"failureRateOfTotal"`
+	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal" doc:"delivered / totalMessages."`
+	FailureRateOfTotal  float64 `json:"failureRateOfTotal" doc:"failed / totalMessages."`
 }
 
 // figuresOf converts the figures of package analytics to E's words.
@@ -53,31 +53,31 @@ func figuresOf(f *analytics.Figures) Figures {
 
 // Stats are the statistics of a campaign: E's fields (R102), then ours.
 type Stats struct {
-	CampaignID string `json:"campaignId"`
-	Name       string `json:"name"`
-	Status     string `json:"status"`
+	CampaignID string `json:"campaignId" doc:"Id of the campaign."`
+	Name       string `json:"name" doc:"Name of the campaign."`
+	Status     string `json:"status" doc:"The state in the words of vocab."`
 	Figures
-	StartTime               *string `json:"startTime" format:"date-time"`
+	StartTime               *string `json:"startTime" format:"date-time" doc:"When sending began; null: it has not begun."`
 	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time" doc:"When everything will be handed over; null when no forecast is possible."`
 
-	State           string  `json:"state"`
-	Paused          bool    `json:"paused"`
-	SuspendedReason *string `json:"suspendedReason"`
-	Settled         bool    `json:"settled"`
+	State           string  `json:"state" doc:"Such as sending, paused or completed; completed only when the figures have all hand-overs."`
+	Paused          bool    `json:"paused" doc:"True: a person has paused it."`
+	SuspendedReason *string `json:"suspendedReason" doc:"Why the installation has suspended it; null: it is not suspended."`
+	Settled         bool    `json:"settled" doc:"True: the cost is final, and no more receipts are waited for."`
 	Simulated       bool    `json:"simulated" doc:"True: a route of the campaign is a simulator, so these figures are not about people."`
 	InFlight        uint64  `json:"inFlight" doc:"Recipients whose current try has no outcome yet. They are counted as pending, or as awaiting if an earlier try failed."`
 	AmbiguousNote   *string `json:"ambiguousNote" doc:"What ambiguous means for this campaign and what ends it, in a sentence; null if no recipient is ambiguous."`
 	Cost            Money   `json:"cost" doc:"Billed cost so far (R114): messages that a carrier accepted, and ambiguous messages that a receipt confirmed, without failures that are not billed."`
-	Currency        string  `json:"currency"`
+	Currency        string  `json:"currency" doc:"ISO 4217 code."`
 	Throughput      float64 `json:"throughput" doc:"Messages handed over per second, over the last ten seconds."`
 	Statuses        []Group `json:"statuses" nullable:"false" doc:"Every status with its sub-statuses; empty ones are left out."`
 	Hints           []Hint  `json:"hints" nullable:"false" doc:"What a person should look at, and what to do."`
 
 	ByChannel   []Part          `json:"byChannel" nullable:"false" doc:"A recipient that was tried on two channels counts for both; likewise for routes and legs."`
-	ByVariant   []Part          `json:"byVariant" nullable:"false"`
+	ByVariant   []Part          `json:"byVariant" nullable:"false" doc:"By the variant of the text."`
 	ByCountry   []Part          `json:"byCountry" nullable:"false" doc:"ISO 3166-1 alpha-2."`
-	BySubStatus []SubStatusPart `json:"bySubStatus" nullable:"false"`
-	ByRoute     []Part          `json:"byRoute" nullable:"false"`
+	BySubStatus []SubStatusPart `json:"bySubStatus" nullable:"false" doc:"All sub-statuses in one list, the most frequent first."`
+	ByRoute     []Part          `json:"byRoute" nullable:"false" doc:"By the route of the message."`
 	ByLeg       []Part          `json:"byLeg" nullable:"false" doc:"Legs of the chain of channels, numbered from 1."`
 	AsOf        *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
@@ -85,37 +85,37 @@ type Stats struct {
 // Part has the figures of the recipients whose message has one value of a dimension, such as one channel. Recipients
 // without a message, such as those not dealt yet, are in no part.
 type Part struct {
-	Value string `json:"value" example:"sms"`
+	Value string `json:"value" example:"sms" doc:"The channel, variant, country, route or leg."`
 	Figures
-	Cost Money `json:"cost"`
+	Cost Money `json:"cost" doc:"Billed cost of these messages so far."`
 }
 
 // SubStatusPart has the number of recipients with a status and sub-status.
 type SubStatusPart struct {
-	Value       string `json:"value" example:"ABSENT_SUBSCRIBER"`
-	Status      string `json:"status" example:"undelivered"`
-	Count       uint64 `json:"count"`
-	Description string `json:"description"`
+	Value       string `json:"value" example:"ABSENT_SUBSCRIBER" doc:"The sub-status."`
+	Status      string `json:"status" example:"undelivered" doc:"Status of these recipients in the words of statuses."`
+	Count       uint64 `json:"count" doc:"Recipients with it."`
+	Description string `json:"description" doc:"What it means, in a sentence; empty: nothing more is known."`
 }
 
 // Group is one status and its sub-statuses.
 type Group struct {
-	Status      string      `json:"status" example:"undelivered"`
-	Count       uint64      `json:"count"`
-	SubStatuses []SubStatus `json:"subStatuses" nullable:"false"`
+	Status      string      `json:"status" example:"undelivered" doc:"pending, ambiguous, notSent, skipped, awaiting, undelivered or delivered."`
+	Count       uint64      `json:"count" doc:"Recipients with this status."`
+	SubStatuses []SubStatus `json:"subStatuses" nullable:"false" doc:"The same recipients by sub-status."`
 }
 
 // SubStatus is one outcome code.
 type SubStatus struct {
-	Code        string `json:"code" example:"ABSENT_SUBSCRIBER"`
-	Count       uint64 `json:"count"`
-	Description string `json:"description"`
+	Code        string `json:"code" example:"ABSENT_SUBSCRIBER" doc:"The sub-status."`
+	Count       uint64 `json:"count" doc:"Recipients with it."`
+	Description string `json:"description" doc:"What it means, in a sentence; empty: nothing more is known."`
 }
 
 type (
 	statsIn struct {
-		ID    string `path:"id" example:"camp_12345"`
-		Vocab string `query:"vocab"`
+		ID    string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
+		Vocab string `query:"vocab" doc:"Vocabulary of status: e (default), a, b, c or d."`
 	}
 	statsOut struct{ Body *Stats }
 )

@@ -22,25 +22,25 @@ type SuppressionChange struct {
 	Suppressed bool     `json:"suppressed" doc:"False: the opt-out was lifted."`
 	Channel    string   `json:"channel" enum:"all,sms,rcs,whatsapp,voice" doc:"The channel whose opt-out changed."`
 	Channels   []string `json:"channels" nullable:"false" doc:"The channels that the number was opted out of after the change."`
-	Source     string   `json:"source"`
-	Reason     *string  `json:"reason"`
+	Source     string   `json:"source" doc:"api, import, keyword, link or carrier."`
+	Reason     *string  `json:"reason" doc:"Why, in words; null when no reason was given."`
 	By         *string  `json:"by" doc:"The key that made the change, or the stage of the pipeline."`
-	Time       string   `json:"time" format:"date-time"`
+	Time       string   `json:"time" format:"date-time" doc:"When it was changed."`
 }
 
 // SuppressionImport is the result of the import of a file of opt-outs. rows is always added + known + invalid.
 type SuppressionImport struct {
-	Rows     int           `json:"rows"`
-	Added    int           `json:"added"`
+	Rows     int           `json:"rows" doc:"Rows of the file: added + known + invalid."`
+	Added    int           `json:"added" doc:"Numbers that the file has opted out."`
 	Known    int           `json:"known" doc:"Numbers that had opted out already, or that occur twice in the file."`
-	Invalid  int           `json:"invalid"`
+	Invalid  int           `json:"invalid" doc:"Rows that were refused."`
 	Rejected []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 refused rows."`
 	InEffect bool          `json:"inEffect" doc:"True: Kafka has acknowledged all of them, and after two seconds no sender hands messages over to them. False: they are stored and will take effect by themselves."`
 }
 
 type (
 	suppressionLogIn struct {
-		PhoneNumber string `query:"phoneNumber" required:"true"`
+		PhoneNumber string `query:"phoneNumber" required:"true" doc:"With country code, or as it is dialled in the tenant's region."`
 	}
 	suppressionLogOut      struct{ Body *Page[*SuppressionChange] }
 	suppressionExportIn    struct{}

@@ -15,7 +15,7 @@ import (
 
 // SuppressionInput names a number to opt out, or a number whose opt-out to lift.
 type SuppressionInput struct {
-	PhoneNumber string `json:"phoneNumber" example:"+393331234567"`
+	PhoneNumber string `json:"phoneNumber" example:"+393331234567" doc:"With country code, or as it is dialled in the tenant's region."`
 	Reason      string `json:"reason,omitzero" doc:"Why, in words; at most 200 characters." example:"asked by phone"`
 	Channel     string `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice: only this channel; default: all." example:"all"`
 }
@@ -25,12 +25,12 @@ const maxReason = 200
 
 // Suppression is an opt-out.
 type Suppression struct {
-	PhoneNumber string   `json:"phoneNumber"`
+	PhoneNumber string   `json:"phoneNumber" doc:"E.164."`
 	Suppressed  bool     `json:"suppressed" doc:"Whether the number has opted out of any channel."`
 	Channels    []string `json:"channels" nullable:"false" doc:"Channels that the number has opted out of: all, or single channels; empty: none." example:"[\"all\"]"`
 	Source      string   `json:"source" doc:"api, import, keyword, link or carrier."`
 	Reason      *string  `json:"reason" doc:"Why, in words; null when no reason was given."`
-	UpdatedAt   string   `json:"updatedAt" format:"date-time"`
+	UpdatedAt   string   `json:"updatedAt" format:"date-time" doc:"When its opt-out last changed."`
 }
 
 type (
@@ -44,8 +44,8 @@ type (
 	}
 	suppressionOut struct{ Body *Suppression }
 	suppressionsIn struct {
-		Page        int    `query:"page" minimum:"0"`
-		Limit       int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+		Page        int    `query:"page" minimum:"0" doc:"0-based."`
+		Limit       int    `query:"limit" minimum:"1" maximum:"1000" default:"10" doc:"The most rows of the answer."`
 		PhoneNumber string `query:"phoneNumber" doc:"Only this number."`
 		Cursor      string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}

@@ -38,39 +38,39 @@ const (
 
 // Template is a text that is written and approved before it is used (R16, R19).
 type Template struct {
-	ID       string           `json:"id" example:"template_10001"`
-	Name     string           `json:"name"`
-	Channel  string           `json:"channel" enum:"sms,rcs,whatsapp,voice"`
+	ID       string           `json:"id" example:"template_10001" doc:"Given by the installation; it never changes."`
+	Name     string           `json:"name" doc:"Unique among the tenant's templates."`
+	Channel  string           `json:"channel" enum:"sms,rcs,whatsapp,voice" doc:"The only channel that it can be sent over."`
 	Type     string           `json:"type" enum:"text,rich_card,carousel,media,call" doc:"The kind of message."`
 	Category string           `json:"category" enum:",marketing,utility,authentication" doc:"Only for WhatsApp; the carrier's price depends on it."`
-	Language string           `json:"language" example:"it"`
-	Header   *TemplateHeader  `json:"header"`
+	Language string           `json:"language" example:"it" doc:"Language tag of the text, such as it or en_US."`
+	Header   *TemplateHeader  `json:"header" doc:"Stands above the body; null: there is none."`
 	Body     string           `json:"body" doc:"With parameters, either numbered {{1}} {{2}} or named {{first_name}}."`
-	Footer   string           `json:"footer"`
-	Buttons  []TemplateButton `json:"buttons" nullable:"false"`
+	Footer   string           `json:"footer" doc:"Stands below the body; empty: there is none."`
+	Buttons  []TemplateButton `json:"buttons" nullable:"false" doc:"Stand below the text, in this order; empty: there are none."`
 	// Parameters are those of header, body and buttons, in order of their first use.
 	Parameters []string `json:"parameters" nullable:"false" doc:"Names or numbers of the parameters, each once."`
 	Agent      *string  `json:"agent" doc:"RCS: id of the agent that the template belongs to; null: any agent."`
 	ProviderID string   `json:"providerId" doc:"Id of the template at the provider."`
-	Status     string   `json:"status" enum:"draft,pending,approved,rejected,paused,disabled"`
+	Status     string   `json:"status" enum:"draft,pending,approved,rejected,paused,disabled" doc:"Only an approved template can be sent; a pending one waits for approval."`
 	Reason     *string  `json:"reason" doc:"Why it is rejected, paused or disabled."`
-	CreatedBy  string   `json:"createdBy"`
-	CreatedAt  string   `json:"createdAt" format:"date-time"`
-	UpdatedAt  string   `json:"updatedAt" format:"date-time"`
-	DeletedAt  *string  `json:"deletedAt" format:"date-time"`
-	Version    uint64   `json:"version"`
+	CreatedBy  string   `json:"createdBy" doc:"Id of the person or API key that created it."`
+	CreatedAt  string   `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt  string   `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	DeletedAt  *string  `json:"deletedAt" format:"date-time" doc:"When it was deleted; null: not deleted."`
+	Version    uint64   `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // TemplateHeader stands above the body.
 type TemplateHeader struct {
-	Type string `json:"type" enum:"text,image,video,document"`
-	Text string `json:"text,omitempty"`
+	Type string `json:"type" enum:"text,image,video,document" doc:"What it shows."`
+	Text string `json:"text,omitempty" doc:"For the type text: 1 to 60 characters, which may have parameters."`
 	URL  string `json:"url,omitempty" doc:"https address of the image, video or document."`
 }
 
 // TemplateButton stands below the body.
 type TemplateButton struct {
-	Type  string `json:"type" enum:"reply,url,phone"`
+	Type  string `json:"type" enum:"reply,url,phone" doc:"What a tap does: reply sends value back, url opens it, phone calls it."`
 	Text  string `json:"text" doc:"At most 25 characters."`
 	Value string `json:"value" doc:"The address, the number, or the data that a reply sends back."`
 }
@@ -82,12 +82,12 @@ type TemplateInput struct {
 	Type       problem.Optional[string]           `json:"type,omitzero" doc:"text, rich_card, carousel, media or call; default: text, for voice call."`
 	Category   problem.Optional[string]           `json:"category,omitzero" doc:"WhatsApp: marketing, utility or authentication; marketing by default."`
 	Language   problem.Optional[string]           `json:"language,omitzero" doc:"A language tag such as it or en_US; en by default."`
-	Header     problem.Optional[TemplateHeader]   `json:"header,omitzero"`
-	Body       problem.Optional[string]           `json:"body,omitzero"`
-	Footer     problem.Optional[string]           `json:"footer,omitzero"`
-	Buttons    problem.Optional[[]TemplateButton] `json:"buttons,omitzero"`
+	Header     problem.Optional[TemplateHeader]   `json:"header,omitzero" doc:"Not for sms and voice; null removes it."`
+	Body       problem.Optional[string]           `json:"body,omitzero" doc:"Up to 1,024 characters for WhatsApp, 3,072 for RCS, 1,600 otherwise; with parameters, either numbered {{1}} {{2}} or named {{first_name}}."`
+	Footer     problem.Optional[string]           `json:"footer,omitzero" doc:"Without parameters; empty or null: there is none."`
+	Buttons    problem.Optional[[]TemplateButton] `json:"buttons,omitzero" doc:"At most 10, not for sms and voice. Replaces all buttons before; null removes them."`
 	Agent      problem.Optional[string]           `json:"agent,omitzero" doc:"RCS: id or name of the agent."`
-	ProviderID problem.Optional[string]           `json:"providerId,omitzero"`
+	ProviderID problem.Optional[string]           `json:"providerId,omitzero" doc:"Id of the template at the provider; empty or null: it has none."`
 
 	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
 }

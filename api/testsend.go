@@ -30,12 +30,12 @@ type TestSendInput struct {
 type TestSendResult struct {
 	Results  []SendDestination `json:"results" nullable:"false" doc:"One for each number, in the same order."`
 	Cost     Money             `json:"cost" doc:"Cost of the accepted messages."`
-	Currency string            `json:"currency"`
+	Currency string            `json:"currency" doc:"ISO 4217 code."`
 }
 
 type (
 	testSendIn struct {
-		ID   string `path:"id" example:"camp_12345"`
+		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 		Body problem.Body[TestSendInput]
 	}
 	testSendOut struct{ Body *TestSendResult }

@@ -13,10 +13,10 @@ import (
 
 // Timeline is a chart of a campaign's events.
 type Timeline struct {
-	CampaignID string          `json:"campaignId"`
-	By         string          `json:"by" enum:"second,minute,hour"`
-	From       *string         `json:"from" format:"date-time"`
-	To         *string         `json:"to" format:"date-time"`
+	CampaignID string          `json:"campaignId" doc:"Id of the campaign."`
+	By         string          `json:"by" enum:"second,minute,hour" doc:"Length of a period."`
+	From       *string         `json:"from" format:"date-time" doc:"Beginning of the span; null: it has no beginning, because nothing was sent."`
+	To         *string         `json:"to" format:"date-time" doc:"End of the span, which is not in it; null: now."`
 	Points     []TimelinePoint `json:"points" nullable:"false" doc:"Periods with at least one event, oldest first."`
 	AsOf       *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
 }
@@ -25,20 +25,20 @@ type Timeline struct {
 // counts twice as sent.
 type TimelinePoint struct {
 	Time        string `json:"time" format:"date-time" doc:"The beginning of the period."`
-	Sent        uint64 `json:"sent"`
-	Delivered   uint64 `json:"delivered"`
-	Read        uint64 `json:"read"`
-	Undelivered uint64 `json:"undelivered"`
+	Sent        uint64 `json:"sent" doc:"A carrier accepted the message."`
+	Delivered   uint64 `json:"delivered" doc:"A receipt says that the message arrived."`
+	Read        uint64 `json:"read" doc:"A receipt says that the message was read."`
+	Undelivered uint64 `json:"undelivered" doc:"A receipt says that the message failed finally."`
 	Buffered    uint64 `json:"buffered" doc:"The carrier is still trying."`
 	Bounced     uint64 `json:"bounced" doc:"Failed, and another try may follow."`
-	Unconfirmed uint64 `json:"unconfirmed"`
-	NotSent     uint64 `json:"notSent"`
-	Skipped     uint64 `json:"skipped"`
+	Unconfirmed uint64 `json:"unconfirmed" doc:"No final receipt came within the receipt window."`
+	NotSent     uint64 `json:"notSent" doc:"The message could not be sent."`
+	Skipped     uint64 `json:"skipped" doc:"Not sent on purpose: opted out, duplicate, cancelled."`
 	Returned    uint64 `json:"returned" doc:"Returned unsent by the sender; the scheduler deals the recipient again."`
-	Ambiguous   uint64 `json:"ambiguous"`
-	Clicked     uint64 `json:"clicked"`
-	Replied     uint64 `json:"replied"`
-	OptedOut    uint64 `json:"optedOut"`
+	Ambiguous   uint64 `json:"ambiguous" doc:"The carrier may or may not have accepted the message."`
+	Clicked     uint64 `json:"clicked" doc:"A link was opened, by a person or a scanner."`
+	Replied     uint64 `json:"replied" doc:"The recipient replied."`
+	OptedOut    uint64 `json:"optedOut" doc:"The recipient opted out in answer to the message."`
 }
 
 // of returns the field that counts events of a kind.
@@ -77,7 +77,7 @@ func (p *TimelinePoint) of(kind schemas.Kind) *uint64 {
 
 type (
 	timelineIn struct {
-		ID   string `path:"id" example:"camp_12345"`
+		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
 		By   string `query:"by" enum:"second,minute,hour" default:"minute" doc:"Length of a period."`
 		From string `query:"from" doc:"Not before: a date, or RFC 3339. Default: the first event; by second, an hour before the end."`
 		To   string `query:"to" doc:"Before: a date (to its end), or RFC 3339. Default: now."`

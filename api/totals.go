@@ -12,13 +12,13 @@ import (
 
 // Totals has the statistics over all campaigns of the tenant, without tests and removed campaigns.
 type Totals struct {
-	Campaigns int            `json:"campaigns"`
-	ByStatus  map[string]int `json:"byStatus"`
-	ByState   map[string]int `json:"byState"`
+	Campaigns int            `json:"campaigns" doc:"Campaigns of the period, drafts included, without tests and removed ones."`
+	ByStatus  map[string]int `json:"byStatus" doc:"Number of campaigns by status in the words of vocab; empty ones are left out."`
+	ByState   map[string]int `json:"byState" doc:"Number of campaigns by state; empty ones are left out."`
 	Figures
 	Cost     Money   `json:"cost" doc:"Billed cost so far, without reserved money."`
-	Currency string  `json:"currency"`
-	AsOf     *string `json:"as_of" format:"date-time"`
+	Currency string  `json:"currency" doc:"ISO 4217 code."`
+	AsOf     *string `json:"as_of" format:"date-time" doc:"Every event up to this time is counted; null: none is."`
 
 	ByTag     []CampaignGroup `json:"byTag" nullable:"false" doc:"Only with ?by=tag. A campaign with two tags counts for both."`
 	ByChannel []CampaignGroup `json:"byChannel" nullable:"false" doc:"Only with ?by=channel. By the first channel of the chain."`
@@ -30,7 +30,7 @@ type Totals struct {
 
 type (
 	totalsIn struct {
-		Vocab     string `query:"vocab"`
+		Vocab     string `query:"vocab" doc:"Vocabulary of status: e (default), a, b, c or d."`
 		By        string `query:"by" doc:"Compare campaigns: any of tag, channel, day and hour, separated by commas."`
 		StartDate string `query:"startDate" doc:"Created at or after: a date, or RFC 3339."`
 		EndDate   string `query:"endDate" doc:"Created before the end of the date, or before the RFC 3339 time."`

@@ -17,10 +17,10 @@ import (
 // CampaignGroup has the figures of the campaigns with one value, such as a tag, to compare tags, channels, days and
 // hours (R123).
 type CampaignGroup struct {
-	Value     string `json:"value" example:"sms"`
-	Campaigns int    `json:"campaigns"`
+	Value     string `json:"value" example:"sms" doc:"The tag, the channel, the day (YYYY-MM-DD) or the hour (00 to 23)."`
+	Campaigns int    `json:"campaigns" doc:"Confirmed campaigns with this value."`
 	Figures
-	Cost Money `json:"cost"`
+	Cost Money `json:"cost" doc:"Billed cost of these campaigns so far."`
 }
 
 // groups has the sums of one comparison, by value.

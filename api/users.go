@@ -21,31 +21,31 @@ const linkLife = 24 * time.Hour
 
 // User is a person who uses the console.
 type User struct {
-	ID        string       `json:"id" example:"user_5n2k8s1x4z7b9m3q"`
-	Email     string       `json:"email"`
-	Name      string       `json:"name"`
+	ID        string       `json:"id" example:"user_5n2k8s1x4z7b9m3q" doc:"Given by the installation; it never changes."`
+	Email     string       `json:"email" doc:"Log-in name in lower case; unique in the installation."`
+	Name      string       `json:"name" doc:"For other people to read; the e-mail address when none was given."`
 	Operator  bool         `json:"operator" doc:"Runs the installation: sees every tenant and has every permission."`
-	Disabled  bool         `json:"disabled"`
-	Roles     []Membership `json:"roles" nullable:"false"`
+	Disabled  bool         `json:"disabled" doc:"True: the person cannot log in."`
+	Roles     []Membership `json:"roles" nullable:"false" doc:"One for each tenant that the person works for; empty: none."`
 	LoginLink string       `json:"loginLink,omitempty" doc:"Path that logs the person in once, within 24 hours. Only in the answer that creates it."`
-	CreatedAt string       `json:"createdAt" format:"date-time"`
+	CreatedAt string       `json:"createdAt" format:"date-time" doc:"When it was created."`
 	SeenAt    *string      `json:"seenAt" format:"date-time" doc:"The last log-in."`
-	Version   uint64       `json:"version"`
+	Version   uint64       `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // Membership is a person's role in a tenant.
 type Membership struct {
-	Tenant string `json:"tenant"`
-	Role   string `json:"role" enum:"viewer,editor,approver"`
+	Tenant string `json:"tenant" doc:"Id of the tenant."`
+	Role   string `json:"role" enum:"viewer,editor,approver" doc:"viewer: reads. editor: also changes campaigns and contacts, and sends single messages. approver: also confirms campaigns."`
 }
 
 // UserInput creates or changes a person.
 type UserInput struct {
-	Email    problem.Optional[string] `json:"email,omitzero" example:"anna@example.com"`
-	Name     problem.Optional[string] `json:"name,omitzero"`
+	Email    problem.Optional[string] `json:"email,omitzero" example:"anna@example.com" doc:"Log-in name; unique in the installation."`
+	Name     problem.Optional[string] `json:"name,omitzero" doc:"For other people to read; default: the e-mail address."`
 	Password problem.Optional[string] `json:"password,omitzero" doc:"At least 10 bytes; a change ends the person's sessions."`
 	Role     problem.Optional[string] `json:"role,omitzero" doc:"In the tenant of this request: viewer, editor, approver, or null for none."`
-	Operator problem.Optional[bool]   `json:"operator,omitzero"`
+	Operator problem.Optional[bool]   `json:"operator,omitzero" doc:"true: the person sees every tenant and has every permission. Default: false."`
 	Disabled problem.Optional[bool]   `json:"disabled,omitzero" doc:"Ends the person's sessions."`
 }
 
@@ -60,7 +60,7 @@ type (
 	}
 	userChangeIn struct {
 		ID      string `path:"id" doc:"Id or e-mail address."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[UserInput]
 	}
 	userOut struct {

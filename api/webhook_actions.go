@@ -27,7 +27,7 @@ type WebhookRecovery struct {
 
 // WebhookRecovering is the answer to a recovery.
 type WebhookRecovering struct {
-	Since       string `json:"since" format:"date-time"`
+	Since       string `json:"since" format:"date-time" doc:"Events from this time on are posted again."`
 	QueuedAgain int    `json:"queuedAgain" doc:"Failed events that are tried again. Events that were never queued for the webhook are read from Kafka and follow within seconds to minutes."`
 }
 
@@ -36,7 +36,7 @@ type WebhookHealth struct {
 	Pending         int     `json:"pending" doc:"Events that wait, counted up to 10,000."`
 	Failures        int     `json:"failures" doc:"Failed requests in a row."`
 	FailingSince    *string `json:"failingSince" format:"date-time" doc:"All requests since then have failed; after five days the webhook is disabled."`
-	LastSuccess     *string `json:"lastSuccessAt" format:"date-time"`
+	LastSuccess     *string `json:"lastSuccessAt" format:"date-time" doc:"When the endpoint last took an event; null: it never has."`
 	NextTry         *string `json:"notBefore" format:"date-time" doc:"Nothing is posted before this time, because requests failed or the endpoint sent Retry-After."`
 	RecoveringSince *string `json:"recoveringSince" format:"date-time" doc:"Events since this time are being read from Kafka again."`
 }
@@ -45,13 +45,13 @@ type WebhookHealth struct {
 type WebhookDelivery struct {
 	ID         string  `json:"id" example:"4711" doc:"Value for the parameter after."`
 	EventID    string  `json:"eventId" example:"evt_5f2vgyd3kxq4mbbq2x7e3m5a" doc:"Value of the header webhook-id, or id within a batch."`
-	Type       string  `json:"type" example:"message.delivered"`
+	Type       string  `json:"type" example:"message.delivered" doc:"What happened."`
 	Subject    string  `json:"subject" doc:"Id of the message or campaign that the event is about."`
 	Time       string  `json:"time" format:"date-time" doc:"When it happened."`
-	State      string  `json:"state" enum:"pending,delivered,failed"`
-	Tries      int     `json:"tries"`
-	NextTryAt  *string `json:"nextTryAt" format:"date-time"`
-	TriedAt    *string `json:"triedAt" format:"date-time"`
+	State      string  `json:"state" enum:"pending,delivered,failed" doc:"pending: it waits for a try. delivered: the endpoint took it. failed: it is not tried again."`
+	Tries      int     `json:"tries" doc:"Requests made so far."`
+	NextTryAt  *string `json:"nextTryAt" format:"date-time" doc:"Not before this time; null: no try follows."`
+	TriedAt    *string `json:"triedAt" format:"date-time" doc:"When it was last tried; null: not yet."`
 	StatusCode *int    `json:"statusCode" doc:"HTTP status of the last answer; null: no answer."`
 	Answer     *string `json:"answer" doc:"The first 512 bytes of the last answer."`
 	Error      *string `json:"error" doc:"Why the last try failed."`
@@ -61,7 +61,7 @@ type WebhookDelivery struct {
 type (
 	webhookRotateIn struct {
 		ID      string `path:"id" doc:"Id or name."`
-		IfMatch string `header:"If-Match"`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    *problem.Body[WebhookRotation]
 	}
 	webhookRecoverIn struct {
@@ -74,7 +74,7 @@ type (
 	webhookItemsIn    struct {
 		ID    string `path:"id" doc:"Id or name."`
 		State string `query:"state" enum:"pending,delivered,failed" doc:"Only those in this state."`
-		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"10"`
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"10" doc:"The most rows of the answer."`
 		After string `query:"after" doc:"Id of the last event of the page before: continues behind it, without gap or repetition when events are added meanwhile."`
 	}
 	webhookItemsOut struct{ Body *Page[*WebhookDelivery] }

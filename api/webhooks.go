@@ -20,12 +20,12 @@ import (
 
 // Webhook is an endpoint to which a tenant's events are posted (X6, R107).
 type Webhook struct {
-	ID          string   `json:"id" example:"webhook_10001"`
-	Name        string   `json:"name" example:"shop"`
-	URL         string   `json:"url" example:"https://example.com/hooks/fanfare"`
+	ID          string   `json:"id" example:"webhook_10001" doc:"Given by the installation; it never changes."`
+	Name        string   `json:"name" example:"shop" doc:"Unique among the tenant's webhooks."`
+	URL         string   `json:"url" example:"https://example.com/hooks/fanfare" doc:"Where events are posted."`
 	Status      string   `json:"status" enum:"active,paused,disabled" doc:"Events of a paused webhook wait. A disabled webhook gets no events until its status is set to active."`
 	Reason      *string  `json:"reason" doc:"Why it is disabled."`
-	DisabledAt  *string  `json:"disabledAt" format:"date-time"`
+	DisabledAt  *string  `json:"disabledAt" format:"date-time" doc:"When it was disabled because requests kept failing; null: it was not."`
 	Events      []string `json:"events" nullable:"false" doc:"Kinds of events that it gets; empty: all."`
 	Statuses    []string `json:"statuses" nullable:"false" doc:"Statuses of the DELIVERY and READ events that it gets; empty: all."`
 	Campaigns   []string `json:"campaigns" nullable:"false" doc:"Campaigns whose events it gets; empty: all campaigns and single sends."`
@@ -33,11 +33,11 @@ type Webhook struct {
 	BatchSize   int      `json:"batchSize" minimum:"1" maximum:"100" doc:"The most events in one request. Above 1, requests have the type batch and an array of events as data."`
 	Secret      string   `json:"secret,omitempty" doc:"Secret that signs the requests (Standard Webhooks). Shown once, in the answer that creates it." example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
 	OldSecretTo *string  `json:"oldSecretUntil" format:"date-time" doc:"Until when requests are also signed with the old secret."`
-	CreatedBy   string   `json:"createdBy"`
-	CreatedAt   string   `json:"createdAt" format:"date-time"`
-	UpdatedAt   string   `json:"updatedAt" format:"date-time"`
-	DeletedAt   *string  `json:"deletedAt" format:"date-time"`
-	Version     uint64   `json:"version"`
+	CreatedBy   string   `json:"createdBy" doc:"Id of the person or API key that created it."`
+	CreatedAt   string   `json:"createdAt" format:"date-time" doc:"When it was created."`
+	UpdatedAt   string   `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
+	DeletedAt   *string  `json:"deletedAt" format:"date-time" doc:"When it was deleted; null: not deleted."`
+	Version     uint64   `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match."`
 }
 
 // WebhookInput creates or changes a webhook.

@@ -16,11 +16,11 @@ import (
 
 // Why explains one message (X17).
 type Why struct {
-	MessageID  string     `json:"messageId"`
+	MessageID  string     `json:"messageId" doc:"The message that is explained."`
 	CampaignID *string    `json:"campaignId" doc:"Null for a single send."`
-	Seq        uint32     `json:"seq"`
-	Status     string     `json:"status" enum:"pending,sent,delivered,failed"`
-	State      string     `json:"state"`
+	Seq        uint32     `json:"seq" doc:"Number of the recipient within the audience, from 0."`
+	Status     string     `json:"status" enum:"pending,sent,delivered,failed" doc:"sent covers the states awaiting and ambiguous; failed covers undelivered, notSent and skipped."`
+	State      string     `json:"state" doc:"The status in more detail: pending, ambiguous, notSent, skipped, awaiting, undelivered or delivered."`
 	Conclusion string     `json:"conclusion" doc:"The state of the message and what comes next, in a sentence."`
 	Decisions  []Decision `json:"decisions" nullable:"false" doc:"Oldest first."`
 }
@@ -29,34 +29,34 @@ type Why struct {
 type Decision struct {
 	Time     *string  `json:"time" format:"date-time" doc:"Null when the time was not recorded."`
 	By       string   `json:"by" enum:"person,freeze,scheduler,expander,sender,carrier,recipient" doc:"Who or what decided."`
-	Decision string   `json:"decision" example:"dealt"`
-	Sentence string   `json:"sentence"`
-	Evidence Evidence `json:"evidence"`
+	Decision string   `json:"decision" example:"dealt" doc:"What was decided or happened, in a word or a few."`
+	Sentence string   `json:"sentence" doc:"The same with its reason, for people to read."`
+	Evidence Evidence `json:"evidence" doc:"What it was based on; a field that says nothing about it is left out."`
 }
 
 // Evidence is what a decision was based on. A field that says nothing about the decision is null.
 type Evidence struct {
 	List         *string `json:"list,omitempty" doc:"Contact list that the recipient is from."`
-	ContactID    *string `json:"contactId,omitempty"`
+	ContactID    *string `json:"contactId,omitempty" doc:"Contact that became the recipient."`
 	Flag         *string `json:"flag,omitempty" doc:"Why the frozen audience does not send to the recipient." enum:"invalid,duplicate,optedOut,capped"`
 	From         *string `json:"from,omitempty" doc:"State of the campaign before the change."`
-	To           *string `json:"to,omitempty"`
+	To           *string `json:"to,omitempty" doc:"State of the campaign after the change."`
 	Person       *string `json:"person,omitempty" doc:"Key, user or stage that changed the state of the campaign."`
-	Reason       *string `json:"reason,omitempty"`
-	RequestID    *string `json:"requestId,omitempty"`
+	Reason       *string `json:"reason,omitempty" doc:"Why the campaign changed its state."`
+	RequestID    *string `json:"requestId,omitempty" doc:"Id of the request that changed the state of the campaign."`
 	Deal         *uint64 `json:"deal,omitempty" doc:"Number of the deal."`
-	Try          *int    `json:"try,omitempty"`
-	Leg          *int    `json:"leg,omitempty"`
-	Channel      *string `json:"channel,omitempty"`
-	Route        *string `json:"route,omitempty"`
-	Sender       *string `json:"sender,omitempty"`
+	Try          *int    `json:"try,omitempty" doc:"Number of the try, from 1."`
+	Leg          *int    `json:"leg,omitempty" doc:"Number of the leg in the chain of channels, from 1."`
+	Channel      *string `json:"channel,omitempty" doc:"sms, rcs, whatsapp or voice."`
+	Route        *string `json:"route,omitempty" doc:"Route of the hand-over."`
+	Sender       *string `json:"sender,omitempty" doc:"What the recipient sees as the sender."`
 	SubmissionID *string `json:"submissionId,omitempty" doc:"The id that the carrier got with the message."`
 	ProviderID   *string `json:"providerId,omitempty" doc:"The carrier's id of the message."`
-	SubStatus    *string `json:"subStatus,omitempty"`
+	SubStatus    *string `json:"subStatus,omitempty" doc:"The outcome code, such as ABSENT_SUBSCRIBER."`
 	RawCode      *string `json:"rawCode,omitempty" doc:"The carrier's own code."`
-	Segments     *int    `json:"segments,omitempty"`
+	Segments     *int    `json:"segments,omitempty" doc:"SMS segments that were handed over."`
 	Price        *Money  `json:"price,omitempty" doc:"Price of all segments of the hand-over."`
-	Link         *string `json:"link,omitempty"`
+	Link         *string `json:"link,omitempty" doc:"Id of the link that was opened."`
 }
 
 type whyOut struct{ Body *Why }
