@@ -80,7 +80,9 @@ func newAudited(t *testing.T) *audited {
 		kind     schemas.Kind
 		code     schemas.Code
 	}{
-		{0, 30, schemas.KindSent, schemas.CodeAwaitingDLR}, {0, 10, schemas.KindDelivered, schemas.CodeDelivered}, {10, 15, schemas.KindUndelivered, schemas.CodeAbsentSubscriber},
+		{0, 30, schemas.KindSent, schemas.CodeAwaitingDLR},
+		{0, 10, schemas.KindDelivered, schemas.CodeDelivered},
+		{10, 15, schemas.KindUndelivered, schemas.CodeAbsentSubscriber},
 		{30, 31, schemas.KindAmbiguous, schemas.CodeCrash},
 	} {
 		a.happened(a.tenant.ID, a.id, e.from, e.to, e.kind, e.code)

@@ -103,7 +103,6 @@ type optOutText struct {
 	Failed, FailedBody                 string
 }
 
-//nolint:misspell // texts of other languages
 var optOutTexts = map[string]optOutText{
 	"en": {
 		"Stop messages?", "You will get no more messages from %s.", "You will get no more messages from this sender.", "Stop all messages", "Stop only %s",

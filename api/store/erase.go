@@ -149,6 +149,7 @@ func (s *Store) Erasures(ctx context.Context, tenant string, page Page) (out []E
 	if err != nil {
 		return nil, 0, fmt.Errorf("erasures: %w", err)
 	}
+	defer rows.Close()
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		e, err := scanErasure(rows)
@@ -416,6 +417,7 @@ WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
 	if err != nil {
 		return nil, err
 	}
+	defer rows.Close()
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var b frozenBlob
@@ -434,7 +436,8 @@ WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
 func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	read := func(q interface {
 		QueryRowContext(context.Context, string, ...any) *sql.Row
-	}) (clean []byte, places []uint32, err error) {
+	},
+	) (clean []byte, places []uint32, err error) {
 		var data []byte
 		err = q.QueryRowContext(ctx, "SELECT data FROM freeze_blobs WHERE freeze_id = ? AND part = ?", b.freeze, b.part).Scan(&data)
 		if errors.Is(err, sql.ErrNoRows) { // collected meanwhile
@@ -512,12 +515,13 @@ func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err err
 	if err != nil {
 		return 0, err
 	}
+	defer rows.Close()
 	ids := map[string]int64{}
 	for rows.Next() {
 		var id string
 		var finished int64
 		if err := rows.Scan(&id, &finished); err != nil {
-			return 0, errors.Join(err, rows.Close())
+			return 0, err
 		}
 		ids[id] = finished
 	}
@@ -596,6 +600,7 @@ func (e *eraser) answers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer rows.Close()
 	type claim struct {
 		route, key string
 		emptied    []byte
@@ -605,7 +610,7 @@ func (e *eraser) answers(ctx context.Context) error {
 		var c claim
 		var response []byte
 		if err := rows.Scan(&c.route, &c.key, &response); err != nil {
-			return errors.Join(err, rows.Close())
+			return err
 		}
 		text, err := e.kept.Open(response)
 		if err != nil {
@@ -641,12 +646,13 @@ func (e *eraser) webhooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer rows.Close()
 	var found []int64
 	for rows.Next() {
 		var id int64
 		var data []byte
 		if err := rows.Scan(&id, &data); err != nil {
-			return errors.Join(err, rows.Close())
+			return err
 		}
 		if e.names(data) {
 			found = append(found, id)

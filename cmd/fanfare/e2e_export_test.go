@@ -44,7 +44,7 @@ func TestExportGoesOnAfterKill(t *testing.T) {
 		for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 			e := now(id)
 			if e.Status == "done" {
-				resp, err := http.Get(api.base + *e.DownloadURL) //nolint:noctx // of the test's own server
+				resp, err := http.Get(api.base + *e.DownloadURL)
 				if err != nil {
 					t.Fatal(err)
 				}

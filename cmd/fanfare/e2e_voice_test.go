@@ -124,7 +124,7 @@ func TestEndToEndVoice(t *testing.T) {
 
 func readStats(t *testing.T, address string, into any) {
 	t.Helper()
-	resp, err := http.Get(address) //nolint:noctx // a test
+	resp, err := http.Get(address)
 	if err != nil {
 		t.Fatal(err)
 	}

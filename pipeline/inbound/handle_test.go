@@ -97,16 +97,16 @@ func (m *memory) RecordOptOut(_ context.Context, o *schemas.OptOutFact) error {
 func (m *memory) CampaignByNumber(n uint64) *fanfarev1.Campaign {
 	switch n {
 	case number:
-		return campaign(number, tenant)
+		return campaign(number)
 	case behind:
-		c := campaign(behind, tenant)
+		c := campaign(behind)
 		c.FreezeId = ""
 		return c
 	}
 	return nil
 }
 
-func campaign(n uint64, tenant string) *fanfarev1.Campaign {
+func campaign(n uint64) *fanfarev1.Campaign {
 	return &fanfarev1.Campaign{Tenant: tenant, Id: schemas.CampaignID(n), Number: n, FreezeId: "fr_1"}
 }
 
@@ -140,7 +140,7 @@ func TestHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, keys := newMemory(t), testKeys(t)
-	m.rows["camp_9"] = campaign(9, tenant) // the view has dropped it
+	m.rows["camp_9"] = campaign(9) // the view has dropped it
 	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
 	sms := func(in *fanfarev1.Inbound) { in.Scope = schemas.ChannelSMS }
 	old := func(in *fanfarev1.Inbound) { in.CampaignNumber = 9 }
@@ -191,7 +191,7 @@ func TestHandleOldView(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, keys := newMemory(t), testKeys(t)
-	m.rows[schemas.CampaignID(behind)] = campaign(behind, tenant)
+	m.rows[schemas.CampaignID(behind)] = campaign(behind)
 	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
 	in := record(t, names, keys, "a", 4, func(in *fanfarev1.Inbound) { in.CampaignNumber = behind })
 	out, err := h.Handle(t.Context(), []*kgo.Record{in})

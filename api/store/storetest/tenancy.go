@@ -114,7 +114,7 @@ var calls = map[string]call{
 		_, _, err := e.s.EraseRows(e.Context(), me, mobile(1), plainAnswers)
 		return errors.Join(err, missing)
 	},
-	"EraseExports": func(e *env, me string, x theirs) error {
+	"EraseExports": func(e *env, me string, _ theirs) error {
 		_, err := e.s.EraseExports(e.Context(), me)
 		return errors.Join(err, missing)
 	},

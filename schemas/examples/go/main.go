@@ -104,7 +104,11 @@ func run(ctx context.Context, url, key string, phones []string) error {
 		case v.State == "completed" && v.Pending == 0:
 			return json.NewEncoder(os.Stdout).Encode(sent{Campaign: id, Cost: price.JSON200.EstimatedCost, Total: v.TotalMessages, Sent: v.Sent})
 		}
-		time.Sleep(200 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }
 

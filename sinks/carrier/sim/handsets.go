@@ -86,7 +86,11 @@ type deeds []deed
 func (p deeds) Len() int           { return len(p) }
 func (p deeds) Less(i, j int) bool { return p[i].at.Before(p[j].at) }
 func (p deeds) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
-func (p *deeds) Push(x any)        { *p = append(*p, x.(deed)) } //nolint:forcetypeassert,errcheck // heap's
+
+// Push implements [heap.Interface].
+func (p *deeds) Push(x any) { *p = append(*p, x.(deed)) } //nolint:forcetypeassert // heap's
+
+// Pop implements [heap.Interface].
 func (p *deeds) Pop() any {
 	old := *p
 	last := old[len(old)-1]

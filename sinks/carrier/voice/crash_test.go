@@ -26,7 +26,7 @@ func TestEventsBreakOff(t *testing.T) {
 	cfg := p.config()
 	cfg.MaxConcurrent = 20
 	c := open(t, cfg)
-	in, _ := take(t, c)
+	in := take(t, c)
 	stop := make(chan struct{})
 	var down atomic.Bool
 	p.tamper = func(w http.ResponseWriter, r *http.Request) bool {
@@ -220,7 +220,7 @@ func TestFound(t *testing.T) {
 			}
 			time.Sleep(400 * time.Millisecond)
 			second := open(t, p.config())
-			in, _ := take(t, second)
+			in := take(t, second)
 			eventually(t, "the call is found", func() bool { return len(second.Living()) == 1 })
 			first.Die()
 			if r := in.last(t, o.Key); r.Sub != tc.sub || r.To != o.To {
@@ -254,7 +254,7 @@ func TestDoubtEnds(t *testing.T) {
 		return true
 	}
 	c := open(t, p.config())
-	in, _ := take(t, c)
+	in := take(t, c)
 	o := calls(t, 0, 1, audio)[0]
 	if r := hand(t, c, o); r.Outcome != carrier.Unknown {
 		t.Fatalf("got %+v, want unknown", r)
@@ -346,7 +346,7 @@ func TestReplaced(t *testing.T) {
 			t.Fatalf("got %+v, want accepted", r)
 		}
 	}
-	in, _ := take(t, second)
+	in := take(t, second)
 	o := calls(t, 10, 1, audio)[0]
 	if r := hand(t, second, o); r.Outcome != carrier.Accepted { // waits for a place
 		t.Fatalf("the second: got %+v, want accepted", r)

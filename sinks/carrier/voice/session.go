@@ -122,7 +122,7 @@ func (c *Connector) session(ctx context.Context) (worked bool, err error) {
 		cancel()
 		_ = conn.CloseNow()
 		if read != nil {
-			<-read
+			<-read //nolint:errcheck // of a connection that was closed here
 		}
 	}()
 	timer := time.NewTimer(settle)

@@ -169,7 +169,7 @@ type inbox struct {
 }
 
 // take begins to take receipts until the test ends, or the function that it returns is called.
-func take(t testing.TB, c *voice.Connector) (*inbox, func()) {
+func take(t testing.TB, c *voice.Connector) *inbox {
 	t.Helper()
 	in := &inbox{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -186,12 +186,11 @@ func take(t testing.TB, c *voice.Connector) (*inbox, func()) {
 			t.Errorf("receipts: %v", err)
 		}
 	}()
-	stop := func() {
+	t.Cleanup(func() {
 		cancel()
 		<-ended
-	}
-	t.Cleanup(stop)
-	return in, stop
+	})
+	return in
 }
 
 // of returns the receipts about a submission.
@@ -307,7 +306,7 @@ func TestDispositions(t *testing.T) {
 			cfg := p.config()
 			cfg.Unsure = tc.unsure
 			c := open(t, cfg)
-			in, _ := take(t, c)
+			in := take(t, c)
 			o := calls(t, 0, 1, tc.call)[0]
 			if r := hand(t, c, o); r.Outcome != carrier.Accepted || !strings.HasPrefix(r.Ref, "fanfare-") {
 				t.Fatalf("got %+v, want accepted, with a channel of the application", r)
@@ -406,7 +405,7 @@ func TestOrigination(t *testing.T) {
 func TestQueue(t *testing.T) {
 	p := startPeer(t, fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered), ari.Config{Talk: 1500 * time.Millisecond})
 	c := open(t, p.config())
-	in, _ := take(t, c)
+	in := take(t, c)
 	o := calls(t, 0, 1, carrier.Call{Media: audio.Media, Queue: "sales"})[0]
 	if r := hand(t, c, o); r.Outcome != carrier.Accepted {
 		t.Fatalf("got %+v, want accepted", r)
