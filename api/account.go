@@ -18,21 +18,21 @@ const accountTag = "Account"
 
 // Account is what a tenant's own keys can see of the tenant.
 type Account struct {
-	TenantID         string        `json:"tenantId"`
-	Name             string        `json:"name"`
-	Currency         string        `json:"currency" example:"EUR"`
-	Timezone         string        `json:"timezone" example:"Europe/Rome"`
+	TenantID         string        `json:"tenantId" doc:"Id of the tenant whose key this is."`
+	Name             string        `json:"name" doc:"Name of the tenant."`
+	Currency         string        `json:"currency" doc:"ISO 4217 code; every amount of money is in it." example:"EUR"`
+	Timezone         string        `json:"timezone" doc:"IANA zone in which dates and times without an offset are read." example:"Europe/Rome"`
 	Region           string        `json:"region" doc:"Country as which numbers without a country code are read." example:"IT"`
-	Balance          *Money        `json:"balance" doc:"Money that can still be spent; null: unlimited."`
+	Balance          *Money        `json:"balance" nullable:"true" doc:"Money that can still be spent; null: unlimited."`
 	Reserved         Money         `json:"reserved" doc:"Money set aside for unfinished campaigns."`
-	Spent            Money         `json:"spent"`
+	Spent            Money         `json:"spent" doc:"Money that was billed for messages, since ever."`
 	Owed             Money         `json:"owed" doc:"Debt: credit that was withdrawn although unfinished campaigns had reserved it. Campaigns are suspended until a top-up pays it."`
-	CampaignsEnabled bool          `json:"campaignsEnabled"`
+	CampaignsEnabled bool          `json:"campaignsEnabled" doc:"False: campaigns can be neither created nor confirmed."`
 	TestKey          bool          `json:"testKey" doc:"Whether the key of this request is a test key."`
 	Scopes           []string      `json:"scopes" nullable:"false" doc:"Scopes of the key of this request."`
-	DefaultRoute     string        `json:"defaultRoute"`
-	DefaultSender    string        `json:"defaultSender"`
-	Limits           AccountLimits `json:"limits"`
+	DefaultRoute     string        `json:"defaultRoute" doc:"Route of campaigns and single sends that name none."`
+	DefaultSender    string        `json:"defaultSender" doc:"Sender of SMS that name none; empty: there is none."`
+	Limits           AccountLimits `json:"limits" doc:"What the tenant and the key of this request are held to."`
 }
 
 // AccountLimits are the limits of a tenant.
@@ -48,14 +48,14 @@ type AccountLimits struct {
 // LedgerEntry is one movement of money. It takes an amount from one account and adds it to another, so the sum of all
 // accounts is always 0.
 type LedgerEntry struct {
-	ID           uint64  `json:"id"`
-	Time         string  `json:"time" format:"date-time"`
-	From         string  `json:"from" enum:"outside,available,reserved,captured"`
-	To           string  `json:"to" enum:"outside,available,reserved,captured"`
+	ID           uint64  `json:"id" doc:"Grows with each movement."`
+	Time         string  `json:"time" format:"date-time" doc:"When the money was moved, in UTC."`
+	From         string  `json:"from" enum:"outside,available,reserved,captured" doc:"Account that the amount was taken from. outside: money that is not in the installation."`
+	To           string  `json:"to" enum:"outside,available,reserved,captured" doc:"Account that the amount was added to."`
 	AmountMicros uint64  `json:"amountMicros" doc:"Millionths of the currency." example:"50000"`
-	Amount       Money   `json:"amount"`
-	CampaignID   *string `json:"campaignId"`
-	Note         string  `json:"note"`
+	Amount       Money   `json:"amount" doc:"The same amount in the currency."`
+	CampaignID   *string `json:"campaignId" doc:"Campaign that caused it; null for a top-up and a withdrawal."`
+	Note         string  `json:"note" doc:"Why the money was moved, such as reserve, or what an operator wrote; may be empty."`
 }
 
 type (
@@ -194,7 +194,7 @@ func (s *server) exportLedger(ctx context.Context, in *ledgerExportIn) (*huma.St
 // Tag is a tag of campaigns.
 type Tag struct {
 	Tag       string `json:"tag" doc:"In lower case: tags are compared without regard to case."`
-	Campaigns int    `json:"campaigns"`
+	Campaigns int    `json:"campaigns" doc:"How many campaigns have it."`
 }
 
 // TagInput renames a tag.
@@ -204,17 +204,17 @@ type TagInput struct {
 
 // TagChange counts the campaigns that were changed.
 type TagChange struct {
-	Changed int `json:"changed"`
+	Changed int `json:"changed" doc:"How many campaigns had the tag."`
 }
 
 type (
 	tagsIn  struct{}
 	tagsOut struct{ Body *Page[*Tag] }
 	tagIn   struct {
-		Tag string `path:"tag"`
+		Tag string `path:"tag" doc:"The tag, in any case."`
 	}
 	tagRenameIn struct {
-		Tag  string `path:"tag"`
+		Tag  string `path:"tag" doc:"The tag as it is now, in any case."`
 		Body problem.Body[TagInput]
 	}
 	tagOut struct{ Body *TagChange }

@@ -14,12 +14,12 @@ import (
 
 type (
 	actionIn struct {
-		ID      string `path:"id" example:"camp_12345"`
+		ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
 		Vocab   string `query:"vocab"`
 	}
 	confirmIn struct {
-		ID      string `path:"id" example:"camp_12345"`
+		ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
 		Body    *problem.Body[ConfirmInput]
 	}
@@ -28,29 +28,29 @@ type (
 		Body *Confirmation
 	}
 	liveIn struct {
-		ID      string `path:"id" example:"camp_12345"`
+		ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
 		Vocab   string `query:"vocab"`
 		Body    problem.Body[LiveInput]
 	}
 	eventsIn struct {
-		ID string `path:"id" example:"camp_12345"`
+		ID string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 	}
 	eventsOut struct{ Body *Page[CampaignEvent] }
 )
 
 // CampaignEvent is one entry of a campaign's history.
 type CampaignEvent struct {
-	From      *string `json:"from"`
-	To        string  `json:"to"`
+	From      *string `json:"from" doc:"State before; null for the creation."`
+	To        string  `json:"to" doc:"State afterwards."`
 	Trigger   *string `json:"trigger" doc:"What changed the state; null for a change that left the state as it was."`
-	Actor     string  `json:"actor"`
+	Actor     string  `json:"actor" doc:"Role in which it was done: user, approver, guard (a check of the system), scheduler or operator."`
 	By        string  `json:"by" doc:"Id of the key or person, or the name of the stage that made the change."`
-	ByName    string  `json:"byName"`
-	Reason    *string `json:"reason"`
-	RequestID *string `json:"requestId"`
-	Version   uint64  `json:"version"`
-	Time      string  `json:"time" format:"date-time"`
+	ByName    string  `json:"byName" doc:"Name of the person or of the key; the same as by when it is neither."`
+	Reason    *string `json:"reason" doc:"Why, such as no_credit or a text that a person wrote; null when none was given."`
+	RequestID *string `json:"requestId" doc:"Id of the request that caused it; null for what the system did by itself."`
+	Version   uint64  `json:"version" doc:"Version of the campaign afterwards."`
+	Time      string  `json:"time" format:"date-time" doc:"When it happened, in UTC."`
 }
 
 func (s *server) registerActions() {

@@ -13,14 +13,14 @@ import (
 
 // Agent is an RCS agent: the sender of a brand's RCS messages (R18).
 type Agent struct {
-	ID          string  `json:"id" example:"agent_10001"`
-	Name        string  `json:"name"`
+	ID          string  `json:"id" doc:"Names it in paths and in campaigns." example:"agent_10001"`
+	Name        string  `json:"name" doc:"Unique among the tenant's agents."`
 	ProviderID  string  `json:"providerId" doc:"Id of the agent at the provider." example:"acme_retail_x7z_agent"`
 	Brand       string  `json:"brand" doc:"Shown to recipients."`
-	Description string  `json:"description"`
-	LogoURL     string  `json:"logoUrl"`
+	Description string  `json:"description" doc:"What the brand says about itself; empty when nothing was given."`
+	LogoURL     string  `json:"logoUrl" doc:"https address of the brand's logo; empty when none was given."`
 	Region      string  `json:"region" enum:"europe,us,asia" doc:"Where the provider serves the agent."`
-	TrafficType string  `json:"trafficType" enum:"promotion,transaction,authentication,servicerequest"`
+	TrafficType string  `json:"trafficType" enum:"promotion,transaction,authentication,servicerequest" doc:"The use for which the provider has approved the agent."`
 	Route       *string `json:"route" doc:"Route of the agent's messages; null: the tenant's route for RCS."`
 	Status      string  `json:"status" enum:"draft,launched,suspended" doc:"Only a launched agent sends."`
 	CreatedBy   string  `json:"createdBy"`
@@ -33,13 +33,13 @@ type Agent struct {
 // AgentInput creates or changes an agent.
 type AgentInput struct {
 	Name        problem.Optional[string] `json:"name,omitzero" doc:"Unique among the tenant's agents."`
-	ProviderID  problem.Optional[string] `json:"providerId,omitzero"`
+	ProviderID  problem.Optional[string] `json:"providerId,omitzero" doc:"Id of the agent at the provider: up to 128 letters, digits and _ . @ -. Null: none."`
 	Brand       problem.Optional[string] `json:"brand,omitzero" doc:"Default: the name."`
-	Description problem.Optional[string] `json:"description,omitzero"`
-	LogoURL     problem.Optional[string] `json:"logoUrl,omitzero"`
+	Description problem.Optional[string] `json:"description,omitzero" doc:"What the brand says about itself. Null: empty."`
+	LogoURL     problem.Optional[string] `json:"logoUrl,omitzero" doc:"https address of the brand's logo. Null: none."`
 	Region      problem.Optional[string] `json:"region,omitzero" doc:"europe, us or asia; europe by default."`
 	TrafficType problem.Optional[string] `json:"trafficType,omitzero" doc:"promotion, transaction, authentication or servicerequest; promotion by default."`
-	Route       problem.Optional[string] `json:"route,omitzero"`
+	Route       problem.Optional[string] `json:"route,omitzero" doc:"Route of the agent's messages; it must carry rcs. Null or empty: the tenant's route for RCS."`
 	Status      problem.Optional[string] `json:"status,omitzero" doc:"draft, launched or suspended; launched by default."`
 }
 

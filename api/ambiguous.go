@@ -16,7 +16,7 @@ type AmbiguousInput struct {
 }
 
 type ambiguousIn struct {
-	ID      string `path:"id" example:"camp_12345"`
+	ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 	IfMatch string `header:"If-Match"`
 	Vocab   string `query:"vocab"`
 	Body    problem.Body[AmbiguousInput]

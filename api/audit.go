@@ -48,22 +48,22 @@ type CarrierRecord struct {
 
 // Audit is a campaign counted from each source, and the differences.
 type Audit struct {
-	CampaignID  string        `json:"campaignId"`
+	CampaignID  string        `json:"campaignId" doc:"Campaign that is counted."`
 	Status      string        `json:"status" enum:"queued,running,done,failed,cancelled" doc:"Ask again until it is done."`
 	Error       *string       `json:"error" doc:"Why it failed; of one that runs, what holds it up."`
 	OK          *bool         `json:"ok" doc:"True: each difference is explained, or 0. Null until it is done."`
 	Unexplained int           `json:"unexplained" doc:"Figures with a difference that nothing explains."`
-	Figures     []AuditFigure `json:"figures" nullable:"false"`
+	Figures     []AuditFigure `json:"figures" nullable:"false" doc:"Each figure as each source has it; empty until the audit is done."`
 	Notes       []string      `json:"notes" nullable:"false" doc:"What was read, and what was not there to be read."`
-	StartedAt   string        `json:"startedAt" format:"date-time"`
-	FinishedAt  *string       `json:"finishedAt" format:"date-time"`
+	StartedAt   string        `json:"startedAt" format:"date-time" doc:"When the audit was ordered, in UTC."`
+	FinishedAt  *string       `json:"finishedAt" format:"date-time" doc:"When it ended, in UTC; null while it runs."`
 }
 
 // AuditFigure is one figure as each source has it.
 type AuditFigure struct {
-	Name        string       `json:"name" example:"delivered"`
-	Unit        string       `json:"unit" enum:"recipients,money"`
-	Values      []AuditValue `json:"values" nullable:"false"`
+	Name        string       `json:"name" doc:"What is counted." example:"delivered"`
+	Unit        string       `json:"unit" enum:"recipients,money" doc:"recipients: values are whole numbers of them. money: values are amounts of the tenant's currency."`
+	Values      []AuditValue `json:"values" nullable:"false" doc:"One for each source that has the figure."`
 	Difference  float64      `json:"difference" doc:"Between the greatest and the least value; of recipients whom the carrier names, how many only one of both has."`
 	Explained   bool         `json:"explained" doc:"True also when there is no difference."`
 	Explanation *string      `json:"explanation" doc:"Where the difference comes from; of one that is not explained, what was looked for."`
@@ -71,13 +71,13 @@ type AuditFigure struct {
 
 // AuditValue is what one source says.
 type AuditValue struct {
-	Source string  `json:"source" enum:"log,statistics,ledger,campaign,carrier"`
+	Source string  `json:"source" enum:"log,statistics,ledger,campaign,carrier" doc:"Where the value comes from. log: the topics of Kafka; carrier: the record of the simulated carrier."`
 	Value  float64 `json:"value" doc:"Recipients, or an amount of the tenant's currency."`
 }
 
 type (
 	auditIn struct {
-		ID    string `path:"id" example:"camp_12345"`
+		ID    string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		Wait  int    `query:"wait" minimum:"0" maximum:"30" default:"20" doc:"Seconds to wait for the end of the audit."`
 		Fresh bool   `query:"fresh" doc:"Begin another one, also when one has just ended."`
 	}

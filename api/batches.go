@@ -23,7 +23,7 @@ type BatchInput struct {
 
 // Batch is a part of a campaign's audience.
 type Batch struct {
-	At    string  `json:"at" format:"date-time"`
+	At    string  `json:"at" format:"date-time" doc:"When its sending starts, in UTC."`
 	Share *uint32 `json:"share" doc:"Percent of the audience."`
 	Count *uint32 `json:"count" doc:"Recipients."`
 }

@@ -13,11 +13,11 @@ import (
 // unless draft is true. On update only the fields in the body change, and null resets a field to its default.
 type CampaignInput struct {
 	Name                 problem.Optional[string]            `json:"name,omitzero" doc:"1 to 200 characters." example:"Spring Promotion 2025"`
-	Channel              problem.Optional[string]            `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice." example:"sms"`
-	Message              problem.Optional[string]            `json:"message,omitzero" doc:"Text for SMS and voice, with {{field}} merge fields; id or name of a template for RCS and WhatsApp."`
-	ContactList          problem.Optional[StringList]        `json:"contactList,omitzero" doc:"Id or unique name of a contact list, or an array of them."`
+	Channel              problem.Optional[string]            `json:"channel,omitzero" doc:"sms, rcs, whatsapp or voice. To create a campaign, send channel or sendingMode." example:"sms"`
+	Message              problem.Optional[string]            `json:"message,omitzero" doc:"Text for SMS and voice, with {{field}} merge fields; id or name of a template for RCS and WhatsApp. Required to create a campaign that is no draft, unless variants or audio are given."`
+	ContactList          problem.Optional[StringList]        `json:"contactList,omitzero" doc:"Id or unique name of a contact list, or an array of them. Required to create a campaign that is no draft."`
 	SendImmediately      problem.Optional[bool]              `json:"sendImmediately,omitzero" doc:"Start as soon as it is confirmed; takes precedence over scheduledTime."`
-	ScheduledTime        problem.Optional[When]              `json:"scheduledTime,omitzero"`
+	ScheduledTime        problem.Optional[When]              `json:"scheduledTime,omitzero" doc:"When to start: RFC 3339 with an offset, or a local time with its IANA time zone; default zone: the tenant's. Null: it waits for a manual start, unless sendImmediately is true."`
 	Fallback             problem.Optional[bool]              `json:"fallback,omitzero" doc:"Try SMS when the channel cannot reach the recipient: short for sendingMode RCS_SMS or WHATSAPP_SMS."`
 	SendingMode          problem.Optional[string]            `json:"sendingMode,omitzero" doc:"The chain of channels: SMS, RCS, WHATSAPP, RCS_SMS, WHATSAPP_SMS, WHATSAPP_RCS or WHATSAPP_RCS_SMS."`
 	FallbackMessage      problem.Optional[string]            `json:"fallbackMessage,omitzero" doc:"Text of the SMS at the end of the chain."`

@@ -37,7 +37,7 @@ type FallbackInput struct {
 	Parameters map[string]string `json:"parameters,omitempty" doc:"See parameters of the campaign."`
 	Language   string            `json:"language,omitempty" doc:"See language of the campaign."`
 	Sender     string            `json:"sender,omitempty" doc:"See sender of the campaign."`
-	Route      string            `json:"route,omitempty"`
+	Route      string            `json:"route,omitempty" doc:"Route to the carrier of this channel; default: that of its agent or WhatsApp number, else the tenant's."`
 }
 
 // part is one leg of a campaign as the client gave it, with the names of its fields for errors.

@@ -13,7 +13,7 @@ type RowStats struct {
 	Figures
 	Cost                    Money   `json:"cost" doc:"Cost of the messages handed over so far (R114)."`
 	Currency                string  `json:"currency"`
-	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time"`
+	EstimatedCompletionTime *string `json:"estimatedCompletionTime" format:"date-time" doc:"When everything will be handed over; null when no forecast is possible."`
 	AsOf                    *string `json:"as_of" format:"date-time" doc:"Everything that happened before this time is counted."`
 }
 

@@ -17,98 +17,98 @@ import (
 // Campaign is a campaign in an answer of the API. status is in E's words, state in ours. A field that is not known yet
 // is null.
 type Campaign struct {
-	ID               string            `json:"id" example:"camp_12345"`
-	Name             string            `json:"name"`
-	Channel          *string           `json:"channel" nullable:"true"`
-	Message          *string           `json:"message" nullable:"true"`
-	ContactList      *StringList       `json:"contactList"`
-	ContactListIDs   []string          `json:"contactListIds" nullable:"false"`
+	ID               string            `json:"id" doc:"Names it in paths and in other objects." example:"camp_12345"`
+	Name             string            `json:"name" doc:"As given; it need not be unique."`
+	Channel          *string           `json:"channel" nullable:"true" doc:"The first channel of the chain; null for a draft that has none."`
+	Message          *string           `json:"message" nullable:"true" doc:"Text of SMS and voice; for RCS and WhatsApp the template, by id or name as it was given. Null when there is none yet."`
+	ContactList      *StringList       `json:"contactList" doc:"The contact lists as the request named them, by id or name; null when there are none."`
+	ContactListIDs   []string          `json:"contactListIds" nullable:"false" doc:"Ids of the contact lists."`
 	ContactListNames []string          `json:"contactListNames,omitempty" doc:"Current names of the contact lists; only in a list with include=stats."`
 	ReplayOf         *string           `json:"replayOf" doc:"The campaign whose recipients this one sends to again; null if it is not a replay."`
-	SendImmediately  bool              `json:"sendImmediately"`
-	ScheduledTime    *string           `json:"scheduledTime" format:"date-time"`
+	SendImmediately  bool              `json:"sendImmediately" doc:"True: it starts as soon as it is confirmed."`
+	ScheduledTime    *string           `json:"scheduledTime" format:"date-time" doc:"When it starts, in UTC; null without a time."`
 	ScheduledLocal   *string           `json:"scheduledTimeLocal" doc:"The local time as it was entered, if it was entered as local time."`
-	ScheduledZone    *string           `json:"scheduledTimezone"`
-	Fallback         bool              `json:"fallback"`
-	FallbackMessage  *string           `json:"fallbackMessage"`
-	SendingMode      *string           `json:"sendingMode"`
-	FallbackLegs     []FallbackInput   `json:"fallbackLegs" nullable:"false"`
-	Sender           string            `json:"sender"`
+	ScheduledZone    *string           `json:"scheduledTimezone" doc:"IANA zone of scheduledTimeLocal; null when the time was given with an offset."`
+	Fallback         bool              `json:"fallback" doc:"True: another channel is tried when the first one does not reach the recipient."`
+	FallbackMessage  *string           `json:"fallbackMessage" doc:"Text of the SMS at the end of the chain; null when there is none."`
+	SendingMode      *string           `json:"sendingMode" doc:"The chain of channels, in the order in which they are tried; null for a draft without a channel."`
+	FallbackLegs     []FallbackInput   `json:"fallbackLegs" nullable:"false" doc:"What the later channels of the chain send, in their order."`
+	Sender           string            `json:"sender" doc:"SMS: sender id or number, the tenant's default when none was given. Other channels: the agent or channel, by id or name as it was given; empty when none was."`
 	SenderName       *string           `json:"senderName" doc:"RCS: name of the agent; WhatsApp and voice: name of the channel."`
-	TemplateID       *string           `json:"templateId"`
-	TemplateName     *string           `json:"templateName"`
-	TemplateType     *string           `json:"templateType"`
-	Parameters       map[string]string `json:"parameters,omitempty"`
-	Language         *string           `json:"language"`
+	TemplateID       *string           `json:"templateId" doc:"Id of the template of the first channel; null when it sends a text."`
+	TemplateName     *string           `json:"templateName" doc:"Name of that template; null when there is none."`
+	TemplateType     *string           `json:"templateType" doc:"Kind of message of that template: text, rich_card, carousel, media or call; null when there is none."`
+	Parameters       map[string]string `json:"parameters,omitempty" doc:"Values of the template's parameters by number or name; left out when there are none."`
+	Language         *string           `json:"language" doc:"Language of the template or of the spoken text; null when none was given."`
 	Variants         []VariantInput    `json:"variants,omitempty" doc:"With their current weights."`
-	Transliterate    bool              `json:"transliterate"`
-	ShortenLinks     bool              `json:"shortenLinks"`
-	UTM              map[string]string `json:"utm,omitempty"`
+	Transliterate    bool              `json:"transliterate" doc:"SMS: letters that GSM-7 lacks are replaced when the whole text then fits into GSM-7."`
+	ShortenLinks     bool              `json:"shortenLinks" doc:"SMS: every http and https address of the text becomes a short link, different for each recipient."`
+	UTM              map[string]string `json:"utm,omitempty" doc:"Parameters that links get when their address lacks them, by name without utm_; left out when there are none."`
 	Links            []CampaignLink    `json:"links,omitempty" doc:"The links of the texts; set from confirm on."`
-	TrafficType      string            `json:"trafficType" enum:"outbound,inbound_outbound"`
+	TrafficType      string            `json:"trafficType" enum:"outbound,inbound_outbound" doc:"inbound_outbound: recipients can answer."`
 	Agent            *string           `json:"agent" doc:"The sender of an RCS campaign."`
 	MessagingChannel *string           `json:"messagingChannel" doc:"The sender of a WhatsApp campaign."`
 	CallerID         *string           `json:"callerId" doc:"The sender of a voice campaign."`
-	Queue            *string           `json:"queue"`
-	MaxConcurrent    *uint32           `json:"maxConcurrent"`
-	AMDEnabled       bool              `json:"amdEnabled"`
-	AMDAction        *string           `json:"amdAction"`
-	Audio            *string           `json:"audio"`
-	RingSeconds      *uint32           `json:"ringSeconds"`
-	Route            string            `json:"route"`
+	Queue            *string           `json:"queue" doc:"Voice: the queue that takes a call once a person answers; null when none was given."`
+	MaxConcurrent    *uint32           `json:"maxConcurrent" doc:"Voice: calls at the same time; null for the other channels."`
+	AMDEnabled       bool              `json:"amdEnabled" doc:"Voice: answering machines are detected."`
+	AMDAction        *string           `json:"amdAction" doc:"Voice: what happens when a machine answers; null for the other channels and when machines are not detected."`
+	Audio            *string           `json:"audio" doc:"Voice: https address of the audio that is played; null when the message is spoken, and for the other channels."`
+	RingSeconds      *uint32           `json:"ringSeconds" doc:"Voice: how many seconds the phone rings at most; null: as the route is configured, and for the other channels."`
+	Route            string            `json:"route" doc:"Route of the first channel; before confirm the one that was asked for, else the tenant's."`
 	Simulated        bool              `json:"simulated" doc:"True when the route of the campaign or of one of its legs is a simulator, from which nothing reaches a person."`
-	Tags             []string          `json:"tags" nullable:"false"`
-	Notes            string            `json:"notes"`
+	Tags             []string          `json:"tags" nullable:"false" doc:"Labels to find and compare campaigns by."`
+	Notes            string            `json:"notes" doc:"What people wrote about it; nobody receives it."`
 
-	CallingHoursStart    *string       `json:"callingHoursStart"`
-	CallingHoursEnd      *string       `json:"callingHoursEnd"`
-	CallingHoursTimezone *string       `json:"callingHoursTimezone"`
+	CallingHoursStart    *string       `json:"callingHoursStart" doc:"HH:MM; nothing is sent before. Null: at any hour."`
+	CallingHoursEnd      *string       `json:"callingHoursEnd" doc:"HH:MM; nothing is sent from then on. Null: at any hour."`
+	CallingHoursTimezone *string       `json:"callingHoursTimezone" doc:"IANA zone in which the calling hours are read; null without calling hours."`
 	RecipientTimezone    bool          `json:"recipientTimezone" doc:"The calling hours are read on each recipient's clock; callingHoursTimezone is that of recipients of no zone."`
-	Timezone             string        `json:"timezone"`
-	MaxSegments          uint32        `json:"maxSegments"`
-	MissingField         string        `json:"missingField"`
-	MissingDefault       string        `json:"missingDefault"`
-	MaxRetries           *uint32       `json:"maxRetries"`
-	RetryDelay           *int          `json:"retryDelay"`
-	Rate                 uint32        `json:"rate"`
-	Weight               uint32        `json:"weight"`
+	Timezone             string        `json:"timezone" doc:"IANA zone of the campaign; the tenant's when none was given."`
+	MaxSegments          uint32        `json:"maxSegments" doc:"Most SMS segments of one rendered text."`
+	MissingField         string        `json:"missingField" doc:"What a merge field without a value becomes. empty: nothing; default: missingDefault; fail: the recipient is not sent to."`
+	MissingDefault       string        `json:"missingDefault" doc:"Text that replaces a missing value when missingField is default; empty when none was given."`
+	MaxRetries           *uint32       `json:"maxRetries" doc:"Hand-overs after the first one of each channel; null: the default of each channel."`
+	RetryDelay           *int          `json:"retryDelay" doc:"Seconds before a retry; null: 60, then 300, then 1,500."`
+	Rate                 uint32        `json:"rate" doc:"Most messages per second of this campaign; 0: no own limit."`
+	Weight               uint32        `json:"weight" doc:"Share relative to the tenant's other campaigns, 1 to 100."`
 	RequireOptIn         bool          `json:"requireOptIn" doc:"Send only to contacts that have opted in."`
 	Batches              []Batch       `json:"batches" nullable:"false" doc:"Parts of the audience, each with its own start time; empty: all at once."`
 	FrequencyCap         *FrequencyCap `json:"frequencyCap" doc:"The campaign's own cap, in addition to the cap of the tenant's policy."`
-	TestRun              bool          `json:"testRun"`
+	TestRun              bool          `json:"testRun" doc:"True: it sends only to the simulator, or to a test list, and is not counted in statistics over all campaigns."`
 
 	Encoding   *string `json:"encoding" doc:"GSM-7 or UCS-2, for the text as written; null for a template."`
-	Characters *int    `json:"characters"`
-	Segments   *int    `json:"segments"`
+	Characters *int    `json:"characters" doc:"Characters of the SMS text as written, before merge fields are filled in; null for a template and for voice."`
+	Segments   *int    `json:"segments" doc:"SMS segments of the text as written; null for a template and for voice."`
 
-	Status          string   `json:"status"`
-	State           string   `json:"state"`
-	Paused          bool     `json:"paused"`
-	SuspendedReason *string  `json:"suspendedReason"`
+	Status          string   `json:"status" doc:"State in the words of vocab. By default: draft, configured, cost_calculated, confirmed, sending, completed, cancelled, rejected or failed."`
+	State           string   `json:"state" doc:"State in the words of this API, whatever vocab is."`
+	Paused          bool     `json:"paused" doc:"True when a person has paused it."`
+	SuspendedReason *string  `json:"suspendedReason" doc:"Why the system stopped it, such as no_credit; null unless it is suspended."`
 	Reason          *string  `json:"reason" doc:"Why it is suspended, rejected or failed."`
-	Settled         bool     `json:"settled"`
-	AllowedActions  []string `json:"allowedActions" nullable:"false"`
+	Settled         bool     `json:"settled" doc:"True once every outcome is final and the money that is left was released."`
+	AllowedActions  []string `json:"allowedActions" nullable:"false" doc:"What can be done with it now."`
 
 	TotalMessages *uint32 `json:"totalMessages" doc:"Recipients of the frozen audience; null before it is frozen."`
 	TotalContacts *uint32 `json:"totalContacts" doc:"Contacts that the price was computed for; null before it is priced."`
-	EstimatedCost *Money  `json:"estimatedCost"`
-	PriceVersion  *string `json:"priceVersion"`
+	EstimatedCost *Money  `json:"estimatedCost" nullable:"true" doc:"The most it can cost, as last computed; null before it is priced."`
+	PriceVersion  *string `json:"priceVersion" doc:"Names the computed price, for confirm; null before it is priced."`
 	Currency      string  `json:"currency"`
 
 	CreatedBy   string  `json:"createdBy" doc:"Name of the person, or of the key."`
-	CreatedByID string  `json:"createdById"`
-	CreatedAt   string  `json:"createdAt" format:"date-time"`
+	CreatedByID string  `json:"createdById" doc:"Id of the person or of the key that created it."`
+	CreatedAt   string  `json:"createdAt" format:"date-time" doc:"When it was created, in UTC."`
 	UpdatedAt   string  `json:"updatedAt" format:"date-time"`
-	ConfirmedBy *string `json:"confirmedBy"`
-	ConfirmedAt *string `json:"confirmedAt" format:"date-time"`
-	StartTime   *string `json:"startTime" format:"date-time"`
-	CompletedAt *string `json:"completedAt" format:"date-time"`
-	SettledAt   *string `json:"settledAt" format:"date-time"`
-	DeletedAt   *string `json:"deletedAt" format:"date-time"`
+	ConfirmedBy *string `json:"confirmedBy" doc:"Name of the person or of the key that confirmed it; null before."`
+	ConfirmedAt *string `json:"confirmedAt" format:"date-time" doc:"When it was confirmed, in UTC; null before."`
+	StartTime   *string `json:"startTime" format:"date-time" doc:"When its first messages were dealt out to be sent, in UTC; null before."`
+	CompletedAt *string `json:"completedAt" format:"date-time" doc:"When its last message was handed over or given up, in UTC; null before."`
+	SettledAt   *string `json:"settledAt" format:"date-time" doc:"When it was settled, in UTC; null before."`
+	DeletedAt   *string `json:"deletedAt" format:"date-time" doc:"When it was hidden from lists, in UTC; null: it is not hidden."`
 
 	Version uint64    `json:"version"`
 	Stats   *RowStats `json:"stats,omitempty" doc:"Only in a list with include=stats."`
-	Warning []string  `json:"warning,omitempty"`
+	Warning []string  `json:"warning,omitempty" doc:"What was accepted and may not have the effect that it seems to have; left out when there is nothing."`
 }
 
 // vocabulary reads the parameter vocab.

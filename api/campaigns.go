@@ -22,17 +22,17 @@ type (
 		Body     *Campaign
 	}
 	campaignIn struct {
-		ID    string `path:"id" example:"camp_12345"`
+		ID    string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		Vocab string `query:"vocab"`
 	}
 	updateIn struct {
-		ID      string `path:"id" example:"camp_12345"`
+		ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when the campaign has another one."`
 		Vocab   string `query:"vocab"`
 		Body    problem.Body[CampaignInput]
 	}
 	deleteIn struct {
-		ID      string `path:"id" example:"camp_12345"`
+		ID      string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		IfMatch string `header:"If-Match"`
 		Remove  bool   `query:"remove" doc:"Hide a campaign that has ended from lists; includeDeleted shows it again."`
 		Vocab   string `query:"vocab"`
@@ -44,13 +44,13 @@ type (
 		StartDate      string `query:"startDate" doc:"Created at or after: a date, or RFC 3339."`
 		EndDate        string `query:"endDate" doc:"Created before the end of the date, or before the RFC 3339 time."`
 		Direction      string `query:"direction" enum:"ASC,DESC,asc,desc" doc:"By creation; default DESC."`
-		IsDraft        string `query:"isDraft" enum:"true,false"`
+		IsDraft        string `query:"isDraft" enum:"true,false" doc:"true: only drafts; false: none of them."`
 		IsProgrammed   string `query:"isProgrammed" enum:"true,false" doc:"Only campaigns that wait for their scheduled time."`
 		ReadyToSend    string `query:"readyToSend" enum:"true,false" doc:"Only confirmed campaigns that wait for a manual start."`
 		SendingMode    string `query:"sendingMode" doc:"Campaigns whose chain begins with the same channel."`
 		Status         string `query:"status" doc:"A status in the words of vocab, or a state; several separated by commas."`
 		Type           string `query:"type" doc:"A channel; several separated by commas."`
-		Tag            string `query:"tag"`
+		Tag            string `query:"tag" doc:"Only campaigns that have it, in any case."`
 		IncludeDeleted bool   `query:"includeDeleted"`
 		Cursor         string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 		Include        string `query:"include" enum:"stats" doc:"stats: adds to each campaign its figures and the names of its lists."`
@@ -61,7 +61,7 @@ type (
 
 // Page is a part of a list.
 type Page[T any] struct {
-	Data  []T     `json:"data" nullable:"false"`
+	Data  []T     `json:"data" nullable:"false" doc:"The rows of this page."`
 	Page  int     `json:"page" doc:"0-based; 0 in an answer to a request with cursor."`
 	Limit int     `json:"limit" doc:"The most rows of a page."`
 	Total int     `json:"total" doc:"Rows on all pages."`

@@ -11,15 +11,15 @@ import (
 
 // Channel is a tenant's own account on a channel: a WhatsApp number, an SMS account, a voice trunk (R15).
 type Channel struct {
-	ID         string        `json:"id" example:"channel_10001"`
-	Name       string        `json:"name"`
-	Channel    string        `json:"channel" enum:"sms,whatsapp,voice"`
+	ID         string        `json:"id" doc:"Names it in paths and in campaigns." example:"channel_10001"`
+	Name       string        `json:"name" doc:"Unique among the tenant's channels."`
+	Channel    string        `json:"channel" enum:"sms,whatsapp,voice" doc:"What it sends."`
 	Address    string        `json:"address" doc:"The number that recipients see; for SMS it may be a sender id." example:"+393331234567"`
 	ProviderID string        `json:"providerId" doc:"WhatsApp: the phone number id; voice: the trunk."`
 	AccountID  string        `json:"accountId" doc:"WhatsApp: the business account that templates belong to."`
 	Route      *string       `json:"route" doc:"Route of its messages; null: the tenant's."`
-	Limits     ChannelLimits `json:"limits"`
-	Status     string        `json:"status" enum:"active,paused"`
+	Limits     ChannelLimits `json:"limits" doc:"What the provider allows it; a limit that is left out is none."`
+	Status     string        `json:"status" enum:"active,paused" doc:"A paused channel can't be chosen for a campaign."`
 	CreatedBy  string        `json:"createdBy"`
 	CreatedAt  string        `json:"createdAt" format:"date-time"`
 	UpdatedAt  string        `json:"updatedAt" format:"date-time"`
@@ -39,11 +39,11 @@ type ChannelLimits struct {
 type ChannelInput struct {
 	Name       problem.Optional[string]        `json:"name,omitzero" doc:"Unique among the tenant's channels."`
 	Channel    problem.Optional[string]        `json:"channel,omitzero" doc:"sms, whatsapp or voice; it can't be changed later."`
-	Address    problem.Optional[string]        `json:"address,omitzero"`
-	ProviderID problem.Optional[string]        `json:"providerId,omitzero"`
-	AccountID  problem.Optional[string]        `json:"accountId,omitzero"`
-	Route      problem.Optional[string]        `json:"route,omitzero"`
-	Limits     problem.Optional[ChannelLimits] `json:"limits,omitzero"`
+	Address    problem.Optional[string]        `json:"address,omitzero" doc:"The number that recipients see, with country code or as dialled in the tenant's region; for SMS it may be a sender id."`
+	ProviderID problem.Optional[string]        `json:"providerId,omitzero" doc:"WhatsApp: the phone number id; voice: the trunk. Null: empty."`
+	AccountID  problem.Optional[string]        `json:"accountId,omitzero" doc:"WhatsApp: the business account that templates belong to. Null: empty."`
+	Route      problem.Optional[string]        `json:"route,omitzero" doc:"Route of its messages; it must carry the channel. Null or empty: the tenant's."`
+	Limits     problem.Optional[ChannelLimits] `json:"limits,omitzero" doc:"What the provider allows it; replaces all limits before. Null: no limits."`
 	Status     problem.Optional[string]        `json:"status,omitzero" doc:"active or paused; active by default."`
 }
 

@@ -34,10 +34,10 @@ type ConfirmInput struct {
 
 // Confirmation is the answer of confirm (R98): E's four fields. A repeated confirm answers the same.
 type Confirmation struct {
-	ID            string  `json:"id" example:"camp_12345"`
-	Status        string  `json:"status" example:"confirmed"`
-	ScheduledTime *string `json:"scheduledTime" format:"date-time"`
-	Message       string  `json:"message"`
+	ID            string  `json:"id" doc:"The campaign." example:"camp_12345"`
+	Status        string  `json:"status" doc:"Always confirmed." example:"confirmed"`
+	ScheduledTime *string `json:"scheduledTime" format:"date-time" doc:"When it starts, in UTC; null when it starts at once or waits for a manual start."`
+	Message       string  `json:"message" doc:"What happens next, in a sentence."`
 }
 
 func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error) {

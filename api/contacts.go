@@ -16,9 +16,9 @@ import (
 
 // List is a contact list.
 type List struct {
-	ID        string  `json:"id" example:"list_12345"`
-	Name      string  `json:"name"`
-	IsTest    bool    `json:"isTest"`
+	ID        string  `json:"id" doc:"Names it in paths and in campaigns." example:"list_12345"`
+	Name      string  `json:"name" doc:"Unique among the tenant's lists."`
+	IsTest    bool    `json:"isTest" doc:"Campaigns to a test list are not counted in statistics over all campaigns, caps and bills."`
 	Contacts  uint64  `json:"contacts" doc:"Number of contacts in it."`
 	CreatedAt string  `json:"createdAt" format:"date-time"`
 	UpdatedAt string  `json:"updatedAt" format:"date-time"`
@@ -40,17 +40,17 @@ type ListMembersInput struct {
 
 // ListMembersResult counts the changes.
 type ListMembersResult struct {
-	ListID  string `json:"listId"`
+	ListID  string `json:"listId" doc:"Id of the list, also when the request named it by its name."`
 	Changed int    `json:"changed" doc:"Contacts that were added, or removed."`
-	List    *List  `json:"list"`
+	List    *List  `json:"list" doc:"The list after the change."`
 }
 
 // ContactInput is the body of creating or changing a contact.
 type ContactInput struct {
 	PhoneNumber problem.Optional[string]            `json:"phoneNumber,omitzero" doc:"With country code, or as dialled in the tenant's region." example:"+393331234567"`
-	FirstName   problem.Optional[string]            `json:"firstName,omitzero"`
-	LastName    problem.Optional[string]            `json:"lastName,omitzero"`
-	Email       problem.Optional[string]            `json:"email,omitzero"`
+	FirstName   problem.Optional[string]            `json:"firstName,omitzero" doc:"Fills {{first_name}}. Null: empty."`
+	LastName    problem.Optional[string]            `json:"lastName,omitzero" doc:"Fills {{last_name}}. Null: empty."`
+	Email       problem.Optional[string]            `json:"email,omitzero" doc:"Fills {{email}}; it is not checked. Null: empty."`
 	Attributes  problem.Optional[map[string]string] `json:"attributes,omitzero" doc:"Merge fields other than names and e-mail. On update they replace all existing ones."`
 	OptIn       problem.Optional[OptInInput]        `json:"optIn,omitzero" doc:"The person's consent to receive messages; null removes it."`
 	ListIDs     []string                            `json:"listIds,omitempty" nullable:"false" doc:"Lists to add the contact to."`
@@ -64,21 +64,21 @@ type OptInInput struct {
 
 // OptIn is a person's consent to receive messages.
 type OptIn struct {
-	Time   string `json:"time" format:"date-time"`
-	Source string `json:"source" example:"web form"`
+	Time   string `json:"time" format:"date-time" doc:"When the person opted in, in UTC."`
+	Source string `json:"source" doc:"Where the consent comes from." example:"web form"`
 }
 
 // Contact is a person of the tenant.
 type Contact struct {
-	ID          string            `json:"id" example:"contact_17"`
-	PhoneNumber string            `json:"phoneNumber"`
-	FirstName   string            `json:"firstName"`
-	LastName    string            `json:"lastName"`
-	Email       string            `json:"email"`
-	Attributes  map[string]string `json:"attributes"`
-	Country     *string           `json:"country"`
-	Timezone    *string           `json:"timezone"`
-	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other,premium_rate,freephone,shared_cost,voip,personal,pager,uan,voicemail,satellite"`
+	ID          string            `json:"id" doc:"Names it in paths." example:"contact_17"`
+	PhoneNumber string            `json:"phoneNumber" doc:"E.164; unique among the tenant's contacts."`
+	FirstName   string            `json:"firstName" doc:"Fills {{first_name}}; may be empty."`
+	LastName    string            `json:"lastName" doc:"Fills {{last_name}}; may be empty."`
+	Email       string            `json:"email" doc:"Fills {{email}}; may be empty."`
+	Attributes  map[string]string `json:"attributes" doc:"Merge fields other than names and e-mail, by name."`
+	Country     *string           `json:"country" doc:"ISO 3166-1 alpha-2, of the number; null for a number that belongs to no country."`
+	Timezone    *string           `json:"timezone" doc:"IANA zone: that of the attribute timezone, else of the number, else the tenant's; null when none is known."`
+	NumberType  string            `json:"numberType" enum:"unknown,mobile,fixed_line,other,premium_rate,freephone,shared_cost,voip,personal,pager,uan,voicemail,satellite" doc:"Kind of line, as the numbering plan of the country has it."`
 	Valid       bool              `json:"valid" doc:"False for a number that cannot receive messages. In a campaign it becomes notSent/INVALID_NUMBER."`
 	OptIn       *OptIn            `json:"optIn" doc:"When the person opted in, and where the consent comes from; null: no consent known. Campaigns with requireOptIn send only to contacts that have it."`
 	CreatedAt   string            `json:"createdAt" format:"date-time"`
@@ -141,14 +141,14 @@ type (
 		Body     *Contact
 	}
 	contactIn struct {
-		ID string `path:"id" example:"contact_17"`
+		ID string `path:"id" doc:"Id of the contact." example:"contact_17"`
 	}
 	contactDeleteIn struct {
-		ID      string `path:"id" example:"contact_17"`
+		ID      string `path:"id" doc:"Id of the contact." example:"contact_17"`
 		IfMatch string `header:"If-Match"`
 	}
 	contactDeleteByQueryIn struct {
-		ID      string `query:"id" required:"true" example:"contact_17"`
+		ID      string `query:"id" required:"true" doc:"Id of the contact." example:"contact_17"`
 		IfMatch string `header:"If-Match"`
 	}
 	contactUpdateByQueryIn struct {
@@ -157,7 +157,7 @@ type (
 		Body    problem.Body[ContactInput]
 	}
 	contactUpdateIn struct {
-		ID      string `path:"id" example:"contact_17"`
+		ID      string `path:"id" doc:"Id of the contact." example:"contact_17"`
 		IfMatch string `header:"If-Match"`
 		Body    problem.Body[ContactInput]
 	}

@@ -9,9 +9,9 @@ import (
 
 // Finding is a result of the doctor about a service that this process depends on.
 type Finding struct {
-	Service string `json:"service" example:"kafka"`
+	Service string `json:"service" doc:"What was examined." example:"kafka"`
 	Level   string `json:"level" enum:"ok,note,bad" doc:"note: worth knowing; bad: must be repaired."`
-	Found   string `json:"found"`
+	Found   string `json:"found" doc:"What was seen, in a sentence."`
 	Fix     string `json:"fix" doc:"What to do; empty when nothing is wrong."`
 }
 

@@ -15,21 +15,21 @@ import (
 
 // Erasure is the removal of a person. Its record never holds the number.
 type Erasure struct {
-	ID         string         `json:"id" example:"era_4k2m…"`
-	Status     string         `json:"status" enum:"running,done,failed"`
+	ID         string         `json:"id" doc:"Names the erasure in paths." example:"era_4k2m…"`
+	Status     string         `json:"status" enum:"running,done,failed" doc:"done: nothing is left in the places that removed counts."`
 	Error      *string        `json:"error" doc:"Why it failed. It may have removed something: order it again."`
 	NumberHash string         `json:"numberHash" doc:"Keyed hash of tenant and number, as the topic suppressions has it: the same number has the same hash."`
-	Removed    ErasureRemoved `json:"removed"`
+	Removed    ErasureRemoved `json:"removed" doc:"What was removed so far, counted."`
 	Stays      []string       `json:"stays" nullable:"false" doc:"Where the number still is, and until when."`
 	OrderedBy  string         `json:"orderedBy" doc:"The key that ordered it."`
-	RequestID  string         `json:"requestId"`
-	OrderedAt  string         `json:"orderedAt" format:"date-time"`
-	FinishedAt *string        `json:"finishedAt" format:"date-time"`
+	RequestID  string         `json:"requestId" doc:"Id of the request that ordered it."`
+	OrderedAt  string         `json:"orderedAt" format:"date-time" doc:"When it was ordered, in UTC."`
+	FinishedAt *string        `json:"finishedAt" format:"date-time" doc:"When everything was removed, in UTC; null before, and of one that has failed."`
 }
 
 // ErasureRemoved counts what was removed.
 type ErasureRemoved struct {
-	Contacts   int    `json:"contacts"`
+	Contacts   int    `json:"contacts" doc:"Contacts, with their attributes and their places in lists."`
 	OptOuts    int    `json:"optOuts" doc:"Opt-outs and changes of them that now hold the hash in place of the number."`
 	Audiences  int    `json:"audiences" doc:"Places in frozen audiences. Who was not sent to yet is skipped as OPTED_OUT."`
 	Recipients uint64 `json:"recipients" doc:"Recipients of campaigns and single sends, in the statistics. They count as before."`
@@ -53,7 +53,7 @@ var erasureStays = []string{
 
 // ErasureInput names the person.
 type ErasureInput struct {
-	PhoneNumber string `json:"phoneNumber" example:"+393331234567"`
+	PhoneNumber string `json:"phoneNumber" doc:"Number of the person, with country code or as dialled in the tenant's region. There need not be a contact with it." example:"+393331234567"`
 }
 
 type (
@@ -65,7 +65,7 @@ type (
 		Body     *Erasure
 	}
 	erasureIn struct {
-		ID string `path:"id" example:"era_4k2m…"`
+		ID string `path:"id" doc:"Id of the erasure." example:"era_4k2m…"`
 	}
 	erasureOut struct{ Body *Erasure }
 	erasuresIn struct {

@@ -34,25 +34,25 @@ const maxExportSpan = 31 * 24 * time.Hour
 
 // Export is a file that is made in the background.
 type Export struct {
-	ID             string     `json:"id" example:"exp_4k2m…"`
-	Kind           string     `json:"kind" enum:"delivery-reports,contacts,members,ledger,suppressions"`
-	Status         string     `json:"status" enum:"queued,running,done,failed,cancelled"`
+	ID             string     `json:"id" doc:"Names the export in paths." example:"exp_4k2m…"`
+	Kind           string     `json:"kind" enum:"delivery-reports,contacts,members,ledger,suppressions" doc:"What is exported."`
+	Status         string     `json:"status" enum:"queued,running,done,failed,cancelled" doc:"The file can be downloaded once it is done."`
 	Error          *string    `json:"error" doc:"Why it failed; while it runs, why its last step failed."`
-	Format         string     `json:"format" enum:"csv,ndjson,xlsx"`
-	Columns        []string   `json:"columns" nullable:"false"`
-	CampaignID     *string    `json:"campaignId"`
-	ListID         *string    `json:"listId"`
-	Selection      *Selection `json:"selection"`
-	Search         *string    `json:"search"`
-	From           *string    `json:"from" format:"date-time"`
-	To             *string    `json:"to" format:"date-time"`
+	Format         string     `json:"format" enum:"csv,ndjson,xlsx" doc:"Format of the file."`
+	Columns        []string   `json:"columns" nullable:"false" doc:"Columns of the file, in their order."`
+	CampaignID     *string    `json:"campaignId" doc:"Campaign that it is about; null: all."`
+	ListID         *string    `json:"listId" doc:"Contact list whose contacts it has; null: not of a list."`
+	Selection      *Selection `json:"selection" doc:"Which recipients it has; null: all."`
+	Search         *string    `json:"search" doc:"Contacts whose name, number or e-mail address contains this; null: all."`
+	From           *string    `json:"from" format:"date-time" doc:"Messages handed over at or after this time, in UTC; null: no such limit."`
+	To             *string    `json:"to" format:"date-time" doc:"Messages handed over before this time, in UTC; null: no such limit."`
 	Progress       *float64   `json:"progress" doc:"0 to 1; null until it is known how many rows there are." example:"0.42"`
 	Rows           uint64     `json:"rows" doc:"Rows that are ready."`
 	Total          *uint64    `json:"total" doc:"Total rows; null until known. When rows are added or removed meanwhile, the file may have a few more or fewer."`
 	DownloadURL    *string    `json:"downloadUrl" doc:"Set when the export is done: the path of a link on this server that works without a key until downloadEndsAt. Each answer has a new link."`
-	DownloadEndsAt *string    `json:"downloadEndsAt" format:"date-time"`
-	CreatedAt      string     `json:"createdAt" format:"date-time"`
-	FinishedAt     *string    `json:"finishedAt" format:"date-time"`
+	DownloadEndsAt *string    `json:"downloadEndsAt" format:"date-time" doc:"Until when downloadUrl works, in UTC; null until the export is done."`
+	CreatedAt      string     `json:"createdAt" format:"date-time" doc:"When it was ordered, in UTC."`
+	FinishedAt     *string    `json:"finishedAt" format:"date-time" doc:"When it ended, in UTC; null before."`
 	ExpiresAt      *string    `json:"expiresAt" format:"date-time" doc:"When the export is removed."`
 }
 
@@ -70,9 +70,9 @@ type ExportInput struct {
 
 // KindOfExport is something that can be exported.
 type KindOfExport struct {
-	Kind        string   `json:"kind"`
-	Description string   `json:"description"`
-	Columns     []string `json:"columns" nullable:"false"`
+	Kind        string   `json:"kind" doc:"Last part of the path that orders it."`
+	Description string   `json:"description" doc:"What the file has one row for."`
+	Columns     []string `json:"columns" nullable:"false" doc:"Columns that it can have, in the order that they have by default."`
 	Takes       []string `json:"takes" nullable:"false" doc:"Fields of the request that apply, besides format and columns."`
 }
 
@@ -104,13 +104,13 @@ type (
 	exportsOut     struct{ Body *Page[*Export] }
 	exportKindsOut struct{ Body *Page[*KindOfExport] }
 	exportIn       struct {
-		ID string `path:"id" example:"exp_4k2m…"`
+		ID string `path:"id" doc:"Id of the export." example:"exp_4k2m…"`
 	}
 	exportDownloadIn struct {
-		ID        string `path:"id" example:"exp_4k2m…"`
-		Tenant    string `query:"tenant"`
+		ID        string `path:"id" doc:"Id of the export." example:"exp_4k2m…"`
+		Tenant    string `query:"tenant" doc:"Id of the tenant; part of the link in downloadUrl."`
 		Until     string `query:"until" doc:"When the link expires, in seconds since 1970."`
-		Signature string `query:"signature"`
+		Signature string `query:"signature" doc:"Proof that this server made the link; part of the link in downloadUrl."`
 	}
 )
 

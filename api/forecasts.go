@@ -14,11 +14,11 @@ import (
 
 // Forecast is what was expected of a campaign at its confirm, and what happened (X19).
 type Forecast struct {
-	CampaignID  string        `json:"campaignId"`
-	Name        string        `json:"name"`
-	State       string        `json:"state"`
+	CampaignID  string        `json:"campaignId" doc:"Campaign that was forecast."`
+	Name        string        `json:"name" doc:"Name of the campaign."`
+	State       string        `json:"state" doc:"State of the campaign now."`
 	Settled     bool          `json:"settled" doc:"Until then the actual figures are those so far, and are not scored."`
-	ConfirmedAt string        `json:"confirmedAt" format:"date-time"`
+	ConfirmedAt string        `json:"confirmedAt" format:"date-time" doc:"When the campaign was confirmed and the forecast made, in UTC."`
 	Currency    string        `json:"currency"`
 	Cost        ForecastScore `json:"cost" doc:"In the tenant's currency."`
 	Duration    ForecastScore `json:"durationSeconds" doc:"From when sending was to begin until the last message was handed over."`
@@ -41,18 +41,18 @@ type ForecastSummary struct {
 
 // Forecasts are the forecasts of the campaigns that have settled, and how good they were.
 type Forecasts struct {
-	Data      []*Forecast     `json:"data" nullable:"false"`
-	Page      int             `json:"page"`
-	Limit     int             `json:"limit"`
+	Data      []*Forecast     `json:"data" nullable:"false" doc:"The campaigns of this page, newest first."`
+	Page      int             `json:"page" doc:"Number of this page, from 0."`
+	Limit     int             `json:"limit" doc:"Most campaigns of a page."`
 	Total     int             `json:"total" doc:"Settled campaigns, of the newest 1,000 that were confirmed."`
 	Cost      ForecastSummary `json:"cost" doc:"Over all of total, not this page alone."`
-	Duration  ForecastSummary `json:"durationSeconds"`
-	Delivered ForecastSummary `json:"delivered"`
+	Duration  ForecastSummary `json:"durationSeconds" doc:"How good the forecasts of the duration were, over all of total."`
+	Delivered ForecastSummary `json:"delivered" doc:"How good the forecasts of delivered messages were, over all of total."`
 }
 
 type (
 	forecastIn struct {
-		ID string `path:"id" example:"camp_12345"`
+		ID string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 	}
 	forecastOut struct{ Body *Forecast }
 	forecastsIn struct {

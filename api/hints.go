@@ -12,7 +12,7 @@ import (
 // Hint is a problem of a campaign that a person should look at (R122): what it is, how many recipients have it, and
 // what to do.
 type Hint struct {
-	Code    string `json:"code" enum:"low_delivery_rate,bad_numbers,route_failing,ambiguous" example:"low_delivery_rate"`
+	Code    string `json:"code" enum:"low_delivery_rate,bad_numbers,route_failing,ambiguous" doc:"Kind of problem, for programs." example:"low_delivery_rate"`
 	Message string `json:"message" doc:"What the problem is."`
 	Count   uint64 `json:"count" doc:"How many recipients it concerns."`
 	Fix     string `json:"fix" doc:"What to do."`

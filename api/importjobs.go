@@ -27,26 +27,26 @@ const previewRows = 20
 
 // Upload is an uploaded file, with a preview of its import.
 type Upload struct {
-	ID        string            `json:"uploadId" example:"upl_4k2m…"`
-	Filename  string            `json:"filename"`
-	Format    string            `json:"format" enum:"csv,json,xlsx,vcard"`
-	Bytes     uint64            `json:"bytes"`
+	ID        string            `json:"uploadId" doc:"Names the file when its import is started." example:"upl_4k2m…"`
+	Filename  string            `json:"filename" doc:"As given; empty when no name was given."`
+	Format    string            `json:"format" enum:"csv,json,xlsx,vcard" doc:"What the file was recognised as."`
+	Bytes     uint64            `json:"bytes" doc:"Size of the file, in bytes."`
 	ExpiresAt string            `json:"expiresAt" format:"date-time" doc:"An import must be started by then."`
 	Columns   []UploadColumn    `json:"columns" nullable:"false" doc:"The columns of the file; for JSON and vCard, those of the first rows."`
 	Mapping   map[string]string `json:"mapping" doc:"The field that each column would become, in the form that POST /api/contacts/mapped/file takes. Correct it where it is wrong."`
 	Preview   []PreviewRow      `json:"preview" nullable:"false" doc:"The first 20 rows, as they would be imported."`
-	Warnings  []string          `json:"warnings" nullable:"false"`
+	Warnings  []string          `json:"warnings" nullable:"false" doc:"What looks wrong with the file, in sentences; empty when nothing does."`
 }
 
 // UploadColumn is a column of a file.
 type UploadColumn struct {
-	Header string `json:"header" example:"Cellulare"`
+	Header string `json:"header" doc:"As in the file." example:"Cellulare"`
 	Field  string `json:"field" example:"phone" doc:"phone, first_name, last_name, email, the name of an attribute, or - for a column that is left out."`
 }
 
 // PreviewRow is a row of a file.
 type PreviewRow struct {
-	Line        uint64   `json:"line"`
+	Line        uint64   `json:"line" doc:"1 is the first line of the file; in JSON, the first object."`
 	Values      []string `json:"values" nullable:"false" doc:"As in the file, in the order of columns; empty for JSON and vCard."`
 	PhoneNumber *string  `json:"phoneNumber" doc:"The number as messages would be sent to it; null when the row would be refused."`
 	Column      *string  `json:"column" doc:"Column of the value for which the row would be refused."`
@@ -81,7 +81,7 @@ type (
 		Cursor string `query:"cursor" doc:"The value of next in an earlier answer: continues behind its last row. Unlike with page, rows that are added or removed meanwhile cause no gap and no repetition."`
 	}
 	importIDIn struct {
-		ID string `path:"id" example:"imp_4k2m…"`
+		ID string `path:"id" doc:"Id of the import." example:"imp_4k2m…"`
 	}
 )
 
@@ -103,7 +103,7 @@ func (s *server) registerImportJobs() {
 	s.api.OpenAPI().Paths["/api/contacts/upload"].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 		"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}, Example: "Cellulare;Nome\n333 123 4567;Anna\n"}, contentTypeXLSX: {Schema: binary},
 		"application/octet-stream": {Schema: binary}, "multipart/form-data": {Schema: &huma.Schema{
-			Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": binary}, Required: []string{"file"},
+			Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": {Type: huma.TypeString, Format: "binary", Description: "The file; its name is shown to people."}}, Required: []string{"file"},
 		}},
 	}}
 	register(s, operation{

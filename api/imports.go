@@ -24,14 +24,14 @@ const maxImport = importfile.MaxBytes
 // Import is the report of an import, ended or not. total is always imported + updated + unchanged + duplicates +
 // invalid.
 type Import struct {
-	ID          string        `json:"id" example:"imp_4k2m…"`
-	ListID      string        `json:"listId"`
-	Filename    string        `json:"filename"`
+	ID          string        `json:"id" doc:"Names the import in paths." example:"imp_4k2m…"`
+	ListID      string        `json:"listId" doc:"Contact list that it adds to."`
+	Filename    string        `json:"filename" doc:"As given; empty when no name was given."`
 	Status      string        `json:"status" enum:"queued,running,done,failed,cancelled" doc:"In every status, contacts that were imported are kept. queued: no process has begun the import yet."`
 	Error       *string       `json:"error" doc:"Why it failed."`
 	Progress    *float64      `json:"progress" doc:"Share of the file that was read, 0 to 1; null when its size is not known."`
-	RowsRead    uint64        `json:"rowsRead"`
-	Total       uint64        `json:"total"`
+	RowsRead    uint64        `json:"rowsRead" doc:"Rows that were read so far, good and bad."`
+	Total       uint64        `json:"total" doc:"Rows that were worked through so far: imported + updated + unchanged + duplicates + invalid."`
 	Imported    uint64        `json:"imported" doc:"Contacts added to the list."`
 	Updated     uint64        `json:"updated" doc:"Contacts already in the list whose fields changed."`
 	Unchanged   uint64        `json:"unchanged" doc:"Contacts already in the list with the same fields."`
@@ -40,16 +40,16 @@ type Import struct {
 	Unreachable uint64        `json:"unreachable" doc:"Stored, but the number cannot receive messages, so nothing is sent to it."`
 	OptedOut    uint64        `json:"optedOut" doc:"Stored, but the number had opted out when the import began, so nothing is sent to it."`
 	Rejected    []RejectedRow `json:"rejected" nullable:"false" doc:"The first 1,000 refused rows; empty in a list of imports."`
-	StartedAt   string        `json:"startedAt" format:"date-time"`
-	FinishedAt  *string       `json:"finishedAt" format:"date-time"`
+	StartedAt   string        `json:"startedAt" format:"date-time" doc:"When it was ordered, in UTC."`
+	FinishedAt  *string       `json:"finishedAt" format:"date-time" doc:"When it ended, in UTC; null before."`
 }
 
 // RejectedRow is a row that was refused.
 type RejectedRow struct {
 	Line   uint64 `json:"line" doc:"1 is the first line of the file; in JSON, the first object."`
-	Column string `json:"column"`
-	Value  string `json:"value"`
-	Reason string `json:"reason"`
+	Column string `json:"column" doc:"Header of the column of the value at fault; empty when the whole row is."`
+	Value  string `json:"value" doc:"The value at fault, as in the file."`
+	Reason string `json:"reason" doc:"What is wrong with it, in words."`
 }
 
 type (
@@ -68,7 +68,7 @@ type (
 	}
 	importGetIn struct {
 		ID       string `path:"id" doc:"Id or name of the list."`
-		ImportID string `path:"importId"`
+		ImportID string `path:"importId" doc:"Id of the import."`
 	}
 	importsIn struct {
 		ID     string `path:"id" doc:"Id or name of the list."`
@@ -125,7 +125,12 @@ func (s *server) registerImports() {
 		"application/x-ndjson": {Schema: text, Example: "{\"phone\":\"+393331234567\",\"first_name\":\"Anna\"}\n"},
 		contentTypeXLSX:        {Schema: binary},
 		"application/json": {Schema: &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{
-			Type: huma.TypeObject, AdditionalProperties: text, Properties: map[string]*huma.Schema{"phone": text, "first_name": text, "last_name": text, "email": text},
+			Type: huma.TypeObject, AdditionalProperties: text, Properties: map[string]*huma.Schema{
+				"phone":      {Type: huma.TypeString, Description: "With country code, or as dialled in the region."},
+				"first_name": {Type: huma.TypeString, Description: "Fills {{first_name}}."},
+				"last_name":  {Type: huma.TypeString, Description: "Fills {{last_name}}."},
+				"email":      {Type: huma.TypeString, Description: "Fills {{email}}."},
+			},
 		}}},
 	}}
 	register(s, operation{

@@ -12,14 +12,14 @@ import (
 
 // Key is an API key, without its secret.
 type Key struct {
-	ID        string   `json:"id" example:"key_5n2k8s1x4z7b9m3q"`
+	ID        string   `json:"id" doc:"Names the key in paths; it is not the secret." example:"key_5n2k8s1x4z7b9m3q"`
 	Name      string   `json:"name" doc:"What the key is for."`
 	Hint      string   `json:"hint" doc:"The last four characters of the secret."`
-	Scopes    []string `json:"scopes" nullable:"false"`
+	Scopes    []string `json:"scopes" nullable:"false" doc:"What the key may do."`
 	Test      bool     `json:"test" doc:"Its messages go only to the simulator (X14)."`
-	CreatedAt string   `json:"createdAt" format:"date-time"`
+	CreatedAt string   `json:"createdAt" format:"date-time" doc:"When it was created, in UTC."`
 	UsedAt    *string  `json:"usedAt" format:"date-time" doc:"Last use, to the minute; null: never."`
-	RevokedAt *string  `json:"revokedAt" format:"date-time"`
+	RevokedAt *string  `json:"revokedAt" format:"date-time" doc:"When it was revoked, in UTC; null: it works."`
 	Secret    string   `json:"secret,omitempty" doc:"Shown once, in the answer that creates the key; only its hash is kept."`
 	Version   uint64   `json:"version"`
 }
@@ -28,7 +28,7 @@ type Key struct {
 type KeyInput struct {
 	Name   string    `json:"name,omitzero" doc:"What it is for; at most 200 bytes."`
 	Scopes *[]string `json:"scopes,omitzero" doc:"read, campaigns, confirm, contacts, send, admin; all but admin by default."`
-	Test   bool      `json:"test,omitzero"`
+	Test   bool      `json:"test,omitzero" doc:"True: its messages go only to the simulator, and it can change only test campaigns and test lists."`
 }
 
 type (
@@ -36,7 +36,7 @@ type (
 	keysOut     struct{ Body *Page[*Key] }
 	keyCreateIn struct{ Body problem.Body[KeyInput] }
 	keyIn       struct {
-		ID string `path:"id"`
+		ID string `path:"id" doc:"Id of the key."`
 	}
 	keyOut struct {
 		Location string `header:"Location"`

@@ -15,12 +15,12 @@ import (
 type LiveInput struct {
 	Rate                 problem.Optional[int]            `json:"rate,omitzero" doc:"Most messages per second; 0: no own limit."`
 	Weight               problem.Optional[int]            `json:"weight,omitzero" doc:"Share relative to the tenant's other campaigns, 1 to 100."`
-	CallingHoursStart    problem.Optional[string]         `json:"callingHoursStart,omitzero"`
-	CallingHoursEnd      problem.Optional[string]         `json:"callingHoursEnd,omitzero"`
-	CallingHoursTimezone problem.Optional[string]         `json:"callingHoursTimezone,omitzero"`
+	CallingHoursStart    problem.Optional[string]         `json:"callingHoursStart,omitzero" doc:"HH:MM; nothing is sent before. Null, with callingHoursEnd null: at any hour."`
+	CallingHoursEnd      problem.Optional[string]         `json:"callingHoursEnd,omitzero" doc:"HH:MM; nothing is sent from then on. Null, with callingHoursStart null: at any hour."`
+	CallingHoursTimezone problem.Optional[string]         `json:"callingHoursTimezone,omitzero" doc:"IANA zone of the calling hours; null: the tenant's."`
 	Variants             problem.Optional[[]VariantInput] `json:"variants,omitzero" doc:"SMS campaigns with variants: new weights, by name. Variants that are not named keep their weights. Recipients that were already sent to keep their variant."`
-	Tags                 problem.Optional[[]string]       `json:"tags,omitzero"`
-	Notes                problem.Optional[string]         `json:"notes,omitzero"`
+	Tags                 problem.Optional[[]string]       `json:"tags,omitzero" doc:"Replace all tags before; at most 20, of 1 to 50 characters. Null: none."`
+	Notes                problem.Optional[string]         `json:"notes,omitzero" doc:"For people; at most 4,000 characters. Null: none."`
 }
 
 func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error) {

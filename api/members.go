@@ -21,32 +21,32 @@ import (
 // Member is one recipient of a campaign with its status (R124 to R129). Number and name come from the frozen audience.
 type Member struct {
 	Seq         uint32  `json:"seq" doc:"Number of the recipient within the audience, from 0."`
-	MessageID   string  `json:"messageId" example:"msg_…"`
-	ContactID   *string `json:"contactId" example:"contact_17"`
+	MessageID   string  `json:"messageId" doc:"Id of the message to the recipient; all tries and channels share it." example:"msg_…"`
+	ContactID   *string `json:"contactId" doc:"Id of the contact; null when it is not known any more." example:"contact_17"`
 	Name        *string `json:"name" doc:"First and last name; null if the contact has none, or the campaign ended so long ago that its audience was removed."`
-	Phone       *string `json:"phone"`
-	Email       *string `json:"email"`
-	Country     *string `json:"country"`
+	Phone       *string `json:"phone" doc:"E.164; null when the audience was removed and nothing was sent."`
+	Email       *string `json:"email" doc:"The contact's e-mail address when the audience was frozen; null if it had none, or the audience was removed."`
+	Country     *string `json:"country" doc:"ISO 3166-1 alpha-2, of the number; null when it is not known."`
 	Status      string  `json:"status" enum:"pending,sent,delivered,failed" doc:"sent covers the states awaiting and ambiguous; failed covers undelivered, notSent and skipped."`
 	State       string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in more detail."`
 	Attempts    int     `json:"attempts" doc:"How often the message was handed over to a carrier."`
-	SentAt      *string `json:"sentAt" format:"date-time"`
-	DeliveredAt *string `json:"deliveredAt" format:"date-time"`
-	UpdatedAt   *string `json:"updatedAt" format:"date-time"`
+	SentAt      *string `json:"sentAt" format:"date-time" doc:"When a carrier first accepted the message, in UTC; null before."`
+	DeliveredAt *string `json:"deliveredAt" format:"date-time" doc:"When it was delivered, in UTC; null before."`
+	UpdatedAt   *string `json:"updatedAt" format:"date-time" doc:"When the event that decides the status happened, in UTC; null before the first event."`
 	Disposition *string `json:"disposition" doc:"The sub-status." example:"ABSENT_SUBSCRIBER"`
 	Description *string `json:"description" doc:"The disposition in a sentence."`
 	Error       *string `json:"error" doc:"Why it failed; null when it has not failed."`
 	RawCode     *string `json:"rawCode" doc:"The carrier's own code."`
-	Variant     int     `json:"variant"`
-	Channel     *string `json:"channel"`
-	Route       *string `json:"route"`
-	Sender      *string `json:"sender"`
+	Variant     int     `json:"variant" doc:"Number of the text that the recipient gets, from 1; 0: the campaign has one text."`
+	Channel     *string `json:"channel" doc:"Channel of the try that decides the status; null before the first event."`
+	Route       *string `json:"route" doc:"Route of that try; null before the first event."`
+	Sender      *string `json:"sender" doc:"Sender of that try; null before the first event."`
 	Try         int     `json:"try" doc:"Number of the try whose event decides the status; 0: none yet."`
-	Leg         int     `json:"leg"`
+	Leg         int     `json:"leg" doc:"Number of the channel in the chain, from 1; 0 before the first event."`
 	Segments    int     `json:"segments" doc:"Segments of the last message; 0: none yet."`
 	Cost        Money   `json:"cost" doc:"Billed cost, over all tries."`
-	Clicked     bool    `json:"clicked"`
-	Replied     bool    `json:"replied"`
+	Clicked     bool    `json:"clicked" doc:"The recipient opened a link of the message."`
+	Replied     bool    `json:"replied" doc:"The recipient answered the message."`
 	OptedOut    bool    `json:"optedOut" doc:"The recipient opted out in reply to this campaign."`
 }
 
@@ -59,17 +59,17 @@ type MemberDetail struct {
 
 // MemberDeal is one deal of a recipient.
 type MemberDeal struct {
-	Number    uint64 `json:"number"`
-	Try       int    `json:"try"`
-	Leg       int    `json:"leg"`
+	Number    uint64 `json:"number" doc:"Counts the deals of the campaign, from 1."`
+	Try       int    `json:"try" doc:"Number of the try, from 1."`
+	Leg       int    `json:"leg" doc:"Number of the channel in the chain, from 1; 0 for a deal that sends nothing."`
 	Cancelled bool   `json:"cancelled" doc:"The deal only ends the recipient; no message is sent."`
-	Time      string `json:"time" format:"date-time"`
+	Time      string `json:"time" format:"date-time" doc:"When the recipient was dealt, in UTC."`
 }
 
 // Members is a page of members.
 type Members struct {
-	Data  []*Member `json:"data" nullable:"false"`
-	Limit int       `json:"limit"`
+	Data  []*Member `json:"data" nullable:"false" doc:"The members of this page."`
+	Limit int       `json:"limit" doc:"Most members of a page."`
 	Total *uint64   `json:"total" doc:"Members that the filters select; null with search."`
 	Next  *string   `json:"next" doc:"Cursor of the members after these; null on the last page."`
 	AsOf  *string   `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
@@ -77,7 +77,7 @@ type Members struct {
 
 type (
 	recipientsIn struct {
-		ID        string `path:"id" example:"camp_12345"`
+		ID        string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 		Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"50"`
 		Cursor    string `query:"cursor" doc:"The value of next in an earlier answer. Members are in the order of seq, so there is no gap and no repetition."`
 		Status    string `query:"status" doc:"A status or state of members; several separated by commas."`
@@ -85,14 +85,14 @@ type (
 		Channel   string `query:"channel" doc:"Channel of a try; several separated by commas."`
 		Variant   string `query:"variant" doc:"Several separated by commas."`
 		Country   string `query:"country" doc:"Country of the message; several separated by commas." example:"IT"`
-		Clicked   string `query:"clicked" enum:"true,false"`
+		Clicked   string `query:"clicked" enum:"true,false" doc:"true: only members who opened a link; false: only the others."`
 		Selection string `query:"selection" doc:"A selection as JSON; see POST /api/campaigns/{id}/selection."`
 		Search    string `query:"search" doc:"Within name, number and e-mail address." example:"rossi"`
 	}
 	recipientsOut struct{ Body *Members }
 	memberIn      struct {
-		ID  string `path:"id" example:"camp_12345"`
-		Seq uint32 `path:"seq"`
+		ID  string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
+		Seq uint32 `path:"seq" doc:"Number of the recipient within the audience, from 0."`
 	}
 	memberOut struct{ Body *MemberDetail }
 )

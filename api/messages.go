@@ -15,22 +15,22 @@ import (
 
 // MessageStatus is the state of one message.
 type MessageStatus struct {
-	MessageID         string  `json:"messageId"`
-	CustomerMessageID string  `json:"customerMessageId"`
+	MessageID         string  `json:"messageId" doc:"Our id of the message."`
+	CustomerMessageID string  `json:"customerMessageId" doc:"The client's own reference; messageId when it gave none."`
 	CampaignID        *string `json:"campaignId" doc:"Null for a single send."`
 	Destination       *string `json:"destination" doc:"Null until the first event about the message has arrived."`
-	Channel           *string `json:"channel"`
-	Sender            *string `json:"sender"`
-	Country           *string `json:"country"`
-	Status            string  `json:"status" enum:"pending,sent,delivered,failed"`
+	Channel           *string `json:"channel" doc:"Channel of the try that decides the status; null before the first event."`
+	Sender            *string `json:"sender" doc:"What the recipient sees as the sender; null before the first event."`
+	Country           *string `json:"country" doc:"ISO 3166-1 alpha-2, of the number; null when it is not known."`
+	Status            string  `json:"status" enum:"pending,sent,delivered,failed" doc:"sent covers the states awaiting and ambiguous; failed covers undelivered, notSent and skipped."`
 	State             string  `json:"state" enum:"pending,ambiguous,notSent,skipped,awaiting,undelivered,delivered" doc:"The status in more detail."`
-	SubStatus         *string `json:"subStatus" example:"ABSENT_SUBSCRIBER"`
-	Description       *string `json:"description"`
+	SubStatus         *string `json:"subStatus" doc:"Why the message has its state; null before the first event." example:"ABSENT_SUBSCRIBER"`
+	Description       *string `json:"description" doc:"subStatus in a sentence; null before the first event."`
 	RawCode           *string `json:"rawCode" doc:"The carrier's own code."`
 	Attempts          int     `json:"attempts" doc:"How often the message was handed over to a carrier."`
-	SentAt            *string `json:"sentAt" format:"date-time"`
-	DeliveredAt       *string `json:"deliveredAt" format:"date-time"`
-	UpdatedAt         *string `json:"updatedAt" format:"date-time"`
+	SentAt            *string `json:"sentAt" format:"date-time" doc:"When a carrier first accepted the message, in UTC; null before."`
+	DeliveredAt       *string `json:"deliveredAt" format:"date-time" doc:"When it was delivered, in UTC; null before."`
+	UpdatedAt         *string `json:"updatedAt" format:"date-time" doc:"When the event that decides the status happened, in UTC; null before the first event."`
 }
 
 // StatusAnswer is the newest message with a reference, and all messages with it.
@@ -42,28 +42,28 @@ type StatusAnswer struct {
 
 // StatusesAnswer is the status of several references.
 type StatusesAnswer struct {
-	Data     []StatusAnswer `json:"data" nullable:"false"`
-	NotFound []string       `json:"notFound" nullable:"false"`
+	Data     []StatusAnswer `json:"data" nullable:"false" doc:"One for each reference that is known, in the order of the request."`
+	NotFound []string       `json:"notFound" nullable:"false" doc:"References that no message has."`
 }
 
 // MessageHistory is a message with all its events.
 type MessageHistory struct {
 	MessageStatus
-	Events []MessageEvent `json:"events" nullable:"false"`
+	Events []MessageEvent `json:"events" nullable:"false" doc:"Everything that happened to the message, oldest first."`
 }
 
 // MessageEvent is one event of a message.
 type MessageEvent struct {
-	Kind        string  `json:"kind" example:"sent"`
-	SubStatus   *string `json:"subStatus"`
-	Description *string `json:"description"`
-	RawCode     *string `json:"rawCode"`
-	Try         int     `json:"try"`
-	Leg         int     `json:"leg"`
-	Channel     *string `json:"channel"`
-	Route       *string `json:"route"`
-	ProviderID  *string `json:"providerId"`
-	Time        string  `json:"time" format:"date-time"`
+	Kind        string  `json:"kind" doc:"What happened." example:"sent"`
+	SubStatus   *string `json:"subStatus" doc:"The outcome in one word; null when the event has none."`
+	Description *string `json:"description" doc:"subStatus in a sentence; null when the event has none."`
+	RawCode     *string `json:"rawCode" doc:"The carrier's own code; null when it sent none."`
+	Try         int     `json:"try" doc:"Number of the try that the event is about, from 1; 0: of none."`
+	Leg         int     `json:"leg" doc:"Number of the channel in the chain, from 1; 0 when it is not known."`
+	Channel     *string `json:"channel" doc:"Channel that the event is about; null when it is about none."`
+	Route       *string `json:"route" doc:"Route of the try; null when the event is about none."`
+	ProviderID  *string `json:"providerId" doc:"The carrier's id of the message; null before it gave one."`
+	Time        string  `json:"time" format:"date-time" doc:"When it happened, in UTC."`
 }
 
 type (
@@ -76,7 +76,7 @@ type (
 	}
 	statusesOut struct{ Body *StatusesAnswer }
 	historyIn   struct {
-		ID string `path:"id" example:"msg_…"`
+		ID string `path:"id" doc:"Id of the message." example:"msg_…"`
 	}
 	historyOut struct{ Body *MessageHistory }
 )

@@ -56,8 +56,14 @@ func humaConfig() huma.Config {
 	}
 }
 
-// openAPI writes the document, indented, and adds Idempotency-Key to every POST.
+// openAPI completes the document, adds Idempotency-Key to every POST, and writes the document, indented.
 func openAPI(doc *huma.OpenAPI) ([]byte, error) {
+	if err := completeSchemas(doc); err != nil {
+		return nil, err
+	}
+	for _, op := range operationsOf(doc) {
+		completeParameters(op)
+	}
 	for _, item := range doc.Paths {
 		if op := item.Get; op != nil {
 			flattenStream(op)

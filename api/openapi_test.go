@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"fanfare/api"
 )
@@ -107,6 +109,175 @@ func TestOpenAPIIsWhole(t *testing.T) {
 		name, _, _ := strings.Cut(part, `"`)
 		if doc.Components.Schemas[name] == nil {
 			t.Errorf("a reference to schema %s leads nowhere", name)
+		}
+	}
+}
+
+// Every property, parameter and header of an answer has a description that says more than its name, and the document
+// says where the server is.
+func TestOpenAPIDescribesEverything(t *testing.T) {
+	raw, err := api.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Servers []struct{ URL, Description string }
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Parameters  []struct{ Name, In, Description string }
+			RequestBody struct {
+				Content map[string]struct{ Schema any }
+			}
+			Responses map[string]struct {
+				Headers map[string]struct{ Description string }
+				Content map[string]struct{ Schema any }
+			}
+		}
+		Components struct{ Schemas map[string]any }
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Servers) != 1 || doc.Servers[0].URL != "/" || doc.Servers[0].Description == "" {
+		t.Errorf("got the servers %+v, want one with a description, at /", doc.Servers)
+	}
+	letters := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if unicode.IsLetter(r) {
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, s)
+	}
+	count := 0
+	check := func(what, name, text string) {
+		if count++; text == "" || letters(text) == letters(name) {
+			t.Errorf("%s is described as %q", what, text)
+		}
+	}
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		schema, ok := v.(map[string]any)
+		if !ok {
+			return
+		}
+		properties, _ := schema["properties"].(map[string]any)
+		for name, p := range properties {
+			text, _ := p.(map[string]any)["description"].(string)
+			check(at+"."+name, name, text)
+			walk(at+"."+name, p)
+		}
+		for _, one := range []string{"items", "additionalProperties"} {
+			walk(at, schema[one])
+		}
+		for _, several := range []string{"oneOf", "anyOf", "allOf"} {
+			list, _ := schema[several].([]any)
+			for _, s := range list {
+				walk(at, s)
+			}
+		}
+	}
+	for name, schema := range doc.Components.Schemas {
+		walk(name, schema)
+	}
+	for _, item := range doc.Paths {
+		for _, op := range item {
+			for _, p := range op.Parameters {
+				check(op.OperationID+": the parameter "+p.Name+" in the "+p.In, p.Name, p.Description)
+			}
+			for _, media := range op.RequestBody.Content {
+				walk(op.OperationID, media.Schema)
+			}
+			for status, answer := range op.Responses {
+				for name, h := range answer.Headers {
+					check(op.OperationID+": the header "+name+" of "+status, name, h.Description)
+				}
+				for _, media := range answer.Content {
+					walk(op.OperationID+" "+status, media.Schema)
+				}
+			}
+		}
+	}
+	if count < 2000 {
+		t.Errorf("%d descriptions were looked at, want all", count)
+	}
+}
+
+// A field that takes one of several words says which.
+func TestOpenAPIEnums(t *testing.T) {
+	d := newDocument(t)
+	channels := "sms rcs whatsapp voice"
+	for property, want := range map[string]string{
+		"CampaignInput.channel": channels + " null", "CampaignInput.amdAction": "hangup voicemail null", "CampaignInput.missingField": "default empty fail null",
+		"CampaignInput.sendingMode": "RCS RCS_SMS SMS VOICE WHATSAPP WHATSAPP_RCS WHATSAPP_RCS_SMS WHATSAPP_SMS null",
+		"CampaignInput.trafficType": "outbound inbound_outbound null",
+		"CampaignCreate.channel":    channels + " null",
+		"TemplateCreate.channel":    channels, // required, so not null
+		"TemplateInput.channel":     channels + " null",
+		"TemplateInput.type":        "text rich_card carousel media call null",
+		"TemplateInput.category":    "marketing utility authentication null",
+		"WebhookInput.status":       "active paused null",
+		"WebhookInput.events":       "DELIVERY READ CLICK OPT_OUT CAMPAIGN ENDPOINT",
+		"WebhookInput.statuses":     "SENT DELIVERED ERROR EXPIRED",
+		"WebhookInput.channels":     channels,
+		"KeyInput.scopes":           "read campaigns confirm contacts send admin",
+		"UserInput.role":            "viewer editor approver null",
+		"RouteInput.connector":      "sim smpp httpsms rcs whatsapp voice null",
+		"RouteInput.channels":       channels,
+		"SendDestination.reasons":   "INVALID_NUMBER OPTED_OUT DUPLICATE_RECIPIENT NOT_ACKNOWLEDGED",
+		"Stats.state":               "draft configured cost_calculated ready scheduled preparing sending paused suspended completed cancelled aborted rejected failed",
+		"Group.status":              "pending ambiguous notSent skipped awaiting undelivered delivered",
+		"CampaignEvent.actor":       "user approver guard scheduler operator",
+		"Member.channel":            channels + " null",
+		"MessageHistory.channel":    channels + " null",
+		"Export.format":             "csv ndjson xlsx",
+		"AuditFigure.unit":          "recipients money",
+		"PriceRowInput.channel":     channels + " null",
+		"SuppressionInput.channel":  "all " + channels,
+		"Campaign.encoding":         "GSM-7 UCS-2 null",
+		"AgentInput.region":         "europe us asia null",
+		"ChannelInput.channel":      "sms whatsapp voice null",
+		"SenderInput.type":          "alphanumeric number short_code null",
+		"ReplayInput.statuses":      "Delivered UnDelivered NotSent Sent",
+		"Campaign.trafficType":      "outbound inbound_outbound",
+		"Contact.numberType":        "unknown mobile fixed_line other premium_rate freephone shared_cost voip personal pager uan voicemail satellite",
+		"LedgerEntry.from":          "outside available reserved captured",
+		"ChannelInput.status":       "active paused null",
+		"Campaign.allowedActions":   "abort ambiguous confirm delete duplicate edit pause price remove reschedule resume start unschedule",
+		"Key.scopes":                "read campaigns confirm contacts send admin",
+		"FallbackInput.channel":     "rcs sms",
+		"Webhook.events":            "DELIVERY READ CLICK OPT_OUT CAMPAIGN ENDPOINT",
+		"Price.encoding":            "GSM-7 UCS-2 null",
+		"SubStatusPart.status":      "pending ambiguous notSent skipped awaiting undelivered delivered",
+		"StatsEvent.state":          "draft configured cost_calculated ready scheduled preparing sending paused suspended completed cancelled aborted rejected failed",
+	} {
+		schema, name, _ := strings.Cut(property, ".")
+		p := d.property(schema, name)
+		if items, ok := p["items"].(map[string]any); ok {
+			p = items
+		}
+		values, _ := p["enum"].([]any)
+		var got []string
+		for _, v := range values {
+			if got = append(got, fmt.Sprint(v)); v == nil {
+				got[len(got)-1] = "null"
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s takes %v, want %s", property, got, want)
+		}
+	}
+	statuses, _ := d.property("Stats", "status")["enum"].([]any)
+	for _, word := range []any{"draft", "cost_calculated", "sending", "completed", "Submitted", "Running", "Finished"} { // of all vocabularies
+		if !slices.Contains(statuses, word) {
+			t.Errorf("Stats.status takes %v, want %s among them", statuses, word)
+		}
+	}
+	for id, op := range d.operations {
+		for _, p := range op.Parameters {
+			if p.Name == "vocab" && fmt.Sprint(p.Schema["enum"]) != "[a b c d e]" {
+				t.Errorf("%s: vocab takes %v, want a to e", id, p.Schema["enum"])
+			}
 		}
 	}
 }

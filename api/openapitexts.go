@@ -142,6 +142,28 @@ var sameAs = map[string]string{
 	"deleteDeliveryStatusWebhook": "deleteWebhook", "getDeliveryStatusWebhook": "getWebhook", "getDeliveryStatusWebhookHealth": "getWebhookHealth",
 }
 
+// propertyTexts describes the properties that mean the same in every schema, where their struct tags do not.
+var propertyTexts = map[string]string{
+	"createdAt": "When it was created, in UTC.",
+	"createdBy": "Id of the person or of the key that created it.",
+	"currency":  "ISO 4217 code of the currency of all amounts: the tenant's.",
+	"deletedAt": "When it was deleted, in UTC; null: it is not.",
+	"updatedAt": "When it was last changed, in UTC; until then, when it was created.",
+	"version":   "Counts its changes, from 1. The ETag is the same number.",
+}
+
+// parameterTexts describes the parameters, by place and name, that mean the same in every operation, where their struct
+// tags do not; answer is the place of the headers of answers.
+var parameterTexts = map[string]string{
+	"header If-Match":      "ETag of the version that is meant; 412 when another version is stored. Left out: any version.",
+	"query includeDeleted": "true: deleted ones, too.",
+	"query limit":          "The most rows of the answer.",
+	"query page":           "0-based.",
+	"query vocab":          "Vocabulary of status: e (default), a, b, c or d.",
+	"answer ETag":          "Version of the object, for If-Match.",
+	"answer Location":      "Path of what the request has created.",
+}
+
 // describeOperation is the description of an operation; written is what it says where it is registered.
 func describeOperation(id, written string) string {
 	if written != "" {

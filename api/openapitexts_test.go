@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -34,6 +35,21 @@ func TestOperationTextsAreUsed(t *testing.T) {
 	for id := range operationExamples {
 		if described[id] == "" {
 			t.Errorf("there are examples of %s, which is no operation", id)
+		}
+	}
+}
+
+// Every text for what means the same everywhere is in the document.
+func TestSharedTextsAreUsed(t *testing.T) {
+	document, err := OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, texts := range []map[string]string{propertyTexts, parameterTexts} {
+		for name, text := range texts {
+			if !strings.Contains(string(document), text) {
+				t.Errorf("nothing has the text of %s", name)
+			}
 		}
 	}
 }

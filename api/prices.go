@@ -104,8 +104,8 @@ func (in *PriceRowInput) apply(row *store.Resource, d *store.PriceDoc) error {
 type (
 	priceCSVIn  struct{}
 	priceCSVOut struct {
-		ContentType string `header:"Content-Type"`
-		Disposition string `header:"Content-Disposition"`
+		ContentType string `header:"Content-Type" doc:"text/csv, in UTF-8."`
+		Disposition string `header:"Content-Disposition" doc:"attachment, with a name for the file."`
 		Body        []byte
 	}
 	priceImportIn struct {

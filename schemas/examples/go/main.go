@@ -55,8 +55,8 @@ func run(ctx context.Context, url, key string, phones []string) error {
 		return problem("make the list", list.Body)
 	}
 	for _, phone := range phones {
-		made, err := fanfare.CreateContactWithResponse(ctx, &client.CreateContactParams{IdempotencyKey: once(phone)}, client.ContactInput{
-			PhoneNumber: &phone, FirstName: new("Anna"), ListIds: &[]string{list.JSON201.Id},
+		made, err := fanfare.CreateContactWithResponse(ctx, &client.CreateContactParams{IdempotencyKey: once(phone)}, client.ContactCreate{
+			PhoneNumber: phone, FirstName: new("Anna"), ListIds: &[]string{list.JSON201.Id},
 		})
 		if err != nil {
 			return err
@@ -65,12 +65,12 @@ func run(ctx context.Context, url, key string, phones []string) error {
 			return problem("add a contact", made.Body)
 		}
 	}
-	var to client.CampaignInput_ContactList // an id or a name, or an array of them
-	if err := to.FromCampaignInputContactList0(list.JSON201.Id); err != nil {
+	var to client.CampaignCreate_ContactList // an id or a name, or an array of them
+	if err := to.FromCampaignCreateContactList0(list.JSON201.Id); err != nil {
 		return err
 	}
-	campaign, err := fanfare.CreateCampaignWithResponse(ctx, &client.CreateCampaignParams{IdempotencyKey: once("campaign")}, client.CampaignInput{
-		Name: new("From Go"), Channel: new("sms"), Message: new("Ciao {{first_name}}"), ContactList: &to, SendImmediately: new(true),
+	campaign, err := fanfare.CreateCampaignWithResponse(ctx, &client.CreateCampaignParams{IdempotencyKey: once("campaign")}, client.CampaignCreate{
+		Name: "From Go", Channel: new(client.CampaignCreateChannelSms), Message: new("Ciao {{first_name}}"), ContactList: &to, SendImmediately: new(true),
 	})
 	if err != nil {
 		return err

@@ -17,18 +17,471 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for CampaignAllowedActions.
+const (
+	CampaignAllowedActionsAbort      CampaignAllowedActions = "abort"
+	CampaignAllowedActionsAmbiguous  CampaignAllowedActions = "ambiguous"
+	CampaignAllowedActionsConfirm    CampaignAllowedActions = "confirm"
+	CampaignAllowedActionsDelete     CampaignAllowedActions = "delete"
+	CampaignAllowedActionsDuplicate  CampaignAllowedActions = "duplicate"
+	CampaignAllowedActionsEdit       CampaignAllowedActions = "edit"
+	CampaignAllowedActionsPause      CampaignAllowedActions = "pause"
+	CampaignAllowedActionsPrice      CampaignAllowedActions = "price"
+	CampaignAllowedActionsRemove     CampaignAllowedActions = "remove"
+	CampaignAllowedActionsReschedule CampaignAllowedActions = "reschedule"
+	CampaignAllowedActionsResume     CampaignAllowedActions = "resume"
+	CampaignAllowedActionsStart      CampaignAllowedActions = "start"
+	CampaignAllowedActionsUnschedule CampaignAllowedActions = "unschedule"
+)
+
+// Valid indicates whether the value is a known member of the CampaignAllowedActions enum.
+func (e CampaignAllowedActions) Valid() bool {
+	switch e {
+	case CampaignAllowedActionsAbort:
+		return true
+	case CampaignAllowedActionsAmbiguous:
+		return true
+	case CampaignAllowedActionsConfirm:
+		return true
+	case CampaignAllowedActionsDelete:
+		return true
+	case CampaignAllowedActionsDuplicate:
+		return true
+	case CampaignAllowedActionsEdit:
+		return true
+	case CampaignAllowedActionsPause:
+		return true
+	case CampaignAllowedActionsPrice:
+		return true
+	case CampaignAllowedActionsRemove:
+		return true
+	case CampaignAllowedActionsReschedule:
+		return true
+	case CampaignAllowedActionsResume:
+		return true
+	case CampaignAllowedActionsStart:
+		return true
+	case CampaignAllowedActionsUnschedule:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignAmdAction.
+const (
+	CampaignAmdActionHangup      CampaignAmdAction = "hangup"
+	CampaignAmdActionLessThannil CampaignAmdAction = "<nil>"
+	CampaignAmdActionVoicemail   CampaignAmdAction = "voicemail"
+)
+
+// Valid indicates whether the value is a known member of the CampaignAmdAction enum.
+func (e CampaignAmdAction) Valid() bool {
+	switch e {
+	case CampaignAmdActionHangup:
+		return true
+	case CampaignAmdActionLessThannil:
+		return true
+	case CampaignAmdActionVoicemail:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignChannel.
+const (
+	CampaignChannelLessThannil CampaignChannel = "<nil>"
+	CampaignChannelRcs         CampaignChannel = "rcs"
+	CampaignChannelSms         CampaignChannel = "sms"
+	CampaignChannelVoice       CampaignChannel = "voice"
+	CampaignChannelWhatsapp    CampaignChannel = "whatsapp"
+)
+
+// Valid indicates whether the value is a known member of the CampaignChannel enum.
+func (e CampaignChannel) Valid() bool {
+	switch e {
+	case CampaignChannelLessThannil:
+		return true
+	case CampaignChannelRcs:
+		return true
+	case CampaignChannelSms:
+		return true
+	case CampaignChannelVoice:
+		return true
+	case CampaignChannelWhatsapp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignEncoding.
+const (
+	CampaignEncodingGSM7        CampaignEncoding = "GSM-7"
+	CampaignEncodingLessThannil CampaignEncoding = "<nil>"
+	CampaignEncodingUCS2        CampaignEncoding = "UCS-2"
+)
+
+// Valid indicates whether the value is a known member of the CampaignEncoding enum.
+func (e CampaignEncoding) Valid() bool {
+	switch e {
+	case CampaignEncodingGSM7:
+		return true
+	case CampaignEncodingLessThannil:
+		return true
+	case CampaignEncodingUCS2:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignMissingField.
+const (
+	CampaignMissingFieldDefault CampaignMissingField = "default"
+	CampaignMissingFieldEmpty   CampaignMissingField = "empty"
+	CampaignMissingFieldFail    CampaignMissingField = "fail"
+)
+
+// Valid indicates whether the value is a known member of the CampaignMissingField enum.
+func (e CampaignMissingField) Valid() bool {
+	switch e {
+	case CampaignMissingFieldDefault:
+		return true
+	case CampaignMissingFieldEmpty:
+		return true
+	case CampaignMissingFieldFail:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignSendingMode.
+const (
+	CampaignSendingModeLessThannil    CampaignSendingMode = "<nil>"
+	CampaignSendingModeRCS            CampaignSendingMode = "RCS"
+	CampaignSendingModeRCSSMS         CampaignSendingMode = "RCS_SMS"
+	CampaignSendingModeSMS            CampaignSendingMode = "SMS"
+	CampaignSendingModeVOICE          CampaignSendingMode = "VOICE"
+	CampaignSendingModeWHATSAPP       CampaignSendingMode = "WHATSAPP"
+	CampaignSendingModeWHATSAPPRCS    CampaignSendingMode = "WHATSAPP_RCS"
+	CampaignSendingModeWHATSAPPRCSSMS CampaignSendingMode = "WHATSAPP_RCS_SMS"
+	CampaignSendingModeWHATSAPPSMS    CampaignSendingMode = "WHATSAPP_SMS"
+)
+
+// Valid indicates whether the value is a known member of the CampaignSendingMode enum.
+func (e CampaignSendingMode) Valid() bool {
+	switch e {
+	case CampaignSendingModeLessThannil:
+		return true
+	case CampaignSendingModeRCS:
+		return true
+	case CampaignSendingModeRCSSMS:
+		return true
+	case CampaignSendingModeSMS:
+		return true
+	case CampaignSendingModeVOICE:
+		return true
+	case CampaignSendingModeWHATSAPP:
+		return true
+	case CampaignSendingModeWHATSAPPRCS:
+		return true
+	case CampaignSendingModeWHATSAPPRCSSMS:
+		return true
+	case CampaignSendingModeWHATSAPPSMS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignState.
+const (
+	CampaignStateAborted        CampaignState = "aborted"
+	CampaignStateCancelled      CampaignState = "cancelled"
+	CampaignStateCompleted      CampaignState = "completed"
+	CampaignStateConfigured     CampaignState = "configured"
+	CampaignStateCostCalculated CampaignState = "cost_calculated"
+	CampaignStateDraft          CampaignState = "draft"
+	CampaignStateFailed         CampaignState = "failed"
+	CampaignStatePaused         CampaignState = "paused"
+	CampaignStatePreparing      CampaignState = "preparing"
+	CampaignStateReady          CampaignState = "ready"
+	CampaignStateRejected       CampaignState = "rejected"
+	CampaignStateScheduled      CampaignState = "scheduled"
+	CampaignStateSending        CampaignState = "sending"
+	CampaignStateSuspended      CampaignState = "suspended"
+)
+
+// Valid indicates whether the value is a known member of the CampaignState enum.
+func (e CampaignState) Valid() bool {
+	switch e {
+	case CampaignStateAborted:
+		return true
+	case CampaignStateCancelled:
+		return true
+	case CampaignStateCompleted:
+		return true
+	case CampaignStateConfigured:
+		return true
+	case CampaignStateCostCalculated:
+		return true
+	case CampaignStateDraft:
+		return true
+	case CampaignStateFailed:
+		return true
+	case CampaignStatePaused:
+		return true
+	case CampaignStatePreparing:
+		return true
+	case CampaignStateReady:
+		return true
+	case CampaignStateRejected:
+		return true
+	case CampaignStateScheduled:
+		return true
+	case CampaignStateSending:
+		return true
+	case CampaignStateSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignStatus.
+const (
+	CampaignStatusAborted        CampaignStatus = "Aborted"
+	CampaignStatusCancelled      CampaignStatus = "cancelled"
+	CampaignStatusCancelled1     CampaignStatus = "Cancelled"
+	CampaignStatusCompleted      CampaignStatus = "completed"
+	CampaignStatusCompleted1     CampaignStatus = "Completed"
+	CampaignStatusConfigured     CampaignStatus = "configured"
+	CampaignStatusConfirmed      CampaignStatus = "confirmed"
+	CampaignStatusCostCalculated CampaignStatus = "cost_calculated"
+	CampaignStatusDeleted        CampaignStatus = "Deleted"
+	CampaignStatusDraft          CampaignStatus = "draft"
+	CampaignStatusDraft1         CampaignStatus = "Draft"
+	CampaignStatusFailed         CampaignStatus = "failed"
+	CampaignStatusFailed1        CampaignStatus = "Failed"
+	CampaignStatusFinished       CampaignStatus = "Finished"
+	CampaignStatusPaused         CampaignStatus = "Paused"
+	CampaignStatusProcessing     CampaignStatus = "Processing"
+	CampaignStatusReady          CampaignStatus = "Ready"
+	CampaignStatusRejected       CampaignStatus = "rejected"
+	CampaignStatusRejected1      CampaignStatus = "Rejected"
+	CampaignStatusRunning        CampaignStatus = "Running"
+	CampaignStatusScheduled      CampaignStatus = "Scheduled"
+	CampaignStatusSending        CampaignStatus = "sending"
+	CampaignStatusSending1       CampaignStatus = "Sending"
+	CampaignStatusSubmitted      CampaignStatus = "Submitted"
+	CampaignStatusSuspended      CampaignStatus = "Suspended"
+)
+
+// Valid indicates whether the value is a known member of the CampaignStatus enum.
+func (e CampaignStatus) Valid() bool {
+	switch e {
+	case CampaignStatusAborted:
+		return true
+	case CampaignStatusCancelled:
+		return true
+	case CampaignStatusCancelled1:
+		return true
+	case CampaignStatusCompleted:
+		return true
+	case CampaignStatusCompleted1:
+		return true
+	case CampaignStatusConfigured:
+		return true
+	case CampaignStatusConfirmed:
+		return true
+	case CampaignStatusCostCalculated:
+		return true
+	case CampaignStatusDeleted:
+		return true
+	case CampaignStatusDraft:
+		return true
+	case CampaignStatusDraft1:
+		return true
+	case CampaignStatusFailed:
+		return true
+	case CampaignStatusFailed1:
+		return true
+	case CampaignStatusFinished:
+		return true
+	case CampaignStatusPaused:
+		return true
+	case CampaignStatusProcessing:
+		return true
+	case CampaignStatusReady:
+		return true
+	case CampaignStatusRejected:
+		return true
+	case CampaignStatusRejected1:
+		return true
+	case CampaignStatusRunning:
+		return true
+	case CampaignStatusScheduled:
+		return true
+	case CampaignStatusSending:
+		return true
+	case CampaignStatusSending1:
+		return true
+	case CampaignStatusSubmitted:
+		return true
+	case CampaignStatusSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CampaignTrafficType.
 const (
-	InboundOutbound CampaignTrafficType = "inbound_outbound"
-	Outbound        CampaignTrafficType = "outbound"
+	CampaignTrafficTypeInboundOutbound CampaignTrafficType = "inbound_outbound"
+	CampaignTrafficTypeOutbound        CampaignTrafficType = "outbound"
 )
 
 // Valid indicates whether the value is a known member of the CampaignTrafficType enum.
 func (e CampaignTrafficType) Valid() bool {
 	switch e {
-	case InboundOutbound:
+	case CampaignTrafficTypeInboundOutbound:
 		return true
-	case Outbound:
+	case CampaignTrafficTypeOutbound:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignCreateAmdAction.
+const (
+	CampaignCreateAmdActionHangup      CampaignCreateAmdAction = "hangup"
+	CampaignCreateAmdActionLessThannil CampaignCreateAmdAction = "<nil>"
+	CampaignCreateAmdActionVoicemail   CampaignCreateAmdAction = "voicemail"
+)
+
+// Valid indicates whether the value is a known member of the CampaignCreateAmdAction enum.
+func (e CampaignCreateAmdAction) Valid() bool {
+	switch e {
+	case CampaignCreateAmdActionHangup:
+		return true
+	case CampaignCreateAmdActionLessThannil:
+		return true
+	case CampaignCreateAmdActionVoicemail:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignCreateChannel.
+const (
+	CampaignCreateChannelLessThannil CampaignCreateChannel = "<nil>"
+	CampaignCreateChannelRcs         CampaignCreateChannel = "rcs"
+	CampaignCreateChannelSms         CampaignCreateChannel = "sms"
+	CampaignCreateChannelVoice       CampaignCreateChannel = "voice"
+	CampaignCreateChannelWhatsapp    CampaignCreateChannel = "whatsapp"
+)
+
+// Valid indicates whether the value is a known member of the CampaignCreateChannel enum.
+func (e CampaignCreateChannel) Valid() bool {
+	switch e {
+	case CampaignCreateChannelLessThannil:
+		return true
+	case CampaignCreateChannelRcs:
+		return true
+	case CampaignCreateChannelSms:
+		return true
+	case CampaignCreateChannelVoice:
+		return true
+	case CampaignCreateChannelWhatsapp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignCreateMissingField.
+const (
+	CampaignCreateMissingFieldDefault     CampaignCreateMissingField = "default"
+	CampaignCreateMissingFieldEmpty       CampaignCreateMissingField = "empty"
+	CampaignCreateMissingFieldFail        CampaignCreateMissingField = "fail"
+	CampaignCreateMissingFieldLessThannil CampaignCreateMissingField = "<nil>"
+)
+
+// Valid indicates whether the value is a known member of the CampaignCreateMissingField enum.
+func (e CampaignCreateMissingField) Valid() bool {
+	switch e {
+	case CampaignCreateMissingFieldDefault:
+		return true
+	case CampaignCreateMissingFieldEmpty:
+		return true
+	case CampaignCreateMissingFieldFail:
+		return true
+	case CampaignCreateMissingFieldLessThannil:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignCreateSendingMode.
+const (
+	CampaignCreateSendingModeLessThannil    CampaignCreateSendingMode = "<nil>"
+	CampaignCreateSendingModeRCS            CampaignCreateSendingMode = "RCS"
+	CampaignCreateSendingModeRCSSMS         CampaignCreateSendingMode = "RCS_SMS"
+	CampaignCreateSendingModeSMS            CampaignCreateSendingMode = "SMS"
+	CampaignCreateSendingModeVOICE          CampaignCreateSendingMode = "VOICE"
+	CampaignCreateSendingModeWHATSAPP       CampaignCreateSendingMode = "WHATSAPP"
+	CampaignCreateSendingModeWHATSAPPRCS    CampaignCreateSendingMode = "WHATSAPP_RCS"
+	CampaignCreateSendingModeWHATSAPPRCSSMS CampaignCreateSendingMode = "WHATSAPP_RCS_SMS"
+	CampaignCreateSendingModeWHATSAPPSMS    CampaignCreateSendingMode = "WHATSAPP_SMS"
+)
+
+// Valid indicates whether the value is a known member of the CampaignCreateSendingMode enum.
+func (e CampaignCreateSendingMode) Valid() bool {
+	switch e {
+	case CampaignCreateSendingModeLessThannil:
+		return true
+	case CampaignCreateSendingModeRCS:
+		return true
+	case CampaignCreateSendingModeRCSSMS:
+		return true
+	case CampaignCreateSendingModeSMS:
+		return true
+	case CampaignCreateSendingModeVOICE:
+		return true
+	case CampaignCreateSendingModeWHATSAPP:
+		return true
+	case CampaignCreateSendingModeWHATSAPPRCS:
+		return true
+	case CampaignCreateSendingModeWHATSAPPRCSSMS:
+		return true
+	case CampaignCreateSendingModeWHATSAPPSMS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CampaignCreateTrafficType.
+const (
+	CampaignCreateTrafficTypeInboundOutbound CampaignCreateTrafficType = "inbound_outbound"
+	CampaignCreateTrafficTypeLessThannil     CampaignCreateTrafficType = "<nil>"
+	CampaignCreateTrafficTypeOutbound        CampaignCreateTrafficType = "outbound"
+)
+
+// Valid indicates whether the value is a known member of the CampaignCreateTrafficType enum.
+func (e CampaignCreateTrafficType) Valid() bool {
+	switch e {
+	case CampaignCreateTrafficTypeInboundOutbound:
+		return true
+	case CampaignCreateTrafficTypeLessThannil:
+		return true
+	case CampaignCreateTrafficTypeOutbound:
 		return true
 	default:
 		return false
@@ -37,49 +490,67 @@ func (e CampaignTrafficType) Valid() bool {
 
 // Defines values for ContactNumberType.
 const (
-	FixedLine   ContactNumberType = "fixed_line"
-	Freephone   ContactNumberType = "freephone"
-	Mobile      ContactNumberType = "mobile"
-	Other       ContactNumberType = "other"
-	Pager       ContactNumberType = "pager"
-	Personal    ContactNumberType = "personal"
-	PremiumRate ContactNumberType = "premium_rate"
-	Satellite   ContactNumberType = "satellite"
-	SharedCost  ContactNumberType = "shared_cost"
-	Uan         ContactNumberType = "uan"
-	Unknown     ContactNumberType = "unknown"
-	Voicemail   ContactNumberType = "voicemail"
-	Voip        ContactNumberType = "voip"
+	ContactNumberTypeFixedLine   ContactNumberType = "fixed_line"
+	ContactNumberTypeFreephone   ContactNumberType = "freephone"
+	ContactNumberTypeMobile      ContactNumberType = "mobile"
+	ContactNumberTypeOther       ContactNumberType = "other"
+	ContactNumberTypePager       ContactNumberType = "pager"
+	ContactNumberTypePersonal    ContactNumberType = "personal"
+	ContactNumberTypePremiumRate ContactNumberType = "premium_rate"
+	ContactNumberTypeSatellite   ContactNumberType = "satellite"
+	ContactNumberTypeSharedCost  ContactNumberType = "shared_cost"
+	ContactNumberTypeUan         ContactNumberType = "uan"
+	ContactNumberTypeUnknown     ContactNumberType = "unknown"
+	ContactNumberTypeVoicemail   ContactNumberType = "voicemail"
+	ContactNumberTypeVoip        ContactNumberType = "voip"
 )
 
 // Valid indicates whether the value is a known member of the ContactNumberType enum.
 func (e ContactNumberType) Valid() bool {
 	switch e {
-	case FixedLine:
+	case ContactNumberTypeFixedLine:
 		return true
-	case Freephone:
+	case ContactNumberTypeFreephone:
 		return true
-	case Mobile:
+	case ContactNumberTypeMobile:
 		return true
-	case Other:
+	case ContactNumberTypeOther:
 		return true
-	case Pager:
+	case ContactNumberTypePager:
 		return true
-	case Personal:
+	case ContactNumberTypePersonal:
 		return true
-	case PremiumRate:
+	case ContactNumberTypePremiumRate:
 		return true
-	case Satellite:
+	case ContactNumberTypeSatellite:
 		return true
-	case SharedCost:
+	case ContactNumberTypeSharedCost:
 		return true
-	case Uan:
+	case ContactNumberTypeUan:
 		return true
-	case Unknown:
+	case ContactNumberTypeUnknown:
 		return true
-	case Voicemail:
+	case ContactNumberTypeVoicemail:
 		return true
-	case Voip:
+	case ContactNumberTypeVoip:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for FallbackInputChannel.
+const (
+	FallbackInputChannelRcs FallbackInputChannel = "rcs"
+	FallbackInputChannelSms FallbackInputChannel = "sms"
+)
+
+// Valid indicates whether the value is a known member of the FallbackInputChannel enum.
+func (e FallbackInputChannel) Valid() bool {
+	switch e {
+	case FallbackInputChannelRcs:
+		return true
+	case FallbackInputChannelSms:
 		return true
 	default:
 		return false
@@ -224,24 +695,78 @@ func (e FieldErrorCode) Valid() bool {
 	}
 }
 
+// Defines values for GroupStatus.
+const (
+	GroupStatusAmbiguous   GroupStatus = "ambiguous"
+	GroupStatusAwaiting    GroupStatus = "awaiting"
+	GroupStatusDelivered   GroupStatus = "delivered"
+	GroupStatusNotSent     GroupStatus = "notSent"
+	GroupStatusPending     GroupStatus = "pending"
+	GroupStatusSkipped     GroupStatus = "skipped"
+	GroupStatusUndelivered GroupStatus = "undelivered"
+)
+
+// Valid indicates whether the value is a known member of the GroupStatus enum.
+func (e GroupStatus) Valid() bool {
+	switch e {
+	case GroupStatusAmbiguous:
+		return true
+	case GroupStatusAwaiting:
+		return true
+	case GroupStatusDelivered:
+		return true
+	case GroupStatusNotSent:
+		return true
+	case GroupStatusPending:
+		return true
+	case GroupStatusSkipped:
+		return true
+	case GroupStatusUndelivered:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HintCode.
 const (
-	Ambiguous       HintCode = "ambiguous"
-	BadNumbers      HintCode = "bad_numbers"
-	LowDeliveryRate HintCode = "low_delivery_rate"
-	RouteFailing    HintCode = "route_failing"
+	HintCodeAmbiguous       HintCode = "ambiguous"
+	HintCodeBadNumbers      HintCode = "bad_numbers"
+	HintCodeLowDeliveryRate HintCode = "low_delivery_rate"
+	HintCodeRouteFailing    HintCode = "route_failing"
 )
 
 // Valid indicates whether the value is a known member of the HintCode enum.
 func (e HintCode) Valid() bool {
 	switch e {
-	case Ambiguous:
+	case HintCodeAmbiguous:
 		return true
-	case BadNumbers:
+	case HintCodeBadNumbers:
 		return true
-	case LowDeliveryRate:
+	case HintCodeLowDeliveryRate:
 		return true
-	case RouteFailing:
+	case HintCodeRouteFailing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PriceEncoding.
+const (
+	PriceEncodingGSM7        PriceEncoding = "GSM-7"
+	PriceEncodingLessThannil PriceEncoding = "<nil>"
+	PriceEncodingUCS2        PriceEncoding = "UCS-2"
+)
+
+// Valid indicates whether the value is a known member of the PriceEncoding enum.
+func (e PriceEncoding) Valid() bool {
+	switch e {
+	case PriceEncodingGSM7:
+		return true
+	case PriceEncodingLessThannil:
+		return true
+	case PriceEncodingUCS2:
 		return true
 	default:
 		return false
@@ -386,8 +911,237 @@ func (e ProblemCode) Valid() bool {
 	}
 }
 
+// Defines values for StatsState.
+const (
+	StatsStateAborted        StatsState = "aborted"
+	StatsStateCancelled      StatsState = "cancelled"
+	StatsStateCompleted      StatsState = "completed"
+	StatsStateConfigured     StatsState = "configured"
+	StatsStateCostCalculated StatsState = "cost_calculated"
+	StatsStateDraft          StatsState = "draft"
+	StatsStateFailed         StatsState = "failed"
+	StatsStatePaused         StatsState = "paused"
+	StatsStatePreparing      StatsState = "preparing"
+	StatsStateReady          StatsState = "ready"
+	StatsStateRejected       StatsState = "rejected"
+	StatsStateScheduled      StatsState = "scheduled"
+	StatsStateSending        StatsState = "sending"
+	StatsStateSuspended      StatsState = "suspended"
+)
+
+// Valid indicates whether the value is a known member of the StatsState enum.
+func (e StatsState) Valid() bool {
+	switch e {
+	case StatsStateAborted:
+		return true
+	case StatsStateCancelled:
+		return true
+	case StatsStateCompleted:
+		return true
+	case StatsStateConfigured:
+		return true
+	case StatsStateCostCalculated:
+		return true
+	case StatsStateDraft:
+		return true
+	case StatsStateFailed:
+		return true
+	case StatsStatePaused:
+		return true
+	case StatsStatePreparing:
+		return true
+	case StatsStateReady:
+		return true
+	case StatsStateRejected:
+		return true
+	case StatsStateScheduled:
+		return true
+	case StatsStateSending:
+		return true
+	case StatsStateSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StatsStatus.
+const (
+	StatsStatusAborted        StatsStatus = "Aborted"
+	StatsStatusCancelled      StatsStatus = "cancelled"
+	StatsStatusCancelled1     StatsStatus = "Cancelled"
+	StatsStatusCompleted      StatsStatus = "completed"
+	StatsStatusCompleted1     StatsStatus = "Completed"
+	StatsStatusConfigured     StatsStatus = "configured"
+	StatsStatusConfirmed      StatsStatus = "confirmed"
+	StatsStatusCostCalculated StatsStatus = "cost_calculated"
+	StatsStatusDeleted        StatsStatus = "Deleted"
+	StatsStatusDraft          StatsStatus = "draft"
+	StatsStatusDraft1         StatsStatus = "Draft"
+	StatsStatusFailed         StatsStatus = "failed"
+	StatsStatusFailed1        StatsStatus = "Failed"
+	StatsStatusFinished       StatsStatus = "Finished"
+	StatsStatusPaused         StatsStatus = "Paused"
+	StatsStatusProcessing     StatsStatus = "Processing"
+	StatsStatusReady          StatsStatus = "Ready"
+	StatsStatusRejected       StatsStatus = "rejected"
+	StatsStatusRejected1      StatsStatus = "Rejected"
+	StatsStatusRunning        StatsStatus = "Running"
+	StatsStatusScheduled      StatsStatus = "Scheduled"
+	StatsStatusSending        StatsStatus = "sending"
+	StatsStatusSending1       StatsStatus = "Sending"
+	StatsStatusSubmitted      StatsStatus = "Submitted"
+	StatsStatusSuspended      StatsStatus = "Suspended"
+)
+
+// Valid indicates whether the value is a known member of the StatsStatus enum.
+func (e StatsStatus) Valid() bool {
+	switch e {
+	case StatsStatusAborted:
+		return true
+	case StatsStatusCancelled:
+		return true
+	case StatsStatusCancelled1:
+		return true
+	case StatsStatusCompleted:
+		return true
+	case StatsStatusCompleted1:
+		return true
+	case StatsStatusConfigured:
+		return true
+	case StatsStatusConfirmed:
+		return true
+	case StatsStatusCostCalculated:
+		return true
+	case StatsStatusDeleted:
+		return true
+	case StatsStatusDraft:
+		return true
+	case StatsStatusDraft1:
+		return true
+	case StatsStatusFailed:
+		return true
+	case StatsStatusFailed1:
+		return true
+	case StatsStatusFinished:
+		return true
+	case StatsStatusPaused:
+		return true
+	case StatsStatusProcessing:
+		return true
+	case StatsStatusReady:
+		return true
+	case StatsStatusRejected:
+		return true
+	case StatsStatusRejected1:
+		return true
+	case StatsStatusRunning:
+		return true
+	case StatsStatusScheduled:
+		return true
+	case StatsStatusSending:
+		return true
+	case StatsStatusSending1:
+		return true
+	case StatsStatusSubmitted:
+		return true
+	case StatsStatusSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SubStatusPartStatus.
+const (
+	SubStatusPartStatusAmbiguous   SubStatusPartStatus = "ambiguous"
+	SubStatusPartStatusAwaiting    SubStatusPartStatus = "awaiting"
+	SubStatusPartStatusDelivered   SubStatusPartStatus = "delivered"
+	SubStatusPartStatusNotSent     SubStatusPartStatus = "notSent"
+	SubStatusPartStatusPending     SubStatusPartStatus = "pending"
+	SubStatusPartStatusSkipped     SubStatusPartStatus = "skipped"
+	SubStatusPartStatusUndelivered SubStatusPartStatus = "undelivered"
+)
+
+// Valid indicates whether the value is a known member of the SubStatusPartStatus enum.
+func (e SubStatusPartStatus) Valid() bool {
+	switch e {
+	case SubStatusPartStatusAmbiguous:
+		return true
+	case SubStatusPartStatusAwaiting:
+		return true
+	case SubStatusPartStatusDelivered:
+		return true
+	case SubStatusPartStatusNotSent:
+		return true
+	case SubStatusPartStatusPending:
+		return true
+	case SubStatusPartStatusSkipped:
+		return true
+	case SubStatusPartStatusUndelivered:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreateCampaignParamsVocab.
+const (
+	CreateCampaignParamsVocabA CreateCampaignParamsVocab = "a"
+	CreateCampaignParamsVocabB CreateCampaignParamsVocab = "b"
+	CreateCampaignParamsVocabC CreateCampaignParamsVocab = "c"
+	CreateCampaignParamsVocabD CreateCampaignParamsVocab = "d"
+	CreateCampaignParamsVocabE CreateCampaignParamsVocab = "e"
+)
+
+// Valid indicates whether the value is a known member of the CreateCampaignParamsVocab enum.
+func (e CreateCampaignParamsVocab) Valid() bool {
+	switch e {
+	case CreateCampaignParamsVocabA:
+		return true
+	case CreateCampaignParamsVocabB:
+		return true
+	case CreateCampaignParamsVocabC:
+		return true
+	case CreateCampaignParamsVocabD:
+		return true
+	case CreateCampaignParamsVocabE:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetCampaignStatsParamsVocab.
+const (
+	GetCampaignStatsParamsVocabA GetCampaignStatsParamsVocab = "a"
+	GetCampaignStatsParamsVocabB GetCampaignStatsParamsVocab = "b"
+	GetCampaignStatsParamsVocabC GetCampaignStatsParamsVocab = "c"
+	GetCampaignStatsParamsVocabD GetCampaignStatsParamsVocab = "d"
+	GetCampaignStatsParamsVocabE GetCampaignStatsParamsVocab = "e"
+)
+
+// Valid indicates whether the value is a known member of the GetCampaignStatsParamsVocab enum.
+func (e GetCampaignStatsParamsVocab) Valid() bool {
+	switch e {
+	case GetCampaignStatsParamsVocabA:
+		return true
+	case GetCampaignStatsParamsVocabB:
+		return true
+	case GetCampaignStatsParamsVocabC:
+		return true
+	case GetCampaignStatsParamsVocabD:
+		return true
+	case GetCampaignStatsParamsVocabE:
+		return true
+	default:
+		return false
+	}
+}
+
 // Batch defines model for Batch.
 type Batch struct {
+	// At When its sending starts, in UTC.
 	At time.Time `json:"at"`
 
 	// Count Recipients.
@@ -399,17 +1153,17 @@ type Batch struct {
 
 // BatchInput defines model for BatchInput.
 type BatchInput struct {
-	// At From when on it is sent; later than the one before.
+	// At When its sending starts; later than the batch before.
 	//
 	// Examples: 2025-04-15T09:00:00Z
-	At *BatchInput_At `json:"at,omitempty"`
+	At *BatchInput_At `json:"at"`
 
-	// Count Recipients; or share. The last batch may leave out both: it has whoever is left.
+	// Count Number of recipients. Send share or count. The last batch may leave out both: it has the rest of the audience.
 	//
 	// Examples: 1000
 	Count *int64 `json:"count,omitempty"`
 
-	// Share Percent of the audience; or count.
+	// Share Percent of the audience. Send share or count.
 	//
 	// Examples: 25
 	Share *int64 `json:"share,omitempty"`
@@ -420,21 +1174,35 @@ type BatchInputAt0 = time.Time
 
 // BatchInputAt1 defines model for BatchInput.At.1.
 type BatchInputAt1 struct {
-	Local    string  `json:"local"`
+	// Local Date and time on the clock of the zone, such as 2025-04-15T09:00.
+	Local string `json:"local"`
+
+	// Timezone IANA name of the time zone, such as Europe/Rome; default: the tenant's.
 	Timezone *string `json:"timezone,omitempty"`
 }
 
 // BatchInputAt2 defines model for BatchInput.At.2.
 type BatchInputAt2 struct {
-	Day      int     `json:"day"`
-	Hour     int     `json:"hour"`
-	Minute   int     `json:"minute"`
-	Month    int     `json:"month"`
+	// Day Day of the month, from 1.
+	Day int `json:"day"`
+
+	// Hour 0 to 23.
+	Hour int `json:"hour"`
+
+	// Minute 0 to 59.
+	Minute int `json:"minute"`
+
+	// Month 1 to 12.
+	Month int `json:"month"`
+
+	// Timezone IANA name of the time zone, such as Europe/Rome; default: the tenant's.
 	Timezone *string `json:"timezone,omitempty"`
-	Year     int     `json:"year"`
+
+	// Year With four digits.
+	Year int `json:"year"`
 }
 
-// BatchInput_At From when on it is sent; later than the one before.
+// BatchInput_At When its sending starts; later than the batch before.
 //
 // Examples: 2025-04-15T09:00:00Z
 type BatchInput_At struct {
@@ -443,94 +1211,175 @@ type BatchInput_At struct {
 
 // Breakdown defines model for Breakdown.
 type Breakdown struct {
-	Rcs      BreakdownLine `json:"rcs"`
-	Sms      BreakdownLine `json:"sms"`
-	Voice    BreakdownLine `json:"voice"`
+	// Rcs What begins with RCS; all 0 when the campaign begins with another channel.
+	Rcs BreakdownLine `json:"rcs"`
+
+	// Sms What begins with SMS; all 0 when the campaign begins with another channel.
+	Sms BreakdownLine `json:"sms"`
+
+	// Voice What begins with a call; all 0 when the campaign begins with another channel.
+	Voice BreakdownLine `json:"voice"`
+
+	// Whatsapp What begins with WhatsApp; all 0 when the campaign begins with another channel.
 	Whatsapp BreakdownLine `json:"whatsapp"`
 }
 
 // BreakdownLine defines model for BreakdownLine.
 type BreakdownLine struct {
-	// Cost Amount of money; at least two decimals.
+	// Cost Expected cost of these messages.
 	//
 	// Examples: 250
-	Cost  float64 `json:"cost"`
-	Count int64   `json:"count"`
+	Cost float64 `json:"cost"`
+
+	// Count Recipients whose first message goes over this channel.
+	Count int64 `json:"count"`
 }
 
 // Campaign defines model for Campaign.
 type Campaign struct {
 	// Agent The sender of an RCS campaign.
-	Agent          *string  `json:"agent"`
-	AllowedActions []string `json:"allowedActions"`
-	AmdAction      *string  `json:"amdAction"`
-	AmdEnabled     bool     `json:"amdEnabled"`
-	Audio          *string  `json:"audio"`
+	Agent *string `json:"agent"`
 
-	// Batches Parts of the audience, each sent from its time on; empty: all at once.
+	// AllowedActions What can be done with it now.
+	AllowedActions []CampaignAllowedActions `json:"allowedActions"`
+
+	// AmdAction Voice: what happens when a machine answers; null for the other channels and when machines are not detected.
+	AmdAction *CampaignAmdAction `json:"amdAction"`
+
+	// AmdEnabled Voice: answering machines are detected.
+	AmdEnabled bool `json:"amdEnabled"`
+
+	// Audio Voice: https address of the audio that is played; null when the message is spoken, and for the other channels.
+	Audio *string `json:"audio"`
+
+	// Batches Parts of the audience, each with its own start time; empty: all at once.
 	Batches []Batch `json:"batches"`
 
 	// CallerId The sender of a voice campaign.
-	CallerId             *string    `json:"callerId"`
-	CallingHoursEnd      *string    `json:"callingHoursEnd"`
-	CallingHoursStart    *string    `json:"callingHoursStart"`
-	CallingHoursTimezone *string    `json:"callingHoursTimezone"`
-	Channel              *string    `json:"channel"`
-	Characters           *int64     `json:"characters"`
-	CompletedAt          *time.Time `json:"completedAt"`
-	ConfirmedAt          *time.Time `json:"confirmedAt"`
-	ConfirmedBy          *string    `json:"confirmedBy"`
+	CallerId *string `json:"callerId"`
 
-	// ContactList Examples: list_12345
-	ContactList    Campaign_ContactList `json:"contactList"`
-	ContactListIds []string             `json:"contactListIds"`
+	// CallingHoursEnd HH:MM; nothing is sent from then on. Null: at any hour.
+	CallingHoursEnd *string `json:"callingHoursEnd"`
 
-	// ContactListNames With include=stats in a list: the lists' present names.
+	// CallingHoursStart HH:MM; nothing is sent before. Null: at any hour.
+	CallingHoursStart *string `json:"callingHoursStart"`
+
+	// CallingHoursTimezone IANA zone in which the calling hours are read; null without calling hours.
+	CallingHoursTimezone *string `json:"callingHoursTimezone"`
+
+	// Channel The first channel of the chain; null for a draft that has none.
+	Channel *CampaignChannel `json:"channel"`
+
+	// Characters Characters of the SMS text as written, before merge fields are filled in; null for a template and for voice.
+	Characters *int64 `json:"characters"`
+
+	// CompletedAt When its last message was handed over or given up, in UTC; null before.
+	CompletedAt *time.Time `json:"completedAt"`
+
+	// ConfirmedAt When it was confirmed, in UTC; null before.
+	ConfirmedAt *time.Time `json:"confirmedAt"`
+
+	// ConfirmedBy Name of the person or of the key that confirmed it; null before.
+	ConfirmedBy *string `json:"confirmedBy"`
+
+	// ContactList The contact lists as the request named them, by id or name; null when there are none.
+	//
+	// Examples: list_12345
+	ContactList Campaign_ContactList `json:"contactList"`
+
+	// ContactListIds Ids of the contact lists.
+	ContactListIds []string `json:"contactListIds"`
+
+	// ContactListNames Current names of the contact lists; only in a list with include=stats.
 	ContactListNames *[]string `json:"contactListNames,omitempty"`
-	CreatedAt        time.Time `json:"createdAt"`
+
+	// CreatedAt When it was created, in UTC.
+	CreatedAt time.Time `json:"createdAt"`
 
 	// CreatedBy Name of the person, or of the key.
-	CreatedBy   string     `json:"createdBy"`
-	CreatedById string     `json:"createdById"`
-	Currency    string     `json:"currency"`
-	DeletedAt   *time.Time `json:"deletedAt"`
+	CreatedBy string `json:"createdBy"`
 
-	// Encoding GSM-7 or UCS-2: of the text as written; null for a template.
-	Encoding *string `json:"encoding"`
+	// CreatedById Id of the person or of the key that created it.
+	CreatedById string `json:"createdById"`
 
-	// EstimatedCost Amount of money; at least two decimals.
+	// Currency ISO 4217 code of the currency of all amounts: the tenant's.
+	Currency string `json:"currency"`
+
+	// DeletedAt When it was hidden from lists, in UTC; null: it is not hidden.
+	DeletedAt *time.Time `json:"deletedAt"`
+
+	// Encoding GSM-7 or UCS-2, for the text as written; null for a template.
+	Encoding *CampaignEncoding `json:"encoding"`
+
+	// EstimatedCost The most it can cost, as last computed; null before it is priced.
 	//
 	// Examples: 250
-	EstimatedCost   float64         `json:"estimatedCost"`
-	Fallback        bool            `json:"fallback"`
-	FallbackLegs    []FallbackInput `json:"fallbackLegs"`
-	FallbackMessage *string         `json:"fallbackMessage"`
+	EstimatedCost *float64 `json:"estimatedCost"`
 
-	// FrequencyCap Of the campaign, beside that of the tenant's policy.
+	// Fallback True: another channel is tried when the first one does not reach the recipient.
+	Fallback bool `json:"fallback"`
+
+	// FallbackLegs What the later channels of the chain send, in their order.
+	FallbackLegs []FallbackInput `json:"fallbackLegs"`
+
+	// FallbackMessage Text of the SMS at the end of the chain; null when there is none.
+	FallbackMessage *string `json:"fallbackMessage"`
+
+	// FrequencyCap The campaign's own cap, in addition to the cap of the tenant's policy.
 	FrequencyCap FrequencyCap `json:"frequencyCap"`
 
-	// Id Examples: camp_12345
-	Id       string  `json:"id"`
+	// Id Names it in paths and in other objects.
+	//
+	// Examples: camp_12345
+	Id string `json:"id"`
+
+	// Language Language of the template or of the spoken text; null when none was given.
 	Language *string `json:"language"`
 
-	// Links The links of the texts; from confirm on.
-	Links         *[]CampaignLink `json:"links,omitempty"`
-	MaxConcurrent *int32          `json:"maxConcurrent"`
-	MaxRetries    *int32          `json:"maxRetries"`
-	MaxSegments   int32           `json:"maxSegments"`
-	Message       *string         `json:"message"`
+	// Links The links of the texts; set from confirm on.
+	Links *[]CampaignLink `json:"links,omitempty"`
+
+	// MaxConcurrent Voice: calls at the same time; null for the other channels.
+	MaxConcurrent *int32 `json:"maxConcurrent"`
+
+	// MaxRetries Hand-overs after the first one of each channel; null: the default of each channel.
+	MaxRetries *int32 `json:"maxRetries"`
+
+	// MaxSegments Most SMS segments of one rendered text.
+	MaxSegments int32 `json:"maxSegments"`
+
+	// Message Text of SMS and voice; for RCS and WhatsApp the template, by id or name as it was given. Null when there is none yet.
+	Message *string `json:"message"`
 
 	// MessagingChannel The sender of a WhatsApp campaign.
-	MessagingChannel *string            `json:"messagingChannel"`
-	MissingDefault   string             `json:"missingDefault"`
-	MissingField     string             `json:"missingField"`
-	Name             string             `json:"name"`
-	Notes            string             `json:"notes"`
-	Parameters       *map[string]string `json:"parameters,omitempty"`
-	Paused           bool               `json:"paused"`
-	PriceVersion     *string            `json:"priceVersion"`
-	Queue            *string            `json:"queue"`
-	Rate             int32              `json:"rate"`
+	MessagingChannel *string `json:"messagingChannel"`
+
+	// MissingDefault Text that replaces a missing value when missingField is default; empty when none was given.
+	MissingDefault string `json:"missingDefault"`
+
+	// MissingField What a merge field without a value becomes. empty: nothing; default: missingDefault; fail: the recipient is not sent to.
+	MissingField CampaignMissingField `json:"missingField"`
+
+	// Name As given; it need not be unique.
+	Name string `json:"name"`
+
+	// Notes What people wrote about it; nobody receives it.
+	Notes string `json:"notes"`
+
+	// Parameters Values of the template's parameters by number or name; left out when there are none.
+	Parameters *map[string]string `json:"parameters,omitempty"`
+
+	// Paused True when a person has paused it.
+	Paused bool `json:"paused"`
+
+	// PriceVersion Names the computed price, for confirm; null before it is priced.
+	PriceVersion *string `json:"priceVersion"`
+
+	// Queue Voice: the queue that takes a call once a person answers; null when none was given.
+	Queue *string `json:"queue"`
+
+	// Rate Most messages per second of this campaign; 0: no own limit.
+	Rate int32 `json:"rate"`
 
 	// Reason Why it is suspended, rejected or failed.
 	Reason *string `json:"reason"`
@@ -538,62 +1387,129 @@ type Campaign struct {
 	// RecipientTimezone The calling hours are read on each recipient's clock; callingHoursTimezone is that of recipients of no zone.
 	RecipientTimezone bool `json:"recipientTimezone"`
 
-	// ReplayOf The campaign whose recipients this one sends to again; null of any other.
+	// ReplayOf The campaign whose recipients this one sends to again; null if it is not a replay.
 	ReplayOf *string `json:"replayOf"`
 
-	// RequireOptIn Only contacts that have opted in are sent to.
-	RequireOptIn  bool       `json:"requireOptIn"`
-	RetryDelay    *int64     `json:"retryDelay"`
-	RingSeconds   *int32     `json:"ringSeconds"`
-	Route         string     `json:"route"`
+	// RequireOptIn Send only to contacts that have opted in.
+	RequireOptIn bool `json:"requireOptIn"`
+
+	// RetryDelay Seconds before a retry; null: 60, then 300, then 1,500.
+	RetryDelay *int64 `json:"retryDelay"`
+
+	// RingSeconds Voice: how many seconds the phone rings at most; null: as the route is configured, and for the other channels.
+	RingSeconds *int32 `json:"ringSeconds"`
+
+	// Route Route of the first channel; before confirm the one that was asked for, else the tenant's.
+	Route string `json:"route"`
+
+	// ScheduledTime When it starts, in UTC; null without a time.
 	ScheduledTime *time.Time `json:"scheduledTime"`
 
-	// ScheduledTimeLocal The wall clock as it was entered, when it was entered so.
+	// ScheduledTimeLocal The local time as it was entered, if it was entered as local time.
 	ScheduledTimeLocal *string `json:"scheduledTimeLocal"`
-	ScheduledTimezone  *string `json:"scheduledTimezone"`
-	Segments           *int64  `json:"segments"`
-	SendImmediately    bool    `json:"sendImmediately"`
-	Sender             string  `json:"sender"`
 
-	// SenderName Of RCS the agent's name, of WhatsApp and voice the channel's.
-	SenderName   *string    `json:"senderName"`
-	SendingMode  *string    `json:"sendingMode"`
-	Settled      bool       `json:"settled"`
-	SettledAt    *time.Time `json:"settledAt"`
-	ShortenLinks bool       `json:"shortenLinks"`
+	// ScheduledTimezone IANA zone of scheduledTimeLocal; null when the time was given with an offset.
+	ScheduledTimezone *string `json:"scheduledTimezone"`
 
-	// Simulated True: its route, or that of one of its legs, leads to a simulator, and nothing reaches a person there.
-	Simulated bool       `json:"simulated"`
+	// Segments SMS segments of the text as written; null for a template and for voice.
+	Segments *int64 `json:"segments"`
+
+	// SendImmediately True: it starts as soon as it is confirmed.
+	SendImmediately bool `json:"sendImmediately"`
+
+	// Sender SMS: sender id or number, the tenant's default when none was given. Other channels: the agent or channel, by id or name as it was given; empty when none was.
+	Sender string `json:"sender"`
+
+	// SenderName RCS: name of the agent; WhatsApp and voice: name of the channel.
+	SenderName *string `json:"senderName"`
+
+	// SendingMode The chain of channels, in the order in which they are tried; null for a draft without a channel.
+	SendingMode *CampaignSendingMode `json:"sendingMode"`
+
+	// Settled True once every outcome is final and the money that is left was released.
+	Settled bool `json:"settled"`
+
+	// SettledAt When it was settled, in UTC; null before.
+	SettledAt *time.Time `json:"settledAt"`
+
+	// ShortenLinks SMS: every http and https address of the text becomes a short link, different for each recipient.
+	ShortenLinks bool `json:"shortenLinks"`
+
+	// Simulated True when the route of the campaign or of one of its legs is a simulator, from which nothing reaches a person.
+	Simulated bool `json:"simulated"`
+
+	// StartTime When its first messages were dealt out to be sent, in UTC; null before.
 	StartTime *time.Time `json:"startTime"`
-	State     string     `json:"state"`
 
-	// Stats With include=stats in a list.
-	Stats           *RowStats `json:"stats,omitempty"`
-	Status          string    `json:"status"`
-	SuspendedReason *string   `json:"suspendedReason"`
-	Tags            []string  `json:"tags"`
-	TemplateId      *string   `json:"templateId"`
-	TemplateName    *string   `json:"templateName"`
-	TemplateType    *string   `json:"templateType"`
-	TestRun         bool      `json:"testRun"`
-	Timezone        string    `json:"timezone"`
+	// State State in the words of this API, whatever vocab is.
+	State CampaignState `json:"state"`
 
-	// TotalContacts Contacts that the price was made for; null before it is priced.
+	// Stats Only in a list with include=stats.
+	Stats *RowStats `json:"stats,omitempty"`
+
+	// Status State in the words of vocab. By default: draft, configured, cost_calculated, confirmed, sending, completed, cancelled, rejected or failed.
+	Status CampaignStatus `json:"status"`
+
+	// SuspendedReason Why the system stopped it, such as no_credit; null unless it is suspended.
+	SuspendedReason *string `json:"suspendedReason"`
+
+	// Tags Labels to find and compare campaigns by.
+	Tags []string `json:"tags"`
+
+	// TemplateId Id of the template of the first channel; null when it sends a text.
+	TemplateId *string `json:"templateId"`
+
+	// TemplateName Name of that template; null when there is none.
+	TemplateName *string `json:"templateName"`
+
+	// TemplateType Kind of message of that template: text, rich_card, carousel, media or call; null when there is none.
+	TemplateType *string `json:"templateType"`
+
+	// TestRun True: it sends only to the simulator, or to a test list, and is not counted in statistics over all campaigns.
+	TestRun bool `json:"testRun"`
+
+	// Timezone IANA zone of the campaign; the tenant's when none was given.
+	Timezone string `json:"timezone"`
+
+	// TotalContacts Contacts that the price was computed for; null before it is priced.
 	TotalContacts *int32 `json:"totalContacts"`
 
 	// TotalMessages Recipients of the frozen audience; null before it is frozen.
-	TotalMessages *int32              `json:"totalMessages"`
-	TrafficType   CampaignTrafficType `json:"trafficType"`
-	Transliterate bool                `json:"transliterate"`
-	UpdatedAt     time.Time           `json:"updatedAt"`
-	Utm           *map[string]string  `json:"utm,omitempty"`
+	TotalMessages *int32 `json:"totalMessages"`
 
-	// Variants With the weights as they are now.
+	// TrafficType inbound_outbound: recipients can answer.
+	TrafficType CampaignTrafficType `json:"trafficType"`
+
+	// Transliterate SMS: letters that GSM-7 lacks are replaced when the whole text then fits into GSM-7.
+	Transliterate bool `json:"transliterate"`
+
+	// UpdatedAt When it was last changed, in UTC; until then, when it was created.
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// Utm Parameters that links get when their address lacks them, by name without utm_; left out when there are none.
+	Utm *map[string]string `json:"utm,omitempty"`
+
+	// Variants With their current weights.
 	Variants *[]VariantInput `json:"variants,omitempty"`
-	Version  int64           `json:"version"`
-	Warning  *[]string       `json:"warning,omitempty"`
-	Weight   int32           `json:"weight"`
+
+	// Version Counts its changes, from 1. The ETag is the same number.
+	Version int64 `json:"version"`
+
+	// Warning What was accepted and may not have the effect that it seems to have; left out when there is nothing.
+	Warning *[]string `json:"warning,omitempty"`
+
+	// Weight Share relative to the tenant's other campaigns, 1 to 100.
+	Weight int32 `json:"weight"`
 }
+
+// CampaignAllowedActions defines model for Campaign.AllowedActions.
+type CampaignAllowedActions string
+
+// CampaignAmdAction Voice: what happens when a machine answers; null for the other channels and when machines are not detected.
+type CampaignAmdAction string
+
+// CampaignChannel The first channel of the chain; null for a draft that has none.
+type CampaignChannel string
 
 // CampaignContactList0 defines model for Campaign.ContactList.0.
 type CampaignContactList0 = string
@@ -601,29 +1517,46 @@ type CampaignContactList0 = string
 // CampaignContactList1 defines model for Campaign.ContactList.1.
 type CampaignContactList1 = []string
 
-// Campaign_ContactList Examples: list_12345
+// Campaign_ContactList The contact lists as the request named them, by id or name; null when there are none.
+//
+// Examples: list_12345
 type Campaign_ContactList struct {
 	union json.RawMessage
 }
 
-// CampaignTrafficType defines model for Campaign.TrafficType.
+// CampaignEncoding GSM-7 or UCS-2, for the text as written; null for a template.
+type CampaignEncoding string
+
+// CampaignMissingField What a merge field without a value becomes. empty: nothing; default: missingDefault; fail: the recipient is not sent to.
+type CampaignMissingField string
+
+// CampaignSendingMode The chain of channels, in the order in which they are tried; null for a draft without a channel.
+type CampaignSendingMode string
+
+// CampaignState State in the words of this API, whatever vocab is.
+type CampaignState string
+
+// CampaignStatus State in the words of vocab. By default: draft, configured, cost_calculated, confirmed, sending, completed, cancelled, rejected or failed.
+type CampaignStatus string
+
+// CampaignTrafficType inbound_outbound: recipients can answer.
 type CampaignTrafficType string
 
-// CampaignInput defines model for CampaignInput.
-type CampaignInput struct {
+// CampaignCreate defines model for CampaignCreate.
+type CampaignCreate struct {
 	// Agent The sender of an RCS campaign under its own name.
 	Agent *string `json:"agent,omitempty"`
 
 	// AmdAction Voice: hangup or voicemail when a machine answers; hangup by default.
-	AmdAction *string `json:"amdAction,omitempty"`
+	AmdAction *CampaignCreateAmdAction `json:"amdAction,omitempty"`
 
 	// AmdEnabled Voice: detect answering machines.
 	AmdEnabled *bool `json:"amdEnabled,omitempty"`
 
-	// Audio Voice: https address of the audio to play, instead of message, which is spoken.
+	// Audio Voice: https address of the audio to play, instead of the spoken message.
 	Audio *string `json:"audio,omitempty"`
 
-	// Batches Send the audience in 2 to 20 parts, each from its time on, instead of scheduledTime. The last one has whoever is left.
+	// Batches Send the audience in 2 to 20 parts, each with its own start time, instead of scheduledTime. The last part has the rest of the audience.
 	Batches *[]BatchInput `json:"batches,omitempty"`
 
 	// CallerId The sender of a voice campaign under its own name.
@@ -639,20 +1572,20 @@ type CampaignInput struct {
 	// Examples: 09:00
 	CallingHoursStart *string `json:"callingHoursStart,omitempty"`
 
-	// CallingHoursTimezone IANA zone of the calling hours; the tenant's otherwise.
+	// CallingHoursTimezone IANA zone of the calling hours; default: the tenant's.
 	//
 	// Examples: Europe/Rome
 	CallingHoursTimezone *string `json:"callingHoursTimezone,omitempty"`
 
-	// Channel sms, rcs, whatsapp or voice.
+	// Channel sms, rcs, whatsapp or voice. To create a campaign, send channel or sendingMode.
 	//
 	// Examples: sms
-	Channel *string `json:"channel,omitempty"`
+	Channel *CampaignCreateChannel `json:"channel,omitempty"`
 
-	// ContactList Id or unique name of a contact list, or an array of them.
+	// ContactList Id or unique name of a contact list, or an array of them. Required to create a campaign that is no draft.
 	//
 	// Examples: list_12345
-	ContactList *CampaignInput_ContactList `json:"contactList,omitempty"`
+	ContactList *CampaignCreate_ContactList `json:"contactList,omitempty"`
 
 	// Draft Keep it as a draft, which may be incomplete.
 	Draft *bool `json:"draft,omitempty"`
@@ -660,16 +1593,16 @@ type CampaignInput struct {
 	// Fallback Try SMS when the channel cannot reach the recipient: short for sendingMode RCS_SMS or WHATSAPP_SMS.
 	Fallback *bool `json:"fallback,omitempty"`
 
-	// FallbackLegs What the later channels of sendingMode send, and from whom. A channel that is not named and has no text is left out.
+	// FallbackLegs What the later channels of sendingMode send, and from which sender. A channel without an entry and without a text is left out.
 	FallbackLegs *[]FallbackInput `json:"fallbackLegs,omitempty"`
 
 	// FallbackMessage Text of the SMS at the end of the chain.
 	FallbackMessage *string `json:"fallbackMessage,omitempty"`
 
-	// FrequencyCap Skip whoever is in so many campaigns within so many days already, as FREQUENCY_CAP; beside the cap of the tenant's policy.
+	// FrequencyCap Skip recipients that are in so many campaigns within so many days already, as FREQUENCY_CAP. Applies in addition to the cap of the tenant's policy.
 	FrequencyCap *FrequencyCap `json:"frequencyCap,omitempty"`
 
-	// Language RCS and WhatsApp: must be the template's. Voice: of the spoken text.
+	// Language RCS and WhatsApp: must be the language of the template. Voice: language of the spoken text.
 	Language *string `json:"language,omitempty"`
 
 	// MaxConcurrent Voice: calls at the same time, 1 to 10,000; 1 by default.
@@ -678,36 +1611,36 @@ type CampaignInput struct {
 	// MaxRetries Hand-overs after the first one of each channel, for failures worth a retry: 0 to 9; by default 2 for sms, 1 for rcs and whatsapp, 0 for voice.
 	MaxRetries *int64 `json:"maxRetries,omitempty"`
 
-	// MaxSegments Most SMS segments of one rendered text; at most the tenant's.
+	// MaxSegments Most SMS segments of one rendered text; at most the tenant's limit.
 	MaxSegments *int64 `json:"maxSegments,omitempty"`
 
-	// Message Text for SMS and voice, with {{field}} merge fields; id or name of a template for RCS and WhatsApp.
+	// Message Text for SMS and voice, with {{field}} merge fields; id or name of a template for RCS and WhatsApp. Required to create a campaign that is no draft, unless variants or audio are given.
 	Message *string `json:"message,omitempty"`
 
 	// MessagingChannel The sender of a WhatsApp campaign under its own name.
 	MessagingChannel *string `json:"messagingChannel,omitempty"`
 
-	// MissingDefault Stands for a missing value when missingField is default.
+	// MissingDefault Text that replaces a missing value when missingField is default.
 	MissingDefault *string `json:"missingDefault,omitempty"`
 
 	// MissingField What a merge field without a value becomes: empty, default (missingDefault) or fail (the recipient is not sent to).
-	MissingField *string `json:"missingField,omitempty"`
+	MissingField *CampaignCreateMissingField `json:"missingField,omitempty"`
 
 	// Name 1 to 200 characters.
 	//
 	// Examples: Spring Promotion 2025
-	Name *string `json:"name,omitempty"`
+	Name string `json:"name"`
 
 	// Notes For people; at most 4,000 characters.
 	Notes *string `json:"notes,omitempty"`
 
-	// Parameters Values of the template's parameters by number or name: texts with {{field}} merge fields. A named parameter that is left out takes the contact's field of its name.
+	// Parameters Values of the template's parameters by number or name: texts with {{field}} merge fields. A named parameter that is left out gets the contact's field with its name.
 	Parameters *map[string]string `json:"parameters,omitempty"`
 
 	// Queue Voice: the queue that takes a call once a person answers.
 	Queue *string `json:"queue,omitempty"`
 
-	// Rate Most messages per second of this campaign; 0: no limit of its own.
+	// Rate Most messages per second of this campaign; 0: no own limit.
 	Rate *int64 `json:"rate,omitempty"`
 
 	// RecipientTimezone Read the calling hours on each recipient's clock: of the contact's own time zone, else of the zones of its number. In several zones the hours that they share count; who has none in common is not sent to (QUIET_HOURS_EXPIRED).
@@ -722,37 +1655,37 @@ type CampaignInput struct {
 	// RingSeconds Voice: how long the phone rings at most, 5 to 120.
 	RingSeconds *int64 `json:"ringSeconds,omitempty"`
 
-	// Route Route to the carrier; the tenant's default otherwise.
+	// Route Route to the carrier; default: the tenant's.
 	Route *string `json:"route,omitempty"`
 
-	// ScheduledTime RFC 3339 with an offset, or a wall clock and its IANA time zone, the tenant's by default.
+	// ScheduledTime When to start: RFC 3339 with an offset, or a local time with its IANA time zone; default zone: the tenant's. Null: it waits for a manual start, unless sendImmediately is true.
 	//
 	// Examples: 2025-04-15T09:00:00Z
-	ScheduledTime *CampaignInput_ScheduledTime `json:"scheduledTime,omitempty"`
+	ScheduledTime *CampaignCreate_ScheduledTime `json:"scheduledTime,omitempty"`
 
-	// SendImmediately Start as soon as it is confirmed; wins over scheduledTime.
+	// SendImmediately Start as soon as it is confirmed; takes precedence over scheduledTime.
 	SendImmediately *bool `json:"sendImmediately,omitempty"`
 
-	// Sender SMS: sender id or number, the tenant's default otherwise. RCS: id or name of an agent. WhatsApp and voice: id or name of a channel. Without one, the template's agent or the tenant's only one.
+	// Sender SMS: sender id or number; default: the tenant's. RCS: id or name of an agent. WhatsApp and voice: id or name of a channel. Default: the template's agent, or the tenant's only one.
 	Sender *string `json:"sender,omitempty"`
 
 	// SendingMode The chain of channels: SMS, RCS, WHATSAPP, RCS_SMS, WHATSAPP_SMS, WHATSAPP_RCS or WHATSAPP_RCS_SMS.
-	SendingMode *string `json:"sendingMode,omitempty"`
+	SendingMode *CampaignCreateSendingMode `json:"sendingMode,omitempty"`
 
-	// ShortenLinks SMS: make a link of every http and https address of the text, as if it were written {{link:https://…}}. A link is a short address of each recipient's own, whose clicks are counted.
+	// ShortenLinks SMS: replace every http and https address of the text by a link, as if it were written {{link:https://…}}. A link is a short address, different for each recipient, whose clicks are counted.
 	ShortenLinks *bool `json:"shortenLinks,omitempty"`
 
 	// Tags At most 20, of 1 to 50 characters.
 	Tags *[]string `json:"tags,omitempty"`
 
-	// TestRun Reach the simulator only; stays out of statistics over all campaigns.
+	// TestRun Send only to the simulator; not counted in statistics over all campaigns.
 	TestRun *bool `json:"testRun,omitempty"`
 
 	// Timezone IANA zone of callingHours when callingHoursTimezone is not given.
 	Timezone *string `json:"timezone,omitempty"`
 
 	// TrafficType outbound, or inbound_outbound for a conversation; outbound by default.
-	TrafficType *string `json:"trafficType,omitempty"`
+	TrafficType *CampaignCreateTrafficType `json:"trafficType,omitempty"`
 
 	// Transliterate SMS: replace letters that GSM-7 lacks when the whole text then fits into GSM-7, which makes it shorter.
 	Transliterate *bool `json:"transliterate,omitempty"`
@@ -763,60 +1696,91 @@ type CampaignInput struct {
 	// Variants SMS: 2 to 10 texts instead of message. Each recipient gets one of them, by weight, and the same one at every retry.
 	Variants *[]VariantInput `json:"variants,omitempty"`
 
-	// Weight Share against the tenant's other campaigns, 1 to 100.
+	// Weight Share relative to the tenant's other campaigns, 1 to 100.
 	Weight *int64 `json:"weight,omitempty"`
 }
 
-// CampaignInputContactList0 defines model for CampaignInput.ContactList.0.
-type CampaignInputContactList0 = string
+// CampaignCreateAmdAction Voice: hangup or voicemail when a machine answers; hangup by default.
+type CampaignCreateAmdAction string
 
-// CampaignInputContactList1 defines model for CampaignInput.ContactList.1.
-type CampaignInputContactList1 = []string
+// CampaignCreateChannel sms, rcs, whatsapp or voice. To create a campaign, send channel or sendingMode.
+//
+// Examples: sms
+type CampaignCreateChannel string
 
-// CampaignInput_ContactList Id or unique name of a contact list, or an array of them.
+// CampaignCreateContactList0 defines model for CampaignCreate.ContactList.0.
+type CampaignCreateContactList0 = string
+
+// CampaignCreateContactList1 defines model for CampaignCreate.ContactList.1.
+type CampaignCreateContactList1 = []string
+
+// CampaignCreate_ContactList Id or unique name of a contact list, or an array of them. Required to create a campaign that is no draft.
 //
 // Examples: list_12345
-type CampaignInput_ContactList struct {
+type CampaignCreate_ContactList struct {
 	union json.RawMessage
 }
 
-// CampaignInputScheduledTime0 defines model for CampaignInput.ScheduledTime.0.
-type CampaignInputScheduledTime0 = time.Time
+// CampaignCreateMissingField What a merge field without a value becomes: empty, default (missingDefault) or fail (the recipient is not sent to).
+type CampaignCreateMissingField string
 
-// CampaignInputScheduledTime1 defines model for CampaignInput.ScheduledTime.1.
-type CampaignInputScheduledTime1 struct {
-	Local    string  `json:"local"`
+// CampaignCreateScheduledTime0 defines model for CampaignCreate.ScheduledTime.0.
+type CampaignCreateScheduledTime0 = time.Time
+
+// CampaignCreateScheduledTime1 defines model for CampaignCreate.ScheduledTime.1.
+type CampaignCreateScheduledTime1 struct {
+	// Local Date and time on the clock of the zone, such as 2025-04-15T09:00.
+	Local string `json:"local"`
+
+	// Timezone IANA name of the time zone, such as Europe/Rome; default: the tenant's.
 	Timezone *string `json:"timezone,omitempty"`
 }
 
-// CampaignInputScheduledTime2 defines model for CampaignInput.ScheduledTime.2.
-type CampaignInputScheduledTime2 struct {
-	Day      int     `json:"day"`
-	Hour     int     `json:"hour"`
-	Minute   int     `json:"minute"`
-	Month    int     `json:"month"`
+// CampaignCreateScheduledTime2 defines model for CampaignCreate.ScheduledTime.2.
+type CampaignCreateScheduledTime2 struct {
+	// Day Day of the month, from 1.
+	Day int `json:"day"`
+
+	// Hour 0 to 23.
+	Hour int `json:"hour"`
+
+	// Minute 0 to 59.
+	Minute int `json:"minute"`
+
+	// Month 1 to 12.
+	Month int `json:"month"`
+
+	// Timezone IANA name of the time zone, such as Europe/Rome; default: the tenant's.
 	Timezone *string `json:"timezone,omitempty"`
-	Year     int     `json:"year"`
+
+	// Year With four digits.
+	Year int `json:"year"`
 }
 
-// CampaignInput_ScheduledTime RFC 3339 with an offset, or a wall clock and its IANA time zone, the tenant's by default.
+// CampaignCreate_ScheduledTime When to start: RFC 3339 with an offset, or a local time with its IANA time zone; default zone: the tenant's. Null: it waits for a manual start, unless sendImmediately is true.
 //
 // Examples: 2025-04-15T09:00:00Z
-type CampaignInput_ScheduledTime struct {
+type CampaignCreate_ScheduledTime struct {
 	union json.RawMessage
 }
+
+// CampaignCreateSendingMode The chain of channels: SMS, RCS, WHATSAPP, RCS_SMS, WHATSAPP_SMS, WHATSAPP_RCS or WHATSAPP_RCS_SMS.
+type CampaignCreateSendingMode string
+
+// CampaignCreateTrafficType outbound, or inbound_outbound for a conversation; outbound by default.
+type CampaignCreateTrafficType string
 
 // CampaignLink defines model for CampaignLink.
 type CampaignLink struct {
-	// Id By which statistics and selections name it; a link of several variants has one id.
+	// Id Name of the link in statistics and selections; the same link in several variants has one id.
 	//
 	// Examples: lnk_1
 	Id string `json:"id"`
 
-	// Target Where it leads: url, with the parameters of utm.
+	// Target The address to which it redirects: url, with the parameters of utm.
 	Target string `json:"target"`
 
-	// Url As the text has it.
+	// Url The address in the text.
 	Url string `json:"url"`
 
 	// Variant The variant whose text has it, from 1; null without variants.
@@ -825,88 +1789,130 @@ type CampaignLink struct {
 
 // ConfirmInput defines model for ConfirmInput.
 type ConfirmInput struct {
-	// ExpectedCost Confirm only at this cost.
+	// ExpectedCost Confirm only if the cost is this.
 	//
 	// Examples: 250
 	ExpectedCost *float64 `json:"expectedCost,omitempty"`
 
-	// PriceVersion Confirm only at the price that had this version.
+	// PriceVersion Confirm only if the price has this version.
 	PriceVersion *string `json:"priceVersion,omitempty"`
 }
 
 // Confirmation defines model for Confirmation.
 type Confirmation struct {
-	// Id Examples: camp_12345
-	Id            string     `json:"id"`
-	Message       string     `json:"message"`
+	// Id The campaign.
+	//
+	// Examples: camp_12345
+	Id string `json:"id"`
+
+	// Message What happens next, in a sentence.
+	Message string `json:"message"`
+
+	// ScheduledTime When it starts, in UTC; null when it starts at once or waits for a manual start.
 	ScheduledTime *time.Time `json:"scheduledTime"`
 
-	// Status Examples: confirmed
+	// Status Always confirmed.
+	//
+	// Examples: confirmed
 	Status string `json:"status"`
 }
 
 // Contact defines model for Contact.
 type Contact struct {
+	// Attributes Merge fields other than names and e-mail, by name.
 	Attributes map[string]string `json:"attributes"`
-	Country    *string           `json:"country"`
-	CreatedAt  time.Time         `json:"createdAt"`
-	DeletedAt  *time.Time        `json:"deletedAt"`
-	Email      string            `json:"email"`
-	FirstName  string            `json:"firstName"`
 
-	// Id Examples: contact_17
-	Id         string            `json:"id"`
-	LastName   string            `json:"lastName"`
+	// Country ISO 3166-1 alpha-2, of the number; null for a number that belongs to no country.
+	Country *string `json:"country"`
+
+	// CreatedAt When it was created, in UTC.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DeletedAt When it was deleted, in UTC; null: it is not.
+	DeletedAt *time.Time `json:"deletedAt"`
+
+	// Email Fills {{email}}; may be empty.
+	Email string `json:"email"`
+
+	// FirstName Fills {{first_name}}; may be empty.
+	FirstName string `json:"firstName"`
+
+	// Id Names it in paths.
+	//
+	// Examples: contact_17
+	Id string `json:"id"`
+
+	// LastName Fills {{last_name}}; may be empty.
+	LastName string `json:"lastName"`
+
+	// NumberType Kind of line, as the numbering plan of the country has it.
 	NumberType ContactNumberType `json:"numberType"`
 
-	// OptIn When the person agreed to be written to, and how that is known; null: not known to have agreed. Campaigns with requireOptIn need it.
-	OptIn       OptIn     `json:"optIn"`
-	PhoneNumber string    `json:"phoneNumber"`
-	Timezone    *string   `json:"timezone"`
-	UpdatedAt   time.Time `json:"updatedAt"`
+	// OptIn When the person opted in, and where the consent comes from; null: no consent known. Campaigns with requireOptIn send only to contacts that have it.
+	OptIn OptIn `json:"optIn"`
 
-	// Valid False for a number that cannot take messages, which becomes notSent/INVALID_NUMBER.
-	Valid   bool  `json:"valid"`
+	// PhoneNumber E.164; unique among the tenant's contacts.
+	PhoneNumber string `json:"phoneNumber"`
+
+	// Timezone IANA zone: that of the attribute timezone, else of the number, else the tenant's; null when none is known.
+	Timezone *string `json:"timezone"`
+
+	// UpdatedAt When it was last changed, in UTC; until then, when it was created.
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// Valid False for a number that cannot receive messages. In a campaign it becomes notSent/INVALID_NUMBER.
+	Valid bool `json:"valid"`
+
+	// Version Counts its changes, from 1. The ETag is the same number.
 	Version int64 `json:"version"`
 }
 
-// ContactNumberType defines model for Contact.NumberType.
+// ContactNumberType Kind of line, as the numbering plan of the country has it.
 type ContactNumberType string
 
-// ContactInput defines model for ContactInput.
-type ContactInput struct {
-	// Attributes Merge fields beside the names. On update they replace all existing ones.
+// ContactCreate defines model for ContactCreate.
+type ContactCreate struct {
+	// Attributes Merge fields other than names and e-mail. On update they replace all existing ones.
 	Attributes *map[string]string `json:"attributes,omitempty"`
-	Email      *string            `json:"email,omitempty"`
-	FirstName  *string            `json:"firstName,omitempty"`
-	LastName   *string            `json:"lastName,omitempty"`
 
-	// ListIds Lists to put the contact into.
+	// Email Fills {{email}}; it is not checked. Null: empty.
+	Email *string `json:"email,omitempty"`
+
+	// FirstName Fills {{first_name}}. Null: empty.
+	FirstName *string `json:"firstName,omitempty"`
+
+	// LastName Fills {{last_name}}. Null: empty.
+	LastName *string `json:"lastName,omitempty"`
+
+	// ListIds Lists to add the contact to.
 	ListIds *[]string `json:"listIds,omitempty"`
 
-	// OptIn The person agreed to be written to; null takes it back.
+	// OptIn The person's consent to receive messages; null removes it.
 	OptIn *OptInInput `json:"optIn,omitempty"`
 
-	// PhoneNumber With country code, or as it is dialled in the tenant's region.
+	// PhoneNumber With country code, or as dialled in the tenant's region.
 	//
 	// Examples: +393331234567
-	PhoneNumber *string `json:"phoneNumber,omitempty"`
+	PhoneNumber string `json:"phoneNumber"`
 }
 
 // CountryLine defines model for CountryLine.
 type CountryLine struct {
+	// Channel The first channel of the campaign: sms, rcs, whatsapp or voice.
 	Channel string `json:"channel"`
 
-	// Cost Amount of money; at least two decimals.
+	// Cost Expected cost of the messages to them.
 	//
 	// Examples: 250
-	Cost  float64 `json:"cost"`
-	Count int64   `json:"count"`
+	Cost float64 `json:"cost"`
+
+	// Count Recipients with a number of the country.
+	Count int64 `json:"count"`
 
 	// Country ISO 3166-1 alpha-2; null: not known.
 	Country *string `json:"country"`
 
-	// Price Of one segment, message or minute.
+	// Price Price of one segment, message or minute.
 	//
 	// Examples: 250
 	Price float64 `json:"price"`
@@ -914,16 +1920,22 @@ type CountryLine struct {
 
 // Exclusions defines model for Exclusions.
 type Exclusions struct {
-	// Capped Have had as many campaigns as the frequency cap allows.
-	Capped     int32 `json:"capped"`
+	// Capped Contacts at their frequency cap.
+	Capped int32 `json:"capped"`
+
+	// Duplicates Contacts with the same number as an earlier contact of the lists.
 	Duplicates int32 `json:"duplicates"`
-	Invalid    int32 `json:"invalid"`
 
-	// NotOptedIn Of a campaign with requireOptIn.
+	// Invalid Contacts whose number cannot receive messages.
+	Invalid int32 `json:"invalid"`
+
+	// NotOptedIn Contacts without consent, in a campaign with requireOptIn.
 	NotOptedIn int32 `json:"notOptedIn"`
-	OptedOut   int32 `json:"optedOut"`
 
-	// OverQuota Of countries whose cap for the day or the month is used up.
+	// OptedOut Contacts whose number has opted out.
+	OptedOut int32 `json:"optedOut"`
+
+	// OverQuota Contacts above the cap of their country for the day or the month.
 	OverQuota int32 `json:"overQuota"`
 }
 
@@ -932,21 +1944,28 @@ type FallbackInput struct {
 	// Channel A later channel of sendingMode.
 	//
 	// Examples: sms
-	Channel string `json:"channel"`
+	Channel FallbackInputChannel `json:"channel"`
 
-	// Language As language of the campaign.
+	// Language See language of the campaign.
 	Language *string `json:"language,omitempty"`
 
 	// Message Text for SMS; id or name of a template for RCS.
 	Message *string `json:"message,omitempty"`
 
-	// Parameters As parameters of the campaign.
+	// Parameters See parameters of the campaign.
 	Parameters *map[string]string `json:"parameters,omitempty"`
-	Route      *string            `json:"route,omitempty"`
 
-	// Sender As sender of the campaign.
+	// Route Route to the carrier of this channel; default: that of its agent or WhatsApp number, else the tenant's.
+	Route *string `json:"route,omitempty"`
+
+	// Sender See sender of the campaign.
 	Sender *string `json:"sender,omitempty"`
 }
+
+// FallbackInputChannel A later channel of sendingMode.
+//
+// Examples: sms
+type FallbackInputChannel string
 
 // FieldError defines model for FieldError.
 type FieldError struct {
@@ -965,25 +1984,41 @@ type FieldErrorCode string
 
 // FrequencyCap defines model for FrequencyCap.
 type FrequencyCap struct {
-	// Days Examples: 7
+	// Days Length of the period.
+	//
+	// Examples: 7
 	Days int32 `json:"days"`
 
-	// Max Examples: 3
+	// Max Campaigns that may send to the same recipient in the period.
+	//
+	// Examples: 3
 	Max int32 `json:"max"`
 }
 
 // Group defines model for Group.
 type Group struct {
+	// Count Recipients with this status.
 	Count int64 `json:"count"`
 
-	// Status Examples: undelivered
-	Status      string      `json:"status"`
+	// Status pending, ambiguous, notSent, skipped, awaiting, undelivered or delivered.
+	//
+	// Examples: undelivered
+	Status GroupStatus `json:"status"`
+
+	// SubStatuses The same recipients by sub-status.
 	SubStatuses []SubStatus `json:"subStatuses"`
 }
 
+// GroupStatus pending, ambiguous, notSent, skipped, awaiting, undelivered or delivered.
+//
+// Examples: undelivered
+type GroupStatus string
+
 // Hint defines model for Hint.
 type Hint struct {
-	// Code Examples: low_delivery_rate
+	// Code Kind of problem, for programs.
+	//
+	// Examples: low_delivery_rate
 	Code HintCode `json:"code"`
 
 	// Count How many recipients it concerns.
@@ -992,31 +2027,47 @@ type Hint struct {
 	// Fix What to do.
 	Fix string `json:"fix"`
 
-	// Message What is the matter.
+	// Message What the problem is.
 	Message string `json:"message"`
 }
 
-// HintCode Examples: low_delivery_rate
+// HintCode Kind of problem, for programs.
+//
+// Examples: low_delivery_rate
 type HintCode string
 
 // List defines model for List.
 type List struct {
 	// Contacts Number of contacts in it.
-	Contacts  int64      `json:"contacts"`
-	CreatedAt time.Time  `json:"createdAt"`
+	Contacts int64 `json:"contacts"`
+
+	// CreatedAt When it was created, in UTC.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DeletedAt When it was deleted, in UTC; null: it is not.
 	DeletedAt *time.Time `json:"deletedAt"`
 
-	// Id Examples: list_12345
-	Id        string    `json:"id"`
-	IsTest    bool      `json:"isTest"`
-	Name      string    `json:"name"`
+	// Id Names it in paths and in campaigns.
+	//
+	// Examples: list_12345
+	Id string `json:"id"`
+
+	// IsTest Campaigns to a test list are not counted in statistics over all campaigns, caps and bills.
+	IsTest bool `json:"isTest"`
+
+	// Name Unique among the tenant's lists.
+	Name string `json:"name"`
+
+	// UpdatedAt When it was last changed, in UTC; until then, when it was created.
 	UpdatedAt time.Time `json:"updatedAt"`
-	Version   int64     `json:"version"`
+
+	// Version Counts its changes, from 1. The ETag is the same number.
+	Version int64 `json:"version"`
 }
 
 // ListInput defines model for ListInput.
 type ListInput struct {
-	// IsTest Campaigns to it are left out of statistics over all campaigns, caps and bills.
+	// IsTest Campaigns to a test list are not counted in statistics over all campaigns, caps and bills.
 	IsTest *bool `json:"isTest,omitempty"`
 
 	// Name 1 to 200 characters, unique among the tenant's lists.
@@ -1027,19 +2078,23 @@ type ListInput struct {
 
 // OptIn defines model for OptIn.
 type OptIn struct {
-	// Source Examples: web form
-	Source string    `json:"source"`
-	Time   time.Time `json:"time"`
+	// Source Where the consent comes from.
+	//
+	// Examples: web form
+	Source string `json:"source"`
+
+	// Time When the person opted in, in UTC.
+	Time time.Time `json:"time"`
 }
 
 // OptInInput defines model for OptInInput.
 type OptInInput struct {
-	// Source How it is known, at most 200 characters; api by default.
+	// Source Where the consent comes from, at most 200 characters; default: api.
 	//
 	// Examples: web form
 	Source *string `json:"source,omitempty"`
 
-	// Time When; now by default.
+	// Time When the person opted in; default: now.
 	Time *time.Time `json:"time,omitempty"`
 }
 
@@ -1051,91 +2106,128 @@ type Part struct {
 	// Awaiting Sent, without a final receipt.
 	Awaiting int64 `json:"awaiting"`
 
-	// ClickRate Of delivered.
+	// ClickRate clicked divided by delivered.
 	ClickRate float64 `json:"clickRate"`
 
 	// Clicked People who clicked a link.
 	Clicked int64 `json:"clicked"`
 
-	// Cost Amount of money; at least two decimals.
+	// Cost Billed cost of these messages so far.
 	//
 	// Examples: 250
-	Cost      float64 `json:"cost"`
-	Delivered int64   `json:"delivered"`
+	Cost float64 `json:"cost"`
+
+	// Delivered Messages that arrived, as their receipts say.
+	Delivered int64 `json:"delivered"`
 
 	// DeliveryRate delivered / sent.
-	DeliveryRate        float64 `json:"deliveryRate"`
+	DeliveryRate float64 `json:"deliveryRate"`
+
+	// DeliveryRateOfTotal delivered / totalMessages.
 	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
 
 	// Failed undelivered + notSent.
 	Failed int64 `json:"failed"`
 
 	// FailureRate failed / (sent + notSent).
-	FailureRate        float64 `json:"failureRate"`
+	FailureRate float64 `json:"failureRate"`
+
+	// FailureRateOfTotal failed / totalMessages.
 	FailureRateOfTotal float64 `json:"failureRateOfTotal"`
 
-	// NotSent Could not be sent.
+	// NotSent Messages that could not be sent.
 	NotSent int64 `json:"notSent"`
 
-	// Pending Not dealt yet, in flight, or waiting for a retry.
+	// OptedOut People who opted out in answer to a message of it.
+	OptedOut int64 `json:"optedOut"`
+
+	// Pending Not sent yet, in flight, or waiting for a retry.
 	Pending int64 `json:"pending"`
 
-	// Read The part of delivered that was read.
+	// Read Those of delivered that were read.
 	Read int64 `json:"read"`
 
-	// Sent Handed over to a carrier that accepted them.
+	// Sent Messages that a carrier accepted.
 	Sent int64 `json:"sent"`
 
-	// Skipped We chose not to send: opted out, duplicate, cancelled.
-	Skipped       int64 `json:"skipped"`
+	// Skipped Not sent on purpose: opted out, duplicate, cancelled.
+	Skipped int64 `json:"skipped"`
+
+	// TotalMessages Recipients: pending + ambiguous + notSent + skipped + sent.
 	TotalMessages int64 `json:"totalMessages"`
 
-	// Unconfirmed The part of awaiting whose receipt window is over.
+	// Unconfirmed Those of awaiting whose receipt window is over.
 	Unconfirmed int64 `json:"unconfirmed"`
+
+	// Undelivered Messages that a carrier accepted and did not deliver, finally.
 	Undelivered int64 `json:"undelivered"`
 
-	// Value Examples: sms
+	// Value The channel, variant, country, route or leg.
+	//
+	// Examples: sms
 	Value string `json:"value"`
 }
 
 // Price defines model for Price.
 type Price struct {
-	Basis     string    `json:"basis"`
+	// Basis Always audience: the contacts that would be sent to now, or that were when it was confirmed.
+	Basis string `json:"basis"`
+
+	// Breakdown estimatedCost by channel.
 	Breakdown Breakdown `json:"breakdown"`
 
-	// BreakdownByCountry The same by country: its counts and costs add up too.
+	// BreakdownByCountry The same by country; counts and costs also add up to the totals.
 	BreakdownByCountry []CountryLine `json:"breakdownByCountry"`
-	CampaignId         string        `json:"campaignId"`
-	Characters         *int64        `json:"characters"`
 
-	// CostPerMessage Amount of money; at least two decimals.
+	// CampaignId Id of the campaign.
+	CampaignId string `json:"campaignId"`
+
+	// Characters Characters of the text as written; null: the message is not an SMS text.
+	Characters *int64 `json:"characters"`
+
+	// CostPerMessage estimatedCost / totalContacts, rounded up.
 	//
 	// Examples: 250
 	CostPerMessage float64 `json:"costPerMessage"`
-	Currency       string  `json:"currency"`
-	Encoding       *string `json:"encoding"`
 
-	// EstimatedCost Amount of money; at least two decimals.
+	// Currency ISO 4217 code.
+	Currency string `json:"currency"`
+
+	// Encoding GSM-7 or UCS-2; null: the message is not an SMS text.
+	Encoding *PriceEncoding `json:"encoding"`
+
+	// EstimatedCost Expected cost of one message to each of totalContacts.
 	//
 	// Examples: 250
-	EstimatedCost float64    `json:"estimatedCost"`
-	Exclusions    Exclusions `json:"exclusions"`
+	EstimatedCost float64 `json:"estimatedCost"`
 
-	// MaxCost Amount of money; at least two decimals.
+	// Exclusions Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign.
+	Exclusions Exclusions `json:"exclusions"`
+
+	// MaxCost The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries.
 	//
 	// Examples: 250
-	MaxCost       float64 `json:"maxCost"`
-	PriceVersion  string  `json:"priceVersion"`
-	Segments      int64   `json:"segments"`
-	TotalContacts int64   `json:"totalContacts"`
+	MaxCost float64 `json:"maxCost"`
 
-	// Warning What is accepted, but may not be what is meant.
+	// PriceVersion Name of these figures. Confirm with it is refused when the price has changed since.
+	PriceVersion string `json:"priceVersion"`
+
+	// Segments SMS segments of the longest text in a sample of the recipients; 1 for other channels.
+	Segments int64 `json:"segments"`
+
+	// TotalContacts Recipients that are priced: the contacts of the lists without the exclusions, or the goal.
+	TotalContacts int64 `json:"totalContacts"`
+
+	// Warning Values that are accepted but may not have the intended effect.
 	Warning *[]string `json:"warning,omitempty"`
 }
 
+// PriceEncoding GSM-7 or UCS-2; null: the message is not an SMS text.
+type PriceEncoding string
+
 // Problem defines model for Problem.
 type Problem struct {
-	// AllowedActions What is possible in the present state.
+	// AllowedActions The actions that are possible in the current state.
 	AllowedActions *[]string `json:"allowedActions,omitempty"`
 
 	// Code The kind of problem, for programs.
@@ -1177,55 +2269,72 @@ type RowStats struct {
 	// Ambiguous The carrier may or may not have accepted it. Held until a receipt, the carrier or a person resolves it.
 	Ambiguous int64 `json:"ambiguous"`
 
-	// AsOf Everything that happened until then is counted.
+	// AsOf Everything that happened before this time is counted.
 	AsOf *time.Time `json:"as_of"`
 
 	// Awaiting Sent, without a final receipt.
 	Awaiting int64 `json:"awaiting"`
 
-	// ClickRate Of delivered.
+	// ClickRate clicked divided by delivered.
 	ClickRate float64 `json:"clickRate"`
 
 	// Clicked People who clicked a link.
 	Clicked int64 `json:"clicked"`
 
-	// Cost Of what was handed over so far (R114).
+	// Cost Cost of the messages handed over so far (R114).
 	//
 	// Examples: 250
-	Cost      float64 `json:"cost"`
-	Currency  string  `json:"currency"`
-	Delivered int64   `json:"delivered"`
+	Cost float64 `json:"cost"`
+
+	// Currency ISO 4217 code of the currency of all amounts: the tenant's.
+	Currency string `json:"currency"`
+
+	// Delivered Messages that arrived, as their receipts say.
+	Delivered int64 `json:"delivered"`
 
 	// DeliveryRate delivered / sent.
-	DeliveryRate            float64    `json:"deliveryRate"`
-	DeliveryRateOfTotal     float64    `json:"deliveryRateOfTotal"`
+	DeliveryRate float64 `json:"deliveryRate"`
+
+	// DeliveryRateOfTotal delivered / totalMessages.
+	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
+
+	// EstimatedCompletionTime When everything will be handed over; null when no forecast is possible.
 	EstimatedCompletionTime *time.Time `json:"estimatedCompletionTime"`
 
 	// Failed undelivered + notSent.
 	Failed int64 `json:"failed"`
 
 	// FailureRate failed / (sent + notSent).
-	FailureRate        float64 `json:"failureRate"`
+	FailureRate float64 `json:"failureRate"`
+
+	// FailureRateOfTotal failed / totalMessages.
 	FailureRateOfTotal float64 `json:"failureRateOfTotal"`
 
-	// NotSent Could not be sent.
+	// NotSent Messages that could not be sent.
 	NotSent int64 `json:"notSent"`
 
-	// Pending Not dealt yet, in flight, or waiting for a retry.
+	// OptedOut People who opted out in answer to a message of it.
+	OptedOut int64 `json:"optedOut"`
+
+	// Pending Not sent yet, in flight, or waiting for a retry.
 	Pending int64 `json:"pending"`
 
-	// Read The part of delivered that was read.
+	// Read Those of delivered that were read.
 	Read int64 `json:"read"`
 
-	// Sent Handed over to a carrier that accepted them.
+	// Sent Messages that a carrier accepted.
 	Sent int64 `json:"sent"`
 
-	// Skipped We chose not to send: opted out, duplicate, cancelled.
-	Skipped       int64 `json:"skipped"`
+	// Skipped Not sent on purpose: opted out, duplicate, cancelled.
+	Skipped int64 `json:"skipped"`
+
+	// TotalMessages Recipients: pending + ambiguous + notSent + skipped + sent.
 	TotalMessages int64 `json:"totalMessages"`
 
-	// Unconfirmed The part of awaiting whose receipt window is over.
+	// Unconfirmed Those of awaiting whose receipt window is over.
 	Unconfirmed int64 `json:"unconfirmed"`
+
+	// Undelivered Messages that a carrier accepted and did not deliver, finally.
 	Undelivered int64 `json:"undelivered"`
 }
 
@@ -1249,28 +2358,42 @@ type Stats struct {
 	// ByCountry ISO 3166-1 alpha-2.
 	ByCountry []Part `json:"byCountry"`
 
-	// ByLeg Legs of the chain of channels, 1 and up.
-	ByLeg       []Part          `json:"byLeg"`
-	ByRoute     []Part          `json:"byRoute"`
-	BySubStatus []SubStatusPart `json:"bySubStatus"`
-	ByVariant   []Part          `json:"byVariant"`
-	CampaignId  string          `json:"campaignId"`
+	// ByLeg Legs of the chain of channels, numbered from 1.
+	ByLeg []Part `json:"byLeg"`
 
-	// ClickRate Of delivered.
+	// ByRoute By the route of the message.
+	ByRoute []Part `json:"byRoute"`
+
+	// BySubStatus All sub-statuses in one list, the most frequent first.
+	BySubStatus []SubStatusPart `json:"bySubStatus"`
+
+	// ByVariant By the variant of the text.
+	ByVariant []Part `json:"byVariant"`
+
+	// CampaignId Id of the campaign.
+	CampaignId string `json:"campaignId"`
+
+	// ClickRate clicked divided by delivered.
 	ClickRate float64 `json:"clickRate"`
 
 	// Clicked People who clicked a link.
 	Clicked int64 `json:"clicked"`
 
-	// Cost Cost so far, as it is billed (R114): handed over, or in doubt and confirmed by a receipt, without failures that are not billed.
+	// Cost Billed cost so far (R114): messages that a carrier accepted, and ambiguous messages that a receipt confirmed, without failures that are not billed.
 	//
 	// Examples: 250
-	Cost      float64 `json:"cost"`
-	Currency  string  `json:"currency"`
-	Delivered int64   `json:"delivered"`
+	Cost float64 `json:"cost"`
+
+	// Currency ISO 4217 code.
+	Currency string `json:"currency"`
+
+	// Delivered Messages that arrived, as their receipts say.
+	Delivered int64 `json:"delivered"`
 
 	// DeliveryRate delivered / sent.
-	DeliveryRate        float64 `json:"deliveryRate"`
+	DeliveryRate float64 `json:"deliveryRate"`
+
+	// DeliveryRateOfTotal delivered / totalMessages.
 	DeliveryRateOfTotal float64 `json:"deliveryRateOfTotal"`
 
 	// EstimatedCompletionTime When everything will be handed over; null when no forecast is possible.
@@ -1280,71 +2403,118 @@ type Stats struct {
 	Failed int64 `json:"failed"`
 
 	// FailureRate failed / (sent + notSent).
-	FailureRate        float64 `json:"failureRate"`
+	FailureRate float64 `json:"failureRate"`
+
+	// FailureRateOfTotal failed / totalMessages.
 	FailureRateOfTotal float64 `json:"failureRateOfTotal"`
 
 	// Hints What a person should look at, and what to do.
 	Hints []Hint `json:"hints"`
 
-	// InFlight Recipients that were dealt and have no outcome of that try yet. They are pending, or awaiting if an earlier try failed.
-	InFlight int64  `json:"inFlight"`
-	Name     string `json:"name"`
+	// InFlight Recipients whose current try has no outcome yet. They are counted as pending, or as awaiting if an earlier try failed.
+	InFlight int64 `json:"inFlight"`
 
-	// NotSent Could not be sent.
+	// Name Name of the campaign.
+	Name string `json:"name"`
+
+	// NotSent Messages that could not be sent.
 	NotSent int64 `json:"notSent"`
-	Paused  bool  `json:"paused"`
 
-	// Pending Not dealt yet, in flight, or waiting for a retry.
+	// OptedOut People who opted out in answer to a message of it.
+	OptedOut int64 `json:"optedOut"`
+
+	// Paused True: a person has paused it.
+	Paused bool `json:"paused"`
+
+	// Pending Not sent yet, in flight, or waiting for a retry.
 	Pending int64 `json:"pending"`
 
-	// Read The part of delivered that was read.
+	// Read Those of delivered that were read.
 	Read int64 `json:"read"`
 
-	// Sent Handed over to a carrier that accepted them.
-	Sent    int64 `json:"sent"`
-	Settled bool  `json:"settled"`
+	// Sent Messages that a carrier accepted.
+	Sent int64 `json:"sent"`
 
-	// Simulated True: a route of the campaign leads to a simulator; these figures are not of people.
+	// Settled True: the cost is final, and no more receipts are waited for.
+	Settled bool `json:"settled"`
+
+	// Simulated True: a route of the campaign is a simulator, so these figures are not about people.
 	Simulated bool `json:"simulated"`
 
-	// Skipped We chose not to send: opted out, duplicate, cancelled.
-	Skipped   int64      `json:"skipped"`
+	// Skipped Not sent on purpose: opted out, duplicate, cancelled.
+	Skipped int64 `json:"skipped"`
+
+	// StartTime When sending began; null: it has not begun.
 	StartTime *time.Time `json:"startTime"`
-	State     string     `json:"state"`
-	Status    string     `json:"status"`
+
+	// State Such as sending, paused or completed; completed only when the figures have all hand-overs.
+	State StatsState `json:"state"`
+
+	// Status The state in the words of vocab.
+	Status StatsStatus `json:"status"`
 
 	// Statuses Every status with its sub-statuses; empty ones are left out.
-	Statuses        []Group `json:"statuses"`
+	Statuses []Group `json:"statuses"`
+
+	// SuspendedReason Why the installation has suspended it; null: it is not suspended.
 	SuspendedReason *string `json:"suspendedReason"`
 
 	// Throughput Messages handed over per second, over the last ten seconds.
-	Throughput    float64 `json:"throughput"`
-	TotalMessages int64   `json:"totalMessages"`
+	Throughput float64 `json:"throughput"`
 
-	// Unconfirmed The part of awaiting whose receipt window is over.
+	// TotalMessages Recipients: pending + ambiguous + notSent + skipped + sent.
+	TotalMessages int64 `json:"totalMessages"`
+
+	// Unconfirmed Those of awaiting whose receipt window is over.
 	Unconfirmed int64 `json:"unconfirmed"`
+
+	// Undelivered Messages that a carrier accepted and did not deliver, finally.
 	Undelivered int64 `json:"undelivered"`
 }
 
+// StatsState Such as sending, paused or completed; completed only when the figures have all hand-overs.
+type StatsState string
+
+// StatsStatus The state in the words of vocab.
+type StatsStatus string
+
 // SubStatus defines model for SubStatus.
 type SubStatus struct {
-	// Code Examples: ABSENT_SUBSCRIBER
-	Code        string `json:"code"`
-	Count       int64  `json:"count"`
+	// Code The sub-status.
+	//
+	// Examples: ABSENT_SUBSCRIBER
+	Code string `json:"code"`
+
+	// Count Recipients with it.
+	Count int64 `json:"count"`
+
+	// Description What it means, in a sentence; empty: nothing more is known.
 	Description string `json:"description"`
 }
 
 // SubStatusPart defines model for SubStatusPart.
 type SubStatusPart struct {
-	Count       int64  `json:"count"`
+	// Count Recipients with it.
+	Count int64 `json:"count"`
+
+	// Description What it means, in a sentence; empty: nothing more is known.
 	Description string `json:"description"`
 
-	// Status Examples: undelivered
-	Status string `json:"status"`
+	// Status Status of these recipients in the words of statuses.
+	//
+	// Examples: undelivered
+	Status SubStatusPartStatus `json:"status"`
 
-	// Value Examples: ABSENT_SUBSCRIBER
+	// Value The sub-status.
+	//
+	// Examples: ABSENT_SUBSCRIBER
 	Value string `json:"value"`
 }
+
+// SubStatusPartStatus Status of these recipients in the words of statuses.
+//
+// Examples: undelivered
+type SubStatusPartStatus string
 
 // VariantInput defines model for VariantInput.
 type VariantInput struct {
@@ -1356,49 +2526,57 @@ type VariantInput struct {
 	// Examples: A
 	Name string `json:"name"`
 
-	// Weight 0 to 1,000; a variant's part of the recipients is its weight over the sum of all. By default 1.
+	// Weight 0 to 1,000; a variant's share of the recipients is its weight divided by the sum of all weights. Default 1.
 	Weight *int64 `json:"weight,omitempty"`
 }
 
 // CreateCampaignParams defines parameters for CreateCampaign.
 type CreateCampaignParams struct {
 	// Vocab Vocabulary of status: e (default), a, b, c or d.
-	Vocab *string `form:"vocab,omitempty" json:"vocab,omitempty"`
+	Vocab *CreateCampaignParamsVocab `form:"vocab,omitempty" json:"vocab,omitempty"`
 
-	// IdempotencyKey Up to 255 characters. A repeated request answers as the first did and changes nothing.
+	// IdempotencyKey Up to 255 characters. A repeated request gets the first answer and changes nothing.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
+// CreateCampaignParamsVocab defines parameters for CreateCampaign.
+type CreateCampaignParamsVocab string
+
 // ConfirmCampaignParams defines parameters for ConfirmCampaign.
 type ConfirmCampaignParams struct {
+	// IfMatch ETag of the version that is meant; 412 when another version is stored. Left out: any version.
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetCampaignStatsParams defines parameters for GetCampaignStats.
 type GetCampaignStatsParams struct {
-	Vocab *string `form:"vocab,omitempty" json:"vocab,omitempty"`
+	// Vocab Vocabulary of status: e (default), a, b, c or d.
+	Vocab *GetCampaignStatsParamsVocab `form:"vocab,omitempty" json:"vocab,omitempty"`
 }
+
+// GetCampaignStatsParamsVocab defines parameters for GetCampaignStats.
+type GetCampaignStatsParamsVocab string
 
 // CreateContactParams defines parameters for CreateContact.
 type CreateContactParams struct {
-	// IdempotencyKey Up to 255 characters. A repeated request answers as the first did and changes nothing.
+	// IdempotencyKey Up to 255 characters. A repeated request gets the first answer and changes nothing.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // CreateListParams defines parameters for CreateList.
 type CreateListParams struct {
-	// IdempotencyKey Up to 255 characters. A repeated request answers as the first did and changes nothing.
+	// IdempotencyKey Up to 255 characters. A repeated request gets the first answer and changes nothing.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // CreateCampaignJSONRequestBody defines body for CreateCampaign for application/json ContentType.
-type CreateCampaignJSONRequestBody = CampaignInput
+type CreateCampaignJSONRequestBody = CampaignCreate
 
 // ConfirmCampaignJSONRequestBody defines body for ConfirmCampaign for application/json ContentType.
 type ConfirmCampaignJSONRequestBody = ConfirmInput
 
 // CreateContactJSONRequestBody defines body for CreateContact for application/json ContentType.
-type CreateContactJSONRequestBody = ContactInput
+type CreateContactJSONRequestBody = ContactCreate
 
 // CreateListJSONRequestBody defines body for CreateList for application/json ContentType.
 type CreateListJSONRequestBody = ListInput
@@ -1553,22 +2731,22 @@ func (t *Campaign_ContactList) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// AsCampaignInputContactList0 returns the union data inside the CampaignInput_ContactList as a CampaignInputContactList0
-func (t CampaignInput_ContactList) AsCampaignInputContactList0() (CampaignInputContactList0, error) {
-	var body CampaignInputContactList0
+// AsCampaignCreateContactList0 returns the union data inside the CampaignCreate_ContactList as a CampaignCreateContactList0
+func (t CampaignCreate_ContactList) AsCampaignCreateContactList0() (CampaignCreateContactList0, error) {
+	var body CampaignCreateContactList0
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromCampaignInputContactList0 overwrites any union data inside the CampaignInput_ContactList as the provided CampaignInputContactList0
-func (t *CampaignInput_ContactList) FromCampaignInputContactList0(v CampaignInputContactList0) error {
+// FromCampaignCreateContactList0 overwrites any union data inside the CampaignCreate_ContactList as the provided CampaignCreateContactList0
+func (t *CampaignCreate_ContactList) FromCampaignCreateContactList0(v CampaignCreateContactList0) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeCampaignInputContactList0 performs a merge with any union data inside the CampaignInput_ContactList, using the provided CampaignInputContactList0
-func (t *CampaignInput_ContactList) MergeCampaignInputContactList0(v CampaignInputContactList0) error {
+// MergeCampaignCreateContactList0 performs a merge with any union data inside the CampaignCreate_ContactList, using the provided CampaignCreateContactList0
+func (t *CampaignCreate_ContactList) MergeCampaignCreateContactList0(v CampaignCreateContactList0) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -1579,22 +2757,22 @@ func (t *CampaignInput_ContactList) MergeCampaignInputContactList0(v CampaignInp
 	return err
 }
 
-// AsCampaignInputContactList1 returns the union data inside the CampaignInput_ContactList as a CampaignInputContactList1
-func (t CampaignInput_ContactList) AsCampaignInputContactList1() (CampaignInputContactList1, error) {
-	var body CampaignInputContactList1
+// AsCampaignCreateContactList1 returns the union data inside the CampaignCreate_ContactList as a CampaignCreateContactList1
+func (t CampaignCreate_ContactList) AsCampaignCreateContactList1() (CampaignCreateContactList1, error) {
+	var body CampaignCreateContactList1
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromCampaignInputContactList1 overwrites any union data inside the CampaignInput_ContactList as the provided CampaignInputContactList1
-func (t *CampaignInput_ContactList) FromCampaignInputContactList1(v CampaignInputContactList1) error {
+// FromCampaignCreateContactList1 overwrites any union data inside the CampaignCreate_ContactList as the provided CampaignCreateContactList1
+func (t *CampaignCreate_ContactList) FromCampaignCreateContactList1(v CampaignCreateContactList1) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeCampaignInputContactList1 performs a merge with any union data inside the CampaignInput_ContactList, using the provided CampaignInputContactList1
-func (t *CampaignInput_ContactList) MergeCampaignInputContactList1(v CampaignInputContactList1) error {
+// MergeCampaignCreateContactList1 performs a merge with any union data inside the CampaignCreate_ContactList, using the provided CampaignCreateContactList1
+func (t *CampaignCreate_ContactList) MergeCampaignCreateContactList1(v CampaignCreateContactList1) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -1605,32 +2783,32 @@ func (t *CampaignInput_ContactList) MergeCampaignInputContactList1(v CampaignInp
 	return err
 }
 
-func (t CampaignInput_ContactList) MarshalJSON() ([]byte, error) {
+func (t CampaignCreate_ContactList) MarshalJSON() ([]byte, error) {
 	b, err := t.union.MarshalJSON()
 	return b, err
 }
 
-func (t *CampaignInput_ContactList) UnmarshalJSON(b []byte) error {
+func (t *CampaignCreate_ContactList) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
 
-// AsCampaignInputScheduledTime0 returns the union data inside the CampaignInput_ScheduledTime as a CampaignInputScheduledTime0
-func (t CampaignInput_ScheduledTime) AsCampaignInputScheduledTime0() (CampaignInputScheduledTime0, error) {
-	var body CampaignInputScheduledTime0
+// AsCampaignCreateScheduledTime0 returns the union data inside the CampaignCreate_ScheduledTime as a CampaignCreateScheduledTime0
+func (t CampaignCreate_ScheduledTime) AsCampaignCreateScheduledTime0() (CampaignCreateScheduledTime0, error) {
+	var body CampaignCreateScheduledTime0
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromCampaignInputScheduledTime0 overwrites any union data inside the CampaignInput_ScheduledTime as the provided CampaignInputScheduledTime0
-func (t *CampaignInput_ScheduledTime) FromCampaignInputScheduledTime0(v CampaignInputScheduledTime0) error {
+// FromCampaignCreateScheduledTime0 overwrites any union data inside the CampaignCreate_ScheduledTime as the provided CampaignCreateScheduledTime0
+func (t *CampaignCreate_ScheduledTime) FromCampaignCreateScheduledTime0(v CampaignCreateScheduledTime0) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeCampaignInputScheduledTime0 performs a merge with any union data inside the CampaignInput_ScheduledTime, using the provided CampaignInputScheduledTime0
-func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime0(v CampaignInputScheduledTime0) error {
+// MergeCampaignCreateScheduledTime0 performs a merge with any union data inside the CampaignCreate_ScheduledTime, using the provided CampaignCreateScheduledTime0
+func (t *CampaignCreate_ScheduledTime) MergeCampaignCreateScheduledTime0(v CampaignCreateScheduledTime0) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -1641,22 +2819,22 @@ func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime0(v Campaig
 	return err
 }
 
-// AsCampaignInputScheduledTime1 returns the union data inside the CampaignInput_ScheduledTime as a CampaignInputScheduledTime1
-func (t CampaignInput_ScheduledTime) AsCampaignInputScheduledTime1() (CampaignInputScheduledTime1, error) {
-	var body CampaignInputScheduledTime1
+// AsCampaignCreateScheduledTime1 returns the union data inside the CampaignCreate_ScheduledTime as a CampaignCreateScheduledTime1
+func (t CampaignCreate_ScheduledTime) AsCampaignCreateScheduledTime1() (CampaignCreateScheduledTime1, error) {
+	var body CampaignCreateScheduledTime1
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromCampaignInputScheduledTime1 overwrites any union data inside the CampaignInput_ScheduledTime as the provided CampaignInputScheduledTime1
-func (t *CampaignInput_ScheduledTime) FromCampaignInputScheduledTime1(v CampaignInputScheduledTime1) error {
+// FromCampaignCreateScheduledTime1 overwrites any union data inside the CampaignCreate_ScheduledTime as the provided CampaignCreateScheduledTime1
+func (t *CampaignCreate_ScheduledTime) FromCampaignCreateScheduledTime1(v CampaignCreateScheduledTime1) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeCampaignInputScheduledTime1 performs a merge with any union data inside the CampaignInput_ScheduledTime, using the provided CampaignInputScheduledTime1
-func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime1(v CampaignInputScheduledTime1) error {
+// MergeCampaignCreateScheduledTime1 performs a merge with any union data inside the CampaignCreate_ScheduledTime, using the provided CampaignCreateScheduledTime1
+func (t *CampaignCreate_ScheduledTime) MergeCampaignCreateScheduledTime1(v CampaignCreateScheduledTime1) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -1667,22 +2845,22 @@ func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime1(v Campaig
 	return err
 }
 
-// AsCampaignInputScheduledTime2 returns the union data inside the CampaignInput_ScheduledTime as a CampaignInputScheduledTime2
-func (t CampaignInput_ScheduledTime) AsCampaignInputScheduledTime2() (CampaignInputScheduledTime2, error) {
-	var body CampaignInputScheduledTime2
+// AsCampaignCreateScheduledTime2 returns the union data inside the CampaignCreate_ScheduledTime as a CampaignCreateScheduledTime2
+func (t CampaignCreate_ScheduledTime) AsCampaignCreateScheduledTime2() (CampaignCreateScheduledTime2, error) {
+	var body CampaignCreateScheduledTime2
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromCampaignInputScheduledTime2 overwrites any union data inside the CampaignInput_ScheduledTime as the provided CampaignInputScheduledTime2
-func (t *CampaignInput_ScheduledTime) FromCampaignInputScheduledTime2(v CampaignInputScheduledTime2) error {
+// FromCampaignCreateScheduledTime2 overwrites any union data inside the CampaignCreate_ScheduledTime as the provided CampaignCreateScheduledTime2
+func (t *CampaignCreate_ScheduledTime) FromCampaignCreateScheduledTime2(v CampaignCreateScheduledTime2) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeCampaignInputScheduledTime2 performs a merge with any union data inside the CampaignInput_ScheduledTime, using the provided CampaignInputScheduledTime2
-func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime2(v CampaignInputScheduledTime2) error {
+// MergeCampaignCreateScheduledTime2 performs a merge with any union data inside the CampaignCreate_ScheduledTime, using the provided CampaignCreateScheduledTime2
+func (t *CampaignCreate_ScheduledTime) MergeCampaignCreateScheduledTime2(v CampaignCreateScheduledTime2) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -1693,12 +2871,12 @@ func (t *CampaignInput_ScheduledTime) MergeCampaignInputScheduledTime2(v Campaig
 	return err
 }
 
-func (t CampaignInput_ScheduledTime) MarshalJSON() ([]byte, error) {
+func (t CampaignCreate_ScheduledTime) MarshalJSON() ([]byte, error) {
 	b, err := t.union.MarshalJSON()
 	return b, err
 }
 
-func (t *CampaignInput_ScheduledTime) UnmarshalJSON(b []byte) error {
+func (t *CampaignCreate_ScheduledTime) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -1797,7 +2975,7 @@ type ClientInterface interface {
 
 	// ConfirmCampaignWithBody Confirm: send now or at the scheduled time
 	//
-	// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+	// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1806,7 +2984,7 @@ type ClientInterface interface {
 
 	// ConfirmCampaign Confirm: send now or at the scheduled time
 	//
-	// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+	// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1820,7 +2998,7 @@ type ClientInterface interface {
 	// Corresponds with GET /api/campaigns/{id}/price (the `GetPrice` operationId).
 	GetPrice(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetCampaignStats Statistics of a campaign, as they are now
+	// GetCampaignStats Get the current statistics of a campaign
 	//
 	// Exact counts of recipients by status and sub-status, with rates, cost, throughput and the expected end. asOf says up to when the events are counted.
 	//
@@ -1904,7 +3082,7 @@ func (c *Client) CreateCampaign(ctx context.Context, params *CreateCampaignParam
 
 // ConfirmCampaignWithBody Confirm: send now or at the scheduled time
 //
-// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1923,7 +3101,7 @@ func (c *Client) ConfirmCampaignWithBody(ctx context.Context, id string, params 
 
 // ConfirmCampaign Confirm: send now or at the scheduled time
 //
-// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1957,7 +3135,7 @@ func (c *Client) GetPrice(ctx context.Context, id string, reqEditors ...RequestE
 	return c.Client.Do(req)
 }
 
-// GetCampaignStats Statistics of a campaign, as they are now
+// GetCampaignStats Get the current statistics of a campaign
 //
 // Exact counts of recipients by status and sub-status, with rates, cost, throughput and the expected end. asOf says up to when the events are counted.
 //
@@ -2463,7 +3641,7 @@ type ClientWithResponsesInterface interface {
 
 	// ConfirmCampaignWithBodyWithResponse Confirm: send now or at the scheduled time
 	//
-	// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+	// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2472,7 +3650,7 @@ type ClientWithResponsesInterface interface {
 
 	// ConfirmCampaignWithResponse Confirm: send now or at the scheduled time
 	//
-	// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+	// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2488,7 +3666,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/campaigns/{id}/price (the `GetPrice` operationId).
 	GetPriceWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPriceResponse, error)
 
-	// GetCampaignStatsWithResponse Statistics of a campaign, as they are now
+	// GetCampaignStatsWithResponse Get the current statistics of a campaign
 	//
 	// Exact counts of recipients by status and sub-status, with rates, cost, throughput and the expected end. asOf says up to when the events are counted.
 	//
@@ -3298,7 +4476,7 @@ func (c *ClientWithResponses) CreateCampaignWithResponse(ctx context.Context, pa
 
 // ConfirmCampaignWithBodyWithResponse Confirm: send now or at the scheduled time
 //
-// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3313,7 +4491,7 @@ func (c *ClientWithResponses) ConfirmCampaignWithBodyWithResponse(ctx context.Co
 
 // ConfirmCampaignWithResponse Confirm: send now or at the scheduled time
 //
-// Reserves the money and takes the audience. Repeating it on a confirmed campaign answers the same and changes nothing.
+// Reserves the money and fixes the audience. Repeating it on a confirmed campaign returns the same answer and changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3341,7 +4519,7 @@ func (c *ClientWithResponses) GetPriceWithResponse(ctx context.Context, id strin
 	return ParseGetPriceResponse(rsp)
 }
 
-// GetCampaignStatsWithResponse Statistics of a campaign, as they are now
+// GetCampaignStatsWithResponse Get the current statistics of a campaign
 //
 // Exact counts of recipients by status and sub-status, with rates, cost, throughput and the expected end. asOf says up to when the events are counted.
 //
