@@ -168,7 +168,7 @@ func needs() []need {
 	return []need{
 		{operations: []string{"createAgent"}, schema: "AgentCreate", fields: []string{"name"}},
 		{operations: []string{"createCampaign"}, schema: "CampaignCreate", fields: []string{"name"}, depends: map[string]any{
-			"if": isTrue("draft"), "then": channel, "else": map[string]any{"required": []string{"contactList"}, "allOf": []any{channel, text}},
+			"if": isTrue("draft"), "then": channel, "else": map[string]any{"allOf": []any{requires("contactList"), channel, text}},
 		}},
 		{operations: []string{"createChannel"}, schema: "ChannelCreate", fields: []string{"name", "channel", "address"}},
 		{operations: []string{"createContact"}, schema: "ContactCreate", fields: []string{"phoneNumber"}},
@@ -189,20 +189,25 @@ func needs() []need {
 		{operations: []string{"createTemplate"}, schema: "TemplateCreate", fields: []string{"name", "channel", "body"}},
 		{operations: []string{"createTenant"}, schema: "TenantCreate", fields: []string{"name"}},
 		{operations: []string{"addCredit"}, depends: map[string]any{
-			"if": isTrue("unlimited"), "else": map[string]any{"required": []string{"amount"}},
+			"if": isTrue("unlimited"), "else": requires("amount"),
 		}},
 		{operations: []string{"createUser"}, schema: "UserCreate", fields: []string{"email"}, depends: map[string]any{
-			"if": isTrue("operator"), "else": map[string]any{"required": []string{"role"}},
+			"if": isTrue("operator"), "else": requires("role"),
 		}},
 		{operations: []string{"createWebhook", "createDeliveryStatusWebhook"}, schema: "WebhookCreate", fields: []string{"url"}},
 	}
+}
+
+// requires says that a field is there. Linters want a required field to be among the properties beside it.
+func requires(field string) map[string]any {
+	return map[string]any{"properties": map[string]any{field: map[string]any{}}, "required": []string{field}}
 }
 
 // anyOf says that at least one of the fields is there.
 func anyOf(fields ...string) map[string]any {
 	var out []any
 	for _, f := range fields {
-		out = append(out, map[string]any{"required": []string{f}})
+		out = append(out, requires(f))
 	}
 	return map[string]any{"anyOf": out}
 }
