@@ -123,7 +123,7 @@ func statusWords() []string {
 // bucketNames are where statistics count a recipient.
 func bucketNames() []string {
 	var out []string
-	for b := schemas.BucketPending; b < schemas.BucketFact; b++ {
+	for b := range schemas.BucketFact {
 		out = append(out, b.String())
 	}
 	return out

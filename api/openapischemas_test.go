@@ -184,7 +184,8 @@ func TestSchemasOfBodies(t *testing.T) {
 		taken, refused []string
 	}{
 		{
-			"createAgent", []string{`{"name":"A"}`, `{"name":"A2","region":"us","status":"draft"}`},
+			"createAgent",
+			[]string{`{"name":"A"}`, `{"name":"A2","region":"us","status":"draft"}`},
 			[]string{`{"name":"B","region":"mars"}`, `{"name":"B","trafficType":"spam"}`, `{"name":"B","status":"gone"}`},
 		},
 		{"createCampaign", []string{
@@ -200,34 +201,40 @@ func TestSchemasOfBodies(t *testing.T) {
 			`{"name":"C","channel":"sms","draft":true,"color":"red"}`,
 		}},
 		{
-			"createChannel", []string{`{"name":"W","channel":"whatsapp","address":"+393331234567"}`},
+			"createChannel",
+			[]string{`{"name":"W","channel":"whatsapp","address":"+393331234567"}`},
 			[]string{`{"name":"X","channel":"rcs","address":"+393331234567"}`, `{"name":"X","channel":"voice","address":"+393331234567","status":"x"}`},
 		},
 		{"createContact", []string{`{"phoneNumber":"+393471234567"}`}, []string{`{"firstName":"Anna"}`, `{"phoneNumber":null}`}},
 		{"createRate", []string{`{"channel":"sms","country":"FR","price":0.07}`}, []string{`{"channel":"fax","country":"ES","price":0.07}`}},
 		{
-			"createRoute", []string{`{"name":"r1","connector":"sim","rate":10}`, `{"name":"r2","connector":"sim","rate":10,"channels":["rcs"]}`},
+			"createRoute",
+			[]string{`{"name":"r1","connector":"sim","rate":10}`, `{"name":"r2","connector":"sim","rate":10,"channels":["rcs"]}`},
 			[]string{`{"name":"r3","connector":"pigeon","rate":10}`, `{"name":"r3","connector":"sim","rate":10,"channels":["fax"]}`},
 		},
 		{"rescheduleCampaign", nil, []string{`{}`, `{"scheduledTime":null}`}},
 		{
-			"sendSMS", []string{`{"phoneNumber":"+393471234568","message":"Hi"}`, `{"destination":["+393471234568"],"body":"Hi"}`, `{"destinations":"+393471234568","message":"Hi"}`},
+			"sendSMS",
+			[]string{`{"phoneNumber":"+393471234568","message":"Hi"}`, `{"destination":["+393471234568"],"body":"Hi"}`, `{"destinations":"+393471234568","message":"Hi"}`},
 			[]string{`{"message":"Hi"}`, `{"phoneNumber":"+393471234568"}`, `{}`},
 		},
 		{"createSender", []string{`{"name":"ACME"}`}, []string{`{"name":"ACME2","type":"x"}`}},
 		{
-			"createTemplate", []string{`{"name":"t1","channel":"sms","body":"Hi"}`, `{"name":"t2","channel":"whatsapp","body":"Hi","category":"utility"}`},
+			"createTemplate",
+			[]string{`{"name":"t1","channel":"sms","body":"Hi"}`, `{"name":"t2","channel":"whatsapp","body":"Hi","category":"utility"}`},
 			[]string{`{"name":"t3","channel":"fax","body":"Hi"}`, `{"name":"t3","channel":"rcs","body":"Hi","type":"x"}`, `{"name":"t3","channel":"whatsapp","body":"Hi","category":"x"}`},
 		},
 		{"rejectTemplate", []string{`{"reason":"No."}`}, []string{`{}`}},
 		{"createTenant", []string{`{"name":"Bravo"}`}, []string{`{"region":"IT"}`}},
 		{"addCredit", []string{`{"amount":5}`, `{"unlimited":true}`}, []string{`{}`, `{"note":"Hi"}`, `{"unlimited":false}`}},
 		{
-			"createUser", []string{`{"email":"anna@example.com","role":"viewer"}`, `{"email":"bob@example.com","operator":true}`},
+			"createUser",
+			[]string{`{"email":"anna@example.com","role":"viewer"}`, `{"email":"bob@example.com","operator":true}`},
 			[]string{`{"email":"carl@example.com"}`, `{"email":"carl@example.com","role":"boss"}`, `{"email":"carl@example.com","operator":false}`, `{"operator":true}`},
 		},
 		{
-			"createWebhook", []string{`{"url":"https://example.com/hook","events":["READ"],"channels":["sms"],"statuses":["SENT"],"status":"paused"}`},
+			"createWebhook",
+			[]string{`{"url":"https://example.com/hook","events":["READ"],"channels":["sms"],"statuses":["SENT"],"status":"paused"}`},
 			[]string{`{"url":"https://example.com/2","events":["BOGUS"]}`, `{"url":"https://example.com/2","channels":["fax"]}`, `{"url":"https://example.com/2","statuses":["x"]}`, `{"url":"https://example.com/2","status":"disabled"}`},
 		},
 		{"createKey", []string{`{}`, `{"scopes":["read"]}`}, []string{`{"scopes":["root"]}`}},
