@@ -167,9 +167,10 @@ func TestCarrierComesBack(t *testing.T) {
 		t.Errorf("carrier away: got %+v, want ready to try, and the error", h)
 	}
 
-	if listener, err = net.Listen("tcp", address); err != nil {
-		t.Skipf("the port was taken meanwhile: %v", err)
-	}
+	until(t, "the port is free again", func() bool {
+		listener, err = net.Listen("tcp", address)
+		return err == nil
+	})
 	defer boot()()
 	until(t, "the receipts owed from before", func() bool { return l.received() == 50 })
 	l.send(t, n, messages(t, 200, 5, 1))
