@@ -195,8 +195,8 @@ func TestCallingHours(t *testing.T) {
 	create(`"callingHoursStart":"9:00","callingHoursEnd":"10:00"`).problem(422, "invalid_value", "callingHoursStart")
 	create(`"callingHoursStart":"09:00","callingHoursEnd":"10:00","callingHoursTimezone":"Rome"`).problem(422, "invalid_value", "callingHoursTimezone")
 	create(`"timezone":"Rome"`).problem(422, "invalid_value", "timezone")
-	// C10: the duration follows them: 12 minutes at 2,000/s from 11:00 in Rome, when only one minute an hour... is open:
-	// none today.
+	// C10: the duration follows them: 12 minutes at 2,000/s from 11:00 in Rome, when only one minute an hour... is
+	// open: none today.
 	id := create(`"rate":10,"callingHoursStart":"11:00","callingHoursEnd":"11:10","callingHoursTimezone":"Europe/Rome"`).want(201).id()
 	subset(t, "two days of ten minutes", w.call("POST", "/api/campaigns/"+id+"/calculateGoal", `{"goalContactCount":12000}`).want(200).body, `{"estimatedDuration":"1 day 1 hour","estimatedDurationSeconds":87000}`)
 }

@@ -33,7 +33,8 @@ type Deps struct {
 	Analytics analytics.Store
 	// Sources are what an audit reads beside the store and the statistics. Nil: this process makes no audits.
 	Sources Sources
-	// AuditSettle bounds how long an audit waits for the statistics to have what the log had when it was read, default 10 s.
+	// AuditSettle bounds how long an audit waits for the statistics to have what the log had when it was read, default
+	// 10 s.
 	AuditSettle time.Duration
 	// Kafka produces single sends. Give the client ProducerLinger(0): every send waits for the linger.
 	Kafka *kgo.Client
@@ -66,7 +67,8 @@ type Deps struct {
 	Approver  Approver
 	// Connectors are the kinds of carriers that routes may name.
 	Connectors Connectors
-	// Limits are the limits of a key when LimitsOf is nil or returns zero fields for it. A zero field means the default.
+	// Limits are the limits of a key when LimitsOf is nil or returns zero fields for it. A zero field means the
+	// default.
 	Limits Limits
 	// LimitsOf returns the limits of one key, for example of a bulk client. Nil: all keys have Limits.
 	LimitsOf func(key *store.Key) Limits
@@ -81,8 +83,8 @@ type Deps struct {
 	// PublishTimeout is the longest that an opt-out waits until its record is acknowledged, default 5 s.
 	PublishTimeout time.Duration
 	// StatsMaxAge is how old the statistics of a campaign may be before they are read again, default 250 ms; negative:
-	// they are read for every request. StatsPatience is how long a request waits for that read before it answers with the
-	// last statistics, default 25 ms.
+	// they are read for every request. StatsPatience is how long a request waits for that read before it answers with
+	// the last statistics, default 25 ms.
 	StatsMaxAge, StatsPatience time.Duration
 	// LinkURL is the public address of the edge, which precedes the token in a link, such as `https://go.example.com/`.
 	// Empty: campaigns have no links.
@@ -299,8 +301,8 @@ type operation struct {
 	streamed bool
 	// reserves: the handler answers a repeated Idempotency-Key whose first request has not finished.
 	reserves bool
-	// testKeys says what a test key may do here (X14). Reads are always allowed; every other operation refuses test keys
-	// unless its handler restricts them to test campaigns and test lists.
+	// testKeys says what a test key may do here (X14). Reads are always allowed; every other operation refuses test
+	// keys unless its handler restricts them to test campaigns and test lists.
 	testKeys testKeys
 	// open: the operation needs no API key; its handler checks authorization itself.
 	open     bool

@@ -18,7 +18,8 @@ import (
 
 // Sources are what an audit counts a campaign from, beside the store and the statistics.
 type Sources interface {
-	// Log reads what the topics deliveries and chunks hold of a campaign up to now, without the statistics. It may take minutes.
+	// Log reads what the topics deliveries and chunks hold of a campaign up to now, without the statistics. It may take
+	// minutes.
 	Log(ctx context.Context, tenant, campaign string) (*LogRecord, error)
 	// Carrier reads the record that the simulated carrier keeps of a campaign, nil if this process does not keep it.
 	Carrier(ctx context.Context, campaign string) (*CarrierRecord, error)
@@ -41,8 +42,8 @@ type LogRecord struct {
 
 // CarrierRecord is what a carrier wrote down about one campaign.
 type CarrierRecord struct {
-	// Accepted are the recipients of whom a submission was accepted, Delivered those whose receipts say delivered, Owed those of whom a
-	// receipt is not due yet.
+	// Accepted are the recipients of whom a submission was accepted, Delivered those whose receipts say delivered, Owed
+	// those of whom a receipt is not due yet.
 	Accepted, Delivered, Owed *roaring.Bitmap
 }
 
@@ -205,8 +206,9 @@ func (s *server) viewAudit(ctx context.Context, c *store.Campaign, j *store.Job)
 	return v, nil
 }
 
-// runAudit counts a campaign from every source. The order is what makes it exact while traffic goes on: what the statistics and the
-// carrier said before the log was read is in the log, and what is in the log is in the statistics that are read last.
+// runAudit counts a campaign from every source. The order is what makes it exact while traffic goes on: what the
+// statistics and the carrier said before the log was read is in the log, and what is in the log is in the statistics
+// that are read last.
 func (s *server) runAudit(ctx context.Context, run *store.JobRun) error {
 	if run.Cursor == exportEnd { // the process ended between the result and the end
 		return nil

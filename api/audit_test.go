@@ -55,8 +55,8 @@ func (l statsAsLog) Log(ctx context.Context, tenant, campaign string) (*api.LogR
 
 func (statsAsLog) Carrier(context.Context, string) (*api.CarrierRecord, error) { return nil, nil }
 
-// audited is a campaign of 40 of whom 30 were handed over, of those 10 delivered, 5 undelivered, one ambiguous; in the statistics, in
-// the log and at the carrier alike.
+// audited is a campaign of 40 of whom 30 were handed over, of those 10 delivered, 5 undelivered, one ambiguous; in the
+// statistics, in the log and at the carrier alike.
 type audited struct {
 	*env
 	log *auditLog
@@ -145,7 +145,8 @@ func wantFigure(t *testing.T, a *api.Audit, name, want string) {
 	}
 }
 
-// X16: the counts of a campaign from log, statistics, ledger, the campaign's row and the carrier's record; what differs is explained.
+// X16: the counts of a campaign from log, statistics, ledger, the campaign's row and the carrier's record; what differs
+// is explained.
 func TestAuditOfAHealthyCampaign(t *testing.T) {
 	a := newAudited(t)
 	got := a.audit()
@@ -181,7 +182,8 @@ func TestAuditOfAHealthyCampaign(t *testing.T) {
 	a.callAs(other, "GET", "/api/campaigns/"+a.id+"/audit", "").problem(404, "not_found", "")
 }
 
-// An event that the statistics lost, one that they have twice over, two that are exchanged, money that is not in the log: each is found.
+// An event that the statistics lost, one that they have twice over, two that are exchanged, money that is not in the
+// log: each is found.
 func TestAuditFindsWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -276,7 +278,8 @@ func TestAuditWhileTrafficGoesOn(t *testing.T) {
 	if got = a.audit(); !*got.OK {
 		t.Errorf("got %+v, want the age of the statistics as the reason", got)
 	}
-	// A process that cannot read the log says so, and one audit is the answer of requests that come soon after each other.
+	// A process that cannot read the log says so, and one audit is the answer of requests that come soon after each
+	// other.
 	var first, second api.Audit
 	a.call("GET", "/api/campaigns/"+a.id+"/audit", "").want(200).into(&first)
 	a.clock.forward(time.Second)

@@ -14,8 +14,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// auditInput is what an audit has read, in the order in which it was read: the campaign, the carrier's record and the statistics, then
-// the log, then the statistics, the carrier's record, the ledger and the campaign once more.
+// auditInput is what an audit has read, in the order in which it was read: the campaign, the carrier's record and the
+// statistics, then the log, then the statistics, the carrier's record, the ledger and the campaign once more.
 type auditInput struct {
 	campaign      *store.Campaign
 	carrierBefore *CarrierRecord
@@ -86,8 +86,8 @@ func differing(a, b analytics.Algebra) *roaring.Bitmap {
 	return out
 }
 
-// judge finds the recipients whose state in the log is not that in the statistics, and which of them moved meanwhile. A state only
-// grows: whoever has the same state in the statistics before and after had it also while the log was read.
+// judge finds the recipients whose state in the log is not that in the statistics, and which of them moved meanwhile. A
+// state only grows: whoever has the same state in the statistics before and after had it also while the log was read.
 func (in *auditInput) judge() {
 	differ := differing(in.logged, in.stats)
 	in.moved = roaring.And(differ, differing(in.earlier, in.stats))
@@ -108,7 +108,8 @@ func (in *auditInput) judge() {
 	}
 }
 
-// clockSlack is how much the clocks of the process that reads the log and of the one that fills the statistics may differ.
+// clockSlack is how much the clocks of the process that reads the log and of the one that fills the statistics may
+// differ.
 const clockSlack = time.Second
 
 // behind reports whether the log may have events that the statistics do not.
@@ -119,7 +120,8 @@ func (in *auditInput) oldLog(kept time.Duration) bool {
 	return !in.campaign.Confirmed.IsZero() && in.log.Read.Sub(in.campaign.Confirmed) > kept
 }
 
-// add appends a figure. why explains a difference; "" with nothing: nothing explains it, and looked says what was looked for.
+// add appends a figure. why explains a difference; "" with nothing: nothing explains it, and looked says what was
+// looked for.
 func (in *auditInput) add(name, unit, why, looked string, values ...AuditValue) {
 	least, greatest := values[0].Value, values[0].Value
 	for _, v := range values {
@@ -128,7 +130,8 @@ func (in *auditInput) add(name, unit, why, looked string, values ...AuditValue) 
 	in.append(AuditFigure{Name: name, Unit: unit, Values: values, Difference: math.Round((greatest-least)*1e6) / 1e6}, why, looked)
 }
 
-// addSets appends a figure of which the log and the carrier name the recipients: their difference is who is in one of both.
+// addSets appends a figure of which the log and the carrier name the recipients: their difference is who is in one of
+// both.
 func (in *auditInput) addSets(name, why, looked string, log, carrier *roaring.Bitmap) {
 	in.append(AuditFigure{
 		Name: name, Unit: "recipients", Values: []AuditValue{heads("log", log.GetCardinality()), heads("carrier", carrier.GetCardinality())},
@@ -245,7 +248,8 @@ func (in *auditInput) deals() {
 	in.add("inFlight", "recipients", why, "The campaign is not being sent, so nobody is dealt or answered.", heads("log", in.log.InFlight), heads("statistics", in.inFlight))
 }
 
-// handedOver returns the recipients of whom the log says, at some try, that the carrier took a message, and those in doubt.
+// handedOver returns the recipients of whom the log says, at some try, that the carrier took a message, and those in
+// doubt.
 func handedOver(sets *analytics.Sets) (left, doubtful *roaring.Bitmap) {
 	left, doubtful = roaring.New(), roaring.New()
 	for p, set := range sets.Algebra() {
@@ -268,8 +272,8 @@ func (in *auditInput) carrier() {
 		return
 	}
 	left, doubtful := handedOver(in.log.Sets)
-	// What the carrier had taken before the log was read is in the log, unless its answer was on its way or was lost. What the log says
-	// was handed over, the carrier had by the end.
+	// What the carrier had taken before the log was read is in the log, unless its answer was on its way or was lost.
+	// What the log says was handed over, the carrier had by the end.
 	open := roaring.AndNot(in.log.Dealt, left)
 	var why []string
 	missing := roaring.AndNot(before.Accepted, left)
@@ -298,7 +302,8 @@ func (in *auditInput) carrier() {
 	in.delivered(before, after)
 }
 
-// delivered compares who has a positive receipt. The carrier's record has a receipt from the beginning, also before it is due.
+// delivered compares who has a positive receipt. The carrier's record has a receipt from the beginning, also before it
+// is due.
 func (in *auditInput) delivered(before, after *CarrierRecord) {
 	ours := roaring.New()
 	for p, set := range in.log.Sets.Algebra() {

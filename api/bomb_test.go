@@ -29,8 +29,8 @@ func TestTemplateBomb(t *testing.T) {
 		w.call("POST", sendPath, fmt.Sprintf(`{"phoneNumber":"+393331234567","message":%q,"variables":{"a":%q}}`, bomb, value)).
 			problem(422, "too_long", "message")
 	})
-	// A campaign's text has at most 160 characters, and a tenant with the most segments 39,015: 7,803 fields of 1 KB for
-	// 1,000 contacts.
+	// A campaign's text has at most 160 characters, and a tenant with the most segments 39,015: 7,803 fields of 1 KB
+	// for 1,000 contacts.
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.MaxSegments = 255; return nil })
 	w.check(err)
 	w.clock.forward(3 * 1e9) // the key's cached tenant

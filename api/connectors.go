@@ -20,8 +20,8 @@ type Connector struct {
 	// Simulated: messages do not reach people, so tests may be sent there (X14).
 	Simulated bool
 	Channels  []schemas.Channel
-	// Secrets are the paths of settings that are credentials, such as `tls.key`; a last element * means all fields of that
-	// object.
+	// Secrets are the paths of settings that are credentials, such as `tls.key`; a last element * means all fields of
+	// that object.
 	Secrets []string
 	// Callbacks: the carrier sends callbacks to [CallbackPath] followed by the route's name.
 	Callbacks bool

@@ -157,8 +157,8 @@ const (
 	erasurePoll   = 200 * time.Millisecond
 )
 
-// runErasure erases a person. Each step may be repeated: another process goes on from the beginning. Exports come after what they are made
-// of. The files are written anew last, when nothing holds the number any more.
+// runErasure erases a person. Each step may be repeated: another process goes on from the beginning. Exports come after
+// what they are made of. The files are written anew last, when nothing holds the number any more.
 func (s *server) runErasure(ctx context.Context, run *store.JobRun) error {
 	phone, recipients, err := run.EraseNumber(ctx)
 	if err != nil {
@@ -210,7 +210,8 @@ func (s *server) runErasure(ctx context.Context, run *store.JobRun) error {
 	return run.EndErasure(ctx)
 }
 
-// awaitStatistics waits until the statistics have everything that happened before a time: an event that comes later would bring the number back.
+// awaitStatistics waits until the statistics have everything that happened before a time: an event that comes later
+// would bring the number back.
 func (s *server) awaitStatistics(ctx context.Context, until time.Time) error {
 	for deadline := time.Now().Add(erasureSettle); ; {
 		asOf, err := s.Analytics.AsOf(ctx)

@@ -19,7 +19,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// traces returns where one of the texts stands in the files of the store and of the statistics: in their bytes, and in what is compressed.
+// traces returns where one of the texts stands in the files of the store and of the statistics: in their bytes, and in
+// what is compressed.
 func (w *env) traces(texts ...string) (out []string) {
 	w.Helper()
 	found := func(where string, b []byte) {
@@ -76,8 +77,8 @@ func (w *env) blobs(db *sql.DB, query string, each func([]byte)) {
 	w.check(rows.Err())
 }
 
-// A person is erased from the files of the installation: contacts, frozen audiences, statistics, exports, uploads, answers. The record of it
-// has a hash, and the opt-out goes on.
+// A person is erased from the files of the installation: contacts, frozen audiences, statistics, exports, uploads,
+// answers. The record of it has a hash, and the opt-out goes on.
 func TestErasure(t *testing.T) {
 	w := newEnv(t)
 	w.runJobs(w.server)

@@ -482,8 +482,8 @@ func openContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOr
 	}, func(c *store.Contact) string { return strconv.FormatUint(c.Position, 10) })
 }
 
-// openRecipientContacts reads the contacts behind the recipients of a campaign. Who is twice in the audience comes once; a contact that
-// was deleted since does not come.
+// openRecipientContacts reads the contacts behind the recipients of a campaign. Who is twice in the audience comes
+// once; a contact that was deleted since does not come.
 func openRecipientContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOrder, columns []column[Contact]) (exportReader, error) {
 	plan, err := s.planOf(ctx, run, o)
 	if err != nil {

@@ -23,8 +23,9 @@ type zoneShare struct {
 	n     uint64
 }
 
-// finish forecasts when count messages of a campaign are handed over, from start on. shares are the same recipients by time zone, in
-// order of zone; they count only where recipients have calling hours of their own. ok is false when no forecast is possible.
+// finish forecasts when count messages of a campaign are handed over, from start on. shares are the same recipients by
+// time zone, in order of zone; they count only where recipients have calling hours of their own. ok is false when no
+// forecast is possible.
 func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64, shares []zoneShare) (time.Time, bool) {
 	rate := s.rate(ctx, who, c)
 	h := hours.Hours{}
@@ -73,7 +74,8 @@ func sharesWithin(shares []zoneShare, from, to uint64) []zoneShare {
 	return out
 }
 
-// sharesOfCountries guesses the time zones of recipients of whom only the country is known: before the audience is frozen.
+// sharesOfCountries guesses the time zones of recipients of whom only the country is known: before the audience is
+// frozen.
 func (s *server) sharesOfCountries(tenant *store.Tenant, countries mix) []zoneShare {
 	of := map[string]uint64{}
 	for country, n := range countries {
@@ -178,8 +180,8 @@ func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish
 	return at, true
 }
 
-// zonedMost is the longest forecast where recipients have calling hours of their own; zonedStep bounds a step of it, because a clock may
-// change.
+// zonedMost is the longest forecast where recipients have calling hours of their own; zonedStep bounds a step of it,
+// because a clock may change.
 const (
 	zonedMost = 31 * 24 * time.Hour
 	zonedStep = time.Hour
@@ -192,8 +194,8 @@ type zoneGroup struct {
 	opens time.Time // when it opens next, as of the last time that it was closed
 }
 
-// finishOfZones is finishOf for recipients with calling hours of their own: as the scheduler does, it takes of the zones that are open
-// the one that closes first. Recipients whose hours never open are not sent to and take no time.
+// finishOfZones is finishOf for recipients with calling hours of their own: as the scheduler does, it takes of the
+// zones that are open the one that closes first. Recipients whose hours never open are not sent to and take no time.
 func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
 	if rate == 0 {
 		return time.Time{}, false

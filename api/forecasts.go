@@ -78,7 +78,8 @@ func (s *server) registerForecasts() {
 // forecastSpan is how far back a forecast of the delivery looks.
 const forecastSpan = 90 * 24 * time.Hour
 
-// deliveredShare is the share of the messages of a tenant's campaigns of late that was delivered; NaN when there were none.
+// deliveredShare is the share of the messages of a tenant's campaigns of late that was delivered; NaN when there were
+// none.
 func (s *server) deliveredShare(ctx context.Context, tenant string) (float64, error) {
 	now := s.Now()
 	sum, err := s.Store.SumFigures(ctx, tenant, now.Add(-forecastSpan), now)
@@ -92,8 +93,8 @@ func (s *server) deliveredShare(ctx context.Context, tenant string) (float64, er
 	return float64(sum.Delivered) / float64(reached), nil
 }
 
-// forecast is what is expected of a campaign that is being confirmed, whose cost is its quote and whose recipients are of these
-// countries.
+// forecast is what is expected of a campaign that is being confirmed, whose cost is its quote and whose recipients are
+// of these countries.
 func (s *server) forecast(ctx context.Context, who *principal, c *store.Campaign, countries mix, share float64) *store.Forecast {
 	out := &store.Forecast{}
 	start := s.Now()

@@ -17,7 +17,8 @@ func (w *env) settleAt(id string, micros uint64) {
 	w.move(id, func(ch *schemas.Change) { ch.To, ch.Settled, ch.Captured = schemas.StateCompleted, true, micros })
 }
 
-// X19: at settled the estimates of cost, duration and delivery are set against what happened, per campaign and over all.
+// X19: at settled the estimates of cost, duration and delivery are set against what happened, per campaign and over
+// all.
 func TestForecasts(t *testing.T) {
 	w := newEnv(t)
 	_, err := w.store.UpdateRoute(t.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 2; return nil })

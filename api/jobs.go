@@ -6,7 +6,8 @@ import (
 	"fanfare/api/store"
 )
 
-// RunJobs runs exports, segments, audits and erasures until ctx ends, including those that were ordered in other processes.
+// RunJobs runs exports, segments, audits and erasures until ctx ends, including those that were ordered in other
+// processes.
 func (s *Server) RunJobs(ctx context.Context) error {
 	return s.s.Store.RunJobs(ctx, s.s.runJob, func(j *store.Job) { s.s.metrics.jobs.WithLabelValues(string(j.Kind), string(j.State)).Inc() })
 }

@@ -16,9 +16,9 @@ import (
 	"fanfare/schemas/text"
 )
 
-// Links of campaigns (R39, R138, X6, X10): {{link:https://…}} in a text, or every address of it with shortenLinks, becomes a short address
-// that is the recipient's own. It leads to the edge, which counts the click and redirects. {{opt_out}} becomes one that leads to the
-// edge's opt-out page.
+// Links of campaigns (R39, R138, X6, X10): {{link:https://…}} in a text, or every address of it with shortenLinks,
+// becomes a short address that is the recipient's own. It leads to the edge, which counts the click and redirects.
+// {{opt_out}} becomes one that leads to the edge's opt-out page.
 
 // linksValid is how long the links of a campaign work after its end: as long as its record stays in topic campaigns.
 const linksValid = 7 * 24 * time.Hour

@@ -111,7 +111,8 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 	p.answer(w, map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": token})
 }
 
-// People log in by the organization's provider; whom it does not prove, and whom the console does not know, stay outside.
+// People log in by the organization's provider; whom it does not prove, and whom the console does not know, stay
+// outside.
 func TestLogInByProvider(t *testing.T) {
 	p := newProvider(t)
 	oidc := &api.OIDC{Issuer: p.URL, ClientID: "console", ClientSecret: "s3cret"}

@@ -13,8 +13,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// This file completes the schemas of the document after huma has made them of our types: which values a field takes, and
-// which fields a body must have. Nothing here changes what the API accepts, nor how it refuses: bodies are read and
+// This file completes the schemas of the document after huma has made them of our types: which values a field takes,
+// and which fields a body must have. Nothing here changes what the API accepts, nor how it refuses: bodies are read and
 // checked by our own code only ([problem.Body], SkipValidateBody).
 
 // taken are the values that a property takes; of an array, those of its elements.
@@ -153,12 +153,12 @@ func triggerWords() []string {
 // need is what the body of an operation must have, besides the fields that its type requires.
 type need struct {
 	operations []string
-	// schema is the name of a schema of these operations alone: a copy of that of the type, which another operation uses
-	// too, to which every field is optional. "": no other operation uses the schema of the type.
+	// schema is the name of a schema of these operations alone: a copy of that of the type, which another operation
+	// uses too, to which every field is optional. "": no other operation uses the schema of the type.
 	schema string
 	fields []string
-	// depends is what the rest of the body makes required, as the keywords if, then and else of JSON Schema. Generators of
-	// clients do not read them, and make an inconvenient union of an anyOf that is not below them.
+	// depends is what the rest of the body makes required, as the keywords if, then and else of JSON Schema. Generators
+	// of clients do not read them, and make an inconvenient union of an anyOf that is not below them.
 	depends map[string]any
 }
 

@@ -86,7 +86,8 @@ func (d *openAPIDocument) resolve(s map[string]any) map[string]any {
 	return s
 }
 
-// takes reports whether a value meets a schema, by the keywords of JSON Schema that the document says requirements with.
+// takes reports whether a value meets a schema, by the keywords of JSON Schema that the document says requirements
+// with.
 func (d *openAPIDocument) takes(s map[string]any, v any) bool {
 	s = d.resolve(s)
 	some := func(keyword string) (met int) {
@@ -168,8 +169,8 @@ func required(s map[string]any) (out []string) {
 	return out
 }
 
-// The schema of a body takes what the server takes, and refuses what it refuses: fields that are missing, also when they
-// depend on others, and words that are not among those of the field. What a change takes has no required field.
+// The schema of a body takes what the server takes, and refuses what it refuses: fields that are missing, also when
+// they depend on others, and words that are not among those of the field. What a change takes has no required field.
 func TestSchemasOfBodies(t *testing.T) {
 	w := newEnv(t)
 	w.relay()

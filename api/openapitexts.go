@@ -178,7 +178,8 @@ func describeOperation(id, written string) string {
 // example is a body that an operation takes.
 type example struct{ name, summary, body string }
 
-// operationExamples are bodies by operationId, one for each kind that an operation takes. A test sends each to the server.
+// operationExamples are bodies by operationId, one for each kind that an operation takes. A test sends each to the
+// server.
 var operationExamples = map[string][]example{
 	"createCampaign": {
 		{"sms", "SMS with a merge field, at a time, within calling hours on each recipient's clock", `{

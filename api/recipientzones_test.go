@@ -10,8 +10,8 @@ import (
 	"fanfare/schemas"
 )
 
-// X11: calling hours on each recipient's clock. What is set is said back, kept, and dropped with the hours; the forecast follows the zones,
-// of the countries before the freeze and of the recipients after it (R94, X19).
+// X11: calling hours on each recipient's clock. What is set is said back, kept, and dropped with the hours; the
+// forecast follows the zones, of the countries before the freeze and of the recipients after it (R94, X19).
 func TestRecipientTimezone(t *testing.T) {
 	w := newEnv(t)
 	w.list("l", 1, 0)

@@ -128,8 +128,8 @@ func (s *server) registerReplays() {
 	}, s.listReplays)
 }
 
-// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. A month is a calendar month on the
-// clock of the tenant; one that ends on a day which the next month lacks ends on that month's last day.
+// replayWindow is when a campaign may be replayed (R141, C21): at or after from and before until. A month is a calendar
+// month on the clock of the tenant; one that ends on a day which the next month lacks ends on that month's last day.
 func replayWindow(started time.Time, zone *time.Location, w ReplayWindow) (from, until time.Time) {
 	from = started.Add(time.Duration(w.AfterHours) * time.Hour)
 	if w.Days != nil {

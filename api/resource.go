@@ -29,8 +29,8 @@ type resource[In, Doc, View any] struct {
 	// apply checks the input and copies it to the row and its document. For POST both are empty.
 	apply func(ctx context.Context, who *principal, in *In, row *store.Resource, doc *Doc) error
 	view  func(row *store.Resource, doc *Doc) *View
-	// used returns as a sentence what still uses a row that is to be deleted, "" when nothing does. Nil: rows can always
-	// be deleted.
+	// used returns as a sentence what still uses a row that is to be deleted, "" when nothing does. Nil: rows can
+	// always be deleted.
 	used func(ctx context.Context, who *principal, row *store.Resource) (string, error)
 	// moved does what follows from a change of status. Nil: nothing follows.
 	moved func(ctx context.Context, row *store.Resource) error

@@ -149,8 +149,8 @@ func TestFinishOfZones(t *testing.T) {
 	}
 }
 
-// Hours on each recipient's own clock open earlier or later by their clock times alone: a change of the zone cannot hide that they move
-// into the night.
+// Hours on each recipient's own clock open earlier or later by their clock times alone: a change of the zone cannot
+// hide that they move into the night.
 func TestWidensOnRecipientsClocks(t *testing.T) {
 	day := &store.Hours{Start: 9 * 60, End: 20 * 60, Zone: "UTC", Recipients: true}
 	night := &store.Hours{Start: 21 * 60, End: 8 * 60, Zone: "Etc/GMT-12", Recipients: true} // the same instants on these two clocks

@@ -256,8 +256,8 @@ const figuresGrace = time.Minute
 func stateOfFigures(c *store.Campaign, f *analytics.Figures, asOf time.Time) (state schemas.State, settled bool) {
 	state = c.State
 	if state == schemas.StateCompleted {
-		// as_of comes from the clock of the process that reads the topic, and c.Completed from the scheduler's clock. When
-		// the clocks differ, recipients without an outcome (pending) show that events are missing.
+		// as_of comes from the clock of the process that reads the topic, and c.Completed from the scheduler's clock.
+		// When the clocks differ, recipients without an outcome (pending) show that events are missing.
 		if asOf.Before(c.Completed) || f.Pending > 0 && asOf.Before(c.Completed.Add(figuresGrace)) {
 			state = schemas.StateSending
 		}

@@ -26,7 +26,8 @@ const (
 	// liveEvery is how often a stream looks for new figures; together with the maximum age of a report and the feed's
 	// interval, a change is visible within a second.
 	liveEvery = 250 * time.Millisecond
-	// liveAtLeast is how often a stream sends figures that have not changed, so that both ends detect a broken connection.
+	// liveAtLeast is how often a stream sends figures that have not changed, so that both ends detect a broken
+	// connection.
 	liveAtLeast = 10 * time.Second
 )
 

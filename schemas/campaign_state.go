@@ -128,8 +128,8 @@ var Transitions = func() []Transition {
 		t = append(t, Transition{in, in, TriggerResend, user}, Transition{in, in, TriggerGiveUp, user})
 	}
 	t = append(t, Transition{aborted, aborted, TriggerGiveUp, user})
-	// A completed campaign that is not settled may still have tries after a late bounce. Pause suspends these tries; abort
-	// ends them, and the state stays completed.
+	// A completed campaign that is not settled may still have tries after a late bounce. Pause suspends these tries;
+	// abort ends them, and the state stays completed.
 	return append(t, Transition{completed, paused, TriggerPause, user}, Transition{completed, completed, TriggerAbort, user})
 }()
 

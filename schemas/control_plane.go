@@ -47,8 +47,8 @@ type Change struct {
 	Captured uint64 // micro-units
 	// CapturedSoFar is the cost so far of a campaign that is not settled: a running total, not a difference.
 	CapturedSoFar uint64
-	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. The reservation
-	// above it is released.
+	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. The
+	// reservation above it is released.
 	MaxLeft *uint64
 }
 

@@ -11,7 +11,8 @@ type OptOutFact struct {
 	Phone string
 	// Channel that he opts out of; unspecified: all.
 	Channel Channel
-	// Source is the way: link or keyword. By is what it answers: the id of a message, if it is known. Text is what he wrote.
+	// Source is the way: link or keyword. By is what it answers: the id of a message, if it is known. Text is what he
+	// wrote.
 	Source, By, Text string
 	Time             time.Time
 }

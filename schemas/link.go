@@ -24,13 +24,13 @@ const (
 	// MaxLink is the greatest number of a link of a campaign.
 	MaxLink = 1<<6 - 1
 
-	// shortCampaign is the greatest campaign number whose tokens have [linkShort] letters. Tokens of later campaigns have
-	// [linkLong].
+	// shortCampaign is the greatest campaign number whose tokens have [linkShort] letters. Tokens of later campaigns
+	// have [linkLong].
 	shortCampaign = 1<<25 - 1
 	linkShort     = 16
 	linkLong      = 20
-	// linkMAC is how many bits of the MAC a token has. At the rate limit of the edge for one address, guessing one valid
-	// token takes thousands of years, and the attacker would gain only a link that the campaign's author chose.
+	// linkMAC is how many bits of the MAC a token has. At the rate limit of the edge for one address, guessing one
+	// valid token takes thousands of years, and the attacker would gain only a link that the campaign's author chose.
 	linkMAC = 40
 )
 

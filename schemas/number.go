@@ -5,10 +5,10 @@ import "strings"
 // NumberKey returns a key that is the same for all forms of an E.164 number (with +). In some countries a number has,
 // or had, two forms: an address book or a carrier may use the old form, and a receipt or an opt-out the new one.
 //
-//   - Mexico: until 2019 the ten digits of a mobile number had a 1 before them when dialled from abroad, and 044, 045 or 01 at
-//     home; all four are gone.
-//   - Argentina: mobile numbers are +54 9 and ten digits for voice calls from abroad, and +54 and the same ten digits in many
-//     messages; no other line has the ten digits.
+//   - Mexico: until 2019 the ten digits of a mobile number had a 1 before them when dialled from abroad, and 044, 045
+//     or 01 at home; all four are gone.
+//   - Argentina: mobile numbers are +54 9 and ten digits for voice calls from abroad, and +54 and the same ten digits
+//     in many messages; no other line has the ten digits.
 //   - Brazil: between 2012 and 2016 mobile numbers of eight digits, which began with 6 to 9, got a 9 in front.
 //   - Ivory Coast: since 31 January 2021 numbers have ten digits; the digits of the operator came in front.
 //   - Benin: since 30 November 2024 numbers have ten digits; 01 came in front.

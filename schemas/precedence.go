@@ -81,9 +81,10 @@ func LookupKind(kind Kind) (info KindInfo, ok bool) {
 	return *kindTable[kind], true
 }
 
-// Precedence is an event as one number: class << 28 | try << 20 | rank << 16 | code, with try 0 outside class 0. The state of
-// a recipient is the greatest precedence below [PrecedenceFacts] among all events about it. Taking the greatest is
-// commutative, associative and idempotent and looks at no clock: receipts may come late, twice and in any order.
+// Precedence is an event as one number: class << 28 | try << 20 | rank << 16 | code, with try 0 outside class 0. The
+// state of a recipient is the greatest precedence below [PrecedenceFacts] among all events about it. Taking the
+// greatest is commutative, associative and idempotent and looks at no clock: receipts may come late, twice and in any
+// order.
 type Precedence uint32
 
 // PrecedenceFacts is the least precedence of a fact, which is no state.

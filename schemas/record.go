@@ -210,8 +210,8 @@ func CallbackEvent(topic, source string, c *fanfarev1.Callback) Event {
 	return Event{Topic: topic, Key: id, Type: TypeCallback, Source: source, ID: id, Time: time.UnixMilli(c.GetReceivedMs()), Value: c}
 }
 
-// InboundEvent describes the record of something that a recipient did. What the same person does falls into one partition, as far as the
-// record says who it is.
+// InboundEvent describes the record of something that a recipient did. What the same person does falls into one
+// partition, as far as the record says who it is.
 func InboundEvent(topic, source string, in *fanfarev1.Inbound, message ID) Event {
 	key := in.GetRoute() + "/" + in.GetFrom()
 	if in.GetWay() == InboundWayLink {

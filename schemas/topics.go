@@ -107,7 +107,8 @@ func (n Names) Receipts() string { return n.prefix + "receipts" }
 // Callbacks returns the topic of unchanged callbacks of carriers: the api writes, the callback stage reads.
 func (n Names) Callbacks() string { return n.prefix + "callbacks" }
 
-// Inbound returns the topic of what recipients did that may change what they are sent: the edge writes, the inbound stage reads.
+// Inbound returns the topic of what recipients did that may change what they are sent: the edge writes, the inbound
+// stage reads.
 func (n Names) Inbound() string { return n.prefix + "inbound" }
 
 // Deliveries returns the topic of delivery events: what became of every recipient; public.

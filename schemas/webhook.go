@@ -47,9 +47,9 @@ const (
 // WebhookStatuses are all statuses.
 var WebhookStatuses = []WebhookStatus{WebhookSent, WebhookDelivered, WebhookError, WebhookExpired}
 
-// WebhookStatusOf returns event and status of a delivery event; a click and an opt-out have no status. ok is false for an event that
-// decides nothing, because another try may follow or the outcome is not known, and for a link that was not opened by a person: webhooks
-// do not get it.
+// WebhookStatusOf returns event and status of a delivery event; a click and an opt-out have no status. ok is false for
+// an event that decides nothing, because another try may follow or the outcome is not known, and for a link that was
+// not opened by a person: webhooks do not get it.
 func WebhookStatusOf(kind Kind, code Code) (event WebhookEvent, status WebhookStatus, ok bool) {
 	switch kind {
 	case KindSent:
@@ -167,8 +167,8 @@ type WebhookItem struct {
 	Order string
 	// Data is a JSON object; empty once it was delivered.
 	Data []byte
-	// Reference is the client's own reference of the message; "" when the client gave none, or when the stage has not read
-	// it yet.
+	// Reference is the client's own reference of the message; "" when the client gave none, or when the stage has not
+	// read it yet.
 	Reference string
 	Time      time.Time // of the event
 	// Due is when a pending event is tried next. Zero when an event is queued: at once.

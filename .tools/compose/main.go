@@ -1,5 +1,5 @@
-// Command compose checks a compose file and a Dockerfile without an engine: the compose file by its schema, with every profile
-// and every variable filled in, the Dockerfile by the parser and the linter of BuildKit.
+// Command compose checks a compose file and a Dockerfile without an engine: the compose file by its schema, with every
+// profile and every variable filled in, the Dockerfile by the parser and the linter of BuildKit.
 //
 //	compose COMPOSE.yaml VARIABLES.env DOCKERFILE
 package main

@@ -1,6 +1,6 @@
-// Command helm lints a chart, renders it with each file of values, and reads every document of it as strictly as the API server
-// of Kubernetes: an unknown field, a wrong type or a second value of a field is an error. It uses Helm's own packages, so that
-// the whole program, which takes twice as long to build, is not needed.
+// Command helm lints a chart, renders it with each file of values, and reads every document of it as strictly as the
+// API server of Kubernetes: an unknown field, a wrong type or a second value of a field is an error. It uses Helm's own
+// packages, so that the whole program, which takes twice as long to build, is not needed.
 //
 //	helm [-print] CHART VALUES.yaml…
 package main

@@ -1,6 +1,6 @@
 // Command prom checks alerts and dashboards with the parser and the engine of Prometheus: every expression is one that
-// Prometheus understands, every template can be filled in, and each alert fires on the series on which it should and stays
-// quiet on those on which it should not.
+// Prometheus understands, every template can be filled in, and each alert fires on the series on which it should and
+// stays quiet on those on which it should not.
 //
 //	prom ALERTS.yaml EXAMPLES.yaml DASHBOARD.json…
 package main
@@ -116,7 +116,8 @@ const (
 	end  = 120 * step // of the examples
 )
 
-// fires reports whether the alert fires at the end of the example: its expression held for as long as it must, for some series.
+// fires reports whether the alert fires at the end of the example: its expression held for as long as it must, for some
+// series.
 func fires(engine *promql.Engine, rule rulefmt.Rule, c example) (bool, error) {
 	var held memory
 	for _, s := range c.Series {

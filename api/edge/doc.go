@@ -12,8 +12,8 @@
 // of recipients; a forged token costs one hash and writes nothing; and a link leads only to an address in the
 // campaign's frozen link table.
 //
-// GET and HEAD only show a page or redirect. The opt-out page acts only on POST, because scanners follow links. It needs neither a cookie
-// nor a script, so a one-click request (RFC 8058) works too.
+// GET and HEAD only show a page or redirect. The opt-out page acts only on POST, because scanners follow links. It
+// needs neither a cookie nor a script, so a one-click request (RFC 8058) works too.
 //
 // Failures:
 //

@@ -34,8 +34,8 @@ type Campaigns interface {
 type Config struct {
 	Names schemas.Names
 	Keys  *schemas.Keys
-	// Spool is the path of the file of unpublished clicks and opt-outs. SpoolBytes is its maximum size; default 256 MB, about
-	// half a million clicks.
+	// Spool is the path of the file of unpublished clicks and opt-outs. SpoolBytes is its maximum size; default 256 MB,
+	// about half a million clicks.
 	Spool      string
 	SpoolBytes int64
 	// Patience is how long a request waits for Kafka before its click or opt-out goes to the file; default 100 ms.

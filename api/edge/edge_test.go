@@ -315,8 +315,9 @@ func form(body string) func(*http.Request) {
 	}
 }
 
-// TestOptOut (X10): GET and HEAD show what would be stopped and change nothing, POST acts; of all channels, or of the campaign's. It
-// works when the links of the campaign lead nowhere any more, and the page repeats nothing of the request.
+// TestOptOut (X10): GET and HEAD show what would be stopped and change nothing, POST acts; of all channels, or of the
+// campaign's. It works when the links of the campaign lead nowhere any more, and the page repeats nothing of the
+// request.
 func TestOptOut(t *testing.T) {
 	e := newEnv(t)
 	e.view.campaign.Legs = []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Sender: "<Shop>"}}
@@ -389,7 +390,8 @@ func TestOptOut(t *testing.T) {
 	}
 }
 
-// TestOptOutKafkaAway (P5): an opt-out is kept in the file while Kafka is away, and refused when it can be neither published nor kept.
+// TestOptOutKafkaAway (P5): an opt-out is kept in the file while Kafka is away, and refused when it can be neither
+// published nor kept.
 func TestOptOutKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience, c.SpoolBytes = 50*time.Millisecond, 1200 })
 	e.away.Store(true)
@@ -418,8 +420,8 @@ func TestOptOutKafkaAway(t *testing.T) {
 	}
 }
 
-// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch, and are published
-// once Kafka is back. The file is bounded.
+// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch,
+// and are published once Kafka is back. The file is bounded.
 func TestKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience = 50 * time.Millisecond })
 	e.away.Store(true)

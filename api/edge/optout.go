@@ -18,9 +18,9 @@ const maxForm = 4 << 10
 // costOptOut is what the sending of the form costs of an address's room: each is a record that is kept.
 const costOptOut = 50
 
-// optOut is the opt-out page of a recipient. GET shows what would be stopped and changes nothing: programs that look at links follow
-// them. POST stops it, and is answered once the opt-out is acknowledged or kept. It works as long as the campaign is known here, also
-// when its links lead nowhere any more.
+// optOut is the opt-out page of a recipient. GET shows what would be stopped and changes nothing: programs that look at
+// links follow them. POST stops it, and is answered once the opt-out is acknowledged or kept. It works as long as the
+// campaign is known here, also when its links lead nowhere any more.
 func (s *Server) optOut(w http.ResponseWriter, r *http.Request, c *fanfarev1.Campaign, link schemas.Link, place uint64, now time.Time) string {
 	p := optOutPage{Sender: senderName(c), Only: onlyChannel(c)}
 	switch r.Method {
@@ -95,8 +95,9 @@ const (
 	stepFailed
 )
 
-// optOutText is what the page says in a language: title, body with a sender and without, the button for all channels and the one for a
-// single channel; then the same when it is done, of all and of one channel; then when it could not be kept.
+// optOutText is what the page says in a language: title, body with a sender and without, the button for all channels
+// and the one for a single channel; then the same when it is done, of all and of one channel; then when it could not be
+// kept.
 type optOutText struct {
 	Title, From, Body, All, Only       string
 	Done, DoneFrom, DoneBody, DoneOnly string
@@ -138,7 +139,8 @@ type optOutPage struct {
 	Only string
 }
 
-// The page holds nothing of the request, loads nothing and runs nothing. The form goes to the address that it stands at.
+// The page holds nothing of the request, loads nothing and runs nothing. The form goes to the address that it stands
+// at.
 var optOutTemplate = template.Must(template.New("opt-out").Parse(`<!doctype html>
 <html lang="{{.Language}}">
 <head>

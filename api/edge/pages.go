@@ -46,7 +46,8 @@ var (
 	}
 )
 
-// languageOf is the first of a reader's languages that texts has. Its weights are not read: browsers write them in order.
+// languageOf is the first of a reader's languages that texts has. Its weights are not read: browsers write them in
+// order.
 func languageOf[T any](accept string, t map[string]T) string {
 	for _, part := range strings.SplitN(accept[:min(len(accept), 200)], ",", 10) {
 		tag, _, _ := strings.Cut(strings.TrimSpace(part), ";")

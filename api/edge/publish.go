@@ -12,8 +12,8 @@ import (
 // publication has the same id.
 var errPatience = errors.New("not acknowledged in time")
 
-// publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept. While others wait, so
-// does this one, unless it is urgent: else each request would wait for a Kafka that is away.
+// publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept. While
+// others wait, so does this one, unless it is urgent: else each request would wait for a Kafka that is away.
 func (s *Server) publish(ctx context.Context, r *kgo.Record, urgent bool) error {
 	if urgent || s.spool.waiting() == 0 {
 		if s.produce(ctx, r) == nil {

@@ -22,7 +22,8 @@ type csvRows struct {
 	eof   error // the error that in returned, io.EOF at the end of the file
 	line  uint64
 	comma byte
-	// text holds the unquoted cells of the current record one after the other; ends are the offsets where each one ends.
+	// text holds the unquoted cells of the current record one after the other; ends are the offsets where each one
+	// ends.
 	text    []byte
 	ends    []int
 	columns []*Column
@@ -225,8 +226,8 @@ func (c *csvRows) parse(b []byte, last bool) (took int, lines uint64, what parse
 	c.text, c.ends = c.text[:0], c.ends[:0]
 	i := 0
 	for {
-		// A quote after blanks opens a quoted cell; in encoding/csv it would be part of the text. So the line `+39…, "Rossi,
-		// Anna"` has two cells.
+		// A quote after blanks opens a quoted cell; in encoding/csv it would be part of the text. So the line `+39…,
+		// "Rossi, Anna"` has two cells.
 		if at := c.skipBlanks(b, i); at < len(b) && b[at] == '"' {
 			i = at + 1
 			for {

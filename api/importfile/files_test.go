@@ -328,7 +328,8 @@ func TestRefusedFiles(t *testing.T) {
 	}
 }
 
-// A row whose attributes have no name, or the name of a field of ours, is refused with the attribute named; the others are read.
+// A row whose attributes have no name, or the name of a field of ours, is refused with the attribute named; the others
+// are read.
 func TestNamesOfAttributes(t *testing.T) {
 	got, err := read(t, []byte(`[
 		{"phone":"+393330000001","":"x"},

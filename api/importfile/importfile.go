@@ -23,8 +23,8 @@ type Options struct {
 	Format Format
 	// Charset is the charset that the client declared (an IANA name); "" is UTF-8. A byte order mark overrides it.
 	Charset string
-	// Columns maps headers to fields (phone, first_name, last_name, email, or the name of an attribute) and overrides the
-	// meaning that a header has by default. The field "-" leaves the column out.
+	// Columns maps headers to fields (phone, first_name, last_name, email, or the name of an attribute) and overrides
+	// the meaning that a header has by default. The field "-" leaves the column out.
 	Columns map[string]string
 	// Preview accepts a file without a phone column, because the user will choose it from the preview.
 	Preview bool
@@ -37,15 +37,16 @@ const MaxBytes = 2 << 30
 
 // Reader reads the rows of a file. Close it when done: a workbook has files on disk.
 type Reader interface {
-	// Next reads the next row into row. It returns io.EOF after the last one, a [RowError] for a row that cannot be read,
-	// after which Next may be called again, and any other error when the file cannot be read on.
+	// Next reads the next row into row. It returns io.EOF after the last one, a [RowError] for a row that cannot be
+	// read, after which Next may be called again, and any other error when the file cannot be read on.
 	Next(row *Row) error
 	// Format is what the file turned out to be.
 	Format() Format
-	// Columns returns the columns of the file in order. In formats without a header row, these are the columns met so far.
+	// Columns returns the columns of the file in order. In formats without a header row, these are the columns met so
+	// far.
 	Columns() []*Column
-	// Raw returns the row that the last Next read, as it stands in the file: a cell for each column, or one text; nil when
-	// it is not known. It is valid until the next call of Next.
+	// Raw returns the row that the last Next read, as it stands in the file: a cell for each column, or one text; nil
+	// when it is not known. It is valid until the next call of Next.
 	Raw() []string
 	// Close removes temporary files.
 	Close() error

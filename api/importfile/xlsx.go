@@ -19,8 +19,8 @@ import (
 // Bounds of a workbook. A million rows of six columns are 30 MB packed and 400 MB of XML.
 const (
 	maxWorkbook = 256 << 20 // bytes, packed
-	// maxParts and maxInMemory bound what excelize holds in memory: all parts but large sheets and shared strings, which
-	// it writes to disk and reads as a stream.
+	// maxParts and maxInMemory bound what excelize holds in memory: all parts but large sheets and shared strings,
+	// which it writes to disk and reads as a stream.
 	maxParts    = 2_000
 	maxInMemory = 48 << 20
 	largePart   = 4 << 20 // excelize writes sheets of at least so many bytes to disk

@@ -26,11 +26,13 @@ var separators = map[rune]byte{
 // refuses letters and other characters, and its error names them: "123005O" is not 123005, and an extension is not a
 // part of a mobile number.
 //
-//   - Blanks of every kind become ordinary blanks; invisible characters (direction marks, joiners, byte order marks) are removed.
+//   - Blanks of every kind become ordinary blanks; invisible characters (direction marks, joiners, byte order marks)
+//     are removed.
 //   - Digits of other scripts become 0 to 9.
-//   - 'number and ="number", by which a spreadsheet stores a number as text, and tel:number (RFC 3966) become the number.
-//   - A whole number that a program wrote as a floating-point number (393331230022.0, 3.93331230022e+11) is that number. One
-//     with a fraction, or with fewer digits than its exponent says, is refused.
+//   - 'number and ="number", by which a spreadsheet stores a number as text, and tel:number (RFC 3966) become the
+//     number.
+//   - A whole number that a program wrote as a floating-point number (393331230022.0, 3.93331230022e+11) is that
+//     number. One with a fraction, or with fewer digits than its exponent says, is refused.
 func clean(text string) (string, error) {
 	if len(text) > maxText {
 		return "", fmt.Errorf("%w: it has more than %d characters", ErrNumber, maxText)

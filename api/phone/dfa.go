@@ -17,7 +17,8 @@ type dfa struct {
 const (
 	dead  = 0
 	start = 1
-	// maxStates bounds the memory of a pattern, about 20 bytes a state. The largest one of the metadata has some hundreds.
+	// maxStates bounds the memory of a pattern, about 20 bytes a state. The largest one of the metadata has some
+	// hundreds.
 	maxStates = 20_000
 )
 

@@ -9,8 +9,8 @@
 // The package is stricter than the library where a wrong answer would reach the wrong person:
 //
 //   - it refuses letters, extensions and fractions (clean.go), which the library drops or converts to digits;
-//   - a number without + that is no mobile number of its region, but is one of another country with the +, is refused with
-//     that reading ([AmbiguousError]);
+//   - a number without + that is no mobile number of its region, but is one of another country with the +, is refused
+//     with that reading ([AmbiguousError]);
 //   - it converts old forms of numbers to the forms that work today (package schemas, NumberKey);
 //   - it does not class satellite numbers as mobile numbers (class.go).
 package phone

@@ -53,8 +53,8 @@ func some(zone string) []string {
 	return []string{zone}
 }
 
-// UsualZones returns the time zones in which a mobile number of a country may be, if its digits do not say more: of a country where they do,
-// as in North America, the main one.
+// UsualZones returns the time zones in which a mobile number of a country may be, if its digits do not say more: of a
+// country where they do, as in North America, the main one.
 func (p *Parser) UsualZones(country string) []string {
 	if pl := p.regions[country]; severalClocks[country] && pl != nil && pl.meta.GetMobile().GetExampleNumber() != pl.meta.GetFixedLine().GetExampleNumber() {
 		if zones := Zones("+"+pl.ccText+pl.meta.GetMobile().GetExampleNumber(), country); len(zones) > 1 {

@@ -133,8 +133,8 @@ func (s *Store) rulesOf(ctx context.Context, q *db.Queries, c *Campaign) (*rules
 		return nil, err
 	}
 	if !c.Confirmed.IsZero() {
-		// Confirm reserved money only for the recipients that the caps allowed then, so a country that has got room since
-		// then gets no more recipients.
+		// Confirm reserved money only for the recipients that the caps allowed then, so a country that has got room
+		// since then gets no more recipients.
 		r.only = true
 		room := map[string]uint32{}
 		for country, n := range c.Countries {

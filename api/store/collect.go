@@ -13,11 +13,11 @@ const (
 	// freezeLife is how long the audience of an ended campaign is kept: it may be replayed for a month (R141), and the
 	// replay runs for days.
 	freezeLife = 40 * 24 * time.Hour
-	// importSilent is after how long without new figures the process of an import is taken for dead. An import that only
-	// waited for its stream corrects this when it goes on.
+	// importSilent is after how long without new figures the process of an import is taken for dead. An import that
+	// only waited for its stream corrects this when it goes on.
 	importSilent = 10 * time.Minute
-	// goneListLife is how long the members of a deleted list are kept. By then every campaign that was confirmed with the
-	// list has frozen it.
+	// goneListLife is how long the members of a deleted list are kept. By then every campaign that was confirmed with
+	// the list has frozen it.
 	goneListLife = 24 * time.Hour
 )
 

@@ -19,10 +19,10 @@ type Confirmation struct {
 }
 
 // Confirm confirms a campaign if its version is want, 0 for any. decide sets State to ready, scheduled or preparing,
-// and sets Legs, Weights, Scheduled, Quote and Forecast. It returns the most that the campaign can cost, in micro-units. It may
-// run several times. The same transaction checks the tenant's limits of active campaigns (C22, [LimitError]) and of
-// contacts, reserves the money ([CreditError]), and writes the row and its event. When a check fails nothing is
-// written.
+// and sets Legs, Weights, Scheduled, Quote and Forecast. It returns the most that the campaign can cost, in
+// micro-units. It may run several times. The same transaction checks the tenant's limits of active campaigns (C22,
+// [LimitError]) and of contacts, reserves the money ([CreditError]), and writes the row and its event. When a check
+// fails nothing is written.
 func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cause Cause, decide func(Confirmation, *Campaign) (reserve uint64, err error)) (Campaign, error) {
 	seen, err := s.Campaign(ctx, tenant, id)
 	if err != nil {
@@ -35,8 +35,8 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 		return Campaign{}, &VersionError{"campaign", want, seen.Version}
 	}
 	// The audience is counted before the transaction: counted inside, it would block all other writers for as long.
-	// Contacts that join the lists later, and opt-outs that are lifted later, do not change the audience. A number that is
-	// corrected before the freeze may change it.
+	// Contacts that join the lists later, and opt-outs that are lifted later, do not change the audience. A number that
+	// is corrected before the freeze may change it.
 	counted := s.now()
 	count, err := s.CountCampaign(ctx, &seen)
 	if err != nil {
@@ -169,8 +169,8 @@ func (s *Store) Apply(ctx context.Context, change schemas.Change) (version uint6
 			return err
 		}
 		if short && !moves && (c.State == schemas.StatePreparing || c.State == schemas.StateSending) {
-			// The campaign cost more than its reservation and the tenant's free balance. The first report of its cost after a
-			// top-up captures the rest.
+			// The campaign cost more than its reservation and the tenant's free balance. The first report of its cost
+			// after a top-up captures the rest.
 			moves, change.Trigger, change.Actor, change.Reason = true, schemas.TriggerSuspend, schemas.ActorGuard, ReasonNoCredit
 			c.State = schemas.StateSuspended
 			if err := allowed(before.State, c.State, change.Trigger, change.Actor); err != nil {

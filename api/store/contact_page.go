@@ -131,8 +131,8 @@ func (s *Store) contactPage(ctx context.Context, q *contactQuery, total int64) (
 	return out, nil
 }
 
-// ContactsByNumber returns the contacts of a tenant with these numbers, in that order; those that are deleted, or do not exist, are left
-// out. At most 1,000.
+// ContactsByNumber returns the contacts of a tenant with these numbers, in that order; those that are deleted, or do
+// not exist, are left out. At most 1,000.
 func (s *Store) ContactsByNumber(ctx context.Context, tenant string, numbers []uint64) ([]Contact, error) {
 	if len(numbers) == 0 {
 		return nil, nil

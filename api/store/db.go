@@ -18,9 +18,10 @@ import (
 
 // All differences between the two databases are in this file, in open.go and in lead.go:
 //
-//   - syntax: Postgres writes $1 for ?1, BIGINT for INTEGER, BYTEA for BLOB, and declares numbered keys differently ([toPostgres]);
-//   - writing: SQLite has one writer connection per process, whose transactions begin IMMEDIATE, so that no other process
-//     changes what they have read; Postgres has a pool, and updates lock the rows they change;
+//   - syntax: Postgres writes $1 for ?1, BIGINT for INTEGER, BYTEA for BLOB, and declares numbered keys differently
+//     ([toPostgres]);
+//   - writing: SQLite has one writer connection per process, whose transactions begin IMMEDIATE, so that no other
+//     process changes what they have read; Postgres has a pool, and updates lock the rows they change;
 //   - prepared statements: SQLite takes longer to parse a statement than to run it, so this package keeps them; pgx
 //     keeps its own.
 
@@ -147,9 +148,9 @@ func (d *database) transactSQLite(ctx context.Context, fn func(db.DBTX) error) (
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// Transactions begin and end without the caller's context. If a caller gave up during BEGIN or COMMIT, the driver would return the
-	// context's error although SQLite had executed the statement: the transaction would stay open and refuse all later ones, or be
-	// committed and reported as failed.
+	// Transactions begin and end without the caller's context. If a caller gave up during BEGIN or COMMIT, the driver
+	// would return the context's error although SQLite had executed the statement: the transaction would stay open and
+	// refuse all later ones, or be committed and reported as failed.
 	whole := context.WithoutCancel(ctx)
 	if _, err := d.write.ExecContext(whole, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)

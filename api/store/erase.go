@@ -54,7 +54,8 @@ func (r Removed) most(o Removed) Removed {
 	}
 }
 
-// erasureHash is the number of an erased person wherever one must stand: its hash, with a mark that no number begins with.
+// erasureHash is the number of an erased person wherever one must stand: its hash, with a mark that no number begins
+// with.
 func (s *Store) erasureHash(tenant, phone string) string {
 	hash := s.keys.NumberHash(tenant, phone)
 	return hex.EncodeToString(hash[:])
@@ -73,7 +74,8 @@ const (
 	insertErasure = `INSERT INTO erasures (id, tenant, number_hash, by_whom, request_id, removed, ordered_ms, finished_ms) VALUES (?, ?, ?, ?, ?, '', ?, 0)`
 	countErasure  = `UPDATE erasures SET removed = ? WHERE tenant = ? AND id = ? AND finished_ms = 0`
 	finishErasure = `UPDATE erasures SET finished_ms = ? WHERE tenant = ? AND id = ? AND finished_ms = 0`
-	// The job of an erasure that failed is removed a week later. An erasure that is not finished and has no job has failed.
+	// The job of an erasure that failed is removed a week later. An erasure that is not finished and has no job has
+	// failed.
 	erasureColumns = `SELECT e.id, e.tenant, e.number_hash, e.by_whom, e.request_id, e.removed, e.ordered_ms, e.finished_ms,
   COALESCE(j.finished_ms, 1), COALESCE(j.error, '') FROM erasures e LEFT JOIN jobs j ON j.id = e.id AND j.tenant = e.tenant`
 	getErasure    = erasureColumns + ` WHERE e.tenant = ? AND e.id = ?`
@@ -83,8 +85,8 @@ const (
 	openImports   = `SELECT COUNT(*) FROM imports WHERE tenant = ? AND finished_ms = 0`
 )
 
-// OrderErasure records that a person is to be erased, and orders the job that does it. The number (E.164 with +) is kept with the job until
-// it ends, and nowhere else. It is [ErrImportRuns] while an import of the tenant runs.
+// OrderErasure records that a person is to be erased, and orders the job that does it. The number (E.164 with +) is
+// kept with the job until it ends, and nowhere else. It is [ErrImportRuns] while an import of the tenant runs.
 func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string) (Job, error) {
 	if s.keys == nil {
 		return Job{}, errNoKeys
@@ -182,8 +184,8 @@ type erasePlan struct {
 	Recipients map[string][]byte // by campaign, Roaring bitmaps
 }
 
-// EraseNumber returns the number that the job of an erasure is about, "" when it has removed everything already, and the recipients that
-// an earlier run has kept ([JobRun.KeepErasure]).
+// EraseNumber returns the number that the job of an erasure is about, "" when it has removed everything already, and
+// the recipients that an earlier run has kept ([JobRun.KeepErasure]).
 func (r *JobRun) EraseNumber(ctx context.Context) (phone string, recipients map[string]*roaring.Bitmap, err error) {
 	recipients = map[string]*roaring.Bitmap{}
 	plan, err := r.Plan(ctx)
@@ -268,9 +270,10 @@ type Answers struct {
 	Erased func(response []byte) ([]byte, error)
 }
 
-// EraseRows takes a person (E.164 with +) out of every table but exports ([Store.EraseExports]): contacts, opt-outs, frozen audiences,
-// uploads, refused rows, answers to repeated requests, and events for webhooks. It returns the recipients that the person was in frozen audiences, by
-// campaign. It may be repeated. An opt-out stays with its hash, so that senders go on refusing the number.
+// EraseRows takes a person (E.164 with +) out of every table but exports ([Store.EraseExports]): contacts, opt-outs,
+// frozen audiences, uploads, refused rows, answers to repeated requests, and events for webhooks. It returns the
+// recipients that the person was in frozen audiences, by campaign. It may be repeated. An opt-out stays with its hash,
+// so that senders go on refusing the number.
 func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answers) (removed Removed, recipients map[string]*roaring.Bitmap, err error) {
 	if s.keys == nil {
 		return removed, nil, errNoKeys
@@ -296,7 +299,8 @@ type eraser struct {
 	Removed
 }
 
-// contact deletes the contact. Its row stays as it was until the end, so that an erasure that begins again knows the same of the person.
+// contact deletes the contact. Its row stays as it was until the end, so that an erasure that begins again knows the
+// same of the person.
 func (e *eraser) contact(ctx context.Context) error {
 	row, err := e.s.q.GetContactByKey(ctx, e.tenant, e.key)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -368,8 +372,9 @@ type frozenBlob struct {
 	part, firstSeq int64
 }
 
-// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out. An audience that is published
-// meanwhile is emptied too; one that begins now does not find the contact, nor an entry of the audience that it replays.
+// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out. An audience
+// that is published meanwhile is emptied too; one that begins now does not find the contact, nor an entry of the
+// audience that it replays.
 func (e *eraser) audiences(ctx context.Context) error {
 	seen := map[string]bool{}
 	for {
@@ -397,8 +402,9 @@ func (e *eraser) audiences(ctx context.Context) error {
 	}
 }
 
-// freezing is [errFreezing] while an audience of the tenant is being written: it may have read the contact before it was deleted, and its
-// blobs are in no index yet. [Store.Collect] removes one that nobody writes any more within about two minutes.
+// freezing is [errFreezing] while an audience of the tenant is being written: it may have read the contact before it
+// was deleted, and its blobs are in no index yet. [Store.Collect] removes one that nobody writes any more within about
+// two minutes.
 func (e *eraser) freezing(ctx context.Context) error {
 	var writing int
 	if err := e.s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM freezes WHERE tenant = ? AND state = ?", e.tenant, freezeWriting).Scan(&writing); err != nil {
@@ -431,8 +437,8 @@ WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
 	return blobs, rows.Err()
 }
 
-// empty empties the entries of the person in one blob. Most blobs have none: only one that has is read again in the transaction that
-// writes it, since another erasure may have written it meanwhile.
+// empty empties the entries of the person in one blob. Most blobs have none: only one that has is read again in the
+// transaction that writes it, since another erasure may have written it meanwhile.
 func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	read := func(q interface {
 		QueryRowContext(context.Context, string, ...any) *sql.Row
@@ -508,8 +514,9 @@ var (
 	errFreezing  = errors.New("an audience of the tenant is being frozen")
 )
 
-// EraseExports removes all exports of a tenant that were ordered so far, and returns how many: a file cannot be changed. What they are made
-// of is erased before. While one is still being cancelled it is an error, and is to be called again.
+// EraseExports removes all exports of a tenant that were ordered so far, and returns how many: a file cannot be
+// changed. What they are made of is erased before. While one is still being cancelled it is an error, and is to be
+// called again.
 func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err error) {
 	rows, err := s.d.read.QueryContext(ctx, "SELECT id, finished_ms FROM jobs WHERE tenant = ? AND kind = ?", tenant, string(JobExport))
 	if err != nil {
@@ -554,7 +561,8 @@ func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err err
 	return n, nil
 }
 
-// uploads removes files that wait for their import, and the rows that imports refused: nobody can tell whom a refused row is about.
+// uploads removes files that wait for their import, and the rows that imports refused: nobody can tell whom a refused
+// row is about.
 func (e *eraser) uploads(ctx context.Context) error {
 	return e.s.write(ctx, func(tx *tx) error {
 		e.Uploads, e.Rejects = 0, 0
@@ -594,7 +602,8 @@ func (e *eraser) names(text []byte) bool {
 	return e.email != "" && bytes.Contains(bytes.ToLower(text), bytes.ToLower([]byte(e.email)))
 }
 
-// answers empties the answers that are kept for repeated requests. The keys stay: a repeated request is still not run twice.
+// answers empties the answers that are kept for repeated requests. The keys stay: a repeated request is still not run
+// twice.
 func (e *eraser) answers(ctx context.Context) error {
 	rows, err := e.s.d.read.QueryContext(ctx, "SELECT route, key, response FROM idempotency WHERE tenant = ? AND done AND response IS NOT NULL", e.tenant)
 	if err != nil {
@@ -674,7 +683,8 @@ func (e *eraser) webhooks(ctx context.Context) error {
 	return nil
 }
 
-// EraseWebhooks removes the events about a number that came to wait for an endpoint since [Store.EraseRows], and returns how many.
+// EraseWebhooks removes the events about a number that came to wait for an endpoint since [Store.EraseRows], and
+// returns how many.
 func (s *Store) EraseWebhooks(ctx context.Context, tenant, phone string) (int, error) {
 	e := &eraser{s: s, tenant: tenant, phone: phone, key: schemas.NumberKey(phone)}
 	if err := e.webhooks(ctx); err != nil {
@@ -683,7 +693,8 @@ func (s *Store) EraseWebhooks(ctx context.Context, tenant, phone string) (int, e
 	return e.Webhooks, nil
 }
 
-// EraseReferences removes the clients' references of the messages to these recipients, by campaign, and returns how many there were.
+// EraseReferences removes the clients' references of the messages to these recipients, by campaign, and returns how
+// many there were.
 func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients map[string]*roaring.Bitmap) (n int, err error) {
 	for campaign, seqs := range recipients {
 		number, err := schemas.CampaignNumber(campaign)
@@ -708,8 +719,8 @@ func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients m
 // compactPatience bounds how long [Store.Compact] waits for readers of the log.
 const compactPatience = 10 * time.Second
 
-// Compact writes a SQLite file anew, so that nothing that was deleted is left in its free pages, and empties its log. Writers wait
-// meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
+// Compact writes a SQLite file anew, so that nothing that was deleted is left in its free pages, and empties its log.
+// Writers wait meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
 func (s *Store) Compact(ctx context.Context) error {
 	if s.d.postgres {
 		return nil

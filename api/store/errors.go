@@ -23,7 +23,8 @@ var (
 	ErrFeatureOff = errors.New("feature is off")
 	// ErrInvalid: a value that cannot be stored; see [FieldError].
 	ErrInvalid = errors.New("invalid value")
-	// ErrNoKey: no such API key, a revoked one, or one of a tenant that is disabled. All three look the same from outside.
+	// ErrNoKey: no such API key, a revoked one, or one of a tenant that is disabled. All three look the same from
+	// outside.
 	ErrNoKey = errors.New("API key is not known")
 	// ErrListGone: a list of the audience was deleted.
 	ErrListGone = errors.New("contact list was deleted")
@@ -31,8 +32,8 @@ var (
 	ErrStream = errors.New("import stopped")
 	// ErrNoLead: this process no longer leads; call [Store.Lead] again before going on.
 	ErrNoLead = errors.New("lead was lost")
-	// ErrUnknown: the connection to the database failed during a commit, and the database did not answer in time whether
-	// it committed.
+	// ErrUnknown: the connection to the database failed during a commit, and the database did not answer in time
+	// whether it committed.
 	ErrUnknown = errors.New("change may have been saved")
 )
 

@@ -213,8 +213,8 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	return rows.Err()
 }
 
-// zonesOf returns the time zones in which the recipient of the entry may be: its own, else those of its number, else the tenant's, which
-// the entry has already (X11).
+// zonesOf returns the time zones in which the recipient of the entry may be: its own, else those of its number, else
+// the tenant's, which the entry has already (X11).
 func (f *freezer) zonesOf(e *audience.Entry) string {
 	if own, ok := e.Value(AttributeTimezone); ok && own != "" {
 		if _, err := hours.Zone(own); err == nil {
@@ -358,8 +358,8 @@ func (s *Store) Blobs(ctx context.Context, freezeID string) ([]audience.Index, e
 	if err != nil {
 		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
 	}
-	// Checked after the index is read: dropFreeze takes the published mark away before it removes blobs, so an index with
-	// the mark still there is complete.
+	// Checked after the index is read: dropFreeze takes the published mark away before it removes blobs, so an index
+	// with the mark still there is complete.
 	if n, err := s.q.FreezePublished(ctx, freezeID); err != nil {
 		return nil, fmt.Errorf("audience %s: %w", freezeID, err)
 	} else if n == 0 {

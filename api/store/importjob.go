@@ -51,8 +51,8 @@ type jobOptions struct {
 }
 
 // StartImport orders the import of an uploaded file into a list. [Store.RunImports] runs it, in any process. A
-// [FieldError] says what is wrong with the options or with the beginning of the file. It is [ErrErasureRuns] while a person of the tenant
-// is being erased.
+// [FieldError] says what is wrong with the options or with the beginning of the file. It is [ErrErasureRuns] while a
+// person of the tenant is being erased.
 func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upload string, opts ImportOptions) (ImportReport, error) {
 	u, err := s.GetUpload(ctx, tenant, upload)
 	if err != nil {

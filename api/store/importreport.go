@@ -79,8 +79,8 @@ func (s *Store) rejects(ctx context.Context, id string, each func([]Rejected) (m
 type ImportFilter struct {
 	Page
 	List uint64 // number, 0: into all lists
-	// After continues behind the import with this id that began at AfterTime, instead of at a page. New imports then cause
-	// no gap and no repetition.
+	// After continues behind the import with this id that began at AfterTime, instead of at a page. New imports then
+	// cause no gap and no repetition.
 	After     string
 	AfterTime time.Time
 }

@@ -92,8 +92,8 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Key, Tenant, e
 	if !strings.HasPrefix(secret, liveSecret) && !strings.HasPrefix(secret, testSecret) {
 		return Key{}, Tenant{}, ErrNoKey
 	}
-	// The secret is looked up by its hash: the duration of the look-up reveals something about hashes, and nothing about
-	// secrets.
+	// The secret is looked up by its hash: the duration of the look-up reveals something about hashes, and nothing
+	// about secrets.
 	row, err := s.q.KeyByHash(ctx, hashSecret(secret))
 	if errors.Is(err, sql.ErrNoRows) || err == nil && row.RevokedMs > 0 {
 		return Key{}, Tenant{}, ErrNoKey

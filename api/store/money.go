@@ -222,7 +222,8 @@ func (t *tx) reserve(ctx context.Context, c *Campaign, micros uint64) error {
 		return nil
 	}
 	// Locks the row first: two transactions could both read a balance that is enough for one of them. The CHECK of the
-	// table would refuse the second one, but on Postgres that ends the transaction before the missing amount can be read.
+	// table would refuse the second one, but on Postgres that ends the transaction before the missing amount can be
+	// read.
 	if _, err := t.LockBalance(ctx, c.Tenant); err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ import (
 
 // Config of a store.
 type Config struct {
-	// DSN is postgres://… (or postgresql://…), else the path of a SQLite file. Several processes may have it open at once.
+	// DSN is postgres://… (or postgresql://…), else the path of a SQLite file. Several processes may have it open at
+	// once.
 	DSN string
 	// Schema that holds the tables in Postgres, default public. SQLite has none.
 	Schema string
@@ -40,8 +41,8 @@ type Config struct {
 	Keys *schemas.Keys
 	// Silence is how long a statement may wait for an answer of Postgres before its connection fails; default 30 s.
 	Silence time.Duration
-	// Phones parses phone numbers; default: a new parser. Give several stores the same one, because its memory grows with
-	// the countries it meets.
+	// Phones parses phone numbers; default: a new parser. Give several stores the same one, because its memory grows
+	// with the countries it meets.
 	Phones *phone.Parser
 	Logger *slog.Logger     // default: none
 	Now    func() time.Time // default time.Now
@@ -265,8 +266,8 @@ func (d *database) openSQLite(ctx context.Context, path string) error {
 	}
 	var err error
 	// A log of 64 MB holds the index by number of some million contacts. A page of the index that changes many times is
-	// then copied into the database file only once; with the default of 4 MB, importing a million contacts spent a fifth
-	// of its time on copying. After a long reader has ended, the log is truncated to this size.
+	// then copied into the database file only once; with the default of 4 MB, importing a million contacts spent a
+	// fifth of its time on copying. After a long reader has ended, the log is truncated to this size.
 	if d.writers, err = sql.Open("sqlite", dsn("cache_size(-65536)", "wal_autocheckpoint(16384)", "journal_size_limit(67108864)")); err != nil {
 		return err
 	}

@@ -108,8 +108,8 @@ func (s *Store) LiftOptOuts(ctx context.Context, tenant string, cause OptOutCaus
 // maxOptOutText is the most characters that the proof of an opt-out keeps of what was written.
 const maxOptOutText = 1000
 
-// RecordOptOut opts a person out who asked for it himself. A fact that was recorded before changes nothing, whatever has happened since.
-// An error that is [schemas.ErrNotFound] is permanent: there is no such tenant.
+// RecordOptOut opts a person out who asked for it himself. A fact that was recorded before changes nothing, whatever
+// has happened since. An error that is [schemas.ErrNotFound] is permanent: there is no such tenant.
 func (s *Store) RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error {
 	if o.ID == "" {
 		return errors.New("opt-out: the fact has no id")

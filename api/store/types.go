@@ -92,13 +92,13 @@ type Route struct {
 	Enabled       bool
 	// Configuration of the connector, a JSON object; empty: none. It has no credentials.
 	Configuration string
-	// Credentials are encrypted, see package schemas/credentials; nil: none. CredentialNames are the paths of the values
-	// in them.
+	// Credentials are encrypted, see package schemas/credentials; nil: none. CredentialNames are the paths of the
+	// values in them.
 	Credentials     []byte
 	CredentialNames []string
 	// Priority (0 to 100) decides which route of a channel is chosen; the smallest is first. Among routes of equal
-	// priority, the smallest Cost (micro-units per message) is first. Share (1 to 100) divides campaigns among routes that
-	// are equal in both.
+	// priority, the smallest Cost (micro-units per message) is first. Share (1 to 100) divides campaigns among routes
+	// that are equal in both.
 	Priority, Share  uint32
 	Cost             uint64
 	Version          uint64
@@ -285,16 +285,16 @@ type ImportReport struct {
 	Unchanged  uint64
 	Duplicates uint64 // rows with the number of an earlier row of the file, merged with it
 	Invalid    uint64 // refused: no E.164 form, or a row that cannot be read
-	// Unreachable is how many of Imported, Updated and Unchanged have an invalid number or a fixed line. They are stored,
-	// and messages to them are not sent.
+	// Unreachable is how many of Imported, Updated and Unchanged have an invalid number or a fixed line. They are
+	// stored, and messages to them are not sent.
 	Unreachable uint64
 	// OptedOut is how many of Imported, Updated and Unchanged had opted out when the import began. They are stored, and
 	// messages to them are not sent.
 	OptedOut uint64
 	// Rejected are the first [MaxRejected] refused rows; [Store.ImportRejects] returns all.
 	Rejected []Rejected
-	// Bytes is the size of an uploaded file, and BytesRead how many of them were read. Both are 0 when the file came with
-	// the request.
+	// Bytes is the size of an uploaded file, and BytesRead how many of them were read. Both are 0 when the file came
+	// with the request.
 	Bytes, BytesRead uint64
 	Started          time.Time
 	// Seen is when these figures were last written.
@@ -346,22 +346,23 @@ type Spec struct {
 	RetryDelay time.Duration `json:",omitempty"`
 	// ReplayOf is the number of the campaign that this one repeats.
 	ReplayOf uint64 `json:",omitempty"`
-	// Values as the client wrote them, which the API returns: names or ids of Lists, whether it asked for a fallback, its
-	// zone.
+	// Values as the client wrote them, which the API returns: names or ids of Lists, whether it asked for a fallback,
+	// its zone.
 	ListRefs []string `json:",omitempty"`
 	Fallback bool     `json:",omitempty"`
 	Timezone string   `json:",omitempty"`
-	// TestRun: the client asked for a test, or its API key is a test key. A campaign is a test also when one of its lists
-	// is a test list.
+	// TestRun: the client asked for a test, or its API key is a test key. A campaign is a test also when one of its
+	// lists is a test list.
 	TestRun bool `json:",omitempty"`
-	// ListEnds are the ends of Lists when the campaign was confirmed. Contacts that joined later are not in its audience.
+	// ListEnds are the ends of Lists when the campaign was confirmed. Contacts that joined later are not in its
+	// audience.
 	ListEnds []int64 `json:",omitempty"`
 	// Counted is when ListEnds were read. An opt-out that was lifted later still counts for this campaign.
 	Counted time.Time `json:",omitzero"`
 	// Ambiguous is the newest order about ambiguous recipients.
 	Ambiguous *AmbiguousOrder `json:",omitempty"`
-	// Fields of single kinds of campaigns. Parameters are the parameters of the first leg's template, by name or number;
-	// the values are texts with merge fields.
+	// Fields of single kinds of campaigns. Parameters are the parameters of the first leg's template, by name or
+	// number; the values are texts with merge fields.
 	Parameters map[string]string `json:",omitempty"`
 	Language   string            `json:",omitempty"`
 	// Variants of the text of an SMS campaign; Body is empty then.
@@ -373,8 +374,8 @@ type Spec struct {
 	// Named has, for each leg in the order of the chain, the objects that its references stood for when they were last
 	// looked up.
 	Named []Named `json:",omitempty"`
-	// Editors are the last people who changed the campaign, at most 20. None of them may be the second person who confirms
-	// it.
+	// Editors are the last people who changed the campaign, at most 20. None of them may be the second person who
+	// confirms it.
 	Editors []string `json:",omitempty"`
 	// Traffic is outbound or inbound_outbound; "" is outbound (R35).
 	Traffic string `json:",omitempty"`
@@ -390,8 +391,8 @@ type Spec struct {
 	Forecast *Forecast `json:",omitempty"`
 	// Weights of the variants from confirm on, the newest last.
 	Weights [][]uint32 `json:",omitempty"`
-	// ShortenLinks replaces every web address in a text by a short link. UTM are the utm_ parameters that links get; the
-	// keys lack the prefix utm_.
+	// ShortenLinks replaces every web address in a text by a short link. UTM are the utm_ parameters that links get;
+	// the keys lack the prefix utm_.
 	ShortenLinks bool              `json:",omitempty"`
 	UTM          map[string]string `json:",omitempty"`
 	// LinkBase is the address before the token of a link, as configured when the campaign was last written; "" without
@@ -585,8 +586,8 @@ type CampaignFilter struct {
 	Tag            string
 	Oldest         bool // oldest first
 	IncludeDeleted bool // also removed campaigns
-	// After is the number of the last campaign of the page before. Unlike with page numbers, campaigns that are added or
-	// removed meanwhile cause no gap and no repetition. 0: from the first.
+	// After is the number of the last campaign of the page before. Unlike with page numbers, campaigns that are added
+	// or removed meanwhile cause no gap and no repetition. 0: from the first.
 	After uint64
 }
 
@@ -636,8 +637,8 @@ type Suppression struct {
 	Reason string
 	By     string
 	Lifted bool
-	// Channels are the channels that the number has opted out of. In an entry of the log, they are the channels after the
-	// change, and Scope is the channel that changed.
+	// Channels are the channels that the number has opted out of. In an entry of the log, they are the channels after
+	// the change, and Scope is the channel that changed.
 	Channels ChannelSet
 	Scope    schemas.Channel
 	Version  uint64
@@ -654,8 +655,8 @@ const (
 	ClaimNew ClaimState = iota
 	// ClaimReplay: the request was done before; answer with Status and Response.
 	ClaimReplay
-	// ClaimInFlight: another request with the key runs, or its process died. Reserved, if not nil, are the ids that it had
-	// reserved.
+	// ClaimInFlight: another request with the key runs, or its process died. Reserved, if not nil, are the ids that it
+	// had reserved.
 	ClaimInFlight
 	// ClaimMismatch: the key was used before with another body.
 	ClaimMismatch

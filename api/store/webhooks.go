@@ -30,8 +30,8 @@ const (
 	// webhookEndedLife is how long an event is kept after it was delivered or given up. Until then it is listed, and
 	// recognised when it is queued again.
 	webhookEndedLife = 7 * 24 * time.Hour
-	// webhookLife is how long an event is kept that waits for a paused or disabled endpoint: as long as topic deliveries
-	// keeps it.
+	// webhookLife is how long an event is kept that waits for a paused or disabled endpoint: as long as topic
+	// deliveries keeps it.
 	webhookLife = 35 * 24 * time.Hour
 )
 

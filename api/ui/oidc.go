@@ -19,14 +19,16 @@ import (
 	"fanfare/schemas"
 )
 
-// OIDC is a provider of OpenID Connect by which people log in. It says who somebody is; what the person may do is in the store, so
-// a person must have been added to the console before.
+// OIDC is a provider of OpenID Connect by which people log in. It says who somebody is; what the person may do is in
+// the store, so a person must have been added to the console before.
 type OIDC struct {
-	// Issuer is the provider's address, such as https://login.example.com, below which it has /.well-known/openid-configuration.
+	// Issuer is the provider's address, such as https://login.example.com, below which it has
+	// /.well-known/openid-configuration.
 	Issuer string
 	// ClientID and ClientSecret are what the provider knows the console by.
 	ClientID, ClientSecret string
-	// PublicURL is the console's own address, as browsers reach it. The provider must allow PublicURL + /login/oidc/callback.
+	// PublicURL is the console's own address, as browsers reach it. The provider must allow PublicURL +
+	// /login/oidc/callback.
 	PublicURL string
 }
 
@@ -146,8 +148,8 @@ func (u *UI) oidcReturn(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// oidcEmail exchanges the code for the person's e-mail address. It returns errOIDC unless the provider's token is its own, for this
-// console and this log-in, and says that the address is the person's.
+// oidcEmail exchanges the code for the person's e-mail address. It returns errOIDC unless the provider's token is its
+// own, for this console and this log-in, and says that the address is the person's.
 func (u *UI) oidcEmail(ctx context.Context, code string, l *oidcLogin) (string, error) {
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, u.oidc.http), oidcPatience)
 	defer cancel()

@@ -117,7 +117,8 @@ func policyInput(val map[string]string) map[string]any {
 	return in
 }
 
-// wordsAs gives the words of a line their names. The last name takes what is left; the API names what is missing or wrong.
+// wordsAs gives the words of a line their names. The last name takes what is left; the API names what is missing or
+// wrong.
 func wordsAs(line string, names ...string) map[string]any {
 	out := map[string]any{}
 	words := strings.Fields(line)

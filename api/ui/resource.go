@@ -16,8 +16,8 @@ import (
 // resourceScreen describes the screen of one kind of the API's resources: a table, a form to create and to change one,
 // and the actions of a row. Templates, agents, channels, keys, people and tenants are such screens.
 type resourceScreen struct {
-	// Key is the path of the screen and a part of its keys in the text catalogue: the screen with the key templates is at
-	// /templates.
+	// Key is the path of the screen and a part of its keys in the text catalogue: the screen with the key templates is
+	// at /templates.
 	Key string
 	// API is the resource's path.
 	API string

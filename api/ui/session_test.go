@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Guessing is slowed down for each network address and for each e-mail address, and attempts that are refused leave nothing in memory.
+// Guessing is slowed down for each network address and for each e-mail address, and attempts that are refused leave
+// nothing in memory.
 func TestLoginLimits(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := newLoginLimits(func() time.Time { return now })

@@ -3,10 +3,11 @@
 //	carriersim --truth carrier-sim.ndjson --id-key HEX
 //	fanfare serve --carrier-sim http://127.0.0.1:PORT …
 //
-// With --smpp it is an SMPP message centre too, with --http-sms a provider of SMS over HTTP, with --graph WhatsApp's Cloud API,
-// with --rbm RCS for Business, with --ari the REST interface of an Asterisk, all over the same ground truth. It prints its addresses on standard output once it is
-// ready, and everything else on standard error. Interrupted, it answers what
-// it has taken and stops; the receipts it owes then, and after a kill, are sent by the next one on the same truth file.
+// With --smpp it is an SMPP message centre too, with --http-sms a provider of SMS over HTTP, with --graph WhatsApp's
+// Cloud API, with --rbm RCS for Business, with --ari the REST interface of an Asterisk, all over the same ground truth.
+// It prints its addresses on standard output once it is ready, and everything else on standard error. Interrupted, it
+// answers what it has taken and stops; the receipts it owes then, and after a kill, are sent by the next one on the
+// same truth file.
 package main
 
 import (

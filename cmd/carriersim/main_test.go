@@ -201,8 +201,8 @@ func startProcess(t *testing.T, args ...string) *process {
 	return p
 }
 
-// TestKill kills the process again and again while two clients submit and take receipts. What it answered stands in the truth, what it
-// certainly did not take does not, and every receipt that the truth owes is taken in the end.
+// TestKill kills the process again and again while two clients submit and take receipts. What it answered stands in the
+// truth, what it certainly did not take does not, and every receipt that the truth owes is taken in the end.
 func TestKill(t *testing.T) {
 	truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 	p := startProcess(t, "--truth", truth, "--profile", "fast")

@@ -18,9 +18,9 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestKillSMPP kills the process again and again while a client hands over by SMPP, short texts and long ones. What it answered stands in
-// the truth once, what it certainly did not take does not, and every receipt that the truth owes comes in the end, for each part, also
-// those that a process before it owed.
+// TestKillSMPP kills the process again and again while a client hands over by SMPP, short texts and long ones. What it
+// answered stands in the truth once, what it certainly did not take does not, and every receipt that the truth owes
+// comes in the end, for each part, also those that a process before it owed.
 func TestKillSMPP(t *testing.T) {
 	truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 	args := []string{"--truth", truth, "--profile", "fast", "--smpp-quirks", "ids=hex,receipt-ids=zeros,receipts=text", "--smpp"}

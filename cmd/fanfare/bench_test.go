@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// BenchmarkG10 measures a campaign to a million people (or FANFARE_BENCH_PEOPLE) from confirm to completed, with everything in one
-// process and a carrier without a limit. It compares the rate with that of the expander alone, measured in the same run on the
-// same machine. Memory is the high-water mark of the process.
+// BenchmarkG10 measures a campaign to a million people (or FANFARE_BENCH_PEOPLE) from confirm to completed, with
+// everything in one process and a carrier without a limit. It compares the rate with that of the expander alone,
+// measured in the same run on the same machine. Memory is the high-water mark of the process.
 func BenchmarkG10(b *testing.B) {
 	people := 1_000_000
 	if v, err := strconv.Atoi(os.Getenv("FANFARE_BENCH_PEOPLE")); err == nil && v > 0 {

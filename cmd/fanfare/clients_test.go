@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// The clients that generators make of the OpenAPI document compile, and send a campaign through a real server: in Go with oapi-codegen, in
-// TypeScript with openapi-typescript.
+// The clients that generators make of the OpenAPI document compile, and send a campaign through a real server: in Go
+// with oapi-codegen, in TypeScript with openapi-typescript.
 func TestGeneratedClients(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
 	runBinary(t, "tenants", "create", "Acme", "--region", "IT", "--data", dir)
@@ -70,8 +70,8 @@ func goExample(t *testing.T) []string {
 	return []string{bin}
 }
 
-// typescriptExample generates and compiles schemas/examples/typescript and returns how to run it. Its packages are installed from npm
-// into a folder of the test. Without npm the test is skipped; in CI it fails.
+// typescriptExample generates and compiles schemas/examples/typescript and returns how to run it. Its packages are
+// installed from npm into a folder of the test. Without npm the test is skipped; in CI it fails.
 func typescriptExample(t *testing.T) []string {
 	t.Helper()
 	if _, err := exec.LookPath("npm"); err != nil {

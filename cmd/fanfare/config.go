@@ -24,8 +24,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Config holds the settings of a process, named as the flags. FANFARE_SIM_RATE means the same as --sim-rate, and as sim-rate in
-// the file given by --config. A flag wins over the environment, and the environment wins over the file.
+// Config holds the settings of a process, named as the flags. FANFARE_SIM_RATE means the same as --sim-rate, and as
+// sim-rate in the file given by --config. A flag wins over the environment, and the environment wins over the file.
 type Config struct {
 	Data  string   `koanf:"data"`
 	HTTP  string   `koanf:"http"`
@@ -330,7 +330,8 @@ func (c Config) services() services.Config {
 	}
 }
 
-// needsStore reports whether the process opens the store. Without --id-key even a sender asks the store for the key, once.
+// needsStore reports whether the process opens the store. Without --id-key even a sender asks the store for the key,
+// once.
 func (c Config) needsStore() bool { return c.needs(needStore) || c.IDKey == "" }
 
 // keptInData reports whether the process keeps anything under --data.

@@ -24,8 +24,9 @@ func (w *wiring) waiter() services.Waiter {
 	return services.Waiter{Log: w.log, Timeout: w.cfg.StartTimeout, Began: w.began}
 }
 
-// reach connects to every service that has an address and is needed, and waits for those that are not ready. Only at the start
-// does a service that cannot be used end the process. Once the process runs, it waits without end for services that are away.
+// reach connects to every service that has an address and is needed, and waits for those that are not ready. Only at
+// the start does a service that cannot be used end the process. Once the process runs, it waits without end for
+// services that are away.
 func (w *wiring) reach(ctx context.Context, needs ...need) error {
 	errs := make([]error, len(needs))
 	var wg sync.WaitGroup
@@ -43,8 +44,9 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 	return errors.Join(errs...)
 }
 
-// retried calls do until it succeeds, while its error may pass and the time for the start is not over. It is for steps of the
-// start that ask more of a service than [wiring.reach] does, such as a migration. A step may take longer than that time.
+// retried calls do until it succeeds, while its error may pass and the time for the start is not over. It is for steps
+// of the start that ask more of a service than [wiring.reach] does, such as a migration. A step may take longer than
+// that time.
 func (w *wiring) retried(ctx context.Context, flag string, mayPass func(error) bool, do func(context.Context) error) error {
 	var last error
 	err := w.waiter().For(ctx, flag, func(ctx context.Context) *services.Problem {
@@ -110,8 +112,8 @@ func (w *wiring) reachOne(ctx context.Context, n need) *services.Problem {
 	}
 }
 
-// openStore opens the store and brings its tables up to date. It also finds the key that signs ids: given by --id-key, else
-// made at the first start of the installation and kept in the store.
+// openStore opens the store and brings its tables up to date. It also finds the key that signs ids: given by --id-key,
+// else made at the first start of the installation and kept in the store.
 func (w *wiring) openStore(ctx context.Context) error {
 	cfg := store.Config{DSN: w.cfg.storeDSN(), Schema: w.cfg.schemaName(), Logger: w.log}
 	return w.retried(ctx, "--store", services.PostgresMayPass, func(ctx context.Context) error {

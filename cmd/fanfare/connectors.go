@@ -31,13 +31,15 @@ type connector struct {
 	// simulated: nothing reaches a person. Tests go only there (X14).
 	simulated bool
 	channels  []schemas.Channel
-	// secrets are the paths of settings that are credentials; a last element of * stands for all. The API never gives them back.
+	// secrets are the paths of settings that are credentials; a last element of * stands for all. The API never gives
+	// them back.
 	secrets []string
 	// caps returns what the connector can do with these settings, or what is wrong with them. It connects to nothing.
 	caps func(settings []byte) (carrier.Caps, error)
 	// open connects. The account is the name of the route.
 	open func(ctx context.Context, w *wiring, account string, settings []byte) (carrier.Connector, error)
-	// webhook returns what verifies and reads the carrier's callbacks; nil: the carrier makes none. It connects to nothing.
+	// webhook returns what verifies and reads the carrier's callbacks; nil: the carrier makes none. It connects to
+	// nothing.
 	webhook func(account string, settings []byte) (carrier.Webhook, error)
 }
 
@@ -209,7 +211,8 @@ func openVoice(_ context.Context, w *wiring, account string, settings []byte) (c
 	return newVoice(w.log, account, settings)
 }
 
-// settingsOf returns what the connector of a route is opened with: its configuration, and its credentials once they are opened.
+// settingsOf returns what the connector of a route is opened with: its configuration, and its credentials once they are
+// opened.
 func (w *wiring) settingsOf(r *fanfarev1.Route) ([]byte, error) {
 	var secret []byte
 	if sealed := r.GetSealedCredentials(); len(sealed) > 0 {
@@ -279,8 +282,8 @@ func (o *opened[T]) of(r *fanfarev1.Route) (T, error) {
 	return known.value, known.err
 }
 
-// indexed returns a function that reports whether the receipts of a route are matched through the index of provider ids: those of a
-// carrier that does not echo our id. A route whose settings cannot be read counts as one.
+// indexed returns a function that reports whether the receipts of a route are matched through the index of provider
+// ids: those of a carrier that does not echo our id. A route whose settings cannot be read counts as one.
 func (w *wiring) indexed() func(*fanfarev1.Route) bool {
 	known := &opened[bool]{make: func(r *fanfarev1.Route) (bool, error) {
 		kind := connectorNamed(r.GetConnector())
@@ -336,8 +339,8 @@ func (w *wiring) testRoute(ctx context.Context, name, connector string, settings
 	return nil
 }
 
-// webhooks returns a function that finds what verifies and reads the callbacks of a route. Its error is [api.ErrNoCallbacks] for a route
-// that is not there or whose carrier makes none.
+// webhooks returns a function that finds what verifies and reads the callbacks of a route. Its error is
+// [api.ErrNoCallbacks] for a route that is not there or whose carrier makes none.
 func (w *wiring) webhooks() func(route string) (carrier.Webhook, error) {
 	known := &opened[carrier.Webhook]{make: func(r *fanfarev1.Route) (carrier.Webhook, error) {
 		kind := connectorNamed(r.GetConnector())
@@ -359,8 +362,8 @@ func (w *wiring) webhooks() func(route string) (carrier.Webhook, error) {
 	}
 }
 
-// verifier returns what verifies the callbacks of carriers for the API. A connector that knows its public address is believed more than
-// the request: proxies change what the carrier has called, and some carriers sign it.
+// verifier returns what verifies the callbacks of carriers for the API. A connector that knows its public address is
+// believed more than the request: proxies change what the carrier has called, and some carriers sign it.
 func (w *wiring) verifier() func(*http.Request, *fanfarev1.Callback) (api.Called, error) {
 	find := w.webhooks()
 	return func(r *http.Request, c *fanfarev1.Callback) (api.Called, error) {

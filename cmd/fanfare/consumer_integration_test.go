@@ -24,8 +24,8 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// The consumer in schemas/examples/python is written as a downstream user would write it. These tests check that it counts the
-// same as the product.
+// The consumer in schemas/examples/python is written as a downstream user would write it. These tests check that it
+// counts the same as the product.
 
 const (
 	pythonExample = "../../schemas/examples/python"
@@ -140,9 +140,9 @@ func recordOf(t *testing.T, e schemas.Event) *kgo.Record {
 	return r
 }
 
-// TestIntegrationPythonConsumerModel gives the consumer every kind, try and code there is: shuffled, doubled, compressed with
-// every codec, among aborted transactions and records of a later version. It compares the counts of the consumer with those
-// of package schemas.
+// TestIntegrationPythonConsumerModel gives the consumer every kind, try and code there is: shuffled, doubled,
+// compressed with every codec, among aborted transactions and records of a later version. It compares the counts of the
+// consumer with those of package schemas.
 func TestIntegrationPythonConsumerModel(t *testing.T) {
 	kafka := testinfra.Need(t, testinfra.Kafka)[testinfra.Kafka]
 	names := newTopics(t, kafka, true)
@@ -273,10 +273,11 @@ func cloneRecords(records []*kgo.Record) []*kgo.Record {
 	return out
 }
 
-// TestIntegrationPythonConsumer sends a campaign of 500 on real services, with every behaviour of the simulated carrier that ends
-// soon; all other receipts come within the receipt window, so the record of the carrier is what must be counted. The consumer is
-// killed and stopped in the middle, and events come twice and in aborted transactions. It reads only the two public topics and
-// must count the same as /stats and as the record of the carrier. Every record must be as AsyncAPI describes it.
+// TestIntegrationPythonConsumer sends a campaign of 500 on real services, with every behaviour of the simulated carrier
+// that ends soon; all other receipts come within the receipt window, so the record of the carrier is what must be
+// counted. The consumer is killed and stopped in the middle, and events come twice and in aborted transactions. It
+// reads only the two public topics and must count the same as /stats and as the record of the carrier. Every record
+// must be as AsyncAPI describes it.
 func TestIntegrationPythonConsumer(t *testing.T) {
 	addr := testinfra.Need(t, testinfra.All...)
 	kafka := addr[testinfra.Kafka]
@@ -377,8 +378,8 @@ type testAudience struct {
 	invalid   map[string]bool
 }
 
-// makeAudience returns n people: realistic numbers, some that do not exist, some who have opted out, and the magic numbers of the
-// simulator, except those that are tried for hours.
+// makeAudience returns n people: realistic numbers, some that do not exist, some who have opted out, and the magic
+// numbers of the simulator, except those that are tried for hours.
 func makeAudience(t *testing.T, n int) testAudience {
 	t.Helper()
 	crowd := makePeople(t, n, 17)
@@ -388,7 +389,8 @@ func makeAudience(t *testing.T, n int) testAudience {
 		a.invalid[number] = true
 	}
 	for _, m := range sim.Magic {
-		// The carrier refuses two of them as long as the campaign may send; the receipt of a third comes after the receipt window.
+		// The carrier refuses two of them as long as the campaign may send; the receipt of a third comes after the
+		// receipt window.
 		if m.NN != 41 && m.NN != 43 && m.NN != 1 {
 			a.everybody = append(a.everybody, m.Number())
 		}

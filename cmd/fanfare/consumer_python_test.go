@@ -28,9 +28,9 @@ type consumer struct {
 	args                  []string
 }
 
-// newConsumer returns a consumer with its own state and its own group. Its packages are installed from PyPI once per machine and
-// set of pinned versions; the code for the records is generated from the committed .proto files. Without Python the test is
-// skipped; in CI it fails.
+// newConsumer returns a consumer with its own state and its own group. Its packages are installed from PyPI once per
+// machine and set of pinned versions; the code for the records is generated from the committed .proto files. Without
+// Python the test is skipped; in CI it fails.
 func newConsumer(t *testing.T, kafka, prefix string) *consumer {
 	t.Helper()
 	python, err := pythonEnvironment(t.Context())
@@ -86,8 +86,8 @@ func pythonEnvironment(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
-	// The environment is made in another folder and then renamed, because half an environment does not work, and two tests may
-	// make it at the same time.
+	// The environment is made in another folder and then renamed, because half an environment does not work, and two
+	// tests may make it at the same time.
 	fresh, err := os.MkdirTemp(filepath.Dir(dir), "python-new-")
 	if err != nil {
 		return "", err
@@ -144,8 +144,8 @@ func (c *consumer) untilSettled(t *testing.T, campaign string, limit time.Durati
 	return a
 }
 
-// The example consumer logs in to an embedded installation with DIR/consumer.json and counts a campaign. Without the login the
-// broker tells it nothing.
+// The example consumer logs in to an embedded installation with DIR/consumer.json and counts a campaign. Without the
+// login the broker tells it nothing.
 func TestIntegrationPythonConsumerLogsIn(t *testing.T) {
 	w := newEmbeddedEnv(t, 2000, "--sim-profile", "fast", "--receipt-window", "2s", "--log-level", "warn")
 	connection := filepath.Join(w.dir, "consumer.json")

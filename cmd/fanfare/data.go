@@ -16,8 +16,8 @@ import (
 // milliseconds, while they bring the tables up to date.
 const commandTime = 10 * time.Second
 
-// lockData locks the data directory for as long as the process runs. If another process uses it, lockData fails and has changed
-// nothing. It waits only for commands, such as `fanfare keys create`, which end by themselves.
+// lockData locks the data directory for as long as the process runs. If another process uses it, lockData fails and has
+// changed nothing. It waits only for commands, such as `fanfare keys create`, which end by themselves.
 func (w *wiring) lockData(ctx context.Context, command string) error {
 	deadline := time.Now().Add(commandTime)
 	for {
@@ -43,8 +43,9 @@ func (w *wiring) lockData(ctx context.Context, command string) error {
 // isServer reports whether a command runs until it is stopped.
 func isServer(command string) bool { return command == "serve" || command == "demo" }
 
-// shareData opens the SQLite store for a command. If no process uses the data directory, the command locks it while it brings the
-// tables up to date. Else the tables must be those of this program already, because the running process uses them.
+// shareData opens the SQLite store for a command. If no process uses the data directory, the command locks it while it
+// brings the tables up to date. Else the tables must be those of this program already, because the running process uses
+// them.
 func (w *wiring) shareData(ctx context.Context, command string) error {
 	cfg := store.Config{DSN: w.cfg.storeDSN(), Schema: w.cfg.schemaName(), Logger: w.log}
 	deadline := time.Now().Add(commandTime)

@@ -46,8 +46,8 @@ func contents(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// A second process on the same data says which process uses it, and has changed nothing: not the route, whose limit it would
-// write, nor a table, nor a topic. It also fails before it connects to any service.
+// A second process on the same data says which process uses it, and has changed nothing: not the route, whose limit it
+// would write, nor a table, nor a topic. It also fails before it connects to any service.
 func TestSecondServeChangesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -94,7 +94,8 @@ func TestSecondServeChangesNothing(t *testing.T) {
 	}
 }
 
-// Commands work while a process uses the data. A process that starts while a command holds the lock waits for the command.
+// Commands work while a process uses the data. A process that starts while a command holds the lock waits for the
+// command.
 func TestCommandsShareData(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -127,8 +128,8 @@ func TestCommandsShareData(t *testing.T) {
 	}
 }
 
-// Every file in the data directory is private to its owner, and so is every folder: also those that existed before with other
-// modes, and whatever the umask of the process was.
+// Every file in the data directory is private to its owner, and so is every folder: also those that existed before with
+// other modes, and whatever the umask of the process was.
 func TestDataIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := os.MkdirAll(filepath.Join(dir, "kafka"), 0o700); err != nil {
@@ -188,7 +189,8 @@ func TestDataIsPrivate(t *testing.T) {
 	}
 }
 
-// fanfare topics lists the topics of an embedded installation and says how a consumer logs in, without printing the password.
+// fanfare topics lists the topics of an embedded installation and says how a consumer logs in, without printing the
+// password.
 func TestTopicsSaysHowToLogIn(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, func(c *Config) { c.Prefix, c.HTTP = "fanfare.", freeAddr(t) })

@@ -211,8 +211,8 @@ func (d *demo) campaign(ctx context.Context) error {
 // demoKeyFile has the key that the demo prints: the store keeps only its hash.
 const demoKeyFile = "demo-key"
 
-// demoKey returns the key that the demo prints: that of the last run, so that what was pasted then still works, else a new one. It
-// revokes keys of earlier demos that are not known any more.
+// demoKey returns the key that the demo prints: that of the last run, so that what was pasted then still works, else a
+// new one. It revokes keys of earlier demos that are not known any more.
 func demoKey(ctx context.Context, s *store.Store, tenant, path string) (string, error) {
 	const name = "demo"
 	raw, err := os.ReadFile(path)

@@ -9,8 +9,8 @@ import (
 	"fanfare/api/store"
 )
 
-// This file makes what the demo shows beside its live campaign: lists of 40,000 people, templates, and ten campaigns of all
-// channels in all states that a marketer meets. It uses the API, as a client does.
+// This file makes what the demo shows beside its live campaign: lists of 40,000 people, templates, and ten campaigns of
+// all channels in all states that a marketer meets. It uses the API, as a client does.
 
 // object is a JSON object.
 type object = map[string]any

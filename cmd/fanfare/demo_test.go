@@ -20,7 +20,8 @@ import (
 	"fanfare/schemas"
 )
 
-// All people of the demo have mobile numbers that exist: a newcomer's first campaign must not begin with invalid numbers.
+// All people of the demo have mobile numbers that exist: a newcomer's first campaign must not begin with invalid
+// numbers.
 func TestMadeUpPeopleCanBeSentTo(t *testing.T) {
 	rows, err := csv.NewReader(madeUpPeople(demoPeople, 0)).ReadAll()
 	if err != nil {
@@ -49,7 +50,8 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-// The demo prints one key from run to run, so that what was pasted keeps working. A key that was revoked or is another tenant's is replaced.
+// The demo prints one key from run to run, so that what was pasted keeps working. A key that was revoked or is another
+// tenant's is replaced.
 func TestDemoKeepsItsKey(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
@@ -132,8 +134,9 @@ func TestDemoProgressWithoutTerminal(t *testing.T) {
 	})
 }
 
-// The demo, as a newcomer starts it: everybody in its live campaign is accounted for, by Fanfare as by the carrier, and the console has ten
-// more campaigns of every channel in the states that a marketer meets. Its clicks and opt-outs are what the simulated phones did.
+// The demo, as a newcomer starts it: everybody in its live campaign is accounted for, by Fanfare as by the carrier, and
+// the console has ten more campaigns of every channel in the states that a marketer meets. Its clicks and opt-outs are
+// what the simulated phones did.
 func TestDemoRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")

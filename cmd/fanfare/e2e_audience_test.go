@@ -23,8 +23,8 @@ type people struct {
 	rows, duplicates, refused int
 }
 
-// makePeople returns n rows of realistic numbers of forty countries, one in fifty a repeat, one in a hundred not a number at
-// all, one in a hundred a number that does not exist. The same seed gives the same people.
+// makePeople returns n rows of realistic numbers of forty countries, one in fifty a repeat, one in a hundred not a
+// number at all, one in a hundred a number that does not exist. The same seed gives the same people.
 func makePeople(t testing.TB, n int, seed uint64) people {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 1))

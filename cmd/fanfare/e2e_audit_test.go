@@ -59,9 +59,9 @@ func (a *auditAnswer) value(t *testing.T, figure, source string) float64 {
 	return -1
 }
 
-// X16, X18: audits of a campaign while it is sent through a misbehaving carrier, over a kill -9, and after it has settled: the log, the
-// statistics, the ledger and the carrier's own record agree, or it is said why not. What is rebuilt from the log while another campaign
-// is being sent is identical.
+// X16, X18: audits of a campaign while it is sent through a misbehaving carrier, over a kill -9, and after it has
+// settled: the log, the statistics, the ledger and the carrier's own record agree, or it is said why not. What is
+// rebuilt from the log while another campaign is being sent is identical.
 func TestAuditAndRebuildWhileTrafficGoesOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")

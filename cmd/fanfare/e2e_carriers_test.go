@@ -21,9 +21,10 @@ const (
 	carrierRate   = 500
 )
 
-// A campaign by SMPP, one by HTTP, one by WhatsApp and one by RCS, to a carrier in a process of its own. Fanfare is killed with kill -9 in the middle of each. By the
-// carrier's own record no recipient got the message again, unless the carrier had said that it could not deliver the first one; each
-// recipient without a message is named: not sent, or ambiguous (P2, P3). Receipts come back on the SMPP session, and by callbacks that are signed.
+// A campaign by SMPP, one by HTTP, one by WhatsApp and one by RCS, to a carrier in a process of its own. Fanfare is
+// killed with kill -9 in the middle of each. By the carrier's own record no recipient got the message again, unless the
+// carrier had said that it could not deliver the first one; each recipient without a message is named: not sent, or
+// ambiguous (P2, P3). Receipts come back on the SMPP session, and by callbacks that are signed.
 func TestEndToEndCarriers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")
@@ -157,7 +158,8 @@ func TestEndToEndCarriers(t *testing.T) {
 			if stats.TotalMessages != carrierPeople || missing > stats.Ambiguous+stats.NotSent {
 				t.Errorf("the carrier did not get %d of %d: want each of them not sent or ambiguous: %+v", missing, carrierPeople, stats)
 			}
-			// P6: what the log says is what is kept, counted again while the process runs. Receipts may still come between the two counts.
+			// P6: what the log says is what is kept, counted again while the process runs. Receipts may still come
+			// between the two counts.
 			for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 				out, err := exec.Command(fanfareBinary(t), "rebuild", "--data", data, "--id-key", idKey, "--campaign", made.ID).CombinedOutput()
 				if err == nil && strings.Contains(string(out), "Identical: 1 campaigns.") {

@@ -31,8 +31,8 @@ type clusterEnv struct {
 	file    string
 }
 
-// newClusterEnv starts one process with api and relay, two schedulers (one of them on standby), two expanders, two processes with
-// sender and tracker, one with analytics, and one simulated carrier that they share.
+// newClusterEnv starts one process with api and relay, two schedulers (one of them on standby), two expanders, two
+// processes with sender and tracker, one with analytics, and one simulated carrier that they share.
 func newClusterEnv(t *testing.T, rate int, profile string) *clusterEnv {
 	t.Helper()
 	addr := testinfra.Need(t, testinfra.All...)
@@ -116,9 +116,9 @@ func (w *clusterEnv) kill(t *testing.T, nth int) int {
 	return min(2000, int(float64(w.rate)*(0.25+simP99.Seconds())))
 }
 
-// startAgain restarts a process and waits until it is ready. If the process ends because a service is away, startAgain restarts it
-// as a supervisor does (deploy/systemd: Restart=always): the ClickHouse of testinfra ends and is restarted when a connection
-// breaks during an insert.
+// startAgain restarts a process and waits until it is ready. If the process ends because a service is away, startAgain
+// restarts it as a supervisor does (deploy/systemd: Restart=always): the ClickHouse of testinfra ends and is restarted
+// when a connection breaks during an insert.
 func (w *clusterEnv) startAgain(t *testing.T, p *process) {
 	t.Helper()
 	p.start()
@@ -160,8 +160,8 @@ func (w *clusterEnv) end(t *testing.T, p *process) {
 	}
 }
 
-// clusterStale is the greatest age that statistics may name: after the analytics process is killed, its partitions are read again
-// only after a session time-out.
+// clusterStale is the greatest age that statistics may name: after the analytics process is killed, its partitions are
+// read again only after a session time-out.
 const clusterStale = 20 * time.Second
 
 // Eight processes on real services; each is killed once while it works.
@@ -194,8 +194,8 @@ func (w rollingEnv) kill(t *testing.T, nth int) int {
 	return 0
 }
 
-// A worker joins and one leaves in the middle of a campaign, then the processes are restarted one after the other. At the end no
-// message is uncertain.
+// A worker joins and one leaves in the middle of a campaign, then the processes are restarted one after the other. At
+// the end no message is uncertain.
 func TestIntegrationRollingRestart(t *testing.T) {
 	w := rollingEnv{newClusterEnv(t, 500, "fast")}
 	endToEnd(t, w, e2eConfig{people: 10_000, kills: 2 + len(w.parts), seed: seed(t, 13), stale: clusterStale, limit: 15 * time.Minute})

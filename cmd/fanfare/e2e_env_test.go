@@ -144,7 +144,8 @@ type client struct {
 	base, key string
 }
 
-// call sends body (nil, JSON, or an io.Reader sent as it is) and decodes the answer into out unless nil. It returns the status, 0 with an error.
+// call sends body (nil, JSON, or an io.Reader sent as it is) and decodes the answer into out unless nil. It returns the
+// status, 0 with an error.
 func (c *client) call(ctx context.Context, method, path string, body, out any, contentType string) (int, error) {
 	var r io.Reader
 	switch b := body.(type) {
@@ -331,13 +332,13 @@ type deliveriesFollower struct {
 	states map[uint32]schemas.Precedence
 	points []pendingPoint
 	total  int
-	// gaps are the times when the broker was down or this reader had not caught up again, so that states is old. The last gap may
-	// still be open.
+	// gaps are the times when the broker was down or this reader had not caught up again, so that states is old. The
+	// last gap may still be open.
 	gaps []gap
 }
 
-// A gap begins with a kill and ends when the product is ready and this reader has read the topic to its end again; end is zero
-// until then.
+// A gap begins with a kill and ends when the product is ready and this reader has read the topic to its end again; end
+// is zero until then.
 type gap struct {
 	start, end time.Time
 	down       bool

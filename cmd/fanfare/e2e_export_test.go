@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// X7: an export goes on after kill -9 of the process that makes it, from the step that was kept, and its file is the one that an
-// undisturbed export gives, byte for byte.
+// X7: an export goes on after kill -9 of the process that makes it, from the step that was kept, and its file is the
+// one that an undisturbed export gives, byte for byte.
 func TestExportGoesOnAfterKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the product; left out by -short")
@@ -64,7 +64,8 @@ func TestExportGoesOnAfterKill(t *testing.T) {
 	if rows := bytes.Count(want, []byte("\n")) - 1; rows != people {
 		t.Fatalf("undisturbed: got %d rows, want %d", rows, people)
 	}
-	// Killed as soon as a part is kept, again and again until it was killed before its end: how quick the machine is decides nothing.
+	// Killed as soon as a part is kept, again and again until it was killed before its end: how quick the machine is
+	// decides nothing.
 	for tries := 1; ; tries++ {
 		id := order().ID
 		killed := 0

@@ -13,7 +13,8 @@ import (
 )
 
 // Phones that tap links, look at them with programs and opt out, through the whole product with a kill -9 in the middle
-// (R138, X10): clickers, click-through rate and opt-outs are what the record of the carrier and of its phones says, person by person.
+// (R138, X10): clickers, click-through rate and opt-outs are what the record of the carrier and of its phones says,
+// person by person.
 func TestEndToEndHandsets(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")

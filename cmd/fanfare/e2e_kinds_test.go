@@ -10,8 +10,9 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// One campaign of each kind, and one with a chain of three channels, through the whole product: what the carrier's own record says
-// it was handed is the content of each kind and leg, filled in for the recipient (R7, R16 to R19, R21 to R27, R38, X3, R163).
+// One campaign of each kind, and one with a chain of three channels, through the whole product: what the carrier's own
+// record says it was handed is the content of each kind and leg, filled in for the recipient (R7, R16 to R19, R21 to
+// R27, R38, X3, R163).
 func TestEndToEndKinds(t *testing.T) {
 	w := newEmbeddedEnv(t, 200, "--receipt-window", "20s", "--log-level", "warn")
 	api := w.api()

@@ -43,9 +43,9 @@ func open(t *testing.T, method, address string, dress func(*http.Request)) *http
 	return resp
 }
 
-// A campaign whose text has a link, through the whole product (R39, R138, X6): each recipient's address is his own and is counted in
-// segments and price before the confirm; people, previews and scanners open it at the public edge, with kill -9 in the middle; the
-// click-through rate is what the handsets did, and the clickers can be selected.
+// A campaign whose text has a link, through the whole product (R39, R138, X6): each recipient's address is his own and
+// is counted in segments and price before the confirm; people, previews and scanners open it at the public edge, with
+// kill -9 in the middle; the click-through rate is what the handsets did, and the clickers can be selected.
 func TestEndToEndLinks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")

@@ -14,9 +14,10 @@ import (
 // optOutWithin is how long after its answer an opt-out may still be unknown to senders (P4).
 const optOutWithin = 2 * time.Second
 
-// Opting out by the link in a message, through the whole product (X10, P4): the page that scanners open changes nothing; what is sent
-// from it stops a second campaign that is on its way, within two seconds of the answer by the carrier's own record, over a kill -9; each
-// opt-out has one proof, and the figure of the first campaign is what people did.
+// Opting out by the link in a message, through the whole product (X10, P4): the page that scanners open changes
+// nothing; what is sent from it stops a second campaign that is on its way, within two seconds of the answer by the
+// carrier's own record, over a kill -9; each opt-out has one proof, and the figure of the first campaign is what people
+// did.
 func TestEndToEndOptOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")

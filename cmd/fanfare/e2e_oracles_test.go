@@ -12,8 +12,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// The oracles compare the statistics under test with the topics and with the record of the carrier. They are pure functions, so
-// that a test can plant bugs and check that each oracle finds them.
+// The oracles compare the statistics under test with the topics and with the record of the carrier. They are pure
+// functions, so that a test can plant bugs and check that each oracle finds them.
 
 // A submission is one line of the carrier's record (the truth).
 type submission struct {
@@ -97,9 +97,9 @@ type pendingPoint struct {
 	oldest time.Time
 }
 
-// checkPending: the pending figure of /stats includes every event up to the time that it names in as_of, and none from after the answer.
-// So it is one of what the topic said from as_of on: an event that the test had read by as_of was in the topic by then, and one that was
-// written after the answer cannot be in it. The figures may be at most stale old.
+// checkPending: the pending figure of /stats includes every event up to the time that it names in as_of, and none from
+// after the answer. So it is one of what the topic said from as_of on: an event that the test had read by as_of was in
+// the topic by then, and one that was written after the answer cannot be in it. The figures may be at most stale old.
 func checkPending(samples []statsSample, points []pendingPoint, stale time.Duration) []error {
 	var errs []error
 	for _, s := range samples {
@@ -134,8 +134,8 @@ func checkPending(samples []statsSample, points []pendingPoint, stale time.Durat
 	return errs
 }
 
-// checkDoubles: the carrier accepted a second submission for a recipient only after a negative receipt that allows a retry, and
-// it accepted no submission twice.
+// checkDoubles: the carrier accepted a second submission for a recipient only after a negative receipt that allows a
+// retry, and it accepted no submission twice.
 func checkDoubles(truth []submission, deliveries []*fanfarev1.Delivery) []error {
 	var errs []error
 	bounced := map[string]bool{} // submission ids with a bounce or an expiry behind them
@@ -199,8 +199,8 @@ const (
 	fateFailed
 )
 
-// checkEnd: at the end every recipient has one state, at most the windows at the kills are ambiguous, and our states agree with
-// what the carrier did.
+// checkEnd: at the end every recipient has one state, at most the windows at the kills are ambiguous, and our states
+// agree with what the carrier did.
 func checkEnd(o outcome) []error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -335,7 +335,8 @@ func story(o outcome, number string, seq uint32) string {
 	return b.String()
 }
 
-// outside returns the samples that were taken while this test knew the topic: not in a gap, nor in the second after one.
+// outside returns the samples that were taken while this test knew the topic: not in a gap, nor in the second after
+// one.
 func outside(samples []statsSample, gaps []gap) []statsSample {
 	var out []statsSample
 	for _, s := range samples {
@@ -349,8 +350,8 @@ func outside(samples []statsSample, gaps []gap) []statsSample {
 	return out
 }
 
-// inDoubt returns the recipients that have an ambiguous try about which no other event ever came. Their state is ambiguous, or
-// an earlier try bounced and the ambiguous one may or may not have been sent.
+// inDoubt returns the recipients that have an ambiguous try about which no other event ever came. Their state is
+// ambiguous, or an earlier try bounced and the ambiguous one may or may not have been sent.
 func inDoubt(deliveries []*fanfarev1.Delivery) map[uint32]bool {
 	type try struct{ seq, try uint32 }
 	ambiguous, known := map[try]bool{}, map[try]bool{}

@@ -10,8 +10,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// goodRun is a small run without a fault: 0 and 1 are delivered, 2 failed for good, 3 bounced and was delivered at the second try,
-// 4 was accepted and has no receipt, 5 was not sent.
+// goodRun is a small run without a fault: 0 and 1 are delivered, 2 failed for good, 3 bounced and was delivered at the
+// second try, 4 was accepted and has no receipt, 5 was not sent.
 func goodRun(t *testing.T) (outcome, []statsSample, []pendingPoint) {
 	t.Helper()
 	keys, err := schemas.NewKeys([]byte("0123456789abcdef"))

@@ -28,7 +28,8 @@ type testEnv interface {
 	brokers() ([]string, []kgo.Opt, error)
 	// truth returns the file with the carrier's own record.
 	truth() string
-	// kill kills one process as kill -9 does and starts it again. It returns how many messages may be uncertain afterwards.
+	// kill kills one process as kill -9 does and starts it again. It returns how many messages may be uncertain
+	// afterwards.
 	kill(t *testing.T, nth int) int
 	// stop stops all processes gracefully.
 	stop(t *testing.T)
@@ -45,9 +46,9 @@ type e2eConfig struct {
 	limit time.Duration
 }
 
-// endToEnd sends a campaign to people of forty countries through a misbehaving carrier, from the import of a CSV to settled. It
-// pauses and resumes the campaign in the middle, and processes are killed at random instants. The oracles read the topics and
-// the carrier's own record. All environments run this same body.
+// endToEnd sends a campaign to people of forty countries through a misbehaving carrier, from the import of a CSV to
+// settled. It pauses and resumes the campaign in the middle, and processes are killed at random instants. The oracles
+// read the topics and the carrier's own record. All environments run this same body.
 func endToEnd(t *testing.T, w testEnv, cfg e2eConfig) {
 	began := time.Now()
 	api := w.api()

@@ -29,7 +29,8 @@ func (g *group) stop(ctx context.Context) error {
 	}
 }
 
-// start runs the roles of this process, those that stop last first. It returns the groups in the order in which they stop.
+// start runs the roles of this process, those that stop last first. It returns the groups in the order in which they
+// stop.
 func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) {
 	groups := make([]*group, len(phases))
 	for i, phase := range slices.Backward(phases) {

@@ -41,8 +41,9 @@ func (h *health) checks() []api.Check {
 			return errors.New("the topics campaigns and control have not been read to their ends yet")
 		}
 	}}}
-	// A process with the API is only degraded while Kafka, Redis or ClickHouse is away: a confirm is in the store and waits for
-	// Kafka, sends wait for Redis, statistics name their age. A single send needs Kafka at once and says so itself.
+	// A process with the API is only degraded while Kafka, Redis or ClickHouse is away: a confirm is in the store and
+	// waits for Kafka, sends wait for Redis, statistics name their age. A single send needs Kafka at once and says so
+	// itself.
 	service := func(name string, degrades bool, do func(context.Context) error) {
 		checks = append(checks, api.Check{Name: name, Degrades: degrades && h.w.cfg.has("api"), Do: func(ctx context.Context) error {
 			if err := do(ctx); err != nil {

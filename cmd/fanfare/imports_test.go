@@ -12,16 +12,17 @@ import (
 	"testing"
 )
 
-// An importRule says which packages of this module the files of a folder may import. The first rule whose folder contains a file
-// decides. Paths are relative to the root of the module; a trailing / means the folder and everything below it.
+// An importRule says which packages of this module the files of a folder may import. The first rule whose folder
+// contains a file decides. Paths are relative to the root of the module; a trailing / means the folder and everything
+// below it.
 type importRule struct {
 	folder string
 	may    []string
 	why    string
 }
 
-// The import rules. Only cmd wires packages together, so that each other package can be understood, tested and replaced by
-// itself. Tests may import more, because they combine packages.
+// The import rules. Only cmd wires packages together, so that each other package can be understood, tested and replaced
+// by itself. Tests may import more, because they combine packages.
 var importRules = []importRule{
 	{"schemas/", []string{"schemas/"}, "schemas import nothing else of ours: everything imports them"},
 	{"pipeline/stream/", []string{"schemas", "pipeline/stream/"}, "what runs the stages knows none of them, and nothing of what is in the records"},

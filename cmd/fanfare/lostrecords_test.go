@@ -17,9 +17,9 @@ import (
 	"fanfare/schemas"
 )
 
-// P4: Kafka loses the newest records of its topics, and with them a pause, an opt-out and a tenant's limit that were answered. All
-// take effect again once a relay leads: the control-plane view, which senders obey, has them. Here the tail of the embedded log is cut off, as a
-// disk does that had not written yet.
+// P4: Kafka loses the newest records of its topics, and with them a pause, an opt-out and a tenant's limit that were
+// answered. All take effect again once a relay leads: the control-plane view, which senders obey, has them. Here the
+// tail of the embedded log is cut off, as a disk does that had not written yet.
 func TestLostRecordsTakeEffectAgain(t *testing.T) {
 	t.Parallel()
 	testLostRecords(t, nil, func(w *wiring) {

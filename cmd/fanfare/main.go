@@ -1,7 +1,9 @@
-// Command fanfare is the whole product; every stage is a role of it. With nothing configured it runs whole in one process, on
-// an embedded Kafka and Redis and on SQLite. Given addresses, the same roles run on real services, on as many machines as needed.
+// Command fanfare is the whole product; every stage is a role of it. With nothing configured it runs whole in one
+// process, on an embedded Kafka and Redis and on SQLite. Given addresses, the same roles run on real services, on as
+// many machines as needed.
 //
-// Only this package reads flags, files and the environment, and only this package imports all the others: it wires them together.
+// Only this package reads flags, files and the environment, and only this package imports all the others: it wires them
+// together.
 package main
 
 import (

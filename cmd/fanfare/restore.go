@@ -207,8 +207,8 @@ func (l *restoreLog) apply(names schemas.Names, r *kgo.Record) {
 	}
 }
 
-// restoreRecords deletes the campaigns that the store does not know, and the records of cursors that cannot be read. Without
-// offsets the scheduler reads all deliveries again, and with them what is known of those campaigns.
+// restoreRecords deletes the campaigns that the store does not know, and the records of cursors that cannot be read.
+// Without offsets the scheduler reads all deliveries again, and with them what is known of those campaigns.
 func (w *wiring) restoreRecords(plan store.RestorePlan, log restoreLog) []*kgo.Record {
 	var out []*kgo.Record
 	for _, key := range plan.Unknown {

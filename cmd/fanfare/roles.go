@@ -47,8 +47,9 @@ const (
 	needAnalytics need = "analytics"
 )
 
-// Phases of a stop, in order. First stop the roles that accept work, then those that deal it, make messages of it, hand them
-// over, read receipts and store statistics. Last stop the relay and the control-plane view, which all the others use.
+// Phases of a stop, in order. First stop the roles that accept work, then those that deal it, make messages of it, hand
+// them over, read receipts and store statistics. Last stop the relay and the control-plane view, which all the others
+// use.
 const (
 	phaseIntake  = "intake"
 	phaseDeal    = "dealing"
@@ -75,8 +76,8 @@ var roleTable = []role{
 	{"relay", phaseControl, []need{needStore}, buildRelay},
 }
 
-// roleNames returns the names that --roles accepts. They are not taken from the table, because the table depends on the settings,
-// which are checked with these names.
+// roleNames returns the names that --roles accepts. They are not taken from the table, because the table depends on the
+// settings, which are checked with these names.
 func roleNames() []string {
 	return []string{"api", "relay", "scheduler", "expander", "sender", "tracker", "inbound", "analytics", "webhook", "edge"}
 }

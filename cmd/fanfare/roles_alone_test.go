@@ -237,8 +237,8 @@ func away() time.Duration {
 	return 1500 * time.Millisecond
 }
 
-// Each role alone on real services starts within three seconds. When a service is away, /readyz names it and the process continues
-// (P5); when the service is back, the process becomes ready by itself. It stops cleanly.
+// Each role alone on real services starts within three seconds. When a service is away, /readyz names it and the
+// process continues (P5); when the service is back, the process becomes ready by itself. It stops cleanly.
 func TestIntegrationRolesAlone(t *testing.T) {
 	s := newGatedServices(t)
 	first := s.serve(t, "relay", "api") // creates topics and tables
@@ -315,8 +315,8 @@ func (s *gatedServices) key(t *testing.T) string {
 	return strings.TrimSpace(out.String())
 }
 
-// sendOne sends one message and waits until the statistics say that it is delivered. All roles except scheduler and expander take
-// part in that.
+// sendOne sends one message and waits until the statistics say that it is delivered. All roles except scheduler and
+// expander take part in that.
 func (s *gatedServices) sendOne(t *testing.T, addr, key string) {
 	t.Helper()
 	c := &client{base: "http://" + addr, key: key}
@@ -354,7 +354,8 @@ func (p *served) stopWithin(t *testing.T) {
 	}
 }
 
-// G12: after a sender is killed, another sender owns its partitions within a session time-out and a second, on a real broker.
+// G12: after a sender is killed, another sender owns its partitions within a session time-out and a second, on a real
+// broker.
 func TestIntegrationRolesTakeover(t *testing.T) {
 	const session = 10 * time.Second // of window.Config
 	flags, prefix := servicesOf(t)

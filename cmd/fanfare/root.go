@@ -69,8 +69,8 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 	return root, nil
 }
 
-// remoteCommands are the commands that ask a server. Tenants, keys and people are asked of the store under --data, which needs no
-// server and makes the first of each, unless a server is named.
+// remoteCommands are the commands that ask a server. Tenants, keys and people are asked of the store under --data,
+// which needs no server and makes the first of each, unless a server is named.
 func (p *program) remoteCommands(args []string) ([]*cobra.Command, error) {
 	getenv := func(name string) string {
 		for _, line := range p.environ {
@@ -187,8 +187,8 @@ func commandName(cmd *cobra.Command) string {
 	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
-// withStore runs f on the store, for the command of that name. It brings the tables up to date first, unless a running process
-// uses the data directory and with it the store: that process has done so.
+// withStore runs f on the store, for the command of that name. It brings the tables up to date first, unless a running
+// process uses the data directory and with it the store: that process has done so.
 func (p *program) withStore(ctx context.Context, cfg Config, command string, f func(context.Context, *wiring) error) error {
 	log, err := p.logger(cfg)
 	if err != nil {

@@ -26,9 +26,9 @@ const giveCredentialsKey = "start it with the same FANFARE_CREDENTIALS_KEY as th
 // hangUpTime is how long a carrier may take to say goodbye after a test of a route.
 const hangUpTime = 2 * time.Second
 
-// openSealing finds the key that seals the credentials of routes: --credentials-key, else the file under --data. If the store is under
-// --data too, then the file is made when there is none: no other process needs another one. Without a key the process runs, and serves
-// routes that have no credentials.
+// openSealing finds the key that seals the credentials of routes: --credentials-key, else the file under --data. If the
+// store is under --data too, then the file is made when there is none: no other process needs another one. Without a
+// key the process runs, and serves routes that have no credentials.
 func (w *wiring) openSealing() error {
 	text := w.cfg.CredentialsKey
 	if text == "" {
@@ -68,8 +68,8 @@ func writePrivate(path string, content []byte) error {
 	return os.Link(f.Name(), path)
 }
 
-// loadRoutes creates and changes the routes of the file that --route-file names. What the file says wins over what is stored; a route
-// that it does not name stays as it is.
+// loadRoutes creates and changes the routes of the file that --route-file names. What the file says wins over what is
+// stored; a route that it does not name stays as it is.
 func (w *wiring) loadRoutes(ctx context.Context) error {
 	path := w.cfg.RouteFile
 	if path == "" {

@@ -49,8 +49,8 @@ func (p *program) wired(cmd *cobra.Command, run func(*wiring) error) error {
 	return run(w)
 }
 
-// serve opens everything, runs the roles, and stops them in order once ctx ends. It calls started, if not nil, when the process
-// is ready.
+// serve opens everything, runs the roles, and stops them in order once ctx ends. It calls started, if not nil, when the
+// process is ready.
 func (w *wiring) serve(ctx context.Context, started func(context.Context) error) error {
 	w.log.InfoContext(ctx, "starting", "version", version(), "command", w.command, "roles", w.cfg.rolesToRun())
 	listener, err := services.Listen(ctx, w.cfg.HTTP) // first: a busy port is the most common mistake
@@ -70,12 +70,12 @@ func (w *wiring) serve(ctx context.Context, started func(context.Context) error)
 	return w.run(ctx, listener, started)
 }
 
-// requestLimit is how long a stop waits for requests that are being answered. Longer ones, such as an import whose body is still
-// arriving, are cut off: the client repeats them, and what was done is not done again.
+// requestLimit is how long a stop waits for requests that are being answered. Longer ones, such as an import whose body
+// is still arriving, are cut off: the client repeats them, and what was done is not done again.
 const requestLimit = 3 * time.Second
 
-// closeServer accepts no new request, answers the open ones within [requestLimit], and cuts off the rest. Then the API returns to
-// the store what it holds of it.
+// closeServer accepts no new request, answers the open ones within [requestLimit], and cuts off the rest. Then the API
+// returns to the store what it holds of it.
 func closeServer(ctx context.Context, server *httpserver.Server, handler http.Handler) {
 	stop, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
@@ -87,11 +87,12 @@ func closeServer(ctx context.Context, server *httpserver.Server, handler http.Ha
 	}
 }
 
-// stopLimit is how long a graceful stop may take. A role that has not stopped by then is named in the log and abandoned.
+// stopLimit is how long a graceful stop may take. A role that has not stopped by then is named in the log and
+// abandoned.
 const stopLimit = 14 * time.Second
 
-// run runs the roles until ctx ends or one of them fails, then stops them group by group: first those that accept work, last
-// those that record what became of it.
+// run runs the roles until ctx ends or one of them fails, then stops them group by group: first those that accept work,
+// last those that record what became of it.
 func (w *wiring) run(ctx context.Context, listener net.Listener, started func(context.Context) error) error {
 	health := &health{w: w}
 	handler, err := w.handler(health) //nolint:contextcheck // requests bring their own

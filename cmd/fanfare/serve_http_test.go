@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// 1,100 idle connections, and 100 clients that do not read what they ask for, on a process that may have 1,024 files open: the API
-// answers, and a campaign that is confirmed meanwhile completes. The stages have the files, the memory and the time they need.
+// 1,100 idle connections, and 100 clients that do not read what they ask for, on a process that may have 1,024 files
+// open: the API answers, and a campaign that is confirmed meanwhile completes. The stages have the files, the memory
+// and the time they need.
 func TestClientsDoNotHoldUpTheStages(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
 	runBinary(t, "tenants", "create", "Acme", "--region", "IT", "--data", dir)

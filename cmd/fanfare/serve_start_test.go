@@ -106,7 +106,8 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 	wg.Wait()
 }
 
-// A step of the start that asks more of a service, such as a migration, is retried while its error may pass, and only then.
+// A step of the start that asks more of a service, such as a migration, is retried while its error may pass, and only
+// then.
 func TestStartRetriesSteps(t *testing.T) {
 	t.Parallel()
 	w := newWiring(testConfig(t, nil), slog.New(slog.DiscardHandler))
@@ -192,8 +193,8 @@ func startToReady(tb testing.TB, args ...string) (time.Duration, *process, strin
 	return 0, nil, ""
 }
 
-// G12: the process is ready within a second after its start, with an empty data directory and with that of an earlier run. The best
-// of four starts counts, or of up to 40 on a busy machine.
+// G12: the process is ready within a second after its start, with an empty data directory and with that of an earlier
+// run. The best of four starts counts, or of up to 40 on a busy machine.
 func TestServeIsReadyWithinASecond(t *testing.T) {
 	const goal = time.Second
 	dir := t.TempDir()
@@ -234,8 +235,8 @@ func BenchmarkServeStartToReady(b *testing.B) {
 	b.ReportMetric(float64(total.Milliseconds())/float64(n), "ready-ms")
 }
 
-// After the first signal the process finishes what is in hand and says what remains, one line for each thing. A second signal
-// ends it at once.
+// After the first signal the process finishes what is in hand and says what remains, one line for each thing. A second
+// signal ends it at once.
 func TestServeStops(t *testing.T) {
 	_, p, _ := startToReady(t, "--data", t.TempDir(), "--log-format", "text")
 	if took, code := p.stop(); code != 0 || took > 15*time.Second {

@@ -19,8 +19,8 @@ import (
 	"fanfare/schemas"
 )
 
-// A stop in the middle of a campaign leaves no message uncertain, even while a browser shows the live page and an import hangs. The
-// stop cuts both off and uses the rest of its time for the messages in hand.
+// A stop in the middle of a campaign leaves no message uncertain, even while a browser shows the live page and an
+// import hangs. The stop cuts both off and uses the rest of its time for the messages in hand.
 func TestStopDoesNotWaitForStreams(t *testing.T) {
 	addr := freeAddr(t)
 	w := newWiring(testConfig(t, func(c *Config) { c.HTTP, c.SimRate, c.SimProfile = addr, 500, "default" }), slog.New(slog.DiscardHandler))
@@ -68,8 +68,8 @@ func serveReady(ctx context.Context, t *testing.T, w *wiring) (served chan error
 	return served
 }
 
-// openStreams starts a campaign, opens the live page, and starts an import that reads body. Each channel gets the error with which
-// its stream ends.
+// openStreams starts a campaign, opens the live page, and starts an import that reads body. Each channel gets the error
+// with which its stream ends.
 func openStreams(t *testing.T, w *wiring, base string, body io.Reader) map[string]chan error {
 	tenant, err := w.store.CreateTenant(t.Context(), store.TenantSpec{Name: "Acme", Region: "IT"})
 	if err != nil {

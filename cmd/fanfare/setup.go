@@ -121,7 +121,8 @@ func (p *program) printTopics(topics []schemas.Topic) {
 	}
 }
 
-// explainEmbedded says how a consumer connects to the embedded broker. It does not print the password: terminals are logged.
+// explainEmbedded says how a consumer connects to the embedded broker. It does not print the password: terminals are
+// logged.
 func (p *program) explainEmbedded(dir string, public []string) {
 	fmt.Fprintf(p.stdout, "\nA consumer may read %s.\n", listed(public))
 	path := filepath.Join(dir, "consumer.json")
@@ -145,7 +146,8 @@ func (p *program) explainKafka(cfg Config, public []string) {
 // leastTopicsTime is how long creating and verifying all topics may take even if the time for the start is nearly over.
 const leastTopicsTime = 15 * time.Second
 
-// reachable makes a client start with brokers that could be reached a moment ago: one broker that is down must not stop a start.
+// reachable makes a client start with brokers that could be reached a moment ago: one broker that is down must not stop
+// a start.
 func (w *wiring) reachable() []kgo.Opt {
 	if len(w.brokers) == 0 {
 		return nil

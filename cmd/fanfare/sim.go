@@ -42,8 +42,8 @@ func (w *wiring) ensureRoute(ctx context.Context) error {
 	return nil
 }
 
-// simP99 is the time within which the simulated carrier answers 99 of 100 hand-overs with any of its profiles. It is assumed of
-// a carrier that several processes share, because only that carrier knows its profile.
+// simP99 is the time within which the simulated carrier answers 99 of 100 hand-overs with any of its profiles. It is
+// assumed of a carrier that several processes share, because only that carrier knows its profile.
 const simP99 = 300 * time.Millisecond
 
 // leastP99 is assumed of a carrier that answers at once: in the record of a route 0 means that nothing is known.
@@ -103,8 +103,8 @@ func (w *wiring) withHandsets(simulated *sim.Carrier) (runner, error) {
 // errCarrierEnded is returned when the carrier ends while the senders still run.
 var errCarrierEnded = errors.New("the simulated carrier has ended")
 
-// alongside runs run while carrier runs. At a stop the carrier ends after run, so that the senders get the answers they wait for.
-// If the carrier ends first, alongside ends run, too: each hand-over would wait in vain for an answer.
+// alongside runs run while carrier runs. At a stop the carrier ends after run, so that the senders get the answers they
+// wait for. If the carrier ends first, alongside ends run, too: each hand-over would wait in vain for an answer.
 func alongside(ctx context.Context, carrier, run runner) error {
 	carrierCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

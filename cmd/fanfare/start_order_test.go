@@ -22,8 +22,8 @@ func permutations(names []string) [][]string {
 	return all
 }
 
-// The real services become reachable in every order, while a process with all roles starts. It becomes ready each time. In the
-// first order of each service that comes last, tables and topics do not exist yet.
+// The real services become reachable in every order, while a process with all roles starts. It becomes ready each time.
+// In the first order of each service that comes last, tables and topics do not exist yet.
 func TestIntegrationStartOrder(t *testing.T) {
 	s := newGatedServices(t)
 	fresh := map[string]bool{}

@@ -226,8 +226,8 @@ func readPassword(in io.Reader) (hash string, err error) {
 // demoEmail is the person that the demo logs in.
 const demoEmail = "demo@fanfare.example"
 
-// demoLogin is a link that logs the demo's person in once. The person is made the first time, as an operator: the demo shows
-// everything.
+// demoLogin is a link that logs the demo's person in once. The person is made the first time, as an operator: the demo
+// shows everything.
 func demoLogin(ctx context.Context, s *store.Store, base string) (string, error) {
 	u, err := s.UserByEmail(ctx, demoEmail)
 	if errors.Is(err, schemas.ErrNotFound) {

@@ -75,8 +75,8 @@ func (w *wiring) close() {
 	w.closers = nil
 }
 
-// open opens what the roles of this process need, in order. First it locks the data directory: before that it writes, migrates
-// and publishes nothing, so that a second process on the same data changes nothing.
+// open opens what the roles of this process need, in order. First it locks the data directory: before that it writes,
+// migrates and publishes nothing, so that a second process on the same data changes nothing.
 func (w *wiring) open(ctx context.Context) error {
 	if w.cfg.keptInData() {
 		if err := w.lockData(ctx, w.command); err != nil {

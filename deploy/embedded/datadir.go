@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 )
 
-// LeastFree is how many bytes must be free where the data directory is. The scheduler deals nothing below it: a broker that
-// runs out of disk loses what it has acknowledged.
+// LeastFree is how many bytes must be free where the data directory is. The scheduler deals nothing below it: a broker
+// that runs out of disk loses what it has acknowledged.
 const LeastFree = 512 << 20
 
-// DataDir is a data directory that this process has locked. Only its holder may write there, or migrate and publish what is
-// there.
+// DataDir is a data directory that this process has locked. Only its holder may write there, or migrate and publish
+// what is there.
 type DataDir struct{ lock *os.File }
 
 // Holder says which process uses a data directory, and for what.
@@ -43,12 +43,12 @@ func (e *InUseError) Is(target error) bool { return target == ErrInUse }
 
 const lockName = "lock"
 
-// Lock creates the data directory if necessary and locks it for this process; command says what the process does. If another
-// process holds the lock, the error is an [InUseError] and nothing has been changed. The lock ends with [DataDir.Unlock] or
-// with the process, however it ends.
+// Lock creates the data directory if necessary and locks it for this process; command says what the process does. If
+// another process holds the lock, the error is an [InUseError] and nothing has been changed. The lock ends with
+// [DataDir.Unlock] or with the process, however it ends.
 //
-// Every file below the directory gets mode 0600 and every folder 0700, and so does every file that this process creates later:
-// Lock sets the umask of the process.
+// Every file below the directory gets mode 0600 and every folder 0700, and so does every file that this process creates
+// later: Lock sets the umask of the process.
 func Lock(dir, command string) (*DataDir, error) {
 	privateUmask()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -95,8 +95,8 @@ func (d *DataDir) Unlock() {
 	_ = d.lock.Close() // this ends the lock
 }
 
-// ReadHolder returns what the last holder of the lock has written. It is empty after a graceful stop; after a kill it still names
-// the dead process.
+// ReadHolder returns what the last holder of the lock has written. It is empty after a graceful stop; after a kill it
+// still names the dead process.
 func ReadHolder(dir string) (Holder, error) {
 	var h Holder
 	b, err := os.ReadFile(filepath.Join(dir, lockName))

@@ -25,7 +25,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Kafka and Redis say which to start.
 	Kafka, Redis bool
-	// Login has the accounts of the services, see [OpenLogin]. Without it everybody on this machine may use them, as in tests.
+	// Login has the accounts of the services, see [OpenLogin]. Without it everybody on this machine may use them, as in
+	// tests.
 	Login Login
 	// Public are the topics that Login.Consumer may read.
 	Public []string
@@ -130,8 +131,8 @@ func (s *Services) startKafka(cfg Config) error {
 	return nil
 }
 
-// accounts returns the options for a broker that everybody must log in to: Fanfare may do everything, a consumer may read the
-// public topics in a group of any name.
+// accounts returns the options for a broker that everybody must log in to: Fanfare may do everything, a consumer may
+// read the public topics in a group of any name.
 func accounts(l Login, public []string) []kfake.Opt {
 	const plain = "PLAIN"
 	rights := []kfake.ACL{{
@@ -150,8 +151,8 @@ func accounts(l Login, public []string) []kfake.Opt {
 	}
 }
 
-// Failed receives an error when the broker could not write. Records that it acknowledges from then on may be lost, so the process
-// must end.
+// Failed receives an error when the broker could not write. Records that it acknowledges from then on may be lost, so
+// the process must end.
 func (s *Services) Failed() <-chan error { return s.failed }
 
 func (s *Services) fail(err error) {
@@ -176,8 +177,8 @@ func (s *Services) Stop() {
 	})
 }
 
-// brokerLog logs what kfake logs, and reports errors of writing. The log is the only sign of such an error: kfake acknowledges a
-// batch that it could not write.
+// brokerLog logs what kfake logs, and reports errors of writing. The log is the only sign of such an error: kfake
+// acknowledges a batch that it could not write.
 type brokerLog struct {
 	log  *slog.Logger
 	fail func(error)

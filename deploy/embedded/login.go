@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Login has the accounts of the embedded services. They are made at the first start and kept in the data directory, readable only
-// by its owner. Without an account, neither Kafka nor Redis obeys a client.
+// Login has the accounts of the embedded services. They are made at the first start and kept in the data directory,
+// readable only by its owner. Without an account, neither Kafka nor Redis obeys a client.
 type Login struct {
 	// Kafka is the account of Fanfare itself. It may do everything.
 	Kafka Account `json:"kafka"`
@@ -63,7 +63,8 @@ func ReadLogin(dir string) (Login, error) {
 	return l, nil
 }
 
-// Connection is the content of DIR/consumer.json: what a consumer of the public topics needs to connect to the running process.
+// Connection is the content of DIR/consumer.json: what a consumer of the public topics needs to connect to the running
+// process.
 type Connection struct {
 	Brokers       string   `json:"brokers"`
 	SASLMechanism string   `json:"sasl_mechanism"`

@@ -11,12 +11,13 @@ import (
 	"syscall"
 )
 
-// privateUmask makes every file that this process creates from now on private to its user, whatever the umask was: databases,
-// topics and the record of the simulated carrier are written by packages that know nothing of the data directory.
+// privateUmask makes every file that this process creates from now on private to its user, whatever the umask was:
+// databases, topics and the record of the simulated carrier are written by packages that know nothing of the data
+// directory.
 func privateUmask() { syscall.Umask(0o077) }
 
-// makePrivate takes the rights of group and others from everything below dir, which an earlier version or another program may have
-// created. It fails if others can read or change something and this process cannot prevent it.
+// makePrivate takes the rights of group and others from everything below dir, which an earlier version or another
+// program may have created. It fails if others can read or change something and this process cannot prevent it.
 func makePrivate(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

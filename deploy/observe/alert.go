@@ -20,8 +20,8 @@ type Alert struct {
 	Summary string
 	// Means says what it means for messages. Do says what to do about it. Both are in the runbook.
 	Means, Do string
-	// Fires and Quiet are example series in the notation of Prometheus, with a sample every 30 s. The alert fires on the first and
-	// does not fire on the second.
+	// Fires and Quiet are example series in the notation of Prometheus, with a sample every 30 s. The alert fires on
+	// the first and does not fire on the second.
 	Fires, Quiet []Series
 }
 

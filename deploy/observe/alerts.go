@@ -51,8 +51,8 @@ func roleMissing() string {
 
 func increase(metric, window string) string { return fmt.Sprintf("increase(%s[%s])", metric, window) }
 
-// grew returns by how much a counter rose, or its value if it appeared within the window: a counter with labels does not exist
-// before it counts something.
+// grew returns by how much a counter rose, or its value if it appeared within the window: a counter with labels does
+// not exist before it counts something.
 func grew(metric, window string) string {
 	return fmt.Sprintf("(increase(%s[%s]) > 0 or (%s unless %s offset %s))", metric, window, metric, metric, window)
 }
@@ -174,7 +174,8 @@ func standstill() []Alert {
 	}
 }
 
-// promises returns the alerts about dangers to a promise of the product, or about a service that has broken its own promise.
+// promises returns the alerts about dangers to a promise of the product, or about a service that has broken its own
+// promise.
 func promises() []Alert {
 	return []Alert{
 		{

@@ -27,7 +27,8 @@ type metric struct {
 	where  string
 }
 
-// registered finds the metrics in all Go files of the product by parsing them. A metric that it cannot read fails the test.
+// registered finds the metrics in all Go files of the product by parsing them. A metric that it cannot read fails the
+// test.
 func registered(t *testing.T, root string) map[string]metric {
 	t.Helper()
 	found := map[string]metric{}
@@ -73,7 +74,8 @@ func registered(t *testing.T, root string) map[string]metric {
 	return found
 }
 
-// env maps the parameters of a local function to the arguments of a call. A variadic parameter has all of its arguments.
+// env maps the parameters of a local function to the arguments of a call. A variadic parameter has all of its
+// arguments.
 type env map[string][]bound
 
 // bound is an expression, and the env for the names in it.
@@ -213,7 +215,8 @@ func (r *reader) metric(call *ast.CallExpr, kind string, vec bool, in env) error
 	return nil
 }
 
-// constLabels returns the names of the constant labels: the keys of a literal, or of the variable that the function sets to one.
+// constLabels returns the names of the constant labels: the keys of a literal, or of the variable that the function
+// sets to one.
 func (r *reader) constLabels(e ast.Expr, in env) ([]string, error) {
 	if name, ok := e.(*ast.Ident); ok && r.literals[name.Name] != nil {
 		e = r.literals[name.Name]
@@ -304,7 +307,8 @@ func texts(e ast.Expr, in env) ([]string, error) {
 	return out, nil
 }
 
-// clientMetrics returns the metrics that kprom gives every client of Kafka. It calls every hook once, so that all of them exist.
+// clientMetrics returns the metrics that kprom gives every client of Kafka. It calls every hook once, so that all of
+// them exist.
 func clientMetrics(t *testing.T) map[string]metric {
 	t.Helper()
 	m := kprom.NewMetrics("fanfare_kafka", kprom.Registry(nil), kprom.WithStaticLabel(prometheus.Labels{"client": "x"})) // as in pipeline/stream

@@ -10,7 +10,8 @@ import (
 	"github.com/testcontainers/testcontainers-go/wait"
 )
 
-// byContainer starts a service in Docker. Containers are removed by testcontainers' reaper when the test process has ended.
+// byContainer starts a service in Docker. Containers are removed by testcontainers' reaper when the test process has
+// ended.
 func byContainer(s Service) (addr string, err error) {
 	defer func() {
 		if r := recover(); r != nil { // testcontainers panics without Docker

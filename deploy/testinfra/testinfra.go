@@ -1,9 +1,10 @@
-// Package testinfra finds or starts the real services that integration tests run on: Kafka, Redis, ClickHouse and Postgres.
+// Package testinfra finds or starts the real services that integration tests run on: Kafka, Redis, ClickHouse and
+// Postgres.
 //
-// Addresses in FANFARE_TEST_KAFKA, _REDIS, _CLICKHOUSE and _POSTGRES are used as they are. If FANFARE_TEST_INTEGRATION is set, as
-// make integration does, the package starts the services without an address: with the scripts in services/ on a Debian machine
-// as root, else with testcontainers if Docker runs; if neither works the test fails. Without that variable the test is skipped
-// and says so in one line.
+// Addresses in FANFARE_TEST_KAFKA, _REDIS, _CLICKHOUSE and _POSTGRES are used as they are. If FANFARE_TEST_INTEGRATION
+// is set, as make integration does, the package starts the services without an address: with the scripts in services/
+// on a Debian machine as root, else with testcontainers if Docker runs; if neither works the test fails. Without that
+// variable the test is skipped and says so in one line.
 package testinfra
 
 import (
@@ -71,7 +72,8 @@ func Find(services ...Service) (map[Service]string, error) {
 	return found, nil
 }
 
-// Stop stops the services that the scripts have started for this process, and deletes their data. Containers end with the process.
+// Stop stops the services that the scripts have started for this process, and deletes their data. Containers end with
+// the process.
 func Stop() error {
 	mu.Lock()
 	defer mu.Unlock()
@@ -117,8 +119,8 @@ func start(s Service) (string, error) {
 	return addr, nil
 }
 
-// script is the path of a script in services. It is looked for from the working directory upwards, where go test and go run put
-// it, and not where this file was compiled: -trimpath takes that away.
+// script is the path of a script in services. It is looked for from the working directory upwards, where go test and go
+// run put it, and not where this file was compiled: -trimpath takes that away.
 func script(name string) string {
 	below := filepath.Join("deploy", "testinfra", "services", name)
 	dir, err := os.Getwd()

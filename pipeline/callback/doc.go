@@ -1,5 +1,5 @@
-// Package callback reads what carriers reported by calling us. The API has verified each callback, written it to the topic as it came, and
-// answered the carrier; this stage makes receipts of it.
+// Package callback reads what carriers reported by calling us. The API has verified each callback, written it to the
+// topic as it came, and answered the carrier; this stage makes receipts of it.
 //
 //	reads    callbacks (group callback)
 //	writes   receipts, key <route>/<provider id>; callbacks.dlq

@@ -1,5 +1,6 @@
-// Package dlrindex finds the submission that a receipt (DLR) is about when the carrier does not echo our id: an index in Redis
-// from the carrier's own id (the provider id) to our submission, and the receipts that came before their entry.
+// Package dlrindex finds the submission that a receipt (DLR) is about when the carrier does not echo our id: an index
+// in Redis from the carrier's own id (the provider id) to our submission, and the receipts that came before their
+// entry.
 //
 // The sender, when such a carrier has answered a hand-over with its id:
 //
@@ -11,9 +12,10 @@
 //
 //	found, err := index.Find(ctx, sightings)   // a zero value: the receipt is parked
 //
-// A receipt may overtake the answer to its hand-over, so either side may come first. Each call is one Lua script, and scripts do
-// not interleave: the second call finds what the first has stored. Repeating a call changes nothing. Redis may lose the whole
-// index: [Index.Ready] says whether it has, and the tracker then rebuilds it from `deliveries` and `receipts`.
+// A receipt may overtake the answer to its hand-over, so either side may come first. Each call is one Lua script, and
+// scripts do not interleave: the second call finds what the first has stored. Repeating a call changes nothing. Redis
+// may lose the whole index: [Index.Ready] says whether it has, and the tracker then rebuilds it from `deliveries` and
+// `receipts`.
 package dlrindex
 
 import (
@@ -33,12 +35,12 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// mostParked bounds the receipts that are parked under one provider id: a carrier that gives all messages the same id must not
-// fill Redis.
+// mostParked bounds the receipts that are parked under one provider id: a carrier that gives all messages the same id
+// must not fill Redis.
 const mostParked = 64
 
-// aliasLife is how long a receipt stays parked under a guessed spelling of its id. The answer to a hand-over normally comes within
-// seconds; only the carrier's own spelling stays parked for longer, for a sender that is down meanwhile.
+// aliasLife is how long a receipt stays parked under a guessed spelling of its id. The answer to a hand-over normally
+// comes within seconds; only the carrier's own spelling stays parked for longer, for a sender that is down meanwhile.
 const aliasLife = time.Hour
 
 // Index is safe for concurrent use.
@@ -67,8 +69,8 @@ type Entry struct {
 	Life time.Duration
 }
 
-// WithParts appends the entries of a submission: e itself, or one for each part that has an id of its own. Ids that do not tell the
-// parts apart name the whole, and a part without an id has no entry.
+// WithParts appends the entries of a submission: e itself, or one for each part that has an id of its own. Ids that do
+// not tell the parts apart name the whole, and a part without an id has no entry.
 func (e Entry) WithParts(to []Entry, ids []string) []Entry {
 	for i, id := range ids {
 		if id != "" && slices.Contains(ids[:i], id) {
@@ -166,12 +168,12 @@ type call struct {
 	args   []any
 }
 
-// atOnce is how many calls go in one round trip. On a busy machine the embedded Redis needs so long for a script that a thousand of them
-// would outlast the client's read time-out, at every repetition.
+// atOnce is how many calls go in one round trip. On a busy machine the embedded Redis needs so long for a script that a
+// thousand of them would outlast the client's read time-out, at every repetition.
 const atOnce = 100
 
-// run makes all calls and returns their answers, [atOnce] in a round trip. When Redis has forgotten a script, run loads it and repeats
-// the round trip: every script may run twice.
+// run makes all calls and returns their answers, [atOnce] in a round trip. When Redis has forgotten a script, run loads
+// it and repeats the round trip: every script may run twice.
 func (x *Index) run(ctx context.Context, calls []call) ([]*redis.Cmd, error) {
 	var out []*redis.Cmd
 	for some := range slices.Chunk(calls, atOnce) {
@@ -225,8 +227,8 @@ func (x *Index) keys(route, providerID string) []string {
 	return k[:]
 }
 
-// Put stores entries and returns, for each one, the receipts that were parked for it, oldest first, with the submission filled
-// in. The caller publishes them, then calls [Index.Clear].
+// Put stores entries and returns, for each one, the receipts that were parked for it, oldest first, with the submission
+// filled in. The caller publishes them, then calls [Index.Clear].
 func (x *Index) Put(ctx context.Context, entries []Entry) ([][]*fanfarev1.Receipt, error) {
 	calls := make([]call, len(entries))
 	for i := range entries {
@@ -269,8 +271,9 @@ func (x *Index) Clear(ctx context.Context, entries []Entry) error {
 	return err
 }
 
-// Find returns the submission of each sighting, and which part of it. A zero value means that the submission is not known yet: the
-// receipt is then parked under every spelling of its id, so that [Index.Put] finds it under the one that the sender uses.
+// Find returns the submission of each sighting, and which part of it. A zero value means that the submission is not
+// known yet: the receipt is then parked under every spelling of its id, so that [Index.Put] finds it under the one that
+// the sender uses.
 func (x *Index) Find(ctx context.Context, sightings []Sighting) ([]Found, error) {
 	ids := make([]Found, len(sightings))
 	for n := 0; n < len(sightings); n += atOnce {
@@ -433,7 +436,8 @@ func (x *Index) Ready(ctx context.Context) (bool, error) {
 	return n == 1, nil
 }
 
-// Lock takes the lock for rebuilding the index, for life or until [Index.Hold] extends it; false: another process has it.
+// Lock takes the lock for rebuilding the index, for life or until [Index.Hold] extends it; false: another process has
+// it.
 func (x *Index) Lock(ctx context.Context, owner string, life time.Duration) (bool, error) {
 	_, lock := x.names.DLRIndexState()
 	err := x.rdb.SetArgs(ctx, lock, owner, redis.SetArgs{Mode: "NX", TTL: life}).Err()
@@ -469,9 +473,9 @@ func (x *Index) withLock(ctx context.Context, script *redis.Script, args ...any)
 // milliseconds is a lifetime as Redis wants it, at least one.
 func milliseconds(d time.Duration) int64 { return max(1, d.Milliseconds()) }
 
-// Spellings returns the ways in which carriers write one provider id: as it came, the alternatives that the receipt names, and,
-// if guess is set, hexadecimal for decimal and the reverse. One carrier answers `000000001a` and names the same message `26` in
-// its receipt. Guess only when the receipt has a phone number, which tells 26 and 0x26 apart.
+// Spellings returns the ways in which carriers write one provider id: as it came, the alternatives that the receipt
+// names, and, if guess is set, hexadecimal for decimal and the reverse. One carrier answers `000000001a` and names the
+// same message `26` in its receipt. Guess only when the receipt has a phone number, which tells 26 and 0x26 apart.
 func Spellings(id string, others []string, guess bool) []string {
 	const most = 8
 	out := make([]string, 0, 4)

@@ -144,8 +144,9 @@ func TestEarlyReceipt(t *testing.T) {
 	}
 }
 
-// TestOneIDForMany: connections of a carrier count for themselves, so one id is given to several messages (4 binds: 50,000
-// submits, 12,500 ids). The number keeps them apart; without one a receipt waits rather than be taken for another's.
+// TestOneIDForMany: connections of a carrier count for themselves, so one id is given to several messages (4 binds:
+// 50,000 submits, 12,500 ids). The number keeps them apart; without one a receipt waits rather than be taken for
+// another's.
 func TestOneIDForMany(t *testing.T) {
 	table, _ := newTable(t)
 	find(t, table, sighting(t, "1", ada), sighting(t, "1", zoe))
@@ -164,8 +165,8 @@ func TestOneIDForMany(t *testing.T) {
 	}
 }
 
-// TestSpellings: what carriers write in the answer and in the receipt of one message (channels: hexadecimal against decimal,
-// leading zeros, case).
+// TestSpellings: what carriers write in the answer and in the receipt of one message (channels: hexadecimal against
+// decimal, leading zeros, case).
 func TestSpellings(t *testing.T) {
 	for _, tc := range []struct {
 		answer, receipt string
@@ -227,8 +228,8 @@ func (m *meanwhile) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	}
 }
 
-// TestNothingIsLeftParked: a submission that becomes known while its receipt is being parked is found, and under no spelling
-// does a copy stay behind, which another message of that id would be given.
+// TestNothingIsLeftParked: a submission that becomes known while its receipt is being parked is found, and under no
+// spelling does a copy stay behind, which another message of that id would be given.
 func TestNothingIsLeftParked(t *testing.T) {
 	table, server := newTable(t)
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
@@ -447,8 +448,8 @@ func BenchmarkFind(b *testing.B) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "receipts/s")
 }
 
-// TestPartsByID: where each part of a long text has a provider id of its own, each is found as that part; a receipt that came before
-// is given out as that part's. Ids that do not tell the parts apart name the whole message.
+// TestPartsByID: where each part of a long text has a provider id of its own, each is found as that part; a receipt
+// that came before is given out as that part's. Ids that do not tell the parts apart name the whole message.
 func TestPartsByID(t *testing.T) {
 	table, _ := newTable(t)
 	find(t, table, sighting(t, "b", ada)) // comes before its entry

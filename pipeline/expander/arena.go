@@ -11,13 +11,14 @@ import (
 	"fanfare/schemas"
 )
 
-// arena is the memory of the messages of one chunk. Without it each message would cost a dozen allocations; a new arena for every chunk
-// would cost the garbage collector a gigabyte a second at full speed. So an arena is reused once the Kafka client has released every
-// record in it, which a hook of the client reports, also for records that failed or were aborted. Records that never reach a client
-// are never reported; their arena is left to the garbage collector.
+// arena is the memory of the messages of one chunk. Without it each message would cost a dozen allocations; a new arena
+// for every chunk would cost the garbage collector a gigabyte a second at full speed. So an arena is reused once the
+// Kafka client has released every record in it, which a hook of the client reports, also for records that failed or
+// were aborted. Records that never reach a client are never reported; their arena is left to the garbage collector.
 //
-// Two records of one campaign in the same place of the arena differ in few bytes. The bytes of the id and the time are overwritten in
-// place, so that no pointer to them is written: while the collector marks, writing a pointer costs as much as a message's text.
+// Two records of one campaign in the same place of the arena differ in few bytes. The bytes of the id and the time are
+// overwritten in place, so that no pointer to them is written: while the collector marks, writing a pointer costs as
+// much as a message's text.
 type arena struct {
 	records []kgo.Record
 	headers []kgo.RecordHeader

@@ -44,7 +44,8 @@ func TestSlab(t *testing.T) {
 	}
 }
 
-// TestArenaComesBackWhole: an arena is used again only when the client has let go of each of its records, however that ended.
+// TestArenaComesBackWhole: an arena is used again only when the client has let go of each of its records, however that
+// ended.
 func TestArenaComesBackWhole(t *testing.T) {
 	w := newEnv(t, people(4))
 	h := w.handler(t)

@@ -34,7 +34,8 @@ func newBlobCache(from Audience, memory int, m *metrics) *blobCache {
 	return &blobCache{from: from, metrics: m, blobs: lru[blobKey, *audience.Reader]{room: memory}, indexes: lru[string, []audience.Index]{room: indexMemory}}
 }
 
-// storePatience bounds one read of a blob, which normally takes milliseconds: after it a dead connection is given up for a new one.
+// storePatience bounds one read of a blob, which normally takes milliseconds: after it a dead connection is given up
+// for a new one.
 const storePatience = 20 * time.Second
 
 // blob returns the entries of a blob and the seq of the first. A reader is not for several goroutines, so one batch is

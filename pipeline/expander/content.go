@@ -30,8 +30,8 @@ const maxParam = 1024
 // errBlankParam: providers refuse a template with a parameter that is empty.
 var errBlankParam = errors.New("a parameter of the template is empty")
 
-// body renders the part of a message that differs from recipient to recipient: a field of the record's oneof, ready to be appended.
-// A text of SMS is not rendered here: it is measured too.
+// body renders the part of a message that differs from recipient to recipient: a field of the record's oneof, ready to
+// be appended. A text of SMS is not rendered here: it is measured too.
 type body struct {
 	field    protowire.Number // of the message
 	head     []byte           // the same for all recipients: name and language

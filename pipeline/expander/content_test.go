@@ -100,7 +100,8 @@ func TestContentThatCannotBeFilledIn(t *testing.T) {
 	}
 }
 
-// R38: each recipient gets one of the variants, by the weights that its chunk names; R113: and the price of its country.
+// R38: each recipient gets one of the variants, by the weights that its chunk names; R113: and the price of its
+// country.
 func TestVariants(t *testing.T) {
 	const n = 200
 	entries := people(n)

@@ -1,13 +1,13 @@
-// Package expander turns each deal of the scheduler into messages: one per recipient, rendered, measured and priced, in the
-// same transaction that marks the deal as read. It is the only maker of campaign messages.
+// Package expander turns each deal of the scheduler into messages: one per recipient, rendered, measured and priced, in
+// the same transaction that marks the deal as read. It is the only maker of campaign messages.
 //
 //	reads    chunks (group expander), the view of campaigns, the frozen audience (by freeze id and blob)
 //	writes   messages.<route>.bulk, key <tenant>/<number>; deliveries, key <tenant>/<message id>; chunks.dlq
 //	promise  exactly once under read_committed: a chunk's records are all there, once, or none is
 //
-// The same chunk always gives the same bytes: ids follow from (campaign, seq, try), the text from the frozen blob and the
-// campaign's text, which does not change once confirmed, and every time is the chunk's own. So if a chunk is expanded twice,
-// after a broker lost half a transaction or after a repair, readers recognise the messages as the same.
+// The same chunk always gives the same bytes: ids follow from (campaign, seq, try), the text from the frozen blob and
+// the campaign's text, which does not change once confirmed, and every time is the chunk's own. So if a chunk is
+// expanded twice, after a broker lost half a transaction or after a repair, readers recognise the messages as the same.
 //
 // What a recipient becomes:
 //
@@ -18,8 +18,8 @@
 //	chunk of purpose cancel         the outcome that the chunk names
 //	otherwise                       a message
 //
-// A paused campaign's chunk is expanded: the senders return its messages. The sender checks limits, calling hours, expiry and opt-outs
-// since the freeze, right before the hand-over.
+// A paused campaign's chunk is expanded: the senders return its messages. The sender checks limits, calling hours,
+// expiry and opt-outs since the freeze, right before the hand-over.
 //
 // Failures:
 //
@@ -28,6 +28,6 @@
 //	chunk cannot be rendered, or panics    chunks.dlq, and not_sent/RENDER_ERROR for each of its recipients that is known
 //	revoked, stopped, killed               the transaction is aborted, and the next owner expands the chunk again
 //
-// Blobs are read and texts are made before the transaction begins: a slow store inside an open one would hold up every reader
-// of the route.
+// Blobs are read and texts are made before the transaction begins: a slow store inside an open one would hold up every
+// reader of the route.
 package expander

@@ -10,8 +10,8 @@ import (
 // submissionTextLen is the length of `sub_…`.
 const submissionTextLen = 30
 
-// messageParts encode a Message. Most fields are the same for all messages of a chunk and are encoded once, which takes half as long
-// as the generated code: a few milliseconds for 5,000 messages.
+// messageParts encode a Message. Most fields are the same for all messages of a chunk and are encoded once, which takes
+// half as long as the generated code: a few milliseconds for 5,000 messages.
 type messageParts struct {
 	// Of the current message: the text of an SMS and its variant, or the field of another channel.
 	body    []byte
@@ -26,7 +26,8 @@ func (p *messageParts) encode(c *fanfarev1.Chunk, campaign *fanfarev1.Campaign, 
 	b := wire.AppendText(nil, wire.MessageTenant, c.GetTenant())
 	b = wire.AppendText(b, wire.MessageCampaignID, c.GetCampaignId())
 	b = wire.AppendNumber(b, wire.MessageCampaignNumber, c.GetCampaignNumber())
-	// The version of the chunk, not of the view, so that a later expansion gives the same bytes. The sender waits for at least this version.
+	// The version of the chunk, not of the view, so that a later expansion gives the same bytes. The sender waits for
+	// at least this version.
 	p.head = wire.AppendNumber(b, wire.MessageCampaignVersion, c.GetCampaignVersion())
 
 	b = wire.AppendNumber(nil, wire.MessageTry, uint64(c.GetTry()))

@@ -18,8 +18,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// TestEncoding: what is written by hand is what the generated code reads, for every value of every field, and it takes no more
-// room than was taken for it.
+// TestEncoding: what is written by hand is what the generated code reads, for every value of every field, and it takes
+// no more room than was taken for it.
 func TestEncoding(t *testing.T) {
 	word := rapid.StringN(0, 20, 200)
 	rapid.Check(t, func(t *rapid.T) {
@@ -95,7 +95,8 @@ func componentsOf(t *rapid.T, field []byte) []byte {
 	return m.GetTemplate().GetComponents()
 }
 
-// TestNoFieldIsForgotten: a field that is added to Message is either made here or named below as none of the expander's.
+// TestNoFieldIsForgotten: a field that is added to Message is either made here or named below as none of the
+// expander's.
 func TestNoFieldIsForgotten(t *testing.T) {
 	notOurs := map[string]bool{
 		"rich": true, "call": true, // of other channels: TestContentOfChannels

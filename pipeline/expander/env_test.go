@@ -109,7 +109,8 @@ func (w *env) cut(t testing.TB, blob uint32) {
 
 var errAway = errors.New("the store is away")
 
-// dealt is when the chunks of the tests were dealt. It is recent: Kafka deletes records older than the topic's retention.
+// dealt is when the chunks of the tests were dealt. It is recent: Kafka deletes records older than the topic's
+// retention.
 var dealt = time.Now().Truncate(time.Millisecond)
 
 const (

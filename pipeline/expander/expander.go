@@ -29,7 +29,8 @@ type Campaigns interface {
 
 var _ Campaigns = (*view.View)(nil)
 
-// Audience reads frozen audiences. An error that is [schemas.ErrNotFound] is permanent; any other means that the store is unreachable.
+// Audience reads frozen audiences. An error that is [schemas.ErrNotFound] is permanent; any other means that the store
+// is unreachable.
 type Audience interface {
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)
 	Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error)
@@ -38,16 +39,17 @@ type Audience interface {
 // Config of an [Expander].
 type Config struct {
 	Cluster stream.Cluster
-	// Chunks is the most chunks of one transaction; default 4. Small chunks are cheap because they share a transaction; full ones take
-	// up to 4 MB each.
+	// Chunks is the most chunks of one transaction; default 4. Small chunks are cheap because they share a transaction;
+	// full ones take up to 4 MB each.
 	Chunks int
-	// Workers is how many chunks are expanded concurrently, each in its own transaction; default 2: one renders while the other's
-	// records are in flight to the broker.
+	// Workers is how many chunks are expanded concurrently, each in its own transaction; default 2: one renders while
+	// the other's records are in flight to the broker.
 	Workers int
 	// Patience is how long a batch waits for the view before it is put back; default 2 s.
 	Patience time.Duration
-	// Memory is how many bytes each worker keeps of blobs that it has used in part; default 32 MiB, enough for about fifty slow campaigns. The
-	// chunks of a blob have one key, so they come to one worker; a blob whose last recipient was expanded is dropped.
+	// Memory is how many bytes each worker keeps of blobs that it has used in part; default 32 MiB, enough for about
+	// fifty slow campaigns. The chunks of a blob have one key, so they come to one worker; a blob whose last recipient
+	// was expanded is dropped.
 	Memory int
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration

@@ -20,8 +20,9 @@ import (
 
 const source = "expander"
 
-// freshness: if the view was refreshed at least this long after the chunk was written and still lacks the campaign, the campaign does not
-// exist. The scheduler deals only campaigns that are published, so an up-to-date view has them; clocks of two machines differ by less.
+// freshness: if the view was refreshed at least this long after the chunk was written and still lacks the campaign, the
+// campaign does not exist. The scheduler deals only campaigns that are published, so an up-to-date view has them;
+// clocks of two machines differ by less.
 const freshness = 10 * time.Second
 
 // reading is how many blobs are read concurrently.
@@ -164,7 +165,8 @@ func seqsOf(c *fanfarev1.Chunk) (seqs []uint32, err error) {
 	return set.ToArray(), nil
 }
 
-// awaitCampaigns waits until the view has each chunk's version of its campaign. A chunk of a campaign that does not exist is poison.
+// awaitCampaigns waits until the view has each chunk's version of its campaign. A chunk of a campaign that does not
+// exist is poison.
 func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
 	defer cancel()

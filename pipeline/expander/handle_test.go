@@ -187,7 +187,8 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	if len(got.outcomes) != 1 || got.outcomes[0].GetSegments() != 7 {
 		t.Errorf("got %v, want 7 segments", got.outcomes)
 	}
-	// 32 fields of a thousand letters: more than an event has room for, and the outcome must reach the statistics all the same.
+	// 32 fields of a thousand letters: more than an event has room for, and the outcome must reach the statistics all
+	// the same.
 	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", 1000) + "ж"}}
 	w = newEnv(t, []audience.Entry{e})
 	w.change(func(c *fanfarev1.Campaign) { c.Content.Body = strings.Repeat("{{first_name}}", 32) })
@@ -240,8 +241,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestPoison: what can never be expanded goes to the dead letters, its recipients are accounted for when they are known, and
-// the other chunks of the batch are as if it were not there.
+// TestPoison: what can never be expanded goes to the dead letters, its recipients are accounted for when they are
+// known, and the other chunks of the batch are as if it were not there.
 func TestPoison(t *testing.T) {
 	lost := map[uint32]string{0: "not_sent/RENDER_ERROR", 1: "not_sent/RENDER_ERROR", 2: "not_sent/RENDER_ERROR", 3: "not_sent/RENDER_ERROR"}
 	none := map[uint32]string{}
@@ -328,8 +329,8 @@ func TestPanicIsPoison(t *testing.T) {
 	}
 }
 
-// TestWaits: a view or a store that is behind puts the batch off, whole, and nothing of it is published; when they have caught
-// up it goes on where it was.
+// TestWaits: a view or a store that is behind puts the batch off, whole, and nothing of it is published; when they have
+// caught up it goes on where it was.
 func TestWaits(t *testing.T) {
 	t.Run("store away", func(t *testing.T) {
 		w := newEnv(t, people(4))
@@ -383,8 +384,8 @@ func TestWaits(t *testing.T) {
 	})
 }
 
-// TestSameBytes: a chunk expanded again gives the same records, by another process, after the campaign has moved on, and
-// whatever else is in the batch.
+// TestSameBytes: a chunk expanded again gives the same records, by another process, after the campaign has moved on,
+// and whatever else is in the batch.
 func TestSameBytes(t *testing.T) {
 	entries := people(8)
 	entries[1].Flag = audience.Duplicate
@@ -448,8 +449,8 @@ func TestShelfForgetsTheOldest(t *testing.T) {
 	}
 }
 
-// TestLinks (R39, X10): each recipient gets an address of his own for each link, and an opt-out link, which say who he is; variants
-// have links of their own. What the text takes is counted with the addresses as they are sent.
+// TestLinks (R39, X10): each recipient gets an address of his own for each link, and an opt-out link, which say who he
+// is; variants have links of their own. What the text takes is counted with the addresses as they are sent.
 func TestLinks(t *testing.T) {
 	const shop, news = "https://shop.example/sale?id=1", "https://news.example/"
 	w := newEnv(t, people(4))

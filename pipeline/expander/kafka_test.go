@@ -97,7 +97,8 @@ func deals(t testing.TB, w *env, size uint32) []*kgo.Record {
 	return out
 }
 
-// settled waits until the group has committed all of chunks. Asking costs the broker time, which a benchmark must not count.
+// settled waits until the group has committed all of chunks. Asking costs the broker time, which a benchmark must not
+// count.
 func settled(t testing.TB, adm *kadm.Client, names schemas.Names, notBefore time.Duration) {
 	t.Helper()
 	time.Sleep(notBefore)
@@ -155,7 +156,8 @@ func joined(t testing.TB, adm *kadm.Client, names schemas.Names, members int) {
 	}
 }
 
-// committed reads topics as a reader of committed records sees them, until it has seen n records or nothing comes for a while.
+// committed reads topics as a reader of committed records sees them, until it has seen n records or nothing comes for a
+// while.
 func committed(t testing.TB, c stream.Cluster, n int, topics ...string) []*kgo.Record {
 	t.Helper()
 	cl := client(t, c, kgo.ConsumeTopics(topics...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -238,8 +240,8 @@ func TestExactlyOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkG1 compares the stage with a bare producer of the same records: in transactions of 5,000, which is the best there
-// is, and plainly idempotent. All three take turns, so that whatever else the machine does hits each alike.
+// BenchmarkG1 compares the stage with a bare producer of the same records: in transactions of 5,000, which is the best
+// there is, and plainly idempotent. All three take turns, so that whatever else the machine does hits each alike.
 func BenchmarkG1(b *testing.B) {
 	const blobs = 40
 	w := newEnv(b, nil)

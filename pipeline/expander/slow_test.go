@@ -11,7 +11,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// slowCampaigns are campaigns of one blob of 5,000 each, and a function that returns the next second of each: 10 recipients.
+// slowCampaigns are campaigns of one blob of 5,000 each, and a function that returns the next second of each: 10
+// recipients.
 func slowCampaigns(tb testing.TB, n int) (*env, func() []*kgo.Record) {
 	tb.Helper()
 	w := newEnv(tb, people(4))
@@ -44,8 +45,8 @@ func slowCampaigns(tb testing.TB, n int) (*env, func() []*kgo.Record) {
 	}
 }
 
-// TestSlowCampaignsReadBlobsOnce: the chunks of many slow campaigns, a second of each in turn, read every blob from the store once;
-// a blob whose last recipient was expanded leaves the memory.
+// TestSlowCampaignsReadBlobsOnce: the chunks of many slow campaigns, a second of each in turn, read every blob from the
+// store once; a blob whose last recipient was expanded leaves the memory.
 func TestSlowCampaignsReadBlobsOnce(t *testing.T) {
 	const campaigns = 40
 	w, next := slowCampaigns(t, campaigns)
@@ -76,8 +77,8 @@ func TestSlowCampaignsReadBlobsOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkSlowCampaigns is what a message costs the expanders, without Kafka, when 50 campaigns of 10/s come to one of two workers
-// in turn: a chunk is a second of one campaign.
+// BenchmarkSlowCampaigns is what a message costs the expanders, without Kafka, when 50 campaigns of 10/s come to one of
+// two workers in turn: a chunk is a second of one campaign.
 func BenchmarkSlowCampaigns(b *testing.B) {
 	w, next := slowCampaigns(b, 50)
 	h := w.handler(b)

@@ -1,5 +1,5 @@
-// Package inbound acts on what recipients did about what they are sent: it writes an opt-out to the store, from where it reaches every
-// sender, and says in the log of deliveries which message it answers.
+// Package inbound acts on what recipients did about what they are sent: it writes an opt-out to the store, from where
+// it reaches every sender, and says in the log of deliveries which message it answers.
 //
 //	reads    inbound (group inbound), the control-plane view, the store: campaigns that the view lacks, frozen audiences
 //	writes   the store: suppressions and the proof of each, in one transaction; deliveries: an opted_out event; inbound.dlq
@@ -8,10 +8,11 @@
 //	order    what one recipient did by links of one message stays in order
 //	stop     the batch in hand is finished
 //
-// The edge answers a person when Kafka has the fact. From there it takes a few milliseconds: this stage writes the row, the relay
-// publishes it to topic suppressions, and every sender asks that topic's view before it hands anything over.
+// The edge answers a person when Kafka has the fact. From there it takes a few milliseconds: this stage writes the row,
+// the relay publishes it to topic suppressions, and every sender asks that topic's view before it hands anything over.
 //
-// A link names campaign and recipient, not the number: the edge has no store. This stage reads the number from the frozen audience.
+// A link names campaign and recipient, not the number: the edge has no store. This stage reads the number from the
+// frozen audience.
 //
 // Failures:
 //

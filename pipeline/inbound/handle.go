@@ -21,8 +21,8 @@ type handler struct {
 	metrics *metrics
 }
 
-// Handle implements [stream.Handler]. An error means that the store did not answer; what was recorded before it is known when the batch
-// comes again.
+// Handle implements [stream.Handler]. An error means that the store did not answer; what was recorded before it is
+// known when the batch comes again.
 func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 	var out stream.Result
 	p := people{from: h.deps.Audience, blobs: map[string]*audience.Reader{}}

@@ -133,7 +133,8 @@ func record(t *testing.T, names schemas.Names, keys *schemas.Keys, id string, se
 	return r
 }
 
-// TestHandle (X10): an opt-out by link is the number of the recipient whose link it is, of what he asked for, and its event says so.
+// TestHandle (X10): an opt-out by link is the number of the recipient whose link it is, of what he asked for, and its
+// event says so.
 func TestHandle(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -200,7 +201,8 @@ func TestHandleOldView(t *testing.T) {
 	}
 }
 
-// TestHandleErased: an erased recipient has no number. Its opt-out is a dead letter that says so, and never the opt-out of no number.
+// TestHandleErased: an erased recipient has no number. Its opt-out is a dead letter that says so, and never the opt-out
+// of no number.
 func TestHandleErased(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -226,8 +228,8 @@ func TestHandleErased(t *testing.T) {
 	}
 }
 
-// TestStage: what is in the topic is recorded once each and its event written, although the store is away at first and members of the
-// group are stopped and started in the middle.
+// TestStage: what is in the topic is recorded once each and its event written, although the store is away at first and
+// members of the group are stopped and started in the middle.
 func TestStage(t *testing.T) {
 	b := streamtest.New(t)
 	m, keys := newMemory(t), testKeys(t)

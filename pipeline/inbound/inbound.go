@@ -23,7 +23,8 @@ type Campaigns interface {
 
 var _ Campaigns = (*view.View)(nil)
 
-// Audience reads frozen audiences. An error that is [schemas.ErrNotFound] is permanent; any other means that the store is unreachable.
+// Audience reads frozen audiences. An error that is [schemas.ErrNotFound] is permanent; any other means that the store
+// is unreachable.
 type Audience interface {
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)
 	Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error)

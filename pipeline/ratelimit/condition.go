@@ -25,8 +25,8 @@ type Condition struct {
 	Mend string
 }
 
-// conditions are the answers of Redis by which it does nothing, by the beginning of their text, as [redis.HasErrorPrefix] has it: without
-// ERR.
+// conditions are the answers of Redis by which it does nothing, by the beginning of their text, as
+// [redis.HasErrorPrefix] has it: without ERR.
 var conditions = []struct {
 	prefix string
 	Condition
@@ -104,8 +104,8 @@ func isTLS(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &host) || errors.As(err, &authority) || errors.As(err, &header) || errors.As(err, &alert)
 }
 
-// State logs whether Redis does what it is asked: one line when it stops, one when the condition changes, one when it works again,
-// however often it is asked meanwhile. It is safe for concurrent use.
+// State logs whether Redis does what it is asked: one line when it stops, one when the condition changes, one when it
+// works again, however often it is asked meanwhile. It is safe for concurrent use.
 type State struct {
 	log *slog.Logger
 

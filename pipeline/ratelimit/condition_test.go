@@ -111,8 +111,9 @@ func (l *logLines) reasons() (out []string) {
 	return out
 }
 
-// Every condition of Redis in flight is waited for, with growing waits and one line in the log for each change, for as long as it lasts;
-// then the tokens are given out. What only a person can mend is named as such, and waited for as well: the messages wait.
+// Every condition of Redis in flight is waited for, with growing waits and one line in the log for each change, for as
+// long as it lasts; then the tokens are given out. What only a person can mend is named as such, and waited for as
+// well: the messages wait.
 func TestConditionsOfRedisAreWaitedFor(t *testing.T) {
 	answers := func(text string) func(r *faultyRedis) {
 		return func(r *faultyRedis) { r.server.SetError(text) }
@@ -229,7 +230,8 @@ type discard struct{}
 
 func (discard) Printf(context.Context, string, ...any) {}
 
-// A condition names no port and no time, so it is the same for each attempt; every one that a person must mend says how.
+// A condition names no port and no time, so it is the same for each attempt; every one that a person must mend says
+// how.
 func TestConditionsAreNamed(t *testing.T) {
 	for _, c := range conditions {
 		if got := ConditionOf(proto(c.prefix + " text")); got != c.Condition {

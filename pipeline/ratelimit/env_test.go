@@ -19,7 +19,8 @@ import (
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// env is a Redis with a clock of our own and several processes that take from it. Nothing in it waits: it jumps from event to event.
+// env is a Redis with a clock of our own and several processes that take from it. Nothing in it waits: it jumps from
+// event to event.
 type env struct {
 	tb       testing.TB
 	mr       *miniredis.Miniredis

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Leases stay in the process: what was given back or leased ahead is used before Redis is asked, and is void after its time.
+// Leases stay in the process: what was given back or leased ahead is used before Redis is asked, and is void after its
+// time.
 func TestLeaseIsKeptAndExpires(t *testing.T) {
 	w := newEnv(t, 1, 13)
 	l := w.limiters[0]

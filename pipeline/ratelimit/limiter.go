@@ -64,7 +64,8 @@ type Grant struct {
 	Short Level
 	// Wait is how long until the short level has one token more.
 	Wait time.Duration
-	// Retry is how long to wait before asking again. It is at least Wait, long enough to be worth a call, and has jitter. 0: ask at once.
+	// Retry is how long to wait before asking again. It is at least Wait, long enough to be worth a call, and has
+	// jitter. 0: ask at once.
 	Retry time.Duration
 }
 
@@ -85,14 +86,16 @@ const (
 	maxBurst = 100 * time.Millisecond
 	// minBurst covers the pause of an offset commit (5–6 ms on a real broker) and the scheduling of a busy machine.
 	minBurst = 20 * time.Millisecond
-	// ahead is how far a token is reserved. A message that would wait longer for a level below the route is better dealt again.
+	// ahead is how far a token is reserved. A message that would wait longer for a level below the route is better
+	// dealt again.
 	ahead = time.Second
 	// beat is how often a process says that it takes tokens; the script forgets it after three.
 	beat = time.Second
-	// txnPause is the least wait of the transactional lane between calls: a message there must leave within milliseconds.
+	// txnPause is the least wait of the transactional lane between calls: a message there must leave within
+	// milliseconds.
 	txnPause = 4 * time.Millisecond
-	// leastFactor is the lowest factor of a throttled route: some messages must go on, because only an answer shows that the carrier
-	// has recovered.
+	// leastFactor is the lowest factor of a throttled route: some messages must go on, because only an answer shows
+	// that the carrier has recovered.
 	leastFactor = 0.02
 )
 
@@ -119,8 +122,8 @@ type Limiter struct {
 type lease struct {
 	tokens int
 	until  time.Time
-	// used are the tokens used in the slice that began at since, before those used in the slice before it. A quick stream of small
-	// requests leases as many in one call.
+	// used are the tokens used in the slice that began at since, before those used in the slice before it. A quick
+	// stream of small requests leases as many in one call.
 	used, before int
 	since        time.Time
 }
@@ -172,10 +175,10 @@ func (p pace) capacity(rate uint32) float64 {
 	return max(1, float64(rate)*p.hold.Seconds())
 }
 
-// Take asks for the tokens of several sets of one lane of one route in one round trip and stores the answers in grants, which
-// has the length of reqs. Requests are served in order. While Redis does not do what it is asked, for whatever reason, Take asks again
-// with growing waits of up to 1 s; the log says so once for each [Condition]. The only errors are that ctx has ended and that the
-// client was closed.
+// Take asks for the tokens of several sets of one lane of one route in one round trip and stores the answers in grants,
+// which has the length of reqs. Requests are served in order. While Redis does not do what it is asked, for whatever
+// reason, Take asks again with growing waits of up to 1 s; the log says so once for each [Condition]. The only errors
+// are that ctx has ended and that the client was closed.
 func (l *Limiter) Take(ctx context.Context, reqs []Request, grants []Grant) error {
 	if len(reqs) != len(grants) {
 		return fmt.Errorf("take tokens: %d requests, %d grants", len(reqs), len(grants))
@@ -207,8 +210,8 @@ func (l *Limiter) Take(ctx context.Context, reqs []Request, grants []Grant) erro
 	return nil
 }
 
-// Leased is [Limiter.Take] without a call to Redis: it answers from what is leased, or says that the route is dry when that is
-// known. False: at least one request needs a call, and nothing was taken.
+// Leased is [Limiter.Take] without a call to Redis: it answers from what is leased, or says that the route is dry when
+// that is known. False: at least one request needs a call, and nothing was taken.
 func (l *Limiter) Leased(reqs []Request, grants []Grant) bool {
 	if len(reqs) != len(grants) {
 		return false
@@ -268,7 +271,8 @@ func (le *lease) count(now time.Time, n int, slice time.Duration) {
 	le.used += n
 }
 
-// call makes one round trip for the requests in open and returns those still without an answer, with the error that kept it away.
+// call makes one round trip for the requests in open and returns those still without an answer, with the error that
+// kept it away.
 func (l *Limiter) call(ctx context.Context, reqs []Request, grants []Grant, open []int) ([]int, error) {
 	type sent struct {
 		cmd  *redis.Cmd
@@ -462,9 +466,9 @@ func (l *Limiter) Senders(route string) int {
 	return 1
 }
 
-// Throttled tells all processes that the carrier of a route asked to slow down: the rate is halved, at most once a second, and
-// climbs back by 5 % of the full rate a second. What is leased in this process is void. It returns the factor that now holds.
-// All complaints of one second are one, and only the first makes a call.
+// Throttled tells all processes that the carrier of a route asked to slow down: the rate is halved, at most once a
+// second, and climbs back by 5 % of the full rate a second. What is leased in this process is void. It returns the
+// factor that now holds. All complaints of one second are one, and only the first makes a call.
 func (l *Limiter) Throttled(ctx context.Context, route string) (factor float64, err error) {
 	now := l.cfg.Now()
 	l.mu.Lock()

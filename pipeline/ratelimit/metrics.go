@@ -29,7 +29,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 }
 
-// register registers c, or returns what is registered under its name already: two limiters of one process count together.
+// register registers c, or returns what is registered under its name already: two limiters of one process count
+// together.
 func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	if reg == nil {
 		return c

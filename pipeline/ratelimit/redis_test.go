@@ -82,7 +82,8 @@ func wall(tb testing.TB, rdb redis.UniversalClient, n schemas.Names, processes i
 
 func TestRealRedis(t *testing.T) {
 	rdb, n := realRedis(t)
-	// A machine that stands still for a moment achieves less: one of some tries must reach the rate. No try may exceed it.
+	// A machine that stands still for a moment achieves less: one of some tries must reach the rate. No try may exceed
+	// it.
 	for try := 1; ; try++ {
 		achieved, top, calls, each := wall(t, rdb, n, 4, 20_000, 3*time.Second)
 		t.Logf("achieved %.3f, peak second %.3f, calls per token %.4f, fairness %.4f", achieved, top, calls, jain(each))
@@ -119,7 +120,8 @@ func TestRealRedis(t *testing.T) {
 	}
 }
 
-// BenchmarkG4 prints achieved ÷ target, the peak of any second ÷ target, and calls to Redis per message, of 4 processes at 20,000/s in real time.
+// BenchmarkG4 prints achieved ÷ target, the peak of any second ÷ target, and calls to Redis per message, of 4 processes
+// at 20,000/s in real time.
 func BenchmarkG4(b *testing.B) {
 	run := func(b *testing.B, rdb redis.UniversalClient, n schemas.Names) {
 		for b.Loop() {

@@ -36,8 +36,8 @@ const source = "relay"
 // memory knows the greatest version of each key that was on a topic.
 type memory struct {
 	versions map[string]uint64
-	// recent are keys of topics with too many keys to remember all, oldest first. A record can go backwards only while two relays
-	// overlap, so recent keys are enough.
+	// recent are keys of topics with too many keys to remember all, oldest first. A record can go backwards only while
+	// two relays overlap, so recent keys are enough.
 	recent []string
 	limit  int
 }

@@ -14,8 +14,8 @@ import (
 	"fanfare/schemas"
 )
 
-// A6: the relay waits out each condition of Postgres that passes by itself, and then publishes what has changed meanwhile, as often as
-// it takes to know that it is marked.
+// A6: the relay waits out each condition of Postgres that passes by itself, and then publishes what has changed
+// meanwhile, as often as it takes to know that it is marked.
 func TestRelayWaitsOutConditionsOfPostgres(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]postgrestest.Fault{

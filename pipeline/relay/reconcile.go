@@ -16,15 +16,17 @@ import (
 const (
 	// comparedAtOnce is how many rows are compared in one reading of the topics. One costs about 60 bytes of memory.
 	comparedAtOnce = 500_000
-	// publishedPage is how many published rows are read from the store, or made unpublished in one transaction, at once.
+	// publishedPage is how many published rows are read from the store, or made unpublished in one transaction, at
+	// once.
 	publishedPage = 1_000
 	// betweenPages slows down every comparison but the first of a lead, so that the store is free for others.
 	betweenPages = 10 * time.Millisecond
 )
 
-// reconcile compares the store with its topics, at once and then again and again until ctx ends, and has published again what a
-// topic has lost. A topic loses its newest records when its broker does: a disk that had not written yet, an unclean election of a
-// leader, a topic that was deleted and made anew. Without this, senders would go on with a campaign that the store calls paused.
+// reconcile compares the store with its topics, at once and then again and again until ctx ends, and has published
+// again what a topic has lost. A topic loses its newest records when its broker does: a disk that had not written yet,
+// an unclean election of a leader, a topic that was deleted and made anew. Without this, senders would go on with a
+// campaign that the store calls paused.
 func (r *Relay) reconcile(ctx context.Context) error {
 	var between time.Duration
 	for ctx.Err() == nil {
@@ -46,7 +48,8 @@ func (r *Relay) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// compareAll compares every published row with its topic and returns how many rows there are and how many it has published again.
+// compareAll compares every published row with its topic and returns how many rows there are and how many it has
+// published again.
 func (r *Relay) compareAll(ctx context.Context, between time.Duration) (rows, again int, err error) {
 	for after, more := "", true; more; {
 		want := newExpected()
@@ -97,8 +100,8 @@ func (r *Relay) pages(
 	return after, true, nil
 }
 
-// lacking reads the topics to their present ends and returns the rows that they lack. The rows were read from the store first, so
-// what a topic must have of them was acknowledged before the reading begins.
+// lacking reads the topics to their present ends and returns the rows that they lack. The rows were read from the store
+// first, so what a topic must have of them was acknowledged before the reading begins.
 func (r *Relay) lacking(ctx context.Context, want *expected) (map[uint64]bool, error) {
 	var topics []string
 	for typ := range want.types {
@@ -189,15 +192,15 @@ func (r *Relay) typeOf(topic string) schemas.EventType {
 	}
 }
 
-// expected is what the topics must have of some rows, and what they have. Rows go by a hash of their key: two rows of one hash
-// are compared as one, which fewer than one in ten million installations with a million rows has.
+// expected is what the topics must have of some rows, and what they have. Rows go by a hash of their key: two rows of
+// one hash are compared as one, which fewer than one in ten million installations with a million rows has.
 type expected struct {
 	rows  map[uint64]rowVersions
 	types map[schemas.EventType]bool
 }
 
-// rowVersions are, for one row, the version that its topic must have and the version of the last record there. A value is absent when the
-// record is a tombstone or there is none.
+// rowVersions are, for one row, the version that its topic must have and the version of the last record there. A value
+// is absent when the record is a tombstone or there is none.
 type rowVersions struct {
 	want, last        uint64
 	tombstone, absent bool
@@ -230,7 +233,8 @@ func (e *expected) seen(typ schemas.EventType, rec *kgo.Record) {
 	e.rows[h] = f
 }
 
-// lacking returns the rows whose last record is not what the store has published. A newer record was published meanwhile.
+// lacking returns the rows whose last record is not what the store has published. A newer record was published
+// meanwhile.
 func (e *expected) lacking() map[uint64]bool {
 	out := map[uint64]bool{}
 	for h, f := range e.rows {

@@ -11,8 +11,8 @@ import (
 	"fanfare/schemas"
 )
 
-// lose makes the topic forget: the store believes that the newest version of a row is published, and the topic ends with an older one.
-// An older version of 0 is none at all.
+// lose makes the topic forget: the store believes that the newest version of a row is published, and the topic ends
+// with an older one. An older version of 0 is none at all.
 func (w *env) lose(t *testing.T, key string, newest []byte, older uint64, value []byte) {
 	t.Helper()
 	if older > 0 {
@@ -52,8 +52,8 @@ func republished(t *testing.T, reg *prometheus.Registry) (n float64) {
 	return n
 }
 
-// P6: what a topic has lost is published again when a relay begins to lead: a newer version, a row that the topic lacks altogether, and
-// a tombstone. What the topic has is left alone, also where it has more than the store.
+// P6: what a topic has lost is published again when a relay begins to lead: a newer version, a row that the topic lacks
+// altogether, and a tombstone. What the topic has is left alone, also where it has more than the store.
 func TestWhatTheTopicLostIsPublishedAgain(t *testing.T) {
 	w := newEnv(t)
 	reg := prometheus.NewRegistry()

@@ -20,13 +20,13 @@ import (
 type Outbox interface {
 	// Lead makes this process the one that publishes, until release; ok is false while another one is.
 	Lead(ctx context.Context) (release func(), ok bool, err error)
-	// Unpublished returns rows whose newest version is not published, routes, tenants and senders before the campaigns that name
-	// them. It fails when this process no longer leads.
+	// Unpublished returns rows whose newest version is not published, routes, tenants and senders before the campaigns
+	// that name them. It fails when this process no longer leads.
 	Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error)
 	// MarkPublished records that these versions are on their topics; a row that has changed since stays unpublished.
 	MarkPublished(ctx context.Context, rows []schemas.OutboxRow) error
-	// Published returns a page of the rows whose newest version has been published, after a place in them; next is the place after the
-	// page, "" at the end.
+	// Published returns a page of the rows whose newest version has been published, after a place in them; next is the
+	// place after the page, "" at the end.
 	Published(ctx context.Context, after string, limit int) (rows []schemas.PublishedRow, next string, err error)
 	// Republish makes rows unpublished again.
 	Republish(ctx context.Context, typ schemas.EventType, keys ...string) error
@@ -37,11 +37,13 @@ type Outbox interface {
 // Config of a [Relay].
 type Config struct {
 	Cluster stream.Cluster
-	// Poll is how often the relay looks for changes by other processes; default 50 ms. Changes of this process wake it at once.
+	// Poll is how often the relay looks for changes by other processes; default 50 ms. Changes of this process wake it
+	// at once.
 	Poll time.Duration
 	// Batch is the most rows published at once; default 500.
 	Batch int
-	// AckTimeout is how long Kafka may take to acknowledge; default 10 s. If it acknowledged nothing by then, the relay gives up the lead.
+	// AckTimeout is how long Kafka may take to acknowledge; default 10 s. If it acknowledged nothing by then, the relay
+	// gives up the lead.
 	AckTimeout time.Duration
 	// Reconcile is how long after one comparison of the store with its topics the next one begins; default 10 min.
 	Reconcile time.Duration
@@ -116,8 +118,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
-// storePatience bounds one call of the store. After a failover the old connection may never answer; without a bound the call would
-// wait for as long as TCP does.
+// storePatience bounds one call of the store. After a failover the old connection may never answer; without a bound the
+// call would wait for as long as TCP does.
 const storePatience = 10 * time.Second
 
 // errNoAck: Kafka has acknowledged nothing for AckTimeout.
@@ -170,7 +172,8 @@ func (r *Relay) lead(ctx context.Context) error {
 	return g.Wait()
 }
 
-// publish publishes unpublished rows and marks them; more is true when a full batch was published. An error ends the lead.
+// publish publishes unpublished rows and marks them; more is true when a full batch was published. An error ends the
+// lead.
 func (r *Relay) publish(ctx context.Context, cl *kgo.Client) (more bool, err error) {
 	asking, cancelAsking := context.WithTimeout(ctx, storePatience)
 	rows, err := r.outbox.Unpublished(asking, r.cfg.Batch)
@@ -236,8 +239,8 @@ func timedOut(err error) bool {
 		errors.Is(err, kgo.ErrRecordRetries)
 }
 
-// answers produces records and yields the result of each, for at most within. The client itself waits without end for the answer to a
-// batch that may have been written.
+// answers produces records and yields the result of each, for at most within. The client itself waits without end for
+// the answer to a batch that may have been written.
 func answers(ctx context.Context, cl *kgo.Client, records []*kgo.Record, within time.Duration) iter.Seq[kgo.ProduceResult] {
 	results := make(chan kgo.ProduceResult, len(records))
 	for _, rec := range records {

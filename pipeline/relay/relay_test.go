@@ -276,8 +276,8 @@ func TestKafkaAway(t *testing.T) {
 	t.Error("published and never marked")
 }
 
-// Kafka takes one row and not the one before it: only the one it took is marked, whatever order the answers come in. A row that
-// is marked without having been published is lost.
+// Kafka takes one row and not the one before it: only the one it took is marked, whatever order the answers come in. A
+// row that is marked without having been published is lost.
 func TestOnlyWhatWasAcknowledgedIsMarked(t *testing.T) {
 	w := newEnv(t)
 	names := w.cluster.Names
@@ -408,7 +408,8 @@ func (c *wired) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A leader that has lost Kafka, and not the store, gives way to one that has it (P5): also when Kafka says nothing at all.
+// A leader that has lost Kafka, and not the store, gives way to one that has it (P5): also when Kafka says nothing at
+// all.
 func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
 	for name, silent := range map[string]bool{"refused": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestBrokenRecords: a record of `cursors` or `chunks` that cannot be read sets its campaign aside, and nothing else: every other
-// campaign is dealt to its end.
+// TestBrokenRecords: a record of `cursors` or `chunks` that cannot be read sets its campaign aside, and nothing else:
+// every other campaign is dealt to its end.
 func TestBrokenRecords(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.sender.badChunks.Store(true)

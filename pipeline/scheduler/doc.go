@@ -1,6 +1,6 @@
-// Package scheduler runs the only stage that deals: it decides which recipients are tried, now or again, and when a campaign is
-// over. The decisions are made in package plan, which is pure; this package elects a leader, reads and writes topics, and asks
-// the store.
+// Package scheduler runs the only stage that deals: it decides which recipients are tried, now or again, and when a
+// campaign is over. The decisions are made in package plan, which is pure; this package elects a leader, reads and
+// writes topics, and asks the store.
 //
 //	reads    deliveries (no group, from the offsets in cursors), the view of campaigns, routes, tenants and senders, cursors,
 //	         held, messages.<route>.txn; the store: the freeze and its index
@@ -18,14 +18,14 @@
 //	snapshot.go    writing the sets to cursors
 //	write.go       records and transactions
 //
-// Every decision is written in one transaction with the cursor that lists it. The transactional id is constant: a new leader
-// takes it first, which fences its predecessor, and then reads cursors and held. If the outcome of a transaction is unknown, the
-// leader discards its state and reads the topics again.
+// Every decision is written in one transaction with the cursor that lists it. The transactional id is constant: a new
+// leader takes it first, which fences its predecessor, and then reads cursors and held. If the outcome of a transaction
+// is unknown, the leader discards its state and reads the topics again.
 //
-// Idempotency key: (campaign, seq, try); of chunks, the number of the deal. A broker that tore a transaction (kfake, killed in
-// the middle of one) may show the cursor without the chunks, or the chunks without the cursor. So a new leader looks in chunks
-// for every deal that the cursors list since their sets were written: it makes a missing deal again, identical, and counts the
-// recipients of a chunk that no cursor lists as dealt.
+// Idempotency key: (campaign, seq, try); of chunks, the number of the deal. A broker that tore a transaction (kfake,
+// killed in the middle of one) may show the cursor without the chunks, or the chunks without the cursor. So a new
+// leader looks in chunks for every deal that the cursors list since their sets were written: it makes a missing deal
+// again, identical, and counts the recipients of a chunk that no cursor lists as dealt.
 //
 // When something is wrong:
 //

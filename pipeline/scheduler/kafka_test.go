@@ -27,7 +27,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// kafkaEnv is a Kafka with topics of its own, the control plane in memory, and a loop that stands for expander, sender and carrier.
+// kafkaEnv is a Kafka with topics of its own, the control plane in memory, and a loop that stands for expander, sender
+// and carrier.
 type kafkaEnv struct {
 	t       testing.TB
 	cluster stream.Cluster
@@ -239,8 +240,8 @@ func value(t testing.TB, m prometheus.Metric) float64 {
 	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
 }
 
-// check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log of
-// deliveries gives, with nobody pending.
+// check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log
+// of deliveries gives, with nobody pending.
 func (p *kafkaEnv) check(number uint64, want map[schemas.Bucket]int) {
 	p.t.Helper()
 	p.sender.mu.Lock()

@@ -20,7 +20,8 @@ import (
 const (
 	// stopWithin is how long a leader that must stop may take to finish its transaction and to write its sets.
 	stopWithin = 8 * time.Second
-	// transactionTimeout is when the broker aborts a transaction that a dead leader left open. Until then no reader gets past it.
+	// transactionTimeout is when the broker aborts a transaction that a dead leader left open. Until then no reader
+	// gets past it.
 	transactionTimeout = 10 * time.Second
 	// endsPerCommit bounds the ends of one transaction.
 	endsPerCommit = 5000
@@ -145,8 +146,8 @@ func (warnings) Level() kgo.LogLevel { return kgo.LogLevelWarn }
 // errLeadershipOver ends the goroutines beside the leader when its leadership ends without an error.
 var errLeadershipOver = errors.New("leadership is over")
 
-// run reads the topics to their ends, then deals until ctx ends. work is the context of writes, which outlives ctx; beside is the context
-// of the goroutines beside the loop.
+// run reads the topics to their ends, then deals until ctx ends. work is the context of writes, which outlives ctx;
+// beside is the context of the goroutines beside the loop.
 func (l *leader) run(ctx, work, beside context.Context, from map[string]map[int32]int64) error {
 	first, err := l.followTopics(beside, []string{l.names.Deliveries(), l.names.Held()}, from)
 	if err != nil {
@@ -210,7 +211,8 @@ func (l *leader) begin() {
 	l.log.Info("leading", "took_ms", took.Milliseconds(), "campaigns", l.planner.OpenCampaigns(), "held", l.planner.HeldMessages())
 }
 
-// nudgeTails unblocks tails that cannot reach the end of their topics because of an open transaction, if something waits for them.
+// nudgeTails unblocks tails that cannot reach the end of their topics because of an open transaction, if something
+// waits for them.
 func (l *leader) nudgeTails(ctx context.Context) {
 	var topics [][]string
 	if !l.live {
@@ -268,8 +270,8 @@ func (n *lane) ready() bool {
 	}
 }
 
-// followLanes starts a tail for the transactional lane of each new route. Each has its own, so that a route whose topics do not
-// exist yet holds up no other.
+// followLanes starts a tail for the transactional lane of each new route. Each has its own, so that a route whose
+// topics do not exist yet holds up no other.
 func (l *leader) followLanes(ctx context.Context, from map[string]map[int32]int64) error {
 	for _, route := range l.planner.RouteNames() {
 		if l.lanes[route] != nil || schemas.ValidRoute(route) != nil {
@@ -330,8 +332,8 @@ func (l *leader) read(records []*kgo.Record) {
 	l.unsaved += len(records)
 }
 
-// decoder returns how the records of a topic are decoded: as delivery events, as single sends of a route, or, if nil, as held
-// messages.
+// decoder returns how the records of a topic are decoded: as delivery events, as single sends of a route, or, if nil,
+// as held messages.
 func (l *leader) decoder(topic string) (decode func([]byte, *plan.Event) error, route string) {
 	switch topic {
 	case l.names.Deliveries():

@@ -12,7 +12,8 @@ import (
 // retryLead is the longest wait before leading again after an error.
 const retryLead = time.Second
 
-// leadWhileOwned leads until the group takes leadership away or ctx ends. After an error it leads again, from the topics.
+// leadWhileOwned leads until the group takes leadership away or ctx ends. After an error it leads again, from the
+// topics.
 func (s *Scheduler) leadWhileOwned(ctx context.Context, lock *leaderLock) {
 	for {
 		leadCtx, release := lock.acquire(ctx)
@@ -62,8 +63,8 @@ func (l *leaderLock) assigned(_ context.Context, _ *kgo.Client, partitions map[s
 	}
 }
 
-// revoked ends the leadership and waits until it has ended, so that the group does not assign the partition to another process
-// while this one still writes. A leadership that does not end in time is fenced by its successor.
+// revoked ends the leadership and waits until it has ended, so that the group does not assign the partition to another
+// process while this one still writes. A leadership that does not end in time is fenced by its successor.
 func (l *leaderLock) revoked(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	if len(partitions[l.topic]) == 0 {
 		return
@@ -84,8 +85,8 @@ func (l *leaderLock) revoked(_ context.Context, _ *kgo.Client, partitions map[st
 	}
 }
 
-// acquire returns a context that lasts as long as this process may lead, and a function to call when it has stopped leading;
-// nil: this process is not the leader.
+// acquire returns a context that lasts as long as this process may lead, and a function to call when it has stopped
+// leading; nil: this process is not the leader.
 func (l *leaderLock) acquire(ctx context.Context) (context.Context, func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -31,16 +31,16 @@ var _ View = (*view.View)(nil)
 
 // Audience freezes audiences and returns their index.
 type Audience interface {
-	// Freeze copies the audience of a confirmed campaign, numbers it and publishes its freeze id and total, if the campaign still
-	// has that version. It is idempotent. An error that is [schemas.ErrNotFound] means that there will never be an audience: the
-	// campaign fails, with the reason of the [schemas.FreezeError] if it is one.
+	// Freeze copies the audience of a confirmed campaign, numbers it and publishes its freeze id and total, if the
+	// campaign still has that version. It is idempotent. An error that is [schemas.ErrNotFound] means that there will
+	// never be an audience: the campaign fails, with the reason of the [schemas.FreezeError] if it is one.
 	Freeze(ctx context.Context, tenant, campaign string, version uint64) error
 	// Blobs returns, in order, which seqs each blob of a frozen audience holds.
 	Blobs(ctx context.Context, freezeID string) ([]audience.Index, error)
 }
 
-// Store moves campaigns, each by compare-and-set: [schemas.ErrConflict] and [schemas.ErrTransition] mean that the campaign has
-// changed meanwhile.
+// Store moves campaigns, each by compare-and-set: [schemas.ErrConflict] and [schemas.ErrTransition] mean that the
+// campaign has changed meanwhile.
 type Store interface {
 	Apply(ctx context.Context, change schemas.Change) (version uint64, err error)
 }
@@ -58,11 +58,11 @@ type Config struct {
 	Now func() time.Time
 	// SessionTimeout is how long the group waits for a dead leader; default 10 s.
 	SessionTimeout time.Duration
-	// SetsEvery is the least time between two snapshots of the sets; default 5 s. A successor reads the deliveries since the last
-	// one.
+	// SetsEvery is the least time between two snapshots of the sets; default 5 s. A successor reads the deliveries
+	// since the last one.
 	SetsEvery time.Duration
-	// Pace is the least time between two rounds of deals; default 10 ms. About a second's worth is in flight, so it need not be
-	// short; a transaction takes about as long on a real broker.
+	// Pace is the least time between two rounds of deals; default 10 ms. About a second's worth is in flight, so it
+	// need not be short; a transaction takes about as long on a real broker.
 	Pace time.Duration
 }
 
@@ -116,8 +116,8 @@ func New(cfg Config) (*Scheduler, error) {
 	return &Scheduler{cfg: cfg, names: cfg.Cluster.Names, log: cfg.Cluster.Logger.With("stage", "scheduler"), metrics: newMetrics(cfg.Cluster.Registry)}, nil
 }
 
-// Run stands by until the group makes this process the leader. When ctx ends it deals nothing more, writes its sets and leaves
-// the group.
+// Run stands by until the group makes this process the leader. When ctx ends it deals nothing more, writes its sets and
+// leaves the group.
 func (s *Scheduler) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

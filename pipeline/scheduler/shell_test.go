@@ -85,8 +85,8 @@ func TestCallingHoursShell(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: nobody is dealt twice,
-// nobody is forgotten.
+// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: nobody is dealt
+// twice, nobody is forgotten.
 func TestStandbyTakesOver(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.sender.says = func(s submission) []schemas.Kind {
@@ -114,8 +114,8 @@ func TestStandbyTakesOver(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
 
-// TestFenceFirst: who begins to lead takes the transactional id before it reads, though it writes nothing yet: from then on the
-// one before can commit nothing that would be missed.
+// TestFenceFirst: who begins to lead takes the transactional id before it reads, though it writes nothing yet: from
+// then on the one before can commit nothing that would be missed.
 func TestFenceFirst(t *testing.T) {
 	p := newKafkaEnv(t)
 	first := p.run()

@@ -29,12 +29,12 @@ type tombstone struct {
 	cursor      *fanfarev1.Cursor
 }
 
-// manyUnsaved is how many records that change no set, such as clicks and late events of settled campaigns, may be read before
-// the offsets are written because of them.
+// manyUnsaved is how many records that change no set, such as clicks and late events of settled campaigns, may be read
+// before the offsets are written because of them.
 const manyUnsaved = 100_000
 
-// snapshotDue starts a snapshot if it is time: sets have changed, or a cursor lists so many deals that its record would grow too
-// large.
+// snapshotDue starts a snapshot if it is time: sets have changed, or a cursor lists so many deals that its record would
+// grow too large.
 func (l *leader) snapshotDue(now time.Time) bool {
 	if len(l.missingDeals) > 0 {
 		return false // only the cursors list them: after a snapshot a successor would not look for them
@@ -51,8 +51,8 @@ func (l *leader) snapshotDue(now time.Time) bool {
 	return true
 }
 
-// writeSnapshot returns the next records of the snapshot: first the ends that are decided, because no set holds them; then the
-// sets, a few MB at a time; last the offsets that all sets cover.
+// writeSnapshot returns the next records of the snapshot: first the ends that are decided, because no set holds them;
+// then the sets, a few MB at a time; last the offsets that all sets cover.
 func (l *leader) writeSnapshot(now time.Time) ([]*kgo.Record, error) {
 	var records []*kgo.Record
 	if l.planner.EndsPending() {
@@ -95,7 +95,8 @@ func (l *leader) writeSnapshot(now time.Time) ([]*kgo.Record, error) {
 	return append(append(records, expired...), offsets), nil
 }
 
-// setsRecords returns the records of a campaign's sets, its cursor, and tombstones for the parts that are no longer used.
+// setsRecords returns the records of a campaign's sets, its cursor, and tombstones for the parts that are no longer
+// used.
 func (l *leader) setsRecords(c *plan.Campaign, now time.Time) ([]*kgo.Record, error) {
 	parts, before := c.Snapshot()
 	records := make([]*kgo.Record, 0, len(parts)+1)
@@ -117,7 +118,8 @@ func (l *leader) setsRecords(c *plan.Campaign, now time.Time) ([]*kgo.Record, er
 	return append(records, r), err
 }
 
-// expireCursors marks the cursors of settled campaigns and deletes their sets, and deletes the cursors that were kept long enough.
+// expireCursors marks the cursors of settled campaigns and deletes their sets, and deletes the cursors that were kept
+// long enough.
 func (l *leader) expireCursors(now time.Time) ([]*kgo.Record, error) {
 	var records []*kgo.Record
 	add := func(key, tenant string, m proto.Message) error {
@@ -194,8 +196,8 @@ func offsetsOf(at map[string]map[int32]int64) *fanfarev1.CursorOffsets {
 	return out
 }
 
-// shutDown ends a leadership without an error: it waits for the transaction under way and writes the sets, so that the successor
-// has little to read.
+// shutDown ends a leadership without an error: it waits for the transaction under way and writes the sets, so that the
+// successor has little to read.
 func (l *leader) shutDown(work context.Context) error {
 	if l.busy {
 		if err := <-l.committed; err != nil {

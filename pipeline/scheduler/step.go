@@ -221,8 +221,8 @@ func (l *leader) dealHeld(now time.Time) ([]*kgo.Record, error) {
 	return records, nil
 }
 
-// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics are never created must not keep them
-// open.
+// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics are never created must not
+// keep them open.
 const laneWithin = time.Hour
 
 // askStore queues moves, freezes and requests for indexes.
@@ -312,9 +312,9 @@ func (l *leader) audienceAnswered(r plan.AudienceRequest, blobs []audience.Index
 	}
 }
 
-// logStoreFailure logs a failed store call: at most one a second, because every campaign asks while the store is away; and the
-// same failure once in five minutes, because it may last, for example while a restored store lacks a campaign that the topics
-// have.
+// logStoreFailure logs a failed store call: at most one a second, because every campaign asks while the store is away;
+// and the same failure once in five minutes, because it may last, for example while a restored store lacks a campaign
+// that the topics have.
 func (l *leader) logStoreFailure(err error) {
 	now, text := l.cfg.Now(), err.Error()
 	if at, logged := l.storeFailures[text]; now.Sub(l.storeLogged) < time.Second || logged && now.Sub(at) < sameFailure {

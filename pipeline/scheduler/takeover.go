@@ -117,8 +117,8 @@ func (sc *savedCursors) partsOf(key string, c *fanfarev1.Cursor) []*fanfarev1.Cu
 	return parts
 }
 
-// restore loads into the planner what the predecessor wrote. It returns the deals that the cursors list: each must be found in topic
-// `chunks`. A campaign with a record that cannot be read is set aside, and holds up no other.
+// restore loads into the planner what the predecessor wrote. It returns the deals that the cursors list: each must be
+// found in topic `chunks`. A campaign with a record that cannot be read is set aside, and holds up no other.
 func (l *leader) restore(sc *savedCursors) map[plan.DealID]*fanfarev1.Deal {
 	settled := map[uint64]*fanfarev1.Campaign{}
 	for _, r := range l.cfg.View.Campaigns() {
@@ -176,8 +176,8 @@ func (l *leader) viewRecord(number uint64) *fanfarev1.Campaign {
 	return nil
 }
 
-// checkChunks looks in topic `chunks` for the deals that the cursors list, and counts the recipients of every chunk that no cursor
-// lists as dealt. It returns the deals that are missing. written is when the newest cursor was written.
+// checkChunks looks in topic `chunks` for the deals that the cursors list, and counts the recipients of every chunk
+// that no cursor lists as dealt. It returns the deals that are missing. written is when the newest cursor was written.
 func (l *leader) checkChunks(ctx context.Context, listed map[plan.DealID]*fanfarev1.Deal, written int64) ([]plan.Deal, error) {
 	since := l.planner.ChunksSince(listed, written)
 	if since == 0 {
@@ -228,8 +228,8 @@ func (l *leader) offsetsAt(ctx context.Context, topic string, at int64) (map[str
 	return out, nil
 }
 
-// heldSince is how old a tombstone in topic `held` may be for its deal to be looked for: a broker that tears transactions may
-// show the tombstone without the deal.
+// heldSince is how old a tombstone in topic `held` may be for its deal to be looked for: a broker that tears
+// transactions may show the tombstone without the deal.
 const heldSince = 10 * time.Minute
 
 // maxValidity is how long a single send without a not_after may be handed over after it was due.

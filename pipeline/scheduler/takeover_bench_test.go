@@ -15,7 +15,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// deliveries are the encoded events of a million messages as a partition holds them: sent, buffered, delivered, in rough order.
+// deliveries are the encoded events of a million messages as a partition holds them: sent, buffered, delivered, in
+// rough order.
 func deliveries(tb testing.TB) [][]byte {
 	tb.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -39,7 +40,8 @@ func deliveries(tb testing.TB) [][]byte {
 	return out
 }
 
-// BenchmarkTakeOver is how fast a successor reads the deliveries of a million messages that no sets cover, from the broker.
+// BenchmarkTakeOver is how fast a successor reads the deliveries of a million messages that no sets cover, from the
+// broker.
 func BenchmarkTakeOver(b *testing.B) {
 	p := newKafkaEnvTB(b)
 	p.control.confirm(10001, 1_000_000, func(r *fanfarev1.Campaign) {

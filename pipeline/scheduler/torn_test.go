@@ -20,8 +20,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first deal is
-// made again, identical; the recipients of the second count as dealt.
+// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first
+// deal is made again, identical; the recipients of the second count as dealt.
 func TestSelfCheck(t *testing.T) {
 	p := newKafkaEnv(t)
 	const total = 4000
@@ -62,8 +62,8 @@ func TestSelfCheck(t *testing.T) {
 	}
 }
 
-// TestSelfCheckWithNothingListed tears the first deal after the sets were written: only its chunk is there, and no cursor lists any
-// deal. Its recipients count as dealt all the same, and its number is not used again.
+// TestSelfCheckWithNothingListed tears the first deal after the sets were written: only its chunk is there, and no
+// cursor lists any deal. Its recipients count as dealt all the same, and its number is not used again.
 func TestSelfCheckWithNothingListed(t *testing.T) {
 	p := newKafkaEnv(t)
 	const total = 4000
@@ -140,8 +140,8 @@ func (p *kafkaEnv) chunksOnce() map[uint64]*fanfarev1.Chunk {
 	return found
 }
 
-// TestHeldTorn: a single send whose tombstone in held was written by the scheduler, and whose deal is missing, is dealt again. One
-// whose tombstone another stage wrote is not.
+// TestHeldTorn: a single send whose tombstone in held was written by the scheduler, and whose deal is missing, is dealt
+// again. One whose tombstone another stage wrote is not.
 func TestHeldTorn(t *testing.T) {
 	p := newKafkaEnv(t)
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
@@ -292,8 +292,8 @@ func (c *child) kill() {
 	_ = c.cmd.Wait()
 }
 
-// TestTornEnd kills the embedded broker while another producer's transaction is open: the topics that the scheduler reads to their
-// ends end in aborted records, and no record is written behind them.
+// TestTornEnd kills the embedded broker while another producer's transaction is open: the topics that the scheduler
+// reads to their ends end in aborted records, and no record is written behind them.
 func TestTornEnd(t *testing.T) {
 	b := newChild(t)
 	p := newKafkaEnvOn(t, []string{b.addr}, nil)
@@ -321,8 +321,8 @@ func TestTornEnd(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestBrokerKilled kills the embedded broker in the middle of transactions, which it then shows in part: no recipient is dealt
-// twice, none is lost.
+// TestBrokerKilled kills the embedded broker in the middle of transactions, which it then shows in part: no recipient
+// is dealt twice, none is lost.
 func TestBrokerKilled(t *testing.T) {
 	b := newChild(t)
 	p := newKafkaEnvOn(t, []string{b.addr}, nil)

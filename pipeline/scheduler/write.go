@@ -59,8 +59,8 @@ func (s *Scheduler) endRecord(e *plan.End, now time.Time) (*kgo.Record, error) {
 	return schemas.DeliveryEvent(s.names.Deliveries(), source, d, "").Record()
 }
 
-// heldRecords returns the message of a held deal and the tombstone that replaces the held record. A deal at try 0 is the
-// tombstone only.
+// heldRecords returns the message of a held deal and the tombstone that replaces the held record. A deal at try 0 is
+// the tombstone only.
 func (s *Scheduler) heldRecords(h plan.HeldDeal, now time.Time) ([]*kgo.Record, error) {
 	tomb := s.heldTombstone(h.Held, now)
 	if h.DealtTry == 0 {
@@ -89,8 +89,8 @@ func (s *Scheduler) heldTombstone(h *plan.Held, now time.Time) *kgo.Record {
 	return schemas.Event{Topic: s.names.Held(), Key: h.Key, Tenant: h.Tenant, Type: schemas.TypeHeld, Source: source, ID: h.Key, Time: now}.Raw(nil)
 }
 
-// commit writes records in one transaction. After an error the outcome of the transaction is unknown, and the client must not be
-// used again: it might take a new producer epoch and fence its successor.
+// commit writes records in one transaction. After an error the outcome of the transaction is unknown, and the client
+// must not be used again: it might take a new producer epoch and fence its successor.
 func (s *Scheduler) commit(ctx context.Context, cl *kgo.Client, records []*kgo.Record) error {
 	began := time.Now()
 	if err := cl.BeginTransaction(); err != nil {

@@ -87,8 +87,8 @@ func TestCarrierThrottles(t *testing.T) {
 	})
 }
 
-// Five batches in a row without an answer open the breaker: everything is given back with a time. After the pause one message
-// tries; when it is answered, everything goes on.
+// Five batches in a row without an answer open the breaker: everything is given back with a time. After the pause one
+// message tries; when it is answered, everything goes on.
 func TestBreaker(t *testing.T) {
 	inEnv(t, func(e *env) {
 		dead := true

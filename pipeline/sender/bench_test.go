@@ -151,8 +151,8 @@ func protected(p *processEnv, n int) time.Duration {
 	return took
 }
 
-// G2: the sender with its window, control view and callContexts, against the same without protection at an equal window, with a
-// carrier that takes everything at once: the median of rounds that alternate.
+// G2: the sender with its window, control view and callContexts, against the same without protection at an equal
+// window, with a carrier that takes everything at once: the median of rounds that alternate.
 func BenchmarkG2(b *testing.B) {
 	const n, rounds = 200_000, 5
 	var ratios, none, with, noneCPU, withCPU []float64
@@ -182,7 +182,8 @@ func BenchmarkG2(b *testing.B) {
 	b.ReportMetric(median(withCPU), "sender-cpu-us/msg")
 }
 
-// BenchmarkLane is what one message costs here alone: decoded, judged twice, handed over, its outcome encoded; no Kafka, no Redis.
+// BenchmarkLane is what one message costs here alone: decoded, judged twice, handed over, its outcome encoded; no
+// Kafka, no Redis.
 func BenchmarkLane(b *testing.B) {
 	for _, optOuts := range []bool{false, true} {
 		b.Run(fmt.Sprintf("opt-outs=%v", optOuts), func(b *testing.B) {

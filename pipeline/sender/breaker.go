@@ -9,8 +9,8 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// The breaker of a route opens after five batches in a row that the carrier did not answer, or when half of at least twenty
-// within ten seconds were not answered. A refusal is an answer.
+// The breaker of a route opens after five batches in a row that the carrier did not answer, or when half of at least
+// twenty within ten seconds were not answered. A refusal is an answer.
 const (
 	breakerInterval    = 10 * time.Second
 	breakerConsecutive = 5
@@ -57,8 +57,8 @@ func newBreaker(route string, pause time.Duration, now func() time.Time, moved f
 	return b
 }
 
-// open reports whether nothing may be handed over, and when to deal again. The times have jitter, so that the messages do not
-// all come back at once.
+// open reports whether nothing may be handed over, and when to deal again. The times have jitter, so that the messages
+// do not all come back at once.
 func (b *breaker) open(now time.Time) (bool, time.Time) {
 	if gobreaker.State(b.state.Load()) != gobreaker.StateOpen || b.two.State() != gobreaker.StateOpen {
 		return false, time.Time{}

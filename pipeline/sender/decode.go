@@ -14,8 +14,9 @@ import (
 // errForged is the cause of the dead letter of a record whose submission id none of our keys has signed.
 var errForged = errors.New("the signature of the submission id is not of this installation's keys")
 
-// identify returns the submission id in the header of a message's record, once its signature is verified: a process that can write
-// to the topic but does not have the keys must not be able to have a message sent, or a real one dropped as its duplicate.
+// identify returns the submission id in the header of a message's record, once its signature is verified: a process
+// that can write to the topic but does not have the keys must not be able to have a message sent, or a real one dropped
+// as its duplicate.
 func identify(keys *schemas.Keys, r *kgo.Record) (schemas.ID, error) {
 	text := schemas.Header(r, schemas.HeaderSubmission)
 	if text == nil {
@@ -33,9 +34,9 @@ func identify(keys *schemas.Keys, r *kgo.Record) (schemas.ID, error) {
 	return id, nil
 }
 
-// decode reads the message of the submission id, which [identify] has verified. An error means poison: the record does not say to
-// whom it goes, or it is in the wrong topic, or it is not the message that the id names. The message may lie in buf and lives as
-// long as buf.
+// decode reads the message of the submission id, which [identify] has verified. An error means poison: the record does
+// not say to whom it goes, or it is in the wrong topic, or it is not the message that the id names. The message may lie
+// in buf and lives as long as buf.
 func decode(id schemas.ID, route string, r *kgo.Record, buf *wire.MessageBuf) (*fanfarev1.Message, error) {
 	m, err := buf.Read(r.Value)
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package sender hands messages over to carriers, each submission at most once, and says of every one what became of it.
+// Package sender hands messages over to carriers, each submission at most once, and says of every one what became of
+// it.
 //
 //	reads      messages.<route>.txn, messages.<route>.bulk (one group and one intent window each)
 //	follows    campaigns, control, suppressions (the control view)
@@ -10,25 +11,26 @@
 //
 // # Guarantee
 //
-// A submission (campaign, seq, try) is handed over at most once, through crashes, rebalances, paused processes and a log that is
-// read again. One whose hand-over is in doubt becomes ambiguous at once; see below for what ends the doubt. Every message that is
-// released gets an outcome; the outcome is written before the message counts as done. Outcomes are written at least once; they
-// are idempotent by (submission, kind, code).
+// A submission (campaign, seq, try) is handed over at most once, through crashes, rebalances, paused processes and a
+// log that is read again. One whose hand-over is in doubt becomes ambiguous at once; see below for what ends the doubt.
+// Every message that is released gets an outcome; the outcome is written before the message counts as done. Outcomes
+// are written at least once; they are idempotent by (submission, kind, code).
 //
-// Single sends (lane txn) of several tenants are handed over in turn, so one tenant's flood does not delay another's message. What the
-// other lane has the scheduler has dealt fairly.
+// Single sends (lane txn) of several tenants are handed over in turn, so one tenant's flood does not delay another's
+// message. What the other lane has the scheduler has dealt fairly.
 //
 // # Before a hand-over
 //
-// [judge] checks, in this order: uncertain (then it is only reported) · guard · age of the view · version and state of the campaign ·
-// tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) · validity · route and breaker. Then the message takes its tokens, and all checks run once more.
-// (The window has dropped duplicates before.)
+// [judge] checks, in this order: uncertain (then it is only reported) · guard · age of the view · version and state of
+// the campaign · tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) · validity
+// · route and breaker. Then the message takes its tokens, and all checks run once more. (The window has dropped
+// duplicates before.)
 //
-// The connector gets a deadline with each message and tests it right before it writes: the earliest of the guard, half a second
-// after the checks, and the moment at which a check would fail because time has passed. While a message waits in the connector
-// the checks go on, each time the control plane changes and every 50 ms; a message that fails them is withdrawn, and a Send that
-// waits for the carrier's window is interrupted. What the connector did not write goes back into the queue and is judged anew:
-// it was not handed over, so it costs no try.
+// The connector gets a deadline with each message and tests it right before it writes: the earliest of the guard, half
+// a second after the checks, and the moment at which a check would fail because time has passed. While a message waits
+// in the connector the checks go on, each time the control plane changes and every 50 ms; a message that fails them is
+// withdrawn, and a Send that waits for the carrier's window is interrupted. What the connector did not write goes back
+// into the queue and is judged anew: it was not handed over, so it costs no try.
 //
 // What the carrier's answer becomes, see [classify]:
 //
@@ -44,8 +46,8 @@
 //
 // # Doubt
 //
-// A hand-over is in doubt when its answer is not known: the last owner of the partition crashed, or the carrier did not answer. What
-// ends the doubt depends on the carrier; the connector's [carrier.Caps] say it:
+// A hand-over is in doubt when its answer is not known: the last owner of the partition crashed, or the carrier did not
+// answer. What ends the doubt depends on the carrier; the connector's [carrier.Caps] say it:
 //
 //	DoubtKeyHeader   the message is handed over again under the same submission id; a carrier that had it answers as before and sends
 //	DoubtNaturalID   nothing. It is judged first, because the first hand-over may never have happened: nothing is repeated while the
@@ -55,10 +57,10 @@
 //	                 message is handed over, or given back, like any other.
 //	DoubtNone        a receipt or a person.
 //
-// It is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of the takeover. After 10 minutes,
-// or when so many messages wait behind it that its partition would stop, the doubt is given up: a receipt or a person ends it. After
-// another crash the next owner goes on. One line of the log says how many messages a takeover found uncertain, of which campaigns,
-// and one how their doubts have ended.
+// It is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of the takeover.
+// After 10 minutes, or when so many messages wait behind it that its partition would stop, the doubt is given up: a
+// receipt or a person ends it. After another crash the next owner goes on. One line of the log says how many messages a
+// takeover found uncertain, of which campaigns, and one how their doubts have ended.
 //
 // # When something ends or fails
 //

@@ -10,9 +10,9 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// This file ends doubts. A message is in doubt when it may have been handed over: by the last owner of its partition, which crashed, or
-// here, when the carrier did not answer. Its outcome `ambiguous` is written at once; then the lane finds out what became of it, as
-// [carrier.Caps] say:
+// This file ends doubts. A message is in doubt when it may have been handed over: by the last owner of its partition,
+// which crashed, or here, when the carrier did not answer. Its outcome `ambiguous` is written at once; then the lane
+// finds out what became of it, as [carrier.Caps] say:
 //
 //	DoubtKeyHeader,   hand it over again under the same submission id; the carrier takes it once. Before each repetition it is
 //	DoubtNaturalID    judged like any message, because the first hand-over may never have happened.
@@ -45,13 +45,15 @@ type doubts struct {
 }
 
 const (
-	// doubtPause is the first wait before the carrier is tried again about a message in doubt; it doubles up to doubtPauseMax.
+	// doubtPause is the first wait before the carrier is tried again about a message in doubt; it doubles up to
+	// doubtPauseMax.
 	doubtPause    = 200 * time.Millisecond
 	doubtPauseMax = 5 * time.Second
-	// doubtWait is how often a message in doubt is judged again that may not be handed over now, because its campaign is paused,
-	// calling hours are over or the breaker is open.
+	// doubtWait is how often a message in doubt is judged again that may not be handed over now, because its campaign
+	// is paused, calling hours are over or the breaker is open.
 	doubtWait = time.Second
-	// doubtLimit is how long the lane tries to end a doubt. The base of the partition waits for it, and a takeover reads from there.
+	// doubtLimit is how long the lane tries to end a doubt. The base of the partition waits for it, and a takeover
+	// reads from there.
 	doubtLimit = 10 * time.Minute
 	// maxQuestion is the most submissions that one question names.
 	maxQuestion = 100
@@ -105,8 +107,8 @@ func (l *lane) endsDoubts(e *entry) carrier.Doubt {
 	return caps.Doubt
 }
 
-// keyForgotten is when the carrier may forget the key of a message that was handed over at first or later; zero: never. A tenth of the
-// time is left for clocks that differ.
+// keyForgotten is when the carrier may forget the key of a message that was handed over at first or later; zero: never.
+// A tenth of the time is left for clocks that differ.
 func keyForgotten(caps *carrier.Caps, first time.Time) time.Time {
 	if caps.Doubt != carrier.DoubtKeyHeader {
 		return time.Time{}
@@ -114,8 +116,8 @@ func keyForgotten(caps *carrier.Caps, first time.Time) time.Time {
 	return first.Add(caps.KeyWindow - caps.KeyWindow/10)
 }
 
-// doubtOrSettle writes an ambiguous outcome. Where the doubt can be ended, the message stays open until it is. first is the earliest
-// time at which the message may have been handed over.
+// doubtOrSettle writes an ambiguous outcome. Where the doubt can be ended, the message stays open until it is. first is
+// the earliest time at which the message may have been handed over.
 func (l *lane) doubtOrSettle(e *entry, v verdict, first time.Time) {
 	now := l.now()
 	_, caps := l.connectorOf(e)
@@ -136,8 +138,8 @@ func (l *lane) doubtOrSettle(e *entry, v verdict, first time.Time) {
 	l.doubts.open = append(l.doubts.open, e)
 }
 
-// resolve takes in what other goroutines have found out about the messages in doubt, and does the next step for those whose time has
-// come. It returns when to look again.
+// resolve takes in what other goroutines have found out about the messages in doubt, and does the next step for those
+// whose time has come. It returns when to look again.
 func (l *lane) resolve(o *policyContext) (next time.Time) {
 	l.mu.Lock()
 	all := l.open
@@ -201,7 +203,8 @@ func (l *lane) pursued(e *entry, now time.Time) bool {
 	return true
 }
 
-// giveUp leaves a doubt to a receipt or a person. Its outcome is written once more, which changes nothing; it settles the record.
+// giveUp leaves a doubt to a receipt or a person. Its outcome is written once more, which changes nothing; it settles
+// the record.
 func (l *lane) giveUp(e *entry) {
 	v := e.doubt.outcome
 	l.close(&l.doubts.givenUp)

@@ -72,8 +72,8 @@ func inDoubtEnv(t *testing.T, how carrier.Doubt, f func(e *env)) {
 	})
 }
 
-// X15: where the carrier ignores a submission it has had, a hand-over in doubt is repeated under the same id until an answer proves
-// something: taken, or refused. Answers that may come before the carrier looks at the id prove nothing.
+// X15: where the carrier ignores a submission it has had, a hand-over in doubt is repeated under the same id until an
+// answer proves something: taken, or refused. Answers that may come before the carrier looks at the id prove nothing.
 func TestDoubtEndsByHandingOverAgain(t *testing.T) {
 	taken := carrier.Result{Outcome: carrier.Accepted, Ref: "first"}
 	for name, tc := range map[string]struct {
@@ -119,8 +119,9 @@ func TestDoubtEndsByHandingOverAgain(t *testing.T) {
 	}
 }
 
-// The first hand-over may never have happened, so a repetition is judged like one: nothing is repeated while its campaign is paused,
-// nothing for a recipient who has opted out, and nothing once the carrier may have forgotten the id.
+// The first hand-over may never have happened, so a repetition is judged like one: nothing is repeated while its
+// campaign is paused, nothing for a recipient who has opted out, and nothing once the carrier may have forgotten the
+// id.
 func TestDoubtIsNotRepeated(t *testing.T) {
 	const n = 3
 	for name, tc := range map[string]struct {
@@ -171,7 +172,8 @@ func TestDoubtIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A carrier that says nothing for good does not hold the partition for ever; nor does a doubt behind which the partition would stop.
+// A carrier that says nothing for good does not hold the partition for ever; nor does a doubt behind which the
+// partition would stop.
 func TestDoubtIsGivenUp(t *testing.T) {
 	inDoubtEnv(t, carrier.DoubtNaturalID, func(e *env) {
 		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{Outcome: carrier.Throttled}, true }
@@ -208,7 +210,8 @@ func TestDoubtGoesWithItsPartition(t *testing.T) {
 	})
 }
 
-// A hand-over that the carrier did not answer is in doubt like one of a crash, and ends the same way. A late answer ends it, too.
+// A hand-over that the carrier did not answer is in doubt like one of a crash, and ends the same way. A late answer
+// ends it, too.
 func TestSilenceIsADoubt(t *testing.T) {
 	inDoubtEnv(t, carrier.DoubtKeyHeader, func(e *env) {
 		silent := map[carrier.Key]bool{}
@@ -247,8 +250,8 @@ func TestSilenceIsADoubt(t *testing.T) {
 	})
 }
 
-// A carrier that can be asked is asked. Only once nothing can be on its way any more its "not here" counts, and the message is handed
-// over, or given back, like any other.
+// A carrier that can be asked is asked. Only once nothing can be on its way any more its "not here" counts, and the
+// message is handed over, or given back, like any other.
 func TestDoubtEndsByAsking(t *testing.T) {
 	for name, tc := range map[string]struct {
 		say  func(since time.Duration) (carrier.Result, error)

@@ -167,7 +167,8 @@ type fakeCarrier struct {
 	reply func(o carrier.Outbound) (carrier.Result, bool)
 	// before is called at the beginning of each Send and may wait or fail.
 	before func(ctx context.Context, batch []carrier.Outbound) error
-	// writeAfter: Send returns at once, and the batch is written when the channel is closed. nil: it is written in Send.
+	// writeAfter: Send returns at once, and the batch is written when the channel is closed. nil: it is written in
+	// Send.
 	writeAfter <-chan struct{}
 
 	mu      sync.Mutex

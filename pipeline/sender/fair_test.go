@@ -30,8 +30,8 @@ func (c *timedCarrier) Send(ctx context.Context, batch []carrier.Outbound, done 
 	return c.slowCarrier.Send(ctx, batch, done)
 }
 
-// R165: one tenant's flood of single sends, a second of the route ahead of all others, delays another tenant's message by at most 100 ms
-// in 99 of 100 cases. The time is virtual.
+// R165: one tenant's flood of single sends, a second of the route ahead of all others, delays another tenant's message
+// by at most 100 ms in 99 of 100 cases. The time is virtual.
 func TestAFloodOfSinglesDelaysNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newVirtualProcessEnv(t)

@@ -10,8 +10,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// This file has the sender's decisions, without a client, a clock or a goroutine: [judge] decides what to do with a message before
-// it is handed over, [classify] decides what the carrier's answer means.
+// This file has the sender's decisions, without a client, a clock or a goroutine: [judge] decides what to do with a
+// message before it is handed over, [classify] decides what the carrier's answer means.
 
 // Directory is the part of the control plane that [judge] reads. Its rows are shared and must not be changed.
 type Directory interface {
@@ -24,11 +24,12 @@ type Directory interface {
 const (
 	// maxViewAge is the greatest age of the control view: with an older one a campaign may have been stopped unseen.
 	maxViewAge = 5 * time.Second
-	// maxOptOutAge is the greatest age of the opt-outs. An opt-out holds 2 s after it was answered; wayLimit of that is left
-	// for the way to the carrier.
+	// maxOptOutAge is the greatest age of the opt-outs. An opt-out holds 2 s after it was answered; wayLimit of that is
+	// left for the way to the carrier.
 	maxOptOutAge = 2*time.Second - wayLimit
-	// wayLimit is how long after it was judged a message may still be written to the carrier. A message that waits longer, for
-	// the carrier's window or a connection, goes back and is judged again: it may have been stopped or opted out meanwhile.
+	// wayLimit is how long after it was judged a message may still be written to the carrier. A message that waits
+	// longer, for the carrier's window or a connection, goes back and is judged again: it may have been stopped or
+	// opted out meanwhile.
 	wayLimit = 500 * time.Millisecond
 	// behindLimit is how long a message waits until the view has the campaign version that it was made from.
 	behindLimit = 2 * time.Second
@@ -98,10 +99,11 @@ type policyContext struct {
 	dir   Directory
 }
 
-// judge decides whether a message may be handed over. The order of its checks matters: a message that an earlier owner may have
-// handed over is reported first; then it checks whether this process may act at all (guard, age of the view), whether the campaign
-// and the tenant may send, whether the recipient may be written to (opt-out), and whether now is the time (calling hours,
-// validity). Tokens are taken after all of them, and then all checks run once more, because waiting for tokens takes time.
+// judge decides whether a message may be handed over. The order of its checks matters: a message that an earlier owner
+// may have handed over is reported first; then it checks whether this process may act at all (guard, age of the view),
+// whether the campaign and the tenant may send, whether the recipient may be written to (opt-out), and whether now is
+// the time (calling hours, validity). Tokens are taken after all of them, and then all checks run once more, because
+// waiting for tokens takes time.
 func judge(o *policyContext, s *candidate) verdict {
 	switch {
 	case s.uncertain:
@@ -166,8 +168,8 @@ func judge(o *policyContext, s *candidate) verdict {
 	return verdict{action: submit, until: until}
 }
 
-// judgeState checks the live state of a campaign. A campaign in a state that is not listed has no messages; if one comes anyway,
-// it is given back.
+// judgeState checks the live state of a campaign. A campaign in a state that is not listed has no messages; if one
+// comes anyway, it is given back.
 func judgeState(c *fanfarev1.Campaign) verdict {
 	switch c.GetState() {
 	case schemas.StatePreparing, schemas.StateSending:
@@ -255,8 +257,9 @@ func p99(r *fanfarev1.Route) time.Duration {
 	return defaultP99
 }
 
-// windowSize is how many messages one of several senders may have in flight: what the route sends while the carrier answers,
-// and a quarter of a second more for commits and tokens. It is never less than 20 ms of the rate, the time of a slow commit.
+// windowSize is how many messages one of several senders may have in flight: what the route sends while the carrier
+// answers, and a quarter of a second more for commits and tokens. It is never less than 20 ms of the rate, the time of
+// a slow commit.
 func windowSize(r *fanfarev1.Route, senders int) int {
 	rate := float64(r.GetRate()) / float64(max(1, senders))
 	w := rate * max(20*time.Millisecond, 250*time.Millisecond+p99(r)).Seconds()
@@ -266,11 +269,13 @@ func windowSize(r *fanfarev1.Route, senders int) int {
 // answerLimit is how long the sender awaits an answer before it calls the hand-over ambiguous.
 func answerLimit(r *fanfarev1.Route) time.Duration { return max(2*time.Second, 3*p99(r)) }
 
-// patience is how long a message waits for tokens of a level below the route. The scheduler deals at most a second and the
-// carrier's answer time ahead of each limit, so a message waits longer only when the limit was lowered after its deal.
+// patience is how long a message waits for tokens of a level below the route. The scheduler deals at most a second and
+// the carrier's answer time ahead of each limit, so a message waits longer only when the limit was lowered after its
+// deal.
 func patience(r *fanfarev1.Route) time.Duration { return 2*time.Second + p99(r) }
 
-// rateWait is the longest wait for one token of a level below the route: a message that would wait longer is given back.
+// rateWait is the longest wait for one token of a level below the route: a message that would wait longer is given
+// back.
 const rateWait = time.Second
 
 // outbound returns the message in the form that connectors take.

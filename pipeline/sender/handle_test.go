@@ -59,8 +59,8 @@ func passing() *judgeCase {
 	return q
 }
 
-// TestOrderOfQuestions breaks every pair of conditions: the one that is asked first must answer. A test of each condition
-// alone, and of a message that passes, is in it too.
+// TestOrderOfQuestions breaks every pair of conditions: the one that is asked first must answer. A test of each
+// condition alone, and of a message that passes, is in it too.
 func TestOrderOfQuestions(t *testing.T) {
 	conditions := []struct {
 		name  string
@@ -164,7 +164,8 @@ func TestEveryState(t *testing.T) {
 	}
 }
 
-// A submission is allowed until the first of the checks would fail because time has passed: the connector may not write it later.
+// A submission is allowed until the first of the checks would fail because time has passed: the connector may not write
+// it later.
 func TestAllowedUntil(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -465,7 +466,8 @@ func TestReceiptRecord(t *testing.T) {
 	}
 }
 
-// X11: calling hours on the clocks of each recipient: of every zone that the number may be in, and of the campaign's for a number of none.
+// X11: calling hours on the clocks of each recipient: of every zone that the number may be in, and of the campaign's
+// for a number of none.
 func TestRecipientZones(t *testing.T) {
 	at := func(hour, minute int) time.Time { return time.Date(2026, 3, 2, hour, minute, 0, 0, time.UTC) }
 	gap := time.Date(2026, 3, 29, 0, 59, 59, 0, time.UTC)      // 01:59:59 in Rome; 03:00 follows

@@ -22,8 +22,9 @@ type Rendezvous interface {
 
 var _ Rendezvous = (*dlrindex.Index)(nil)
 
-// maxOwed is the most ids that wait for Redis after their outcomes were written. Without Redis there are no tokens, so only what
-// was in flight adds to them. Ids that do not fit are found again when the index is rebuilt from `deliveries`.
+// maxOwed is the most ids that wait for Redis after their outcomes were written. Without Redis there are no tokens, so
+// only what was in flight adds to them. Ids that do not fit are found again when the index is rebuilt from
+// `deliveries`.
 const maxOwed = 10 * maxWindow
 
 // indexPause is the first wait after Redis gave no answer; it doubles up to indexPauseMax.
@@ -35,8 +36,8 @@ const (
 // indexTimeout is how long outcomes wait for Redis to take a chunk of ids: a Redis that hangs must not hold them up.
 const indexTimeout = 500 * time.Millisecond
 
-// idIndexer indexes provider ids for carriers whose receipts do not carry our id, and publishes receipts again that came before
-// their provider id was known.
+// idIndexer indexes provider ids for carriers whose receipts do not carry our id, and publishes receipts again that
+// came before their provider id was known.
 type idIndexer struct {
 	tasks
 	lane  *lane
@@ -60,8 +61,8 @@ func (x *idIndexer) run(ctx context.Context) error {
 			return nil //nolint:nilerr // stopping
 		}
 		parked, err := x.put(ctx, entries)
-		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the submission. But
-		// an outcome that is known does not wait for Redis longer than indexTimeout.
+		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the
+		// submission. But an outcome that is known does not wait for Redis longer than indexTimeout.
 		for _, t := range list {
 			x.lane.finish(t)
 		}
@@ -89,8 +90,8 @@ func (x *idIndexer) run(ctx context.Context) error {
 // indexChunk is how many ids are indexed in one call.
 const indexChunk = 500
 
-// put indexes entries chunk by chunk, and returns the receipts that were parked for those that Redis took. Each chunk has its own
-// indexTimeout, so that a Redis that is slow and not away makes progress each time.
+// put indexes entries chunk by chunk, and returns the receipts that were parked for those that Redis took. Each chunk
+// has its own indexTimeout, so that a Redis that is slow and not away makes progress each time.
 func (x *idIndexer) put(ctx context.Context, entries []dlrindex.Entry) (parked [][]*fanfarev1.Receipt, err error) {
 	for len(parked) < len(entries) {
 		putting, cancel := context.WithTimeout(ctx, indexTimeout)

@@ -21,8 +21,8 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// A process is cut off from the network while it lives on, and another takes over: nothing is handed over twice, what may have been
-// handed over is reported as ambiguous, and every message has an outcome.
+// A process is cut off from the network while it lives on, and another takes over: nothing is handed over twice, what
+// may have been handed over is reported as ambiguous, and every message has an outcome.
 func TestCrashAndTakeover(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	p := newProcessEnv(t)
@@ -103,8 +103,8 @@ func TestGracefulStopAndRedisAway(t *testing.T) {
 	})
 }
 
-// Pause reaches the carrier within 250 ms of the moment it is durable, and everything that waits is given back; a poison record
-// does not block its partition; an opt-out is heeded. The time is virtual.
+// Pause reaches the carrier within 250 ms of the moment it is durable, and everything that waits is given back; a
+// poison record does not block its partition; an opt-out is heeded. The time is virtual.
 func TestPausePoisonOptOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newVirtualProcessEnv(t)
@@ -180,8 +180,8 @@ func (c *session) Receipts(ctx context.Context, emit func([]carrier.Receipt) err
 	return nil
 }
 
-// Routes are added, changed and removed while the process runs; a line that cannot be opened is tried again; receipts are durable
-// before they are acknowledged.
+// Routes are added, changed and removed while the process runs; a line that cannot be opened is tried again; receipts
+// are durable before they are acknowledged.
 func TestSupervisorFollowsRoutes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -278,8 +278,8 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// A process that can write to the topic but does not have the keys cannot have a message sent, and cannot have a real message dropped as
-// the duplicate of a forged one that comes first. What it wrote becomes dead letters.
+// A process that can write to the topic but does not have the keys cannot have a message sent, and cannot have a real
+// message dropped as the duplicate of a forged one that comes first. What it wrote becomes dead letters.
 func TestForgedMessages(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	p := newProcessEnv(t)
@@ -331,8 +331,9 @@ func TestForgedMessages(t *testing.T) {
 	}
 }
 
-// G6: the last message leaves at most 250 ms after a pause or an abort is durable, also when the carrier's window is full: what waits
-// for it is called back. The carrier's own record is the judge. Nothing that waited is in doubt. The time is virtual.
+// G6: the last message leaves at most 250 ms after a pause or an abort is durable, also when the carrier's window is
+// full: what waits for it is called back. The carrier's own record is the judge. Nothing that waited is in doubt. The
+// time is virtual.
 func TestStopsWithAFullCarrierWindow(t *testing.T) {
 	for name, tc := range map[string]struct {
 		state schemas.State
@@ -344,8 +345,9 @@ func TestStopsWithAFullCarrierWindow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newVirtualProcessEnv(t)
 				p.session = 10 * time.Second // the guard of a short one would stop the messages as well
-				// A window of 10 whose answers take 400 ms: the carrier takes ten messages each 400 ms, of the 2,000/s that the route allows.
-				// The stop comes right after it took ten, so the window opens again some 390 ms later.
+				// A window of 10 whose answers take 400 ms: the carrier takes ten messages each 400 ms, of the 2,000/s
+				// that the route allows. The stop comes right after it took ten, so the window opens again some 390 ms
+				// later.
 				c, err := sim.Open(sim.Config{Keys: p.keys, Truth: truth, Profile: sim.Profile{Answer: sim.Lognormal{P50: 400 * time.Millisecond}, Lost: 1}})
 				if err != nil {
 					t.Fatal(err)

@@ -58,8 +58,8 @@ func (e *entry) candidate() candidate {
 	return candidate{msg: e.msg, uncertain: e.uncertain, guard: e.item.Deadline(), released: e.released}
 }
 
-// lane takes the messages of one lane of a route from the window to the carrier. Its goroutines: loop decides; askForTokens,
-// handOverBatches, askCarrier, the writer and the indexer do what may block (Redis, the carrier, Kafka).
+// lane takes the messages of one lane of a route from the window to the carrier. Its goroutines: loop decides;
+// askForTokens, handOverBatches, askCarrier, the writer and the indexer do what may block (Redis, the carrier, Kafka).
 type lane struct {
 	*routeSender
 	lane    schemas.Lane
@@ -106,9 +106,9 @@ type lane struct {
 const (
 	// peekEvery is how often messages that wait for the control view, the guard or their not_before are judged again.
 	peekEvery = 20 * time.Millisecond
-	// judgeEvery is how often messages that wait for tokens are judged again when nothing has changed; judgePause is the least
-	// time between two such rounds while the control plane changes often. Every message is judged again right before its
-	// hand-over in any case: these rounds find the messages that must be given back.
+	// judgeEvery is how often messages that wait for tokens are judged again when nothing has changed; judgePause is
+	// the least time between two such rounds while the control plane changes often. Every message is judged again right
+	// before its hand-over in any case: these rounds find the messages that must be given back.
 	judgeEvery = 250 * time.Millisecond
 	judgePause = 5 * time.Millisecond
 )
@@ -267,8 +267,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// admitAtOnce is how many new messages are decoded before loop looks at the hand-over again, so that both go on at the same
-// time.
+// admitAtOnce is how many new messages are decoded before loop looks at the hand-over again, so that both go on at the
+// same time.
 const admitAtOnce = 256
 
 // admit judges the new messages, those that came back, and from time to time those that wait.
@@ -300,8 +300,8 @@ func (l *lane) admit(o *policyContext) {
 	}
 }
 
-// read decodes a message. A record whose id is missing or forged is poison without an id: it becomes a dead letter, and no outcome
-// is written, because an outcome would be about a message that the record may have nothing to do with.
+// read decodes a message. A record whose id is missing or forged is poison without an id: it becomes a dead letter, and
+// no outcome is written, because an outcome would be about a message that the record may have nothing to do with.
 func (l *lane) read(e *entry, buf *wire.MessageBuf) {
 	if e.id.IsZero() { // the window has verified the others
 		if e.id, e.cause = identify(l.keys, e.rec); e.cause != nil {
@@ -457,8 +457,9 @@ func (l *lane) policyContext(now time.Time) policyContext {
 	return policyContext{now: now, fresh: fresh, dir: l.view}
 }
 
-// countBlocked counts the messages that a limit of their tenant, sender or campaign holds back. The window declares past them; those
-// that only wait for the route must not count, or everything would be declared while the route is slow.
+// countBlocked counts the messages that a limit of their tenant, sender or campaign holds back. The window declares
+// past them; those that only wait for the route must not count, or everything would be declared while the route is
+// slow.
 func (l *lane) countBlocked(now time.Time) {
 	n := 0
 	for _, q := range l.queues {

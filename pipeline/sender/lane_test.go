@@ -45,8 +45,8 @@ func TestHandsOverAndReports(t *testing.T) {
 	})
 }
 
-// Where nothing ends a doubt, a message that may have been handed over before is reported and not handed over, whatever state its
-// campaign is in and even if the control view and Redis are away.
+// Where nothing ends a doubt, a message that may have been handed over before is reported and not handed over, whatever
+// state its campaign is in and even if the control view and Redis are away.
 func TestUncertainIsOnlyReported(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.age, e.tokens.away = time.Hour, make(chan struct{})
@@ -63,7 +63,8 @@ func TestUncertainIsOnlyReported(t *testing.T) {
 	})
 }
 
-// When a message has its tokens, every check runs once more: each change here comes between the first check and the tokens.
+// When a message has its tokens, every check runs once more: each change here comes between the first check and the
+// tokens.
 func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(e *env, s *fakeItem)
@@ -146,8 +147,8 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 	}
 }
 
-// fullWindow makes the carrier's window full until the returned function is called. A connector may wait in Send, as one with a
-// window does, or after Send has returned, as one that waits for a connection does.
+// fullWindow makes the carrier's window full until the returned function is called. A connector may wait in Send, as
+// one with a window does, or after Send has returned, as one that waits for a connection does.
 func fullWindow(e *env, inSend bool) (open func()) {
 	opened := make(chan struct{})
 	if inSend {
@@ -165,9 +166,9 @@ func fullWindow(e *env, inSend bool) (open func()) {
 	return sync.OnceFunc(func() { close(opened) })
 }
 
-// G6, P4: a message that waits at the connector because the carrier's window is full is not written once its campaign is paused or
-// aborted, its tenant disabled or its recipient opted out: its last moment is 250 ms after the change, whenever the window opens.
-// It was not handed over, so its outcome is that of the change.
+// G6, P4: a message that waits at the connector because the carrier's window is full is not written once its campaign
+// is paused or aborted, its tenant disabled or its recipient opted out: its last moment is 250 ms after the change,
+// whenever the window opens. It was not handed over, so its outcome is that of the change.
 func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(e *env)
@@ -213,8 +214,9 @@ func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 	}
 }
 
-// What waits for the carrier's window for longer than half a second is called back and judged anew. It is not handed over then, so
-// it costs no try, and the breaker hears nothing of it. When the window opens everything leaves, each message once.
+// What waits for the carrier's window for longer than half a second is called back and judged anew. It is not handed
+// over then, so it costs no try, and the breaker hears nothing of it. When the window opens everything leaves, each
+// message once.
 func TestAFullWindowCostsNoTries(t *testing.T) {
 	for _, inSend := range []bool{true, false} {
 		t.Run(fmt.Sprintf("in Send %v", inSend), func(t *testing.T) {
@@ -292,7 +294,8 @@ func TestHoldsWhileTheViewIsTooOld(t *testing.T) {
 
 const stale = 5 * time.Second
 
-// Redis away: everything holds, nothing is given back; answers and time-outs of what is at the carrier go on. Then it goes on.
+// Redis away: everything holds, nothing is given back; answers and time-outs of what is at the carrier go on. Then it
+// goes on.
 func TestHoldsWhileRedisIsAway(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {

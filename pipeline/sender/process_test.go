@@ -33,8 +33,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// processEnv is Kafka (kfake, or a real one when its address is given), Redis (miniredis) and a carrier, for senders that run as in
-// production.
+// processEnv is Kafka (kfake, or a real one when its address is given), Redis (miniredis) and a carrier, for senders
+// that run as in production.
 type processEnv struct {
 	t       testing.TB
 	cluster stream.Cluster

@@ -13,8 +13,9 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// receipts writes the receipts of a carrier's session to topic `receipts`. emit returns when Kafka has acknowledged them, and
-// only then the connector acknowledges to the carrier: until then the carrier keeps them and delivers them again.
+// receipts writes the receipts of a carrier's session to topic `receipts`. emit returns when Kafka has acknowledged
+// them, and only then the connector acknowledges to the carrier: until then the carrier keeps them and delivers them
+// again.
 func (c *routeSender) receipts(ctx context.Context, src carrier.ReceiptSource, cl *kgo.Client) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		started := c.now()

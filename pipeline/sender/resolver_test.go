@@ -81,9 +81,10 @@ func (m *mortal) Query(ctx context.Context, keys []carrier.Key) ([]carrier.Resul
 	return results, err
 }
 
-// X15: where the carrier ignores a submission that it has had, or can be asked, every doubt of a crash ends within 30 s of the takeover,
-// and the carrier takes no message twice, whatever the crash interrupts: each process here is killed at another point of ending the
-// doubts of the one before it. The carrier also leaves some hand-overs without an answer. Its own record is the judge.
+// X15: where the carrier ignores a submission that it has had, or can be asked, every doubt of a crash ends within 30 s
+// of the takeover, and the carrier takes no message twice, whatever the crash interrupts: each process here is killed
+// at another point of ending the doubts of the one before it. The carrier also leaves some hand-overs without an
+// answer. Its own record is the judge.
 func TestDoubtsEndWhateverACrashInterrupts(t *testing.T) {
 	type kill struct {
 		point string

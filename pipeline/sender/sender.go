@@ -47,7 +47,8 @@ var _ View = (*view.View)(nil)
 
 // Tokens hands out rate-limit tokens. [ratelimit.Limiter] implements it.
 type Tokens interface {
-	// Leased is Take from what is leased already. It returns false, and takes nothing, when it would have to call Redis.
+	// Leased is Take from what is leased already. It returns false, and takes nothing, when it would have to call
+	// Redis.
 	Leased(reqs []ratelimit.Request, grants []ratelimit.Grant) bool
 	Take(ctx context.Context, reqs []ratelimit.Request, grants []ratelimit.Grant) error
 	Put(set ratelimit.Set, tokens int, until time.Time)
@@ -61,8 +62,8 @@ var _ Tokens = (*ratelimit.Limiter)(nil)
 type Line struct {
 	// Live carries the messages for people.
 	Live carrier.Connector
-	// Test carries messages marked as a test: the simulator's connector. On a simulated route it is the same as Live. When it
-	// is nil, test messages are refused.
+	// Test carries messages marked as a test: the simulator's connector. On a simulated route it is the same as Live.
+	// When it is nil, test messages are refused.
 	Test carrier.Connector
 }
 
@@ -86,11 +87,11 @@ type Deps struct {
 	Tokens Tokens
 	// Rendezvous indexes provider ids. Carriers that do not echo our id need it.
 	Rendezvous Rendezvous
-	// Connect opens the line of a route. The supervisor retries after an error; after [ErrNotServed] it waits until the route
-	// changes.
+	// Connect opens the line of a route. The supervisor retries after an error; after [ErrNotServed] it waits until the
+	// route changes.
 	Connect func(ctx context.Context, route *fanfarev1.Route) (Line, error)
-	// Suspended is called for each partition that is suspended until a person repairs it. It may be nil; the event is logged
-	// in any case.
+	// Suspended is called for each partition that is suspended until a person repairs it. It may be nil; the event is
+	// logged in any case.
 	Suspended func(*window.SuspendedError)
 }
 
@@ -213,15 +214,15 @@ func (c *routeSender) slowDown(ctx context.Context) error {
 // size is the size of the intent window of one lane in this process.
 func (c *routeSender) size() int { return windowSize(c.route(), c.limiter.Senders(c.name)) }
 
-// rate is the most messages per second that this process may hand over: all of the route's, because the other senders of the route
-// may have nothing to send.
+// rate is the most messages per second that this process may hand over: all of the route's, because the other senders
+// of the route may have nothing to send.
 func (c *routeSender) rate() float64 { return float64(c.route().GetRate()) }
 
 // hangUp is how long a connector may take to drain.
 const hangUp = 3 * time.Second
 
-// run serves the route until ctx ends. Then the windows give up their partitions, which waits for the carrier's answers, and
-// the connectors are drained.
+// run serves the route until ctx ends. Then the windows give up their partitions, which waits for the carrier's
+// answers, and the connectors are drained.
 func (c *routeSender) run(ctx context.Context, cfg *Config, deps *Deps) (err error) {
 	defer func() { err = errors.Join(err, c.drain(ctx)) }()
 	life, endLife := context.WithCancel(context.WithoutCancel(ctx))

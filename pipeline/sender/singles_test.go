@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// A single message that must wait is durable in topic held before its return can be read, and it is begun, so that the next owner of
-// the partition does not find it untouched.
+// A single message that must wait is durable in topic held before its return can be read, and it is begun, so that the
+// next owner of the partition does not find it untouched.
 func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 	inEnv(t, func(e *env) {
 		hidden := func(c *fanfarev1.Campaign) { c.Hidden = true }

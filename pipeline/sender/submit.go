@@ -27,8 +27,9 @@ func (l *lane) handOverBatches(ctx context.Context) error {
 	}
 }
 
-// handOver judges every message once more, because waiting for the tokens took time, and gives those that pass to the carrier in
-// batches of the carrier's size. Messages whose tokens expired, because the carrier's window was full for too long, go back.
+// handOver judges every message once more, because waiting for the tokens took time, and gives those that pass to the
+// carrier in batches of the carrier's size. Messages whose tokens expired, because the carrier's window was full for
+// too long, go back.
 func (l *lane) handOver(ctx context.Context, r *paidBatch) {
 	for len(r.entries) > 0 {
 		now := l.now()
@@ -239,7 +240,8 @@ func (f *flight) done(i int, r carrier.Result) {
 		return
 	}
 	if notWritten && !late {
-		// It was not handed over, so it waits and is judged again: it may be paused, opted out or someone else's by now.
+		// It was not handed over, so it waits and is judged again: it may be paused, opted out or someone else's by
+		// now.
 		l.metrics.notWritten.Inc()
 		l.metrics.inFlight.Dec()
 		if e.item.Return() {
@@ -293,7 +295,8 @@ func (f *flight) close() {
 	}
 }
 
-// settleLate writes an answer that came after the time-out. One that leaves the hand-over as unknown as before is not written.
+// settleLate writes an answer that came after the time-out. One that leaves the hand-over as unknown as before is not
+// written.
 func (l *lane) settleLate(e *entry, v verdict) {
 	if l.endsDoubts(e) != carrier.DoubtNone {
 		// Since then it may have been handed over again, so "not taken" would say nothing of that.
@@ -349,7 +352,8 @@ func (fs *flights) young(since time.Time, each func(*flight)) {
 	}
 }
 
-// reap makes messages ambiguous that were not answered in time, so that the window moves on, and returns the next deadline.
+// reap makes messages ambiguous that were not answered in time, so that the window moves on, and returns the next
+// deadline.
 func (fs *flights) reap(now time.Time) (next time.Time) {
 	for {
 		fs.mu.Lock()
@@ -392,13 +396,14 @@ func (f *flight) expire() {
 	}
 }
 
-// withdrawEvery is how often messages at the connector are judged again when the control plane has not changed. Opt-outs are no
-// change of the control plane, and time passes.
+// withdrawEvery is how often messages at the connector are judged again when the control plane has not changed.
+// Opt-outs are no change of the control plane, and time passes.
 const withdrawEvery = 50 * time.Millisecond
 
-// withdraw judges again the messages that a connector has and may not have written yet, and takes back the permission to write those
-// that are not allowed any more. Without it a message that waits for the carrier's window would leave up to half a second after
-// its campaign was paused. A Send that is blocked with such a message is interrupted; what comes back is judged by itself.
+// withdraw judges again the messages that a connector has and may not have written yet, and takes back the permission
+// to write those that are not allowed any more. Without it a message that waits for the carrier's window would leave up
+// to half a second after its campaign was paused. A Send that is blocked with such a message is interrupted; what comes
+// back is judged by itself.
 func (l *lane) withdraw(o *policyContext) {
 	if since := o.now.Sub(l.checked); since < judgePause || !l.stale && since < withdrawEvery {
 		return
@@ -420,8 +425,8 @@ func (l *lane) withdraw(o *policyContext) {
 	})
 }
 
-// sendGate lets the loop interrupt the call of Send in progress. The calls share one context until one is interrupted, because making
-// a context for each call would cost more than the call.
+// sendGate lets the loop interrupt the call of Send in progress. The calls share one context until one is interrupted,
+// because making a context for each call would cost more than the call.
 type sendGate struct {
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // handed out to the next call, not used here

@@ -15,8 +15,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// RouteSupervisor runs one sender for each route of the control view, and starts and stops them as routes are added, changed
-// and removed.
+// RouteSupervisor runs one sender for each route of the control view, and starts and stops them as routes are added,
+// changed and removed.
 type RouteSupervisor struct {
 	cfg     Config
 	deps    Deps
@@ -148,7 +148,8 @@ func (s *RouteSupervisor) serve(ctx context.Context, p *routeState) error {
 	return c.run(ctx, &s.cfg, &s.deps)
 }
 
-// prepare creates the topics of a new route and commits the first offsets of its groups. It waits for Kafka until ctx ends.
+// prepare creates the topics of a new route and commits the first offsets of its groups. It waits for Kafka until ctx
+// ends.
 func (s *RouteSupervisor) prepare(ctx context.Context, route string) error {
 	names := s.cfg.Cluster.Names
 	err := s.cfg.Cluster.Named("sender-"+route+"-admin").Prepare(ctx, s.cfg.Replication, names.Route(route), stream.SenderStarts(names, route))

@@ -68,8 +68,8 @@ type tokenRequest struct {
 // maxAsk is the most sets of one round trip.
 const maxAsk = 64
 
-// queue returns the queue for the buckets that m needs tokens of. A level without a limit is left out of the set, so that
-// messages that compete for the same tokens are in one queue.
+// queue returns the queue for the buckets that m needs tokens of. A level without a limit is left out of the set, so
+// that messages that compete for the same tokens are in one queue.
 func (l *lane) queue(m *fanfarev1.Message) *queue {
 	r := l.route()
 	rates := ratelimit.Rates{
@@ -104,8 +104,8 @@ func (l *lane) cost(e *entry) int { return units(e.msg, l.caps.Pacing) }
 // due reports whether a batch that holds its tokens waits to be handed over.
 func (l *lane) due(now time.Time) bool { return len(l.ready) > 0 && !now.Before(l.ready[0].ready) }
 
-// request asks for the tokens of all queues that may ask, the one with the oldest message first: that message holds up the base
-// of its partition.
+// request asks for the tokens of all queues that may ask, the one with the oldest message first: that message holds up
+// the base of its partition.
 func (l *lane) request(now time.Time) {
 	if l.asking || l.due(now) { // tokens would age while the carrier's window is full
 		return
@@ -140,7 +140,8 @@ func (l *lane) request(now time.Time) {
 	l.requests <- a // never blocks: one request at a time
 }
 
-// askForTokens makes the round trips to the limiter. While Redis is away it blocks in one of them and no message leaves.
+// askForTokens makes the round trips to the limiter. While Redis is away it blocks in one of them and no message
+// leaves.
 func (l *lane) askForTokens(ctx context.Context) error {
 	for {
 		select {

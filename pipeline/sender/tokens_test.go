@@ -176,7 +176,8 @@ func TestOldTokensAreVoid(t *testing.T) {
 	})
 }
 
-// While the carrier's window is full no tokens are taken: they would be used all at once when it opens, above the limit.
+// While the carrier's window is full no tokens are taken: they would be used all at once when it opens, above the
+// limit.
 func TestTakesNoTokensInAdvance(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.before = func(ctx context.Context, _ []carrier.Outbound) error {

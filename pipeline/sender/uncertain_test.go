@@ -14,9 +14,9 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// Only what the carrier holds and about two commits of messages are uncertain after a crash: at 1,500/s, with the default simulator,
-// at most 60 messages per kill, while the route is used to 0.98 of its limit. The time is virtual and a commit takes what it takes
-// embedded or on a Kafka of its own, so the machine has no say in it.
+// Only what the carrier holds and about two commits of messages are uncertain after a crash: at 1,500/s, with the
+// default simulator, at most 60 messages per kill, while the route is used to 0.98 of its limit. The time is virtual
+// and a commit takes what it takes embedded or on a Kafka of its own, so the machine has no say in it.
 func TestUncertainPerKill(t *testing.T) {
 	for name, commit := range map[string]time.Duration{"embedded": 1500 * time.Microsecond, "Kafka": 6 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
@@ -65,8 +65,8 @@ func TestUncertainPerKill(t *testing.T) {
 	}
 }
 
-// simulatorAt runs a simulated carrier for the test, and returns what connects routes to it. It keeps its record at truth, unless that is
-// empty.
+// simulatorAt runs a simulated carrier for the test, and returns what connects routes to it. It keeps its record at
+// truth, unless that is empty.
 func (p *processEnv) simulatorAt(t *testing.T, truth string, profile sim.Profile) (*sim.Carrier, func(context.Context, *fanfarev1.Route) (Line, error)) {
 	t.Helper()
 	c, err := sim.Open(sim.Config{Keys: p.keys, Profile: profile, Truth: truth})

@@ -10,8 +10,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// routeUse runs the whole sender, with Kafka and Redis, in time of its own on a route of 1,000/s whose carrier answers in 0 to
-// 600 ms, and returns how much of its limit is used.
+// routeUse runs the whole sender, with Kafka and Redis, in time of its own on a route of 1,000/s whose carrier answers
+// in 0 to 600 ms, and returns how much of its limit is used.
 func routeUse(t *testing.T, beside func(p *processEnv)) (used float64) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,7 +49,8 @@ func TestRouteIsUsed(t *testing.T) {
 	}
 }
 
-// Beside a tenant that is held to 10/s, and has as much in flight as the scheduler deals ahead, the route is used as well.
+// Beside a tenant that is held to 10/s, and has as much in flight as the scheduler deals ahead, the route is used as
+// well.
 func TestRouteIsUsedBesideAThrottledTenant(t *testing.T) {
 	const dealt = 16 // 1 s + p99 of 10/s
 	used := routeUse(t, func(p *processEnv) {

@@ -60,8 +60,8 @@ func (q *tasks) take() []task {
 	return list
 }
 
-// unnamedAgain is after how long a single send is tried again that was given back without a time, such as one of a disabled
-// tenant.
+// unnamedAgain is after how long a single send is tried again that was given back without a time, such as one of a
+// disabled tenant.
 const unnamedAgain = 5 * time.Minute
 
 // writer publishes dead letters and the `held` records of single sends before their outcomes.

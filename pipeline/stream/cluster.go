@@ -85,9 +85,9 @@ func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
 	return append(all, opts...), metrics, nil
 }
 
-// GroupOptions are the options of every member of a group. The classic cooperative protocol moves only the partitions that must move;
-// ten heartbeats per session make members notice a rebalance soon. A rebalance waits for a member for twice the drain: kfake waits
-// all of it for a member that was killed while it joined.
+// GroupOptions are the options of every member of a group. The classic cooperative protocol moves only the partitions
+// that must move; ten heartbeats per session make members notice a rebalance soon. A rebalance waits for a member for
+// twice the drain: kfake waits all of it for a member that was killed while it joined.
 func GroupOptions(group string, topics []string, session, drain time.Duration) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.ConsumerGroup(group),
@@ -102,8 +102,8 @@ func GroupOptions(group string, topics []string, session, drain time.Duration) [
 	}
 }
 
-// fetchMaxWait is how long a broker holds a fetch without records. A partition that is assigned meanwhile waits until it returns, so
-// franz-go's default of 5 s would make each takeover 5 s longer.
+// fetchMaxWait is how long a broker holds a fetch without records. A partition that is assigned meanwhile waits until
+// it returns, so franz-go's default of 5 s would make each takeover 5 s longer.
 const fetchMaxWait = 250 * time.Millisecond
 
 // Outliving returns a context that ends by after ctx has ended, or when it is cancelled.
@@ -134,7 +134,8 @@ func (c Cutter) Cut() {
 	c.Client.UnsafeAbortBufferedRecords() // a context does not fail what is in flight
 }
 
-// Close closes the client, and cuts it when closing takes longer than within: a process must be able to end without a broker.
+// Close closes the client, and cuts it when closing takes longer than within: a process must be able to end without a
+// broker.
 func (c Cutter) Close(within time.Duration) {
 	timer := time.AfterFunc(within, c.Cut)
 	defer timer.Stop()
@@ -142,8 +143,8 @@ func (c Cutter) Close(within time.Duration) {
 	c.Cancel()
 }
 
-// Answer passes on what kadm answers, with the first error that the answer holds: kadm returns the errors of single topics,
-// partitions and groups within the answer.
+// Answer passes on what kadm answers, with the first error that the answer holds: kadm returns the errors of single
+// topics, partitions and groups within the answer.
 func Answer[R interface{ Error() error }](answer R, err error) (R, error) {
 	if err == nil {
 		err = answer.Error()

@@ -11,8 +11,8 @@ import (
 // maxCause is the longest cause that a dead letter names, in bytes.
 const maxCause = 1000
 
-// DeadLetter returns the record of topic `<topic>.dlq` for a poison record: the unchanged record, with headers that name the cause,
-// the stage, and the topic, partition and offset.
+// DeadLetter returns the record of topic `<topic>.dlq` for a poison record: the unchanged record, with headers that
+// name the cause, the stage, and the topic, partition and offset.
 func DeadLetter(names schemas.Names, stage string, d Dead) *kgo.Record {
 	r := d.Record
 	cause := "unknown"

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// handle runs the handler on a batch. If it panics, the batch is bisected to find the record that causes the panic. That record is
-// dead; the others are handled.
+// handle runs the handler on a batch. If it panics, the batch is bisected to find the record that causes the panic.
+// That record is dead; the others are handled.
 func (s *Stage) handle(ctx context.Context, batch []*kgo.Record) (Result, error) {
 	began := time.Now()
 	res, err := s.halve(ctx, batch)

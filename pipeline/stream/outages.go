@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Outages logs when a task begins to fail and when it succeeds again: one line each, however often it is tried in between. It is safe
-// for concurrent use.
+// Outages logs when a task begins to fail and when it succeeds again: one line each, however often it is tried in
+// between. It is safe for concurrent use.
 type Outages struct {
 	log *slog.Logger
 

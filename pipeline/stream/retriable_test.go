@@ -11,8 +11,9 @@ import (
 	"fanfare/pipeline/stream/streamtest"
 )
 
-// What passes by itself on Kafka is waited for while a stage runs, and costs no record: leaders that move, coordinators that are
-// not there yet or load, too few replicas, time-outs. Each condition is met, most of them several times in a row.
+// What passes by itself on Kafka is waited for while a stage runs, and costs no record: leaders that move, coordinators
+// that are not there yet or load, too few replicas, time-outs. Each condition is met, most of them several times in a
+// row.
 func TestStageWaitsOutConditionsOfKafka(t *testing.T) {
 	streamtest.FakeOnly(t)
 	const times = 3

@@ -15,9 +15,10 @@ import (
 
 // Handler is the work of a stage.
 type Handler interface {
-	// Handle turns a batch into records to publish. It may be called again with the same records, alone or in another batch, so it
-	// must be idempotent. An error is temporary: nothing of the batch is published, and Handle is called again until it succeeds. A
-	// panic makes the record that caused it a dead letter. ctx ends when a stop has waited for DrainTimeout.
+	// Handle turns a batch into records to publish. It may be called again with the same records, alone or in another
+	// batch, so it must be idempotent. An error is temporary: nothing of the batch is published, and Handle is called
+	// again until it succeeds. A panic makes the record that caused it a dead letter. ctx ends when a stop has waited
+	// for DrainTimeout.
 	Handle(ctx context.Context, batch []*kgo.Record) (Result, error)
 }
 
@@ -52,8 +53,8 @@ type StageConfig struct {
 	// Group is the consumer group, as [schemas.Names] gives it.
 	Group  string
 	Topics []string
-	// ExactlyOnce publishes each batch and commits its offsets in one transaction. It costs little from 1,000 records a batch
-	// upwards and 100 times as much at one.
+	// ExactlyOnce publishes each batch and commits its offsets in one transaction. It costs little from 1,000 records a
+	// batch upwards and 100 times as much at one.
 	ExactlyOnce bool
 	// MaxRecords of a batch; default 1,000.
 	MaxRecords int
@@ -65,24 +66,25 @@ type StageConfig struct {
 	SessionTimeout time.Duration
 	// DrainTimeout is how long a stop waits for the current batch; default 10 s.
 	DrainTimeout time.Duration
-	// TransactionTimeout is when the broker aborts the open transaction of a producer that crashed; default 10 s. Until then
-	// read_committed readers of its topics wait.
+	// TransactionTimeout is when the broker aborts the open transaction of a producer that crashed; default 10 s. Until
+	// then read_committed readers of its topics wait.
 	TransactionTimeout time.Duration
-	// Instance is part of the transactional id, which no other process may use; default: random. It must be random on a broker that
-	// may keep half a transaction when it is killed (kfake).
+	// Instance is part of the transactional id, which no other process may use; default: random. It must be random on a
+	// broker that may keep half a transaction when it is killed (kfake).
 	Instance string
 }
 
-// Stage reads topics as a member of a consumer group and runs a [Handler] on each batch: it publishes the handler's records, awaits
-// their acknowledgement, commits the offsets of the batch and reads the next one.
+// Stage reads topics as a member of a consumer group and runs a [Handler] on each batch: it publishes the handler's
+// records, awaits their acknowledgement, commits the offsets of the batch and reads the next one.
 //
 //   - At least once: a crash or a rebalance between publishing and committing handles the batch again.
-//   - Exactly once: publishing and committing are one transaction. A rebalance aborts it, and the next owner of the partition
-//     handles the batch. Handle runs before the transaction begins, because an open transaction holds up every reader.
-//   - An error of the handler is temporary: the stage calls it again with growing waits, until it succeeds or a rebalance
-//     takes the partitions away.
-//   - A record at which the handler panics, or whose results Kafka refuses permanently, is found by bisection and becomes a dead
-//     letter.
+//   - Exactly once: publishing and committing are one transaction. A rebalance aborts it, and the next owner of the
+//     partition handles the batch. Handle runs before the transaction begins, because an open transaction holds up
+//     every reader.
+//   - An error of the handler is temporary: the stage calls it again with growing waits, until it succeeds or a
+//     rebalance takes the partitions away.
+//   - A record at which the handler panics, or whose results Kafka refuses permanently, is found by bisection and
+//     becomes a dead letter.
 //   - A stop finishes the current batch, within DrainTimeout, and leaves the group.
 type Stage struct {
 	cfg     StageConfig
@@ -132,8 +134,8 @@ func NewStage(cfg StageConfig, h Handler) (*Stage, error) {
 // idlePoll is how long a poll waits before the stage counts as idle.
 const idlePoll = time.Second
 
-// Run works until ctx ends; then it finishes the current batch, leaves the group and returns nil. While the broker is unreachable it
-// retries.
+// Run works until ctx ends; then it finishes the current batch, leaves the group and returns nil. While the broker is
+// unreachable it retries.
 func (s *Stage) Run(ctx context.Context) error {
 	// The current batch is finished under the context work, which outlives ctx by DrainTimeout.
 	work, cancel := Outliving(ctx, s.cfg.DrainTimeout)
@@ -174,8 +176,8 @@ func (s *Stage) options(life context.Context) []kgo.Opt {
 	)
 }
 
-// BatchMaxBytes is how large a produced batch may be, for [kgo.ProducerBatchMaxBytesFn]. A dead letter is its record and more,
-// and the topics of dead letters have room for it.
+// BatchMaxBytes is how large a produced batch may be, for [kgo.ProducerBatchMaxBytesFn]. A dead letter is its record
+// and more, and the topics of dead letters have room for it.
 func BatchMaxBytes(topic string) int32 {
 	if strings.HasSuffix(topic, ".dlq") {
 		return 2<<20 - 4096
@@ -337,7 +339,8 @@ func (s *Stage) again(ctx context.Context, retry *Backoff, wanted <-chan struct{
 	return ok && !elsewhere
 }
 
-// commit commits the offsets of a batch. If the commit fails for good, the batch is handled again after the next rebalance.
+// commit commits the offsets of a batch. If the commit fails for good, the batch is handled again after the next
+// rebalance.
 func (s *Stage) commit(work context.Context, cl *kgo.Client, batch []*kgo.Record) {
 	retry := NewBackoff(20*time.Millisecond, time.Second)
 	for range 5 {

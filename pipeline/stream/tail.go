@@ -21,8 +21,8 @@ const Never = 100 * 365 * 24 * time.Hour
 type TailConfig struct {
 	Cluster Cluster
 	Topics  []string
-	// From has the first offset to read of a partition; partitions that it does not name are read from their beginning, and so are
-	// those whose log no longer has that offset.
+	// From has the first offset to read of a partition; partitions that it does not name are read from their beginning,
+	// and so are those whose log no longer has that offset.
 	From map[string]map[int32]int64
 	// Every is how often the tail looks up the ends of the topics, and so how exact [Tail.Age] is; default 1 s.
 	Every time.Duration
@@ -30,8 +30,9 @@ type TailConfig struct {
 	Now func() time.Time
 }
 
-// Tail follows topics without a group and knows how up to date it is. It reads committed records only. It counts the control records
-// that end transactions without applying them: otherwise it would never reach the end of a topic written by transactions.
+// Tail follows topics without a group and knows how up to date it is. It reads committed records only. It counts the
+// control records that end transactions without applying them: otherwise it would never reach the end of a topic
+// written by transactions.
 type Tail struct {
 	cfg   TailConfig
 	apply func([]*kgo.Record)
@@ -50,7 +51,8 @@ type topicPartition struct {
 	partition int32
 }
 
-// NewTail returns a tail that calls apply with what it reads: in order per partition, one call at a time, never an empty batch.
+// NewTail returns a tail that calls apply with what it reads: in order per partition, one call at a time, never an
+// empty batch.
 func NewTail(cfg TailConfig, apply func(batch []*kgo.Record)) (*Tail, error) {
 	if len(cfg.Topics) == 0 || apply == nil {
 		return nil, errors.New("tail: topics and a function to apply are needed")
@@ -81,7 +83,8 @@ func (t *Tail) Age() time.Duration {
 	return max(0, t.cfg.Now().Sub(t.fresh))
 }
 
-// Run follows the topics until ctx ends. It waits for topics that do not exist yet and for a broker that is unreachable.
+// Run follows the topics until ctx ends. It waits for topics that do not exist yet and for a broker that is
+// unreachable.
 func (t *Tail) Run(ctx context.Context) error {
 	cl, err := t.cfg.Cluster.Client(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -189,8 +192,8 @@ func (t *Tail) ask(ctx context.Context, adm *kadm.Client) {
 // askTimeout bounds one lookup, so that an unreachable broker is asked again.
 const askTimeout = 5 * time.Second
 
-// ends returns where the committed records of each partition end. It leaves out partitions whose records have all expired: the tail
-// would wait for them in vain.
+// ends returns where the committed records of each partition end. It leaves out partitions whose records have all
+// expired: the tail would wait for them in vain.
 func (t *Tail) ends(ctx context.Context, adm *kadm.Client) (map[topicPartition]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

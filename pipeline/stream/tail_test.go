@@ -43,7 +43,8 @@ func TestTailGrowsOldWhenItCannotAsk(t *testing.T) {
 	streamtest.Eventually(t, "fresh again", func() bool { return tail.Age() < 100*time.Millisecond })
 }
 
-// The end of a topic written by transactions is a control record, and may be one that aborted: it is reached all the same.
+// The end of a topic written by transactions is a control record, and may be one that aborted: it is reached all the
+// same.
 func TestTailReachesTheEndOfTransactions(t *testing.T) {
 	b := streamtest.New(t)
 	topic := b.Topic(t, "x", 1)

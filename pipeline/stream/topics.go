@@ -16,8 +16,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TopicError says that an existing topic has other settings than it must have. Fanfare does not change them: the person who set them may have had
-// a reason, and some settings cannot be changed without loss.
+// TopicError says that an existing topic has other settings than it must have. Fanfare does not change them: the person
+// who set them may have had a reason, and some settings cannot be changed without loss.
 type TopicError struct {
 	Topic, Setting string
 	Got, Want      string
@@ -44,9 +44,10 @@ func (e *OffsetError) Error() string {
 // minInSync is how many replicas must have a record before it is acknowledged, of three.
 const minInSync = 2
 
-// EnsureTopics creates the topics that are missing and verifies those that exist: partitions, replicas and every setting that
-// [schemas.Topic] names. It changes nothing that exists; each difference is a [TopicError], all of them joined. Replication is
-// 1, or 3 with `min.insync.replicas` 2. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
+// EnsureTopics creates the topics that are missing and verifies those that exist: partitions, replicas and every
+// setting that [schemas.Topic] names. It changes nothing that exists; each difference is a [TopicError], all of them
+// joined. Replication is 1, or 3 with `min.insync.replicas` 2. It tries once: [Cluster.Prepare] waits for a Kafka that
+// is not ready.
 func EnsureTopics(ctx context.Context, adm *kadm.Client, replication int16, topics []schemas.Topic) error {
 	if replication != 1 && replication != 3 {
 		return fmt.Errorf("ensure topics: replication %d, want 1 or 3", replication)
@@ -175,11 +176,12 @@ func verifyTopic(t schemas.Topic, replication int16, d kadm.TopicDetail, configs
 	return errs
 }
 
-// EnsureOffsets commits the beginning of the log for the partitions of a topic in which the group never committed, so that its
-// readers can do without a reset, which would send a log again. It is called when the topic is created and at every start.
+// EnsureOffsets commits the beginning of the log for the partitions of a topic in which the group never committed, so
+// that its readers can do without a reset, which would send a log again. It is called when the topic is created and at
+// every start.
 //
-// Where the beginning of the log is gone already, a missing commit was lost or has expired: that is an [OffsetError], unless
-// the log is empty. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
+// Where the beginning of the log is gone already, a missing commit was lost or has expired: that is an [OffsetError],
+// unless the log is empty. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
 func EnsureOffsets(ctx context.Context, adm *kadm.Client, group, topic string) error {
 	missing, err := missingOffsets(ctx, adm, group, topic)
 	if err != nil || len(missing) == 0 {

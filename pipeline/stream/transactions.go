@@ -45,7 +45,8 @@ func (s *Stage) runTransactions(ctx, work context.Context) error {
 		return fmt.Errorf("kafka client %s: %w", s.cfg.Cluster.Name, err)
 	}
 	metrics.registerWith(s.cfg.Cluster.Registry)
-	// End must not be cancelled: its outcome would be unknown. If the broker does not answer within the drain, the client is closed.
+	// End must not be cancelled: its outcome would be unknown. If the broker does not answer within the drain, the
+	// client is closed.
 	end := Cutter{session.Client(), cancel}
 	defer end.Close(s.cfg.DrainTimeout)
 	defer context.AfterFunc(work, end.Cut)()
@@ -78,8 +79,8 @@ type transactor struct {
 	wanted  <-chan struct{}
 	// most of a batch. Results that Kafka refuses for good halve it until their record stands alone.
 	most int
-	// refused are records whose results Kafka refused, at most one of a partition. What is polled next may begin with another
-	// partition, so a record is known by its place.
+	// refused are records whose results Kafka refused, at most one of a partition. What is polled next may begin with
+	// another partition, so a record is known by its place.
 	refused map[topicPartition]Dead
 	retry   *Backoff
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// lasting are errors of a broker that waiting does not mend: a missing login or permission, a broker that is too old, a wrong
-// request. All others pass: a coordinator or a leader is elected, a topic becomes known to all brokers, missing brokers register,
-// a quota frees up.
+// lasting are errors of a broker that waiting does not mend: a missing login or permission, a broker that is too old, a
+// wrong request. All others pass: a coordinator or a leader is elected, a topic becomes known to all brokers, missing
+// brokers register, a quota frees up.
 var lasting = []*kerr.Error{
 	kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState, kerr.SecurityDisabled,
 	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
@@ -30,9 +30,10 @@ var lasting = []*kerr.Error{
 	kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.OffsetMetadataTooLarge, kerr.InvalidCommitOffsetSize,
 }
 
-// Temporary reports whether an error of Kafka may pass by itself. It is false for errors that a person must mend (a wrong
-// password, a missing right, a wrong protocol or certificate, a broker that is too old, a topic that differs), for a client that
-// was closed and for a cancelled context; it is true for everything else, network errors and names that do not resolve included.
+// Temporary reports whether an error of Kafka may pass by itself. It is false for errors that a person must mend (a
+// wrong password, a missing right, a wrong protocol or certificate, a broker that is too old, a topic that differs),
+// for a client that was closed and for a cancelled context; it is true for everything else, network errors and names
+// that do not resolve included.
 func Temporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled):
@@ -63,9 +64,9 @@ const (
 	awaitAttempt = 15 * time.Second
 )
 
-// Await calls try until it succeeds, with growing waits. It gives up with the last error when the error is not [Temporary] or
-// when ctx ends, so a deadline of ctx says how long to wait. It logs when the waiting begins, when its reason changes and when it is
-// over. what names the task, such as "create topics"; the error begins with it.
+// Await calls try until it succeeds, with growing waits. It gives up with the last error when the error is not
+// [Temporary] or when ctx ends, so a deadline of ctx says how long to wait. It logs when the waiting begins, when its
+// reason changes and when it is over. what names the task, such as "create topics"; the error begins with it.
 func Await(ctx context.Context, log *slog.Logger, what string, try func(context.Context) error) error {
 	began := time.Now()
 	state := NewState(log.With("waiting_for", what))
@@ -94,8 +95,8 @@ func Await(ctx context.Context, log *slog.Logger, what string, try func(context.
 	}
 }
 
-// State logs when Kafka stops answering as it should: one line when it begins, one when the reason changes, one when Kafka works again,
-// however many calls fail in between. It is for one goroutine.
+// State logs when Kafka stops answering as it should: one line when it begins, one when the reason changes, one when
+// Kafka works again, however many calls fail in between. It is for one goroutine.
 type State struct {
 	log    *slog.Logger
 	reason string
@@ -141,7 +142,8 @@ func reasonOf(err error) string {
 // Start is a group that must have committed offsets in a topic before it reads, see [EnsureOffsets].
 type Start struct{ Group, Topic string }
 
-// SenderStarts are the starts of the senders of a route. Senders have no reset policy: a reset would send messages again.
+// SenderStarts are the starts of the senders of a route. Senders have no reset policy: a reset would send messages
+// again.
 func SenderStarts(names schemas.Names, route string) []Start {
 	var starts []Start
 	for _, lane := range schemas.Lanes {
@@ -150,8 +152,8 @@ func SenderStarts(names schemas.Names, route string) []Start {
 	return starts
 }
 
-// Prepare creates and verifies topics, then commits the first offsets of groups. It waits for a Kafka that is still starting,
-// until ctx ends. opts are options of its client.
+// Prepare creates and verifies topics, then commits the first offsets of groups. It waits for a Kafka that is still
+// starting, until ctx ends. opts are options of its client.
 func (c Cluster) Prepare(ctx context.Context, replication int16, topics []schemas.Topic, starts []Start, opts ...kgo.Opt) error {
 	// Few retries within the client: more would hide the reason of the wait for half a minute.
 	cl, err := c.Client(append([]kgo.Opt{kgo.RequestRetries(2), kgo.RetryTimeout(awaitAttempt / 3)}, opts...)...)

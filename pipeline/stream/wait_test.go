@@ -32,8 +32,8 @@ func logged() (*slog.Logger, func() string) {
 	return slog.New(slog.NewTextHandler(&b, nil)), b.String
 }
 
-// conditions are the states of a Kafka that is coming up, or in trouble, which waiting mends: the request that meets one, the
-// answer, and how often it is given.
+// conditions are the states of a Kafka that is coming up, or in trouble, which waiting mends: the request that meets
+// one, the answer, and how often it is given.
 var conditions = []struct {
 	name  string
 	fault kfake.Fault
@@ -59,8 +59,8 @@ var conditions = []struct {
 	{"a disk has an error", kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.KafkaStorageError}},
 }
 
-// TestPrepareWaits: topics and first offsets are made on a Kafka that is just coming up: each condition is waited for, with one
-// line in the log when the waiting begins and one when it is over.
+// TestPrepareWaits: topics and first offsets are made on a Kafka that is just coming up: each condition is waited for,
+// with one line in the log when the waiting begins and one when it is over.
 func TestPrepareWaits(t *testing.T) {
 	t.Parallel()
 	streamtest.FakeOnly(t)
@@ -143,7 +143,8 @@ func TestPrepareGivesUp(t *testing.T) {
 	}
 }
 
-// TestPrepareWaitsForTheNetwork: brokers whose names do not resolve yet, that refuse connections or end them, are waited for.
+// TestPrepareWaitsForTheNetwork: brokers whose names do not resolve yet, that refuse connections or end them, are
+// waited for.
 func TestPrepareWaitsForTheNetwork(t *testing.T) {
 	t.Parallel()
 	streamtest.FakeOnly(t)

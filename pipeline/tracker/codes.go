@@ -57,7 +57,8 @@ func negativeCode(info schemas.CodeInfo) bool {
 	}
 }
 
-// failure returns the sub-status of a negative receipt: the connector's, else that of the raw code in the table, else OTHER.
+// failure returns the sub-status of a negative receipt: the connector's, else that of the raw code in the table, else
+// OTHER.
 func (t codes) failure(connector string, code schemas.Code, raw string) schemas.Code {
 	if info, ok := schemas.LookupCode(code); ok && negativeCode(info) {
 		return code

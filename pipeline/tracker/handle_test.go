@@ -131,7 +131,8 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// TestLeg: the leg is the one on the receipt's route. If the receipt does not tell which leg it is, the field stays empty.
+// TestLeg: the leg is the one on the receipt's route. If the receipt does not tell which leg it is, the field stays
+// empty.
 func TestLeg(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -179,8 +180,8 @@ func TestTimeIsClamped(t *testing.T) {
 	}
 }
 
-// TestPoison: a record that cannot be a receipt of ours becomes a dead letter that says why and has no phone number in it. The other
-// records are handled.
+// TestPoison: a record that cannot be a receipt of ours becomes a dead letter that says why and has no phone number in
+// it. The other records are handled.
 func TestPoison(t *testing.T) {
 	other, err := schemas.NewKeys([]byte("another secret!!"))
 	if err != nil {
@@ -240,7 +241,8 @@ func TestUnknownCampaign(t *testing.T) {
 	}
 }
 
-// TestByProviderID: with a carrier that does not echo our id, a receipt finds its submission, or is parked until it is known.
+// TestByProviderID: with a carrier that does not echo our id, a receipt finds its submission, or is parked until it is
+// known.
 func TestByProviderID(t *testing.T) {
 	w := newEnv(t)
 	h := w.handler(t)
@@ -315,8 +317,8 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// TestForget: an entry is forgotten once the event of its last receipt is known to be published, and not before: a receipt that is
-// handled again must find its entry.
+// TestForget: an entry is forgotten once the event of its last receipt is known to be published, and not before: a
+// receipt that is handled again must find its entry.
 func TestForget(t *testing.T) {
 	w := newEnv(t)
 	h := w.handler(t)
@@ -410,7 +412,8 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestPartsByProviderID: each part of a long text has a provider id of its own, as over SMPP, and its receipt has nothing but that id.
+// TestPartsByProviderID: each part of a long text has a provider id of its own, as over SMPP, and its receipt has
+// nothing but that id.
 func TestPartsByProviderID(t *testing.T) {
 	w := newEnv(t)
 	h := w.handler(t)
@@ -441,7 +444,8 @@ func TestPartsByProviderID(t *testing.T) {
 	}
 }
 
-// TestShuffledReceipts: late, repeated and reordered receipts lead to the same state of every recipient, with our id or the carrier's.
+// TestShuffledReceipts: late, repeated and reordered receipts lead to the same state of every recipient, with our id or
+// the carrier's.
 func TestShuffledReceipts(t *testing.T) {
 	w := newEnv(t)
 	rapid.Check(t, func(rt *rapid.T) {

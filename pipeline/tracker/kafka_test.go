@@ -88,7 +88,8 @@ func (s *system) publish(t testing.TB, receipts ...*fanfarev1.Receipt) {
 	}
 }
 
-// answer does what the sender does when the carrier has answered: it writes the event, puts the entry and publishes the parked receipts.
+// answer does what the sender does when the carrier has answered: it writes the event, puts the entry and publishes the
+// parked receipts.
 func (s *system) answer(t testing.TB, providerID string, seq uint32) {
 	t.Helper()
 	s.sent(t, providerID, seq)
@@ -148,8 +149,8 @@ func (s *system) await(t testing.TB, want map[uint32]schemas.Kind) {
 	}
 }
 
-// TestTrackers: two trackers on a broker and a Redis, with a carrier that does not echo our id: receipts before and after the answer,
-// repeated, in parts and forged. One tracker stops in the middle.
+// TestTrackers: two trackers on a broker and a Redis, with a carrier that does not echo our id: receipts before and
+// after the answer, repeated, in parts and forged. One tracker stops in the middle.
 func TestTrackers(t *testing.T) {
 	s := newSystem(t)
 	s.redis.FlushAll() // a new Redis
@@ -204,8 +205,8 @@ func TestTrackers(t *testing.T) {
 	}
 }
 
-// TestLostRedis: entries, parked receipts and parts are rebuilt from the topics, and receipts whose submission became known while
-// Redis was lost become events.
+// TestLostRedis: entries, parked receipts and parts are rebuilt from the topics, and receipts whose submission became
+// known while Redis was lost become events.
 func TestLostRedis(t *testing.T) {
 	s := newSystem(t)
 	s.cfg.Watch = time.Hour // the receipt that needs the index wakes the rebuilder
@@ -304,8 +305,8 @@ func TestRebuildFailsWhenRedisIsLostAgain(t *testing.T) {
 	}
 }
 
-// TestNothingToRebuild: where every carrier echoes our ids nothing is read. A view that does not know the routes yet marks nothing
-// as complete.
+// TestNothingToRebuild: where every carrier echoes our ids nothing is read. A view that does not know the routes yet
+// marks nothing as complete.
 func TestNothingToRebuild(t *testing.T) {
 	w := newEnv(t)
 	w.redis.FlushAll()

@@ -12,14 +12,16 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// viewLead: if the view was refreshed at least this long after the receipt and still lacks the campaign, the campaign does not exist. The sender had read the
-// campaign before it sent the message, so a view that was refreshed after the receipt came has it. Clocks differ by less than this.
+// viewLead: if the view was refreshed at least this long after the receipt and still lacks the campaign, the campaign
+// does not exist. The sender had read the campaign before it sent the message, so a view that was refreshed after the
+// receipt came has it. Clocks differ by less than this.
 const viewLead = 5 * time.Second
 
 // errIndexLost means that the rebuilder must restore the index before receipts can be matched.
 var errIndexLost = errors.New("redis has lost the index of provider ids; it is being rebuilt")
 
-// findSubmissions looks up the submissions of receipts without our id. A receipt whose submission is not known yet is parked.
+// findSubmissions looks up the submissions of receipts without our id. A receipt whose submission is not known yet is
+// parked.
 func (h *handler) findSubmissions(ctx context.Context, items []item) error {
 	var asked []*item
 	var sightings []dlrindex.Sighting
@@ -138,9 +140,10 @@ func (h *handler) part(it *item) (dlrindex.Part, bool) {
 	return p, true
 }
 
-// finishedEntries are entries of the index whose last receipt has come. An entry is forgotten only once the event of that receipt is
-// known to be published, because the receipt may be handled again after a crash and must find its entry. That is known when a later
-// record of the same partition comes in a batch that does not have the receipt. An entry that is never forgotten so expires later.
+// finishedEntries are entries of the index whose last receipt has come. An entry is forgotten only once the event of
+// that receipt is known to be published, because the receipt may be handled again after a crash and must find its
+// entry. That is known when a later record of the same partition comes in a batch that does not have the receipt. An
+// entry that is never forgotten so expires later.
 type finishedEntries []finishedEntry
 
 type finishedEntry struct {
@@ -149,7 +152,8 @@ type finishedEntry struct {
 	offset    int64
 }
 
-// afterLast is how long an entry is kept after the receipt that says delivered: that receipt may come twice, and read may follow.
+// afterLast is how long an entry is kept after the receipt that says delivered: that receipt may come twice, and read
+// may follow.
 const afterLast = time.Hour
 
 // maxFinished bounds the entries that wait for a later record.
@@ -193,7 +197,8 @@ func (h *handler) forget(ctx context.Context, items []item) {
 	}
 }
 
-// last reports whether this receipt is the last one that needs the submission's index entry. A positive receipt may still follow a negative one.
+// last reports whether this receipt is the last one that needs the submission's index entry. A positive receipt may
+// still follow a negative one.
 func (h *handler) last(it *item) bool {
 	switch it.receipt.GetStatus() {
 	case schemas.ReceiptStatusDelivered, schemas.ReceiptStatusRead:

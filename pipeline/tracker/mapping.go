@@ -119,9 +119,9 @@ func (h *handler) outcome(it *item) (schemas.Kind, schemas.Code) {
 	}
 }
 
-// negative returns the kind of a negative receipt: bounced when the campaign's policy allows a retry or a fallback after code,
-// else undelivered. It reads nothing that changes while the campaign runs, so that the same receipt always gives the same event.
-// The scheduler ends a bounce that no other try follows.
+// negative returns the kind of a negative receipt: bounced when the campaign's policy allows a retry or a fallback
+// after code, else undelivered. It reads nothing that changes while the campaign runs, so that the same receipt always
+// gives the same event. The scheduler ends a bounce that no other try follows.
 func negative(it *item, code schemas.Code) schemas.Kind {
 	c := it.campaign
 	if c.GetHidden() || c.GetSettled() {
@@ -143,8 +143,8 @@ func negative(it *item, code schemas.Code) schemas.Kind {
 	return schemas.KindUndelivered
 }
 
-// legOf returns the campaign's leg on a route and its number. If several legs have that route the receipt does not say which it is:
-// no leg is returned. A single send has one leg, whatever its route.
+// legOf returns the campaign's leg on a route and its number. If several legs have that route the receipt does not say
+// which it is: no leg is returned. A single send has one leg, whatever its route.
 func legOf(c *fanfarev1.Campaign, route string) (uint32, *fanfarev1.Leg) {
 	number, leg := uint32(0), (*fanfarev1.Leg)(nil)
 	for i, l := range c.GetLegs() {
@@ -163,8 +163,9 @@ func legOf(c *fanfarev1.Campaign, route string) (uint32, *fanfarev1.Leg) {
 	return number, leg
 }
 
-// eventTime is the carrier's time, clamped to the span from the campaign's confirmation to the receipt's arrival: carriers' clocks
-// can be hours off, and no message is delivered after its receipt arrives. The receipt keeps the carrier's own time.
+// eventTime is the carrier's time, clamped to the span from the campaign's confirmation to the receipt's arrival:
+// carriers' clocks can be hours off, and no message is delivered after its receipt arrives. The receipt keeps the
+// carrier's own time.
 func eventTime(it *item) int64 {
 	received := it.receipt.GetReceivedMs()
 	if received <= 0 {

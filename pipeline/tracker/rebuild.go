@@ -116,7 +116,8 @@ func (b *rebuilder) ensure(ctx context.Context) error {
 	return nil
 }
 
-// rebuild reads the deliveries and the receipts of the span in which a receipt may still come, and puts the index together again.
+// rebuild reads the deliveries and the receipts of the span in which a receipt may still come, and puts the index
+// together again.
 type rebuild struct {
 	*rebuilder
 	since  time.Time
@@ -260,7 +261,8 @@ func add(sets map[try]*roaring.Bitmap, key try, seq uint32) {
 	sets[key].Add(seq)
 }
 
-// receipts parks the receipts whose submission is not known, republishes the receipts that may never have become events, and joins parts.
+// receipts parks the receipts whose submission is not known, republishes the receipts that may never have become
+// events, and joins parts.
 func (r *rebuild) receipts(ctx context.Context, batch []*kgo.Record) error {
 	items := make([]item, 0, len(batch))
 	for _, rec := range batch {
@@ -338,8 +340,9 @@ func (r *rebuild) find(ctx context.Context, items []item) error {
 	return nil
 }
 
-// hasEvent reports whether a receipt need not be republished: `deliveries` has its event or a greater one, or the receipt gives no event.
-// A receipt without an event was parked, and its submission became known only while the index was lost.
+// hasEvent reports whether a receipt need not be republished: `deliveries` has its event or a greater one, or the
+// receipt gives no event. A receipt without an event was parked, and its submission became known only while the index
+// was lost.
 func (r *rebuild) hasEvent(it *item) bool {
 	key := try{it.submission.CampaignNumber(), it.submission.Try()}
 	in := func(sets map[try]*roaring.Bitmap) bool {

@@ -33,10 +33,11 @@ type Config struct {
 	Cluster stream.Cluster
 	// MaxRecords of a batch; default 2,000.
 	MaxRecords int
-	// Validity is the longest validity of a message; default 48 h. A receipt is parked for Validity plus [schemas.DLRIndexTTL], and a
-	// lost index is rebuilt from the topics of that span.
+	// Validity is the longest validity of a message; default 48 h. A receipt is parked for Validity plus
+	// [schemas.DLRIndexTTL], and a lost index is rebuilt from the topics of that span.
 	Validity time.Duration
-	// Watch is how often the tracker asks whether Redis has lost the index; default 10 s. A receipt that needs the index asks too.
+	// Watch is how often the tracker asks whether Redis has lost the index; default 10 s. A receipt that needs the
+	// index asks too.
 	Watch time.Duration
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
@@ -69,8 +70,8 @@ type Deps struct {
 	Keys      *schemas.Keys
 	Campaigns Campaigns
 	Index     *dlrindex.Index
-	// Indexed reports whether a route's receipts are matched through the index: its carrier does not echo our id, or sends a receipt
-	// for each part. Nil: all routes are.
+	// Indexed reports whether a route's receipts are matched through the index: its carrier does not echo our id, or
+	// sends a receipt for each part. Nil: all routes are.
 	Indexed func(*fanfarev1.Route) bool
 }
 

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// optOuts is a set of 64-bit hashes for one writer and many readers, who never wait. A number costs 8 bytes of a table that is
-// 64 to 80 % full, about 11 bytes in all: ten million numbers are 110 MB. It is split by the first bits of the hash, so that
-// a table that grows holds up the writer for a 256th of the whole.
+// optOuts is a set of 64-bit hashes for one writer and many readers, who never wait. A number costs 8 bytes of a table
+// that is 64 to 80 % full, about 11 bytes in all: ten million numbers are 110 MB. It is split by the first bits of the
+// hash, so that a table that grows holds up the writer for a 256th of the whole.
 type optOuts struct {
 	shards [256]optOutShard
 }
@@ -33,7 +33,8 @@ func placeable(h uint64) uint64 {
 	return h
 }
 
-// at returns where the search for h begins. The hash is uniform, so its bits need no mixing; the first eight chose the shard.
+// at returns where the search for h begins. The hash is uniform, so its bits need no mixing; the first eight chose the
+// shard.
 func (t *optOutTable) at(h uint64) int {
 	hi, _ := bits.Mul64(h<<8, uint64(len(t.slots)))
 	return int(hi)

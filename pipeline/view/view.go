@@ -1,5 +1,5 @@
-// Package view is the control plane as every process knows it: campaigns, routes, tenants, sender ids and opt-outs, kept in
-// memory from the topics `campaigns`, `control` and `suppressions`.
+// Package view is the control plane as every process knows it: campaigns, routes, tenants, sender ids and opt-outs,
+// kept in memory from the topics `campaigns`, `control` and `suppressions`.
 //
 // A view knows how old it is ([View.Age], [View.SuppressionsAge]). Its readers decide what is too old.
 package view
@@ -37,9 +37,9 @@ type Config struct {
 	Now func() time.Time
 }
 
-// View is the control plane as this process knows it: topics `campaigns` and `control`, and `suppressions` if asked for,
-// followed from their beginnings. A record whose version is not above the known one is ignored, a tombstone removes. All methods are
-// safe for concurrent use and never block. Returned values are shared: do not change them.
+// View is the control plane as this process knows it: topics `campaigns` and `control`, and `suppressions` if asked
+// for, followed from their beginnings. A record whose version is not above the known one is ignored, a tombstone
+// removes. All methods are safe for concurrent use and never block. Returned values are shared: do not change them.
 type View struct {
 	cfg     Config
 	control *stream.Tail
@@ -135,7 +135,8 @@ func (v *View) Run(ctx context.Context) error {
 // Ready is closed once everything has been read to its end.
 func (v *View) Ready() <-chan struct{} { return v.ready }
 
-// Age is how long ago `campaigns` and `control` were last known to be read to their ends; [stream.Never] before they were.
+// Age is how long ago `campaigns` and `control` were last known to be read to their ends; [stream.Never] before they
+// were.
 func (v *View) Age() time.Duration { return v.control.Age() }
 
 // SuppressionsAge is [View.Age] of `suppressions`; [stream.Never] when they are not followed.
@@ -203,8 +204,8 @@ func (v *View) Sender(tenant, id string) *fanfarev1.Sender {
 	return v.rows.Load().senders[senderKey{tenant, id}]
 }
 
-// OptedOut reports whether a number, in E.164 with +, has opted out of a tenant's messages of a channel. Without suppressions it is
-// always false.
+// OptedOut reports whether a number, in E.164 with +, has opted out of a tenant's messages of a channel. Without
+// suppressions it is always false.
 func (v *View) OptedOut(tenant, e164 string, channel schemas.Channel) bool {
 	if _, any := (*v.owners.Load())[tenant]; !any {
 		return false
@@ -214,8 +215,8 @@ func (v *View) OptedOut(tenant, e164 string, channel schemas.Channel) bool {
 	return v.numbers.has(number) || v.numbers.has(ofChannel(number, channel))
 }
 
-// Changed returns a channel that is closed at the next change of a campaign or a row of control. Take it before reading, or you may
-// miss a change.
+// Changed returns a channel that is closed at the next change of a campaign or a row of control. Take it before
+// reading, or you may miss a change.
 func (v *View) Changed() <-chan struct{} { return *v.changed.Load() }
 
 // applyControl applies records of campaigns and control; those that do not decode are logged and skipped.
@@ -363,13 +364,15 @@ func set[K comparable, V any](m map[K]*V, k K, v *V) {
 	}
 }
 
-// ofChannel is the place of an opt-out of one channel in the set of hashes: that of all channels is the hash of the number itself. The
-// multiplier is odd and has no pattern (the fraction of the golden ratio), so that no two channels of numbers meet but by chance.
+// ofChannel is the place of an opt-out of one channel in the set of hashes: that of all channels is the hash of the
+// number itself. The multiplier is odd and has no pattern (the fraction of the golden ratio), so that no two channels
+// of numbers meet but by chance.
 func ofChannel(number uint64, channel schemas.Channel) uint64 {
 	return number ^ uint64(channel)*0x9e3779b97f4a7c15
 }
 
-// applySuppressions takes opt-outs in. A tombstone has only a key. A value that cannot be read is an opt-out of all channels.
+// applySuppressions takes opt-outs in. A tombstone has only a key. A value that cannot be read is an opt-out of all
+// channels.
 func (v *View) applySuppressions(batch []*kgo.Record) {
 	owners := false
 	for _, r := range batch {
@@ -395,8 +398,9 @@ func (v *View) applySuppressions(batch []*kgo.Record) {
 	}
 }
 
-// takeOptOut makes the set say what a number has opted out of; no channels: of all. What it adds comes first, so that a reader never
-// misses an opt-out that holds before and after. It reports whether the tenant now has its first opt-out, or none any more.
+// takeOptOut makes the set say what a number has opted out of; no channels: of all. What it adds comes first, so that a
+// reader never misses an opt-out that holds before and after. It reports whether the tenant now has its first opt-out,
+// or none any more.
 func (v *View) takeOptOut(tenant string, number uint64, holds bool, channels []schemas.Channel) (owners bool) {
 	before := v.perOwner[tenant]
 	every := holds && len(channels) == 0

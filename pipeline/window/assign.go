@@ -21,8 +21,8 @@ type found struct {
 	metadata string
 }
 
-// fetched takes assigned partitions over. The client calls it when it has their committed offsets and before it fetches records,
-// while heartbeats go on. ctx ends when the partitions are revoked meanwhile.
+// fetched takes assigned partitions over. The client calls it when it has their committed offsets and before it fetches
+// records, while heartbeats go on. ctx ends when the partitions are revoked meanwhile.
 func (w *Window) fetched(ctx context.Context, cl *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	<-w.started
 	var all []found
@@ -60,8 +60,8 @@ func (w *Window) fetched(ctx context.Context, cl *kgo.Client, resp *kmsg.OffsetF
 	return nil
 }
 
-// adjust is called after fetched with the offsets at which fetching begins. A suspended partition may have no committed offset;
-// without this the client would choose one.
+// adjust is called after fetched with the offsets at which fetching begins. A suspended partition may have no committed
+// offset; without this the client would choose one.
 func (w *Window) adjust(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -203,8 +203,8 @@ func (w *Window) awaitAnswers(ctx context.Context, parts []*part) {
 	w.await(ctx, parts, (*part).inFlight, w.produceAgain)
 }
 
-// await waits, for at most DrainTimeout, until left is 0 for all parts. left is called with w.mu held; meanwhile is called between
-// two looks.
+// await waits, for at most DrainTimeout, until left is 0 for all parts. left is called with w.mu held; meanwhile is
+// called between two looks.
 func (w *Window) await(ctx context.Context, parts []*part, left func(*part) int, meanwhile func()) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.DrainTimeout)
 	defer cancel()

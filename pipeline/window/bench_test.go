@@ -64,8 +64,8 @@ func outcomeOf(topic string, r *kgo.Record) *kgo.Record {
 	return &kgo.Record{Topic: topic, Key: schemas.Header(r, schemas.HeaderSubmission), Value: outcomeValue, Headers: h}
 }
 
-// unprotected is the baseline: a consumer that hands over batches of the same size, produces their outcomes, waits for them and
-// commits.
+// unprotected is the baseline: a consumer that hands over batches of the same size, produces their outcomes, waits for
+// them and commits.
 func unprotected(t testing.TB, b *streamtest.Broker, topic, outcomes string, size, n int) time.Duration {
 	t.Helper()
 	cl, err := b.Named("unprotected").Client(kgo.ConsumerGroup(b.Names.Group("unprotected")), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(),

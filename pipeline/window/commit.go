@@ -44,8 +44,8 @@ type entry struct {
 	metadata string
 }
 
-// commitLoop commits until ctx ends. A commit that was sent is not cancelled with ctx, because its answer would be lost and the
-// request could reach the broker after the next one; it ends with life, the life of the client.
+// commitLoop commits until ctx ends. A commit that was sent is not cancelled with ctx, because its answer would be lost
+// and the request could reach the broker after the next one; it ends with life, the life of the client.
 func (w *Window) commitLoop(ctx, life context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -68,7 +68,8 @@ func (w *Window) commitLoop(ctx, life context.Context) {
 	}
 }
 
-// due returns how long to wait until the next commit, or the next look at a refused one. last is when the last commit began.
+// due returns how long to wait until the next commit, or the next look at a refused one. last is when the last commit
+// began.
 func (w *Window) due(last time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -118,9 +119,9 @@ func (w *Window) ahead(size int) int {
 	return int(min(float64(size), 1+w.cfg.Rate()*pause.Seconds()))
 }
 
-// stalled is how long a base may stand still before its partition gets no more than its share of the window; maxSpan is the most
-// records of a partition between base and head, settled ones included. The next owner of the partition finds the outcomes of so
-// many in the newest of topic Outcomes.
+// stalled is how long a base may stand still before its partition gets no more than its share of the window; maxSpan is
+// the most records of a partition between base and head, settled ones included. The next owner of the partition finds
+// the outcomes of so many in the newest of topic Outcomes.
 const (
 	stalled = 500 * time.Millisecond
 	maxSpan = 16_384
@@ -128,10 +129,10 @@ const (
 
 // plan takes done items off the parts and returns the next commit, with its entries if they are wanted. w.mu is held.
 //
-// The window has [Config.Size] places, one for each declared record without an acknowledged outcome, and at most [Window.ahead] of
-// its records may wait to be handed over. Each part may take its equal share of the places. What other parts leave unused goes to
-// parts that have more waiting, up to half of the window, unless one record holds their base back. When there are more parts than
-// places they take turns.
+// The window has [Config.Size] places, one for each declared record without an acknowledged outcome, and at most
+// [Window.ahead] of its records may wait to be handed over. Each part may take its equal share of the places. What
+// other parts leave unused goes to parts that have more waiting, up to half of the window, unless one record holds
+// their base back. When there are more parts than places they take turns.
 func (w *Window) plan(entries bool) plan {
 	var pl plan
 	size, n := w.size(), len(w.order)
@@ -222,7 +223,8 @@ func (w *Window) commitOnce(ctx context.Context) {
 	w.commit(ctx, entries)
 }
 
-// commit sends entries and takes in the answer for each partition. It reports whether all were accepted. w.commits is held.
+// commit sends entries and takes in the answer for each partition. It reports whether all were accepted. w.commits is
+// held.
 func (w *Window) commit(ctx context.Context, entries []entry) bool {
 	if len(entries) == 0 {
 		return true
@@ -254,8 +256,8 @@ func (w *Window) commit(ctx context.Context, entries []entry) bool {
 			for _, rp := range t.Partitions {
 				e := of[rp.Partition]
 				// A member whose session has ended joins again under a new id, and the client goes on as if nothing had
-				// happened. Another member may have owned the partition meanwhile: this commit could take back what that
-				// member has declared.
+				// happened. Another member may have owned the partition meanwhile: this commit could take back what
+				// that member has declared.
 				if e == nil || e.p.member != req.MemberID {
 					foreign[rp.Partition] = true
 					continue
@@ -308,7 +310,8 @@ func (w *Window) commit(ctx context.Context, entries []entry) bool {
 		}
 	}
 	if good > 0 {
-		// The commit proves what this member id owns. Parts that were assigned to another id must stop before the guard restarts.
+		// The commit proves what this member id owns. Parts that were assigned to another id must stop before the guard
+		// restarts.
 		for _, p := range w.order {
 			if p.member != member {
 				w.reset(p, "member id changed since the assignment")
@@ -376,8 +379,8 @@ func (w *Window) interrupt() {
 const readTimeout = 5 * time.Second
 
 // recover reads the committed offsets of parts whose commits were refused. If this process sent the offset, no other
-// member can have owned the partition: the part goes on once a commit is accepted. If not, another member has owned the partition, or
-// the broker has lost commits: the poller resets the part.
+// member can have owned the partition: the part goes on once a commit is accepted. If not, another member has owned the
+// partition, or the broker has lost commits: the poller resets the part.
 func (w *Window) recover(ctx context.Context) {
 	w.mu.Lock()
 	var parts []*part
@@ -420,8 +423,8 @@ func (w *Window) recover(ctx context.Context) {
 	}
 }
 
-// releaseLoop calls the releaser until ctx ends. It runs beside the committer, so that the next commit is made while the records
-// of the last one are released.
+// releaseLoop calls the releaser until ctx ends. It runs beside the committer, so that the next commit is made while
+// the records of the last one are released.
 func (w *Window) releaseLoop(ctx context.Context) {
 	for {
 		select {
@@ -435,7 +438,8 @@ func (w *Window) releaseLoop(ctx context.Context) {
 	}
 }
 
-// releasable returns the items that are declared and not released yet, and those that Begin refused because the guard had expired.
+// releasable returns the items that are declared and not released yet, and those that Begin refused because the guard
+// had expired.
 func (w *Window) releasable() []*Item {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -241,8 +241,8 @@ func (e *env) describe(t testing.TB) string {
 	return s.String()
 }
 
-// check compares every submission with what the carrier has seen: handed over at most once, an outcome for each of the n, and no
-// outcome that contradicts the carrier. It returns how many ended in doubt.
+// check compares every submission with what the carrier has seen: handed over at most once, an outcome for each of the
+// n, and no outcome that contradicts the carrier. It returns how many ended in doubt.
 func (e *env) check(t testing.TB, n int) (doubtful int) {
 	t.Helper()
 	kinds := e.kinds(t, func(r *kgo.Record) string { return string(r.Key) })
@@ -285,8 +285,8 @@ func (e *env) check(t testing.TB, n int) (doubtful int) {
 	return doubtful
 }
 
-// stable waits until the group has settled. kfake keeps a member that dies while it joins, and its partitions, for ever; a real
-// broker drops it.
+// stable waits until the group has settled. kfake keeps a member that dies while it joins, and its partitions, for
+// ever; a real broker drops it.
 func (e *env) stable(t testing.TB, members int) {
 	t.Helper()
 	streamtest.Eventually(t, fmt.Sprintf("the group to be stable with %d members", members), func() bool {

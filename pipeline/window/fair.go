@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// With [Config.Tenant] the window declares the records of several tenants in turn, so that a tenant whose record was polled waits for one
-// record of each other tenant, however many of them lie before its own.
+// With [Config.Tenant] the window declares the records of several tenants in turn, so that a tenant whose record was
+// polled waits for one record of each other tenant, however many of them lie before its own.
 //
-// The head is one offset, so a record that goes ahead of others in its partition is declared by itself: the metadata names its offset as
-// doubtful, and as settled once its outcome is acknowledged, until the head has passed it. See [intent].
+// The head is one offset, so a record that goes ahead of others in its partition is declared by itself: the metadata
+// names its offset as doubtful, and as settled once its outcome is acknowledged, until the head has passed it. See
+// [intent].
 
-// maxEarly is the most records of a partition that are declared ahead of the head: their states must fit into the metadata. A record
-// takes four bytes of 2,900 at most.
+// maxEarly is the most records of a partition that are declared ahead of the head: their states must fit into the
+// metadata. A record takes four bytes of 2,900 at most.
 const maxEarly = 600
 
 // fairness has the records that wait to be declared, by tenant. The window's mu guards it.
@@ -65,7 +66,8 @@ func (f *fairness) begin() {
 	f.ring = slices.DeleteFunc(f.ring, func(q *tenantQueue) bool { return len(q.items) == 0 })
 }
 
-// planFair plans to declare up to left records, the tenants in turn, and returns how many it did not find. keep moves the turn on.
+// planFair plans to declare up to left records, the tenants in turn, and returns how many it did not find. keep moves
+// the turn on.
 func (w *Window) planFair(pl *plan, left int, keep bool) int {
 	f := &w.fair
 	f.begin()
@@ -115,7 +117,8 @@ func (w *Window) planNext(q *tenantQueue, pl *plan) bool {
 	return false
 }
 
-// mayBeEarly reports whether an item may be declared ahead of the head. What earlier owners have left must be passed first.
+// mayBeEarly reports whether an item may be declared ahead of the head. What earlier owners have left must be passed
+// first.
 func (p *part) mayBeEarly(it *Item) bool {
 	return len(p.states) == 0 && len(p.early)+len(p.planned) < maxEarly && it.Record.Offset-p.items[0].Record.Offset < maxSpan
 }

@@ -71,8 +71,8 @@ func TestRule1TenantsTakeTurns(t *testing.T) {
 	}
 }
 
-// A tenant whose few records lie behind another's thousands waits for about one record of the other for each of its own, once they
-// are polled.
+// A tenant whose few records lie behind another's thousands waits for about one record of the other for each of its
+// own, once they are polled.
 func TestATenantDoesNotWaitBehindAnothersBacklog(t *testing.T) {
 	t.Parallel()
 	const flood, few, size = 3000, 5, 20

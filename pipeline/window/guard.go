@@ -7,9 +7,9 @@ import (
 	"fanfare/pipeline/stream"
 )
 
-// guard says until when this process certainly owns its partitions: for the session timeout less a margin, counted from the
-// start of the last accepted commit, because the broker restarts the session when it accepts a commit. It reads two clocks: the
-// monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
+// guard says until when this process certainly owns its partitions: for the session timeout less a margin, counted from
+// the start of the last accepted commit, because the broker restarts the session when it accepts a commit. It reads two
+// clocks: the monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
 type guard struct {
 	lasts time.Duration
 	epoch time.Time        // monotonic readings count from it

@@ -15,8 +15,9 @@ import (
 //	fanfare1:<head>:settled:<states>  the same, but for the offsets whose state is given; those above head that are called
 //	                                  doubtful are declared, too
 //
-// where base is the committed offset. When an owner gives a partition up in good order it commits head = base. Then only what
-// the states call doubtful is uncertain; what they call settled is passed over, and the rest has not been touched.
+// where base is the committed offset. When an owner gives a partition up in good order it commits head = base. Then
+// only what the states call doubtful is uncertain; what they call settled is passed over, and the rest has not been
+// touched.
 type intent struct {
 	head   int64
 	states offsetStates
@@ -66,13 +67,14 @@ func (m *offsetStates) at(offset int64) offsetState {
 const (
 	intentPrefix  = "fanfare1:"
 	settledPrefix = "settled:"
-	// maxStateBytes is the most bytes of states before base64. Kafka keeps 4,096 bytes of metadata (offset.metadata.max.bytes).
-	// A window of 2,000 in which every other record is settled has 2,000 runs of a byte each.
+	// maxStateBytes is the most bytes of states before base64. Kafka keeps 4,096 bytes of metadata
+	// (offset.metadata.max.bytes). A window of 2,000 in which every other record is settled has 2,000 runs of a byte
+	// each.
 	maxStateBytes = 2900
 )
 
-// encode returns the metadata of a commit of base. When the states are too long they are left out and head is raised above them,
-// so that all of them are uncertain, which is safe; then complete is false.
+// encode returns the metadata of a commit of base. When the states are too long they are left out and head is raised
+// above them, so that all of them are uncertain, which is safe; then complete is false.
 func (in intent) encode(base int64) (metadata string, complete bool) {
 	b := make([]byte, 0, 32)
 	var runs []byte
@@ -104,12 +106,12 @@ func appendRun(b []byte, n int64, f offsetState) []byte {
 	return binary.AppendUvarint(b, uint64(n)<<2|uint64(f))
 }
 
-// memberID matches the ids that brokers give to members: the client's name and a UUID, with dashes or without. A client that does
-// not write intents commits its member id as metadata; that means there is no intent.
+// memberID matches the ids that brokers give to members: the client's name and a UUID, with dashes or without. A client
+// that does not write intents commits its member id as metadata; that means there is no intent.
 var memberID = regexp.MustCompile(`-([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 
-// parseIntent reads the metadata of a commit of base. Metadata that is neither an intent nor known to mean none is an error: going
-// on would be a guess.
+// parseIntent reads the metadata of a commit of base. Metadata that is neither an intent nor known to mean none is an
+// error: going on would be a guess.
 func parseIntent(metadata string, base int64) (intent, error) {
 	none := intent{head: base}
 	rest, ours := strings.CutPrefix(metadata, intentPrefix)

@@ -27,8 +27,8 @@ type Item struct {
 	planned  uint32 // the last plan that was to declare it; see fairness
 }
 
-// Uncertain reports whether an earlier owner may have handed the record over. Begin returns false for it. Settle it with an ambiguous
-// outcome; or report it with Doubt, find out what became of it, and then Settle or Clear it.
+// Uncertain reports whether an earlier owner may have handed the record over. Begin returns false for it. Settle it
+// with an ambiguous outcome; or report it with Doubt, find out what became of it, and then Settle or Clear it.
 func (i *Item) Uncertain() bool { return i.uncertain.Load() }
 
 // States of an item.
@@ -43,8 +43,9 @@ const (
 	itemGone                   // its partition was taken away before Begin
 )
 
-// Begin reports whether the item may be handed over now: we own its partition, the partition is not stopped and the guard holds.
-// Call it right before the hand-over. When it returns false, drop the item: the window releases it again if it is still ours.
+// Begin reports whether the item may be handed over now: we own its partition, the partition is not stopped and the
+// guard holds. Call it right before the hand-over. When it returns false, drop the item: the window releases it again
+// if it is still ours.
 func (i *Item) Begin() bool {
 	w := i.p.w
 	if !i.uncertain.Load() && !i.p.stopped.Load() && !w.stopping.Load() {
@@ -69,8 +70,8 @@ func (i *Item) Begin() bool {
 	return false
 }
 
-// Return takes Begin back: it says that the record was certainly not handed over, so that it may begin again. It returns false when
-// the partition is being given up or is gone; then drop the item: the next owner handles the record.
+// Return takes Begin back: it says that the record was certainly not handed over, so that it may begin again. It
+// returns false when the partition is being given up or is gone; then drop the item: the next owner handles the record.
 func (i *Item) Return() bool {
 	w := i.p.w
 	w.mu.Lock() // an item that becomes untouched must not be missed by the part's last look at its items
@@ -84,9 +85,9 @@ func (i *Item) Return() bool {
 	return i.state.CompareAndSwap(itemBegun, itemReleased)
 }
 
-// Doubt reports that the record may have been handed over, with an ambiguous outcome, and keeps the item open until Settle or Clear:
-// the base does not pass it, so that a crash meanwhile leaves it to the next owner, but it takes no place of the window. It returns
-// false, and writes nothing, when the item is not ours any more or has been settled.
+// Doubt reports that the record may have been handed over, with an ambiguous outcome, and keeps the item open until
+// Settle or Clear: the base does not pass it, so that a crash meanwhile leaves it to the next owner, but it takes no
+// place of the window. It returns false, and writes nothing, when the item is not ours any more or has been settled.
 func (i *Item) Doubt(outcome *kgo.Record) bool {
 	for {
 		state := i.state.Load()
@@ -101,15 +102,15 @@ func (i *Item) Doubt(outcome *kgo.Record) bool {
 	}
 }
 
-// BeginAgain reports whether a doubted item may be handed over once more now. Only a carrier that ignores a submission that it has
-// had already makes that safe. The item stays doubted.
+// BeginAgain reports whether a doubted item may be handed over once more now. Only a carrier that ignores a submission
+// that it has had already makes that safe. The item stays doubted.
 func (i *Item) BeginAgain() bool {
 	w := i.p.w
 	return i.state.Load() == itemDoubted && !i.p.stopped.Load() && !w.stopping.Load() && w.guard.holds()
 }
 
-// Clear says that a doubted item was certainly not handed over: it may begin as if it had just been released. It returns false when
-// the partition is being given up or is gone; then drop the item: the next owner handles it.
+// Clear says that a doubted item was certainly not handed over: it may begin as if it had just been released. It
+// returns false when the partition is being given up or is gone; then drop the item: the next owner handles it.
 func (i *Item) Clear() bool {
 	w := i.p.w
 	w.mu.Lock()
@@ -121,7 +122,8 @@ func (i *Item) Clear() bool {
 	return i.state.CompareAndSwap(itemDoubted, itemReleased)
 }
 
-// Doubted reports whether the item is doubted and still ours. When it is not, drop it: it was settled, or the next owner goes on.
+// Doubted reports whether the item is doubted and still ours. When it is not, drop it: it was settled, or the next
+// owner goes on.
 func (i *Item) Doubted() bool {
 	w := i.p.w
 	w.mu.Lock()
@@ -129,8 +131,8 @@ func (i *Item) Doubted() bool {
 	return i.state.Load() == itemDoubted && !i.p.gone && !i.p.ending()
 }
 
-// Crowded reports whether so many records wait for their base to pass a doubted item that its partition will soon stop. Then the doubt
-// must be given up: settle the item with its ambiguous outcome.
+// Crowded reports whether so many records wait for their base to pass a doubted item that its partition will soon stop.
+// Then the doubt must be given up: settle the item with its ambiguous outcome.
 func (i *Item) Crowded() bool {
 	w := i.p.w
 	w.mu.Lock()
@@ -139,12 +141,13 @@ func (i *Item) Crowded() bool {
 	return len(p.items) > 0 && p.declared > maxSpan/2 && i.Record.Offset-p.items[0].Record.Offset < maxSpan/4
 }
 
-// Deadline is when the guard expires: nothing may be written to the carrier after it. Connectors test it right before they write.
+// Deadline is when the guard expires: nothing may be written to the carrier after it. Connectors test it right before
+// they write.
 func (i *Item) Deadline() time.Time { return i.p.w.guard.deadline() }
 
-// Settle writes the outcome of the item, with header `source`. The item is done when Kafka has acknowledged the outcome. An item
-// that was not begun is settled with an outcome that is no hand-over: returned, skipped, ambiguous; if its partition is gone,
-// Settle does nothing, because the next owner decides about it.
+// Settle writes the outcome of the item, with header `source`. The item is done when Kafka has acknowledged the
+// outcome. An item that was not begun is settled with an outcome that is no hand-over: returned, skipped, ambiguous; if
+// its partition is gone, Settle does nothing, because the next owner decides about it.
 func (i *Item) Settle(outcome *kgo.Record) {
 	for {
 		switch state := i.state.Load(); state {
@@ -162,7 +165,8 @@ func (i *Item) Settle(outcome *kgo.Record) {
 	}
 }
 
-// Late writes another outcome after Settle, such as an answer that came after the time-out. The base does not wait for it.
+// Late writes another outcome after Settle, such as an answer that came after the time-out. The base does not wait for
+// it.
 func (i *Item) Late(outcome *kgo.Record) { i.produce(outcome, i.lateAcked) }
 
 func (i *Item) produce(outcome *kgo.Record, promise func(*kgo.Record, error)) {

@@ -13,8 +13,8 @@ import (
 	"fanfare/schemas"
 )
 
-// part is the window over one partition, from its assignment to its end. The window's mu guards the fields, unless they say
-// otherwise.
+// part is the window over one partition, from its assignment to its end. The window's mu guards the fields, unless they
+// say otherwise.
 type part struct {
 	w      *Window
 	id     int32
@@ -32,26 +32,27 @@ type part struct {
 	epoch int32 // leader epoch of the last polled record
 	high  int64 // end of the log at the last poll
 
-	// What earlier owners left. Records below uncertain may have been handed over, unless their state says otherwise; known is
-	// what this process settled itself under an earlier assignment.
+	// What earlier owners left. Records below uncertain may have been handed over, unless their state says otherwise;
+	// known is what this process settled itself under an earlier assignment.
 	uncertain int64
 	states    offsetStates // all of them; commits repeat them until the base has passed them
 	ahead     offsetStates // those of records that are not polled yet
 	known     *settledHere
-	// claimed is the end of what the earlier owners' commit says something of. Until it is polled, answered are the submissions
-	// from base on that have a final outcome, by offset, and report counts what is uncertain.
+	// claimed is the end of what the earlier owners' commit says something of. Until it is polled, answered are the
+	// submissions from base on that have a final outcome, by offset, and report counts what is uncertain.
 	claimed  int64
 	answered map[int64]schemas.ID
 	report   *takeoverReport
 	seen     *seen // used by the poller alone
 	polled   int64 // next, as the poller knows it
 
-	// items are the records from the base on. The first `declared` of them are below head; the first `released` of those were
-	// given to the releaser. Planning a commit takes done items off the front.
+	// items are the records from the base on. The first `declared` of them are below head; the first `released` of
+	// those were given to the releaser. Planning a commit takes done items off the front.
 	items              []*Item
 	declared, released int
 	declare            int // value of declared once the planned commit is accepted
-	// With Config.Tenant: items above head that are declared by themselves, and those that the planned commit would add.
+	// With Config.Tenant: items above head that are declared by themselves, and those that the planned commit would
+	// add.
 	early, planned []*Item
 	unreleased     bool // some early item was not given to the releaser yet
 	open           int  // of those, without an acknowledged outcome
@@ -71,7 +72,8 @@ type part struct {
 type settledHere struct {
 	spans  []span
 	single map[int64]struct{} // offsets above the spans
-	// doubtful offsets were begun and not settled, so they may have been handed over whatever the committed offset says.
+	// doubtful offsets were begun and not settled, so they may have been handed over whatever the committed offset
+	// says.
 	doubtful map[int64]struct{}
 }
 
@@ -91,8 +93,8 @@ func (s *settledHere) doubts(offset int64) bool {
 	return ok
 }
 
-// settledHere returns what is settled until now: every offset from the assignment's first up to the oldest record without an
-// outcome, and the done items above it; and what was begun and not settled.
+// settledHere returns what is settled until now: every offset from the assignment's first up to the oldest record
+// without an outcome, and the done items above it; and what was begun and not settled.
 func (p *part) settledHere() *settledHere {
 	s := &settledHere{single: map[int64]struct{}{}, doubtful: map[int64]struct{}{}}
 	if p.known != nil {
@@ -140,8 +142,8 @@ func newPart(w *Window, id int32, member string, base int64, epoch int32, in int
 	}
 }
 
-// recognise makes items of polled records, remembers their submissions, and says which of them are duplicates. Only the poller
-// calls it, without the lock, because it is the largest part of the cost of a record.
+// recognise makes items of polled records, remembers their submissions, and says which of them are duplicates. Only the
+// poller calls it, without the lock, because it is the largest part of the cost of a record.
 func (p *part) recognise(recs []*kgo.Record) (block []Item, again []bool) {
 	block = make([]Item, len(recs)) // one allocation for all
 	again = make([]bool, len(recs))
@@ -173,7 +175,8 @@ func (p *part) take(block []Item, again []bool) (dropped, doubts int) {
 		}
 		p.next, p.epoch = r.Offset+1, r.LeaderEpoch
 		if r.Attrs.IsControl() {
-			// The marker of a transaction's end. The base must pass it, or it falls below the log when an idle log expires.
+			// The marker of a transaction's end. The base must pass it, or it falls below the log when an idle log
+			// expires.
 			continue
 		}
 		switch f := p.ahead.at(r.Offset); {
@@ -220,8 +223,9 @@ func (p *part) trim() {
 	}
 }
 
-// counts counts the declared items that take a place of the window, which are those without an acknowledged outcome that are not
-// doubted; and those of them that are neither handed over nor settled. Uncertain ones are not among the latter.
+// counts counts the declared items that take a place of the window, which are those without an acknowledged outcome
+// that are not doubted; and those of them that are neither handed over nor settled. Uncertain ones are not among the
+// latter.
 func (p *part) counts() (open, waiting int) {
 	count := func(it *Item, state uint32) {
 		switch state {
@@ -273,8 +277,8 @@ func (p *part) intent(n int) intent {
 	return in
 }
 
-// finalIntent returns the intent of the commit that gives the partition up. It declares nothing; its states say which records are
-// settled and which are doubtful, and doubts counts the latter.
+// finalIntent returns the intent of the commit that gives the partition up. It declares nothing; its states say which
+// records are settled and which are doubtful, and doubts counts the latter.
 func (p *part) finalIntent() (in intent, doubts int) {
 	in.head = p.oldest()
 	last := untouched
@@ -315,8 +319,8 @@ func (p *part) ending() bool {
 	return p.why != stopNone && p.why != stopRefused && p.why != stopProbing
 }
 
-// doubted is how many items are doubted, and when the oldest record was written that has no outcome, not even an ambiguous one; zero:
-// there is none.
+// doubted is how many items are doubted, and when the oldest record was written that has no outcome, not even an
+// ambiguous one; zero: there is none.
 func (p *part) doubted() (n int, oldest time.Time) {
 	for i, it := range p.items {
 		switch it.state.Load() {

@@ -45,7 +45,8 @@ func (w *Window) poll(ctx context.Context) {
 				cancel()
 				return
 			}
-			// Records polled just before a revoke belong to the old assignment, so they are queued before rebalances go on.
+			// Records polled just before a revoke belong to the old assignment, so they are queued before rebalances go
+			// on.
 			w.queue(ctx, fetches)
 			w.cl.AllowRebalance()
 		}

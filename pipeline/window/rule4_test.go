@@ -17,8 +17,8 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// Rule 4: a commit that is refused for one partition, or whose answer is lost, stops that partition; then the same records go on.
-// Nothing is lost, doubled or in doubt.
+// Rule 4: a commit that is refused for one partition, or whose answer is lost, stops that partition; then the same
+// records go on. Nothing is lost, doubled or in doubt.
 func TestRule4RefusedCommits(t *testing.T) {
 	streamtest.FakeOnly(t)
 	for _, err := range []*kerr.Error{kerr.RebalanceInProgress, kerr.RequestTimedOut, kerr.UnknownServerError} {
@@ -44,7 +44,8 @@ func TestRule4RefusedCommits(t *testing.T) {
 	}
 }
 
-// Rule 4: while a partition is stopped none of its items begins; afterwards those that were held back are released again.
+// Rule 4: while a partition is stopped none of its items begins; afterwards those that were held back are released
+// again.
 func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, e *env) {
 		fill(t, e.Broker, e.in, 1, 40)
@@ -78,8 +79,8 @@ func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 	})
 }
 
-// Rule 4: when the committed offset is not ours, another member may have handed over what it declares. All of that is uncertain,
-// except for what this process has settled itself.
+// Rule 4: when the committed offset is not ours, another member may have handed over what it declares. All of that is
+// uncertain, except for what this process has settled itself.
 func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
@@ -128,8 +129,8 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	}
 }
 
-// Rule 4: what this process has in flight is uncertain even when the broker has lost the commit that declared it and no outcome
-// names it.
+// Rule 4: what this process has in flight is uncertain even when the broker has lost the commit that declared it and no
+// outcome names it.
 func TestRule4WhatWasBegunHereIsUncertain(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
@@ -165,8 +166,8 @@ func TestRule4WhatWasBegunHereIsUncertain(t *testing.T) {
 	}
 }
 
-// Rule 4: a member whose session ended and that joined again under a new id owns nothing that it had before. It reads the
-// committed offsets before it commits anything, because another member may have moved them.
+// Rule 4: a member whose session ended and that joined again under a new id owns nothing that it had before. It reads
+// the committed offsets before it commits anything, because another member may have moved them.
 func TestRule4AnotherMemberBeginsAnew(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()

@@ -106,7 +106,8 @@ func TestRule5WhatIsNotAnsweredInTimeIsHandedOverInDoubt(t *testing.T) {
 	}
 }
 
-// Rule 5: records that an owner found settled above the base stay settled through its own crash, however small its window is.
+// Rule 5: records that an owner found settled above the base stay settled through its own crash, however small its
+// window is.
 func TestRule5MarksOutliveTheNextOwner(t *testing.T) {
 	t.Parallel()
 	const n = 30
@@ -151,8 +152,8 @@ func TestRule5MarksOutliveTheNextOwner(t *testing.T) {
 	}
 }
 
-// Rule 5: lost partitions are dropped without a commit, which could take back what the next owner has declared. The outcomes of
-// what was in flight are written nevertheless.
+// Rule 5: lost partitions are dropped without a commit, which could take back what the next owner has declared. The
+// outcomes of what was in flight are written nevertheless.
 func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()

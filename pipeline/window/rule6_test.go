@@ -14,8 +14,8 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// Rule 6: nothing begins when no commit was accepted for the session timeout less the margin; what was held back is released
-// again. Here by the monotonic clock: commits hang, as they do while a broker is away.
+// Rule 6: nothing begins when no commit was accepted for the session timeout less the margin; what was held back is
+// released again. Here by the monotonic clock: commits hang, as they do while a broker is away.
 func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, e *env) {
 		fill(t, e.Broker, e.in, 1, 20)
@@ -109,8 +109,8 @@ func TestRule6TheGuardByTheWallClock(t *testing.T) {
 	}
 }
 
-// Rule 6: a process that slept between the commit that declares and the release goes on, although nothing is in flight and the
-// window is full, so that there is no other reason for a commit.
+// Rule 6: a process that slept between the commit that declares and the release goes on, although nothing is in flight
+// and the window is full, so that there is no other reason for a commit.
 func TestRule6APauseBeforeTheRelease(t *testing.T) {
 	t.Parallel()
 	const n, size = 20, 5
@@ -136,7 +136,8 @@ func TestRule6APauseBeforeTheRelease(t *testing.T) {
 	}
 }
 
-// Rule 6: a process that was paused for longer than its session hands nothing over when it wakes: others own its partitions.
+// Rule 6: a process that was paused for longer than its session hands nothing over when it wakes: others own its
+// partitions.
 func TestRule6AZombieHandsNothingOver(t *testing.T) {
 	t.Parallel()
 	const n = 400

@@ -117,8 +117,8 @@ func (s *suspensions) first() *window.SuspendedError {
 	return s.all[0]
 }
 
-// Rule 8: a committed offset that is missing, not in the log or not ours suspends the partition with a named reason, and the other
-// partitions go on. Nothing is handed over from a guessed offset.
+// Rule 8: a committed offset that is missing, not in the log or not ours suspends the partition with a named reason,
+// and the other partitions go on. Nothing is handed over from a guessed offset.
 func TestRule8NoGuessing(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -223,8 +223,9 @@ func TestRule8ALogThatIsCutUnderTheReader(t *testing.T) {
 	}
 }
 
-// Rule 8: a log that was settled to its end and has expired since does not suspend the partition. Its last record is the marker of
-// a transaction's end; a base that stayed below the marker would be out of range once retention has removed it.
+// Rule 8: a log that was settled to its end and has expired since does not suspend the partition. Its last record is
+// the marker of a transaction's end; a base that stayed below the marker would be out of range once retention has
+// removed it.
 func TestRule8AnIdleLogMayExpire(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)
@@ -288,7 +289,8 @@ func TestRule8LostCommits(t *testing.T) {
 	d, _ := e.sender(t, "b", func(cfg *window.Config, _ *fakeSender) { cfg.Size = func() int { return 30 } })
 	e.awaitOutcomes(t, n+200, 30*time.Second)
 	e.check(t, n+200)
-	// 20 to 49 have outcomes, so nothing about them is uncertain. The window above the last of them may have been handed over.
+	// 20 to 49 have outcomes, so nothing about them is uncertain. The window above the last of them may have been
+	// handed over.
 	if got := d.count(&d.uncertain); got != 30 {
 		t.Errorf("uncertain: got %d, want a window of 30 above the last outcome", got)
 	}
@@ -297,8 +299,9 @@ func TestRule8LostCommits(t *testing.T) {
 	}
 }
 
-// 3.4: after a crash only the records without an outcome are uncertain, and one line in the log says how many, of which campaigns. An
-// outcome of another submission at the same offset, as a topic leaves behind that was deleted and made again, settles nothing.
+// 3.4: after a crash only the records without an outcome are uncertain, and one line in the log says how many, of which
+// campaigns. An outcome of another submission at the same offset, as a topic leaves behind that was deleted and made
+// again, settles nothing.
 func TestATakeoverReportsWhatIsUncertain(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)

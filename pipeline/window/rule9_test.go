@@ -48,8 +48,8 @@ func (d *doubter) doubted() []*window.Item {
 	return append([]*window.Item(nil), d.kept...)
 }
 
-// Rule 9: a doubted record holds the base, but takes no place of the window: more than a window's size is handed over behind it. Its
-// outcome ends the doubt.
+// Rule 9: a doubted record holds the base, but takes no place of the window: more than a window's size is handed over
+// behind it. Its outcome ends the doubt.
 func TestRule9ADoubtedRecordStaysOpen(t *testing.T) {
 	t.Parallel()
 	const n, size = 200, 10
@@ -76,8 +76,8 @@ func TestRule9ADoubtedRecordStaysOpen(t *testing.T) {
 	}
 }
 
-// Rule 9: a doubt survives its owner. After a crash and after a stop in good order the record, and no other, is uncertain for the next
-// owner, who may end the doubt either way.
+// Rule 9: a doubt survives its owner. After a crash and after a stop in good order the record, and no other, is
+// uncertain for the next owner, who may end the doubt either way.
 func TestRule9ADoubtSurvivesItsOwner(t *testing.T) {
 	for _, crash := range []bool{true, false} {
 		t.Run(map[bool]string{true: "crash", false: "stop"}[crash], func(t *testing.T) {

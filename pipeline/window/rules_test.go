@@ -51,8 +51,9 @@ func (e *env) message(t testing.TB, partition int32, seq uint32) *kgo.Record {
 	}}
 }
 
-// forgeCommit makes the broker store a head of want in place of the commit of base that declares all below declared, and refuse
-// the commit after it, so that the window reads what is stored. The channel is closed when the commit is forged.
+// forgeCommit makes the broker store a head of want in place of the commit of base that declares all below declared,
+// and refuse the commit after it, so that the window reads what is stored. The channel is closed when the commit is
+// forged.
 func (e *env) forgeCommit(t testing.TB, base, declared, want int64) (forged <-chan struct{}) {
 	t.Helper()
 	var step atomic.Int32
@@ -80,8 +81,8 @@ func (e *env) forgeCommit(t testing.TB, base, declared, want int64) (forged <-ch
 	return done
 }
 
-// Rule 1: nothing is done to a record before an acknowledged commit covers it, and at most the window's size is released without
-// an acknowledged outcome over all partitions, even when there are more partitions than places.
+// Rule 1: nothing is done to a record before an acknowledged commit covers it, and at most the window's size is
+// released without an acknowledged outcome over all partitions, even when there are more partitions than places.
 func TestRule1NothingBeforeACommitCoversIt(t *testing.T) {
 	for _, size := range []int{2, 10, 60} {
 		t.Run(fmt.Sprintf("size %d", size), func(t *testing.T) {
@@ -150,8 +151,8 @@ func TestRule1AnInheritedHeadNeedsNoCommit(t *testing.T) {
 	})
 }
 
-// Rule 1: the head never falls. A commit that is made before everything below the head is polled repeats the head; otherwise a
-// crash would make the next owner hand the rest over.
+// Rule 1: the head never falls. A commit that is made before everything below the head is polled repeats the head;
+// otherwise a crash would make the next owner hand the rest over.
 func TestRule1TheHeadNeverFalls(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
@@ -271,7 +272,8 @@ func TestRule3TheBaseWaitsForTheAcknowledgement(t *testing.T) {
 	})
 }
 
-// Rule 3: one slow answer holds back the base but not the other records; outcomes name their source; a late one is written too.
+// Rule 3: one slow answer holds back the base but not the other records; outcomes name their source; a late one is
+// written too.
 func TestRule3TheBaseIsTheOldestWithoutAnOutcome(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)
@@ -323,8 +325,8 @@ func TestReturnedWithoutBegin(t *testing.T) {
 	}
 }
 
-// An item that was released and not begun when its partition moved belongs to the new owner. Settle drops its outcome: "returned"
-// would have it dealt again while the new owner hands it over.
+// An item that was released and not begun when its partition moved belongs to the new owner. Settle drops its outcome:
+// "returned" would have it dealt again while the new owner hands it over.
 func TestAnItemThatMovedOnCannotBeSettled(t *testing.T) {
 	inBubble(t, 2, func(t *testing.T, e *env) {
 		const n = 20
@@ -413,7 +415,8 @@ func TestReturnedItemsBeginAgain(t *testing.T) {
 	}
 }
 
-// A record that is returned while its partition is given up is untouched for the next owner, neither uncertain nor settled.
+// A record that is returned while its partition is given up is untouched for the next owner, neither uncertain nor
+// settled.
 func TestAReturnDuringTheDrainLeavesNothingUncertain(t *testing.T) {
 	t.Parallel()
 	const n = 20

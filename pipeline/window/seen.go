@@ -7,9 +7,9 @@ import (
 // seenBefore is how many records below the committed offset are read on assignment, to recognise their duplicates.
 const seenBefore = 50_000
 
-// seen remembers submissions as bitmaps of seq per campaign and try, in two generations. It remembers at least the last 250,000
-// submissions, or the last 65,536 when each of them needs a page of its own, and at most twice as many: 14 MB in the worst case.
-// That is enough because a duplicate from upstream comes soon after the first copy.
+// seen remembers submissions as bitmaps of seq per campaign and try, in two generations. It remembers at least the last
+// 250,000 submissions, or the last 65,536 when each of them needs a page of its own, and at most twice as many: 14 MB
+// in the worst case. That is enough because a duplicate from upstream comes soon after the first copy.
 type seen struct {
 	now, before map[seenPage]*seenBits
 	records     int // in now

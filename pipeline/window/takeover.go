@@ -18,8 +18,8 @@ import (
 	"fanfare/schemas"
 )
 
-// takeOver makes the parts of assigned partitions: it checks the committed offsets and their intents, compares them with the last
-// outcomes, and reads which submissions were seen. It retries errors of the broker until ctx ends.
+// takeOver makes the parts of assigned partitions: it checks the committed offsets and their intents, compares them
+// with the last outcomes, and reads which submissions were seen. It retries errors of the broker until ctx ends.
 func (w *Window) takeOver(ctx context.Context, member string, all []found, known map[int32]*settledHere) ([]*part, error) {
 	if len(all) == 0 {
 		return nil, nil
@@ -118,7 +118,8 @@ type takeoverReport struct {
 	campaigns map[uint64]int
 }
 
-// reportAfter is how long a report waits for the declared records of its parts: some may be of transactions that were aborted.
+// reportAfter is how long a report waits for the declared records of its parts: some may be of transactions that were
+// aborted.
 const reportAfter = 3 * time.Second
 
 // reportTakeovers logs the takeovers whose declared records are polled. w.mu is held.
@@ -156,7 +157,8 @@ func (r *takeoverReport) names() string {
 	return b.String()
 }
 
-// examine returns the committed intent of a partition whose log is [start, end), or why the partition must be suspended.
+// examine returns the committed intent of a partition whose log is [start, end), or why the partition must be
+// suspended.
 func (w *Window) examine(f found, start, end int64) (intent, *SuspendedError) {
 	s := &SuspendedError{Topic: w.cfg.Topic, Partition: f.id}
 	command := fmt.Sprintf("kafka-consumer-groups.sh --group %s --topic %s:%d --reset-offsets --to-offset N --execute", w.cfg.Group, w.cfg.Topic, f.id)
@@ -188,8 +190,8 @@ func (w *Window) suspend(s *SuspendedError) {
 	w.cfg.Suspended(s)
 }
 
-// lastOutcomeRecords is how many of the newest outcomes are read at a takeover; more when much is declared, up to maxOutcomeRecords,
-// because a message has outcomes of several stages.
+// lastOutcomeRecords is how many of the newest outcomes are read at a takeover; more when much is declared, up to
+// maxOutcomeRecords, because a message has outcomes of several stages.
 const (
 	lastOutcomeRecords = 50_000
 	maxOutcomeRecords  = 400_000
@@ -201,7 +203,8 @@ type outcomesOf struct {
 	final map[int64]schemas.ID // submissions that have a final outcome, by source, from the committed offset on
 }
 
-// lastOutcomes reads the newest outcomes and returns, for each partition, the greatest source and the submissions with a final outcome.
+// lastOutcomes reads the newest outcomes and returns, for each partition, the greatest source and the submissions with
+// a final outcome.
 func (w *Window) lastOutcomes(ctx context.Context, adm *kadm.Client, of []found) (map[int32]*outcomesOf, error) {
 	out := map[int32]*outcomesOf{}
 	from := map[int32]int64{}
@@ -329,8 +332,8 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 		if asked {
 			break
 		}
-		// Nothing came for a while. Either the rest of the spans has no records (aborted or compacted), or a leader is away or
-		// moving, which a poll does not report. So every leader is asked, and then nothing must come once more.
+		// Nothing came for a while. Either the rest of the spans has no records (aborted or compacted), or a leader is
+		// away or moving, which a poll does not report. So every leader is asked, and then nothing must come once more.
 		listed, err := adm.ListEndOffsets(ctx, topic)
 		if err == nil {
 			err = listed.Error()
@@ -343,11 +346,12 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 	return nil
 }
 
-// quietRead is how long nothing may come before the leaders of the spans are asked. After as long again the spans count as read.
+// quietRead is how long nothing may come before the leaders of the spans are asked. After as long again the spans count
+// as read.
 const quietRead = 3 * time.Second
 
-// restartParts repeats the takeover of the parts whose committed offset another member wrote. The poller calls it between two polls, while
-// rebalances are blocked.
+// restartParts repeats the takeover of the parts whose committed offset another member wrote. The poller calls it
+// between two polls, while rebalances are blocked.
 func (w *Window) restartParts(ctx context.Context) error {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
@@ -408,7 +412,8 @@ func (w *Window) reexamine(old []*part, have kadm.OffsetResponses) (all []found,
 	return all, known
 }
 
-// awaitOutcomes waits, for at most DrainTimeout, until Kafka has acknowledged the outcomes of parts that are on their way.
+// awaitOutcomes waits, for at most DrainTimeout, until Kafka has acknowledged the outcomes of parts that are on their
+// way.
 func (w *Window) awaitOutcomes(ctx context.Context, parts []*part) {
 	w.await(ctx, parts, func(p *part) (n int) {
 		for _, it := range p.items {

@@ -21,45 +21,46 @@ type Config struct {
 	Cluster stream.Cluster
 	// Topic is read by Group. Each of its partitions that this process is assigned has an intent window of its own.
 	Topic, Group string
-	// Outcomes is the topic that [Item.Settle] writes to. The `source` headers of its newest records tell the next owner of a
-	// partition how far the last one came, even when the broker has lost its commits. Without it such a broker makes the
-	// window hand records over a second time.
+	// Outcomes is the topic that [Item.Settle] writes to. The `source` headers of its newest records tell the next
+	// owner of a partition how far the last one came, even when the broker has lost its commits. Without it such a
+	// broker makes the window hand records over a second time.
 	Outcomes string
 	// Size is the most records, over all partitions of this process, that may be declared: 1 to 2,000. It is called for
-	// each commit, so it may follow the rate of the route. It must be at least the number of messages that the carrier may
-	// hold unanswered.
+	// each commit, so it may follow the rate of the route. It must be at least the number of messages that the carrier
+	// may hold unanswered.
 	Size func() int
-	// Rate is the most records per second that this process hands over. With it the window declares no further ahead than the
-	// next commits need: after a crash only what the carrier holds, and about two commits of records that were not handed over,
-	// are uncertain. nil: as far ahead as Size allows.
+	// Rate is the most records per second that this process hands over. With it the window declares no further ahead
+	// than the next commits need: after a crash only what the carrier holds, and about two commits of records that were
+	// not handed over, are uncertain. nil: as far ahead as Size allows.
 	Rate func() float64
-	// Blocked is how many released records cannot begin now although the route has room, for example because of the limit
-	// of their tenant. The window declares past them, so that they do not hold up the others. nil: none.
+	// Blocked is how many released records cannot begin now although the route has room, for example because of the
+	// limit of their tenant. The window declares past them, so that they do not hold up the others. nil: none.
 	Blocked func() int
-	// Tenant returns the tenant of a record. With it, the window declares one record of each tenant in turn, regardless of
-	// their order in the log, so that no tenant waits behind another tenant's backlog (within the 8,192 records that are
-	// polled). nil: in the order of the log.
+	// Tenant returns the tenant of a record. With it, the window declares one record of each tenant in turn, regardless
+	// of their order in the log, so that no tenant waits behind another tenant's backlog (within the 8,192 records that
+	// are polled). nil: in the order of the log.
 	Tenant func(*kgo.Record) string
-	// OutcomeOf returns the submission that a record of Outcomes is final about, and an error for outcomes that leave the hand-over
-	// in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared records are.
+	// OutcomeOf returns the submission that a record of Outcomes is final about, and an error for outcomes that leave
+	// the hand-over in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared
+	// records are.
 	OutcomeOf func(*kgo.Record) (schemas.ID, error)
 	// SessionTimeout of the group; default 10 s. The group notices a crashed member after this time.
 	SessionTimeout time.Duration
-	// GuardMargin is how long before the end of the session hand-overs stop; default 2 s. It covers the time between the
-	// guard's test and the carrier's socket, and clocks that run at different speeds.
+	// GuardMargin is how long before the end of the session hand-overs stop; default 2 s. It covers the time between
+	// the guard's test and the carrier's socket, and clocks that run at different speeds.
 	GuardMargin time.Duration
-	// DrainTimeout is how long a revoke and a stop wait for what is in flight; default 10 s. Records that are not answered
-	// then are uncertain for the next owner.
+	// DrainTimeout is how long a revoke and a stop wait for what is in flight; default 10 s. Records that are not
+	// answered then are uncertain for the next owner.
 	DrainTimeout time.Duration
 	// Linger of the producer of outcomes; default 0.
 	Linger time.Duration
-	// Identity returns the submission of a record, by which duplicates are recognised. It must refuse ids that are not genuine:
-	// a forged one would pass for the first copy of a message and have the real one dropped. Records for which it fails are
-	// released without the check for duplicates, with a zero [Item.ID].
+	// Identity returns the submission of a record, by which duplicates are recognised. It must refuse ids that are not
+	// genuine: a forged one would pass for the first copy of a message and have the real one dropped. Records for which
+	// it fails are released without the check for duplicates, with a zero [Item.ID].
 	Identity func(*kgo.Record) (schemas.ID, error)
-	// Suspended is called when a partition is suspended: a person must repair its committed offset, which is possible only
-	// while no member of the group runs; the other partitions go on. It must not block. When it is nil, [Window.Run] returns
-	// the error instead.
+	// Suspended is called when a partition is suspended: a person must repair its committed offset, which is possible
+	// only while no member of the group runs; the other partitions go on. It must not block. When it is nil,
+	// [Window.Run] returns the error instead.
 	Suspended func(*SuspendedError)
 	// Now is the wall clock of the guard; default time.Now.
 	Now func() time.Time
@@ -116,8 +117,8 @@ func (e *SuspendedError) Error() string {
 
 // Releaser receives the records that a window releases.
 type Releaser interface {
-	// Release is given items once an acknowledged commit covers them, in the order of each partition. One goroutine calls it
-	// and releases nothing else meanwhile, so it must not block. It may keep the slice.
+	// Release is given items once an acknowledged commit covers them, in the order of each partition. One goroutine
+	// calls it and releases nothing else meanwhile, so it must not block. It may keep the slice.
 	Release(items []*Item)
 }
 
@@ -132,24 +133,31 @@ func (f ReleaserFunc) Release(items []*Item) { f(items) }
 // hand-over may have begun. To settle it means that Kafka has acknowledged its outcome. A record is uncertain when a
 // previous owner declared it and no outcome is known. The rules, which the tests cite by number:
 //
-//  1. Nothing is done to a record before an acknowledged commit covers it. One commit both settles and declares: its offset,
-//     the base, is the oldest record without an acknowledged outcome; its metadata carries the head, the end of what is
-//     declared. At most [Config.Size] records between the two have no acknowledged outcome. Of these, only as many as the next commits need are not handed over yet. With [Config.Tenant] the metadata also lists single records above the head that are declared.
+//  1. Nothing is done to a record before an acknowledged commit covers it. One commit both settles and declares: its
+//     offset, the base, is the oldest record without an acknowledged outcome; its metadata carries the head, the end of
+//     what is declared. At most [Config.Size] records between the two have no acknowledged outcome. Of these, only as
+//     many as the next commits need are not handed over yet. With [Config.Tenant] the metadata also lists single
+//     records above the head that are declared.
 //  2. Uncertain records are reported and never handed over. Duplicates are dropped. Every other record is tested by
 //     [Item.Begin] right before its hand-over.
-//  3. The base never passes a record whose outcome Kafka has not acknowledged. Outcomes name their record in header `source`.
-//  4. A refused commit stops the partition, and the committed offset is read again. If this process sent it, the partition continues once a commit is accepted. If it is not, the partition restarts from it, and every record below the committed
-//     head whose outcome this process does not know is uncertain.
+//  3. The base never passes a record whose outcome Kafka has not acknowledged. Outcomes name their record in header
+//     `source`.
+//  4. A refused commit stops the partition, and the committed offset is read again. If this process sent it, the
+//     partition continues once a commit is accepted. If it is not, the partition restarts from it, and every record
+//     below the committed head whose outcome this process does not know is uncertain.
 //  5. A revoke and a stop wait for what is in flight and commit which records are settled, so that the next owner finds
 //     nothing uncertain. Partitions that are lost are dropped without a commit.
-//  6. Guard: nothing is handed over when the last accepted commit began longer ago than the session timeout less a margin.
-//     Records that were held back for that are released again once a commit is accepted.
-//  7. On assignment the window remembers the submissions of the 50,000 records below the committed offset, and from then on
-//     those that it reads. A record whose submission it remembers is a duplicate and dropped.
-//  8. A missing offset, one outside the log, and metadata that is not ours suspend the partition. If one of the newest 50,000
-//     outcomes names a record at or above the committed head, the broker has lost commits; all that it may have lost is
-//     uncertain.
-//  9. If the outside system can tell whether it has a record, an uncertain record can be resolved. [Item.Doubt] reports the record as ambiguous and keeps it open: the base does not pass it, so after another crash it is uncertain for the next owner, which continues to resolve it. [Item.Settle] records the outcome that was found. [Item.Clear] lets the record begin if it was certainly not handed over.
+//  6. Guard: nothing is handed over when the last accepted commit began longer ago than the session timeout less a
+//     margin. Records that were held back for that are released again once a commit is accepted.
+//  7. On assignment the window remembers the submissions of the 50,000 records below the committed offset, and from
+//     then on those that it reads. A record whose submission it remembers is a duplicate and dropped.
+//  8. A missing offset, one outside the log, and metadata that is not ours suspend the partition. If one of the newest
+//     50,000 outcomes names a record at or above the committed head, the broker has lost commits; all that it may have
+//     lost is uncertain.
+//  9. If the outside system can tell whether it has a record, an uncertain record can be resolved. [Item.Doubt] reports
+//     the record as ambiguous and keeps it open: the base does not pass it, so after another crash it is uncertain for
+//     the next owner, which continues to resolve it. [Item.Settle] records the outcome that was found. [Item.Clear]
+//     lets the record begin if it was certainly not handed over.
 //
 // After a partition is revoked, records in flight can still be settled by [Item.Settle]: the outcome is written and
 // takes precedence over the ambiguous outcome that the next owner reports.
@@ -163,8 +171,8 @@ type Window struct {
 	started chan struct{} // closed once cl is set
 	cl      *kgo.Client
 
-	// commits is held while a commit is planned, sent and its answer taken in, and while partitions are given up: no commit
-	// may follow the one that gives them up.
+	// commits is held while a commit is planned, sent and its answer taken in, and while partitions are given up: no
+	// commit may follow the one that gives them up.
 	commits sync.Mutex
 	mu      sync.Mutex // guards the fields below; never held across a wait
 	parts   map[int32]*part
@@ -239,7 +247,8 @@ func (w *Window) Run(ctx context.Context) error {
 		kgo.AdjustFetchOffsetsFn(w.adjust),
 		kgo.OnPartitionsRevoked(w.revoked),
 		kgo.OnPartitionsLost(w.lost),
-		// The fetches of all partitions must fit into the queue together, so that each poll has records of every partition.
+		// The fetches of all partitions must fit into the queue together, so that each poll has records of every
+		// partition.
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.ProducerLinger(w.cfg.Linger),
 		kgo.ProducerBatchMaxBytesFn(stream.BatchMaxBytes),

@@ -86,9 +86,9 @@ func windowsThroughKills(t *testing.T, tenant func(*kgo.Record) string) {
 	}
 }
 
-// All rules together, at random: senders start, stop, die, sleep and wake while records come in, some of them twice and some in
-// transactions that abort. Nothing is handed over twice, every record is settled or reported as uncertain, and each sender that
-// died or slept leaves at most a window of uncertain records.
+// All rules together, at random: senders start, stop, die, sleep and wake while records come in, some of them twice and
+// some in transactions that abort. Nothing is handed over twice, every record is settled or reported as uncertain, and
+// each sender that died or slept leaves at most a window of uncertain records.
 func TestWindowsUnderChance(t *testing.T) { byTenant(t, windowsUnderChance) }
 
 func windowsUnderChance(t *testing.T, tenant func(*kgo.Record) string) {

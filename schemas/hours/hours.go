@@ -13,8 +13,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day; with Start > End they
-// cross midnight. Hours on several clocks are open while they are open on each of them. The zero value is always open.
+// Hours are calling hours [Start, End) in minutes after local midnight. Start == End is the whole day; with Start > End
+// they cross midnight. Hours on several clocks are open while they are open on each of them. The zero value is always
+// open.
 type Hours struct {
 	Start, End int
 	zones      []*time.Location
@@ -32,9 +33,9 @@ func New(start, end int, zone string) (Hours, error) {
 	return Hours{start, end, []*time.Location{loc}}, nil
 }
 
-// On returns the same hours on other clocks: of the zones of a list as [Join] makes it. A recipient of several zones is somewhere in one
-// of them, and nobody knows in which, so the hours are those that all of them share. Names that are no zone are left out; a list
-// without any zone leaves the hours as they are.
+// On returns the same hours on other clocks: of the zones of a list as [Join] makes it. A recipient of several zones is
+// somewhere in one of them, and nobody knows in which, so the hours are those that all of them share. Names that are no
+// zone are left out; a list without any zone leaves the hours as they are.
 func (h Hours) On(list string) Hours {
 	if zones := zonesOf(list); len(zones) > 0 {
 		h.zones = zones
@@ -85,8 +86,8 @@ func FromRecord(h *fanfarev1.CallingHours) (Hours, error) {
 	return New(int(h.GetStartMinute()), int(h.GetEndMinute()), h.GetTimezone())
 }
 
-// ForRecipient reads the calling hours of a campaign for a recipient whose zones are a list as [Join] makes it: on the recipient's
-// clocks where the campaign asks for them, else on the campaign's.
+// ForRecipient reads the calling hours of a campaign for a recipient whose zones are a list as [Join] makes it: on the
+// recipient's clocks where the campaign asks for them, else on the campaign's.
 func ForRecipient(h *fanfarev1.CallingHours, zones string) (Hours, error) {
 	out, err := FromRecord(h)
 	if err != nil || !h.GetRecipientZone() {
@@ -174,13 +175,13 @@ func (h Hours) Left(t time.Time) time.Duration {
 	return time.Duration(left)*time.Minute - t.Sub(t.Truncate(time.Minute))
 }
 
-// never is after how long hours on several clocks that share no minute count as closed for good. Some share one again after the next
-// change of a clock, which may be half a year away: nobody waits for it.
+// never is after how long hours on several clocks that share no minute count as closed for good. Some share one again
+// after the next change of a clock, which may be half a year away: nobody waits for it.
 const never = 8 * 24 * time.Hour
 
-// NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30 in the
-// night in which summer time begins), that is the first instant after the gap; when it shows the start twice, the first of the two.
-// Hours on several clocks may share no minute: the zero time when they share none within 8 days.
+// NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30
+// in the night in which summer time begins), that is the first instant after the gap; when it shows the start twice,
+// the first of the two. Hours on several clocks may share no minute: the zero time when they share none within 8 days.
 func (h Hours) NextOpen(t time.Time) time.Time {
 	if h.Always() || len(h.zones) == 0 {
 		return t

@@ -22,13 +22,13 @@ type Rule struct {
 	Channel schemas.Channel
 	// Country is an ISO 3166-1 alpha-2 code; "" holds for every country.
 	Country string
-	// From is the least volume that the price holds for: the recipients of the campaign, 1 of a single message. 0: every
-	// volume.
+	// From is the least volume that the price holds for: the recipients of the campaign, 1 of a single message. 0:
+	// every volume.
 	From uint64
 	// ValidFrom is when the price begins to hold; the zero time: since ever.
 	ValidFrom time.Time
-	// Micros is the price of one segment (sms), message (rcs, whatsapp) or minute (voice), in millionths of the tenant's
-	// currency; at most [schemas.MaxPriceMicros].
+	// Micros is the price of one segment (sms), message (rcs, whatsapp) or minute (voice), in millionths of the
+	// tenant's currency; at most [schemas.MaxPriceMicros].
 	Micros uint64
 }
 

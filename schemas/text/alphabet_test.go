@@ -77,7 +77,8 @@ func TestPackedSamples(t *testing.T) {
 			t.Errorf("%q: got %x, want %x", tc.in, got, tc.want)
 		}
 	}
-	// Seven octets hold eight septets, or seven and a rest that looks like an @: who counts the septets tells them apart.
+	// Seven octets hold eight septets, or seven and a rest that looks like an @: who counts the septets tells them
+	// apart.
 	packed := string(text.AppendPacked(nil, []byte("1234567"), 0))
 	if got := text.AppendUnpacked(nil, packed, 0, -1); string(got) != "1234567" {
 		t.Errorf("got %q, want the rest left out", got)

@@ -19,8 +19,8 @@ const (
 // Size is what a text takes as an SMS.
 type Size struct {
 	Encoding schemas.Encoding
-	// Units are septets of GSM-7, where a character of the extension table is two, or UTF-16 units, where one beyond the
-	// basic plane (an emoji) is two.
+	// Units are septets of GSM-7, where a character of the extension table is two, or UTF-16 units, where one beyond
+	// the basic plane (an emoji) is two.
 	Units int
 	// Segments that are sent and billed: at least 1.
 	Segments int

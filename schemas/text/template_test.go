@@ -43,10 +43,8 @@ func ExampleParse() {
 	_, err = text.Parse("Ciao {{first_name|upper}}")
 	fmt.Println(err)
 	// Output:
-	// first_name
-	// code
-	// Ciao Zoë, il codice è {{x}}. <nil>
-	// merge field: "{{first_name|upper}}" at character 6: a name does not hold '|': write the header of a column, as in {{first_name}}
+	// first_name code Ciao Zoë, il codice è {{x}}. <nil> merge field: "{{first_name|upper}}" at character 6: a name
+	// does not hold '|': write the header of a column, as in {{first_name}}
 }
 
 func TestParse(t *testing.T) {
@@ -193,8 +191,8 @@ func TestAppendStopsAtItsLimit(t *testing.T) {
 	}
 }
 
-// A template bomb, 150 kB of {{a}} with a long value, is stopped at what the most segments can hold; and a template with very many
-// fields is parsed in time that grows with its length alone.
+// A template bomb, 150 kB of {{a}} with a long value, is stopped at what the most segments can hold; and a template
+// with very many fields is parsed in time that grows with its length alone.
 func TestTemplateBomb(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	tmpl, err := text.Parse(strings.Repeat("{{a}}", 30_000))
@@ -225,8 +223,8 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
-// FuzzAppend: whatever the template, the value and the limit are, no more than the limit is appended, and a text of so many
-// segments is never refused for its length.
+// FuzzAppend: whatever the template, the value and the limit are, no more than the limit is appended, and a text of so
+// many segments is never refused for its length.
 func FuzzAppend(f *testing.F) {
 	f.Add("{{a}}{{a}}", "xyz", uint8(1))
 	f.Add("Ciao {{a}}, {{b}}", strings.Repeat("é", 100), uint8(3))

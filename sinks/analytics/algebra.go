@@ -9,8 +9,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Algebra holds the sets of one campaign, or of a part of its audience: the recipients that ever reached each precedence, facts
-// included. Its methods do not modify the sets.
+// Algebra holds the sets of one campaign, or of a part of its audience: the recipients that ever reached each
+// precedence, facts included. Its methods do not modify the sets.
 type Algebra map[schemas.Precedence]*roaring.Bitmap
 
 // descending returns the states in descending order and the facts in ascending order.
@@ -50,7 +50,8 @@ func (a Algebra) Count() []Count {
 	return out
 }
 
-// Select returns the recipients whose state is one of the given precedences, and those that have one of the given facts.
+// Select returns the recipients whose state is one of the given precedences, and those that have one of the given
+// facts.
 func (a Algebra) Select(precedences []schemas.Precedence) *roaring.Bitmap {
 	states, facts := a.descending()
 	wanted := make(map[schemas.Precedence]bool, len(precedences))

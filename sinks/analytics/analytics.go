@@ -14,12 +14,12 @@ import (
 	"fanfare/schemas"
 )
 
-// Store keeps delivery events and answers queries about them. It is safe for concurrent use. For a campaign that the tenant does not
-// have, or that has no events, the answers are empty and there is no error.
+// Store keeps delivery events and answers queries about them. It is safe for concurrent use. For a campaign that the
+// tenant does not have, or that has no events, the answers are empty and there is no error.
 type Store interface {
-	// Append adds batches, each completely or not at all. If it returns nil, they survive the end of the process. An error that
-	// wraps [ErrData] means that one of them can never be stored; after any other error the same batches may be appended again.
-	// Append does not keep the events, but may keep their strings.
+	// Append adds batches, each completely or not at all. If it returns nil, they survive the end of the process. An
+	// error that wraps [ErrData] means that one of them can never be stored; after any other error the same batches may
+	// be appended again. Append does not keep the events, but may keep their strings.
 	Append(ctx context.Context, batches ...Batch) error
 	// Mark records how far a topic has been stored; see [Mark].
 	Mark(ctx context.Context, topic TopicID, marks []Mark) error
@@ -30,54 +30,59 @@ type Store interface {
 	Stats(ctx context.Context, tenant, campaign string) (Stats, error)
 	// StatsMany counts several campaigns. Campaigns without events are not in the answer.
 	StatsMany(ctx context.Context, tenant string, campaigns []string) (map[string]Stats, error)
-	// StatsBy counts one campaign separately for each value of the dimensions, facts included. Recipients without an event that
-	// describes a message ([Event.DescribesMessage]) have no value. A recipient has one variant and one country, but may have been
-	// tried on several channels, routes and legs, and then counts for each. Dimensions without values are not in the answer.
+	// StatsBy counts one campaign separately for each value of the dimensions, facts included. Recipients without an
+	// event that describes a message ([Event.DescribesMessage]) have no value. A recipient has one variant and one
+	// country, but may have been tried on several channels, routes and legs, and then counts for each. Dimensions
+	// without values are not in the answer.
 	StatsBy(ctx context.Context, tenant, campaign string, by ...Dimension) (map[Dimension]map[string]Stats, error)
-	// Select returns the recipients whose state is one of the given precedences, and those that have one of the given facts.
-	// [Stats.Select] finds the precedences. The caller may modify the bitmap.
+	// Select returns the recipients whose state is one of the given precedences, and those that have one of the given
+	// facts. [Stats.Select] finds the precedences. The caller may modify the bitmap.
 	Select(ctx context.Context, tenant, campaign string, precedences []schemas.Precedence) (*roaring.Bitmap, error)
 	// Sets returns the sets of one campaign. No set is empty. Their order is not defined.
 	Sets(ctx context.Context, tenant, campaign string) (*Sets, error)
-	// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds since the epoch. Of clicks
-	// those of people count. It reads all events of the campaign. The caller may modify the bitmap.
+	// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds since the
+	// epoch. Of clicks those of people count. It reads all events of the campaign. The caller may modify the bitmap.
 	Happened(ctx context.Context, tenant, campaign string, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error)
-	// Members returns what is known about the given recipients, in order of seq. Recipients without events are left out.
+	// Members returns what is known about the given recipients, in order of seq. Recipients without events are left
+	// out.
 	Members(ctx context.Context, tenant, campaign string, seqs []uint32) ([]Member, error)
 	// History returns the events of one recipient, in order of time, then precedence, without duplicates.
 	History(ctx context.Context, tenant, campaign string, seq uint32) ([]Event, error)
 	// FindRecipient returns the first 100 seqs with a number (E.164 with +).
 	FindRecipient(ctx context.Context, tenant, campaign, to string) ([]uint32, error)
-	// ByCustomerRef returns the messages that carry a client's reference, newest first, at most 100, of campaigns that were confirmed
-	// in the month of since or later (UTC).
+	// ByCustomerRef returns the messages that carry a client's reference, newest first, at most 100, of campaigns that
+	// were confirmed in the month of since or later (UTC).
 	ByCustomerRef(ctx context.Context, tenant, ref string, since time.Time) ([]Referred, error)
-	// Cost sums the price of the hand-overs that are billed, by the rule of package billing, in the order of [CostLine.Compare]. A
-	// recipient with two billed tries costs twice. Campaigns without cost are not in the answer.
+	// Cost sums the price of the hand-overs that are billed, by the rule of package billing, in the order of
+	// [CostLine.Compare]. A recipient with two billed tries costs twice. Campaigns without cost are not in the answer.
 	Cost(ctx context.Context, tenant string, campaigns ...string) (map[string][]CostLine, error)
-	// InFlight returns how many recipients of each campaign are in flight: dealt at some try, and no event of that try is stored. The
-	// scheduler counts the same way. Campaigns without any are not in the answer. A recipient in flight is pending, or awaiting if an
-	// earlier try bounced.
+	// InFlight returns how many recipients of each campaign are in flight: dealt at some try, and no event of that try
+	// is stored. The scheduler counts the same way. Campaigns without any are not in the answer. A recipient in flight
+	// is pending, or awaiting if an earlier try bounced.
 	InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error)
 	// Deals returns the deals of one recipient, in order of time, without their Members.
 	Deals(ctx context.Context, tenant, campaign string, seq uint32) ([]Deal, error)
-	// Timeline counts events by kind and period, for charts. It counts events, not recipients, so it must not be used for billing.
+	// Timeline counts events by kind and period, for charts. It counts events, not recipients, so it must not be used
+	// for billing.
 	Timeline(ctx context.Context, tenant, campaign string, span Span) ([]Point, error)
 	// Links counts the recipients who clicked each link.
 	Links(ctx context.Context, tenant, campaign string) ([]Link, error)
 
-	// Erase takes a person out of the events of a tenant: number, contact, the provider's ids and the client's references. The
-	// person's recipients are those with an event with one of the numbers (E.164 with +), and those that are given by campaign. It
-	// returns them by campaign. What happened to them stays, and counts as before.
+	// Erase takes a person out of the events of a tenant: number, contact, the provider's ids and the client's
+	// references. The person's recipients are those with an event with one of the numbers (E.164 with +), and those
+	// that are given by campaign. It returns them by campaign. What happened to them stays, and counts as before.
 	Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error)
 
 	// Close releases the store's resources.
 	Close() error
 }
 
-// Positioner is a store that keeps the position of each partition in the same transaction as the data. Reading then starts at its
-// position, not at the consumer group's: a store that was lost or restored is filled from the topic without further action.
+// Positioner is a store that keeps the position of each partition in the same transaction as the data. Reading then
+// starts at its position, not at the consumer group's: a store that was lost or restored is filled from the topic
+// without further action.
 type Positioner interface {
-	// Positions returns the offset after the last stored one, by partition. A partition without stored records has none.
+	// Positions returns the offset after the last stored one, by partition. A partition without stored records has
+	// none.
 	Positions(ctx context.Context, topic TopicID) (map[int32]int64, error)
 	// Rewind lowers the position of a partition, so that records from there on are stored again, also if they differ.
 	Rewind(ctx context.Context, topic TopicID, partition int32, to int64) error
@@ -100,9 +105,9 @@ func (t TopicID) IsZero() bool { return t == TopicID{} }
 // String returns the id in hexadecimal.
 func (t TopicID) String() string { return hex.EncodeToString(t[:]) }
 
-// Batch is a range of one partition. Topic, Partition, First and End identify it: a repetition must have the same bounds and the same
-// events. One writer at a time appends the batches of a partition in order of their offsets; any batch may be repeated later. A batch
-// without a topic has no identity, so a repetition is not recognised.
+// Batch is a range of one partition. Topic, Partition, First and End identify it: a repetition must have the same
+// bounds and the same events. One writer at a time appends the batches of a partition in order of their offsets; any
+// batch may be repeated later. A batch without a topic has no identity, so a repetition is not recognised.
 type Batch struct {
 	Topic     TopicID
 	Partition int32
@@ -155,12 +160,14 @@ func (d *Deal) Check() error {
 	return nil
 }
 
-// Campaign is what a store must know about the campaign of an event. It comes from the control plane, never from the event.
+// Campaign is what a store must know about the campaign of an event. It comes from the control plane, never from the
+// event.
 type Campaign struct {
 	Tenant string
 	// ID is the public id, `camp_<number>`.
 	ID string
-	// Month is the first day of the month in which the campaign was confirmed, UTC. It is the same for all events of a campaign.
+	// Month is the first day of the month in which the campaign was confirmed, UTC. It is the same for all events of a
+	// campaign.
 	Month time.Time
 }
 
@@ -174,7 +181,8 @@ func MonthOf(t time.Time) time.Time {
 type Event struct {
 	// Campaign may be shared by many events and must not be modified.
 	Campaign *Campaign
-	// Offset in the partition of the batch. Of an event that a store returns it is 0 if the store does not keep offsets.
+	// Offset in the partition of the batch. Of an event that a store returns it is 0 if the store does not keep
+	// offsets.
 	Offset int64
 	// TimeMS is the time of the event, in milliseconds since the epoch.
 	TimeMS int64
@@ -212,8 +220,9 @@ func (e *Event) Precedence() schemas.Precedence {
 	return schemas.PrecedenceOf(e.Kind, uint32(e.Try), e.Code)
 }
 
-// DescribesMessage reports whether the event says which message the recipient got or would have got: variant, channel, country, route,
-// leg and price. Receipts lack some of that, and so does an outcome that the scheduler writes for a message that it never saw.
+// DescribesMessage reports whether the event says which message the recipient got or would have got: variant, channel,
+// country, route, leg and price. Receipts lack some of that, and so does an outcome that the scheduler writes for a
+// message that it never saw.
 func (e *Event) DescribesMessage() bool {
 	switch e.Kind {
 	case schemas.KindSent, schemas.KindNotSent, schemas.KindSkipped, schemas.KindAmbiguous:
@@ -240,8 +249,8 @@ func (e *Event) Check() error {
 	return nil
 }
 
-// Mark says that everything that was in a partition at AsOf is stored. Without a time it only says that the partition exists: as long
-// as a partition has no time, the store has no AsOf. A mark never overrides a later one.
+// Mark says that everything that was in a partition at AsOf is stored. Without a time it only says that the partition
+// exists: as long as a partition has no time, the store has no AsOf. A mark never overrides a later one.
 type Mark struct {
 	Partition int32
 	// End is the offset after the last stored one.
@@ -272,14 +281,14 @@ type Member struct {
 	CustomerRef string
 	// Attempts counts the tries that were handed over (C24).
 	Attempts int
-	// SentAt is the time of the first hand-over, DeliveredAt that of the first delivery receipt; zero if there is none. See
-	// [Member.OrderTimes].
+	// SentAt is the time of the first hand-over, DeliveredAt that of the first delivery receipt; zero if there is none.
+	// See [Member.OrderTimes].
 	SentAt, DeliveredAt        time.Time
 	Clicked, Replied, OptedOut bool
 }
 
-// OrderTimes makes the times of a member follow each other: the clock of a carrier may be hours behind ours, and nothing is delivered
-// before it is sent. Stores call it on every member that they return; the events keep their times.
+// OrderTimes makes the times of a member follow each other: the clock of a carrier may be hours behind ours, and
+// nothing is delivered before it is sent. Stores call it on every member that they return; the events keep their times.
 func (m *Member) OrderTimes() {
 	if m.SentAt.IsZero() {
 		return
@@ -342,8 +351,8 @@ type Point struct {
 	N    uint64
 }
 
-// Link counts the recipients whose link was opened by a person, and those for whom it was opened by anything else. A recipient who
-// clicked twice counts once, and may be in both.
+// Link counts the recipients whose link was opened by a person, and those for whom it was opened by anything else. A
+// recipient who clicked twice counts once, and may be in both.
 type Link struct {
 	ID             string
 	Clickers, Bots uint64
@@ -352,8 +361,8 @@ type Link struct {
 // Dimension is a field by which a campaign can be counted separately.
 type Dimension uint8
 
-// Dimensions of [Store.StatsBy]. The values are the decimal number of the variant, the name of the channel, the country, the route and
-// the decimal number of the leg.
+// Dimensions of [Store.StatsBy]. The values are the decimal number of the variant, the name of the channel, the
+// country, the route and the decimal number of the leg.
 const (
 	ByVariant Dimension = iota
 	ByChannel

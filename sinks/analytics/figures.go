@@ -53,10 +53,11 @@ type Figures struct {
 	Delivered, Read uint64
 	// Failed is Undelivered + NotSent (C8).
 	Failed uint64
-	// Clickers are recipients with a click by a person. DeliveredClickers are those of them whose state is delivered or read.
+	// Clickers are recipients with a click by a person. DeliveredClickers are those of them whose state is delivered or
+	// read.
 	Clickers, DeliveredClickers uint64
-	// Recipients whose link a scanner opened, an app to show a preview, or something that nothing is known of. A recipient may be in
-	// all of them.
+	// Recipients whose link a scanner opened, an app to show a preview, or something that nothing is known of. A
+	// recipient may be in all of them.
 	Scanned, Previewed, Unsure uint64
 	Replied, OptedOut          uint64
 
@@ -206,8 +207,8 @@ func Rate(n, d uint64) float64 {
 	return math.Round(float64(n)/float64(d)*1e4) / 1e4
 }
 
-// Select returns the counted states that are in the bucket and, if codes are given, have one of them. The result is meant for
-// [Store.Select]. A recipient without events has no state and cannot be selected this way.
+// Select returns the counted states that are in the bucket and, if codes are given, have one of them. The result is
+// meant for [Store.Select]. A recipient without events has no state and cannot be selected this way.
 func (s Stats) Select(bucket schemas.Bucket, codes ...schemas.Code) []schemas.Precedence {
 	var out []schemas.Precedence
 	for _, c := range s.Counts {

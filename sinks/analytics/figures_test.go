@@ -215,8 +215,8 @@ func ExampleStats_Figures() {
 	// 100 = 10 awaiting + 15 undelivered + 75 delivered, a rate of 0.75
 }
 
-// The figures of two campaigns add up to those of all their recipients, rates included: the click rate counts the clickers among the
-// delivered, as it does for one campaign.
+// The figures of two campaigns add up to those of all their recipients, rates included: the click rate counts the
+// clickers among the delivered, as it does for one campaign.
 func TestFiguresAdd(t *testing.T) {
 	a := []analytics.Count{
 		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, 0), N: 10, Clickers: 3}, count(schemas.KindUndelivered, 0, 2), count(schemas.KindClicked, 0, 5),

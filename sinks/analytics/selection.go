@@ -17,8 +17,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Selection is an expression that selects recipients of one campaign. In JSON it is an object. Each member of the object is a condition,
-// and a recipient is selected if all of them hold:
+// Selection is an expression that selects recipients of one campaign. In JSON it is an object. Each member of the
+// object is a condition, and a recipient is selected if all of them hold:
 //
 //	{"and": [selection, …]}   {"or": [selection, …]}   {"not": selection}
 //	{"status": "undelivered"}             a status, see [SelectionStatuses]
@@ -58,8 +58,8 @@ func (e *SelectionError) Error() string {
 	return "selection: " + cmp.Or(e.Path, "the expression") + ": " + e.Detail
 }
 
-// SelectionStatuses are the statuses of a selection. pending to delivered are the buckets of the statistics; the others are unions or
-// parts of them.
+// SelectionStatuses are the statuses of a selection. pending to delivered are the buckets of the statistics; the others
+// are unions or parts of them.
 var SelectionStatuses = []string{
 	"pending", "ambiguous", "notSent", "skipped", "awaiting", "undelivered", "delivered",
 	"sent",        // awaiting, undelivered or delivered
@@ -81,7 +81,8 @@ var eventNames = func() map[string]schemas.Kind {
 	return out
 }()
 
-// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds. Clicks are those of people.
+// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds. Clicks are
+// those of people.
 type Happened func(ctx context.Context, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error)
 
 // node is a condition. eval returns a bitmap that the caller may modify.
@@ -142,8 +143,8 @@ func ParseSelection(text []byte) (*Selection, error) {
 // String returns the selection as JSON with sorted names. Equal selections have equal texts.
 func (s *Selection) String() string { return string(s.text) }
 
-// Evaluate returns the recipients selected from an audience of total. The caller may modify the bitmap. happened answers conditions
-// about times.
+// Evaluate returns the recipients selected from an audience of total. The caller may modify the bitmap. happened
+// answers conditions about times.
 func (s *Selection) Evaluate(ctx context.Context, sets *Sets, total uint32, happened Happened) (*roaring.Bitmap, error) {
 	return s.root.eval(ctx, &evaluation{sets: sets, everybody: sets.Everybody(total), happened: happened})
 }

@@ -7,14 +7,16 @@ import (
 	"fanfare/schemas/billing"
 )
 
-// Sets are the recipients of one campaign by what happened to them, for questions that combine several properties of a recipient, such
-// as a [Selection] or what a recipient cost. No method modifies the bitmaps, and neither may the caller: a store may share them.
+// Sets are the recipients of one campaign by what happened to them, for questions that combine several properties of a
+// recipient, such as a [Selection] or what a recipient cost. No method modifies the bitmaps, and neither may the
+// caller: a store may share them.
 type Sets struct {
 	Statuses []StatusSet
 	Messages []MessageSet
 }
 
-// StatusSet holds the recipients that ever reached a precedence at a try. Facts have try 0; a click has the link that was clicked.
+// StatusSet holds the recipients that ever reached a precedence at a try. Facts have try 0; a click has the link that
+// was clicked.
 type StatusSet struct {
 	Precedence schemas.Precedence
 	Try        uint8
@@ -22,8 +24,8 @@ type StatusSet struct {
 	Members    *roaring.Bitmap
 }
 
-// MessageSet holds the recipients with an event that describes a message ([Event.DescribesMessage]), by the kind of the event and by
-// what the message was.
+// MessageSet holds the recipients with an event that describes a message ([Event.DescribesMessage]), by the kind of the
+// event and by what the message was.
 type MessageSet struct {
 	Kind        schemas.Kind
 	Variant     uint8
@@ -56,7 +58,8 @@ func (s *Sets) Algebra() Algebra {
 	return out
 }
 
-// Everybody returns the recipients of an audience of total, and those beyond it that have events. The caller may modify the bitmap.
+// Everybody returns the recipients of an audience of total, and those beyond it that have events. The caller may modify
+// the bitmap.
 func (s *Sets) Everybody(total uint32) *roaring.Bitmap {
 	out := roaring.New()
 	out.AddRange(0, uint64(total))

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Backoff waits longer after each failure, from 20 ms up to 2 s: for a connector that offers receipts which are not taken yet.
+// Backoff waits longer after each failure, from 20 ms up to 2 s: for a connector that offers receipts which are not
+// taken yet.
 type Backoff struct{ last time.Duration }
 
 // Reset begins anew, after a success.

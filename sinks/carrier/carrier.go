@@ -11,8 +11,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Key is the submission id: campaign, seq, try and a signature. It is the idempotency key given to the carrier and, where the
-// carrier echoes it, what a receipt is found by.
+// Key is the submission id: campaign, seq, try and a signature. It is the idempotency key given to the carrier and,
+// where the carrier echoes it, what a receipt is found by.
 type Key = schemas.ID
 
 // Sub is our sub-status, normalised from the carrier's own code.
@@ -41,16 +41,18 @@ type Outbound struct {
 	// From is the sender id, phone number id, agent id or caller id.
 	From string
 	Body Body
-	// Deadline and Withdrawn end the permission to write the message. The connector tests both with [Outbound.Expired] right before
-	// it writes; a message that may not be written any more gets Retryable with [CodeDeadline], and the sender decides anew.
+	// Deadline and Withdrawn end the permission to write the message. The connector tests both with [Outbound.Expired]
+	// right before it writes; a message that may not be written any more gets Retryable with [CodeDeadline], and the
+	// sender decides anew.
 	//
-	// Deadline is the earliest of: the end of the sender's ownership guard, after which another process may own the message; half
-	// a second after the sender last checked opt-outs and the campaign's state; and the moment at which those checks would fail
-	// because time has passed. Zero: none. Withdrawn is set when the campaign is paused or aborted, or the recipient opts out,
-	// while the message waits in the connector. May be nil.
+	// Deadline is the earliest of: the end of the sender's ownership guard, after which another process may own the
+	// message; half a second after the sender last checked opt-outs and the campaign's state; and the moment at which
+	// those checks would fail because time has passed. Zero: none. Withdrawn is set when the campaign is paused or
+	// aborted, or the recipient opts out, while the message waits in the connector. May be nil.
 	Deadline  time.Time
 	Withdrawn *atomic.Bool
-	// NotAfter is the validity period, time to live or ring deadline given to the carrier, as an instant. Zero: the carrier's default.
+	// NotAfter is the validity period, time to live or ring deadline given to the carrier, as an instant. Zero: the
+	// carrier's default.
 	NotAfter time.Time
 	// Cost is what was reserved for it.
 	Cost Micros
@@ -110,8 +112,8 @@ type Call struct {
 // Outcome is what became of one hand-over.
 type Outcome uint8
 
-// Outcomes of a hand-over. The sender makes of them: sent; not_sent; returned with a time; returned with a time; ambiguous;
-// returned for the next channel of the chain.
+// Outcomes of a hand-over. The sender makes of them: sent; not_sent; returned with a time; returned with a time;
+// ambiguous; returned for the next channel of the chain.
 const (
 	// Accepted: the carrier has it, Ref is set. A receipt will follow, or never.
 	Accepted Outcome = iota + 1
@@ -147,8 +149,8 @@ func (o Outcome) String() string {
 	}
 }
 
-// CodeDeadline is the code of a Retryable result of a message that the connector did not write: it had expired, or the context of
-// Send had ended. The carrier was not asked, so the result says nothing about the carrier.
+// CodeDeadline is the code of a Retryable result of a message that the connector did not write: it had expired, or the
+// context of Send had ended. The carrier was not asked, so the result says nothing about the carrier.
 const CodeDeadline = "deadline"
 
 // Result is the answer to one hand-over.
@@ -164,8 +166,8 @@ type Result struct {
 	RetryAfter time.Duration
 	// Parts is how many parts the carrier counted; 0: it does not say.
 	Parts int
-	// PartRefs are the provider's ids of the parts, in their order, where each part has one of its own; nil otherwise. A receipt then
-	// names a part by its id. One that the carrier did not take is empty.
+	// PartRefs are the provider's ids of the parts, in their order, where each part has one of its own; nil otherwise.
+	// A receipt then names a part by its id. One that the carrier did not take is empty.
 	PartRefs []string
 }
 
@@ -174,10 +176,11 @@ type Doubt uint8
 
 // Ways to end a doubt.
 const (
-	// DoubtNone: a second submission is a second message, and the carrier cannot be asked. Only a receipt or a person ends the doubt.
+	// DoubtNone: a second submission is a second message, and the carrier cannot be asked. Only a receipt or a person
+	// ends the doubt.
 	DoubtNone Doubt = iota
-	// DoubtKeyHeader: the carrier remembers the keys of the last [Caps.KeyWindow]. The sender hands over again under the same key;
-	// see [Connector.Send] for what the answer proves.
+	// DoubtKeyHeader: the carrier remembers the keys of the last [Caps.KeyWindow]. The sender hands over again under
+	// the same key; see [Connector.Send] for what the answer proves.
 	DoubtKeyHeader
 	// DoubtNaturalID: the same for ever, because the key is the message's id at the carrier.
 	DoubtNaturalID
@@ -231,8 +234,8 @@ type Caps struct {
 	Doubt Doubt
 	// KeyWindow is how long the carrier remembers a key, for DoubtKeyHeader.
 	KeyWindow time.Duration
-	// QuerySettles is how long after a hand-over the carrier's answer that it does not have the message is final, for DoubtQuery:
-	// until then a submission may still be on its way through the carrier.
+	// QuerySettles is how long after a hand-over the carrier's answer that it does not have the message is final, for
+	// DoubtQuery: until then a submission may still be on its way through the carrier.
 	QuerySettles time.Duration
 	// EchoesKey: receipts carry our key, so no index of provider ids is needed.
 	EchoesKey bool
@@ -264,19 +267,22 @@ type Health struct {
 type Connector interface {
 	// Caps returns what the connector can do.
 	Caps() Caps
-	// Send hands batch over and takes ownership of it. When it returns nil, done is called exactly once for each index, in any
-	// order, from any goroutine, maybe before Send returns and maybe after the caller has given up on the answer; when it returns
-	// an error, nothing was handed over and done is not called. done must neither block nor call the connector.
+	// Send hands batch over and takes ownership of it. When it returns nil, done is called exactly once for each index,
+	// in any order, from any goroutine, maybe before Send returns and maybe after the caller has given up on the
+	// answer; when it returns an error, nothing was handed over and done is not called. done must neither block nor
+	// call the connector.
 	//
-	// Send blocks only on the carrier's window. When ctx ends during that wait, Send returns the error of ctx, or returns nil and
-	// gives each message that was not written Retryable with [CodeDeadline]. It does not take back what is on the wire.
+	// Send blocks only on the carrier's window. When ctx ends during that wait, Send returns the error of ctx, or
+	// returns nil and gives each message that was not written Retryable with [CodeDeadline]. It does not take back what
+	// is on the wire.
 	//
-	// When Caps say that a repeated key is ignored, the answer to a repetition is about the first submission as well: Accepted, with
-	// the same Ref, when the first was taken; Rejected and Unsupported only when it was not. Any other answer proves nothing about
-	// the first, not even Retryable and Throttled: a carrier may give them before it looks at the key.
+	// When Caps say that a repeated key is ignored, the answer to a repetition is about the first submission as well:
+	// Accepted, with the same Ref, when the first was taken; Rejected and Unsupported only when it was not. Any other
+	// answer proves nothing about the first, not even Retryable and Throttled: a carrier may give them before it looks
+	// at the key.
 	Send(ctx context.Context, batch []Outbound, done func(i int, r Result)) error
-	// Drain refuses what comes after it with ErrDrained, waits for the answers that are outstanding until ctx ends, and gives
-	// Unknown to those still missing, which is no error. Calling it again is harmless.
+	// Drain refuses what comes after it with ErrDrained, waits for the answers that are outstanding until ctx ends, and
+	// gives Unknown to those still missing, which is no error. Calling it again is harmless.
 	Drain(ctx context.Context) error
 	// Health returns how the connector does right now.
 	Health() Health
@@ -309,10 +315,11 @@ type Receipt struct {
 
 // ReceiptSource is a connector that brings receipts itself, on its session or by asking for them.
 type ReceiptSource interface {
-	// Receipts calls emit, never twice at a time, with each batch of receipts until ctx ends or the connection is no more; it then
-	// returns nil, and an error only when trying again makes no sense. emit returns nil once the receipts are durable; only then
-	// are they acknowledged to the carrier. After an error from emit the same receipts come again, here or at another consumer of
-	// the account. The slice belongs to emit until it returns; what the receipts point to may be kept.
+	// Receipts calls emit, never twice at a time, with each batch of receipts until ctx ends or the connection is no
+	// more; it then returns nil, and an error only when trying again makes no sense. emit returns nil once the receipts
+	// are durable; only then are they acknowledged to the carrier. After an error from emit the same receipts come
+	// again, here or at another consumer of the account. The slice belongs to emit until it returns; what the receipts
+	// point to may be kept.
 	Receipts(ctx context.Context, emit func([]Receipt) error) error
 }
 
@@ -331,8 +338,8 @@ type Inbound struct {
 
 // InboundSource is a connector that brings what recipients write on its session.
 type InboundSource interface {
-	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While it does not run, what
-	// recipients write stays with the carrier.
+	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While it does
+	// not run, what recipients write stays with the carrier.
 	Inbound(ctx context.Context, emit func([]Inbound) error) error
 }
 
@@ -347,20 +354,22 @@ type Callback struct {
 	From netip.Addr
 }
 
-// Webhook is a connector whose carrier calls us. The endpoint verifies, stores the callback durably, answers 2xx, and only then is it
-// parsed. Both methods may be called on a connector that was drained, or in a process that hands nothing over.
+// Webhook is a connector whose carrier calls us. The endpoint verifies, stores the callback durably, answers 2xx, and
+// only then is it parsed. Both methods may be called on a connector that was drained, or in a process that hands
+// nothing over.
 type Webhook interface {
 	// Verify returns an error unless the callback is the carrier's.
 	Verify(c *Callback) error
-	// Parse reads what is in it. It depends on the configuration and on nothing else, so that what it could not read can be read again.
+	// Parse reads what is in it. It depends on the configuration and on nothing else, so that what it could not read
+	// can be read again.
 	Parse(c *Callback) ([]Receipt, []Inbound, error)
 }
 
-// Handshaker is a Webhook whose carrier calls the address once when it is registered, and takes it when it is answered as the carrier
-// wants. Such a callback is neither verified nor stored.
+// Handshaker is a Webhook whose carrier calls the address once when it is registered, and takes it when it is answered
+// as the carrier wants. Such a callback is neither verified nor stored.
 type Handshaker interface {
-	// Handshake returns the text to answer; ok is false for any other callback. The error says that it is a handshake, and not the
-	// carrier's.
+	// Handshake returns the text to answer; ok is false for any other callback. The error says that it is a handshake,
+	// and not the carrier's.
 	Handshake(c *Callback) (answer string, ok bool, err error)
 }
 
@@ -382,8 +391,8 @@ type TemplateTeller interface {
 
 // Querier is a connector whose carrier can be asked what became of a submission.
 type Querier interface {
-	// Query returns what the carrier knows of each key: Accepted with its Ref, Rejected, Retryable when the carrier does not have the
-	// submission, Unknown when the carrier cannot say yet. It changes nothing at the carrier.
+	// Query returns what the carrier knows of each key: Accepted with its Ref, Rejected, Retryable when the carrier
+	// does not have the submission, Unknown when the carrier cannot say yet. It changes nothing at the carrier.
 	Query(ctx context.Context, keys []Key) ([]Result, error)
 }
 

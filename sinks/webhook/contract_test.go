@@ -22,7 +22,8 @@ type shape struct {
 	Const      any
 }
 
-// X6: what is posted is what schemas/asyncapi/webhooks.yaml says, field by field, and every word of ours is in its lists.
+// X6: what is posted is what schemas/asyncapi/webhooks.yaml says, field by field, and every word of ours is in its
+// lists.
 func TestPublicContract(t *testing.T) {
 	raw, err := os.ReadFile("../../schemas/asyncapi/webhooks.yaml")
 	if err != nil {

@@ -157,7 +157,8 @@ type recording struct {
 // recordedAtOnce is how many outcomes one transaction takes.
 const recordedAtOnce = 100
 
-// record records outcomes, all that wait in one transaction, until ctx ends: a store with one writer has many lanes to serve.
+// record records outcomes, all that wait in one transaction, until ctx ends: a store with one writer has many lanes to
+// serve.
 func (d *deliverer) record(ctx context.Context) {
 	for {
 		var waiting []*recording
@@ -187,7 +188,8 @@ func (d *deliverer) record(ctx context.Context) {
 	}
 }
 
-// settleFor is how long a store that is away is waited for: afterwards the leases have ended, and what is not recorded is posted again.
+// settleFor is how long a store that is away is waited for: afterwards the leases have ended, and what is not recorded
+// is posted again.
 const settleFor = 10 * time.Second
 
 func (d *deliverer) settle(ctx context.Context, outcomes []schemas.WebhookOutcome) error {

@@ -1,4 +1,5 @@
-// Package webhook posts events to customers' endpoints: what became of their messages, and what their campaigns do (X6, R107).
+// Package webhook posts events to customers' endpoints: what became of their messages, and what their campaigns do (X6,
+// R107).
 //
 //	reads    deliveries and campaigns (group webhook), the endpoints in the store, the control view
 //	writes   webhook_items in the store; deliveries.dlq, campaigns.dlq
@@ -6,23 +7,24 @@
 //	promise  each event that an endpoint wants is posted until the endpoint has taken it, at least once; the events of a message, and
 //	         those of a campaign, one after another in the order of the log
 //
-// Two parts run beside each other. The reader (handle.go) turns records into items, an event for an endpoint, and commits its offsets
-// after the store has them. The deliverer (deliver.go, lane.go) posts what is due and records the answer. So a kill -9 at any moment
-// loses nothing: an event is in the log, or it is pending in the store. It may post a request again whose answer was not recorded;
-// webhook-id is the same, and receivers ignore what they have seen.
+// Two parts run beside each other. The reader (handle.go) turns records into items, an event for an endpoint, and
+// commits its offsets after the store has them. The deliverer (deliver.go, lane.go) posts what is due and records the
+// answer. So a kill -9 at any moment loses nothing: an event is in the log, or it is pending in the store. It may post
+// a request again whose answer was not recorded; webhook-id is the same, and receivers ignore what they have seen.
 //
 // # Why the store holds the retries
 //
-// A topic gives attempts back in the order in which they were written. An endpoint that is dead for five days has a backlog that
-// others must not wait behind, each of its events is due at a time of its own, and its owner wants to list it, to have a part of it
-// again, and to be rid of it. All of that is a question to an index. In a topic it would take a partition per endpoint, or all backlogs
-// in memory. The price is a row written per event and endpoint, in the batches of the log, and one update per answer.
+// A topic gives attempts back in the order in which they were written. An endpoint that is dead for five days has a
+// backlog that others must not wait behind, each of its events is due at a time of its own, and its owner wants to list
+// it, to have a part of it again, and to be rid of it. All of that is a question to an index. In a topic it would take
+// a partition per endpoint, or all backlogs in memory. The price is a row written per event and endpoint, in the
+// batches of the log, and one update per answer.
 //
 // # Who is posted to when
 //
-// Each endpoint has a lane of its own, so a slow or dead one holds up no other. A process leases endpoints in the store for 12 s; it is
-// the only one that posts to them, and another takes over when the lease ends. A lane takes at most 100 items, of each message the
-// first, and makes up to 10 requests at a time. It has 5 s for a request.
+// Each endpoint has a lane of its own, so a slow or dead one holds up no other. A process leases endpoints in the store
+// for 12 s; it is the only one that posts to them, and another takes over when the lease ends. A lane takes at most 100
+// items, of each message the first, and makes up to 10 requests at a time. It has 5 s for a request.
 //
 //	2xx                  delivered
 //	410                  the endpoint is disabled at once
@@ -32,8 +34,8 @@
 //	such a request is no try of its event, so an outage costs no event its tries
 //	five days of nothing but failures: the endpoint is disabled; the tenant's other endpoints get endpoint.disabled
 //
-// A redirect is a failure. No private, local or otherwise special address is connected to, whatever a name resolves to, unless
-// Config.Allow has its range; proxies of the environment are not used, for they would connect in our place.
+// A redirect is a failure. No private, local or otherwise special address is connected to, whatever a name resolves to,
+// unless Config.Allow has its range; proxies of the environment are not used, for they would connect in our place.
 //
 // # What happens when
 //
@@ -43,6 +45,6 @@
 //	stop                       requests in hand are finished (5 s) and recorded, the leases given back
 //	kill                       a lease time (12 s) later another process, or the next start, goes on
 //
-// The client's own reference is in every event of a message. Receipts don't carry it, so the reader keeps it from the outcomes of
-// senders. A receipt that is read before the outcome of its hand-over waits two seconds for it.
+// The client's own reference is in every event of a message. Receipts don't carry it, so the reader keeps it from the
+// outcomes of senders. A receipt that is read before the outcome of its hand-over waits two seconds for it.
 package webhook

@@ -32,11 +32,12 @@ func newHandler(cfg Config, store Queue, view View, known *endpoints, m *metrics
 	return &handler{cfg: cfg, names: cfg.Cluster.Names, store: store, view: view, known: known, metrics: m, wake: make(chan struct{}, 1)}
 }
 
-// referencePatience is how long the event of a receipt waits for the outcome of its hand-over, which has the client's reference. Both
-// are written within milliseconds, by two processes.
+// referencePatience is how long the event of a receipt waits for the outcome of its hand-over, which has the client's
+// reference. Both are written within milliseconds, by two processes.
 const referencePatience = 2 * time.Second
 
-// moveMaxAge is how old a change of state may be when its campaign's record is written: older ones were read with an earlier record.
+// moveMaxAge is how old a change of state may be when its campaign's record is written: older ones were read with an
+// earlier record.
 const moveMaxAge = 24 * time.Hour
 
 // batch is what comes of a batch of records.
@@ -176,8 +177,8 @@ func ofSender(k schemas.Kind) bool {
 	}
 }
 
-// channels returns the channels that an event may be of. The receipt of a single send names none: it is one of its route's. A click
-// and an opt-out name neither channel nor route: they are of one of the campaign's.
+// channels returns the channels that an event may be of. The receipt of a single send names none: it is one of its
+// route's. A click and an opt-out name neither channel nor route: they are of one of the campaign's.
 func (h *handler) channels(d *fanfarev1.Delivery, c *fanfarev1.Campaign) (out []schemas.Channel) {
 	if d.GetChannel() != schemas.ChannelUnspecified {
 		return []schemas.Channel{d.GetChannel()}
@@ -265,8 +266,8 @@ func endpointItems(to *hooks, gone *schemas.Webhook, failing, now time.Time, rea
 	return out, nil
 }
 
-// seen remembers single sends whose outcome was read, so that their receipts need not wait for it: those of the last minutes, in two
-// generations of bounded size.
+// seen remembers single sends whose outcome was read, so that their receipts need not wait for it: those of the last
+// minutes, in two generations of bounded size.
 type seen struct{ young, old map[schemas.ID]struct{} }
 
 // seenMost is the size of a generation; 100,000 ids take about 6 MB.

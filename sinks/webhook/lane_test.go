@@ -122,7 +122,8 @@ func TestOrderWhileRetrying(t *testing.T) {
 	}
 }
 
-// The schedule of an event that its endpoint never takes, while it takes others: ten tries over three days, then it is given up.
+// The schedule of an event that its endpoint never takes, while it takes others: ten tries over three days, then it is
+// given up.
 func TestSchedule(t *testing.T) {
 	e := newEnv(t)
 	r := newReceiver(t, func(_ int, p post, w http.ResponseWriter) {
@@ -170,8 +171,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// An endpoint that fails as a whole is asked by one request at a time, is disabled after five days, and the tenant's other endpoint
-// hears of it.
+// An endpoint that fails as a whole is asked by one request at a time, is disabled after five days, and the tenant's
+// other endpoint hears of it.
 func TestFailingEndpoint(t *testing.T) {
 	e := newEnv(t)
 	dead := newReceiver(t, func(_ int, _ post, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) })

@@ -13,10 +13,11 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// The shapes of what is posted. They are a public contract (schemas/asyncapi, schemas/README.md): fields are added, never changed.
+// The shapes of what is posted. They are a public contract (schemas/asyncapi, schemas/README.md): fields are added,
+// never changed.
 
-// messageData is data of message.sent, message.delivered, message.failed, message.expired and message.read. customerMessageId is put
-// in front when it is posted.
+// messageData is data of message.sent, message.delivered, message.failed, message.expired and message.read.
+// customerMessageId is put in front when it is posted.
 type messageData struct {
 	MessageID   string  `json:"messageId"`
 	Event       string  `json:"event"`
@@ -160,7 +161,8 @@ func endpointItem(gone *schemas.Webhook, failing, now time.Time, reason string) 
 	}, err
 }
 
-// appendEvent appends an event as it is posted: id, type, timestamp and data (Standard Webhooks), data with the client's reference.
+// appendEvent appends an event as it is posted: id, type, timestamp and data (Standard Webhooks), data with the
+// client's reference.
 func appendEvent(b []byte, it *schemas.WebhookItem) []byte {
 	b = append(b, `{"id":`...)
 	b = appendString(b, it.EventID)

@@ -13,8 +13,8 @@ import (
 	"fanfare/schemas"
 )
 
-// recover starts to queue again what an endpoint was not told of since a time: it was paused or disabled, or it did not exist. A
-// process does so for one endpoint at a time, as it reads all of the log since then. A kill begins it anew.
+// recover starts to queue again what an endpoint was not told of since a time: it was paused or disabled, or it did not
+// exist. A process does so for one endpoint at a time, as it reads all of the log since then. A kill begins it anew.
 func (d *deliverer) recover(ctx context.Context, w schemas.Webhook, since time.Time) {
 	d.mu.Lock()
 	busy := d.recovering
@@ -52,7 +52,8 @@ func (d *deliverer) recover(ctx context.Context, w schemas.Webhook, since time.T
 // errEnd ends a tail that has read to the end.
 var errEnd = errors.New("read to the end")
 
-// reread reads the log of deliveries from a time to its end and queues what the endpoint wants. What the store still has stays as it is.
+// reread reads the log of deliveries from a time to its end and queues what the endpoint wants. What the store still
+// has stays as it is.
 func (d *deliverer) reread(ctx context.Context, w schemas.Webhook, since time.Time) (queued int, err error) {
 	if since.Before(w.Created) {
 		w.Created = since

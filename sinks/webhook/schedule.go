@@ -11,7 +11,8 @@ var waits = []time.Duration{
 }
 
 const (
-	// failuresOpen: after so many failures in a row the endpoint is taken to be down, and one request at a time asks whether it still is.
+	// failuresOpen: after so many failures in a row the endpoint is taken to be down, and one request at a time asks
+	// whether it still is.
 	failuresOpen = 3
 	// pauseLeast and pauseMost bound the time between these requests.
 	pauseLeast, pauseMost = 5 * time.Second, 5 * time.Minute
@@ -31,7 +32,8 @@ func nextTry(n int, jitter float64) (time.Duration, bool) {
 	return spread(waits[n-1], 0.1, jitter), true
 }
 
-// pause returns how long an endpoint that has failed since a time is left alone: half of the time that it has failed for.
+// pause returns how long an endpoint that has failed since a time is left alone: half of the time that it has failed
+// for.
 func pause(failing time.Duration, jitter float64) time.Duration {
 	return spread(min(max(failing/2, pauseLeast), pauseMost), 0.2, jitter)
 }

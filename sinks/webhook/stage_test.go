@@ -133,8 +133,8 @@ func TestSlowEndpointDelaysNoOther(t *testing.T) {
 	}
 }
 
-// Nothing is lost over kill -9, and the events of a message come in their order: a process with the role is killed again and again
-// while events come in and are posted.
+// Nothing is lost over kill -9, and the events of a message come in their order: a process with the role is killed
+// again and again while events come in and are posted.
 func TestKill(t *testing.T) {
 	e := newEnv(t)
 	e.clock.Store(0)

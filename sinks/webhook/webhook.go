@@ -41,7 +41,8 @@ type Queue interface {
 
 // Due is the side of the queue that is posted from.
 type Due interface {
-	// ClaimWebhooks leases endpoints that no process delivers to, at most so many altogether, and prolongs the leases of owner.
+	// ClaimWebhooks leases endpoints that no process delivers to, at most so many altogether, and prolongs the leases
+	// of owner.
 	ClaimWebhooks(ctx context.Context, owner string, lease time.Duration, most int) error
 	ReleaseWebhooks(ctx context.Context, owner string) error
 	// OwnedWebhooks returns the endpoints of owner and when each has something due.

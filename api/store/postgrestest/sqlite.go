@@ -35,7 +35,8 @@ func OverSQLite(tb testing.TB, path string) (s *Server, dsn string) {
 		}
 		return &lite{conn: conn, shared: shared}, nil
 	})
-	// In the other modes pgx asks for the types of parameters, which SQLite does not tell, or writes them into the text.
+	// In the other modes pgx asks for the types of parameters, which SQLite does not tell, or writes them into the
+	// text.
 	return s, fmt.Sprintf("postgres://fanfare@%s/fanfare?sslmode=disable&default_query_exec_mode=exec", s.listener.Addr())
 }
 

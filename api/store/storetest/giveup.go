@@ -12,8 +12,8 @@ import (
 )
 
 var giveUpTests = []test{
-	// A caller may give up at any instant, also while a transaction begins or is committed. The change is then saved if and only if
-	// the store says so, and later transactions are not affected.
+	// A caller may give up at any instant, also while a transaction begins or is committed. The change is then saved if
+	// and only if the store says so, and later transactions are not affected.
 	{"callers that give up at any instant", func(e *env) {
 		t := e.tenant("acme")
 		began := time.Now()

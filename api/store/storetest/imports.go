@@ -267,7 +267,8 @@ var importTests = []test{
 		if c.Phone != "+447400123456" || c.FirstName != "Anna" || len(c.Attributes) != 1 || c.Attributes["office"] != "020 7946 0000" {
 			e.Errorf("got %+v", c)
 		}
-		// Of two that could be the name one is, and the other stays what it is; the one that was named is it in any case.
+		// Of two that could be the name one is, and the other stays what it is; the one that was named is it in any
+		// case.
 		e.load(t, l, importfile.CSV, "phone,Nome,first_name\n+393330000001,Ugo,Hugh\n")
 		if c := e.contacts(t, l)[1]; c.FirstName != "Hugh" || c.Attributes["nome"] != "Ugo" {
 			e.Errorf("got %+v, want Hugh, and nome beside it", c)

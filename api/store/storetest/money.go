@@ -118,8 +118,8 @@ var moneyTests = []test{
 		balance(e, t, store.Balance{Captured: 100})
 		checkLedger(e, t)
 	}},
-	// Money is reserved whole at confirm, so that a campaign is never suspended for want of credit by its own costs: what
-	// the balance does not cover is refused before anything is sent.
+	// Money is reserved whole at confirm, so that a campaign is never suspended for want of credit by its own costs:
+	// what the balance does not cover is refused before anything is sent.
 	{"eight workers on a balance worth 47,000 segments capture exactly 47,000", func(e *env) {
 		const price, segments, workers = 50_000, 47_000, 8
 		t := e.limited("acme", price*segments)

@@ -18,8 +18,9 @@ func clockOffset(ask func() (time.Time, error)) (time.Duration, error) {
 	return skew(at, before, time.Now()), nil
 }
 
-// skew returns how far a clock that said at is ahead of ours, which showed before when the question was sent and after when the
-// answer came. The clock was read at an unknown moment in between, so a difference within that time counts as none.
+// skew returns how far a clock that said at is ahead of ours, which showed before when the question was sent and after
+// when the answer came. The clock was read at an unknown moment in between, so a difference within that time counts as
+// none.
 func skew(at, before, after time.Time) time.Duration {
 	switch {
 	case at.Before(before):

@@ -1,5 +1,5 @@
-// Package doctor examines everything that Fanfare runs on and says, for each thing that is wrong, how to mend it. It changes
-// nothing: it creates no topic, table or file.
+// Package doctor examines everything that Fanfare runs on and says, for each thing that is wrong, how to mend it. It
+// changes nothing: it creates no topic, table or file.
 package doctor
 
 import (

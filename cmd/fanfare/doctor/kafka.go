@@ -295,7 +295,8 @@ func (k *kafkaExamination) missing(ctx context.Context, topics []schemas.Topic, 
 
 // groupsAndTransactions sends requests that only the coordinators of groups and of transactions can answer.
 func (k *kafkaExamination) groupsAndTransactions(ctx context.Context) {
-	// A heartbeat of a member that does not exist changes nothing. A user with rights on the group gets UNKNOWN_MEMBER_ID.
+	// A heartbeat of a member that does not exist changes nothing. A user with rights on the group gets
+	// UNKNOWN_MEMBER_ID.
 	beat := kmsg.NewPtrHeartbeatRequest()
 	beat.Group, beat.MemberID, beat.Generation = k.names.Group("doctor"), "doctor", -1
 	resp, err := patiently(ctx, func(ctx context.Context) (int16, error) {
@@ -338,8 +339,8 @@ func (k *kafkaExamination) groupsAndTransactions(ctx context.Context) {
 	}
 }
 
-// patiently repeats a request while its coordinator is not available: the first request for a coordinator makes the brokers
-// create its topic.
+// patiently repeats a request while its coordinator is not available: the first request for a coordinator makes the
+// brokers create its topic.
 func patiently(ctx context.Context, try func(context.Context) (int16, error)) (int16, error) {
 	ctx, cancel := context.WithTimeout(ctx, services.Timeout)
 	defer cancel()

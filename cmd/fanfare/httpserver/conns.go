@@ -135,8 +135,8 @@ type listener struct {
 	conns *conns
 }
 
-// Accept returns the next connection for which there is room. At the cap it closes an idle connection, or cuts off a client that
-// stalls, to make room; if there is none, it closes the new connection.
+// Accept returns the next connection for which there is room. At the cap it closes an idle connection, or cuts off a
+// client that stalls, to make room; if there is none, it closes the new connection.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		nc, err := l.Listener.Accept()
@@ -176,8 +176,8 @@ func (c *conns) cutStalled(why string) bool {
 	return c.cutLongest(why, c.times.stalled, func(doing int32) bool { return doing == reading || doing == writing || doing == finished })
 }
 
-// makeRoom cuts off clients that stall, because requests wait for a place. However many wait, it looks at the connections only
-// twenty times a second.
+// makeRoom cuts off clients that stall, because requests wait for a place. However many wait, it looks at the
+// connections only twenty times a second.
 func (c *conns) makeRoom() {
 	const every, most = 50 * time.Millisecond, 16
 	now, last := time.Now().UnixNano(), c.lastSwept.Load()
@@ -227,8 +227,8 @@ func (c *conns) say(msg string, args ...any) {
 	c.log.Warn(msg, append(args, "connections", c.count(), "most_connections", c.limits.Connections, "buffered_bytes", c.buffered.Load())...)
 }
 
-// buffer counts bytes that the client of a connection is about to be sent. At the cap it cuts off clients that stall while they
-// take their answers.
+// buffer counts bytes that the client of a connection is about to be sent. At the cap it cuts off clients that stall
+// while they take their answers.
 func (c *conns) buffer(to *conn, n int) {
 	c.account(to, n)
 	for c.buffered.Load() > c.limits.Buffered {

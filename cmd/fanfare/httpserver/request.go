@@ -75,8 +75,8 @@ func (w *response) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// deadline of the next piece: some seconds from now, but the client must have taken what it got so far at the slowest speed. A live
-// stream has no such bound: its parts are small and far between.
+// deadline of the next piece: some seconds from now, but the client must have taken what it got so far at the slowest
+// speed. A live stream has no such bound: its parts are small and far between.
 func (w *response) deadline(now time.Time) time.Time {
 	next := now.Add(w.conns.times.stall)
 	if w.sent < piece {

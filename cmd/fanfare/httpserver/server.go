@@ -54,7 +54,8 @@ type Kind int
 const (
 	// Write: sends, changes. They wait for Kafka or for the store. They have all places of [Limits].
 	Write Kind = iota
-	// Read: lists, statistics. They need CPU and the store, which the stages need, too. They have a quarter of the places.
+	// Read: lists, statistics. They need CPU and the store, which the stages need, too. They have a quarter of the
+	// places.
 	Read
 	// Upload: long bodies, such as imports. They have an eighth of the places.
 	Upload

@@ -67,7 +67,8 @@ func dial(t *testing.T, addr, text string) net.Conn {
 	return c
 }
 
-// get makes a request on a connection of its own. It retries while the server closes the connection without an answer, as clients do.
+// get makes a request on a connection of its own. It retries while the server closes the connection without an answer,
+// as clients do.
 func get(t *testing.T, addr, path string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
@@ -147,7 +148,8 @@ func TestConnectionsAreCapped(t *testing.T) {
 	}
 }
 
-// Readers that do not read: their answers are at most the cap, others are answered meanwhile, and in the end they are cut off.
+// Readers that do not read: their answers are at most the cap, others are answered meanwhile, and in the end they are
+// cut off.
 func TestReadersThatDoNotRead(t *testing.T) {
 	t.Parallel()
 	const readers, size, most = 100, 8 << 20, 32 << 20

@@ -116,8 +116,8 @@ func (w *waiting) finish(ctx context.Context, s *Setup, c *client, out *printer,
 	return nil
 }
 
-// download writes what a link leads to into a file, - for out. It returns the name of the file and its size. A file that breaks off is
-// removed.
+// download writes what a link leads to into a file, - for out. It returns the name of the file and its size. A file
+// that breaks off is removed.
 func (c *client) download(ctx context.Context, link, name string, out io.Writer) (saved string, n int64, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+link, nil)
 	if err != nil {

@@ -26,7 +26,8 @@ type importOptions struct {
 	mapping      []string
 }
 
-// importFile makes `fanfare import FILE` of the noun import: it uploads a file, starts its import and waits for the end.
+// importFile makes `fanfare import FILE` of the noun import: it uploads a file, starts its import and waits for the
+// end.
 func (s *Setup) importFile(parent *cobra.Command) {
 	var o importOptions
 	parent.Use = "import FILE"
@@ -189,8 +190,8 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progressBar shows how far something is: on a terminal as a bar that is drawn again in its place, elsewhere as one line each few
-// seconds.
+// progressBar shows how far something is: on a terminal as a bar that is drawn again in its place, elsewhere as one
+// line each few seconds.
 type progressBar struct {
 	w        io.Writer
 	terminal bool

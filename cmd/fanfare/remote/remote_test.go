@@ -143,7 +143,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// X1: fanfare import uploads a file, maps its columns, waits for the end and says what was done; a failed import is an error.
+// X1: fanfare import uploads a file, maps its columns, waits for the end and says what was done; a failed import is an
+// error.
 func TestImportFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "people.csv")
 	if err := os.WriteFile(file, []byte("Cellulare\n+393330000001\n"), 0o600); err != nil {

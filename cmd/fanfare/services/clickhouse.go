@@ -57,8 +57,8 @@ func OpenClickHouse(ctx context.Context, dsn string) (driver.Conn, *Problem) {
 	return nil, clickHouseProblem(ctx, reachable, opts, err)
 }
 
-// leastClickHouse is the first version that passes the deduplication token of an insert on to the tables behind materialized
-// views. In older versions a repeated insert counts twice there.
+// leastClickHouse is the first version that passes the deduplication token of an insert on to the tables behind
+// materialized views. In older versions a repeated insert counts twice there.
 var leastClickHouse = [2]uint64{24, 8}
 
 // clickHouseTooOld says that a version is too old; nil: it is not.
@@ -70,8 +70,9 @@ func clickHouseTooOld(addr string, major, minor uint64) *Problem {
 		fmt.Sprintf("use ClickHouse %d.%d or newer: in older versions a repeated insert counts twice", leastClickHouse[0], leastClickHouse[1]))
 }
 
-// chTransient are the error codes of conditions that pass: time-outs and network errors between nodes, too many queries, no memory
-// or threads, a Keeper that is away, tables that are read-only or still loading, a server that shuts down, a replica that is behind.
+// chTransient are the error codes of conditions that pass: time-outs and network errors between nodes, too many
+// queries, no memory or threads, a Keeper that is away, tables that are read-only or still loading, a server that shuts
+// down, a replica that is behind.
 var chTransient = []int32{159, 202, 209, 210, 225, 236, 241, 242, 279, 319, 394, 425, 439, 999}
 
 // ClickHouseMayPass reports whether an error of ClickHouse may go away while one waits.

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// DataProblem says why nothing can be kept in the directory given by --data, which need not exist yet; nil: it can be used.
-// It changes nothing.
+// DataProblem says why nothing can be kept in the directory given by --data, which need not exist yet; nil: it can be
+// used. It changes nothing.
 func DataProblem(dir string) *Problem {
 	const fix = "give another directory with --data, or make this one writable for the user that runs fanfare"
 	at := ExistingParent(dir)

@@ -24,8 +24,8 @@ func (k Kafka) expected() expected {
 	}
 }
 
-// OpenKafka connects as the roles do. It returns a client once a broker has answered it and let it in, and the addresses of
-// the brokers that can be reached.
+// OpenKafka connects as the roles do. It returns a client once a broker has answered it and let it in, and the
+// addresses of the brokers that can be reached.
 func OpenKafka(ctx context.Context, k Kafka) (*kgo.Client, []string, *Problem) {
 	seeds := DialAll(ctx, "--kafka", k.Brokers)
 	opts, err := k.ClientOptions()

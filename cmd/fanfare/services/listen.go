@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// Listen listens on the address given by --http. The error of a busy port is a [Problem] and wraps [syscall.EADDRINUSE].
+// Listen listens on the address given by --http. The error of a busy port is a [Problem] and wraps
+// [syscall.EADDRINUSE].
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return ListenFor(ctx, "--http", addr)
 }

@@ -36,7 +36,8 @@ func DialAll(ctx context.Context, flag string, addrs []string) []*Problem {
 	return all
 }
 
-// firstReachable returns the first of the addresses that can be reached. If none can, it returns why the first one cannot.
+// firstReachable returns the first of the addresses that can be reached. If none can, it returns why the first one
+// cannot.
 func firstReachable(ctx context.Context, flag string, addrs []string) (string, *Problem) {
 	all := DialAll(ctx, flag, addrs)
 	for i, p := range all {
@@ -92,8 +93,8 @@ func tlsProblem(addr, withoutTLS string, err error) *Problem {
 	return nil
 }
 
-// reason returns the innermost text of an error. It leaves out what differs from attempt to attempt, such as the port that the
-// client connects from, so that the same problem has the same text each time.
+// reason returns the innermost text of an error. It leaves out what differs from attempt to attempt, such as the port
+// that the client connects from, so that the same problem has the same text each time.
 func reason(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return "no answer in time"

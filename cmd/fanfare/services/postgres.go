@@ -46,7 +46,8 @@ func OpenPostgres(ctx context.Context, dsn string) (*pgx.Conn, *Problem) {
 // leastPostgres is the first version with identity columns.
 const leastPostgres = 10
 
-// postgresNotUsable says that a Postgres which lets us in cannot be used: it is too old, or a standby, as it is in a failover.
+// postgresNotUsable says that a Postgres which lets us in cannot be used: it is too old, or a standby, as it is in a
+// failover.
 func postgresNotUsable(ctx context.Context, conn *pgx.Conn, addr string) *Problem {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -74,9 +75,10 @@ const (
 	pgCannotConnect   = "57P03"
 )
 
-// pgTransient are the classes of codes, and single codes, of conditions that pass: connections that break, serialization failures
-// and deadlocks, missing resources (connections, memory, disk), a lock that another session holds, an operator's intervention
-// (a shutdown or a start), errors of the system, and a transaction on a server that has just become a standby.
+// pgTransient are the classes of codes, and single codes, of conditions that pass: connections that break,
+// serialization failures and deadlocks, missing resources (connections, memory, disk), a lock that another session
+// holds, an operator's intervention (a shutdown or a start), errors of the system, and a transaction on a server that
+// has just become a standby.
 var pgTransient = []string{"08", "40", "53", "55P03", "57", "58", "25006"}
 
 // PostgresMayPass reports whether an error of Postgres may go away while one waits.

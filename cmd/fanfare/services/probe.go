@@ -46,7 +46,8 @@ var greetings = []struct {
 	{protocolHTTP, "GET /ping HTTP/1.0\r\n\r\n", func(a []byte) bool {
 		return bytes.HasPrefix(a, []byte("HTTP/")) && !bytes.Contains(a, []byte("clickhouse-client"))
 	}},
-	// The hello of the native protocol, revision 54032, database default, user nobody. A hello or an exception comes back.
+	// The hello of the native protocol, revision 54032, database default, user nobody. A hello or an exception comes
+	// back.
 	{protocolClickHouse, "\x00\x07fanfare\x01\x00\x90\xa6\x03\x07default\x06nobody\x00", func(a []byte) bool {
 		return len(a) > 2 && (a[0] == 0 && a[1] > 0 && a[1] < 64 && a[2] > ' ' || a[0] == 2 && len(a) > 20)
 	}},
@@ -54,7 +55,8 @@ var greetings = []struct {
 	{protocolKafka, "\x00\x00\x00\x0a\x00\x12\x00\x00\x66\x61\x6e\x66\xff\xff", func(a []byte) bool { return len(a) >= 8 && string(a[4:8]) == "fanf" }},
 }
 
-// probe finds out which protocol the server at addr speaks. It sends every greeting at once, each on its own connection.
+// probe finds out which protocol the server at addr speaks. It sends every greeting at once, each on its own
+// connection.
 func probe(ctx context.Context, addr string) protocol {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -127,8 +129,9 @@ type expected struct {
 	port            string // the usual ports, in a sentence
 }
 
-// call runs a first request, which should be answered within [Timeout]. A server that speaks another protocol may never answer:
-// if no answer has come after a second, call probes the server, and ends the request if the protocol is another one.
+// call runs a first request, which should be answered within [Timeout]. A server that speaks another protocol may never
+// answer: if no answer has come after a second, call probes the server, and ends the request if the protocol is another
+// one.
 func (e expected) call(ctx context.Context, addr string, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -149,7 +152,8 @@ func (e expected) call(ctx context.Context, addr string, request func(context.Co
 	return <-done
 }
 
-// problem says that the server at addr speaks another protocol; nil: it speaks the expected one, or a probe cannot tell.
+// problem says that the server at addr speaks another protocol; nil: it speaks the expected one, or a probe cannot
+// tell.
 func (e expected) problem(ctx context.Context, addr string) *Problem {
 	otherPort := fmt.Sprintf("correct the port after %s; %s", e.flag, e.port)
 	switch got := probe(ctx, addr); got {

@@ -11,7 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// LogRedis sends what the client of Redis itself logs to log, at debug: who waits for Redis says so once for each change.
+// LogRedis sends what the client of Redis itself logs to log, at debug: who waits for Redis says so once for each
+// change.
 func LogRedis(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
 
 type redisLog struct{ log *slog.Logger }
@@ -53,11 +54,12 @@ func OpenRedis(ctx context.Context, addr string) (redis.UniversalClient, *Proble
 	return rdb, nil
 }
 
-// leastRedis is the first version in which a script may write after it has called TIME, as the scripts of the limiter do.
+// leastRedis is the first version in which a script may write after it has called TIME, as the scripts of the limiter
+// do.
 const leastRedis = 5
 
-// redisNotUsable says that a Redis which answers cannot be used: it is too old, or a replica, as it is for a moment in a failover.
-// It says nothing if the user may not run INFO.
+// redisNotUsable says that a Redis which answers cannot be used: it is too old, or a replica, as it is for a moment in
+// a failover. It says nothing if the user may not run INFO.
 func redisNotUsable(ctx context.Context, rdb redis.UniversalClient, addr string) *Problem {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()

@@ -1,8 +1,8 @@
-// Package services connects to the services that Fanfare runs on: Kafka, Redis, Postgres and ClickHouse. When a service cannot
-// be used, it says in words why, what to do about it, and whether waiting may help.
+// Package services connects to the services that Fanfare runs on: Kafka, Redis, Postgres and ClickHouse. When a service
+// cannot be used, it says in words why, what to do about it, and whether waiting may help.
 //
-// The Open functions connect with the same settings as the roles do and return once the service has let them in. They are used
-// when a process starts and by `fanfare doctor`.
+// The Open functions connect with the same settings as the roles do and return once the service has let them in. They
+// are used when a process starts and by `fanfare doctor`.
 package services
 
 import (
@@ -106,7 +106,8 @@ type Wait int
 const (
 	// WaitNot: only a person can solve it, such as a wrong password, protocol or version.
 	WaitNot Wait = iota
-	// WaitBriefly: probably a wrong setting, but a service that is just starting or stopping may look the same for a moment.
+	// WaitBriefly: probably a wrong setting, but a service that is just starting or stopping may look the same for a
+	// moment.
 	WaitBriefly
 	// WaitLong: a service that is starting, failing over or overloaded looks like this.
 	WaitLong

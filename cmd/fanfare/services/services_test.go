@@ -42,8 +42,8 @@ func clickHouseGreets(c net.Conn) {
 	_, _ = c.Write([]byte("\x02\x04\x02\x00\x00" + text))
 }
 
-// kafkaGreets answers ApiVersions and closes the connection on everything else. The fake cluster would allocate as many bytes as
-// the first four bytes of a request say, which is a gigabyte in the greetings of other protocols.
+// kafkaGreets answers ApiVersions and closes the connection on everything else. The fake cluster would allocate as many
+// bytes as the first four bytes of a request say, which is a gigabyte in the greetings of other protocols.
 func kafkaGreets(c net.Conn) {
 	head := make([]byte, 12)
 	if _, err := io.ReadFull(c, head); err != nil || string(head[:3]) != "\x00\x00\x00" || head[5] != 18 {

@@ -18,8 +18,8 @@ const (
 // briefly is how long a [WaitBriefly] problem is waited for.
 const briefly = 4 * time.Second
 
-// A Waiter waits, while a process starts, for services that are starting too. It logs when a service begins to be waited for,
-// when the problem changes, and when the service is ready: one line each.
+// A Waiter waits, while a process starts, for services that are starting too. It logs when a service begins to be
+// waited for, when the problem changes, and when the service is ready: one line each.
 type Waiter struct {
 	Log *slog.Logger
 	// Timeout is how long to wait for a service, from Began on.
@@ -27,8 +27,8 @@ type Waiter struct {
 	Began   time.Time
 }
 
-// For calls try until it returns no problem. It gives up at once if waiting does not help, and else after the time-out. flag is the
-// flag with the address of the service, such as --kafka: it begins the error.
+// For calls try until it returns no problem. It gives up at once if waiting does not help, and else after the time-out.
+// flag is the flag with the address of the service, such as --kafka: it begins the error.
 func (w Waiter) For(ctx context.Context, flag string, try func(context.Context) *Problem) error {
 	backoff := stream.NewBackoff(firstRetry, lastRetry)
 	log := w.Log.With("service", flag)

@@ -124,7 +124,8 @@ func redisAnswers(command, answer string) func(net.Conn) {
 	return servicestest.Redis(map[string]string{command: answer})
 }
 
-// Every condition that passes by itself is waited for, with one log line when it begins and one when it is over. A7, A6.
+// Every condition that passes by itself is waited for, with one log line when it begins and one when it is over. A7,
+// A6.
 func TestStartWaitsForConditionsThatPass(t *testing.T) {
 	t.Parallel()
 	kafka := forward(fakeKafka(t).ListenAddrs()[0])
@@ -196,7 +197,8 @@ func TestStartWaitsForConditionsThatPass(t *testing.T) {
 	}
 }
 
-// waits waits for the service at addr and wants the problem found; mend is called at the first line of the log, and must end it.
+// waits waits for the service at addr and wants the problem found; mend is called at the first line of the log, and
+// must end it.
 func waits(t *testing.T, flag, addr, found string, mend func()) {
 	t.Helper()
 	log := &logged{onWait: sync.OnceFunc(mend)}
@@ -280,8 +282,8 @@ func TestStartEndsForWhatStays(t *testing.T) {
 	}
 }
 
-// A login that the broker answers by closing the connection is worth a short wait, not the whole time-out: a broker that stops
-// does the same.
+// A login that the broker answers by closing the connection is worth a short wait, not the whole time-out: a broker
+// that stops does the same.
 func TestStartWaitsBrieflyForALogin(t *testing.T) {
 	t.Parallel()
 	c := fakeKafka(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "fan", "fare"))

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Gateway is Kannel: bearerbox, which is a client of a message centre, and smsbox, which takes messages over HTTP and tells what becomes
-// of them by calling URLs.
+// Gateway is Kannel: bearerbox, which is a client of a message centre, and smsbox, which takes messages over HTTP and
+// tells what becomes of them by calling URLs.
 type Gateway struct {
 	// SendSMS is the URL that takes messages, without its query; User and Password are to be in it.
 	SendSMS, User, Password string

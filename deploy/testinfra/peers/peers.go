@@ -1,5 +1,5 @@
-// Package peers starts programs that speak to carriers, or are one, and that we did not write, so that tests do not only hold our
-// code against itself:
+// Package peers starts programs that speak to carriers, or are one, and that we did not write, so that tests do not
+// only hold our code against itself:
 //
 //	NodeSMPP   npm smpp 0.5.1, as a message centre (smsc.js)
 //	Kannel     Debian's kannel, as a client of our message centre and as an HTTP gateway
@@ -7,9 +7,9 @@
 //	Tshark     Wireshark's dissector of SMPP and of short messages
 //	Twilio     npm twilio 6.3.1, as the maker and the judge of callbacks' signatures (twilio.js)
 //
-// They are installed by the script install, from Debian and npm; nothing of their code is kept here. A test that needs one is skipped
-// unless FANFARE_TEST_INTEGRATION is set, as make integration does: then a peer that is missing is installed, and if that fails the
-// test does.
+// They are installed by the script install, from Debian and npm; nothing of their code is kept here. A test that needs
+// one is skipped unless FANFARE_TEST_INTEGRATION is set, as make integration does: then a peer that is missing is
+// installed, and if that fails the test does.
 package peers
 
 import (

@@ -89,8 +89,8 @@ func (r *Recording) add(c *recorded, side int, b []byte) {
 	}
 }
 
-// Dissect has Wireshark read a recording and returns, for each packet that the filter lets through, the fields, separated by tabs; several
-// values of a field in one packet are separated by `|`.
+// Dissect has Wireshark read a recording and returns, for each packet that the filter lets through, the fields,
+// separated by tabs; several values of a field in one packet are separated by `|`.
 func (r *Recording) Dissect(tb testing.TB, filter string, fields ...string) []string {
 	tb.Helper()
 	Need(tb, Tshark)

@@ -2,8 +2,8 @@
 //
 //	go run ./deploy/testinfra/with go test -run Integration ./...
 //
-// It uses the addresses in FANFARE_TEST_*, starts the other services, and stops them when the command has ended. Its exit code is
-// that of the command.
+// It uses the addresses in FANFARE_TEST_*, starts the other services, and stops them when the command has ended. Its
+// exit code is that of the command.
 package main
 
 import (

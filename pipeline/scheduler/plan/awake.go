@@ -8,9 +8,9 @@ import (
 	"fanfare/schemas"
 )
 
-// A round of decisions examines only campaigns that are awake: something about them changed since the last round, or something is
-// due. A campaign with nothing to do sleeps until then. So thousands of campaigns that are paused, scheduled, or only await
-// receipts cost nothing.
+// A round of decisions examines only campaigns that are awake: something about them changed since the last round, or
+// something is due. A campaign with nothing to do sleeps until then. So thousands of campaigns that are paused,
+// scheduled, or only await receipts cost nothing.
 
 // reviewEvery is how often every campaign is examined even if nothing woke it, so that no change is missed for longer.
 const reviewEvery = time.Minute

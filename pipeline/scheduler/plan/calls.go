@@ -6,13 +6,14 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 )
 
-// callLease is after how long a call that nothing more is heard of counts as over: longer than nearly every call, and short enough that
-// a campaign whose receipts were lost goes on.
+// callLease is after how long a call that nothing more is heard of counts as over: longer than nearly every call, and
+// short enough that a campaign whose receipts were lost goes on.
 const callLease = 30 * time.Minute
 
-// callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until it was not handed over, or until
-// its last receipt; without one, for [callLease] after the hand-over. A call that a person gave up holds none. A successor counts the
-// leases from the campaign's newest hand-over, which its state has: they end at the latest [callLease] after that.
+// callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until it was not
+// handed over, or until its last receipt; without one, for [callLease] after the hand-over. A call that a person gave
+// up holds none. A successor counts the leases from the campaign's newest hand-over, which its state has: they end at
+// the latest [callLease] after that.
 type callSlots struct {
 	stale bool // the sets have changed since live was counted
 	live  int64

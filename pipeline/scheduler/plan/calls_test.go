@@ -33,8 +33,8 @@ func (w *env) callsNow(number uint64) int {
 	return n
 }
 
-// R23: never more than maxConcurrent calls of a campaign at the same time, also at retries and when the scheduler is replaced; and everybody
-// is called in the end.
+// R23: never more than maxConcurrent calls of a campaign at the same time, also at retries and when the scheduler is
+// replaced; and everybody is called in the end.
 func TestCallsAtTheSameTime(t *testing.T) {
 	for _, most := range []uint32{1, 7} {
 		w := newEnv(uint64(most))
@@ -69,7 +69,8 @@ func TestCallsAtTheSameTime(t *testing.T) {
 	}
 }
 
-// A call whose receipt never comes holds its slot for the lease, and no longer, also when the scheduler is replaced meanwhile.
+// A call whose receipt never comes holds its slot for the lease, and no longer, also when the scheduler is replaced
+// meanwhile.
 func TestCallsWithoutReceiptEnd(t *testing.T) {
 	w := newEnv(3)
 	w.addRoute("sim", 500)

@@ -76,15 +76,16 @@ type Campaign struct {
 	queuedAt int64 // the time of its entry among the sleeping ones, 0: it has none
 	inRing   bool  // it is in the rings of its routes
 
-	// settledInLog: its cursor says that it settled; a store that was restored from an older copy does not know. settledMs and
-	// finalCost are what the cursor says.
+	// settledInLog: its cursor says that it settled; a store that was restored from an older copy does not know.
+	// settledMs and finalCost are what the cursor says.
 	settledInLog bool
 	settledMs    int64
 	finalCost    uint64
 
 	// broken: the scheduler cannot read a record of it in `cursors` or `chunks`; see [Planner.SetAside].
 	broken bool
-	// Fields and sets that a newer version wrote and this version does not know. The scheduler writes them again unchanged.
+	// Fields and sets that a newer version wrote and this version does not know. The scheduler writes them again
+	// unchanged.
 	unknownCursor, unknownParts []byte
 	unknownSets                 []*fanfarev1.CursorSets_Set
 	annotations                 []annotation
@@ -205,7 +206,8 @@ func (c *Campaign) undealt() uint32 {
 	return c.total - c.next
 }
 
-// released is the end of the recipients that may be dealt for the first time by now: those of the batches whose time has come.
+// released is the end of the recipients that may be dealt for the first time by now: those of the batches whose time
+// has come.
 func (c *Campaign) released(now int64) uint32 {
 	batches := c.record.GetBatches()
 	if len(batches) == 0 {
@@ -288,8 +290,8 @@ func (c *Campaign) makeAllReady() {
 	c.nextDue = 0
 }
 
-// moveDueToReady moves the recipients whose time has come. A set that waits for the calling hours uses the current hours. Where recipients
-// have hours of their own, they are asked at the deal.
+// moveDueToReady moves the recipients whose time has come. A set that waits for the calling hours uses the current
+// hours. Where recipients have hours of their own, they are asked at the deal.
 func (c *Campaign) moveDueToReady(now int64) {
 	if c.nextDue == 0 || c.nextDue > now {
 		return
@@ -311,8 +313,8 @@ func (c *Campaign) moveDueToReady(now int64) {
 	}
 }
 
-// dropHandled removes from s, a set of recipients to be dealt again after the n-th try, those that are final, were handed over
-// after all, or were already dealt again.
+// dropHandled removes from s, a set of recipients to be dealt again after the n-th try, those that are final, were
+// handed over after all, or were already dealt again.
 func (c *Campaign) dropHandled(n int, s *roaring.Bitmap) {
 	t := c.tries[n-1]
 	if later := c.have(n + 1); later != nil {
@@ -349,7 +351,8 @@ func (c *Campaign) forget() {
 	c.unsaved = false
 }
 
-// receiptWindow is how long receipts are awaited after the last hand-over: the campaign's own, else the longest of its routes.
+// receiptWindow is how long receipts are awaited after the last hand-over: the campaign's own, else the longest of its
+// routes.
 func (c *Campaign) receiptWindow() int64 {
 	if w := c.record.GetReceiptWindowMs(); w > 0 {
 		return w

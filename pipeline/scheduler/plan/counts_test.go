@@ -6,7 +6,8 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 )
 
-// counts says in which bucket a campaign's recipients are, by the same algebra as the statistics. Each is in exactly one.
+// counts says in which bucket a campaign's recipients are, by the same algebra as the statistics. Each is in exactly
+// one.
 type counts struct {
 	total                            uint64
 	pending, ambiguous, never        uint64 // never: not sent or skipped

@@ -61,8 +61,8 @@ func (d *Deal) Chunk() *fanfarev1.Chunk {
 	return ch
 }
 
-// Deals returns what is to be dealt now and counts it as dealt. A caller that fails to write a deal must discard the planner and
-// read the topics again.
+// Deals returns what is to be dealt now and counts it as dealt. A caller that fails to write a deal must discard the
+// planner and read the topics again.
 func (pl *Planner) Deals(now time.Time) []Deal {
 	at := ms(now)
 	pl.wakeDue(at)
@@ -86,8 +86,8 @@ func (pl *Planner) Deals(now time.Time) []Deal {
 	return out
 }
 
-// serveRoutes deals on the routes in turn. A route that has much to deal cannot use up what a round may deal: the routes that got
-// nothing are first in the next one.
+// serveRoutes deals on the routes in turn. A route that has much to deal cannot use up what a round may deal: the
+// routes that got nothing are first in the next one.
 func (pl *Planner) serveRoutes(now int64, out []Deal) []Deal {
 	n := len(pl.ordered)
 	for i := range n {
@@ -108,7 +108,8 @@ func (pl *Planner) serveRoutes(now int64, out []Deal) []Deal {
 	return out
 }
 
-// quantum is how many recipients a turn at a route may deal: a quarter of what may be in flight there, and a chunk at most.
+// quantum is how many recipients a turn at a route may deal: a quarter of what may be in flight there, and a chunk at
+// most.
 func (r *route) quantum() int64 { return chunkOf(r.limit()) }
 
 func chunkOf(target int64) int64 { return min(audience.BlobSize, max(1, target/4)) }
@@ -189,8 +190,8 @@ func (pl *Planner) serveShare(r *route, s *tenantTurn, now int64) (Deal, bool) {
 	return Deal{}, false
 }
 
-// next makes the next deal of a campaign on a route: first recipients that were returned, then retries, then recipients that
-// were never dealt.
+// next makes the next deal of a campaign on a route: first recipients that were returned, then retries, then recipients
+// that were never dealt.
 func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 	if c.blobs == nil || !c.isOpen(now) || !c.own.room(r) {
 		return Deal{}, false
@@ -267,8 +268,8 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 	return d, true
 }
 
-// gather removes up to size recipients of one blob, of those in [first, end), from a set and returns those that may still be dealt
-// again after the n-th try.
+// gather removes up to size recipients of one blob, of those in [first, end), from a set and returns those that may
+// still be dealt again after the n-th try.
 func (c *Campaign) gather(n int, from *roaring.Bitmap, first, end uint32, size int) (audience.Index, *roaring.Bitmap) {
 	for {
 		seq := nextPresent(from, first, end)
@@ -319,14 +320,14 @@ func (pl *Planner) finishDeal(c *Campaign, d *Deal, r *route, now int64) {
 	c.nameInCursor(d)
 }
 
-// cancels deals the undealt and the waiting recipients of a stopped campaign as chunks that make no messages. No limit holds
-// for them.
+// cancels deals the undealt and the waiting recipients of a stopped campaign as chunks that make no messages. No limit
+// holds for them.
 func (pl *Planner) cancels(c *Campaign, now int64, out []Deal) []Deal {
 	return pl.without(c, 0, schemas.MaxSeq+1, schemas.KindSkipped, schemas.CodeCancelled, now, out)
 }
 
-// without deals the undealt and the waiting recipients of [first, end) as chunks that make no messages: the expander writes an outcome
-// of that kind and code for each.
+// without deals the undealt and the waiting recipients of [first, end) as chunks that make no messages: the expander
+// writes an outcome of that kind and code for each.
 func (pl *Planner) without(c *Campaign, first, end uint32, kind schemas.Kind, code schemas.Code, now int64, out []Deal) []Deal {
 	most := min(end, c.total)
 	for at := first; len(out) < cancelsAtOnce && c.blobs != nil && c.undealt() > 0; {

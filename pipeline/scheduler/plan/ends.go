@@ -8,8 +8,8 @@ import (
 	"fanfare/schemas"
 )
 
-// lostAfter is how long after its not_after a deal without an outcome is given up. After not_after no sender may hand it over,
-// and the sender that holds it has had the time to report.
+// lostAfter is how long after its not_after a deal without an outcome is given up. After not_after no sender may hand
+// it over, and the sender that holds it has had the time to report.
 const lostAfter = 10 * time.Minute
 
 const minute = time.Minute
@@ -43,8 +43,8 @@ func (pl *Planner) finish(c *Campaign, seq uint32, n int, kind schemas.Kind, cod
 	}
 }
 
-// Ends returns up to most ends and counts them as written. A caller that fails to write them must discard the planner and read
-// the topics again.
+// Ends returns up to most ends and counts them as written. A caller that fails to write them must discard the planner
+// and read the topics again.
 func (pl *Planner) Ends(now time.Time, most int) []End {
 	pl.noteDisabled(ms(now))
 	pl.wakeDue(ms(now))
@@ -68,8 +68,8 @@ func (pl *Planner) Ends(now time.Time, most int) []End {
 	return pl.TakeEnds(most)
 }
 
-// EndsPending reports whether an end is decided that no call has returned yet. Sets may be written only when none is: decided
-// ends are not part of them.
+// EndsPending reports whether an end is decided that no call has returned yet. Sets may be written only when none is:
+// decided ends are not part of them.
 func (pl *Planner) EndsPending() bool {
 	for _, c := range pl.awake { // a campaign with notes is awake
 		if c.record != nil && pl.tracks(c) {
@@ -120,8 +120,8 @@ func (c *Campaign) stale(e End) bool {
 	}
 }
 
-// endStranded ends recipients that wait to be dealt on a route that has been disabled for longer than a message of the campaign is
-// valid: a wait has an end.
+// endStranded ends recipients that wait to be dealt on a route that has been disabled for longer than a message of the
+// campaign is valid: a wait has an end.
 func (pl *Planner) endStranded(c *Campaign, now int64) {
 	left := endsAtOnce
 	for i, t := range c.tries {
@@ -161,7 +161,8 @@ func (pl *Planner) noteDisabled(now int64) {
 	}
 }
 
-// endWithoutAudience ends the recipients of a stopped campaign that would be cancelled by chunks, if the audience were not lost.
+// endWithoutAudience ends the recipients of a stopped campaign that would be cancelled by chunks, if the audience were
+// not lost.
 func (pl *Planner) endWithoutAudience(c *Campaign) {
 	left := endsAtOnce
 	for seq := c.next; left > 0 && c.undealt() > 0 && seq < c.total; seq++ {

@@ -80,8 +80,8 @@ func TestReceiptWindow(t *testing.T) {
 	tb.wantEnd(2, 1, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 }
 
-// TestRouteSwitchedOff: recipients that wait for a retry on a route that is switched off end when their validity is over, and the
-// campaign settles.
+// TestRouteSwitchedOff: recipients that wait for a retry on a route that is switched off end when their validity is
+// over, and the campaign settles.
 func TestRouteSwitchedOff(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3)) // valid for an hour
@@ -115,7 +115,8 @@ func TestRouteSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestFollowingTryEnds: when the try after a bounce is never handed over, the recipient ends as undelivered with the bounce's code.
+// TestFollowingTryEnds: when the try after a bounce is never handed over, the recipient ends as undelivered with the
+// bounce's code.
 func TestFollowingTryEnds(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))

@@ -17,8 +17,8 @@ const (
 	partitions = 6
 )
 
-// env is everything around the core, in memory and with a clock of its own: a store, a carrier, the log of deliveries. It is
-// driven by one seed. Its oracles see what the core deals and what really happened, never what the core thinks.
+// env is everything around the core, in memory and with a clock of its own: a store, a carrier, the log of deliveries.
+// It is driven by one seed. Its oracles see what the core deals and what really happened, never what the core thinks.
 type env struct {
 	rng     *rand.Rand
 	planner *Planner
@@ -220,7 +220,8 @@ func (w *env) serveStore() {
 	}
 }
 
-// checkMoney holds that what is captured never goes down, and remembers the most that the campaign may cost by what was said.
+// checkMoney holds that what is captured never goes down, and remembers the most that the campaign may cost by what was
+// said.
 func (w *env) checkMoney(number uint64, ch *schemas.Change) {
 	if !ch.Settled && ch.CapturedSoFar < w.soFar[number] {
 		w.fault("%s: captured so far %d, it was %d", ch.Campaign, ch.CapturedSoFar, w.soFar[number])

@@ -124,7 +124,8 @@ func million(tb testing.TB) *Planner {
 	return w.planner
 }
 
-// records are the encoded deliveries of a million messages as a partition holds them: sent, then delivered, in rough order.
+// records are the encoded deliveries of a million messages as a partition holds them: sent, then delivered, in rough
+// order.
 func records() [][]byte {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var out [][]byte
@@ -221,8 +222,9 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportMetric(float64(size), "bytes")
 }
 
-// BenchmarkIdleStep is a whole round of decisions with 10,000 open campaigns of 100 tenants on 10 routes that have nothing to do:
-// scheduled, paused, in flight, and awaiting receipts. A round is made every 10 ms, so 1 % of a core is 100 µs.
+// BenchmarkIdleStep is a whole round of decisions with 10,000 open campaigns of 100 tenants on 10 routes that have
+// nothing to do: scheduled, paused, in flight, and awaiting receipts. A round is made every 10 ms, so 1 % of a core is
+// 100 µs.
 func BenchmarkIdleStep(b *testing.B) {
 	w := newEnv(1)
 	const long = 10_000 * time.Hour // a round takes 10 ms, and millions of rounds are measured

@@ -9,7 +9,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestDoubtIsNeverDealt: an ambiguous recipient is dealt again only when its holder gives it back, or the carrier says no.
+// TestDoubtIsNeverDealt: an ambiguous recipient is dealt again only when its holder gives it back, or the carrier says
+// no.
 func TestDoubtIsNeverDealt(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3))
@@ -43,8 +44,8 @@ func TestContradiction(t *testing.T) {
 	}
 }
 
-// TestSenderClockAhead: a sender whose clock is ahead sees calling hours end before the scheduler does. What it gives back waits for the next opening,
-// and does not come and go until our clock has reached the end too.
+// TestSenderClockAhead: a sender whose clock is ahead sees calling hours end before the scheduler does. What it gives
+// back waits for the next opening, and does not come and go until our clock has reached the end too.
 func TestSenderClockAhead(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -98,7 +99,8 @@ func TestReview(t *testing.T) {
 	}
 }
 
-// TestAfterSettled: what was written before the campaign was settled has been dealt with, and is not ended again when it is read again.
+// TestAfterSettled: what was written before the campaign was settled has been dealt with, and is not ended again when
+// it is read again.
 func TestAfterSettled(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -200,7 +202,8 @@ func TestNextLeg(t *testing.T) {
 	}
 }
 
-// TestRefusalAtEndOfChain: a refusal that would fall back ends the recipient with its code when the chain has no further leg.
+// TestRefusalAtEndOfChain: a refusal that would fall back ends the recipient with its code when the chain has no
+// further leg.
 func TestRefusalAtEndOfChain(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 1, 500, rcsLeg("sim"))
@@ -210,8 +213,8 @@ func TestRefusalAtEndOfChain(t *testing.T) {
 	tb.wantEnd(0, 1, schemas.KindNotSent, schemas.CodeTemplateNotFound)
 }
 
-// TestStaleFreezeError: an error about the audience of an older version does not fail the campaign that was confirmed since with
-// other lists.
+// TestStaleFreezeError: an error about the audience of an older version does not fail the campaign that was confirmed
+// since with other lists.
 func TestStaleFreezeError(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 10, 500, smsLeg(3))
@@ -239,7 +242,8 @@ func TestStaleFreezeError(t *testing.T) {
 	}
 }
 
-// TestPauseAfterCompleted: retries after a late bounce go on under completed (pipeline.md 3.5); pause holds them, resume goes on.
+// TestPauseAfterCompleted: retries after a late bounce go on under completed (pipeline.md 3.5); pause holds them,
+// resume goes on.
 func TestPauseAfterCompleted(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -308,8 +312,8 @@ func TestEventBeforeRecord(t *testing.T) {
 	}
 }
 
-// TestEventBeforeAudience: a successor's view may be older than its predecessor's was. Events about recipients that it does not
-// know yet is not lost, for it is not read again.
+// TestEventBeforeAudience: a successor's view may be older than its predecessor's was. Events about recipients that it
+// does not know yet is not lost, for it is not read again.
 func TestEventBeforeAudience(t *testing.T) {
 	tb := newScript(t, 100)
 	tb.addCampaign(10001, testTenant, 10, 10, smsLeg(1))

@@ -102,8 +102,8 @@ func (pl *Planner) Unhold(key string) *Held {
 // HeldMessages is how many single sends wait for their time.
 func (pl *Planner) HeldMessages() int { return len(pl.held.byKey) }
 
-// Rehold holds a single send again whose deal is missing: its tombstone in topic `held` was written, the deal was not. It reports
-// whether it did.
+// Rehold holds a single send again whose deal is missing: its tombstone in topic `held` was written, the deal was not.
+// It reports whether it did.
 func (pl *Planner) Rehold(h *Held) bool {
 	c := pl.campaigns[h.Campaign]
 	if c == nil || c.closed || c.broken {
@@ -126,7 +126,8 @@ type HeldDeal struct {
 const heldAgain = 250 * time.Millisecond
 
 // DealHeld returns up to most single sends whose time has come, and counts them as dealt. laneRead reports whether the
-// transactional lane of a route has been read to its end: until then the scheduler does not know all single sends that were dealt on it.
+// transactional lane of a route has been read to its end: until then the scheduler does not know all single sends that
+// were dealt on it.
 func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string) bool) []HeldDeal {
 	var out []HeldDeal
 	for _, h := range pl.held.due(ms(now), most) {

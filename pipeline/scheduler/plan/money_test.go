@@ -7,8 +7,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestMoneyInSteps: what is certain is captured while the campaign runs, once a minute at most; when it is completed, what it can
-// no longer spend is released, days before it settles.
+// TestMoneyInSteps: what is certain is captured while the campaign runs, once a minute at most; when it is completed,
+// what it can no longer spend is released, days before it settles.
 func TestMoneyInSteps(t *testing.T) {
 	tb := newScript(t, 10_000)
 	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg(3))

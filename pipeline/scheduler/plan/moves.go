@@ -16,7 +16,8 @@ const (
 	ReasonMissedSchedule = "missed_schedule"
 	// ReasonAudienceGone: the lists that the campaign was to be sent to no longer exist.
 	ReasonAudienceGone = "audience_gone"
-	// ReasonBrokenRecord: a record of the campaign in topic `cursors` or `chunks` cannot be read, so the scheduler does not know which recipients were dealt.
+	// ReasonBrokenRecord: a record of the campaign in topic `cursors` or `chunks` cannot be read, so the scheduler does
+	// not know which recipients were dealt.
 	ReasonBrokenRecord = "broken_record"
 )
 
@@ -39,13 +40,14 @@ type moveTry struct {
 type storeRequest struct {
 	asked bool
 	again int64 // not before, after an answer
-	// gone is why the audience of the record's version goneAt can never be frozen, "": it can. A newer version may have other lists.
+	// gone is why the audience of the record's version goneAt can never be frozen, "": it can. A newer version may have
+	// other lists.
 	gone   string
 	goneAt uint64
 }
 
-// Moves returns the moves that the store is to make now. A move is requested once per version of the record, and again after
-// [moveAgain] if it had no effect.
+// Moves returns the moves that the store is to make now. A move is requested once per version of the record, and again
+// after [moveAgain] if it had no effect.
 func (pl *Planner) Moves(now time.Time) []schemas.Change {
 	var out []schemas.Change
 	pl.wakeDue(ms(now))
@@ -173,8 +175,8 @@ func settling(r *fanfarev1.Campaign) bool {
 	}
 }
 
-// canStart reports whether the first chunk of a campaign could be dealt now. The campaign moves to sending only then, and a person can
-// cancel it until then.
+// canStart reports whether the first chunk of a campaign could be dealt now. The campaign moves to sending only then,
+// and a person can cancel it until then.
 func (pl *Planner) canStart(c *Campaign, now time.Time) bool {
 	if c.blobs == nil || !c.isOpen(ms(now)) && !c.someNever(ms(now)) || len(c.flows) == 0 || !c.owner.enabled {
 		return false
@@ -211,8 +213,8 @@ type AudienceRequest struct {
 	FreezeID         string // "": freeze; else: its index of blobs
 }
 
-// AudienceRequests returns what the store is asked for: to freeze an audience, or the index of a frozen one. Each is requested
-// once, until [Planner.AudienceAnswered] has the answer.
+// AudienceRequests returns what the store is asked for: to freeze an audience, or the index of a frozen one. Each is
+// requested once, until [Planner.AudienceAnswered] has the answer.
 func (pl *Planner) AudienceRequests(now time.Time) []AudienceRequest {
 	var out []AudienceRequest
 	pl.wakeDue(ms(now))
@@ -249,8 +251,8 @@ func freezes(r *fanfarev1.Campaign) bool {
 	}
 }
 
-// AudienceAnswered applies the store's answer. Of a freeze only the error counts: its result arrives as a record. It returns the
-// error, named, unless the campaign has changed meanwhile.
+// AudienceAnswered applies the store's answer. Of a freeze only the error counts: its result arrives as a record. It
+// returns the error, named, unless the campaign has changed meanwhile.
 func (pl *Planner) AudienceAnswered(w AudienceRequest, blobs []audience.Index, err error, now time.Time) error {
 	c := pl.campaigns[w.Number]
 	if c == nil || c.closed || c.record.GetFreezeId() != w.FreezeID {

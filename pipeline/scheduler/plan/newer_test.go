@@ -18,8 +18,8 @@ func newer(field protowire.Number, value string) []byte {
 	return protowire.AppendString(protowire.AppendTag(nil, field, protowire.BytesType), value)
 }
 
-// TestNewerVersion: what a newer version wrote into cursors and this one does not know is carried, so that a version can be rolled
-// back and forth.
+// TestNewerVersion: what a newer version wrote into cursors and this one does not know is carried, so that a version
+// can be rolled back and forth.
 func TestNewerVersion(t *testing.T) {
 	cur := &fanfarev1.Cursor{Tenant: testTenant, CampaignId: schemas.CampaignID(10001), CampaignNumber: 10001, Deals: 1, SetsEpoch: 7, SetsParts: 1}
 	cur.ProtoReflect().SetUnknown(newer(900, "of the cursor"))
@@ -73,7 +73,8 @@ func TestNewerVersion(t *testing.T) {
 	}
 }
 
-// TestSetAside: a campaign that is set aside is suspended, and nothing is dealt, ended or written of it; all others are dealt.
+// TestSetAside: a campaign that is set aside is suspended, and nothing is dealt, ended or written of it; all others are
+// dealt.
 func TestSetAside(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 100, 500, smsLeg(3))

@@ -9,8 +9,8 @@ import (
 // maxOrphans bounds the campaigns that are known from delivery events only.
 const maxOrphans = 4096
 
-// Observe applies a delivery event. Applying it again changes nothing, and events may come in any order. What follows a return
-// or a bounce is decided later, in evaluate.
+// Observe applies a delivery event. Applying it again changes nothing, and events may come in any order. What follows a
+// return or a bounce is decided later, in evaluate.
 func (pl *Planner) Observe(e *Event) {
 	if e.Try == 0 || e.Try > schemas.MaxTry || e.Seq > schemas.MaxSeq {
 		return // a click, a reply, an opt-out, or invalid: about no try
@@ -212,8 +212,8 @@ func (pl *Planner) breakerAnswered(c *Campaign, t *tryState, e *Event) {
 	}
 }
 
-// endAfterSettled ends a recipient of a settled campaign after a bounce or a return: neither is followed by a try. Events
-// that were written before the campaign settled were handled then.
+// endAfterSettled ends a recipient of a settled campaign after a bounce or a return: neither is followed by a try.
+// Events that were written before the campaign settled were handled then.
 func (pl *Planner) endAfterSettled(c *Campaign, e *Event) {
 	if e.LoggedMs < max(c.record.GetSettledMs(), c.settledMs) {
 		return

@@ -6,12 +6,12 @@ import (
 	"fanfare/schemas"
 )
 
-// carryOut carries out a person's order about the recipients that are ambiguous now. Each gets an event, so the log has the
-// decision: returned/RESEND is the proof on which it is dealt again, not_sent/GIVEN_UP ends it. Nothing is billed for a
-// recipient that was given up, unless a receipt still proves that the carrier had the message.
+// carryOut carries out a person's order about the recipients that are ambiguous now. Each gets an event, so the log has
+// the decision: returned/RESEND is the proof on which it is dealt again, not_sent/GIVEN_UP ends it. Nothing is billed
+// for a recipient that was given up, unless a receipt still proves that the carrier had the message.
 //
-// An order is carried out at most once: the cursor that says so is written with the first of its events. A leader that dies in
-// the middle leaves the rest ambiguous, and a person may order again.
+// An order is carried out at most once: the cursor that says so is written with the first of its events. A leader that
+// dies in the middle leaves the rest ambiguous, and a person may order again.
 func (pl *Planner) carryOut(c *Campaign) {
 	order := c.record.GetAmbiguousOrder()
 	if order.GetId() <= c.orderDone || c.record.GetSettled() {
@@ -63,6 +63,6 @@ func (c *Campaign) ambiguous() *roaring.Bitmap {
 	return doubt
 }
 
-// OrderUnsaved reports whether an order about ambiguous recipients was carried out and the campaign's cursor, which says so, is to be
-// written with its events.
+// OrderUnsaved reports whether an order about ambiguous recipients was carried out and the campaign's cursor, which
+// says so, is to be written with its events.
 func (c *Campaign) OrderUnsaved() bool { return c.orderUnsaved }

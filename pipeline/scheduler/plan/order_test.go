@@ -36,8 +36,8 @@ func order(id uint64, action schemas.AmbiguousAction) func(*fanfarev1.Campaign) 
 	return func(r *fanfarev1.Campaign) { r.AmbiguousOrder = &fanfarev1.AmbiguousOrder{Id: id, Action: action} }
 }
 
-// TestResendAmbiguous: the recorded order of a person is the proof on which ambiguous recipients are dealt again, once, also after
-// completed; no other recipient is.
+// TestResendAmbiguous: the recorded order of a person is the proof on which ambiguous recipients are dealt again, once,
+// also after completed; no other recipient is.
 func TestResendAmbiguous(t *testing.T) {
 	tb, c := ambiguousCampaign(t)
 	tb.set(c, order(7, schemas.AmbiguousActionResend))

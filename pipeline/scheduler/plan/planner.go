@@ -9,11 +9,11 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Planner decides what is dealt and ended. Events, records and the time go in; deals, ends and moves come out. One goroutine
-// uses it.
+// Planner decides what is dealt and ended. Events, records and the time go in; deals, ends and moves come out. One
+// goroutine uses it.
 //
-// What is known of a recipient is membership in sets that only grow, so events may arrive late, twice and in any order. A
-// decision is a function of the sets, the records of the control plane and the time.
+// What is known of a recipient is membership in sets that only grow, so events may arrive late, twice and in any order.
+// A decision is a function of the sets, the records of the control plane and the time.
 type Planner struct {
 	campaigns map[uint64]*Campaign
 	open      []*Campaign // campaigns that are not settled, by number
@@ -29,7 +29,8 @@ type Planner struct {
 	tenants   map[string]*tenant
 	senders   map[senderKey]*level
 	held      heldQueue
-	// lanesUnread: some transactional lane has not been read to its end, so a hidden campaign may have deals we do not know.
+	// lanesUnread: some transactional lane has not been read to its end, so a hidden campaign may have deals we do not
+	// know.
 	lanesUnread bool
 
 	pendingEnds   []End  // decided, not yet returned by Ends
@@ -58,8 +59,8 @@ type route struct {
 	// disabledMs is since when the route is disabled, 0: it is enabled.
 	disabledMs int64
 
-	// Circuit breaker: nothing is dealt before stopUntil. After that a hundredth of the target is dealt until the carrier
-	// accepts a message again.
+	// Circuit breaker: nothing is dealt before stopUntil. After that a hundredth of the target is dealt until the
+	// carrier accepts a message again.
 	stopUntil int64
 	probing   int64 // time of the newest return because of the breaker, 0: the breaker is closed
 	// Retries that the route may take now: a token bucket that fills with 10 % of the rate.
@@ -77,7 +78,8 @@ type tenant struct {
 	enabled bool
 }
 
-// notesCap bounds the notes of a campaign that wait to be evaluated while many events arrive between two rounds of deals.
+// notesCap bounds the notes of a campaign that wait to be evaluated while many events arrive between two rounds of
+// deals.
 const notesCap = 4096
 
 // New returns a planner that knows nothing.
@@ -170,8 +172,8 @@ func (pl *Planner) tenant(id string) *tenant {
 	return t
 }
 
-// RefreshSenders asks for the record of every sender id that a campaign here uses. A sender id without a record has no limit,
-// as in the sender stage.
+// RefreshSenders asks for the record of every sender id that a campaign here uses. A sender id without a record has no
+// limit, as in the sender stage.
 func (pl *Planner) RefreshSenders(record func(tenant, id string) *fanfarev1.Sender) {
 	for key, l := range pl.senders {
 		l.rate = int64(record(key.tenant, key.id).GetRate())
@@ -197,7 +199,8 @@ func (pl *Planner) OpenCampaigns() int { return len(pl.open) }
 // UnknownEvents counts delivery events of no try that was dealt.
 func (pl *Planner) UnknownEvents() uint64 { return pl.unknownEvents }
 
-// SetLanesUnread says whether some transactional lane has not been read to its end: until it has, no hidden campaign completes.
+// SetLanesUnread says whether some transactional lane has not been read to its end: until it has, no hidden campaign
+// completes.
 func (pl *Planner) SetLanesUnread(unread bool) { pl.lanesUnread = unread }
 
 // CampaignChanged applies a campaign's record. A record that is not newer than the known one is ignored.
@@ -215,8 +218,8 @@ func (pl *Planner) CampaignChanged(r *fanfarev1.Campaign) {
 	pl.attach(c, r)
 }
 
-// concerns reports whether the scheduler has anything to do with a campaign in that state. A settled campaign is kept, so that
-// late events about it are ended.
+// concerns reports whether the scheduler has anything to do with a campaign in that state. A settled campaign is kept,
+// so that late events about it are ended.
 func concerns(r *fanfarev1.Campaign) bool {
 	switch r.GetState() {
 	case schemas.StateReady, schemas.StateScheduled, schemas.StatePreparing, schemas.StateSending,
@@ -230,7 +233,8 @@ func concerns(r *fanfarev1.Campaign) bool {
 // orphanKept is how long a campaign without a record is remembered.
 const orphanKept = 24 * time.Hour
 
-// Forget drops settled campaigns that are no longer published, and campaigns whose record never arrived. It returns the latter.
+// Forget drops settled campaigns that are no longer published, and campaigns whose record never arrived. It returns the
+// latter.
 func (pl *Planner) Forget(now time.Time, published func(number uint64) bool) (orphans []*Campaign) {
 	for number, c := range pl.campaigns {
 		switch {
@@ -348,7 +352,8 @@ func sameWay(a, b *fanfarev1.Leg) bool {
 	return a.GetRoute() == b.GetRoute() && a.GetSender() == b.GetSender()
 }
 
-// stopping reports whether nothing more may be handed over for a campaign: recipients that were not dealt are cancelled.
+// stopping reports whether nothing more may be handed over for a campaign: recipients that were not dealt are
+// cancelled.
 func stopping(r *fanfarev1.Campaign) bool {
 	switch r.GetState() {
 	case schemas.StateAborted, schemas.StateCancelled, schemas.StateFailed:
@@ -368,7 +373,8 @@ func dealing(r *fanfarev1.Campaign) bool {
 	}
 }
 
-// target is how much may be in flight at a level: what the level takes in one second and the carrier's 99th percentile answer time.
+// target is how much may be in flight at a level: what the level takes in one second and the carrier's 99th percentile
+// answer time.
 func (l *level) target(r *route) int64 {
 	if l.rate == 0 {
 		return 1 << 40
@@ -376,12 +382,12 @@ func (l *level) target(r *route) int64 {
 	return max(l.rate*(1000+r.p99)/1000, 1)
 }
 
-// smallLimit is the greatest limit, in messages per second, of which a chunk takes a whole second: a quarter of it would be so few
-// messages that dealing and expanding the chunk cost more than sending them.
+// smallLimit is the greatest limit, in messages per second, of which a chunk takes a whole second: a quarter of it
+// would be so few messages that dealing and expanding the chunk cost more than sending them.
 const smallLimit = 100
 
-// room reports whether another chunk fits at a level. A small limit has room only for a whole chunk, so that no more is in flight
-// than the level takes within the time that a sender waits for it.
+// room reports whether another chunk fits at a level. A small limit has room only for a whole chunk, so that no more is
+// in flight than the level takes within the time that a sender waits for it.
 func (l *level) room(r *route) bool {
 	if l.small() {
 		return l.flight == 0 || l.flight+l.rate <= l.target(r)
@@ -399,8 +405,8 @@ func (l *level) chunk(r *route) int64 {
 	return chunkOf(l.target(r))
 }
 
-// Moved applies a move that the store has made, without waiting for the record to be published. The published record has the
-// same version and replaces what is assumed here.
+// Moved applies a move that the store has made, without waiting for the record to be published. The published record
+// has the same version and replaces what is assumed here.
 func (pl *Planner) Moved(ch schemas.Change, version uint64) {
 	c := pl.find(ch.Campaign)
 	if c == nil || c.record == nil || c.record.GetVersion() >= version {

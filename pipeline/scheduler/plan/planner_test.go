@@ -32,9 +32,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestHistories drives the planner through random histories: outcomes of every kind in any order between recipients, receipts
-// early, late and twice, conflicts of the store, pauses, aborts, and successors that take over at any moment. The oracles of
-// world hold at each step; at the end every recipient has one final state, and the captured money is what the log says.
+// TestHistories drives the planner through random histories: outcomes of every kind in any order between recipients,
+// receipts early, late and twice, conflicts of the store, pauses, aborts, and successors that take over at any moment.
+// The oracles of world hold at each step; at the end every recipient has one final state, and the captured money is
+// what the log says.
 func TestHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newEnv(rapid.Uint64().Draw(t, "seed"))

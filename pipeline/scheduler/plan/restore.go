@@ -13,11 +13,12 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Restore takes over a campaign from its cursor and the sets of the epoch that the cursor names. The campaign's record follows;
-// it may arrive later, because the predecessor's view may have been newer than ours. After an error the planner does not
-// have the campaign: the caller sets it aside.
+// Restore takes over a campaign from its cursor and the sets of the epoch that the cursor names. The campaign's record
+// follows; it may arrive later, because the predecessor's view may have been newer than ours. After an error the
+// planner does not have the campaign: the caller sets it aside.
 //
-// Restore keeps the sets of unknown roles and the unknown fields that a newer version has written. The next snapshot writes them again.
+// Restore keeps the sets of unknown roles and the unknown fields that a newer version has written. The next snapshot
+// writes them again.
 func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets, now time.Time) error {
 	if uint32(len(parts)) != cur.GetSetsParts() {
 		return fmt.Errorf("cursor of %s: want %d parts of epoch %d, found %d", cur.GetCampaignId(), cur.GetSetsParts(), cur.GetSetsEpoch(), len(parts))
@@ -61,9 +62,9 @@ func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets,
 	return nil
 }
 
-// RestoreSettled takes over a campaign whose cursor says that it settled. If the control plane says otherwise, its store was put
-// back from an older copy: the log outranks the store. Nothing is dealt of the campaign again, and the store is asked to move it
-// to its end.
+// RestoreSettled takes over a campaign whose cursor says that it settled. If the control plane says otherwise, its
+// store was put back from an older copy: the log outranks the store. Nothing is dealt of the campaign again, and the
+// store is asked to move it to its end.
 func (pl *Planner) RestoreSettled(cur *fanfarev1.Cursor) {
 	number := cur.GetCampaignNumber()
 	if pl.campaigns[number] != nil || cur.GetCampaignId() != schemas.CampaignID(number) {
@@ -75,8 +76,8 @@ func (pl *Planner) RestoreSettled(cur *fanfarev1.Cursor) {
 	}
 }
 
-// SetAside keeps a campaign out of everything: one of its records in `cursors` or `chunks` cannot be read, so the scheduler does not
-// know which recipients were dealt. The campaign is suspended, and its cursor is not written again.
+// SetAside keeps a campaign out of everything: one of its records in `cursors` or `chunks` cannot be read, so the
+// scheduler does not know which recipients were dealt. The campaign is suspended, and its cursor is not written again.
 func (pl *Planner) SetAside(number uint64, tenant, id string) {
 	c := pl.campaigns[number]
 	if c == nil {
@@ -190,8 +191,8 @@ func (pl *Planner) restoreDeal(c *Campaign, number uint64, n, leg uint32, cancel
 	pl.markDealt(c, int(n), to, r, false, seqs, notAfter)
 }
 
-// AdoptChunk applies a chunk found in topic `chunks`: its recipients were dealt, whether or not a cursor lists the deal. unlisted
-// reports that no cursor did.
+// AdoptChunk applies a chunk found in topic `chunks`: its recipients were dealt, whether or not a cursor lists the
+// deal. unlisted reports that no cursor did.
 func (pl *Planner) AdoptChunk(ch *fanfarev1.Chunk) (unlisted bool, err error) {
 	c := pl.campaigns[ch.GetCampaignNumber()]
 	if c == nil || c.closed || c.broken {
@@ -240,8 +241,8 @@ func (pl *Planner) RepeatDeals(missing map[DealID]*fanfarev1.Deal) ([]Deal, erro
 // DealID names a deal.
 type DealID struct{ Campaign, Number uint64 }
 
-// ChunksSince returns how far back topic `chunks` must be read to compare it with the cursors, in milliseconds; 0: not at all.
-// listed are the deals that cursors list; written is when the newest cursor was written.
+// ChunksSince returns how far back topic `chunks` must be read to compare it with the cursors, in milliseconds; 0: not
+// at all. listed are the deals that cursors list; written is when the newest cursor was written.
 func (pl *Planner) ChunksSince(listed map[DealID]*fanfarev1.Deal, written int64) int64 {
 	var since int64
 	earlier := func(at int64) {

@@ -50,8 +50,8 @@ func backoff(l *fanfarev1.Leg, made int, code schemas.Code) int64 {
 	return steps[min(max(made, 1), len(steps))-1]
 }
 
-// jitter spreads the retries of recipients that failed together over the whole wait. It is a function of the recipient and the
-// try, so that a successor decides the same.
+// jitter spreads the retries of recipients that failed together over the whole wait. It is a function of the recipient
+// and the try, so that a successor decides the same.
 func jitter(campaign uint64, seq uint32, n int, wait int64) int64 {
 	if wait <= 0 {
 		return 0
@@ -67,7 +67,8 @@ func jitter(campaign uint64, seq uint32, n int, wait int64) int64 {
 // returnDelay is the least wait after a return of the n-th try, in milliseconds.
 func returnDelay(n int) int64 { return schemas.ReturnDelay(n).Milliseconds() }
 
-// rounded rounds a due time up, to 100 ms within the next 10 s and to 1 s after that, so that few sets hold many recipients.
+// rounded rounds a due time up, to 100 ms within the next 10 s and to 1 s after that, so that few sets hold many
+// recipients.
 func rounded(from, due int64) int64 {
 	if due-from <= 10_000 {
 		return roundUp(due, 100*time.Millisecond)

@@ -8,7 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestRetries walks one recipient through its hand-overs: each retry within its backoff, three hand-overs, then the end.
+// TestRetries walks one recipient through its hand-overs: each retry within its backoff, three hand-overs, then the
+// end.
 func TestRetries(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, &fanfarev1.Leg{Channel: schemas.ChannelSMS, Route: "sim"}) // the defaults of R163: 1, 5, 25 min

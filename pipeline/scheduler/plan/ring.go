@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// tenantTurn is a tenant's place in the ring of a route, campaignTurn a campaign's place within it. Both rings use deficit
-// round robin: at its turn a place may deal its quantum; what it deals beyond that is subtracted from its next turn, and unused
-// credit expires. Only
-// campaigns with recipients to deal are in a ring; places are sorted by tenant and by campaign number.
+// tenantTurn is a tenant's place in the ring of a route, campaignTurn a campaign's place within it. Both rings use
+// deficit round robin: at its turn a place may deal its quantum; what it deals beyond that is subtracted from its next
+// turn, and unused credit expires. Only campaigns with recipients to deal are in a ring; places are sorted by tenant
+// and by campaign number.
 type tenantTurn struct {
 	tenant  *tenant
 	deficit int64
@@ -23,7 +23,8 @@ type campaignTurn struct {
 	begun    bool
 }
 
-// updateRing lets a campaign join the rings of its routes when it has recipients to deal, and leave them when it has none.
+// updateRing lets a campaign join the rings of its routes when it has recipients to deal, and leave them when it has
+// none.
 func (pl *Planner) updateRing(c *Campaign) {
 	wants := pl.tracks(c) && c.record != nil && dealing(c.record) && (c.undealt() > 0 || c.waiting())
 	switch {

@@ -20,8 +20,8 @@ func (w *env) answer(deals []Deal) {
 	}
 }
 
-// TestRoutesShareRounds: a route with a thousand tenants that always have something to deal leaves the route that comes last by
-// name what it can take.
+// TestRoutesShareRounds: a route with a thousand tenants that always have something to deal leaves the route that comes
+// last by name what it can take.
 func TestRoutesShareRounds(t *testing.T) {
 	w := newEnv(1)
 	w.addRoute("a", 1<<20)
@@ -75,8 +75,8 @@ func TestRoutesShareRounds(t *testing.T) {
 	}
 }
 
-// TestSmallLimits: a small limit is dealt a whole second at a time, never more is in flight than the limit takes in the time that
-// a sender waits for it, and the limit is used.
+// TestSmallLimits: a small limit is dealt a whole second at a time, never more is in flight than the limit takes in the
+// time that a sender waits for it, and the limit is used.
 func TestSmallLimits(t *testing.T) {
 	for _, rate := range []uint32{1, 2, 10, 50, 100} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {

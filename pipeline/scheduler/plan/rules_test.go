@@ -397,8 +397,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestReroutedUnseen: a campaign that was unscheduled, moved to another route and confirmed again between two looks goes by the
-// new one, and does not wait for the old.
+// TestReroutedUnseen: a campaign that was unscheduled, moved to another route and confirmed again between two looks
+// goes by the new one, and does not wait for the old.
 func TestReroutedUnseen(t *testing.T) {
 	tb := newScript(t, 100)
 	tb.addRoute("other", 100)

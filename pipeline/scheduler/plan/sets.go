@@ -16,8 +16,8 @@ const lastTry = 250
 // maxLegs bounds the legs of a chain; the longest in use has three.
 const maxLegs = 8
 
-// tryState is what is known of the n-th try of a campaign's recipients: sets that only grow, so events may come in any order and
-// any number of times.
+// tryState is what is known of the n-th try of a campaign's recipients: sets that only grow, so events may come in any
+// order and any number of times.
 type tryState struct {
 	dealt    []*dealtSet
 	answered roaring.Bitmap // any event about this try was read
@@ -272,8 +272,8 @@ func roundUp(ms int64, to time.Duration) int64 {
 	return (ms + step - 1) / step * step
 }
 
-// nextAbsent returns the first number in [from, to) that is not in b, or to. (NextAbsentValue and UnsetIterator of roaring 2.30
-// are wrong at the borders of containers and words; counting is not.)
+// nextAbsent returns the first number in [from, to) that is not in b, or to. (NextAbsentValue and UnsetIterator of
+// roaring 2.30 are wrong at the borders of containers and words; counting is not.)
 func nextAbsent(b *roaring.Bitmap, from, to uint32) uint32 {
 	if from >= to || !b.Contains(from) {
 		return from

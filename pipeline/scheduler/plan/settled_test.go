@@ -8,8 +8,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestLogOutranksStore: the store was put back from a copy that is older than the end of a campaign. Its cursor says that it
-// settled: nothing is dealt again, its chunks are not in flight for ever, and the store is moved to where the log is.
+// TestLogOutranksStore: the store was put back from a copy that is older than the end of a campaign. Its cursor says
+// that it settled: nothing is dealt again, its chunks are not in flight for ever, and the store is moved to where the
+// log is.
 func TestLogOutranksStore(t *testing.T) {
 	for _, state := range []schemas.State{
 		schemas.StateScheduled, schemas.StatePreparing, schemas.StateSending, schemas.StatePaused, schemas.StateSuspended, schemas.StateCompleted,
@@ -54,8 +55,8 @@ func TestLogOutranksStore(t *testing.T) {
 	}
 }
 
-// TestAudienceLost: a campaign that was confirmed after the copy was made is aborted when the store is put back. Its audience is
-// lost, so no chunk can cancel its recipients: they are ended all the same, and it settles.
+// TestAudienceLost: a campaign that was confirmed after the copy was made is aborted when the store is put back. Its
+// audience is lost, so no chunk can cancel its recipients: they are ended all the same, and it settles.
 func TestAudienceLost(t *testing.T) {
 	tb := newScript(t, 100)
 	c := tb.addCampaign(10001, testTenant, 300, 500, smsLeg(3))

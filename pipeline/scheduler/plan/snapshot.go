@@ -54,8 +54,9 @@ func (c *Campaign) Cursor() *fanfarev1.Cursor {
 	return out
 }
 
-// Snapshot returns everything known of the campaign's recipients as a new epoch of sets, and how many parts the previous epoch
-// had: the caller deletes the parts beyond the new number. From now on the cursor lists only the deals that follow.
+// Snapshot returns everything known of the campaign's recipients as a new epoch of sets, and how many parts the
+// previous epoch had: the caller deletes the parts beyond the new number. From now on the cursor lists only the deals
+// that follow.
 func (c *Campaign) Snapshot() (parts []*fanfarev1.CursorSets, before uint32) {
 	before = c.parts
 	c.epoch++
@@ -180,8 +181,8 @@ func (c *Campaign) sets(emit func(*fanfarev1.CursorSets_Set, *roaring.Bitmap)) {
 	emit(&fanfarev1.CursorSets_Set{Role: schemas.RoleUnconfirmed}, &c.unconfirmed)
 }
 
-// UnsavedCampaigns returns the campaigns that changed since their sets were last written. urgent: the cursor of one lists so many
-// deals that its record would grow too large.
+// UnsavedCampaigns returns the campaigns that changed since their sets were last written. urgent: the cursor of one
+// lists so many deals that its record would grow too large.
 func (pl *Planner) UnsavedCampaigns() (out []*Campaign, urgent bool) {
 	pl.unsaved = slices.DeleteFunc(pl.unsaved, func(c *Campaign) bool {
 		c.listedUnsaved = c.unsaved && pl.tracks(c)

@@ -2,7 +2,8 @@ package plan
 
 import "time"
 
-// stalledAfter is how long a campaign may have work that could be done and make no progress before it counts as stalled.
+// stalledAfter is how long a campaign may have work that could be done and make no progress before it counts as
+// stalled.
 const stalledAfter = 5 * time.Minute
 
 // Stalled is a campaign whose recipients wait although the planner knows no reason for it.
@@ -13,9 +14,9 @@ type Stalled struct {
 	InFlight int64 // dealt and never answered
 }
 
-// Stalled returns the campaigns that have made no progress for [stalledAfter]: nothing was dealt and nothing answered, although
-// recipients wait, the campaign is sending, its calling hours are open, and its route, tenant and limits have room. It is to be
-// called about once a second.
+// Stalled returns the campaigns that have made no progress for [stalledAfter]: nothing was dealt and nothing answered,
+// although recipients wait, the campaign is sending, its calling hours are open, and its route, tenant and limits have
+// room. It is to be called about once a second.
 func (pl *Planner) Stalled(now time.Time) []Stalled {
 	var out []Stalled
 	for _, c := range pl.open {

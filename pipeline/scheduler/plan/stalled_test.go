@@ -8,8 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestStalled: a campaign whose recipients are dealt and never answered, or could be dealt and are not, is reported after five
-// minutes; one that something holds up for a reason that is known is not.
+// TestStalled: a campaign whose recipients are dealt and never answered, or could be dealt and are not, is reported
+// after five minutes; one that something holds up for a reason that is known is not.
 func TestStalled(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*script, *fakeCampaign)

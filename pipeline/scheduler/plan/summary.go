@@ -76,8 +76,8 @@ func (c *Campaign) awaiting() *roaring.Bitmap {
 	return left
 }
 
-// doubted returns the recipients that are ambiguous at some try and have no final receipt. Those handed over at another try are
-// in it, too.
+// doubted returns the recipients that are ambiguous at some try and have no final receipt. Those handed over at another
+// try are in it, too.
 func (c *Campaign) doubted() *roaring.Bitmap {
 	doubt := roaring.New()
 	for _, t := range c.tries {

@@ -6,8 +6,9 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 )
 
-// The variant of a recipient follows from the weights that its first deal names (R38, R57). The weights of a campaign may change
-// while it runs, so the planner remembers the weights of each recipient's first deal: a retry names them too.
+// The variant of a recipient follows from the weights that its first deal names (R38, R57). The weights of a campaign
+// may change while it runs, so the planner remembers the weights of each recipient's first deal: a retry names them
+// too.
 
 // newestWeights is the index of the campaign's weights as they are now.
 func (c *Campaign) newestWeights() uint32 { return uint32(max(len(c.record.GetWeights()), 1) - 1) }
@@ -36,7 +37,8 @@ func (c *Campaign) weightsOf(seq uint32) uint32 {
 	return 0
 }
 
-// sameWeights returns those of seqs that had their first deal by the same weights as the first of them: a deal names one.
+// sameWeights returns those of seqs that had their first deal by the same weights as the first of them: a deal names
+// one.
 func (c *Campaign) sameWeights(seqs *roaring.Bitmap) *roaring.Bitmap {
 	if len(c.byWeights) == 0 || seqs.IsEmpty() {
 		return seqs

@@ -10,9 +10,10 @@ import (
 	"fanfare/schemas/hours"
 )
 
-// A campaign that asks for it has calling hours on the clocks of each recipient (X11). The freeze has cut the audience into blobs of one
-// zone, in order of zone, so the recipients of a zone are a range of seqs. The deal takes of the ranges that are open the one that
-// closes first, because its recipients would wait longest. Recipients who are dealt again wait in the ready sets until their range opens.
+// A campaign that asks for it has calling hours on the clocks of each recipient (X11). The freeze has cut the audience
+// into blobs of one zone, in order of zone, so the recipients of a zone are a range of seqs. The deal takes of the
+// ranges that are open the one that closes first, because its recipients would wait longest. Recipients who are dealt
+// again wait in the ready sets until their range opens.
 
 // zoneGroup is the recipients with the same zones.
 type zoneGroup struct {
@@ -20,7 +21,8 @@ type zoneGroup struct {
 	hours      hours.Hours
 	next       uint32 // every seq of the group below it was dealt or answered at try 1
 
-	// What is known until a time: whether the hours are open, until when about, and whether they never open because the zones share no minute.
+	// What is known until a time: whether the hours are open, until when about, and whether they never open because the
+	// zones share no minute.
 	until  int64
 	open   bool
 	closes int64
@@ -86,7 +88,8 @@ func (c *Campaign) someNever(now int64) bool {
 	return false
 }
 
-// firstUndealt returns the first recipient that may be dealt for the first time now, and the end of those that may be with it.
+// firstUndealt returns the first recipient that may be dealt for the first time now, and the end of those that may be
+// with it.
 func (c *Campaign) firstUndealt(now int64) (first, end uint32, ok bool) {
 	released := c.released(now)
 	if len(c.groups) == 0 {
@@ -137,8 +140,8 @@ func (c *Campaign) holdsOpen(set *roaring.Bitmap, now int64) bool {
 	return false
 }
 
-// endNever ends the recipients whose calling hours never open: their zones share no minute of them. They are dealt as chunks that make no
-// messages.
+// endNever ends the recipients whose calling hours never open: their zones share no minute of them. They are dealt as
+// chunks that make no messages.
 func (pl *Planner) endNever(c *Campaign, now int64, out []Deal) []Deal {
 	for i := range c.groups {
 		g := &c.groups[i]

@@ -17,7 +17,8 @@ type zoneCount struct {
 	n     uint32
 }
 
-// addZoned makes a campaign with calling hours on the clocks of its recipients, in order of zone as the freeze puts them.
+// addZoned makes a campaign with calling hours on the clocks of its recipients, in order of zone as the freeze puts
+// them.
 func (w *env) addZoned(start, end uint32, groups ...zoneCount) *fakeCampaign {
 	slices.SortFunc(groups, func(a, b zoneCount) int { return strings.Compare(a.zones, b.zones) })
 	total := uint32(0)
@@ -50,7 +51,8 @@ func zonesOfSeq(c *fakeCampaign, seq uint32) string {
 	return ""
 }
 
-// openFor is the rule of X11 in the plainest words: on the clock of every zone of the recipient the time of day is within the hours.
+// openFor is the rule of X11 in the plainest words: on the clock of every zone of the recipient the time of day is
+// within the hours.
 func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 	h := c.record.GetCallingHours()
 	for zone := range strings.SplitSeq(zonesOfSeq(c, seq), ",") {
@@ -67,9 +69,9 @@ func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 	return true
 }
 
-// X11: recipients of +1 with many zones, of +39 and of +81 in one campaign: nobody is dealt outside the hours of all zones that the
-// number may be in, also at a retry and after a takeover; everybody is dealt in the end, and the campaign completes. The clocks of
-// America and Europe change on the way.
+// X11: recipients of +1 with many zones, of +39 and of +81 in one campaign: nobody is dealt outside the hours of all
+// zones that the number may be in, also at a retry and after a takeover; everybody is dealt in the end, and the
+// campaign completes. The clocks of America and Europe change on the way.
 func TestRecipientZones(t *testing.T) {
 	for name, begin := range map[string]time.Time{
 		"the clocks of America go forward": time.Date(2030, 3, 9, 1, 7, 0, 0, time.UTC),
@@ -119,7 +121,8 @@ func TestRecipientZones(t *testing.T) {
 	}
 }
 
-// X11: when each zone gets its first message. The hours of a gap begin after it, and those that a clock shows twice begin with the first.
+// X11: when each zone gets its first message. The hours of a gap begin after it, and those that a clock shows twice
+// begin with the first.
 func TestRecipientZonesOpen(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -178,7 +181,8 @@ func TestRecipientZonesOpen(t *testing.T) {
 	}
 }
 
-// X11: recipients whose zones share no minute of the hours are not sent, and hold nothing up; when the hours change in time, they are sent.
+// X11: recipients whose zones share no minute of the hours are not sent, and hold nothing up; when the hours change in
+// time, they are sent.
 func TestRecipientZonesShareNoMinute(t *testing.T) {
 	run := func(w *env, until time.Duration) {
 		for end := w.now.Add(until); w.now.Before(end); {

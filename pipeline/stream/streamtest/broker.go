@@ -1,5 +1,5 @@
-// Package streamtest gives tests a Kafka: an in-process broker, or a real one when FANFARE_TEST_KAFKA names it. Each test
-// works under a topic prefix of its own, so that tests may share one real cluster.
+// Package streamtest gives tests a Kafka: an in-process broker, or a real one when FANFARE_TEST_KAFKA names it. Each
+// test works under a topic prefix of its own, so that tests may share one real cluster.
 package streamtest
 
 import (
@@ -28,7 +28,8 @@ type Broker struct {
 	stream.Cluster
 	// Fake is the in-process broker, nil on a real one.
 	Fake *kfake.Cluster
-	// Admin and Client write topics and records for the test. Client sends a record to the partition that the record names.
+	// Admin and Client write topics and records for the test. Client sends a record to the partition that the record
+	// names.
 	Admin  *kadm.Client
 	Client *kgo.Client
 	// Metrics is the registry of the cluster.
@@ -94,7 +95,8 @@ func FakeOnly(t testing.TB) {
 	}
 }
 
-// Logger writes warnings and errors to the test when -v is given, and everything from Info up when FANFARE_TEST_LOG is set too.
+// Logger writes warnings and errors to the test when -v is given, and everything from Info up when FANFARE_TEST_LOG is
+// set too.
 func Logger(t testing.TB) *slog.Logger {
 	if !testing.Verbose() {
 		return slog.New(slog.DiscardHandler)

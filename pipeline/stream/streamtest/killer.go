@@ -9,7 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Killer ends clients as kill -9 does: their connections are cut and none is made again, so they neither commit nor leave.
+// Killer ends clients as kill -9 does: their connections are cut and none is made again, so they neither commit nor
+// leave.
 type Killer struct {
 	mu    sync.Mutex
 	dead  bool

@@ -1,5 +1,5 @@
-// Command go is an example client: it sends a campaign with the client that oapi-codegen makes of the OpenAPI document, and waits until it is
-// completed.
+// Command go is an example client: it sends a campaign with the client that oapi-codegen makes of the OpenAPI document,
+// and waits until it is completed.
 //
 //	FANFARE_URL=http://127.0.0.1:8080 FANFARE_KEY=… go run ./schemas/examples/go +393331234567 +393331234568
 package main

@@ -11,7 +11,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// testErase: a person is taken out of the events of one tenant, by number and as given recipients, and nothing else changes.
+// testErase: a person is taken out of the events of one tenant, by number and as given recipients, and nothing else
+// changes.
 func testErase(t *testing.T, s analytics.Store) {
 	ctx := t.Context()
 	const number, other = "+393471234567", "+393477654321"

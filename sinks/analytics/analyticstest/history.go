@@ -11,7 +11,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// start is when all histories begin: shortly before the end of a month, so that some events fall into the month after the campaign's.
+// start is when all histories begin: shortly before the end of a month, so that some events fall into the month after
+// the campaign's.
 var start = time.Date(2026, 3, 31, 22, 40, 0, 0, time.UTC)
 
 // Topics of the generated events and of the generated deals.
@@ -111,14 +112,15 @@ var codesOf = map[schemas.Kind][]schemas.Code{
 	schemas.KindOptedOut:    {0},
 }
 
-// History generates the events of n recipients of a campaign, in no order: all kinds, several tries and legs, receipts without the
-// fields that only the message has, facts of recipients that were never sent to, and contradictory events. All events of one try
-// describe the same message, as the expander makes one message per try.
+// History generates the events of n recipients of a campaign, in no order: all kinds, several tries and legs, receipts
+// without the fields that only the message has, facts of recipients that were never sent to, and contradictory events.
+// All events of one try describe the same message, as the expander makes one message per try.
 func History(rng *rand.Rand, campaign *analytics.Campaign, n int) []analytics.Event {
 	var out []analytics.Event
 	for _, seq := range recipients(rng, n) {
 		who := makePerson(rng, campaign, seq)
-		// The events of one recipient have different times, so that of two with the same precedence the later one is defined.
+		// The events of one recipient have different times, so that of two with the same precedence the later one is
+		// defined.
 		clock := start.Add(time.Duration(rng.IntN(3_600_000)) * time.Millisecond)
 		messages := map[uint8]message{}
 		for range 1 + rng.IntN(7) {
@@ -185,7 +187,8 @@ func happen(rng *rand.Rand, campaign *analytics.Campaign, seq uint32, who person
 	return e
 }
 
-// Deals generates the deals of a campaign, in no order: of the recipients of its events and of others, at several tries, some twice.
+// Deals generates the deals of a campaign, in no order: of the recipients of its events and of others, at several
+// tries, some twice.
 func Deals(rng *rand.Rand, campaign *analytics.Campaign, events []analytics.Event) []analytics.Deal {
 	var out []analytics.Deal
 	for range 3 + rng.IntN(8) {
@@ -235,8 +238,8 @@ func interleave(rng *rand.Rand, a, b []analytics.Batch) []analytics.Batch {
 	return out
 }
 
-// Batches shuffles events, duplicates some, distributes them over partitions at offsets with gaps, and cuts each partition into
-// batches. It interleaves the batches of the partitions and repeats some of them later.
+// Batches shuffles events, duplicates some, distributes them over partitions at offsets with gaps, and cuts each
+// partition into batches. It interleaves the batches of the partitions and repeats some of them later.
 func Batches(rng *rand.Rand, events []analytics.Event, partitions, most int) []analytics.Batch {
 	all := make([]analytics.Event, 0, len(events)*5/4)
 	for _, e := range events {

@@ -12,7 +12,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Model answers the queries of a store from a plain list of events, one recipient at a time. It is as simple as possible, and slow.
+// Model answers the queries of a store from a plain list of events, one recipient at a time. It is as simple as
+// possible, and slow.
 type Model struct {
 	campaigns map[place]map[uint32][]analytics.Event
 	months    map[place]time.Time

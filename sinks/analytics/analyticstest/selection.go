@@ -74,7 +74,8 @@ func randomCondition(depth int) (string, any) {
 	}
 }
 
-// Selected returns the recipients that a selection selects from an audience of total. It looks at one recipient at a time.
+// Selected returns the recipients that a selection selects from an audience of total. It looks at one recipient at a
+// time.
 func (m *Model) Selected(tenant, campaign string, total uint32, selection map[string]any) []uint32 {
 	everybody := roaring.New()
 	everybody.AddRange(0, uint64(total))
@@ -168,7 +169,8 @@ func condition(events []analytics.Event, name string, value any) bool {
 	}
 }
 
-// Spent returns what a recipient cost, and the segments of the message of its last try; ok is false if no event describes a message.
+// Spent returns what a recipient cost, and the segments of the message of its last try; ok is false if no event
+// describes a message.
 func (m *Model) Spent(tenant, campaign string, seq uint32) (out analytics.Spent, ok bool) {
 	events := m.campaigns[place{tenant, campaign}][seq]
 	last := uint8(0)

@@ -16,8 +16,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Run runs the whole suite. place prepares an empty store and returns a function that opens it. Called again after the store was
-// closed, the function opens the same store again.
+// Run runs the whole suite. place prepares an empty store and returns a function that opens it. Called again after the
+// store was closed, the function opens the same store again.
 func Run(t *testing.T, place func(t *testing.T) (open func() analytics.Store)) {
 	t.Helper()
 	one := func(t *testing.T) analytics.Store {

@@ -10,8 +10,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Traffic generates the events of campaigns that are sent at full speed, for benchmarks: recipients in order, each with a hand-over
-// and later a receipt (94 % delivered, 6 % undelivered with a few codes), in 40 countries.
+// Traffic generates the events of campaigns that are sent at full speed, for benchmarks: recipients in order, each with
+// a hand-over and later a receipt (94 % delivered, 6 % undelivered with a few codes), in 40 countries.
 type Traffic struct {
 	Campaigns []*analytics.Campaign
 	// Size is the number of recipients of each campaign.
@@ -30,8 +30,8 @@ type Traffic struct {
 // Messages returns the number of messages of all campaigns.
 func (t *Traffic) Messages() int { return len(t.Campaigns) * t.Size }
 
-// Next returns the hand-overs of the next n messages and the receipts that are due, about 2n events, as one batch per partition. It
-// returns nil at the end.
+// Next returns the hand-overs of the next n messages and the receipts that are due, about 2n events, as one batch per
+// partition. It returns nil at the end.
 func (t *Traffic) Next(n int) []analytics.Batch {
 	if t.rng == nil {
 		t.rng = rand.New(rand.NewPCG(1, 2))

@@ -67,8 +67,8 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkG7 compares the sink, with all views and indexes, with a bare insert of the same batches of 50,000 rows into the same
-// columns. The two alternate; the ratio is that of their medians.
+// BenchmarkG7 compares the sink, with all views and indexes, with a bare insert of the same batches of 50,000 rows into
+// the same columns. The two alternate; the ratio is that of their medians.
 func BenchmarkG7(b *testing.B) {
 	for _, campaigns := range []int{5, 1000} {
 		b.Run(fmt.Sprintf("campaigns=%d", campaigns), func(b *testing.B) {

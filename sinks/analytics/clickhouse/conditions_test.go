@@ -46,8 +46,8 @@ type fault struct {
 	silent bool
 }
 
-// faultyServer speaks the part of the native protocol that inserts need. It stores blocks as ClickHouse does: one of a token that it
-// has had is taken and not stored again.
+// faultyServer speaks the part of the native protocol that inserts need. It stores blocks as ClickHouse does: one of a
+// token that it has had is taken and not stored again.
 type faultyServer struct {
 	addr string
 
@@ -314,8 +314,8 @@ func (v oneCampaign) Campaign(id string) *fanfarev1.Campaign {
 func (oneCampaign) Age() time.Duration       { return 0 }
 func (oneCampaign) Changed() <-chan struct{} { return nil }
 
-// A6: the feed waits out each condition of ClickHouse that passes by itself, wherever it strikes an insert, and each event is stored
-// once.
+// A6: the feed waits out each condition of ClickHouse that passes by itself, wherever it strikes an insert, and each
+// event is stored once.
 func TestFeedWaitsOutConditionsOfClickHouse(t *testing.T) {
 	t.Parallel()
 	server := newFaultyServer(t)

@@ -17,8 +17,9 @@ import (
 const queryNumbered = `
 SELECT DISTINCT campaign_id, seq FROM events WHERE tenant_id = {tenant:String} AND recipient IN {numbers:Array(String)}`
 
-// eraseEvents takes what tells who somebody is out of the events of recipients. It rewrites the parts that hold them, and returns when that
-// is done on every replica; ClickHouse removes the old parts from disk after old_parts_lifetime, eight minutes unless it is changed.
+// eraseEvents takes what tells who somebody is out of the events of recipients. It rewrites the parts that hold them,
+// and returns when that is done on every replica; ClickHouse removes the old parts from disk after old_parts_lifetime,
+// eight minutes unless it is changed.
 const eraseEvents = `
 ALTER TABLE events UPDATE recipient = '', contact_id = 0, provider_id = '', customer_ref = ''
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND seq IN {seqs:Array(UInt32)}

@@ -16,8 +16,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// inserter sends blocks over one connection. It connects when it must, and closes the connection after any error. It is not safe for
-// concurrent use.
+// inserter sends blocks over one connection. It connects when it must, and closes the connection after any error. It is
+// not safe for concurrent use.
 type inserter struct {
 	addresses []address // tried in this order
 	session   *session
@@ -67,7 +67,8 @@ func (in *inserter) do(ctx context.Context, table, token string, input proto.Inp
 	if err := in.connect(ctx); err != nil {
 		return err
 	}
-	// Since ClickHouse 26.3 the default is 1: the server would merge the blocks of several clients and answer before it has written them.
+	// Since ClickHouse 26.3 the default is 1: the server would merge the blocks of several clients and answer before it
+	// has written them.
 	settings := map[string]string{"async_insert": "0"}
 	if token == "" {
 		// Without this setting the hash of the rows would be the token.
@@ -76,7 +77,8 @@ func (in *inserter) do(ctx context.Context, table, token string, input proto.Inp
 	} else {
 		settings["insert_deduplicate"] = "1"
 		settings["insert_deduplication_token"] = token
-		// The target tables of the views use the token too, so repeating a batch repairs an insert that failed in a view.
+		// The target tables of the views use the token too, so repeating a batch repairs an insert that failed in a
+		// view.
 		settings["deduplicate_blocks_in_dependent_materialized_views"] = "1"
 	}
 	err := in.session.insert(ctx, table, settings, input)

@@ -1,13 +1,16 @@
 package clickhouse
 
-// Every query names a tenant. Values are parameters. Table names are unqualified, because the connection selects the database.
+// Every query names a tenant. Values are parameters. Table names are unqualified, because the connection selects the
+// database.
 //
-// groupBitmapMerge returns UInt32, the element type, and a difference is Int64; hence the casts. A set may be spread over several rows
-// that are not merged yet; hence GROUP BY and Merge everywhere. Precedences below 0xF0000000 are states; 0xF0010000 is a click by a
-// person, 0xF0010001 and up to 0xF001FFFF are clicks by no person, or by who knows whom.
+// groupBitmapMerge returns UInt32, the element type, and a difference is Int64; hence the casts. A set may be spread
+// over several rows that are not merged yet; hence GROUP BY and Merge everywhere. Precedences below 0xF0000000 are
+// states; 0xF0010000 is a click by a person, 0xF0010001 and up to 0xF001FFFF are clicks by no person, or by who knows
+// whom.
 
-// queryStats counts several campaigns. n is the number of recipients in a state: by how much the union of the sets grows when the set
-// of that precedence is added to the greater ones. clickers is the number of them who clicked. For a fact, n is the size of its set.
+// queryStats counts several campaigns. n is the number of recipients in a state: by how much the union of the sets
+// grows when the set of that precedence is added to the greater ones. clickers is the number of them who clicked. For a
+// fact, n is the size of its set.
 const queryStats = `
 SELECT campaign_id, prec, toUInt64(if(prec < 0xF0000000, u - lagInFrame(u) OVER w, toInt64(own))) AS n, toUInt64(c - lagInFrame(c) OVER w) AS clickers
 FROM
@@ -20,13 +23,14 @@ FROM
 WINDOW w AS (PARTITION BY campaign_id ORDER BY prec DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 ORDER BY campaign_id, prec`
 
-// queryOwn defines two tables for one campaign: sets, the set of each precedence; and own, the recipients in each state, which is the
-// set of the precedence without the greater sets.
+// queryOwn defines two tables for one campaign: sets, the set of each precedence; and own, the recipients in each
+// state, which is the set of the precedence without the greater sets.
 const queryOwn = `
     sets AS (SELECT prec, groupBitmapMergeState(members) AS m FROM status_sets WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} GROUP BY prec),
     own AS (SELECT prec, bitmapAndnot(m, groupBitmapMergeState(m) OVER (ORDER BY prec DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS m FROM sets WHERE prec < 0xF0000000)`
 
-// queryStatsBy counts a campaign separately for each value of the dimensions {dims}, whose numbers are those of package analytics.
+// queryStatsBy counts a campaign separately for each value of the dimensions {dims}, whose numbers are those of package
+// analytics.
 const queryStatsBy = `
 WITH` + queryOwn + `,
     (SELECT groupBitmapMergeState(members) FROM status_sets WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND prec = 0xF0010000) AS clicked
@@ -38,8 +42,8 @@ CROSS JOIN (SELECT pair.1 AS dim, pair.2 AS value, groupBitmapMergeState(members
             WHERE pair.1 IN {dims:Array(UInt8)} GROUP BY dim, value) AS d
 WHERE n > 0 ORDER BY dim, value, prec`
 
-// querySelect returns the recipients that are in one of the states or have one of the facts, as the bytes of a bitmap state, which is
-// the fastest way to transfer a set.
+// querySelect returns the recipients that are in one of the states or have one of the facts, as the bytes of a bitmap
+// state, which is the fastest way to transfer a set.
 const querySelect = `
 WITH` + queryOwn + `
 SELECT toString(bitmapOr((SELECT groupBitmapMergeState(m) FROM own WHERE prec IN {precs:Array(UInt32)}),
@@ -55,15 +59,17 @@ SELECT kind, variant, channel, country, route, try, leg, segments, price_micros,
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String}
 GROUP BY kind, variant, channel, country, route, try, leg, segments, price_micros, currency`
 
-// queryHappened returns the recipients with an event of a kind within a time. Of clicks only those of people, prec 0xF0010000, count.
+// queryHappened returns the recipients with an event of a kind within a time. Of clicks only those of people, prec
+// 0xF0010000, count.
 const queryHappened = `
 SELECT toString(groupBitmapState(seq)) FROM events
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND toInt8(kind) = {kind:Int32} AND NOT (prec > 0xF0010000 AND prec < 0xF0020000)
   AND event_time >= fromUnixTimestamp64Milli({from:Int64}) AND event_time < fromUnixTimestamp64Milli({to:Int64})`
 
-// columnsOfMember aggregate the events of one recipient; duplicates have no effect. The aliases are short because an alias that equals
-// a column's name would replace the column in conditions. Events from receipts lack some fields, so each field is taken from the
-// greatest event that has it, or from any. An aggregate over no rows returns the epoch or "".
+// columnsOfMember aggregate the events of one recipient; duplicates have no effect. The aliases are short because an
+// alias that equals a column's name would replace the column in conditions. Events from receipts lack some fields, so
+// each field is taken from the greatest event that has it, or from any. An aggregate over no rows returns the epoch or
+// "".
 const columnsOfMember = `
     maxIf(prec, prec < 0xF0000000) AS s, argMaxIf((raw_code, event_time, try, leg), (prec, event_time), prec < 0xF0000000) AS l,
     argMaxIf(channel, (prec, event_time), prec < 0xF0000000 AND channel != '') AS ch, argMaxIf(route, (prec, event_time), prec < 0xF0000000 AND route != '') AS ro,
@@ -82,9 +88,9 @@ FROM (SELECT campaign_id, seq,` + columnsOfMember + `
       FROM events WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND seq IN {seqs:Array(UInt32)} GROUP BY campaign_id, seq)
 ORDER BY seq`
 
-// queryByRef finds messages by the client's reference. Receipts do not carry the reference, so the subquery finds the recipients and
-// the outer query reads all their events. The month prunes partitions. The order is that of [analytics.Member.OrderTimes]: what was handed
-// over is not older than its first hand-over.
+// queryByRef finds messages by the client's reference. Receipts do not carry the reference, so the subquery finds the
+// recipients and the outer query reads all their events. The month prunes partitions. The order is that of
+// [analytics.Member.OrderTimes]: what was handed over is not older than its first hand-over.
 const queryByRef = `
 SELECT campaign_id, ` + namesOfMember + `
 FROM (SELECT campaign_id, seq,` + columnsOfMember + `
@@ -103,9 +109,9 @@ ORDER BY event_time, prec, try, leg, link_id LIMIT 1 BY event_time, prec, try, l
 const queryFindRecipient = `
 SELECT DISTINCT seq FROM events WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND recipient = {recipient:String} ORDER BY seq LIMIT 100`
 
-// queryCost follows the rule of package billing. verdicts has, for each try, the recipients with a receipt and those whose greatest
-// receipt is not billed: bounced or undelivered (prec between 0x20030000 and 0x20040000, and from 0x30000000 to 0x40000000) with one of
-// {free}. buffered is 0x2002, unconfirmed 0x2004, which is no receipt.
+// queryCost follows the rule of package billing. verdicts has, for each try, the recipients with a receipt and those
+// whose greatest receipt is not billed: bounced or undelivered (prec between 0x20030000 and 0x20040000, and from
+// 0x30000000 to 0x40000000) with one of {free}. buffered is 0x2002, unconfirmed 0x2004, which is no receipt.
 const queryCost = `
 WITH receipts AS (SELECT campaign_id, try, prec, groupBitmapMergeState(members) AS m FROM status_sets
                   WHERE tenant_id = {tenant:String} AND campaign_id IN {campaigns:Array(String)} AND (prec >= 0x20020000 AND prec < 0x20040000 OR prec >= 0x30000000 AND prec < 0xF0000000)

@@ -12,13 +12,13 @@ import (
 	"github.com/ClickHouse/ch-go/proto"
 )
 
-// revision of the native protocol that this client announces. It is of 2021, the last one in which the server does not send profile
-// events with every insert. Servers accept clients of any revision.
+// revision of the native protocol that this client announces. It is of 2021, the last one in which the server does not
+// send profile events with every insert. Servers accept clients of any revision.
 const revision = int(proto.FeatureDistributedDepth)
 
-// session is one connection that inserts blocks over the native protocol. It is used instead of clickhouse-go because that boxes every
-// value of a LowCardinality(String) column, of which an event has ten, and so costs four times as much per event. After an error a
-// session must not be used again.
+// session is one connection that inserts blocks over the native protocol. It is used instead of clickhouse-go because
+// that boxes every value of a LowCardinality(String) column, of which an event has ten, and so costs four times as much
+// per event. After an error a session must not be used again.
 type session struct {
 	conn     net.Conn
 	timeout  time.Duration

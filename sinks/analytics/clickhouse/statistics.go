@@ -170,8 +170,8 @@ func (s *Store) Happened(ctx context.Context, tenant, campaign string, kind sche
 
 var errState = errors.New("bytes are not a groupBitmap state")
 
-// readState decodes a groupBitmap state into an empty bitmap. A state is either the byte 0, a count, and that many unordered
-// UInt32; or the byte 1, the length as a varint, and a portable Roaring bitmap.
+// readState decodes a groupBitmap state into an empty bitmap. A state is either the byte 0, a count, and that many
+// unordered UInt32; or the byte 1, the length as a varint, and a portable Roaring bitmap.
 func readState(state string, to *roaring.Bitmap) error {
 	if len(state) < 2 {
 		return errState

@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// askEnds asks the broker for the ends of the partitions once per interval. A partition that is stored up to such an end is complete
-// as of the time of the question.
+// askEnds asks the broker for the ends of the partitions once per interval. A partition that is stored up to such an
+// end is complete as of the time of the question.
 func (f *reader) askEnds(ctx context.Context, out chan map[int32]check) error {
 	tick := time.NewTicker(f.cfg.Interval)
 	defer tick.Stop()
@@ -83,7 +83,8 @@ func (f *reader) mark(ctx context.Context) {
 	if len(marks) == 0 {
 		return
 	}
-	// Marks without a time name the partitions of other processes, so that the store does not claim to be complete without them.
+	// Marks without a time name the partitions of other processes, so that the store does not claim to be complete
+	// without them.
 	for _, id := range unnamed {
 		marks = append(marks, analytics.Mark{Partition: id})
 	}

@@ -11,8 +11,8 @@ import (
 	"fanfare/sinks/analytics/analyticstest"
 )
 
-// BenchmarkFeed reads a topic of 400,000 events into SQLite: fetching, decoding and appending, with the broker in the same process.
-// One iteration is the whole topic.
+// BenchmarkFeed reads a topic of 400,000 events into SQLite: fetching, decoding and appending, with the broker in the
+// same process. One iteration is the whole topic.
 func BenchmarkFeed(b *testing.B) {
 	w := newEnv(b)
 	traffic := analyticstest.NewTraffic(5, 40_000)

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// decodeDeal reads a record of topic chunks, except for the deal's campaign, offset and time. Every error wraps errRecord. There is one
-// such record for up to 5,000 recipients, so the protobuf library is fast enough.
+// decodeDeal reads a record of topic chunks, except for the deal's campaign, offset and time. Every error wraps
+// errRecord. There is one such record for up to 5,000 recipients, so the protobuf library is fast enough.
 func decodeDeal(value []byte) (d analytics.Deal, env envelope, err error) {
 	var c fanfarev1.Chunk
 	if err := proto.Unmarshal(value, &c); err != nil {

@@ -20,7 +20,8 @@ type envelope struct {
 	number           uint64
 }
 
-// decoder decodes delivery events. It shares strings that repeat and copies the other strings into large blocks. That costs a third of unmarshalling the protobuf message.
+// decoder decodes delivery events. It shares strings that repeat and copies the other strings into large blocks. That
+// costs a third of unmarshalling the protobuf message.
 type decoder struct {
 	shared map[string]string
 	last   [fields]string

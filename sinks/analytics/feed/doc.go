@@ -1,34 +1,37 @@
 // Package feed is the analytics role: it reads topics `deliveries` and `chunks` and fills an [analytics.Store].
 //
-//   - Reads: `deliveries` (what happened to each recipient) in group `analytics`, and `chunks` (which recipients were dealt when, so
-//     that the store knows who is in flight) in group `analytics-deals`; committed records only. Writes: the store; `deliveries.dlq`,
-//     `chunks.dlq`.
-//   - Unit of work: a batch, the records of one partition between two offsets. The topic's id, the partition and the two offsets
-//     identify it.
-//   - Guarantee: every record is stored exactly once, whatever process is killed at whatever moment, as long as the store still
-//     recognises the batch by its identity. Sets are exact without that condition, because adding a member twice changes nothing.
+//   - Reads: `deliveries` (what happened to each recipient) in group `analytics`, and `chunks` (which recipients were
+//     dealt when, so that the store knows who is in flight) in group `analytics-deals`; committed records only. Writes:
+//     the store; `deliveries.dlq`, `chunks.dlq`.
+//   - Unit of work: a batch, the records of one partition between two offsets. The topic's id, the partition and the
+//     two offsets identify it.
+//   - Guarantee: every record is stored exactly once, whatever process is killed at whatever moment, as long as the
+//     store still recognises the batch by its identity. Sets are exact without that condition, because adding a member
+//     twice changes nothing.
 //
 // # How a batch is stored
 //
-// A store that keeps positions ([analytics.Positioner], such as SQLite) writes rows and position in one transaction. The feed then
-// starts reading at the store's position; the group's offsets only serve tools that show lag. A store that was lost, or was
-// restored from a copy, is filled from the log without further action.
+// A store that keeps positions ([analytics.Positioner], such as SQLite) writes rows and position in one transaction.
+// The feed then starts reading at the store's position; the group's offsets only serve tools that show lag. A store
+// that was lost, or was restored from a copy, is filled from the log without further action.
 //
 // For any other store (ClickHouse) the feed works in these steps:
 //
 //  1. commit offset = first, metadata = end. This declares the batch, and settles the one before it;
-//  2. append the rows under the token `<topic id>-<partition>-<first>-<last>`, repeatedly until it succeeds, always the same rows;
+//  2. append the rows under the token `<topic id>-<partition>-<first>-<last>`, repeatedly until it succeeds, always the
+//     same rows;
 //  3. with the declaration of the next batch, or when there are no more records: commit offset = end, without metadata.
 //
-// A process that is assigned a partition with a declared and unsettled batch reads exactly [first, end) again and appends it under
-// the same token. The token tells the store whether it already has the batch. Under the same token, additional rows would be lost
-// and other rows would count twice; that is why the bounds must be the same.
+// A process that is assigned a partition with a declared and unsettled batch reads exactly [first, end) again and
+// appends it under the same token. The token tells the store whether it already has the batch. Under the same token,
+// additional rows would be lost and other rows would count twice; that is why the bounds must be the same.
 //
 // # Which campaign an event belongs to
 //
-// Tenant and month come from the control plane ([Campaigns], then Config.Lookup), never from the record. If the view does not have
-// the campaign yet, the feed waits until the view is known to be newer than the record. A record goes to the dead letters, and
-// blocks nothing, if it is not a delivery event, if its campaign does not exist, or if it names another tenant than its campaign.
+// Tenant and month come from the control plane ([Campaigns], then Config.Lookup), never from the record. If the view
+// does not have the campaign yet, the feed waits until the view is known to be newer than the record. A record goes to
+// the dead letters, and blocks nothing, if it is not a delivery event, if its campaign does not exist, or if it names
+// another tenant than its campaign.
 //
 // # What happens when
 //
@@ -42,7 +45,8 @@
 //
 // # How current the store is
 //
-// AsOf is the time up to which the store holds everything in `deliveries`. Once per interval the feed asks for the ends of the
-// partitions; a partition that is stored up to its end is complete as of the time of the question. The feed reports the time to the
-// store ([analytics.Store].Mark), so that every process that reads the store can show it beside the figures.
+// AsOf is the time up to which the store holds everything in `deliveries`. Once per interval the feed asks for the ends
+// of the partitions; a partition that is stored up to its end is complete as of the time of the question. The feed
+// reports the time to the store ([analytics.Store].Mark), so that every process that reads the store can show it beside
+// the figures.
 package feed

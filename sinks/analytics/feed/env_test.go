@@ -150,8 +150,9 @@ func (w *env) history(recipients int) (campaigns []*analytics.Campaign, records 
 	return campaigns, records
 }
 
-// deals generates records of topic chunks: deals of the campaigns' recipients, some of them as ranges. Their timestamps are recent:
-// a broker deletes records older than the topic's retention while the test runs, and the model would then lack them.
+// deals generates records of topic chunks: deals of the campaigns' recipients, some of them as ranges. Their timestamps
+// are recent: a broker deletes records older than the topic's retention while the test runs, and the model would then
+// lack them.
 func (w *env) deals(campaigns []*analytics.Campaign) (records []*kgo.Record) {
 	began := time.Now().Add(-time.Minute)
 	for _, c := range campaigns {
@@ -191,7 +192,8 @@ func (w *env) produce(t testing.TB, records ...*kgo.Record) {
 	}
 }
 
-// produceMixed writes records a few at a time, without and within transactions, and further records in transactions that it aborts.
+// produceMixed writes records a few at a time, without and within transactions, and further records in transactions
+// that it aborts.
 func (w *env) produceMixed(t testing.TB, records []*kgo.Record) {
 	t.Helper()
 	txn, err := w.Named("test-txn").Client(kgo.TransactionalID(w.Names.Prefix()+"test"), kgo.ProducerLinger(0))

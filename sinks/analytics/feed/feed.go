@@ -38,11 +38,11 @@ type Config struct {
 	// Lookup is asked for campaigns that Campaigns does not have, such as those that settled long ago; it may be nil.
 	// schemas.ErrNotFound, or a nil campaign, means that the campaign does not exist. Any other error is temporary.
 	Lookup func(ctx context.Context, id string) (*fanfarev1.Campaign, error)
-	// Interval is how long events are collected before they are appended; default 200 ms. Statistics lag by about that long. A store
-	// with a high cost per batch, such as ClickHouse, wants a longer interval.
+	// Interval is how long events are collected before they are appended; default 200 ms. Statistics lag by about that
+	// long. A store with a high cost per batch, such as ClickHouse, wants a longer interval.
 	Interval time.Duration
-	// MaxRows is how many collected rows are appended without waiting for the interval; default 50,000. At most about twice as many
-	// rows are in memory, 0.5 KB each.
+	// MaxRows is how many collected rows are appended without waiting for the interval; default 50,000. At most about
+	// twice as many rows are in memory, 0.5 KB each.
 	MaxRows int
 	// SessionTimeout of the group; default 10 s. The partitions of a dead process are idle for that long.
 	SessionTimeout time.Duration
@@ -87,8 +87,8 @@ func New(cfg Config) (*Feed, error) {
 	return &Feed{events: newReader(cfg, eventSource), deals: newReader(cfg, dealSource)}, nil
 }
 
-// AsOf returns the time up to which the partitions of deliveries that this process reads are completely stored; zero while it is not
-// known.
+// AsOf returns the time up to which the partitions of deliveries that this process reads are completely stored; zero
+// while it is not known.
 func (f *Feed) AsOf() time.Time { return f.events.AsOf() }
 
 // Run fills the store until ctx ends, then appends what it has read and leaves the groups. It must be called only once.
@@ -103,10 +103,11 @@ func (f *Feed) Run(ctx context.Context) error {
 type source struct {
 	stage, label string // label is the value of the label topic
 	topic        func(schemas.Names) string
-	// take turns one record into a row of the partition. An error that wraps errRecord, errCampaign or errTenant makes the record a
-	// dead letter; any other is temporary.
+	// take turns one record into a row of the partition. An error that wraps errRecord, errCampaign or errTenant makes
+	// the record a dead letter; any other is temporary.
 	take func(r *reader, ctx context.Context, p *partition, record *kgo.Record, fetched time.Time) error
-	// marks: the store's AsOf is that of this topic. Deals precede the events that answer them, so the events are what AsOf is about.
+	// marks: the store's AsOf is that of this topic. Deals precede the events that answer them, so the events are what
+	// AsOf is about.
 	marks bool
 }
 
@@ -140,7 +141,8 @@ type reader struct {
 	// interrupted is called between the steps of a flush; for tests.
 	interrupted func(step string) error
 
-	// mu is held while partitions are assigned or revoked, and during commits: a revocation waits for the commit in progress.
+	// mu is held while partitions are assigned or revoked, and during commits: a revocation waits for the commit in
+	// progress.
 	mu         sync.Mutex
 	topicID    analytics.TopicID
 	partitions map[int32]*partition
@@ -182,7 +184,8 @@ func (f *reader) run(ctx context.Context) error {
 		kgo.RebalanceTimeout(2*f.cfg.SessionTimeout),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		// After a transaction the log ends with a control record. The feed must see it to know that it has read everything.
+		// After a transaction the log ends with a control record. The feed must see it to know that it has read
+		// everything.
 		kgo.KeepControlRecords(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnOffsetsFetched(f.fetched),
@@ -279,7 +282,8 @@ func (f *reader) poll(ctx context.Context, wait time.Duration) {
 	f.cl.AllowRebalance()
 }
 
-// holdStuck pauses fetching of a partition that waits for a campaign and has enough records queued, so that the others go on.
+// holdStuck pauses fetching of a partition that waits for a campaign and has enough records queued, so that the others
+// go on.
 func (f *reader) holdStuck() {
 	var hold, let []int32
 	owned := f.owned()
@@ -313,8 +317,8 @@ func (f *reader) owned() []*partition {
 	return out
 }
 
-// full reports whether MaxRows rows are in memory. It returns false while a declared batch is incomplete, because only the whole
-// batch can be appended.
+// full reports whether MaxRows rows are in memory. It returns false while a declared batch is incomplete, because only
+// the whole batch can be appended.
 func (f *reader) full() bool {
 	n := 0
 	for _, p := range f.owned() {
@@ -330,7 +334,8 @@ func (f *reader) full() bool {
 	return n >= f.cfg.MaxRows
 }
 
-// decode turns the raw records into events. An error means that a record, and those behind it in its partition, must wait.
+// decode turns the raw records into events. An error means that a record, and those behind it in its partition, must
+// wait.
 func (f *reader) decode(ctx context.Context) error {
 	fetched := f.cfg.Now()
 	var errs []error

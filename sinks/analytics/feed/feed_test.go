@@ -28,7 +28,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// stores are the two kinds of stores, one that keeps positions and one that recognises tokens, and ClickHouse if the tests have one.
+// stores are the two kinds of stores, one that keeps positions and one that recognises tokens, and ClickHouse if the
+// tests have one.
 func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analytics.Store)) {
 	t.Run("positions", func(t *testing.T) {
 		t.Parallel()
@@ -57,8 +58,8 @@ func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analyti
 	}
 }
 
-// Committed events are counted once and aborted ones are not. The store's as_of advances although the topic ends with control
-// records. A rebuild from the log gives the same answers (X18, P6).
+// Committed events are counted once and aborted ones are not. The store's as_of advances although the topic ends with
+// control records. A rebuild from the log gives the same answers (X18, P6).
 func TestFillsAndRebuilds(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
@@ -94,7 +95,8 @@ func TestFillsAndRebuilds(t *testing.T) {
 	})
 }
 
-// The figures are exact although the feed is killed between any two steps and the store fails before and after its work.
+// The figures are exact although the feed is killed between any two steps and the store fails before and after its
+// work.
 func TestExactThroughKills(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, open func(t testing.TB) analytics.Store) {
@@ -255,8 +257,8 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
-// A record that is not a delivery event, whose campaign does not exist, or that names another tenant goes to the dead letters and
-// blocks nothing (P7).
+// A record that is not a delivery event, whose campaign does not exist, or that names another tenant goes to the dead
+// letters and blocks nothing (P7).
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -332,7 +334,8 @@ func TestDeadLetters(t *testing.T) {
 	}
 }
 
-// An event may arrive before its campaign does. It waits until the view is known to be newer than the record, and no longer.
+// An event may arrive before its campaign does. It waits until the view is known to be newer than the record, and no
+// longer.
 func TestWaitsForTheView(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -360,7 +363,8 @@ func TestWaitsForTheView(t *testing.T) {
 	}
 }
 
-// A campaign that cannot be resolved while the store is away stops its own partition and no other (P5), however many events it has.
+// A campaign that cannot be resolved while the store is away stops its own partition and no other (P5), however many
+// events it has.
 func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -439,7 +443,8 @@ func (s *picky) Append(ctx context.Context, batches ...analytics.Batch) error {
 	return s.tokenStore.Append(ctx, batches...)
 }
 
-// Rows that the store always refuses become dead letters. The other rows of their batch are stored, also when the batch is repeated.
+// Rows that the store always refuses become dead letters. The other rows of their batch are stored, also when the batch
+// is repeated.
 func TestRefusedRows(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -530,8 +535,8 @@ func TestStopSettles(t *testing.T) {
 	}
 }
 
-// ClickHouse goes away and comes back repeatedly, also during inserts, while events arrive. Everything is stored once, in the timeline
-// too, which counts every inserted row (P5).
+// ClickHouse goes away and comes back repeatedly, also during inserts, while events arrive. Everything is stored once,
+// in the timeline too, which counts every inserted row (P5).
 func TestClickHouseAway(t *testing.T) {
 	testinfra.Need(t, testinfra.ClickHouse)
 	t.Parallel()

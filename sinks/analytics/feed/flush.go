@@ -23,8 +23,8 @@ type sending struct {
 	dead  []stream.Dead
 }
 
-// flush appends everything that has been read, in the steps described in the package comment. It returns nil also if some batches
-// have to wait for the next flush. An error ends the feed.
+// flush appends everything that has been read, in the steps described in the package comment. It returns nil also if
+// some batches have to wait for the next flush. An error ends the feed.
 func (f *reader) flush(ctx context.Context) error {
 	batches := f.gather()
 	if len(batches) == 0 {
@@ -58,8 +58,8 @@ func (f *reader) flush(ctx context.Context) error {
 	return f.interrupt("marked")
 }
 
-// idleMark is how often the feed marks the store while no events arrive, and how often it commits the position of a store that
-// keeps its own. Both are for display only.
+// idleMark is how often the feed marks the store while no events arrive, and how often it commits the position of a
+// store that keeps its own. Both are for display only.
 const idleMark = time.Second
 
 func (f *reader) interrupt(step string) error {
@@ -69,7 +69,8 @@ func (f *reader) interrupt(step string) error {
 	return f.interrupted(step)
 }
 
-// gather returns one batch for each partition that has something to append. A declared batch has exactly the declared bounds.
+// gather returns one batch for each partition that has something to append. A declared batch has exactly the declared
+// bounds.
 func (f *reader) gather() []sending {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,8 +115,9 @@ func (p *partition) done(end int64) {
 	}
 }
 
-// declare writes the bounds of batches into the metadata of the group's offset commit, before they are appended. The same commit
-// settles the batches before them. declare returns the batches that may be appended. A store that keeps positions needs none of this.
+// declare writes the bounds of batches into the metadata of the group's offset commit, before they are appended. The
+// same commit settles the batches before them. declare returns the batches that may be appended. A store that keeps
+// positions needs none of this.
 func (f *reader) declare(ctx context.Context, batches []sending) []sending {
 	if f.positioner != nil {
 		return batches
@@ -151,15 +153,16 @@ func (f *reader) settle(ctx context.Context) {
 	f.commit(ctx, stepSettle, wanted)
 }
 
-// commitment is what is committed for one partition: everything below offset is stored, and [offset, end) is declared. If end is 0,
-// nothing is declared.
+// commitment is what is committed for one partition: everything below offset is stored, and [offset, end) is declared.
+// If end is 0, nothing is declared.
 type commitment struct{ offset, end int64 }
 
-// commitTimeout bounds a commit, which may have to wait for a rebalance. The next flush repeats a commit that timed out.
+// commitTimeout bounds a commit, which may have to wait for a rebalance. The next flush repeats a commit that timed
+// out.
 const commitTimeout = 5 * time.Second
 
-// commit returns the partitions for which the broker accepted the commit. It skips partitions that were revoked, because the broker
-// would accept a commit from any member of the group, even for another member's partition.
+// commit returns the partitions for which the broker accepted the commit. It skips partitions that were revoked,
+// because the broker would accept a commit from any member of the group, even for another member's partition.
 func (f *reader) commit(ctx context.Context, step string, wanted map[*partition]commitment) map[*partition]bool {
 	accepted := map[*partition]bool{}
 	if len(wanted) == 0 {
@@ -259,8 +262,8 @@ func (f *reader) retry(ctx context.Context, step string, do func() error) bool {
 	}
 }
 
-// append offers the batches to the store until it accepts them, each time the same rows under the same bounds. Batches of revoked
-// partitions are left to the new owner. append returns false if ctx ended first.
+// append offers the batches to the store until it accepts them, each time the same rows under the same bounds. Batches
+// of revoked partitions are left to the new owner. append returns false if ctx ended first.
 func (f *reader) append(ctx context.Context, batches []sending) bool {
 	return f.retry(ctx, stepAppend, func() error {
 		var left []analytics.Batch
@@ -292,8 +295,8 @@ func (f *reader) append(ctx context.Context, batches []sending) bool {
 	})
 }
 
-// divide appends a batch of which the store refuses some rows: it halves the batch until each refused row is alone. The bounds of the
-// halves depend only on the rows, so a repetition produces the same batches.
+// divide appends a batch of which the store refuses some rows: it halves the batch until each refused row is alone. The
+// bounds of the halves depend only on the rows, so a repetition produces the same batches.
 func (f *reader) divide(ctx context.Context, b analytics.Batch) error {
 	err := f.cfg.Store.Append(ctx, b)
 	if !errors.Is(err, analytics.ErrData) {
@@ -325,7 +328,8 @@ func (f *reader) divide(ctx context.Context, b analytics.Batch) error {
 	return f.cfg.Store.Append(ctx, b)
 }
 
-// refuse writes a dead letter for the single row of a batch. The record is no longer in memory; the dead letter names its offset.
+// refuse writes a dead letter for the single row of a batch. The record is no longer in memory; the dead letter names
+// its offset.
 func (f *reader) refuse(ctx context.Context, b analytics.Batch, cause error) error {
 	at := &kgo.Record{Topic: f.topic, Partition: b.Partition}
 	if len(b.Events) > 0 {

@@ -52,7 +52,8 @@ const intentPrefix = "fanfare-batch1:"
 
 func intent(end int64) string { return intentPrefix + strconv.FormatInt(end, 10) }
 
-// parseIntent returns the end of the declared batch; 0 if the metadata declares none. A Kafka client may have written other metadata.
+// parseIntent returns the end of the declared batch; 0 if the metadata declares none. A Kafka client may have written
+// other metadata.
 func parseIntent(metadata string) int64 {
 	digits, ok := strings.CutPrefix(metadata, intentPrefix)
 	if !ok {
@@ -176,8 +177,9 @@ func (f *reader) describe(ctx context.Context) (d description, err error) {
 	return d, nil
 }
 
-// begin decides where reading of a partition starts. If the store keeps positions, it starts at the store's position. Otherwise it
-// starts at the committed offset, and a declared batch is read again with exactly its bounds. The caller holds the lock.
+// begin decides where reading of a partition starts. If the store keeps positions, it starts at the store's position.
+// Otherwise it starts at the committed offset, and a declared batch is read again with exactly its bounds. The caller
+// holds the lock.
 func (f *reader) begin(ctx context.Context, id int32, log logBounds, positions map[int32]int64) (*partition, error) {
 	was := f.committed[id]
 	delete(f.committed, id)
@@ -201,7 +203,8 @@ func (f *reader) begin(ctx context.Context, id int32, log logBounds, positions m
 			f.metrics.gaps.Inc()
 			f.log.ErrorContext(ctx, "records were deleted from the log before they were stored", "partition", id, "from", p.start, "to", log.start)
 		}
-		// A declared batch now starts later and has another token, so rows of it that were stored count twice in the timeline.
+		// A declared batch now starts later and has another token, so rows of it that were stored count twice in the
+		// timeline.
 		p.start = log.start
 	}
 	if pending = min(pending, log.end); pending > p.start {
@@ -213,7 +216,8 @@ func (f *reader) begin(ctx context.Context, id int32, log logBounds, positions m
 	return p, nil
 }
 
-// release drops revoked partitions. It waits for a commit in progress: a commit after the revocation would overwrite the new owner's.
+// release drops revoked partitions. It waits for a commit in progress: a commit after the revocation would overwrite
+// the new owner's.
 func (f *reader) release(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// pool recycles the client's memory for fetched records. A record is decoded soon after it was fetched, and its memory is then free.
+// pool recycles the client's memory for fetched records. A record is decoded soon after it was fetched, and its memory
+// is then free.
 type pool struct {
 	records sync.Pool // of *[]kgo.Record
 	bytes   sync.Pool // of *[]byte

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/analytics/sqlite"
 )
 
-// A store that keeps positions and was lost is filled from the log, whatever the group has committed. A copy that is restored
-// continues at the position it was taken at.
+// A store that keeps positions and was lost is filled from the log, whatever the group has committed. A copy that is
+// restored continues at the position it was taken at.
 func TestLostStoreIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -40,7 +40,8 @@ func TestLostStoreIsFilledAgain(t *testing.T) {
 	compareAll(t, fresh, w.model(t), campaigns)
 }
 
-// A log that ends below the stored position has lost records. The feed reports it and stores what is written from there on.
+// A log that ends below the stored position has lost records. The feed reports it and stores what is written from there
+// on.
 func TestLogShorterThanStore(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -84,7 +85,8 @@ func TestLogShorterThanStore(t *testing.T) {
 	}
 }
 
-// If the beginning of a declared batch was deleted from the log, the rest is stored under another token, and the feed reports it.
+// If the beginning of a declared batch was deleted from the log, the rest is stored under another token, and the feed
+// reports it.
 func TestDeclaredBatchWhoseStartIsGone(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)

@@ -27,7 +27,8 @@ var errCampaign = errors.New("campaign does not exist")
 // errTenant means that an event names another tenant than its campaign.
 var errTenant = errors.New("tenant is not that of the campaign")
 
-// resolver finds tenant and month of a campaign. It remembers its answers, because neither changes once messages are sent.
+// resolver finds tenant and month of a campaign. It remembers its answers, because neither changes once messages are
+// sent.
 type resolver struct {
 	view   Campaigns
 	lookup func(ctx context.Context, id string) (*fanfarev1.Campaign, error)
@@ -48,8 +49,8 @@ func newResolver(cfg Config) *resolver {
 	return &resolver{view: cfg.Campaigns, lookup: cfg.Lookup, now: cfg.Now, known: map[uint64]*analytics.Campaign{}, unknown: map[uint64]time.Time{}}
 }
 
-// resolve returns the campaign of an event that was fetched at the given time. It waits while the view may still receive the
-// campaign. An error other than errCampaign and errTenant is temporary.
+// resolve returns the campaign of an event that was fetched at the given time. It waits while the view may still
+// receive the campaign. An error other than errCampaign and errTenant is temporary.
 func (r *resolver) resolve(ctx context.Context, env envelope, fetched time.Time) (*analytics.Campaign, error) {
 	c := r.last
 	if c == nil || r.lastNo != env.number {
@@ -75,8 +76,8 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	}
 	row := r.view.Campaign(id)
 	if row == nil && r.lookup != nil {
-		// A campaign leaves its topic a week after it settled. Late receipts and rebuilds need it after that, so ask the store
-		// before waiting for the view.
+		// A campaign leaves its topic a week after it settled. Late receipts and rebuilds need it after that, so ask
+		// the store before waiting for the view.
 		var err error
 		if row, err = r.ask(ctx, id); err != nil && !errors.Is(err, schemas.ErrNotFound) {
 			return nil, fmt.Errorf("look up %s: %w", id, err)
@@ -103,8 +104,8 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	return c, nil
 }
 
-// lookupPatience bounds one question to the store, because all partitions wait for the answer. After a question without an answer
-// the store is not asked for lookupPause.
+// lookupPatience bounds one question to the store, because all partitions wait for the answer. After a question without
+// an answer the store is not asked for lookupPause.
 const (
 	lookupPatience = time.Second
 	lookupPause    = 2 * time.Second
@@ -139,7 +140,8 @@ func monthOf(row *fanfarev1.Campaign) (time.Time, bool) {
 	return analytics.MonthOf(time.UnixMilli(at)), true
 }
 
-// await returns the campaign from the view, nil once the view is known to be newer than the question and does not have it.
+// await returns the campaign from the view, nil once the view is known to be newer than the question and does not have
+// it.
 func (r *resolver) await(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
 	asked := r.now()
 	for {

@@ -133,8 +133,8 @@ func (s *tokenStore) tiles(t *testing.T, w *env) {
 	})
 }
 
-// newClickHouse opens a store in a database that is dropped at the end. If the store is reached over a line, it also opens a second
-// one that is reached directly.
+// newClickHouse opens a store in a database that is dropped at the end. If the store is reached over a line, it also
+// opens a second one that is reached directly.
 func newClickHouse(t testing.TB, over *line) (store, beside analytics.Store) {
 	t.Helper()
 	dsn := os.Getenv("FANFARE_TEST_CLICKHOUSE")

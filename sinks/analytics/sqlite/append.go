@@ -15,7 +15,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// partBits is how many low bits of a seq give its place within a part. A part has the size of one container of a Roaring bitmap.
+// partBits is how many low bits of a seq give its place within a part. A part has the size of one container of a
+// Roaring bitmap.
 const partBits = 16
 
 // appender groups the events of one Append by the rows that will be written. It is reused by every Append.
@@ -183,7 +184,8 @@ func (s *Store) take(t *tx, b *analytics.Batch) error {
 	return nil
 }
 
-// place adds one event to its groups. It runs once per event, so it executes no SQL and allocates only when a slice grows.
+// place adds one event to its groups. It runs once per event, so it executes no SQL and allocates only when a slice
+// grows.
 func (s *Store) place(t *tx, e *analytics.Event) error {
 	if err := e.Check(); err != nil {
 		return err
@@ -466,9 +468,9 @@ func (s *Store) writeRun(t *tx, w *work, block uint32, events []placed) error {
 	return nil
 }
 
-// fan is how many runs of one level are merged into one run of the next level. A block whose recipients are all sent to and
-// answered within seconds has fewer runs than that. A block that receives events for hours rewrites each event at most three
-// times, and after 20,000 batches a reader has at most a few dozen runs to read.
+// fan is how many runs of one level are merged into one run of the next level. A block whose recipients are all sent to
+// and answered within seconds has fewer runs than that. A block that receives events for hours rewrites each event at
+// most three times, and after 20,000 batches a reader has at most a few dozen runs to read.
 const fan = 12
 
 func insertRun(t *tx, w *work, block uint32, level, events int, who, rest []byte) error {

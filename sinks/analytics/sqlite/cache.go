@@ -19,8 +19,8 @@ import (
 // campaignKey identifies a campaign. The tenant is always part of the key.
 type campaignKey struct{ tenant, id string }
 
-// setKey identifies a set of a campaign. Sets of statuses use prec, try and link; sets of messages use all but prec and link,
-// sets of dealt recipients use try and leg.
+// setKey identifies a set of a campaign. Sets of statuses use prec, try and link; sets of messages use all but prec and
+// link, sets of dealt recipients use try and leg.
 type setKey struct {
 	family   uint8
 	prec     schemas.Precedence
@@ -78,7 +78,8 @@ func (s *set) with(number uint32, members *roaring.Bitmap) *set {
 // levels counts the runs of a block by level.
 type levels [4]uint16
 
-// campaignSets is one version of a campaign, as a batch left it. It is never modified, except for runs, which only the writer uses.
+// campaignSets is one version of a campaign, as a batch left it. It is never modified, except for runs, which only the
+// writer uses.
 type campaignSets struct {
 	id     int64
 	key    campaignKey

@@ -1,17 +1,18 @@
 // Package sqlite is the analytics store on one SQLite file, for installations without ClickHouse.
 //
-// A table with one row per event would take at most 190,000 events a second. Append therefore writes, in one transaction:
+// A table with one row per event would take at most 190,000 events a second. Append therefore writes, in one
+// transaction:
 //
-//   - one run for each campaign and block of 5,000 recipients: a compressed column store of the events. A page of members reads
-//     the runs of one block. Runs are merged by level, as in a log-structured store (see fan);
+//   - one run for each campaign and block of 5,000 recipients: a compressed column store of the events. A page of
+//     members reads the runs of one block. Runs are merged by level, as in a log-structured store (see fan);
 //   - the sets that changed, as Roaring bitmaps in parts of 65,536 recipients. Only the parts that changed are written;
 //   - the position of each partition of the topic, so that a batch that comes again is recognised, whatever its bounds.
 //
-// The sets of the most recently used campaigns are kept in memory, and the cache changes together with the commit: statistics are
-// answered from memory, always as of a commit. Measured on one of two cores: 1.5 million events a second, 0.6 µs of processor time
-// per event; statistics of 1,000,000 recipients 0.3 ms; a page of members 1–2 ms; a search for a number among 1,000,000 recipients
-// 50 ms; 33 bytes on disk per event.
+// The sets of the most recently used campaigns are kept in memory, and the cache changes together with the commit:
+// statistics are answered from memory, always as of a commit. Measured on one of two cores: 1.5 million events a
+// second, 0.6 µs of processor time per event; statistics of 1,000,000 recipients 0.3 ms; a page of members 1–2 ms; a
+// search for a number among 1,000,000 recipients 50 ms; 33 bytes on disk per event.
 //
-// Not promised: that the last commits survive a loss of power; they are then read from the topic again. [analytics.Event.Offset]
-// is not stored.
+// Not promised: that the last commits survive a loss of power; they are then read from the topic again.
+// [analytics.Event.Offset] is not stored.
 package sqlite

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Erase takes a person out of the events, and writes the file anew: pages that are free still hold what was in them. Writers wait
-// meanwhile, about a second for each 200 MB.
+// Erase takes a person out of the events, and writes the file anew: pages that are free still hold what was in them.
+// Writers wait meanwhile, about a second for each 200 MB.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()

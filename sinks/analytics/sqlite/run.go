@@ -11,13 +11,15 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// blockSize is how many consecutive recipients share runs. It is the size of an audience blob, whose recipients are dealt together.
+// blockSize is how many consecutive recipients share runs. It is the size of an audience blob, whose recipients are
+// dealt together.
 const blockSize = 5000
 
 // runVersion is the first byte of who and of rest. Old versions must stay readable for ever.
 const runVersion = 1
 
-// shape holds the fields that many events have in common. A run stores each shape once, and its events refer to it by number.
+// shape holds the fields that many events have in common. A run stores each shape once, and its events refer to it by
+// number.
 type shape struct {
 	kind     schemas.Kind
 	code     schemas.Code
@@ -43,7 +45,8 @@ const (
 	holdsContact
 	holdsProvider
 	holdsRef
-	// The message id consists of campaign, seq and a signature of six bytes, so only the signature is stored. Any other id is stored in full.
+	// The message id consists of campaign, seq and a signature of six bytes, so only the signature is stored. Any other
+	// id is stored in full.
 	holdsPlainID
 )
 
@@ -70,8 +73,8 @@ func shapeOf(e *analytics.Event, campaignNumber uint64) shape {
 	return s
 }
 
-// runWriter encodes runs and is reused. Each field is a column of its own: the values of a column resemble each other and
-// compress well, and most queries need only a few columns.
+// runWriter encodes runs and is reused. Each field is a column of its own: the values of a column resemble each other
+// and compress well, and most queries need only a few columns.
 type runWriter struct {
 	n        int
 	shapes   []shape
@@ -310,8 +313,8 @@ func (w *whoReader) next() (seq uint32, s *shape, packed uint64, text string, er
 	return uint32(w.seq), s, packed, text, nil
 }
 
-// readRun calls yield for every event of the run whose seq is accepted by want. The event is valid only during the call.
-// All events belong to the given campaign.
+// readRun calls yield for every event of the run whose seq is accepted by want. The event is valid only during the
+// call. All events belong to the given campaign.
 func readRun(who, rest []byte, campaign *analytics.Campaign, number uint64, want func(seq uint32) bool, yield func(*analytics.Event)) error {
 	w, err := readWho(who)
 	if err != nil {

@@ -43,8 +43,9 @@ type Store struct {
 	stmts    map[string]*sql.Stmt
 	appender appender
 
-	// visible is write-locked from the commit of a transaction until the cache shows the same state, and read-locked while a
-	// query takes its snapshot. So no answer is older than an earlier one, whether it came from the file or from the cache.
+	// visible is write-locked from the commit of a transaction until the cache shows the same state, and read-locked
+	// while a query takes its snapshot. So no answer is older than an earlier one, whether it came from the file or
+	// from the cache.
 	visible sync.RWMutex
 	cache   *cache
 
@@ -62,10 +63,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("analytics: Config.Path is empty")
 	}
-	// Pages of 16 KiB: runs and bitmaps have about 10 KiB, and a value that is longer than a page is read as a chain of pages.
-	// The WAL may grow to 32 MiB, so that bitmaps that every batch rewrites are copied into the file only once per many batches.
-	// synchronous(NORMAL): a commit survives the end of the process. After a loss of power the last commits may be gone; they are
-	// then read from the topic again.
+	// Pages of 16 KiB: runs and bitmaps have about 10 KiB, and a value that is longer than a page is read as a chain of
+	// pages. The WAL may grow to 32 MiB, so that bitmaps that every batch rewrites are copied into the file only once
+	// per many batches. synchronous(NORMAL): a commit survives the end of the process. After a loss of power the last
+	// commits may be gone; they are then read from the topic again.
 	pragmas := []string{"page_size(16384)", "journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(10000)", "wal_autocheckpoint(2048)", "cache_size(-8192)", "temp_store(MEMORY)"}
 	query := url.Values{"_pragma": pragmas}
 	dsn := "file:" + (&url.URL{Path: cfg.Path}).EscapedPath() + "?" + query.Encode()
@@ -136,9 +137,9 @@ func (s *Store) begin(ctx context.Context) (*tx, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A transaction is short and is not cancelled. If the caller gave up during BEGIN, the driver would return the context's error
-	// although SQLite had begun: the transaction would stay open and refuse all later ones. A cancellable context would also cost a
-	// goroutine for every statement.
+	// A transaction is short and is not cancelled. If the caller gave up during BEGIN, the driver would return the
+	// context's error although SQLite had begun: the transaction would stay open and refuse all later ones. A
+	// cancellable context would also cost a goroutine for every statement.
 	ctx = context.WithoutCancel(ctx)
 	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)

@@ -33,7 +33,8 @@ func TestConformance(t *testing.T) { analyticstest.Run(t, place(0)) }
 // The answers are the same with a cache that holds one campaign only.
 func TestConformanceWithoutMemory(t *testing.T) { analyticstest.RunHistory(t, place(1), 5) }
 
-// A failed transaction leaves nothing behind, neither in the file nor in the cache, so the same batch can be appended again.
+// A failed transaction leaves nothing behind, neither in the file nor in the cache, so the same batch can be appended
+// again.
 func TestFailedTransaction(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "analytics.db")
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})

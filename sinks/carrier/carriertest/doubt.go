@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// repeatedKey: a carrier that ignores a key it has had answers a repetition as it answered the first, and has one message; on the same
-// connector, and on one that another process has opened, and when the first was never answered.
+// repeatedKey: a carrier that ignores a key it has had answers a repetition as it answered the first, and has one
+// message; on the same connector, and on one that another process has opened, and when the first was never answered.
 func repeatedKey(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Latency: time.Millisecond})
 	if err != nil {
@@ -79,7 +79,8 @@ func repeatedUnanswered(ctx context.Context, open func(Peer) (Subject, error)) e
 	return errors.Join(again.check(), seen(s, l.keys, exactly(1)), drain(ctx, another, 50*time.Millisecond))
 }
 
-// query: a carrier that can be asked knows which submissions it has taken, whether it answered them or not. Asking changes nothing.
+// query: a carrier that can be asked knows which submissions it has taken, whether it answered them or not. Asking
+// changes nothing.
 func query(ctx context.Context, open func(Peer) (Subject, error)) error {
 	for _, silent := range []bool{false, true} {
 		s, err := open(Peer{Window: 64, Silent: silent})

@@ -156,7 +156,8 @@ func deadlineAfterWaiting(ctx context.Context, open func(Peer) (Subject, error))
 	return errors.Join(l.wait(ctx), late.wait(ctx), late.notWritten(), honest(s, late))
 }
 
-// withdrawn: a message is not written when it is withdrawn while Send waits for the window, nor when it was withdrawn before.
+// withdrawn: a message is not written when it is withdrawn while Send waits for the window, nor when it was withdrawn
+// before.
 func withdrawn(ctx context.Context, open func(Peer) (Subject, error)) error {
 	const latency = 200 * time.Millisecond
 	s, err := open(Peer{Window: 2, Latency: latency})
@@ -304,7 +305,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// nothingAfterDrain: Drain is called while goroutines go on calling Send, some of them waiting for the window; no answer comes after it.
+// nothingAfterDrain: Drain is called while goroutines go on calling Send, some of them waiting for the window; no
+// answer comes after it.
 func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 32, Latency: 30 * time.Millisecond})
 	if err != nil {
@@ -389,7 +391,8 @@ func (l *batchLog) complete() error {
 	return nil
 }
 
-// drainWaits: Drain returns only after every running call of done has returned. Here done blocks, which the contract forbids.
+// drainWaits: Drain returns only after every running call of done has returned. Here done blocks, which the contract
+// forbids.
 func drainWaits(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 4})
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Noop is a connector that takes everything at once and only counts. Benchmarks measure with it what a sender itself costs.
+// Noop is a connector that takes everything at once and only counts. Benchmarks measure with it what a sender itself
+// costs.
 type Noop struct {
 	// Batch is MaxBatch; 0: 1,000.
 	Batch int

@@ -27,8 +27,8 @@ type Peer struct {
 // Subject is a connector opened at a peer.
 type Subject struct {
 	Connector carrier.Connector
-	// Seen returns how often the peer has taken each submission, by the peer's own account. A repetition that it has ignored does
-	// not count.
+	// Seen returns how often the peer has taken each submission, by the peer's own account. A repetition that it has
+	// ignored does not count.
 	Seen func() (map[carrier.Key]int, error)
 	// Again opens the connector once more at the same peer and account, as another process would.
 	Again func() (carrier.Connector, error)
@@ -63,7 +63,8 @@ var checks = []check{
 // limit is the longest time of one check. A connector that keeps the contract needs about a second.
 const limit = 20 * time.Second
 
-// Run tests the connector that open opens against the contract. Each check calls open; open registers its cleanup with t.
+// Run tests the connector that open opens against the contract. Each check calls open; open registers its cleanup with
+// t.
 func Run(t *testing.T, open func(t *testing.T, peer Peer) Subject) {
 	t.Helper()
 	for _, c := range checks {
@@ -241,8 +242,8 @@ func exactly(want int) func(i, n int) error {
 	}
 }
 
-// honest compares each answer with what the peer has: an accepted message once, one that was certainly not taken never, any other at
-// most once.
+// honest compares each answer with what the peer has: an accepted message once, one that was certainly not taken never,
+// any other at most once.
 func honest(s Subject, logs ...*batchLog) error {
 	counts, err := s.Seen()
 	if err != nil {

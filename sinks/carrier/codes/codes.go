@@ -1,5 +1,6 @@
-// Package codes says what a carrier's numbers and words mean in our words: in its answer to a hand-over, and in its receipts. What they
-// mean is data: lines of a file that each connector has, to which an account adds its carrier's own.
+// Package codes says what a carrier's numbers and words mean in our words: in its answer to a hand-over, and in its
+// receipts. What they mean is data: lines of a file that each connector has, to which an account adds its carrier's
+// own.
 //
 // A line is kind,code,meaning,sub-status:
 //
@@ -8,8 +9,8 @@
 //	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: more exactly why
 //	wait,131056,6s,                           after an answer: how long to wait before the next try, unless the answer says it
 //
-// A later line for the same code replaces an earlier one. Capitals and small letters are the same; so are numbers with and without zeros
-// before them. Empty lines and those that begin with # are skipped.
+// A later line for the same code replaces an earlier one. Capitals and small letters are the same; so are numbers with
+// and without zeros before them. Empty lines and those that begin with # are skipped.
 package codes
 
 import (
@@ -127,8 +128,8 @@ func (t *Table) Answer(code string) (a Answer, ok bool) {
 // Wait returns how long to wait after an answer with that code; 0: nobody has said.
 func (t *Table) Wait(code string) time.Duration { return t.waits[normal(code)] }
 
-// Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the state is not
-// known. A failure's error is more exact than its state, where it is known.
+// Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the
+// state is not known. A failure's error is more exact than its state, where it is known.
 func (t *Table) Receipt(stat, err string) (status schemas.ReceiptStatus, sub schemas.Code, ok bool) {
 	s, ok := t.stats[normal(stat)]
 	if !ok {

@@ -30,7 +30,8 @@ func (c *Connector) Verify(cb *carrier.Callback) error {
 	return c.cfg.verify(cb, time.Now())
 }
 
-// Parse implements [carrier.Webhook]. What it cannot read at all is an error; an entry that names no message and no text is left out.
+// Parse implements [carrier.Webhook]. What it cannot read at all is an error; an entry that names no message and no
+// text is left out.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	spec := c.cfg.spec.Callback
 	if spec == nil {
@@ -199,7 +200,8 @@ func small(s string) uint8 {
 	return uint8(n)
 }
 
-// number is a phone number as the rest of Fanfare writes it; anything else, such as a short code or a name, stays as it is.
+// number is a phone number as the rest of Fanfare writes it; anything else, such as a short code or a name, stays as it
+// is.
 func number(s string) string {
 	digits := strings.TrimPrefix(strings.TrimSpace(s), "+")
 	if len(digits) < 7 || len(digits) > 15 || strings.Trim(digits, "0123456789") != "" || digits[0] == '0' {

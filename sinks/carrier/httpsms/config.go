@@ -19,11 +19,11 @@ type Config struct {
 	Spec   *Spec  `json:"spec,omitempty"`
 	// Values are what the spec asks for: account, key and the like.
 	Values map[string]Secret `json:"values,omitempty"`
-	// CallbackURL is the address of our endpoint as the provider reaches it, such as https://edge.example.org/api/callback/twilio; empty:
-	// no receipts are asked for.
+	// CallbackURL is the address of our endpoint as the provider reaches it, such as
+	// https://edge.example.org/api/callback/twilio; empty: no receipts are asked for.
 	CallbackURL string `json:"callbackUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an answer is doubtful;
-	// 0: 10 s.
+	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
+	// answer is doubtful; 0: 10 s.
 	Window        int      `json:"window,omitempty"`
 	AnswerTimeout Duration `json:"answerTimeout,omitempty"`
 	// CA are the certificates that may sign the provider's, as PEM; empty: those of the system.
@@ -241,7 +241,8 @@ func (n *node) hasEach() bool {
 	return false
 }
 
-// standardCodes are what a status of HTTP means where the spec says nothing else; what is not here, the package comment says.
+// standardCodes are what a status of HTTP means where the spec says nothing else; what is not here, the package comment
+// says.
 const standardCodes = `answer,http:401,retryable,PROVIDER_ERROR
 answer,http:402,retryable,NO_CREDITS
 answer,http:403,retryable,PROVIDER_ERROR

@@ -82,8 +82,8 @@ func (c *Connector) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Reach connects to the provider, with TLS where its address says so, and sends nothing. It proves the way to the provider, not the
-// account: providers have no request that only logs in.
+// Reach connects to the provider, with TLS where its address says so, and sends nothing. It proves the way to the
+// provider, not the account: providers have no request that only logs in.
 func (c *Connector) Reach(ctx context.Context) error {
 	text, err := c.cfg.fill(c.cfg.spec.Request.URL)
 	if err != nil {
@@ -104,7 +104,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// post hands a batch over: in one request, or in another one without the messages that expired while it waited for a connection.
+// post hands a batch over: in one request, or in another one without the messages that expired while it waited for a
+// connection.
 func (c *Connector) post(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
@@ -134,7 +135,8 @@ func (c *Connector) post(ctx context.Context, f *inflight.Batch, batch []carrier
 	}
 }
 
-// attempt makes one request. It returns true when nothing was written because a message had expired, so that the others go again.
+// attempt makes one request. It returns true when nothing was written because a message had expired, so that the others
+// go again.
 func (c *Connector) attempt(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound, left []int, all []vars) (again bool) {
 	rest := func(r carrier.Result) {
 		for _, i := range left {
@@ -283,7 +285,8 @@ func (s *account) result(entries []any, key carrier.Key) carrier.Result {
 	return out
 }
 
-// refusedEntry is what a code in an answer of 2xx means. When a part before it was taken nobody knows what becomes of the whole.
+// refusedEntry is what a code in an answer of 2xx means. When a part before it was taken nobody knows what becomes of
+// the whole.
 func (s *account) refusedEntry(code string, partly bool) carrier.Result {
 	out := carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeNotSentOther, Code: code}
 	if a, ok := s.codes.Answer(code); ok {

@@ -1,6 +1,7 @@
-// Package httpsms is the connector to providers that take SMS over HTTP. There is one connector; what a provider wants is data, a
-// [Spec]: how a request is made of a message, what an answer means, how a callback is verified and read. The files in presets are the
-// specs of providers that are known; a route names one of them and gives its values (account, key), or brings a spec of its own.
+// Package httpsms is the connector to providers that take SMS over HTTP. There is one connector; what a provider wants
+// is data, a [Spec]: how a request is made of a message, what an answer means, how a callback is verified and read. The
+// files in presets are the specs of providers that are known; a route names one of them and gives its values (account,
+// key), or brings a spec of its own.
 //
 // # What happens to a hand-over
 //
@@ -15,18 +16,20 @@
 //	other 4xx                                   rejected, or what the spec says of the code in the answer
 //	5xx, no answer, a broken connection         unknown, unless the spec says that the provider takes nothing then
 //
-// net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here: no request can be
-// rewound. A spec may name a header for our submission id; it counts as idempotency only when the spec says that the provider promises it.
+// net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here: no
+// request can be rewound. A spec may name a header for our submission id; it counts as idempotency only when the spec
+// says that the provider promises it.
 //
 // # Callbacks
 //
-// The endpoint has [Connector.Verify] look at each callback as it came, stores it, and [Connector.Parse] reads it later. Most providers
-// give our submission id back, in the callback's address or body; else the receipt is found by theirs.
+// The endpoint has [Connector.Verify] look at each callback as it came, stores it, and [Connector.Parse] reads it
+// later. Most providers give our submission id back, in the callback's address or body; else the receipt is found by
+// theirs.
 //
 // # Templates
 //
 // A text in a spec may have placeholders, {{name}}: to, toDigits, from, text, key, encoding, segments, validitySeconds,
-// validityMinutes, validityMillis, notAfter, receipts (the callback's address), values.NAME, meta.NAME. Each value is encoded as its
-// place wants it (JSON, form, URL), so a text can never break out of it. {{name:number}}, alone in a JSON string, makes a number. A
-// field whose name ends in ? is left out when its value is empty.
+// validityMinutes, validityMillis, notAfter, receipts (the callback's address), values.NAME, meta.NAME. Each value is
+// encoded as its place wants it (JSON, form, URL), so a text can never break out of it. {{name:number}}, alone in a
+// JSON string, makes a number. A field whose name ends in ? is left out when its value is empty.
 package httpsms

@@ -25,7 +25,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestIntegrationTwilioSignatures: npm twilio and we agree on signatures, those that we check and those that our provider makes.
+// TestIntegrationTwilioSignatures: npm twilio and we agree on signatures, those that we check and those that our
+// provider makes.
 func TestIntegrationTwilioSignatures(t *testing.T) {
 	signer := peers.StartSigner(t)
 	c := open(t, httpsms.Config{Preset: "twilio", Values: map[string]httpsms.Secret{"accountSid": "AC1", "authToken": "12345"}})
@@ -72,8 +73,8 @@ func TestIntegrationTwilioSignatures(t *testing.T) {
 	}
 }
 
-// TestIntegrationKannel: 10,000 messages over HTTP to Kannel, which hands them to our message centre by SMPP; each is there once, with its
-// text as it was, and each has its receipt here, by way of Kannel's callbacks.
+// TestIntegrationKannel: 10,000 messages over HTTP to Kannel, which hands them to our message centre by SMPP; each is
+// there once, with its text as it was, and each has its receipt here, by way of Kannel's callbacks.
 func TestIntegrationKannel(t *testing.T) {
 	peers.Need(t, peers.Kannel)
 	const n = 10_000

@@ -97,7 +97,8 @@ func (m *message) refusal() (carrier.Result, bool) {
 	}
 }
 
-// request makes the request for messages, at least one. Its body cannot be rewound, so net/http never sends it a second time.
+// request makes the request for messages, at least one. Its body cannot be rewound, so net/http never sends it a second
+// time.
 func (s *account) request(ctx context.Context, all []vars) (*http.Request, error) {
 	first := all[0]
 	address, err := s.url.append(nil, first, appendPath)

@@ -30,7 +30,8 @@ func look(v any, path string) (any, bool) {
 	return v, v != nil
 }
 
-// lookText is look for what is a text, a number or a truth value, as a text; empty when it is not there or something else.
+// lookText is look for what is a text, a number or a truth value, as a text; empty when it is not there or something
+// else.
 func lookText(v any, path string) string {
 	if path == "" {
 		return ""

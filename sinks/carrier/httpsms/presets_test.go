@@ -201,7 +201,8 @@ func presets(t testing.TB, base string) map[string]preset {
 	}
 }
 
-// TestPresets: each provider that is known is asked as it wants, its answers and refusals are understood, and its callbacks are read.
+// TestPresets: each provider that is known is asked as it wants, its answers and refusals are understood, and its
+// callbacks are read.
 func TestPresets(t *testing.T) {
 	s := script(t)
 	all := presets(t, s.URL)

@@ -13,13 +13,15 @@ import (
 type Spec struct {
 	// Note says where the facts are from, and which of them nobody has tried.
 	Note string `json:"note,omitempty"`
-	// Values are the names that an account gives, such as its key, and what each is, for people. A name that ends in ? may be left out.
+	// Values are the names that an account gives, such as its key, and what each is, for people. A name that ends in ?
+	// may be left out.
 	Values map[string]string `json:"values,omitempty"`
 	// Defaults are the values of those that are left out.
 	Defaults map[string]string `json:"defaults,omitempty"`
 	Request  Request           `json:"request"`
 	Response Response          `json:"response"`
-	// Receipts is the address that the provider is to call, made of {{callback}} (the address of our endpoint) and placeholders.
+	// Receipts is the address that the provider is to call, made of {{callback}} (the address of our endpoint) and
+	// placeholders.
 	Receipts string    `json:"receipts,omitempty"`
 	Callback *Callback `json:"callback,omitempty"`
 	// Encodings are what {{encoding}} is of a text in GSM-7 and in UCS-2.
@@ -27,8 +29,8 @@ type Spec struct {
 		GSM7 string `json:"gsm7"`
 		UCS2 string `json:"ucs2"`
 	} `json:"encodings,omitzero"`
-	// Codes are the lines of package codes: `answer` of codes in an answer, or of its HTTP status as `http:429`; `stat` and `err` of
-	// callbacks.
+	// Codes are the lines of package codes: `answer` of codes in an answer, or of its HTTP status as `http:429`; `stat`
+	// and `err` of callbacks.
 	Codes []string `json:"codes,omitempty"`
 }
 
@@ -49,7 +51,8 @@ type Request struct {
 	// MinValidity and MaxValidity are the bounds of the validity, in seconds, that the provider takes; 0: none.
 	MinValidity int `json:"minValidity,omitempty"`
 	MaxValidity int `json:"maxValidity,omitempty"`
-	// Idempotency is a header that has our submission id. Honoured says that the provider promises to answer a repetition as the first.
+	// Idempotency is a header that has our submission id. Honoured says that the provider promises to answer a
+	// repetition as the first.
 	Idempotency string `json:"idempotency,omitempty"`
 	Honoured    bool   `json:"honoured,omitempty"`
 }
@@ -58,25 +61,26 @@ type Request struct {
 type Response struct {
 	// Text: the answer is no JSON. Then there are no paths, and the whole of it is the code.
 	Text bool `json:"text,omitempty"`
-	// Items is the list with an entry for each message; empty: the answer is about the one message. Key is our submission id in an
-	// entry; without it entries are in the order of the messages.
+	// Items is the list with an entry for each message; empty: the answer is about the one message. Key is our
+	// submission id in an entry; without it entries are in the order of the messages.
 	Items string `json:"items,omitempty"`
 	Key   string `json:"key,omitempty"`
 	// ID is the provider's id in an entry; empty: it gives none.
 	ID string `json:"id,omitempty"`
-	// Status is a field of an entry and Accepted are its values by which the message was taken; empty: an answer of 2xx takes it.
+	// Status is a field of an entry and Accepted are its values by which the message was taken; empty: an answer of 2xx
+	// takes it.
 	Status   string   `json:"status,omitempty"`
 	Accepted []string `json:"accepted,omitempty"`
-	// Code are the places of the code in an entry that was not accepted, ErrorCode those in an answer that is not 2xx. The first that
-	// is there counts.
+	// Code are the places of the code in an entry that was not accepted, ErrorCode those in an answer that is not 2xx.
+	// The first that is there counts.
 	Code      []string `json:"code,omitempty"`
 	ErrorCode []string `json:"errorCode,omitempty"`
 	// Parts is how many parts the provider counted.
 	Parts string `json:"parts,omitempty"`
 }
 
-// Callback is how a provider tells what became of messages. A path begins with `body.`, which is JSON or form fields, `query.`, or `any.`
-// for both. With Items the paths that begin with `item.` go into each of its entries.
+// Callback is how a provider tells what became of messages. A path begins with `body.`, which is JSON or form fields,
+// `query.`, or `any.` for both. With Items the paths that begin with `item.` go into each of its entries.
 type Callback struct {
 	Verify Verify `json:"verify"`
 	Items  string `json:"items,omitempty"`

@@ -115,7 +115,8 @@ type field struct {
 // each is the name of the only field of an object that stands for all messages, as the only entry of a list.
 const each = "$each"
 
-// parseNode reads what a JSON decoder made of a template. Fields are in the order of their names, so that a body is always the same.
+// parseNode reads what a JSON decoder made of a template. Fields are in the order of their names, so that a body is
+// always the same.
 func parseNode(v any, values map[string]string) (n node, err error) {
 	switch v := v.(type) {
 	case string:

@@ -69,7 +69,8 @@ func newVerifier(v *Verify, fill func(string) (string, error)) (verifier, error)
 		if v.Param == "" {
 			return nil, errors.New("scheme secret-in-url wants a param")
 		}
-		// Providers put their own values into the address, by signs such as %d: a secret that needs escaping would not survive that.
+		// Providers put their own values into the address, by signs such as %d: a secret that needs escaping would not
+		// survive that.
 		if strings.Trim(secret, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~") != "" || len(secret) < leastSecret {
 			return nil, fmt.Errorf("scheme secret-in-url wants a secret of at least %d letters, digits and - . _ ~", leastSecret)
 		}
@@ -111,8 +112,8 @@ func verifyHMAC(c *carrier.Callback, v *Verify, secret string) error {
 	return nil
 }
 
-// verifyTwilio checks X-Twilio-Signature: HMAC-SHA1, base64, of the address with the form's fields behind it, sorted, each name with its
-// value; of a JSON body the address has the SHA-256 as bodySHA256 instead.
+// verifyTwilio checks X-Twilio-Signature: HMAC-SHA1, base64, of the address with the form's fields behind it, sorted,
+// each name with its value; of a JSON body the address has the SHA-256 as bodySHA256 instead.
 func verifyTwilio(c *carrier.Callback, secret string) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"fanfare/sinks/carrier/httpsms"
 )
 
-// rude is a provider that ends connections as it likes: it answers the first requests of a connection and, once it has read the next, or
-// while the connection is idle, closes it without a word.
+// rude is a provider that ends connections as it likes: it answers the first requests of a connection and, once it has
+// read the next, or while the connection is idle, closes it without a word.
 type rude struct {
 	url      string
 	requests atomic.Int64
@@ -64,8 +64,8 @@ func startRude(t *testing.T, answered int) *rude {
 	return r
 }
 
-// TestNothingIsSentTwice (P3): net/http repeats requests on a connection that turns out to be closed, GET always. Here it does not: what the
-// provider has read once it never reads again, and the hand-over is unknown.
+// TestNothingIsSentTwice (P3): net/http repeats requests on a connection that turns out to be closed, GET always. Here
+// it does not: what the provider has read once it never reads again, and the hand-over is unknown.
 func TestNothingIsSentTwice(t *testing.T) {
 	for preset, values := range map[string]map[string]httpsms.Secret{
 		"kannel": {"url": "/", "username": "u", "password": "p", "callbackSecret": "s3cr3t-s3cr3t-s3cr3t"},
@@ -146,7 +146,8 @@ func TestDeadlineAtTheWrite(t *testing.T) {
 	}
 }
 
-// TestNotConnected: a provider that cannot be reached has taken nothing, and the error has no address in it, for addresses have numbers.
+// TestNotConnected: a provider that cannot be reached has taken nothing, and the error has no address in it, for
+// addresses have numbers.
 func TestNotConnected(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package inflight tracks the hand-overs of a connector that wait for their answer, for connectors that hand over in requests. It bounds
-// their number, passes on exactly one answer for each, and none after Drain. It is the part of the contract of package carrier that is
-// the same for every carrier.
+// Package inflight tracks the hand-overs of a connector that wait for their answer, for connectors that hand over in
+// requests. It bounds their number, passes on exactly one answer for each, and none after Drain. It is the part of the
+// contract of package carrier that is the same for every carrier.
 package inflight
 
 import (
@@ -43,8 +43,9 @@ func New(window int) *Book {
 	return b
 }
 
-// Begin waits until the window has room for n hand-overs and enters them; ctx ends the wait. cancel ends what still works on them; it
-// may be nil. The caller calls Leave when it does no more work for them. The error is [carrier.ErrDrained] or that of ctx.
+// Begin waits until the window has room for n hand-overs and enters them; ctx ends the wait. cancel ends what still
+// works on them; it may be nil. The caller calls Leave when it does no more work for them. The error is
+// [carrier.ErrDrained] or that of ctx.
 func (b *Book) Begin(ctx context.Context, n int, done func(int, carrier.Result), cancel context.CancelFunc) (*Batch, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -71,8 +72,9 @@ func (b *Book) Begin(ctx context.Context, n int, done func(int, carrier.Result),
 	return f, nil
 }
 
-// Send hands a batch of at most most messages over, as [carrier.Connector] wants it: it waits until the window has room, and then works
-// in a goroutine of its own, which Drain waits for. ctx bounds only the wait: what is on the wire outlives it.
+// Send hands a batch of at most most messages over, as [carrier.Connector] wants it: it waits until the window has
+// room, and then works in a goroutine of its own, which Drain waits for. ctx bounds only the wait: what is on the wire
+// outlives it.
 func (b *Book) Send(ctx context.Context, batch []carrier.Outbound, most int, done func(int, carrier.Result), work func(context.Context, *Batch)) error {
 	switch {
 	case len(batch) == 0:
@@ -148,8 +150,8 @@ func (b *Book) end(f *Batch, over, throttled bool) {
 	b.turn.Broadcast()
 }
 
-// Drain refuses new batches, waits for the open ones until ctx ends, and answers Unknown for what is left. When it returns, no call of done
-// runs or will run, and no goroutine works on a batch.
+// Drain refuses new batches, waits for the open ones until ctx ends, and answers Unknown for what is left. When it
+// returns, no call of done runs or will run, and no goroutine works on a batch.
 func (b *Book) Drain(ctx context.Context) {
 	b.mu.Lock()
 	b.closed = true

@@ -29,8 +29,8 @@ func (w *wire) trace() *httptrace.ClientTrace {
 	}}
 }
 
-// gate is a connection that asks right before the first system call of a request whether it may still be made: net/http looks for a
-// connection, and may wait for one, between the call and the write.
+// gate is a connection that asks right before the first system call of a request whether it may still be made: net/http
+// looks for a connection, and may wait for one, between the call and the write.
 type gate struct {
 	net.Conn
 	next atomic.Pointer[wire] // a request that has written nothing yet

@@ -1,12 +1,12 @@
-// Package once makes the requests of HTTP by which messages are handed over. A request is written to the carrier once or not at all, and
-// the caller learns which:
+// Package once makes the requests of HTTP by which messages are handed over. A request is written to the carrier once
+// or not at all, and the caller learns which:
 //
 //	[ErrExpired]       nothing was written: the message may not be handed over any more, tested right before the system call
 //	[ErrNotConnected]  nothing was written: there was no connection
 //	[ErrNoAnswer]      something may have been written, and no answer came; nobody knows whether the carrier has it
 //
-// net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here, because no request
-// can be rewound.
+// net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here, because
+// no request can be rewound.
 package once
 
 import (
@@ -49,8 +49,8 @@ type Client struct {
 	http *http.Client
 }
 
-// idle is how long a connection without a request is kept: shorter than providers keep theirs, for a request on one that they have just
-// closed is a doubtful hand-over.
+// idle is how long a connection without a request is kept: shorter than providers keep theirs, for a request on one
+// that they have just closed is a doubtful hand-over.
 const idle = 15 * time.Second
 
 // New returns a client. It connects with the first request.
@@ -128,8 +128,9 @@ func Request(ctx context.Context, method, address string, body []byte) (*http.Re
 	return req, nil
 }
 
-// Do makes a request of [Request], or one that cannot be rewound either. expired is asked right before its first byte is written. The
-// errors are those of this package, with their cause; they hold no address, for it may have numbers, texts and keys.
+// Do makes a request of [Request], or one that cannot be rewound either. expired is asked right before its first byte
+// is written. The errors are those of this package, with their cause; they hold no address, for it may have numbers,
+// texts and keys.
 func (c *Client) Do(req *http.Request, expired func() bool) (*Answer, error) {
 	w := &wire{expired: expired}
 	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), w.trace())))

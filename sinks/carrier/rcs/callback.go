@@ -21,8 +21,8 @@ var ErrUnverified = errors.New("rcs: the callback is not the platform's")
 
 func unverified(why string) error { return fmt.Errorf("%w: %s", ErrUnverified, why) }
 
-// Handshake implements [carrier.Handshaker]: when the webhook is registered, the platform calls with our token and a secret, which is to
-// come back.
+// Handshake implements [carrier.Handshaker]: when the webhook is registered, the platform calls with our token and a
+// secret, which is to come back.
 func (c *Connector) Handshake(cb *carrier.Callback) (answer string, ok bool, err error) {
 	var doc struct {
 		Token  string `json:"clientToken"`
@@ -72,8 +72,8 @@ func eventOf(body []byte) ([]byte, error) {
 	return doc.Message.Data, nil
 }
 
-// Parse implements [carrier.Webhook]. An event of a message whose id cannot be ours is left out; another program that sends by the same agent
-// under UUIDs has receipts that the tracker refuses.
+// Parse implements [carrier.Webhook]. An event of a message whose id cannot be ours is left out; another program that
+// sends by the same agent under UUIDs has receipts that the tracker refuses.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	raw, err := eventOf(cb.Body)
 	if err != nil {

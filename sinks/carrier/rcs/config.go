@@ -23,19 +23,21 @@ type Config struct {
 	AgentID string `json:"agentId"`
 	// Region that serves the agents: `europe`, `us`, `asia`, or empty, which is the global address.
 	Region string `json:"region,omitempty"`
-	// TrafficType of all messages: `promotion`, `transaction`, `authentication`, `servicerequest`; empty: the agent's only one.
+	// TrafficType of all messages: `promotion`, `transaction`, `authentication`, `servicerequest`; empty: the agent's
+	// only one.
 	TrafficType string `json:"trafficType,omitempty"`
 	// ServiceAccount is the key file of the account that hands over. ClientToken is what callbacks are signed with.
 	ServiceAccount ServiceAccount  `json:"serviceAccount"`
 	ClientToken    settings.Secret `json:"clientToken"`
-	// Capabilities asks which recipients have RCS before they are handed over, and remembers the answer for CapabilitiesFor; 0: 24 h.
+	// Capabilities asks which recipients have RCS before they are handed over, and remembers the answer for
+	// CapabilitiesFor; 0: 24 h.
 	Capabilities    bool              `json:"capabilities,omitempty"`
 	CapabilitiesFor settings.Duration `json:"capabilitiesFor,omitempty"`
 	// BaseURL of the API and TokenURL that gives access tokens; empty: Google's, and what the service account says.
 	BaseURL  string `json:"baseUrl,omitempty"`
 	TokenURL string `json:"tokenUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an answer is doubtful;
-	// 0: 10 s.
+	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
+	// answer is doubtful; 0: 10 s.
 	Window        int               `json:"window,omitempty"`
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
 	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.

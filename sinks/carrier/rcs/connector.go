@@ -50,7 +50,8 @@ func New(cfg Config, name string) (*Connector, error) {
 	}, nil
 }
 
-// maxBatch is how many recipients are asked about in one request. A message is a request of its own, whatever the batch.
+// maxBatch is how many recipients are asked about in one request. A message is a request of its own, whatever the
+// batch.
 const maxBatch = 100
 
 // Caps implements [carrier.Connector].
@@ -83,7 +84,8 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	})
 }
 
-// without are the recipients of a batch who are known to have no RCS. It asks when it does not know; nobody, when there is no answer.
+// without are the recipients of a batch who are known to have no RCS. It asks when it does not know; nobody, when there
+// is no answer.
 func (c *Connector) without(ctx context.Context, batch []carrier.Outbound) map[string]bool {
 	if !c.cfg.Capabilities {
 		return nil
@@ -254,8 +256,8 @@ func (c *Connector) message(o *carrier.Outbound, now time.Time) agentMessage {
 	return m
 }
 
-// messageID is a submission id as a UUID: all its bits, so that it can be read back. No bits are set to a version of RFC 9562, which leaves
-// none to set.
+// messageID is a submission id as a UUID: all its bits, so that it can be read back. No bits are set to a version of
+// RFC 9562, which leaves none to set.
 func messageID(k carrier.Key) string {
 	b := make([]byte, 36)
 	hex.Encode(b, k[:4])
@@ -276,7 +278,8 @@ func keyOf(id string) (k carrier.Key, ok bool) {
 	return k, err == nil && n == len(k) && k.Try() > 0
 }
 
-// Revoke implements [carrier.Revoker]: it takes a message back that has not reached the phone. The message's agent is the account's.
+// Revoke implements [carrier.Revoker]: it takes a message back that has not reached the phone. The message's agent is
+// the account's.
 func (c *Connector) Revoke(ctx context.Context, to, ref string) (carrier.RevokeOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()

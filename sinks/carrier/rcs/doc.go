@@ -2,8 +2,8 @@
 //
 // # What happens to a hand-over
 //
-// A message is one request, and its id at the platform is our submission id, written as a UUID. The platform ignores an id that the
-// agent has used before, so what is doubtful is handed over again and is never a second message.
+// A message is one request, and its id at the platform is our submission id, written as a UUID. The platform ignores an
+// id that the agent has used before, so what is doubtful is handed over again and is never a second message.
 //
 //	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
 //	no connection                               retryable, code `not connected`
@@ -20,20 +20,21 @@
 //
 // # Who has RCS
 //
-// With Config.Capabilities the connector asks about the recipients of a batch in one request (users:batchGet) before it hands them over, and
-// remembers the answer. Whoever has no RCS is unsupported without a hand-over. An answer that does not come decides nothing: the
-// message is handed over, and 404 tells.
+// With Config.Capabilities the connector asks about the recipients of a batch in one request (users:batchGet) before it
+// hands them over, and remembers the answer. Whoever has no RCS is unsupported without a hand-over. An answer that does
+// not come decides nothing: the message is handed over, and 404 tells.
 //
 // # Time
 //
-// The end of a message's validity is given as expireTime, 10 s to 15 days from now. The platform takes a message back then that has not
-// reached the phone, and says so (TTL_EXPIRATION_REVOKED), which is EXPIRED here and lets the next channel of the chain begin. When it
-// cannot say whether it took it back (TTL_EXPIRATION_REVOKE_FAILED), the message stays awaiting. DELIVERED wins over both.
+// The end of a message's validity is given as expireTime, 10 s to 15 days from now. The platform takes a message back
+// then that has not reached the phone, and says so (TTL_EXPIRATION_REVOKED), which is EXPIRED here and lets the next
+// channel of the chain begin. When it cannot say whether it took it back (TTL_EXPIRATION_REVOKE_FAILED), the message
+// stays awaiting. DELIVERED wins over both.
 //
 // # Callbacks
 //
-// Register https://YOUR-HOST/api/callback/ROUTE as the agent's or the partner's webhook, with the clientToken of the route. Each callback is
-// verified by X-Goog-Signature over the event within it.
+// Register https://YOUR-HOST/api/callback/ROUTE as the agent's or the partner's webhook, with the clientToken of the
+// route. Each callback is verified by X-Goog-Signature over the event within it.
 //
 // Package rbm is the other end, for the simulator and tests.
 package rcs

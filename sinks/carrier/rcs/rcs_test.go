@@ -119,7 +119,8 @@ func open(t testing.TB, cfg rcs.Config) *rcs.Connector {
 	return c
 }
 
-// TestContract holds the connector to the contract of package carrier, one by one and with a question about each batch before it.
+// TestContract holds the connector to the contract of package carrier, one by one and with a question about each batch
+// before it.
 func TestContract(t *testing.T) {
 	for name, capabilities := range map[string]bool{"one by one": false, "asks who has RCS": true} {
 		t.Run(name, func(t *testing.T) {
@@ -229,7 +230,8 @@ func (s *stub) last() (method, asked, got, bearer string) {
 	return s.method, s.asked, s.got, s.bearer
 }
 
-// TestRequest: what the platform is sent: our id as the message's, the agent, the content as it was made, and the end of its validity.
+// TestRequest: what the platform is sent: our id as the message's, the agent, the content as it was made, and the end
+// of its validity.
 func TestRequest(t *testing.T) {
 	s := startStub(t)
 	cfg := config(t, s.URL)
@@ -320,7 +322,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestTokens: a token that the platform refuses is fetched anew, one that does not come leaves nothing handed over, and a wrong key gets none.
+// TestTokens: a token that the platform refuses is fetched anew, one that does not come leaves nothing handed over, and
+// a wrong key gets none.
 func TestTokens(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{})
 	c := open(t, config(t, p.url))
@@ -362,8 +365,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestCapabilities: who has no RCS is told so after one question for the whole batch, and none while the answer is remembered; a question
-// that fails keeps nobody from his message.
+// TestCapabilities: who has no RCS is told so after one question for the whole batch, and none while the answer is
+// remembered; a question that fails keeps nobody from his message.
 func TestCapabilities(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{Unreachable: 0.4})
 	cfg := config(t, p.url)
@@ -525,7 +528,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestEndToEnd: every message that was accepted is reported as delivered by callbacks that verify, though some are refused at first.
+// TestEndToEnd: every message that was accepted is reported as delivered by callbacks that verify, though some are
+// refused at first.
 func TestEndToEnd(t *testing.T) {
 	var mu sync.Mutex
 	calls, unverified, delivered := 0, 0, map[carrier.Key]bool{}
@@ -586,7 +590,8 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// TestConfig: what is wrong is named with its field, a key file is taken as an object and as text, and secrets are not shown.
+// TestConfig: what is wrong is named with its field, a key file is taken as an object and as text, and secrets are not
+// shown.
 func TestConfig(t *testing.T) {
 	account, err := serviceAccount()
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 // scope of access tokens.
 const scope = "https://www.googleapis.com/auth/rcsbusinessmessaging"
 
-// tokens gives access tokens. They are fetched when they are needed, kept until shortly before they end, and fetched anew when the platform
-// refuses one. After a failure it waits before it asks again: otherwise each message would.
+// tokens gives access tokens. They are fetched when they are needed, kept until shortly before they end, and fetched
+// anew when the platform refuses one. After a failure it waits before it asks again: otherwise each message would.
 type tokens struct {
 	cfg  *jwt.Config
 	http *http.Client

@@ -29,8 +29,8 @@ func benchBatch(keys interface {
 	return batch
 }
 
-// BenchmarkSubmit is the way of a submission through the carrier in process, its line in the truth file and its receipt's way back included.
-// Goal: 300,000 a second on one core.
+// BenchmarkSubmit is the way of a submission through the carrier in process, its line in the truth file and its
+// receipt's way back included. Goal: 300,000 a second on one core.
 func BenchmarkSubmit(b *testing.B) {
 	for _, c := range []struct {
 		name  string

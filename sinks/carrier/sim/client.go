@@ -37,8 +37,8 @@ var (
 	_ carrier.Querier       = (*Client)(nil)
 )
 
-// Dial returns a connector to the carrier that serves [NewHandler] at rawURL, such as http://127.0.0.1:9999. It asks for the carrier's
-// capabilities, so it fails while the carrier does not run.
+// Dial returns a connector to the carrier that serves [NewHandler] at rawURL, such as http://127.0.0.1:9999. It asks
+// for the carrier's capabilities, so it fails while the carrier does not run.
 func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	base, err := url.Parse(rawURL)
 	if err != nil || base.Scheme != "http" || base.Host == "" {
@@ -122,8 +122,8 @@ func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody
 	}
 	// GetBody stays nil and there is no Idempotency-Key: with either, net/http would repeat the request by itself.
 	req.Header.Set("Content-Type", "application/octet-stream")
-	// The client writes the body after the server has said 100-continue: a connection that died while it was idle costs nothing but a
-	// new one, instead of a batch that may have been taken.
+	// The client writes the body after the server has said 100-continue: a connection that died while it was idle costs
+	// nothing but a new one, instead of a batch that may have been taken.
 	req.Header.Set("Expect", "100-continue")
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -158,8 +158,8 @@ func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody
 	}
 }
 
-// lateBody is the body of a request. It is encoded when the transport first reads it, that is when the connection stands and the request is
-// being written: messages past their deadline by then are left out.
+// lateBody is the body of a request. It is encoded when the transport first reads it, that is when the connection
+// stands and the request is being written: messages past their deadline by then are left out.
 type lateBody struct {
 	flight *inflight.Batch
 
@@ -274,7 +274,8 @@ func (c *Client) Health() carrier.Health {
 // patience is how long a request for receipts may be held open.
 const patience = 20 * time.Second
 
-// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier is away.
+// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier
+// is away.
 func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	var pause carrier.Backoff
 	var lease uint64 // of receipts that are durable and not acknowledged

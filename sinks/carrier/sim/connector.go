@@ -11,7 +11,8 @@ import (
 
 // Options of a connector.
 type Options struct {
-	// Account at the carrier: submissions of one account bring receipts to the consumers of that account only. "": `sim`.
+	// Account at the carrier: submissions of one account bring receipts to the consumers of that account only. "":
+	// `sim`.
 	Account string
 	// Window is the most hand-overs without an answer. 0: 4 x MaxBatch.
 	Window int
@@ -32,8 +33,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Connector hands over to a simulated carrier in the same process. Carrier.Run gives the answers that take time; the others come before
-// Send returns.
+// Connector hands over to a simulated carrier in the same process. Carrier.Run gives the answers that take time; the
+// others come before Send returns.
 type Connector struct {
 	carrier *Carrier
 	opts    Options
@@ -81,8 +82,8 @@ func (n *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	return nil
 }
 
-// answersTo is a batch as the carrier answers it. In the same process there is no connection that could break, and silence is timed by
-// the carrier.
+// answersTo is a batch as the carrier answers it. In the same process there is no connection that could break, and
+// silence is timed by the carrier.
 type answersTo struct{ *inflight.Batch }
 
 func (answersTo) expect(int, bool) {}

@@ -64,11 +64,12 @@ func (d dice) throwFor(seed uint64, key carrier.Key) {
 	d.pcg.Seed(seed^binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]))
 }
 
-// hit returns true with probability share. It draws one number for every share, so that a change of one share does not change the other
-// draws.
+// hit returns true with probability share. It draws one number for every share, so that a change of one share does not
+// change the other draws.
 func (d dice) hit(share float64) bool { return d.rand.Float64() < share }
 
-// refusalOf decides whether a submission is refused by its number or by chance; ok is false when it goes on to be taken.
+// refusalOf decides whether a submission is refused by its number or by chance; ok is false when it goes on to be
+// taken.
 func (p *Profile) refusalOf(d dice, m *MagicNumber, out *carrier.Outbound) (f fate, ok bool) {
 	if m != nil {
 		if m.refuse == 0 || m.tries > 0 && out.Key.Try() > m.tries {
@@ -254,7 +255,8 @@ func parseNumber(s string) (n uint64, ok bool) {
 	return n, true
 }
 
-// answerCode is how this carrier spells a refusal: the command status of SMPP 3.4, section 5.1.3, or a vendor's own from 0x400 on.
+// answerCode is how this carrier spells a refusal: the command status of SMPP 3.4, section 5.1.3, or a vendor's own
+// from 0x400 on.
 func answerCode(sub schemas.Code) string {
 	switch sub {
 	case schemas.CodeInvalidNumber:

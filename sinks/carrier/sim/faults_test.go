@@ -152,7 +152,8 @@ func TestReordered(t *testing.T) {
 	}
 }
 
-// TestDisconnect: the connection breaks within each batch; what was taken behind the break is Unknown, is marked so in the truth, and its receipt comes.
+// TestDisconnect: the connection breaks within each batch; what was taken behind the break is Unknown, is marked so in
+// the truth, and its receipt comes.
 func TestDisconnect(t *testing.T) {
 	p := Profile{Disconnect: 1, Lost: 0.5, Answer: Lognormal{10 * time.Millisecond, 100 * time.Millisecond}, Busy: 0.2}
 	l, truth := play(t, Config{Profile: p, Seed: 3}, 400, nil)
@@ -337,7 +338,8 @@ func TestChaosShares(t *testing.T) {
 	}
 }
 
-// TestSeeded: a submission's fate follows from the seed and its id, whatever else is submitted, in what order and in what batches.
+// TestSeeded: a submission's fate follows from the seed and its id, whatever else is submitted, in what order and in
+// what batches.
 func TestSeeded(t *testing.T) {
 	profile := Chaos()
 	profile.Disconnect = 0 // is a batch's fate

@@ -22,8 +22,8 @@ import (
 
 // Habits say what part of the phones that a message was delivered to do something about it, each at most one thing.
 type Habits struct {
-	// Tap: a person opens the first link. Scan: a program opens it, with HEAD and as the preview of a messenger. OptOut: a person opens
-	// the last link and sends the form that is there.
+	// Tap: a person opens the first link. Scan: a program opens it, with HEAD and as the preview of a messenger.
+	// OptOut: a person opens the last link and sends the form that is there.
 	Tap, Scan, OptOut float64
 	// Delay is the most time between the delivery and what the phone does.
 	Delay time.Duration
@@ -50,20 +50,21 @@ type Did struct {
 
 // HandsetsConfig of [Handsets].
 type HandsetsConfig struct {
-	// Truth is the record of the carrier, and Record that of the phones beside it: a line for each thing that a phone has done.
+	// Truth is the record of the carrier, and Record that of the phones beside it: a line for each thing that a phone
+	// has done.
 	Truth, Record string
 	Habits        Habits
 	Seed          uint64
-	// Links is what the links of messages begin with, such as http://localhost:8081/, and Edge the address that answers them. No other
-	// address is connected to.
+	// Links is what the links of messages begin with, such as http://localhost:8081/, and Edge the address that answers
+	// them. No other address is connected to.
 	Links, Edge string
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
 
-// Handsets are the phones behind the simulated carrier. They read its record, and open links as people and programs do. What
-// each does follows from the seed and the submission. What is done is recorded after it was done: after a kill a phone may do the same
-// once more.
+// Handsets are the phones behind the simulated carrier. They read its record, and open links as people and programs do.
+// What each does follows from the seed and the submission. What is done is recorded after it was done: after a kill a
+// phone may do the same once more.
 type Handsets struct {
 	cfg    HandsetsConfig
 	link   *regexp.Regexp

@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// TestHandsets: each phone that a message was delivered to does one thing at most, in the parts that the habits say; the record has all
-// of it, and a second run over the same record does nothing again. A phone whose edge is away tries again.
+// TestHandsets: each phone that a message was delivered to does one thing at most, in the parts that the habits say;
+// the record has all of it, and a second run over the same record does nothing again. A phone whose edge is away tries
+// again.
 func TestHandsets(t *testing.T) {
 	var mu sync.Mutex
 	asked, away := map[string]int{}, true

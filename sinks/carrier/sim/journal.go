@@ -12,7 +12,8 @@ import (
 	"sync"
 )
 
-// receiptID is the permanent name of a receipt: the offset of its submission's line in the truth file, and its number in that line.
+// receiptID is the permanent name of a receipt: the offset of its submission's line in the truth file, and its number
+// in that line.
 func receiptID(offset int64, n int) uint64 { return uint64(offset)*maxReceipts + uint64(n) }
 
 // ackedPath is the file of acknowledged receipts, beside the truth file.
@@ -20,8 +21,8 @@ func ackedPath(truth string) string {
 	return strings.TrimSuffix(truth, filepath.Ext(truth)) + ".acked"
 }
 
-// watermarkBit marks an entry of the acknowledged file that is an offset of the truth file and no receipt: all receipts of the lines
-// before it are acknowledged. So a restart need not read the truth file from its beginning.
+// watermarkBit marks an entry of the acknowledged file that is an offset of the truth file and no receipt: all receipts
+// of the lines before it are acknowledged. So a restart need not read the truth file from its beginning.
 const watermarkBit = 1 << 63
 
 // journal is the truth file and the file of acknowledged receipts: entries of eight bytes, little-endian, appended.
@@ -116,7 +117,8 @@ func (s ackedSet) has(id uint64) bool {
 	return found
 }
 
-// readAcked reads the file of acknowledged receipts: the greatest watermark, and the receipts above it. A torn last entry does not count.
+// readAcked reads the file of acknowledged receipts: the greatest watermark, and the receipts above it. A torn last
+// entry does not count.
 func readAcked(path string) (set ackedSet, watermark int64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -142,7 +144,8 @@ func readAcked(path string) (set ackedSet, watermark int64, err error) {
 			}
 			if offset := int64(id &^ watermarkBit); offset > watermark {
 				watermark = offset
-				// Receipts below the watermark are dropped at once, so that a file of a hundred million does not fill the memory.
+				// Receipts below the watermark are dropped at once, so that a file of a hundred million does not fill
+				// the memory.
 				set = slices.DeleteFunc(set, func(id uint64) bool { return id < receiptID(watermark, 0) })
 			}
 		}
@@ -186,8 +189,8 @@ func compactAcked(path string, set ackedSet, watermark int64) error {
 // segment is how much of the truth file one count of outstanding receipts covers.
 const segment = 1 << 20
 
-// outstanding counts, per segment of the truth file, the receipts that are owed and not acknowledged, to find the watermark. Four
-// bytes per megabyte of file.
+// outstanding counts, per segment of the truth file, the receipts that are owed and not acknowledged, to find the
+// watermark. Four bytes per megabyte of file.
 type outstanding struct {
 	first  int64 // segment of counts[0]
 	counts []int32
@@ -204,7 +207,8 @@ func (o *outstanding) add(offset int64, n int32) {
 	o.counts[i] += n
 }
 
-// advance moves over the segments that have nothing outstanding and end at or before limit, and returns the offset reached.
+// advance moves over the segments that have nothing outstanding and end at or before limit, and returns the offset
+// reached.
 func (o *outstanding) advance(limit int64) int64 {
 	n := 0
 	for (o.first+int64(n)+1)*segment <= limit && (n >= len(o.counts) || o.counts[n] == 0) {

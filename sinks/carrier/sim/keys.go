@@ -22,13 +22,14 @@ const (
 	// maxKeys is how many keys one generation of the memory has, and maxKeyPages how many pages of 4 KB.
 	maxKeys     = 4_000_000
 	maxKeyPages = 8192
-	// keysFromTruth is how much of the end of the truth file is read at the start for the keys in it: about 200,000 submissions.
+	// keysFromTruth is how much of the end of the truth file is read at the start for the keys in it: about 200,000
+	// submissions.
 	keysFromTruth = 64 << 20
 )
 
-// keyMemory has the provider's ids of the submissions that were taken, by their key: at least the newest 4,000,000 where campaigns are
-// sent densely, in 8 bytes each, and at most twice as many. The carrier has a smaller memory than [KeyWindow] promises only above a
-// thousand submissions a second.
+// keyMemory has the provider's ids of the submissions that were taken, by their key: at least the newest 4,000,000
+// where campaigns are sent densely, in 8 bytes each, and at most twice as many. The carrier has a smaller memory than
+// [KeyWindow] promises only above a thousand submissions a second.
 type keyMemory struct {
 	now, before map[keyPage]*keyRefs
 	records     int // in now
@@ -49,7 +50,8 @@ type oddKey struct {
 	key     carrier.Key
 }
 
-// keyRefs has an entry for each seq: 24 bits of the key's signature, and 40 bits of the provider's id from origin on; 0: none.
+// keyRefs has an entry for each seq: 24 bits of the key's signature, and 40 bits of the provider's id from origin on;
+// 0: none.
 type keyRefs [512]uint64
 
 const refBits = 40
@@ -110,8 +112,9 @@ func (m *keyMemory) forget(account uint32, key carrier.Key) {
 	delete(m.odd, oddKey{account, key})
 }
 
-// passing counts how often each submission was refused for a passing reason or lost. The count changes the random numbers of the next
-// try under the same key: without it a message that was lost once would be lost at every try. It forgets old counts now and then.
+// passing counts how often each submission was refused for a passing reason or lost. The count changes the random
+// numbers of the next try under the same key: without it a message that was lost once would be lost at every try. It
+// forgets old counts now and then.
 type passing map[oddKey]uint64
 
 const maxPassing = 65_536
@@ -142,8 +145,8 @@ func (p *Profile) ignores() bool {
 	return p.Doubt == carrier.DoubtKeyHeader || p.Doubt == carrier.DoubtNaturalID
 }
 
-// loadKeys reads the keys of the newest submissions of earlier runs from the truth file: senders repeat the hand-overs made right before
-// the carrier died as soon as it is back.
+// loadKeys reads the keys of the newest submissions of earlier runs from the truth file: senders repeat the hand-overs
+// made right before the carrier died as soon as it is back.
 func (c *Carrier) loadKeys() error {
 	if c.journal == nil || !c.cfg.Profile.remembers() || c.journal.size == 0 {
 		return nil
@@ -173,8 +176,8 @@ func (c *Carrier) loadKeys() error {
 	return nil
 }
 
-// takenIn reads the account and the submission from a line of the truth file, if the line says that the carrier took the submission. It does not decode the line:
-// a text cannot imitate a field, for a quote within a text is escaped.
+// takenIn reads the account and the submission from a line of the truth file, if the line says that the carrier took
+// the submission. It does not decode the line: a text cannot imitate a field, for a quote within a text is escaped.
 func takenIn(line []byte) (id carrier.Key, account string, ref uint64, ok bool) {
 	field := func(name string) (string, bool) {
 		_, rest, found := bytes.Cut(line, []byte(`"`+name+`":"`))

@@ -231,7 +231,8 @@ func appendReceiptRef(b []byte, ref uint64, format RefFormat) []byte {
 	return appendRef(b, ref, format)
 }
 
-// parseRef reads what appendRef wrote, in any of its spellings: they differ in length. The numbers have 19 or 20 digits.
+// parseRef reads what appendRef wrote, in any of its spellings: they differ in length. The numbers have 19 or 20
+// digits.
 func parseRef(s string) (uint64, bool) {
 	base := 10
 	switch len(s) {

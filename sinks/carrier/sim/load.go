@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It reads one line at a
-// time and waits while the queue of receipts is full, so that neither a long file nor an absent consumer fills the memory.
+// load reads the truth file of earlier runs from the watermark on and takes over the receipts that are still owed. It
+// reads one line at a time and waits while the queue of receipts is full, so that neither a long file nor an absent
+// consumer fills the memory.
 func (c *Carrier) load(ctx context.Context) error {
 	from, end := c.readFrom, c.readTo
 	if from >= end {
@@ -121,8 +122,8 @@ func (c *Carrier) recover(ctx context.Context, found []recovered, offset int64) 
 	return nil
 }
 
-// settled reports whether all receipts of a line are acknowledged, as those of most lines are. It does not decode the line: a text cannot
-// imitate the field, because a quote within a text is escaped.
+// settled reports whether all receipts of a line are acknowledged, as those of most lines are. It does not decode the
+// line: a text cannot imitate the field, because a quote within a text is escaped.
 func (s ackedSet) settled(offset int64, line []byte) bool {
 	_, receipts, found := bytes.Cut(line, []byte(`,"receipts":[`))
 	if !found {

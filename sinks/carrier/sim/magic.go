@@ -8,7 +8,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// MagicPrefix begins the numbers whose fate is fixed: +39 399 000 00NN. They are valid Italian mobile numbers, so they pass every check on the way.
+// MagicPrefix begins the numbers whose fate is fixed: +39 399 000 00NN. They are valid Italian mobile numbers, so they
+// pass every check on the way.
 const MagicPrefix = "+393990000"
 
 // magicLen is the length of a magic number: the prefix and three digits, of which the first is 0.
@@ -22,8 +23,8 @@ type MagicNumber struct {
 	Does string
 	// Outcome is how the truth file calls the submission of the first try.
 	Outcome string
-	// Kind and Code are the recipient's final state when the campaign's policy allows three hand-overs and its receipt window is over.
-	// CODE_UNSPECIFIED: that depends on the policy.
+	// Kind and Code are the recipient's final state when the campaign's policy allows three hand-overs and its receipt
+	// window is over. CODE_UNSPECIFIED: that depends on the policy.
 	Kind schemas.Kind
 	Code schemas.Code
 

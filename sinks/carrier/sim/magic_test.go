@@ -42,8 +42,8 @@ func TestMagicNumbersAreMobile(t *testing.T) {
 	}
 }
 
-// TestMagic plays a campaign of three hand-overs against each magic number, under a carrier on a good day and on its worst, and
-// looks where the recipient ends.
+// TestMagic plays a campaign of three hand-overs against each magic number, under a carrier on a good day and on its
+// worst, and looks where the recipient ends.
 func TestMagic(t *testing.T) {
 	for _, profile := range []Profile{Default(), Chaos()} {
 		profile.Disconnect = 0 // would be the batch's fate, not the number's
@@ -70,7 +70,8 @@ func TestMagic(t *testing.T) {
 	}
 }
 
-// playCampaign hands a message over until it needs no other try, as a sender, tracker and scheduler would, and returns the recipient's state in the end.
+// playCampaign hands a message over until it needs no other try, as a sender, tracker and scheduler would, and returns
+// the recipient's state in the end.
 func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Precedence {
 	l := newLog()
 	n := c.Connector(Options{})

@@ -12,7 +12,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Lognormal is a distribution of durations: half of all are below P50, 99 of 100 are below P99. The zero value always draws 0.
+// Lognormal is a distribution of durations: half of all are below P50, 99 of 100 are below P99. The zero value always
+// draws 0.
 type Lognormal struct {
 	P50, P99 time.Duration
 }
@@ -59,12 +60,13 @@ const (
 	RefMixed
 )
 
-// Profile is how a carrier behaves. A share is a probability, 0..1, per accepted submission unless it says otherwise. The zero
-// value takes everything at once and delivers it at once.
+// Profile is how a carrier behaves. A share is a probability, 0..1, per accepted submission unless it says otherwise.
+// The zero value takes everything at once and delivers it at once.
 type Profile struct {
 	Name string
 
-	// Rate is the most submissions per second, beyond which they are throttled; 0: no limit. Burst is the size of the bucket; 0: 100 ms of Rate.
+	// Rate is the most submissions per second, beyond which they are throttled; 0: no limit. Burst is the size of the
+	// bucket; 0: 100 ms of Rate.
 	Rate  float64
 	Burst int
 	// Answer is how long an answer takes.
@@ -73,9 +75,11 @@ type Profile struct {
 	Refused         []Refusal
 	Throttled, Busy float64
 
-	// Silent: taken, but the answer never comes. Dropped (of all submissions): lost on the way, so neither taken nor answered.
+	// Silent: taken, but the answer never comes. Dropped (of all submissions): lost on the way, so neither taken nor
+	// answered.
 	Silent, Dropped float64
-	// Disconnect is the share of batches in which the connection breaks after the batch was taken and before all of it was answered.
+	// Disconnect is the share of batches in which the connection breaks after the batch was taken and before all of it
+	// was answered.
 	Disconnect float64
 
 	// Fates of what was taken; none: all delivered.
@@ -84,7 +88,8 @@ type Profile struct {
 	Receipt     Lognormal
 	Offline     float64
 	OfflineMean time.Duration
-	// Lost: the receipt never comes. Only messages that were answered lose their receipt; Magic has a number with neither answer nor receipt.
+	// Lost: the receipt never comes. Only messages that were answered lose their receipt; Magic has a number with
+	// neither answer nor receipt.
 	Lost float64
 	// Duplicate: every receipt of it comes twice. Reordered: each receipt is held back for up to ReorderedBy more.
 	Duplicate   float64
@@ -105,8 +110,9 @@ type Profile struct {
 	// HidesKey: receipts carry the provider's id only.
 	HidesKey bool
 	Ref      RefFormat
-	// Doubt is what ends the doubt about a hand-over without an answer. With DoubtKeyHeader and DoubtNaturalID a key that was taken
-	// before is answered again as it was, and makes no second message; with DoubtQuery the carrier can be asked.
+	// Doubt is what ends the doubt about a hand-over without an answer. With DoubtKeyHeader and DoubtNaturalID a key
+	// that was taken before is answered again as it was, and makes no second message; with DoubtQuery the carrier can
+	// be asked.
 	Doubt carrier.Doubt
 }
 
@@ -179,9 +185,9 @@ const (
 	unknown   = schemas.ReceiptStatusUnknown
 )
 
-// Default is a carrier on a good day: 96 % delivered, most of it within seconds; the rest fails for good. None of its failures is
-// worth a retry, so a first campaign is over in a minute and not after the last retry, half an hour later; magic numbers and
-// [Chaos] show retries.
+// Default is a carrier on a good day: 96 % delivered, most of it within seconds; the rest fails for good. None of its
+// failures is worth a retry, so a first campaign is over in a minute and not after the last retry, half an hour later;
+// magic numbers and [Chaos] show retries.
 func Default() Profile {
 	return Profile{
 		Name:   "default",
@@ -206,13 +212,14 @@ func Default() Profile {
 	}
 }
 
-// Fast answers at once and delivers every message a tenth of a second later, so that the carrier never limits a benchmark.
+// Fast answers at once and delivers every message a tenth of a second later, so that the carrier never limits a
+// benchmark.
 func Fast() Profile {
 	return Profile{Name: "fast", Receipt: Lognormal{P50: 100 * time.Millisecond}, Doubt: carrier.DoubtKeyHeader}
 }
 
-// Chaos has every fault at once, far more often than a real carrier has them. Only a receipt ends a doubt: a message that it took and did
-// not answer gets one, and every receipt that comes at all comes within about 20 s.
+// Chaos has every fault at once, far more often than a real carrier has them. Only a receipt ends a doubt: a message
+// that it took and did not answer gets one, and every receipt that comes at all comes within about 20 s.
 func Chaos() Profile {
 	return Profile{
 		Name:   "chaos",
@@ -256,11 +263,12 @@ func Chaos() Profile {
 // ProfileNames are the names that [ProfileNamed] knows.
 var ProfileNames = []string{"default", "fast", "chaos"}
 
-// DoubtNames are what may follow the name of a profile and a plus: what ends the doubt about a hand-over without an answer.
+// DoubtNames are what may follow the name of a profile and a plus: what ends the doubt about a hand-over without an
+// answer.
 var DoubtNames = []string{"none", "key", "id", "query"}
 
-// ProfileNamed returns one of the profiles of this package. The name may be followed by what ends a doubt, such as `chaos+query`; without
-// it chaos has none, and the others ignore a key that they have had.
+// ProfileNamed returns one of the profiles of this package. The name may be followed by what ends a doubt, such as
+// `chaos+query`; without it chaos has none, and the others ignore a key that they have had.
 func ProfileNamed(name string) (Profile, error) {
 	base, doubt, more := strings.Cut(name, "+")
 	doubts := map[string]carrier.Doubt{

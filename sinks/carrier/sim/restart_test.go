@@ -34,8 +34,9 @@ func kill(t *testing.T, path string, r *rand.Rand) (copied string) {
 	return copied
 }
 
-// TestRestart kills the carrier at eight random instants while it takes messages and sends receipts to a consumer that fails now and
-// then. Every receipt that the truth owes is taken at least once in the end, one that was acknowledged does not come again, and nothing is owed.
+// TestRestart kills the carrier at eight random instants while it takes messages and sends receipts to a consumer that
+// fails now and then. Every receipt that the truth owes is taken at least once in the end, one that was acknowledged
+// does not come again, and nothing is owed.
 func TestRestart(t *testing.T) {
 	for seed := range uint64(2) {
 		synctest.Test(t, func(t *testing.T) {
@@ -129,7 +130,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestRestartInTheMiddleOfAck: a kill between emit and the note of it brings the receipt again. That is the contract: at least once.
+// TestRestartInTheMiddleOfAck: a kill between emit and the note of it brings the receipt again. That is the contract:
+// at least once.
 func TestRestartInTheMiddleOfAck(t *testing.T) {
 	path := truthPath(t)
 	c, stop := startStop(t, Config{Truth: path})
@@ -145,7 +147,8 @@ func TestRestartInTheMiddleOfAck(t *testing.T) {
 	until(t, "the ten again", func() bool { return l.received() == 10 })
 }
 
-// TestWatermark: a file whose receipts are acknowledged is not read again from its beginning, and one old receipt that is still owed is not forgotten for it.
+// TestWatermark: a file whose receipts are acknowledged is not read again from its beginning, and one old receipt that
+// is still owed is not forgotten for it.
 func TestWatermark(t *testing.T) {
 	for _, oldest := range []string{"acknowledged", "owed"} {
 		t.Run(oldest, func(t *testing.T) {
@@ -288,7 +291,8 @@ func BenchmarkRestart(b *testing.B) {
 	b.ReportMetric(float64(loaded.Milliseconds())/float64(b.N), "ms-to-loaded")
 }
 
-// TestOldLease: a consumer that outlives the carrier settles a lease of the run before; it is not taken for one of this run.
+// TestOldLease: a consumer that outlives the carrier settles a lease of the run before; it is not taken for one of this
+// run.
 func TestOldLease(t *testing.T) {
 	path := truthPath(t)
 	c, stop := startStop(t, Config{Truth: path})

@@ -30,7 +30,8 @@ const maxBody = 64 << 20
 //	POST /v1/query     the outcomes of submissions
 //	POST /v1/receipts  settles the receipts given out before, and waits for more
 //
-// It has no authentication: bind it to the loopback interface. Requests that are held open end when the carrier is closed.
+// It has no authentication: bind it to the loopback interface. Requests that are held open end when the carrier is
+// closed.
 func NewHandler(c *Carrier) http.Handler {
 	s := &server{c}
 	mux := http.NewServeMux()
@@ -172,8 +173,8 @@ func (s *stream) answer(i int, r carrier.Result) {
 	}
 }
 
-// run writes until everything is answered. A batch with a message that is never answered stays open. When the fate is a broken
-// connection, the response is cut off without an end.
+// run writes until everything is answered. A batch with a message that is never answered stays open. When the fate is a
+// broken connection, the response is cut off without an end.
 func (s *stream) run(w http.ResponseWriter, r *http.Request, closed <-chan struct{}) {
 	rc := http.NewResponseController(w)
 	var spare []byte

@@ -19,7 +19,8 @@ import (
 const (
 	// DefaultMaxOwed is how many receipts may be owed before the queue is full: about 300 MB.
 	DefaultMaxOwed = 5_000_000
-	// DefaultLease is how long a consumer in another process has to acknowledge receipts before they are given to the next.
+	// DefaultLease is how long a consumer in another process has to acknowledge receipts before they are given to the
+	// next.
 	DefaultLease = 10 * time.Second
 	// DefaultAnswerTimeout is when a connector gives up on an answer.
 	DefaultAnswerTimeout = 10 * time.Second
@@ -125,7 +126,8 @@ type answer struct {
 
 // answerer takes the answers to one batch. Its methods must not block.
 type answerer interface {
-	// expect says before the first answer how many there will be, and whether the connection breaks after the last of them.
+	// expect says before the first answer how many there will be, and whether the connection breaks after the last of
+	// them.
 	expect(answers int, broken bool)
 	answer(i int, r carrier.Result)
 }
@@ -141,8 +143,8 @@ type Stats struct {
 	Loaded bool `json:"loaded"`
 }
 
-// Open returns a carrier that goes on where the last carrier on the same truth file stopped. It reads only the end of that file; Run
-// reads the rest.
+// Open returns a carrier that goes on where the last carrier on the same truth file stopped. It reads only the end of
+// that file; Run reads the rest.
 func Open(cfg Config) (*Carrier, error) {
 	if cfg.Keys == nil {
 		return nil, errors.New("carrier simulator: keys are missing")
@@ -169,7 +171,8 @@ func Open(cfg Config) (*Carrier, error) {
 	c.work.New = func() any { return &work{dice: newDice()} }
 	now := time.Now()
 	c.bucket = newBucket(cfg.Profile.Rate, cfg.Profile.Burst, now)
-	// The provider's ids grow by one, and no id is given out twice: a later run begins at a later millisecond, or in a longer file.
+	// The provider's ids grow by one, and no id is given out twice: a later run begins at a later millisecond, or in a
+	// longer file.
 	c.refs = uint64(now.UnixMilli()) << 20
 	if cfg.Truth != "" {
 		var err error
@@ -188,7 +191,8 @@ func Open(cfg Config) (*Carrier, error) {
 	return c, nil
 }
 
-// Run answers and makes receipts due until ctx ends. The next run on the same truth file sends the receipts that are owed then.
+// Run answers and makes receipts due until ctx ends. The next run on the same truth file sends the receipts that are
+// owed then.
 func (c *Carrier) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.load(ctx) })
@@ -208,8 +212,8 @@ func (c *Carrier) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Quiesce ends the HTTP requests that wait for receipts and refuses further submissions with a passing error. The carrier still answers
-// the messages that it took before.
+// Quiesce ends the HTTP requests that wait for receipts and refuses further submissions with a passing error. The
+// carrier still answers the messages that it took before.
 func (c *Carrier) Quiesce() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -312,7 +316,8 @@ func (c *Carrier) advance() {
 	}
 }
 
-// account returns the account of that name, and creates it when there is none; nil when there are too many. The caller holds the lock.
+// account returns the account of that name, and creates it when there is none; nil when there are too many. The caller
+// holds the lock.
 func (c *Carrier) account(name string) *account {
 	a := c.accounts[name]
 	if a == nil && len(c.list) < maxAccounts {
@@ -342,7 +347,8 @@ func (a *account) expire(now int64) {
 	}
 }
 
-// take leases up to limit receipts that are due. When there are none it returns a channel that is closed when there may be some.
+// take leases up to limit receipts that are due. When there are none it returns a channel that is closed when there may
+// be some.
 func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, receipts []owed, more <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

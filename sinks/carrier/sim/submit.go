@@ -9,8 +9,9 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// submit takes a batch: it decides the fate of each message, writes it to the truth file, and only then answers through to, at once or
-// later. giveUp is after how long the connector wants Unknown for a message without an answer; 0: the connector has a timer of its own.
+// submit takes a batch: it decides the fate of each message, writes it to the truth file, and only then answers through
+// to, at once or later. giveUp is after how long the connector wants Unknown for a message without an answer; 0: the
+// connector has a timer of its own.
 func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Duration, to answerer) {
 	if len(batch) == 0 {
 		return
@@ -50,7 +51,8 @@ func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Dura
 	c.answerNow(w, to)
 }
 
-// admit decides which messages are taken. Only this depends on earlier submissions (rate, keys); the rest of a fate does not.
+// admit decides which messages are taken. Only this depends on earlier submissions (rate, keys); the rest of a fate
+// does not.
 func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,7 +104,8 @@ func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started 
 	}
 }
 
-// MetaRef is the key in Meta of the provider's id of a message, in decimal, for servers over the simulator that choose ids themselves.
+// MetaRef is the key in Meta of the provider's id of a message, in decimal, for servers over the simulator that choose
+// ids themselves.
 const MetaRef = "ref"
 
 // refOf returns the provider's id of a message that is taken. The caller holds the lock.
@@ -119,8 +122,8 @@ func (c *Carrier) refOf(out *carrier.Outbound) uint64 {
 // earlyBy is the extra delay of an answer whose receipt comes first.
 const earlyBy = 150 * time.Millisecond
 
-// breakConnection decides whether the connection breaks within the batch. The messages before the break get their answer; those after
-// it that were taken get none.
+// breakConnection decides whether the connection breaks within the batch. The messages before the break get their
+// answer; those after it that were taken get none.
 func (c *Carrier) breakConnection(w *work, batch []carrier.Outbound) {
 	w.dice.throwFor(^c.cfg.Seed, batch[0].Key)
 	if !w.dice.hit(c.cfg.Profile.Disconnect) {
@@ -217,7 +220,8 @@ func (c *Carrier) commit(w *work, name string, batch []carrier.Outbound, giveUp 
 	return ""
 }
 
-// refuseLate removes the messages whose deadline has passed or that were withdrawn. It tests the deadline right before the write.
+// refuseLate removes the messages whose deadline has passed or that were withdrawn. It tests the deadline right before
+// the write.
 func (c *Carrier) refuseLate(w *work, acct *account, batch []carrier.Outbound, now time.Time) {
 	late := false
 	for i := range batch {

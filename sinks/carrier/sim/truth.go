@@ -45,8 +45,8 @@ type Owed struct {
 	Part, Parts uint8
 }
 
-// Final returns the state that this submission brings its recipient to once all its receipts are in: as package schemas joins
-// them, without the campaign's policy (a negative receipt is undelivered). It is 0 for what was not taken.
+// Final returns the state that this submission brings its recipient to once all its receipts are in: as package schemas
+// joins them, without the campaign's policy (a negative receipt is undelivered). It is 0 for what was not taken.
 func (e *Entry) Final() schemas.Precedence {
 	if e.Outcome != Accepted {
 		return 0
@@ -71,8 +71,8 @@ func (e *Entry) Final() schemas.Precedence {
 	return p
 }
 
-// Retryable reports whether one of the receipts is negative with a code that is worth another try, so that a later submission to
-// the same recipient is no double.
+// Retryable reports whether one of the receipts is negative with a code that is worth another try, so that a later
+// submission to the same recipient is no double.
 func (e *Entry) Retryable() bool {
 	for _, r := range e.Receipts {
 		if r.Status == failed {
@@ -150,8 +150,8 @@ type Tail struct {
 // NewTail returns a tail that begins at the first line of path. The file need not exist yet.
 func NewTail(path string) *Tail { return &Tail{path: path} }
 
-// Poll hands each line that was completed since the last call to f. A last line without its end is left for the next call: it
-// is still being written, or was torn by a kill. An error of f ends the call before its line counts as read.
+// Poll hands each line that was completed since the last call to f. A last line without its end is left for the next
+// call: it is still being written, or was torn by a kill. An error of f ends the call before its line counts as read.
 func (t *Tail) Poll(f func(Entry) error) error {
 	file, err := os.Open(t.path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -178,7 +178,8 @@ func (t *Tail) Poll(f func(Entry) error) error {
 	})
 }
 
-// scanLines calls f with each complete line of r, without its end, and the offset of its first byte; r is at offset. The line is f's until it returns.
+// scanLines calls f with each complete line of r, without its end, and the offset of its first byte; r is at offset.
+// The line is f's until it returns.
 func scanLines(r io.Reader, offset int64, f func(offset int64, line []byte) error) error {
 	br := bufio.NewReaderSize(r, 1<<18)
 	var long []byte
@@ -244,8 +245,9 @@ func (t *Truth) Accepted() map[schemas.ID][]*Entry {
 	return m
 }
 
-// Doubles returns the accepted submissions that the sender should not have made: the carrier had accepted an earlier submission of the
-// same message, and no receipt of that one was negative and worth another try; or the carrier accepted the same submission twice.
+// Doubles returns the accepted submissions that the sender should not have made: the carrier had accepted an earlier
+// submission of the same message, and no receipt of that one was negative and worth another try; or the carrier
+// accepted the same submission twice.
 func (t *Truth) Doubles() []*Entry {
 	var doubles []*Entry
 	earlier := map[schemas.ID]*Entry{}
@@ -262,7 +264,8 @@ func (t *Truth) Doubles() []*Entry {
 	return doubles
 }
 
-// Final returns the state of every message of which anything was accepted: the greatest of [Entry.Final] of its submissions.
+// Final returns the state of every message of which anything was accepted: the greatest of [Entry.Final] of its
+// submissions.
 func (t *Truth) Final() map[schemas.ID]schemas.Precedence {
 	m := map[schemas.ID]schemas.Precedence{}
 	for i := range t.Entries {
@@ -292,8 +295,8 @@ func StillOwed(path string) (int, error) {
 	return n, err
 }
 
-// OwedTo calls each with the submissions of a campaign in a truth file, and returns the recipients of whom a receipt is not acknowledged
-// yet. An error of each ends it.
+// OwedTo calls each with the submissions of a campaign in a truth file, and returns the recipients of whom a receipt is
+// not acknowledged yet. An error of each ends it.
 func OwedTo(path string, campaign uint64, each func(*Entry) error) (*roaring.Bitmap, error) {
 	acked, watermark, err := readAcked(ackedPath(path))
 	if err != nil {

@@ -101,7 +101,8 @@ func TestLineReadsBack(t *testing.T) {
 	})
 }
 
-// asJSON returns what encoding/json makes of the text whose cleaned form is want: one U+FFFD per bad byte, where strings.ToValidUTF8 has one per run.
+// asJSON returns what encoding/json makes of the text whose cleaned form is want: one U+FFFD per bad byte, where
+// strings.ToValidUTF8 has one per run.
 func asJSON(t *rapid.T, out carrier.Outbound, want, got string) string {
 	for _, s := range []string{out.To, out.Body.Text.Body} {
 		if strings.ToValidUTF8(s, "\uFFFD") != want {

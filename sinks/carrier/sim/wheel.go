@@ -2,9 +2,9 @@ package sim
 
 import "slices"
 
-// wheel keeps values until their time, in slots of width milliseconds. Adding a value is an append for any time. A timer or a goroutine
-// for each receipt would cost more than the rest of the work on it. Values of one slot come out in the order in which they were added.
-// It has no lock.
+// wheel keeps values until their time, in slots of width milliseconds. Adding a value is an append for any time. A
+// timer or a goroutine for each receipt would cost more than the rest of the work on it. Values of one slot come out in
+// the order in which they were added. It has no lock.
 type wheel[T any] struct {
 	width int64
 	slots map[int64]*[]T

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// The format between client and server: frames, each a length as a varint followed by its fields, ended by a frame of length 0. A batch
-// or a list without that end is incomplete and is ignored. The version is in the path.
+// The format between client and server: frames, each a length as a varint followed by its fields, ended by a frame of
+// length 0. A batch or a list without that end is incomplete and is ignored. The version is in the path.
 
 // maxFrame is more than any message has: an RCS message may have 250 KB.
 const maxFrame = 512 << 10
@@ -149,7 +149,8 @@ const (
 	wireKinds
 )
 
-// appendOutbound appends the fields of a message that the carrier needs. The deadline and the cost stay with the sender.
+// appendOutbound appends the fields of a message that the carrier needs. The deadline and the cost stay with the
+// sender.
 func appendOutbound(b []byte, i int, o *carrier.Outbound) []byte {
 	b = binary.AppendUvarint(b, uint64(i))
 	b = append(b, o.Key[:]...)

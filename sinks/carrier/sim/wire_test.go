@@ -47,7 +47,8 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// FuzzWire: no bytes make the parsers fail otherwise than by saying so, and what they understand they write again so that it says the same.
+// FuzzWire: no bytes make the parsers fail otherwise than by saying so, and what they understand they write again so
+// that it says the same.
 func FuzzWire(f *testing.F) {
 	for i, o := range wireSamples() {
 		f.Add(appendOutbound(nil, i, &o))

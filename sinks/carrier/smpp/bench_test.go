@@ -21,7 +21,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// instant is a line that takes everything at once and delivers it at once, with no memory: what remains is the message centre itself.
+// instant is a line that takes everything at once and delivers it at once, with no memory: what remains is the message
+// centre itself.
 type instant struct{ due chan carrier.Receipt }
 
 func newInstant() *instant { return &instant{make(chan carrier.Receipt, 1<<16)} }
@@ -62,8 +63,9 @@ const (
 
 var benchText = strings.Repeat("Ciao Ada, il tuo ordine parte oggi. ", 3)[:77]
 
-// bare is the least that a client can do: one prepared unit with another number each time, as many at once as the window has room for,
-// a reader that counts answers and acknowledges receipts. It returns the rate of answers, and waits for the receipts.
+// bare is the least that a client can do: one prepared unit with another number each time, as many at once as the
+// window has room for, a reader that counts answers and acknowledges receipts. It returns the rate of answers, and
+// waits for the receipts.
 func bare(b *testing.B, addr string, n int) float64 {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -244,8 +246,8 @@ func compare(b *testing.B, addr string, n int) {
 	b.ReportMetric(float64(runtime.GOMAXPROCS(0)), "cores")
 }
 
-// BenchmarkSMPPNode: window 100, one session, receipts on, against npm smpp, which is one thread and the limit. Goal: 1.2 x 25,216/s,
-// the best of a windowed client written for that comparison.
+// BenchmarkSMPPNode: window 100, one session, receipts on, against npm smpp, which is one thread and the limit. Goal:
+// 1.2 x 25,216/s, the best of a windowed client written for that comparison.
 func BenchmarkSMPPNode(b *testing.B) {
 	if os.Getenv("FANFARE_TEST_INTEGRATION") == "" {
 		b.Skip("needs npm smpp: set FANFARE_TEST_INTEGRATION")

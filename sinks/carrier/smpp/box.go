@@ -161,7 +161,8 @@ func (c *Connector) next(ctx context.Context, b *box, wake <-chan time.Time) (ar
 	}
 }
 
-// answer answers the message centre. After an error our own receipts wait for the next emit: nobody would send them again.
+// answer answers the message centre. After an error our own receipts wait for the next emit: nobody would send them
+// again.
 func (c *Connector) answer(arrived []arrival, err error) {
 	status := pdu.OK
 	if err != nil {

@@ -69,8 +69,8 @@ func refused(sub schemas.Code, why string) carrier.Result {
 	return carrier.Result{Outcome: carrier.Rejected, Sub: sub, Code: why}
 }
 
-// parameters returns the TLVs of a part and puts its octets where they go. Both are views of buffers that the next part overwrites:
-// the unit is written before.
+// parameters returns the TLVs of a part and puts its octets where they go. Both are views of buffers that the next part
+// overwrites: the unit is written before.
 func (e *encoder) parameters(m *pdu.Message, p *sms.Part, out *carrier.Outbound) (pdu.TLVs, error) {
 	var err error
 	e.tlvs = e.tlvs[:0]
@@ -98,8 +98,8 @@ func (e *encoder) parameters(m *pdu.Message, p *sms.Part, out *carrier.Outbound)
 	return pdu.TLVs(view(e.tlvs)), err
 }
 
-// MetaTLV begins the names of [carrier.Outbound.Meta] whose values become parameters, such as `tlv:1400` for the registration id that
-// operators in India want. The number is hexadecimal.
+// MetaTLV begins the names of [carrier.Outbound.Meta] whose values become parameters, such as `tlv:1400` for the
+// registration id that operators in India want. The number is hexadecimal.
 const MetaTLV = "tlv:"
 
 func (e *encoder) meta(values map[string]string) (err error) {
@@ -128,8 +128,8 @@ const maxShortMessage = 254
 // view is b as a string, for as long as b does not change.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// reference is that of the parts of a message. It follows from the submission's signature: two messages to one number within minutes
-// have different ones nearly always, whichever processes send them.
+// reference is that of the parts of a message. It follows from the submission's signature: two messages to one number
+// within minutes have different ones nearly always, whichever processes send them.
 func reference(k carrier.Key) uint16 { return uint16(k[14])<<8 | uint16(k[15]) }
 
 // validNumber reports whether s is E.164.
@@ -178,8 +178,8 @@ func (s *resolved) source(from string) pdu.Address {
 	}
 }
 
-// validity is the end of a message's validity as the account wants it, rounded down to seconds (SMPP 3.4 §7.1.1). It is valid until
-// the next one.
+// validity is the end of a message's validity as the account wants it, rounded down to seconds (SMPP 3.4 §7.1.1). It is
+// valid until the next one.
 func (e *encoder) validity(end, now time.Time) string {
 	if end.IsZero() || e.cfg.validity == validityNone {
 		return ""

@@ -108,8 +108,8 @@ func tryDial(t testing.TB, cfg smpp.Config) (*smpp.Connector, error) {
 	return c, nil
 }
 
-// TestContract holds the connector to the contract of package carrier, as transceiver and with a session for each way, and with
-// receipts in the spellings that message centres use.
+// TestContract holds the connector to the contract of package carrier, as transceiver and with a session for each way,
+// and with receipts in the spellings that message centres use.
 func TestContract(t *testing.T) {
 	for name, tc := range map[string]struct {
 		quirks smsc.Config

@@ -17,9 +17,9 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestEverySubmitHasOneResult (P3): connections are reset in the middle of windows, answers get lost, the message centre throttles, texts
-// have parts, and in the end the connector is drained in the middle of it all. Every hand-over has one answer, and each answer agrees
-// with what the message centre has.
+// TestEverySubmitHasOneResult (P3): connections are reset in the middle of windows, answers get lost, the message
+// centre throttles, texts have parts, and in the end the connector is drained in the middle of it all. Every hand-over
+// has one answer, and each answer agrees with what the message centre has.
 func TestEverySubmitHasOneResult(t *testing.T) {
 	profile := sim.Chaos()
 	profile.Receipt, profile.Answer = sim.Lognormal{}, sim.Lognormal{P50: time.Millisecond, P99: 20 * time.Millisecond}
@@ -132,7 +132,8 @@ func TestEverySubmitHasOneResult(t *testing.T) {
 	}
 }
 
-// TestReceiptsOfParts: each part of a text has an id of its own, and each has its receipt; none is lost while connections break.
+// TestReceiptsOfParts: each part of a text has an id of its own, and each has its receipt; none is lost while
+// connections break.
 func TestReceiptsOfParts(t *testing.T) {
 	peer := startPeer(t, sim.Profile{}, smsc.Config{Quirks: smsc.Quirks{IDs: smsc.Hex, ReceiptIDs: smsc.Zeros, Form: smsc.TextOnly}})
 	cfg := peer.config()

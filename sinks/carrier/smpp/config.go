@@ -37,16 +37,17 @@ type Config struct {
 	Binds int `json:"binds,omitempty"`
 	// Split binds as transmitter and as receiver. Otherwise each session is a transceiver.
 	Split bool `json:"split,omitempty"`
-	// Window is how many hand-overs of one session may wait for their answer, 1..2000; 0: 50. It is what may be doubtful after a
-	// connection breaks, per session.
+	// Window is how many hand-overs of one session may wait for their answer, 1..2000; 0: 50. It is what may be
+	// doubtful after a connection breaks, per session.
 	Window int `json:"window,omitempty"`
-	// Throughput is the most hand-overs per second that this process makes; 0: what the route's limit allows. A route's limit counts
-	// messages over all processes; this counts parts of long texts too, as the message centre does.
+	// Throughput is the most hand-overs per second that this process makes; 0: what the route's limit allows. A route's
+	// limit counts messages over all processes; this counts parts of long texts too, as the message centre does.
 	Throughput int `json:"throughput,omitempty"`
 
-	// AnswerTimeout is when a hand-over without an answer is doubtful; 0: 10 s. EnquireLink is after how much silence the message
-	// centre is asked whether it is there; 0: 30 s. Inactivity is the silence after which the session is over, longer than
-	// EnquireLink; 0: EnquireLink and AnswerTimeout together. ConnectTimeout is for connecting and binding; 0: 10 s.
+	// AnswerTimeout is when a hand-over without an answer is doubtful; 0: 10 s. EnquireLink is after how much silence
+	// the message centre is asked whether it is there; 0: 30 s. Inactivity is the silence after which the session is
+	// over, longer than EnquireLink; 0: EnquireLink and AnswerTimeout together. ConnectTimeout is for connecting and
+	// binding; 0: 10 s.
 	AnswerTimeout  Duration `json:"answerTimeout,omitempty"`
 	EnquireLink    Duration `json:"enquireLink,omitempty"`
 	Inactivity     Duration `json:"inactivity,omitempty"`
@@ -67,20 +68,23 @@ type Config struct {
 	ServiceType string `json:"serviceType,omitempty"`
 	// Numbering of sender and recipient.
 	Numbering Numbering `json:"numbering,omitzero"`
-	// RegisteredDelivery asks for receipts: nil is 1, a receipt for what becomes of the message in the end; 0 asks for none.
+	// RegisteredDelivery asks for receipts: nil is 1, a receipt for what becomes of the message in the end; 0 asks for
+	// none.
 	RegisteredDelivery *byte `json:"registeredDelivery,omitempty"`
 	// Validity says how the end of a message's validity goes: `relative` (the default), `absolute` (UTC) or `none`.
 	Validity string `json:"validity,omitempty"`
-	// ReferenceTLV is a parameter of the carrier's own (0x1400..0x3FFF) in which each message carries our submission id, 16 octets;
-	// 0: none. With ReferenceEchoed the carrier gives it back in its receipts, and no index of its ids is needed.
+	// ReferenceTLV is a parameter of the carrier's own (0x1400..0x3FFF) in which each message carries our submission
+	// id, 16 octets; 0: none. With ReferenceEchoed the carrier gives it back in its receipts, and no index of its ids
+	// is needed.
 	ReferenceTLV    uint16 `json:"referenceTlv,omitempty"`
 	ReferenceEchoed bool   `json:"referenceEchoed,omitempty"`
 
-	// IDs says how the receipts spell the ids: `any` (the default: hexadecimal, decimal and zeros are all tried), `same`, `hex-to-dec`
-	// (the receipt has hexadecimal, the answer had decimal) or `dec-to-hex`.
+	// IDs says how the receipts spell the ids: `any` (the default: hexadecimal, decimal and zeros are all tried),
+	// `same`, `hex-to-dec` (the receipt has hexadecimal, the answer had decimal) or `dec-to-hex`.
 	IDs string `json:"ids,omitempty"`
-	// ReceiptFields are the fields of a receipt that is a list without names, such as [id, stat, err, done], and ReceiptSeparator is what
-	// stands between them; none: the layout of SMPP 3.4, appendix B. ReceiptZone is the zone of its times, such as `Europe/Rome`; empty: UTC.
+	// ReceiptFields are the fields of a receipt that is a list without names, such as [id, stat, err, done], and
+	// ReceiptSeparator is what stands between them; none: the layout of SMPP 3.4, appendix B. ReceiptZone is the zone
+	// of its times, such as `Europe/Rome`; empty: UTC.
 	ReceiptFields    []string `json:"receiptFields,omitempty"`
 	ReceiptSeparator string   `json:"receiptSeparator,omitempty"`
 	ReceiptZone      string   `json:"receiptZone,omitempty"`
@@ -99,11 +103,11 @@ type TLS struct {
 	Key         Secret `json:"key,omitempty"`
 }
 
-// Numbering are type of number and numbering plan, by what an address looks like. A nil one is the usual: alphanumeric 5/0, short 3/0,
-// international 1/1, and 1/1 for the recipient.
+// Numbering are type of number and numbering plan, by what an address looks like. A nil one is the usual: alphanumeric
+// 5/0, short 3/0, international 1/1, and 1/1 for the recipient.
 type Numbering struct {
-	// Alphanumeric is for senders with a letter in their name, Short for senders of at most eight digits without a +, International
-	// for the rest. Recipient is for all recipients.
+	// Alphanumeric is for senders with a letter in their name, Short for senders of at most eight digits without a +,
+	// International for the rest. Recipient is for all recipients.
 	Alphanumeric  *TONNPI `json:"alphanumeric,omitempty"`
 	Short         *TONNPI `json:"short,omitempty"`
 	International *TONNPI `json:"international,omitempty"`

@@ -59,8 +59,8 @@ var (
 	_ carrier.InboundSource = (*Connector)(nil)
 )
 
-// Dial binds once and returns the connector, or the reason why the message centre cannot be reached or refuses: a [*BindError]. All
-// other sessions are bound while it works. Whoever dials must call Drain.
+// Dial binds once and returns the connector, or the reason why the message centre cannot be reached or refuses: a
+// [*BindError]. All other sessions are bound while it works. Whoever dials must call Drain.
 func Dial(ctx context.Context, cfg Config, deps Deps) (*Connector, error) {
 	s, err := cfg.resolve()
 	if err != nil {

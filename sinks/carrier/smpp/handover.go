@@ -106,7 +106,8 @@ func (w *batchWork) encode(batch []carrier.Outbound, done func(int, carrier.Resu
 	}
 }
 
-// until returns when the last of the messages from a unit on may not be written any more; zero: one of them may always be.
+// until returns when the last of the messages from a unit on may not be written any more; zero: one of them may always
+// be.
 func (w *batchWork) until(next int) (last time.Time) {
 	for _, u := range w.units[next:] {
 		d := w.batch[u.i].Deadline
@@ -126,8 +127,8 @@ func (w *batchWork) pending(u *unit, expires time.Time) pending {
 	return pending{done: w.done, i: u.i, part: u.part, long: w.longs[u.i], key: out.Key, to: out.To, expires: expires}
 }
 
-// enqueue queues units from next on, for which n places are taken, and returns the first one that it left. The parts of a message go
-// out together; those of one that is longer than the window, as the places come.
+// enqueue queues units from next on, for which n places are taken, and returns the first one that it left. The parts of
+// a message go out together; those of one that is longer than the window, as the places come.
 func (c *Connector) enqueue(s *session, w *batchWork, next, n int) int {
 	now := time.Now()
 	expires := now.Add(time.Duration(c.cfg.AnswerTimeout))

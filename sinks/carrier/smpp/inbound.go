@@ -23,9 +23,9 @@ type written struct {
 	part    sms.Concat
 }
 
-// Inbound implements [carrier.InboundSource]. A text in parts is emitted whole, and its parts are answered then. When some do not
-// come within 5 s, each that has come is emitted by itself, with its number: a message centre that sends the next part only after
-// the answer to the one before would else wait for ever.
+// Inbound implements [carrier.InboundSource]. A text in parts is emitted whole, and its parts are answered then. When
+// some do not come within 5 s, each that has come is emitted by itself, with its number: a message centre that sends
+// the next part only after the answer to the one before would else wait for ever.
 func (c *Connector) Inbound(ctx context.Context, emit func([]carrier.Inbound) error) error {
 	if !c.openBox(&c.messages) {
 		return errTwoTakers

@@ -145,8 +145,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestIntegrationNodeSMPP: against a message centre that we did not write, in each of its moods: every message is answered, none is taken
-// twice, nothing that was taken is said not to be, and every receipt comes.
+// TestIntegrationNodeSMPP: against a message centre that we did not write, in each of its moods: every message is
+// answered, none is taken twice, nothing that was taken is said not to be, and every receipt comes.
 func TestIntegrationNodeSMPP(t *testing.T) {
 	peers.Need(t, peers.NodeSMPP)
 	cert, key := certificate(t)

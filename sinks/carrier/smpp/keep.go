@@ -55,7 +55,8 @@ func (c *Connector) failed(err error) {
 	c.lastErr = err
 }
 
-// jitter returns a time between half of d and d: clients that lost one message centre at one time do not come back at one time.
+// jitter returns a time between half of d and d: clients that lost one message centre at one time do not come back at
+// one time.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -91,8 +92,8 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// look does what time asks for: answers that are overdue, parts to be written again, and the question whether anybody is there. It
-// returns why the session is over, if it is.
+// look does what time asks for: answers that are overdue, parts to be written again, and the question whether anybody
+// is there. It returns why the session is over, if it is.
 func (s *session) look(now time.Time) error {
 	c := s.c
 	silent := now.Sub(time.Unix(0, s.lastRead.Load()))
@@ -121,7 +122,8 @@ func (s *session) look(now time.Time) error {
 // leaveWait is how long answers are awaited from a message centre that has unbound.
 const leaveWait = 2 * time.Second
 
-// isQueued reports whether a unit was not written yet; it is late or it goes out, and its time begins then. The caller holds the lock.
+// isQueued reports whether a unit was not written yet; it is late or it goes out, and its time begins then. The caller
+// holds the lock.
 func (s *session) isQueued(sequence uint32) bool {
 	for _, it := range s.queue.items {
 		if it.submit && it.sequence == sequence {

@@ -30,8 +30,8 @@ func (l *lost) take(sequence uint32) (pending, bool) {
 	return p, ok
 }
 
-// lateAnswer makes a receipt of an answer that came when its hand-over had been called unknown: the doubt is over. The caller holds
-// the lock.
+// lateAnswer makes a receipt of an answer that came when its hand-over had been called unknown: the doubt is over. The
+// caller holds the lock.
 func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.late++
 	parts := 1
@@ -47,7 +47,8 @@ func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.addOwn(p, p.part, parts, status, r)
 }
 
-// keysByRef are the submission ids of the newest hand-overs whose answer was late: nobody else knows them by the message centre's id.
+// keysByRef are the submission ids of the newest hand-overs whose answer was late: nobody else knows them by the
+// message centre's id.
 type keysByRef struct {
 	list  map[string]carrier.Key
 	order []string
@@ -71,8 +72,8 @@ func (k *keysByRef) add(ref string, key carrier.Key) {
 	k.order = append(k.order, ref)
 }
 
-// of returns the submission id of a receipt, zero when it is not one of these. Ids are unique per session only at some message
-// centres, so the number is held against it too.
+// of returns the submission id of a receipt, zero when it is not one of these. Ids are unique per session only at some
+// message centres, so the number is held against it too.
 func (k *keysByRef) of(refs []string) carrier.Key {
 	for _, ref := range refs {
 		if key, ok := k.list[ref]; ok {

@@ -162,8 +162,9 @@ func (r *partResult) result() carrier.Result {
 	return carrier.Result{Outcome: r.outcome, Ref: r.id, Code: r.code, Sub: r.sub, RetryAfter: r.retryAfter}
 }
 
-// joined is the result of a message of several parts. What the message centre took in part is accepted, and a receipt says which
-// parts failed: it cannot be handed over again, for the parts that were taken would come twice. The caller holds the lock.
+// joined is the result of a message of several parts. What the message centre took in part is accepted, and a receipt
+// says which parts failed: it cannot be handed over again, for the parts that were taken would come twice. The caller
+// holds the lock.
 func (c *Connector) joined(p *pending) carrier.Result {
 	parts := p.long.parts
 	taken := 0

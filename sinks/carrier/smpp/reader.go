@@ -117,7 +117,8 @@ func (s *session) answered(d *completions, a *answer, now time.Time) {
 	}
 }
 
-// refusal is what an answer with that status means. One that nobody has named refuses for good: whoever answers has not taken it.
+// refusal is what an answer with that status means. One that nobody has named refuses for good: whoever answers has not
+// taken it.
 func (c *Connector) refusal(status pdu.Status) partResult {
 	r := partResult{outcome: carrier.Rejected, sub: schemas.CodeNotSentOther, code: status.String()}
 	if a, ok := c.cfg.codes.Answer(r.code); ok {
@@ -144,8 +145,8 @@ func (s *session) command(d *completions, h pdu.Header, now time.Time) {
 	}
 }
 
-// leave stops writing hand-overs to a session that is no longer bound. What was written may still be answered. The caller holds
-// the lock.
+// leave stops writing hand-overs to a session that is no longer bound. What was written may still be answered. The
+// caller holds the lock.
 func (s *session) leave(d *completions, now time.Time) {
 	if !s.leaving.IsZero() || s.err != nil {
 		return

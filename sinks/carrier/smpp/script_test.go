@@ -15,8 +15,8 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// centre is a message centre whose every move the test makes. Connections are pipes, so that time can be fake: within a bubble of
-// synctest nothing here depends on the machine.
+// centre is a message centre whose every move the test makes. Connections are pipes, so that time can be fake: within a
+// bubble of synctest nothing here depends on the machine.
 type centre struct {
 	t     *testing.T
 	conns chan net.Conn

@@ -102,8 +102,8 @@ func (c *Connector) open(ctx context.Context, command pdu.Command) (*session, er
 	return s, nil
 }
 
-// bind binds. What comes before the answer is answered when it asks whether we are here, and is else left for the message centre
-// to send again.
+// bind binds. What comes before the answer is answered when it asks whether we are here, and is else left for the
+// message centre to send again.
 func (s *session) bind() error {
 	cfg := s.c.cfg
 	m := pdu.Bind{SystemID: cfg.SystemID, Password: string(cfg.Password), SystemType: cfg.SystemType, Version: cfg.version}
@@ -170,9 +170,9 @@ func (s *session) signal() {
 // writtenUnknown is what anybody but the writer says to fail.
 const writtenUnknown = -1
 
-// fail ends the session, and decides about every hand-over that waits: what was not written whole was not taken, for the other end
-// cannot read half a unit; what was, may have been. Only the writer knows how much of what it is writing has gone out: those wait
-// until it says so, which is at once, for the connection is closed.
+// fail ends the session, and decides about every hand-over that waits: what was not written whole was not taken, for
+// the other end cannot read half a unit; what was, may have been. Only the writer knows how much of what it is writing
+// has gone out: those wait until it says so, which is at once, for the connection is closed.
 func (s *session) fail(err error, written int) {
 	c := s.c
 	var done completions

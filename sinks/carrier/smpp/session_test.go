@@ -79,7 +79,8 @@ func TestConnectionLost(t *testing.T) {
 	})
 }
 
-// stuckConn is a connection whose writes go out and return only when it is closed, as when the process is not scheduled in between.
+// stuckConn is a connection whose writes go out and return only when it is closed, as when the process is not scheduled
+// in between.
 type stuckConn struct {
 	net.Conn
 	stuck  atomic.Bool
@@ -100,7 +101,8 @@ func (c *stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestWrittenWhileItEnds (P3): a hand-over that went out while the session was ended by somebody else may have been taken.
+// TestWrittenWhileItEnds (P3): a hand-over that went out while the session was ended by somebody else may have been
+// taken.
 func TestWrittenWhileItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mc := newCentre(t)
@@ -128,7 +130,8 @@ func TestWrittenWhileItEnds(t *testing.T) {
 	})
 }
 
-// TestReconnect: a session that broke is bound again, after a pause that grows; what is handed over meanwhile waits for a second.
+// TestReconnect: a session that broke is bound again, after a pause that grows; what is handed over meanwhile waits for
+// a second.
 func TestReconnect(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, mc *centre, s *script) {
 		// Soon after a bind that held for long, the next attempt comes at once.
@@ -175,8 +178,8 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
-// TestDeadlineAtTheWrite: a message that waited behind a write that was stuck is not written after its deadline, and a write that is stuck
-// ends with it: what was not written whole was not taken.
+// TestDeadlineAtTheWrite: a message that waited behind a write that was stuck is not written after its deadline, and a
+// write that is stuck ends with it: what was not written whole was not taken.
 func TestDeadlineAtTheWrite(t *testing.T) {
 	bubble(t, smpp.Config{Window: 10}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		// The message centre does not read.
@@ -232,7 +235,8 @@ func TestLateInTheQueue(t *testing.T) {
 	})
 }
 
-// TestNoAnswer: without an answer in time a hand-over is unknown; the late answer ends the doubt, as a receipt with our id.
+// TestNoAnswer: without an answer in time a hand-over is unknown; the late answer ends the doubt, as a receipt with our
+// id.
 func TestNoAnswer(t *testing.T) {
 	bubble(t, smpp.Config{AnswerTimeout: smpp.Duration(2 * time.Second)}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		rec := receipts(t, c)

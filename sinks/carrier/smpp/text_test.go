@@ -185,8 +185,8 @@ func TestLongInASmallWindow(t *testing.T) {
 	})
 }
 
-// TestLongInPart: a part that is throttled while others are taken is written again, and one that stays out fails by a receipt. All parts
-// refused are a refusal.
+// TestLongInPart: a part that is throttled while others are taken is written again, and one that stays out fails by a
+// receipt. All parts refused are a refusal.
 func TestLongInPart(t *testing.T) {
 	long := strings.Repeat("a", 400)
 	bubble(t, smpp.Config{Window: 100}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
@@ -276,7 +276,8 @@ func TestLongConnectionLost(t *testing.T) {
 
 var errNotDurable = errors.New("not durable")
 
-// TestInbound: what recipients write stays with the message centre until it is durable here, and texts in parts are joined.
+// TestInbound: what recipients write stays with the message centre until it is durable here, and texts in parts are
+// joined.
 func TestInbound(t *testing.T) {
 	from, to := pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}, pdu.Address{TON: 3, Addr: "48333"}
 	text := func(class byte, s string) pdu.Message {
@@ -345,8 +346,8 @@ func TestInbound(t *testing.T) {
 	})
 }
 
-// TestReceiptsAreKept: what comes before somebody takes receipts waits; what cannot be made durable comes again; one that goes leaves
-// the rest with the message centre.
+// TestReceiptsAreKept: what comes before somebody takes receipts waits; what cannot be made durable comes again; one
+// that goes leaves the rest with the message centre.
 func TestReceiptsAreKept(t *testing.T) {
 	dlr := pdu.Message{ESMClass: pdu.ESMReceipt, Short: "id:1 stat:UNDELIV err:005 done date:2611221001", Source: pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}}
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {

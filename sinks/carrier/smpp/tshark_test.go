@@ -18,7 +18,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestIntegrationTshark: Wireshark finds nothing malformed in anything that either end of ours writes, and reads the texts as they were.
+// TestIntegrationTshark: Wireshark finds nothing malformed in anything that either end of ours writes, and reads the
+// texts as they were.
 func TestIntegrationTshark(t *testing.T) {
 	peers.Need(t, peers.Tshark)
 	texts := []string{"hello", "@£$¥èéùì {[~]} |€^\\", strings.Repeat("Ciao Ada! ", 30), "жук", strings.Repeat("Привет ", 20), "Ciao 😀", strings.Repeat("€", 153)}

@@ -8,8 +8,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// patience is how long a hand-over waits while no session is bound: a connection that comes back soon costs nothing, and the route's
-// breaker hears of one that does not.
+// patience is how long a hand-over waits while no session is bound: a connection that comes back soon costs nothing,
+// and the route's breaker hears of one that does not.
 const patience = time.Second
 
 // Errors of reserve.
@@ -31,8 +31,9 @@ type grant struct {
 	err     error
 }
 
-// reserve takes at least need and at most want places in the window of one session: fewer than need when the window is smaller
-// than that. It waits for them until ctx ends, until the time given (zero: none), or until there has been no session for a while.
+// reserve takes at least need and at most want places in the window of one session: fewer than need when the window is
+// smaller than that. It waits for them until ctx ends, until the time given (zero: none), or until there has been no
+// session for a while.
 func (c *Connector) reserve(ctx context.Context, need, want int, until time.Time) (*session, int, error) {
 	c.mu.Lock()
 	if c.closed {
@@ -161,8 +162,8 @@ func (c *Connector) release(s *session, n int) {
 	}
 }
 
-// pace holds hand-overs to a rate: a bucket of a tenth of a second, so that a message of many parts is not held up by one that has
-// room for a few only. The zero value has no limit. The connector's lock guards it.
+// pace holds hand-overs to a rate: a bucket of a tenth of a second, so that a message of many parts is not held up by
+// one that has room for a few only. The zero value has no limit. The connector's lock guards it.
 type pace struct {
 	rate   float64
 	tokens float64
@@ -181,7 +182,8 @@ func (p *pace) refill(now time.Time) {
 	p.last = now
 }
 
-// take takes up to n, at least need of them or, when the bucket is smaller than that, on credit; 0 when they are not there.
+// take takes up to n, at least need of them or, when the bucket is smaller than that, on credit; 0 when they are not
+// there.
 func (p *pace) take(n, need int, now time.Time) int {
 	if p.rate <= 0 {
 		return n

@@ -95,8 +95,9 @@ func (s *session) writeOut(limit time.Time) (int, error) {
 	return s.conn.Write(s.writing.buf)
 }
 
-// take moves what is queued to where it is being written, at most a chunk, without the hand-overs that may not be written any more, which
-// are answered. It returns until when the write may take: the earliest deadline, so that a write that is stuck does not end after it.
+// take moves what is queued to where it is being written, at most a chunk, without the hand-overs that may not be
+// written any more, which are answered. It returns until when the write may take: the earliest deadline, so that a
+// write that is stuck does not end after it.
 func (s *session) take(spare *outgoing) (limit time.Time) {
 	c := s.c
 	now := time.Now()

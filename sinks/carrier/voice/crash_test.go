@@ -265,6 +265,8 @@ func TestDoubtEnds(t *testing.T) {
 	if list := in.of(o.Key); list[0].Status != schemas.ReceiptStatusBuffered {
 		t.Errorf("the first receipt is %+v, want that it lives", list[0])
 	}
+	// Asterisk's last event and the list show the end only after the receipt.
+	eventually(t, "the first place is free", func() bool { return len(c.Living()) == 0 })
 	// This one was not made. Nothing shows either; the place becomes free, and no receipt claims anything.
 	lost = false
 	never := calls(t, 1, 1, audio)[0]

@@ -86,8 +86,8 @@ type messages struct {
 	Messages []json.RawMessage `json:"messages"`
 }
 
-// Parse implements [carrier.Webhook]. A status without our submission id is of a message that another program sent by the same number,
-// and is left out.
+// Parse implements [carrier.Webhook]. A status without our submission id is of a message that another program sent by
+// the same number, and is left out.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	var doc webhook
 	if err := json.Unmarshal(cb.Body, &doc); err != nil {

@@ -13,20 +13,20 @@ import (
 
 // Config is one business account on WhatsApp's Cloud API. Its JSON is the configuration of a route; [Parse] reads it.
 type Config struct {
-	// PhoneNumberID is the number that sends: the id that Meta gives it, not the number. A message whose sender is such an id is sent
-	// by that number instead.
+	// PhoneNumberID is the number that sends: the id that Meta gives it, not the number. A message whose sender is such
+	// an id is sent by that number instead.
 	PhoneNumberID string `json:"phoneNumberId"`
 	// AccessToken is that of a system user with whatsapp_business_messaging.
 	AccessToken settings.Secret `json:"accessToken"`
-	// AppSecret is the app's: Meta signs webhooks with it. VerifyToken is the word of our own that Meta says when the webhook is
-	// registered; empty: it cannot be registered.
+	// AppSecret is the app's: Meta signs webhooks with it. VerifyToken is the word of our own that Meta says when the
+	// webhook is registered; empty: it cannot be registered.
 	AppSecret   settings.Secret `json:"appSecret"`
 	VerifyToken settings.Secret `json:"verifyToken,omitempty"`
 	// BaseURL and Version of the Graph API; empty: https://graph.facebook.com and v23.0.
 	BaseURL string `json:"baseUrl,omitempty"`
 	Version string `json:"version,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an answer is doubtful;
-	// 0: 10 s.
+	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
+	// answer is doubtful; 0: 10 s.
 	Window        int               `json:"window,omitempty"`
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
 	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.

@@ -144,7 +144,8 @@ func hand(t testing.TB, c carrier.Connector, o carrier.Outbound) (r carrier.Resu
 	return <-done
 }
 
-// TestRequest: what WhatsApp is sent: a template with its components or its values, or a text, by the number that sends.
+// TestRequest: what WhatsApp is sent: a template with its components or its values, or a text, by the number that
+// sends.
 func TestRequest(t *testing.T) {
 	var got, path, bearer string
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -376,8 +377,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestEndToEnd: every message that was accepted has its receipts by webhooks that verify, one by one and in batches, though the first ones
-// are refused; one person too often and too many people are refused as WhatsApp refuses them.
+// TestEndToEnd: every message that was accepted has its receipts by webhooks that verify, one by one and in batches,
+// though the first ones are refused; one person too often and too many people are refused as WhatsApp refuses them.
 func TestEndToEnd(t *testing.T) {
 	var mu sync.Mutex
 	calls, delivered, unverified := 0, map[carrier.Key]bool{}, 0

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// Redis serves a connection as Redis does. answers has the answer to a whole command, or to all commands of a name, in upper case
-// and in the notation of the protocol without its last line end; other commands are answered by OK.
+// Redis serves a connection as Redis does. answers has the answer to a whole command, or to all commands of a name, in
+// upper case and in the notation of the protocol without its last line end; other commands are answered by OK.
 func Redis(answers map[string]string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)

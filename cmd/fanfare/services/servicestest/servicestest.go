@@ -1,5 +1,5 @@
-// Package servicestest has small servers that stand in for services in tests: servers that are silent, that close connections,
-// that answer as they are told.
+// Package servicestest has small servers that stand in for services in tests: servers that are silent, that close
+// connections, that answer as they are told.
 package servicestest
 
 import (
@@ -51,8 +51,8 @@ func Garbage(c net.Conn) {
 	_, _ = c.Write([]byte("\x7f\x03what is this?\xff\xfe\x00\x01"))
 }
 
-// FreeAddr returns a loopback address where nothing listens. Its port is below those that the system gives out by itself, so that
-// no other test gets it by asking for any free port.
+// FreeAddr returns a loopback address where nothing listens. Its port is below those that the system gives out by
+// itself, so that no other test gets it by asking for any free port.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
 	for range 100 {

@@ -1,11 +1,13 @@
-// Package provider is the other end of an HTTP connector: a provider that takes messages as Twilio does, a form for each and JSON back,
-// and calls back with what became of them, signed as Twilio signs. Like package smsc it has no opinion of its own: a [Line] behind it
-// decides what becomes of a message, such as the simulator, whose one ground truth then covers HTTP too.
+// Package provider is the other end of an HTTP connector: a provider that takes messages as Twilio does, a form for
+// each and JSON back, and calls back with what became of them, signed as Twilio signs. Like package smsc it has no
+// opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground
+// truth then covers HTTP too.
 //
 //	POST /2010-04-01/Accounts/{sid}/Messages.json   To, From, Body, StatusCallback, ValidityPeriod
 //
-// An account is a line. A message says whose submission it is in the parameter k of its StatusCallback, or in the header
-// I-Twilio-Idempotency-Token; one that says nothing gets a submission id here. A callback that is not answered with 2xx is repeated.
+// An account is a line. A message says whose submission it is in the parameter k of its StatusCallback, or in the
+// header I-Twilio-Idempotency-Token; one that says nothing gets a submission id here. A callback that is not answered
+// with 2xx is repeated.
 package provider
 
 import (
@@ -34,8 +36,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Line is what stands behind an account. It must give the number back that [carrier.Outbound.Meta] names under MetaRef, in decimal, as
-// Receipt.Ref.
+// Line is what stands behind an account. It must give the number back that [carrier.Outbound.Meta] names under MetaRef,
+// in decimal, as Receipt.Ref.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource

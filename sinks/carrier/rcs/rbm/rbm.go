@@ -1,15 +1,16 @@
-// Package rbm is the other end of the RCS connector: the part of Google's RCS for Business API that takes messages, and its webhook. It has
-// no opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground truth then covers
-// RCS too.
+// Package rbm is the other end of the RCS connector: the part of Google's RCS for Business API that takes messages, and
+// its webhook. It has no opinion of its own: a [Line] behind it decides what becomes of a message, such as the
+// simulator, whose one ground truth then covers RCS too.
 //
 //	POST   /token                                       an access token for a signed assertion (RFC 7523)
 //	POST   /v1/phones/{number}/agentMessages            contentMessage, under the query's messageId and agentId
 //	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: what was taken is delivered or not, whatever anyone says
 //	POST   /v1/users:batchGet                           who of a list has RCS
 //
-// An agent is a line. A message's id says whose submission it is; one that says nothing gets a submission id here. Before its first
-// event the server registers the webhook as Google does, by a secret that is to come back. An event that is not answered with 2xx is
-// repeated. The platform has no event for a message that failed otherwise than by its time: then nothing is said.
+// An agent is a line. A message's id says whose submission it is; one that says nothing gets a submission id here.
+// Before its first event the server registers the webhook as Google does, by a secret that is to come back. An event
+// that is not answered with 2xx is repeated. The platform has no event for a message that failed otherwise than by its
+// time: then nothing is said.
 package rbm
 
 import (

@@ -1,5 +1,5 @@
-// Package dlr reads delivery receipts as message centres write them: parameters, the text of SMPP 3.4's appendix B in its many
-// spellings, and lists of fields without names. It says what stands there; package codes says what it means.
+// Package dlr reads delivery receipts as message centres write them: parameters, the text of SMPP 3.4's appendix B in
+// its many spellings, and lists of fields without names. It says what stands there; package codes says what it means.
 package dlr
 
 import (
@@ -14,8 +14,8 @@ import (
 
 // Layout is how an account's receipts are laid out. The zero value is the layout of appendix B, `id:… stat:… err:…`.
 type Layout struct {
-	// Separator and Fields of a list without names, such as `,` and [id, stat, err, done]. Fields may be id, stat, err, done and
-	// submit; any other name is skipped.
+	// Separator and Fields of a list without names, such as `,` and [id, stat, err, done]. Fields may be id, stat, err,
+	// done and submit; any other name is skipped.
 	Separator string
 	Fields    []string
 	// Location of the times in it, which have no zone. nil: UTC.
@@ -54,7 +54,8 @@ func Marked(m *pdu.Message) bool {
 	}
 }
 
-// Parse reads a receipt; ok is false when it is none. One that names no message, or no state, is a receipt nevertheless.
+// Parse reads a receipt; ok is false when it is none. One that names no message, or no state, is a receipt
+// nevertheless.
 func Parse(m *pdu.Message, layout *Layout) (r Receipt, ok bool) {
 	if !Marked(m) {
 		return Receipt{}, false
@@ -125,7 +126,8 @@ var names = []struct {
 	{"text:", "text"},
 }
 
-// text reads `name:value name:value`. What stands after `text:` is the beginning of the message, where anything may stand.
+// text reads `name:value name:value`. What stands after `text:` is the beginning of the message, where anything may
+// stand.
 func (r *Receipt) text(s string, l *Layout) {
 	for s != "" {
 		s = strings.TrimLeft(s, " \r\n\t")
@@ -186,8 +188,8 @@ func (r *Receipt) set(field, value string, l *Layout) {
 // layouts of times, by their length: YYMMDDhhmm as the standard has it, with seconds, and with the century.
 var layouts = map[int]string{10: "0601021504", 12: "060102150405", 14: "20060102150405", 19: "2006-01-02 15:04:05"}
 
-// parseTime reads a time; zero when it is none. Seconds since 1970 have ten digits too: what can be a date in the standard's layout is
-// taken for one.
+// parseTime reads a time; zero when it is none. Seconds since 1970 have ten digits too: what can be a date in the
+// standard's layout is taken for one.
 func parseTime(s string, in *time.Location) time.Time {
 	if in == nil {
 		in = time.UTC
@@ -206,13 +208,14 @@ func parseTime(s string, in *time.Location) time.Time {
 	return t
 }
 
-// IDs says how an account spells the ids of its messages: some say them in hexadecimal in the answer to a hand-over and in decimal in
-// the receipt, or the reverse.
+// IDs says how an account spells the ids of its messages: some say them in hexadecimal in the answer to a hand-over and
+// in decimal in the receipt, or the reverse.
 type IDs uint8
 
 // Spellings.
 const (
-	// IDsAny: whatever may be meant. Right where the number of the recipient tells two messages apart whose ids look alike.
+	// IDsAny: whatever may be meant. Right where the number of the recipient tells two messages apart whose ids look
+	// alike.
 	IDsAny IDs = iota
 	// IDsSame: as in the answer, but for zeros before it.
 	IDsSame

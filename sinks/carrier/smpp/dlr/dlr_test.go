@@ -110,7 +110,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestSpellings: the answer's spelling is among those of the receipt, for each way in which message centres differ from themselves.
+// TestSpellings: the answer's spelling is among those of the receipt, for each way in which message centres differ from
+// themselves.
 func TestSpellings(t *testing.T) {
 	for _, tc := range []struct {
 		answer, receipt string

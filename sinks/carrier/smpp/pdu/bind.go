@@ -11,7 +11,8 @@ const (
 type Bind struct {
 	SystemID, Password, SystemType string
 	Version                        byte
-	// Range is address_range with its type and plan: which numbers a receiver wants. Nearly all message centres want it empty.
+	// Range is address_range with its type and plan: which numbers a receiver wants. Nearly all message centres want it
+	// empty.
 	Range Address
 }
 

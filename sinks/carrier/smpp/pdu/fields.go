@@ -70,8 +70,8 @@ func (f *fields) err(c Command) error {
 	return nil
 }
 
-// Most octets of texts, without their final zero (SMPP 3.4 §4). Bounds that carriers exceed in what they hand out, such as
-// longer passwords and ids, are as wide as their documents want them.
+// Most octets of texts, without their final zero (SMPP 3.4 §4). Bounds that carriers exceed in what they hand out, such
+// as longer passwords and ids, are as wide as their documents want them.
 const (
 	maxSystemID    = 32
 	maxPassword    = 64

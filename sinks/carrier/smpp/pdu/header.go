@@ -11,7 +11,8 @@ import (
 // HeaderLen is the size of a header.
 const HeaderLen = 16
 
-// MaxLen is the largest unit that is read: the greatest TLV (65,535 octets of message_payload) and everything else there may be.
+// MaxLen is the largest unit that is read: the greatest TLV (65,535 octets of message_payload) and everything else
+// there may be.
 const MaxLen = 68 << 10
 
 // Header stands before every body.
@@ -21,8 +22,8 @@ type Header struct {
 	Sequence uint32
 }
 
-// ErrLength is returned for a unit that cannot be: shorter than its header, or longer than MaxLen. Where the next one begins is
-// not known then, so the session is over.
+// ErrLength is returned for a unit that cannot be: shorter than its header, or longer than MaxLen. Where the next one
+// begins is not known then, so the session is over.
 var ErrLength = errors.New("smpp: impossible command_length")
 
 // ErrMalformed is returned for a body that ends within a field.
@@ -31,8 +32,8 @@ var ErrMalformed = errors.New("smpp: malformed body")
 // ErrTooLong is returned when a field does not fit into the unit that is to be written.
 var ErrTooLong = errors.New("smpp: field is too long")
 
-// Append writes a unit that has no body: enquire_link, unbind and their answers, generic_nack, cancel_sm_resp, and the answer to
-// a command that failed.
+// Append writes a unit that has no body: enquire_link, unbind and their answers, generic_nack, cancel_sm_resp, and the
+// answer to a command that failed.
 func (h Header) Append(b []byte) []byte { return end(begin(b, h), len(b)) }
 
 // begin writes a header; end fills in its length.
@@ -60,8 +61,8 @@ type Reader struct {
 // NewReader returns a reader with a buffer of 64 KiB, so that one read of a busy session brings hundreds of units.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
 
-// Next reads one unit. The body is valid until the next call. Errors are those of the stream, io.EOF at its end between two units,
-// io.ErrUnexpectedEOF within one, or [ErrLength].
+// Next reads one unit. The body is valid until the next call. Errors are those of the stream, io.EOF at its end between
+// two units, io.ErrUnexpectedEOF within one, or [ErrLength].
 func (r *Reader) Next() (Header, []byte, error) {
 	head, err := r.r.Peek(HeaderLen)
 	if err != nil {

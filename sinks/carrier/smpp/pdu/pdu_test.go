@@ -238,7 +238,8 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestTorn: a body that ends within a field is an error, wherever it ends, unless it ends where message centres are known to stop.
+// TestTorn: a body that ends within a field is an error, wherever it ends, unless it ends where message centres are
+// known to stop.
 func TestTorn(t *testing.T) {
 	for _, g := range golden {
 		body := string(goldenBytes(t, g.hex)[pdu.HeaderLen:])
@@ -308,7 +309,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// FuzzUnit: no stream makes the reader or a decoder fail but by an error, and what was read is written again as the same.
+// FuzzUnit: no stream makes the reader or a decoder fail but by an error, and what was read is written again as the
+// same.
 func FuzzUnit(f *testing.F) {
 	for _, g := range golden {
 		f.Add(goldenBytes(f, g.hex))

@@ -19,8 +19,9 @@ type Concat struct {
 	Number, Total int
 }
 
-// Decode returns the text of a unit and which part it is, by its header or its SAR parameters. alphabet is the account's, for what
-// has data_coding 0. Octets that are no text (binary) are returned as text of one character for each, with binary true.
+// Decode returns the text of a unit and which part it is, by its header or its SAR parameters. alphabet is the
+// account's, for what has data_coding 0. Octets that are no text (binary) are returned as text of one character for
+// each, with binary true.
 func Decode(m *pdu.Message, alphabet Alphabet) (s string, c Concat, binary bool) {
 	octets := m.Text()
 	header := 0
@@ -52,7 +53,8 @@ func Decode(m *pdu.Message, alphabet Alphabet) (s string, c Concat, binary bool)
 // octetsForm is of what is no text.
 const octetsForm form = 255
 
-// kindOf reads data_coding: the values of SMPP (§5.2.19), and above them those of 3GPP TS 23.038 §4, which many message centres pass on.
+// kindOf reads data_coding: the values of SMPP (§5.2.19), and above them those of 3GPP TS 23.038 §4, which many message
+// centres pass on.
 func kindOf(coding byte, alphabet Alphabet) form {
 	switch coding {
 	case pdu.CodingDefault:
@@ -93,7 +95,8 @@ func fromLatin1(s string) []byte {
 	return b
 }
 
-// readHeader reads the user data header that octets begin with and returns its size. One that does not fit counts as text.
+// readHeader reads the user data header that octets begin with and returns its size. One that does not fit counts as
+// text.
 func readHeader(octets string) (c Concat, size int) {
 	if octets == "" || len(octets) < 1+int(octets[0]) {
 		return Concat{}, 0

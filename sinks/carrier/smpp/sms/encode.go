@@ -29,10 +29,11 @@ type Long uint8
 const (
 	// UDH8: parts with a user data header and a reference of 8 bits (3GPP TS 23.040 §9.2.3.24.1).
 	UDH8 Long = iota
-	// UDH16: a reference of 16 bits (§9.2.3.24.8). The header is one octet longer, so a part holds 152 septets or 66 UTF-16 units, and
-	// a text near a border has a part more than was counted.
+	// UDH16: a reference of 16 bits (§9.2.3.24.8). The header is one octet longer, so a part holds 152 septets or 66
+	// UTF-16 units, and a text near a border has a part more than was counted.
 	UDH16
-	// SAR: the parameters sar_msg_ref_num, sar_total_segments and sar_segment_seqnum; the message centre makes the header.
+	// SAR: the parameters sar_msg_ref_num, sar_total_segments and sar_segment_seqnum; the message centre makes the
+	// header.
 	SAR
 	// Payload: the whole text in message_payload; the message centre cuts it.
 	Payload
@@ -81,8 +82,8 @@ type Encoder struct {
 // NewEncoder returns an encoder for an account.
 func NewEncoder(o Options) *Encoder { return &Encoder{opts: o} }
 
-// Encode makes the parts of a text that was counted in that encoding; none: it is counted here. ref tells the parts of one text from those of another to the
-// same number. The parts are valid until the next call.
+// Encode makes the parts of a text that was counted in that encoding; none: it is counted here. ref tells the parts of
+// one text from those of another to the same number. The parts are valid until the next call.
 func (e *Encoder) Encode(s string, encoding schemas.Encoding, ref uint16) ([]Part, error) {
 	e.buf, e.parts = e.buf[:0], e.parts[:0]
 	if encoding == schemas.EncodingUnspecified {
@@ -171,7 +172,8 @@ func (e *Encoder) append(s string, as form, header int) (ok bool) {
 		}
 		fill := (7 - header*8%7) % 7
 		if (fill+7*len(e.septets))%8 == 1 && len(e.septets) > 0 {
-			// Seven bits are left over. As zeros they would be an @ to who counts octets; a carriage return shows nothing.
+			// Seven bits are left over. As zeros they would be an @ to who counts octets; a carriage return shows
+			// nothing.
 			e.septets = append(e.septets, '\r')
 		}
 		e.buf = text.AppendPacked(e.buf, e.septets, fill)

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Joiner joins the parts of texts. It keeps at most a fixed number of texts whose parts have not all come; when there are more, and
-// when parts have waited for too long, it hands back what it has. It is not safe for use by several goroutines.
+// Joiner joins the parts of texts. It keeps at most a fixed number of texts whose parts have not all come; when there
+// are more, and when parts have waited for too long, it hands back what it has. It is not safe for use by several
+// goroutines.
 type Joiner[T any] struct {
 	most int
 	wait time.Duration
@@ -40,8 +41,8 @@ func NewJoiner[T any](most int, wait time.Duration) *Joiner[T] {
 	return &Joiner[T]{most: most, wait: wait, open: map[joinKey]*open[T]{}}
 }
 
-// Add takes one part. It returns the text once all parts are there. A part that is there already, as when the message centre sends
-// it again, replaces the one before; the caller's unit for that one is kept too.
+// Add takes one part. It returns the text once all parts are there. A part that is there already, as when the message
+// centre sends it again, replaces the one before; the caller's unit for that one is kept too.
 func (j *Joiner[T]) Add(from, to string, c Concat, s string, unit T, now time.Time) (whole []Joined[T]) {
 	if c.Total == 0 {
 		return []Joined[T]{{s, []T{unit}, 1, 1}}

@@ -43,8 +43,8 @@ func message(t interface{ Fatal(...any) }, p sms.Part, o sms.Options) pdu.Messag
 	return m
 }
 
-// TestRoundTrip: whatever the account's options, a text comes back as it was, in as many parts as were counted, none of them larger
-// than a handset's 140 octets.
+// TestRoundTrip: whatever the account's options, a text comes back as it was, in as many parts as were counted, none of
+// them larger than a handset's 140 octets.
 func TestRoundTrip(t *testing.T) {
 	alphabets := []string{"abcdefgh €[]{}~^|\\\n@", "abc", "àèìòù ABC £", "жabc😀", "😀", "ëabc"}
 	rapid.Check(t, func(t *rapid.T) {

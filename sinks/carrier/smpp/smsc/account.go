@@ -35,8 +35,8 @@ type gathering struct {
 	left  int
 }
 
-// origin is what receipts need of a message and the line does not keep. What is forgotten costs the sender's address and the ids of
-// Quirks.PerSession.
+// origin is what receipts need of a message and the line does not keep. What is forgotten costs the sender's address
+// and the ids of Quirks.PerSession.
 type origin struct {
 	source     pdu.Address
 	registered byte

@@ -38,25 +38,29 @@ const (
 
 // Quirks are how a message centre differs from the standard. The zero value does not.
 type Quirks struct {
-	// IDs is how an answer spells an id, ReceiptIDs how a receipt's text does, and ReceiptTLVIDs how its parameter does.
+	// IDs is how an answer spells an id, ReceiptIDs how a receipt's text does, and ReceiptTLVIDs how its parameter
+	// does.
 	IDs, ReceiptIDs, ReceiptTLVIDs Spelling
 	// PerSession: ids are counted per session, so that each is given once on every session.
 	PerSession bool
-	// NoNUL: receipted_message_id lacks its final zero. Form is what a receipt consists of. Unmarked: its esm_class is 0.
+	// NoNUL: receipted_message_id lacks its final zero. Form is what a receipt consists of. Unmarked: its esm_class is
+	// 0.
 	NoNUL    bool
 	Form     Form
 	Unmarked bool
 
-	// Rate is the most units per second and session, beyond which they are answered with ESME_RTHROTTLED; 0: no limit. Window is the most
-	// without an answer, beyond which it is ESME_RMSGQFUL; 0: no limit.
+	// Rate is the most units per second and session, beyond which they are answered with ESME_RTHROTTLED; 0: no limit.
+	// Window is the most without an answer, beyond which it is ESME_RMSGQFUL; 0: no limit.
 	Rate   int
 	Window int
 
 	// RejectBinds refuses that many binds, with ESME_RBINDFAIL, before the first is accepted.
 	RejectBinds int
-	// ResetAfter resets the connection of a session after that many units were taken, and before they are answered; 0: never.
+	// ResetAfter resets the connection of a session after that many units were taken, and before they are answered; 0:
+	// never.
 	ResetAfter int
-	// HalfOpenAfter lets a session fall silent after that many units: it reads on, and answers nothing, enquire_link neither; 0: never.
+	// HalfOpenAfter lets a session fall silent after that many units: it reads on, and answers nothing, enquire_link
+	// neither; 0: never.
 	HalfOpenAfter int
 	// ReadPause is waited before every read.
 	ReadPause time.Duration

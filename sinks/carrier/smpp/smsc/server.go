@@ -16,8 +16,8 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// Line is what stands behind an account: it takes the messages and brings the receipts. It must give the number back that
-// [carrier.Outbound.Meta] names under [MetaRef], in decimal, as Receipt.Ref.
+// Line is what stands behind an account: it takes the messages and brings the receipts. It must give the number back
+// that [carrier.Outbound.Meta] names under [MetaRef], in decimal, as Receipt.Ref.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
@@ -34,7 +34,8 @@ type Config struct {
 	Authenticate func(systemID, password string) pdu.Status
 	// Keys sign the submission ids of messages that say none. Required.
 	Keys *schemas.Keys
-	// ReferenceTLV is the parameter in which a message says its submission id; 0: [DefaultReferenceTLV]. Echo sends it back with receipts.
+	// ReferenceTLV is the parameter in which a message says its submission id; 0: [DefaultReferenceTLV]. Echo sends it
+	// back with receipts.
 	ReferenceTLV pdu.Tag
 	Echo         bool
 	Quirks       Quirks
@@ -134,7 +135,8 @@ func (s *Server) account(ctx context.Context, name string, running *sync.WaitGro
 	return a, nil
 }
 
-// Deliver sends any message to a client that is bound to receive, as a recipient who writes, and waits until the client has taken it.
+// Deliver sends any message to a client that is bound to receive, as a recipient who writes, and waits until the client
+// has taken it.
 func (s *Server) Deliver(ctx context.Context, systemID string, m pdu.Message) error {
 	s.mu.Lock()
 	a := s.accounts[systemID]
@@ -145,8 +147,9 @@ func (s *Server) Deliver(ctx context.Context, systemID string, m pdu.Message) er
 	return a.deliver(ctx, []pdu.Message{m})
 }
 
-// messageNumber is what a message is known by: 56 bits that no other message has, and 8 bits of how many units it came in. The id of a unit
-// has its place among them there instead. So a receipt can be sent for each unit, also by a server that was started after.
+// messageNumber is what a message is known by: 56 bits that no other message has, and 8 bits of how many units it came
+// in. The id of a unit has its place among them there instead. So a receipt can be sent for each unit, also by a server
+// that was started after.
 type messageNumber uint64
 
 func newMessageNumber(n uint64, units int) messageNumber {

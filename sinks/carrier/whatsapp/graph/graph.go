@@ -1,13 +1,13 @@
-// Package graph is the other end of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its webhooks. It has no
-// opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground truth then covers
-// WhatsApp too.
+// Package graph is the other end of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its
+// webhooks. It has no opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator,
+// whose one ground truth then covers WhatsApp too.
 //
 //	POST /{version}/{phone number id}/messages   a template or a text
 //	GET  /{version}/{phone number id}            whether the token may use the number
 //
-// A phone number id is a line. A message says whose submission it is in biz_opaque_callback_data; one that says nothing gets a
-// submission id here. Before its first webhook the server registers it as Meta does, by a challenge. A webhook that is not answered with
-// 2xx is repeated; its statuses come in batches, the last first.
+// A phone number id is a line. A message says whose submission it is in biz_opaque_callback_data; one that says nothing
+// gets a submission id here. Before its first webhook the server registers it as Meta does, by a challenge. A webhook
+// that is not answered with 2xx is repeated; its statuses come in batches, the last first.
 package graph
 
 import (
@@ -36,8 +36,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Line is what stands behind a phone number id. It must give the number back that [carrier.Outbound.Meta] names under MetaRef, in decimal,
-// as Receipt.Ref.
+// Line is what stands behind a phone number id. It must give the number back that [carrier.Outbound.Meta] names under
+// MetaRef, in decimal, as Receipt.Ref.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
@@ -56,7 +56,8 @@ type Config struct {
 	AccessToken string
 	// Webhook is called with statuses; empty: none is. AppSecret signs webhooks, VerifyToken registers the address.
 	Webhook, AppSecret, VerifyToken string
-	// Pair is the least time between two messages to one person; 0: none. Portfolio is the most people in a moving day; 0: no limit.
+	// Pair is the least time between two messages to one person; 0: none. Portfolio is the most people in a moving day;
+	// 0: no limit.
 	Pair      time.Duration
 	Portfolio int
 	// Batch is the most statuses of one webhook, 0: 20. Client calls; nil: one with a timeout of 10 s.
@@ -403,7 +404,8 @@ func failureOf(sub schemas.Code) int {
 	}
 }
 
-// emit calls the webhook for receipts, in batches whose last status comes first, and returns when all were taken, or ctx ends.
+// emit calls the webhook for receipts, in batches whose last status comes first, and returns when all were taken, or
+// ctx ends.
 func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) error {
 	if s.cfg.Webhook == "" {
 		return nil
