@@ -15,6 +15,7 @@ package codes
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,6 +124,27 @@ var statuses = map[string]schemas.ReceiptStatus{
 func (t *Table) Answer(code string) (a Answer, ok bool) {
 	a, ok = t.answers[normal(code)]
 	return a, ok
+}
+
+// HTTP returns what an answer of HTTP means whose status is not 2xx. word is the code that the body says, empty if it
+// says none. A meaning of the word counts before that of the status, whose code is `http:` and the number. Without
+// either, 3xx is retryable, 4xx a refusal of this message, and after anything else it is unknown whether the carrier has
+// the message.
+func (t *Table) HTTP(status int, word string) Answer {
+	if a, ok := t.Answer(word); ok && word != "" {
+		return a
+	}
+	if a, ok := t.Answer("http:" + strconv.Itoa(status)); ok {
+		return a
+	}
+	switch status / 100 {
+	case 3:
+		return Answer{carrier.Retryable, schemas.CodeProviderError}
+	case 4:
+		return Answer{carrier.Rejected, schemas.CodeNotSentOther}
+	default:
+		return Answer{Outcome: carrier.Unknown}
+	}
 }
 
 // Wait returns how long to wait after an answer with that code; 0: nobody has said.

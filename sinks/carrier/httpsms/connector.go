@@ -157,15 +157,8 @@ func (c *Connector) attempt(ctx context.Context, f *inflight.Batch, batch []carr
 	switch {
 	case errors.Is(err, once.ErrExpired):
 		return true
-	case errors.Is(err, once.ErrNotConnected):
-		c.book.Failed(err)
-		rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
-		return false
 	case err != nil:
-		if ctx.Err() == nil {
-			c.book.Failed(err)
-		}
-		rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
+		rest(c.book.Unanswered(ctx, err))
 		return false
 	case resp.Torn && resp.Status/100 == 2:
 		// Taken, probably; which of them and under which id is lost.
@@ -209,23 +202,10 @@ func (s *account) results(resp *once.Answer, batch []carrier.Outbound, left []in
 
 // refusal is what an answer that is not 2xx means.
 func (s *account) refusal(resp *once.Answer, code string) carrier.Result {
-	status := "http:" + strconv.Itoa(resp.Status)
-	out := carrier.Result{Code: cmp.Or(code, strconv.Itoa(resp.Status)), RetryAfter: resp.RetryAfter()}
-	a, ok := s.codes.Answer(code)
-	if !ok || code == "" {
-		a, ok = s.codes.Answer(status)
+	said := s.codes.HTTP(resp.Status, code)
+	return carrier.Result{
+		Outcome: said.Outcome, Sub: said.Sub, Code: cmp.Or(code, strconv.Itoa(resp.Status)), RetryAfter: resp.RetryAfter(),
 	}
-	switch {
-	case ok:
-		out.Outcome, out.Sub = a.Outcome, a.Sub
-	case resp.Status/100 == 3:
-		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
-	case resp.Status/100 == 4:
-		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
-	default:
-		out.Outcome = carrier.Unknown
-	}
-	return out
 }
 
 // entries are those of an answer that are about message i: one, or one for each part of a text that went alone.

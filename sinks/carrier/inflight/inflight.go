@@ -5,9 +5,12 @@ package inflight
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/once"
 )
 
 // Book tracks the hand-overs of one connector.
@@ -187,6 +190,22 @@ func (b *Book) Failed(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = err
+}
+
+// Unanswered is what an error of [once.Client.Do] means for the messages of the request: nothing was written and they
+// may go again, or they may be with the carrier. It remembers the error as [Book.Failed] does, unless the request had
+// expired or ctx ended the wait for an answer.
+func (b *Book) Unanswered(ctx context.Context, err error) carrier.Result {
+	switch {
+	case errors.Is(err, once.ErrExpired):
+		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
+	case errors.Is(err, once.ErrNotConnected):
+		b.Failed(err)
+		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
+	case ctx.Err() == nil:
+		b.Failed(err)
+	}
+	return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
 }
 
 // Health returns whether the book takes more, what is in flight, and the newest failure.

@@ -3,7 +3,7 @@
 //
 //	[ErrExpired]       nothing was written: the message may not be handed over any more, tested right before the system call
 //	[ErrNotConnected]  nothing was written: there was no connection
-//	[ErrNoAnswer]      something may have been written, and no answer came; nobody knows whether the carrier has it
+//	[ErrNoAnswer]      something may have been written, and no answer came; it is unknown whether the carrier has it
 //
 // net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here, because
 // no request can be rewound.

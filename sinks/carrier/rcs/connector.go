@@ -124,16 +124,8 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Res
 	case errors.Is(err, errNoToken):
 		c.book.Failed(err)
 		return carrier.Result{Outcome: carrier.Retryable, Sub: schemas.CodeProviderError, Code: "no token", RetryAfter: tokenPause}
-	case errors.Is(err, once.ErrExpired):
-		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
-	case errors.Is(err, once.ErrNotConnected):
-		c.book.Failed(err)
-		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
 	case err != nil:
-		if ctx.Err() == nil {
-			c.book.Failed(err)
-		}
-		return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
+		return c.book.Unanswered(ctx, err)
 	}
 	c.failed(a)
 	r := c.cfg.result(a)
@@ -193,26 +185,10 @@ func (a *account) result(got *once.Answer) carrier.Result {
 	if got.Status/100 == 2 {
 		return carrier.Result{Outcome: carrier.Accepted}
 	}
-	word := strconv.Itoa(got.Status)
-	said, ok := a.codes.Answer("http:" + word)
-	if s := statusOf(got); s != "" {
-		if exact, known := a.codes.Answer(s); known {
-			said, ok = exact, true
-		}
-		word = s
-	}
-	out := carrier.Result{Code: word, RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(word))}
-	switch {
-	case ok:
-		out.Outcome, out.Sub = said.Outcome, said.Sub
-	case got.Status/100 == 3:
-		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
-	case got.Status/100 == 4:
-		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
-	default:
-		out.Outcome = carrier.Unknown
-	}
-	return out
+	status := statusOf(got)
+	said := a.codes.HTTP(got.Status, status)
+	word := cmp.Or(status, strconv.Itoa(got.Status))
+	return carrier.Result{Outcome: said.Outcome, Sub: said.Sub, Code: word, RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(word))}
 }
 
 // statusOf is the word of an error; empty: there is none.

@@ -238,19 +238,13 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound, p plan) car
 	}
 	expired := func() bool { return o.Expired(time.Now()) || !c.mayDial() }
 	a, err := c.request(ctx, c.dials, http.MethodPost, "channels", query, body, expired)
-	switch {
-	case errors.Is(err, once.ErrExpired):
-		c.drop(k)
-		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
-	case errors.Is(err, once.ErrNotConnected):
-		c.drop(k)
-		c.book.Failed(err)
-		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
-	case err != nil:
-		if ctx.Err() == nil {
-			c.book.Failed(err)
+	if err != nil {
+		r := c.book.Unanswered(ctx, err)
+		if r.Outcome == carrier.Unknown {
+			return c.doubt(k, r)
 		}
-		return c.doubt(k, carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
+		c.drop(k)
+		return r
 	}
 	r := c.cfg.result(a)
 	if r.Outcome == carrier.Retryable && a.Status/100 == 5 && !c.isNot(ctx, k.id) {
@@ -328,20 +322,10 @@ func (a *account) result(got *once.Answer) carrier.Result {
 	if got.Status/100 == 2 {
 		return carrier.Result{Outcome: carrier.Accepted}
 	}
-	code := "http:" + strconv.Itoa(got.Status)
-	said, ok := a.codes.Answer(code)
-	out := carrier.Result{Code: strconv.Itoa(got.Status), RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(code))}
-	switch {
-	case ok:
-		out.Outcome, out.Sub = said.Outcome, said.Sub
-	case got.Status/100 == 3:
-		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
-	case got.Status/100 == 4:
-		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
-	default:
-		out.Outcome = carrier.Unknown
+	said, status := a.codes.HTTP(got.Status, ""), strconv.Itoa(got.Status)
+	return carrier.Result{
+		Outcome: said.Outcome, Sub: said.Sub, Code: status, RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait("http:"+status)),
 	}
-	return out
 }
 
 // controlWindow is how many requests are made at a time beside those that make calls.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -76,16 +75,8 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Res
 	}
 	a, err := c.http.Do(req, expired)
 	switch {
-	case errors.Is(err, once.ErrExpired):
-		return carrier.Result{Outcome: carrier.Retryable, Code: carrier.CodeDeadline}
-	case errors.Is(err, once.ErrNotConnected):
-		c.book.Failed(err)
-		return carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second}
 	case err != nil:
-		if ctx.Err() == nil {
-			c.book.Failed(err)
-		}
-		return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
+		return c.book.Unanswered(ctx, err)
 	case a.Torn && a.Status/100 == 2:
 		return carrier.Result{Outcome: carrier.Unknown, Code: "answer torn"}
 	}
@@ -139,26 +130,13 @@ func (a *account) result(got *once.Answer) carrier.Result {
 		}
 		return out
 	}
-	status := strconv.Itoa(got.Status)
-	out := carrier.Result{Code: status, RetryAfter: got.RetryAfter()}
-	said, ok := a.codes.Answer("http:" + status)
-	if err == nil && doc.Error != nil && doc.Error.Code != "" {
-		out.Code = doc.Error.Code.String()
-		if exact, known := a.codes.Answer(out.Code); known {
-			said, ok = exact, true
-		}
+	var word string
+	if err == nil && doc.Error != nil {
+		word = doc.Error.Code.String()
 	}
-	out.RetryAfter = cmp.Or(out.RetryAfter, a.codes.Wait(out.Code))
-	switch {
-	case ok:
-		out.Outcome, out.Sub = said.Outcome, said.Sub
-	case got.Status/100 == 3:
-		out.Outcome, out.Sub = carrier.Retryable, schemas.CodeProviderError
-	case got.Status/100 == 4:
-		out.Outcome, out.Sub = carrier.Rejected, schemas.CodeNotSentOther
-	default:
-		out.Outcome = carrier.Unknown
-	}
+	said := a.codes.HTTP(got.Status, word)
+	out := carrier.Result{Outcome: said.Outcome, Sub: said.Sub, Code: cmp.Or(word, strconv.Itoa(got.Status))}
+	out.RetryAfter = cmp.Or(got.RetryAfter(), a.codes.Wait(out.Code))
 	return out
 }
 

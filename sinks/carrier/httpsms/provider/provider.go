@@ -34,6 +34,7 @@ import (
 	"fanfare/schemas"
 	"fanfare/schemas/text"
 	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/peer"
 )
 
 // Line is what stands behind an account. It must give the number back that [carrier.Outbound.Meta] names under MetaRef,
@@ -63,25 +64,23 @@ type Config struct {
 
 // Server is a provider. It is an http.Handler; Run calls back.
 type Server struct {
-	cfg     Config
-	log     *slog.Logger
-	client  *http.Client
-	refs    atomic.Uint64
-	opened  chan *account
-	started time.Time
+	accounts *peer.Accounts[*account]
+	foreign  *peer.Numbering
+	cfg      Config
+	log      *slog.Logger
+	client   *http.Client
+	refs     atomic.Uint64
 
-	mu       sync.Mutex
-	accounts map[string]*account
-	seq      uint32
-	posted   Stats
+	mu     sync.Mutex
+	posted Stats
 }
 
 // Stats count callbacks.
 type Stats struct{ Delivered, Repeated int }
 
 type account struct {
-	sid  string
-	line Line
+	Line
+	sid string
 
 	mu    sync.Mutex
 	urls  map[uint64]origin
@@ -100,33 +99,25 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("provider: a line and keys are needed")
 	}
 	cfg.Callbacks = cmp.Or(cfg.Callbacks, 16)
-	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *account, 1000), accounts: map[string]*account{}, started: time.Now()}
+	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, foreign: peer.NewNumbering(cfg.Keys)}
+	s.accounts = peer.NewAccounts(func(sid string) (*account, error) {
+		line, err := cfg.Open(sid)
+		return &account{Line: line, sid: sid, urls: map[uint64]origin{}}, err
+	})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.client == nil {
 		s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Callbacks}}
 	}
-	s.refs.Store(uint64(s.started.UnixMilli()) << 16)
+	s.refs.Store(uint64(time.Now().UnixMilli()) << 16)
 	return s, nil
 }
 
 // Run sends what the lines say to those who asked for it, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case a := <-s.opened:
-			running.Go(func() {
-				if err := a.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, a, list) }); err != nil {
-					s.log.ErrorContext(ctx, "receipts of an account ended", "account", a.sid, "err", err)
-				}
-			})
-		}
-	}
+	s.accounts.Run(ctx, s.log, s.emit)
+	return nil
 }
 
 // Stats returns what was called back.
@@ -136,26 +127,6 @@ func (s *Server) Stats() Stats {
 	return s.posted
 }
 
-func (s *Server) account(sid string) (*account, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.accounts[sid]; a != nil {
-		return a, nil
-	}
-	line, err := s.cfg.Open(sid)
-	if err != nil {
-		return nil, err
-	}
-	a := &account{sid: sid, line: line, urls: map[uint64]origin{}}
-	s.accounts[sid] = a
-	select {
-	case s.opened <- a:
-	default:
-		return nil, errors.New("too many accounts")
-	}
-	return a, nil
-}
-
 // key returns the submission id of a message.
 func (s *Server) key(r *http.Request, callback string) carrier.Key {
 	if u, err := url.Parse(callback); err == nil {
@@ -163,10 +134,7 @@ func (s *Server) key(r *http.Request, callback string) carrier.Key {
 			return key
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seq++
-	return s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+	return s.foreign.Next()
 }
 
 // ServeHTTP implements http.Handler.
@@ -186,7 +154,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, 20001, err.Error())
 		return
 	}
-	a, err := s.account(sid)
+	a, err := s.accounts.Get(sid)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, 20503, err.Error())
 		return
@@ -209,7 +177,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
 	}
 	a.remember(ref, origin{f.Get("StatusCallback"), out.To})
 	answered := make(chan carrier.Result, 1)
-	if err := a.line.Send(r.Context(), []carrier.Outbound{out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+	if err := a.Send(r.Context(), []carrier.Outbound{out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
 		fail(w, http.StatusServiceUnavailable, 20503, err.Error())
 		return
 	}

@@ -43,6 +43,7 @@ import (
 	"fanfare/schemas"
 	schematext "fanfare/schemas/text"
 	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/peer"
 )
 
 // Line is what stands behind an agent. It must ignore a key that it has had, as the platform does.
@@ -124,17 +125,15 @@ func ReadAccount(raw []byte) (*Account, error) {
 
 // Server is the platform. It is an http.Handler; Run calls the webhook.
 type Server struct {
-	cfg     Config
-	log     *slog.Logger
-	client  *http.Client
-	opened  chan *line
-	started time.Time
+	cfg    Config
+	log    *slog.Logger
+	client *http.Client
+	agents *peer.Accounts[*line]
+	next   *peer.Numbering
 
 	mu         sync.Mutex
-	lines      map[string]*line
 	tokens     map[string]time.Time
 	foreign    map[carrier.Key]string
-	seq        uint32
 	events     uint64
 	registered bool
 	posted     Stats
@@ -144,8 +143,8 @@ type Server struct {
 type Stats struct{ Delivered, Repeated, Probes int }
 
 type line struct {
+	Line
 	agent string
-	line  Line
 }
 
 // New returns a server.
@@ -155,9 +154,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.Callbacks = cmp.Or(cfg.Callbacks, 16)
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *line, 1000), started: time.Now(),
-		lines: map[string]*line{}, tokens: map[string]time.Time{}, foreign: map[carrier.Key]string{},
+		cfg: cfg, log: cfg.Logger, client: cfg.Client, next: peer.NewNumbering(cfg.Keys),
+		tokens: map[string]time.Time{}, foreign: map[carrier.Key]string{},
 	}
+	s.agents = peer.NewAccounts(func(agent string) (*line, error) {
+		opened, err := cfg.Open(agent)
+		return &line{opened, agent}, err
+	})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -169,20 +172,8 @@ func New(cfg Config) (*Server, error) {
 
 // Run sends what the lines say until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case l := <-s.opened:
-			running.Go(func() {
-				if err := l.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, l, list) }); err != nil {
-					s.log.ErrorContext(ctx, "receipts of an agent ended", "agent", l.agent, "err", err)
-				}
-			})
-		}
-	}
+	s.agents.Run(ctx, s.log, s.emit)
+	return nil
 }
 
 // Stats returns what was called and asked.
@@ -190,26 +181,6 @@ func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.posted
-}
-
-func (s *Server) line(agent string) (*line, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.lines[agent]; l != nil {
-		return l, nil
-	}
-	opened, err := s.cfg.Open(agent)
-	if err != nil {
-		return nil, err
-	}
-	l := &line{agent, opened}
-	select {
-	case s.opened <- l:
-	default:
-		return nil, errors.New("too many agents")
-	}
-	s.lines[agent] = l
-	return l, nil
 }
 
 // mostForeign bounds the memory of ids that are not ours.
@@ -238,8 +209,7 @@ func (s *Server) key(id string) (carrier.Key, bool) {
 	if len(s.foreign) >= mostForeign {
 		clear(s.foreign)
 	}
-	s.seq++
-	key = s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+	key = s.next.Next()
 	s.foreign[key] = id
 	return key, true
 }
@@ -424,7 +394,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, number string) {
 		fail(w, http.StatusNotFound, "NOT_FOUND")
 		return
 	}
-	l, err := s.line(agent)
+	l, err := s.agents.Get(agent)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
 		return
@@ -435,7 +405,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, number string) {
 // submit hands one message to the line and answers as the line does.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, l *line, out *carrier.Outbound) {
 	answered := make(chan carrier.Result, 1)
-	if err := l.line.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+	if err := l.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
 		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
 		return
 	}

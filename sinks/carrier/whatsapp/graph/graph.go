@@ -34,6 +34,7 @@ import (
 	"fanfare/schemas"
 	schematext "fanfare/schemas/text"
 	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/peer"
 )
 
 // Line is what stands behind a phone number id. It must give the number back that [carrier.Outbound.Meta] names under
@@ -73,12 +74,10 @@ type Server struct {
 	log     *slog.Logger
 	client  *http.Client
 	refs    atomic.Uint64
-	opened  chan *number
-	started time.Time
+	numbers *peer.Accounts[*number]
+	foreign *peer.Numbering
 
 	mu         sync.Mutex
-	numbers    map[string]*number
-	seq        uint32
 	registered bool
 	people     people
 	posted     Stats
@@ -88,8 +87,8 @@ type Server struct {
 type Stats struct{ Delivered, Repeated int }
 
 type number struct {
-	id   string
-	line Line
+	Line
+	id string
 }
 
 // New returns a server.
@@ -98,33 +97,25 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("graph: a line and keys are needed")
 	}
 	cfg.Batch = cmp.Or(cfg.Batch, 20)
-	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, opened: make(chan *number, 1000), numbers: map[string]*number{}, started: time.Now(), people: people{}}
+	s := &Server{cfg: cfg, log: cfg.Logger, client: cfg.Client, foreign: peer.NewNumbering(cfg.Keys), people: people{}}
+	s.numbers = peer.NewAccounts(func(id string) (*number, error) {
+		line, err := cfg.Open(id)
+		return &number{line, id}, err
+	})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.client == nil {
 		s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	}
-	s.refs.Store(uint64(s.started.UnixMilli()) << 16)
+	s.refs.Store(uint64(time.Now().UnixMilli()) << 16)
 	return s, nil
 }
 
 // Run sends what the lines say until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case n := <-s.opened:
-			running.Go(func() {
-				if err := n.line.Receipts(ctx, func(list []carrier.Receipt) error { return s.emit(ctx, n, list) }); err != nil {
-					s.log.ErrorContext(ctx, "receipts of a number ended", "phone_number_id", n.id, "err", err)
-				}
-			})
-		}
-	}
+	s.numbers.Run(ctx, s.log, s.emit)
+	return nil
 }
 
 // Stats returns what was called.
@@ -134,35 +125,12 @@ func (s *Server) Stats() Stats {
 	return s.posted
 }
 
-func (s *Server) number(id string) (*number, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.numbers[id]; n != nil {
-		return n, nil
-	}
-	line, err := s.cfg.Open(id)
-	if err != nil {
-		return nil, err
-	}
-	n := &number{id, line}
-	select {
-	case s.opened <- n:
-	default:
-		return nil, errors.New("too many numbers")
-	}
-	s.numbers[id] = n
-	return n, nil
-}
-
 // key returns the submission id of a message.
 func (s *Server) key(opaque string) carrier.Key {
 	if key, err := schemas.ParseID(opaque); err == nil && s.cfg.Keys.Verify(key) == nil && key.Try() > 0 {
 		return key
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seq++
-	return s.cfg.Keys.Submission(1<<46+uint64(s.started.UnixMilli())+uint64(s.seq>>24), s.seq&schemas.MaxSeq, 1)
+	return s.foreign.Next()
 }
 
 // ServeHTTP implements http.Handler.
@@ -233,7 +201,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, id string) {
 		fail(w, http.StatusBadRequest, 131008, "Required parameter is missing")
 		return
 	}
-	n, err := s.number(id)
+	n, err := s.numbers.Get(id)
 	if err != nil {
 		fail(w, http.StatusServiceUnavailable, 131016, err.Error())
 		return
@@ -250,7 +218,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *
 	ref := s.refs.Add(1)
 	out.Meta = map[string]string{MetaRef: strconv.FormatUint(ref, 10)}
 	answered := make(chan carrier.Result, 1)
-	if err := n.line.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+	if err := n.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
 		fail(w, http.StatusServiceUnavailable, 131016, err.Error())
 		return
 	}
