@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -102,4 +103,63 @@ func (n *Numbering) Next() carrier.Key {
 	defer n.mu.Unlock()
 	n.seq++
 	return n.keys.Submission(foreignCampaigns+n.began+n.seq>>24, uint32(n.seq)&schemas.MaxSeq, 1)
+}
+
+// Submit hands one message of a request to an account and waits for its answer. ok is false if the request is over
+// without one: the client hung up, or the account says [carrier.Unknown] and Submit closed the connection, so that the
+// client never learns whether the message was taken. An account that takes nothing answers [carrier.Retryable].
+func Submit(w http.ResponseWriter, r *http.Request, a Account, out carrier.Outbound) (x carrier.Result, ok bool) {
+	answered := make(chan carrier.Result, 1)
+	if err := a.Send(r.Context(), []carrier.Outbound{out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
+		return carrier.Result{Outcome: carrier.Retryable}, true
+	}
+	select {
+	case x = <-answered:
+	case <-r.Context().Done():
+		return x, false
+	}
+	if x.Outcome == carrier.Unknown {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = conn.Close()
+		}
+		return x, false
+	}
+	return x, true
+}
+
+// Deliver calls post until it succeeds or ctx ends. Between two tries it waits 50 ms, then twice as long each time, 5 s
+// at most. count is told how each try ended.
+func Deliver(ctx context.Context, post func() error, count func(delivered bool)) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := post()
+		count(err == nil)
+		if err == nil {
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// EachOf calls work for every item of list, up to most at a time, and returns when all calls have returned.
+func EachOf[T any](list []T, most int, work func(*T)) {
+	items := make(chan *T)
+	var running sync.WaitGroup
+	for range min(most, len(list)) {
+		running.Go(func() {
+			for i := range items {
+				work(i)
+			}
+		})
+	}
+	for i := range list {
+		items <- &list[i]
+	}
+	close(items)
+	running.Wait()
 }

@@ -176,15 +176,8 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
 		out.NotAfter = time.Now().Add(time.Duration(n) * time.Second)
 	}
 	a.remember(ref, origin{f.Get("StatusCallback"), out.To})
-	answered := make(chan carrier.Result, 1)
-	if err := a.Send(r.Context(), []carrier.Outbound{out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
-		fail(w, http.StatusServiceUnavailable, 20503, err.Error())
-		return
-	}
-	var x carrier.Result
-	select {
-	case x = <-answered:
-	case <-r.Context().Done():
+	x, ok := peer.Submit(w, r, a, out)
+	if !ok {
 		return
 	}
 	switch x.Outcome {
@@ -201,10 +194,6 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
 		fail(w, http.StatusTooManyRequests, 20429, "Too Many Requests")
 	case carrier.Retryable:
 		fail(w, http.StatusServiceUnavailable, 20503, "busy")
-	case carrier.Unknown:
-		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.Close() // taken, or lost; the client is never told
-		}
 	default:
 		fail(w, http.StatusBadRequest, codeOf(x.Sub), "refused")
 	}
@@ -260,20 +249,7 @@ var errorCodes = map[schemas.Code]string{
 
 // emit calls back for each receipt, several at a time, and returns when all were taken, or ctx ends.
 func (s *Server) emit(ctx context.Context, a *account, list []carrier.Receipt) error {
-	work := make(chan *carrier.Receipt)
-	var running sync.WaitGroup
-	for range min(s.cfg.Callbacks, len(list)) {
-		running.Go(func() {
-			for r := range work {
-				s.callback(ctx, a, r)
-			}
-		})
-	}
-	for i := range list {
-		work <- &list[i]
-	}
-	close(work)
-	running.Wait()
+	peer.EachOf(list, s.cfg.Callbacks, func(r *carrier.Receipt) { s.callback(ctx, a, r) })
 	return ctx.Err()
 }
 
@@ -291,23 +267,17 @@ func (s *Server) callback(ctx context.Context, a *account, r *carrier.Receipt) {
 	if r.Status == schemas.ReceiptStatusFailed {
 		form.Set("ErrorCode", cmp.Or(errorCodes[r.Sub], "30008"))
 	}
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		if s.post(ctx, o.url, form) == nil {
-			s.mu.Lock()
-			s.posted.Delivered++
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Lock()
+	peer.Deliver(ctx, func() error { return s.post(ctx, o.url, form) }, s.count)
+}
+
+// count notes how a call of the webhook ended.
+func (s *Server) count(delivered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delivered {
+		s.posted.Delivered++
+	} else {
 		s.posted.Repeated++
-		s.mu.Unlock()
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
 	}
 }
 

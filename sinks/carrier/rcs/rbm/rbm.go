@@ -404,15 +404,8 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, number string) {
 
 // submit hands one message to the line and answers as the line does.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, l *line, out *carrier.Outbound) {
-	answered := make(chan carrier.Result, 1)
-	if err := l.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
-		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
-		return
-	}
-	var x carrier.Result
-	select {
-	case x = <-answered:
-	case <-r.Context().Done():
+	x, ok := peer.Submit(w, r, l, *out)
+	if !ok {
 		return
 	}
 	switch x.Outcome {
@@ -424,10 +417,6 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, l *line, out *ca
 		fail(w, http.StatusServiceUnavailable, "UNAVAILABLE")
 	case carrier.Unsupported:
 		fail(w, http.StatusNotFound, "NOT_FOUND")
-	case carrier.Unknown:
-		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.Close() // taken, or lost; the client is never told
-		}
 	default:
 		fail(w, http.StatusBadRequest, "INVALID_ARGUMENT")
 	}
@@ -449,22 +438,11 @@ func (s *Server) emit(ctx context.Context, l *line, list []carrier.Receipt) erro
 	if s.cfg.Webhook == "" {
 		return nil
 	}
-	work := make(chan []byte)
-	var running sync.WaitGroup
-	for range min(s.cfg.Callbacks, len(list)) {
-		running.Go(func() {
-			for event := range work {
-				s.deliver(ctx, event)
-			}
-		})
-	}
-	for i := range list {
-		if event := s.event(l.agent, &list[i]); event != nil {
-			work <- event
+	peer.EachOf(list, s.cfg.Callbacks, func(r *carrier.Receipt) {
+		if event := s.event(l.agent, r); event != nil {
+			s.deliver(ctx, event)
 		}
-	}
-	close(work)
-	running.Wait()
+	})
 	return ctx.Err()
 }
 
@@ -494,28 +472,22 @@ func (s *Server) event(agent string, r *carrier.Receipt) []byte {
 
 // deliver calls the webhook until it is answered with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, event []byte) {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := s.register(ctx)
-		if err == nil {
-			err = s.post(ctx, event)
+	peer.Deliver(ctx, func() error {
+		if err := s.register(ctx); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		if err == nil {
-			s.posted.Delivered++
-		} else {
-			s.posted.Repeated++
-		}
-		s.mu.Unlock()
-		if err == nil {
-			return
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+		return s.post(ctx, event)
+	}, s.count)
+}
+
+// count notes how a call of the webhook ended.
+func (s *Server) count(delivered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delivered {
+		s.posted.Delivered++
+	} else {
+		s.posted.Repeated++
 	}
 }
 

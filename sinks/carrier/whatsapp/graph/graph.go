@@ -217,15 +217,8 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, id string) {
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *carrier.Outbound) {
 	ref := s.refs.Add(1)
 	out.Meta = map[string]string{MetaRef: strconv.FormatUint(ref, 10)}
-	answered := make(chan carrier.Result, 1)
-	if err := n.Send(r.Context(), []carrier.Outbound{*out}, func(_ int, x carrier.Result) { answered <- x }); err != nil {
-		fail(w, http.StatusServiceUnavailable, 131016, err.Error())
-		return
-	}
-	var x carrier.Result
-	select {
-	case x = <-answered:
-	case <-r.Context().Done():
+	x, ok := peer.Submit(w, r, n, *out)
+	if !ok {
 		return
 	}
 	switch x.Outcome {
@@ -241,10 +234,6 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *
 		fail(w, http.StatusServiceUnavailable, 131016, "Service unavailable")
 	case carrier.Unsupported:
 		fail(w, http.StatusBadRequest, 131026, "Message undeliverable")
-	case carrier.Unknown:
-		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.Close() // taken, or lost; the client is never told
-		}
 	default:
 		fail(w, http.StatusBadRequest, refusalOf(x.Sub), "refused")
 	}
@@ -399,28 +388,22 @@ func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) er
 
 // deliver calls the webhook until it is answered with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, body []byte) {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := s.register(ctx)
-		if err == nil {
-			err = s.post(ctx, body)
+	peer.Deliver(ctx, func() error {
+		if err := s.register(ctx); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		if err == nil {
-			s.posted.Delivered++
-		} else {
-			s.posted.Repeated++
-		}
-		s.mu.Unlock()
-		if err == nil {
-			return
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+		return s.post(ctx, body)
+	}, s.count)
+}
+
+// count notes how a call of the webhook ended.
+func (s *Server) count(delivered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delivered {
+		s.posted.Delivered++
+	} else {
+		s.posted.Repeated++
 	}
 }
 
