@@ -3,12 +3,9 @@ package clickhouse_test
 import (
 	"fmt"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
 	"fanfare/schemas"
 	"fanfare/sinks/analytics"
@@ -62,46 +59,16 @@ func TestReadmeQueries(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	opts, err := chgo.ParseDSN(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opts.Auth.Database = database
-	conn, err := chgo.Open(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := connect(t, server, database)
 	for i, want := range []string{
-		"[1 1 415 1] [3 1 301 1] [4 1 10 3]",
-		fmt.Sprintf("[%d 1] [%d 0] [%d 1] [%d 3]", 1<<28|1<<16|415, 2<<28|1<<16|20, 3<<28|1<<16|301, 4<<28|1<<16|10),
-		"[IT 3 4 0.75] [FR 0 0 0]",
-		"[sim ABSENT_SUBSCRIBER 27 1] [sim INVALID_NUMBER  1]",
-		"[sim 3 2 3]",
+		"delivered|DELIVERED|3 notSent|INVALID_NUMBER|1 undelivered|ABSENT_SUBSCRIBER|1",
+		fmt.Sprintf("%d|1 %d|0 %d|1 %d|3", 1<<28|1<<16|415, 2<<28|1<<16|20, 3<<28|1<<16|301, 4<<28|1<<16|10),
+		"IT|3|4|0.75 FR|0|0|0", // the same as the field deliveryRate (R120)
+		"sim|ABSENT_SUBSCRIBER|27|1 sim|INVALID_NUMBER||1",
+		"sim|3|2|3",
 	} {
-		rows, err := conn.Query(t.Context(), strings.TrimSuffix(queries[i], ";"), chgo.Named("tenant", c.Tenant), chgo.Named("campaign", c.ID))
-		if err != nil {
-			t.Errorf("query %d: %v", i+1, err)
-			continue
-		}
-		var got []string
-		for rows.Next() {
-			var row, values []any
-			for _, column := range rows.ColumnTypes() {
-				row = append(row, reflect.New(column.ScanType()).Interface())
-			}
-			if err := rows.Scan(row...); err != nil {
-				t.Fatalf("query %d: %v", i+1, err)
-			}
-			for _, v := range row {
-				values = append(values, reflect.ValueOf(v).Elem().Interface())
-			}
-			got = append(got, fmt.Sprint(values))
-		}
-		if err := rows.Err(); err != nil {
-			t.Errorf("query %d: %v", i+1, err)
-		}
-		if got := strings.Join(got, " "); got != want {
+		got := strings.Join(answer(t, conn, strings.TrimSuffix(queries[i], ";"), c.Tenant, c.ID), " ")
+		if got != want {
 			t.Errorf("query %d: got %s, want %s", i+1, got, want)
 		}
 	}
