@@ -318,7 +318,7 @@ func TestEveryProblem(t *testing.T) {
 			w.check(w.store.Suppress(t.Context(), w.tenant.ID, "api", "+393331234567"))
 			return w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m"}`)
 		},
-		"unavailable": func() *answer { return w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`) }, // nobody publishes
+		"unavailable": func() *answer { return w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`) }, // the relay does not publish
 		"campaign_active": func() *answer {
 			running := w.campaign(1, `,"sendImmediately":true`)
 			w.call("PUT", "/api/campaigns/"+running+"/confirm", "").want(200)
@@ -554,5 +554,5 @@ func TestCompletionTime(t *testing.T) {
 	w.clock.forward(time.Minute)
 	subset(t, "the other half", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"estimatedCompletionTime":"2025-04-01T09:06:00Z"}`)
 	w.call("POST", "/api/campaigns/"+id+"/pause", "").want(200)
-	subset(t, "nobody knows while it is paused", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"estimatedCompletionTime":null,"paused":true}`)
+	subset(t, "no estimate while it is paused", w.call("GET", "/api/campaigns/"+id+"/stats", "").body, `{"estimatedCompletionTime":null,"paused":true}`)
 }

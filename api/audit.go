@@ -42,8 +42,8 @@ type LogRecord struct {
 
 // CarrierRecord is what a carrier wrote down about one campaign.
 type CarrierRecord struct {
-	// Accepted are the recipients of whom a submission was accepted, Delivered those whose receipts say delivered, Owed
-	// those of whom a receipt is not due yet.
+	// Accepted are the recipients that have an accepted submission, Delivered those whose receipts say delivered, Owed
+	// those whose receipt is not due yet.
 	Accepted, Delivered, Owed *roaring.Bitmap
 }
 

@@ -55,8 +55,8 @@ func (l statsAsLog) Log(ctx context.Context, tenant, campaign string) (*api.LogR
 
 func (statsAsLog) Carrier(context.Context, string) (*api.CarrierRecord, error) { return nil, nil }
 
-// audited is a campaign of 40 of whom 30 were handed over, of those 10 delivered, 5 undelivered, one ambiguous; in the
-// statistics, in the log and at the carrier alike.
+// audited is a campaign of 40 recipients: 30 were handed over, of those 10 delivered, 5 undelivered, one ambiguous; in
+// the statistics, in the log and at the carrier alike.
 type audited struct {
 	*env
 	log *auditLog
@@ -207,16 +207,16 @@ func TestAuditFindsWhatIsWrong(t *testing.T) {
 			"sameState": "log 31, statistics 29, differ by 2, explained false: 2 recipients have another state in the statistics than the log says, and nothing happened to them while the audit ran.",
 		}},
 		{"a hand-over that the carrier never saw", func(a *audited) { a.log.carrier.Accepted.Remove(20) }, map[string]string{
-			"takenByCarrier": "log 30, carrier 30, differ by 2, explained false: The carrier took messages to 0 recipients of whom the log does not say so, and has none to 1 of whom it does.",
+			"takenByCarrier": "log 30, carrier 30, differ by 2, explained false: The carrier took messages to 0 recipients that the log does not count as taken, and has none to 1 that the log counts.",
 		}},
-		{"a message at the carrier that nobody sent", func(a *audited) { a.log.carrier.Accepted.AddRange(31, 33); a.log.dealt.RemoveRange(31, 40) }, map[string]string{
-			"takenByCarrier": "log 30, carrier 33, differ by 3, explained false: The carrier took messages to 2 recipients of whom the log does not say so, and has none to 0 of whom it does.",
+		{"a message at the carrier that Fanfare did not send", func(a *audited) { a.log.carrier.Accepted.AddRange(31, 33); a.log.dealt.RemoveRange(31, 40) }, map[string]string{
+			"takenByCarrier": "log 30, carrier 33, differ by 3, explained false: The carrier took messages to 2 recipients that the log does not count as taken, and has none to 0 that the log counts.",
 		}},
 		{"a receipt that was acknowledged and is not in the log, of a settled campaign", func(a *audited) {
 			a.log.carrier.Delivered.Add(20)
 			a.settle(1_500_000)
 		}, map[string]string{
-			"deliveredByCarrier": "log 10, carrier 11, differ by 1, explained false: The carrier acknowledged receipts of 1 recipients that the log does not have, and has none of 0 of whom it does.",
+			"deliveredByCarrier": "log 10, carrier 11, differ by 1, explained false: The carrier acknowledged receipts of 1 recipients that the log does not have, and has none of 0 that the log has.",
 			"billed":             "log 1.5, ledger 1.5, differ by 0, explained true",
 		}},
 		{"a bill that is not what was handed over", func(a *audited) { a.settle(1_600_000) }, map[string]string{

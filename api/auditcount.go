@@ -87,7 +87,8 @@ func differing(a, b analytics.Algebra) *roaring.Bitmap {
 }
 
 // judge finds the recipients whose state in the log is not that in the statistics, and which of them moved meanwhile. A
-// state only grows: whoever has the same state in the statistics before and after had it also while the log was read.
+// state only grows: a recipient with the same state in the statistics before and after had that state also while the
+// log was read.
 func (in *auditInput) judge() {
 	differ := differing(in.logged, in.stats)
 	in.moved = roaring.And(differ, differing(in.earlier, in.stats))
@@ -245,10 +246,10 @@ func (in *auditInput) deals() {
 	case in.oldLog(chunksKept):
 		why = "The log keeps deals for 30 days, and no longer has the first ones of the campaign."
 	}
-	in.add("inFlight", "recipients", why, "The campaign is not being sent, so nobody is dealt or answered.", heads("log", in.log.InFlight), heads("statistics", in.inFlight))
+	in.add("inFlight", "recipients", why, "The campaign is not being sent, so no recipient is dealt or answered.", heads("log", in.log.InFlight), heads("statistics", in.inFlight))
 }
 
-// handedOver returns the recipients of whom the log says, at some try, that the carrier took a message, and those in
+// handedOver returns the recipients for which the log says, at some try, that the carrier took a message, and those in
 // doubt.
 func handedOver(sets *analytics.Sets) (left, doubtful *roaring.Bitmap) {
 	left, doubtful = roaring.New(), roaring.New()
@@ -293,7 +294,7 @@ func (in *auditInput) carrier() {
 	looked := ""
 	if !missing.IsEmpty() || !invented.IsEmpty() {
 		why = nil
-		looked = fmt.Sprintf("The carrier took messages to %d recipients of whom the log does not say so, and has none to %d of whom it does.", missing.GetCardinality(), invented.GetCardinality())
+		looked = fmt.Sprintf("The carrier took messages to %d recipients that the log does not count as taken, and has none to %d that the log counts.", missing.GetCardinality(), invented.GetCardinality())
 		if in.oldLog(deliveriesKept) {
 			why = []string{"The log keeps 35 days, and no longer has the beginning of the campaign."}
 		}
@@ -332,7 +333,7 @@ func (in *auditInput) delivered(before, after *CarrierRecord) {
 	looked := ""
 	if !missing.IsEmpty() || !invented.IsEmpty() {
 		why = nil
-		looked = fmt.Sprintf("The carrier acknowledged receipts of %d recipients that the log does not have, and has none of %d of whom it does.", missing.GetCardinality(), invented.GetCardinality())
+		looked = fmt.Sprintf("The carrier acknowledged receipts of %d recipients that the log does not have, and has none of %d that the log has.", missing.GetCardinality(), invented.GetCardinality())
 	}
 	in.addSets("deliveredByCarrier", strings.Join(why, " "), looked, ours, after.Delivered)
 }

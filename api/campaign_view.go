@@ -58,7 +58,7 @@ type Campaign struct {
 	Route            string            `json:"route" doc:"Route of the first channel; before confirm the one that was asked for, else the tenant's."`
 	Simulated        bool              `json:"simulated" doc:"True when the route of the campaign or of one of its legs is a simulator, from which nothing reaches a person."`
 	Tags             []string          `json:"tags" nullable:"false" doc:"Labels to find and compare campaigns by."`
-	Notes            string            `json:"notes" doc:"What people wrote about it; nobody receives it."`
+	Notes            string            `json:"notes" doc:"What people wrote about it. It is sent to no recipient."`
 
 	CallingHoursStart    *string       `json:"callingHoursStart" doc:"HH:MM; nothing is sent before. Null: at any hour."`
 	CallingHoursEnd      *string       `json:"callingHoursEnd" doc:"HH:MM; nothing is sent from then on. Null: at any hour."`

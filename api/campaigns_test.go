@@ -90,7 +90,7 @@ func TestUpdate(t *testing.T) {
 	// C28: status is never written.
 	w.call("PUT", path, `{"status":"confirmed"}`).problem(422, "read_only", "status")
 	w.call("POST", "/api/campaigns", `{"name":"N","channel":"sms","message":"M","contactList":"l","status":"draft"}`).want(422)
-	// A draft that is complete is configured by whoever prices or confirms it.
+	// Pricing or confirming a complete draft configures it.
 	draft := w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"N","channel":"sms","message":"M","contactList":%q,"draft":true}`, w.list("d", 1, 500))).want(201).id()
 	subset(t, "calculateGoal of a draft", w.call("POST", "/api/campaigns/"+draft+"/calculateGoal", "").want(200).body, `{"basis":"audience","totalContacts":1}`)
 	subset(t, "configured by it", w.call("GET", "/api/campaigns/"+draft, "").body, `{"status":"cost_calculated"}`)
@@ -246,7 +246,7 @@ func TestContactLists(t *testing.T) {
 	create(`["first","list_999"]`).problem(422, "invalid_value", "contactList")
 	create(`17`).problem(422, "invalid_value", "contactList")
 	create(`[]`).problem(422, "required", "contactList")
-	// A list that goes before confirm leaves nobody to send to.
+	// A list that is deleted before confirm leaves no recipients.
 	id := create(`"first"`).id()
 	w.call("DELETE", "/api/contacts/list/first?force=true", "").want(200)
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").problem(422, "invalid_value", "contactList")

@@ -174,7 +174,7 @@ func (c *console) screens() [][2]string {
 }
 
 // Each screen in light and dark, wide and narrow: axe finds nothing, the browser's console is silent, nothing scrolls
-// sideways or is cut off, nobody but the server is asked, and the controls are those of the golden file.
+// sideways or is cut off, no other server is asked, and the controls are those of the golden file.
 func TestConsoleScreens(t *testing.T) {
 	b := newBrowser(t)
 	c := newConsole(t)

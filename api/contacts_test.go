@@ -195,7 +195,7 @@ func TestSuppressions(t *testing.T) {
 	w.call("POST", "/api/suppressions", `{}`).problem(422, "required", "phoneNumber")
 	w.call("DELETE", "/api/suppressions", "").problem(422, "required", "phoneNumber")
 	w.call("GET", "/api/suppressions?phoneNumber=abc", "").problem(422, "invalid_number", "phoneNumber")
-	// With a view in memory nobody asks the store, and an opt-out is answered once the view has it.
+	// With a view in memory the API does not ask the store, and an opt-out is answered once the view has it.
 	viewed := time.Now().Add(300 * time.Millisecond)
 	w.deps.OptedOut = func(_, e164 string, _ schemas.Channel) bool {
 		return e164 == "+393331234571" && time.Now().After(viewed)

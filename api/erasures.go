@@ -158,7 +158,7 @@ const (
 )
 
 // runErasure erases a person. Each step may be repeated: another process goes on from the beginning. Exports come after
-// what they are made of. The files are written anew last, when nothing holds the number any more.
+// what they are made of. The files are rewritten last, when no row holds the number any more.
 func (s *server) runErasure(ctx context.Context, run *store.JobRun) error {
 	phone, recipients, err := run.EraseNumber(ctx)
 	if err != nil {

@@ -88,7 +88,8 @@ func (a *answer) rows() [][]string {
 	return rows
 }
 
-// X7: the contacts behind the recipients that a selection selects, once each; whoever was deleted since is left out.
+// X7: the contacts behind the recipients that a selection selects, once each; a contact that was deleted since is left
+// out.
 func TestExportContactsBySelection(t *testing.T) {
 	w := newEnv(t)
 	w.runJobs(w.server)
@@ -120,7 +121,7 @@ func TestExportContactsBySelection(t *testing.T) {
 		t.Errorf("all recipients: got %d, want 39", len(got))
 	}
 	if got := phones(w.file("contacts", fmt.Sprintf(`{"campaignId":%q,"selection":{"channel":"rcs"}}`, id))); len(got) != 0 {
-		t.Errorf("nobody: got %q", got)
+		t.Errorf("no recipients: got %q", got)
 	}
 	w.call("POST", "/api/exports/contacts", `{"selection":{"status":"undelivered"}}`).problem(422, "required", "campaignId")
 	w.call("POST", "/api/exports/contacts", fmt.Sprintf(`{"campaignId":%q,"search":"anna"}`, id)).problem(422, "invalid_value", "campaignId")
@@ -267,7 +268,7 @@ func TestExportDeliveryReports(t *testing.T) {
 	id := w.sentAndAnswered() // sends at start
 	from := w.clock.now().Add(-time.Hour).Format(time.RFC3339)
 	if rows := w.file("delivery-reports", fmt.Sprintf(`{"campaignId":%q,"columns":["campaignId","state","messageId"]}`, id)).rows(); len(rows) != 35 {
-		t.Errorf("got %d rows, want the 34 of whom something is known", len(rows)-1)
+		t.Errorf("got %d rows, want the 34 recipients with a known state", len(rows)-1)
 	}
 	w.clock.forward(24 * time.Hour)
 	later := w.clock.now().Format(time.RFC3339)
@@ -341,7 +342,7 @@ func TestExportRestart(t *testing.T) {
 		events = append(events, seq, seq)
 	}
 	rand.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
-	for _, seq := range events[:200] { // of whom the export has and of whom it has not
+	for _, seq := range events[:200] { // recipients inside and outside the export
 		w.happened(w.tenant.ID, id, seq, seq+1, schemas.KindDelivered, schemas.CodeDelivered)
 	}
 	w.clock.forward(31 * time.Second) // the other process counts the first one as gone

@@ -74,8 +74,8 @@ func sharesWithin(shares []zoneShare, from, to uint64) []zoneShare {
 	return out
 }
 
-// sharesOfCountries guesses the time zones of recipients of whom only the country is known: before the audience is
-// frozen.
+// sharesOfCountries guesses the time zones of recipients before the audience is frozen, when only their country is
+// known.
 func (s *server) sharesOfCountries(tenant *store.Tenant, countries mix) []zoneShare {
 	of := map[string]uint64{}
 	for country, n := range countries {

@@ -240,7 +240,7 @@ func (w *env) startKafka() {
 	}
 }
 
-// serve makes the API anew from deps.
+// serve replaces the API by a new one made from deps.
 func (w *env) serve() {
 	w.Helper()
 	var err error

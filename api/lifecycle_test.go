@@ -64,7 +64,7 @@ func TestAmbiguousIsAllowed(t *testing.T) {
 	}
 }
 
-// R48: where the tenant wants a second person, whoever wrote the campaign can't confirm it.
+// R48: where the tenant wants a second person, the author of the campaign can't confirm it.
 func TestSecondPerson(t *testing.T) {
 	w := newEnv(t)
 	w.call("PUT", "/api/policy", `{"secondPerson":true}`).want(403)

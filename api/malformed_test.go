@@ -127,7 +127,7 @@ func TestMalformedBodies(t *testing.T) {
 				if a.status >= 400 && a.header.Get("Content-Type") != "application/problem+json" {
 					t.Errorf("%s %s with %s %s: got %q, want a problem", b.method, path, field, value, a.header.Get("Content-Type"))
 				}
-				// An object of an unknown shape is nobody's value.
+				// No field takes an object of an unknown shape.
 				if field != "configuration" && field != "credentials" && value == `{"zz":1}` && a.status < 400 {
 					t.Errorf("%s %s with %s %s: got %d %s, want it refused", b.method, path, field, value, a.status, a.body)
 				}

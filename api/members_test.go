@@ -140,7 +140,7 @@ func TestMembers(t *testing.T) {
 	}
 }
 
-// Pages skip and repeat nobody while states change, with a filter and with a search.
+// Pages skip and repeat no recipient while states change, with a filter and with a search.
 func TestMembersCursor(t *testing.T) {
 	w := newEnv(t)
 	id := w.audienceOf(57)

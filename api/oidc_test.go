@@ -164,7 +164,7 @@ func TestLogInByProvider(t *testing.T) {
 	outside := func(name, want string, change func(*http.Client)) {
 		t.Helper()
 		if at, page := browse("/login/oidc", change); !strings.Contains(page, want) || strings.Contains(page, "Anna Rossi") {
-			t.Errorf("%s: got %s, want %q and nobody logged in", name, at, want)
+			t.Errorf("%s: got %s, want %q and no session", name, at, want)
 		}
 	}
 	for name, claims := range map[string]func(map[string]any){

@@ -14,7 +14,7 @@ import (
 	"fanfare/api"
 )
 
-var update = flag.Bool("update", false, "write schemas/openapi/openapi.json anew")
+var update = flag.Bool("update", false, "rewrite schemas/openapi/openapi.json")
 
 const document = "../schemas/openapi/openapi.json"
 
@@ -34,7 +34,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the code says; `go generate ./api` writes it anew", document)
+		t.Errorf("%s is not what the code says; `go generate ./api` rewrites it", document)
 	}
 	w := newEnv(t)
 	if served := w.callAs("", "GET", "/api/openapi.json", "").want(200); !bytes.Equal(served.body, want) {

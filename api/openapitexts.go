@@ -50,7 +50,7 @@ var operationTexts = map[string]string{
 	"startCampaign":       "Of a campaign that was confirmed without a time. One with a time starts by itself.",
 	"getCampaignStats":    "Exact counts of recipients by status and sub-status, with rates, cost, throughput and the expected end. asOf says up to when the events are counted.",
 	"getCampaignTimeline": "Counts of events by kind and period, for charts. They count events and not recipients, so they are no base of a bill.",
-	"unscheduleCampaign":  "The money is released and the audience is dropped: confirming it again takes both anew.",
+	"unscheduleCampaign":  "The money is released and the audience is dropped: confirming it again reserves the money and freezes the audience again.",
 	"deleteTag":           "The campaigns stay as they are otherwise.",
 	"listTags":            "A tag that no campaign has is not listed.",
 	"listSegments":        "Contact lists that are being made of members of campaigns, and those that were.",
@@ -106,8 +106,8 @@ var operationTexts = map[string]string{
 	"deleteSender":  "It disappears from lists and can't be chosen any more. Campaigns that were confirmed with it keep it.",
 	"getSender":     "By its id or by the sender itself.",
 	"approveSender": "From then on campaigns may use it.",
-	"disableSender": "The reason is shown to whoever uses it. It can be approved again.",
-	"rejectSender":  "Of one that waits for approval. The reason is shown to whoever handed it in.",
+	"disableSender": "The reason is shown to the people who use the sender. It can be approved again.",
+	"rejectSender":  "Of a sender that waits for approval. The reason is shown to the person who submitted it.",
 
 	"listSuppressions":   "Those that hold at present; the history has the lifted ones, too.",
 	"exportSuppressions": "Columns phone, channels, source, reason and since, of those that hold at present.",
@@ -117,9 +117,9 @@ var operationTexts = map[string]string{
 	"deleteTemplate":  "It disappears from lists and can't be chosen any more. Campaigns that were confirmed with it keep it.",
 	"getTemplate":     "By its id or its name, with its parameters in order.",
 	"approveTemplate": "From then on campaigns may use it. A change of what recipients see takes the approval back.",
-	"disableTemplate": "The reason is shown to whoever uses it; campaigns under way with it are suspended.",
-	"pauseTemplate":   "The reason is shown to whoever uses it. When it is approved again, suspended campaigns can be resumed.",
-	"rejectTemplate":  "The reason is shown to whoever handed it in, who can change the template and hand it in again.",
+	"disableTemplate": "The reason is shown to the people who use the template; campaigns under way with it are suspended.",
+	"pauseTemplate":   "The reason is shown to the people who use the template. When it is approved again, suspended campaigns can be resumed.",
+	"rejectTemplate":  "The reason is shown to the person who submitted the template, who can change it and submit it again.",
 	"submitTemplate":  "Of a draft, or of one that was rejected.",
 
 	"listTenants": "All of the installation.",
@@ -191,7 +191,7 @@ var operationExamples = map[string][]example{
 		{"whatsapp", "WhatsApp by an approved template", `{
 			"name": "Your order", "channel": "whatsapp", "messagingChannel": "Acme WhatsApp", "message": "order_shipped", "language": "it",
 			"parameters": {"1": "{{first_name}}"}, "contactList": "Customers"}`},
-		{"voice", "A call that speaks a text and passes whoever answers to a queue", `{
+		{"voice", "A call that speaks a text and passes the person who answers to a queue", `{
 			"name": "Appointment", "channel": "voice", "callerId": "Acme phone", "message": "Your appointment is tomorrow at nine.", "language": "en",
 			"queue": "support", "maxConcurrent": 5, "maxRetries": 1, "retryDelay": 120, "amdEnabled": true, "amdAction": "hangup", "contactList": "Customers"}`},
 	},

@@ -14,7 +14,7 @@ import (
 
 var channels = []schemas.Channel{schemas.ChannelSMS, schemas.ChannelRCS, schemas.ChannelWhatsApp}
 
-// C9, P4: whatever the channel, the text, the rates and the numbers: the parts of a price are the price, nobody pays
+// C9, P4: whatever the channel, the text, the rates and the numbers: the parts of a price are the price, no tenant pays
 // for more than there are, and what is reserved is at least what is expected.
 func TestPriceIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -73,7 +73,7 @@ func TestPriceIdentities(t *testing.T) {
 			t.Fatalf("%s for each of %d, want the total %s to a micro-unit each", Money(b.perOne), contacts, Money(b.cost))
 		}
 		if contacts == 0 && b.cost != 0 {
-			t.Fatalf("nobody costs %s, want 0", Money(b.cost))
+			t.Fatalf("no recipients cost %s, want 0", Money(b.cost))
 		}
 	})
 }

@@ -105,9 +105,9 @@ func (op *documented) refused(t *testing.T, a *answer, what string) (code string
 	return code
 }
 
-// Every operation of the committed document, with everything in it wrong, one thing at a time: no key, ids of nobody,
-// parameters of another type, no body, a body that is none, of another type, unknown fields, and texts that are too
-// long. Each is refused by name (requirements 2b), and nothing of it changes anything.
+// Every operation of the committed document, with everything in it wrong, one thing at a time: no key, ids that do not
+// exist, parameters of another type, no body, a body that is none, of another type, unknown fields, and texts that are
+// too long. Each is refused by name (requirements 2b), and nothing of it changes anything.
 func TestEveryOperationRefuses(t *testing.T) {
 	w := newEnv(t)
 	w.relay()
@@ -145,8 +145,8 @@ func TestEveryOperationRefuses(t *testing.T) {
 		if strings.Contains(op.path, "{") {
 			nobody := op.path[:strings.IndexByte(op.path, '{')] + "nobody" + strings.Replace(op.path[strings.IndexByte(op.path, '}')+1:], "{importId}", "x", 1)
 			nobody = strings.Replace(nobody, "{seq}", "0", 1)
-			if got := op.refused(t, w.call(op.method, nobody, body(), ctype), "an id of nobody"); got != "not_found" && !strings.HasSuffix(op.path, "/download") { // which needs a signed link, see TestExportLink
-				t.Errorf("%s %s of nobody: got %s", op.method, op.path, got)
+			if got := op.refused(t, w.call(op.method, nobody, body(), ctype), "an id that does not exist"); got != "not_found" && !strings.HasSuffix(op.path, "/download") { // which needs a signed link, see TestExportLink
+				t.Errorf("%s %s of an id that does not exist: got %s", op.method, op.path, got)
 			}
 		}
 		for _, p := range op.Parameters {

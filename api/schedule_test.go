@@ -71,7 +71,7 @@ func TestFinish(t *testing.T) {
 		want  time.Duration
 	}{
 		{"always open", 5000, 100, hours.Hours{}, 50 * time.Second},
-		{"nobody", 0, 100, rome(9*60, 18*60), 0},
+		{"no recipients", 0, 100, rome(9*60, 18*60), 0},
 		{"fits today", 6 * 3600 * 10, 10, rome(9*60, 18*60), 6 * time.Hour},
 		{"one second over: tomorrow 9:00", 6*3600*10 + 10, 10, rome(9*60, 18*60), 21*time.Hour + time.Second},
 		{"three days", (6 + 9 + 9) * 3600 * 10, 10, rome(9*60, 18*60), 54 * time.Hour},
@@ -117,7 +117,7 @@ func TestFinishOfZones(t *testing.T) {
 		rate   uint32
 		want   time.Duration
 	}{
-		{"nobody", nil, 10, 0},
+		{"no recipients", nil, 10, 0},
 		{"one zone", []zoneShare{{"Europe/Rome", 6 * hour}}, 1, 6 * time.Hour},
 		{"as the campaign's own hours", []zoneShare{{"Europe/Rome", (6 + 9) * hour}}, 1, 21*time.Hour + 9*time.Hour},
 		{"Tokyo waits for its morning", []zoneShare{{"Asia/Tokyo", 30}}, 1, 14*time.Hour + 30*time.Second},

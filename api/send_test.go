@@ -162,7 +162,7 @@ func TestSendMany(t *testing.T) {
 		w.clock.forward(time.Second) // at 2,000/s they are sent
 		for _, d := range many.Results {
 			if d.MessageID == nil || seen[*d.MessageID] {
-				t.Fatalf("got id %v, want one that nobody else has", d.MessageID)
+				t.Fatalf("got id %v, want an id of its own", d.MessageID)
 			}
 			seen[*d.MessageID] = true
 		}
@@ -208,7 +208,7 @@ func TestSendScheduled(t *testing.T) {
 	}
 }
 
-// X14: simulation and test keys reach the simulator only; without one they reach nobody.
+// X14: simulation and test keys reach the simulator only; without it they reach no one.
 func TestSendSimulation(t *testing.T) {
 	w := newEnv(t)
 	subset(t, "simulation", w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m","simulation":true}`).want(200).body, `{"simulation":true}`)
@@ -282,7 +282,8 @@ func TestSendIdempotency(t *testing.T) {
 	w.call("POST", sendPath, docSend, header{"Idempotency-Key", strings.Repeat("k", 256)}).problem(400, "malformed_request", "Idempotency-Key")
 }
 
-// P1, P3, pipeline 3.12: Kafka away: 503; the key keeps its ids, and whoever repeats it learns them and sends nothing.
+// P1, P3, pipeline 3.12: Kafka away: 503; the key keeps its ids, and a request that repeats the key gets them and sends
+// nothing.
 func TestSendWhileKafkaIsAway(t *testing.T) {
 	w := newEnv(t)
 	w.call("POST", sendPath, docSend).want(200) // the client knows its partitions
@@ -304,7 +305,7 @@ func TestSendWhileKafkaIsAway(t *testing.T) {
 	w.call("POST", sendPath, docSend).problem(503, "unavailable", "")
 }
 
-// A claim whose owner died before it reserved anything is not answered with ids that nobody has.
+// A claim whose owner died before it reserved anything is not answered with ids that no message has.
 func TestSendAbandonedKey(t *testing.T) {
 	w := newEnv(t)
 	const body = docSend
@@ -420,7 +421,7 @@ func TestMessageStatus(t *testing.T) {
 	var many api.StatusesAnswer
 	w.call("GET", "/api/messages/status?customerMessageIds=order-9,nobody,"+id, "").want(200).into(&many)
 	if len(many.Data) != 2 || len(many.NotFound) != 1 || many.NotFound[0] != "nobody" {
-		t.Errorf("several: got %d found and %v, want 2 and nobody", len(many.Data), many.NotFound)
+		t.Errorf("several: got %d found and %v, want 2 and \"nobody\"", len(many.Data), many.NotFound)
 	}
 	forged := parsed
 	forged[15] ^= 1

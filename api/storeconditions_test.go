@@ -19,16 +19,16 @@ import (
 func TestStoreConditionsAre503(t *testing.T) {
 	s := &server{}
 	for name, err := range map[string]error{
-		"too many connections":       &pgconn.PgError{Code: "53300", Message: "sorry, too many clients already"},
-		"starting up":                &pgconn.PgError{Code: "57P03", Message: "the database system is starting up"},
-		"shutting down":              &pgconn.PgError{Code: "57P01", Message: "terminating connection due to administrator command"},
-		"read-only failover":         &pgconn.PgError{Code: "25006", Message: "cannot execute UPDATE in a read-only transaction"},
-		"out of memory":              &pgconn.PgError{Code: "53200", Message: "out of memory"},
-		"disk full":                  &pgconn.PgError{Code: "53100", Message: "could not extend file"},
-		"connection refused":         fmt.Errorf("connect: %w", syscall.ECONNREFUSED),
-		"connection reset":           fmt.Errorf("read: %w", syscall.ECONNRESET),
-		"connection closed":          io.ErrUnexpectedEOF,
-		"a reason nobody thought of": errors.New("database is locked"),
+		"too many connections": &pgconn.PgError{Code: "53300", Message: "sorry, too many clients already"},
+		"starting up":          &pgconn.PgError{Code: "57P03", Message: "the database system is starting up"},
+		"shutting down":        &pgconn.PgError{Code: "57P01", Message: "terminating connection due to administrator command"},
+		"read-only failover":   &pgconn.PgError{Code: "25006", Message: "cannot execute UPDATE in a read-only transaction"},
+		"out of memory":        &pgconn.PgError{Code: "53200", Message: "out of memory"},
+		"disk full":            &pgconn.PgError{Code: "53100", Message: "could not extend file"},
+		"connection refused":   fmt.Errorf("connect: %w", syscall.ECONNREFUSED),
+		"connection reset":     fmt.Errorf("read: %w", syscall.ECONNRESET),
+		"connection closed":    io.ErrUnexpectedEOF,
+		"an unknown reason":    errors.New("database is locked"),
 	} {
 		p, ok := errors.AsType[*problem.Problem](s.storeProblem(fmt.Errorf("campaigns: %w", err)))
 		if !ok || p.Status != http.StatusServiceUnavailable || p.GetHeaders().Get("Retry-After") == "" || p.RetryAfter < 1 {

@@ -8,7 +8,7 @@ const (
 	warningImmediateWins   = "sendImmediately is true: scheduledTime is kept but not used."
 	warningNoFallback      = "The fallback to %s has no content and will be left out: set %s."
 	warningShortHours      = "The calling hours are too short for this many contacts at this rate: the last messages will be sent on another day, about %s."
-	warningNeverOpen       = "%d recipients may be in time zones that share none of the calling hours: whoever is will not be sent to (QUIET_HOURS_EXPIRED)."
+	warningNeverOpen       = "%d recipients may be in time zones that share none of the calling hours. Recipients in such zones will get no message (QUIET_HOURS_EXPIRED)."
 	warningOnlyFields      = "The text has nothing but merge fields: contacts without a value get no message."
 	warningCampaignID      = "campaignId has no effect: single messages are counted separately from campaigns."
 	warningFewerRetries    = "The credit covered fewer retries than the campaign asks for: failures are retried less often."

@@ -67,7 +67,7 @@ func TestHugeBodiesAreAnswered(t *testing.T) {
 	}
 }
 
-// A body whose chunks are none is the client's fault, and nobody's to be woken for.
+// A body whose chunks are none is the client's fault, and no reason to wake an operator.
 func TestBrokenChunks(t *testing.T) {
 	w := newEnv(t)
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
@@ -85,8 +85,8 @@ func TestBrokenChunks(t *testing.T) {
 	}
 }
 
-// Requirements 2b: nothing hangs. A body that stops in the middle is a 408, whoever waits for it; an import says what
-// it kept.
+// Requirements 2b: nothing hangs. A body that stops in the middle is a 408, for every reader of the body; an import
+// says what it kept.
 func TestBodiesThatStop(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.ImportStall = 150*time.Millisecond, 150*time.Millisecond })
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)
@@ -120,7 +120,7 @@ func TestBodiesThatStop(t *testing.T) {
 func TestBodyTimeIsNotTheHandlers(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.PublishTimeout = 100*time.Millisecond, 400*time.Millisecond })
 	for _, headers := range [][]header{nil, {{"Idempotency-Key", "k"}}} {
-		p := w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`, headers...).problem(503, "unavailable", "") // nobody publishes
+		p := w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`, headers...).problem(503, "unavailable", "") // the relay does not publish
 		if got := p["detail"].(string); !strings.Contains(got, "stored") {
 			t.Errorf("got %q, want the detail that the opt-out is stored: the request was cut short", got)
 		}

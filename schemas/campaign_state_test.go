@@ -46,7 +46,7 @@ func TestStateMachine(t *testing.T) {
 	}
 	for _, tr := range schemas.Transitions {
 		if len(tr.Actors) == 0 {
-			t.Errorf("%v: nobody may pull it", tr)
+			t.Errorf("%v: no actor may make this transition", tr)
 		}
 		pausesRetries := tr.From == schemas.StateCompleted && tr.Trigger == schemas.TriggerPause // until settled
 		if schemas.Terminal(tr.From) && tr.From != tr.To && tr.Trigger != schemas.TriggerEdit && !pausesRetries {

@@ -72,7 +72,7 @@ func Example_consumer() {
 	for _, p := range states {
 		count[p.Bucket()]++
 	}
-	count[schemas.BucketPending] += total - len(states) // of whom nothing is known
+	count[schemas.BucketPending] += total - len(states) // recipients without any event
 	for b := range schemas.BucketFact {
 		fmt.Println(b, count[b])
 	}

@@ -33,7 +33,7 @@ func TestNumberKey(t *testing.T) {
 			}
 		}
 	}
-	// What has one form only keeps it, and nobody else's number is taken for one of two forms.
+	// What has one form only keeps it, and a number of another country is not taken for one of two forms.
 	for _, number := range []string{
 		"", "+", "+39", "+393331234567", "+12125550123", "+15215512345", "+52155123456", "+52155123456789", "+551123456789", "+55112345678",
 		"+54911234567", "+22520123456", "+22500123456", "+2251312345", "+229971234567", "+84912345678", "+841701234567", "+8419001234",

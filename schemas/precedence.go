@@ -132,7 +132,7 @@ func (p Precedence) Bucket() Bucket {
 	return BucketFact
 }
 
-// Join returns the state of a recipient of whom both are known: the greater one; facts never make a state.
+// Join returns the state of a recipient that has events of both: the greater one. Facts never make a state.
 func Join(a, b Precedence) Precedence {
 	if a >= PrecedenceFacts {
 		a = 0

@@ -77,7 +77,8 @@ func onlyChannel(c *fanfarev1.Campaign) string {
 // channelNames are the names that people know, the same in all languages.
 var channelNames = map[schemas.Channel]string{schemas.ChannelSMS: "SMS", schemas.ChannelRCS: "RCS", schemas.ChannelWhatsApp: "WhatsApp"}
 
-// senderName is what the recipient sees as the sender of an SMS; other channels have an id there that nobody sees.
+// senderName is what the recipient sees as the sender of an SMS; other channels have an id there that recipients do not
+// see.
 func senderName(c *fanfarev1.Campaign) string {
 	for _, l := range c.GetLegs() {
 		if l.GetChannel() == schemas.ChannelSMS {

@@ -251,7 +251,7 @@ func (t *tx) countErasure(ctx context.Context, j *Job, removed Removed) error {
 	return err
 }
 
-// EndErasure writes the store anew ([Store.Compact]), and completes the record of the erasure.
+// EndErasure rewrites the store's file ([Store.Compact]) and completes the record of the erasure.
 func (r *JobRun) EndErasure(ctx context.Context) error {
 	if err := r.s.Compact(ctx); err != nil {
 		return err
@@ -403,8 +403,8 @@ func (e *eraser) audiences(ctx context.Context) error {
 }
 
 // freezing is [errFreezing] while an audience of the tenant is being written: it may have read the contact before it
-// was deleted, and its blobs are in no index yet. [Store.Collect] removes one that nobody writes any more within about
-// two minutes.
+// was deleted, and its blobs are in no index yet. [Store.Collect] removes an audience that no process writes any more
+// within about two minutes.
 func (e *eraser) freezing(ctx context.Context) error {
 	var writing int
 	if err := e.s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM freezes WHERE tenant = ? AND state = ?", e.tenant, freezeWriting).Scan(&writing); err != nil {
@@ -561,8 +561,8 @@ func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err err
 	return n, nil
 }
 
-// uploads removes files that wait for their import, and the rows that imports refused: nobody can tell whom a refused
-// row is about.
+// uploads removes files that wait for their import, and the rows that imports refused: a refused row does not tell
+// which person it is about.
 func (e *eraser) uploads(ctx context.Context) error {
 	return e.s.write(ctx, func(tx *tx) error {
 		e.Uploads, e.Rejects = 0, 0
@@ -719,7 +719,7 @@ func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients m
 // compactPatience bounds how long [Store.Compact] waits for readers of the log.
 const compactPatience = 10 * time.Second
 
-// Compact writes a SQLite file anew, so that nothing that was deleted is left in its free pages, and empties its log.
+// Compact rewrites a SQLite file, so that its free pages hold nothing that was deleted, and empties its log.
 // Writers wait meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
 func (s *Store) Compact(ctx context.Context) error {
 	if s.d.postgres {

@@ -360,7 +360,7 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 	was := entry{number: e.number, first: old.FirstName, last: old.LastName, email: old.Email, attributes: old.Attributes, optIn: old.OptInMs, optInSource: old.OptInSource}
 	now := was
 	if old.DeletedMs > 0 {
-		now = *e // the contact was deleted: it is created anew from the row, without its old fields
+		now = *e // the contact was deleted: the row creates it again, without its old fields
 	} else if e.repeated {
 		now.fill(e)
 	} else {

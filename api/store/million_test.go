@@ -38,7 +38,7 @@ func streamCSV(n int, prefixes []string, note int) io.Reader {
 		for i := range n {
 			_, err := fmt.Fprintf(b, "%s%d;Anna;Rossi;anna%d@example.com;Roma;%s\n", prefixes[rnd.IntN(len(prefixes))], 1_000_000+rnd.IntN(9_000_000), i, text)
 			if err != nil {
-				return // nobody reads any more
+				return // the reader has ended
 			}
 		}
 		_ = b.Flush()

@@ -107,7 +107,7 @@ func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unl
 		}
 		// Two entries keep the ledger balanced: the old amount leaves, the new one comes in.
 		if have := balanceOf(r); have.Available > 0 {
-			if err := tx.move(ctx, tenant, 0, AccountAvailable, AccountOutside, have.Available, "credit set anew"); err != nil {
+			if err := tx.move(ctx, tenant, 0, AccountAvailable, AccountOutside, have.Available, "credit set"); err != nil {
 				return err
 			}
 		}
@@ -123,7 +123,7 @@ func (s *Store) SetCredit(ctx context.Context, tenant string, micros uint64, unl
 		if micros == 0 {
 			return nil
 		}
-		return tx.move(ctx, tenant, 0, AccountOutside, AccountAvailable, micros, "credit set anew")
+		return tx.move(ctx, tenant, 0, AccountOutside, AccountAvailable, micros, "credit set")
 	})
 }
 

@@ -143,6 +143,6 @@ FROM contact_lists l WHERE l.name = 'all'`).Scan(&counted, &members, &orphans); 
 		t.Fatal(err)
 	}
 	if counted != members || orphans != 0 || members < atLeast {
-		t.Errorf("list counts %d, has %d members, %d of them nobody; want the same, 0, and at least %d", counted, members, orphans, atLeast)
+		t.Errorf("list counts %d, has %d members, %d of them without a contact; want the same, 0, and at least %d", counted, members, orphans, atLeast)
 	}
 }

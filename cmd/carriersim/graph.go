@@ -18,13 +18,13 @@ type graphOptions struct {
 }
 
 func (o *graphOptions) flags(f *flag.FlagSet) {
-	f.StringVar(&o.listen, "graph", "", "`address` of a WhatsApp Cloud API with the same truth, such as 127.0.0.1:9997 (default: none)")
-	f.StringVar(&o.token, "graph-token", "", "access `token` that its requests must bear (default: any)")
-	f.StringVar(&o.webhook, "graph-webhook", "", "`address` that is told what became of WhatsApp messages, such as http://127.0.0.1:8080/api/callback/wa (default: nobody is told)")
+	f.StringVar(&o.listen, "graph", "", "`address` at which it serves a WhatsApp Cloud API with the same simulation, such as 127.0.0.1:9997 (default: none)")
+	f.StringVar(&o.token, "graph-token", "", "access `token` that requests must have (default: any)")
+	f.StringVar(&o.webhook, "graph-webhook", "", "`address` that gets the statuses of WhatsApp messages, such as http://127.0.0.1:8080/api/callback/wa (default: none, statuses are not sent)")
 	f.StringVar(&o.secret, "graph-app-secret", "", "`secret` that signs its webhooks")
-	f.StringVar(&o.verify, "graph-verify-token", "", "`word` with which it registers the webhook")
+	f.StringVar(&o.verify, "graph-verify-token", "", "verify `token` that it sends when it registers the webhook")
 	f.DurationVar(&o.pair, "graph-pair", 0, "least time between two WhatsApp messages to one person (default: none)")
-	f.IntVar(&o.portfolio, "graph-portfolio", 0, "most people in a moving day (default: no limit)")
+	f.IntVar(&o.portfolio, "graph-portfolio", 0, "most recipients within 24 hours (default: no limit)")
 	f.IntVar(&o.batch, "graph-batch", 20, "most statuses of one webhook")
 }
 

@@ -21,11 +21,11 @@ type rbmOptions struct {
 }
 
 func (o *rbmOptions) flags(f *flag.FlagSet) {
-	f.StringVar(&o.listen, "rbm", "", "`address` of an API of RCS for Business with the same truth, such as 127.0.0.1:9996 (default: none)")
-	f.StringVar(&o.account, "rbm-account", "", "`file` of the service account that may use it; made when it is not there")
-	f.StringVar(&o.webhook, "rbm-webhook", "", "`address` that is told what became of RCS messages, such as http://127.0.0.1:8080/api/callback/rcs (default: nobody is told)")
+	f.StringVar(&o.listen, "rbm", "", "`address` at which it serves the API of RCS for Business with the same simulation, such as 127.0.0.1:9996 (default: none)")
+	f.StringVar(&o.account, "rbm-account", "", "`file` of the service account that may use it; carriersim makes it if it does not exist")
+	f.StringVar(&o.webhook, "rbm-webhook", "", "`address` that gets the events of RCS messages, such as http://127.0.0.1:8080/api/callback/rcs (default: none, events are not sent)")
 	f.StringVar(&o.token, "rbm-client-token", "", "client `token` that signs its callbacks")
-	f.Float64Var(&o.unreachable, "rbm-unreachable", 0, "share of numbers that have no RCS, 0 to 1")
+	f.Float64Var(&o.unreachable, "rbm-unreachable", 0, "share of numbers without RCS, from 0 to 1")
 }
 
 // check returns what is wrong with the flags.

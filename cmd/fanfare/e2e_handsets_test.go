@@ -46,7 +46,7 @@ func TestEndToEndHandsets(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody clicks: %+v", stats)
+			t.Fatalf("no handset clicks: %+v", stats)
 		}
 	}
 	w.kill(t, 0)

@@ -11,9 +11,9 @@ import (
 )
 
 // A voice campaign to an Asterisk in a process of its own, with a route that was made by the API. Fanfare is killed
-// with kill -9 three times in the middle. By the record of the carrier nobody was called again whose first call had not
-// failed; whoever was not called is named, not sent or ambiguous; and there were never more calls at once than the
-// account may have, by the count of the exchange (P2, P3).
+// with kill -9 three times in the middle. By the record of the carrier no recipient was called again unless the first
+// call had failed; each recipient without a call has a named reason, not sent or ambiguous; and there were never more
+// calls at once than the account may have, by the count of the exchange (P2, P3).
 func TestEndToEndVoice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")
@@ -112,7 +112,7 @@ func TestEndToEndVoice(t *testing.T) {
 		t.Errorf("%d of %d were not called: want each of them not sent or ambiguous: %+v", missing, people, stats)
 	}
 	if again == 0 {
-		t.Error("nobody was called again after busy: the test shows nothing of that")
+		t.Error("no recipient was called again after busy: the test does not exercise that")
 	}
 	var calls struct{ Calls, Living, Peak int }
 	readStats(t, "http://"+exchange+"/stats", &calls)

@@ -45,7 +45,7 @@ func TestLostRecordsTakeEffectAgain(t *testing.T) {
 	})
 }
 
-// The same on real Kafka and Postgres, where the topics are deleted and made anew.
+// The same on real Kafka and Postgres, where the topics are deleted and created again.
 func TestIntegrationLostRecordsTakeEffectAgain(t *testing.T) {
 	addresses := testinfra.Need(t, testinfra.Kafka, testinfra.Postgres)
 	prefix := "lost" + shortID() + "."

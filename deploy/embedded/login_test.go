@@ -33,7 +33,8 @@ func as(t *testing.T, addr, user, password string, opts ...kgo.Opt) *kgo.Client 
 	return cl
 }
 
-// The embedded services obey nobody without a login. A consumer may read the public topics, and can write nothing.
+// The embedded services refuse every client without a login. A consumer may read the public topics, and can write
+// nothing.
 func TestServicesWantALogin(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -76,7 +76,7 @@ func standstill() []Alert {
 		{
 			Name: "FanfareGone", Expr: "absent(fanfare_view_age_seconds)", For: 2 * time.Minute, Severity: critical,
 			Summary: "No process of Fanfare is scraped",
-			Means:   "All processes are down, or Prometheus does not find them. If they are down, nobody answers confirms and sends; nothing is lost.",
+			Means:   "All processes are down, or Prometheus does not find them. If they are down, confirms and sends get no answer; nothing is lost.",
 			Do:      "Check the processes first, then the scrape configuration. `fanfare doctor` with the flags of a process names the services it cannot reach.",
 			Fires:   one(`up{job="other"}`, 1), Quiet: processes(),
 		},
@@ -225,7 +225,7 @@ func promises() []Alert {
 		{
 			Name: "FanfareBrokerToreTransactions", Expr: sumBy("job", increase("fanfare_scheduler_redealt_total", "1h")+" + "+increase("fanfare_scheduler_adopted_chunks_total", "1h")) + " > 0", Severity: warning,
 			Summary: "{{ $value | humanize }} deals and cursors did not match",
-			Means:   "The broker kept only a part of a transaction. The scheduler repeated the deal, or took the chunk as dealt. Senders drop duplicates, so nobody gets a message twice.",
+			Means:   "The broker kept only a part of a transaction. The scheduler repeated the deal, or took the chunk as dealt. Senders drop duplicates, so no recipient gets a message twice.",
 			Do:      "The embedded broker does this after kill -9. A real broker must not: look for topics that were deleted, truncated or restored.",
 			Fires:   append(once(`fanfare_scheduler_redealt_total{job="f",instance="a"}`), one(`fanfare_scheduler_adopted_chunks_total{job="f",instance="a"}`, 0)...),
 			Quiet:   append(one(`fanfare_scheduler_redealt_total{job="f",instance="a"}`, 2), one(`fanfare_scheduler_adopted_chunks_total{job="f",instance="a"}`, 0)...),

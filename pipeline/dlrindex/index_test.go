@@ -277,7 +277,7 @@ func TestNeverBothMissed(t *testing.T) {
 		wg.Go(func() { parked = len(put(t, table, entry(fmt.Sprintf("%x", 1000+i), ada, 1))[0]) > 0 })
 		wg.Wait()
 		if !found && !parked {
-			t.Fatalf("round %d: the receipt is parked and nobody will look", i)
+			t.Fatalf("round %d: the receipt is parked and no sender will look for it", i)
 		}
 	}
 }

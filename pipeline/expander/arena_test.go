@@ -81,5 +81,5 @@ func TestArenaComesBackWhole(t *testing.T) {
 	if n := len(h.arenas.kept); n > h.cfg.Chunks {
 		t.Errorf("got %d arenas kept, want at most %d", n, h.cfg.Chunks)
 	}
-	home{}.OnProduceRecordUnbuffered(&kgo.Record{}, nil) // nobody's
+	home{}.OnProduceRecordUnbuffered(&kgo.Record{}, nil) // of no chunk
 }

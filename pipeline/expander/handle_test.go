@@ -113,7 +113,7 @@ func TestRecipients(t *testing.T) {
 		{"its own number", person(1), body("{{phone}}"), "message"},
 		{"paused: the sender gives it back", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StatePaused }, "message"},
 		{"aborted", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "skipped/CANCELLED"},
-		{"aborted, whoever it is", flag(audience.Invalid), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "skipped/CANCELLED"},
+		{"aborted, whatever the entry", flag(audience.Invalid), func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted }, "skipped/CANCELLED"},
 		{"cancelled", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateCancelled }, "skipped/CANCELLED"},
 		{"stopped after it was completed", person(1), func(c *fanfarev1.Campaign) { c.State, c.Stopped = schemas.StateCompleted, true }, "skipped/CANCELLED"},
 		{"completed: a try after a bounce", person(1), func(c *fanfarev1.Campaign) { c.State = schemas.StateCompleted }, "message"},
@@ -203,7 +203,7 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	}
 }
 
-// TestCancel: a chunk of purpose cancel names the outcome, for whoever is in it.
+// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it.
 func TestCancel(t *testing.T) {
 	invalid := person(1)
 	invalid.Flag = audience.Invalid
@@ -488,7 +488,7 @@ func TestLinks(t *testing.T) {
 			t.Errorf("variant %d: %q is %+v, %v", m.GetVariant(), m.GetText().GetBody(), l, err)
 		}
 	}
-	// A table without the link is a broken campaign: nobody gets a text with a hole.
+	// A table without the link is a broken campaign: no recipient gets a text with a hole.
 	w.change(func(c *fanfarev1.Campaign) { c.Links.Links = c.Links.Links[:1] })
 	if got := handle(t, w.handler(t), record(t, chunk())); len(got.messages) != 0 || len(got.dead) != 1 {
 		t.Errorf("got %d messages and %d dead letters, want 0 and 1", len(got.messages), len(got.dead))

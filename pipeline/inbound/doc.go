@@ -18,6 +18,6 @@
 //
 //	does not decode, no id, an unknown way        dead letter in inbound.dlq
 //	campaign or audience gone, no such recipient  dead letter
-//	the recipient was erased                      dead letter: its number is gone, so nobody can opt it out
+//	the recipient was erased                      dead letter: its number is gone, so it cannot be opted out
 //	the store is away                             the batch waits: the opt-outs take effect once it is back
 package inbound

@@ -121,7 +121,7 @@ func (p *people) number(ctx context.Context, freeze string, seq uint32) (string,
 		if !r.Seek(int(seq-row.First)) || !r.Next(&e) {
 			return "", fmt.Errorf("%w: a blob of its audience is damaged", errDead)
 		}
-		if e.To == "" { // nobody can tell any more whose opt-out it is
+		if e.To == "" { // the number is gone, so the opt-out cannot be recorded
 			return "", fmt.Errorf("%w: its recipient was erased, and the number with him", errDead)
 		}
 		return e.To, nil

@@ -63,7 +63,7 @@ func TestRelayWaitsOutConditionsOfPostgres(t *testing.T) {
 			second := w.tenant(t, beside, "second")
 			some := 2 // tries; a relay that gives up after the first never comes so far
 			if fault.At == postgrestest.Committed || fault.Old {
-				some = 1 // the store finds out that it was done, or connects anew
+				some = 1 // the store finds out that it was done, or connects again
 			}
 			for deadline := time.Now().Add(time.Minute); server.Hits() < some; time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(deadline) {

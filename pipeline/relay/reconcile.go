@@ -25,7 +25,7 @@ const (
 
 // reconcile compares the store with its topics, at once and then again and again until ctx ends, and has published
 // again what a topic has lost. A topic loses its newest records when its broker does: a disk that had not written yet,
-// an unclean election of a leader, a topic that was deleted and made anew. Without this, senders would go on with a
+// an unclean leader election, a topic that was deleted and created again. Without this, senders would go on with a
 // campaign that the store calls paused.
 func (r *Relay) reconcile(ctx context.Context) error {
 	var between time.Duration

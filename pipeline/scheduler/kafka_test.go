@@ -241,7 +241,7 @@ func value(t testing.TB, m prometheus.Metric) float64 {
 }
 
 // check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log
-// of deliveries gives, with nobody pending.
+// of deliveries gives, with no recipient pending.
 func (p *kafkaEnv) check(number uint64, want map[schemas.Bucket]int) {
 	p.t.Helper()
 	p.sender.mu.Lock()

@@ -85,8 +85,8 @@ func TestCallingHoursShell(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: nobody is dealt
-// twice, nobody is forgotten.
+// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: no recipient is
+// dealt twice or forgotten.
 func TestStandbyTakesOver(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.sender.says = func(s submission) []schemas.Kind {

@@ -30,7 +30,7 @@
 // a second after the checks, and the moment at which a check would fail because time has passed. While a message waits
 // in the connector the checks go on, each time the control plane changes and every 50 ms; a message that fails them is
 // withdrawn, and a Send that waits for the carrier's window is interrupted. What the connector did not write goes back
-// into the queue and is judged anew: it was not handed over, so it costs no try.
+// into the queue and is judged again: it was not handed over, so it costs no try.
 //
 // What the carrier's answer becomes, see [classify]:
 //

@@ -214,7 +214,7 @@ func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 	}
 }
 
-// What waits for the carrier's window for longer than half a second is called back and judged anew. It is not handed
+// What waits for the carrier's window for longer than half a second is called back and judged again. It is not handed
 // over then, so it costs no try, and the breaker hears nothing of it. When the window opens everything leaves, each
 // message once.
 func TestAFullWindowCostsNoTries(t *testing.T) {

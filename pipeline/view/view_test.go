@@ -124,7 +124,7 @@ func TestViewFollowsTheControlPlane(t *testing.T) {
 		t.Errorf("sender: got rate %d, want 5, of the newer version", got)
 	}
 	if !v.OptedOut("tn_a", "+391", schemas.ChannelSMS) || v.OptedOut("tn_a", "+392", schemas.ChannelSMS) || v.OptedOut("tn_b", "+391", schemas.ChannelSMS) || v.OptedOut("tn_a", "+393", schemas.ChannelSMS) {
-		t.Error("opt-outs: want +391 of tn_a and nobody else")
+		t.Error("opt-outs: want +391 of tn_a and no other")
 	}
 	// X10: of single channels, and then of others.
 	const sms, whatsapp, rcs = schemas.ChannelSMS, schemas.ChannelWhatsApp, schemas.ChannelRCS

@@ -26,7 +26,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-var update = flag.Bool("update", false, "write asyncapi.yaml anew")
+var update = flag.Bool("update", false, "rewrite asyncapi.yaml")
 
 const path = "asyncapi.yaml"
 
@@ -43,7 +43,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the code says (go generate ./schemas/asyncapi writes it anew):\n%s", path, cmp.Diff(string(got), string(want)))
+		t.Errorf("%s is not what the code says (go generate ./schemas/asyncapi rewrites it):\n%s", path, cmp.Diff(string(got), string(want)))
 	}
 }
 

@@ -99,7 +99,7 @@ func publicTopics(t *testing.T) []described {
 		names.Campaigns(): {
 			Channel: "campaigns", Operation: "campaignChanged", Message: "campaign", Title: "Campaigns",
 			Summary: "The whole current state of a campaign, whenever it has changed.",
-			Description: "One record per campaign and change, the newest of each kept (compacted): whoever reads from the beginning knows every\n" +
+			Description: "One record per campaign and change, the newest of each kept (compacted): a reader from the beginning knows every\n" +
 				"campaign. A record whose version is not above the one known is to be ignored: two writers may overlap for a moment. A record\n" +
 				"without a value (a tombstone) comes a week after a campaign has ended, and takes it off the topic.",
 			Type: schemas.TypeCampaign, ProtoMessage: "fanfare.v1.Campaign", ProtoFile: "schemas/fanfare/v1/campaign.proto", Proto: campaign,
@@ -125,7 +125,7 @@ func publicTopics(t *testing.T) []described {
 		names.Suppressions(): {
 			Channel: "suppressions", Operation: "suppressionChanged", Message: "suppression", Title: "Opt-outs",
 			Summary: "A number has opted out of a tenant's messages, of all channels or of some; a tombstone: of none any more.",
-			Description: "The opt-outs of every tenant as they are now, the newest record of each number kept (compacted): whoever reads from the\n" +
+			Description: "The opt-outs of every tenant as they are now, the newest record of each number kept (compacted): a reader from the\n" +
 				"beginning knows all of them. A record replaces the one before it: channels are those that the number has opted out of, and none\n" +
 				"means all of them. A record without a value (a tombstone) says that the number has opted out of nothing any more. Fanfare's senders\n" +
 				"read this topic too, and ask it before each hand-over. It has no numbers: number_hash is a truncated HMAC with a key of the\n" +

@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS deals
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
     deal UInt64, dealt_at DateTime64(3, 'UTC'), try UInt8, leg UInt8,
-    cancel UInt8                                       COMMENT '1: no message is made, so nobody is in flight',
+    cancel UInt8                                       COMMENT '1: no message is made, so no recipient is in flight',
     seqs Array(UInt32)
 )
 ENGINE = Null;

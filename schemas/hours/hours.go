@@ -34,7 +34,7 @@ func New(start, end int, zone string) (Hours, error) {
 }
 
 // On returns the same hours on other clocks: of the zones of a list as [Join] makes it. A recipient of several zones is
-// somewhere in one of them, and nobody knows in which, so the hours are those that all of them share. Names that are no
+// in one of them, and it is unknown in which, so the hours are those that all of the zones share. Names that are no
 // zone are left out; a list without any zone leaves the hours as they are.
 func (h Hours) On(list string) Hours {
 	if zones := zonesOf(list); len(zones) > 0 {
@@ -175,8 +175,8 @@ func (h Hours) Left(t time.Time) time.Duration {
 	return time.Duration(left)*time.Minute - t.Sub(t.Truncate(time.Minute))
 }
 
-// never is after how long hours on several clocks that share no minute count as closed for good. Some share one again
-// after the next change of a clock, which may be half a year away: nobody waits for it.
+// never is after how long hours on several clocks that share no minute count as closed for good. A change of a clock
+// may give them a common minute again, up to half a year later; a campaign does not wait that long.
 const never = 8 * 24 * time.Hour
 
 // NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30

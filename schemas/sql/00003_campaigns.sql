@@ -78,7 +78,7 @@ CREATE TABLE freezes (
 );
 CREATE INDEX freezes_campaign ON freezes (tenant, campaign);
 
--- The next two have no tenant: nobody reaches them but through a freeze id, which is 128 random bits of one campaign.
+-- The next two have no tenant: they are read only by a freeze id, which is 128 random bits of one campaign.
 CREATE TABLE freeze_blobs (
   freeze_id TEXT NOT NULL,
   part      INTEGER NOT NULL,

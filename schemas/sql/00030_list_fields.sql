@@ -1,7 +1,8 @@
 -- +goose Up
--- How many members of a list have a value of each merge field (first_name, city …): a text that uses a field which nobody has is
--- refused before it costs anything, and counting a million contacts for that would take seconds. The row of name '' says that the
--- counts of the list are not complete: 1, they are made by the next [Store.Collect]; 2, the list has too many names.
+-- How many members of a list have a value of each merge field (first_name, city …): a text that uses a field which no
+-- member has is refused before it costs anything, and counting a million contacts for that would take seconds. The row
+-- of name '' says that the counts of the list are not complete: 1, they are made by the next [Store.Collect]; 2, the
+-- list has too many names.
 CREATE TABLE list_fields (
   tenant  TEXT NOT NULL,
   list    INTEGER NOT NULL,

@@ -12,7 +12,7 @@ CREATE TABLE uploads (
 );
 CREATE INDEX uploads_seen ON uploads (seen_ms);
 
--- No tenant: nobody reaches a part but through its upload. data is compressed.
+-- No tenant: a part is read only by the id of its upload. data is compressed.
 CREATE TABLE upload_parts (
   upload TEXT NOT NULL,
   part   INTEGER NOT NULL,
@@ -20,8 +20,9 @@ CREATE TABLE upload_parts (
   PRIMARY KEY (upload, part)
 );
 
--- upload is '' of an import whose file came with the request. Of the others, owner is the process that runs it, '' when nobody does;
--- claims counts how often it was begun; options is a JSON object; bytes is what the file has and bytes_read how far it was read.
+-- upload is '' of an import whose file came with the request. Of the others, owner is the process that runs it, '' when
+-- none does; claims counts how often it was begun; options is a JSON object; bytes is what the file has and bytes_read
+-- how far it was read.
 ALTER TABLE imports ADD COLUMN upload TEXT NOT NULL DEFAULT '';
 ALTER TABLE imports ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE imports ADD COLUMN claims INTEGER NOT NULL DEFAULT 0;

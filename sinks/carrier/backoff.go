@@ -9,7 +9,7 @@ import (
 // taken yet.
 type Backoff struct{ last time.Duration }
 
-// Reset begins anew, after a success.
+// Reset starts again with the shortest wait; call it after a success.
 func (b *Backoff) Reset() { b.last = 0 }
 
 // Wait ends early when ctx does.

@@ -43,7 +43,7 @@ type Outbound struct {
 	Body Body
 	// Deadline and Withdrawn end the permission to write the message. The connector tests both with [Outbound.Expired]
 	// right before it writes; a message that may not be written any more gets Retryable with [CodeDeadline], and the
-	// sender decides anew.
+	// sender checks it again.
 	//
 	// Deadline is the earliest of: the end of the sender's ownership guard, after which another process may own the
 	// message; half a second after the sender last checked opt-outs and the campaign's state; and the moment at which

@@ -226,7 +226,7 @@ func TestFailingEndpoint(t *testing.T) {
 	if event.Type != "endpoint.disabled" || event.Data["endpointId"] != "webhook_"+number(w.Number) || event.Data["failingSince"] != stamp(start) {
 		t.Errorf("got %s", got[0].body)
 	}
-	// A success in between begins the five days anew.
+	// A success in between restarts the five days.
 	if got := pause(time.Hour, 0.5); got != pauseMost {
 		t.Errorf("got a pause of %v after an hour, want %v", got, pauseMost)
 	}

@@ -13,8 +13,9 @@ import (
 	"fanfare/schemas"
 )
 
-// recover starts to queue again what an endpoint was not told of since a time: it was paused or disabled, or it did not
-// exist. A process does so for one endpoint at a time, as it reads all of the log since then. A kill begins it anew.
+// recover starts to queue the events since a time that an endpoint was not sent because it was paused or disabled, or
+// did not exist. A process recovers one endpoint at a time, because it reads all of the log since then. After a kill
+// the recovery starts again.
 func (d *deliverer) recover(ctx context.Context, w schemas.Webhook, since time.Time) {
 	d.mu.Lock()
 	busy := d.recovering

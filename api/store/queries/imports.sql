@@ -12,7 +12,7 @@ WHERE tenant = @tenant AND id = @id AND owner = @owner
 RETURNING cancel;
 
 -- name: ClaimImport :one
--- Gives the import that has waited longest to a process: one that nobody runs, or whose process has been silent.
+-- Gives the import that has waited longest to a process: one that no process runs, or whose process has been silent.
 UPDATE imports SET state = 'running', owner = @owner, claims = claims + 1, seen_ms = @now
 WHERE id = (SELECT i.id FROM imports i WHERE i.upload <> '' AND i.finished_ms = 0 AND (i.owner = '' OR i.seen_ms < @silent) ORDER BY i.started_ms, i.id LIMIT 1)
   AND finished_ms = 0 AND (owner = '' OR seen_ms < @silent)
@@ -23,7 +23,7 @@ RETURNING *;
 UPDATE imports SET owner = '', claims = claims - 1 WHERE tenant = @tenant AND id = @id AND owner = @owner AND finished_ms = 0;
 
 -- name: CancelImport :execrows
--- Ends an import at once when nobody runs it, else has its process end it.
+-- Ends an import at once when no process runs it, else has its process end it.
 UPDATE imports SET cancel = TRUE, state = CASE WHEN upload <> '' AND owner = '' THEN 'cancelled' ELSE state END,
   finished_ms = CASE WHEN upload <> '' AND owner = '' THEN CAST(@now AS INTEGER) ELSE finished_ms END
 WHERE tenant = @tenant AND id = @id AND finished_ms = 0;
@@ -68,7 +68,7 @@ INSERT INTO upload_parts (upload, part, data) VALUES (?, ?, ?);
 SELECT data FROM upload_parts WHERE upload = ? AND part = ?;
 
 -- name: GoneUploads :many
--- Uploads that nobody imports any more.
+-- Uploads that no import uses any more.
 SELECT uploads.id FROM uploads WHERE uploads.seen_ms < @before AND NOT EXISTS (SELECT 1 FROM imports i WHERE i.upload = uploads.id AND i.finished_ms = 0) LIMIT 100;
 
 -- name: DropUploadParts :execrows

@@ -1,5 +1,5 @@
 -- name: CampaignKey :one
--- What campaign_counts counts a campaign under, before it is written anew.
+-- What campaign_counts counts a campaign under, before the campaign is updated.
 SELECT version, hidden, state, channel, test, removed, reserved, captured, tags, figures_kept, created_ms FROM campaigns WHERE tenant = ? AND number = ?;
 
 -- name: MoveCampaignCount :execrows

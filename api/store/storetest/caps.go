@@ -70,7 +70,7 @@ var capTests = []test{
 		e.clock.add(6 * 24 * time.Hour)
 		_, flags = next("4", both)
 		equal(e, "both have had two within the week", flags, fmt.Sprintf("%d%d", audience.Capped, audience.Capped))
-		// One that was cancelled has sent to nobody.
+		// A cancelled campaign has sent to no recipient.
 		_, err := e.s.UpdateCampaign(e.Context(), t.ID, second.ID(), 0, user, move(cancelled, schemas.TriggerCancel))
 		e.must(err)
 		fifth, flags := next("5", both)
@@ -80,7 +80,7 @@ var capTests = []test{
 		e.clock.add(7 * 24 * time.Hour)
 		_, flags = next("6", both)
 		equal(e, "a week later", flags, "00")
-		// A test reaches nobody, and another tenant counts for itself.
+		// A test campaign reaches no recipient, and another tenant has its own count.
 		other := e.tenant("other")
 		_, flags = e.audienceOf(e.campaign(other, "theirs", e.list(other, "l", mobile(1))))
 		equal(e, "the other tenant's", flags, "0")

@@ -102,14 +102,14 @@ var erasureTests = []test{
 		e.must(err)
 		equal(e, "opted out after it was lifted", out, false)
 
-		// The person may come back, and is erased again; a number that nobody knows is no error.
+		// The person may come back, and is erased again; an unknown number is no error.
 		e.list(a, "again", gone)
 		removed, _, err = e.s.EraseRows(e.Context(), a.ID, gone, plainAnswers)
 		e.must(err)
 		equal(e, "removed the second time", removed.Contacts, 1)
 		removed, _, err = e.s.EraseRows(e.Context(), a.ID, mobile(77), plainAnswers)
 		e.must(err)
-		equal(e, "removed of nobody", removed, store.Removed{})
+		equal(e, "removed of an unknown number", removed, store.Removed{})
 		e.must(e.s.Compact(e.Context()))
 	}},
 	{"people of one audience may be erased at the same time", func(e *env) {

@@ -352,7 +352,7 @@ var freezeTests = []test{
 		_, err = e.s.Blob(e.Context(), "none", 0)
 		e.wantErr(err, schemas.ErrNotFound)
 	}},
-	{"nobody to send to", func(e *env) {
+	{"no recipient to send to", func(e *env) {
 		t := e.tenant("acme")
 		c, f := e.freeze(e.confirm(e.campaign(t, "c", e.list(t, "l")), 0))
 		if c.FreezeID == "" || len(f.entries) != 0 {
@@ -368,7 +368,7 @@ var freezeTests = []test{
 		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		_, f := e.freeze(c)
 		equal(e, "entries", f.flags(), mobile(1)+":0")
-		// But nobody waits for days.
+		// But the campaign does not wait for days.
 		e.clock.add(25 * time.Hour)
 		e.must(e.s.Collect(e.Context()))
 		err := e.s.Freeze(e.Context(), t.ID, d.ID(), d.Version)
@@ -395,7 +395,7 @@ var freezeTests = []test{
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(5)))
 		_, f := e.freeze(c)
 		equal(e, "entries", f.flags(), fmt.Sprintf("%s:0 %s:%d %s:0 %s:0", mobile(1), mobile(5), audience.OptedOut, mobile(2), mobile(3)))
-		// Confirmed anew, it has what is there by then.
+		// Confirmed again, it has the contacts of that moment.
 		d := e.confirm(e.campaign(t, "d", a), 0)
 		_, f = e.freeze(d)
 		equal(e, "entries of another campaign", f.flags(), fmt.Sprintf("%s:0 %s:0 %s:0 %s:0", mobile(1), mobile(5), mobile(3), mobile(6)))
@@ -429,7 +429,7 @@ var freezeTests = []test{
 		e.must(e.s.Collect(e.Context()))
 		equal(e, "parts of the abandoned one", e.parts(id), 0)
 		e.thaw(c)
-		// Unscheduled: nobody reads it any more.
+		// Unscheduled: no process reads the audience any more.
 		old := c.FreezeID
 		d, err := confirm(e, e.s, e.campaign(t, "d", l), scheduled, 0)
 		e.must(err)

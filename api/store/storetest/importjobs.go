@@ -231,7 +231,7 @@ var importJobTests = []test{
 		equal(e, "imported", got.Imported, 3)
 		equal(e, "opted out", got.OptedOut, 1)
 	}},
-	{"X1: a file that nobody imports is kept for a day", func(e *env) {
+	{"X1: a file that no import uses is kept for a day", func(e *env) {
 		t := e.tenant("acme")
 		waits, forgotten := e.upload(t, people(10)), e.upload(t, people(10))
 		_, err := e.s.StartImport(e.Context(), t.ID, e.list(t, "l").Number, waits.ID, store.ImportOptions{})

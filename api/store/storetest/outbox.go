@@ -322,7 +322,7 @@ var outboxTests = []test{
 		equal(e, "and back again", ok, true)
 	}},
 	{"every table names its tenant (P7)", func(e *env) {
-		// What has none: the installation's own, and blobs, which nobody reaches but through the id of a freeze.
+		// What has none: the installation's own, and blobs, which are read only by the id of a freeze.
 		without := []string{"counters", "installation", "routes", "tenants", "users", "sessions", "login_links", "freeze_blobs", "freeze_index", "upload_parts", "import_rejects", "job_parts", "goose_db_version", "sqlite_sequence"}
 		rows, err := e.sql.QueryContext(e.Context(), e.tablesQuery())
 		e.must(err)

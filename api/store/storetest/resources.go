@@ -28,7 +28,7 @@ var resourceTests = []test{
 		_, err = e.s.CreateResource(e.Context(), store.Resource{Tenant: other.ID, Kind: store.KindTemplate, Name: "Welcome", Doc: []byte("{}")})
 		e.must(err)
 	}},
-	{"a page after the last one seen skips and repeats nobody while rows come and go", func(e *env) {
+	{"a page after the last row seen skips and repeats no row while rows come and go", func(e *env) {
 		t := e.tenant("acme")
 		var made []store.Resource
 		for i := range 6 {

@@ -104,7 +104,7 @@ var idempotencyTests = []test{
 		if c := begin("sent"); c.State != store.ClaimInFlight {
 			e.Errorf("got %+v, want in flight for ever: it may have been sent", c)
 		}
-		e.clock.add(25 * time.Hour) // a key is remembered for a day, and this one for as long as nobody knows
+		e.clock.add(25 * time.Hour) // a key is remembered for a day; this one for as long as its outcome is unknown
 		equal(e, "a day later", begin("sent").State, store.ClaimInFlight)
 	}},
 	{"one of many gets it", func(e *env) {
@@ -134,7 +134,7 @@ var idempotencyTests = []test{
 }
 
 var singleTests = []test{
-	{"blocks follow each other, whoever asks", func(e *env) {
+	{"blocks follow each other, for all processes", func(e *env) {
 		t := e.tenant("acme")
 		other := e.open()
 		var wg sync.WaitGroup

@@ -161,7 +161,7 @@ var webhookTests = []test{
 		e.must(err)
 		h, _, err := e.s.WebhookHealth(e.Context(), t.ID, a.Number)
 		e.must(err)
-		equal(e, "health of one that begins anew", fmt.Sprint(h.Failures, h.Failing.IsZero(), h.NotBefore.IsZero()), "0 true true")
+		equal(e, "health of an endpoint that starts again", fmt.Sprint(h.Failures, h.Failing.IsZero(), h.NotBefore.IsZero()), "0 true true")
 	}},
 	{"what failed since a time is queued again, and the stage is told to read the log (X6)", func(e *env) {
 		t := e.tenant("acme")
@@ -192,7 +192,7 @@ var webhookTests = []test{
 		e.must(err)
 		equal(e, "after it was read", h.Recover.IsZero(), true)
 	}},
-	{"events go a week after they ended, with their endpoint, or when nobody fetches them", func(e *env) {
+	{"events go a week after they ended, with their endpoint, or when the webhook stage does not fetch them", func(e *env) {
 		t := e.tenant("acme")
 		a, gone := e.webhook(t, "a"), e.webhook(t, "gone")
 		e.must(e.s.QueueWebhooks(e.Context(), []schemas.WebhookItem{hookItem(a, "1", "1"), hookItem(a, "2", "2"), hookItem(gone, "1", "1")},

@@ -175,7 +175,7 @@ func TestReadersThatDoNotRead(t *testing.T) {
 	if status, body := get(t, addr, "/large"); status != http.StatusOK || len(body) != size {
 		t.Errorf("got %d and %d bytes, want all %d", status, len(body), size)
 	}
-	eventually(t, "the answers that nobody takes are within the cap", func() bool { return s.conns.buffered.Load() <= most })
+	eventually(t, "answers that clients do not read stay within the cap", func() bool { return s.conns.buffered.Load() <= most })
 	eventually(t, "every reader that does not read is cut off", func() bool { return ended.Load() == readers+1 })
 	if left := s.conns.buffered.Load(); left != 0 {
 		t.Errorf("%d bytes are still counted, want 0", left)

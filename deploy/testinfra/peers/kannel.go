@@ -29,7 +29,7 @@ type GatewayOptions struct {
 	Window int
 }
 
-// freePort finds a port that nobody has. Somebody else may take it before it is used; then the test fails and says so.
+// freePort finds a free port. Another process may take it before it is used; then the test fails and says so.
 func freePort(tb testing.TB) int {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

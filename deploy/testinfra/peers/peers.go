@@ -148,7 +148,7 @@ func start(tb testing.TB, dir string, name string, args ...string) *Process {
 			_, _ = p.log.Write(append(s.Bytes(), '\n'))
 			select {
 			case p.lines <- s.Text():
-			default: // nobody reads them
+			default: // the test reads no lines
 			}
 		}
 	}()

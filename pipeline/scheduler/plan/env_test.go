@@ -241,7 +241,7 @@ func (w *env) checkMoney(number uint64, ch *schemas.Change) {
 	}
 }
 
-// checkCompleted holds that nobody is without an outcome of the last try, or waits.
+// checkCompleted checks that every recipient has an outcome of its last try and none waits.
 func (w *env) checkCompleted(c *fakeCampaign) {
 	for _, s := range w.flying {
 		if s.campaign == c.record.GetNumber() {

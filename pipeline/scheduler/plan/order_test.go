@@ -8,7 +8,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// ambiguousCampaign has ten recipients: 0 to 3 are ambiguous, of whom 3 bounced before; the rest are delivered.
+// ambiguousCampaign has ten recipients: 0 to 3 are ambiguous, and 3 bounced before; the rest are delivered.
 func ambiguousCampaign(t *testing.T) (*script, *fakeCampaign) {
 	t.Helper()
 	tb := newScript(t, 1000)
@@ -57,7 +57,7 @@ func TestResendAmbiguous(t *testing.T) {
 	if recipients(deals) != 3 || deals[0].Try != 2 || deals[0].first != 0 || deals[0].end != 3 {
 		t.Fatalf("dealt %+v, want 0 to 2 at try 2", deals)
 	}
-	// The same order holds for nobody who becomes ambiguous later, also after a takeover.
+	// The order does not cover recipients that become ambiguous later, also after a takeover.
 	tb.says(10001, 0, 2, ambiguousKind, schemas.CodeTimeout, time.Time{})
 	tb.says(10001, 1, 2, deliveredKind, noCode, time.Time{})
 	tb.says(10001, 2, 2, deliveredKind, noCode, time.Time{})
@@ -98,14 +98,14 @@ func TestGiveUpAmbiguous(t *testing.T) {
 	tb.says(10001, 2, 1, deliveredKind, noCode, time.Time{})
 	tb.start()
 	if !c.record.GetSettled() {
-		t.Error("not settled though nobody is ambiguous any more")
+		t.Error("not settled though no recipient is ambiguous any more")
 	}
 	if got, money := tb.model(c); got.never != 2 || got.delivered != 8 || tb.settled[10001] != money {
 		t.Errorf("counts %+v, captured %d; want 2 given up, 8 delivered and %d", got, tb.settled[10001], money)
 	}
 }
 
-// TestNoResendAfterAbort: nothing more is handed over for an aborted campaign, whoever orders it.
+// TestNoResendAfterAbort: nothing more is handed over for an aborted campaign, also by an order.
 func TestNoResendAfterAbort(t *testing.T) {
 	tb, c := ambiguousCampaign(t)
 	tb.set(c, func(r *fanfarev1.Campaign) { r.Stopped = true })

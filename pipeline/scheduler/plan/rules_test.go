@@ -267,7 +267,7 @@ func TestPauseAndResume(t *testing.T) {
 	}
 	for _, d := range again[2:] {
 		if d.Try != 1 {
-			t.Errorf("dealt [%d, %d) at try %d: nobody gave them back", d.first, d.end, d.Try)
+			t.Errorf("dealt [%d, %d) at try %d, but no sender returned them", d.first, d.end, d.Try)
 		}
 	}
 }
@@ -302,7 +302,7 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// TestAbortBeforeFreeze: with no audience there is nobody to cancel.
+// TestAbortBeforeFreeze: with no audience there is no recipient to cancel.
 func TestAbortBeforeFreeze(t *testing.T) {
 	tb := newScript(t, 100)
 	c := tb.addCampaign(10001, testTenant, 0, 5000, smsLeg(3))
@@ -457,7 +457,7 @@ func TestBreaker(t *testing.T) {
 	tb.after(2 * time.Second)
 	probe := tb.deals()
 	if got := recipients(probe); got == 0 || got > 15 {
-		t.Fatalf("dealt %d while nobody knows if the carrier is back, want a hundredth of 1300", got)
+		t.Fatalf("dealt %d while it is unknown if the carrier is back, want a hundredth of 1300", got)
 	}
 	tb.says(10001, probe[0].first, uint32(probe[0].Try), sentKind, noCode, time.Time{})
 	if got := recipients(tb.deals()); got < 1000 {

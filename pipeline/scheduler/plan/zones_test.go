@@ -69,8 +69,8 @@ func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 	return true
 }
 
-// X11: recipients of +1 with many zones, of +39 and of +81 in one campaign: nobody is dealt outside the hours of all
-// zones that the number may be in, also at a retry and after a takeover; everybody is dealt in the end, and the
+// X11: recipients of +1 with many zones, of +39 and of +81 in one campaign: no recipient is dealt outside the hours of
+// all zones that the number may be in, also at a retry and after a takeover; everybody is dealt in the end, and the
 // campaign completes. The clocks of America and Europe change on the way.
 func TestRecipientZones(t *testing.T) {
 	for name, begin := range map[string]time.Time{

@@ -296,7 +296,7 @@ func testNothingKnown(t *testing.T, s analytics.Store) {
 	}
 	members, err := s.Members(t.Context(), "tn_a", "camp_10001", nil)
 	if err != nil || len(members) != 0 {
-		t.Errorf("members of nobody: got %v, %v, want none", members, err)
+		t.Errorf("members without recipients: got %v, %v, want none", members, err)
 	}
 	many, err := s.StatsMany(t.Context(), "tn_a", nil)
 	if err != nil || len(many) != 0 {

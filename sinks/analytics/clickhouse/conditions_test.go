@@ -424,7 +424,7 @@ func TestFeedWaitsOutConditionsOfClickHouse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			most := 2
-			if c.fault.at == atHello { // so that it connects anew
+			if c.fault.at == atHello { // so that it connects again
 				most = 4 // it may succeed between the two faults
 				server.fail(fault{at: atQuery})
 			} else {

@@ -95,7 +95,7 @@ func TestOpenRefuses(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"nonsense":       {DSN: "not a DSN at all ://"},
 		"odd database":   {DSN: "clickhouse://127.0.0.1:1/x", Database: "a`; DROP DATABASE b"},
-		"nobody there":   {DSN: "clickhouse://127.0.0.1:1/x?dial_timeout=200ms"},
+		"no server":      {DSN: "clickhouse://127.0.0.1:1/x?dial_timeout=200ms"},
 		"digit at first": {DSN: "clickhouse://127.0.0.1:1/x", Database: "1a"},
 	} {
 		if s, err := Open(t.Context(), cfg); err == nil {

@@ -243,7 +243,7 @@ func TestStoreAway(t *testing.T) {
 			break
 		}
 		if time.Since(joined) > 10*time.Second {
-			t.Fatal("nobody can join while the store is away")
+			t.Fatal("no member can join while the store is away")
 		}
 	}
 	if at, err := s.AsOf(t.Context()); err != nil || at.After(before) {
@@ -300,7 +300,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	for _, tenant := range []string{"tn_a", "tn_b"} {
 		if stats, err := s.Stats(t.Context(), tenant, stranger.ID); err != nil || len(stats.Counts) != 0 {
-			t.Errorf("nobody's campaign: got %+v, %v, want nothing", stats, err)
+			t.Errorf("a campaign that does not exist: got %+v, %v, want nothing", stats, err)
 		}
 	}
 	if stats, err := s.Stats(t.Context(), "tn_b", campaigns[0].ID); err != nil || len(stats.Counts) != 0 {

@@ -12,7 +12,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Erase takes a person out of the events, and writes the file anew: pages that are free still hold what was in them.
+// Erase removes a person from the events and rewrites the file, because free pages still hold what was in them.
 // Writers wait meanwhile, about a second for each 200 MB.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	s.writing.Lock()
@@ -148,7 +148,7 @@ func (s *Store) numbered(ctx context.Context, c *campaignSets, numbers []string)
 	return out, rows.Err()
 }
 
-// eraseBlock writes the runs of a block anew that have events of the recipients, each as long as it was.
+// eraseBlock rewrites the runs of a block that have events of the recipients. Each run keeps its length.
 func (s *Store) eraseBlock(t *tx, c *campaignSets, block uint32, seqs *roaring.Bitmap) error {
 	type run struct {
 		id     int64

@@ -131,7 +131,7 @@ func (m *model) Send(ctx context.Context, batch []carrier.Outbound, done func(in
 			if again = again && (m.doubt == carrier.DoubtKeyHeader || m.doubt == carrier.DoubtNaturalID); again {
 				ref = had
 			}
-			if m.bug == "answers a repeated key anew" {
+			if m.bug == "answers a repeated key as a new message" {
 				ref = strconv.Itoa(m.refs)
 			}
 			if !again || m.bug == "takes a repeated key again" {
@@ -258,8 +258,8 @@ func (m *model) Receipts(ctx context.Context, emit func([]carrier.Receipt) error
 		}
 		m.mu.Unlock()
 		if n > 0 {
-			if m.bug == "receipts of nobody" {
-				list[0].Ref = "nobody's"
+			if m.bug == "receipts of no message" {
+				list[0].Ref = "unknown"
 			}
 			if m.bug == "receipts without a key" {
 				list[0].Key = carrier.Key{}
@@ -335,13 +335,13 @@ func TestSuiteCatches(t *testing.T) {
 		{"always ready", "health", 0},
 		{"acknowledges first", "receipts come until they are taken", 0},
 		{"acknowledges never", "receipts come until they are taken", 0},
-		{"receipts of nobody", "receipts come until they are taken", 0},
+		{"receipts of no message", "receipts come until they are taken", 0},
 		{"receipts without a key", "receipts come until they are taken", 0},
 		{"ends in an error", "receipts come until they are taken", 0},
 		{"acknowledges first", "receipts go to the next consumer", 0},
 		{"remembers keys for no time", "a repeated key makes no second message", key},
 		{"takes a repeated key again", "a repeated key makes no second message", key},
-		{"answers a repeated key anew", "a repeated key makes no second message", key},
+		{"answers a repeated key as a new message", "a repeated key makes no second message", key},
 		{"takes a repeated key again", "a repeated key whose first was not answered makes no second message", key},
 		{"denies what it has", "the carrier knows what it has", ask},
 		{"claims what it has not", "the carrier knows what it has", ask},

@@ -120,7 +120,7 @@ var statuses = map[string]schemas.ReceiptStatus{
 	"failed": schemas.ReceiptStatusFailed, "unknown": schemas.ReceiptStatusUnknown,
 }
 
-// Answer returns what an answer with that code means; ok is false when nobody has said.
+// Answer returns what an answer with that code means; ok is false when the table has no line for the code.
 func (t *Table) Answer(code string) (a Answer, ok bool) {
 	a, ok = t.answers[normal(code)]
 	return a, ok
@@ -147,7 +147,7 @@ func (t *Table) HTTP(status int, word string) Answer {
 	}
 }
 
-// Wait returns how long to wait after an answer with that code; 0: nobody has said.
+// Wait returns how long to wait after an answer with that code; 0: the table does not say.
 func (t *Table) Wait(code string) time.Duration { return t.waits[normal(code)] }
 
 // Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the

@@ -75,7 +75,7 @@ func TestReceipt(t *testing.T) {
 		}
 	}
 	if status, _, ok := table.Receipt("PERHAPS", ""); ok {
-		t.Errorf("a state that nobody knows: got %v", status)
+		t.Errorf("an unknown state: got %v", status)
 	}
 }
 

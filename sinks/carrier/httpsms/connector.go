@@ -265,8 +265,8 @@ func (s *account) result(entries []any, key carrier.Key) carrier.Result {
 	return out
 }
 
-// refusedEntry is what a code in an answer of 2xx means. When a part before it was taken nobody knows what becomes of
-// the whole.
+// refusedEntry is what a code in an answer of 2xx means. When the provider took a part before it, the outcome of the
+// whole message is unknown.
 func (s *account) refusedEntry(code string, partly bool) carrier.Result {
 	out := carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeNotSentOther, Code: code}
 	if a, ok := s.codes.Answer(code); ok {

@@ -10,7 +10,7 @@
 //	a message is expired or withdrawn           retryable, code `deadline`; tested when the request is about to be written
 //	no connection                               retryable, code `not connected`
 //	the answer takes the message                accepted, with the provider's id, or ours where it gives none
-//	the answer refuses it                       what the spec's codes say; a code that nobody has named is rejected
+//	the answer refuses it                       what the spec's codes say; a code that the spec lacks is rejected
 //	401, 402, 403, 404, 405, 407, redirects     retryable: the account or the configuration is wrong, not the message
 //	408, 425, 429                               throttled, or retryable: not taken
 //	other 4xx                                   rejected, or what the spec says of the code in the answer

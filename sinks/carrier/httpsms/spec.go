@@ -11,7 +11,7 @@ import (
 
 // Spec is what a provider wants, as data. The texts in it may have placeholders; see the package comment.
 type Spec struct {
-	// Note says where the facts are from, and which of them nobody has tried.
+	// Note says where the facts are from, and which of them were never tried.
 	Note string `json:"note,omitempty"`
 	// Values are the names that an account gives, such as its key, and what each is, for people. A name that ends in ?
 	// may be left out.

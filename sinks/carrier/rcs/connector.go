@@ -84,8 +84,8 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	})
 }
 
-// without are the recipients of a batch who are known to have no RCS. It asks when it does not know; nobody, when there
-// is no answer.
+// without returns the recipients of a batch that are known to have no RCS. It asks the platform about those it does not
+// know. Without an answer it returns none.
 func (c *Connector) without(ctx context.Context, batch []carrier.Outbound) map[string]bool {
 	if !c.cfg.Capabilities {
 		return nil

@@ -21,8 +21,8 @@
 // # Who has RCS
 //
 // With Config.Capabilities the connector asks about the recipients of a batch in one request (users:batchGet) before it
-// hands them over, and remembers the answer. Whoever has no RCS is unsupported without a hand-over. An answer that does
-// not come decides nothing: the message is handed over, and 404 tells.
+// hands them over, and remembers the answer. A recipient without RCS is unsupported without a hand-over. Without an
+// answer the message is handed over, and a 404 says that the recipient has no RCS.
 //
 // # Time
 //

@@ -322,7 +322,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestTokens: a token that the platform refuses is fetched anew, one that does not come leaves nothing handed over, and
+// TestTokens: a token that the platform refuses is fetched again; without a token nothing is handed over, and
 // a wrong key gets none.
 func TestTokens(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{})
@@ -366,7 +366,7 @@ func TestTokens(t *testing.T) {
 }
 
 // TestCapabilities: who has no RCS is told so after one question for the whole batch, and none while the answer is
-// remembered; a question that fails keeps nobody from his message.
+// remembered; a failed question does not keep a recipient from the message.
 func TestCapabilities(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{Unreachable: 0.4})
 	cfg := config(t, p.url)
@@ -423,7 +423,7 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestRevoke: a message is taken back, or it is too late, or nobody knows.
+// TestRevoke: a message is taken back, or it is too late, or the outcome is unknown.
 func TestRevoke(t *testing.T) {
 	s := startStub(t)
 	c := open(t, config(t, s.URL))
@@ -510,7 +510,7 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// TestHandshake: the secret comes back to whoever knows our token.
+// TestHandshake: the secret comes back to a caller that knows our token.
 func TestHandshake(t *testing.T) {
 	c := open(t, config(t, "http://127.0.0.1:1"))
 	for body, want := range map[string]string{

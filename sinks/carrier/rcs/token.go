@@ -15,7 +15,7 @@ import (
 const scope = "https://www.googleapis.com/auth/rcsbusinessmessaging"
 
 // tokens gives access tokens. They are fetched when they are needed, kept until shortly before they end, and fetched
-// anew when the platform refuses one. After a failure it waits before it asks again: otherwise each message would.
+// again when the platform refuses one. After a failure it waits before it asks again: otherwise each message would.
 type tokens struct {
 	cfg  *jwt.Config
 	http *http.Client

@@ -31,7 +31,7 @@ func TestHandsets(t *testing.T) {
 		if r.Header.Get("X-Forwarded-For") == "" {
 			t.Error("a phone has no address")
 		}
-		http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound) // nobody follows it
+		http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound) // a client must not follow it
 	}))
 	defer edge.Close()
 	path := truthPath(t)

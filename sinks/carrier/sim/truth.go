@@ -295,8 +295,8 @@ func StillOwed(path string) (int, error) {
 	return n, err
 }
 
-// OwedTo calls each with the submissions of a campaign in a truth file, and returns the recipients of whom a receipt is
-// not acknowledged yet. An error of each ends it.
+// OwedTo calls each with every submission of a campaign in a truth file, and returns the recipients with a receipt that
+// is not acknowledged yet. It stops at the first error of each.
 func OwedTo(path string, campaign uint64, each func(*Entry) error) (*roaring.Bitmap, error) {
 	acked, watermark, err := readAcked(ackedPath(path))
 	if err != nil {

@@ -10,9 +10,10 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// arrival is a deliver_sm or data_sm, or a receipt of our own making, on its way to whoever takes it.
+// arrival is a deliver_sm or data_sm, or a receipt that the connector made itself, on its way to the caller of Receipts
+// or Inbound.
 type arrival struct {
-	session *session // nil: nobody waits for an answer
+	session *session // nil: no session waits for an answer
 	header  pdu.Header
 	body    string
 	at      time.Time
@@ -127,7 +128,7 @@ func (c *Connector) openBox(b *box) bool {
 	return true
 }
 
-// closeBox sends back what nobody will take.
+// closeBox refuses what was not taken, so that the message centre sends it again.
 func (c *Connector) closeBox(b *box) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,8 +162,8 @@ func (c *Connector) next(ctx context.Context, b *box, wake <-chan time.Time) (ar
 	}
 }
 
-// answer answers the message centre. After an error our own receipts wait for the next emit: nobody would send them
-// again.
+// answer answers the message centre. After an error the receipts that the connector made itself wait for the next emit,
+// because the message centre would not send them again.
 func (c *Connector) answer(arrived []arrival, err error) {
 	status := pdu.OK
 	if err != nil {

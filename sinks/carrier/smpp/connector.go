@@ -49,7 +49,7 @@ type Connector struct {
 	lastErr    error
 	receipts   box
 	messages   box
-	late       uint64 // answers that came when nobody waited any more
+	late       uint64 // answers that came after their hand-over had ended
 	lateRefs   keysByRef
 }
 
@@ -60,7 +60,7 @@ var (
 )
 
 // Dial binds once and returns the connector, or the reason why the message centre cannot be reached or refuses: a
-// [*BindError]. All other sessions are bound while it works. Whoever dials must call Drain.
+// [*BindError]. All other sessions are bound while it works. The caller must call Drain.
 func Dial(ctx context.Context, cfg Config, deps Deps) (*Connector, error) {
 	s, err := cfg.resolve()
 	if err != nil {

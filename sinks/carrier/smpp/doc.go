@@ -31,8 +31,8 @@
 // answered with ESME_RX_T_APPN, and the message centre sends it again. Package dlr reads it. Ids are unique only per
 // session at some message centres: the number of the recipient comes with each receipt and keeps them apart.
 //
-// What recipients write comes from [Connector.Inbound], its parts joined. While nobody calls it, it is refused with
-// ESME_RX_T_APPN and stays with the message centre.
+// What recipients write comes from [Connector.Inbound], its parts joined. While Inbound is not being called, the
+// connector refuses such messages with ESME_RX_T_APPN, and they stay with the message centre.
 //
 // # Sessions
 //

@@ -47,8 +47,8 @@ func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.addOwn(p, p.part, parts, status, r)
 }
 
-// keysByRef are the submission ids of the newest hand-overs whose answer was late: nobody else knows them by the
-// message centre's id.
+// keysByRef are the submission ids of the newest hand-overs whose answer was late. No index has them by the message
+// centre's id.
 type keysByRef struct {
 	list  map[string]carrier.Key
 	order []string

@@ -117,8 +117,8 @@ func (s *session) answered(d *completions, a *answer, now time.Time) {
 	}
 }
 
-// refusal is what an answer with that status means. One that nobody has named refuses for good: whoever answers has not
-// taken it.
+// refusal is what an answer with that status means. A status that the account's table lacks refuses for good, because
+// the message centre answered without taking the message.
 func (c *Connector) refusal(status pdu.Status) partResult {
 	r := partResult{outcome: carrier.Rejected, sub: schemas.CodeNotSentOther, code: status.String()}
 	if a, ok := c.cfg.codes.Answer(r.code); ok {

@@ -265,7 +265,7 @@ func TestNoAnswer(t *testing.T) {
 		if got := <-rec; got.Key != refused.Key || got.Status != schemas.ReceiptStatusFailed || got.Sub != schemas.CodeInvalidNumber {
 			t.Errorf("late refusal: got %+v, want failed with our id", got)
 		}
-		// Its receipt is known by our id too: nobody else knows the message centre's.
+		// Its receipt has our id too, because no index has the message centre's.
 		s.deliver(9, pdu.Message{ESMClass: pdu.ESMReceipt, Short: "id:a1 stat:DELIVRD err:000", Source: pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}})
 		if got := <-rec; got.Key != taken.Key || got.Status != schemas.ReceiptStatusDelivered {
 			t.Errorf("its receipt: got %+v, want delivered with our id", got)

@@ -291,7 +291,7 @@ func TestInbound(t *testing.T) {
 			}
 		}
 		s.deliver(1, text(0, "STOP"))
-		want("nobody takes it", 1, pdu.TemporaryAppError)
+		want("no caller of Inbound", 1, pdu.TemporaryAppError)
 
 		got := make(chan carrier.Inbound, 10)
 		refuse := true
@@ -381,7 +381,7 @@ func TestReceiptsAreKept(t *testing.T) {
 		}
 		s.deliver(2, dlr)
 		if h, _ := s.expect(pdu.DeliverSMResp); h.Status != pdu.TemporaryAppError {
-			t.Errorf("nobody takes any more: got %v, want to have it again", h.Status)
+			t.Errorf("after the caller of Inbound has gone: got %v, want to have it again", h.Status)
 		}
 	})
 }

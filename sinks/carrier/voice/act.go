@@ -104,7 +104,7 @@ func (c *Connector) variable(ctx context.Context, id, name string) (string, erro
 	return doc.Value, nil
 }
 
-// examine finds out how far a call is that nobody has listened to, and goes on with it.
+// examine asks Asterisk for the state of a call whose events this process has missed, and continues the call.
 func (c *Connector) examine(ctx context.Context, k *call) error {
 	// First the events, then the state: nothing may fall between the two.
 	if err := c.follow(ctx, k.id); err != nil {
@@ -264,8 +264,8 @@ func (c *Connector) checkPlayed(ctx context.Context, k *call) error {
 	return nil
 }
 
-// finish says how a call went: first to Asterisk, for whoever finds the call when this process is no more, and then in
-// a receipt. The call is kept up until the receipt is durable, unless a queue takes it.
+// finish says how a call went: first to Asterisk, for the process that finds the call if this one dies, and then in a
+// receipt. The call is kept up until the receipt is durable, unless a queue takes it.
 func (c *Connector) finish(ctx context.Context, k *call) error {
 	c.mu.Lock()
 	how := k.said

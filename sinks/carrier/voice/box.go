@@ -15,7 +15,7 @@ type said struct {
 	then    func() // may be nil
 }
 
-// Bounds of the receipts that wait. A connector whose receipts nobody takes makes no more calls at mostWaiting.
+// Bounds of the receipts that wait. A connector with mostWaiting receipts that were not taken makes no more calls.
 const (
 	mostWaiting = 10_000
 	mostTaken   = 1000

@@ -55,7 +55,7 @@ type stage uint8
 
 const (
 	ringing   stage = iota
-	unsure          // it was found, or nobody listened for a time: it is to be examined
+	unsure          // the call was found, or its events were missed for a time: it is to be examined
 	detecting       // AMD() runs in the dialplan
 	talking         // the message is to be played, or is
 	finished        // the message is over
@@ -69,7 +69,7 @@ const (
 	examine
 	detect
 	play
-	unheardOf // see whether the message could not be played, or nobody hears it any more
+	unheardOf // see whether the message could not be played, or no caller hears it any more
 	finish
 	hangUp
 	queue
@@ -201,7 +201,7 @@ func (c *Connector) howEnded(k *call, e *event) string {
 	case k.stage == detecting:
 		return wordAbandoned
 	case k.stage == unsure && e.Channel.up(), k.stage == ringing && e.Channel.up():
-		return wordMissed // it was answered, and nobody here knows by whom
+		return wordMissed // it was answered, and this process does not know by whom
 	}
 	return causePrefix + strconv.Itoa(e.Cause)
 }

@@ -65,7 +65,7 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
-// Reach says whether Asterisk answers and takes the password, and takes the events away from nobody.
+// Reach says whether Asterisk answers and takes the password, and does not take the events away from another process.
 func TestReach(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, ari.Config{})
 	running := open(t, p.config())
@@ -83,16 +83,16 @@ func TestReach(t *testing.T) {
 	if err := open(t, wrong).Reach(t.Context()); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("got %v, want 401", err)
 	}
-	nobody := p.config()
-	nobody.BaseURL = "http://127.0.0.1:1/ari"
-	c := open(t, nobody)
+	closed := p.config()
+	closed.BaseURL = "http://127.0.0.1:1/ari"
+	c := open(t, closed)
 	if err := c.Reach(context.Background()); err == nil {
-		t.Error("nobody there: got no error")
+		t.Error("no server: got no error")
 	}
 	if r := hand(t, c, calls(t, 1, 1, audio)[0]); r.Outcome != carrier.Retryable || r.Code != "not connected" {
-		t.Errorf("nobody there: got %+v, want retryable", r)
+		t.Errorf("no server: got %+v, want retryable", r)
 	}
 	if c.Health().Ready || c.Health().LastError == nil {
-		t.Errorf("nobody there: got %+v, want not ready, and why", c.Health())
+		t.Errorf("no server: got %+v, want not ready, and why", c.Health())
 	}
 }

@@ -303,7 +303,7 @@ func (c *Connector) doubt(k *call, r carrier.Result) carrier.Result {
 func (c *Connector) waited(k *call) {
 	k.posting, k.since = false, time.Now()
 	if k.session != c.connects && c.ready && c.calls[k.id] == k {
-		c.again(k) // nobody listened for a time
+		c.again(k) // its events were missed for a time
 	}
 }
 
@@ -377,7 +377,7 @@ func (a *account) ringFor(o *carrier.Outbound, now time.Time) time.Duration {
 	return max(ring, time.Second)
 }
 
-// Drain implements [carrier.Connector]. Calls that live go on; whoever opens the account next follows them.
+// Drain implements [carrier.Connector]. Calls that live go on; the next process that opens the account follows them.
 func (c *Connector) Drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
@@ -422,7 +422,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// Reach asks for the applications, which shows that the user is taken. It takes the events away from nobody.
+// Reach asks for the applications, which shows that the user is taken. It does not take the events away from another
+// process.
 func (c *Connector) Reach(ctx context.Context) error {
 	a, err := c.ask(ctx, http.MethodGet, "applications", nil, nil)
 	if err != nil {

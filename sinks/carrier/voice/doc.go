@@ -40,14 +40,15 @@
 //
 // # Places and crashes
 //
-// A call holds its place until its end: ChannelDestroyed, or GET /channels lists it no longer. Whoever connects lists
-// the calls first and counts those whose id begins with the name of the application, so that there are never more than
-// MaxConcurrent after a crash either. It follows these calls: what is to happen in a call goes with it, as variables of
-// the channel. A hand-over that may have become a call holds a place for 5 s, and then until a list does not show it.
+// A call holds its place until its end: ChannelDestroyed, or GET /channels lists it no longer. A connector that
+// connects lists the calls first and counts those whose id begins with the name of the application, so that there are
+// never more than MaxConcurrent after a crash either. It follows these calls: what is to happen in a call goes with it,
+// as variables of the channel. A hand-over that may have become a call holds a place for 5 s, and then until a list
+// does not show it.
 //
 // Asterisk keeps no event. Therefore a call whose message is over is kept up until its receipt is durable (at most
 // Config.Hold), and the channel has a variable that says how it went: a process that is killed before the receipt is
-// durable loses nothing, the next one finds the call. A call that ends while nobody listens is `missed` when this
+// durable loses nothing, the next one finds the call. A call that ends while no process listens is `missed` when this
 // process made it, and has no receipt when the process that made it is gone; both leave the message awaiting, and
 // neither is a guess. Asterisk hangs up a call that is answered in that time. So a restart costs the calls that are
 // answered, or end unanswered, until the next process listens.
@@ -83,7 +84,8 @@
 //	exten => _[A-Za-z0-9]!,1,Queue(${EXTEN})
 //	 same => n,Hangup()
 //
-// WaitForSilence waits for the beep's end. A call that nobody hangs up is Asterisk's to end: set a limit on the trunk.
+// WaitForSilence waits for the beep's end. When neither side hangs up, Asterisk must end the call: set a limit on the
+// trunk.
 //
 // Package ari is the other end, for the simulator and tests. It was not tried on an Asterisk: none can be installed
 // where this was built.

@@ -38,7 +38,7 @@ func FuzzedEvent(raw []byte) (kind, id string, err error) {
 	return e.Type, e.channelID(), nil
 }
 
-// fuzzed is a connector that follows a call, and asks nobody.
+// fuzzed is a connector that follows a call without asking Asterisk.
 func fuzzed() *Connector {
 	c, err := New(Config{BaseURL: "http://127.0.0.1:1/ari", Username: "u", Password: "p", Endpoint: "PJSIP/{number}@x", MaxConcurrent: 1}, Deps{})
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// plan is what is to happen in a call. It goes with the call, as a variable of its channel, so that whoever finds the
-// call later can go on.
+// plan is what is to happen in a call. It goes with the call, as a variable of its channel, so that a process that
+// finds the call later can continue it.
 type plan struct {
 	To      string `json:"to,omitempty"`
 	Media   string `json:"media,omitempty"`

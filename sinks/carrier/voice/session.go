@@ -31,8 +31,8 @@ const (
 	doubtSettles = 5 * time.Second
 	// replacedFor is how long an application is left to the process that has taken it over, while it has it.
 	replacedFor = 30 * time.Second
-	// strangerFor is after how long a receipt says that a call lives that was found: whoever made it may not know that
-	// it was made. The end of a short call says it, too.
+	// strangerFor is how long after a call was found a receipt says that it lives, because the process that made the
+	// call may not know that it was made. The end of a short call says it, too.
 	strangerFor = 10 * time.Second
 	// alive is how long a connection may be silent to a ping.
 	alive = 10 * time.Second
@@ -240,7 +240,7 @@ func (c *Connector) follow(ctx context.Context, id string) error {
 }
 
 // reconcile compares the calls with those that Asterisk lists. Those that are not known count from now on; those that
-// are not listed any more are over. first: nobody has listened before. missing: some are not listed that may be over,
+// are not listed any more are over. first: no list was read before. missing: some are not listed that may be over,
 // which the next list shows.
 func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, err error) {
 	asked := time.Now()
@@ -304,7 +304,7 @@ func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, er
 	return missing, nil
 }
 
-// unheard is the word for a call whose end nobody heard: how it went, when that was known before.
+// unheard is the word for a call whose end was missed: how it went, if that was known before.
 func unheard(k *call) string {
 	if k.said != "" {
 		return k.said
@@ -312,7 +312,7 @@ func unheard(k *call) string {
 	return wordMissed
 }
 
-// again examines a call that nobody has listened to for a time. The caller holds the lock.
+// again examines a call whose events were missed for a time. The caller holds the lock.
 func (c *Connector) again(k *call) {
 	if k.stage == finished {
 		if !k.told {

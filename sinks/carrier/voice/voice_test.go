@@ -151,7 +151,7 @@ func TestContract(t *testing.T) {
 		peer := startPeer(t, profile, ari.Config{Play: 5 * time.Millisecond})
 		cfg := peer.config()
 		cfg.MaxConcurrent = p.Window
-		if !p.Receipts { // nobody takes them, so no call is held for one
+		if !p.Receipts { // no receipts are taken, so no call is held for one
 			cfg.Hold = settings.Duration(10 * time.Millisecond)
 		}
 		return carriertest.Subject{
@@ -287,7 +287,7 @@ func TestDispositions(t *testing.T) {
 		"a person, detected":                  {answered, ari.Config{}, amd("hangup"), "", schemas.ReceiptStatusDelivered, "human", schemas.CodeAnswered},
 		"a machine, hung up":                  {answered, ari.Config{Machines: 1}, amd("hangup"), "", schemas.ReceiptStatusFailed, "machine", schemas.CodeUndeliveredOther},
 		"a machine, voicemail":                {answered, ari.Config{Machines: 1}, amd("voicemail"), "", schemas.ReceiptStatusDelivered, "voicemail", schemas.CodeVoicemailLeft},
-		"a machine that nobody looks for":     {answered, ari.Config{Machines: 1}, audio, "", schemas.ReceiptStatusDelivered, "human", schemas.CodeAnswered},
+		"a machine without detection":         {answered, ari.Config{Machines: 1}, audio, "", schemas.ReceiptStatusDelivered, "human", schemas.CodeAnswered},
 		"unsure is a person":                  {answered, ari.Config{Unsure: 1}, amd("hangup"), "", schemas.ReceiptStatusDelivered, "human", schemas.CodeAnswered},
 		"unsure is a machine, when said":      {answered, ari.Config{Unsure: 1}, amd("hangup"), "machine", schemas.ReceiptStatusFailed, "machine", schemas.CodeUndeliveredOther},
 		"the message cannot be played":        {answered, ari.Config{}, carrier.Call{Media: "https://cdn.example.org/missing.wav"}, "", schemas.ReceiptStatusFailed, "unplayed", schemas.CodeUndeliveredOther},

@@ -15,7 +15,7 @@
 //	  not on WhatsApp (131026)                  unsupported: the next channel of the chain is tried at once
 //	  template missing, paused, not matching    rejected, and the next channel is tried where the campaign has one
 //	  the account: token, payment, policy       retryable: nothing is wrong with the message. The breaker of the route opens
-//	an error of 4xx with a code that nobody knows   rejected
+//	an error of 4xx with an unknown code            rejected
 //	5xx, no answer, a broken connection         unknown, unless codes.csv says that WhatsApp takes nothing then
 //
 // # Webhooks

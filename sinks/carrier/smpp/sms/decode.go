@@ -68,7 +68,7 @@ func kindOf(coding byte, alphabet Alphabet) form {
 	}
 	group := coding >> 4
 	switch {
-	case group < 1: // the other alphabets of the table, such as JIS and Cyrillic: nobody here can read them
+	case group < 1: // the other alphabets of the table, such as JIS and Cyrillic: this package does not decode them
 		return octetsForm
 	case group < 8:
 		switch coding >> 2 & 3 {

@@ -127,7 +127,7 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 }
 
-// TestPackedEnd: a packed text that leaves seven bits over does not end with an @ that nobody wrote.
+// TestPackedEnd: a packed text that leaves seven bits over does not end with an @ that the text lacks.
 func TestPackedEnd(t *testing.T) {
 	e := sms.NewEncoder(sms.Options{Alphabet: sms.GSM7Packed})
 	parts, err := e.Encode("1234567", schemas.EncodingGSM7, 1)
@@ -156,7 +156,7 @@ func TestDecode(t *testing.T) {
 		{name: "a class of message, octets", coding: 0xF5, octets: "\x00\xff", want: "\x00ÿ", binary: true},
 		{name: "message waiting, UCS-2", coding: 0xE0, octets: "\x00a", want: "a"},
 		{name: "binary", coding: 4, octets: "\xff", want: "ÿ", binary: true},
-		{name: "an alphabet that nobody here reads", coding: 6, octets: "\xc1", want: "Á", binary: true},
+		{name: "an alphabet that this package does not decode", coding: 6, octets: "\xc1", want: "Á", binary: true},
 		{name: "8 bit reference", udhi: true, octets: "\x05\x00\x03\x07\x02\x01hi", want: "hi", concat: sms.Concat{Ref: 7, Number: 1, Total: 2}},
 		{name: "16 bit reference after a port", udhi: true, octets: "\x0c\x05\x04\x15\x8a\x00\x00\x08\x04\x01\x07\x03\x02hi", want: "hi", concat: sms.Concat{Ref: 263, Number: 2, Total: 3}},
 		{name: "part 3 of 2", udhi: true, octets: "\x05\x00\x03\x07\x02\x03hi", want: "hi"},

@@ -21,8 +21,8 @@ var states = map[schemas.ReceiptStatus]struct {
 	schemas.ReceiptStatusUnknown:   {pdu.StateUnknown, "UNKNOWN"},
 }
 
-// receipts appends the messages that a receipt makes: one for each unit that it is about, none when nobody wants it:
-// the client asked for none, or SMPP has no word for it.
+// receipts appends the messages that a receipt makes: one for each unit that it is about, or none when the client asked
+// for none or SMPP has no word for it.
 func (a *account) receipts(to []pdu.Message, r *carrier.Receipt) []pdu.Message {
 	n, err := strconv.ParseUint(r.Ref, 10, 64)
 	if _, known := states[r.Status]; !known || err != nil {

@@ -23,7 +23,7 @@ type channel struct {
 	name         string
 	created      time.Time
 	context      string // of the dialplan
-	shown        bool   // it is known to have been taken; until then nobody sees it
+	shown        bool   // the call was accepted; until then no event goes out and GET /channels does not list it
 	stasis       bool
 	followed     bool
 	machine      bool
@@ -35,7 +35,7 @@ type playback struct {
 	channel   *channel
 }
 
-// silently takes a channel away, and nobody hears of it. The caller holds the lock.
+// silently removes a channel without an event. The caller holds the lock.
 func (s *Server) silently(c *channel) {
 	if s.channels[c.id] == c {
 		delete(s.channels, c.id)
