@@ -58,8 +58,9 @@ lint: ## run vet, golangci-lint and buf
 fmt: ## format all Go files
 	$(TOOL) golangci-lint fmt ./...
 
+# A recipe is one shell (.ONESHELL): without the subshell of buf, go generate would see the packages of schemas only.
 gen: ## generate code and files
-	cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate
+	(cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate)
 	$(GO) generate ./...
 
 deploy-check: ## check the files for Docker, Kubernetes, Prometheus and systemd

@@ -66,7 +66,7 @@ func run(dir string, files []string, show bool) error {
 	}
 	var errs []error
 	if _, err := render(c, version, map[string]any{}); err == nil {
-		errs = append(errs, errors.New("the chart renders without any values, so it does not tell the operator which values are missing"))
+		errs = append(errs, errors.New("the chart renders without any values: nobody would be told what is missing"))
 	}
 	for _, file := range files {
 		values, err := chartutil.ReadValuesFile(file)

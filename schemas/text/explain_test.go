@@ -39,9 +39,8 @@ func ExampleExplain() {
 	c, _ = text.Explain(strings.Repeat("x", 159) + "€")
 	fmt.Println(c)
 	// Output:
-	// 'ë' (U+00EB) (character 8) is not in GSM-7: the text is sent as UCS-2 and takes 2 segments; without it it would
-	// be GSM-7 and take 1 segment. '€' (U+20AC) (character 160) takes two places in GSM-7: the text takes 2 segments;
-	// without it it would take 1 segment.
+	// 'ë' (U+00EB) (character 8) is not in GSM-7: the text is sent as UCS-2 and takes 2 segments; without it it would be GSM-7 and take 1 segment.
+	// '€' (U+20AC) (character 160) takes two places in GSM-7: the text takes 2 segments; without it it would take 1 segment.
 }
 
 // C14: what one character costs is told: which, where, and how much.

@@ -43,8 +43,10 @@ func ExampleParse() {
 	_, err = text.Parse("Ciao {{first_name|upper}}")
 	fmt.Println(err)
 	// Output:
-	// first_name code Ciao Zoë, il codice è {{x}}. <nil> merge field: "{{first_name|upper}}" at character 6: a name
-	// does not hold '|': write the header of a column, as in {{first_name}}
+	// first_name
+	// code
+	// Ciao Zoë, il codice è {{x}}. <nil>
+	// merge field: "{{first_name|upper}}" at character 6: a name does not hold '|': write the header of a column, as in {{first_name}}
 }
 
 func TestParse(t *testing.T) {

@@ -15,7 +15,7 @@ UPDATE imports SET cancel = TRUE, state = CASE WHEN upload <> '' AND owner = '' 
 WHERE tenant = ?2 AND id = ?3 AND finished_ms = 0
 `
 
-// Ends an import at once when nobody runs it, else has its process end it.
+// Ends an import at once when no process runs it, else has its process end it.
 func (q *Queries) CancelImport(ctx context.Context, now int64, tenant string, iD string) (int64, error) {
 	result, err := q.db.ExecContext(ctx, cancelImport, now, tenant, iD)
 	if err != nil {
@@ -31,7 +31,7 @@ WHERE id = (SELECT i.id FROM imports i WHERE i.upload <> '' AND i.finished_ms = 
 RETURNING id, tenant, list, source, state, error, rows_read, total, imported, updated, unchanged, duplicates, invalid, unreachable, rejected, started_ms, seen_ms, finished_ms, upload, owner, claims, options, cancel, opted_out, bytes, bytes_read
 `
 
-// Gives the import that has waited longest to a process: one that nobody runs, or whose process has been silent.
+// Gives the import that has waited longest to a process: one that no process runs, or whose process has been silent.
 func (q *Queries) ClaimImport(ctx context.Context, owner string, now int64, silent int64) (Import, error) {
 	row := q.db.QueryRowContext(ctx, claimImport, owner, now, silent)
 	var i Import
@@ -203,7 +203,7 @@ const goneUploads = `-- name: GoneUploads :many
 SELECT uploads.id FROM uploads WHERE uploads.seen_ms < ?1 AND NOT EXISTS (SELECT 1 FROM imports i WHERE i.upload = uploads.id AND i.finished_ms = 0) LIMIT 100
 `
 
-// Uploads that nobody imports any more.
+// Uploads that no import uses any more.
 func (q *Queries) GoneUploads(ctx context.Context, before int64) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, goneUploads, before)
 	if err != nil {

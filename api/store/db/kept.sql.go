@@ -70,7 +70,7 @@ type CampaignKeyRow struct {
 	CreatedMs   int64
 }
 
-// What campaign_counts counts a campaign under, before it is written anew.
+// What campaign_counts counts a campaign under, before the campaign is updated.
 func (q *Queries) CampaignKey(ctx context.Context, tenant string, number int64) (CampaignKeyRow, error) {
 	row := q.db.QueryRowContext(ctx, campaignKey, tenant, number)
 	var i CampaignKeyRow
