@@ -32,6 +32,7 @@ type console struct {
 	batches string
 	list    string
 	hook    string
+	known   string // a contact with a history
 }
 
 // findings are what the doctor says in these tests.
@@ -97,6 +98,7 @@ func newConsole(t *testing.T) *console {
 	w.happened(w.tenant.ID, c.running, 0, 3_900, schemas.KindDelivered, schemas.CodeDelivered)
 	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
+	c.known = w.known(c.running, 3950)
 	stop := w.runJobs(w.server)
 	w.call("GET", "/api/campaigns/"+c.running+"/audit?wait=30", "").want(200)
 	stop() // the clock stands still, so this audit is the one that is shown
@@ -148,6 +150,8 @@ func (c *console) screens() [][2]string {
 		{"list", "/lists/" + c.list},
 		{"contacts", "/contacts"},
 		{"contact-new", "/contacts/new"},
+		{"contact", "/contacts/" + c.known},
+		{"contact-history", "/contacts/" + c.known + "/history"},
 		{"suppressions", "/suppressions"},
 		{"templates", "/templates"},
 		{"template-new", "/templates/new"},

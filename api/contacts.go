@@ -222,6 +222,11 @@ func (s *server) registerContacts() {
 		scope: store.ScopeRead, errors: []int{404}, tag: contactTag,
 	}, s.getContact)
 	register(s, operation{
+		id: "getContactHistory", method: http.MethodGet, path: "/api/contacts/{id}/history", summary: "Get what was sent to a contact, and its opt-outs",
+		scope: store.ScopeRead, errors: []int{404, 422}, tag: contactTag,
+		describe: "Messages of campaigns and single sends to the contact's number, newest first, also those from before the number was a contact, and every change of its opt-outs.",
+	}, s.contactHistory)
+	register(s, operation{
 		id: "updateContact", method: http.MethodPut, path: "/api/contacts/{id}", summary: "Change a contact",
 		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, tag: contactTag,
 	}, s.updateContact)

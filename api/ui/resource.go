@@ -260,7 +260,7 @@ var resourceScreens = []*resourceScreen{
 		Fields:  []field{{Name: "name", Required: true}, {Name: "isTest", As: "check"}},
 	},
 	{
-		Key: "contacts", API: "/api/contacts", Section: "contacts", Read: "read", Write: "contacts", Drop: "resource.delete",
+		Key: "contacts", API: "/api/contacts", Section: "contacts", Read: "read", Write: "contacts", Drop: "resource.delete", Pages: []string{"history"},
 		Columns: []column{{"phoneNumber", "code"}, {"firstName", ""}, {"lastName", ""}, {"email", ""}, {"country", ""}, {"valid", "tick"}, {"createdAt", "time"}},
 		Fields: []field{
 			{Name: "phoneNumber", Required: true}, {Name: "firstName"}, {Name: "lastName"}, {Name: "email"}, {Name: "attributes", As: "pairs"}, {Name: "listIds", As: "words", New: true},

@@ -289,13 +289,22 @@ func (m *Model) FindRecipient(tenant, campaign, to string) []uint32 {
 
 // ByCustomerRef finds messages by the client's reference.
 func (m *Model) ByCustomerRef(tenant, ref string, since time.Time) []analytics.Referred {
+	return m.where(tenant, since, func(e analytics.Event) bool { return e.CustomerRef == ref })
+}
+
+// ByNumber finds messages by their number.
+func (m *Model) ByNumber(tenant string, numbers []string, since time.Time) []analytics.Referred {
+	return m.where(tenant, since, func(e analytics.Event) bool { return slices.Contains(numbers, e.To) })
+}
+
+func (m *Model) where(tenant string, since time.Time, has func(analytics.Event) bool) []analytics.Referred {
 	var out []analytics.Referred
 	for at, recipients := range m.campaigns {
 		if at.tenant != tenant || m.months[at].Before(analytics.MonthOf(since)) {
 			continue
 		}
 		for seq, events := range recipients {
-			if slices.ContainsFunc(events, func(e analytics.Event) bool { return e.CustomerRef == ref }) {
+			if slices.ContainsFunc(events, has) {
 				member, _ := m.Member(tenant, at.campaign, seq)
 				out = append(out, analytics.Referred{Campaign: at.campaign, Member: member})
 			}

@@ -257,6 +257,29 @@ func CompareTenant(t *testing.T, s analytics.Store, m *Model, tenant string, cam
 			}
 		}
 	}
+	numbers := []string{"+15005550000", ""}
+	for i, c := range campaigns {
+		seqs := m.Seqs(tenant, c)
+		if len(seqs) == 0 {
+			continue
+		}
+		member, ok := m.Member(tenant, c, seqs[(i*7)%len(seqs)])
+		if ok && len(numbers) < 8 {
+			numbers = append(numbers, member.To)
+		}
+	}
+	for n := range len(numbers) + 1 {
+		for _, since := range []time.Time{{}, start.AddDate(0, 2, 0)} {
+			found, err := s.ByNumber(t.Context(), tenant, numbers[:n], since)
+			if err != nil {
+				t.Fatalf("messages of %s by number: %v", tenant, err)
+			}
+			asked := slices.DeleteFunc(slices.Clone(numbers[:n]), func(number string) bool { return number == "" })
+			if diff := cmp.Diff(m.ByNumber(tenant, asked, since), found, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("messages of %s to %q since %s (-want +got):\n%s", tenant, numbers[:n], since, diff)
+			}
+		}
+	}
 }
 
 // selections returns lists of precedences to select by: a few single ones, each bucket, all, and none.

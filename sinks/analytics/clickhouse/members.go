@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
@@ -58,12 +59,22 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 	if ref == "" {
 		return nil, nil
 	}
+	return s.messages(ctx, "messages by reference", queryByRef, tenant, since, chgo.Named("ref", ref))
+}
+
+// ByNumber returns the messages to any of the numbers.
+func (s *Store) ByNumber(ctx context.Context, tenant string, numbers []string, since time.Time) ([]analytics.Referred, error) {
+	numbers = slices.DeleteFunc(slices.Clone(numbers), func(n string) bool { return n == "" })
+	return s.messages(ctx, "messages by number", queryByNumber, tenant, since, chgo.Named("numbers", numbers))
+}
+
+func (s *Store) messages(ctx context.Context, name, query, tenant string, since time.Time, by any) (out []analytics.Referred, err error) {
 	month := analytics.MonthOf(since)
 	if month.Before(time.Unix(0, 0)) {
 		month = time.Unix(0, 0).UTC() // the first date that ClickHouse has
 	}
-	args := []any{chgo.Named("tenant", tenant), chgo.Named("ref", ref), chgo.Named("month", month.Format(time.DateOnly))}
-	err = s.rows(ctx, "messages by reference", queryByRef, args, func(rows driver.Rows) error {
+	args := []any{chgo.Named("tenant", tenant), by, chgo.Named("month", month.Format(time.DateOnly))}
+	err = s.rows(ctx, name, query, args, func(rows driver.Rows) error {
 		campaign, m, err := scanMember(rows)
 		out = append(out, analytics.Referred{Campaign: campaign, Member: m})
 		return err

@@ -88,16 +88,20 @@ FROM (SELECT campaign_id, seq,` + columnsOfMember + `
       FROM events WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND seq IN {seqs:Array(UInt32)} GROUP BY campaign_id, seq)
 ORDER BY seq`
 
-// queryByRef finds messages by the client's reference. Receipts do not carry the reference, so the subquery finds the
+// queryByRef finds messages by the client's reference, and queryByNumber by their number. Receipts do not carry the reference, so the subquery finds the
 // recipients and the outer query reads all their events. The month prunes partitions. The order is that of
 // [analytics.Member.OrderTimes]: what was handed over is not older than its first hand-over.
-const queryByRef = `
+var queryByRef, queryByNumber = messagesWhere("customer_ref = {ref:String}"), messagesWhere("recipient IN {numbers:Array(String)}")
+
+func messagesWhere(condition string) string {
+	return `
 SELECT campaign_id, ` + namesOfMember + `
 FROM (SELECT campaign_id, seq,` + columnsOfMember + `
       FROM events WHERE tenant_id = {tenant:String} AND campaign_month >= {month:Date} AND (campaign_id, seq) IN
-          (SELECT campaign_id, seq FROM events WHERE tenant_id = {tenant:String} AND campaign_month >= {month:Date} AND customer_ref = {ref:String})
+          (SELECT campaign_id, seq FROM events WHERE tenant_id = {tenant:String} AND campaign_month >= {month:Date} AND ` + condition + `)
       GROUP BY campaign_id, seq)
 ORDER BY if(s = 0, toDateTime64(0, 3, 'UTC'), if(s >= 0x20000000, greatest(l.2, sent_at), l.2)) DESC, campaign_id, seq LIMIT 100`
+}
 
 // queryHistory returns the events of one recipient. LIMIT BY removes duplicates.
 const queryHistory = `

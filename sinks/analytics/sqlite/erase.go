@@ -18,7 +18,7 @@ func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, reci
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	out := map[string]*roaring.Bitmap{}
-	campaigns, err := s.campaignsOf(ctx, tenant)
+	campaigns, err := campaignsOf(ctx, s.conn, tenant, time.Time{})
 	if err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
@@ -61,8 +61,9 @@ func (s *Store) cutLog(ctx context.Context) error {
 	}
 }
 
-func (s *Store) campaignsOf(ctx context.Context, tenant string) (out []string, err error) {
-	rows, err := s.conn.QueryContext(ctx, "SELECT campaign FROM campaigns WHERE tenant = ? ORDER BY id", tenant)
+// campaignsOf returns the campaigns of a tenant that were confirmed in the month of since or later.
+func campaignsOf(ctx context.Context, q querier, tenant string, since time.Time) (out []string, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT campaign FROM campaigns WHERE tenant = ? AND month >= ? ORDER BY id", tenant, analytics.MonthOf(since).Format(dateLayout))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func (s *Store) eraseCampaign(ctx context.Context, key campaignKey, numbers []st
 	if c == nil || err != nil {
 		return roaring.New(), err
 	}
-	seqs, err := s.numbered(ctx, c, numbers)
+	seqs, err := numbered(ctx, s.conn, c, numbers)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (s *Store) eraseCampaign(ctx context.Context, key campaignKey, numbers []st
 }
 
 // numbered returns the recipients that have an event with one of the numbers.
-func (s *Store) numbered(ctx context.Context, c *campaignSets, numbers []string) (*roaring.Bitmap, error) {
+func numbered(ctx context.Context, q querier, c *campaignSets, numbers []string) (*roaring.Bitmap, error) {
 	packed := make([]uint64, 0, len(numbers))
 	for _, to := range numbers {
 		if n, ok := packNumber(to); ok {
@@ -121,7 +122,7 @@ func (s *Store) numbered(ctx context.Context, c *campaignSets, numbers []string)
 		}
 	}
 	out := roaring.New()
-	rows, err := s.conn.QueryContext(ctx, "SELECT who FROM runs WHERE campaign = ?", c.id)
+	rows, err := q.QueryContext(ctx, "SELECT who FROM runs WHERE campaign = ?", c.id)
 	if err != nil {
 		return nil, err
 	}

@@ -214,36 +214,12 @@ func (s *Store) FindRecipient(ctx context.Context, tenant, campaign, to string) 
 	if to == "" {
 		return nil, nil
 	}
-	seqs := roaring.New()
-	packed, isNumber := packNumber(to)
+	var seqs *roaring.Bitmap
 	err = s.inView(ctx, tenant, campaign, func(v *sql.Tx, c *campaignSets) error {
-		rows, err := v.QueryContext(ctx, "SELECT who FROM runs WHERE campaign = ?", c.id)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var who sql.RawBytes
-			if err := rows.Scan(&who); err != nil {
-				return err
-			}
-			w, err := readWho(who)
-			if err != nil {
-				return err
-			}
-			for w.left > 0 {
-				seq, sh, n, text, err := w.next()
-				if err != nil {
-					return err
-				}
-				if sh.holds&holdsTo != 0 && (isNumber && n == packed || !isNumber && n == 0 && text == to) {
-					seqs.Add(seq)
-				}
-			}
-		}
-		return rows.Err()
+		seqs, err = numbered(ctx, v, c, []string{to})
+		return err
 	})
-	if err != nil {
+	if err != nil || seqs == nil {
 		return nil, err
 	}
 	for it := seqs.Iterator(); it.HasNext() && len(out) < maxFound; {
@@ -266,6 +242,48 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 	if err != nil {
 		return nil, fmt.Errorf("find messages by reference: %w", err)
 	}
+	out, err := s.found(ctx, v, seqs, order)
+	if err != nil {
+		return nil, fmt.Errorf("find messages by reference: %w", err)
+	}
+	return out, nil
+}
+
+// ByNumber returns the messages to any of the numbers.
+func (s *Store) ByNumber(ctx context.Context, tenant string, numbers []string, since time.Time) ([]analytics.Referred, error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Rollback() }() // it only read
+	seqs := map[campaignKey]*roaring.Bitmap{}
+	var order []campaignKey
+	campaigns, err := campaignsOf(ctx, v, tenant, since)
+	if err != nil {
+		return nil, fmt.Errorf("find messages by number: %w", err)
+	}
+	for _, id := range campaigns {
+		key := campaignKey{tenant, id}
+		c, err := find(ctx, v, key)
+		if err != nil {
+			return nil, err
+		}
+		if seqs[key], err = numbered(ctx, v, c, numbers); err != nil {
+			return nil, fmt.Errorf("find messages by number in %s: %w", id, err)
+		}
+		if !seqs[key].IsEmpty() {
+			order = append(order, key)
+		}
+	}
+	out, err := s.found(ctx, v, seqs, order)
+	if err != nil {
+		return nil, fmt.Errorf("find messages by number: %w", err)
+	}
+	return out, nil
+}
+
+// found returns what is known about the recipients, newest first, at most 100.
+func (s *Store) found(ctx context.Context, v *sql.Tx, seqs map[campaignKey]*roaring.Bitmap, order []campaignKey) ([]analytics.Referred, error) {
 	var out []analytics.Referred
 	for _, key := range order {
 		c, err := find(ctx, v, key)
@@ -273,7 +291,7 @@ func (s *Store) ByCustomerRef(ctx context.Context, tenant, ref string, since tim
 			return nil, err
 		}
 		if c == nil {
-			return nil, errors.New("find messages by reference: customer_refs names a campaign that is not in campaigns")
+			return nil, errors.New("the file names a campaign that is not in campaigns")
 		}
 		members, err := s.members(ctx, v, c, seqs[key])
 		if err != nil {
