@@ -226,7 +226,8 @@ func TestTwoTenants(t *testing.T) {
 	w.callAs(other, "POST", "/api/contacts/list", `{"name":"mine"}`).want(201) // a name is only taken within a tenant
 	w.callAs(other, "DELETE", "/api/contacts/list?id="+list, "").problem(404, "not_found", "")
 	w.callAs(other, "POST", "/api/contacts/list/contacts", fmt.Sprintf(`{"listId":"mine","contactIds":[%q]}`, contact)).problem(404, "not_found", "")
-	w.callAs(other, "DELETE", "/api/suppressions", `{"phoneNumber":"+393338888888"}`).want(200) // its own, of which there is none
+	// Its own, of which there is none
+	w.callAs(other, "DELETE", "/api/suppressions", `{"phoneNumber":"+393338888888"}`).want(200)
 	subset(t, "still suppressed", w.call("GET", "/api/suppressions", "").body, `{"total":1}`)
 	subset(t, "untouched", w.call("GET", "/api/campaigns/"+campaign, "").body, `{"name":"C","state":"configured"}`)
 }
@@ -318,7 +319,8 @@ func TestEveryProblem(t *testing.T) {
 			w.check(w.store.Suppress(t.Context(), w.tenant.ID, "api", "+393331234567"))
 			return w.call("POST", sendPath, `{"phoneNumber":"+393331234567","message":"m"}`)
 		},
-		"unavailable": func() *answer { return w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`) }, // the relay does not publish
+		// The relay does not publish
+		"unavailable": func() *answer { return w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`) },
 		"campaign_active": func() *answer {
 			running := w.campaign(1, `,"sendImmediately":true`)
 			w.call("PUT", "/api/campaigns/"+running+"/confirm", "").want(200)
@@ -361,7 +363,8 @@ func TestEveryProblem(t *testing.T) {
 			return a
 		},
 	}
-	order := []string{"campaign_ended", "too_many_active_campaigns", "rate_limited", "internal"} // these change the env for the cases after them
+	// These change the env for the cases after them
+	order := []string{"campaign_ended", "too_many_active_campaigns", "rate_limited", "internal"}
 	names := make([]string, 0, len(cases))
 	for name := range cases {
 		if !slices.Contains(order, name) {
@@ -385,7 +388,8 @@ func TestEveryProblem(t *testing.T) {
 		t.Errorf("log of a panic: got %q, want it said, without numbers", logs)
 	}
 	for _, code := range problem.Codes() {
-		if cases[string(code)] == nil && !slices.Contains([]problem.Code{problem.CodeTimeout, problem.CodeConflict}, code) { // a slow body; a race that is lost five times
+		// A slow body; a race that is lost five times
+		if cases[string(code)] == nil && !slices.Contains([]problem.Code{problem.CodeTimeout, problem.CodeConflict}, code) {
 			t.Errorf("code %s: nothing provokes it", code)
 		}
 	}
@@ -528,7 +532,8 @@ func TestTotalsAreKept(t *testing.T) {
 	before := `{"campaigns":1,"totalMessages":50,"undelivered":50,"delivered":0,"cost":1.50}`
 	subset(t, "before", w.call("GET", "/api/campaigns/stats", "").want(200).body, before)
 	w.clock.forward(2 * time.Hour)
-	w.check(w.stats.Mark(t.Context(), analytics.TopicID{1}, []analytics.Mark{{AsOf: w.clock.now()}})) // the statistics are as new as that
+	// The statistics are as new as that
+	w.check(w.stats.Mark(t.Context(), analytics.TopicID{1}, []analytics.Mark{{AsOf: w.clock.now()}}))
 	subset(t, "kept", w.call("GET", "/api/campaigns/stats", "").want(200).body, before)
 	rows, err := w.store.Unkept(t.Context(), w.tenant.ID, 0, 10)
 	w.check(err)

@@ -164,7 +164,8 @@ const exportRows = 1000
 func (s *server) exportLedger(ctx context.Context, in *ledgerExportIn) (*huma.StreamResponse, error) {
 	tenant := requestOf(ctx).who.tenant.ID
 	f := store.LedgerFilter{Page: store.Page{Limit: exportRows}, Campaign: in.CampaignID}
-	rows, _, err := s.Store.NewestLedger(ctx, tenant, f) // the first page is read before the answer begins, so that an error can still set the status
+	// The first page is read before the answer begins, so that an error can still set the status
+	rows, _, err := s.Store.NewestLedger(ctx, tenant, f)
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}

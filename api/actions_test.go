@@ -89,13 +89,16 @@ func TestEveryActionInEveryState(t *testing.T) {
 					want = 200
 				}
 				switch {
-				case action == "pause" && state == schemas.StatePaused || action == "abort" && state == schemas.StateAborted: // repeated: published again
+				case action == "pause" && state == schemas.StatePaused || action == "abort" && state == schemas.StateAborted:
+					// Repeated: published again
 					want = 200
-				case action == "confirm" && (schemas.Active(state) || state == schemas.StateCompleted): // repeated: the same answer
+				case action == "confirm" && (schemas.Active(state) || state == schemas.StateCompleted):
+					// Repeated: the same answer
 					want = 200
 				case state == schemas.StateDraft && (action == "confirm" || action == "price"): // configured by it
 					want = 200
-				case action == "price" && (schemas.Active(state) || state == schemas.StateCompleted || state == schemas.StateAborted || state == schemas.StateFailed): // what it was confirmed at
+				case action == "price" && (schemas.Active(state) || state == schemas.StateCompleted || state == schemas.StateAborted || state == schemas.StateFailed):
+					// What it was confirmed at
 					want = 200
 				}
 				got := w.call(method, path, body)

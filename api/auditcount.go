@@ -33,8 +33,9 @@ type auditInput struct {
 
 	// What compare finds out first.
 	logged, stats, earlier analytics.Algebra // disjoint sets
-	moved, wrong           *roaring.Bitmap   // recipients that differ: something happened to them while the audit ran, or nothing did
-	out                    auditResult
+	// Recipients that differ: something happened to them while the audit ran, or nothing did
+	moved, wrong *roaring.Bitmap
+	out          auditResult
 }
 
 // How long topics keep what an audit reads: chunks for less time than deliveries.
@@ -349,7 +350,8 @@ func sumOf(lines []analytics.CostLine) (sum uint64) {
 func (in *auditInput) money() {
 	logged, stats := sumOf(in.log.Cost), sumOf(in.cost)
 	why, looked := in.whyStates()
-	if earlier := sumOf(in.costBefore); why == "" && earlier <= logged && logged <= stats { // an event may cost without a change of a state
+	// An event may cost without a change of a state
+	if earlier := sumOf(in.costBefore); why == "" && earlier <= logged && logged <= stats {
 		why = "Events came between the reading of the log and that of the statistics."
 	}
 	in.add("cost", "money", why, looked, amount("log", logged), amount("statistics", stats))

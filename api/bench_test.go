@@ -85,7 +85,8 @@ func newBenchWorld(b *testing.B) *env {
 		w.deps.Now = time.Now
 		known := map[[8]byte]bool{} // as the view of the opt-outs looks them up: by the hash of the number
 		w.deps.OptedOut = func(tenant, e164 string, _ schemas.Channel) bool { return known[w.keys.NumberHash(tenant, e164)] }
-		_, err := w.store.UpdateRoute(b.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 1 << 30; return nil }) // no budget
+		// No budget
+		_, err := w.store.UpdateRoute(b.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 1 << 30; return nil })
 		w.check(err)
 	})
 }

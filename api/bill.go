@@ -246,7 +246,8 @@ func mostOf(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts 
 func affordable(c *store.Campaign, tenant *store.Tenant, legs []store.Leg, contacts mix, segs []segmentsOf, available uint64) uint64 {
 	most := mostOf(c, tenant, legs, contacts, segs)
 	for most > available {
-		last := -1 // the leg with the most hand-overs; of two equal legs the later one, because the client prefers the first leg
+		// The leg with the most hand-overs; of two equal legs the later one, because the client prefers the first leg
+		last := -1
 		for i := range legs {
 			if n := legs[i].MaxHandovers; n > 1 && (last < 0 || n >= legs[last].MaxHandovers) {
 				last = i
@@ -398,7 +399,8 @@ func estimateVariants(c *store.Campaign, most uint32, sample []store.Contact) se
 		one := estimateSegments(&c.Spec, sizedText(c, v.Body), most, sample)
 		out.sum += uint64(v.Weight) * one.sum * (size / one.of)
 		out.of += uint64(v.Weight) * size
-		out.longest, out.varies = max(out.longest, one.longest), out.varies || one.varies // weights can change while the campaign runs, so any variant may be sent to everyone
+		// Weights can change while the campaign runs, so any variant may be sent to everyone
+		out.longest, out.varies = max(out.longest, one.longest), out.varies || one.varies
 	}
 	return out
 }

@@ -126,7 +126,8 @@ func missingForDraft(spec *store.Spec) problem.List {
 	need(spec.Name != "", "name", "a draft needs a name and a channel")
 	need(len(spec.Chain) > 0, "channel", "a draft needs a name and a channel")
 	if spec.Channel() == schemas.ChannelRCS {
-		known := len(spec.Named) > 0 && spec.Named[0].Sender != "" // the agent of the template, or the tenant's only agent
+		// The agent of the template, or the tenant's only agent
+		known := len(spec.Named) > 0 && spec.Named[0].Sender != ""
 		need(spec.Sender != "" || known, "sender", "a draft of RCS needs an agent and a template")
 		need(spec.TemplateID != "", "message", "a draft of RCS needs an agent and a template")
 	}

@@ -289,7 +289,8 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 			return "", err
 		}
 		c.Named, c.LinkBase = refs.named, refs.linkBase
-		if body.TestRun.Set || at.who.key.Test { // a campaign that a test key has edited stays a test, also with other lists
+		// A campaign that a test key has edited stays a test, also with other lists
+		if body.TestRun.Set || at.who.key.Test {
 			c.TestRun = at.who.key.Test || body.TestRun.Value
 		}
 		c.Editors = edited(c.Editors, at.who.by())

@@ -55,7 +55,8 @@ func TestMessageLength(t *testing.T) {
 	w.agent("Acme")
 	w.way("WA", "whatsapp", "+393331234567")
 	for _, channel := range []string{"rcs", "whatsapp"} {
-		create(channel, strings.Repeat("t", 1000)).problem(422, "invalid_value", "message") // no template has such a name
+		// No template has such a name
+		create(channel, strings.Repeat("t", 1000)).problem(422, "invalid_value", "message")
 		create(channel, strings.Repeat("t", 1001)).problem(422, "too_long", "message")
 	}
 	create("sms", "").problem(422, "invalid_value", "message")

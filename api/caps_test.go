@@ -41,11 +41,13 @@ func TestCaps(t *testing.T) {
 	w.check(w.store.Freeze(t.Context(), w.tenant.ID, id, c.Version))
 
 	price(once, `{"totalContacts":0,"exclusions":{"capped":3,"overQuota":0}}`)
-	price(campaign(`,"sendImmediately":true`), `{"totalContacts":1,"exclusions":{"capped":0,"overQuota":2}}`) // four a month in all of the country
+	// Four a month in all of the country
+	price(campaign(`,"sendImmediately":true`), `{"totalContacts":1,"exclusions":{"capped":0,"overQuota":2}}`)
 	put(`{"countryCaps":[]}`).want(200)
 	price(campaign(`,"sendImmediately":true`), `{"totalContacts":3,"exclusions":{"capped":0,"overQuota":0}}`)
 	put(`{"frequencyCap":{"max":1,"days":7}}`).want(200)
 	price(campaign(`,"sendImmediately":true`), `{"totalContacts":0,"exclusions":{"capped":3}}`)
-	price(campaign(`,"scheduledTime":"2025-04-20T09:00:00Z"`), `{"totalContacts":3,"exclusions":{"capped":0}}`) // begins when they may again
+	// Begins when they may again
+	price(campaign(`,"scheduledTime":"2025-04-20T09:00:00Z"`), `{"totalContacts":3,"exclusions":{"capped":0}}`)
 	subset(t, "not set any more", put(`{"frequencyCap":null}`).want(200).body, `{"frequencyCap":null}`)
 }

@@ -282,7 +282,8 @@ func TestImportIdempotency(t *testing.T) {
 	if !strings.Contains(string(again.body), first.object()["id"].(string)) || again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("again: got %s, want the answer of the first: %s", again.body, first.body)
 	}
-	w.call("POST", path, "phone\n+393330000002\n", csv, key).problem(422, "idempotency_mismatch", "") // as long, and another
+	// As long, and another
+	w.call("POST", path, "phone\n+393330000002\n", csv, key).problem(422, "idempotency_mismatch", "")
 	w.call("POST", path, "phone\n+393330000002\n", csv, header{"Idempotency-Key", "file-2"}).want(200)
 	subset(t, "both", w.call("GET", "/api/contacts/list/l/contacts", "").body, `{"total":2}`)
 	// What was refused did nothing, and may come again.

@@ -91,7 +91,8 @@ func TestErasure(t *testing.T) {
 	list := w.call("POST", "/api/contacts/list", `{"name":"people"}`).want(201).id()
 	csv := "phone,first_name,email,city\n" + phone + "," + name + "," + email + "," + city + "\n+393471230000,Anna,anna@example.com,Torino\n"
 	w.call("POST", "/api/contacts/list/"+list+"/import", csv, header{"Content-Type", "text/csv"}).want(200)
-	w.call("POST", "/api/contacts/list/"+list+"/import", "phone\n"+digits+"x\n", header{"Content-Type", "text/csv"}).want(200) // refused
+	// Refused
+	w.call("POST", "/api/contacts/list/"+list+"/import", "phone\n"+digits+"x\n", header{"Content-Type", "text/csv"}).want(200)
 	id := w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q,"sendImmediately":true}`, list)).want(201).id()
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 	w.freeze(id, 2)

@@ -118,7 +118,8 @@ func (s *server) registerExports() {
 	for _, kind := range exportKinds {
 		register(s, operation{
 			id: kind.operation, method: http.MethodPost, path: "/api/exports/" + kind.name, summary: "Export " + kind.what, status: http.StatusAccepted,
-			scope: store.ScopeRead, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: exportTag, // it only reads
+			// It only reads
+			scope: store.ScopeRead, errors: []int{400, 404, 409, 422}, testKeys: testKeysConfined, tag: exportTag,
 			describe: kind.describe + " The answer comes at once; the export runs in the background and continues after a restart. GET /api/exports/{id} returns its progress " +
 				"and, once it is done, the link to the file, which is kept for 7 days. Columns: " + strings.Join(kind.columns, ", ") + ".",
 		}, func(ctx context.Context, in *exportCreateIn) (*exportCreateOut, error) {

@@ -173,7 +173,8 @@ func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish
 			at = h.NextOpen(at)
 			continue
 		}
-		step := min(left, at.Truncate(time.Minute).Add(time.Minute).Sub(at)) // calling hours begin and end on the minute
+		// Calling hours begin and end on the minute
+		step := min(left, at.Truncate(time.Minute).Add(time.Minute).Sub(at))
 		at = at.Add(step)
 		left -= step
 	}

@@ -101,7 +101,8 @@ func (s *server) stalling(ctx context.Context, body io.Reader) stallingBody {
 func (b stallingBody) Read(p []byte) (int, error) {
 	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) // fails only for the recorders of tests, which have no deadlines
 	n, err := b.r.Read(p)
-	if errors.Is(err, io.EOF) { // remove the deadline for the next request on the connection; after any other error there is no next request
+	// Remove the deadline for the next request on the connection; after any other error there is no next request
+	if errors.Is(err, io.EOF) {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err

@@ -114,7 +114,8 @@ func TestModeration(t *testing.T) {
 		if w.call("GET", "/api/campaigns/"+id, "").into(&stored); stored.State != "rejected" || !strings.Contains(stored.Reason, c.reason) {
 			t.Errorf("%s: got %+v, want it rejected with the reason", c.content, stored)
 		}
-		subset(t, "edited", w.call("PUT", "/api/campaigns/"+id, `{"notes":"x"}`).want(200).body, `{"state":"draft"}`) // R53
+		// R53
+		subset(t, "edited", w.call("PUT", "/api/campaigns/"+id, `{"notes":"x"}`).want(200).body, `{"state":"draft"}`)
 	}
 	for body, field := range map[string]string{
 		`{"words":["!"]}`: "words[0]", `{"patterns":["("]}`: "patterns[0]", `{"domains":["not a domain"]}`: "domains[0]",
@@ -195,9 +196,12 @@ func TestTimes(t *testing.T) {
 	for when, want := range map[string]string{
 		`{"year":2025,"month":4,"day":15,"hour":9,"minute":5}`:                         "2025-04-15T07:05:00Z",
 		`{"year":2025,"month":4,"day":15,"hour":9,"minute":5,"timezone":"Asia/Tokyo"}`: "2025-04-15T00:05:00Z",
-		`{"year":2026,"month":3,"day":29,"hour":2,"minute":30}`:                        "2026-03-29T01:00:00Z", // the gap: the first instant after it
-		`{"year":2025,"month":10,"day":26,"hour":2,"minute":30}`:                       "2025-10-26T00:30:00Z", // twice: the first
-		`{"local":"2025-04-15T09:00"}`:                                                 "2025-04-15T07:00:00Z", // the tenant's zone
+		// The gap: the first instant after it
+		`{"year":2026,"month":3,"day":29,"hour":2,"minute":30}`: "2026-03-29T01:00:00Z",
+		// Twice: the first
+		`{"year":2025,"month":10,"day":26,"hour":2,"minute":30}`: "2025-10-26T00:30:00Z",
+		// The tenant's zone
+		`{"local":"2025-04-15T09:00"}`: "2025-04-15T07:00:00Z",
 	} {
 		subset(t, when, create(`"scheduledTime":`+when).want(201).body, `{"scheduledTime":"`+want+`"}`)
 	}

@@ -268,7 +268,8 @@ func TestOpenAPIEnums(t *testing.T) {
 		}
 	}
 	statuses, _ := d.property("Stats", "status")["enum"].([]any)
-	for _, word := range []any{"draft", "cost_calculated", "sending", "completed", "Submitted", "Running", "Finished"} { // of all vocabularies
+	// Of all vocabularies
+	for _, word := range []any{"draft", "cost_calculated", "sending", "completed", "Submitted", "Running", "Finished"} {
 		if !slices.Contains(statuses, word) {
 			t.Errorf("Stats.status takes %v, want %s among them", statuses, word)
 		}

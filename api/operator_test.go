@@ -44,7 +44,8 @@ func TestOperatorRunsTenants(t *testing.T) {
 	w.callAs(secret, "POST", "/api/contacts/list", `{"name":"people"}`).want(201)
 	w.call("GET", "/api/contacts/list/people", "").want(404) // of the operator's own tenant
 	w.call("GET", "/api/contacts/list/people", "", header{"X-Tenant", id}).want(200)
-	w.callAs(secret, "GET", "/api/contacts/list/people", "", header{"X-Tenant", w.tenant.ID}).problem(403, "scope_missing", "") // P7
+	// P7
+	w.callAs(secret, "GET", "/api/contacts/list/people", "", header{"X-Tenant", w.tenant.ID}).problem(403, "scope_missing", "")
 	w.call("GET", "/api/contacts/list", "", header{"X-Tenant", "nobody"}).want(404)
 	w.call("DELETE", "/api/keys/"+key.id(), "").want(404) // of another tenant
 	if got := w.call("DELETE", "/api/keys/"+key.id(), "", header{"X-Tenant", "Bravo"}).want(200).get("revokedAt"); got == "" {

@@ -49,7 +49,8 @@ func TestRecipientTimezone(t *testing.T) {
 	if secs := goal.object()["estimatedDurationSeconds"].(float64); secs < 3*3600 || secs > 3*3600+60 {
 		t.Errorf("forecast: got %v s, want three hours: New York opens then (%s)", secs, goal.body)
 	}
-	until(time.Date(2025, 4, 15, 12, 0, 0, 0, time.UTC)) // 21:00 in Tokyo: the last one gets it tomorrow, at midnight UTC
+	// 21:00 in Tokyo: the last one gets it tomorrow, at midnight UTC
+	until(time.Date(2025, 4, 15, 12, 0, 0, 0, time.UTC))
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 	w.freeze(id, 4)
 	eta := func() string {

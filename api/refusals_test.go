@@ -145,7 +145,8 @@ func TestEveryOperationRefuses(t *testing.T) {
 		if strings.Contains(op.path, "{") {
 			nobody := op.path[:strings.IndexByte(op.path, '{')] + "nobody" + strings.Replace(op.path[strings.IndexByte(op.path, '}')+1:], "{importId}", "x", 1)
 			nobody = strings.Replace(nobody, "{seq}", "0", 1)
-			if got := op.refused(t, w.call(op.method, nobody, body(), ctype), "an id that does not exist"); got != "not_found" && !strings.HasSuffix(op.path, "/download") { // which needs a signed link, see TestExportLink
+			// Which needs a signed link, see TestExportLink
+			if got := op.refused(t, w.call(op.method, nobody, body(), ctype), "an id that does not exist"); got != "not_found" && !strings.HasSuffix(op.path, "/download") {
 				t.Errorf("%s %s of an id that does not exist: got %s", op.method, op.path, got)
 			}
 		}

@@ -452,8 +452,12 @@ func replayKeeps(before, after *store.Spec) *problem.Problem {
 		field string
 		same  bool
 	}{
-		{"contactList", len(after.Lists) == 0}, {"channel", before.Channel() == after.Channel()}, // a change of channel would reset the sender
-		{"sendingMode", slices.Equal(before.Chain, after.Chain)}, {"sender", before.Sender == after.Sender}, {"route", before.Route == after.Route},
+		// A change of channel would reset the sender
+		{"contactList", len(after.Lists) == 0},
+		{"channel", before.Channel() == after.Channel()},
+		{"sendingMode", slices.Equal(before.Chain, after.Chain)},
+		{"sender", before.Sender == after.Sender},
+		{"route", before.Route == after.Route},
 	} {
 		if !fixed.same {
 			p := problem.Field(problem.CodeReplayFixed, fixed.field, "A replay of %s keeps its %s.", schemas.CampaignID(before.ReplayOf), fixed.field)

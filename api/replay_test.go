@@ -224,7 +224,8 @@ func TestReplay(t *testing.T) {
 	}
 	w.call("PUT", path, `{"route":"sim"}`).want(200) // the same
 	template := w.call("POST", "/api/templates", `{"name":"promo","channel":"sms","body":"Buy now"}`).want(201).id()
-	replay(fmt.Sprintf(`{"statuses":["Delivered"],"templateId":%q}`, template)).problem(422, "invalid_value", "templateId") // not approved
+	// Not approved
+	replay(fmt.Sprintf(`{"statuses":["Delivered"],"templateId":%q}`, template)).problem(422, "invalid_value", "templateId")
 	for _, verb := range []string{"submit", "approve"} {
 		w.callAs(w.newKey(w.tenant.ID, store.Scopes, false), "POST", "/api/templates/"+template+"/"+verb, "").want(200)
 	}
@@ -271,7 +272,8 @@ func TestReplay(t *testing.T) {
 	}
 	_, other := w.newTenant("Other")
 	for _, method := range []string{"GET", "POST"} {
-		w.callAs(other, method, "/api/campaigns/"+id+"/replay", map[string]string{"POST": `{"statuses":["Sent"]}`}[method]).problem(404, "not_found", "") // P7
+		// P7
+		w.callAs(other, method, "/api/campaigns/"+id+"/replay", map[string]string{"POST": `{"statuses":["Sent"]}`}[method]).problem(404, "not_found", "")
 	}
 	// R148: the tenant's default route is another one by now, and the replay keeps that of its original.
 	_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(tn *store.Tenant) error { tn.DefaultSender = "NEWNAME"; return nil })

@@ -20,13 +20,15 @@ func TestWhen(t *testing.T) {
 		{`"2025-04-15 09:00:00.123456+02:00"`, "2025-04-15T07:00:00.123Z"}, // Python
 		{`"2025-04-15t07:00:00z"`, "2025-04-15T07:00:00Z"},
 		{`{"local":"2025-04-15T09:00","timezone":"Europe/Rome"}`, "2025-04-15T07:00:00Z"},
-		{`{"local":"2025-03-30T02:30","timezone":"Europe/Rome"}`, "2025-03-30T01:00:00Z"},     // the gap: the first instant after it
+		// The gap: the first instant after it
+		{`{"local":"2025-03-30T02:30","timezone":"Europe/Rome"}`, "2025-03-30T01:00:00Z"},
 		{`{"local":"2025-10-26T02:30","timezone":"Europe/Rome"}`, "2025-10-26T00:30:00Z"},     // twice: the first
 		{`{"local":"2025-10-26T03:00","timezone":"Europe/Rome"}`, "2025-10-26T02:00:00Z"},     // after both
 		{`{"local":"2025-04-15T09:00:30","timezone":"Asia/Kolkata"}`, "2025-04-15T03:30:30Z"}, // seconds, half hours
 		{`{"local":"2025-04-15T09:00","timezone":"Pacific/Kiritimati"}`, "2025-04-14T19:00:00Z"},
 		{`{"local":"2025-04-15T09:00","timezone":"Pacific/Pago_Pago"}`, "2025-04-15T20:00:00Z"},
-		{`{"local":"2011-12-30T10:00","timezone":"Pacific/Apia"}`, "2011-12-30T10:00:00Z"}, // a day that never was there
+		// A day that never was there
+		{`{"local":"2011-12-30T10:00","timezone":"Pacific/Apia"}`, "2011-12-30T10:00:00Z"},
 	} {
 		var w When
 		if p := problem.Decode([]byte(c.in), &w); p != nil {
@@ -109,7 +111,8 @@ func TestFinishOfZones(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	noon := time.Date(2025, 4, 15, 10, 0, 0, 0, time.UTC) // 12:00 in Rome, 19:00 in Tokyo, 06:00 in New York, 03:00 in Los Angeles
+	// 12:00 in Rome, 19:00 in Tokyo, 06:00 in New York, 03:00 in Los Angeles
+	noon := time.Date(2025, 4, 15, 10, 0, 0, 0, time.UTC)
 	const hour = 3600
 	for _, c := range []struct {
 		name   string
@@ -153,7 +156,8 @@ func TestFinishOfZones(t *testing.T) {
 // hide that they move into the night.
 func TestWidensOnRecipientsClocks(t *testing.T) {
 	day := &store.Hours{Start: 9 * 60, End: 20 * 60, Zone: "UTC", Recipients: true}
-	night := &store.Hours{Start: 21 * 60, End: 8 * 60, Zone: "Etc/GMT-12", Recipients: true} // the same instants on these two clocks
+	// The same instants on these two clocks
+	night := &store.Hours{Start: 21 * 60, End: 8 * 60, Zone: "Etc/GMT-12", Recipients: true}
 	if !widens(day, night) {
 		t.Error("9:00 to 20:00 becomes 21:00 to 8:00 on each recipient's clock: got no widening")
 	}

@@ -457,7 +457,8 @@ func TestSendClientGone(t *testing.T) {
 	time.Sleep(time.Millisecond)
 	cancel()
 	wg.Wait()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // either it was never begun, or it is done to its end
+	// Either it was never begun, or it is done to its end
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		a := w.call("POST", sendPath, docSend, header{"Idempotency-Key", "gone"})
 		if a.status == 200 {
 			break

@@ -112,7 +112,8 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"deleteTag":          {path: "/api/tags/x", always: true},
 			"sendSMS":            {path: sendPath, body: docSend},
 		}
-		for one, many := range map[string]string{"Template": "templates", "Agent": "agents", "Channel": "channels", "Sender": "senders", "Rate": "prices"} { // settings: a test key changes none
+		// Settings: a test key changes none
+		for one, many := range map[string]string{"Template": "templates", "Agent": "agents", "Channel": "channels", "Sender": "senders", "Rate": "prices"} {
 			out["create"+one] = testKeyCase{path: "/api/" + many, body: `{}`, always: true}
 			out["update"+one] = testKeyCase{path: "/api/" + many + "/x", body: `{}`, always: true}
 			out["delete"+one] = testKeyCase{path: "/api/" + many + "/x", always: true}

@@ -120,7 +120,8 @@ func TestBodiesThatStop(t *testing.T) {
 func TestBodyTimeIsNotTheHandlers(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.BodyTimeout, w.deps.PublishTimeout = 100*time.Millisecond, 400*time.Millisecond })
 	for _, headers := range [][]header{nil, {{"Idempotency-Key", "k"}}} {
-		p := w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`, headers...).problem(503, "unavailable", "") // the relay does not publish
+		// The relay does not publish
+		p := w.call("POST", "/api/suppressions", `{"phoneNumber":"+393331234568"}`, headers...).problem(503, "unavailable", "")
 		if got := p["detail"].(string); !strings.Contains(got, "stored") {
 			t.Errorf("got %q, want the detail that the opt-out is stored: the request was cut short", got)
 		}

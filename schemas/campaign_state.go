@@ -31,8 +31,9 @@ const (
 	TriggerAbort      Trigger = "abort"
 	TriggerFail       Trigger = "fail"
 	TriggerComplete   Trigger = "complete"
-	TriggerResend     Trigger = "resend_ambiguous"  // a person orders the ambiguous recipients to be sent again; the state stays
-	TriggerGiveUp     Trigger = "give_up_ambiguous" // a person gives the ambiguous recipients up; the state stays
+	// A person orders the ambiguous recipients to be sent again; the state stays
+	TriggerResend Trigger = "resend_ambiguous"
+	TriggerGiveUp Trigger = "give_up_ambiguous" // a person gives the ambiguous recipients up; the state stays
 )
 
 // Actor is who may cause a change of state.
@@ -87,7 +88,8 @@ var Transitions = func() []Transition {
 		{costCalculated, costCalculated, TriggerPrice, both},
 		{draft, draft, TriggerEdit, user},
 		{configured, configured, TriggerEdit, user},
-		{costCalculated, configured, TriggerEdit, both}, // an edit, another list or another price list makes the price invalid
+		// An edit, another list or another price list makes the price invalid
+		{costCalculated, configured, TriggerEdit, both},
 		{rejected, draft, TriggerEdit, user},
 		{scheduled, configured, TriggerUnschedule, user},
 		{ready, configured, TriggerUnschedule, user},

@@ -15,10 +15,12 @@ import (
 
 // Header keys of records, besides those of CloudEvents.
 const (
-	HeaderTenant      = "tenant"
-	HeaderSubmission  = "submission" // of a message: its submission id as text, so that a record that does not decode gets its outcome
-	HeaderSource      = "source"     // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
-	HeaderVersion     = "version"    // of a row of the control plane: its version in decimal, which a tombstone has nowhere else
+	HeaderTenant = "tenant"
+	// Of a message: its submission id as text, so that a record that does not decode gets its outcome
+	HeaderSubmission = "submission"
+	HeaderSource     = "source" // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
+	// Of a row of the control plane: its version in decimal, which a tombstone has nowhere else
+	HeaderVersion     = "version"
 	HeaderTraceparent = "traceparent"
 	// Headers of a dead letter: the cause, the stage, and the position of the record.
 	HeaderCause       = "cause"

@@ -4,9 +4,11 @@
 //	reads    campaigns, through the control-plane view
 //	writes   deliveries: a clicked event for each opening of a link
 //	         inbound: an opt-out for each form that is sent from the page of {{opt_out}}
-//	promise  a request is answered even while Kafka is down: a record that is not published within [Config.Patience] is kept in a bounded
-//	         file and published later. The click or opt-out of an answered request survives kill -9 of the process
-//	key      each click event has its own id; a second publication of the event has the same id. Opt-outs of one second have one id
+//	promise  a request is answered even while Kafka is down: a record that is not published within [Config.Patience]
+//	         is kept in a bounded file and published later. The click or opt-out of an answered request survives kill
+//	         -9 of the process
+//	key      each click event has its own id; a second publication of the event has the same id. Opt-outs of one
+//	         second have one id
 //
 // A token names campaign, recipient and link, and carries a MAC ([schemas.Keys.ParseLink]). So the edge needs no table
 // of recipients; a forged token costs one hash and writes nothing; and a link leads only to an address in the
@@ -21,6 +23,6 @@
 //	campaign unknown, or links expired   410 page
 //	view not read to its end yet         503 page with Retry-After, for a campaign that is not in it
 //	too many requests from one address   429 page with Retry-After, nothing written
-//	Kafka down                           redirected or opted out; the record waits in the file. When the file is full, clicks are dropped and
-//	                                     counted, and an opt-out is answered 503
+//	Kafka down                           redirected or opted out; the record waits in the file. When the file is full,
+//	                                     clicks are dropped and counted, and an opt-out is answered 503
 package edge

@@ -134,7 +134,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	if c == nil || c.GetLinks() == nil {
 		select {
 		case <-s.campaigns.Ready():
-		default: // the campaign, or the version of it that has the links, may be in the part of the topic that is not read yet
+		default:
+			// The campaign, or the version of it that has the links, may be in the part of the topic that is not read
+			// yet
 			w.Header().Set("Retry-After", "2")
 			page(w, r, http.StatusServiceUnavailable, textStarting)
 			return "starting"

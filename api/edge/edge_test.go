@@ -228,8 +228,9 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/": 404, "/x": 404, "/" + strings.Repeat("a", 16): 404, "/" + strings.Repeat("z", 8000): 404, "/%00": 404, "/https://evil.example": 404, "//evil.example/": 404,
-		"/" + string(other.AppendLink(nil, schemas.Link{Campaign: number, Number: 1})):      404,
-		"/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1})): 410, // ours, and the campaign is gone
+		"/" + string(other.AppendLink(nil, schemas.Link{Campaign: number, Number: 1})): 404,
+		// Ours, and the campaign is gone
+		"/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1})): 410,
 		"/" + e.token(1, 9): 410, "/healthz": 200, "/robots.txt": 200,
 	} {
 		w := e.ask(http.MethodGet, path)
@@ -283,7 +284,8 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	if w := e.ask(http.MethodGet, "/"+string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1}))); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("starting: got %d", w.Code)
 	}
-	e.view.campaign = &fanfarev1.Campaign{Tenant: "tn_a", Number: number, Id: schemas.CampaignID(number)} // as it was before it was confirmed
+	// As it was before it was confirmed
+	e.view.campaign = &fanfarev1.Campaign{Tenant: "tn_a", Number: number, Id: schemas.CampaignID(number)}
 	early := "/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number, Number: 1}))
 	if w := e.ask(http.MethodGet, early); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("starting, with an old version of the campaign: got %d", w.Code)
@@ -487,7 +489,8 @@ func TestClassify(t *testing.T) {
 		"Mozilla/5.0 (Linux; Android 11; CUBOT NOTE 20) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/96.0.4664.45 Mobile Safari/537.36":          "person",
 		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 Instagram 334.0.4.32.98":   "person",
 		"WhatsApp/2.23.20.0 A": "preview", "TelegramBot (like TwitterBot)": "preview", "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)": "preview",
-		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0": "preview", // iMessage
+		// iMessage
+		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_1) AppleWebKit/601.2.4 (KHTML, like Gecko) Version/9.0.1 Safari/601.2.4 facebookexternalhit/1.1 Facebot Twitterbot/1.0": "preview",
 		"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)":                                                                                            "scanner", "curl/8.5.0": "scanner", "python-requests/2.31": "scanner",
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/126.0.0.0 Safari/537.36": "scanner",
 		"": "unknown", "Nokia6230": "unknown",

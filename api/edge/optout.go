@@ -36,7 +36,8 @@ func (s *Server) optOut(w http.ResponseWriter, r *http.Request, c *fanfarev1.Cam
 	s.limits.spend(place, costOptOut-costKnown, now)
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	scope := schemas.ChannelUnspecified
-	if r.PostFormValue("scope") == scopeOnly && p.Only != "" { // whatever else is sent, such as a one-click request of a mail program, is of all
+	// Whatever else is sent, such as a one-click request of a mail program, is of all
+	if r.PostFormValue("scope") == scopeOnly && p.Only != "" {
 		scope = c.GetLegs()[0].GetChannel()
 	} else {
 		p.Only = ""

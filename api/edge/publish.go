@@ -90,7 +90,8 @@ func (s *Server) flushSome(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		done := make(chan error, 1)
-		go func() { done <- s.kafka.ProduceSync(ctx, records...).FirstErr() }() // it may outlive ctx: a record that was sent cannot be cancelled
+		// It may outlive ctx: a record that was sent cannot be cancelled
+		go func() { done <- s.kafka.ProduceSync(ctx, records...).FirstErr() }()
 		select {
 		case err := <-done:
 			if err != nil {

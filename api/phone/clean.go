@@ -68,7 +68,8 @@ func visible(text string) string {
 				switch {
 				case unicode.Is(unicode.Cf, r): // direction marks, joiners, soft hyphens, byte order marks
 					return -1
-				case unicode.IsSpace(r), r == 'ㅤ', r == '⠀': // these two look like blanks, but Unicode does not classify them as blanks
+				case unicode.IsSpace(r), r == 'ㅤ', r == '⠀':
+					// These two look like blanks, but Unicode does not classify them as blanks
 					return ' '
 				}
 				return r

@@ -46,8 +46,9 @@ type typed struct {
 
 // strip describes a prefix that is removed.
 type strip struct {
-	none    bool
-	match   *dfa           // reports whether the prefix is present; nil when only the expression can tell, because it also matches the end
+	none bool
+	// Reports whether the prefix is present; nil when only the expression can tell, because it also matches the end
+	match   *dfa
 	literal int            // its length when the prefix is plain digits
 	re      *regexp.Regexp // otherwise: finds where it ends, and what it captures
 	rule    string         // how a match is rewritten, "" when it is only removed

@@ -103,7 +103,8 @@ func (s *Store) countAudience(ctx context.Context, c *Campaign) (AudienceCount, 
 			}
 			out.ends = append(out.ends, row.NextPosition)
 			switch {
-			case held.capped != nil && !held.capped.IsEmpty(): // a frequency cap holds some contacts back, so the kept counts do not do
+			case held.capped != nil && !held.capped.IsEmpty():
+				// A frequency cap holds some contacts back, so the kept counts do not do
 				err = out.addOneByOne(ctx, raw, c, i, held)
 			case i == 0: // the first list has no duplicates of an earlier one: the kept counts are exact
 				err = out.addKept(ctx, q, c.Tenant, list, held)

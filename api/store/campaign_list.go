@@ -47,7 +47,8 @@ func campaignFilter(tenant string, f *CampaignFilter) *campaignQuery {
 	if search := fold(f.Search); search != "" {
 		q.and("INSTR(p.search, ?) > 0", search)
 	}
-	if tag := tagText([]string{f.Tag}); f.Tag != "" && f.IncludeDeleted { // campaign_tags does not have removed campaigns, so this filters the rows of campaigns
+	// campaign_tags does not have removed campaigns, so this filters the rows of campaigns
+	if tag := tagText([]string{f.Tag}); f.Tag != "" && f.IncludeDeleted {
 		q.and("INSTR(p.tags, ?) > 0", tag)
 	} else if f.Tag != "" {
 		q.from = "campaign_tags t JOIN campaigns p ON p.tenant = t.tenant AND p.number = t.number"

@@ -376,7 +376,8 @@ func (t *tx) follow(ctx context.Context, before, after *Campaign, trigger schema
 			after.Started = at
 		}
 	case schemas.TriggerComplete:
-		if after.Reason = ""; after.Completed.IsZero() { // a campaign that was completed, paused and resumed keeps its Completed time
+		// A campaign that was completed, paused and resumed keeps its Completed time
+		if after.Reason = ""; after.Completed.IsZero() {
 			after.Completed = at
 		}
 	case schemas.TriggerCreate, schemas.TriggerConfigure, schemas.TriggerPrice, schemas.TriggerConfirm, schemas.TriggerReschedule, schemas.TriggerResend, schemas.TriggerGiveUp, "":

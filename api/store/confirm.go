@@ -64,7 +64,8 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 			return err
 		}
 		before := campaignOf(row)
-		if before.Test, err = tx.isTest(ctx, &before); err != nil { // a list may have become a test list since the count
+		// A list may have become a test list since the count
+		if before.Test, err = tx.isTest(ctx, &before); err != nil {
 			return err
 		}
 		out = before
@@ -88,7 +89,8 @@ func (s *Store) Confirm(ctx context.Context, tenant, id string, want uint64, cau
 		}
 		out.Reason, out.Confirmed, out.ConfirmedBy = "", tx.at, cause.By
 		out.ListEnds, out.Counted, out.Countries = count.ends, counted, count.Countries
-		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments { // the pipeline reads the tenant's limit from the campaign (C14)
+		// The pipeline reads the tenant's limit from the campaign (C14)
+		if out.MaxSegments == 0 || out.MaxSegments > t.MaxSegments {
 			out.MaxSegments = t.MaxSegments
 		}
 		if err := tx.reserve(ctx, &out, reserve); err != nil {
@@ -220,7 +222,8 @@ func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.
 		s.log.ErrorContext(ctx, "cost exceeds reservation and balance, not billed", "campaign", c.ID(), "micros", unbilled)
 	}
 	if !change.Settled {
-		if change.MaxLeft != nil && !c.Hidden && c.Reserved > *change.MaxLeft { // the reservation of a hidden campaign covers credit that API processes hold
+		// The reservation of a hidden campaign covers credit that API processes hold
+		if change.MaxLeft != nil && !c.Hidden && c.Reserved > *change.MaxLeft {
 			return unbilled > 0, tx.release(ctx, c, c.Reserved-*change.MaxLeft)
 		}
 		return unbilled > 0, nil

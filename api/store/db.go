@@ -64,7 +64,8 @@ func (d *database) transact(ctx context.Context, fn func(db.DBTX) error) error {
 		return d.transactSQLite(ctx, fn)
 	}
 	var err error
-	for range 5 { // deadlocks and serialization failures that last longer have a cause that another attempt does not remove
+	// Deadlocks and serialization failures that last longer have a cause that another attempt does not remove
+	for range 5 {
 		if err = d.transactPostgres(ctx, &sql.TxOptions{}, fn); !retryable(err) {
 			return err
 		}

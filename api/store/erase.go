@@ -94,7 +94,8 @@ func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string
 	j.Kind, j.Options = JobErase, []byte("{}")
 	plan := packPart([]byte(phone))
 	err := s.write(ctx, func(tx *tx) (err error) {
-		if err := tx.lockMembers(ctx, j.Tenant); err != nil { // an import that is ordered now sees the erasure, or it the import
+		// An import that is ordered now sees the erasure, or it the import
+		if err := tx.lockMembers(ctx, j.Tenant); err != nil {
 			return err
 		}
 		var running int

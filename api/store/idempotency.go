@@ -47,7 +47,8 @@ func (c *Claim) take(ctx context.Context, tx *tx, row db.Idempotency, bodyHash [
 	c.token = row.Token
 	same, hasChanged := bytes.Equal(row.BodyHash, bodyHash), bytes.Equal(row.Reserved, changed)
 	switch age := tx.now - row.UpdatedMs; {
-	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil || hasChanged): // with reserved ids, the messages may have been sent
+	case tx.now-row.CreatedMs > keyLife.Milliseconds() && (row.Done || row.Reserved == nil || hasChanged):
+		// With reserved ids, the messages may have been sent
 		n, err := tx.RenewKey(ctx, db.RenewKeyParams{
 			BodyHash: bodyHash, Now: tx.now, Tenant: c.Tenant, Route: c.Route, Key: c.Key, Token: row.Token,
 		})

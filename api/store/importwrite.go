@@ -371,7 +371,8 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 		}
 		if e.optIn != 0 {
 			now.optIn, now.optInSource = e.optIn, e.consent()
-			if e.optIn > 0 && was.optIn > 0 && e.optIn >= im.report.Started.UnixMilli() { // the row only says yes, so the known time of the opt-in is the better proof
+			// The row only says yes, so the known time of the opt-in is the better proof
+			if e.optIn > 0 && was.optIn > 0 && e.optIn >= im.report.Started.UnixMilli() {
 				now.optIn, now.optInSource = was.optIn, was.optInSource
 			}
 		}
@@ -405,7 +406,8 @@ func (im *importer) change(ctx context.Context, tx *tx, old *existing, e *entry)
 		}
 		return now, write()
 	}
-	if n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid && now.optIn > 0 == (old.OptInMs > 0) { // the counts of its lists depend on these alone
+	// The counts of its lists depend on these alone
+	if n.Country == old.Country && int64(n.Class) == old.Class && n.Valid == old.Valid && now.optIn > 0 == (old.OptInMs > 0) {
 		return now, write()
 	}
 	return now, tx.recount(ctx, im.report.Tenant, old.Number, write)

@@ -517,7 +517,8 @@ func (s *Store) collectJobs(ctx context.Context) error {
 // The encoder and decoder of parts. EncodeAll and DecodeAll may be called concurrently.
 var (
 	packer = sync.OnceValue(func() *zstd.Encoder {
-		e, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(jobsAtOnce)) // the options are valid
+		// The options are valid
+		e, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(jobsAtOnce))
 		return e
 	})
 	unpacker = sync.OnceValue(func() *zstd.Decoder {

@@ -110,7 +110,8 @@ func (s *Store) Authenticate(ctx context.Context, secret string) (Key, Tenant, e
 	}
 	if now := s.now().UnixMilli(); now-row.UsedMs >= usedEvery.Milliseconds() {
 		if err := s.write(ctx, func(tx *tx) error { return tx.KeyUsed(ctx, tx.now, row.ID) }); err != nil {
-			s.log.WarnContext(ctx, "write of the last use of a key failed", "key", row.ID, "err", err) // the request may go on
+			// The request may go on
+			s.log.WarnContext(ctx, "write of the last use of a key failed", "key", row.ID, "err", err)
 		}
 		row.UsedMs = now
 	}

@@ -28,7 +28,8 @@ func checkListName(name string) error {
 		return &FieldError{"Name", name, fmt.Sprintf("want 1 to %d characters", maxName)}
 	}
 	if _, isID := ListNumber(name); isID {
-		return &FieldError{"Name", name, "looks like the id of a list"} // a campaign may give either the name or the id of a list
+		// A campaign may give either the name or the id of a list
+		return &FieldError{"Name", name, "looks like the id of a list"}
 	}
 	return nil
 }

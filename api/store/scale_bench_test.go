@@ -59,7 +59,8 @@ func measure(b *testing.B, name string, do func() error) {
 			}
 		}
 		b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms")
-		b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/1000/float64(b.N), "cpu-ms") // of this process: SQLite runs in it
+		// Of this process: SQLite runs in it
+		b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/1000/float64(b.N), "cpu-ms")
 	})
 }
 

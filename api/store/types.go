@@ -193,10 +193,11 @@ func parseID(id, prefix string) (uint64, bool) {
 
 // Contact is a person whom a tenant can send to.
 type Contact struct {
-	Tenant    string
-	Number    uint64 // see [ContactID]
-	Phone     string // E.164 with +
-	Key       string // the same for all forms of the number, see [schemas.NumberKey]; unique among the tenant's contacts
+	Tenant string
+	Number uint64 // see [ContactID]
+	Phone  string // E.164 with +
+	// The same for all forms of the number, see [schemas.NumberKey]; unique among the tenant's contacts
+	Key       string
 	FirstName string
 	LastName  string
 	Email     string
@@ -678,9 +679,10 @@ type Claim struct {
 // Lease is a block of seqs of a hidden campaign.
 type Lease struct {
 	Campaign uint64 // number
-	Version  uint64 // of the campaign that allots the block: send no message of the block before that version is published
-	First    uint32
-	Count    uint32
+	// Of the campaign that allots the block: send no message of the block before that version is published
+	Version uint64
+	First   uint32
+	Count   uint32
 }
 
 // CampaignID returns the public id of the hidden campaign.

@@ -390,7 +390,8 @@ func (s *Store) collectWebhooks(ctx context.Context) error {
 			}); err != nil {
 				return fmt.Errorf("drop old events of webhooks: %w", err)
 			}
-			more = gone == atOnce || gone > 0 && e.DeletedMs > 0 // more may be left; after the last event of a deleted endpoint, its health row is removed too
+			// More may be left; after the last event of a deleted endpoint, its health row is removed too
+			more = gone == atOnce || gone > 0 && e.DeletedMs > 0
 		}
 	}
 	return s.write(ctx, func(tx *tx) error {

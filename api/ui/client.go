@@ -104,7 +104,8 @@ func (u *UI) callTagged(ctx context.Context, p *Person, method, path, version st
 // error is a [*Problem].
 func (u *UI) send(ctx context.Context, p *Person, method, path, version, contentType string, body io.Reader) (*answer, error) {
 	ctx = u.As(ctx, Actor{User: p.User.ID, Name: p.User.Name, Tenant: p.Tenant.ID, Scopes: p.Role.Scopes()})
-	ctx = context.WithValue(ctx, chi.RouteCtxKey, (*chi.Context)(nil)) // the API's router must not reuse the route context of the page
+	// The API's router must not reuse the route context of the page
+	ctx = context.WithValue(ctx, chi.RouteCtxKey, (*chi.Context)(nil))
 	r, err := http.NewRequestWithContext(ctx, method, path, body)
 	if err != nil {
 		return nil, err

@@ -53,7 +53,8 @@ func newSessions(st *store.Store, secure bool) *scs.SessionManager {
 	m.HashTokenInStore = true
 	m.Cookie.Name = "fanfare_session"
 	m.Cookie.HttpOnly, m.Cookie.Secure = true, secure
-	m.Cookie.SameSite = http.SameSiteLaxMode // Lax, so that a link in a chat can open the console; CrossOriginProtection guards changes
+	// Lax, so that a link in a chat can open the console; CrossOriginProtection guards changes
+	m.Cookie.SameSite = http.SameSiteLaxMode
 	m.ErrorFunc = func(w http.ResponseWriter, _ *http.Request, _ error) {
 		w.Header().Set("Retry-After", "2")
 		http.Error(w, mustSay("error.store"), http.StatusServiceUnavailable)

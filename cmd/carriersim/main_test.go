@@ -129,7 +129,8 @@ func TestGraceful(t *testing.T) {
 	}
 	receipts, stop := context.WithCancel(t.Context())
 	defer stop()
-	go func() { _ = n.Receipts(receipts, func([]carrier.Receipt) error { return nil }) }() // held open when it is interrupted
+	// Held open when it is interrupted
+	go func() { _ = n.Receipts(receipts, func([]carrier.Receipt) error { return nil }) }()
 	var mu sync.Mutex
 	answers := map[carrier.Outcome]int{}
 	const count = 500

@@ -218,7 +218,8 @@ func TestIntegrationPythonConsumerModel(t *testing.T) {
 	cl := newKafkaClient(t, kafka)
 	gone := recordOf(t, schemas.Event{Topic: names.Campaigns(), Key: "tn_a/camp_1", Tenant: "tn_a", Type: schemas.TypeCampaign, Value: &fanfarev1.Campaign{}})
 	gone.Value = nil
-	if err := cl.ProduceSync(t.Context(), gone, campaign(3, false), campaign(5, true), campaign(4, false)).FirstErr(); err != nil { // as two relays write them when their leadership overlaps for a moment
+	// As two relays write them when their leadership overlaps for a moment
+	if err := cl.ProduceSync(t.Context(), gone, campaign(3, false), campaign(5, true), campaign(4, false)).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -330,7 +331,8 @@ func TestIntegrationPythonConsumer(t *testing.T) {
 		t.Errorf("account.py stopped with exit code %d after %s, want 0 within 15 s", code, took)
 	}
 	got := python.untilSettled(t, campaign.ID, 2*time.Minute)
-	again := newConsumer(t, kafka, names.Prefix()).untilSettled(t, campaign.ID, time.Minute) // a new consumer without state
+	// A new consumer without state
+	again := newConsumer(t, kafka, names.Prefix()).untilSettled(t, campaign.ID, time.Minute)
 	if d := cmp.Diff(got, again); d != "" {
 		t.Errorf("a consumer that was killed and stopped (-) differs from a new one (+):\n%s", d)
 	}

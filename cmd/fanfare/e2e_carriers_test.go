@@ -128,7 +128,8 @@ func TestEndToEndCarriers(t *testing.T) {
 			var stats statsAnswer
 			for deadline := time.Now().Add(8 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 				api.must(t, http.MethodGet, "/api/campaigns/"+made.ID+"/stats", nil, &stats, "")
-				if stats.State == "completed" && stats.Pending == 0 && stats.Delivered >= carrierPeople/2 { // receipts come back, too
+				// Receipts come back, too
+				if stats.State == "completed" && stats.Pending == 0 && stats.Delivered >= carrierPeople/2 {
 					break
 				}
 				if time.Now().After(deadline) {
@@ -148,7 +149,8 @@ func TestEndToEndCarriers(t *testing.T) {
 					continue
 				}
 				for i, try := range tries[1:] {
-					if !tries[i].failedBefore(try.Time) { // a next try is right only when the carrier had said that the one before failed
+					// A next try is right only when the carrier had said that the one before failed
+					if !tries[i].failedBefore(try.Time) {
 						t.Errorf("%s got the message twice", to)
 						explainTwice(t, api, made.ID, n, tries)
 						break

@@ -36,7 +36,8 @@ var builtOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	build := exec.Command("go", "build", "-o", dir+"/", "fanfare/cmd/fanfare", "fanfare/cmd/carriersim")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as releases are built; make build has compiled most of it already
+	// As releases are built; make build has compiled most of it already
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)

@@ -53,7 +53,9 @@ func goodRun(t *testing.T) (outcome, []statsSample, []pendingPoint) {
 
 	var samples []statsSample
 	var points []pendingPoint
-	for i := range 6 { // one message a second; statistics are asked for half a second later, and as new as a quarter of a second before that
+	// One message a second; statistics are asked for half a second later, and as new as a quarter of a second before
+	// that
+	for i := range 6 {
 		at := start.Add(time.Duration(i) * time.Second)
 		points = append(points, pendingPoint{at: at, pending: 6 - i, oldest: at})
 		asOf := at.Add(250 * time.Millisecond)

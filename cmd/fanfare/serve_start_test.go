@@ -81,7 +81,8 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 				args = append(args, "--data", t.TempDir())
 			}
 			var stdout, stderr strings.Builder
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a few seconds on a machine that does nothing else
+			// A few seconds on a machine that does nothing else
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			code := Main(ctx, append(args, c.args...), c.environ, &stdout, &stderr)
 			said := stderr.String()

@@ -311,7 +311,8 @@ func texts(e ast.Expr, in env) ([]string, error) {
 // them exist.
 func clientMetrics(t *testing.T) map[string]metric {
 	t.Helper()
-	m := kprom.NewMetrics("fanfare_kafka", kprom.Registry(nil), kprom.WithStaticLabel(prometheus.Labels{"client": "x"})) // as in pipeline/stream
+	// As in pipeline/stream
+	m := kprom.NewMetrics("fanfare_kafka", kprom.Registry(nil), kprom.WithStaticLabel(prometheus.Labels{"client": "x"}))
 	cl, err := kgo.NewClient(kgo.WithHooks(m))
 	if err != nil {
 		t.Fatal(err)

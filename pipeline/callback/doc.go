@@ -3,8 +3,8 @@
 //
 //	reads    callbacks (group callback)
 //	writes   receipts, key <route>/<provider id>; callbacks.dlq
-//	promise  at least once. The same callback gives the same receipts with the same ids, and a recipient's state is the greatest event
-//	         seen, so a callback may come late, twice and in any order
+//	promise  at least once. The same callback gives the same receipts with the same ids, and a recipient's state is
+//	         the greatest event seen, so a callback may come late, twice and in any order
 //	stop     the batch in hand is finished
 //
 // How a callback is read depends on the configuration of its route, and on nothing else.
@@ -13,5 +13,6 @@
 //
 //	does not decode, the carrier's format is not understood   dead letter in callbacks.dlq
 //	route unknown, or its connector has no callbacks          dead letter: mend the route and replay
-//	holds messages of recipients                              dead letter as well, for no stage takes them; its receipts are published
+//	holds messages of recipients                              dead letter as well, for no stage takes them; its
+//	                                                          receipts are published
 package callback

@@ -4,7 +4,7 @@
 //
 // The sender, when such a carrier has answered a hand-over with its id:
 //
-//	parked, err := index.Put(ctx, entries)     // retry until it succeeds: without the entry the receipts are never matched
+//	parked, err := index.Put(ctx, entries)     // retry until it succeeds: else its receipts never match
 //	publish every receipt of parked to `receipts` and await the acknowledgement
 //	err = index.Clear(ctx, entries)            // of the entries that had any
 //
@@ -294,8 +294,9 @@ func (x *Index) look(ctx context.Context, sightings []Sighting, ids []Found) err
 	pipe := x.rdb.Pipeline()
 	type asked struct {
 		sighting int
-		both     *redis.SliceCmd       // sighting with a phone number: the entry of that number, and the one without a number
-		single   *redis.StringSliceCmd // sighting without: all entries, of which there must be exactly one
+		// Sighting with a phone number: the entry of that number, and the one without a number
+		both   *redis.SliceCmd
+		single *redis.StringSliceCmd // sighting without: all entries, of which there must be exactly one
 	}
 	var all []asked
 	for i := range sightings {

@@ -374,7 +374,8 @@ func TestRedisAway(t *testing.T) {
 	if _, err := redis.NewClient(&redis.Options{Addr: server.Addr()}).ScriptFlush(t.Context()).Result(); err != nil {
 		t.Fatal(err)
 	}
-	if got := find(t, table, sighting(t, "1", ada))[0]; got != submission(1) { // a Redis that was restarted has no scripts
+	// A Redis that was restarted has no scripts
+	if got := find(t, table, sighting(t, "1", ada))[0]; got != submission(1) {
 		t.Errorf("after the scripts were lost: got %v, want the submission", got)
 	}
 }

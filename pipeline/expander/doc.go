@@ -13,7 +13,8 @@
 //
 //	not sendable in the audience    not_sent/INVALID_NUMBER, skipped/DUPLICATE_RECIPIENT, /OPTED_OUT, /FREQUENCY_CAP
 //	text beyond max_segments        not_sent/TOO_LONG
-//	no text can be made             not_sent/RENDER_ERROR: a field is missing under the policy fail, or nothing is left to send
+//	no text can be made             not_sent/RENDER_ERROR: a field is missing under the policy fail, or nothing is
+//	                                left to send
 //	campaign ended or stopped       skipped/CANCELLED for every recipient
 //	chunk of purpose cancel         the outcome that the chunk names
 //	otherwise                       a message
@@ -25,7 +26,8 @@
 //
 //	store unreachable, view behind chunk   the batch waits and is tried again until it succeeds
 //	chunk does not decode                  chunks.dlq
-//	chunk cannot be rendered, or panics    chunks.dlq, and not_sent/RENDER_ERROR for each of its recipients that is known
+//	chunk cannot be rendered, or panics    chunks.dlq, and not_sent/RENDER_ERROR for each of its recipients that is
+//	                                       known
 //	revoked, stopped, killed               the transaction is aborted, and the next owner expands the chunk again
 //
 // Blobs are read and texts are made before the transaction begins: a slow store inside an open one would hold up every

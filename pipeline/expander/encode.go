@@ -43,7 +43,8 @@ func (p *messageParts) encode(c *fanfarev1.Chunk, campaign *fanfarev1.Campaign, 
 
 // room is the most bytes that a message takes.
 func (p *messageParts) room(e *audience.Entry) int {
-	const numbers, lengths = 6 * 12, 7 * 7 // seq, segments, encoding, contact, price, variant; to, body, its text, country, zone
+	// Seq, segments, encoding, contact, price, variant; to, body, its text, country, zone
+	const numbers, lengths = 6 * 12, 7 * 7
 	return len(p.head) + len(p.middle) + len(p.tail) + len(p.oneof) + len(p.body) + len(e.To) + len(e.Country) + len(e.Zone) + numbers + lengths
 }
 

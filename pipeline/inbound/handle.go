@@ -55,7 +55,8 @@ func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (*kgo.Recor
 		return nil, fmt.Errorf("%w: way %d", errDead, in.GetWay())
 	}
 	c := h.deps.Campaigns.CampaignByNumber(in.GetCampaignNumber())
-	if c == nil || c.GetFreezeId() == "" { // a view that is behind has no audience yet, although a message with the link has gone out
+	// A view that is behind has no audience yet, although a message with the link has gone out
+	if c == nil || c.GetFreezeId() == "" {
 		var err error
 		if c, err = h.deps.Store.CampaignRecord(ctx, schemas.CampaignID(in.GetCampaignNumber())); err != nil {
 			return nil, err

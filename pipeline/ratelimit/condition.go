@@ -85,7 +85,8 @@ func ConditionOf(err error) Condition {
 		return Condition{Name: "no answer in time"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe), errors.Is(err, net.ErrClosed):
 		return Condition{Name: "it closed the connection"}
-	case redis.HasErrorPrefix(err, "Error running script") && strings.Contains(err.Error(), "-READONLY"): // before Redis 7
+	case redis.HasErrorPrefix(err, "Error running script") && strings.Contains(err.Error(), "-READONLY"):
+		// Before Redis 7
 		return ConditionOf(errReadOnly)
 	case redis.HasErrorPrefix(err, ""):
 		return Condition{Name: "it answers with an error"}

@@ -15,7 +15,8 @@
 //   - The transactional lane goes first; the bulk lane keeps 20 %.
 //   - [Limiter.Throttled] halves the rate of a route for every process; it climbs back by 5 % a second.
 //   - While Redis is away, whatever the [Condition], [Limiter.Take] blocks and asks again, without end.
-//     No process hands out a share of the limit on its own: two processes that lose Redis would not agree on the shares.
+//     No process hands out a share of the limit on its own: two processes that lose Redis would not agree on the
+//     shares.
 //
 // # What it does not promise
 //
@@ -26,7 +27,8 @@
 //
 // # Keys
 //
-//	<prefix>rate:{<route>}                          hash: k tokens, t their time, f factor and ft its time, b d bw dw the lanes, n senders
+//	<prefix>rate:{<route>}                          hash: k tokens, t their time, f factor and ft its time, b d bw dw
+//	                                                the lanes, n senders
 //	<prefix>rate:{<route>}:tenant:<tenant>          hash: k, t
 //	<prefix>rate:{<route>}:sender:<tenant>/<id>     hash: k, t
 //	<prefix>rate:{<route>}:campaign:<tenant>/<id>   hash: k, t

@@ -23,7 +23,8 @@ func TestLimiterIsAccurate(t *testing.T) {
 			for i := range processes {
 				clients = append(clients, &client{l: w.limiters[i], req: bulk(rate, 100_000), lazy: true})
 			}
-			w.run(max(time.Second, 5*time.Second/time.Duration(rate)), clients, nil) // the full bucket, and everyone is known
+			// The full bucket, and everyone is known
+			w.run(max(time.Second, 5*time.Second/time.Duration(rate)), clients, nil)
 			for _, c := range clients {
 				c.used = nil
 			}

@@ -18,10 +18,12 @@
 // its own topics and publishes such a row again. Readers ignore versions below the one they know.
 //
 //	Kafka is unreachable  rows wait in the store; a leader whose records are not acknowledged gives up the lead
-//	store is unreachable  nothing new is published; a call is given up after ten seconds and repeated after about half a second
+//	store is unreachable  nothing new is published; a call is given up after ten seconds and repeated after about half
+//	                      a second
 //	records lost          found at the start of a lead or within ten minutes, published again, counted in
 //	                      fanfare_relay_republished_total
 //	lead lost             the session ends, and the first relay that asks takes the lead
-//	killed                rows that were published and not marked are published again: the same version, which readers ignore
+//	killed                rows that were published and not marked are published again: the same version, which readers
+//	                      ignore
 //	stop                  the current batch is acknowledged and marked, then the relay gives up the lead
 package relay

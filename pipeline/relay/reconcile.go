@@ -228,7 +228,8 @@ func (e *expected) seen(typ schemas.EventType, rec *kgo.Record) {
 	if !ok {
 		return
 	}
-	f.last, _ = strconv.ParseUint(string(schemas.Header(rec, schemas.HeaderVersion)), 10, 64) // a record without is not the relay's: older than all
+	// A record without is not the relay's: older than all
+	f.last, _ = strconv.ParseUint(string(schemas.Header(rec, schemas.HeaderVersion)), 10, 64)
 	f.absent = rec.Value == nil
 	e.rows[h] = f
 }

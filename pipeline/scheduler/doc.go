@@ -2,11 +2,12 @@
 // campaign is over. The decisions are made in package plan, which is pure; this package elects a leader, reads and
 // writes topics, and asks the store.
 //
-//	reads    deliveries (no group, from the offsets in cursors), the view of campaigns, routes, tenants and senders, cursors,
-//	         held, messages.<route>.txn; the store: the freeze and its index
+//	reads    deliveries (no group, from the offsets in cursors), the view of campaigns, routes, tenants and senders,
+//	         cursors, held, messages.<route>.txn; the store: the freeze and its index
 //	writes   chunks, key <tenant>/<campaign>#<blob>; cursors, key <tenant>/<campaign>, …/sets/<part>, offsets;
 //	         deliveries, key <tenant>/<message id>: the last event of a recipient that is not dealt again;
-//	         messages.<route>.txn and tombstones in held: single sends whose time has come; moves of campaigns in the store
+//	         messages.<route>.txn and tombstones in held: single sends whose time has come; moves of campaigns in the
+//	         store
 //	group    scheduler, on the only partition of cursors: its owner leads, the other processes stand by
 //	promise  a (recipient, try) is dealt once, and again only on proof that the try before did not arrive
 //
@@ -35,8 +36,8 @@
 //	store unreachable                what is dealt is sent; nothing is frozen, started or completed
 //	store has another version        the move is dropped and decided again on the next record
 //	delivery event cannot be read    deliveries.dlq and a log line; the other readers have its outcome
-//	cursor or chunk cannot be read   its campaign is suspended (broken_record) and set aside, cursors.dlq or chunks.dlq; all others
-//	                                 are dealt
+//	cursor or chunk cannot be read   its campaign is suspended (broken_record) and set aside, cursors.dlq or
+//	                                 chunks.dlq; all others are dealt
 //	a newer version wrote cursors    what this version does not know is kept and written again as it was
 //	a deal is never answered         ambiguous/LOST ten minutes after its not_after
 //	a cancel is never answered       skipped/CANCELLED, written by the scheduler after twenty minutes

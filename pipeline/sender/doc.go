@@ -3,8 +3,8 @@
 //
 //	reads      messages.<route>.txn, messages.<route>.bulk (one group and one intent window each)
 //	follows    campaigns, control, suppressions (the control view)
-//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and parked ones
-//	           once their submission is known), <topic>.dlq
+//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and
+//	           parked ones once their submission is known), <topic>.dlq
 //	keys       deliveries and held: <tenant>/<message id>; receipts: <route>/<provider id>
 //	group      <prefix>sender.<route>.<lane>
 //	Redis      the buckets of package ratelimit; the rendezvous of provider ids (package schemas)
@@ -49,12 +49,12 @@
 // A hand-over is in doubt when its answer is not known: the last owner of the partition crashed, or the carrier did not
 // answer. What ends the doubt depends on the carrier; the connector's [carrier.Caps] say it:
 //
-//	DoubtKeyHeader   the message is handed over again under the same submission id; a carrier that had it answers as before and sends
-//	DoubtNaturalID   nothing. It is judged first, because the first hand-over may never have happened: nothing is repeated while the
-//	                 campaign is paused, and nothing for a recipient who has opted out. With DoubtKeyHeader nothing is repeated once
-//	                 the carrier may have forgotten the id.
-//	DoubtQuery       the carrier is asked by our id. When it does not have the message, and none can be on its way any more, the
-//	                 message is handed over, or given back, like any other.
+//	DoubtKeyHeader,  the message is handed over again under the same submission id; a carrier that had it answers as
+//	DoubtNaturalID   before and sends nothing. It is judged first, because the first hand-over may never have happened:
+//	                 nothing is repeated while the campaign is paused, and nothing for a recipient who has opted out.
+//	                 With DoubtKeyHeader nothing is repeated once the carrier may have forgotten the id.
+//	DoubtQuery       the carrier is asked by our id. When it does not have the message, and none can be on its way any
+//	                 more, the message is handed over, or given back, like any other.
 //	DoubtNone        a receipt or a person.
 //
 // It is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of the takeover.
@@ -64,12 +64,13 @@
 //
 // # When something ends or fails
 //
-//	revoke, stop       nothing more is handed over, answers are awaited (10 s), the window hands over what is settled: nothing
-//	                   becomes ambiguous
+//	revoke, stop       nothing more is handed over, answers are awaited (10 s), the window hands over what is settled:
+//	                   nothing becomes ambiguous
 //	crash              the next owner calls what was in flight ambiguous/CRASH, and ends the doubt where it can
 //	poison record      dead letter, and not_sent/RENDER_ERROR for the submission that its header names
 //	forged record      its id is missing or not signed by our keys: dead letter, counted, no outcome
-//	Redis away         for whatever reason, even a wrong password: everything holds; nothing is returned. Outcomes with a provider's id wait seconds for it at most
+//	Redis away         for whatever reason, even a wrong password: everything holds; nothing is returned. Outcomes
+//	                   with a provider's id wait seconds for it at most
 //	view too old       everything holds (control 5 s, opt-outs 1.5 s)
 //	carrier away       the breaker opens: returned/BREAKER with a time; then one batch tries
 //	carrier throttles  returned/THROTTLED; half the pace

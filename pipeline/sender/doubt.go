@@ -14,7 +14,8 @@ import (
 // which crashed, or here, when the carrier did not answer. Its outcome `ambiguous` is written at once; then the lane
 // finds out what became of it, as [carrier.Caps] say:
 //
-//	DoubtKeyHeader,   hand it over again under the same submission id; the carrier takes it once. Before each repetition it is
+//	DoubtKeyHeader,   hand it over again under the same submission id; the carrier takes it once. Before each
+//	                  repetition it is
 //	DoubtNaturalID    judged like any message, because the first hand-over may never have happened.
 //	DoubtQuery        ask the carrier. When the carrier does not have it, it is handed over like any message.
 //	DoubtNone         nothing: a receipt or a person ends the doubt.

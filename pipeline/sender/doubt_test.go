@@ -227,7 +227,8 @@ func TestSilenceIsADoubt(t *testing.T) {
 		e.wantDoubts("after 2 s", items, schemas.CodeTimeout)
 		e.want("after 2 s", items, sent, awaiting)
 		e.wantSeen("after 2 s", 4)
-		e.carrier.answer(carrier.Result{Outcome: carrier.Retryable}) // late, of the first hand-over: it proves nothing by now
+		// Late, of the first hand-over: it proves nothing by now
+		e.carrier.answer(carrier.Result{Outcome: carrier.Retryable})
 		after(time.Second)
 		e.want("late", items, sent, awaiting)
 

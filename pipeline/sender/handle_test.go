@@ -90,7 +90,8 @@ func TestOrderOfQuestions(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
-	check("nothing against it", passing(), verdict{action: submit, until: noon.Add(time.Second)}) // when the view is too old
+	// When the view is too old
+	check("nothing against it", passing(), verdict{action: submit, until: noon.Add(time.Second)})
 	for i, first := range conditions {
 		q := passing()
 		first.spoil(q)

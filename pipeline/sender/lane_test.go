@@ -132,7 +132,8 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 				if tc.kind == returnedKind && e.tokens.back != 1 {
 					t.Errorf("%s: got %d tokens back, want 1", name, e.tokens.back)
 				}
-				if name == "guard" || name == "view" || name == "opt-outs too old" { // these pass, and nothing is forgotten
+				// These pass, and nothing is forgotten
+				if name == "guard" || name == "view" || name == "opt-outs too old" {
 					s[0].mu.Lock()
 					s[0].deadline = time.Time{}
 					s[0].mu.Unlock()

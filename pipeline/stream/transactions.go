@@ -90,7 +90,8 @@ func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) er
 	res, ok := t.result(ctx, work, batch)
 	if !ok {
 		t.moved.Store(false)
-		_, err := t.session.End(context.WithoutCancel(ctx), kgo.TryAbort) // no transaction is open: goes back to what is committed
+		// No transaction is open: goes back to what is committed
+		_, err := t.session.End(context.WithoutCancel(ctx), kgo.TryAbort)
 		return err
 	}
 	if err := t.session.Begin(); err != nil {

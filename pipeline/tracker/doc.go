@@ -3,8 +3,8 @@
 //
 //	reads    receipts (group tracker), the control view, the index of provider ids in Redis (pipeline/dlrindex)
 //	writes   deliveries, key <tenant>/<message id>; receipts.dlq
-//	promise  at least once. The same receipt gives the same event with the same id, and a recipient's state is the greatest event
-//	         seen, so receipts may come late, twice and in any order
+//	promise  at least once. The same receipt gives the same event with the same id, and a recipient's state is the
+//	         greatest event seen, so receipts may come late, twice and in any order
 //
 // Which message: by our submission id, where the carrier echoes it and its signature is ours; else by the carrier's id,
 // through the index. A receipt that comes before the answer to its hand-over is parked in the index, and the sender
@@ -15,7 +15,8 @@
 //
 //	BUFFERED          buffered/ENROUTE
 //	DELIVERED, READ   delivered, read
-//	FAILED            bounced if the campaign's policy allows a retry or a fallback after this sub-status, else undelivered
+//	FAILED            bounced if the campaign's policy allows a retry or a fallback after this sub-status, else
+//	                  undelivered
 //	UNKNOWN           no event: the message stays awaiting
 //	one of n parts    delivered when all parts are; undelivered/PARTIAL when one has failed for good
 //

@@ -398,8 +398,9 @@ func TestParts(t *testing.T) {
 		{2, 1, statusFailed, "undelivered/PARTIAL"},
 		{2, 2, statusDelivered, "nothing"},
 		{2, 1, statusUnknown, "nothing"},
-		{2, 1, statusDelivered, "delivered/DELIVERED"}, // a positive receipt outranks a negative one, as for a whole message
-		{2, 1, statusFailed, "undelivered/PARTIAL"},    // outranked by the one before
+		// A positive receipt outranks a negative one, as for a whole message
+		{2, 1, statusDelivered, "delivered/DELIVERED"},
+		{2, 1, statusFailed, "undelivered/PARTIAL"}, // outranked by the one before
 	}
 	for i, s := range steps {
 		if got := part(s.seq, s.part, s.status); got != s.want {

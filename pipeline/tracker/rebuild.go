@@ -246,7 +246,8 @@ func (r *rebuild) deliveries(ctx context.Context, batch []*kgo.Record) error {
 		}
 	}
 	for some := range slices.Chunk(entries, putAtOnce) {
-		if _, err := r.index.Put(ctx, some); err != nil { // the receipts that wait for these entries are read afterwards
+		// The receipts that wait for these entries are read afterwards
+		if _, err := r.index.Put(ctx, some); err != nil {
 			return err
 		}
 		r.put += len(some)

@@ -28,7 +28,8 @@ func (w *Window) fetched(ctx context.Context, cl *kgo.Client, resp *kmsg.OffsetF
 	var all []found
 	for _, g := range resp.Groups {
 		for _, t := range g.Topics {
-			if t.Topic != w.cfg.Topic && t.Topic != "" { // newer brokers answer with the topic's id; only one topic was asked for
+			// Newer brokers answer with the topic's id; only one topic was asked for
+			if t.Topic != w.cfg.Topic && t.Topic != "" {
 				continue
 			}
 			for _, p := range t.Partitions {

@@ -12,8 +12,8 @@ import (
 // intent is what the metadata of a window's offset commit says. Its text is one of
 //
 //	fanfare1:<head>                   [base, head) is declared: after a crash the next owner calls all of it uncertain
-//	fanfare1:<head>:settled:<states>  the same, but for the offsets whose state is given; those above head that are called
-//	                                  doubtful are declared, too
+//	fanfare1:<head>:settled:<states>  the same, but for the offsets whose state is given; those above head that are
+//	                                  called doubtful are declared, too
 //
 // where base is the committed offset. When an owner gives a partition up in good order it commits head = base. Then
 // only what the states call doubtful is uncertain; what they call settled is passed over, and the rest has not been

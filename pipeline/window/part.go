@@ -19,7 +19,8 @@ type part struct {
 	w      *Window
 	id     int32
 	source string // header source of its outcomes, without the offset; never changes
-	member string // our member id at the assignment: under another id, another member may have owned the partition since
+	// Our member id at the assignment: under another id, another member may have owned the partition since
+	member string
 
 	stopped atomic.Bool // no item of it may begin; why says why
 	why     stop

@@ -25,7 +25,8 @@ func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 		var deadline time.Time
 		d, _ := e.sender(t, "a", func(cfg *window.Config, d *fakeSender) {
 			cfg.Cluster.Options = []kgo.Opt{f.Around(e.Dial)}
-			cfg.SessionTimeout, cfg.GuardMargin = 3*time.Second, 2500*time.Millisecond // the guard lasts half a second, the session longer
+			// The guard lasts half a second, the session longer
+			cfg.SessionTimeout, cfg.GuardMargin = 3*time.Second, 2500*time.Millisecond
 			stands := time.Now()
 			cfg.Now = func() time.Time { return stands } // a wall clock that says nothing
 			d.judge = func(it *window.Item) string {

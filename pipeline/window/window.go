@@ -95,8 +95,9 @@ type Reason string
 
 // Reasons for which a partition is suspended.
 const (
-	ReasonMetadata   Reason = "foreign_metadata"    // the commit's metadata is neither empty nor an intent
-	ReasonNoOffset   Reason = "no_committed_offset" // the group has no offset, so how far the last owner came is unknown
+	ReasonMetadata Reason = "foreign_metadata" // the commit's metadata is neither empty nor an intent
+	// The group has no offset, so how far the last owner came is unknown
+	ReasonNoOffset   Reason = "no_committed_offset"
 	ReasonOutOfRange Reason = "offset_out_of_range" // the committed offset is not in the log
 	ReasonDataLoss   Reason = "data_loss"           // the log was truncated below what was read
 )

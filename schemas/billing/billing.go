@@ -8,7 +8,8 @@
 //	  - handed over: there is a `sent` event of the try.
 //	  - in doubt: there is an `ambiguous` event of the try.
 //	  - confirmed: there is a receipt of the try, which proves that the carrier accepted the message.
-//	  - free: the receipt of the try with the greatest precedence says that the message failed, with a code that is not billed
+//	  - free: the receipt of the try with the greatest precedence says that the message failed, with a code that is
+//	    not billed
 //	    ([schemas.CodeInfo].Billed). A greater receipt overrides a lower one, as it does for the recipient's state.
 //
 // A billed hand-over costs [Amount]. An ambiguous try without a receipt is not billed: when the campaign settles, the

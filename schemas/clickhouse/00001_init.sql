@@ -1,9 +1,11 @@
 -- +goose Up
--- Table names are unqualified: the connection selects the database (native Auth.Database, HTTP ?database=), and a view keeps the one it was created in.
--- The database itself is created on a connection that selects none: CREATE DATABASE IF NOT EXISTS <name> ENGINE = Atomic
+-- Table names are unqualified: the connection selects the database (native Auth.Database, HTTP ?database=), and a view
+-- keeps the one it was created in. The database itself is created on a connection that selects none: CREATE DATABASE IF
+-- NOT EXISTS <name> ENGINE = Atomic
 --
--- prec UInt32 = class<<28 | try<<20 | rank<<16 | code, computed by the writer; a recipient's state is the greatest prec of its events below class 15 (prec < 0xF0000000).
--- The maximum does not depend on order or duplicates. Within prec, try is 0 outside class 0; link_id is '' outside clicked.
+-- prec UInt32 = class<<28 | try<<20 | rank<<16 | code, computed by the writer; a recipient's state is the greatest prec
+-- of its events below class 15 (prec < 0xF0000000). The maximum does not depend on order or duplicates. Within prec,
+-- try is 0 outside class 0; link_id is '' outside clicked.
 --   0 open        ambiguous 1, returned 2             (try compares before rank)
 --   1 never left  not_sent 1, skipped 2
 --   2 left        sent 1, buffered 2, bounced 3, unconfirmed 4
@@ -52,8 +54,8 @@ ORDER BY (tenant_id, campaign_id, seq, prec)
 TTL campaign_month + INTERVAL 13 MONTH
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
--- 2. the recipients that ever reached each precedence, facts included. try is that of the event (0 for a fact), so that the receipts of
--- each try can be told apart; link_id splits the clickers by link and is '' elsewhere
+-- 2. the recipients that ever reached each precedence, facts included. try is that of the event (0 for a fact), so that
+-- the receipts of each try can be told apart; link_id splits the clickers by link and is '' elsewhere
 CREATE TABLE IF NOT EXISTS status_sets
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
@@ -69,8 +71,8 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS status_sets_mv TO status_sets AS
 SELECT tenant_id, campaign_id, campaign_month, prec, if(prec < 0xF0000000, try, 0) AS try, link_id, groupBitmapState(seq) AS members
 FROM events GROUP BY tenant_id, campaign_id, campaign_month, prec, try, link_id;
 
--- 3. the recipients of each message by what it was and what happened to it: money and dimensions from one grouping. Only events that
--- describe a message are in it: receipts and the scheduler's own outcomes have no channel
+-- 3. the recipients of each message by what it was and what happened to it: money and dimensions from one grouping.
+-- Only events that describe a message are in it: receipts and the scheduler's own outcomes have no channel
 CREATE TABLE IF NOT EXISTS message_sets
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
@@ -89,7 +91,8 @@ SELECT tenant_id, campaign_id, campaign_month, toInt8(kind) AS kind, variant, ch
 FROM events WHERE events.kind IN ('ambiguous', 'not_sent', 'skipped', 'sent') AND channel != ''
 GROUP BY tenant_id, campaign_id, campaign_month, kind, variant, channel, country, route, try, leg, segments, price_micros, currency;
 
--- 4. for charts only: it is additive, so it is exact only while every insert carries its deduplication token. Do not bill from it
+-- 4. for charts only: it is additive, so it is exact only while every insert carries its deduplication token. Do not
+-- bill from it
 CREATE TABLE IF NOT EXISTS timeline
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,
@@ -105,7 +108,8 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS timeline_mv TO timeline AS
 SELECT tenant_id, campaign_id, campaign_month, toInt8(kind) AS kind, toDateTime(event_time, 'UTC') AS second, count() AS n
 FROM events GROUP BY tenant_id, campaign_id, campaign_month, kind, second;
 
--- 5. the deals of the scheduler. A deal is inserted into deals with its recipients as an array, which the view turns into a set
+-- 5. the deals of the scheduler. A deal is inserted into deals with its recipients as an array, which the view turns
+-- into a set
 CREATE TABLE IF NOT EXISTS deals
 (
     tenant_id LowCardinality(String), campaign_id LowCardinality(String), campaign_month Date,

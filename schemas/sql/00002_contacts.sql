@@ -71,8 +71,8 @@ CREATE TABLE imports (
 );
 CREATE INDEX imports_tenant ON imports (tenant, started_ms);
 
--- Opt-outs. phone is what the freeze joins with, hash what the topic carries instead of it. A lifted one stays as a row, so
--- that its version goes on growing; the log is the proof of every change, and only ever added to.
+-- Opt-outs. phone is what the freeze joins with, hash what the topic carries instead of it. A lifted one stays as a
+-- row, so that its version goes on growing; the log is the proof of every change, and only ever added to.
 CREATE TABLE suppressions (
   tenant            TEXT NOT NULL REFERENCES tenants (id),
   phone             TEXT NOT NULL,

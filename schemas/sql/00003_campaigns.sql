@@ -1,9 +1,9 @@
 -- +goose Up
 
--- spec and legs are JSON documents of what the user said and of what was confirmed: a field more needs no migration. What is
--- searched, sorted or counted has a column of its own; search is the name in lower case, tags are `|a|b|` in lower case.
--- hidden_day is '' but for the campaigns of single sends: the UTC day, and '#2' and so on when a day needs another.
--- removed: gone from lists too, unless they are asked for with what was deleted.
+-- spec and legs are JSON documents of what the user said and of what was confirmed: a field more needs no migration.
+-- What is searched, sorted or counted has a column of its own; search is the name in lower case, tags are `|a|b|` in
+-- lower case. hidden_day is '' but for the campaigns of single sends: the UTC day, and '#2' and so on when a day needs
+-- another. removed: gone from lists too, unless they are asked for with what was deleted.
 -- tombstone: 0 the row is on its topic, 1 its tombstone is to be published, 2 it has been.
 CREATE TABLE campaigns (
   number            INTEGER NOT NULL PRIMARY KEY,
@@ -66,9 +66,9 @@ CREATE TABLE campaign_events (
 );
 CREATE INDEX campaign_events_campaign ON campaign_events (tenant, campaign, id);
 
--- Frozen audiences. A freeze writes its blobs under a fresh random id (state 0) and becomes an audience when its campaign takes
--- that id (1). Until then anybody may throw it away once its writer has been silent for a while (seen_ms): it is marked first (2),
--- which its writer meets should it live after all, then its blobs go, then the row.
+-- Frozen audiences. A freeze writes its blobs under a fresh random id (state 0) and becomes an audience when its
+-- campaign takes that id (1). Until then anybody may throw it away once its writer has been silent for a while
+-- (seen_ms): it is marked first (2), which its writer meets should it live after all, then its blobs go, then the row.
 CREATE TABLE freezes (
   id       TEXT NOT NULL PRIMARY KEY,
   tenant   TEXT NOT NULL REFERENCES tenants (id),
@@ -96,8 +96,8 @@ CREATE TABLE freeze_index (
   PRIMARY KEY (freeze_id, blob)
 );
 
--- reserved is what the owner of a key has set aside before doing anything, such as message ids; token tells the owner from
--- one who took over an abandoned key.
+-- reserved is what the owner of a key has set aside before doing anything, such as message ids; token tells the owner
+-- from one who took over an abandoned key.
 CREATE TABLE idempotency (
   tenant     TEXT NOT NULL REFERENCES tenants (id),
   route      TEXT NOT NULL,

@@ -1,7 +1,7 @@
 -- +goose Up
--- One person has one key, however many forms a number has had: schemas.NumberKey says which, and computes it for new rows. Here the
--- same rules give keys to the rows of before. Numbers that have a newer form get it, contacts and opt-outs of one person become
--- one.
+-- One person has one key, however many forms a number has had: schemas.NumberKey says which, and computes it for new
+-- rows. Here the same rules give keys to the rows of before. Numbers that have a newer form get it, contacts and
+-- opt-outs of one person become one.
 CREATE TABLE forms (phone TEXT NOT NULL PRIMARY KEY, number_key TEXT NOT NULL);
 INSERT INTO forms (phone, number_key)
 SELECT phone, CASE
@@ -29,7 +29,8 @@ ALTER TABLE contacts ADD COLUMN number_key TEXT NOT NULL DEFAULT '';
 UPDATE contacts SET number_key = COALESCE((SELECT f.number_key FROM forms f WHERE f.phone = contacts.phone), phone);
 CREATE INDEX contacts_number_key ON contacts (tenant, number_key);
 
--- Of several contacts with one key, one that is not deleted stays, else the first. It takes the others' places in lists.
+-- Of several contacts with one key, one that is not deleted stays, else the first. It takes the others' places in
+-- lists.
 CREATE TABLE merged (gone INTEGER NOT NULL PRIMARY KEY, kept INTEGER NOT NULL);
 INSERT INTO merged (gone, kept)
 SELECT c.number, (SELECT k.number FROM contacts k WHERE k.tenant = c.tenant AND k.number_key = c.number_key
@@ -49,15 +50,16 @@ DELETE FROM contacts WHERE number IN (SELECT gone FROM merged);
 DROP TABLE moved;
 DROP TABLE merged;
 
--- Numbers of no plan (class 0) whose key is a number of today become that number: a mobile one, or a fixed line of Benin.
+-- Numbers of no plan (class 0) whose key is a number of today become that number: a mobile one, or a fixed line of
+-- Benin.
 UPDATE contacts SET phone = number_key, valid = TRUE, class = CASE WHEN number_key LIKE '+229012%' THEN 2 ELSE 1 END
 WHERE class = 0 AND number_key <> phone;
 DROP INDEX contacts_number_key;
 DROP INDEX contacts_phone;
 CREATE UNIQUE INDEX contacts_number ON contacts (tenant, number_key);
 
--- The same for opt-outs. One that holds wins over one that was lifted. A hash that is empty is made, and published, by the first
--- process that has the keys; the versions go on above those of all that were merged.
+-- The same for opt-outs. One that holds wins over one that was lifted. A hash that is empty is made, and published, by
+-- the first process that has the keys; the versions go on above those of all that were merged.
 CREATE TABLE suppressions_by_key (
   tenant            TEXT NOT NULL REFERENCES tenants (id),
   number_key        TEXT NOT NULL,

@@ -1,8 +1,8 @@
 -- +goose Up
 
--- People who log in to the console. email is in lower case. password is an argon2id hash in its usual text form, '' when the
--- person logs in by OIDC alone; subject is the OIDC issuer and subject, '' when the person has never logged in that way.
--- epoch grows when the person logs out everywhere: sessions of an older epoch are over.
+-- People who log in to the console. email is in lower case. password is an argon2id hash in its usual text form, ''
+-- when the person logs in by OIDC alone; subject is the OIDC issuer and subject, '' when the person has never logged in
+-- that way. epoch grows when the person logs out everywhere: sessions of an older epoch are over.
 CREATE TABLE users (
   id         TEXT NOT NULL PRIMARY KEY,
   email      TEXT NOT NULL UNIQUE,

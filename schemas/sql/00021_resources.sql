@@ -1,8 +1,9 @@
 -- +goose Up
 
--- What a tenant keeps beside campaigns and contacts: templates, agents, channels and the like. Each kind has a Go type; doc is its
--- JSON document, so a field more needs no migration. What is searched or counted has a column of its own: search is the name in
--- lower case. tenant is '' for what belongs to the installation. A deleted row stays, and gives its name free.
+-- What a tenant keeps beside campaigns and contacts: templates, agents, channels and the like. Each kind has a Go type;
+-- doc is its JSON document, so a field more needs no migration. What is searched or counted has a column of its own:
+-- search is the name in lower case. tenant is '' for what belongs to the installation. A deleted row stays, and gives
+-- its name free.
 CREATE TABLE resources (
   number            INTEGER NOT NULL PRIMARY KEY,
   tenant            TEXT NOT NULL,

@@ -1,7 +1,8 @@
 -- +goose Up
 
--- How many campaigns of a tenant there are by what lists filter them by, and what they have reserved and spent. Every write of a
--- campaign keeps it: counting 100,000 campaigns for each page of a list took 50 ms. Hidden campaigns are not counted.
+-- How many campaigns of a tenant there are by what lists filter them by, and what they have reserved and spent. Every
+-- write of a campaign keeps it: counting 100,000 campaigns for each page of a list took 50 ms. Hidden campaigns are not
+-- counted.
 CREATE TABLE campaign_counts (
   tenant   TEXT NOT NULL,
   state    INTEGER NOT NULL,
@@ -32,14 +33,14 @@ WITH RECURSIVE split (tenant, number, tag, rest) AS (
 )
 SELECT DISTINCT tenant, tag, number FROM split WHERE tag <> '';
 
--- What a list of campaigns filters by, in the order of the list: neither counting nor searching reads the rows themselves, whose
--- documents are long.
+-- What a list of campaigns filters by, in the order of the list: neither counting nor searching reads the rows
+-- themselves, whose documents are long.
 DROP INDEX campaigns_tenant;
 CREATE INDEX campaigns_list ON campaigns (tenant, number, hidden, removed, test, state, channel, created_ms, search);
 
--- The figures of campaigns that have ended, and their sums by the UTC day of creation, so that the statistics over all campaigns add
--- up days. figures_kept says that a campaign has its row here; the others, which are few, are read from the statistics. A removed
--- campaign has no row.
+-- The figures of campaigns that have ended, and their sums by the UTC day of creation, so that the statistics over all
+-- campaigns add up days. figures_kept says that a campaign has its row here; the others, which are few, are read from
+-- the statistics. A removed campaign has no row.
 CREATE TABLE campaign_figures (
   tenant             TEXT NOT NULL,
   created_ms         INTEGER NOT NULL,

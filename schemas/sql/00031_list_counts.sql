@@ -1,7 +1,8 @@
 -- +goose Up
 
--- How many members of a list there are by what decides whether they are sent to: a price counts a million contacts by adding up a few
--- rows. opted_out is what suppressions say now. Every write of members, of contacts and of opt-outs keeps it.
+-- How many members of a list there are by what decides whether they are sent to: a price counts a million contacts by
+-- adding up a few rows. opted_out is what suppressions say now. Every write of members, of contacts and of opt-outs
+-- keeps it.
 CREATE TABLE list_counts (
   tenant    TEXT NOT NULL,
   list      INTEGER NOT NULL,

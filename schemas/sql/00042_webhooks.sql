@@ -1,8 +1,8 @@
 -- +goose Up
 
--- Events for the webhooks of tenants. A row is an event for an endpoint (a resource of kind webhook): it waits here until the endpoint
--- has taken it, and for a week afterwards so that it can be looked up. Ids come from the counter, so they are in the order in which
--- rows were committed. The same event twice for an endpoint is one row.
+-- Events for the webhooks of tenants. A row is an event for an endpoint (a resource of kind webhook): it waits here
+-- until the endpoint has taken it, and for a week afterwards so that it can be looked up. Ids come from the counter, so
+-- they are in the order in which rows were committed. The same event twice for an endpoint is one row.
 CREATE TABLE webhook_items (
   id        INTEGER NOT NULL PRIMARY KEY,
   tenant    TEXT NOT NULL,
@@ -41,7 +41,8 @@ CREATE TABLE webhook_health (
 );
 CREATE INDEX webhook_health_owner ON webhook_health (owner);
 
--- The clients' own references of single sends, of tenants that have webhooks: receipts don't carry them, and the events of receipts must.
+-- The clients' own references of single sends, of tenants that have webhooks: receipts don't carry them, and the events
+-- of receipts must.
 CREATE TABLE webhook_references (
   tenant    TEXT NOT NULL,
   message   TEXT NOT NULL,
@@ -51,5 +52,6 @@ CREATE TABLE webhook_references (
 );
 CREATE INDEX webhook_references_seen ON webhook_references (seen_ms);
 
--- The webhooks counter numbers items; the other grows with each change of an endpoint, so that the stage sees cheaply whether there was one.
+-- The webhooks counter numbers items; the other grows with each change of an endpoint, so that the stage sees cheaply
+-- whether there was one.
 INSERT INTO counters (name, next) VALUES ('webhook_item', 1), ('webhook_change', 1);

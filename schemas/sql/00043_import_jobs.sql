@@ -1,5 +1,6 @@
 -- +goose Up
--- A file that was uploaded, until it is imported or a day has passed. bytes counts it as it came; complete is false while it arrives.
+-- A file that was uploaded, until it is imported or a day has passed. bytes counts it as it came; complete is false
+-- while it arrives.
 CREATE TABLE uploads (
   id       TEXT NOT NULL PRIMARY KEY,
   tenant   TEXT NOT NULL REFERENCES tenants (id),
@@ -33,8 +34,8 @@ ALTER TABLE imports ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE imports ADD COLUMN bytes_read INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX imports_waiting ON imports (started_ms) WHERE upload <> '' AND finished_ms = 0;
 
--- The rows that an import refused, as JSON arrays: one for each transaction that met some. imports.rejected holds those of imports
--- that ran before there was this table.
+-- The rows that an import refused, as JSON arrays: one for each transaction that met some. imports.rejected holds those
+-- of imports that ran before there was this table.
 CREATE TABLE import_rejects (
   import TEXT NOT NULL,
   part   INTEGER NOT NULL,

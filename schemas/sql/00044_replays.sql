@@ -1,7 +1,8 @@
 -- +goose Up
 
--- A campaign that replays another: whom it sends to are those people of the frozen audience of its origin whose seqs are in members, a
--- Roaring bitmap, as they were when it was made. selection is the expression that selected them, as JSON.
+-- A campaign that replays another: whom it sends to are those people of the frozen audience of its origin whose seqs
+-- are in members, a Roaring bitmap, as they were when it was made. selection is the expression that selected them, as
+-- JSON.
 CREATE TABLE replays (
   tenant     TEXT NOT NULL REFERENCES tenants (id),
   campaign   INTEGER NOT NULL REFERENCES campaigns (number),

@@ -4,8 +4,9 @@
 ALTER TABLE contacts ADD COLUMN opt_in_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE contacts ADD COLUMN opt_in_source TEXT NOT NULL DEFAULT '';
 
--- What a number has opted out of, a set of bits: 1 for every channel, 1 << n for the channel of number n. lifted says that it is empty.
--- channels_before is what it was before the last change: a campaign that was confirmed before then still keeps to it.
+-- What a number has opted out of, a set of bits: 1 for every channel, 1 << n for the channel of number n. lifted says
+-- that it is empty. channels_before is what it was before the last change: a campaign that was confirmed before then
+-- still keeps to it.
 ALTER TABLE suppressions ADD COLUMN channels INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE suppressions ADD COLUMN channels_before INTEGER NOT NULL DEFAULT 0;
 UPDATE suppressions SET channels = 1 WHERE NOT lifted;

@@ -1,6 +1,7 @@
 -- +goose Up
--- Who was erased, for the record: rows are added, and told once when they ended. number_hash is the keyed hash of the number that opt-outs
--- have too, in hexadecimal; the number itself is nowhere. removed is a JSON object of what was removed, '' until then.
+-- Who was erased, for the record: rows are added, and told once when they ended. number_hash is the keyed hash of the
+-- number that opt-outs have too, in hexadecimal; the number itself is nowhere. removed is a JSON object of what was
+-- removed, '' until then.
 CREATE TABLE erasures (
   id          TEXT NOT NULL PRIMARY KEY,
   tenant      TEXT NOT NULL REFERENCES tenants (id),

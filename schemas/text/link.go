@@ -98,7 +98,8 @@ func shortenPlain(out *strings.Builder, s string, followed bool) {
 			found = strings.TrimRight(strings.TrimSuffix(found, ")"), ".,;:!?'*_~…")
 		}
 		end := m[0] + len(found)
-		if followed && m[1] == len(s) || BadLink(found) != "" || strings.HasSuffix(s[:m[0]], "{") { // a brace before would begin the placeholder
+		// A brace before would begin the placeholder
+		if followed && m[1] == len(s) || BadLink(found) != "" || strings.HasSuffix(s[:m[0]], "{") {
 			continue
 		}
 		out.WriteString(s[at:m[0]])

@@ -71,7 +71,8 @@ func Parse(template string) (*Template, error) {
 			t.tail = rest
 			return t, nil
 		}
-		at := func() int { return utf8.RuneCountInString(template[:len(template)-len(after)-len(opening)]) + 1 } // of errors only: it reads all before
+		// Of errors only: it reads all before
+		at := func() int { return utf8.RuneCountInString(template[:len(template)-len(after)-len(opening)]) + 1 }
 		inside, following, ok := strings.Cut(after, closing)
 		if !ok {
 			return nil, fmt.Errorf("%w: %q at character %d is not closed: write %q after the name, or a single brace if no field is meant", ErrTemplate, opening, at(), closing)

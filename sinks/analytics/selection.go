@@ -31,7 +31,8 @@ import (
 //	{"link": "lnk_1"}                     a person clicked the link
 //	{"clicked": true}                     a person clicked a link; likewise "replied" and "optedOut"
 //	{"time": {"event": "sent", "from": "2025-04-01T09:00:00Z", "to": "2025-04-01T10:00:00Z"}}
-//	                                      has such an event at or after from and before to; one of them may be left out
+//	                                      has such an event at or after from and before to; one of them may be left
+//	                                      out
 //
 // An array in place of a value matches any of its values. {} selects everybody.
 type Selection struct {

@@ -72,7 +72,8 @@ func TestSelectionOfStatuses(t *testing.T) {
 	}
 	sets := &analytics.Sets{Statuses: []analytics.StatusSet{
 		set(schemas.KindSent, 1, 0, 1, 2, 3, 4, 5), set(schemas.KindDelivered, 1, schemas.CodeDelivered, 1), set(schemas.KindRead, 1, schemas.CodeRead, 2),
-		set(schemas.KindUndelivered, 1, schemas.CodeBarred, 3), set(schemas.KindUndelivered, 2, schemas.CodeHandsetOff, 4, 1), // 1 was delivered after all
+		// 1 was delivered after all
+		set(schemas.KindUndelivered, 1, schemas.CodeBarred, 3), set(schemas.KindUndelivered, 2, schemas.CodeHandsetOff, 4, 1),
 		set(schemas.KindNotSent, 1, schemas.CodeInvalidNumber, 6), set(schemas.KindReturned, 1, schemas.CodePaused, 7),
 		{Precedence: analytics.FactClicked, LinkID: "a", Members: roaring.BitmapOf(1)},
 	}}

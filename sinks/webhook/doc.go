@@ -4,8 +4,8 @@
 //	reads    deliveries and campaigns (group webhook), the endpoints in the store, the control view
 //	writes   webhook_items in the store; deliveries.dlq, campaigns.dlq
 //	key      (endpoint, event id): an event that is read again is queued once
-//	promise  each event that an endpoint wants is posted until the endpoint has taken it, at least once; the events of a message, and
-//	         those of a campaign, one after another in the order of the log
+//	promise  each event that an endpoint wants is posted until the endpoint has taken it, at least once; the events of
+//	         a message, and those of a campaign, one after another in the order of the log
 //
 // Two parts run beside each other. The reader (handle.go) turns records into items, an event for an endpoint, and
 // commits its offsets after the store has them. The deliverer (deliver.go, lane.go) posts what is due and records the
@@ -29,9 +29,10 @@
 //	2xx                  delivered
 //	410                  the endpoint is disabled at once
 //	429, 503 and others with Retry-After: nothing is posted to the endpoint before, for an hour at most
-//	anything else        the event is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h (± 10 %), then given up
-//	three failures in a row: one request at a time, after half of the time since the first failure, from 5 s to 5 min (± 20 %);
-//	such a request is no try of its event, so an outage costs no event its tries
+//	anything else        the event is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h (± 10 %),
+//	                     then given up
+//	three failures in a row: one request at a time, after half of the time since the first failure, from 5 s to 5 min
+//	(± 20 %); such a request is no try of its event, so an outage costs no event its tries
 //	five days of nothing but failures: the endpoint is disabled; the tenant's other endpoints get endpoint.disabled
 //
 // A redirect is a failure. No private, local or otherwise special address is connected to, whatever a name resolves to,
@@ -39,7 +40,8 @@
 //
 // # What happens when
 //
-//	the store is away          nothing is read or posted; offsets stay; what was answered meanwhile is recorded for 10 s, then posted again
+//	the store is away          nothing is read or posted; offsets stay; what was answered meanwhile is recorded for 10
+//	                           s, then posted again
 //	Kafka is away              what is queued is posted; recovery waits
 //	does not decode, no such campaign, or not of its tenant   dead letter
 //	stop                       requests in hand are finished (5 s) and recorded, the leases given back

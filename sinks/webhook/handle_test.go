@@ -106,7 +106,8 @@ func TestEventsAndFilters(t *testing.T) {
 		e.event(n, number10001, 9, schemas.KindClicked, clicked), e.event(n, number10001, 9, schemas.KindClicked, clicked, code(schemas.CodeBot)),
 		e.event(n, number10001, 9, schemas.KindOptedOut, optedOutByLink),
 		e.event(n, single, 0, schemas.KindSent, func(d *fanfarev1.Delivery) { d.CustomerRef = "order 7" }),
-		e.event(n, single, 0, schemas.KindDelivered, func(d *fanfarev1.Delivery) { d.Channel, d.Sender, d.Country = 0, "", "" }), // as the tracker writes it
+		// As the tracker writes it
+		e.event(n, single, 0, schemas.KindDelivered, func(d *fanfarev1.Delivery) { d.Channel, d.Sender, d.Country = 0, "", "" }),
 	}
 	all := []string{"sent", "delivered", "read", "failed", "expired", "failed", "failed", "expired", "clicked", "opted_out", "sent", "delivered"}
 	for _, c := range []struct {
@@ -116,7 +117,8 @@ func TestEventsAndFilters(t *testing.T) {
 	}{
 		{"all", schemas.WebhookSettings{}, all},
 		{"one event", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookRead}}, []string{"read"}},
-		{"one status", schemas.WebhookSettings{Statuses: []schemas.WebhookStatus{schemas.WebhookExpired}}, []string{"expired", "expired", "clicked", "opted_out"}}, // which have none
+		// Which have none
+		{"one status", schemas.WebhookSettings{Statuses: []schemas.WebhookStatus{schemas.WebhookExpired}}, []string{"expired", "expired", "clicked", "opted_out"}},
 		{"clicks", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookClick}}, []string{"clicked"}},
 		{"opt-outs", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookOptOut}, Channels: []string{"sms"}}, []string{"opted_out"}},
 		{"event and status", schemas.WebhookSettings{Events: []schemas.WebhookEvent{schemas.WebhookDelivery}, Statuses: []schemas.WebhookStatus{schemas.WebhookDelivered}}, []string{"delivered", "delivered"}},

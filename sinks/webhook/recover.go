@@ -60,7 +60,8 @@ func (d *deliverer) reread(ctx context.Context, w schemas.Webhook, since time.Ti
 		w.Created = since
 	}
 	only := hooksOf(w)
-	h := newHandler(d.cfg, d.store, d.handler.view, d.known, d.metrics) // it remembers other messages than the reader of the log
+	// It remembers other messages than the reader of the log
+	h := newHandler(d.cfg, d.store, d.handler.view, d.known, d.metrics)
 	cluster := d.cfg.Cluster.Named(Stage + "-recover")
 	cl, err := cluster.Client()
 	if err != nil {

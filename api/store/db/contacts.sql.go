@@ -44,7 +44,8 @@ type CampaignsNamingRow struct {
 	Spec   string
 }
 
-// Campaigns in these states, a set of bits, whose document has that text: a list's number, which the caller looks for in the right place.
+// Campaigns in these states, a set of bits, whose document has that text: a list's number, which the caller looks for
+// in the right place.
 func (q *Queries) CampaignsNaming(ctx context.Context, tenant string, states int64, needle string) ([]CampaignsNamingRow, error) {
 	rows, err := q.db.QueryContext(ctx, campaignsNaming, tenant, states, needle)
 	if err != nil {

@@ -33,7 +33,8 @@ type ContactedBetweenRow struct {
 	AtMs      int64
 }
 
-// The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before they began, nor campaign, which asks.
+// The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before
+// they began, nor campaign, which asks.
 func (q *Queries) ContactedBetween(ctx context.Context, arg ContactedBetweenParams) ([]ContactedBetweenRow, error) {
 	rows, err := q.db.QueryContext(ctx, contactedBetween,
 		arg.Tenant,
@@ -142,8 +143,8 @@ type GarbageFreezesRow struct {
 	State int64
 }
 
-// Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it, unless a
-// confirmed replay has still to take its people from it.
+// Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of
+// it, unless a confirmed replay has still to take its people from it.
 func (q *Queries) GarbageFreezes(ctx context.Context, silent int64, ended int64) ([]GarbageFreezesRow, error) {
 	rows, err := q.db.QueryContext(ctx, garbageFreezes, silent, ended)
 	if err != nil {

@@ -81,8 +81,8 @@ WHERE id = (SELECT j.id FROM jobs j WHERE j.finished_ms = 0 AND (j.owner = '' OR
 RETURNING id, tenant, kind, state, error, test, by_whom, options, list, position, done, total, bytes, owner, claims, cancel, started_ms, seen_ms, finished_ms
 `
 
-// Gives a job to a process: one that no process runs, or whose process has been silent. The tenant with the fewest running jobs comes
-// first, so that many jobs of one tenant do not hold up another's.
+// Gives a job to a process: one that no process runs, or whose process has been silent. The tenant with the fewest
+// running jobs comes first, so that many jobs of one tenant do not hold up another's.
 func (q *Queries) ClaimJob(ctx context.Context, owner string, now int64, silent int64) (Job, error) {
 	row := q.db.QueryRowContext(ctx, claimJob, owner, now, silent)
 	var i Job

@@ -21,8 +21,9 @@ SELECT CAST(CASE WHEN
 THEN 1 ELSE 0 END AS INTEGER)
 `
 
-// What the relay asks many times a second: is there anything to publish? Each part is the first row of a partial index. It is MIN and
-// not EXISTS, because Postgres takes a third of all rows for unpublished, and would look for one of them by reading the table.
+// What the relay asks many times a second: is there anything to publish? Each part is the first row of a partial index.
+// It is MIN and not EXISTS, because Postgres takes a third of all rows for unpublished, and would look for one of them
+// by reading the table.
 func (q *Queries) AnyUnpublished(ctx context.Context, before int64) (int64, error) {
 	row := q.db.QueryRowContext(ctx, anyUnpublished, before)
 	var column_1 int64

@@ -872,7 +872,8 @@ type RouteUsesRow struct {
 	Campaigns int64
 }
 
-// The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands in a document.
+// The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands
+// in a document.
 func (q *Queries) RouteUses(ctx context.Context, name string, quoted string) (RouteUsesRow, error) {
 	row := q.db.QueryRowContext(ctx, routeUses, name, quoted)
 	var i RouteUsesRow

@@ -250,7 +250,8 @@ func (c *session) handle(msg pgproto3.FrontendMessage) error {
 				return err
 			}
 			if f.Code != "" {
-				return errors.Join(c.strike(*f, mended), errEnd) // whatever it is told, the client must not go on in this session
+				// Whatever it is told, the client must not go on in this session
+				return errors.Join(c.strike(*f, mended), errEnd)
 			}
 			return c.strike(*f, mended)
 		}

@@ -138,7 +138,8 @@ func (l *lite) handle(msg pgproto3.FrontendMessage, send func(pgproto3.BackendMe
 			l.bound = append(l.bound, parameter(raw, format == pgproto3.BinaryFormat))
 		}
 		send(&pgproto3.BindComplete{})
-	case *pgproto3.Describe: // of the bound statement, which runs here: the types of its columns are those of its values
+	case *pgproto3.Describe:
+		// Of the bound statement, which runs here: the types of its columns are those of its values
 		l.rest = nil
 		l.query(l.parsed, l.bound, func(answer pgproto3.BackendMessage) { l.rest = append(l.rest, answer) })
 		if described, ok := l.rest[0].(*pgproto3.RowDescription); ok {

@@ -132,7 +132,8 @@ UPDATE suppressions SET published_version = version WHERE tenant = ? AND hash = 
 UPDATE suppressions SET published_version = 0 WHERE tenant = ? AND hash = ?;
 
 -- name: CampaignsNaming :many
--- Campaigns in these states, a set of bits, whose document has that text: a list's number, which the caller looks for in the right place.
+-- Campaigns in these states, a set of bits, whose document has that text: a list's number, which the caller looks for
+-- in the right place.
 SELECT number, name, state, spec FROM campaigns
 WHERE tenant = @tenant AND NOT hidden AND NOT removed AND (CAST(@states AS INTEGER) >> CAST(state AS INT)) & 1 = 1 AND INSTR(spec, CAST(@needle AS TEXT)) > 0
 ORDER BY number DESC;

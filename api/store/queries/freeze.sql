@@ -27,8 +27,8 @@ SELECT b.data FROM freeze_index i JOIN freeze_blobs b ON b.freeze_id = i.freeze_
 WHERE i.freeze_id = ? AND i.blob = ?;
 
 -- name: GarbageFreezes :many
--- Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of it, unless a
--- confirmed replay has still to take its people from it.
+-- Marked already; abandoned by their writer; left by their campaign, which was unscheduled; or past the last replay of
+-- it, unless a confirmed replay has still to take its people from it.
 SELECT f.id, f.state FROM freezes f LEFT JOIN campaigns c ON c.tenant = f.tenant AND c.number = f.campaign AND c.freeze_id = f.id
 WHERE f.state = 2
   OR (f.state = 0 AND f.seen_ms < @silent)
@@ -58,7 +58,8 @@ SELECT CAST(COALESCE(MAX(number), 0) AS INTEGER) FROM contacted WHERE tenant = ?
 DELETE FROM contacted WHERE freeze_id = ?;
 
 -- name: ContactedBetween :many
--- The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before they began, nor campaign, which asks.
+-- The audiences of campaigns that began, or are to begin, in a time. Not those that were cancelled or aborted before
+-- they began, nor campaign, which asks.
 SELECT k.contacts, k.countries,
   CAST(CASE WHEN c.started_ms > 0 THEN c.started_ms WHEN c.scheduled_ms > c.confirmed_ms THEN c.scheduled_ms ELSE c.confirmed_ms END AS INTEGER) AS at_ms
 FROM contacted k JOIN campaigns c ON c.tenant = k.tenant AND c.number = k.campaign AND c.freeze_id = k.freeze_id

@@ -6,8 +6,8 @@ VALUES (@id, @tenant, @kind, 'queued', '', @test, @by_whom, @options, @list, '',
 SELECT COUNT(*) FROM jobs WHERE tenant = ? AND kind = ? AND finished_ms = 0;
 
 -- name: ClaimJob :one
--- Gives a job to a process: one that no process runs, or whose process has been silent. The tenant with the fewest running jobs comes
--- first, so that many jobs of one tenant do not hold up another's.
+-- Gives a job to a process: one that no process runs, or whose process has been silent. The tenant with the fewest
+-- running jobs comes first, so that many jobs of one tenant do not hold up another's.
 UPDATE jobs SET state = 'running', owner = @owner, claims = claims + 1, seen_ms = @now
 WHERE id = (SELECT j.id FROM jobs j WHERE j.finished_ms = 0 AND (j.owner = '' OR j.seen_ms < @silent)
   ORDER BY (SELECT COUNT(*) FROM jobs r WHERE r.finished_ms = 0 AND r.tenant = j.tenant AND r.owner <> ''), j.started_ms, j.id LIMIT 1)

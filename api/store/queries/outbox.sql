@@ -1,6 +1,7 @@
 -- name: AnyUnpublished :one
--- What the relay asks many times a second: is there anything to publish? Each part is the first row of a partial index. It is MIN and
--- not EXISTS, because Postgres takes a third of all rows for unpublished, and would look for one of them by reading the table.
+-- What the relay asks many times a second: is there anything to publish? Each part is the first row of a partial index.
+-- It is MIN and not EXISTS, because Postgres takes a third of all rows for unpublished, and would look for one of them
+-- by reading the table.
 SELECT CAST(CASE WHEN
      (SELECT MIN(c.updated_ms) FROM campaigns c WHERE c.version > c.published_version AND c.tombstone = 0) IS NOT NULL
   OR (SELECT MIN(a.number) FROM campaigns a WHERE a.tombstone = 1) IS NOT NULL

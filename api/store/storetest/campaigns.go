@@ -124,7 +124,8 @@ var campaignTests = []test{
 		c := e.campaign(t, "c", e.list(t, "l"))
 		edit := func(name string) func(*store.Campaign) (schemas.Trigger, error) {
 			return func(c *store.Campaign) (schemas.Trigger, error) {
-				c.Name, c.Number, c.Total, c.FreezeID, c.Reserved = name, 5, 5, "x", 5 // all but the name are not its to change
+				// All but the name are not its to change
+				c.Name, c.Number, c.Total, c.FreezeID, c.Reserved = name, 5, 5, "x", 5
 				return schemas.TriggerEdit, nil
 			}
 		}

@@ -185,7 +185,8 @@ var erasureTests = []test{
 			e.must(err)
 			equal(e, "the number once the rows are erased", phone, mobile(1))
 			equal(e, "recipients kept", recipients["camp_1"].String(), "{3,4}")
-			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7})) // begun again, it finds no audience
+			// Begun again, it finds no audience
+			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7}))
 			phone, _, err = run.EraseNumber(ctx)
 			e.must(err)
 			equal(e, "the number when everything is removed", phone, "")

@@ -68,7 +68,8 @@ var keptTests = []test{
 		lists := []store.List{e.list(t, "a"), e.list(t, "b"), e.list(t, "c")}
 		e.list(other, "theirs", mobile(1), mobile(2))
 		rnd := rand.New(rand.NewPCG(3, 4))
-		phones := []string{"+390612345678", "+447400123456", "+39899123456"} // a fixed line, another country, one that takes no texts
+		// A fixed line, another country, one that takes no texts
+		phones := []string{"+390612345678", "+447400123456", "+39899123456"}
 		for i := range 20 {
 			phones = append(phones, mobile(i))
 		}
@@ -216,7 +217,8 @@ var keptTests = []test{
 		unkept(numbers[2])
 		sum(time.Time{}, store.KeptFigures{Total: 15, Delivered: 7, Undelivered: 3, Awaiting: 5})
 		sum(start.Add(30*time.Minute), store.KeptFigures{Total: 5, Awaiting: 5})
-		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[1]: {Total: 5, Delivered: 5}})) // a late receipt
+		// A late receipt
+		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[1]: {Total: 5, Delivered: 5}}))
 		sending := map[uint64]*store.KeptFigures{}
 		e.must(e.s.EachSending(e.Context(), t.ID, time.Time{}, time.Time{}, func(channel schemas.Channel, c *store.Sending) {
 			if channel != schemas.ChannelSMS {
@@ -231,7 +233,8 @@ var keptTests = []test{
 		_, err := e.s.RemoveCampaign(e.Context(), t.ID, schemas.CampaignID(numbers[0]), 0, user)
 		e.must(err)
 		sum(time.Time{}, store.KeptFigures{Total: 5, Delivered: 5})
-		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[0]: {Total: 10}})) // read before it was removed
+		// Read before it was removed
+		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[0]: {Total: 10}}))
 		sum(time.Time{}, store.KeptFigures{Total: 5, Delivered: 5})
 		// Whole days are kept as sums; parts of a day at either end are added up.
 		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[2]: {Total: 7}}))

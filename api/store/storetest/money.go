@@ -74,7 +74,8 @@ var moneyTests = []test{
 		equal(e, "price", priceOf(p, sms), 42)
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, 0, 1), store.ErrInvalid)
 		e.must(e.s.SetPrice(e.Context(), t.ID, schemas.ChannelRCS, schemas.MaxPriceMicros))
-		e.wantErr(e.s.SetPrice(e.Context(), t.ID, sms, schemas.MaxPriceMicros+1), store.ErrInvalid) // no event could say it
+		// No event could say it
+		e.wantErr(e.s.SetPrice(e.Context(), t.ID, sms, schemas.MaxPriceMicros+1), store.ErrInvalid)
 		e.wantErr(e.s.SetPrice(e.Context(), "tn_none", sms, 1), schemas.ErrNotFound)
 	}},
 	{"reserve, capture, release", func(e *env) {

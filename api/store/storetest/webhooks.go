@@ -181,7 +181,8 @@ var webhookTests = []test{
 		got, names := e.due(a)
 		equal(e, "due", names, "young")
 		equal(e, "tries", got[0].Tries, 0)
-		_, err = e.s.RecoverWebhook(e.Context(), t.ID, a.Number, start.Add(time.Second)) // a later time takes nothing back
+		// A later time takes nothing back
+		_, err = e.s.RecoverWebhook(e.Context(), t.ID, a.Number, start.Add(time.Second))
 		e.must(err)
 		h, pending, err := e.s.WebhookHealth(e.Context(), t.ID, a.Number)
 		e.must(err)

@@ -64,7 +64,8 @@ func openBroker(ctx context.Context, k Kafka, seed string, opts []kgo.Opt) (*kgo
 			return err
 		}
 		ask := kmsg.NewPtrApiVersionsRequest()
-		ask.ClientSoftwareName, ask.ClientSoftwareVersion = "fanfare", "1" // brokers refuse a request without them (KIP-511)
+		// Brokers refuse a request without them (KIP-511)
+		ask.ClientSoftwareName, ask.ClientSoftwareVersion = "fanfare", "1"
 		if versions, err = ask.RequestWith(ctx, cl.SeedBrokers()[0]); err != nil {
 			return err
 		}

@@ -218,7 +218,8 @@ func waits(t *testing.T, flag, addr, found string, mend func()) {
 	}
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	if len(log.lines) < 2 || len(log.lines) > 3 || log.lines[len(log.lines)-1] != "service is ready" { // the change may show as one more problem
+	// The change may show as one more problem
+	if len(log.lines) < 2 || len(log.lines) > 3 || log.lines[len(log.lines)-1] != "service is ready" {
 		t.Errorf("got the lines %q, want one about the wait and one about its end", log.lines)
 	}
 }

@@ -17,15 +17,16 @@ type Campaign struct {
 	number     uint64
 	tenant, id string
 	record     *fanfarev1.Campaign // nil until the control plane's record arrives: a delivery event may arrive earlier
-	assumed    bool                // record is our guess after a move; the published record of the same version replaces it
-	closed     bool                // settled: what was known of its recipients is dropped
-	hours      hours.Hours
-	hoursOff   bool        // the record's calling hours are invalid: nothing is dealt
-	groups     []zoneGroup // of a campaign whose recipients have calling hours of their own; see zones.go
-	owner      *tenant
-	own        level
-	flows      []flow // by leg - 1
-	blobs      []audience.Index
+	// Record is our guess after a move; the published record of the same version replaces it
+	assumed  bool
+	closed   bool // settled: what was known of its recipients is dropped
+	hours    hours.Hours
+	hoursOff bool        // the record's calling hours are invalid: nothing is dealt
+	groups   []zoneGroup // of a campaign whose recipients have calling hours of their own; see zones.go
+	owner    *tenant
+	own      level
+	flows    []flow // by leg - 1
+	blobs    []audience.Index
 
 	total       uint32
 	tries       []*tryState // by try - 1

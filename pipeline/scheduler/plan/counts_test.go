@@ -50,7 +50,8 @@ func (c *Campaign) counts() counts {
 	}
 	out.awaiting = take(left)
 	out.never = take(&c.never)
-	for _, t := range slices.Backward(c.tries) { // a later try outranks an earlier one, a return outranks doubt about the same try
+	// A later try outranks an earlier one, a return outranks doubt about the same try
+	for _, t := range slices.Backward(c.tries) {
 		out.pending += take(&t.returned)
 		doubt := roaring.New()
 		t.doubtful.orInto(doubt)

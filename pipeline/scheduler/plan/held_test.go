@@ -37,7 +37,8 @@ func TestHeldBounds(t *testing.T) {
 	for seq := range uint32(30) {
 		if c := pl.campaigns[10009]; c.have(1).known(seq) {
 			pl.Observe(&Event{Campaign: 10009, Seq: seq, Try: 1, Kind: deliveredKind})
-			pl.Hold(&Held{Key: fmt.Sprint(seq), Tenant: testTenant, Campaign: 10009, Seq: seq, Route: "sim"}) // its tombstone was lost
+			// Its tombstone was lost
+			pl.Hold(&Held{Key: fmt.Sprint(seq), Tenant: testTenant, Campaign: 10009, Seq: seq, Route: "sim"})
 		}
 	}
 	deal(10)

@@ -109,7 +109,8 @@ func (c *Campaign) towardsSettled() (schemas.Change, bool) {
 	case schemas.StateCompleted, schemas.StateAborted, schemas.StateCancelled:
 		return schemas.Change{To: r.GetState(), Actor: schemas.ActorScheduler, Reason: r.GetReason(), Settled: true, Captured: c.finalCost}, true
 	default:
-		return schemas.Change{}, false // a person has to confirm it again or to cancel it: the scheduler deals none of it
+		// A person has to confirm it again or to cancel it: the scheduler deals none of it
+		return schemas.Change{}, false
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 // end.
 func TestRetries(t *testing.T) {
 	tb := newScript(t, 1000)
-	c := tb.addCampaign(10001, testTenant, 1, 500, &fanfarev1.Leg{Channel: schemas.ChannelSMS, Route: "sim"}) // the defaults of R163: 1, 5, 25 min
+	// The defaults of R163: 1, 5, 25 min
+	c := tb.addCampaign(10001, testTenant, 1, 500, &fanfarev1.Leg{Channel: schemas.ChannelSMS, Route: "sim"})
 	tb.start()
 	tb.wantDealt(tb.deals(), 1)
 	for n, wait := range []time.Duration{time.Minute, 5 * time.Minute} {

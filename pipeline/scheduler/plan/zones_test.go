@@ -144,8 +144,9 @@ func TestRecipientZonesOpen(t *testing.T) {
 			"Europe/Rome": time.Date(2030, 10, 27, 0, 30, 0, 0, time.UTC), // the first 02:30
 		}},
 		{"the overlap of New York, where the west decides", time.Date(2030, 11, 3, 4, 0, 0, 0, time.UTC), 90, 360, map[string]time.Time{
-			"America/New_York":                     time.Date(2030, 11, 3, 5, 30, 0, 0, time.UTC), // the first 01:30
-			"America/Los_Angeles,America/New_York": time.Date(2030, 11, 3, 8, 30, 0, 0, time.UTC), // 01:30 in the west, 03:30 in the east
+			"America/New_York": time.Date(2030, 11, 3, 5, 30, 0, 0, time.UTC), // the first 01:30
+			// 01:30 in the west, 03:30 in the east
+			"America/Los_Angeles,America/New_York": time.Date(2030, 11, 3, 8, 30, 0, 0, time.UTC),
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -73,7 +73,8 @@ func (Chunk_Purpose) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_chunk_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Chunk is one deal: some recipients of one audience blob, at one try, on topic `chunks`, key `<tenant>/<campaign>#<blob>`.
+// Chunk is one deal: some recipients of one audience blob, at one try, on topic `chunks`, key
+// `<tenant>/<campaign>#<blob>`.
 type Chunk struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Tenant         string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`

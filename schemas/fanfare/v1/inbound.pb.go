@@ -73,8 +73,9 @@ func (InboundWay) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_inbound_proto_rawDescGZIP(), []int{0}
 }
 
-// Inbound is something that a recipient did which may change what is sent to him: he opted out by the link in a message, or wrote. It is
-// on topic `inbound`, key `<tenant>/<message id>` of a link and `<route>/<number>` of a message.
+// Inbound is something that a recipient did which may change what is sent to him: he opted out by the link in a
+// message, or wrote. It is on topic `inbound`, key `<tenant>/<message id>` of a link and `<route>/<number>` of a
+// message.
 type Inbound struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The same for the same fact, however often it is written: what was done for it once is not done again.
@@ -87,7 +88,8 @@ type Inbound struct {
 	Seq            uint32 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Of a link: what he opts out of; unspecified: all channels.
 	Scope Channel `protobuf:"varint,7,opt,name=scope,proto3,enum=fanfare.v1.Channel" json:"scope,omitempty"`
-	// Of a message: how it came, from which number (E.164 with +), to which sender of ours, what it says, and the carrier's id of it.
+	// Of a message: how it came, from which number (E.164 with +), to which sender of ours, what it says, and the
+	// carrier's id of it.
 	Route         string  `protobuf:"bytes,8,opt,name=route,proto3" json:"route,omitempty"`
 	Channel       Channel `protobuf:"varint,9,opt,name=channel,proto3,enum=fanfare.v1.Channel" json:"channel,omitempty"`
 	From          string  `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`

@@ -35,11 +35,15 @@
 //
 // # What happens when
 //
-//	the store is away        the feed retries the same batches until the store is back; it stops reading when memory is full; rebalances continue
-//	the store refuses a row  the batch is halved until the row is alone; the row becomes a dead letter, the others are stored
+//	the store is away        the feed retries the same batches until the store is back; it stops reading when memory
+//	                         is full; rebalances continue
+//	the store refuses a row  the batch is halved until the row is alone; the row becomes a dead letter, the others are
+//	                         stored
 //	Kafka is away            nothing moves; a batch in progress is declared or not, and both cases are resumed
-//	a partition is revoked   undeclared rows are dropped; a declared batch is left to the new owner; no commit follows the revocation
-//	stop                     the records that were read are appended within DrainTimeout and settled, then the feed leaves the group
+//	a partition is revoked   undeclared rows are dropped; a declared batch is left to the new owner; no commit follows
+//	                         the revocation
+//	stop                     the records that were read are appended within DrainTimeout and settled, then the feed
+//	                         leaves the group
 //	kill                     the partitions are idle for a session timeout, then reassigned as above
 //	records were deleted     reading continues at the beginning of the log; an error is logged and counted
 //

@@ -196,7 +196,8 @@ func TestExactThroughRebalances(t *testing.T) {
 			feeds = feeds[1:]
 			if i%3 == 2 {
 				old.cut()
-				time.Sleep(time.Second) // a session timeout: if members vanish faster, kfake's group needs a minute to settle
+				// A session timeout: if members vanish faster, kfake's group needs a minute to settle
+				time.Sleep(time.Second)
 			}
 			if err := old.end(t); err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("run: %v", err)
@@ -290,7 +291,8 @@ func TestDeadLetters(t *testing.T) {
 	w.produce(t, w.record(analytics.Event{Campaign: lookedUp, Seq: 3, Kind: schemas.KindSent, Try: 1}))
 	w.produce(t, records...)
 	caughtUp(t, s)
-	if took := time.Since(began); took > 20*time.Second { // it would take longer if the feed waited once for each unknown campaign
+	// It would take longer if the feed waited once for each unknown campaign
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the bad records held the others up for %v", took)
 	}
 	compareAll(t, s, w.model(t), campaigns)

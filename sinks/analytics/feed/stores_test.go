@@ -179,7 +179,8 @@ func newClickHouse(t testing.TB, over *line) (store, beside analytics.Store) {
 func caughtUp(t testing.TB, s analytics.Store) {
 	t.Helper()
 	now := time.Now()
-	deadline := now.Add(3 * time.Minute) // on a busy machine members are removed from the group, and kfake then needs a minute to settle
+	// On a busy machine members are removed from the group, and kfake then needs a minute to settle
+	deadline := now.Add(3 * time.Minute)
 	for {
 		at, err := s.AsOf(t.Context())
 		if err != nil {

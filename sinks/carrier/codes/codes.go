@@ -4,10 +4,10 @@
 //
 // A line is kind,code,meaning,sub-status:
 //
-//	answer,0x58,throttled,THROTTLED           of an answer: rejected, throttled, retryable, unknown, unsupported or accepted
+//	answer,0x58,throttled,THROTTLED           of an answer: rejected, throttled, retryable, unknown, unsupported, accepted
 //	stat,DELIVRD,delivered,DELIVERED          of a receipt: buffered, delivered, read, failed or unknown
 //	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: more exactly why
-//	wait,131056,6s,                           after an answer: how long to wait before the next try, unless the answer says it
+//	wait,131056,6s,                           after an answer: the wait before the next try, unless the answer has it
 //
 // A later line for the same code replaces an earlier one. Capitals and small letters are the same; so are numbers with
 // and without zeros before them. Empty lines and those that begin with # are skipped.
@@ -128,8 +128,8 @@ func (t *Table) Answer(code string) (a Answer, ok bool) {
 
 // HTTP returns what an answer of HTTP means whose status is not 2xx. word is the code that the body says, empty if it
 // says none. A meaning of the word counts before that of the status, whose code is `http:` and the number. Without
-// either, 3xx is retryable, 4xx a refusal of this message, and after anything else it is unknown whether the carrier has
-// the message.
+// either, 3xx is retryable, 4xx a refusal of this message, and after anything else it is unknown whether the carrier
+// has the message.
 func (t *Table) HTTP(status int, word string) Answer {
 	if a, ok := t.Answer(word); ok && word != "" {
 		return a

@@ -18,9 +18,10 @@ func TestAnswer(t *testing.T) {
 	for code, want := range map[string]codes.Answer{
 		"0x00000058": {Outcome: carrier.Throttled, Sub: schemas.CodeThrottled},
 		"0x58":       {Outcome: carrier.Throttled, Sub: schemas.CodeThrottled},
-		"0X401":      {Outcome: carrier.Rejected, Sub: schemas.CodeNoCredits},    // the account's own
-		" 008 ":      {Outcome: carrier.Rejected, Sub: schemas.CodeNotSentOther}, // the account's own instead of the standard's
-		"OK":         {Outcome: carrier.Accepted},
+		"0X401":      {Outcome: carrier.Rejected, Sub: schemas.CodeNoCredits}, // the account's own
+		// The account's own instead of the standard's
+		" 008 ": {Outcome: carrier.Rejected, Sub: schemas.CodeNotSentOther},
+		"OK":    {Outcome: carrier.Accepted},
 	} {
 		if got, ok := table.Answer(code); !ok || got != want {
 			t.Errorf("%q: got %+v, %v, want %+v", code, got, ok, want)
@@ -57,7 +58,8 @@ func TestReceipt(t *testing.T) {
 	}{
 		{"DELIVRD", "000", schemas.ReceiptStatusDelivered, schemas.CodeDelivered},
 		{"2", "", schemas.ReceiptStatusDelivered, schemas.CodeDelivered},
-		{"delivrd", "005", schemas.ReceiptStatusDelivered, schemas.CodeDelivered}, // the state counts, not a leftover error
+		// The state counts, not a leftover error
+		{"delivrd", "005", schemas.ReceiptStatusDelivered, schemas.CodeDelivered},
 		{"UNDELIV", "005", schemas.ReceiptStatusFailed, schemas.CodeUnknownSubscriber},
 		{"5", "5", schemas.ReceiptStatusFailed, schemas.CodeUnknownSubscriber},
 		{"UNDELIV", "000", schemas.ReceiptStatusFailed, schemas.CodeNetworkError},

@@ -7,7 +7,8 @@
 //
 // One Send is one request, with as many messages as the provider takes (Spec.Request.Max).
 //
-//	a message is expired or withdrawn           retryable, code `deadline`; tested when the request is about to be written
+//	a message is expired or withdrawn           retryable, code `deadline`; tested when the request is about to be
+//	                                            written
 //	no connection                               retryable, code `not connected`
 //	the answer takes the message                accepted, with the provider's id, or ours where it gives none
 //	the answer refuses it                       what the spec's codes say; a code that the spec lacks is rejected

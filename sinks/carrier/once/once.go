@@ -1,7 +1,8 @@
 // Package once makes the requests of HTTP by which messages are handed over. A request is written to the carrier once
 // or not at all, and the caller learns which:
 //
-//	[ErrExpired]       nothing was written: the message may not be handed over any more, tested right before the system call
+//	[ErrExpired]       nothing was written: the message may not be handed over any more, tested right before the
+//	                   system call
 //	[ErrNotConnected]  nothing was written: there was no connection
 //	[ErrNoAnswer]      something may have been written, and no answer came; it is unknown whether the carrier has it
 //

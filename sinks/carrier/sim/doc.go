@@ -12,8 +12,8 @@
 // With Config.Truth it appends one line of JSON per submission that it saw, written with one write per batch before any
 // answer of that batch. So the file has every message that an answer calls accepted:
 //
-//	{"time":"2026-11-22T10:00:00.123Z","message_id":"msg_…","submission_id":"sub_…","to":"+39…","body":"…","outcome":"accepted",
-//	 "account":"sim","ref":"…","receipts":[{"status":"delivered","code":"DELIVERED","time":"…"}]}
+//	{"time":"2026-11-22T10:00:00.123Z","message_id":"msg_…","submission_id":"sub_…","to":"+39…","body":"…",
+//	 "outcome":"accepted","account":"sim","ref":"…","receipts":[{"status":"delivered","code":"DELIVERED","time":"…"}]}
 //
 // outcome is one of accepted, refused, throttled, busy, unsupported, dropped (lost before it was taken) and duplicate
 // (only with profiles that ignore a key they have had). "answer":"none" marks what was never answered. receipts lists

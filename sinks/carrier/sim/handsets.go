@@ -129,8 +129,9 @@ func OpenHandsets(cfg HandsetsConfig) (*Handsets, error) {
 		h.done[d.Submission] = struct{}{}
 	}
 	h.client = &http.Client{
-		Timeout:       5 * time.Second,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // nothing but the edge is asked
+		Timeout: 5 * time.Second,
+		// Nothing but the edge is asked
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, cfg.Edge)
 		}},

@@ -248,7 +248,8 @@ func TestTruthJudges(t *testing.T) {
 		entry(7, 1, Refused),
 		entry(8, 1, Accepted, absent, ok),
 		entry(9, 1, Accepted, ok), entry(9, 1, Accepted, ok), // a double: the same try twice
-		entry(10, 1, Accepted, absent), entry(10, 1, Accepted, absent), // and so it is when another try would have been right
+		// And so it is when another try would have been right
+		entry(10, 1, Accepted, absent), entry(10, 1, Accepted, absent),
 	}}
 	var doubles []string
 	for _, e := range tr.Doubles() {

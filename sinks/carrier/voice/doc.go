@@ -6,9 +6,11 @@
 // A message is one call: POST /channels, with our submission id as the id of the channel, behind the name of the
 // application. Send waits until one of Config.MaxConcurrent places is free.
 //
-//	expired or withdrawn before the write                retryable, code `deadline`; tested right before the system call
+//	expired or withdrawn before the write                retryable, code `deadline`; tested right before the system
+//	                                                     call
 //	no connection, or another process has the account    retryable, code `not connected`
-//	a text, and no text to speech; AMD, and no context   rejected, with a code that says so: `no text to speech`, `no machine context`, `queue`
+//	a text, and no text to speech; AMD, and no context   rejected, with a code that says so: `no text to speech`, `no
+//	                                                     machine context`, `queue`
 //	200                                                  accepted: it rings, or will
 //	409: a channel with this id lives                    accepted: it is this call
 //	400                                                  rejected

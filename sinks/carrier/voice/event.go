@@ -48,7 +48,8 @@ const timestamp = "2006-01-02T15:04:05.999999999-0700"
 func parseEvent(raw []byte, now time.Time) (*event, error) {
 	var e event
 	if err := json.Unmarshal(raw, &e); err != nil {
-		return nil, errors.New("the event is not JSON as Asterisk writes it") // the error of the package shows what it read
+		// The error of the package shows what it read
+		return nil, errors.New("the event is not JSON as Asterisk writes it")
 	}
 	if e.Type == "" {
 		return nil, errors.New("the event has no type")

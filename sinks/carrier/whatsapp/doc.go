@@ -8,13 +8,15 @@
 //
 //	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
 //	no connection                               retryable, code `not connected`
-//	an id of the message                        accepted; rejected when message_status says that the template is paused
+//	an id of the message                        accepted; rejected when message_status says that the template is
+//	                                            paused
 //	an error with a code                        what codes.csv says of the code, and how long to wait
 //	  throughput (130429, 80007, 4)             throttled: the route slows down
 //	  one recipient too often (131056)          retryable after 6 s; the others go on at their rate
 //	  not on WhatsApp (131026)                  unsupported: the next channel of the chain is tried at once
 //	  template missing, paused, not matching    rejected, and the next channel is tried where the campaign has one
-//	  the account: token, payment, policy       retryable: nothing is wrong with the message. The breaker of the route opens
+//	  the account: token, payment, policy       retryable: nothing is wrong with the message. The breaker of the route
+//	                                            opens
 //	an error of 4xx with an unknown code            rejected
 //	5xx, no answer, a broken connection         unknown, unless codes.csv says that WhatsApp takes nothing then
 //

@@ -1,5 +1,6 @@
 -- +goose Up
--- Forward only. Times are milliseconds since the epoch, UTC, or seconds where the name says so; months are their first day as text.
+-- Forward only. Times are milliseconds since the epoch, UTC, or seconds where the name says so; months are their first
+-- day as text.
 
 CREATE TABLE campaigns (
     id       INTEGER PRIMARY KEY,
@@ -9,8 +10,9 @@ CREATE TABLE campaigns (
     UNIQUE (tenant, campaign)
 );
 
--- All events, as compressed runs: the events of one campaign and one block of 5,000 recipients, in the order of arrival.
--- When a level has many runs, they are merged into one run of the next level. who holds seqs and phone numbers, rest the other columns.
+-- All events, as compressed runs: the events of one campaign and one block of 5,000 recipients, in the order of
+-- arrival. When a level has many runs, they are merged into one run of the next level. who holds seqs and phone
+-- numbers, rest the other columns.
 CREATE TABLE runs (
     id       INTEGER PRIMARY KEY,
     campaign INTEGER NOT NULL REFERENCES campaigns (id),
@@ -22,9 +24,9 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_by_block ON runs (campaign, block, level);
 
--- The keys of the sets of a campaign. family 0: recipients that ever reached prec at a try; clickers have one set per link. family 1:
--- recipients with an event of a kind that describes a message, by the dimensions and the price of the message. family 2: recipients that
--- were dealt at a try to a leg.
+-- The keys of the sets of a campaign. family 0: recipients that ever reached prec at a try; clickers have one set per
+-- link. family 1: recipients with an event of a kind that describes a message, by the dimensions and the price of the
+-- message. family 2: recipients that were dealt at a try to a leg.
 CREATE TABLE sets (
     id           INTEGER PRIMARY KEY,
     campaign     INTEGER NOT NULL REFERENCES campaigns (id),
@@ -44,7 +46,8 @@ CREATE TABLE sets (
 );
 CREATE INDEX sets_by_campaign ON sets (campaign);
 
--- The members of the sets, as portable Roaring bitmaps of 65,536 seqs each, so that a few receipts of a large campaign rewrite little.
+-- The members of the sets, as portable Roaring bitmaps of 65,536 seqs each, so that a few receipts of a large campaign
+-- rewrite little.
 CREATE TABLE parts (
     set_id  INTEGER NOT NULL REFERENCES sets (id),
     part    INTEGER NOT NULL,

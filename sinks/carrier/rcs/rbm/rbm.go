@@ -4,7 +4,8 @@
 //
 //	POST   /token                                       an access token for a signed assertion (RFC 7523)
 //	POST   /v1/phones/{number}/agentMessages            contentMessage, under the query's messageId and agentId
-//	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: what was taken is delivered or not, whatever anyone says
+//	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: what was taken is delivered or not, whatever
+//	                                                    anyone says
 //	POST   /v1/users:batchGet                           who of a list has RCS
 //
 // An agent is a line. A message's id says whose submission it is; one that says nothing gets a submission id here.
