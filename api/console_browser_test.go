@@ -33,6 +33,7 @@ type console struct {
 	list    string
 	hook    string
 	known   string // a contact with a history
+	erased  string
 }
 
 // findings are what the doctor says in these tests.
@@ -99,8 +100,12 @@ func newConsole(t *testing.T) *console {
 	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
 	c.known = w.known(c.running, 3950)
+	w.move(c.done, func(ch *schemas.Change) { ch.To, ch.Settled, ch.Captured = schemas.StateAborted, true, 200_000 })
+	c.erased = w.call("POST", "/api/erasures", `{"phoneNumber":"+393471239876"}`).want(202).id()
+	w.asOf(w.clock.now().Add(time.Second)) // the erasure waits for the statistics
 	stop := w.runJobs(w.server)
 	w.call("GET", "/api/campaigns/"+c.running+"/audit?wait=30", "").want(200)
+	w.erasureDone(c.erased)
 	stop() // the clock stands still, so this audit is the one that is shown
 	return c
 }
@@ -153,6 +158,9 @@ func (c *console) screens() [][2]string {
 		{"contact", "/contacts/" + c.known},
 		{"contact-history", "/contacts/" + c.known + "/history"},
 		{"suppressions", "/suppressions"},
+		{"erasures", "/erasures"},
+		{"erasure", "/erasures/" + c.erased},
+		{"forecasts", "/forecasts"},
 		{"templates", "/templates"},
 		{"template-new", "/templates/new"},
 		{"agents", "/agents"},
@@ -357,6 +365,62 @@ func TestConsoleExports(t *testing.T) {
 	}
 }
 
+// A person erases a number in the console and sees when it is done, what was removed and what stays. The number is in no
+// address and in no list.
+func TestConsoleErasure(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.runJobs(c.server)
+	c.login(b)
+	b.silent = func(text string) bool { return strings.Contains(text, "422") }
+	const phone = "+393401234567"
+	c.call("POST", "/api/contacts", fmt.Sprintf(`{"phoneNumber":%q,"firstName":"Zacharias"}`, phone)).want(201)
+	c.clock.forward(time.Minute) // the statistics are older than the order
+	b.open(c.url + "/erasures")
+	b.eventually("earlier ones", `document.querySelectorAll("main tbody tr").length`, "1")
+	order := func(number string, sure bool) {
+		b.Helper()
+		b.eval(fmt.Sprintf(`document.querySelector("[name=sure]").required = false, document.querySelector("[name=sure]").checked = %v`, sure))
+		b.do(chromedp.SetValue(chromedp.CSS("#f-phoneNumber"), number), chromedp.Click(chromedp.CSS("main form button.primary")))
+	}
+	order(phone, false)
+	b.eventually("not sure", `document.querySelector("main .error")?.innerText`, "Tick the box to say that you know that it cannot be undone.")
+	order("nobody", true)
+	b.eventually("no number", `document.querySelector("#e-phoneNumber")?.innerText.length > 0`, "true")
+	order(phone, true)
+	b.eventually("ordered", `location.pathname.startsWith("/erasures/era_")`, "true")
+	b.eventually("running", `document.querySelector("#erasure-one .state")?.innerText`, "Running")
+	c.asOf(c.clock.now().Add(time.Second))
+	b.eventually("done", `document.querySelector("#erasure-one .state")?.innerText`, "Done")
+	b.eventually("contacts", `document.querySelector("#erasure-one table td.num")?.innerText`, "1")
+	b.eventually("who ordered it", `document.querySelector("#erasure-one dd")?.innerText.includes("by Anna Rossi")`, "true")
+	if got := b.eval(`document.querySelectorAll("#erasure-one li").length >= 5 && !document.body.innerText.includes("3401234567")`); got != "true" {
+		t.Error("the page of the erasure does not say what stays, or shows the number")
+	}
+	b.open(c.url + "/erasures")
+	b.eventually("listed", `document.querySelectorAll("main tbody tr").length + " " + document.body.innerText.includes("3401234567")`, "2 false")
+	for _, said := range b.complaints() {
+		t.Errorf("console: %s", said)
+	}
+}
+
+// X19: the console sets what was expected of settled campaigns against what happened.
+func TestConsoleForecasts(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.login(b)
+	b.open(c.url + "/forecasts")
+	var all api.Forecasts
+	c.call("GET", "/api/forecasts", "").want(200).into(&all)
+	if len(all.Data) != 1 || all.Data[0].Cost.Error == nil {
+		t.Fatalf("forecasts: got %+v, want the settled campaign with a score", all)
+	}
+	b.eventually("campaign", `document.querySelector("main tbody .name")?.innerText`, "Delivery slot reminder")
+	b.eventually("cost", `document.querySelector("main tbody td.num")?.innerText.replace(/\s+/g, " ")`,
+		fmt.Sprintf("€0.20 expected €%.2f (%.1f%%)", *all.Data[0].Cost.Estimate, 100**all.Data[0].Cost.Error))
+	b.eventually("over all", `document.querySelector(".card small")?.innerText`, fmt.Sprintf("mean error of 1 campaigns; bias %.1f%%", 100*all.Cost.Bias))
+}
+
 // Without JavaScript every screen is there to read, and forms work.
 func TestConsoleWithoutJavaScript(t *testing.T) {
 	b := newBrowser(t)
@@ -398,6 +462,16 @@ func TestConsoleWithoutJavaScript(t *testing.T) {
 	b.eventually("saved", flash, "The policy is saved.")
 	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body,
 		`{"words":["casino"],"countryCaps":[{"country":"IT","max":500,"per":"month"}],"maintenanceWindows":[{"route":"*","start":"02:00","end":"04:00","timezone":"Europe/Rome"}]}`)
+	b.do(chromedp.Navigate(c.url+"/policy"), // C21
+		chromedp.SetValue(chromedp.CSS(`input[name=replayAfterHours]`), "700"), chromedp.SetValue(chromedp.CSS(`input[name=replayDays]`), "5"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("refused", `[...document.querySelectorAll("main .error")].map(e => e.innerText).join()`, "700 hours leave no time before the window ends. Correct the field; the detail says what is expected.")
+	b.do(chromedp.SetValue(chromedp.CSS(`input[name=replayAfterHours]`), "2"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("saved", flash, "The policy is saved.")
+	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body, `{"words":["casino"],"replayWindow":{"afterHours":2,"days":5}}`)
+	b.eval(`document.querySelector("#f-replayAfterHours").value = ""`)
+	b.do(chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("saved", `document.querySelector("#f-replayAfterHours")?.value`, "24")
+	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body, `{"replayWindow":{"afterHours":24,"days":5}}`)
 	b.do(chromedp.Navigate(c.url+"/webhooks/"+c.hook+"/deliveries?state=pending"), // X6
 		chromedp.SetValue(chromedp.CSS(`input[name=since]`), "2025-03-31T09:00"), chromedp.Click(chromedp.CSS(`form[action$="/recover"] button`)))
 	b.eventually("recovered", flash, "Events since 31 Mar 2025, 09:00 Europe/Rome are posted again; 0 failed ones are queued.")

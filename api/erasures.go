@@ -21,7 +21,8 @@ type Erasure struct {
 	NumberHash string         `json:"numberHash" doc:"Keyed hash of tenant and number, as the topic suppressions has it: the same number has the same hash."`
 	Removed    ErasureRemoved `json:"removed" doc:"What was removed so far, counted."`
 	Stays      []string       `json:"stays" nullable:"false" doc:"Where the number still is, and until when."`
-	OrderedBy  string         `json:"orderedBy" doc:"The key that ordered it."`
+	OrderedBy  string         `json:"orderedBy" doc:"Id of the key or person that ordered it."`
+	ByName     string         `json:"orderedByName" doc:"Name of that key or person."`
 	RequestID  string         `json:"requestId" doc:"Id of the request that ordered it."`
 	OrderedAt  string         `json:"orderedAt" format:"date-time" doc:"When it was ordered, in UTC."`
 	FinishedAt *string        `json:"finishedAt" format:"date-time" doc:"When everything was removed, in UTC; null before, and of one that has failed."`
@@ -98,7 +99,7 @@ func (s *server) registerErasures() {
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		return &erasureOut{viewErasure(&e)}, nil
+		return &erasureOut{s.viewErasure(ctx, &e)}, nil
 	})
 	register(s, operation{
 		id: "listErasures", method: http.MethodGet, path: "/api/erasures", summary: "List erasures, newest first",
@@ -111,20 +112,20 @@ func (s *server) registerErasures() {
 		}
 		out := &Page[*Erasure]{Data: []*Erasure{}, Page: in.Page, Limit: in.Limit, Total: total}
 		for i := range rows {
-			out.Data = append(out.Data, viewErasure(&rows[i]))
+			out.Data = append(out.Data, s.viewErasure(ctx, &rows[i]))
 		}
 		return &erasuresOut{out}, nil
 	})
 }
 
-func viewErasure(e *store.Erasure) *Erasure {
+func (s *server) viewErasure(ctx context.Context, e *store.Erasure) *Erasure {
 	status := pick(e.Finished.IsZero(), "running", "done")
 	if e.Failed != "" {
 		status = "failed"
 	}
 	return &Erasure{
 		ID: e.ID, Status: status, Error: orNull(e.Failed), NumberHash: e.NumberHash, Removed: ErasureRemoved(e.Removed), Stays: erasureStays,
-		OrderedBy: e.By, RequestID: e.RequestID, OrderedAt: stamp(e.Ordered), FinishedAt: stampOrNull(e.Finished),
+		OrderedBy: e.By, ByName: s.whoNames.of(ctx, e.Tenant, e.By), RequestID: e.RequestID, OrderedAt: stamp(e.Ordered), FinishedAt: stampOrNull(e.Finished),
 	}
 }
 
@@ -148,7 +149,7 @@ func (s *server) createErasure(ctx context.Context, in *erasureCreateIn) (*erasu
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return &erasureCreateOut{"/api/erasures/" + j.ID, viewErasure(&e)}, nil
+	return &erasureCreateOut{"/api/erasures/" + j.ID, s.viewErasure(ctx, &e)}, nil
 }
 
 const (

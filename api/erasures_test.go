@@ -77,6 +77,20 @@ func (w *env) blobs(db *sql.DB, query string, each func([]byte)) {
 	w.check(rows.Err())
 }
 
+// erasureDone waits until an erasure is done.
+func (w *env) erasureDone(id string) (got api.Erasure) {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		w.call("GET", "/api/erasures/"+id, "").want(200).into(&got)
+		if got.Status == "done" {
+			return got
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("erasure: got %+v after a minute\n%s", got, w.logs)
+		}
+	}
+}
+
 // A person is erased from the files of the installation: contacts, frozen audiences, statistics, exports, uploads,
 // answers. The record of it has a hash, and the opt-out goes on.
 func TestErasure(t *testing.T) {
@@ -138,15 +152,7 @@ func TestErasure(t *testing.T) {
 	late[0].To, late[0].CustomerRef = phone, ref
 	w.check(w.stats.Append(t.Context(), analytics.Batch{Events: late}))
 	asOf(time.Second)
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		w.call("GET", "/api/erasures/"+made.id(), "").want(200).into(&got)
-		if got.Status == "done" {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("erasure: got %+v after a minute\n%s", got, w.logs)
-		}
-	}
+	got = w.erasureDone(made.id())
 	if after := w.traces(digits, email, name, ref, city); len(after) > 0 {
 		t.Errorf("after it is erased the person is in %q", after)
 	}

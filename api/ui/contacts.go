@@ -76,7 +76,7 @@ func (u *UI) showSuppressions(w http.ResponseWriter, r *http.Request, status int
 		return
 	}
 	u.render(w, r, status, "suppressions", &suppressionsPage{
-		Rows: found.Data, Pager: newPager("/suppressions", page, resourceRows, found.Total, "pager.suppressions"), Person: p, Number: number, Errors: errs,
+		Rows: found.Data, Pager: newPager("/suppressions", page, resourceRows, found.Total, "pager.suppressions"), Person: p, Screen: &resourceScreen{Key: "suppressions", Section: "contacts"}, Number: number, Errors: errs,
 	})
 }
 

@@ -16,7 +16,7 @@ func functions(a *assets) template.FuncMap {
 	return template.FuncMap{
 		"asset": a.url, "t": say, "count": count, "percent": percent, "money": money, "utc": utc, "twoLines": twoLines, "moment": moment, "iso": iso, "clock": clock, "ago": ago,
 		"badge": channelName, "decimal": decimal, "tone": tone, "stateName": stateName, "share": share, "offset": offset, "dict": dict, "list": list,
-		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
+		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "duration": duration, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
 		"deref": func(v *float64) float64 { return *v },
 	}
 }
@@ -338,9 +338,9 @@ func sectionOf(p page) string {
 		return r.Screen.Section
 	}
 	switch p.Name {
-	case "grid", "campaign", "wizard", "confirm", "delete", "analytics", "ambiguous", "members", "member", "replay", "reschedule", "testsend", "export", "exports", "segment":
+	case "grid", "campaign", "wizard", "confirm", "delete", "analytics", "ambiguous", "members", "member", "replay", "reschedule", "testsend", "export", "exports", "segment", "forecasts":
 		return "campaigns"
-	case "list", "suppressions", "import", "imports":
+	case "list", "suppressions", "import", "imports", "erasures":
 		return "contacts"
 	case "policy", "deliveries":
 		return "settings"
@@ -385,4 +385,12 @@ func listed(words, word string) bool {
 		}
 	}
 	return false
+}
+
+// duration formats seconds of a forecast.
+func duration(s *float64) string {
+	if s == nil {
+		return "–"
+	}
+	return mustSay("forecast.seconds", count(*s))
 }

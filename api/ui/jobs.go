@@ -9,7 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// jobScreen describes the pages of one kind of background job: exports, imports or segments. R is its row in the API's
+// jobScreen describes the pages of one kind of background job: exports, imports, segments or erasures. R is its row in the API's
 // JSON. A page lists the jobs, and a page for each job shows its progress live.
 type jobScreen[R any] struct {
 	name     string // singular, such as export; it is a part of keys and ids
@@ -22,6 +22,7 @@ var (
 	exportJobs  = jobScreen[exportRow]{"export", "/exports", "exports", "/api/exports"}
 	importJobs  = jobScreen[importRow]{"import", "/imports", "imports", "/api/imports"}
 	segmentJobs = jobScreen[segmentRow]{"segment", "/segments", "segment", "/api/segments"}
+	erasureJobs = jobScreen[erasureRow]{"erasure", "/erasures", "erasures", "/api/erasures"}
 )
 
 // jobPage is the data of the template: a page of jobs, or one job.
@@ -42,20 +43,26 @@ func (s *jobScreen[R]) apiOf(id string) string { return s.api + "/" + url.PathEs
 func (s *jobScreen[R]) list(u *UI) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-		page = max(page, 0)
-		var found struct {
-			Data  []R `json:"data"`
-			Total int `json:"total"`
-		}
-		ask := url.Values{"page": {strconv.Itoa(page)}, "limit": {strconv.Itoa(resourceRows)}}
-		if err := u.get(r.Context(), personOf(r.Context()), s.api, ask, &found); err != nil {
+		v, err := s.page(r.Context(), u, personOf(r.Context()), max(page, 0))
+		if err != nil {
 			u.fail(w, r, err)
 			return
 		}
-		u.render(w, r, http.StatusOK, s.template, &jobPage[R]{
-			Rows: found.Data, Pager: newPager(s.path, page, resourceRows, found.Total, "pager."+s.name+"s"),
-		})
+		u.render(w, r, http.StatusOK, s.template, v)
 	}
+}
+
+// page reads a page of jobs; page is its number from 0.
+func (s *jobScreen[R]) page(ctx context.Context, u *UI, p *Person, page int) (*jobPage[R], error) {
+	var found struct {
+		Data  []R `json:"data"`
+		Total int `json:"total"`
+	}
+	ask := url.Values{"page": {strconv.Itoa(page)}, "limit": {strconv.Itoa(resourceRows)}}
+	if err := u.get(ctx, p, s.api, ask, &found); err != nil {
+		return nil, err
+	}
+	return &jobPage[R]{Rows: found.Data, Pager: newPager(s.path, page, resourceRows, found.Total, "pager."+s.name+"s")}, nil
 }
 
 func (s *jobScreen[R]) load(ctx context.Context, u *UI, p *Person, id string) (*jobPage[R], error) {

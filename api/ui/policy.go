@@ -11,7 +11,8 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// policyPage is what the campaigns of a tenant are held to at confirm (R48, R81, R160, X9).
+// policyPage is what the campaigns of a tenant are held to at confirm (R48, R81, R160, X9), and when they may
+// be replayed (C21).
 type policyPage struct {
 	Person  *Person
 	Screen  *resourceScreen // for the tabs of the section
@@ -39,6 +40,10 @@ func (u *UI) policyScreen(r chi.Router) {
 
 const apiPolicy = "/api/policy"
 
+// usualReplayHours is from how many hours after its first submission a campaign may be replayed, unless the policy says
+// otherwise (C21).
+const usualReplayHours = 24
+
 // loadPolicy reads the policy into the values of the form.
 func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 	p := personOf(r.Context())
@@ -62,6 +67,10 @@ func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 			End      string `json:"end"`
 			Timezone string `json:"timezone"`
 		} `json:"maintenanceWindows"`
+		ReplayWindow struct {
+			AfterHours int  `json:"afterHours"`
+			Days       *int `json:"days"`
+		} `json:"replayWindow"`
 		Version uint64 `json:"version"`
 	}
 	if err := u.get(r.Context(), p, apiPolicy, nil, &policy); err != nil {
@@ -69,7 +78,11 @@ func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 	}
 	v := &policyPage{Person: p, Screen: &resourceScreen{Key: "policy", Section: "settings"}, Version: fmt.Sprintf("%q", strconv.FormatUint(policy.Version, 10)), Values: map[string]string{
 		"words": strings.Join(policy.Words, "\n"), "patterns": strings.Join(policy.Patterns, "\n"), "domains": strings.Join(policy.Domains, "\n"),
+		"replayAfterHours": strconv.Itoa(policy.ReplayWindow.AfterHours),
 	}}
+	if days := policy.ReplayWindow.Days; days != nil {
+		v.Values["replayDays"] = strconv.Itoa(*days)
+	}
 	if policy.SecondPerson {
 		v.Values["secondPerson"] = "true"
 	}
@@ -101,7 +114,13 @@ func (u *UI) policyPage(w http.ResponseWriter, r *http.Request) {
 func policyInput(val map[string]string) map[string]any {
 	in := map[string]any{
 		"secondPerson": val["secondPerson"] != "", "words": linesOf(val["words"]), "patterns": linesOf(val["patterns"]), "domains": linesOf(val["domains"]),
-		"frequencyCap": nil,
+		"frequencyCap": nil, "replayWindow": nil,
+	}
+	if after, days := number(val["replayAfterHours"]), number(val["replayDays"]); after != nil || days != nil {
+		if after == nil {
+			after = usualReplayHours
+		}
+		in["replayWindow"] = map[string]any{"afterHours": after, "days": days}
 	}
 	if most, days := number(val["frequencyMax"]), number(val["frequencyDays"]); most != nil || days != nil {
 		in["frequencyCap"] = map[string]any{"max": most, "days": days}

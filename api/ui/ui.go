@@ -111,6 +111,8 @@ func (u *UI) screens(r chi.Router) {
 	u.contactScreens(r)
 	u.importScreens(r)
 	u.exportScreens(r)
+	u.erasureScreens(r)
+	u.forecastScreen(r)
 	u.moneyScreen(r)
 	u.policyScreen(r)
 	u.webhookScreens(r)
