@@ -115,7 +115,7 @@ func (w *wiring) restore(ctx context.Context, out io.Writer, ask func() (bool, e
 	if _, err := w.store.Restore(ctx, log.campaigns); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, "Done. Start the processes, relay first. Then look at FanfareStrays and FanfareNothingDealt, and do again what the copy forgot:\nkeys revoked since, credit, imports, opt-outs.")
+	_, err = fmt.Fprintln(out, "Done. Start the processes, relay first. Then look at FanfareUnknownDeliveryEvents and FanfareNothingDealt, and do again what the copy forgot:\nkeys revoked since, credit, imports, opt-outs.")
 	return err
 }
 

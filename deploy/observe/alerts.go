@@ -74,7 +74,7 @@ func Alerts() []Alert {
 func standstill() []Alert {
 	return []Alert{
 		{
-			Name: "FanfareGone", Expr: "absent(fanfare_view_age_seconds)", For: 2 * time.Minute, Severity: critical,
+			Name: "FanfareDown", Expr: "absent(fanfare_view_age_seconds)", For: 2 * time.Minute, Severity: critical,
 			Summary: "No process of Fanfare is scraped",
 			Means:   "All processes are down, or Prometheus does not find them. If they are down, confirms and sends get no answer; nothing is lost.",
 			Do:      "Check the processes first, then the scrape configuration. `fanfare doctor` with the flags of a process names the services it cannot reach.",
@@ -95,14 +95,14 @@ func standstill() []Alert {
 			),
 		},
 		{
-			Name: "FanfareNoDealer", Expr: "max by (job) (fanfare_scheduler_leading) < 1", For: time.Minute, Severity: critical,
+			Name: "FanfareNoSchedulerLeads", Expr: "max by (job) (fanfare_scheduler_leading) < 1", For: time.Minute, Severity: critical,
 			Summary: "No scheduler leads",
 			Means:   "No message is dealt, and no campaign starts or completes. Messages that were dealt are still sent. A takeover takes a session time-out (10 s) and the time to read the missed events.",
-			Do:      "Read the log of the schedulers: a leader that fails gives up its leadership and says why (FanfareDealerRestarts). Usual causes: Kafka is away, or `cursors` cannot be read.",
+			Do:      "Read the log of the schedulers: a leader that fails gives up its leadership and says why (FanfareSchedulerRestarts). Usual causes: Kafka is away, or `cursors` cannot be read.",
 			Fires:   one(`fanfare_scheduler_leading{job="f"}`, 0), Quiet: append(one(`fanfare_scheduler_leading{job="f",instance="a"}`, 0), one(`fanfare_scheduler_leading{job="f",instance="b"}`, 1)...),
 		},
 		{
-			Name: "FanfareNoRelay", Expr: "max by (job) (fanfare_relay_leading) < 1", For: time.Minute, Severity: critical,
+			Name: "FanfareNoRelayLeads", Expr: "max by (job) (fanfare_relay_leading) < 1", For: time.Minute, Severity: critical,
 			Summary: "No relay leads",
 			Means:   "Confirms, pauses, aborts, opt-outs and new limits are stored but do not reach the other processes. An abort that was answered has no effect until a relay leads.",
 			Do:      "The leader holds a lock in the store. Check that the store answers, and that no session of a dead process holds the lock (Postgres: `pg_locks`, type advisory).",
@@ -126,7 +126,7 @@ func standstill() []Alert {
 			Name: "FanfareRedisAway", Expr: maxBy("job", "fanfare_ratelimit_redis_away") + " == 1", For: 30 * time.Second, Severity: critical,
 			Summary: "Senders cannot take tokens: Redis is away",
 			Means:   "All routes pause. Nothing is returned and nothing is lost. Receipts of carriers that do not echo our id wait, too.",
-			Do:      "The log of a sender says once why: redis is not ready, with the reason, and at level error with what to mend, such as a wrong password. Start Redis. It may start empty: buckets start full, and the trackers fill the index of provider ids again from the topics.",
+			Do:      "A sender logs `redis is not ready` once, with the reason; if an operator must fix it, such as a wrong password, the level is error and the line says what to fix. Start Redis. It may start empty: buckets start full, and the trackers rebuild the index of provider ids from the topics.",
 			Fires:   one(`fanfare_ratelimit_redis_away{job="f"}`, 1), Quiet: one(`fanfare_ratelimit_redis_away{job="f"}`, 0),
 		},
 		{
@@ -138,20 +138,20 @@ func standstill() []Alert {
 		},
 		{
 			Name: "FanfareNothingDealt", Expr: maxBy("job", "fanfare_scheduler_stalled_campaigns") + " > 0", For: time.Minute, Severity: critical,
-			Summary: "{{ $value }} campaign(s) have work that waits, and nothing is dealt or answered",
-			Means:   "For five minutes nothing was dealt of the campaign and no outcome arrived, although recipients wait or are in flight, its calling hours are open, and its route, tenant and limits have room. It will not go on by itself.",
+			Summary: "{{ $value }} campaign(s) make no progress although work waits",
+			Means:   "For five minutes nothing was dealt of the campaign and no outcome arrived, although recipients wait or are in flight, its calling hours are open, and its route, tenant and limits have room. The campaign does not continue by itself.",
 			Do:      "The log line `campaign makes no progress` names it, with how many are undealt and in flight. In flight and never answered: are expander and sender running (FanfareRoleMissing, FanfareStageStuck, FanfareSendingStuck), or was the store or Kafka put back from a copy? Then follow `fanfare restore` in [Backup and restore](#backup-and-restore). Undealt with nothing in flight: the scheduler's log says whether the store refuses the audience.",
 			Fires:   one(`fanfare_scheduler_stalled_campaigns{job="f"}`, 1), Quiet: one(`fanfare_scheduler_stalled_campaigns{job="f"}`, 0),
 		},
 		{
 			Name: "FanfareBrokenRecord", Expr: maxBy("job", "fanfare_scheduler_broken_campaigns") + " > 0", Severity: critical,
-			Summary: "{{ $value }} campaign(s) are set aside: a record of theirs cannot be read",
+			Summary: "{{ $value }} campaign(s) are set aside because one of their records cannot be read",
 			Means:   "A record of the campaign in `cursors` or `chunks` cannot be read, so it is not known who was dealt. The campaign is suspended with the reason `broken_record`; nothing of it is dealt, ended or settled. All other campaigns go on.",
-			Do:      "The log line `campaign set aside` names the campaign, and the record is in `cursors.dlq` or `chunks.dlq`. Find out who wrote it: another version, another product on our topics. Then follow `fanfare restore` in [Backup and restore](#backup-and-restore): it reads what was dealt from the log again. Resume the campaign afterwards.",
+			Do:      "The log line `campaign set aside` names the campaign, and the record is in `cursors.dlq` or `chunks.dlq`. Find out which program wrote it, such as another version or another product that uses the same topics. Then follow `fanfare restore` in [Backup and restore](#backup-and-restore): it reads what was dealt from the log again. Resume the campaign afterwards.",
 			Fires:   one(`fanfare_scheduler_broken_campaigns{job="f"}`, 1), Quiet: one(`fanfare_scheduler_broken_campaigns{job="f"}`, 0),
 		},
 		{
-			Name: "FanfareRouteHeld", Expr: maxBy("job, topic", "fanfare_window_suspended_partitions") + " > 0", For: 0, Severity: critical,
+			Name: "FanfarePartitionSuspended", Expr: maxBy("job, topic", "fanfare_window_suspended_partitions") + " > 0", For: 0, Severity: critical,
 			Summary: "{{ $value }} partition(s) of {{ $labels.topic }} are suspended",
 			Means:   "The committed offset of a sender is missing, outside the log, or was not written by Fanfare. Starting anywhere else could send messages again, so the sender sends nothing from these partitions.",
 			Do:      "The log line `a partition is suspended` names the reason and the command to run. After a loss of Kafka follow [Backup and restore](#backup-and-restore) instead. Then restart the senders.",
@@ -223,15 +223,15 @@ func promises() []Alert {
 			Fires:   climbing(`fanfare_window_refused_commits_total{job="f",topic="t"}`, 3), Quiet: once(`fanfare_window_refused_commits_total{job="f",topic="t"}`),
 		},
 		{
-			Name: "FanfareBrokerToreTransactions", Expr: sumBy("job", increase("fanfare_scheduler_redealt_total", "1h")+" + "+increase("fanfare_scheduler_adopted_chunks_total", "1h")) + " > 0", Severity: warning,
-			Summary: "{{ $value | humanize }} deals and cursors did not match",
+			Name: "FanfareTornTransactions", Expr: sumBy("job", increase("fanfare_scheduler_redealt_total", "1h")+" + "+increase("fanfare_scheduler_adopted_chunks_total", "1h")) + " > 0", Severity: warning,
+			Summary: "{{ $value | humanize }} deals did not match their cursors: a transaction was torn",
 			Means:   "The broker kept only a part of a transaction. The scheduler repeated the deal, or took the chunk as dealt. Senders drop duplicates, so no recipient gets a message twice.",
 			Do:      "The embedded broker does this after kill -9. A real broker must not: look for topics that were deleted, truncated or restored.",
 			Fires:   append(once(`fanfare_scheduler_redealt_total{job="f",instance="a"}`), one(`fanfare_scheduler_adopted_chunks_total{job="f",instance="a"}`, 0)...),
 			Quiet:   append(one(`fanfare_scheduler_redealt_total{job="f",instance="a"}`, 2), one(`fanfare_scheduler_adopted_chunks_total{job="f",instance="a"}`, 0)...),
 		},
 		{
-			Name: "FanfareStrays", Expr: maxBy("job", "fanfare_scheduler_stray_events") + " > 0", For: 5 * time.Minute, Severity: warning,
+			Name: "FanfareUnknownDeliveryEvents", Expr: maxBy("job", "fanfare_scheduler_stray_events") + " > 0", For: 5 * time.Minute, Severity: warning,
 			Summary: "{{ $value }} delivery events belong to no known try",
 			Means:   "The scheduler does not know the deals of these outcomes: its cursors or the store are older than the topics.",
 			Do:      "Something was restored from a copy. Follow [Backup and restore](#backup-and-restore) before a campaign is confirmed.",
@@ -241,7 +241,7 @@ func promises() []Alert {
 			Name: "FanfareStatisticsGap", Expr: sumBy("job", increase("fanfare_analytics_gaps_total", "1h")) + " > 0", Severity: critical,
 			Summary: "Kafka deleted delivery events before they were stored",
 			Means:   "The statistics will never have these events. Sending and dealing are not affected.",
-			Do:      "Analytics was away for longer than `deliveries` keeps events (35 days), or the topic was truncated or recreated. Note the time for the readers of the figures.",
+			Do:      "Analytics was away for longer than `deliveries` keeps events (35 days), or the topic was truncated or recreated. Tell the people who use the figures which time is affected.",
 			Fires:   once(`fanfare_analytics_gaps_total{job="f"}`), Quiet: one(`fanfare_analytics_gaps_total{job="f"}`, 1),
 		},
 		{
@@ -254,8 +254,8 @@ func promises() []Alert {
 		{
 			Name: "FanfareForgedReceipts", Expr: sumBy("job", increase(`fanfare_tracker_receipts_total{result="forged"}`, "15m")) + " > 10", Severity: warning,
 			Summary: "{{ $value | humanize }} receipts have ids that we did not sign",
-			Means:   "Somebody sends forged receipts, or the key of ids was changed and the old one dropped too early.",
-			Do:      "If `--id-key` was changed, give both keys, the new one first, separated by a comma, until no receipt of the old key can come any more. Else find out who can reach the port for carriers.",
+			Means:   "A client sends forged receipts, or the id key was changed and the old key was removed too early.",
+			Do:      "If `--id-key` was changed, give both keys, the new one first, separated by a comma, until all receipts of the old key have arrived. Otherwise find out which clients can reach the port for carriers.",
 			Fires:   climbing(`fanfare_tracker_receipts_total{job="f",result="forged"}`, 5), Quiet: climbing(`fanfare_tracker_receipts_total{job="f",result="delivered"}`, 50),
 		},
 	}
@@ -307,8 +307,8 @@ func slowness() []Alert {
 		{
 			Name: "FanfareWebhooksSlow", Expr: "histogram_quantile(0.99, " + sumBy("job, le", "rate(fanfare_webhook_wait_seconds_bucket[5m])") + ") > 30", For: 10 * time.Minute, Severity: warning,
 			Summary: "Events reach customers' endpoints {{ $value | humanizeDuration }} late",
-			Means:   "Endpoints answer slowly, or the webhook processes are too few. One that fails altogether is not counted: each event counts once, at its first try. Nothing is lost.",
-			Do:      "`Endpoint's answer` on the dashboard of receipts says whether the endpoints are slow; then their tenants may want a batchSize, or `fanfare webhook health` names one that asks for patience. Else add a webhook process, and look at the store's answer times.",
+			Means:   "Endpoints answer slowly, or the webhook processes are too few. An endpoint that does not answer at all is not counted: each event counts once, at its first answer. Nothing is lost.",
+			Do:      "`Endpoint's answer` on the dashboard of receipts says whether the endpoints are slow; then ask their tenants to set a batchSize, or use `fanfare webhook health` to find an endpoint that sends Retry-After. Otherwise add a webhook process, and check the store's answer times.",
 			Fires: []Series{
 				{`fanfare_webhook_wait_seconds_bucket{job="f",le="10"}`, "0+1x120"}, {`fanfare_webhook_wait_seconds_bucket{job="f",le="300"}`, "0+100x120"}, {`fanfare_webhook_wait_seconds_bucket{job="f",le="+Inf"}`, "0+100x120"},
 			},
@@ -370,14 +370,14 @@ func refusals() []Alert {
 			Fires:   climbing(`fanfare_stage_retries_total{job="f",stage="expander"}`, 2), Quiet: once(`fanfare_stage_retries_total{job="f",stage="expander"}`),
 		},
 		{
-			Name: "FanfareDealerRestarts", Expr: sumBy("job", increase("fanfare_scheduler_restarts_total", "15m")) + " > 3", Severity: warning,
+			Name: "FanfareSchedulerRestarts", Expr: sumBy("job", increase("fanfare_scheduler_restarts_total", "15m")) + " > 3", Severity: warning,
 			Summary: "The leading scheduler restarted {{ $value | humanize }} times",
 			Means:   "Each time it drops its state and reads it again, and dealing pauses for seconds.",
-			Do:      "Its log says why: a transaction in doubt, a record that it cannot read, or Kafka.",
+			Do:      "Its log gives the reason: a transaction with an unknown result, a record that it cannot read, or a failure of Kafka.",
 			Fires:   climbing(`fanfare_scheduler_restarts_total{job="f"}`, 1), Quiet: once(`fanfare_scheduler_restarts_total{job="f"}`),
 		},
 		{
-			Name: "FanfareMovesFail", Expr: sumBy("job", `rate(fanfare_scheduler_moves_total{result="failed"}[5m])`) + " > 0", For: 5 * time.Minute, Severity: warning,
+			Name: "FanfareStateChangesFail", Expr: sumBy("job", `rate(fanfare_scheduler_moves_total{result="failed"}[5m])`) + " > 0", For: 5 * time.Minute, Severity: warning,
 			Summary: "Campaigns cannot change their state in the store",
 			Means:   "Campaigns do not start, complete or settle, and their money stays reserved. Messages that were dealt are sent.",
 			Do:      "The store is away or refuses the change. The log of the scheduler says which.",
@@ -386,13 +386,13 @@ func refusals() []Alert {
 		{
 			Name: "FanfareReceiptsDropped", Expr: sumBy("job", increase("fanfare_sender_provider_ids_dropped_total", "15m")) + " > 0", Severity: warning,
 			Summary: "{{ $value | humanize }} provider ids could not be stored",
-			Means:   "Redis was away for too long. Receipts of carriers that do not echo our id find their messages only after the trackers have filled the index of provider ids again from the topics.",
-			Do:      "See FanfareRedisAway. `Index filled again` shows when that is done.",
+			Means:   "Redis was away for too long. Receipts of carriers that do not echo our id find their messages only after the trackers have rebuilt the index of provider ids from the topics.",
+			Do:      "See FanfareRedisAway. The panel `Index rebuilt` shows when that is done.",
 			Fires:   once(`fanfare_sender_provider_ids_dropped_total{job="f",route="r",lane="bulk"}`), Quiet: one(`fanfare_sender_provider_ids_dropped_total{job="f",route="r",lane="bulk"}`, 4),
 		},
 		{
-			Name: "FanfareRendezvousNotFilled", Expr: sumBy("job", grew(`fanfare_tracker_rendezvous_rebuilds_total{result="failed"}`, "15m")) + " > 0", Severity: warning,
-			Summary: "The index of provider ids could not be filled again",
+			Name: "FanfareProviderIdIndexNotRebuilt", Expr: sumBy("job", grew(`fanfare_tracker_rendezvous_rebuilds_total{result="failed"}`, "15m")) + " > 0", Severity: warning,
+			Summary: "The index of provider ids could not be rebuilt",
 			Means:   "Receipts of carriers that do not echo our id wait.",
 			Do:      "The tracker retries. Check Redis and the topic `deliveries`; the log of the tracker names the error.",
 			Fires:   appearing(`fanfare_tracker_rendezvous_rebuilds_total{job="f",result="failed"}`), Quiet: appearing(`fanfare_tracker_rendezvous_rebuilds_total{job="f",result="done"}`),

@@ -8,7 +8,7 @@ func Dashboards() []Dashboard {
 func overview() Dashboard {
 	return Dashboard{
 		ID: "fanfare-overview", Title: "Fanfare: overview",
-		About: "The way of a message, from left to right and top to bottom: accepted, dealt, handed over, answered, counted. Start here; the other pages have the details.",
+		About: "The path of a message, from left to right and top to bottom: accepted, dealt, handed over, answered, counted. Start here; the other dashboards have the details.",
 		Rows: []Row{
 			{"Messages a second", []Panel{
 				{"Dealt", "Recipients dealt by the scheduler, by purpose.", perSecond, true, []Query{rate("fanfare_scheduler_dealt_recipients_total", "purpose")}},
@@ -57,7 +57,7 @@ func sending() Dashboard {
 				{"Held back", "Breaker open: the carrier does not answer. Suspended: a partition waits for an operator.", count, false, []Query{
 					worst("fanfare_sender_breaker_open", "route").named("breaker"), total("fanfare_sender_suspended_partitions", "route", "lane").named("suspended"),
 				}},
-				{"Doubts ended", "Hand-overs in doubt whose end the sender found out: taken, refused, not taken, given up. Repeated: handed over again under the same id.", count, false, []Query{
+				{"Doubts ended", "Hand-overs in doubt that the sender resolved, by result: taken, refused, not taken, given up. Repeated: handed over again under the same id.", count, false, []Query{
 					grown("fanfare_sender_doubts_ended_total", "route", "end"), grown("fanfare_sender_repeated_total", "route").named("repeated"),
 				}},
 				{"Put aside", "Messages whose partition was lost, records that cannot be read, messages whose id Fanfare did not sign, and single messages that must wait.", count, false, []Query{
@@ -112,7 +112,7 @@ func dealing() Dashboard {
 				{"Ended", "Recipients that the scheduler ended because nothing follows, by kind.", perSecond, true, []Query{rate("fanfare_scheduler_ends_total", "kind")}},
 				{"To be dealt again", "Recipients that wait for another try.", count, false, []Query{worst("fanfare_scheduler_due", "route")}},
 				{"Longest overdue", "How late the most overdue recipient is. Limits are full, or dealing is withheld.", seconds, false, []Query{worst("fanfare_scheduler_oldest_due_seconds", "route")}},
-				{"No progress", "Campaigns whose recipients wait for five minutes though nothing holds them up, and campaigns set aside because a record cannot be read.", count, false, []Query{
+				{"No progress", "Campaigns without progress for five minutes although no limit or pause holds them, and campaigns set aside because a record cannot be read.", count, false, []Query{
 					worst("fanfare_scheduler_stalled_campaigns").named("no progress"), worst("fanfare_scheduler_broken_campaigns").named("set aside"),
 				}},
 				{"Withheld", "1 while this cause keeps the scheduler from dealing.", onOff, false, []Query{worst("fanfare_scheduler_withheld", "cause")}},
@@ -127,7 +127,7 @@ func dealing() Dashboard {
 					worst("fanfare_scheduler_open_campaigns").named("campaigns"), worst("fanfare_scheduler_held_messages").named("held"),
 				}},
 				{"State changes", "State changes of campaigns that the scheduler asked the store for, by result.", count, true, []Query{grown("fanfare_scheduler_moves_total", "result")}},
-				{"Takeover and sets", "Duration of the last takeover, and bytes of sets written per second.", count, false, []Query{
+				{"Takeover and sets", "Duration of the last takeover, and the bytes of recipient sets that the leader writes per second.", count, false, []Query{
 					worst("fanfare_scheduler_takeover_seconds").named("seconds of the last takeover"), rate("fanfare_scheduler_sets_bytes_total").named("bytes/s of sets"),
 				}},
 			}},
@@ -157,7 +157,7 @@ func outcomes() Dashboard {
 		Rows: []Row{
 			{"Receipts", []Panel{
 				{"From carriers", "Receipts read from the sessions of carriers.", perSecond, false, []Query{rate("fanfare_sender_receipts_total", "route")}},
-				{"Callbacks of carriers", "Requests of carriers at /api/callback/ROUTE, by what became of them.", perSecond, false, []Query{rate("fanfare_api_callbacks_total", "result")}},
+				{"Callbacks of carriers", "Requests of carriers at /api/callback/ROUTE, by result.", perSecond, false, []Query{rate("fanfare_api_callbacks_total", "result")}},
 				{"Callbacks read", "Callbacks that became receipts. Dead ones are in callbacks.dlq with the reason.", perSecond, false, []Query{rate("fanfare_callback_callbacks_total", "result")}},
 				{"Receipts by result", "Unmatched receipts are parked until their hand-over is known. Forged ones have an id that Fanfare did not sign.", perSecond, true, []Query{rate("fanfare_tracker_receipts_total", "result")}},
 				{"Delay", "Time from the arrival of a receipt to its delivery event.", seconds, false, []Query{
@@ -167,7 +167,7 @@ func outcomes() Dashboard {
 				{"Index of provider ids", "Receipts that came before the answer to their hand-over, and provider ids that were dropped because Redis was away too long.", count, false, []Query{
 					grown("fanfare_sender_receipts_rejoined_total", "route", "lane").named("rejoined"), grown("fanfare_sender_provider_ids_dropped_total", "route", "lane").named("dropped"),
 				}},
-				{"Index filled again", "Trackers fill the index from the topics after Redis has lost it.", count, false, []Query{grown("fanfare_tracker_rendezvous_rebuilds_total", "result")}},
+				{"Index rebuilt", "Trackers rebuild the index of provider ids from the topics after Redis has lost it.", count, false, []Query{grown("fanfare_tracker_rendezvous_rebuilds_total", "result")}},
 			}},
 			{"Statistics", []Panel{
 				{"Rows of a batch", "Rows per batch: larger batches cost less per row.", count, false, []Query{quantile("0.50", "fanfare_analytics_batch_rows"), mean("fanfare_analytics_batch_rows")}},
@@ -182,16 +182,16 @@ func outcomes() Dashboard {
 				}},
 			}},
 			{"Links", []Panel{
-				{"Requests of the public", "At the role edge, by result. Unknown: a token that is none of ours. Limited: too much from one address.", perSecond, true, []Query{rate("fanfare_edge_requests_total", "result")}},
-				{"Openings of links", "By who opened them. The click-through rate counts people alone.", perSecond, true, []Query{rate("fanfare_edge_clicks_total", "class")}},
-				{"Redirect", "Time of a redirect, with the publication of its click.", seconds, false, []Query{quantile("0.50", "fanfare_edge_redirect_seconds"), quantile("0.99", "fanfare_edge_redirect_seconds")}},
+				{"Requests for links and opt-outs", "Requests that recipients make to the role edge, by result. Unknown: a token that Fanfare did not make. Limited: too many requests from one address.", perSecond, true, []Query{rate("fanfare_edge_requests_total", "result")}},
+				{"Links opened", "By visitor: a person or a program. The click-through rate counts people only.", perSecond, true, []Query{rate("fanfare_edge_clicks_total", "class")}},
+				{"Redirect", "Time to answer a redirect. It includes the publication of the click.", seconds, false, []Query{quantile("0.50", "fanfare_edge_redirect_seconds"), quantile("0.99", "fanfare_edge_redirect_seconds")}},
 				{"Opt-outs by link", "What the stage inbound recorded. Dead ones are in inbound.dlq with the reason.", perSecond, true, []Query{rate("fanfare_inbound_records_total", "result")}},
 				{"Not published", "Clicks and opt-outs that wait in the file of an edge, and those that were lost because it was full.", count, false, []Query{
 					total("fanfare_edge_waiting").named("waiting"), grown("fanfare_edge_lost_total").named("lost"),
 				}},
 			}},
 			{"Webhooks", []Panel{
-				{"Queued", "Events queued for customers' endpoints. One that two endpoints want counts twice.", perSecond, false, []Query{rate("fanfare_webhook_events_total").named("events")}},
+				{"Queued", "Events queued for customers' endpoints. An event for two endpoints counts twice.", perSecond, false, []Query{rate("fanfare_webhook_events_total").named("events")}},
 				{"Requests", "By result. Refused: another status than 2xx. Unreachable: no answer.", perSecond, true, []Query{rate("fanfare_webhook_requests_total", "result")}},
 				{"Wait", "From when an event was due until its first answer.", seconds, false, []Query{quantile("0.50", "fanfare_webhook_wait_seconds"), quantile("0.99", "fanfare_webhook_wait_seconds")}},
 				{"Endpoint's answer", "Time of a request. It is cut off after five seconds.", seconds, false, []Query{quantile("0.50", "fanfare_webhook_answer_seconds"), quantile("0.99", "fanfare_webhook_answer_seconds")}},
@@ -217,24 +217,24 @@ func control() Dashboard {
 				{"By status", "429: a limit was reached. 503: a service is away.", perSecond, true, []Query{rate("fanfare_api_requests_total", "status")}},
 				{"Latency", "99th percentile of the time to answer.", seconds, false, []Query{quantile("0.99", "fanfare_api_request_seconds", "operation")}},
 				{"Panics", "Each panic is a bug.", count, false, []Query{grown("fanfare_api_panics_total").named("panics")}},
-				{"Exports and segments", "Those that run, and rows that they write per second.", count, false, []Query{
+				{"Exports and segments", "Running exports and segments, and the rows that they write per second.", count, false, []Query{
 					total("fanfare_api_jobs_running", "kind").named("running"), rate("fanfare_api_job_rows_total", "kind").named("rows/s"),
 				}},
-				{"Exports and segments that ended", "By kind and how they ended.", count, false, []Query{grown("fanfare_api_jobs_total", "kind", "state")}},
+				{"Exports and segments that ended", "By kind and result.", count, false, []Query{grown("fanfare_api_jobs_total", "kind", "state")}},
 				{"Connections", "Open connections of clients, and new ones per second.", count, false, []Query{
 					total("fanfare_http_connections", "instance").named("open"), rate("fanfare_http_accepted_total", "instance").named("accepted/s"),
 				}},
-				{"Clients cut off", "Connections closed because a cap was reached: too many connections, requests, or bytes that clients do not take.", count, false, []Query{
+				{"Clients cut off", "Connections closed because a cap was reached: too many connections, requests, or bytes that clients have not read.", count, false, []Query{
 					grown("fanfare_http_cut_off_total", "cap"),
 				}},
-				{"Answers not taken", "Bytes of answers that clients have not taken yet.", bytesUnit, false, []Query{total("fanfare_http_buffered_bytes", "instance")}},
+				{"Answers not read", "Bytes of answers that clients have not read yet.", bytesUnit, false, []Query{total("fanfare_http_buffered_bytes", "instance")}},
 			}},
 			{"Control plane", []Panel{
 				{"Published", "Rows that the relay published, by type.", perSecond, true, []Query{rate("fanfare_relay_published_total", "type")}},
 				{"Delay", "Time from a change in the store to the acknowledgement by Kafka.", seconds, false, []Query{
 					quantile("0.50", "fanfare_relay_delay_seconds"), quantile("0.99", "fanfare_relay_delay_seconds"),
 				}},
-				{"Faults", "Failures by cause, records that had gone back to an older version or that a topic had lost and were published again, and records that readers refused.", count, false, []Query{
+				{"Faults", "Failures by cause; records published again because a topic had lost them or had an older version; records that readers refused.", count, false, []Query{
 					grown("fanfare_relay_failures_total", "of").named("failed:"), grown("fanfare_relay_backwards_total").named("backwards"),
 					grown("fanfare_relay_republished_total", "type").named("lost by the topic:"),
 					grown("fanfare_view_refused_records_total").named("refused by readers"),
@@ -247,7 +247,7 @@ func control() Dashboard {
 			{"Processes", []Panel{
 				{"CPU", "Cores in use.", count, false, []Query{{`rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval])`, "{{instance}}"}}},
 				{"Memory", "Resident memory.", bytesUnit, false, []Query{{`process_resident_memory_bytes{job=~"$job"}`, "{{instance}}"}}},
-				{"Versions", "The version that each process runs: one, but during an upgrade.", count, false, []Query{{`fanfare_build_info{job=~"$job"}`, "{{instance}} {{version}}"}}},
+				{"Versions", "The version that each process runs. More than one version is normal only during an upgrade.", count, false, []Query{{`fanfare_build_info{job=~"$job"}`, "{{instance}} {{version}}"}}},
 				{"Goroutines", "Steady under a steady load.", count, false, []Query{{`go_goroutines{job=~"$job"}`, "{{instance}}"}}},
 			}},
 		},

@@ -33,7 +33,7 @@
 //	killed                           a standby leads after a session timeout, from what is in the topics
 //	view older than 5 s              no deals, no ends, no moves
 //	the MayDeal hook returns an error  no deals and no ends; campaigns are still moved
-//	store unreachable                what is dealt is sent; nothing is frozen, started or completed
+//	store unreachable                messages that were dealt are sent; no campaign is frozen, started or completed
 //	store has another version        the move is dropped and decided again on the next record
 //	delivery event cannot be read    deliveries.dlq and a log line; the other readers have its outcome
 //	cursor or chunk cannot be read   its campaign is suspended (broken_record) and set aside, cursors.dlq or

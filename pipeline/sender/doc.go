@@ -1,5 +1,4 @@
-// Package sender hands messages over to carriers, each submission at most once, and says of every one what became of
-// it.
+// Package sender hands messages over to carriers, each submission at most once, and writes an outcome for each message.
 //
 //	reads      messages.<route>.txn, messages.<route>.bulk (one group and one intent window each)
 //	follows    campaigns, control, suppressions (the control view)
@@ -12,19 +11,19 @@
 // # Guarantee
 //
 // A submission (campaign, seq, try) is handed over at most once, through crashes, rebalances, paused processes and a
-// log that is read again. One whose hand-over is in doubt becomes ambiguous at once; see below for what ends the doubt.
-// Every message that is released gets an outcome; the outcome is written before the message counts as done. Outcomes
-// are written at least once; they are idempotent by (submission, kind, code).
+// log that is read again. A message whose hand-over is in doubt becomes ambiguous at once; see below for what ends the
+// doubt. Every message that is released gets an outcome; the outcome is written before the message counts as done.
+// Outcomes are written at least once; they are idempotent by (submission, kind, code).
 //
 // Single sends (lane txn) of several tenants are handed over in turn, so one tenant's flood does not delay another's
-// message. What the other lane has the scheduler has dealt fairly.
+// message. The messages of the other lane were dealt fairly by the scheduler.
 //
 // # Before a hand-over
 //
-// [judge] checks, in this order: uncertain (then it is only reported) · guard · age of the view · version and state of
-// the campaign · tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) · validity
-// · route and breaker. Then the message takes its tokens, and all checks run once more. (The window has dropped
-// duplicates before.)
+// [judge] checks, in this order: uncertain (then the sender only reports it) · guard · age of the view · version and
+// state of the campaign · tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) ·
+// validity · route and breaker. Then the message takes its tokens, and all checks run once more. (The window has
+// dropped duplicates before.)
 //
 // The connector gets a deadline with each message and tests it right before it writes: the earliest of the guard, half
 // a second after the checks, and the moment at which a check would fail because time has passed. While a message waits
@@ -42,7 +41,7 @@
 //	Unsupported   returned/UNSUPPORTED, or not_sent when the chain has no next channel
 //	no answer     ambiguous/TIMEOUT after max(2 s, 3 × p99), in doubt; the late answer is written too and outranks it
 //
-// A single message that is returned is written to `held` first, for no chunk could make it again.
+// A single message that is returned is written to `held` first, because no chunk can make it again.
 //
 // # Doubt
 //
@@ -50,17 +49,17 @@
 // answer. What ends the doubt depends on the carrier; the connector's [carrier.Caps] say it:
 //
 //	DoubtKeyHeader,  the message is handed over again under the same submission id; a carrier that had it answers as
-//	DoubtNaturalID   before and sends nothing. It is judged first, because the first hand-over may never have happened:
-//	                 nothing is repeated while the campaign is paused, and nothing for a recipient who has opted out.
-//	                 With DoubtKeyHeader nothing is repeated once the carrier may have forgotten the id.
+//	DoubtNaturalID   before and sends nothing. It is judged first, because the first hand-over may never have
+//	                 happened: nothing is repeated while the campaign is paused, and nothing for a recipient who has
+//	                 opted out. With DoubtKeyHeader nothing is repeated once the carrier may have forgotten the id.
 //	DoubtQuery       the carrier is asked by our id. When it does not have the message, and none can be on its way any
 //	                 more, the message is handed over, or given back, like any other.
 //	DoubtNone        a receipt or a person.
 //
 // It is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of the takeover.
 // After 10 minutes, or when so many messages wait behind it that its partition would stop, the doubt is given up: a
-// receipt or a person ends it. After another crash the next owner goes on. One line of the log says how many messages a
-// takeover found uncertain, of which campaigns, and one how their doubts have ended.
+// receipt or a person ends it. After another crash the next owner continues. One log line says how many messages a
+// takeover found uncertain, and of which campaigns; another says how their doubts ended.
 //
 // # When something ends or fails
 //
@@ -69,9 +68,9 @@
 //	crash              the next owner calls what was in flight ambiguous/CRASH, and ends the doubt where it can
 //	poison record      dead letter, and not_sent/RENDER_ERROR for the submission that its header names
 //	forged record      its id is missing or not signed by our keys: dead letter, counted, no outcome
-//	Redis away         for whatever reason, even a wrong password: everything holds; nothing is returned. Outcomes
+//	Redis away         whatever the reason, also a wrong password: all messages wait; none is returned. Outcomes
 //	                   with a provider's id wait seconds for it at most
-//	view too old       everything holds (control 5 s, opt-outs 1.5 s)
+//	view too old       all messages wait (control 5 s, opt-outs 1.5 s)
 //	carrier away       the breaker opens: returned/BREAKER with a time; then one batch tries
 //	carrier throttles  returned/THROTTLED; half the pace
 //	Kafka away         nothing is handed over once the guard expires; the window stays uncertain

@@ -15,8 +15,7 @@ import (
 // finds out what became of it, as [carrier.Caps] say:
 //
 //	DoubtKeyHeader,   hand it over again under the same submission id; the carrier takes it once. Before each
-//	                  repetition it is
-//	DoubtNaturalID    judged like any message, because the first hand-over may never have happened.
+//	DoubtNaturalID    repetition it is judged like any message, because the first hand-over may never have happened.
 //	DoubtQuery        ask the carrier. When the carrier does not have it, it is handed over like any message.
 //	DoubtNone         nothing: a receipt or a person ends the doubt.
 //
@@ -36,7 +35,7 @@ type doubt struct {
 type doubts struct {
 	open   []*entry // nothing is on its way for them
 	asking bool     // a question is on its way to the carrier
-	// Since there were none last, for one line in the log.
+	// Counts since the lane last had no message in doubt, for one log line.
 	began    time.Time
 	unended  int // open ones, those that are handed over again, and those that are asked about
 	taken    int
@@ -186,7 +185,7 @@ func (l *lane) target(e *entry) carrier.Connector {
 	return to
 }
 
-// pursued reports whether the lane goes on to find out about a message. If not, it is out of the lane's hands.
+// pursued reports whether the lane still has to resolve a message. If not, another event or process ends the doubt.
 func (l *lane) pursued(e *entry, now time.Time) bool {
 	d := e.doubt
 	switch {
@@ -232,7 +231,7 @@ func (l *lane) judgeDoubt(o *policyContext, e *entry) {
 	}
 }
 
-// reopen waits before the next step for a message about which the last one has proved nothing.
+// reopen schedules the next step for a message, because the last step proved nothing.
 func (l *lane) reopen(e *entry, now time.Time) {
 	d := e.doubt
 	d.pause = min(max(2*d.pause, doubtPause), doubtPauseMax)
@@ -242,7 +241,7 @@ func (l *lane) reopen(e *entry, now time.Time) {
 
 // repeatAnswered takes the answer to a repetition; late: one that was not awaited any more. Any goroutine may call it.
 func (l *lane) repeatAnswered(e *entry, r carrier.Result, late bool) {
-	// These are true of the first hand-over, too; the others prove nothing. See [carrier.Connector].
+	// These outcomes hold for the first hand-over too. All others prove nothing about it. See [carrier.Connector].
 	if r.Outcome == carrier.Accepted || r.Outcome == carrier.Rejected || r.Outcome == carrier.Unsupported {
 		v := classify(r, e.msg, l.view.Campaign(e.msg.GetCampaignId()), l.now())
 		if e.doubt.end.CompareAndSwap(0, uint32(v.kind)) {

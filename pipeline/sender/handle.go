@@ -41,7 +41,7 @@ const (
 	controlAgain = time.Second
 )
 
-// After how long a message that the carrier did not take may be dealt again, unless the carrier names a time.
+// How long after a refusal of the carrier a message may be dealt again, unless the carrier names a time.
 const (
 	throttledAgain = time.Second
 	retryableAgain = 2 * time.Second
@@ -92,7 +92,7 @@ type candidate struct {
 	released  time.Time          // when the window released it
 }
 
-// policyContext is what all messages that are judged at one time have in common.
+// policyContext is the input of judge that all messages of one moment share.
 type policyContext struct {
 	now   time.Time
 	fresh time.Time // the control view is recent enough until then

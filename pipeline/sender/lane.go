@@ -314,7 +314,8 @@ func (l *lane) read(e *entry, buf *wire.MessageBuf) {
 	e.msg, e.cause = decode(e.id, l.name, e.rec, buf)
 }
 
-// forgedEvery is how often forged records are logged at most: their writer must not be able to flood the log.
+// forgedEvery is the least time between two log lines about forged records: their writer must not be able to flood the
+// log.
 const forgedEvery = 10 * time.Second
 
 func (l *lane) forged(e *entry) {

@@ -275,7 +275,7 @@ func (c *routeSender) run(ctx context.Context, cfg *Config, deps *Deps) (err err
 	}
 	drainErr := c.drain(ctx)
 	stopWork()
-	// While Kafka is away, publishing receipts does not end with its context
+	// While Kafka is away, publishing receipts does not end with its context.
 	defer time.AfterFunc(hangUp, end.Cut).Stop()
 	if err := errors.Join(windowErr, drainErr, work.Wait()); err != nil {
 		return fmt.Errorf("route %s: %w", c.name, err)

@@ -72,7 +72,7 @@ func (l *lane) pauseThenGiveBack(ctx context.Context, entries []*entry) {
 	l.giveBack(entries)
 }
 
-// handOverBatch hands over the messages of a batch that still may be, and returns how many those were.
+// handOverBatch hands over the messages of a batch that may still be handed over, and returns their number.
 func (l *lane) handOverBatch(ctx context.Context, now time.Time, entries []*entry, report func(error)) int {
 	o := l.policyContext(now)
 	live, test := newFlight(l, l.live, len(entries), now), (*flight)(nil)
@@ -240,8 +240,8 @@ func (f *flight) done(i int, r carrier.Result) {
 		return
 	}
 	if notWritten && !late {
-		// It was not handed over, so it waits and is judged again: it may be paused, opted out or someone else's by
-		// now.
+		// The message was not handed over, so it waits and is judged again: meanwhile its campaign may be paused, its
+		// recipient may have opted out, or another process may own it.
 		l.metrics.notWritten.Inc()
 		l.metrics.inFlight.Dec()
 		if e.item.Return() {
@@ -295,11 +295,11 @@ func (f *flight) close() {
 	}
 }
 
-// settleLate writes an answer that came after the time-out. One that leaves the hand-over as unknown as before is not
-// written.
+// settleLate writes an answer that came after the time-out. It does not write an answer that leaves the outcome
+// unknown.
 func (l *lane) settleLate(e *entry, v verdict) {
 	if l.endsDoubts(e) != carrier.DoubtNone {
-		// Since then it may have been handed over again, so "not taken" would say nothing of that.
+		// The message may have been handed over again since, and "not taken" says nothing about that hand-over.
 		if v.kind == schemas.KindSent || v.kind == schemas.KindNotSent {
 			l.conclude(e, v)
 		}

@@ -26,7 +26,7 @@ type RouteSupervisor struct {
 	running map[string]*routeState
 }
 
-// routeState is one route: its sender while it runs, and why it does not while it does not.
+// routeState is one route: its sender while that runs, or the error that keeps it from running.
 type routeState struct {
 	route *fanfarev1.Route // the row when the sender was started
 	stop  context.CancelFunc
@@ -122,7 +122,7 @@ func (s *RouteSupervisor) reconcile(ctx context.Context, wg *sync.WaitGroup) tim
 	return lookPause
 }
 
-// sameLine reports whether the line of one row of a route serves the other as well: both are opened alike.
+// sameLine reports whether two rows of a route open the same line, so that the sender need not reconnect.
 func sameLine(a, b *fanfarev1.Route) bool {
 	return a.GetConnector() == b.GetConnector() && bytes.Equal(a.GetConfiguration(), b.GetConfiguration()) &&
 		bytes.Equal(a.GetSealedCredentials(), b.GetSealedCredentials())

@@ -5,19 +5,19 @@
 // that commits first loses the record. The window does neither. Before anything is done to a record, an offset commit
 // declares it: the committed offset (the base) says what is settled, and the metadata of the same commit carries the
 // head, the end of what may be in flight. The next owner of the partition reads both. Everything in [base, head) is
-// uncertain: it is reported and reported as ambiguous. Where nothing can tell what became of it, it is never handed
-// over again. Where the outside system ignores a submission that it has had, or can be asked, the releaser ends the
-// doubt: [Item.Doubt] keeps the record open meanwhile.
+// uncertain, and the window reports it as ambiguous. If the outside system ignores a submission that it already has, or
+// can be asked, the releaser resolves the doubt, and [Item.Doubt] keeps the record open meanwhile. Otherwise the record
+// is never handed over again.
 //
-// [Window] has the rules, [Item] is one record with its life: released, begun, settled.
+// [Window] has the rules. [Item] is one record: the window releases it, the releaser begins it and settles it.
 //
 // # How much is uncertain
 //
 // The head runs ahead of the hand-overs only as far as the next commits need: rate × about two commits, which are
 // measured (1 to 2 ms on the embedded broker, 6 ms on Kafka), or 5 ms where that is more. So a crash leaves uncertain
-// what the outside system holds unanswered, and a few records more: at 1,500/s and answers of 27 ms in the mean about
-// 50 in all. At a takeover records whose outcome is in the log already are not uncertain, and one line of the log says
-// how many are, of which campaigns.
+// the records that the outside system has not answered, and a few more: about 50 in all at 1,500/s and a mean answer
+// time of 27 ms. At a takeover, records whose outcome is already in topic Outcomes are not uncertain. One log line says
+// how many records are uncertain, and of which campaigns.
 //
 // # Tenants
 //
@@ -28,10 +28,10 @@
 // # Records in doubt
 //
 // A record in doubt has its ambiguous outcome and takes no place of the window, so the others go on. The base stays
-// below it: after another crash it is uncertain again, and the next owner goes on finding out. Whether it is handed
-// over again is for the releaser to decide; [Item.BeginAgain] says whether this process may. [Item.Clear] makes a
-// record fresh that was certainly not handed over. A partition stops when 16,384 records wait behind its base;
-// [Item.Crowded] tells early enough to give a doubt up.
+// below it: after another crash it is uncertain again, and the next owner continues to resolve it. The releaser decides
+// whether it is handed over again; [Item.BeginAgain] says whether this process may do so. [Item.Clear] makes a record
+// that was certainly not handed over a fresh one. A partition stops when 16,384 records wait behind its base;
+// [Item.Crowded] reports that early enough to give the doubt up.
 //
 // The package promises that no record is handed over twice, unless the releaser says that this is safe: through
 // crashes, rebalances, paused processes and a broker that has lost commits. It does not promise order between

@@ -96,7 +96,7 @@ type Reason string
 // Reasons for which a partition is suspended.
 const (
 	ReasonMetadata Reason = "foreign_metadata" // the commit's metadata is neither empty nor an intent
-	// The group has no offset, so how far the last owner came is unknown
+	// The group has no offset, so it is unknown how far the last owner came.
 	ReasonNoOffset   Reason = "no_committed_offset"
 	ReasonOutOfRange Reason = "offset_out_of_range" // the committed offset is not in the log
 	ReasonDataLoss   Reason = "data_loss"           // the log was truncated below what was read
@@ -134,18 +134,18 @@ func (f ReleaserFunc) Release(items []*Item) { f(items) }
 // hand-over may have begun. To settle it means that Kafka has acknowledged its outcome. A record is uncertain when a
 // previous owner declared it and no outcome is known. The rules, which the tests cite by number:
 //
-//  1. Nothing is done to a record before an acknowledged commit covers it. One commit both settles and declares: its
-//     offset, the base, is the oldest record without an acknowledged outcome; its metadata carries the head, the end of
-//     what is declared. At most [Config.Size] records between the two have no acknowledged outcome. Of these, only as
-//     many as the next commits need are not handed over yet. With [Config.Tenant] the metadata also lists single
-//     records above the head that are declared.
+//  1. No record is released before an acknowledged commit covers it. One commit both settles and declares: its offset,
+//     the base, is the oldest record without an acknowledged outcome; its metadata carries the head, the end of what is
+//     declared. At most [Config.Size] records between the two have no acknowledged outcome. The head runs ahead of the
+//     hand-overs only as far as the next commits need ([Config.Rate]). With [Config.Tenant] the metadata also lists
+//     single declared records above the head.
 //  2. Uncertain records are reported and never handed over. Duplicates are dropped. Every other record is tested by
 //     [Item.Begin] right before its hand-over.
 //  3. The base never passes a record whose outcome Kafka has not acknowledged. Outcomes name their record in header
 //     `source`.
-//  4. A refused commit stops the partition, and the committed offset is read again. If this process sent it, the
-//     partition continues once a commit is accepted. If it is not, the partition restarts from it, and every record
-//     below the committed head whose outcome this process does not know is uncertain.
+//  4. A refused commit stops the partition, and the window reads the committed offset again. If this process wrote that
+//     offset, the partition continues once a commit is accepted. If another process wrote it, the partition restarts
+//     from it, and every record below the committed head without an outcome known to this process is uncertain.
 //  5. A revoke and a stop wait for what is in flight and commit which records are settled, so that the next owner finds
 //     nothing uncertain. Partitions that are lost are dropped without a commit.
 //  6. Guard: nothing is handed over when the last accepted commit began longer ago than the session timeout less a
@@ -153,8 +153,8 @@ func (f ReleaserFunc) Release(items []*Item) { f(items) }
 //  7. On assignment the window remembers the submissions of the 50,000 records below the committed offset, and from
 //     then on those that it reads. A record whose submission it remembers is a duplicate and dropped.
 //  8. A missing offset, one outside the log, and metadata that is not ours suspend the partition. If one of the newest
-//     50,000 outcomes names a record at or above the committed head, the broker has lost commits; all that it may have
-//     lost is uncertain.
+//     50,000 outcomes names a record at or above the committed head, the broker has lost commits, and every record that
+//     a lost commit may have declared is uncertain.
 //  9. If the outside system can tell whether it has a record, an uncertain record can be resolved. [Item.Doubt] reports
 //     the record as ambiguous and keeps it open: the base does not pass it, so after another crash it is uncertain for
 //     the next owner, which continues to resolve it. [Item.Settle] records the outcome that was found. [Item.Clear]

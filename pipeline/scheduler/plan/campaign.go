@@ -17,7 +17,7 @@ type Campaign struct {
 	number     uint64
 	tenant, id string
 	record     *fanfarev1.Campaign // nil until the control plane's record arrives: a delivery event may arrive earlier
-	// Record is our guess after a move; the published record of the same version replaces it
+	// record is our guess after a move; the published record of the same version replaces it
 	assumed  bool
 	closed   bool // settled: what was known of its recipients is dropped
 	hours    hours.Hours
@@ -29,10 +29,10 @@ type Campaign struct {
 	blobs    []audience.Index
 
 	total       uint32
-	tries       []*tryState // by try - 1
-	never       roaring.Bitmap
-	unconfirmed roaring.Bitmap
-	bounces     bool // a recipient has bounced
+	tries       []*tryState    // by try - 1
+	never       roaring.Bitmap // recipients with a not_sent or skipped event: their last try was never handed over
+	unconfirmed roaring.Bitmap // recipients whose receipt did not come in time
+	bounces     bool           // a recipient has bounced
 	flight      int64
 	handover    int64 // time of the newest hand-over, certain or ambiguous
 
@@ -106,7 +106,9 @@ type flow struct {
 	sender *level
 }
 
-// note is an event after which the next step of a recipient must be decided.
+// note is an event after which the next step of a recipient must be decided: a return, a bounce, or the end of a
+// recipient that bounced before. at is the time of the event; the recipient is not dealt again before the time again
+// (0: no limit), which the sender or the carrier's code set. Both are in milliseconds.
 type note struct {
 	seq       uint32
 	try       uint8

@@ -30,7 +30,7 @@ func (pl *Planner) follow(c *Campaign, n *note) {
 	}
 	t := c.tries[last-1]
 	if !t.answered.Contains(seq) {
-		return // the next try is in flight
+		return // no event about the last try was read: it is in flight
 	}
 	bounced, code := c.bounce(seq)
 	if c.never.Contains(seq) {
