@@ -86,16 +86,21 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWithin, cancel) })()
 
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx))
 	cl, err := s.cfg.Cluster.Named("scheduler.deals").Client(
+		kgo.WithContext(life),
 		kgo.TransactionalID(s.names.TransactionalID("scheduler", "")),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ProducerLinger(0),
 		kgo.WithLogger(warnings{kslog.New(s.log)}),
 	)
 	if err != nil {
+		endLife()
 		return err
 	}
-	defer cl.Close()
+	end := stream.Cutter{Client: cl, Cancel: endLife}
+	defer end.Close(time.Second)
+	defer context.AfterFunc(work, end.Cut)() // while Kafka is away, a record that is produced outlives its context
 	// This comes first: it fences the predecessor, so what is read below is complete.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		return fmt.Errorf("take the transactional id: %w", err)

@@ -179,6 +179,26 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestStopsWithoutKafka: a leader that is stopped while Kafka is away ends all the same. Found by the simulation: the transaction that
+// writes its sets waited for ever.
+func TestStopsWithoutKafka(t *testing.T) {
+	p := newKafkaEnv(t)
+	pr := p.run()
+	p.control.confirm(10001, 4000, nil)
+	p.eventually("sending", func() bool { return p.sender.submissions() > 500 })
+	pr.cut.set(true)
+	stopped := make(chan error, 1)
+	go func() { stopped <- pr.stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("not stopped after %s", patience)
+	}
+}
+
 func TestStoreAway(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.run()

@@ -1,0 +1,346 @@
+package simulation
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"fanfare/schemas"
+	"fanfare/schemas/audience"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/carrier"
+	"fanfare/sinks/carrier/sim"
+)
+
+// plan is what a seed determines.
+type plan struct {
+	seed      uint64
+	brokers   int
+	rate      int // of the route, messages a second
+	pace      time.Duration
+	profile   sim.Profile
+	processes [][]string // the roles of each process
+	campaigns []planned
+	lasts     time.Duration // of the faults
+	events    []event
+}
+
+// planned is a campaign to be confirmed.
+type planned struct {
+	at     time.Duration
+	people int
+}
+
+// event is something that happens at a time.
+type event struct {
+	at   time.Duration
+	name string
+	do   func(*world)
+}
+
+// dice draw a plan from its seed.
+type dice struct{ *rand.Rand }
+
+func newDice(seed uint64) dice { return dice{rand.New(rand.NewPCG(seed, 14))} }
+
+func (d dice) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(d.Int64N(int64(high-low)+1))
+}
+
+// hit returns true with a probability.
+func (d dice) hit(share float64) bool { return d.Float64() < share }
+
+func pick[T any](d dice, of ...T) T { return of[d.IntN(len(of))] }
+
+// planOf draws everything that the seed determines.
+func planOf(seed uint64) plan {
+	d := newDice(seed)
+	p := plan{
+		seed: seed, brokers: pick(d, 1, 3), rate: pick(d, 10, 40, 200), pace: 20 * time.Millisecond,
+		lasts: d.between(10*time.Second, 60*time.Second),
+	}
+	p.profile = d.profile()
+	switch d.IntN(3) {
+	case 0: // all roles in each process, as embedded and on small clusters
+		for range 1 + d.IntN(2) {
+			p.processes = append(p.processes, roles)
+		}
+	case 1: // who deals, who sends
+		p.processes = [][]string{{"relay", "scheduler", "expander", "analytics"}, {"sender", "tracker"}, {"sender", "tracker"}}
+	default:
+		for _, role := range roles {
+			p.processes = append(p.processes, []string{role})
+		}
+	}
+	for range 1 + d.IntN(2) {
+		p.campaigns = append(p.campaigns, planned{d.between(0, 5*time.Second), pick(d, 1, 20, 50, 100)})
+	}
+	for range 1 + d.IntN(8) {
+		p.events = append(p.events, d.event(p.lasts))
+	}
+	slices.SortStableFunc(p.events, func(a, b event) int { return int(a.at - b.at) })
+	return p
+}
+
+// profile draws a carrier.
+func (d dice) profile() sim.Profile {
+	p := sim.Profile{
+		Name:   "drawn",
+		Answer: sim.Lognormal{P50: d.between(0, 200*time.Millisecond), P99: d.between(200*time.Millisecond, 2*time.Second)},
+		Fates: []sim.Fate{
+			{Weight: 8, Status: schemas.ReceiptStatusDelivered, Sub: schemas.CodeDelivered},
+			{Weight: 1, Status: schemas.ReceiptStatusFailed, Sub: schemas.CodeAbsentSubscriber},
+			{Weight: 1, Status: schemas.ReceiptStatusFailed, Sub: schemas.CodeUnknownSubscriber},
+		},
+		Receipt:  sim.Lognormal{P50: d.between(0, time.Second), P99: d.between(time.Second, 8*time.Second)},
+		HidesKey: d.hit(0.3),
+		Doubt:    pick(d, carrier.DoubtNone, carrier.DoubtNone, carrier.DoubtKeyHeader, carrier.DoubtNaturalID, carrier.DoubtQuery),
+	}
+	some := func(share float64) float64 { // half of all carriers have none of it
+		if d.hit(0.5) {
+			return 0
+		}
+		return share * d.Float64()
+	}
+	p.Refused = []sim.Refusal{{Share: some(0.1), Sub: schemas.CodeInvalidNumber}}
+	p.Throttled, p.Busy, p.Silent, p.Dropped = some(0.1), some(0.1), some(0.1), some(0.05)
+	p.Disconnect, p.Lost, p.Duplicate, p.Enroute, p.EnrouteLate, p.Early = some(0.1), some(0.1), some(0.3), some(0.3), some(0.2), some(0.2)
+	p.Reordered, p.ReorderedBy = some(0.3), 2*time.Second
+	return p
+}
+
+// people are a campaign's recipients; some cannot be sent to.
+func (w *world) people(number uint64, n int) []audience.Entry {
+	out := make([]audience.Entry, n)
+	for i := range out {
+		out[i] = audience.Entry{
+			ContactID: uint64(i + 1), To: fmt.Sprintf("+39340%03d%04d", number%1000, i), Zone: "UTC", Country: "IT", Class: audience.Mobile,
+			Attrs: []audience.Attr{{Name: "first_name", Value: "Ada"}},
+		}
+		if i%17 == 16 {
+			out[i].Flag = audience.OptedOut
+		}
+	}
+	return out
+}
+
+// confirm confirms a campaign.
+func (w *world) confirm(number uint64, c planned) {
+	w.plane.confirm(&fanfarev1.Campaign{
+		Tenant: tenant, Id: schemas.CampaignID(number), Number: number, Version: 1, State: schemas.StatePreparing,
+		Legs:    []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: route, Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{2_000, 5_000}}},
+		Content: &fanfarev1.Content{Body: "Ciao {{first_name}}!", Missing: schemas.MissingPolicyFail}, MaxSegments: 2, Currency: "EUR",
+		ValidityMs: validity.Milliseconds(), ReceiptWindowMs: receiptWindow.Milliseconds(), ConfirmedMs: time.Now().UnixMilli(), CreatedMs: time.Now().UnixMilli(),
+	}, w.people(number, c.people))
+	w.tracef("%s is confirmed, %d recipients", schemas.CampaignID(number), c.people)
+}
+
+const (
+	validity      = 5 * time.Minute
+	receiptWindow = 30 * time.Second
+)
+
+// points are the moments at which a process may die.
+var points = func() (all []point) {
+	add := func(client string, what ...string) {
+		for _, x := range what {
+			all = append(all, point{client: client, what: x}, point{client: client, what: x, after: true})
+		}
+	}
+	add("relay", "Produce")
+	add("scheduler.deals", "InitProducerID", "AddPartitionsToTxn", "Produce", "EndTxn")
+	add("expander", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit", "EndTxn")
+	add("sender-sim-bulk", "OffsetCommit", "Produce", "Fetch", "JoinGroup")
+	add("sender-sim-receipts", "Produce")
+	add("tracker", "Produce", "OffsetCommit")
+	add("analytics", "OffsetCommit", "Fetch")
+	add("store", "freeze", "blob", "apply", "mark")
+	add("carrier", "send", "receipt", "query")
+	add("redis", "call")
+	add("analytics", "append", "mark")
+	return all
+}()
+
+// may says which errors a broker may answer a request with, for a while.
+var may = map[kmsg.Key][]*kerr.Error{
+	kmsg.Produce: {
+		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.KafkaStorageError,
+		kerr.UnknownTopicOrPartition, kerr.LeaderNotAvailable,
+	},
+	kmsg.Fetch:           {kerr.NotLeaderForPartition, kerr.UnknownTopicOrPartition, kerr.KafkaStorageError, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.ReplicaNotAvailable},
+	kmsg.ListOffsets:     {kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.UnknownTopicOrPartition},
+	kmsg.Metadata:        {kerr.LeaderNotAvailable},
+	kmsg.OffsetCommit:    {kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable, kerr.NotCoordinator, kerr.RequestTimedOut, kerr.RebalanceInProgress},
+	kmsg.OffsetFetch:     {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.UnstableOffsetCommit},
+	kmsg.FindCoordinator: {kerr.CoordinatorNotAvailable, kerr.CoordinatorLoadInProgress},
+	kmsg.JoinGroup:       {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.CoordinatorNotAvailable},
+	kmsg.SyncGroup:       {kerr.RebalanceInProgress, kerr.NotCoordinator, kerr.CoordinatorNotAvailable},
+	kmsg.Heartbeat:       {kerr.RebalanceInProgress, kerr.NotCoordinator, kerr.CoordinatorNotAvailable, kerr.CoordinatorLoadInProgress},
+	kmsg.InitProducerID:  {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ConcurrentTransactions},
+	kmsg.AddPartitionsToTxn: {
+		kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ConcurrentTransactions, kerr.CoordinatorNotAvailable,
+	},
+	kmsg.AddOffsetsToTxn: {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ConcurrentTransactions},
+	kmsg.TxnOffsetCommit: {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.UnknownTopicOrPartition},
+	kmsg.EndTxn:          {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ConcurrentTransactions, kerr.CoordinatorNotAvailable},
+}
+
+// event draws something that happens before end.
+func (d dice) event(end time.Duration) event {
+	e := event{at: d.between(time.Second, end)}
+	which := d.Uint64()
+	switch d.IntN(16) {
+	case 0, 1: // at any moment
+		back := d.between(0, 15*time.Second)
+		e.name = "kill"
+		e.do = func(w *world) {
+			if p := w.anyProcess(which); p != nil {
+				w.tracef("%s is killed", p.name)
+				p.kill()
+				w.restartIn(p, back)
+			}
+		}
+	case 2, 3, 4: // at a named point
+		at := pick(d, points...)
+		at.nth = 1 + d.IntN(4)
+		e.name = "die " + at.String()
+		e.do = func(w *world) { w.arm(at) }
+	case 5:
+		e.name = "restart"
+		back := d.between(0, 5*time.Second)
+		e.do = func(w *world) {
+			if p := w.anyProcess(which); p != nil {
+				w.tracef("%s stops", p.name)
+				w.restartIn(p, back)
+				p.cancel()
+			}
+		}
+	case 6:
+		e.name = "another process"
+		run := pick(d, roles, []string{"sender"}, []string{"expander", "tracker"}, []string{"scheduler"})
+		e.do = func(w *world) { w.startMore(run) }
+	case 7:
+		e.name = "pause a process"
+		lasts := d.between(time.Second, 25*time.Second)
+		e.do = func(w *world) {
+			if p := w.anyProcess(which); p != nil {
+				w.tracef("%s stands still for %s", p.name, lasts)
+				p.freeze()
+				w.later(lasts, func() { p.thaw() })
+			}
+		}
+	case 8, 9:
+		keys := slices.Sorted(maps.Keys(may))
+		key := pick(d, keys...)
+		f := kfake.Fault{Keys: []kmsg.Key{key}, Err: pick(d, may[key]...), Count: 1 + d.IntN(5)}
+		e.name = fmt.Sprintf("broker answers %d × %s with %s", f.Count, kmsg.NameForKey(int16(key)), f.Err.Message)
+		e.do = func(w *world) { w.broker.Fault(f) }
+	case 10:
+		key := pick(d, kmsg.Fetch, kmsg.Produce, kmsg.OffsetCommit, kmsg.EndTxn, kmsg.Heartbeat)
+		e.name = "broker never answers a " + kmsg.NameForKey(int16(key))
+		e.do = func(w *world) {
+			w.broker.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) { return nil, nil, true })
+		}
+	case 11:
+		if d.hit(0.5) {
+			e.name = "leaders move"
+			e.do = func(w *world) { w.broker.ShufflePartitionLeaders() }
+		} else {
+			e.name = "coordinators move"
+			e.do = func(w *world) { w.broker.RehashCoordinators() }
+		}
+	case 12:
+		lasts := d.between(time.Second, 15*time.Second)
+		switch d.IntN(3) {
+		case 0:
+			e.name = fmt.Sprintf("Redis is away for %s", lasts)
+			e.do = func(w *world) {
+				w.setRedisDown(true)
+				w.later(lasts, func() { w.setRedisDown(false) })
+			}
+		case 1:
+			e.name = fmt.Sprintf("Redis is loading for %s", lasts)
+			e.do = func(w *world) {
+				w.redis.SetError("LOADING Redis is loading the dataset in memory")
+				w.later(lasts, func() { w.redis.SetError("") })
+			}
+		default:
+			e.name = "Redis loses everything"
+			e.do = func(w *world) {
+				w.redis.FlushAll()
+				w.noteFlush()
+			}
+		}
+	case 13:
+		fault, lasts := pick(d, refusing, throttling, resetting), d.between(100*time.Millisecond, 4*time.Second)
+		e.name = fmt.Sprintf("carrier %s for %s", [...]string{"", "refuses", "throttles", "resets after it accepts"}[fault], lasts)
+		e.do = func(w *world) {
+			w.setCarrierDown(fault)
+			w.later(lasts, func() { w.setCarrierDown(0) })
+		}
+	case 14:
+		lasts := d.between(time.Second, 15*time.Second)
+		e.name = fmt.Sprintf("store is away for %s", lasts)
+		e.do = func(w *world) {
+			w.plane.setAway(true)
+			w.later(lasts, func() { w.plane.setAway(false) })
+		}
+	default:
+		e = d.control(e, which)
+	}
+	return e
+}
+
+// control draws what a user or a recipient does.
+func (d dice) control(e event, which uint64) event {
+	campaignOf := func(w *world) uint64 { return firstCampaign + which%uint64(len(w.plan.campaigns)) }
+	switch d.IntN(4) {
+	case 0, 1:
+		lasts := d.between(0, 10*time.Second)
+		e.name = "user pauses"
+		e.do = func(w *world) {
+			n := campaignOf(w)
+			w.pause(n)
+			w.later(lasts, func() { w.resume(n) })
+		}
+	case 2:
+		e.name = "recipient opts out"
+		e.do = func(w *world) {
+			people := w.plane.audienceOf(campaignOf(w))
+			if len(people) > 0 {
+				w.plane.optOut(people[which%uint64(len(people))].To)
+			}
+		}
+	default:
+		e.name = "user aborts"
+		e.do = func(w *world) {
+			w.plane.act(campaignOf(w), func(r *fanfarev1.Campaign) bool {
+				switch r.GetState() {
+				case schemas.StatePreparing, schemas.StateSending, schemas.StatePaused:
+					r.State = schemas.StateAborted
+					return true
+				}
+				return false
+			})
+		}
+	}
+	return e
+}
+
+// describe returns the plan in words.
+func (p plan) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %d brokers, route %d/s, carrier %s (hides our id: %v), faults for %s\n", p.seed, p.brokers, p.rate, p.profile.Doubt, p.profile.HidesKey, p.lasts)
+	fmt.Fprintf(&b, "processes: %v\n", p.processes)
+	for _, e := range p.events {
+		fmt.Fprintf(&b, "%9.3fs %s\n", e.at.Seconds(), e.name)
+	}
+	return b.String()
+}

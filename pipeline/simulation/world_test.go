@@ -1,0 +1,341 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"fanfare/pipeline/stream"
+	"fanfare/schemas"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/analytics/sqlite"
+	"fanfare/sinks/carrier/sim"
+)
+
+const (
+	tenant = "tn_a"
+	route  = "sim"
+)
+
+// world is everything that one run has: what the processes run on, and what really happened.
+type world struct {
+	t         testing.TB
+	plan      plan
+	plant     plant
+	began     time.Time
+	keys      *schemas.Keys
+	network   kfake.VirtualNetwork
+	broker    *kfake.Cluster
+	cluster   stream.Cluster
+	client    *kgo.Client
+	log       *slog.Logger
+	redis     *miniredis.Miniredis
+	carrier   *sim.Carrier
+	truthPath string
+	analytics store
+	plane     *plane
+	observed  *observed
+
+	mu         sync.Mutex
+	trace      []string
+	violations []string
+	processes  []*process // that run
+	ended      []*process
+	redisDown  bool
+	redisConns []net.Conn
+	down       carrierFault
+	skewed     time.Duration
+	pauses     [][2]time.Time // of whole processes
+	flushes    []time.Time    // of Redis
+	closers    []func()
+	tasks      []task // of the goroutine that runs the plan
+	more       int    // processes that were added
+}
+
+// plant is a bug that a test plants on purpose.
+type plant struct {
+	line func(handedOver) handedOver // around the connection to the carrier
+}
+
+// carrierFault is how the carrier misbehaves for a while.
+type carrierFault uint8
+
+const (
+	refusing   carrierFault = iota + 1 // 5xx: certainly not taken
+	throttling                         // 429
+	resetting                          // taken, and the connection breaks before the answer
+)
+
+// TestMain silences the client of Redis: it logs every connection that is refused.
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{})
+	os.Exit(m.Run())
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+func newWorld(t testing.TB, pl plan, pt plant) *world {
+	t.Helper()
+	w := &world{t: t, plan: pl, plant: pt, began: time.Now(), log: slog.New(slog.DiscardHandler)}
+	if os.Getenv("FANFARE_TEST_LOG") != "" {
+		w.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	w.keys, err = schemas.NewKeys([]byte("keys of the simulation"))
+	must(err)
+	w.broker, err = kfake.NewCluster(kfake.ListenFn(w.network.Listen), kfake.Ports([]int{9092, 9093, 9094}[:pl.brokers]...), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	must(err)
+	w.onClose(w.broker.Close)
+	names, err := schemas.NewNames("s.")
+	must(err)
+	w.cluster = stream.Cluster{Brokers: w.broker.ListenAddrs(), Names: names, Logger: w.log}
+	quiet := w.cluster
+	quiet.Options = []kgo.Opt{kgo.Dialer(w.network.DialContext)}
+	w.client, err = quiet.Named("world").Client(kgo.ProducerLinger(0))
+	must(err)
+	w.onClose(w.client.Close)
+	topics := append(names.Fixed(), names.Route(route)...)
+	for i := range topics {
+		if topics[i].Name == names.Chunks() {
+			topics[i].Partitions = 4
+		}
+	}
+	must(stream.EnsureTopics(context.Background(), kadm.NewClient(w.client), 1, topics))
+
+	w.redis = miniredis.NewMiniRedis()
+	w.onClose(w.redis.Close)
+	dir := t.TempDir()
+	w.truthPath = filepath.Join(dir, "truth.ndjson")
+	w.carrier, err = sim.Open(sim.Config{Keys: w.keys, Profile: pl.profile, Seed: pl.seed, Truth: w.truthPath})
+	must(err)
+	w.background(w.carrier.Run)
+	w.onClose(func() { _ = w.carrier.Close() })
+	w.analytics, err = sqlite.Open(context.Background(), sqlite.Config{Path: filepath.Join(dir, "analytics.db")})
+	must(err)
+	w.onClose(func() { _ = w.analytics.Close() })
+	w.plane = newPlane(w.keys)
+	w.plane.control(schemas.TenantKey(tenant), tenant, func(c *fanfarev1.Control) {
+		c.Row = &fanfarev1.Control_Tenant{Tenant: &fanfarev1.Tenant{Id: tenant, Enabled: true}}
+	})
+	w.plane.control(schemas.RouteKey(route), "", func(c *fanfarev1.Control) {
+		c.Row = &fanfarev1.Control_Route{Route: &fanfarev1.Route{Name: route, Connector: "sim", Rate: uint32(pl.rate), P99Ms: 300, Enabled: true}}
+	})
+	w.observed = newObserved()
+	w.background(func(ctx context.Context) error { return w.observe(ctx, quiet.Named("observer")) })
+	w.background(func(ctx context.Context) error { // TTLs of miniredis do not run by themselves
+		for stream.Sleep(ctx, time.Second) {
+			w.redis.FastForward(time.Second)
+		}
+		return nil
+	})
+	return w
+}
+
+// background runs f until the world ends.
+func (w *world) background(f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			w.violate("simulation", "%v", err)
+		}
+	}()
+	w.onClose(func() { cancel(); <-done })
+}
+
+func (w *world) onClose(f func()) { w.closers = append(w.closers, f) }
+
+// close ends everything, the newest first.
+func (w *world) close() {
+	for _, p := range append(w.processes, w.ended...) {
+		p.kill()
+	}
+	for _, p := range append(w.processes, w.ended...) {
+		select {
+		case <-p.done:
+		case <-time.After(time.Hour):
+			w.t.Fatalf("%s does not end an hour after it was killed; still running: %v", p.name, p.stillRuns())
+		}
+	}
+	for i := len(w.closers) - 1; i >= 0; i-- {
+		w.closers[i]()
+	}
+}
+
+// since is the fake time since the run began.
+func (w *world) since(at time.Time) string { return fmt.Sprintf("%9.3fs", at.Sub(w.began).Seconds()) }
+
+// tracef notes what happens.
+func (w *world) tracef(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trace = append(w.trace, w.since(time.Now())+" "+fmt.Sprintf(format, args...))
+}
+
+// violate notes that a promise is broken.
+func (w *world) violate(promise, format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := promise + ": " + fmt.Sprintf(format, args...)
+	w.trace = append(w.trace, w.since(time.Now())+" VIOLATED "+text)
+	w.violations = append(w.violations, text)
+}
+
+// notePause notes that a process stood still.
+func (w *world) notePause(from, to time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pauses = append(w.pauses, [2]time.Time{from, to})
+}
+
+// stoodStill reports whether some process stood still at a time, or up to a second before.
+func (w *world) stoodStill(at time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.pauses {
+		if !at.Before(p[0]) && at.Before(p[1].Add(time.Second)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) skew() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.skewed
+}
+
+func (w *world) noteFlush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flushes = append(w.flushes, time.Now())
+}
+
+func (w *world) setCarrierDown(f carrierFault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = f
+}
+
+func (w *world) carrierDown() carrierFault {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.down
+}
+
+var errRedis = errors.New("simulation: Redis is away")
+
+func (w *world) dialRedis() (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.redisDown {
+		return nil, errRedis
+	}
+	c, err := w.redis.Dial()
+	if err == nil {
+		w.redisConns = append(w.redisConns, c)
+	}
+	return c, err
+}
+
+// setRedisDown takes Redis away, or gives it back.
+func (w *world) setRedisDown(down bool) {
+	w.mu.Lock()
+	w.redisDown = down
+	var conns []net.Conn
+	if down {
+		conns, w.redisConns = w.redisConns, nil
+	}
+	w.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// observed is what the topics say.
+type observed struct {
+	mu         sync.Mutex
+	deliveries []*fanfarev1.Delivery
+	dead       []string // dead letters
+}
+
+func newObserved() *observed { return &observed{} }
+
+// observe follows the topics and notes when it sees what.
+func (w *world) observe(ctx context.Context, cluster stream.Cluster) error {
+	names := cluster.Names
+	topics := []string{names.Campaigns(), names.Suppressions(), names.Deliveries()}
+	for _, t := range append(names.Fixed(), names.Route(route)...) {
+		if strings.HasSuffix(t.Name, ".dlq") {
+			topics = append(topics, t.Name)
+		}
+	}
+	tail, err := stream.NewTail(stream.TailConfig{Cluster: cluster, Topics: topics, Every: time.Second}, func(batch []*kgo.Record) {
+		for _, r := range batch {
+			w.observed.take(w, r)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return tail.Run(ctx)
+}
+
+func (o *observed) take(w *world, r *kgo.Record) {
+	names := w.cluster.Names
+	switch r.Topic {
+	case names.Campaigns():
+		c := &fanfarev1.Campaign{}
+		if err := proto.Unmarshal(r.Value, c); err != nil {
+			w.violate("simulation", "campaign: %v", err)
+			return
+		}
+		w.plane.sawCampaign(c, time.Now())
+		w.tracef("published: %s version %d %s", c.GetId(), c.GetVersion(), schemas.StateName(c.GetState()))
+	case names.Suppressions():
+		w.plane.sawOptOut(string(r.Key), time.Now())
+	case names.Deliveries():
+		d := &fanfarev1.Delivery{}
+		if err := proto.Unmarshal(r.Value, d); err != nil {
+			w.violate("simulation", "delivery: %v", err)
+			return
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.deliveries = append(o.deliveries, d)
+	default:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.dead = append(o.dead, fmt.Sprintf("%s: %s", r.Topic, schemas.Header(r, schemas.HeaderCause)))
+	}
+}
+
+func (o *observed) all() []*fanfarev1.Delivery {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.deliveries[:len(o.deliveries):len(o.deliveries)]
+}
