@@ -33,10 +33,12 @@ clean-data: ## delete the data of make run
 	rm -rf $(DATA)
 
 # The store's suite runs once with the race detector, on SQLite, and once without it, over a stand-in for Postgres: SQLite in Go is ten
-# times slower with it. ./cmd/fanfare runs alone and last: its end-to-end tests send at a rate and need the machine for themselves.
+# times slower with it. The simulation of the pipeline runs without it, for a minute, and with the tag that gives franz-go mutexes with
+# which fake time goes on. ./cmd/fanfare runs alone and last: its end-to-end tests send at a rate and need the machine for themselves.
 test: ## run all tests that need no services
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m -skip '^TestPostgresOverSQLite$$' $$($(GO) list ./... | grep -v '^fanfare/cmd/fanfare$$')
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m -skip '^TestPostgresOverSQLite$$' $$($(GO) list ./... | grep -v -e '^fanfare/cmd/fanfare$$' -e '^fanfare/pipeline/simulation$$')
 	$(GO) test -timeout 30m -run '^TestPostgresOverSQLite$$' ./api/store
+	$(GO) test -tags synctests -timeout 30m ./pipeline/simulation
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m ./cmd/fanfare
 
 # The tests of stages, stores and sinks on real services, one package at a time; last the end-to-end tests on many processes.
@@ -83,7 +85,9 @@ soak: ## run ten minutes without ClickHouse, and 45 s without each service in tu
 	FANFARE_TEST_AWAY=10m $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run ClickHouseAway ./sinks/analytics/feed
 	FANFARE_TEST_AWAY=45s $(GO) run ./deploy/testinfra/with $(GO) test -count=1 -timeout 30m -run IntegrationRoles ./cmd/fanfare
 
-chaos: ## run the end-to-end test and the window tests ROUNDS times with random seeds
+# SEEDS is how many seeds of the simulation run, FOR is how long they may take in all.
+chaos: ## simulate the pipeline with 50,000 seeds or for an hour, and run the end-to-end test and the window tests ROUNDS times
+	FANFARE_TEST_FIRST_SEED=$$RANDOM$$RANDOM FANFARE_TEST_SEEDS=$${SEEDS:-50000} FANFARE_TEST_FOR=$${FOR:-1h} $(GO) test -tags synctests -count=1 -v -timeout 24h -run 'TestSimulation$$' ./pipeline/simulation
 	for i in $$(seq $${ROUNDS:-5}); do FANFARE_TEST_SEED=$$RANDOM$$RANDOM $(GO) test -count=1 -run 'EndToEndEmbedded|WindowsUnderChance' ./cmd/fanfare ./pipeline/window; done
 
 SCREENSHOTS := grid-light-1440 grid-dark-1440 realtime-light-1440 analytics-light-1440 member-light-1440 wizard-compare-light-1440 money-light-1440 members-light-390

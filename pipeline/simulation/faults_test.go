@@ -29,7 +29,9 @@ type plan struct {
 	processes [][]string // the roles of each process
 	campaigns []planned
 	lasts     time.Duration // of the faults
-	events    []event
+	// stopsWithin is how long after its record is in the topic a pause or an abort may take.
+	stopsWithin time.Duration
+	events      []event
 }
 
 // planned is a campaign to be confirmed.
@@ -64,7 +66,7 @@ func planOf(seed uint64) plan {
 	d := newDice(seed)
 	p := plan{
 		seed: seed, brokers: pick(d, 1, 3), rate: pick(d, 10, 40, 200), pace: 20 * time.Millisecond,
-		lasts: d.between(10*time.Second, 60*time.Second),
+		lasts: d.between(10*time.Second, 60*time.Second), stopsWithin: 6 * time.Second, // a sender whose view is older than 5 s sends nothing
 	}
 	p.profile = d.profile()
 	switch d.IntN(3) {
@@ -144,7 +146,7 @@ func (w *world) confirm(number uint64, c planned) {
 
 const (
 	validity      = 5 * time.Minute
-	receiptWindow = 30 * time.Second
+	receiptWindow = 3 * time.Minute
 )
 
 // points are the moments at which a process may die.
@@ -249,12 +251,21 @@ func (d dice) event(end time.Duration) event {
 			w.broker.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) { return nil, nil, true })
 		}
 	case 11:
-		if d.hit(0.5) {
+		switch d.IntN(3) {
+		case 0:
 			e.name = "leaders move"
 			e.do = func(w *world) { w.broker.ShufflePartitionLeaders() }
-		} else {
+		case 1:
 			e.name = "coordinators move"
 			e.do = func(w *world) { w.broker.RehashCoordinators() }
+		default:
+			e.name = "connections break"
+			e.do = func(w *world) {
+				if p := w.anyProcess(which); p != nil {
+					w.tracef("%s loses its connections", p.name)
+					p.net.breakConnections()
+				}
+			}
 		}
 	case 12:
 		lasts := d.between(time.Second, 15*time.Second)
@@ -321,13 +332,12 @@ func (d dice) control(e event, which uint64) event {
 	default:
 		e.name = "user aborts"
 		e.do = func(w *world) {
-			w.plane.act(campaignOf(w), func(r *fanfarev1.Campaign) bool {
-				switch r.GetState() {
-				case schemas.StatePreparing, schemas.StateSending, schemas.StatePaused:
+			w.act(campaignOf(w), func(r *fanfarev1.Campaign) bool {
+				may := schemas.CanTransition(r.GetState(), schemas.StateAborted, schemas.TriggerAbort)
+				if may {
 					r.State = schemas.StateAborted
-					return true
 				}
-				return false
+				return may
 			})
 		}
 	}

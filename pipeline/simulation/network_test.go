@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -40,13 +42,14 @@ var errDead = errors.New("simulation: the process is dead")
 type network struct {
 	mu     sync.Mutex
 	dead   bool
-	conns  []net.Conn
+	conns  []*conn
 	frozen chan struct{} // closed by thaw; nil: it is not frozen
 	points []*point
 	hit    func(point) // called, without the lock, when a point is reached; it kills the process
 }
 
-// die cuts every connection for good.
+// die cuts every connection for good. The broker does not learn of it at once, as when a machine loses its power: it goes on writing
+// answers into the void, and waits for the session to end.
 func (n *network) die() {
 	n.mu.Lock()
 	n.dead = true
@@ -58,7 +61,7 @@ func (n *network) die() {
 	}
 	n.mu.Unlock()
 	for _, c := range conns {
-		_ = c.Close()
+		c.abandon()
 	}
 }
 
@@ -196,8 +199,9 @@ func (n *network) dial(under dialer, read func([]byte) (client, what string)) di
 			_ = c.Close()
 			return nil, errDead
 		}
-		n.conns = append(n.conns, c)
-		return &conn{Conn: c, n: n, read: read}, nil
+		mine := &conn{Conn: c, n: n, read: read}
+		n.conns = append(n.conns, mine)
+		return mine, nil
 	}
 }
 
@@ -207,8 +211,64 @@ type conn struct {
 	n    *network
 	read func([]byte) (client, what string)
 
-	mu      sync.Mutex
-	waiting [][2]string // client and request, of the answers that have not come
+	mu        sync.Mutex
+	waiting   [][2]string // client and request, of the answers that have not come
+	abandoned bool
+}
+
+// lingers is how long the other side of a connection does not notice that the process has died: longer than a session.
+const lingers = 20 * time.Second
+
+// abandon takes the connection from the process. What the other side writes is read and dropped for a while. kfake removes a member
+// that died while it joined only if it could write the answer to its request.
+func (c *conn) abandon() {
+	c.mu.Lock()
+	c.abandoned = true
+	c.mu.Unlock()
+	_ = c.Conn.SetDeadline(time.Now()) // wakes who reads and writes
+	go func() {
+		_ = c.Conn.SetDeadline(time.Now().Add(lingers))
+		_, _ = io.Copy(io.Discard, c.Conn)
+		_ = c.Conn.Close()
+	}()
+}
+
+func (c *conn) isAbandoned() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.abandoned
+}
+
+// Close closes the connection, unless it was abandoned.
+func (c *conn) Close() error {
+	if c.isAbandoned() {
+		return nil
+	}
+	return c.Conn.Close()
+}
+
+// SetDeadline implements [net.Conn].
+func (c *conn) SetDeadline(at time.Time) error {
+	if c.isAbandoned() {
+		return errDead
+	}
+	return c.Conn.SetDeadline(at)
+}
+
+// SetReadDeadline implements [net.Conn].
+func (c *conn) SetReadDeadline(at time.Time) error {
+	if c.isAbandoned() {
+		return errDead
+	}
+	return c.Conn.SetReadDeadline(at)
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *conn) SetWriteDeadline(at time.Time) error {
+	if c.isAbandoned() {
+		return errDead
+	}
+	return c.Conn.SetWriteDeadline(at)
 }
 
 func (c *conn) Write(b []byte) (int, error) {

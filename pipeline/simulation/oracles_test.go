@@ -77,14 +77,8 @@ func (w *world) checkTwice(truth map[string][]sim.Entry) {
 	}
 }
 
-// Bounds of P4.
-const (
-	// stopsWithin is how long after its record is in the topic a pause or an abort may take: a sender whose view is older than 5 s
-	// sends nothing.
-	stopsWithin = 6 * time.Second
-	// optOutWithin is how long after its answer an opt-out may take.
-	optOutWithin = 2 * time.Second
-)
+// optOutWithin is how long after its answer an opt-out may take (P4).
+const optOutWithin = 2 * time.Second
 
 // checkBounds is P4: nothing was handed over for a campaign that was stopped, or to a number that had opted out. A process that
 // stands still between its last check and the system call is the gap that P3 names; what it hands over is not counted.
@@ -102,7 +96,7 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 			}
 			versions := history[e.Message.CampaignNumber()]
 			for i, v := range versions {
-				if v.published.IsZero() || !stopped(v.record.GetState()) || e.Time.Before(v.published.Add(stopsWithin)) {
+				if v.published.IsZero() || !stopped(v.record.GetState()) || e.Time.Before(v.published.Add(w.plan.stopsWithin)) {
 					continue
 				}
 				if i+1 == len(versions) || e.Time.Before(versions[i+1].at) {
@@ -243,14 +237,20 @@ func (w *world) summary(state map[uint32]schemas.Precedence, people []audience.E
 
 // checkStatistics: what analytics says is what the topic says.
 func (w *world) checkStatistics(number uint64, state map[uint32]schemas.Precedence) {
-	want := map[schemas.Precedence]uint64{}
+	want, got := map[schemas.Precedence]uint64{}, w.statistics(number)
 	for _, p := range state {
 		want[p]++
 	}
+	if !maps.Equal(want, got) {
+		w.violate("P6", "statistics of campaign %d say %v, the topic says %v", number, named(got), named(want))
+	}
+}
+
+// statistics returns how many recipients are in which state, as analytics has it.
+func (w *world) statistics(number uint64) map[schemas.Precedence]uint64 {
 	stats, err := w.analytics.Stats(context.Background(), tenant, schemas.CampaignID(number))
 	if err != nil {
 		w.violate("simulation", "%v", err)
-		return
 	}
 	got := map[schemas.Precedence]uint64{}
 	for _, c := range stats.Counts {
@@ -258,9 +258,30 @@ func (w *world) checkStatistics(number uint64, state map[uint32]schemas.Preceden
 			got[c.Precedence] = c.N
 		}
 	}
-	if !maps.Equal(want, got) {
-		w.violate("P6", "statistics of campaign %d say %v, the topic says %v", number, named(got), named(want))
+	return got
+}
+
+// counted reports whether analytics has every event of every campaign.
+func (w *world) counted() bool {
+	state := map[uint64]map[uint32]schemas.Precedence{}
+	for _, d := range w.observed.all() {
+		of := state[d.GetCampaignNumber()]
+		if of == nil {
+			of = map[uint32]schemas.Precedence{}
+			state[d.GetCampaignNumber()] = of
+		}
+		of[d.GetSeq()] = schemas.Join(of[d.GetSeq()], schemas.PrecedenceOf(d.GetKind(), d.GetTry(), d.GetCode()))
 	}
+	for number, of := range state {
+		want := map[schemas.Precedence]uint64{}
+		for _, p := range of {
+			want[p]++
+		}
+		if !maps.Equal(want, w.statistics(number)) {
+			return false
+		}
+	}
+	return true
 }
 
 func named(counts map[schemas.Precedence]uint64) string {

@@ -109,7 +109,7 @@ func (p *plane) confirm(r *fanfarev1.Campaign, people []audience.Entry) {
 func (p *plane) act(number uint64, change func(*fanfarev1.Campaign) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r, _ := proto.Clone(p.campaigns[number]).(*fanfarev1.Campaign)
+	r := clone(p.campaigns[number])
 	if r.GetSettled() || !change(r) {
 		return false
 	}
@@ -151,7 +151,7 @@ func (p *plane) Freeze(_ context.Context, _, campaign string, rowVersion uint64)
 	case r.GetVersion() != rowVersion:
 		return schemas.ErrConflict
 	}
-	r, _ = proto.Clone(r).(*fanfarev1.Campaign)
+	r = clone(r)
 	r.Version++
 	r.FreezeId, r.Total = fmt.Sprintf("fz_%d_%d", number, rowVersion), uint32(len(p.people[number]))
 	var writer audience.Writer
@@ -220,7 +220,7 @@ func (p *plane) Apply(_ context.Context, ch schemas.Change) (uint64, error) {
 	case !ch.Settled && !schemas.CanTransition(r.GetState(), ch.To, ch.Trigger):
 		return 0, schemas.ErrTransition
 	}
-	r, _ = proto.Clone(r).(*fanfarev1.Campaign)
+	r = clone(r)
 	r.Version++
 	r.Reason = ch.Reason
 	if ch.Settled {
@@ -368,4 +368,9 @@ func (p *plane) audienceOf(number uint64) []audience.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.people[number]
+}
+
+func clone(c *fanfarev1.Campaign) *fanfarev1.Campaign {
+	out, _ := proto.Clone(c).(*fanfarev1.Campaign)
+	return out
 }

@@ -40,37 +40,34 @@ type process struct {
 	run  []string // its roles
 	net  *network
 
-	ctx    context.Context
-	cancel context.CancelFunc
 	view   *view.View
+	quit   chan struct{} // closed by cancel
+	cancel func()        // stops the process gracefully, and returns at once
 	done   chan struct{} // closed when every role has ended
 
 	mu       sync.Mutex
 	killed   bool
 	restarts bool // it is going to be started again; of the goroutine that runs the plan
 	atDeath  []func()
-	active   []string // roles that have not ended
+	active   []string  // roles that have not ended
 	pausedAt time.Time // of the last pause of the whole process
 	paused   bool
 }
 
 // start starts a process.
 func (w *world) start(name string, run []string) *process {
-	p := &process{w: w, name: name, run: run, net: &network{}, done: make(chan struct{})}
+	p := &process{w: w, name: name, run: run, net: &network{}, quit: make(chan struct{}), done: make(chan struct{})}
 	p.net.hit = func(at point) {
 		w.tracef("%s dies %s", name, at)
 		p.kill()
 	}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.cancel = sync.OnceFunc(func() { close(p.quit) })
 	w.tracef("%s starts: %v", name, run)
 	if err := p.begin(); err != nil {
 		w.t.Fatalf("%s: %v", name, err)
 	}
 	return p
 }
-
-// has reports whether it runs a role.
-func (p *process) has(role string) bool { return slices.Contains(p.run, role) }
 
 // begin wires and runs the roles. They stop in the order of cmd/fanfare: first who deals, last the view.
 func (p *process) begin() error {
@@ -81,7 +78,7 @@ func (p *process) begin() error {
 	rdb := redis.NewClient(&redis.Options{
 		Addr: "127.0.0.1:1", MaxRetries: -1, Dialer: p.net.redis(func(context.Context, string, string) (net.Conn, error) { return w.dialRedis() }),
 	})
-	store := port{w.plane, p.net}
+	control := port{w.plane, p.net}
 	var err error
 	if p.view, err = view.New(view.Config{Cluster: cluster, Keys: w.keys, Suppressions: true}); err != nil {
 		return err
@@ -97,29 +94,37 @@ func (p *process) begin() error {
 	run := map[string]func(context.Context) error{}
 	build := map[string]func() (func(context.Context) error, error){
 		"relay": func() (func(context.Context) error, error) {
-			r, err := relay.New(relay.Config{Cluster: cluster}, &outbox{port: store, p: p})
+			r, err := relay.New(relay.Config{Cluster: cluster}, &outbox{port: control, p: p})
 			if err != nil {
 				return nil, err
 			}
 			return r.Run, nil
 		},
 		"scheduler": func() (func(context.Context) error, error) {
-			s, err := scheduler.New(scheduler.Config{Cluster: cluster, Keys: w.keys, View: p.view, Audience: store, Store: store, Now: p.now, Pace: w.plan.pace})
+			s, err := scheduler.New(scheduler.Config{Cluster: cluster, Keys: w.keys, View: p.view, Audience: control, Store: control, Now: p.now, Pace: w.plan.pace})
 			if err != nil {
 				return nil, err
 			}
 			return s.Run, nil
 		},
 		"expander": func() (func(context.Context) error, error) {
-			e, err := expander.New(expander.Config{Cluster: cluster, Now: p.now}, expander.Deps{Keys: w.keys, Campaigns: p.view, Audience: store})
+			e, err := expander.New(expander.Config{Cluster: cluster, Now: p.now}, expander.Deps{Keys: w.keys, Campaigns: p.view, Audience: control})
 			if err != nil {
 				return nil, err
 			}
 			return e.Run, nil
 		},
 		"sender": func() (func(context.Context) error, error) {
+			var seen sender.View = p.view
+			var tokens sender.Tokens = limits
+			if w.plant.view != nil {
+				seen = w.plant.view(seen)
+			}
+			if w.plant.tokens != nil {
+				tokens = w.plant.tokens(tokens)
+			}
 			s, err := sender.New(sender.Config{Cluster: cluster, Keys: w.keys, Replication: 1, Now: p.now}, sender.Deps{
-				View: p.view, Tokens: limits, Rendezvous: index, Connect: p.connect,
+				View: seen, Tokens: tokens, Rendezvous: index, Connect: p.connect,
 				Suspended: func(e *window.SuspendedError) { w.violate("P5", "%s: %v", p.name, e) },
 			})
 			if err != nil {
@@ -137,7 +142,11 @@ func (p *process) begin() error {
 			return s.Run, nil
 		},
 		"analytics": func() (func(context.Context) error, error) {
-			f, err := feed.New(feed.Config{Cluster: cluster, Store: statistics{w.analytics, p.net}, Campaigns: p.view, Lookup: store.CampaignRecord, Now: p.now})
+			var events store = statistics{w.analytics, p.net}
+			if w.plant.statistics != nil {
+				events = w.plant.statistics(events)
+			}
+			f, err := feed.New(feed.Config{Cluster: cluster, Store: events, Campaigns: p.view, Lookup: control.CampaignRecord, Now: p.now})
 			if err != nil {
 				return nil, err
 			}
@@ -181,7 +190,7 @@ func (p *process) work(run map[string]func(context.Context) error, rdb *redis.Cl
 	for role, f := range run {
 		all[role] = start(role, f)
 	}
-	<-p.ctx.Done()
+	<-p.quit
 	if p.isKilled() {
 		for _, r := range all {
 			r.cancel()
@@ -251,7 +260,14 @@ func (p *process) isKilled() bool {
 }
 
 // running reports whether it neither was killed nor stops.
-func (p *process) running() bool { return p.ctx.Err() == nil }
+func (p *process) running() bool {
+	select {
+	case <-p.quit:
+		return false
+	default:
+		return true
+	}
+}
 
 // onDeath runs f when the process is killed; the returned function takes that back.
 func (p *process) onDeath(f func()) {

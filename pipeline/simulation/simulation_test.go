@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -63,15 +64,22 @@ func (w *world) run() {
 	}
 	w.goOn(w.plan.lasts)
 	w.mend()
-	deadline := time.Now().Add(settleWithin)
+	deadline, look := time.Now().Add(settleWithin), time.Now().Add(5*time.Minute)
 	for !w.settled() {
+		if !look.IsZero() && time.Now().After(look) {
+			look = time.Time{}
+			w.traceGroups()
+		}
 		if time.Now().After(deadline) {
 			w.violate("P3", "not settled %s after the last fault: %s", settleWithin, w.open())
 			break
 		}
 		w.goOn(time.Second)
 	}
-	w.goOn(10 * time.Second) // statistics are written
+	for deadline := time.Now().Add(5 * time.Minute); !w.counted() && time.Now().Before(deadline); {
+		w.goOn(time.Second)
+	}
+	w.traceGroups()
 	for _, p := range w.processes {
 		if p.running() {
 			w.tracef("%s stops", p.name)
@@ -79,6 +87,36 @@ func (w *world) run() {
 		}
 	}
 	w.check()
+}
+
+// traceGroups notes who has which partitions, for a run that does not end.
+func (w *world) traceGroups() {
+	names := w.cluster.Names
+	for _, group := range []string{names.SenderGroup(route, schemas.LaneBulk), names.Group("expander"), names.Group("tracker"), names.Group("scheduler"), names.Group("analytics")} {
+		info := w.broker.GroupInfo(group)
+		if info == nil {
+			continue
+		}
+		w.tracef("group %s: %s, epoch %d", group, info.State, info.Epoch)
+		for _, m := range info.Members {
+			w.tracef("  member %s: %v", m.MemberID, m.Assignment)
+		}
+		for topic, commits := range info.Commits {
+			for _, p := range slices.Sorted(maps.Keys(commits)) {
+				var end int64
+				if at := w.broker.PartitionInfo(topic, p); at != nil {
+					end = at.HighWatermark
+				}
+				w.tracef("  %s/%d: committed %d %q of %d, at %s", topic, p, commits[p].Offset, commits[p].Metadata, end, w.since(commits[p].At))
+			}
+		}
+	}
+	w.tracef("running: %v", func() (out []string) {
+		for _, p := range w.processes {
+			out = append(out, p.name, fmt.Sprint(p.stillRuns()))
+		}
+		return out
+	}())
 }
 
 // settleWithin is how long a campaign may take to settle once nothing is broken any more: validity, ten minutes of grace, twenty
@@ -245,6 +283,7 @@ func (w *world) open() string {
 
 // TestSimulation runs the seeds 1 to FANFARE_TEST_SEEDS (default as many as fit in a minute), or the one that FANFARE_TEST_SEED names.
 func TestSimulation(t *testing.T) {
+	needsTag(t)
 	run := func(t *testing.T, seed uint64) {
 		t.Helper()
 		p := planOf(seed)
@@ -265,19 +304,20 @@ func TestSimulation(t *testing.T) {
 		run(t, seed)
 		return
 	}
-	seeds, budget := uint64(1_000_000), time.Minute
-	if text := os.Getenv("FANFARE_TEST_SEEDS"); text != "" {
-		var err error
-		if seeds, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
+	var first, seeds uint64 = 1, 1_000_000_000
+	budget := time.Minute
+	for name, to := range map[string]*uint64{"FANFARE_TEST_FIRST_SEED": &first, "FANFARE_TEST_SEEDS": &seeds} {
+		if text := os.Getenv(name); text != "" {
+			var err error
+			if *to, err = strconv.ParseUint(text, 10, 64); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
 		}
-		budget = 24 * time.Hour
 	}
-	var first uint64 = 1
-	if text := os.Getenv("FANFARE_TEST_FIRST_SEED"); text != "" {
+	if text := os.Getenv("FANFARE_TEST_FOR"); text != "" {
 		var err error
-		if first, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
+		if budget, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("FANFARE_TEST_FOR: %v", err)
 		}
 	}
 	began, next := time.Now(), atomic.Uint64{}
