@@ -261,6 +261,30 @@ func TestTimeline(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", query, diff)
 		}
 	}
+	// R133: each route separately.
+	type route struct {
+		Route  string
+		Points []point
+	}
+	var got struct {
+		Points []point
+		Routes []route
+	}
+	number, err := schemas.CampaignNumber(id)
+	w.check(err)
+	w.check(w.stats.Append(t.Context(), analytics.Batch{Events: []analytics.Event{{
+		Campaign: &analytics.Campaign{Tenant: w.tenant.ID, ID: id, Month: analytics.MonthOf(w.clock.now())}, TimeMS: w.clock.now().UnixMilli(), Seq: 20,
+		Kind: schemas.KindSent, Code: schemas.CodeAwaitingDLR, Channel: schemas.ChannelSMS, Try: 1, Leg: 1, Route: "second", MessageID: w.keys.Message(number, 20),
+	}}}))
+	w.clock.forward(time.Second)
+	w.call("GET", path+"?by=hour&split=route", "").want(200).into(&got)
+	if diff := cmp.Diff([]route{{"second", []point{at("09:00:00", 1, 0)}}, {"sim", []point{at("09:00:00", 12, 4)}}}, got.Routes); diff != "" {
+		t.Errorf("by route (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]point{at("09:00:00", 13, 4)}, got.Points); diff != "" {
+		t.Errorf("all routes (-want +got):\n%s", diff)
+	}
+	w.call("GET", path+"?split=country", "").problem(422, "invalid_value", "split")
 	w.call("GET", path+"?by=day", "").problem(422, "invalid_value", "by")
 	w.call("GET", path+"?by=minute&from=2020-01-01", "").problem(422, "invalid_value", "from")
 	w.call("GET", "/api/campaigns/camp_99999/stats/timeline", "").problem(404, "not_found", "")

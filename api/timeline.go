@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"fanfare/api/problem"
@@ -18,7 +20,14 @@ type Timeline struct {
 	From       *string         `json:"from" format:"date-time" doc:"Beginning of the span; null: it has no beginning, because nothing was sent."`
 	To         *string         `json:"to" format:"date-time" doc:"End of the span, which is not in it; null: now."`
 	Points     []TimelinePoint `json:"points" nullable:"false" doc:"Periods with at least one event, oldest first."`
+	Routes     []TimelineRoute `json:"routes" nullable:"false" doc:"The same by route, in the order of their names, with ?split=route; else empty."`
 	AsOf       *string         `json:"as_of" format:"date-time" doc:"Every event up to this time is counted."`
+}
+
+// TimelineRoute has the periods of one route.
+type TimelineRoute struct {
+	Route  string          `json:"route" doc:"Name of the route; empty for events without one."`
+	Points []TimelinePoint `json:"points" nullable:"false" doc:"Periods with at least one event of the route, oldest first."`
 }
 
 // TimelinePoint counts the events of one period. It counts events, not recipients: a recipient that was tried twice
@@ -77,10 +86,11 @@ func (p *TimelinePoint) of(kind schemas.Kind) *uint64 {
 
 type (
 	timelineIn struct {
-		ID   string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
-		By   string `query:"by" enum:"second,minute,hour" default:"minute" doc:"Length of a period."`
-		From string `query:"from" doc:"Not before: a date, or RFC 3339. Default: the first event; by second, an hour before the end."`
-		To   string `query:"to" doc:"Before: a date (to its end), or RFC 3339. Default: now."`
+		ID    string `path:"id" example:"camp_12345" doc:"Id of the campaign."`
+		By    string `query:"by" enum:"second,minute,hour" default:"minute" doc:"Length of a period."`
+		From  string `query:"from" doc:"Not before: a date, or RFC 3339. Default: the first event; by second, an hour before the end."`
+		Split string `query:"split" enum:"route" doc:"route: also count each route separately."`
+		To    string `query:"to" doc:"Before: a date (to its end), or RFC 3339. Default: now."`
 	}
 	timelineOut struct{ Body *Timeline }
 )
@@ -118,7 +128,7 @@ func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, er
 	if err != nil {
 		return nil, err
 	}
-	out := &Timeline{CampaignID: c.ID(), By: in.By, Points: []TimelinePoint{}}
+	out := &Timeline{CampaignID: c.ID(), By: in.By, Points: []TimelinePoint{}, Routes: []TimelineRoute{}}
 	end := to
 	if end.IsZero() {
 		end = s.Now()
@@ -140,8 +150,11 @@ func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, er
 	if err == nil {
 		out.AsOf = stampOrNull(at)
 		var points []analytics.Point
-		points, err = s.Analytics.Timeline(ctx, who.tenant.ID, c.ID(), analytics.Span{From: from, To: to, Step: step.step})
-		out.add(points)
+		points, err = s.Analytics.Timeline(ctx, who.tenant.ID, c.ID(), analytics.Span{From: from, To: to, Step: step.step, ByRoute: in.Split == "route"})
+		out.Points = addPoints(out.Points, points)
+		if in.Split == "route" {
+			out.split(points)
+		}
 	}
 	if err != nil {
 		return nil, problem.Unavailable(5*time.Second, err, "The statistics cannot be read now.")
@@ -149,12 +162,25 @@ func (s *server) timeline(ctx context.Context, in *timelineIn) (*timelineOut, er
 	return &timelineOut{out}, nil
 }
 
-func (t *Timeline) add(points []analytics.Point) {
+// addPoints adds events to periods, which are in order of time.
+func addPoints(out []TimelinePoint, points []analytics.Point) []TimelinePoint {
 	for _, p := range points {
 		at := stamp(p.Time)
-		if n := len(t.Points); n == 0 || t.Points[n-1].Time != at {
-			t.Points = append(t.Points, TimelinePoint{Time: at})
+		if n := len(out); n == 0 || out[n-1].Time != at {
+			out = append(out, TimelinePoint{Time: at})
 		}
-		*t.Points[len(t.Points)-1].of(p.Kind) += p.N
+		*out[len(out)-1].of(p.Kind) += p.N
+	}
+	return out
+}
+
+// split counts the events of each route.
+func (t *Timeline) split(points []analytics.Point) {
+	routes := map[string][]analytics.Point{}
+	for _, p := range points {
+		routes[p.Route] = append(routes[p.Route], p)
+	}
+	for _, name := range slices.Sorted(maps.Keys(routes)) {
+		t.Routes = append(t.Routes, TimelineRoute{name, addPoints(nil, routes[name])})
 	}
 }

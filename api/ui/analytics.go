@@ -69,13 +69,10 @@ func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analytic
 	return v, nil
 }
 
-func (u *UI) timeline(ctx context.Context, p *Person, id, by string, from, to time.Time) ([]timelinePoint, error) {
-	var found struct {
-		Points []timelinePoint `json:"points"`
-	}
-	ask := url.Values{"by": {by}, "from": {from.UTC().Format(time.RFC3339)}, "to": {to.Add(time.Second).UTC().Format(time.RFC3339)}}
-	err := u.get(ctx, p, apiCampaign(id)+"/stats/timeline", ask, &found)
-	return found.Points, err
+func (u *UI) timeline(ctx context.Context, p *Person, id, by string, from, to time.Time) (found timeline, err error) {
+	ask := url.Values{"by": {by}, "split": {"route"}, "from": {from.UTC().Format(time.RFC3339)}, "to": {to.Add(time.Second).UTC().Format(time.RFC3339)}}
+	err = u.get(ctx, p, apiCampaign(id)+"/stats/timeline", ask, &found)
+	return found, err
 }
 
 func (u *UI) analyticsPage(w http.ResponseWriter, r *http.Request) {

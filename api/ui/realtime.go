@@ -77,6 +77,9 @@ func (u *UI) realtimeScreen(r chi.Router) {
 					return nil, err
 				}
 			}
+			if out["throughput-legend"], err = u.fragment("realtime", "legend", v.Chart); err != nil {
+				return nil, err
+			}
 			out["throughput-data"], err = u.fragment("realtime", "chart-data", v.Chart)
 			return out, err
 		})
@@ -105,7 +108,7 @@ func (u *UI) loadRealtime(ctx context.Context, p *Person, q url.Values) (*realti
 		}
 	}
 	now := u.Now()
-	var timelines [][]timelinePoint
+	var timelines []timeline
 	for i := range v.Rows {
 		row := &v.Rows[i]
 		if err := u.get(ctx, p, apiCampaign(row.ID)+"/stats", nil, &row.Figures); err != nil {

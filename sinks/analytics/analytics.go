@@ -65,7 +65,7 @@ type Store interface {
 	InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error)
 	// Deals returns the deals of one recipient, in order of time, without their Members.
 	Deals(ctx context.Context, tenant, campaign string, seq uint32) ([]Deal, error)
-	// Timeline counts events by kind and period, for charts. It counts events, not recipients, so it must not be used
+	// Timeline counts events by kind and period, and by route if the span says so, for charts. It counts events, not recipients, so it must not be used
 	// for billing.
 	Timeline(ctx context.Context, tenant, campaign string, span Span) ([]Point, error)
 	// Links counts the recipients who clicked each link.
@@ -341,17 +341,21 @@ type Span struct {
 	From, To time.Time
 	// Step is the length of a period, in whole seconds; at least one second.
 	Step time.Duration
+	// ByRoute counts the events of each route separately.
+	ByRoute bool
 }
 
 // Seconds returns the step in seconds, at least 1.
 func (s Span) Seconds() int64 { return max(int64(s.Step/time.Second), 1) }
 
-// Point is the number of events of one kind in one period.
+// Point is the number of events of one kind in one period, in order of time, kind and route.
 type Point struct {
 	// Time is the beginning of the period. Periods are aligned to the epoch.
 	Time time.Time
 	Kind schemas.Kind
-	N    uint64
+	// Route of the events, with [Span.ByRoute]; empty for events without a route.
+	Route string
+	N     uint64
 }
 
 // Link counts the recipients whose link was opened by a person, and those for whom it was opened by anything else. A

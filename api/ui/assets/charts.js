@@ -1,6 +1,6 @@
 // Line charts: each [data-chart] draws the data of the element it names, again whenever that data changes.
 (() => {
-  const drawn = new Map(); // element → {plot, text, theme}
+  const drawn = new Map(); // element → {plot, text, theme, names}
   let loading = null;
   const load = (src) => loading ??= new Promise((done, failed) => {
     const script = document.createElement("script");
@@ -41,14 +41,15 @@
       const was = drawn.get(el);
       if (was && was.text === text && was.theme === theme && el.contains(was.plot.root)) continue;
       const { lines, data } = JSON.parse(text);
-      if (was && was.theme === theme && el.contains(was.plot.root)) {
+      const names = lines.map((l) => l.label + l.tone).join();
+      if (was && was.theme === theme && was.names === names && el.contains(was.plot.root)) {
         was.plot.setData(data);
         was.text = text;
         continue;
       }
       was?.plot.destroy();
       el.replaceChildren();
-      drawn.set(el, { plot: new uPlot(options(el, lines), data, el), text, theme });
+      drawn.set(el, { plot: new uPlot(options(el, lines), data, el), text, theme, names });
     }
   };
   let asked = false;

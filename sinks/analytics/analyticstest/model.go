@@ -27,6 +27,7 @@ type (
 	tick  struct {
 		second int64
 		kind   schemas.Kind
+		route  string
 	}
 	source struct {
 		topic     analytics.TopicID
@@ -68,7 +69,7 @@ func (m *Model) Append(b analytics.Batch) {
 		m.months[at] = e.Campaign.Month
 		if src := (source{b.Topic, b.Partition, e.Offset}); b.Topic.IsZero() || !m.seen[src] {
 			m.seen[src] = true
-			m.timeline[at][tick{e.TimeMS / 1000, e.Kind}]++
+			m.timeline[at][tick{e.TimeMS / 1000, e.Kind, e.Route}]++
 		}
 		known := m.campaigns[at][e.Seq]
 		if slices.ContainsFunc(known, func(k analytics.Event) bool { return identityOf(&k) == identityOf(&e) }) {
@@ -376,14 +377,17 @@ func (m *Model) Timeline(tenant, campaign string, span analytics.Span) []analyti
 		if !span.From.IsZero() && k.second < span.From.Unix() || !span.To.IsZero() && k.second >= span.To.Unix() {
 			continue
 		}
-		sums[tick{k.second / step * step, k.kind}] += n
+		if !span.ByRoute {
+			k.route = ""
+		}
+		sums[tick{k.second / step * step, k.kind, k.route}] += n
 	}
 	var out []analytics.Point
 	for k, n := range sums {
-		out = append(out, analytics.Point{Time: time.Unix(k.second, 0).UTC(), Kind: k.kind, N: n})
+		out = append(out, analytics.Point{Time: time.Unix(k.second, 0).UTC(), Kind: k.kind, Route: k.route, N: n})
 	}
 	slices.SortFunc(out, func(a, b analytics.Point) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Route, b.Route))
 	})
 	return out
 }

@@ -198,7 +198,7 @@ func Compare(t *testing.T, s analytics.Store, m *Model, tenant, campaign string)
 	cost, err := s.Cost(ctx, tenant, campaign)
 	check("cost", err, m.Cost(tenant, campaign), cost[campaign])
 	for _, span := range []analytics.Span{
-		{}, {Step: time.Second, From: start.Add(20 * time.Minute), To: start.Add(40 * time.Minute)}, {Step: time.Minute}, {Step: time.Hour, From: start.Add(time.Hour)},
+		{}, {Step: time.Second, From: start.Add(20 * time.Minute), To: start.Add(40 * time.Minute)}, {Step: time.Minute}, {Step: time.Minute, ByRoute: true}, {Step: time.Hour, From: start.Add(time.Hour)},
 	} {
 		timeline, err := s.Timeline(ctx, tenant, campaign, span)
 		check(fmt.Sprintf("timeline %+v", span), err, m.Timeline(tenant, campaign, span), timeline)

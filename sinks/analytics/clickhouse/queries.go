@@ -135,9 +135,9 @@ WHERE n > 0
 GROUP BY campaign_id, variant, channel, country, route, leg, currency`
 
 const queryTimeline = `
-SELECT toDateTime(intDiv(toUnixTimestamp(second), {step:UInt32}) * {step:UInt32}, 'UTC') AS period, kind, sum(n) FROM timeline
+SELECT toDateTime(intDiv(toUnixTimestamp(second), {step:UInt32}) * {step:UInt32}, 'UTC') AS period, kind, if({by_route:Bool}, route, '') AS of, sum(n) FROM timeline
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND toUnixTimestamp(second) >= {from:Int64} AND toUnixTimestamp(second) < {to:Int64}
-GROUP BY period, kind ORDER BY period, kind`
+GROUP BY period, kind, of ORDER BY period, kind, of`
 
 // queryInFlight counts the recipients that were dealt at a try and have no event of that try.
 const queryInFlight = `

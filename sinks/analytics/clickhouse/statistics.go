@@ -268,11 +268,11 @@ func (s *Store) Timeline(ctx context.Context, tenant, campaign string, span anal
 	if !span.To.IsZero() {
 		to = span.To.Unix()
 	}
-	args := of(tenant, campaign, chgo.Named("step", span.Seconds()), chgo.Named("from", from), chgo.Named("to", to))
+	args := of(tenant, campaign, chgo.Named("step", span.Seconds()), chgo.Named("by_route", span.ByRoute), chgo.Named("from", from), chgo.Named("to", to))
 	err = s.rows(ctx, "timeline", queryTimeline, args, func(rows driver.Rows) error {
 		var p analytics.Point
 		var kind int8
-		if err := rows.Scan(&p.Time, &kind, &p.N); err != nil {
+		if err := rows.Scan(&p.Time, &kind, &p.Route, &p.N); err != nil {
 			return err
 		}
 		p.Time, p.Kind = p.Time.UTC(), schemas.Kind(kind)

@@ -48,6 +48,7 @@ type (
 	secondKey struct {
 		second int64
 		kind   schemas.Kind
+		route  string
 	}
 	refKey struct {
 		ref string
@@ -237,7 +238,7 @@ func (s *Store) place(t *tx, e *analytics.Event) error {
 
 func (w *work) count(x *entry) {
 	if x.events > 0 {
-		w.seconds[secondKey{x.second, x.s.kind}] += x.events
+		w.seconds[secondKey{x.second, x.s.kind, x.s.route}] += x.events
 		x.events = 0
 	}
 }
@@ -289,8 +290,8 @@ func (s *Store) writeCampaign(t *tx, w *work) (*campaignSets, error) {
 		}
 	}
 	for k, n := range w.seconds {
-		const add = `INSERT INTO timeline (campaign, second, kind, n) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n`
-		if err := t.exec(add, w.id, k.second, int32(k.kind), n); err != nil {
+		const add = `INSERT INTO timeline (campaign, second, kind, route, n) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n`
+		if err := t.exec(add, w.id, k.second, int32(k.kind), k.route, n); err != nil {
 			return nil, err
 		}
 	}

@@ -411,8 +411,8 @@ func (s *Store) Timeline(ctx context.Context, tenant, campaign string, span anal
 		to = span.To.Unix()
 	}
 	err = s.inView(ctx, tenant, campaign, func(v *sql.Tx, c *campaignSets) error {
-		rows, err := v.QueryContext(ctx, `SELECT second - second % ? AS period, kind, sum(n) FROM timeline
-			WHERE campaign = ? AND second >= ? AND second < ? GROUP BY period, kind ORDER BY period, kind`, step, c.id, from, to)
+		rows, err := v.QueryContext(ctx, `SELECT second - second % ? AS period, kind, iif(?, route, '') AS of, sum(n) FROM timeline
+			WHERE campaign = ? AND second >= ? AND second < ? GROUP BY period, kind, of ORDER BY period, kind, of`, step, span.ByRoute, c.id, from, to)
 		if err != nil {
 			return err
 		}
@@ -420,7 +420,7 @@ func (s *Store) Timeline(ctx context.Context, tenant, campaign string, span anal
 		for rows.Next() {
 			var second int64
 			var p analytics.Point
-			if err := rows.Scan(&second, &p.Kind, &p.N); err != nil {
+			if err := rows.Scan(&second, &p.Kind, &p.Route, &p.N); err != nil {
 				return err
 			}
 			p.Time = time.Unix(second, 0).UTC()
