@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -32,12 +33,15 @@ type plan struct {
 	// stopsWithin is how long after its record is in the topic a pause or an abort may take.
 	stopsWithin time.Duration
 	events      []event
+	// finally checks more than the oracles do, at the end; nil: nothing.
+	finally func(w *world, truth map[string][]sim.Entry)
 }
 
 // planned is a campaign to be confirmed.
 type planned struct {
 	at     time.Duration
 	people int
+	text   string // "": a short one
 }
 
 // event is something that happens at a time.
@@ -82,7 +86,7 @@ func planOf(seed uint64) plan {
 		}
 	}
 	for range 1 + d.IntN(2) {
-		p.campaigns = append(p.campaigns, planned{d.between(0, 5*time.Second), pick(d, 1, 20, 50, 100)})
+		p.campaigns = append(p.campaigns, planned{at: d.between(0, 5*time.Second), people: pick(d, 1, 20, 50, 100)})
 	}
 	for range 1 + d.IntN(8) {
 		p.events = append(p.events, d.event(p.lasts))
@@ -138,7 +142,7 @@ func (w *world) confirm(number uint64, c planned) {
 	w.plane.confirm(&fanfarev1.Campaign{
 		Tenant: tenant, Id: schemas.CampaignID(number), Number: number, Version: 1, State: schemas.StatePreparing,
 		Legs:    []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: route, Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{2_000, 5_000}}},
-		Content: &fanfarev1.Content{Body: "Ciao {{first_name}}!", Missing: schemas.MissingPolicyFail}, MaxSegments: 2, Currency: "EUR",
+		Content: &fanfarev1.Content{Body: cmp.Or(c.text, "Ciao {{first_name}}!"), Missing: schemas.MissingPolicyFail}, MaxSegments: 2, Currency: "EUR",
 		ValidityMs: validity.Milliseconds(), ReceiptWindowMs: receiptWindow.Milliseconds(), ConfirmedMs: time.Now().UnixMilli(), CreatedMs: time.Now().UnixMilli(),
 	}, w.people(number, c.people))
 	w.tracef("%s is confirmed, %d recipients", schemas.CampaignID(number), c.people)

@@ -30,6 +30,9 @@ func (w *world) check() {
 	for i := range w.plan.campaigns {
 		w.checkAccounts(firstCampaign+uint64(i), truth)
 	}
+	if w.plan.finally != nil {
+		w.plan.finally(w, truth)
+	}
 	w.observed.mu.Lock()
 	dead := w.observed.dead
 	w.observed.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 func quiet(change ...func(*plan)) plan {
 	p := plan{
 		seed: 1, brokers: 1, rate: 20, pace: 20 * time.Millisecond, processes: [][]string{roles}, lasts: 10 * time.Second,
-		campaigns: []planned{{time.Second, 50}}, stopsWithin: 250 * time.Millisecond,
+		campaigns: []planned{{at: time.Second, people: 50}}, stopsWithin: 250 * time.Millisecond,
 		profile: sim.Profile{Name: "quiet", Answer: sim.Lognormal{P50: 20 * time.Millisecond}, Receipt: sim.Lognormal{P50: 300 * time.Millisecond}},
 	}
 	for _, f := range change {
