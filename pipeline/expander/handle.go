@@ -264,8 +264,14 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		if _, ok := schemas.LookupKind(c.GetOutcome()); !ok {
 			return nil, poison(fmt.Errorf("a cancel without an outcome that is known: %d", c.GetOutcome()))
 		}
+		// Who may not be sent to anyway keeps that reason; of a stopped campaign all have the same one.
+		own := c.GetTry() <= 1 && !over(j.campaign)
 		cancel := func(seq uint32, e *audience.Entry) error {
-			return x.outcome(seq, e, c.GetOutcome(), c.GetCode(), 0)
+			kind, code := c.GetOutcome(), c.GetCode()
+			if own && e != nil && e.Flag != audience.OK {
+				kind, code = flagged(e.Flag)
+			}
+			return x.outcome(seq, e, kind, code, 0)
 		}
 		if err = x.each(cancel); errors.Is(err, audience.ErrBlob) { // a cancel does not need the phone numbers
 			x.reset()

@@ -203,7 +203,8 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	}
 }
 
-// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it.
+// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it; who may not be sent to keeps that reason, unless the
+// campaign was stopped or the blob cannot be read.
 func TestCancel(t *testing.T) {
 	invalid := person(1)
 	invalid.Flag = audience.Invalid
@@ -211,23 +212,29 @@ func TestCancel(t *testing.T) {
 		c.Purpose, c.EndSeq = schemas.PurposeCancel, 2
 		c.Outcome, c.Code = schemas.KindUndelivered, schemas.CodeAbsentSubscriber
 	}
-	want := map[uint32]string{0: "undelivered/ABSENT_SUBSCRIBER", 1: "undelivered/ABSENT_SUBSCRIBER"}
+	const said, invalidNumber = "undelivered/ABSENT_SUBSCRIBER", "not_sent/INVALID_NUMBER"
 	for _, tc := range []struct {
-		name string
-		harm func(*env, *fanfarev1.Chunk)
-		to   string
+		name    string
+		harm    func(*env, *fanfarev1.Chunk)
+		to      string
+		flagged string
 	}{
-		{"all well", func(*env, *fanfarev1.Chunk) {}, "+393400000000"},
-		{"the undealt have no try", func(_ *env, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000"},
-		{"the blob is gone", func(w *env, _ *fanfarev1.Chunk) { clear(w.blobs) }, ""},
-		{"the blob is damaged", func(w *env, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, ""},
-		{"the blob ends too early", func(w *env, _ *fanfarev1.Chunk) { w.cut(t, 1) }, ""},
+		{"all well", func(*env, *fanfarev1.Chunk) {}, "+393400000000", invalidNumber},
+		{"the undealt have no try", func(_ *env, c *fanfarev1.Chunk) { c.Try, c.Leg = 0, 0 }, "+393400000000", invalidNumber},
+		{"a later try", func(_ *env, c *fanfarev1.Chunk) { c.Try = 2 }, "+393400000000", said},
+		{"the campaign is stopped", func(w *env, _ *fanfarev1.Chunk) {
+			w.change(func(c *fanfarev1.Campaign) { c.State = schemas.StateAborted })
+		}, "+393400000000", said},
+		{"the blob is gone", func(w *env, _ *fanfarev1.Chunk) { clear(w.blobs) }, "", said},
+		{"the blob is damaged", func(w *env, _ *fanfarev1.Chunk) { w.blobs[blobKey{frozen, 1}] = []byte{1, 2, 3} }, "", said},
+		{"the blob ends too early", func(w *env, _ *fanfarev1.Chunk) { w.cut(t, 1) }, "", said},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newEnv(t, []audience.Entry{person(0), invalid})
 			c := chunk(cancel)
 			tc.harm(w, c)
 			got := handle(t, w.handler(t), record(t, c))
+			want := map[uint32]string{0: said, 1: tc.flagged}
 			if d := cmp.Diff(want, got.states()); d != "" || len(got.dead) > 0 {
 				t.Fatalf("(-want +got):\n%s dead: %v", d, got.dead)
 			}

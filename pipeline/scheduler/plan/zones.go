@@ -78,14 +78,14 @@ func (c *Campaign) someOpen(now int64) bool {
 	return false
 }
 
-// someNever reports whether the hours of some group never open.
-func (c *Campaign) someNever(now int64) bool {
+// allNever reports whether there are groups and the hours of none of them ever open.
+func (c *Campaign) allNever(now int64) bool {
 	for i := range c.groups {
-		if c.groups[i].look(now); c.groups[i].never {
-			return true
+		if c.groups[i].look(now); !c.groups[i].never {
+			return false
 		}
 	}
-	return false
+	return len(c.groups) > 0
 }
 
 // firstUndealt returns the first recipient that may be dealt for the first time now, and the end of those that may be
@@ -109,21 +109,34 @@ func (c *Campaign) firstUndealt(now int64) (first, end uint32, ok bool) {
 	return first, end, ok
 }
 
-// gatherOpen gathers recipients whose calling hours are open.
+// gatherOpen gathers recipients whose calling hours are open, of the group that closes first.
 func (c *Campaign) gatherOpen(n int, from *roaring.Bitmap, size int, now int64) (b audience.Index, seqs *roaring.Bitmap) {
 	if len(c.groups) == 0 {
 		return c.gather(n, from, 0, schemas.MaxSeq+1, size)
 	}
-	for i := range c.groups {
-		g := &c.groups[i]
-		if g.look(now); !g.open {
-			continue
+	var tried map[*zoneGroup]bool
+	for {
+		var first *zoneGroup
+		for i := range c.groups {
+			g := &c.groups[i]
+			if g.look(now); !g.open || tried[g] || first != nil && g.closes >= first.closes {
+				continue
+			}
+			if nextPresent(from, g.first, g.end) < g.end {
+				first = g
+			}
 		}
-		if b, seqs = c.gather(n, from, g.first, g.end, size); seqs != nil {
+		if first == nil {
+			return audience.Index{}, nil
+		}
+		if b, seqs = c.gather(n, from, first.first, first.end, size); seqs != nil {
 			return b, seqs
 		}
+		if tried == nil {
+			tried = map[*zoneGroup]bool{}
+		}
+		tried[first] = true // none of them may be dealt again, or their blob is not known
 	}
-	return b, nil
 }
 
 // holdsOpen reports whether the calling hours of a recipient of the set are open.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -226,5 +228,57 @@ func TestRecipientZonesShareNoMinute(t *testing.T) {
 	}
 	for _, f := range append(w.faults, later.faults...) {
 		t.Error(f)
+	}
+}
+
+// A group whose hours never open starts no campaign: until the hours of another open, a person can still cancel it.
+func TestNeverOpenStartsNothing(t *testing.T) {
+	w := newEnv(9)
+	w.addRoute("sim", 500)
+	w.addTenant(testTenant, 0, 1)
+	c := w.addZoned(9*60, 10*60, zoneCount{"America/New_York,Pacific/Auckland", 400}, zoneCount{"Europe/Rome", 200})
+	waited := 0
+	for ; !openFor(c, 599, w.now); waited++ {
+		if w.step(500); c.record.GetState() != schemas.StatePreparing {
+			t.Fatalf("%s, want preparing until the hours of Rome open", schemas.StateName(c.record.GetState()))
+		}
+		w.now = w.now.Add(time.Minute)
+	}
+	if waited == 0 {
+		t.Fatal("the hours were open from the beginning: this shows nothing")
+	}
+	for range 5 {
+		w.step(500)
+	}
+	if c.record.GetState() != schemas.StateSending {
+		t.Errorf("%s once the hours are open, want sending", schemas.StateName(c.record.GetState()))
+	}
+}
+
+// Who is dealt again goes first where the hours close first, as who is dealt for the first time does.
+func TestRetriesOfTheGroupThatClosesFirst(t *testing.T) {
+	w := newEnv(9)
+	w.addRoute("sim", 500)
+	w.addTenant(testTenant, 0, 1)
+	w.addZoned(9*60, 20*60, zoneCount{"America/New_York", 100}, zoneCount{"Europe/Rome", 100})
+	w.serveStore() // its blobs
+	c := w.planner.campaigns[1]
+	if len(c.groups) != 2 {
+		t.Fatalf("%d groups, want 2", len(c.groups))
+	}
+	at := time.Date(2026, 1, 15, 18, 0, 0, 0, time.UTC) // 19:00 in Rome, 13:00 in New York
+	for i := range c.groups {
+		c.groups[i].until = 0
+	}
+	var from roaring.Bitmap
+	from.AddMany([]uint32{3, 7, 103, 107})
+	c.try(1).returned.Or(&from) // the sender gave them back
+	for i, want := range [][]uint32{{103, 107}, {3, 7}} {
+		if _, seqs := c.gatherOpen(1, &from, 10, ms(at)); seqs == nil || !slices.Equal(seqs.ToArray(), want) {
+			t.Errorf("deal %d: got %v, want %v", i, seqs, want)
+		}
+	}
+	if _, seqs := c.gatherOpen(1, &from, 10, ms(at)); seqs != nil {
+		t.Errorf("got %v of an empty set", seqs)
 	}
 }
