@@ -56,14 +56,8 @@ func (w *env) exportNow(id string) (got api.Export) {
 // exported waits until an export has ended.
 func (w *env) exported(id string) (got api.Export) {
 	w.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if got = w.exportNow(id); got.FinishedAt != nil {
-			return got
-		}
-		if time.Now().After(deadline) {
-			w.Fatalf("export: got %+v after a minute", got)
-		}
-	}
+	w.eventually("the export has ended", &got, func() bool { got = w.exportNow(id); return got.FinishedAt != nil })
+	return got
 }
 
 // file orders an export and returns its file, downloaded without a key.
@@ -553,14 +547,11 @@ func TestExportRefusals(t *testing.T) {
 // segmented waits until a segment has ended.
 func (w *env) segmented(id string) (got api.Segment) {
 	w.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if w.call("GET", "/api/segments/"+id, "").want(200).into(&got); got.FinishedAt != nil {
-			return got
-		}
-		if time.Now().After(deadline) {
-			w.Fatalf("segment: got %+v after a minute", got)
-		}
-	}
+	w.eventually("the segment has ended", &got, func() bool {
+		w.call("GET", "/api/segments/"+id, "").want(200).into(&got)
+		return got.FinishedAt != nil
+	})
+	return got
 }
 
 // R86, R164: those who clicked become the list of the next campaign; without clicks a selection is needed.

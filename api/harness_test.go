@@ -240,6 +240,16 @@ func (w *env) startKafka() {
 	}
 }
 
+// eventually waits until ok holds, for a minute at most. got points to what ok has read; it is printed after a failure.
+func (w *env) eventually(what string, got any, ok func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("%s: not within a minute, got %+v", what, got)
+		}
+	}
+}
+
 // serve replaces the API by a new one made from deps.
 func (w *env) serve() {
 	w.Helper()

@@ -26,12 +26,10 @@ func (w *env) runImports() {
 // imported waits until an import has ended.
 func (w *env) imported(id string) (got api.Import) {
 	w.Helper()
-	for deadline := time.Now().Add(time.Minute); got.FinishedAt == nil; time.Sleep(5 * time.Millisecond) {
+	w.eventually("the import has ended", &got, func() bool {
 		w.call("GET", "/api/imports/"+id, "").want(200).into(&got)
-		if time.Now().After(deadline) {
-			w.Fatalf("import: got %+v after a minute", got)
-		}
-	}
+		return got.FinishedAt != nil
+	})
 	return got
 }
 

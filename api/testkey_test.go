@@ -39,9 +39,11 @@ func TestKeysTimesRoutes(t *testing.T) {
 		make := func(more string) string {
 			return w.callAs(key, "POST", "/api/campaigns", fmt.Sprintf(`{"name":"C","channel":"sms","message":"Hello","contactList":%q%s}`, d.list, more)).want(201).id()
 		}
-		for strings.Contains(string(w.call("GET", "/api/erasures", "").want(200).body), `"status":"running"`) {
-			time.Sleep(5 * time.Millisecond)
-		}
+		var erasures string
+		w.eventually("no erasure runs", &erasures, func() bool {
+			erasures = string(w.call("GET", "/api/erasures", "").want(200).body)
+			return !strings.Contains(erasures, `"status":"running"`)
+		})
 		d.imported = w.callAs(key, "POST", "/api/contacts/list/"+d.list+"/import", "phone\n"+phoneOf(7000+n)+"\n", csv).want(200).id()
 		d.exported = w.callAs(key, "POST", "/api/exports/contacts", "{}").want(202).id()
 		segment, _, err := w.store.OrderSegment(t.Context(), store.Job{Tenant: w.tenant.ID, Kind: store.JobSegment, Test: key == testKey, Options: []byte("{}")},

@@ -258,7 +258,7 @@ func TestKill(t *testing.T) {
 		_ = p.cmd.Wait()
 		p = startProcess(t, "--truth", truth, "--profile", "fast", "--listen", address)
 	}
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) // some hand-overs after the last start; the verdict compares what there is
 	enough()
 	submitters.Wait()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {

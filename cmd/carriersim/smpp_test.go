@@ -93,7 +93,7 @@ func TestKillSMPP(t *testing.T) {
 		_ = p.cmd.Wait()
 		p = startProcess(t, append(args, address)...)
 	}
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) // some hand-overs after the last start; the verdict compares what there is
 	enough()
 	submitters.Wait()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {

@@ -24,7 +24,7 @@ type auditSources struct{ w *wiring }
 
 var _ api.Sources = auditSources{}
 
-// Log implements [api.Sources]. It fills a database of its own, which holds no number of a person, and removes it.
+// Log implements [api.Sources]. It fills a temporary database without phone numbers, and removes it.
 func (a auditSources) Log(ctx context.Context, tenant, campaign string) (_ *api.LogRecord, err error) {
 	dir, err := os.MkdirTemp("", "fanfare-audit-")
 	if err != nil {
@@ -58,7 +58,7 @@ func (a auditSources) Log(ctx context.Context, tenant, campaign string) (_ *api.
 	return out, nil
 }
 
-// oneCampaign stores the events and deals of one campaign, without what tells of a person, and drops the others.
+// oneCampaign stores the events and deals of one campaign, without personal data, and drops the others.
 type oneCampaign struct {
 	*sqlite.Store
 	id string

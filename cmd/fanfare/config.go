@@ -181,7 +181,7 @@ func loadConfig(f *pflag.FlagSet, environ []string) (Config, error) {
 	return cfg, err
 }
 
-// accepts returns an error that says in words what a flag takes if it does not take v.
+// accepts returns an error that lists the values of a flag if v is not one of them.
 func accepts(fl *pflag.Flag, v any) error {
 	text := fmt.Sprint(v)
 	var err error
@@ -206,7 +206,7 @@ func accepts(fl *pflag.Flag, v any) error {
 	return nil
 }
 
-// where names the place that a setting was read from.
+// where returns the source of a setting: flag, environment or file.
 func where(name string, f *pflag.FlagSet, environ []string, path string) string {
 	if f.Changed(name) {
 		return "--" + name

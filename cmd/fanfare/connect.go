@@ -45,8 +45,7 @@ func (w *wiring) reach(ctx context.Context, needs ...need) error {
 }
 
 // retried calls do until it succeeds, while its error may pass and the time for the start is not over. It is for steps
-// of the start that ask more of a service than [wiring.reach] does, such as a migration. A step may take longer than
-// that time.
+// of the start that need more of a service than an answer, such as a migration. A step may take longer than that time.
 func (w *wiring) retried(ctx context.Context, flag string, mayPass func(error) bool, do func(context.Context) error) error {
 	var last error
 	err := w.waiter().For(ctx, flag, func(ctx context.Context) *services.Problem {

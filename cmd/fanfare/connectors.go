@@ -25,14 +25,15 @@ import (
 	"fanfare/sinks/carrier/whatsapp"
 )
 
-// A connector is a kind of carrier that a route may name. It is all that this program knows of that kind.
+// A connector is a kind of carrier that a route may name. This program keeps everything that it knows of that kind
+// here.
 type connector struct {
 	name string
 	// simulated: nothing reaches a person. Tests go only there (X14).
 	simulated bool
 	channels  []schemas.Channel
-	// secrets are the paths of settings that are credentials; a last element of * stands for all. The API never gives
-	// them back.
+	// secrets are the paths of settings that are credentials; a last element * means all keys below. The API never
+	// returns them.
 	secrets []string
 	// caps returns what the connector can do with these settings, or what is wrong with them. It connects to nothing.
 	caps func(settings []byte) (carrier.Caps, error)
@@ -362,8 +363,9 @@ func (w *wiring) webhooks() func(route string) (carrier.Webhook, error) {
 	}
 }
 
-// verifier returns what verifies the callbacks of carriers for the API. A connector that knows its public address is
-// believed more than the request: proxies change what the carrier has called, and some carriers sign it.
+// verifier returns what verifies the callbacks of carriers for the API. If the connector knows its public address, the
+// verifier uses that and not the address of the request: proxies change the address that the carrier has called, and
+// some carriers sign it.
 func (w *wiring) verifier() func(*http.Request, *fanfarev1.Callback) (api.Called, error) {
 	find := w.webhooks()
 	return func(r *http.Request, c *fanfarev1.Callback) (api.Called, error) {

@@ -44,8 +44,8 @@ func (w *wiring) lockData(ctx context.Context, command string) error {
 func isServer(command string) bool { return command == "serve" || command == "demo" }
 
 // shareData opens the SQLite store for a command. If no process uses the data directory, the command locks it while it
-// brings the tables up to date. Else the tables must be those of this program already, because the running process uses
-// them.
+// brings the tables up to date. Otherwise the tables must already have this program's version, because the running
+// process uses them.
 func (w *wiring) shareData(ctx context.Context, command string) error {
 	cfg := store.Config{DSN: w.cfg.storeDSN(), Schema: w.cfg.schemaName(), Logger: w.log}
 	deadline := time.Now().Add(commandTime)

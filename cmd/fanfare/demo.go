@@ -118,7 +118,7 @@ func (s demoStats) account() string {
 	return fmt.Sprintf("%s = %s delivered%s", thousands(s.TotalMessages), thousands(s.Delivered), sum)
 }
 
-// explained is the account and, after the separator, what ambiguous means if somebody is.
+// explained returns the account and, if a recipient is ambiguous, after the separator what that means.
 func (s demoStats) explained(separator string) string {
 	if s.AmbiguousNote == "" {
 		return s.account()
@@ -208,11 +208,11 @@ func (d *demo) campaign(ctx context.Context) error {
 	return nil
 }
 
-// demoKeyFile has the key that the demo prints: the store keeps only its hash.
+// demoKeyFile has the key that the demo prints: the store keeps only the key's hash.
 const demoKeyFile = "demo-key"
 
-// demoKey returns the key that the demo prints: that of the last run, so that what was pasted then still works, else a
-// new one. It revokes keys of earlier demos that are not known any more.
+// demoKey returns the key that the demo prints: the key of the last run, so that commands pasted then still work, or
+// else a new one. It revokes keys of earlier demos that it does not know any more.
 func demoKey(ctx context.Context, s *store.Store, tenant, path string) (string, error) {
 	const name = "demo"
 	raw, err := os.ReadFile(path)
@@ -305,7 +305,7 @@ func (d *demo) draw(line string, last bool) {
 	}
 }
 
-// account sets our figures beside the carrier's own record.
+// account prints Fanfare's figures next to the carrier's own record.
 func (d *demo) account(ctx context.Context) error {
 	fmt.Fprintf(d.out, "\nEvery one accounted for:\n  Fanfare:  %s\n", d.last.explained("\n            "))
 	if d.w.cfg.CarrierSim != "" {
@@ -322,7 +322,7 @@ func (d *demo) account(ctx context.Context) error {
 // phonesPatience is how long the story waits for the phones of the last messages.
 const phonesPatience = 10 * time.Second
 
-// phones sets the clicks and opt-outs beside what the simulated phones have done.
+// phones prints the clicks and opt-outs next to what the simulated phones have done.
 func (d *demo) phones(ctx context.Context) error {
 	if !d.w.cfg.SimHandsets {
 		return nil
@@ -370,7 +370,7 @@ func campaignHandsets(data, campaign string) (map[string]int, error) {
 	return out, nil
 }
 
-// next says what to try.
+// next prints commands to try.
 func (d *demo) next() {
 	fmt.Fprintf(d.out, `
 URL  %[1]s        API key  %[2]s
@@ -393,7 +393,7 @@ Magic numbers of the simulated carrier:
 	fmt.Fprintf(d.out, "\nCtrl-C stops; the next run goes on. Data is in %s (make clean-data forgets it).\n", d.w.cfg.Data)
 }
 
-// goodbye says what remains.
+// goodbye prints what the demo leaves behind.
 func (d *demo) goodbye() {
 	if d.id == "" {
 		return
@@ -486,7 +486,7 @@ func pow10(n int) int {
 	return p
 }
 
-// magicNumber is the number whose last two digits are nn.
+// magicNumber is the simulator's number that ends in nn.
 func magicNumber(nn uint8) string { return sim.MagicNumber{NN: nn}.Number() }
 
 // thousands writes 10000 as 10,000.

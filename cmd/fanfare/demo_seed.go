@@ -29,7 +29,7 @@ var demoLists = []struct {
 	{demoLoyalty, 1_000},
 }
 
-// demoTemplates are approved.
+// demoTemplates are the approved templates of the demo.
 var demoTemplates = []object{
 	{"name": "order_shipped", "channel": "whatsapp", "language": "en", "body": "Hello {{1}}, your order for {{2}} is on its way."},
 	{"name": "Loyalty card", "channel": "rcs", "type": "rich_card", "body": "{{first_name}}, your card is worth 20 € in {{city}} this week.", "header": object{"type": "image", "url": "https://example.com/card.png"}},
@@ -44,7 +44,7 @@ type demoPlan struct {
 // someSent is the action that waits until some of a campaign is sent.
 const someSent = "some sent"
 
-// demoPlans returns the campaigns beside the live one. now is of this machine.
+// demoPlans returns the campaigns beside the live one. now is the clock of this machine.
 func demoPlans(now time.Time) []demoPlan {
 	in := func(days int) string { return now.AddDate(0, 0, days).UTC().Format(time.RFC3339) }
 	whatsapp := object{"1": "{{first_name}}", "2": "{{city}}"}
@@ -129,7 +129,7 @@ func (d *demo) act(ctx context.Context, campaign, action string) error {
 	if action != someSent {
 		return d.call(ctx, http.MethodPut, "/api/campaigns/"+campaign+"/"+action, "", nil, nil)
 	}
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); { // a slow machine goes on without
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); { // on a slow machine the demo continues without it
 		var s demoStats
 		if err := d.call(ctx, http.MethodGet, "/api/campaigns/"+campaign+"/stats", "", nil, &s); err != nil || s.Sent >= 100 {
 			return err

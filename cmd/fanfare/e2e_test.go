@@ -152,7 +152,7 @@ func endToEnd(t *testing.T, w testEnv, cfg e2eConfig) {
 	await("a quarter sent", func(s statsAnswer) bool { return s.Sent >= total/4 })
 	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/pause", nil, nil, "")
 	answered := time.Now()
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(1500 * time.Millisecond) // too short a sleep could only miss a submission that comes too late
 	if _, err := truth.read(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,10 @@ import (
 	"fanfare/cmd/fanfare/httpserver"
 )
 
-// roleEdge is the role that the public reaches. It runs only where --edge gives it an address.
+// roleEdge is the role that recipients reach from the internet. It runs only where --edge gives it an address.
 const roleEdge = "edge"
 
-// linkBase is what stands before the tokens of links, of a public address.
+// linkBase returns the part of a link before its token, for a public address.
 func linkBase(public string) (string, error) {
 	u, err := url.Parse(public)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
@@ -62,7 +62,7 @@ func buildEdge(w *wiring) (runner, error) {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		// What is kept is published until the last request has been answered.
+		// Records kept in the file are published until the last request has been answered.
 		flushCtx, flushed := context.WithCancel(context.WithoutCancel(ctx))
 		group, groupCtx := errgroup.WithContext(ctx)
 		group.Go(func() error { return public.Run(flushCtx) })

@@ -269,6 +269,7 @@ func TestServeStops(t *testing.T) {
 			_ = resp.Body.Close()
 		}
 	}()
+	// The request is in hand before the first signal. If it is not, the process ends sooner, and the test still holds.
 	time.Sleep(200 * time.Millisecond)
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	time.Sleep(300 * time.Millisecond)

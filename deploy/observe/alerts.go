@@ -154,7 +154,7 @@ func standstill() []Alert {
 			Name: "FanfarePartitionSuspended", Expr: maxBy("job, topic", "fanfare_window_suspended_partitions") + " > 0", For: 0, Severity: critical,
 			Summary: "{{ $value }} partition(s) of {{ $labels.topic }} are suspended",
 			Means:   "The committed offset of a sender is missing, outside the log, or was not written by Fanfare. Starting anywhere else could send messages again, so the sender sends nothing from these partitions.",
-			Do:      "The log line `a partition is suspended` names the reason and the command to run. After a loss of Kafka follow [Backup and restore](#backup-and-restore) instead. Then restart the senders.",
+			Do:      "The log line `partition suspended` names the reason and the command to run. After a loss of Kafka follow [Backup and restore](#backup-and-restore) instead. Then restart the senders.",
 			Fires:   one(`fanfare_window_suspended_partitions{job="f",topic="t"}`, 1), Quiet: one(`fanfare_window_suspended_partitions{job="f",topic="t"}`, 0),
 		},
 		{

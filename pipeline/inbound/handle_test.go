@@ -271,6 +271,7 @@ func TestStage(t *testing.T) {
 	}
 	first := run()
 	defer first()
+	// Too short a sleep could only miss a wrong record: without a store nothing can be recorded at any time.
 	time.Sleep(200 * time.Millisecond)
 	if n := count(); n != 0 {
 		t.Fatalf("got %d recorded without a store", n)

@@ -321,7 +321,7 @@ func TestStoreAwayAndLeadLost(t *testing.T) {
 	w.out.set(func() { w.out.away = errors.New("no connection") })
 	w.out.put("tn_a/camp_1", []byte("one"))
 	w.run(t)
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond) // some failed calls; the verdict is what is published after the store is back
 	w.out.set(func() { w.out.away, w.out.lost = nil, true })
 	w.newest(t, map[string]string{"tn_a/camp_1": "one"})
 	w.out.put("tn_a/camp_1", []byte("two"))

@@ -76,6 +76,7 @@ func TestCallingHoursShell(t *testing.T) {
 	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) {
 		r.CallingHours = &fanfarev1.CallingHours{StartMinute: opens, EndMinute: (opens + 60) % 1440, Timezone: "UTC"}
 	})
+	// Too short a sleep could only miss a deal that is wrong; it fails no scheduler that is right.
 	time.Sleep(700 * time.Millisecond)
 	if n := p.sender.submissions(); n > 0 || p.control.campaign(10001).GetState() != schemas.StatePreparing {
 		t.Fatalf("%d dealt, %s; want none, preparing", n, p.control.campaign(10001).GetState())
@@ -153,7 +154,8 @@ func TestRestart(t *testing.T) {
 	}
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
-	time.Sleep(time.Second) // some rounds of sets
+	// Some rounds of sets. Too short a sleep could only miss a second mark: the stop writes the sets in any case.
+	time.Sleep(time.Second)
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +209,7 @@ func TestStoreAway(t *testing.T) {
 	p.control.setAway(true)
 	p.control.confirm(10002, 100, nil)
 	p.eventually("all sent without the store", func() bool { return p.sender.submissions() == 4000 })
+	// Too short a sleep could only miss a move that is wrong.
 	time.Sleep(500 * time.Millisecond)
 	if s := p.control.campaign(10001).GetState(); s != schemas.StateSending {
 		t.Fatalf("%s while the store is away", s)
@@ -227,6 +230,7 @@ func TestWithheld(t *testing.T) {
 	p.hook.Store(&full)
 	p.control.confirm(10001, 8000, nil)
 	p.eventually("sending", func() bool { return p.control.campaign(10001).GetState() == schemas.StateSending })
+	// Too short a sleep could only miss a deal that is wrong.
 	time.Sleep(300 * time.Millisecond)
 	if n := p.sender.submissions(); n > 0 {
 		t.Fatalf("%d dealt though the hook says no", n)

@@ -197,7 +197,7 @@ func TestCursorsGone(t *testing.T) {
 	pr.cut.set(true)
 	cl := p.client()
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond) // the leader that was cut off ends; the tombstone below must be the last record
 	key := schemas.CampaignKey(testTenant, "camp_10001")
 	r, err := s.cursorRecord(key, testTenant, time.Now(), nil)
 	if err != nil {

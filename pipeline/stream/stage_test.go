@@ -107,6 +107,7 @@ func TestStageCopiesEverything(t *testing.T) {
 				t.Errorf("after a stop %d records were given again", len(batch))
 				return stream.Result{}, nil
 			})).Run)
+			// Too short a sleep could only miss a record that is given again.
 			time.Sleep(500 * time.Millisecond)
 		})
 	}
@@ -356,7 +357,7 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 				once.Do(func() { close(inHand) })
 				<-stopping
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond) // the stop overlaps the batch; without the overlap the test is only weaker
 				if ctx.Err() != nil {
 					return stream.Result{}, ctx.Err()
 				}

@@ -1,4 +1,4 @@
-// Package doctor examines everything that Fanfare runs on and says, for each thing that is wrong, how to mend it. It
+// Package doctor examines everything that Fanfare runs on and says how to fix each problem. It
 // changes nothing: it creates no topic, table or file.
 package doctor
 

@@ -108,7 +108,7 @@ func examineHTTP(ctx context.Context, cfg Config) []Finding {
 	}
 }
 
-// examineDealing reads the metrics of the fanfare at addr and reports campaigns that do not go on by themselves.
+// examineDealing reads the metrics of the fanfare at addr and reports campaigns that do not continue by themselves.
 func examineDealing(ctx context.Context, addr string) []Finding {
 	resp, err := get(ctx, addr, "/metrics")
 	if err != nil {

@@ -346,6 +346,7 @@ func TestWaitsForTheView(t *testing.T) {
 	s := newStore(t)
 	r := w.start(t, s, nil, nil)
 	w.produce(t, w.record(analytics.Event{Campaign: c, Seq: 1, Kind: schemas.KindSent, Try: 1}))
+	// Too short a sleep could only miss a dead letter that is wrong.
 	time.Sleep(300 * time.Millisecond)
 	if n := counted(r.events.metrics.dead.WithLabelValues(causeCampaign)); n != 0 {
 		t.Fatalf("got %v dead letters while the view is behind, want none", n)

@@ -130,6 +130,7 @@ func TestDeadlineAtTheWrite(t *testing.T) {
 			if err := c.Send(t.Context(), []carrier.Outbound{out}, func(_ int, r carrier.Result) { got <- r }); err != nil {
 				t.Fatal(err)
 			}
+			// Whether the connector waits for the connection yet or not, it must test Withdrawn after that.
 			time.Sleep(100 * time.Millisecond)
 			withdrawn.Store(true)
 			close(slow)

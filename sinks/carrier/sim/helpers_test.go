@@ -166,12 +166,12 @@ func (l *log) byKey() map[carrier.Key][]carrier.Receipt {
 	return m
 }
 
-// until waits for what is to become true in real time.
-func until(t testing.TB, what string, f func() bool) {
+// eventually waits in real time until f holds.
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s for %s", what)
+			t.Fatalf("waited a minute for %s", what)
 		}
 	}
 }

@@ -64,8 +64,8 @@ func TestShared(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	until(t, "every answer", func() bool { return all.answered() == 4*each })
-	until(t, "every receipt", func() bool { s := c.Stats(); return s.Owed == 0 })
+	eventually(t, "every answer", func() bool { return all.answered() == 4*each })
+	eventually(t, "every receipt", func() bool { s := c.Stats(); return s.Owed == 0 })
 
 	truth := readTruth(t, path)
 	if len(truth.Entries) != 4*each {
@@ -100,14 +100,14 @@ func TestLeaseRunsOut(t *testing.T) {
 	l := newLog()
 	n := dial(t, url, Options{})
 	l.send(t, n, messages(t, 0, 30, 1))
-	until(t, "the answers", func() bool { return l.answered() == 30 })
+	eventually(t, "the answers", func() bool { return l.answered() == 30 })
 	_, list, err := n.poll(t.Context(), 0, false, 20) // and is killed
 	if err != nil || len(list) != 20 {
 		t.Fatalf("got %d receipts (error %v), want 20", len(list), err)
 	}
 	began := time.Now()
 	l.listen(t, dial(t, url, Options{}))
-	until(t, "all thirty", func() bool { return l.received() == 30 })
+	eventually(t, "all thirty", func() bool { return l.received() == 30 })
 	if took := time.Since(began); took < 50*time.Millisecond {
 		t.Errorf("the lease was given to another after %v, want it kept for 150 ms", took)
 	}
@@ -124,7 +124,7 @@ func TestAccounts(t *testing.T) {
 		n, l := dial(t, url, Options{Account: account}), newLog()
 		l.listen(t, n)
 		l.send(t, n, messages(t, len(account)*10, 10, 1))
-		until(t, "its receipts", func() bool { return l.received() == 10 })
+		eventually(t, "its receipts", func() bool { return l.received() == 10 })
 		for _, r := range l.receipts {
 			if r.Account != account {
 				t.Fatalf("got a receipt of account %q, want %q", r.Account, account)
@@ -151,13 +151,13 @@ func TestCarrierComesBack(t *testing.T) {
 	n, l := dial(t, "http://"+address, Options{}), newLog()
 	l.listen(t, n)
 	l.send(t, n, messages(t, 0, 50, 1))
-	until(t, "fifty answers", func() bool { return l.answered() == 50 })
+	eventually(t, "fifty answers", func() bool { return l.answered() == 50 })
 	down()
 
 	// Away: nothing is written, and it is said so.
 	away := newLog()
 	away.send(t, n, messages(t, 100, 5, 1))
-	until(t, "five answers", func() bool { return away.answered() == 5 })
+	eventually(t, "five answers", func() bool { return away.answered() == 5 })
 	for _, a := range away.answers {
 		if a[0].Outcome != carrier.Retryable {
 			t.Errorf("carrier away: got %v, want retryable", a[0].Outcome)
@@ -167,15 +167,15 @@ func TestCarrierComesBack(t *testing.T) {
 		t.Errorf("carrier away: got %+v, want ready to try, and the error", h)
 	}
 
-	until(t, "the port is free again", func() bool {
+	eventually(t, "the port is free again", func() bool {
 		listener, err = net.Listen("tcp", address)
 		return err == nil
 	})
 	defer boot()()
-	until(t, "the receipts owed from before", func() bool { return l.received() == 50 })
+	eventually(t, "the receipts owed from before", func() bool { return l.received() == 50 })
 	l.send(t, n, messages(t, 200, 5, 1))
-	until(t, "answers again", func() bool { return l.answered() == 55 })
-	until(t, "receipts again", func() bool { return l.received() == 55 })
+	eventually(t, "answers again", func() bool { return l.answered() == 55 })
+	eventually(t, "receipts again", func() bool { return l.received() == 55 })
 	if h := n.Health(); h.LastError != nil {
 		t.Errorf("carrier back: got error %v, want none", h.LastError)
 	}
@@ -209,7 +209,7 @@ func TestDiesInTheMiddle(t *testing.T) {
 	n, l := dial(t, srv.URL, Options{}), newLog()
 	batch := messages(t, 0, 10, 1)
 	l.send(t, n, batch)
-	until(t, "ten answers", func() bool { return l.answered() == 10 })
+	eventually(t, "ten answers", func() bool { return l.answered() == 10 })
 	for i, o := range batch {
 		want := carrier.Accepted
 		if i >= 5 {
@@ -250,7 +250,7 @@ func TestStrangeServers(t *testing.T) {
 		}))
 		n, l := dial(t, srv.URL, Options{}), newLog()
 		l.send(t, n, messages(t, 0, 2, 1))
-		until(t, "two answers", func() bool { return l.answered() == 2 })
+		eventually(t, "two answers", func() bool { return l.answered() == 2 })
 		for _, a := range l.answers {
 			if a[0].Outcome != c.want {
 				t.Errorf("%s: got %v, want %v", name, a[0].Outcome, c.want)
@@ -339,12 +339,12 @@ func TestCloseEndsWaiting(t *testing.T) {
 	srv := httptest.NewServer(NewHandler(c))
 	n, l := dial(t, srv.URL, Options{}), newLog()
 	l.send(t, n, messages(t, 0, 1, 1))
-	until(t, "the message to be taken", func() bool { return c.Stats().Submissions[Accepted] == 1 })
+	eventually(t, "the message to be taken", func() bool { return c.Stats().Submissions[Accepted] == 1 })
 	began := time.Now()
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "its answer", func() bool { return l.answered() == 1 })
+	eventually(t, "its answer", func() bool { return l.answered() == 1 })
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -364,7 +364,7 @@ func TestTooLong(t *testing.T) {
 	batch := messages(t, 0, 3, 1)
 	batch[1].Body = carrier.Body{Rich: &carrier.Rich{JSON: bytes.Repeat([]byte("x"), 3<<20)}}
 	l.send(t, n, batch)
-	until(t, "three answers", func() bool { return l.answered() == 3 })
+	eventually(t, "three answers", func() bool { return l.answered() == 3 })
 	for i, want := range []carrier.Outcome{carrier.Accepted, carrier.Rejected, carrier.Accepted} {
 		if got := l.answers[batch[i].Key][0].Outcome; got != want {
 			t.Errorf("message %d: got %v, want %v", i, got, want)
@@ -384,7 +384,7 @@ func TestQuiesce(t *testing.T) {
 		_, _, err := n.poll(context.Background(), 0, false, 10)
 		waiting <- err
 	}()
-	until(t, "the messages to be taken", func() bool { return c.Stats().Submissions[Accepted] == 5 })
+	eventually(t, "the messages to be taken", func() bool { return c.Stats().Submissions[Accepted] == 5 })
 	c.Quiesce()
 	c.Quiesce() // is harmless
 	select {
@@ -397,7 +397,7 @@ func TestQuiesce(t *testing.T) {
 	}
 	late := newLog()
 	late.send(t, n, messages(t, 100, 1, 1))
-	until(t, "every answer", func() bool { return l.answered() == 5 && late.answered() == 1 })
+	eventually(t, "every answer", func() bool { return l.answered() == 5 && late.answered() == 1 })
 	for want, answers := range map[carrier.Outcome]map[carrier.Key][]carrier.Result{carrier.Accepted: l.answers, carrier.Retryable: late.answers} {
 		for _, a := range answers {
 			if a[0].Outcome != want {
@@ -427,7 +427,7 @@ func TestSilenceEnds(t *testing.T) {
 		began := time.Now()
 		l.send(t, n, messages(t, 0, 4, 1))
 		l.send(t, n, messages(t, 10, 1, 1)) // waits for the window
-		until(t, name+": every answer", func() bool { return l.answered() == 5 })
+		eventually(t, name+": every answer", func() bool { return l.answered() == 5 })
 		if took := time.Since(began); took < 200*time.Millisecond || took > 5*time.Second {
 			t.Errorf("%s: it took %v, want two times 100 ms", name, took)
 		}

@@ -144,7 +144,7 @@ func TestRestartInTheMiddleOfAck(t *testing.T) {
 	stop() // killed before settle
 	c = start(t, Config{Truth: path})
 	l.listen(t, c.Connector(Options{}))
-	until(t, "the ten again", func() bool { return l.received() == 10 })
+	eventually(t, "the ten again", func() bool { return l.received() == 10 })
 }
 
 // TestWatermark: a file whose receipts are acknowledged is not read again from its beginning, and one old receipt that
@@ -246,7 +246,7 @@ func TestDeletedTruth(t *testing.T) {
 		n, l := c.Connector(Options{}), newLog()
 		l.listen(t, n)
 		l.send(t, n, messages(t, 0, 10, 1))
-		until(t, "ten receipts", func() bool { return l.received() == 10 })
+		eventually(t, "ten receipts", func() bool { return l.received() == 10 })
 		stop()
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -280,7 +280,7 @@ func BenchmarkRestart(b *testing.B) {
 		}
 		opened += time.Since(began)
 		stop := run(b, c)
-		until(b, "the file to be read", func() bool { return c.Stats().Loaded })
+		eventually(b, "the file to be read", func() bool { return c.Stats().Loaded })
 		loaded += time.Since(began)
 		if got := c.Stats().Owed; got < 90_000 || got > 110_000 {
 			b.Fatalf("got %d owed, want a tenth of a million", got)
@@ -301,7 +301,7 @@ func TestOldLease(t *testing.T) {
 	stop()
 	c = start(t, Config{Truth: path})
 	var again []owed
-	until(t, "the receipts again", func() bool {
+	eventually(t, "the receipts again", func() bool {
 		_, again, _ = c.take(DefaultAccount, 100, time.Minute)
 		return len(again) > 0
 	})

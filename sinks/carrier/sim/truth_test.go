@@ -146,7 +146,7 @@ func TestTorn(t *testing.T) {
 		n := sim.Connector(Options{})
 		l.send(t, n, messages(t, 3, 2, 1))
 		l.listen(t, n)
-		until(t, "five receipts", func() bool { return l.received() == 5 })
+		eventually(t, "five receipts", func() bool { return l.received() == 5 })
 		stop()
 		truth := readTruth(t, path)
 		if got := len(truth.Entries); got != 5 {

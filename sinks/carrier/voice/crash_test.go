@@ -320,6 +320,7 @@ func TestHeldUntilDurable(t *testing.T) {
 		t.Fatalf("got %+v, want accepted", r)
 	}
 	<-offered
+	// Too short a sleep could only miss a call that is hung up too early.
 	time.Sleep(300 * time.Millisecond)
 	if n := p.server.Stats().Living; n != 1 {
 		t.Errorf("%d calls live while the receipt is not durable, want 1", n)
