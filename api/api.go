@@ -262,6 +262,7 @@ func (s *server) registerAll() {
 	s.registerImportJobs()
 	s.registerSuppressions()
 	s.registerSuppressionFiles()
+	s.registerConversations()
 	s.registerExports()
 	s.registerSegments()
 	s.registerErasures()

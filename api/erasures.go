@@ -39,11 +39,12 @@ type ErasureRemoved struct {
 	Rejects    int    `json:"rejects" doc:"Lists of rows that imports refused."`
 	Answers    int    `json:"answers" doc:"Answers kept for repeated requests; a repeated request is still not run again."`
 	Webhooks   int    `json:"webhooks" doc:"Events that waited for an endpoint, and your references of messages."`
+	Messages   int    `json:"messages" doc:"Messages of conversations: what the person wrote, and what was answered."`
 }
 
 // erasureStays says what an erasure cannot remove.
 var erasureStays = []string{
-	"The topic deliveries: events of messages to the number, for 35 days.",
+	"The topics deliveries, replies and inbound: events of messages to the number and what it wrote, for 35 days.",
 	"The topics messages.<route>, held and receipts: messages and receipts that were written before, for up to 7 days.",
 	"Messages made ready before that are handed over later, such as those of a paused campaign, and receipts that come later: their events have the number, also in the statistics. Erase again when the campaign is settled.",
 	"Dead letters, if there are any of the number: 30 days.",

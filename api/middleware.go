@@ -78,6 +78,8 @@ type metrics struct {
 	// jobs counts exports and segments that ended in this process.
 	jobs, jobRows *prometheus.CounterVec
 	jobsRunning   *prometheus.GaugeVec
+	// confirmations counts those of opt-outs, by result.
+	confirmations *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -87,7 +89,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "fanfare_api_request_seconds", Help: "Time from the request's headers to the end of the answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}, []string{"operation"}),
-		sends:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_single_sends_total", Help: "Destinations of single sends, by result."}, []string{"result"}),
+		sends: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_single_sends_total", Help: "Destinations of single sends, by result."}, []string{"result"}),
+		confirmations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fanfare_api_confirmations_total", Help: "Confirmations of opt-outs, by result: sent, failed (the opt-out holds all the same).",
+		}, []string{"result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_api_panics_total", Help: "Requests that ended in a panic. Each is a bug."}),
 		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_api_callbacks_total",
@@ -97,7 +102,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		jobRows:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_job_rows_total", Help: "Rows that exports and segments of this process have written, by kind."}, []string{"kind"}),
 		jobsRunning: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_jobs_running", Help: "Exports, segments, audits and erasures that this process runs, by kind."}, []string{"kind"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning, m.confirmations} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the API: %w", err)
 		}

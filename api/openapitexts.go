@@ -11,6 +11,7 @@ var tagTexts = []*huma.Tag{
 	{Name: campaignTag, Description: "Campaigns from the draft to the last receipt: content, audience, price, confirmation, progress, members and replays."},
 	{Name: contactTag, Description: "Contacts, the lists they are in, and the files they are imported from."},
 	{Name: suppressionTag, Description: "Numbers that have opted out of all channels or of one, with the proof of each change."},
+	{Name: conversationTag, Description: "What recipients write back, and the answers to it."},
 	{Name: "Messages", Description: "Single messages, and what became of each message, also of those of campaigns."},
 	{Name: templateTag, Description: "What campaigns refer to: templates, RCS agents, channels (WhatsApp numbers, voice trunks) and SMS senders."},
 	{Name: webhookTag, Description: "Endpoints of a customer to which events of messages are posted, signed and retried."},

@@ -45,7 +45,7 @@ type WebhookInput struct {
 	Name      problem.Optional[string]   `json:"name,omitzero" doc:"Unique among the tenant's webhooks; default: the host of the URL." example:"shop"`
 	URL       problem.Optional[string]   `json:"url,omitzero" doc:"https. It must not be in a private network." example:"https://example.com/hooks/fanfare"`
 	Status    problem.Optional[string]   `json:"status,omitzero" doc:"active or paused. After disabled, queue missed events with POST …/recover."`
-	Events    problem.Optional[[]string] `json:"events,omitzero" doc:"DELIVERY: a message was sent, delivered, failed or expired. READ: it was opened. CLICK: a person opened a link. OPT_OUT: a recipient opted out by the link in a message. CAMPAIGN: a campaign changed its state. ENDPOINT: another webhook was disabled. Left out: all. INBOUND comes with a later version."`
+	Events    problem.Optional[[]string] `json:"events,omitzero" doc:"DELIVERY: a message was sent, delivered, failed or expired. READ: it was opened. CLICK: a person opened a link. OPT_OUT: a recipient opted out by the link in a message or by a keyword. INBOUND: a recipient wrote a message. CAMPAIGN: a campaign changed its state. ENDPOINT: another webhook was disabled. Left out: all."`
 	Statuses  problem.Optional[[]string] `json:"statuses,omitzero" doc:"SENT, DELIVERED, ERROR or EXPIRED."`
 	Campaigns problem.Optional[[]string] `json:"campaigns,omitzero" doc:"Ids of campaigns."`
 	Channels  problem.Optional[[]string] `json:"channels,omitzero" doc:"sms, rcs, whatsapp or voice."`
@@ -182,8 +182,6 @@ func webhookEvent(ps *problem.List, w string) schemas.WebhookEvent {
 	event := schemas.WebhookEvent(strings.ToUpper(strings.TrimSpace(w)))
 	switch {
 	case slices.Contains(schemas.WebhookEvents, event):
-	case slices.Contains(schemas.LaterWebhookEvents, event):
-		ps.Add(problem.CodeInvalid, "events", "%s is not supported yet; a later version will add it. Want %s.", event, strings.Join(words(schemas.WebhookEvents), ", "))
 	default:
 		ps.Add(problem.CodeInvalid, "events", "%q is not an event: want %s.", problem.Truncate(w, 40), strings.Join(words(schemas.WebhookEvents), ", "))
 	}

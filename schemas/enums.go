@@ -219,3 +219,14 @@ const (
 	ReceiptStatusFailed      = fanfarev1.ReceiptStatus_RECEIPT_STATUS_FAILED
 	ReceiptStatusUnknown     = fanfarev1.ReceiptStatus_RECEIPT_STATUS_UNKNOWN
 )
+
+// ReplyMeaning is the record's enum of that name.
+type ReplyMeaning = fanfarev1.ReplyMeaning
+
+// Values of [ReplyMeaning].
+const (
+	ReplyMeaningUnspecified = fanfarev1.ReplyMeaning_REPLY_MEANING_UNSPECIFIED
+	ReplyMeaningOptOut      = fanfarev1.ReplyMeaning_REPLY_MEANING_OPT_OUT
+	ReplyMeaningOptIn       = fanfarev1.ReplyMeaning_REPLY_MEANING_OPT_IN
+	ReplyMeaningReview      = fanfarev1.ReplyMeaning_REPLY_MEANING_REVIEW
+)

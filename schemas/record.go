@@ -46,6 +46,7 @@ const (
 	TypeReceipt     EventType = "fanfare.receipt.v1"
 	TypeCallback    EventType = "fanfare.callback.v1"
 	TypeInbound     EventType = "fanfare.inbound.v1"
+	TypeReply       EventType = "fanfare.reply.v1"
 	TypeDelivery    EventType = "fanfare.delivery.v1"
 )
 
@@ -154,6 +155,9 @@ func SuppressionKey(tenant string, hash [8]byte) string {
 	return tenant + "/" + hex.EncodeToString(hash[:])
 }
 
+// ConversationKey is the key of a message that a recipient wrote.
+func ConversationKey(tenant, conversation string) string { return tenant + "/" + conversation }
+
 // RouteKey is the key of a route in control.
 func RouteKey(name string) string { return "route/" + name }
 
@@ -220,4 +224,26 @@ func InboundEvent(topic, source string, in *fanfarev1.Inbound, message ID) Event
 		key = DeliveryKey(in.GetTenant(), message)
 	}
 	return Event{Topic: topic, Key: key, Tenant: in.GetTenant(), Type: TypeInbound, Source: source, ID: in.GetId(), Time: time.UnixMilli(in.GetReceivedMs()), Value: in}
+}
+
+// MessageIn describes the record of a message that a recipient wrote, as a carrier brought it. The same message has the
+// same id each time: it is made of the carrier's own id of it, or where the carrier gives none, of what it says and
+// when.
+func MessageIn(topic, source string, in *fanfarev1.Inbound, at time.Time) Event {
+	in.Way = InboundWayMessage
+	told := in.GetProviderId()
+	if told == "" {
+		told = at.UTC().Format(time.RFC3339Nano) + "\x00" + in.GetText()
+	}
+	sum := sha256.Sum256([]byte(in.GetRoute() + "\x00" + in.GetFrom() + "\x00" + in.GetTo() + "\x00" + told))
+	in.Id = "in_" + hex.EncodeToString(sum[:16])
+	return InboundEvent(topic, source, in, ID{})
+}
+
+// ReplyEvent describes the record of what a recipient wrote, matched to a tenant.
+func ReplyEvent(topic, source string, r *fanfarev1.Reply) Event {
+	return Event{
+		Topic: topic, Key: ConversationKey(r.GetTenant(), r.GetConversationId()), Tenant: r.GetTenant(), Type: TypeReply, Source: source, ID: r.GetId(),
+		Time: time.UnixMilli(r.GetReceivedMs()), Value: r,
+	}
 }

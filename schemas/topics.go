@@ -107,9 +107,12 @@ func (n Names) Receipts() string { return n.prefix + "receipts" }
 // Callbacks returns the topic of unchanged callbacks of carriers: the api writes, the callback stage reads.
 func (n Names) Callbacks() string { return n.prefix + "callbacks" }
 
-// Inbound returns the topic of what recipients did that may change what they are sent: the edge writes, the inbound
-// stage reads.
+// Inbound returns the topic of what recipients did that may change what they are sent: the edge,
+// senders and the callback stage write, the inbound stage reads.
 func (n Names) Inbound() string { return n.prefix + "inbound" }
+
+// Replies returns the topic of what recipients wrote, matched to a tenant: the inbound stage writes; public.
+func (n Names) Replies() string { return n.prefix + "replies" }
 
 // Deliveries returns the topic of delivery events: what became of every recipient; public.
 func (n Names) Deliveries() string { return n.prefix + "deliveries" }
@@ -163,6 +166,7 @@ func (n Names) Fixed() []Topic {
 	topics = append(topics, withDLQ(Topic{Name: n.Callbacks(), Partitions: 6, Retention: 7 * day, Key: "<route>/<hash of the callback>"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Receipts(), Partitions: 6, Retention: 7 * day, Key: "<route>/<provider id>"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Inbound(), Partitions: 6, Retention: 30 * day, Key: "<tenant>/<message id>, <route>/<number>"})...)
+	topics = append(topics, withDLQ(Topic{Name: n.Replies(), Partitions: 3, Retention: 35 * day, Key: "<tenant>/<conversation id>", Public: true})...)
 	return append(topics, withDLQ(Topic{Name: n.Deliveries(), Partitions: 6, Retention: 35 * day, Key: "<tenant>/<message id>", Public: true})...)
 }
 

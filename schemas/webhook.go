@@ -11,24 +11,20 @@ import (
 // WebhookEvent is a category of events that are posted to webhooks.
 type WebhookEvent string
 
-// Events of webhooks. INBOUND is accepted once this version passes on what recipients write.
+// Events of webhooks.
 const (
 	WebhookDelivery WebhookEvent = "DELIVERY" // a message was sent, delivered, failed or expired
 	WebhookRead     WebhookEvent = "READ"     // the recipient has opened the message, if the channel reports it
 	WebhookCampaign WebhookEvent = "CAMPAIGN" // a campaign changed its state
 	WebhookEndpoint WebhookEvent = "ENDPOINT" // another endpoint of the tenant was disabled
 	WebhookTest     WebhookEvent = "TEST"     // ordered with POST …/test; filters do not apply
-	WebhookInbound  WebhookEvent = "INBOUND"
-	WebhookClick    WebhookEvent = "CLICK"   // a person opened a link
-	WebhookOptOut   WebhookEvent = "OPT_OUT" // the recipient has opted out in answer to a message
+	WebhookInbound  WebhookEvent = "INBOUND"  // a recipient wrote a message
+	WebhookClick    WebhookEvent = "CLICK"    // a person opened a link
+	WebhookOptOut   WebhookEvent = "OPT_OUT"  // the recipient has opted out in answer to a message
 )
 
-// WebhookEvents are the events that a filter may name; LaterWebhookEvents are known names of events that do not occur
-// yet.
-var (
-	WebhookEvents      = []WebhookEvent{WebhookDelivery, WebhookRead, WebhookClick, WebhookOptOut, WebhookCampaign, WebhookEndpoint}
-	LaterWebhookEvents = []WebhookEvent{WebhookInbound}
-)
+// WebhookEvents are the events that a filter may name.
+var WebhookEvents = []WebhookEvent{WebhookDelivery, WebhookRead, WebhookClick, WebhookOptOut, WebhookInbound, WebhookCampaign, WebhookEndpoint}
 
 // WebhookTestType is the type of a test event. It is tried once.
 const WebhookTestType = "webhook.test"

@@ -43,6 +43,7 @@ type Removed struct {
 	Rejects    int    // lists of rows that imports refused
 	Answers    int    // answers kept for repeated requests
 	Webhooks   int    // events that waited for an endpoint, and clients' references of messages
+	Messages   int    // of conversations
 }
 
 // most returns the larger of each count. An erasure that begins again finds less than the first time.
@@ -51,6 +52,7 @@ func (r Removed) most(o Removed) Removed {
 		Contacts: max(r.Contacts, o.Contacts), OptOuts: max(r.OptOuts, o.OptOuts), Audiences: max(r.Audiences, o.Audiences),
 		Recipients: max(r.Recipients, o.Recipients), Exports: max(r.Exports, o.Exports), Uploads: max(r.Uploads, o.Uploads),
 		Rejects: max(r.Rejects, o.Rejects), Answers: max(r.Answers, o.Answers), Webhooks: max(r.Webhooks, o.Webhooks),
+		Messages: max(r.Messages, o.Messages),
 	}
 }
 
@@ -280,7 +282,7 @@ func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answer
 		return removed, nil, errNoKeys
 	}
 	e := &eraser{s: s, kept: kept, tenant: tenant, phone: phone, key: schemas.NumberKey(phone), hash: s.erasureHash(tenant, phone), recipients: map[string]*roaring.Bitmap{}}
-	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.uploads, e.answers, e.webhooks, e.emptyContact} {
+	for _, step := range []func(context.Context) error{e.contact, e.optOuts, e.audiences, e.uploads, e.answers, e.webhooks, e.conversations, e.emptyContact} {
 		if err := step(ctx); err != nil {
 			return e.Removed, nil, fmt.Errorf("erase: %w", err)
 		}
@@ -351,6 +353,22 @@ func (e *eraser) optOuts(ctx context.Context) error {
 	})
 }
 
+// conversations removes what the person wrote, and what was answered.
+func (e *eraser) conversations(ctx context.Context) error {
+	return e.s.write(ctx, func(tx *tx) error {
+		const of = "(SELECT c.id FROM conversations c WHERE c.tenant = ? AND c.number_key = ?)"
+		var err error
+		if e.Messages, err = affected(tx.raw.ExecContext(ctx, "DELETE FROM conversation_messages WHERE tenant = ? AND conversation IN "+of, e.tenant, e.tenant, e.key)); err != nil {
+			return err
+		}
+		if _, err := tx.raw.ExecContext(ctx, "DELETE FROM confirmations WHERE tenant = ? AND conversation IN "+of, e.tenant, e.tenant, e.key); err != nil {
+			return err
+		}
+		_, err = tx.raw.ExecContext(ctx, "DELETE FROM conversations WHERE tenant = ? AND number_key = ?", e.tenant, e.key)
+		return err
+	})
+}
+
 func affected(r sql.Result, err error) (int, error) {
 	if err != nil {
 		return 0, err
@@ -359,11 +377,18 @@ func affected(r sql.Result, err error) (int, error) {
 	return int(n), err
 }
 
-// adoptErased gives an opt-out that was erased its number back: somebody changes it.
+// adoptErased gives an opt-out that was erased its number back, with its log: somebody changes it.
 func (s *Store) adoptErased(ctx context.Context, tx *tx, tenant, phone, key string) error {
-	_, err := tx.raw.ExecContext(ctx, "UPDATE suppressions SET phone = ?1, number_key = ?2 WHERE tenant = ?3 AND number_key = ?4", phone, key, tenant,
-		erasedMark+s.erasureHash(tenant, phone))
-	return err
+	for _, query := range []string{
+		"UPDATE suppressions SET phone = ?1, number_key = ?2 WHERE tenant = ?3 AND number_key = ?4",
+		"UPDATE suppression_log SET phone = ?1, number_key = ?2 WHERE tenant = ?3 AND number_key = ?4",
+	} {
+		n, err := affected(tx.raw.ExecContext(ctx, query, phone, key, tenant, erasedMark+s.erasureHash(tenant, phone)))
+		if err != nil || n == 0 { // without an opt-out there is no log
+			return err
+		}
+	}
+	return nil
 }
 
 // frozenBlob is a part of a frozen audience.
@@ -496,7 +521,7 @@ func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error)
 	for i := uint32(0); r.Next(&entry); i++ {
 		if entry.To == e.phone || e.contactNumber != 0 && entry.ContactID == e.contactNumber || schemas.NumberKey(entry.To) == e.key {
 			places = append(places, i)
-			entry.To, entry.ContactID, entry.Attrs = "", 0, entry.Attrs[:0]
+			entry.To, entry.ContactID, entry.Attrs = "", 0, append(entry.Attrs[:0], audience.Attr{Name: audience.ErasedHash, Value: e.hash})
 			if entry.Flag == audience.OK {
 				entry.Flag = audience.OptedOut
 			}

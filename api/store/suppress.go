@@ -114,16 +114,39 @@ func (s *Store) RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error {
 	if o.ID == "" {
 		return errors.New("opt-out: the fact has no id")
 	}
-	if o.Phone == "" {
+	cause, fact := OptOutCause{Source: o.Source, By: o.By}, factOf{o.ID, o.Time.UnixMilli()}
+	change := OptOut{Phone: o.Phone, Reason: cutText(o.Text, maxOptOutText), Channel: o.Channel}
+	if o.Phone != "" {
+		_, err := s.putSuppressions(ctx, o.Tenant, cause, fact, []OptOut{change}, false)
+		return err
+	}
+	if b, err := hex.DecodeString(o.Hash); err != nil || len(b) != 8 {
 		return errors.New("opt-out: the fact has no number")
 	}
-	text := []rune(o.Text)
-	if len(text) > maxOptOutText {
-		text = text[:maxOptOutText]
+	err := s.write(ctx, func(tx *tx) error {
+		if _, err := tx.GetTenant(ctx, o.Tenant); err != nil {
+			return found(err, "tenant", o.Tenant)
+		}
+		if err := tx.lockMembers(ctx, o.Tenant); err != nil {
+			return err
+		}
+		// The person may have come back with the number since.
+		key, phone := erasedMark+o.Hash, ""
+		err := tx.raw.QueryRowContext(ctx, "SELECT number_key, phone FROM suppressions WHERE tenant = ? AND hash = ?", o.Tenant, o.Hash).Scan(&key, &phone)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if phone == "" {
+			change.Reason = "" // the text of an erased person
+		}
+		change.Phone = phone
+		_, err = s.putSuppression(ctx, tx, o.Tenant, cause, fact, change, key, o.Hash, false)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("opt-out of an erased person: %w", err)
 	}
-	_, err := s.putSuppressions(ctx, o.Tenant, OptOutCause{Source: o.Source, By: o.By}, factOf{o.ID, o.Time.UnixMilli()},
-		[]OptOut{{Phone: o.Phone, Reason: string(text), Channel: o.Channel}}, false)
-	return err
+	return nil
 }
 
 func plainOptOuts(phones []string) []OptOut {
@@ -156,27 +179,12 @@ func (s *Store) putSuppressions(
 			return err
 		}
 		for _, o := range numbers {
-			if err := s.adoptErased(ctx, tx, tenant, o.Phone, schemas.NumberKey(o.Phone)); err != nil {
-				return err
-			}
-			put := func() error {
-				wrote, err := s.putSuppression(ctx, tx, tenant, cause, fact, o, lifted)
-				if wrote {
-					changed++
-				}
-				return err
-			}
-			c, err := tx.GetContactByKey(ctx, tenant, schemas.NumberKey(o.Phone))
-			switch {
-			case err != nil && !errors.Is(err, sql.ErrNoRows):
-				return err
-			case err != nil || c.DeletedMs > 0: // the contact is in no list
-				err = put()
-			default:
-				err = tx.recount(ctx, tenant, c.Number, put)
-			}
+			wrote, err := s.changeOptOut(ctx, tx, tenant, cause, fact, o, lifted)
 			if err != nil {
 				return err
+			}
+			if wrote {
+				changed++
 			}
 		}
 		return nil
@@ -187,10 +195,41 @@ func (s *Store) putSuppressions(
 	return changed, nil
 }
 
-func (s *Store) putSuppression(
-	ctx context.Context, tx *tx, tenant string, cause OptOutCause, fact factOf, o OptOut, lifted bool,
-) (wrote bool, err error) {
+// changeOptOut changes the opt-out of one number, and reports whether it was another before. The caller has locked the
+// tenant's members.
+func (s *Store) changeOptOut(ctx context.Context, tx *tx, tenant string, cause OptOutCause, fact factOf, o OptOut, lifted bool) (wrote bool, err error) {
 	key := schemas.NumberKey(o.Phone)
+	if err := s.adoptErased(ctx, tx, tenant, o.Phone, key); err != nil {
+		return false, err
+	}
+	hash := s.keys.NumberHash(tenant, o.Phone)
+	put := func() error {
+		wrote, err = s.putSuppression(ctx, tx, tenant, cause, fact, o, key, hex.EncodeToString(hash[:]), lifted)
+		return err
+	}
+	c, err := tx.GetContactByKey(ctx, tenant, key)
+	switch {
+	case err != nil && !errors.Is(err, sql.ErrNoRows):
+		return false, err
+	case err != nil || c.DeletedMs > 0: // the contact is in no list
+		err = put()
+	default:
+		err = tx.recount(ctx, tenant, c.Number, put)
+	}
+	return wrote, err
+}
+
+// A fact that changes nothing is written to the log of a number only while the log has fewer than sameStateMost entries
+// of a day: a form that is sent every second must not fill it. The first ones are written, so that they are known when
+// they are read again after the opt-out was lifted.
+const (
+	sameStateWithin = 24 * time.Hour
+	sameStateMost   = 5
+)
+
+func (s *Store) putSuppression(
+	ctx context.Context, tx *tx, tenant string, cause OptOutCause, fact factOf, o OptOut, key, hash string, lifted bool,
+) (wrote bool, err error) {
 	if fact.id != "" {
 		if n, err := tx.CountSuppressionFact(ctx, tenant, fact.id); err != nil || n > 0 {
 			return false, err
@@ -209,7 +248,6 @@ func (s *Store) putSuppression(
 	if lifted {
 		after = before.without(o.Channel)
 	}
-	hash := s.keys.NumberHash(tenant, o.Phone)
 	entry := db.InsertSuppressionLogParams{
 		Tenant: tenant, NumberKey: key, Phone: o.Phone, Source: cause.Source, Lifted: lifted, Version: row.Version, TimeMs: tx.now, Reason: o.Reason, ByWhom: cause.By,
 		Channels: int64(after), Scope: int64(o.Channel), Fact: fact.id,
@@ -218,17 +256,27 @@ func (s *Store) putSuppression(
 		entry.TimeMs = fact.ms
 	}
 	if after == before { // nothing changed: publish it again, in case its topic has lost it
-		if _, err := tx.RepublishSuppression(ctx, tenant, hex.EncodeToString(hash[:])); err != nil {
+		if fact.id != "" {
+			var recent int
+			if err := tx.raw.QueryRowContext(ctx, "SELECT COUNT(*) FROM suppression_log WHERE tenant = ? AND number_key = ? AND time_ms > ?",
+				tenant, key, entry.TimeMs-sameStateWithin.Milliseconds()).Scan(&recent); err != nil {
+				return false, err
+			}
+			if recent >= sameStateMost {
+				return false, nil
+			}
+			if err := tx.InsertSuppressionLog(ctx, entry); err != nil {
+				return false, err
+			}
+		}
+		if _, err := tx.RepublishSuppression(ctx, tenant, hash); err != nil {
 			return false, err
 		}
 		tx.publish = true
-		if fact.id != "" {
-			return false, tx.InsertSuppressionLog(ctx, entry)
-		}
 		return false, nil
 	}
 	entry.Version, err = tx.PutSuppression(ctx, db.PutSuppressionParams{
-		Tenant: tenant, NumberKey: key, Phone: o.Phone, Hash: hex.EncodeToString(hash[:]), Source: cause.Source, Lifted: after == 0, Reason: o.Reason, Now: tx.now,
+		Tenant: tenant, NumberKey: key, Phone: o.Phone, Hash: hash, Source: cause.Source, Lifted: after == 0, Reason: o.Reason, Now: tx.now,
 		Channels: int64(after),
 	})
 	if err != nil {

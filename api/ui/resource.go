@@ -281,7 +281,7 @@ var resourceScreens = []*resourceScreen{
 		Fields: []field{
 			{Name: "name"},
 			{Name: "url", Required: true},
-			{Name: "events", As: "checks", Options: []string{"DELIVERY", "READ", "CLICK", "OPT_OUT", "CAMPAIGN"}},
+			{Name: "events", As: "checks", Options: []string{"DELIVERY", "READ", "CLICK", "OPT_OUT", "INBOUND", "CAMPAIGN"}},
 			{Name: "statuses", As: "checks", Options: []string{"SENT", "DELIVERED", "ERROR", "EXPIRED"}},
 			{Name: "channels", As: "checks", Options: channels},
 			{Name: "batchSize", As: "number"},

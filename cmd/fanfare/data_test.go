@@ -214,7 +214,7 @@ func TestTopicsSaysHowToLogIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := topics()
-	for _, want := range []string{"fanfare.messages.sim.bulk", "A consumer may read fanfare.campaigns, fanfare.suppressions and fanfare.deliveries.", w.services.Kafka, `user "consumer"`, "account.py --connection"} {
+	for _, want := range []string{"fanfare.messages.sim.bulk", "A consumer may read fanfare.campaigns, fanfare.suppressions, fanfare.replies and fanfare.deliveries.", w.services.Kafka, `user "consumer"`, "account.py --connection"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)
 		}

@@ -60,6 +60,7 @@ func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) 
 		if phase == phaseIntake && w.cfg.has("api") {
 			part("imports", w.store.RunImports)
 			part("jobs", w.runJobs)
+			part("confirmations", w.runConfirmations)
 		}
 		for _, r := range roleTable {
 			if r.phase != phase || r.build == nil || !w.cfg.has(r.name) {

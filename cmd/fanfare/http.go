@@ -128,6 +128,6 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.runJobs = server.RunJobs
+	w.runJobs, w.runConfirmations = server.RunJobs, server.RunConfirmations
 	return server, nil
 }

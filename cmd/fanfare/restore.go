@@ -129,7 +129,7 @@ func (w *wiring) checkStopped(ctx context.Context, adm *kadm.Client) error {
 		return fmt.Errorf("a relay of Fanfare runs: stop every process first")
 	}
 	w.onClose(release)
-	groups, err := adm.DescribeGroups(ctx, w.names.Group("scheduler"), w.names.Group("expander"), w.names.Group("tracker"), w.names.Group("inbound"))
+	groups, err := adm.DescribeGroups(ctx, w.names.Group("scheduler"), w.names.Group("expander"), w.names.Group("tracker"), w.names.Group("inbound"), w.names.Group("recent"))
 	if err != nil {
 		return fmt.Errorf("groups of Kafka: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/expander"
 	"fanfare/pipeline/inbound"
+	"fanfare/pipeline/inbound/recent"
 	"fanfare/pipeline/ratelimit"
 	"fanfare/pipeline/relay"
 	"fanfare/pipeline/scheduler"
@@ -69,7 +70,7 @@ var roleTable = []role{
 	{"expander", phaseExpand, []need{needStore}, buildExpander},
 	{"sender", phaseSend, []need{needRedis}, buildSender},
 	{"tracker", phaseTrack, []need{needRedis}, buildTracker},
-	{"inbound", phaseTrack, []need{needStore}, buildInbound},
+	{"inbound", phaseTrack, []need{needStore, needRedis}, buildInbound},
 	{"analytics", phaseRecord, []need{needStore, needAnalytics}, buildAnalytics},
 	{"webhook", phaseRecord, []need{needStore}, buildWebhook},
 	{roleEdge, phaseIntake, nil, buildEdge},
@@ -182,7 +183,11 @@ func buildTracker(w *wiring) (runner, error) {
 }
 
 func buildInbound(w *wiring) (runner, error) {
-	s, err := inbound.New(inbound.Config{Cluster: w.cluster}, inbound.Deps{Keys: w.keys, Campaigns: w.view, Audience: w.store, Store: w.store})
+	index, err := recent.New(w.redis, w.keys, w.cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	s, err := inbound.New(inbound.Config{Cluster: w.cluster}, inbound.Deps{Keys: w.keys, Campaigns: w.view, Audience: w.store, Store: w.store, Recent: index})
 	if err != nil {
 		return nil, err
 	}

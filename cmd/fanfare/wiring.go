@@ -47,6 +47,8 @@ type wiring struct {
 	stopping  chan struct{}
 	// runJobs runs exports and segments; set with the role api.
 	runJobs runner
+	// runConfirmations confirms opt-outs to recipients; set with the role api.
+	runConfirmations runner
 	// sealing seals and opens the credentials of routes; nil if this process has no key for them.
 	sealing *credentials.Keys
 	// simulated is the simulated carrier of this process while its senders run.

@@ -158,7 +158,8 @@ func outcomes() Dashboard {
 			{"Receipts", []Panel{
 				{"From carriers", "Receipts read from the sessions of carriers.", perSecond, false, []Query{rate("fanfare_sender_receipts_total", "route")}},
 				{"Callbacks of carriers", "Requests of carriers at /api/callback/ROUTE, by result.", perSecond, false, []Query{rate("fanfare_api_callbacks_total", "result")}},
-				{"Callbacks read", "Callbacks that became receipts. Dead ones are in callbacks.dlq with the reason.", perSecond, false, []Query{rate("fanfare_callback_callbacks_total", "result")}},
+				{"Messages of recipients", "Messages that recipients wrote, read from the sessions of carriers.", perSecond, false, []Query{rate("fanfare_sender_inbound_total", "route")}},
+				{"Callbacks read", "Callbacks that became receipts or messages of recipients. Dead ones are in callbacks.dlq with the reason.", perSecond, false, []Query{rate("fanfare_callback_callbacks_total", "result")}},
 				{"Receipts by result", "Unmatched receipts are parked until their hand-over is known. Forged ones have an id that Fanfare did not sign.", perSecond, true, []Query{rate("fanfare_tracker_receipts_total", "result")}},
 				{"Delay", "Time from the arrival of a receipt to its delivery event.", seconds, false, []Query{
 					quantile("0.50", "fanfare_tracker_receipt_delay_seconds"), quantile("0.99", "fanfare_tracker_receipt_delay_seconds"),
@@ -185,7 +186,8 @@ func outcomes() Dashboard {
 				{"Requests for links and opt-outs", "Requests that recipients make to the role edge, by result. Unknown: a token that Fanfare did not make. Limited: too many requests from one address.", perSecond, true, []Query{rate("fanfare_edge_requests_total", "result")}},
 				{"Links opened", "By visitor: a person or a program. The click-through rate counts people only.", perSecond, true, []Query{rate("fanfare_edge_clicks_total", "class")}},
 				{"Redirect", "Time to answer a redirect. It includes the publication of the click.", seconds, false, []Query{quantile("0.50", "fanfare_edge_redirect_seconds"), quantile("0.99", "fanfare_edge_redirect_seconds")}},
-				{"Opt-outs by link", "What the stage inbound recorded. Dead ones are in inbound.dlq with the reason.", perSecond, true, []Query{rate("fanfare_inbound_records_total", "result")}},
+				{"Confirmations of opt-outs", "Messages that confirm an opt-out to the recipient. If one fails, the opt-out holds all the same.", perSecond, true, []Query{rate("fanfare_api_confirmations_total", "result")}},
+				{"Opt-outs and messages of recipients", "What the stage inbound recorded. Dead ones are in inbound.dlq with the reason.", perSecond, true, []Query{rate("fanfare_inbound_records_total", "result")}},
 				{"Not published", "Clicks and opt-outs that wait in the file of an edge, and those that were lost because it was full.", count, false, []Query{
 					total("fanfare_edge_waiting").named("waiting"), grown("fanfare_edge_lost_total").named("lost"),
 				}},

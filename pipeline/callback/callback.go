@@ -56,20 +56,17 @@ type handler struct {
 	metrics  *metrics
 }
 
-// errInbound is the cause of a dead letter that holds messages of recipients.
-var errInbound = errors.New("the callback holds messages of recipients, which no stage takes")
-
 // Handle implements [stream.Handler].
 func (h *handler) Handle(_ context.Context, batch []*kgo.Record) (stream.Result, error) {
 	var out stream.Result
 	for _, r := range batch {
-		receipts, err := h.receipts(r)
-		out.Publish = append(out.Publish, receipts...)
-		result := "receipts"
+		records, err := h.records(r)
+		out.Publish = append(out.Publish, records...)
+		result := "read"
 		if err != nil {
 			out.Dead = append(out.Dead, stream.Dead{Record: r, Cause: err})
 			result = "dead"
-		} else if len(receipts) == 0 {
+		} else if len(records) == 0 {
 			result = "nothing"
 		}
 		h.metrics.callbacks.WithLabelValues(result).Inc()
@@ -77,8 +74,9 @@ func (h *handler) Handle(_ context.Context, batch []*kgo.Record) (stream.Result,
 	return out, nil
 }
 
-// receipts returns the records of topic receipts that a callback becomes. With an error there may be some, too.
-func (h *handler) receipts(r *kgo.Record) ([]*kgo.Record, error) {
+// records returns what a callback becomes: records of topic receipts, and of topic inbound. With an error there may be
+// some, too.
+func (h *handler) records(r *kgo.Record) ([]*kgo.Record, error) {
 	c := &fanfarev1.Callback{}
 	if err := proto.Unmarshal(r.Value, c); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
@@ -95,16 +93,21 @@ func (h *handler) receipts(r *kgo.Record) ([]*kgo.Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse: %w", err)
 	}
-	out := make([]*kgo.Record, 0, len(receipts))
+	received := time.UnixMilli(c.GetReceivedMs())
+	out := make([]*kgo.Record, 0, len(receipts)+len(inbound))
 	for i := range receipts {
-		record, err := schemas.ReceiptEvent(h.names.Receipts(), source, receipts[i].Record(c.GetRoute(), time.UnixMilli(c.GetReceivedMs()))).Record()
+		record, err := schemas.ReceiptEvent(h.names.Receipts(), source, receipts[i].Record(c.GetRoute(), received)).Record()
 		if err != nil {
 			return out, err
 		}
 		out = append(out, record)
 	}
-	if len(inbound) > 0 {
-		return out, errInbound
+	for i := range inbound {
+		record, err := inbound[i].Event(h.names.Inbound(), source, c.GetRoute(), received).Record()
+		if err != nil {
+			return out, err
+		}
+		out = append(out, record)
 	}
 	return out, nil
 }
@@ -113,6 +116,6 @@ type metrics struct{ callbacks *prometheus.CounterVec }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{stream.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fanfare_callback_callbacks_total", Help: "Callbacks of carriers that were read, by result: receipts, nothing, dead.",
+		Name: "fanfare_callback_callbacks_total", Help: "Callbacks of carriers that were read, by result: read (it held receipts or messages of recipients), nothing, dead.",
 	}, []string{"result"}))}
 }

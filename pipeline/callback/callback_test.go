@@ -55,7 +55,7 @@ func TestHandle(t *testing.T) {
 		"not understood":  {hook: &webhook{err: errors.New("no JSON")}, dead: 1},
 		"unknown route":   {unknown: errors.New("there is no such route"), dead: 1},
 		"does not decode": {hook: &webhook{}, value: []byte("\xff"), dead: 1},
-		"a message of a recipient beside a receipt": {hook: &webhook{receipts: []carrier.Receipt{delivered}, inbound: []carrier.Inbound{{Text: "STOP"}}}, publish: 1, dead: 1},
+		"a message of a recipient beside a receipt": {hook: &webhook{receipts: []carrier.Receipt{delivered}, inbound: []carrier.Inbound{{Text: "STOP", From: "+393401234567"}}}, publish: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &handler{names, func(route string) (carrier.Webhook, error) {

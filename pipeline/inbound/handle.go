@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/inbound/keyword"
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
@@ -18,20 +19,21 @@ import (
 type handler struct {
 	names   schemas.Names
 	deps    Deps
+	words   *keyword.Words
 	metrics *metrics
 }
 
-// Handle implements [stream.Handler]. An error means that the store did not answer; what was recorded before it is
-// known when the batch comes again.
+// Handle implements [stream.Handler]. An error means that the store or Redis did not answer; what was recorded before
+// it is known when the batch comes again.
 func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 	var out stream.Result
 	p := people{from: h.deps.Audience, blobs: map[string]*audience.Reader{}}
 	for _, r := range batch {
-		event, err := h.one(ctx, &p, r)
+		events, result, err := h.one(ctx, &p, r)
 		switch {
 		case err == nil:
-			out.Publish = append(out.Publish, event)
-			h.metrics.records.WithLabelValues("opted_out").Inc()
+			out.Publish = append(out.Publish, events...)
+			h.metrics.records.WithLabelValues(result).Inc()
 		case errors.Is(err, errDead) || errors.Is(err, schemas.ErrNotFound):
 			out.Dead = append(out.Dead, stream.Dead{Record: r, Cause: err})
 			h.metrics.records.WithLabelValues("dead").Inc()
@@ -45,33 +47,50 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 // errDead makes its record a dead letter.
 var errDead = errors.New("not an inbound record of this version")
 
-// one records what a record says and returns the event that tells of it.
-func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (*kgo.Record, error) {
+// one records what a record says and returns the events that tell of it, and what it was for the metrics.
+func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (events []*kgo.Record, result string, err error) {
 	in := &fanfarev1.Inbound{}
 	if err := proto.Unmarshal(r.Value, in); err != nil {
-		return nil, fmt.Errorf("%w: %w", errDead, err)
+		return nil, "", fmt.Errorf("%w: %w", errDead, err)
 	}
-	if in.GetId() == "" || in.GetWay() != schemas.InboundWayLink {
-		return nil, fmt.Errorf("%w: way %d", errDead, in.GetWay())
+	switch {
+	case in.GetId() == "":
+		return nil, "", fmt.Errorf("%w: it has no id", errDead)
+	case in.GetWay() == schemas.InboundWayLink:
+		event, err := h.link(ctx, p, in)
+		return []*kgo.Record{event}, "opted_out", err
+	case in.GetWay() == schemas.InboundWayMessage:
+		return h.message(ctx, in)
 	}
-	c := h.deps.Campaigns.CampaignByNumber(in.GetCampaignNumber())
-	// A view that is behind has no audience yet, although a message with the link has gone out
-	if c == nil || c.GetFreezeId() == "" {
-		var err error
-		if c, err = h.deps.Store.CampaignRecord(ctx, schemas.CampaignID(in.GetCampaignNumber())); err != nil {
-			return nil, err
-		}
+	return nil, "", fmt.Errorf("%w: way %d", errDead, in.GetWay())
+}
+
+// campaign returns a campaign by its number. A view that is behind has no audience of it yet, although a message has
+// gone out, and drops it a week after it has settled.
+func (h *handler) campaign(ctx context.Context, number uint64) (*fanfarev1.Campaign, error) {
+	c := h.deps.Campaigns.CampaignByNumber(number)
+	if c == nil || c.GetFreezeId() == "" && !c.GetHidden() {
+		return h.deps.Store.CampaignRecord(ctx, schemas.CampaignID(number))
+	}
+	return c, nil
+}
+
+// link records the opt-out by a link, and returns the event that tells of it.
+func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) (*kgo.Record, error) {
+	c, err := h.campaign(ctx, in.GetCampaignNumber())
+	if err != nil {
+		return nil, err
 	}
 	if c.GetTenant() != in.GetTenant() { // P7
 		return nil, fmt.Errorf("%w: another tenant than that of its campaign", errDead)
 	}
-	to, err := p.number(ctx, c.GetFreezeId(), in.GetSeq())
+	to, hash, err := p.number(ctx, c.GetFreezeId(), in.GetSeq())
 	if err != nil {
 		return nil, err
 	}
 	message := h.deps.Keys.Message(c.GetNumber(), in.GetSeq())
 	if err := h.deps.Store.RecordOptOut(ctx, &schemas.OptOutFact{
-		ID: in.GetId(), Tenant: c.GetTenant(), Phone: to, Channel: in.GetScope(), Source: "link", By: message.String(), Time: time.UnixMilli(in.GetReceivedMs()),
+		ID: in.GetId(), Tenant: c.GetTenant(), Phone: to, Hash: hash, Channel: in.GetScope(), Source: "link", By: message.String(), Time: time.UnixMilli(in.GetReceivedMs()),
 	}); err != nil {
 		return nil, err
 	}
@@ -90,14 +109,14 @@ type people struct {
 // blobsOfBatch bounds the blobs that are kept: each takes about a megabyte.
 const blobsOfBatch = 16
 
-// number is the number of a recipient of a frozen audience.
-func (p *people) number(ctx context.Context, freeze string, seq uint32) (string, error) {
+// number is the number of a recipient of a frozen audience; of one who was erased, its hash.
+func (p *people) number(ctx context.Context, freeze string, seq uint32) (to, hash string, err error) {
 	if freeze == "" {
-		return "", fmt.Errorf("%w: its campaign has no audience", errDead)
+		return "", "", fmt.Errorf("%w: its campaign has no audience", errDead)
 	}
 	index, err := p.from.Blobs(ctx, freeze)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for _, row := range index {
 		if seq < row.First || seq-row.First >= row.Count {
@@ -108,10 +127,10 @@ func (p *people) number(ctx context.Context, freeze string, seq uint32) (string,
 		if r == nil {
 			raw, err := p.from.Blob(ctx, freeze, row.Blob)
 			if err != nil {
-				return "", err
+				return "", "", err
 			}
 			if r, err = audience.NewReader(raw); err != nil {
-				return "", fmt.Errorf("%w: %w", errDead, err)
+				return "", "", fmt.Errorf("%w: %w", errDead, err)
 			}
 			if len(p.blobs) >= blobsOfBatch {
 				clear(p.blobs)
@@ -120,12 +139,16 @@ func (p *people) number(ctx context.Context, freeze string, seq uint32) (string,
 		}
 		var e audience.Entry
 		if !r.Seek(int(seq-row.First)) || !r.Next(&e) {
-			return "", fmt.Errorf("%w: a blob of its audience is damaged", errDead)
+			return "", "", fmt.Errorf("%w: a blob of its audience is damaged", errDead)
 		}
-		if e.To == "" { // the number is gone, so the opt-out cannot be recorded
-			return "", fmt.Errorf("%w: its recipient was erased, and the number with him", errDead)
+		if e.To == "" { // the recipient was erased
+			hash, ok := e.Value(audience.ErasedHash)
+			if !ok { // by a version that kept no hash
+				return "", "", fmt.Errorf("%w: its recipient was erased, and the number with him", errDead)
+			}
+			return "", hash, nil
 		}
-		return e.To, nil
+		return e.To, "", nil
 	}
-	return "", fmt.Errorf("%w: no such recipient", errDead)
+	return "", "", fmt.Errorf("%w: no such recipient", errDead)
 }

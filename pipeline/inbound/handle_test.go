@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"fanfare/pipeline/inbound/keyword"
+	"fanfare/pipeline/inbound/recent"
 	"fanfare/pipeline/stream/streamtest"
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
@@ -37,6 +39,9 @@ type memory struct {
 	rows     map[string]*fanfarev1.Campaign
 	facts    map[string]schemas.OptOutFact
 	recorded []schemas.OptOutFact // in order, with repetitions
+	messages []schemas.MessageFact
+	sent     []recent.Sent // the newest first
+	owners   map[string][]string
 }
 
 const blobSize = 3
@@ -94,6 +99,54 @@ func (m *memory) RecordOptOut(_ context.Context, o *schemas.OptOutFact) error {
 	return nil
 }
 
+func (m *memory) RecordMessage(_ context.Context, f *schemas.MessageFact) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return "", errAway
+	}
+	m.messages = append(m.messages, *f)
+	return schemas.ConversationID(f.Tenant, f.Channel, f.Sender, f.Phone), nil
+}
+
+func (m *memory) OwnersOf(_ context.Context, channel schemas.Channel, address string) ([]string, error) {
+	return m.owners[schemas.ChannelName(channel)+" "+address], nil
+}
+
+func (m *memory) Put(_ context.Context, list []recent.Sent) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sent = append(append([]recent.Sent{}, list...), m.sent...)
+	return nil
+}
+
+func (m *memory) Find(_ context.Context, channel schemas.Channel, phone string) (out []recent.Sent, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return nil, errAway
+	}
+	for _, s := range m.sent {
+		if s.Channel == channel && s.To == phone {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+func (m *memory) deps(keys *schemas.Keys) Deps {
+	return Deps{Keys: keys, Campaigns: m, Audience: m, Store: m, Recent: m}
+}
+
+func (m *memory) handler(names schemas.Names, keys *schemas.Keys) *handler {
+	m.t.Helper()
+	words, err := keyword.Open()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return &handler{names, m.deps(keys), words, newMetrics(nil)}
+}
+
 func (m *memory) CampaignByNumber(n uint64) *fanfarev1.Campaign {
 	switch n {
 	case number:
@@ -142,7 +195,7 @@ func TestHandle(t *testing.T) {
 	}
 	m, keys := newMemory(t), testKeys(t)
 	m.rows["camp_9"] = campaign(9) // the view has dropped it
-	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
+	h := m.handler(names, keys)
 	sms := func(in *fanfarev1.Inbound) { in.Scope = schemas.ChannelSMS }
 	old := func(in *fanfarev1.Inbound) { in.CampaignNumber = 9 }
 	good := []*kgo.Record{record(t, names, keys, "a", 0), record(t, names, keys, "b", 5, sms), record(t, names, keys, "c", 1), record(t, names, keys, "d", 4, old)}
@@ -193,7 +246,7 @@ func TestHandleOldView(t *testing.T) {
 	}
 	m, keys := newMemory(t), testKeys(t)
 	m.rows[schemas.CampaignID(behind)] = campaign(behind)
-	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
+	h := m.handler(names, keys)
 	in := record(t, names, keys, "a", 4, func(in *fanfarev1.Inbound) { in.CampaignNumber = behind })
 	out, err := h.Handle(t.Context(), []*kgo.Record{in})
 	if err != nil || len(out.Publish) != 1 || m.facts["a"].Phone != phone(4) {
@@ -201,8 +254,8 @@ func TestHandleOldView(t *testing.T) {
 	}
 }
 
-// TestHandleErased: an erased recipient has no number. Its opt-out is a dead letter that says so, and never the opt-out
-// of no number.
+// TestHandleErased: an erased recipient has no number. Its opt-out is recorded by the hash; where a version before has
+// left none, it is a dead letter that says so, and never the opt-out of no number.
 func TestHandleErased(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -215,13 +268,19 @@ func TestHandleErased(t *testing.T) {
 		if i == 1 {
 			e.To, e.Flag = "", audience.OptedOut
 		}
+		if i == 0 {
+			e.To, e.Flag, e.Attrs = "", audience.OptedOut, []audience.Attr{{Name: audience.ErasedHash, Value: "00112233445566aa"}}
+		}
 		w.Add(&e)
 	}
 	m.blobs[0] = w.Flush()
-	h := &handler{names, Deps{keys, m, m, m}, newMetrics(nil)}
-	out, err := h.Handle(t.Context(), []*kgo.Record{record(t, names, keys, "a", 1), record(t, names, keys, "b", 2)})
-	if err != nil || len(out.Publish) != 1 || len(out.Dead) != 1 || len(m.recorded) != 1 || m.facts["b"].Phone != phone(2) {
-		t.Fatalf("got %+v, %v, recorded %+v, want one opt-out and one dead letter", out, err, m.recorded)
+	h := m.handler(names, keys)
+	out, err := h.Handle(t.Context(), []*kgo.Record{record(t, names, keys, "a", 1), record(t, names, keys, "b", 2), record(t, names, keys, "c", 0)})
+	if err != nil || len(out.Publish) != 2 || len(out.Dead) != 1 || len(m.recorded) != 2 || m.facts["b"].Phone != phone(2) {
+		t.Fatalf("got %+v, %v, recorded %+v, want two opt-outs and one dead letter", out, err, m.recorded)
+	}
+	if got := m.facts["c"]; got.Hash != "00112233445566aa" || got.Phone != "" {
+		t.Errorf("got %+v, want the opt-out by hash", got)
 	}
 	if cause := out.Dead[0].Cause; !errors.Is(cause, errDead) || !strings.Contains(cause.Error(), "erased") {
 		t.Errorf("got cause %v, want one that says that the recipient was erased", cause)
@@ -242,7 +301,7 @@ func TestStage(t *testing.T) {
 		b.Write(t, r)
 	}
 	run := func() (stop func()) {
-		stage, err := New(Config{Cluster: b.Cluster, MaxRecords: 7, SessionTimeout: 2 * time.Second}, Deps{keys, m, m, m})
+		stage, err := New(Config{Cluster: b.Cluster, MaxRecords: 7, SessionTimeout: 2 * time.Second}, m.deps(keys))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"fanfare/pipeline/inbound/keyword"
+	"fanfare/pipeline/inbound/recent"
 	"fanfare/pipeline/stream"
 	"fanfare/pipeline/view"
 	"fanfare/schemas"
@@ -13,7 +17,10 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-const source = "inbound"
+const (
+	source    = "inbound"
+	noterName = "recent"
+)
 
 // Campaigns is the control-plane view.
 type Campaigns interface {
@@ -36,7 +43,20 @@ type Store interface {
 	CampaignRecord(ctx context.Context, id string) (*fanfarev1.Campaign, error)
 	// RecordOptOut records a fact unless it was recorded before.
 	RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error
+	// RecordMessage records a message with what follows from it, unless it was recorded before, and returns its
+	// conversation.
+	RecordMessage(ctx context.Context, m *schemas.MessageFact) (conversation string, err error)
+	// OwnersOf returns the tenants that have a sender.
+	OwnersOf(ctx context.Context, channel schemas.Channel, address string) ([]string, error)
 }
+
+// Recent is the index of the last messages to each number. Its errors mean that Redis did not answer.
+type Recent interface {
+	Put(ctx context.Context, list []recent.Sent) error
+	Find(ctx context.Context, channel schemas.Channel, phone string) ([]recent.Sent, error)
+}
+
+var _ Recent = (*recent.Index)(nil)
 
 // Config of the stage.
 type Config struct {
@@ -53,23 +73,46 @@ type Deps struct {
 	Campaigns Campaigns
 	Audience  Audience
 	Store     Store
+	Recent    Recent
+}
+
+// Inbound is the stage. It has two parts, each with a group of its own: one notes what is sent, the other takes what
+// comes back.
+type Inbound struct{ noter, taker *stream.Stage }
+
+// Run works until ctx ends, then finishes the batches in hand.
+func (s *Inbound) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.noter.Run(ctx) })
+	group.Go(func() error { return s.taker.Run(ctx) })
+	return group.Wait()
 }
 
 // New returns the stage.
-func New(cfg Config, deps Deps) (*stream.Stage, error) {
-	if deps.Keys == nil || deps.Campaigns == nil || deps.Audience == nil || deps.Store == nil || cfg.MaxRecords < 0 {
-		return nil, errors.New("inbound: keys, campaigns, an audience and a store are needed, and max records must not be negative")
+func New(cfg Config, deps Deps) (*Inbound, error) {
+	if deps.Keys == nil || deps.Campaigns == nil || deps.Audience == nil || deps.Store == nil || deps.Recent == nil || cfg.MaxRecords < 0 {
+		return nil, errors.New("inbound: keys, campaigns, an audience, a store and an index of recent messages are needed, and max records must not be negative")
+	}
+	words, err := keyword.Open()
+	if err != nil {
+		return nil, fmt.Errorf("inbound: %w", err)
 	}
 	if cfg.MaxRecords == 0 {
 		cfg.MaxRecords = 200
 	}
 	names := cfg.Cluster.Names
-	stage, err := stream.NewStage(stream.StageConfig{
-		Cluster: cfg.Cluster, Name: source, Group: names.Group(source), Topics: []string{names.Inbound()},
-		MaxRecords: cfg.MaxRecords, SessionTimeout: cfg.SessionTimeout,
-	}, &handler{names, deps, newMetrics(cfg.Cluster.Registry)})
+	noted, err := stream.NewStage(stream.StageConfig{
+		Cluster: cfg.Cluster, Name: noterName, Group: names.Group(noterName), Topics: []string{names.Deliveries()}, SessionTimeout: cfg.SessionTimeout,
+	}, &noter{deps.Recent})
 	if err != nil {
 		return nil, fmt.Errorf("inbound: %w", err)
 	}
-	return stage, nil
+	taken, err := stream.NewStage(stream.StageConfig{
+		Cluster: cfg.Cluster, Name: source, Group: names.Group(source), Topics: []string{names.Inbound()},
+		MaxRecords: cfg.MaxRecords, SessionTimeout: cfg.SessionTimeout,
+	}, &handler{names, deps, words, newMetrics(cfg.Cluster.Registry)})
+	if err != nil {
+		return nil, fmt.Errorf("inbound: %w", err)
+	}
+	return &Inbound{noted, taken}, nil
 }

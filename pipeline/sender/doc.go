@@ -2,9 +2,9 @@
 //
 //	reads      messages.<route>.txn, messages.<route>.bulk (one group and one intent window each)
 //	follows    campaigns, control, suppressions (the control view)
-//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and
-//	           parked ones once their submission is known), <topic>.dlq
-//	keys       deliveries and held: <tenant>/<message id>; receipts: <route>/<provider id>
+//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and parked ones
+//	           once their submission is known), inbound (what recipients wrote, from the carrier's session), <topic>.dlq
+//	keys       deliveries and held: <tenant>/<message id>; receipts: <route>/<provider id>; inbound: <route>/<number>
 //	group      <prefix>sender.<route>.<lane>
 //	Redis      the buckets of package ratelimit; the rendezvous of provider ids (package schemas)
 //
@@ -20,10 +20,10 @@
 //
 // # Before a hand-over
 //
-// [judge] checks, in this order: uncertain (then the sender only reports it) · guard · age of the view · version and
-// state of the campaign · tenant · opt-out · calling hours (on the recipient's clocks where the campaign asks for it) ·
-// validity · route and breaker. Then the message takes its tokens, and all checks run once more. (The window has
-// dropped duplicates before.)
+// [judge] checks, in this order: uncertain (then it is only reported) · guard · age of the view · version and state of
+// the campaign · tenant · opt-out (but not of the message that confirms it) · calling hours (on the recipient's clocks
+// where the campaign asks for it) · validity · route and breaker. Then the message takes its tokens, and all checks run
+// once more. (The window has dropped duplicates before.)
 //
 // The connector gets a deadline with each message and tests it right before it writes: the earliest of the guard, half
 // a second after the checks, and the moment at which a check would fail because time has passed. While a message waits

@@ -143,7 +143,7 @@ func judge(o *policyContext, s *candidate) verdict {
 	if !t.GetEnabled() {
 		return returned(schemas.CodeSuspended, time.Time{})
 	}
-	if o.dir.OptedOut(m.GetTenant(), m.GetTo(), m.GetChannel()) {
+	if !m.GetConfirmsOptOut() && o.dir.OptedOut(m.GetTenant(), m.GetTo(), m.GetChannel()) {
 		return skipped(schemas.CodeOptedOut)
 	}
 	until := earlier(s.guard, o.fresh)

@@ -19,7 +19,7 @@ type metrics struct {
 	answer                                                                                             *prometheus.HistogramVec
 	breaker                                                                                            *prometheus.GaugeVec
 	suspended                                                                                          *prometheus.GaugeVec
-	receipts                                                                                           *prometheus.CounterVec
+	receipts, inbound                                                                                  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -56,6 +56,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		breaker:   gauge("breaker_open", "1 while the breaker is open: the carrier does not answer and nothing is handed over.", "route"),
 		suspended: gauge("suspended_partitions", "Partitions that are suspended until a person repairs them.", "route", "lane"),
 		receipts:  counter("receipts", "Receipts taken from the carrier's session.", "route"),
+		inbound:   counter("inbound", "Messages of recipients taken from the carrier's session.", "route"),
 	}
 }
 

@@ -253,11 +253,15 @@ func (c *routeSender) run(ctx context.Context, cfg *Config, deps *Deps) (err err
 		work.Go(func() error { return l.run(workCtx) })
 	}
 	work.Go(func() error { return c.slowDown(workCtx) })
-	sources := map[carrier.Connector]bool{}
+	sources, writers := map[carrier.Connector]bool{}, map[carrier.Connector]bool{}
 	for _, conn := range []carrier.Connector{c.live, c.test} {
 		if src, ok := conn.(carrier.ReceiptSource); ok && !sources[conn] {
 			sources[conn] = true
 			work.Go(func() error { return c.receipts(workCtx, src, cl) })
+		}
+		if src, ok := conn.(carrier.InboundSource); ok && !writers[conn] {
+			writers[conn] = true
+			work.Go(func() error { return c.inbound(workCtx, src, cl) })
 		}
 	}
 	// When a lane fails the windows must end too: nothing else would empty them.

@@ -215,6 +215,9 @@ func TestMessages(t *testing.T) {
 		"delivery": {schemas.TypeDelivery, &fanfarev1.Delivery{}, schemas.HeaderSource, schemas.DeliveryEvent("", "sender", &fanfarev1.Delivery{
 			Tenant: "tn_a", Kind: schemas.KindSent, MessageId: bytes.Repeat([]byte{7, 0}, 8),
 		}, "")},
+		"reply": {schemas.TypeReply, &fanfarev1.Reply{}, schemas.HeaderTraceparent, schemas.ReplyEvent("", "inbound", &fanfarev1.Reply{
+			Tenant: "tn_a", Id: "in_3f1c9a5be0d24c7788aa10b2c3d4e5f6", ConversationId: schemas.ConversationID("tn_a", schemas.ChannelSMS, "48000", "+393401234560"),
+		})},
 	} {
 		m := d.Components.Messages[name]
 		if got, want := m.Name, string(c.typ); got != want {

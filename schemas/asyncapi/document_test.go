@@ -54,11 +54,12 @@ type example struct {
 
 // Patterns of what stands in keys and headers.
 const (
-	tenantPattern   = `tn_[0-9a-z]+`
-	hashPattern     = `[0-9a-f]{16}`
-	campaignPattern = `camp_[0-9]+`
-	messagePattern  = `msg_[0-9a-hjkmnp-tv-z]{26}`
-	eventPattern    = `(msg|sub)_[0-9a-hjkmnp-tv-z]{26}/[a-z_]+(/.+)?`
+	tenantPattern       = `tn_[0-9a-z]+`
+	hashPattern         = `[0-9a-f]{16}`
+	campaignPattern     = `camp_[0-9]+`
+	conversationPattern = `conv_[0-9a-z]{16}`
+	messagePattern      = `msg_[0-9a-hjkmnp-tv-z]{26}`
+	eventPattern        = `(msg|sub)_[0-9a-hjkmnp-tv-z]{26}/[a-z_]+(/.+)?`
 )
 
 func (d described) Required() (names []string) {
@@ -136,6 +137,17 @@ func publicTopics(t *testing.T) []described {
 			Headers: append(common(schemas.TypeSuppression, "^"+tenantPattern+"/"+hashPattern+"@[0-9]+$", "Key and version of the opt-out."),
 				header{Name: schemas.HeaderVersion, Pattern: "^[0-9]+$", Description: "Version of the opt-out in decimal, also of a tombstone; it grows with each change."}),
 			Examples: suppressionExamples(t),
+		},
+		names.Replies(): {
+			Channel: "replies", Operation: "replyCame", Message: "reply", Title: "Replies",
+			Summary: "A recipient wrote a message.",
+			Description: "What recipients write to a tenant's senders by SMS, RCS and WhatsApp, each matched to the tenant and, where it is known, to the\n" +
+				"last message of that tenant, sender and number. Events arrive at least once; id tells them apart. Holds phone numbers and texts.",
+			Type: schemas.TypeReply, ProtoMessage: "fanfare.v1.Reply", ProtoFile: "schemas/fanfare/v1/reply.proto",
+			Proto:      regexp.MustCompile(`(?m)^import .*\n\n?`).ReplaceAllString(protoText(t, "reply"), "") + "\n" + enumText(t, campaign, "Channel"),
+			KeyPattern: "^" + tenantPattern + "/" + conversationPattern + "$",
+			Headers:    common(schemas.TypeReply, "^in_[0-9a-f]{32}$", "The message; the same message has the same id, however often it is written."),
+			Examples:   replyExamples(t),
 		},
 	}
 	var out []described
@@ -241,6 +253,20 @@ func suppressionExamples(t *testing.T) (out []example) {
 		out = append(out, ex)
 	}
 	return out
+}
+
+func replyExamples(t *testing.T) []example {
+	keys, err := schemas.NewKeys([]byte("a key for examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := keys.Message(10_001, 2)
+	r := &fanfarev1.Reply{
+		Tenant: exampleTenant, Id: "in_3f1c9a5be0d24c7788aa10b2c3d4e5f6", ConversationId: schemas.ConversationID(exampleTenant, schemas.ChannelSMS, "+393399900011", "+393401234560"),
+		Channel: schemas.ChannelSMS, Route: "sim", Sender: "+393399900011", From: "+393401234560", Text: "STOP", ReceivedMs: exampleTime.UnixMilli(),
+		MessageId: message[:], CampaignId: schemas.CampaignID(10_001), Meaning: schemas.ReplyMeaningOptOut,
+	}
+	return []example{exampleOf(t, "stop", "A keyword: the number has opted out of SMS.", schemas.ReplyEvent("", "inbound", r))}
 }
 
 func deliveryExamples(t *testing.T) []example {

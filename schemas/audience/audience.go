@@ -43,6 +43,10 @@ const (
 // Attr is one attribute of a contact.
 type Attr struct{ Name, Value string }
 
+// ErasedHash names the only attribute of a recipient who was erased: the keyed hash of the number, in hexadecimal. No
+// merge field has this name.
+const ErasedHash = "#"
+
 // Entry is one recipient.
 type Entry struct {
 	ContactID uint64

@@ -30,10 +30,11 @@ const (
 	MessageZone            = 24
 	MessageContactID       = 25
 	MessageCustomerRef     = 26
+	MessageConfirmsOptOut  = 27
 )
 
 // MessageLayout is the layout of fanfare.v1.Message.
-const MessageLayout Layout = 0x584fe06027b01f8
+const MessageLayout Layout = 0x584fe060a7b01f8
 
 // Fields of fanfare.v1.Text.
 const (

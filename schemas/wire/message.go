@@ -61,6 +61,7 @@ func (m *MessageBuf) read(record []byte) bool {
 	d.Zone = f.in(copied, MessageZone)
 	d.ContactId = f.Number(MessageContactID)
 	d.CustomerRef = f.in(copied, MessageCustomerRef)
+	d.ConfirmsOptOut = f.Number(MessageConfirmsOptOut) != 0
 	if f.has(MessageText) {
 		if t.Read(f.Bytes(MessageText), TextLayout) != nil || t.unknown {
 			return false

@@ -326,11 +326,14 @@ type ReceiptSource interface {
 // Inbound is what a recipient wrote to us.
 type Inbound struct {
 	Account string
-	Ref     string
-	From    string // E.164 with a leading +
-	To      string
-	Text    string
-	At      time.Time
+	// Channel that it came by.
+	Channel schemas.Channel
+	// Ref is the carrier's id of it; "" when there is none.
+	Ref  string
+	From string // E.164 with a leading +
+	To   string
+	Text string
+	At   time.Time
 	// Part of Parts, when the other parts of a long text did not come; 0: the whole.
 	Part, Parts uint8
 	Raw         []byte

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
@@ -28,3 +29,15 @@ func (r *Receipt) Record(route string, received time.Time) *fanfarev1.Receipt {
 
 // valid replaces what is not UTF-8, which protobuf refuses.
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// Event describes the record of topic `inbound` that a message of a recipient becomes. It came in by route, at that
+// time.
+func (m *Inbound) Event(topic, source, route string, received time.Time) schemas.Event {
+	at := m.At
+	if at.IsZero() {
+		at = received
+	}
+	return schemas.MessageIn(topic, source, &fanfarev1.Inbound{
+		Route: route, Channel: m.Channel, From: valid(m.From), To: valid(m.To), Text: valid(m.Text), ProviderId: valid(m.Ref), ReceivedMs: received.UnixMilli(),
+	}, at)
+}

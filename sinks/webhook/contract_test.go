@@ -68,8 +68,19 @@ func TestPublicContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.items = nil
+	answered := e.keys.Message(number10001, 0)
+	reply, err := schemas.ReplyEvent(names(t).Replies(), "inbound", &fanfarev1.Reply{
+		Tenant: e.tenant.ID, Id: "in_1", ConversationId: "conv_4k2mq7vtc6m5xw7r", Channel: schemas.ChannelSMS, Sender: "+393399900011", From: "+393331234567", Text: "When do you open?",
+		ReceivedMs: start.UnixMilli(), CampaignId: "camp_10001", MessageId: answered[:],
+	}).Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	handled(t, e, fixed{{Tenant: e.tenant.ID, Number: 1}}, m, reply)
+	written := m.items[0]
 	for name, it := range map[string]*schemas.WebhookItem{
-		"messageEvent": &message, "factEvent": &optedOut, "factEvent ": &click, "campaignEvent": move, "endpointEvent": gone,
+		"replyEvent": &written, "messageEvent": &message, "factEvent": &optedOut, "factEvent ": &click, "campaignEvent": move, "endpointEvent": gone,
 	} {
 		name = strings.TrimSpace(name)
 		var got map[string]any
@@ -81,7 +92,7 @@ func TestPublicContract(t *testing.T) {
 		same(t, name+".data", doc.Components.Schemas[name].Properties["data"], data)
 	}
 	// The examples are what the code makes, but for ids of this test.
-	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "fact": &optedOut, "campaign": move} {
+	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "fact": &optedOut, "reply": &written, "campaign": move} {
 		var got map[string]any
 		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {
 			t.Fatal(err)

@@ -1,8 +1,8 @@
-// Package webhook posts events to customers' endpoints: what became of their messages, and what their campaigns do (X6,
-// R107).
+// Package webhook posts events to customers' endpoints: what became of their messages, what recipients write back, and
+// what their campaigns do (X6, R107).
 //
-//	reads    deliveries and campaigns (group webhook), the endpoints in the store, the control view
-//	writes   webhook_items in the store; deliveries.dlq, campaigns.dlq
+//	reads    deliveries, campaigns and replies (group webhook), the endpoints in the store, the control view
+//	writes   webhook_items in the store; deliveries.dlq, campaigns.dlq, replies.dlq
 //	key      (endpoint, event id): an event that is read again is queued once
 //	promise  each event that an endpoint wants is posted until the endpoint has taken it, at least once; the events of
 //	         a message, and those of a campaign, one after another in the order of the log

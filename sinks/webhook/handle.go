@@ -88,9 +88,12 @@ func (h *handler) convert(ctx context.Context, to *hooks, records []*kgo.Record)
 			continue
 		}
 		var err error
-		if r.Topic == h.names.Campaigns() {
+		switch r.Topic {
+		case h.names.Campaigns():
 			err = h.campaign(ctx, to, r, b)
-		} else {
+		case h.names.Replies():
+			err = h.reply(to, r, b)
+		default:
 			err = h.delivery(ctx, to, r, b)
 		}
 		if dead := (*deadError)(nil); errors.As(err, &dead) {
@@ -245,6 +248,34 @@ func (h *handler) campaign(ctx context.Context, to *hooks, r *kgo.Record, b *bat
 			it.Endpoint = w.Number
 			b.items = append(b.items, *it)
 		}
+	}
+	return nil
+}
+
+// reply queues a message that a recipient wrote.
+func (h *handler) reply(to *hooks, r *kgo.Record, b *batch) error {
+	in := &fanfarev1.Reply{}
+	if proto.Unmarshal(r.Value, in) != nil || in.GetId() == "" || in.GetConversationId() == "" {
+		return &deadError{"not a reply"}
+	}
+	facts := schemas.WebhookFacts{Event: schemas.WebhookInbound, Channels: []schemas.Channel{in.GetChannel()}}
+	if in.GetCampaignId() != "" {
+		n, err := schemas.CampaignNumber(in.GetCampaignId())
+		if err != nil {
+			return &deadError{"no such campaign"}
+		}
+		facts.Campaign = n
+	}
+	for _, w := range to.byTenant[in.GetTenant()] {
+		if r.Timestamp.Before(w.Created) || !w.Wants(facts) {
+			continue
+		}
+		it, err := replyItem(in)
+		if err != nil {
+			return err
+		}
+		it.Endpoint = w.Number
+		b.items = append(b.items, *it)
 	}
 	return nil
 }

@@ -60,6 +60,28 @@ type campaignData struct {
 	Test       bool    `json:"test"`
 }
 
+// replyData is data of reply.received.
+type replyData struct {
+	Event          string  `json:"event"`
+	ConversationID string  `json:"conversationId"`
+	MessageID      *string `json:"messageId"`
+	CampaignID     *string `json:"campaignId"`
+	Channel        string  `json:"channel"`
+	From           string  `json:"from"`
+	Sender         string  `json:"sender"`
+	Text           string  `json:"text"`
+	Meaning        string  `json:"meaning"`
+	Test           bool    `json:"test"`
+}
+
+// replyMeanings are the words of what Fanfare did because of a reply.
+var replyMeanings = map[schemas.ReplyMeaning]string{
+	schemas.ReplyMeaningUnspecified: "none", schemas.ReplyMeaningOptOut: "opt_out", schemas.ReplyMeaningOptIn: "opt_in", schemas.ReplyMeaningReview: "review",
+}
+
+// replyType is the type of an INBOUND event.
+const replyType = "reply.received"
+
 // endpointData is data of endpoint.disabled.
 type endpointData struct {
 	Event        string  `json:"event"`
@@ -145,6 +167,20 @@ func campaignItem(c *fanfarev1.Campaign, m *schemas.CampaignMove) (*schemas.Webh
 	raw, err := json.Marshal(data)
 	return &schemas.WebhookItem{
 		Tenant: c.GetTenant(), EventID: schemas.WebhookEventID("campaign", c.GetId(), m.ID), Type: "campaign." + data.State, Order: c.GetId(), Time: m.Time, Data: raw,
+	}, err
+}
+
+func replyItem(in *fanfarev1.Reply) (*schemas.WebhookItem, error) {
+	data := replyData{
+		Event: string(schemas.WebhookInbound), ConversationID: in.GetConversationId(), CampaignID: orNull(in.GetCampaignId()), Channel: schemas.ChannelName(in.GetChannel()),
+		From: in.GetFrom(), Sender: in.GetSender(), Text: in.GetText(), Meaning: replyMeanings[in.GetMeaning()], Test: in.GetTest(),
+	}
+	if id, err := schemas.IDFromBytes(in.GetMessageId()); err == nil {
+		data.MessageID = orNull(id.String())
+	}
+	raw, err := json.Marshal(data)
+	return &schemas.WebhookItem{
+		Tenant: in.GetTenant(), EventID: schemas.WebhookEventID("reply", in.GetId()), Type: replyType, Order: in.GetConversationId(), Time: time.UnixMilli(in.GetReceivedMs()).UTC(), Data: raw,
 	}, err
 }
 

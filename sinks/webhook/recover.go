@@ -53,8 +53,8 @@ func (d *deliverer) recover(ctx context.Context, w schemas.Webhook, since time.T
 // errEnd ends a tail that has read to the end.
 var errEnd = errors.New("read to the end")
 
-// reread reads the log of deliveries from a time to its end and queues what the endpoint wants. What the store still
-// has stays as it is.
+// reread reads the logs of deliveries and replies from a time to its end and queues what the endpoint wants. What the
+// store still has stays as it is.
 func (d *deliverer) reread(ctx context.Context, w schemas.Webhook, since time.Time) (queued int, err error) {
 	if since.Before(w.Created) {
 		w.Created = since
@@ -68,17 +68,17 @@ func (d *deliverer) reread(ctx context.Context, w schemas.Webhook, since time.Ti
 		return 0, err
 	}
 	defer cl.Close()
-	topic := d.cfg.Cluster.Names.Deliveries()
-	starts, err := stream.Answer(kadm.NewClient(cl).ListOffsetsAfterMilli(ctx, since.UnixMilli(), topic))
+	topics := []string{d.cfg.Cluster.Names.Deliveries(), d.cfg.Cluster.Names.Replies()}
+	starts, err := stream.Answer(kadm.NewClient(cl).ListOffsetsAfterMilli(ctx, since.UnixMilli(), topics...))
 	if err != nil {
-		return 0, fmt.Errorf("list offsets of %s: %w", topic, err)
+		return 0, fmt.Errorf("list offsets of %v: %w", topics, err)
 	}
-	from := map[string]map[int32]int64{topic: {}}
-	starts.Each(func(o kadm.ListedOffset) { from[topic][o.Partition] = o.Offset })
+	from := map[string]map[int32]int64{topics[0]: {}, topics[1]: {}}
+	starts.Each(func(o kadm.ListedOffset) { from[o.Topic][o.Partition] = o.Offset })
 
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	tail, err := stream.NewTail(stream.TailConfig{Cluster: cluster, Topics: []string{topic}, From: from}, func(records []*kgo.Record) {
+	tail, err := stream.NewTail(stream.TailConfig{Cluster: cluster, Topics: topics, From: from}, func(records []*kgo.Record) {
 		if context.Cause(reading) != nil {
 			return
 		}

@@ -136,7 +136,7 @@ func New(cfg Config, store Store, view View) (*Webhook, error) {
 	known := &endpoints{store: store}
 	h := newHandler(cfg, store, view, known, m)
 	stage, err := stream.NewStage(stream.StageConfig{
-		Cluster: cfg.Cluster, Name: Stage, Group: names.Group(Stage), Topics: []string{names.Deliveries(), names.Campaigns()},
+		Cluster: cfg.Cluster, Name: Stage, Group: names.Group(Stage), Topics: []string{names.Deliveries(), names.Campaigns(), names.Replies()},
 		SessionTimeout: cfg.SessionTimeout,
 	}, h)
 	if err != nil {

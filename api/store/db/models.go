@@ -123,6 +123,14 @@ type CampaignTag struct {
 	Number int64
 }
 
+type Confirmation struct {
+	ID           int64
+	Tenant       string
+	Conversation string
+	Body         string
+	CreatedMs    int64
+}
+
 type Contact struct {
 	Number      int64
 	Tenant      string
@@ -172,6 +180,45 @@ type Contacted struct {
 	Campaign  int64
 	Contacts  []byte
 	Countries string
+}
+
+type Conversation struct {
+	ID        string
+	Tenant    string
+	Phone     string
+	NumberKey string
+	Channel   int64
+	Sender    string
+	Route     string
+	State     string
+	Assigned  string
+	Unread    int64
+	Reviews   int64
+	Campaign  string
+	Test      bool
+	LastText  string
+	LastOut   bool
+	LastMs    int64
+	CameMs    int64
+	CreatedMs int64
+	Version   int64
+}
+
+type ConversationMessage struct {
+	ID           int64
+	Tenant       string
+	Conversation string
+	Fact         string
+	Outgoing     bool
+	Body         string
+	Meaning      int64
+	Review       string
+	Message      string
+	Campaign     string
+	ByWhom       string
+	Segments     int64
+	PriceMicros  int64
+	TimeMs       int64
 }
 
 type Counter struct {

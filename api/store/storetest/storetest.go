@@ -42,6 +42,7 @@ func Run(t *testing.T, open Opener) {
 		{"import jobs", importJobTests},
 		{"jobs", jobTests},
 		{"erasures", erasureTests},
+		{"conversations", conversationTests},
 		{"numbers", numberTests},
 		{"list fields", listFieldTests},
 		{"campaigns", campaignTests},

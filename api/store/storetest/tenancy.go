@@ -28,6 +28,9 @@ type theirs struct {
 	hook     store.Resource
 	job      store.Job
 	erasure  store.Job
+	// conversation has a message that waits for a review.
+	conversation string
+	review       uint64
 	// replay replays origin.
 	origin, replay store.Campaign
 }
@@ -412,6 +415,45 @@ var calls = map[string]call{
 		e.must(e.s.Lift(e.Context(), me, "api", mobile(4)))
 		return missing // that theirs are as they were is checked with all the rest
 	},
+	"RecordMessage": func(e *env, me string, _ theirs) error {
+		_, err := e.s.RecordMessage(e.Context(), messageFact(me, "theirs", mobile(4), "STOP", schemas.ReplyMeaningOptOut))
+		e.must(err)
+		e.must(e.s.Lift(e.Context(), me, "api", mobile(4)))
+		return missing // that theirs are as they were is checked with all the rest
+	},
+	"AddReply": func(e *env, me string, x theirs) error {
+		return e.s.AddReply(e.Context(), me, &store.ConversationMessage{Conversation: x.conversation, Text: "theirs", Time: start})
+	},
+	"Conversation": func(e *env, me string, x theirs) error {
+		_, err := e.s.Conversation(e.Context(), me, x.conversation)
+		return err
+	},
+	"CountConversations": func(e *env, me string, _ theirs) error {
+		n, err := e.s.CountConversations(e.Context(), me)
+		if err == nil && n.Reviews == 0 {
+			return missing
+		}
+		return err
+	},
+	"Conversations": func(e *env, me string, _ theirs) error {
+		rows, _, err := e.s.Conversations(e.Context(), me, store.ConversationFilter{Review: true})
+		return none(rows, err)
+	},
+	"ConversationMessages": func(e *env, me string, x theirs) error {
+		return none(e.s.ConversationMessages(e.Context(), me, x.conversation, 0, 10))
+	},
+	"ChangeConversation": func(e *env, me string, x theirs) error {
+		_, err := e.s.ChangeConversation(e.Context(), me, x.conversation, 0, store.ConversationChange{State: new(store.ConversationClosed)})
+		return err
+	},
+	"Reviews": func(e *env, me string, _ theirs) error {
+		rows, _, err := e.s.Reviews(e.Context(), me, 0, 10)
+		return none(rows, err)
+	},
+	"DecideReview": func(e *env, me string, x theirs) error {
+		_, err := e.s.DecideReview(e.Context(), me, x.review, true, "me")
+		return err
+	},
 	"Suppressed": func(e *env, me string, _ theirs) error {
 		if out, err := e.s.Suppressed(e.Context(), me, mobile(2), sms); out || err != nil {
 			return err
@@ -458,60 +500,62 @@ func asConflict(err error) error {
 // notScoped are the methods that no tenant asks, with the reason.
 var notScoped = map[string]string{
 	"Apply": "", "Freeze": "",
-	"Authenticate":     "finds the tenant",
-	"Blob":             "by freeze id, 128 random bits of one campaign",
-	"Blobs":            "by freeze id, 128 random bits of one campaign",
-	"CampaignRecord":   "of the pipeline, which knows a campaign by the number in its ids",
-	"Changed":          "of the process",
-	"CheckRegion":      "no rows",
-	"UsualZones":       "no rows",
-	"Close":            "of the process",
-	"Collect":          "of the installation",
-	"CreateTenant":     "makes one",
-	"EnsureRoute":      "routes are the installation's",
-	"Lead":             "of the process",
-	"MarkPublished":    "of the relay",
-	"ParsePhone":       "no rows",
-	"Ping":             "no rows",
-	"PreviewUpload":    "of an upload that was found for its tenant",
-	"RunImports":       "of the process",
-	"RunJobs":          "of the process",
-	"Compact":          "of the process",
-	"PlanRestore":      "of the operator",
-	"Published":        "of the relay",
-	"Restore":          "of the operator",
-	"Republish":        "of the relay",
-	"Route":            "routes are the installation's",
-	"WebhookChanges":   "of the webhook stage, which serves all tenants",
-	"Webhooks":         "of the webhook stage",
-	"QueueWebhooks":    "of the webhook stage; each item names its tenant",
-	"ClaimWebhooks":    "of the webhook stage",
-	"ReleaseWebhooks":  "of the webhook stage",
-	"OwnedWebhooks":    "of the webhook stage",
-	"DueWebhooks":      "of the webhook stage",
-	"SettleWebhooks":   "of the webhook stage",
-	"RecoveredWebhook": "of the webhook stage",
-	"Routes":           "routes are the installation's",
-	"TenantByName":     "of the operator",
-	"Tenants":          "of the operator",
-	"Unpublished":      "of the relay",
-	"CreateUser":       "people belong to the installation; memberships say what they see",
-	"User":             "people belong to the installation",
-	"UserByEmail":      "people belong to the installation",
-	"UserBySubject":    "people belong to the installation",
-	"Users":            "of the operator; with a tenant, its members",
-	"ChangeUser":       "people belong to the installation",
-	"UserSeen":         "people belong to the installation",
-	"SetMembership":    "of the operator",
-	"Memberships":      "of one person",
-	"PutSession":       "by the hash of a cookie",
-	"Session":          "by the hash of a cookie",
-	"DeleteSession":    "by the hash of a cookie",
-	"CreateLoginLink":  "of one person",
-	"UseLoginLink":     "by the secret of the link",
-	"UpdateRoute":      "routes are the installation's",
-	"CreateRoute":      "routes are the installation's",
-	"DeleteRoute":      "routes are the installation's",
+	"Authenticate":      "finds the tenant",
+	"Blob":              "by freeze id, 128 random bits of one campaign",
+	"Blobs":             "by freeze id, 128 random bits of one campaign",
+	"CampaignRecord":    "of the pipeline, which knows a campaign by the number in its ids",
+	"Changed":           "of the process",
+	"CheckRegion":       "no rows",
+	"UsualZones":        "no rows",
+	"Close":             "of the process",
+	"Collect":           "of the installation",
+	"CreateTenant":      "makes one",
+	"EnsureRoute":       "routes are the installation's",
+	"Lead":              "of the process",
+	"MarkPublished":     "of the relay",
+	"ParsePhone":        "no rows",
+	"Ping":              "no rows",
+	"PreviewUpload":     "of an upload that was found for its tenant",
+	"RunImports":        "of the process",
+	"RunJobs":           "of the process",
+	"Compact":           "of the process",
+	"PlanRestore":       "of the operator",
+	"Published":         "of the relay",
+	"Restore":           "of the operator",
+	"Republish":         "of the relay",
+	"Route":             "routes are the installation's",
+	"WebhookChanges":    "of the webhook stage, which serves all tenants",
+	"Webhooks":          "of the webhook stage",
+	"OwnersOf":          "of the inbound stage, which asks whose a sender is",
+	"TakeConfirmations": "of the process",
+	"QueueWebhooks":     "of the webhook stage; each item names its tenant",
+	"ClaimWebhooks":     "of the webhook stage",
+	"ReleaseWebhooks":   "of the webhook stage",
+	"OwnedWebhooks":     "of the webhook stage",
+	"DueWebhooks":       "of the webhook stage",
+	"SettleWebhooks":    "of the webhook stage",
+	"RecoveredWebhook":  "of the webhook stage",
+	"Routes":            "routes are the installation's",
+	"TenantByName":      "of the operator",
+	"Tenants":           "of the operator",
+	"Unpublished":       "of the relay",
+	"CreateUser":        "people belong to the installation; memberships say what they see",
+	"User":              "people belong to the installation",
+	"UserByEmail":       "people belong to the installation",
+	"UserBySubject":     "people belong to the installation",
+	"Users":             "of the operator; with a tenant, its members",
+	"ChangeUser":        "people belong to the installation",
+	"UserSeen":          "people belong to the installation",
+	"SetMembership":     "of the operator",
+	"Memberships":       "of one person",
+	"PutSession":        "by the hash of a cookie",
+	"Session":           "by the hash of a cookie",
+	"DeleteSession":     "by the hash of a cookie",
+	"CreateLoginLink":   "of one person",
+	"UseLoginLink":      "by the secret of the link",
+	"UpdateRoute":       "routes are the installation's",
+	"CreateRoute":       "routes are the installation's",
+	"DeleteRoute":       "routes are the installation's",
 }
 
 var tenancyTests = []test{
@@ -546,6 +590,11 @@ var tenancyTests = []test{
 		_, err = e.s.PutSender(e.Context(), store.Sender{Tenant: owner.ID, ID: "THEIRS"})
 		e.must(err)
 		e.must(e.s.Suppress(e.Context(), owner.ID, "api", mobile(2)))
+		x.conversation, err = e.s.RecordMessage(e.Context(), messageFact(owner.ID, "theirs", mobile(2), "please stop this", schemas.ReplyMeaningReview))
+		e.must(err)
+		reviews, _, err := e.s.Reviews(e.Context(), owner.ID, 0, 10)
+		e.must(err)
+		x.review = reviews[0].ID
 		begun, err := e.s.Begin(e.Context(), owner.ID, "r", "theirs", []byte("b"))
 		e.must(err)
 		x.origin, _ = e.freeze(e.confirm(e.campaign(owner, "o", x.list), 0))
@@ -571,7 +620,7 @@ var tenancyTests = []test{
 func (e *env) dump(t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder
-	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "list_fields", "imports", "uploads", "suppressions", "campaigns", "campaign_events", "replays", "resources", "webhook_items", "webhook_health", "jobs", "erasures", "freezes", "idempotency"} {
+	for _, table := range []string{"api_keys", "senders", "prices", "balances", "ledger", "contact_lists", "contacts", "list_members", "list_fields", "imports", "uploads", "suppressions", "campaigns", "campaign_events", "replays", "resources", "webhook_items", "webhook_health", "jobs", "erasures", "conversations", "conversation_messages", "confirmations", "freezes", "idempotency"} {
 		e.dumpTable(&b, table, t)
 	}
 	return b.String()

@@ -112,9 +112,11 @@ type Message struct {
 	Zone      string `protobuf:"bytes,24,opt,name=zone,proto3" json:"zone,omitempty"`
 	ContactId uint64 `protobuf:"varint,25,opt,name=contact_id,json=contactId,proto3" json:"contact_id,omitempty"`
 	// The client's own reference (customerMessageId).
-	CustomerRef   string `protobuf:"bytes,26,opt,name=customer_ref,json=customerRef,proto3" json:"customer_ref,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CustomerRef string `protobuf:"bytes,26,opt,name=customer_ref,json=customerRef,proto3" json:"customer_ref,omitempty"`
+	// It confirms an opt-out to the recipient, so it is handed over although he has opted out. Only the API sets it, once for an opt-out.
+	ConfirmsOptOut bool `protobuf:"varint,27,opt,name=confirms_opt_out,json=confirmsOptOut,proto3" json:"confirms_opt_out,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Message) Reset() {
@@ -342,6 +344,13 @@ func (x *Message) GetCustomerRef() string {
 		return x.CustomerRef
 	}
 	return ""
+}
+
+func (x *Message) GetConfirmsOptOut() bool {
+	if x != nil {
+		return x.ConfirmsOptOut
+	}
+	return false
 }
 
 type isMessage_Body interface {
@@ -682,7 +691,7 @@ var File_fanfare_v1_message_proto protoreflect.FileDescriptor
 const file_fanfare_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"\x18fanfare/v1/message.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\xac\x06\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\xd6\x06\n" +
 	"\aMessage\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -713,7 +722,8 @@ const file_fanfare_v1_message_proto_rawDesc = "" +
 	"\x04zone\x18\x18 \x01(\tR\x04zone\x12\x1d\n" +
 	"\n" +
 	"contact_id\x18\x19 \x01(\x04R\tcontactId\x12!\n" +
-	"\fcustomer_ref\x18\x1a \x01(\tR\vcustomerRefB\x06\n" +
+	"\fcustomer_ref\x18\x1a \x01(\tR\vcustomerRef\x12(\n" +
+	"\x10confirms_opt_out\x18\x1b \x01(\bR\x0econfirmsOptOutB\x06\n" +
 	"\x04body\"L\n" +
 	"\x04Text\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\tR\x04body\x120\n" +

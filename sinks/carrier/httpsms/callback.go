@@ -165,7 +165,7 @@ func (c *Connector) entry(d *document, receipts []carrier.Receipt, inbound []car
 		if in := spec.Inbound; in != nil {
 			if _, ok := d.look(in.Text); ok {
 				return receipts, append(inbound, carrier.Inbound{
-					Account: c.account, Ref: d.text(in.ID), From: number(d.text(in.From)), To: number(d.text(in.To)), Text: d.text(in.Text), At: parseTime(d.text(in.At)),
+					Account: c.account, Channel: schemas.ChannelSMS, Ref: d.text(in.ID), From: number(d.text(in.From)), To: number(d.text(in.To)), Text: d.text(in.Text), At: parseTime(d.text(in.At)),
 					Raw: d.raw(),
 				})
 			}

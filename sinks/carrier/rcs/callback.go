@@ -100,7 +100,7 @@ func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inb
 	if !strings.HasPrefix(number, "+") {
 		number = ""
 	}
-	said := carrier.Inbound{Account: c.name, Ref: e.MessageID, From: number, To: e.AgentID, Text: e.Text, At: at, Raw: raw}
+	said := carrier.Inbound{Account: c.name, Channel: schemas.ChannelRCS, Ref: e.MessageID, From: number, To: e.AgentID, Text: e.Text, At: at, Raw: raw}
 	switch {
 	case e.Type == "UNSUBSCRIBE": // the button of the phone's own application
 		said.Text = "STOP"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"fanfare/schemas"
 	"fanfare/sinks/carrier"
 	"fanfare/sinks/carrier/smpp/sms"
 )
@@ -80,7 +81,7 @@ func (c *Connector) readWritten(a *arrival) (w written, text string) {
 		text = "" // Raw has it
 	}
 	return written{arrival: *a, part: concat, message: carrier.Inbound{
-		Account: c.account, From: e164(m.Source), To: e164(m.Dest), Text: text, At: a.at, Raw: []byte(a.body),
+		Account: c.account, Channel: schemas.ChannelSMS, From: e164(m.Source), To: e164(m.Dest), Text: text, At: a.at, Raw: []byte(a.body),
 	}}, text
 }
 

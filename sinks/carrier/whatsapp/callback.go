@@ -183,7 +183,7 @@ func (c *Connector) inbound(raw []byte, to string) (carrier.Inbound, error) {
 		return carrier.Inbound{}, fmt.Errorf("whatsapp: message: %w", err)
 	}
 	said := m.Text.Body + m.Button.Text + m.Interactive.Button.Title + m.Interactive.List.Title // one of them is there
-	return carrier.Inbound{Account: c.name, Ref: m.ID, From: number(m.From), To: number(to), Text: said, At: seconds(m.Timestamp), Raw: raw}, nil
+	return carrier.Inbound{Account: c.name, Channel: schemas.ChannelWhatsApp, Ref: m.ID, From: number(m.From), To: number(to), Text: said, At: seconds(m.Timestamp), Raw: raw}, nil
 }
 
 // number is a WhatsApp id as E.164; anything else, such as an id of a user without a number, is empty.
