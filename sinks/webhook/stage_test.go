@@ -70,7 +70,7 @@ func runChild(text string) error {
 func topics(t testing.TB, b *streamtest.Broker) {
 	t.Helper()
 	for _, topic := range b.Names.Fixed() {
-		if strings.Contains(topic.Name, "deliveries") || strings.Contains(topic.Name, "campaigns") {
+		if strings.Contains(topic.Name, "deliveries") || strings.Contains(topic.Name, "campaigns") || strings.Contains(topic.Name, "replies") {
 			b.Ensure(t, topic)
 		}
 	}
