@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/api/clientaddr"
 	"fanfare/api/phone"
 	"fanfare/api/problem"
 	"fanfare/api/store"
@@ -80,6 +81,9 @@ type Deps struct {
 	ImportStall time.Duration
 	// AckTimeout is the longest that a single send waits for Kafka, default 10 s.
 	AckTimeout time.Duration
+	// Proxies are the addresses of our own proxies before the console; attempts to log in are limited by the address
+	// behind them.
+	Proxies clientaddr.Proxies
 	// PublishTimeout is the longest that an opt-out waits until its record is acknowledged, default 5 s.
 	PublishTimeout time.Duration
 	// StatsMaxAge is how old the statistics of a campaign may be before they are read again, default 250 ms; negative:
@@ -223,7 +227,7 @@ func New(d Deps) (*Server, error) {
 	s.mountCallbacks(r)
 	handler := s.outer(r)
 	if d.Console {
-		console, err := ui.New(ui.Config{API: handler, As: asActor, Store: d.Store, Secure: d.SecureCookies, OIDC: d.OIDC, Done: d.Done, Logger: d.Logger, Now: d.Now})
+		console, err := ui.New(ui.Config{API: handler, As: asActor, Store: d.Store, Secure: d.SecureCookies, OIDC: d.OIDC, Proxies: d.Proxies, Done: d.Done, Logger: d.Logger, Now: d.Now})
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"fanfare/api"
+	"fanfare/api/clientaddr"
 	"fanfare/api/store"
 )
 
@@ -31,6 +33,7 @@ type provider struct {
 	asked  url.Values
 	claims func(map[string]any)
 	away   bool
+	locked bool // the keys are not answered
 }
 
 func newProvider(t *testing.T) *provider {
@@ -52,7 +55,13 @@ func newProvider(t *testing.T) *provider {
 			"id_token_signing_alg_values_supported": []string{"RS256"},
 		})
 	})
-	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) { p.answer(w, p.keys) })
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		if p.locked {
+			http.Error(w, "maintenance", http.StatusServiceUnavailable)
+			return
+		}
+		p.answer(w, p.keys)
+	})
 	mux.HandleFunc("GET /authorize", func(w http.ResponseWriter, r *http.Request) {
 		p.asked = r.URL.Query()
 		back := url.Values{"code": {"code-1"}, "state": {p.asked.Get("state")}}
@@ -116,7 +125,9 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 func TestLogInByProvider(t *testing.T) {
 	p := newProvider(t)
 	oidc := &api.OIDC{Issuer: p.URL, ClientID: "console", ClientSecret: "s3cret"}
-	w := newEnvOf(t, func(w *env) { w.deps.Console, w.deps.OIDC = true, oidc })
+	w := newEnvOf(t, func(w *env) {
+		w.deps.Console, w.deps.OIDC, w.deps.Proxies = true, oidc, clientaddr.Proxies{netip.MustParsePrefix("127.0.0.0/8")}
+	})
 	oidc.PublicURL = w.url
 	user, err := w.store.CreateUser(t.Context(), store.User{Email: "Anna@example.com", Name: "Anna Rossi"})
 	w.check(err)
@@ -189,6 +200,40 @@ func TestLogInByProvider(t *testing.T) {
 			return nil
 		}
 	})
+	p.locked = true
+	outside("keys that cannot be read", "does not answer", nil)
+	p.locked = false
 	p.sign(other)
 	outside("another key", "did not confirm who you are", nil)
+
+	// Answers of the provider without a log-in cost nothing, so that they keep no other person out. Attempts are limited
+	// by the address behind our own proxies.
+	attempt := func(path, from string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+path, http.NoBody)
+		w.check(err)
+		req.Header.Set("X-Forwarded-For", from)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		w.check(err)
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	w.clock.forward(time.Hour)
+	for range 30 {
+		if got := attempt("/login/oidc/callback?code=1&state=2", "192.0.2.1"); got != http.StatusForbidden {
+			t.Fatalf("a callback without a log-in: got %d, want 403", got)
+		}
+	}
+	for i := range 11 {
+		want := http.StatusSeeOther
+		if i == 10 {
+			want = http.StatusTooManyRequests
+		}
+		if got := attempt("/login/oidc", "192.0.2.1"); got != want {
+			t.Errorf("attempt %d: got %d, want %d", i, got, want)
+		}
+	}
+	if got := attempt("/login/oidc", "192.0.2.2"); got != http.StatusSeeOther {
+		t.Errorf("another person behind the same proxy: got %d, want 303", got)
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"fanfare/api/clientaddr"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
@@ -40,8 +40,8 @@ type Config struct {
 	SpoolBytes int64
 	// Patience is how long a request waits for Kafka before its click or opt-out goes to the file; default 100 ms.
 	Patience time.Duration
-	// Proxies are the addresses of our own proxies. X-Forwarded-For is trusted only from them.
-	Proxies  []netip.Prefix
+	// Proxies are the addresses of our own proxies.
+	Proxies  clientaddr.Proxies
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
 	Now      func() time.Time
@@ -117,7 +117,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 		return "robots"
 	}
 	now := s.cfg.Now()
-	place := s.limits.place(s.client(r))
+	place := s.limits.place(s.cfg.Proxies.Of(r))
 	if !s.limits.allows(place, now) {
 		w.Header().Set("Retry-After", "5")
 		page(w, r, http.StatusTooManyRequests, textBusy)

@@ -3,10 +3,7 @@ package edge
 import (
 	"encoding/binary"
 	"hash/maphash"
-	"net"
-	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 )
@@ -14,13 +11,12 @@ import (
 // The rate limit of one address. Thousands of phones of one network can share an address, so a valid token costs
 // little. An invalid token is a guess and costs as much as 50 valid ones.
 const (
-	limitRate    = 1000 // units a second
-	limitBurst   = 5000
-	costKnown    = 1
-	costGuess    = 50 // a burst of 100 guesses, then 20 a second
-	limitSlots   = 1 << 14
-	ipv6Prefix   = 64 // one household or one server
-	maxForwarded = 16
+	limitRate  = 1000 // units a second
+	limitBurst = 5000
+	costKnown  = 1
+	costGuess  = 50 // a burst of 100 guesses, then 20 a second
+	limitSlots = 1 << 14
+	ipv6Prefix = 64 // one household or one server
 )
 
 // limiter is a rate limit by address with a fixed amount of memory: addresses that hash to the same slot share a
@@ -86,41 +82,4 @@ func (l *limiter) fill(place uint64, now time.Time) float64 {
 	}
 	s.last = max(s.last, ms)
 	return s.tokens
-}
-
-// client returns the address that a request comes from. Behind our own proxies it is the last address of
-// X-Forwarded-For that is not a proxy's: the client can forge everything to the left of it.
-func (s *Server) client(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	if !s.ours(addr) {
-		return addr
-	}
-	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(forwarded) - 1; i >= max(0, len(forwarded)-maxForwarded); i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(forwarded[i]))
-		if err != nil {
-			break
-		}
-		if addr = a; !s.ours(a) {
-			break
-		}
-	}
-	return addr
-}
-
-func (s *Server) ours(a netip.Addr) bool {
-	a = a.Unmap()
-	for _, p := range s.cfg.Proxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

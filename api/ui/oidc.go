@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -51,8 +51,7 @@ type oidcLogin struct {
 type oidcClient struct {
 	cfg  *OIDC
 	http *http.Client
-	mu   sync.Mutex
-	made *oidc.Provider
+	made atomic.Pointer[oidc.Provider]
 }
 
 func newOIDCClient(cfg *OIDC) *oidcClient {
@@ -64,17 +63,16 @@ func newOIDCClient(cfg *OIDC) *oidcClient {
 
 // provider asks the provider for its addresses, once. If the provider does not answer, the next log-in asks again.
 func (c *oidcClient) provider(ctx context.Context) (*oidc.Provider, *oauth2.Config, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.made == nil {
-		p, err := oidc.NewProvider(oidc.ClientContext(ctx, c.http), c.cfg.Issuer)
-		if err != nil {
+	known := c.made.Load()
+	if known == nil {
+		var err error
+		if known, err = oidc.NewProvider(oidc.ClientContext(ctx, c.http), c.cfg.Issuer); err != nil {
 			return nil, nil, fmt.Errorf("ask the OpenID provider: %w", err)
 		}
-		c.made = p
+		c.made.Store(known)
 	}
-	return c.made, &oauth2.Config{
-		ClientID: c.cfg.ClientID, ClientSecret: c.cfg.ClientSecret, Endpoint: c.made.Endpoint(),
+	return known, &oauth2.Config{
+		ClientID: c.cfg.ClientID, ClientSecret: c.cfg.ClientSecret, Endpoint: known.Endpoint(),
 		RedirectURL: strings.TrimSuffix(c.cfg.PublicURL, "/") + oidcCallback, Scopes: []string{oidc.ScopeOpenID, "email", "profile"},
 	}, nil
 }
@@ -112,10 +110,8 @@ var errOIDC = errors.New("the provider's answer proves nothing")
 
 // oidcReturn lets the person in whom the provider names.
 func (u *UI) oidcReturn(w http.ResponseWriter, r *http.Request) {
+	// It is not limited: without the state that a log-in left in the session, which was limited, it asks for nothing.
 	w.Header().Set("Cache-Control", "no-store")
-	if u.tooFast(w, r) {
-		return
-	}
 	var l oidcLogin
 	err := json.Unmarshal([]byte(u.sessions.PopString(r.Context(), keyOIDC)), &l)
 	q := r.URL.Query()
@@ -148,10 +144,31 @@ func (u *UI) oidcReturn(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// watched notes whether the provider failed to answer a request, or answered with 5xx. The library's errors do not tell
+// a token that proves nothing from keys that could not be read.
+type watched struct {
+	to     http.RoundTripper // nil: the default
+	failed atomic.Bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
+	to := w.to
+	if to == nil {
+		to = http.DefaultTransport
+	}
+	a, err := to.RoundTrip(r)
+	if err != nil || a.StatusCode >= 500 {
+		w.failed.Store(true)
+	}
+	return a, err
+}
+
 // oidcEmail exchanges the code for the person's e-mail address. It returns errOIDC unless the provider's token is its
 // own, for this console and this log-in, and says that the address is the person's.
 func (u *UI) oidcEmail(ctx context.Context, code string, l *oidcLogin) (string, error) {
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, u.oidc.http), oidcPatience)
+	asked := &watched{to: u.oidc.http.Transport}
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, &http.Client{Timeout: oidcPatience, Transport: asked}), oidcPatience)
 	defer cancel()
 	provider, config, err := u.oidc.provider(ctx)
 	if err != nil {
@@ -166,7 +183,10 @@ func (u *UI) oidcEmail(ctx context.Context, code string, l *oidcLogin) (string, 
 	}
 	raw, _ := token.Extra("id_token").(string)
 	id, err := provider.VerifierContext(ctx, &oidc.Config{ClientID: u.oidc.cfg.ClientID, Now: time.Now}).Verify(ctx, raw)
-	if err != nil {
+	switch {
+	case err != nil && asked.failed.Load():
+		return "", fmt.Errorf("ask the OpenID provider for its keys: %w", err)
+	case err != nil:
 		return "", fmt.Errorf("%w: %w", errOIDC, err)
 	}
 	var claims struct {
@@ -193,7 +213,7 @@ func (u *UI) oidcFailed(w http.ResponseWriter, r *http.Request, status int, text
 
 // tooFast answers a person, or a program, that tries to log in too often.
 func (u *UI) tooFast(w http.ResponseWriter, r *http.Request) bool {
-	wait := u.logins.take("", address(r))
+	wait := u.logins.take("", u.Proxies.Of(r).String())
 	if wait <= 0 {
 		return false
 	}

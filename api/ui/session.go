@@ -3,7 +3,6 @@ package ui
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -215,7 +214,7 @@ var wrongHash = sync.OnceValue(func() string {
 func (u *UI) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	form := loginForm{Email: strings.TrimSpace(r.PostFormValue("email")), Next: r.PostFormValue("next")}
-	if wait := u.logins.take(strings.ToLower(form.Email), address(r)); wait > 0 {
+	if wait := u.logins.take(strings.ToLower(form.Email), u.Proxies.Of(r).String()); wait > 0 {
 		w.Header().Set("Retry-After", seconds(wait))
 		form.Error = mustSay("login.slow", int(wait/time.Second)+1)
 		u.render(w, r, http.StatusTooManyRequests, "login", u.loginForm(form))
@@ -300,15 +299,6 @@ func ownPath(next string) string {
 		return "/"
 	}
 	return next
-}
-
-// address returns the network address of a request, without the port.
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // loginLimits limits log-in attempts, for each e-mail address and for each network address: a burst of ten, then one

@@ -10,6 +10,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/go-chi/chi/v5"
 
+	"fanfare/api/clientaddr"
 	"fanfare/api/store"
 )
 
@@ -33,6 +34,8 @@ type Config struct {
 	Store *store.Store
 	// Secure is true when browsers reach the console by HTTPS. Cookies are then sent only by HTTPS.
 	Secure bool
+	// Proxies are the addresses of our own proxies: attempts to log in are limited by the address behind them.
+	Proxies clientaddr.Proxies
 	// OIDC is a provider by which people may log in; nil: by password and one-time link only.
 	OIDC *OIDC
 	// Done is closed when the process begins to stop. It ends live pages.

@@ -57,8 +57,8 @@ type Config struct {
 	OIDCClientID     string `koanf:"oidc-client-id"`
 	OIDCClientSecret string `koanf:"oidc-client-secret"`
 
-	LinkURL     string   `koanf:"link-url"`
-	EdgeProxies []string `koanf:"edge-proxies"`
+	LinkURL string   `koanf:"link-url"`
+	Proxies []string `koanf:"proxies"`
 
 	WebhookAllow []string `koanf:"webhook-allow"`
 
@@ -108,7 +108,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("oidc-issuer", "", "address of an OpenID Connect provider by which people log in to the console; needs --public-url, whose /login/oidc/callback the provider must allow (default: none)")
 	f.String("oidc-client-id", "", "what the provider knows the console by")
 	f.String("oidc-client-secret", "", "the console's secret at the provider; better given in FANFARE_OIDC_CLIENT_SECRET, because ps shows flags")
-	f.StringSlice("edge-proxies", nil, "ranges of addresses of your own proxies before the role edge, which believes their X-Forwarded-For (default: none)")
+	f.StringSlice("proxies", nil, "ranges of addresses of your own proxies before the console and the edge, which believe their X-Forwarded-For (default: none)")
 	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
 	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")
 	f.String("sim-profile", "default", "how the simulated carrier behaves: default or chaos")
@@ -262,9 +262,9 @@ func parseRange(text string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// edgeProxies returns the ranges of --edge-proxies; Validate has checked them.
-func (c Config) edgeProxies() (out []netip.Prefix) {
-	for _, text := range c.EdgeProxies {
+// proxies returns the ranges of --proxies; Validate has checked them.
+func (c Config) proxies() (out []netip.Prefix) {
+	for _, text := range c.Proxies {
 		if p, err := parseRange(text); err == nil {
 			out = append(out, p)
 		}

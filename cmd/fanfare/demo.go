@@ -42,7 +42,7 @@ A second run goes on with the same data.`,
 	serveFlags(cmd.Flags())
 	_ = cmd.Flags().Set("log-level", "warn") // the story is told on stdout
 	_ = cmd.Flags().Set("edge", "127.0.0.1:8081")
-	_ = cmd.Flags().Set("edge-proxies", "127.0.0.0/8") // each simulated phone has an address of its own
+	_ = cmd.Flags().Set("proxies", "127.0.0.0/8") // each simulated phone has an address of its own
 	_ = cmd.Flags().Set("sim-handsets", "true")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := p.config(cmd)

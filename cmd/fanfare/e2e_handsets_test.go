@@ -21,7 +21,7 @@ func TestEndToEndHandsets(t *testing.T) {
 	}
 	const people = 2000
 	public := freeAddr(t)
-	w := newEmbeddedEnv(t, 400, "--edge", public, "--edge-proxies", "127.0.0.0/8", "--sim-handsets", "--receipt-window", "1h", "--log-level", "warn")
+	w := newEmbeddedEnv(t, 400, "--edge", public, "--proxies", "127.0.0.0/8", "--sim-handsets", "--receipt-window", "1h", "--log-level", "warn")
 	api := w.api()
 	var csv bytes.Buffer
 	csv.WriteString("phone\n")

@@ -52,7 +52,7 @@ func TestEndToEndLinks(t *testing.T) {
 	}
 	const people, target = 300, "https://shop.example/sale?id=7"
 	public := freeAddr(t)
-	w := newEmbeddedEnv(t, 500, "--edge", public, "--link-url", "http://"+public, "--edge-proxies", "127.0.0.0/8", "--receipt-window", "1h", "--log-level", "warn")
+	w := newEmbeddedEnv(t, 500, "--edge", public, "--link-url", "http://"+public, "--proxies", "127.0.0.0/8", "--receipt-window", "1h", "--log-level", "warn")
 	api := w.api()
 	var csv bytes.Buffer
 	csv.WriteString("phone\n")

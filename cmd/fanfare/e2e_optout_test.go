@@ -24,7 +24,7 @@ func TestEndToEndOptOut(t *testing.T) {
 	}
 	const people, leaving, rate = 300, 60, 25
 	public := freeAddr(t)
-	w := newEmbeddedEnv(t, 500, "--edge", public, "--edge-proxies", "127.0.0.0/8", "--receipt-window", "1h", "--log-level", "warn")
+	w := newEmbeddedEnv(t, 500, "--edge", public, "--proxies", "127.0.0.0/8", "--receipt-window", "1h", "--log-level", "warn")
 	api := w.api()
 	var csv bytes.Buffer
 	csv.WriteString("phone\n")

@@ -52,7 +52,7 @@ func buildEdge(w *wiring) (runner, error) {
 	}
 	w.onClose(kafka.Close)
 	public, err := edge.New(edge.Config{
-		Names: w.names, Keys: w.keys, Spool: filepath.Join(w.cfg.Data, "edge-unpublished.ndjson"), Proxies: w.cfg.edgeProxies(), Logger: w.log, Registry: w.reg,
+		Names: w.names, Keys: w.keys, Spool: filepath.Join(w.cfg.Data, "edge-unpublished.ndjson"), Proxies: w.cfg.proxies(), Logger: w.log, Registry: w.reg,
 	}, w.view, kafka)
 	if err != nil {
 		return nil, err

@@ -115,6 +115,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	deps.WebhookAllow = w.cfg.webhookAllow()
 	deps.LinkURL = w.linkURL()
 	deps.SecureCookies = strings.HasPrefix(w.cfg.PublicURL, "https://")
+	deps.Proxies = w.cfg.proxies()
 	if w.cfg.OIDCIssuer != "" {
 		deps.OIDC = &api.OIDC{Issuer: w.cfg.OIDCIssuer, ClientID: w.cfg.OIDCClientID, ClientSecret: w.cfg.OIDCClientSecret, PublicURL: w.cfg.PublicURL}
 	}

@@ -83,9 +83,9 @@ func (c Config) Validate() error {
 	} else if c.OIDCClientID != "" || c.OIDCClientSecret != "" {
 		bad("--oidc-client-id, --oidc-client-secret: they need --oidc-issuer, the address of the provider")
 	}
-	for _, text := range c.EdgeProxies {
+	for _, text := range c.Proxies {
 		if _, err := parseRange(text); err != nil {
-			bad("--edge-proxies %q: want a range of addresses such as 10.1.0.0/16", text)
+			bad("--proxies %q: want a range of addresses such as 10.1.0.0/16", text)
 		}
 	}
 	for _, text := range c.WebhookAllow {
