@@ -56,7 +56,7 @@ type Outbound struct {
 	NotAfter time.Time
 	// Cost is what was reserved for it.
 	Cost Micros
-	// Meta has what single carriers want besides: callback parameters, registration ids, tags. May be nil.
+	// Meta has further values that some carriers need: callback parameters, registration ids, tags. May be nil.
 	Meta map[string]string
 }
 
@@ -66,7 +66,7 @@ func (o *Outbound) Expired(now time.Time) bool {
 }
 
 // Body is what is sent. Exactly one of its fields is set; Text counts as set when its Body is not empty or no other is.
-// It is a struct and no interface so that a text costs no allocation.
+// It is a struct and not an interface, so that a text costs no allocation.
 type Body struct {
 	Text     Text
 	Template *Template
@@ -109,21 +109,22 @@ type Call struct {
 	Ring time.Duration
 }
 
-// Outcome is what became of one hand-over.
+// Outcome is the result of one hand-over.
 type Outcome uint8
 
-// Outcomes of a hand-over. The sender makes of them: sent; not_sent; returned with a time; returned with a time;
-// ambiguous; returned for the next channel of the chain.
+// Outcomes of a hand-over. The sender turns them, in this order, into: sent; not_sent; returned with a time; returned
+// with a time; ambiguous; returned for the next channel of the chain.
 const (
-	// Accepted: the carrier has it, Ref is set. A receipt will follow, or never.
+	// Accepted: the carrier has the message, and Ref is set. A receipt may follow.
 	Accepted Outcome = iota + 1
-	// Rejected for good: do not try again. Sub and Code say why.
+	// Rejected: the carrier refused the message for good; do not try again. Sub and Code say why.
 	Rejected
-	// Throttled: not taken. RetryAfter says how long to wait; the rate is to be lowered.
+	// Throttled: the carrier did not take the message. RetryAfter says how long to wait; the sender lowers its rate.
 	Throttled
-	// Retryable: certainly not taken, for a reason that passes.
+	// Retryable: the carrier certainly did not take the message, for a temporary reason.
 	Retryable
-	// Unknown: the carrier may have it. Held; never handed over again without proof.
+	// Unknown: the carrier may have the message. The recipient is held, and the message is not handed over again
+	// without proof that it was not taken.
 	Unknown
 	// Unsupported: this channel cannot reach the recipient; the next one may be tried at once.
 	Unsupported
@@ -162,12 +163,12 @@ type Result struct {
 	Code string
 	// Sub is what Code means in our words.
 	Sub Sub
-	// RetryAfter is how long the carrier asks to wait. 0: it does not say.
+	// RetryAfter is how long the carrier asks to wait; 0 if it does not say.
 	RetryAfter time.Duration
 	// Parts is how many parts the carrier counted; 0: it does not say.
 	Parts int
 	// PartRefs are the provider's ids of the parts, in their order, where each part has one of its own; nil otherwise.
-	// A receipt then names a part by its id. One that the carrier did not take is empty.
+	// A receipt then names a part by its id. The entry of a part that the carrier did not take is empty.
 	PartRefs []string
 }
 
@@ -182,7 +183,7 @@ const (
 	// DoubtKeyHeader: the carrier remembers the keys of the last [Caps.KeyWindow]. The sender hands over again under
 	// the same key; see [Connector.Send] for what the answer proves.
 	DoubtKeyHeader
-	// DoubtNaturalID: the same for ever, because the key is the message's id at the carrier.
+	// DoubtNaturalID: as DoubtKeyHeader, without an end, because the key is the message's id at the carrier.
 	DoubtNaturalID
 	// DoubtQuery: the connector is a [Querier], and the sender asks it. A second submission is a second message.
 	DoubtQuery
@@ -245,17 +246,17 @@ type Caps struct {
 	ReadReceipts bool
 	// CanRevoke and CanProbe: the connector is a Revoker, a Prober.
 	CanRevoke, CanProbe bool
-	// AnswerTimeout is when a hand-over without an answer gets Unknown. 0: the connector waits for ever.
+	// AnswerTimeout is how long after a hand-over without an answer the connector gives Unknown. 0: it waits for ever.
 	AnswerTimeout time.Duration
 }
 
-// Health is how a connector does, for readiness, metrics and the breaker.
+// Health is the state of a connector, for readiness, metrics and the breaker.
 type Health struct {
-	// Ready: a hand-over would be tried now.
+	// Ready: the connector would try a hand-over now.
 	Ready bool
 	// Sessions that are bound or connected.
 	Sessions int
-	// InFlight hand-overs wait for their answer, of at most Window.
+	// InFlight is how many hand-overs wait for their answer, at most Window.
 	InFlight, Window int
 	// Throttled is the share of the last answers, 0..1, in which the carrier asked to slow down.
 	Throttled float64
@@ -281,16 +282,16 @@ type Connector interface {
 	// answer proves nothing about the first, not even Retryable and Throttled: a carrier may give them before it looks
 	// at the key.
 	Send(ctx context.Context, batch []Outbound, done func(i int, r Result)) error
-	// Drain refuses what comes after it with ErrDrained, waits for the answers that are outstanding until ctx ends, and
-	// gives Unknown to those still missing, which is no error. Calling it again is harmless.
+	// Drain makes later calls of Send fail with ErrDrained, waits for outstanding answers until ctx ends, and then
+	// gives Unknown to hand-overs still without an answer, which is no error. Calling it again is harmless.
 	Drain(ctx context.Context) error
-	// Health returns how the connector does right now.
+	// Health returns the present state of the connector.
 	Health() Health
 }
 
 // Receipt is what a carrier said about a submission.
 type Receipt struct {
-	// Account it came in on.
+	// Account that the receipt came in on.
 	Account string
 	// Ref is the provider's id; AltRefs are other spellings of it (hexadecimal, decimal, without leading zeros).
 	Ref     string
@@ -303,7 +304,7 @@ type Receipt struct {
 	// Code is the carrier's own, as it came; Sub is what it means in our words.
 	Code string
 	Sub  Sub
-	// At is when the carrier says it happened.
+	// At is the time of the event by the carrier's clock.
 	At time.Time
 	// Part of Parts, 1 and up; 0: the whole message.
 	Part, Parts uint8
@@ -315,8 +316,8 @@ type Receipt struct {
 
 // ReceiptSource is a connector that brings receipts itself, on its session or by asking for them.
 type ReceiptSource interface {
-	// Receipts calls emit, never twice at a time, with each batch of receipts until ctx ends or the connection is no
-	// more; it then returns nil, and an error only when trying again makes no sense. emit returns nil once the receipts
+	// Receipts calls emit, never twice at a time, with each batch of receipts until ctx ends or the connection closes.
+	// It then returns nil; it returns an error only if another call would fail too. emit returns nil once the receipts
 	// are durable; only then are they acknowledged to the carrier. After an error from emit the same receipts come
 	// again, here or at another consumer of the account. The slice belongs to emit until it returns; what the receipts
 	// point to may be kept.
@@ -341,12 +342,12 @@ type Inbound struct {
 
 // InboundSource is a connector that brings what recipients write on its session.
 type InboundSource interface {
-	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While it does
-	// not run, what recipients write stays with the carrier.
+	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While no call
+	// runs, the carrier keeps what recipients write.
 	Inbound(ctx context.Context, emit func([]Inbound) error) error
 }
 
-// Callback is a request by which a carrier told us something, as it came.
+// Callback is a request that a carrier made to us, unchanged.
 type Callback struct {
 	Method string
 	// URL is the whole address that the carrier called, as it knows it: some sign it.
@@ -361,24 +362,24 @@ type Callback struct {
 // only then is it parsed. Both methods may be called on a connector that was drained, or in a process that hands
 // nothing over.
 type Webhook interface {
-	// Verify returns an error unless the callback is the carrier's.
+	// Verify returns an error unless the carrier made the callback.
 	Verify(c *Callback) error
-	// Parse reads what is in it. It depends on the configuration and on nothing else, so that what it could not read
-	// can be read again.
+	// Parse reads the receipts and messages in a callback. It depends on the configuration only, so that a callback
+	// that it could not read can be read again later.
 	Parse(c *Callback) ([]Receipt, []Inbound, error)
 }
 
-// Handshaker is a Webhook whose carrier calls the address once when it is registered, and takes it when it is answered
-// as the carrier wants. Such a callback is neither verified nor stored.
+// Handshaker is a Webhook whose carrier calls the address once at its registration, and accepts the address after the
+// right answer. Such a callback is neither verified nor stored.
 type Handshaker interface {
-	// Handshake returns the text to answer; ok is false for any other callback. The error says that it is a handshake,
-	// and not the carrier's.
+	// Handshake returns the text to answer; ok is false for any other callback. An error means that it is a handshake
+	// that the carrier did not make.
 	Handshake(c *Callback) (answer string, ok bool, err error)
 }
 
-// TemplateNotice is what a carrier says about a template that was handed in for approval.
+// TemplateNotice is a carrier's decision about a template that was submitted for approval.
 type TemplateNotice struct {
-	// Account at the carrier that has the template, and what the carrier calls it there, in that language.
+	// Account is the account at the carrier that has the template; the template's name and language are the carrier's.
 	Account, Name, Language string
 	// Status is approved, pending, rejected, paused or disabled.
 	Status string
@@ -386,13 +387,13 @@ type TemplateNotice struct {
 	Reason string
 }
 
-// TemplateTeller is a Webhook whose callbacks may say what became of templates.
+// TemplateTeller is a Webhook whose callbacks may have decisions about templates.
 type TemplateTeller interface {
-	// Templates reads what is in a callback of that; none for any other callback.
+	// Templates returns the decisions in a callback; none for any other callback.
 	Templates(c *Callback) []TemplateNotice
 }
 
-// Querier is a connector whose carrier can be asked what became of a submission.
+// Querier is a connector whose carrier can be asked for the state of a submission.
 type Querier interface {
 	// Query returns what the carrier knows of each key: Accepted with its Ref, Rejected, Retryable when the carrier
 	// does not have the submission, Unknown when the carrier cannot say yet. It changes nothing at the carrier.
@@ -405,7 +406,7 @@ type Prober interface {
 	Probe(ctx context.Context, to []string) (reach []bool, ttl time.Duration, err error)
 }
 
-// RevokeOutcome is what became of an attempt to take a message back.
+// RevokeOutcome is the result of an attempt to take a message back.
 type RevokeOutcome uint8
 
 // Outcomes of a revocation.

@@ -29,7 +29,8 @@ type deliverer struct {
 	recovering bool
 }
 
-// tickLeast is the shortest time between two looks at the queue: what many small batches have queued is found at once.
+// tickLeast is the shortest time between two looks at the queue, so that one look finds the events of many small
+// batches.
 const tickLeast = 20 * time.Millisecond
 
 // run posts until ctx ends, then waits for what is in hand and gives the leases back.
@@ -188,8 +189,8 @@ func (d *deliverer) record(ctx context.Context) {
 	}
 }
 
-// settleFor is how long a store that is away is waited for: afterwards the leases have ended, and what is not recorded
-// is posted again.
+// settleFor is how long the recorder waits for a store that is away. After that the leases have ended, and requests
+// whose answer is not recorded are posted again.
 const settleFor = 10 * time.Second
 
 func (d *deliverer) settle(ctx context.Context, outcomes []schemas.WebhookOutcome) error {

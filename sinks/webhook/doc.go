@@ -1,5 +1,5 @@
-// Package webhook posts events to customers' endpoints: what became of their messages, what recipients write back, and
-// what their campaigns do (X6, R107).
+// Package webhook posts events to customers' endpoints: about their messages, about replies of recipients, and about
+// their campaigns (X6, R107).
 //
 //	reads    deliveries, campaigns and replies (group webhook), the endpoints in the store, the control view
 //	writes   webhook_items in the store; deliveries.dlq, campaigns.dlq, replies.dlq
@@ -9,22 +9,23 @@
 //
 // Two parts run beside each other. The reader (handle.go) turns records into items, an event for an endpoint, and
 // commits its offsets after the store has them. The deliverer (deliver.go, lane.go) posts what is due and records the
-// answer. So a kill -9 at any moment loses nothing: an event is in the log, or it is pending in the store. It may post
-// a request again whose answer was not recorded; webhook-id is the same, and receivers ignore what they have seen.
+// answer. So a kill -9 at any moment loses nothing: an event is in the log, or it is pending in the store. After a kill
+// it may repeat a request whose answer was not recorded. The repetition has the same webhook-id, by which receivers
+// ignore it.
 //
 // # Why the store holds the retries
 //
-// A topic gives attempts back in the order in which they were written. An endpoint that is dead for five days has a
-// backlog that others must not wait behind, each of its events is due at a time of its own, and its owner wants to list
-// it, to have a part of it again, and to be rid of it. All of that is a question to an index. In a topic it would take
-// a partition per endpoint, or all backlogs in memory. The price is a row written per event and endpoint, in the
-// batches of the log, and one update per answer.
+// A topic returns records in the order in which they were written. But other endpoints must not wait behind the backlog
+// of an endpoint that has been down for five days, each event of the backlog is due at its own time, and the customer
+// wants to list it, repeat a part of it, or delete it. An index answers all of that. A topic would need a partition per
+// endpoint, or all backlogs in memory. The price is one row per event and endpoint, written in the batches of the log,
+// and one update per answer.
 //
-// # Who is posted to when
+// # When an endpoint gets a request
 //
 // Each endpoint has a lane of its own, so a slow or dead one holds up no other. A process leases endpoints in the store
 // for 12 s; it is the only one that posts to them, and another takes over when the lease ends. A lane takes at most 100
-// items, of each message the first, and makes up to 10 requests at a time. It has 5 s for a request.
+// items, only the first pending one of each message, and makes up to 10 requests at a time. A request may take 5 s.
 //
 //	2xx                  delivered
 //	410                  the endpoint is disabled at once
@@ -36,7 +37,8 @@
 //	five days of nothing but failures: the endpoint is disabled; the tenant's other endpoints get endpoint.disabled
 //
 // A redirect is a failure. No private, local or otherwise special address is connected to, whatever a name resolves to,
-// unless Config.Allow has its range; proxies of the environment are not used, for they would connect in our place.
+// unless Config.Allow has its range; proxies of the environment are not used, because they would connect in place of
+// Fanfare.
 //
 // # What happens when
 //

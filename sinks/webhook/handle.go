@@ -36,8 +36,8 @@ func newHandler(cfg Config, store Queue, view View, known *endpoints, m *metrics
 // reference. Both are written within milliseconds, by two processes.
 const referencePatience = 2 * time.Second
 
-// moveMaxAge is how old a change of state may be when its campaign's record is written: older ones were read with an
-// earlier record.
+// moveMaxAge is how old a change of state may be when its campaign's record is written. Older changes were queued with
+// an earlier record.
 const moveMaxAge = 24 * time.Hour
 
 // batch is what comes of a batch of records.
@@ -83,7 +83,8 @@ func (h *handler) convert(ctx context.Context, to *hooks, records []*kgo.Record)
 		return b, nil
 	}
 	for _, r := range records {
-		// The header only spares decoding events that no endpoint waits for. The campaign's tenant decides.
+		// The tenant in the header only saves the decoding of events that no endpoint wants. The tenant of the campaign
+		// decides.
 		if tenant := schemas.Header(r, schemas.HeaderTenant); tenant != nil && to.byTenant[string(tenant)] == nil || r.Value == nil {
 			continue
 		}

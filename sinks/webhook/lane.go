@@ -10,7 +10,7 @@ import (
 	"fanfare/schemas"
 )
 
-// lane posts what is due to one endpoint, until nothing is or the endpoint wants to be left alone.
+// lane posts the due events of one endpoint until none is left or the endpoint asks for a pause.
 func (d *deliverer) lane(ctx context.Context, health schemas.WebhookHealth) {
 	for ctx.Err() == nil {
 		hooks, err := d.known.current(ctx)
@@ -48,7 +48,8 @@ func (d *deliverer) lane(ctx context.Context, health schemas.WebhookHealth) {
 	}
 }
 
-// disable disables an endpoint and tells the tenant's others, these first: what is done twice is queued once.
+// disable first queues endpoint.disabled for the tenant's other endpoints and then disables the endpoint. If a kill
+// repeats it, the event is queued once.
 func (d *deliverer) disable(ctx context.Context, hooks *hooks, w *schemas.Webhook, failing time.Time, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, settleFor)
 	defer cancel()
@@ -71,7 +72,7 @@ func (d *deliverer) disable(ctx context.Context, hooks *hooks, w *schemas.Webhoo
 type page struct {
 	d *deliverer
 	w *schemas.Webhook
-	// probing: the endpoint is taken to be down, and asked whether it still is.
+	// probing: the endpoint counts as down, and one request at a time tests whether it is up again.
 	probing bool
 
 	mu     sync.Mutex
@@ -81,7 +82,7 @@ type page struct {
 	gone   string        // why the endpoint is to be disabled
 }
 
-// run posts the events, and stops to when the endpoint fails or wants patience.
+// run posts the events. It stops early if the endpoint fails or asks for a pause.
 func (p *page) run(ctx context.Context, items []schemas.WebhookItem) {
 	size := max(p.w.Batch, 1)
 	requests := p.d.cfg.Requests

@@ -25,7 +25,7 @@ type answer struct {
 	status int    // 0: none came
 	text   string // the first bytes of its body
 	err    string // why it is a failure; "" of one that was taken
-	// after: the endpoint asked not to be posted to for so long.
+	// after: the endpoint asked for a pause of this length (Retry-After).
 	after time.Duration
 	took  time.Duration
 }

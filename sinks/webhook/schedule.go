@@ -38,7 +38,7 @@ func pause(failing time.Duration, jitter float64) time.Duration {
 	return spread(min(max(failing/2, pauseLeast), pauseMost), 0.2, jitter)
 }
 
-// spread returns d ± part, so that not all try at once.
+// spread returns d ± part, so that the tries of many events do not fall together.
 func spread(d time.Duration, part, jitter float64) time.Duration {
 	return time.Duration(float64(d) * (1 - part + 2*part*jitter))
 }

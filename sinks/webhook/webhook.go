@@ -29,7 +29,7 @@ type Endpoints interface {
 	DisableWebhook(ctx context.Context, tenant string, number uint64, reason string) error
 }
 
-// Queue takes events.
+// Queue stores events until they are posted.
 type Queue interface {
 	// QueueWebhooks queues events, each once for an endpoint, and keeps references of messages.
 	QueueWebhooks(ctx context.Context, items []schemas.WebhookItem, refs []schemas.WebhookReference) error
@@ -39,7 +39,7 @@ type Queue interface {
 	CampaignRecord(ctx context.Context, id string) (*fanfarev1.Campaign, error)
 }
 
-// Due is the side of the queue that is posted from.
+// Due is the reading side of the queue.
 type Due interface {
 	// ClaimWebhooks leases endpoints that no process delivers to, at most so many altogether, and prolongs the leases
 	// of owner.
@@ -50,7 +50,7 @@ type Due interface {
 	// DueWebhooks returns what is due, of each Order the first that is pending.
 	DueWebhooks(ctx context.Context, endpoint uint64, most int) ([]schemas.WebhookItem, error)
 	SettleWebhooks(ctx context.Context, outcomes []schemas.WebhookOutcome) error
-	// RecoveredWebhook says that what was to be read again since a time is queued.
+	// RecoveredWebhook records that the events since a time are queued again.
 	RecoveredWebhook(ctx context.Context, endpoint uint64, since time.Time) error
 }
 
@@ -81,9 +81,9 @@ type Config struct {
 	Page int
 	// Most is how many endpoints one process delivers to; default 1,000.
 	Most int
-	// Lease is how long an endpoint waits for a process that is gone; default 12 s.
+	// Lease is how long after the death of its process an endpoint waits for another; default 12 s.
 	Lease time.Duration
-	// Poll is how often the queue is looked at for what other processes put there; default 250 ms.
+	// Poll is how often the stage looks in the queue for events of other processes; default 250 ms.
 	Poll time.Duration
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration

@@ -1,10 +1,9 @@
-// Package codes says what a carrier's numbers and words mean in our words: in its answer to a hand-over, and in its
-// receipts. What they mean is data: lines of a file that each connector has, to which an account adds its carrier's
-// own.
+// Package codes translates a carrier's codes, in answers to hand-overs and in receipts, into ours. The translation is
+// data: lines of a file that each connector has, to which an account adds its carrier's own.
 //
 // A line is kind,code,meaning,sub-status:
 //
-//	answer,0x58,throttled,THROTTLED           of an answer: rejected, throttled, retryable, unknown, unsupported, accepted
+//	answer,0x58,throttled,THROTTLED           of an answer; also rejected, retryable, unknown, unsupported, accepted
 //	stat,DELIVRD,delivered,DELIVERED          of a receipt: buffered, delivered, read, failed or unknown
 //	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: more exactly why
 //	wait,131056,6s,                           after an answer: the wait before the next try, unless the answer has it
@@ -126,8 +125,8 @@ func (t *Table) Answer(code string) (a Answer, ok bool) {
 	return a, ok
 }
 
-// HTTP returns what an answer of HTTP means whose status is not 2xx. word is the code that the body says, empty if it
-// says none. A meaning of the word counts before that of the status, whose code is `http:` and the number. Without
+// HTTP returns the meaning of an HTTP answer with a status other than 2xx. word is the code in the body, empty if there
+// is none. The meaning of the word comes before that of the status, whose code is `http:` and the number. Without
 // either, 3xx is retryable, 4xx a refusal of this message, and after anything else it is unknown whether the carrier
 // has the message.
 func (t *Table) HTTP(status int, word string) Answer {
@@ -151,7 +150,7 @@ func (t *Table) HTTP(status int, word string) Answer {
 func (t *Table) Wait(code string) time.Duration { return t.waits[normal(code)] }
 
 // Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the
-// state is not known. A failure's error is more exact than its state, where it is known.
+// state is not known. If the error of a failure is known, it is used, because it is more exact than the state.
 func (t *Table) Receipt(stat, err string) (status schemas.ReceiptStatus, sub schemas.Code, ok bool) {
 	s, ok := t.stats[normal(stat)]
 	if !ok {
@@ -165,7 +164,7 @@ func (t *Table) Receipt(stat, err string) (status schemas.ReceiptStatus, sub sch
 	return s.status, s.sub, true
 }
 
-// normal is one spelling for those of a code: capitals, and no zeros before it, behind 0x neither.
+// normal returns the one spelling of a code: capitals, without leading zeros, also after 0x.
 func normal(code string) string {
 	code = strings.ToUpper(strings.TrimSpace(code))
 	if hex, ok := strings.CutPrefix(code, "0X"); ok {

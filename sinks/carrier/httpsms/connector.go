@@ -52,7 +52,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
-// keyWindow is how long a provider that honours our key is taken to remember it; those that do promise a day or more.
+// keyWindow is how long the sender relies on a provider to remember our key. Providers that honour a key promise a day
+// or more.
 const keyWindow = time.Hour
 
 // Caps implements [carrier.Connector].
@@ -104,8 +105,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// post hands a batch over: in one request, or in another one without the messages that expired while it waited for a
-// connection.
+// post hands a batch over in one request. If messages expired while the request waited for a connection, it makes
+// another request without them.
 func (c *Connector) post(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
@@ -135,8 +136,8 @@ func (c *Connector) post(ctx context.Context, f *inflight.Batch, batch []carrier
 	}
 }
 
-// attempt makes one request. It returns true when nothing was written because a message had expired, so that the others
-// go again.
+// attempt makes one request. It returns true if nothing was written because a message had expired; the caller then
+// tries again with the others.
 func (c *Connector) attempt(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound, left []int, all []vars) (again bool) {
 	rest := func(r carrier.Result) {
 		for _, i := range left {
@@ -161,7 +162,7 @@ func (c *Connector) attempt(ctx context.Context, f *inflight.Batch, batch []carr
 		rest(c.book.Unanswered(ctx, err))
 		return false
 	case resp.Torn && resp.Status/100 == 2:
-		// Taken, probably; which of them and under which id is lost.
+		// The provider probably took the messages, but the answer does not say which, nor their ids.
 		rest(carrier.Result{Outcome: carrier.Unknown, Code: "answer torn"})
 		return false
 	}
@@ -208,7 +209,8 @@ func (s *account) refusal(resp *once.Answer, code string) carrier.Result {
 	}
 }
 
-// entries are those of an answer that are about message i: one, or one for each part of a text that went alone.
+// entries returns the entries of an answer about message i: one, or one for each part of a text if the request had one
+// message.
 func (s *account) entries(doc any, batch []carrier.Outbound, left []int, i int) []any {
 	r := &s.spec.Response
 	if r.Items == "" {

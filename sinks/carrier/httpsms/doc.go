@@ -17,15 +17,15 @@
 //	other 4xx                                   rejected, or what the spec says of the code in the answer
 //	5xx, no answer, a broken connection         unknown, unless the spec says that the provider takes nothing then
 //
-// net/http repeats requests by itself when a connection that was idle turns out to be closed. It does not here: no
-// request can be rewound. A spec may name a header for our submission id; it counts as idempotency only when the spec
-// says that the provider promises it.
+// net/http repeats a request by itself when an idle connection turns out to be closed, but only if it can rewind the
+// body. Here it cannot, so each request is made once. A spec may name a header for our submission id; it counts as
+// idempotency only when the spec says that the provider promises it.
 //
 // # Callbacks
 //
 // The endpoint has [Connector.Verify] look at each callback as it came, stores it, and [Connector.Parse] reads it
-// later. Most providers give our submission id back, in the callback's address or body; else the receipt is found by
-// theirs.
+// later. Most providers return our submission id in the callback's address or body. Otherwise the receipt is matched by
+// the provider's id.
 //
 // # Templates
 //

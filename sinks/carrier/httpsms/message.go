@@ -195,7 +195,7 @@ func appendQuery(b []byte, s string) []byte {
 	return append(b, url.QueryEscape(s)...)
 }
 
-// appendPath appends a value to an address. One that is an address itself, as values may be, stays as it is.
+// appendPath appends a value to an address. A value that is an address itself is not escaped.
 func appendPath(b []byte, s string) []byte {
 	if len(b) == 0 {
 		return append(b, s...)

@@ -1,6 +1,6 @@
 // Package inflight tracks the hand-overs of a connector that wait for their answer, for connectors that hand over in
-// requests. It bounds their number, passes on exactly one answer for each, and none after Drain. It is the part of the
-// contract of package carrier that is the same for every carrier.
+// requests. It bounds their number, passes on exactly one answer for each, and none after Drain. This part of the
+// contract of package carrier is the same for every carrier.
 package inflight
 
 import (
@@ -192,9 +192,9 @@ func (b *Book) Failed(err error) {
 	b.err = err
 }
 
-// Unanswered is what an error of [once.Client.Do] means for the messages of the request: nothing was written and they
-// may go again, or they may be with the carrier. It remembers the error as [Book.Failed] does, unless the request had
-// expired or ctx ended the wait for an answer.
+// Unanswered returns what an error of [once.Client.Do] means for the messages of the request: either nothing was
+// written and they may be handed over again, or the carrier may have them. It remembers the error as [Book.Failed]
+// does, unless the request had expired or ctx ended the wait for an answer.
 func (b *Book) Unanswered(ctx context.Context, err error) carrier.Result {
 	switch {
 	case errors.Is(err, once.ErrExpired):

@@ -50,8 +50,8 @@ type Client struct {
 	http *http.Client
 }
 
-// idle is how long a connection without a request is kept: shorter than providers keep theirs, for a request on one
-// that they have just closed is a doubtful hand-over.
+// idle is how long a connection without a request is kept. It is shorter than the time of providers, because a request
+// on a connection that the provider has just closed is a hand-over in doubt.
 const idle = 15 * time.Second
 
 // New returns a client. It connects with the first request.
@@ -130,8 +130,8 @@ func Request(ctx context.Context, method, address string, body []byte) (*http.Re
 }
 
 // Do makes a request of [Request], or one that cannot be rewound either. expired is asked right before its first byte
-// is written. The errors are those of this package, with their cause; they hold no address, for it may have numbers,
-// texts and keys.
+// is written. The errors are those of this package, with their cause. They contain no URL, because a URL may have
+// numbers, texts and keys.
 func (c *Client) Do(req *http.Request, expired func() bool) (*Answer, error) {
 	w := &wire{expired: expired}
 	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), w.trace())))

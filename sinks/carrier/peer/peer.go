@@ -1,5 +1,5 @@
-// Package peer holds what the simulated providers have in common: the accounts that their clients name, and submission
-// ids for messages that came without one.
+// Package peer has the common parts of the simulated providers: the accounts that their clients name, and submission
+// ids for messages without one.
 package peer
 
 import (

@@ -50,7 +50,7 @@ func New(cfg Config, name string) (*Connector, error) {
 	}, nil
 }
 
-// maxBatch is how many recipients are asked about in one request. A message is a request of its own, whatever the
+// maxBatch is how many recipients one capabilities request has. Each message is a request of its own, whatever the
 // batch.
 const maxBatch = 100
 
@@ -295,7 +295,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// Reach fetches an access token and asks about no one, which shows that the service account is taken.
+// Reach fetches an access token and sends a capabilities request for no number, which shows that the platform accepts
+// the service account.
 func (c *Connector) Reach(ctx context.Context) error {
 	if _, err := c.tokens.get(); err != nil { //nolint:contextcheck // as in call
 		return fmt.Errorf("rcs: %w: %w", errNoToken, err)

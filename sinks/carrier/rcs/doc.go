@@ -3,7 +3,7 @@
 // # What happens to a hand-over
 //
 // A message is one request, and its id at the platform is our submission id, written as a UUID. The platform ignores an
-// id that the agent has used before, so what is doubtful is handed over again and is never a second message.
+// id that the agent has used before, so a hand-over in doubt is repeated and never makes a second message.
 //
 //	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
 //	no connection                               retryable, code `not connected`
@@ -26,10 +26,10 @@
 //
 // # Time
 //
-// The end of a message's validity is given as expireTime, 10 s to 15 days from now. The platform takes a message back
-// then that has not reached the phone, and says so (TTL_EXPIRATION_REVOKED), which is EXPIRED here and lets the next
-// channel of the chain begin. When it cannot say whether it took it back (TTL_EXPIRATION_REVOKE_FAILED), the message
-// stays awaiting. DELIVERED wins over both.
+// The end of a message's validity is given as expireTime, 10 s to 15 days from now. At that time the platform revokes a
+// message that has not reached the phone and sends TTL_EXPIRATION_REVOKED. It is EXPIRED here and lets the next channel
+// of the chain begin. If the platform could not revoke it (TTL_EXPIRATION_REVOKE_FAILED), the message stays awaiting.
+// DELIVERED wins over both.
 //
 // # Callbacks
 //

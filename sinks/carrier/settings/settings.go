@@ -1,5 +1,5 @@
-// Package settings is what the configurations of connectors have in common: secrets that are never shown, durations as
-// text, strict JSON, and the list of all that is wrong.
+// Package settings has the common parts of connectors' configurations: secrets that are never shown, durations as text,
+// strict JSON, and a list of all mistakes.
 package settings
 
 import (
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Secret is a text that is never printed, logged or written as JSON: what is stored is the configuration as it was
-// given, not this value.
+// Secret is a text that is never printed, logged or written as JSON. The store keeps the configuration as the operator
+// gave it, not this value.
 type Secret string
 
 // String returns nothing of the secret.

@@ -21,11 +21,11 @@ type arrival struct {
 	own     *carrier.Receipt
 }
 
-// arrive puts a message where it is taken, or says that it is to come again. The caller holds the lock.
+// arrive puts a message into its box, or asks the message centre to send it again. The caller holds the lock.
 func (c *Connector) arrive(a *arrival, now time.Time) {
 	m, err := pdu.DecodeMessage(a.header.Command, a.body)
 	if err != nil {
-		// It would come again as it is for ever.
+		// The message centre would otherwise send the same malformed message for ever.
 		c.log.Error("message from the message centre is malformed", "err", err, "octets", len(a.body))
 		a.reply(pdu.InvalidMsgLength)
 		return
@@ -58,7 +58,8 @@ func appendDeliverResp(b []byte, h pdu.Header, status pdu.Status) []byte {
 	return out
 }
 
-// addOwn adds a receipt of our own making about one part of a message, or the whole. The caller holds the lock.
+// addOwn adds a receipt that the connector makes itself, about one part of a message or the whole. The caller holds the
+// lock.
 func (c *Connector) addOwn(p *pending, part, parts int, status schemas.ReceiptStatus, r *partResult) {
 	receipt := &carrier.Receipt{
 		Account: c.account, Ref: r.id, Key: p.key, To: p.to, Status: status, Code: r.code, Sub: r.sub, At: time.Now(),
@@ -70,11 +71,11 @@ func (c *Connector) addOwn(p *pending, part, parts int, status schemas.ReceiptSt
 	c.receipts.put(arrival{own: receipt})
 }
 
-// box holds what has arrived until somebody takes it. The connector's lock guards it.
+// box holds arrivals until the caller of Receipts or Inbound takes them. The connector's lock guards it.
 type box struct {
 	list []arrival
 	more chan struct{} // has room for one; something was put in
-	// holds: what comes before the first taker is kept for it. Otherwise it is refused.
+	// holds: arrivals before the first caller are kept for it. Otherwise they are refused.
 	holds         bool
 	open, wasOpen bool
 }
@@ -82,7 +83,7 @@ type box struct {
 // mostHeld bounds what a box holds. Message centres have windows of their own, of a few hundred at most.
 const mostHeld = 10_000
 
-// put reports whether the box takes it.
+// put adds an arrival and reports whether the box had room.
 func (b *box) put(a arrival) bool {
 	if !b.open && (b.wasOpen || !b.holds) || len(b.list) >= mostHeld {
 		return false
@@ -95,10 +96,10 @@ func (b *box) put(a arrival) bool {
 	return true
 }
 
-// mostTaken is the most that is taken at a time.
+// mostTaken is the most arrivals that one call takes.
 const mostTaken = 1000
 
-// take returns the oldest.
+// take removes and returns the oldest arrivals.
 func (b *box) take() []arrival {
 	n := min(mostTaken, len(b.list))
 	if n == 0 {
@@ -117,7 +118,7 @@ func (b *box) take() []arrival {
 	return out
 }
 
-// openBox makes the caller the one taker; false when there is one.
+// openBox makes the caller the only taker; it returns false if there is one already.
 func (c *Connector) openBox(b *box) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +140,7 @@ func (c *Connector) closeBox(b *box) {
 	b.list = nil
 }
 
-// next waits for something to take. It returns nothing when it is time to end, and no arrivals when wake fires before.
+// next waits for arrivals. ok is false when the caller must end; there are no arrivals if wake fires first.
 func (c *Connector) next(ctx context.Context, b *box, wake <-chan time.Time) (arrived []arrival, ok bool) {
 	for {
 		if ctx.Err() != nil {

@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// encoder makes units of messages. Each Send has one of its own.
+// encoder encodes messages as units. Each Send has its own.
 type encoder struct {
 	cfg  *resolved
 	sms  *sms.Encoder
@@ -23,7 +23,8 @@ type encoder struct {
 
 func newEncoder(cfg *resolved) *encoder { return &encoder{cfg: cfg, sms: sms.NewEncoder(cfg.sms)} }
 
-// append appends the units of message i of the batch. What cannot be sent is refused, with ok false.
+// append appends the units of message i of the batch. If the message cannot be sent, it returns the refusal, and ok is
+// false.
 func (w *batchWork) append(i int, now time.Time) (refusal carrier.Result, ok bool) {
 	out, e := &w.batch[i], w.encoder
 	switch {
@@ -128,8 +129,8 @@ const maxShortMessage = 254
 // view is b as a string, for as long as b does not change.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// reference is that of the parts of a message. It follows from the submission's signature: two messages to one number
-// within minutes have different ones nearly always, whichever processes send them.
+// reference returns the reference number of the parts of a message. It follows from the submission's signature, so two
+// messages to one number within minutes nearly always have different ones, also from different processes.
 func reference(k carrier.Key) uint16 { return uint16(k[14])<<8 | uint16(k[15]) }
 
 // validNumber reports whether s is E.164.
@@ -145,7 +146,7 @@ func validNumber(s string) bool {
 	return true
 }
 
-// dest is a recipient as the account wants it.
+// dest returns a recipient's address in the form of the account.
 func (s *resolved) dest(number string) pdu.Address {
 	return s.address(s.numbering.recipient, number)
 }
@@ -160,7 +161,7 @@ func (s *resolved) address(n TONNPI, number string) pdu.Address {
 // shortDigits is the most digits of a short code.
 const shortDigits = 8
 
-// source is a sender as the account wants it.
+// source returns a sender's address in the form of the account.
 func (s *resolved) source(from string) pdu.Address {
 	digits := strings.TrimPrefix(from, "+")
 	for i := range len(digits) {
@@ -178,8 +179,8 @@ func (s *resolved) source(from string) pdu.Address {
 	}
 }
 
-// validity is the end of a message's validity as the account wants it, rounded down to seconds (SMPP 3.4 §7.1.1). It is
-// valid until the next one.
+// validity returns the end of a message's validity in the form of the account, rounded down to seconds (SMPP 3.4
+// §7.1.1). It is valid until the next one.
 func (e *encoder) validity(end, now time.Time) string {
 	if end.IsZero() || e.cfg.validity == validityNone {
 		return ""

@@ -37,17 +37,17 @@ type Config struct {
 	Binds int `json:"binds,omitempty"`
 	// Split binds as transmitter and as receiver. Otherwise each session is a transceiver.
 	Split bool `json:"split,omitempty"`
-	// Window is how many hand-overs of one session may wait for their answer, 1..2000; 0: 50. It is what may be
-	// doubtful after a connection breaks, per session.
+	// Window is how many hand-overs of one session may wait for their answer, 1..2000; 0: 50. After a connection
+	// breaks, up to this many hand-overs per session are in doubt.
 	Window int `json:"window,omitempty"`
 	// Throughput is the most hand-overs per second that this process makes; 0: what the route's limit allows. A route's
 	// limit counts messages over all processes; this counts parts of long texts too, as the message centre does.
 	Throughput int `json:"throughput,omitempty"`
 
-	// AnswerTimeout is when a hand-over without an answer is doubtful; 0: 10 s. EnquireLink is after how much silence
-	// the message centre is asked whether it is there; 0: 30 s. Inactivity is the silence after which the session is
-	// over, longer than EnquireLink; 0: EnquireLink and AnswerTimeout together. ConnectTimeout is for connecting and
-	// binding; 0: 10 s.
+	// AnswerTimeout is how long after a hand-over without an answer it is in doubt; 0: 10 s. EnquireLink is the silence
+	// after which the connector sends enquire_link; 0: 30 s. Inactivity is the silence after which the session is over,
+	// longer than EnquireLink; 0: EnquireLink and AnswerTimeout together. ConnectTimeout is for connecting and binding;
+	// 0: 10 s.
 	AnswerTimeout  Duration `json:"answerTimeout,omitempty"`
 	EnquireLink    Duration `json:"enquireLink,omitempty"`
 	Inactivity     Duration `json:"inactivity,omitempty"`
@@ -61,20 +61,20 @@ type Config struct {
 	// DataCodingGSM and DataCodingUCS2 are the data_coding of either; 0 and nil: 0 and 8.
 	DataCodingGSM  byte  `json:"dataCodingGsm,omitempty"`
 	DataCodingUCS2 *byte `json:"dataCodingUcs2,omitempty"`
-	// Long is how texts of several segments go: `udh8` (the default), `udh16`, `sar` or `payload`. See package sms.
+	// Long is how texts of several segments are sent: `udh8` (the default), `udh16`, `sar` or `payload`. See package
+	// sms.
 	Long string `json:"long,omitempty"`
 
 	// ServiceType of all messages; empty is the carrier's default.
 	ServiceType string `json:"serviceType,omitempty"`
 	// Numbering of sender and recipient.
 	Numbering Numbering `json:"numbering,omitzero"`
-	// RegisteredDelivery asks for receipts: nil is 1, a receipt for what becomes of the message in the end; 0 asks for
-	// none.
+	// RegisteredDelivery asks for receipts: nil is 1, a receipt for the final state of the message; 0 asks for none.
 	RegisteredDelivery *byte `json:"registeredDelivery,omitempty"`
-	// Validity says how the end of a message's validity goes: `relative` (the default), `absolute` (UTC) or `none`.
+	// Validity says how the end of a message's validity is sent: `relative` (the default), `absolute` (UTC) or `none`.
 	Validity string `json:"validity,omitempty"`
 	// ReferenceTLV is a parameter of the carrier's own (0x1400..0x3FFF) in which each message carries our submission
-	// id, 16 octets; 0: none. With ReferenceEchoed the carrier gives it back in its receipts, and no index of its ids
+	// id, 16 octets; 0: none. With ReferenceEchoed the carrier returns it in its receipts, and no index of provider ids
 	// is needed.
 	ReferenceTLV    uint16 `json:"referenceTlv,omitempty"`
 	ReferenceEchoed bool   `json:"referenceEchoed,omitempty"`
@@ -103,7 +103,7 @@ type TLS struct {
 	Key         Secret `json:"key,omitempty"`
 }
 
-// Numbering are type of number and numbering plan, by what an address looks like. A nil one is the usual: alphanumeric
+// Numbering has the type of number and the numbering plan for each form of address. nil is the usual: alphanumeric
 // 5/0, short 3/0, international 1/1, and 1/1 for the recipient.
 type Numbering struct {
 	// Alphanumeric is for senders with a letter in their name, Short for senders of at most eight digits without a +,
@@ -112,7 +112,7 @@ type Numbering struct {
 	Short         *TONNPI `json:"short,omitempty"`
 	International *TONNPI `json:"international,omitempty"`
 	Recipient     *TONNPI `json:"recipient,omitempty"`
-	// Plus keeps the + before international numbers. Nearly all message centres want it left out.
+	// Plus keeps the + before international numbers. Nearly all message centres expect them without it.
 	Plus bool `json:"plus,omitempty"`
 }
 

@@ -36,7 +36,7 @@ type Connector struct {
 	over    chan struct{}      // closed when nothing more can arrive
 
 	mu         sync.Mutex
-	turn       *sync.Cond // something that Drain waits for has moved
+	turn       *sync.Cond // a condition that Drain waits for has changed
 	closed     bool       // Drain was called
 	sessions   map[*session]struct{}
 	submitters []*session // bound, and able to take hand-overs
@@ -105,7 +105,7 @@ func Dial(ctx context.Context, cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
-// dialError says which message centre it was.
+// dialError adds the address of the message centre to an error.
 type dialError struct {
 	addr string
 	err  error
@@ -150,7 +150,7 @@ func (c *Connector) noteThrottled(throttled bool) {
 	c.lastErr = nil
 }
 
-// attach makes a session one that is used.
+// attach puts a session into use.
 func (c *Connector) attach(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,7 +228,7 @@ func (c *Connector) await(ctx context.Context, done func() bool) {
 // farewell is how long a message centre has to answer an unbind.
 const farewell = 500 * time.Millisecond
 
-// unbind says goodbye to sessions that have nothing left to answer.
+// unbind sends unbind on sessions without unanswered hand-overs.
 func (c *Connector) unbind(all []*session) {
 	c.mu.Lock()
 	for _, s := range all {

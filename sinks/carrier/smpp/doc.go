@@ -14,13 +14,13 @@
 //	the connection breaks after that            unknown: the message centre may have it
 //	no answer within AnswerTimeout              unknown
 //
-// SMPP has no idempotency and cannot be asked about a message without its id, so unknown stays until a receipt comes,
-// or the late answer: it is brought as a receipt that carries our submission id, BUFFERED when the message was taken
-// and FAILED when not.
+// SMPP has no idempotency, and a query needs the message centre's id, so unknown stays until a receipt or a late answer
+// comes. The connector turns a late answer into a receipt with our submission id: BUFFERED if the message was taken,
+// else FAILED.
 //
 // Of a long text all parts are queued together. A part that is throttled while others were taken is written again for a
-// few seconds, also past the deadline: the message has begun, and no other process sends it. When it stays out, the
-// message counts as accepted, and a receipt says FAILED for that part.
+// few seconds, also past the deadline: the message has begun, and no other process sends it. If it is still not taken,
+// the message counts as accepted, and a receipt says FAILED for that part.
 //
 // When the message centre throttles, the window of that session is halved, and grows back by one per window of answers;
 // the sender lowers the rate of the route.
@@ -36,9 +36,9 @@
 //
 // # Sessions
 //
-// Config.Binds sessions are kept. Each is asked with enquire_link after a silence, ends when nothing comes, and is
-// bound again after a pause that doubles, with jitter. Drain unbinds.
+// Config.Binds sessions are kept. After a silence the connector sends enquire_link; a session without an answer ends
+// and is bound again after a pause that doubles, with jitter. Drain unbinds.
 //
 // The packages below it: pdu (units), sms (texts), dlr (receipts), smsc (the other end, for the simulator and tests).
-// What numbers mean is codes.csv, read by package codes beside this one.
+// The meanings of status codes are in codes.csv, which package codes reads.
 package smpp

@@ -106,8 +106,7 @@ func (w *batchWork) encode(batch []carrier.Outbound, done func(int, carrier.Resu
 	}
 }
 
-// until returns when the last of the messages from a unit on may not be written any more; zero: one of them may always
-// be.
+// until returns the latest deadline of the messages from a unit on; zero: one of them has no deadline.
 func (w *batchWork) until(next int) (last time.Time) {
 	for _, u := range w.units[next:] {
 		d := w.batch[u.i].Deadline
@@ -127,8 +126,9 @@ func (w *batchWork) pending(u *unit, expires time.Time) pending {
 	return pending{done: w.done, i: u.i, part: u.part, long: w.longs[u.i], key: out.Key, to: out.To, expires: expires}
 }
 
-// enqueue queues units from next on, for which n places are taken, and returns the first one that it left. The parts of
-// a message go out together; those of one that is longer than the window, as the places come.
+// enqueue queues units from next on, for which n places are taken, and returns the first unit that it did not queue.
+// The parts of a message go out together. If a message has more parts than the window, they go out as places become
+// free.
 func (c *Connector) enqueue(s *session, w *batchWork, next, n int) int {
 	now := time.Now()
 	expires := now.Add(time.Duration(c.cfg.AnswerTimeout))

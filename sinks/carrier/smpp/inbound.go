@@ -17,7 +17,7 @@ const (
 	mostJoined = 1000
 )
 
-// written is a part of what a recipient wrote, with the unit that it came in.
+// written is a part of a recipient's message, with the unit that it came in.
 type written struct {
 	arrival arrival
 	message carrier.Inbound
@@ -34,7 +34,7 @@ func (c *Connector) Inbound(ctx context.Context, emit func([]carrier.Inbound) er
 	defer c.closeBox(&c.messages)
 	parts := sms.NewJoiner[written](mostJoined, joinWait)
 	defer func() {
-		// What waits for its other parts comes again.
+		// The message centre sends parts that still wait for others again.
 		late, _, _ := parts.Expire(time.Now().Add(2 * joinWait))
 		for _, j := range late {
 			c.answer(arrivalsOf(j.Units), errTwoTakers)
@@ -85,7 +85,7 @@ func (c *Connector) readWritten(a *arrival) (w written, text string) {
 	}}, text
 }
 
-// messagesOf makes messages of what was joined, and what of its parts when the others did not come.
+// messagesOf returns the joined messages, and the single parts whose other parts did not come.
 func messagesOf(ready []sms.Joined[written]) (list []carrier.Inbound, units []arrival) {
 	for _, j := range ready {
 		units = append(units, arrivalsOf(j.Units)...)

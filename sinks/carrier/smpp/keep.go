@@ -9,7 +9,8 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// longLived is how long a session lasts whose end says nothing about the message centre: the next is bound at once.
+// longLived is how long a session must have lasted for the next one to be bound at once: its end says nothing about the
+// message centre.
 const longLived = 10 * time.Second
 
 // keep keeps one session bound until ctx ends. bound is the first one, or nil.
@@ -55,8 +56,8 @@ func (c *Connector) failed(err error) {
 	c.lastErr = err
 }
 
-// jitter returns a time between half of d and d: clients that lost one message centre at one time do not come back at
-// one time.
+// jitter returns a time between half of d and d, so that clients that lost a message centre together do not come back
+// together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -92,8 +93,8 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// look does what time asks for: answers that are overdue, parts to be written again, and the question whether anybody
-// is there. It returns why the session is over, if it is.
+// look does what is due: it ends overdue hand-overs, queues parts to be written again and sends enquire_link. If the
+// session is over, it returns the reason.
 func (s *session) look(now time.Time) error {
 	c := s.c
 	silent := now.Sub(time.Unix(0, s.lastRead.Load()))
@@ -122,7 +123,7 @@ func (s *session) look(now time.Time) error {
 // leaveWait is how long answers are awaited from a message centre that has unbound.
 const leaveWait = 2 * time.Second
 
-// isQueued reports whether a unit was not written yet; it is late or it goes out, and its time begins then. The caller
+// isQueued reports whether a unit was not written yet. The time for its answer begins only with the write. The caller
 // holds the lock.
 func (s *session) isQueued(sequence uint32) bool {
 	for _, it := range s.queue.items {

@@ -30,7 +30,7 @@ func (l *lost) take(sequence uint32) (pending, bool) {
 	return p, ok
 }
 
-// lateAnswer makes a receipt of an answer that came when its hand-over had been called unknown: the doubt is over. The
+// lateAnswer makes a receipt of an answer that came after its hand-over got Unknown: it ends the doubt. The
 // caller holds the lock.
 func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.late++

@@ -8,7 +8,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// pending is a unit that waits for its answer. A message of one part has no more than this; one of several has a long.
+// pending is a unit that waits for its answer. A message of several parts has a long in addition.
 type pending struct {
 	done    func(int, carrier.Result)
 	i       int
@@ -28,7 +28,7 @@ type long struct {
 	until time.Time
 }
 
-// partResult is what became of one part.
+// partResult is the result of one part.
 type partResult struct {
 	outcome    carrier.Outcome
 	id         string
@@ -56,7 +56,7 @@ func (d *completions) add(p *pending, r carrier.Result) {
 	d.list = append(d.list, completion{p.done, p.i, r})
 }
 
-// unlock gives the lock back and makes the calls; Drain waits for them. The list is empty then.
+// unlock releases the lock, makes the calls, for which Drain waits, and empties the list.
 func (c *Connector) unlock(d *completions) {
 	if len(d.list) == 0 {
 		c.mu.Unlock()
@@ -114,7 +114,7 @@ func (l *long) note(part int, r partResult) bool {
 	return l.open == 0
 }
 
-// repeat writes the parts again that were not taken while others were. The caller holds the lock.
+// repeat schedules another write of the parts that were not taken although others were. The caller holds the lock.
 func (s *session) repeat(p *pending) bool {
 	l, now := p.long, time.Now()
 	taken, again := 0, 0
@@ -157,14 +157,14 @@ func (s *session) repeatDue(now time.Time) {
 	s.retries = kept
 }
 
-// result is that of a message of one part.
+// result returns the result of a message of one part.
 func (r *partResult) result() carrier.Result {
 	return carrier.Result{Outcome: r.outcome, Ref: r.id, Code: r.code, Sub: r.sub, RetryAfter: r.retryAfter}
 }
 
-// joined is the result of a message of several parts. What the message centre took in part is accepted, and a receipt
-// says which parts failed: it cannot be handed over again, for the parts that were taken would come twice. The caller
-// holds the lock.
+// joined returns the result of a message of several parts. A message that the message centre took in part is accepted,
+// and a receipt says which parts failed: a second hand-over would deliver the taken parts twice. The caller holds the
+// lock.
 func (c *Connector) joined(p *pending) carrier.Result {
 	parts := p.long.parts
 	taken := 0

@@ -9,7 +9,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// answer is an answer to a hand-over, as it came.
+// answer is an answer to a hand-over, unchanged.
 type answer struct {
 	sequence  uint32
 	status    pdu.Status
@@ -17,7 +17,7 @@ type answer struct {
 	congested bool
 }
 
-// mostAtOnce bounds how many units are read before what they say is acted upon.
+// mostAtOnce bounds how many units are read before the connector acts on them.
 const mostAtOnce = 256
 
 // read reads units and acts on them, all that have come at a time, until the session ends.
@@ -72,7 +72,7 @@ func readAnswer(h pdu.Header, body []byte) answer {
 // congested is the congestion_state (SMPP 5.0 §4.8.4.18) from which on a message centre is near its limit.
 const congested = 80
 
-// act acts on what was read.
+// act acts on the units that were read.
 func (s *session) act(answers []answer, arrived []arrival, commands []pdu.Header) {
 	if len(answers)+len(arrived)+len(commands) == 0 {
 		return
@@ -127,7 +127,7 @@ func (c *Connector) refusal(status pdu.Status) partResult {
 	return r
 }
 
-// command acts on what is neither an answer to a hand-over nor a message. The caller holds the lock.
+// command acts on a unit that is neither an answer to a hand-over nor a message. The caller holds the lock.
 func (s *session) command(d *completions, h pdu.Header, now time.Time) {
 	switch h.Command {
 	case pdu.EnquireLink:
@@ -169,7 +169,7 @@ func (s *session) leave(d *completions, now time.Time) {
 	s.signal()
 }
 
-// sayGoodbye writes one last unit, if that is possible at once.
+// sayGoodbye writes a last unit if it can be written at once.
 func (s *session) sayGoodbye(h pdu.Header) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 // errTwoTakers is returned to a second caller: emit is never called twice at a time.
-var errTwoTakers = errors.New("smpp: somebody takes them already")
+var errTwoTakers = errors.New("smpp: another call of Receipts or Inbound is running")
 
 // Receipts implements [carrier.ReceiptSource]. It ends with ctx, or when the connector was drained.
 func (c *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
@@ -50,7 +50,7 @@ func (c *Connector) receipt(a *arrival) carrier.Receipt {
 	r, _ := dlr.Parse(m, &c.cfg.layout)
 	out := carrier.Receipt{
 		Account: c.account, At: r.Done, Code: r.Err, Raw: []byte(m.Text()),
-		// The recipient is where the receipt comes from.
+		// The source address of a receipt is the recipient.
 		To: e164(m.Source),
 	}
 	if len(out.Raw) == 0 {
@@ -85,7 +85,7 @@ func (c *Connector) receipt(a *arrival) carrier.Receipt {
 	return out
 }
 
-// e164 is an address as the rest of Fanfare writes numbers, and any other address as it is.
+// e164 returns a phone number as E.164 with a +, and any other address unchanged.
 func e164(a pdu.Address) string {
 	s := strings.TrimPrefix(a.Addr, "+")
 	if s == "" || a.TON == pdu.TONAlphanumeric {

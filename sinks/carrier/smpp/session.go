@@ -16,7 +16,7 @@ import (
 // Why a session ends.
 var (
 	errUnbound   = errors.New("the message centre has unbound")
-	errSilent    = errors.New("the message centre says nothing any more")
+	errSilent    = errors.New("the message centre does not answer any more")
 	errDrained   = errors.New("drained")
 	errWriteLate = errors.New("the message centre does not read")
 )
@@ -27,7 +27,7 @@ type BindError struct {
 	Status  pdu.Status
 }
 
-// bindHints say what a refusal nearly always means.
+// bindHints are the usual causes of a refusal.
 var bindHints = map[pdu.Status]string{
 	pdu.AlreadyBound: "ESME_RALYBND: the account allows no further session", pdu.BindFailed: "ESME_RBINDFAIL: wrong account, address or mode",
 	pdu.InvalidPassword: "ESME_RINVPASWD: wrong password", pdu.InvalidSystemID: "ESME_RINVSYSID: unknown systemId",
@@ -102,8 +102,8 @@ func (c *Connector) open(ctx context.Context, command pdu.Command) (*session, er
 	return s, nil
 }
 
-// bind binds. What comes before the answer is answered when it asks whether we are here, and is else left for the
-// message centre to send again.
+// bind binds. Before the answer to the bind it answers enquire_link only; the message centre sends all other units
+// again.
 func (s *session) bind() error {
 	cfg := s.c.cfg
 	m := pdu.Bind{SystemID: cfg.SystemID, Password: string(cfg.Password), SystemType: cfg.SystemType, Version: cfg.version}
@@ -167,12 +167,13 @@ func (s *session) signal() {
 	}
 }
 
-// writtenUnknown is what anybody but the writer says to fail.
+// writtenUnknown is the argument of fail when the caller is not the writer.
 const writtenUnknown = -1
 
-// fail ends the session, and decides about every hand-over that waits: what was not written whole was not taken, for
-// the other end cannot read half a unit; what was, may have been. Only the writer knows how much of what it is writing
-// has gone out: those wait until it says so, which is at once, for the connection is closed.
+// fail ends the session and decides about every hand-over that waits. A unit that was not completely written was not
+// taken, because the other end cannot read half a unit; a unit that was completely written may have been taken. Only
+// the writer knows how much of the present write has gone out, so those units wait for the writer, which returns at
+// once because the connection is closed.
 func (s *session) fail(err error, written int) {
 	c := s.c
 	var done completions
@@ -199,7 +200,7 @@ func (s *session) fail(err error, written int) {
 	c.unlock(&done)
 }
 
-// abandon answers for all but what is being written. The caller holds the lock.
+// abandon answers all hand-overs except those that are being written. The caller holds the lock.
 func (s *session) abandon(done *completions) {
 	for _, it := range s.queue.items {
 		if it.submit {
@@ -221,7 +222,7 @@ func (s *session) abandon(done *completions) {
 	}
 }
 
-// notTaken is the result of what was not written.
+// notTaken is the result of a unit that was not written.
 func notTaken(err error) partResult {
 	switch {
 	case errors.Is(err, errWriteLate):
@@ -233,7 +234,7 @@ func notTaken(err error) partResult {
 	}
 }
 
-// mayBeTaken is the result of what was written and has no answer.
+// mayBeTaken is the result of a unit that was written and has no answer.
 func mayBeTaken(err error) partResult {
 	if errors.Is(err, errDrained) {
 		return partResult{outcome: carrier.Unknown, code: "drained"}
@@ -241,7 +242,7 @@ func mayBeTaken(err error) partResult {
 	return partResult{outcome: carrier.Unknown, code: "connection lost"}
 }
 
-// send queues a unit that is no hand-over. The caller holds the lock.
+// send queues a unit that is not a hand-over. The caller holds the lock.
 func (s *session) send(h pdu.Header) {
 	if s.err == nil {
 		s.queue.buf = h.Append(s.queue.buf)

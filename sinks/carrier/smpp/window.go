@@ -8,8 +8,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// patience is how long a hand-over waits while no session is bound: a connection that comes back soon costs nothing,
-// and the route's breaker hears of one that does not.
+// patience is how long a hand-over waits while no session is bound. A connection that comes back within that time costs
+// nothing; otherwise the route's breaker counts a failure.
 const patience = time.Second
 
 // Errors of reserve.
@@ -24,7 +24,7 @@ type waiter struct {
 	granted    chan grant // of one
 }
 
-// grant is n places in the window of a session, or why there are none.
+// grant is n places in the window of a session, or the error why there are none.
 type grant struct {
 	session *session
 	n       int
@@ -97,7 +97,7 @@ func (c *Connector) withdraw(w *waiter, err error) (*session, int, error) {
 			break
 		}
 	}
-	c.grantWaiting() // the one behind may need less
+	c.grantWaiting() // the next waiter may need fewer places
 	return nil, 0, err
 }
 
@@ -123,7 +123,7 @@ func (c *Connector) tryGrant(w *waiter) (grant, bool) {
 	return grant{session: best, n: n}, true
 }
 
-// grantWaiting gives those who wait their places, in the order in which they came. The caller holds the lock.
+// grantWaiting gives places to the waiters, in the order in which they came. The caller holds the lock.
 func (c *Connector) grantWaiting() {
 	for len(c.waiters) > 0 {
 		w := c.waiters[0]
@@ -149,7 +149,7 @@ func (c *Connector) grantWaiting() {
 	}
 }
 
-// release gives places back. The caller holds the lock.
+// release returns places. The caller holds the lock.
 func (c *Connector) release(s *session, n int) {
 	if n == 0 {
 		return
@@ -162,8 +162,8 @@ func (c *Connector) release(s *session, n int) {
 	}
 }
 
-// pace holds hand-overs to a rate: a bucket of a tenth of a second, so that a message of many parts is not held up by
-// one that has room for a few only. The zero value has no limit. The connector's lock guards it.
+// pace limits hand-overs to a rate, by a bucket of a tenth of a second. The zero value has no limit. The connector's
+// lock guards it.
 type pace struct {
 	rate   float64
 	tokens float64
@@ -182,8 +182,8 @@ func (p *pace) refill(now time.Time) {
 	p.last = now
 }
 
-// take takes up to n, at least need of them or, when the bucket is smaller than that, on credit; 0 when they are not
-// there.
+// take takes up to n tokens and at least need of them; it returns 0 if there are too few. If the bucket is smaller than
+// need, it takes them on credit.
 func (p *pace) take(n, need int, now time.Time) int {
 	if p.rate <= 0 {
 		return n

@@ -26,13 +26,14 @@ type item struct {
 	permit
 }
 
-// permit is until when a hand-over may be written: that of [carrier.Outbound.Expired].
+// permit is until when a hand-over may be written; see [carrier.Outbound.Expired].
 type permit struct {
 	deadline  time.Time
 	withdrawn *atomic.Bool
 }
 
-// expired reports whether a unit may not be written any more. Of a message that has begun the rest may.
+// expired reports whether a unit may not be written any more. The remaining parts of a message that has begun may
+// always be written.
 func (it *item) expired(now time.Time) bool {
 	if it.long != nil && it.long.begun {
 		return false
@@ -50,10 +51,10 @@ func (o *outgoing) add(it item) {
 	}
 }
 
-// chunk bounds what one system call writes, and thereby how much of it can be late.
+// chunk bounds what one system call writes, and so how much of it can be late.
 const chunk = 64 << 10
 
-// write writes what is queued, all of it at a time, until the session ends.
+// write writes the queued units, all that wait at a time, until the session ends.
 func (s *session) write() {
 	var spare outgoing
 	for {
@@ -87,7 +88,8 @@ func (s *session) write() {
 	}
 }
 
-// writeOut writes what take has taken and returns how much went out. limit is when it must be out.
+// writeOut writes the units that take returned and returns how many octets went out. limit is the deadline of the
+// write.
 func (s *session) writeOut(limit time.Time) (int, error) {
 	if err := s.conn.SetWriteDeadline(limit); err != nil {
 		return 0, err
@@ -95,9 +97,8 @@ func (s *session) writeOut(limit time.Time) (int, error) {
 	return s.conn.Write(s.writing.buf)
 }
 
-// take moves what is queued to where it is being written, at most a chunk, without the hand-overs that may not be
-// written any more, which are answered. It returns until when the write may take: the earliest deadline, so that a
-// write that is stuck does not end after it.
+// take moves queued units to the write, a chunk at most. It drops hand-overs that may not be written any more and
+// answers them. It returns the earliest deadline of the units, at which a stuck write must end.
 func (s *session) take(spare *outgoing) (limit time.Time) {
 	c := s.c
 	now := time.Now()
@@ -148,7 +149,7 @@ func (s *session) take(spare *outgoing) (limit time.Time) {
 	return limit
 }
 
-// dropLate takes out of the queue what may not be written any more. The caller holds the lock.
+// dropLate removes the units that may not be written any more from the queue. The caller holds the lock.
 func (s *session) dropLate(late *completions, now time.Time) {
 	kept := outgoing{items: s.queue.items[:0]}
 	start, end := 0, 0

@@ -1,13 +1,13 @@
 // Package provider is the other end of an HTTP connector: a provider that takes messages as Twilio does, a form for
-// each and JSON back, and calls back with what became of them, signed as Twilio signs. Like package smsc it has no
-// opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator, whose one ground
-// truth then covers HTTP too.
+// each and JSON back, and calls back with what became of them, signed as Twilio signs. Like package smsc it decides
+// nothing itself: a [Line] behind it, such as the simulator, decides the result of each message, so the simulator's one
+// ground truth covers HTTP too.
 //
 //	POST /2010-04-01/Accounts/{sid}/Messages.json   To, From, Body, StatusCallback, ValidityPeriod
 //
-// An account is a line. A message says whose submission it is in the parameter k of its StatusCallback, or in the
-// header I-Twilio-Idempotency-Token; one that says nothing gets a submission id here. A callback that is not answered
-// with 2xx is repeated.
+// An account is a line. A message has its submission id in the parameter k of its StatusCallback, or in the header
+// I-Twilio-Idempotency-Token; a message without one gets a submission id here. A callback that is not answered with 2xx
+// is repeated.
 package provider
 
 import (

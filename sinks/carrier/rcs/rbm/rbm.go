@@ -1,17 +1,16 @@
 // Package rbm is the other end of the RCS connector: the part of Google's RCS for Business API that takes messages, and
-// its webhook. It has no opinion of its own: a [Line] behind it decides what becomes of a message, such as the
-// simulator, whose one ground truth then covers RCS too.
+// its webhook. It decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each
+// message, so the simulator's one ground truth covers RCS too.
 //
 //	POST   /token                                       an access token for a signed assertion (RFC 7523)
 //	POST   /v1/phones/{number}/agentMessages            contentMessage, under the query's messageId and agentId
-//	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: what was taken is delivered or not, whatever
-//	                                                    anyone says
+//	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: an accepted message cannot be revoked
 //	POST   /v1/users:batchGet                           who of a list has RCS
 //
-// An agent is a line. A message's id says whose submission it is; one that says nothing gets a submission id here.
+// An agent is a line. A message's id is its submission id; an id of another form gets a submission id here.
 // Before its first event the server registers the webhook as Google does, by a secret that is to come back. An event
-// that is not answered with 2xx is repeated. The platform has no event for a message that failed otherwise than by its
-// time: then nothing is said.
+// that is not answered with 2xx is repeated. The platform has an event only for messages that expired. A message that
+// fails for another reason has no event.
 package rbm
 
 import (
@@ -63,7 +62,7 @@ type Config struct {
 	Account *Account
 	// Webhook is called with events; empty: none is. ClientToken signs them and registers the address.
 	Webhook, ClientToken string
-	// Unreachable is the share of numbers that have no RCS, 0..1. Which, follows from the number.
+	// Unreachable is the share of numbers that have no RCS, 0..1. The number decides whether it is one of them.
 	Unreachable float64
 	// Callbacks at a time; 0: 16. Client calls; nil: one with a timeout of 10 s.
 	Callbacks int
@@ -312,7 +311,7 @@ func (s *Server) mayPass(header string) bool {
 	return ok && time.Now().Before(s.tokens[token])
 }
 
-// Forget makes all access tokens worthless, as when a key is withdrawn.
+// Forget makes all access tokens invalid, as when a key is withdrawn.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
