@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,7 +22,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/kversion"
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/pipeline/sender"
@@ -113,12 +113,9 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	var err error
 	w.keys, err = schemas.NewKeys([]byte("keys of the simulation"))
 	must(err)
-	// kfake says after a move of a leader that the log of the old epoch has no end, which clients take for lost records. Without this
-	// request they do not ask.
-	versions := kversion.Stable()
-	versions.SetMaxKeyVersion(int16(kmsg.OffsetForLeaderEpoch), -1)
-	w.broker, err = kfake.NewCluster(kfake.MaxVersions(versions), kfake.ListenFn(w.network.Listen), kfake.Ports([]int{9092, 9093, 9094}[:pl.brokers]...), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	w.broker, err = kfake.NewCluster(kfake.ListenFn(w.network.Listen), kfake.Ports([]int{9092, 9093, 9094}[:pl.brokers]...), kfake.GroupMinSessionTimeout(100*time.Millisecond))
 	must(err)
+	w.broker.ControlKey(int16(kmsg.OffsetForLeaderEpoch), w.endOfEpoch)
 	w.onClose(w.broker.Close)
 	names, err := schemas.NewNames("s.")
 	must(err)
@@ -163,6 +160,28 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 		return nil
 	})
 	return w
+}
+
+// endOfEpoch answers where the log of an epoch ends: nowhere, as no record is ever lost. kfake itself says after a move of a leader that
+// the log of the old epoch has no end, which clients take for lost records.
+func (w *world) endOfEpoch(kreq kmsg.Request) (kmsg.Response, error, bool) {
+	w.broker.KeepControl()
+	req, ok := kreq.(*kmsg.OffsetForLeaderEpochRequest)
+	if !ok {
+		return nil, nil, false
+	}
+	resp, _ := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+	for _, t := range req.Topics {
+		st := kmsg.NewOffsetForLeaderEpochResponseTopic()
+		st.Topic = t.Topic
+		for _, p := range t.Partitions {
+			sp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+			sp.Partition, sp.LeaderEpoch, sp.EndOffset = p.Partition, p.LeaderEpoch, math.MaxInt64
+			st.Partitions = append(st.Partitions, sp)
+		}
+		resp.Topics = append(resp.Topics, st)
+	}
+	return resp, nil, true
 }
 
 // background runs f until the world ends.
