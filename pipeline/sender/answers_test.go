@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/pipeline/dlrindex"
@@ -290,6 +291,20 @@ func TestRendezvous(t *testing.T) {
 		after(5 * time.Second)
 		if len(p.puts) != 5 {
 			t.Errorf("Redis answers again: got %d put, want 5", len(p.puts))
+		}
+
+		// A new owner of the partition puts what the last one may still have owed, unless it is too old or was not sent.
+		e.lane.indexer.reread(items[0].settled)
+		e.lane.indexer.reread(&kgo.Record{Value: []byte("not a delivery")})
+		after(time.Second)
+		if len(p.puts) != 6 || p.puts[5].Submission != e.keys.Submission(10001, 5, 1) || p.puts[5].ProviderID != p.puts[4].ProviderID {
+			t.Errorf("after a takeover: got %d put, want 6, the last one that of the message before", len(p.puts))
+		}
+		after(rereadFor)
+		e.lane.indexer.reread(items[0].settled)
+		after(time.Second)
+		if len(p.puts) != 6 {
+			t.Errorf("too old: got %d put, want 6", len(p.puts))
 		}
 	})
 }

@@ -69,7 +69,8 @@
 //	poison record      dead letter, and not_sent/RENDER_ERROR for the submission that its header names
 //	forged record      its id is missing or not signed by our keys: dead letter, counted, no outcome
 //	Redis away         whatever the reason, also a wrong password: all messages wait; none is returned. Outcomes
-//	                   with a provider's id wait seconds for it at most
+//	                   with a provider's id wait half a second for it; an id that is owed to the index then is put
+//	                   there later, by the next owner of the partition if this one dies
 //	view too old       all messages wait (control 5 s, opt-outs 1.5 s)
 //	carrier away       the breaker opens: returned/BREAKER with a time; then one batch tries
 //	carrier throttles  returned/THROTTLED; half the pace

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
 
 	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/ratelimit"
@@ -64,7 +65,9 @@ func (x *idIndexer) run(ctx context.Context) error {
 		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the
 		// submission. But an outcome that is known does not wait for Redis longer than indexTimeout.
 		for _, t := range list {
-			x.lane.finish(t)
+			if t.found == nil {
+				x.lane.finish(t)
+			}
 		}
 		if err != nil {
 			if ctx.Err() == nil {
@@ -84,6 +87,31 @@ func (x *idIndexer) run(ctx context.Context) error {
 		}
 		x.owed, pause = nil, indexPause
 		x.again(ctx, entries, parked)
+	}
+}
+
+// rereadFor is how old an outcome may be whose id is indexed again at a takeover: the longest validity of a message. The last owner may have
+// owed ids for as long as Redis was away.
+const rereadFor = 48 * time.Hour
+
+// reread indexes the id of an outcome again that an earlier owner of the partition wrote. An outcome that is known does not wait for Redis,
+// so the owner may have died while it still owed the id to the index; its receipts would wait there for ever.
+func (x *idIndexer) reread(r *kgo.Record) {
+	d := &fanfarev1.Delivery{}
+	if err := proto.Unmarshal(r.Value, d); err != nil || d.GetKind() != schemas.KindSent || d.GetProviderId() == "" || d.GetRoute() != x.lane.name {
+		return
+	}
+	var id schemas.ID
+	if copy(id[:], d.GetSubmissionId()) != len(id) || x.lane.keys.Verify(id) != nil {
+		return
+	}
+	age := x.lane.now().Sub(time.UnixMilli(d.GetTimeMs()))
+	if age > rereadFor {
+		return
+	}
+	e := dlrindex.Entry{Route: x.lane.name, ProviderID: d.GetProviderId(), To: d.GetTo(), Submission: id, Life: schemas.DLRIndexTTL + rereadFor}
+	for _, e := range e.WithParts(nil, d.GetPartProviderIds()) {
+		x.add(task{found: &e})
 	}
 }
 
@@ -116,6 +144,9 @@ func (x *idIndexer) wait(ctx context.Context, pause time.Duration) []task {
 
 // entries appends the entries of what was sent: one, or one for each part that has an id of its own.
 func (x *idIndexer) entries(to []dlrindex.Entry, t task) []dlrindex.Entry {
+	if t.found != nil {
+		return append(to, *t.found)
+	}
 	m := t.entry.msg
 	life := schemas.DLRIndexTTL
 	if ms := m.GetNotAfterMs(); ms > 0 {

@@ -309,8 +309,12 @@ func (c *routeSender) windowConfig(cfg *Config, deps *Deps, l *lane) window.Conf
 	if lane == schemas.LaneTxn { // the scheduler deals what the other lane has, fairly
 		tenant = func(r *kgo.Record) string { return string(schemas.Header(r, schemas.HeaderTenant)) }
 	}
+	var reread func(*kgo.Record)
+	if l.indexer != nil {
+		reread = l.indexer.reread
+	}
 	return window.Config{
-		Tenant: tenant, Cluster: cfg.Cluster.Named("sender-" + c.name + "-" + string(lane)), Topic: c.names.Messages(c.name, lane),
+		Reread: reread, Tenant: tenant, Cluster: cfg.Cluster.Named("sender-" + c.name + "-" + string(lane)), Topic: c.names.Messages(c.name, lane),
 		Group: c.names.SenderGroup(c.name, lane), Outcomes: c.names.Deliveries(), Size: c.size, Rate: c.rate, Blocked: func() int { return int(l.blocked.Load()) },
 		SessionTimeout: cfg.SessionTimeout, GuardMargin: cfg.GuardMargin, DrainTimeout: cfg.DrainTimeout, Now: cfg.Now,
 		OutcomeOf: outcomeOf, Identity: func(r *kgo.Record) (schemas.ID, error) { return identify(c.keys, r) },

@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/stream"
+
+	"fanfare/pipeline/dlrindex"
 )
 
 // task is an outcome that may be written only after something else was.
@@ -16,6 +18,8 @@ type task struct {
 	entry   *entry
 	verdict verdict
 	late    bool // the message has an outcome already; this one follows it
+	// found is an id of an outcome that an earlier owner of the partition wrote; there is nothing to finish.
+	found *dlrindex.Entry
 }
 
 // tasks is a queue with one consumer. The window bounds it: its messages have no outcome yet, so they are in flight.

@@ -8,6 +8,7 @@ import (
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/sinks/carrier"
 	"fanfare/sinks/carrier/sim"
 )
 
@@ -167,23 +168,55 @@ func TestPublishedFailures(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.plan.finally = func(w *world, truth map[string][]sim.Entry) {
-				onceEach(w, truth)
-				before, after := false, false
-				for _, list := range truth {
-					for _, e := range list {
-						b, a := c.met(e)
-						before, after = before || b, after || a
-					}
-				}
-				if !before || !after {
-					w.violate("simulation", "the run does not do what it is to show (before %v, after %v)", before, after)
-				}
-			}
-			slices.SortStableFunc(c.plan.events, func(a, b event) int { return int(a.at - b.at) })
-			if violations, trace := simulate(t, c.plan, plant{}); len(violations) > 0 {
-				t.Errorf("there: %s; here:\n  %s\n%s", c.said, strings.Join(violations, "\n  "), strings.Join(trace, "\n"))
-			}
+			runAs(t, c.plan, c.met, "there: "+c.said)
 		})
+	}
+}
+
+// runAs runs a plan in which everyone is reached once, and checks that it came into the situation that it is about.
+func runAs(t *testing.T, p plan, met func(sim.Entry) (before, after bool), said string) {
+	t.Helper()
+	p.finally = func(w *world, truth map[string][]sim.Entry) {
+		onceEach(w, truth)
+		before, after := false, false
+		for _, list := range truth {
+			for _, e := range list {
+				b, a := met(e)
+				before, after = before || b, after || a
+			}
+		}
+		if !before || !after {
+			w.violate("simulation", "the run does not do what it is to show (before %v, after %v)", before, after)
+		}
+	}
+	slices.SortStableFunc(p.events, func(a, b event) int { return int(a.at - b.at) })
+	if violations, trace := simulate(t, p, plant{}); len(violations) > 0 {
+		t.Errorf("%s\nhere:\n  %s\n%s", said, strings.Join(violations, "\n  "), strings.Join(trace, "\n"))
+	}
+}
+
+// TestFound are the shortest forms of what the simulation has found; see pipeline/DESIGN.md.
+func TestFound(t *testing.T) {
+	needsTag(t)
+	for _, c := range []struct {
+		name string
+		plan plan
+		met  func(sim.Entry) (before, after bool)
+	}{
+		{
+			// Redis is away, so the sender writes outcomes whose provider ids it still owes to the index, and dies. The receipts wait in the
+			// index for ids that nobody knew any more.
+			"a sender dies while it owes provider ids to Redis",
+			quiet(func(p *plan) {
+				p.profile.HidesKey, p.profile.Doubt, p.campaigns[0].people = true, carrier.DoubtNaturalID, 100
+				p.profile.Answer, p.profile.Receipt = sim.Lognormal{P50: 300 * time.Millisecond}, sim.Lognormal{P50: 600 * time.Millisecond}
+			},
+				at(3*time.Second, "Redis is away", func(w *world) { w.setRedisDown(true) }),
+				at(4500*time.Millisecond, "kill", kills),
+				at(5*time.Second, "Redis is back", func(w *world) { w.setRedisDown(false) })),
+			around(4 * time.Second),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) { runAs(t, c.plan, c.met, "") })
 	}
 }

@@ -260,6 +260,9 @@ func (w *Window) lastOutcomes(ctx context.Context, adm *kadm.Client, of []found)
 			return
 		}
 		have.last = max(have.last, offset)
+		if w.cfg.Reread != nil {
+			w.cfg.Reread(r)
+		}
 		if w.cfg.OutcomeOf != nil && offset >= from[int32(p)] {
 			if id, err := w.cfg.OutcomeOf(r); err == nil {
 				have.final[offset] = id
