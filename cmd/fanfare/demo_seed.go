@@ -18,6 +18,8 @@ type object = map[string]any
 const (
 	demoCustomers = "demo_customers"
 	demoLoyalty   = "demo_loyalty"
+	// demoSender is a number, so that the simulated phones can answer.
+	demoSender = "+393399900011"
 )
 
 // demoLists are the lists of the campaigns of demoPlans and how many people each has.
@@ -50,7 +52,7 @@ func demoPlans(now time.Time) []demoPlan {
 	whatsapp := object{"1": "{{first_name}}", "2": "{{city}}"}
 	return []demoPlan{
 		{object{
-			"name": "Spring sale, two texts compared", "channel": "sms", "contactList": demoLoyalty, "sendImmediately": true, "tags": []string{"spring", "retail"},
+			"name": "Spring sale, two texts compared", "channel": "sms", "sender": demoSender, "trafficType": "inbound_outbound", "contactList": demoLoyalty, "sendImmediately": true, "tags": []string{"spring", "retail"},
 			"variants": []object{
 				{"name": "Discount", "message": "{{first_name}}, 30% off everything in {{city}} until Sunday.", "weight": 1},
 				{"name": "Gift", "message": "{{first_name}}, a gift waits for you in {{city}} until Sunday.", "weight": 1},
@@ -165,12 +167,16 @@ func (d *demo) seedTemplates(ctx context.Context) error {
 		body object
 	}{
 		{"/api/agents", object{"name": "Demo agent", "providerId": "demo_agent"}},
+		{"/api/senders", object{"name": demoSender, "twoWay": true}},
 		{"/api/channels", object{"name": "Demo on WhatsApp", "channel": "whatsapp", "address": "+393331234567"}},
 		{"/api/channels", object{"name": "Demo phone", "channel": "voice", "address": "+390612345678"}},
 	} {
 		if err := d.call(ctx, http.MethodPost, made.path, "", made.body, nil); err != nil {
 			return err
 		}
+	}
+	if err := d.call(ctx, http.MethodPost, "/api/senders/"+demoSender+"/approve", "", nil, nil); err != nil {
+		return err
 	}
 	for _, t := range demoTemplates {
 		var made struct{ ID string }

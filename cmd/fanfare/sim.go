@@ -83,11 +83,18 @@ func (w *wiring) withSimulator(ctx context.Context, run runner) error {
 	return errors.Join(alongside(ctx, carrier, run), simulated.Close())
 }
 
+// habits are those of the demonstration, with as many phones that answer as the setting says.
+func (c Config) habits() sim.Habits {
+	h := sim.DefaultHabits
+	h.Stop, h.Answer = float64(c.SimReplies)/300, float64(c.SimReplies)/150
+	return h
+}
+
 // withHandsets runs the phones behind the simulated carrier beside it.
 func (w *wiring) withHandsets(simulated *sim.Carrier) (runner, error) {
 	phones, err := sim.OpenHandsets(sim.HandsetsConfig{
-		Truth: filepath.Join(w.cfg.Data, simTruth), Record: filepath.Join(w.cfg.Data, handsetsRecord), Habits: sim.DefaultHabits, Seed: w.cfg.SimSeed,
-		Links: w.linkURL(), Edge: w.edge.Addr().String(), Logger: w.log,
+		Truth: filepath.Join(w.cfg.Data, simTruth), Record: filepath.Join(w.cfg.Data, handsetsRecord), Habits: w.cfg.habits(), Seed: w.cfg.SimSeed,
+		Links: w.linkURL(), Edge: w.edge.Addr().String(), Write: simulated.Write, Logger: w.log,
 	})
 	if err != nil {
 		return nil, err

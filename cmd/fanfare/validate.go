@@ -58,6 +58,9 @@ func (c Config) Validate() error {
 	} else if slices.Contains(c.Roles, roleEdge) {
 		bad("--roles: the role edge needs --edge HOST:PORT, its public address on this machine")
 	}
+	if c.SimReplies < 0 || c.SimReplies > 50 {
+		bad("--sim-replies %d: want 0 to 50 percent", c.SimReplies)
+	}
 	if c.SimHandsets && (c.Edge == "" || c.CarrierSim != "" || !c.has("sender") || !c.has(roleEdge)) {
 		bad("--sim-handsets: the phones need the role edge (--edge) and the simulated carrier in this process, without --carrier-sim")
 	}

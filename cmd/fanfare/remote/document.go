@@ -100,6 +100,8 @@ func read(raw []byte) (*document, []*operation, error) {
 
 // names of commands that don't follow from the operation's id. An empty one has no command: the operation stands twice.
 var names = map[string]string{
+	"getConversationSummary": "conversation summary", "listConversationMessages": "conversation messages", "replyToConversation": "conversation reply",
+	"listOptOutReviews": "review list", "decideOptOutReview": "review decide",
 	"abortCampaignPut": "", "pauseCampaignPut": "", "resumeCampaignPut": "", "startCampaignPut": "", "unscheduleCampaignPut": "",
 	"deleteContactByQuery": "", "updateContactByQuery": "", "deleteListByQuery": "",
 	"getCampaignsStats":      "campaign totals",

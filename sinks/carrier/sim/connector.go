@@ -44,6 +44,7 @@ type Connector struct {
 var (
 	_ carrier.Connector     = (*Connector)(nil)
 	_ carrier.ReceiptSource = (*Connector)(nil)
+	_ carrier.InboundSource = (*Connector)(nil)
 	_ carrier.Querier       = (*Connector)(nil)
 )
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fanfare/schemas"
+	"fanfare/sinks/carrier"
 )
 
 // Habits say what part of the phones that a message was delivered to do something about it, each at most one thing.
@@ -25,18 +26,23 @@ type Habits struct {
 	// Tap: a person opens the first link. Scan: a program opens it, with HEAD and as the preview of a messenger.
 	// OptOut: a person opens the last link and sends the form that is there.
 	Tap, Scan, OptOut float64
+	// Stop: a person answers STOP. Answer: a person writes something else, of which one in five would rather have no
+	// more messages. Both only if the message came from a number or a short code.
+	Stop, Answer float64
 	// Delay is the most time between the delivery and what the phone does.
 	Delay time.Duration
 }
 
 // DefaultHabits are those of the demonstration.
-var DefaultHabits = Habits{Tap: 0.12, Scan: 0.08, OptOut: 0.02, Delay: 5 * time.Second}
+var DefaultHabits = Habits{Tap: 0.12, Scan: 0.08, OptOut: 0.02, Stop: 0.01, Answer: 0.02, Delay: 5 * time.Second}
 
 // What a phone did.
 const (
 	DidTap    = "tap"
 	DidScan   = "scan"
 	DidOptOut = "opt_out"
+	DidStop   = "stop"
+	DidAnswer = "answer"
 )
 
 // Did is one line of the record of the phones.
@@ -46,6 +52,7 @@ type Did struct {
 	To         string    `json:"to"`
 	Did        string    `json:"did"`
 	Link       string    `json:"link,omitempty"`
+	Text       string    `json:"text,omitempty"`
 }
 
 // HandsetsConfig of [Handsets].
@@ -58,8 +65,10 @@ type HandsetsConfig struct {
 	// Links is what the links of messages begin with, such as http://localhost:8081/, and Edge the address that answers
 	// them. No other address is connected to.
 	Links, Edge string
-	Logger      *slog.Logger
-	Now         func() time.Time
+	// Write takes what a phone answers, and returns nil when it is durable. Nil: phones do not answer.
+	Write  func(ctx context.Context, m carrier.Inbound) error
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // Handsets are the phones behind the simulated carrier. They read its record, and open links as people and programs do.
@@ -79,6 +88,7 @@ type deed struct {
 	at   time.Time
 	did  string
 	link string
+	text string
 	e    Entry
 }
 
@@ -229,14 +239,26 @@ func (h *Handsets) plan(e *Entry) {
 	for _, habit := range []struct {
 		did  string
 		part float64
-	}{{DidTap, h.cfg.Habits.Tap}, {DidScan, h.cfg.Habits.Scan}, {DidOptOut, h.cfg.Habits.OptOut}} {
+	}{
+		{DidTap, h.cfg.Habits.Tap}, {DidScan, h.cfg.Habits.Scan}, {DidOptOut, h.cfg.Habits.OptOut}, {DidStop, h.cfg.Habits.Stop}, {DidAnswer, h.cfg.Habits.Answer},
+	} {
 		if chance -= habit.part; chance < 0 {
 			p.did = habit.did
 			break
 		}
 	}
 	switch {
-	case p.did == "" || len(links) == 0:
+	case p.did == "":
+		return
+	case p.did == DidStop || p.did == DidAnswer:
+		if h.cfg.Write == nil || e.From == "" {
+			return
+		}
+		p.text = stops[int(when*1000)%len(stops)]
+		if p.did == DidAnswer {
+			p.text = answers[int(when*1000)%len(answers)]
+		}
+	case len(links) == 0:
 		return
 	case p.did == DidOptOut:
 		p.link = links[len(links)-1]
@@ -245,6 +267,24 @@ func (h *Handsets) plan(e *Entry) {
 	}
 	p.e.Body, p.e.Receipts = "", nil
 	heap.Push(&h.due, p)
+}
+
+// What phones answer: keywords, and texts that are none. The last one is for a person to review.
+var (
+	stops   = []string{"STOP", "stop", "Stop.", "BASTA"}
+	answers = []string{"When do you open?", "Grazie!", "Is it still on?", "Ok 👍", "please stop writing to me"}
+)
+
+// writePatience is how long a phone waits until its message is taken; then it writes again.
+const writePatience = 5 * time.Second
+
+// write sends what a phone answers. Its id is that of the submission, so the message that is sent again is the same.
+func (h *Handsets) write(ctx context.Context, p *deed) error {
+	ctx, cancel := context.WithTimeout(ctx, writePatience)
+	defer cancel()
+	return h.cfg.Write(ctx, carrier.Inbound{
+		Account: p.e.Account, Channel: schemas.ChannelSMS, Ref: "re-" + p.e.Submission.String(), From: p.e.To, To: p.e.From, Text: p.text, At: h.cfg.Now(), Raw: []byte(p.text),
+	})
 }
 
 // do does what was planned and records it.
@@ -259,11 +299,13 @@ func (h *Handsets) do(ctx context.Context, p *deed) error {
 		if err = h.open(ctx, p, http.MethodGet, person, ""); err == nil {
 			err = h.open(ctx, p, http.MethodPost, person, "scope=all")
 		}
+	case DidStop, DidAnswer:
+		err = h.write(ctx, p)
 	}
 	if err != nil {
 		return err
 	}
-	line, err := json.Marshal(Did{h.cfg.Now().UTC(), p.e.Submission.String(), p.e.To, p.did, p.link})
+	line, err := json.Marshal(Did{h.cfg.Now().UTC(), p.e.Submission.String(), p.e.To, p.did, p.link, p.text})
 	if err != nil {
 		return err
 	}

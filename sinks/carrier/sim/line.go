@@ -28,6 +28,10 @@ func appendLine(b []byte, keys *schemas.Keys, stamp []byte, account string, out 
 	b = append(b, f.word...)
 	b = append(b, `","account":`...)
 	b = appendString(b, account)
+	if schemas.MayReceive(schemas.ChannelSMS, out.From) { // a phone can answer it
+		b = append(b, `,"from":`...)
+		b = appendString(b, out.From)
+	}
 	if f.silent {
 		b = append(b, `,"answer":"none"`...)
 	}

@@ -65,6 +65,7 @@ type Carrier struct {
 	quiet    chan struct{} // closed by Quiesce
 	done     chan struct{} // closed by Close
 	work     sync.Pool
+	written  mailbox
 
 	mu       sync.Mutex
 	quieted  bool

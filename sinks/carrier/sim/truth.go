@@ -25,6 +25,8 @@ type Entry struct {
 	// Outcome is one of the words of this package, such as Accepted.
 	Outcome string
 	Account string
+	// From is the sender, if it is a number or a short code; "": nobody can answer it.
+	From string
 	// Unanswered: the sender never got an answer.
 	Unanswered bool
 	// Code says why it was refused.
@@ -93,6 +95,7 @@ type jsonEntry struct {
 	Body         string     `json:"body"`
 	Outcome      string     `json:"outcome"`
 	Account      string     `json:"account"`
+	From         string     `json:"from"`
 	Answer       string     `json:"answer"`
 	Code         string     `json:"code"`
 	Ref          string     `json:"ref"`
@@ -116,7 +119,7 @@ func parseEntry(line []byte) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{
-		Time: j.Time, To: j.To, Body: j.Body, Outcome: j.Outcome, Account: j.Account,
+		Time: j.Time, To: j.To, Body: j.Body, Outcome: j.Outcome, Account: j.Account, From: j.From,
 		Unanswered: j.Answer == "none", Ref: j.Ref,
 	}
 	var err error
