@@ -121,7 +121,7 @@ func presets(t testing.TB, base string) map[string]preset {
 				},
 				{
 					cb:      carrier.Callback{Method: "POST", URL: callbackURL, Header: formHeader, Body: []byte(form("MessageSid", "SM2", "SmsStatus", "received", "Body", "STOP", "From", to, "To", "+393331234567"))},
-					inbound: []carrier.Inbound{{Ref: "SM2", From: to, To: "+393331234567", Text: "STOP"}},
+					inbound: []carrier.Inbound{{Channel: schemas.ChannelSMS, Ref: "SM2", From: to, To: "+393331234567", Text: "STOP"}},
 				},
 			},
 		},
@@ -162,7 +162,7 @@ func presets(t testing.TB, base string) map[string]preset {
 				receipts: []carrier.Receipt{{Ref: "a", To: to, Status: schemas.ReceiptStatusFailed, Code: "3", Sub: schemas.CodeUnknownSubscriber, At: at}},
 			}, {
 				cb:      carrier.Callback{Method: "POST", URL: callbackURL + "?t=s3cr3t-s3cr3t-s3cr3t", Header: jsonHeader, Body: []byte(`{"messageId":"m","msisdn":"393470000001","to":"48333","text":"STOP"}`)},
-				inbound: []carrier.Inbound{{Ref: "m", From: to, To: "48333", Text: "STOP"}},
+				inbound: []carrier.Inbound{{Channel: schemas.ChannelSMS, Ref: "m", From: to, To: "48333", Text: "STOP"}},
 			}},
 		},
 		"kaleyra": {
