@@ -365,8 +365,8 @@ func TestConsoleExports(t *testing.T) {
 	}
 }
 
-// A person erases a number in the console and sees when it is done, what was removed and what stays. The number is in no
-// address and in no list.
+// A person erases a number in the console and sees when it is done, what was removed and what stays. The number is in
+// no address and in no list.
 func TestConsoleErasure(t *testing.T) {
 	b := newBrowser(t)
 	c := newConsole(t)

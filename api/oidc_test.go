@@ -206,8 +206,8 @@ func TestLogInByProvider(t *testing.T) {
 	p.sign(other)
 	outside("another key", "did not confirm who you are", nil)
 
-	// Answers of the provider without a log-in cost nothing, so that they keep no other person out. Attempts are limited
-	// by the address behind our own proxies.
+	// Answers of the provider without a log-in cost nothing, so that they keep no other person out. Attempts are
+	// limited by the address behind our own proxies.
 	attempt := func(path, from string) int {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+path, http.NoBody)

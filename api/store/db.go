@@ -99,9 +99,9 @@ func (d *database) transactPostgres(ctx context.Context, opts *sql.TxOptions, fn
 // fatePatience is how long fateOf asks about a transaction whose commit was not answered.
 const fatePatience = 5 * time.Second
 
-// fateOf finds out what became of a transaction whose commit failed because the connection broke or the server stopped
-// before it answered. It returns nil if the transaction was committed, the error of the commit if it was rolled back,
-// and ErrUnknown if Postgres does not answer.
+// fateOf finds out whether a transaction was committed whose commit failed because the connection broke or the server
+// stopped before it answered. It returns nil if the transaction was committed, the error of the commit if it was rolled
+// back, and ErrUnknown if Postgres does not answer.
 func (d *database) fateOf(ctx context.Context, id int64, err error) error {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !mayHaveCommitted(pg.Code) {
 		return err

@@ -60,8 +60,8 @@ type timeline struct {
 // routeTones are the colours of the routes in a chart. The last one stands for all further routes.
 var routeTones = []string{"--blue", "--purple", "--teal", "--amber", "--dim"}
 
-// timelineChart returns the chart of the sum of timelines: what was sent by each route, delivered and failed. from and to are the first and the last period. The API
-// leaves out periods without events; the chart has zeros for them.
+// timelineChart returns the chart of the sum of timelines: what was sent by each route, delivered and failed. from and
+// to are the first and the last period. The API leaves out periods without events; the chart has zeros for them.
 func timelineChart(id, label string, from, to time.Time, step time.Duration, timelines ...timeline) *chart {
 	from, to = from.Truncate(step), to.Truncate(step)
 	n := max(0, int(to.Sub(from)/step)) + 1

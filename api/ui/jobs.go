@@ -9,8 +9,8 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// jobScreen describes the pages of one kind of background job: exports, imports, segments or erasures. R is its row in the API's
-// JSON. A page lists the jobs, and a page for each job shows its progress live.
+// jobScreen describes the pages of one kind of background job: exports, imports, segments or erasures. R is its row in
+// the API's JSON. A page lists the jobs, and a page for each job shows its progress live.
 type jobScreen[R any] struct {
 	name     string // singular, such as export; it is a part of keys and ids
 	path     string // of the list, such as /exports; the page of a job is below it

@@ -108,7 +108,7 @@ func (u *UI) oidcStart(w http.ResponseWriter, r *http.Request) {
 // errOIDC is a log-in that the provider's answer does not prove.
 var errOIDC = errors.New("the provider's answer proves nothing")
 
-// oidcReturn lets the person in whom the provider names.
+// oidcReturn logs the person in whom the provider names.
 func (u *UI) oidcReturn(w http.ResponseWriter, r *http.Request) {
 	// It is not limited: without the state that a log-in left in the session, which was limited, it asks for nothing.
 	w.Header().Set("Cache-Control", "no-store")

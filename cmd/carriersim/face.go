@@ -19,7 +19,7 @@ type face struct {
 	listener net.Listener
 	// serve takes messages until ctx ends.
 	serve func(ctx context.Context) error
-	// work tells what became of messages, until the carrier stops; nil: serve does.
+	// work sends receipts until the carrier stops; nil: serve sends them.
 	work func(ctx context.Context) error
 }
 

@@ -131,7 +131,8 @@ func (d *demo) act(ctx context.Context, campaign, action string) error {
 	if action != someSent {
 		return d.call(ctx, http.MethodPut, "/api/campaigns/"+campaign+"/"+action, "", nil, nil)
 	}
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); { // on a slow machine the demo continues without it
+	// On a slow machine the demo continues without it
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
 		var s demoStats
 		if err := d.call(ctx, http.MethodGet, "/api/campaigns/"+campaign+"/stats", "", nil, &s); err != nil || s.Sent >= 100 {
 			return err

@@ -92,7 +92,7 @@ func closeServer(ctx context.Context, server *httpserver.Server, handler http.Ha
 const stopLimit = 14 * time.Second
 
 // run runs the roles until ctx ends or one of them fails, then stops them group by group: first those that accept work,
-// last those that record what became of it.
+// last those that record its outcome.
 func (w *wiring) run(ctx context.Context, listener net.Listener, started func(context.Context) error) error {
 	health := &health{w: w}
 	handler, err := w.handler(health) //nolint:contextcheck // requests bring their own

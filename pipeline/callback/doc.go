@@ -3,8 +3,8 @@
 //
 //	reads    callbacks (group callback)
 //	writes   receipts, key <route>/<provider id>; inbound, key <route>/<number>: what recipients wrote; callbacks.dlq
-//	promise  at least once. The same callback gives the same receipts with the same ids, and a recipient's state is the greatest event
-//	         seen, so a callback may come late, twice and in any order
+//	promise  at least once. The same callback gives the same receipts with the same ids, and a recipient's state is
+//	         the greatest event seen, so a callback may come late, twice and in any order
 //	stop     the batch in hand is finished
 //
 // How a callback is read depends on the configuration of its route, and on nothing else.

@@ -308,7 +308,7 @@ func over(c *fanfarev1.Campaign) bool {
 	}
 }
 
-// flagged returns what becomes of a recipient who may not be sent to.
+// flagged returns the outcome of a recipient to whom no message may be sent.
 func flagged(f audience.Flag) (schemas.Kind, schemas.Code) {
 	switch f {
 	case audience.Duplicate:

@@ -203,8 +203,8 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	}
 }
 
-// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it; who may not be sent to keeps that reason, unless the
-// campaign was stopped or the blob cannot be read.
+// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it; who may not be sent to keeps that
+// reason, unless the campaign was stopped or the blob cannot be read.
 func TestCancel(t *testing.T) {
 	invalid := person(1)
 	invalid.Flag = audience.Invalid

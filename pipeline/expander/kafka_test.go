@@ -205,7 +205,8 @@ func TestExactlyOnce(t *testing.T) {
 	w.mu.Lock()
 	w.away = errAway // in the middle of it the store is away for a while
 	w.mu.Unlock()
-	time.Sleep(200 * time.Millisecond) // how long the store is away does not matter: the verdict is the records at the end
+	// How long the store is away does not matter: the verdict is the records at the end
+	time.Sleep(200 * time.Millisecond)
 	w.mu.Lock()
 	w.away = nil
 	w.mu.Unlock()

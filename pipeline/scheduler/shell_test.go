@@ -181,8 +181,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestStopsWithoutKafka: a leader that is stopped while Kafka is away ends all the same. Found by the simulation: the transaction that
-// writes its sets waited for ever.
+// TestStopsWithoutKafka: a leader that is stopped while Kafka is away ends all the same. Found by the simulation: the
+// transaction that writes its sets waited for ever.
 func TestStopsWithoutKafka(t *testing.T) {
 	p := newKafkaEnv(t)
 	pr := p.run()

@@ -2,8 +2,9 @@
 //
 //	reads      messages.<route>.txn, messages.<route>.bulk (one group and one intent window each)
 //	follows    campaigns, control, suppressions (the control view)
-//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and parked ones
-//	           once their submission is known), inbound (what recipients wrote, from the carrier's session), <topic>.dlq
+//	writes     deliveries (outcomes), held (single messages that must wait), receipts (from the carrier's session, and
+//	           parked ones once their submission is known), inbound (what recipients wrote, from the carrier's
+//	           session), <topic>.dlq
 //	keys       deliveries and held: <tenant>/<message id>; receipts: <route>/<provider id>; inbound: <route>/<number>
 //	group      <prefix>sender.<route>.<lane>
 //	Redis      the buckets of package ratelimit; the rendezvous of provider ids (package schemas)

@@ -12,7 +12,7 @@ import (
 
 // This file ends doubts. A message is in doubt when it may have been handed over: by the last owner of its partition,
 // which crashed, or here, when the carrier did not answer. Its outcome `ambiguous` is written at once; then the lane
-// finds out what became of it, as [carrier.Caps] say:
+// resolves the doubt, as [carrier.Caps] say:
 //
 //	DoubtKeyHeader,   hand it over again under the same submission id; the carrier takes it once. Before each
 //	DoubtNaturalID    repetition it is judged like any message, because the first hand-over may never have happened.

@@ -77,7 +77,8 @@ func (c *routeSender) publishInbound(ctx context.Context, cl *kgo.Client, batch 
 	for i := range batch {
 		r, err := batch[i].Event(c.names.Inbound(), source, c.name, now).Record()
 		if err != nil {
-			c.logger.ErrorContext(ctx, "encode inbound message failed; message dropped", slog.Any("err", err)) // it would come again for ever
+			// It would come again for ever
+			c.logger.ErrorContext(ctx, "encode inbound message failed; message dropped", slog.Any("err", err))
 			continue
 		}
 		recs = append(recs, r)

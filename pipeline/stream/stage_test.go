@@ -357,7 +357,8 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 			h := stream.HandlerFunc(func(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 				once.Do(func() { close(inHand) })
 				<-stopping
-				time.Sleep(50 * time.Millisecond) // the stop overlaps the batch; without the overlap the test is only weaker
+				// The stop overlaps the batch; without the overlap the test is only weaker
+				time.Sleep(50 * time.Millisecond)
 				if ctx.Err() != nil {
 					return stream.Result{}, ctx.Err()
 				}

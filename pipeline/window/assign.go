@@ -74,7 +74,7 @@ func (w *Window) adjust(_ context.Context, offsets map[string]map[int32]kgo.Offs
 	return offsets, nil
 }
 
-// own adds a part. w.mu is held.
+// own adds the part of an assigned partition. w.mu is held.
 func (w *Window) own(p *part) {
 	w.parts[p.id] = p
 	w.order = append(w.order, p)

@@ -17,12 +17,12 @@ import (
 // When commits are made. A commit costs 5 to 6 ms on a real broker, so they follow activity and not each record.
 const (
 	commitToDeclare = 10 * time.Millisecond // after the last one, when records wait to be declared
-	// Least time between two, while declared records still wait to be handed over
+	// Least time between two commits while declared records still wait to be handed over.
 	commitSpacing  = 5 * time.Millisecond
 	commitExpected = 5 * time.Millisecond  // duration of a commit before the first one was measured
 	commitSlowest  = 50 * time.Millisecond // longer ones are outliers and do not widen what is declared ahead
 	commitToSettle = 20 * time.Millisecond // after the last one, when only the base has moved
-	// After the last one, while anything is in flight: each commit restarts the guard
+	// Time after the last commit while a record is in flight: each commit restarts the guard.
 	commitToProve = time.Second
 )
 

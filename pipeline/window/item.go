@@ -28,7 +28,7 @@ type Item struct {
 }
 
 // Uncertain reports whether an earlier owner may have handed the record over. Begin returns false for it. Settle it
-// with an ambiguous outcome; or report it with Doubt, find out what became of it, and then Settle or Clear it.
+// with an ambiguous outcome; or report it with Doubt, ask the outside system about it, and then Settle or Clear it.
 func (i *Item) Uncertain() bool { return i.uncertain.Load() }
 
 // States of an item.
@@ -36,7 +36,7 @@ const (
 	itemQueued   uint32 = iota // polled; no commit covers it yet
 	itemReleased               // given to the releaser
 	itemBegun                  // handed over and not answered
-	itemDoubted                // reported as ambiguous; what became of it is being found out
+	itemDoubted                // reported as ambiguous; the releaser still resolves it
 	itemSettling               // its outcome is on its way to Kafka
 	itemDone                   // its outcome is acknowledged, or it needs none
 	itemRecalled               // Begin has refused it; it will be released again
@@ -87,7 +87,8 @@ func (i *Item) Return() bool {
 
 // Doubt reports that the record may have been handed over, with an ambiguous outcome, and keeps the item open until
 // Settle or Clear: the base does not pass it, so that a crash meanwhile leaves it to the next owner, but it takes no
-// place of the window. It returns false, and writes nothing, when the item is not ours any more or has been settled.
+// place of the window. It returns false and writes nothing if this process does not own the item any more or has
+// settled it.
 func (i *Item) Doubt(outcome *kgo.Record) bool {
 	for {
 		state := i.state.Load()
@@ -122,8 +123,8 @@ func (i *Item) Clear() bool {
 	return i.state.CompareAndSwap(itemDoubted, itemReleased)
 }
 
-// Doubted reports whether the item is doubted and still ours. When it is not, drop it: it was settled, or the next
-// owner goes on.
+// Doubted reports whether the item is doubted and this process still owns it. If not, drop it: it was settled, or the
+// next owner continues.
 func (i *Item) Doubted() bool {
 	w := i.p.w
 	w.mu.Lock()

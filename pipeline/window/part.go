@@ -19,7 +19,7 @@ type part struct {
 	w      *Window
 	id     int32
 	source string // header source of its outcomes, without the offset; never changes
-	// Our member id at the assignment: under another id, another member may have owned the partition since
+	// Our member id at the assignment. If the id has changed, another member may have owned the partition since.
 	member string
 
 	stopped atomic.Bool // no item of it may begin; why says why
@@ -39,8 +39,9 @@ type part struct {
 	states    offsetStates // all of them; commits repeat them until the base has passed them
 	ahead     offsetStates // those of records that are not polled yet
 	known     *settledHere
-	// claimed is the end of what the earlier owners' commit says something of. Until it is polled, answered are the
-	// submissions from base on that have a final outcome, by offset, and report counts what is uncertain.
+	// claimed is the end of the offsets that the earlier owners' commit mentions. Until the offsets below it are
+	// polled, answered has the submissions from base on with a final outcome, by offset, and report counts the
+	// uncertain records.
 	claimed  int64
 	answered map[int64]schemas.ID
 	report   *takeoverReport

@@ -223,7 +223,7 @@ var importJobTests = []test{
 		_, err := e.s.StartImport(e.Context(), t.ID, l.Number, e.upload(t, "name;cell\nAnna;+393330000001\n").ID, store.ImportOptions{Columns: map[string]string{"cell": "phone"}})
 		e.must(err)
 	}},
-	{"X1: an import counts whom it brings who had opted out", func(e *env) {
+	{"X1: an import counts the contacts that had opted out", func(e *env) {
 		t := e.tenant("acme")
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1), mobile(2), mobile(1_000_000)))
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(2)))

@@ -14,7 +14,7 @@ import (
 )
 
 // Gateway is Kannel: bearerbox, which is a client of a message centre, and smsbox, which takes messages over HTTP and
-// tells what becomes of them by calling URLs.
+// reports their results by calling URLs.
 type Gateway struct {
 	// SendSMS is the URL that takes messages, without its query; User and Password are to be in it.
 	SendSMS, User, Password string

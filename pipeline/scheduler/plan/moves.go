@@ -176,8 +176,8 @@ func settling(r *fanfarev1.Campaign) bool {
 	}
 }
 
-// canStart reports whether the first chunk of a campaign could be dealt now, or whether the hours of all its recipients never open, which
-// ends them. The campaign moves to sending only then, and a person can cancel it until then.
+// canStart reports whether the first chunk of a campaign could be dealt now, or whether the hours of all its recipients
+// never open, which ends them. The campaign moves to sending only then, and a person can cancel it until then.
 func (pl *Planner) canStart(c *Campaign, now time.Time) bool {
 	if c.blobs == nil || !c.isOpen(ms(now)) && !c.allNever(ms(now)) || len(c.flows) == 0 || !c.owner.enabled {
 		return false

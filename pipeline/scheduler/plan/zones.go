@@ -165,7 +165,7 @@ func (pl *Planner) endNever(c *Campaign, now int64, out []Deal) []Deal {
 	return out
 }
 
-// neverWaits reports whether recipients wait whom endNever ends.
+// neverWaits reports whether recipients wait that endNever will end.
 func (c *Campaign) neverWaits(now int64) bool {
 	released := c.released(now)
 	for i := range c.groups {

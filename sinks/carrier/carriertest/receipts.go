@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// handOver hands n messages over and returns what became of them, all accepted.
+// handOver hands n messages over and returns their results, which are all accepted.
 func handOver(ctx context.Context, c carrier.Connector, n int) (*batchLog, error) {
 	n = min(n, c.Caps().MaxBatch)
 	batch, err := Batch(0, n)

@@ -22,13 +22,13 @@ type Config struct {
 	// CallbackURL is the address of our endpoint as the provider reaches it, such as
 	// https://edge.example.org/api/callback/twilio; empty: no receipts are asked for.
 	CallbackURL string `json:"callbackUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
-	// answer is doubtful; 0: 10 s.
+	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is how long after a
+	// hand-over without an answer it is in doubt; 0: 10 s.
 	Window        int      `json:"window,omitempty"`
 	AnswerTimeout Duration `json:"answerTimeout,omitempty"`
 	// CA are the certificates that may sign the provider's, as PEM; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Codes are what the provider's codes mean, in the lines of package codes, after those of the spec.
+	// Codes are further lines of package codes with the provider's codes; they follow those of the spec.
 	Codes []string `json:"codes,omitempty"`
 }
 

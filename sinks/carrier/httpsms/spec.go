@@ -11,7 +11,7 @@ import (
 
 // Spec is what a provider wants, as data. The texts in it may have placeholders; see the package comment.
 type Spec struct {
-	// Note says where the facts are from, and which of them were never tried.
+	// Note names the source of the facts, and the facts that were never tried.
 	Note string `json:"note,omitempty"`
 	// Values are the names that an account gives, such as its key, and what each is, for people. A name that ends in ?
 	// may be left out.
@@ -24,7 +24,7 @@ type Spec struct {
 	// placeholders.
 	Receipts string    `json:"receipts,omitempty"`
 	Callback *Callback `json:"callback,omitempty"`
-	// Encodings are what {{encoding}} is of a text in GSM-7 and in UCS-2.
+	// Encodings are the values of {{encoding}} for a text in GSM-7 and in UCS-2.
 	Encodings struct {
 		GSM7 string `json:"gsm7"`
 		UCS2 string `json:"ucs2"`
@@ -79,7 +79,7 @@ type Response struct {
 	Parts string `json:"parts,omitempty"`
 }
 
-// Callback is how a provider tells what became of messages. A path begins with `body.`, which is JSON or form fields,
+// Callback is how a provider sends receipts. A path begins with `body.`, which is JSON or form fields,
 // `query.`, or `any.` for both. With Items the paths that begin with `item.` go into each of its entries.
 type Callback struct {
 	Verify Verify `json:"verify"`
@@ -108,7 +108,7 @@ type Inbound struct {
 	At   string `json:"at,omitempty"`
 }
 
-// Verify is how a callback is known to be the provider's.
+// Verify is how the connector checks that the provider made a callback.
 type Verify struct {
 	// Scheme is basic, hmac-sha256, twilio-sha1, jwt-hs256, ip-allow, secret-in-url or none.
 	Scheme string `json:"scheme"`

@@ -36,8 +36,8 @@ type Config struct {
 	// BaseURL of the API and TokenURL that gives access tokens; empty: Google's, and what the service account says.
 	BaseURL  string `json:"baseUrl,omitempty"`
 	TokenURL string `json:"tokenUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
-	// answer is doubtful; 0: 10 s.
+	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is how long after a
+	// hand-over without an answer it is in doubt; 0: 10 s.
 	Window        int               `json:"window,omitempty"`
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
 	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.
@@ -46,7 +46,7 @@ type Config struct {
 	Codes []string `json:"codes,omitempty"`
 }
 
-// ServiceAccount is what is needed of the key file that Google gives. In JSON it is the file, as an object or as text.
+// ServiceAccount has the needed fields of Google's key file. In JSON it is the file, as an object or as text.
 type ServiceAccount struct {
 	Email    string          `json:"client_email"`
 	Key      settings.Secret `json:"private_key"`

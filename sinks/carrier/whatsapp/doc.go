@@ -25,7 +25,7 @@
 // Register https://YOUR-HOST/api/callback/ROUTE in the app, with the route's verifyToken, for the field `messages`.
 // Each webhook is verified by X-Hub-Signature-256 over the body as it came. Statuses come in batches and in any order,
 // `read` without `delivered` too. A status without our submission id is another program's. With the field
-// `message_template_status_update` Meta says what became of templates, by business account, name and language
+// `message_template_status_update` Meta sends its decisions about templates, by business account, name and language
 // ([Connector.Templates]).
 //
 // Package graph is the other end, for the simulator and tests.

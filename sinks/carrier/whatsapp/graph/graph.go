@@ -1,6 +1,6 @@
 // Package graph is the other end of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its
-// webhooks. It has no opinion of its own: a [Line] behind it decides what becomes of a message, such as the simulator,
-// whose one ground truth then covers WhatsApp too.
+// webhooks. It decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each message,
+// so the simulator's one ground truth covers WhatsApp too.
 //
 //	POST /{version}/{phone number id}/messages   a template or a text
 //	GET  /{version}/{phone number id}            whether the token may use the number
