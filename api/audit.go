@@ -78,9 +78,11 @@ type AuditValue struct {
 
 type (
 	auditIn struct {
-		ID    string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
-		Wait  int    `query:"wait" minimum:"0" maximum:"30" default:"20" doc:"Seconds to wait for the end of the audit."`
-		Fresh bool   `query:"fresh" doc:"Begin another one, also when one has just ended."`
+		ID   string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
+		Wait int    `query:"wait" minimum:"0" maximum:"30" default:"20" doc:"Seconds to wait for the end of the audit."`
+	}
+	auditOrderIn struct {
+		ID string `path:"id" doc:"Id of the campaign." example:"camp_12345"`
 	}
 	auditOut struct{ Body *Audit }
 )
@@ -88,34 +90,79 @@ type (
 // auditOrder is what was ordered, as the job keeps it.
 type auditOrder struct{ Campaign string }
 
-// auditAge is how long an audit that has ended is the answer: who waits for one in several requests gets it.
-const auditAge = 10 * time.Second
-
 // auditPoll is how often a request that waits looks whether the audit has ended.
 const auditPoll = 50 * time.Millisecond
 
 func (s *server) registerAudits() {
 	register(s, operation{
-		id: "getCampaignAudit", method: http.MethodGet, path: "/api/campaigns/{id}/audit", summary: "Count a campaign again from every source, and compare",
-		scope: store.ScopeRead, errors: []int{404, 409}, tag: campaignTag,
+		id: "createCampaignAudit", method: http.MethodPost, path: "/api/campaigns/{id}/audit", summary: "Count a campaign again from every source, and compare",
+		status: http.StatusAccepted, scope: store.ScopeCampaigns, errors: []int{404, 409}, testKeys: testKeysConfined, tag: campaignTag,
 		describe: "Counts the recipients of the campaign and its cost from the log (the topics deliveries and chunks), from the statistics, from the ledger, and from the " +
 			"record of the simulated carrier where the campaign went through it. Each difference is explained, or is not. It reads the whole log, which may take minutes: " +
-			"the audit runs in the background, and the answer says status running until it is done. Traffic may go on meanwhile.",
+			"the audit runs in the background, and GET of the same path says when it is done. Traffic may go on meanwhile. An audit of the campaign that runs is the answer; " +
+			"a second one is not ordered.",
+	}, s.orderAudit)
+	register(s, operation{
+		id: "getCampaignAudit", method: http.MethodGet, path: "/api/campaigns/{id}/audit", summary: "Get the newest audit of a campaign",
+		scope: store.ScopeRead, errors: []int{404, 409}, tag: campaignTag,
+		describe: "Waits for the end of an audit that runs, as long as wait says; its status is running when it has not ended then. It orders none: POST of the same path does. " +
+			"An audit is kept for a week.",
 	}, s.campaignAudit)
 }
 
-func (s *server) campaignAudit(ctx context.Context, in *auditIn) (*auditOut, error) {
+// auditable returns a campaign that there is something to count of. A test key orders audits only of test campaigns.
+func (s *server) auditable(ctx context.Context, id string, order bool) (*store.Campaign, error) {
 	who := requestOf(ctx).who
-	c, err := s.campaign(ctx, who, in.ID)
+	c, err := s.campaign(ctx, who, id)
 	if err != nil {
 		return nil, err
+	}
+	if order && who.key.Test && !c.Test {
+		return nil, problem.New(problem.CodeTestKey, "%s is not a test campaign, and a test key can order audits only of test campaigns.", c.ID())
 	}
 	if c.Confirmed.IsZero() {
 		return nil, problem.New(problem.CodeWrongState, "%s is %s: there is nothing to count before it is confirmed.", c.ID(), schemas.StateName(c.State))
 	}
-	j, err := s.auditOf(ctx, c, in.Fresh)
+	return c, nil
+}
+
+func (s *server) orderAudit(ctx context.Context, in *auditOrderIn) (*auditOut, error) {
+	c, err := s.auditable(ctx, in.ID, true)
 	if err != nil {
 		return nil, err
+	}
+	j, err := s.newestAudit(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if j == nil || !j.Finished.IsZero() {
+		order, err := s.jobOf(ctx, store.JobAudit, auditOrder{c.ID()})
+		if err != nil {
+			return nil, err
+		}
+		if order, err = s.Store.OrderJob(ctx, order); err != nil {
+			return nil, s.jobProblem(err)
+		}
+		j = &order
+	}
+	out, err := s.viewAudit(ctx, c, j)
+	if err != nil {
+		return nil, err
+	}
+	return &auditOut{out}, nil
+}
+
+func (s *server) campaignAudit(ctx context.Context, in *auditIn) (*auditOut, error) {
+	c, err := s.auditable(ctx, in.ID, false)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.newestAudit(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if j == nil {
+		return nil, problem.New(problem.CodeNotFound, "%s was not audited in the last days.", c.ID()).WithFix("POST /api/campaigns/%s/audit orders an audit.", c.ID())
 	}
 	for deadline := time.Now().Add(time.Duration(in.Wait) * time.Second); j.Finished.IsZero() && time.Now().Before(deadline) && !s.stopping(); {
 		select {
@@ -144,32 +191,20 @@ func (s *server) stopping() bool {
 	}
 }
 
-// auditOf returns the audit of a campaign that runs or has just ended, else orders one.
-func (s *server) auditOf(ctx context.Context, c *store.Campaign, fresh bool) (*store.Job, error) {
-	const recent = 100
+// newestAudit returns the newest audit of a campaign, nil if there is none among the newest audits of the tenant.
+func (s *server) newestAudit(ctx context.Context, c *store.Campaign) (*store.Job, error) {
+	const recent = 1_000
 	jobs, _, err := s.Store.Jobs(ctx, c.Tenant, store.JobFilter{Kind: store.JobAudit, Page: store.Page{Limit: recent}})
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
 	for i := range jobs {
-		j := &jobs[i]
 		var o auditOrder
-		if json.Unmarshal(j.Options, &o) != nil || o.Campaign != c.ID() {
-			continue
+		if json.Unmarshal(jobs[i].Options, &o) == nil && o.Campaign == c.ID() {
+			return &jobs[i], nil
 		}
-		if j.Finished.IsZero() || !fresh && s.Now().Sub(j.Finished) < auditAge {
-			return j, nil
-		}
-		break // the newest one of the campaign is too old
 	}
-	j, err := s.jobOf(ctx, store.JobAudit, auditOrder{c.ID()})
-	if err != nil {
-		return nil, err
-	}
-	if j, err = s.Store.OrderJob(ctx, j); err != nil {
-		return nil, s.jobProblem(err)
-	}
-	return &j, nil
+	return nil, nil
 }
 
 // auditResult is what the job of an audit makes.

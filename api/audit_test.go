@@ -10,6 +10,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fanfare/api"
+	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/sinks/analytics"
 	analyticssqlite "fanfare/sinks/analytics/sqlite"
@@ -111,7 +112,9 @@ func (a *audited) asOf(from time.Duration) {
 
 func (a *audited) audit() (got api.Audit) {
 	a.Helper()
-	a.call("GET", "/api/campaigns/"+a.id+"/audit?fresh=true&wait=30", "").want(200).into(&got)
+	a.clock.forward(time.Millisecond) // the newest audit is the one that was ordered last
+	a.call("POST", "/api/campaigns/"+a.id+"/audit", "").want(202)
+	a.call("GET", "/api/campaigns/"+a.id+"/audit?wait=30", "").want(200).into(&got)
 	if got.Status != "done" {
 		a.Fatalf("audit: got %+v, want it done", got)
 	}
@@ -180,6 +183,7 @@ func TestAuditOfAHealthyCampaign(t *testing.T) {
 	a.call("GET", "/api/campaigns/"+a.call("POST", "/api/campaigns", `{"draft":true,"name":"D","channel":"sms"}`).want(201).id()+"/audit", "").problem(409, "wrong_state", "")
 	_, other := a.newTenant("Other")
 	a.callAs(other, "GET", "/api/campaigns/"+a.id+"/audit", "").problem(404, "not_found", "")
+	a.callAs(other, "POST", "/api/campaigns/"+a.id+"/audit", "").problem(404, "not_found", "")
 }
 
 // An event that the statistics lost, one that they have twice over, two that are exchanged, money that is not in the
@@ -278,13 +282,29 @@ func TestAuditWhileTrafficGoesOn(t *testing.T) {
 	if got = a.audit(); !*got.OK {
 		t.Errorf("got %+v, want the age of the statistics as the reason", got)
 	}
-	// A process that cannot read the log says so, and one audit is the answer of requests that come soon after each
-	// other.
-	var first, second api.Audit
-	a.call("GET", "/api/campaigns/"+a.id+"/audit", "").want(200).into(&first)
-	a.clock.forward(time.Second)
-	a.call("GET", "/api/campaigns/"+a.id+"/audit", "").want(200).into(&second)
-	if first.StartedAt != second.StartedAt {
-		t.Errorf("got audits of %s and %s, want one", first.StartedAt, second.StartedAt)
+}
+
+// Reading an audit orders none (X16); an order while one runs is not a second one, and takes no place of another job.
+func TestAuditIsOrderedByPost(t *testing.T) {
+	w := newEnv(t)
+	id := w.sending(3)
+	for range 3 {
+		w.call("GET", "/api/campaigns/"+id+"/audit?wait=0", "").problem(404, "not_found", "")
+	}
+	jobs := func() int {
+		_, n, err := w.store.Jobs(t.Context(), w.tenant.ID, store.JobFilter{Kind: store.JobAudit, Page: store.Page{Limit: 10}})
+		w.check(err)
+		return n
+	}
+	if n := jobs(); n != 0 {
+		t.Errorf("after reading: got %d audits, want none", n)
+	}
+	var first, second, read api.Audit
+	w.call("POST", "/api/campaigns/"+id+"/audit", "").want(202).into(&first)
+	w.clock.forward(time.Second)
+	w.call("POST", "/api/campaigns/"+id+"/audit", "").want(202).into(&second)
+	w.call("GET", "/api/campaigns/"+id+"/audit?wait=0", "").want(200).into(&read)
+	if n := jobs(); n != 1 || first.StartedAt != second.StartedAt || read.StartedAt != first.StartedAt || read.Status != "queued" {
+		t.Errorf("got %d audits: %+v, %+v, read %+v, want the one that waits", n, first, second, read)
 	}
 }

@@ -98,6 +98,7 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"exportLedgerFile":       {path: "/api/exports/ledger", body: `{}`},
 			"exportSuppressionsFile": {path: "/api/exports/suppressions", body: `{}`},
 			"deleteExport":           {path: "/api/exports/" + d.exported, refused: true},
+			"createCampaignAudit":    {path: c + "/audit", refused: true},
 			"createSegment":          {path: c + "/segments", body: `{"name":"S"}`, refused: true},
 			"cancelSegment":          {path: "/api/segments/" + d.segment + "/cancel", refused: true},
 			"createContact":          {path: "/api/contacts", body: fmt.Sprintf(`{"phoneNumber":%q,"listIds":[%q]}`, phoneOf(9000+n), d.list), refused: true},

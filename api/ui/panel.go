@@ -210,22 +210,38 @@ type panelAudit struct {
 	} `json:"figures"`
 	Notes      []string `json:"notes"`
 	FinishedAt *string  `json:"finishedAt"`
-	// Unconfirmed: there is nothing to count yet.
-	Unconfirmed bool `json:"-"`
+	// Unconfirmed: there is nothing to count yet. None: it was not counted in the last days.
+	Unconfirmed, None bool `json:"-"`
 }
+
+// Runs reports whether the audit has not ended.
+func (a *panelAudit) Runs() bool { return jobRuns(a.Status) }
 
 // auditPatience is how many seconds the screen waits for an audit before it says that it runs.
 const auditPatience = "3"
 
-// loadAudit counts the campaign again.
+// loadAudit reads the newest audit of the campaign.
 func (u *UI) loadAudit(ctx context.Context, p *Person, v *panel) error {
 	v.Audit = &panelAudit{}
 	err := u.get(ctx, p, apiCampaign(v.ID)+"/audit", url.Values{"wait": {auditPatience}}, v.Audit)
-	if problem, ok := asProblem(err); ok && problem.Status == http.StatusConflict {
-		v.Audit.Unconfirmed = true
-		return nil
+	if problem, ok := asProblem(err); ok {
+		v.Audit.Unconfirmed, v.Audit.None = problem.Status == http.StatusConflict, problem.Status == http.StatusNotFound
+		if v.Audit.Unconfirmed || v.Audit.None {
+			return nil
+		}
 	}
 	return err
+}
+
+// orderAudit orders an audit and shows it once it is done, or that it runs.
+func (u *UI) orderAudit(w http.ResponseWriter, r *http.Request) {
+	id := chi.URLParam(r, "id")
+	to := "/campaigns/" + url.PathEscape(id) + "?tab=audit"
+	if err := u.call(r.Context(), personOf(r.Context()), http.MethodPost, apiCampaign(id)+"/audit", nil, nil); err != nil {
+		u.refused(w, r, to, err)
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 // liveForm has the fields that can be changed while a campaign is active.
@@ -240,6 +256,7 @@ func (u *UI) panelScreen(r chi.Router) {
 	r.Get("/campaigns/{id}", u.panelPage)
 	r.Get("/live/campaigns/{id}", u.panelLive)
 	r.Post("/campaigns/{id}", u.saveLive)
+	r.Post("/campaigns/{id}/audit", u.orderAudit)
 }
 
 func apiCampaign(id string) string { return "/api/campaigns/" + url.PathEscape(id) }

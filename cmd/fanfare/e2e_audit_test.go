@@ -31,9 +31,9 @@ type auditAnswer struct {
 // audit counts a campaign again and fails the test when something is not explained.
 func (c *client) audit(t *testing.T, campaign string) (a auditAnswer) {
 	t.Helper()
-	query := "?fresh=true&wait=30"
-	for deadline := time.Now().Add(3 * time.Minute); a.Status != "done"; query = "?wait=30" {
-		c.must(t, http.MethodGet, "/api/campaigns/"+campaign+"/audit"+query, nil, &a, "")
+	c.must(t, http.MethodPost, "/api/campaigns/"+campaign+"/audit", nil, &a, "")
+	for deadline := time.Now().Add(3 * time.Minute); a.Status != "done"; {
+		c.must(t, http.MethodGet, "/api/campaigns/"+campaign+"/audit?wait=30", nil, &a, "")
 		if a.Status == "failed" || time.Now().After(deadline) {
 			t.Fatalf("audit of %s: got %+v", campaign, a)
 		}

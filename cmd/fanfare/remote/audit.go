@@ -13,6 +13,9 @@ import (
 // ErrUnexplained is returned when an audit found a difference that nothing explains.
 var ErrUnexplained = errors.New("the sources differ, and nothing explains it")
 
+// auditWait is how many seconds one request waits for the end of an audit, less than a proxy would.
+const auditWait = "20"
+
 // auditAnswer is what the command reads of an audit.
 type auditAnswer struct {
 	CampaignID  string  `json:"campaignId"`
@@ -32,10 +35,14 @@ type auditAnswer struct {
 	Notes []string `json:"notes"`
 }
 
-// audit waits until an audit is done and prints it. It is [ErrUnexplained] when a difference has no explanation.
-func (s *Setup) audit(ctx context.Context, c *client, path string, query url.Values, out *printer) error {
+// audit orders an audit, waits until it is done and prints it. It is [ErrUnexplained] when a difference has no
+// explanation.
+func (s *Setup) audit(ctx context.Context, c *client, path string, out *printer) error {
+	if _, err := c.do(ctx, http.MethodPost, path, nil, nil, ""); err != nil {
+		return err
+	}
 	for {
-		answer, err := c.do(ctx, http.MethodGet, path, query, nil, "")
+		answer, err := c.do(ctx, http.MethodGet, path, url.Values{"wait": {auditWait}}, nil, "")
 		if err != nil {
 			return err
 		}
@@ -45,7 +52,6 @@ func (s *Setup) audit(ctx context.Context, c *client, path string, query url.Val
 		}
 		switch a.Status {
 		case "queued", "running":
-			query.Del("fresh") // the one that was begun is the fresh one
 			if s.Progress != nil {
 				_, _ = fmt.Fprintln(s.Progress, "the log is being read")
 			}

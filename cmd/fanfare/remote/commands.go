@@ -120,8 +120,8 @@ func (s *Setup) command(doc *document, op *operation, verb string) *cobra.Comman
 		if watch != nil && *watch {
 			return watchStats(cmd.Context(), c, path, out)
 		}
-		if op.ID == "getCampaignAudit" {
-			return s.audit(cmd.Context(), c, path, query, out)
+		if op.ID == "createCampaignAudit" {
+			return s.audit(cmd.Context(), c, path, out)
 		}
 		answer, err := c.do(cmd.Context(), op.method, path, query, body, ctype)
 		if err != nil {

@@ -286,17 +286,20 @@ func TestProgressBar(t *testing.T) {
 // documentPath is absolute: a test changes the folder.
 var documentPath, _ = filepath.Abs("../../../schemas/openapi/openapi.json")
 
-// An audit is asked for until it is done. A difference without an explanation makes the command fail.
+// An audit is ordered once, and asked for until it is done. A difference without an explanation makes the command fail.
 func TestAuditCommand(t *testing.T) {
 	asked := 0
 	answer := func(explained bool) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			if asked++; asked == 1 {
+			if asked++; asked <= 2 {
+				if want := []string{"POST", "GET"}[asked-1]; r.Method != want {
+					t.Errorf("request %d: got %s, want %s", asked, r.Method, want)
+				}
 				_, _ = io.WriteString(w, `{"campaignId":"camp_1","status":"running","figures":[],"notes":[]}`)
 				return
 			}
-			if r.URL.Query().Has("fresh") {
-				t.Error("a second request asks for another audit, want the one that was begun")
+			if r.Method != http.MethodGet {
+				t.Errorf("request %d: got %s, want GET", asked, r.Method)
 			}
 			unexplained, why := 0, "the rest is reserved."
 			if !explained {
@@ -307,7 +310,7 @@ func TestAuditCommand(t *testing.T) {
 				{"name":"billed","values":[{"source":"log","value":0.5},{"source":"ledger","value":0}],"difference":0.5,"explained":%v,"explanation":%q}]}`, unexplained, explained, why)
 		}
 	}
-	out, err := run(t, answer(true), "campaign", "audit", "camp_1", "--fresh")
+	out, err := run(t, answer(true), "campaign", "audit", "camp_1")
 	want := "sent                  log 5  statistics 5  equal\nbilled                log 0.5  ledger 0  differ by 0.5: the rest is reserved.\nRead up to noon.\n"
 	if err != nil || out != want {
 		t.Errorf("got %v and\n%s\nwant\n%s", err, out, want)
