@@ -208,7 +208,8 @@ func TestTwoTenants(t *testing.T) {
 				body = "phone\n+393331111111\n"
 			case method == "PUT" && strings.HasSuffix(path, "{id}"), method == "PATCH", strings.HasSuffix(path, "/credit"), strings.HasSuffix(path, "/ambiguous"),
 				strings.HasSuffix(path, "/selection"), strings.HasSuffix(path, "/recover"), strings.HasSuffix(path, "/segments"),
-				method == "POST" && strings.HasSuffix(path, "/replay"), strings.HasSuffix(path, "/reschedule"), strings.HasSuffix(path, "/test"):
+				method == "POST" && strings.HasSuffix(path, "/replay"), strings.HasSuffix(path, "/reschedule"), strings.HasSuffix(path, "/test"),
+				strings.HasSuffix(path, "/reject"), strings.HasSuffix(path, "/disable"), strings.HasSuffix(path, "/templates/{id}/pause"):
 				body = "{}"
 			}
 			a := w.callAs(other, method, at, body, header{"Content-Type", map[bool]string{true: "text/csv", false: "application/json"}[strings.HasSuffix(path, "/import")]})

@@ -49,7 +49,8 @@ func (f *figureCache) asOf(ctx context.Context) time.Time {
 	return at
 }
 
-// many returns the statistics of many campaigns. Campaigns without events are missing, which reads as zero.
+// many returns the statistics of many campaigns. When the statistics do not answer, it returns those that it has kept;
+// the campaigns of which it has none are missing.
 func (f *figureCache) many(ctx context.Context, tenant string, campaigns []string) (map[string]analytics.Stats, time.Time, error) {
 	if len(campaigns) == 0 {
 		return nil, time.Time{}, nil
@@ -64,10 +65,14 @@ func (f *figureCache) many(ctx context.Context, tenant string, campaigns []strin
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {
+		all := make(map[string]analytics.Stats, len(campaigns))
+		for _, id := range campaigns { // a campaign without events has no answer, and nothing happened
+			all[id] = got[id]
+		}
 		for id, st := range got {
 			keep(f.last, schemas.CampaignKey(tenant, id), st)
 		}
-		return got, asOf, nil
+		return all, asOf, nil
 	}
 	got, asOf = map[string]analytics.Stats{}, time.Time{}
 	for _, id := range campaigns {

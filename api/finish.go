@@ -136,8 +136,13 @@ func neverOpen(c *store.Campaign, shares []zoneShare, at time.Time) (n uint64) {
 	return n
 }
 
-// rate is the lowest of the limits of route, tenant, sender and campaign; 0 when the route does not exist.
-func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) uint32 {
+// callSeconds is how long a call takes, of which nothing is known before: ringing, and a recording of half a minute. A
+// forecast of a voice campaign assumes it.
+const callSeconds = 40
+
+// rate is how many messages are handed over each second at most: the lowest of the limits of route, tenant, sender and
+// campaign, and, of a voice campaign, what its calls at the same time allow (R23). It is 0 when the route does not exist.
+func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) float64 {
 	r, err := s.routes.route(ctx, route(c, &who.tenant))
 	if err != nil {
 		return 0
@@ -148,16 +153,20 @@ func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) ui
 			limits = append(limits, l)
 		}
 	}
-	return slices.Min(limits)
+	rate := float64(slices.Min(limits))
+	if c.Voice != nil && c.Voice.MaxConcurrent > 0 {
+		rate = min(rate, float64(c.Voice.MaxConcurrent)/callSeconds)
+	}
+	return rate
 }
 
 // finishOf returns when count messages are handed over at rate per second within calling hours, beginning at start. ok
 // is false when this takes more than a year, because such a forecast would be wrong.
-func finishOf(start time.Time, count uint64, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
+func finishOf(start time.Time, count uint64, rate float64, h hours.Hours) (finish time.Time, ok bool) {
 	if rate == 0 {
 		return time.Time{}, false
 	}
-	left := time.Duration((float64(count) / float64(rate)) * float64(time.Second))
+	left := time.Duration((float64(count) / rate) * float64(time.Second))
 	if left > 366*24*time.Hour {
 		return time.Time{}, false
 	}
@@ -197,7 +206,7 @@ type zoneGroup struct {
 
 // finishOfZones is finishOf for recipients with calling hours of their own: as the scheduler does, it takes of the
 // zones that are open the one that closes first. Recipients whose hours never open are not sent to and take no time.
-func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hours) (finish time.Time, ok bool) {
+func finishOfZones(start time.Time, shares []zoneShare, rate float64, h hours.Hours) (finish time.Time, ok bool) {
 	if rate == 0 {
 		return time.Time{}, false
 	}
@@ -209,7 +218,7 @@ func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hou
 			total += float64(g.n)
 		}
 	}
-	if total/float64(rate) > zonedMost.Seconds() {
+	if total/rate > zonedMost.Seconds() {
 		return time.Time{}, false
 	}
 	at := start
@@ -245,12 +254,12 @@ func finishOfZones(start time.Time, shares []zoneShare, rate uint32, h hours.Hou
 		if !opens.IsZero() {
 			step = min(step, opens.Sub(at))
 		}
-		if needs := time.Duration(first.left / float64(rate) * float64(time.Second)); needs <= step {
+		if needs := time.Duration(first.left / rate * float64(time.Second)); needs <= step {
 			at = at.Add(needs)
 			groups = slices.DeleteFunc(groups, func(g *zoneGroup) bool { return g == first })
 			continue
 		}
-		first.left -= step.Seconds() * float64(rate)
+		first.left -= step.Seconds() * rate
 		at = at.Add(step)
 	}
 	return at, true

@@ -28,7 +28,7 @@ type Forecast struct {
 // ForecastScore is an estimate beside what happened.
 type ForecastScore struct {
 	Estimate *float64 `json:"estimate" doc:"Null: no forecast was possible."`
-	Actual   *float64 `json:"actual" doc:"Null: it has not happened yet."`
+	Actual   *float64 `json:"actual" doc:"Null: it has not happened yet, or the statistics do not answer for it."`
 	Error    *float64 `json:"error" doc:"(actual − estimate) / estimate, with 4 decimals: 0.25 is a quarter more than was expected. Null until it is settled, and of an estimate of 0."`
 }
 
@@ -131,17 +131,26 @@ func (s *server) campaignForecast(ctx context.Context, in *forecastIn) (*forecas
 	if err != nil {
 		return nil, err
 	}
-	f := stats[c.ID()].Figures(c.Total)
-	return &forecastOut{viewForecast(c, &f, who.tenant.Currency)}, nil
+	return &forecastOut{viewForecast(c, deliveredOf(stats, c), who.tenant.Currency)}, nil
+}
+
+// deliveredOf returns how many messages of a campaign were delivered, nil when the statistics did not answer for it:
+// that is not a campaign of which nothing was delivered.
+func deliveredOf(stats map[string]analytics.Stats, c *store.Campaign) *float64 {
+	known, ok := stats[c.ID()]
+	if !ok {
+		return nil
+	}
+	return new(float64(known.Figures(c.Total).Delivered))
 }
 
 // viewForecast sets the forecast of a campaign beside what happened.
-func viewForecast(c *store.Campaign, f *analytics.Figures, currency string) *Forecast {
+func viewForecast(c *store.Campaign, delivered *float64, currency string) *Forecast {
 	settled := !c.Settled.IsZero()
 	v := &Forecast{
 		CampaignID: c.ID(), Name: c.Name, State: schemas.StateName(c.State), Settled: settled, ConfirmedAt: stamp(c.Confirmed), Currency: currency,
 		Cost:      score(new(float64(c.Quote.Cost)/1e6), new(float64(c.Captured)/1e6), settled),
-		Delivered: score(whole(c.Forecast.Delivered), new(float64(f.Delivered)), settled),
+		Delivered: score(whole(c.Forecast.Delivered), delivered, settled),
 	}
 	if c.Test { // costs nothing, whatever its price
 		v.Cost = score(new(0.0), new(0.0), settled)
@@ -199,8 +208,7 @@ func (s *server) listForecasts(ctx context.Context, in *forecastsIn) (*forecasts
 	out := &Forecasts{Data: []*Forecast{}, Page: in.Page, Limit: in.Limit, Total: len(settled)}
 	var cost, duration, delivered []ForecastScore
 	for i, c := range settled {
-		f := stats[c.ID()].Figures(c.Total)
-		v := viewForecast(c, &f, who.tenant.Currency)
+		v := viewForecast(c, deliveredOf(stats, c), who.tenant.Currency)
 		cost, duration, delivered = append(cost, v.Cost), append(duration, v.Duration), append(delivered, v.Delivered)
 		if i/in.Limit == in.Page {
 			out.Data = append(out.Data, v)

@@ -171,6 +171,10 @@ func TestVoiceCampaign(t *testing.T) {
 	}
 	plain := make(`,"message":"Hello {{first_name}}"`).want(201)
 	subset(t, "defaults", plain.body, `{"channel":"voice","maxConcurrent":1,"maxRetries":0,"retryDelay":60,"amdEnabled":false,"amdAction":null,"queue":null,"encoding":null}`)
+	for calls, want := range map[int]int{1: 4000, 5: 800} { // a call is taken to last 40 s
+		goal := w.call("POST", "/api/campaigns/"+make(fmt.Sprintf(`,"message":"Hello","maxConcurrent":%d,"callerId":"Acme phone"`, calls)).want(201).id()+"/calculateGoal", `{"goalContactCount":100}`).want(200)
+		subset(t, "forecast", goal.body, fmt.Sprintf(`{"estimatedDurationSeconds":%d}`, want))
+	}
 	id := make(`,"audio":"https://example.com/a.mp3","queue":"support","maxConcurrent":5,"maxRetries":2,"retryDelay":120,"amdEnabled":true,"amdAction":"voicemail","ringSeconds":30,"callerId":"Acme phone","sendImmediately":true`).want(201).id()
 	w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
 	leg := w.record(id).GetLegs()[0]

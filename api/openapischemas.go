@@ -288,6 +288,10 @@ func (n *need) apply(doc *huma.OpenAPI, op *huma.Operation, id string) error {
 		s.Properties[name] = &given
 	}
 	s.Required = append(slices.Clone(s.Required), n.fields...)
+	if len(n.fields) > 0 { // a body with a field that is needed is needed
+		body := *op.RequestBody
+		body.Required, op.RequestBody = true, &body
+	}
 	if n.depends != nil {
 		s.Extensions = maps.Clone(s.Extensions)
 		if s.Extensions == nil {

@@ -26,7 +26,8 @@ type openAPIOperation struct {
 		Schema map[string]any
 	}
 	RequestBody struct {
-		Content map[string]struct {
+		Required bool
+		Content  map[string]struct {
 			Schema   map[string]any
 			Examples map[string]struct{ Value any }
 		}
@@ -302,5 +303,12 @@ func TestSchemasOfBodies(t *testing.T) {
 		if got := strings.Join(required(d.body(id)), " "); got != want {
 			t.Errorf("%s requires %q, want %q", id, got, want)
 		}
+		if want != "" && !d.operations[id].RequestBody.Required {
+			t.Errorf("%s requires %q of a body that may be left out", id, want)
+		}
+	}
+	for _, verb := range []string{"reject", "disable"} {
+		w.callAs(w.admin(), "POST", "/api/senders/ACME/"+verb, "").problem(400, "body_required", "")
+		w.callAs(w.admin(), "POST", "/api/senders/ACME/"+verb, `{}`).problem(422, "required", "reason")
 	}
 }

@@ -33,7 +33,7 @@ var operationTexts = map[string]string{
 	"getAgent":    "By its id or its name.",
 
 	"listCampaigns":       "A page, or with cursor the rows after an earlier answer, which neither skips nor repeats a campaign while others are created. The filters narrow each other.",
-	"getCampaignsStats":   "The sums of all campaigns that are not tests, of a period or since ever; with by also their sums by tag, channel, weekday or hour, to compare them.",
+	"getCampaignsStats":   "The sums of all campaigns that are not tests, of a period or since ever; with by also their sums by tag, channel, day or hour, to compare them.",
 	"deleteCampaign":      "Before the first message was handed over it is cancelled, and stays listed as deleted. One that is active is refused and has to be aborted; one that has ended is hidden with remove.",
 	"getCampaign":         "All that was said about it and its state, with the actions that are allowed now. The ETag is the version that changes may name in If-Match.",
 	"abortCampaign":       "Who has no message yet is skipped as CANCELLED, and the money that is left is released once all receipts are in. A campaign that is aborted can't be resumed.",

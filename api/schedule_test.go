@@ -1,13 +1,16 @@
 package api
 
 import (
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas/hours"
+	"fanfare/sinks/analytics"
 )
 
 // C15: an instant, or a wall clock with its zone; through both changes of the clock.
@@ -68,7 +71,7 @@ func TestFinish(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		count uint64
-		rate  uint32
+		rate  float64
 		hours hours.Hours
 		want  time.Duration
 	}{
@@ -117,7 +120,7 @@ func TestFinishOfZones(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		shares []zoneShare
-		rate   uint32
+		rate   float64
 		want   time.Duration
 	}{
 		{"no recipients", nil, 10, 0},
@@ -166,5 +169,34 @@ func TestWidensOnRecipientsClocks(t *testing.T) {
 	}
 	if campaign := (&store.Hours{Start: 9 * 60, End: 20 * 60, Zone: "UTC"}); !widens(day, campaign) || !widens(campaign, day) {
 		t.Error("another clock: got no widening")
+	}
+}
+
+// Every reason for which a frozen audience leaves a recipient out is in the document (X17).
+func TestFlagsAreInTheDocument(t *testing.T) {
+	field, ok := reflect.TypeFor[Evidence]().FieldByName("Flag")
+	if !ok {
+		t.Fatal("Evidence has no Flag")
+	}
+	words := strings.Split(field.Tag.Get("enum"), ",")
+	for flag, known := range flagSentences {
+		if !slices.Contains(words, known.name) {
+			t.Errorf("%q, of flag %d, is not in the enum %q", known.name, flag, words)
+		}
+	}
+	if len(words) != len(flagSentences) {
+		t.Errorf("enum: got %q, want the %d names", words, len(flagSentences))
+	}
+}
+
+// X19: a campaign of which the statistics do not answer has no actual deliveries, and no score; one without events has 0.
+func TestForecastWithoutStatistics(t *testing.T) {
+	c := &store.Campaign{Number: 10_001, Total: 10, Settled: time.Unix(1, 0)}
+	c.Forecast = &store.Forecast{Delivered: new(uint64(8))}
+	if v := viewForecast(c, deliveredOf(map[string]analytics.Stats{"camp_10002": {}}, c), "EUR"); v.Delivered.Actual != nil || v.Delivered.Error != nil {
+		t.Errorf("no answer: got %+v, want no actual figure", v.Delivered)
+	}
+	if v := viewForecast(c, deliveredOf(map[string]analytics.Stats{c.ID(): {}}, c), "EUR"); v.Delivered.Actual == nil || *v.Delivered.Actual != 0 || *v.Delivered.Error != -1 {
+		t.Errorf("no event: got %+v, want none delivered", v.Delivered)
 	}
 }

@@ -38,7 +38,7 @@ type Decision struct {
 type Evidence struct {
 	List         *string `json:"list,omitempty" doc:"Contact list that the recipient is from."`
 	ContactID    *string `json:"contactId,omitempty" doc:"Contact that became the recipient."`
-	Flag         *string `json:"flag,omitempty" doc:"Why the frozen audience does not send to the recipient." enum:"invalid,duplicate,optedOut,capped"`
+	Flag         *string `json:"flag,omitempty" doc:"Why the frozen audience does not send to the recipient." enum:"invalid,duplicate,optedOut,capped,notOptedIn,overQuota"`
 	From         *string `json:"from,omitempty" doc:"State of the campaign before the change."`
 	To           *string `json:"to,omitempty" doc:"State of the campaign after the change."`
 	Person       *string `json:"person,omitempty" doc:"Key, user or stage that changed the state of the campaign."`

@@ -80,9 +80,11 @@ const (
 	// failed.
 	erasureColumns = `SELECT e.id, e.tenant, e.number_hash, e.by_whom, e.request_id, e.removed, e.ordered_ms, e.finished_ms,
   COALESCE(j.finished_ms, 1), COALESCE(j.error, '') FROM erasures e LEFT JOIN jobs j ON j.id = e.id AND j.tenant = e.tenant`
-	getErasure    = erasureColumns + ` WHERE e.tenant = ? AND e.id = ?`
-	listErasures  = erasureColumns + ` WHERE e.tenant = ? ORDER BY e.ordered_ms DESC, e.id DESC LIMIT ? OFFSET ?`
-	openErasures  = `SELECT COUNT(*) FROM jobs WHERE tenant = ? AND kind = '` + string(JobErase) + `' AND finished_ms = 0`
+	getErasure   = erasureColumns + ` WHERE e.tenant = ? AND e.id = ?`
+	listErasures = erasureColumns + ` WHERE e.tenant = ? ORDER BY e.ordered_ms DESC, e.id DESC LIMIT ? OFFSET ?`
+	// The record is finished a moment before the job: nothing is left to be removed then.
+	openErasures = `SELECT COUNT(*) FROM jobs j JOIN erasures e ON e.id = j.id AND e.tenant = j.tenant
+  WHERE j.tenant = ? AND j.kind = '` + string(JobErase) + `' AND j.finished_ms = 0 AND e.finished_ms = 0`
 	countErasures = `SELECT COUNT(*) FROM erasures WHERE tenant = ?`
 	openImports   = `SELECT COUNT(*) FROM imports WHERE tenant = ? AND finished_ms = 0`
 )
