@@ -13,7 +13,8 @@ import (
 )
 
 // Erase removes a person from the events and rewrites the file, because free pages still hold what was in them.
-// Writers wait meanwhile, about a second for each 200 MB.
+// Writers wait meanwhile, about a second for each 200 MB. The file is not rewritten when nothing was removed since it
+// last was; the first erasure of a process rewrites it, because an earlier process may have ended before it did.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -25,19 +26,27 @@ func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, reci
 	for _, id := range campaigns {
 		erased, err := s.eraseCampaign(ctx, campaignKey{tenant, id}, numbers, recipients[id])
 		if err != nil {
+			s.rewritten = false
 			return nil, fmt.Errorf("erase from %s: %w", id, err)
 		}
 		if !erased.IsEmpty() {
-			out[id] = erased
+			out[id], s.rewritten = erased, false
 		}
 	}
 	if s.closed.Load() {
 		return nil, analytics.ErrClosed
 	}
+	if s.rewritten {
+		return out, nil
+	}
 	if _, err := s.conn.ExecContext(ctx, "VACUUM"); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
-	return out, s.cutLog(ctx)
+	if err := s.cutLog(ctx); err != nil {
+		return nil, err
+	}
+	s.rewritten = true
+	return out, nil
 }
 
 // cutPatience bounds how long an erasure waits for readers that still need the log.

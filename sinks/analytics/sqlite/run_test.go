@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -106,4 +108,45 @@ func TestRunDamaged(t *testing.T) {
 		}
 		_ = read(bad, rest)
 	})
+}
+
+// The file is rewritten, which holds writers up, by the first erasure of a process and when something was removed, and
+// not otherwise.
+func TestEraseRewritesWhenItMust(t *testing.T) {
+	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "stats.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := &analytics.Campaign{Tenant: "tn_a", ID: "camp_10001", Month: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	b := analytics.Batch{Topic: analytics.TopicID{1}, End: 1, Events: []analytics.Event{{Campaign: c, Kind: schemas.KindSent, Try: 1, To: "+393471234567", TimeMS: 1}}}
+	if err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	freePages := func() (n int) {
+		t.Helper()
+		if err := s.conn.QueryRowContext(t.Context(), "PRAGMA freelist_count").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, step := range []struct {
+		what, number string
+		rewrites     bool
+	}{{"the first of the process", "+390", true}, {"nothing removed", "+390", false}, {"somebody removed", "+393471234567", true}, {"nothing left", "+393471234567", false}} {
+		for _, statement := range []string{"CREATE TABLE junk AS SELECT randomblob(100000) AS x", "DROP TABLE junk"} {
+			if _, err := s.conn.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if freePages() == 0 {
+			t.Fatal("there is no free page to see")
+		}
+		if _, err := s.Erase(t.Context(), "tn_a", []string{step.number}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := freePages() == 0; got != step.rewrites {
+			t.Errorf("%s: rewritten %v, want %v", step.what, got, step.rewrites)
+		}
+	}
 }

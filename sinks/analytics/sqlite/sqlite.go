@@ -42,6 +42,8 @@ type Store struct {
 	nextID   int64 // of campaigns and of sets
 	stmts    map[string]*sql.Stmt
 	appender appender
+	// rewritten: the file was rewritten since something was erased, so that no free page holds a person.
+	rewritten bool
 
 	// visible is write-locked from the commit of a transaction until the cache shows the same state, and read-locked
 	// while a query takes its snapshot. So no answer is older than an earlier one, whether it came from the file or
