@@ -42,6 +42,8 @@ type planned struct {
 	at     time.Duration
 	people int
 	text   string // "": a short one
+	// hours: it has calling hours, which open in the second minute of the run.
+	hours bool
 }
 
 // event is something that happens at a time.
@@ -86,7 +88,7 @@ func planOf(seed uint64) plan {
 		}
 	}
 	for range 1 + d.IntN(2) {
-		p.campaigns = append(p.campaigns, planned{at: d.between(0, 5*time.Second), people: pick(d, 1, 20, 50, 100)})
+		p.campaigns = append(p.campaigns, planned{at: d.between(0, 5*time.Second), people: pick(d, 1, 20, 50, 100), hours: d.hit(0.2)})
 	}
 	for range 1 + d.IntN(8) {
 		p.events = append(p.events, d.event(p.lasts))
@@ -139,14 +141,22 @@ func (w *world) people(number uint64, n int) []audience.Entry {
 
 // confirm confirms a campaign.
 func (w *world) confirm(number uint64, c planned) {
+	var hours *fanfarev1.CallingHours
+	if c.hours {
+		hours = &fanfarev1.CallingHours{StartMinute: opensAt, EndMinute: 23 * 60, Timezone: "UTC"}
+	}
 	w.plane.confirm(&fanfarev1.Campaign{
-		Tenant: tenant, Id: schemas.CampaignID(number), Number: number, Version: 1, State: schemas.StatePreparing,
+		CallingHours: hours,
+		Tenant:       tenant, Id: schemas.CampaignID(number), Number: number, Version: 1, State: schemas.StatePreparing,
 		Legs:    []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: route, Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{2_000, 5_000}}},
 		Content: &fanfarev1.Content{Body: cmp.Or(c.text, "Ciao {{first_name}}!"), Missing: schemas.MissingPolicyFail}, MaxSegments: 2, Currency: "EUR",
 		ValidityMs: validity.Milliseconds(), ReceiptWindowMs: receiptWindow.Milliseconds(), ConfirmedMs: time.Now().UnixMilli(), CreatedMs: time.Now().UnixMilli(),
 	}, w.people(number, c.people))
 	w.tracef("%s is confirmed, %d recipients", schemas.CampaignID(number), c.people)
 }
+
+// opensAt is the minute of the day in which calling hours open; the run begins at midnight.
+const opensAt = 1
 
 const (
 	validity      = 5 * time.Minute
@@ -202,7 +212,7 @@ var may = map[kmsg.Key][]*kerr.Error{
 func (d dice) event(end time.Duration) event {
 	e := event{at: d.between(time.Second, end)}
 	which := d.Uint64()
-	switch d.IntN(16) {
+	switch d.IntN(17) {
 	case 0, 1: // at any moment
 		back := d.between(0, 15*time.Second)
 		e.name = "kill"
@@ -307,6 +317,16 @@ func (d dice) event(end time.Duration) event {
 			w.plane.setAway(true)
 			w.later(lasts, func() { w.plane.setAway(false) })
 		}
+	case 15:
+		jump := pick(d, d.between(-10*time.Minute, 0), d.between(0, 8*time.Minute), d.between(-3*time.Second, 3*time.Second))
+		e.name = fmt.Sprintf("a clock jumps by %s", jump)
+		e.do = func(w *world) {
+			if p := w.anyProcess(which); p != nil {
+				w.tracef("the clock of %s jumps", p.name)
+				p.setSkew(jump)
+				w.noteJump()
+			}
+		}
 	default:
 		e = d.control(e, which)
 	}
@@ -316,7 +336,14 @@ func (d dice) event(end time.Duration) event {
 // control draws what a user or a recipient does.
 func (d dice) control(e event, which uint64) event {
 	campaignOf := func(w *world) uint64 { return firstCampaign + which%uint64(len(w.plan.campaigns)) }
-	switch d.IntN(4) {
+	switch d.IntN(5) {
+	case 4:
+		rate := pick(d, 5, 20, 100)
+		e.name = fmt.Sprintf("operator sets the limit to %d/s", rate)
+		e.do = func(w *world) {
+			w.setRate(rate)
+			w.plane.control(schemas.RouteKey(route), "", func(c *fanfarev1.Control) { c.GetRoute().Rate = uint32(rate) })
+		}
 	case 0, 1:
 		lasts := d.between(0, 10*time.Second)
 		e.name = "user pauses"

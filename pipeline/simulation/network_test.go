@@ -216,8 +216,8 @@ type conn struct {
 	abandoned bool
 }
 
-// lingers is how long the other side of a connection does not notice that the process has died: longer than a session.
-const lingers = 20 * time.Second
+// lingers is how long the other side of a connection does not notice that the process has died: longer than a session and a rebalance.
+const lingers = 2 * time.Minute
 
 // abandon takes the connection from the process. What the other side writes is read and dropped for a while. kfake removes a member
 // that died while it joined only if it could write the answer to its request.

@@ -89,6 +89,9 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 	w.plane.mu.Lock()
 	history, optedOut := w.plane.history, maps.Clone(w.plane.optedOut)
 	w.plane.mu.Unlock()
+	w.mu.Lock()
+	jumped := w.jumped
+	w.mu.Unlock()
 	for to, list := range truth {
 		for _, e := range list {
 			if w.stoodStill(e.Time) {
@@ -96,6 +99,9 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 			}
 			if at := optedOut[to]; !at.IsZero() && e.Time.After(at.Add(optOutWithin)) {
 				w.violate("P4", "seq %d of campaign %d was handed over at %s, %s after its opt-out", e.Message.Seq(), e.Message.CampaignNumber(), w.since(e.Time), e.Time.Sub(at))
+			}
+			if c := w.plan.campaigns[e.Message.CampaignNumber()-firstCampaign]; c.hours && !jumped && e.Time.Before(w.opens()) {
+				w.violate("P4", "seq %d of campaign %d was handed over at %s, before the calling hours open", e.Message.Seq(), e.Message.CampaignNumber(), w.since(e.Time))
 			}
 			versions := history[e.Message.CampaignNumber()]
 			for i, v := range versions {
@@ -110,6 +116,9 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 	}
 	w.checkRate(truth)
 }
+
+// opens is when the calling hours of the run's first day open.
+func (w *world) opens() time.Time { return w.began.Truncate(24 * time.Hour).Add(opensAt * time.Minute) }
 
 // stopped reports whether nothing may leave in a state.
 func stopped(s schemas.State) bool {
@@ -129,21 +138,21 @@ func (w *world) checkRate(truth map[string][]sim.Entry) {
 	}
 	slices.SortFunc(times, time.Time.Compare)
 	w.mu.Lock()
-	flushes := w.flushes
+	flushes, rate := w.flushes, w.rate
 	w.mu.Unlock()
 	first := 0
 	for i, at := range times {
 		for times[first].Before(at.Add(-time.Second)) {
 			first++
 		}
-		most := w.plan.rate + max(10, w.plan.rate/10)*2
+		most := rate + max(10, rate/10)*2
 		for _, f := range flushes {
 			if !f.Before(times[first].Add(-time.Second)) && !f.After(at) {
-				most += max(10, w.plan.rate/5)
+				most += max(10, rate/5)
 			}
 		}
 		if n := i - first + 1; n > most {
-			w.violate("P4", "%d hand-overs within the second before %s, the limit is %d/s", n, w.since(at), w.plan.rate)
+			w.violate("P4", "%d hand-overs within the second before %s, the limit is %d/s", n, w.since(at), rate)
 			return
 		}
 	}

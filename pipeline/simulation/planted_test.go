@@ -95,16 +95,16 @@ func (x forgetful) Receipts(ctx context.Context, emit func([]carrier.Receipt) er
 	})
 }
 
-// blind sees no pause, no abort and no opt-out.
+// blind sees no pause, no abort, no opt-out and no calling hours.
 type blind struct{ sender.View }
 
 func (x blind) Campaign(id string) *fanfarev1.Campaign {
 	c := x.View.Campaign(id)
-	if c == nil || c.GetState() == schemas.StateSending {
-		return c
+	if c == nil {
+		return nil
 	}
 	c = clone(c)
-	c.State = schemas.StateSending
+	c.State, c.CallingHours = schemas.StateSending, nil
 	return c
 }
 
@@ -172,6 +172,10 @@ func TestOraclesFindPlantedBugs(t *testing.T) {
 		},
 		{"receipts are lost", quiet(), plant{line: func(l handedOver) handedOver { return forgetful{l, counter} }}, "the carrier says delivered, we say awaiting"},
 		{"a pause is not seen", quiet(slow, pause), plant{view: func(v sender.View) sender.View { return blind{v} }}, "though it was paused"},
+		{"nothing, and calling hours", quiet(func(p *plan) { p.campaigns[0].hours = true }), plant{}, ""},
+		{"calling hours are not seen", quiet(func(p *plan) { p.campaigns[0].hours = true }, at(1500*time.Millisecond, "the scheduler's clock is fast", func(w *world) {
+			w.processes[0].setSkew(time.Minute)
+		})), plant{view: func(v sender.View) sender.View { return blind{v} }}, "before the calling hours open"},
 		{"opt-outs are not seen", quiet(slow, at(1500*time.Millisecond, "recipients opt out", func(w *world) {
 			for _, p := range w.plane.audienceOf(firstCampaign) {
 				w.plane.optOut(p.To)

@@ -52,6 +52,7 @@ type process struct {
 	active   []string  // roles that have not ended
 	pausedAt time.Time // of the last pause of the whole process
 	paused   bool
+	skew     time.Duration // of its wall clock
 }
 
 // start starts a process.
@@ -123,7 +124,7 @@ func (p *process) begin() error {
 			if w.plant.tokens != nil {
 				tokens = w.plant.tokens(tokens)
 			}
-			s, err := sender.New(sender.Config{Cluster: cluster, Keys: w.keys, Replication: 1, Now: p.now}, sender.Deps{
+			s, err := sender.New(sender.Config{Cluster: cluster, Keys: w.keys, Replication: 1}, sender.Deps{
 				View: seen, Tokens: tokens, Rendezvous: index, Connect: p.connect,
 				Suspended: func(e *window.SuspendedError) { w.violate("P5", "%s: %v", p.name, e) },
 			})
@@ -225,8 +226,20 @@ func (p *process) stillRuns() []string {
 	return slices.Clone(p.active)
 }
 
-// now is the wall clock of the process.
-func (p *process) now() time.Time { return time.Now().Add(p.w.skew()) }
+// now is the wall clock of the process, for its stages that compare times of records. Sender, limiter and view keep the right one: they
+// measure by the monotonic clock, which does not jump, and a function that replaces time.Now cannot give them one without the other.
+func (p *process) now() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Add(p.skew)
+}
+
+// setSkew makes the wall clock of the process jump.
+func (p *process) setSkew(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.skew = d
+}
 
 // stop ends the process gracefully.
 func (p *process) stop() {

@@ -64,9 +64,10 @@ type world struct {
 	redisDown  bool
 	redisConns []net.Conn
 	down       carrierFault
-	skewed     time.Duration
 	pauses     [][2]time.Time // of whole processes
 	flushes    []time.Time    // of Redis
+	jumped     bool           // some clock was not right for a while
+	rate       int            // the greatest limit of the route that there was
 	closers    []func()
 	tasks      []task // of the goroutine that runs the plan
 	more       int    // processes that were added
@@ -101,7 +102,7 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 func newWorld(t testing.TB, pl plan, pt plant) *world {
 	t.Helper()
-	w := &world{t: t, plan: pl, plant: pt, began: time.Now(), log: slog.New(slog.DiscardHandler)}
+	w := &world{t: t, plan: pl, plant: pt, rate: pl.rate, began: time.Now(), log: slog.New(slog.DiscardHandler)}
 	if os.Getenv("FANFARE_TEST_LOG") != "" {
 		w.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -254,10 +255,18 @@ func (w *world) stoodStill(at time.Time) bool {
 	return false
 }
 
-func (w *world) skew() time.Duration {
+// noteJump notes that the clock of some process is not right.
+func (w *world) noteJump() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.skewed
+	w.jumped = true
+}
+
+// setRate notes that the route's limit changes: the greatest one that there was is checked.
+func (w *world) setRate(rate int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rate = max(w.rate, rate)
 }
 
 func (w *world) noteFlush() {
