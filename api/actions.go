@@ -207,6 +207,14 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 			return stands("The cause of the suspension (%s) still exists: route %q is disabled.", c.Reason, leg.Route)
 		}
 	}
+	if c.Reason == schemas.ReasonRouteDown || c.Reason == schemas.ReasonProviderAuth {
+		for _, leg := range c.Legs {
+			if h := s.healthOf(leg.Route); h.State == schemas.LineStateDown {
+				return stands("The cause of the suspension (%s) still exists: route %q has been down since %s. The campaign is resumed by itself when the route is up again, unless the operator has switched that off.",
+					c.Reason, leg.Route, stamp(h.Since))
+			}
+		}
+	}
 	if c.Reason == reasonTemplatePaused {
 		used, err := templatesOf(c)
 		if err != nil {

@@ -84,7 +84,8 @@ type Campaign struct {
 	Status          string   `json:"status" doc:"State in the words of vocab. By default: draft, configured, cost_calculated, confirmed, sending, completed, cancelled, rejected or failed."`
 	State           string   `json:"state" doc:"State in the words of this API, whatever vocab is."`
 	Paused          bool     `json:"paused" doc:"True when a person has paused it."`
-	SuspendedReason *string  `json:"suspendedReason" doc:"Why the system stopped it, such as no_credit; null unless it is suspended."`
+	SuspendedReason *string  `json:"suspendedReason" doc:"Why the system stopped it: route_down, provider_auth, failure_rate, template_paused, no_credit, missed_schedule, broken_record; null unless it is suspended."`
+	SuspendedText   *string  `json:"suspendedText" doc:"suspendedReason in words, and what resumes the campaign; null unless it is suspended for a reason that this version knows."`
 	Reason          *string  `json:"reason" doc:"Why it is suspended, rejected or failed."`
 	Settled         bool     `json:"settled" doc:"True once every outcome is final and the money that is left was released."`
 	AllowedActions  []string `json:"allowedActions" nullable:"false" doc:"What can be done with it now."`
@@ -145,7 +146,7 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 		v.Timezone = c.Timezone
 	}
 	if c.State == schemas.StateSuspended {
-		v.SuspendedReason = orNull(c.Reason)
+		v.SuspendedReason, v.SuspendedText = orNull(c.Reason), orNull(suspensions[c.Reason])
 	}
 	for _, n := range c.Lists {
 		v.ContactListIDs = append(v.ContactListIDs, store.ListID(n))

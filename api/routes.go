@@ -38,6 +38,8 @@ type Route struct {
 	Priority      uint32         `json:"priority" doc:"When no route is named, the route with the smallest priority that carries the channel is used."`
 	Cost          Money          `json:"cost" doc:"The carrier's price of a message. Among routes with the same priority, the cheapest is used."`
 	Share         uint32         `json:"share" doc:"Among routes with the same priority and cost, campaigns are divided by share."`
+	Care          RouteCare      `json:"care" doc:"When campaigns that send by the route are suspended, and whether they are resumed."`
+	Health        RouteHealth    `json:"health" doc:"How the route does now, over all processes."`
 	CallbackPath  *string        `json:"callbackPath" doc:"Where the carrier posts receipts; null: it sends receipts over the connector's own connection."`
 	CreatedAt     string         `json:"createdAt" format:"date-time" doc:"When it was created."`
 	UpdatedAt     string         `json:"updatedAt" format:"date-time" doc:"When it was last changed."`
@@ -58,6 +60,42 @@ type RouteInput struct {
 	Priority      problem.Optional[uint32]         `json:"priority,omitzero" doc:"0 to 100; 0 by default."`
 	Cost          problem.Optional[Money]          `json:"cost,omitzero" doc:"The carrier's price of a message, not negative; default: 0. It only decides between routes."`
 	Share         problem.Optional[uint32]         `json:"share,omitzero" doc:"1 to 100; 1 by default."`
+	Care          problem.Optional[RouteCareInput] `json:"care,omitzero" doc:"When campaigns that send by the route are suspended, and whether they are resumed. Fields that are left out stay as they are."`
+}
+
+// RouteCare says when campaigns of a route are suspended, and whether they are resumed.
+type RouteCare struct {
+	DownAfter      uint32 `json:"downAfter" example:"60" doc:"Seconds that the route must have been down until its campaigns are suspended with the reason route_down; 0: they are not suspended for it. A carrier that refuses the account for ten seconds suspends them in any case, with the reason provider_auth."`
+	FailurePercent uint32 `json:"failurePercent" example:"80" doc:"A campaign is suspended with the reason failure_rate when this percentage of failureSample answers or receipts in a row are failures; 0: it is not suspended for it. A person must resume it."`
+	FailureSample  uint32 `json:"failureSample" example:"500" doc:"How many outcomes are judged together."`
+	AutoResume     bool   `json:"autoResume" doc:"True: campaigns that were suspended with route_down or provider_auth are resumed when the route can be used again."`
+}
+
+// RouteCareInput changes the care of a route.
+type RouteCareInput struct {
+	DownAfter      problem.Optional[uint32] `json:"downAfter,omitzero" doc:"Seconds, up to 86,400; 60 by default; 0: never."`
+	FailurePercent problem.Optional[uint32] `json:"failurePercent,omitzero" doc:"0 to 100; 80 by default; 0: never."`
+	FailureSample  problem.Optional[uint32] `json:"failureSample,omitzero" doc:"10 to 1,000,000; 500 by default."`
+	AutoResume     problem.Optional[bool]   `json:"autoResume,omitzero" doc:"true by default."`
+}
+
+// RouteHealth is how a route does.
+type RouteHealth struct {
+	State          string   `json:"state" enum:"up,down,trial,unknown" doc:"up: messages can be handed over. down: they cannot. trial: they could not, and the next message finds out whether they can again. unknown: no sender has reported for 20 seconds."`
+	Since          *string  `json:"since" format:"date-time" doc:"Since when the route is not up; null while it is up or not known."`
+	AccountRefused bool     `json:"accountRefused" doc:"True: the carrier refuses the account, for a wrong password or an expired token."`
+	Error          string   `json:"error" doc:"The newest failure; empty: none."`
+	Breaker        string   `json:"breaker" enum:"closed,open,half_open,unknown" doc:"open: the carrier does not answer, and nothing is handed over for some seconds. half_open: one batch may find out whether it answers again."`
+	Processes      int      `json:"processes" doc:"Sender processes that serve the route."`
+	Sessions       int      `json:"sessions" doc:"Sessions with the carrier that are bound or connected, in all processes."`
+	InFlight       int      `json:"inFlight" doc:"Messages handed over that the carrier has not answered."`
+	Throttled      float64  `json:"throttled" doc:"Share of the last answers, 0 to 1, in which the carrier asked to slow down."`
+	Failed         *float64 `json:"failed" doc:"Share of the last five minutes' outcomes, 0 to 1, that are failures: of the answers to hand-overs or of the receipts, whichever is greater. null: there were none."`
+	Accepted       uint64   `json:"accepted" doc:"Messages that the carrier took in the last five minutes."`
+	Refused        uint64   `json:"refused" doc:"Messages that the carrier refused for good in the last five minutes."`
+	Delivered      uint64   `json:"delivered" doc:"Receipts of the last five minutes that say delivered."`
+	Undelivered    uint64   `json:"undelivered" doc:"Receipts of the last five minutes that say not delivered."`
+	ReportedAt     *string  `json:"reportedAt" format:"date-time" doc:"When the newest report was made; null: there is none."`
 }
 
 // RouteTest is the result of the test of a route.
@@ -165,7 +203,9 @@ func (s *server) viewRoute(r *store.Route) *Route {
 		Name: r.Name, Connector: r.Connector, Simulated: s.Connectors.simulates(r.Connector), Channels: []string{}, Configuration: map[string]any{},
 		Credentials: append([]string{}, r.CredentialNames...), Rate: r.Rate, Burst: r.Burst, P99: uint32(r.P99.Milliseconds()),
 		ReceiptWindow: uint32(r.ReceiptWindow / time.Second), Status: pick(r.Enabled, "active", "paused"), Priority: r.Priority, Cost: Money(r.Cost),
-		Share: r.Share, CreatedAt: stamp(r.Created), UpdatedAt: stamp(r.Updated), Version: r.Version,
+		Share: r.Share, Care: RouteCare{
+			DownAfter: uint32(r.Care.DownAfter / time.Second), FailurePercent: r.Care.FailurePercent, FailureSample: r.Care.FailureSample, AutoResume: r.Care.AutoResume,
+		}, Health: s.viewHealth(r.Name), CreatedAt: stamp(r.Created), UpdatedAt: stamp(r.Updated), Version: r.Version,
 	}
 	for _, c := range r.Channels {
 		v.Channels = append(v.Channels, schemas.ChannelName(c))
@@ -181,6 +221,34 @@ func (s *server) viewRoute(r *store.Route) *Route {
 		v.CallbackPath = new(CallbackPath + r.Name)
 	}
 	return v
+}
+
+// viewHealth returns how a route does.
+func (s *server) viewHealth(route string) RouteHealth {
+	h := s.healthOf(route)
+	v := RouteHealth{
+		State: "unknown", AccountRefused: h.AccountRefused, Error: h.Error, Breaker: "unknown", Processes: h.Processes, Sessions: h.Sessions, InFlight: h.InFlight,
+		Throttled: h.Throttled, Accepted: h.Accepted, Refused: h.Refused, Delivered: h.Delivered, Undelivered: h.Undelivered, ReportedAt: stampOrNull(h.Reported),
+		Since: stampOrNull(h.Since),
+	}
+	if h.State != schemas.LineStateUnspecified {
+		v.State = strings.ToLower(strings.TrimPrefix(h.State.String(), "LINE_STATE_"))
+	}
+	if h.Breaker != schemas.BreakerUnspecified {
+		v.Breaker = strings.ToLower(strings.TrimPrefix(h.Breaker.String(), "BREAKER_"))
+	}
+	if share, ok := h.Failed(); ok {
+		v.Failed = &share
+	}
+	return v
+}
+
+// healthOf returns how a route does; its state is unspecified when nobody knows.
+func (s *server) healthOf(route string) schemas.RouteHealth {
+	if s.RouteHealth == nil {
+		return schemas.RouteHealth{}
+	}
+	return s.RouteHealth(route)
 }
 
 func (s *server) answerRoute(r *store.Route) *routeOut {
@@ -227,7 +295,7 @@ func (c *Connectors) newRoute(in *RouteInput) (*store.Route, error) {
 	if in.Name.Value == "" {
 		return nil, problem.Field(problem.CodeRequired, "name", "The route has no name.")
 	}
-	r := &store.Route{Name: in.Name.Value, Rate: 0, P99: defaultP99, ReceiptWindow: defaultReceiptWindow, Enabled: true, Share: 1}
+	r := &store.Route{Name: in.Name.Value, Rate: 0, P99: defaultP99, ReceiptWindow: defaultReceiptWindow, Enabled: true, Share: 1, Care: store.DefaultCare}
 	if in.Connector.Value == "" {
 		return nil, problem.Field(problem.CodeRequired, "connector", "The route names no connector.").WithFix("Connectors: %s.", strings.Join(c.names(), ", "))
 	}
@@ -278,6 +346,18 @@ func (c *Connectors) applyLimits(ps *problem.List, in *RouteInput, r *store.Rout
 	between("burst", r.Burst, 0, mostRate)
 	between("priority", r.Priority, 0, 100)
 	between("share", r.Share, 1, 100)
+	if in.Care.Set {
+		care := &in.Care.Value
+		down := uint32(r.Care.DownAfter / time.Second)
+		set(&care.DownAfter, &down, nil)
+		set(&care.FailurePercent, &r.Care.FailurePercent, nil)
+		set(&care.FailureSample, &r.Care.FailureSample, nil)
+		set(&care.AutoResume, &r.Care.AutoResume, nil)
+		between("care.downAfter", down, 0, 86_400)
+		between("care.failurePercent", r.Care.FailurePercent, 0, 100)
+		between("care.failureSample", r.Care.FailureSample, 10, 1_000_000)
+		r.Care.DownAfter = time.Duration(down) * time.Second
+	}
 	if in.P99.Set {
 		r.P99 = time.Duration(in.P99.Value) * time.Millisecond
 		between("p99Ms", in.P99.Value, 0, 60_000)

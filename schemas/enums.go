@@ -187,6 +187,28 @@ const (
 	CodeOptedOut              = fanfarev1.Code_CODE_OPTED_OUT
 )
 
+// LineState is the record's enum of that name.
+type LineState = fanfarev1.LineState
+
+// Values of [LineState].
+const (
+	LineStateUnspecified = fanfarev1.LineState_LINE_STATE_UNSPECIFIED
+	LineStateUp          = fanfarev1.LineState_LINE_STATE_UP
+	LineStateDown        = fanfarev1.LineState_LINE_STATE_DOWN
+	LineStateTrial       = fanfarev1.LineState_LINE_STATE_TRIAL
+)
+
+// Breaker is the record's enum of that name.
+type Breaker = fanfarev1.Breaker
+
+// Values of [Breaker].
+const (
+	BreakerUnspecified = fanfarev1.Breaker_BREAKER_UNSPECIFIED
+	BreakerClosed      = fanfarev1.Breaker_BREAKER_CLOSED
+	BreakerOpen        = fanfarev1.Breaker_BREAKER_OPEN
+	BreakerHalfOpen    = fanfarev1.Breaker_BREAKER_HALF_OPEN
+)
+
 // InboundWay is the record's enum of that name.
 type InboundWay = fanfarev1.InboundWay
 

@@ -25,7 +25,7 @@ func records() map[string]proto.Message {
 		"control_sender": &fanfarev1.Control{Row: &fanfarev1.Control_Sender{Sender: &fanfarev1.Sender{}}},
 		"chunk":          &fanfarev1.Chunk{}, "receipt": &fanfarev1.Receipt{}, "delivery": &fanfarev1.Delivery{},
 		"message": &fanfarev1.Message{Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{}}},
-		"held":    &fanfarev1.Held{}, "inbound": &fanfarev1.Inbound{}, "reply": &fanfarev1.Reply{},
+		"held":    &fanfarev1.Held{}, "inbound": &fanfarev1.Inbound{}, "reply": &fanfarev1.Reply{}, "health": &fanfarev1.RouteHealth{},
 	}
 	for _, m := range out {
 		fill(m.ProtoReflect(), 1)

@@ -48,6 +48,7 @@ const (
 	TypeInbound     EventType = "fanfare.inbound.v1"
 	TypeReply       EventType = "fanfare.reply.v1"
 	TypeDelivery    EventType = "fanfare.delivery.v1"
+	TypeHealth      EventType = "fanfare.health.v1"
 )
 
 // Event describes a record to be made.
@@ -157,6 +158,9 @@ func SuppressionKey(tenant string, hash [8]byte) string {
 
 // ConversationKey is the key of a message that a recipient wrote.
 func ConversationKey(tenant, conversation string) string { return tenant + "/" + conversation }
+
+// HealthKey is the key of what a process knows of a route.
+func HealthKey(route, process string) string { return route + "/" + process }
 
 // RouteKey is the key of a route in control.
 func RouteKey(name string) string { return "route/" + name }

@@ -91,6 +91,9 @@ func (n Names) Control() string { return n.prefix + "control" }
 // Suppressions returns the topic of opt-outs, compacted: the relay writes, senders keep all of it in memory.
 func (n Names) Suppressions() string { return n.prefix + "suppressions" }
 
+// Health returns the topic of how the routes do, compacted: senders and trackers write, the scheduler and the api read.
+func (n Names) Health() string { return n.prefix + "health" }
+
 // Cursors returns the topic of the scheduler's saved state, compacted.
 func (n Names) Cursors() string { return n.prefix + "cursors" }
 
@@ -159,6 +162,7 @@ func (n Names) Fixed() []Topic {
 		{Name: n.Campaigns(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>", Public: true},
 		{Name: n.Control(), Partitions: 1, Compact: true, Key: "route/<name>, tenant/<id>, sender/<tenant>/<id>"},
 		{Name: n.Suppressions(), Partitions: 3, Compact: true, Key: "<tenant>/<hash of the number>", Public: true},
+		{Name: n.Health(), Partitions: 1, Compact: true, Key: "<route>/<process>"},
 	}
 	topics = append(topics, withDLQ(Topic{Name: n.Cursors(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>, <tenant>/<campaign>/sets/<part>, offsets"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Held(), Partitions: 3, Compact: true, Key: "<tenant>/<message id>"})...)

@@ -209,6 +209,9 @@ func routeRecord(r db.Route) *fanfarev1.Control {
 		Name: r.Name, Channels: route.Channels, Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
 		P99Ms: r.P99Ms, ReceiptWindowMs: r.ReceiptWindowMs, Enabled: r.Enabled,
 		Configuration: []byte(route.Configuration), SealedCredentials: route.Credentials,
+		Care: &fanfarev1.RouteCare{
+			DownAfterMs: r.DownAfterMs, FailurePercent: route.Care.FailurePercent, FailureSample: route.Care.FailureSample, AutoResume: r.AutoResume,
+		},
 	}}}
 }
 

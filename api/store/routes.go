@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"fanfare/api/store/db"
 	"fanfare/schemas"
@@ -19,6 +20,9 @@ func routeOf(r db.Route) Route {
 		Name: r.Name, Channels: parseChannels(r.Channels), Connector: r.Connector, Rate: uint32(r.Rate), Burst: uint32(r.Burst),
 		P99: millis(r.P99Ms), ReceiptWindow: millis(r.ReceiptWindowMs), Enabled: r.Enabled, Configuration: r.Configuration,
 		Credentials: sealed, CredentialNames: splitNames(r.CredentialNames), Priority: uint32(r.Priority), Share: uint32(r.Share), Cost: uint64(r.Cost),
+		Care: Care{
+			DownAfter: millis(r.DownAfterMs), FailurePercent: uint32(r.FailurePercent), FailureSample: uint32(r.FailureSample), AutoResume: r.AutoResume,
+		},
 		Version: uint64(r.Version), Created: fromMS(r.CreatedMs), Updated: fromMS(r.UpdatedMs),
 	}
 }
@@ -53,6 +57,9 @@ const (
 	maxPriority      = 100
 	maxShare         = 100
 	maxConfiguration = 256 << 10 // bytes of configuration, and of credentials
+	maxDownAfter     = 24 * time.Hour
+	minFailureSample = 10
+	maxFailureSample = 1_000_000
 )
 
 func checkRoute(r *Route) error {
@@ -60,6 +67,9 @@ func checkRoute(r *Route) error {
 		return &FieldError{"Name", r.Name, "want 1 to 40 of a-z 0-9 _ - with a letter first"}
 	}
 	r.Share = max(r.Share, 1)
+	if r.Care == (Care{}) {
+		r.Care = DefaultCare
+	}
 	switch {
 	case len(r.Channels) == 0 || slices.Contains(r.Channels, schemas.ChannelUnspecified):
 		return &FieldError{"Channels", "", "want one of sms, rcs, whatsapp, voice at least"}
@@ -73,6 +83,12 @@ func checkRoute(r *Route) error {
 		return &FieldError{"Priority", strconv.Itoa(int(r.Priority)), fmt.Sprintf("want 0 to %d", maxPriority)}
 	case r.Share > maxShare:
 		return &FieldError{"Share", strconv.Itoa(int(r.Share)), fmt.Sprintf("want 1 to %d", maxShare)}
+	case r.Care.DownAfter < 0 || r.Care.DownAfter > maxDownAfter:
+		return &FieldError{"DownAfter", r.Care.DownAfter.String(), "want 0 to 24h"}
+	case r.Care.FailurePercent > 100:
+		return &FieldError{"FailurePercent", strconv.Itoa(int(r.Care.FailurePercent)), "want 0 to 100"}
+	case r.Care.FailureSample < minFailureSample || r.Care.FailureSample > maxFailureSample:
+		return &FieldError{"FailureSample", strconv.Itoa(int(r.Care.FailureSample)), fmt.Sprintf("want %d to %d", minFailureSample, maxFailureSample)}
 	case len(r.Configuration) > maxConfiguration || len(r.Credentials) > maxConfiguration:
 		return &FieldError{"Configuration", "", fmt.Sprintf("want at most %d bytes", maxConfiguration)}
 	}
@@ -85,7 +101,7 @@ func (r *Route) sealedText() string { return base64.StdEncoding.EncodeToString(r
 func sameRoute(a, b *Route) bool {
 	return slices.Equal(a.Channels, b.Channels) && a.Connector == b.Connector && a.Rate == b.Rate && a.Burst == b.Burst && a.P99 == b.P99 &&
 		a.ReceiptWindow == b.ReceiptWindow && a.Enabled == b.Enabled && a.Configuration == b.Configuration && bytes.Equal(a.Credentials, b.Credentials) &&
-		a.Priority == b.Priority && a.Share == b.Share && a.Cost == b.Cost
+		a.Priority == b.Priority && a.Share == b.Share && a.Cost == b.Cost && a.Care == b.Care
 }
 
 // EnsureRoute creates a route unless there is one with that name. made reports whether it created the route.
@@ -98,7 +114,8 @@ func (s *Store) EnsureRoute(ctx context.Context, r Route) (route Route, made boo
 			Name: r.Name, Channels: formatChannels(r.Channels), Connector: r.Connector, Rate: int64(r.Rate), Burst: int64(r.Burst),
 			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled,
 			Configuration: r.Configuration, Credentials: r.sealedText(), CredentialNames: strings.Join(r.CredentialNames, ","),
-			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), Now: tx.now,
+			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), DownAfterMs: r.Care.DownAfter.Milliseconds(),
+			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, Now: tx.now,
 		})
 		if err != nil {
 			return err
@@ -152,7 +169,8 @@ func (s *Store) UpdateRoute(ctx context.Context, name string, want uint64, mutat
 			Channels: formatChannels(r.Channels), Connector: r.Connector, Rate: int64(r.Rate), Burst: int64(r.Burst),
 			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled,
 			Configuration: r.Configuration, Credentials: r.sealedText(), CredentialNames: strings.Join(r.CredentialNames, ","),
-			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), UpdatedMs: tx.now,
+			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), DownAfterMs: r.Care.DownAfter.Milliseconds(),
+			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, UpdatedMs: tx.now,
 			Name: name, Version: int64(before.Version),
 		})
 		return one(n, err, "route", before.Version)

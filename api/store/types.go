@@ -101,9 +101,24 @@ type Route struct {
 	// that are equal in both.
 	Priority, Share  uint32
 	Cost             uint64
+	Care             Care
 	Version          uint64
 	Created, Updated time.Time
 }
+
+// Care says when campaigns that send by a route are suspended, and whether they are resumed when the cause is gone.
+type Care struct {
+	// DownAfter is how long the route must have been down (`route_down`), up to a day; 0: campaigns are not suspended for it.
+	DownAfter time.Duration
+	// FailurePercent (0 to 100) of FailureSample (10 to 1,000,000) outcomes in a row of a campaign that failed (`failure_rate`);
+	// 0: campaigns are not suspended for it.
+	FailurePercent, FailureSample uint32
+	// AutoResume: campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up again.
+	AutoResume bool
+}
+
+// DefaultCare is that of a route for which nothing else was set.
+var DefaultCare = Care{DownAfter: time.Minute, FailurePercent: 80, FailureSample: 500, AutoResume: true}
 
 // Sender is a sender id of a tenant.
 type Sender struct {

@@ -362,13 +362,13 @@ func deliveryTone(state string) string {
 // statusTone returns the colour of the status of a resource.
 func statusTone(status any) string {
 	switch fmt.Sprint(status) {
-	case "approved", "launched", "active", "enabled", "ok":
+	case "approved", "launched", "active", "enabled", "ok", "up":
 		return "green"
 	case "pending":
 		return "blue"
-	case "paused", "suspended", "note":
+	case "paused", "suspended", "note", "trial":
 		return "amber"
-	case "rejected", "disabled", "failed", "bad":
+	case "rejected", "disabled", "failed", "bad", "down":
 		return "red"
 	}
 	return "dim"

@@ -18,6 +18,7 @@ type campaign struct {
 	Channel          *string  `json:"channel"`
 	State            string   `json:"state"`
 	Reason           *string  `json:"reason"`
+	SuspendedText    *string  `json:"suspendedText"`
 	Tags             []string `json:"tags"`
 	Sender           string   `json:"sender"`
 	ContactListNames []string `json:"contactListNames"`
@@ -27,6 +28,14 @@ type campaign struct {
 	Simulated        bool     `json:"simulated"`
 	AllowedActions   []string `json:"allowedActions"`
 	Stats            *figures `json:"stats"`
+}
+
+// Why says why the campaign is suspended, rejected or failed: in words, if the API has any.
+func (c campaign) Why() *string {
+	if c.SuspendedText != nil {
+		return c.SuspendedText
+	}
+	return c.Reason
 }
 
 // figures of a campaign.

@@ -304,7 +304,7 @@ var resourceScreens = []*resourceScreen{
 	},
 	{
 		Key: "routes", API: "/api/routes", Section: "operator", Read: "admin", Write: "admin", Ref: "name", Drop: "resource.delete",
-		Columns: []column{{"name", ""}, {"connector", ""}, {"simulated", "tick"}, {"channels", "list"}, {"rate", "count"}, {"status", "status"}, {"callbackPath", "code"}, {"updatedAt", "time"}},
+		Columns: []column{{"name", ""}, {"connector", ""}, {"simulated", "tick"}, {"channels", "list"}, {"rate", "count"}, {"status", "status"}, {"health", "health"}, {"callbackPath", "code"}, {"updatedAt", "time"}},
 		Fields: []field{
 			{Name: "name", Required: true, New: true},
 			{Name: "connector", As: "select", Options: []string{"smpp", "httpsms", "rcs", "whatsapp", "voice", "sim"}, New: true},
@@ -317,6 +317,7 @@ var resourceScreens = []*resourceScreen{
 			{Name: "receiptWindow", As: "number"},
 			{Name: "priority", As: "number"},
 			{Name: "share", As: "number"},
+			{Name: "care", As: "json"},
 		},
 		Moves:   []move{{"test", "admin", false}, {"pause", "admin", false}, {"resume", "admin", false}},
 		Allowed: map[string][]string{"active": {"test", "pause"}, "paused": {"test", "resume"}},

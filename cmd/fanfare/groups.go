@@ -53,6 +53,9 @@ func (w *wiring) start(ctx context.Context, fail func(error)) ([]*group, error) 
 		}
 		if phase == phaseControl {
 			part("view", w.view.Run)
+			if w.board != nil {
+				part("route health", w.board.Run)
+			}
 			if w.cfg.needs(needStore) {
 				part("collect", w.collect)
 			}

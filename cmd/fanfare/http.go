@@ -119,6 +119,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	if w.cfg.OIDCIssuer != "" {
 		deps.OIDC = &api.OIDC{Issuer: w.cfg.OIDCIssuer, ClientID: w.cfg.OIDCClientID, ClientSecret: w.cfg.OIDCClientSecret, PublicURL: w.cfg.PublicURL}
 	}
+	deps.RouteHealth = w.board.RouteHealth
 	deps.OptedOut, deps.OptOutsAge = w.view.OptedOut, w.view.SuppressionsAge
 	if w.redis != nil && w.cfg.Redis != "" { // an embedded one has this process alone
 		if deps.SharedLimiter, err = sharedlimit.New(w.redis, w.cfg.Prefix); err != nil {

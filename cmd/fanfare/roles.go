@@ -14,6 +14,7 @@ import (
 	"fanfare/pipeline/callback"
 	"fanfare/pipeline/dlrindex"
 	"fanfare/pipeline/expander"
+	routehealth "fanfare/pipeline/health"
 	"fanfare/pipeline/inbound"
 	"fanfare/pipeline/inbound/recent"
 	"fanfare/pipeline/ratelimit"
@@ -21,6 +22,7 @@ import (
 	"fanfare/pipeline/scheduler"
 	"fanfare/pipeline/sender"
 	"fanfare/pipeline/tracker"
+	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/sinks/analytics/feed"
 	"fanfare/sinks/webhook"
 )
@@ -105,7 +107,7 @@ func buildRelay(w *wiring) (runner, error) {
 
 func buildScheduler(w *wiring) (runner, error) {
 	s, err := scheduler.New(scheduler.Config{
-		Cluster: w.cluster, Keys: w.keys, View: w.view, Audience: w.store, Store: w.store, MayDeal: w.mayDeal,
+		Cluster: w.cluster, Keys: w.keys, View: w.view, Audience: w.store, Store: w.store, MayDeal: w.mayDeal, Health: w.board.RouteHealth,
 	})
 	if err != nil {
 		return nil, err
@@ -153,10 +155,27 @@ func buildSender(w *wiring) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	reporter := w.reporter("sender", supervisor.Health)
 	return func(ctx context.Context) error {
 		// The carrier ends after the senders, so that they get the answers they still wait for.
-		return w.withSimulator(ctx, supervisor.Run)
+		return w.withSimulator(ctx, func(ctx context.Context) error { return together(ctx, supervisor.Run, reporter.Run) })
 	}, nil
+}
+
+// reporter returns what reports how the routes do, as one role of this process knows it.
+func (w *wiring) reporter(role string, reports func(time.Time) []*fanfarev1.RouteHealth) *routehealth.Reporter {
+	return &routehealth.Reporter{
+		Process: role + "-" + strconv.FormatUint(rand.Uint64(), 36), Cluster: w.cluster, Source: role, Reports: reports,
+	}
+}
+
+// together runs the parts of a role until ctx ends or one of them fails.
+func together(ctx context.Context, parts ...runner) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range parts {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
 }
 
 func buildTracker(w *wiring) (runner, error) {
@@ -174,12 +193,8 @@ func buildTracker(w *wiring) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error {
-		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return c.Run(ctx) })
-		group.Go(func() error { return t.Run(ctx) })
-		return group.Wait()
-	}, nil
+	reporter := w.reporter("tracker", t.Health)
+	return func(ctx context.Context) error { return together(ctx, c.Run, t.Run, reporter.Run) }, nil
 }
 
 func buildInbound(w *wiring) (runner, error) {

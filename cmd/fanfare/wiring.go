@@ -16,6 +16,7 @@ import (
 
 	"fanfare/api/store"
 	"fanfare/deploy/embedded"
+	routehealth "fanfare/pipeline/health"
 	"fanfare/pipeline/stream"
 	"fanfare/pipeline/view"
 	"fanfare/schemas"
@@ -44,6 +45,7 @@ type wiring struct {
 	analytics analytics.Store
 	edge      net.Listener // nil without the role edge
 	view      *view.View
+	board     *routehealth.Board // how the routes do; nil without the roles that read it
 	stopping  chan struct{}
 	// runJobs runs exports and segments; set with the role api.
 	runJobs runner
@@ -121,6 +123,11 @@ func (w *wiring) open(ctx context.Context) error {
 	w.onClose(w.ops.Close)
 	if w.cfg.needs(needAnalytics) {
 		if err := w.openAnalytics(ctx); err != nil {
+			return err
+		}
+	}
+	if w.cfg.has("scheduler") || w.cfg.has("api") {
+		if w.board, err = routehealth.NewBoard(w.cluster, nil); err != nil {
 			return err
 		}
 	}

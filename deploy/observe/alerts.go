@@ -171,6 +171,13 @@ func standstill() []Alert {
 			Do:      "Ask the carrier, and check the network in between. Campaigns continue by themselves. A campaign that must not wait can be aborted.",
 			Fires:   one(`fanfare_sender_breaker_open{job="f",route="r"}`, 1), Quiet: one(`fanfare_sender_breaker_open{job="f",route="r"}`, 0),
 		},
+		{
+			Name: "FanfareAccountRefused", Expr: maxBy("job, route", "fanfare_sender_route_account_refused") + " == 1", For: time.Minute, Severity: critical,
+			Summary: "The carrier of route {{ $labels.route }} refuses the account",
+			Means:   "A wrong password, an expired token, or an account that was closed. Nothing can be handed over, and the campaigns of the route are suspended with the reason `provider_auth`.",
+			Do:      "Give the route new credentials (`fanfare route`, or the console). The campaigns are resumed by themselves, unless `care.autoResume` of the route is off.",
+			Fires:   one(`fanfare_sender_route_account_refused{job="f",route="r"}`, 1), Quiet: one(`fanfare_sender_route_account_refused{job="f",route="r"}`, 0),
+		},
 	}
 }
 

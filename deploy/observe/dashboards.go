@@ -57,6 +57,10 @@ func sending() Dashboard {
 				{"Held back", "Breaker open: the carrier does not answer. Suspended: a partition waits for an operator.", count, false, []Query{
 					worst("fanfare_sender_breaker_open", "route").named("breaker"), total("fanfare_sender_suspended_partitions", "route", "lane").named("suspended"),
 				}},
+				{"Route", "Up: messages can be handed over. Account refused: the carrier refuses the password or the token. Throttled: share of the last answers in which the carrier asked to slow down.", count, false, []Query{
+					worst("fanfare_sender_route_up", "route").named("up"), worst("fanfare_sender_route_account_refused", "route").named("account refused"),
+					total("fanfare_sender_route_sessions", "route").named("sessions"), worst("fanfare_sender_route_throttled_ratio", "route").named("throttled"),
+				}},
 				{"Doubts ended", "Hand-overs in doubt that the sender resolved, by result: taken, refused, not taken, given up. Repeated: handed over again under the same id.", count, false, []Query{
 					grown("fanfare_sender_doubts_ended_total", "route", "end"), grown("fanfare_sender_repeated_total", "route").named("repeated"),
 				}},
@@ -114,6 +118,7 @@ func dealing() Dashboard {
 				{"Longest overdue", "How late the most overdue recipient is. Limits are full, or dealing is withheld.", seconds, false, []Query{worst("fanfare_scheduler_oldest_due_seconds", "route")}},
 				{"No progress", "Campaigns without progress for five minutes although no limit or pause holds them, and campaigns set aside because a record cannot be read.", count, false, []Query{
 					worst("fanfare_scheduler_stalled_campaigns").named("no progress"), worst("fanfare_scheduler_broken_campaigns").named("set aside"),
+					grown("fanfare_scheduler_suspensions_total", "reason").named("suspended"),
 				}},
 				{"Withheld", "1 while this cause keeps the scheduler from dealing.", onOff, false, []Query{worst("fanfare_scheduler_withheld", "cause")}},
 				{"Transactions", "Duration of a transaction.", seconds, false, []Query{quantile("0.99", "fanfare_scheduler_commit_seconds"), mean("fanfare_scheduler_commit_seconds")}},

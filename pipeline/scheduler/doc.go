@@ -33,6 +33,8 @@
 //	killed                           a standby leads after a session timeout, from what is in the topics
 //	view older than 5 s              no deals, no ends, no moves
 //	the MayDeal hook returns an error  no deals and no ends; campaigns are still moved
+//	a route is down                  its campaigns are suspended, and resumed when it is up again (plan/care.go);
+//	                                 how the routes do comes from topic health
 //	store unreachable                messages that were dealt are sent; no campaign is frozen, started or completed
 //	store has another version        the move is dropped and decided again on the next record
 //	delivery event cannot be read    deliveries.dlq and a log line; the other readers have its outcome

@@ -26,6 +26,7 @@ type metrics struct {
 	adopted       prometheus.Counter
 	withheld      *prometheus.GaugeVec // by cause
 	moves         *prometheus.CounterVec
+	suspended     *prometheus.CounterVec // by reason
 	campaigns     prometheus.Gauge
 	broken        prometheus.Gauge
 	stalled       prometheus.Gauge
@@ -68,6 +69,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		adopted:       counter("adopted_chunks_total", "Chunks found that no cursor listed."),
 		withheld:      gauges("withheld", "1 while nothing is dealt for this cause: view, hook.", "cause"),
 		moves:         counters("moves_total", "Moves of campaigns requested from the store, by result: made, conflict, failed.", "result"),
+		suspended:     counters("suspensions_total", "Campaigns suspended by the scheduler, by reason: route_down, provider_auth, failure_rate, broken_record.", "reason"),
 		stalled:       gauge("stalled_campaigns", "Campaigns whose recipients wait, though nothing holds them up, and that made no progress for five minutes."),
 		broken:        gauge("broken_campaigns", "Campaigns set aside because one of their records in cursors or chunks cannot be read."),
 		campaigns:     gauge("open_campaigns", "Campaigns in memory that are not settled."),

@@ -25,6 +25,9 @@ func (l *leader) step(work context.Context) error {
 		l.metrics.observe(l.planner, now)
 		l.forgetUnknown(now)
 		l.observeStalled(now)
+		if l.cfg.Health != nil {
+			l.planner.SetHealth(l.cfg.Health, now)
+		}
 	}
 	fresh := l.cfg.View.Age() <= viewStale
 	set(l.metrics.withheld.WithLabelValues("view"), !fresh)
@@ -270,6 +273,9 @@ func (l *leader) move(ch schemas.Change) job {
 			switch {
 			case err == nil:
 				l.metrics.moves.WithLabelValues("made").Inc()
+				if ch.Trigger == schemas.TriggerSuspend {
+					l.metrics.suspended.WithLabelValues(ch.Reason).Inc()
+				}
 				l.planner.Moved(ch, version)
 				return
 			case isConflict(err):

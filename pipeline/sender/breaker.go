@@ -29,14 +29,17 @@ var (
 
 // breaker stops a route whose carrier does not answer. Both lanes share it.
 type breaker struct {
+	now   func() time.Time
 	two   *gobreaker.TwoStepCircuitBreaker[struct{}]
 	state atomic.Int32 // gobreaker.State, so that the usual state is read without a lock
 	until atomic.Int64 // Unix nanoseconds
+	since atomic.Int64 // Unix nanoseconds, since when it is not closed; 0: it is closed
+	good  atomic.Int64 // Unix nanoseconds of the last batch that the carrier answered; 0: none
 }
 
 // newBreaker returns a breaker; moved is called when it opens and closes.
 func newBreaker(route string, pause time.Duration, now func() time.Time, moved func(open bool)) *breaker {
-	b := &breaker{}
+	b := &breaker{now: now}
 	b.two = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: route, Interval: breakerInterval, BucketPeriod: breakerInterval / 10, Timeout: pause,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
@@ -50,6 +53,10 @@ func newBreaker(route string, pause time.Duration, now func() time.Time, moved f
 			}
 			b.state.Store(int32(to))
 			if (to == gobreaker.StateClosed) != (from == gobreaker.StateClosed) {
+				b.since.Store(0)
+				if to != gobreaker.StateClosed {
+					b.since.Store(now().UnixNano())
+				}
 				moved(to != gobreaker.StateClosed)
 			}
 		},
@@ -77,12 +84,17 @@ func (b *breaker) probing() bool {
 
 // allow asks whether one batch may be handed over. The caller must call report with the result.
 func (b *breaker) allow() (report func(error), err error) {
-	report, err = b.two.Allow()
+	done, err := b.two.Allow()
 	switch {
 	case errors.Is(err, gobreaker.ErrTooManyRequests):
 		return nil, errProbing
 	case err != nil:
 		return nil, errOpen
 	}
-	return report, nil
+	return func(err error) {
+		if err == nil {
+			b.good.Store(b.now().UnixNano())
+		}
+		done(err)
+	}, nil
 }

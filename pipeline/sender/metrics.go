@@ -20,6 +20,7 @@ type metrics struct {
 	breaker                                                                                            *prometheus.GaugeVec
 	suspended                                                                                          *prometheus.GaugeVec
 	receipts, inbound                                                                                  *prometheus.CounterVec
+	lineUp, lineAuth, lineSessions, lineThrottled                                                      *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -57,6 +58,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		suspended: gauge("suspended_partitions", "Partitions that are suspended until a person repairs them.", "route", "lane"),
 		receipts:  counter("receipts", "Receipts taken from the carrier's session.", "route"),
 		inbound:   counter("inbound", "Messages of recipients taken from the carrier's session.", "route"),
+
+		lineUp:        gauge("route_up", "1 while messages can be handed over on the route: it is connected and its breaker is closed.", "route"),
+		lineAuth:      gauge("route_account_refused", "1 while the carrier refuses the account of the route.", "route"),
+		lineSessions:  gauge("route_sessions", "Sessions with the carrier that are bound or connected.", "route"),
+		lineThrottled: gauge("route_throttled_ratio", "Share of the last answers, 0 to 1, in which the carrier asked to slow down.", "route"),
 	}
 }
 

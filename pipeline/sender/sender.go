@@ -136,6 +136,8 @@ type routeSender struct {
 	now        func() time.Time
 	slower     chan struct{}                   // of one place: the carrier has throttled us
 	known      atomic.Pointer[fanfarev1.Route] // the route's row as it was seen last
+	// accepted and refused are hand-overs since the last report of the route's health.
+	accepted, refused atomic.Uint64
 }
 
 func newRouteSender(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, line Line) (*routeSender, error) {

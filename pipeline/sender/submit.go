@@ -256,6 +256,7 @@ func (f *flight) done(i int, r carrier.Result) {
 		l.metrics.answer.Observe(now.Sub(f.sent).Seconds())
 	}
 	v := classify(r, e.msg, l.view.Campaign(e.msg.GetCampaignId()), now)
+	l.count(v.kind)
 	if late {
 		l.metrics.late.Inc()
 		l.settleLate(e, v)

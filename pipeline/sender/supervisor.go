@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"fanfare/pipeline/health"
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -21,6 +22,7 @@ type RouteSupervisor struct {
 	cfg     Config
 	deps    Deps
 	metrics *metrics
+	rates   health.Rates
 
 	mu      sync.Mutex
 	running map[string]*routeState
@@ -38,6 +40,8 @@ type routeState struct {
 	retryAt time.Time
 	tries   int
 	ended   bool
+	// downSince is since when the line cannot hand over; zero: it can.
+	downSince time.Time
 }
 
 // New returns a supervisor; [RouteSupervisor.Run] starts the senders.
@@ -112,7 +116,7 @@ func (s *RouteSupervisor) reconcile(ctx context.Context, wg *sync.WaitGroup) tim
 			continue
 		}
 		runCtx, stop := context.WithCancel(ctx)
-		*p = routeState{route: r, stop: stop, done: make(chan struct{}), tries: p.tries}
+		*p = routeState{route: r, stop: stop, done: make(chan struct{}), tries: p.tries, downSince: p.downSince}
 		wg.Go(func() {
 			defer stop()
 			err := s.serve(runCtx, p)

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/pipeline/dlrindex"
+	"fanfare/pipeline/health"
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -31,6 +32,7 @@ type handler struct {
 	// lost wakes the rebuilder: Redis has lost the index.
 	lost     chan struct{}
 	finished finishedEntries
+	rates    health.Rates
 }
 
 func newHandler(cfg Config, deps Deps) (*handler, error) {
@@ -65,6 +67,7 @@ type item struct {
 	parts    dlrindex.Parts
 	dead     error // non-nil: the receipt becomes a dead letter
 	ignored  bool  // the receipt becomes no event
+	kind     schemas.Kind
 	result   string
 }
 
@@ -100,6 +103,7 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 	}
 	result := stream.Result{Publish: make([]*kgo.Record, 0, len(items))}
 	counts := map[string]int{}
+	routes := map[string]health.Counts{}
 	for i := range items {
 		it := &items[i]
 		if it.open() {
@@ -108,6 +112,11 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 				result.Publish = append(result.Publish, r)
 			}
 			it.dead = err
+			if n, ok := counted[it.kind]; ok && err == nil {
+				of := routes[it.receipt.GetRoute()]
+				of[n]++
+				routes[it.receipt.GetRoute()] = of
+			}
 		}
 		if it.dead != nil {
 			result.Dead = append(result.Dead, stream.Dead{Record: it.record, Cause: it.dead})
@@ -120,8 +129,16 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 	for name, n := range counts {
 		h.metrics.receipts.WithLabelValues(name).Add(float64(n))
 	}
+	for route, n := range routes {
+		h.rates.Add(route, n, h.cfg.Now())
+	}
 	h.forget(ctx, items)
 	return result, nil
+}
+
+// counted are the kinds of events by which the health of a route is judged.
+var counted = map[schemas.Kind]int{
+	schemas.KindDelivered: health.Delivered, schemas.KindUndelivered: health.Undelivered, schemas.KindBounced: health.Undelivered,
 }
 
 // life is how long an entry of the index and a parked receipt are kept.

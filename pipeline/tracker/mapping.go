@@ -78,7 +78,7 @@ func (h *handler) event(it *item) (*kgo.Record, error) {
 		return nil, err
 	}
 	info, _ := schemas.LookupKind(kind)
-	it.result = info.Name
+	it.result, it.kind = info.Name, kind
 	if at := r.GetReceivedMs(); at > 0 {
 		h.metrics.delay.Observe(h.cfg.Now().Sub(time.UnixMilli(at)).Seconds())
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fanfare/pipeline/dlrindex"
+	"fanfare/pipeline/health"
 	"fanfare/pipeline/stream"
 	"fanfare/pipeline/view"
 	"fanfare/schemas"
@@ -79,6 +80,7 @@ type Deps struct {
 type Tracker struct {
 	stage     *stream.Stage
 	rebuilder *rebuilder
+	handler   *handler
 }
 
 // New returns a tracker that [Tracker.Run] runs.
@@ -95,7 +97,18 @@ func New(cfg Config, deps Deps) (*Tracker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tracker: %w", err)
 	}
-	return &Tracker{stage, newRebuilder(h)}, nil
+	return &Tracker{stage, newRebuilder(h), h}, nil
+}
+
+// Health returns the receipts of the last five minutes by route.
+func (t *Tracker) Health(now time.Time) []*fanfarev1.RouteHealth {
+	rates := &t.handler.rates
+	var out []*fanfarev1.RouteHealth
+	for _, route := range rates.Routes() {
+		n := rates.Of(route, now)
+		out = append(out, &fanfarev1.RouteHealth{Route: route, Delivered: n[health.Delivered], Undelivered: n[health.Undelivered]})
+	}
+	return out
 }
 
 // Run works until ctx ends, then finishes the current batch.

@@ -464,6 +464,10 @@ type Route struct {
 	Share            int64
 	Cost             int64
 	Deleted          bool
+	DownAfterMs      int64
+	FailurePercent   int64
+	FailureSample    int64
+	AutoResume       bool
 }
 
 type Sender struct {

@@ -69,6 +69,9 @@ type Campaign struct {
 	money        money  // what was last reported to the store
 	moneyChanged bool   // something changed since
 
+	answers, receipts sample // see care.go
+	failing           string // the reason for which it is to be suspended, because of its own outcomes
+
 	calls map[uint8]*callSlots // by leg, of legs that say how many calls may go on at the same time
 
 	listedUnsaved bool // it is in the planner's list of unsaved campaigns

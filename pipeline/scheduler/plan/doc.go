@@ -17,6 +17,7 @@
 //	zones.go     calling hours on the clocks of each recipient
 //	calls.go     calls that go on at the same time
 //	held.go      single sends that wait for their time
+//	care.go      campaigns that are suspended because of their routes, and resumed
 //	moves.go     start, complete, settle, and what is asked of the store
 //	snapshot.go  what is written in topic cursors; restore.go reads it back
 //	campaign.go, sets.go  what is known of one campaign, and of one try of its recipients

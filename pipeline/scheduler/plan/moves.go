@@ -126,6 +126,11 @@ func (pl *Planner) moveOf(c *Campaign, now time.Time) (schemas.Change, bool) {
 	to := func(s schemas.State, t schemas.Trigger) (schemas.Change, bool) {
 		return schemas.Change{To: s, Trigger: t, Actor: schemas.ActorScheduler}, true
 	}
+	if !r.GetHidden() {
+		if ch, ok := c.careMove(); ok {
+			return ch, true
+		}
+	}
 	switch {
 	case r.GetHidden():
 		if r.GetState() == schemas.StateSending && dayOver(r, now) && !pl.lanesUnread && pl.held.count[c.number] == 0 && c.summary().done {

@@ -39,12 +39,14 @@ func (pl *Planner) Observe(e *Event) {
 	n := int(e.Try)
 	t := c.try(n)
 	pl.touch(c)
-	if t.answered.CheckedAdd(e.Seq) {
+	first := t.answered.CheckedAdd(e.Seq)
+	if first {
 		c.progress++
 		if d := t.wasDealt(e.Seq); d != nil {
 			pl.addInFlight(c, d, -1)
 		}
 	}
+	pl.judge(c, t, e, first)
 	switch e.Kind {
 	case schemas.KindSent:
 		t.sent.add(e.PriceMicros, e.Seq)

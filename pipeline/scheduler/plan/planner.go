@@ -67,6 +67,8 @@ type route struct {
 	retries   float64
 	retriesAt int64
 
+	care care
+
 	shares []*tenantTurn
 	turn   int
 }
@@ -118,6 +120,7 @@ func (pl *Planner) setRoute(r *fanfarev1.Route) {
 	got.known, got.enabled = true, r.GetEnabled()
 	got.p99 = r.GetP99Ms()
 	got.window = r.GetReceiptWindowMs()
+	got.care.set(r.GetCare())
 }
 
 // RouteNames returns the names of the routes that the control plane has published, sorted.
@@ -286,6 +289,9 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 	fresh := c.record == nil
 	was := c.record
 	c.record, c.assumed = r, false
+	if was.GetState() != r.GetState() {
+		c.beginSamples()
+	}
 	c.changed = true
 	switch {
 	case c.broken:

@@ -149,8 +149,10 @@ type Route struct {
 	Configuration []byte `protobuf:"bytes,9,opt,name=configuration,proto3" json:"configuration,omitempty"`
 	// Credentials of the account, encrypted by package schemas/credentials; empty: none.
 	SealedCredentials []byte `protobuf:"bytes,10,opt,name=sealed_credentials,json=sealedCredentials,proto3" json:"sealed_credentials,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// When campaigns of the route are suspended, and whether they are resumed.
+	Care          *RouteCare `protobuf:"bytes,11,opt,name=care,proto3" json:"care,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -253,6 +255,85 @@ func (x *Route) GetSealedCredentials() []byte {
 	return nil
 }
 
+func (x *Route) GetCare() *RouteCare {
+	if x != nil {
+		return x.Care
+	}
+	return nil
+}
+
+// RouteCare says when campaigns that send by a route are suspended, and whether they are resumed when the cause is gone.
+type RouteCare struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The route must have been down that long (`route_down`); 0: campaigns are not suspended for it.
+	DownAfterMs int64 `protobuf:"varint,1,opt,name=down_after_ms,json=downAfterMs,proto3" json:"down_after_ms,omitempty"`
+	// Percent of failure_sample outcomes in a row of a campaign that failed (`failure_rate`); 0: campaigns are not suspended for it.
+	FailurePercent uint32 `protobuf:"varint,2,opt,name=failure_percent,json=failurePercent,proto3" json:"failure_percent,omitempty"`
+	FailureSample  uint32 `protobuf:"varint,3,opt,name=failure_sample,json=failureSample,proto3" json:"failure_sample,omitempty"`
+	// Campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up again.
+	AutoResume    bool `protobuf:"varint,4,opt,name=auto_resume,json=autoResume,proto3" json:"auto_resume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteCare) Reset() {
+	*x = RouteCare{}
+	mi := &file_fanfare_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteCare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteCare) ProtoMessage() {}
+
+func (x *RouteCare) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteCare.ProtoReflect.Descriptor instead.
+func (*RouteCare) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RouteCare) GetDownAfterMs() int64 {
+	if x != nil {
+		return x.DownAfterMs
+	}
+	return 0
+}
+
+func (x *RouteCare) GetFailurePercent() uint32 {
+	if x != nil {
+		return x.FailurePercent
+	}
+	return 0
+}
+
+func (x *RouteCare) GetFailureSample() uint32 {
+	if x != nil {
+		return x.FailureSample
+	}
+	return 0
+}
+
+func (x *RouteCare) GetAutoResume() bool {
+	if x != nil {
+		return x.AutoResume
+	}
+	return false
+}
+
 // Tenant has the fields of a tenant that the pipeline needs.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -271,7 +352,7 @@ type Tenant struct {
 
 func (x *Tenant) Reset() {
 	*x = Tenant{}
-	mi := &file_fanfare_v1_control_proto_msgTypes[2]
+	mi := &file_fanfare_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +364,7 @@ func (x *Tenant) String() string {
 func (*Tenant) ProtoMessage() {}
 
 func (x *Tenant) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_control_proto_msgTypes[2]
+	mi := &file_fanfare_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +377,7 @@ func (x *Tenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
 func (*Tenant) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Tenant) GetId() string {
@@ -354,7 +435,7 @@ type Sender struct {
 
 func (x *Sender) Reset() {
 	*x = Sender{}
-	mi := &file_fanfare_v1_control_proto_msgTypes[3]
+	mi := &file_fanfare_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +447,7 @@ func (x *Sender) String() string {
 func (*Sender) ProtoMessage() {}
 
 func (x *Sender) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_control_proto_msgTypes[3]
+	mi := &file_fanfare_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +460,7 @@ func (x *Sender) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sender.ProtoReflect.Descriptor instead.
 func (*Sender) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Sender) GetTenant() string {
@@ -420,7 +501,7 @@ type Suppression struct {
 
 func (x *Suppression) Reset() {
 	*x = Suppression{}
-	mi := &file_fanfare_v1_control_proto_msgTypes[4]
+	mi := &file_fanfare_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +513,7 @@ func (x *Suppression) String() string {
 func (*Suppression) ProtoMessage() {}
 
 func (x *Suppression) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_control_proto_msgTypes[4]
+	mi := &file_fanfare_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +526,7 @@ func (x *Suppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suppression.ProtoReflect.Descriptor instead.
 func (*Suppression) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Suppression) GetTenant() string {
@@ -494,7 +575,7 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\x05route\x18\x02 \x01(\v2\x11.fanfare.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06tenant\x18\x03 \x01(\v2\x12.fanfare.v1.TenantH\x00R\x06tenant\x12,\n" +
 	"\x06sender\x18\x04 \x01(\v2\x12.fanfare.v1.SenderH\x00R\x06senderB\x05\n" +
-	"\x03row\"\xc6\x02\n" +
+	"\x03row\"\xf1\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\bchannels\x18\x02 \x03(\x0e2\x13.fanfare.v1.ChannelR\bchannels\x12\x1c\n" +
@@ -506,7 +587,14 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\aenabled\x18\b \x01(\bR\aenabled\x12$\n" +
 	"\rconfiguration\x18\t \x01(\fR\rconfiguration\x12-\n" +
 	"\x12sealed_credentials\x18\n" +
-	" \x01(\fR\x11sealedCredentials\"\x92\x01\n" +
+	" \x01(\fR\x11sealedCredentials\x12)\n" +
+	"\x04care\x18\v \x01(\v2\x15.fanfare.v1.RouteCareR\x04care\"\xa0\x01\n" +
+	"\tRouteCare\x12\"\n" +
+	"\rdown_after_ms\x18\x01 \x01(\x03R\vdownAfterMs\x12'\n" +
+	"\x0ffailure_percent\x18\x02 \x01(\rR\x0efailurePercent\x12%\n" +
+	"\x0efailure_sample\x18\x03 \x01(\rR\rfailureSample\x12\x1f\n" +
+	"\vauto_resume\x18\x04 \x01(\bR\n" +
+	"autoResume\"\x92\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\rR\x04rate\x12\x16\n" +
@@ -538,26 +626,28 @@ func file_fanfare_v1_control_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_control_proto_rawDescData
 }
 
-var file_fanfare_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_fanfare_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_fanfare_v1_control_proto_goTypes = []any{
 	(*Control)(nil),     // 0: fanfare.v1.Control
 	(*Route)(nil),       // 1: fanfare.v1.Route
-	(*Tenant)(nil),      // 2: fanfare.v1.Tenant
-	(*Sender)(nil),      // 3: fanfare.v1.Sender
-	(*Suppression)(nil), // 4: fanfare.v1.Suppression
-	(Channel)(0),        // 5: fanfare.v1.Channel
+	(*RouteCare)(nil),   // 2: fanfare.v1.RouteCare
+	(*Tenant)(nil),      // 3: fanfare.v1.Tenant
+	(*Sender)(nil),      // 4: fanfare.v1.Sender
+	(*Suppression)(nil), // 5: fanfare.v1.Suppression
+	(Channel)(0),        // 6: fanfare.v1.Channel
 }
 var file_fanfare_v1_control_proto_depIdxs = []int32{
 	1, // 0: fanfare.v1.Control.route:type_name -> fanfare.v1.Route
-	2, // 1: fanfare.v1.Control.tenant:type_name -> fanfare.v1.Tenant
-	3, // 2: fanfare.v1.Control.sender:type_name -> fanfare.v1.Sender
-	5, // 3: fanfare.v1.Route.channels:type_name -> fanfare.v1.Channel
-	5, // 4: fanfare.v1.Suppression.channels:type_name -> fanfare.v1.Channel
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 1: fanfare.v1.Control.tenant:type_name -> fanfare.v1.Tenant
+	4, // 2: fanfare.v1.Control.sender:type_name -> fanfare.v1.Sender
+	6, // 3: fanfare.v1.Route.channels:type_name -> fanfare.v1.Channel
+	2, // 4: fanfare.v1.Route.care:type_name -> fanfare.v1.RouteCare
+	6, // 5: fanfare.v1.Suppression.channels:type_name -> fanfare.v1.Channel
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_control_proto_init() }
@@ -577,7 +667,7 @@ func file_fanfare_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_control_proto_rawDesc), len(file_fanfare_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -112,7 +112,20 @@ func (a *Answer) Failure() error {
 	if a.Status/100 == 2 || a.Status == http.StatusBadRequest || a.Status == http.StatusUnprocessableEntity || a.Status == http.StatusTooManyRequests {
 		return nil
 	}
-	return errors.New("the provider answers " + strconv.Itoa(a.Status) + " " + http.StatusText(a.Status))
+	return &StatusError{a.Status}
+}
+
+// StatusError is an answer that says that something is wrong with the account or the carrier.
+type StatusError struct{ Status int }
+
+// Error names the status.
+func (e *StatusError) Error() string {
+	return "the provider answers " + strconv.Itoa(e.Status) + " " + http.StatusText(e.Status)
+}
+
+// AccountRefused reports whether the carrier refuses the account: 401 or 403 (RFC 9110, 15.5.2 and 15.5.4).
+func (e *StatusError) AccountRefused() bool {
+	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
 // maxAnswer bounds an answer.

@@ -43,6 +43,11 @@ func (e *BindError) Error() string {
 	return fmt.Sprintf("%v refused with %v (%s)", e.Command, e.Status, hint)
 }
 
+// AccountRefused reports whether the message centre refuses the account: its name or its password.
+func (e *BindError) AccountRefused() bool {
+	return e.Status == pdu.InvalidPassword || e.Status == pdu.InvalidSystemID || e.Status == pdu.BindFailed
+}
+
 // session is one connection that is bound.
 type session struct {
 	c      *Connector
