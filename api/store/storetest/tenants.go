@@ -112,6 +112,11 @@ var tenantTests = []test{
 		e.wantErr(err, schemas.ErrConflict)
 		_, err = e.s.UpdateRoute(e.Context(), "sim", 0, func(r *store.Route) error { r.Rate = 0; return nil })
 		e.wantErr(err, store.ErrInvalid)
+		equal(e, "care that was not given", up.Care, store.DefaultCare)
+		for _, care := range []store.Care{{DownAfter: 25 * time.Hour, FailureSample: 10}, {FailurePercent: 101, FailureSample: 10}, {FailurePercent: 50, FailureSample: 9}} {
+			_, err = e.s.UpdateRoute(e.Context(), "sim", 0, func(r *store.Route) error { r.Care = care; return nil })
+			e.wantErr(err, store.ErrInvalid)
+		}
 		_, err = e.s.Route(e.Context(), "none")
 		e.wantErr(err, schemas.ErrNotFound)
 		routes, err := e.s.Routes(e.Context())
@@ -124,6 +129,7 @@ var tenantTests = []test{
 		r := store.Route{
 			Name: "acme", Channels: []schemas.Channel{sms}, Connector: "smpp", Rate: 20, ReceiptWindow: time.Hour, Enabled: true,
 			Configuration: `{"host":"h"}`, Credentials: []byte{1, 0, 255}, CredentialNames: []string{"password", "tls.key"}, Priority: 2, Share: 3, Cost: 4,
+			Care: store.Care{DownAfter: 90 * time.Second, FailurePercent: 7, FailureSample: 11},
 		}
 		made, err := e.s.CreateRoute(e.Context(), r)
 		e.must(err)
