@@ -50,7 +50,7 @@ type Deps struct {
 	// OptOutsAge returns how long ago the memory behind OptedOut was last known to be complete. Above two seconds the
 	// store is queried instead. Nil: the memory is always complete.
 	OptOutsAge func() time.Duration
-	// RouteHealth returns how a route does. Nil: nobody knows.
+	// RouteHealth returns how a route does. Nil: this process does not know.
 	RouteHealth func(route string) schemas.RouteHealth
 	// Doctor examines the services that the process depends on; nil: there is nothing to examine.
 	Doctor func(context.Context) []Finding

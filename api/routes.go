@@ -243,7 +243,7 @@ func (s *server) viewHealth(route string) RouteHealth {
 	return v
 }
 
-// healthOf returns how a route does; its state is unspecified when nobody knows.
+// healthOf returns how a route does; its state is unspecified when no sender reports.
 func (s *server) healthOf(route string) schemas.RouteHealth {
 	if s.RouteHealth == nil {
 		return schemas.RouteHealth{}

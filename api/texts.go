@@ -17,9 +17,9 @@ const (
 
 // suspensions say, for a marketer, why a campaign was suspended and what resumes it.
 var suspensions = map[string]string{
-	"route_down":      "The connection to the carrier is down, so nothing can be sent. Nobody who was sent to is sent to again. The campaign goes on by itself when the connection works again, unless your operator has switched that off; then resume it.",
+	"route_down":      "The connection to the carrier is down, so nothing can be sent. A recipient who has the message does not get it again. The campaign goes on by itself when the connection works again, unless your operator has switched that off; then resume it.",
 	"provider_auth":   "The carrier refuses the account, for a wrong password or an expired token, so nothing can be sent. Your operator must renew the credentials of the route; then the campaign goes on by itself, unless that is switched off.",
-	"failure_rate":    "Too many messages fail. See the reasons in the statistics: a list with old numbers, a text or a sender that the carrier blocks, or trouble at the carrier. Nobody else is sent to until you resume the campaign.",
+	"failure_rate":    "Too many messages fail. See the reasons in the statistics: a list with old numbers, a text or a sender that the carrier blocks, or trouble at the carrier. No other recipient is sent to until you resume the campaign.",
 	"template_paused": "A template of the campaign may not be used now. The campaign goes on by itself once the template is approved again.",
 	"no_credit":       "The credit does not cover the campaign. A top-up resumes it.",
 	"missed_schedule": "The start time passed while the system could not start the campaign. Resume it to send now.",

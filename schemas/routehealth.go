@@ -36,7 +36,8 @@ type RouteHealth struct {
 	Breaker Breaker
 	// Processes hand messages over, with that many Sessions and InFlight messages together.
 	Processes, Sessions, InFlight int
-	// Throttled is the share of the last answers, 0..1, in which the carrier asked to slow down: the greatest of any process.
+	// Throttled is the share of the last answers, 0..1, in which the carrier asked to slow down: the greatest of any
+	// process.
 	Throttled float64
 	// Reported is when the newest report was written; zero: none.
 	Reported time.Time
@@ -44,8 +45,8 @@ type RouteHealth struct {
 	Accepted, Refused, Delivered, Undelivered uint64
 }
 
-// Failed is the share of the outcomes of the last five minutes that are failures, 0..1: of the answers to hand-overs or of the
-// receipts, whichever is greater. ok is false without any outcome.
+// Failed is the share of the outcomes of the last five minutes that are failures, 0..1: of the answers to hand-overs or
+// of the receipts, whichever is greater. ok is false without any outcome.
 func (h *RouteHealth) Failed() (share float64, ok bool) {
 	of := func(bad, good uint64) {
 		if bad+good > 0 {
@@ -57,8 +58,9 @@ func (h *RouteHealth) Failed() (share float64, ok bool) {
 	return share, ok
 }
 
-// RouteHealthOf combines the reports of the processes about one route. The route is up when one process can hand over: that is, when
-// it is up itself and, if another is not, when the carrier gives it what it denies the other: an answer since, or a session.
+// RouteHealthOf combines the reports of the processes about one route. The route is up when one process can hand over:
+// that is, when it is up itself and, if another is not, when the carrier gives it what it denies the other: an answer
+// since, or a session.
 func RouteHealthOf(reports []*fanfarev1.RouteHealth, now time.Time) RouteHealth {
 	var h RouteHealth
 	var lines []*fanfarev1.RouteHealth

@@ -8,7 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestRouteHealthOf: the route is up when a process shows that the carrier takes messages, and not for one that has not tried.
+// TestRouteHealthOf: the route is up when a process shows that the carrier takes messages, and not for one that has not
+// tried.
 func TestRouteHealthOf(t *testing.T) {
 	now := time.Date(2030, 3, 4, 10, 0, 0, 0, time.UTC)
 	at := func(ago time.Duration) int64 { return now.Add(-ago).UnixMilli() }

@@ -108,12 +108,14 @@ type Route struct {
 
 // Care says when campaigns that send by a route are suspended, and whether they are resumed when the cause is gone.
 type Care struct {
-	// DownAfter is how long the route must have been down (`route_down`), up to a day; 0: campaigns are not suspended for it.
+	// DownAfter is how long the route must have been down (`route_down`), up to a day; 0: campaigns are not suspended
+	// for it.
 	DownAfter time.Duration
-	// FailurePercent (0 to 100) of FailureSample (10 to 1,000,000) outcomes in a row of a campaign that failed (`failure_rate`);
-	// 0: campaigns are not suspended for it.
+	// FailurePercent (0 to 100) of FailureSample (10 to 1,000,000) outcomes in a row of a campaign that failed
+	// (`failure_rate`); 0: campaigns are not suspended for it.
 	FailurePercent, FailureSample uint32
-	// AutoResume: campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up again.
+	// AutoResume: campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up
+	// again.
 	AutoResume bool
 }
 

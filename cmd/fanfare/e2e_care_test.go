@@ -52,9 +52,9 @@ func (p *provider) counts() (people, messages int) {
 	return len(p.taken), messages
 }
 
-// A carrier that fails, and one that refuses the password, suspend the campaigns of their routes with a reason that says so. Both
-// campaigns go on by themselves: when the carrier works again, and when the operator has renewed the password. Everybody is sent to
-// once (R77, R79, P3).
+// A carrier that fails, and one that refuses the password, suspend the campaigns of their routes with a reason that
+// says so. Both campaigns go on by themselves: when the carrier works again, and when the operator has renewed the
+// password. Each recipient gets one message (R77, R79, P3).
 func TestEndToEndRouteCare(t *testing.T) {
 	const people = 120
 	ill, strict := &provider{token: "s3cret", taken: map[string]int{}}, &provider{token: "renewed", taken: map[string]int{}}

@@ -24,7 +24,8 @@ const (
 	rateSteps  = int64(ratesCover / ratesStep)
 )
 
-// Rates count the outcomes of the last five minutes by route. The zero value counts nothing yet. It is safe for concurrent use.
+// Rates count the outcomes of the last five minutes by route. The zero value counts nothing yet. It is safe for
+// concurrent use.
 type Rates struct {
 	mu     sync.Mutex
 	routes map[string]*[rateSteps]bucket

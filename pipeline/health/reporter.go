@@ -33,7 +33,8 @@ const (
 	sayGoodby = 2 * time.Second
 )
 
-// Run reports until ctx ends, and then takes the reports back. A report that cannot be written is dropped: the next one is newer.
+// Run reports until ctx ends, and then takes the reports back. A report that cannot be written is dropped: the next one
+// is newer.
 func (r *Reporter) Run(ctx context.Context) error {
 	if r.Process == "" || r.Reports == nil {
 		return errors.New("health: a name of the process and its reports are needed")

@@ -52,7 +52,7 @@ type Config struct {
 	View     View
 	Audience Audience
 	Store    Store
-	// Health returns how a route does; nil: nobody knows, and no campaign is suspended for it.
+	// Health returns how a route does; nil: it is not known, and no campaign is suspended for it.
 	Health func(route string) schemas.RouteHealth
 	// MayDeal returns why nothing may be dealt now, such as a disk that is nearly full. Default: always nil.
 	MayDeal func() error

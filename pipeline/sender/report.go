@@ -12,7 +12,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Health returns how the routes of this process do, without those for which it has no connector, and updates their metrics.
+// Health returns how the routes of this process do, without those for which it has no connector, and updates their
+// metrics.
 func (s *RouteSupervisor) Health(now time.Time) []*fanfarev1.RouteHealth {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,8 +35,8 @@ func (s *RouteSupervisor) Health(now time.Time) []*fanfarev1.RouteHealth {
 	return out
 }
 
-// health returns what one line is like. It is down while it is not connected or its breaker is open. Once the breaker is half open, the
-// next batch finds out; without messages that may take long.
+// health returns what one line is like. It is down while it is not connected or its breaker is open. Once the breaker
+// is half open, the next batch finds out; without messages that may take long.
 func (p *routeState) health(now time.Time) *fanfarev1.RouteHealth {
 	h := &fanfarev1.RouteHealth{State: schemas.LineStateUp, Breaker: schemas.BreakerClosed}
 	err := p.err

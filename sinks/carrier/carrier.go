@@ -264,8 +264,8 @@ type Health struct {
 	LastError error
 }
 
-// AccountRefused reports whether an error, such as [Health.LastError], says that the carrier refuses the account: a wrong password, an
-// expired token. Such an error has a method AccountRefused that returns true.
+// AccountRefused reports whether an error, such as [Health.LastError], says that the carrier refuses the account: a
+// wrong password, an expired token. Such an error has a method AccountRefused that returns true.
 func AccountRefused(err error) bool {
 	var refused interface{ AccountRefused() bool }
 	return errors.As(err, &refused) && refused.AccountRefused()

@@ -7,15 +7,16 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Automatic care: campaigns whose route is down, whose carrier refuses the account, or too many of whose messages fail are suspended.
-// Those that wait for a route are resumed when it is up again. How a route does is an input; what follows is decided here.
+// Automatic care: campaigns whose route is down, whose carrier refuses the account, or too many of whose messages fail
+// are suspended. Those that wait for a route are resumed when it is up again. How a route does is an input; what
+// follows is decided here.
 
 const (
-	// authAfter is how long a carrier must refuse the account. It is short: trying on with a wrong password locks accounts, and long
-	// enough for credentials that are changed on both sides at about the same time.
+	// authAfter is how long a carrier must refuse the account. It is short: trying on with a wrong password locks
+	// accounts, and long enough for credentials that are changed on both sides at about the same time.
 	authAfter = 10 * time.Second
-	// A route that was down and that no message tries is tried by resuming its campaigns: first after downAfter, within these bounds,
-	// and after each trial that failed after twice as long, up to trialMost.
+	// A route that was down and that no message tries is tried by resuming its campaigns: first after downAfter, within
+	// these bounds, and after each trial that failed after twice as long, up to trialMost.
 	trialLeast = 5 * time.Second
 	trialFirst = time.Minute
 	trialMost  = 30 * time.Minute
@@ -54,7 +55,7 @@ func (pl *Planner) SetHealth(health func(route string) schemas.RouteHealth, now 
 	}
 }
 
-// observe applies how the route does now. While nobody knows, what was decided stays, and nothing is resumed.
+// observe applies how the route does now. While no sender reports, what was decided stays, and no campaign is resumed.
 func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	wasUp := c.up
 	c.up, c.usable = h.State == schemas.LineStateUp, false
@@ -151,7 +152,7 @@ func (c *Campaign) needs(leg uint8) bool {
 	return false
 }
 
-// sample counts outcomes of a campaign until there are enough to judge by, and begins anew.
+// sample counts outcomes of a campaign until there are enough to judge by, and then begins a new sample.
 type sample struct{ outcomes, failed uint32 }
 
 // add counts an outcome and reports whether a full sample has failed too often.
@@ -172,9 +173,10 @@ func (s *sample) add(failed bool, c *care) bool {
 	return bad
 }
 
-// judge counts an event, unless one like it was counted of that try; first says that it is the first of the try. Answers of the carrier and receipts are judged apart: receipts
-// may take hours, and a carrier that takes everything and delivers nothing is no better than one that refuses. What the expander and the
-// scheduler decide themselves says nothing about the route.
+// judge counts an event, unless one like it was counted of that try; first says that it is the first of the try.
+// Answers of the carrier and receipts are judged apart: receipts may take hours, and a carrier that takes everything
+// and delivers nothing is no better than one that refuses. What the expander and the scheduler decide themselves says
+// nothing about the route.
 func (pl *Planner) judge(c *Campaign, t *tryState, e *Event, first bool) {
 	if len(c.flows) == 0 || c.record.GetHidden() {
 		return

@@ -44,7 +44,7 @@ func TestRouteDown(t *testing.T) {
 	tb.feel(down)
 	tb.wantReason(schemas.StateSending, "")
 	tb.after(time.Second)
-	tb.feel(schemas.RouteHealth{}) // nobody knows
+	tb.feel(schemas.RouteHealth{}) // no sender reports
 	tb.wantReason(schemas.StateSending, "")
 	tb.feel(down)
 	tb.wantReason(schemas.StateSuspended, "route_down")

@@ -262,12 +262,14 @@ func (x *Route) GetCare() *RouteCare {
 	return nil
 }
 
-// RouteCare says when campaigns that send by a route are suspended, and whether they are resumed when the cause is gone.
+// RouteCare says when campaigns that send by a route are suspended, and whether they are resumed when the cause is
+// gone.
 type RouteCare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The route must have been down that long (`route_down`); 0: campaigns are not suspended for it.
 	DownAfterMs int64 `protobuf:"varint,1,opt,name=down_after_ms,json=downAfterMs,proto3" json:"down_after_ms,omitempty"`
-	// Percent of failure_sample outcomes in a row of a campaign that failed (`failure_rate`); 0: campaigns are not suspended for it.
+	// Percent of failure_sample outcomes in a row of a campaign that failed (`failure_rate`); 0: campaigns are not
+	// suspended for it.
 	FailurePercent uint32 `protobuf:"varint,2,opt,name=failure_percent,json=failurePercent,proto3" json:"failure_percent,omitempty"`
 	FailureSample  uint32 `protobuf:"varint,3,opt,name=failure_sample,json=failureSample,proto3" json:"failure_sample,omitempty"`
 	// Campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up again.

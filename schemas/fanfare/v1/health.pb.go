@@ -129,8 +129,8 @@ func (Breaker) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_health_proto_rawDescGZIP(), []int{1}
 }
 
-// RouteHealth is what one process knows of how a route does, on topic `health` (compacted), key `<route>/<process>`. A process writes
-// it every 5 s and at each change of state. A report older than 20 s says nothing.
+// RouteHealth is what one process knows of how a route does, on topic `health` (compacted), key `<route>/<process>`. A
+// process writes it every 5 s and at each change of state. A report older than 20 s says nothing.
 type RouteHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Route string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
