@@ -282,6 +282,7 @@ func TestConsoleByKeyboard(t *testing.T) {
 	b.tabTo("Send")
 	b.key("\r")
 	b.eventually("dialog", `document.querySelector("#dialog")?.open`, "true")
+	b.eventually("its cost (R109)", `document.querySelector("#dialog").innerText.includes("€0.15")`, "true")
 	b.tabTo("Confirm")
 	b.key("\r")
 	b.eventually("toast (R106)", `document.querySelector(".flash")?.innerText.startsWith("Campaign Submitted Successfully! campaignid: camp_")`, "true")

@@ -78,7 +78,7 @@ func (w *env) sentAndAnswered() string {
 	return id
 }
 
-// R124 to R129: name, number, e-mail address, status, attempts, times, disposition and error of each recipient.
+// R124 to R129, C20: name, number, e-mail address, status, attempts, times, disposition and error of each recipient.
 func TestMembers(t *testing.T) {
 	w := newEnv(t)
 	id := w.sentAndAnswered()

@@ -147,7 +147,7 @@ func TestReplayWindowOfThePolicy(t *testing.T) {
 	subset(t, "usual again", w.call("GET", "/api/policy", "").want(200).body, `{"replayWindow":{"afterHours":24,"days":null}}`)
 }
 
-// R142 to R145, R152: the tree of statuses and sub-statuses with counts and descriptions.
+// R142 to R145, R152, C20: the tree of statuses and sub-statuses with counts and descriptions.
 func TestReplayTree(t *testing.T) {
 	w := newEnv(t)
 	id := w.sentAndAnswered()
@@ -175,7 +175,8 @@ func TestReplayTree(t *testing.T) {
 }
 
 // R139, R142 to R151: a replay is a new campaign with the message of the original, to those people of its audience who
-// were selected, and who have not opted out since. It can be made again and again, and replayed itself.
+// were selected, and who have not opted out since. It can be made again and again, and replayed itself. "Reply" in B is
+// the same (C25).
 func TestReplay(t *testing.T) {
 	w := newEnv(t)
 	id := w.sentAndAnswered()

@@ -51,7 +51,8 @@ func TestFiguresOfNothing(t *testing.T) {
 	}
 }
 
-// A different number of recipients of each kind, so that a kind that is counted in the wrong field shows.
+// R116 to R119: of which kinds sent, delivered, failed and pending are. A different number of recipients of each kind,
+// so that a kind that is counted in the wrong field shows.
 func TestFiguresParts(t *testing.T) {
 	f := analytics.Stats{Counts: []analytics.Count{
 		count(schemas.KindAmbiguous, schemas.CodeCrash, 1),
