@@ -42,6 +42,8 @@ type Config struct {
 	Timeout time.Duration
 	// Roots sign the carrier's certificate; nil: those of the system.
 	Roots *x509.CertPool
+	// MaxAnswer bounds the body of an answer in bytes; 0: 4 MB. A longer one is cut off, and is [Answer.Torn].
+	MaxAnswer int64
 }
 
 // Client makes requests. It is safe for concurrent use.
@@ -91,7 +93,7 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	// Torn: the connection broke within the body.
+	// Torn: the connection broke within the body, or the body is longer than [Config.MaxAnswer].
 	Torn bool
 }
 
@@ -128,8 +130,8 @@ func (e *StatusError) AccountRefused() bool {
 	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
-// maxAnswer bounds an answer.
-const maxAnswer = 4 << 20
+// defaultMaxAnswer is the default of [Config.MaxAnswer].
+const defaultMaxAnswer = 4 << 20
 
 // Request makes a request that net/http cannot repeat.
 func Request(ctx context.Context, method, address string, body []byte) (*http.Request, error) {
@@ -160,8 +162,11 @@ func (c *Client) Do(req *http.Request, expired func() bool) (*Answer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := &Answer{Status: resp.StatusCode, Header: resp.Header}
-	a.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	a.Torn = err != nil
+	most := cmp.Or(c.cfg.MaxAnswer, defaultMaxAnswer)
+	a.Body, err = io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if a.Torn = err != nil; int64(len(a.Body)) > most {
+		a.Body, a.Torn = a.Body[:most], true
+	}
 	return a, nil
 }
 

@@ -65,6 +65,9 @@ var (
 // maxBook bounds what waits for an answer. What bounds the calls is their number at once.
 const maxBook = 1 << 20
 
+// maxChannels bounds the list of channels of GET /channels, which has no pages: at about 1 KB a channel, 64,000 of them.
+const maxChannels = 64 << 20
+
 // New returns a connector. It connects with the first Send, or with Receipts.
 func New(cfg Config, deps Deps) (*Connector, error) {
 	a, err := cfg.resolve()
@@ -74,7 +77,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	c := &Connector{
 		cfg: a, name: deps.Account, log: deps.Logger, book: inflight.New(maxBook),
 		dials:   once.New(once.Config{Window: a.MaxConcurrent, Timeout: a.timeout, Roots: a.roots}),
-		control: once.New(once.Config{Window: controlWindow, Timeout: a.timeout, Roots: a.roots}),
+		control: once.New(once.Config{Window: controlWindow, Timeout: a.timeout, Roots: a.roots, MaxAnswer: maxChannels}),
 		socket:  socketClient(a.roots),
 		over:    make(chan struct{}), more: make(chan struct{}, 1), calls: map[string]*call{}, ended: map[string]time.Time{},
 	}
