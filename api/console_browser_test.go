@@ -32,6 +32,7 @@ type console struct {
 	batches string
 	list    string
 	hook    string
+	talk    string // a conversation
 	known   string // a contact with a history
 	erased  string
 }
@@ -81,6 +82,17 @@ func newConsole(t *testing.T) *console {
 	w.check(w.store.QueueWebhooks(t.Context(), []schemas.WebhookItem{{
 		Tenant: w.tenant.ID, Endpoint: number, EventID: "evt_one", Type: "message.delivered", Order: "msg_one", Data: []byte("{}"), Time: w.clock.now(),
 	}}, nil))
+	for i, text := range []string{"When do you open?", "please stop writing to me"} {
+		f := &schemas.MessageFact{
+			ID: fmt.Sprint("in_", i), Tenant: w.tenant.ID, Phone: "+393401234567", Sender: "+393399900011", Channel: schemas.ChannelSMS, Route: "sim", Text: text, Time: w.clock.now(),
+		}
+		if i == 1 {
+			f.Meaning = schemas.ReplyMeaningReview
+		}
+		id, err := w.store.RecordMessage(t.Context(), f)
+		w.check(err)
+		c.talk = id
+	}
 	w.callAs(w.admin(), "PUT", "/api/policy", `{"words":["casino"],"countryCaps":[{"country":"IT","max":100000,"per":"day"}]}`).want(200)
 	w.clock.forward(3 * time.Hour)
 	c.later = create(sms("Black Friday early access", `,"scheduledTime":"2025-04-18T09:00:00Z","tags":["promo","vip"]`), true)
@@ -170,6 +182,9 @@ func (c *console) screens() [][2]string {
 		{"sender-new", "/senders/new"},
 		{"money", "/money"},
 		{"keys", "/keys"},
+		{"inbox", "/inbox"},
+		{"conversation", "/inbox/" + c.talk},
+		{"reviews", "/inbox/reviews"},
 		{"webhooks", "/webhooks"},
 		{"webhook-new", "/webhooks/new"},
 		{"webhook", "/webhooks/" + c.hook},

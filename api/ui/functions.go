@@ -344,6 +344,8 @@ func sectionOf(p page) string {
 		return "contacts"
 	case "policy", "deliveries":
 		return "settings"
+	case "inbox", "conversation", "reviews":
+		return "inbox"
 	}
 	return p.Name
 }

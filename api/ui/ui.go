@@ -119,6 +119,7 @@ func (u *UI) screens(r chi.Router) {
 	u.moneyScreen(r)
 	u.policyScreen(r)
 	u.webhookScreens(r)
+	u.inboxScreens(r)
 }
 
 // securityHeaders sets headers by which a page can load only what this server serves.
