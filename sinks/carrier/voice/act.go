@@ -209,11 +209,29 @@ func done(a *once.Answer, err error, fine ...int) error {
 	return errors.New("Asterisk answers " + strconv.Itoa(a.Status))
 }
 
-// play plays the message. The playback has the id of the call, so that a second one is refused.
+// play plays the message. Asterisk does not refuse a second playback, not even under the same id: it plays it after the
+// first. So after a request without an answer it is asked first whether it has the playback, which has the id of the
+// call.
 func (c *Connector) play(ctx context.Context, k *call) error {
 	body, err := json.Marshal(map[string]any{"media": []string{k.plan.Media}})
 	if err != nil {
 		return err
+	}
+	c.mu.Lock()
+	again := k.playAsked
+	k.playAsked = true
+	c.mu.Unlock()
+	if again {
+		a, err := c.ask(ctx, http.MethodGet, "playbacks/"+k.id, nil, nil)
+		if err != nil {
+			return err
+		}
+		if a.Status/100 == 2 {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			k.playing = true
+			return nil
+		}
 	}
 	a, err := c.ask(ctx, http.MethodPost, "channels/"+k.id+"/play/"+k.id, nil, body)
 	if err != nil {

@@ -39,8 +39,9 @@ type call struct {
 	stage stage
 	amd   string // what AMD() said
 	// listener is who hears the message, as a word: human or voicemail.
-	listener string
-	playing  bool // Asterisk has begun to play it
+	listener  string
+	playing   bool // Asterisk has begun to play it
+	playAsked bool // Asterisk was asked to play it, and may have begun
 	// said is how it ended, told whether that is in the box.
 	said string
 	told bool

@@ -28,6 +28,7 @@ type channel struct {
 	followed     bool
 	machine      bool
 	unsure, hang bool
+	queue        []*playback // the first is being played
 }
 
 type playback struct {
@@ -234,7 +235,8 @@ func (s *Server) goOn(w http.ResponseWriter, c *channel, in *inputs) {
 	})
 }
 
-// play plays a message. One whose address has `missing` in it cannot be played. The caller holds the lock.
+// play plays a message after those that are being played, as Asterisk does, whatever its id (res_stasis_playback.c
+// compares none). One whose address has `missing` in it cannot be played. The caller holds the lock.
 func (s *Server) play(w http.ResponseWriter, c *channel, part []string, in *inputs) {
 	id := in.get("playbackId")
 	if len(part) == 3 {
@@ -247,13 +249,22 @@ func (s *Server) play(w http.ResponseWriter, c *channel, part []string, in *inpu
 	case len(in.media) == 0:
 		fail(w, http.StatusBadRequest, "Media must be specified")
 		return
-	case s.plays[id] != nil:
-		fail(w, http.StatusConflict, "Playback already exists")
-		return
 	}
 	p := &playback{cmp.Or(id, "play-"+c.id), in.media[0], c}
-	s.plays[p.id] = p
+	if s.plays[p.id] == nil {
+		s.plays[p.id] = p
+	}
+	c.queue = append(c.queue, p)
 	answer(w, http.StatusCreated, p.describe("queued"))
+	if len(c.queue) == 1 {
+		s.begin(p)
+	}
+}
+
+// begin begins to play the first message of a call's queue. The caller holds the lock.
+func (s *Server) begin(p *playback) {
+	c := p.channel
+	s.plays[p.id] = p
 	s.tell(c, map[string]any{"type": "PlaybackStarted", "playback": p.describe("playing")})
 	length := s.cfg.Play
 	switch {
@@ -272,9 +283,17 @@ func (s *Server) play(w http.ResponseWriter, c *channel, part []string, in *inpu
 
 // played ends a message. The caller holds the lock.
 func (s *Server) played(p *playback, state string) {
+	c := p.channel
+	if len(c.queue) == 0 || c.queue[0] != p || s.channels[c.id] != c {
+		return
+	}
+	c.queue = c.queue[1:]
 	if s.plays[p.id] == p {
 		delete(s.plays, p.id)
-		s.tell(p.channel, map[string]any{"type": "PlaybackFinished", "playback": p.describe(state)})
+	}
+	s.tell(c, map[string]any{"type": "PlaybackFinished", "playback": p.describe(state)})
+	if len(c.queue) > 0 {
+		s.begin(c.queue[0])
 	}
 }
 
