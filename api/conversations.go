@@ -139,7 +139,7 @@ type (
 	}
 	reviewsOut struct{ Body *OptOutReviews }
 	reviewIn   struct {
-		ID   uint64 `path:"id" doc:"Id of the message." example:"7"`
+		ID   string `path:"id" doc:"Id of the message." example:"7"`
 		Body problem.Body[ReviewInput]
 	}
 	reviewOut struct{ Body *OptOutReview }
@@ -430,13 +430,20 @@ func (s *server) listReviews(ctx context.Context, in *reviewsIn) (*reviewsOut, e
 
 func (s *server) decideReview(ctx context.Context, in *reviewIn) (*reviewOut, error) {
 	who := requestOf(ctx).who
+	id, err := strconv.ParseUint(in.ID, 10, 63)
+	if err != nil {
+		return nil, problem.New(problem.CodeNotFound, "There is no message %q to decide about.", problem.Truncate(in.ID, 40))
+	}
+	if _, err := s.Store.Review(ctx, who.tenant.ID, id); err != nil {
+		return nil, s.storeProblem(err)
+	}
 	var ps problem.List
 	allowedWord(&ps, "decision", in.Body.Value.Decision, "opt_out", "dismiss")
 	if err := ps.Err(); err != nil {
 		return nil, err
 	}
 	optOut := in.Body.Value.Decision == "opt_out"
-	r, err := s.Store.DecideReview(ctx, who.tenant.ID, in.ID, optOut, who.by())
+	r, err := s.Store.DecideReview(ctx, who.tenant.ID, id, optOut, who.by())
 	if errors.Is(err, schemas.ErrTransition) {
 		return nil, problem.New(problem.CodeWrongState, "Somebody has decided about this message already.").WithFix("The number's opt-out can be made or lifted at /api/suppressions.")
 	}

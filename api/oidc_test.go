@@ -190,9 +190,9 @@ func TestLogInByProvider(t *testing.T) {
 		outside(name, "did not confirm who you are", nil)
 	}
 	p.claims = func(c map[string]any) { c["email"] = "eve@example.com" }
-	outside("unknown", "eve@example.com is not known here", nil)
+	outside("unknown", "eve@example.com has no account here", nil)
 	p.claims = nil
-	outside("another window", "begun in another window", func(b *http.Client) {
+	outside("another window", "started in another window", func(b *http.Client) {
 		b.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
 			if req.URL.Path == "/login/oidc/callback" { // a link to somebody else's log-in
 				req.URL.RawQuery = "code=code-1&state=theirs"

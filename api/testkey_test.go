@@ -107,13 +107,16 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"deleteContact":          {path: "/api/contacts/" + d.contact, always: true},
 			"deleteContactByQuery":   {path: "/api/contacts?id=" + d.contact, always: true},
 
-			"createSuppression":  {path: "/api/suppressions", body: number, always: true},
-			"createErasure":      {path: "/api/erasures", body: number, always: true},
-			"deleteSuppression":  {path: "/api/suppressions", body: number, always: true},
-			"importSuppressions": {path: "/api/suppressions/import", body: `[{"phone":"+393331230099"}]`, always: true},
-			"renameTag":          {path: "/api/tags/x", body: `{"tag":"y"}`, always: true},
-			"deleteTag":          {path: "/api/tags/x", always: true},
-			"sendSMS":            {path: sendPath, body: docSend},
+			"replyToConversation": {path: "/api/conversations/conv_none/messages", body: `{"message":"Hi"}`, always: true},
+			"updateConversation":  {path: "/api/conversations/conv_none", body: `{"state":"closed"}`, always: true},
+			"decideOptOutReview":  {path: "/api/opt-out-reviews/1", body: `{"decision":"dismiss"}`, always: true},
+			"createSuppression":   {path: "/api/suppressions", body: number, always: true},
+			"createErasure":       {path: "/api/erasures", body: number, always: true},
+			"deleteSuppression":   {path: "/api/suppressions", body: number, always: true},
+			"importSuppressions":  {path: "/api/suppressions/import", body: `[{"phone":"+393331230099"}]`, always: true},
+			"renameTag":           {path: "/api/tags/x", body: `{"tag":"y"}`, always: true},
+			"deleteTag":           {path: "/api/tags/x", always: true},
+			"sendSMS":             {path: sendPath, body: docSend},
 		}
 		// Settings: a test key changes none
 		for one, many := range map[string]string{"Template": "templates", "Agent": "agents", "Channel": "channels", "Sender": "senders", "Rate": "prices"} {

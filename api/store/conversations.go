@@ -435,6 +435,22 @@ func (s *Store) Reviews(ctx context.Context, tenant string, after uint64, limit 
 	return out, total, rows.Err()
 }
 
+// Review returns a message that is or was to be reviewed. It is [schemas.ErrNotFound] if the tenant has none of that id.
+func (s *Store) Review(ctx context.Context, tenant string, id uint64) (Review, error) {
+	return review(ctx, s.d.read, tenant, id)
+}
+
+func review(ctx context.Context, q interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, tenant string, id uint64,
+) (r Review, err error) {
+	var channel int64
+	r.ConversationMessage, err = scanMessage(q.QueryRowContext(ctx, "SELECT "+messageColumns+`, c.phone, c.sender, c.channel FROM conversation_messages m
+JOIN conversations c ON c.tenant = m.tenant AND c.id = m.conversation WHERE m.tenant = ? AND m.id = ? AND m.review <> ''`, tenant, int64(id)), &r.Phone, &r.Sender, &channel)
+	r.Channel = schemas.Channel(channel)
+	return r, found(err, "review", fmt.Sprint(id))
+}
+
 // DecideReview ends the review of a message. With optOut the number opts out of the message's channel; the proof has
 // the text, and who decided. It is [schemas.ErrTransition] when it was decided before.
 func (s *Store) DecideReview(ctx context.Context, tenant string, id uint64, optOut bool, by string) (r Review, err error) {
@@ -445,13 +461,9 @@ func (s *Store) DecideReview(ctx context.Context, tenant string, id uint64, optO
 		if err := tx.lockMembers(ctx, tenant); err != nil {
 			return err
 		}
-		var channel int64
-		r.ConversationMessage, err = scanMessage(tx.raw.QueryRowContext(ctx, "SELECT "+messageColumns+`, c.phone, c.sender, c.channel FROM conversation_messages m
-JOIN conversations c ON c.tenant = m.tenant AND c.id = m.conversation WHERE m.tenant = ? AND m.id = ? AND m.review <> ''`, tenant, int64(id)), &r.Phone, &r.Sender, &channel)
-		if err := found(err, "review", fmt.Sprint(id)); err != nil {
+		if r, err = review(ctx, tx.raw, tenant, id); err != nil {
 			return err
 		}
-		r.Channel = schemas.Channel(channel)
 		if r.Review != ReviewOpen {
 			return schemas.ErrTransition
 		}
