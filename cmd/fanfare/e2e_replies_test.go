@@ -23,7 +23,7 @@ func TestEndToEndReplies(t *testing.T) {
 		t.Skip("takes 15 seconds; left out by -short")
 	}
 	const people, sender = 150, "+393399900011"
-	w := newEmbeddedEnv(t, 400, "--edge", freeAddr(t), "--edge-proxies", "127.0.0.0/8", "--sim-handsets", "--sim-replies", "45", "--receipt-window", "1h", "--log-level", "warn")
+	w := newEmbeddedEnv(t, 400, "--edge", freeAddr(t), "--proxies", "127.0.0.0/8", "--sim-handsets", "--sim-replies", "45", "--receipt-window", "1h", "--log-level", "warn")
 	api := w.api()
 	w.stop(t)
 	operator := *api
