@@ -50,6 +50,9 @@ type Change struct {
 	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. The
 	// reservation above it is released.
 	MaxLeft *uint64
+	// Unsent are, with Settled, the recipients of whom no message was made: what is reserved of the limits of domains for
+	// them is given back.
+	Unsent []SeqRange
 }
 
 // PublishedRow says which version the newest record of a row of the control plane must have in its topic.

@@ -23,6 +23,7 @@ func records() map[string]proto.Message {
 		"control_route":  &fanfarev1.Control{Row: &fanfarev1.Control_Route{Route: &fanfarev1.Route{}}},
 		"control_tenant": &fanfarev1.Control{Row: &fanfarev1.Control_Tenant{Tenant: &fanfarev1.Tenant{}}},
 		"control_sender": &fanfarev1.Control{Row: &fanfarev1.Control_Sender{Sender: &fanfarev1.Sender{}}},
+		"control_domain": &fanfarev1.Control{Row: &fanfarev1.Control_Domain{Domain: &fanfarev1.Domain{}}},
 		"chunk":          &fanfarev1.Chunk{}, "receipt": &fanfarev1.Receipt{}, "delivery": &fanfarev1.Delivery{},
 		"message": &fanfarev1.Message{Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{}}},
 		"held":    &fanfarev1.Held{}, "inbound": &fanfarev1.Inbound{}, "reply": &fanfarev1.Reply{}, "health": &fanfarev1.RouteHealth{},

@@ -171,6 +171,9 @@ func TenantKey(id string) string { return "tenant/" + id }
 // SenderKey is the key of a sender id in control.
 func SenderKey(tenant, sender string) string { return "sender/" + tenant + "/" + sender }
 
+// DomainKey is the key of a domain in control.
+func DomainKey(host string) string { return "domain/" + host }
+
 // DeliveryEvent describes the record of a delivery event. Its id is made of the submission, the kind and the code: the
 // same event written again has the same id. Clicks, replies and opt-outs pass in fact a text that distinguishes several
 // events of one recipient.

@@ -1,5 +1,5 @@
-// Package view is the control plane as every process knows it: campaigns, routes, tenants, sender ids and opt-outs,
-// kept in memory from the topics `campaigns`, `control` and `suppressions`.
+// Package view is the control plane as every process knows it: campaigns, routes, tenants, sender ids, domains and
+// opt-outs, kept in memory from the topics `campaigns`, `control` and `suppressions`.
 //
 // A view knows how old it is ([View.Age], [View.SuppressionsAge]). Its readers decide what is too old.
 package view
@@ -64,6 +64,7 @@ type controlRows struct {
 	routes  map[string]*fanfarev1.Route
 	tenants map[string]*fanfarev1.Tenant
 	senders map[senderKey]*fanfarev1.Sender
+	domains map[string]*fanfarev1.Domain // by host
 }
 
 type senderKey struct{ tenant, id string }
@@ -204,6 +205,9 @@ func (v *View) Sender(tenant, id string) *fanfarev1.Sender {
 	return v.rows.Load().senders[senderKey{tenant, id}]
 }
 
+// Domain returns the domain of links with a host, in lower case and without a port; nil when it is unknown.
+func (v *View) Domain(host string) *fanfarev1.Domain { return v.rows.Load().domains[host] }
+
 // OptedOut reports whether a number, in E.164 with +, has opted out of a tenant's messages of a channel. Without
 // suppressions it is always false.
 func (v *View) OptedOut(tenant, e164 string, channel schemas.Channel) bool {
@@ -306,7 +310,7 @@ func (v *View) row(rows **controlRows, r *kgo.Record) error {
 	key := string(r.Key)
 	kind, rest, _ := strings.Cut(key, "/")
 	own, id, _ := strings.Cut(rest, "/")
-	if kind != "route" && kind != "tenant" && kind != "sender" {
+	if kind != "route" && kind != "tenant" && kind != "sender" && kind != "domain" {
 		return errKey
 	}
 	row := &fanfarev1.Control{}
@@ -322,6 +326,8 @@ func (v *View) row(rows **controlRows, r *kgo.Record) error {
 			want = schemas.TenantKey(row.GetTenant().GetId())
 		case row.GetSender() != nil:
 			want = schemas.SenderKey(row.GetSender().GetTenant(), row.GetSender().GetId())
+		case row.GetDomain() != nil:
+			want = schemas.DomainKey(row.GetDomain().GetHost())
 		}
 		if want != key {
 			return errKey
@@ -335,13 +341,15 @@ func (v *View) row(rows **controlRows, r *kgo.Record) error {
 	}
 	if *rows == nil {
 		old := v.rows.Load()
-		*rows = &controlRows{cloned(old.routes), cloned(old.tenants), cloned(old.senders)}
+		*rows = &controlRows{cloned(old.routes), cloned(old.tenants), cloned(old.senders), cloned(old.domains)}
 	}
 	switch kind {
 	case "route":
 		set((*rows).routes, rest, row.GetRoute())
 	case "tenant":
 		set((*rows).tenants, rest, row.GetTenant())
+	case "domain":
+		set((*rows).domains, rest, row.GetDomain())
 	default:
 		set((*rows).senders, senderKey{own, id}, row.GetSender())
 	}

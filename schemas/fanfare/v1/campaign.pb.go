@@ -690,8 +690,12 @@ type LinkTable struct {
 	Links []*Link `protobuf:"bytes,2,rep,name=links,proto3" json:"links,omitempty"`
 	// How long the links work after the end of the campaign.
 	ValidAfterEndMs int64 `protobuf:"varint,3,opt,name=valid_after_end_ms,json=validAfterEndMs,proto3" json:"valid_after_end_ms,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The links of each recipient are on a domain that its chunk names, not on base.
+	ShortDomains bool `protobuf:"varint,4,opt,name=short_domains,json=shortDomains,proto3" json:"short_domains,omitempty"`
+	// The opt-out link of each recipient is on a domain that its chunk names, not on base.
+	OptOutDomains bool `protobuf:"varint,5,opt,name=opt_out_domains,json=optOutDomains,proto3" json:"opt_out_domains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LinkTable) Reset() {
@@ -743,6 +747,20 @@ func (x *LinkTable) GetValidAfterEndMs() int64 {
 		return x.ValidAfterEndMs
 	}
 	return 0
+}
+
+func (x *LinkTable) GetShortDomains() bool {
+	if x != nil {
+		return x.ShortDomains
+	}
+	return false
+}
+
+func (x *LinkTable) GetOptOutDomains() bool {
+	if x != nil {
+		return x.OptOutDomains
+	}
+	return false
 }
 
 // Link is one link of one text of a campaign.
@@ -1515,11 +1533,13 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\x05links\x18$ \x01(\v2\x15.fanfare.v1.LinkTableR\x05links\"5\n" +
 	"\x05Batch\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x17\n" +
-	"\aend_seq\x18\x02 \x01(\rR\x06endSeq\"t\n" +
+	"\aend_seq\x18\x02 \x01(\rR\x06endSeq\"\xc1\x01\n" +
 	"\tLinkTable\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x12&\n" +
 	"\x05links\x18\x02 \x03(\v2\x10.fanfare.v1.LinkR\x05links\x12+\n" +
-	"\x12valid_after_end_ms\x18\x03 \x01(\x03R\x0fvalidAfterEndMs\"r\n" +
+	"\x12valid_after_end_ms\x18\x03 \x01(\x03R\x0fvalidAfterEndMs\x12#\n" +
+	"\rshort_domains\x18\x04 \x01(\bR\fshortDomains\x12&\n" +
+	"\x0fopt_out_domains\x18\x05 \x01(\bR\roptOutDomains\"r\n" +
 	"\x04Link\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +

@@ -99,7 +99,9 @@ type Chunk struct {
 	Outcome Kind `protobuf:"varint,15,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
 	Code    Code `protobuf:"varint,16,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
 	// Index into the campaign's weights by which these recipients get their variant.
-	Weights       uint32 `protobuf:"varint,17,opt,name=weights,proto3" json:"weights,omitempty"`
+	Weights uint32 `protobuf:"varint,17,opt,name=weights,proto3" json:"weights,omitempty"`
+	// Domains of the links of these recipients; none: the links are on the base of the campaign's link table.
+	Domains       []*DomainBlock `protobuf:"bytes,18,rep,name=domains,proto3" json:"domains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,12 +255,163 @@ func (x *Chunk) GetWeights() uint32 {
 	return 0
 }
 
+func (x *Chunk) GetDomains() []*DomainBlock {
+	if x != nil {
+		return x.Domains
+	}
+	return nil
+}
+
+// DomainBlock assigns domains to the recipients [first_seq, end_seq) of a blob. The store reserves a block once and never
+// changes it, so a recipient has the same domain at every try. The domain follows from the recipient's rank among the
+// recipients of the block that may be sent to; see PickDomain in package schemas.
+type DomainBlock struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	FirstSeq uint32                 `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	EndSeq   uint32                 `protobuf:"varint,2,opt,name=end_seq,json=endSeq,proto3" json:"end_seq,omitempty"`
+	// Recipients of the block that may be sent to. The counts of each kind add up to it.
+	Recipients uint32 `protobuf:"varint,3,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	// For links; empty: the base of the campaign's link table.
+	Short []*DomainBlock_Share `protobuf:"bytes,4,rep,name=short,proto3" json:"short,omitempty"`
+	// For the opt-out link; empty: the base of the campaign's link table.
+	OptOut        []*DomainBlock_Share `protobuf:"bytes,5,rep,name=opt_out,json=optOut,proto3" json:"opt_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainBlock) Reset() {
+	*x = DomainBlock{}
+	mi := &file_fanfare_v1_chunk_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainBlock) ProtoMessage() {}
+
+func (x *DomainBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_chunk_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainBlock.ProtoReflect.Descriptor instead.
+func (*DomainBlock) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_chunk_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DomainBlock) GetFirstSeq() uint32 {
+	if x != nil {
+		return x.FirstSeq
+	}
+	return 0
+}
+
+func (x *DomainBlock) GetEndSeq() uint32 {
+	if x != nil {
+		return x.EndSeq
+	}
+	return 0
+}
+
+func (x *DomainBlock) GetRecipients() uint32 {
+	if x != nil {
+		return x.Recipients
+	}
+	return 0
+}
+
+func (x *DomainBlock) GetShort() []*DomainBlock_Share {
+	if x != nil {
+		return x.Short
+	}
+	return nil
+}
+
+func (x *DomainBlock) GetOptOut() []*DomainBlock_Share {
+	if x != nil {
+		return x.OptOut
+	}
+	return nil
+}
+
+// Share is how many recipients of the block get a domain.
+type DomainBlock_Share struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the domain's id, `domain_<number>`.
+	Domain        uint64 `protobuf:"varint,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Host          string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainBlock_Share) Reset() {
+	*x = DomainBlock_Share{}
+	mi := &file_fanfare_v1_chunk_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainBlock_Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainBlock_Share) ProtoMessage() {}
+
+func (x *DomainBlock_Share) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_chunk_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainBlock_Share.ProtoReflect.Descriptor instead.
+func (*DomainBlock_Share) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_chunk_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *DomainBlock_Share) GetDomain() uint64 {
+	if x != nil {
+		return x.Domain
+	}
+	return 0
+}
+
+func (x *DomainBlock_Share) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DomainBlock_Share) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_fanfare_v1_chunk_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"\n" +
 	"\x16fanfare/v1/chunk.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xd4\x04\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\x87\x05\n" +
 	"\x05Chunk\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -279,11 +432,24 @@ const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"notAfterMs\x12*\n" +
 	"\aoutcome\x18\x0f \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\x10 \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x18\n" +
-	"\aweights\x18\x11 \x01(\rR\aweights\"H\n" +
+	"\aweights\x18\x11 \x01(\rR\aweights\x121\n" +
+	"\adomains\x18\x12 \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\"H\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPURPOSE_DEAL\x10\x01\x12\x12\n" +
-	"\x0ePURPOSE_CANCEL\x10\x02B&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
+	"\x0ePURPOSE_CANCEL\x10\x02\"\x9b\x02\n" +
+	"\vDomainBlock\x12\x1b\n" +
+	"\tfirst_seq\x18\x01 \x01(\rR\bfirstSeq\x12\x17\n" +
+	"\aend_seq\x18\x02 \x01(\rR\x06endSeq\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x03 \x01(\rR\n" +
+	"recipients\x123\n" +
+	"\x05short\x18\x04 \x03(\v2\x1d.fanfare.v1.DomainBlock.ShareR\x05short\x126\n" +
+	"\aopt_out\x18\x05 \x03(\v2\x1d.fanfare.v1.DomainBlock.ShareR\x06optOut\x1aI\n" +
+	"\x05Share\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\x04R\x06domain\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05countB&Z$fanfare/schemas/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_chunk_proto_rawDescOnce sync.Once
@@ -298,22 +464,27 @@ func file_fanfare_v1_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_fanfare_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_fanfare_v1_chunk_proto_goTypes = []any{
-	(Chunk_Purpose)(0), // 0: fanfare.v1.Chunk.Purpose
-	(*Chunk)(nil),      // 1: fanfare.v1.Chunk
-	(Kind)(0),          // 2: fanfare.v1.Kind
-	(Code)(0),          // 3: fanfare.v1.Code
+	(Chunk_Purpose)(0),        // 0: fanfare.v1.Chunk.Purpose
+	(*Chunk)(nil),             // 1: fanfare.v1.Chunk
+	(*DomainBlock)(nil),       // 2: fanfare.v1.DomainBlock
+	(*DomainBlock_Share)(nil), // 3: fanfare.v1.DomainBlock.Share
+	(Kind)(0),                 // 4: fanfare.v1.Kind
+	(Code)(0),                 // 5: fanfare.v1.Code
 }
 var file_fanfare_v1_chunk_proto_depIdxs = []int32{
 	0, // 0: fanfare.v1.Chunk.purpose:type_name -> fanfare.v1.Chunk.Purpose
-	2, // 1: fanfare.v1.Chunk.outcome:type_name -> fanfare.v1.Kind
-	3, // 2: fanfare.v1.Chunk.code:type_name -> fanfare.v1.Code
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 1: fanfare.v1.Chunk.outcome:type_name -> fanfare.v1.Kind
+	5, // 2: fanfare.v1.Chunk.code:type_name -> fanfare.v1.Code
+	2, // 3: fanfare.v1.Chunk.domains:type_name -> fanfare.v1.DomainBlock
+	3, // 4: fanfare.v1.DomainBlock.short:type_name -> fanfare.v1.DomainBlock.Share
+	3, // 5: fanfare.v1.DomainBlock.opt_out:type_name -> fanfare.v1.DomainBlock.Share
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_chunk_proto_init() }
@@ -328,7 +499,7 @@ func file_fanfare_v1_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_chunk_proto_rawDesc), len(file_fanfare_v1_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -21,8 +21,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Control is a route, a tenant or a sender with its limits, on topic `control` (compacted), key `route/<name>`,
-// `tenant/<id>` or `sender/<tenant>/<id>`.
+// Control is a route, a tenant, a sender or a domain, on topic `control` (compacted), key `route/<name>`,
+// `tenant/<id>`, `sender/<tenant>/<id>` or `domain/<host>`.
 type Control struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -31,6 +31,7 @@ type Control struct {
 	//	*Control_Route
 	//	*Control_Tenant
 	//	*Control_Sender
+	//	*Control_Domain
 	Row           isControl_Row `protobuf_oneof:"row"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -107,6 +108,15 @@ func (x *Control) GetSender() *Sender {
 	return nil
 }
 
+func (x *Control) GetDomain() *Domain {
+	if x != nil {
+		if x, ok := x.Row.(*Control_Domain); ok {
+			return x.Domain
+		}
+	}
+	return nil
+}
+
 type isControl_Row interface {
 	isControl_Row()
 }
@@ -123,11 +133,17 @@ type Control_Sender struct {
 	Sender *Sender `protobuf:"bytes,4,opt,name=sender,proto3,oneof"`
 }
 
+type Control_Domain struct {
+	Domain *Domain `protobuf:"bytes,5,opt,name=domain,proto3,oneof"`
+}
+
 func (*Control_Route) isControl_Row() {}
 
 func (*Control_Tenant) isControl_Row() {}
 
 func (*Control_Sender) isControl_Row() {}
+
+func (*Control_Domain) isControl_Row() {}
 
 // Route is one account at a carrier, with one rate limit and two lanes of messages.
 type Route struct {
@@ -486,6 +502,61 @@ func (x *Sender) GetRate() uint32 {
 	return 0
 }
 
+// Domain is a host on which the edge answers links.
+type Domain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In lower case, without a port.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// The only tenant whose links it answers; empty: those of all tenants.
+	Tenant        string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Domain) Reset() {
+	*x = Domain{}
+	mi := &file_fanfare_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Domain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Domain) ProtoMessage() {}
+
+func (x *Domain) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Domain.ProtoReflect.Descriptor instead.
+func (*Domain) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Domain) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Domain) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
 // Suppression is an opt-out, on topic `suppressions` (compacted), key `<tenant>/<hash in hex>`. A tombstone lifts it.
 type Suppression struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -503,7 +574,7 @@ type Suppression struct {
 
 func (x *Suppression) Reset() {
 	*x = Suppression{}
-	mi := &file_fanfare_v1_control_proto_msgTypes[5]
+	mi := &file_fanfare_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +586,7 @@ func (x *Suppression) String() string {
 func (*Suppression) ProtoMessage() {}
 
 func (x *Suppression) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_control_proto_msgTypes[5]
+	mi := &file_fanfare_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +599,7 @@ func (x *Suppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suppression.ProtoReflect.Descriptor instead.
 func (*Suppression) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Suppression) GetTenant() string {
@@ -571,12 +642,13 @@ var File_fanfare_v1_control_proto protoreflect.FileDescriptor
 const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"\x18fanfare/v1/control.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\xb1\x01\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/campaign.proto\"\xdf\x01\n" +
 	"\aControl\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12)\n" +
 	"\x05route\x18\x02 \x01(\v2\x11.fanfare.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06tenant\x18\x03 \x01(\v2\x12.fanfare.v1.TenantH\x00R\x06tenant\x12,\n" +
-	"\x06sender\x18\x04 \x01(\v2\x12.fanfare.v1.SenderH\x00R\x06senderB\x05\n" +
+	"\x06sender\x18\x04 \x01(\v2\x12.fanfare.v1.SenderH\x00R\x06sender\x12,\n" +
+	"\x06domain\x18\x05 \x01(\v2\x12.fanfare.v1.DomainH\x00R\x06domainB\x05\n" +
 	"\x03row\"\xf1\x02\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
@@ -607,7 +679,10 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\x06Sender\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04rate\x18\x03 \x01(\rR\x04rate\"\xa8\x01\n" +
+	"\x04rate\x18\x03 \x01(\rR\x04rate\"4\n" +
+	"\x06Domain\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\"\xa8\x01\n" +
 	"\vSuppression\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vnumber_hash\x18\x02 \x01(\fR\n" +
@@ -628,28 +703,30 @@ func file_fanfare_v1_control_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_control_proto_rawDescData
 }
 
-var file_fanfare_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_fanfare_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fanfare_v1_control_proto_goTypes = []any{
 	(*Control)(nil),     // 0: fanfare.v1.Control
 	(*Route)(nil),       // 1: fanfare.v1.Route
 	(*RouteCare)(nil),   // 2: fanfare.v1.RouteCare
 	(*Tenant)(nil),      // 3: fanfare.v1.Tenant
 	(*Sender)(nil),      // 4: fanfare.v1.Sender
-	(*Suppression)(nil), // 5: fanfare.v1.Suppression
-	(Channel)(0),        // 6: fanfare.v1.Channel
+	(*Domain)(nil),      // 5: fanfare.v1.Domain
+	(*Suppression)(nil), // 6: fanfare.v1.Suppression
+	(Channel)(0),        // 7: fanfare.v1.Channel
 }
 var file_fanfare_v1_control_proto_depIdxs = []int32{
 	1, // 0: fanfare.v1.Control.route:type_name -> fanfare.v1.Route
 	3, // 1: fanfare.v1.Control.tenant:type_name -> fanfare.v1.Tenant
 	4, // 2: fanfare.v1.Control.sender:type_name -> fanfare.v1.Sender
-	6, // 3: fanfare.v1.Route.channels:type_name -> fanfare.v1.Channel
-	2, // 4: fanfare.v1.Route.care:type_name -> fanfare.v1.RouteCare
-	6, // 5: fanfare.v1.Suppression.channels:type_name -> fanfare.v1.Channel
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 3: fanfare.v1.Control.domain:type_name -> fanfare.v1.Domain
+	7, // 4: fanfare.v1.Route.channels:type_name -> fanfare.v1.Channel
+	2, // 5: fanfare.v1.Route.care:type_name -> fanfare.v1.RouteCare
+	7, // 6: fanfare.v1.Suppression.channels:type_name -> fanfare.v1.Channel
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_control_proto_init() }
@@ -662,6 +739,7 @@ func file_fanfare_v1_control_proto_init() {
 		(*Control_Route)(nil),
 		(*Control_Tenant)(nil),
 		(*Control_Sender)(nil),
+		(*Control_Domain)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -669,7 +747,7 @@ func file_fanfare_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_control_proto_rawDesc), len(file_fanfare_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -286,9 +286,11 @@ type Deal struct {
 	NotAfterMs int64  `protobuf:"varint,8,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
 	Cancel     bool   `protobuf:"varint,9,opt,name=cancel,proto3" json:"cancel,omitempty"`
 	// For a cancel: the event that is written for each recipient.
-	Outcome       Kind  `protobuf:"varint,10,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
-	Code          Code  `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
-	DealtMs       int64 `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
+	Outcome Kind  `protobuf:"varint,10,opt,name=outcome,proto3,enum=fanfare.v1.Kind" json:"outcome,omitempty"`
+	Code    Code  `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
+	DealtMs int64 `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
+	// As in the chunk.
+	Domains       []*DomainBlock `protobuf:"bytes,13,rep,name=domains,proto3" json:"domains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +407,13 @@ func (x *Deal) GetDealtMs() int64 {
 		return x.DealtMs
 	}
 	return 0
+}
+
+func (x *Deal) GetDomains() []*DomainBlock {
+	if x != nil {
+		return x.Domains
+	}
+	return nil
 }
 
 // CursorSets is the scheduler's snapshot of the sets of recipients of a campaign, on topic `cursors`, key
@@ -738,7 +747,7 @@ var File_fanfare_v1_cursor_proto protoreflect.FileDescriptor
 const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\n" +
 	"\x17fanfare/v1/cursor.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\xd8\x03\n" +
+	"fanfare.v1\x1a\x16fanfare/v1/chunk.proto\x1a\x19fanfare/v1/delivery.proto\"\xd8\x03\n" +
 	"\x06Cursor\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -758,7 +767,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"settled_ms\x18\f \x01(\x03R\tsettledMs\x12'\n" +
 	"\x0fcaptured_micros\x18\r \x01(\x04R\x0ecapturedMicros\x12'\n" +
 	"\x0fambiguous_order\x18\x0e \x01(\x04R\x0eambiguousOrder\x12(\n" +
-	"\x10dealt_by_weights\x18\x0f \x03(\fR\x0edealtByWeightsJ\x04\b\x06\x10\a\"\xc3\x02\n" +
+	"\x10dealt_by_weights\x18\x0f \x03(\fR\x0edealtByWeightsJ\x04\b\x06\x10\a\"\xf6\x02\n" +
 	"\x04Deal\x12\x12\n" +
 	"\x04deal\x18\x01 \x01(\x04R\x04deal\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +
@@ -773,7 +782,8 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"\aoutcome\x18\n" +
 	" \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\v \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x19\n" +
-	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\"\xa0\x06\n" +
+	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\x121\n" +
+	"\adomains\x18\r \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\"\xa0\x06\n" +
 	"\n" +
 	"CursorSets\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
@@ -845,20 +855,22 @@ var file_fanfare_v1_cursor_proto_goTypes = []any{
 	(*CursorOffsets_TopicOffset)(nil), // 6: fanfare.v1.CursorOffsets.TopicOffset
 	(Kind)(0),                         // 7: fanfare.v1.Kind
 	(Code)(0),                         // 8: fanfare.v1.Code
+	(*DomainBlock)(nil),               // 9: fanfare.v1.DomainBlock
 }
 var file_fanfare_v1_cursor_proto_depIdxs = []int32{
 	2, // 0: fanfare.v1.Cursor.recent:type_name -> fanfare.v1.Deal
 	7, // 1: fanfare.v1.Deal.outcome:type_name -> fanfare.v1.Kind
 	8, // 2: fanfare.v1.Deal.code:type_name -> fanfare.v1.Code
-	5, // 3: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
-	6, // 4: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
-	0, // 5: fanfare.v1.CursorSets.Set.role:type_name -> fanfare.v1.CursorSets.Role
-	8, // 6: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	9, // 3: fanfare.v1.Deal.domains:type_name -> fanfare.v1.DomainBlock
+	5, // 4: fanfare.v1.CursorSets.sets:type_name -> fanfare.v1.CursorSets.Set
+	6, // 5: fanfare.v1.CursorOffsets.offsets:type_name -> fanfare.v1.CursorOffsets.TopicOffset
+	0, // 6: fanfare.v1.CursorSets.Set.role:type_name -> fanfare.v1.CursorSets.Role
+	8, // 7: fanfare.v1.CursorSets.Set.code:type_name -> fanfare.v1.Code
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_cursor_proto_init() }
@@ -866,6 +878,7 @@ func file_fanfare_v1_cursor_proto_init() {
 	if File_fanfare_v1_cursor_proto != nil {
 		return
 	}
+	file_fanfare_v1_chunk_proto_init()
 	file_fanfare_v1_delivery_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
