@@ -228,6 +228,9 @@ func (s *Store) settle(ctx context.Context, tx *tx, c *Campaign, change schemas.
 		}
 		return unbilled > 0, nil
 	}
+	if err := tx.freeDomains(ctx, c, change.Unsent); err != nil {
+		return false, err
+	}
 	c.Settled, c.Ended = at, at
 	return unbilled > 0, tx.releaseAll(ctx, c)
 }

@@ -81,7 +81,7 @@ func encode(typ schemas.EventType, key, tenant string, version, at int64, value 
 	return row, err
 }
 
-// unpublishedControl returns unpublished routes, tenants and senders.
+// unpublishedControl returns unpublished routes, tenants, senders and domains.
 func (s *Store) unpublishedControl(ctx context.Context, limit int64) (out []schemas.OutboxRow, err error) {
 	add := func(key, tenant string, version, at int64, value proto.Message) error {
 		if int64(len(out)) == limit {
@@ -116,6 +116,17 @@ func (s *Store) unpublishedControl(ctx context.Context, limit int64) (out []sche
 			value = senderRecord(r)
 		}
 		err = errors.Join(err, add(schemas.SenderKey(r.Tenant, r.ID), r.Tenant, r.Version, r.UpdatedMs, value))
+	}
+	if err != nil {
+		return nil, err
+	}
+	domains, err := s.q.UnpublishedDomains(ctx, limit)
+	for _, r := range domains {
+		var value proto.Message
+		if !r.Deleted {
+			value = domainRecord(r)
+		}
+		err = errors.Join(err, add(schemas.DomainKey(r.Host), r.Tenant, r.Version, r.UpdatedMs, value))
 	}
 	return out, err
 }
@@ -227,6 +238,10 @@ func senderRecord(r db.Sender) *fanfarev1.Control {
 	}}}
 }
 
+func domainRecord(r db.Domain) *fanfarev1.Control {
+	return &fanfarev1.Control{Version: uint64(r.Version), Row: &fanfarev1.Control_Domain{Domain: &fanfarev1.Domain{Host: r.Host, Tenant: r.Tenant}}}
+}
+
 // campaignRecord returns the record of a campaign: its whole current state.
 func campaignRecord(c Campaign) *fanfarev1.Campaign {
 	r := &fanfarev1.Campaign{
@@ -263,7 +278,7 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 		}
 	}
 	if t := c.LinkTable; t != nil {
-		r.Links = &fanfarev1.LinkTable{Base: t.Base, ValidAfterEndMs: t.ValidAfterEnd.Milliseconds()}
+		r.Links = &fanfarev1.LinkTable{Base: t.Base, ValidAfterEndMs: t.ValidAfterEnd.Milliseconds(), ShortDomains: t.ShortDomains, OptOutDomains: t.OptOutDomains}
 		for _, l := range t.Links {
 			r.Links.Links = append(r.Links.Links, &fanfarev1.Link{Number: l.Number, Id: l.ID, Url: l.URL, Target: l.Target, Variant: l.Variant})
 		}
@@ -299,7 +314,7 @@ func targetOf(typ schemas.EventType, key string) (target, error) {
 		}
 	case typ == schemas.TypeSuppression && len(parts) == 2:
 		return target{kind: "suppression", tenant: parts[0], id: parts[1]}, nil
-	case typ == schemas.TypeControl && len(parts) == 2 && (parts[0] == "route" || parts[0] == "tenant"):
+	case typ == schemas.TypeControl && len(parts) == 2 && (parts[0] == "route" || parts[0] == "tenant" || parts[0] == "domain"):
 		return target{kind: parts[0], id: parts[1]}, nil
 	case typ == schemas.TypeControl && len(parts) == 3 && parts[0] == "sender":
 		return target{kind: "sender", tenant: parts[1], id: parts[2]}, nil
@@ -331,6 +346,8 @@ func (s *Store) MarkPublished(ctx context.Context, rows []schemas.OutboxRow) err
 				err = tx.PublishedTenant(ctx, t.id, version)
 			case t.kind == "sender":
 				err = tx.PublishedSender(ctx, t.tenant, t.id, version)
+			case t.kind == "domain":
+				err = tx.PublishedDomain(ctx, t.id, version)
 			}
 			if err != nil {
 				return err
@@ -386,6 +403,8 @@ func (t *tx) republish(ctx context.Context, of target) (int64, error) {
 		return t.RepublishRoute(ctx, of.id)
 	case "tenant":
 		return t.RepublishTenant(ctx, of.id)
+	case "domain":
+		return t.RepublishDomain(ctx, of.id)
 	default:
 		return t.RepublishSender(ctx, of.tenant, of.id)
 	}

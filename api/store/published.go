@@ -10,7 +10,7 @@ import (
 )
 
 // publishedKinds are the kinds of rows that [Store.Published] returns, in its order.
-var publishedKinds = []string{"route", "tenant", "sender", "campaign", "suppression"}
+var publishedKinds = []string{"route", "tenant", "sender", "domain", "campaign", "suppression"}
 
 // Published returns rows whose newest version has been published, in the order of their keys, at most limit at once.
 // after is the cursor: "" begins; next is the cursor of the following call, "" when there are no more rows. A page may
@@ -61,6 +61,12 @@ func (s *Store) publishedOf(ctx context.Context, kind, last string, limit int64)
 		rows, err := s.q.PublishedSenders(ctx, tenant, id, limit)
 		for _, r := range rows {
 			add(schemas.TypeControl, schemas.SenderKey(r.Tenant, r.ID), r.Version, r.Deleted, r.Tenant+"/"+r.ID)
+		}
+		return out, end, err
+	case "domain":
+		rows, err := s.q.PublishedDomains(ctx, last, limit)
+		for _, r := range rows {
+			add(schemas.TypeControl, schemas.DomainKey(r.Host), r.Version, r.Deleted, r.Host)
 		}
 		return out, end, err
 	case "campaign":

@@ -25,6 +25,7 @@ const (
 	KindSender   Kind = "sender"  // of SMS; its document is a [SenderDoc]
 	KindPolicy   Kind = "policy"  // rules that confirm checks; a tenant has one
 	KindPrice    Kind = "price"   // a row of the price list; its document is a [PriceDoc]
+	KindDomain   Kind = "domain"  // a host of links; its document is a [DomainDoc]
 )
 
 // Resource is an object of a tenant other than a campaign or a contact. The fields of its kind are in Doc.
@@ -87,6 +88,9 @@ func (s *Store) CreateResource(ctx context.Context, r Resource) (Resource, error
 			return err
 		}
 		if err := tx.followSender(ctx, &r); err != nil {
+			return err
+		}
+		if err := tx.followDomain(ctx, &r); err != nil {
 			return err
 		}
 		return tx.InsertResource(ctx, db.InsertResourceParams{
@@ -232,7 +236,10 @@ func (s *Store) ChangeResource(ctx context.Context, tenant string, kind Kind, nu
 		}
 		r.Version++
 		r.Updated = tx.at
-		return tx.followSender(ctx, &r)
+		if err := tx.followSender(ctx, &r); err != nil {
+			return err
+		}
+		return tx.followDomain(ctx, &r)
 	})
 	if err != nil {
 		return Resource{}, fmt.Errorf("change %s: %w", kind, err)

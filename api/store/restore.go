@@ -49,6 +49,7 @@ var restoreStatements = []string{
 	`UPDATE tenants SET version = version + 1000000, published_version = 0`,
 	`UPDATE routes SET version = version + 1000000, published_version = 0`,
 	`UPDATE senders SET version = version + 1000000, published_version = 0`,
+	`UPDATE domains SET version = version + 1000000, published_version = 0`,
 	`UPDATE suppressions SET version = version + 1000000, published_version = 0`,
 	`UPDATE campaigns SET version = version + 1000000, published_version = 0, tombstone = CASE WHEN tombstone = 2 THEN 1 ELSE tombstone END`,
 	`UPDATE campaigns SET hidden_day = hidden_day || '~' || number WHERE hidden_day <> '' AND hidden_day NOT LIKE '%~%'`,

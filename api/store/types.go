@@ -413,11 +413,14 @@ type Spec struct {
 	// the keys lack the prefix utm_.
 	ShortenLinks bool              `json:",omitempty"`
 	UTM          map[string]string `json:",omitempty"`
-	// LinkBase is the address before the token of a link, as configured when the campaign was last written; "" without
-	// links.
+	// LinkBase is the longest address before the token of a link, as it was when the campaign was last written; "" without
+	// links. Texts are measured with it, so a domain whose address is longer is not used.
 	LinkBase string `json:",omitempty"`
 	// LinkTable has the targets of the links, from confirm on; nil: the texts have no links.
 	LinkTable *LinkTable `json:",omitempty"`
+	// Domains are the numbers of the domains that links may be on; of a kind that none of them has, and when there are
+	// none: all domains that the tenant may use.
+	Domains []uint64 `json:",omitempty"`
 }
 
 // LinkTable has the targets of the links of a campaign (R39). It does not change once the campaign is confirmed.
@@ -426,6 +429,9 @@ type LinkTable struct {
 	Links []Link `json:",omitempty"`
 	// ValidAfterEnd is how long the links work after the campaign's end.
 	ValidAfterEnd time.Duration
+	// ShortDomains and OptOutDomains: links, or the opt-out link, are on domains, not on Base.
+	ShortDomains  bool `json:",omitempty"`
+	OptOutDomains bool `json:",omitempty"`
 }
 
 // Link is one link of a campaign: see [fanfarev1.Link].

@@ -226,6 +226,39 @@ type Counter struct {
 	Next int64
 }
 
+type Domain struct {
+	Host             string
+	Tenant           string
+	Number           int64
+	Kind             string
+	Status           string
+	Weight           int64
+	DailyLimit       int64
+	TotalLimit       int64
+	Used             int64
+	UsedDay          int64
+	Day              int64
+	Health           string
+	HealthReason     string
+	CertificateMs    int64
+	CheckedMs        int64
+	Deleted          bool
+	Version          int64
+	PublishedVersion int64
+	CreatedMs        int64
+	UpdatedMs        int64
+}
+
+type DomainShare struct {
+	Tenant   string
+	Campaign int64
+	Blob     int64
+	FirstSeq int64
+	EndSeq   int64
+	Day      int64
+	Shares   string
+}
+
 type Erasure struct {
 	ID         string
 	Tenant     string

@@ -16,6 +16,7 @@ SELECT CAST(CASE WHEN
   OR (SELECT MIN(e.ended_ms) FROM campaigns e WHERE e.ended_ms > 0 AND e.tombstone = 0) < ?1
   OR (SELECT MIN(o.updated_ms) FROM suppressions o WHERE o.version > o.published_version) IS NOT NULL
   OR (SELECT MIN(s.tenant) FROM senders s WHERE s.version > s.published_version) IS NOT NULL
+  OR (SELECT MIN(d.host) FROM domains d WHERE d.version > d.published_version) IS NOT NULL
   OR (SELECT MIN(t.id) FROM tenants t WHERE t.version > t.published_version) IS NOT NULL
   OR (SELECT MIN(r.name) FROM routes r WHERE r.version > r.published_version) IS NOT NULL
 THEN 1 ELSE 0 END AS INTEGER)
@@ -58,6 +59,39 @@ func (q *Queries) PublishedCampaigns(ctx context.Context, above int64, max int64
 			&i.Version,
 			&i.Tombstone,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const publishedDomains = `-- name: PublishedDomains :many
+SELECT host, deleted, version FROM domains WHERE host > ?1 AND version = published_version ORDER BY host LIMIT ?2
+`
+
+type PublishedDomainsRow struct {
+	Host    string
+	Deleted bool
+	Version int64
+}
+
+func (q *Queries) PublishedDomains(ctx context.Context, above string, max int64) ([]PublishedDomainsRow, error) {
+	rows, err := q.db.QueryContext(ctx, publishedDomains, above, max)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PublishedDomainsRow
+	for rows.Next() {
+		var i PublishedDomainsRow
+		if err := rows.Scan(&i.Host, &i.Deleted, &i.Version); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -8,6 +8,7 @@ SELECT CAST(CASE WHEN
   OR (SELECT MIN(e.ended_ms) FROM campaigns e WHERE e.ended_ms > 0 AND e.tombstone = 0) < @before
   OR (SELECT MIN(o.updated_ms) FROM suppressions o WHERE o.version > o.published_version) IS NOT NULL
   OR (SELECT MIN(s.tenant) FROM senders s WHERE s.version > s.published_version) IS NOT NULL
+  OR (SELECT MIN(d.host) FROM domains d WHERE d.version > d.published_version) IS NOT NULL
   OR (SELECT MIN(t.id) FROM tenants t WHERE t.version > t.published_version) IS NOT NULL
   OR (SELECT MIN(r.name) FROM routes r WHERE r.version > r.published_version) IS NOT NULL
 THEN 1 ELSE 0 END AS INTEGER);
@@ -22,6 +23,9 @@ SELECT id, version FROM tenants WHERE id > @above AND version = published_versio
 -- name: PublishedSenders :many
 SELECT tenant, id, deleted, version FROM senders
 WHERE (tenant, id) > (@tenant, @above) AND version = published_version ORDER BY tenant, id LIMIT @max;
+
+-- name: PublishedDomains :many
+SELECT host, deleted, version FROM domains WHERE host > @above AND version = published_version ORDER BY host LIMIT @max;
 
 -- name: PublishedCampaigns :many
 SELECT tenant, number, version, tombstone FROM campaigns

@@ -35,6 +35,7 @@ func Run(t *testing.T, open Opener) {
 		{"keys", keyTests},
 		{"users", userTests},
 		{"resources", resourceTests},
+		{"domains", domainTests},
 		{"webhooks", webhookTests},
 		{"money", moneyTests},
 		{"contacts", contactTests},
