@@ -43,6 +43,7 @@ type expansion struct {
 	price     uint64 // to the country of the current recipient
 	value     func(name string) (string, bool)
 	links     map[linkKey]uint8
+	domains   domains
 	seq       uint32 // of the current recipient
 	// Bounds of a rendered text: segments of an SMS, and bytes.
 	maxSegments, limit int
@@ -168,6 +169,9 @@ func (x *expansion) prepareContent() error {
 		}
 		x.links[linkKey{l.GetVariant(), l.GetUrl()}] = uint8(l.GetNumber())
 	}
+	if err := x.domains.read(x); err != nil {
+		return err
+	}
 	if x.leg.GetChannel() != schemas.ChannelSMS {
 		var err error
 		if x.body, err = newBody(x.leg.GetChannel(), x.content); err != nil {
@@ -241,7 +245,7 @@ func (x *expansion) knowsLinks(t *text.Template, variant uint32) error {
 
 // link is the short address of a link for the current recipient.
 func (x *expansion) link(number uint8) string {
-	base := x.campaign.GetLinks().GetBase()
+	base := x.domains.base(x.seq, number)
 	b := make([]byte, 0, len(base)+schemas.LinkLen(x.chunk.GetCampaignNumber()))
 	return string(x.h.keys.AppendLink(append(b, base...), schemas.Link{Campaign: x.chunk.GetCampaignNumber(), Seq: x.seq, Number: number}))
 }

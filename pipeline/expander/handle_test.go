@@ -2,6 +2,7 @@ package expander
 
 import (
 	"errors"
+	"maps"
 	"regexp"
 	"strings"
 	"testing"
@@ -499,5 +500,71 @@ func TestLinks(t *testing.T) {
 	w.change(func(c *fanfarev1.Campaign) { c.Links.Links = c.Links.Links[:1] })
 	if got := handle(t, w.handler(t), record(t, chunk())); len(got.messages) != 0 || len(got.dead) != 1 {
 		t.Errorf("got %d messages and %d dead letters, want 0 and 1", len(got.messages), len(got.dead))
+	}
+}
+
+// TestDomains (R39, R40): each recipient's links are on one domain of its block, the same when the chunk is expanded
+// again and at another try; the counts of a block are exact, and who may not be sent to takes no domain.
+func TestDomains(t *testing.T) {
+	const shop = "https://shop.example/"
+	entries := people(40)
+	for _, i := range []int{0, 7, 39} {
+		entries[i].Flag = audience.OptedOut
+	}
+	w := newEnv(t, entries)
+	w.freeze("fz_2", entries, len(entries))
+	w.change(func(c *fanfarev1.Campaign) {
+		c.FreezeId, c.Content.Body = "fz_2", "{{link:"+shop+"}} {{opt_out}}"
+		c.Links = &fanfarev1.LinkTable{ShortDomains: true, OptOutDomains: true, Links: []*fanfarev1.Link{{Number: 1, Id: "lnk_1", Url: shop}}}
+	})
+	share := func(host string, count uint32) *fanfarev1.DomainBlock_Share {
+		return &fanfarev1.DomainBlock_Share{Host: host, Count: count}
+	}
+	blocks := []*fanfarev1.DomainBlock{
+		{FirstSeq: 0, EndSeq: 12, Recipients: 10, Short: []*fanfarev1.DomainBlock_Share{share("a.example", 3), share("b.example", 7)}, OptOut: []*fanfarev1.DomainBlock_Share{share("o.example", 10)}},
+		{FirstSeq: 12, EndSeq: 40, Recipients: 27, Short: []*fanfarev1.DomainBlock_Share{share("c.example", 27)}, OptOut: []*fanfarev1.DomainBlock_Share{share("o.example", 13), share("p.example", 14)}},
+	}
+	form := regexp.MustCompile(`^https://([a-c]\.example)/\w{16} https://([op]\.example)/\w{16}$`)
+	of := func(ch *fanfarev1.Chunk) map[uint32]string {
+		t.Helper()
+		ch.Domains = blocks
+		out := map[uint32]string{}
+		for _, m := range handle(t, w.handler(t), record(t, ch)).messages {
+			hosts := form.FindStringSubmatch(m.GetText().GetBody())
+			if hosts == nil {
+				t.Fatalf("got %q", m.GetText().GetBody())
+			}
+			out[m.GetSeq()] = hosts[1] + " " + hosts[2]
+		}
+		return out
+	}
+	whole := chunk(func(c *fanfarev1.Chunk) { c.FreezeId, c.FirstSeq, c.EndSeq = "fz_2", 0, 40 })
+	first := of(whole)
+	counts := map[string]int{}
+	for _, hosts := range first {
+		for host := range strings.FieldsSeq(hosts) {
+			counts[host]++
+		}
+	}
+	if want := map[string]int{"a.example": 3, "b.example": 7, "c.example": 27, "o.example": 23, "p.example": 14}; !maps.Equal(counts, want) {
+		t.Errorf("got %v, want %v", counts, want)
+	}
+	if again := of(whole); !maps.Equal(again, first) {
+		t.Errorf("expanded again: got %v, want %v", again, first)
+	}
+	part := chunk(seqs(5, 11, 13, 38), func(c *fanfarev1.Chunk) { c.FreezeId, c.Try = "fz_2", 2 })
+	for seq, hosts := range of(part) {
+		if hosts != first[seq] {
+			t.Errorf("seq %d at try 2: got %s, want %s", seq, hosts, first[seq])
+		}
+	}
+	for name, broken := range map[string][]*fanfarev1.DomainBlock{
+		"none": nil, "not of all recipients": blocks[:1], "beyond the blob": {{FirstSeq: 0, EndSeq: 41, Recipients: 37, Short: blocks[1].GetShort(), OptOut: blocks[1].GetOptOut()}},
+		"too few": {{FirstSeq: 0, EndSeq: 40, Recipients: 37, Short: blocks[1].GetShort()[:0], OptOut: blocks[1].GetOptOut()}},
+	} {
+		whole.Domains = broken
+		if got := handle(t, w.handler(t), record(t, whole)); len(got.messages) != 0 || len(got.dead) != 1 {
+			t.Errorf("%s: got %d messages and %d dead letters, want 0 and 1", name, len(got.messages), len(got.dead))
+		}
 	}
 }

@@ -184,3 +184,8 @@ func (pl *fakeControlPlane) setAway(away bool) {
 	defer pl.mu.Unlock()
 	pl.away = away
 }
+
+// AllotDomains has no domains: the campaigns of these tests have no links.
+func (pl *fakeControlPlane) AllotDomains(context.Context, schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error) {
+	return nil, errors.New("no campaign of these tests has links")
+}

@@ -3,7 +3,8 @@
 // writes topics, and asks the store.
 //
 //	reads    deliveries (no group, from the offsets in cursors), the view of campaigns, routes, tenants and senders,
-//	         cursors, held, messages.<route>.txn; the store: the freeze and its index
+//	         cursors, held, messages.<route>.txn; the store: the freeze and its index,
+//	         and domains of links for the next recipients
 //	writes   chunks, key <tenant>/<campaign>#<blob>; cursors, key <tenant>/<campaign>, …/sets/<part>, offsets;
 //	         deliveries, key <tenant>/<message id>: the last event of a recipient that is not dealt again;
 //	         messages.<route>.txn and tombstones in held: single sends whose time has come; moves of campaigns in the
@@ -35,7 +36,9 @@
 //	the MayDeal hook returns an error  no deals and no ends; campaigns are still moved
 //	a route is down                  its campaigns are suspended, and resumed when it is up again (plan/care.go);
 //	                                 how the routes do comes from topic health
-//	store unreachable                messages that were dealt are sent; no campaign is frozen, started or completed
+//	store unreachable                messages that were dealt are sent; no campaign is frozen, started or completed;
+//	                                 campaigns with links on domains are dealt as far as domains are reserved
+//	no domain of links has room      the campaign is suspended (no_domains) once no recipient is in flight
 //	store has another version        the move is dropped and decided again on the next record
 //	delivery event cannot be read    deliveries.dlq and a log line; the other readers have its outcome
 //	cursor or chunk cannot be read   its campaign is suspended (broken_record) and set aside, cursors.dlq or

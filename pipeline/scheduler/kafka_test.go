@@ -149,7 +149,7 @@ func (p *kafkaEnv) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
 	cluster := p.cluster
 	cluster.Options = []kgo.Opt{kgo.Dialer(cut.dial)}
 	cfg := Config{
-		Cluster: cluster, Keys: p.keys, View: p.control, Audience: p.control, Store: p.control, SessionTimeout: 10 * time.Second, SetsEvery: 300 * time.Millisecond,
+		Cluster: cluster, Keys: p.keys, View: p.control, Audience: p.control, Store: p.control, Domains: p.control, SessionTimeout: 10 * time.Second, SetsEvery: 300 * time.Millisecond,
 		MayDeal: func() error {
 			if err := p.hook.Load(); err != nil {
 				return *err

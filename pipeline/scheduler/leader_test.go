@@ -24,7 +24,7 @@ func newLeader(t *testing.T, now *time.Time) (*leader, *bytes.Buffer) {
 	var logged bytes.Buffer
 	pl := newFakeControlPlane()
 	s, err := New(Config{
-		Cluster: stream.Cluster{Logger: slog.New(slog.NewTextHandler(&logged, nil))}, Keys: keys, View: pl, Audience: pl, Store: pl,
+		Cluster: stream.Cluster{Logger: slog.New(slog.NewTextHandler(&logged, nil))}, Keys: keys, View: pl, Audience: pl, Store: pl, Domains: pl,
 		Now: func() time.Time { return *now },
 	})
 	if err != nil {

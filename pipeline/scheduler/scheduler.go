@@ -45,6 +45,13 @@ type Store interface {
 	Apply(ctx context.Context, change schemas.Change) (version uint64, err error)
 }
 
+// Domains reserves domains for the links of recipients.
+type Domains interface {
+	// AllotDomains returns the blocks of a blob in order, and reserves one more for the next recipients, up to r.Want, as
+	// far as the limits of the domains have room. A block never changes.
+	AllotDomains(ctx context.Context, r schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error)
+}
+
 // Config of a [Scheduler].
 type Config struct {
 	Cluster  stream.Cluster
@@ -52,6 +59,7 @@ type Config struct {
 	View     View
 	Audience Audience
 	Store    Store
+	Domains  Domains
 	// Health returns how a route does; nil: it is not known, and no campaign is suspended for it.
 	Health func(route string) schemas.RouteHealth
 	// MayDeal returns why nothing may be dealt now, such as a disk that is nearly full. Default: always nil.
@@ -79,6 +87,8 @@ func (c *Config) Validate() error {
 		return errors.New("scheduler: no audiences")
 	case c.Store == nil:
 		return errors.New("scheduler: no store")
+	case c.Domains == nil:
+		return errors.New("scheduler: no domains")
 	case c.Cluster.Logger == nil:
 		return errors.New("scheduler: no logger")
 	}

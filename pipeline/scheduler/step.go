@@ -241,6 +241,11 @@ func (l *leader) askStore(now time.Time) {
 			l.audienceAnswered(r, nil, errQueueFull)
 		}
 	}
+	for _, r := range l.planner.DomainRequests() {
+		if !offer(l.jobs, l.domainJob(r)) {
+			l.planner.DomainsAnswered(r, nil, errQueueFull, now)
+		}
+	}
 }
 
 var errQueueFull = errors.New("too many store calls are queued")
@@ -309,6 +314,23 @@ func (l *leader) audienceJob(r plan.AudienceRequest) job {
 		defer cancel()
 		blobs, err := l.cfg.Audience.Blobs(ctx, r.FreezeID)
 		return func() { l.audienceAnswered(r, blobs, err) }
+	}
+}
+
+// domainsWithin is the time-out of a request for domains.
+const domainsWithin = 10 * time.Second
+
+func (l *leader) domainJob(r schemas.DomainRequest) job {
+	return func(ctx context.Context) func() {
+		ctx, cancel := context.WithTimeout(ctx, domainsWithin)
+		defer cancel()
+		blocks, err := l.cfg.Domains.AllotDomains(ctx, r)
+		return func() {
+			if err != nil {
+				l.logStoreFailure(err)
+			}
+			l.planner.DomainsAnswered(r, blocks, err, l.cfg.Now())
+		}
 	}
 }
 

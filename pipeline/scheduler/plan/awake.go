@@ -143,7 +143,7 @@ func (pl *Planner) nextLook(c *Campaign, now int64) int64 {
 	case state == schemas.StatePreparing:
 		soonest(now)
 	case state == schemas.StateSending:
-		if c.summary().done {
+		if c.summary().done || c.domains.spent && c.own.flight == 0 {
 			soonest(move)
 		}
 	}

@@ -71,6 +71,7 @@ type Campaign struct {
 
 	answers, receipts sample // see care.go
 	failing           string // the reason for which it is to be suspended, because of its own outcomes
+	domains           domainState
 
 	calls map[uint8]*callSlots // by leg, of legs that say how many calls may go on at the same time
 
@@ -352,6 +353,7 @@ func (c *Campaign) dropHandled(n int, s *roaring.Bitmap) {
 func (c *Campaign) forget() {
 	c.tries, c.notes, c.blobs, c.groups, c.recent, c.recentBytes = nil, nil, nil, nil, nil, 0
 	c.unknownSets, c.annotations, c.byWeights, c.calls = nil, nil, nil, nil
+	c.domains = domainState{}
 	c.never, c.unconfirmed, c.ending = roaring.Bitmap{}, roaring.Bitmap{}, roaring.Bitmap{}
 	c.flight, c.nextDue, c.expiry = 0, 0, 0
 	c.unsaved = false

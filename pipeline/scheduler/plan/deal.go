@@ -27,6 +27,7 @@ type Deal struct {
 	// Recipients [first, end), or only those in seqs if it is not nil.
 	first, end uint32
 	seqs       *roaring.Bitmap
+	domains    []*fanfarev1.DomainBlock
 	weights    uint32 // index of the campaign's weights by which the recipients have their variant
 	notAfter   int64
 	DealtMs    int64
@@ -50,7 +51,7 @@ func (d *Deal) Chunk() *fanfarev1.Chunk {
 	ch := &fanfarev1.Chunk{
 		Tenant: c.tenant, CampaignId: c.id, CampaignNumber: c.number, CampaignVersion: d.record.GetVersion(), Deal: d.Number,
 		Purpose: schemas.PurposeDeal, Try: uint32(d.Try), Leg: uint32(d.Leg), FreezeId: d.record.GetFreezeId(), Blob: d.blob,
-		FirstSeq: d.first, EndSeq: d.end, NotAfterMs: d.notAfter, Weights: d.weights,
+		FirstSeq: d.first, EndSeq: d.end, NotAfterMs: d.notAfter, Weights: d.weights, Domains: d.domains,
 	}
 	if d.Cancel {
 		ch.Purpose, ch.Outcome, ch.Code = schemas.PurposeCancel, d.outcome, d.code
@@ -227,7 +228,16 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 		return Deal{}, false // the index does not cover the audience
 	}
 	d := Deal{Try: 1, Leg: 1, blob: b.Blob, first: first, weights: c.newestWeights()}
-	d.end = c.untriedEnd(first, min(b.First+b.Count, end, first+uint32(n)))
+	most := min(b.First+b.Count, end, first+uint32(n))
+	if c.onDomains() {
+		block := c.domains.block(b.Blob, first)
+		if block == nil {
+			pl.needDomains(c, b, n, now)
+			return Deal{}, false
+		}
+		most, d.domains = min(most, block.GetEndSeq()), []*fanfarev1.DomainBlock{block}
+	}
+	d.end = c.untriedEnd(first, most)
 	c.dealtByWeights(d.weights, d.members())
 	pl.finishDeal(c, &d, r, now)
 	return d, true
@@ -260,6 +270,13 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 		return Deal{}, false
 	}
 	d := Deal{Try: uint8(n + 1), Leg: from.leg, blob: b.Blob, weights: c.weightsOf(seqs.Minimum())}
+	if c.onDomains() {
+		if d.domains, ok = c.domains.of(b.Blob, seqs); !ok {
+			from.seqs.Or(seqs)
+			pl.needDomains(c, b, 0, now)
+			return Deal{}, false
+		}
+	}
 	d.setSeqs(seqs)
 	if from.retry {
 		r.retries -= float64(seqs.GetCardinality())

@@ -15,6 +15,7 @@
 //	summary.go   whether a campaign is done, and how many receipts it awaits
 //	deal.go      deals: deficit round robin over tenants, then campaigns, as far as the limits have room
 //	zones.go     calling hours on the clocks of each recipient
+//	domains.go   domains of links, which the store reserves for the next recipients
 //	calls.go     calls that go on at the same time
 //	held.go      single sends that wait for their time
 //	care.go      campaigns that are suspended because of their routes, and resumed

@@ -47,6 +47,11 @@ type env struct {
 	// mayDeal is one more oracle: whether a recipient may be dealt now.
 	mayDeal func(c *fakeCampaign, seq uint32) bool
 
+	// domains answers requests for domains of links; nil: no campaign has any. seeDeal and seeMove are further oracles.
+	domains func(schemas.DomainRequest) []*fanfarev1.DomainBlock
+	seeDeal func(*Deal)
+	seeMove func(*schemas.Change)
+
 	// Planted bugs, to see the oracles catch them.
 	tamper  func(*Event) bool // what the core reads; false: it never does
 	forgets bool              // cursors do not name the deals since the sets
@@ -175,7 +180,13 @@ func (w *env) serveStore() {
 			w.fault("Wanted: %v", err)
 		}
 	}
+	for _, r := range w.planner.DomainRequests() {
+		w.planner.DomainsAnswered(r, w.domains(r), nil, w.now)
+	}
 	for _, ch := range w.planner.Moves(w.now) {
+		if w.seeMove != nil {
+			w.seeMove(&ch)
+		}
 		number, _ := schemas.CampaignNumber(ch.Campaign)
 		c := w.camps[number]
 		if w.conflicts && w.rng.IntN(10) == 0 {
@@ -255,6 +266,9 @@ func (w *env) dealt(d Deal) {
 	c := w.camps[d.Campaign.number]
 	r := c.record
 	seqs := d.members()
+	if w.seeDeal != nil {
+		w.seeDeal(&d)
+	}
 	b := c.blobs[d.blob]
 	if seqs.Minimum() < b.First || seqs.Maximum() >= b.First+b.Count {
 		w.fault("deal %d crosses the bounds of blob %d", d.Number, d.blob)

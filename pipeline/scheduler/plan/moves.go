@@ -162,10 +162,13 @@ func (pl *Planner) moveOf(c *Campaign, now time.Time) (schemas.Change, bool) {
 		if c.summary().done {
 			return to(schemas.StateCompleted, schemas.TriggerComplete)
 		}
+		if c.domains.spent && c.own.flight == 0 {
+			return schemas.Change{To: schemas.StateSuspended, Trigger: schemas.TriggerSuspend, Actor: schemas.ActorGuard, Reason: schemas.ReasonNoDomains}, true
+		}
 	}
 	if settling(r) && (len(c.tries) > 0 || r.GetState() != schemas.StateCancelled) {
 		if v := c.summary(); v.done && v.awaiting == 0 && (v.doubtful == 0 || c.windowOver(ms(now))) {
-			return schemas.Change{To: r.GetState(), Actor: schemas.ActorScheduler, Reason: r.GetReason(), Settled: true, Captured: c.captured()}, true
+			return schemas.Change{To: r.GetState(), Actor: schemas.ActorScheduler, Reason: r.GetReason(), Settled: true, Captured: c.captured(), Unsent: c.unsent()}, true
 		}
 	}
 	return schemas.Change{}, false

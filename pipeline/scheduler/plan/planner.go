@@ -33,11 +33,12 @@ type Planner struct {
 	// know.
 	lanesUnread bool
 
-	pendingEnds   []End  // decided, not yet returned by Ends
-	stranded      bool   // some route is disabled
-	routeTurn     int    // the route that is served first in the next round
-	unknownEvents uint64 // events of no try that was dealt
-	evalCap       int    // notes of a campaign are evaluated at once when there are more; see Observe
+	pendingEnds   []End       // decided, not yet returned by Ends
+	wantDomains   []*Campaign // campaigns whose next recipients need domains
+	stranded      bool        // some route is disabled
+	routeTurn     int         // the route that is served first in the next round
+	unknownEvents uint64      // events of no try that was dealt
+	evalCap       int         // notes of a campaign are evaluated at once when there are more; see Observe
 }
 
 type senderKey struct{ tenant, id string }
@@ -320,6 +321,10 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 	}
 	if was.GetFreezeId() != r.GetFreezeId() || fresh {
 		c.blobs, c.groups, c.request = nil, nil, storeRequest{}
+		c.domains = domainState{}
+	}
+	if was.GetState() != r.GetState() { // such as resumed: there may be room again
+		c.domains.spent, c.domains.again = false, 0
 	}
 	if !r.GetHidden() {
 		c.total = r.GetTotal()

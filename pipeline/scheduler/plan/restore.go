@@ -270,7 +270,7 @@ func (c *Campaign) repeatDeal(d *fanfarev1.Deal) (Deal, error) {
 	out := Deal{
 		Campaign: c, record: c.record, Number: d.GetDeal(), Try: uint8(d.GetTry()), Leg: uint8(d.GetLeg()), blob: d.GetBlob(),
 		first: d.GetFirstSeq(), end: d.GetEndSeq(), notAfter: d.GetNotAfterMs(), DealtMs: d.GetDealtMs(),
-		Cancel: d.GetCancel(), outcome: d.GetOutcome(), code: d.GetCode(), weights: c.weightsOf(d.GetFirstSeq()),
+		Cancel: d.GetCancel(), outcome: d.GetOutcome(), code: d.GetCode(), weights: c.weightsOf(d.GetFirstSeq()), domains: d.GetDomains(),
 	}
 	if len(d.GetSeqs()) > 0 {
 		seqs, err := seqsOf(0, 0, d.GetSeqs())

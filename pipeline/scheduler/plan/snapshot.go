@@ -22,13 +22,16 @@ const (
 func (c *Campaign) nameInCursor(d *Deal) {
 	r := &fanfarev1.Deal{
 		Deal: d.Number, Try: uint32(d.Try), Leg: uint32(d.Leg), Blob: d.blob, FirstSeq: d.first, EndSeq: d.end,
-		NotAfterMs: d.notAfter, Cancel: d.Cancel, Outcome: d.outcome, Code: d.code, DealtMs: d.DealtMs,
+		NotAfterMs: d.notAfter, Cancel: d.Cancel, Outcome: d.outcome, Code: d.code, DealtMs: d.DealtMs, Domains: d.domains,
 	}
 	if d.seqs != nil {
 		r.Seqs = encodeSet(d.seqs)
 	}
 	c.recent = append(c.recent, r)
 	c.recentBytes += len(r.GetSeqs()) + 48
+	for _, b := range d.domains {
+		c.recentBytes += 16 + 40*(len(b.GetShort())+len(b.GetOptOut()))
+	}
 }
 
 // encodeSet encodes a set in the portable format of Roaring. It may compress the set in place.
