@@ -42,6 +42,12 @@ func (p Proxies) Of(r *http.Request) netip.Addr {
 	return addr
 }
 
+// Sends reports whether one of our own proxies sends a request.
+func (p Proxies) Sends(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && p.contain(from.Addr())
+}
+
 func (p Proxies) contain(a netip.Addr) bool {
 	a = a.Unmap()
 	for _, r := range p {

@@ -1,7 +1,7 @@
 // Package edge answers requests for the links in messages. It is separate from the API: it needs no store, no Redis and
-// no statistics, only the campaigns of topic `campaigns`, which it holds in memory.
+// no statistics, only the campaigns of topic `campaigns` and the domains of topic `control`, which it holds in memory.
 //
-//	reads    campaigns, through the control-plane view
+//	reads    campaigns and domains, through the control-plane view
 //	writes   deliveries: a clicked event for each opening of a link
 //	         inbound: an opt-out for each form that is sent from the page of {{opt_out}}
 //	promise  a request is answered even while Kafka is down: a record that is not published within [Config.Patience]
@@ -21,6 +21,8 @@
 //
 //	token with a wrong MAC               404 page
 //	campaign unknown, or links expired   410 page
+//	host of neither the installation     421 page
+//	nor a domain of the tenant
 //	view not read to its end yet         503 page with Retry-After, for a campaign that is not in it
 //	too many requests from one address   429 page with Retry-After, nothing written
 //	Kafka down                           redirected or opted out; the record waits in the file. When the file is full,

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,6 +28,8 @@ const source = "edge"
 type Campaigns interface {
 	// CampaignByNumber returns a campaign, nil when it is unknown.
 	CampaignByNumber(n uint64) *fanfarev1.Campaign
+	// Domain returns the domain with a host, nil when it is unknown.
+	Domain(host string) *fanfarev1.Domain
 	// Ready is closed once the topic has been read to its end.
 	Ready() <-chan struct{}
 }
@@ -40,7 +44,7 @@ type Config struct {
 	SpoolBytes int64
 	// Patience is how long a request waits for Kafka before its click or opt-out goes to the file; default 100 ms.
 	Patience time.Duration
-	// Proxies are the addresses of our own proxies.
+	// Proxies are the addresses of our own proxies. X-Forwarded-For and X-Forwarded-Host are trusted only from them.
 	Proxies  clientaddr.Proxies
 	Logger   *slog.Logger
 	Registry prometheus.Registerer
@@ -142,6 +146,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 			return "starting"
 		}
 	}
+	if c != nil && c.GetLinks() != nil && !s.answersOn(r, c) {
+		page(w, r, http.StatusMisdirectedRequest, textUnknown)
+		return "host"
+	}
 	if c != nil && link.Number == schemas.LinkOptOut && c.GetLinks() != nil {
 		return s.optOut(w, r, c, link, place, now)
 	}
@@ -150,6 +158,31 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 		return "expired"
 	}
 	return s.redirect(w, r, c, link, place, now)
+}
+
+// answersOn reports whether the links of a campaign may be opened on the host that a request names: the host of the
+// installation, or a domain of the campaign's tenant or of all tenants. A paused or spent domain is one too.
+func (s *Server) answersOn(r *http.Request, c *fanfarev1.Campaign) bool {
+	host := s.hostOf(r)
+	base, err := url.Parse(c.GetLinks().GetBase())
+	if err == nil && strings.EqualFold(base.Hostname(), host) && host != "" {
+		return true
+	}
+	d := s.campaigns.Domain(host)
+	return d != nil && (d.GetTenant() == "" || d.GetTenant() == c.GetTenant())
+}
+
+// hostOf returns the host that a request names, in lower case and without a port. Our own proxies may name it in
+// X-Forwarded-Host.
+func (s *Server) hostOf(r *http.Request) string {
+	host := r.Host
+	if forwarded := r.Header.Get("X-Forwarded-Host"); forwarded != "" && s.cfg.Proxies.Sends(r) {
+		host = forwarded
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 // tokenOf returns the token of a path. It drops punctuation at the end, because phones that detect links in a text

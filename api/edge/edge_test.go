@@ -34,6 +34,7 @@ const (
 // view is a control-plane view of one campaign.
 type view struct {
 	campaign *fanfarev1.Campaign
+	domains  map[string]*fanfarev1.Domain
 	ready    chan struct{}
 }
 
@@ -43,6 +44,8 @@ func (v *view) CampaignByNumber(n uint64) *fanfarev1.Campaign {
 	}
 	return v.campaign
 }
+
+func (v *view) Domain(host string) *fanfarev1.Domain { return v.domains[host] }
 
 func (v *view) Ready() <-chan struct{} { return v.ready }
 
@@ -130,7 +133,7 @@ func (e *env) token(seq uint32, link uint8) string {
 
 func (e *env) ask(method, path string, dress ...func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
-	r.RemoteAddr = "192.0.2.1:1234"
+	r.RemoteAddr, r.Host = "192.0.2.1:1234", "go.example"
 	r.Header.Set("User-Agent", chrome)
 	r.Header.Set("Accept-Language", "it-IT,it;q=0.9,en;q=0.8")
 	for _, f := range dress {
@@ -293,6 +296,50 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	close(e.view.ready)
 	if w := e.ask(http.MethodGet, early); w.Code != http.StatusGone {
 		t.Errorf("started, a campaign without links: got %d", w.Code)
+	}
+}
+
+// TestHosts (R39): links and opt-out pages are answered on the host of the installation, on the tenant's domains and on
+// shared ones, and on no other host.
+func TestHosts(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	e.view.domains = map[string]*fanfarev1.Domain{
+		"mine.example": {Host: "mine.example", Tenant: "tn_a"}, "all.example": {Host: "all.example"}, "theirs.example": {Host: "theirs.example", Tenant: "tn_b"},
+	}
+	for _, c := range []struct {
+		host, forwarded, from string
+		want                  int
+	}{
+		{"go.example", "", "", 302},
+		{"GO.example.:8443", "", "", 302},
+		{"mine.example", "", "", 302},
+		{"all.example:443", "", "", 302},
+		{"theirs.example", "", "", 421},
+		{"evil.example", "", "", 421},
+		{"", "", "", 421},
+		{"192.0.2.9", "", "", 421},
+		{"evil.example", "mine.example", "", 421}, // the client itself says so
+		{"edge.internal", "mine.example", "10.1.2.3:99", 302},
+		{"mine.example", "evil.example", "10.1.2.3:99", 421},
+	} {
+		dress := func(r *http.Request) {
+			r.Host = c.host
+			if c.forwarded != "" {
+				r.Header.Set("X-Forwarded-Host", c.forwarded)
+			}
+			if c.from != "" {
+				r.RemoteAddr = c.from
+			}
+		}
+		if w := e.ask(http.MethodGet, "/"+e.token(1, 1), dress); w.Code != c.want || (w.Header().Get("Location") != "") != (c.want == 302) {
+			t.Errorf("%+v: got %d to %q", c, w.Code, w.Header().Get("Location"))
+		}
+		if w := e.ask(http.MethodGet, "/"+e.token(1, schemas.LinkOptOut), dress); (w.Code == http.StatusOK) != (c.want == 302) {
+			t.Errorf("%+v: opt-out page: got %d", c, w.Code)
+		}
+		if w := e.ask(http.MethodGet, "/healthz", dress); w.Code != http.StatusOK {
+			t.Errorf("%+v: health: got %d", c, w.Code)
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ func newMetrics(reg prometheus.Registerer, s *spool) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_edge_requests_total",
-			Help: "Requests of the public, by result: redirect, opt_out_page, opted_out, opt_out_failed, unknown, expired, limited, method, starting, robots, health.",
+			Help: "Requests of the public, by result: redirect, opt_out_page, opted_out, opt_out_failed, unknown, expired, host (the link is of another host), limited, method, starting, robots, health.",
 		}, []string{"result"}),
 		clicks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_edge_clicks_total", Help: "Clicks, by who opened the link: person, preview, scanner, unknown.",

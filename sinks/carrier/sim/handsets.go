@@ -62,8 +62,8 @@ type HandsetsConfig struct {
 	Truth, Record string
 	Habits        Habits
 	Seed          uint64
-	// Links is what the links of messages begin with, such as http://localhost:8081/, and Edge the address that answers
-	// them. No other address is connected to.
+	// Links is what the links of messages begin with, such as http://localhost:8081/, unless they are on a domain. Edge is
+	// the address that answers all of them; no other address is connected to.
 	Links, Edge string
 	// Write takes what a phone answers, and returns nil when it is durable. Nil: phones do not answer.
 	Write  func(ctx context.Context, m carrier.Inbound) error
@@ -117,7 +117,7 @@ func OpenHandsets(cfg HandsetsConfig) (*Handsets, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	link, err := regexp.Compile(regexp.QuoteMeta(cfg.Links) + `[0-9A-Za-z]+`)
+	link, err := regexp.Compile(`(?:` + regexp.QuoteMeta(cfg.Links) + `[0-9A-Za-z]+|https://[0-9a-z.-]+/[0-9A-Za-z]{16,20}\b)`)
 	if err != nil {
 		return nil, fmt.Errorf("handsets: %w", err)
 	}
@@ -322,7 +322,7 @@ const (
 
 // open opens the link of a phone, each from an address of its own.
 func (h *Handsets) open(ctx context.Context, p *deed, method, agent, form string) error {
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+h.cfg.Edge+"/"+strings.TrimPrefix(p.link, h.cfg.Links), strings.NewReader(form))
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+h.cfg.Edge+p.link[strings.LastIndexByte(p.link, '/'):], strings.NewReader(form))
 	if err != nil {
 		return err
 	}
