@@ -228,6 +228,15 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 			return stands("The cause of the suspension still exists: its template is not approved.")
 		}
 	}
+	if c.Reason == schemas.ReasonNoDomains {
+		pool, err := s.Store.Domains(ctx, c.Tenant)
+		if err != nil {
+			return s.storeProblem(err)
+		}
+		if spent := store.SpentDomains(c, pool); len(spent) > 0 {
+			return stands("The cause of the suspension still exists. %s", spentSentence(c, spent))
+		}
+	}
 	if c.Reason == store.ReasonNoCredit {
 		balance, err := s.Store.Balance(ctx, who.tenant.ID)
 		if err != nil {

@@ -95,6 +95,8 @@ type Deps struct {
 	// LinkURL is the public address of the edge, which precedes the token in a link, such as `https://go.example.com/`.
 	// Empty: campaigns have no links.
 	LinkURL string
+	// DomainChecks says how the domains of links are checked.
+	DomainChecks DomainChecks
 	// WebhookAllow are private or local address ranges that webhooks may post to. All others are refused.
 	WebhookAllow []netip.Prefix
 	Logger       *slog.Logger
@@ -167,7 +169,9 @@ type server struct {
 	routes    *routeCache
 	listNames *listNames
 	whoNames  *whoNames
-	api       huma.API
+	// domainsChanged wakes the job that checks domains.
+	domainsChanged chan struct{}
+	api            huma.API
 }
 
 // Server handles all paths of the API.
@@ -184,7 +188,7 @@ func New(d Deps) (*Server, error) {
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
-	s := &server{Deps: d}
+	s := &server{Deps: d, domainsChanged: make(chan struct{}, 1)}
 	var err error
 	if s.metrics, err = newMetrics(d.Registry); err != nil {
 		return nil, err
@@ -281,6 +285,7 @@ func (s *server) registerAll() {
 	registerResource(s, s.channels())
 	s.registerWebhooks()
 	s.registerSenders()
+	s.registerDomains()
 	s.registerPrices()
 	s.registerPolicy()
 	s.registerOperator()

@@ -146,6 +146,9 @@ func warnings(c *store.Campaign) []string {
 			}
 		}
 	}
+	if c.State == schemas.StateSuspended && c.Reason == schemas.ReasonNoDomains {
+		out = append(out, spentSentence(c, store.DomainKinds(c)))
+	}
 	if spec.SendImmediately && spec.Schedule != nil {
 		out = append(out, warningImmediateWins)
 	}

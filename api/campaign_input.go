@@ -32,6 +32,7 @@ type CampaignInput struct {
 	Transliterate        problem.Optional[bool]              `json:"transliterate,omitzero" doc:"SMS: replace letters that GSM-7 lacks when the whole text then fits into GSM-7, which makes it shorter."`
 	ShortenLinks         problem.Optional[bool]              `json:"shortenLinks,omitzero" doc:"SMS: replace every http and https address of the text by a link, as if it were written {{link:https://…}}. A link is a short address, different for each recipient, whose clicks are counted."`
 	UTM                  problem.Optional[map[string]string] `json:"utm,omitzero" doc:"Parameters that links get when their address lacks them: source, medium, campaign, term and content become utm_source and so on."`
+	Domains              problem.Optional[[]string]          `json:"domains,omitzero" doc:"Ids or hosts of the domains that links may be on, at most 100. Of a kind (short or opt_out) that none of them has, and when none are named: all domains that the tenant may use." example:"[\"go.example.com\"]"`
 	TrafficType          problem.Optional[string]            `json:"trafficType,omitzero" doc:"outbound, or inbound_outbound for a conversation; outbound by default."`
 	Queue                problem.Optional[string]            `json:"queue,omitzero" doc:"Voice: the queue that takes a call once a person answers."`
 	MaxConcurrent        problem.Optional[int]               `json:"maxConcurrent,omitzero" doc:"Voice: calls at the same time, 1 to 10,000; 1 by default."`
@@ -62,6 +63,8 @@ type CampaignInput struct {
 	// A client cannot write the status (C28); the field is here so that the error can say so.
 	Status problem.Optional[any] `json:"status,omitzero" hidden:"true"`
 	State  problem.Optional[any] `json:"state,omitzero" hidden:"true"`
+
+	pool []store.Domain // what Domains may name; see [server.loadPool]
 }
 
 // listFinder turns references to contact lists, ids or names, into their numbers.
@@ -77,6 +80,9 @@ func (in *CampaignInput) apply(spec *store.Spec, tenant *store.Tenant, now time.
 	set(&in.Name, &spec.Name, func(v string) { checkName(&ps, v) })
 	in.applyChannels(spec, &ps)
 	in.applyLinks(spec, &ps)
+	if p := in.applyDomains(spec); p != nil {
+		ps = append(ps, p)
+	}
 	in.applyContent(spec, tenant, &ps)
 	in.applyLists(spec, lists, &ps)
 	set(&in.SendImmediately, &spec.SendImmediately, nil)

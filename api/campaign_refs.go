@@ -24,7 +24,10 @@ type found struct {
 	legs     []store.Leg // with route, sender and content; without price and retries
 	allowed  [][]string  // for each leg, the only countries that its sender may send to; empty: all
 	named    []store.Named
-	linkBase string // the address before the token of a link; "" without links
+	linkBase string // the longest address before the token of a link; "" without links
+	// The links, or the opt-out link, are on domains.
+	shortDomains, optOutDomains bool
+
 	problems problem.List
 	warnings []string
 }
@@ -47,8 +50,7 @@ func (s *server) lookUp(ctx context.Context, who *principal, spec *store.Spec, d
 			f.allowed = append(f.allowed, l.countries)
 		}
 	}
-	s.checkLinks(f)
-	return f, nil
+	return f, s.checkLinks(ctx, who, spec, f)
 }
 
 // legLookup finds the objects that one leg refers to.

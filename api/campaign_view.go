@@ -45,6 +45,7 @@ type Campaign struct {
 	ShortenLinks     bool              `json:"shortenLinks" doc:"SMS: every http and https address of the text becomes a short link, different for each recipient."`
 	UTM              map[string]string `json:"utm,omitempty" doc:"Parameters that links get when their address lacks them, by name without utm_; left out when there are none."`
 	Links            []CampaignLink    `json:"links,omitempty" doc:"The links of the texts; set from confirm on."`
+	Domains          []string          `json:"domains" nullable:"false" doc:"Ids of the domains that links may be on; empty: all domains that the tenant may use."`
 	TrafficType      string            `json:"trafficType" enum:"outbound,inbound_outbound" doc:"inbound_outbound: recipients can answer."`
 	Agent            *string           `json:"agent" doc:"The sender of an RCS campaign."`
 	MessagingChannel *string           `json:"messagingChannel" doc:"The sender of a WhatsApp campaign."`
@@ -197,6 +198,10 @@ func viewKind(v *Campaign, c *store.Campaign) {
 	v.Parameters, v.Language, v.Transliterate, v.TrafficType = c.Parameters, orNull(c.Language), c.Transliterate, cmp.Or(c.Traffic, "outbound")
 	v.FallbackLegs = []FallbackInput{}
 	v.ShortenLinks, v.UTM, v.Links = c.ShortenLinks, c.UTM, viewLinks(c)
+	v.Domains = []string{}
+	for _, n := range c.Domains {
+		v.Domains = append(v.Domains, (&store.Resource{Kind: store.KindDomain, Number: n}).ID())
+	}
 	for _, f := range c.Fallbacks {
 		v.FallbackLegs = append(v.FallbackLegs, FallbackInput{schemas.ChannelName(f.Channel), f.Message, f.Parameters, f.Language, f.Sender, f.Route})
 	}

@@ -117,6 +117,9 @@ func (s *server) createCampaign(ctx context.Context, in *createIn) (*campaignOut
 		return nil, problem.New(problem.CodeCampaignsDisabled, "The tenant does not have campaigns_enabled.")
 	}
 	c := store.Campaign{Tenant: who.tenant.ID}
+	if err := s.loadPool(ctx, who, &in.Body.Value); err != nil {
+		return nil, err
+	}
 	ps := in.Body.Value.apply(&c.Spec, &who.tenant, s.Now(), s.findLists(ctx, who))
 	draft := in.Body.Value.Draft.Value
 	ps = append(ps, lacking(&c.Spec, draft, ps)...)
@@ -262,6 +265,9 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 	body := &in.Body.Value
 	if p := body.readOnly(); p != nil { // C28; checked in every state
 		return nil, p
+	}
+	if err := s.loadPool(ctx, at.who, body); err != nil {
+		return nil, err
 	}
 	find := s.preloadLists(ctx, at.who, body) // queried before the transaction, which may run several times
 	fields, refs, err := s.afterwards(ctx, at, body, find)

@@ -166,7 +166,10 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		if p := refs.outside(d.Audience.Countries); p != nil {
 			return 0, p
 		}
-		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(refs.linkBase, resolved, c.UTM)
+		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(s.LinkURL, resolved, c.UTM)
+		if c.LinkTable != nil {
+			c.LinkTable.ShortDomains, c.LinkTable.OptOutDomains = refs.shortDomains, refs.optOutDomains
+		}
 		contacts := mixOf(d.Audience.Countries)
 		priced := slices.Clone(resolved)
 		for i, leg := range legs(c, d.Prices, contacts.total(), s.Now()) { // with the prices of the transaction

@@ -3,13 +3,20 @@ package api
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"fanfare/api/store"
 )
 
 // RunJobs runs exports, segments, audits and erasures until ctx ends, including those that were ordered in other
-// processes.
+// processes. It also checks the domains of links, and resumes campaigns that waited for one.
 func (s *Server) RunJobs(ctx context.Context) error {
-	return s.s.Store.RunJobs(ctx, s.s.runJob, func(j *store.Job) { s.s.metrics.jobs.WithLabelValues(string(j.Kind), string(j.State)).Inc() })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.s.watchDomains(ctx) })
+	group.Go(func() error {
+		return s.s.Store.RunJobs(ctx, s.s.runJob, func(j *store.Job) { s.s.metrics.jobs.WithLabelValues(string(j.Kind), string(j.State)).Inc() })
+	})
+	return group.Wait()
 }
 
 // runJob runs a job to its end. A [store.JobError] ends it; after any other error it is continued later.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
@@ -148,26 +149,55 @@ func withUTM(address string, utm map[string]string) string {
 	return u.String()
 }
 
-// checkLinks checks the links of a campaign and sets the base of its short addresses.
-func (s *server) checkLinks(f *found) {
+// checkLinks checks the links of a campaign, and sets the longest base of its short addresses and the kinds of domains
+// that they need.
+func (s *server) checkLinks(ctx context.Context, who *principal, spec *store.Spec, f *found) error {
 	table := linkTable(s.LinkURL, f.legs, nil)
 	if table == nil {
-		return
+		return nil
 	}
-	f.linkBase = s.LinkURL
 	for i := range f.legs {
 		if f.legs[i].Channel == schemas.ChannelVoice && linkTable("", f.legs[i:i+1], nil) != nil {
 			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The text of a call cannot have a link: it would be read out.").WithFix("Remove {{link:…}} and {{opt_out}} from the text."))
 		}
 	}
-	if s.LinkURL == "" {
-		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "This installation has no public address for links.").
-			WithFix("Start the role api with --link-url https://…, the address by which phones reach the role edge."))
-	}
 	if n := len(table.Links); n > schemas.MaxLink {
 		f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "The texts have %d links; a campaign has at most %d.", n, schemas.MaxLink).
 			WithFix("Remove some. A link in several variants counts once for each."))
 	}
+	pool, err := s.Store.Domains(ctx, who.tenant.ID)
+	if err != nil {
+		return s.storeProblem(err)
+	}
+	optOut := slices.ContainsFunc(linkedTexts(f.legs), func(t linkedText) bool { return t.text.OptOut() })
+	for _, kind := range []struct {
+		name    string
+		needed  bool
+		domains *bool
+	}{{schemas.DomainShort, len(table.Links) > 0, &f.shortDomains}, {schemas.DomainOptOut, optOut, &f.optOutDomains}} {
+		if !kind.needed {
+			continue
+		}
+		domains := store.CandidateDomains(&store.Campaign{Spec: store.Spec{Domains: spec.Domains}}, kind.name, pool)
+		*kind.domains = len(domains) > 0
+		base := s.LinkURL
+		for _, d := range domains {
+			if b := schemas.DomainBase(d.Host); len(b) > len(base) || base == s.LinkURL {
+				base = b
+			}
+		}
+		if len(base) > len(f.linkBase) {
+			f.linkBase = base
+		}
+		if len(domains) == 0 && s.LinkURL == "" {
+			f.problems = append(f.problems, problem.Field(problem.CodeInvalid, "message", "There is no domain of kind %s, and this installation has no public address for links.", kind.name).
+				WithFix("Create a domain with POST /api/domains, or start the role api with --link-url https://…, the address by which phones reach the role edge."))
+		}
+		if len(domains) > 0 && !slices.ContainsFunc(domains, func(d store.Domain) bool { return d.Usable() && d.Room() > 0 }) {
+			f.warnings = append(f.warnings, fmt.Sprintf("No domain of kind %s has room now: once confirmed, the campaign would be suspended as no_domains until one has.", kind.name))
+		}
+	}
+	return nil
 }
 
 // CampaignLink is a link of a campaign.

@@ -80,6 +80,10 @@ type metrics struct {
 	jobsRunning   *prometheus.GaugeVec
 	// confirmations counts those of opt-outs, by result.
 	confirmations *prometheus.CounterVec
+	// domains counts the domains of links by health.
+	domains *prometheus.GaugeVec
+	// withoutDomains counts the campaigns that wait for one.
+	withoutDomains prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -101,8 +105,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		jobs:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_jobs_total", Help: "Exports, segments, audits and erasures that ended in this process, by kind and state."}, []string{"kind", "state"}),
 		jobRows:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_job_rows_total", Help: "Rows that exports and segments of this process have written, by kind."}, []string{"kind"}),
 		jobsRunning: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_jobs_running", Help: "Exports, segments, audits and erasures that this process runs, by kind."}, []string{"kind"}),
+		domains:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "fanfare_api_domains", Help: "Domains of links, by health: unchecked, ok, unresolved, certificate, blocked."}, []string{"health"}),
+		withoutDomains: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fanfare_api_campaigns_without_domains", Help: "Campaigns that are suspended as no_domains: no domain of links that they may use has room.",
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning, m.confirmations} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning, m.confirmations, m.domains, m.withoutDomains} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the API: %w", err)
 		}

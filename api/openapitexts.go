@@ -14,6 +14,7 @@ var tagTexts = []*huma.Tag{
 	{Name: conversationTag, Description: "What recipients write back, and the answers to it."},
 	{Name: "Messages", Description: "Single messages, and what became of each message, also of those of campaigns."},
 	{Name: templateTag, Description: "What campaigns refer to: templates, RCS agents, channels (WhatsApp numbers, voice trunks) and SMS senders."},
+	{Name: domainTag, Description: "Hosts of links: a tenant's own and those that the operator shares with all tenants, with limits of messages, weight and health."},
 	{Name: webhookTag, Description: "Endpoints of a customer to which events of messages are posted, signed and retried."},
 	{Name: exportTag, Description: "Files of contacts, members, delivery reports, opt-outs and money, made in the background."},
 	{Name: accountTag, Description: "The tenant's own account: balance, what is reserved, limits, and the ledger."},
@@ -79,6 +80,16 @@ var operationTexts = map[string]string{
 	"getImport":              "Counts of new, updated, unchanged, duplicate, invalid and opted out rows, and the first refused rows with the reason.",
 	"listAllImports":         "Into any list of the tenant, with counts and state.",
 	"getImportJob":           "Counts of new, updated, unchanged, duplicate, invalid and opted out rows, and how much of the file has been read.",
+
+	"listDomains":  "The tenant's own, with what is counted against their limits. Those that the operator shares are in listDomainPool.",
+	"createDomain": "Let the name lead to the role edge first, with a certificate. Campaigns that name no domain of the kind use it at once, those that wait for a domain too.",
+	"deleteDomain": "Refused while links on it may still be opened, which is until 7 days after the end of the last campaign that used it. After it, the edge refuses its host.",
+	"getDomain":    "By its id or its host.",
+
+	"listSharedDomains":  "Those that all tenants may use, with what is counted against their limits.",
+	"createSharedDomain": "All tenants may put links on it, and share its limits.",
+	"deleteSharedDomain": "Refused while links of any tenant on it may still be opened, which is until 7 days after the end of the last campaign that used it.",
+	"getSharedDomain":    "By its id or its host.",
 
 	"listExports":     "Their state, and the link to the file of those that have ended.",
 	"listExportKinds": "For each kind the columns it can have, those it has by default, and the formats.",

@@ -32,6 +32,10 @@ type resource[In, Doc, View any] struct {
 	// used returns as a sentence what still uses a row that is to be deleted, "" when nothing does. Nil: rows can
 	// always be deleted.
 	used func(ctx context.Context, who *principal, row *store.Resource) (string, error)
+	// fill adds to views what rows and documents do not have. Nil: nothing.
+	fill func(ctx context.Context, views ...*View) error
+	// written does what follows when a row was created or changed. Nil: nothing follows.
+	written func(ctx context.Context, row *store.Resource) error
 	// moved does what follows from a change of status. Nil: nothing follows.
 	moved func(ctx context.Context, row *store.Resource) error
 }
@@ -103,7 +107,7 @@ func registerResource[In, Doc, View any](s *server, r *resource[In, Doc, View]) 
 		if err != nil {
 			return nil, err
 		}
-		return r.answer(row)
+		return r.answer(ctx, row)
 	})
 	register(s, operation{
 		id: "update" + name, method: http.MethodPut, path: r.path + "/{id}", summary: "Change " + article(r.one), scope: r.write,
@@ -184,6 +188,11 @@ func (r *resource[In, Doc, View]) list(ctx context.Context, s *server, in *resou
 		}
 		out.Data = append(out.Data, r.view(&rows[i], doc))
 	}
+	if r.fill != nil {
+		if err := r.fill(ctx, out.Data...); err != nil {
+			return nil, s.storeProblem(err)
+		}
+	}
 	return &resourceListOut[View]{out}, nil
 }
 
@@ -212,12 +221,16 @@ func (r *resource[In, Doc, View]) find(ctx context.Context, s *server, ref strin
 	return &row, nil
 }
 
-func (r *resource[In, Doc, View]) answer(row *store.Resource) (*resourceOut[View], error) {
+func (r *resource[In, Doc, View]) answer(ctx context.Context, row *store.Resource) (*resourceOut[View], error) {
 	doc, err := r.doc(row)
 	if err != nil {
 		return nil, err
 	}
-	return &resourceOut[View]{ETag: etag(row.Version), Body: r.view(row, doc)}, nil
+	out := &resourceOut[View]{ETag: etag(row.Version), Body: r.view(row, doc)}
+	if r.fill != nil {
+		err = r.fill(ctx, out.Body)
+	}
+	return out, err
 }
 
 func (r *resource[In, Doc, View]) create(ctx context.Context, s *server, in *In) (*resourceOut[View], error) {
@@ -233,7 +246,19 @@ func (r *resource[In, Doc, View]) create(ctx context.Context, s *server, in *In)
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return &resourceOut[View]{Location: r.path + "/" + row.ID(), ETag: etag(row.Version), Body: r.view(&row, doc)}, nil
+	if r.written != nil {
+		if err := r.written(ctx, &row); err != nil {
+			return nil, s.storeProblem(err)
+		}
+	}
+	// Of the document that was applied, not of the stored one: a view may show a secret once.
+	out := &resourceOut[View]{Location: r.path + "/" + row.ID(), ETag: etag(row.Version), Body: r.view(&row, doc)}
+	if r.fill != nil {
+		if err := r.fill(ctx, out.Body); err != nil {
+			return nil, s.storeProblem(err)
+		}
+	}
+	return out, nil
 }
 
 func (r *resource[In, Doc, View]) put(row *store.Resource, doc *Doc) error {
@@ -276,7 +301,12 @@ func (r *resource[In, Doc, View]) change(ctx context.Context, s *server, ref, ma
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return r.answer(&row)
+	if r.written != nil {
+		if err := r.written(ctx, &row); err != nil {
+			return nil, s.storeProblem(err)
+		}
+	}
+	return r.answer(ctx, &row)
 }
 
 func (r *resource[In, Doc, View]) remove(ctx context.Context, s *server, in *resourceDeleteIn) (*resourceOut[View], error) {
@@ -305,7 +335,7 @@ func (r *resource[In, Doc, View]) remove(ctx context.Context, s *server, in *res
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
-	return r.answer(&row)
+	return r.answer(ctx, &row)
 }
 
 // unknownName returns the problem of a field that names a resource which does not exist, with the most similar names.

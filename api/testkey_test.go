@@ -118,8 +118,9 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"deleteTag":           {path: "/api/tags/x", always: true},
 			"sendSMS":             {path: sendPath, body: docSend},
 		}
+		out["addCampaignDomain"] = testKeyCase{path: c + "/domains", body: `{"domains":["x.example"]}`, refused: true}
 		// Settings: a test key changes none
-		for one, many := range map[string]string{"Template": "templates", "Agent": "agents", "Channel": "channels", "Sender": "senders", "Rate": "prices"} {
+		for one, many := range map[string]string{"Template": "templates", "Agent": "agents", "Channel": "channels", "Sender": "senders", "Rate": "prices", "Domain": "domains", "SharedDomain": "shared-domains"} {
 			out["create"+one] = testKeyCase{path: "/api/" + many, body: `{}`, always: true}
 			out["update"+one] = testKeyCase{path: "/api/" + many + "/x", body: `{}`, always: true}
 			out["delete"+one] = testKeyCase{path: "/api/" + many + "/x", always: true}

@@ -61,6 +61,9 @@ type Config struct {
 	LinkURL string   `koanf:"link-url"`
 	Proxies []string `koanf:"proxies"`
 
+	DomainChecks     time.Duration `koanf:"domain-checks"`
+	DomainBlocklists []string      `koanf:"domain-blocklists"`
+
 	WebhookAllow []string `koanf:"webhook-allow"`
 
 	StartTimeout time.Duration `koanf:"start-timeout"`
@@ -109,7 +112,9 @@ func serveFlags(f *pflag.FlagSet) {
 	f.String("oidc-issuer", "", "address of an OpenID Connect provider by which people log in to the console; needs --public-url, whose /login/oidc/callback the provider must allow (default: none)")
 	f.String("oidc-client-id", "", "what the provider knows the console by")
 	f.String("oidc-client-secret", "", "the console's secret at the provider; better given in FANFARE_OIDC_CLIENT_SECRET, because ps shows flags")
-	f.StringSlice("proxies", nil, "ranges of addresses of your own proxies before the console and the edge, which believe their X-Forwarded-For (default: none)")
+	f.StringSlice("proxies", nil, "ranges of addresses of your own proxies before the console and the edge, which believe their X-Forwarded-For; the edge also their X-Forwarded-Host (default: none)")
+	f.Duration("domain-checks", 10*time.Minute, "how often the role api checks that each domain of links resolves, has a valid certificate and is on none of --domain-blocklists; 0: never, for processes that do not reach the edge from outside")
+	f.StringSlice("domain-blocklists", nil, "zones of the DNS that list blocked domains, such as dbl.spamhaus.org, whose terms of use you keep (default: none)")
 	f.StringSlice("roles", nil, "roles of this process: "+strings.Join(roleNames(), ", ")+" (default: all)")
 	f.Int("sim-rate", 2000, "limit of the simulated carrier's route, messages per second")
 	f.String("sim-profile", "default", "how the simulated carrier behaves: default or chaos")

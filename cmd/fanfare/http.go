@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"fanfare/api"
+	"fanfare/api/domaincheck"
 	"fanfare/api/sharedlimit"
 	"fanfare/cmd/fanfare/httpserver"
 	"fanfare/cmd/fanfare/services"
@@ -114,6 +115,9 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	deps.Doctor, deps.Sources = w.examine, auditSources{w}
 	deps.WebhookAllow = w.cfg.webhookAllow()
 	deps.LinkURL = w.linkURL()
+	if w.cfg.DomainChecks > 0 {
+		deps.DomainChecks = api.DomainChecks{Checker: domaincheck.New(domaincheck.Config{Blocklists: w.cfg.DomainBlocklists}), Every: w.cfg.DomainChecks}
+	}
 	deps.SecureCookies = strings.HasPrefix(w.cfg.PublicURL, "https://")
 	deps.Proxies = w.cfg.proxies()
 	if w.cfg.OIDCIssuer != "" {

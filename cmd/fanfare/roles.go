@@ -107,7 +107,7 @@ func buildRelay(w *wiring) (runner, error) {
 
 func buildScheduler(w *wiring) (runner, error) {
 	s, err := scheduler.New(scheduler.Config{
-		Cluster: w.cluster, Keys: w.keys, View: w.view, Audience: w.store, Store: w.store, MayDeal: w.mayDeal, Health: w.board.RouteHealth,
+		Cluster: w.cluster, Keys: w.keys, View: w.view, Audience: w.store, Store: w.store, Domains: w.store, MayDeal: w.mayDeal, Health: w.board.RouteHealth,
 	})
 	if err != nil {
 		return nil, err

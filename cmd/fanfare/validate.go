@@ -91,6 +91,14 @@ func (c Config) Validate() error {
 			bad("--proxies %q: want a range of addresses such as 10.1.0.0/16", text)
 		}
 	}
+	if c.DomainChecks != 0 && (c.DomainChecks < 10*time.Second || c.DomainChecks > 24*time.Hour) {
+		bad("--domain-checks %s: want 10s to 24h, or 0 for never", c.DomainChecks)
+	}
+	for _, zone := range c.DomainBlocklists {
+		if strings.Trim(zone, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" || !strings.Contains(zone, ".") {
+			bad("--domain-blocklists %q: want a zone of the DNS, such as dbl.spamhaus.org", zone)
+		}
+	}
 	for _, text := range c.WebhookAllow {
 		if _, err := parseRange(text); err != nil {
 			bad("--webhook-allow %q: want a range of addresses such as 10.1.0.0/16", text)

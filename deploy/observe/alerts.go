@@ -144,6 +144,13 @@ func standstill() []Alert {
 			Fires:   one(`fanfare_scheduler_stalled_campaigns{job="f"}`, 1), Quiet: one(`fanfare_scheduler_stalled_campaigns{job="f"}`, 0),
 		},
 		{
+			Name: "FanfareNoDomains", Expr: maxBy("job", "fanfare_api_campaigns_without_domains") + " > 0", Severity: warning, For: time.Minute,
+			Summary: "{{ $value }} campaigns wait for a domain of links",
+			Means:   "The campaigns are suspended with the reason `no_domains`: no domain for their links, or for their opt-out link, that they may use is active and healthy and has room in its limits.",
+			Do:      "`fanfare campaign list --status suspended` names them, and `fanfare campaign-domain list CAMPAIGN` says what is left of which domain, and which is unhealthy and why. Add a domain (`fanfare campaign-domain add CAMPAIGN --host go2.example.com`), raise the limit of one (`fanfare domain update`), or mend what its check found: the campaign is resumed by itself. A daily limit begins again at 00:00 UTC.",
+			Fires:   one(`fanfare_api_campaigns_without_domains{job="f"}`, 2), Quiet: one(`fanfare_api_campaigns_without_domains{job="f"}`, 0),
+		},
+		{
 			Name: "FanfareBrokenRecord", Expr: maxBy("job", "fanfare_scheduler_broken_campaigns") + " > 0", Severity: critical,
 			Summary: "{{ $value }} campaign(s) are set aside because one of their records cannot be read",
 			Means:   "A record of the campaign in `cursors` or `chunks` cannot be read, so it is not known who was dealt. The campaign is suspended with the reason `broken_record`; nothing of it is dealt, ended or settled. All other campaigns go on.",

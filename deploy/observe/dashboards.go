@@ -228,6 +228,9 @@ func control() Dashboard {
 					total("fanfare_api_jobs_running", "kind").named("running"), rate("fanfare_api_job_rows_total", "kind").named("rows/s"),
 				}},
 				{"Exports and segments that ended", "By kind and result.", count, false, []Query{grown("fanfare_api_jobs_total", "kind", "state")}},
+				{"Domains of links", "By health: only ok and unchecked domains get recipients. Without domains: campaigns that are suspended because no domain has room.", count, false, []Query{
+					worst("fanfare_api_domains", "health"), worst("fanfare_api_campaigns_without_domains").named("without domains"),
+				}},
 				{"Connections", "Open connections of clients, and new ones per second.", count, false, []Query{
 					total("fanfare_http_connections", "instance").named("open"), rate("fanfare_http_accepted_total", "instance").named("accepted/s"),
 				}},

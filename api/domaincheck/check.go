@@ -1,0 +1,165 @@
+// Package domaincheck finds out whether links on a domain can be opened: whether its name resolves, whether the server
+// there has a valid certificate for it, and whether a list of blocked names has it.
+package domaincheck
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"fanfare/api/store"
+)
+
+// Resolver looks names up; [net.Resolver] implements it.
+type Resolver interface {
+	LookupHost(ctx context.Context, host string) (addrs []string, err error)
+}
+
+// Dialer opens connections; [net.Dialer] implements it.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Config of a [Checker].
+type Config struct {
+	// Resolver and Dialer default to those of package net.
+	Resolver Resolver
+	Dialer   Dialer
+	// Roots are trusted to sign certificates; nil: those of the system.
+	Roots *x509.CertPool
+	// Blocklists are zones of the DNS that answer `<domain>.<zone>` with an address of 127.0.0.0/8 if the domain is
+	// blocked (RFC 5782), such as dbl.spamhaus.org. None: nothing is asked.
+	Blocklists []string
+	// Timeout of each question; default 5 s.
+	Timeout time.Duration
+	// Tries is how often a check is made before a domain is called bad, default 3; Pause is the time between two of
+	// them, default 5 s. One lost packet must not stop a campaign.
+	Tries int
+	Pause time.Duration
+	// Now is the clock by which certificates are judged; default time.Now.
+	Now func() time.Time
+}
+
+// Checker checks domains.
+type Checker struct{ cfg Config }
+
+// New returns a checker.
+func New(cfg Config) *Checker {
+	if cfg.Resolver == nil {
+		cfg.Resolver = net.DefaultResolver
+	}
+	if cfg.Dialer == nil {
+		cfg.Dialer = &net.Dialer{}
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.Tries <= 0 {
+		cfg.Tries = 3
+	}
+	if cfg.Pause <= 0 {
+		cfg.Pause = 5 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Checker{cfg}
+}
+
+// Result of a check.
+type Result struct {
+	// Health is one of the Domain… words of package store.
+	Health string
+	// Reason says in a sentence what is wrong and what to do; "" when nothing is.
+	Reason string
+	// Certificate is when the certificate expires; zero when none was seen.
+	Certificate time.Time
+}
+
+// Check checks a host. It returns an error only when ctx ends.
+func (c *Checker) Check(ctx context.Context, host string) (Result, error) {
+	var r Result
+	for try := 1; ; try++ {
+		if r = c.once(ctx, host); r.Health == store.DomainOK || try >= c.cfg.Tries {
+			return r, ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return r, ctx.Err()
+		case <-time.After(c.cfg.Pause):
+		}
+	}
+}
+
+func (c *Checker) once(ctx context.Context, host string) Result {
+	bounded := func(do func(ctx context.Context) error) error {
+		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+		return do(ctx)
+	}
+	var addresses []string
+	err := bounded(func(ctx context.Context) (err error) {
+		addresses, err = c.cfg.Resolver.LookupHost(ctx, host)
+		return err
+	})
+	if err != nil || len(addresses) == 0 {
+		return Result{Health: store.DomainUnresolved, Reason: "The name does not resolve. Add an A or AAAA record that leads to the edge."}
+	}
+	for _, zone := range c.cfg.Blocklists {
+		var answer []string
+		err := bounded(func(ctx context.Context) (err error) {
+			answer, err = c.cfg.Resolver.LookupHost(ctx, host+"."+zone)
+			return err
+		})
+		if err == nil && listed(answer) {
+			return Result{Health: store.DomainBlocked, Reason: fmt.Sprintf("%s lists the name as blocked. Use another domain, or have it removed from the list.", zone)}
+		}
+	}
+	var conn net.Conn
+	err = bounded(func(ctx context.Context) (err error) {
+		conn, err = c.cfg.Dialer.DialContext(ctx, "tcp", net.JoinHostPort(addresses[0], "443"))
+		return err
+	})
+	if err != nil {
+		return Result{Health: store.DomainUnresolved, Reason: fmt.Sprintf("Nothing answers at %s, port 443. Let the name lead to the edge, or to the proxy before it.", addresses[0])}
+	}
+	defer func() { _ = conn.Close() }()
+	client := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: c.cfg.Roots, Time: c.cfg.Now, MinVersion: tls.VersionTLS12})
+	if err := bounded(client.HandshakeContext); err != nil {
+		return Result{Health: store.DomainCertificate, Reason: "The server has no valid certificate for the name (" + why(err) + "). Install one."}
+	}
+	return Result{Health: store.DomainOK, Certificate: client.ConnectionState().PeerCertificates[0].NotAfter.UTC()}
+}
+
+// listed reports whether a blocklist has answered that it lists a name. 127.255.255.0/24 says that the question was
+// refused.
+func listed(answer []string) bool {
+	for _, a := range answer {
+		if strings.HasPrefix(a, "127.") && !strings.HasPrefix(a, "127.255.255.") {
+			return true
+		}
+	}
+	return false
+}
+
+// why returns in a few words why a handshake failed.
+func why(err error) string {
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "it has expired or is not valid yet"
+	case errors.As(err, &name):
+		return "it is of another name"
+	case errors.As(err, &authority):
+		return "no trusted authority has signed it"
+	default:
+		return "the handshake failed"
+	}
+}
