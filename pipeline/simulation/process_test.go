@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,7 +103,7 @@ func (p *process) begin() error {
 			return r.Run, nil
 		},
 		"scheduler": func() (func(context.Context) error, error) {
-			s, err := scheduler.New(scheduler.Config{Cluster: cluster, Keys: w.keys, View: p.view, Audience: control, Store: control, Now: p.now, Pace: w.plan.pace})
+			s, err := scheduler.New(scheduler.Config{Cluster: cluster, Keys: w.keys, View: p.view, Audience: control, Store: control, Domains: control, Now: p.now, Pace: w.plan.pace})
 			if err != nil {
 				return nil, err
 			}
@@ -492,4 +493,9 @@ func (s statistics) Mark(ctx context.Context, topic analytics.TopicID, marks []a
 
 func (s statistics) Positions(ctx context.Context, topic analytics.TopicID) (map[int32]int64, error) {
 	return call(s.net, "analytics", "positions", func() (map[int32]int64, error) { return s.store.Positions(ctx, topic) })
+}
+
+// AllotDomains has none: the campaigns of the simulation have no links on domains.
+func (s port) AllotDomains(context.Context, schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error) {
+	return nil, errors.New("the simulation has no domains")
 }
