@@ -195,7 +195,8 @@ func (u *UI) reply(w http.ResponseWriter, r *http.Request) {
 
 func (u *UI) changeConversation(w http.ResponseWriter, r *http.Request) {
 	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	in, say := map[string]any{}, ""
+	in := map[string]any{}
+	var say string
 	switch r.PostFormValue("action") {
 	case "take":
 		in["assignedTo"], say = p.User.Name, "done.taken"
