@@ -100,9 +100,10 @@ func componentsOf(t *rapid.T, field []byte) []byte {
 func TestNoFieldIsForgotten(t *testing.T) {
 	notOurs := map[string]bool{
 		"rich": true, "call": true, // of other channels: TestContentOfChannels
-		"variant":       true, // of texts with variants: TestVariants
-		"not_before_ms": true, // no chunk has it
-		"customer_ref":  true, // of single sends
+		"variant":          true, // of texts with variants: TestVariants
+		"not_before_ms":    true, // no chunk has it
+		"customer_ref":     true, // of single sends
+		"confirms_opt_out": true, // of the API's confirmations
 	}
 	w := newEnv(t, people(1))
 	w.change(func(c *fanfarev1.Campaign) { c.Test = true })

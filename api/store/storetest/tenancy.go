@@ -462,6 +462,10 @@ var calls = map[string]call{
 		rows, _, err := e.s.Reviews(e.Context(), me, 0, 10)
 		return none(rows, err)
 	},
+	"Review": func(e *env, me string, x theirs) error {
+		_, err := e.s.Review(e.Context(), me, x.review)
+		return err
+	},
 	"DecideReview": func(e *env, me string, x theirs) error {
 		_, err := e.s.DecideReview(e.Context(), me, x.review, true, "me")
 		return err
