@@ -169,6 +169,16 @@ func empty(doc []byte) bool {
 // drain is how long a stop of fanfare may take, and what it is to be given at least.
 const drain = 25
 
+// selects reports an error if the labels of the pods are not those that the selector wants.
+func selects(selector, labels map[string]string) error {
+	for k, v := range selector {
+		if labels[k] != v {
+			return fmt.Errorf("the selector wants %s=%s, the pods have %q", k, v, labels[k])
+		}
+	}
+	return nil
+}
+
 // pods looks at what a pod may do: as the profile `restricted` of Kubernetes wants it, and a little more.
 func pods(object runtime.Object) error {
 	var spec corev1.PodSpec
@@ -176,10 +186,16 @@ func pods(object runtime.Object) error {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
 		spec, long = o.Spec.Template.Spec, true
-		for k, v := range o.Spec.Selector.MatchLabels {
-			if o.Spec.Template.Labels[k] != v {
-				return fmt.Errorf("the selector wants %s=%s, the pods have %q", k, v, o.Spec.Template.Labels[k])
-			}
+		if err := selects(o.Spec.Selector.MatchLabels, o.Spec.Template.Labels); err != nil {
+			return err
+		}
+	case *appsv1.StatefulSet:
+		spec, long = *o.Spec.Template.Spec.DeepCopy(), true
+		for _, claim := range o.Spec.VolumeClaimTemplates {
+			spec.Volumes = append(spec.Volumes, corev1.Volume{Name: claim.Name})
+		}
+		if err := selects(o.Spec.Selector.MatchLabels, o.Spec.Template.Labels); err != nil {
+			return err
 		}
 	case *batchv1.Job:
 		spec = o.Spec.Template.Spec
