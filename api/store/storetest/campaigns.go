@@ -124,7 +124,7 @@ var campaignTests = []test{
 		c := e.campaign(t, "c", e.list(t, "l"))
 		edit := func(name string) func(*store.Campaign) (schemas.Trigger, error) {
 			return func(c *store.Campaign) (schemas.Trigger, error) {
-				// All but the name are not its to change
+				// An edit may change the name. The store must ignore changes of all other fields.
 				c.Name, c.Number, c.Total, c.FreezeID, c.Reserved = name, 5, 5, "x", 5
 				return schemas.TriggerEdit, nil
 			}
@@ -160,7 +160,7 @@ var campaignTests = []test{
 					actor = tr.Actors[0]
 				}
 				if tr.Trigger == schemas.TriggerConfirm {
-					continue // it has a method of its own
+					continue // confirm has a method of its own
 				}
 				may := slices.ContainsFunc(schemas.Transitions, func(x schemas.Transition) bool {
 					return x.From == c.State && x.To == tr.To && x.Trigger == tr.Trigger &&
@@ -207,7 +207,7 @@ var campaignTests = []test{
 		}
 		_, err := e.s.UpdateCampaign(e.Context(), t.ID, schemas.CampaignID(ids[4]), 0, user, move(cancelled, schemas.TriggerCancel))
 		e.must(err)
-		_, err = e.s.LeaseSeqs(e.Context(), t.ID, start, 1) // a hidden one
+		_, err = e.s.LeaseSeqs(e.Context(), t.ID, start, 1) // the first lease of seqs creates a hidden campaign
 		e.must(err)
 		all := ids
 		for _, c := range []struct {
@@ -295,7 +295,7 @@ var campaignTests = []test{
 		c, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, move(completed, schemas.TriggerAbort))
 		e.must(err)
 		equal(e, "reason after aborting what is completed", c.Reason, store.ReasonAborted)
-		// The reason is for people; this is what keeps the pipeline from another try.
+		// The reason is for people to read. The pipeline makes no further tries because of the field stopped.
 		equal(e, "stopped, as published", e.published(c).GetStopped(), true)
 
 		d := e.confirm(e.campaign(t, "d", l), 0)
@@ -323,7 +323,8 @@ var campaignTests = []test{
 	}},
 }
 
-// checkEvents checks that the history of a campaign is whole: each line begins where the one before ended.
+// checkEvents checks that the history of a campaign has no gap: each entry begins in the state in which the entry
+// before it ended.
 func checkEvents(e *env, c store.Campaign, want int) {
 	e.Helper()
 	events, err := e.s.CampaignEvents(e.Context(), c.Tenant, c.ID())

@@ -27,7 +27,8 @@ func (e *env) policy(t store.Tenant, caps store.PolicyCaps) {
 	e.must(err)
 }
 
-// audienceOf confirms a campaign, holds its count against its freeze, and returns the flags.
+// audienceOf confirms and freezes a campaign, checks that the count made before equals the frozen audience, and returns
+// the flags.
 func (e *env) audienceOf(c store.Campaign) (store.Campaign, string) {
 	e.Helper()
 	count, err := e.s.CountCampaign(e.Context(), &c)
@@ -80,7 +81,7 @@ var capTests = []test{
 		e.clock.add(7 * 24 * time.Hour)
 		_, flags = next("6", both)
 		equal(e, "a week later", flags, "00")
-		// A test campaign reaches no recipient, and another tenant has its own count.
+		// A test campaign sends to no recipient, so it does not count. Another tenant has its own count.
 		other := e.tenant("other")
 		_, flags = e.audienceOf(e.campaign(other, "theirs", e.list(other, "l", mobile(1))))
 		equal(e, "the other tenant's", flags, "0")
@@ -114,7 +115,7 @@ var capTests = []test{
 		}
 		for i, c := range confirmed {
 			wg.Go(func() {
-				for range 20 { // the scheduler asks again
+				for range 20 { // the scheduler tries again after a conflict
 					if err := stores[i%2].Freeze(e.Context(), t.ID, c.ID(), c.Version); err == nil {
 						return
 					} else if !errors.Is(err, schemas.ErrConflict) {
@@ -137,7 +138,7 @@ var capTests = []test{
 		equal(e, "campaigns that send to the person", sent, 3)
 	}},
 	{"caps of countries for a day and a month", func(e *env) {
-		t := e.tenant("acme") // Europe/Rome; the clock begins on 2 January at noon
+		t := e.tenant("acme") // time zone Europe/Rome; the clock starts on 2 January at noon
 		e.policy(t, store.PolicyCaps{Countries: []store.CountryCap{{Country: "IT", Max: 3}, {Country: "IT", Max: 5, Monthly: true}, {Country: "FR", Max: 0}}})
 		french := "+33612345678"
 		l := e.list(t, "l", mobile(1), mobile(2), french)
@@ -158,8 +159,8 @@ var capTests = []test{
 	}},
 }
 
-// sorted returns flags if so many of them are sent to and so many over quota, else what is wanted, in words: zones
-// order an audience.
+// sorted returns flags if ok recipients are sent to and over recipients are over quota. Otherwise it returns a text
+// that says what differs. The order is not checked: a freeze sorts recipients by time zone.
 func sorted(flags string, ok, over int) string {
 	for _, c := range flags {
 		switch audience.Flag(c - '0') {

@@ -127,7 +127,7 @@ var confirmTests = []test{
 		wg.Wait()
 		equal(e, "confirmed and refused", [2]int{len(confirmed), refused}, [2]int{10, 54})
 		balance(e, t, store.Balance{Unlimited: true, Reserved: 10})
-		// One ends, one may begin.
+		// When one campaign ends, another one may be confirmed.
 		_, err := e.s.UpdateCampaign(e.Context(), t.ID, confirmed[0].ID(), 0, user, move(cancelled, schemas.TriggerCancel))
 		e.must(err)
 		e.confirm(e.campaign(t, "next", l), 0)
@@ -203,7 +203,7 @@ var confirmTests = []test{
 		f := e.apply(e.confirm(e.campaign(t, "f", l), 70), sending, schemas.TriggerDeal)
 		_, err = e.s.UpdateCampaign(e.Context(), t.ID, f.ID(), 0, user, move(aborted, schemas.TriggerAbort))
 		e.must(err)
-		balance(e, t, store.Balance{Available: 30, Reserved: 70}) // until it settles
+		balance(e, t, store.Balance{Available: 30, Reserved: 70}) // the money stays reserved until the campaign settles
 		checkLedger(e, t)
 		equal(e, "a failed campaign ended", d.Ended.IsZero(), false)
 	}},

@@ -157,7 +157,8 @@ var contactTests = []test{
 		_, total, err = e.s.Lists(e.Context(), t.ID, store.ListFilter{IncludeDeleted: true, Search: "L"})
 		e.must(err)
 		equal(e, "lists with deleted ones", total, 2)
-		// Its members go, but not at once: a campaign may be about to freeze it.
+		// Collect removes the members a day later, not at once: a campaign that was confirmed before may still have to
+		// freeze the list.
 		e.must(e.s.Collect(e.Context()))
 		equal(e, "members after a minute", e.members(t, l), mobile(1))
 		e.clock.add(25 * time.Hour)
@@ -183,7 +184,7 @@ var contactTests = []test{
 		e.must(err)
 		_, err = e.s.UpdateContact(e.Context(), t.ID, changed.Number, 0, func(c *store.Contact) error { c.FirstName, c.LastName = "Ольга", "ЖУК"; return nil })
 		e.must(err)
-		for _, row := range []string{"Élodie,Ñandú,E@x", "ÉLODIE,Ñandú,E@x"} { // the second one changes the contact
+		for _, row := range []string{"Élodie,Ñandú,E@x", "ÉLODIE,Ñandú,E@x"} { // the second row changes the contact
 			_, err = e.s.Import(e.Context(), t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, strings.NewReader("phone,first_name,last_name,email\n"+mobile(8)+","+row), nil)
 			e.must(err)
 		}
@@ -210,7 +211,7 @@ func sameContact(a, b store.Contact) bool {
 		a.Valid == b.Valid && a.Version == b.Version && a.Created.Equal(b.Created) && a.Updated.Equal(b.Updated) && a.Deleted.Equal(b.Deleted)
 }
 
-// members are the numbers of a list, in order; the list's own count must agree.
+// members returns the numbers of a list, in order. It also checks that the list's own count agrees.
 func (e *env) members(t store.Tenant, l store.List) string {
 	e.Helper()
 	contacts := e.contacts(t, l)

@@ -11,7 +11,7 @@ import (
 
 const ourNumber = "+393399900011"
 
-// messageFact is a message that somebody wrote.
+// messageFact is a message that a recipient wrote.
 func messageFact(tenant, id, phone, text string, meaning schemas.ReplyMeaning) *schemas.MessageFact {
 	f := &schemas.MessageFact{ID: id, Tenant: tenant, Phone: phone, Sender: ourNumber, Channel: sms, Route: "sim", Text: text, Time: start, Meaning: meaning}
 	if meaning == schemas.ReplyMeaningOptOut || meaning == schemas.ReplyMeaningOptIn {
@@ -25,7 +25,7 @@ var conversationTests = []test{
 		a := e.limited("a", 1000)
 		stop := messageFact(a.ID, "in_1", mobile(1), "STOP", schemas.ReplyMeaningOptOut)
 		stop.Message, stop.Campaign = "msg_1", "camp_1"
-		for range 2 { // read again from its topic
+		for range 2 { // the stage reads the record from its topic a second time
 			id, err := e.s.RecordMessage(e.Context(), stop)
 			e.must(err)
 			equal(e, "id", id, schemas.ConversationID(a.ID, sms, ourNumber, mobile(1)))
@@ -39,13 +39,13 @@ var conversationTests = []test{
 		e.must(err)
 		equal(e, "entries of proof", len(log), 1)
 		equal(e, "proof", fmt.Sprint(log[0].Source, log[0].By, log[0].Reason, log[0].Scope), fmt.Sprint("keyword", "msg_1", "STOP", sms))
-		// The same once more is no change: no second confirmation. START brings back.
+		// A second STOP changes nothing, so it gets no second confirmation. START removes the opt-out.
 		again := messageFact(a.ID, "in_2", mobile(1), "stop", schemas.ReplyMeaningOptOut)
 		_, err = e.s.RecordMessage(e.Context(), again)
 		e.must(err)
 		_, err = e.s.RecordMessage(e.Context(), messageFact(a.ID, "in_3", mobile(1), "START", schemas.ReplyMeaningOptIn))
 		e.must(err)
-		_, err = e.s.RecordMessage(e.Context(), messageFact(a.ID, "in_4", mobile(2), "START", schemas.ReplyMeaningOptIn)) // never opted out
+		_, err = e.s.RecordMessage(e.Context(), messageFact(a.ID, "in_4", mobile(2), "START", schemas.ReplyMeaningOptIn)) // this number has not opted out
 		e.must(err)
 		out, err := e.s.Suppressed(e.Context(), a.ID, mobile(1), sms)
 		e.must(err)
@@ -72,7 +72,7 @@ var conversationTests = []test{
 			e.must(err)
 			ids = append(ids, id)
 		}
-		slices.Reverse(ids) // the newest first
+		slices.Reverse(ids) // newest first
 		var got []string
 		f := store.ConversationFilter{Page: store.Page{Limit: 2}}
 		for {
@@ -90,7 +90,7 @@ var conversationTests = []test{
 		}
 		equal(e, "conversations", fmt.Sprint(got), fmt.Sprint(ids))
 
-		id := ids[4] // the oldest: an answer makes it the newest
+		id := ids[4] // the oldest conversation; the answer makes it the newest
 		e.must(e.s.AddReply(e.Context(), a.ID, &store.ConversationMessage{Conversation: id, Text: "hi", Message: "msg_9", By: "ann", Segments: 1, Price: 50_000, Time: start.Add(time.Hour)}))
 		c, err := e.s.Conversation(e.Context(), a.ID, id)
 		e.must(err)
@@ -102,7 +102,7 @@ var conversationTests = []test{
 		e.must(err)
 		equal(e, "older", len(older), 1)
 
-		// What comes while somebody reads stays unread.
+		// A message that arrives after the user has read the conversation stays unread.
 		late := messageFact(a.ID, "late", mobile(0), "one more", 0)
 		_, err = e.s.RecordMessage(e.Context(), late)
 		e.must(err)
@@ -166,7 +166,7 @@ var conversationTests = []test{
 		}
 		add(a, store.KindSender, ourNumber, "approved", `{"Type":"number","TwoWay":true}`)
 		add(b, store.KindSender, ourNumber, "pending", `{"Type":"number","TwoWay":true}`)
-		add(b, store.KindSender, "48000", "approved", `{"Type":"short_code"}`) // sends only
+		add(b, store.KindSender, "48000", "approved", `{"Type":"short_code"}`) // this sender cannot receive
 		add(b, store.KindAgent, "shop", "launched", `{"ProviderID":"shop_agent"}`)
 		add(b, store.KindChannel, "wa", "active", `{"Channel":"whatsapp","Address":"+393401112223","ProviderID":"9001"}`)
 		for _, x := range []struct {
@@ -202,13 +202,13 @@ var conversationTests = []test{
 		left, err := e.s.TakeConfirmations(e.Context(), 10)
 		e.must(err)
 		equal(e, "confirmations", len(left), 0)
-		// Somebody changes the opt-out: it has its number and its history again.
+		// Suppress names the erased number, so the store has the number and the history of the opt-out again.
 		e.must(e.s.Suppress(e.Context(), a.ID, "api", gone))
 		log, err := e.s.SuppressionLog(e.Context(), a.ID, gone)
 		e.must(err)
 		equal(e, "history", len(log), 2)
 
-		// Of a person who had not opted out only the hash is left.
+		// If the person had not opted out before the erasure, the store has only the hash of the number.
 		other := mobile(2)
 		e.list(a, "people", other)
 		_, _, err = e.s.EraseRows(e.Context(), a.ID, other, plainAnswers)
@@ -221,7 +221,7 @@ var conversationTests = []test{
 		out, err := e.s.Suppressed(e.Context(), a.ID, other, sms)
 		e.must(err)
 		equal(e, "opted out by hash", out, true)
-		e.must(e.s.Lift(e.Context(), a.ID, "api", other)) // the person is back: the row has its number
+		e.must(e.s.Lift(e.Context(), a.ID, "api", other)) // the API names the number, so the row has it again
 		fact.ID = "later"
 		e.must(e.s.RecordOptOut(e.Context(), fact))
 		out, err = e.s.Suppressed(e.Context(), a.ID, other, sms)

@@ -12,7 +12,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// domain creates a domain of links; tenant "" is the installation.
+// domain creates a domain of links; with tenant "" it belongs to the installation.
 func (e *env) domain(tenant, host, doc string) store.Resource {
 	e.Helper()
 	r, err := e.s.CreateResource(e.Context(), store.Resource{Tenant: tenant, Kind: store.KindDomain, Name: host, Status: store.DomainActive, Doc: []byte(doc)})
@@ -31,7 +31,7 @@ func (e *env) poolOf(tenant string) map[string]store.Domain {
 	return out
 }
 
-// linked is a campaign to a list that is being sent, with links on domains.
+// linked returns a campaign in state sending, to a list, with links on domains.
 func (e *env) linked(t store.Tenant, name string, l store.List, named ...uint64) store.Campaign {
 	e.Helper()
 	c := store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{
@@ -61,7 +61,7 @@ func (e *env) allot(s *store.Store, c store.Campaign, want uint32) []*fanfarev1.
 	return blocks
 }
 
-// reserved counts the recipients of each host, as the expander will find them out.
+// reserved counts the recipients of each host with the same function as the expander.
 func reserved(e *env, blocks []*fanfarev1.DomainBlock) map[string]int {
 	e.Helper()
 	out := map[string]int{}
@@ -118,7 +118,7 @@ var domainTests = []test{
 		l := e.list(t, "l", phonesOf(120)...)
 		e.domain(t.ID, "one.example", `{"Kind":"short","Weight":1,"Total":100}`)
 		e.domain("", "two.example", `{"Kind":"short","Weight":1,"Daily":110}`)
-		e.domain(t.ID, "much.too.long.example", `{"Kind":"short","Weight":1}`) // the texts were not measured with it
+		e.domain(t.ID, "much.too.long.example", `{"Kind":"short","Weight":1}`) // longer than the domain with which the texts were measured
 		e.domain(t.ID, "no.example", `{"Kind":"opt_out","Weight":1}`)
 		var cs []store.Campaign
 		for i := range 3 {
@@ -159,7 +159,7 @@ var domainTests = []test{
 			spent = spent || fmt.Sprint(store.SpentDomains(&c, []store.Domain{one, two})) == "[short]"
 		}
 		equal(e, "spent", spent, true)
-		e.clock.add(24 * time.Hour) // the daily limit begins again, the total one does not
+		e.clock.add(24 * time.Hour) // the daily limit starts again; the total limit does not
 		for _, c := range cs {
 			for host, n := range reserved(e, e.allot(e.s, c, 5000)) {
 				total[host] -= n
@@ -208,7 +208,7 @@ var domainTests = []test{
 		want := map[string]uint64{}
 		for i, b := range blocks {
 			for rank := range b.GetRecipients() {
-				if i == 0 || rank < 5 { // of the second block, five were dealt
+				if i == 0 || rank < 5 { // only five recipients of the second block were dealt
 					want[schemas.PickDomain(b.GetShort(), rank, b.GetRecipients()).GetHost()]++
 				}
 			}

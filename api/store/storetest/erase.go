@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// plainAnswers are kept as they are.
+// plainAnswers stores answers unencrypted.
 var plainAnswers = store.Answers{
 	Open:   func(b []byte) ([]byte, error) { return b, nil },
 	Erased: func([]byte) ([]byte, error) { return []byte(`{"erased":true}`), nil },
@@ -67,7 +67,7 @@ var erasureTests = []test{
 		_, err = e.s.Job(e.Context(), a.ID, store.JobExport, export.ID)
 		e.wantErr(err, schemas.ErrNotFound)
 
-		// The frozen audience keeps the place, and does not send to it.
+		// The erased recipient keeps its place in the frozen audience, but is not sent to.
 		index, err := e.s.Blobs(e.Context(), frozen.FreezeID)
 		e.must(err)
 		flags := map[string]audience.Flag{}
@@ -84,13 +84,13 @@ var erasureTests = []test{
 			}
 		}
 		equal(e, "flags by number", fmt.Sprint(flags), fmt.Sprint(map[string]audience.Flag{"": audience.OptedOut, stays: audience.OK}))
-		// A repeated request still gets an answer, and is not run again.
+		// A client that repeats a request still gets an answer, and the request does not run again.
 		again, err := e.s.Begin(e.Context(), a.ID, "r", "k", []byte("b"))
 		e.must(err)
 		equal(e, "claim of the repeated request", again.State, store.ClaimReplay)
 		equal(e, "its answer", string(again.Response), `{"erased":true}`)
 
-		// The opt-out holds, is in no list, and may be lifted by who knows the number.
+		// The opt-out still holds but is not listed. A client that knows the number can lift it.
 		out, err := e.s.Suppressed(e.Context(), a.ID, gone, schemas.ChannelSMS)
 		e.must(err)
 		equal(e, "still opted out", out, true)
@@ -102,7 +102,7 @@ var erasureTests = []test{
 		e.must(err)
 		equal(e, "opted out after it was lifted", out, false)
 
-		// The person may come back, and is erased again; an unknown number is no error.
+		// A person can be added again and erased again. Erasing an unknown number is not an error.
 		e.list(a, "again", gone)
 		removed, _, err = e.s.EraseRows(e.Context(), a.ID, gone, plainAnswers)
 		e.must(err)
@@ -185,7 +185,7 @@ var erasureTests = []test{
 			e.must(err)
 			equal(e, "the number once the rows are erased", phone, mobile(1))
 			equal(e, "recipients kept", recipients["camp_1"].String(), "{3,4}")
-			// Begun again, it finds no audience
+			// When the job is run again, it finds no audience.
 			e.must(run.CountErasure(ctx, store.Removed{Contacts: 1, Recipients: 7}))
 			phone, _, err = run.EraseNumber(ctx)
 			e.must(err)
@@ -236,7 +236,7 @@ var erasureTests = []test{
 		equal(e, "failed", record.Failed, "it did not end within a day")
 		e.must(from(a, list))
 		e.clock.add(store.JobLife + time.Hour)
-		e.must(e.s.Collect(e.Context())) // the job is gone, the record stays
+		e.must(e.s.Collect(e.Context())) // the job is removed, the record of the erasure stays
 		record, err = e.s.Erasure(e.Context(), a.ID, j.ID)
 		e.must(err)
 		if record.Failed == "" || !record.Finished.IsZero() {
@@ -245,7 +245,7 @@ var erasureTests = []test{
 	}},
 }
 
-// table is one table of a tenant as text.
+// table returns the rows of a tenant in one table as text.
 func (e *env) table(name string, t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder

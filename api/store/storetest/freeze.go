@@ -15,13 +15,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// frozen is an audience as its readers see it.
+// frozen is an audience as the scheduler and the expander read it.
 type frozen struct {
 	index   []audience.Index
 	entries []audience.Entry // by seq
 }
 
-// thaw reads an audience and checks its shape: no gap between blobs, one zone in each, zones together, none too large.
+// thaw reads an audience and checks its shape: the blobs leave no gap, each blob has one time zone, blobs of one zone
+// follow each other, and no blob is too large.
 func (e *env) thaw(c store.Campaign) frozen {
 	e.Helper()
 	var f frozen
@@ -77,7 +78,7 @@ func (f frozen) flags() string {
 	return strings.TrimSpace(b.String())
 }
 
-// parts counts the blobs of a freeze, whatever its state.
+// parts counts the blobs of a freeze, in any state.
 func (e *env) parts(id string) (n int) {
 	e.Helper()
 	e.must(e.sql.QueryRowContext(e.Context(), fmt.Sprintf("SELECT COUNT(*) FROM freeze_blobs WHERE freeze_id = '%s'", id)).Scan(&n))
@@ -96,7 +97,7 @@ var freezeTests = []test{
 		b := e.list(t, "b", mobile(3), mobile(1), mobile(2), badNumber, mobile(4))
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(3), mobile(1)))
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(1)))
-		e.must(e.s.Suppress(e.Context(), e.tenant("other").ID, "api", mobile(2))) // which is theirs
+		e.must(e.s.Suppress(e.Context(), e.tenant("other").ID, "api", mobile(2))) // another tenant's opt-out
 		count, err := e.s.CountAudience(e.Context(), t.ID, []uint64{a.Number, b.Number}, sms)
 		e.must(err)
 		c, f := e.freeze(e.confirm(e.campaign(t, "c", a, b), 0))
@@ -107,7 +108,8 @@ var freezeTests = []test{
 		if count.Total != 9 || count.Eligible != 3 || count.Invalid != 2 || count.Duplicates != 3 || count.OptedOut != 1 {
 			e.Errorf("got count %+v, want what the freeze found", count)
 		}
-		// The other way round the other list keeps its own; a call reaches a fixed line.
+		// With the lists in reverse order, a recipient on both lists counts for the other list. A voice call reaches a
+		// fixed line.
 		d := e.campaign(t, "d", b, a)
 		d, err = e.s.UpdateCampaign(e.Context(), t.ID, d.ID(), 0, user, func(c *store.Campaign) (schemas.Trigger, error) {
 			c.Chain = []schemas.Channel{schemas.ChannelVoice}
@@ -152,7 +154,8 @@ var freezeTests = []test{
 			checkMembers(e)
 		}
 		check(store.AudienceCount{Total: 7, Eligible: 2, Invalid: 1, OptedOut: 1, NotOptedIn: 3})
-		// A row that says no takes it back; an empty cell changes nothing, and a mere yes keeps the older proof.
+		// A row with "no" withdraws the opt-in. An empty cell changes nothing. A "yes" without a date or a source keeps
+		// the older proof.
 		e.load(t, a, importfile.CSV, "phone,opt_in\n"+mobile(1)+",no\n"+mobile(2)+",yes\n"+mobile(3)+",yes\n")
 		equal(e, "taken back", agreed(mobile(1)), "no ")
 		equal(e, "said again", agreed(mobile(2)), "2024-05-06 web form")
@@ -205,7 +208,7 @@ var freezeTests = []test{
 		const out = audience.OptedOut
 		equal(e, "sms", flagsOf("sms", sms), fmt.Sprintf("%s:%d %s:0 %s:%d", mobile(1), out, mobile(2), mobile(3), out))
 		equal(e, "whatsapp", flagsOf("whatsapp", whatsapp), fmt.Sprintf("%s:0 %s:%d %s:%d", mobile(1), mobile(2), out, mobile(3), out))
-		put(true, sms, mobile(3)) // of all but SMS
+		put(true, sms, mobile(3)) // opted out of all channels except SMS
 		equal(e, "sms again", flagsOf("sms again", sms), fmt.Sprintf("%s:%d %s:0 %s:0", mobile(1), out, mobile(2), mobile(3)))
 		equal(e, "whatsapp again", flagsOf("whatsapp again", whatsapp), fmt.Sprintf("%s:0 %s:%d %s:%d", mobile(1), mobile(2), out, mobile(3), out))
 		e.publish()
@@ -253,9 +256,9 @@ var freezeTests = []test{
 		e.load(t, l, importfile.CSV, file.String())
 		c, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
 		equal(e, "total", c.Total, n)
-		equal(e, "blobs", len(f.index), 5) // two of Rome, one of each other
+		equal(e, "blobs", len(f.index), 5) // two blobs of Rome, one of each other zone
 		last := map[string]string{}
-		for _, entry := range f.entries { // within a zone, the order of the list
+		for _, entry := range f.entries { // within a zone, recipients keep the order of the list
 			if entry.To <= last[entry.Zone] {
 				e.Errorf("%s comes after %s", entry.To, last[entry.Zone])
 			}
@@ -268,11 +271,11 @@ var freezeTests = []test{
 		e.load(t, l, importfile.CSV, strings.Join([]string{
 			"phone,timezone",
 			"+12125550123,",                // New York
-			"+16055551234,",                // South Dakota has two clocks
-			"+13105550123,America/Phoenix", // California, and the contact lives elsewhere
+			"+16055551234,",                // the numbers of South Dakota are in two time zones
+			"+13105550123,America/Phoenix", // a number of California; the contact's own zone is Arizona
 			"+393330000001,",
 			"+818012345678,",
-			"+351912345678,", // a mobile of Portugal
+			"+351912345678,", // a Portuguese mobile number
 			"+393330000002,",
 		}, "\n")+"\n")
 		zones := func(recipients bool) map[string]string {
@@ -299,7 +302,7 @@ var freezeTests = []test{
 			equal(e, "zones of "+number, own[number], want)
 		}
 		equal(e, "zones of a Portuguese mobile", own["+351912345678"], "Atlantic/Azores,Europe/Lisbon")
-		main := zones(false) // one zone each, as before
+		main := zones(false) // without RecipientZone, one zone each
 		equal(e, "main zone", main["+351912345678"], "Europe/Lisbon")
 	}},
 	{"again changes nothing", func(e *env) {
@@ -368,7 +371,7 @@ var freezeTests = []test{
 		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		_, f := e.freeze(c)
 		equal(e, "entries", f.flags(), mobile(1)+":0")
-		// But the campaign does not wait for days.
+		// A campaign that freezes after more than a day finds the list gone: Collect has removed its members.
 		e.clock.add(25 * time.Hour)
 		e.must(e.s.Collect(e.Context()))
 		err := e.s.Freeze(e.Context(), t.ID, d.ID(), d.Version)
@@ -390,12 +393,12 @@ var freezeTests = []test{
 		e.must(err)
 		c = e.confirm(c, 0)
 		e.clock.add(time.Second)
-		e.fill(t, a, mobile(3), mobile(6)) // 3 is still in b alone
+		e.fill(t, a, mobile(3), mobile(6)) // at the confirmation, 3 was only in b
 		e.fill(t, b, mobile(1), mobile(4))
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(5)))
 		_, f := e.freeze(c)
 		equal(e, "entries", f.flags(), fmt.Sprintf("%s:0 %s:%d %s:0 %s:0", mobile(1), mobile(5), audience.OptedOut, mobile(2), mobile(3)))
-		// Confirmed again, it has the contacts of that moment.
+		// A campaign that is confirmed now gets the present contacts.
 		d := e.confirm(e.campaign(t, "d", a), 0)
 		_, f = e.freeze(d)
 		equal(e, "entries of another campaign", f.flags(), fmt.Sprintf("%s:0 %s:0 %s:0 %s:0", mobile(1), mobile(5), mobile(3), mobile(6)))
@@ -417,7 +420,7 @@ var freezeTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l", mobile(1), "+447400123456", "+12125550123")
 		c := e.confirm(e.campaign(t, "c", l), 0)
-		// What a freezer leaves that is killed after its first blob.
+		// These rows are what a process leaves when it is killed after its first blob.
 		const id = "killed"
 		e.exec(fmt.Sprintf("INSERT INTO freezes (id, tenant, campaign, state, seen_ms) VALUES ('%s', '%s', %d, 0, %d)",
 			id, t.ID, c.Number, e.clock.now().UnixMilli()))
@@ -429,7 +432,7 @@ var freezeTests = []test{
 		e.must(e.s.Collect(e.Context()))
 		equal(e, "parts of the abandoned one", e.parts(id), 0)
 		e.thaw(c)
-		// Unscheduled: no process reads the audience any more.
+		// After the campaign is unscheduled, no process reads the audience.
 		old := c.FreezeID
 		d, err := confirm(e, e.s, e.campaign(t, "d", l), scheduled, 0)
 		e.must(err)
@@ -442,7 +445,7 @@ var freezeTests = []test{
 		_, err = e.s.Blobs(e.Context(), d.FreezeID)
 		e.wantErr(err, schemas.ErrNotFound)
 		equal(e, "parts of the one in use", e.parts(old), 3)
-		// After its last replay it goes as well.
+		// The audience is removed once the campaign can no longer be replayed.
 		_, err = e.s.UpdateCampaign(e.Context(), t.ID, c.ID(), 0, user, move(cancelled, schemas.TriggerCancel))
 		e.must(err)
 		e.clock.add(39 * 24 * time.Hour)

@@ -12,8 +12,8 @@ import (
 )
 
 var giveUpTests = []test{
-	// A caller may give up at any instant, also while a transaction begins or is committed. The change is then saved if
-	// and only if the store says so, and later transactions are not affected.
+	// A caller may cancel its context at any moment, also while a transaction begins or commits. The store must report
+	// success exactly if the change is saved, and later transactions must work as before.
 	{"callers that give up at any instant", func(e *env) {
 		t := e.tenant("acme")
 		began := time.Now()

@@ -11,7 +11,7 @@ import (
 	"fanfare/schemas"
 )
 
-// upload keeps a file.
+// upload stores a file.
 func (e *env) upload(t store.Tenant, file string) store.Upload {
 	e.Helper()
 	u, err := e.s.SaveUpload(e.Context(), t.ID, store.Upload{Source: "people.csv"}, strings.NewReader(file))
@@ -19,7 +19,7 @@ func (e *env) upload(t store.Tenant, file string) store.Upload {
 	return u
 }
 
-// order orders the import of a file.
+// order queues the import of a file.
 func (e *env) order(t store.Tenant, l store.List, file string) store.ImportReport {
 	e.Helper()
 	r, err := e.s.StartImport(e.Context(), t.ID, l.Number, e.upload(t, file).ID, store.ImportOptions{})
@@ -27,7 +27,7 @@ func (e *env) order(t store.Tenant, l store.List, file string) store.ImportRepor
 	return r
 }
 
-// ended runs imports until this one has ended.
+// ended runs import jobs until this one has ended.
 func (e *env) ended(s *store.Store, r store.ImportReport) store.ImportReport {
 	e.Helper()
 	ctx, cancel := context.WithCancel(e.Context())
@@ -40,7 +40,7 @@ func (e *env) ended(s *store.Store, r store.ImportReport) store.ImportReport {
 	return e.wait(r, func(r store.ImportReport) bool { return !r.Finished.IsZero() })
 }
 
-// wait reads a report until it is as wanted.
+// wait polls a report until ok accepts it.
 func (e *env) wait(r store.ImportReport, ok func(store.ImportReport) bool) store.ImportReport {
 	e.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // a test polls
@@ -55,7 +55,7 @@ func (e *env) wait(r store.ImportReport, ok func(store.ImportReport) bool) store
 	}
 }
 
-// people is a file of n rows, in which every seventh is refused and every eleventh repeats an earlier one.
+// people returns a file of n rows. Every seventh row is invalid, and every eleventh repeats an earlier number.
 func people(n int) string {
 	var b strings.Builder
 	b.WriteString("phone;first_name\n")
@@ -72,7 +72,7 @@ func people(n int) string {
 	return b.String()
 }
 
-// mortal opens the database as a process that dies at the nth time it looks at its clock after the call of arm.
+// mortal opens the database as a process that dies when it reads its clock for the nth time after arm was called.
 func (e *env) mortal(n int64, die func()) (s *store.Store, arm func()) {
 	e.Helper()
 	var left atomic.Int64
@@ -100,7 +100,7 @@ var importJobTests = []test{
 		equal(e, "state", r.State, store.ImportQueued)
 		got := e.ended(e.s, r)
 		equal(e, "state", got.State, store.ImportDone)
-		equal(e, "figures", figures(got), figures(want)) // who is in one is new in the other
+		equal(e, "figures", figures(got), figures(want)) // a contact that is new in one list is new in the other, too
 		equal(e, "bytes read", got.BytesRead, uint64(len(people(3_000))))
 		equal(e, "rejected", len(got.Rejected), len(want.Rejected))
 		_, err = e.s.GetUpload(e.Context(), t.ID, "upl_none")
@@ -121,7 +121,7 @@ var importJobTests = []test{
 		want, err := e.s.Import(e.Context(), t.ID, whole.Number, store.ImportOptions{}, strings.NewReader(people(n)), nil)
 		e.must(err)
 		r := e.order(t, cut, people(n))
-		for die := int64(4); ; die++ { // later in its life each time
+		for die := int64(4); ; die++ { // each process dies later than the one before it
 			if die > 60 {
 				e.Fatal("got no end after 60 processes")
 			}
@@ -129,7 +129,7 @@ var importJobTests = []test{
 			s, arm := e.mortal(die, cancel)
 			arm()
 			e.must(s.RunImports(ctx))
-			if die%2 == 0 { // a crash gives nothing back
+			if die%2 == 0 { // a crash does not release the job
 				e.exec("UPDATE imports SET owner = 'dead' WHERE finished_ms = 0")
 				e.clock.add(31 * time.Second)
 			}
@@ -193,7 +193,7 @@ var importJobTests = []test{
 			e.Errorf("got %d rows read, want fewer than all", got.RowsRead)
 		}
 
-		gone := e.order(t, l, people(10)) // of a process that died before it saw it
+		gone := e.order(t, l, people(10)) // the process died before it saw the cancellation
 		e.exec("UPDATE imports SET owner = 'dead', state = 'running' WHERE finished_ms = 0")
 		e.must(e.s.CancelImport(e.Context(), t.ID, gone.ID))
 		e.clock.add(31 * time.Second)

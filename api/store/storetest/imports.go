@@ -18,7 +18,7 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// figures of a report: total, imported, updated, unchanged, duplicates, invalid.
+// figures are the counts of a report: total, imported, updated, unchanged, duplicates, invalid.
 func figures(r store.ImportReport) [6]uint64 {
 	return [6]uint64{r.Total, r.Imported, r.Updated, r.Unchanged, r.Duplicates, r.Invalid}
 }
@@ -98,7 +98,7 @@ var importTests = []test{
 	{"the same file again changes nothing", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
-		// The second row of a number says something else, and something more.
+		// The second row of a number has a different value for one field, and a value for another field.
 		file := "phone,first_name,city,team\n+393330000001,Anna,,\n+393330000002,Bob,Roma,\n3330000001,Anne,Milano,red\n+393330000002,Bill,Napoli,blue\n+44 20 7946 0000,Fix,,\n+12005550123,Bad,,\nnobody,,,\n"
 		r := e.load(t, l, importfile.CSV, file)
 		equal(e, "first time", figures(r), [6]uint64{7, 4, 0, 0, 2, 1})
@@ -140,11 +140,11 @@ var importTests = []test{
 		if c.FirstName != "Anna" || c.Attributes["city"] != "Milano" || c.Attributes["team"] != "red" || c.Version != 2 {
 			e.Errorf("got %+v, want Anna of Milano, red, version 2", c)
 		}
-		// Known to the tenant, new in this list.
+		// The contacts are known to the tenant, but new in this list.
 		other := e.list(t, "other")
 		r = e.load(t, other, importfile.CSV, "phone\n+393330000001\n")
 		equal(e, "in another list", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
-		// Deleted, and back again.
+		// A deleted contact is imported again.
 		e.must(e.s.DeleteContact(e.Context(), t.ID, c.Number, 0))
 		r = e.load(t, l, importfile.CSV, "phone,team\n+393330000001,blue\n")
 		equal(e, "after a deletion", figures(r), [6]uint64{1, 1, 0, 0, 0, 0})
@@ -233,7 +233,7 @@ var importTests = []test{
 		}{
 			{importfile.CSV, "", "empty"},
 			{importfile.CSV, "name,city\nx,y\n", "phone"},
-			// What would be lost without a word.
+			// Without these errors the import would lose data silently.
 			{importfile.CSV, "phone,city,City\n+393330000001,x,y\n", `two columns of the header are "city"`},
 			{importfile.CSV, "phone,first_name,First Name\n+393330000001,x,y\n", `two columns of the header are "first_name"`},
 			{importfile.CSV, "phone,phone\n+393330000001,+393330000002\n", `two columns of the header are "phone"`},
@@ -267,8 +267,8 @@ var importTests = []test{
 		if c.Phone != "+447400123456" || c.FirstName != "Anna" || len(c.Attributes) != 1 || c.Attributes["office"] != "020 7946 0000" {
 			e.Errorf("got %+v", c)
 		}
-		// Of two that could be the name one is, and the other stays what it is; the one that was named is it in any
-		// case.
+		// If two columns could be the first name, the import takes the exact one, and the other becomes an attribute. A
+		// column that the client names is found in upper and lower case.
 		e.load(t, l, importfile.CSV, "phone,Nome,first_name\n+393330000001,Ugo,Hugh\n")
 		if c := e.contacts(t, l)[1]; c.FirstName != "Hugh" || c.Attributes["nome"] != "Ugo" {
 			e.Errorf("got %+v, want Hugh, and nome beside it", c)
@@ -321,7 +321,7 @@ var importTests = []test{
 	{"figures are seen while it runs, and others write", func(e *env) {
 		t := e.tenant("acme")
 		l := e.list(t, "l")
-		other := e.open() // as another process
+		other := e.open() // a second process
 		in, feed := io.Pipe()
 		var once sync.Once
 		id := make(chan string, 1)
@@ -341,7 +341,7 @@ var importTests = []test{
 		write("phone\n")
 		deadline := time.Now().Add(10 * time.Second)
 		for i := 0; ; i++ {
-			write(mobile(i) + "\n" + strings.Repeat("\n", 200<<10)) // enough for the reader to get it
+			write(mobile(i) + "\n" + strings.Repeat("\n", 200<<10)) // enough bytes that the reader passes the row on
 			r, err := other.ImportReport(e.Context(), t.ID, running)
 			e.must(err)
 			if r.State == store.ImportRunning && r.RowsRead > 0 && r.Imported > 0 {
@@ -410,7 +410,7 @@ var importTests = []test{
 		equal(e, "at once", state(silent), store.ImportRunning)
 		e.clock.add(11 * time.Minute)
 		equal(e, "after silence", state(silent), store.ImportFailed)
-		// It lives after all.
+		// The import was only slow: it now continues.
 		_, err := io.WriteString(feed, "phone\n"+mobile(1)+"\n")
 		e.must(errors.Join(err, feed.Close(), <-done))
 		equal(e, "when it is done", state(silent), store.ImportDone)
@@ -420,7 +420,7 @@ var importTests = []test{
 		l := e.list(t, "l")
 		ctx, cancel := contextWithCancel(e)
 		n := 0
-		text := "phone\n" + mobile(1) + "\n" + strings.Repeat("\n", 200_000) // more than one read
+		text := "phone\n" + mobile(1) + "\n" + strings.Repeat("\n", 200_000) // needs more than one read
 		r, err := e.s.Import(ctx, t.ID, l.Number, store.ImportOptions{Format: importfile.CSV}, readerFunc(func(b []byte) (int, error) {
 			if n >= len(text) {
 				cancel()

@@ -13,7 +13,7 @@ import (
 	"fanfare/schemas"
 )
 
-// orderJob orders an export of n rows.
+// orderJob queues an export of n rows.
 func (e *env) orderJob(t store.Tenant, n int) store.Job {
 	e.Helper()
 	j, err := e.s.OrderJob(e.Context(), store.Job{Tenant: t.ID, Kind: store.JobExport, By: "key", Options: []byte(strconv.Itoa(n))})
@@ -21,7 +21,7 @@ func (e *env) orderJob(t store.Tenant, n int) store.Job {
 	return j
 }
 
-// counting writes the numbers below what was ordered, 100 in a step, each on a line.
+// counting is a job that writes the numbers below the number of rows that was ordered, 100 in a step, one per line.
 func counting(ctx context.Context, r *store.JobRun) error {
 	n, err := strconv.Atoi(string(r.Options))
 	if err != nil {
@@ -50,7 +50,7 @@ func counting(ctx context.Context, r *store.JobRun) error {
 	return nil
 }
 
-// numbersBelow is what counting makes of n.
+// numbersBelow returns what counting writes for n.
 func numbersBelow(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -59,7 +59,7 @@ func numbersBelow(n int) string {
 	return b.String()
 }
 
-// made is what a job has made.
+// made returns what a job has written.
 func (e *env) made(j store.Job) string {
 	e.Helper()
 	var b strings.Builder
@@ -67,7 +67,7 @@ func (e *env) made(j store.Job) string {
 	return b.String()
 }
 
-// runJobs runs jobs until this one is as wanted.
+// runJobs runs jobs until ok accepts the state of this one.
 func (e *env) runJobs(s *store.Store, j store.Job, run func(context.Context, *store.JobRun) error, ok func(store.Job) bool) store.Job {
 	e.Helper()
 	ctx, cancel := context.WithCancel(e.Context())
@@ -114,7 +114,7 @@ var jobTests = []test{
 		t := e.tenant("acme")
 		j := e.orderJob(t, 2_050)
 		crashes := 0
-		for die := int64(2); ; die++ { // later in its life each time
+		for die := int64(2); ; die++ { // each process dies later than the one before it
 			if die > 60 {
 				e.Fatal("got no end after 60 processes")
 			}
@@ -127,7 +127,7 @@ var jobTests = []test{
 				equal(e, "state", now.State, store.JobDone)
 				break
 			}
-			if die%2 == 0 { // a crash gives nothing back
+			if die%2 == 0 { // a crash does not release the job
 				crashes++
 				e.exec("UPDATE jobs SET owner = 'dead', state = 'running' WHERE finished_ms = 0")
 				e.clock.add(31 * time.Second)
@@ -145,13 +145,13 @@ var jobTests = []test{
 		other := e.open()
 		var hung atomic.Bool
 		slow := func(ctx context.Context, r *store.JobRun) error {
-			if hung.Swap(true) { // the other goroutine of the same process
+			if hung.Swap(true) { // the second goroutine of the same process
 				return counting(ctx, r)
 			}
 			if err := r.Step(ctx, "100", 100, []byte(numbersBelow(100))); err != nil {
 				return err
 			}
-			e.clock.add(31 * time.Second) // it hangs; another process takes over
+			e.clock.add(31 * time.Second) // this process hangs, and another one takes over
 			e.runJobs(other, j, counting, jobEnded)
 			return r.Step(ctx, "200", 100, []byte("twice"))
 		}
@@ -167,7 +167,7 @@ var jobTests = []test{
 		e.wantErr(e.s.CancelJob(e.Context(), t.ID, queued.Kind, "exp_none"), schemas.ErrNotFound)
 		running := e.orderJob(t, 1_000)
 		got := e.runJobs(e.s, running, func(ctx context.Context, r *store.JobRun) error {
-			for i := 0; ; i++ { // for ever, unless a step says that it is to end
+			for i := 0; ; i++ { // an endless loop, which ends when a step returns an error
 				if i == 3 {
 					e.must(e.s.CancelJob(ctx, t.ID, running.Kind, running.ID))
 				}
@@ -276,7 +276,7 @@ var jobTests = []test{
 		equal(e, "test list", l.Test, true)
 		_, _, err = e.s.OrderSegment(e.Context(), store.Job{Tenant: t.ID, Kind: store.JobSegment, Options: []byte("{}")}, "engaged", false, nil, 0)
 		e.wantErr(err, store.ErrNameTaken)
-		_, err = e.s.AddToList(e.Context(), t.ID, l.Number, contacts[3:5]) // by hand, meanwhile
+		_, err = e.s.AddToList(e.Context(), t.ID, l.Number, contacts[3:5]) // a user changes the list during the job
 		e.must(err)
 		runs := 0
 		got := e.runJobs(e.s, j, func(ctx context.Context, r *store.JobRun) error {
@@ -286,7 +286,7 @@ var jobTests = []test{
 				if err := r.StepMembers(ctx, strconv.Itoa(at+10), 10, contacts[at:at+10]); err != nil {
 					return err
 				}
-				if runs == 1 { // another process goes on
+				if runs == 1 { // release the job, so that another process takes it over
 					e.exec("UPDATE jobs SET owner = '' WHERE finished_ms = 0")
 				}
 			}
@@ -312,7 +312,7 @@ var jobTests = []test{
 	}},
 }
 
-// noParts waits until nothing is kept of what a job made.
+// noParts waits until the store has removed everything that a job wrote.
 func (e *env) noParts(j store.Job) {
 	e.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // a test polls

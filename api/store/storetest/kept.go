@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas"
 )
 
-// What is kept is what counting gives.
+// Each of these tests compares the counts that the store keeps with counts of the rows.
 var keptTests = []test{
 	{"counts and tags after a random history", func(e *env) {
 		t := e.limited("acme", 1_000_000)
@@ -24,7 +24,7 @@ var keptTests = []test{
 		l, testers := e.list(t, "l", mobile(1)), e.list(t, "testers")
 		_, err = e.s.UpdateList(e.Context(), t.ID, testers.Number, 0, func(l *store.List) error { l.Test = true; return nil })
 		e.must(err)
-		_, err = e.s.LeaseSeqs(e.Context(), t.ID, start, 10) // a hidden one is not counted
+		_, err = e.s.LeaseSeqs(e.Context(), t.ID, start, 10) // a hidden campaign is not counted
 		e.must(err)
 		rnd := rand.New(rand.NewPCG(1, 2))
 		var made []store.Campaign
@@ -68,7 +68,7 @@ var keptTests = []test{
 		lists := []store.List{e.list(t, "a"), e.list(t, "b"), e.list(t, "c")}
 		e.list(other, "theirs", mobile(1), mobile(2))
 		rnd := rand.New(rand.NewPCG(3, 4))
-		// A fixed line, another country, one that takes no texts
+		// A fixed line, a number of another country, and a number that receives no SMS.
 		phones := []string{"+390612345678", "+447400123456", "+39899123456"}
 		for i := range 20 {
 			phones = append(phones, mobile(i))
@@ -217,7 +217,7 @@ var keptTests = []test{
 		unkept(numbers[2])
 		sum(time.Time{}, store.KeptFigures{Total: 15, Delivered: 7, Undelivered: 3, Awaiting: 5})
 		sum(start.Add(30*time.Minute), store.KeptFigures{Total: 5, Awaiting: 5})
-		// A late receipt
+		// A late receipt changes the figures of a campaign.
 		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[1]: {Total: 5, Delivered: 5}}))
 		sending := map[uint64]*store.KeptFigures{}
 		e.must(e.s.EachSending(e.Context(), t.ID, time.Time{}, time.Time{}, func(channel schemas.Channel, c *store.Sending) {
@@ -233,13 +233,13 @@ var keptTests = []test{
 		_, err := e.s.RemoveCampaign(e.Context(), t.ID, schemas.CampaignID(numbers[0]), 0, user)
 		e.must(err)
 		sum(time.Time{}, store.KeptFigures{Total: 5, Delivered: 5})
-		// Read before it was removed
+		// These figures were read before the campaign was removed.
 		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[0]: {Total: 10}}))
 		sum(time.Time{}, store.KeptFigures{Total: 5, Delivered: 5})
-		// Whole days are kept as sums; parts of a day at either end are added up.
+		// The store keeps sums of whole days. It adds up the campaigns of a part of a day at either end.
 		e.must(e.s.KeepFigures(e.Context(), t.ID, map[uint64]store.KeptFigures{numbers[2]: {Total: 7}}))
 		for _, c := range []struct {
-			from, to time.Duration // after the start, a noon
+			from, to time.Duration // relative to start, which is noon
 			want     uint64
 		}{{-12 * time.Hour, 12 * time.Hour, 12}, {-36 * time.Hour, 90 * time.Minute, 5}, {30 * time.Minute, 36 * time.Hour, 12}, {90 * time.Minute, 3 * time.Hour, 7}, {12 * time.Hour, 36 * time.Hour, 0}} {
 			got, err := e.s.SumFigures(e.Context(), t.ID, start.Add(c.from), start.Add(c.to))
@@ -251,7 +251,7 @@ var keptTests = []test{
 	}},
 }
 
-// checkKept compares what is kept with what counting the rows gives.
+// checkKept compares the kept counts of campaigns with counts of the rows.
 func checkKept(e *env) {
 	e.Helper()
 	counted := e.rows(`SELECT tenant, state, channel, test, removed, COUNT(*), CAST(SUM(reserved) AS BIGINT), CAST(SUM(captured) AS BIGINT)
@@ -272,7 +272,7 @@ func checkKept(e *env) {
 	equal(e, "tags", strings.Join(got, "\n"), strings.Join(tags, "\n"))
 }
 
-// checkMembers compares the counts of members and contacts with what counting the rows gives.
+// checkMembers compares the kept counts of members and contacts with counts of the rows.
 func checkMembers(e *env) {
 	e.Helper()
 	counted := e.rows(`SELECT m.tenant, m.list, c.country, c.class, c.valid, COALESCE(s.channels, 0), c.opt_in_ms > 0, COUNT(*)
@@ -295,7 +295,7 @@ func checkMembers(e *env) {
 	equal(e, "members", strings.Join(members, "\n"), strings.Join(actual, "\n"))
 }
 
-// rows reads rows as texts.
+// rows returns the result of a query, each row as one string.
 func (e *env) rows(query string) (out []string) {
 	e.Helper()
 	rows, err := e.sql.QueryContext(e.Context(), query)
@@ -312,7 +312,7 @@ func (e *env) rows(query string) (out []string) {
 		var line []string
 		for _, v := range values {
 			s := fmt.Sprint(*v.(*any))
-			switch s { // a BOOLEAN of SQLite is a number
+			switch s { // SQLite returns a BOOLEAN as a number
 			case "true":
 				s = "1"
 			case "false":

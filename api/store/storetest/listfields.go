@@ -54,7 +54,7 @@ var listFieldTests = []test{
 		for range 60 {
 			l := lists[rnd.IntN(len(lists))]
 			switch rnd.IntN(6) {
-			case 0, 1: // an import, with repeats within the file
+			case 0, 1: // an import with repeated numbers in the file
 				var file strings.Builder
 				fmt.Fprintf(&file, "phone,first_name,city,team%d\n", rnd.IntN(2))
 				for range rnd.IntN(8) {

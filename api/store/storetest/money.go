@@ -29,13 +29,13 @@ var moneyTests = []test{
 		checkLedger(e, t)
 	}},
 	{"what was reserved without limit does not come back as credit", func(e *env) {
-		t := e.tenant("acme") // unlimited
+		t := e.tenant("acme") // a tenant without a credit limit
 		e.confirm(e.campaign(t, "c", e.list(t, "l", mobile(1))), 1000)
 		e.wantErr(e.s.SetCredit(e.Context(), t.ID, 7, false), store.ErrReserved)
 		balance(e, t, store.Balance{Unlimited: true, Reserved: 1000})
 		e.must(e.s.SetCredit(e.Context(), t.ID, 0, true))
 	}},
-	// R113, X13: a price list with rows of single countries, written as a whole or not at all.
+	// R113, X13: a price list has rows for single countries. It is saved completely or not at all.
 	{"price list", func(e *env) {
 		t, other := e.tenant("acme"), e.tenant("other")
 		france := pricing.Rule{Channel: sms, Country: "FR", Micros: 70_000}
@@ -74,7 +74,7 @@ var moneyTests = []test{
 		equal(e, "price", priceOf(p, sms), 42)
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, 0, 1), store.ErrInvalid)
 		e.must(e.s.SetPrice(e.Context(), t.ID, schemas.ChannelRCS, schemas.MaxPriceMicros))
-		// No event could say it
+		// A delivery event has no room for a higher price.
 		e.wantErr(e.s.SetPrice(e.Context(), t.ID, sms, schemas.MaxPriceMicros+1), store.ErrInvalid)
 		e.wantErr(e.s.SetPrice(e.Context(), "tn_none", sms, 1), schemas.ErrNotFound)
 	}},
@@ -93,8 +93,8 @@ var moneyTests = []test{
 		}
 		captureTo(100)
 		balance(e, t, store.Balance{Available: 400, Reserved: 500, Captured: 100})
-		captureTo(100) // a running total, not an addition
-		captureTo(90)  // an older figure
+		captureTo(100) // the figure is a running total, so the same one changes nothing
+		captureTo(90)  // an older figure changes nothing
 		balance(e, t, store.Balance{Available: 400, Reserved: 500, Captured: 100})
 		c = e.apply(c, completed, schemas.TriggerComplete)
 		settle := schemas.Change{Tenant: t.ID, Campaign: c.ID(), Version: c.Version, Actor: schemas.ActorScheduler, Settled: true, Captured: 250, At: e.clock.now()}
@@ -119,8 +119,8 @@ var moneyTests = []test{
 		balance(e, t, store.Balance{Captured: 100})
 		checkLedger(e, t)
 	}},
-	// Money is reserved whole at confirm, so that a campaign is never suspended for want of credit by its own costs:
-	// what the balance does not cover is refused before anything is sent.
+	// A confirm reserves the whole price, so a campaign's own costs never suspend it for lack of credit. If the balance
+	// is too small, the confirm fails before anything is sent.
 	{"eight workers on a balance worth 47,000 segments capture exactly 47,000", func(e *env) {
 		const price, segments, workers = 50_000, 47_000, 8
 		t := e.limited("acme", price*segments)
@@ -139,7 +139,7 @@ var moneyTests = []test{
 			s := stores[w%2]
 			wg.Go(func() {
 				for i, c := range mine {
-					n := uint64(1 + (w*7+i)%5*500) // 1 to 2,001 segments: together more than there are
+					n := uint64(1 + (w*7+i)%5*500) // 1 to 2,001 segments; the sum is more than the balance has
 					c, err := confirm(e, s, c, preparing, n*price)
 					if errors.Is(err, store.ErrNoCredit) {
 						mu.Lock()
@@ -172,7 +172,8 @@ var moneyTests = []test{
 			})
 		}
 		wg.Wait()
-		// What is left is less than any that was refused wanted; a campaign of exactly that much takes the rest.
+		// The rest is smaller than each refused campaign needed. A campaign that costs exactly the rest can be
+		// confirmed.
 		b, err := e.s.Balance(e.Context(), t.ID)
 		e.must(err)
 		equal(e, "captured", b.Captured, captured*price)
@@ -207,17 +208,18 @@ var moneyTests = []test{
 			equal(e, c.Name, fmt.Sprint(got.State, got.Reason), fmt.Sprint(state, reason))
 		}
 		take(40, store.Balance{Available: 60, Reserved: 900})
-		is(a, sending, "") // what is free was enough
+		is(a, sending, "") // the free balance was enough
 		take(100, store.Balance{Reserved: 900, Owed: 40})
 		is(a, schemas.StateSuspended, store.ReasonNoCredit)
 		is(b, schemas.StateSuspended, store.ReasonNoCredit)
-		_, err := e.s.Withdraw(e.Context(), t.ID, 861, "", operator) // more than there is
+		_, err := e.s.Withdraw(e.Context(), t.ID, 861, "", operator) // more than the balance has
 		e.wantErr(err, store.ErrNoCredit)
 		_, err = e.s.UpdateCampaign(e.Context(), t.ID, a.ID(), 0, user, move(sending, schemas.TriggerResume))
 		e.wantErr(err, store.ErrNoCredit)
 		_, err = confirm(e, e.s, e.campaign(t, "c", l), preparing, 1)
 		e.wantErr(err, store.ErrNoCredit)
-		// A part of it is not enough; the rest lets both go on, each where it was.
+		// The first payment is too small to resume the campaigns. The second one resumes both, each in the state it
+		// had.
 		got, err := e.s.TopUp(e.Context(), t.ID, 30, "card")
 		e.must(err)
 		equal(e, "after a part", got, store.Balance{Reserved: 900, Owed: 10})
@@ -231,7 +233,7 @@ var moneyTests = []test{
 		e.must(err)
 		last := events[len(events)-1]
 		equal(e, "who resumed it", fmt.Sprint(last.Trigger, last.Actor), fmt.Sprint(schemas.TriggerResume, schemas.ActorGuard))
-		// What ends releases its money, which pays what is owed.
+		// A campaign that ends releases its reserved money, which pays the debt.
 		take(305, store.Balance{Reserved: 900, Owed: 300})
 		b = e.read(b)
 		_, err = e.s.UpdateCampaign(e.Context(), t.ID, b.ID(), 0, user, move(schemas.StateAborted, schemas.TriggerAbort))
@@ -313,8 +315,8 @@ var moneyTests = []test{
 				e.Errorf("need %d, want %d: got %d, want %d", need, want, micros, got)
 			}
 		}
-		take(2, 10, 10) // at most an eighth of 100
-		take(2, 50, 11) // of 90
+		take(2, 10, 10) // at most an eighth of the free 100
+		take(2, 50, 11) // an eighth of 90
 		take(59, 70, 59)
 		balance(e, t, store.Balance{Available: 20, Reserved: 80})
 		_, err = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 21, 21)
@@ -325,7 +327,7 @@ var moneyTests = []test{
 		}
 		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 50))
 		balance(e, t, store.Balance{Available: 70, Reserved: 30})
-		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 500)) // no more than there is
+		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 500)) // the store returns at most what is reserved
 		balance(e, t, store.Balance{Available: 100})
 		checkLedger(e, t)
 	}},
@@ -346,7 +348,7 @@ var moneyTests = []test{
 		balance(e, t, store.Balance{Available: 250, Reserved: 650, Captured: 100})
 		change(240, new(uint64(20)))
 		balance(e, t, store.Balance{Available: 740, Reserved: 20, Captured: 240})
-		change(240, new(uint64(500))) // it does not reserve again
+		change(240, new(uint64(500))) // a greater figure does not reserve more
 		balance(e, t, store.Balance{Available: 740, Reserved: 20, Captured: 240})
 		checkLedger(e, t)
 	}},
@@ -373,7 +375,7 @@ func balance(e *env, t store.Tenant, want store.Balance) {
 	equal(e, "balance", got, want)
 }
 
-// checkLedger adds up all entries and compares with the balances, of a tenant whose credit is limited.
+// checkLedger adds up all entries of a tenant with a credit limit and compares the sums with the balance.
 func checkLedger(e *env, t store.Tenant) {
 	e.Helper()
 	sums := map[store.Account]int64{}

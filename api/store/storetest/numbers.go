@@ -10,7 +10,7 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// forms are numbers of one person each, in two forms; the first is dialled today.
+// forms are pairs of forms of the same person's number. The first form is the one that is dialled today.
 var forms = [][2]string{
 	{"+525512345678", "+5215512345678"},
 	{"+5491123456789", "+541123456789"},
@@ -66,7 +66,7 @@ var numberTests = []test{
 		t := e.tenant("acme")
 		l := e.list(t, "l")
 		for _, c := range []struct{ row, want string }{
-			{"+541123456789", "+541123456789"}, // a fixed line, as far as anybody can tell
+			{"+541123456789", "+541123456789"}, // this form could also be a fixed line
 			{"+5491123456789", "+5491123456789"},
 			{"+541123456789", "+5491123456789"},
 		} {
@@ -98,7 +98,8 @@ var numberTests = []test{
 		rows := e.unpublished()
 		for i, f := range forms {
 			for _, form := range f {
-				// What senders compare: the hash of either form is the key of the record.
+				// A sender looks an opt-out up by the hash of the number, so the record must exist under the hash of
+				// either form.
 				if row := rows[schemas.SuppressionKey(t.ID, e.keys.NumberHash(t.ID, form))]; row.Value == nil {
 					e.Errorf("%s: got no record of the opt-out", form)
 				}
@@ -106,7 +107,7 @@ var numberTests = []test{
 				e.must(err)
 				equal(e, form+" has opted out", out, true)
 			}
-			e.must(e.s.Suppress(e.Context(), t.ID, "api", f[i%2])) // again, in the other form
+			e.must(e.s.Suppress(e.Context(), t.ID, "api", f[i%2])) // a second opt-out, by the other form
 			e.must(e.s.Lift(e.Context(), t.ID, "api", f[i%2]))
 			log, err := e.s.SuppressionLog(e.Context(), t.ID, f[1-i%2])
 			e.must(err)
@@ -135,10 +136,10 @@ var numberTests = []test{
 		for i, c := range []struct{ file, want, attributes string }{
 			{"phone,mobile\n06 4520 1234,333 0000001\n", "+393330000001", ""},
 			{"mobile,phone\n,333 0000002\n", "+393330000002", ""},
-			{"mobile,phone\n06 4520 1234,333 0000003\n", "+393330000003", ""}, // whatever the columns are called
+			{"mobile,phone\n06 4520 1234,333 0000003\n", "+393330000003", ""}, // the mobile number wins, whatever its column is called
 			{"phone,mobile\n06 4520 1234,n/a\n", "+390645201234", ""},
 			{"Phone 1 - Value,Phone 2 - Value\n06 4520 1234,06 9 ::: 333 0000004 ::: 333 0000005\n", "+393330000004", ""},
-			{"phone,number\n06 4520 1234,333 0000006\n", "+390645201234", "333 0000006"}, // a number of something else
+			{"phone,number\n06 4520 1234,333 0000006\n", "+390645201234", "333 0000006"}, // the column "number" need not be a phone number
 		} {
 			l := e.list(t, fmt.Sprint("l", i))
 			r := e.load(t, l, importfile.CSV, c.file)

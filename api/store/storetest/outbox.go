@@ -17,7 +17,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// unpublished are the rows to be published, by key.
+// unpublished returns the rows that the relay has to publish, by key.
 func (e *env) unpublished() map[string]schemas.OutboxRow {
 	e.Helper()
 	rows, err := e.s.Unpublished(e.Context(), 1000)
@@ -32,7 +32,7 @@ func (e *env) unpublished() map[string]schemas.OutboxRow {
 	return out
 }
 
-// published is a campaign as its topic will have it.
+// published returns a campaign's record as it will be in the topic.
 func (e *env) published(c store.Campaign) *fanfarev1.Campaign {
 	e.Helper()
 	row, ok := e.unpublished()[schemas.CampaignKey(c.Tenant, c.ID())]
@@ -42,7 +42,7 @@ func (e *env) published(c store.Campaign) *fanfarev1.Campaign {
 	return decode(e, row, &fanfarev1.Campaign{})
 }
 
-// publish marks everything as published.
+// publish marks all rows as published.
 func (e *env) publish() {
 	e.Helper()
 	e.must(e.s.MarkPublished(e.Context(), slices.Collect(maps.Values(e.unpublished()))))
@@ -51,7 +51,7 @@ func (e *env) publish() {
 	}
 }
 
-// publishedRows are all published rows by key, read in pages.
+// publishedRows returns all published rows by key. It reads them in pages.
 func (e *env) publishedRows(limit int) map[string]schemas.PublishedRow {
 	e.Helper()
 	out := map[string]schemas.PublishedRow{}
@@ -80,7 +80,7 @@ func decode[M proto.Message](e *env, row schemas.OutboxRow, into M) M {
 	return into
 }
 
-// same compares records as people read them.
+// same fails unless two records have equal fields.
 func same(e *env, got, want proto.Message) {
 	e.Helper()
 	if !proto.Equal(got, want) {
@@ -195,7 +195,7 @@ var outboxTests = []test{
 			}
 		}
 		e.publish()
-		e.clock.add(8 * 24 * time.Hour) // the cancelled campaign leaves its topic
+		e.clock.add(8 * 24 * time.Hour) // the record of the cancelled campaign is removed from the topic
 		e.publish()
 		rows = e.publishedRows(2)
 		equal(e, "tombstone of the campaign that was cancelled", rows[schemas.CampaignKey(b.ID, gone.ID())].Tombstone, true)
@@ -284,7 +284,7 @@ var outboxTests = []test{
 			e.Errorf("got %+v, want a tombstone of %s", rows, key)
 		}
 		e.publish()
-		// It does not come back, whatever happens to the row; a lost tombstone is written again.
+		// A removed campaign is not published again when its row changes. A tombstone that was lost is written again.
 		_, err = e.s.RemoveCampaign(e.Context(), t.ID, c.ID(), 0, user)
 		e.must(err)
 		equal(e, "rows after it was removed", len(e.unpublished()), 0)
@@ -324,7 +324,8 @@ var outboxTests = []test{
 		equal(e, "and back again", ok, true)
 	}},
 	{"every table names its tenant (P7)", func(e *env) {
-		// What has none: the installation's own, and blobs, which are read only by the id of a freeze.
+		// These tables have no tenant: the tables of the installation, and blobs, which are read only by the id of a
+		// freeze.
 		without := []string{"counters", "installation", "routes", "tenants", "users", "sessions", "login_links", "freeze_blobs", "freeze_index", "upload_parts", "import_rejects", "job_parts", "goose_db_version", "sqlite_sequence"}
 		rows, err := e.sql.QueryContext(e.Context(), e.tablesQuery())
 		e.must(err)

@@ -14,7 +14,7 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// replay makes a replay of a frozen campaign to people of its audience.
+// replay creates a replay of a frozen campaign to some recipients of its audience.
 func (e *env) replay(origin store.Campaign, seqs ...uint32) store.Campaign {
 	e.Helper()
 	c, err := e.s.CreateReplay(e.Context(), store.Campaign{Tenant: origin.Tenant, State: configured, Spec: origin.Spec}, &origin, `{"status":"delivered"}`, roaring.BitmapOf(seqs...), user)
@@ -28,13 +28,13 @@ var replayTests = []test{
 		l := e.list(t, "l", mobile(0), mobile(1), mobile(2), badNumber, mobile(4), mobile(5), mobile(6))
 		m := e.list(t, "m", mobile(0))
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(2)))
-		origin, _ := e.freeze(e.confirm(e.campaign(t, "o", l, m), 0)) // seq 7 repeats seq 0
+		origin, _ := e.freeze(e.confirm(e.campaign(t, "o", l, m), 0)) // seq 7 has the same number as seq 0
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(2)))
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(4)))
 		gone, err := e.s.ContactByPhone(e.Context(), t.ID, mobile(5))
 		e.must(err)
 		e.must(e.s.DeleteContact(e.Context(), t.ID, gone.Number, 0))
-		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0)) // it is not needed any more
+		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0)) // a replay does not need the list
 		e.list(t, "n", mobile(8))
 
 		c := e.replay(origin, 0, 2, 3, 4, 5, 6, 7)
@@ -51,7 +51,7 @@ var replayTests = []test{
 		e.clock.add(time.Second)
 		c = e.confirm(c, 0)
 		e.clock.add(time.Second)
-		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(4))) // too late: it was confirmed without
+		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(4))) // too late: the replay was confirmed while the number was opted out
 		c, f := e.freeze(c)
 		want := fmt.Sprintf("%s:0 %s:0 %s:1 %s:3 %s:0 %s:2", mobile(0), mobile(2), badNumber, mobile(4), mobile(6), mobile(0))
 		equal(e, "entries and flags", f.flags(), want)
@@ -59,7 +59,7 @@ var replayTests = []test{
 			e.Errorf("got count %+v, want what the freeze found", count)
 		}
 
-		// A replay of the replay, and what replays what.
+		// A replay can be replayed. The store knows the origin of each.
 		second, f := e.freeze(e.confirm(e.replay(c, 1, 4), 0))
 		equal(e, "entries of the second", f.flags(), fmt.Sprintf("%s:0 %s:0", mobile(2), mobile(6)))
 		got, err := e.s.ReplayOf(e.Context(), t.ID, second.Number)
@@ -121,7 +121,7 @@ var replayTests = []test{
 		equal(e, "parts of the origin", e.parts(origin.FreezeID), 0)
 		e.thaw(waiting)
 		err = e.s.Freeze(e.Context(), t.ID, draft.ID(), draft.Version)
-		e.wantErr(err, schemas.ErrTransition) // a draft is not frozen
+		e.wantErr(err, schemas.ErrTransition) // a draft has no frozen audience
 		_, err = e.s.CountCampaign(e.Context(), &draft)
 		if gone, ok := errors.AsType[*schemas.FreezeError](err); !ok || gone.Reason != store.ReasonAudienceGone {
 			e.Errorf("got %v, want that the audience is gone", err)

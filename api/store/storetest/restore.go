@@ -75,7 +75,7 @@ var restoreTests = []test{
 		}
 		balance(e, t, store.Balance{Available: 10_000 - 600 - 3*750, Reserved: 3 * 750, Captured: 600})
 		checkLedger(e, t)
-		_, err = e.s.Restore(e.Context(), log) // twice
+		_, err = e.s.Restore(e.Context(), log) // a second run must change nothing
 		e.must(err)
 		equal(e, "captured, the second time", e.read(settled).Captured, uint64(600))
 	}},

@@ -75,7 +75,7 @@ var idempotencyTests = []test{
 		if _, n, err := e.s.Lists(e.Context(), t.ID, store.ListFilter{}); err != nil || n != 1 {
 			e.Errorf("got %d lists, %v, want the one of the request that was not followed", n, err)
 		}
-		e.must(e.s.Forget(e.Context(), c)) // it had died only nearly, and failed
+		e.must(e.s.Forget(e.Context(), c)) // the process was still alive, and its request failed
 		equal(e, "after it failed", begin("changes").State, store.ClaimNew)
 		_, err = e.s.CreateList(store.WithClaim(e.Context(), begin("forgotten")), t.ID, "three", false)
 		e.must(err)
@@ -104,7 +104,7 @@ var idempotencyTests = []test{
 		if c := begin("sent"); c.State != store.ClaimInFlight {
 			e.Errorf("got %+v, want in flight for ever: it may have been sent", c)
 		}
-		e.clock.add(25 * time.Hour) // a key is remembered for a day; this one for as long as its outcome is unknown
+		e.clock.add(25 * time.Hour) // a key is kept for a day, or for as long as the outcome is unknown
 		equal(e, "a day later", begin("sent").State, store.ClaimInFlight)
 	}},
 	{"one of many gets it", func(e *env) {
@@ -214,12 +214,12 @@ var singleTests = []test{
 		_, err = e.s.Apply(e.Context(), schemas.Change{Tenant: t.ID, Campaign: c.ID(), Version: c.Version, Actor: schemas.ActorScheduler, Settled: true, Captured: 40})
 		e.must(err)
 		balance(e, t, store.Balance{Available: 60, Captured: 40})
-		// What a process held when it crashed is released, and what another one returns late changes nothing.
+		// The store releases what the crashed process held. If that process returns its lease later, nothing changes.
 		e.must(e.s.ReturnCredit(e.Context(), t.ID, lease.CampaignID(), 20))
 		balance(e, t, store.Balance{Available: 60, Captured: 40})
 		_, err = e.s.LeaseCredit(e.Context(), t.ID, lease.CampaignID(), 1, 1)
 		e.wantErr(err, schemas.ErrTransition)
-		// And is not used again.
+		// The store does not lease seqs of this campaign again.
 		again, err := e.s.LeaseSeqs(e.Context(), t.ID, start, 1)
 		e.must(err)
 		if again.Campaign == lease.Campaign {

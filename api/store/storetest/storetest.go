@@ -1,5 +1,5 @@
-// Package storetest is what every database under package store must pass: the same promises, tested the same way on
-// SQLite and on Postgres. Each test gets a fresh database; where the promise is about several processes, it opens it
+// Package storetest is the test suite that every database under package store must pass. It tests the same promises in
+// the same way on SQLite and on Postgres. Each test gets a fresh database; a test about several processes opens it
 // twice.
 package storetest
 
@@ -17,8 +17,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Opener makes a fresh, migrated database and returns cfg with its address, and the database itself: some tests look at
-// what is in the tables, or put there what a crash leaves.
+// Opener creates a fresh, migrated database. It returns cfg with the address of the database, and the database itself:
+// some tests read the tables, or write rows that a crash would leave.
 type Opener func(t testing.TB, cfg store.Config) (store.Config, *sql.DB)
 
 // Run runs the suite.
@@ -73,7 +73,7 @@ type test struct {
 	run  func(*env)
 }
 
-// clock is a time that tests move.
+// clock is a clock that tests move.
 type clock struct {
 	mu sync.Mutex
 	at time.Time
@@ -91,10 +91,10 @@ func (c *clock) add(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// start of every test: a Friday noon.
+// start is the time at which every test starts: a Friday, at noon.
 var start = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// env is one test's database.
+// env is the database of one test and what the test needs besides.
 type env struct {
 	*testing.T
 	s     *store.Store
@@ -116,7 +116,7 @@ func newEnv(t *testing.T, open Opener, phones *phone.Parser) *env {
 	return e
 }
 
-// open opens the database once more, as another process would.
+// open opens the database once more, as a second process would.
 func (e *env) open() *store.Store {
 	e.Helper()
 	s, err := store.Open(e.Context(), e.cfg)
@@ -131,7 +131,7 @@ func (e *env) open() *store.Store {
 	return s
 }
 
-// exec runs a statement in words that both databases know.
+// exec runs a statement in SQL that both databases understand.
 func (e *env) exec(statement string) {
 	e.Helper()
 	_, err := e.sql.ExecContext(e.Context(), statement)
@@ -146,7 +146,7 @@ func (e *env) must(err error) {
 	}
 }
 
-// wantErr fails unless err wraps want.
+// wantErr fails the test unless err wraps want.
 func (e *env) wantErr(err, want error) {
 	e.Helper()
 	if !errors.Is(err, want) {
@@ -154,7 +154,7 @@ func (e *env) wantErr(err, want error) {
 	}
 }
 
-// equal fails unless got is want.
+// equal fails the test unless got equals want.
 func equal[T comparable](e *env, what string, got, want T) {
 	e.Helper()
 	if got != want {
@@ -169,7 +169,7 @@ func (e *env) tenant(name string) store.Tenant {
 	return t
 }
 
-// limited is a tenant whose credit is limited to some micros.
+// limited creates a tenant whose credit is limited to micros.
 func (e *env) limited(name string, micros uint64) store.Tenant {
 	e.Helper()
 	t, err := e.s.CreateTenant(e.Context(), store.TenantSpec{Name: name, Credit: &micros})
@@ -177,7 +177,7 @@ func (e *env) limited(name string, micros uint64) store.Tenant {
 	return t
 }
 
-// list is a list of contacts with these numbers.
+// list creates a list of contacts with these numbers.
 func (e *env) list(t store.Tenant, name string, phones ...string) store.List {
 	e.Helper()
 	l, err := e.s.CreateList(e.Context(), t.ID, name, false)
@@ -201,7 +201,7 @@ func (e *env) fill(t store.Tenant, l store.List, phones ...string) {
 	e.must(err)
 }
 
-// user is the cause of what a user does.
+// user is the cause of a change that a user makes.
 var user = store.Cause{Actor: schemas.ActorUser, By: "key_test", RequestID: "req_1"}
 
 const (
@@ -219,7 +219,7 @@ const (
 	sms        = schemas.ChannelSMS
 )
 
-// campaign is a configured campaign to these lists.
+// campaign creates a configured campaign to these lists.
 func (e *env) campaign(t store.Tenant, name string, lists ...store.List) store.Campaign {
 	e.Helper()
 	c := store.Campaign{Tenant: t.ID, State: configured, Spec: store.Spec{Name: name, Chain: []schemas.Channel{sms}, Body: "Hello"}}
@@ -231,7 +231,7 @@ func (e *env) campaign(t store.Tenant, name string, lists ...store.List) store.C
 	return c
 }
 
-// confirm confirms at once, reserving some micros.
+// confirm confirms a campaign that starts at once, and reserves micros.
 func (e *env) confirm(c store.Campaign, micros uint64) store.Campaign {
 	e.Helper()
 	c, err := confirm(e, e.s, c, preparing, micros)
@@ -250,7 +250,7 @@ func confirm(e *env, s *store.Store, c store.Campaign, to schemas.State, micros 
 	})
 }
 
-// apply makes a move as the scheduler does.
+// apply makes a transition as the scheduler does.
 func (e *env) apply(c store.Campaign, to schemas.State, trigger schemas.Trigger) store.Campaign {
 	e.Helper()
 	_, err := e.s.Apply(e.Context(), schemas.Change{
@@ -267,7 +267,7 @@ func (e *env) read(c store.Campaign) store.Campaign {
 	return c
 }
 
-// mobile is the i-th Italian mobile number.
+// mobile returns the i-th Italian mobile number.
 func mobile(i int) string { return fmt.Sprintf("+39333%07d", i) }
 
 func contextWithCancel(e *env) (context.Context, context.CancelFunc) {
@@ -276,7 +276,7 @@ func contextWithCancel(e *env) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// move moves a campaign.
+// move returns a change that makes one transition of a campaign.
 func move(to schemas.State, trigger schemas.Trigger) func(*store.Campaign) (schemas.Trigger, error) {
 	return func(c *store.Campaign) (schemas.Trigger, error) {
 		c.State = to
@@ -284,7 +284,7 @@ func move(to schemas.State, trigger schemas.Trigger) func(*store.Campaign) (sche
 	}
 }
 
-// priceOf is the price of a channel, whatever the country.
+// priceOf returns the price of a channel for countries that have no row of their own.
 func priceOf(list store.Prices, channel schemas.Channel) uint64 {
 	micros, _ := list.Price(channel, "", 1, time.Now())
 	return micros

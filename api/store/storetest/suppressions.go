@@ -27,7 +27,7 @@ var suppressionTests = []test{
 		}
 		scoped, err := e.s.OptOuts(e.Context(), t.ID, store.OptOutCause{Source: "api"}, store.OptOut{Phone: mobile(2), Channel: sms}, store.OptOut{Phone: mobile(1), Channel: sms})
 		e.must(err)
-		equal(e, "changes of opt-outs", scoped, 1) // the other one has opted out of all
+		equal(e, "changes of opt-outs", scoped, 1) // one change: the other number has opted out of all channels
 		hash2 := e.keys.NumberHash(t.ID, mobile(2))
 		same(e, decode(e, e.unpublished()[schemas.SuppressionKey(t.ID, hash2)], &fanfarev1.Suppression{}), &fanfarev1.Suppression{
 			Tenant: t.ID, NumberHash: hash2[:], TimeMs: start.UnixMilli(), Source: "api", Channels: []schemas.Channel{sms},
@@ -35,7 +35,7 @@ var suppressionTests = []test{
 		e.must(e.s.Lift(e.Context(), t.ID, "api", mobile(2)))
 		e.publish()
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1)))
-		if rows := e.unpublished(); len(rows) != 1 || rows[key].Version != 1 { // its topic may have lost it (P4)
+		if rows := e.unpublished(); len(rows) != 1 || rows[key].Version != 1 { // the topic may have lost the record (P4)
 			e.Errorf("got %+v after the same opt-out again, want it published again at version 1", rows)
 		}
 		e.publish()
@@ -82,7 +82,7 @@ var suppressionTests = []test{
 		equal(e, "proof", strings.Join(proof, ", "), "link msg_1 false 1, api  true 2, link msg_1 false 3, link msg_1 false 3, api  true 4")
 		equal(e, "time of the fact", log[0].Updated.UnixMilli(), start.Add(-time.Hour).UnixMilli())
 		equal(e, "characters kept", len([]rune(log[0].Reason)), 1000)
-		other := e.tenant("other") // a fact is its tenant's
+		other := e.tenant("other") // another tenant may have a fact with the same id
 		e.must(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "a", Tenant: other.ID, Phone: mobile(1), Source: "link", Time: start}))
 		got, err = e.s.Suppressed(e.Context(), other.ID, mobile(1), sms)
 		e.must(err)
@@ -113,12 +113,12 @@ var suppressionTests = []test{
 	}},
 	{"wait until it is published", func(e *env) {
 		t := e.tenant("acme")
-		other := e.open() // the relay is another process
+		other := e.open() // the relay runs in a second process
 		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(1), mobile(2)))
 		short, cancel := context.WithTimeout(e.Context(), 60*time.Millisecond)
 		defer cancel()
 		e.wantErr(e.s.WaitPublished(short, t.ID, mobile(1)), context.DeadlineExceeded)
-		e.must(e.s.WaitPublished(e.Context(), t.ID, mobile(9))) // never heard of
+		e.must(e.s.WaitPublished(e.Context(), t.ID, mobile(9))) // the store has no opt-out of this number
 		for _, relay := range []*store.Store{e.s, other} {
 			done := make(chan error, 1)
 			go func() { done <- e.s.WaitPublished(e.Context(), t.ID, mobile(1), mobile(2)) }()

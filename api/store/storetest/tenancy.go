@@ -15,7 +15,7 @@ import (
 	"fanfare/schemas"
 )
 
-// theirs are the rows of one tenant; none of the calls below may reach them on behalf of another.
+// theirs are the rows of one tenant. No call below may read or change them on behalf of another tenant.
 type theirs struct {
 	list     store.List
 	contact  store.Contact
@@ -35,11 +35,11 @@ type theirs struct {
 	origin, replay store.Campaign
 }
 
-// A call asks, as tenant me, for something of them. It must answer as if that did not exist: an error of that kind, or
-// none of their rows.
+// A call asks, as tenant me, for the rows of the other tenant. The store must answer as if they did not exist: with
+// ErrNotFound, or with no rows.
 type call func(e *env, me string, x theirs) error
 
-// missing is what a call returns that gave nothing away without an error.
+// missing is what a call returns if the store returned no error and revealed nothing.
 var missing = schemas.ErrNotFound
 
 func none[T any](rows []T, err error) error {
@@ -49,9 +49,9 @@ func none[T any](rows []T, err error) error {
 	return err
 }
 
-// calls has an entry for every method of Store that is asked on behalf of a tenant.
+// calls has an entry for every method of Store that acts on behalf of a tenant.
 var calls = map[string]call{
-	"Tenant":         nil, // asked with the tenant itself
+	"Tenant":         nil, // the tenant itself is the argument
 	"UpdateTenant":   nil,
 	"Prices":         nil,
 	"SetPrice":       nil,
@@ -64,7 +64,7 @@ var calls = map[string]call{
 	"CreateKey":      nil,
 	"CreateList":     nil,
 	"CreateResource": nil,
-	"Domains":        nil, // asked with the tenant itself
+	"Domains":        nil, // the tenant itself is the argument
 	"DomainUse": func(e *env, me string, x theirs) error {
 		rows, err := e.s.DomainUse(e.Context(), me, x.campaign.Number)
 		if err == nil && len(rows) == 0 {
@@ -258,7 +258,8 @@ var calls = map[string]call{
 		return err
 	},
 	"CreateContact": func(e *env, me string, x theirs) error {
-		// The same number is another person's row of mine: neither taken nor theirs.
+		// In my tenant the same number is another contact. The store must create it: the number is not taken, and the
+		// result is not the other tenant's contact.
 		c, err := e.s.CreateContact(e.Context(), store.Contact{Tenant: me, Phone: x.contact.Phone})
 		if err == nil && c.Number != x.contact.Number {
 			e.must(e.s.DeleteContact(e.Context(), me, c.Number, 0))
@@ -289,7 +290,7 @@ var calls = map[string]call{
 	"DeleteUnusedList": func(e *env, me string, x theirs) error {
 		return e.s.DeleteUnusedList(e.Context(), me, x.list.Number, 0)
 	},
-	"OptOuts":     nil, // of the tenant's own row for that number
+	"OptOuts":     nil, // changes only the tenant's own row for the number
 	"LiftOptOuts": nil,
 	"NewestLedger": func(e *env, me string, x theirs) error {
 		_, _, err := e.s.NewestLedger(e.Context(), me, store.LedgerFilter{Campaign: x.campaign.ID()})
@@ -325,7 +326,7 @@ var calls = map[string]call{
 		return e.s.ImportRejects(e.Context(), me, x.imported.ID, func([]store.Rejected) error { return errors.New("some") })
 	},
 	"CancelImport": func(e *env, me string, x theirs) error { return e.s.CancelImport(e.Context(), me, x.imported.ID) },
-	"SaveUpload":   nil, // makes one of its own
+	"SaveUpload":   nil, // creates a row of the tenant itself
 	"GetUpload": func(e *env, me string, x theirs) error {
 		_, err := e.s.GetUpload(e.Context(), me, x.upload.ID)
 		return err
@@ -420,18 +421,18 @@ var calls = map[string]call{
 	},
 	"Lift": func(e *env, me string, _ theirs) error {
 		e.must(e.s.Lift(e.Context(), me, "api", mobile(2)))
-		return missing // that theirs still stands is checked with all the rest
+		return missing // the test compares the other tenant's rows after all calls
 	},
 	"RecordOptOut": func(e *env, me string, _ theirs) error {
 		e.must(e.s.RecordOptOut(e.Context(), &schemas.OptOutFact{ID: "theirs", Tenant: me, Phone: mobile(4), Source: "link", Time: start}))
 		e.must(e.s.Lift(e.Context(), me, "api", mobile(4)))
-		return missing // that theirs are as they were is checked with all the rest
+		return missing // the test compares the other tenant's rows after all calls
 	},
 	"RecordMessage": func(e *env, me string, _ theirs) error {
 		_, err := e.s.RecordMessage(e.Context(), messageFact(me, "theirs", mobile(4), "STOP", schemas.ReplyMeaningOptOut))
 		e.must(err)
 		e.must(e.s.Lift(e.Context(), me, "api", mobile(4)))
-		return missing // that theirs are as they were is checked with all the rest
+		return missing // the test compares the other tenant's rows after all calls
 	},
 	"AddReply": func(e *env, me string, x theirs) error {
 		return e.s.AddReply(e.Context(), me, &store.ConversationMessage{Conversation: x.conversation, Text: "theirs", Time: start})
@@ -485,7 +486,7 @@ var calls = map[string]call{
 	},
 	"SuppressionLog": func(e *env, me string, _ theirs) error { return none(e.s.SuppressionLog(e.Context(), me, mobile(2))) },
 	"WaitPublished": func(e *env, me string, _ theirs) error {
-		e.must(e.s.WaitPublished(e.Context(), me, mobile(2))) // theirs is not published: to wait would be to know of it
+		e.must(e.s.WaitPublished(e.Context(), me, mobile(2))) // the other tenant's opt-out is unpublished: if this call waited, it would reveal that
 		return missing
 	},
 	"Begin": func(e *env, me string, _ theirs) error {
@@ -513,7 +514,7 @@ func asConflict(err error) error {
 	return err
 }
 
-// notScoped are the methods that no tenant asks, with the reason.
+// notScoped are the methods that are not called on behalf of one tenant, with the reason.
 var notScoped = map[string]string{
 	"Apply": "", "Freeze": "",
 	"Authenticate":            "finds the tenant",
@@ -632,11 +633,11 @@ var tenancyTests = []test{
 				e.Fatalf("%s changed another tenant's rows:\n%s\nwant\n%s", name, after, before)
 			}
 		}
-		e.must(e.s.Finish(e.Context(), begun, 200, nil)) // still theirs
+		e.must(e.s.Finish(e.Context(), begun, 200, nil)) // the other tenant still holds the claim
 	}},
 }
 
-// dump is what a tenant owns.
+// dump returns everything that a tenant owns, as text.
 func (e *env) dump(t store.Tenant) string {
 	e.Helper()
 	var b strings.Builder

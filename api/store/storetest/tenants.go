@@ -29,7 +29,7 @@ var tenantTests = []test{
 		equal(e, "tenant as read", got, want)
 		prices, err := e.s.Prices(e.Context(), t.ID)
 		e.must(err)
-		// The prices of a new tenant are within those that the source names (R110 to R112).
+		// The default prices of a new tenant are in the ranges of the source (R110 to R112).
 		for channel, micros := range map[schemas.Channel]uint64{
 			sms: 50_000, schemas.ChannelRCS: 80_000, schemas.ChannelWhatsApp: 150_000,
 		} {

@@ -10,7 +10,7 @@ import (
 	"fanfare/schemas"
 )
 
-// webhook is an active endpoint of a tenant.
+// webhook creates an active endpoint of a tenant.
 func (e *env) webhook(t store.Tenant, name string) store.Resource {
 	e.Helper()
 	doc, err := json.Marshal(schemas.WebhookSettings{URL: "https://example.com/" + name})
@@ -26,7 +26,7 @@ func hookItem(r store.Resource, event, order string) schemas.WebhookItem {
 	}
 }
 
-// due is the events that are due for an endpoint, in order.
+// due returns the events that are due for an endpoint, in order.
 func (e *env) due(r store.Resource) (items []schemas.WebhookItem, names string) {
 	e.Helper()
 	items, err := e.s.DueWebhooks(e.Context(), r.Number, 100)
@@ -48,7 +48,7 @@ var webhookTests = []test{
 		t := e.tenant("acme")
 		a, b := e.webhook(t, "a"), e.webhook(t, "b")
 		items := []schemas.WebhookItem{hookItem(a, "1", "msg_1"), hookItem(a, "2", "msg_1"), hookItem(a, "3", "msg_2"), hookItem(b, "1", "msg_1")}
-		for range 2 { // as after a crash
+		for range 2 { // the stage queues them again after a crash
 			e.must(e.s.QueueWebhooks(e.Context(), items, []schemas.WebhookReference{{Tenant: t.ID, Message: "msg_1", Reference: "order 7"}}))
 		}
 		got, names := e.due(a)
@@ -112,7 +112,7 @@ var webhookTests = []test{
 		equal(e, "second", owned("two"), "1 true")
 		e.clock.add(6 * time.Second)
 		claim("two", 10)
-		e.clock.add(6 * time.Second) // the first is silent for longer than its lease
+		e.clock.add(6 * time.Second) // the first process has not renewed its lease in time
 		equal(e, "first, silent", owned("one"), "")
 		claim("two", 10)
 		equal(e, "second takes over", owned("two"), "0 false, 1 true")
@@ -181,13 +181,13 @@ var webhookTests = []test{
 		got, names := e.due(a)
 		equal(e, "due", names, "young")
 		equal(e, "tries", got[0].Tries, 0)
-		// A later time takes nothing back
+		// A later time does not replace the earlier one.
 		_, err = e.s.RecoverWebhook(e.Context(), t.ID, a.Number, start.Add(time.Second))
 		e.must(err)
 		h, pending, err := e.s.WebhookHealth(e.Context(), t.ID, a.Number)
 		e.must(err)
 		equal(e, "to be read again", fmt.Sprint(h.Recover.Equal(start), h.NotBefore.IsZero(), pending), "true true 1")
-		e.must(e.s.RecoveredWebhook(e.Context(), a.Number, start.Add(time.Second))) // of another order
+		e.must(e.s.RecoveredWebhook(e.Context(), a.Number, start.Add(time.Second))) // this time belongs to another request
 		e.must(e.s.RecoveredWebhook(e.Context(), a.Number, start))
 		h, _, err = e.s.WebhookHealth(e.Context(), t.ID, a.Number)
 		e.must(err)
