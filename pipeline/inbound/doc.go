@@ -1,34 +1,41 @@
-// Package inbound acts on what recipients did about what they are sent: it writes an opt-out to the store, from where
-// it reaches every sender, keeps what they wrote as conversations, and says in the log of deliveries which message it
-// answers.
+// Package inbound acts on what recipients do and write. It writes opt-outs to the store, from where they reach every
+// sender. It keeps messages of recipients as conversations. It writes to `deliveries` which message a recipient
+// answered.
 //
-//	reads    inbound (group inbound), the control-plane view, the store: campaigns that the view lacks, frozen audiences, owners of senders;
-//	         deliveries (group recent): the last message of each sender to each number, for the index in Redis
-//	writes   the store: suppressions and the proof of each, conversations, reviews and confirmations that are to be sent, in one transaction;
-//	         replies: what was written, with its tenant; deliveries: opted_out and replied events; Redis: the index; inbound.dlq
+//	reads    inbound (group inbound); the control-plane view; the store: campaigns that the view lacks, frozen
+//	         audiences, owners of senders; deliveries (group recent): the last message of each sender to each
+//	         number, for the index in Redis
+//	writes   the store, in one transaction: suppressions and the proof of each, conversations, reviews, and
+//	         confirmations that are to be sent; replies: the message with its tenant; deliveries: opted_out and
+//	         replied events; Redis: the index; inbound.dlq
 //	keys     replies: <tenant>/<conversation id>; deliveries: <tenant>/<message id>
-//	promise  at least once, and once in effect: a fact has an id, which the store keeps with its proof or its message. What was recorded is
-//	         not recorded again, also when somebody has lifted the opt-out since; its events have the same id each time
-//	order    what one recipient did by links of one message, and what one number writes by one route, stays in order
-//	stop     the batch in hand is finished
+//	promise  at least once, with one effect: each fact has an id, which the store keeps with its proof or its
+//	         message. The store does not record a fact twice, even if the opt-out was lifted in between. The
+//	         events of a fact have the same id each time
+//	order    what one recipient did by links of one message stays in order, and so does what one number writes
+//	         on one route
+//	stop     the stage finishes the batch in hand
 //
-// The edge answers a person, and a connector or the API the carrier, when Kafka has the fact. From there it takes a few
-// milliseconds: this stage writes the row, the relay publishes it to topic suppressions, and every sender asks that
-// topic's view before it hands anything over.
+// The edge answers the person, and a connector or the API answers the carrier, as soon as Kafka has the record. The
+// opt-out then takes effect within some milliseconds: this stage writes the row, the relay publishes it to the topic
+// suppressions, and every sender asks its view of that topic before it hands a message over.
 //
-// A link names campaign and recipient, not the number: the edge has no store. This stage reads the number from the
-// frozen audience; of a person who was erased the audience has the hash, and the opt-out holds by that.
+// A link names the campaign and the recipient, not the number, because the edge has no store. This stage reads the
+// number from the frozen audience. For an erased person the audience has only the hash, and the stage records the
+// opt-out by the hash.
 //
-// Whose a message is: see match in message.go. What it means: package keyword. The confirmation of an opt-out is sent
-// by the API, which prices it and takes it from the store exactly once.
+// How the stage finds the tenant of a message: see match in message.go. What the message means: see package keyword.
+// The API sends the confirmation of an opt-out: it prices the confirmation and takes it from the store exactly once.
 //
 // Failures:
 //
-//	does not decode, no id, an unknown way              dead letter in inbound.dlq
-//	campaign or audience gone, no such recipient        dead letter
+//	no record of this version, no id, unknown way       dead letter in inbound.dlq
+//	campaign, audience or recipient is missing          dead letter
 //	a message to a sender that no tenant has            dead letter: give the sender to a tenant and replay
-//	a message to a sender of several tenants, none of whom has written to the number   STOP opts out of all; anything else is a dead letter
-//	the store is away                                   the batch waits: the opt-outs take effect once it is back
-//	Redis is away                                       the batch waits, and nothing is sent meanwhile, for there are no tokens
-//	Redis has lost the index                            messages find their tenant by the sender alone, until something is sent again
+//	a message to a sender of several tenants,           STOP opts out of all of them; anything else is a dead
+//	none of which has sent to the number                letter
+//	the store is away                                   the batch waits; opt-outs take effect when the store is back
+//	Redis is away                                       the batch waits; the senders send nothing without tokens
+//	Redis has lost the index                            the sender alone decides the tenant, until a tenant sends
+//	                                                    to the number again
 package inbound

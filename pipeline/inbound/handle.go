@@ -23,8 +23,8 @@ type handler struct {
 	metrics *metrics
 }
 
-// Handle implements [stream.Handler]. An error means that the store or Redis did not answer; what was recorded before
-// it is known when the batch comes again.
+// Handle implements [stream.Handler]. An error means that the store or Redis did not answer. The batch then comes
+// again, and the store recognises what it has recorded.
 func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 	var out stream.Result
 	p := people{from: h.deps.Audience, blobs: map[string]*audience.Reader{}}
@@ -44,10 +44,10 @@ func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Resul
 	return out, nil
 }
 
-// errDead makes its record a dead letter.
+// errDead makes a record a dead letter.
 var errDead = errors.New("not an inbound record of this version")
 
-// one records what a record says and returns the events that tell of it, and what it was for the metrics.
+// one records what a record says. It returns the events that report it, and a result for the metrics.
 func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (events []*kgo.Record, result string, err error) {
 	in := &fanfarev1.Inbound{}
 	if err := proto.Unmarshal(r.Value, in); err != nil {
@@ -65,8 +65,8 @@ func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (events []*
 	return nil, "", fmt.Errorf("%w: way %d", errDead, in.GetWay())
 }
 
-// campaign returns a campaign by its number. A view that is behind has no audience of it yet, although a message has
-// gone out, and drops it a week after it has settled.
+// campaign returns a campaign by its number. A view that is behind has the campaign without its audience, although a
+// message was sent; and the view drops a campaign a week after it has settled. In both cases the store has it.
 func (h *handler) campaign(ctx context.Context, number uint64) (*fanfarev1.Campaign, error) {
 	c := h.deps.Campaigns.CampaignByNumber(number)
 	if c == nil || c.GetFreezeId() == "" && !c.GetHidden() {
@@ -75,13 +75,13 @@ func (h *handler) campaign(ctx context.Context, number uint64) (*fanfarev1.Campa
 	return c, nil
 }
 
-// link records the opt-out by a link, and returns the event that tells of it.
+// link records the opt-out of a link, and returns the event that reports it.
 func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) (*kgo.Record, error) {
 	c, err := h.campaign(ctx, in.GetCampaignNumber())
 	if err != nil {
 		return nil, err
 	}
-	if c.GetTenant() != in.GetTenant() { // P7
+	if c.GetTenant() != in.GetTenant() { // another tenant's campaign (P7)
 		return nil, fmt.Errorf("%w: another tenant than that of its campaign", errDead)
 	}
 	to, hash, err := p.number(ctx, c.GetFreezeId(), in.GetSeq())
@@ -100,16 +100,16 @@ func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) (*
 	}, in.GetId()).Record()
 }
 
-// people reads numbers of recipients, and keeps the blobs that the present batch has needed.
+// people finds the numbers of recipients. It keeps the blobs that the present batch has needed.
 type people struct {
 	from  Audience
 	blobs map[string]*audience.Reader
 }
 
-// blobsOfBatch bounds the blobs that are kept: each takes about a megabyte.
+// blobsOfBatch is how many blobs are kept; each takes about a megabyte.
 const blobsOfBatch = 16
 
-// number is the number of a recipient of a frozen audience; of one who was erased, its hash.
+// number returns the number of a recipient of a frozen audience, or the hash if the recipient was erased.
 func (p *people) number(ctx context.Context, freeze string, seq uint32) (to, hash string, err error) {
 	if freeze == "" {
 		return "", "", fmt.Errorf("%w: its campaign has no audience", errDead)
@@ -143,7 +143,7 @@ func (p *people) number(ctx context.Context, freeze string, seq uint32) (to, has
 		}
 		if e.To == "" { // the recipient was erased
 			hash, ok := e.Value(audience.ErasedHash)
-			if !ok { // by a version that kept no hash
+			if !ok { // an older version kept no hash
 				return "", "", fmt.Errorf("%w: its recipient was erased, and the number with him", errDead)
 			}
 			return "", hash, nil

@@ -22,13 +22,13 @@ import (
 
 const (
 	number = 10001
-	behind = 10002 // the view has it as it was before it was frozen
+	behind = 10002 // the view has this campaign as it was before the freeze
 	tenant = "tn_a"
 )
 
 var errAway = errors.New("the store is away")
 
-// memory is a store with one audience of two blobs, which keeps opt-outs as the real one does.
+// memory is a store with one audience of two blobs. It keeps opt-outs as the real store does.
 type memory struct {
 	t     *testing.T
 	blobs [][]byte
@@ -40,7 +40,7 @@ type memory struct {
 	facts    map[string]schemas.OptOutFact
 	recorded []schemas.OptOutFact // in order, with repetitions
 	messages []schemas.MessageFact
-	sent     []recent.Sent // the newest first
+	sent     []recent.Sent // newest first
 	owners   map[string][]string
 }
 
@@ -172,7 +172,7 @@ func testKeys(t *testing.T) *schemas.Keys {
 	return keys
 }
 
-// record is what the edge writes.
+// record returns a record as the edge writes it.
 func record(t *testing.T, names schemas.Names, keys *schemas.Keys, id string, seq uint32, change ...func(*fanfarev1.Inbound)) *kgo.Record {
 	t.Helper()
 	in := &fanfarev1.Inbound{Id: id, Way: schemas.InboundWayLink, ReceivedMs: 1_780_000_000_123, Tenant: tenant, CampaignNumber: number, Seq: seq}
@@ -186,15 +186,15 @@ func record(t *testing.T, names schemas.Names, keys *schemas.Keys, id string, se
 	return r
 }
 
-// TestHandle (X10): an opt-out by link is the number of the recipient whose link it is, of what he asked for, and its
-// event says so.
+// TestHandle (X10): an opt-out by link opts out the number of the link's recipient, from what the recipient chose, and
+// its event says so.
 func TestHandle(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
 		t.Fatal(err)
 	}
 	m, keys := newMemory(t), testKeys(t)
-	m.rows["camp_9"] = campaign(9) // the view has dropped it
+	m.rows["camp_9"] = campaign(9) // the view dropped this campaign
 	h := m.handler(names, keys)
 	sms := func(in *fanfarev1.Inbound) { in.Scope = schemas.ChannelSMS }
 	old := func(in *fanfarev1.Inbound) { in.CampaignNumber = 9 }
@@ -202,10 +202,10 @@ func TestHandle(t *testing.T) {
 	bad := []*kgo.Record{
 		{Topic: names.Inbound(), Value: []byte{0xff}},
 		record(t, names, keys, "", 1),
-		record(t, names, keys, "e", 6), // the audience has six
+		record(t, names, keys, "e", 6), // the audience has six recipients
 		record(t, names, keys, "f", 1, func(in *fanfarev1.Inbound) { in.Way = schemas.InboundWayUnspecified }),
 		record(t, names, keys, "g", 1, func(in *fanfarev1.Inbound) { in.CampaignNumber = 77 }),
-		record(t, names, keys, "h", 1, func(in *fanfarev1.Inbound) { in.Tenant = "tn_b" }), // P7
+		record(t, names, keys, "h", 1, func(in *fanfarev1.Inbound) { in.Tenant = "tn_b" }), // another tenant's link (P7)
 	}
 	out, err := h.Handle(t.Context(), append(append([]*kgo.Record{}, bad...), good...))
 	if err != nil || len(out.Dead) != len(bad) || len(out.Publish) != len(good) {
@@ -238,7 +238,8 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-// TestHandleOldView: the view may still have a campaign as it was before it was frozen. The store knows its audience.
+// TestHandleOldView: the view may still have a campaign as it was before it was frozen. The stage then reads the
+// campaign from the store.
 func TestHandleOldView(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -254,8 +255,9 @@ func TestHandleOldView(t *testing.T) {
 	}
 }
 
-// TestHandleErased: an erased recipient has no number. Its opt-out is recorded by the hash; where a version before has
-// left none, it is a dead letter that says so, and never the opt-out of no number.
+// TestHandleErased: an erased recipient has no number, so the stage records the opt-out by the hash. If an older
+// version kept no hash, the record becomes a dead letter that says so. The stage never records an opt-out with neither
+// number nor hash.
 func TestHandleErased(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -287,8 +289,8 @@ func TestHandleErased(t *testing.T) {
 	}
 }
 
-// TestStage: what is in the topic is recorded once each and its event written, although the store is away at first and
-// members of the group are stopped and started in the middle.
+// TestStage: the stage records each record of the topic once and writes its event, although the store is away at first
+// and members of the group stop and start meanwhile.
 func TestStage(t *testing.T) {
 	b := streamtest.New(t)
 	m, keys := newMemory(t), testKeys(t)
@@ -330,7 +332,8 @@ func TestStage(t *testing.T) {
 	}
 	first := run()
 	defer first()
-	// Too short a sleep could only miss a wrong record: without a store nothing can be recorded at any time.
+	// The test cannot fail because this sleep is too short: without a store, the stage cannot record anything at any
+	// time.
 	time.Sleep(200 * time.Millisecond)
 	if n := count(); n != 0 {
 		t.Fatalf("got %d recorded without a store", n)

@@ -37,20 +37,19 @@ type Audience interface {
 	Blob(ctx context.Context, freezeID string, blob uint32) ([]byte, error)
 }
 
-// Store keeps opt-outs. Its errors are as those of [Audience].
+// Store keeps opt-outs. Its errors have the same meaning as those of [Audience].
 type Store interface {
-	// CampaignRecord returns a campaign that the view lacks: it drops them a week after they have settled.
+	// CampaignRecord returns a campaign that the view lacks. The view drops a campaign a week after it has settled.
 	CampaignRecord(ctx context.Context, id string) (*fanfarev1.Campaign, error)
-	// RecordOptOut records a fact unless it was recorded before.
+	// RecordOptOut records a fact unless it is recorded already.
 	RecordOptOut(ctx context.Context, o *schemas.OptOutFact) error
-	// RecordMessage records a message with what follows from it, unless it was recorded before, and returns its
-	// conversation.
+	// RecordMessage records a message and its effects unless it is recorded already, and returns its conversation.
 	RecordMessage(ctx context.Context, m *schemas.MessageFact) (conversation string, err error)
 	// OwnersOf returns the tenants that have a sender.
 	OwnersOf(ctx context.Context, channel schemas.Channel, address string) ([]string, error)
 }
 
-// Recent is the index of the last messages to each number. Its errors mean that Redis did not answer.
+// Recent is the index of the last messages to each number. An error means that Redis did not answer.
 type Recent interface {
 	Put(ctx context.Context, list []recent.Sent) error
 	Find(ctx context.Context, channel schemas.Channel, phone string) ([]recent.Sent, error)
@@ -61,9 +60,9 @@ var _ Recent = (*recent.Index)(nil)
 // Config of the stage.
 type Config struct {
 	Cluster stream.Cluster
-	// MaxRecords of a batch; default 200: each is a transaction of the store.
+	// MaxRecords of a batch; default 200, because each record is a transaction of the store.
 	MaxRecords int
-	// SessionTimeout of the group; 0: the stage's default.
+	// SessionTimeout of the group; 0 for the default of [stream.Stage].
 	SessionTimeout time.Duration
 }
 
@@ -76,11 +75,11 @@ type Deps struct {
 	Recent    Recent
 }
 
-// Inbound is the stage. It has two parts, each with a group of its own: one notes what is sent, the other takes what
-// comes back.
+// Inbound is the stage. It has two parts, each with its own group: one notes which messages were sent, the other
+// handles what recipients do.
 type Inbound struct{ noter, taker *stream.Stage }
 
-// Run works until ctx ends, then finishes the batches in hand.
+// Run works until ctx ends, and then finishes the batches in hand.
 func (s *Inbound) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.noter.Run(ctx) })

@@ -15,14 +15,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// match is whose a message is, and which message it answers.
+// match is which tenant a message belongs to, and which message it answers.
 type match struct {
-	tenants []string // more than one: it may be any of them, and only an opt-out of all is safe
+	tenants []string // several: the message may be for any of them, so only an opt-out, from all of them, is safe
 	sender  string
-	last    *recent.Sent // nil: none is known
+	last    *recent.Sent // nil if unknown
 }
 
-// message records a message that a recipient wrote, with what follows from it, and returns the events that tell of it.
+// message records a message of a recipient and its effects, and returns the events that report it.
 func (h *handler) message(ctx context.Context, in *fanfarev1.Inbound) (events []*kgo.Record, result string, err error) {
 	if !schemas.MayReceive(in.GetChannel(), in.GetTo()) {
 		return nil, "", fmt.Errorf("%w: it came to no sender that receives", errDead)
@@ -59,7 +59,7 @@ func (h *handler) message(ctx context.Context, in *fanfarev1.Inbound) (events []
 		if err != nil && !errors.Is(err, schemas.ErrNotFound) {
 			return nil, "", err
 		}
-		if err != nil || c.GetTenant() != fact.Tenant { // P7
+		if err != nil || c.GetTenant() != fact.Tenant { // the campaign is another tenant's (P7)
 			c = nil
 		}
 	}
@@ -101,21 +101,21 @@ func (h *handler) message(ctx context.Context, in *fanfarev1.Inbound) (events []
 	return events, results[meaning], nil
 }
 
-// results are the words of the metrics.
+// results are the values of the metrics' label result.
 var results = map[schemas.ReplyMeaning]string{
 	schemas.ReplyMeaningUnspecified: "message", schemas.ReplyMeaningOptOut: "stop", schemas.ReplyMeaningOptIn: "start", schemas.ReplyMeaningReview: "review",
 }
 
-// match finds whose a message is: the tenant of the last message from the sender that it was written to, else the owner
-// of that sender. By RCS and WhatsApp a message may go out under another name than the address that recipients answer
-// to: then it is the owner's last message by that route, and without a known owner that of the only tenant that has
-// sent to the number by that route.
+// match finds the tenant of a message: the tenant whose message was the last one from the sender that the recipient
+// wrote to; otherwise the owner of that sender. On RCS and WhatsApp, a message may go out under another name than the
+// address that recipients answer to. Then the answer belongs to the owner's last message on that route. If the owner is
+// not known, it belongs to the tenant that has sent to the number on that route, if there is only one.
 func (h *handler) match(ctx context.Context, in *fanfarev1.Inbound) (match, error) {
 	sent, err := h.deps.Recent.Find(ctx, in.GetChannel(), in.GetFrom())
 	if err != nil {
 		return match{}, err
 	}
-	for i := range sent { // the newest first
+	for i := range sent { // newest first
 		if sameSender(in.GetChannel(), sent[i].Sender, in.GetTo()) {
 			return match{[]string{sent[i].Tenant}, sent[i].Sender, &sent[i]}, nil
 		}
@@ -138,8 +138,8 @@ func (h *handler) match(ctx context.Context, in *fanfarev1.Inbound) (match, erro
 	return match{owners, address, nil}, nil
 }
 
-// owners returns the tenants that have the sender of a message, and how they call it: carriers write a short code with
-// a + or without.
+// owners returns the tenants that have the sender of a message, and the sender as they spell it: carriers write a short
+// code with or without a +.
 func (h *handler) owners(ctx context.Context, in *fanfarev1.Inbound) ([]string, string, error) {
 	address := in.GetTo()
 	names := []string{address}
@@ -156,7 +156,7 @@ func (h *handler) owners(ctx context.Context, in *fanfarev1.Inbound) ([]string, 
 	return nil, address, nil
 }
 
-// sameSender reports whether a carrier's spelling of a sender names ours.
+// sameSender reports whether a carrier's spelling of a sender means the same as ours.
 func sameSender(channel schemas.Channel, ours, theirs string) bool {
 	if channel != schemas.ChannelSMS {
 		return ours == theirs

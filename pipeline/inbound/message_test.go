@@ -20,7 +20,7 @@ const (
 	ourNumber   = "+393399900011"
 )
 
-// written is a message as a carrier brings it.
+// written returns a record of a message as a connector writes it.
 func written(t *testing.T, names schemas.Names, to, text string, change ...func(*fanfarev1.Inbound)) *kgo.Record {
 	t.Helper()
 	in := &fanfarev1.Inbound{Route: "sim", Channel: schemas.ChannelSMS, From: theirNumber, To: to, Text: text, ProviderId: "m1", ReceivedMs: 1_780_000_000_123}
@@ -34,8 +34,8 @@ func written(t *testing.T, names schemas.Names, to, text string, change ...func(
 	return r
 }
 
-// TestMessage (R90, X10): a message is its tenant's, answers the last message of that tenant, sender and number, and
-// does what its words say.
+// TestMessage (R90, X10): the stage finds the tenant of a message, finds which message it answers (the last one of that
+// tenant and sender to the number), and acts on its keyword.
 func TestMessage(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {
@@ -52,9 +52,9 @@ func TestMessage(t *testing.T) {
 		owners        map[string][]string
 		to, text      string
 		change        func(*fanfarev1.Inbound)
-		tenant        string // "": a dead letter
+		tenant        string // "" if the record must become a dead letter
 		sender        string
-		answers       uint64 // the campaign; 0: none
+		answers       uint64 // campaign number; 0 if none
 		meaning       schemas.ReplyMeaning
 		kinds         []schemas.Kind // of delivery events
 		optOutOfAllOf []string
@@ -152,7 +152,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestNoter: the index gets what was sent by senders that recipients can write to, and nothing else.
+// TestNoter: the noter writes to the index messages of senders that recipients can answer, and no others.
 func TestNoter(t *testing.T) {
 	names, err := schemas.NewNames("test.")
 	if err != nil {

@@ -12,12 +12,13 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// beginsWithin is how long after the record of a resume is in its topic the next hand-over comes, in fake time, while nothing is broken. A
-// recipient who was given back more than five times waits for [schemas.ReturnDelay] as well.
+// beginsWithin is the time, in fake time, from the moment at which the record of a resume is in its topic to the next
+// hand-over, while nothing is broken. A recipient that was returned more than five times waits for
+// [schemas.ReturnDelay] as well.
 const beginsWithin = time.Second
 
-// TestRandomPauses pauses and resumes a campaign a hundred times at random: nobody is lost, nobody is sent to twice, and every pause and
-// every resume takes effect in time.
+// TestRandomPauses pauses and resumes a campaign a hundred times at random times. No recipient may be lost or sent to
+// twice, and every pause and every resume must take effect in time.
 func TestRandomPauses(t *testing.T) {
 	needsTag(t)
 	for seed := range uint64(2) {
@@ -56,7 +57,8 @@ func TestRandomPauses(t *testing.T) {
 	}
 }
 
-// checkBegins: after each resume that lasts long enough, and with recipients left, something is handed over in time.
+// checkBegins checks each resume after which the campaign keeps sending and has recipients left: the next hand-over
+// must come in time.
 func checkBegins(w *world, truth map[string][]sim.Entry) {
 	var all []sim.Entry
 	for _, list := range truth {
@@ -80,7 +82,8 @@ func checkBegins(w *world, truth map[string][]sim.Entry) {
 	}
 }
 
-// TestAbortAccounts: ten seconds after an abort every recipient of a long campaign has an outcome, and nothing was handed over since.
+// TestAbortAccounts: ten seconds after a long campaign is aborted, every recipient has an outcome, and the sender has
+// handed over nothing since the abort.
 func TestAbortAccounts(t *testing.T) {
 	needsTag(t)
 	p := quiet(func(p *plan) { p.rate, p.campaigns[0].people, p.lasts = 30, 3000, 20*time.Second },

@@ -20,29 +20,29 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// plan is what a seed determines.
+// plan is everything that a seed determines.
 type plan struct {
 	seed      uint64
 	brokers   int
-	rate      int // of the route, messages a second
+	rate      int // limit of the route, messages a second
 	pace      time.Duration
 	profile   sim.Profile
 	processes [][]string // the roles of each process
 	campaigns []planned
-	lasts     time.Duration // of the faults
-	// stopsWithin is how long after its record is in the topic a pause or an abort may take.
+	lasts     time.Duration // how long faults happen
+	// stopsWithin is the longest time from the record of a pause or an abort in its topic to the last hand-over.
 	stopsWithin time.Duration
 	events      []event
-	// finally checks more than the oracles do, at the end; nil: nothing.
+	// finally, if set, makes more checks at the end than the oracles do.
 	finally func(w *world, truth map[string][]sim.Entry)
 }
 
-// planned is a campaign to be confirmed.
+// planned is a campaign that the run confirms.
 type planned struct {
 	at     time.Duration
 	people int
-	text   string // "": a short one
-	// hours: it has calling hours, which open in the second minute of the run.
+	text   string // "" for a short text
+	// hours gives the campaign calling hours that open in the second minute of the run.
 	hours bool
 }
 
@@ -62,7 +62,7 @@ func (d dice) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(d.Int64N(int64(high-low)+1))
 }
 
-// hit returns true with a probability.
+// hit returns true with probability share.
 func (d dice) hit(share float64) bool { return d.Float64() < share }
 
 func pick[T any](d dice, of ...T) T { return of[d.IntN(len(of))] }
@@ -72,15 +72,15 @@ func planOf(seed uint64) plan {
 	d := newDice(seed)
 	p := plan{
 		seed: seed, brokers: pick(d, 1, 3), rate: pick(d, 10, 40, 200), pace: 20 * time.Millisecond,
-		lasts: d.between(10*time.Second, 60*time.Second), stopsWithin: 6 * time.Second, // a sender whose view is older than 5 s sends nothing
+		lasts: d.between(10*time.Second, 60*time.Second), stopsWithin: 6 * time.Second, // a sender sends nothing when its view is older than 5 s
 	}
 	p.profile = d.profile()
 	switch d.IntN(3) {
-	case 0: // all roles in each process, as embedded and on small clusters
+	case 0: // all roles in each process, as in the embedded mode and on small clusters
 		for range 1 + d.IntN(2) {
 			p.processes = append(p.processes, roles)
 		}
-	case 1: // who deals, who sends
+	case 1: // one process deals, the others send
 		p.processes = [][]string{{"relay", "scheduler", "expander", "analytics"}, {"sender", "tracker"}, {"sender", "tracker"}}
 	default:
 		for _, role := range roles {
@@ -111,7 +111,7 @@ func (d dice) profile() sim.Profile {
 		HidesKey: d.hit(0.3),
 		Doubt:    pick(d, carrier.DoubtNone, carrier.DoubtNone, carrier.DoubtKeyHeader, carrier.DoubtNaturalID, carrier.DoubtQuery),
 	}
-	some := func(share float64) float64 { // half of all carriers have none of it
+	some := func(share float64) float64 { // half of all carriers never do it
 		if d.hit(0.5) {
 			return 0
 		}
@@ -124,7 +124,7 @@ func (d dice) profile() sim.Profile {
 	return p
 }
 
-// people are a campaign's recipients; some cannot be sent to.
+// people returns the recipients of a campaign. The pipeline must not send to some of them.
 func (w *world) people(number uint64, n int) []audience.Entry {
 	out := make([]audience.Entry, n)
 	for i := range out {
@@ -155,7 +155,7 @@ func (w *world) confirm(number uint64, c planned) {
 	w.tracef("%s is confirmed, %d recipients", schemas.CampaignID(number), c.people)
 }
 
-// opensAt is the minute of the day in which calling hours open; the run begins at midnight.
+// opensAt is the minute of the day in which calling hours open. The run begins at midnight.
 const opensAt = 1
 
 const (
@@ -184,7 +184,7 @@ var points = func() (all []point) {
 	return all
 }()
 
-// may says which errors a broker may answer a request with, for a while.
+// may lists the errors with which a broker may answer a request for a while.
 var may = map[kmsg.Key][]*kerr.Error{
 	kmsg.Produce: {
 		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.KafkaStorageError,
@@ -208,12 +208,12 @@ var may = map[kmsg.Key][]*kerr.Error{
 	kmsg.EndTxn:          {kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ConcurrentTransactions, kerr.CoordinatorNotAvailable},
 }
 
-// event draws something that happens before end.
+// event draws an event that happens before end.
 func (d dice) event(end time.Duration) event {
 	e := event{at: d.between(time.Second, end)}
 	which := d.Uint64()
 	switch d.IntN(17) {
-	case 0, 1: // at any moment
+	case 0, 1: // a process dies at any moment
 		back := d.between(0, 15*time.Second)
 		e.name = "kill"
 		e.do = func(w *world) {
@@ -223,7 +223,7 @@ func (d dice) event(end time.Duration) event {
 				w.restartIn(p, back)
 			}
 		}
-	case 2, 3, 4: // at a named point
+	case 2, 3, 4: // a process dies at a named point
 		at := pick(d, points...)
 		at.nth = 1 + d.IntN(4)
 		e.name = "die " + at.String()
@@ -318,7 +318,8 @@ func (d dice) event(end time.Duration) event {
 			w.later(lasts, func() { w.plane.setAway(false) })
 		}
 	case 15:
-		// Forward by less than the receipt window: what comes after it counts, but the run has ended by then.
+		// The clock jumps forward by less than the receipt window. After a longer jump, campaigns settle and the run
+		// ends before their receipts come, although these receipts would count.
 		jump := pick(d, d.between(-10*time.Minute, 0), d.between(0, receiptWindow/2), d.between(-3*time.Second, 3*time.Second))
 		e.name = fmt.Sprintf("a clock jumps by %s", jump)
 		e.do = func(w *world) {
@@ -334,7 +335,7 @@ func (d dice) event(end time.Duration) event {
 	return e
 }
 
-// control draws what a user or a recipient does.
+// control draws an action of a user or a recipient.
 func (d dice) control(e event, which uint64) event {
 	campaignOf := func(w *world) uint64 { return firstCampaign + which%uint64(len(w.plan.campaigns)) }
 	switch d.IntN(5) {

@@ -14,16 +14,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A point names a moment in the life of a process: just before or just after it does something that others can see.
+// A point is a moment in the life of a process: just before or just after the process does something that others can
+// see.
 type point struct {
-	// client is how the name of the Kafka client begins, such as `sender-sim-bulk`, or what else acts: `carrier`, `redis`, `store`,
-	// `analytics`.
+	// client is the beginning of the Kafka client's name, such as `sender-sim-bulk`, or one of `carrier`, `redis`,
+	// `store` and `analytics`.
 	client string
-	// what it does: a Kafka request, or the name of a call.
+	// what is a Kafka request or the name of a call.
 	what string
-	// after: it is done, and the process dies before it learns of it.
+	// after: the request takes effect, and the process dies before it gets the answer.
 	after bool
-	// nth time that it happens from now on, from 1.
+	// nth is which occurrence from now on kills the process, from 1.
 	nth int
 }
 
@@ -35,21 +36,21 @@ func (p point) String() string {
 	return when + " " + p.client + " " + p.what
 }
 
-// errDead is what a dead process gets from everything it touches.
+// errDead is the error of every call that a dead process makes.
 var errDead = errors.New("simulation: the process is dead")
 
-// network is what a process reaches the world through. Once it is cut nothing comes or goes; while it is frozen everything waits.
+// network carries all traffic of a process. Once it is cut, it carries nothing; while it is frozen, all traffic waits.
 type network struct {
 	mu     sync.Mutex
 	dead   bool
 	conns  []*conn
 	frozen chan struct{} // closed by thaw; nil: it is not frozen
 	points []*point
-	hit    func(point) // called, without the lock, when a point is reached; it kills the process
+	hit    func(point) // called without the lock when a point is reached; it kills the process
 }
 
-// die cuts every connection for good. The broker does not learn of it at once, as when a machine loses its power: it goes on writing
-// answers into the void, and waits for the session to end.
+// die cuts every connection for good. The broker does not learn of it at once, just as when a machine loses its power:
+// it still writes answers, and waits until the session times out.
 func (n *network) die() {
 	n.mu.Lock()
 	n.dead = true
@@ -65,7 +66,7 @@ func (n *network) die() {
 	}
 }
 
-// breakConnections cuts the connections that are open now; new ones can be made.
+// breakConnections cuts the connections that are open now. The process can make new ones.
 func (n *network) breakConnections() {
 	n.mu.Lock()
 	conns := n.conns
@@ -99,7 +100,7 @@ func (n *network) isFrozen() bool {
 	return n.frozen != nil
 }
 
-// disarm takes back every point.
+// disarm removes all points.
 func (n *network) disarm() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,7 +130,8 @@ func (n *network) arm(p point) {
 	n.points = append(n.points, &p)
 }
 
-// reached reports that something is about to be done, or was done, and kills the process if that is one of its points.
+// reached is called just before and just after the process does something. It kills the process if that is one of its
+// points.
 func (n *network) reached(client, what string, after bool) error {
 	n.mu.Lock()
 	var due *point
@@ -149,7 +151,7 @@ func (n *network) reached(client, what string, after bool) error {
 	return n.pass()
 }
 
-// call runs something that this process does to the world, with the points before and after it.
+// call runs f, a call of this process to a service, with a point before it and a point after it.
 func call[T any](n *network, client, what string, f func() (T, error)) (T, error) {
 	var none T
 	if err := n.reached(client, what, false); err != nil {
@@ -164,10 +166,10 @@ func call[T any](n *network, client, what string, f func() (T, error)) (T, error
 
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// kafka dials a broker for a process. It reads which requests go out.
+// kafka dials a broker for a process. The connection reads which requests the process sends.
 func (n *network) kafka(under dialer) dialer {
 	return n.dial(under, func(b []byte) (client, what string) {
-		// Size, key, version, correlation id, and the client id as a nullable string.
+		// A request begins with size, key, version, correlation id, and the client id as a nullable string.
 		if len(b) < 14 {
 			return "", ""
 		}
@@ -212,20 +214,21 @@ type conn struct {
 	read func([]byte) (client, what string)
 
 	mu        sync.Mutex
-	waiting   [][2]string // client and request, of the answers that have not come
+	waiting   [][2]string // client and request of each answer that has not come
 	abandoned bool
 }
 
-// lingers is how long the other side of a connection does not notice that the process has died: longer than a session and a rebalance.
+// lingers is how long the other side of a connection does not notice that the process has died. It is longer than a
+// session time-out and a rebalance.
 const lingers = 2 * time.Minute
 
-// abandon takes the connection from the process. What the other side writes is read and dropped for a while. kfake removes a member
-// that died while it joined only if it could write the answer to its request.
+// abandon takes the connection away from the process. For a while it reads and drops what the other side writes,
+// because kfake removes a member that died while it joined only if kfake could write the answer to the join request.
 func (c *conn) abandon() {
 	c.mu.Lock()
 	c.abandoned = true
 	c.mu.Unlock()
-	_ = c.Conn.SetDeadline(time.Now()) // wakes who reads and writes
+	_ = c.Conn.SetDeadline(time.Now()) // ends reads and writes that wait
 	go func() {
 		_ = c.Conn.SetDeadline(time.Now().Add(lingers))
 		_, _ = io.Copy(io.Discard, c.Conn)
@@ -239,7 +242,7 @@ func (c *conn) isAbandoned() bool {
 	return c.abandoned
 }
 
-// Close closes the connection, unless it was abandoned.
+// Close closes the connection unless it was abandoned.
 func (c *conn) Close() error {
 	if c.isAbandoned() {
 		return nil

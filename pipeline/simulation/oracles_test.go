@@ -15,9 +15,9 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// check compares everything that was said with everything that happened.
+// check compares all delivery events and statistics with what the carrier saw.
 func (w *world) check() {
-	truth := map[string][]sim.Entry{} // by number
+	truth := map[string][]sim.Entry{} // by phone number
 	err := sim.NewTail(w.truthPath).Poll(func(e sim.Entry) error {
 		truth[e.To] = append(truth[e.To], e)
 		return nil
@@ -41,7 +41,7 @@ func (w *world) check() {
 	}
 }
 
-// taken are the submissions that the carrier took as messages of their own.
+// taken returns the submissions that the carrier accepted as new messages.
 func taken(entries []sim.Entry) (out []sim.Entry) {
 	for _, e := range entries {
 		if e.Outcome == sim.Accepted {
@@ -62,7 +62,8 @@ func negative(e sim.Entry) (at time.Time, ok bool) {
 	return at, ok
 }
 
-// checkTwice is P3: no submission was taken twice, and another try was taken only after a negative receipt for the one before.
+// checkTwice checks P3: the carrier accepted no submission twice, and accepted another try only after a negative
+// receipt for the try before.
 func (w *world) checkTwice(truth map[string][]sim.Entry) {
 	for _, to := range slices.Sorted(maps.Keys(truth)) {
 		list := taken(truth[to])
@@ -80,11 +81,12 @@ func (w *world) checkTwice(truth map[string][]sim.Entry) {
 	}
 }
 
-// optOutWithin is how long after its answer an opt-out may take (P4).
+// optOutWithin is how long after the answer to an opt-out the sender may still hand over to the number (P4).
 const optOutWithin = 2 * time.Second
 
-// checkBounds is P4: nothing was handed over for a campaign that was stopped, or to a number that had opted out. A process that
-// stands still between its last check and the system call is the gap that P3 names; what it hands over is not counted.
+// checkBounds checks P4: the sender handed nothing over for a stopped campaign, or to a number that had opted out. It
+// does not count what a process hands over that was frozen between its last check and the system call: P3 names this
+// gap.
 func (w *world) checkBounds(truth map[string][]sim.Entry) {
 	w.plane.mu.Lock()
 	history, optedOut := w.plane.history, maps.Clone(w.plane.optedOut)
@@ -117,16 +119,16 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 	w.checkRate(truth)
 }
 
-// opens is when the calling hours of the run's first day open.
+// opens is the time at which the calling hours of the run's first day open.
 func (w *world) opens() time.Time { return w.began.Truncate(24 * time.Hour).Add(opensAt * time.Minute) }
 
-// stopped reports whether nothing may leave in a state.
+// stopped reports whether a campaign in this state must not be sent.
 func stopped(s schemas.State) bool {
 	return s == schemas.StatePaused || s == schemas.StateAborted || s == schemas.StateSuspended
 }
 
-// checkRate: no second has more hand-overs than the route's limit and its burst. A Redis that has lost its buckets gives the burst once
-// more.
+// checkRate checks that no second has more hand-overs than the route's limit and its burst. A Redis that has lost its
+// buckets grants the burst once more.
 func (w *world) checkRate(truth map[string][]sim.Entry) {
 	var times []time.Time
 	for _, list := range truth {
@@ -158,12 +160,13 @@ func (w *world) checkRate(truth map[string][]sim.Entry) {
 	}
 }
 
-// checkAccounts is P2: every recipient is in one state, and it agrees with what the carrier saw; the statistics say the same.
+// checkAccounts checks P2: every recipient is in one state, the state agrees with what the carrier saw, and the
+// statistics agree with the states.
 func (w *world) checkAccounts(number uint64, truth map[string][]sim.Entry) {
 	c := w.plane.campaign(number)
 	people := w.plane.audienceOf(number)
 	state := map[uint32]schemas.Precedence{}
-	tries := map[uint32]map[uint32]bool{} // tries that something other than a doubt is known of
+	tries := map[uint32]map[uint32]bool{} // tries with an event other than ambiguous
 	doubts := map[uint32]map[uint32]bool{}
 	var lost []uint32
 	for _, d := range w.observed.all() {
@@ -197,7 +200,7 @@ func (w *world) checkAccounts(number uint64, truth map[string][]sim.Entry) {
 		}
 		var final schemas.Precedence
 		list := taken(truth[p.To])
-		for i, e := range list { // a failure that another try followed is no end
+		for i, e := range list { // a failure is not final if another try followed
 			if f := e.Final(); i == len(list)-1 || f.Bucket() == schemas.BucketDelivered {
 				final = schemas.Join(final, f)
 			}
@@ -205,7 +208,7 @@ func (w *world) checkAccounts(number uint64, truth map[string][]sim.Entry) {
 		bad := ""
 		switch {
 		case c.GetTotal() == 0:
-			// aborted before its audience was frozen
+			// the campaign was aborted before its audience was frozen
 		case state[seq] == 0:
 			bad = "lost: it has no outcome"
 		case ours == schemas.BucketPending:
@@ -233,7 +236,7 @@ func (w *world) checkAccounts(number uint64, truth map[string][]sim.Entry) {
 	w.checkStatistics(number, state)
 }
 
-// summary counts the recipients by state, and what the carrier saw.
+// summary counts the recipients by state, and the messages that the carrier saw.
 func (w *world) summary(state map[uint32]schemas.Precedence, people []audience.Entry, truth map[string][]sim.Entry) string {
 	states, outcomes := map[string]int{}, map[string]int{}
 	for _, p := range state {
@@ -247,7 +250,7 @@ func (w *world) summary(state map[uint32]schemas.Precedence, people []audience.E
 	return fmt.Sprintf("%d recipients, we say %v, the carrier saw %v", len(people), states, outcomes)
 }
 
-// checkStatistics: what analytics says is what the topic says.
+// checkStatistics checks that the figures of analytics equal the states in the topic.
 func (w *world) checkStatistics(number uint64, state map[uint32]schemas.Precedence) {
 	want, got := map[schemas.Precedence]uint64{}, w.statistics(number)
 	for _, p := range state {
@@ -258,7 +261,7 @@ func (w *world) checkStatistics(number uint64, state map[uint32]schemas.Preceden
 	}
 }
 
-// statistics returns how many recipients are in which state, as analytics has it.
+// statistics returns how many recipients analytics has in each state.
 func (w *world) statistics(number uint64) map[schemas.Precedence]uint64 {
 	stats, err := w.analytics.Stats(context.Background(), tenant, schemas.CampaignID(number))
 	if err != nil {
@@ -304,7 +307,7 @@ func named(counts map[schemas.Precedence]uint64) string {
 	return strings.Join(out, ", ")
 }
 
-// story is everything that is known about a recipient.
+// story returns all events and carrier entries of a recipient as text.
 func (w *world) story(number uint64, seq uint32, entries []sim.Entry) string {
 	type line struct {
 		at   time.Time

@@ -16,7 +16,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// plane is the store of the API: campaigns that change by compare-and-set, frozen audiences, and the outbox that the relay reads.
+// plane is the store of the API: campaigns that change by compare-and-set, frozen audiences, and the outbox that the
+// relay reads.
 type plane struct {
 	keys *schemas.Keys
 
@@ -25,7 +26,7 @@ type plane struct {
 	leading   bool
 	rows      map[string]schemas.OutboxRow
 	published map[string]uint64
-	order     []string // keys of rows as they changed
+	order     []string // keys of rows, in the order in which they changed
 	changed   chan struct{}
 	campaigns map[uint64]*fanfarev1.Campaign
 	people    map[uint64][]audience.Entry
@@ -36,7 +37,7 @@ type plane struct {
 	optedOut  map[string]time.Time // by number
 }
 
-// version is a version of a campaign, and when it was published; zero: it is not yet.
+// version is a version of a campaign, and the time at which it was published; zero while it is not.
 type version struct {
 	record    *fanfarev1.Campaign
 	at        time.Time
@@ -59,7 +60,7 @@ func (p *plane) setAway(away bool) {
 	p.away = away
 }
 
-// put changes a row of the outbox; the lock is held.
+// put changes a row of the outbox. The caller holds the lock.
 func (p *plane) put(typ schemas.EventType, key, owner string, rowVersion uint64, value proto.Message) {
 	b, err := proto.Marshal(value)
 	if err != nil {
@@ -75,7 +76,7 @@ func (p *plane) announce() {
 	p.changed = make(chan struct{})
 }
 
-// putCampaign changes a campaign; the lock is held.
+// putCampaign changes a campaign. The caller holds the lock.
 func (p *plane) putCampaign(r *fanfarev1.Campaign) {
 	p.campaigns[r.GetNumber()] = r
 	p.history[r.GetNumber()] = append(p.history[r.GetNumber()], version{record: r, at: time.Now()})
@@ -118,7 +119,8 @@ func (p *plane) act(number uint64, change func(*fanfarev1.Campaign) bool) bool {
 	return true
 }
 
-// optOut stores an opt-out. It counts from when it is published, which is when the person is answered.
+// optOut stores an opt-out. It must take effect from the time at which it is published, because the person is answered
+// then.
 func (p *plane) optOut(to string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -233,7 +235,7 @@ func (p *plane) Apply(_ context.Context, ch schemas.Change) (uint64, error) {
 	return r.GetVersion(), nil
 }
 
-// CampaignRecord is the Lookup of the feed.
+// CampaignRecord implements the Lookup of the analytics feed.
 func (p *plane) CampaignRecord(_ context.Context, id string) (*fanfarev1.Campaign, error) {
 	number, err := schemas.CampaignNumber(id)
 	if err != nil {
@@ -277,7 +279,7 @@ func (p *plane) Unpublished(_ context.Context, limit int) (out []schemas.OutboxR
 		return nil, errAway
 	}
 	taken := map[string]bool{}
-	for _, first := range []bool{true, false} { // control goes before the campaigns that name its rows
+	for _, first := range []bool{true, false} { // a control row goes before the campaigns that name it
 		for _, key := range p.order {
 			row := p.rows[key]
 			if (row.Type == schemas.TypeControl) == first && row.Version > p.published[key] && !taken[key] && len(out) < limit {

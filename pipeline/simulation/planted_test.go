@@ -16,7 +16,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// quiet is a plan without a fault, of one campaign of 50 recipients.
+// quiet is a plan without faults and with one campaign of 50 recipients.
 func quiet(change ...func(*plan)) plan {
 	p := plan{
 		seed: 1, brokers: 1, rate: 20, pace: 20 * time.Millisecond, processes: [][]string{roles}, lasts: 10 * time.Second,
@@ -29,12 +29,12 @@ func quiet(change ...func(*plan)) plan {
 	return p
 }
 
-// at adds something that happens.
+// at adds an event to a plan.
 func at(when time.Duration, name string, do func(*world)) func(*plan) {
 	return func(p *plan) { p.events = append(p.events, event{when, name, do}) }
 }
 
-// twice hands every tenth message over twice.
+// twice is a carrier line that hands every tenth message over twice.
 type twice struct {
 	handedOver
 	n *atomic.Int64
@@ -51,7 +51,7 @@ func (x twice) Send(ctx context.Context, batch []carrier.Outbound, done func(int
 	return x.handedOver.Send(ctx, batch, done)
 }
 
-// swallowing says that every tenth message was taken, and hands it to nobody.
+// swallowing is a carrier line that reports every tenth message as accepted but does not hand it over.
 type swallowing struct {
 	handedOver
 	n *atomic.Int64
@@ -68,7 +68,8 @@ func (x swallowing) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	return nil
 }
 
-// guessing reports an answer that did not come as a passing refusal, so that the message is tried again.
+// guessing is a carrier line that reports a missing answer as a temporary refusal, so the scheduler tries the message
+// again.
 type guessing struct{ handedOver }
 
 func (x guessing) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
@@ -80,7 +81,7 @@ func (x guessing) Send(ctx context.Context, batch []carrier.Outbound, done func(
 	})
 }
 
-// forgetful acknowledges every second batch of receipts and keeps it from the pipeline.
+// forgetful is a carrier line that acknowledges every second batch of receipts without passing it on.
 type forgetful struct {
 	handedOver
 	n *atomic.Int64
@@ -95,7 +96,7 @@ func (x forgetful) Receipts(ctx context.Context, emit func([]carrier.Receipt) er
 	})
 }
 
-// blind sees no pause, no abort, no opt-out and no calling hours.
+// blind is a view that sees no pause, no abort, no opt-out and no calling hours.
 type blind struct{ sender.View }
 
 func (x blind) Campaign(id string) *fanfarev1.Campaign {
@@ -110,7 +111,7 @@ func (x blind) Campaign(id string) *fanfarev1.Campaign {
 
 func (blind) OptedOut(string, string, schemas.Channel) bool { return false }
 
-// generous grants every token that is asked for.
+// generous grants all tokens that the sender asks for.
 type generous struct{ sender.Tokens }
 
 func (generous) Leased([]ratelimit.Request, []ratelimit.Grant) bool { return false }
@@ -122,7 +123,7 @@ func (generous) Take(_ context.Context, reqs []ratelimit.Request, grants []ratel
 	return nil
 }
 
-// leaky loses every second batch of events.
+// leaky is an analytics store that loses every second batch of events.
 type leaky struct {
 	store
 	n *atomic.Int64
@@ -140,7 +141,7 @@ func (x leaky) Append(ctx context.Context, batches ...analytics.Batch) error {
 	return nil
 }
 
-// An oracle that nothing can fail proves nothing: each bug that is planted in a run must be found, and a run without one must pass.
+// An oracle that cannot fail proves nothing. So each planted bug must be found, and a run without one must pass.
 func TestOraclesFindPlantedBugs(t *testing.T) {
 	needsTag(t)
 	counter := new(atomic.Int64)
@@ -158,7 +159,7 @@ func TestOraclesFindPlantedBugs(t *testing.T) {
 		name string
 		plan plan
 		plant
-		want string // of a violation; "": none
+		want string // part of a violation; "" if the run must pass
 	}{
 		{"nothing", quiet(), plant{}, ""},
 		{"nothing, and a kill", quiet(kill), plant{}, ""},

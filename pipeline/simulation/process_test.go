@@ -31,10 +31,10 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// roles that a process may run.
+// roles are the roles that a process may run.
 var roles = []string{"relay", "scheduler", "expander", "sender", "tracker", "analytics"}
 
-// process runs roles as cmd/fanfare does, and reaches everything through its network.
+// process runs roles as cmd/fanfare does, and all its traffic goes through its network.
 type process struct {
 	w    *world
 	name string
@@ -48,12 +48,12 @@ type process struct {
 
 	mu       sync.Mutex
 	killed   bool
-	restarts bool // it is going to be started again; of the goroutine that runs the plan
+	restarts bool // the plan will start it again; only the plan's goroutine uses this field
 	atDeath  []func()
 	active   []string  // roles that have not ended
-	pausedAt time.Time // of the last pause of the whole process
+	pausedAt time.Time // time of the last freeze of the whole process
 	paused   bool
-	skew     time.Duration // of its wall clock
+	skew     time.Duration // error of its wall clock
 }
 
 // start starts a process.
@@ -71,7 +71,7 @@ func (w *world) start(name string, run []string) *process {
 	return p
 }
 
-// begin wires and runs the roles. They stop in the order of cmd/fanfare: first who deals, last the view.
+// begin wires and runs the roles. They stop in the order of cmd/fanfare: first the roles that deal, last the view.
 func (p *process) begin() error {
 	w := p.w
 	cluster := w.cluster
@@ -209,7 +209,7 @@ func (p *process) work(run map[string]func(context.Context) error, rdb *redis.Cl
 	_ = rdb.Close()
 }
 
-// note notes that a role runs, or has ended.
+// note notes that a role runs or has ended.
 func (p *process) note(role string, runs bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -227,8 +227,9 @@ func (p *process) stillRuns() []string {
 	return slices.Clone(p.active)
 }
 
-// now is the wall clock of the process, for its stages that compare times of records. Sender, limiter and view keep the right one: they
-// measure by the monotonic clock, which does not jump, and a function that replaces time.Now cannot give them one without the other.
+// now is the wall clock of the process, for its stages that compare times of records. Sender, limiter and view keep the
+// right clock. They measure by the monotonic clock, which does not jump, and a function in place of time.Now cannot
+// make the wall clock jump without the monotonic one.
 func (p *process) now() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,7 +250,7 @@ func (p *process) stop() {
 	<-p.done
 }
 
-// kill ends the process as kill -9 does: from now on it does nothing that anybody can see.
+// kill ends the process as kill -9 does: from now on it does nothing that others can see.
 func (p *process) kill() {
 	p.mu.Lock()
 	if p.killed {
@@ -273,7 +274,7 @@ func (p *process) isKilled() bool {
 	return p.killed
 }
 
-// running reports whether it neither was killed nor stops.
+// running reports whether the process was neither killed nor told to stop.
 func (p *process) running() bool {
 	select {
 	case <-p.quit:
@@ -283,7 +284,7 @@ func (p *process) running() bool {
 	}
 }
 
-// onDeath runs f when the process is killed; the returned function takes that back.
+// onDeath runs f when the process is killed. The returned function cancels this.
 func (p *process) onDeath(f func()) {
 	p.mu.Lock()
 	dead := p.killed
@@ -296,7 +297,7 @@ func (p *process) onDeath(f func()) {
 	}
 }
 
-// freeze pauses the process as SIGSTOP does: nothing goes out and nothing comes in.
+// freeze freezes the process as SIGSTOP does: it sends and receives nothing.
 func (p *process) freeze() {
 	p.mu.Lock()
 	p.paused, p.pausedAt = true, time.Now()
@@ -304,7 +305,7 @@ func (p *process) freeze() {
 	p.net.freeze()
 }
 
-// thaw lets it go on.
+// thaw lets the process continue.
 func (p *process) thaw() {
 	p.mu.Lock()
 	if p.paused {
@@ -315,7 +316,7 @@ func (p *process) thaw() {
 	p.net.thaw()
 }
 
-// connect opens the line to the carrier.
+// connect connects to the carrier.
 func (p *process) connect(context.Context, *fanfarev1.Route) (sender.Line, error) {
 	var c handedOver = &line{Connector: p.w.carrier.Connector(sim.Options{AnswerTimeout: 5 * time.Second}), p: p}
 	if p.w.plant.line != nil {
@@ -342,7 +343,7 @@ func (l *line) Query(ctx context.Context, keys []carrier.Key) ([]carrier.Result,
 	return call(l.p.net, "carrier", "query", func() ([]carrier.Result, error) { return l.Connector.Query(ctx, keys) })
 }
 
-// Send hands over unless the process is dead, and loses the answers once it is.
+// Send hands messages over unless the process is dead. If the process dies meanwhile, it gets no answers.
 func (l *line) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
 	if err := l.p.net.reached("carrier", "send", false); err != nil {
 		return err
@@ -359,7 +360,7 @@ func (l *line) Send(ctx context.Context, batch []carrier.Outbound, done func(int
 				done(i, carrier.Result{Outcome: carrier.Throttled, Code: "0x00000058", Sub: schemas.CodeThrottled, RetryAfter: time.Second})
 			}
 			return nil
-		case resetting: // the carrier has it, and the connection breaks before the answer
+		case resetting: // the carrier takes it; the connection breaks before the answer
 			err := l.Connector.Send(ctx, batch, func(int, carrier.Result) {})
 			if err != nil {
 				return err
@@ -371,7 +372,7 @@ func (l *line) Send(ctx context.Context, batch []carrier.Outbound, done func(int
 		}
 	}
 	if err := l.Connector.Send(ctx, batch, func(i int, r carrier.Result) {
-		if l.p.net.isFrozen() { // the answer waits in the socket
+		if l.p.net.isFrozen() { // the answer waits in the socket's buffer
 			go func() {
 				if l.p.net.pass() == nil {
 					done(i, r)
@@ -386,7 +387,7 @@ func (l *line) Send(ctx context.Context, batch []carrier.Outbound, done func(int
 	return l.p.net.reached("carrier", "send", true)
 }
 
-// Receipts brings the carrier's receipts. A process that dies acknowledges none.
+// Receipts emits the carrier's receipts. A process that dies acknowledges none.
 func (l *line) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -438,7 +439,7 @@ func (s port) CampaignRecord(ctx context.Context, id string) (*fanfarev1.Campaig
 	return call(s.net, "store", "lookup", func() (*fanfarev1.Campaign, error) { return s.plane.CampaignRecord(ctx, id) })
 }
 
-// outbox is the relay's side of the store. The lock of the database goes when the process dies.
+// outbox is the relay's side of the store. The database releases the lock when the process dies.
 type outbox struct {
 	port
 	p *process
@@ -475,7 +476,7 @@ type statistics struct {
 	net *network
 }
 
-// store is what the feed uses: a store that keeps positions.
+// store is the analytics store as the feed uses it: it also keeps positions.
 type store interface {
 	analytics.Store
 	analytics.Positioner
@@ -495,7 +496,7 @@ func (s statistics) Positions(ctx context.Context, topic analytics.TopicID) (map
 	return call(s.net, "analytics", "positions", func() (map[int32]int64, error) { return s.store.Positions(ctx, topic) })
 }
 
-// AllotDomains has none: the campaigns of the simulation have no links on domains.
+// AllotDomains returns no domains, because the campaigns of the simulation have no links on domains.
 func (s port) AllotDomains(context.Context, schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error) {
 	return nil, errors.New("the simulation has no domains")
 }

@@ -12,7 +12,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// onceEach: every recipient whom the audience lets be sent to was handed over exactly once, and is delivered.
+// onceEach checks that every eligible recipient was handed over exactly once and is delivered.
 func onceEach(w *world, truth map[string][]sim.Entry) {
 	for i, p := range w.plane.audienceOf(firstCampaign) {
 		want := 1
@@ -30,7 +30,7 @@ func onceEach(w *world, truth map[string][]sim.Entry) {
 	}
 }
 
-// slowly sends two messages a second to 60 recipients, so that something can happen meanwhile.
+// slowly sends two messages a second to 60 recipients, so that events can happen while it sends.
 func slowly(p *plan) { p.rate, p.campaigns[0].people, p.lasts = 2, 60, 30*time.Second }
 
 // restarts stops the first process gracefully and starts it again two seconds later.
@@ -47,14 +47,15 @@ func kills(w *world) {
 	p.kill()
 }
 
-// limitTo changes the route's limit.
+// limitTo changes the limit of the route.
 func limitTo(rate uint32) func(*world) {
 	return func(w *world) {
 		w.plane.control(schemas.RouteKey(route), "", func(c *fanfarev1.Control) { c.GetRoute().Rate = rate })
 	}
 }
 
-// sentIsTaken looks every half second, while the campaign runs, whether statistics call more sent than the carrier has taken.
+// sentIsTaken checks every half second, while the campaign runs, that the statistics count no more messages as sent
+// than the carrier has accepted.
 func sentIsTaken(w *world) {
 	sent := 0
 	for p, n := range w.statistics(firstCampaign) {
@@ -70,15 +71,15 @@ func sentIsTaken(w *world) {
 	}
 }
 
-// around tells what was handed over before a time of the run from what was handed over after it.
+// around reports whether a message was handed over before or after a time of the run.
 func around(at time.Duration) func(sim.Entry) (before, after bool) {
-	middle := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(at) // where every bubble begins
+	middle := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(at) // every bubble begins at this date
 	return func(e sim.Entry) (before, after bool) { return e.Time.Before(middle), e.Time.After(middle) }
 }
 
 func always(sim.Entry) (before, after bool) { return true, true }
 
-// inParts: the receipts are of single parts of the message.
+// inParts reports whether the receipts of a message are for its single parts.
 func inParts(e sim.Entry) (before, after bool) {
 	for _, r := range e.Receipts {
 		before, after = before || r.Parts == 2 && r.Part == 1, after || r.Parts == 2 && r.Part == 2
@@ -86,21 +87,22 @@ func inParts(e sim.Entry) (before, after bool) {
 	return before, after
 }
 
-// early: the first receipt came at once, before the answer.
+// early reports whether the first receipt came before the answer.
 func early(e sim.Entry) (before, after bool) {
 	at := len(e.Receipts) > 0 && !e.Receipts[0].Due.After(e.Time)
 	return at, at
 }
 
-// TestPublishedFailures are failures that users of comparable systems have reported. Each run does here what they did there.
+// TestPublishedFailures repeats failures that users of comparable systems have reported. Each run creates the same
+// situation.
 func TestPublishedFailures(t *testing.T) {
 	needsTag(t)
 	for _, c := range []struct {
 		name string
-		// said is what failed there, in short.
+		// said is a summary of the reported failure.
 		said string
 		plan plan
-		// met reports whether the run came into the situation: without it the test would show nothing.
+		// met reports whether the run came into the situation. Without this check, a run that never did would pass.
 		met func(sim.Entry) (before, after bool)
 	}{
 		{
@@ -173,7 +175,7 @@ func TestPublishedFailures(t *testing.T) {
 	}
 }
 
-// runAs runs a plan in which everyone is reached once, and checks that it came into the situation that it is about.
+// runAs runs a plan in which every recipient is reached once, and checks that the run came into its situation.
 func runAs(t *testing.T, p plan, met func(sim.Entry) (before, after bool), said string) {
 	t.Helper()
 	p.finally = func(w *world, truth map[string][]sim.Entry) {
@@ -195,7 +197,7 @@ func runAs(t *testing.T, p plan, met func(sim.Entry) (before, after bool), said 
 	}
 }
 
-// TestFound are the shortest forms of what the simulation has found; see pipeline/DESIGN.md.
+// TestFound runs the shortest form of each failure that the simulation has found. See pipeline/DESIGN.md.
 func TestFound(t *testing.T) {
 	needsTag(t)
 	for _, c := range []struct {
@@ -204,8 +206,8 @@ func TestFound(t *testing.T) {
 		met  func(sim.Entry) (before, after bool)
 	}{
 		{
-			// Redis is away, so the sender writes outcomes whose provider ids it still owes to the index, and dies. The receipts wait in the
-			// index for ids that nobody knew any more.
+			// Redis is away. The sender writes outcomes although it has not put their provider ids into the index yet,
+			// and dies. When the simulation found this, the receipts waited for ids that no process knew any more.
 			"a sender dies while it owes provider ids to Redis",
 			quiet(func(p *plan) {
 				p.profile.HidesKey, p.profile.Doubt, p.campaigns[0].people = true, carrier.DoubtNaturalID, 100

@@ -20,7 +20,7 @@ import (
 // firstCampaign is the number of the first campaign.
 const firstCampaign = 10001
 
-// simulate runs one plan in fake time and returns which promises were broken, and the trace.
+// simulate runs one plan in fake time. It returns the promises that were broken, and the trace.
 func simulate(t *testing.T, p plan, pt plant) (violations, trace []string) {
 	t.Helper()
 	var running atomic.Pointer[world]
@@ -48,7 +48,7 @@ func simulate(t *testing.T, p plan, pt plant) (violations, trace []string) {
 // stuckAfter is the real time after which a run prints its trace although it has not ended.
 const stuckAfter = time.Minute
 
-// run lets everything happen that the plan says, mends what is broken, and waits until every campaign is settled.
+// run runs the plan, ends every fault, and waits until every campaign is settled.
 func (w *world) run() {
 	for i, run := range w.plan.processes {
 		w.add(fmt.Sprintf("p%d", i+1), run)
@@ -89,7 +89,7 @@ func (w *world) run() {
 	w.check()
 }
 
-// traceGroups notes who has which partitions, for a run that does not end.
+// traceGroups traces which member has which partitions, for a run that does not end.
 func (w *world) traceGroups() {
 	names := w.cluster.Names
 	for _, group := range []string{names.SenderGroup(route, schemas.LaneBulk), names.Group("expander"), names.Group("tracker"), names.Group("scheduler"), names.Group("analytics")} {
@@ -119,22 +119,22 @@ func (w *world) traceGroups() {
 	}())
 }
 
-// settleWithin is how long a campaign may take to settle once nothing is broken any more: validity, ten minutes of grace, twenty
-// minutes for a cancel without an answer.
+// settleWithin is how long a campaign may take to settle after the last fault: its validity, ten minutes of grace, and
+// twenty minutes for a cancel that gets no answer.
 const settleWithin = 40 * time.Minute
 
-// task is something to be done at a time.
+// task is a function to call at a time.
 type task struct {
 	at time.Time
 	do func()
 }
 
-// later does something after a while.
+// later calls do after a while.
 func (w *world) later(d time.Duration, do func()) {
 	w.tasks = append(w.tasks, task{time.Now().Add(d), do})
 }
 
-// goOn lets time pass, and everything happen that is due.
+// goOn lets fake time pass and runs the tasks that become due.
 func (w *world) goOn(d time.Duration) {
 	for end := time.Now().Add(d); ; {
 		w.revive()
@@ -171,7 +171,7 @@ func (w *world) startMore(run []string) {
 	}
 }
 
-// anyProcess returns one of the processes that run.
+// anyProcess returns one of the running processes.
 func (w *world) anyProcess(which uint64) *process {
 	var running []*process
 	for _, p := range w.processes {
@@ -185,7 +185,7 @@ func (w *world) anyProcess(which uint64) *process {
 	return running[which%uint64(len(running))]
 }
 
-// arm sets a point for the processes that may reach it.
+// arm sets a point for the processes that can reach it.
 func (w *world) arm(at point) {
 	for _, p := range w.processes {
 		p.net.arm(at)
@@ -204,7 +204,7 @@ func (w *world) restartIn(p *process, d time.Duration) {
 	})
 }
 
-// revive starts processes again that died at a point.
+// revive starts the processes again that died at a point.
 func (w *world) revive() {
 	for _, p := range w.processes {
 		if p.isKilled() && !p.restarts {
@@ -268,7 +268,7 @@ func (w *world) settled() bool {
 	return true
 }
 
-// open says what is not settled.
+// open returns what is not settled yet, as text.
 func (w *world) open() string {
 	var b strings.Builder
 	for i := range w.plan.campaigns {
@@ -279,8 +279,8 @@ func (w *world) open() string {
 	return b.String()
 }
 
-// TestSimulation runs FANFARE_TEST_SEEDS seeds (default 150) from FANFARE_TEST_FIRST_SEED (default 1), as many as begin within
-// FANFARE_TEST_FOR (default a minute); or the one that FANFARE_TEST_SEED names.
+// TestSimulation runs FANFARE_TEST_SEEDS seeds (default 150), starting with FANFARE_TEST_FIRST_SEED (default 1), and
+// begins no further seed after FANFARE_TEST_FOR (default one minute). With FANFARE_TEST_SEED it runs only that seed.
 func TestSimulation(t *testing.T) {
 	needsTag(t)
 	run := func(t *testing.T, seed uint64) {

@@ -4,5 +4,5 @@ package simulation
 
 import "testing"
 
-// needsTag does nothing: the tests were built with the tag that they need.
+// needsTag does nothing, because the tests were built with the tag.
 func needsTag(testing.TB) {}

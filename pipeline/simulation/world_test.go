@@ -37,7 +37,7 @@ const (
 	route  = "sim"
 )
 
-// world is everything that one run has: what the processes run on, and what really happened.
+// world is everything that one run has: the services that the processes use, and the truth about what happened.
 type world struct {
 	t         testing.TB
 	plan      plan
@@ -59,21 +59,21 @@ type world struct {
 	mu         sync.Mutex
 	trace      []string
 	violations []string
-	processes  []*process // that run
+	processes  []*process // running processes
 	ended      []*process
 	redisDown  bool
 	redisConns []net.Conn
 	down       carrierFault
-	pauses     [][2]time.Time // of whole processes
-	flushes    []time.Time    // of Redis
-	jumped     bool           // some clock was not right for a while
-	rate       int            // the greatest limit of the route that there was
+	pauses     [][2]time.Time // freezes of whole processes
+	flushes    []time.Time    // when Redis lost its data
+	jumped     bool           // some clock was wrong for a while
+	rate       int            // the greatest limit that the route has had
 	closers    []func()
-	tasks      []task // of the goroutine that runs the plan
-	more       int    // processes that were added
+	tasks      []task // only for the goroutine that runs the plan
+	more       int    // how many processes were added
 }
 
-// plant is a bug that a test plants on purpose: each function goes around a part of the sender or of the feed.
+// plant is a bug that a test plants on purpose. Each function replaces or wraps a part of the sender or of the feed.
 type plant struct {
 	line       func(handedOver) handedOver
 	view       func(sender.View) sender.View
@@ -85,12 +85,12 @@ type plant struct {
 type carrierFault uint8
 
 const (
-	refusing   carrierFault = iota + 1 // 5xx: certainly not taken
+	refusing   carrierFault = iota + 1 // 5xx: certainly not accepted
 	throttling                         // 429
-	resetting                          // taken, and the connection breaks before the answer
+	resetting                          // accepted, but the connection breaks before the answer
 )
 
-// TestMain silences the client of Redis: it logs every connection that is refused.
+// TestMain silences the Redis client, which logs every refused connection.
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	os.Exit(m.Run())
@@ -154,7 +154,7 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	})
 	w.observed = newObserved()
 	w.background(func(ctx context.Context) error { return w.observe(ctx, quiet.Named("observer")) })
-	w.background(func(ctx context.Context) error { // TTLs of miniredis do not run by themselves
+	w.background(func(ctx context.Context) error { // miniredis does not expire keys by itself
 		for stream.Sleep(ctx, time.Second) {
 			w.redis.FastForward(time.Second)
 		}
@@ -163,8 +163,8 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	return w
 }
 
-// endOfEpoch answers where the log of an epoch ends: nowhere, as no record is ever lost. kfake itself says after a move of a leader that
-// the log of the old epoch has no end, which clients take for lost records.
+// endOfEpoch answers where the log of an epoch ends: it has no end, because no record is ever lost. After a move of a
+// leader kfake itself answers that the old epoch's log is undefined, which clients take for lost records.
 func (w *world) endOfEpoch(kreq kmsg.Request) (kmsg.Response, error, bool) {
 	w.broker.KeepControl()
 	req, ok := kreq.(*kmsg.OffsetForLeaderEpochRequest)
@@ -200,7 +200,7 @@ func (w *world) background(f func(context.Context) error) {
 
 func (w *world) onClose(f func()) { w.closers = append(w.closers, f) }
 
-// close ends everything, the newest first.
+// close ends everything, the newest part first.
 func (w *world) close() {
 	for _, p := range append(w.processes, w.ended...) {
 		p.kill()
@@ -217,17 +217,17 @@ func (w *world) close() {
 	}
 }
 
-// since is the fake time since the run began.
+// since returns the fake time since the run began, as text.
 func (w *world) since(at time.Time) string { return fmt.Sprintf("%9.3fs", at.Sub(w.began).Seconds()) }
 
-// tracef notes what happens.
+// tracef adds a line to the trace.
 func (w *world) tracef(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.trace = append(w.trace, w.since(time.Now())+" "+fmt.Sprintf(format, args...))
 }
 
-// violate notes that a promise is broken.
+// violate notes that a promise was broken.
 func (w *world) violate(promise, format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -236,14 +236,14 @@ func (w *world) violate(promise, format string, args ...any) {
 	w.violations = append(w.violations, text)
 }
 
-// notePause notes that a process stood still.
+// notePause notes that a process was frozen.
 func (w *world) notePause(from, to time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pauses = append(w.pauses, [2]time.Time{from, to})
 }
 
-// stoodStill reports whether some process stood still at a time, or up to a second before.
+// stoodStill reports whether a process was frozen at a time, or up to a second before.
 func (w *world) stoodStill(at time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -255,14 +255,14 @@ func (w *world) stoodStill(at time.Time) bool {
 	return false
 }
 
-// noteJump notes that the clock of some process is not right.
+// noteJump notes that the clock of some process is wrong.
 func (w *world) noteJump() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.jumped = true
 }
 
-// setRate notes that the route's limit changes: the greatest one that there was is checked.
+// setRate notes a change of the route's limit. checkRate uses the greatest limit.
 func (w *world) setRate(rate int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -304,8 +304,8 @@ func (w *world) dialRedis() (net.Conn, error) {
 	return c, nil
 }
 
-// bufferedConn is a pipe with a buffer for what is written, as a socket has one: a client that writes many commands before it reads an
-// answer would wait for itself.
+// bufferedConn is a pipe that buffers what is written, as a socket does. Without the buffer, a client that writes many
+// commands before it reads an answer would block for ever.
 type bufferedConn struct {
 	net.Conn
 	queue chan []byte
@@ -350,7 +350,7 @@ func (c *bufferedConn) SetDeadline(at time.Time) error { return c.SetReadDeadlin
 
 func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// setRedisDown takes Redis away, or gives it back.
+// setRedisDown stops Redis, or starts it again.
 func (w *world) setRedisDown(down bool) {
 	w.mu.Lock()
 	w.redisDown = down
@@ -364,7 +364,7 @@ func (w *world) setRedisDown(down bool) {
 	}
 }
 
-// observed is what the topics say.
+// observed is what the topics contain.
 type observed struct {
 	mu         sync.Mutex
 	deliveries []*fanfarev1.Delivery
@@ -373,7 +373,7 @@ type observed struct {
 
 func newObserved() *observed { return &observed{} }
 
-// observe follows the topics and notes when it sees what.
+// observe follows the topics and notes when it first sees a record.
 func (w *world) observe(ctx context.Context, cluster stream.Cluster) error {
 	names := cluster.Names
 	topics := []string{names.Campaigns(), names.Suppressions(), names.Deliveries()}

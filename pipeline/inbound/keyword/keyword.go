@@ -1,8 +1,9 @@
-// Package keyword reads what a recipient wrote: whether it is a keyword that opts out or in, or a text after which a
-// person must look.
+// Package keyword reads what a recipient wrote and decides whether it is a keyword that opts out or in, or a hint: a
+// text that a person must review.
 //
-// The words are data: keywords.csv and confirmations.csv, with their sources. A keyword is the whole message, compared
-// after normalisation; a sentence that has one in it is never an opt-out by itself, but waits for a person.
+// The words are data with their sources, in keywords.csv and confirmations.csv. A text is a keyword only if the whole
+// message, after normalisation, equals it. A sentence that contains a keyword is never an opt-out by itself; it waits
+// for a review.
 package keyword
 
 import (
@@ -37,7 +38,7 @@ type found struct {
 	language string
 }
 
-// Meanings in the files. A hint has no confirmation.
+// meanings are the words for meanings in the files. A hint has no confirmation.
 var meanings = map[string]schemas.ReplyMeaning{
 	"stop": schemas.ReplyMeaningOptOut, "start": schemas.ReplyMeaningOptIn, "hint": schemas.ReplyMeaningReview,
 }
@@ -101,11 +102,11 @@ func rows(file []byte, each func(found, string) error) error {
 	return nil
 }
 
-// mostRunes is the longest text that is searched for hints; what is longer is cut.
+// mostRunes is how many characters of a text are read; the rest is ignored.
 const mostRunes = 2000
 
-// Read returns what a text means, and what to send to confirm it ("" when nothing is) with the sender it was written
-// to.
+// Read returns the meaning of a text, and the confirmation to send from the sender it was written to ("" if there is
+// none).
 func (w *Words) Read(text, sender string) (meaning schemas.ReplyMeaning, confirmation string) {
 	n := Normalise(text)
 	if f, ok := w.exact[n]; ok {
@@ -119,9 +120,10 @@ func (w *Words) Read(text, sender string) (meaning schemas.ReplyMeaning, confirm
 	return schemas.ReplyMeaningUnspecified, ""
 }
 
-// Normalise returns a text as keywords are compared: in lower case, with compatibility forms (full width letters) as
-// usual ones, without accents and other marks, with all that is no letter and no digit as one blank, and none at the
-// ends. An apostrophe joins. Turkish letters without a dot are as those with one. At most 2,000 characters count.
+// Normalise returns a text in the form in which keywords are compared. It is in lower case. Compatibility forms (such
+// as full-width letters) become the usual ones. Accents and other marks are removed. Each sequence of other characters
+// becomes one blank, except that apostrophes are dropped; there are none at the ends. A Turkish dotless i becomes an i.
+// Only the first 2,000 characters count.
 func Normalise(text string) string {
 	var b strings.Builder
 	gap, n := false, 0

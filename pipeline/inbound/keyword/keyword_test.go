@@ -9,7 +9,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// TestRead (X10): a keyword is the whole message, however it is spelled; a sentence is a person's to read.
+// TestRead (X10): a keyword must be the whole message, in any spelling. A sentence with a keyword in it is left for a
+// person to read.
 func TestRead(t *testing.T) {
 	w, err := Open()
 	if err != nil {
@@ -33,8 +34,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestLanguages (X10): twelve languages, each with a stop, a start and a hint, and no confirmation of more than two
-// segments.
+// TestLanguages (X10): each of the twelve languages has a stop, a start and a hint, and no confirmation is longer than
+// two segments.
 func TestLanguages(t *testing.T) {
 	w, err := Open()
 	if err != nil {
@@ -66,7 +67,7 @@ func TestLanguages(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever strangers write is read without a panic, alike when it is read again, and quickly.
+// FuzzRead: Read does not panic on any text, returns the same result twice, and is quick.
 func FuzzRead(f *testing.F) {
 	w, err := Open()
 	if err != nil {

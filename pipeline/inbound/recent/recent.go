@@ -1,10 +1,10 @@
-// Package recent knows the last message that each sender sent to each number, so that a message that comes back finds
-// what it answers, and whose it is. It is kept in Redis for 30 days.
+// Package recent knows the last message that each sender sent to each number, so that the stage finds which message a
+// recipient answers, and whose recipient it is. The index is kept in Redis for 30 days.
 //
-// For each channel and number there is a hash: tenant and sender → the last message. The key has a keyed hash of the
-// number, not the number. Only senders that recipients can write to are in it ([schemas.MayReceive]). A stage of the
-// role inbound fills it from `deliveries`. A Redis that was lost knows what was sent since; what is older is then
-// matched to a tenant by its senders alone.
+// For each channel and number there is a hash: tenant and sender → the last message. The key contains a keyed hash of
+// the number, not the number. The index has only senders that recipients can write to ([schemas.MayReceive]). A stage
+// of the role inbound fills it from `deliveries`. After Redis has lost its data, the index has only messages that were
+// sent since. An answer to an older message is then matched to a tenant by the sender alone.
 package recent
 
 import (
@@ -23,7 +23,7 @@ import (
 	"fanfare/schemas"
 )
 
-// Life of an entry after the last message to the number.
+// Life is how long an entry is kept after the last message to the number.
 const Life = 30 * 24 * time.Hour
 
 // Sent is the last message from a sender to a number.
@@ -43,7 +43,7 @@ type Index struct {
 	prefix string
 }
 
-// New returns the index that is kept in rdb under the prefix of the installation.
+// New returns the index in rdb. Its keys begin with the prefix of the installation.
 func New(rdb redis.UniversalClient, keys *schemas.Keys, prefix string) (*Index, error) {
 	if rdb == nil || keys == nil {
 		return nil, errors.New("index of recent messages: Redis and keys are needed")
@@ -56,10 +56,10 @@ var putSource string
 
 var put = redis.NewScript(putSource)
 
-// atOnce is how many entries go in one round trip.
+// atOnce is how many entries Put sends in one round trip.
 const atOnce = 100
 
-// key of a number. The hash is that of no tenant: one number has one hash of tenants.
+// key returns the key of a number. The hash is not tied to a tenant: all tenants of one number are in one entry.
 func (x *Index) key(channel schemas.Channel, phone string) string {
 	hash := x.keys.NumberHash("", phone)
 	return x.prefix + "last:" + strconv.Itoa(int(channel)) + ":" + hex.EncodeToString(hash[:])
@@ -67,7 +67,8 @@ func (x *Index) key(channel schemas.Channel, phone string) string {
 
 const fieldSeparator = "\x00"
 
-// Put notes messages that were sent. Of two from one sender to one number the later one stays, in any order.
+// Put notes messages that were sent. Of two messages from one sender to one number the later one stays, in whatever
+// order they are put.
 func (x *Index) Put(ctx context.Context, list []Sent) error {
 	for some := range slices.Chunk(list, atOnce) {
 		for attempt := 0; ; attempt++ {
@@ -92,7 +93,7 @@ func (x *Index) Put(ctx context.Context, list []Sent) error {
 	return nil
 }
 
-// Find returns the last messages to a number by a channel, one of each tenant and sender, the newest first.
+// Find returns the last messages to a number on a channel, one for each tenant and sender, newest first.
 func (x *Index) Find(ctx context.Context, channel schemas.Channel, phone string) ([]Sent, error) {
 	rows, err := x.rdb.HGetAll(ctx, x.key(channel, phone)).Result()
 	if err != nil {
@@ -106,7 +107,7 @@ func (x *Index) Find(ctx context.Context, channel schemas.Channel, phone string)
 		ms, err := strconv.ParseInt(at, 10, 64)
 		id, err2 := schemas.ParseID(message)
 		if !ok || !ok2 || err != nil || err2 != nil {
-			continue // not ours
+			continue // not written by Fanfare
 		}
 		out = append(out, Sent{Tenant: tenant, Sender: sender, Route: route, Channel: channel, To: phone, Message: id, Time: time.UnixMilli(ms)})
 	}

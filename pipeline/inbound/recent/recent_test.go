@@ -12,8 +12,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestIndex: of two messages from one sender to one number the later one is found, in whatever order they are noted; an
-// entry ends 30 days after the last message, and no key or value has the number.
+// TestIndex: of two messages from one sender to one number, Find returns the later one, in whatever order they were
+// put. An entry expires 30 days after the last message. No key or value contains the number.
 func TestIndex(t *testing.T) {
 	mini := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
@@ -32,7 +32,7 @@ func TestIndex(t *testing.T) {
 	}
 	older, newer, other, theirs := at("tn_a", "48000", 1, 1_780_000_000_000), at("tn_a", "48000", 2, 1_780_000_000_001), at("tn_a", "48001", 3, 5), at("tn_b", "48000", 4, 1_790_000_000_000)
 	for _, order := range [][]Sent{{older, newer, other, theirs}, {theirs, other, newer, older}, {newer, newer, older, other, theirs}} {
-		mini.FlushAll() // it forgets the script too
+		mini.FlushAll() // this removes the loaded script, too
 		if err := x.Put(t.Context(), order); err != nil {
 			t.Fatal(err)
 		}
