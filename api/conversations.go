@@ -71,7 +71,7 @@ type Reply struct {
 	Currency  string  `json:"currency" doc:"ISO 4217 code."`
 }
 
-// ConversationSummary counts what needs somebody.
+// ConversationSummary counts the conversations that need a person.
 type ConversationSummary struct {
 	Open    int `json:"open" doc:"Conversations that are open."`
 	Unread  int `json:"unread" doc:"Conversations with unread messages."`
@@ -91,7 +91,7 @@ type OptOutReview struct {
 	At             string  `json:"at" format:"date-time" doc:"When it came in, in UTC."`
 }
 
-// ReviewInput decides about a message.
+// ReviewInput is the decision about a message.
 type ReviewInput struct {
 	Decision string `json:"decision" enum:"opt_out,dismiss" doc:"opt_out: the number opts out of the channel, with the text as proof. dismiss: the message asks for none."`
 }
@@ -145,13 +145,13 @@ type (
 	reviewOut struct{ Body *OptOutReview }
 )
 
-// ConversationMessages are messages of a conversation, newest first.
+// ConversationMessages is a page of the messages of a conversation, newest first.
 type ConversationMessages struct {
 	Data []*ConversationMessage `json:"data" nullable:"false" doc:"The messages, newest first."`
 	Next *string                `json:"next" doc:"Cursor of the older messages; null: there are none."`
 }
 
-// OptOutReviews are messages that wait for a decision, oldest first.
+// OptOutReviews is a page of the messages that wait for a decision, oldest first.
 type OptOutReviews struct {
 	Data  []*OptOutReview `json:"data" nullable:"false" doc:"The messages, oldest first."`
 	Total int             `json:"total" doc:"How many wait in all."`
@@ -326,7 +326,7 @@ func (s *server) changeConversation(ctx context.Context, in *conversationChangeI
 	return &conversationOut{etag(c.Version), viewConversation(&c)}, nil
 }
 
-// whatsAppService is how long after the recipient's last message WhatsApp takes texts that are no templates.
+// whatsAppService is how long after a recipient's last message WhatsApp accepts texts that are not templates.
 const whatsAppService = 24 * time.Hour
 
 // singleReply prepares a single send from the sender of a conversation.
@@ -390,14 +390,14 @@ func (s *server) replyTo(ctx context.Context, in *replyIn) (*replyOut, error) {
 		return nil, err
 	}
 	out.MessageID = orNull(m.targets[0].id.String())
-	// The message is out: the thread is told of it also after the client has gone.
+	// The message has been sent, so the conversation must have it, even if the client has closed its connection.
 	if err := s.said(context.WithoutCancel(ctx), m, &c, who.by()); err != nil {
 		s.Logger.ErrorContext(ctx, "a reply was sent and is not in its conversation", "conversation", c.ID, "message", *out.MessageID, "err", err)
 	}
 	return &replyOut{out}, nil
 }
 
-// said notes in its conversation what was sent.
+// said adds a message that was sent to its conversation.
 func (s *server) said(ctx context.Context, m *single, c *store.Conversation, by string) error {
 	return s.Store.AddReply(ctx, m.who.tenant.ID, &store.ConversationMessage{
 		Conversation: c.ID, Text: m.body, Message: m.targets[0].id.String(), By: by, Segments: uint32(m.size.Segments), Price: m.targets[0].price, Time: m.now,
@@ -458,7 +458,7 @@ func (s *server) decideReview(ctx context.Context, in *reviewIn) (*reviewOut, er
 	return &reviewOut{viewReview(&r)}, nil
 }
 
-// Confirmations of opt-outs are looked for this often, and so many are taken at a time.
+// RunConfirmations looks for confirmations this often, and takes this many at a time.
 const (
 	confirmEvery = 500 * time.Millisecond
 	confirmMost  = 20
@@ -466,8 +466,8 @@ const (
 	byConfirmation = "confirmation"
 )
 
-// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each is sent at most once: it leaves the store
-// before it goes out, and what fails then is not tried again.
+// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each confirmation is sent at most once: the API
+// removes it from the store before it sends it, and does not try again if that fails.
 func (s *Server) RunConfirmations(ctx context.Context) error {
 	ticker := time.NewTicker(confirmEvery)
 	defer ticker.Stop()
@@ -490,7 +490,7 @@ func (s *Server) RunConfirmations(ctx context.Context) error {
 	}
 }
 
-// confirmOptOut sends one confirmation. It goes to a number that has opted out.
+// confirmOptOut sends one confirmation. It sends it although the number has opted out.
 func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) {
 	err := func() error {
 		who, err := s.auth.actor(ctx, ui.Actor{Tenant: n.Conversation.Tenant, User: byConfirmation})

@@ -19,20 +19,20 @@ import (
 	"fanfare/schemas"
 )
 
-// Domains of links (R39, R40, R137): a tenant's own and those that the operator shares with all tenants. How recipients
-// get their domains, and how limits hold: api/store/domains.go.
+// Domains of links (R39, R40, R137): a tenant's own domains, and the domains that the operator shares with all tenants.
+// api/store/domains.go says how recipients get their domains, and how limits hold.
 
 const domainTag = "Domains"
 
 // Limits of a domain.
 const (
-	// maxHost bounds a host: it takes the room of the text.
+	// maxHost is the longest host: a host takes room in the text.
 	maxHost = 100
-	// maxMessages bounds the limits of messages.
+	// maxMessages is the highest limit of messages.
 	maxMessages = 1_000_000_000
 )
 
-// Domain is a host of links.
+// Domain is a host whose links are in messages.
 type Domain struct {
 	ID             string  `json:"id" example:"domain_10001" doc:"Given by the installation; it never changes."`
 	Host           string  `json:"host" doc:"The host of the links." example:"go.example.com"`
@@ -113,7 +113,7 @@ func (s *server) registerDomains() {
 
 type domainPoolOut struct{ Body *DomainPool }
 
-// DomainPool is the domains that a tenant may use.
+// DomainPool lists the domains that a tenant may use.
 type DomainPool struct {
 	Data []PoolDomain `json:"data" nullable:"false" doc:"The domains, by host."`
 }
@@ -139,7 +139,7 @@ func viewPoolDomain(d *store.Domain) PoolDomain {
 	}
 }
 
-// roomOf returns what is left of a domain's limits, nil without limits.
+// roomOf returns how many messages a domain may still carry; nil if it has no limits.
 func roomOf(d *store.Domain) *uint64 {
 	if d.Daily == 0 && d.Total == 0 {
 		return nil
@@ -154,7 +154,7 @@ func viewDomain(row *store.Resource, d *store.DomainDoc) *Domain {
 	}
 }
 
-// fillDomains adds what is counted and checked of domains.
+// fillDomains adds the counts and the results of the last check to domains.
 func (s *server) fillDomains(ctx context.Context, views ...*Domain) error {
 	if len(views) == 0 {
 		return nil
@@ -166,7 +166,7 @@ func (s *server) fillDomains(ctx context.Context, views ...*Domain) error {
 	for _, v := range views {
 		i := slices.IndexFunc(pool, func(d store.Domain) bool { return d.ID() == v.ID })
 		if i < 0 {
-			continue // deleted
+			continue // the domain was deleted
 		}
 		d := &pool[i]
 		v.UsedToday, v.UsedTotal, v.Room, v.Usable = d.Today, d.Used, roomOf(d), d.Usable() && d.Room() > 0
@@ -175,7 +175,7 @@ func (s *server) fillDomains(ctx context.Context, views ...*Domain) error {
 	return nil
 }
 
-// domainUsed returns what keeps a domain from being deleted: links on it that may still be opened.
+// domainUsed returns why a domain must not be deleted: some messages have links on it that recipients may still open.
 func (s *server) domainUsed(ctx context.Context, _ *principal, row *store.Resource) (string, error) {
 	n, err := s.Store.DomainUses(ctx, row.Number, s.Now().Add(-linksValid))
 	if err != nil || n == 0 {
@@ -254,10 +254,10 @@ func domainHost(given string) (string, *problem.Problem) {
 	return host, nil
 }
 
-// errNotWaiting is returned by a mutation when the campaign has moved on.
+// errNotWaiting is returned by a mutation if the campaign has changed its state meanwhile.
 var errNotWaiting = errors.New("the campaign does not wait for a domain")
 
-// resumeForDomains resumes the campaigns that were suspended because their domains were spent, and that have room now.
+// resumeForDomains resumes the campaigns that were suspended for lack of a usable domain and have one now.
 func (s *server) resumeForDomains(ctx context.Context) error {
 	waiting, err := s.Store.CampaignsWithoutDomains(ctx)
 	if err != nil {
@@ -285,7 +285,8 @@ func (s *server) resumeForDomains(ctx context.Context) error {
 		})
 		switch {
 		case errors.Is(err, errNotWaiting), errors.Is(err, store.ErrNoCredit), errors.Is(err, schemas.ErrConflict):
-			// Somebody else has changed it; without credit, a top-up comes first. It is looked at again.
+			// The campaign has been changed meanwhile, or the tenant has no credit and must top up first. The next
+			// round tries again.
 		case err != nil:
 			return fmt.Errorf("campaign %s: %w", c.ID(), err)
 		default:
@@ -297,20 +298,20 @@ func (s *server) resumeForDomains(ctx context.Context) error {
 
 // DomainChecks says how domains are checked.
 type DomainChecks struct {
-	// Checker checks them; nil: they are not checked, and stay unchecked.
+	// Checker checks the domains. Without one, all domains stay unchecked.
 	Checker *domaincheck.Checker
-	// Every is how often each is checked; default 10 minutes.
+	// Every is the interval between two checks of a domain; default 10 minutes.
 	Every time.Duration
 }
 
-// resumeEvery is how often campaigns without domains are looked at: a day may have begun, or another process has added a
-// domain.
+// resumeEvery is how often the API looks for campaigns that wait for a domain: a new day may have reset a daily limit,
+// or another process may have added a domain.
 const resumeEvery = 15 * time.Second
 
 // domainsAtOnce is how many domains are checked at the same time.
 const domainsAtOnce = 8
 
-// watchDomains checks domains, and resumes campaigns that waited for one, until ctx ends.
+// watchDomains checks domains, and resumes campaigns that wait for one, until ctx ends.
 func (s *server) watchDomains(ctx context.Context) error {
 	tick := time.NewTicker(resumeEvery)
 	defer tick.Stop()
@@ -330,7 +331,7 @@ func (s *server) watchDomains(ctx context.Context) error {
 	}
 }
 
-// wakeDomains makes [server.watchDomains] look now.
+// wakeDomains makes [server.watchDomains] start a round now.
 func (s *server) wakeDomains() {
 	select {
 	case s.domainsChanged <- struct{}{}:
@@ -364,7 +365,7 @@ func (s *server) checkDomains(ctx context.Context) error {
 	return group.Wait()
 }
 
-// checkDomain checks one domain and writes what it found.
+// checkDomain checks one domain and writes the result.
 func (s *server) checkDomain(ctx context.Context, d store.Domain) error {
 	found, err := s.DomainChecks.Checker.Check(ctx, d.Host)
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestDomains (R39, R40): a tenant's own domains and shared ones, with limits and weight; bad input says what to do.
+// TestDomains (R39, R40): a tenant has its own domains and uses shared ones, with limits and weights. The error for bad
+// input says what to do.
 func TestDomains(t *testing.T) {
 	w := newEnv(t)
 	admin := w.admin()
@@ -84,7 +85,7 @@ func rowsOf(a *answer) string {
 	return strings.Join(out, "; ")
 }
 
-// linkCampaign makes a campaign of n recipients with a link, which is being sent.
+// linkCampaign creates a campaign of n recipients with a link, in state sending.
 func (w *env) linkCampaign(n int, more string) string {
 	w.Helper()
 	list := w.list(fmt.Sprint("l", n, more), n, 0)
@@ -110,10 +111,11 @@ func (w *env) allot(id string, n uint32) (recipients uint32) {
 	return recipients
 }
 
-// TestCampaignDomains (R39, R40, R77, R137): a campaign is confirmed with domains, spends them, is suspended as
-// no_domains, refuses to be resumed while the cause lasts, and goes on by itself when a domain is added to it.
+// TestCampaignDomains (R39, R40, R77, R137): a campaign is confirmed with domains and uses up their limits. It is then
+// suspended as no_domains, cannot be resumed while no domain has room, and continues by itself when a domain is added
+// to it.
 func TestCampaignDomains(t *testing.T) {
-	w := newEnv(t) // without a public address
+	w := newEnv(t) // without --link-url
 	w.call("POST", "/api/campaigns", fmt.Sprintf(`{"name":"c","channel":"sms","message":"{{link:https://shop.example}}","contactList":%q}`, w.list("first", 1, 0))).problem(422, "invalid_value", "message")
 	one := w.call("POST", "/api/domains", `{"host":"one.example","totalLimit":3}`).want(201).id()
 	w.call("POST", "/api/domains", `{"host":"pool.example"}`).want(201)
@@ -156,7 +158,7 @@ func TestCampaignDomains(t *testing.T) {
 	if got := w.allot(id, 100); got != 7 {
 		t.Errorf("got %d recipients with a domain, want 7", got)
 	}
-	// A limit that is raised has the same effect.
+	// Raising a limit has the same effect as adding a domain.
 	w.move(id, func(c *schemas.Change) {
 		c.To, c.Trigger, c.Actor, c.Reason = schemas.StateSuspended, schemas.TriggerSuspend, schemas.ActorGuard, schemas.ReasonNoDomains
 	})
@@ -169,7 +171,7 @@ func TestCampaignDomains(t *testing.T) {
 	add(`{"domains":["pool.example"]}`).problem(409, "wrong_state", "")
 }
 
-// noNames is a DNS without names.
+// noNames is a DNS in which no name exists.
 type noNames struct{}
 
 func (noNames) LookupHost(context.Context, string) ([]string, error) {
@@ -180,7 +182,7 @@ func (noNames) DialContext(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.New("refused")
 }
 
-// TestDomainHealth (R39): the job of the role api checks domains; one that is bad gets no recipients, and says why.
+// TestDomainHealth (R39): the role api checks domains. A bad domain gets no recipients, and the API says why.
 func TestDomainHealth(t *testing.T) {
 	w := newEnv(t, func(w *env) {
 		w.deps.DomainChecks = api.DomainChecks{Checker: domaincheck.New(domaincheck.Config{Resolver: noNames{}, Dialer: noNames{}, Tries: 1})}

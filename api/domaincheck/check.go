@@ -1,5 +1,5 @@
-// Package domaincheck finds out whether links on a domain can be opened: whether its name resolves, whether the server
-// there has a valid certificate for it, and whether a list of blocked names has it.
+// Package domaincheck checks whether recipients can open links on a domain: whether its name resolves, whether its
+// server has a valid certificate, and whether a DNS blocklist lists the domain.
 package domaincheck
 
 import (
@@ -30,18 +30,18 @@ type Config struct {
 	// Resolver and Dialer default to those of package net.
 	Resolver Resolver
 	Dialer   Dialer
-	// Roots are trusted to sign certificates; nil: those of the system.
+	// Roots are trusted to sign certificates; nil means the roots of the system.
 	Roots *x509.CertPool
-	// Blocklists are zones of the DNS that answer `<domain>.<zone>` with an address of 127.0.0.0/8 if the domain is
-	// blocked (RFC 5782), such as dbl.spamhaus.org. None: nothing is asked.
+	// Blocklists are DNS zones that answer `<domain>.<zone>` with an address in 127.0.0.0/8 if the domain is blocked
+	// (RFC 5782), such as dbl.spamhaus.org. If there are none, no blocklist is queried.
 	Blocklists []string
-	// Timeout of each question; default 5 s.
+	// Timeout of each lookup, connection and handshake; default 5 s.
 	Timeout time.Duration
-	// Tries is how often a check is made before a domain is called bad, default 3; Pause is the time between two of
-	// them, default 5 s. One lost packet must not stop a campaign.
+	// Tries is how often the check must fail before a domain counts as bad, default 3. Pause is the time between two
+	// tries, default 5 s. One lost packet must not stop a campaign.
 	Tries int
 	Pause time.Duration
-	// Now is the clock by which certificates are judged; default time.Now.
+	// Now is the clock for the validity of certificates; default time.Now.
 	Now func() time.Time
 }
 
@@ -73,11 +73,11 @@ func New(cfg Config) *Checker {
 
 // Result of a check.
 type Result struct {
-	// Health is one of the Domain… words of package store.
+	// Health is one of the Domain… constants of package store.
 	Health string
-	// Reason says in a sentence what is wrong and what to do; "" when nothing is.
+	// Reason says in a sentence what is wrong and what to do; "" if nothing is wrong.
 	Reason string
-	// Certificate is when the certificate expires; zero when none was seen.
+	// Certificate is when the certificate expires; zero if the check saw none.
 	Certificate time.Time
 }
 
@@ -136,8 +136,8 @@ func (c *Checker) once(ctx context.Context, host string) Result {
 	return Result{Health: store.DomainOK, Certificate: client.ConnectionState().PeerCertificates[0].NotAfter.UTC()}
 }
 
-// listed reports whether a blocklist has answered that it lists a name. 127.255.255.0/24 says that the question was
-// refused.
+// listed reports whether the answer of a blocklist means that the name is listed. An address in 127.255.255.0/24 means
+// that the list refused the query.
 func listed(answer []string) bool {
 	for _, a := range answer {
 		if strings.HasPrefix(a, "127.") && !strings.HasPrefix(a, "127.255.255.") {

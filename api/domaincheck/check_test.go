@@ -24,7 +24,7 @@ import (
 type names struct {
 	mu    sync.Mutex
 	of    map[string]string
-	fails int // so many questions fail before one is answered
+	fails int // how many lookups fail before one is answered
 	asked []string
 }
 
@@ -55,7 +55,7 @@ func (w wire) DialContext(ctx context.Context, network, address string) (net.Con
 
 var now = time.Date(2030, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// serve answers TLS with a certificate for a host, and returns its address and who signs it.
+// serve answers TLS with a certificate for a host. It returns the address, and the pool with the certificate's issuer.
 func serve(t *testing.T, host string, until time.Time) (string, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -97,8 +97,8 @@ func serve(t *testing.T, host string, until time.Time) (string, *x509.CertPool) 
 	return l.Addr().String(), roots
 }
 
-// TestCheck (R39): a domain resolves, answers with a valid certificate, and is on no list; each fault has its word and a
-// sentence that says what to do.
+// TestCheck (R39): a good domain resolves, answers with a valid certificate, and is on no list. Each fault has its own
+// word, and a sentence that says what to do.
 func TestCheck(t *testing.T) {
 	until := now.Add(90 * 24 * time.Hour)
 	address, roots := serve(t, "go.example", until)

@@ -12,7 +12,7 @@ import (
 	"fanfare/schemas"
 )
 
-// States of a conversation. A message that comes in opens it again.
+// States of a conversation. A message from the recipient opens a closed conversation again.
 const (
 	ConversationOpen   = "open"
 	ConversationClosed = "closed"
@@ -30,18 +30,20 @@ type Conversation struct {
 	ID, Tenant    string
 	Phone, Sender string
 	Channel       schemas.Channel
-	// Route is the one by which the last message came in.
+	// Route is the route on which the last message came in.
 	Route string
-	// State is open or closed. Assigned is the e-mail address or name of who answers it, "" while nobody does.
+	// State is open or closed. Assigned is the e-mail address or the name of the person who answers, "" if there is
+	// none.
 	State, Assigned string
-	// Unread counts the messages that came since it was read, Reviews those that wait for a decision about an opt-out.
+	// Unread counts the messages that came in after a user last read the conversation. Reviews counts the messages that
+	// wait for a decision about an opt-out.
 	Unread, Reviews int
-	// Campaign that the last message answered; "" when it is not known.
+	// Campaign is the campaign that the last message answered; "" if it is not known.
 	Campaign string
 	Test     bool
 	LastText string
 	LastOut  bool
-	// Last is the time of the newest message, Came that of the newest that came in.
+	// Last is the time of the newest message, Came the time of the newest message from the recipient.
 	Last, Came, Created time.Time
 	Version             uint64
 }
@@ -53,15 +55,15 @@ type ConversationMessage struct {
 	Out          bool
 	Text         string
 	Meaning      schemas.ReplyMeaning
-	// Review is "" or a state of a review.
+	// Review is a state of a review, or "" if the message needs none.
 	Review string
-	// Message is the id of the message that it answers, of what went out its own. Campaign is that of the answered
-	// message.
+	// Message is, for a message that came in, the id of the message that it answers; for one that was sent, its own id.
+	// Campaign is the campaign of the answered message.
 	Message, Campaign string
-	// By is who wrote or decided; "" when it came in.
+	// By is the author of a message that was sent, or the person who decided about a review; "" if there is none.
 	By       string
 	Segments uint32
-	Price    uint64 // of a segment, in micro-units
+	Price    uint64 // price of one segment, in micro-units
 	Time     time.Time
 }
 
@@ -78,14 +80,15 @@ type OptOutNotice struct {
 	Text         string
 }
 
-// ConversationFilter says which conversations to list, those with the newest message first.
+// ConversationFilter says which conversations to list. The list begins with the one that has the newest message.
 type ConversationFilter struct {
 	Page
-	// State is open or closed, "" both. Assigned: only of this person; Unassigned: only of nobody. Unread, Review: only
-	// such as have some.
+	// State is open or closed; "" means both. Assigned lists only conversations of this person, Unassigned only those
+	// of no person. Unread lists only conversations with unread messages, Review only those with a message that waits
+	// for a decision.
 	State, Assigned            string
 	Unassigned, Unread, Review bool
-	// Phone is a part of the number.
+	// Phone is a part of the phone number.
 	Phone string
 	// Before continues a page: only conversations before the one with this time and id.
 	Before   time.Time
@@ -111,7 +114,7 @@ func scanMessage(row interface{ Scan(...any) error }, more ...any) (m Conversati
 	return m, err
 }
 
-// The longest texts that are kept, in characters. A longer one is cut: ten segments have 1,530.
+// The longest texts that the store keeps, in characters. A longer text is cut. A text of ten segments has up to 1,530.
 const (
 	maxMessageText = 4000
 	maxPreview     = 200
@@ -125,7 +128,7 @@ func cutText(s string, most int) string {
 	return string(r)
 }
 
-// Queries of conversations.
+// Queries on conversations.
 const (
 	insertConversation = `INSERT INTO conversations (id, tenant, phone, number_key, channel, sender, route, state, assigned, unread, reviews, campaign, test,
   last_text, last_out, last_ms, came_ms, created_ms, version) VALUES (?, ?, ?, ?, ?, ?, ?, 'open', '', 0, 0, '', ?, '', FALSE, 0, 0, ?, 0) ON CONFLICT (id) DO NOTHING`
@@ -138,10 +141,10 @@ WHERE tenant = ? AND id = ?`
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
-// RecordMessage writes a message that a recipient wrote, with what follows from it, in one transaction: the opt-out or
-// its end with the proof, and the confirmation that is to be sent if it changed something. A message that was recorded
-// before changes nothing. It returns the id of the conversation. An error that is [schemas.ErrNotFound] is permanent:
-// there is no such tenant.
+// RecordMessage writes a message of a recipient and its effects in one transaction: the opt-out or its end with the
+// proof, and, if that changed something, a confirmation to be sent. If the message is recorded already, nothing
+// changes. RecordMessage returns the id of the conversation. The error [schemas.ErrNotFound] is permanent: the tenant
+// does not exist.
 func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conversation string, err error) {
 	if s.keys == nil {
 		return "", errNoKeys
@@ -155,7 +158,7 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 		if _, err := tx.GetTenant(ctx, f.Tenant); err != nil {
 			return found(err, "tenant", f.Tenant)
 		}
-		if err := tx.lockMembers(ctx, f.Tenant); err != nil { // the writers of a tenant take turns
+		if err := tx.lockMembers(ctx, f.Tenant); err != nil { // one writer per tenant at a time
 			return err
 		}
 		var known int
@@ -195,13 +198,13 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 	return conversation, nil
 }
 
-// confirmationLife is how long a confirmation may wait: a later one would surprise.
+// confirmationLife is how long a confirmation may wait. A later one would surprise the recipient.
 const confirmationLife = time.Hour
 
-// TakeConfirmations takes confirmations that are to be sent, and returns them: each is returned once, to one process.
-// What has waited for an hour is dropped.
+// TakeConfirmations removes up to most confirmations from the store and returns them. Each is returned once, to one
+// process. Confirmations that have waited for more than an hour are dropped.
 func (s *Store) TakeConfirmations(ctx context.Context, most int) (out []OptOutNotice, err error) {
-	var waiting int // the usual case must not write
+	var waiting int // usually none waits, and then nothing is written
 	if err := s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT id FROM confirmations LIMIT 1) AS c").Scan(&waiting); err != nil || waiting == 0 {
 		return nil, err
 	}
@@ -249,7 +252,7 @@ RETURNING tenant, conversation, body, created_ms`, most)
 	return out, nil
 }
 
-// AddReply writes a message that went out.
+// AddReply adds a message that was sent to a conversation.
 func (s *Store) AddReply(ctx context.Context, tenant string, m *ConversationMessage) error {
 	err := s.write(ctx, func(tx *tx) error {
 		at := ms(m.Time)
@@ -275,12 +278,12 @@ func (s *Store) Conversation(ctx context.Context, tenant, id string) (Conversati
 	return c, found(err, "conversation", id)
 }
 
-// ConversationCounts are the conversations of a tenant that need somebody.
+// ConversationCounts counts the conversations of a tenant that need a person.
 type ConversationCounts struct {
 	Open, Unread, Reviews int
 }
 
-// CountConversations counts conversations that are open, those with unread messages, and messages that wait for a
+// CountConversations counts the open conversations, those with unread messages, and the messages that wait for a
 // decision.
 func (s *Store) CountConversations(ctx context.Context, tenant string) (n ConversationCounts, err error) {
 	err = s.d.read.QueryRowContext(ctx, `SELECT COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN unread > 0 THEN 1 ELSE 0 END), 0), COALESCE(SUM(reviews), 0)
@@ -291,7 +294,7 @@ FROM conversations WHERE tenant = ?`, tenant).Scan(&n.Open, &n.Unread, &n.Review
 	return n, nil
 }
 
-// Conversations returns a page of a tenant's conversations and how many pass the filter.
+// Conversations returns a page of a tenant's conversations, and how many conversations match the filter.
 func (s *Store) Conversations(ctx context.Context, tenant string, f ConversationFilter) (out []Conversation, total int, err error) {
 	where, args := "tenant = ?", []any{tenant}
 	add := func(condition string, more ...any) {
@@ -338,8 +341,8 @@ func (s *Store) Conversations(ctx context.Context, tenant string, f Conversation
 	return out, total, rows.Err()
 }
 
-// ConversationMessages returns up to limit messages of a conversation, newest first, those before an id (0: from the
-// newest).
+// ConversationMessages returns up to limit messages of a conversation whose id is smaller than before (0: all), newest
+// first.
 func (s *Store) ConversationMessages(ctx context.Context, tenant, id string, before uint64, limit int) (out []ConversationMessage, err error) {
 	where, args := "m.tenant = ? AND m.conversation = ?", []any{tenant, id}
 	if before > 0 {
@@ -361,15 +364,15 @@ func (s *Store) ConversationMessages(ctx context.Context, tenant, id string, bef
 	return out, rows.Err()
 }
 
-// ConversationChange says what to change of a conversation; nil fields stay.
+// ConversationChange is a change of a conversation. A nil field does not change.
 type ConversationChange struct {
 	State, Assigned *string
-	// Read up to this message: those that came later stay unread.
+	// Read marks the messages up to this id as read. Later ones stay unread.
 	Read *uint64
 }
 
-// ChangeConversation changes a conversation. With a version other than 0, it is [schemas.ErrConflict] unless that is
-// the stored one.
+// ChangeConversation changes a conversation. If version is not 0 and not the stored version, the error is
+// [schemas.ErrConflict].
 func (s *Store) ChangeConversation(ctx context.Context, tenant, id string, version uint64, change ConversationChange) (c Conversation, err error) {
 	err = s.write(ctx, func(tx *tx) error {
 		c, err = scanConversation(tx.raw.QueryRowContext(ctx, "SELECT "+conversationColumns+" FROM conversations WHERE tenant = ? AND id = ?", tenant, id))
@@ -413,7 +416,7 @@ func (s *Store) ChangeConversation(ctx context.Context, tenant, id string, versi
 
 const reviewsFrom = " FROM conversation_messages m JOIN conversations c ON c.tenant = m.tenant AND c.id = m.conversation WHERE m.tenant = ? AND m.review = 'open'"
 
-// Reviews returns up to limit messages that wait for a decision about an opt-out, the oldest first, those after an id.
+// Reviews returns up to limit messages after an id that wait for a decision about an opt-out, oldest first.
 func (s *Store) Reviews(ctx context.Context, tenant string, after uint64, limit int) (out []Review, total int, err error) {
 	if err := s.d.read.QueryRowContext(ctx, "SELECT COUNT(*)"+reviewsFrom, tenant).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("count reviews: %w", err)
@@ -435,7 +438,8 @@ func (s *Store) Reviews(ctx context.Context, tenant string, after uint64, limit 
 	return out, total, rows.Err()
 }
 
-// Review returns a message that is or was to be reviewed. It is [schemas.ErrNotFound] if the tenant has none of that id.
+// Review returns a message that waits for a decision, or had to wait for one. The error is [schemas.ErrNotFound] if the
+// tenant has no such message with this id.
 func (s *Store) Review(ctx context.Context, tenant string, id uint64) (Review, error) {
 	return review(ctx, s.d.read, tenant, id)
 }
@@ -451,8 +455,8 @@ JOIN conversations c ON c.tenant = m.tenant AND c.id = m.conversation WHERE m.te
 	return r, found(err, "review", fmt.Sprint(id))
 }
 
-// DecideReview ends the review of a message. With optOut the number opts out of the message's channel; the proof has
-// the text, and who decided. It is [schemas.ErrTransition] when it was decided before.
+// DecideReview ends the review of a message. With optOut, the number opts out of the message's channel, and the proof
+// names the text and the person who decided. The error is [schemas.ErrTransition] if the review has ended already.
 func (s *Store) DecideReview(ctx context.Context, tenant string, id uint64, optOut bool, by string) (r Review, err error) {
 	if s.keys == nil {
 		return r, errNoKeys
@@ -486,9 +490,9 @@ func (s *Store) DecideReview(ctx context.Context, tenant string, id uint64, optO
 	return r, nil
 }
 
-// OwnersOf returns the tenants that an address of a channel belongs to, as recipients write to it: those with an
-// approved two-way sender of that name, a WhatsApp channel with that number, or an RCS agent with that id. Without any,
-// those whose default sender it is.
+// OwnersOf returns the tenants that own an address to which recipients write: tenants with an approved two-way sender
+// of that name, a WhatsApp channel with that number or phone number id, or an RCS agent with that id. If there is none
+// on SMS, it returns the tenants whose default sender is this address.
 func (s *Store) OwnersOf(ctx context.Context, channel schemas.Channel, address string) ([]string, error) {
 	kind := map[schemas.Channel]Kind{schemas.ChannelSMS: KindSender, schemas.ChannelWhatsApp: KindChannel, schemas.ChannelRCS: KindAgent}[channel]
 	rows, err := s.d.read.QueryContext(ctx, "SELECT tenant, name, status, doc FROM resources WHERE kind = ? AND deleted_ms = 0 AND tenant <> '' AND (name = ? OR INSTR(doc, ?) > 0) ORDER BY tenant",

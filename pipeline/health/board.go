@@ -15,7 +15,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Board has the newest report of every process about every route.
+// Board has the newest report of each process about each route.
 type Board struct {
 	tail *stream.Tail
 	now  func() time.Time
@@ -38,7 +38,7 @@ func NewBoard(cluster stream.Cluster, now func() time.Time) (*Board, error) {
 // Run follows the topic until ctx ends.
 func (b *Board) Run(ctx context.Context) error { return b.tail.Run(ctx) }
 
-// apply takes reports in. One that cannot be read says nothing, as one that is too old.
+// apply reads reports. It ignores a report that cannot be decoded, just like one that is too old.
 func (b *Board) apply(records []*kgo.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,7 +66,7 @@ func (b *Board) apply(records []*kgo.Record) {
 	}
 }
 
-// RouteHealth returns how a route does, from the reports of all processes.
+// RouteHealth returns the health of a route, from the reports of all processes.
 func (b *Board) RouteHealth(route string) schemas.RouteHealth {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestReportsReachTheBoard: a change of state is read within seconds, and a process that stops is forgotten.
+// TestReportsReachTheBoard: the board shows a change of state within seconds, and drops the reports of a process that
+// stops.
 func TestReportsReachTheBoard(t *testing.T) {
 	names, err := schemas.NewNames("t.")
 	if err != nil {

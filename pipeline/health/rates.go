@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Outcomes that are counted.
+// Outcomes that [Rates] counts.
 const (
-	Accepted    = iota // the carrier took the message
+	Accepted    = iota // the carrier accepted the message
 	Refused            // the carrier refused it for good
-	Delivered          // a receipt says that it arrived
-	Undelivered        // a receipt says that it did not
+	Delivered          // a receipt says that the message arrived
+	Undelivered        // a receipt says that it did not arrive
 	kinds
 )
 
@@ -24,7 +24,7 @@ const (
 	rateSteps  = int64(ratesCover / ratesStep)
 )
 
-// Rates count the outcomes of the last five minutes by route. The zero value counts nothing yet. It is safe for
+// Rates counts the outcomes of the last five minutes by route. The zero value is ready for use. It is safe for
 // concurrent use.
 type Rates struct {
 	mu     sync.Mutex
@@ -58,7 +58,7 @@ func (r *Rates) Add(route string, n Counts, now time.Time) {
 	}
 }
 
-// Of returns the counts of a route over the last five minutes.
+// Of returns the counts of a route in the last five minutes.
 func (r *Rates) Of(route string, now time.Time) (sum Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +77,7 @@ func (r *Rates) Of(route string, now time.Time) (sum Counts) {
 	return sum
 }
 
-// Routes returns the routes that outcomes were counted of.
+// Routes returns the routes that have counts.
 func (r *Rates) Routes() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

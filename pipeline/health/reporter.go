@@ -12,14 +12,14 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Reporter writes what one process knows of the routes.
+// Reporter reports what one process knows about the routes.
 type Reporter struct {
-	// Process names the process; a new start has a new name.
+	// Process names the process. After a restart it has a new name.
 	Process string
 	Cluster stream.Cluster
 	// Source is the stage that reports, such as `sender`.
 	Source string
-	// Reports returns one report for each route, without process and time.
+	// Reports returns one report for each route. The reporter fills in the process and the time.
 	Reports func(now time.Time) []*fanfarev1.RouteHealth
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -27,14 +27,14 @@ type Reporter struct {
 	written map[string]*fanfarev1.RouteHealth
 }
 
-// Times of a reporter.
+// Intervals and bounds of a reporter.
 const (
 	lookEvery = 500 * time.Millisecond
 	sayGoodby = 2 * time.Second
 )
 
-// Run reports until ctx ends, and then takes the reports back. A report that cannot be written is dropped: the next one
-// is newer.
+// Run reports until ctx ends, and then writes a tombstone for each report. It drops a report that cannot be written,
+// because the next one replaces it.
 func (r *Reporter) Run(ctx context.Context) error {
 	if r.Process == "" || r.Reports == nil {
 		return errors.New("health: a name of the process and its reports are needed")
@@ -43,7 +43,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 		r.Now = time.Now
 	}
 	r.written = map[string]*fanfarev1.RouteHealth{}
-	// Reports wait for Kafka no longer than they are worth anything, and none is written twice.
+	// A report waits for Kafka at most until the next one is due, and is not written twice.
 	cl, err := r.Cluster.Named("health").Client(kgo.RecordDeliveryTimeout(schemas.HealthEvery), kgo.MaxBufferedRecords(maxBuffered))
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 			for route := range r.written {
 				cl.TryProduce(end, r.record(route, nil), nil)
 			}
-			_ = cl.Flush(end) // what was not taken back is forgotten by its age
+			_ = cl.Flush(end) // a report without a tombstone expires by its age
 			return nil
 		case <-tick.C:
 			r.report(ctx, cl)
@@ -90,12 +90,12 @@ func (r *Reporter) report(ctx context.Context, cl *kgo.Client) {
 	}
 }
 
-// changed reports whether there is something to be said before its time.
+// changed reports whether a new report must be written before it is due.
 func changed(a, b *fanfarev1.RouteHealth) bool {
 	return a.GetState() != b.GetState() || a.GetBreaker() != b.GetBreaker() || a.GetAccountRefused() != b.GetAccountRefused()
 }
 
-// record returns the record of a report; nil: its tombstone.
+// record returns the record of a report, or its tombstone if h is nil.
 func (r *Reporter) record(route string, h *fanfarev1.RouteHealth) *kgo.Record {
 	key := schemas.HealthKey(route, r.Process)
 	e := schemas.Event{Topic: r.Cluster.Names.Health(), Key: key, Type: schemas.TypeHealth, Source: r.Source, ID: key, Time: r.Now(), Value: h}
@@ -104,7 +104,7 @@ func (r *Reporter) record(route string, h *fanfarev1.RouteHealth) *kgo.Record {
 	}
 	out, err := e.Record()
 	if err != nil {
-		return e.Raw(nil) // cannot happen: texts are made valid where they come from
+		return e.Raw(nil) // cannot happen: texts are made valid UTF-8 where they are set
 	}
 	return out
 }

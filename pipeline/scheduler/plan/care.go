@@ -7,30 +7,32 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Automatic care: campaigns whose route is down, whose carrier refuses the account, or too many of whose messages fail
-// are suspended. Those that wait for a route are resumed when it is up again. How a route does is an input; what
-// follows is decided here.
+// Automatic care. The planner suspends campaigns whose route is down, whose carrier refuses the account, or whose
+// messages fail too often. It resumes campaigns that wait for a route when the route is up again. The health of routes
+// is an input; the planner decides what to do about it.
 
 const (
-	// authAfter is how long a carrier must refuse the account. It is short: trying on with a wrong password locks
-	// accounts, and long enough for credentials that are changed on both sides at about the same time.
+	// authAfter is how long a carrier must refuse the account before campaigns are suspended. It must be short, because
+	// carriers lock accounts after many attempts with a wrong password. It must be long enough to change credentials at
+	// the carrier and in Fanfare at about the same time.
 	authAfter = 10 * time.Second
-	// A route that was down and that no message tries is tried by resuming its campaigns: first after downAfter, within
-	// these bounds, and after each trial that failed after twice as long, up to trialMost.
+	// If a route was down and no message uses it, the planner starts a trial: it resumes the campaigns of the route.
+	// The first trial starts after downAfter, but not before trialLeast and not after trialFirst. After each failed
+	// trial the planner waits twice as long, up to trialMost.
 	trialLeast = 5 * time.Second
 	trialFirst = time.Minute
 	trialMost  = 30 * time.Minute
-	// calmAfter is how long a route must have been up until it is forgotten that trials failed.
+	// calmAfter is how long a route must be up before failed trials no longer count.
 	calmAfter = 10 * time.Minute
 )
 
-// care is what follows from how a route does.
+// care is what the planner decides about a route from its health.
 type care struct {
 	downAfter               time.Duration
 	failPercent, failSample uint32
 	autoResume              bool
 
-	trouble string // why campaigns that need the route are suspended; "": they are not
+	trouble string // why campaigns that need the route are suspended; "" if they are not
 	usable  bool   // campaigns that wait for the route may be resumed
 	trial   time.Duration
 	trialAt time.Time // when the next trial begins
@@ -43,7 +45,7 @@ func (c *care) set(r *fanfarev1.RouteCare) {
 	c.autoResume = r.GetAutoResume()
 }
 
-// SetHealth asks how each route does. Call it about once a second.
+// SetHealth reads the health of each route. Call it about once a second.
 func (pl *Planner) SetHealth(health func(route string) schemas.RouteHealth, now time.Time) {
 	for _, r := range pl.ordered {
 		trouble, usable := r.care.trouble, r.care.usable
@@ -55,7 +57,8 @@ func (pl *Planner) SetHealth(health func(route string) schemas.RouteHealth, now 
 	}
 }
 
-// observe applies how the route does now. While no sender reports, what was decided stays, and no campaign is resumed.
+// observe applies the present health of the route. While no sender reports, the last decision stays, and no campaign is
+// resumed.
 func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	wasUp := c.up
 	c.up, c.usable = h.State == schemas.LineStateUp, false
@@ -81,9 +84,9 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	}
 	switch {
 	case h.State == schemas.LineStateTrial && c.trouble == "":
-		c.usable = true // no message has tried since, or a trial is under way
+		c.usable = true // no message has used the route since, or a trial runs
 	case h.State == schemas.LineStateTrial && !now.Before(c.trialAt):
-		c.trouble, c.usable = "", true // the campaigns find out; if the carrier still does not answer, the route is down at once
+		c.trouble, c.usable = "", true // start a trial; if the carrier still does not answer, the route is down again at once
 	case h.State == schemas.LineStateDown && c.trouble == "" && reason != "":
 		c.trouble = reason
 		first := trialFirst
@@ -97,7 +100,7 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	}
 }
 
-// careMove is the move that the health of its routes asks of a campaign: to suspend it, or to resume it.
+// careMove returns the transition that a campaign needs because of the health of its routes: suspend or resume.
 func (c *Campaign) careMove() (schemas.Change, bool) {
 	switch r := c.record; r.GetState() {
 	case schemas.StatePreparing, schemas.StateSending:
@@ -129,10 +132,10 @@ func (c *Campaign) careMove() (schemas.Change, bool) {
 	return schemas.Change{}, false
 }
 
-// reasonRouteUp is the reason of a resumption in the history of a campaign.
+// reasonRouteUp is the reason in a campaign's history when care resumes it.
 const reasonRouteUp = "the route can be used again"
 
-// needs reports whether recipients wait to be dealt to a leg.
+// needs reports whether recipients wait to be dealt on a leg.
 func (c *Campaign) needs(leg uint8) bool {
 	if leg == 1 && c.undealt() > 0 {
 		return true
@@ -152,10 +155,10 @@ func (c *Campaign) needs(leg uint8) bool {
 	return false
 }
 
-// sample counts outcomes of a campaign until there are enough to judge by, and then begins a new sample.
+// sample counts outcomes of a campaign. When it has enough of them, add judges them and starts a new sample.
 type sample struct{ outcomes, failed uint32 }
 
-// add counts an outcome and reports whether a full sample has failed too often.
+// add counts an outcome. It returns true if the sample is full and too many of its outcomes are failures.
 func (s *sample) add(failed bool, c *care) bool {
 	if c.failPercent == 0 || c.failSample == 0 {
 		*s = sample{}
@@ -173,10 +176,11 @@ func (s *sample) add(failed bool, c *care) bool {
 	return bad
 }
 
-// judge counts an event, unless one like it was counted of that try; first says that it is the first of the try.
-// Answers of the carrier and receipts are judged apart: receipts may take hours, and a carrier that takes everything
-// and delivers nothing is no better than one that refuses. What the expander and the scheduler decide themselves says
-// nothing about the route.
+// judge adds an event to a sample of the campaign, unless an event of the same kind was counted for this try; first
+// says that this is the first answer of the try. The carrier's answers and its receipts have separate samples, because
+// receipts may take hours, and because a carrier that accepts all messages and delivers none is as bad as one that
+// refuses them. Outcomes that the expander or the scheduler decides do not count, because they say nothing about the
+// route.
 func (pl *Planner) judge(c *Campaign, t *tryState, e *Event, first bool) {
 	if len(c.flows) == 0 || c.record.GetHidden() {
 		return
@@ -203,7 +207,7 @@ func (pl *Planner) judge(c *Campaign, t *tryState, e *Event, first bool) {
 	}
 }
 
-// ours reports whether a recipient was not sent to for a reason of our own, before the carrier was asked.
+// ours reports whether Fanfare itself decided not to send to a recipient, before the carrier had the message.
 func ours(code schemas.Code) bool {
 	switch code {
 	case schemas.CodeRenderError, schemas.CodeValidityExpired, schemas.CodeTriesSpent, schemas.CodeGivenUp, schemas.CodeTooLong,
@@ -214,5 +218,5 @@ func ours(code schemas.Code) bool {
 	}
 }
 
-// beginSamples forgets the outcomes before: a campaign was resumed.
+// beginSamples starts new samples after a campaign was resumed.
 func (c *Campaign) beginSamples() { c.answers, c.receipts, c.failing = sample{}, sample{}, "" }

@@ -1,6 +1,6 @@
 package pdu
 
-// Versions of the protocol, as interface_version and sc_interface_version say them.
+// Versions of the protocol, for interface_version and sc_interface_version.
 const (
 	Version33 = 0x33
 	Version34 = 0x34
@@ -11,8 +11,8 @@ const (
 type Bind struct {
 	SystemID, Password, SystemType string
 	Version                        byte
-	// Range is address_range with its type and plan: which numbers a receiver wants. Nearly all message centres want it
-	// empty.
+	// Range is address_range with its type and numbering plan: the numbers whose messages a receiver wants. Nearly all
+	// message centres expect it to be empty.
 	Range Address
 }
 
@@ -43,13 +43,14 @@ type BindResp struct {
 	TLVs     TLVs
 }
 
-// DecodeBindResp reads the answer to a bind. One without a body, as comes with an error, is empty.
+// DecodeBindResp reads the answer to a bind. An answer without a body, which message centres send with an error, gives
+// a zero BindResp.
 func DecodeBindResp(body string) BindResp {
 	f := fields{s: body}
 	return BindResp{SystemID: f.lastText(), TLVs: TLVs(f.s)}
 }
 
-// Append writes the unit: without a body when it says nothing but that the command failed.
+// Append writes the unit. It writes no body if the command failed and the answer has no fields.
 func (m *BindResp) Append(b []byte, h Header) ([]byte, error) {
 	if h.Status != OK && *m == (BindResp{}) {
 		return h.Append(b), nil
@@ -60,7 +61,7 @@ func (m *BindResp) Append(b []byte, h Header) ([]byte, error) {
 	return w.done(len(b))
 }
 
-// OutbindBody is the body of outbind, by which a message centre asks a client to bind as receiver.
+// OutbindBody is the body of outbind, with which a message centre asks a client to bind as receiver.
 type OutbindBody struct{ SystemID, Password string }
 
 // DecodeOutbind reads an outbind.

@@ -5,7 +5,7 @@ import "fmt"
 // Command is a command_id (SMPP 3.4 §5.1.2.1).
 type Command uint32
 
-// Commands. The answer to a command is the same number with the top bit set.
+// Commands. The response to a command has the same number with the top bit set.
 const (
 	GenericNack         Command = 0x80000000
 	BindReceiver        Command = 0x00000001
@@ -42,10 +42,10 @@ var commandNames = map[Command]string{
 	Outbind: "outbind", EnquireLink: "enquire_link", SubmitMulti: "submit_multi", AlertNotification: "alert_notification", DataSM: "data_sm",
 }
 
-// IsResponse reports whether c answers another command. A generic_nack does.
+// IsResponse reports whether c is a response to another command. generic_nack is one.
 func (c Command) IsResponse() bool { return c&0x80000000 != 0 }
 
-// Response returns the command that answers c.
+// Response returns the response command of c.
 func (c Command) Response() Command { return c | 0x80000000 }
 
 // String returns the standard's name of c, or its number.
@@ -59,10 +59,10 @@ func (c Command) String() string {
 	return fmt.Sprintf("0x%08x", uint32(c))
 }
 
-// Status is a command_status (SMPP 3.4 §5.1.3). Numbers from 0x400 to 0x4FF are the message centre's own.
+// Status is a command_status (SMPP 3.4 §5.1.3). The numbers from 0x400 to 0x4FF are specific to a message centre.
 type Status uint32
 
-// Statuses that either end acts on. The connector's table of codes has the meaning of the rest.
+// Statuses on which a client or a message centre acts. The connector's table of codes has the meaning of all others.
 const (
 	OK                Status = 0x00
 	InvalidMsgLength  Status = 0x01 // ESME_RINVMSGLEN
@@ -89,5 +89,5 @@ const (
 	UnknownError      Status = 0xFF // ESME_RUNKNOWNERR
 )
 
-// String returns the number as documents of carriers spell it, such as 0x00000058.
+// String returns the number in the form that carriers' documents use, such as 0x00000058.
 func (s Status) String() string { return fmt.Sprintf("0x%08X", uint32(s)) }

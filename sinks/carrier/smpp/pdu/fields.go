@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// fields reads the fields of a body one after the other. After the first failure everything is zero.
+// fields reads the fields of a body one after another. After the first error, all further fields are zero.
 type fields struct {
 	s      string
 	failed bool
@@ -25,7 +25,7 @@ func (f *fields) byte() byte {
 	return c
 }
 
-// text reads a C-octet string: what stands before the next zero.
+// text reads a C-octet string: the octets before the next zero.
 func (f *fields) text() string {
 	i := strings.IndexByte(f.s, 0)
 	if i < 0 {
@@ -37,7 +37,7 @@ func (f *fields) text() string {
 	return v
 }
 
-// lastText is text for the last field of a body: message centres are known to leave out the zero, or the whole field.
+// lastText reads the last text of a body. Some message centres omit its final zero, or the whole field.
 func (f *fields) lastText() string {
 	if i := strings.IndexByte(f.s, 0); i >= 0 {
 		v := f.s[:i]
@@ -70,20 +70,20 @@ func (f *fields) err(c Command) error {
 	return nil
 }
 
-// Most octets of texts, without their final zero (SMPP 3.4 §4). Bounds that carriers exceed in what they hand out, such
-// as longer passwords and ids, are as wide as their documents want them.
+// The maximum sizes of texts in octets, without the final zero (SMPP 3.4 §4). Carriers hand out some texts that are
+// longer than the standard allows, such as passwords and ids; for these, the maximum is what their documents need.
 const (
 	maxSystemID    = 32
 	maxPassword    = 64
 	maxSystemType  = 12
 	maxServiceType = 5
-	maxAddress     = 64 // data_sm; 20 elsewhere, which message centres enforce themselves
+	maxAddress     = 64 // data_sm; 20 in other units, which message centres check themselves
 	maxTime        = 16
 	maxMessageID   = 64
 	maxShort       = 254
 )
 
-// writer appends fields. After the first one that does not fit, err says which.
+// writer appends fields. After the first field that does not fit, err names it.
 type writer struct {
 	b   []byte
 	err error
@@ -106,7 +106,7 @@ func (w *writer) address(a Address, name string) {
 	w.text(a.Addr, maxAddress, name)
 }
 
-// done fills in the length, or takes back what was written.
+// done sets the length of the unit, or removes the unit from the buffer after an error.
 func (w *writer) done(start int) ([]byte, error) {
 	if w.err == nil && len(w.b)-start > MaxLen {
 		w.err = fmt.Errorf("%w: the unit has %d octets, at most %d are read", ErrTooLong, len(w.b)-start, MaxLen)

@@ -8,32 +8,32 @@ import (
 	"io"
 )
 
-// HeaderLen is the size of a header.
+// HeaderLen is the size of a header in octets.
 const HeaderLen = 16
 
-// MaxLen is the largest unit that is read: the greatest TLV (65,535 octets of message_payload) and everything else
-// there may be.
+// MaxLen is the size of the largest unit that a reader accepts: the largest TLV (65,535 octets of message_payload), and
+// room for all other fields.
 const MaxLen = 68 << 10
 
-// Header stands before every body.
+// Header precedes every body.
 type Header struct {
 	Command  Command
 	Status   Status
 	Sequence uint32
 }
 
-// ErrLength is returned for a unit that cannot be: shorter than its header, or longer than MaxLen. Where the next one
-// begins is not known then, so the session is over.
+// ErrLength is returned for a unit with an impossible length: shorter than its header, or longer than MaxLen. The
+// reader then cannot find the next unit, so the session must end.
 var ErrLength = errors.New("smpp: impossible command_length")
 
 // ErrMalformed is returned for a body that ends within a field.
 var ErrMalformed = errors.New("smpp: malformed body")
 
-// ErrTooLong is returned when a field does not fit into the unit that is to be written.
+// ErrTooLong is returned when a field does not fit into the unit.
 var ErrTooLong = errors.New("smpp: field is too long")
 
-// Append writes a unit that has no body: enquire_link, unbind and their answers, generic_nack, cancel_sm_resp, and the
-// answer to a command that failed.
+// Append writes a unit without a body: enquire_link, unbind, their responses, generic_nack, cancel_sm_resp, or the
+// response to a command that failed.
 func (h Header) Append(b []byte) []byte { return end(begin(b, h), len(b)) }
 
 // begin writes a header; end fills in its length.
@@ -49,7 +49,7 @@ func end(b []byte, start int) []byte {
 	return b
 }
 
-// SetSequence changes the sequence number of the unit that b begins with.
+// SetSequence changes the sequence number of the unit at the beginning of b.
 func SetSequence(b []byte, sequence uint32) { binary.BigEndian.PutUint32(b[12:], sequence) }
 
 // Reader cuts a stream into units.
@@ -58,11 +58,11 @@ type Reader struct {
 	buf []byte
 }
 
-// NewReader returns a reader with a buffer of 64 KiB, so that one read of a busy session brings hundreds of units.
+// NewReader returns a reader with a buffer of 64 KiB, so that one read of a busy session gets hundreds of units.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
 
-// Next reads one unit. The body is valid until the next call. Errors are those of the stream, io.EOF at its end between
-// two units, io.ErrUnexpectedEOF within one, or [ErrLength].
+// Next reads one unit. The body is valid until the next call. Next returns the error of the stream, io.EOF if the
+// stream ends between two units, io.ErrUnexpectedEOF if it ends within a unit, or [ErrLength].
 func (r *Reader) Next() (Header, []byte, error) {
 	head, err := r.r.Peek(HeaderLen)
 	if err != nil {
@@ -79,7 +79,7 @@ func (r *Reader) Next() (Header, []byte, error) {
 	if length < HeaderLen || length > MaxLen {
 		return h, nil, fmt.Errorf("%w: %d", ErrLength, length)
 	}
-	// What lies in the buffer whole is not copied.
+	// A unit that is completely in the buffer is not copied.
 	if int(length) <= r.r.Size() {
 		unit, err := r.r.Peek(int(length))
 		if err != nil {
@@ -100,7 +100,7 @@ func (r *Reader) Next() (Header, []byte, error) {
 	return h, unit[HeaderLen:], nil
 }
 
-// Ready reports whether the next unit is here already, so that Next would not wait.
+// Ready reports whether the next unit is in the buffer already, so that Next does not wait.
 func (r *Reader) Ready() bool {
 	n := r.r.Buffered()
 	if n < HeaderLen {

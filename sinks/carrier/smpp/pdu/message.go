@@ -1,6 +1,6 @@
 package pdu
 
-// Address is a number or a name with its type and numbering plan (SMPP 3.4 §5.2.5, §5.2.6).
+// Address is a number or a name, with type of number and numbering plan (SMPP 3.4 §5.2.5, §5.2.6).
 type Address struct {
 	TON, NPI byte
 	Addr     string
@@ -22,22 +22,22 @@ const (
 
 // Bits of esm_class (SMPP 3.4 §5.2.12).
 const (
-	// ESMType are the bits that say what a message is.
+	// ESMType masks the bits that say what kind of message it is.
 	ESMType byte = 0x3C
-	// ESMReceipt: a delivery receipt of the message centre.
+	// ESMReceipt marks a delivery receipt of the message centre.
 	ESMReceipt byte = 0x04
-	// ESMDeliveryAck and ESMManualAck: the handset's own.
+	// ESMDeliveryAck and ESMManualAck mark acknowledgements of the handset.
 	ESMDeliveryAck byte = 0x08
 	ESMManualAck   byte = 0x10
-	// ESMIntermediate: a receipt that is not the last.
+	// ESMIntermediate marks a receipt that is not final.
 	ESMIntermediate byte = 0x20
-	// ESMUDHI: the text begins with a user data header.
+	// ESMUDHI says that the text begins with a user data header.
 	ESMUDHI byte = 0x40
 )
 
 // Values of data_coding (SMPP 3.4 §5.2.19).
 const (
-	CodingDefault byte = 0x00 // the message centre's default alphabet, GSM-7 nearly always
+	CodingDefault byte = 0x00 // the message centre's default alphabet, nearly always GSM-7
 	CodingASCII   byte = 0x01
 	CodingOctets  byte = 0x02
 	CodingLatin1  byte = 0x03
@@ -59,25 +59,26 @@ const (
 	StateSkipped       byte = 9
 )
 
-// Message is the body of submit_sm and deliver_sm (SMPP 3.4 §4.4.1, §4.6.1), and of data_sm with fewer fields (§4.7.1).
+// Message is the body of submit_sm and deliver_sm (SMPP 3.4 §4.4.1, §4.6.1), and of data_sm, which has fewer fields
+// (§4.7.1).
 type Message struct {
 	ServiceType  string
 	Source, Dest Address
 	ESMClass     byte
 	Protocol     byte
 	Priority     byte
-	// Schedule and Validity are times of the standard (§7.1.1), 16 characters or none.
+	// Schedule and Validity are times in the format of the standard (§7.1.1): 16 characters, or empty.
 	Schedule, Validity string
 	Registered         byte
 	Replace            byte
 	Coding             byte
 	Canned             byte // sm_default_msg_id
-	// Short is short_message, at most 254 octets. data_sm has none.
+	// Short is short_message, at most 254 octets. data_sm does not have it.
 	Short string
 	TLVs  TLVs
 }
 
-// Text returns the octets of the message: message_payload when there is one, else short_message.
+// Text returns the octets of the message: message_payload if the unit has it, otherwise short_message.
 func (m *Message) Text() string {
 	if m.Short == "" {
 		payload, _ := m.TLVs.Get(TagPayload)
@@ -86,7 +87,7 @@ func (m *Message) Text() string {
 	return m.Short
 }
 
-// DecodeMessage reads the body of submit_sm, deliver_sm or data_sm, as c says.
+// DecodeMessage reads the body of the unit c: submit_sm, deliver_sm or data_sm.
 func DecodeMessage(c Command, body string) (m Message, err error) {
 	f := fields{s: body}
 	m.ServiceType = f.text()
@@ -104,7 +105,7 @@ func DecodeMessage(c Command, body string) (m Message, err error) {
 	return m, f.err(c)
 }
 
-// Append writes the unit: a data_sm when h says so, which then has no room for what only the others have.
+// Append writes the unit. If h is a data_sm, it omits the fields that data_sm does not have.
 func (m *Message) Append(b []byte, h Header) ([]byte, error) {
 	w := writer{b: begin(b, h)}
 	w.text(m.ServiceType, maxServiceType, "service_type")
@@ -133,13 +134,14 @@ type MessageResp struct {
 	TLVs TLVs
 }
 
-// DecodeMessageResp reads the answer. One without a body, as comes with an error, is empty.
+// DecodeMessageResp reads the response. A response without a body, which message centres send with an error, gives a
+// zero MessageResp.
 func DecodeMessageResp(body string) MessageResp {
 	f := fields{s: body}
 	return MessageResp{ID: f.lastText(), TLVs: TLVs(f.s)}
 }
 
-// Append writes the unit: without a body when it says nothing but that the command failed.
+// Append writes the unit. It writes no body if the command failed and the response has no fields.
 func (m *MessageResp) Append(b []byte, h Header) ([]byte, error) {
 	if h.Status != OK && *m == (MessageResp{}) {
 		return h.Append(b), nil

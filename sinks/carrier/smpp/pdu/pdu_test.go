@@ -14,13 +14,13 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// unit is a unit as a value: whichever body its command has.
+// unit is a unit with the decoded body of its command.
 type unit struct {
 	Header pdu.Header
 	Body   any
 }
 
-// decode reads the body of any command that this package knows; nil for one that has none.
+// decode reads the body of any command that this package knows. The body is nil for a command that has none.
 func decode(h pdu.Header, body string) (unit, error) {
 	u := unit{Header: h}
 	var err error
@@ -73,7 +73,7 @@ func head(c pdu.Command, s pdu.Status, n uint32) pdu.Header {
 	return pdu.Header{Command: c, Status: s, Sequence: n}
 }
 
-// golden are units byte for byte, put together by hand from the tables of the standard (SMPP 3.4 §4).
+// golden are units byte for byte, written by hand from the tables of the standard (SMPP 3.4 §4).
 var golden = []struct {
 	name string
 	hex  string
@@ -158,7 +158,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestReader reads a stream that comes in pieces of one byte, and what Ready says of it.
+// TestReader reads a stream that arrives one byte at a time, and checks the results of Next and Ready.
 func TestReader(t *testing.T) {
 	var stream []byte
 	for _, g := range golden {
@@ -212,7 +212,7 @@ func mustTLV(t testing.TB, b []byte, tag pdu.Tag, v string) []byte {
 	return b
 }
 
-// TestTooLong: what does not fit is an error that names the field, and nothing is left in the buffer.
+// TestTooLong: a field that does not fit gives an error that names it, and the buffer keeps nothing of the unit.
 func TestTooLong(t *testing.T) {
 	const before = "before"
 	long := strings.Repeat("x", 300)
@@ -238,8 +238,8 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestTorn: a body that ends within a field is an error, wherever it ends, unless it ends where message centres are
-// known to stop.
+// TestTorn: a body that ends within a field gives an error, except at the places where known message centres end their
+// bodies.
 func TestTorn(t *testing.T) {
 	for _, g := range golden {
 		body := string(goldenBytes(t, g.hex)[pdu.HeaderLen:])
@@ -251,11 +251,12 @@ func TestTorn(t *testing.T) {
 					t.Errorf("%s: cut at %d: got %v, want no error", g.name, n, err)
 				}
 			case pdu.Message:
-				// Within the TLVs nothing is missing that must be there, but Whole says that something is.
+				// A body cut within the TLVs has all mandatory fields and decodes, but Whole reports that something is
+				// missing.
 				if m, ok := u.Body.(pdu.Message); ok && err == nil && m.TLVs.Whole() && n < len(body)-len(g.unit.Body.(pdu.Message).TLVs) {
 					t.Errorf("%s: cut at %d: got no error", g.name, n)
 				}
-			case pdu.Bind, pdu.OutbindBody: // the last text may lack its zero, or be missing
+			case pdu.Bind, pdu.OutbindBody: // the last text may lack its zero, or the whole field
 				if err == nil && n < len(body)-2 {
 					t.Errorf("%s: cut at %d: got no error", g.name, n)
 				}
@@ -290,7 +291,7 @@ func TestTLVs(t *testing.T) {
 	}
 }
 
-// TestNoAllocations: what is done per message does not allocate beyond the string that the body is read into.
+// TestNoAllocations: the work per message allocates nothing but the string of the body.
 func TestNoAllocations(t *testing.T) {
 	g := golden[2]
 	m := g.unit.Body.(pdu.Message)
@@ -309,8 +310,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// FuzzUnit: no stream makes the reader or a decoder fail but by an error, and what was read is written again as the
-// same.
+// FuzzUnit: no stream makes the reader or a decoder panic, and a unit that was read is the same after it is written and
+// read again.
 func FuzzUnit(f *testing.F) {
 	for _, g := range golden {
 		f.Add(goldenBytes(f, g.hex))
@@ -331,7 +332,7 @@ func FuzzUnit(f *testing.F) {
 			written, err := u.append(nil)
 			if err != nil {
 				if errors.Is(err, pdu.ErrTooLong) {
-					continue // read leniently, not written so
+					continue // the decoder accepts it, the encoder does not write it like this
 				}
 				t.Fatal(err)
 			}

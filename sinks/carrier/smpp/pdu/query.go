@@ -26,7 +26,7 @@ func (m *Query) Append(b []byte, h Header) ([]byte, error) {
 // QueryResp is the answer to query_sm.
 type QueryResp struct {
 	ID    string
-	Final string // a time, empty while there is no final state
+	Final string // time of the final state; empty while there is none
 	State byte
 	Error byte
 }

@@ -6,10 +6,10 @@ import (
 	"iter"
 )
 
-// Tag names an optional parameter (SMPP 3.4 §5.3.2). Those from 0x1400 to 0x3FFF are the message centre's own.
+// Tag names an optional parameter (SMPP 3.4 §5.3.2). The tags from 0x1400 to 0x3FFF are specific to a message centre.
 type Tag uint16
 
-// Tags that either end uses.
+// Tags that this project uses.
 const (
 	TagReceiptedMessageID Tag = 0x001E
 	TagUserMessageRef     Tag = 0x0204
@@ -27,10 +27,10 @@ const (
 	TagCongestion         Tag = 0x0428 // congestion_state, SMPP 5.0
 )
 
-// TLVs are the optional parameters of a unit, as they lie on the wire.
+// TLVs are the optional parameters of a unit, in their encoded form.
 type TLVs string
 
-// All returns the parameters in their order, up to the first one that does not fit.
+// All returns the parameters in order, up to the first one that is longer than the rest of the unit.
 func (t TLVs) All() iter.Seq2[Tag, string] {
 	return func(yield func(Tag, string) bool) {
 		for len(t) >= 4 {
@@ -43,7 +43,7 @@ func (t TLVs) All() iter.Seq2[Tag, string] {
 	}
 }
 
-// Get returns the value of the first parameter with that tag.
+// Get returns the value of the first parameter with a tag.
 func (t TLVs) Get(tag Tag) (value string, ok bool) {
 	for found, v := range t.All() {
 		if found == tag {
@@ -61,7 +61,7 @@ func (t TLVs) Byte(tag Tag) (value byte, ok bool) {
 	return 0, false
 }
 
-// Whole reports whether the parameters end where the unit does.
+// Whole reports whether the last parameter ends at the end of the unit.
 func (t TLVs) Whole() bool {
 	used := 0
 	for _, v := range t.All() {
