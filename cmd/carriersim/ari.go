@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier/voice/ari"
 )
 
-// ariOptions are the flags of Asterisk's face. Without an address there is none.
+// ariOptions are the flags of the Asterisk face. Without an address there is no such face.
 type ariOptions struct {
 	listen, user                           string
 	busy, noAnswer                         float64
@@ -37,7 +37,7 @@ func (o *ariOptions) flags(f *flag.FlagSet) {
 	f.DurationVar(&o.talks, "ari-talk", 10*time.Second, "how long the agent of a queue speaks")
 }
 
-// check returns what is wrong with the flags, and changes the profile as they say.
+// check returns an error if the flags are wrong, and applies them to the profile.
 func (o *ariOptions) check(p *sim.Profile) error {
 	if o.listen == "" {
 		return nil
@@ -85,7 +85,7 @@ func (o *ariOptions) check(p *sim.Profile) error {
 	return nil
 }
 
-// openARI opens the simulated carrier as an Asterisk. Each Stasis application is an account.
+// openARI opens the Asterisk face of the simulated carrier. Each Stasis application is an account.
 func openARI(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
 	user, password, _ := strings.Cut(o.ari.user, ":")
 	server, err := ari.New(ari.Config{

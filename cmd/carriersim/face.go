@@ -12,14 +12,14 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// A face is one protocol in which the simulated carrier is spoken to. All have one truth.
+// A face is one protocol of the simulated carrier. All faces share one ground truth.
 type face struct {
-	// scheme is how its address is printed.
+	// scheme is the scheme of the printed address.
 	scheme   string
 	listener net.Listener
-	// serve takes messages until ctx ends.
+	// serve accepts messages until ctx ends.
 	serve func(ctx context.Context) error
-	// work sends receipts until the carrier stops; nil: serve sends them.
+	// work sends receipts until the carrier stops; nil if serve sends them.
 	work func(ctx context.Context) error
 }
 
@@ -45,7 +45,7 @@ func (o *options) open(ctx context.Context, c *sim.Carrier, log *slog.Logger) ([
 	return faces, nil
 }
 
-// openWeb opens a face that is spoken to over HTTP. The flag has its address.
+// openWeb opens a face that uses HTTP. The named flag has its address.
 func openWeb(ctx context.Context, flag, address, scheme string, handler http.Handler, work func(context.Context) error) (*face, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -54,7 +54,7 @@ func openWeb(ctx context.Context, flag, address, scheme string, handler http.Han
 	return &face{scheme, l, func(ctx context.Context) error { return serveWeb(ctx, l, handler) }, work}, nil
 }
 
-// serveWeb takes messages until ctx ends, and lets the answers that are awaited go out.
+// serveWeb accepts messages until ctx ends, and then still sends the answers that clients await.
 func serveWeb(ctx context.Context, l net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
@@ -67,7 +67,7 @@ func serveWeb(ctx context.Context, l net.Listener, handler http.Handler) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if server.Shutdown(drain) != nil {
-		_ = server.Close() // a client that was never to be answered
+		_ = server.Close() // ends requests that get no answer
 	}
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -10,7 +10,7 @@ import (
 	"fanfare/sinks/carrier/whatsapp/graph"
 )
 
-// graphOptions are the flags of WhatsApp's face. Without an address there is none.
+// graphOptions are the flags of the WhatsApp face. Without an address there is no such face.
 type graphOptions struct {
 	listen, token, webhook, secret, verify string
 	pair                                   time.Duration
@@ -28,7 +28,7 @@ func (o *graphOptions) flags(f *flag.FlagSet) {
 	f.IntVar(&o.batch, "graph-batch", 20, "most statuses of one webhook")
 }
 
-// openGraph opens the simulated carrier as WhatsApp. Each phone number id is an account.
+// openGraph opens the WhatsApp face of the simulated carrier. Each phone number id is an account.
 func openGraph(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
 	server, err := graph.New(graph.Config{
 		Keys: o.keys, AccessToken: o.graph.token, Webhook: o.graph.webhook, AppSecret: o.graph.secret, VerifyToken: o.graph.verify,

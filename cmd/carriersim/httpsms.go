@@ -9,7 +9,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// httpOptions are the flags of the HTTP provider's face. Without an address there is none.
+// httpOptions are the flags of the face of an HTTP provider. Without an address there is no such face.
 type httpOptions struct{ listen, token string }
 
 func (o *httpOptions) flags(f *flag.FlagSet) {
@@ -17,7 +17,7 @@ func (o *httpOptions) flags(f *flag.FlagSet) {
 	f.StringVar(&o.token, "http-sms-token", "", "auth `token` of all its accounts, which signs callbacks too (default: requests need none)")
 }
 
-// openHTTP opens the simulated carrier as an HTTP provider. Each account SID is an account.
+// openHTTP opens the HTTP provider's face of the simulated carrier. Each account SID is an account.
 func openHTTP(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
 	server, err := provider.New(provider.Config{
 		Keys: o.keys, AuthToken: o.http.token, Logger: log,

@@ -1,13 +1,13 @@
-// Command carriersim is the simulated carrier as a process of its own, for several processes of fanfare to share:
+// Command carriersim runs the simulated carrier in a process of its own, which several processes of fanfare can share:
 //
 //	carriersim --truth carrier-sim.ndjson --id-key HEX
 //	fanfare serve --carrier-sim http://127.0.0.1:PORT …
 //
-// With --smpp it is an SMPP message centre too, with --http-sms a provider of SMS over HTTP, with --graph WhatsApp's
-// Cloud API, with --rbm RCS for Business, with --ari the REST interface of an Asterisk, all over the same ground truth.
-// It prints its addresses on standard output once it is ready, and everything else on standard error. Interrupted, it
-// answers what it has taken and stops; the receipts it owes then, and after a kill, are sent by the next one on the
-// same truth file.
+// With --smpp it is also an SMPP message centre, with --http-sms an HTTP provider of SMS, with --graph WhatsApp's Cloud
+// API, with --rbm RCS for Business, and with --ari the REST interface of an Asterisk. All of these share one ground
+// truth. When it is ready, it prints its addresses on standard output; everything else goes to standard error. On an
+// interrupt it answers the messages that it has accepted, and stops. The next process with the same truth file sends
+// the receipts that are still due, also after a kill.
 package main
 
 import (
@@ -35,7 +35,7 @@ const (
 	exitUsage = 2
 )
 
-// Main runs one command line and returns the exit code. It is the program, as tests run it.
+// Main runs one command line and returns the exit code. The program and the tests call it.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	opts, err := parse(args, getenv, stderr)
 	switch {

@@ -23,7 +23,7 @@ import (
 
 const (
 	secret = "00112233445566778899aabbccddeeff"
-	asMain = "CARRIERSIM_TEST_AS_MAIN" // set: this binary is the program, so that a test can kill it
+	asMain = "CARRIERSIM_TEST_AS_MAIN" // if set, this binary runs as the program, so that a test can kill it
 )
 
 func TestMain(m *testing.M) {
@@ -110,7 +110,7 @@ func batch(t *testing.T, first, n int) []carrier.Outbound {
 	return b
 }
 
-// TestGraceful: interrupted, it gives the answers to what it has taken and exits in time.
+// TestGraceful: after an interrupt, the process answers all messages that it has accepted, and exits in time.
 func TestGraceful(t *testing.T) {
 	truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -129,7 +129,7 @@ func TestGraceful(t *testing.T) {
 	}
 	receipts, stop := context.WithCancel(t.Context())
 	defer stop()
-	// Held open when it is interrupted
+	// This request is still open at the interrupt.
 	go func() { _ = n.Receipts(receipts, func([]carrier.Receipt) error { return nil }) }()
 	var mu sync.Mutex
 	answers := map[carrier.Outcome]int{}
@@ -168,11 +168,11 @@ func readTruth(t *testing.T, path string) *sim.Truth {
 	return tr
 }
 
-// process is the program as a process.
+// process is a running carriersim.
 type process struct {
 	cmd  *exec.Cmd
 	url  string
-	smpp string // address of its SMPP face, if it has one
+	smpp string // address of its SMPP face, if any
 }
 
 func startProcess(t *testing.T, args ...string) *process {
@@ -202,8 +202,9 @@ func startProcess(t *testing.T, args ...string) *process {
 	return p
 }
 
-// TestKill kills the process again and again while two clients submit and take receipts. What it answered stands in the
-// truth, what it certainly did not take does not, and every receipt that the truth owes is taken in the end.
+// TestKill kills the process again and again while two clients submit and take receipts. The truth has every message
+// that the process answered, and none that it certainly did not accept. In the end the clients get every receipt that
+// the truth owes.
 func TestKill(t *testing.T) {
 	truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 	p := startProcess(t, "--truth", truth, "--profile", "fast")
@@ -302,7 +303,7 @@ func TestKill(t *testing.T) {
 			t.Errorf("the client was told %v, and the truth has nothing", o)
 		}
 	}
-	// What is in doubt was on its way to a process that died.
+	// Only messages that were on their way to a process that died may be in doubt.
 	if most := 3 * 2 * 400; counts[carrier.Unknown] > most {
 		t.Errorf("got %d unknown after three kills, want at most the two windows of each, %d", counts[carrier.Unknown], most)
 	}

@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// rbmOptions are the flags of the face of RCS for Business. Without an address there is none.
+// rbmOptions are the flags of the face of RCS for Business. Without an address there is no such face.
 type rbmOptions struct {
 	listen, account, webhook, token string
 	unreachable                     float64
@@ -28,7 +28,7 @@ func (o *rbmOptions) flags(f *flag.FlagSet) {
 	f.Float64Var(&o.unreachable, "rbm-unreachable", 0, "share of numbers without RCS, from 0 to 1")
 }
 
-// check returns what is wrong with the flags.
+// check returns an error if the flags are wrong.
 func (o *rbmOptions) check(p *sim.Profile) error {
 	switch {
 	case o.listen == "":
@@ -44,7 +44,7 @@ func (o *rbmOptions) check(p *sim.Profile) error {
 	}
 }
 
-// serviceAccount reads the file of the service account, or makes it.
+// serviceAccount reads the file of the service account, or creates it.
 func (o *rbmOptions) serviceAccount() (*rbm.Account, error) {
 	raw, err := os.ReadFile(o.account)
 	if err == nil {
@@ -63,7 +63,7 @@ func (o *rbmOptions) serviceAccount() (*rbm.Account, error) {
 	return a, os.WriteFile(o.account, raw, 0o600)
 }
 
-// openRBM opens the simulated carrier as RCS for Business. Each agent is an account.
+// openRBM opens the RCS for Business face of the simulated carrier. Each agent is an account.
 func openRBM(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
 	account, err := o.rbm.serviceAccount()
 	if err != nil {

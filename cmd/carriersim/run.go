@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// options are what the command line says.
+// options are the settings from the command line and the environment.
 type options struct {
 	listen  string
 	profile sim.Profile
@@ -37,7 +37,7 @@ type options struct {
 	ari     ariOptions
 }
 
-// parse reads the command line, and what it leaves open from the environment.
+// parse reads the command line, and takes settings that it lacks from the environment.
 func parse(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("carriersim", flag.ContinueOnError)
@@ -124,7 +124,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return errors.Join(err, listener.Close(), carrier.Close())
 	}
 	server := &http.Server{Handler: sim.NewHandler(carrier), ReadHeaderTimeout: 10 * time.Second}
-	// The carrier goes on while the server drains: it gives the answers that are awaited.
+	// The carrier must outlive the server, because it still gives the answers that clients await.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return carrier.Run(work) })
@@ -153,27 +153,28 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	return g.Wait()
 }
 
-// grace is how long answers that are awaited may still take.
+// grace is how long the server waits at its end for answers that clients await.
 const grace = 2 * time.Second
 
-// stop takes nothing more, gives the answers that come within the grace, ends what is held open, and closes the files.
+// stop accepts no more messages, waits for answers during the grace period, ends open connections, and closes the
+// files.
 func stop(ctx context.Context, server *http.Server, carrier *sim.Carrier, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	carrier.Quiesce()
 	if err := server.Shutdown(ctx); err != nil {
-		_ = server.Close() // a client that was never to be answered
+		_ = server.Close() // ends requests that get no answer
 	}
 	stats := carrier.Stats()
 	log.InfoContext(ctx, "carrier simulator stops", "submissions", stats.Submissions, "acknowledged", stats.Acknowledged, "receipts_still_owed", stats.Owed)
 	return carrier.Close()
 }
 
-// printMagic prints the table of numbers whose fate is fixed.
+// printMagic prints the table of numbers with a fixed fate.
 func printMagic(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, m := range sim.Magic {
 		_, _ = fmt.Fprintf(t, "%s\t%s\n", m.Number(), m.Does)
 	}
-	_ = t.Flush() // standard output has gone
+	_ = t.Flush() // standard output is closed
 }

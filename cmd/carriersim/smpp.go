@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// smppOptions are the flags of the SMPP face. Without an address there is none.
+// smppOptions are the flags of the SMPP face. Without an address there is no such face.
 type smppOptions struct {
 	listen, cert, key, quirkList string
 	quirks                       smsc.Quirks
@@ -27,7 +27,7 @@ func (o *smppOptions) flags(f *flag.FlagSet) {
 	f.StringVar(&o.key, "smpp-key", "", "`file` of the certificate's key, as PEM")
 }
 
-// check reads what the flags name.
+// check parses the values of the flags.
 func (o *smppOptions) check() (err error) {
 	if o.quirks, err = smsc.ParseQuirks(o.quirkList); err != nil {
 		return fmt.Errorf("--smpp-quirks: %w", err)
@@ -43,7 +43,7 @@ func (o *smppOptions) check() (err error) {
 	return nil
 }
 
-// openSMPP opens the simulated carrier as an SMPP message centre. Each system id is an account; any password will do.
+// openSMPP opens the SMPP face of the simulated carrier. Each system id is an account; every password is accepted.
 func openSMPP(ctx context.Context, c *sim.Carrier, o *options, log *slog.Logger) (*face, error) {
 	server, err := smsc.New(smsc.Config{
 		Keys: o.keys, Quirks: o.smpp.quirks, Logger: log,

@@ -18,9 +18,9 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestKillSMPP kills the process again and again while a client hands over by SMPP, short texts and long ones. What it
-// answered stands in the truth once, what it certainly did not take does not, and every receipt that the truth owes
-// comes in the end, for each part, also those that a process before it owed.
+// TestKillSMPP kills the process again and again while a client submits short and long texts by SMPP. The truth has
+// every message that the process answered once, and none that it certainly did not accept. In the end the client gets
+// every receipt that the truth owes, one for each part, also the receipts that an earlier process owed.
 func TestKillSMPP(t *testing.T) {
 	truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 	args := []string{"--truth", truth, "--profile", "fast", "--smpp-quirks", "ids=hex,receipt-ids=zeros,receipts=text", "--smpp"}
@@ -42,7 +42,7 @@ func TestKillSMPP(t *testing.T) {
 	var (
 		mu       sync.Mutex
 		answers  = map[carrier.Key]carrier.Result{}
-		receipts = map[string]map[string]bool{} // ids of the parts that were delivered, by number
+		receipts = map[string]map[string]bool{} // ids of the delivered parts, by phone number
 	)
 	ctx, stop := context.WithCancel(context.Background())
 	consumed := make(chan error, 1)

@@ -13,10 +13,10 @@ import (
 // ErrUnexplained is returned when an audit found a difference that nothing explains.
 var ErrUnexplained = errors.New("the sources differ, and nothing explains it")
 
-// auditWait is how many seconds one request waits for the end of an audit, less than a proxy would.
+// auditWait is how many seconds a request waits for the end of an audit. It is less than the time-out of usual proxies.
 const auditWait = "20"
 
-// auditAnswer is what the command reads of an audit.
+// auditAnswer is the part of an audit that the command reads.
 type auditAnswer struct {
 	CampaignID  string  `json:"campaignId"`
 	Status      string  `json:"status"`
@@ -35,7 +35,7 @@ type auditAnswer struct {
 	Notes []string `json:"notes"`
 }
 
-// audit orders an audit, waits until it is done and prints it. It is [ErrUnexplained] when a difference has no
+// audit orders an audit, waits until it is done, and prints it. The error is [ErrUnexplained] if a difference has no
 // explanation.
 func (s *Setup) audit(ctx context.Context, c *client, path string, out *printer) error {
 	if _, err := c.do(ctx, http.MethodPost, path, nil, nil, ""); err != nil {
@@ -74,7 +74,7 @@ func (s *Setup) audit(ctx context.Context, c *client, path string, out *printer)
 	}
 }
 
-// printAudit prints an audit: as a table one figure a line, and below what explains the differences.
+// printAudit prints an audit: a table with one line per figure, and below it the explanations of the differences.
 func (s *Setup) printAudit(a *auditAnswer, answer []byte, out *printer) error {
 	if out.format != "table" {
 		return out.print(answer)

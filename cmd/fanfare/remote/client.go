@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Refusal is an answer of the API that is not a success.
+// Refusal is an error answer of the API.
 type Refusal struct {
 	Status  int
 	Code    string `json:"code"`
@@ -45,7 +45,7 @@ func (r *Refusal) Error() string {
 	return b.String()
 }
 
-// client asks a server.
+// client sends requests to a server.
 type client struct {
 	base, key, tenant string
 	http              *http.Client
@@ -67,7 +67,7 @@ func newClient(base, key, tenant string) (*client, error) {
 	return &client{strings.TrimSuffix(base, "/"), key, tenant, &http.Client{Timeout: answerTimeout}}, nil
 }
 
-// do sends a request and returns the body of the answer. in is JSON unless ctype says otherwise; it may be nil.
+// do sends a request and returns the body of the answer. in is JSON unless ctype names another type; it may be nil.
 func (c *client) do(ctx context.Context, method, path string, query url.Values, in io.Reader, ctype string) ([]byte, error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()

@@ -15,20 +15,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Setup of the commands.
+// Setup configures the commands.
 type Setup struct {
-	// OpenAPI is the document.
+	// OpenAPI is the OpenAPI document of the API.
 	OpenAPI []byte
 	// Getenv reads FANFARE_SERVER, FANFARE_KEY and FANFARE_TENANT.
 	Getenv func(name string) string
 	Stdin  io.Reader
 	Stdout io.Writer
-	// Progress takes the progress of long commands, as a bar if it is a Terminal, else as lines. Nil: nothing is shown.
+	// Progress gets the progress of long commands: a bar if it is a Terminal, lines otherwise. Nil shows no progress.
 	Progress io.Writer
 	Terminal bool
 	// Usage marks an error as a mistake in the command line.
 	Usage func(error) error
-	// Leave out these nouns: there are commands of that name already.
+	// Without names nouns that get no command, because the program has a command of that name.
 	Without []string
 }
 
@@ -201,7 +201,7 @@ func bodyFlag(op *operation, flags *pflag.FlagSet) *string {
 	return flags.StringP("file", "f", "", "read the body from this file, - for the standard input; flags change its fields")
 }
 
-// request makes query and body of the flags that were given.
+// request makes the query and the body from the flags that the user gave.
 func (s *Setup) request(op *operation, cmd *cobra.Command, options []*option, file *string) (url.Values, io.Reader, string, error) {
 	query, fields := url.Values{}, map[string]any{}
 	var raw []byte
@@ -250,7 +250,7 @@ func (s *Setup) request(op *operation, cmd *cobra.Command, options []*option, fi
 	return query, bytes.NewReader(body), "application/json", nil
 }
 
-// upload sends a file as it is.
+// upload sends a file unchanged.
 func (s *Setup) upload(_ *operation, cmd *cobra.Command, options []*option, raw []byte, name string) (url.Values, io.Reader, string, error) {
 	if name == "" {
 		return nil, nil, "", errors.New("--file is needed: the file to send")
@@ -268,7 +268,7 @@ func (s *Setup) upload(_ *operation, cmd *cobra.Command, options []*option, raw 
 	return query, bytes.NewReader(raw), ctype, nil
 }
 
-// json is the value of a flag as the API wants it.
+// json converts the value of a flag to the type that the API expects.
 func (o *option) json() (any, error) {
 	v := *o.value
 	switch o.kind {

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// document is what the commands need of the OpenAPI document.
+// document is the part of the OpenAPI document that the commands use.
 type document struct {
 	Paths      map[string]map[string]*operation `json:"paths"`
 	Components struct {
@@ -51,7 +51,7 @@ type schema struct {
 	Required    []string           `json:"required"`
 }
 
-// kind is the type without null: string, integer, number, boolean, array, object, or "" for several.
+// kind is the type without null: string, integer, number, boolean, array or object; "" if several types are allowed.
 func (s *schema) kind() string {
 	switch t := s.Type.(type) {
 	case string:
@@ -98,7 +98,8 @@ func read(raw []byte) (*document, []*operation, error) {
 	return d, out, nil
 }
 
-// names of commands that don't follow from the operation's id. An empty one has no command: the operation stands twice.
+// names are commands whose name does not follow from the operation's id. An operation with an empty name gets no
+// command: another command does the same.
 var names = map[string]string{
 	"getConversationSummary": "conversation summary", "listConversationMessages": "conversation messages", "replyToConversation": "conversation reply",
 	"listOptOutReviews": "review list", "decideOptOutReview": "review decide",
@@ -142,15 +143,15 @@ var names = map[string]string{
 	"addCredit":              "credit add",
 	"getWebhookHealth":       "webhook health",
 	"listWebhookDeliveries":  "webhook deliveries",
-	// The commands that order an export download it.
+	// A command that orders an export also downloads it.
 	"downloadExport": "",
-	// The second path of the same resource.
+	// These are second paths of the same resource.
 	"listDeliveryStatusWebhooks": "", "createDeliveryStatusWebhook": "", "getDeliveryStatusWebhook": "", "updateDeliveryStatusWebhook": "",
 	"deleteDeliveryStatusWebhook": "", "rotateDeliveryStatusWebhook": "", "recoverDeliveryStatusWebhook": "", "testDeliveryStatusWebhook": "",
 	"getDeliveryStatusWebhookHealth": "", "listDeliveryStatusWebhookDeliveries": "",
 }
 
-// commandName returns noun and verb of an operation: createCampaign is `campaign create`.
+// commandName returns the noun and the verb of an operation: createCampaign is `campaign create`.
 func commandName(id string) (noun, verb string) {
 	if name, ok := names[id]; ok {
 		noun, verb, _ = strings.Cut(name, " ")
@@ -168,7 +169,7 @@ func commandName(id string) (noun, verb string) {
 	return noun, verb
 }
 
-// split cuts camelCase into words in small letters; a run of capitals is one word.
+// split cuts camelCase into words in lower case. A run of capitals is one word.
 func split(name string) (words []string) {
 	runes := []rune(name)
 	start := 0
@@ -181,5 +182,5 @@ func split(name string) (words []string) {
 	return words
 }
 
-// flagName writes contactList as contact-list.
+// flagName converts contactList to contact-list.
 func flagName(field string) string { return strings.Join(split(field), "-") }

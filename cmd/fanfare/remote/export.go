@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// jobState is what the commands read of an export or a segment.
+// jobState is the part of an export or a segment that the commands read.
 type jobState struct {
 	ID          string   `json:"id"`
 	Status      string   `json:"status"`
@@ -27,15 +27,15 @@ type jobState struct {
 	DownloadURL *string  `json:"downloadUrl"`
 }
 
-// waiting are the commands that order a job: they wait for its end.
+// waiting describes a command that orders a job and waits for its end.
 type waiting struct {
-	path   string // of the job, before its id
+	path   string // path of the job, without its id
 	what   string
 	save   *string
 	detach *bool
 }
 
-// waitingFor returns how a command waits for the job that its operation orders; nil for other operations.
+// waitingFor returns how a command waits for the job that its operation orders; nil if the operation orders none.
 func waitingFor(op *operation, cmd *cobra.Command) *waiting {
 	export := op.method == http.MethodPost && strings.HasPrefix(op.path, "/api/exports/")
 	if !export && op.ID != "createSegment" {
@@ -52,7 +52,7 @@ func waitingFor(op *operation, cmd *cobra.Command) *waiting {
 	return w
 }
 
-// wait shows how far a job is until it ends, and returns the last answer.
+// wait shows the progress of a job until it ends, and returns the last answer.
 func (w *waiting) wait(ctx context.Context, s *Setup, c *client, answer []byte) ([]byte, *jobState, error) {
 	bar := &progressBar{w: s.Progress, terminal: s.Terminal}
 	defer bar.end()
@@ -91,7 +91,7 @@ func (w *waiting) wait(ctx context.Context, s *Setup, c *client, answer []byte) 
 	}
 }
 
-// finish waits for the job that was ordered, and writes its file if it has one.
+// finish waits for the end of the job, and saves its file if it has one.
 func (w *waiting) finish(ctx context.Context, s *Setup, c *client, out *printer, answer []byte) error {
 	if *w.detach {
 		return out.print(answer)
@@ -116,15 +116,15 @@ func (w *waiting) finish(ctx context.Context, s *Setup, c *client, out *printer,
 	return nil
 }
 
-// download writes what a link leads to into a file, - for out. It returns the name of the file and its size. A file
-// that breaks off is removed.
+// download saves the file at a link under a name; the name - means out. It returns the name and the size of the file.
+// It removes the file if the download breaks off.
 func (c *client) download(ctx context.Context, link, name string, out io.Writer) (saved string, n int64, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+link, nil)
 	if err != nil {
 		return "", 0, err
 	}
 	patient := *c.http
-	patient.Timeout = 0 // a large file takes as long as it takes
+	patient.Timeout = 0 // a large file may take long
 	resp, err := patient.Do(r)
 	if err != nil {
 		return "", 0, err
@@ -145,7 +145,7 @@ func (c *client) download(ctx context.Context, link, name string, out io.Writer)
 			return "", 0, errors.New("the server does not name the file: give --save")
 		}
 	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) // it holds numbers of people
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) // it contains phone numbers
 	if err != nil {
 		return "", 0, err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// importPoll is how often the command asks how far an import is.
+// importPoll is how often the command asks for the progress of an import.
 const importPoll = 250 * time.Millisecond
 
 // importOptions are the flags of `fanfare import`.
@@ -26,7 +26,7 @@ type importOptions struct {
 	mapping      []string
 }
 
-// importFile makes `fanfare import FILE` of the noun import: it uploads a file, starts its import and waits for the
+// importFile adds `fanfare import FILE` to the noun import: it uploads a file, starts its import, and waits for the
 // end.
 func (s *Setup) importFile(parent *cobra.Command) {
 	var o importOptions
@@ -60,12 +60,12 @@ fanfare import rejects ID lists the rows that it refused.`
 			}
 			mapping[header] = field
 		}
-		c.http.Timeout = 0 // a large file takes as long as it takes; the server ends an upload that stalls
+		c.http.Timeout = 0 // a large file may take long; the server ends an upload that stalls
 		return s.runImport(cmd.Context(), c, out, args[0], &o, mapping)
 	}
 }
 
-// importState is what the command reads of an import.
+// importState is the part of an import that the command reads.
 type importState struct {
 	ID       string   `json:"id"`
 	Status   string   `json:"status"`
@@ -155,7 +155,7 @@ func (s *Setup) runImport(ctx context.Context, c *client, out *printer, name str
 	}
 }
 
-// makeList makes a list unless there is one of that name.
+// makeList creates a list unless one of that name exists.
 func (c *client) makeList(ctx context.Context, name string) error {
 	body, err := json.Marshal(map[string]string{"name": name})
 	if err != nil {
@@ -175,14 +175,14 @@ func share(n, of int64) float64 {
 	return float64(n) / float64(of)
 }
 
-// countingReader says how much was read.
+// countingReader counts the bytes that were read.
 type countingReader struct {
 	r    io.Reader
 	n    int64
 	each func(n int64)
 }
 
-// Read reads on.
+// Read implements [io.Reader].
 func (r *countingReader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.n += int64(n)
@@ -190,8 +190,7 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progressBar shows how far something is: on a terminal as a bar that is drawn again in its place, elsewhere as one
-// line each few seconds.
+// progressBar shows progress: on a terminal a bar that is redrawn, elsewhere a line every few seconds.
 type progressBar struct {
 	w        io.Writer
 	terminal bool
@@ -238,7 +237,7 @@ func (b *progressBar) show(what string, share float64, note string) {
 	_, _ = fmt.Fprintln(b.w, line)
 }
 
-// end leaves the bar as it stands.
+// end leaves the bar on the terminal.
 func (b *progressBar) end() {
 	if b.drawn {
 		_, _ = fmt.Fprintln(b.w)

@@ -15,20 +15,21 @@ import (
 	"time"
 )
 
-// printer writes answers.
+// printer prints answers.
 type printer struct {
 	w      io.Writer
 	format string
 }
 
-// columns of a table, in the order in which people look for them. A field that no row has is left out.
+// columns are the columns of a table, in the order in which people look for them. A column is omitted if no row has the
+// field.
 var columns = []string{
 	"id", "seq", "name", "email", "phoneNumber", "firstName", "lastName", "channel", "type", "status", "state", "tenant", "role", "address", "hint", "scopes",
 	"test", "contacts", "totalMessages", "sent", "delivered", "failed", "balance", "reserved", "from", "to", "amount", "country", "price", "by", "reason",
 	"tags", "scheduledTime", "createdAt", "time", "code", "count",
 }
 
-// print writes the body of an answer: a list as a table, an object as lines.
+// print prints the body of an answer: a list as a table, an object as lines.
 func (p *printer) print(body []byte) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
@@ -62,7 +63,7 @@ func (p *printer) print(body []byte) error {
 	return p.table(rows, object["total"])
 }
 
-// headers are the columns of some rows: the known ones first, for a CSV then all others by name.
+// headers returns the columns of some rows: first the known ones, and for CSV then all others by name.
 func headers(rows []any, all bool) (out []string) {
 	seen := map[string]bool{}
 	for _, r := range rows {
@@ -115,7 +116,7 @@ func (p *printer) table(rows []any, total any) error {
 	return nil
 }
 
-// cut shortens a cell of a table, which would not fit on a line.
+// cut shortens a cell that would make a line of the table too long.
 func cut(s string, most int) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if runes := []rune(s); len(runes) > most {
@@ -154,10 +155,10 @@ func (p *printer) csv(rows []any) error {
 	return w.Error()
 }
 
-// number is a phone number, which a spreadsheet may have as it is.
+// number matches a phone number, which is harmless in a spreadsheet.
 var number = regexp.MustCompile(`^\+[0-9]{6,15}$`)
 
-// harmless keeps a spreadsheet from taking a cell for a formula.
+// harmless changes a cell that a spreadsheet would take for a formula.
 func harmless(s string) string {
 	if s == "" || !strings.ContainsRune("=+-@\t\r", rune(s[0])) || number.MatchString(s) {
 		return s
@@ -190,7 +191,7 @@ func cell(v any) string {
 
 const watchEvery = time.Second
 
-// watchStats prints the statistics of a campaign as one line each second, until nothing can change.
+// watchStats prints the statistics of a campaign, one line each second, until they cannot change any more.
 func watchStats(ctx context.Context, c *client, path string, out *printer) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()

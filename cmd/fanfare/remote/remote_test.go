@@ -24,7 +24,7 @@ func openAPI(t *testing.T) []byte {
 	return raw
 }
 
-// run runs a command line against a server that answers as answer says, and returns what was printed.
+// run runs a command line against a server that answers with answer, and returns what the command printed.
 func run(t *testing.T, answer http.HandlerFunc, args ...string) (string, error) {
 	t.Helper()
 	server := httptest.NewServer(answer)
@@ -43,7 +43,7 @@ func run(t *testing.T, answer http.HandlerFunc, args ...string) (string, error) 
 	return out.String(), err
 }
 
-// Every operation of the document has a command, once, with a name of plain words.
+// Every operation of the document has exactly one command, whose name consists of plain words.
 func TestEveryOperationHasACommand(t *testing.T) {
 	_, operations, err := read(openAPI(t))
 	if err != nil {
@@ -70,7 +70,7 @@ func TestEveryOperationHasACommand(t *testing.T) {
 	}
 }
 
-// Flags become fields of the type that the API wants, and a refusal says what the API said.
+// Flags become fields of the type that the API expects, and the error for a refused request has the text of the API.
 func TestCommandAsksTheServer(t *testing.T) {
 	var method, path, body, key string
 	answer := func(w http.ResponseWriter, r *http.Request) {
@@ -110,7 +110,7 @@ func TestCommandAsksTheServer(t *testing.T) {
 	}
 }
 
-// A list is a table, CSV keeps numbers and disarms formulas, JSON is the answer itself.
+// A list is printed as a table. CSV keeps phone numbers and disables formulas. JSON is the unchanged answer.
 func TestOutput(t *testing.T) {
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"data":[{"id":"contact_1","phoneNumber":"+393331234567","firstName":"=1+1","valid":true}],"page":0,"limit":10,"total":25}`)
@@ -127,7 +127,7 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// stats --watch prints a line when something changed, and ends when nothing can change.
+// stats --watch prints a line when a figure has changed, and ends when the figures cannot change any more.
 func TestWatch(t *testing.T) {
 	n := 0
 	out, err := run(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -143,8 +143,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// X1: fanfare import uploads a file, maps its columns, waits for the end and says what was done; a failed import is an
-// error.
+// X1: fanfare import uploads a file, maps its columns, waits for the end and prints the result. If the import fails, so
+// does the command.
 func TestImportFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "people.csv")
 	if err := os.WriteFile(file, []byte("Cellulare\n+393330000001\n"), 0o600); err != nil {
@@ -187,7 +187,8 @@ func TestImportFile(t *testing.T) {
 	}
 }
 
-// X7: fanfare export orders a file, waits until it is ready and writes it; one that fails or breaks off leaves no file.
+// X7: fanfare export orders a file, waits until it is ready and saves it. If the export fails or the download breaks
+// off, no file is left.
 func TestExport(t *testing.T) {
 	t.Chdir(t.TempDir())
 	var asked []string
@@ -264,7 +265,7 @@ func pick(yes bool, a, b string) string {
 	return b
 }
 
-// The bar of a terminal is drawn in its place; elsewhere there are lines.
+// On a terminal the bar is redrawn in its place; elsewhere the progress is printed as lines.
 func TestProgressBar(t *testing.T) {
 	var out bytes.Buffer
 	b := &progressBar{w: &out, terminal: true}
@@ -286,7 +287,7 @@ func TestProgressBar(t *testing.T) {
 // documentPath is absolute: a test changes the folder.
 var documentPath, _ = filepath.Abs("../../../schemas/openapi/openapi.json")
 
-// An audit is ordered once, and asked for until it is done. A difference without an explanation makes the command fail.
+// The command orders an audit once, and asks until it is done. If a difference has no explanation, the command fails.
 func TestAuditCommand(t *testing.T) {
 	asked := 0
 	answer := func(explained bool) http.HandlerFunc {

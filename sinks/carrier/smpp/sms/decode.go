@@ -13,15 +13,15 @@ const (
 	concat16 = 0x08
 )
 
-// Concat says which part of which text a short message is. Total is 0 for one that stands by itself.
+// Concat says to which text a short message belongs, and which part of it it is. Total is 0 for a text in one message.
 type Concat struct {
 	Ref           uint16
 	Number, Total int
 }
 
-// Decode returns the text of a unit and which part it is, by its header or its SAR parameters. alphabet is the
-// account's, for what has data_coding 0. Octets that are no text (binary) are returned as text of one character for
-// each, with binary true.
+// Decode returns the text of a unit and, from its user data header or its SAR parameters, which part of a text it is.
+// alphabet is the account's default, for data_coding 0. If the octets are binary, Decode returns one character for each
+// octet, and binary is true.
 func Decode(m *pdu.Message, alphabet Alphabet) (s string, c Concat, binary bool) {
 	octets := m.Text()
 	header := 0
@@ -50,11 +50,11 @@ func Decode(m *pdu.Message, alphabet Alphabet) (s string, c Concat, binary bool)
 	}
 }
 
-// octetsForm is of what is no text.
+// octetsForm is the form of a body that is not text.
 const octetsForm form = 255
 
-// kindOf reads data_coding: the values of SMPP (§5.2.19), and above them those of 3GPP TS 23.038 §4, which many message
-// centres pass on.
+// kindOf reads data_coding: the values of SMPP (§5.2.19), and above them the values of 3GPP TS 23.038 §4, which many
+// message centres pass on.
 func kindOf(coding byte, alphabet Alphabet) form {
 	switch coding {
 	case pdu.CodingDefault:
@@ -68,7 +68,7 @@ func kindOf(coding byte, alphabet Alphabet) form {
 	}
 	group := coding >> 4
 	switch {
-	case group < 1: // the other alphabets of the table, such as JIS and Cyrillic: this package does not decode them
+	case group < 1: // this package does not decode the other alphabets of the table, such as JIS and Cyrillic
 		return octetsForm
 	case group < 8:
 		switch coding >> 2 & 3 {
@@ -95,8 +95,8 @@ func fromLatin1(s string) []byte {
 	return b
 }
 
-// readHeader reads the user data header that octets begin with and returns its size. One that does not fit counts as
-// text.
+// readHeader reads the user data header at the beginning of octets and returns its size. If the header is longer than
+// octets, size is 0 and everything counts as text.
 func readHeader(octets string) (c Concat, size int) {
 	if octets == "" || len(octets) < 1+int(octets[0]) {
 		return Concat{}, 0
@@ -132,7 +132,7 @@ func sar(t pdu.TLVs) Concat {
 	return Concat{uint16(ref[0])<<8 | uint16(ref[1]), int(part), int(total)}.sound()
 }
 
-// sound returns c, or nothing when its numbers make no sense.
+// sound returns c, or a zero Concat if its numbers are impossible.
 func (c Concat) sound() Concat {
 	if c.Total < 2 || c.Number < 1 || c.Number > c.Total {
 		return Concat{}

@@ -9,65 +9,65 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// Alphabet is how an account wants texts that fit into GSM-7.
+// Alphabet is how an account wants texts encoded that fit into GSM-7.
 type Alphabet uint8
 
 // Alphabets of an account.
 const (
-	// GSM7: one septet to an octet, which is what nearly every message centre takes.
+	// GSM7 puts one septet into one octet. Nearly all message centres accept this.
 	GSM7 Alphabet = iota
-	// GSM7Packed: eight septets in seven octets.
+	// GSM7Packed packs eight septets into seven octets.
 	GSM7Packed
-	// Latin1: ISO 8859-1. What it does not have, such as the euro sign, goes in UCS-2.
+	// Latin1 is ISO 8859-1. A text with characters that it does not have, such as the euro sign, is sent in UCS-2.
 	Latin1
 )
 
-// Long is how an account wants texts of several segments.
+// Long is how an account wants texts of several segments sent.
 type Long uint8
 
-// Ways of a long text.
+// Ways to send a long text.
 const (
-	// UDH8: parts with a user data header and a reference of 8 bits (3GPP TS 23.040 §9.2.3.24.1).
+	// UDH8 sends parts with a user data header and a reference of 8 bits (3GPP TS 23.040 §9.2.3.24.1).
 	UDH8 Long = iota
-	// UDH16: a reference of 16 bits (§9.2.3.24.8). The header is one octet longer, so a part holds 152 septets or 66
-	// UTF-16 units, and a text near a border has a part more than was counted.
+	// UDH16 uses a reference of 16 bits (§9.2.3.24.8). The header is one octet longer, so a part holds only 152 septets
+	// or 66 UTF-16 units, and some texts need one part more than was counted.
 	UDH16
-	// SAR: the parameters sar_msg_ref_num, sar_total_segments and sar_segment_seqnum; the message centre makes the
-	// header.
+	// SAR sends the parameters sar_msg_ref_num, sar_total_segments and sar_segment_seqnum, and the message centre adds
+	// the header.
 	SAR
-	// Payload: the whole text in message_payload; the message centre cuts it.
+	// Payload sends the whole text in message_payload, and the message centre cuts it.
 	Payload
 )
 
 // Options of an account.
 type Options struct {
 	Alphabet Alphabet
-	// GSM and UCS2 are the data_coding of either; Latin-1 is always pdu.CodingLatin1.
+	// GSM and UCS2 are the data_coding values for these encodings. For Latin-1 it is always pdu.CodingLatin1.
 	GSM, UCS2 byte
 	Long      Long
 }
 
 // Errors of [Encoder.Encode].
 var (
-	// ErrText is returned for a text that has characters beyond the alphabet that it was counted in.
+	// ErrText is returned for a text with characters that its encoding does not have.
 	ErrText = errors.New("sms: the text has characters beyond its alphabet")
-	// ErrTooLong is returned for a text of more than MaxParts.
+	// ErrTooLong is returned for a text of more than MaxParts parts.
 	ErrTooLong = errors.New("sms: the text has too many parts")
 )
 
-// MaxParts of a text: the header counts them in one octet.
+// MaxParts is the greatest number of parts of a text: the header counts them in one octet.
 const MaxParts = 255
 
 // Part is one short message.
 type Part struct {
 	Coding byte
-	// UDHI: Octets begin with a user data header.
+	// UDHI says that Octets begin with a user data header.
 	UDHI bool
-	// Number of Total, 1 and up.
+	// Number is which part this is, from 1 to Total.
 	Number, Total int
-	// Ref is the reference of the parts, for SAR parameters.
+	// Ref is the reference of the text, for the SAR parameters.
 	Ref uint16
-	// Octets are valid until the encoder's next text.
+	// Octets are valid until the encoder encodes the next text.
 	Octets []byte
 }
 
@@ -82,8 +82,9 @@ type Encoder struct {
 // NewEncoder returns an encoder for an account.
 func NewEncoder(o Options) *Encoder { return &Encoder{opts: o} }
 
-// Encode makes the parts of a text that was counted in that encoding; none: it is counted here. ref tells the parts of
-// one text from those of another to the same number. The parts are valid until the next call.
+// Encode returns the parts of a text. encoding is the one in which its segments were counted; if it is unspecified,
+// Encode determines it. ref distinguishes the parts of this text from those of other texts to the same number. The
+// parts are valid until the next call.
 func (e *Encoder) Encode(s string, encoding schemas.Encoding, ref uint16) ([]Part, error) {
 	e.buf, e.parts = e.buf[:0], e.parts[:0]
 	if encoding == schemas.EncodingUnspecified {
@@ -138,7 +139,7 @@ func (e *Encoder) Encode(s string, encoding schemas.Encoding, ref uint16) ([]Par
 	}
 }
 
-// header appends a user data header, if the account wants one.
+// header appends a user data header if the account uses them.
 func (e *Encoder) header(n, total int, ref uint16) bool {
 	switch e.opts.Long {
 	case UDH8:
@@ -151,7 +152,7 @@ func (e *Encoder) header(n, total int, ref uint16) bool {
 	return true
 }
 
-// form is how the octets of a part are made.
+// form is how the characters of a part become octets.
 type form uint8
 
 const (
@@ -161,7 +162,7 @@ const (
 	latin1
 )
 
-// append appends a text after a header of that many octets.
+// append appends a text after a header of this many octets.
 func (e *Encoder) append(s string, as form, header int) (ok bool) {
 	switch as {
 	case gsm7:
@@ -172,8 +173,8 @@ func (e *Encoder) append(s string, as form, header int) (ok bool) {
 		}
 		fill := (7 - header*8%7) % 7
 		if (fill+7*len(e.septets))%8 == 1 && len(e.septets) > 0 {
-			// Seven bits are left over. As zeros they would be an @ to who counts octets; a carriage return shows
-			// nothing.
+			// Seven bits are unused. If they were zeros, a receiver that counts octets would show an @. A carriage
+			// return is not shown.
 			e.septets = append(e.septets, '\r')
 		}
 		e.buf = text.AppendPacked(e.buf, e.septets, fill)

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// Joiner joins the parts of texts. It keeps at most a fixed number of texts whose parts have not all come; when there
-// are more, and when parts have waited for too long, it hands back what it has. It is not safe for use by several
-// goroutines.
+// Joiner joins the parts of texts. It keeps a limited number of incomplete texts. If there are more, or if a text stays
+// incomplete for too long, it returns the parts that it has. It must not be used by several goroutines at a time.
 type Joiner[T any] struct {
 	most int
 	wait time.Duration
@@ -28,21 +27,21 @@ type open[T any] struct {
 	left  int
 }
 
-// Joined is a text, or as many of its parts as have come, with what the caller gave for each of them.
+// Joined is a text, or as much of it as has come, with the caller's value for each part.
 type Joined[T any] struct {
 	Text  string
 	Units []T
-	// Have of Total parts. They differ when the others did not come in time.
+	// Have is how many of the Total parts have come. It is less than Total if the rest did not come in time.
 	Have, Total int
 }
 
-// NewJoiner returns a joiner that waits that long for the parts of at most that many texts.
+// NewJoiner returns a joiner that keeps at most most incomplete texts, each for at most wait.
 func NewJoiner[T any](most int, wait time.Duration) *Joiner[T] {
 	return &Joiner[T]{most: most, wait: wait, open: map[joinKey]*open[T]{}}
 }
 
-// Add takes one part. It returns the text once all parts are there. A part that is there already, as when the message
-// centre sends it again, replaces the one before; the caller's unit for that one is kept too.
+// Add takes one part. It returns the text once all parts have come. If a part comes again, because the message centre
+// repeats it, it replaces the first one, and the values of both are kept.
 func (j *Joiner[T]) Add(from, to string, c Concat, s string, unit T, now time.Time) (whole []Joined[T]) {
 	if c.Total == 0 {
 		return []Joined[T]{{s, []T{unit}, 1, 1}}
@@ -69,7 +68,7 @@ func (j *Joiner[T]) Add(from, to string, c Concat, s string, unit T, now time.Ti
 	return whole
 }
 
-// Expire returns what has waited for too long, and when to look again; ok is false when nothing waits.
+// Expire returns the texts that have waited for too long, and the time of the next call; ok is false if no text waits.
 func (j *Joiner[T]) Expire(now time.Time) (late []Joined[T], next time.Time, ok bool) {
 	for k, o := range j.open {
 		if end := o.began.Add(j.wait); !now.Before(end) {

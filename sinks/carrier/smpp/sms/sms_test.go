@@ -16,7 +16,7 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// message is a part as it travels.
+// message returns a part as a unit.
 func message(t interface{ Fatal(...any) }, p sms.Part, o sms.Options) pdu.Message {
 	m := pdu.Message{Coding: p.Coding}
 	if p.UDHI {
@@ -43,8 +43,8 @@ func message(t interface{ Fatal(...any) }, p sms.Part, o sms.Options) pdu.Messag
 	return m
 }
 
-// TestRoundTrip: whatever the account's options, a text comes back as it was, in as many parts as were counted, none of
-// them larger than a handset's 140 octets.
+// TestRoundTrip: with any options of the account, a decoded text equals the original, has as many parts as were
+// counted, and no part is larger than the 140 octets of a handset.
 func TestRoundTrip(t *testing.T) {
 	alphabets := []string{"abcdefgh €[]{}~^|\\\n@", "abc", "àèìòù ABC £", "жabc😀", "😀", "ëabc"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -94,13 +94,14 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// fits reports whether a handset takes a part: 140 octets of user data, where unpacked septets count seven eighths.
+// fits reports whether a handset accepts a part: at most 140 octets of user data, where eight unpacked septets count as
+// seven octets.
 func fits(p sms.Part, o sms.Options) bool {
 	header := 0
 	if p.UDHI {
 		header = int(p.Octets[0]) + 1
 	} else if p.Total > 1 {
-		header = 6 // which the message centre adds
+		header = 6 // the message centre adds this header
 	}
 	body := len(p.Octets)
 	if p.UDHI {
@@ -109,7 +110,7 @@ func fits(p sms.Part, o sms.Options) bool {
 	switch {
 	case p.Coding == pdu.CodingUCS2, o.Alphabet == sms.GSM7Packed:
 		return header+body <= 140
-	default: // septets; Latin-1 becomes septets at the message centre
+	default: // septets; the message centre converts Latin-1 to septets
 		return (header*8+6)/7+body <= 160
 	}
 }
@@ -127,7 +128,7 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 }
 
-// TestPackedEnd: a packed text that leaves seven bits over does not end with an @ that the text lacks.
+// TestPackedEnd: a packed text that leaves seven bits unused does not get an @ at its end.
 func TestPackedEnd(t *testing.T) {
 	e := sms.NewEncoder(sms.Options{Alphabet: sms.GSM7Packed})
 	parts, err := e.Encode("1234567", schemas.EncodingGSM7, 1)
@@ -205,7 +206,7 @@ func TestJoiner(t *testing.T) {
 	}
 }
 
-// FuzzDecode: nothing that a handset sends is more than an odd text.
+// FuzzDecode: Decode does not panic on anything that a handset may send.
 func FuzzDecode(f *testing.F) {
 	f.Add(byte(0), byte(0), "hello", "")
 	f.Add(pdu.ESMUDHI, byte(8), "\x05\x00\x03\x07\x02\x01\x00a", "")

@@ -12,7 +12,7 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// account is what the sessions of one system id share.
+// account is the state that all sessions of one system id share.
 type account struct {
 	server *Server
 	line   Line
@@ -22,11 +22,11 @@ type account struct {
 	origins   map[messageNumber]origin
 	order     []messageNumber
 	receivers []*session
-	turn      int // the receiver that is next
+	turn      int // the receiver that gets the next message
 	queue     []*parcel
 }
 
-// gathering is a text whose parts have not all come.
+// gathering is a text whose parts have not all come yet.
 type gathering struct {
 	began time.Time
 	ref   messageNumber
@@ -35,18 +35,18 @@ type gathering struct {
 	left  int
 }
 
-// origin is what receipts need of a message and the line does not keep. What is forgotten costs the sender's address
-// and the ids of Quirks.PerSession.
+// origin is data of a message that its receipts need and the line does not keep. If an origin is dropped, its receipts
+// lack the sender's address and the ids of Quirks.PerSession.
 type origin struct {
 	source     pdu.Address
 	registered byte
-	ids        []string // by unit; nil but with Quirks.PerSession
+	ids        []string // id of each unit; nil without Quirks.PerSession
 }
 
 const (
-	// gatherWait is how long a part waits for the others.
+	// gatherWait is how long a part waits for the other parts.
 	gatherWait = time.Minute
-	// mostOrigins bounds the memory: about 100 octets each.
+	// mostOrigins limits the memory; an origin takes about 100 octets.
 	mostOrigins = 500_000
 )
 
@@ -54,7 +54,7 @@ func newAccount(s *Server, line Line) *account {
 	return &account{server: s, line: line, gathering: map[string]*gathering{}, origins: map[messageNumber]origin{}}
 }
 
-// take makes a submission of a unit.
+// take makes a submission from a unit.
 func (a *account) take(x *session, m *pdu.Message, now time.Time) submission {
 	s := a.server
 	body, part, _ := sms.Decode(m, alphabet)
@@ -93,7 +93,7 @@ func (a *account) take(x *session, m *pdu.Message, now time.Time) submission {
 	return sub
 }
 
-// keyOf reads the submission id that a message says.
+// keyOf returns the submission id that a message carries.
 func (a *account) keyOf(m *pdu.Message) (key carrier.Key, ok bool) {
 	v, _ := m.TLVs.Get(a.server.cfg.ReferenceTLV)
 	if len(v) != len(key) {
@@ -103,7 +103,7 @@ func (a *account) keyOf(m *pdu.Message) (key carrier.Key, ok bool) {
 	return key, a.server.cfg.Keys.Verify(key) == nil && key.Try() > 0
 }
 
-// remember gives a unit its id.
+// remember assigns an id to a unit and keeps the unit's origin.
 func (a *account) remember(x *session, m *pdu.Message, ref messageNumber, unit int) string {
 	q := &a.server.cfg.Quirks
 	id := q.IDs.spell(ref.unit(unit))
@@ -135,11 +135,12 @@ func (a *account) remember(x *session, m *pdu.Message, ref messageNumber, unit i
 // parcel is a message on its way to a client.
 type parcel struct {
 	message pdu.Message
-	refused int // times
+	refused int // how often a client has refused it
 	done    func()
 }
 
-// emit sends receipts and returns when clients have taken all of them. While no client is bound to receive they wait.
+// emit sends receipts and returns when clients have accepted all of them. While no client is bound as a receiver, the
+// receipts wait.
 func (a *account) emit(ctx context.Context, list []carrier.Receipt) error {
 	messages := make([]pdu.Message, 0, len(list))
 	for i := range list {
@@ -148,7 +149,7 @@ func (a *account) emit(ctx context.Context, list []carrier.Receipt) error {
 	return a.deliver(ctx, messages)
 }
 
-// deliver sends messages and waits until they are taken, or until ctx ends.
+// deliver sends messages and waits until clients have accepted them, or until ctx ends.
 func (a *account) deliver(ctx context.Context, messages []pdu.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -173,7 +174,7 @@ func (a *account) deliver(ctx context.Context, messages []pdu.Message) error {
 	}
 }
 
-// join makes a session one that receives.
+// join adds a session to the receivers.
 func (a *account) join(x *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -181,7 +182,7 @@ func (a *account) join(x *session) {
 	a.pump()
 }
 
-// leave takes a session out, and what it has not taken goes to the others.
+// leave removes a session from the receivers. Other receivers get the messages that it has not accepted.
 func (a *account) leave(x *session, back map[uint32]*parcel) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -197,7 +198,7 @@ func (a *account) leave(x *session, back map[uint32]*parcel) {
 	a.pump()
 }
 
-// pump sends what waits, in turns, to sessions that have room. The caller holds the lock.
+// pump sends waiting messages to sessions that have room, in turns. The caller holds the lock.
 func (a *account) pump() {
 	for len(a.queue) > 0 {
 		sent := false
@@ -216,7 +217,7 @@ func (a *account) pump() {
 	a.queue = nil
 }
 
-// defaultDeliverWindow is that of Quirks.DeliverWindow.
+// defaultDeliverWindow is the default of Quirks.DeliverWindow.
 const defaultDeliverWindow = 100
 
 // deliver sends a message if the session has room for it.
@@ -244,10 +245,11 @@ func (x *session) deliver(p *parcel) bool {
 	return true
 }
 
-// again is the first pause before a message that a client refused is sent again. It doubles up to a second.
+// again is the pause before the first repetition of a message that a client refused. It doubles with each repetition,
+// up to a second.
 const again = 20 * time.Millisecond
 
-// delivered takes a client's answer to a message.
+// delivered handles a client's response to a message.
 func (x *session) delivered(sequence uint32, status pdu.Status) {
 	x.mu.Lock()
 	p := x.delivering[sequence]

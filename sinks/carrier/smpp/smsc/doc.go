@@ -1,15 +1,15 @@
-// Package smsc is the other end of an SMPP session: a message centre that binds clients, takes submit_sm and sends
-// receipts. It has no memory and no opinion of its own. What becomes of a message is decided by the [Line] behind it,
-// which is anything that keeps the contract of package carrier: the simulator, whose one ground truth then covers SMPP
-// too, or a stub in a test.
+// Package smsc is the server side of SMPP: a message centre that accepts binds and submit_sm, and sends receipts. It
+// stores no messages. The [Line] behind it decides the fate of each message. A line fulfils the contract of package
+// carrier: it is the simulator, whose ground truth then also covers SMPP, or a stub in a test.
 //
-// Message ids are its own: a number per unit, in the spelling that [Quirks] says. A text of several parts is handed to
-// the line once all parts have come, as one message, which names its number ([MetaRef]); its receipts come back for the
-// message or for each part, and are sent for each unit. A part that stays alone is answered, and never handed over.
+// The message centre makes its own message ids: one number per unit, in the spelling that [Quirks] names. It hands a
+// text of several parts to the line as one message, once all parts have come; the message names its number ([MetaRef]).
+// Receipts of the line are for the message or for each part, and the message centre sends one for each unit. A part
+// whose other parts never come is answered, but not handed over.
 //
-// A client says which submission a message is in a parameter of its own choosing (Config.ReferenceTLV). Messages of
-// clients that say nothing get a submission id here, so that the ground truth knows them as well.
+// A client puts the submission id of a message into a parameter of its choice (Config.ReferenceTLV). If a message has
+// none, the message centre gives it a submission id, so that the ground truth knows it as well.
 //
-// Quirks are the ways in which message centres differ from the standard and from each other: spelling of ids, form of
-// receipts, limits, and how they fail.
+// Quirks are ways in which message centres differ from the standard and from each other: the spelling of ids, the form
+// of receipts, limits, and the ways in which they fail.
 package smsc

@@ -16,10 +16,10 @@ type Spelling uint8
 // Spellings.
 const (
 	Decimal Spelling = iota
-	// Hex in lower case; HexUpper of sixteen digits with zeros before it.
+	// Hex is lower case. HexUpper is upper case, sixteen digits with leading zeros.
 	Hex
 	HexUpper
-	// Zeros: decimal of twenty digits with zeros before it.
+	// Zeros is decimal, twenty digits with leading zeros.
 	Zeros
 )
 
@@ -28,43 +28,42 @@ type Form uint8
 
 // Forms.
 const (
-	// TLVs and text, as SMPP 3.4 wants it.
+	// TLVsAndText is the form of SMPP 3.4.
 	TLVsAndText Form = iota
 	TextOnly
 	TLVsOnly
-	// CSV: a list of id, stat, err and done, without names.
+	// CSV is a list of id, stat, err and done, without names.
 	CSV
 )
 
-// Quirks are how a message centre differs from the standard. The zero value does not.
+// Quirks are the ways in which a message centre differs from the standard. The zero value follows the standard.
 type Quirks struct {
-	// IDs is how an answer spells an id, ReceiptIDs how a receipt's text does, and ReceiptTLVIDs how its parameter
-	// does.
+	// IDs is the spelling of ids in responses, ReceiptIDs in the text of receipts, and ReceiptTLVIDs in their TLV.
 	IDs, ReceiptIDs, ReceiptTLVIDs Spelling
-	// PerSession: ids are counted per session, so that each is given once on every session.
+	// PerSession counts ids for each session, so every session gives the same ids.
 	PerSession bool
-	// NoNUL: receipted_message_id lacks its final zero. Form is what a receipt consists of. Unmarked: its esm_class is
+	// NoNUL omits the final zero of receipted_message_id. Form is the form of a receipt. Unmarked sets its esm_class to
 	// 0.
 	NoNUL    bool
 	Form     Form
 	Unmarked bool
 
-	// Rate is the most units per second and session, beyond which they are answered with ESME_RTHROTTLED; 0: no limit.
-	// Window is the most without an answer, beyond which it is ESME_RMSGQFUL; 0: no limit.
+	// Rate is how many units per second a session may submit; the answer to more is ESME_RTHROTTLED; 0: no limit.
+	// Window is how many may be unanswered; the answer to more is ESME_RMSGQFUL; 0: no limit.
 	Rate   int
 	Window int
 
-	// RejectBinds refuses that many binds, with ESME_RBINDFAIL, before the first is accepted.
+	// RejectBinds is how many binds are refused with ESME_RBINDFAIL before the first one is accepted.
 	RejectBinds int
-	// ResetAfter resets the connection of a session after that many units were taken, and before they are answered; 0:
-	// never.
+	// ResetAfter is after how many accepted units the server resets the connection of a session, before it answers
+	// them; 0: never.
 	ResetAfter int
-	// HalfOpenAfter lets a session fall silent after that many units: it reads on, and answers nothing, enquire_link
-	// neither; 0: never.
+	// HalfOpenAfter is after how many units a session becomes silent: the server still reads, but answers nothing, not
+	// even enquire_link; 0: never.
 	HalfOpenAfter int
-	// ReadPause is waited before every read.
+	// ReadPause is a pause before every read.
 	ReadPause time.Duration
-	// DeliverWindow is the most deliver_sm without an answer on a session; 0: 100.
+	// DeliverWindow is how many deliver_sm of a session may be unanswered; 0: 100.
 	DeliverWindow int
 }
 
@@ -72,7 +71,7 @@ var spellings = map[string]Spelling{"decimal": Decimal, "hex": Hex, "hex-upper":
 
 var forms = map[string]Form{"both": TLVsAndText, "text": TextOnly, "tlv": TLVsOnly, "csv": CSV}
 
-// quirkNames are the names that ParseQuirks knows, with what each takes.
+// quirkNames are the names that ParseQuirks knows, with the function that sets each.
 var quirkNames = map[string]func(q *Quirks, value string) error{
 	"ids":             func(q *Quirks, v string) error { return word(&q.IDs, spellings, v) },
 	"receipt-ids":     func(q *Quirks, v string) error { return word(&q.ReceiptIDs, spellings, v) },
@@ -93,7 +92,7 @@ var quirkNames = map[string]func(q *Quirks, value string) error{
 	},
 }
 
-// QuirkNames are the names that [ParseQuirks] knows, sorted.
+// QuirkNames returns the names that [ParseQuirks] knows, sorted.
 func QuirkNames() []string {
 	names := make([]string, 0, len(quirkNames))
 	for n := range quirkNames {
@@ -103,7 +102,7 @@ func QuirkNames() []string {
 	return names
 }
 
-// ParseQuirks reads a list such as `ids=hex,no-nul,window=10`.
+// ParseQuirks parses a list such as `ids=hex,no-nul,window=10`.
 func ParseQuirks(list string) (q Quirks, err error) {
 	for part := range strings.SplitSeq(list, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -154,7 +153,7 @@ func number(to *int, value string) error {
 	return err
 }
 
-// spell spells an id.
+// spell writes an id in a spelling.
 func (s Spelling) spell(id uint64) string {
 	switch s {
 	case Hex:
@@ -168,7 +167,7 @@ func (s Spelling) spell(id uint64) string {
 	}
 }
 
-// throttle is a token bucket of a tenth of a second. The zero value has no limit.
+// throttle is a token bucket that holds a tenth of a second. The zero value has no limit.
 type throttle struct {
 	tokens float64
 	last   time.Time
@@ -192,7 +191,7 @@ func (t *throttle) take(rate int, now time.Time) bool {
 	return true
 }
 
-// refuses returns the status by which a unit is refused before the line sees it.
+// refuses returns the status with which the message centre refuses a unit without handing it to the line.
 func (q *Quirks) refuses(t *throttle, unanswered int, now time.Time) pdu.Status {
 	switch {
 	case !t.take(q.Rate, now):

@@ -10,7 +10,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// states are message_state and `stat` of what a receipt says.
+// states are the message_state and the `stat` of each receipt status.
 var states = map[schemas.ReceiptStatus]struct {
 	number byte
 	word   string
@@ -21,8 +21,8 @@ var states = map[schemas.ReceiptStatus]struct {
 	schemas.ReceiptStatusUnknown:   {pdu.StateUnknown, "UNKNOWN"},
 }
 
-// receipts appends the messages that a receipt makes: one for each unit that it is about, or none when the client asked
-// for none or SMPP has no word for it.
+// receipts appends the deliver_sm of a receipt: one for each unit that it is about. It appends none if the client asked
+// for none, or if SMPP has no state for it.
 func (a *account) receipts(to []pdu.Message, r *carrier.Receipt) []pdu.Message {
 	n, err := strconv.ParseUint(r.Ref, 10, 64)
 	if _, known := states[r.Status]; !known || err != nil {
@@ -39,7 +39,7 @@ func (a *account) receipts(to []pdu.Message, r *carrier.Receipt) []pdu.Message {
 	case units > 1 && r.Part > 0 && int(r.Part) <= units:
 		return append(to, a.receipt(r, &o, ref, int(r.Part)-1))
 	case r.Part > 1 && r.Status != schemas.ReceiptStatusFailed:
-		return to // of a text that came in one unit
+		return to // the receipt of a part, but the text was one unit
 	default:
 		for i := range units {
 			to = append(to, a.receipt(r, &o, ref, i))
@@ -48,7 +48,7 @@ func (a *account) receipts(to []pdu.Message, r *carrier.Receipt) []pdu.Message {
 	}
 }
 
-// receipt makes a deliver_sm of a receipt for one unit.
+// receipt makes the deliver_sm of a receipt for one unit.
 func (a *account) receipt(r *carrier.Receipt, o *origin, ref messageNumber, unit int) (m pdu.Message) {
 	q, state := &a.server.cfg.Quirks, states[r.Status]
 	if r.Sub == schemas.CodeExpired {

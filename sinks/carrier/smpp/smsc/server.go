@@ -16,26 +16,26 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// Line is what stands behind an account: it takes the messages and brings the receipts. It must give the number back
-// that [carrier.Outbound.Meta] names under [MetaRef], in decimal, as Receipt.Ref.
+// Line is the carrier behind an account: it accepts the messages and brings the receipts. Receipt.Ref must be the
+// decimal number that the message had in [carrier.Outbound.Meta] under [MetaRef].
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
 }
 
-// MetaRef names the provider's id that a line is to give to a message: the number, in decimal.
+// MetaRef is the key in Meta under which a message has the id that its receipts must name: a number, in decimal.
 const MetaRef = "ref"
 
 // Config of a message centre.
 type Config struct {
-	// Open returns the line of an account, once for each. Required.
+	// Open returns the line of an account. It is called once for each account. Required.
 	Open func(systemID string) (Line, error)
-	// Authenticate returns pdu.OK when an account may bind; nil: all may.
+	// Authenticate returns pdu.OK if an account may bind; nil: every account may.
 	Authenticate func(systemID, password string) pdu.Status
-	// Keys sign the submission ids of messages that say none. Required.
+	// Keys sign the submission ids of messages that have none. Required.
 	Keys *schemas.Keys
-	// ReferenceTLV is the parameter in which a message says its submission id; 0: [DefaultReferenceTLV]. Echo sends it
-	// back with receipts.
+	// ReferenceTLV is the parameter in which a message carries its submission id; 0: [DefaultReferenceTLV]. Echo puts
+	// it into receipts, too.
 	ReferenceTLV pdu.Tag
 	Echo         bool
 	Quirks       Quirks
@@ -43,14 +43,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// DefaultReferenceTLV is the parameter of Config.ReferenceTLV: one of those that are the message centre's own.
+// DefaultReferenceTLV is the default of Config.ReferenceTLV. It is in the range that is specific to a message centre.
 const DefaultReferenceTLV pdu.Tag = 0x1403
 
 // Server is a message centre.
 type Server struct {
 	cfg   Config
 	log   *slog.Logger
-	binds atomic.Int64 // that were tried
+	binds atomic.Int64 // binds that clients have tried
 	refs  atomic.Uint64
 	names strangers
 
@@ -59,7 +59,7 @@ type Server struct {
 	stats    Stats
 }
 
-// Stats count what a message centre has seen.
+// Stats counts what a message centre has received.
 type Stats struct {
 	Sessions, Binds                  int
 	Submits, Refused, Resets         int
@@ -76,13 +76,13 @@ func New(cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	// Ids are never given out twice: a later run begins at a later millisecond.
+	// Ids are never used twice, because a later run starts at a later millisecond.
 	s.refs.Store(uint64(time.Now().UnixMilli()) << 12)
 	s.names.campaign = 1<<47 + uint64(time.Now().UnixMilli())&(1<<46-1)
 	return s, nil
 }
 
-// Serve takes sessions from a listener until ctx ends, and closes it.
+// Serve accepts sessions from a listener until ctx ends, and then closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -101,7 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// Stats returns what it has seen.
+// Stats returns the counts.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *Server) count(f func(*Stats)) {
 	f(&s.stats)
 }
 
-// account returns the account of that name. It brings receipts, for as long as ctx lasts, from its first session on.
+// account returns the account of a system id. From the first session on, it brings receipts until ctx ends.
 func (s *Server) account(ctx context.Context, name string, running *sync.WaitGroup) (*account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,8 +135,8 @@ func (s *Server) account(ctx context.Context, name string, running *sync.WaitGro
 	return a, nil
 }
 
-// Deliver sends any message to a client that is bound to receive, as a recipient who writes, and waits until the client
-// has taken it.
+// Deliver sends a message to a client that is bound as a receiver, such as a message of a recipient, and waits until
+// the client has accepted it.
 func (s *Server) Deliver(ctx context.Context, systemID string, m pdu.Message) error {
 	s.mu.Lock()
 	a := s.accounts[systemID]
@@ -147,9 +147,9 @@ func (s *Server) Deliver(ctx context.Context, systemID string, m pdu.Message) er
 	return a.deliver(ctx, []pdu.Message{m})
 }
 
-// messageNumber is what a message is known by: 56 bits that no other message has, and 8 bits of how many units it came
-// in. The id of a unit has its place among them there instead. So a receipt can be sent for each unit, also by a server
-// that was started after.
+// messageNumber identifies a message: 56 bits that no other message has, and in the last 8 bits the number of its
+// units. In the id of a unit, the last 8 bits are the unit's place instead. So the receipt for a message tells how many
+// units it had, also to a server that was started later.
 type messageNumber uint64
 
 func newMessageNumber(n uint64, units int) messageNumber {
@@ -159,7 +159,7 @@ func newMessageNumber(n uint64, units int) messageNumber {
 func (n messageNumber) units() int        { return int(n & 0xff) }
 func (n messageNumber) unit(i int) uint64 { return uint64(n)&^0xff | uint64(i) }
 
-// strangers gives submission ids to messages that say none.
+// strangers makes submission ids for messages that carry none.
 type strangers struct {
 	mu       sync.Mutex
 	keys     *schemas.Keys

@@ -18,21 +18,21 @@ type session struct {
 	wake   chan struct{}
 	ended  chan struct{}
 
-	// Of the reader alone.
+	// Only the reader uses these fields.
 	command  pdu.Command
 	throttle throttle
 	taken    int
 
 	mu         sync.Mutex
-	account    *account // nil: not bound; the reader alone sets it
+	account    *account // nil until bound; only the reader sets it
 	out        []byte
 	spare      []byte
 	closed     bool
-	closing    bool // once out is written
-	mute       bool // half open: nothing is written any more
-	unanswered int  // submits
+	closing    bool // close the connection once out is written
+	mute       bool // half open: the server writes nothing any more
+	unanswered int  // submits without an answer
 	sequence   uint32
-	counter    uint64 // ids of Quirks.PerSession
+	counter    uint64 // last id with Quirks.PerSession
 	delivering map[uint32]*parcel
 }
 
@@ -64,7 +64,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, running *sync.WaitGro
 		case !x.other(ctx, h, string(body), running):
 			return
 		}
-		// What lies in the buffer is handed over together.
+		// Units that are in the buffer already are handed over together.
 		if len(submits) > 0 && (len(submits) >= mostSubmits || !x.reader.Ready()) {
 			if !x.submit(ctx, submits) {
 				return
@@ -74,7 +74,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, running *sync.WaitGro
 	}
 }
 
-// slowReader waits before every read.
+// slowReader pauses before every read.
 type slowReader struct {
 	net.Conn
 	pause time.Duration
@@ -87,7 +87,7 @@ func (r slowReader) Read(b []byte) (int, error) {
 	return r.Conn.Read(b)
 }
 
-// other acts on all but hand-overs. It returns false when the session is over.
+// other handles all commands except hand-overs. It returns false when the session must end.
 func (x *session) other(ctx context.Context, h pdu.Header, body string, running *sync.WaitGroup) bool {
 	head := func(c pdu.Command, s pdu.Status) func([]byte) []byte {
 		return pdu.Header{Command: c, Status: s, Sequence: h.Sequence}.Append
@@ -102,7 +102,7 @@ func (x *session) other(ctx context.Context, h pdu.Header, body string, running 
 		x.closing = true
 		x.mu.Unlock()
 		x.reply(head(pdu.UnbindResp, pdu.OK))
-		<-x.ended // the writer ends it
+		<-x.ended // the writer ends the session
 		return false
 	case pdu.DeliverSMResp, pdu.DataSMResp:
 		x.delivered(h.Sequence, h.Status)
@@ -121,7 +121,7 @@ func (x *session) other(ctx context.Context, h pdu.Header, body string, running 
 	return true
 }
 
-// bind binds the session, or says why not.
+// bind binds the session, or refuses it with a status.
 func (x *session) bind(ctx context.Context, h pdu.Header, body string, running *sync.WaitGroup) bool {
 	s := x.server
 	s.count(func(n *Stats) { n.Binds++ })
@@ -156,7 +156,7 @@ func (x *session) bind(ctx context.Context, h pdu.Header, body string, running *
 		return b
 	})
 	if status != pdu.OK {
-		return x.account != nil // a second bind leaves the first alone
+		return x.account != nil // a second bind fails and does not end the first
 	}
 	_ = x.conn.SetReadDeadline(time.Time{})
 	x.command = h.Command
@@ -167,7 +167,7 @@ func (x *session) bind(ctx context.Context, h pdu.Header, body string, running *
 	return true
 }
 
-// reply queues what f appends.
+// reply queues the unit that f appends.
 func (x *session) reply(f func([]byte) []byte) {
 	x.mu.Lock()
 	if !x.mute && !x.closed {
@@ -180,7 +180,7 @@ func (x *session) reply(f func([]byte) []byte) {
 	}
 }
 
-// write writes what is queued until the session ends.
+// write writes queued units until the session ends.
 func (x *session) write() {
 	for {
 		select {
@@ -211,7 +211,7 @@ func (x *session) write() {
 	}
 }
 
-// end closes the connection and gives back what the client has not taken.
+// end closes the connection. Other receivers get the messages that the client has not accepted.
 func (x *session) end() {
 	x.mu.Lock()
 	if x.closed {
@@ -229,7 +229,7 @@ func (x *session) end() {
 	}
 }
 
-// reset ends the connection as a crash does: what is in the kernel's buffers is lost.
+// reset ends the connection as a crash does: data in the kernel's buffers is lost.
 func (x *session) reset() {
 	x.server.count(func(n *Stats) { n.Resets++ })
 	if tcp, ok := x.conn.(*net.TCPConn); ok {

@@ -13,18 +13,18 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// mostSubmits is the most messages that are handed to the line together.
+// mostSubmits is how many messages are handed to the line together.
 const mostSubmits = 100
 
-// submission is a unit that was taken.
+// submission is a unit that the message centre has accepted so far.
 type submission struct {
 	header pdu.Header
-	id     string // given to it
+	id     string // the unit's message id
 	out    carrier.Outbound
-	whole  bool // all parts are there: it goes to the line
+	whole  bool // all parts have come, so it goes to the line
 }
 
-// read reads one hand-over. What is refused here, or is a part that is not the last, is answered at once.
+// read reads one hand-over. A unit that is refused here, or a part that is not the last one, is answered at once.
 func (x *session) read(list []submission, h pdu.Header, body string) []submission {
 	s, now := x.server, time.Now()
 	refuse := func(status pdu.Status) []submission {
@@ -59,7 +59,7 @@ func (x *session) read(list []submission, h pdu.Header, body string) []submissio
 	return append(list, sub)
 }
 
-// submit hands what was read to the line. It returns false when the session is over.
+// submit hands the submissions to the line. It returns false when the session must end.
 func (x *session) submit(ctx context.Context, list []submission) bool {
 	x.taken += len(list)
 	q := &x.server.cfg.Quirks
@@ -78,7 +78,7 @@ func (x *session) submit(ctx context.Context, list []submission) bool {
 	}
 	if q.ResetAfter > 0 && x.taken >= q.ResetAfter {
 		x.mu.Lock()
-		x.mute = true // what the line answers comes too late
+		x.mute = true // the answers of the line come too late
 		x.mu.Unlock()
 	}
 	line := x.account.line
@@ -100,7 +100,7 @@ func (x *session) submit(ctx context.Context, list []submission) bool {
 	return true
 }
 
-// answered passes on the line's answer.
+// answered sends the client the line's answer.
 func (x *session) answered(sub *submission, r carrier.Result) {
 	switch r.Outcome {
 	case carrier.Accepted:
@@ -108,13 +108,14 @@ func (x *session) answered(sub *submission, r carrier.Result) {
 	case carrier.Unknown:
 		if r.Code == "connection broken" {
 			x.reset()
-		} // else silence is the answer
+		} // otherwise the client gets no answer
 	default:
 		x.answer(sub, statusOf(r))
 	}
 }
 
-// statusOf is how a refusal is answered: by the number that its code is, else by what it means.
+// statusOf returns the status for a refusal: the result's code if it is a number, otherwise the status with the same
+// meaning.
 func statusOf(r carrier.Result) pdu.Status {
 	if n, err := strconv.ParseUint(r.Code, 0, 32); err == nil && n != 0 {
 		return pdu.Status(n)
@@ -136,7 +137,7 @@ func statusOf(r carrier.Result) pdu.Status {
 	}
 }
 
-// answer answers a hand-over.
+// answer sends the response to a hand-over.
 func (x *session) answer(sub *submission, status pdu.Status) {
 	x.reply(func(b []byte) []byte {
 		x.unanswered--
@@ -144,12 +145,12 @@ func (x *session) answer(sub *submission, status pdu.Status) {
 		if status != pdu.OK {
 			return h.Append(b)
 		}
-		b, _ = (&pdu.MessageResp{ID: sub.id}).Append(b, h) // an id of ours fits
+		b, _ = (&pdu.MessageResp{ID: sub.id}).Append(b, h) // our ids always fit
 		return b
 	})
 }
 
-// outbound is a message as the line takes it.
+// outbound makes the message that the line gets.
 func (a *account) outbound(m *pdu.Message, key carrier.Key, ref messageNumber, body string, parts int, now time.Time) carrier.Outbound {
 	encoding := schemas.EncodingGSM7
 	if m.Coding == pdu.CodingUCS2 {
@@ -165,7 +166,7 @@ func (a *account) outbound(m *pdu.Message, key carrier.Key, ref messageNumber, b
 	}
 }
 
-// validUntil reads validity_period; zero when there is none.
+// validUntil reads validity_period; zero if it is empty.
 func validUntil(s string, now time.Time) time.Time {
 	if len(s) != 16 {
 		return time.Time{}
@@ -188,5 +189,5 @@ func validUntil(s string, now time.Time) time.Time {
 	return now.AddDate(n[0], n[1], n[2]).Add(time.Duration(n[3])*time.Hour + time.Duration(n[4])*time.Minute + time.Duration(n[5])*time.Second)
 }
 
-// alphabet of texts with data_coding 0.
+// alphabet is the alphabet of data_coding 0.
 const alphabet = sms.GSM7
