@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier/once"
 )
 
-// push says what is to be done next about a call. The caller holds the lock.
+// push sets the next action for a call and starts it. The caller holds the lock.
 func (c *Connector) push(k *call, a action) {
 	if c.calls[k.id] != k {
 		return
@@ -22,7 +22,7 @@ func (c *Connector) push(k *call, a action) {
 	c.act(k)
 }
 
-// act does what is to be done about a call, in a goroutine of its own. The caller holds the lock.
+// act runs the actions of a call in a goroutine. The caller holds the lock.
 func (c *Connector) act(k *call) {
 	if k.acting || k.todo == nothing || c.life.Err() != nil {
 		return
@@ -37,7 +37,7 @@ func (c *Connector) act(k *call) {
 			c.mu.Unlock()
 			err := c.do(c.life, k, doing)
 			c.mu.Lock()
-			if err != nil { // the next look does it again
+			if err != nil { // lookAfter does it again
 				if k.todo == nothing {
 					k.todo = doing
 				}
@@ -48,7 +48,7 @@ func (c *Connector) act(k *call) {
 	})
 }
 
-// do does one thing about a call. An error says that Asterisk did not answer.
+// do does one action. An error means that Asterisk did not answer.
 func (c *Connector) do(ctx context.Context, k *call, a action) error {
 	switch a {
 	case examine:
@@ -71,7 +71,7 @@ func (c *Connector) do(ctx context.Context, k *call, a action) error {
 	}
 }
 
-// channelOf asks for a call. It is nil when Asterisk has none.
+// channelOf asks Asterisk for the channel of a call. It returns nil if Asterisk has none.
 func (c *Connector) channelOf(ctx context.Context, id string) (*channel, error) {
 	a, err := c.ask(ctx, http.MethodGet, "channels/"+id, nil, nil)
 	switch {
@@ -89,7 +89,7 @@ func (c *Connector) channelOf(ctx context.Context, id string) (*channel, error) 
 	return &ch, nil
 }
 
-// variable asks for a variable of a channel; empty: it has none.
+// variable asks Asterisk for a variable of a channel; empty if it has none.
 func (c *Connector) variable(ctx context.Context, id, name string) (string, error) {
 	a, err := c.ask(ctx, http.MethodGet, "channels/"+id+"/variable", url.Values{"variable": {name}}, nil)
 	if err != nil {
@@ -104,15 +104,15 @@ func (c *Connector) variable(ctx context.Context, id, name string) (string, erro
 	return doc.Value, nil
 }
 
-// examine asks Asterisk for the state of a call whose events this process has missed, and continues the call.
+// examine asks Asterisk for the state of a call, because this process has missed events of it, and continues the call.
 func (c *Connector) examine(ctx context.Context, k *call) error {
-	// First the events, then the state: nothing may fall between the two.
+	// Subscribe first and read the state afterwards, so that no event is missed in between.
 	if err := c.follow(ctx, k.id); err != nil {
 		return err
 	}
 	ch, err := c.channelOf(ctx, k.id)
 	if ch == nil || err != nil {
-		return err // when it is over, the list of calls tells
+		return err // if the call is over, the list of calls will show it
 	}
 	c.mu.Lock()
 	known := k.known
@@ -123,7 +123,7 @@ func (c *Connector) examine(ctx context.Context, k *call) error {
 		if err != nil {
 			return err
 		}
-		_ = json.Unmarshal([]byte(text), &p) // one that cannot be read: the call is only waited for
+		_ = json.Unmarshal([]byte(text), &p) // if the plan cannot be read, the connector only waits for the end of the call
 	}
 	how, err := c.variable(ctx, k.id, varSaid)
 	if err != nil {
@@ -140,7 +140,7 @@ func (c *Connector) examine(ctx context.Context, k *call) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k.stage == finished {
-		return nil // it went on meanwhile
+		return nil // the call has ended meanwhile
 	}
 	if !k.known {
 		k.plan, k.known = p, true
@@ -154,9 +154,9 @@ func (c *Connector) examine(ctx context.Context, k *call) error {
 	case slices.Contains([]string{wordHuman, wordVoicemail, wordMachine, wordUnplayed}, how):
 		c.finished(k, how)
 	case k.plan.Media == "":
-	case a.Status/100 == 2: // the message is being played
+	case a.Status/100 == 2: // Asterisk is playing the message
 		k.stage, k.listener, k.playing = talking, c.heardBy(k), true
-	case k.stage == talking && k.playing: // it was, and is over
+	case k.stage == talking && k.playing: // Asterisk has finished playing it
 		c.finished(k, k.listener)
 	default:
 		c.answered(k)
@@ -164,7 +164,7 @@ func (c *Connector) examine(ctx context.Context, k *call) error {
 	return nil
 }
 
-// heardBy is who hears a message that is being played, as a word. The caller holds the lock.
+// heardBy returns the word for the listener of a message that is being played. The caller holds the lock.
 func (c *Connector) heardBy(k *call) string {
 	if k.plan.Machine != "" && (k.amd == "MACHINE" || k.amd != "HUMAN" && c.cfg.unsureMachine) {
 		return wordVoicemail
@@ -172,10 +172,10 @@ func (c *Connector) heardBy(k *call) string {
 	return wordHuman
 }
 
-// notInStasis is the status of Asterisk for a call that the dialplan has, so that nothing can be done with it now.
+// notInStasis is Asterisk's status for a request about a call that is in the dialplan, outside the application.
 const notInStasis = http.StatusConflict
 
-// goOn gives a call to the dialplan. It may be there already.
+// goOn hands a call to the dialplan. It may be there already.
 func (c *Connector) goOn(ctx context.Context, k *call, context, extension string) error {
 	body, err := json.Marshal(map[string]any{"context": context, "extension": extension, "priority": 1})
 	if err != nil {
@@ -195,13 +195,13 @@ func (c *Connector) goOn(ctx context.Context, k *call, context, extension string
 	return done(a, err, notInStasis)
 }
 
-// refused reports whether Asterisk will never do what was asked of it.
+// refused reports whether Asterisk will never do what it was asked to do.
 func refused(a *once.Answer) bool {
 	passing := []int{http.StatusNotFound, notInStasis, http.StatusUnauthorized, http.StatusForbidden}
 	return a.Status/100 == 4 && !slices.Contains(passing, a.Status)
 }
 
-// done is the error of an action that is to be done again. A call that is gone needs no more.
+// done returns an error if the action must be done again. If the call is gone, there is no error.
 func done(a *once.Answer, err error, fine ...int) error {
 	if err != nil || a.Status/100 == 2 || a.Status == http.StatusNotFound || slices.Contains(fine, a.Status) {
 		return err
@@ -209,9 +209,9 @@ func done(a *once.Answer, err error, fine ...int) error {
 	return errors.New("Asterisk answers " + strconv.Itoa(a.Status))
 }
 
-// play plays the message. Asterisk does not refuse a second playback, not even under the same id: it plays it after the
-// first. So after a request without an answer it is asked first whether it has the playback, which has the id of the
-// call.
+// play plays the message. Asterisk accepts a second playback, even with the same id, and plays it after the first. So
+// if an earlier request got no answer, play first asks whether Asterisk has the playback. The playback has the id of
+// the call.
 func (c *Connector) play(ctx context.Context, k *call) error {
 	body, err := json.Marshal(map[string]any{"media": []string{k.plan.Media}})
 	if err != nil {
@@ -246,7 +246,7 @@ func (c *Connector) play(ctx context.Context, k *call) error {
 	case a.Status == http.StatusNotFound, k.stage != talking:
 		return nil
 	case a.Status == notInStasis:
-		if k.plan.Machine != "" { // the dialplan still has it, and gives it back with what AMD() says
+		if k.plan.Machine != "" { // the call is still in the dialplan, which returns it with the result of AMD()
 			k.stage, k.listener = detecting, ""
 		}
 		return nil
@@ -258,7 +258,8 @@ func (c *Connector) play(ctx context.Context, k *call) error {
 	}
 }
 
-// mournFor is how long a call is looked at whose message could not be played, for its end: a person has hung up.
+// mournFor is how long the connector waits, after a message could not be played, to see whether the reason is that the
+// person has hung up.
 const mournFor = 300 * time.Millisecond
 
 // checkPlayed finds out why a message was not played to its end.
@@ -282,8 +283,8 @@ func (c *Connector) checkPlayed(ctx context.Context, k *call) error {
 	return nil
 }
 
-// finish says how a call went: first to Asterisk, for the process that finds the call if this one dies, and then in a
-// receipt. The call is kept up until the receipt is durable, unless a queue takes it.
+// finish reports how a call went: first to Asterisk, for the process that finds the call if this process dies, and then
+// in a receipt. The call stays up until the receipt is durable, unless it goes to a queue.
 func (c *Connector) finish(ctx context.Context, k *call) error {
 	c.mu.Lock()
 	how := k.said
@@ -292,7 +293,7 @@ func (c *Connector) finish(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
-	// Without it, the call tells less to who finds it.
+	// An error is ignored: it only means that another process that finds the call knows less about it.
 	_, _ = c.ask(ctx, http.MethodPost, "channels/"+k.id+"/variable", nil, body)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,22 +9,22 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// said is a receipt that waits until it is durable, and what is done then.
+// said is a receipt that is not durable yet, and the function to call when it is.
 type said struct {
 	receipt carrier.Receipt
 	then    func() // may be nil
 }
 
-// Bounds of the receipts that wait. A connector with mostWaiting receipts that were not taken makes no more calls.
+// Bounds for receipts. While mostWaiting receipts wait, the connector makes no more calls.
 const (
 	mostWaiting = 10_000
 	mostTaken   = 1000
 )
 
-// errTwoTakers is returned to a second caller: emit is never called twice at a time.
+// errTwoTakers is returned to a second caller of Receipts, because emit must not run twice at the same time.
 var errTwoTakers = errors.New("voice: somebody takes the receipts already")
 
-// tell puts a receipt in the box. The caller holds the lock.
+// tell puts a receipt into the box. The caller holds the lock.
 func (c *Connector) tell(k *call, word string, at time.Time, raw []byte, then func()) {
 	status, sub, ok := c.cfg.codes.Receipt(word, "")
 	if !ok {
@@ -39,8 +39,8 @@ func (c *Connector) tell(k *call, word string, at time.Time, raw []byte, then fu
 	}
 }
 
-// Receipts implements [carrier.ReceiptSource]. It ends with ctx, or when the connector was drained and nothing waits
-// any more.
+// Receipts implements [carrier.ReceiptSource]. It returns when ctx ends, or when the connector is drained and the box
+// is empty.
 func (c *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	c.mu.Lock()
 	if c.taken {
@@ -84,14 +84,14 @@ func (c *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) e
 	return nil
 }
 
-// waiting returns the oldest receipts. They stay in the box: only durable takes them out.
+// waiting returns the oldest receipts of the box and leaves them there.
 func (c *Connector) waiting() []said {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.box[:min(len(c.box), mostTaken)])
 }
 
-// durable takes receipts out that waiting has returned.
+// durable removes the receipts from the box that waiting returned.
 func (c *Connector) durable(batch []said) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Words of codes.csv for how a call ended, or was found.
+// Words of codes.csv that say how a call ended, or that it was found.
 const (
 	wordHuman     = "human"
 	wordVoicemail = "voicemail"
@@ -20,49 +20,50 @@ const (
 	causeOther    = "q850:other"
 )
 
-// call is one that lives, or may: it holds a place until it is known to be over. The connector's lock guards it.
+// call is a call that exists or may exist. It takes up one of the places until it is known to be over. The connector's
+// lock guards it.
 type call struct {
 	id    string
 	key   carrier.Key
 	plan  plan
-	known bool // the plan is; a call that was found must be asked for it
+	known bool // whether plan is set; if the call was found, examine must read it first
 
-	session int       // in which it was made
-	posting bool      // the answer to its hand-over is awaited
-	doubted bool      // no answer came, and nothing has shown that Asterisk has it
-	since   time.Time // of the answer, or of its absence
-	seen    bool      // Asterisk has shown it
-	missing int       // how often in a row Asterisk did not list it
-	// stranger: it was found, and no receipt has said so.
+	session int       // the connection on which it was made
+	posting bool      // the hand-over has no answer yet
+	doubted bool      // no answer came, and Asterisk has not shown that it has the call
+	since   time.Time // when the answer came, or the wait for it ended
+	seen    bool      // Asterisk has shown that it has the call
+	missing int       // how many lists in a row lacked it
+	// stranger means that the call was found, and that no receipt has said so yet.
 	stranger bool
 
 	stage stage
-	amd   string // what AMD() said
-	// listener is who hears the message, as a word: human or voicemail.
+	amd   string // result of AMD()
+	// listener is the word for the one who hears the message: human or voicemail.
 	listener  string
-	playing   bool // Asterisk has begun to play it
-	playAsked bool // Asterisk was asked to play it, and may have begun
-	// said is how it ended, told whether that is in the box.
+	playing   bool // Asterisk plays the message or has played it
+	playAsked bool // Asterisk was asked to play it, and may play it
+	// said is the word for how the call ended; told says whether a receipt with it is in the box.
 	said string
 	told bool
-	held time.Time // since when it is kept up for its receipt; zero: it is not
+	held time.Time // since when the call is kept up for its receipt; zero if it is not
 
 	todo   action
 	acting bool
 }
 
-// stage is how far a call is.
+// stage is how far a call has come.
 type stage uint8
 
 const (
 	ringing   stage = iota
-	unsure          // the call was found, or its events were missed for a time: it is to be examined
+	unsure          // the call was found, or events were missed: examine must ask Asterisk
 	detecting       // AMD() runs in the dialplan
-	talking         // the message is to be played, or is
+	talking         // the message must be played, or is being played
 	finished        // the message is over
 )
 
-// action is what is to be done next about a call. One that meets no answer is done again.
+// action is the next action for a call. If Asterisk does not answer, the action is done again.
 type action uint8
 
 const (
@@ -70,13 +71,13 @@ const (
 	examine
 	detect
 	play
-	unheardOf // see whether the message could not be played, or no caller hears it any more
+	unheardOf // find out whether the message cannot be played, or the person has hung up
 	finish
 	hangUp
 	queue
 )
 
-// heard takes in one event.
+// heard handles one event.
 func (c *Connector) heard(e *event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,7 +104,8 @@ func (c *Connector) heard(e *event) {
 	}
 }
 
-// found enters a call that this connector did not make. It counts at once. The caller holds the lock.
+// found enters a call that this connector did not make. From now on the call counts towards the limit. The caller holds
+// the lock.
 func (c *Connector) found(id string, key carrier.Key) *call {
 	k := &call{id: id, key: key, stage: unsure, since: time.Now(), session: c.connects, seen: true, stranger: true}
 	c.calls[id] = k
@@ -111,7 +113,7 @@ func (c *Connector) found(id string, key carrier.Key) *call {
 	return k
 }
 
-// show notes that Asterisk has a call. That ends the doubt about it. The caller holds the lock.
+// show notes that Asterisk has a call. If that was in doubt, a receipt says so. The caller holds the lock.
 func (c *Connector) show(k *call) {
 	k.seen, k.missing = true, 0
 	if k.doubted {
@@ -120,7 +122,7 @@ func (c *Connector) show(k *call) {
 	}
 }
 
-// started: the call was answered, or comes back from the dialplan. The caller holds the lock.
+// started handles StasisStart: the call was answered, or returns from the dialplan. The caller holds the lock.
 func (c *Connector) started(k *call, e *event) {
 	if e.arg(0) == "amd" {
 		k.amd = e.arg(1)
@@ -129,9 +131,9 @@ func (c *Connector) started(k *call, e *event) {
 		}
 	}
 	switch {
-	case !k.known: // examine, which is on its way, sees it
+	case !k.known: // examine is under way and will see it
 		c.push(k, examine)
-	case k.stage == finished: // it comes back from a queue
+	case k.stage == finished: // the call returns from a queue
 		if k.told {
 			c.push(k, hangUp)
 		}
@@ -140,7 +142,7 @@ func (c *Connector) started(k *call, e *event) {
 	}
 }
 
-// answered goes on with a call that is up, whose plan is known. The caller holds the lock.
+// answered continues a call that is up and whose plan is known. The caller holds the lock.
 func (c *Connector) answered(k *call) {
 	switch {
 	case k.plan.Machine == "":
@@ -150,7 +152,7 @@ func (c *Connector) answered(k *call) {
 		c.push(k, detect)
 		return
 	case k.amd == "HANGUP":
-		k.stage = detecting // it ends by itself
+		k.stage = detecting // the person has hung up, and the call ends by itself
 		return
 	case k.amd == "MACHINE" || k.amd != "HUMAN" && c.cfg.unsureMachine:
 		if k.plan.Machine == "hangup" {
@@ -165,26 +167,26 @@ func (c *Connector) answered(k *call) {
 	c.push(k, play)
 }
 
-// played: the message is over, or could not be played. The caller holds the lock.
+// played handles the end of a playback: the message is over, or could not be played. The caller holds the lock.
 func (c *Connector) played(k *call, e *event) {
 	if k.stage != talking || e.Playback == nil || e.Playback.ID != k.id {
 		return
 	}
 	if e.Playback.State == "failed" {
-		// Asterisk says so of a file that it cannot play, and of a person who hangs up.
+		// Asterisk reports `failed` both for a file that it cannot play and for a person who hangs up.
 		c.push(k, unheardOf)
 		return
 	}
 	c.finished(k, k.listener)
 }
 
-// finished: it is known how the call went. The caller holds the lock.
+// finished notes how the call went. The caller holds the lock.
 func (c *Connector) finished(k *call, how string) {
 	k.stage, k.said = finished, how
 	c.push(k, finish)
 }
 
-// destroyed: the call is over. The caller holds the lock.
+// destroyed handles the end of a call. The caller holds the lock.
 func (c *Connector) destroyed(k *call, e *event) {
 	if !k.told {
 		c.tell(k, c.howEnded(k, e), e.at, e.raw, nil)
@@ -192,22 +194,22 @@ func (c *Connector) destroyed(k *call, e *event) {
 	c.gone(k)
 }
 
-// howEnded is the word for the end of a call about which nothing was told yet. The caller holds the lock.
+// howEnded returns the word for the end of a call that has no receipt yet. The caller holds the lock.
 func (c *Connector) howEnded(k *call, e *event) string {
 	switch {
 	case k.said != "":
 		return k.said
-	case k.stage == talking && k.listener != "": // who answered hung up within the message
+	case k.stage == talking && k.listener != "": // the person hung up during the message
 		return k.listener
 	case k.stage == detecting:
 		return wordAbandoned
 	case k.stage == unsure && e.Channel.up(), k.stage == ringing && e.Channel.up():
-		return wordMissed // it was answered, and this process does not know by whom
+		return wordMissed // it was answered, but this process does not know by whom
 	}
 	return causePrefix + strconv.Itoa(e.Cause)
 }
 
-// remember is how long the ids of calls that are over are kept, for what is said of them late.
+// remember is how long the connector keeps the ids of calls that are over, for late events about them.
 const remember = time.Minute
 
 // gone frees the place of a call that is over. The caller holds the lock.

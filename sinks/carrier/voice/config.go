@@ -15,47 +15,51 @@ import (
 
 // Config is one account at an Asterisk. Its JSON is the configuration of a route; [Parse] reads it.
 type Config struct {
-	// BaseURL of the REST interface, such as http://127.0.0.1:8088/ari. Username and Password are those of ari.conf.
+	// BaseURL is the address of the REST interface, such as http://127.0.0.1:8088/ari. Username and Password are those
+	// in ari.conf.
 	BaseURL  string          `json:"baseUrl"`
 	Username string          `json:"username"`
 	Password settings.Secret `json:"password"`
-	// App is the Stasis application of this account, and begins the ids of its channels; empty: fanfare. No two
-	// accounts at one Asterisk may share it.
+	// App is the Stasis application of this account. The ids of its channels begin with it. Two accounts at one
+	// Asterisk need different ones. Empty: fanfare.
 	App string `json:"app,omitempty"`
-	// Endpoint is what is dialled, such as PJSIP/{number}@trunk. {number} becomes the recipient with its plus, {digits}
-	// without.
+	// Endpoint is what Asterisk dials, such as PJSIP/{number}@trunk. {number} is replaced by the recipient's number
+	// with its plus, {digits} by the number without.
 	Endpoint string `json:"endpoint"`
-	// CallerID of messages that have none.
+	// CallerID is the caller of messages that name none.
 	CallerID string `json:"callerId,omitempty"`
-	// MaxConcurrent is how many calls may live at once, 1..10000. There is no default: it is what the trunk was sold
-	// for.
+	// MaxConcurrent is how many calls may exist at the same time, 1..10000. There is no default, because only the
+	// contract for the trunk says it.
 	MaxConcurrent int `json:"maxConcurrent"`
-	// Ring is how long the phone of a message rings that does not say, 1 s to 2 min; 0: 30 s.
+	// Ring is how long the phone rings if the message does not say it, 1 s to 2 min; 0: 30 s.
 	Ring settings.Duration `json:"ring,omitempty"`
-	// MachineContext of the dialplan runs AMD() and comes back; empty: answering machines cannot be detected. Unsure
-	// says what an answer is taken for that AMD() is not sure of: `human`, which is the default, or `machine`.
+	// MachineContext is the context of the dialplan that runs AMD() and returns the call; if it is empty, answering
+	// machines cannot be detected. Unsure says what a call counts as when AMD() is not sure: `human` (the default) or
+	// `machine`.
 	MachineContext string `json:"machineContext,omitempty"`
 	Unsure         string `json:"unsure,omitempty"`
-	// QueueContext of the dialplan takes a call after its message, with the name of the queue as its extension; empty:
-	// there are no queues.
+	// QueueContext is the context of the dialplan that takes a call after its message, with the name of the queue as
+	// extension; if it is empty, there are no queues.
 	QueueContext string `json:"queueContext,omitempty"`
 	// TextToSpeech is an address that answers with audio, such as
-	// https://tts.example.org/say?lang={language}&text={text}; empty: texts cannot be spoken. Language is that of
-	// messages that have none; empty: en.
+	// https://tts.example.org/say?lang={language}&text={text}; if it is empty, texts cannot be spoken. Language is the
+	// language of messages that name none; empty: en.
 	TextToSpeech string `json:"textToSpeech,omitempty"`
 	Language     string `json:"language,omitempty"`
-	// Hold is how long a call whose message is over is kept up at most until its receipt is durable, 10 ms to 1 min; 0:
-	// 5 s.
+	// Hold is how long a call is kept up, after its message is over, until its receipt is durable, 10 ms to 1 min; 0: 5
+	// s.
 	Hold settings.Duration `json:"hold,omitempty"`
-	// AnswerTimeout is when a hand-over without an answer is doubtful; 0: 10 s.
+	// AnswerTimeout is how long the connector waits for the answer to a hand-over. After it, the hand-over is in doubt.
+	// 0: 10 s.
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
-	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.
+	// CA is a list of certificates in PEM that may sign Asterisk's certificate; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Codes are what answers and the ends of calls mean, in the lines of codes.csv, after those.
+	// Codes are lines in the format of codes.csv, which say what answers and ends of calls mean. They are read after
+	// codes.csv.
 	Codes []string `json:"codes,omitempty"`
 }
 
-// Parse reads a configuration. A field that it does not know is an error, as is what Validate refuses.
+// Parse reads a configuration. A field that it does not know, or that Validate refuses, is an error.
 func Parse(raw []byte) (Config, error) {
 	f := &settings.Faults{}
 	var c Config
@@ -66,13 +70,13 @@ func Parse(raw []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Validate returns everything that is wrong, each line with the field and what to do.
+// Validate returns all errors of the configuration. Each line names the field and says what to do.
 func (c *Config) Validate() error {
 	_, err := c.resolve()
 	return err
 }
 
-// standardCodes are those of Q.850 and of this package.
+// standardCodes are the codes of Q.850 and of this package.
 //
 //go:embed codes.csv
 var standardCodes string
@@ -86,12 +90,12 @@ const (
 	maxConcurrent        = 10_000
 )
 
-// account is a Config with its defaults, in the form that the connector works with.
+// account is a Config with its defaults, in the form that the connector uses.
 type account struct {
 	Config
 
 	base, events  string
-	prefix        string // of the ids of our channels
+	prefix        string // beginning of the ids of our channels
 	ring, hold    time.Duration
 	timeout       time.Duration
 	unsureMachine bool
@@ -101,7 +105,7 @@ type account struct {
 
 var (
 	appName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
-	// word is what the dialplan takes as a context, an extension or the name of a queue, and no pattern.
+	// word matches a plain name that the dialplan can have as a context, an extension or a queue. It excludes patterns.
 	word = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$`)
 )
 

@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 	if caps.MaxBatch != 1 || caps.Doubt != carrier.DoubtNone || !caps.EchoesKey || caps.Pacing != carrier.PacingConcurrent || caps.Receipts != carrier.ReceiptsSession {
 		t.Errorf("got %+v, want calls at once, one in a batch, whose doubts only receipts end", caps)
 	}
-	if err := connector.Drain(t.Context()); err != nil { // it was never connected
+	if err := connector.Drain(t.Context()); err != nil { // the connector was never connected
 		t.Error(err)
 	}
 	if shown, err := json.Marshal(c); err != nil || strings.Contains(string(shown), "s3cret") {
@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Each fault is named with its field.
+// The error for each wrong field names the field.
 func TestParseFaults(t *testing.T) {
 	with := func(field, value string) string {
 		return strings.TrimSuffix(good, "}") + `,"` + field + `":` + value + `}`
@@ -65,7 +65,8 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
-// Reach says whether Asterisk answers and takes the password, and does not take the events away from another process.
+// Reach reports whether Asterisk answers and accepts the password. It must not take the events away from another
+// process.
 func TestReach(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, ari.Config{})
 	running := open(t, p.config())

@@ -21,40 +21,40 @@ import (
 
 // Deps are what a connector works with.
 type Deps struct {
-	// Account is named in receipts: the route's name.
+	// Account is the name of the account in receipts: the route's name.
 	Account string
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Connector makes the calls of one account. The first Send, or Receipts, connects it; Drain ends it.
+// Connector makes the calls of one account. The first call of Send or Receipts connects it; Drain ends it.
 type Connector struct {
 	cfg  *account
 	name string
 	log  *slog.Logger
 	book *inflight.Book
-	// dials hands over; control does all else, so that it never waits for an answer to a hand-over.
+	// dials makes calls; control makes all other requests, so that they never wait for the answer to a hand-over.
 	dials, control *once.Client
 	socket         *http.Client
 
 	life   context.Context //nolint:containedctx // of all that works for the connector; Drain ends it
 	end    context.CancelFunc
 	start  sync.Once
-	over   chan struct{} // closed when nothing works for it any more
-	more   chan struct{} // has room for one: something was put in the box
+	over   chan struct{} // closed when all goroutines of the connector have ended
+	more   chan struct{} // has room for one value, which says that the box has a new receipt
 	acting sync.WaitGroup
 
 	mu       sync.Mutex
-	turn     *sync.Cond // a call has ended, the connection has changed, receipts were taken, or it is drained
+	turn     *sync.Cond // signals: a call ended, the connection changed, receipts were taken, or Drain was called
 	closed   bool
-	ready    bool  // connected, and all living calls are known
-	failed   error // why it is not; nil: it has not failed yet
+	ready    bool  // connected, and all existing calls are known
+	failed   error // why it is not connected; nil if no attempt has failed yet
 	calls    map[string]*call
-	reserved int // places of hand-overs that are no calls yet
+	reserved int // places of hand-overs that have not become calls yet
 	ended    map[string]time.Time
 	box      []said
-	taken    bool // somebody takes from the box
-	connects int  // how often it has connected
+	taken    bool // a call of Receipts is running
+	connects int  // how often the connector has connected
 }
 
 var (
@@ -62,13 +62,13 @@ var (
 	_ carrier.ReceiptSource = (*Connector)(nil)
 )
 
-// maxBook bounds what waits for an answer. What bounds the calls is their number at once.
+// maxBook limits the hand-overs that wait for an answer. It is high, because MaxConcurrent limits the calls.
 const maxBook = 1 << 20
 
-// maxChannels bounds the list of channels of GET /channels, which has no pages: at about 1 KB a channel, 64,000 of them.
+// maxChannels limits the answer to GET /channels, which has no pages: 64,000 channels of about 1 KB.
 const maxChannels = 64 << 20
 
-// New returns a connector. It connects with the first Send, or with Receipts.
+// New returns a connector. It connects at the first call of Send or Receipts.
 func New(cfg Config, deps Deps) (*Connector, error) {
 	a, err := cfg.resolve()
 	if err != nil {
@@ -89,7 +89,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
-// begin connects, once. The goroutine is Drain's.
+// begin starts the connection once. Drain waits for its goroutine.
 func (c *Connector) begin() {
 	c.start.Do(func() {
 		go func() {
@@ -114,7 +114,7 @@ var (
 	errDown = errors.New("there is no connection")
 )
 
-// Send implements [carrier.Connector]. What it waits for is a place among the calls that live at once.
+// Send implements [carrier.Connector]. It waits until one of the MaxConcurrent places is free.
 func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
 	switch {
 	case len(batch) == 0:
@@ -130,7 +130,7 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 		err = c.acquire(ctx, o.Deadline)
 	}
 	if err != nil && !errors.Is(err, errLate) && !errors.Is(err, errDown) {
-		return err // drained, or ctx has ended
+		return err // the connector was drained, or ctx has ended
 	}
 	holds := refused == nil && err == nil
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -159,7 +159,7 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	return nil
 }
 
-// acquire waits for a place for one more call.
+// acquire waits for a place for one call.
 func (c *Connector) acquire(ctx context.Context, deadline time.Time) error {
 	wait := ctx
 	if !deadline.IsZero() {
@@ -192,7 +192,7 @@ func (c *Connector) acquire(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// release gives a place back that became no call.
+// release frees a place that has not become a call.
 func (c *Connector) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,7 +200,7 @@ func (c *Connector) release() {
 	c.turn.Broadcast()
 }
 
-// enter makes a call of a place. It is nil when this call lives already.
+// enter turns a place into a call. It returns nil if the call exists already.
 func (c *Connector) enter(key carrier.Key, p plan) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,29 +268,29 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound, p plan) car
 	return r
 }
 
-// mayDial reports whether calls may be made: the connection has not been lost, or taken over, since the place was
-// given.
+// mayDial reports whether the connector may make calls: since the place was acquired, the connection was not lost, and
+// no other process has taken the application over.
 func (c *Connector) mayDial() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ready
 }
 
-// isNot reports whether Asterisk says that there is no such channel.
+// isNot reports whether Asterisk answers that the channel does not exist.
 func (c *Connector) isNot(ctx context.Context, id string) bool {
 	a, err := c.ask(ctx, http.MethodGet, "channels/"+id, nil, nil)
 	return err == nil && a.Status == http.StatusNotFound
 }
 
-// posted says that Asterisk has a call.
+// posted notes that Asterisk has accepted a call.
 func (c *Connector) posted(k *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waited(k)
 }
 
-// doubt says that Asterisk may have a call, and returns what is answered: it has the call, when it has told of it
-// meanwhile.
+// doubt notes that Asterisk may have a call, and returns the result of the hand-over. If an event has shown the call
+// meanwhile, the result is that the carrier accepted it.
 func (c *Connector) doubt(k *call, r carrier.Result) carrier.Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -302,15 +302,15 @@ func (c *Connector) doubt(k *call, r carrier.Result) carrier.Result {
 	return r
 }
 
-// waited notes that the answer to a hand-over is there, or will not come. The caller holds the lock.
+// waited notes that the answer to a hand-over has come, or will not come. The caller holds the lock.
 func (c *Connector) waited(k *call) {
 	k.posting, k.since = false, time.Now()
 	if k.session != c.connects && c.ready && c.calls[k.id] == k {
-		c.again(k) // its events were missed for a time
+		c.again(k) // events of the call may have been missed
 	}
 }
 
-// drop forgets a call that was not made.
+// drop removes a call that was not made.
 func (c *Connector) drop(k *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -320,7 +320,7 @@ func (c *Connector) drop(k *call) {
 	c.turn.Broadcast()
 }
 
-// result is what an answer means.
+// result returns the meaning of an answer.
 func (a *account) result(got *once.Answer) carrier.Result {
 	if got.Status/100 == 2 {
 		return carrier.Result{Outcome: carrier.Accepted}
@@ -331,10 +331,10 @@ func (a *account) result(got *once.Answer) carrier.Result {
 	}
 }
 
-// controlWindow is how many requests are made at a time beside those that make calls.
+// controlWindow is how many requests other than those that make calls may be under way at a time.
 const controlWindow = 32
 
-// ask makes a request about calls that are there already.
+// ask makes a request about an existing call.
 func (c *Connector) ask(ctx context.Context, method, path string, query url.Values, body []byte) (*once.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()
@@ -358,17 +358,17 @@ func (c *Connector) request(
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	} else {
-		req.Body = http.NoBody // else a POST says that something follows
+		req.Body = http.NoBody // without it, a POST announces a body
 	}
 	return by.Do(req, expired)
 }
 
-// endpoint is what is dialled for a number.
+// endpoint returns what Asterisk dials for a number.
 func (a *account) endpoint(to string) string {
 	return strings.NewReplacer("{number}", to, "{digits}", strings.TrimPrefix(to, "+")).Replace(a.Endpoint)
 }
 
-// ringFor is how long the phone rings: not longer than the message is valid, and at least a second.
+// ringFor returns how long the phone rings: at most until the message expires, and at least a second.
 func (a *account) ringFor(o *carrier.Outbound, now time.Time) time.Duration {
 	ring := a.ring
 	if o.Body.Call != nil && o.Body.Call.Ring > 0 {
@@ -380,7 +380,8 @@ func (a *account) ringFor(o *carrier.Outbound, now time.Time) time.Duration {
 	return max(ring, time.Second)
 }
 
-// Drain implements [carrier.Connector]. Calls that live go on; the next process that opens the account follows them.
+// Drain implements [carrier.Connector]. Existing calls continue, and the next process that opens the account follows
+// them.
 func (c *Connector) Drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true
@@ -389,16 +390,16 @@ func (c *Connector) Drain(ctx context.Context) error {
 	c.book.Drain(ctx)
 	c.lastReceipts(ctx)
 	c.mu.Lock()
-	c.end() // under the lock: nothing begins after it
+	c.end() // under the lock, so that nothing starts after it
 	c.mu.Unlock()
-	c.start.Do(func() { close(c.over) }) // it was never connected
+	c.start.Do(func() { close(c.over) }) // the connector was never connected
 	<-c.over
 	c.dials.CloseIdle()
 	c.control.CloseIdle()
 	return nil
 }
 
-// lastReceipts waits until the receipts are durable that somebody takes.
+// lastReceipts waits until the receipts are durable, if a call of Receipts is running.
 func (c *Connector) lastReceipts(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() {
 		c.mu.Lock()
@@ -425,8 +426,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// Reach asks for the applications, which shows that the user is taken. It does not take the events away from another
-// process.
+// Reach asks for the applications, which shows that Asterisk accepts the user. It does not take the events away from
+// another process.
 func (c *Connector) Reach(ctx context.Context) error {
 	a, err := c.ask(ctx, http.MethodGet, "applications", nil, nil)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"fanfare/sinks/carrier/voice/ari"
 )
 
-// The events break off in the middle of calls, again and again. No call is made twice, every place becomes free, and
-// every call has a receipt: what was heard, or that the end was missed.
+// The connection for events breaks again and again in the middle of calls. No call may be made twice, every place must
+// become free, and every call must get a receipt that says what was heard, or that the end was missed.
 func TestEventsBreakOff(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 300 * time.Millisecond, P99: time.Second}
@@ -90,9 +90,9 @@ func TestEventsBreakOff(t *testing.T) {
 	t.Logf("80 calls: %v", words)
 }
 
-// A process is killed 32 times in the middle of calls, and each time another opens the account at once. There are never
-// more calls than maxConcurrent, by the count of the peer; none is made twice; and the calls that live are followed by
-// the next process, to their receipts.
+// A process is killed 32 times in the middle of calls, and each time another process opens the account at once. By the
+// count of the Asterisk server there are never more calls than maxConcurrent, and no call is made twice. The next
+// process follows existing calls until their receipts.
 func TestNeverMoreCallsThanAllowedOver32Kills(t *testing.T) {
 	const kills, most = 32, 7
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
@@ -125,7 +125,7 @@ func TestNeverMoreCallsThanAllowedOver32Kills(t *testing.T) {
 		batch := calls(t, next, 40, carrier.Call{Media: audio.Media, MachineAction: []string{"", "hangup", "voicemail"}[kill%3], Queue: []string{"", "sales"}[kill%2]})
 		next += len(batch)
 		var mu sync.Mutex
-		for i := range batch { // more wait than there are places
+		for i := range batch { // more calls than there are places
 			working.Go(func() {
 				err := c.Send(ctx, batch[i:i+1:i+1], func(_ int, r carrier.Result) {
 					mu.Lock()
@@ -147,7 +147,7 @@ func TestNeverMoreCallsThanAllowedOver32Kills(t *testing.T) {
 		cancel()
 		working.Wait()
 	}
-	// The last one follows what the others have left.
+	// The last process follows the calls that the others have left.
 	c := open(t, cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -193,7 +193,7 @@ func TestNeverMoreCallsThanAllowedOver32Kills(t *testing.T) {
 	t.Logf("%d kills: %d calls made (%d answered to us), %d with a final receipt, peak %d of %d", kills, len(seen), handed, final, stats.Peak, most)
 }
 
-// A call is found in each of its stages by a process that did not make it, and comes to its end there.
+// A process finds a call that another process made, in each of its stages, and follows it to its end.
 func TestFound(t *testing.T) {
 	for name, tc := range map[string]struct {
 		call  carrier.Call
@@ -234,8 +234,8 @@ func TestFound(t *testing.T) {
 	}
 }
 
-// The answer to a hand-over is lost. The call is there, which Asterisk's events or its list show: the doubt ends with a
-// receipt.
+// The answer to a hand-over is lost, but the call exists. Asterisk's events or its list show it, so a receipt ends the
+// doubt.
 func TestDoubtEnds(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 500 * time.Millisecond}
@@ -265,9 +265,9 @@ func TestDoubtEnds(t *testing.T) {
 	if list := in.of(o.Key); list[0].Status != schemas.ReceiptStatusBuffered {
 		t.Errorf("the first receipt is %+v, want that it lives", list[0])
 	}
-	// Asterisk's last event and the list show the end only after the receipt.
+	// The last event and the list of Asterisk show the end only after the receipt.
 	eventually(t, "the first place is free", func() bool { return len(c.Living()) == 0 })
-	// This one was not made. Nothing shows either; the place becomes free, and no receipt claims anything.
+	// This call was not made, so neither events nor lists show it. Its place becomes free, and it gets no receipt.
 	lost = false
 	never := calls(t, 1, 1, audio)[0]
 	if r := hand(t, c, never); r.Outcome != carrier.Unknown {
@@ -288,7 +288,8 @@ func (d discard) Header() http.Header         { return d.h }
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
 
-// Receipts that are not durable hold the call up, for a time; then it is hung up, and the receipt is still to come.
+// If receipts do not become durable, the connector keeps the call up for a limited time and then hangs up. The receipt
+// still comes later.
 func TestHeldUntilDurable(t *testing.T) {
 	p := startPeer(t, fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered), ari.Config{})
 	cfg := p.config()
@@ -320,7 +321,7 @@ func TestHeldUntilDurable(t *testing.T) {
 		t.Fatalf("got %+v, want accepted", r)
 	}
 	<-offered
-	// Too short a sleep could only miss a call that is hung up too early.
+	// The test cannot fail because this sleep is too short: it could only miss a call that is hung up too early.
 	time.Sleep(300 * time.Millisecond)
 	if n := p.server.Stats().Living; n != 1 {
 		t.Errorf("%d calls live while the receipt is not durable, want 1", n)
@@ -334,8 +335,8 @@ func TestHeldUntilDurable(t *testing.T) {
 	}
 }
 
-// A second process takes the application over. The first makes no more calls while the second lives, and the two
-// together not more than one may.
+// A second process takes the application over. While the second one is connected, the first one makes no calls, and
+// both together never have more calls than one process may have.
 func TestReplaced(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 400 * time.Millisecond}
@@ -351,7 +352,7 @@ func TestReplaced(t *testing.T) {
 	}
 	in := take(t, second)
 	o := calls(t, 10, 1, audio)[0]
-	if r := hand(t, second, o); r.Outcome != carrier.Accepted { // waits for a place
+	if r := hand(t, second, o); r.Outcome != carrier.Accepted { // it waits for a place
 		t.Fatalf("the second: got %+v, want accepted", r)
 	}
 	eventually(t, "the first steps back", func() bool { return !first.Health().Ready })

@@ -10,7 +10,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// event is what is read of an event of Asterisk. Fields that an event does not have are zero.
+// event is the part of an Asterisk event that the connector reads. Fields that the event does not have are zero.
 type event struct {
 	Type        string    `json:"type"`
 	Application string    `json:"application"`
@@ -33,22 +33,22 @@ type channel struct {
 // up reports whether the call was answered.
 func (c *channel) up() bool { return c != nil && c.State == "Up" }
 
-// playback is a message that is played, was, or could not be.
+// playback is a message that Asterisk plays, has played, or could not play.
 type playback struct {
 	ID     string `json:"id"`
 	Target string `json:"target_uri"`
 	State  string `json:"state"`
 }
 
-// timestamps of Asterisk are those of ISO 8601 with a zone without a colon.
+// timestamp is the format of Asterisk's timestamps: ISO 8601 with a time zone without a colon.
 const timestamp = "2006-01-02T15:04:05.999999999-0700"
 
-// parseEvent reads an event that came in at now. One of a type that is not known is none to complain of: every version
-// has more.
+// parseEvent parses an event that arrived at now. An unknown type is not an error, because each version of Asterisk has
+// more types.
 func parseEvent(raw []byte, now time.Time) (*event, error) {
 	var e event
 	if err := json.Unmarshal(raw, &e); err != nil {
-		// The error of the package shows what it read
+		// The error of package json would contain the event
 		return nil, errors.New("the event is not JSON as Asterisk writes it")
 	}
 	if e.Type == "" {
@@ -64,7 +64,7 @@ func parseEvent(raw []byte, now time.Time) (*event, error) {
 	return &e, nil
 }
 
-// channelID is the id of the channel that the event is about; empty: it is about none.
+// channelID returns the id of the event's channel; empty if it has none.
 func (e *event) channelID() string {
 	switch {
 	case e.Channel != nil:
@@ -80,7 +80,7 @@ func (e *event) channelID() string {
 	}
 }
 
-// arg is the n-th argument with which the dialplan called Stasis; empty: there is none.
+// arg returns the n-th argument with which the dialplan called Stasis; empty if there is none.
 func (e *event) arg(n int) string {
 	if n >= len(e.Args) {
 		return ""
@@ -88,10 +88,10 @@ func (e *event) arg(n int) string {
 	return e.Args[n]
 }
 
-// channelID is the id of a call at Asterisk: our submission id behind the prefix of the account.
+// channelID returns the id of a call at Asterisk: the prefix of the account, followed by our submission id.
 func (a *account) channelID(k carrier.Key) string { return a.prefix + hex.EncodeToString(k[:]) }
 
-// keyOf reads a submission id back; ok is false for a channel that is not ours.
+// keyOf returns the submission id in the id of a channel; ok is false if the channel is not ours.
 func (a *account) keyOf(id string) (k carrier.Key, ok bool) {
 	text, ok := strings.CutPrefix(id, a.prefix)
 	if !ok || len(text) != 2*len(k) || text != strings.ToLower(text) {

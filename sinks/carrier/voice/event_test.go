@@ -7,7 +7,7 @@ import (
 	"fanfare/sinks/carrier/voice"
 )
 
-// FuzzEvent: whatever comes over the socket is an event or an error.
+// FuzzEvent: any data from the socket gives an event or an error.
 func FuzzEvent(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"StasisStart","timestamp":"2026-11-30T12:00:00.123+0000","args":["amd","HUMAN","HUMAN-1500-800"],"channel":{"id":"fanfare-00000000002a0000000101f0e0d0c0b0","name":"PJSIP/trunk-00000001","state":"Up","caller":{"name":"","number":""},"dialplan":{"context":"default","exten":"s","priority":1,"app_name":"Stasis","app_data":"fanfare,call"}},"asterisk_id":"02:42:ac:11:00:02","application":"fanfare"}`,

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Die ends the connector as kill -9 ends a process: nothing is waited for, and nothing is said to Asterisk any more.
+// Die ends the connector as kill -9 ends a process: it waits for nothing and sends nothing more to Asterisk.
 func (c *Connector) Die() {
 	c.mu.Lock()
 	c.closed, c.ready = true, false
@@ -16,7 +16,7 @@ func (c *Connector) Die() {
 	c.dials.CloseIdle()
 }
 
-// Living are the submission ids of the calls that hold a place, in hexadecimal.
+// Living returns the submission ids of the calls that take up a place, in hexadecimal.
 func (c *Connector) Living() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -28,7 +28,7 @@ func (c *Connector) Living() []string {
 	return out
 }
 
-// FuzzedEvent is what is read of an event, for the fuzzer.
+// FuzzedEvent returns the parts of an event, for the fuzzer.
 func FuzzedEvent(raw []byte) (kind, id string, err error) {
 	e, err := parseEvent(raw, time.Now())
 	if err != nil {
@@ -38,7 +38,7 @@ func FuzzedEvent(raw []byte) (kind, id string, err error) {
 	return e.Type, e.channelID(), nil
 }
 
-// fuzzed is a connector that follows a call without asking Asterisk.
+// fuzzed returns a connector that follows a call without requests to Asterisk.
 func fuzzed() *Connector {
 	c, err := New(Config{BaseURL: "http://127.0.0.1:1/ari", Username: "u", Password: "p", Endpoint: "PJSIP/{number}@x", MaxConcurrent: 1}, Deps{})
 	if err != nil {

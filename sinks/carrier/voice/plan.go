@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// plan is what is to happen in a call. It goes with the call, as a variable of its channel, so that a process that
-// finds the call later can continue it.
+// plan says what must happen in a call. A variable of the channel has the plan, so that a process that finds the call
+// later can continue it.
 type plan struct {
 	To      string `json:"to,omitempty"`
 	Media   string `json:"media,omitempty"`
@@ -18,19 +18,19 @@ type plan struct {
 	Machine string `json:"machine,omitempty"` // empty, hangup or voicemail
 }
 
-// Variables of a channel. The dialplan may read the first four.
+// Variables of a channel. The dialplan may use the first four.
 const (
 	varApp     = "CALL_APP"
 	varMachine = "CALL_MACHINE"
 	varQueue   = "CALL_QUEUE"
 	varPlan    = "CALL_PLAN"
-	// varSaid is set when the message is over: how it went.
+	// varSaid says how the call went. The connector sets it when the message is over.
 	varSaid = "CALL_SAID"
 	// varStatus is set by AMD().
 	varStatus = "AMDSTATUS"
 )
 
-// Codes of messages that cannot be made a call by this account. They are no carrier's.
+// Codes of messages for which this account cannot make a call. Fanfare sets them, not Asterisk.
 const (
 	codeNumber  = "number"
 	codeNoAudio = "no audio"
@@ -39,7 +39,7 @@ const (
 	codeQueue   = "queue"
 )
 
-// plan returns what is to happen in the call of a message, or why there can be none.
+// plan returns what must happen in the call of a message, or a result that says why there cannot be a call.
 func (a *account) plan(o *carrier.Outbound) (plan, *carrier.Result) {
 	refuse := func(sub schemas.Code, code string) (plan, *carrier.Result) {
 		return plan{}, &carrier.Result{Outcome: carrier.Rejected, Sub: sub, Code: code}
@@ -77,7 +77,7 @@ func (a *account) plan(o *carrier.Outbound) (plan, *carrier.Result) {
 	return p, nil
 }
 
-// number reports whether s is E.164: nothing else may come into what is dialled.
+// number reports whether s is E.164. No other text may become part of what Asterisk dials.
 func number(s string) bool {
 	if len(s) < 7 || len(s) > 16 || s[0] != '+' {
 		return false
@@ -90,7 +90,7 @@ func number(s string) bool {
 	return true
 }
 
-// media is an address as Asterisk plays it.
+// media returns an address in the form in which Asterisk plays it.
 func media(address string) string {
 	if strings.HasPrefix(address, "sound:") {
 		return address
@@ -98,7 +98,7 @@ func media(address string) string {
 	return "sound:" + address
 }
 
-// speech is the address of a text that is spoken.
+// speech returns the address of the audio of a text.
 func (a *account) speech(text, language string) string {
 	if language == "" {
 		language = a.Language
@@ -106,7 +106,7 @@ func (a *account) speech(text, language string) string {
 	return strings.NewReplacer("{text}", url.QueryEscape(text), "{language}", url.QueryEscape(language)).Replace(a.TextToSpeech)
 }
 
-// variables is the body of the request that makes the call.
+// variables returns the body of the request that makes the call.
 func (p *plan) variables(app string) ([]byte, error) {
 	own, err := json.Marshal(p)
 	if err != nil {

@@ -17,26 +17,27 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Times of a session.
+// Times and limits of a session.
 const (
-	// settle is how long after connecting the calls are counted. A process that died a moment ago may have a request on
-	// its way that Asterisk has not read yet.
+	// settle is how long after connecting the connector lists the calls. A process that has just died may have sent a
+	// request that Asterisk has not read yet.
 	settle = 200 * time.Millisecond
-	// look is how often calls are looked after: what met no answer is done again, and calls are hung up that were held
+	// look is the interval of lookAfter, which repeats actions that got no answer, and hangs up calls that were held
 	// for too long.
 	look = time.Second
-	// listEvery is how often the calls are listed besides, in looks: for events that were lost.
+	// listEvery is how often, in looks, the connector also lists the calls, because events may be lost.
 	listEvery = 5
-	// doubtSettles is how long a call that may not have been made holds its place while Asterisk does not list it.
+	// doubtSettles is how long a hand-over in doubt takes up its place while Asterisk does not list the call.
 	doubtSettles = 5 * time.Second
-	// replacedFor is how long an application is left to the process that has taken it over, while it has it.
+	// replacedFor is how long the connector leaves an application to the process that has taken it over, unless that
+	// process disconnects before.
 	replacedFor = 30 * time.Second
-	// strangerFor is how long after a call was found a receipt says that it lives, because the process that made the
-	// call may not know that it was made. The end of a short call says it, too.
+	// strangerFor is how long after a call was found a receipt says that it exists, because the process that made the
+	// call may have died before it knew. If the call ends earlier, the receipt for its end says it, too.
 	strangerFor = 10 * time.Second
-	// alive is how long a connection may be silent to a ping.
+	// alive is how long a connection may take to answer a ping.
 	alive = 10 * time.Second
-	// mostEvent bounds an event.
+	// mostEvent is the size limit of an event, in octets.
 	mostEvent = 1 << 20
 )
 
@@ -46,7 +47,7 @@ var (
 	errReplaced = errors.New("another process has taken the application over")
 )
 
-// socketClient connects to the events.
+// socketClient returns the client for the WebSocket of events.
 func socketClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
@@ -65,7 +66,7 @@ func (c *Connector) run(ctx context.Context) {
 		if !worked || errors.Is(err, errReplaced) {
 			c.failed = err
 		} else {
-			c.failed = nil // it is tried again at once; who waits for a place waits for that
+			c.failed = nil // Send waits for the next attempt, which follows at once
 		}
 		c.turn.Broadcast()
 		c.mu.Unlock()
@@ -86,7 +87,8 @@ func (c *Connector) run(ctx context.Context) {
 	}
 }
 
-// session connects, finds the calls that live, and follows them until the connection breaks. worked: it came that far.
+// session connects, finds existing calls, and follows them until the connection breaks. worked says whether it came so
+// far that calls could be made.
 func (c *Connector) session(ctx context.Context) (worked bool, err error) {
 	header := http.Header{}
 	basic, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.base, nil)
@@ -158,8 +160,7 @@ func (c *Connector) session(ctx context.Context) (worked bool, err error) {
 	}
 }
 
-// without leaves the address out of an error: it has the name of the application only, and the host is in the
-// configuration.
+// without removes the address from an error. It adds nothing: the application and the host are in the configuration.
 func without(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		return wrapped.Err
@@ -176,7 +177,7 @@ func ping(ctx context.Context, conn *websocket.Conn) error {
 	return nil
 }
 
-// connected lets calls be made.
+// connected allows calls.
 func (c *Connector) connected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,7 +185,7 @@ func (c *Connector) connected() {
 	c.turn.Broadcast()
 }
 
-// listen takes in events until the connection breaks.
+// listen handles events until the connection breaks.
 func (c *Connector) listen(ctx context.Context, conn *websocket.Conn) error {
 	for {
 		_, raw, err := conn.Read(ctx)
@@ -198,7 +199,7 @@ func (c *Connector) listen(ctx context.Context, conn *websocket.Conn) error {
 		}
 		if e.Type == "ApplicationReplaced" && e.Application == c.cfg.App {
 			c.mu.Lock()
-			c.ready = false // from here on nothing is dialled
+			c.ready = false // from here on no call is made
 			c.mu.Unlock()
 			return errReplaced
 		}
@@ -206,8 +207,8 @@ func (c *Connector) listen(ctx context.Context, conn *websocket.Conn) error {
 	}
 }
 
-// stepBack forgets the calls, which are the other process's now, and waits until that one is gone, or has had them for
-// a while.
+// stepBack drops all calls, because the other process follows them now. It waits until that process disconnects, or has
+// had the application for replacedFor.
 func (c *Connector) stepBack(ctx context.Context) {
 	c.mu.Lock()
 	for id, k := range c.calls {
@@ -232,16 +233,16 @@ func (c *Connector) stepBack(ctx context.Context) {
 	}
 }
 
-// follow asks for the events of a channel.
+// follow subscribes to the events of a channel.
 func (c *Connector) follow(ctx context.Context, id string) error {
 	source := url.Values{"eventSource": {"channel:" + id}}
 	a, err := c.ask(ctx, http.MethodPost, "applications/"+c.cfg.App+"/subscription", source, nil)
-	return done(a, err, http.StatusUnprocessableEntity) // 422: there is no such channel any more
+	return done(a, err, http.StatusUnprocessableEntity) // 422: the channel does not exist any more
 }
 
-// reconcile compares the calls with those that Asterisk lists. Those that are not known count from now on; those that
-// are not listed any more are over. first: no list was read before. missing: some are not listed that may be over,
-// which the next list shows.
+// reconcile compares the calls with Asterisk's list. Unknown calls in the list count from now on. Calls that are not in
+// the list any more are over. first says that this is the first list of the session. missing says that some calls are
+// not in the list but may only just have ended; the next list decides.
 func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, err error) {
 	asked := time.Now()
 	a, err := c.ask(ctx, http.MethodGet, "channels", nil, nil)
@@ -281,14 +282,14 @@ func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, er
 			continue
 		}
 		if k.doubted {
-			if now.Sub(k.since) > doubtSettles { // Asterisk does not have it, and may have had it: the doubt stays
+			if now.Sub(k.since) > doubtSettles { // Asterisk does not have the call but may have had it, so the doubt stays
 				delete(c.calls, id)
 				c.turn.Broadcast()
 			}
 			continue
 		}
 		if k.missing++; k.missing < 2 {
-			missing = true // its end may be on its way
+			missing = true // the event of its end may be under way
 			continue
 		}
 		if !k.told {
@@ -304,7 +305,7 @@ func (c *Connector) reconcile(ctx context.Context, first bool) (missing bool, er
 	return missing, nil
 }
 
-// unheard is the word for a call whose end was missed: how it went, if that was known before.
+// unheard returns the word for a call whose end was missed: how it went if that is known, otherwise missed.
 func unheard(k *call) string {
 	if k.said != "" {
 		return k.said
@@ -312,7 +313,7 @@ func unheard(k *call) string {
 	return wordMissed
 }
 
-// again examines a call whose events were missed for a time. The caller holds the lock.
+// again makes a call be examined, because events of it may have been missed. The caller holds the lock.
 func (c *Connector) again(k *call) {
 	if k.stage == finished {
 		if !k.told {
@@ -328,7 +329,7 @@ func (c *Connector) again(k *call) {
 	c.push(k, examine)
 }
 
-// lookAfter does again what met no answer, and hangs up what was held for too long.
+// lookAfter repeats actions that got no answer, and hangs up calls that were held for too long.
 func (c *Connector) lookAfter() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,10 +1,10 @@
-// Package ari is the other end of package voice: the REST interface of an Asterisk, with the simulator's truth behind
-// it. What is answered, and the events, are shaped as Asterisk 20 shapes them. Its dialplan has one context that runs
-// AMD() and comes back, and takes any other context for a queue.
+// Package ari is the server side of package voice: the REST interface of an Asterisk, with the simulator's ground truth
+// behind it. Answers and events have the form of Asterisk 20. The dialplan has one context that runs AMD() and returns
+// the call; every other context is a queue.
 //
-// A call rings until the truth says how it ends: delivered is answered, busy ends with cause 17, and so on. Like
-// Asterisk it forgets a channel with its end, keeps no event for who is not connected, and hangs up a call that is
-// answered while its application is not.
+// A call rings until the truth decides its end: for `delivered` it is answered, for busy it ends with cause 17, and so
+// on. Like Asterisk, the server forgets a channel at its end, keeps no events for an application that is not connected,
+// and hangs up calls that are answered meanwhile.
 package ari
 
 import (
@@ -28,7 +28,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Line is what calls are handed to. A connector of package sim is one.
+// Line is the carrier that gets the calls, such as a connector of package sim.
 type Line interface {
 	Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error
 	Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error
@@ -36,23 +36,24 @@ type Line interface {
 
 // Config of a server.
 type Config struct {
-	// Keys tell a submission id from other ids. Required, as is Open, which opens the line of an application.
+	// Keys distinguish submission ids from other ids. Required. Open opens the line of an application. Required.
 	Keys *schemas.Keys
 	Open func(app string) (Line, error)
-	// Username and Password that a request must have; both empty: any.
+	// Username and Password must be in every request; if both are empty, any are accepted.
 	Username, Password string
-	// MachineContext runs AMD(); empty: fanfare-amd.
+	// MachineContext is the context that runs AMD(); empty: fanfare-amd.
 	MachineContext string
-	// Detect is how long AMD() takes, Play how long a message is, Talk how long an agent of a queue speaks.
+	// Detect is how long AMD() takes, Play how long a message lasts, and Talk how long an agent of a queue talks.
 	Detect, Play, Talk time.Duration
-	// Machines is the share of answers by a machine, Unsure that of which AMD() is not sure, and HangUps the share of
-	// people who do not hear the message to its end. Each is 0 to 1, and drawn from the submission id.
+	// Machines is the share of calls that a machine answers, Unsure the share for which AMD() is not sure, and HangUps
+	// the share of people who hang up during the message. Each is 0 to 1. The submission id decides which calls these
+	// are.
 	Machines, Unsure, HangUps float64
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Server is the interface. It is an http.Handler; Run makes the calls end.
+// Server is the REST interface. It is an http.Handler; Run ends the calls.
 type Server struct {
 	cfg    Config
 	log    *slog.Logger
@@ -71,9 +72,9 @@ type Server struct {
 	timers   map[*time.Timer]struct{}
 }
 
-// Stats count calls.
+// Stats counts calls.
 type Stats struct {
-	// Calls that were made, Living now, and the most that lived at once.
+	// Calls is how many calls were made, Living how many exist now, and Peak how many existed at the same time at most.
 	Calls  int `json:"calls"`
 	Living int `json:"living"`
 	Peak   int `json:"peak"`
@@ -95,7 +96,7 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run lets calls end as the lines say, until ctx ends. Then it disconnects who listens.
+// Run ends calls when the lines say so, until ctx ends. Then it disconnects all listeners.
 func (s *Server) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -125,14 +126,14 @@ func (s *Server) close() {
 	s.Cut()
 }
 
-// Stats returns what was called.
+// Stats returns the counts.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Stats{Calls: s.calls, Living: len(s.channels), Peak: s.peak}
 }
 
-// after does something later unless the server is closed. The caller holds the lock; so does then when it runs.
+// after calls then later unless the server is closed. The caller holds the lock, and then runs with the lock.
 func (s *Server) after(d time.Duration, then func()) {
 	var t *time.Timer
 	t = time.AfterFunc(d, func() {
@@ -197,7 +198,7 @@ func (s *Server) mayPass(r *http.Request) bool {
 	return user == s.cfg.Username && subtle.ConstantTimeCompare([]byte(password), []byte(s.cfg.Password)) == 1
 }
 
-// inputs are the parameters of a request, of its address and of its body.
+// inputs are the parameters in the address and the body of a request.
 type inputs struct {
 	values    map[string]string
 	media     []string
@@ -245,7 +246,7 @@ func input(w http.ResponseWriter, r *http.Request) (*inputs, error) {
 	return in, nil
 }
 
-// dialled finds the number in an endpoint.
+// dialled matches the number in an endpoint.
 var dialled = regexp.MustCompile(`\+?[0-9]{6,15}`)
 
 // originate makes a call.
@@ -278,7 +279,7 @@ func (s *Server) originate(w http.ResponseWriter, r *http.Request, in *inputs) {
 		Body: carrier.Body{Text: carrier.Text{Body: cmp.Or(in.variables["CALL_PLAN"], "call"), Encoding: schemas.EncodingGSM7, Segments: 1}},
 	}
 	answered := make(chan carrier.Result, 1)
-	// Who hangs up on us does not take the call back.
+	// If the client disconnects, the call continues.
 	err = line.Send(context.WithoutCancel(r.Context()), []carrier.Outbound{out}, func(_ int, x carrier.Result) {
 		s.taken(c, x, limit)
 		answered <- x
@@ -295,17 +296,17 @@ func (s *Server) originate(w http.ResponseWriter, r *http.Request, in *inputs) {
 	}
 }
 
-// mournFor is how long a call is kept after its ringing is over of which the truth never says how it ended.
+// mournFor is how long a call stays after its ringing is over if the truth never decides its end.
 const mournFor = 5 * time.Second
 
-// taken says what became of a call that was to be made.
+// taken handles the carrier's answer for a new call.
 func (s *Server) taken(c *channel, x carrier.Result, ring time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch x.Outcome {
 	case carrier.Accepted:
 		c.shown = true
-	case carrier.Unknown: // lost, or taken in silence: when it was taken, the truth may say so later
+	case carrier.Unknown: // lost, or accepted without an answer: in that case the truth may decide its end later
 	default:
 		s.silently(c)
 		return
@@ -317,7 +318,7 @@ func (s *Server) taken(c *channel, x carrier.Result, ring time.Duration) {
 	})
 }
 
-// reply answers who made the call.
+// reply answers the client that makes the call.
 func (s *Server) reply(w http.ResponseWriter, c *channel, x carrier.Result) {
 	switch x.Outcome {
 	case carrier.Accepted:
@@ -327,7 +328,7 @@ func (s *Server) reply(w http.ResponseWriter, c *channel, x carrier.Result) {
 		answer(w, http.StatusOK, body)
 	case carrier.Unknown:
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.Close() // the client is never told
+			_ = conn.Close() // the client gets no answer
 		}
 	case carrier.Throttled:
 		fail(w, http.StatusTooManyRequests, "Too many calls")
@@ -338,7 +339,7 @@ func (s *Server) reply(w http.ResponseWriter, c *channel, x carrier.Result) {
 	}
 }
 
-// enter makes a channel.
+// enter adds a channel.
 func (s *Server) enter(in *inputs, name, to string) (c *channel, line Line, status int, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -379,7 +380,7 @@ func (s *Server) enter(in *inputs, name, to string) (c *channel, line Line, stat
 	return c, a.line, 0, ""
 }
 
-// open opens an application's line. The caller holds the lock.
+// open adds an application and opens its line. The caller holds the lock.
 func (s *Server) open(name string) (*app, error) {
 	line, err := s.cfg.Open(name)
 	if err != nil {
@@ -395,7 +396,7 @@ func (s *Server) open(name string) (*app, error) {
 	return a, nil
 }
 
-// keyOf reads the submission id in the id of a channel.
+// keyOf returns the submission id in the id of a channel.
 func (s *Server) keyOf(id, app string) (key carrier.Key, ok bool) {
 	text, ok := strings.CutPrefix(id, app+"-")
 	if n, err := hex.Decode(key[:], []byte(text[:min(len(text), 2*len(key))])); !ok || len(text) != 2*len(key) || err != nil || n != len(key) {

@@ -23,12 +23,12 @@ type channel struct {
 	name         string
 	created      time.Time
 	context      string // of the dialplan
-	shown        bool   // the call was accepted; until then no event goes out and GET /channels does not list it
+	shown        bool   // the call was accepted; before, there are no events, and GET /channels does not list it
 	stasis       bool
 	followed     bool
 	machine      bool
 	unsure, hang bool
-	queue        []*playback // the first is being played
+	queue        []*playback // Asterisk plays the first one
 }
 
 type playback struct {
@@ -44,13 +44,13 @@ func (s *Server) silently(c *channel) {
 	}
 }
 
-// causes of Q.850, and what Asterisk calls them.
+// causes are causes of Q.850 with Asterisk's names.
 var causes = map[int]string{
 	1: "Unallocated (unassigned) number", 16: "Normal Clearing", 17: "User busy", 18: "No user responding", 19: "User alerting, no answer",
 	20: "Subscriber absent", 21: "Call Rejected", 27: "Destination out of order", 38: "Network out of order", 127: "Interworking, unspecified",
 }
 
-// causeOf is how a call ends of which the truth says that it failed.
+// causeOf returns the cause for a call that has failed.
 func causeOf(sub schemas.Code) int {
 	switch sub {
 	case schemas.CodeUnknownSubscriber, schemas.CodeInvalidNumber:
@@ -70,7 +70,7 @@ func causeOf(sub schemas.Code) int {
 	}
 }
 
-// emit lets calls end, or be answered, as the truth says.
+// emit answers or ends calls as the truth says.
 func (s *Server) emit(list []carrier.Receipt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *Server) emit(list []carrier.Receipt) error {
 		r := &list[i]
 		c := s.byKey[r.Key]
 		if c == nil || c.state != "Ringing" {
-			continue // it has ended, and a call is answered once
+			continue // the call has ended, and is answered only once
 		}
 		switch r.Status {
 		case schemas.ReceiptStatusDelivered, schemas.ReceiptStatusRead:
@@ -139,7 +139,7 @@ func (s *Server) destroy(c *channel, cause int) {
 // stamp is a time as Asterisk writes it.
 func stamp(t time.Time) string { return t.Format("2006-01-02T15:04:05.000-0700") }
 
-// describe is a channel as Asterisk describes it.
+// describe returns a channel in Asterisk's form.
 func (c *channel) describe() map[string]any {
 	program, data := "", ""
 	if c.stasis {
@@ -153,7 +153,7 @@ func (c *channel) describe() map[string]any {
 	}
 }
 
-// seen is a channel that others see. The caller holds the lock.
+// seen returns a channel if clients can see it. The caller holds the lock.
 func (s *Server) seen(id string) *channel {
 	if c := s.channels[id]; c != nil && c.shown {
 		return c
@@ -161,7 +161,7 @@ func (s *Server) seen(id string) *channel {
 	return nil
 }
 
-// channel answers what is asked about channels, and done with one.
+// channel handles requests about channels.
 func (s *Server) channel(w http.ResponseWriter, method string, part []string, in *inputs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +209,7 @@ func (s *Server) channel(w http.ResponseWriter, method string, part []string, in
 	}
 }
 
-// goOn gives a channel to the dialplan. The caller holds the lock.
+// goOn hands a channel to the dialplan. The caller holds the lock.
 func (s *Server) goOn(w http.ResponseWriter, c *channel, in *inputs) {
 	if !c.stasis {
 		fail(w, http.StatusConflict, "Channel not in a Stasis application")
@@ -235,8 +235,8 @@ func (s *Server) goOn(w http.ResponseWriter, c *channel, in *inputs) {
 	})
 }
 
-// play plays a message after those that are being played, as Asterisk does, whatever its id (res_stasis_playback.c
-// compares none). One whose address has `missing` in it cannot be played. The caller holds the lock.
+// play queues a message after those that are being played, whatever its id, as Asterisk does (res_stasis_playback.c
+// does not compare ids). A message whose address contains `missing` cannot be played. The caller holds the lock.
 func (s *Server) play(w http.ResponseWriter, c *channel, part []string, in *inputs) {
 	id := in.get("playbackId")
 	if len(part) == 3 {
@@ -261,7 +261,7 @@ func (s *Server) play(w http.ResponseWriter, c *channel, part []string, in *inpu
 	}
 }
 
-// begin begins to play the first message of a call's queue. The caller holds the lock.
+// begin starts to play the first message of a call's queue. The caller holds the lock.
 func (s *Server) begin(p *playback) {
 	c := p.channel
 	s.plays[p.id] = p

@@ -19,13 +19,13 @@ type app struct {
 	socket *socket
 }
 
-// socket is who listens to an application.
+// socket is the connection of a client that listens to an application.
 type socket struct {
 	queue chan []byte
 	cut   context.CancelFunc
 }
 
-// Cut disconnects all who listen, as a broken line does.
+// Cut disconnects all clients, as a broken network does.
 func (s *Server) Cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *Server) Cut() {
 	}
 }
 
-// tell sends an event about a channel to who listens to it. The caller holds the lock.
+// tell sends an event about a channel to the client that listens to it. The caller holds the lock.
 func (s *Server) tell(c *channel, event map[string]any) {
 	if a := s.apps[c.app]; c.followed && a != nil {
 		s.send(a, event)
@@ -50,16 +50,16 @@ func (s *Server) send(a *app, event map[string]any) {
 	event["application"], event["timestamp"], event["asterisk_id"] = a.name, stamp(time.Now()), "02:42:ac:11:00:02"
 	raw, err := json.Marshal(event)
 	if err != nil {
-		return // never: texts and numbers
+		return // cannot happen: the event has only texts and numbers
 	}
 	select {
 	case a.socket.queue <- raw:
 	default:
-		s.unregister(a, a.socket) // who does not read is cut off
+		s.unregister(a, a.socket) // a client that does not read is disconnected
 	}
 }
 
-// unregister takes an application away with its socket. The caller holds the lock.
+// unregister removes an application and its socket. The caller holds the lock.
 func (s *Server) unregister(a *app, which *socket) {
 	which.cut()
 	if a.socket != which {
@@ -73,7 +73,7 @@ func (s *Server) unregister(a *app, which *socket) {
 	}
 }
 
-// mostQueued bounds the events that a socket has not taken.
+// mostQueued limits the events that a socket has not read.
 const mostQueued = 100_000
 
 // listen serves the events of an application.
@@ -85,7 +85,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return // it was answered
+		return // the request was answered with an error
 	}
 	defer func() { _ = conn.CloseNow() }()
 	ctx, cancel := context.WithCancel(conn.CloseRead(context.WithoutCancel(r.Context())))
@@ -108,7 +108,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 				c.followed = false
 			}
 		}
-		time.AfterFunc(time.Second, old.cut) // after the event has gone out
+		time.AfterFunc(time.Second, old.cut) // once the event has been sent
 	}
 	a.socket = me
 	s.mu.Unlock()
@@ -129,7 +129,7 @@ func (s *Server) listen(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// applications answers with all, or one.
+// applications answers with all applications, or with one.
 func (s *Server) applications(w http.ResponseWriter, which []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,7 +159,7 @@ func (s *Server) describeApp(name string) map[string]any {
 	return map[string]any{"name": name, "channel_ids": ids, "bridge_ids": []string{}, "endpoint_ids": []string{}, "device_names": []string{}, "events_allowed": []string{}, "events_disallowed": []string{}}
 }
 
-// subscribe lets an application hear of a channel.
+// subscribe subscribes an application to a channel.
 func (s *Server) subscribe(w http.ResponseWriter, name string, in *inputs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
