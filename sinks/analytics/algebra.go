@@ -88,7 +88,8 @@ func (a Algebra) Disjoint() Algebra {
 	return out
 }
 
-// CountWithin counts members of disjoint sets, as Within(members).Count() does of the sets they were made of.
+// CountWithin counts the members of disjoint sets. The result equals Within(members).Count() of the sets from which the
+// disjoint sets were made.
 func (a Algebra) CountWithin(members *roaring.Bitmap) []Count {
 	out := make([]Count, 0, len(a))
 	var clickers *roaring.Bitmap

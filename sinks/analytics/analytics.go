@@ -14,8 +14,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Store keeps delivery events and answers queries about them. It is safe for concurrent use. For a campaign that the
-// tenant does not have, or that has no events, the answers are empty and there is no error.
+// Store keeps delivery events and answers queries about them. It is safe for concurrent use. If the tenant does not
+// have the campaign, or the campaign has no events, the answers are empty and there is no error.
 type Store interface {
 	// Append adds batches, each completely or not at all. If it returns nil, they survive the end of the process. An
 	// error that wraps [ErrData] means that one of them can never be stored; after any other error the same batches may
@@ -41,7 +41,8 @@ type Store interface {
 	// Sets returns the sets of one campaign. No set is empty. Their order is not defined.
 	Sets(ctx context.Context, tenant, campaign string) (*Sets, error)
 	// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds since the
-	// epoch. Of clicks those of people count. It reads all events of the campaign. The caller may modify the bitmap.
+	// epoch. If kind is a click, only clicks of people count. It reads all events of the campaign. The caller may
+	// modify the bitmap.
 	Happened(ctx context.Context, tenant, campaign string, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error)
 	// Members returns what is known about the given recipients, in order of seq. Recipients without events are left
 	// out.
@@ -59,35 +60,37 @@ type Store interface {
 	// Cost sums the price of the hand-overs that are billed, by the rule of package billing, in the order of
 	// [CostLine.Compare]. A recipient with two billed tries costs twice. Campaigns without cost are not in the answer.
 	Cost(ctx context.Context, tenant string, campaigns ...string) (map[string][]CostLine, error)
-	// InFlight returns how many recipients of each campaign are in flight: dealt at some try, and no event of that try
-	// is stored. The scheduler counts the same way. Campaigns without any are not in the answer. A recipient in flight
-	// is pending, or awaiting if an earlier try bounced.
+	// InFlight returns how many recipients of each campaign are in flight: they were dealt at some try, and no event of
+	// that try is stored. The scheduler counts the same way. Campaigns without such recipients are not in the answer. A
+	// recipient in flight is pending, or awaiting if an earlier try bounced.
 	InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error)
 	// Deals returns the deals of one recipient, in order of time, without their Members.
 	Deals(ctx context.Context, tenant, campaign string, seq uint32) ([]Deal, error)
-	// Timeline counts events by kind and period, and by route if the span says so, for charts. It counts events, not recipients, so it must not be used
-	// for billing.
+	// Timeline counts events by kind and period, and by route if the span says so, for charts. It counts events, not
+	// recipients, so it must not be used for billing.
 	Timeline(ctx context.Context, tenant, campaign string, span Span) ([]Point, error)
-	// Links counts the recipients who clicked each link.
+	// Links counts, for each link, the recipients who clicked it.
 	Links(ctx context.Context, tenant, campaign string) ([]Link, error)
 
-	// Erase takes a person out of the events of a tenant: number, contact, the provider's ids and the client's
-	// references. The person's recipients are those with an event with one of the numbers (E.164 with +), and those
-	// that are given by campaign. It returns them by campaign. What happened to them stays, and counts as before.
+	// Erase removes from the events of a tenant what identifies a person: number, contact, the provider's ids and the
+	// client's references. The recipients of the person are those that have an event with one of the numbers (E.164
+	// with +), and the given recipients of each campaign. Erase returns all of them by campaign. Their states stay and
+	// count as before.
 	Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error)
 
 	// Close releases the store's resources.
 	Close() error
 }
 
-// Positioner is a store that keeps the position of each partition in the same transaction as the data. Reading then
-// starts at its position, not at the consumer group's: a store that was lost or restored is filled from the topic
-// without further action.
+// Positioner is a store that writes the position of each partition in the same transaction as the data. The feed then
+// starts reading at the store's position, not at the consumer group's. So it fills a store that was lost or restored
+// from the topic, without further action.
 type Positioner interface {
 	// Positions returns the offset after the last stored one, by partition. A partition without stored records has
 	// none.
 	Positions(ctx context.Context, topic TopicID) (map[int32]int64, error)
-	// Rewind lowers the position of a partition, so that records from there on are stored again, also if they differ.
+	// Rewind lowers the position of a partition, so that the feed stores the records from there on again, even if they
+	// differ.
 	Rewind(ctx context.Context, topic TopicID, partition int32, to int64) error
 }
 
@@ -118,7 +121,7 @@ type Batch struct {
 	First, End int64
 	// Events in order of their offsets.
 	Events []Event
-	// Deals in order of their offsets. A batch of topic `chunks` holds deals, one of `deliveries` events.
+	// Deals in order of their offsets. A batch of topic `chunks` has deals; a batch of `deliveries` has events.
 	Deals []Deal
 }
 
@@ -140,7 +143,7 @@ type Deal struct {
 	// TimeMS is the time of the deal, in milliseconds since the epoch.
 	TimeMS   int64
 	Try, Leg uint8
-	// Cancel: no message is made for the recipients. They get an outcome, and are not in flight.
+	// Cancel says that no message is made for the recipients. They get an outcome, and are not in flight.
 	Cancel bool
 	// Members are the recipients. Append does not modify or keep the bitmap.
 	Members *roaring.Bitmap
@@ -184,8 +187,7 @@ func MonthOf(t time.Time) time.Time {
 type Event struct {
 	// Campaign may be shared by many events and must not be modified.
 	Campaign *Campaign
-	// Offset in the partition of the batch. Of an event that a store returns it is 0 if the store does not keep
-	// offsets.
+	// Offset is the event's offset in the partition of the batch. A store that does not keep offsets returns 0.
 	Offset int64
 	// TimeMS is the time of the event, in milliseconds since the epoch.
 	TimeMS int64
@@ -207,7 +209,7 @@ type Event struct {
 	Currency    string
 	// RawCode is the carrier's own code.
 	RawCode string
-	// LinkID of a click.
+	// LinkID is the link of a click.
 	LinkID string
 	// To is E.164 with +. Events from receipts may lack it, and other fields that only the message has.
 	To          string
@@ -224,8 +226,8 @@ func (e *Event) Precedence() schemas.Precedence {
 }
 
 // DescribesMessage reports whether the event says which message the recipient got or would have got: variant, channel,
-// country, route, leg and price. Receipts lack some of that, and so does an outcome that the scheduler writes for a
-// message that it never saw.
+// country, route, leg and price. Receipts lack some of these fields. So do outcomes that the scheduler writes, because
+// the scheduler does not have the message.
 func (e *Event) DescribesMessage() bool {
 	switch e.Kind {
 	case schemas.KindSent, schemas.KindNotSent, schemas.KindSkipped, schemas.KindAmbiguous:
@@ -252,8 +254,8 @@ func (e *Event) Check() error {
 	return nil
 }
 
-// Mark says that everything that was in a partition at AsOf is stored. Without a time it only says that the partition
-// exists: as long as a partition has no time, the store has no AsOf. A mark never overrides a later one.
+// Mark says that the store has everything that was in a partition at AsOf. Without a time it only says that the
+// partition exists: while a partition has no time, the store has no AsOf. A mark never replaces a later one.
 type Mark struct {
 	Partition int32
 	// End is the offset after the last stored one.
@@ -266,16 +268,18 @@ type Member struct {
 	Seq uint32
 	// State is 0 if the recipient has only facts. Then RawCode, Time, Try and Leg have no meaning.
 	State schemas.Precedence
-	// Of the event that determines the state; of several with the same precedence, the latest.
+	// RawCode, Time, Try and Leg are those of the event that determines the state. If several events have that
+	// precedence, the latest one counts.
 	RawCode  string
 	Time     time.Time
 	Try, Leg uint8
-	// Of the event with the greatest precedence that has the field, because receipts lack some fields.
+	// Channel to ProviderID are those of the event with the greatest precedence that has the field, because receipts
+	// lack some fields.
 	Channel    schemas.Channel
 	Route      string
 	Sender     string
 	ProviderID string
-	// Of any event that has the field.
+	// MessageID to CustomerRef are those of any event that has the field.
 	MessageID   schemas.ID
 	To          string
 	Country     string
@@ -290,8 +294,8 @@ type Member struct {
 	Clicked, Replied, OptedOut bool
 }
 
-// OrderTimes makes the times of a member follow each other: the clock of a carrier may be hours behind ours, and
-// nothing is delivered before it is sent. Stores call it on every member that they return; the events keep their times.
+// OrderTimes puts the times of a member in order: the clock of a carrier may be hours behind ours, but a message cannot
+// be delivered before it is sent. Stores call it on every member that they return. The events keep their times.
 func (m *Member) OrderTimes() {
 	if m.SentAt.IsZero() {
 		return
@@ -304,7 +308,7 @@ func (m *Member) OrderTimes() {
 	}
 }
 
-// Referred is a message that was found by what it carries: a client's reference, or a number.
+// Referred is a message that was found by a client's reference or by its number.
 type Referred struct {
 	Campaign string
 	Member
@@ -318,7 +322,7 @@ type CostLine struct {
 	Route    string
 	Leg      uint8
 	Currency string
-	// Messages is how many hand-overs are billed, Segments the sum of their segments.
+	// Messages is how many hand-overs are billed, and Segments is the sum of their segments.
 	Messages, Segments uint64
 	// Micros is the sum of segments times price, in micro-units of the currency.
 	Micros uint64
@@ -335,7 +339,7 @@ func (l *CostLine) Value(d Dimension) string {
 	return d.value(l.Variant, l.Channel, l.Country, l.Route, l.Leg)
 }
 
-// Span says which part of a timeline is wanted.
+// Span is the part of a timeline that a query wants.
 type Span struct {
 	// From and To bound the time of the events to [From, To), in whole seconds. The zero time means unbounded.
 	From, To time.Time
@@ -353,13 +357,13 @@ type Point struct {
 	// Time is the beginning of the period. Periods are aligned to the epoch.
 	Time time.Time
 	Kind schemas.Kind
-	// Route of the events, with [Span.ByRoute]; empty for events without a route.
+	// Route is the route of the events if [Span.ByRoute] is set; empty for events without a route.
 	Route string
 	N     uint64
 }
 
-// Link counts the recipients whose link was opened by a person, and those for whom it was opened by anything else. A
-// recipient who clicked twice counts once, and may be in both.
+// Link counts the recipients whose link a person opened, and the recipients whose link something else opened. A
+// recipient who clicked twice counts once, but may be in both counts.
 type Link struct {
 	ID             string
 	Clickers, Bots uint64

@@ -16,11 +16,11 @@ type Stats struct {
 	AsOf time.Time
 }
 
-// Count is how many recipients are in a state, or have a fact.
+// Count is the number of recipients that are in a state, or have a fact.
 type Count struct {
 	Precedence schemas.Precedence
 	N          uint64
-	// Clickers is how many of them clicked a link, without bots; 0 for a fact.
+	// Clickers is how many of these recipients clicked a link, without bots; 0 for a fact.
 	Clickers uint64
 }
 
@@ -41,23 +41,25 @@ func NoPerson(p schemas.Precedence) bool { return p.Kind() == schemas.KindClicke
 type Figures struct {
 	// Total is the size of the audience, or the number of recipients with events if that is greater.
 	Total uint64
-	// Pending: not dealt yet, in flight, or waiting to be dealt again. Returned is the part that waits.
+	// Pending recipients are not dealt yet, in flight, or waiting to be dealt again. Returned is the number of those
+	// that wait to be dealt again.
 	Pending, Returned uint64
 	Ambiguous         uint64
 	NotSent, Skipped  uint64
 	Sent              uint64
-	// Awaiting: handed over, no final receipt yet. Unconfirmed is the part of it whose receipt window is over.
+	// Awaiting recipients were handed over and have no final receipt yet. Unconfirmed is the number of those whose
+	// receipt window is over.
 	Awaiting, Unconfirmed uint64
 	Undelivered           uint64
 	// Delivered includes Read.
 	Delivered, Read uint64
 	// Failed is Undelivered + NotSent (C8).
 	Failed uint64
-	// Clickers are recipients with a click by a person. DeliveredClickers are those of them whose state is delivered or
+	// Clickers are recipients with a click by a person. DeliveredClickers are the clickers whose state is delivered or
 	// read.
 	Clickers, DeliveredClickers uint64
-	// Recipients whose link a scanner opened, an app to show a preview, or something that nothing is known of. A
-	// recipient may be in all of them.
+	// Scanned counts recipients whose link a scanner opened, Previewed those whose link an app opened to show a
+	// preview, and Unsure those whose link something unknown opened. A recipient may be in all three counts.
 	Scanned, Previewed, Unsure uint64
 	Replied, OptedOut          uint64
 

@@ -51,8 +51,8 @@ func TestFiguresOfNothing(t *testing.T) {
 	}
 }
 
-// R116 to R119: of which kinds sent, delivered, failed and pending are. A different number of recipients of each kind,
-// so that a kind that is counted in the wrong field shows.
+// R116 to R119: which kinds of events make up sent, delivered, failed and pending. Each kind has a different number of
+// recipients, so a kind that is counted in the wrong field shows.
 func TestFiguresParts(t *testing.T) {
 	f := analytics.Stats{Counts: []analytics.Count{
 		count(schemas.KindAmbiguous, schemas.CodeCrash, 1),
@@ -216,8 +216,8 @@ func ExampleStats_Figures() {
 	// 100 = 10 awaiting + 15 undelivered + 75 delivered, a rate of 0.75
 }
 
-// The figures of two campaigns add up to those of all their recipients, rates included: the click rate counts the
-// clickers among the delivered, as it does for one campaign.
+// The sums of the figures of two campaigns equal the figures of all their recipients, rates included. The click rate
+// counts the clickers among the delivered, as for one campaign.
 func TestFiguresAdd(t *testing.T) {
 	a := []analytics.Count{
 		{Precedence: schemas.PrecedenceOf(schemas.KindDelivered, 1, 0), N: 10, Clickers: 3}, count(schemas.KindUndelivered, 0, 2), count(schemas.KindClicked, 0, 5),

@@ -69,7 +69,7 @@ var SelectionStatuses = []string{
 	"unconfirmed", // the part of awaiting whose receipt window is over
 }
 
-// eventNames are the events of {"time": …}, as the API names them.
+// eventNames are the names of events in {"time": …}, as in the API.
 var eventNames = func() map[string]schemas.Kind {
 	out := map[string]schemas.Kind{}
 	for _, k := range schemas.Kinds {
@@ -82,8 +82,8 @@ var eventNames = func() map[string]schemas.Kind {
 	return out
 }()
 
-// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds. Clicks are
-// those of people.
+// Happened returns the recipients with an event of a kind at or after from and before to, in milliseconds. If kind is a
+// click, only clicks of people count.
 type Happened func(ctx context.Context, kind schemas.Kind, from, to int64) (*roaring.Bitmap, error)
 
 // node is a condition. eval returns a bitmap that the caller may modify.
@@ -95,12 +95,12 @@ type (
 	allOf  []node
 	anyOf  []node
 	except struct{ of node }
-	// stateIs holds for recipients whose state is accepted. none is the answer for recipients without a state.
+	// stateIs selects recipients whose state is accepted. none says whether recipients without a state are selected.
 	stateIs struct {
 		accept func(schemas.Precedence) bool
 		none   bool
 	}
-	// everIs holds for recipients that ever had an accepted status.
+	// everIs selects recipients that ever had an accepted status.
 	everIs struct {
 		accept func(*StatusSet) bool
 		want   bool
@@ -126,7 +126,7 @@ func ParseSelection(text []byte) (*Selection, error) {
 		return nil, &SelectionError{"", fmt.Sprintf("It has %d bytes; at most %d are read.", len(text), maxSelectionBytes)}
 	}
 	var v any
-	if err := json.Unmarshal(text, &v); err != nil { // refuses names that stand twice
+	if err := json.Unmarshal(text, &v); err != nil { // refuses names that occur twice
 		return nil, &SelectionError{"", "It is not JSON, or a name stands in it twice."}
 	}
 	p := &parser{}
@@ -330,7 +330,7 @@ func (p *parser) condition(path, name string, v any, depth int) (node, error) {
 	return nil, fault(path, "%q is not a condition: want and, or, not, status, subStatus, channel, variant, clicked, replied, optedOut, link, country, try, leg or time.", cut(name))
 }
 
-// parseAny reads one value, or an array of values of which one must match.
+// parseAny parses a value, or an array of values of which one must match.
 func parseAny(path string, v any, one func(path string, v any) (node, error)) (node, error) {
 	list, ok := v.([]any)
 	if !ok {
@@ -497,7 +497,7 @@ func kindOf(v any) string {
 	}
 }
 
-// cut shortens what a client wrote, for an error.
+// cut shortens a client's text for an error.
 func cut(s string) string {
 	if r := []rune(s); len(r) > 40 {
 		return string(r[:40]) + "…"

@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// R144: a selection is read strictly, and an error names the part that is wrong.
+// R144: the parser is strict, and an error names the part that is wrong.
 func TestSelectionErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		`[]`:                                "",
@@ -65,14 +65,14 @@ func TestSelectionErrors(t *testing.T) {
 	}
 }
 
-// R142 to R144: whole statuses, several, all, and single sub-statuses of different statuses.
+// R142 to R144: a selection of one status, of several, of all, and of sub-statuses that belong to different statuses.
 func TestSelectionOfStatuses(t *testing.T) {
 	set := func(kind schemas.Kind, try uint8, code schemas.Code, seqs ...uint32) analytics.StatusSet {
 		return analytics.StatusSet{Precedence: schemas.PrecedenceOf(kind, uint32(try), code), Try: try, Members: roaring.BitmapOf(seqs...)}
 	}
 	sets := &analytics.Sets{Statuses: []analytics.StatusSet{
 		set(schemas.KindSent, 1, 0, 1, 2, 3, 4, 5), set(schemas.KindDelivered, 1, schemas.CodeDelivered, 1), set(schemas.KindRead, 1, schemas.CodeRead, 2),
-		// 1 was delivered after all
+		// Recipient 1 counts as delivered, although its try 2 failed
 		set(schemas.KindUndelivered, 1, schemas.CodeBarred, 3), set(schemas.KindUndelivered, 2, schemas.CodeHandsetOff, 4, 1),
 		set(schemas.KindNotSent, 1, schemas.CodeInvalidNumber, 6), set(schemas.KindReturned, 1, schemas.CodePaused, 7),
 		{Precedence: analytics.FactClicked, LinkID: "a", Members: roaring.BitmapOf(1)},
@@ -106,7 +106,8 @@ func TestSelectionOfStatuses(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, the parser answers with a selection or an error, and a selection it wrote it reads again.
+// For any input, the parser returns a selection or an error, and it accepts the text of a selection that it has
+// returned.
 func FuzzParseSelection(f *testing.F) {
 	f.Add([]byte(`{"and":[{"status":["sent"]},{"not":{"time":{"event":"sent","from":"2025-04-01T09:00:00Z"}}}]}`))
 	f.Add([]byte(`{"variant":1e300}`))

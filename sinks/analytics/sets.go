@@ -7,16 +7,16 @@ import (
 	"fanfare/schemas/billing"
 )
 
-// Sets are the recipients of one campaign by what happened to them, for questions that combine several properties of a
-// recipient, such as a [Selection] or what a recipient cost. No method modifies the bitmaps, and neither may the
-// caller: a store may share them.
+// Sets has the recipients of one campaign in sets by their events. It answers questions that combine several properties
+// of a recipient, such as a [Selection] or the cost of a recipient. No method modifies the bitmaps, and the caller must
+// not modify them either, because a store may share them.
 type Sets struct {
 	Statuses []StatusSet
 	Messages []MessageSet
 }
 
-// StatusSet holds the recipients that ever reached a precedence at a try. Facts have try 0; a click has the link that
-// was clicked.
+// StatusSet has the recipients that ever reached a precedence at a try. Facts have try 0; a click has the link that was
+// clicked.
 type StatusSet struct {
 	Precedence schemas.Precedence
 	Try        uint8
@@ -24,8 +24,8 @@ type StatusSet struct {
 	Members    *roaring.Bitmap
 }
 
-// MessageSet holds the recipients with an event that describes a message ([Event.DescribesMessage]), by the kind of the
-// event and by what the message was.
+// MessageSet has the recipients with an event that describes a message ([Event.DescribesMessage]), by the kind of the
+// event and the fields of the message.
 type MessageSet struct {
 	Kind        schemas.Kind
 	Variant     uint8
@@ -58,8 +58,8 @@ func (s *Sets) Algebra() Algebra {
 	return out
 }
 
-// Everybody returns the recipients of an audience of total, and those beyond it that have events. The caller may modify
-// the bitmap.
+// Everybody returns the recipients of an audience of size total, and the recipients with events that are beyond it. The
+// caller may modify the bitmap.
 func (s *Sets) Everybody(total uint32) *roaring.Bitmap {
 	out := roaring.New()
 	out.AddRange(0, uint64(total))
@@ -71,7 +71,7 @@ func (s *Sets) Everybody(total uint32) *roaring.Bitmap {
 
 // Spent is what one recipient cost, by the rule of package billing, and the segments of its last message.
 type Spent struct {
-	// Segments of the message of the last try; 0 if no event describes it.
+	// Segments is the number of segments of the message of the last try; 0 if no event describes it.
 	Segments uint8
 	// Micros is the sum of the billed hand-overs, in micro-units of the tenant's currency.
 	Micros uint64

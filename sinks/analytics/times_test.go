@@ -8,7 +8,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// A carrier's clock that is hours behind does not deliver a message before it was sent.
+// If the carrier's clock is hours behind, a message still has no delivery time before its sending time.
 func TestOrderTimes(t *testing.T) {
 	sent := time.Date(2025, 4, 1, 9, 0, 0, 0, time.UTC)
 	delivered := schemas.PrecedenceOf(schemas.KindDelivered, 1, schemas.CodeDelivered)

@@ -11,8 +11,7 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// testErase: a person is taken out of the events of one tenant, by number and as given recipients, and nothing else
-// changes.
+// testErase erases a person from the events of one tenant, by number and by given recipients. Nothing else may change.
 func testErase(t *testing.T, s analytics.Store) {
 	ctx := t.Context()
 	const number, other = "+393471234567", "+393477654321"
@@ -23,7 +22,7 @@ func testErase(t *testing.T, s analytics.Store) {
 			Route: "sim", Sender: "ACME", Country: "IT", Currency: "EUR", To: to, ContactID: uint64(seq) + 100, ProviderID: fmt.Sprintf("provider-%d", seq),
 			CustomerRef: fmt.Sprintf("order-%s-%d", c.ID, seq),
 		}
-		if kind == schemas.KindDelivered { // a receipt lacks the rest
+		if kind == schemas.KindDelivered { // a receipt lacks the other fields
 			e.To, e.ContactID, e.Channel, e.Country = "", 0, 0, ""
 		}
 		return e
@@ -43,7 +42,7 @@ func testErase(t *testing.T, s analytics.Store) {
 		}
 		before[c.ID] = stats
 	}
-	for again := range 2 { // a second time finds only who is given
+	for again := range 2 { // the second time it finds only the given recipients
 		erased, err := s.Erase(ctx, "tn_a", []string{number, "+390"}, map[string]*roaring.Bitmap{second.ID: roaring.BitmapOf(4)})
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +101,7 @@ func testErase(t *testing.T, s analytics.Store) {
 			t.Errorf("%s: found %v by number, %v", c.ID, found, err)
 		}
 	}
-	// Appending goes on.
+	// The store still accepts events.
 	later := event(mine, 5, schemas.KindSent, other)
 	later.Offset = 100
 	mustAppend(t, s, analytics.Batch{Topic: analytics.TopicID{1}, First: 100, End: 101, Events: []analytics.Event{later}})

@@ -11,8 +11,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// start is when all histories begin: shortly before the end of a month, so that some events fall into the month after
-// the campaign's.
+// start is the time at which all histories begin: shortly before the end of a month, so that some events are in the
+// month after the campaign's.
 var start = time.Date(2026, 3, 31, 22, 40, 0, 0, time.UTC)
 
 // Topics of the generated events and of the generated deals.
@@ -45,7 +45,8 @@ func recipients(rng *rand.Rand, n int) []uint32 {
 	return out
 }
 
-// oddNumber is an invalid phone number and oddRef a client's reference, with characters that must not be interpreted.
+// oddNumber is an invalid phone number, and oddRef a client's reference. They have characters that a store must not
+// interpret.
 const oddNumber = "0039 333/12-'ab\\'"
 
 func oddRef(seq uint32) string { return fmt.Sprintf("order %d ✓ 'it''s' \\t \t{x}\n", seq) }
@@ -68,7 +69,7 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	}
 	switch rng.IntN(20) {
 	case 0, 1, 2, 3:
-		p.to = "+393330000000" // a number that several recipients have
+		p.to = "+393330000000" // several recipients have this number
 	case 4:
 		p.to = oddNumber
 	}
@@ -80,7 +81,7 @@ func makePerson(rng *rand.Rand, campaign *analytics.Campaign, seq uint32) person
 	}
 	number, err := schemas.CampaignNumber(campaign.ID)
 	if err == nil {
-		// A valid id but for its signature, which no store checks.
+		// The id is valid except for its signature, which stores do not check.
 		id := schemas.ID{}
 		for i := range 6 {
 			id[i] = byte(number >> (40 - 8*i))
@@ -119,8 +120,8 @@ func History(rng *rand.Rand, campaign *analytics.Campaign, n int) []analytics.Ev
 	var out []analytics.Event
 	for _, seq := range recipients(rng, n) {
 		who := makePerson(rng, campaign, seq)
-		// The events of one recipient have different times, so that of two with the same precedence the later one is
-		// defined.
+		// The events of one recipient have different times, so that it is defined which of two events with the same
+		// precedence is the later one.
 		clock := start.Add(time.Duration(rng.IntN(3_600_000)) * time.Millisecond)
 		messages := map[uint8]message{}
 		for range 1 + rng.IntN(7) {
@@ -177,7 +178,7 @@ func happen(rng *rand.Rand, campaign *analytics.Campaign, seq uint32, who person
 		return e
 	}
 	if kind != schemas.KindSent && rng.IntN(5) == 0 {
-		return e // written by the scheduler, which does not have the message
+		return e // the scheduler writes it, and does not have the message
 	}
 	e.To, e.Country, e.CustomerRef, e.ContactID, e.Variant = who.to, who.country, who.ref, who.contact, who.variant
 	e.Channel, e.Route, e.Sender, e.Segments, e.PriceMicros, e.Currency = m.channel, m.route, m.sender, m.segments, m.price, "EUR"
@@ -187,8 +188,8 @@ func happen(rng *rand.Rand, campaign *analytics.Campaign, seq uint32, who person
 	return e
 }
 
-// Deals generates the deals of a campaign, in no order: of the recipients of its events and of others, at several
-// tries, some twice.
+// Deals generates the deals of a campaign, in no order. They deal recipients of the events and other recipients, at
+// several tries, some twice.
 func Deals(rng *rand.Rand, campaign *analytics.Campaign, events []analytics.Event) []analytics.Deal {
 	var out []analytics.Deal
 	for range 3 + rng.IntN(8) {

@@ -34,7 +34,7 @@ type (
 		partition int32
 		offset    int64
 	}
-	// identity holds the fields by which two events are duplicates.
+	// identity has the fields that are equal in duplicates of an event.
 	identity struct {
 		try, leg uint8
 		p        schemas.Precedence
@@ -106,7 +106,7 @@ func (m *Model) Deals(tenant, campaign string, seq uint32) []analytics.Deal {
 	return out
 }
 
-// InFlight counts the recipients that were dealt at a try of which they have no event.
+// InFlight counts the recipients that were dealt at a try and have no event of that try.
 func (m *Model) InFlight(tenant, campaign string) uint64 {
 	at := place{tenant, campaign}
 	flying := map[uint32]bool{}

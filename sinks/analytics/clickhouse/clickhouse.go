@@ -20,7 +20,8 @@ import (
 
 // Config of a store.
 type Config struct {
-	// DSN names the server: clickhouse://user:password@host:9000/database?secure=true, several hosts by commas.
+	// DSN names the server: clickhouse://user:password@host:9000/database?secure=true. Several hosts are separated by
+	// commas.
 	DSN string
 	// Database overrides the database of the DSN. Open creates it if it does not exist.
 	Database string
@@ -149,7 +150,7 @@ func (s *Store) Append(ctx context.Context, batches ...analytics.Batch) error {
 	return nil
 }
 
-// Mark remembers how far a topic has been read.
+// Mark stores how far a topic has been read.
 func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analytics.Mark) error {
 	if len(marks) == 0 {
 		return nil
@@ -168,7 +169,8 @@ func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analy
 	return nil
 }
 
-// asOfAge is how long AsOf is cached. Every answer contains it, and the query costs as much as that for the statistics.
+// asOfAge is how long AsOf is cached. Every answer contains it, and its query costs as much as the query of the
+// statistics.
 const asOfAge = 100 * time.Millisecond
 
 // AsOf returns the time up to which the answers contain everything in the topic.
@@ -180,7 +182,7 @@ func (s *Store) AsOf(ctx context.Context) (time.Time, error) {
 		return at, nil
 	}
 	asked := time.Now()
-	// Until rows are merged there is one row per mark; the greatest of each partition counts.
+	// Before ClickHouse merges rows there is one row per mark; the greatest of each partition counts.
 	const query = `SELECT min(as_of) FROM (SELECT max(as_of) AS as_of FROM (SELECT partition, as_of FROM sink_marks
 		WHERE topic = (SELECT argMax(topic, as_of) FROM sink_marks)) GROUP BY partition)`
 	if err := s.row(ctx, query).Scan(&at); err != nil {

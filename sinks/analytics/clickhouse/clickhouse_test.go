@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 	analyticstest.Run(t, place)
 }
 
-// A block whose dictionaries need keys of one, two and four bytes.
+// The dictionaries of a block need keys of one, two and four bytes.
 func TestManyWords(t *testing.T) {
 	open := place(t)
 	s := open()
@@ -84,7 +84,7 @@ func TestManyWords(t *testing.T) {
 	}
 }
 
-// An error caused by the rows is told apart from a temporary one, and the next insert works.
+// An error that the rows cause is distinguished from a temporary one, and the next insert works.
 func TestRefusedByTheServer(t *testing.T) {
 	server, database := dsn(t)
 	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: server, Database: database})

@@ -28,26 +28,26 @@ import (
 	"fanfare/sinks/analytics/feed"
 )
 
-// moment is when a fault strikes an insert.
+// moment is the moment of an insert at which a fault happens.
 type moment int
 
 const (
 	atHello  moment = iota // the client connects
 	atQuery                // before the server takes the rows
 	inBlock                // within the rows
-	atRows                 // the server has the rows and does not store them
-	atStored               // the server has stored them, and the client is not told
+	atRows                 // the server has the rows but does not store them
+	atStored               // the server has stored them, but does not answer
 )
 
-// fault is what goes wrong: an exception of that code, silence, or the connection is reset.
+// fault is what goes wrong: an exception with a code, no answer, or a connection reset.
 type fault struct {
 	at     moment
 	code   proto.Error
 	silent bool
 }
 
-// faultyServer speaks the part of the native protocol that inserts need. It stores blocks as ClickHouse does: one of a
-// token that it has had is taken and not stored again.
+// faultyServer implements the part of the native protocol that inserts need. It stores blocks as ClickHouse does: it
+// accepts a block with a known token, but does not store it again.
 type faultyServer struct {
 	addr string
 
@@ -55,10 +55,10 @@ type faultyServer struct {
 	fault  *fault
 	mended chan struct{}
 	hits   int
-	tokens map[string]string // the offsets of the rows that came under a token
+	tokens map[string]string // token → offsets of its rows
 	rows   []place           // of table events
-	again  int               // blocks of a token that was there
-	wrong  []string          // tokens that came with other rows
+	again  int               // blocks whose token was known
+	wrong  []string          // tokens that came again with other rows
 }
 
 type place struct {
@@ -114,7 +114,7 @@ func (s *faultyServer) struck() int {
 
 var errStruck = errors.New("a fault struck")
 
-// strike does what the fault says if it is time. An error ends the connection.
+// strike causes the fault if it is time for it. An error ends the connection.
 func (s *faultyServer) strike(conn *net.TCPConn, at moment) error {
 	s.mu.Lock()
 	f, mended := s.fault, s.mended
@@ -186,7 +186,7 @@ func (s *faultyServer) insert(conn *net.TCPConn, r *proto.Reader, send func(func
 	if err := s.strike(conn, atQuery); err != nil {
 		return err
 	}
-	// The columns that it expects: the client does not look at them.
+	// The server names the columns that it expects. The client ignores them.
 	if err := send(header); err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func header(b *proto.Buffer) {
 	b.Buf = append(in.buf.Buf[:start], in.compress.Data...)
 }
 
-// block reads a block, and where its rows came from if they are events.
+// block reads a block. If its rows are events, it returns the offsets that they have in the topic.
 func (s *faultyServer) block(r *proto.Reader) (places []place, rows int, err error) {
 	if _, err := r.UVarInt(); err != nil { // the code of data
 		return nil, 0, err
@@ -269,7 +269,7 @@ func (s *faultyServer) block(r *proto.Reader) (places []place, rows int, err err
 	return places, b.Rows, nil
 }
 
-// store stores a block unless its token was there.
+// store stores a block unless its token is known.
 func (s *faultyServer) store(token string, rows []place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,7 +284,7 @@ func (s *faultyServer) store(token string, rows []place) {
 	s.rows = append(s.rows, rows...)
 }
 
-// missing returns the places that are not stored, and those that are stored twice.
+// missing returns the places that are not stored, and the places that are stored twice.
 func (s *faultyServer) missing(want []place) (missing, twice []place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,8 +314,8 @@ func (v oneCampaign) Campaign(id string) *fanfarev1.Campaign {
 func (oneCampaign) Age() time.Duration       { return 0 }
 func (oneCampaign) Changed() <-chan struct{} { return nil }
 
-// A6: the feed waits out each condition of ClickHouse that passes by itself, wherever it strikes an insert, and each
-// event is stored once.
+// A6: the feed waits while ClickHouse has a fault that passes by itself, at whatever moment of an insert it happens,
+// and stores each event once.
 func TestFeedWaitsOutConditionsOfClickHouse(t *testing.T) {
 	t.Parallel()
 	server := newFaultyServer(t)
@@ -424,8 +424,8 @@ func TestFeedWaitsOutConditionsOfClickHouse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			most := 2
-			if c.fault.at == atHello { // so that it connects again
-				most = 4 // it may succeed between the two faults
+			if c.fault.at == atHello { // makes the client connect again
+				most = 4 // an insert may succeed between the two faults
 				server.fail(fault{at: atQuery})
 			} else {
 				server.fail(c.fault)
@@ -448,7 +448,7 @@ func TestFeedWaitsOutConditionsOfClickHouse(t *testing.T) {
 			struck := server.struck()
 			server.mend()
 			await(t, all)
-			lines := 0 // the last of them follows the answer of the store
+			lines := 0 // the last one comes after the store's answer
 			for deadline := time.Now().Add(time.Minute); lines < 2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				lines += strings.Count(log.taken(), "task=append")
 			}

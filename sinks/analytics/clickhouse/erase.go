@@ -17,15 +17,15 @@ import (
 const queryNumbered = `
 SELECT DISTINCT campaign_id, seq FROM events WHERE tenant_id = {tenant:String} AND recipient IN {numbers:Array(String)}`
 
-// eraseEvents takes what tells who somebody is out of the events of recipients. It rewrites the parts that hold them,
-// and returns when that is done on every replica; ClickHouse removes the old parts from disk after old_parts_lifetime,
-// eight minutes unless it is changed.
+// eraseEvents removes the fields that identify a person from the events of recipients. It rewrites the parts that have
+// these events, and returns when every replica has done so. ClickHouse removes the old parts from disk after
+// old_parts_lifetime, by default eight minutes.
 const eraseEvents = `
 ALTER TABLE events UPDATE recipient = '', contact_id = 0, provider_id = '', customer_ref = ''
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND seq IN {seqs:Array(UInt32)}
 SETTINGS mutations_sync = 2`
 
-// Erase takes a person out of the events.
+// Erase removes from the events what identifies a person.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	if s.closed.Load() {
 		return nil, analytics.ErrClosed

@@ -16,8 +16,8 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// inserter sends blocks over one connection. It connects when it must, and closes the connection after any error. It is
-// not safe for concurrent use.
+// inserter sends blocks over one connection. It connects when it has no connection, and closes the connection after any
+// error. It is not safe for concurrent use.
 type inserter struct {
 	addresses []address // tried in this order
 	session   *session
@@ -96,7 +96,7 @@ func (in *inserter) do(ctx context.Context, table, token string, input proto.Inp
 	return err
 }
 
-// refused lists the exceptions that are caused by the rows, so that a repetition would fail too.
+// refused lists the exceptions that the rows cause, so that a repetition would fail too.
 var refused = []proto.Error{
 	proto.ErrArgumentOutOfBound, proto.ErrCannotConvertType, proto.ErrIncorrectData, proto.ErrValueIsOutOfRangeOfDataType, proto.ErrViolatedConstraint,
 }

@@ -3,13 +3,12 @@ package clickhouse
 // Every query names a tenant. Values are parameters. Table names are unqualified, because the connection selects the
 // database.
 //
-// groupBitmapMerge returns UInt32, the element type, and a difference is Int64; hence the casts. A set may be spread
-// over several rows that are not merged yet; hence GROUP BY and Merge everywhere. Precedences below 0xF0000000 are
-// states; 0xF0010000 is a click by a person, 0xF0010001 and up to 0xF001FFFF are clicks by no person, or by who knows
-// whom.
+// groupBitmapMerge returns UInt32, the element type, and a difference is Int64; therefore the queries cast. A set may
+// be in several rows that are not merged yet; therefore GROUP BY and Merge are everywhere. Precedences below 0xF0000000
+// are states. 0xF0010000 is a click by a person; 0xF0010001 to 0xF001FFFF are clicks by programs or of unknown origin.
 
-// queryStats counts several campaigns. n is the number of recipients in a state: by how much the union of the sets
-// grows when the set of that precedence is added to the greater ones. clickers is the number of them who clicked. For a
+// queryStats counts several campaigns. n is the number of recipients in a state: the number by which the union of the
+// greater sets grows when the set of this precedence is added. clickers is how many of these recipients clicked. For a
 // fact, n is the size of its set.
 const queryStats = `
 SELECT campaign_id, prec, toUInt64(if(prec < 0xF0000000, u - lagInFrame(u) OVER w, toInt64(own))) AS n, toUInt64(c - lagInFrame(c) OVER w) AS clickers
@@ -59,8 +58,8 @@ SELECT kind, variant, channel, country, route, try, leg, segments, price_micros,
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String}
 GROUP BY kind, variant, channel, country, route, try, leg, segments, price_micros, currency`
 
-// queryHappened returns the recipients with an event of a kind within a time. Of clicks only those of people, prec
-// 0xF0010000, count.
+// queryHappened returns the recipients with an event of a kind in a range of time. If the kind is a click, only clicks
+// of people count (prec 0xF0010000).
 const queryHappened = `
 SELECT toString(groupBitmapState(seq)) FROM events
 WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND toInt8(kind) = {kind:Int32} AND NOT (prec > 0xF0010000 AND prec < 0xF0020000)
@@ -88,9 +87,9 @@ FROM (SELECT campaign_id, seq,` + columnsOfMember + `
       FROM events WHERE tenant_id = {tenant:String} AND campaign_id = {campaign:String} AND seq IN {seqs:Array(UInt32)} GROUP BY campaign_id, seq)
 ORDER BY seq`
 
-// queryByRef finds messages by the client's reference, and queryByNumber by their number. Receipts do not carry the reference, so the subquery finds the
-// recipients and the outer query reads all their events. The month prunes partitions. The order is that of
-// [analytics.Member.OrderTimes]: what was handed over is not older than its first hand-over.
+// queryByRef finds messages by the client's reference, and queryByNumber by their number. Receipts do not have the
+// reference, so the subquery finds the recipients and the outer query reads all their events. The month prunes
+// partitions. The order follows [analytics.Member.OrderTimes]: a message is not older than its first hand-over.
 var queryByRef, queryByNumber = messagesWhere("customer_ref = {ref:String}"), messagesWhere("recipient IN {numbers:Array(String)}")
 
 func messagesWhere(condition string) string {

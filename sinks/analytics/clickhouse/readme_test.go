@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/analytics/clickhouse"
 )
 
-// The queries of schemas/README.md run on the tables as they are, and answer what they say.
+// The queries of schemas/README.md run on the tables unchanged, and return what the text says.
 func TestReadmeQueries(t *testing.T) {
 	raw, err := os.ReadFile("../../../schemas/README.md")
 	if err != nil {

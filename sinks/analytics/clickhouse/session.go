@@ -12,13 +12,13 @@ import (
 	"github.com/ClickHouse/ch-go/proto"
 )
 
-// revision of the native protocol that this client announces. It is of 2021, the last one in which the server does not
-// send profile events with every insert. Servers accept clients of any revision.
+// revision is the revision of the native protocol that this client announces. It is from 2021, and is the last one in
+// which the server does not send profile events with every insert. Servers accept clients of any revision.
 const revision = int(proto.FeatureDistributedDepth)
 
-// session is one connection that inserts blocks over the native protocol. It is used instead of clickhouse-go because
-// that boxes every value of a LowCardinality(String) column, of which an event has ten, and so costs four times as much
-// per event. After an error a session must not be used again.
+// session is one connection that inserts blocks over the native protocol. clickhouse-go is not used for this, because
+// it boxes every value of a LowCardinality(String) column. An event has ten of these, so clickhouse-go needs four times
+// as much time per event. After an error a session must not be used again.
 type session struct {
 	conn     net.Conn
 	timeout  time.Duration
@@ -135,7 +135,7 @@ func (s *session) insert(ctx context.Context, table string, settings map[string]
 		q.Settings = append(q.Settings, proto.Setting{Key: k, Value: v, Important: true})
 	}
 	q.EncodeAware(&s.buf, revision)
-	// An empty block ends the external tables, of which there are none.
+	// An empty block ends the list of external tables. There are none.
 	if err := s.block(proto.Block{}, nil); err != nil {
 		return err
 	}

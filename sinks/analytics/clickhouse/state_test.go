@@ -25,7 +25,7 @@ func large(t *testing.T, seqs []uint32) string {
 	return string(append(binary.AppendUvarint([]byte{1}, uint64(len(set))), set...))
 }
 
-// Both forms of a groupBitmap state, and bytes that are neither.
+// readState accepts both forms of a groupBitmap state, and returns an error for other bytes.
 func TestReadState(t *testing.T) {
 	many := make([]uint32, 5000)
 	for i := range many {

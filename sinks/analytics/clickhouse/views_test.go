@@ -67,8 +67,8 @@ func answer(t *testing.T, conn chgo.Conn, query, tenant, campaign string) (out [
 	return out
 }
 
-// The views give the figures that the API gives, over a random history with doubled and shuffled rows: what the store
-// answers is compared with a model by the conformance suite. schemas/README.md lists every view.
+// The views return the same figures as the API, for a random history with duplicated and shuffled rows. The conformance
+// suite compares the store's answers with a model. schemas/README.md lists every view.
 func TestViewsOfQuestions(t *testing.T) {
 	server, database := dsn(t)
 	s, err := clickhouse.Open(t.Context(), clickhouse.Config{DSN: server, Database: database})
@@ -91,7 +91,7 @@ func TestViewsOfQuestions(t *testing.T) {
 		if err := s.Append(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
-		b.Topic = analytics.TopicID{} // no token: the rows are there twice
+		b.Topic = analytics.TopicID{} // without a token, so the rows are stored twice
 		if err := s.Append(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +185,7 @@ func TestViewsOfQuestions(t *testing.T) {
 			" WHERE seq < 2000")
 	}
 
-	// Each view runs, and is in the table of schemas/README.md.
+	// Each view runs, and the table of schemas/README.md has it.
 	files, err := fs.Glob(tables.Files, "*.sql")
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,8 @@ func (f *reader) askEnds(ctx context.Context, out chan map[int32]check) error {
 		case <-tick.C:
 		}
 		at := f.cfg.Now()
-		// A consumer of committed records cannot see an open transaction, so the end is that of the committed records.
+		// A consumer of committed records cannot see an open transaction, so the feed asks for the end of the committed
+		// records.
 		asked, cancel := context.WithTimeout(ctx, commitTimeout)
 		ends, err := f.adm.ListCommittedOffsets(asked, f.topic)
 		cancel()
@@ -61,7 +62,7 @@ func (f *reader) check(checks map[int32]check) {
 	}
 }
 
-// mark tells the store up to which time it is complete. If that fails, the next flush repeats it.
+// mark tells the store up to which time it is complete. If that fails, the next flush tries again.
 func (f *reader) mark(ctx context.Context) {
 	f.lastMark = f.cfg.Now()
 	var least time.Time

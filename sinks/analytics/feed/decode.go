@@ -14,7 +14,7 @@ import (
 // errRecord means that the record is not of its topic's type and never will be.
 var errRecord = errors.New("record is not of the topic's type")
 
-// envelope holds what a record claims about its campaign. The claim is compared with the control plane.
+// envelope has the campaign and the tenant that a record names. The feed compares them with the control plane.
 type envelope struct {
 	tenant, campaign string
 	number           uint64
@@ -34,7 +34,7 @@ const fields = wire.DeliveryLinkID + 1
 // maxShared bounds the table of shared strings. A full table is cleared.
 const maxShared = 20_000
 
-// textBlock is the size of the blocks that hold strings that do not repeat.
+// textBlock is the size of the blocks for strings that do not repeat.
 const textBlock = 64 << 10
 
 func newDecoder() *decoder { return &decoder{shared: make(map[string]string)} }
@@ -56,7 +56,7 @@ func (d *decoder) share(field int, b []byte) string {
 	return out
 }
 
-// keep returns b as a string that lies in a large block.
+// keep returns b as a string in a large block.
 func (d *decoder) keep(b []byte) string {
 	if len(b) == 0 {
 		return ""

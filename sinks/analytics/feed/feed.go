@@ -106,8 +106,8 @@ type source struct {
 	// take turns one record into a row of the partition. An error that wraps errRecord, errCampaign or errTenant makes
 	// the record a dead letter; any other is temporary.
 	take func(r *reader, ctx context.Context, p *partition, record *kgo.Record, fetched time.Time) error
-	// marks: the store's AsOf is that of this topic. Deals precede the events that answer them, so the events are what
-	// AsOf is about.
+	// marks says that the store's AsOf is that of this topic. Deals come before the events that answer them, so AsOf is
+	// about the events.
 	marks bool
 }
 
@@ -261,7 +261,8 @@ func (f *reader) loop(ctx context.Context, ends <-chan map[int32]check) error {
 // pause waits for d/2 to d and returns false if ctx ended.
 func pause(ctx context.Context, d time.Duration) bool { return stream.Sleep(ctx, d/2+rand.N(d/2+1)) }
 
-// poll waits at most so long for records and queues them at the partition, under the assignment they were fetched for.
+// poll waits at most for wait until records come, and queues them at the partition, under the assignment with which
+// they were fetched.
 func (f *reader) poll(ctx context.Context, wait time.Duration) {
 	f.holdStuck()
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -282,8 +283,8 @@ func (f *reader) poll(ctx context.Context, wait time.Duration) {
 	f.cl.AllowRebalance()
 }
 
-// holdStuck pauses fetching of a partition that waits for a campaign and has enough records queued, so that the others
-// go on.
+// holdStuck pauses fetching of a partition that waits for a campaign and has enough records queued, so that the other
+// partitions continue.
 func (f *reader) holdStuck() {
 	var hold, let []int32
 	owned := f.owned()

@@ -28,8 +28,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// stores are the two kinds of stores, one that keeps positions and one that recognises tokens, and ClickHouse if the
-// tests have one.
+// stores runs a test with both kinds of stores: one that keeps positions and one that recognises tokens, and with
+// ClickHouse if the tests have one.
 func stores(t *testing.T, run func(t *testing.T, open func(t testing.TB) analytics.Store)) {
 	t.Run("positions", func(t *testing.T) {
 		t.Parallel()
@@ -133,7 +133,7 @@ func TestExactThroughKills(t *testing.T) {
 					}
 					if after < 0 && !killed.Swap(true) {
 						if i%4 == 0 {
-							r.cut() // the group is not told; otherwise the feed leaves it
+							r.cut() // the group is not told, because otherwise the feed would leave it
 						}
 						return errCut
 					}
@@ -196,7 +196,7 @@ func TestExactThroughRebalances(t *testing.T) {
 			feeds = feeds[1:]
 			if i%3 == 2 {
 				old.cut()
-				// A session timeout: if members vanish faster, kfake's group needs a minute to settle
+				// A session time-out. If members disappear faster, kfake's group needs a minute to settle
 				time.Sleep(time.Second)
 			}
 			if err := old.end(t); err != nil && !errors.Is(err, context.Canceled) {
@@ -291,7 +291,7 @@ func TestDeadLetters(t *testing.T) {
 	w.produce(t, w.record(analytics.Event{Campaign: lookedUp, Seq: 3, Kind: schemas.KindSent, Try: 1}))
 	w.produce(t, records...)
 	caughtUp(t, s)
-	// It would take longer if the feed waited once for each unknown campaign
+	// It would take longer if the feed waited separately for each unknown campaign
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the bad records held the others up for %v", took)
 	}
@@ -346,7 +346,7 @@ func TestWaitsForTheView(t *testing.T) {
 	s := newStore(t)
 	r := w.start(t, s, nil, nil)
 	w.produce(t, w.record(analytics.Event{Campaign: c, Seq: 1, Kind: schemas.KindSent, Try: 1}))
-	// Too short a sleep could only miss a dead letter that is wrong.
+	// The test cannot fail because this sleep is too short: it could only miss a wrong dead letter.
 	time.Sleep(300 * time.Millisecond)
 	if n := counted(r.events.metrics.dead.WithLabelValues(causeCampaign)); n != 0 {
 		t.Fatalf("got %v dead letters while the view is behind, want none", n)
@@ -366,8 +366,8 @@ func TestWaitsForTheView(t *testing.T) {
 	}
 }
 
-// A campaign that cannot be resolved while the store is away stops its own partition and no other (P5), however many
-// events it has.
+// If a campaign cannot be resolved while the store is away, only its own partition waits (P5), however many events it
+// has.
 func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -420,7 +420,7 @@ func TestStuckPartitionStopsNobodyElse(t *testing.T) {
 		batch[i] = sent(lost, uint32(i), 0)
 	}
 	produce(batch...)
-	time.Sleep(500 * time.Millisecond) // long enough to read twice what memory may hold
+	time.Sleep(500 * time.Millisecond) // long enough to read twice what fits into memory
 	for seq := range uint32(100) {
 		produce(sent(known, seq, 1+int32(seq)%5))
 	}
@@ -538,8 +538,8 @@ func TestStopSettles(t *testing.T) {
 	}
 }
 
-// ClickHouse goes away and comes back repeatedly, also during inserts, while events arrive. Everything is stored once,
-// in the timeline too, which counts every inserted row (P5).
+// ClickHouse goes away and comes back repeatedly, also during inserts, while events arrive. The feed stores every event
+// once. The timeline shows it, too, because it counts every inserted row (P5).
 func TestClickHouseAway(t *testing.T) {
 	testinfra.Need(t, testinfra.ClickHouse)
 	t.Parallel()

@@ -59,7 +59,7 @@ func (f *reader) flush(ctx context.Context) error {
 }
 
 // idleMark is how often the feed marks the store while no events arrive, and how often it commits the position of a
-// store that keeps its own. Both are for display only.
+// store that keeps its own. Both are only for display.
 const idleMark = time.Second
 
 func (f *reader) interrupt(step string) error {
@@ -262,8 +262,8 @@ func (f *reader) retry(ctx context.Context, step string, do func() error) bool {
 	}
 }
 
-// append offers the batches to the store until it accepts them, each time the same rows under the same bounds. Batches
-// of revoked partitions are left to the new owner. append returns false if ctx ended first.
+// append offers the batches to the store until it accepts them, each time the same rows with the same bounds. It drops
+// batches of revoked partitions, because the new owner appends them. append returns false if ctx ended first.
 func (f *reader) append(ctx context.Context, batches []sending) bool {
 	return f.retry(ctx, stepAppend, func() error {
 		var left []analytics.Batch

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of the feed. No label holds an id.
+// metrics of the feed. No label is an id.
 type metrics struct {
 	events  prometheus.Counter
 	rows    prometheus.Observer

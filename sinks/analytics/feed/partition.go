@@ -20,9 +20,9 @@ type partition struct {
 	id int32
 	// start is the first offset that is not stored yet, next the offset that is read next.
 	start, next int64
-	// declared is the end of the declared batch [start, declared); 0 if none is declared.
+	// declared is the end of the declared batch [start, declared); 0 if no batch is declared.
 	declared int64
-	// settled is what the group has committed.
+	// settled is the offset that the group has committed.
 	settled int64
 	// Rows from start on, in order. raw holds records that are not decoded yet.
 	raw    []*kgo.Record
@@ -33,7 +33,8 @@ type partition struct {
 	stuck bool
 	// lost: the partition was revoked. Guarded by the feed's lock.
 	lost bool
-	// checks are known ends of the partition that are not stored yet. asOf is the time of the last check that is.
+	// checks are known ends of the partition that are not stored yet. asOf is the time of the last check that is
+	// stored.
 	checks []check
 	asOf   time.Time
 }
@@ -44,7 +45,8 @@ type check struct {
 	end int64
 }
 
-// maxChecks bounds the checks of a partition. More are dropped: with so many outstanding, the next asOf is far away.
+// maxChecks is how many checks a partition keeps. Further ones are dropped: with so many open checks, the next asOf is
+// far away.
 const maxChecks = 256
 
 // intentPrefix is the beginning of the metadata that declares a batch. The batch's end follows.
@@ -131,7 +133,7 @@ func (f *reader) assign(ctx context.Context, offsets map[string]map[int32]kgo.Of
 
 type logBounds struct{ start, end int64 }
 
-// description is what the feed must know about the topic before it reads.
+// description is what the feed must know about the topic before it reads it.
 type description struct {
 	id        analytics.TopicID
 	bounds    map[int32]logBounds

@@ -11,14 +11,14 @@ import (
 
 // Rebuilt is the result of a rebuild.
 type Rebuilt struct {
-	// Events and Deals is how many were stored. Refused is how many records are not of their topic's type or cannot be
+	// Events and Deals are how many were stored. Refused is how many records are not of their topic's type or cannot be
 	// stored.
 	Events, Deals, Refused int
 }
 
-// Rebuild fills a store with everything that topics deliveries and chunks hold at the time of the call, and returns. It
-// does not join a group, so a feed may run at the same time. The store should be empty; a store that keeps positions
-// continues at them. Refused records are counted, and not written to the dead letters a second time.
+// Rebuild fills a store with everything that topics deliveries and chunks have at the time of the call, and returns. It
+// does not join a group, so a feed may run at the same time. The store should be empty; if it keeps positions, Rebuild
+// continues at them. It counts refused records, but does not write them to the dead letters a second time.
 func Rebuild(ctx context.Context, cfg Config) (Rebuilt, error) {
 	var out Rebuilt
 	cfg.Cluster.Registry = nil // a rebuild must not count in the role's metrics

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/analytics/sqlite"
 )
 
-// A store that keeps positions and was lost is filled from the log, whatever the group has committed. A copy that is
-// restored continues at the position it was taken at.
+// If a store keeps positions and was lost, the feed fills it from the log, whatever the group has committed. If the
+// store was restored from a copy, the feed continues at the position of the copy.
 func TestLostStoreIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -40,8 +40,8 @@ func TestLostStoreIsFilledAgain(t *testing.T) {
 	compareAll(t, fresh, w.model(t), campaigns)
 }
 
-// A log that ends below the stored position has lost records. The feed reports it and stores what is written from there
-// on.
+// A log that ends below the stored position has lost records. The feed reports this, and stores the records that are
+// written from there on.
 func TestLogShorterThanStore(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)
@@ -69,7 +69,7 @@ func TestLogShorterThanStore(t *testing.T) {
 	if got := counted(r.events.metrics.gaps); got != 6 {
 		t.Errorf("got %v gaps, want 6", got)
 	}
-	// All but the first 50 records are stored: the timelines hold as many events.
+	// All records except the first 50 are stored: the timelines have as many events.
 	var n uint64
 	for _, c := range campaigns {
 		points, err := s.Timeline(t.Context(), c.Tenant, c.ID, analytics.Span{})

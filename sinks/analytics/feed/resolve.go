@@ -35,14 +35,14 @@ type resolver struct {
 	now    func() time.Time
 
 	known   map[uint64]*analytics.Campaign
-	unknown map[uint64]time.Time // did not exist at that time
+	unknown map[uint64]time.Time // time at which the campaign did not exist
 	last    *analytics.Campaign
 	lastNo  uint64
 
-	askAgain time.Time // when the store, which did not answer, may be asked again
+	askAgain time.Time // when to ask the store again after it did not answer
 }
 
-// maxResolved bounds the remembered campaigns.
+// maxResolved is how many campaigns the resolver remembers.
 const maxResolved = 20_000
 
 func newResolver(cfg Config) *resolver {
@@ -104,8 +104,8 @@ func (r *resolver) find(ctx context.Context, env envelope, fetched time.Time) (*
 	return c, nil
 }
 
-// lookupPatience bounds one question to the store, because all partitions wait for the answer. After a question without
-// an answer the store is not asked for lookupPause.
+// lookupPatience is how long one question to the store may take: all partitions wait for the answer. If the store does
+// not answer, the resolver does not ask it again for lookupPause.
 const (
 	lookupPatience = time.Second
 	lookupPause    = 2 * time.Second
@@ -128,7 +128,7 @@ func (r *resolver) ask(ctx context.Context, id string) (*fanfarev1.Campaign, err
 	return row, err
 }
 
-// monthOf returns the month in which a campaign was confirmed, or created if it is one that is never confirmed.
+// monthOf returns the month in which a campaign was confirmed, or created if it is of a kind that is never confirmed.
 func monthOf(row *fanfarev1.Campaign) (time.Time, bool) {
 	at := row.GetConfirmedMs()
 	if at == 0 {
@@ -140,8 +140,7 @@ func monthOf(row *fanfarev1.Campaign) (time.Time, bool) {
 	return analytics.MonthOf(time.UnixMilli(at)), true
 }
 
-// await returns the campaign from the view, nil once the view is known to be newer than the question and does not have
-// it.
+// await returns the campaign from the view, or nil if the view is newer than the question and does not have it.
 func (r *resolver) await(ctx context.Context, id string) (*fanfarev1.Campaign, error) {
 	asked := r.now()
 	for {
@@ -152,7 +151,8 @@ func (r *resolver) await(ctx context.Context, id string) (*fanfarev1.Campaign, e
 		if r.now().Add(-r.view.Age()).After(asked) {
 			return nil, nil
 		}
-		// Age shrinks without a change; it is looked at often enough to be no delay beside that of the view.
+		// The view's age can become smaller without a change of the view. Polling at this interval adds little to the
+		// delay of the view.
 		timer := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-ctx.Done():

@@ -18,8 +18,8 @@ func (staleView) Campaign(string) *fanfarev1.Campaign { return nil }
 func (staleView) Age() time.Duration                  { return time.Hour }
 func (staleView) Changed() <-chan struct{}            { return nil }
 
-// A campaign that has left its topic is found in the store without waiting for the view. A rebuild meets thousands of
-// them.
+// The resolver finds a campaign that has left its topic in the store, without waiting for the view. A rebuild needs
+// thousands of such campaigns.
 func TestLookupComesBeforeTheWait(t *testing.T) {
 	const number = 10_001
 	asked := 0
@@ -40,8 +40,8 @@ func TestLookupComesBeforeTheWait(t *testing.T) {
 	}
 }
 
-// A store that is away costs one short wait: the resolver does not wait for the view as well, and does not ask again
-// for each event.
+// If the store is away, the resolver waits once and for a short time. It does not wait for the view as well, and does
+// not ask the store again for each event.
 func TestStoreAwayIsNotAskedForEachEvent(t *testing.T) {
 	for name, lookup := range map[string]func(context.Context) error{
 		"it refuses": func(context.Context) error { return errors.New("connection refused") },

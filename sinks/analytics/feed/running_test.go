@@ -59,7 +59,7 @@ func (r *running) end(t testing.TB) error {
 	}
 }
 
-// cutter makes connections that the test can cut, as the end of a process does: without leaving the group.
+// cutter makes connections that the test can cut, as the end of a process does: the client does not leave the group.
 type cutter struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool

@@ -33,7 +33,8 @@ func newStore(t testing.TB) *sqlite.Store {
 	return s
 }
 
-// tokenStore recognises batches by their tokens, as ClickHouse does, and reports a token that is used for other rows.
+// tokenStore recognises batches by their tokens, as ClickHouse does, and reports a token that comes again with other
+// rows.
 type tokenStore struct {
 	analytics.Store // hides the Positioner of the store below
 	mu              sync.Mutex
@@ -179,7 +180,7 @@ func newClickHouse(t testing.TB, over *line) (store, beside analytics.Store) {
 func caughtUp(t testing.TB, s analytics.Store) {
 	t.Helper()
 	now := time.Now()
-	// On a busy machine members are removed from the group, and kfake then needs a minute to settle
+	// On a busy machine the group may remove members, and kfake then needs a minute to settle
 	deadline := now.Add(3 * time.Minute)
 	for {
 		at, err := s.AsOf(t.Context())
@@ -198,7 +199,7 @@ func caughtUp(t testing.TB, s analytics.Store) {
 
 func compareAll(t *testing.T, s analytics.Store, m *analyticstest.Model, campaigns []*analytics.Campaign) {
 	t.Helper()
-	// The deals come over another topic, which as_of does not speak of.
+	// The deals come from another topic, which as_of does not cover.
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		behind := ""
 		for _, c := range campaigns {

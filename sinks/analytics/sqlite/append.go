@@ -19,7 +19,7 @@ import (
 // Roaring bitmap.
 const partBits = 16
 
-// appender groups the events of one Append by the rows that will be written. It is reused by every Append.
+// appender groups the events of one Append by the rows that they go into. All Appends use the same appender.
 type appender struct {
 	works    map[campaignKey]*work
 	byRef    map[*analytics.Campaign]*work
@@ -470,8 +470,8 @@ func (s *Store) writeRun(t *tx, w *work, block uint32, events []placed) error {
 }
 
 // fan is how many runs of one level are merged into one run of the next level. A block whose recipients are all sent to
-// and answered within seconds has fewer runs than that. A block that receives events for hours rewrites each event at
-// most three times, and after 20,000 batches a reader has at most a few dozen runs to read.
+// and answered within seconds has fewer runs than that. In a block that receives events for hours, each event is
+// rewritten at most three times, and after 20,000 batches a reader must read at most a few dozen runs.
 const fan = 12
 
 func insertRun(t *tx, w *work, block uint32, level, events int, who, rest []byte) error {

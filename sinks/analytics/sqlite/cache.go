@@ -130,7 +130,7 @@ func (c *campaignSets) algebras() map[uint32]analytics.Algebra {
 				a = analytics.Algebra{}
 				out[p.number] = a
 			}
-			// There is one set per try and link.
+			// Each try and each link has its own set.
 			if known := a[key.prec]; known != nil {
 				a[key.prec] = roaring.Or(known, p.members)
 			} else {

@@ -12,9 +12,9 @@ import (
 	"fanfare/sinks/analytics"
 )
 
-// Erase removes a person from the events and rewrites the file, because free pages still hold what was in them.
-// Writers wait meanwhile, about a second for each 200 MB. The file is not rewritten when nothing was removed since it
-// last was; the first erasure of a process rewrites it, because an earlier process may have ended before it did.
+// Erase removes a person from the events and rewrites the file, because free pages still have the old data. Writers
+// wait meanwhile, about a second for each 200 MB. Erase does not rewrite the file if nothing was removed since the last
+// rewrite. The first erasure of a process always rewrites it, because an earlier process may have ended before it did.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -49,10 +49,10 @@ func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, reci
 	return out, nil
 }
 
-// cutPatience bounds how long an erasure waits for readers that still need the log.
+// cutPatience is how long an erasure waits for readers that still need the log.
 const cutPatience = 10 * time.Second
 
-// cutLog copies the log into the file and empties it. Readers of old states hold it up.
+// cutLog copies the log into the file and empties it. It must wait for readers of old states.
 func (s *Store) cutLog(ctx context.Context) error {
 	for deadline := time.Now().Add(cutPatience); ; {
 		var busy, pages, copied int
@@ -60,7 +60,7 @@ func (s *Store) cutLog(ctx context.Context) error {
 			return fmt.Errorf("empty the log: %w", err)
 		}
 		if busy == 0 || time.Now().After(deadline) {
-			return nil // a log that is needed is overwritten later
+			return nil // if readers still need the log, it is overwritten later
 		}
 		select {
 		case <-ctx.Done():
@@ -87,7 +87,8 @@ func campaignsOf(ctx context.Context, q querier, tenant string, since time.Time)
 	return out, rows.Err()
 }
 
-// eraseCampaign erases recipients of one campaign: those with one of the numbers, and those that are given.
+// eraseCampaign erases recipients of one campaign: those that have an event with one of the numbers, and the given
+// ones.
 func (s *Store) eraseCampaign(ctx context.Context, key campaignKey, numbers []string, given *roaring.Bitmap) (*roaring.Bitmap, error) {
 	t, err := s.begin(ctx)
 	if err != nil {
@@ -158,7 +159,7 @@ func numbered(ctx context.Context, q querier, c *campaignSets, numbers []string)
 	return out, rows.Err()
 }
 
-// eraseBlock rewrites the runs of a block that have events of the recipients. Each run keeps its length.
+// eraseBlock rewrites the runs of a block that have events of the recipients. A run keeps its number of events.
 func (s *Store) eraseBlock(t *tx, c *campaignSets, block uint32, seqs *roaring.Bitmap) error {
 	type run struct {
 		id     int64

@@ -37,7 +37,7 @@ type shape struct {
 	link     string
 }
 
-// holds says which fields are stored with each event of a shape.
+// holds says which fields a run stores for each event of a shape.
 type holds uint8
 
 const (
@@ -73,8 +73,8 @@ func shapeOf(e *analytics.Event, campaignNumber uint64) shape {
 	return s
 }
 
-// runWriter encodes runs and is reused. Each field is a column of its own: the values of a column resemble each other
-// and compress well, and most queries need only a few columns.
+// runWriter encodes runs. It is used again for the next run. Each field is a column, because the values of one field
+// resemble each other and compress well, and because most queries need only a few columns.
 type runWriter struct {
 	n        int
 	shapes   []shape
@@ -162,7 +162,8 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// appendNumber writes an E.164 number as an integer and anything else as text. The lowest bit tells which.
+// appendNumber writes an E.164 number as an integer, and any other text as text. The lowest bit says which of the two
+// it is.
 func appendNumber(b []byte, to string) []byte {
 	if n, ok := packNumber(to); ok {
 		return binary.AppendUvarint(b, n<<1)

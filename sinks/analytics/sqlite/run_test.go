@@ -110,8 +110,8 @@ func TestRunDamaged(t *testing.T) {
 	})
 }
 
-// The file is rewritten, which holds writers up, by the first erasure of a process and when something was removed, and
-// not otherwise.
+// The first erasure of a process and every erasure that removes something rewrite the file. Other erasures do not,
+// because writers would have to wait.
 func TestEraseRewritesWhenItMust(t *testing.T) {
 	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "stats.db")})
 	if err != nil {

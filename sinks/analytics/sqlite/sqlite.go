@@ -42,11 +42,11 @@ type Store struct {
 	nextID   int64 // of campaigns and of sets
 	stmts    map[string]*sql.Stmt
 	appender appender
-	// rewritten: the file was rewritten since something was erased, so that no free page holds a person.
+	// rewritten says that the file was rewritten after the last erasure, so no free page has data of the person.
 	rewritten bool
 
 	// visible is write-locked from the commit of a transaction until the cache shows the same state, and read-locked
-	// while a query takes its snapshot. So no answer is older than an earlier one, whether it came from the file or
+	// while a query takes its snapshot. So no answer is older than an earlier one, whether it comes from the file or
 	// from the cache.
 	visible sync.RWMutex
 	cache   *cache
@@ -178,7 +178,8 @@ func (t *tx) commit() error {
 	return nil
 }
 
-// rollback ends a transaction that was not committed. Its error is dropped: the error that led here is returned.
+// rollback ends a transaction that was not committed. It drops its own error, because the caller returns the error that
+// made it roll back.
 func (t *tx) rollback() {
 	if !t.done {
 		_, _ = t.s.conn.ExecContext(t.ctx, "ROLLBACK")
@@ -205,7 +206,7 @@ func (s *Store) view(ctx context.Context) (*sql.Tx, error) {
 	return t, nil
 }
 
-// Mark remembers how far a topic has been read.
+// Mark stores how far a topic has been read.
 func (s *Store) Mark(ctx context.Context, topic analytics.TopicID, marks []analytics.Mark) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()

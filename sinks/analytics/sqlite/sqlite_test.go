@@ -30,11 +30,10 @@ func place(cache int) func(t *testing.T) func() analytics.Store {
 
 func TestConformance(t *testing.T) { analyticstest.Run(t, place(0)) }
 
-// The answers are the same with a cache that holds one campaign only.
+// The answers are the same if the cache has room for one campaign only.
 func TestConformanceWithoutMemory(t *testing.T) { analyticstest.RunHistory(t, place(1), 5) }
 
-// A failed transaction leaves nothing behind, neither in the file nor in the cache, so the same batch can be appended
-// again.
+// A failed transaction changes neither the file nor the cache, so the same batch can be appended again.
 func TestFailedTransaction(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "analytics.db")
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
@@ -119,7 +118,7 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// The cache stays within its bound, whatever the number of campaigns.
+// The cache stays within its limit, however many campaigns there are.
 func TestManyCampaignsInLittleMemory(t *testing.T) {
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "analytics.db"), CacheBytes: 20_000})
 	if err != nil {
@@ -187,7 +186,7 @@ func TestRunsAreMerged(t *testing.T) {
 	}
 }
 
-// A caller may give up at any instant, also while a transaction begins. Later transactions are not affected.
+// A caller may cancel its context at any moment, also while a transaction begins. Later transactions work as before.
 func TestCallersGiveUp(t *testing.T) {
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "analytics.db")})
 	if err != nil {

@@ -228,7 +228,7 @@ func (c *campaignSets) verdicts() map[tryPart]billing.Verdict {
 }
 
 func (c *campaignSets) cost() []analytics.CostLine {
-	// The sets of what was handed over and of what is in doubt, for each message.
+	// The sets of recipients that were handed over and of those in doubt, for each message.
 	type pair struct{ sent, doubt *roaring.Bitmap }
 	messages := map[setKey]map[uint32]pair{}
 	for key, set := range c.sets {
@@ -289,7 +289,7 @@ func (s *Store) Links(ctx context.Context, tenant, campaign string) ([]analytics
 		return nil, err
 	}
 	links := map[string]*analytics.Link{}
-	bots := map[string]*roaring.Bitmap{} // of one recipient there may be several classes
+	bots := map[string]*roaring.Bitmap{} // a recipient may be in several classes
 	for key, set := range c.sets {
 		if key.family != familyStatus || key.prec != analytics.FactClicked && !analytics.NoPerson(key.prec) {
 			continue
@@ -315,7 +315,7 @@ func (s *Store) Links(ctx context.Context, tenant, campaign string) ([]analytics
 	return out, nil
 }
 
-// InFlight returns how many recipients are dealt at a try and have no event of that try.
+// InFlight returns how many recipients were dealt at a try and have no event of that try.
 func (s *Store) InFlight(ctx context.Context, tenant string, campaigns ...string) (map[string]uint64, error) {
 	out := map[string]uint64{}
 	for _, id := range campaigns {
@@ -353,7 +353,8 @@ func (c *campaignSets) inFlight() uint64 {
 			to[at].Or(p.members)
 		}
 	}
-	// A recipient is in flight at its last try at most, but for contradictory logs: count it once.
+	// A recipient is in flight only at its last try. If logs contradict each other, several tries may be in flight:
+	// count the recipient once.
 	flying := map[uint32]*roaring.Bitmap{}
 	for at, members := range dealt {
 		if known := answered[at]; known != nil {
