@@ -18,8 +18,9 @@ import (
 
 var people = flag.Int("people", 1_000_000, "recipients of the campaign of BenchmarkScaleAnswers")
 
-// BenchmarkScaleAnswers measures what people ask about one large campaign, on SQLite: the answer of confirm, the freeze,
-// pages of members, a search, the preview of a selection, the preparation of a replay, a segment and an export of all. It takes longer than a benchmark's time, so it runs once.
+// BenchmarkScaleAnswers measures what users request for one large campaign, on SQLite: the answer of confirm, the
+// freeze, pages of members, a search, the preview of a selection, the preparation of a replay, a segment, and an export
+// of everything. It takes longer than a benchmark's time, so it runs once.
 func BenchmarkScaleAnswers(b *testing.B) {
 	w := newEnvOf(b)
 	n := *people

@@ -19,7 +19,8 @@ func (w *env) written(id, phone, text string, meaning schemas.ReplyMeaning, conf
 	return conversation
 }
 
-// TestConversations (R90): list, thread, price, answer, assign, close and unread; a hostile request is refused with the field.
+// TestConversations (R90) tests the list, the messages, the price, an answer, assignment, closing and unread counts.
+// The error for a bad request names the field.
 func TestConversations(t *testing.T) {
 	w := newEnv(t)
 	id := w.written("in_1", "+393401234567", "When do you open?", 0, "")
@@ -104,7 +105,8 @@ func TestOptOutReviews(t *testing.T) {
 	}
 }
 
-// TestConfirmations (X10): an opt-out is confirmed once, although the number has opted out, and no answer of ours repeats it.
+// TestConfirmations (X10): the API confirms an opt-out once, although the number has opted out. No other answer of
+// Fanfare repeats the confirmation.
 func TestConfirmations(t *testing.T) {
 	w := newEnv(t)
 	id := w.written("in_1", "+393401234567", "STOP", schemas.ReplyMeaningOptOut, "You have opted out.")

@@ -189,7 +189,8 @@ func TestFlagsAreInTheDocument(t *testing.T) {
 	}
 }
 
-// X19: a campaign of which the statistics do not answer has no actual deliveries, and no score; one without events has 0.
+// X19: if the statistics do not answer for a campaign, it has no actual deliveries and no score. If it has no events,
+// it has 0 deliveries.
 func TestForecastWithoutStatistics(t *testing.T) {
 	c := &store.Campaign{Number: 10_001, Total: 10, Settled: time.Unix(1, 0)}
 	c.Forecast = &store.Forecast{Delivered: new(uint64(8))}

@@ -50,8 +50,8 @@ type Change struct {
 	// MaxLeft is the most that the campaign can still cost beyond CapturedSoFar, nil when it is not known. The
 	// reservation above it is released.
 	MaxLeft *uint64
-	// Unsent are, with Settled, the recipients of whom no message was made: what is reserved of the limits of domains for
-	// them is given back.
+	// Unsent are, with Settled, the recipients for whom no message was made. The store gives back the room that domains
+	// had reserved for them.
 	Unsent []SeqRange
 }
 

@@ -150,9 +150,9 @@ func (s *Store) DomainChecked(ctx context.Context, d *Domain) error {
 	})
 }
 
-// CandidateDomains returns those of the domains that a campaign may put its links of a kind on, whether or not they have
-// room: those that it names, or all when it names none of the kind. A domain whose address is longer than the one that
-// the campaign's texts were measured with is left out.
+// CandidateDomains returns the domains on which a campaign may put its links of a kind, with or without room: the
+// domains that it names, or all if it names none of the kind. It omits domains whose address is longer than the one
+// with which the campaign's texts were measured.
 func CandidateDomains(c *Campaign, kind string, pool []Domain) []Domain {
 	named := func(d Domain) bool { return slices.Contains(c.Domains, d.Number) }
 	out := slices.DeleteFunc(slices.Clone(pool), func(d Domain) bool { return d.Kind != kind })
@@ -526,14 +526,14 @@ func (t *tx) freeBlock(ctx context.Context, row db.DomainShare, blob []byte, fir
 	return nil
 }
 
-// DomainUses counts the campaigns that keep a domain from being deleted: their messages have links on it, and they ended
-// after since or have not ended.
+// DomainUses counts the campaigns because of which a domain must not be deleted: their messages have links on it, and
+// they ended after since or have not ended.
 func (s *Store) DomainUses(ctx context.Context, number uint64, since time.Time) (int64, error) {
 	return s.q.DomainUses(ctx, ms(since), strconv.Quote(strconv.FormatUint(number, 10)))
 }
 
-// CampaignsWithoutDomains returns the campaigns of all tenants that are suspended with [schemas.ReasonNoDomains], oldest
-// first.
+// CampaignsWithoutDomains returns the campaigns of all tenants that are suspended with [schemas.ReasonNoDomains],
+// oldest first.
 func (s *Store) CampaignsWithoutDomains(ctx context.Context) ([]Campaign, error) {
 	rows, err := s.q.WithoutDomains(ctx, int64(schemas.StateSuspended))
 	return all(rows, err, campaignOf)

@@ -413,8 +413,8 @@ type Spec struct {
 	// the keys lack the prefix utm_.
 	ShortenLinks bool              `json:",omitempty"`
 	UTM          map[string]string `json:",omitempty"`
-	// LinkBase is the longest address before the token of a link, as it was when the campaign was last written; "" without
-	// links. Texts are measured with it, so a domain whose address is longer is not used.
+	// LinkBase is the longest address before the token of a link, as it was when the campaign was last written; ""
+	// without links. Texts are measured with it, so a domain with a longer address is not used.
 	LinkBase string `json:",omitempty"`
 	// LinkTable has the targets of the links, from confirm on; nil: the texts have no links.
 	LinkTable *LinkTable `json:",omitempty"`

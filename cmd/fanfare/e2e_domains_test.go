@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// A campaign with links on ten domains of 100 messages each, through the whole product (R39, R40, R77, R137): with 1,050
-// recipients it is suspended after 1,000, goes on by itself after a quick add, and no domain gets more than its limit,
-// over kill -9 of all stages in the middle. Every recipient has one domain, on which the edge answers.
+// A campaign of 1,050 recipients with links on ten domains of 100 messages each, through the whole product (R39, R40,
+// R77, R137). It is suspended after 1,000 messages and continues by itself after a domain is added. No domain gets more
+// messages than its limit, although all stages are killed with kill -9 in the middle. Every recipient has one domain,
+// and the edge answers on it.
 func TestEndToEndDomains(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds; left out by -short")

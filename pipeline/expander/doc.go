@@ -9,9 +9,9 @@
 // the campaign's text, which does not change once confirmed, and every time is the chunk's own. So if a chunk is
 // expanded twice, after a broker lost half a transaction or after a repair, readers recognise the messages as the same.
 //
-// Links on domains (R39, R40): the chunk names the blocks of domains that the store has reserved for its recipients, and
-// each recipient's domain follows from its rank in its block. The expander counts nothing, so a limit holds over any
-// number of expanders, and a recipient keeps its domain at every try.
+// Links on domains (R39, R40): the chunk names the blocks of domains that the store has reserved for its recipients. A
+// recipient's rank in its block determines its domain. The expander counts nothing, so a limit holds with any number of
+// expanders, and a recipient has the same domain at every try.
 //
 // What a recipient becomes:
 //

@@ -47,8 +47,8 @@ type Store interface {
 
 // Domains reserves domains for the links of recipients.
 type Domains interface {
-	// AllotDomains returns the blocks of a blob in order, and reserves one more for the next recipients, up to r.Want, as
-	// far as the limits of the domains have room. A block never changes.
+	// AllotDomains returns the blocks of a blob in order. It also reserves one block more for the next recipients: up
+	// to r.Want, or as many as the limits of the domains allow. A block never changes.
 	AllotDomains(ctx context.Context, r schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error)
 }
 

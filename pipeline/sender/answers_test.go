@@ -293,7 +293,8 @@ func TestRendezvous(t *testing.T) {
 			t.Errorf("Redis answers again: got %d put, want 5", len(p.puts))
 		}
 
-		// A new owner of the partition puts what the last one may still have owed, unless it is too old or was not sent.
+		// After a takeover, the new owner indexes the ids that the last owner may not have indexed, except those of old
+		// outcomes and of messages that were not sent.
 		e.lane.indexer.reread(items[0].settled)
 		e.lane.indexer.reread(&kgo.Record{Value: []byte("not a delivery")})
 		after(time.Second)

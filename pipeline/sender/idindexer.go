@@ -90,12 +90,13 @@ func (x *idIndexer) run(ctx context.Context) error {
 	}
 }
 
-// rereadFor is how old an outcome may be whose id is indexed again at a takeover: the longest validity of a message. The last owner may have
-// owed ids for as long as Redis was away.
+// rereadFor is the greatest age of an outcome whose id is indexed again at a takeover: the longest validity of a
+// message. The last owner may have failed to index ids for as long as Redis was away.
 const rereadFor = 48 * time.Hour
 
-// reread indexes the id of an outcome again that an earlier owner of the partition wrote. An outcome that is known does not wait for Redis,
-// so the owner may have died while it still owed the id to the index; its receipts would wait there for ever.
+// reread indexes the id of an outcome again that an earlier owner of the partition wrote. The sender does not wait for
+// Redis before it writes a known outcome, so the earlier owner may have died before it had indexed the id. Receipts for
+// this id would then wait for ever.
 func (x *idIndexer) reread(r *kgo.Record) {
 	d := &fanfarev1.Delivery{}
 	if err := proto.Unmarshal(r.Value, d); err != nil || d.GetKind() != schemas.KindSent || d.GetProviderId() == "" || d.GetRoute() != x.lane.name {

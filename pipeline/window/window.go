@@ -44,9 +44,10 @@ type Config struct {
 	// the hand-over in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared
 	// records are.
 	OutcomeOf func(*kgo.Record) (schemas.ID, error)
-	// Reread is called at a takeover with the newest records of Outcomes that are about records of the partitions, in the order of each
-	// partition of Outcomes, and again when the takeover is tried again. It is for what the last owner may have left undone after it had
-	// written an outcome. It must neither block nor keep the record. nil: nothing is left undone.
+	// Reread is called at a takeover with the newest records of Outcomes that are about records of the partitions, in
+	// the order of each partition of Outcomes, and again when the takeover is tried again. With it, the new owner can
+	// do work that the last owner may not have finished after it had written an outcome. It must neither block nor keep
+	// the record. nil: there is no such work.
 	Reread func(*kgo.Record)
 	// SessionTimeout of the group; default 10 s. The group notices a crashed member after this time.
 	SessionTimeout time.Duration

@@ -54,8 +54,8 @@ type Store interface {
 	// ByCustomerRef returns the messages that carry a client's reference, newest first, at most 100, of campaigns that
 	// were confirmed in the month of since or later (UTC).
 	ByCustomerRef(ctx context.Context, tenant, ref string, since time.Time) ([]Referred, error)
-	// ByNumber returns the messages to any of the numbers (E.164 with +), as ByCustomerRef does. It reads the numbers of
-	// all events of the tenant since then.
+	// ByNumber returns the messages to any of the numbers (E.164 with +), as ByCustomerRef does. It reads the numbers
+	// of all events of the tenant since then.
 	ByNumber(ctx context.Context, tenant string, numbers []string, since time.Time) ([]Referred, error)
 	// Cost sums the price of the hand-overs that are billed, by the rule of package billing, in the order of
 	// [CostLine.Compare]. A recipient with two billed tries costs twice. Campaigns without cost are not in the answer.

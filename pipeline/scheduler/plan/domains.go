@@ -10,25 +10,26 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Links on domains (R39, R40). The store counts the messages of a domain, and reserves room for the next recipients of a
-// blob before they are dealt: a block. A recipient is dealt only with the block that it is in, so no limit is exceeded
-// however many schedulers have led, and it has the same domain at every try. When the store has no more room, the
-// campaign is suspended as soon as none of its recipients is in flight.
+// Links on domains (R39, R40). The store counts the messages of a domain. Before recipients of a blob are dealt, it
+// reserves room for the next recipients: a block. The scheduler deals a recipient only together with the recipient's
+// block. So no limit is exceeded, however often the leader changes, and a recipient has the same domain at every try.
+// If the store has no more room, the campaign is suspended as soon as none of its recipients is in flight.
 
 const (
-	// blockDeals is how many deals a block is for: enough that the store is asked seldom, few enough that little of a
-	// domain is reserved for a slow campaign while others wait.
+	// blockDeals is for how many deals a block is. It is large enough that the planner seldom asks the store, and small
+	// enough that a slow campaign reserves little room while others wait.
 	blockDeals = 16
-	// leastBlock is the least number of recipients that a block is asked for.
+	// leastBlock is the smallest number of recipients for which the planner requests a block.
 	leastBlock = 100
 )
 
-// domainState is what is known of the domains of a campaign. It is asked of the store again after a change of leader.
+// domainState is what the planner knows about the domains of a campaign. After a change of leader, the planner asks the
+// store again.
 type domainState struct {
 	blocks map[uint32][]*fanfarev1.DomainBlock // by blob, in order of seq
-	want   *schemas.DomainRequest              // to be asked for
+	want   *schemas.DomainRequest              // the next request
 	asked  bool
-	again  int64 // not before, after an answer
+	again  int64 // earliest time of the next request
 	spent  bool  // the store has no room for the next recipient
 }
 
@@ -61,8 +62,8 @@ func (d *domainState) of(blob uint32, seqs *roaring.Bitmap) (out []*fanfarev1.Do
 	return out, found == seqs.GetCardinality()
 }
 
-// needDomains notes that recipients of a blob need a block: deal is how many the next deal may have, 0: they have one,
-// which is to be read.
+// needDomains notes that recipients of a blob need a block. deal is how many recipients the next deal may have; 0 means
+// that the store has their block, and the planner must read it.
 func (pl *Planner) needDomains(c *Campaign, b audience.Index, deal, now int64) {
 	if c.domains.asked || c.domains.want != nil || now < c.domains.again {
 		return
@@ -77,7 +78,7 @@ func (pl *Planner) needDomains(c *Campaign, b audience.Index, deal, now int64) {
 	pl.wantDomains = append(pl.wantDomains, c)
 }
 
-// DomainRequests returns what the store is asked for: blocks of domains. Each is requested once, until
+// DomainRequests returns the requests for blocks that the store must answer. Each request is returned once, until
 // [Planner.DomainsAnswered] has the answer.
 func (pl *Planner) DomainRequests() []schemas.DomainRequest {
 	var out []schemas.DomainRequest
@@ -109,7 +110,7 @@ func (pl *Planner) DomainsAnswered(r schemas.DomainRequest, blocks []*fanfarev1.
 	}
 	grown := len(blocks) > len(d.blocks[r.Blob])
 	d.blocks[r.Blob] = blocks
-	if !grown { // asked again soon: a domain may be added before the campaign is suspended
+	if !grown { // ask again soon: a domain may be added before the campaign is suspended
 		d.again = ms(now.Add(moveAgain))
 	}
 	if r.Want > 0 {
@@ -117,7 +118,7 @@ func (pl *Planner) DomainsAnswered(r schemas.DomainRequest, blocks []*fanfarev1.
 	}
 }
 
-// unsent returns the recipients of whom no message was made, if links are on domains.
+// unsent returns the recipients for whom no message was made, if the links are on domains.
 func (c *Campaign) unsent() (out []schemas.SeqRange) {
 	if !c.onDomains() || c.total == 0 {
 		return nil
@@ -126,7 +127,7 @@ func (c *Campaign) unsent() (out []schemas.SeqRange) {
 	left.AddRange(0, uint64(c.total))
 	for _, t := range c.tries {
 		for _, d := range t.dealt {
-			if d.leg > 0 { // 0: a cancel
+			if d.leg > 0 { // leg 0 is a cancel
 				left.AndNot(&d.seqs)
 			}
 		}

@@ -29,9 +29,9 @@ func (f *fakeDomains) allot(r schemas.DomainRequest, end uint32) []*fanfarev1.Do
 	return append([]*fanfarev1.DomainBlock(nil), f.blocks[key]...)
 }
 
-// TestDomains (R39, R40, R77): nobody is dealt without a domain, and nobody gets another one at a retry; when the domains
-// are spent, what is in flight ends and the campaign is suspended; with more room it goes on to its end, over changes of
-// leader all the while.
+// TestDomains (R39, R40, R77): no recipient is dealt without a domain, and none gets another domain at a retry. When
+// the domains have no more room, messages in flight end, and the campaign is suspended. With more room it continues to
+// its end. The leader changes all the while.
 func TestDomains(t *testing.T) {
 	w := newEnv(5)
 	w.addRoute("sim", 40)

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestMaxAnswer: an answer of the most bytes is whole, and one that is longer is torn, so that no reader takes a part for the whole.
+// TestMaxAnswer: an answer of exactly the maximum size is complete. A longer one is cut and marked as torn, so that a
+// reader does not take a part for the whole.
 func TestMaxAnswer(t *testing.T) {
 	const most = 1000
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

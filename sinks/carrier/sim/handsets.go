@@ -62,8 +62,8 @@ type HandsetsConfig struct {
 	Truth, Record string
 	Habits        Habits
 	Seed          uint64
-	// Links is what the links of messages begin with, such as http://localhost:8081/, unless they are on a domain. Edge is
-	// the address that answers all of them; no other address is connected to.
+	// Links is the beginning of links in messages, such as http://localhost:8081/, except for links on a domain. Edge
+	// is the address that answers all links; the handsets connect to no other address.
 	Links, Edge string
 	// Write takes what a phone answers, and returns nil when it is durable. Nil: phones do not answer.
 	Write  func(ctx context.Context, m carrier.Inbound) error

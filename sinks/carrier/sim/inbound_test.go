@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// TestWrite: what a phone writes reaches a connector of its account alone, its writer hears whether it is durable, and without a connector it
-// waits until it gives up.
+// TestWrite: a message that a phone writes reaches only connectors of its account, and the writer learns whether it is
+// durable. Without a connector, the writer waits until its time-out.
 func TestWrite(t *testing.T) {
 	c, err := Open(Config{Keys: testKeys(t), Profile: Fast()})
 	if err != nil {
