@@ -140,8 +140,9 @@ func neverOpen(c *store.Campaign, shares []zoneShare, at time.Time) (n uint64) {
 // forecast of a voice campaign assumes it.
 const callSeconds = 40
 
-// rate is how many messages are handed over each second at most: the lowest of the limits of route, tenant, sender and
-// campaign, and, of a voice campaign, what its calls at the same time allow (R23). It is 0 when the route does not exist.
+// rate is how many messages can be handed over each second: the lowest of the limits of route, tenant, sender and
+// campaign, and for a voice campaign also the rate that its limit of simultaneous calls allows (R23). It is 0 if the
+// route does not exist.
 func (s *server) rate(ctx context.Context, who *principal, c *store.Campaign) float64 {
 	r, err := s.routes.route(ctx, route(c, &who.tenant))
 	if err != nil {
