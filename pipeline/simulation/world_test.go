@@ -163,8 +163,8 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	return w
 }
 
-// endOfEpoch answers where the log of an epoch ends: it has no end, because no record is ever lost. After a move of a
-// leader kfake itself answers that the old epoch's log is undefined, which clients take for lost records.
+// endOfEpoch answers that the log of an epoch ends at the greatest offset, because no record is ever lost. After a move
+// of a leader, kfake itself answers that the log of the old epoch has no end, which clients take for lost records.
 func (w *world) endOfEpoch(kreq kmsg.Request) (kmsg.Response, error, bool) {
 	w.broker.KeepControl()
 	req, ok := kreq.(*kmsg.OffsetForLeaderEpochRequest)
