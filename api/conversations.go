@@ -186,7 +186,7 @@ func (s *server) registerConversations() {
 	}, s.messagesOf)
 	register(s, operation{
 		id: "replyToConversation", method: http.MethodPost, path: "/api/conversations/{id}/messages", summary: "Answer a recipient, or ask what an answer costs",
-		scope: store.ScopeSend, errors: []int{400, 402, 404, 409, 413, 422}, tag: conversationTag,
+		scope: store.ScopeSend, errors: []int{400, 402, 404, 409, 413, 422}, reserves: true, tag: conversationTag,
 		describe: "A single send from the conversation's sender, with priority over campaigns and without calling hours. It is refused when the number has opted out, and by WhatsApp 24 hours after the recipient's last message.",
 	}, s.replyTo)
 	register(s, operation{
@@ -382,9 +382,24 @@ func (s *server) replyTo(ctx context.Context, in *replyIn) (*replyOut, error) {
 	if in.Body.Value.Preview {
 		return &replyOut{out}, nil
 	}
+	claim := requestOf(ctx).claim
+	if claim != nil && claim.State == store.ClaimInFlight {
+		first, err := s.resumed(ctx, who, claim)
+		if err != nil {
+			return nil, err
+		}
+		out.MessageID = orNull(first.Body.MessageID)
+		return &replyOut{out}, nil
+	}
 	records, err := s.prepare(ctx, m)
 	if err != nil {
 		return nil, err
+	}
+	if claim != nil {
+		if err := s.reserve(ctx, claim, m); err != nil {
+			s.unpay(m) //nolint:contextcheck // the money is returned although the request has ended
+			return nil, err
+		}
 	}
 	if err := s.produce(ctx, m, records); err != nil {
 		return nil, err
@@ -466,8 +481,9 @@ const (
 	byConfirmation = "confirmation"
 )
 
-// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each confirmation is sent at most once: the API
-// removes it from the store before it sends it, and does not try again if that fails.
+// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each is sent at most once: it leaves the store
+// before it goes out. One that was not given to Kafka, because the route has no room or does not send now, goes back to
+// the store and is tried again for an hour; one that Kafka did not acknowledge may have been sent, and is not repeated.
 func (s *Server) RunConfirmations(ctx context.Context) error {
 	ticker := time.NewTicker(confirmEvery)
 	defer ticker.Stop()
@@ -476,10 +492,17 @@ func (s *Server) RunConfirmations(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			s.s.Logger.WarnContext(ctx, "confirmations of opt-outs wait: the store does not answer", "err", err)
 		}
+		later := false
 		for i := range list {
-			s.s.confirmOptOut(context.WithoutCancel(ctx), &list[i])
+			if ctx.Err() == nil && s.s.confirmOptOut(context.WithoutCancel(ctx), &list[i]) {
+				continue
+			}
+			later = true
+			if err := s.s.Store.PutBackConfirmation(context.WithoutCancel(ctx), &list[i]); err != nil {
+				s.s.Logger.WarnContext(ctx, "an opt-out is not confirmed to the recipient; it holds all the same", "conversation", list[i].Conversation.ID, "err", err)
+			}
 		}
-		if len(list) == confirmMost {
+		if len(list) == confirmMost && !later {
 			continue
 		}
 		select {
@@ -490,8 +513,10 @@ func (s *Server) RunConfirmations(ctx context.Context) error {
 	}
 }
 
-// confirmOptOut sends one confirmation. It sends it although the number has opted out.
-func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) {
+// confirmOptOut sends one confirmation. That of an opt-out goes to a number that has opted out; that of its end does not
+// if the person has opted out again since. It returns false if nothing was sent and a later try may.
+func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) (done bool) {
+	produced := false
 	err := func() error {
 		who, err := s.auth.actor(ctx, ui.Actor{Tenant: n.Conversation.Tenant, User: byConfirmation})
 		if err != nil {
@@ -501,7 +526,15 @@ func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) {
 		if err != nil {
 			return err
 		}
-		m.dress = func(msg *fanfarev1.Message) { msg.ConfirmsOptOut = true }
+		m.dress = func(msg *fanfarev1.Message) { msg.ConfirmsOptOut = n.OptedOut }
+		if !n.OptedOut {
+			if err := s.optOuts(ctx, m); err != nil {
+				return err
+			}
+			if m.accepted == 0 {
+				return m.refusal()
+			}
+		}
 		if err := s.admit(m); err != nil {
 			return err
 		}
@@ -512,6 +545,7 @@ func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) {
 		if err := s.pay(ctx, m); err != nil {
 			return err
 		}
+		produced = true
 		if err := s.produce(ctx, m, records); err != nil {
 			return err
 		}
@@ -519,8 +553,13 @@ func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) {
 	}()
 	result := "sent"
 	if err != nil {
+		p := (*problem.Problem)(nil)
+		if passing := !errors.As(err, &p) || p.Status == http.StatusTooManyRequests || p.Status >= http.StatusInternalServerError; passing && !produced {
+			return false
+		}
 		result = "failed"
 		s.Logger.WarnContext(ctx, "an opt-out is not confirmed to the recipient; it holds all the same", "conversation", n.Conversation.ID, "err", err)
 	}
 	s.metrics.confirmations.WithLabelValues(result).Inc()
+	return true
 }

@@ -51,6 +51,14 @@ func TestConversations(t *testing.T) {
 	if w.call("POST", path+"/messages", `{"message":"At nine."}`).want(200).into(&reply); reply.MessageID == nil {
 		t.Fatalf("reply: got %+v", reply)
 	}
+	// A repeated request with the same key sends nothing again.
+	key := header{"Idempotency-Key", "reply-1"}
+	var first, second struct{ MessageID *string }
+	w.callAs(w.key, "POST", path+"/messages", `{"message":"And until six."}`, key).want(200).into(&first)
+	w.callAs(w.key, "POST", path+"/messages", `{"message":"And until six."}`, key).want(200).into(&second)
+	if first.MessageID == nil || second.MessageID == nil || *first.MessageID != *second.MessageID || *first.MessageID == *reply.MessageID {
+		t.Errorf("repeated: got %v and %v, want the same message", first.MessageID, second.MessageID)
+	}
 	var thread struct {
 		Data []struct {
 			ID              uint64
@@ -58,7 +66,7 @@ func TestConversations(t *testing.T) {
 			MessageID       *string
 		}
 	}
-	if w.call("GET", path+"/messages", "").want(200).into(&thread); len(thread.Data) != 2 || thread.Data[0].Direction != "out" || *thread.Data[0].MessageID != *reply.MessageID {
+	if w.call("GET", path+"/messages", "").want(200).into(&thread); len(thread.Data) != 3 || thread.Data[0].Direction != "out" || *thread.Data[0].MessageID != *first.MessageID || *thread.Data[1].MessageID != *reply.MessageID {
 		t.Errorf("thread: got %+v", thread)
 	}
 	var c struct {
@@ -68,7 +76,7 @@ func TestConversations(t *testing.T) {
 		Version            uint64
 	}
 	w.call("PUT", path, fmt.Sprintf(`{"assignedTo":"Ann","state":"closed","readUpTo":%d}`, thread.Data[0].ID)).want(200).into(&c)
-	if c.State != "closed" || c.Unread != 0 || c.AssignedTo == nil || *c.AssignedTo != "Ann" || c.LastMessage != "At nine." {
+	if c.State != "closed" || c.Unread != 0 || c.AssignedTo == nil || *c.AssignedTo != "Ann" || c.LastMessage != "And until six." {
 		t.Errorf("changed: got %+v", c)
 	}
 	var n struct{ Open, Unread, Reviews int }

@@ -47,6 +47,8 @@ var erasureStays = []string{
 	"The topics deliveries, replies and inbound: events of messages to the number and what it wrote, for 35 days.",
 	"The topics messages.<route>, held and receipts: messages and receipts that were written before, for up to 7 days.",
 	"Messages made ready before that are handed over later, such as those of a paused campaign, and receipts that come later: their events have the number, also in the statistics. Erase again when the campaign is settled.",
+	"The topics callbacks, inbound and replies: what the person wrote, and raw receipts, until their retention (7 days; replies 35 days). One of them that is read again brings the conversation back.",
+	"The index of recent messages in Redis: a keyed hash of the number, up to 30 days.",
 	"Dead letters, if there are any of the number: 30 days.",
 	"The opt-out of the number, if there is one: as a keyed hash, in the store and in the topic suppressions, so that senders go on refusing it.",
 	"What webhooks and consumers of the topics have received.",

@@ -113,6 +113,10 @@ func TestTopicsAreSetExplicitly(t *testing.T) {
 			if topic.Retention != 0 || c["delete.retention.ms"] == "" {
 				t.Errorf("%s: %v", topic.Name, c)
 			}
+		case "compact,delete":
+			if topic.Retention <= 0 || !topic.Compact {
+				t.Errorf("%s: %v", topic.Name, c)
+			}
 		case "delete":
 			if topic.Retention <= 0 || c["retention.ms"] == "0" {
 				t.Errorf("%s: no retention", topic.Name)

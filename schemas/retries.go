@@ -1,6 +1,10 @@
 package schemas
 
-import "time"
+import (
+	"time"
+
+	fanfarev1 "fanfare/schemas/fanfare/v1"
+)
 
 // How often a recipient is tried on one leg, and when the next try follows. The api prices and reserves according to
 // these values, and the scheduler deals according to them.
@@ -26,6 +30,12 @@ import "time"
 //	6 to 20         5 s
 //	21 to 50        1 min
 //	51 to 250       15 min
+
+// DefaultCare is the care of a route about which nothing else is said: its campaigns are suspended after a minute down,
+// and when 80 % of 500 of their messages have failed; they are resumed when the route is up again.
+func DefaultCare() *fanfarev1.RouteCare {
+	return &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 80, FailureSample: 500, AutoResume: true}
+}
 
 // DefaultHandovers is how often a recipient may be handed over on a leg of a channel, unless the campaign says
 // otherwise.

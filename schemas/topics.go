@@ -41,6 +41,9 @@ func (t Topic) Configs() map[string]string {
 	if t.Compact {
 		// A segment that never rolls is never compacted, and a tombstone must outlive a reader that is away for a day.
 		c["cleanup.policy"] = "compact"
+		if t.Retention > 0 { // what is not written again is forgotten
+			c["cleanup.policy"], c["retention.ms"] = "compact,delete", ms(t.Retention)
+		}
 		c["segment.ms"] = ms(time.Hour)
 		c["min.cleanable.dirty.ratio"] = "0.2"
 		c["delete.retention.ms"] = ms(7 * day)
@@ -162,7 +165,7 @@ func (n Names) Fixed() []Topic {
 		{Name: n.Campaigns(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>", Public: true},
 		{Name: n.Control(), Partitions: 1, Compact: true, Key: "route/<name>, tenant/<id>, sender/<tenant>/<id>"},
 		{Name: n.Suppressions(), Partitions: 3, Compact: true, Key: "<tenant>/<hash of the number>", Public: true},
-		{Name: n.Health(), Partitions: 1, Compact: true, Key: "<route>/<process>"},
+		{Name: n.Health(), Partitions: 1, Compact: true, Retention: day, Key: "<route>/<process>"},
 	}
 	topics = append(topics, withDLQ(Topic{Name: n.Cursors(), Partitions: 1, Compact: true, Key: "<tenant>/<campaign>, <tenant>/<campaign>/sets/<part>, offsets"})...)
 	topics = append(topics, withDLQ(Topic{Name: n.Held(), Partitions: 3, Compact: true, Key: "<tenant>/<message id>"})...)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -41,7 +42,9 @@ type Config struct {
 	// tries, default 5 s. One lost packet must not stop a campaign.
 	Tries int
 	Pause time.Duration
-	// Now is the clock for the validity of certificates; default time.Now.
+	// Allow are private ranges of addresses that domains may lead to; none: only public addresses are asked.
+	Allow []netip.Prefix
+	// Now is the clock by which certificates are judged; default time.Now.
 	Now func() time.Time
 }
 
@@ -110,6 +113,12 @@ func (c *Checker) once(ctx context.Context, host string) Result {
 	if err != nil || len(addresses) == 0 {
 		return Result{Health: store.DomainUnresolved, Reason: "The name does not resolve. Add an A or AAAA record that leads to the edge."}
 	}
+	if !c.public(addresses[0]) {
+		return Result{
+			Health: store.DomainUnresolved,
+			Reason: fmt.Sprintf("The name leads to %s, which is not a public address. Let it lead to the edge, or to the proxy before it.", addresses[0]),
+		}
+	}
 	for _, zone := range c.cfg.Blocklists {
 		var answer []string
 		err := bounded(func(ctx context.Context) (err error) {
@@ -136,8 +145,24 @@ func (c *Checker) once(ctx context.Context, host string) Result {
 	return Result{Health: store.DomainOK, Certificate: client.ConnectionState().PeerCertificates[0].NotAfter.UTC()}
 }
 
-// listed reports whether the answer of a blocklist means that the name is listed. An address in 127.255.255.0/24 means
-// that the list refused the query.
+// public reports whether the public reaches an address. Nothing is asked at other addresses, because a tenant chooses
+// the names and could ask what is inside the network.
+func (c *Checker) public(address string) bool {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap()
+	for _, r := range c.cfg.Allow {
+		if r.Contains(a) {
+			return true
+		}
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate()
+}
+
+// listed reports whether a blocklist has answered that it lists a name. 127.255.255.0/24 says that the question was
+// refused.
 func listed(answer []string) bool {
 	for _, a := range answer {
 		if strings.HasPrefix(a, "127.") && !strings.HasPrefix(a, "127.255.255.") {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,7 @@ func TestCheck(t *testing.T) {
 	address, roots := serve(t, "go.example", until)
 	dns := &names{of: map[string]string{
 		"go.example": "192.0.2.1", "other.example": "192.0.2.2", "silent.example": "192.0.2.99",
+		"inside.example": "10.1.2.3", "local.example": "169.254.169.254", "self.example": "127.0.0.1",
 		"bad.example": "192.0.2.3", "bad.example.dbl.example": "127.0.1.2", "go.example.dbl.example": "127.255.255.254",
 	}}
 	checker := func(change ...func(*domaincheck.Config)) *domaincheck.Checker {
@@ -127,6 +129,10 @@ func TestCheck(t *testing.T) {
 		{"go.example", store.DomainOK, "", at(now)},
 		{"none.example", store.DomainUnresolved, "does not resolve", at(now)},
 		{"silent.example", store.DomainUnresolved, "Nothing answers at 192.0.2.99", at(now)},
+		{"inside.example", store.DomainUnresolved, "10.1.2.3, which is not a public address", at(now)},
+		{"local.example", store.DomainUnresolved, "not a public address", at(now)},
+		{"self.example", store.DomainUnresolved, "not a public address", at(now)},
+		{"inside.example", store.DomainCertificate, "another name", func(c *domaincheck.Config) { c.Allow = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }},
 		{"other.example", store.DomainCertificate, "another name", at(now)},
 		{"go.example", store.DomainCertificate, "expired", at(until.Add(time.Second))},
 		{"go.example", store.DomainCertificate, "no trusted authority", func(c *domaincheck.Config) { c.Roots = x509.NewCertPool() }},

@@ -135,18 +135,20 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	}
 	s.limits.spend(place, costKnown, now)
 	c := s.campaigns.CampaignByNumber(link.Campaign)
-	if c == nil || c.GetLinks() == nil {
+	// The token is signed, so an opt-out is taken on any host: a proxy that changes the host keeps nobody in.
+	misplaced := c != nil && c.GetLinks() != nil && link.Number != schemas.LinkOptOut && !s.answersOn(r, c)
+	if c == nil || c.GetLinks() == nil || misplaced {
 		select {
 		case <-s.campaigns.Ready():
 		default:
-			// The campaign, or the version of it that has the links, may be in the part of the topic that is not read
-			// yet
+			// The campaign, the version of it that has the links, or the domain may be in the part of the topics that is
+			// not read yet
 			w.Header().Set("Retry-After", "2")
 			page(w, r, http.StatusServiceUnavailable, textStarting)
 			return "starting"
 		}
 	}
-	if c != nil && c.GetLinks() != nil && !s.answersOn(r, c) {
+	if misplaced {
 		page(w, r, http.StatusMisdirectedRequest, textUnknown)
 		return "host"
 	}

@@ -334,7 +334,7 @@ func TestHosts(t *testing.T) {
 		if w := e.ask(http.MethodGet, "/"+e.token(1, 1), dress); w.Code != c.want || (w.Header().Get("Location") != "") != (c.want == 302) {
 			t.Errorf("%+v: got %d to %q", c, w.Code, w.Header().Get("Location"))
 		}
-		if w := e.ask(http.MethodGet, "/"+e.token(1, schemas.LinkOptOut), dress); (w.Code == http.StatusOK) != (c.want == 302) {
+		if w := e.ask(http.MethodGet, "/"+e.token(1, schemas.LinkOptOut), dress); w.Code != http.StatusOK { // whatever the host
 			t.Errorf("%+v: opt-out page: got %d", c, w.Code)
 		}
 		if w := e.ask(http.MethodGet, "/healthz", dress); w.Code != http.StatusOK {

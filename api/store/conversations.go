@@ -78,6 +78,9 @@ type Review struct {
 type OptOutNotice struct {
 	Conversation Conversation
 	Text         string
+	// OptedOut: the person has opted out; false: the opt-out has ended.
+	OptedOut bool
+	Created  time.Time
 }
 
 // ConversationFilter says which conversations to list. The list begins with the one that has the newest message.
@@ -184,13 +187,26 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 		if f.Meaning != schemas.ReplyMeaningOptOut && f.Meaning != schemas.ReplyMeaningOptIn {
 			return nil
 		}
+		lift := f.Meaning == schemas.ReplyMeaningOptIn
+		if lift {
+			// A START that is handled late, or came twice, does not end an opt-out that the person made after it.
+			var newest int64
+			if err := tx.raw.QueryRowContext(ctx, "SELECT COALESCE(MAX(time_ms), 0) FROM suppression_log WHERE tenant = ? AND number_key = ? AND NOT lifted",
+				f.Tenant, schemas.NumberKey(f.Phone)).Scan(&newest); err != nil || newest > at {
+				return err
+			}
+		}
 		changed, err := s.changeOptOut(ctx, tx, f.Tenant, OptOutCause{Source: "keyword", By: f.Message}, factOf{f.ID, at},
-			OptOut{Phone: f.Phone, Reason: cutText(text, maxOptOutText), Channel: f.Channel}, f.Meaning == schemas.ReplyMeaningOptIn)
+			OptOut{Phone: f.Phone, Reason: cutText(text, maxOptOutText), Channel: f.Channel}, lift)
 		if err != nil || !changed || f.Confirmation == "" {
 			return err
 		}
-		_, err = tx.raw.ExecContext(ctx, "INSERT INTO confirmations (tenant, conversation, body, created_ms) VALUES (?, ?, ?, ?)", f.Tenant, conversation, f.Confirmation, tx.now)
-		return err
+		var asked int
+		if err := tx.raw.QueryRowContext(ctx, "SELECT COUNT(*) FROM suppression_log WHERE tenant = ? AND number_key = ? AND source = 'keyword' AND time_ms > ?",
+			f.Tenant, schemas.NumberKey(f.Phone), at-sameStateWithin.Milliseconds()).Scan(&asked); err != nil || asked > mostConfirmed {
+			return err
+		}
+		return insertConfirmation(ctx, tx, f.Tenant, conversation, f.Confirmation, !lift, tx.now)
 	})
 	if err != nil {
 		return "", fmt.Errorf("record a message: %w", err)
@@ -198,7 +214,28 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 	return conversation, nil
 }
 
-// confirmationLife is how long a confirmation may wait. A later one would surprise the recipient.
+// mostConfirmed is how many changes by keyword of one number are confirmed within 24 hours: confirmations cost the
+// tenant money, and a person can write STOP and START as often as he likes.
+const mostConfirmed = 4
+
+func insertConfirmation(ctx context.Context, tx *tx, tenant, conversation, body string, optedOut bool, created int64) error {
+	_, err := tx.raw.ExecContext(ctx, "INSERT INTO confirmations (tenant, conversation, body, opted_out, created_ms) VALUES (?, ?, ?, ?, ?)",
+		tenant, conversation, body, optedOut, created)
+	return err
+}
+
+// PutBackConfirmation has a confirmation that was taken, and was not sent, taken again.
+func (s *Store) PutBackConfirmation(ctx context.Context, n *OptOutNotice) error {
+	err := s.write(ctx, func(tx *tx) error {
+		return insertConfirmation(ctx, tx, n.Conversation.Tenant, n.Conversation.ID, n.Text, n.OptedOut, ms(n.Created))
+	})
+	if err != nil {
+		return fmt.Errorf("put a confirmation back: %w", err)
+	}
+	return nil
+}
+
+// confirmationLife is how long a confirmation may wait: a later one would surprise.
 const confirmationLife = time.Hour
 
 // TakeConfirmations removes up to most confirmations from the store and returns them. Each is returned once, to one
@@ -211,19 +248,20 @@ func (s *Store) TakeConfirmations(ctx context.Context, most int) (out []OptOutNo
 	err = s.write(ctx, func(tx *tx) error {
 		out = nil
 		rows, err := tx.raw.QueryContext(ctx, `DELETE FROM confirmations WHERE id IN (SELECT c.id FROM confirmations c ORDER BY c.id LIMIT ?)
-RETURNING tenant, conversation, body, created_ms`, most)
+RETURNING tenant, conversation, body, opted_out, created_ms`, most)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = rows.Close() }()
 		type taken struct {
 			tenant, conversation, body string
+			optedOut                   bool
 			created                    int64
 		}
 		var list []taken
 		for rows.Next() {
 			var t taken
-			if err := rows.Scan(&t.tenant, &t.conversation, &t.body, &t.created); err != nil {
+			if err := rows.Scan(&t.tenant, &t.conversation, &t.body, &t.optedOut, &t.created); err != nil {
 				return err
 			}
 			list = append(list, t)
@@ -242,7 +280,7 @@ RETURNING tenant, conversation, body, created_ms`, most)
 			if err != nil {
 				return err
 			}
-			out = append(out, OptOutNotice{c, t.body})
+			out = append(out, OptOutNotice{c, t.body, t.optedOut, fromMS(t.created)})
 		}
 		return nil
 	})

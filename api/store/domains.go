@@ -526,10 +526,21 @@ func (t *tx) freeBlock(ctx context.Context, row db.DomainShare, blob []byte, fir
 	return nil
 }
 
-// DomainUses counts the campaigns because of which a domain must not be deleted: their messages have links on it, and
-// they ended after since or have not ended.
+// DomainUses counts the campaigns that keep a domain from being deleted: they were confirmed, have not ended and name it,
+// or their messages have links on it and they ended after since or have not ended.
 func (s *Store) DomainUses(ctx context.Context, number uint64, since time.Time) (int64, error) {
-	return s.q.DomainUses(ctx, ms(since), strconv.Quote(strconv.FormatUint(number, 10)))
+	linked, err := s.q.DomainUses(ctx, ms(since), strconv.Quote(strconv.FormatUint(number, 10)))
+	if err != nil {
+		return 0, err
+	}
+	rows, err := s.q.NamingDomains(ctx)
+	naming, err := all(rows, err, campaignOf)
+	for i := range naming {
+		if c := &naming[i]; !c.Confirmed.IsZero() && slices.Contains(c.Domains, number) && !slices.Contains(linked, int64(c.Number)) {
+			linked = append(linked, int64(c.Number))
+		}
+	}
+	return int64(len(linked)), err
 }
 
 // CampaignsWithoutDomains returns the campaigns of all tenants that are suspended with [schemas.ReasonNoDomains],

@@ -120,7 +120,12 @@ type Care struct {
 }
 
 // DefaultCare is that of a route for which nothing else was set.
-var DefaultCare = Care{DownAfter: time.Minute, FailurePercent: 80, FailureSample: 500, AutoResume: true}
+var DefaultCare = func() Care {
+	c := schemas.DefaultCare()
+	return Care{
+		DownAfter: time.Duration(c.GetDownAfterMs()) * time.Millisecond, FailurePercent: c.GetFailurePercent(), FailureSample: c.GetFailureSample(), AutoResume: c.GetAutoResume(),
+	}
+}()
 
 // Sender is a sender id of a tenant.
 type Sender struct {

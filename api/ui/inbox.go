@@ -156,7 +156,10 @@ func (u *UI) showConversation(w http.ResponseWriter, r *http.Request, status int
 		err = u.get(r.Context(), p, apiConversation(id)+"/messages", url.Values{"cursor": {before}}, &found)
 	}
 	if err == nil && before == "" && v.Conversation.Unread > 0 && len(found.Data) > 0 && p.Can("send") {
-		err = u.call(r.Context(), p, http.MethodPut, apiConversation(id), map[string]uint64{"readUpTo": found.Data[0].ID}, nil)
+		// A message that comes in this moment may refuse it: the thread is shown all the same, and stays unread.
+		if failed := u.call(r.Context(), p, http.MethodPut, apiConversation(id), map[string]uint64{"readUpTo": found.Data[0].ID}, nil); failed != nil {
+			u.Logger.InfoContext(r.Context(), "a conversation could not be marked as read", "conversation", id, "err", failed)
+		}
 	}
 	if err != nil {
 		u.fail(w, r, err)

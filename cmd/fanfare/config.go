@@ -122,7 +122,7 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Bool("sim-handsets", false, "let the phones behind the simulated carrier open links: of those that a message reaches, 12% tap its first link, 8% have a program that opens it, 2% opt out by its last one; needs --edge")
 	f.Int("sim-replies", 3, "percent of those phones that answer a message from a number or a short code, a third of them STOP; 0: none does")
 	f.String("carrier-sim", "", "URL of a carriersim process that several processes share (default: in process)")
-	f.StringSlice("webhook-allow", nil, "private ranges of addresses that customers' webhooks may be in, such as 10.1.0.0/16; the roles api and webhook need the same (default: none)")
+	f.StringSlice("webhook-allow", nil, "private ranges of addresses that customers' webhooks and domains of links may be in, such as 10.1.0.0/16; the roles api and webhook need the same (default: none)")
 	f.String("route-file", "", "YAML file with routes, which are created or changed at the start (see deploy/README.md)")
 	f.Duration("receipt-window", 72*time.Hour, "how long to wait for receipts after the last hand-over")
 }

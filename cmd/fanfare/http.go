@@ -116,7 +116,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	deps.WebhookAllow = w.cfg.webhookAllow()
 	deps.LinkURL = w.linkURL()
 	if w.cfg.DomainChecks > 0 {
-		deps.DomainChecks = api.DomainChecks{Checker: domaincheck.New(domaincheck.Config{Blocklists: w.cfg.DomainBlocklists}), Every: w.cfg.DomainChecks}
+		deps.DomainChecks = api.DomainChecks{Checker: domaincheck.New(domaincheck.Config{Blocklists: w.cfg.DomainBlocklists, Allow: w.cfg.webhookAllow()}), Every: w.cfg.DomainChecks}
 	}
 	deps.SecureCookies = strings.HasPrefix(w.cfg.PublicURL, "https://")
 	deps.Proxies = w.cfg.proxies()

@@ -41,7 +41,7 @@ func (h *handler) message(ctx context.Context, in *fanfarev1.Inbound) (events []
 		}
 		for _, tenant := range m.tenants {
 			err := h.deps.Store.RecordOptOut(ctx, &schemas.OptOutFact{
-				ID: in.GetId(), Tenant: tenant, Phone: in.GetFrom(), Channel: in.GetChannel(), Source: "keyword", Time: time.UnixMilli(in.GetReceivedMs()),
+				ID: in.GetId(), Tenant: tenant, Phone: in.GetFrom(), Channel: in.GetChannel(), Source: "keyword", Text: in.GetText(), Time: time.UnixMilli(in.GetReceivedMs()),
 			})
 			if err != nil {
 				return nil, "", err
@@ -106,28 +106,35 @@ var results = map[schemas.ReplyMeaning]string{
 	schemas.ReplyMeaningUnspecified: "message", schemas.ReplyMeaningOptOut: "stop", schemas.ReplyMeaningOptIn: "start", schemas.ReplyMeaningReview: "review",
 }
 
-// match finds the tenant of a message: the tenant whose message was the last one from the sender that the recipient
-// wrote to; otherwise the owner of that sender. On RCS and WhatsApp, a message may go out under another name than the
-// address that recipients answer to. Then the answer belongs to the owner's last message on that route. If the owner is
-// not known, it belongs to the tenant that has sent to the number on that route, if there is only one.
+// clockSkew is how far the clocks of two processes may differ.
+const clockSkew = time.Minute
+
+// match finds the tenant of a message: the tenant whose message was the last one that went from the sender that the
+// recipient wrote to, before the recipient wrote; otherwise the owner of that sender. A sender that has owners is matched
+// to its owners only, so that another tenant that sends under the same name does not get their answers (P7). On RCS and
+// WhatsApp, a message may go out under another name than the address that recipients answer to. Then the answer belongs
+// to the owner's last message on that route. If the owner is not known, it belongs to the tenant that has sent to the
+// number on that route, if there is only one.
 func (h *handler) match(ctx context.Context, in *fanfarev1.Inbound) (match, error) {
 	sent, err := h.deps.Recent.Find(ctx, in.GetChannel(), in.GetFrom())
 	if err != nil {
 		return match{}, err
 	}
-	for i := range sent { // newest first
-		if sameSender(in.GetChannel(), sent[i].Sender, in.GetTo()) {
-			return match{[]string{sent[i].Tenant}, sent[i].Sender, &sent[i]}, nil
-		}
-	}
 	owners, address, err := h.owners(ctx, in)
 	if err != nil {
 		return match{}, err
 	}
+	came := time.UnixMilli(in.GetReceivedMs()).Add(clockSkew)
+	sent = slices.DeleteFunc(sent, func(s recent.Sent) bool {
+		return s.Time.After(came) || len(owners) > 0 && !slices.Contains(owners, s.Tenant)
+	})
+	for i := range sent { // the newest first
+		if sameSender(in.GetChannel(), sent[i].Sender, in.GetTo()) {
+			return match{[]string{sent[i].Tenant}, sent[i].Sender, &sent[i]}, nil
+		}
+	}
 	if in.GetChannel() != schemas.ChannelSMS {
-		sent = slices.DeleteFunc(sent, func(s recent.Sent) bool {
-			return s.Route != in.GetRoute() || len(owners) > 0 && !slices.Contains(owners, s.Tenant)
-		})
+		sent = slices.DeleteFunc(sent, func(s recent.Sent) bool { return s.Route != in.GetRoute() })
 		if len(sent) > 0 && !slices.ContainsFunc(sent, func(s recent.Sent) bool { return s.Tenant != sent[0].Tenant }) {
 			return match{[]string{sent[0].Tenant}, sent[0].Sender, &sent[0]}, nil
 		}

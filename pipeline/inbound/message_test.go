@@ -72,6 +72,14 @@ func TestMessage(t *testing.T) {
 			answers: number, meaning: schemas.ReplyMeaningOptIn, kinds: []schemas.Kind{schemas.KindReplied},
 		},
 		"another tenant's message is none of ours (P7)": {sent: []recent.Sent{last("tn_b", ourNumber, "sim", sms, number)}, to: ourNumber, text: "hi", tenant: "tn_b", sender: ourNumber},
+		"another tenant sends under an owner's sender (P7)": {
+			sent: []recent.Sent{last("tn_b", ourNumber, "sim", sms, 9), last(tenant, ourNumber, "sim", sms, number)}, owners: map[string][]string{"sms " + ourNumber: {tenant}}, to: ourNumber,
+			text: "STOP", tenant: tenant, sender: ourNumber, answers: number, meaning: schemas.ReplyMeaningOptOut, kinds: []schemas.Kind{schemas.KindReplied, schemas.KindOptedOut},
+		},
+		"what was sent after it came": {
+			sent: []recent.Sent{{Tenant: "tn_b", Sender: ourNumber, Route: "sim", Channel: sms, To: theirNumber, Message: keys.Message(9, 2), Time: time.UnixMilli(1_780_000_000_123).Add(2 * time.Minute)}, last(tenant, ourNumber, "sim", sms, number)},
+			to:   ourNumber, text: "Hello?", tenant: tenant, sender: ourNumber, answers: number, kinds: []schemas.Kind{schemas.KindReplied},
+		},
 		"another sender":            {sent: []recent.Sent{last("tn_b", "48000", "sim", sms, 9)}, owners: map[string][]string{"sms " + ourNumber: {tenant}}, to: ourNumber, text: "hi", tenant: tenant, sender: ourNumber},
 		"a short code with a plus":  {owners: map[string][]string{"sms 48000": {tenant}}, to: "+48000", text: "take me off your list", tenant: tenant, sender: "48000", meaning: schemas.ReplyMeaningReview},
 		"nobody's":                  {to: ourNumber, text: "STOP"},

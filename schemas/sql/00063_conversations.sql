@@ -49,11 +49,12 @@ CREATE INDEX conversation_messages_of ON conversation_messages (tenant, conversa
 CREATE UNIQUE INDEX conversation_messages_fact ON conversation_messages (tenant, fact) WHERE fact <> '';
 CREATE INDEX conversation_messages_review ON conversation_messages (tenant, id) WHERE review = 'open';
 
--- Confirmations of opt-outs that are still to be sent. A process deletes the row before it sends, so that none is sent twice.
+-- Confirmations of opt-outs, and of their ends (opted_out false), that are still to be sent. A process deletes the row before it sends, so that none is sent twice.
 CREATE TABLE confirmations (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   tenant       TEXT NOT NULL REFERENCES tenants (id),
   conversation TEXT NOT NULL,
   body         TEXT NOT NULL,
+  opted_out    BOOLEAN NOT NULL,
   created_ms   INTEGER NOT NULL
 );

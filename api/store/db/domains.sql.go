@@ -168,17 +168,33 @@ func (q *Queries) DomainShares(ctx context.Context, campaign int64, blob int64) 
 	return items, nil
 }
 
-const domainUses = `-- name: DomainUses :one
-SELECT COUNT(*) FROM campaigns WHERE (ended_ms = 0 OR ended_ms > ?1)
+const domainUses = `-- name: DomainUses :many
+SELECT number FROM campaigns WHERE (ended_ms = 0 OR ended_ms > ?1)
   AND number IN (SELECT campaign FROM domain_shares WHERE INSTR(shares, ?2) > 0)
 `
 
 // The campaigns whose messages have links on a domain that may still be opened. quoted is the domain's number as it stands in a document.
-func (q *Queries) DomainUses(ctx context.Context, since int64, quoted string) (int64, error) {
-	row := q.db.QueryRowContext(ctx, domainUses, since, quoted)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+func (q *Queries) DomainUses(ctx context.Context, since int64, quoted string) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, domainUses, since, quoted)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var number int64
+		if err := rows.Scan(&number); err != nil {
+			return nil, err
+		}
+		items = append(items, number)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const freeDomain = `-- name: FreeDomain :exec
@@ -267,6 +283,73 @@ func (q *Queries) ListDomains(ctx context.Context, tenant string) ([]Domain, err
 			&i.PublishedVersion,
 			&i.CreatedMs,
 			&i.UpdatedMs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const namingDomains = `-- name: NamingDomains :many
+SELECT number, tenant, version, published_version, tombstone, state, reason, hidden, hidden_day, test, name, search, tags, channel, region, currency, spec, legs, quote_version, quote_cost, quote_contacts, freeze_id, total, reserved, captured, created_by, confirmed_by, created_ms, updated_ms, confirmed_ms, scheduled_ms, started_ms, completed_ms, settled_ms, ended_ms, deleted_ms, removed, figures_kept FROM campaigns WHERE ended_ms = 0 AND NOT hidden AND NOT removed AND INSTR(spec, '"Domains":[') > 0
+`
+
+// The campaigns that have not ended and name domains.
+func (q *Queries) NamingDomains(ctx context.Context) ([]Campaign, error) {
+	rows, err := q.db.QueryContext(ctx, namingDomains)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Campaign
+	for rows.Next() {
+		var i Campaign
+		if err := rows.Scan(
+			&i.Number,
+			&i.Tenant,
+			&i.Version,
+			&i.PublishedVersion,
+			&i.Tombstone,
+			&i.State,
+			&i.Reason,
+			&i.Hidden,
+			&i.HiddenDay,
+			&i.Test,
+			&i.Name,
+			&i.Search,
+			&i.Tags,
+			&i.Channel,
+			&i.Region,
+			&i.Currency,
+			&i.Spec,
+			&i.Legs,
+			&i.QuoteVersion,
+			&i.QuoteCost,
+			&i.QuoteContacts,
+			&i.FreezeID,
+			&i.Total,
+			&i.Reserved,
+			&i.Captured,
+			&i.CreatedBy,
+			&i.ConfirmedBy,
+			&i.CreatedMs,
+			&i.UpdatedMs,
+			&i.ConfirmedMs,
+			&i.ScheduledMs,
+			&i.StartedMs,
+			&i.CompletedMs,
+			&i.SettledMs,
+			&i.EndedMs,
+			&i.DeletedMs,
+			&i.Removed,
+			&i.FiguresKept,
 		); err != nil {
 			return nil, err
 		}

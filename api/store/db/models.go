@@ -128,6 +128,7 @@ type Confirmation struct {
 	Tenant       string
 	Conversation string
 	Body         string
+	OptedOut     bool
 	CreatedMs    int64
 }
 

@@ -59,10 +59,14 @@ UPDATE domains SET published_version = version WHERE host = ? AND version = ?;
 -- name: RepublishDomain :execrows
 UPDATE domains SET published_version = 0 WHERE host = ?;
 
--- name: DomainUses :one
+-- name: DomainUses :many
 -- The campaigns whose messages have links on a domain that may still be opened. quoted is the domain's number as it stands in a document.
-SELECT COUNT(*) FROM campaigns WHERE (ended_ms = 0 OR ended_ms > @since)
+SELECT number FROM campaigns WHERE (ended_ms = 0 OR ended_ms > @since)
   AND number IN (SELECT campaign FROM domain_shares WHERE INSTR(shares, @quoted) > 0);
+
+-- name: NamingDomains :many
+-- The campaigns that have not ended and name domains.
+SELECT * FROM campaigns WHERE ended_ms = 0 AND NOT hidden AND NOT removed AND INSTR(spec, '"Domains":[') > 0;
 
 -- name: WithoutDomains :many
 -- The campaigns that wait for a domain, oldest first.

@@ -62,6 +62,40 @@ var conversationTests = []test{
 		_, err = e.s.RecordMessage(e.Context(), messageFact("tn_none", "in_5", mobile(1), "x", 0))
 		e.wantErr(err, schemas.ErrNotFound)
 	}},
+	{"a START that is handled late does not end a newer opt-out; confirmations are few, and can be put back", func(e *env) {
+		a := e.limited("a", 1000)
+		say := func(n int, meaning schemas.ReplyMeaning, at time.Duration) {
+			f := messageFact(a.ID, fmt.Sprint("in_", n), mobile(1), fmt.Sprint("text ", n), meaning)
+			f.Time = start.Add(at)
+			_, err := e.s.RecordMessage(e.Context(), f)
+			e.must(err)
+		}
+		out := func(what string, want bool) {
+			got, err := e.s.Suppressed(e.Context(), a.ID, mobile(1), sms)
+			e.must(err)
+			equal(e, what, got, want)
+		}
+		say(1, schemas.ReplyMeaningOptOut, time.Hour)
+		say(2, schemas.ReplyMeaningOptIn, 59*time.Minute)
+		out("opted out after an older START", true)
+		for n := 3; n < 11; n++ {
+			meaning := schemas.ReplyMeaningOptIn
+			if n%2 == 0 {
+				meaning = schemas.ReplyMeaningOptOut
+			}
+			say(n, meaning, time.Hour+time.Duration(n)*time.Second)
+			out(fmt.Sprint("opted out after text ", n), n%2 == 0)
+		}
+		list, err := e.s.TakeConfirmations(e.Context(), 100)
+		e.must(err)
+		equal(e, "confirmations", len(list), 4)
+		equal(e, "what they confirm", fmt.Sprint(list[0].OptedOut, list[1].OptedOut, list[2].OptedOut), "true false true")
+		e.must(e.s.PutBackConfirmation(e.Context(), &list[1]))
+		again, err := e.s.TakeConfirmations(e.Context(), 100)
+		e.must(err)
+		equal(e, "put back", len(again), 1)
+		equal(e, "the same", fmt.Sprint(again[0].Text, again[0].OptedOut, again[0].Created), fmt.Sprint(list[1].Text, list[1].OptedOut, list[1].Created))
+	}},
 	{"conversations are listed, answered, read, assigned and closed", func(e *env) {
 		a := e.limited("a", 1000)
 		var ids []string

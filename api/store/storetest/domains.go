@@ -188,6 +188,12 @@ var domainTests = []test{
 		uses, err := e.s.DomainUses(e.Context(), light.Number, start)
 		e.must(err)
 		equal(e, "uses", uses, 1)
+		// A campaign that names a domain and has not begun keeps it, else it would take all domains instead.
+		waiting := e.domain(t.ID, "waiting.example", `{"Kind":"short","Weight":1}`)
+		e.linked(t, "d", l, waiting.Number)
+		uses, err = e.s.DomainUses(e.Context(), waiting.Number, start)
+		e.must(err)
+		equal(e, "uses of one that is only named", uses, 1)
 	}},
 	{"what was reserved for recipients without a message is given back once (R40)", func(e *env) {
 		t := e.tenant("acme")

@@ -549,6 +549,7 @@ var notScoped = map[string]string{
 	"Webhooks":                "of the webhook stage",
 	"OwnersOf":                "of the inbound stage, which asks whose a sender is",
 	"TakeConfirmations":       "of the process",
+	"PutBackConfirmation":     "of the process",
 	"QueueWebhooks":           "of the webhook stage; each item names its tenant",
 	"ClaimWebhooks":           "of the webhook stage",
 	"ReleaseWebhooks":         "of the webhook stage",

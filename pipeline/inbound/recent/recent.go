@@ -75,8 +75,12 @@ func (x *Index) Put(ctx context.Context, list []Sent) error {
 			pipe := x.rdb.Pipeline()
 			for i := range some {
 				s := &some[i]
+				left := Life - time.Since(s.Time)
+				if left <= 0 { // the group reads an old topic
+					continue
+				}
 				put.EvalSha(ctx, pipe, []string{x.key(s.Channel, s.To)}, s.Tenant+fieldSeparator+s.Sender,
-					fmt.Sprintf("%013d", s.Time.UnixMilli()), s.Message.String()+"/"+s.Route, Life.Milliseconds())
+					fmt.Sprintf("%013d", s.Time.UnixMilli()), s.Message.String()+"/"+s.Route, left.Milliseconds())
 			}
 			_, err := pipe.Exec(ctx)
 			if err == nil {

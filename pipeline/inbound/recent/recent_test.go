@@ -30,9 +30,11 @@ func TestIndex(t *testing.T) {
 	at := func(tenant, sender string, campaign uint64, ms int64) Sent {
 		return Sent{Tenant: tenant, Sender: sender, Route: "sim", Channel: schemas.ChannelSMS, To: phone, Message: keys.Message(campaign, 1), Time: time.UnixMilli(ms)}
 	}
-	older, newer, other, theirs := at("tn_a", "48000", 1, 1_780_000_000_000), at("tn_a", "48000", 2, 1_780_000_000_001), at("tn_a", "48001", 3, 5), at("tn_b", "48000", 4, 1_790_000_000_000)
-	for _, order := range [][]Sent{{older, newer, other, theirs}, {theirs, other, newer, older}, {newer, newer, older, other, theirs}} {
-		mini.FlushAll() // this removes the loaded script, too
+	now := time.Now().UnixMilli()
+	older, newer, other, theirs := at("tn_a", "48000", 1, now-2000), at("tn_a", "48000", 2, now-1999), at("tn_a", "48001", 3, now-5000), at("tn_b", "48000", 4, now)
+	past := at("tn_c", "48000", 5, now-Life.Milliseconds()-1) // its life is over when it is noted
+	for _, order := range [][]Sent{{older, newer, past, other, theirs}, {theirs, other, newer, older, past}, {newer, newer, older, other, theirs}} {
+		mini.FlushAll() // it forgets the script too
 		if err := x.Put(t.Context(), order); err != nil {
 			t.Fatal(err)
 		}

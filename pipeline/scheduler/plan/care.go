@@ -41,6 +41,9 @@ type care struct {
 }
 
 func (c *care) set(r *fanfarev1.RouteCare) {
+	if r == nil { // a record of a version without it
+		r = schemas.DefaultCare()
+	}
 	c.downAfter, c.failPercent, c.failSample = time.Duration(r.GetDownAfterMs())*time.Millisecond, r.GetFailurePercent(), r.GetFailureSample()
 	c.autoResume = r.GetAutoResume()
 }
@@ -100,7 +103,18 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	}
 }
 
-// careMove returns the transition that a campaign needs because of the health of its routes: suspend or resume.
+// userResumed lets a campaign that a person has resumed find out how its routes do: until they are reported as down
+// again, what was known of them suspends nothing.
+func (pl *Planner) userResumed(c *Campaign) {
+	for i := range c.flows {
+		if r := c.flows[i].route; r.care.trouble != "" {
+			r.care.trouble, r.care.usable = "", true
+			pl.wakeAll()
+		}
+	}
+}
+
+// careMove is the move that the health of its routes asks of a campaign: to suspend it, or to resume it.
 func (c *Campaign) careMove() (schemas.Change, bool) {
 	switch r := c.record; r.GetState() {
 	case schemas.StatePreparing, schemas.StateSending:
@@ -117,7 +131,10 @@ func (c *Campaign) careMove() (schemas.Change, bool) {
 		if r.GetReason() != schemas.ReasonRouteDown && r.GetReason() != schemas.ReasonProviderAuth {
 			return schemas.Change{}, false
 		}
-		for _, f := range c.flows {
+		for i, f := range c.flows {
+			if !c.needs(uint8(i + 1)) {
+				continue
+			}
 			if !f.route.enabled || !f.route.care.usable || !f.route.care.autoResume {
 				return schemas.Change{}, false
 			}

@@ -63,6 +63,12 @@ func TestRouteDown(t *testing.T) {
 	tb.after(119 * time.Second)
 	tb.feel(trial)
 	tb.wantReason(schemas.StateSuspended, "route_down") // the second wait is twice as long
+	// A person does not wait: the campaign goes on until the route is reported as down again.
+	tb.set(tb.camps[10001], func(c *fanfarev1.Campaign) { c.State, c.Reason = schemas.StateSending, "" })
+	tb.feel(trial)
+	tb.wantReason(schemas.StateSending, "")
+	tb.feel(down)
+	tb.wantReason(schemas.StateSuspended, "route_down")
 	tb.feel(schemas.RouteHealth{})
 	tb.wantReason(schemas.StateSuspended, "route_down")
 	tb.feel(schemas.RouteHealth{State: schemas.LineStateUp})

@@ -292,6 +292,10 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 	c.record, c.assumed = r, false
 	if was.GetState() != r.GetState() {
 		c.beginSamples()
+		if reason := was.GetReason(); was.GetState() == schemas.StateSuspended && (reason == schemas.ReasonRouteDown || reason == schemas.ReasonProviderAuth) &&
+			(r.GetState() == schemas.StateSending || r.GetState() == schemas.StatePreparing) {
+			defer pl.userResumed(c)
+		}
 	}
 	c.changed = true
 	switch {

@@ -125,10 +125,9 @@ func (e *StatusError) Error() string {
 	return "the provider answers " + strconv.Itoa(e.Status) + " " + http.StatusText(e.Status)
 }
 
-// AccountRefused reports whether the carrier refuses the account: 401 or 403 (RFC 9110, 15.5.2 and 15.5.4).
-func (e *StatusError) AccountRefused() bool {
-	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
-}
+// AccountRefused reports whether the carrier refuses the account: 401 (RFC 9110, 15.5.2). 403 is no such answer: it may
+// be about one number or one agent of several that share the account.
+func (e *StatusError) AccountRefused() bool { return e.Status == http.StatusUnauthorized }
 
 // defaultMaxAnswer is the default of [Config.MaxAnswer].
 const defaultMaxAnswer = 4 << 20
