@@ -301,11 +301,26 @@ func TestRendezvous(t *testing.T) {
 		if len(p.puts) != 6 || p.puts[5].Submission != e.keys.Submission(10001, 5, 1) || p.puts[5].ProviderID != p.puts[4].ProviderID {
 			t.Errorf("after a takeover: got %d put, want 6, the last one that of the message before", len(p.puts))
 		}
+		// While Redis is away, what earlier owners owed pushes nothing out that this process owes.
+		p.setFail(true)
+		e.release(testMessage(10001, 6, 1))
+		after(time.Second)
+		for range maxOwed + 1 {
+			e.lane.indexer.reread(items[0].settled)
+		}
+		after(5 * time.Second)
+		p.setFail(false)
+		after(10 * time.Second)
+		own := e.keys.Submission(10001, 6, 1)
+		if n := len(p.puts) - 6; n != maxOwed+2 || !slices.ContainsFunc(p.puts, func(x dlrindex.Entry) bool { return x.Submission == own }) {
+			t.Errorf("Redis away at a takeover: got %d put, want %d with that of this process", n, maxOwed+2)
+		}
+		put := len(p.puts)
 		after(rereadFor)
 		e.lane.indexer.reread(items[0].settled)
 		after(time.Second)
-		if len(p.puts) != 6 {
-			t.Errorf("too old: got %d put, want 6", len(p.puts))
+		if len(p.puts) != put {
+			t.Errorf("too old: got %d put, want none", len(p.puts)-put)
 		}
 	})
 }

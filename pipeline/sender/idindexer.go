@@ -43,7 +43,9 @@ type idIndexer struct {
 	tasks
 	lane  *lane
 	redis *ratelimit.State
-	owed  []dlrindex.Entry // not indexed yet, though their outcomes are written; used by run alone
+	// Entries that are not indexed yet, though their outcomes are written; used by run alone. owed are of this process,
+	// rereads of earlier owners.
+	owed, rereads []dlrindex.Entry
 }
 
 func newIDIndexer(l *lane) *idIndexer {
@@ -53,15 +55,24 @@ func newIDIndexer(l *lane) *idIndexer {
 func (x *idIndexer) run(ctx context.Context) error {
 	for pause := indexPause; ; {
 		list := x.wait(ctx, pause)
-		entries := make([]dlrindex.Entry, 0, len(x.owed)+len(list))
+		entries := make([]dlrindex.Entry, 0, len(x.owed)+len(x.rereads)+len(list))
 		entries = append(entries, x.owed...)
 		for _, t := range list {
-			entries = x.entries(entries, t)
+			if t.found == nil {
+				entries = x.entries(entries, t)
+			}
+		}
+		own := len(entries)
+		entries = append(entries, x.rereads...)
+		for _, t := range list {
+			if t.found != nil {
+				entries = x.entries(entries, t)
+			}
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // stopping
 		}
-		parked, err := x.put(ctx, entries)
+		parked, err := x.put(ctx, entries[:own])
 		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the
 		// submission. But an outcome that is known does not wait for Redis longer than indexTimeout.
 		for _, t := range list {
@@ -69,26 +80,40 @@ func (x *idIndexer) run(ctx context.Context) error {
 				x.lane.finish(t)
 			}
 		}
+		if err == nil {
+			var more [][]*fanfarev1.Receipt
+			more, err = x.put(ctx, entries[own:])
+			parked = append(parked, more...)
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				x.redis.Failed(ctx, err)
 			}
 			x.again(ctx, entries, parked)
-			entries = entries[len(parked):]
-			if extra := len(entries) - maxOwed; extra > 0 {
+			entries, own = entries[len(parked):], max(0, own-len(parked))
+			owed, rereads := entries[:own], entries[own:]
+			if extra := len(owed) - maxOwed; extra > 0 {
 				x.lane.metrics.unmatched.Add(float64(extra))
-				entries = entries[extra:]
+				owed = owed[extra:]
 			}
-			x.owed, pause = entries, min(2*pause, indexPauseMax)
+			// Those of earlier owners have room of their own: they never push out what this process owes.
+			if extra := len(rereads) - maxReread; extra > 0 {
+				x.lane.metrics.unmatched.Add(float64(extra))
+				rereads = rereads[extra:]
+			}
+			x.owed, x.rereads, pause = owed, rereads, min(2*pause, indexPauseMax)
 			continue
 		}
 		if len(entries) > 0 {
 			x.redis.OK(ctx)
 		}
-		x.owed, pause = nil, indexPause
+		x.owed, x.rereads, pause = nil, nil, indexPause
 		x.again(ctx, entries, parked)
 	}
 }
+
+// maxReread bounds the entries of earlier owners: a window of a takeover has at most as many outcomes.
+const maxReread = 400_000
 
 // rereadFor is the greatest age of an outcome whose id is indexed again at a takeover: the longest validity of a
 // message. The last owner may have failed to index ids for as long as Redis was away.
@@ -136,7 +161,7 @@ func (x *idIndexer) put(ctx context.Context, entries []dlrindex.Entry) (parked [
 
 // wait returns the next tasks; while ids are owed it returns after pause.
 func (x *idIndexer) wait(ctx context.Context, pause time.Duration) []task {
-	if len(x.owed) == 0 {
+	if len(x.owed)+len(x.rereads) == 0 {
 		return x.next(ctx)
 	}
 	stream.Sleep(ctx, pause)

@@ -232,6 +232,9 @@ func (c *Connector) play(ctx context.Context, k *call) error {
 			k.playing = true
 			return nil
 		}
+		if a.Status != http.StatusNotFound { // it does not say that it lacks the playback
+			return errors.New("Asterisk answers " + strconv.Itoa(a.Status))
+		}
 	}
 	a, err := c.ask(ctx, http.MethodPost, "channels/"+k.id+"/play/"+k.id, nil, body)
 	if err != nil {
