@@ -169,8 +169,8 @@ type server struct {
 	routes    *routeCache
 	listNames *listNames
 	whoNames  *whoNames
-	// domainsChanged wakes the job that checks domains.
-	domainsChanged chan struct{}
+	// domainsChanged wake the jobs that check domains and that resume campaigns without one.
+	domainsChanged [2]chan struct{}
 	api            huma.API
 }
 
@@ -188,7 +188,7 @@ func New(d Deps) (*Server, error) {
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
-	s := &server{Deps: d, domainsChanged: make(chan struct{}, 1)}
+	s := &server{Deps: d, domainsChanged: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}}
 	var err error
 	if s.metrics, err = newMetrics(d.Registry); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -311,31 +312,40 @@ const resumeEvery = 15 * time.Second
 // domainsAtOnce is how many domains are checked at the same time.
 const domainsAtOnce = 8
 
-// watchDomains checks domains, and resumes campaigns that wait for one, until ctx ends.
+// watchDomains checks domains, and resumes campaigns that waited for one, until ctx ends. Neither waits for the other:
+// many domains that do not answer take long to check.
 func (s *server) watchDomains(ctx context.Context) error {
+	var both sync.WaitGroup
+	both.Go(func() { s.watch(ctx, s.domainsChanged[0], "domains not checked", s.checkDomains) })
+	both.Go(func() { s.watch(ctx, s.domainsChanged[1], "campaigns without domains not resumed", s.resumeForDomains) })
+	both.Wait()
+	return nil
+}
+
+// watch does something now, every resumeEvery and when it is woken, until ctx ends.
+func (s *server) watch(ctx context.Context, woken <-chan struct{}, failed string, do func(ctx context.Context) error) {
 	tick := time.NewTicker(resumeEvery)
 	defer tick.Stop()
 	for {
-		if err := s.checkDomains(ctx); err != nil && ctx.Err() == nil {
-			s.Logger.WarnContext(ctx, "domains not checked", "err", err)
-		}
-		if err := s.resumeForDomains(ctx); err != nil && ctx.Err() == nil {
-			s.Logger.WarnContext(ctx, "campaigns without domains not resumed", "err", err)
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			s.Logger.WarnContext(ctx, failed, "err", err) //nolint:sloglint // one of two constants of watchDomains
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
-		case <-s.domainsChanged:
+		case <-woken:
 		}
 	}
 }
 
 // wakeDomains makes [server.watchDomains] start a round now.
 func (s *server) wakeDomains() {
-	select {
-	case s.domainsChanged <- struct{}{}:
-	default:
+	for _, c := range s.domainsChanged {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -370,6 +380,10 @@ func (s *server) checkDomain(ctx context.Context, d store.Domain) error {
 	found, err := s.DomainChecks.Checker.Check(ctx, d.Host)
 	if err != nil {
 		return err
+	}
+	if found.Health == "" {
+		s.Logger.WarnContext(ctx, "domain not checked: the resolver does not answer", "domain", d.ID(), "host", d.Host)
+		found.Health, found.Reason, found.Certificate = d.Health, d.Reason, d.Certificate
 	}
 	if found.Health != d.Health {
 		s.Logger.InfoContext(ctx, "health of a domain changed", "domain", d.ID(), "host", d.Host, "health", found.Health, "before", d.Health)

@@ -175,7 +175,7 @@ func TestCampaignDomains(t *testing.T) {
 type noNames struct{}
 
 func (noNames) LookupHost(context.Context, string) ([]string, error) {
-	return nil, errors.New("no such host")
+	return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
 }
 
 func (noNames) DialContext(context.Context, string, string) (net.Conn, error) {

@@ -76,7 +76,7 @@ func New(cfg Config) *Checker {
 
 // Result of a check.
 type Result struct {
-	// Health is one of the Domain… constants of package store.
+	// Health is one of the Domain… words of package store; empty: it is not known, because the resolver does not answer.
 	Health string
 	// Reason says in a sentence what is wrong and what to do; "" if nothing is wrong.
 	Reason string
@@ -110,6 +110,9 @@ func (c *Checker) once(ctx context.Context, host string) Result {
 		addresses, err = c.cfg.Resolver.LookupHost(ctx, host)
 		return err
 	})
+	if missing := (*net.DNSError)(nil); err != nil && (!errors.As(err, &missing) || !missing.IsNotFound) {
+		return Result{Reason: "The resolver does not answer."}
+	}
 	if err != nil || len(addresses) == 0 {
 		return Result{Health: store.DomainUnresolved, Reason: "The name does not resolve. Add an A or AAAA record that leads to the edge."}
 	}

@@ -150,6 +150,10 @@ func TestCheck(t *testing.T) {
 	if got, err := checker().Check(t.Context(), "go.example"); err != nil || got.Health != store.DomainOK {
 		t.Errorf("after two lost answers: got %+v %v", got, err)
 	}
+	dns.fails = 3 // a resolver that is away says nothing about the domain
+	if got, err := checker().Check(t.Context(), "go.example"); err != nil || got.Health != "" {
+		t.Errorf("without a resolver: got %+v %v, want that it is not known", got, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := checker().Check(ctx, "none.example"); !errors.Is(err, context.Canceled) {
