@@ -21,8 +21,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// instant is a line that takes everything at once and delivers it at once, with no memory: what remains is the message
-// centre itself.
+// instant is a line that accepts and delivers everything at once, without storing anything. What remains is the work of
+// the message centre itself.
 type instant struct{ due chan carrier.Receipt }
 
 func newInstant() *instant { return &instant{make(chan carrier.Receipt, 1<<16)} }
@@ -52,7 +52,7 @@ func (l *instant) Receipts(ctx context.Context, emit func([]carrier.Receipt) err
 		for len(list) < 1000 && len(l.due) > 0 {
 			list = append(list, <-l.due)
 		}
-		_ = emit(list) // fails only at the end
+		_ = emit(list) // it fails only at the end
 	}
 }
 
@@ -63,9 +63,9 @@ const (
 
 var benchText = strings.Repeat("Ciao Ada, il tuo ordine parte oggi. ", 3)[:77]
 
-// bare is the least that a client can do: one prepared unit with another number each time, as many at once as the
-// window has room for, a reader that counts answers and acknowledges receipts. It returns the rate of answers, and
-// waits for the receipts.
+// bare is the minimal client: it sends one prepared unit again and again, each time to another number, as many at once
+// as fit into the window. A reader counts the answers and acknowledges the receipts. bare returns the rate of answers,
+// and waits for the receipts.
 func bare(b *testing.B, addr string, n int) float64 {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -157,7 +157,7 @@ func bare(b *testing.B, addr string, n int) float64 {
 	return float64(n) / last.Sub(began).Seconds()
 }
 
-// connector does the same through the connector: batches of 50, as the sender makes them, from four goroutines.
+// connector does the same with the connector: batches of 50, as the sender makes them, from four goroutines.
 func connector(b *testing.B, addr string, n int) float64 {
 	host, port, _ := net.SplitHostPort(addr)
 	p, _ := strconv.Atoi(port)
@@ -246,8 +246,9 @@ func compare(b *testing.B, addr string, n int) {
 	b.ReportMetric(float64(runtime.GOMAXPROCS(0)), "cores")
 }
 
-// BenchmarkSMPPNode: window 100, one session, receipts on, against npm smpp, which is one thread and the limit. Goal:
-// 1.2 x 25,216/s, the best of a windowed client written for that comparison.
+// BenchmarkSMPPNode runs against npm smpp, with a window of 100, one session and receipts. npm smpp has one thread,
+// which is the limit. The goal is 1.2 x 25,216/s: that was the best rate of a windowed client written for this
+// comparison.
 func BenchmarkSMPPNode(b *testing.B) {
 	if os.Getenv("FANFARE_TEST_INTEGRATION") == "" {
 		b.Skip("needs npm smpp: set FANFARE_TEST_INTEGRATION")
@@ -256,7 +257,7 @@ func BenchmarkSMPPNode(b *testing.B) {
 	compare(b, "127.0.0.1:"+centre.Port, benchMessages)
 }
 
-// BenchmarkSMPPGo: the same against our own message centre. Goal: 25,000/s.
+// BenchmarkSMPPGo does the same against our own message centre. The goal is 25,000/s.
 func BenchmarkSMPPGo(b *testing.B) {
 	server, err := smsc.New(smsc.Config{Keys: testKeys(b), Open: func(string) (smsc.Line, error) { return newInstant(), nil }})
 	if err != nil {

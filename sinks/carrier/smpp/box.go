@@ -10,10 +10,10 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// arrival is a deliver_sm or data_sm, or a receipt that the connector made itself, on its way to the caller of Receipts
-// or Inbound.
+// arrival is a deliver_sm or data_sm, or a receipt that the connector has made itself. It waits for the caller of
+// Receipts or Inbound.
 type arrival struct {
-	session *session // nil: no session waits for an answer
+	session *session // nil: it needs no response
 	header  pdu.Header
 	body    string
 	at      time.Time
@@ -21,11 +21,12 @@ type arrival struct {
 	own     *carrier.Receipt
 }
 
-// arrive puts a message into its box, or asks the message centre to send it again. The caller holds the lock.
+// arrive puts a message into its box. If the box is full, it asks the message centre to send the message again. The
+// caller holds the lock.
 func (c *Connector) arrive(a *arrival, now time.Time) {
 	m, err := pdu.DecodeMessage(a.header.Command, a.body)
 	if err != nil {
-		// The message centre would otherwise send the same malformed message for ever.
+		// Otherwise the message centre would send the same malformed message again for ever.
 		c.log.Error("message from the message centre is malformed", "err", err, "octets", len(a.body))
 		a.reply(pdu.InvalidMsgLength)
 		return
@@ -40,7 +41,7 @@ func (c *Connector) arrive(a *arrival, now time.Time) {
 	}
 }
 
-// reply answers the message centre. The caller holds the lock.
+// reply sends the response to the message centre. The caller holds the lock.
 func (a *arrival) reply(status pdu.Status) {
 	if s := a.session; s != nil && s.err == nil {
 		s.queue.buf = appendDeliverResp(s.queue.buf, a.header, status)
@@ -49,7 +50,7 @@ func (a *arrival) reply(status pdu.Status) {
 	}
 }
 
-// appendDeliverResp writes the answer to a deliver_sm or data_sm: its message_id is empty (SMPP 3.4 §4.6.2).
+// appendDeliverResp appends the response to a deliver_sm or data_sm. Its message_id is empty (SMPP 3.4 §4.6.2).
 func appendDeliverResp(b []byte, h pdu.Header, status pdu.Status) []byte {
 	out, err := (&pdu.MessageResp{}).Append(b, pdu.Header{Command: h.Command.Response(), Status: status, Sequence: h.Sequence})
 	if err != nil {
@@ -58,7 +59,7 @@ func appendDeliverResp(b []byte, h pdu.Header, status pdu.Status) []byte {
 	return out
 }
 
-// addOwn adds a receipt that the connector makes itself, about one part of a message or the whole. The caller holds the
+// addOwn adds a receipt that the connector makes itself, about one part or the whole of a message. The caller holds the
 // lock.
 func (c *Connector) addOwn(p *pending, part, parts int, status schemas.ReceiptStatus, r *partResult) {
 	receipt := &carrier.Receipt{
@@ -74,13 +75,13 @@ func (c *Connector) addOwn(p *pending, part, parts int, status schemas.ReceiptSt
 // box holds arrivals until the caller of Receipts or Inbound takes them. The connector's lock guards it.
 type box struct {
 	list []arrival
-	more chan struct{} // has room for one; something was put in
-	// holds: arrivals before the first caller are kept for it. Otherwise they are refused.
+	more chan struct{} // has room for one value, which says that the box has a new arrival
+	// holds says that the box keeps arrivals that come before the first caller. Otherwise it refuses them.
 	holds         bool
 	open, wasOpen bool
 }
 
-// mostHeld bounds what a box holds. Message centres have windows of their own, of a few hundred at most.
+// mostHeld is how many arrivals a box keeps. Message centres have windows of a few hundred at most.
 const mostHeld = 10_000
 
 // put adds an arrival and reports whether the box had room.
@@ -129,7 +130,7 @@ func (c *Connector) openBox(b *box) bool {
 	return true
 }
 
-// closeBox refuses what was not taken, so that the message centre sends it again.
+// closeBox refuses the arrivals that were not taken, so that the message centre sends them again.
 func (c *Connector) closeBox(b *box) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,7 +141,7 @@ func (c *Connector) closeBox(b *box) {
 	b.list = nil
 }
 
-// next waits for arrivals. ok is false when the caller must end; there are no arrivals if wake fires first.
+// next waits for arrivals. ok is false if the caller must stop. If wake fires first, there are no arrivals.
 func (c *Connector) next(ctx context.Context, b *box, wake <-chan time.Time) (arrived []arrival, ok bool) {
 	for {
 		if ctx.Err() != nil {
@@ -163,8 +164,8 @@ func (c *Connector) next(ctx context.Context, b *box, wake <-chan time.Time) (ar
 	}
 }
 
-// answer answers the message centre. After an error the receipts that the connector made itself wait for the next emit,
-// because the message centre would not send them again.
+// answer sends the responses to the message centre. After an error, receipts that the connector has made itself wait
+// for the next call of emit, because the message centre would not send them again.
 func (c *Connector) answer(arrived []arrival, err error) {
 	status := pdu.OK
 	if err != nil {

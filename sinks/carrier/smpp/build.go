@@ -70,8 +70,8 @@ func refused(sub schemas.Code, why string) carrier.Result {
 	return carrier.Result{Outcome: carrier.Rejected, Sub: sub, Code: why}
 }
 
-// parameters returns the TLVs of a part and puts its octets where they go. Both are views of buffers that the next part
-// overwrites: the unit is written before.
+// parameters returns the TLVs of a part and sets its octets. Both point into buffers that the next part overwrites, so
+// the unit must be written before.
 func (e *encoder) parameters(m *pdu.Message, p *sms.Part, out *carrier.Outbound) (pdu.TLVs, error) {
 	var err error
 	e.tlvs = e.tlvs[:0]
@@ -99,8 +99,8 @@ func (e *encoder) parameters(m *pdu.Message, p *sms.Part, out *carrier.Outbound)
 	return pdu.TLVs(view(e.tlvs)), err
 }
 
-// MetaTLV begins the names of [carrier.Outbound.Meta] whose values become parameters, such as `tlv:1400` for the
-// registration id that operators in India want. The number is hexadecimal.
+// MetaTLV is the prefix of names in [carrier.Outbound.Meta] whose values become TLVs, such as `tlv:1400` for the
+// registration id that operators in India require. The number is hexadecimal.
 const MetaTLV = "tlv:"
 
 func (e *encoder) meta(values map[string]string) (err error) {
@@ -120,17 +120,17 @@ func (e *encoder) meta(values map[string]string) (err error) {
 	return nil
 }
 
-// maxSource is what source_addr holds.
+// maxSource is the maximum length of source_addr.
 const maxSource = 20
 
-// maxShortMessage is what short_message holds.
+// maxShortMessage is the maximum length of short_message.
 const maxShortMessage = 254
 
-// view is b as a string, for as long as b does not change.
+// view returns b as a string without copying. It is valid until b changes.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// reference returns the reference number of the parts of a message. It follows from the submission's signature, so two
-// messages to one number within minutes nearly always have different ones, also from different processes.
+// reference returns the reference number of the parts of a message. It is made from the submission's signature, so two
+// messages to one number within minutes nearly always have different ones, even if different processes send them.
 func reference(k carrier.Key) uint16 { return uint16(k[14])<<8 | uint16(k[15]) }
 
 // validNumber reports whether s is E.164.
@@ -146,7 +146,7 @@ func validNumber(s string) bool {
 	return true
 }
 
-// dest returns a recipient's address in the form of the account.
+// dest returns the address of a recipient in the form that the account expects.
 func (s *resolved) dest(number string) pdu.Address {
 	return s.address(s.numbering.recipient, number)
 }
@@ -158,10 +158,10 @@ func (s *resolved) address(n TONNPI, number string) pdu.Address {
 	return pdu.Address{TON: n.TON, NPI: n.NPI, Addr: number}
 }
 
-// shortDigits is the most digits of a short code.
+// shortDigits is the maximum number of digits of a short code.
 const shortDigits = 8
 
-// source returns a sender's address in the form of the account.
+// source returns the address of a sender in the form that the account expects.
 func (s *resolved) source(from string) pdu.Address {
 	digits := strings.TrimPrefix(from, "+")
 	for i := range len(digits) {
@@ -171,7 +171,7 @@ func (s *resolved) source(from string) pdu.Address {
 	}
 	switch {
 	case from == "":
-		return pdu.Address{} // the account's own sender
+		return pdu.Address{} // the default sender of the account
 	case digits == from && len(digits) <= shortDigits:
 		return s.address(s.numbering.short, from)
 	default:
@@ -179,8 +179,8 @@ func (s *resolved) source(from string) pdu.Address {
 	}
 }
 
-// validity returns the end of a message's validity in the form of the account, rounded down to seconds (SMPP 3.4
-// §7.1.1). It is valid until the next one.
+// validity returns the end of a message's validity in the form that the account expects, rounded down to seconds (SMPP
+// 3.4 §7.1.1). The result is valid until the next call.
 func (e *encoder) validity(end, now time.Time) string {
 	if end.IsZero() || e.cfg.validity == validityNone {
 		return ""
@@ -198,5 +198,5 @@ func (e *encoder) validity(end, now time.Time) string {
 	return view(append(b, "000R"...))
 }
 
-// mostValidity is thirty days, in seconds: what fits into the days of a relative time everywhere.
+// mostValidity is thirty days in seconds: every message centre can read that many days in a relative time.
 const mostValidity = 30 * 24 * 3600

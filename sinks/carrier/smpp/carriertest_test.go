@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// suiteKeys are those of the conformance suite.
+// suiteKeys are the keys of the conformance suite.
 func suiteKeys(t testing.TB) *schemas.Keys {
 	t.Helper()
 	keys, err := schemas.NewKeys([]byte("a key of the carriers' conformance suite"))
@@ -78,7 +78,7 @@ func startPeer(t testing.TB, profile sim.Profile, cfg smsc.Config) *peer {
 	return p
 }
 
-// config of an account at the peer.
+// config returns the configuration of an account at the peer.
 func (p *peer) config() smpp.Config {
 	return smpp.Config{Host: "127.0.0.1", Port: p.addr.Port, SystemID: "fanfare", Password: "secret", ReferenceTLV: uint16(smsc.DefaultReferenceTLV)}
 }
@@ -108,8 +108,8 @@ func tryDial(t testing.TB, cfg smpp.Config) (*smpp.Connector, error) {
 	return c, nil
 }
 
-// TestContract holds the connector to the contract of package carrier, as transceiver and with a session for each way,
-// and with receipts in the spellings that message centres use.
+// TestContract holds the connector to the contract of package carrier: as a transceiver, with one session for each
+// direction, and with receipts in the spellings that message centres use.
 func TestContract(t *testing.T) {
 	for name, tc := range map[string]struct {
 		quirks smsc.Config

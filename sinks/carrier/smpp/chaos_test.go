@@ -18,8 +18,8 @@ import (
 )
 
 // TestEverySubmitHasOneResult (P3): connections are reset in the middle of windows, answers get lost, the message
-// centre throttles, texts have parts, and in the end the connector is drained in the middle of it all. Every hand-over
-// has one answer, and each answer agrees with what the message centre has.
+// centre throttles, some texts have several parts, and at the end the connector is drained during all of this. Every
+// hand-over must have one result, which agrees with what the message centre has.
 func TestEverySubmitHasOneResult(t *testing.T) {
 	profile := sim.Chaos()
 	profile.Receipt, profile.Answer = sim.Lognormal{}, sim.Lognormal{P50: time.Millisecond, P99: 20 * time.Millisecond}
@@ -78,7 +78,7 @@ func TestEverySubmitHasOneResult(t *testing.T) {
 		}
 		done := make(chan struct{})
 		go func() { wg.Wait(); close(done) }()
-		// Drain while half of it is on its way.
+		// Drain while half of the messages are on their way.
 		for sent := 0; sent < senders*batches*3; {
 			select {
 			case <-done:
@@ -132,8 +132,8 @@ func TestEverySubmitHasOneResult(t *testing.T) {
 	}
 }
 
-// TestReceiptsOfParts: each part of a text has an id of its own, and each has its receipt; none is lost while
-// connections break.
+// TestReceiptsOfParts: each part of a text has its own id and its own receipt. No receipt may be lost while connections
+// break.
 func TestReceiptsOfParts(t *testing.T) {
 	peer := startPeer(t, sim.Profile{}, smsc.Config{Quirks: smsc.Quirks{IDs: smsc.Hex, ReceiptIDs: smsc.Zeros, Form: smsc.TextOnly}})
 	cfg := peer.config()

@@ -24,90 +24,94 @@ type Config struct {
 	// Host and Port of the message centre. Port 0 is 2775, or 3550 with TLS.
 	Host string `json:"host"`
 	Port int    `json:"port,omitempty"`
-	// SystemID and Password are the account. SystemType is empty unless the carrier names one.
+	// SystemID and Password are the credentials of the account. SystemType is empty unless the carrier names one.
 	SystemID   string `json:"systemId"`
 	Password   Secret `json:"password"`
 	SystemType string `json:"systemType,omitempty"`
 	// Version is interface_version: `3.4` (the default), `5.0` or `3.3`.
 	Version string `json:"version,omitempty"`
-	// TLS is nil for a connection in clear.
+	// TLS secures the connection; nil: no TLS.
 	TLS *TLS `json:"tls,omitempty"`
 
-	// Binds is how many sessions are kept, 1..64; 0: one. With Split each has a second one to receive.
+	// Binds is how many sessions the connector keeps, 1..64; 0: one. With Split, each has a second session to receive.
 	Binds int `json:"binds,omitempty"`
-	// Split binds as transmitter and as receiver. Otherwise each session is a transceiver.
+	// Split uses a transmitter and a receiver session. Otherwise each session is a transceiver.
 	Split bool `json:"split,omitempty"`
-	// Window is how many hand-overs of one session may wait for their answer, 1..2000; 0: 50. After a connection
+	// Window is how many hand-overs of one session may wait for their answers, 1..2000; 0: 50. When a connection
 	// breaks, up to this many hand-overs per session are in doubt.
 	Window int `json:"window,omitempty"`
-	// Throughput is the most hand-overs per second that this process makes; 0: what the route's limit allows. A route's
-	// limit counts messages over all processes; this counts parts of long texts too, as the message centre does.
+	// Throughput is how many hand-overs this process makes per second at most; 0: as many as the route's limit allows.
+	// The route's limit counts messages of all processes. Throughput counts the parts of long texts, as the message
+	// centre does.
 	Throughput int `json:"throughput,omitempty"`
 
-	// AnswerTimeout is how long after a hand-over without an answer it is in doubt; 0: 10 s. EnquireLink is the silence
-	// after which the connector sends enquire_link; 0: 30 s. Inactivity is the silence after which the session is over,
-	// longer than EnquireLink; 0: EnquireLink and AnswerTimeout together. ConnectTimeout is for connecting and binding;
-	// 0: 10 s.
+	// AnswerTimeout is how long the connector waits for the answer to a hand-over, which is then in doubt; 0: 10 s.
+	// EnquireLink is the silence after which the connector sends enquire_link; 0: 30 s. Inactivity is the silence after
+	// which it ends the session; it must be longer than EnquireLink; 0: the sum of EnquireLink and AnswerTimeout.
+	// ConnectTimeout is for connecting and binding; 0: 10 s.
 	AnswerTimeout  Duration `json:"answerTimeout,omitempty"`
 	EnquireLink    Duration `json:"enquireLink,omitempty"`
 	Inactivity     Duration `json:"inactivity,omitempty"`
 	ConnectTimeout Duration `json:"connectTimeout,omitempty"`
-	// ReconnectMin and ReconnectMax bound the pause before the next attempt, which doubles; 0: 1 s and 60 s.
+	// ReconnectMin and ReconnectMax are the bounds of the pause before the next attempt to connect, which doubles each
+	// time; 0: 1 s and 60 s.
 	ReconnectMin Duration `json:"reconnectMin,omitempty"`
 	ReconnectMax Duration `json:"reconnectMax,omitempty"`
 
 	// Alphabet of texts that fit into GSM-7: `gsm7` (one septet to an octet, the default), `gsm7-packed` or `latin1`.
 	Alphabet string `json:"alphabet,omitempty"`
-	// DataCodingGSM and DataCodingUCS2 are the data_coding of either; 0 and nil: 0 and 8.
+	// DataCodingGSM and DataCodingUCS2 are the data_coding values of these encodings; 0 and nil: 0 and 8.
 	DataCodingGSM  byte  `json:"dataCodingGsm,omitempty"`
 	DataCodingUCS2 *byte `json:"dataCodingUcs2,omitempty"`
-	// Long is how texts of several segments are sent: `udh8` (the default), `udh16`, `sar` or `payload`. See package
-	// sms.
+	// Long is how the connector sends texts of several segments: `udh8` (the default), `udh16`, `sar` or `payload`. See
+	// package sms.
 	Long string `json:"long,omitempty"`
 
-	// ServiceType of all messages; empty is the carrier's default.
+	// ServiceType is the service_type of all messages; empty: the carrier's default.
 	ServiceType string `json:"serviceType,omitempty"`
 	// Numbering of sender and recipient.
 	Numbering Numbering `json:"numbering,omitzero"`
 	// RegisteredDelivery asks for receipts: nil is 1, a receipt for the final state of the message; 0 asks for none.
 	RegisteredDelivery *byte `json:"registeredDelivery,omitempty"`
-	// Validity says how the end of a message's validity is sent: `relative` (the default), `absolute` (UTC) or `none`.
+	// Validity is how the connector sends the end of a message's validity: `relative` (the default), `absolute` (UTC)
+	// or `none`.
 	Validity string `json:"validity,omitempty"`
-	// ReferenceTLV is a parameter of the carrier's own (0x1400..0x3FFF) in which each message carries our submission
-	// id, 16 octets; 0: none. With ReferenceEchoed the carrier returns it in its receipts, and no index of provider ids
-	// is needed.
+	// ReferenceTLV is a carrier-specific parameter (0x1400..0x3FFF) in which each message carries our submission id, 16
+	// octets; 0: none. With ReferenceEchoed, the carrier returns it in its receipts, so no index of provider ids is
+	// needed.
 	ReferenceTLV    uint16 `json:"referenceTlv,omitempty"`
 	ReferenceEchoed bool   `json:"referenceEchoed,omitempty"`
 
-	// IDs says how the receipts spell the ids: `any` (the default: hexadecimal, decimal and zeros are all tried),
-	// `same`, `hex-to-dec` (the receipt has hexadecimal, the answer had decimal) or `dec-to-hex`.
+	// IDs says how receipts spell the ids: `any` (the default: the connector tries hexadecimal, decimal and leading
+	// zeros), `same`, `hex-to-dec` (hexadecimal in the receipt, decimal in the answer) or `dec-to-hex`.
 	IDs string `json:"ids,omitempty"`
-	// ReceiptFields are the fields of a receipt that is a list without names, such as [id, stat, err, done], and
-	// ReceiptSeparator is what stands between them; none: the layout of SMPP 3.4, appendix B. ReceiptZone is the zone
-	// of its times, such as `Europe/Rome`; empty: UTC.
+	// ReceiptFields are the fields of receipts that are a list without names, such as [id, stat, err, done], and
+	// ReceiptSeparator is the text between the fields; none: the layout of SMPP 3.4, appendix B. ReceiptZone is the
+	// time zone of their times, such as `Europe/Rome`; empty: UTC.
 	ReceiptFields    []string `json:"receiptFields,omitempty"`
 	ReceiptSeparator string   `json:"receiptSeparator,omitempty"`
 	ReceiptZone      string   `json:"receiptZone,omitempty"`
-	// Codes are what the carrier's own codes mean, in the lines of codes.csv, such as `err,069,,BARRED`.
+	// Codes are lines in the format of codes.csv with the meanings of the carrier's own codes, such as
+	// `err,069,,BARRED`.
 	Codes []string `json:"codes,omitempty"`
 }
 
-// TLS is how a connection is secured. The message centre's certificate is always verified.
+// TLS configures TLS. The connector always verifies the message centre's certificate.
 type TLS struct {
-	// ServerName in the certificate; empty: Config.Host.
+	// ServerName is the name in the certificate; empty: Config.Host.
 	ServerName string `json:"serverName,omitempty"`
-	// CA are the certificates that may sign it, as PEM; empty: those of the system.
+	// CA is a list of certificates in PEM that may sign it; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Certificate and Key, as PEM, are our own, for carriers that want one.
+	// Certificate and Key are our client certificate in PEM, for carriers that require one.
 	Certificate string `json:"certificate,omitempty"`
 	Key         Secret `json:"key,omitempty"`
 }
 
-// Numbering has the type of number and the numbering plan for each form of address. nil is the usual: alphanumeric
-// 5/0, short 3/0, international 1/1, and 1/1 for the recipient.
+// Numbering is the type of number and the numbering plan for each form of address. nil means the usual values:
+// alphanumeric 5/0, short 3/0, international 1/1, and 1/1 for the recipient.
 type Numbering struct {
 	// Alphanumeric is for senders with a letter in their name, Short for senders of at most eight digits without a +,
-	// International for the rest. Recipient is for all recipients.
+	// and International for all other senders. Recipient is for all recipients.
 	Alphanumeric  *TONNPI `json:"alphanumeric,omitempty"`
 	Short         *TONNPI `json:"short,omitempty"`
 	International *TONNPI `json:"international,omitempty"`
@@ -157,13 +161,13 @@ const (
 	maxBinds  = 64
 )
 
-// Validate returns everything that is wrong, each line with the field and what to do.
+// Validate returns all errors of the configuration. Each line names the field and says what to do.
 func (c *Config) Validate() error {
 	_, err := c.resolve()
 	return err
 }
 
-// Caps returns what a connector of this configuration can do, or what Validate returns. It connects to nothing.
+// Caps returns the capabilities of a connector with this configuration, or the error of Validate. It does not connect.
 func (c *Config) Caps() (carrier.Caps, error) {
 	s, err := c.resolve()
 	if err != nil {
@@ -172,7 +176,7 @@ func (c *Config) Caps() (carrier.Caps, error) {
 	return s.caps(), nil
 }
 
-// resolved is a Config with its defaults, in the form that the connector works with.
+// resolved is a Config with its defaults, in the form that the connector uses.
 type resolved struct {
 	Config
 
@@ -223,7 +227,7 @@ func (c *Config) resolve() (*resolved, error) {
 	return s, nil
 }
 
-// faults collects what is wrong.
+// faults collects the errors of a configuration.
 type faults struct{ list []error }
 
 func (f *faults) add(format string, args ...any) {
@@ -242,7 +246,7 @@ func (f *faults) text(field, value string, least, most int) {
 	}
 }
 
-// choice looks value up among the words that a field may have.
+// choice returns the value of one of the words that a field may have.
 func choice[T any](f *faults, field, value string, words map[string]T, want string) T {
 	v, ok := words[value]
 	if !ok {

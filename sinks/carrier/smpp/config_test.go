@@ -11,7 +11,7 @@ import (
 	"fanfare/sinks/carrier/smpp"
 )
 
-// TestParse: each field that is wrong is named, with what to do, all of them at once.
+// TestParse: the error names each field that is wrong and says what to do, for all fields at once.
 func TestParse(t *testing.T) {
 	for in, want := range map[string][]string{
 		`{"host":"smsc.example","systemId":"a","password":"b"}`: nil,
@@ -49,7 +49,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestSecretsAreNotPrinted: in no form that a log, an error or an answer may take.
+// TestSecretsAreNotPrinted: secrets appear in no form that a log, an error or an answer may have.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	cfg, err := smpp.Parse([]byte(`{"host":"h","systemId":"a","password":"hunter2"}`))
 	if err != nil || cfg.Password != "hunter2" {

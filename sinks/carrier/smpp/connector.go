@@ -15,7 +15,7 @@ import (
 
 // Deps are what a connector works with.
 type Deps struct {
-	// Account names the account in receipts and logs: the route's name. Empty: the system id.
+	// Account is the name of the account in receipts and logs: the route's name. Empty: the system id.
 	Account string
 	// Logger may be nil.
 	Logger *slog.Logger
@@ -32,24 +32,24 @@ type Connector struct {
 	work    sync.Pool
 
 	stop    context.CancelFunc // ends the sessions
-	running sync.WaitGroup     // of their goroutines
+	running sync.WaitGroup     // the goroutines of the sessions
 	over    chan struct{}      // closed when nothing more can arrive
 
 	mu         sync.Mutex
-	turn       *sync.Cond // a condition that Drain waits for has changed
+	turn       *sync.Cond // signals that a condition of Drain has changed
 	closed     bool       // Drain was called
 	sessions   map[*session]struct{}
-	submitters []*session // bound, and able to take hand-overs
+	submitters []*session // sessions that are bound and take hand-overs
 	waiters    []*waiter
 	pace       pace
 	used       int // hand-overs without an answer
-	active     int // calls of Send
-	calling    int // calls of done
+	active     int // running calls of Send
+	calling    int // running calls of done
 	throttled  float64
 	lastErr    error
 	receipts   box
 	messages   box
-	late       uint64 // answers that came after their hand-over had ended
+	late       uint64 // answers that came after the wait for them had ended
 	lateRefs   keysByRef
 }
 
@@ -59,8 +59,8 @@ var (
 	_ carrier.InboundSource = (*Connector)(nil)
 )
 
-// Dial binds once and returns the connector, or the reason why the message centre cannot be reached or refuses: a
-// [*BindError]. All other sessions are bound while it works. The caller must call Drain.
+// Dial connects and binds one session, and returns the connector. If the message centre refuses the bind, the error is
+// a [*BindError]. The connector binds all other sessions in the background. The caller must call Drain.
 func Dial(ctx context.Context, cfg Config, deps Deps) (*Connector, error) {
 	s, err := cfg.resolve()
 	if err != nil {
@@ -141,7 +141,8 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// noteThrottled counts an answer to a hand-over; each weighs a hundredth. The caller holds the lock.
+// noteThrottled counts the answer to a hand-over in an average, with a weight of one hundredth. The caller holds the
+// lock.
 func (c *Connector) noteThrottled(throttled bool) {
 	c.throttled *= 0.99
 	if throttled {
@@ -176,7 +177,7 @@ func (c *Connector) detach(s *session, err error) {
 	}
 }
 
-// Drain implements [carrier.Connector]. It unbinds, so no receipts come after it.
+// Drain implements [carrier.Connector]. It unbinds, so no receipts come afterwards.
 func (c *Connector) Drain(ctx context.Context) error {
 	c.mu.Lock()
 	first := !c.closed
@@ -225,7 +226,7 @@ func (c *Connector) await(ctx context.Context, done func() bool) {
 	}
 }
 
-// farewell is how long a message centre has to answer an unbind.
+// farewell is how long the connector waits for the answer to unbind.
 const farewell = 500 * time.Millisecond
 
 // unbind sends unbind on sessions without unanswered hand-overs.

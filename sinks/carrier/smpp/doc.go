@@ -18,26 +18,26 @@
 // comes. The connector turns a late answer into a receipt with our submission id: BUFFERED if the message was taken,
 // else FAILED.
 //
-// Of a long text all parts are queued together. A part that is throttled while others were taken is written again for a
-// few seconds, also past the deadline: the message has begun, and no other process sends it. If it is still not taken,
-// the message counts as accepted, and a receipt says FAILED for that part.
+// The connector queues all parts of a long text together. If some parts are accepted and others throttled, it writes the
+// throttled ones again for a few seconds, even after the deadline, because the message has begun and no other process
+// sends it. If a part is still not accepted, the message counts as accepted, and a receipt says FAILED for that part.
 //
 // When the message centre throttles, the window of that session is halved, and grows back by one per window of answers;
 // the sender lowers the rate of the route.
 //
 // # Receipts
 //
-// A deliver_sm is answered after emit has returned nil, which is after Kafka's acknowledgement; after an error it is
-// answered with ESME_RX_T_APPN, and the message centre sends it again. Package dlr reads it. Ids are unique only per
-// session at some message centres: the number of the recipient comes with each receipt and keeps them apart.
+// The connector answers a deliver_sm after emit has returned nil, which is after Kafka's acknowledgement. After an error
+// it answers with ESME_RX_T_APPN, and the message centre sends the receipt again. Package dlr parses receipts. At some
+// message centres ids are unique only per session; the recipient's number in each receipt distinguishes them.
 //
-// What recipients write comes from [Connector.Inbound], its parts joined. While Inbound is not being called, the
-// connector refuses such messages with ESME_RX_T_APPN, and they stay with the message centre.
+// [Connector.Inbound] brings the messages of recipients, with their parts joined. While no call of Inbound is running,
+// the connector refuses such messages with ESME_RX_T_APPN, and the message centre keeps them.
 //
 // # Sessions
 //
-// Config.Binds sessions are kept. After a silence the connector sends enquire_link; a session without an answer ends
-// and is bound again after a pause that doubles, with jitter. Drain unbinds.
+// The connector keeps Config.Binds sessions. After a silence it sends enquire_link. If no answer comes, it ends the
+// session and binds again after a pause that doubles, with jitter. Drain unbinds.
 //
 // The packages below it: pdu (units), sms (texts), dlr (receipts), smsc (the other end, for the simulator and tests).
 // The meanings of status codes are in codes.csv, which package codes reads.

@@ -8,28 +8,29 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// MaxBatch is the most messages of one Send.
+// MaxBatch is how many messages one Send may have.
 const MaxBatch = 200
 
 // unit is one part of a message of a batch, encoded in batchWork.buf.
 type unit struct {
-	i           int // message
+	i           int // index of the message
 	part, parts int
 	start, end  int
 }
 
-// batchWork is what one Send works with.
+// batchWork is the data of one Send.
 type batchWork struct {
 	encoder *encoder
 	batch   []carrier.Outbound
 	done    func(int, carrier.Result)
 	buf     []byte
 	units   []unit
-	longs   []*long // by message; nil for those of one part
+	longs   []*long // by message; nil for a message of one part
 	answers completions
 }
 
-// Send implements [carrier.Connector]. A batch may go out over several sessions; the parts of one message go over one.
+// Send implements [carrier.Connector]. It may use several sessions for a batch, but uses one session for all parts of a
+// message.
 func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
 	switch {
 	case len(batch) == 0:
@@ -52,7 +53,7 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 		if err != nil {
 			if next == 0 && !errors.Is(err, errNotConnected) && !errors.Is(err, errLate) {
 				w.answers.list = w.answers.list[:0]
-				return err // of the context, or ErrDrained: nothing was handed over
+				return err // ctx ended, or ErrDrained: nothing was handed over
 			}
 			c.giveBack(w, next, err)
 			return nil
@@ -64,7 +65,7 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	return nil
 }
 
-// enter counts a Send that Drain waits for; false once Drain was called.
+// enter counts a call of Send, for which Drain must wait. It returns false after Drain was called.
 func (c *Connector) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +85,7 @@ func (c *Connector) leave() {
 	}
 }
 
-// encode makes the units of a batch. What cannot be encoded is refused.
+// encode makes the units of a batch. It refuses messages that cannot be encoded.
 func (w *batchWork) encode(batch []carrier.Outbound, done func(int, carrier.Result), now time.Time) {
 	w.batch, w.done = batch, done
 	w.buf, w.units, w.longs = w.buf[:0], w.units[:0], w.longs[:0]
@@ -106,7 +107,7 @@ func (w *batchWork) encode(batch []carrier.Outbound, done func(int, carrier.Resu
 	}
 }
 
-// until returns the latest deadline of the messages from a unit on; zero: one of them has no deadline.
+// until returns the latest deadline of the messages from a unit on; zero if one of them has no deadline.
 func (w *batchWork) until(next int) (last time.Time) {
 	for _, u := range w.units[next:] {
 		d := w.batch[u.i].Deadline
@@ -120,14 +121,14 @@ func (w *batchWork) until(next int) (last time.Time) {
 	return last
 }
 
-// pending is what waits for the answer to a unit.
+// pending returns the entry of a unit that waits for its answer.
 func (w *batchWork) pending(u *unit, expires time.Time) pending {
 	out := &w.batch[u.i]
 	return pending{done: w.done, i: u.i, part: u.part, long: w.longs[u.i], key: out.Key, to: out.To, expires: expires}
 }
 
-// enqueue queues units from next on, for which n places are taken, and returns the first unit that it did not queue.
-// The parts of a message go out together. If a message has more parts than the window, they go out as places become
+// enqueue queues units from next on, for which n places are taken, and returns the first unit that it did not queue. It
+// queues the parts of a message together. If a message has more parts than the window, it queues them as places become
 // free.
 func (c *Connector) enqueue(s *session, w *batchWork, next, n int) int {
 	now := time.Now()
@@ -137,7 +138,7 @@ func (c *Connector) enqueue(s *session, w *batchWork, next, n int) int {
 		u := &w.units[next]
 		left := u.parts - u.part + 1 // of this message
 		if left > n && u.part == 1 && n < s.width() {
-			break // with the next places, all together
+			break // keep the parts together: they go with the next places
 		}
 		out := &w.batch[u.i]
 		until, late := permit{out.Deadline, out.Withdrawn}, out.Expired(now)
@@ -169,7 +170,7 @@ func (c *Connector) enqueue(s *session, w *batchWork, next, n int) int {
 	return next
 }
 
-// giveBack answers the units from next on, which got no place.
+// giveBack ends the hand-over of the units from next on, which got no place, with an error.
 func (c *Connector) giveBack(w *batchWork, next int, err error) {
 	now := time.Now()
 	c.mu.Lock()

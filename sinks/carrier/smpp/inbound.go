@@ -9,24 +9,24 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// Bounds of what waits for its other parts.
+// Bounds for parts that wait for other parts.
 const (
-	// joinWait is shorter than the response timers of message centres, which are 10 s and more.
+	// joinWait is shorter than the response timers of message centres, which are at least 10 s.
 	joinWait = 5 * time.Second
-	// mostJoined texts wait at a time.
+	// mostJoined is how many texts may wait.
 	mostJoined = 1000
 )
 
-// written is a part of a recipient's message, with the unit that it came in.
+// written is a part of a recipient's message, with its unit.
 type written struct {
 	arrival arrival
 	message carrier.Inbound
 	part    sms.Concat
 }
 
-// Inbound implements [carrier.InboundSource]. A text in parts is emitted whole, and its parts are answered then. When
-// some do not come within 5 s, each that has come is emitted by itself, with its number: a message centre that sends
-// the next part only after the answer to the one before would else wait for ever.
+// Inbound implements [carrier.InboundSource]. It emits a text of several parts when all parts have come, and then
+// answers them. If some do not come within 5 s, it emits each part that has come by itself, with its number, because
+// some message centres send the next part only after the answer to the one before.
 func (c *Connector) Inbound(ctx context.Context, emit func([]carrier.Inbound) error) error {
 	if !c.openBox(&c.messages) {
 		return errTwoTakers
@@ -34,7 +34,7 @@ func (c *Connector) Inbound(ctx context.Context, emit func([]carrier.Inbound) er
 	defer c.closeBox(&c.messages)
 	parts := sms.NewJoiner[written](mostJoined, joinWait)
 	defer func() {
-		// The message centre sends parts that still wait for others again.
+		// These parts still wait for others. The message centre sends them again.
 		late, _, _ := parts.Expire(time.Now().Add(2 * joinWait))
 		for _, j := range late {
 			c.answer(arrivalsOf(j.Units), errTwoTakers)
@@ -78,14 +78,14 @@ func (c *Connector) readWritten(a *arrival) (w written, text string) {
 	m := &a.message
 	text, concat, binary := sms.Decode(m, c.cfg.sms.Alphabet)
 	if binary {
-		text = "" // Raw has it
+		text = "" // Raw has the octets
 	}
 	return written{arrival: *a, part: concat, message: carrier.Inbound{
 		Account: c.account, Channel: schemas.ChannelSMS, From: e164(m.Source), To: e164(m.Dest), Text: text, At: a.at, Raw: []byte(a.body),
 	}}, text
 }
 
-// messagesOf returns the joined messages, and the single parts whose other parts did not come.
+// messagesOf returns the joined messages, and the single parts whose other parts have not come.
 func messagesOf(ready []sms.Joined[written]) (list []carrier.Inbound, units []arrival) {
 	for _, j := range ready {
 		units = append(units, arrivalsOf(j.Units)...)

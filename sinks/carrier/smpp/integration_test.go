@@ -26,7 +26,7 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// certificate makes one for the loopback address, and its key.
+// certificate creates a certificate for the loopback address, and its key.
 func certificate(t testing.TB) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -48,16 +48,16 @@ func certificate(t testing.TB) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
-// load is what became of many messages.
+// load collects the results and the receipts of many messages.
 type load struct {
 	mu       sync.Mutex
 	outcomes map[carrier.Outcome]int
-	refs     map[string]string // number, by the id that the message centre gave
+	refs     map[string]string // phone number, by the message centre's id
 	results  map[string]carrier.Outcome
-	receipts map[string]int // by number
+	receipts map[string]int // by phone number
 }
 
-// run hands n messages over, each to a number of its own, again and again while they are throttled, and takes receipts.
+// run hands over n messages, each to another number, and repeats those that are throttled if again is set.
 func (l *load) run(t testing.TB, c *smpp.Connector, n, batchSize int, again bool) {
 	t.Helper()
 	l.outcomes, l.refs, l.results, l.receipts = map[carrier.Outcome]int{}, map[string]string{}, map[string]carrier.Outcome{}, map[string]int{}
@@ -135,7 +135,7 @@ func (l *load) take(t *testing.T, c *smpp.Connector) {
 	}()
 }
 
-// want waits until it is so.
+// eventually waits until f returns true.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
@@ -145,8 +145,9 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestIntegrationNodeSMPP: against a message centre that we did not write, in each of its moods: every message is
-// answered, none is taken twice, nothing that was taken is said not to be, and every receipt comes.
+// TestIntegrationNodeSMPP runs against a message centre that we did not write, in each of its modes. Every message must
+// have a result. No message may be accepted twice, no accepted message may be reported as not accepted, and every
+// receipt must come.
 func TestIntegrationNodeSMPP(t *testing.T) {
 	peers.Need(t, peers.NodeSMPP)
 	cert, key := certificate(t)
@@ -224,7 +225,7 @@ func TestIntegrationNodeSMPP(t *testing.T) {
 	})
 }
 
-// TestIntegrationHammer: a client that we did not write hands over to our message centre.
+// TestIntegrationHammer: a client that we did not write hands messages over to our message centre.
 func TestIntegrationHammer(t *testing.T) {
 	peers.Need(t, peers.NetSMPP)
 	peer := startPeer(t, sim.Profile{}, smsc.Config{})

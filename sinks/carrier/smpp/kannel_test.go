@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestIntegrationKannel: Kannel hands 10,000 messages to our message centre, and hears of each what became of it.
+// TestIntegrationKannel: Kannel hands 10,000 messages over to our message centre, and must get a receipt for each.
 func TestIntegrationKannel(t *testing.T) {
 	peers.Need(t, peers.Kannel)
 	const n = 10_000
@@ -24,7 +24,7 @@ func TestIntegrationKannel(t *testing.T) {
 	gateway := peers.StartGateway(t, peers.GatewayOptions{Port: peer.addr.Port, SystemID: "kannel"})
 
 	var mu sync.Mutex
-	heard := map[string]map[string]int{} // by type: by number
+	heard := map[string]map[string]int{} // by type, then by phone number
 	callbacks := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		mu.Lock()

@@ -9,11 +9,11 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// longLived is how long a session must have lasted for the next one to be bound at once: its end says nothing about the
-// message centre.
+// longLived is how long a session must have lasted so that the next one is bound at once: the end of such a session
+// does not mean that the message centre has a problem.
 const longLived = 10 * time.Second
 
-// keep keeps one session bound until ctx ends. bound is the first one, or nil.
+// keep keeps one session bound until ctx ends. bound is the first session, or nil.
 func (c *Connector) keep(ctx context.Context, command pdu.Command, bound *session) {
 	pause := time.Duration(c.cfg.ReconnectMin)
 	for ctx.Err() == nil {
@@ -56,8 +56,8 @@ func (c *Connector) failed(err error) {
 	c.lastErr = err
 }
 
-// jitter returns a time between half of d and d, so that clients that lost a message centre together do not come back
-// together.
+// jitter returns a time between d/2 and d, so that clients that have lost a message centre together do not all come
+// back at the same time.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -69,7 +69,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// run works until the session ends, or ctx does.
+// run reads, writes and looks until the session or ctx ends.
 func (s *session) run(ctx context.Context) {
 	c := s.c
 	c.running.Go(s.write)
@@ -93,8 +93,8 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// look does what is due: it ends overdue hand-overs, queues parts to be written again and sends enquire_link. If the
-// session is over, it returns the reason.
+// look ends hand-overs that are overdue, queues parts again whose time has come, and sends enquire_link. If the session
+// is over, it returns the reason.
 func (s *session) look(now time.Time) error {
 	c := s.c
 	silent := now.Sub(time.Unix(0, s.lastRead.Load()))
@@ -120,11 +120,11 @@ func (s *session) look(now time.Time) error {
 	return nil
 }
 
-// leaveWait is how long answers are awaited from a message centre that has unbound.
+// leaveWait is how long the connector waits for answers after the message centre has sent unbind.
 const leaveWait = 2 * time.Second
 
-// isQueued reports whether a unit was not written yet. The time for its answer begins only with the write. The caller
-// holds the lock.
+// isQueued reports whether a unit has not been written yet. The time for its answer starts when it is written. The
+// caller holds the lock.
 func (s *session) isQueued(sequence uint32) bool {
 	for _, it := range s.queue.items {
 		if it.submit && it.sequence == sequence {

@@ -5,7 +5,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// lost remembers the hand-overs that got no answer in time, for late answers. The connector's lock guards it.
+// lost remembers hand-overs that got no answer in time, so that the connector can use a late answer. The connector's
+// lock guards it.
 type lost struct {
 	most  int
 	list  map[uint32]pending
@@ -30,8 +31,8 @@ func (l *lost) take(sequence uint32) (pending, bool) {
 	return p, ok
 }
 
-// lateAnswer makes a receipt of an answer that came after its hand-over got Unknown: it ends the doubt. The
-// caller holds the lock.
+// lateAnswer makes a receipt from an answer that came after its hand-over had the result Unknown. The receipt ends the
+// doubt. The caller holds the lock.
 func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.late++
 	parts := 1
@@ -47,14 +48,14 @@ func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	c.addOwn(p, p.part, parts, status, r)
 }
 
-// keysByRef are the submission ids of the newest hand-overs whose answer was late. No index has them by the message
-// centre's id.
+// keysByRef has the submission ids of the newest hand-overs whose answer was late, by the message centre's id. The
+// index of provider ids does not have them.
 type keysByRef struct {
 	list  map[string]carrier.Key
 	order []string
 }
 
-// mostLate bounds them.
+// mostLate is how many entries keysByRef has at most.
 const mostLate = 10_000
 
 func (k *keysByRef) add(ref string, key carrier.Key) {
@@ -72,8 +73,8 @@ func (k *keysByRef) add(ref string, key carrier.Key) {
 	k.order = append(k.order, ref)
 }
 
-// of returns the submission id of a receipt, zero when it is not one of these. Ids are unique per session only at some
-// message centres, so the number is held against it too.
+// of returns the submission id for a receipt, or zero if the message's answer was not late. It compares only the
+// message centre's ids. If these are unique only per session, it may return the id of another message.
 func (k *keysByRef) of(refs []string) carrier.Key {
 	for _, ref := range refs {
 		if key, ok := k.list[ref]; ok {

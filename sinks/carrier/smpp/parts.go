@@ -8,11 +8,11 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// pending is a unit that waits for its answer. A message of several parts has a long in addition.
+// pending is a unit that waits for its answer. If its message has several parts, it has a long as well.
 type pending struct {
 	done    func(int, carrier.Result)
 	i       int
-	part    int // 1 and up
+	part    int // from 1
 	long    *long
 	key     carrier.Key
 	to      string
@@ -22,9 +22,9 @@ type pending struct {
 // long is a message of several parts. The connector's lock guards it.
 type long struct {
 	parts []partResult
-	units [][]byte // to be written again
+	units [][]byte // kept because they may be written again
 	open  int      // parts without a result
-	begun bool     // a part was written: the others follow, whatever the deadline
+	begun bool     // a part was written, so the others follow, whatever the deadline
 	until time.Time
 }
 
@@ -37,13 +37,13 @@ type partResult struct {
 	retryAfter time.Duration
 }
 
-// retry is a part that is written again. It keeps its place in the window.
+// retry is a part that will be written again. It keeps its place in the window.
 type retry struct {
 	at      time.Time
 	pending pending
 }
 
-// completions are calls of done, to be made without the lock.
+// completions are calls of done that must be made without the lock.
 type completions struct{ list []completion }
 
 type completion struct {
@@ -56,7 +56,7 @@ func (d *completions) add(p *pending, r carrier.Result) {
 	d.list = append(d.list, completion{p.done, p.i, r})
 }
 
-// unlock releases the lock, makes the calls, for which Drain waits, and empties the list.
+// unlock releases the lock, makes the calls, and empties the list. Drain waits for these calls.
 func (c *Connector) unlock(d *completions) {
 	if len(d.list) == 0 {
 		c.mu.Unlock()
@@ -77,7 +77,7 @@ func (c *Connector) unlock(d *completions) {
 	c.mu.Unlock()
 }
 
-// enqueue queues one unit under a sequence number of its own. The caller holds the lock, and a place in the window.
+// enqueue queues one unit under its own sequence number. The caller holds the lock and has a place in the window.
 func (s *session) enqueue(unit []byte, p pending, until permit) {
 	start, sequence := len(s.queue.buf), s.next()
 	s.queue.buf = append(s.queue.buf, unit...)
@@ -87,7 +87,7 @@ func (s *session) enqueue(unit []byte, p pending, until permit) {
 	s.signal()
 }
 
-// complete ends the wait of one unit. The caller holds the lock.
+// complete ends the wait for the answer to one unit. The caller holds the lock.
 func (s *session) complete(d *completions, sequence uint32, r partResult) {
 	if p, ok := s.pending[sequence]; ok {
 		delete(s.pending, sequence)
@@ -95,7 +95,7 @@ func (s *session) complete(d *completions, sequence uint32, r partResult) {
 	}
 }
 
-// settle gives back the place of a unit and notes its result. The caller holds the lock.
+// settle frees the place of a unit and notes its result. The caller holds the lock.
 func (s *session) settle(d *completions, p *pending, r partResult) {
 	s.c.release(s, 1)
 	if p.long == nil {
@@ -107,14 +107,15 @@ func (s *session) settle(d *completions, p *pending, r partResult) {
 	}
 }
 
-// note notes the result of a part and reports whether all parts have one.
+// note notes the result of a part, and reports whether all parts have a result.
 func (l *long) note(part int, r partResult) bool {
 	l.parts[part-1] = r
 	l.open--
 	return l.open == 0
 }
 
-// repeat schedules another write of the parts that were not taken although others were. The caller holds the lock.
+// repeat schedules another write of the parts that were not accepted, if other parts were accepted. The caller holds
+// the lock.
 func (s *session) repeat(p *pending) bool {
 	l, now := p.long, time.Now()
 	taken, again := 0, 0
@@ -162,9 +163,9 @@ func (r *partResult) result() carrier.Result {
 	return carrier.Result{Outcome: r.outcome, Ref: r.id, Code: r.code, Sub: r.sub, RetryAfter: r.retryAfter}
 }
 
-// joined returns the result of a message of several parts. A message that the message centre took in part is accepted,
-// and a receipt says which parts failed: a second hand-over would deliver the taken parts twice. The caller holds the
-// lock.
+// joined returns the result of a message of several parts. If the message centre has accepted some parts, the result is
+// accepted, and receipts say which parts failed: another hand-over would deliver the accepted parts twice. The caller
+// holds the lock.
 func (c *Connector) joined(p *pending) carrier.Result {
 	parts := p.long.parts
 	taken := 0

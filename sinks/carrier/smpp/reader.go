@@ -9,7 +9,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// answer is an answer to a hand-over, unchanged.
+// answer is a response to a hand-over, as it was read.
 type answer struct {
 	sequence  uint32
 	status    pdu.Status
@@ -17,10 +17,10 @@ type answer struct {
 	congested bool
 }
 
-// mostAtOnce bounds how many units are read before the connector acts on them.
+// mostAtOnce is how many units are read before the connector acts on them.
 const mostAtOnce = 256
 
-// read reads units and acts on them, all that have come at a time, until the session ends.
+// read reads units until the session ends. It acts on all units together that have come.
 func (s *session) read() {
 	var answers []answer
 	var arrived []arrival
@@ -69,7 +69,7 @@ func readAnswer(h pdu.Header, body []byte) answer {
 	return a
 }
 
-// congested is the congestion_state (SMPP 5.0 §4.8.4.18) from which on a message centre is near its limit.
+// congested is the congestion_state (SMPP 5.0 §4.8.4.18) from which a message centre is near its limit.
 const congested = 80
 
 // act acts on the units that were read.
@@ -93,7 +93,7 @@ func (s *session) act(answers []answer, arrived []arrival, commands []pdu.Header
 	c.unlock(&done)
 }
 
-// answered takes the answer to a hand-over. The caller holds the lock.
+// answered handles the answer to a hand-over. The caller holds the lock.
 func (s *session) answered(d *completions, a *answer, now time.Time) {
 	r := partResult{outcome: carrier.Accepted, id: a.id}
 	if a.status != pdu.OK {
@@ -117,8 +117,8 @@ func (s *session) answered(d *completions, a *answer, now time.Time) {
 	}
 }
 
-// refusal is what an answer with that status means. A status that the account's table lacks refuses for good, because
-// the message centre answered without taking the message.
+// refusal returns the result for an answer with this status. A status that the account's table does not have is final,
+// because the message centre has answered and not accepted the message.
 func (c *Connector) refusal(status pdu.Status) partResult {
 	r := partResult{outcome: carrier.Rejected, sub: schemas.CodeNotSentOther, code: status.String()}
 	if a, ok := c.cfg.codes.Answer(r.code); ok {
@@ -127,7 +127,7 @@ func (c *Connector) refusal(status pdu.Status) partResult {
 	return r
 }
 
-// command acts on a unit that is neither an answer to a hand-over nor a message. The caller holds the lock.
+// command handles a unit that is neither an answer to a hand-over nor a message. The caller holds the lock.
 func (s *session) command(d *completions, h pdu.Header, now time.Time) {
 	switch h.Command {
 	case pdu.EnquireLink:
@@ -145,8 +145,8 @@ func (s *session) command(d *completions, h pdu.Header, now time.Time) {
 	}
 }
 
-// leave stops writing hand-overs to a session that is no longer bound. What was written may still be answered. The
-// caller holds the lock.
+// leave stops writing hand-overs to a session that is no longer bound. Written ones may still be answered. The caller
+// holds the lock.
 func (s *session) leave(d *completions, now time.Time) {
 	if !s.leaving.IsZero() || s.err != nil {
 		return

@@ -11,10 +11,10 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// errTwoTakers is returned to a second caller: emit is never called twice at a time.
+// errTwoTakers is returned to a second caller, because emit must not run twice at the same time.
 var errTwoTakers = errors.New("smpp: another call of Receipts or Inbound is running")
 
-// Receipts implements [carrier.ReceiptSource]. It ends with ctx, or when the connector was drained.
+// Receipts implements [carrier.ReceiptSource]. It returns when ctx ends, or when the connector is drained.
 func (c *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	if !c.openBox(&c.receipts) {
 		return errTwoTakers

@@ -15,8 +15,8 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// centre is a message centre whose every move the test makes. Connections are pipes, so that time can be fake: within a
-// bubble of synctest nothing here depends on the machine.
+// centre is a message centre that the test controls completely. Connections are pipes, so that time can be fake: in a
+// bubble of synctest no result depends on the speed of the machine.
 type centre struct {
 	t     *testing.T
 	conns chan net.Conn
@@ -24,7 +24,7 @@ type centre struct {
 
 func newCentre(t *testing.T) *centre { return &centre{t, make(chan net.Conn, 16)} }
 
-// dialer is what the connector connects with.
+// dialer connects the connector to the centre.
 func (c *centre) dialer(ctx context.Context, _ string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
@@ -35,14 +35,14 @@ func (c *centre) dialer(ctx context.Context, _ string) (net.Conn, error) {
 	}
 }
 
-// script is one connection at the message centre.
+// script is the message centre's side of one connection.
 type script struct {
 	t    *testing.T
 	conn net.Conn
 	r    *pdu.Reader
 }
 
-// accept takes the next connection.
+// accept waits for the next connection.
 func (c *centre) accept() *script {
 	c.t.Helper()
 	conn := <-c.conns
@@ -69,7 +69,7 @@ func (s *script) read() (pdu.Header, string) {
 	return h, string(body)
 }
 
-// expect reads the next unit, which must be of this command.
+// expect reads the next unit, which must have this command.
 func (s *script) expect(want pdu.Command) (pdu.Header, string) {
 	s.t.Helper()
 	h, body := s.read()
@@ -117,7 +117,7 @@ func (s *script) deliver(sequence uint32, m pdu.Message) {
 	s.write(unit)
 }
 
-// keys of the messages of this package.
+// testKeys are the keys of the messages in this package's tests.
 func testKeys(t testing.TB) *schemas.Keys {
 	t.Helper()
 	keys, err := schemas.NewKeys([]byte("a key of the carriers' conformance suite"))
@@ -136,7 +136,7 @@ func message(t testing.TB, seq uint32, body string) carrier.Outbound {
 	}
 }
 
-// results collects answers.
+// results collects the results of hand-overs.
 type results struct {
 	mu   sync.Mutex
 	list []carrier.Result
@@ -152,7 +152,7 @@ func (r *results) done(_ int, x carrier.Result) {
 	r.more <- struct{}{}
 }
 
-// next waits for the next answer.
+// next waits for the next result.
 func (r *results) next() carrier.Result {
 	<-r.more
 	r.mu.Lock()
@@ -162,7 +162,7 @@ func (r *results) next() carrier.Result {
 	return x
 }
 
-// bubble runs a test in fake time with a connector that is bound at a scripted message centre.
+// bubble runs a test in fake time, with a connector that is bound to a scripted message centre.
 func bubble(t *testing.T, cfg smpp.Config, f func(t *testing.T, c *smpp.Connector, mc *centre, s *script)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -188,7 +188,7 @@ func drain(t testing.TB, c *smpp.Connector, patience time.Duration) {
 	}
 }
 
-// send hands over and fails when the connector refuses.
+// send hands messages over, and fails the test if the connector returns an error.
 func send(t testing.TB, c *smpp.Connector, done func(int, carrier.Result), batch ...carrier.Outbound) {
 	t.Helper()
 	if err := c.Send(t.Context(), batch, done); err != nil {
@@ -196,7 +196,7 @@ func send(t testing.TB, c *smpp.Connector, done func(int, carrier.Result), batch
 	}
 }
 
-// receipts takes receipts until the test ends, and passes them on.
+// receipts takes receipts until the test ends, and sends them to the channel.
 func receipts(t *testing.T, c *smpp.Connector) <-chan carrier.Receipt {
 	t.Helper()
 	out := make(chan carrier.Receipt, 100)

@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// Why a session ends.
+// Reasons for which a session ends.
 var (
 	errUnbound   = errors.New("the message centre has unbound")
 	errSilent    = errors.New("the message centre does not answer any more")
@@ -21,13 +21,13 @@ var (
 	errWriteLate = errors.New("the message centre does not read")
 )
 
-// BindError is the message centre's refusal to bind.
+// BindError means that the message centre has refused to bind.
 type BindError struct {
 	Command pdu.Command
 	Status  pdu.Status
 }
 
-// bindHints are the usual causes of a refusal.
+// bindHints are the usual causes of each refusal.
 var bindHints = map[pdu.Status]string{
 	pdu.AlreadyBound: "ESME_RALYBND: the account allows no further session", pdu.BindFailed: "ESME_RBINDFAIL: wrong account, address or mode",
 	pdu.InvalidPassword: "ESME_RINVPASWD: wrong password", pdu.InvalidSystemID: "ESME_RINVSYSID: unknown systemId",
@@ -48,30 +48,30 @@ func (e *BindError) AccountRefused() bool {
 	return e.Status == pdu.InvalidPassword || e.Status == pdu.InvalidSystemID || e.Status == pdu.BindFailed
 }
 
-// session is one connection that is bound.
+// session is one bound connection.
 type session struct {
 	c      *Connector
 	conn   net.Conn
 	reader *pdu.Reader
-	bindBy pdu.Command // that it was bound by
+	bindBy pdu.Command // the command of its bind
 	wake   chan struct{}
 	ended  chan struct{} // closed by fail
 
 	lastRead atomic.Int64 // Unix nanoseconds
 
-	// The connector's lock guards the rest.
+	// The connector's lock guards the following fields.
 	err      error
 	sequence uint32
-	used     int     // places taken in the window
-	limit    float64 // of the window now
+	used     int     // taken places of the window
+	limit    float64 // present size of the window
 	shrunk   time.Time
 	pending  map[uint32]pending
 	queue    outgoing // to be written
-	writing  outgoing // at the system call
+	writing  outgoing // units in the running system call
 	retries  []retry
 	lost     lost
-	enquired time.Time // enquire_link was sent and nothing came since
-	leaving  time.Time // the message centre has unbound, and answers may still come
+	enquired time.Time // when enquire_link was sent; zero once a unit has come since
+	leaving  time.Time // when the message centre sent unbind; answers may still come
 }
 
 // open connects and binds.
@@ -107,8 +107,8 @@ func (c *Connector) open(ctx context.Context, command pdu.Command) (*session, er
 	return s, nil
 }
 
-// bind binds. Before the answer to the bind it answers enquire_link only; the message centre sends all other units
-// again.
+// bind binds the session. Before it has the answer, it answers only enquire_link. The message centre sends all other
+// units again.
 func (s *session) bind() error {
 	cfg := s.c.cfg
 	m := pdu.Bind{SystemID: cfg.SystemID, Password: string(cfg.Password), SystemType: cfg.SystemType, Version: cfg.version}
@@ -139,16 +139,17 @@ func (s *session) bind() error {
 	}
 }
 
-// submits reports whether the session takes hand-overs.
+// submits reports whether the session can hand messages over.
 func (s *session) submits() bool { return s.bindBy != pdu.BindReceiver }
 
-// width is the window now, at least one.
+// width is the present size of the window, at least one.
 func (s *session) width() int { return max(1, int(s.limit)) }
 
-// room is how much of the window is free. The caller holds the lock.
+// room is the number of free places in the window. The caller holds the lock.
 func (s *session) room() int { return s.width() - s.used }
 
-// throttled halves the window, once for all answers of about one round trip. The caller holds the lock.
+// throttled halves the window. It does so once for all throttled answers of about one round trip. The caller holds the
+// lock.
 func (s *session) throttled(now time.Time) {
 	if now.Sub(s.shrunk) < 100*time.Millisecond {
 		return
@@ -157,7 +158,7 @@ func (s *session) throttled(now time.Time) {
 	s.limit = max(1, s.limit/2)
 }
 
-// accepted lets the window grow back, by one place per window of answers. The caller holds the lock.
+// accepted lets the window grow, by one place per window of answers. The caller holds the lock.
 func (s *session) accepted() {
 	if most := float64(s.c.cfg.Window); s.limit < most {
 		s.limit = min(most, s.limit+1/s.limit)
@@ -175,10 +176,10 @@ func (s *session) signal() {
 // writtenUnknown is the argument of fail when the caller is not the writer.
 const writtenUnknown = -1
 
-// fail ends the session and decides about every hand-over that waits. A unit that was not completely written was not
-// taken, because the other end cannot read half a unit; a unit that was completely written may have been taken. Only
-// the writer knows how much of the present write has gone out, so those units wait for the writer, which returns at
-// once because the connection is closed.
+// fail ends the session and decides the results of all hand-overs without an answer. A unit that was not written
+// completely was not accepted, because the message centre cannot read a part of a unit. A unit that was written
+// completely may have been accepted. Only the writer knows how much of the running write has gone out, so it decides
+// about these units. It returns at once, because the connection is closed.
 func (s *session) fail(err error, written int) {
 	c := s.c
 	var done completions
@@ -205,7 +206,7 @@ func (s *session) fail(err error, written int) {
 	c.unlock(&done)
 }
 
-// abandon answers all hand-overs except those that are being written. The caller holds the lock.
+// abandon ends all hand-overs except those in the running write. The caller holds the lock.
 func (s *session) abandon(done *completions) {
 	for _, it := range s.queue.items {
 		if it.submit {

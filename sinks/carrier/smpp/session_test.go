@@ -16,7 +16,7 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// TestAnswers: what each answer means.
+// TestAnswers: the result for each answer.
 func TestAnswers(t *testing.T) {
 	bubble(t, smpp.Config{Codes: []string{"answer,0x0401,rejected,NO_CREDITS"}}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		for _, tc := range []struct {
@@ -39,7 +39,7 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%v: got %+v, want %+v", tc.status, got, tc.want)
 			}
 		}
-		// A generic_nack answers a hand-over too.
+		// A generic_nack also answers a hand-over.
 		r := newResults()
 		send(t, c, r.done, message(t, 1, "hello"))
 		h, _ := s.submitted()
@@ -50,13 +50,15 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
-// TestConnectionLost: what was not written whole was not taken; what was may have been (P3).
+// TestConnectionLost: a unit that was not written completely was not accepted. A unit that was may have been accepted
+// (P3).
 func TestConnectionLost(t *testing.T) {
 	bubble(t, smpp.Config{Window: 10}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		written, stuck, queued := newResults(), newResults(), newResults()
 		send(t, c, written.done, message(t, 1, "hello"))
 		s.submitted()
-		// A pipe holds nothing: this one is at the system call when the connection breaks, and the last is behind it.
+		// A pipe has no buffer: this unit is in the system call when the connection breaks, and the last one waits
+		// behind it.
 		send(t, c, stuck.done, message(t, 2, "hello"))
 		synctest.Wait()
 		send(t, c, queued.done, message(t, 3, "hello"))
@@ -79,7 +81,7 @@ func TestConnectionLost(t *testing.T) {
 	})
 }
 
-// stuckConn is a connection whose writes go out and return only when it is closed, as when the process is not scheduled
+// stuckConn is a connection whose writes go out but return only when it is closed, as if the process were not scheduled
 // in between.
 type stuckConn struct {
 	net.Conn
@@ -101,8 +103,8 @@ func (c *stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestWrittenWhileItEnds (P3): a hand-over that went out while the session was ended by somebody else may have been
-// taken.
+// TestWrittenWhileItEnds (P3): a unit that was written while another goroutine ended the session may have been
+// accepted.
 func TestWrittenWhileItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mc := newCentre(t)
@@ -130,11 +132,11 @@ func TestWrittenWhileItEnds(t *testing.T) {
 	})
 }
 
-// TestReconnect: a session that broke is bound again, after a pause that grows; what is handed over meanwhile waits for
-// a second.
+// TestReconnect: the connector binds again after a session has broken, with growing pauses. Hand-overs wait for a
+// second meanwhile.
 func TestReconnect(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, mc *centre, s *script) {
-		// Soon after a bind that held for long, the next attempt comes at once.
+		// After a session that has lasted long, the next attempt comes at once.
 		time.Sleep(20 * time.Second)
 		_ = s.conn.Close()
 		synctest.Wait()
@@ -155,7 +157,7 @@ func TestReconnect(t *testing.T) {
 		if got := r.next(); got.Outcome != carrier.Accepted {
 			t.Errorf("handed over between two sessions: got %+v, want accepted", got)
 		}
-		// Refused binds: from half a second on, up to a minute.
+		// After refused binds the pauses grow from half a second to a minute.
 		_ = s.conn.Close()
 		var pauses []time.Duration
 		for range 9 {
@@ -178,8 +180,8 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
-// TestDeadlineAtTheWrite: a message that waited behind a write that was stuck is not written after its deadline, and a
-// write that is stuck ends with it: what was not written whole was not taken.
+// TestDeadlineAtTheWrite: a message that waits behind a blocked write is not written after its deadline. The blocked
+// write ends at its own deadline; a unit that was not written completely was not accepted.
 func TestDeadlineAtTheWrite(t *testing.T) {
 	bubble(t, smpp.Config{Window: 10}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		// The message centre does not read.
@@ -205,12 +207,13 @@ func TestDeadlineAtTheWrite(t *testing.T) {
 	})
 }
 
-// TestLateInTheQueue: what is late or withdrawn in the queue is dropped from between others, which go out as they are.
+// TestLateInTheQueue: messages in the queue that are expired or withdrawn are removed. The messages before and behind
+// them are sent unchanged.
 func TestLateInTheQueue(t *testing.T) {
 	bubble(t, smpp.Config{Window: 10}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		all := newResults()
 		send(t, c, all.done, message(t, 1, "one"))
-		synctest.Wait() // at the system call
+		synctest.Wait() // it is in the system call
 		late := message(t, 2, "two")
 		late.Deadline = time.Now().Add(100 * time.Millisecond)
 		var withdrawn atomic.Bool
@@ -235,8 +238,8 @@ func TestLateInTheQueue(t *testing.T) {
 	})
 }
 
-// TestNoAnswer: without an answer in time a hand-over is unknown; the late answer ends the doubt, as a receipt with our
-// id.
+// TestNoAnswer: a hand-over without an answer in time is unknown. A late answer ends the doubt: the connector makes a
+// receipt with our id of it.
 func TestNoAnswer(t *testing.T) {
 	bubble(t, smpp.Config{AnswerTimeout: smpp.Duration(2 * time.Second)}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		rec := receipts(t, c)
@@ -265,7 +268,7 @@ func TestNoAnswer(t *testing.T) {
 		if got := <-rec; got.Key != refused.Key || got.Status != schemas.ReceiptStatusFailed || got.Sub != schemas.CodeInvalidNumber {
 			t.Errorf("late refusal: got %+v, want failed with our id", got)
 		}
-		// Its receipt has our id too, because no index has the message centre's.
+		// The receipt of the message must have our id, too, because the index does not have the message centre's id.
 		s.deliver(9, pdu.Message{ESMClass: pdu.ESMReceipt, Short: "id:a1 stat:DELIVRD err:000", Source: pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}})
 		if got := <-rec; got.Key != taken.Key || got.Status != schemas.ReceiptStatusDelivered {
 			t.Errorf("its receipt: got %+v, want delivered with our id", got)
@@ -274,7 +277,7 @@ func TestNoAnswer(t *testing.T) {
 	})
 }
 
-// TestEnquireLink: after a silence the message centre is asked; when nothing comes the session is over.
+// TestEnquireLink: after a silence the connector sends enquire_link. If nothing comes, it ends the session.
 func TestEnquireLink(t *testing.T) {
 	cfg := smpp.Config{EnquireLink: smpp.Duration(30 * time.Second), AnswerTimeout: smpp.Duration(10 * time.Second)}
 	bubble(t, cfg, func(t *testing.T, c *smpp.Connector, mc *centre, s *script) {
@@ -286,12 +289,12 @@ func TestEnquireLink(t *testing.T) {
 		if took := time.Since(began); took < time.Minute || took > 65*time.Second {
 			t.Errorf("asked twice within %v, want a minute", took)
 		}
-		// And when the message centre asks, it is answered.
+		// The connector also answers an enquire_link of the message centre.
 		s.write(pdu.Header{Command: pdu.EnquireLink, Sequence: 77}.Append(nil))
 		if h, _ := s.expect(pdu.EnquireLinkResp); h.Sequence != 77 {
 			t.Errorf("got sequence %d, want 77", h.Sequence)
 		}
-		// Half open: it reads and says nothing.
+		// The connection is half open: the message centre reads but sends nothing.
 		began = time.Now()
 		s.expect(pdu.EnquireLink)
 		if _, _, err := s.r.Next(); err == nil {
@@ -308,7 +311,7 @@ func TestEnquireLink(t *testing.T) {
 	})
 }
 
-// TestThrottled: the window is halved when the message centre throttles, and grows back.
+// TestThrottled: the window is halved when the message centre throttles, and grows again afterwards.
 func TestThrottled(t *testing.T) {
 	bubble(t, smpp.Config{Window: 16}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		say := func(status pdu.Status, times int) {
@@ -339,7 +342,7 @@ func TestThrottled(t *testing.T) {
 		want("a window of answers later", 5, 5)
 		say(pdu.OK, 200)
 		want("in the end", 16, 16)
-		// SMPP 5.0 says it before it refuses.
+		// With SMPP 5.0, the message centre reports congestion before it refuses.
 		time.Sleep(time.Second)
 		r := newResults()
 		send(t, c, r.done, message(t, 1, "hello"))
@@ -382,7 +385,7 @@ func TestThroughput(t *testing.T) {
 	})
 }
 
-// TestUnbound: a message centre that unbinds gets no more, and what it has taken may still be answered.
+// TestUnbound: a message centre that has sent unbind gets no more hand-overs, but may still answer earlier ones.
 func TestUnbound(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, mc *centre, s *script) {
 		answered, open := newResults(), newResults()
@@ -409,7 +412,8 @@ func TestUnbound(t *testing.T) {
 	})
 }
 
-// TestDrainUnbinds: it says goodbye when nothing is left, and does not wait for one who says nothing.
+// TestDrainUnbinds: Drain sends unbind when no hand-over waits, and does not wait for a message centre that does not
+// answer.
 func TestDrainUnbinds(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		over := make(chan time.Duration, 1)
@@ -425,7 +429,7 @@ func TestDrainUnbinds(t *testing.T) {
 	})
 }
 
-// TestMalformed: what cannot be read ends the session, or is refused, and nothing else comes of it.
+// TestMalformed: a unit that cannot be read ends the session or is refused, and has no other effect.
 func TestMalformed(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, mc *centre, s *script) {
 		s.write(pdu.Header{Command: 0x42, Sequence: 3}.Append(nil))
@@ -448,7 +452,7 @@ func TestMalformed(t *testing.T) {
 	})
 }
 
-// TestDialFails: a refusal says why and what it nearly always means, and the password is nowhere in it.
+// TestDialFails: the error of a refused bind names the reason and its usual cause, and does not contain the password.
 func TestDialFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mc := newCentre(t)
@@ -461,7 +465,7 @@ func TestDialFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "smsc.example:2775") || !strings.Contains(err.Error(), "wrong password") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("got %v, want an error with the address and the reason, without the password", err)
 		}
-		// One that never answers.
+		// This message centre never answers.
 		go mc.accept()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()

@@ -17,7 +17,7 @@ import (
 	"fanfare/sinks/carrier/smpp/sms"
 )
 
-// TestSubmit: what a message is made of, by the account's options.
+// TestSubmit: the fields of a message for the options of an account.
 func TestSubmit(t *testing.T) {
 	zero, ucs2 := byte(0), byte(0x18)
 	international := pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}
@@ -73,7 +73,7 @@ func TestSubmit(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble(t, tc.cfg, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 				out, want, r := message(t, 1, "hello"), plain, newResults()
-				shift := time.Since(now) // fake time begins elsewhere
+				shift := time.Since(now) // fake time starts at another date
 				if tc.change != nil {
 					tc.change(&out)
 				}
@@ -95,7 +95,7 @@ func TestSubmit(t *testing.T) {
 	}
 }
 
-// TestRefusedHere: what cannot be sent is refused before it is written.
+// TestRefusedHere: a message that cannot be sent is refused before it is written.
 func TestRefusedHere(t *testing.T) {
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, _ *centre, _ *script) {
 		for _, tc := range []struct {
@@ -121,7 +121,7 @@ func TestRefusedHere(t *testing.T) {
 	})
 }
 
-// TestLong: the parts of a text go out together, and their ids come back with the answer.
+// TestLong: the parts of a text are sent together, and the result has the ids of all parts.
 func TestLong(t *testing.T) {
 	text := strings.Repeat("a", 400)
 	for _, long := range []string{"udh8", "udh16", "sar", "payload"} {
@@ -161,7 +161,8 @@ func TestLong(t *testing.T) {
 	}
 }
 
-// TestLongInASmallWindow: a text of more parts than the window is wide goes out as the places come.
+// TestLongInASmallWindow: if a text has more parts than the window has places, the parts are sent as places become
+// free.
 func TestLongInASmallWindow(t *testing.T) {
 	bubble(t, smpp.Config{Window: 2}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		r := newResults()
@@ -185,8 +186,8 @@ func TestLongInASmallWindow(t *testing.T) {
 	})
 }
 
-// TestLongInPart: a part that is throttled while others are taken is written again, and one that stays out fails by a
-// receipt. All parts refused are a refusal.
+// TestLongInPart: if some parts are accepted and others throttled, the throttled ones are written again. A part that is
+// never accepted gets a receipt that says failed. If all parts are refused, the message is refused.
 func TestLongInPart(t *testing.T) {
 	long := strings.Repeat("a", 400)
 	bubble(t, smpp.Config{Window: 100}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
@@ -203,7 +204,7 @@ func TestLongInPart(t *testing.T) {
 		}
 		send(t, c, r.done, out)
 		answer(pdu.OK, pdu.Throttled, pdu.OK)
-		// Also past the deadline: it has begun.
+		// It is written even after the deadline, because the message has begun.
 		h, m := s.submitted()
 		if _, concat, _ := sms.Decode(&m, sms.GSM7); concat.Number != 2 {
 			t.Errorf("got part %d again, want 2", concat.Number)
@@ -234,7 +235,7 @@ func TestLongInPart(t *testing.T) {
 			t.Errorf("one part refused: got receipt %+v, want part 3 of 3 failed", got)
 		}
 
-		// Throttled for ever: for five seconds.
+		// A part that is always throttled is repeated for five seconds.
 		began := time.Now()
 		send(t, c, r.done, message(t, 5, long))
 		answer(pdu.OK, pdu.Throttled, pdu.OK)
@@ -259,7 +260,7 @@ func TestLongInPart(t *testing.T) {
 	})
 }
 
-// TestLongConnectionLost: a text of which a part may have been taken is unknown.
+// TestLongConnectionLost: if a part of a text may have been accepted, the result is unknown.
 func TestLongConnectionLost(t *testing.T) {
 	bubble(t, smpp.Config{Window: 10}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		r := newResults()
@@ -276,7 +277,7 @@ func TestLongConnectionLost(t *testing.T) {
 
 var errNotDurable = errors.New("not durable")
 
-// TestInbound: what recipients write stays with the message centre until it is durable here, and texts in parts are
+// TestInbound: the message centre keeps messages of recipients until they are durable here. Texts of several parts are
 // joined.
 func TestInbound(t *testing.T) {
 	from, to := pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}, pdu.Address{TON: 3, Addr: "48333"}
@@ -317,7 +318,7 @@ func TestInbound(t *testing.T) {
 		if m := <-got; m.From != "+393470000001" || m.To != "48333" || m.Text != "STOP" || m.Account != "fanfare" || m.Parts != 0 || len(m.Raw) == 0 || m.At.IsZero() {
 			t.Errorf("got %+v", m)
 		}
-		// In parts, the second first: neither is answered before both are there.
+		// The second part comes first. Neither is answered before both have come.
 		s.deliver(4, text(pdu.ESMUDHI, "\x05\x00\x03\x07\x02\x02lo"))
 		s.deliver(5, text(pdu.ESMUDHI, "\x05\x00\x03\x07\x02\x01hel"))
 		want("parts", 4, pdu.OK)
@@ -325,7 +326,7 @@ func TestInbound(t *testing.T) {
 		if m := <-got; m.Text != "hello" || m.Parts != 0 {
 			t.Errorf("got %+v, want the whole text", m)
 		}
-		// A message centre that waits for the answer to the first part.
+		// This message centre waits for the answer to the first part.
 		began := time.Now()
 		s.deliver(6, text(pdu.ESMUDHI, "\x05\x00\x03\x08\x02\x01hel"))
 		want("a part alone", 6, pdu.OK)
@@ -335,7 +336,7 @@ func TestInbound(t *testing.T) {
 		if m := <-got; m.Text != "hel" || m.Part != 1 || m.Parts != 2 {
 			t.Errorf("got %+v, want part 1 of 2", m)
 		}
-		// What waits when the taker goes comes again.
+		// When the caller of Inbound stops, the message centre must send waiting parts again.
 		s.deliver(7, text(pdu.ESMUDHI, "\x05\x00\x03\x09\x02\x01hel"))
 		synctest.Wait()
 		cancel()
@@ -346,13 +347,13 @@ func TestInbound(t *testing.T) {
 	})
 }
 
-// TestReceiptsAreKept: what comes before somebody takes receipts waits; what cannot be made durable comes again; one
-// that goes leaves the rest with the message centre.
+// TestReceiptsAreKept: receipts that come before the first call of Receipts wait. After the caller of Receipts has
+// stopped, the message centre keeps further ones.
 func TestReceiptsAreKept(t *testing.T) {
 	dlr := pdu.Message{ESMClass: pdu.ESMReceipt, Short: "id:1 stat:UNDELIV err:005 done date:2611221001", Source: pdu.Address{TON: 1, NPI: 1, Addr: "393470000001"}}
 	bubble(t, smpp.Config{}, func(t *testing.T, c *smpp.Connector, _ *centre, s *script) {
 		s.deliver(1, dlr)
-		time.Sleep(time.Minute / 4) // a sender that starts takes its time
+		time.Sleep(time.Minute / 4) // the sender needs this long to start
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		var got []carrier.Receipt

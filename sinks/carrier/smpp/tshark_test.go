@@ -18,8 +18,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestIntegrationTshark: Wireshark finds nothing malformed in anything that either end of ours writes, and reads the
-// texts as they were.
+// TestIntegrationTshark: Wireshark finds no malformed unit in what the connector and our message centre write, and
+// decodes the texts correctly.
 func TestIntegrationTshark(t *testing.T) {
 	peers.Need(t, peers.Tshark)
 	texts := []string{"hello", "@£$¥èéùì {[~]} |€^\\", strings.Repeat("Ciao Ada! ", 30), "жук", strings.Repeat("Привет ", 20), "Ciao 😀", strings.Repeat("€", 153)}
@@ -75,7 +75,7 @@ func TestIntegrationTshark(t *testing.T) {
 	if found := recording.Dissect(t, malformed, "frame.number", "_ws.expert.message"); len(found) > 0 {
 		t.Errorf("malformed: %q", found)
 	}
-	// It would find one: a text of two octets that is said to have twenty.
+	// Wireshark must find this malformed unit: its text has two octets, but its length says twenty.
 	torn, ours := peers.NewRecording(), pdu.Message{Dest: pdu.Address{Addr: "1"}, Short: "hi"}
 	unit, err := ours.Append(nil, pdu.Header{Command: pdu.SubmitSM, Sequence: 1})
 	if err != nil {
@@ -117,8 +117,8 @@ func TestIntegrationTshark(t *testing.T) {
 	t.Logf("units %v, none malformed", counts)
 }
 
-// talk has all there is to say said: texts, receipts, a message from a recipient, enquire_link, unbind.
-// It returns how many units the texts took.
+// talk makes both ends send all kinds of units: texts, receipts, a message from a recipient, enquire_link, unbind. It
+// returns how many units the texts took.
 func talk(t *testing.T, c *smpp.Connector, peer *peer, texts []string) int {
 	t.Helper()
 	rec := receipts(t, c)
@@ -157,7 +157,7 @@ func talk(t *testing.T, c *smpp.Connector, peer *peer, texts []string) int {
 		t.Fatal(err)
 	}
 	<-written
-	time.Sleep(250 * time.Millisecond) // for an enquire_link
+	time.Sleep(250 * time.Millisecond) // time for an enquire_link
 	drain(t, c, time.Second)
 	return want
 }

@@ -8,8 +8,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// patience is how long a hand-over waits while no session is bound. A connection that comes back within that time costs
-// nothing; otherwise the route's breaker counts a failure.
+// patience is how long a hand-over waits while no session is bound. If a connection comes back within this time,
+// nothing happens; otherwise the route's breaker counts a failure.
 const patience = time.Second
 
 // Errors of reserve.
@@ -21,19 +21,19 @@ var (
 // waiter waits for places in a window.
 type waiter struct {
 	need, want int
-	granted    chan grant // of one
+	granted    chan grant // has one grant
 }
 
-// grant is n places in the window of a session, or the error why there are none.
+// grant is n places in the window of a session, or the error if there are none.
 type grant struct {
 	session *session
 	n       int
 	err     error
 }
 
-// reserve takes at least need and at most want places in the window of one session: fewer than need when the window is
-// smaller than that. It waits for them until ctx ends, until the time given (zero: none), or until there has been no
-// session for a while.
+// reserve takes at least need and at most want places in the window of one session; if the window is smaller than need,
+// it takes fewer. It waits for places until ctx ends, until the given time (zero: no limit), or until no session has
+// been bound for patience.
 func (c *Connector) reserve(ctx context.Context, need, want int, until time.Time) (*session, int, error) {
 	c.mu.Lock()
 	if c.closed {
@@ -49,7 +49,7 @@ func (c *Connector) reserve(ctx context.Context, need, want int, until time.Time
 	}
 	w.granted = make(chan grant, 1)
 	c.waiters = append(c.waiters, w)
-	c.grantWaiting() // arms the timer of the pace
+	c.grantWaiting() // this sets the timer of the pace
 	c.mu.Unlock()
 
 	pause := patience
@@ -82,7 +82,7 @@ func (c *Connector) reserve(ctx context.Context, need, want int, until time.Time
 	}
 }
 
-// withdraw ends the wait with err, unless the places came at the same moment.
+// withdraw ends the wait with err, unless the places were granted at the same moment.
 func (c *Connector) withdraw(w *waiter, err error) (*session, int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,13 +162,13 @@ func (c *Connector) release(s *session, n int) {
 	}
 }
 
-// pace limits hand-overs to a rate, by a bucket of a tenth of a second. The zero value has no limit. The connector's
-// lock guards it.
+// pace limits hand-overs to a rate, with a token bucket that holds a tenth of a second. The zero value has no limit.
+// The connector's lock guards it.
 type pace struct {
 	rate   float64
 	tokens float64
 	last   time.Time
-	armed  bool // a timer will look again
+	armed  bool // a timer will call grantWaiting
 }
 
 func (p *pace) burst() float64 { return max(1, p.rate/10) }
@@ -182,8 +182,8 @@ func (p *pace) refill(now time.Time) {
 	p.last = now
 }
 
-// take takes up to n tokens and at least need of them; it returns 0 if there are too few. If the bucket is smaller than
-// need, it takes them on credit.
+// take takes up to n tokens, and at least need; it returns 0 if there are fewer than need. If the bucket is smaller
+// than need, it takes them on credit.
 func (p *pace) take(n, need int, now time.Time) int {
 	if p.rate <= 0 {
 		return n
@@ -197,7 +197,7 @@ func (p *pace) take(n, need int, now time.Time) int {
 	return n
 }
 
-// wait returns how long until there are tokens for need; ok is false when there are.
+// wait returns how long it takes until there are need tokens; ok is false if there are enough now.
 func (p *pace) wait(need int, now time.Time) (d time.Duration, ok bool) {
 	if p.rate <= 0 {
 		return 0, false

@@ -9,24 +9,24 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// outgoing are units to be written with one system call.
+// outgoing are units that are written with one system call.
 type outgoing struct {
 	buf   []byte
 	items []item
-	// earliest is the first deadline of all of them; zero: none.
+	// earliest is the earliest deadline of all units; zero: none.
 	earliest time.Time
 }
 
 // item is one unit of outgoing.
 type item struct {
-	end      int // in buf
+	end      int // offset in buf
 	sequence uint32
 	submit   bool
 	long     *long
 	permit
 }
 
-// permit is until when a hand-over may be written; see [carrier.Outbound.Expired].
+// permit is the time until which a hand-over may be written; see [carrier.Outbound.Expired].
 type permit struct {
 	deadline  time.Time
 	withdrawn *atomic.Bool
@@ -51,10 +51,10 @@ func (o *outgoing) add(it item) {
 	}
 }
 
-// chunk bounds what one system call writes, and so how much of it can be late.
+// chunk is how much one system call writes at most, and so how much can be late.
 const chunk = 64 << 10
 
-// write writes the queued units, all that wait at a time, until the session ends.
+// write writes queued units until the session ends. It writes all units that wait together.
 func (s *session) write() {
 	var spare outgoing
 	for {
@@ -74,7 +74,7 @@ func (s *session) write() {
 			}
 			s.c.mu.Lock()
 			if err == nil {
-				err = s.err // the session ended meanwhile
+				err = s.err // the session has ended meanwhile
 			}
 			if err == nil {
 				spare, s.writing = s.writing, outgoing{}
@@ -88,8 +88,8 @@ func (s *session) write() {
 	}
 }
 
-// writeOut writes the units that take returned and returns how many octets went out. limit is the deadline of the
-// write.
+// writeOut writes the units that take has returned, and returns how many octets were written. limit is the deadline of
+// the write.
 func (s *session) writeOut(limit time.Time) (int, error) {
 	if err := s.conn.SetWriteDeadline(limit); err != nil {
 		return 0, err
@@ -97,8 +97,8 @@ func (s *session) writeOut(limit time.Time) (int, error) {
 	return s.conn.Write(s.writing.buf)
 }
 
-// take moves queued units to the write, a chunk at most. It drops hand-overs that may not be written any more and
-// answers them. It returns the earliest deadline of the units, at which a stuck write must end.
+// take moves up to a chunk of queued units to the write. It drops hand-overs that may not be written any more, and ends
+// them. It returns the earliest deadline of the units, at which a blocked write must end.
 func (s *session) take(spare *outgoing) (limit time.Time) {
 	c := s.c
 	now := time.Now()

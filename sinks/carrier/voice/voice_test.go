@@ -30,13 +30,13 @@ func testKeys(t testing.TB) *schemas.Keys {
 	return keys
 }
 
-// peer is an Asterisk with the simulator behind it.
+// peer is an Asterisk server with the simulator behind it.
 type peer struct {
 	url, truth string
 	server     *ari.Server
 
 	mu       sync.Mutex
-	requests []string // methods and paths, but for questions
+	requests []string // method and path of each request that asks for an action
 	tamper   func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -87,7 +87,7 @@ func (p *peer) serve(w http.ResponseWriter, r *http.Request) {
 	p.server.ServeHTTP(w, r)
 }
 
-// did counts the requests whose method and path have all of the words in them.
+// did counts the requests whose method and path contain all of the words.
 func (p *peer) did(words ...string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +117,7 @@ func (p *peer) seen() (map[carrier.Key]int, error) {
 	return seen, nil
 }
 
-// config of an account at the peer.
+// config returns the configuration of an account at the peer.
 func (p *peer) config() voice.Config {
 	return voice.Config{
 		BaseURL: p.url, Username: "fanfare", Password: "s3cret", Endpoint: "PJSIP/{number}@trunk", MaxConcurrent: 64, CallerID: "+390612345678",
@@ -151,7 +151,7 @@ func TestContract(t *testing.T) {
 		peer := startPeer(t, profile, ari.Config{Play: 5 * time.Millisecond})
 		cfg := peer.config()
 		cfg.MaxConcurrent = p.Window
-		if !p.Receipts { // no receipts are taken, so no call is held for one
+		if !p.Receipts { // nothing takes receipts, so the connector must not hold a call for one
 			cfg.Hold = settings.Duration(10 * time.Millisecond)
 		}
 		return carriertest.Subject{
@@ -162,13 +162,13 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// inbox takes the receipts of a connector.
+// inbox collects the receipts of a connector.
 type inbox struct {
 	mu   sync.Mutex
 	list []carrier.Receipt
 }
 
-// take begins to take receipts until the test ends, or the function that it returns is called.
+// take takes receipts until the test ends, or until the returned function is called.
 func take(t testing.TB, c *voice.Connector) *inbox {
 	t.Helper()
 	in := &inbox{}
@@ -205,7 +205,7 @@ func (in *inbox) of(k carrier.Key) (out []carrier.Receipt) {
 	return out
 }
 
-// last waits for a receipt about a submission that says more than that the call lives.
+// last waits for a receipt about a submission that says more than that the call exists.
 func (in *inbox) last(t testing.TB, k carrier.Key) carrier.Receipt {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -220,7 +220,7 @@ func (in *inbox) last(t testing.TB, k carrier.Key) carrier.Receipt {
 	}
 }
 
-// calls returns n messages with the given numbers that are calls.
+// calls returns n messages that are calls, with the given numbers.
 func calls(t testing.TB, first, n int, call carrier.Call) []carrier.Outbound {
 	t.Helper()
 	batch, err := carriertest.Batch(first, n)
@@ -234,7 +234,7 @@ func calls(t testing.TB, first, n int, call carrier.Call) []carrier.Outbound {
 	return batch
 }
 
-// hand hands one message over and returns the answer.
+// hand hands one message over and returns the result.
 func hand(t testing.TB, c *voice.Connector, o carrier.Outbound) carrier.Result {
 	t.Helper()
 	answered := make(chan carrier.Result, 1)
@@ -250,7 +250,7 @@ func hand(t testing.TB, c *voice.Connector, o carrier.Outbound) carrier.Result {
 	}
 }
 
-// eventually waits until try holds.
+// eventually waits until try returns true.
 func eventually(t testing.TB, what string, try func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); !try(); time.Sleep(5 * time.Millisecond) {
@@ -262,12 +262,12 @@ func eventually(t testing.TB, what string, try func() bool) {
 
 var audio = carrier.Call{Media: "https://cdn.example.org/hello.wav"}
 
-// fates makes a carrier that takes all calls, and says of each the same.
+// fates returns a carrier that accepts all calls and gives each the same end.
 func fates(status schemas.ReceiptStatus, sub schemas.Code) sim.Profile {
 	return sim.Profile{Fates: []sim.Fate{{Weight: 1, Status: status, Sub: sub}}, Receipt: sim.Lognormal{P50: 20 * time.Millisecond}}
 }
 
-// Every way in which a call ends gives the receipt that channels and codes.csv say.
+// Each way in which a call can end gives the receipt that codes.csv names.
 func TestDispositions(t *testing.T) {
 	amd := func(action string) carrier.Call { return carrier.Call{Media: audio.Media, MachineAction: action} }
 	answered := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
@@ -323,7 +323,7 @@ func TestDispositions(t *testing.T) {
 	}
 }
 
-// Busy, no answer and congestion are worth another call; a refusal and a machine are not.
+// The scheduler may try again after busy, no answer and congestion, but not after a refusal or a machine.
 func TestWorthAnotherTry(t *testing.T) {
 	for code, want := range map[schemas.Code]schemas.Retry{
 		schemas.CodeHandsetBusy: schemas.RetryYes, schemas.CodeAbsentSubscriber: schemas.RetryYes, schemas.CodeNetworkError: schemas.RetryYes,
@@ -335,7 +335,8 @@ func TestWorthAnotherTry(t *testing.T) {
 	}
 }
 
-// What the account cannot do is refused with a code that says what is missing, and Asterisk is not asked.
+// If the account lacks what a message needs, the connector refuses it with a code that names what is missing, and sends
+// no request to Asterisk.
 func TestRefusals(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, ari.Config{})
 	bare := p.config()
@@ -361,7 +362,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The channel is what the message says: who calls whom, for how long it rings, and what the dialplan may read.
+// The channel has what the message says: the caller and the recipient, how long it rings, and the variables for the
+// dialplan.
 func TestOrigination(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, ari.Config{})
 	got := make(chan *http.Request, 1)
@@ -401,7 +403,8 @@ func TestOrigination(t *testing.T) {
 	}
 }
 
-// A call that a person answers goes to its queue after the message, holds its place there, and is not hung up.
+// If a person answers, the call goes to its queue after the message. It keeps its place there, and the connector does
+// not hang up.
 func TestQueue(t *testing.T) {
 	p := startPeer(t, fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered), ari.Config{Talk: 1500 * time.Millisecond})
 	c := open(t, p.config())
@@ -423,7 +426,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// An id that a living channel has is that call: it is accepted, and is no second one.
+// If a channel with the id exists already, it is this call: the hand-over is accepted, and no second call is made.
 func TestSameChannel(t *testing.T) {
 	profile := fates(schemas.ReceiptStatusDelivered, schemas.CodeDelivered)
 	profile.Receipt = sim.Lognormal{P50: 500 * time.Millisecond}
@@ -431,7 +434,7 @@ func TestSameChannel(t *testing.T) {
 	first, second := open(t, p.config()), open(t, p.config())
 	o := calls(t, 0, 1, audio)[0]
 	a := hand(t, first, o)
-	b := hand(t, second, o) // another process: Asterisk answers 409, unless that one has found the call before
+	b := hand(t, second, o) // a second process: Asterisk answers 409, unless this process has found the call before
 	if a.Outcome != carrier.Accepted || b.Outcome != carrier.Accepted || a.Ref != b.Ref {
 		t.Errorf("got %+v, then %+v, want the same call", a, b)
 	}
@@ -448,7 +451,7 @@ func TestSameChannel(t *testing.T) {
 	}
 }
 
-// What Asterisk answers, and what becomes of the place.
+// The result for each answer of Asterisk, and whether the call keeps its place.
 func TestAnswers(t *testing.T) {
 	for status, want := range map[int]carrier.Outcome{
 		400: carrier.Rejected, 401: carrier.Retryable, 403: carrier.Retryable, 409: carrier.Accepted, 418: carrier.Rejected, 429: carrier.Throttled,
@@ -470,7 +473,7 @@ func TestAnswers(t *testing.T) {
 			}
 			held := 0
 			if want == carrier.Accepted || want == carrier.Unknown {
-				held = 1 // it may live
+				held = 1 // the call may exist
 			}
 			if n := len(c.Living()); n != held {
 				t.Errorf("%d calls hold a place, want %d", n, held)
@@ -479,7 +482,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// An answer of 500 proves nothing when Asterisk has the call.
+// An answer of 500 does not prove that Asterisk does not have the call.
 func TestFailureWithACall(t *testing.T) {
 	p := startPeer(t, sim.Profile{Receipt: sim.Lognormal{P50: time.Minute}}, ari.Config{})
 	p.tamper = func(w http.ResponseWriter, r *http.Request) bool {

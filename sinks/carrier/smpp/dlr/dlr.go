@@ -1,5 +1,5 @@
-// Package dlr reads delivery receipts as message centres write them: parameters, the text of SMPP 3.4's appendix B in
-// its many spellings, and lists of fields without names. It says what stands there; package codes says what it means.
+// Package dlr parses delivery receipts in the forms that message centres write: parameters, the text of SMPP 3.4's
+// appendix B in its many spellings, and lists of fields without names. Package codes has the meanings of the fields.
 package dlr
 
 import (
@@ -12,34 +12,34 @@ import (
 	"fanfare/sinks/carrier/smpp/pdu"
 )
 
-// Layout is how an account's receipts are laid out. The zero value is the layout of appendix B, `id:… stat:… err:…`.
+// Layout is the layout of an account's receipts. The zero value is the layout of appendix B, `id:… stat:… err:…`.
 type Layout struct {
-	// Separator and Fields of a list without names, such as `,` and [id, stat, err, done]. Fields may be id, stat, err,
-	// done and submit; any other name is skipped.
+	// Separator and Fields describe a list without names, such as `,` and [id, stat, err, done]. Fields may be id,
+	// stat, err, done and submit; fields with other names are skipped.
 	Separator string
 	Fields    []string
-	// Location of the times in it, which have no zone. nil: UTC.
+	// Location is the time zone of the times, which name none. nil: UTC.
 	Location *time.Location
 }
 
-// Receipt is what a receipt says.
+// Receipt has the fields of a receipt.
 type Receipt struct {
-	// IDs of the message: the parameter's first, then the text's if it is spelled differently.
+	// IDs are the ids of the message: first that of the parameter, then that of the text if it is spelled differently.
 	IDs []string
-	// State is the word of `stat`, or the number of message_state, which wins.
+	// State is the number of message_state, or the word of `stat` if there is no such parameter.
 	State string
-	// Stat is the word of the text, whatever the parameter says.
+	// Stat is the word in the text, even if there is a message_state.
 	Stat string
-	// Err is the text's `err`, or the number of network_error_code.
+	// Err is `err` in the text, or the number of network_error_code.
 	Err string
-	// Done is when the message reached its state; zero when the receipt does not say.
+	// Done is the time at which the message reached its state; zero if the receipt does not name it.
 	Done time.Time
 }
 
-// Marked reports whether a deliver_sm or data_sm is a receipt, and no message that somebody wrote.
+// Marked reports whether a deliver_sm or data_sm is a receipt, not a message from a person.
 //
-// The unit says so in esm_class, as it should. Some message centres do not: then it is one if it has the parameter
-// receipted_message_id, or if its text begins with an id and has a state.
+// The standard marks receipts in esm_class, but some message centres do not. So a unit is also a receipt if it has the
+// parameter receipted_message_id, or if its text begins with an id and has a state.
 func Marked(m *pdu.Message) bool {
 	switch m.ESMClass & pdu.ESMType {
 	case pdu.ESMReceipt, pdu.ESMIntermediate:
@@ -49,13 +49,13 @@ func Marked(m *pdu.Message) bool {
 			return true
 		}
 		return looksLike(m.Text())
-	default: // a handset's acknowledgement, or a message of another kind
+	default: // an acknowledgement of the handset, or another kind of message
 		return false
 	}
 }
 
-// Parse reads a receipt; ok is false when it is none. One that names no message, or no state, is a receipt
-// nevertheless.
+// Parse parses a receipt; ok is false if the unit is not a receipt. A receipt without an id or a state is still a
+// receipt.
 func Parse(m *pdu.Message, layout *Layout) (r Receipt, ok bool) {
 	if !Marked(m) {
 		return Receipt{}, false
@@ -75,12 +75,12 @@ func Parse(m *pdu.Message, layout *Layout) (r Receipt, ok bool) {
 	return r, true
 }
 
-// looksLike reports whether a text that is not marked is a receipt all the same.
+// looksLike reports whether a text is a receipt although the unit is not marked as one.
 func looksLike(s string) bool {
 	return len(s) > 3 && strings.EqualFold(s[:3], "id:") && strings.Contains(strings.ToLower(s), " stat:")
 }
 
-// parameters reads what the TLVs say.
+// parameters reads the TLVs.
 func (r *Receipt) parameters(t pdu.TLVs) {
 	for tag, v := range t.All() {
 		switch tag {
@@ -106,7 +106,7 @@ func (r *Receipt) addID(id string) {
 	}
 }
 
-// names of the fields of appendix B, and how else they are written.
+// names are the fields of appendix B, with other spellings of each.
 var names = []struct {
 	name  string
 	field string
@@ -126,8 +126,7 @@ var names = []struct {
 	{"text:", "text"},
 }
 
-// text reads `name:value name:value`. What stands after `text:` is the beginning of the message, where anything may
-// stand.
+// text parses `name:value name:value`. The text after `text:` is the beginning of the message and may contain anything.
 func (r *Receipt) text(s string, l *Layout) {
 	for s != "" {
 		s = strings.TrimLeft(s, " \r\n\t")
@@ -141,7 +140,7 @@ func (r *Receipt) text(s string, l *Layout) {
 		if field == "text" {
 			return
 		}
-		if !found { // a word that is no field
+		if !found { // a word that is not a field
 			_, s, _ = strings.Cut(s, " ")
 			continue
 		}
@@ -155,7 +154,7 @@ func (r *Receipt) text(s string, l *Layout) {
 	}
 }
 
-// list reads fields without names.
+// list parses fields without names.
 func (r *Receipt) list(s string, l *Layout) {
 	sep := l.Separator
 	if sep == "" {
@@ -185,11 +184,11 @@ func (r *Receipt) set(field, value string, l *Layout) {
 	}
 }
 
-// layouts of times, by their length: YYMMDDhhmm as the standard has it, with seconds, and with the century.
+// layouts of times by length: YYMMDDhhmm of the standard, with seconds, and with the century.
 var layouts = map[int]string{10: "0601021504", 12: "060102150405", 14: "20060102150405", 19: "2006-01-02 15:04:05"}
 
-// parseTime reads a time; zero when it is none. Seconds since 1970 have ten digits too: what can be a date in the
-// standard's layout is taken for one.
+// parseTime parses a time; zero if it is none. Seconds since 1970 also have ten digits. If a number can be a date in
+// the layout of the standard, it is read as one.
 func parseTime(s string, in *time.Location) time.Time {
 	if in == nil {
 		in = time.UTC
@@ -208,27 +207,27 @@ func parseTime(s string, in *time.Location) time.Time {
 	return t
 }
 
-// IDs says how an account spells the ids of its messages: some say them in hexadecimal in the answer to a hand-over and
-// in decimal in the receipt, or the reverse.
+// IDs is how an account spells message ids: some use hexadecimal in the answer to a hand-over and decimal in the
+// receipt, or the reverse.
 type IDs uint8
 
 // Spellings.
 const (
-	// IDsAny: whatever may be meant. Right where the number of the recipient tells two messages apart whose ids look
+	// IDsAny tries all spellings. It is right if the recipient's number distinguishes two messages whose ids look
 	// alike.
 	IDsAny IDs = iota
-	// IDsSame: as in the answer, but for zeros before it.
+	// IDsSame is the spelling of the answer, except for leading zeros.
 	IDsSame
-	// IDsHexToDec: the receipt has hexadecimal, the answer had decimal.
+	// IDsHexToDec: hexadecimal in the receipt, decimal in the answer.
 	IDsHexToDec
-	// IDsDecToHex: the receipt has decimal, the answer had hexadecimal.
+	// IDsDecToHex: decimal in the receipt, hexadecimal in the answer.
 	IDsDecToHex
 )
 
-// maxIDs bounds the spellings of one receipt.
+// maxIDs is how many spellings a receipt may have.
 const maxIDs = 8
 
-// Spellings returns the ids as the answer may have spelled them, the likeliest first.
+// Spellings returns the ids in the spellings that the answer may have used, most likely first.
 func (r *Receipt) Spellings(ids IDs) []string {
 	out := make([]string, 0, 4)
 	add := func(s string) {

@@ -110,8 +110,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestSpellings: the answer's spelling is among those of the receipt, for each way in which message centres differ from
-// themselves.
+// TestSpellings: for each way in which the ids of a message centre differ between answer and receipt, the answer's
+// spelling is among the receipt's spellings.
 func TestSpellings(t *testing.T) {
 	for _, tc := range []struct {
 		answer, receipt string
@@ -137,7 +137,7 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// FuzzParse: no text makes it fail, and no receipt comes out with more than a bounded number of short ids.
+// FuzzParse: Parse does not panic on any text, and returns a limited number of short ids.
 func FuzzParse(f *testing.F) {
 	f.Add(pdu.ESMReceipt, "id:1 stat:DELIVRD err:000 done date:2611221001 text:id:2", "", "")
 	f.Add(byte(0), "", "\x00\x1e\x00\x03a1\x00\x04\x27\x00\x01\x02", "id,stat")
