@@ -517,8 +517,8 @@ func TestTotals(t *testing.T) {
 	subset(t, "by day", w.call("GET", "/api/campaigns/stats?endDate=2025-03-31", "").body, `{"campaigns":0,"totalMessages":0}`)
 }
 
-// The figures of a campaign that ended an hour ago are kept: they count while the statistics are away, and a receipt
-// that comes later corrects them when somebody looks at the campaign.
+// The store keeps the figures of a campaign that ended an hour ago: they count while the statistics are away. If a
+// receipt comes later, the next request for the campaign corrects them.
 func TestTotalsAreKept(t *testing.T) {
 	w := newEnv(t)
 	id := w.campaign(1, `,"sendImmediately":true`)

@@ -257,7 +257,7 @@ func (a *audited) settle(micros uint64) {
 	}
 }
 
-// While traffic goes on, what happens between two readings is told from what is wrong.
+// While messages are sent, the audit distinguishes changes between two readings from errors.
 func TestAuditWhileTrafficGoesOn(t *testing.T) {
 	a := newAudited(t)
 	a.log.carrier = nil

@@ -121,7 +121,7 @@ func TestImport(t *testing.T) {
 	w.call("GET", "/api/contacts/list/other/imports/"+got.ID, "").problem(404, "not_found", "")
 }
 
-// The rows read so far are seen while the import runs, by anybody who asks.
+// While an import runs, its report shows the rows read so far.
 func TestImportProgress(t *testing.T) {
 	w := newEnv(t, func(w *env) { w.deps.Now = time.Now })
 	w.call("POST", "/api/contacts/list", `{"name":"l"}`).want(201)

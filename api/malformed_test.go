@@ -72,8 +72,9 @@ func (w *env) at(path, campaign, list, contact string) string {
 	return strings.Replace(path, "{id}", contact, 1)
 }
 
-// Every operation that takes an object, by the document itself: what is no JSON is 400 and says where; what is JSON of
-// another shape is 400 or 422 and says which field; nothing of it changes anything, and nothing is a 500.
+// The test sends malformed bodies to every operation that takes an object, by the OpenAPI document. A body that is not
+// JSON gets 400 and the place of the error. JSON of another shape gets 400 or 422 and the name of the field. No such
+// request changes anything or gets 500.
 func TestMalformedBodies(t *testing.T) {
 	w := newEnv(t)
 	w.key = w.newKey(w.tenant.ID, store.Scopes, false) // operators' operations too
@@ -152,7 +153,7 @@ func TestMalformedBodies(t *testing.T) {
 	}
 }
 
-// An unknown field that is nearly a known one is told so; case matters.
+// The error for an unknown field suggests a known field with a similar name. Case matters.
 func TestNearestField(t *testing.T) {
 	w := newEnv(t)
 	for got, want := range map[string]string{"contactlist": "contactList", "Name": "name", "mesage": "message", "sendImediately": "sendImmediately"} {

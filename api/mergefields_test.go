@@ -87,7 +87,7 @@ func TestMergeFields(t *testing.T) {
 	w.call("PUT", path+"/confirm", "").problem(422, "unknown_merge_field", "message")
 }
 
-// Blank texts are refused; what one character costs is told.
+// The API refuses blank texts, and says which character makes a text longer.
 func TestTexts(t *testing.T) {
 	w := newEnv(t)
 	w.list("l", 2, 0)

@@ -88,7 +88,7 @@ func (p *provider) answer(w http.ResponseWriter, v any) {
 	}
 }
 
-// token gives the token of the code to who knows the console's secret and the verifier of the challenge.
+// token exchanges the code for its token if the client knows the console's secret and the verifier of the challenge.
 func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 	id, secret, _ := r.BasicAuth()
 	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))

@@ -128,8 +128,8 @@ func (f *faultyPostgres) refused(a *answer, code string) {
 	}
 }
 
-// create creates a campaign and repeats the request under its Idempotency-Key for as long as it is told to come again.
-// It returns the answers. The fault ends when it has struck.
+// create creates a campaign, and repeats the request with the same Idempotency-Key while the answers say to retry. It
+// returns the answers. The fault ends after it has happened once.
 func (f *faultyPostgres) create(name string) (answers []*answer) {
 	f.Helper()
 	body := fmt.Sprintf(`{"name":%q,"channel":"sms","message":"Hello","contactList":%q}`, name, f.list)

@@ -105,9 +105,9 @@ func (op *documented) refused(t *testing.T, a *answer, what string) (code string
 	return code
 }
 
-// Every operation of the committed document, with everything in it wrong, one thing at a time: no key, ids that do not
-// exist, parameters of another type, no body, a body that is none, of another type, unknown fields, and texts that are
-// too long. Each is refused by name (requirements 2b), and nothing of it changes anything.
+// The test sends requests to every operation of the committed document, each with one error: no key, an id that does
+// not exist, a parameter of another type, no body, a body that is not JSON or has another type, an unknown field, or a
+// text that is too long. The API names what it refuses (requirements 2b), and no such request changes anything.
 func TestEveryOperationRefuses(t *testing.T) {
 	w := newEnv(t)
 	w.relay()

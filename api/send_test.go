@@ -243,7 +243,7 @@ func TestSendIdempotency(t *testing.T) {
 	if got := len(w.messages()); got != 2 {
 		t.Fatalf("messages: got %d, want one of each tenant", got)
 	}
-	// A race of thirty: one sends, the others are told the same ids or to wait.
+	// Thirty requests with one key at once: one sends, and the others get the same ids or an answer that says to wait.
 	race := header{"Idempotency-Key", "race"}
 	var wg sync.WaitGroup
 	ids := make([]string, 30)

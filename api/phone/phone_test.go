@@ -272,7 +272,7 @@ func TestOldForms(t *testing.T) {
 	}
 }
 
-// Only mobile numbers take messages: the rest is told apart, so that the reason can be given.
+// Only mobile numbers can receive messages. All others have a class, so that the API can say why.
 func TestClasses(t *testing.T) {
 	p := newParser(t)
 	for text, want := range map[string]audience.Class{

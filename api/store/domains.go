@@ -26,9 +26,9 @@ import (
 // campaigns of a tenant or of the installation, and because its limit is for ever. The scheduler, which alone deals
 // recipients, reserves a part of the limits for the next recipients of a blob ([Store.AllotDomains]) before it deals
 // them. The reservation is a row that is never changed: it says how many of those recipients get which domain, and the
-// expander derives each recipient's domain from it. So many expanders need no count of their own; a recipient whose
-// chunk is expanded twice, or who is tried again, has the same domain and is counted once; and what was reserved for
-// recipients of whom no message was made is given back when the campaign settles.
+// expander derives each recipient's domain from it. So many expanders need no count of their own. A recipient whose
+// chunk is expanded twice, or who is tried again, has the same domain and is counted once. When the campaign settles,
+// the store gives back what it had reserved for recipients for whom no message was made.
 
 // Statuses of a domain.
 const (
@@ -449,7 +449,7 @@ func variate(campaign uint64, first uint32, domain uint64) float64 {
 	return -math.Log((float64(x>>11) + 0.5) / (1 << 53))
 }
 
-// freeDomains gives back what is reserved for recipients of whom no message was made.
+// freeDomains gives back what is reserved for recipients for whom no message was made.
 func (t *tx) freeDomains(ctx context.Context, c *Campaign, unsent []schemas.SeqRange) error {
 	if len(unsent) == 0 || len(DomainKinds(c)) == 0 {
 		return nil

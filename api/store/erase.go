@@ -379,7 +379,8 @@ func affected(r sql.Result, err error) (int, error) {
 	return int(n), err
 }
 
-// adoptErased gives an opt-out that was erased its number back, with its log: somebody changes it.
+// adoptErased stores the number of an erased opt-out, and of its log, again, because a request that changes the opt-out
+// names the number.
 func (s *Store) adoptErased(ctx context.Context, tx *tx, tenant, phone, key string) error {
 	for _, query := range []string{
 		"UPDATE suppressions SET phone = ?1, number_key = ?2 WHERE tenant = ?3 AND number_key = ?4",

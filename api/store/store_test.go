@@ -114,7 +114,8 @@ func openPostgres(t testing.TB, cfg store.Config) (store.Config, *sql.DB) {
 	return cfg, db
 }
 
-// A leader whose session the server has ended is told so before it publishes anything more: another may lead by then.
+// If the server has ended the session of a leader, the leader gets an error before it publishes anything more, because
+// another process may lead by then.
 func TestIntegrationPostgresLostLead(t *testing.T) {
 	cfg := store.Config{DSN: postgresAddress(t), Schema: fmt.Sprintf("test_%d", rand.Uint64())}
 	if err := store.Migrate(t.Context(), cfg); err != nil {

@@ -555,7 +555,7 @@ type Quote struct {
 
 // Forecast is what the confirm of a campaign expected of it, beside its cost ([Quote]).
 type Forecast struct {
-	// From is when sending was to begin; zero: when somebody starts it.
+	// From is when sending was to begin; zero if a user starts the campaign.
 	From time.Time `json:",omitzero"`
 	// Seconds from then until the last message was to be handed over; nil: no forecast was possible.
 	Seconds *int64 `json:",omitempty"`

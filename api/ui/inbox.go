@@ -138,7 +138,7 @@ func (u *UI) inboxPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "inbox", v)
 }
 
-// conversationPage shows a thread. Whoever opens it has read it.
+// conversationPage shows a conversation. A user who opens it marks it as read.
 func (u *UI) conversationPage(w http.ResponseWriter, r *http.Request) {
 	u.showConversation(w, r, http.StatusOK, &conversationPage{})
 }

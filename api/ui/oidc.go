@@ -19,8 +19,8 @@ import (
 	"fanfare/schemas"
 )
 
-// OIDC is a provider of OpenID Connect by which people log in. It says who somebody is; what the person may do is in
-// the store, so a person must have been added to the console before.
+// OIDC is a provider of OpenID Connect by which people log in. It says who a person is. The
+// store says what the person may do, so a person must have been added to the console before.
 type OIDC struct {
 	// Issuer is the provider's address, such as https://login.example.com, below which it has
 	// /.well-known/openid-configuration.

@@ -201,7 +201,7 @@ func TestDemoRuns(t *testing.T) {
 	}
 }
 
-// The demo says what ambiguous means, and only if somebody is.
+// The demo says what ambiguous means, but only if a recipient is ambiguous.
 func TestDemoExplainsAmbiguous(t *testing.T) {
 	s := demoStats{TotalMessages: 10, Delivered: 10}
 	if got, want := s.explained("\n"), "10 = 10 delivered"; got != want {

@@ -308,7 +308,7 @@ func over(c *fanfarev1.Campaign) bool {
 	}
 }
 
-// flagged returns the outcome of a recipient to whom no message may be sent.
+// flagged returns the outcome of a recipient that must not get a message.
 func flagged(f audience.Flag) (schemas.Kind, schemas.Code) {
 	switch f {
 	case audience.Duplicate:

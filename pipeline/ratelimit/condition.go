@@ -63,7 +63,7 @@ func (e proto) Error() string { return string(e) }
 // RedisError marks it as an answer of Redis; see [redis.Error].
 func (proto) RedisError() {}
 
-// ConditionOf names the condition that err tells of.
+// ConditionOf returns the condition that caused err.
 func ConditionOf(err error) Condition {
 	for _, c := range conditions {
 		if redis.HasErrorPrefix(err, c.prefix) {

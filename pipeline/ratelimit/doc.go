@@ -11,7 +11,7 @@
 //   - The clock of Redis is the only one. A clock that goes back costs at most one refill, never a wait of hours.
 //   - Tokens are leased in slices of 10 to 40 ms of the rate, divided by the processes that take from the route, and
 //     waits are jittered: calls to Redis grow with processes and slices, not with messages.
-//   - Below 100 tokens a second a waiter is told when its token is due (a reservation), and sleeps once.
+//   - Below 100 tokens a second a waiter gets the time at which its token is due (a reservation), and sleeps once.
 //   - The transactional lane goes first; the bulk lane keeps 20 %.
 //   - [Limiter.Throttled] halves the rate of a route for every process; it climbs back by 5 % a second.
 //   - While Redis is away, whatever the [Condition], [Limiter.Take] blocks and asks again, without end.

@@ -34,9 +34,9 @@ func identify(keys *schemas.Keys, r *kgo.Record) (schemas.ID, error) {
 	return id, nil
 }
 
-// decode reads the message of the submission id, which [identify] has verified. An error means poison: the record does
-// not say to whom it goes, or it is in the wrong topic, or it is not the message that the id names. The message may lie
-// in buf and lives as long as buf.
+// decode reads the message of the submission id, which [identify] has verified. An error means poison: the record has
+// no recipient, is in the wrong topic, or is not the message that the id names. The message may point into buf, so it
+// is valid as long as buf is.
 func decode(id schemas.ID, route string, r *kgo.Record, buf *wire.MessageBuf) (*fanfarev1.Message, error) {
 	m, err := buf.Read(r.Value)
 	if err != nil {

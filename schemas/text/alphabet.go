@@ -130,8 +130,8 @@ func AppendPacked(dst, septets []byte, fill int) []byte {
 }
 
 // AppendUnpacked is the inverse of [AppendPacked]: it appends the septets that packed holds, one per octet. A last
-// septet of zero that fills up the last octet is told from an `@` by n, the number of septets, when the caller knows
-// it; below 0 it is left out.
+// septet of zero may be padding of the last octet, or an `@`. The number of septets n decides; if n is below 0, the
+// caller does not know it, and the septet counts as padding.
 func AppendUnpacked(dst []byte, packed string, fill, n int) []byte {
 	start := len(dst)
 	bits, have := uint(0), -fill

@@ -43,7 +43,7 @@ func ExampleExplain() {
 	// '€' (U+20AC) (character 160) takes two places in GSM-7: the text takes 2 segments; without it it would take 1 segment.
 }
 
-// C14: what one character costs is told: which, where, and how much.
+// C14: Explain names the character that makes a text longer, its place, and what it costs.
 func TestExplain(t *testing.T) {
 	for _, c := range []struct {
 		text          string

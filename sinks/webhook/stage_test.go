@@ -247,7 +247,7 @@ func firsts(r *receiver, flaky bool) (out []post) {
 // refusedFirst reports whether the flaky endpoint refuses an event the first time: one in 32.
 func refusedFirst(id string) bool { return strings.HasSuffix(id, "a") }
 
-// X6: what an endpoint was not told of since a date it is told of when it asks.
+// X6: on request, an endpoint gets all events since a date that it has not got.
 func TestRecover(t *testing.T) {
 	e := newEnv(t)
 	e.clock.Store(0)

@@ -27,7 +27,7 @@ const (
 // Fault is what goes wrong.
 type Fault struct {
 	At Moment
-	// Code is the SQLSTATE that the client is told. Without one the connection is cut, or keeps silent.
+	// Code is the SQLSTATE that the client gets. Without one, the server cuts the connection, or does not answer.
 	Code   string
 	Silent bool
 	// After is how often its moment passes before it strikes.
@@ -250,7 +250,7 @@ func (c *session) handle(msg pgproto3.FrontendMessage) error {
 				return err
 			}
 			if f.Code != "" {
-				// Whatever it is told, the client must not go on in this session
+				// Whatever error it gets, the client must not use this session any more
 				return errors.Join(c.strike(*f, mended), errEnd)
 			}
 			return c.strike(*f, mended)

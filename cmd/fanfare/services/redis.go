@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// LogRedis sends what the client of Redis itself logs to log, at debug: who waits for Redis says so once for each
-// change.
+// LogRedis sends the log of the Redis client to log, at level debug. The components that wait for Redis log each change
+// once.
 func LogRedis(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
 
 type redisLog struct{ log *slog.Logger }

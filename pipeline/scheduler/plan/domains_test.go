@@ -97,7 +97,8 @@ func TestDomains(t *testing.T) {
 	}
 }
 
-// A campaign that is aborted says of whom no message was made, so that their domains are given back.
+// When a campaign is aborted, the planner names the recipients for whom no message was made, so that the store gives
+// back the room on domains that it had reserved for them.
 func TestDomainsUnsent(t *testing.T) {
 	w := newEnv(6)
 	w.addRoute("sim", 20)

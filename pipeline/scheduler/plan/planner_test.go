@@ -291,7 +291,7 @@ func TestOrderOfEvents(t *testing.T) {
 	})
 }
 
-// dump returns the sets as text, those of waiting without whom nothing follows.
+// dump returns the sets as text. Sets of recipients that are due omit those that the planner has handled already.
 func (c *Campaign) dump() map[string]string {
 	out := map[string]string{}
 	c.sets(func(s *fanfarev1.CursorSets_Set, b *roaring.Bitmap) {

@@ -128,7 +128,7 @@ func Submit(w http.ResponseWriter, r *http.Request, a Account, out carrier.Outbo
 }
 
 // Deliver calls post until it succeeds or ctx ends. Between two tries it waits 50 ms, then twice as long each time, 5 s
-// at most. count is told how each try ended.
+// at most. It calls count with the result of each try.
 func Deliver(ctx context.Context, post func() error, count func(delivered bool)) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := post()

@@ -365,8 +365,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestCapabilities: who has no RCS is told so after one question for the whole batch, and none while the answer is
-// remembered; a failed question does not keep a recipient from the message.
+// TestCapabilities: the connector asks once for the whole batch which recipients have RCS, and does not ask again while
+// it remembers the answers. If the query fails, the recipients get the message.
 func TestCapabilities(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{Unreachable: 0.4})
 	cfg := config(t, p.url)

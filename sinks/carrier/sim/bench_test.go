@@ -29,8 +29,8 @@ func benchBatch(keys interface {
 	return batch
 }
 
-// BenchmarkSubmit is the way of a submission through the carrier in process, its line in the truth file and its
-// receipt's way back included. Goal: 300,000 a second on one core.
+// BenchmarkSubmit measures a submission to the carrier in process, with its line in the truth file and its receipt.
+// Goal: 300,000 a second on one core.
 func BenchmarkSubmit(b *testing.B) {
 	for _, c := range []struct {
 		name  string
@@ -103,7 +103,8 @@ func BenchmarkHTTP(b *testing.B) {
 	report(b, total, cpuTime(b)-cpu)
 }
 
-// cpuTime is what this process has used: unlike the wall clock it hardly depends on what else the machine does.
+// cpuTime returns the CPU time that this process has used. Unlike wall time, it hardly depends on other work of the
+// machine.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

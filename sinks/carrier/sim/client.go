@@ -95,7 +95,7 @@ func (c *Client) Send(ctx context.Context, batch []carrier.Outbound, done func(i
 	return c.book.Send(ctx, batch, c.opts.Batch, done, func(ctx context.Context, f *inflight.Batch) { c.post(ctx, f, batch) })
 }
 
-// post hands one batch over and passes on the answers.
+// post hands one batch over and passes the results on.
 func (c *Client) post(ctx context.Context, f *inflight.Batch, batch []carrier.Outbound) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.AnswerTimeout)
 	defer cancel()
@@ -107,7 +107,7 @@ func (c *Client) post(ctx context.Context, f *inflight.Batch, batch []carrier.Ou
 		c.book.Failed(err)
 	}
 	if body.close() {
-		// The transport never asked for the body: nothing was written.
+		// The transport has not asked for the body, so nothing was written.
 		f.Rest(carrier.Result{Outcome: carrier.Retryable, Code: "not connected", RetryAfter: time.Second})
 	} else {
 		f.Rest(carrier.Result{Outcome: carrier.Unknown, Code: "no answer"})
@@ -122,8 +122,8 @@ func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody
 	}
 	// GetBody stays nil and there is no Idempotency-Key: with either, net/http would repeat the request by itself.
 	req.Header.Set("Content-Type", "application/octet-stream")
-	// The client writes the body after the server has said 100-continue: a connection that died while it was idle costs
-	// nothing but a new one, instead of a batch that may have been taken.
+	// The client writes the body only after the server has sent 100-continue. So if an idle connection has died, the
+	// client only needs a new one, and no batch is in doubt.
 	req.Header.Set("Expect", "100-continue")
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -134,7 +134,8 @@ func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		err := fmt.Errorf("submit: %s: %s", resp.Status, strings.TrimSpace(string(text)))
 		if resp.StatusCode/100 == 4 {
-			// The server calls the request wrong: it took no message, and would refuse the same request again.
+			// The server says that the request is wrong. It has accepted no message, and would refuse the same request
+			// again.
 			f.Rest(carrier.Result{Outcome: carrier.Rejected, Code: strconv.Itoa(resp.StatusCode)})
 		}
 		return err
@@ -158,8 +159,8 @@ func (c *Client) exchange(ctx context.Context, f *inflight.Batch, body *lateBody
 	}
 }
 
-// lateBody is the body of a request. It is encoded when the transport first reads it, that is when the connection
-// stands and the request is being written: messages past their deadline by then are left out.
+// lateBody is the body of a request. It is encoded when the transport first reads it, which is when the connection
+// exists and the request is being written. It omits messages whose deadline has passed by then.
 type lateBody struct {
 	flight *inflight.Batch
 
@@ -211,7 +212,7 @@ func (b *lateBody) begin() {
 // Close implements io.Closer for the transport, which may close and read again while it looks for a connection.
 func (b *lateBody) Close() error { return nil }
 
-// close ends reading for good and reports whether nothing was ever read: then nothing was written.
+// close ends reading for good. It reports whether nothing was read, which means that nothing was written.
 func (b *lateBody) close() (unread bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -256,7 +257,7 @@ func (c *Client) Query(ctx context.Context, keys []carrier.Key) ([]carrier.Resul
 	return out, nil
 }
 
-// Drain implements [carrier.Connector]. Receipts go on.
+// Drain implements [carrier.Connector]. Receipts still come afterwards.
 func (c *Client) Drain(ctx context.Context) error {
 	c.book.Drain(ctx)
 	return nil
@@ -274,16 +275,16 @@ func (c *Client) Health() carrier.Health {
 // patience is how long a request for receipts may be held open.
 const patience = 20 * time.Second
 
-// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends, and asks again while the carrier
+// Receipts implements [carrier.ReceiptSource]. It works until ctx ends, also after Drain, and asks again if the carrier
 // is away.
 func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	var pause carrier.Backoff
-	var lease uint64 // of receipts that are durable and not acknowledged
+	var lease uint64 // lease whose receipts are durable but not acknowledged
 	for ctx.Err() == nil {
 		next, list, err := c.poll(ctx, lease, true, MaxReceipts)
 		if err != nil {
 			pause.Wait(ctx)
-			continue // with the same lease: the server may not have settled it
+			continue // with the same lease, which the server may not have settled
 		}
 		lease = 0
 		if len(list) == 0 {
@@ -305,7 +306,8 @@ func (c *Client) Receipts(ctx context.Context, emit func([]carrier.Receipt) erro
 	return nil
 }
 
-// settle settles a lease without asking for the next, even when ctx has ended. Should it fail, the lease runs out.
+// settle settles a lease without asking for further receipts, even if ctx has ended. If settle fails, the lease
+// expires.
 func (c *Client) settle(ctx context.Context, lease uint64, ok bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()

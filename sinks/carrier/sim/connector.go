@@ -11,14 +11,15 @@ import (
 
 // Options of a connector.
 type Options struct {
-	// Account at the carrier: submissions of one account bring receipts to the consumers of that account only. "":
-	// `sim`.
+	// Account is the account at the carrier. Receipts for submissions of an account go only to consumers of that
+	// account. "": `sim`.
 	Account string
-	// Window is the most hand-overs without an answer. 0: 4 x MaxBatch.
+	// Window is how many hand-overs may be without an answer. 0: 4 x MaxBatch.
 	Window int
-	// Batch is the most messages of one Send, at most the window. 0: MaxBatch, the most.
+	// Batch is how many messages one Send may have, at most the window. 0: MaxBatch, the maximum.
 	Batch int
-	// AnswerTimeout is when silence becomes Unknown. 0: DefaultAnswerTimeout.
+	// AnswerTimeout is how long the connector waits for an answer before the result is Unknown. 0:
+	// DefaultAnswerTimeout.
 	AnswerTimeout time.Duration
 }
 
@@ -33,8 +34,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Connector hands over to a simulated carrier in the same process. Carrier.Run gives the answers that take time; the
-// others come before Send returns.
+// Connector hands over to a simulated carrier in the same process. Answers that take no time come before Send returns;
+// Carrier.Run gives the others.
 type Connector struct {
 	carrier *Carrier
 	opts    Options
@@ -83,15 +84,15 @@ func (n *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	return nil
 }
 
-// answersTo is a batch as the carrier answers it. In the same process there is no connection that could break, and
-// silence is timed by the carrier.
+// answersTo passes the carrier's answers to a batch. In the same process no connection can break, and the carrier
+// itself ends the wait for answers that do not come.
 type answersTo struct{ *inflight.Batch }
 
 func (answersTo) expect(int, bool) {}
 
 func (a answersTo) answer(i int, r carrier.Result) { a.Answer(i, r) }
 
-// Drain implements [carrier.Connector]. Receipts go on.
+// Drain implements [carrier.Connector]. Receipts still come afterwards.
 func (n *Connector) Drain(ctx context.Context) error {
 	n.book.Drain(ctx)
 	return nil
@@ -104,7 +105,7 @@ func (n *Connector) Health() carrier.Health {
 	return h
 }
 
-// Receipts implements [carrier.ReceiptSource]. It goes on after Drain, until ctx ends.
+// Receipts implements [carrier.ReceiptSource]. It works until ctx ends, also after Drain.
 func (n *Connector) Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error {
 	var pause carrier.Backoff
 	for ctx.Err() == nil {

@@ -68,8 +68,8 @@ func (d dice) throwFor(seed uint64, key carrier.Key) {
 // change the other draws.
 func (d dice) hit(share float64) bool { return d.rand.Float64() < share }
 
-// refusalOf decides whether a submission is refused by its number or by chance; ok is false when it goes on to be
-// taken.
+// refusalOf decides whether the carrier refuses a submission because of its number or by chance; ok is false if it does
+// not refuse it.
 func (p *Profile) refusalOf(d dice, m *MagicNumber, out *carrier.Outbound) (f fate, ok bool) {
 	if m != nil {
 		if m.refuse == 0 || m.tries > 0 && out.Key.Try() > m.tries {
@@ -100,7 +100,7 @@ func (p *Profile) refusalOf(d dice, m *MagicNumber, out *carrier.Outbound) (f fa
 	return fate{}, false
 }
 
-// refusal is the fate of a submission that is not taken.
+// refusal is the fate of a submission that the carrier does not accept.
 func refusal(o carrier.Outcome, sub schemas.Code) fate {
 	f := fate{outcome: o, sub: sub, code: answerCode(sub)}
 	switch o {
@@ -118,7 +118,7 @@ func refusal(o carrier.Outcome, sub schemas.Code) fate {
 	return f
 }
 
-// plan appends the receipts of a submission that was taken at now (Unix milliseconds).
+// plan appends the receipts of a submission that the carrier accepted at now (Unix milliseconds).
 func (p *Profile) plan(d dice, m *MagicNumber, out *carrier.Outbound, now int64, f *fate, to []planned) []planned {
 	first := len(to)
 	if m != nil {
@@ -146,7 +146,7 @@ func (m *MagicNumber) plan(out *carrier.Outbound, now int64, to []planned) []pla
 
 func (p *Profile) planByChance(d dice, out *carrier.Outbound, now int64, f *fate, to []planned) []planned {
 	first := len(to)
-	// Every number is drawn whether it is used or not: see hit.
+	// Every number is drawn, even if it is not used: see hit.
 	status, sub := p.fateOf(d.rand.Float64())
 	quick := p.Receipt.draw(d.rand)
 	offline := min(d.rand.ExpFloat64(), 5)

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// play hands n messages over to a carrier of the given profile and lets two minutes pass.
+// play hands n messages over to a carrier with the given profile, and waits two minutes of fake time.
 func play(t *testing.T, cfg Config, n int, edit func(i int, o *carrier.Outbound)) (l *log, truth *Truth) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -42,7 +42,7 @@ func play(t *testing.T, cfg Config, n int, edit func(i int, o *carrier.Outbound)
 	return l, truth
 }
 
-// TestFaults turns each knob up alone and looks for what it does.
+// TestFaults sets each fault alone, and checks its effect.
 func TestFaults(t *testing.T) {
 	base := Profile{Answer: Lognormal{10 * time.Millisecond, 50 * time.Millisecond}, Receipt: Lognormal{time.Second, 5 * time.Second}}
 	with := func(edit func(*Profile)) Profile { p := base; edit(&p); return p }
@@ -58,7 +58,7 @@ func TestFaults(t *testing.T) {
 		edit    func(i int, o *carrier.Outbound)
 		outcome carrier.Outcome
 		word    string
-		says    []string // the receipts of each message, in the order in which they come
+		says    []string // receipts of each message, in the order in which they come
 	}{
 		{name: "none", profile: base, outcome: carrier.Accepted, word: Accepted, says: []string{"delivered DELIVERED"}},
 		{name: "refused", profile: with(func(p *Profile) { p.Refused = []Refusal{{1, schemas.CodeSpamContent}} }), outcome: carrier.Rejected, word: Refused},
@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestEarly: a receipt before its answer, for every message.
+// TestEarly: for every message, the receipt comes before the answer.
 func TestEarly(t *testing.T) {
 	l, _ := play(t, Config{Profile: Profile{Early: 1, Receipt: Lognormal{P50: time.Second}}}, 50, nil)
 	if i := slices.Index(l.order, "answer"); i != 50 {
@@ -111,7 +111,7 @@ func TestEarly(t *testing.T) {
 	}
 }
 
-// TestParts: each part says which it is, and one of them may fail.
+// TestParts: each part's receipt names the part, and one part may fail.
 func TestParts(t *testing.T) {
 	p := Profile{Parts: true, PartFails: 1}
 	l, _ := play(t, Config{Profile: p}, 20, func(_ int, o *carrier.Outbound) { o.Body.Text.Segments = 4 })
@@ -131,7 +131,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestReordered: receipts of one message change places, and say when it really happened.
+// TestReordered: receipts of one message change places, but have the times of the events.
 func TestReordered(t *testing.T) {
 	p := Profile{Enroute: 1, Receipt: Lognormal{P50: 200 * time.Millisecond}, Reordered: 1, ReorderedBy: time.Second}
 	l, _ := play(t, Config{Profile: p}, 200, nil)
@@ -152,8 +152,8 @@ func TestReordered(t *testing.T) {
 	}
 }
 
-// TestDisconnect: the connection breaks within each batch; what was taken behind the break is Unknown, is marked so in
-// the truth, and its receipt comes.
+// TestDisconnect: the connection breaks within each batch. Messages that were accepted after the break are Unknown to
+// the client and marked in the truth, and their receipts come.
 func TestDisconnect(t *testing.T) {
 	p := Profile{Disconnect: 1, Lost: 0.5, Answer: Lognormal{10 * time.Millisecond, 100 * time.Millisecond}, Busy: 0.2}
 	l, truth := play(t, Config{Profile: p, Seed: 3}, 400, nil)
@@ -177,7 +177,8 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// TestRate: never more than the limit and its burst, and a throttled submission is told how long to wait.
+// TestRate: the carrier accepts at most the limit and its burst. The answer to a throttled submission says how long to
+// wait.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, stop := startStop(t, Config{Profile: Profile{Rate: 100, Burst: 10}})
@@ -227,7 +228,7 @@ func TestFullQueue(t *testing.T) {
 	})
 }
 
-// TestIdempotent: a submission id that was taken is answered as it was, and makes no second message.
+// TestIdempotent: if a submission id comes again, the carrier gives the same answer, and makes no second message.
 func TestIdempotent(t *testing.T) {
 	for _, idempotent := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -269,7 +270,7 @@ func doubtOf(idempotent bool) carrier.Doubt {
 	return carrier.DoubtNone
 }
 
-// TestChaosShares: the faults come as often as the profile says.
+// TestChaosShares: faults are as frequent as the profile says.
 func TestChaosShares(t *testing.T) {
 	p := Chaos()
 	const n = 20_000
@@ -329,7 +330,7 @@ func TestChaosShares(t *testing.T) {
 	near("twice", twice, accepted*(1-p.Lost)*p.Duplicate)
 	near("delivered", statuses, accepted*(1-p.Lost)*0.8)
 	near("flip", flips, accepted*(1-p.Lost)*0.8*p.Flip)
-	// The breaks of 200 batches are few: none to six, half a batch each.
+	// The number of breaks in 200 batches is small: up to six, of half a batch each.
 	if u := got["unanswered"] / n; u < p.Silent/2 || u > p.Silent*1.5+0.02 {
 		t.Errorf("unanswered: got a share of %.4f, want %.4f and half of the few batches that broke", u, p.Silent)
 	}
@@ -338,11 +339,11 @@ func TestChaosShares(t *testing.T) {
 	}
 }
 
-// TestSeeded: a submission's fate follows from the seed and its id, whatever else is submitted, in what order and in
-// what batches.
+// TestSeeded: the seed and the id of a submission determine its fate, whatever else is submitted, and in whatever order
+// and batches.
 func TestSeeded(t *testing.T) {
 	profile := Chaos()
-	profile.Disconnect = 0 // is a batch's fate
+	profile.Disconnect = 0 // a break concerns the whole batch
 	type fateOf struct {
 		Outcome  string
 		Code     schemas.Code
@@ -422,7 +423,7 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
-// TestLognormal: half is below P50 and 99 of 100 below P99.
+// TestLognormal: half of the draws are below P50, 99 of 100 below P99.
 func TestLognormal(t *testing.T) {
 	d := newDice()
 	d.throwFor(1, carrier.Key{})
@@ -443,7 +444,7 @@ func TestLognormal(t *testing.T) {
 	}
 }
 
-// TestIdempotentAfterDeadline: what was not taken is not remembered as taken.
+// TestIdempotentAfterDeadline: the carrier does not remember a message as accepted that it did not accept.
 func TestIdempotentAfterDeadline(t *testing.T) {
 	c := start(t, Config{Profile: Profile{Doubt: carrier.DoubtKeyHeader}})
 	n, l := c.Connector(Options{}), newLog()

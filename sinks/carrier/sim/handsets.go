@@ -21,15 +21,15 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Habits say what part of the phones that a message was delivered to do something about it, each at most one thing.
+// Habits are the shares of phones that react to a delivered message. A phone does at most one thing.
 type Habits struct {
 	// Tap: a person opens the first link. Scan: a program opens it, with HEAD and as the preview of a messenger.
 	// OptOut: a person opens the last link and sends the form that is there.
 	Tap, Scan, OptOut float64
-	// Stop: a person answers STOP. Answer: a person writes something else, of which one in five would rather have no
-	// more messages. Both only if the message came from a number or a short code.
+	// Stop: a person answers STOP. Answer: a person writes another text; one in five of these texts asks for no more
+	// messages in other words. Both happen only if the sender is a number or a short code.
 	Stop, Answer float64
-	// Delay is the most time between the delivery and what the phone does.
+	// Delay is the longest time between the delivery and the reaction.
 	Delay time.Duration
 }
 
@@ -45,7 +45,7 @@ const (
 	DidAnswer = "answer"
 )
 
-// Did is one line of the record of the phones.
+// Did is one line of the phones' record.
 type Did struct {
 	Time       time.Time `json:"time"`
 	Submission string    `json:"submission_id"`
@@ -71,9 +71,9 @@ type HandsetsConfig struct {
 	Now    func() time.Time
 }
 
-// Handsets are the phones behind the simulated carrier. They read its record, and open links as people and programs do.
-// What each does follows from the seed and the submission. What is done is recorded after it was done: after a kill a
-// phone may do the same once more.
+// Handsets are the phones behind the simulated carrier. They read the carrier's record, and open links as people and
+// programs do. The seed and the submission determine what a phone does. A phone records an action after it: after a
+// kill, a phone may repeat its last action.
 type Handsets struct {
 	cfg    HandsetsConfig
 	link   *regexp.Regexp
@@ -83,7 +83,7 @@ type Handsets struct {
 	due    deeds
 }
 
-// deed is something that a phone is about to do.
+// deed is an action that a phone is about to take.
 type deed struct {
 	at   time.Time
 	did  string
@@ -140,7 +140,7 @@ func OpenHandsets(cfg HandsetsConfig) (*Handsets, error) {
 	}
 	h.client = &http.Client{
 		Timeout: 5 * time.Second,
-		// Nothing but the edge is asked
+		// Only the edge gets requests
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, cfg.Edge)
@@ -176,7 +176,7 @@ const (
 	handsetsWait = time.Second // before something is tried again that failed
 )
 
-// Run lets the phones do what they do until ctx ends.
+// Run lets the phones act until ctx ends.
 func (h *Handsets) Run(ctx context.Context) error {
 	defer func() { _ = h.record.Close() }()
 	tail := NewTail(h.cfg.Truth)
@@ -202,7 +202,7 @@ func (h *Handsets) Run(ctx context.Context) error {
 	}
 }
 
-// chances are two numbers in [0, 1) of a submission.
+// chances returns two numbers in [0, 1) that a submission determines.
 func chances(seed uint64, id schemas.ID) (a, b float64) {
 	f := fnv.New64a()
 	_, _ = fmt.Fprintf(f, "%d/%x", seed, id[:])
@@ -210,7 +210,7 @@ func chances(seed uint64, id schemas.ID) (a, b float64) {
 	return float64(sum>>32) / (1 << 32), float64(sum&0xffffffff) / (1 << 32)
 }
 
-// mix spreads what differs in a few bits over all of them (splitmix64).
+// mix spreads a difference in a few bits over all bits (splitmix64).
 func mix(x uint64) uint64 {
 	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
@@ -231,7 +231,7 @@ func (h *Handsets) plan(e *Entry) {
 		}
 	}
 	if at.IsZero() {
-		return // it never arrives
+		return // the message never arrives
 	}
 	chance, when := chances(h.cfg.Seed, e.Submission)
 	links := h.link.FindAllString(e.Body, -1)
@@ -269,16 +269,16 @@ func (h *Handsets) plan(e *Entry) {
 	heap.Push(&h.due, p)
 }
 
-// What phones answer: keywords, and texts that are none. The last one is for a person to review.
+// Answers of phones: keywords, and other texts. The last one is for a person to review.
 var (
 	stops   = []string{"STOP", "stop", "Stop.", "BASTA"}
 	answers = []string{"When do you open?", "Grazie!", "Is it still on?", "Ok 👍", "please stop writing to me"}
 )
 
-// writePatience is how long a phone waits until its message is taken; then it writes again.
+// writePatience is how long a phone waits until its message is accepted; then it sends the message again.
 const writePatience = 5 * time.Second
 
-// write sends what a phone answers. Its id is that of the submission, so the message that is sent again is the same.
+// write sends the answer of a phone. The message has the id of the submission, so a repeated message is recognised.
 func (h *Handsets) write(ctx context.Context, p *deed) error {
 	ctx, cancel := context.WithTimeout(ctx, writePatience)
 	defer cancel()
@@ -287,7 +287,7 @@ func (h *Handsets) write(ctx context.Context, p *deed) error {
 	})
 }
 
-// do does what was planned and records it.
+// do carries out a planned action and records it.
 func (h *Handsets) do(ctx context.Context, p *deed) error {
 	var err error
 	switch p.did {
@@ -320,7 +320,7 @@ const (
 	messenger = "WhatsApp/2.24.10.0 A"
 )
 
-// open opens the link of a phone, each from an address of its own.
+// open opens the link of a phone. Each phone has its own IP address.
 func (h *Handsets) open(ctx context.Context, p *deed, method, agent, form string) error {
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+h.cfg.Edge+p.link[strings.LastIndexByte(p.link, '/'):], strings.NewReader(form))
 	if err != nil {

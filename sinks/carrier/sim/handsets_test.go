@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// TestHandsets: each phone that a message was delivered to does one thing at most, in the parts that the habits say;
-// the record has all of it, and a second run over the same record does nothing again. A phone whose edge is away tries
-// again.
+// TestHandsets: each phone to which a message was delivered does at most one thing, with the shares of the habits. The
+// record has all actions, and a second run with the same record repeats none. A phone tries again while the edge is
+// away.
 func TestHandsets(t *testing.T) {
 	var mu sync.Mutex
 	asked, away := map[string]int{}, true
@@ -55,7 +55,7 @@ func TestHandsets(t *testing.T) {
 		h, err := OpenHandsets(HandsetsConfig{
 			Truth: path, Record: filepath.Join(filepath.Dir(path), "handsets.ndjson"), Habits: habits, Seed: 1, Links: "http://go.example/",
 			Edge: strings.TrimPrefix(edge.URL, "http://"), Logger: slog.New(slog.DiscardHandler),
-			Now: func() time.Time { return time.Now().Add(time.Hour) }, // all is delivered
+			Now: func() time.Time { return time.Now().Add(time.Hour) }, // so that all messages are delivered
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestHandsets(t *testing.T) {
 	h := open()
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	time.Sleep(300 * time.Millisecond) // some failed requests; the verdict is the record at the end
+	time.Sleep(300 * time.Millisecond) // for some failed requests; the test checks the record at the end
 	mu.Lock()
 	away = false
 	mu.Unlock()
@@ -88,7 +88,7 @@ func TestHandsets(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := float64(len(list)); math.Abs(n-0.7*float64(arrived)) < 0.1*float64(arrived) && n > 100 {
-			time.Sleep(300 * time.Millisecond) // too short a sleep could only miss a line that comes twice
+			time.Sleep(300 * time.Millisecond) // the test cannot fail because this sleep is too short: it looks for repeated lines
 			again, err := ReadHandsets(h.cfg.Record)
 			if err != nil {
 				t.Fatal(err)

@@ -42,13 +42,13 @@ func dial(t testing.TB, url string, opts Options) *Client {
 	return n
 }
 
-// TestShared: four processes submit to one carrier and share its receipts; each receipt reaches one of them.
+// TestShared: four processes submit to one carrier and share its receipts. Each receipt reaches one of them.
 func TestShared(t *testing.T) {
 	path := truthPath(t)
 	profile := Chaos()
-	profile.Answer = Lognormal{5 * time.Millisecond, 50 * time.Millisecond} // never as long as the client waits
+	profile.Answer = Lognormal{5 * time.Millisecond, 50 * time.Millisecond} // shorter than the client's time-out
 	profile.Receipt, profile.OfflineMean, profile.ReorderedBy = Lognormal{20 * time.Millisecond, 200 * time.Millisecond}, 100*time.Millisecond, 50*time.Millisecond
-	profile.Silent = 0 // broken connections leave enough unanswered, without a wait
+	profile.Silent = 0 // broken connections already leave messages without an answer
 	c := start(t, Config{Profile: profile, Seed: 5, Truth: path})
 	url := serve(t, c)
 	all := newLog()
@@ -93,7 +93,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestLeaseRunsOut: what a consumer took and did not acknowledge before it died goes to another.
+// TestLeaseRunsOut: if a consumer dies before it acknowledges its receipts, another consumer gets them.
 func TestLeaseRunsOut(t *testing.T) {
 	c := start(t, Config{Lease: 150 * time.Millisecond})
 	url := serve(t, c)
@@ -101,7 +101,7 @@ func TestLeaseRunsOut(t *testing.T) {
 	n := dial(t, url, Options{})
 	l.send(t, n, messages(t, 0, 30, 1))
 	eventually(t, "the answers", func() bool { return l.answered() == 30 })
-	_, list, err := n.poll(t.Context(), 0, false, 20) // and is killed
+	_, list, err := n.poll(t.Context(), 0, false, 20) // and this consumer is killed
 	if err != nil || len(list) != 20 {
 		t.Fatalf("got %d receipts (error %v), want 20", len(list), err)
 	}
@@ -133,7 +133,7 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// TestCarrierComesBack: the carrier is stopped and started on the same address and files while a client is connected.
+// TestCarrierComesBack: the carrier stops and starts again with the same address and files while a client is connected.
 func TestCarrierComesBack(t *testing.T) {
 	path := truthPath(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -154,7 +154,7 @@ func TestCarrierComesBack(t *testing.T) {
 	eventually(t, "fifty answers", func() bool { return l.answered() == 50 })
 	down()
 
-	// Away: nothing is written, and it is said so.
+	// While the carrier is away, nothing is written, and the results say so.
 	away := newLog()
 	away.send(t, n, messages(t, 100, 5, 1))
 	eventually(t, "five answers", func() bool { return away.answered() == 5 })
@@ -181,7 +181,8 @@ func TestCarrierComesBack(t *testing.T) {
 	}
 }
 
-// TestDiesInTheMiddle: the server dies when it has taken a batch and answered half of it: the other half is Unknown.
+// TestDiesInTheMiddle: the server dies after it has accepted a batch and answered half of it. The other half is
+// Unknown.
 func TestDiesInTheMiddle(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/caps" {
@@ -221,7 +222,7 @@ func TestDiesInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestStrangeServers: answers that make no sense are never taken for accepted, nor for certainly not taken.
+// TestStrangeServers: an answer that makes no sense counts neither as accepted nor as certainly not accepted.
 func TestStrangeServers(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
@@ -277,7 +278,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestBadRequests: what is not a whole batch leaves nothing behind.
+// TestBadRequests: an incomplete batch has no effect.
 func TestBadRequests(t *testing.T) {
 	path := truthPath(t)
 	c := start(t, Config{Truth: path})
@@ -333,7 +334,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// TestCloseEndsWaiting: what is held open ends when the carrier is closed.
+// TestCloseEndsWaiting: waiting requests end when the carrier is closed.
 func TestCloseEndsWaiting(t *testing.T) {
 	c := start(t, Config{Profile: Profile{Silent: 1}})
 	srv := httptest.NewServer(NewHandler(c))
@@ -356,7 +357,7 @@ func TestCloseEndsWaiting(t *testing.T) {
 	}
 }
 
-// TestTooLong: a message that no frame holds is refused, and the rest of its batch goes.
+// TestTooLong: a message that is too long for a frame is refused, and the rest of its batch is sent.
 func TestTooLong(t *testing.T) {
 	c := start(t, Config{})
 	url := serve(t, c)
@@ -372,7 +373,8 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestQuiesce: it takes nothing more, ends what waits for receipts, and gives the answers to what it has taken.
+// TestQuiesce: after Quiesce the carrier accepts no messages, ends requests that wait for receipts, and still answers
+// accepted messages.
 func TestQuiesce(t *testing.T) {
 	path := truthPath(t)
 	c := start(t, Config{Truth: path, Profile: Profile{Answer: Lognormal{P50: 300 * time.Millisecond}, Lost: 1}})
@@ -386,7 +388,7 @@ func TestQuiesce(t *testing.T) {
 	}()
 	eventually(t, "the messages to be taken", func() bool { return c.Stats().Submissions[Accepted] == 5 })
 	c.Quiesce()
-	c.Quiesce() // is harmless
+	c.Quiesce() // a second call has no effect
 	select {
 	case err := <-waiting:
 		if err != nil {
@@ -418,7 +420,7 @@ func TestQuiesce(t *testing.T) {
 	}
 }
 
-// TestSilenceEnds: a connector gives up by itself, and what it gave up holds no place in the window.
+// TestSilenceEnds: a connector ends the wait for an answer by itself, and then frees the place in the window.
 func TestSilenceEnds(t *testing.T) {
 	c := start(t, Config{Profile: Profile{Silent: 1}})
 	opts := Options{AnswerTimeout: 100 * time.Millisecond, Window: 4}
@@ -426,7 +428,7 @@ func TestSilenceEnds(t *testing.T) {
 		l := newLog()
 		began := time.Now()
 		l.send(t, n, messages(t, 0, 4, 1))
-		l.send(t, n, messages(t, 10, 1, 1)) // waits for the window
+		l.send(t, n, messages(t, 10, 1, 1)) // this send must wait for the window
 		eventually(t, name+": every answer", func() bool { return l.answered() == 5 })
 		if took := time.Since(began); took < 200*time.Millisecond || took > 5*time.Second {
 			t.Errorf("%s: it took %v, want two times 100 ms", name, took)

@@ -11,13 +11,13 @@ import (
 // errEnded is returned by [Carrier.Write] when the carrier has ended.
 var errEnded = errors.New("carrier simulator: closed")
 
-// mailbox has what phones write to the consumers of an account.
+// mailbox passes messages of phones to the consumers of an account.
 type mailbox struct {
 	mu sync.Mutex
 	of map[string]chan letter
 }
 
-// letter is a message, and where its writer waits for the end of it.
+// letter is a message, and the channel on which its writer waits for the result.
 type letter struct {
 	message carrier.Inbound
 	done    chan error
@@ -35,8 +35,8 @@ func (b *mailbox) account(name string) chan letter {
 	return b.of[name]
 }
 
-// Write hands what a phone has written to a connector of an account, and returns nil when that has it durably. Without
-// a connector that takes messages it waits until ctx ends.
+// Write hands a phone's message to a connector of an account. It returns nil when the connector has made the message
+// durable. If no connector takes messages, it waits until ctx ends.
 func (c *Carrier) Write(ctx context.Context, m carrier.Inbound) error {
 	l := letter{m, make(chan error, 1)}
 	select {

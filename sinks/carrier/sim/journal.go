@@ -72,8 +72,8 @@ func openJournal(path string) (j *journal, done ackedSet, watermark int64, err e
 	return j, done, watermark, nil
 }
 
-// append writes the lines of a batch with one write and returns the offset of the first. After an error it
-// truncates the file, so that the file never says taken of a submission that the carrier did not take.
+// append writes the lines of a batch with one write, and returns the offset of the first. After an error it truncates
+// the file, so that the file never calls a submission accepted that the carrier did not accept.
 func (j *journal) append(lines []byte) (offset int64, err error) {
 	offset = j.size
 	n, err := j.truth.Write(lines)
@@ -161,7 +161,7 @@ func readAcked(path string) (set ackedSet, watermark int64, err error) {
 	return slices.Compact(set), watermark, nil
 }
 
-// compactAcked writes the file again without what the watermark covers, and without a torn last entry.
+// compactAcked rewrites the file without the entries that the watermark covers, and without a torn last entry.
 func compactAcked(path string, set ackedSet, watermark int64) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -179,7 +179,7 @@ func compactAcked(path string, set ackedSet, watermark int64) error {
 	for _, id := range set {
 		b = binary.LittleEndian.AppendUint64(b, id)
 	}
-	// Written beside the old file and renamed, so that a kill leaves the old file or the new one.
+	// The new file is written beside the old one and renamed, so that after a kill there is a complete file.
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return err
 	}
@@ -189,8 +189,8 @@ func compactAcked(path string, set ackedSet, watermark int64) error {
 // segment is how much of the truth file one count of outstanding receipts covers.
 const segment = 1 << 20
 
-// outstanding counts, per segment of the truth file, the receipts that are owed and not acknowledged, to find the
-// watermark. Four bytes per megabyte of file.
+// outstanding counts the unacknowledged receipts of each segment of the truth file, to find the watermark. It takes
+// four bytes per megabyte of file.
 type outstanding struct {
 	first  int64 // segment of counts[0]
 	counts []int32

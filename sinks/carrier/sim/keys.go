@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// KeyWindow is how long a carrier with carrier.DoubtKeyHeader says that it remembers a key.
+	// KeyWindow is how long a carrier with carrier.DoubtKeyHeader claims to remember a key.
 	KeyWindow = time.Hour
-	// QuerySettles is how long after a hand-over a carrier with carrier.DoubtQuery says that its "not here" is final.
+	// QuerySettles is how long after a hand-over the answer "not here" of a carrier with carrier.DoubtQuery is final.
 	QuerySettles = 2 * time.Second
 
 	// maxKeys is how many keys one generation of the memory has, and maxKeyPages how many pages of 4 KB.
 	maxKeys     = 4_000_000
 	maxKeyPages = 8192
-	// keysFromTruth is how much of the end of the truth file is read at the start for the keys in it: about 200,000
-	// submissions.
+	// keysFromTruth is how much of the end of the truth file the carrier reads at its start to learn the keys: about
+	// 200,000 submissions.
 	keysFromTruth = 64 << 20
 )
 
-// keyMemory has the provider's ids of the submissions that were taken, by their key: at least the newest 4,000,000
-// where campaigns are sent densely, in 8 bytes each, and at most twice as many. The carrier has a smaller memory than
-// [KeyWindow] promises only above a thousand submissions a second.
+// keyMemory maps the keys of accepted submissions to the provider's ids. It has at least the newest 4,000,000 if
+// campaigns send to most seqs, in 8 bytes each, and at most twice as many. Only above a thousand submissions a second
+// does it remember less than [KeyWindow] promises.
 type keyMemory struct {
 	now, before map[keyPage]*keyRefs
 	records     int // in now
@@ -66,7 +66,7 @@ func pageOf(account uint32, key carrier.Key) (keyPage, uint32, uint64) {
 	return keyPage{account, seq >> 9, key.CampaignNumber()<<8 | uint64(key.Try())}, seq & 511, tag
 }
 
-// get returns the provider's id of a submission that was taken.
+// get returns the provider's id of an accepted submission.
 func (m *keyMemory) get(account uint32, key carrier.Key) (ref uint64, ok bool) {
 	page, i, tag := pageOf(account, key)
 	for _, pages := range []map[keyPage]*keyRefs{m.now, m.before} {
@@ -82,7 +82,7 @@ func (m *keyMemory) get(account uint32, key carrier.Key) (ref uint64, ok bool) {
 	return 0, false
 }
 
-// put remembers a submission that was taken.
+// put remembers an accepted submission.
 func (m *keyMemory) put(account uint32, key carrier.Key, ref uint64) {
 	if m.records >= maxKeys || len(m.now) >= maxKeyPages {
 		m.before, m.oddBefore = m.now, m.odd
@@ -103,7 +103,7 @@ func (m *keyMemory) put(account uint32, key carrier.Key, ref uint64) {
 	p[i] = tag | delta
 }
 
-// forget takes back that a submission was taken.
+// forget removes a submission.
 func (m *keyMemory) forget(account uint32, key carrier.Key) {
 	page, i, tag := pageOf(account, key)
 	if p := m.now[page]; p != nil && p[i]>>refBits<<refBits == tag {
@@ -112,9 +112,9 @@ func (m *keyMemory) forget(account uint32, key carrier.Key) {
 	delete(m.odd, oddKey{account, key})
 }
 
-// passing counts how often each submission was refused for a passing reason or lost. The count changes the random
-// numbers of the next try under the same key: without it a message that was lost once would be lost at every try. It
-// forgets old counts now and then.
+// passing counts how often each submission was lost or refused temporarily. The count changes the random numbers of the
+// next try with the same key. Without it, a message that was lost once would be lost at every try. Old counts are
+// dropped from time to time.
 type passing map[oddKey]uint64
 
 const maxPassing = 65_536
@@ -129,7 +129,7 @@ func (m passing) add(a *account, key carrier.Key) {
 	m[oddKey{a.index, key}]++
 }
 
-// draws is the number that the next draw for a submission adds to the seed.
+// draws returns the number that the next draw for a submission adds to the seed.
 func (m passing) draws(a *account, key carrier.Key) uint64 {
 	if a == nil || len(m) == 0 {
 		return 0
@@ -137,16 +137,16 @@ func (m passing) draws(a *account, key carrier.Key) uint64 {
 	return m[oddKey{a.index, key}] << 32
 }
 
-// remembers reports whether the carrier keeps the keys of what it takes.
+// remembers reports whether the carrier remembers the keys of accepted submissions.
 func (p *Profile) remembers() bool { return p.Doubt != carrier.DoubtNone }
 
-// ignores reports whether the carrier ignores a key that it has had.
+// ignores reports whether the carrier ignores a key that it has accepted before.
 func (p *Profile) ignores() bool {
 	return p.Doubt == carrier.DoubtKeyHeader || p.Doubt == carrier.DoubtNaturalID
 }
 
-// loadKeys reads the keys of the newest submissions of earlier runs from the truth file: senders repeat the hand-overs
-// made right before the carrier died as soon as it is back.
+// loadKeys reads the keys of the newest submissions of earlier runs from the truth file, because senders repeat their
+// last hand-overs as soon as the carrier is back.
 func (c *Carrier) loadKeys() error {
 	if c.journal == nil || !c.cfg.Profile.remembers() || c.journal.size == 0 {
 		return nil
@@ -157,7 +157,7 @@ func (c *Carrier) loadKeys() error {
 	}
 	defer func() { _ = file.Close() }()
 	from := max(0, c.journal.size-keysFromTruth)
-	skip := from > 0 // in the middle of a line
+	skip := from > 0 // from may be in the middle of a line
 	err = scanLines(io.NewSectionReader(file, from, c.journal.size-from), from, func(_ int64, line []byte) error {
 		if skip {
 			skip = false

@@ -60,8 +60,8 @@ func otherKeys(t *testing.T) *schemas.Keys {
 	return k
 }
 
-// A carrier that was killed knows the keys of what it took before, and not of the line that the kill tore: that was
-// never answered.
+// After a kill, the carrier knows the keys of the submissions that it accepted before. It does not know the key in a
+// line that the kill cut, because that submission was never answered.
 func TestKeysSurviveAKill(t *testing.T) {
 	for _, doubt := range []carrier.Doubt{carrier.DoubtKeyHeader, carrier.DoubtQuery} {
 		synctest.Test(t, func(t *testing.T) {

@@ -125,7 +125,7 @@ func appendDigits(b []byte, v int64, width int) []byte {
 	return b
 }
 
-// appendBody appends what was sent as one JSON string: the text, or of other bodies what names them.
+// appendBody appends the content of a message as one JSON string: the text, or the name of other content.
 func appendBody(b []byte, body *carrier.Body) []byte {
 	switch {
 	case body.Template != nil:
@@ -140,7 +140,7 @@ func appendBody(b []byte, body *carrier.Body) []byte {
 	}
 }
 
-// plain are the bytes that stand for themselves in a JSON string.
+// plain are the bytes that need no escape in a JSON string.
 var plain = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf
@@ -148,7 +148,7 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// appendString appends s as a JSON string. What is not UTF-8 becomes U+FFFD, as encoding/json has it.
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD, as in encoding/json.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -198,7 +198,7 @@ func parseStatus(name string) schemas.ReceiptStatus {
 	return 0
 }
 
-// appendRef spells a provider's id as the answer says it.
+// appendRef appends a provider's id in the spelling of the answer.
 func appendRef(b []byte, ref uint64, format RefFormat) []byte {
 	const hex = "0123456789abcdef"
 	switch format {
@@ -223,7 +223,7 @@ func appendRef(b []byte, ref uint64, format RefFormat) []byte {
 	}
 }
 
-// appendReceiptRef spells a provider's id as the receipt says it.
+// appendReceiptRef appends a provider's id in the spelling of the receipt.
 func appendReceiptRef(b []byte, ref uint64, format RefFormat) []byte {
 	if format == RefMixed {
 		const hex = "0123456789ABCDEF"
@@ -235,8 +235,8 @@ func appendReceiptRef(b []byte, ref uint64, format RefFormat) []byte {
 	return appendRef(b, ref, format)
 }
 
-// parseRef reads what appendRef wrote, in any of its spellings: they differ in length. The numbers have 19 or 20
-// digits.
+// parseRef parses an id that appendRef wrote, in any of its spellings, which differ in length. The numbers have 19 or
+// 20 digits.
 func parseRef(s string) (uint64, bool) {
 	base := 10
 	switch len(s) {

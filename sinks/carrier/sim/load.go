@@ -39,7 +39,7 @@ func (c *Carrier) load(ctx context.Context) error {
 		}
 		o, name, plan, err := recoverLine(line)
 		if err != nil {
-			// A person has edited the file. The receipts of this line are lost; the other lines are read.
+			// A person has changed the file. The receipts of this line are lost; the other lines are read.
 			c.log.WarnContext(ctx, "line of the carrier's truth not understood", "offset", offset, "err", err)
 			return nil
 		}
@@ -82,7 +82,7 @@ type recovered struct {
 	due     int64
 }
 
-// recover takes receipts over once there is room for them; every line before offset was read.
+// recover takes over receipts once there is room for them. Every line before offset has been read.
 func (c *Carrier) recover(ctx context.Context, found []recovered, offset int64) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

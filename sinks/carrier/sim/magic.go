@@ -21,23 +21,23 @@ type MagicNumber struct {
 	NN uint8
 	// Does describes in words what happens.
 	Does string
-	// Outcome is how the truth file calls the submission of the first try.
+	// Outcome is the truth file's word for the submission of the first try.
 	Outcome string
 	// Kind and Code are the recipient's final state when the campaign's policy allows three hand-overs and its receipt
 	// window is over. CODE_UNSPECIFIED: that depends on the policy.
 	Kind schemas.Kind
 	Code schemas.Code
 
-	refuse   carrier.Outcome // how it is answered, when it is not taken
+	refuse   carrier.Outcome // the answer if the message is refused
 	sub      schemas.Code
-	tries    uint8 // the refusal or receipts below are for tries up to this one, a later one is delivered; 0: for all
+	tries    uint8 // the refusal or the receipts are for tries up to this one, later ones are delivered; 0: for all
 	silent   bool
 	broken   bool          // the connection breaks instead of an answer
 	answer   time.Duration // the answer takes this long
 	receipts []says
 }
 
-// says is a receipt of a magic number.
+// says is a receipt for a magic number.
 type says struct {
 	after  time.Duration
 	status schemas.ReceiptStatus

@@ -12,7 +12,7 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// TestMagicNumbersAreMobile: they pass an import and every other check on the way to the carrier.
+// TestMagicNumbersAreMobile: magic numbers pass an import and every other check before the carrier.
 func TestMagicNumbersAreMobile(t *testing.T) {
 	seen := map[uint8]bool{}
 	for _, m := range Magic {
@@ -42,11 +42,11 @@ func TestMagicNumbersAreMobile(t *testing.T) {
 	}
 }
 
-// TestMagic plays a campaign of three hand-overs against each magic number, under a carrier on a good day and on its
-// worst, and looks where the recipient ends.
+// TestMagic runs a campaign with three hand-overs to each magic number, with a good carrier and with the worst one, and
+// checks the final state of the recipient.
 func TestMagic(t *testing.T) {
 	for _, profile := range []Profile{Default(), Chaos()} {
-		profile.Disconnect = 0 // would be the batch's fate, not the number's
+		profile.Disconnect = 0 // a break would concern the whole batch
 		for _, m := range Magic {
 			t.Run(profile.Name+"/"+m.Number(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -70,8 +70,8 @@ func TestMagic(t *testing.T) {
 	}
 }
 
-// playCampaign hands a message over until it needs no other try, as a sender, tracker and scheduler would, and returns
-// the recipient's state in the end.
+// playCampaign hands a message over until no other try is needed, as sender, tracker and scheduler would, and returns
+// the final state of the recipient.
 func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Precedence {
 	l := newLog()
 	n := c.Connector(Options{})
@@ -82,7 +82,7 @@ func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Pr
 		batch[0].To = to
 		key := batch[0].Key
 		l.send(t, n, batch)
-		pass(time.Minute) // everything that will come has come
+		pass(time.Minute) // all receipts have come by then
 
 		kind, code := schemas.KindAmbiguous, schemas.CodeTimeout
 		again := false
@@ -135,7 +135,7 @@ func playCampaign(t *testing.T, c *Carrier, to string, handovers int) schemas.Pr
 	return state
 }
 
-// TestMagicTiming: what sets some of the numbers apart is not where they end.
+// TestMagicTiming: some numbers differ only in the time of their answers and receipts.
 func TestMagicTiming(t *testing.T) {
 	for _, c := range []struct {
 		nn       uint8

@@ -34,13 +34,13 @@ func (l Lognormal) draw(r *rand.Rand) time.Duration {
 	return time.Duration(float64(l.P50) * math.Exp(sigma*min(r.NormFloat64(), 5)))
 }
 
-// Refusal is one answer by which a carrier does not take a message, and its share of all submissions.
+// Refusal is an answer with which the carrier refuses a message, and its share of all submissions.
 type Refusal struct {
 	Share float64
 	Sub   schemas.Code
 }
 
-// Fate is the final state of a message that the carrier took, and the weight of this fate among all fates.
+// Fate is the final state of an accepted message, and the weight of this fate among all fates.
 type Fate struct {
 	Weight float64
 	// Status is delivered, failed or unknown.
@@ -48,7 +48,7 @@ type Fate struct {
 	Sub    schemas.Code
 }
 
-// RefFormat is how the provider's ids are spelled.
+// RefFormat is the spelling of the provider's ids.
 type RefFormat uint8
 
 // Spellings of the provider's id.
@@ -56,7 +56,7 @@ const (
 	RefDecimal RefFormat = iota
 	RefHex
 	RefUUID
-	// RefMixed: the answer says it in decimal, the receipt in upper-case hexadecimal, as many SMSCs do.
+	// RefMixed uses decimal in the answer and upper-case hexadecimal in the receipt, as many SMSCs do.
 	RefMixed
 )
 
@@ -65,8 +65,8 @@ const (
 type Profile struct {
 	Name string
 
-	// Rate is the most submissions per second, beyond which they are throttled; 0: no limit. Burst is the size of the
-	// bucket; 0: 100 ms of Rate.
+	// Rate is how many submissions per second the carrier accepts; it throttles more; 0: no limit. Burst is the size of
+	// the bucket; 0: 100 ms of Rate.
 	Rate  float64
 	Burst int
 	// Answer is how long an answer takes.
@@ -75,44 +75,47 @@ type Profile struct {
 	Refused         []Refusal
 	Throttled, Busy float64
 
-	// Silent: taken, but the answer never comes. Dropped (of all submissions): lost on the way, so neither taken nor
-	// answered.
+	// Silent messages are accepted, but never answered. Dropped ones (a share of all submissions) are lost on the way:
+	// neither accepted nor answered.
 	Silent, Dropped float64
 	// Disconnect is the share of batches in which the connection breaks after the batch was taken and before all of it
 	// was answered.
 	Disconnect float64
 
-	// Fates of what was taken; none: all delivered.
+	// Fates are the fates of accepted messages; none: all are delivered.
 	Fates []Fate
 	// Receipt is the delay of most receipts. The share Offline is delayed exponentially instead, by OfflineMean.
 	Receipt     Lognormal
 	Offline     float64
 	OfflineMean time.Duration
-	// Lost: the receipt never comes. Only messages that were answered lose their receipt; Magic has a number with
-	// neither answer nor receipt.
+	// Lost is the share whose receipt never comes. Only messages with an answer lose their receipt; Magic has a number
+	// with neither answer nor receipt.
 	Lost float64
-	// Duplicate: every receipt of it comes twice. Reordered: each receipt is held back for up to ReorderedBy more.
+	// Duplicate is the share whose receipts all come twice. Reordered is the share whose receipts are each delayed by
+	// up to ReorderedBy.
 	Duplicate   float64
 	Reordered   float64
 	ReorderedBy time.Duration
-	// Enroute: a receipt that says it is on its way comes first. EnrouteLate: such a receipt comes last.
+	// Enroute is the share whose first receipt says that the message is on its way; EnrouteLate the share whose last
+	// receipt says so.
 	Enroute, EnrouteLate float64
-	// Flip: a delivery is first reported as expired, and corrected 1 s later.
+	// Flip is the share whose delivery is first reported as expired, and corrected 1 s later.
 	Flip float64
-	// Early: the first receipt comes before the answer.
+	// Early is the share whose first receipt comes before the answer.
 	Early float64
-	// Read: on other channels than SMS, delivery is followed by a read receipt.
+	// Read is the share that gets a read receipt after the delivery, on channels other than SMS.
 	Read float64
-	// Parts: a message of several segments gets one receipt per segment. PartFails: one of them fails.
+	// Parts gives a message of several segments one receipt per segment. PartFails is the share of these in which one
+	// part fails.
 	Parts     bool
 	PartFails float64
 
-	// HidesKey: receipts carry the provider's id only.
+	// HidesKey: receipts have only the provider's id.
 	HidesKey bool
 	Ref      RefFormat
-	// Doubt is what ends the doubt about a hand-over without an answer. With DoubtKeyHeader and DoubtNaturalID a key
-	// that was taken before is answered again as it was, and makes no second message; with DoubtQuery the carrier can
-	// be asked.
+	// Doubt says how a sender can end the doubt about a hand-over without an answer. With DoubtKeyHeader and
+	// DoubtNaturalID, the carrier gives the first answer again for a key that it has accepted, and makes no second
+	// message. With DoubtQuery, a sender can query the carrier.
 	Doubt carrier.Doubt
 }
 
@@ -185,9 +188,9 @@ const (
 	unknown   = schemas.ReceiptStatusUnknown
 )
 
-// Default is a carrier on a good day: 96 % delivered, most of it within seconds; the rest fails for good. None of its
-// failures is worth a retry, so a first campaign is over in a minute and not after the last retry, half an hour later;
-// magic numbers and [Chaos] show retries.
+// Default is a carrier on a good day. It delivers 96 %, most of it within seconds; all other messages fail for good. No
+// failure is worth a retry, so a first campaign is over in a minute, and does not wait half an hour for the last retry.
+// Magic numbers and [Chaos] show retries.
 func Default() Profile {
 	return Profile{
 		Name:   "default",
@@ -218,8 +221,8 @@ func Fast() Profile {
 	return Profile{Name: "fast", Receipt: Lognormal{P50: 100 * time.Millisecond}, Doubt: carrier.DoubtKeyHeader}
 }
 
-// Chaos has every fault at once, far more often than a real carrier has them. Only a receipt ends a doubt: a message
-// that it took and did not answer gets one, and every receipt that comes at all comes within about 20 s.
+// Chaos has all faults at once, much more often than a real carrier. Only a receipt ends a doubt: each message that was
+// accepted without an answer gets one. Receipts that come at all come within about 20 s.
 func Chaos() Profile {
 	return Profile{
 		Name:   "chaos",
@@ -263,12 +266,12 @@ func Chaos() Profile {
 // ProfileNames are the names that [ProfileNamed] knows.
 var ProfileNames = []string{"default", "fast", "chaos"}
 
-// DoubtNames are what may follow the name of a profile and a plus: what ends the doubt about a hand-over without an
-// answer.
+// DoubtNames are the words that may follow the name of a profile and a plus. They say how a doubt ends.
 var DoubtNames = []string{"none", "key", "id", "query"}
 
-// ProfileNamed returns one of the profiles of this package. The name may be followed by what ends a doubt, such as
-// `chaos+query`; without it chaos has none, and the others ignore a key that they have had.
+// ProfileNamed returns one of the profiles of this package. A plus and a word of [DoubtNames] may follow the name, such
+// as `chaos+query`. Without it, nothing but a receipt ends a doubt with chaos, and the other profiles ignore a repeated
+// key.
 func ProfileNamed(name string) (Profile, error) {
 	base, doubt, more := strings.Cut(name, "+")
 	doubts := map[string]carrier.Doubt{

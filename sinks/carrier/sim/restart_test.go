@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// kill takes a picture of both files as a kill leaves them, torn as a kill may tear them.
+// kill copies both files as a kill may leave them, including a torn end.
 func kill(t *testing.T, path string, r *rand.Rand) (copied string) {
 	t.Helper()
 	copied = truthPath(t)
@@ -34,15 +34,15 @@ func kill(t *testing.T, path string, r *rand.Rand) (copied string) {
 	return copied
 }
 
-// TestRestart kills the carrier at eight random instants while it takes messages and sends receipts to a consumer that
-// fails now and then. Every receipt that the truth owes is taken at least once in the end, one that was acknowledged
-// does not come again, and nothing is owed.
+// TestRestart kills the carrier at eight random moments while it accepts messages and sends receipts to a consumer that
+// sometimes fails. In the end every receipt that the truth owes was taken at least once, no acknowledged receipt comes
+// again, and nothing is owed.
 func TestRestart(t *testing.T) {
 	for seed := range uint64(2) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			path := truthPath(t)
-			// By provider's id and what it says, for a receipt has no name of its own.
+			// A receipt has no id, so the test identifies it by the provider's id and its content.
 			name := func(ref string, status, code any, at time.Time, part uint8) string {
 				return fmt.Sprint(ref, status, code, at.UnixMilli(), part)
 			}
@@ -50,7 +50,7 @@ func TestRestart(t *testing.T) {
 			again := 0
 			first := 0
 			profile := Chaos()
-			profile.Duplicate, profile.EnrouteLate, profile.Ref = 0, 0, RefHex // else two receipts have one name
+			profile.Duplicate, profile.EnrouteLate, profile.Ref = 0, 0, RefHex // otherwise two receipts would have the same name
 			for run := range 8 {
 				c, err := Open(Config{Keys: testKeys(t), Profile: profile, Seed: seed, Truth: path})
 				if err != nil {
@@ -91,7 +91,7 @@ func TestRestart(t *testing.T) {
 					pass(time.Minute)
 				}
 				next := kill(t, path, r)
-				cancel() // what it does from here on, it does to the files of the dead
+				cancel() // after this, the old carrier changes only its own files
 				<-ended
 				<-ended
 				_ = c.Close()
@@ -130,8 +130,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestRestartInTheMiddleOfAck: a kill between emit and the note of it brings the receipt again. That is the contract:
-// at least once.
+// TestRestartInTheMiddleOfAck: if a kill comes after emit and before the acknowledgement is written, the receipt comes
+// again. The contract is at least once.
 func TestRestartInTheMiddleOfAck(t *testing.T) {
 	path := truthPath(t)
 	c, stop := startStop(t, Config{Truth: path})
@@ -147,8 +147,8 @@ func TestRestartInTheMiddleOfAck(t *testing.T) {
 	eventually(t, "the ten again", func() bool { return l.received() == 10 })
 }
 
-// TestWatermark: a file whose receipts are acknowledged is not read again from its beginning, and one old receipt that
-// is still owed is not forgotten for it.
+// TestWatermark: the carrier does not read the part of the file again whose receipts are all acknowledged, and still
+// does not lose one old receipt that is owed.
 func TestWatermark(t *testing.T) {
 	for _, oldest := range []string{"acknowledged", "owed"} {
 		t.Run(oldest, func(t *testing.T) {
@@ -214,7 +214,7 @@ func TestWatermark(t *testing.T) {
 	}
 }
 
-// TestRestartHoldsBack: with a full queue and no consumer, reading again waits.
+// TestRestartHoldsBack: while the queue is full and there is no consumer, reading the truth file waits.
 func TestRestartHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := truthPath(t)
@@ -238,7 +238,7 @@ func TestRestartHoldsBack(t *testing.T) {
 	})
 }
 
-// TestDeletedTruth: who deletes the truth has deleted what was acknowledged too.
+// TestDeletedTruth: if a user deletes the truth file, the acknowledgements do not count any more.
 func TestDeletedTruth(t *testing.T) {
 	path := truthPath(t)
 	for range 2 {
@@ -260,7 +260,7 @@ func TestDeletedTruth(t *testing.T) {
 	}
 }
 
-// BenchmarkRestart opens a carrier on a million lines of which a tenth owes a receipt.
+// BenchmarkRestart opens a carrier with a million lines; a tenth of them owes a receipt.
 func BenchmarkRestart(b *testing.B) {
 	path := truthPath(b)
 	c, stop := startStop(b, Config{Truth: path, Profile: Profile{Lost: 0.9}})
@@ -291,8 +291,8 @@ func BenchmarkRestart(b *testing.B) {
 	b.ReportMetric(float64(loaded.Milliseconds())/float64(b.N), "ms-to-loaded")
 }
 
-// TestOldLease: a consumer that outlives the carrier settles a lease of the run before; it is not taken for one of this
-// run.
+// TestOldLease: a consumer that outlives the carrier settles a lease of the earlier run. The carrier does not mistake
+// it for a lease of this run.
 func TestOldLease(t *testing.T) {
 	path := truthPath(t)
 	c, stop := startStop(t, Config{Truth: path})
@@ -311,7 +311,8 @@ func TestOldLease(t *testing.T) {
 	}
 }
 
-// TestRefsAreNeverReused: not even by a run that begins in the millisecond in which the one before it ended.
+// TestRefsAreNeverReused: ids are not used again, even by a run that starts in the millisecond in which the run before
+// it ended.
 func TestRefsAreNeverReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := truthPath(t)

@@ -15,7 +15,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// maxWait is the longest a request for receipts is held open.
+// maxWait is how long a request for receipts may wait.
 const maxWait = 30 * time.Second
 
 // maxBody of a request.
@@ -116,7 +116,7 @@ func accountOf(r *http.Request) string {
 	return DefaultAccount
 }
 
-// readBatch reads the messages of a request, and which index each has at its client.
+// readBatch reads the messages of a request, and the index that each has at its client.
 func readBatch(body io.Reader) (batch []carrier.Outbound, index []int, err error) {
 	r := bufio.NewReaderSize(body, 64<<10)
 	var buf []byte
@@ -143,7 +143,7 @@ func readBatch(body io.Reader) (batch []carrier.Outbound, index []int, err error
 	}
 }
 
-// stream writes the answers to one batch as they are given, as many at once as there are.
+// stream writes the answers to one batch as they come, several at once if possible.
 type stream struct {
 	index []int // at the client
 	ready chan struct{}
@@ -173,8 +173,8 @@ func (s *stream) answer(i int, r carrier.Result) {
 	}
 }
 
-// run writes until everything is answered. A batch with a message that is never answered stays open. When the fate is a
-// broken connection, the response is cut off without an end.
+// run writes until all answers are written. If a message is never answered, the response stays open. If the fate is a
+// broken connection, the response breaks off.
 func (s *stream) run(w http.ResponseWriter, r *http.Request, closed <-chan struct{}) {
 	rc := http.NewResponseController(w)
 	var spare []byte
@@ -262,7 +262,7 @@ func (s *server) receipts(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// writeReceipts answers with the lease and its receipts. When the client has gone, the lease runs out.
+// writeReceipts answers with the lease and its receipts. If the client has gone, the lease expires.
 func (s *server) writeReceipts(w http.ResponseWriter, account string, id uint64, list []owed) {
 	b := binary.AppendUvarint(make([]byte, 0, 128*len(list)), id)
 	drafts := s.carrier.draft(account, list)
@@ -274,7 +274,7 @@ func (s *server) writeReceipts(w http.ResponseWriter, account string, id uint64,
 	_, _ = w.Write(b)
 }
 
-// number reads a number of at most limit; "" is otherwise.
+// number parses a number of at most limit; for "" it returns otherwise.
 func number(s string, otherwise, limit int) (int, error) {
 	if s == "" {
 		return otherwise, nil

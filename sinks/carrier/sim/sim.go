@@ -17,16 +17,16 @@ import (
 
 // Bounds and defaults.
 const (
-	// DefaultMaxOwed is how many receipts may be owed before the queue is full: about 300 MB.
+	// DefaultMaxOwed is how many receipts the carrier may owe before its queue is full: about 300 MB.
 	DefaultMaxOwed = 5_000_000
-	// DefaultLease is how long a consumer in another process has to acknowledge receipts before they are given to the
-	// next.
+	// DefaultLease is how long a consumer in another process has to acknowledge receipts before another consumer gets
+	// them.
 	DefaultLease = 10 * time.Second
-	// DefaultAnswerTimeout is when a connector gives up on an answer.
+	// DefaultAnswerTimeout is how long a connector waits for an answer.
 	DefaultAnswerTimeout = 10 * time.Second
-	// MaxBatch is the most messages of one Send and of one request.
+	// MaxBatch is how many messages one Send and one request may have.
 	MaxBatch = 1000
-	// MaxReceipts is the most receipts of one emit and of one request.
+	// MaxReceipts is how many receipts one emit and one request may have.
 	MaxReceipts = 1000
 
 	maxAccounts = 1000
@@ -39,13 +39,14 @@ const (
 type Config struct {
 	// Keys find the message of a submission. Required.
 	Keys *schemas.Keys
-	// Profile is how it behaves; the zero value takes and delivers everything at once.
+	// Profile is the behaviour of the carrier; the zero value accepts and delivers everything at once.
 	Profile Profile
 	// Seed of every draw.
 	Seed uint64
-	// Truth is the path of the ground truth. Empty: none is kept, and what is owed ends with the process.
+	// Truth is the path of the ground truth. If it is empty, there is no such file, and receipts that are owed are lost
+	// at the end of the process.
 	Truth string
-	// MaxOwed receipts may be owed; beyond, submissions are throttled. 0: DefaultMaxOwed.
+	// MaxOwed is how many receipts the carrier may owe; beyond that it throttles submissions. 0: DefaultMaxOwed.
 	MaxOwed int
 	// Lease is how long a consumer in another process has to acknowledge. 0: DefaultLease.
 	Lease time.Duration
@@ -57,10 +58,10 @@ type Config struct {
 type Carrier struct {
 	cfg      Config
 	log      *slog.Logger
-	journal  *journal // nil: no truth is kept
+	journal  *journal // nil if there is no truth file
 	backlog  ackedSet // acknowledged before the start, until the truth file is read again
-	readFrom int64    // where reading the truth file again begins,
-	readTo   int64    // and ends: what stands behind it is of this run
+	readFrom int64    // where the carrier starts to read the truth file again
+	readTo   int64    // and where it stops: what follows was written by this run
 	wake     chan struct{}
 	quiet    chan struct{} // closed by Quiesce
 	done     chan struct{} // closed by Close
@@ -70,14 +71,14 @@ type Carrier struct {
 	mu       sync.Mutex
 	quieted  bool
 	closed   bool
-	refs     uint64 // last id given out
-	virtual  int64  // offset within the truth file that is not kept
+	refs     uint64 // last id that was used
+	virtual  int64  // offset in the truth file if there is none
 	bucket   bucket
 	accounts map[string]*account
 	list     []*account // by index
 	answers  *wheel[answer]
 	receipts *wheel[owed]
-	armed    int64 // when Run is going to look; 0: it is looking
+	armed    int64 // when Run will look next; 0: it is looking
 	owed     int   // receipts not acknowledged
 	counts   outstanding
 	loaded   bool
@@ -94,31 +95,31 @@ type account struct {
 	index  uint32
 	due    deque[owed]
 	leases map[uint64]*lease
-	last   uint64        // lease given out last
+	last   uint64        // the last lease
 	more   chan struct{} // closed when receipts become due
 }
 
-// lease is what one consumer was given and has not acknowledged.
+// lease is a set of receipts that one consumer has got and not acknowledged.
 type lease struct {
 	receipts []owed
 	expires  int64 // Unix milliseconds; 0: never, the consumer lives in this process
 }
 
-// owed is a receipt to be sent.
+// owed is a receipt that the carrier must send.
 type owed struct {
 	id      uint64
 	key     carrier.Key
 	ref     uint64
 	to      uint64
 	at      int64
-	account uint32 // by index: memory without pointers is none for the garbage collector to scan
+	account uint32 // by index: the garbage collector does not scan memory without pointers
 	code    uint16
 	status  uint8
 	part    uint8
 	parts   uint8
 }
 
-// answer is an answer to be given.
+// answer is an answer that the carrier must give.
 type answer struct {
 	to     answerer
 	i      int
@@ -127,25 +128,25 @@ type answer struct {
 
 // answerer takes the answers to one batch. Its methods must not block.
 type answerer interface {
-	// expect says before the first answer how many there will be, and whether the connection breaks after the last of
-	// them.
+	// expect says before the first answer how many answers will come, and whether the connection breaks after the last
+	// one.
 	expect(answers int, broken bool)
 	answer(i int, r carrier.Result)
 }
 
-// Stats count what the carrier has seen since it was opened.
+// Stats counts what has happened since the carrier was opened.
 type Stats struct {
-	// Submissions by outcome, as the truth file calls them.
+	// Submissions by outcome, with the words of the truth file.
 	Submissions map[string]uint64 `json:"submissions"`
-	// Owed receipts are not acknowledged yet, of this run and of earlier ones; Acknowledged were in this run.
+	// Owed receipts, of this run and of earlier ones, are not acknowledged yet. Acknowledged counts those of this run.
 	Owed         int    `json:"owed"`
 	Acknowledged uint64 `json:"acknowledged"`
-	// Loaded: the truth of earlier runs was read to its end.
+	// Loaded says that the truth of earlier runs has been read to its end.
 	Loaded bool `json:"loaded"`
 }
 
-// Open returns a carrier that goes on where the last carrier on the same truth file stopped. It reads only the end of
-// that file; Run reads the rest.
+// Open returns a carrier that continues where the last carrier with the same truth file stopped. Open reads only the
+// end of that file; Run reads the rest.
 func Open(cfg Config) (*Carrier, error) {
 	if cfg.Keys == nil {
 		return nil, errors.New("carrier simulator: keys are missing")
@@ -172,7 +173,7 @@ func Open(cfg Config) (*Carrier, error) {
 	c.work.New = func() any { return &work{dice: newDice()} }
 	now := time.Now()
 	c.bucket = newBucket(cfg.Profile.Rate, cfg.Profile.Burst, now)
-	// The provider's ids grow by one, and no id is given out twice: a later run begins at a later millisecond, or in a
+	// The provider's ids grow by one. No id is used twice, because a later run begins at a later millisecond or in a
 	// longer file.
 	c.refs = uint64(now.UnixMilli()) << 20
 	if cfg.Truth != "" {
@@ -192,8 +193,8 @@ func Open(cfg Config) (*Carrier, error) {
 	return c, nil
 }
 
-// Run answers and makes receipts due until ctx ends. The next run on the same truth file sends the receipts that are
-// owed then.
+// Run gives answers and sends receipts when they are due, until ctx ends. The next run with the same truth file sends
+// the receipts that are still owed.
 func (c *Carrier) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.load(ctx) })
@@ -224,7 +225,7 @@ func (c *Carrier) Quiesce() {
 	}
 }
 
-// Close closes the files. What is submitted after it is refused as passing.
+// Close closes the files. Later submissions get a temporary error.
 func (c *Carrier) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -255,10 +256,10 @@ func (c *Carrier) Stats() Stats {
 // errClosed is the answer to a query once the carrier stops.
 var errClosed = errors.New("the carrier simulator is closed")
 
-// idle is how long Run sleeps at most: leases run out, and the watermark moves.
+// idle is how long Run sleeps at most, because leases expire and the watermark moves.
 const idle = time.Second
 
-// turn gives the answers and receipts that are due, and returns the time until the next one is.
+// turn gives the answers and sends the receipts that are due, and returns the time until the next one is due.
 func (c *Carrier) turn() time.Duration {
 	var due []answer
 	c.mu.Lock()
@@ -288,7 +289,7 @@ func (c *Carrier) turn() time.Duration {
 	return wait
 }
 
-// rouse wakes Run when something is due earlier than it planned to look. The caller holds the lock.
+// rouse wakes Run if something is due earlier than Run planned to look. The caller holds the lock.
 func (c *Carrier) rouse(at int64) {
 	if at >= c.armed {
 		return
@@ -317,13 +318,13 @@ func (c *Carrier) advance() {
 	}
 }
 
-// account returns the account of that name, and creates it when there is none; nil when there are too many. The caller
-// holds the lock.
+// account returns the account with a name. It creates the account if there is none; it returns nil if there are too
+// many. The caller holds the lock.
 func (c *Carrier) account(name string) *account {
 	a := c.accounts[name]
 	if a == nil && len(c.list) < maxAccounts {
 		a = &account{name: name, index: uint32(len(c.list)), leases: map[uint64]*lease{}, more: make(chan struct{})}
-		a.last = c.refs // leases of an earlier run are not taken for ours
+		a.last = c.refs // so that leases of an earlier run are not taken for leases of this run
 		c.accounts[name] = a
 		c.list = append(c.list, a)
 	}
@@ -338,7 +339,7 @@ func (a *account) announce() {
 	}
 }
 
-// expire takes back receipts that were given out and not acknowledged in time.
+// expire takes back receipts that a consumer has not acknowledged in time.
 func (a *account) expire(now int64) {
 	for id, l := range a.leases {
 		if l.expires != 0 && l.expires <= now {
@@ -348,7 +349,7 @@ func (a *account) expire(now int64) {
 	}
 }
 
-// take leases up to limit receipts that are due. When there are none it returns a channel that is closed when there may
+// take leases up to limit receipts that are due. If there are none, it returns a channel that is closed when there may
 // be some.
 func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, receipts []owed, more <-chan struct{}) {
 	c.mu.Lock()
@@ -369,8 +370,8 @@ func (c *Carrier) take(name string, limit int, ttl time.Duration) (id uint64, re
 	return a.last, l.receipts, nil
 }
 
-// settle ends a lease: its receipts are acknowledged, or given to the next consumer. A lease that is not
-// known has run out; its receipts come again.
+// settle ends a lease: the receipts are acknowledged, or another consumer gets them. An unknown lease has expired, and
+// its receipts come again.
 func (c *Carrier) settle(name string, id uint64, ok bool) {
 	c.mu.Lock()
 	a := c.account(name)
@@ -412,7 +413,7 @@ func (c *Carrier) settle(name string, id uint64, ok bool) {
 	}
 }
 
-// owe queues a receipt until it is due, or for a consumer when it is due already. The caller holds the lock.
+// owe queues a receipt until it is due, or for a consumer if it is due already. The caller holds the lock.
 func (c *Carrier) owe(o owed, due, now int64) {
 	c.owed++
 	c.counts.add(int64(o.id/maxReceipts), 1)
@@ -438,7 +439,7 @@ func newBucket(rate float64, burst int, now time.Time) bucket {
 	return b
 }
 
-// take takes one token, or says how long until there is one.
+// take takes one token, or returns how long until there is one.
 func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 	if b.rate <= 0 {
 		return 0, true
@@ -454,11 +455,11 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 	return time.Duration((1 - b.tokens) / b.rate * float64(time.Second)), false
 }
 
-// work is what one batch needs while it is submitted.
+// work is the data of one batch while it is being submitted.
 type work struct {
 	dice  dice
 	fates []fate
 	plan  []planned
 	lines []byte
-	ends  []int // of the lines
+	ends  []int // ends of the lines
 }

@@ -9,9 +9,9 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// submit takes a batch: it decides the fate of each message, writes it to the truth file, and only then answers through
+// submit accepts a batch. It decides the fate of each message and writes it to the truth file before it answers through
 // to, at once or later. giveUp is after how long the connector wants Unknown for a message without an answer; 0: the
-// connector has a timer of its own.
+// connector has its own timer.
 func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Duration, to answerer) {
 	if len(batch) == 0 {
 		return
@@ -51,17 +51,17 @@ func (c *Carrier) submit(name string, batch []carrier.Outbound, giveUp time.Dura
 	c.answerNow(w, to)
 }
 
-// admit decides which messages are taken. Only this depends on earlier submissions (rate, keys); the rest of a fate
-// does not.
+// admit decides which messages the carrier accepts. Only this part of a fate depends on earlier submissions (rate,
+// keys).
 func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &c.cfg.Profile
-	acct := c.account(name) // nil: refused by commit
+	acct := c.account(name) // nil: commit refuses the batch
 	for i := range batch {
 		f, out := &w.fates[i], &batch[i]
 		*f = fate{}
-		wait, ok := c.bucket.take(started) // the limit is tested before the key, as gateways do
+		wait, ok := c.bucket.take(started) // the carrier checks the limit before the key, as gateways do
 		if !ok || c.owed >= c.cfg.MaxOwed {
 			*f = refusal(carrier.Throttled, schemas.CodeThrottled)
 			if f.retryAfter = wait; ok {
@@ -74,7 +74,7 @@ func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started 
 		if p.ignores() && acct != nil {
 			if ref, ok := c.keys.get(acct.index, out.Key); ok {
 				*f = fate{outcome: carrier.Accepted, word: Duplicate, ref: ref, latency: p.Answer.draw(w.dice.rand)}
-				f.silent = m != nil && m.silent && !m.broken // the number is never answered
+				f.silent = m != nil && m.silent && !m.broken // this number never gets an answer
 				continue
 			}
 		}
@@ -104,11 +104,11 @@ func (c *Carrier) admit(w *work, name string, batch []carrier.Outbound, started 
 	}
 }
 
-// MetaRef is the key in Meta of the provider's id of a message, in decimal, for servers over the simulator that choose
-// ids themselves.
+// MetaRef is the key in Meta for the provider's id of a message, in decimal. Servers in front of the simulator that
+// choose ids themselves use it.
 const MetaRef = "ref"
 
-// refOf returns the provider's id of a message that is taken. The caller holds the lock.
+// refOf returns the provider's id of an accepted message. The caller holds the lock.
 func (c *Carrier) refOf(out *carrier.Outbound) uint64 {
 	if given := out.Meta[MetaRef]; given != "" {
 		if n, err := strconv.ParseUint(given, 10, 64); err == nil && n != 0 {

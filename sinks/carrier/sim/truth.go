@@ -25,7 +25,7 @@ type Entry struct {
 	// Outcome is one of the words of this package, such as Accepted.
 	Outcome string
 	Account string
-	// From is the sender, if it is a number or a short code; "": nobody can answer it.
+	// From is the sender if it is a number or a short code; "" means that a phone cannot answer.
 	From string
 	// Unanswered: the sender never got an answer.
 	Unanswered bool

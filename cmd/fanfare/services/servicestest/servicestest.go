@@ -1,5 +1,5 @@
-// Package servicestest has small servers that stand in for services in tests: servers that are silent, that close
-// connections, that answer as they are told.
+// Package servicestest has small servers that stand in for services in tests: they do not answer, close connections, or
+// give the answers that a test sets.
 package servicestest
 
 import (
