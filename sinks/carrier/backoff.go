@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Backoff waits longer after each failure, from 20 ms up to 2 s: for a connector that offers receipts which are not
-// taken yet.
+// Backoff waits longer after each failure, from 20 ms up to 2 s. Connectors use it while their receipts cannot be made
+// durable.
 type Backoff struct{ last time.Duration }
 
 // Reset starts again with the shortest wait; call it after a success.

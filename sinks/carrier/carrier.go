@@ -11,14 +11,14 @@ import (
 	"fanfare/schemas"
 )
 
-// Key is the submission id: campaign, seq, try and a signature. It is the idempotency key given to the carrier and,
-// where the carrier echoes it, what a receipt is found by.
+// Key is the submission id: campaign, seq, try and a signature. The carrier gets it as the idempotency key. If the
+// carrier echoes it, a receipt is matched by it.
 type Key = schemas.ID
 
-// Sub is our sub-status, normalised from the carrier's own code.
+// Sub is our sub-status for the carrier's own code.
 type Sub = schemas.Code
 
-// Status is what a receipt says.
+// Status is the state that a receipt reports.
 type Status = schemas.ReceiptStatus
 
 // Micros is an amount of money in millionths of the unit of its currency.
@@ -54,7 +54,7 @@ type Outbound struct {
 	// NotAfter is the validity period, time to live or ring deadline given to the carrier, as an instant. Zero: the
 	// carrier's default.
 	NotAfter time.Time
-	// Cost is what was reserved for it.
+	// Cost is the money that was reserved for the message.
 	Cost Micros
 	// Meta has further values that some carriers need: callback parameters, registration ids, tags. May be nil.
 	Meta map[string]string
@@ -65,8 +65,8 @@ func (o *Outbound) Expired(now time.Time) bool {
 	return !o.Deadline.IsZero() && !now.Before(o.Deadline) || o.Withdrawn != nil && o.Withdrawn.Load()
 }
 
-// Body is what is sent. Exactly one of its fields is set; Text counts as set when its Body is not empty or no other is.
-// It is a struct and not an interface, so that a text costs no allocation.
+// Body is the content of a message. Exactly one field is set. Text counts as set if its Body is not empty, or if no
+// other field is set. Body is a struct, not an interface, so that a text needs no allocation.
 type Body struct {
 	Text     Text
 	Template *Template
@@ -77,7 +77,8 @@ type Body struct {
 // Text is a plain text, rendered.
 type Text struct {
 	Body string
-	// Encoding that the segments were counted in. The carrier is always told; it never guesses.
+	// Encoding is the one in which the segments were counted. The connector tells the carrier; the carrier never
+	// guesses.
 	Encoding schemas.Encoding
 	// Segments is how many parts the text makes, at least 1.
 	Segments int
@@ -88,7 +89,7 @@ type Template struct {
 	Name     string
 	Language string
 	Params   []string
-	// Components of a WhatsApp template with their parameters, as JSON; nil when it has none.
+	// Components are the components of a WhatsApp template with their parameters, as JSON; nil if there are none.
 	Components []byte
 }
 
@@ -103,7 +104,7 @@ type Call struct {
 	Queue string
 	// MachineAction is empty (no detection), `hangup` or `voicemail`.
 	MachineAction string
-	// Media is the address of an audio file; without one Text is spoken, in Language (BCP 47).
+	// Media is the address of an audio file. Without one, Text is spoken in Language (BCP 47).
 	Media, Text, Language string
 	// Ring is how long the phone rings at most; 0: the connector's default.
 	Ring time.Duration
@@ -159,16 +160,16 @@ type Result struct {
 	Outcome Outcome
 	// Ref is the provider's id of the submission. Set when accepted.
 	Ref string
-	// Code is the carrier's own, as it came.
+	// Code is the carrier's own code, unchanged.
 	Code string
-	// Sub is what Code means in our words.
+	// Sub is our sub-status for Code.
 	Sub Sub
 	// RetryAfter is how long the carrier asks to wait; 0 if it does not say.
 	RetryAfter time.Duration
 	// Parts is how many parts the carrier counted; 0: it does not say.
 	Parts int
-	// PartRefs are the provider's ids of the parts, in their order, where each part has one of its own; nil otherwise.
-	// A receipt then names a part by its id. The entry of a part that the carrier did not take is empty.
+	// PartRefs are the provider's ids of the parts, in order, if each part has its own id; nil otherwise. A receipt
+	// then names a part by its id. The entry of a part that the carrier did not accept is empty.
 	PartRefs []string
 }
 
@@ -183,7 +184,8 @@ const (
 	// DoubtKeyHeader: the carrier remembers the keys of the last [Caps.KeyWindow]. The sender hands over again under
 	// the same key; see [Connector.Send] for what the answer proves.
 	DoubtKeyHeader
-	// DoubtNaturalID: as DoubtKeyHeader, without an end, because the key is the message's id at the carrier.
+	// DoubtNaturalID: as DoubtKeyHeader, but the carrier remembers keys for ever, because the key is the message's id
+	// at the carrier.
 	DoubtNaturalID
 	// DoubtQuery: the connector is a [Querier], and the sender asks it. A second submission is a second message.
 	DoubtQuery
@@ -205,10 +207,10 @@ func (d Doubt) String() string {
 	}
 }
 
-// ReceiptMode says how receipts come in.
+// ReceiptMode is how receipts come in.
 type ReceiptMode uint8
 
-// Ways of receipts.
+// Ways in which receipts come in.
 const (
 	ReceiptsNone    ReceiptMode = iota
 	ReceiptsSession             // on the same session, such as deliver_sm: the connector is a ReceiptSource
@@ -216,7 +218,7 @@ const (
 	ReceiptsPoll                // we ask: the connector is a ReceiptSource
 )
 
-// Pacing says what the carrier's limit counts.
+// Pacing is what the carrier's limit counts.
 type Pacing uint8
 
 // Units of a carrier's limit.
@@ -229,14 +231,14 @@ const (
 
 // Caps are what a connector can do. They do not change while it lives.
 type Caps struct {
-	// MaxBatch is the most messages of one Send, at least 1.
+	// MaxBatch is how many messages one Send may have, at least 1.
 	MaxBatch int
 	// Doubt says what ends the doubt about a hand-over whose answer is not known.
 	Doubt Doubt
 	// KeyWindow is how long the carrier remembers a key, for DoubtKeyHeader.
 	KeyWindow time.Duration
 	// QuerySettles is how long after a hand-over the carrier's answer that it does not have the message is final, for
-	// DoubtQuery: until then a submission may still be on its way through the carrier.
+	// DoubtQuery. Before that, the submission may still be on its way through the carrier.
 	QuerySettles time.Duration
 	// EchoesKey: receipts carry our key, so no index of provider ids is needed.
 	EchoesKey bool
@@ -246,7 +248,7 @@ type Caps struct {
 	ReadReceipts bool
 	// CanRevoke and CanProbe: the connector is a Revoker, a Prober.
 	CanRevoke, CanProbe bool
-	// AnswerTimeout is how long after a hand-over without an answer the connector gives Unknown. 0: it waits for ever.
+	// AnswerTimeout is how long the connector waits for an answer before the result is Unknown. 0: it waits for ever.
 	AnswerTimeout time.Duration
 }
 
@@ -298,30 +300,30 @@ type Connector interface {
 
 // Receipt is what a carrier said about a submission.
 type Receipt struct {
-	// Account that the receipt came in on.
+	// Account is the account on which the receipt came in.
 	Account string
 	// Ref is the provider's id; AltRefs are other spellings of it (hexadecimal, decimal, without leading zeros).
 	Ref     string
 	AltRefs []string
-	// Key is zero where the carrier does not echo it.
+	// Key is zero if the carrier does not echo it.
 	Key Key
-	// To is E.164 with a leading +; empty when the carrier does not say.
+	// To is E.164 with a leading +; empty if the carrier does not name it.
 	To     string
 	Status Status
-	// Code is the carrier's own, as it came; Sub is what it means in our words.
+	// Code is the carrier's own code, unchanged; Sub is our sub-status for it.
 	Code string
 	Sub  Sub
-	// At is the time of the event by the carrier's clock.
+	// At is the time of the event on the carrier's clock.
 	At time.Time
-	// Part of Parts, 1 and up; 0: the whole message.
+	// Part is which of Parts the receipt is about, from 1; 0: the whole message.
 	Part, Parts uint8
-	// Cost as the carrier bills it; nil: it does not say.
+	// Cost is what the carrier charges; nil if it does not say.
 	Cost *Micros
-	// Raw is the receipt as it came in.
+	// Raw is the unchanged receipt.
 	Raw []byte
 }
 
-// ReceiptSource is a connector that brings receipts itself, on its session or by asking for them.
+// ReceiptSource is a connector that brings receipts itself, on its session or by polling.
 type ReceiptSource interface {
 	// Receipts calls emit, never twice at a time, with each batch of receipts until ctx ends or the connection closes.
 	// It then returns nil; it returns an error only if another call would fail too. emit returns nil once the receipts
@@ -331,42 +333,42 @@ type ReceiptSource interface {
 	Receipts(ctx context.Context, emit func([]Receipt) error) error
 }
 
-// Inbound is what a recipient wrote to us.
+// Inbound is a message from a recipient.
 type Inbound struct {
 	Account string
-	// Channel that it came by.
+	// Channel is the channel on which it came.
 	Channel schemas.Channel
-	// Ref is the carrier's id of it; "" when there is none.
+	// Ref is the carrier's id of the message; "" if it has none.
 	Ref  string
 	From string // E.164 with a leading +
 	To   string
 	Text string
 	At   time.Time
-	// Part of Parts, when the other parts of a long text did not come; 0: the whole.
+	// Part is which of Parts this is, if the other parts of a long text did not come; 0: the whole text.
 	Part, Parts uint8
 	Raw         []byte
 }
 
-// InboundSource is a connector that brings what recipients write on its session.
+// InboundSource is a connector that brings recipients' messages on its session.
 type InboundSource interface {
-	// Inbound calls emit as [ReceiptSource.Receipts] does: what emit did not make durable comes again. While no call
-	// runs, the carrier keeps what recipients write.
+	// Inbound calls emit as [ReceiptSource.Receipts] does: messages that emit did not make durable come again. While no
+	// call of Inbound is running, the carrier keeps the messages of recipients.
 	Inbound(ctx context.Context, emit func([]Inbound) error) error
 }
 
-// Callback is a request that a carrier made to us, unchanged.
+// Callback is an unchanged request from a carrier.
 type Callback struct {
 	Method string
-	// URL is the whole address that the carrier called, as it knows it: some sign it.
+	// URL is the whole address that the carrier called, in the carrier's form, because some carriers sign it.
 	URL    string
 	Header http.Header
 	Body   []byte
-	// From is the address that the request came from, behind our own proxies; invalid when it is not known.
+	// From is the IP address from which the request came, in front of our own proxies; invalid if it is not known.
 	From netip.Addr
 }
 
-// Webhook is a connector whose carrier calls us. The endpoint verifies, stores the callback durably, answers 2xx, and
-// only then is it parsed. Both methods may be called on a connector that was drained, or in a process that hands
+// Webhook is a connector whose carrier sends callbacks. The endpoint verifies a callback, stores it durably and answers
+// 2xx. It is parsed only afterwards. Both methods may be called on a drained connector, or in a process that hands
 // nothing over.
 type Webhook interface {
 	// Verify returns an error unless the carrier made the callback.
@@ -407,9 +409,9 @@ type Querier interface {
 	Query(ctx context.Context, keys []Key) ([]Result, error)
 }
 
-// Prober is a connector that can ask which numbers its channel reaches.
+// Prober is a connector that can query which numbers its channel reaches.
 type Prober interface {
-	// Probe answers for each of to, and how long the answer holds.
+	// Probe reports for each number in to whether the channel reaches it, and how long the answer is valid.
 	Probe(ctx context.Context, to []string) (reach []bool, ttl time.Duration, err error)
 }
 

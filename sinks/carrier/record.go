@@ -8,7 +8,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// Record returns a receipt as a record of topic `receipts`. It came in on the account of route, at that time.
+// Record returns a receipt as a record of topic `receipts`. The receipt came in on the account of route at received.
 func (r *Receipt) Record(route string, received time.Time) *fanfarev1.Receipt {
 	out := &fanfarev1.Receipt{
 		Route: route, ProviderId: valid(r.Ref), To: valid(r.To), Status: r.Status, Code: r.Sub, RawCode: valid(r.Code),
@@ -27,11 +27,10 @@ func (r *Receipt) Record(route string, received time.Time) *fanfarev1.Receipt {
 	return out
 }
 
-// valid replaces what is not UTF-8, which protobuf refuses.
+// valid replaces invalid UTF-8, which protobuf refuses.
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// Event describes the record of topic `inbound` that a message of a recipient becomes. It came in by route, at that
-// time.
+// Event describes the record of topic `inbound` for a message of a recipient. The message came in on route at received.
 func (m *Inbound) Event(topic, source, route string, received time.Time) schemas.Event {
 	at := m.At
 	if at.IsZero() {

@@ -9,8 +9,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// repeatedKey: a carrier that ignores a key it has had answers a repetition as it answered the first, and has one
-// message; on the same connector, and on one that another process has opened, and when the first was never answered.
+// repeatedKey: a carrier that ignores a repeated key gives the first answer again, and has one message. This holds on
+// the same connector, on a connector that another process has opened, and if the first hand-over was never answered.
 func repeatedKey(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Latency: time.Millisecond})
 	if err != nil {
@@ -46,7 +46,7 @@ func repeatedKey(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return seen(s, first.keys, exactly(1))
 }
 
-// repeatedUnanswered: the same when the first hand-over got no answer, which is when it matters.
+// repeatedUnanswered: the same if the first hand-over got no answer. This is the case that matters.
 func repeatedUnanswered(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Silent: true})
 	if err != nil {
@@ -75,12 +75,12 @@ func repeatedUnanswered(ctx context.Context, open func(Peer) (Subject, error)) e
 	if err != nil {
 		return err
 	}
-	pause(ctx, 100*time.Millisecond) // the peer may be silent about the repetition, too
+	pause(ctx, 100*time.Millisecond) // the peer may not answer the repetition either
 	return errors.Join(again.check(), seen(s, l.keys, exactly(1)), drain(ctx, another, 50*time.Millisecond))
 }
 
-// query: a carrier that can be asked knows which submissions it has taken, whether it answered them or not. Asking
-// changes nothing.
+// query: a carrier that can be queried knows which submissions it has accepted, whether it has answered them or not. A
+// query changes nothing.
 func query(ctx context.Context, open func(Peer) (Subject, error)) error {
 	for _, silent := range []bool{false, true} {
 		s, err := open(Peer{Window: 64, Silent: silent})
@@ -132,7 +132,7 @@ func query(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return nil
 }
 
-// asked asks c about the batch, which the peer has, and about others, which it does not have.
+// asked queries c about the batch, which the peer has, and about other submissions, which it does not have.
 func (l *batchLog) asked(ctx context.Context, c carrier.Connector, others []carrier.Outbound) error {
 	q, ok := c.(carrier.Querier)
 	if !ok {

@@ -94,7 +94,7 @@ func batchLimit(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return errors.Join(l.wait(ctx), l.all(carrier.Accepted), honest(s, l))
 }
 
-// deadline: a message past its deadline is not written; the rest of its batch is.
+// deadline: a message is not written after its deadline. The rest of its batch is written.
 func deadline(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64})
 	if err != nil {
@@ -133,7 +133,7 @@ func deadline(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return nil
 }
 
-// deadlineAfterWaiting: the deadline is tested right before the write, not when Send is called.
+// deadlineAfterWaiting: the connector checks the deadline right before the write, not when Send is called.
 func deadlineAfterWaiting(ctx context.Context, open func(Peer) (Subject, error)) error {
 	const latency = 400 * time.Millisecond
 	s, err := open(Peer{Window: 2, Latency: latency})
@@ -156,8 +156,7 @@ func deadlineAfterWaiting(ctx context.Context, open func(Peer) (Subject, error))
 	return errors.Join(l.wait(ctx), late.wait(ctx), late.notWritten(), honest(s, late))
 }
 
-// withdrawn: a message is not written when it is withdrawn while Send waits for the window, nor when it was withdrawn
-// before.
+// withdrawn: a message is not written if it is withdrawn before Send, or while Send waits for the window.
 func withdrawn(ctx context.Context, open func(Peer) (Subject, error)) error {
 	const latency = 200 * time.Millisecond
 	s, err := open(Peer{Window: 2, Latency: latency})
@@ -188,7 +187,7 @@ func withdrawn(ctx context.Context, open func(Peer) (Subject, error)) error {
 	return l.wait(ctx)
 }
 
-// fill sends n messages, one by one where batches are small.
+// fill sends n messages, in several calls if batches are small.
 func fill(ctx context.Context, c carrier.Connector, n int) (*batchLog, error) {
 	most := c.Caps().MaxBatch
 	var last *batchLog
@@ -204,7 +203,7 @@ func fill(ctx context.Context, c carrier.Connector, n int) (*batchLog, error) {
 	return last, nil
 }
 
-// contextEndsWait: Send blocks while the window is full, and no longer than its context.
+// contextEndsWait: while the window is full, Send blocks until its context ends.
 func contextEndsWait(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 4, Silent: true})
 	if err != nil {
@@ -230,7 +229,7 @@ func contextEndsWait(ctx context.Context, open func(Peer) (Subject, error)) erro
 	return errors.Join(l.wait(ctx), l.notWritten(), honest(s, l))
 }
 
-// contextTakesNothingBack: when Send has returned, the end of its context changes nothing.
+// contextTakesNothingBack: after Send has returned, the end of its context has no effect.
 func contextTakesNothingBack(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Latency: 100 * time.Millisecond})
 	if err != nil {
@@ -270,7 +269,7 @@ func drain(ctx context.Context, c carrier.Connector, patience time.Duration) err
 	return nil
 }
 
-// leftovers: a message without an answer when Drain ends gets Unknown.
+// leftovers: a message that has no answer when Drain ends gets Unknown.
 func leftovers(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Silent: true})
 	if err != nil {
@@ -284,7 +283,7 @@ func leftovers(ctx context.Context, open func(Peer) (Subject, error)) error {
 	if err != nil {
 		return err
 	}
-	// The peer must have it, or it would not wait for an answer.
+	// Wait until the peer has the message: otherwise nothing waits for an answer.
 	if err := await(ctx, func() error { return seen(s, l.keys, exactly(1)) }); err != nil {
 		return err
 	}
@@ -305,8 +304,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// nothingAfterDrain: Drain is called while goroutines go on calling Send, some of them waiting for the window; no
-// answer comes after it.
+// nothingAfterDrain: other goroutines call Send while Drain runs, and some wait for the window. No result comes after
+// Drain has returned.
 func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 32, Latency: 30 * time.Millisecond})
 	if err != nil {
@@ -340,7 +339,7 @@ func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) er
 		})
 	}
 	pause(ctx, 100*time.Millisecond)
-	// Two at once: the second call is harmless.
+	// A second call of Drain at the same time has no effect.
 	second := make(chan error, 1)
 	go func() { second <- drain(ctx, s.Connector, 10*time.Millisecond) }()
 	if err := errors.Join(drain(ctx, s.Connector, 10*time.Millisecond), <-second); err != nil {
@@ -354,7 +353,7 @@ func nothingAfterDrain(ctx context.Context, open func(Peer) (Subject, error)) er
 		}
 		return n
 	}
-	wg.Wait() // a Send that was waiting returns too
+	wg.Wait() // a Send that waited must return, too
 	before := count()
 	pause(ctx, 150*time.Millisecond)
 	if after := count(); after != before {
@@ -391,8 +390,8 @@ func (l *batchLog) complete() error {
 	return nil
 }
 
-// drainWaits: Drain returns only after every running call of done has returned. Here done blocks, which the contract
-// forbids.
+// drainWaits: Drain returns only after every running call of done has returned. In this check done blocks, although the
+// contract forbids it.
 func drainWaits(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 4})
 	if err != nil {

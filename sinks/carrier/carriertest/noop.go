@@ -8,8 +8,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Noop is a connector that takes everything at once and only counts. Benchmarks measure with it what a sender itself
-// costs.
+// Noop is a connector that accepts everything at once and only counts. Benchmarks use it to measure the sender alone.
 type Noop struct {
 	// Batch is MaxBatch; 0: 1,000.
 	Batch int
@@ -33,7 +32,7 @@ func (n *Noop) Caps() carrier.Caps {
 	return caps
 }
 
-// Send implements [carrier.Connector]: every answer comes before it returns.
+// Send implements [carrier.Connector]: all results come before it returns.
 func (n *Noop) Send(_ context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

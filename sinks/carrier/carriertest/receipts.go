@@ -30,7 +30,8 @@ func handOver(ctx context.Context, c carrier.Connector, n int) (*batchLog, error
 
 var errNotDurable = errors.New("not durable")
 
-// receiptsUntilTaken: a receipt for which emit failed comes again; one for which emit succeeded does not.
+// receiptsUntilTaken: a receipt comes again if emit returned an error for it, and does not come again if emit returned
+// nil.
 func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) error {
 	s, err := open(Peer{Window: 64, Receipts: true})
 	if err != nil {
@@ -38,7 +39,7 @@ func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) e
 	}
 	source, ok := s.Connector.(carrier.ReceiptSource)
 	if !ok {
-		return nil // its receipts come by webhook, or never
+		return nil // its receipts come by webhook, or there are none
 	}
 	l, err := handOver(ctx, s.Connector, 40)
 	if err != nil {
@@ -118,7 +119,7 @@ func receiptsUntilTaken(ctx context.Context, open func(Peer) (Subject, error)) e
 	return nil
 }
 
-// match finds the hand-over that a receipt is about, and compares them.
+// match finds the hand-over of a receipt, and compares the two.
 func (l *batchLog) match(caps carrier.Caps, r *carrier.Receipt) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,25 +12,25 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Peer is how the other end behaves during one check.
+// Peer says how the carrier's side behaves in one check.
 type Peer struct {
-	// Window is the most hand-overs that may wait for their answer; the connector is to be opened with it. At least 1.
+	// Window is how many hand-overs may wait for their answers; the connector must be opened with it. At least 1.
 	Window int
-	// Latency of every answer.
+	// Latency is how long each answer takes.
 	Latency time.Duration
-	// Silent: it takes everything and never answers.
+	// Silent: the peer accepts everything and never answers.
 	Silent bool
-	// Receipts: what is taken is delivered, with one receipt soon after. Otherwise no receipt comes.
+	// Receipts: each accepted message is delivered, and its receipt comes soon after. Otherwise no receipts come.
 	Receipts bool
 }
 
 // Subject is a connector opened at a peer.
 type Subject struct {
 	Connector carrier.Connector
-	// Seen returns how often the peer has taken each submission, by the peer's own account. A repetition that it has
-	// ignored does not count.
+	// Seen returns how often the peer has accepted each submission, according to the peer. Repetitions that it has
+	// ignored do not count.
 	Seen func() (map[carrier.Key]int, error)
-	// Again opens the connector once more at the same peer and account, as another process would.
+	// Again opens another connector with the same peer and account, as another process would.
 	Again func() (carrier.Connector, error)
 }
 
@@ -79,12 +79,12 @@ func Run(t *testing.T, open func(t *testing.T, peer Peer) Subject) {
 	}
 }
 
-// keys of the submissions of this package.
+// keys are the keys of this package's submissions.
 var keys = sync.OnceValues(func() (*schemas.Keys, error) {
 	return schemas.NewKeys([]byte("a key of the carriers' conformance suite"))
 })
 
-// Batch returns n messages with the given numbers, first and up, all to different numbers.
+// Batch returns n messages with consecutive numbers from first on, each to another phone number.
 func Batch(first, n int) ([]carrier.Outbound, error) {
 	k, err := keys()
 	if err != nil {
@@ -215,7 +215,7 @@ func (l *batchLog) answered() (n int) {
 	return n
 }
 
-// seen returns an error unless the peer has taken each submission as often as want says.
+// seen returns an error unless the peer has accepted each submission as often as want says.
 func seen(s Subject, keys []carrier.Key, want func(i, n int) error) error {
 	counts, err := s.Seen()
 	if err != nil {
@@ -242,8 +242,8 @@ func exactly(want int) func(i, n int) error {
 	}
 }
 
-// honest compares each answer with what the peer has: an accepted message once, one that was certainly not taken never,
-// any other at most once.
+// honest compares each result with the messages of the peer: it has an accepted message once, a message that was
+// certainly not accepted never, and any other message at most once.
 func honest(s Subject, logs ...*batchLog) error {
 	counts, err := s.Seen()
 	if err != nil {
@@ -273,7 +273,7 @@ func (l *batchLog) honest(counts map[carrier.Key]int) error {
 	})
 }
 
-// refused returns an error unless Send gave an error, and no answer with it.
+// refused returns an error unless Send returned an error and gave no result.
 func refused(l *batchLog, err, want error) error {
 	if err == nil {
 		return fmt.Errorf("got no error, want %w", want)
@@ -287,7 +287,7 @@ func refused(l *batchLog, err, want error) error {
 	return nil
 }
 
-// untouched returns an error unless Send was refused and the peer has no message of the batch.
+// untouched returns an error unless Send returned an error and the peer has no message of the batch.
 func untouched(s Subject, l *batchLog, err, want error) error {
 	if err := refused(l, err, want); err != nil {
 		return err

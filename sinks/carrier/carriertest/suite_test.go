@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// model is a connector and its peer in one, correct unless a bug is planted.
+// model is a connector and its peer. It is correct unless a test plants a bug.
 type model struct {
 	peer  Peer
 	bug   string
@@ -295,7 +295,7 @@ func (m *model) subject() Subject {
 	}
 }
 
-// TestSuitePassesWhatIsRight: a connector that keeps the contract passes.
+// TestSuitePassesWhatIsRight: the suite passes a connector that keeps the contract.
 func TestSuitePassesWhatIsRight(t *testing.T) {
 	for _, doubt := range []carrier.Doubt{carrier.DoubtNone, carrier.DoubtKeyHeader, carrier.DoubtNaturalID, carrier.DoubtQuery} {
 		t.Run(doubt.String(), func(t *testing.T) {
@@ -305,7 +305,7 @@ func TestSuitePassesWhatIsRight(t *testing.T) {
 	}
 }
 
-// TestSuiteCatches: each planted bug is caught, by the check that is there for it.
+// TestSuiteCatches: the suite catches each planted bug, with the check for it.
 func TestSuiteCatches(t *testing.T) {
 	const key, ask = carrier.DoubtKeyHeader, carrier.DoubtQuery
 	for _, c := range []struct {
@@ -368,7 +368,7 @@ func TestSuiteCatches(t *testing.T) {
 	}
 }
 
-// runCheck gives up on a check that hangs: a connector that hangs is caught by its caller's limit.
+// runCheck ends a check that hangs: a limit catches a connector that hangs.
 func runCheck(ctx context.Context, c check, open func(Peer) (Subject, error)) error {
 	ended := make(chan error, 1)
 	go func() { ended <- c.rule(ctx, open) }()
@@ -380,7 +380,7 @@ func runCheck(ctx context.Context, c check, open func(Peer) (Subject, error)) er
 	}
 }
 
-// TestNoop: it is a connector as far as one that never waits can be.
+// TestNoop: Noop keeps the part of the contract that concerns a connector that never waits.
 func TestNoop(t *testing.T) {
 	n := &Noop{Batch: 3}
 	batch, err := Batch(0, 4)

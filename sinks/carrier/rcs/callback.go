@@ -16,13 +16,13 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// ErrUnverified is returned for a callback that is not the platform's, or cannot be shown to be.
+// ErrUnverified is returned for a callback that is not from the platform, or that cannot be verified.
 var ErrUnverified = errors.New("rcs: the callback is not the platform's")
 
 func unverified(why string) error { return fmt.Errorf("%w: %s", ErrUnverified, why) }
 
-// Handshake implements [carrier.Handshaker]: when the webhook is registered, the platform calls with our token and a
-// secret, which is to come back.
+// Handshake implements [carrier.Handshaker]: when the webhook is registered, the platform calls it with our token and a
+// secret, and expects the secret as the answer.
 func (c *Connector) Handshake(cb *carrier.Callback) (answer string, ok bool, err error) {
 	var doc struct {
 		Token  string `json:"clientToken"`
@@ -37,7 +37,7 @@ func (c *Connector) Handshake(cb *carrier.Callback) (answer string, ok bool, err
 	return doc.Secret, true, nil
 }
 
-// Verify implements [carrier.Webhook] by X-Goog-Signature, which is of the event within the body.
+// Verify implements [carrier.Webhook]. It checks X-Goog-Signature, which signs the event in the body.
 func (c *Connector) Verify(cb *carrier.Callback) error {
 	event, err := eventOf(cb.Body)
 	if err != nil {
@@ -56,7 +56,7 @@ func signature(token string, event []byte) []byte {
 	return m.Sum(nil)
 }
 
-// eventOf is the event within a body.
+// eventOf returns the event in a body.
 func eventOf(body []byte) ([]byte, error) {
 	var doc struct {
 		Message struct {
@@ -72,16 +72,16 @@ func eventOf(body []byte) ([]byte, error) {
 	return doc.Message.Data, nil
 }
 
-// Parse implements [carrier.Webhook]. An event of a message whose id cannot be ours is left out; another program that
-// sends by the same agent under UUIDs has receipts that the tracker refuses.
+// Parse implements [carrier.Webhook]. It omits an event of a message whose id cannot be ours. If another program sends
+// with the same agent and uses UUIDs, the tracker refuses its receipts.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	raw, err := eventOf(cb.Body)
 	if err != nil {
 		return nil, nil, err
 	}
 	var e struct {
-		Sender     string `json:"senderPhoneNumber"` // of what a recipient does
-		Phone      string `json:"phoneNumber"`       // of what the platform does
+		Sender     string `json:"senderPhoneNumber"` // in an event that a recipient causes
+		Phone      string `json:"phoneNumber"`       // in an event that the platform causes
 		Type       string `json:"eventType"`
 		MessageID  string `json:"messageId"`
 		AgentID    string `json:"agentId"`
@@ -95,14 +95,14 @@ func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inb
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return nil, nil, fmt.Errorf("rcs: event: %w", err)
 	}
-	at, _ := time.Parse(time.RFC3339Nano, e.Sent) // zero when it does not say
+	at, _ := time.Parse(time.RFC3339Nano, e.Sent) // zero if the event has no time
 	number := e.Sender + e.Phone
 	if !strings.HasPrefix(number, "+") {
 		number = ""
 	}
 	said := carrier.Inbound{Account: c.name, Channel: schemas.ChannelRCS, Ref: e.MessageID, From: number, To: e.AgentID, Text: e.Text, At: at, Raw: raw}
 	switch {
-	case e.Type == "UNSUBSCRIBE": // the button of the phone's own application
+	case e.Type == "UNSUBSCRIBE": // the button in the phone's messaging app
 		said.Text = "STOP"
 	case e.Type == "SUBSCRIBE":
 		said.Text = "START"
@@ -111,12 +111,12 @@ func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inb
 		if said.Text == "" {
 			said.Text = e.Suggestion.Postback
 		}
-	case e.Type == "" && e.MessageID != "": // a text, a file, a place
+	case e.Type == "" && e.MessageID != "": // a text, a file or a location
 	default:
 		key, ok := keyOf(e.MessageID)
 		status, sub, known := c.cfg.codes.Receipt(e.Type, "")
 		if !ok || !known {
-			return nil, nil, nil // of another program, or such as IS_TYPING
+			return nil, nil, nil // another program's event, or a kind such as IS_TYPING
 		}
 		r := carrier.Receipt{Account: c.name, Ref: e.MessageID, Key: key, To: number, Status: status, Code: e.Type, Sub: sub, At: at, Raw: raw}
 		if status == schemas.ReceiptStatusUnspecified {

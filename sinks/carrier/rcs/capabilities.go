@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// maxProbe is the most numbers of one question (users:batchGet).
+// maxProbe is how many numbers one query (users:batchGet) may have.
 const maxProbe = 10_000
 
 // Probe implements [carrier.Prober] for the account's agent.
@@ -18,7 +18,7 @@ func (c *Connector) Probe(ctx context.Context, to []string) (reach []bool, ttl t
 	return c.probe(ctx, c.cfg.AgentID, to)
 }
 
-// probe returns who of to has RCS and can be reached by an agent, from memory where it is known.
+// probe returns which numbers of to an agent can reach by RCS. It queries only the numbers that it does not remember.
 func (c *Connector) probe(ctx context.Context, agent string, to []string) (reach []bool, ttl time.Duration, err error) {
 	now := time.Now()
 	reach = make([]bool, len(to))
@@ -47,7 +47,7 @@ func (c *Connector) probe(ctx context.Context, agent string, to []string) (reach
 	return reach, c.cfg.knownFor, nil
 }
 
-// ask asks the platform.
+// ask queries the platform.
 func (c *Connector) ask(ctx context.Context, agent string, to []string) (reachable map[string]bool, err error) {
 	body, err := json.Marshal(map[string]any{"users": to, "agentId": agent})
 	if err != nil {
@@ -75,7 +75,8 @@ func (c *Connector) ask(ctx context.Context, agent string, to []string) (reachab
 	return reachable, nil
 }
 
-// known remembers who has RCS: about 100 bytes each, up to mostKnown, of which the older half goes when it is full.
+// known remembers which numbers have RCS, in about 100 bytes each. It has at most mostKnown; when it is full, the older
+// half is dropped.
 type known struct {
 	keep time.Duration
 

@@ -19,30 +19,33 @@ import (
 
 // Config is one partner account at RCS for Business. Its JSON is the configuration of a route; [Parse] reads it.
 type Config struct {
-	// AgentID sends. A message whose sender is another agent's id is sent by that agent.
+	// AgentID is the agent that sends. If the sender of a message is the id of another agent, that agent sends it.
 	AgentID string `json:"agentId"`
 	// Region that serves the agents: `europe`, `us`, `asia`, or empty, which is the global address.
 	Region string `json:"region,omitempty"`
-	// TrafficType of all messages: `promotion`, `transaction`, `authentication`, `servicerequest`; empty: the agent's
-	// only one.
+	// TrafficType is the type of all messages: `promotion`, `transaction`, `authentication`, `servicerequest`; empty:
+	// the only type of the agent.
 	TrafficType string `json:"trafficType,omitempty"`
-	// ServiceAccount is the key file of the account that hands over. ClientToken is what callbacks are signed with.
+	// ServiceAccount is the key file of the account that sends. ClientToken is the key with which the platform signs
+	// callbacks.
 	ServiceAccount ServiceAccount  `json:"serviceAccount"`
 	ClientToken    settings.Secret `json:"clientToken"`
-	// Capabilities asks which recipients have RCS before they are handed over, and remembers the answer for
-	// CapabilitiesFor; 0: 24 h.
+	// Capabilities makes the connector query which recipients have RCS before it hands over. It remembers the answers
+	// for CapabilitiesFor; 0: 24 h.
 	Capabilities    bool              `json:"capabilities,omitempty"`
 	CapabilitiesFor settings.Duration `json:"capabilitiesFor,omitempty"`
-	// BaseURL of the API and TokenURL that gives access tokens; empty: Google's, and what the service account says.
+	// BaseURL is the address of the API, and TokenURL the address that gives access tokens; empty: Google's, and the
+	// one in the service account.
 	BaseURL  string `json:"baseUrl,omitempty"`
 	TokenURL string `json:"tokenUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is how long after a
-	// hand-over without an answer it is in doubt; 0: 10 s.
+	// Window is how many hand-overs may wait for their answers, 1..2000; 0: 64. AnswerTimeout is how long the connector
+	// waits for an answer, after which the hand-over is in doubt; 0: 10 s.
 	Window        int               `json:"window,omitempty"`
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
-	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.
+	// CA is a list of certificates in PEM that may sign the server's certificate; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Codes are what the platform's words mean, in the lines of codes.csv, after those.
+	// Codes are lines in the format of codes.csv with the meanings of the platform's words. They are read after
+	// codes.csv.
 	Codes []string `json:"codes,omitempty"`
 }
 
@@ -81,7 +84,7 @@ func Parse(raw []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Validate returns everything that is wrong, each line with the field and what to do.
+// Validate returns all errors of the configuration. Each line names the field and says what to do.
 func (c *Config) Validate() error {
 	_, err := c.resolve()
 	return err
@@ -101,7 +104,7 @@ const (
 	defaultKnownFor      = 24 * time.Hour
 )
 
-// account is a Config with its defaults, in the form that the connector works with.
+// account is a Config with its defaults, in the form that the connector uses.
 type account struct {
 	Config
 
@@ -158,7 +161,7 @@ func (c *Config) resolve() (*account, error) {
 	return a, f.Err("rcs")
 }
 
-// checkKey returns what is wrong with a private key. It tells nothing of it.
+// checkKey returns what is wrong with a private key. The error contains nothing of the key.
 func checkKey(text string) error {
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {

@@ -20,7 +20,7 @@ import (
 	"fanfare/sinks/carrier/once"
 )
 
-// Connector hands over by one partner account.
+// Connector hands over on one partner account.
 type Connector struct {
 	cfg    *account
 	name   string
@@ -38,7 +38,7 @@ var (
 	_ carrier.Revoker    = (*Connector)(nil)
 )
 
-// New returns a connector. It connects with the first hand-over. Receipts name the account, which is the route's name.
+// New returns a connector. It connects at the first hand-over. name is the account in receipts: the route's name.
 func New(cfg Config, name string) (*Connector, error) {
 	a, err := cfg.resolve()
 	if err != nil {
@@ -50,8 +50,8 @@ func New(cfg Config, name string) (*Connector, error) {
 	}, nil
 }
 
-// maxBatch is how many recipients one capabilities request has. Each message is a request of its own, whatever the
-// batch.
+// maxBatch is how many recipients one capabilities query has. Each message is a separate request, whatever the size of
+// the batch.
 const maxBatch = 100
 
 // Caps implements [carrier.Connector].
@@ -84,8 +84,8 @@ func (c *Connector) Send(ctx context.Context, batch []carrier.Outbound, done fun
 	})
 }
 
-// without returns the recipients of a batch that are known to have no RCS. It asks the platform about those it does not
-// know. Without an answer it returns none.
+// without returns the recipients of a batch that have no RCS. It queries the platform about recipients that it does not
+// remember. If the query fails, it returns none of them.
 func (c *Connector) without(ctx context.Context, batch []carrier.Outbound) map[string]bool {
 	if !c.cfg.Capabilities {
 		return nil
@@ -135,7 +135,7 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Res
 	return r
 }
 
-// failed remembers what an answer says about the platform. 404 and 409 say nothing of it.
+// failed notes what an answer says about the platform. 404 and 409 say nothing about it.
 func (c *Connector) failed(a *once.Answer) {
 	if a.Status == http.StatusNotFound || a.Status == http.StatusConflict {
 		c.book.Failed(nil)
@@ -172,7 +172,7 @@ func (c *Connector) call(ctx context.Context, method, path string, query url.Val
 	return a, err
 }
 
-// agent is the id of the agent that sends a message.
+// agent returns the id of the agent that sends a message.
 func (c *Connector) agent(from string) string {
 	if agent.MatchString(from) {
 		return from
@@ -180,7 +180,7 @@ func (c *Connector) agent(from string) string {
 	return c.cfg.AgentID
 }
 
-// result is what an answer means.
+// result returns the result for an answer.
 func (a *account) result(got *once.Answer) carrier.Result {
 	if got.Status/100 == 2 {
 		return carrier.Result{Outcome: carrier.Accepted}
@@ -191,7 +191,7 @@ func (a *account) result(got *once.Answer) carrier.Result {
 	return carrier.Result{Outcome: said.Outcome, Sub: said.Sub, Code: word, RetryAfter: cmp.Or(got.RetryAfter(), a.codes.Wait(word))}
 }
 
-// statusOf is the word of an error; empty: there is none.
+// statusOf returns the word of an error; empty if there is none.
 func statusOf(got *once.Answer) string {
 	var doc struct {
 		Error struct {
@@ -211,13 +211,13 @@ type agentMessage struct {
 	Expires string          `json:"expireTime,omitempty"`
 }
 
-// Bounds of the time that the platform keeps a message for a phone that is off.
+// Bounds of how long the platform keeps a message for a phone that is off.
 const (
 	leastTTL = 10 * time.Second
 	mostTTL  = 15 * 24 * time.Hour
 )
 
-// message is a message as the platform takes it.
+// message returns a message in the form of the platform.
 func (c *Connector) message(o *carrier.Outbound, now time.Time) agentMessage {
 	m := agentMessage{Traffic: strings.ToUpper(c.cfg.TrafficType)}
 	if o.Body.Rich != nil {
@@ -232,8 +232,8 @@ func (c *Connector) message(o *carrier.Outbound, now time.Time) agentMessage {
 	return m
 }
 
-// messageID is a submission id as a UUID: all its bits, so that it can be read back. No bits are set to a version of
-// RFC 9562, which leaves none to set.
+// messageID returns a submission id as a UUID. It uses all bits, so that keyOf can read the id back; therefore no bits
+// have a version of RFC 9562.
 func messageID(k carrier.Key) string {
 	b := make([]byte, 36)
 	hex.Encode(b, k[:4])
@@ -245,7 +245,7 @@ func messageID(k carrier.Key) string {
 	return string(b)
 }
 
-// keyOf reads a submission id back; ok is false for an id of another program's.
+// keyOf returns the submission id in a message id; ok is false if the id is another program's.
 func keyOf(id string) (k carrier.Key, ok bool) {
 	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' {
 		return k, false
@@ -254,8 +254,8 @@ func keyOf(id string) (k carrier.Key, ok bool) {
 	return k, err == nil && n == len(k) && k.Try() > 0
 }
 
-// Revoke implements [carrier.Revoker]: it takes a message back that has not reached the phone. The message's agent is
-// the account's.
+// Revoke implements [carrier.Revoker]: it revokes a message that has not reached the phone. The message must be from
+// the account's agent.
 func (c *Connector) Revoke(ctx context.Context, to, ref string) (carrier.RevokeOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()

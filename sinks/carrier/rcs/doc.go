@@ -16,13 +16,14 @@
 //	other 4xx                                   rejected
 //	5xx, no answer, a broken connection         unknown: handed over again under the same id
 //
-// The words of the platform's errors, and what they mean, are codes.csv.
+// codes.csv has the words of the platform's errors with their meanings.
 //
 // # Who has RCS
 //
-// With Config.Capabilities the connector asks about the recipients of a batch in one request (users:batchGet) before it
-// hands them over, and remembers the answer. A recipient without RCS is unsupported without a hand-over. Without an
-// answer the message is handed over, and a 404 says that the recipient has no RCS.
+// With Config.Capabilities the connector queries the platform about the recipients of a batch in one request
+// (users:batchGet) before it hands the messages over, and remembers the answers. If a recipient has no RCS, the result
+// is unsupported without a hand-over. If the query fails, the connector hands the message over, and a 404 says that the
+// recipient has no RCS.
 //
 // # Time
 //
@@ -34,7 +35,7 @@
 // # Callbacks
 //
 // Register https://YOUR-HOST/api/callback/ROUTE as the agent's or the partner's webhook, with the clientToken of the
-// route. Each callback is verified by X-Goog-Signature over the event within it.
+// route. The connector verifies each callback by X-Goog-Signature, which signs the event in it.
 //
-// Package rbm is the other end, for the simulator and tests.
+// Package rbm is the server side, for the simulator and tests.
 package rcs

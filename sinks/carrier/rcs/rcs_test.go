@@ -85,7 +85,7 @@ func startPeer(t testing.TB, profile sim.Profile, cfg rbm.Config) *peer {
 	return p
 }
 
-// config is that of an account whose API, and whose tokens, are at an address.
+// config returns the configuration of an account whose API and token server are at an address.
 func config(t testing.TB, address string) rcs.Config {
 	t.Helper()
 	account, err := serviceAccount()
@@ -119,8 +119,8 @@ func open(t testing.TB, cfg rcs.Config) *rcs.Connector {
 	return c
 }
 
-// TestContract holds the connector to the contract of package carrier, one by one and with a question about each batch
-// before it.
+// TestContract holds the connector to the contract of package carrier, with single messages, and with a capabilities
+// query before each batch.
 func TestContract(t *testing.T) {
 	for name, capabilities := range map[string]bool{"one by one": false, "asks who has RCS": true} {
 		t.Run(name, func(t *testing.T) {
@@ -180,12 +180,12 @@ func hand(t testing.TB, c carrier.Connector, batch ...carrier.Outbound) []carrie
 	return out
 }
 
-// uuid is a submission id as the platform has it.
+// uuid returns a submission id in the form of the platform.
 func uuid(k carrier.Key) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", k[:4], k[4:6], k[6:8], k[8:10], k[10:])
 }
 
-// stub is a platform that answers as a test says, and remembers the last request.
+// stub is a platform that gives the answers a test sets, and remembers the last request.
 type stub struct {
 	*httptest.Server
 
@@ -230,8 +230,8 @@ func (s *stub) last() (method, asked, got, bearer string) {
 	return s.method, s.asked, s.got, s.bearer
 }
 
-// TestRequest: what the platform is sent: our id as the message's, the agent, the content as it was made, and the end
-// of its validity.
+// TestRequest: the connector sends our id as the message's id, the agent, the unchanged content, and the end of its
+// validity.
 func TestRequest(t *testing.T) {
 	s := startStub(t)
 	cfg := config(t, s.URL)
@@ -285,7 +285,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// TestAnswers: what the platform's answers mean.
+// TestAnswers: the result for each answer of the platform.
 func TestAnswers(t *testing.T) {
 	s := startStub(t)
 	cfg := config(t, s.URL)
@@ -322,8 +322,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestTokens: a token that the platform refuses is fetched again; without a token nothing is handed over, and
-// a wrong key gets none.
+// TestTokens: if the platform refuses a token, the connector fetches a new one. Without a token it hands nothing over.
+// With a wrong key it gets no token.
 func TestTokens(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, rbm.Config{})
 	c := open(t, config(t, p.url))
@@ -423,7 +423,7 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestRevoke: a message is taken back, or it is too late, or the outcome is unknown.
+// TestRevoke: the message is revoked, or it is too late, or the outcome is unknown.
 func TestRevoke(t *testing.T) {
 	s := startStub(t)
 	c := open(t, config(t, s.URL))
@@ -438,7 +438,7 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// callback wraps an event as the platform does.
+// callback puts an event into a callback as the platform does.
 func callback(t testing.TB, event string) *carrier.Callback {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{"message": map[string]any{"data": []byte(event)}})
@@ -448,7 +448,7 @@ func callback(t testing.TB, event string) *carrier.Callback {
 	return &carrier.Callback{Method: "POST", URL: "https://h/api/callback/rcs", Body: body, Header: http.Header{"X-Goog-Signature": {rbm.Sign(clientToken, []byte(event))}}}
 }
 
-// TestWebhook: events become receipts with our id, or what a recipient wrote.
+// TestWebhook: an event becomes a receipt with our id, or a message of a recipient.
 func TestWebhook(t *testing.T) {
 	c := open(t, config(t, "http://127.0.0.1:1"))
 	key := message(t, 1).Key
@@ -510,7 +510,7 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// TestHandshake: the secret comes back to a caller that knows our token.
+// TestHandshake: a caller that knows our token gets the secret back.
 func TestHandshake(t *testing.T) {
 	c := open(t, config(t, "http://127.0.0.1:1"))
 	for body, want := range map[string]string{
@@ -528,7 +528,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestEndToEnd: every message that was accepted is reported as delivered by callbacks that verify, though some are
+// TestEndToEnd: every accepted message is reported as delivered by callbacks that verify, although some callbacks are
 // refused at first.
 func TestEndToEnd(t *testing.T) {
 	var mu sync.Mutex
@@ -590,8 +590,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// TestConfig: what is wrong is named with its field, a key file is taken as an object and as text, and secrets are not
-// shown.
+// TestConfig: an error names the wrong field, a key file may be an object or a text, and secrets are not shown.
 func TestConfig(t *testing.T) {
 	account, err := serviceAccount()
 	if err != nil {
@@ -651,7 +650,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever comes in, nothing breaks, and a receipt is always about a submission.
+// FuzzParse: Parse does not panic on any input, and a receipt always has a submission.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"senderPhoneNumber":"+393470000001","eventType":"DELIVERED","messageId":"00000000-2711-0000-0101-000000000000"}`))
 	f.Add([]byte(`{"text":"STOP","messageId":"x"}`))

@@ -14,8 +14,9 @@ import (
 // scope of access tokens.
 const scope = "https://www.googleapis.com/auth/rcsbusinessmessaging"
 
-// tokens gives access tokens. They are fetched when they are needed, kept until shortly before they end, and fetched
-// again when the platform refuses one. After a failure it waits before it asks again: otherwise each message would.
+// tokens gets access tokens. It fetches a token when one is needed, keeps it until shortly before it expires, and
+// fetches a new one if the platform refuses it. After a failure it waits before the next fetch, because otherwise each
+// message would cause one.
 type tokens struct {
 	cfg  *jwt.Config
 	http *http.Client
@@ -23,10 +24,10 @@ type tokens struct {
 	mu     sync.Mutex
 	source oauth2.TokenSource
 	err    error
-	next   time.Time // not asked again before
+	next   time.Time // earliest time of the next fetch
 }
 
-// tokenPause is how long it waits after a failure, and after a token that was refused.
+// tokenPause is the pause after a failed fetch, and after a refused token.
 const tokenPause = time.Second
 
 func newTokens(a *account) *tokens {
@@ -58,7 +59,7 @@ func (t *tokens) get() (string, error) {
 	return token.AccessToken, nil
 }
 
-// refused forgets a token that the platform has refused.
+// refused drops a token that the platform has refused.
 func (t *tokens) refused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

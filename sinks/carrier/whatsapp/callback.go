@@ -18,12 +18,13 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// ErrUnverified is returned for a callback that is not WhatsApp's, or cannot be shown to be.
+// ErrUnverified is returned for a callback that is not from WhatsApp, or that cannot be verified.
 var ErrUnverified = errors.New("whatsapp: the callback is not WhatsApp's")
 
 func unverified(why string) error { return fmt.Errorf("%w: %s", ErrUnverified, why) }
 
-// Handshake implements [carrier.Handshaker]: Meta calls with our verify token and a challenge, which is to come back.
+// Handshake implements [carrier.Handshaker]: Meta calls the webhook with our verify token and a challenge, and expects
+// the challenge as the answer.
 func (c *Connector) Handshake(cb *carrier.Callback) (answer string, ok bool, err error) {
 	if cb.Method != http.MethodGet {
 		return "", false, nil
@@ -47,7 +48,7 @@ func (c *Connector) Handshake(cb *carrier.Callback) (answer string, ok bool, err
 	}
 }
 
-// Verify implements [carrier.Webhook] by X-Hub-Signature-256.
+// Verify implements [carrier.Webhook]. It checks X-Hub-Signature-256.
 func (c *Connector) Verify(cb *carrier.Callback) error {
 	got, ok := strings.CutPrefix(cb.Header.Get("X-Hub-Signature-256"), "sha256=")
 	if !ok {
@@ -77,7 +78,7 @@ type webhook struct {
 	} `json:"entry"`
 }
 
-// messages is the value of the field of that name.
+// messages is the value of the field `messages`.
 type messages struct {
 	Metadata struct {
 		Display string `json:"display_phone_number"`
@@ -86,8 +87,8 @@ type messages struct {
 	Messages []json.RawMessage `json:"messages"`
 }
 
-// Parse implements [carrier.Webhook]. A status without our submission id is of a message that another program sent by
-// the same number, and is left out.
+// Parse implements [carrier.Webhook]. It omits statuses without our submission id: another program sent these messages
+// from the same number.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	var doc webhook
 	if err := json.Unmarshal(cb.Body, &doc); err != nil {
@@ -123,7 +124,7 @@ func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inb
 	return receipts, inbound, nil
 }
 
-// receipt reads one status; ok is false when it is not about a message of ours.
+// receipt reads one status; ok is false if it is not about our message.
 func (c *Connector) receipt(raw []byte) (r carrier.Receipt, ok bool, err error) {
 	var s struct {
 		ID        string `json:"id"`
@@ -157,7 +158,7 @@ func (c *Connector) receipt(raw []byte) (r carrier.Receipt, ok bool, err error) 
 	return r, true, nil
 }
 
-// inbound reads what a recipient wrote: a text, a button of ours, or a choice.
+// inbound reads a recipient's message: a text, one of our buttons, or a choice from a list.
 func (c *Connector) inbound(raw []byte, to string) (carrier.Inbound, error) {
 	var m struct {
 		ID        string `json:"id"`
@@ -182,11 +183,11 @@ func (c *Connector) inbound(raw []byte, to string) (carrier.Inbound, error) {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return carrier.Inbound{}, fmt.Errorf("whatsapp: message: %w", err)
 	}
-	said := m.Text.Body + m.Button.Text + m.Interactive.Button.Title + m.Interactive.List.Title // one of them is there
+	said := m.Text.Body + m.Button.Text + m.Interactive.Button.Title + m.Interactive.List.Title // only one of them is set
 	return carrier.Inbound{Account: c.name, Channel: schemas.ChannelWhatsApp, Ref: m.ID, From: number(m.From), To: number(to), Text: said, At: seconds(m.Timestamp), Raw: raw}, nil
 }
 
-// number is a WhatsApp id as E.164; anything else, such as an id of a user without a number, is empty.
+// number returns a WhatsApp id as E.164; empty if it is not a number, such as the id of a user without a number.
 func number(s string) string {
 	s = strings.TrimPrefix(s, "+")
 	if len(s) < 7 || len(s) > 15 || strings.Trim(s, "0123456789") != "" || s[0] == '0' {

@@ -13,25 +13,25 @@ import (
 
 // Config is one business account on WhatsApp's Cloud API. Its JSON is the configuration of a route; [Parse] reads it.
 type Config struct {
-	// PhoneNumberID is the number that sends: the id that Meta gives it, not the number. A message whose sender is such
-	// an id is sent by that number instead.
+	// PhoneNumberID is the number that sends: the id that Meta gives it, not the number. If the sender of a message is
+	// such an id, that number sends it.
 	PhoneNumberID string `json:"phoneNumberId"`
-	// AccessToken is that of a system user with whatsapp_business_messaging.
+	// AccessToken is the token of a system user with whatsapp_business_messaging.
 	AccessToken settings.Secret `json:"accessToken"`
-	// AppSecret is the app's: Meta signs webhooks with it. VerifyToken is the word of our own that Meta says when the
-	// webhook is registered; empty: it cannot be registered.
+	// AppSecret is the secret of the app, with which Meta signs webhooks. VerifyToken is a word of your choice that
+	// Meta sends when the webhook is registered; if it is empty, the webhook cannot be registered.
 	AppSecret   settings.Secret `json:"appSecret"`
 	VerifyToken settings.Secret `json:"verifyToken,omitempty"`
 	// BaseURL and Version of the Graph API; empty: https://graph.facebook.com and v23.0.
 	BaseURL string `json:"baseUrl,omitempty"`
 	Version string `json:"version,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is when one without an
-	// answer is doubtful; 0: 10 s.
+	// Window is how many hand-overs may wait for their answers, 1..2000; 0: 64. AnswerTimeout is how long the connector
+	// waits for an answer, after which the hand-over is in doubt; 0: 10 s.
 	Window        int               `json:"window,omitempty"`
 	AnswerTimeout settings.Duration `json:"answerTimeout,omitempty"`
-	// CA are the certificates that may sign the other end's, as PEM; empty: those of the system.
+	// CA is a list of certificates in PEM that may sign the server's certificate; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Codes are what WhatsApp's codes mean, in the lines of codes.csv, after those.
+	// Codes are lines in the format of codes.csv with the meanings of WhatsApp's codes. They are read after codes.csv.
 	Codes []string `json:"codes,omitempty"`
 }
 
@@ -46,7 +46,7 @@ func Parse(raw []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Validate returns everything that is wrong, each line with the field and what to do.
+// Validate returns all errors of the configuration. Each line names the field and says what to do.
 func (c *Config) Validate() error {
 	_, err := c.resolve()
 	return err
@@ -65,7 +65,7 @@ const (
 	defaultAnswerTimeout = 10 * time.Second
 )
 
-// account is a Config with its defaults, in the form that the connector works with.
+// account is a Config with its defaults, in the form that the connector uses.
 type account struct {
 	Config
 

@@ -17,7 +17,7 @@ import (
 	"fanfare/sinks/carrier/once"
 )
 
-// Connector hands over by one business account.
+// Connector hands over on one business account.
 type Connector struct {
 	cfg  *account
 	name string
@@ -32,7 +32,7 @@ var (
 	_ carrier.TemplateTeller = (*Connector)(nil)
 )
 
-// New returns a connector. It connects with the first hand-over. Receipts name the account, which is the route's name.
+// New returns a connector. It connects at the first hand-over. name is the account in receipts: the route's name.
 func New(cfg Config, name string) (*Connector, error) {
 	a, err := cfg.resolve()
 	if err != nil {
@@ -84,7 +84,7 @@ func (c *Connector) submit(ctx context.Context, o *carrier.Outbound) carrier.Res
 	return c.cfg.result(a)
 }
 
-// sender is the id of the number that sends a message.
+// sender returns the id of the number that sends a message.
 func (c *Connector) sender(o *carrier.Outbound) string {
 	if numberID.MatchString(o.From) {
 		return o.From
@@ -104,7 +104,7 @@ func (c *Connector) request(ctx context.Context, method, path string, body []byt
 	return req, nil
 }
 
-// result is what an answer means.
+// result returns the result for an answer.
 func (a *account) result(got *once.Answer) carrier.Result {
 	var doc struct {
 		Messages []struct {
@@ -148,7 +148,7 @@ type message struct {
 	Type      string    `json:"type"`
 	Template  *template `json:"template,omitempty"`
 	Text      *text     `json:"text,omitempty"`
-	// Opaque comes back in each status.
+	// Opaque is in each status of the message.
 	Opaque string `json:"biz_opaque_callback_data"`
 }
 
@@ -175,7 +175,7 @@ type parameter struct {
 	Text string `json:"text"`
 }
 
-// messageOf is a message as WhatsApp takes it. A body that WhatsApp has no form for makes one that it refuses.
+// messageOf returns a message in the form of WhatsApp. If WhatsApp has no form for a body, it refuses the message.
 func messageOf(o *carrier.Outbound) message {
 	m := message{Product: "whatsapp", Recipient: "individual", To: strings.TrimPrefix(o.To, "+"), Opaque: o.Key.String()}
 	t := o.Body.Template
@@ -214,7 +214,7 @@ func (c *Connector) Health() carrier.Health {
 	return h
 }
 
-// Reach asks for the number that sends, which shows that the token may use it.
+// Reach reads the data of the number that sends, which shows that the token may use it.
 func (c *Connector) Reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.timeout)
 	defer cancel()

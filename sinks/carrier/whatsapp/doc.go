@@ -1,10 +1,10 @@
-// Package whatsapp is the connector to WhatsApp's Cloud API: messages of templates, and free texts to those who wrote
-// within 24 hours.
+// Package whatsapp is the connector to WhatsApp's Cloud API: template messages, and free texts to recipients who have
+// written within the last 24 hours.
 //
 // # What happens to a hand-over
 //
-// A message is one request. WhatsApp has no idempotency and cannot be asked about a message, so what is doubtful stays
-// so until a webhook comes, which carries our submission id (biz_opaque_callback_data).
+// A message is one request. WhatsApp has no idempotency and no query for a message. So a hand-over in doubt stays in
+// doubt until a webhook comes, which carries our submission id (biz_opaque_callback_data).
 //
 //	expired or withdrawn before the write       retryable, code `deadline`; tested right before the system call
 //	no connection                               retryable, code `not connected`
@@ -22,11 +22,11 @@
 //
 // # Webhooks
 //
-// Register https://YOUR-HOST/api/callback/ROUTE in the app, with the route's verifyToken, for the field `messages`.
-// Each webhook is verified by X-Hub-Signature-256 over the body as it came. Statuses come in batches and in any order,
-// `read` without `delivered` too. A status without our submission id is another program's. With the field
-// `message_template_status_update` Meta sends its decisions about templates, by business account, name and language
-// ([Connector.Templates]).
+// Register https://YOUR-HOST/api/callback/ROUTE in the app, with the route's verifyToken, for the field `messages`. The
+// connector verifies each webhook by X-Hub-Signature-256 over the unchanged body. Statuses come in batches and in any
+// order; `read` may come without `delivered`. A status without our submission id belongs to another program. With the
+// field `message_template_status_update` Meta sends its decisions about templates, by business account, name and
+// language ([Connector.Templates]).
 //
-// Package graph is the other end, for the simulator and tests.
+// Package graph is the server side, for the simulator and tests.
 package whatsapp

@@ -7,8 +7,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// verdicts are what the events of a template mean. What is not here, such as FLAGGED, moves nothing: the template may
-// be used.
+// verdicts are the meanings of template events. Other events, such as FLAGGED, change nothing: the template may be
+// used.
 var verdicts = map[string]string{
 	"APPROVED": "approved", "REINSTATED": "approved", "PENDING": "pending", "IN_APPEAL": "pending", "REJECTED": "rejected", "PAUSED": "paused",
 	"DISABLED": "disabled", "DELETED": "disabled", "PENDING_DELETION": "disabled", "LOCKED": "disabled",

@@ -144,8 +144,7 @@ func hand(t testing.TB, c carrier.Connector, o carrier.Outbound) (r carrier.Resu
 	return <-done
 }
 
-// TestRequest: what WhatsApp is sent: a template with its components or its values, or a text, by the number that
-// sends.
+// TestRequest: the connector sends a template with its components or values, or a text, from the right number.
 func TestRequest(t *testing.T) {
 	var got, path, bearer string
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -193,7 +192,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// TestAnswers: what WhatsApp's answers mean.
+// TestAnswers: the result for each answer of WhatsApp.
 func TestAnswers(t *testing.T) {
 	var status int
 	var body string
@@ -245,7 +244,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// webhook is a batch of statuses in disorder, with another program's, and what a recipient wrote.
+// webhook is a batch of statuses in mixed order, with one of another program and a message of a recipient.
 const webhook = `{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":{"messaging_product":"whatsapp",
 "metadata":{"display_phone_number":"15550783881","phone_number_id":"106540352242922"},"statuses":[
 {"id":"wamid.1","status":"read","timestamp":"1700000009","recipient_id":"393470000001","biz_opaque_callback_data":"KEY1","pricing":{"billable":true,"pricing_model":"PMP","category":"marketing"}},
@@ -260,7 +259,7 @@ const webhook = `{"object":"whatsapp_business_account","entry":[{"id":"1","chang
 {"id":"wamid.7","from":"393470000001","timestamp":"1700000010","type":"text","text":{"body":"STOP"}},
 {"id":"wamid.8","from":"393470000001","timestamp":"1700000011","type":"interactive","interactive":{"type":"button_reply","button_reply":{"id":"1","title":"Yes"}}}]}}]}]}`
 
-// TestWebhook: statuses in any order become receipts with our id; what is another program's is left out.
+// TestWebhook: statuses in any order become receipts with our id. Statuses of other programs are omitted.
 func TestWebhook(t *testing.T) {
 	c := open(t, config("http://127.0.0.1:1"))
 	key1, key2 := message(t, 1).Key, message(t, 2).Key
@@ -321,7 +320,7 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// TestTemplates (R16): what Meta says about templates, by account, name and language.
+// TestTemplates (R16): Meta's decisions about templates, by account, name and language.
 func TestTemplates(t *testing.T) {
 	c := open(t, config("http://127.0.0.1:1"))
 	body := `{"entry":[{"id":"102290129340398","changes":[
@@ -350,7 +349,7 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// TestHandshake: Meta's challenge comes back when it knows our word.
+// TestHandshake: if Meta's request has our verify token, its challenge comes back.
 func TestHandshake(t *testing.T) {
 	c := open(t, config("http://127.0.0.1:1"))
 	without := config("http://127.0.0.1:1")
@@ -377,8 +376,9 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestEndToEnd: every message that was accepted has its receipts by webhooks that verify, one by one and in batches,
-// though the first ones are refused; one person too often and too many people are refused as WhatsApp refuses them.
+// TestEndToEnd: every accepted message gets its receipts by webhooks that verify, single and in batches, although the
+// first ones are refused. Messages that are too frequent for one person, or that go to too many people, are refused as
+// WhatsApp does.
 func TestEndToEnd(t *testing.T) {
 	var mu sync.Mutex
 	calls, delivered, unverified := 0, map[carrier.Key]bool{}, 0
@@ -454,7 +454,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// TestConfig: what is wrong is named with its field, and secrets are not shown.
+// TestConfig: an error names the wrong field, and secrets are not shown.
 func TestConfig(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{}`: "phoneNumberId is missing",
@@ -482,7 +482,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever comes in, nothing breaks, and a receipt is always about a submission.
+// FuzzParse: Parse does not panic on any input, and a receipt always has a submission.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(webhook))
 	f.Add([]byte(`{"entry":[{"changes":[{"field":"messages","value":{"statuses":[{"biz_opaque_callback_data":1}]}}]}]}`))

@@ -1,13 +1,13 @@
-// Package provider is the other end of an HTTP connector: a provider that takes messages as Twilio does, a form for
-// each and JSON back, and calls back with what became of them, signed as Twilio signs. Like package smsc it decides
-// nothing itself: a [Line] behind it, such as the simulator, decides the result of each message, so the simulator's one
-// ground truth covers HTTP too.
+// Package provider is the server side of an HTTP connector: a provider that accepts messages as Twilio does, with a
+// form for each and JSON as the answer. It reports the state of messages in callbacks that are signed as Twilio's. Like
+// package smsc it decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each
+// message, so the simulator's one ground truth covers HTTP, too.
 //
 //	POST /2010-04-01/Accounts/{sid}/Messages.json   To, From, Body, StatusCallback, ValidityPeriod
 //
 // An account is a line. A message has its submission id in the parameter k of its StatusCallback, or in the header
-// I-Twilio-Idempotency-Token; a message without one gets a submission id here. A callback that is not answered with 2xx
-// is repeated.
+// I-Twilio-Idempotency-Token; the server gives a message without one a submission id. It repeats a callback that is
+// not answered with 2xx.
 package provider
 
 import (

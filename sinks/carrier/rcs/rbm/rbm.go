@@ -1,15 +1,15 @@
-// Package rbm is the other end of the RCS connector: the part of Google's RCS for Business API that takes messages, and
-// its webhook. It decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each
+// Package rbm is the server side of the RCS connector: the part of Google's RCS for Business API that takes messages,
+// and its webhook. It decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each
 // message, so the simulator's one ground truth covers RCS too.
 //
 //	POST   /token                                       an access token for a signed assertion (RFC 7523)
 //	POST   /v1/phones/{number}/agentMessages            contentMessage, under the query's messageId and agentId
 //	DELETE /v1/phones/{number}/agentMessages/{id}       always too late: an accepted message cannot be revoked
-//	POST   /v1/users:batchGet                           who of a list has RCS
+//	POST   /v1/users:batchGet                           which numbers of a list have RCS
 //
 // An agent is a line. A message's id is its submission id; an id of another form gets a submission id here.
-// Before its first event the server registers the webhook as Google does, by a secret that is to come back. An event
-// that is not answered with 2xx is repeated. The platform has an event only for messages that expired. A message that
+// Before its first event the server registers the webhook as Google does, with a secret that must come back. It repeats
+// an event that is not answered with 2xx. The platform has an event only for messages that expired. A message that
 // fails for another reason has no event.
 package rbm
 
@@ -46,7 +46,7 @@ import (
 	"fanfare/sinks/carrier/peer"
 )
 
-// Line is what stands behind an agent. It must ignore a key that it has had, as the platform does.
+// Line is the carrier behind an agent. It must ignore a repeated key, as the platform does.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
@@ -54,17 +54,19 @@ type Line interface {
 
 // Config of a server.
 type Config struct {
-	// Open returns the line of an agent, once for each. Required.
+	// Open returns the line of an agent. It is called once for each agent. Required.
 	Open func(agentID string) (Line, error)
-	// Keys sign the submission ids of messages that say none. Required.
+	// Keys sign the submission ids of messages that have none. Required.
 	Keys *schemas.Keys
 	// Account is the service account that may get tokens. Required; see [NewAccount].
 	Account *Account
-	// Webhook is called with events; empty: none is. ClientToken signs them and registers the address.
+	// Webhook is the address that gets events; empty: none does. ClientToken signs the events and registers the
+	// address.
 	Webhook, ClientToken string
-	// Unreachable is the share of numbers that have no RCS, 0..1. The number decides whether it is one of them.
+	// Unreachable is the share of numbers without RCS, 0..1. The number itself decides whether it is one of them.
 	Unreachable float64
-	// Callbacks at a time; 0: 16. Client calls; nil: one with a timeout of 10 s.
+	// Callbacks is how many callbacks are sent at a time; 0: 16. Client sends them; nil: a client with a time-out of 10
+	// s.
 	Callbacks int
 	Client    *http.Client
 	// Logger may be nil.
@@ -139,7 +141,7 @@ type Server struct {
 	posted     Stats
 }
 
-// Stats count events and questions.
+// Stats counts events and capabilities queries.
 type Stats struct{ Delivered, Repeated, Probes int }
 
 type line struct {
@@ -170,20 +172,20 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run sends what the lines say until ctx ends.
+// Run sends the events of all lines until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	s.agents.Run(ctx, s.log, s.emit)
 	return nil
 }
 
-// Stats returns what was called and asked.
+// Stats returns the counts.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.posted
 }
 
-// mostForeign bounds the memory of ids that are not ours.
+// mostForeign limits the memory for ids of other programs.
 const mostForeign = 100_000
 
 // key returns the submission id of a message.
@@ -214,7 +216,7 @@ func (s *Server) key(id string) (carrier.Key, bool) {
 	return key, true
 }
 
-// idOf is the id under which a message came.
+// idOf returns the id with which a message came.
 func (s *Server) idOf(key carrier.Key) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,7 +251,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// tokenLife is how long an access token holds.
+// tokenLife is how long an access token is valid.
 const tokenLife = time.Hour
 
 // token gives an access token for an assertion that the service account has signed.
@@ -311,7 +313,7 @@ func (s *Server) mayPass(header string) bool {
 	return ok && time.Now().Before(s.tokens[token])
 }
 
-// Forget makes all access tokens invalid, as when a key is withdrawn.
+// Forget makes all access tokens invalid, as if a key were revoked.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,7 +327,7 @@ func (s *Server) reachable(number string) bool {
 	return float64(h.Sum64()%10_000)/10_000 >= s.cfg.Unreachable
 }
 
-// batchGet says who of a list has RCS.
+// batchGet answers which numbers of a list have RCS.
 func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		Users   []string `json:"users"`
@@ -347,7 +349,7 @@ func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
 	answer(w, map[string]any{"reachableUsers": reach})
 }
 
-// maxText is the most characters of a text.
+// maxText is the maximum length of a text in characters.
 const maxText = 3072
 
 // take reads one message.
@@ -402,7 +404,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, number string) {
 	s.submit(w, r, l, &out)
 }
 
-// submit hands one message to the line and answers as the line does.
+// submit hands one message to the line and sends the line's answer.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, l *line, out *carrier.Outbound) {
 	x, ok := peer.Submit(w, r, l, *out)
 	if !ok {
@@ -433,7 +435,7 @@ func fail(w http.ResponseWriter, status int, word string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"code": status, "message": word, "status": word}})
 }
 
-// emit calls the webhook for each receipt, several at a time, and returns when all were taken, or ctx ends.
+// emit calls the webhook for each receipt, several at a time. It returns when all calls have succeeded, or ctx ends.
 func (s *Server) emit(ctx context.Context, l *line, list []carrier.Receipt) error {
 	if s.cfg.Webhook == "" {
 		return nil
@@ -446,7 +448,7 @@ func (s *Server) emit(ctx context.Context, l *line, list []carrier.Receipt) erro
 	return ctx.Err()
 }
 
-// event is what a receipt is in the platform's words; nil: it has none.
+// event returns the platform's event for a receipt; nil if it has none.
 func (s *Server) event(agent string, r *carrier.Receipt) []byte {
 	s.mu.Lock()
 	s.events++
@@ -465,12 +467,12 @@ func (s *Server) event(agent string, r *carrier.Receipt) []byte {
 	}
 	raw, err := json.Marshal(e)
 	if err != nil {
-		return nil // never: texts
+		return nil // cannot happen: the event has only texts
 	}
 	return raw
 }
 
-// deliver calls the webhook until it is answered with 2xx, or ctx ends.
+// deliver calls the webhook until it answers with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, event []byte) {
 	peer.Deliver(ctx, func() error {
 		if err := s.register(ctx); err != nil {
@@ -491,7 +493,7 @@ func (s *Server) count(delivered bool) {
 	}
 }
 
-// register tells the webhook a secret that is to come back, once.
+// register calls the webhook once with a secret, which must come back.
 func (s *Server) register(ctx context.Context) error {
 	s.mu.Lock()
 	done := s.registered

@@ -1,13 +1,13 @@
-// Package graph is the other end of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its
+// Package graph is the server side of the WhatsApp connector: the part of Meta's Graph API that takes messages, and its
 // webhooks. It decides nothing itself: a [Line] behind it, such as the simulator, decides the result of each message,
 // so the simulator's one ground truth covers WhatsApp too.
 //
 //	POST /{version}/{phone number id}/messages   a template or a text
 //	GET  /{version}/{phone number id}            whether the token may use the number
 //
-// A phone number id is a line. A message says whose submission it is in biz_opaque_callback_data; one that says nothing
-// gets a submission id here. Before its first webhook the server registers it as Meta does, by a challenge. A webhook
-// that is not answered with 2xx is repeated; its statuses come in batches, the last first.
+// A phone number id is a line. A message has its submission id in biz_opaque_callback_data; if it has none, the server
+// gives it one. Before the first webhook the server registers the address as Meta does, with a challenge. It repeats a
+// webhook that is not answered with 2xx. Statuses come in batches, the last one first.
 package graph
 
 import (
@@ -37,31 +37,32 @@ import (
 	"fanfare/sinks/carrier/peer"
 )
 
-// Line is what stands behind a phone number id. It must give the number back that [carrier.Outbound.Meta] names under
-// MetaRef, in decimal, as Receipt.Ref.
+// Line is the carrier behind a phone number id. Receipt.Ref must be the decimal number that the message had in
+// [carrier.Outbound.Meta] under MetaRef.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
 }
 
-// MetaRef names the provider's id that a line is to give to a message: the number, in decimal.
+// MetaRef is the key in Meta under which a message has the id that its receipts must name: a number, in decimal.
 const MetaRef = "ref"
 
 // Config of a server.
 type Config struct {
-	// Open returns the line of a phone number id, once for each. Required.
+	// Open returns the line of a phone number id. It is called once for each. Required.
 	Open func(phoneNumberID string) (Line, error)
-	// Keys sign the submission ids of messages that say none. Required.
+	// Keys sign the submission ids of messages that have none. Required.
 	Keys *schemas.Keys
-	// AccessToken is what requests must bear; empty: any.
+	// AccessToken must be in every request; empty: any token is accepted.
 	AccessToken string
-	// Webhook is called with statuses; empty: none is. AppSecret signs webhooks, VerifyToken registers the address.
+	// Webhook is the address that gets statuses; empty: none does. AppSecret signs webhooks, VerifyToken registers the
+	// address.
 	Webhook, AppSecret, VerifyToken string
-	// Pair is the least time between two messages to one person; 0: none. Portfolio is the most people in a moving day;
-	// 0: no limit.
+	// Pair is the shortest time between two messages to one person; 0: no limit. Portfolio is how many people may get
+	// messages within 24 hours; 0: no limit.
 	Pair      time.Duration
 	Portfolio int
-	// Batch is the most statuses of one webhook, 0: 20. Client calls; nil: one with a timeout of 10 s.
+	// Batch is how many statuses one webhook may have, 0: 20. Client sends them; nil: a client with a time-out of 10 s.
 	Batch  int
 	Client *http.Client
 	// Logger may be nil.
@@ -83,7 +84,7 @@ type Server struct {
 	posted     Stats
 }
 
-// Stats count webhooks.
+// Stats counts webhooks.
 type Stats struct{ Delivered, Repeated int }
 
 type number struct {
@@ -112,13 +113,13 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run sends what the lines say until ctx ends.
+// Run sends the statuses of all lines until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	s.numbers.Run(ctx, s.log, s.emit)
 	return nil
 }
 
-// Stats returns what was called.
+// Stats returns the counts.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +214,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, id string) {
 	s.submit(w, r, n, &out)
 }
 
-// submit hands one message to the line and answers as the line does.
+// submit hands one message to the line and sends the line's answer.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *carrier.Outbound) {
 	ref := s.refs.Add(1)
 	out.Meta = map[string]string{MetaRef: strconv.FormatUint(ref, 10)}
@@ -239,7 +240,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, n *number, out *
 	}
 }
 
-// refusalOf is WhatsApp's code of a refusal for good.
+// refusalOf returns WhatsApp's code for a final refusal.
 func refusalOf(sub schemas.Code) int {
 	switch sub {
 	case schemas.CodeInvalidNumber:
@@ -264,10 +265,10 @@ func fail(w http.ResponseWriter, status, code int, message string) {
 
 func wamid(ref uint64) string { return fmt.Sprintf("wamid.%020d", ref) }
 
-// people are those who were written to, and when last.
+// people maps the recipients of messages to the time of their last message.
 type people map[string]time.Time
 
-// mostPeople bounds the memory: beyond, those of more than a day ago are forgotten.
+// mostPeople limits the memory: above it, recipients whose last message is more than a day old are dropped.
 const mostPeople = 1_000_000
 
 // limit counts one message to a person, and returns the code of the limit that it exceeds; 0: none.
@@ -296,7 +297,7 @@ func (s *Server) limit(to string) (code int) {
 	return 0
 }
 
-// status is one of a webhook.
+// status is one status in a webhook.
 type status struct {
 	ID        string    `json:"id"`
 	Status    string    `json:"status"`
@@ -319,7 +320,7 @@ type problem struct {
 	Title string `json:"title"`
 }
 
-// statuses are what a receipt is in WhatsApp's words: sent comes with whatever becomes of the message.
+// statuses returns WhatsApp's statuses for a receipt.
 func statuses(r *carrier.Receipt) []status {
 	ref, err := strconv.ParseUint(r.Ref, 10, 64)
 	if err != nil {
@@ -347,7 +348,7 @@ func statuses(r *carrier.Receipt) []status {
 	return []status{s}
 }
 
-// failureOf is WhatsApp's code of a message that was not delivered.
+// failureOf returns WhatsApp's code for a message that was not delivered.
 func failureOf(sub schemas.Code) int {
 	switch sub {
 	case schemas.CodeExpired:
@@ -361,8 +362,8 @@ func failureOf(sub schemas.Code) int {
 	}
 }
 
-// emit calls the webhook for receipts, in batches whose last status comes first, and returns when all were taken, or
-// ctx ends.
+// emit calls the webhook for receipts, in batches in which the last status comes first. It returns when all calls have
+// succeeded, or ctx ends.
 func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) error {
 	if s.cfg.Webhook == "" {
 		return nil
@@ -386,7 +387,7 @@ func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) er
 	return ctx.Err()
 }
 
-// deliver calls the webhook until it is answered with 2xx, or ctx ends.
+// deliver calls the webhook until it answers with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, body []byte) {
 	peer.Deliver(ctx, func() error {
 		if err := s.register(ctx); err != nil {
@@ -407,7 +408,7 @@ func (s *Server) count(delivered bool) {
 	}
 }
 
-// register challenges the webhook, once.
+// register challenges the webhook once.
 func (s *Server) register(ctx context.Context) error {
 	s.mu.Lock()
 	done := s.registered
