@@ -1,15 +1,15 @@
 // Package codes translates a carrier's codes, in answers to hand-overs and in receipts, into ours. The translation is
-// data: lines of a file that each connector has, to which an account adds its carrier's own.
+// data: lines of a file that each connector has, and further lines of an account for its carrier's own codes.
 //
 // A line is kind,code,meaning,sub-status:
 //
 //	answer,0x58,throttled,THROTTLED           of an answer; also rejected, retryable, unknown, unsupported, accepted
 //	stat,DELIVRD,delivered,DELIVERED          of a receipt: buffered, delivered, read, failed or unknown
-//	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: more exactly why
-//	wait,131056,6s,                           after an answer: the wait before the next try, unless the answer has it
+//	err,005,,UNKNOWN_SUBSCRIBER               of a receipt that says failed: a more exact reason
+//	wait,131056,6s,                           the wait before the next try, unless the answer names one
 //
-// A later line for the same code replaces an earlier one. Capitals and small letters are the same; so are numbers with
-// and without zeros before them. Empty lines and those that begin with # are skipped.
+// A later line for the same code replaces an earlier one. Upper and lower case are equal, and so are numbers with and
+// without leading zeros. Empty lines, and lines that begin with #, are skipped.
 package codes
 
 import (
@@ -22,7 +22,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Table is what one account's codes mean. It is safe for concurrent use.
+// Table is the meanings of one account's codes. It is safe for concurrent use.
 type Table struct {
 	answers map[string]Answer
 	stats   map[string]said
@@ -30,7 +30,7 @@ type Table struct {
 	waits   map[string]time.Duration
 }
 
-// Answer is what an answer to a hand-over means.
+// Answer is the meaning of an answer to a hand-over.
 type Answer struct {
 	Outcome carrier.Outcome
 	Sub     schemas.Code
@@ -41,7 +41,7 @@ type said struct {
 	sub    schemas.Code
 }
 
-// New returns a table of a connector's lines, one to a line of text, and the account's own. Its errors name the line.
+// New returns a table of a connector's lines, followed by the account's own lines. Its errors name the line.
 func New(standard string, own []string) (*Table, error) {
 	t := &Table{answers: map[string]Answer{}, stats: map[string]said{}, errs: map[string]schemas.Code{}, waits: map[string]time.Duration{}}
 	if err := t.read("standard codes", strings.Split(standard, "\n")); err != nil {
@@ -119,7 +119,7 @@ var statuses = map[string]schemas.ReceiptStatus{
 	"failed": schemas.ReceiptStatusFailed, "unknown": schemas.ReceiptStatusUnknown,
 }
 
-// Answer returns what an answer with that code means; ok is false when the table has no line for the code.
+// Answer returns the meaning of an answer with a code; ok is false if the table has no line for the code.
 func (t *Table) Answer(code string) (a Answer, ok bool) {
 	a, ok = t.answers[normal(code)]
 	return a, ok
@@ -146,11 +146,11 @@ func (t *Table) HTTP(status int, word string) Answer {
 	}
 }
 
-// Wait returns how long to wait after an answer with that code; 0: the table does not say.
+// Wait returns how long to wait after an answer with a code; 0 if the table does not say.
 func (t *Table) Wait(code string) time.Duration { return t.waits[normal(code)] }
 
-// Receipt returns what a receipt with that word or number of a state says, and with that error; ok is false when the
-// state is not known. If the error of a failure is known, it is used, because it is more exact than the state.
+// Receipt returns the meaning of a receipt with a state (a word or a number) and an error; ok is false if the state is
+// not known. If the error of a failure is known, it decides the sub-status, because it is more exact than the state.
 func (t *Table) Receipt(stat, err string) (status schemas.ReceiptStatus, sub schemas.Code, ok bool) {
 	s, ok := t.stats[normal(stat)]
 	if !ok {

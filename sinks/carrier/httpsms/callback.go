@@ -16,10 +16,10 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// errNoCallbacks is returned by a connector whose spec has none.
+// errNoCallbacks is returned by a connector whose spec has no callbacks.
 var errNoCallbacks = errors.New("httpsms: the spec has no callbacks")
 
-// CallbackURL returns the address of our endpoint as the provider reaches it; empty: it is not known.
+// CallbackURL returns the address at which the provider reaches our endpoint; empty if it is not known.
 func (c *Connector) CallbackURL() string { return c.cfg.callback }
 
 // Verify implements [carrier.Webhook].
@@ -30,8 +30,8 @@ func (c *Connector) Verify(cb *carrier.Callback) error {
 	return c.cfg.verify(cb, time.Now())
 }
 
-// Parse implements [carrier.Webhook]. What it cannot read at all is an error; an entry that names no message and no
-// text is left out.
+// Parse implements [carrier.Webhook]. It returns an error if it cannot read the body at all. It omits entries that name
+// no message and have no text.
 func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inbound []carrier.Inbound, err error) {
 	spec := c.cfg.spec.Callback
 	if spec == nil {
@@ -57,7 +57,7 @@ func (c *Connector) Parse(cb *carrier.Callback) (receipts []carrier.Receipt, inb
 	return receipts, inbound, nil
 }
 
-// document is a callback as paths go into it.
+// document is a callback in which paths name values.
 type document struct {
 	cb    *carrier.Callback
 	query map[string]any
@@ -65,7 +65,7 @@ type document struct {
 	item  any
 }
 
-// maxBody of a callback that is read.
+// maxBody is the size of the largest callback.
 const maxBody = 4 << 20
 
 func newDocument(cb *carrier.Callback) (*document, error) {
@@ -95,7 +95,7 @@ func newDocument(cb *carrier.Callback) (*document, error) {
 	return d, nil
 }
 
-// flat is fields as JSON would have them.
+// flat returns form fields in the form of decoded JSON.
 func flat(v url.Values) map[string]any {
 	m := make(map[string]any, len(v))
 	for name, values := range v {
@@ -106,7 +106,7 @@ func flat(v url.Values) map[string]any {
 	return m
 }
 
-// look finds what a path names.
+// look returns the value that a path names.
 func (d *document) look(path string) (any, bool) {
 	root, rest, _ := strings.Cut(path, ".")
 	switch root {
@@ -136,7 +136,7 @@ func (d *document) text(path string) string {
 	return lookText(map[string]any{"x": v}, "x")
 }
 
-// raw is what came in about one entry: the entry, else the body, else the fields of the address.
+// raw returns the original data of one entry: the entry, otherwise the body, otherwise the parameters of the address.
 func (d *document) raw() []byte {
 	if d.item != nil {
 		if raw, err := json.Marshal(d.item); err == nil {
@@ -152,7 +152,7 @@ func (d *document) raw() []byte {
 	return nil
 }
 
-// entry reads one receipt, or one message of a recipient.
+// entry reads one receipt or one message of a recipient.
 func (c *Connector) entry(d *document, receipts []carrier.Receipt, inbound []carrier.Inbound) ([]carrier.Receipt, []carrier.Inbound) {
 	spec := c.cfg.spec.Callback
 	var stat []string
@@ -182,7 +182,7 @@ func (c *Connector) entry(d *document, receipts []carrier.Receipt, inbound []car
 		}
 	}
 	if r.Ref == "" && r.Key.IsZero() {
-		return receipts, inbound // about no message of ours
+		return receipts, inbound // it names none of our messages
 	}
 	r.Part, r.Parts = small(d.text(spec.Part)), small(d.text(spec.Parts))
 	var known bool
@@ -200,8 +200,7 @@ func small(s string) uint8 {
 	return uint8(n)
 }
 
-// number is a phone number as the rest of Fanfare writes it; anything else, such as a short code or a name, stays as it
-// is.
+// number returns a phone number as E.164, and anything else, such as a short code or a name, unchanged.
 func number(s string) string {
 	digits := strings.TrimPrefix(strings.TrimSpace(s), "+")
 	if len(digits) < 7 || len(digits) > 15 || strings.Trim(digits, "0123456789") != "" || digits[0] == '0' {
@@ -210,10 +209,10 @@ func number(s string) string {
 	return "+" + digits
 }
 
-// layouts of times in callbacks.
+// layouts are the formats of times in callbacks.
 var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999-0700", "2006-01-02 15:04:05", time.RFC1123Z, time.RFC1123}
 
-// parseTime reads a time, or seconds or milliseconds since 1970; zero when it is none.
+// parseTime parses a time, or seconds or milliseconds since 1970; zero if it is none of these.
 func parseTime(s string) time.Time {
 	if s == "" {
 		return time.Time{}

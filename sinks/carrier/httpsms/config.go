@@ -14,21 +14,22 @@ import (
 
 // Config is one account at one provider. Its JSON is the configuration of a route; [Parse] reads it.
 type Config struct {
-	// Preset names a provider that is known; see [Presets]. Spec is one that is not. One of the two.
+	// Preset names a known provider; see [Presets]. Spec describes another one. Exactly one of the two must be set.
 	Preset string `json:"preset,omitempty"`
 	Spec   *Spec  `json:"spec,omitempty"`
-	// Values are what the spec asks for: account, key and the like.
+	// Values are the values that the spec requires, such as account and key.
 	Values map[string]Secret `json:"values,omitempty"`
-	// CallbackURL is the address of our endpoint as the provider reaches it, such as
-	// https://edge.example.org/api/callback/twilio; empty: no receipts are asked for.
+	// CallbackURL is the address at which the provider reaches our endpoint, such as
+	// https://edge.example.org/api/callback/twilio; empty: the connector asks for no receipts.
 	CallbackURL string `json:"callbackUrl,omitempty"`
-	// Window is how many hand-overs may wait for their answer, 1..2000; 0: 64. AnswerTimeout is how long after a
-	// hand-over without an answer it is in doubt; 0: 10 s.
+	// Window is how many hand-overs may wait for their answers, 1..2000; 0: 64. AnswerTimeout is how long the connector
+	// waits for an answer, after which the hand-over is in doubt; 0: 10 s.
 	Window        int      `json:"window,omitempty"`
 	AnswerTimeout Duration `json:"answerTimeout,omitempty"`
-	// CA are the certificates that may sign the provider's, as PEM; empty: those of the system.
+	// CA is a list of certificates in PEM that may sign the provider's certificate; empty: those of the system.
 	CA string `json:"ca,omitempty"`
-	// Codes are further lines of package codes with the provider's codes; they follow those of the spec.
+	// Codes are further lines in the format of package codes with the provider's codes. They are read after those of
+	// the spec.
 	Codes []string `json:"codes,omitempty"`
 }
 
@@ -47,7 +48,7 @@ func Parse(raw []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// Validate returns everything that is wrong, each line with the field and what to do.
+// Validate returns all errors of the configuration. Each line names the field and says what to do.
 func (c *Config) Validate() error {
 	_, err := c.resolve()
 	return err
@@ -59,7 +60,7 @@ const (
 	defaultAnswerTimeout = 10 * time.Second
 )
 
-// account is a Config in the form that the connector works with.
+// account is a Config in the form that the connector uses.
 type account struct {
 	spec     Spec
 	values   map[string]string
@@ -87,7 +88,7 @@ type pair struct {
 	text     text
 }
 
-// resolve reads the spec with the account's values.
+// resolve combines the spec with the account's values.
 func (c *Config) resolve() (*account, error) {
 	s := &account{callback: c.CallbackURL}
 	f := &settings.Faults{}
@@ -125,7 +126,7 @@ func (c *Config) resolve() (*account, error) {
 	return s, nil
 }
 
-// resolveValues gives every name that the spec has a value, which may be empty when it is optional.
+// resolveValues sets a value for every name in the spec. The value of an optional name may be empty.
 func (s *account) resolveValues(f *settings.Faults, given map[string]Secret) {
 	s.values = map[string]string{}
 	for declared, what := range s.spec.Values {
@@ -155,7 +156,7 @@ func (s *account) valueNames() []string {
 	return names
 }
 
-// fill fills in a text that has no placeholders but values.
+// fill replaces the placeholders of a text that has only values.
 func (s *account) fill(t string) (string, error) {
 	parsed, err := parseText(t, s.values)
 	if err != nil {
@@ -223,7 +224,7 @@ func (s *account) resolveRequest(f *settings.Faults) {
 	}
 }
 
-// hasEach reports whether a list for each message is in the node.
+// hasEach reports whether the node contains a list with an entry for each message.
 func (n *node) hasEach() bool {
 	if n.kind == nodeEach {
 		return true
@@ -241,8 +242,8 @@ func (n *node) hasEach() bool {
 	return false
 }
 
-// standardCodes are what a status of HTTP means where the spec says nothing else; what is not here, the package comment
-// says.
+// standardCodes are the meanings of HTTP statuses if the spec does not say otherwise. The package comment has the other
+// statuses.
 const standardCodes = `answer,http:401,retryable,PROVIDER_ERROR
 answer,http:402,retryable,NO_CREDITS
 answer,http:403,retryable,PROVIDER_ERROR

@@ -18,13 +18,13 @@ import (
 
 // Deps are what a connector works with.
 type Deps struct {
-	// Account names the account in receipts: the route's name.
+	// Account is the name of the account in receipts: the route's name.
 	Account string
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Connector hands over to one account at one provider.
+// Connector hands over to one account of one provider.
 type Connector struct {
 	cfg     *account
 	account string
@@ -38,7 +38,7 @@ var (
 	_ carrier.Webhook   = (*Connector)(nil)
 )
 
-// New returns a connector. It connects with the first hand-over.
+// New returns a connector. It connects at the first hand-over.
 func New(cfg Config, deps Deps) (*Connector, error) {
 	s, err := cfg.resolve()
 	if err != nil {
@@ -52,8 +52,8 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	return c, nil
 }
 
-// keyWindow is how long the sender relies on a provider to remember our key. Providers that honour a key promise a day
-// or more.
+// keyWindow is how long the sender relies on the provider to remember our key. Providers that honour a key promise at
+// least a day.
 const keyWindow = time.Hour
 
 // Caps implements [carrier.Connector].
@@ -83,8 +83,8 @@ func (c *Connector) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Reach connects to the provider, with TLS where its address says so, and sends nothing. It proves the way to the
-// provider, not the account: providers have no request that only logs in.
+// Reach connects to the provider, with TLS if its address says so, and sends nothing. It tests the connection, not the
+// account, because providers have no request that only logs in.
 func (c *Connector) Reach(ctx context.Context) error {
 	text, err := c.cfg.fill(c.cfg.spec.Request.URL)
 	if err != nil {
@@ -173,7 +173,7 @@ func (c *Connector) attempt(ctx context.Context, f *inflight.Batch, batch []carr
 	return false
 }
 
-// results is what an answer means for each of the messages.
+// results returns the result of each message from an answer.
 func (s *account) results(resp *once.Answer, batch []carrier.Outbound, left []int) []carrier.Result {
 	out := make([]carrier.Result, len(left))
 	r := &s.spec.Response
@@ -201,7 +201,7 @@ func (s *account) results(resp *once.Answer, batch []carrier.Outbound, left []in
 	return out
 }
 
-// refusal is what an answer that is not 2xx means.
+// refusal returns the result for an answer that is not 2xx.
 func (s *account) refusal(resp *once.Answer, code string) carrier.Result {
 	said := s.codes.HTTP(resp.Status, code)
 	return carrier.Result{
@@ -238,7 +238,7 @@ func (s *account) entries(doc any, batch []carrier.Outbound, left []int, i int) 
 	}
 }
 
-// result is what the entries about one message mean.
+// result returns the result for the entries about one message.
 func (s *account) result(entries []any, key carrier.Key) carrier.Result {
 	r := &s.spec.Response
 	if len(entries) == 0 {
@@ -267,8 +267,8 @@ func (s *account) result(entries []any, key carrier.Key) carrier.Result {
 	return out
 }
 
-// refusedEntry is what a code in an answer of 2xx means. When the provider took a part before it, the outcome of the
-// whole message is unknown.
+// refusedEntry returns the result for a code in an answer of 2xx. If the provider accepted an earlier part, the result
+// of the whole message is unknown.
 func (s *account) refusedEntry(code string, partly bool) carrier.Result {
 	out := carrier.Result{Outcome: carrier.Rejected, Sub: schemas.CodeNotSentOther, Code: code}
 	if a, ok := s.codes.Answer(code); ok {

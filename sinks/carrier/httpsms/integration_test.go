@@ -25,8 +25,8 @@ import (
 	"fanfare/sinks/carrier/smpp/smsc"
 )
 
-// TestIntegrationTwilioSignatures: npm twilio and we agree on signatures, those that we check and those that our
-// provider makes.
+// TestIntegrationTwilioSignatures: npm twilio accepts the signatures that our provider makes, and we accept those that
+// npm twilio makes.
 func TestIntegrationTwilioSignatures(t *testing.T) {
 	signer := peers.StartSigner(t)
 	c := open(t, httpsms.Config{Preset: "twilio", Values: map[string]httpsms.Secret{"accountSid": "AC1", "authToken": "12345"}})
@@ -59,7 +59,7 @@ func TestIntegrationTwilioSignatures(t *testing.T) {
 			t.Errorf("%d: it takes a signature of another token", n)
 		}
 	}
-	// A JSON body, by its hash in the address.
+	// A JSON body is signed by its hash in the address.
 	body := `{"a":"è"}`
 	sum := sha256.Sum256([]byte(body))
 	address := "https://edge.example.org/api/callback/r?bodySHA256=" + hex.EncodeToString(sum[:])
@@ -73,8 +73,8 @@ func TestIntegrationTwilioSignatures(t *testing.T) {
 	}
 }
 
-// TestIntegrationKannel: 10,000 messages over HTTP to Kannel, which hands them to our message centre by SMPP; each is
-// there once, with its text as it was, and each has its receipt here, by way of Kannel's callbacks.
+// TestIntegrationKannel hands 10,000 messages over to Kannel by HTTP, and Kannel hands them to our message centre by
+// SMPP. Each message arrives once with its unchanged text, and each receipt arrives here by Kannel's callbacks.
 func TestIntegrationKannel(t *testing.T) {
 	peers.Need(t, peers.Kannel)
 	const n = 10_000
@@ -106,7 +106,7 @@ func TestIntegrationKannel(t *testing.T) {
 	})
 	gateway := peers.StartGateway(t, peers.GatewayOptions{Port: l.Addr().(*net.TCPAddr).Port, SystemID: "kannel"})
 
-	// The endpoint, in short: verify, then parse.
+	// This is what the endpoint does: verify, then parse.
 	var (
 		c        *httpsms.Connector
 		mu       sync.Mutex

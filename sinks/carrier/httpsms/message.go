@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier/once"
 )
 
-// message is an outbound as placeholders see it.
+// message gives placeholders the values of an outbound message.
 type message struct {
 	cfg *account
 	out *carrier.Outbound
@@ -70,7 +70,7 @@ func (m *message) value(name string) (string, error) {
 	return "", fmt.Errorf("{{%s}} has no value", name)
 }
 
-// validity is what is left of the message's validity, in units, within the provider's bounds; empty when it has none.
+// validity returns the rest of the message's validity in units, within the provider's bounds; empty if it has none.
 func (m *message) validity(unit time.Duration) string {
 	if m.out.NotAfter.IsZero() {
 		return ""
@@ -82,7 +82,7 @@ func (m *message) validity(unit time.Duration) string {
 	return strconv.FormatInt(max(1, int64(left/unit)), 10)
 }
 
-// refusal returns why a message cannot be handed over at all.
+// refusal returns the result for a message that cannot be handed over at all.
 func (m *message) refusal() (carrier.Result, bool) {
 	b := &m.out.Body
 	switch {
@@ -97,8 +97,7 @@ func (m *message) refusal() (carrier.Result, bool) {
 	}
 }
 
-// request makes the request for messages, at least one. Its body cannot be rewound, so net/http never sends it a second
-// time.
+// request makes the request for at least one message. Its body cannot be rewound, so net/http never sends it twice.
 func (s *account) request(ctx context.Context, all []vars) (*http.Request, error) {
 	first := all[0]
 	address, err := s.url.append(nil, first, appendPath)
@@ -172,7 +171,7 @@ func (s *account) request(ctx context.Context, all []vars) (*http.Request, error
 	return req, nil
 }
 
-// fields makes form fields.
+// fields returns encoded form fields.
 func fields(list []pair, v vars) (string, error) {
 	q := url.Values{}
 	for i := range list {
@@ -187,7 +186,8 @@ func fields(list []pair, v vars) (string, error) {
 	return q.Encode(), nil
 }
 
-// appendQuery appends a value to the parameters of an address, or the address itself that it begins with.
+// appendQuery appends a value to the parameters of an address. A value at the beginning of an address is the address
+// itself, and is not escaped.
 func appendQuery(b []byte, s string) []byte {
 	if len(b) == 0 {
 		return append(b, s...)

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// look finds what a path names in decoded JSON: names and numbers with dots between them. An empty path is the whole.
+// look returns the value that a path names in decoded JSON: names and numbers with dots in between. An empty path names
+// the whole document.
 func look(v any, path string) (any, bool) {
 	for path != "" {
 		var step string
@@ -30,8 +31,7 @@ func look(v any, path string) (any, bool) {
 	return v, v != nil
 }
 
-// lookText is look for what is a text, a number or a truth value, as a text; empty when it is not there or something
-// else.
+// lookText returns the value of a path as text if it is a text, a number or a boolean; otherwise it returns "".
 func lookText(v any, path string) string {
 	if path == "" {
 		return ""
@@ -49,7 +49,7 @@ func lookText(v any, path string) string {
 	}
 }
 
-// lookFirst is lookText of the first path that finds something.
+// lookFirst returns the text of the first path that names one.
 func lookFirst(v any, paths []string) string {
 	for _, p := range paths {
 		if s := lookText(v, p); s != "" {
@@ -59,7 +59,7 @@ func lookFirst(v any, paths []string) string {
 	return ""
 }
 
-// decode reads JSON, with numbers as they are written.
+// decode decodes JSON, and keeps numbers as they are written.
 func decode(raw []byte) (any, error) {
 	d := json.NewDecoder(strings.NewReader(string(raw)))
 	d.UseNumber()
@@ -74,7 +74,7 @@ func decode(raw []byte) (any, error) {
 func appendString(b []byte, s string) []byte {
 	quoted, err := json.Marshal(s)
 	if err != nil {
-		return append(b, `""`...) // never: a string always marshals
+		return append(b, `""`...) // cannot happen: a string always marshals
 	}
 	return append(b, quoted...)
 }

@@ -18,7 +18,7 @@ import (
 	"fanfare/sinks/carrier/httpsms"
 )
 
-// scripted is a provider that answers what the test says, and keeps what it was asked.
+// scripted is a provider that gives the answers a test sets, and keeps the requests.
 type scripted struct {
 	*httptest.Server
 	requests chan string
@@ -45,7 +45,7 @@ func script(t testing.TB) *scripted {
 	return s
 }
 
-// say makes the next answer.
+// say sets the next answer.
 func (s *scripted) say(status int, body string) {
 	s.answers <- func(w http.ResponseWriter) {
 		w.WriteHeader(status)
@@ -55,7 +55,7 @@ func (s *scripted) say(status int, body string) {
 
 const callbackURL = "https://edge.example.org/api/callback/r"
 
-// preset is one provider: what we ask, what it answers, what it calls back with.
+// preset is the traffic of one provider: our request, its answer, its callback.
 type preset struct {
 	values    map[string]httpsms.Secret
 	change    func(*carrier.Outbound)
@@ -201,8 +201,8 @@ func presets(t testing.TB, base string) map[string]preset {
 	}
 }
 
-// TestPresets: each provider that is known is asked as it wants, its answers and refusals are understood, and its
-// callbacks are read.
+// TestPresets: for each known provider, the request is as it expects, its answers and refusals are understood, and its
+// callbacks are parsed.
 func TestPresets(t *testing.T) {
 	s := script(t)
 	all := presets(t, s.URL)
@@ -265,7 +265,7 @@ func TestPresets(t *testing.T) {
 	}
 }
 
-// TestBatch: many messages in one request, each with its own answer, whatever their order.
+// TestBatch: one request has many messages, and each gets its own answer, in whatever order the answers are.
 func TestBatch(t *testing.T) {
 	s := script(t)
 	c := open(t, httpsms.Config{Preset: "infobip", Values: presets(t, s.URL)["infobip"].values, Window: 100})

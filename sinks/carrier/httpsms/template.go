@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// vars resolves the names of placeholders.
+// vars returns the values of placeholders.
 type vars interface {
 	value(name string) (string, error)
 }
 
-// text is a text with placeholders: literals and names in turn, a literal first.
+// text is a text with placeholders: literals and names alternate, and a literal comes first.
 type text struct {
 	parts []string
-	// number: the text is one placeholder, and what it yields is a number.
+	// number says that the text is one placeholder whose value becomes a number.
 	number bool
 }
 
-// names that a placeholder may have, besides values.NAME and meta.NAME.
+// names are the names of placeholders, besides values.NAME and meta.NAME.
 var names = []string{"callback", "to", "toDigits", "from", "text", "key", "encoding", "segments", "validitySeconds", "validityMinutes", "validityMillis", "notAfter", "receipts"}
 
-// parseText reads a text.
+// parseText parses a text with placeholders.
 func parseText(s string, values map[string]string) (t text, err error) {
 	for {
 		before, rest, found := strings.Cut(s, "{{")
@@ -62,7 +62,7 @@ func known(name string, values map[string]string) error {
 	return fmt.Errorf("{{%s}} is not known: want one of %s, values.NAME or meta.NAME", name, strings.Join(names, ", "))
 }
 
-// append appends the text with its placeholders filled in, each by way of encode.
+// append appends the text with the values of its placeholders, each encoded by encode.
 func (t *text) append(b []byte, v vars, encode func([]byte, string) []byte) ([]byte, error) {
 	for i, p := range t.parts {
 		if i%2 == 1 {
@@ -78,7 +78,7 @@ func (t *text) append(b []byte, v vars, encode func([]byte, string) []byte) ([]b
 	return b, nil
 }
 
-// plain appends a value as it is.
+// plain appends a value unchanged.
 func plain(b []byte, s string) []byte { return append(b, s...) }
 
 func (t *text) string(v vars) (string, error) {
@@ -86,7 +86,7 @@ func (t *text) string(v vars) (string, error) {
 	return string(b), err
 }
 
-// node is a part of a JSON body: a text, an object, a list, one entry for each message, or a constant.
+// node is a part of a JSON body: a text, an object, a list, a list with one entry per message, or a constant.
 type node struct {
 	kind     nodeKind
 	text     text
@@ -102,21 +102,21 @@ const (
 	nodeText
 	nodeObject
 	nodeList
-	nodeEach // list has one node, which is made for each message
+	nodeEach // list has one node, which is repeated for each message
 )
 
-// field is one of an object.
+// field is a field of an object.
 type field struct {
 	name     string
 	optional bool
 	node     node
 }
 
-// each is the name of the only field of an object that stands for all messages, as the only entry of a list.
+// each is the only field of an object that is the only entry of a list, and stands for all messages.
 const each = "$each"
 
-// parseNode reads what a JSON decoder made of a template. Fields are in the order of their names, so that a body is
-// always the same.
+// parseNode makes a node from the decoded JSON of a template. Fields are sorted by name, so that the body of a message
+// is always the same.
 func parseNode(v any, values map[string]string) (n node, err error) {
 	switch v := v.(type) {
 	case string:
@@ -167,7 +167,7 @@ func parseNode(v any, values map[string]string) (n node, err error) {
 	}
 }
 
-// append writes the node as JSON. all are the messages that a nodeEach is made for; everything else is of v.
+// append writes the node as JSON. all are the messages for a nodeEach; everything else uses v.
 func (n *node) append(b []byte, v vars, all []vars) (_ []byte, err error) {
 	switch n.kind {
 	case nodeText:
@@ -222,7 +222,7 @@ func (n *node) append(b []byte, v vars, all []vars) (_ []byte, err error) {
 	}
 }
 
-// hollow reports whether a text of the node, wherever in it, is empty that is not optional itself.
+// hollow reports whether the node contains a text that is empty and not optional.
 func (n *node) hollow(v vars) (bool, error) {
 	switch n.kind {
 	case nodeText:

@@ -20,15 +20,15 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// ErrUnverified is returned for a callback that is not the provider's, or cannot be shown to be.
+// ErrUnverified is returned for a callback that is not from the provider, or that cannot be verified.
 var ErrUnverified = errors.New("httpsms: the callback is not the provider's")
 
 func unverified(why string) error { return fmt.Errorf("%w: %s", ErrUnverified, why) }
 
-// verifier returns an error unless a callback is the provider's.
+// verifier returns an error unless a callback is from the provider.
 type verifier func(c *carrier.Callback, now time.Time) error
 
-// newVerifier reads how callbacks are verified; fill fills in values.
+// newVerifier makes a verifier. fill replaces placeholders by values.
 func newVerifier(v *Verify, fill func(string) (string, error)) (verifier, error) {
 	user, err := fill(v.User)
 	if err != nil {
@@ -69,8 +69,8 @@ func newVerifier(v *Verify, fill func(string) (string, error)) (verifier, error)
 		if v.Param == "" {
 			return nil, errors.New("scheme secret-in-url wants a param")
 		}
-		// Providers put their own values into the address, by signs such as %d: a secret that needs escaping would not
-		// survive that.
+		// Providers replace signs such as %d in the address by their own values, so a secret that needs escaping would
+		// be changed.
 		if strings.Trim(secret, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~") != "" || len(secret) < leastSecret {
 			return nil, fmt.Errorf("scheme secret-in-url wants a secret of at least %d letters, digits and - . _ ~", leastSecret)
 		}
@@ -80,7 +80,7 @@ func newVerifier(v *Verify, fill func(string) (string, error)) (verifier, error)
 	}
 }
 
-// leastSecret is the least length of a secret that is in an address, where it can be tried without end.
+// leastSecret is the minimum length of a secret in an address, because attackers can try as many as they want.
 const leastSecret = 16
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
@@ -112,8 +112,8 @@ func verifyHMAC(c *carrier.Callback, v *Verify, secret string) error {
 	return nil
 }
 
-// verifyTwilio checks X-Twilio-Signature: HMAC-SHA1, base64, of the address with the form's fields behind it, sorted,
-// each name with its value; of a JSON body the address has the SHA-256 as bodySHA256 instead.
+// verifyTwilio checks X-Twilio-Signature: HMAC-SHA1, in base64, of the address followed by the sorted form fields, each
+// name with its value. For a JSON body, the address has its SHA-256 as bodySHA256 instead.
 func verifyTwilio(c *carrier.Callback, secret string) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -153,10 +153,10 @@ func verifyTwilio(c *carrier.Callback, secret string) error {
 	return nil
 }
 
-// clocks is how far the provider's clock may be from ours.
+// clocks is the greatest difference between the provider's clock and ours.
 const clocks = 5 * time.Minute
 
-// verifyJWT checks a bearer token of HS256: its signature, its times and, when it has one, the hash of the body.
+// verifyJWT checks a bearer token signed with HS256: its signature, its times and, if it has one, the hash of the body.
 func verifyJWT(c *carrier.Callback, secret string, now time.Time) error {
 	token, ok := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
 	parts := strings.Split(token, ".")

@@ -24,14 +24,14 @@ func mac(secret, text string) []byte {
 	return m.Sum(nil)
 }
 
-// jwt makes a token of HS256.
+// jwt makes a token signed with HS256.
 func jwt(secret, head, claims string) string {
 	enc := base64.RawURLEncoding
 	signed := enc.EncodeToString([]byte(head)) + "." + enc.EncodeToString([]byte(claims))
 	return signed + "." + enc.EncodeToString(mac(secret, signed))
 }
 
-// TestVerify: each scheme lets through what the provider signed, and nothing that differs in anything.
+// TestVerify: each scheme accepts what the provider has signed, and refuses it after any change.
 func TestVerify(t *testing.T) {
 	const body = `{"a":1}`
 	basic := func(user, password string) http.Header {
@@ -119,7 +119,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a stranger sends, there are receipts with a message they are about, or none.
+// FuzzParse: for any input, each receipt names a message.
 func FuzzParse(f *testing.F) {
 	var connectors []*httpsms.Connector
 	for name, p := range presets(f, "http://h") {

@@ -18,8 +18,8 @@ import (
 	"fanfare/sinks/carrier/httpsms"
 )
 
-// rude is a provider that ends connections as it likes: it answers the first requests of a connection and, once it has
-// read the next, or while the connection is idle, closes it without a word.
+// rude is a provider that closes connections at bad moments: it answers the first requests of a connection, and closes
+// it after it has read the next one, or while the connection is idle.
 type rude struct {
 	url      string
 	requests atomic.Int64
@@ -64,8 +64,8 @@ func startRude(t *testing.T, answered int) *rude {
 	return r
 }
 
-// TestNothingIsSentTwice (P3): net/http repeats requests on a connection that turns out to be closed, GET always. Here
-// it does not: what the provider has read once it never reads again, and the hand-over is unknown.
+// TestNothingIsSentTwice (P3): net/http repeats some requests, and every GET, on a connection that turns out to be
+// closed. This client does not: the provider reads no request twice, and the result is unknown.
 func TestNothingIsSentTwice(t *testing.T) {
 	for preset, values := range map[string]map[string]httpsms.Secret{
 		"kannel": {"url": "/", "username": "u", "password": "p", "callbackSecret": "s3cr3t-s3cr3t-s3cr3t"},
@@ -95,7 +95,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 	}
 }
 
-// TestDeadlineAtTheWrite: a message that expired, or was withdrawn, while the connection was being made is not written.
+// TestDeadlineAtTheWrite: a message that expires or is withdrawn while the client connects is not written.
 func TestDeadlineAtTheWrite(t *testing.T) {
 	var requests atomic.Int64
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -130,7 +130,8 @@ func TestDeadlineAtTheWrite(t *testing.T) {
 			if err := c.Send(t.Context(), []carrier.Outbound{out}, func(_ int, r carrier.Result) { got <- r }); err != nil {
 				t.Fatal(err)
 			}
-			// Whether the connector waits for the connection yet or not, it must test Withdrawn after that.
+			// Whether or not the connector is waiting for the connection yet, it must check Withdrawn after this
+			// moment.
 			time.Sleep(100 * time.Millisecond)
 			withdrawn.Store(true)
 			close(slow)
@@ -147,8 +148,8 @@ func TestDeadlineAtTheWrite(t *testing.T) {
 	}
 }
 
-// TestNotConnected: a provider that cannot be reached has taken nothing, and the error has no address in it, for
-// addresses have numbers.
+// TestNotConnected: a provider that cannot be reached has accepted nothing. The error contains no address, because
+// addresses contain phone numbers.
 func TestNotConnected(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -165,7 +166,7 @@ func TestNotConnected(t *testing.T) {
 	}
 }
 
-// TestConfig: each field that is wrong is named, with what to do.
+// TestConfig: an error names each wrong field and says what to do.
 func TestConfig(t *testing.T) {
 	const values = `"values":{"accountSid":"AC1","authToken":"t"}`
 	for in, want := range map[string][]string{

@@ -1,6 +1,6 @@
-// Package inflight tracks the hand-overs of a connector that wait for their answer, for connectors that hand over in
-// requests. It bounds their number, passes on exactly one answer for each, and none after Drain. This part of the
-// contract of package carrier is the same for every carrier.
+// Package inflight tracks the hand-overs of a connector that wait for their answers, for connectors that use requests.
+// It limits their number, and passes on exactly one answer for each, and none after Drain. This part of the contract of
+// package carrier is the same for every carrier.
 package inflight
 
 import (
@@ -16,22 +16,22 @@ import (
 // Book tracks the hand-overs of one connector.
 type Book struct {
 	mu     sync.Mutex
-	turn   *sync.Cond // something was answered, or drained
+	turn   *sync.Cond // signals an answer, or the end of a Drain
 	window int
 	used   int
 	open   map[*Batch]struct{}
-	active int // batches on which Send, or the goroutine that it started, still works
+	active int // batches that Send or its goroutine still works on
 	closed bool
-	// Of the last answers, each weighing a hundredth: the share that asked to slow down.
+	// The share of the last answers that asked us to slow down. Each answer has a weight of one hundredth.
 	throttled float64
 	err       error
 }
 
-// Batch is one batch on its way.
+// Batch is one batch that is being handed over.
 type Batch struct {
 	book   *Book
 	done   func(int, carrier.Result)
-	cancel context.CancelFunc // ends what still works on it; may be nil
+	cancel context.CancelFunc // ends the work on it; may be nil
 
 	mu       sync.Mutex
 	answered []bool
@@ -46,8 +46,8 @@ func New(window int) *Book {
 	return b
 }
 
-// Begin waits until the window has room for n hand-overs and enters them; ctx ends the wait. cancel ends what still
-// works on them; it may be nil. The caller calls Leave when it does no more work for them. The error is
+// Begin waits until the window has room for n hand-overs, and enters them; the end of ctx ends the wait. cancel ends
+// the work on them; it may be nil. The caller must call Leave when it does no more work for them. The error is
 // [carrier.ErrDrained] or that of ctx.
 func (b *Book) Begin(ctx context.Context, n int, done func(int, carrier.Result), cancel context.CancelFunc) (*Batch, error) {
 	b.mu.Lock()
@@ -75,9 +75,9 @@ func (b *Book) Begin(ctx context.Context, n int, done func(int, carrier.Result),
 	return f, nil
 }
 
-// Send hands a batch of at most most messages over, as [carrier.Connector] wants it: it waits until the window has
-// room, and then works in a goroutine of its own, which Drain waits for. ctx bounds only the wait: what is on the wire
-// outlives it.
+// Send hands over a batch of at most most messages, as [carrier.Connector] requires. It waits until the window has
+// room, and then works in a goroutine, for which Drain waits. ctx bounds only the wait for the window, not requests on
+// the wire.
 func (b *Book) Send(ctx context.Context, batch []carrier.Outbound, most int, done func(int, carrier.Result), work func(context.Context, *Batch)) error {
 	switch {
 	case len(batch) == 0:
@@ -107,10 +107,10 @@ func (b *Book) Leave() {
 	b.turn.Broadcast()
 }
 
-// Len is how many hand-overs the batch has.
+// Len is the number of hand-overs in the batch.
 func (f *Batch) Len() int { return len(f.answered) }
 
-// Answer passes the answer on unless there was one before.
+// Answer passes an answer on, unless the hand-over has one already.
 func (f *Batch) Answer(i int, r carrier.Result) {
 	f.mu.Lock()
 	if f.answered[i] {
@@ -131,7 +131,7 @@ func (f *Batch) Answer(i int, r carrier.Result) {
 	f.book.end(f, over, r.Outcome == carrier.Throttled)
 }
 
-// Rest gives every hand-over without an answer this one.
+// Rest gives this answer to every hand-over that has none.
 func (f *Batch) Rest(r carrier.Result) {
 	for i := range f.answered {
 		f.Answer(i, r)
@@ -153,8 +153,8 @@ func (b *Book) end(f *Batch, over, throttled bool) {
 	b.turn.Broadcast()
 }
 
-// Drain refuses new batches, waits for the open ones until ctx ends, and answers Unknown for what is left. When it
-// returns, no call of done runs or will run, and no goroutine works on a batch.
+// Drain refuses new batches, waits for the open ones until ctx ends, and then gives Unknown to all hand-overs without
+// an answer. After it has returned, no call of done runs or will run, and no goroutine works on a batch.
 func (b *Book) Drain(ctx context.Context) {
 	b.mu.Lock()
 	b.closed = true
@@ -185,7 +185,7 @@ func (b *Book) Drain(ctx context.Context) {
 	}
 }
 
-// Failed remembers what went wrong with the connection; nil: it works again.
+// Failed notes an error of the connection; nil means that it works again.
 func (b *Book) Failed(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -208,7 +208,7 @@ func (b *Book) Unanswered(ctx context.Context, err error) carrier.Result {
 	return carrier.Result{Outcome: carrier.Unknown, Code: "no answer"}
 }
 
-// Health returns whether the book takes more, what is in flight, and the newest failure.
+// Health returns whether the book accepts batches, how many hand-overs have no answer, and the latest error.
 func (b *Book) Health() carrier.Health {
 	b.mu.Lock()
 	defer b.mu.Unlock()

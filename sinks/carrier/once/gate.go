@@ -7,14 +7,15 @@ import (
 	"sync/atomic"
 )
 
-// wire is what a request knows of its way to the connection.
+// wire is the state of a request on its way to the connection.
 type wire struct {
 	expired func() bool
-	// refused: nothing was written, because a message had expired. begun: something may have been written.
+	// refused says that nothing was written, because a message had expired. begun says that something may have been
+	// written.
 	refused, begun atomic.Bool
 }
 
-// trace arms the gate of the connection that the request gets.
+// trace sets the gate of the connection that the request gets.
 func (w *wire) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		conn := info.Conn
@@ -24,13 +25,13 @@ func (w *wire) trace() *httptrace.ClientTrace {
 		if g, ok := conn.(*gate); ok {
 			g.next.Store(w)
 		} else {
-			w.begun.Store(true) // never: every connection has a gate
+			w.begun.Store(true) // cannot happen: every connection has a gate
 		}
 	}}
 }
 
-// gate is a connection that asks right before the first system call of a request whether it may still be made: net/http
-// looks for a connection, and may wait for one, between the call and the write.
+// gate is a connection that checks, right before the first system call of a request, whether the request may still be
+// made. Between the call of Do and the write, net/http looks for a connection and may wait for one.
 type gate struct {
 	net.Conn
 	next atomic.Pointer[wire] // a request that has written nothing yet

@@ -36,13 +36,14 @@ var (
 
 // Config of a client.
 type Config struct {
-	// Window is how many requests are made at a time at most.
+	// Window is how many requests may run at a time.
 	Window int
-	// Timeout of an answer; connecting takes at most 5 s of it.
+	// Timeout is how long an answer may take, including at most 5 s to connect.
 	Timeout time.Duration
 	// Roots sign the carrier's certificate; nil: those of the system.
 	Roots *x509.CertPool
-	// MaxAnswer bounds the body of an answer in bytes; 0: 4 MB. A longer one is cut off, and is [Answer.Torn].
+	// MaxAnswer is the maximum size of an answer's body in bytes; 0: 4 MB. A longer one is cut, and [Answer.Torn] is
+	// set.
 	MaxAnswer int64
 }
 
@@ -52,8 +53,8 @@ type Client struct {
 	http *http.Client
 }
 
-// idle is how long a connection without a request is kept. It is shorter than the time of providers, because a request
-// on a connection that the provider has just closed is a hand-over in doubt.
+// idle is how long a connection without requests is kept. It is shorter than providers keep connections, because a
+// request on a connection that the provider has just closed is a hand-over in doubt.
 const idle = 15 * time.Second
 
 // New returns a client. It connects with the first request.
@@ -88,16 +89,16 @@ func (c *Client) tls() *tls.Config {
 // CloseIdle closes the connections that no request uses.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
-// Answer is what the carrier answered.
+// Answer is the carrier's answer.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	// Torn: the connection broke within the body, or the body is longer than [Config.MaxAnswer].
+	// Torn says that the connection broke within the body, or that the body is longer than [Config.MaxAnswer].
 	Torn bool
 }
 
-// RetryAfter is how long the carrier asks to wait; 0: it does not say.
+// RetryAfter is how long the carrier asks us to wait; 0 if it does not say.
 func (a *Answer) RetryAfter() time.Duration {
 	v := a.Header.Get("Retry-After")
 	if n, err := strconv.Atoi(v); err == nil {
@@ -109,7 +110,7 @@ func (a *Answer) RetryAfter() time.Duration {
 	return 0
 }
 
-// Failure is what the status says about the account or the carrier; nil: nothing is wrong with either.
+// Failure returns what the status says about the account or the carrier; nil if nothing is wrong with them.
 func (a *Answer) Failure() error {
 	if a.Status/100 == 2 || a.Status == http.StatusBadRequest || a.Status == http.StatusUnprocessableEntity || a.Status == http.StatusTooManyRequests {
 		return nil
@@ -143,9 +144,9 @@ func Request(ctx context.Context, method, address string, body []byte) (*http.Re
 	return req, nil
 }
 
-// Do makes a request of [Request], or one that cannot be rewound either. expired is asked right before its first byte
-// is written. The errors are those of this package, with their cause. They contain no URL, because a URL may have
-// numbers, texts and keys.
+// Do makes a request of [Request], or another one that cannot be rewound. It calls expired right before it writes the
+// first byte. The errors are those of this package, with their cause. They contain no URL, because a URL may contain
+// phone numbers, texts and keys.
 func (c *Client) Do(req *http.Request, expired func() bool) (*Answer, error) {
 	w := &wire{expired: expired}
 	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), w.trace())))
@@ -169,7 +170,7 @@ func (c *Client) Do(req *http.Request, expired func() bool) (*Answer, error) {
 	return a, nil
 }
 
-// withoutURL leaves the address out of an error of net/http.
+// withoutURL removes the address from an error of net/http.
 func withoutURL(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		return wrapped.Err
@@ -177,7 +178,7 @@ func withoutURL(err error) error {
 	return errors.New("request failed")
 }
 
-// Reach connects to the host of an address, with TLS where it says so, and sends nothing.
+// Reach connects to the host of an address, with TLS if the address says so, and sends nothing.
 func (c *Client) Reach(ctx context.Context, address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {

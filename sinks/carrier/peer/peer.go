@@ -14,13 +14,13 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Account is one account of a simulated provider: it takes messages and says what became of them.
+// Account is one account of a simulated provider: it accepts messages and reports their states.
 type Account interface {
 	Send(ctx context.Context, batch []carrier.Outbound, done func(int, carrier.Result)) error
 	Receipts(ctx context.Context, emit func([]carrier.Receipt) error) error
 }
 
-// mostAccounts bounds the accounts whose receipts [Accounts.Run] has not begun to read.
+// mostAccounts is how many accounts may wait for [Accounts.Run] to read their receipts.
 const mostAccounts = 1000
 
 // Accounts are the accounts of one provider. It is safe for concurrent use.
@@ -57,8 +57,8 @@ func (s *Accounts[A]) Get(name string) (A, error) {
 	return a, nil
 }
 
-// Run passes the receipts of every account to emit until ctx ends. An account whose receipts end with an error is
-// logged by its name.
+// Run passes the receipts of every account to emit until ctx ends. If the receipts of an account end with an error, Run
+// logs the name of the account.
 func (s *Accounts[A]) Run(ctx context.Context, log *slog.Logger, emit func(context.Context, A, []carrier.Receipt) error) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -94,7 +94,8 @@ func NewNumbering(keys *schemas.Keys) *Numbering {
 	return &Numbering{keys: keys, began: uint64(time.Now().UnixMilli())}
 }
 
-// foreignCampaigns is where the campaign numbers of foreign messages begin: above all that the control plane gives.
+// foreignCampaigns is the first campaign number for messages of other clients. It is above all numbers that the control
+// plane gives.
 const foreignCampaigns = 1 << 46
 
 // Next returns the next submission id.

@@ -53,7 +53,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Read reads JSON in which every field is known.
+// Read decodes JSON, and returns an error for unknown fields.
 func Read(raw []byte, to any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -66,22 +66,22 @@ func Read(raw []byte, to any) error {
 	return nil
 }
 
-// Faults collects what is wrong with a configuration, each with the field and what to do.
+// Faults collects the errors of a configuration. Each names the field and says what to do.
 type Faults struct{ list []error }
 
-// Add adds one.
+// Add adds an error.
 func (f *Faults) Add(format string, args ...any) {
 	f.list = append(f.list, fmt.Errorf(format, args...))
 }
 
-// Note adds an error, if there is one, after the name of its field.
+// Note adds an error of a field, if err is not nil.
 func (f *Faults) Note(field string, err error) {
 	if err != nil {
 		f.list = append(f.list, fmt.Errorf("%s: %w", field, err))
 	}
 }
 
-// Err returns all of them, after the name of the connector; nil when there are none.
+// Err returns all errors with the name of the connector; nil if there are none.
 func (f *Faults) Err(connector string) error {
 	if len(f.list) == 0 {
 		return nil
@@ -89,14 +89,14 @@ func (f *Faults) Err(connector string) error {
 	return fmt.Errorf("%s: %w", connector, errors.Join(f.list...))
 }
 
-// Required adds a fault when a field is empty.
+// Required adds an error if a field is empty.
 func (f *Faults) Required(field, value, what string) {
 	if value == "" {
 		f.Add("%s is missing: %s", field, what)
 	}
 }
 
-// Window returns how many hand-overs may wait for their answer: 1..most, usual when it is 0.
+// Window returns how many hand-overs may wait for their answers: 1..most; if n is 0, usual.
 func (f *Faults) Window(n, usual, most int) int {
 	if n = cmp.Or(n, usual); n < 1 || n > most {
 		f.Add("window: want 1 to %d, got %d", most, n)
@@ -104,7 +104,7 @@ func (f *Faults) Window(n, usual, most int) int {
 	return n
 }
 
-// Timeout returns when a hand-over without an answer is doubtful: 100 ms to 5 min, usual when it is 0.
+// Timeout returns how long a connector waits for an answer: 100 ms to 5 min; if d is 0, usual.
 func (f *Faults) Timeout(d Duration, usual time.Duration) time.Duration {
 	t := cmp.Or(time.Duration(d), usual)
 	if t < 100*time.Millisecond || t > 5*time.Minute {
@@ -113,7 +113,8 @@ func (f *Faults) Timeout(d Duration, usual time.Duration) time.Duration {
 	return t
 }
 
-// Roots reads the certificates that may sign the carrier's; empty: nil, which is those of the system.
+// Roots returns the certificates that may sign the carrier's certificate; nil, which means those of the system, if pem
+// is empty.
 func (f *Faults) Roots(pem string) *x509.CertPool {
 	if pem == "" {
 		return nil
@@ -125,7 +126,7 @@ func (f *Faults) Roots(pem string) *x509.CertPool {
 	return roots
 }
 
-// Address checks an address of HTTP without a query, and returns it; usual when it is empty.
+// Address checks an HTTP address, which must have no query, and returns it; if it is empty, usual.
 func (f *Faults) Address(field, address, usual string) string {
 	address = cmp.Or(address, usual)
 	if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" {

@@ -37,32 +37,33 @@ import (
 	"fanfare/sinks/carrier/peer"
 )
 
-// Line is what stands behind an account. It must give the number back that [carrier.Outbound.Meta] names under MetaRef,
-// in decimal, as Receipt.Ref.
+// Line is the carrier behind an account. Receipt.Ref must be the decimal number that the message had in
+// [carrier.Outbound.Meta] under MetaRef.
 type Line interface {
 	carrier.Connector
 	carrier.ReceiptSource
 }
 
-// MetaRef names the provider's id that a line is to give to a message: the number, in decimal.
+// MetaRef is the key in Meta under which a message has the id that its receipts must name: a number, in decimal.
 const MetaRef = "ref"
 
 // Config of a provider.
 type Config struct {
-	// Open returns the line of an account, once for each. Required.
+	// Open returns the line of an account. It is called once for each account. Required.
 	Open func(accountSID string) (Line, error)
-	// Keys sign the submission ids of messages that say none. Required.
+	// Keys sign the submission ids of messages that have none. Required.
 	Keys *schemas.Keys
-	// AuthToken is every account's: it authenticates requests and signs callbacks.
+	// AuthToken is the token of every account. It authenticates requests and signs callbacks.
 	AuthToken string
-	// Callbacks at a time; 0: 16. Client sends them; nil: one with a timeout of 10 s.
+	// Callbacks is how many callbacks are sent at a time; 0: 16. Client sends them; nil: a client with a time-out of 10
+	// s.
 	Callbacks int
 	Client    *http.Client
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Server is a provider. It is an http.Handler; Run calls back.
+// Server is a provider. It is an http.Handler; Run sends callbacks.
 type Server struct {
 	accounts *peer.Accounts[*account]
 	foreign  *peer.Numbering
@@ -75,7 +76,7 @@ type Server struct {
 	posted Stats
 }
 
-// Stats count callbacks.
+// Stats counts callbacks.
 type Stats struct{ Delivered, Repeated int }
 
 type account struct {
@@ -87,10 +88,10 @@ type account struct {
 	order []uint64
 }
 
-// origin is what callbacks need of a message and the line does not keep.
+// origin is data of a message that its callbacks need and the line does not keep.
 type origin struct{ url, to string }
 
-// mostOrigins bounds the memory.
+// mostOrigins limits the memory.
 const mostOrigins = 500_000
 
 // New returns a provider.
@@ -114,13 +115,13 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run sends what the lines say to those who asked for it, until ctx ends.
+// Run sends callbacks for the messages that asked for them, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	s.accounts.Run(ctx, s.log, s.emit)
 	return nil
 }
 
-// Stats returns what was called back.
+// Stats returns the counts.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +163,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.submit(w, r, a)
 }
 
-// submit hands one message to the line and answers as the line does.
+// submit hands one message to the line and sends the line's answer.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
 	f := r.PostForm
 	ref, body := s.refs.Add(1), f.Get("Body")
@@ -199,7 +200,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request, a *account) {
 	}
 }
 
-// codeOf is the provider's code of a refusal.
+// codeOf returns the provider's code for a refusal.
 func codeOf(sub schemas.Code) int {
 	switch sub {
 	case schemas.CodeInvalidNumber:
@@ -236,24 +237,24 @@ func (a *account) remember(ref uint64, o origin) {
 	a.order = append(a.order, ref)
 }
 
-// states are the provider's words for what a receipt says.
+// states are the provider's words for the statuses of receipts.
 var states = map[schemas.ReceiptStatus]string{
 	schemas.ReceiptStatusBuffered: "sent", schemas.ReceiptStatusDelivered: "delivered", schemas.ReceiptStatusRead: "read", schemas.ReceiptStatusFailed: "undelivered",
 }
 
-// errorCodes are the provider's numbers for why a message was not delivered.
+// errorCodes are the provider's codes for failed messages.
 var errorCodes = map[schemas.Code]string{
 	schemas.CodeAbsentSubscriber: "30003", schemas.CodeHandsetOff: "30003", schemas.CodeBarred: "30004", schemas.CodeUnknownSubscriber: "30005",
 	schemas.CodeHandsetError: "30006", schemas.CodeOperatorBlacklist: "30007", schemas.CodeExpired: "30036", schemas.CodeNetworkError: "30410",
 }
 
-// emit calls back for each receipt, several at a time, and returns when all were taken, or ctx ends.
+// emit sends a callback for each receipt, several at a time. It returns when all have succeeded, or ctx ends.
 func (s *Server) emit(ctx context.Context, a *account, list []carrier.Receipt) error {
 	peer.EachOf(list, s.cfg.Callbacks, func(r *carrier.Receipt) { s.callback(ctx, a, r) })
 	return ctx.Err()
 }
 
-// callback calls back until it is answered with 2xx, or ctx ends.
+// callback repeats a callback until it is answered with 2xx, or ctx ends.
 func (s *Server) callback(ctx context.Context, a *account, r *carrier.Receipt) {
 	ref, err := strconv.ParseUint(r.Ref, 10, 64)
 	state, known := states[r.Status]
@@ -281,7 +282,7 @@ func (s *Server) count(delivered bool) {
 	}
 }
 
-// post makes one callback.
+// post sends one callback.
 func (s *Server) post(ctx context.Context, to string, form url.Values) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader([]byte(form.Encode())))
 	if err != nil {
