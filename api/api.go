@@ -169,7 +169,8 @@ type server struct {
 	routes    *routeCache
 	listNames *listNames
 	whoNames  *whoNames
-	// domainsChanged wake the jobs that check domains and that resume campaigns without one.
+	// domainsChanged wakes two jobs: the one that checks domains, and the one that resumes campaigns without a usable
+	// domain.
 	domainsChanged [2]chan struct{}
 	api            huma.API
 }

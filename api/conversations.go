@@ -481,9 +481,10 @@ const (
 	byConfirmation = "confirmation"
 )
 
-// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each is sent at most once: it leaves the store
-// before it goes out. One that was not given to Kafka, because the route has no room or does not send now, goes back to
-// the store and is tried again for an hour; one that Kafka did not acknowledge may have been sent, and is not repeated.
+// RunConfirmations sends the confirmations of opt-outs until ctx ends. Each confirmation is sent at most once, because
+// the API removes it from the store before it sends it. If the route has no room or does not send now, so that Kafka
+// did not get the confirmation, the API puts it back into the store and tries again for an hour. If Kafka got it but
+// did not acknowledge it, it may have been sent, and the API does not repeat it.
 func (s *Server) RunConfirmations(ctx context.Context) error {
 	ticker := time.NewTicker(confirmEvery)
 	defer ticker.Stop()
@@ -513,8 +514,9 @@ func (s *Server) RunConfirmations(ctx context.Context) error {
 	}
 }
 
-// confirmOptOut sends one confirmation. That of an opt-out goes to a number that has opted out; that of its end does not
-// if the person has opted out again since. It returns false if nothing was sent and a later try may.
+// confirmOptOut sends one confirmation. It sends the confirmation of an opt-out although the number has opted out. It
+// does not send the confirmation that an opt-out has ended if the person has opted out again since. It returns false if
+// nothing was sent and a later try may succeed.
 func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) (done bool) {
 	produced := false
 	err := func() error {

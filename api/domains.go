@@ -312,8 +312,8 @@ const resumeEvery = 15 * time.Second
 // domainsAtOnce is how many domains are checked at the same time.
 const domainsAtOnce = 8
 
-// watchDomains checks domains, and resumes campaigns that waited for one, until ctx ends. Neither waits for the other:
-// many domains that do not answer take long to check.
+// watchDomains checks domains, and resumes campaigns that wait for one, until ctx ends. The two jobs run independently,
+// because checking many domains that do not answer takes long.
 func (s *server) watchDomains(ctx context.Context) error {
 	var both sync.WaitGroup
 	both.Go(func() { s.watch(ctx, s.domainsChanged[0], "domains not checked", s.checkDomains) })
@@ -322,7 +322,7 @@ func (s *server) watchDomains(ctx context.Context) error {
 	return nil
 }
 
-// watch does something now, every resumeEvery and when it is woken, until ctx ends.
+// watch calls do at once, every resumeEvery and when it is woken, until ctx ends.
 func (s *server) watch(ctx context.Context, woken <-chan struct{}, failed string, do func(ctx context.Context) error) {
 	tick := time.NewTicker(resumeEvery)
 	defer tick.Stop()

@@ -31,8 +31,8 @@ import (
 //	21 to 50        1 min
 //	51 to 250       15 min
 
-// DefaultCare is the care of a route about which nothing else is said: its campaigns are suspended after a minute down,
-// and when 80 % of 500 of their messages have failed; they are resumed when the route is up again.
+// DefaultCare is the care of a route that sets none: its campaigns are suspended when it has been down for a minute, or
+// when 80 % of 500 of their messages have failed. They are resumed when the route is up again.
 func DefaultCare() *fanfarev1.RouteCare {
 	return &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 80, FailureSample: 500, AutoResume: true}
 }

@@ -42,9 +42,10 @@ type Config struct {
 	// tries, default 5 s. One lost packet must not stop a campaign.
 	Tries int
 	Pause time.Duration
-	// Allow are private ranges of addresses that domains may lead to; none: only public addresses are asked.
+	// Allow lists private address ranges to which domains may lead. If there are none, the check connects only to
+	// public addresses.
 	Allow []netip.Prefix
-	// Now is the clock by which certificates are judged; default time.Now.
+	// Now is the clock for the validity of certificates; default time.Now.
 	Now func() time.Time
 }
 
@@ -76,7 +77,8 @@ func New(cfg Config) *Checker {
 
 // Result of a check.
 type Result struct {
-	// Health is one of the Domain… words of package store; empty: it is not known, because the resolver does not answer.
+	// Health is one of the Domain… constants of package store; empty if it is not known because the resolver does not
+	// answer.
 	Health string
 	// Reason says in a sentence what is wrong and what to do; "" if nothing is wrong.
 	Reason string
@@ -148,8 +150,8 @@ func (c *Checker) once(ctx context.Context, host string) Result {
 	return Result{Health: store.DomainOK, Certificate: client.ConnectionState().PeerCertificates[0].NotAfter.UTC()}
 }
 
-// public reports whether the public reaches an address. Nothing is asked at other addresses, because a tenant chooses
-// the names and could ask what is inside the network.
+// public reports whether an address is public. The check does not connect to other addresses, because a tenant chooses
+// the names and could use the check to explore the internal network.
 func (c *Checker) public(address string) bool {
 	a, err := netip.ParseAddr(address)
 	if err != nil {
@@ -164,8 +166,8 @@ func (c *Checker) public(address string) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate()
 }
 
-// listed reports whether a blocklist has answered that it lists a name. 127.255.255.0/24 says that the question was
-// refused.
+// listed reports whether the answer of a blocklist means that the name is listed. An address in 127.255.255.0/24 means
+// that the list refused the query.
 func listed(answer []string) bool {
 	for _, a := range answer {
 		if strings.HasPrefix(a, "127.") && !strings.HasPrefix(a, "127.255.255.") {

@@ -135,14 +135,14 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	}
 	s.limits.spend(place, costKnown, now)
 	c := s.campaigns.CampaignByNumber(link.Campaign)
-	// The token is signed, so an opt-out is taken on any host: a proxy that changes the host keeps nobody in.
+	// The token is signed, so an opt-out is accepted on any host: a proxy that changes the host must not prevent an
+	// opt-out.
 	misplaced := c != nil && c.GetLinks() != nil && link.Number != schemas.LinkOptOut && !s.answersOn(r, c)
 	if c == nil || c.GetLinks() == nil || misplaced {
 		select {
 		case <-s.campaigns.Ready():
 		default:
-			// The campaign, the version of it that has the links, or the domain may be in the part of the topics that is
-			// not read yet
+			// The edge may not have read the campaign, its version with the links, or the domain from the topics yet
 			w.Header().Set("Retry-After", "2")
 			page(w, r, http.StatusServiceUnavailable, textStarting)
 			return "starting"

@@ -78,7 +78,7 @@ type Review struct {
 type OptOutNotice struct {
 	Conversation Conversation
 	Text         string
-	// OptedOut: the person has opted out; false: the opt-out has ended.
+	// OptedOut says that the person has opted out; false means that the opt-out has ended.
 	OptedOut bool
 	Created  time.Time
 }
@@ -189,7 +189,7 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 		}
 		lift := f.Meaning == schemas.ReplyMeaningOptIn
 		if lift {
-			// A START that is handled late, or came twice, does not end an opt-out that the person made after it.
+			// A START that the stage handles late or twice does not end an opt-out that the person made after it.
 			var newest int64
 			if err := tx.raw.QueryRowContext(ctx, "SELECT COALESCE(MAX(time_ms), 0) FROM suppression_log WHERE tenant = ? AND number_key = ? AND NOT lifted",
 				f.Tenant, schemas.NumberKey(f.Phone)).Scan(&newest); err != nil || newest > at {
@@ -214,8 +214,8 @@ func (s *Store) RecordMessage(ctx context.Context, f *schemas.MessageFact) (conv
 	return conversation, nil
 }
 
-// mostConfirmed is how many changes by keyword of one number are confirmed within 24 hours: confirmations cost the
-// tenant money, and a person can write STOP and START as often as he likes.
+// mostConfirmed is how many opt-outs and opt-ins by keyword are confirmed for one number within 24 hours. Confirmations
+// cost the tenant money, and a person can write STOP and START as often as they like.
 const mostConfirmed = 4
 
 func insertConfirmation(ctx context.Context, tx *tx, tenant, conversation, body string, optedOut bool, created int64) error {
@@ -224,7 +224,8 @@ func insertConfirmation(ctx context.Context, tx *tx, tenant, conversation, body 
 	return err
 }
 
-// PutBackConfirmation has a confirmation that was taken, and was not sent, taken again.
+// PutBackConfirmation stores a confirmation again that was taken and not sent, so that TakeConfirmations returns it
+// again.
 func (s *Store) PutBackConfirmation(ctx context.Context, n *OptOutNotice) error {
 	err := s.write(ctx, func(tx *tx) error {
 		return insertConfirmation(ctx, tx, n.Conversation.Tenant, n.Conversation.ID, n.Text, n.OptedOut, ms(n.Created))
@@ -235,11 +236,11 @@ func (s *Store) PutBackConfirmation(ctx context.Context, n *OptOutNotice) error 
 	return nil
 }
 
-// confirmationLife is how long a confirmation may wait: a later one would surprise.
+// confirmationLife is how long a confirmation may wait. A later one would surprise the recipient.
 const confirmationLife = time.Hour
 
-// TakeConfirmations removes up to most confirmations from the store and returns them. Each is returned once, to one
-// process. Confirmations that have waited for more than an hour are dropped.
+// TakeConfirmations removes up to most confirmations from the store and returns them. Each is returned to one
+// process, and again only after PutBackConfirmation. Confirmations that have waited for more than an hour are dropped.
 func (s *Store) TakeConfirmations(ctx context.Context, most int) (out []OptOutNotice, err error) {
 	var waiting int // usually none waits, and then nothing is written
 	if err := s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT id FROM confirmations LIMIT 1) AS c").Scan(&waiting); err != nil || waiting == 0 {

@@ -526,8 +526,8 @@ func (t *tx) freeBlock(ctx context.Context, row db.DomainShare, blob []byte, fir
 	return nil
 }
 
-// DomainUses counts the campaigns that keep a domain from being deleted: they were confirmed, have not ended and name it,
-// or their messages have links on it and they ended after since or have not ended.
+// DomainUses counts the campaigns because of which a domain must not be deleted: they were confirmed, have not ended
+// and name it; or their messages have links on it, and they ended after since or have not ended.
 func (s *Store) DomainUses(ctx context.Context, number uint64, since time.Time) (int64, error) {
 	linked, err := s.q.DomainUses(ctx, ms(since), strconv.Quote(strconv.FormatUint(number, 10)))
 	if err != nil {

@@ -138,7 +138,7 @@ func (u *UI) inboxPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "inbox", v)
 }
 
-// conversationPage shows a conversation. A user who opens it marks it as read.
+// conversationPage shows a conversation, and marks it as read if the user may send.
 func (u *UI) conversationPage(w http.ResponseWriter, r *http.Request) {
 	u.showConversation(w, r, http.StatusOK, &conversationPage{})
 }
@@ -156,7 +156,8 @@ func (u *UI) showConversation(w http.ResponseWriter, r *http.Request, status int
 		err = u.get(r.Context(), p, apiConversation(id)+"/messages", url.Values{"cursor": {before}}, &found)
 	}
 	if err == nil && before == "" && v.Conversation.Unread > 0 && len(found.Data) > 0 && p.Can("send") {
-		// A message that comes in this moment may refuse it: the thread is shown all the same, and stays unread.
+		// A message that comes at this moment may make the change fail. The page still shows the conversation, which
+		// stays unread.
 		if failed := u.call(r.Context(), p, http.MethodPut, apiConversation(id), map[string]uint64{"readUpTo": found.Data[0].ID}, nil); failed != nil {
 			u.Logger.InfoContext(r.Context(), "a conversation could not be marked as read", "conversation", id, "err", failed)
 		}

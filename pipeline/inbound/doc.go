@@ -25,7 +25,7 @@
 // opt-out by the hash.
 //
 // How the stage finds the tenant of a message: see match in message.go. What the message means: see package keyword.
-// The API sends the confirmation of an opt-out: it prices the confirmation and takes it from the store exactly once.
+// The API sends the confirmation of an opt-out: it prices the confirmation and sends it at most once.
 //
 // Failures:
 //

@@ -106,12 +106,12 @@ var results = map[schemas.ReplyMeaning]string{
 	schemas.ReplyMeaningUnspecified: "message", schemas.ReplyMeaningOptOut: "stop", schemas.ReplyMeaningOptIn: "start", schemas.ReplyMeaningReview: "review",
 }
 
-// clockSkew is how far the clocks of two processes may differ.
+// clockSkew is how much the clocks of two processes may differ.
 const clockSkew = time.Minute
 
-// match finds the tenant of a message: the tenant whose message was the last one that went from the sender that the
-// recipient wrote to, before the recipient wrote; otherwise the owner of that sender. A sender that has owners is matched
-// to its owners only, so that another tenant that sends under the same name does not get their answers (P7). On RCS and
+// match finds the tenant of a message. It is the tenant that sent the last message before the recipient wrote, from the
+// sender that the recipient wrote to; otherwise it is the owner of that sender. If a sender has owners, only they are
+// considered, so that another tenant that sends under the same name does not get their answers (P7). On RCS and
 // WhatsApp, a message may go out under another name than the address that recipients answer to. Then the answer belongs
 // to the owner's last message on that route. If the owner is not known, it belongs to the tenant that has sent to the
 // number on that route, if there is only one.
@@ -128,7 +128,7 @@ func (h *handler) match(ctx context.Context, in *fanfarev1.Inbound) (match, erro
 	sent = slices.DeleteFunc(sent, func(s recent.Sent) bool {
 		return s.Time.After(came) || len(owners) > 0 && !slices.Contains(owners, s.Tenant)
 	})
-	for i := range sent { // the newest first
+	for i := range sent { // newest first
 		if sameSender(in.GetChannel(), sent[i].Sender, in.GetTo()) {
 			return match{[]string{sent[i].Tenant}, sent[i].Sender, &sent[i]}, nil
 		}

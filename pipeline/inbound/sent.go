@@ -31,7 +31,7 @@ func (n *noter) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result,
 		if f.Read(r.Value, wire.DeliveryLayout) != nil || schemas.Kind(f.Number(wire.DeliveryKind)) != schemas.KindSent { //nolint:gosec // a small number
 			continue
 		}
-		if f.Number(wire.DeliveryTest) != 0 { // no person has a message of a test, so none answers it
+		if f.Number(wire.DeliveryTest) != 0 { // recipients do not get messages of tests
 			continue
 		}
 		channel, from := schemas.Channel(f.Number(wire.DeliveryChannel)), string(f.Bytes(wire.DeliverySender)) //nolint:gosec // a small number

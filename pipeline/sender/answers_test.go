@@ -301,7 +301,7 @@ func TestRendezvous(t *testing.T) {
 		if len(p.puts) != 6 || p.puts[5].Submission != e.keys.Submission(10001, 5, 1) || p.puts[5].ProviderID != p.puts[4].ProviderID {
 			t.Errorf("after a takeover: got %d put, want 6, the last one that of the message before", len(p.puts))
 		}
-		// While Redis is away, what earlier owners owed pushes nothing out that this process owes.
+		// While Redis is away, entries of earlier owners must not displace entries of this process.
 		p.setFail(true)
 		e.release(testMessage(10001, 6, 1))
 		after(time.Second)

@@ -43,8 +43,8 @@ type idIndexer struct {
 	tasks
 	lane  *lane
 	redis *ratelimit.State
-	// Entries that are not indexed yet, though their outcomes are written; used by run alone. owed are of this process,
-	// rereads of earlier owners.
+	// owed and rereads are entries whose outcomes are written but which are not indexed yet: owed are of this process,
+	// rereads of earlier owners. Only run uses them.
 	owed, rereads []dlrindex.Entry
 }
 
@@ -96,7 +96,7 @@ func (x *idIndexer) run(ctx context.Context) error {
 				x.lane.metrics.unmatched.Add(float64(extra))
 				owed = owed[extra:]
 			}
-			// Those of earlier owners have room of their own: they never push out what this process owes.
+			// Entries of earlier owners have a separate limit, so that they never displace entries of this process.
 			if extra := len(rereads) - maxReread; extra > 0 {
 				x.lane.metrics.unmatched.Add(float64(extra))
 				rereads = rereads[extra:]
@@ -112,7 +112,7 @@ func (x *idIndexer) run(ctx context.Context) error {
 	}
 }
 
-// maxReread bounds the entries of earlier owners: a window of a takeover has at most as many outcomes.
+// maxReread is how many entries of earlier owners are kept: a takeover reads at most that many outcomes.
 const maxReread = 400_000
 
 // rereadFor is the greatest age of an outcome whose id is indexed again at a takeover: the longest validity of a

@@ -188,7 +188,8 @@ var domainTests = []test{
 		uses, err := e.s.DomainUses(e.Context(), light.Number, start)
 		e.must(err)
 		equal(e, "uses", uses, 1)
-		// A campaign that names a domain and has not begun keeps it, else it would take all domains instead.
+		// A campaign that names a domain and has not started keeps the domain from being deleted, because it would
+		// otherwise use all domains.
 		waiting := e.domain(t.ID, "waiting.example", `{"Kind":"short","Weight":1}`)
 		e.linked(t, "d", l, waiting.Number)
 		uses, err = e.s.DomainUses(e.Context(), waiting.Number, start)

@@ -76,7 +76,7 @@ func (x *Index) Put(ctx context.Context, list []Sent) error {
 			for i := range some {
 				s := &some[i]
 				left := Life - time.Since(s.Time)
-				if left <= 0 { // the group reads an old topic
+				if left <= 0 { // too old: the group reads the beginning of the topic
 					continue
 				}
 				put.EvalSha(ctx, pipe, []string{x.key(s.Channel, s.To)}, s.Tenant+fieldSeparator+s.Sender,

@@ -41,7 +41,7 @@ type care struct {
 }
 
 func (c *care) set(r *fanfarev1.RouteCare) {
-	if r == nil { // a record of a version without it
+	if r == nil { // the record of an older version has no care
 		r = schemas.DefaultCare()
 	}
 	c.downAfter, c.failPercent, c.failSample = time.Duration(r.GetDownAfterMs())*time.Millisecond, r.GetFailurePercent(), r.GetFailureSample()
@@ -103,8 +103,8 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	}
 }
 
-// userResumed lets a campaign that a person has resumed find out how its routes do: until they are reported as down
-// again, what was known of them suspends nothing.
+// userResumed clears the trouble of a campaign's routes when a user has resumed the campaign. Until the routes are
+// reported as down again, the planner suspends no campaign because of them.
 func (pl *Planner) userResumed(c *Campaign) {
 	for i := range c.flows {
 		if r := c.flows[i].route; r.care.trouble != "" {
@@ -114,7 +114,7 @@ func (pl *Planner) userResumed(c *Campaign) {
 	}
 }
 
-// careMove is the move that the health of its routes asks of a campaign: to suspend it, or to resume it.
+// careMove returns the transition that a campaign needs because of the health of its routes: suspend or resume.
 func (c *Campaign) careMove() (schemas.Change, bool) {
 	switch r := c.record; r.GetState() {
 	case schemas.StatePreparing, schemas.StateSending:

@@ -63,7 +63,7 @@ func TestRouteDown(t *testing.T) {
 	tb.after(119 * time.Second)
 	tb.feel(trial)
 	tb.wantReason(schemas.StateSuspended, "route_down") // the second wait is twice as long
-	// A person does not wait: the campaign goes on until the route is reported as down again.
+	// A user need not wait: the resumed campaign continues until the route is reported as down again.
 	tb.set(tb.camps[10001], func(c *fanfarev1.Campaign) { c.State, c.Reason = schemas.StateSending, "" })
 	tb.feel(trial)
 	tb.wantReason(schemas.StateSending, "")

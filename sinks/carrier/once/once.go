@@ -126,8 +126,8 @@ func (e *StatusError) Error() string {
 	return "the provider answers " + strconv.Itoa(e.Status) + " " + http.StatusText(e.Status)
 }
 
-// AccountRefused reports whether the carrier refuses the account: 401 (RFC 9110, 15.5.2). 403 is no such answer: it may
-// be about one number or one agent of several that share the account.
+// AccountRefused reports whether the carrier refuses the account: 401 (RFC 9110, 15.5.2). 403 does not count, because
+// it may concern one number or one agent of several that share the account.
 func (e *StatusError) AccountRefused() bool { return e.Status == http.StatusUnauthorized }
 
 // defaultMaxAnswer is the default of [Config.MaxAnswer].
