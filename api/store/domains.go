@@ -33,7 +33,7 @@ import (
 // Statuses of a domain.
 const (
 	DomainActive = "active"
-	DomainPaused = "paused" // its links are answered, and it gets no further recipients
+	DomainPaused = "paused" // its links are still answered, but it gets no further recipients
 )
 
 // Health of a domain, as last checked.
@@ -42,7 +42,7 @@ const (
 	DomainOK          = "ok"
 	DomainUnresolved  = "unresolved"  // the name does not resolve, or does not answer
 	DomainCertificate = "certificate" // no valid certificate
-	DomainBlocked     = "blocked"     // a list of blocked names has it
+	DomainBlocked     = "blocked"     // a DNS blocklist lists the domain
 )
 
 // DomainDoc is the document of a resource of [KindDomain]. Its name is the host.
@@ -53,7 +53,7 @@ type DomainDoc struct {
 	Weight uint32 // 1 to 100
 }
 
-// Domain is a host of links with what is counted of it.
+// Domain is a host of links with its counts.
 type Domain struct {
 	Host   string
 	Tenant string // "" of a domain of the installation, which all tenants may use
@@ -102,7 +102,7 @@ func domainOf(r db.Domain, nowMS int64) Domain {
 	return d
 }
 
-// followDomain writes a domain to the row that is counted and published to the edge.
+// followDomain writes a domain to the row that has its counts and that is published to the edge.
 func (t *tx) followDomain(ctx context.Context, r *Resource) error {
 	if r.Kind != KindDomain {
 		return nil
@@ -140,7 +140,7 @@ func (s *Store) AllDomains(ctx context.Context) ([]Domain, error) {
 	return all(rows, err, func(r db.Domain) Domain { return domainOf(r, now) })
 }
 
-// DomainChecked writes what a check of a domain found: d's Health, Reason and Certificate.
+// DomainChecked writes the result of a check of a domain: d's Health, Reason and Certificate.
 func (s *Store) DomainChecked(ctx context.Context, d *Domain) error {
 	return s.write(ctx, func(tx *tx) error {
 		_, err := tx.DomainChecked(ctx, db.DomainCheckedParams{
@@ -165,7 +165,7 @@ func CandidateDomains(c *Campaign, kind string, pool []Domain) []Domain {
 	return out
 }
 
-// withRoom returns the domains that can get a recipient now, and the room of all of them together.
+// withRoom returns the domains that can get a recipient now, and the sum of their room.
 func withRoom(domains []Domain) (out []Domain, room uint64) {
 	for _, d := range domains {
 		if n := d.Room(); d.Usable() && n > 0 {
@@ -187,7 +187,7 @@ func DomainKinds(c *Campaign) (kinds []string) {
 	return kinds
 }
 
-// SpentDomains returns the kinds of domains that a confirmed campaign needs, and of which none has room for another
+// SpentDomains returns the kinds of domains that a confirmed campaign needs but of which no domain has room for another
 // recipient.
 func SpentDomains(c *Campaign, pool []Domain) (kinds []string) {
 	for _, kind := range DomainKinds(c) {
@@ -228,9 +228,9 @@ func blockOf(r db.DomainShare) (*fanfarev1.DomainBlock, error) {
 // errRoomTaken means that another transaction has taken the room of a domain since it was read.
 var errRoomTaken = errors.New("the room of a domain was taken meanwhile")
 
-// AllotDomains returns the blocks of a blob in order, and reserves one more for the next recipients, up to r.Want that
-// may be sent to, as far as the limits have room. If the answer does not reach further than before, the domains are
-// spent. The blob is read before the transaction: it never changes.
+// AllotDomains returns the blocks of a blob in order. It also reserves one block more for the next recipients: for up
+// to r.Want that may be sent to, or as many as the limits allow. If the result does not reach further than before, the
+// domains are spent. The blob is read before the transaction, because it never changes.
 func (s *Store) AllotDomains(ctx context.Context, r schemas.DomainRequest) (blocks []*fanfarev1.DomainBlock, err error) {
 	sendable, err := s.sendable(ctx, r.FreezeID, r.Blob)
 	if err != nil {
@@ -251,7 +251,7 @@ func (s *Store) AllotDomains(ctx context.Context, r schemas.DomainRequest) (bloc
 	return blocks, nil
 }
 
-// sendable says of each recipient of a blob whether it may be sent to.
+// sendable reports for each recipient of a blob whether it may be sent to.
 func (s *Store) sendable(ctx context.Context, freezeID string, blob uint32) ([]bool, error) {
 	raw, err := s.Blob(ctx, freezeID, blob)
 	if err != nil {
@@ -313,7 +313,7 @@ func (t *tx) allotDomains(ctx context.Context, r schemas.DomainRequest, sendable
 	return append(blocks, block), err
 }
 
-// nextBlock reserves room for up to want of the recipients from first on; nil: there is none.
+// nextBlock reserves room for up to want of the recipients from first on. It returns nil if there is no room.
 func (t *tx) nextBlock(ctx context.Context, c *Campaign, first uint32, sendable []bool, want uint32) (*fanfarev1.DomainBlock, error) {
 	rows, err := t.ListDomains(ctx, c.Tenant)
 	pool, err := all(rows, err, func(r db.Domain) Domain { return domainOf(r, t.now) })
@@ -351,7 +351,7 @@ func (t *tx) nextBlock(ctx context.Context, c *Campaign, first uint32, sendable 
 		return out
 	}
 	block.Short, block.OptOut = share(schemas.DomainShort), share(schemas.DomainOptOut)
-	for _, host := range sortedHosts(counts) { // in one order, so that no two transactions wait for each other
+	for _, host := range sortedHosts(counts) { // always in the same order, so that two transactions do not wait for each other
 		got, err := t.UseDomain(ctx, int64(counts[host]), t.now/dayMS, host)
 		if err != nil {
 			return nil, err
@@ -385,9 +385,9 @@ func endOf(sendable []bool, n uint32) uint32 {
 	return uint32(len(sendable))
 }
 
-// apportion divides n recipients among domains by weight, as far as each has room, and returns the count of each. The
-// domain whose count is least for its weight gets the next recipient. Each begins at an exponential variate of
-// (campaign, first, domain), so that a domain's share of many small blocks is that of its weight, too.
+// apportion divides n recipients among domains by weight, within the room of each, and returns the count of each. The
+// next recipient goes to the domain whose count is smallest for its weight. Each domain starts at an exponential
+// variate of (campaign, first, domain), so that also in many small blocks its share follows its weight.
 func apportion(domains []Domain, n uint32, campaign uint64, first uint32) []uint32 {
 	counts := make([]uint32, len(domains))
 	q := &turns{}
@@ -409,7 +409,7 @@ func apportion(domains []Domain, n uint32, campaign uint64, first uint32) []uint
 	return counts
 }
 
-// turn is when a domain gets its next recipient.
+// turn is the time at which a domain gets its next recipient.
 type turn struct {
 	domain int
 	next   float64
@@ -442,7 +442,7 @@ func variate(campaign uint64, first uint32, domain uint64) float64 {
 	binary.BigEndian.PutUint64(b[12:], domain)
 	h := fnv.New64a()
 	_, _ = h.Write(b[:])
-	x := h.Sum64() // FNV mixes its last bytes badly: murmur's finalizer
+	x := h.Sum64() // FNV mixes its last bytes badly, so murmur's finalizer follows
 	x = (x ^ x>>33) * 0xff51afd7ed558ccd
 	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
 	x ^= x >> 33

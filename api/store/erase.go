@@ -17,7 +17,7 @@ import (
 	"fanfare/schemas/audience"
 )
 
-// Erasure is the record that a person was erased. It does not hold the number.
+// Erasure is the record that a person was erased. It does not contain the number.
 type Erasure struct {
 	ID         string // of the job
 	Tenant     string
@@ -28,14 +28,14 @@ type Erasure struct {
 	Ordered    time.Time
 	// Finished is zero until everything is removed.
 	Finished time.Time
-	// Failed is why it ended before everything was removed; "" while it goes on, and when it is finished.
+	// Failed is why the erasure ended before everything was removed; "" while it runs, and when it is finished.
 	Failed string
 }
 
 // Removed counts what an erasure removed.
 type Removed struct {
-	Contacts   int    // rows of contacts, also such as were deleted before
-	OptOuts    int    // opt-outs and changes of them that keep the hash in place of the number
+	Contacts   int    // rows of contacts, including deleted ones
+	OptOuts    int    // opt-outs, and changes of opt-outs, that keep the hash in place of the number
 	Audiences  int    // recipients of frozen audiences
 	Recipients uint64 // of campaigns and single sends, in the statistics
 	Exports    int    // files that were made before
@@ -46,7 +46,7 @@ type Removed struct {
 	Messages   int    // of conversations
 }
 
-// most returns the larger of each count. An erasure that begins again finds less than the first time.
+// most returns the larger of each count, because a repeated erasure finds less than the first one.
 func (r Removed) most(o Removed) Removed {
 	return Removed{
 		Contacts: max(r.Contacts, o.Contacts), OptOuts: max(r.OptOuts, o.OptOuts), Audiences: max(r.Audiences, o.Audiences),
@@ -56,8 +56,8 @@ func (r Removed) most(o Removed) Removed {
 	}
 }
 
-// erasureHash is the number of an erased person wherever one must stand: its hash, with a mark that no number begins
-// with.
+// erasureHash is the text that replaces the number of an erased person wherever a number is required: the hash, with a
+// mark with which no number begins.
 func (s *Store) erasureHash(tenant, phone string) string {
 	hash := s.keys.NumberHash(tenant, phone)
 	return hex.EncodeToString(hash[:])
@@ -90,7 +90,7 @@ const (
 )
 
 // OrderErasure records that a person is to be erased, and orders the job that does it. The number (E.164 with +) is
-// kept with the job until it ends, and nowhere else. It is [ErrImportRuns] while an import of the tenant runs.
+// kept with the job until it ends, and nowhere else. The error is [ErrImportRuns] while an import of the tenant runs.
 func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string) (Job, error) {
 	if s.keys == nil {
 		return Job{}, errNoKeys
@@ -98,7 +98,7 @@ func (s *Store) OrderErasure(ctx context.Context, j Job, phone, requestID string
 	j.Kind, j.Options = JobErase, []byte("{}")
 	plan := packPart([]byte(phone))
 	err := s.write(ctx, func(tx *tx) (err error) {
-		// An import that is ordered now sees the erasure, or it the import
+		// With this lock, either an import that is ordered now sees the erasure, or the erasure sees the import
 		if err := tx.lockMembers(ctx, j.Tenant); err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (s *Store) Erasures(ctx context.Context, tenant string, page Page) (out []E
 	return out, total, rows.Err()
 }
 
-// noErasures is [ErrErasureRuns] while a person of the tenant is being erased.
+// noErasures returns [ErrErasureRuns] while a person of the tenant is being erased.
 func (t *tx) noErasures(ctx context.Context, tenant string) error {
 	if err := t.lockMembers(ctx, tenant); err != nil {
 		return err
@@ -189,8 +189,8 @@ type erasePlan struct {
 	Recipients map[string][]byte // by campaign, Roaring bitmaps
 }
 
-// EraseNumber returns the number that the job of an erasure is about, "" when it has removed everything already, and
-// the recipients that an earlier run has kept ([JobRun.KeepErasure]).
+// EraseNumber returns the number that the job of an erasure must erase, "" if everything is removed already, and the
+// recipients that an earlier run has kept ([JobRun.KeepErasure]).
 func (r *JobRun) EraseNumber(ctx context.Context) (phone string, recipients map[string]*roaring.Bitmap, err error) {
 	recipients = map[string]*roaring.Bitmap{}
 	plan, err := r.Plan(ctx)
@@ -210,7 +210,8 @@ func (r *JobRun) EraseNumber(ctx context.Context) (phone string, recipients map[
 	return kept.Phone, recipients, nil
 }
 
-// KeepErasure notes what was removed so far, and the recipients that the person was, which no audience names any more.
+// KeepErasure notes what was removed so far, and which recipients the person was, because no audience names the person
+// any more.
 func (r *JobRun) KeepErasure(ctx context.Context, phone string, removed Removed, recipients map[string]*roaring.Bitmap) error {
 	plan := erasePlan{phone, map[string][]byte{}}
 	for campaign, set := range recipients {
@@ -232,7 +233,7 @@ func (r *JobRun) KeepErasure(ctx context.Context, phone string, removed Removed,
 	})
 }
 
-// CountErasure notes what was removed, and forgets the number. [JobRun.EndErasure] follows.
+// CountErasure notes what was removed, and drops the number. [JobRun.EndErasure] follows.
 func (r *JobRun) CountErasure(ctx context.Context, removed Removed) error {
 	return r.step(ctx, func(*Job) {}, func(tx *tx) error {
 		if err := tx.countErasure(ctx, &r.Job, removed); err != nil {
@@ -267,18 +268,18 @@ func (r *JobRun) EndErasure(ctx context.Context) error {
 	})
 }
 
-// Answers reads the answers that are kept for repeated requests.
+// Answers reads the stored answers for repeated requests.
 type Answers struct {
-	// Open returns the text of an answer as it is kept.
+	// Open returns the text of a stored answer.
 	Open func(response []byte) ([]byte, error)
-	// Erased returns what is kept in place of an answer that named the person.
+	// Erased returns the text that replaces an answer that named the person.
 	Erased func(response []byte) ([]byte, error)
 }
 
-// EraseRows takes a person (E.164 with +) out of every table but exports ([Store.EraseExports]): contacts, opt-outs,
-// frozen audiences, uploads, refused rows, answers to repeated requests, and events for webhooks. It returns the
-// recipients that the person was in frozen audiences, by campaign. It may be repeated. An opt-out stays with its hash,
-// so that senders go on refusing the number.
+// EraseRows removes a person (E.164 with +) from every table except exports ([Store.EraseExports]): contacts, opt-outs,
+// frozen audiences, uploads, refused rows, answers to repeated requests, and events for webhooks. It returns which
+// recipients of frozen audiences the person was, by campaign. It may be repeated. An opt-out stays with its hash, so
+// that senders still refuse the number.
 func (s *Store) EraseRows(ctx context.Context, tenant, phone string, kept Answers) (removed Removed, recipients map[string]*roaring.Bitmap, err error) {
 	if s.keys == nil {
 		return removed, nil, errNoKeys
@@ -304,8 +305,8 @@ type eraser struct {
 	Removed
 }
 
-// contact deletes the contact. Its row stays as it was until the end, so that an erasure that begins again knows the
-// same of the person.
+// contact deletes the contact. Its row stays unchanged until the end, so that a repeated erasure has the same data of
+// the person.
 func (e *eraser) contact(ctx context.Context) error {
 	row, err := e.s.q.GetContactByKey(ctx, e.tenant, e.key)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -323,7 +324,7 @@ func (e *eraser) contact(ctx context.Context) error {
 	return nil
 }
 
-// emptyContact leaves an empty row of the contact, which frozen audiences and lists may still name.
+// emptyContact empties the row of the contact. It keeps the row, because frozen audiences and lists may still name it.
 func (e *eraser) emptyContact(ctx context.Context) error {
 	if e.contactNumber == 0 {
 		return nil
@@ -337,7 +338,7 @@ func (e *eraser) emptyContact(ctx context.Context) error {
 	})
 }
 
-// optOuts puts the hash in place of the number.
+// optOuts replaces the number by the hash.
 func (e *eraser) optOuts(ctx context.Context) error {
 	return e.s.write(ctx, func(tx *tx) error {
 		e.OptOuts = 0
@@ -355,7 +356,7 @@ func (e *eraser) optOuts(ctx context.Context) error {
 	})
 }
 
-// conversations removes what the person wrote, and what was answered.
+// conversations removes the messages of the person, and the answers to them.
 func (e *eraser) conversations(ctx context.Context) error {
 	return e.s.write(ctx, func(tx *tx) error {
 		const of = "(SELECT c.id FROM conversations c WHERE c.tenant = ? AND c.number_key = ?)"
@@ -401,9 +402,9 @@ type frozenBlob struct {
 	part, firstSeq int64
 }
 
-// audiences empties the entries of the person. Who has not been dealt yet becomes one who has opted out. An audience
-// that is published meanwhile is emptied too; one that begins now does not find the contact, nor an entry of the
-// audience that it replays.
+// audiences empties the entries of the person. If the person was not dealt yet, the entry becomes opted out. An
+// audience that is published meanwhile is emptied, too. An audience that starts to freeze now finds neither the contact
+// nor, in a replay, an entry of the person.
 func (e *eraser) audiences(ctx context.Context) error {
 	seen := map[string]bool{}
 	for {
@@ -431,9 +432,9 @@ func (e *eraser) audiences(ctx context.Context) error {
 	}
 }
 
-// freezing is [errFreezing] while an audience of the tenant is being written: it may have read the contact before it
-// was deleted, and its blobs are in no index yet. [Store.Collect] removes an audience that no process writes any more
-// within about two minutes.
+// freezing returns [errFreezing] while an audience of the tenant is being written: its writer may have read the contact
+// before it was deleted, and its blobs are in no index yet. [Store.Collect] removes an audience that no process writes
+// any more within about two minutes.
 func (e *eraser) freezing(ctx context.Context) error {
 	var writing int
 	if err := e.s.d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM freezes WHERE tenant = ? AND state = ?", e.tenant, freezeWriting).Scan(&writing); err != nil {
@@ -466,8 +467,8 @@ WHERE f.tenant = ? ORDER BY f.id, i.blob`, e.tenant)
 	return blobs, rows.Err()
 }
 
-// empty empties the entries of the person in one blob. Most blobs have none: only one that has is read again in the
-// transaction that writes it, since another erasure may have written it meanwhile.
+// empty empties the entries of the person in one blob. Most blobs have none. A blob that has one is read again in the
+// transaction that writes it, because another erasure may have written it meanwhile.
 func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	read := func(q interface {
 		QueryRowContext(context.Context, string, ...any) *sql.Row
@@ -513,7 +514,7 @@ func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	return nil
 }
 
-// emptied returns a blob without the person, and where in it the person was.
+// emptied returns a blob without the person, and the places in which the person was.
 func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error) {
 	r, err := audience.NewReader(data)
 	if err != nil {
@@ -537,15 +538,15 @@ func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error)
 	return w.Flush(), places, nil
 }
 
-// What is to be removed is still being made. The erasure goes on later.
+// Data that must be removed is still being written. The erasure continues later.
 var (
 	errStillOpen = errors.New("an export is still being cancelled")
 	errFreezing  = errors.New("an audience of the tenant is being frozen")
 )
 
-// EraseExports removes all exports of a tenant that were ordered so far, and returns how many: a file cannot be
-// changed. What they are made of is erased before. While one is still being cancelled it is an error, and is to be
-// called again.
+// EraseExports removes all exports of a tenant that were ordered so far, because a file cannot be changed, and returns
+// how many. The data from which exports are made must be erased before. While an export is still being cancelled,
+// EraseExports returns an error and must be called again.
 func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err error) {
 	rows, err := s.d.read.QueryContext(ctx, "SELECT id, finished_ms FROM jobs WHERE tenant = ? AND kind = ?", tenant, string(JobExport))
 	if err != nil {
@@ -574,7 +575,7 @@ func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err err
 			if err != nil && !isNotFound(err) {
 				return n, err
 			}
-			if err == nil && j.Finished.IsZero() { // the process that runs it ends it with its next step
+			if err == nil && j.Finished.IsZero() { // the process that runs it ends it at its next step
 				open++
 				continue
 			}
@@ -590,8 +591,8 @@ func (s *Store) EraseExports(ctx context.Context, tenant string) (n int, err err
 	return n, nil
 }
 
-// uploads removes files that wait for their import, and the rows that imports refused: a refused row does not tell
-// which person it is about.
+// uploads removes files that wait for their import, and the rows that imports refused, because a refused row does not
+// say which person it is about.
 func (e *eraser) uploads(ctx context.Context) error {
 	return e.s.write(ctx, func(tx *tx) error {
 		e.Uploads, e.Rejects = 0, 0
@@ -631,7 +632,7 @@ func (e *eraser) names(text []byte) bool {
 	return e.email != "" && bytes.Contains(bytes.ToLower(text), bytes.ToLower([]byte(e.email)))
 }
 
-// answers empties the answers that are kept for repeated requests. The keys stay: a repeated request is still not run
+// answers empties the stored answers for repeated requests. The keys stay, so a repeated request is still not run
 // twice.
 func (e *eraser) answers(ctx context.Context) error {
 	rows, err := e.s.d.read.QueryContext(ctx, "SELECT route, key, response FROM idempotency WHERE tenant = ? AND done AND response IS NOT NULL", e.tenant)
@@ -678,7 +679,7 @@ func (e *eraser) answers(ctx context.Context) error {
 	return nil
 }
 
-// webhooks removes the events about the person that wait for an endpoint, or that it would not take.
+// webhooks removes the events about the person that wait for an endpoint, or that an endpoint refused.
 func (e *eraser) webhooks(ctx context.Context) error {
 	rows, err := e.s.d.read.QueryContext(ctx, "SELECT id, data FROM webhook_items WHERE tenant = ? AND data <> ''", e.tenant)
 	if err != nil {
@@ -712,8 +713,8 @@ func (e *eraser) webhooks(ctx context.Context) error {
 	return nil
 }
 
-// EraseWebhooks removes the events about a number that came to wait for an endpoint since [Store.EraseRows], and
-// returns how many.
+// EraseWebhooks removes the events about a number that were queued for an endpoint since [Store.EraseRows], and returns
+// how many.
 func (s *Store) EraseWebhooks(ctx context.Context, tenant, phone string) (int, error) {
 	e := &eraser{s: s, tenant: tenant, phone: phone, key: schemas.NumberKey(phone)}
 	if err := e.webhooks(ctx); err != nil {
@@ -745,11 +746,11 @@ func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients m
 	return n, nil
 }
 
-// compactPatience bounds how long [Store.Compact] waits for readers of the log.
+// compactPatience is how long [Store.Compact] waits for readers of the log.
 const compactPatience = 10 * time.Second
 
-// Compact rewrites a SQLite file, so that its free pages hold nothing that was deleted, and empties its log.
-// Writers wait meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
+// Compact rewrites a SQLite file, so that its free pages have no deleted data, and empties its log. Writers wait
+// meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
 func (s *Store) Compact(ctx context.Context) error {
 	if s.d.postgres {
 		return nil
@@ -769,7 +770,7 @@ func (s *Store) Compact(ctx context.Context) error {
 			return fmt.Errorf("empty the log of the store: %w", err)
 		}
 		if busy == 0 || time.Now().After(deadline) {
-			return nil // a log that readers need is overwritten later
+			return nil // if readers still need the log, it is overwritten later
 		}
 		select {
 		case <-ctx.Done():

@@ -11,29 +11,29 @@ import (
 
 // Errors beside those of package schemas ([schemas.ErrConflict], [schemas.ErrNotFound], [schemas.ErrTransition]).
 var (
-	// ErrNameTaken: the tenant already has one with that name; see [NameError].
+	// ErrNameTaken means that the tenant already has one with that name; see [NameError].
 	ErrNameTaken = errors.New("name is taken")
-	// ErrLimit: a limit of the tenant is reached; see [LimitError].
+	// ErrLimit means that a limit of the tenant is reached; see [LimitError].
 	ErrLimit = errors.New("limit reached")
-	// ErrNoCredit: the balance does not cover it; see [CreditError].
+	// ErrNoCredit means that the balance is too small; see [CreditError].
 	ErrNoCredit = errors.New("not enough credit")
-	// ErrReserved: money is reserved for campaigns under way; let them settle first.
+	// ErrReserved means that money is reserved for campaigns that have not settled. They must settle first.
 	ErrReserved = errors.New("money is reserved")
-	// ErrFeatureOff: the tenant does not have the feature; see [FeatureError].
+	// ErrFeatureOff means that the tenant does not have the feature; see [FeatureError].
 	ErrFeatureOff = errors.New("feature is off")
-	// ErrInvalid: a value that cannot be stored; see [FieldError].
+	// ErrInvalid means that a value cannot be stored; see [FieldError].
 	ErrInvalid = errors.New("invalid value")
-	// ErrNoKey: no such API key, a revoked one, or one of a tenant that is disabled. All three look the same from
-	// outside.
+	// ErrNoKey means that an API key does not exist, is revoked, or belongs to a disabled tenant. Clients cannot
+	// distinguish these.
 	ErrNoKey = errors.New("API key is not known")
-	// ErrListGone: a list of the audience was deleted.
+	// ErrListGone means that a list of the audience was deleted.
 	ErrListGone = errors.New("contact list was deleted")
-	// ErrStream: the stream to import ended early or failed; the report says how many rows were read.
+	// ErrStream means that the stream to import ended early or failed. The report says how many rows were read.
 	ErrStream = errors.New("import stopped")
-	// ErrNoLead: this process no longer leads; call [Store.Lead] again before going on.
+	// ErrNoLead means that this process does not lead any more. It must call [Store.Lead] again before it continues.
 	ErrNoLead = errors.New("lead was lost")
-	// ErrUnknown: the connection to the database failed during a commit, and the database did not answer in time
-	// whether it committed.
+	// ErrUnknown means that the connection to the database failed during a commit, and that the database did not answer
+	// in time whether it has committed.
 	ErrUnknown = errors.New("change may have been saved")
 )
 

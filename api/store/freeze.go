@@ -186,7 +186,7 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	defer func() { _ = rows.Close() }()
 	var first, last, email, attributes string
 	var m member
-	var id, class, optedOut int64 // database/sql scans any other integer type through reflection, which is slower
+	var id, class, optedOut int64 // for other integer types database/sql uses reflection, which is slower
 	e := &f.entry
 	for rows.Next() {
 		if err := rows.Scan(&id, &e.To, &first, &last, &email, &attributes, &e.Country, &e.Zone, &class,
@@ -213,8 +213,8 @@ func (f *freezer) readList(ctx context.Context, raw db.DBTX, i int) error {
 	return rows.Err()
 }
 
-// zonesOf returns the time zones in which the recipient of the entry may be: its own, else those of its number, else
-// the tenant's, which the entry has already (X11).
+// zonesOf returns the time zones in which the recipient of the entry may be: its own, otherwise those of its number,
+// otherwise that of the tenant, which the entry has already (X11).
 func (f *freezer) zonesOf(e *audience.Entry) string {
 	if own, ok := e.Value(AttributeTimezone); ok && own != "" {
 		if _, err := hours.Zone(own); err == nil {

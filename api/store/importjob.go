@@ -90,7 +90,7 @@ func (s *Store) StartImport(ctx context.Context, tenant string, list uint64, upl
 	}
 	select {
 	case s.ordered <- struct{}{}:
-	default: // somebody is awake
+	default: // a wake-up is pending already
 	}
 	return *r, nil
 }
