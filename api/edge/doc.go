@@ -21,7 +21,7 @@
 //
 //	token with a wrong MAC               404 page
 //	campaign unknown, or links expired   410 page
-//	host of neither the installation     421 page
+//	host of neither the installation     421 page, except for opt-out links
 //	nor a domain of the tenant
 //	view not read to its end yet         503 page with Retry-After, for a campaign that is not in it
 //	too many requests from one address   429 page with Retry-After, nothing written

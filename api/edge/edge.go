@@ -162,8 +162,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) string {
 	return s.redirect(w, r, c, link, place, now)
 }
 
-// answersOn reports whether the links of a campaign may be opened on the host that a request names: the host of the
-// installation, or a domain of the campaign's tenant or of all tenants. A paused or spent domain is one too.
+// answersOn reports whether recipients may open the links of a campaign on the host that a request names: the host of
+// the installation, or a domain of the campaign's tenant or of all tenants. Links on a paused or spent domain still
+// work.
 func (s *Server) answersOn(r *http.Request, c *fanfarev1.Campaign) bool {
 	host := s.hostOf(r)
 	base, err := url.Parse(c.GetLinks().GetBase())

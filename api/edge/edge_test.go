@@ -57,7 +57,7 @@ type env struct {
 	cluster *kfake.Cluster
 	reg     *prometheus.Registry
 	clock   atomic.Int64 // milliseconds
-	away    atomic.Bool  // Kafka takes no record
+	away    atomic.Bool  // Kafka accepts no records
 	dir     string
 }
 
@@ -177,8 +177,8 @@ func clicks(t *testing.T, records []*kgo.Record) (out []*fanfarev1.Delivery) {
 	return out
 }
 
-// TestRedirect (X6, R138): a link leads where its table says, and the click says who, which link, which variant, and
-// what opened it.
+// TestRedirect (X6, R138): a link leads to the address in its campaign's table. The click event names the recipient,
+// the link, the variant, and who or what opened the link.
 func TestRedirect(t *testing.T) {
 	e := newEnv(t)
 	for _, path := range []string{"/" + e.token(7, 1), "/" + e.token(8, 2) + ".", "/" + e.token(9, 2) + "/"} {
@@ -209,7 +209,7 @@ func TestRedirect(t *testing.T) {
 	if a, b := string(schemas.Header(records[0], "ce_id")), string(schemas.Header(records[3], "ce_id")); a == b || a == "" {
 		t.Errorf("two clicks have the ids %q and %q", a, b)
 	}
-	// The links of a campaign that was aborted lead there until they expire; nothing else changes that.
+	// The links of an aborted campaign still lead to their addresses until they expire.
 	e.view.campaign.State, e.view.campaign.SettledMs = schemas.StateAborted, e.clock.Load()
 	e.clock.Add(time.Hour.Milliseconds())
 	if w := e.ask(http.MethodGet, "/"+e.token(7, 1)); w.Code != http.StatusFound {
@@ -222,7 +222,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// TestNothingElseIsAnswered: hostile tokens, methods and floods are bounded, and nothing is written for them.
+// TestNothingElseIsAnswered: the edge limits hostile tokens, methods and floods, and writes nothing for them.
 func TestNothingElseIsAnswered(t *testing.T) {
 	e := newEnv(t)
 	other, err := schemas.NewKeys([]byte("another secret.."))
@@ -232,7 +232,7 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	for path, want := range map[string]int{
 		"/": 404, "/x": 404, "/" + strings.Repeat("a", 16): 404, "/" + strings.Repeat("z", 8000): 404, "/%00": 404, "/https://evil.example": 404, "//evil.example/": 404,
 		"/" + string(other.AppendLink(nil, schemas.Link{Campaign: number, Number: 1})): 404,
-		// Ours, and the campaign is gone
+		// The token is valid, but the campaign does not exist
 		"/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1})): 410,
 		"/" + e.token(1, 9): 410, "/healthz": 200, "/robots.txt": 200,
 	} {
@@ -287,7 +287,7 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	if w := e.ask(http.MethodGet, "/"+string(e.keys.AppendLink(nil, schemas.Link{Campaign: number + 1, Number: 1}))); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("starting: got %d", w.Code)
 	}
-	// As it was before it was confirmed
+	// The campaign as it was before it was confirmed
 	e.view.campaign = &fanfarev1.Campaign{Tenant: "tn_a", Number: number, Id: schemas.CampaignID(number)}
 	early := "/" + string(e.keys.AppendLink(nil, schemas.Link{Campaign: number, Number: 1}))
 	if w := e.ask(http.MethodGet, early); w.Code != http.StatusServiceUnavailable {
@@ -299,8 +299,8 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	}
 }
 
-// TestHosts (R39): links and opt-out pages are answered on the host of the installation, on the tenant's domains and on
-// shared ones, and on no other host.
+// TestHosts (R39): the edge answers links and opt-out pages on the host of the installation, on the tenant's domains
+// and on shared ones, and on no other host.
 func TestHosts(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	e.view.domains = map[string]*fanfarev1.Domain{
@@ -318,7 +318,7 @@ func TestHosts(t *testing.T) {
 		{"evil.example", "", "", 421},
 		{"", "", "", 421},
 		{"192.0.2.9", "", "", 421},
-		{"evil.example", "mine.example", "", 421}, // the client itself says so
+		{"evil.example", "mine.example", "", 421}, // the client names the host, not a trusted proxy
 		{"edge.internal", "mine.example", "10.1.2.3:99", 302},
 		{"mine.example", "evil.example", "10.1.2.3:99", 421},
 	} {
@@ -343,7 +343,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// inbound decodes what the edge has published about opt-outs.
+// inbound decodes the opt-outs that the edge has published.
 func inbound(t *testing.T, records []*kgo.Record) (out []*fanfarev1.Inbound) {
 	t.Helper()
 	for _, r := range records {
@@ -356,7 +356,7 @@ func inbound(t *testing.T, records []*kgo.Record) (out []*fanfarev1.Inbound) {
 	return out
 }
 
-// form sends the form of the opt-out page.
+// form makes a request that sends the form of the opt-out page.
 func form(body string) func(*http.Request) {
 	return func(r *http.Request) {
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
@@ -364,8 +364,8 @@ func form(body string) func(*http.Request) {
 	}
 }
 
-// TestOptOut (X10): GET and HEAD show what would be stopped and change nothing, POST acts; of all channels, or of the
-// campaign's. It works when the links of the campaign lead nowhere any more, and the page repeats nothing of the
+// TestOptOut (X10): GET and HEAD show what would be stopped and change nothing. POST opts out, of all channels or of
+// the campaign's channel. The page works after the links of the campaign have expired, and contains nothing of the
 // request.
 func TestOptOut(t *testing.T) {
 	e := newEnv(t)
@@ -396,7 +396,7 @@ func TestOptOut(t *testing.T) {
 			t.Errorf("the page does not say that one channel was stopped: %s", w.Body)
 		}
 	}
-	e.ask(http.MethodPost, path(0), form("scope=all")) // tapped twice
+	e.ask(http.MethodPost, path(0), form("scope=all")) // the recipient taps twice
 	e.clock.Add(1000)
 	e.ask(http.MethodPost, path(0), form("scope=all"))
 	records := e.published(e.names().Inbound(), 7)
@@ -422,12 +422,12 @@ func TestOptOut(t *testing.T) {
 	if !found {
 		t.Error("no record has the key of its message")
 	}
-	// A chain of channels is stopped whole.
+	// With a chain of channels, the page offers only an opt-out of all channels.
 	e.view.campaign.Legs = append(e.view.campaign.Legs, &fanfarev1.Leg{Channel: schemas.ChannelRCS})
 	if w := e.ask(http.MethodGet, path(7)); strings.Contains(w.Body.String(), "solo") {
 		t.Errorf("got %s", w.Body)
 	}
-	// One address sends twenty forms a second.
+	// One address may send twenty forms a second.
 	sent := 0
 	for range 1000 {
 		if w := e.ask(http.MethodPost, path(9), form(""), func(r *http.Request) { r.RemoteAddr = "198.51.100.9:1" }); w.Code == http.StatusOK {
@@ -439,8 +439,8 @@ func TestOptOut(t *testing.T) {
 	}
 }
 
-// TestOptOutKafkaAway (P5): an opt-out is kept in the file while Kafka is away, and refused when it can be neither
-// published nor kept.
+// TestOptOutKafkaAway (P5): while Kafka is away, an opt-out is kept in the file. If it can be neither published nor
+// kept, the edge refuses it.
 func TestOptOutKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience, c.SpoolBytes = 50*time.Millisecond, 1200 })
 	e.away.Store(true)
@@ -469,8 +469,8 @@ func TestOptOutKafkaAway(t *testing.T) {
 	}
 }
 
-// TestKafkaAway (P5): people are redirected, their clicks wait in a file that a crash of the process does not touch,
-// and are published once Kafka is back. The file is bounded.
+// TestKafkaAway (P5): while Kafka is away, recipients are redirected, and their clicks wait in a file that survives a
+// crash of the process. They are published when Kafka is back. The size of the file is limited.
 func TestKafkaAway(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Patience = 50 * time.Millisecond })
 	e.away.Store(true)
@@ -528,7 +528,7 @@ func TestKafkaAway(t *testing.T) {
 	}
 }
 
-// TestClassify: what is known to be a program is none of the people, and the phones of people are.
+// TestClassify: requests of known programs do not count as clicks of people, and requests of people's phones do.
 func TestClassify(t *testing.T) {
 	for agent, want := range map[string]string{
 		chrome: "person",
@@ -559,7 +559,7 @@ func TestClassify(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s", header, got, want)
 		}
 	}
-	// One place that opens the links of many: the first could be people, the rest are not.
+	// One place opens the links of many recipients: the first ones may be people, the others do not count as people.
 	e := newEnv(t)
 	for seq := range uint32(manyTokens + 20) {
 		e.ask(http.MethodGet, "/"+e.token(seq, 1))
@@ -571,7 +571,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// TestHousehold: households of IPv6 are one place.
+// TestHousehold: the IPv6 addresses of one household count as one place.
 func TestHousehold(t *testing.T) {
 	l := newLimiter()
 	if l.place(netip.MustParseAddr("2001:db8::1")) != l.place(netip.MustParseAddr("2001:db8::ffff:1")) || l.place(netip.MustParseAddr("2001:db8::1")) == l.place(netip.MustParseAddr("2001:db8:0:1::1")) {
@@ -579,7 +579,8 @@ func TestHousehold(t *testing.T) {
 	}
 }
 
-// FuzzEdge: whatever is asked, nothing leads to a place that is not in the table, and no page repeats the request.
+// FuzzEdge: for any request, the edge redirects only to addresses in the table, and no page contains parts of the
+// request.
 func FuzzEdge(f *testing.F) {
 	f.Add("GET", "/0123456789abcdef", "host.example", "ua")
 	f.Add("POST", "//evil.example", "evil.example", "<script>")

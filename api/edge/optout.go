@@ -12,15 +12,15 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// maxForm is the most bytes of the form of an opt-out.
+// maxForm is the maximum size of an opt-out form in bytes.
 const maxForm = 4 << 10
 
-// costOptOut is what the sending of the form costs of an address's room: each is a record that is kept.
+// costOptOut is how many units of an address's rate limit one form costs, because each form writes a record.
 const costOptOut = 50
 
-// optOut is the opt-out page of a recipient. GET shows what would be stopped and changes nothing: programs that look at
-// links follow them. POST stops it, and is answered once the opt-out is acknowledged or kept. It works as long as the
-// campaign is known here, also when its links lead nowhere any more.
+// optOut answers the opt-out page of a recipient. GET shows what would be stopped and changes nothing, because programs
+// that check links follow them. POST opts out, and is answered once Kafka has acknowledged the opt-out or the file has
+// it. The page works as long as the edge knows the campaign, also after the campaign's links have expired.
 func (s *Server) optOut(w http.ResponseWriter, r *http.Request, c *fanfarev1.Campaign, link schemas.Link, place uint64, now time.Time) string {
 	p := optOutPage{Sender: senderName(c), Only: onlyChannel(c)}
 	switch r.Method {
@@ -36,7 +36,7 @@ func (s *Server) optOut(w http.ResponseWriter, r *http.Request, c *fanfarev1.Cam
 	s.limits.spend(place, costOptOut-costKnown, now)
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	scope := schemas.ChannelUnspecified
-	// Whatever else is sent, such as a one-click request of a mail program, is of all
+	// Every other form, such as a one-click request of a mail program, opts out of all channels
 	if r.PostFormValue("scope") == scopeOnly && p.Only != "" {
 		scope = c.GetLegs()[0].GetChannel()
 	} else {
@@ -51,7 +51,7 @@ func (s *Server) optOut(w http.ResponseWriter, r *http.Request, c *fanfarev1.Cam
 	return "opted_out"
 }
 
-// publishOptOut says that a recipient has opted out. The form sent twice within a second is one fact.
+// publishOptOut publishes that a recipient has opted out. Two forms within the same second are one fact.
 func (s *Server) publishOptOut(r *http.Request, c *fanfarev1.Campaign, link schemas.Link, scope schemas.Channel, now time.Time) error {
 	message := s.cfg.Keys.Message(link.Campaign, link.Seq)
 	record, err := schemas.InboundEvent(s.cfg.Names.Inbound(), source, &fanfarev1.Inbound{
@@ -64,10 +64,10 @@ func (s *Server) publishOptOut(r *http.Request, c *fanfarev1.Campaign, link sche
 	return s.publish(r.Context(), record, true)
 }
 
-// scopeOnly is the value of the form for the campaign's own channel.
+// scopeOnly is the form's value for the campaign's own channel.
 const scopeOnly = "channel"
 
-// onlyChannel is the name of the campaign's channel, when it has one alone.
+// onlyChannel returns the name of the campaign's channel if it has only one, otherwise "".
 func onlyChannel(c *fanfarev1.Campaign) string {
 	if len(c.GetLegs()) != 1 {
 		return ""
@@ -75,11 +75,11 @@ func onlyChannel(c *fanfarev1.Campaign) string {
 	return channelNames[c.GetLegs()[0].GetChannel()]
 }
 
-// channelNames are the names that people know, the same in all languages.
+// channelNames are the names of channels that people know. They are the same in all languages.
 var channelNames = map[schemas.Channel]string{schemas.ChannelSMS: "SMS", schemas.ChannelRCS: "RCS", schemas.ChannelWhatsApp: "WhatsApp"}
 
-// senderName is what the recipient sees as the sender of an SMS; other channels have an id there that recipients do not
-// see.
+// senderName returns the name that the recipient sees as the sender of an SMS. On other channels the sender is an id
+// that recipients do not see.
 func senderName(c *fanfarev1.Campaign) string {
 	for _, l := range c.GetLegs() {
 		if l.GetChannel() == schemas.ChannelSMS {
@@ -97,9 +97,9 @@ const (
 	stepFailed
 )
 
-// optOutText is what the page says in a language: title, body with a sender and without, the button for all channels
-// and the one for a single channel; then the same when it is done, of all and of one channel; then when it could not be
-// kept.
+// optOutText is the text of the page in one language: the title, the body with and without a sender, and the buttons
+// for all channels and for one channel; the same texts after the opt-out, for all channels and for one; and the text if
+// the opt-out could not be stored.
 type optOutText struct {
 	Title, From, Body, All, Only       string
 	Done, DoneFrom, DoneBody, DoneOnly string
@@ -134,15 +134,15 @@ var optOutTexts = map[string]optOutText{
 	},
 }
 
-// optOutPage is what is shown of a campaign.
+// optOutPage is the data of the page.
 type optOutPage struct {
 	Sender string
-	// Only is the channel that may be stopped by itself; of what is done, the channel that was.
+	// Only is the channel from which the recipient can opt out alone; after the opt-out, the channel that was chosen.
 	Only string
 }
 
-// The page holds nothing of the request, loads nothing and runs nothing. The form goes to the address that it stands
-// at.
+// The page contains nothing of the request, loads nothing and runs no script. The form is sent to the page's own
+// address.
 var optOutTemplate = template.Must(template.New("opt-out").Parse(`<!doctype html>
 <html lang="{{.Language}}">
 <head>
@@ -174,7 +174,7 @@ button.only{background:transparent;color:inherit;border-color:currentColor}
 </html>
 `))
 
-// write writes the page; of HEAD its headers.
+// write writes the page, or only its headers for HEAD.
 func (p optOutPage) write(w http.ResponseWriter, r *http.Request, status int, at step) {
 	language := languageOf(r.Header.Get("Accept-Language"), optOutTexts)
 	t := optOutTexts[language]

@@ -46,8 +46,8 @@ var (
 	}
 )
 
-// languageOf is the first of a reader's languages that texts has. Its weights are not read: browsers write them in
-// order.
+// languageOf returns the first of a reader's languages that texts has. It ignores the weights, because browsers send
+// languages in their order.
 func languageOf[T any](accept string, t map[string]T) string {
 	for _, part := range strings.SplitN(accept[:min(len(accept), 200)], ",", 10) {
 		tag, _, _ := strings.Cut(strings.TrimSpace(part), ";")
@@ -59,7 +59,7 @@ func languageOf[T any](accept string, t map[string]T) string {
 	return "en"
 }
 
-// The page holds nothing of the request, loads nothing and runs nothing.
+// The page contains nothing of the request, loads nothing and runs no script.
 var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="{{.Language}}">
 <head>
@@ -81,7 +81,8 @@ h1{font-size:1.5rem;line-height:1.25}
 </html>
 `))
 
-// pageHeaders are the headers of a page in a language, whose forms may be sent to forms alone.
+// pageHeaders sets the headers of a page in a language. forms is the source, in the words of Content-Security-Policy, to
+// which the page may send forms.
 func pageHeaders(w http.ResponseWriter, language, forms string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -90,7 +91,7 @@ func pageHeaders(w http.ResponseWriter, language, forms string) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action "+forms+"; frame-ancestors 'none'; base-uri 'none'")
 }
 
-// page writes a page; of HEAD its headers.
+// page writes a page, or only its headers for HEAD.
 func page(w http.ResponseWriter, r *http.Request, status int, t texts) {
 	language := languageOf(r.Header.Get("Accept-Language"), t)
 	pageHeaders(w, language, "'none'")

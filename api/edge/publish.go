@@ -8,12 +8,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// errPatience means that Kafka did not acknowledge a record in time. The record may still arrive; its second
-// publication has the same id.
+// errPatience means that Kafka did not acknowledge a record in time. The record may still arrive; if it is published
+// again, it has the same id.
 var errPatience = errors.New("not acknowledged in time")
 
-// publish publishes a record, or keeps it in the file. When it returns nil, the record is acknowledged or kept. While
-// others wait, so does this one, unless it is urgent: else each request would wait for a Kafka that is away.
+// publish publishes a record, or keeps it in the file. If it returns nil, Kafka has acknowledged the record or the file
+// has it. While other records wait in the file, this one goes there as well, unless it is urgent: otherwise each
+// request would wait for a Kafka that is away.
 func (s *Server) publish(ctx context.Context, r *kgo.Record, urgent bool) error {
 	if urgent || s.spool.waiting() == 0 {
 		if s.produce(ctx, r) == nil {
@@ -90,7 +91,7 @@ func (s *Server) flushSome(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		done := make(chan error, 1)
-		// It may outlive ctx: a record that was sent cannot be cancelled
+		// The goroutine may outlive ctx, because a record that was sent cannot be cancelled
 		go func() { done <- s.kafka.ProduceSync(ctx, records...).FirstErr() }()
 		select {
 		case err := <-done:

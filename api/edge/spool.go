@@ -30,7 +30,7 @@ type spooled struct {
 	Topic string `json:"topic"`
 	Key   []byte `json:"key"`
 	Value []byte `json:"value"`
-	// Names and Values of the headers.
+	// Names and Values are those of the headers.
 	Names  []string `json:"names"`
 	Values [][]byte `json:"values"`
 }
@@ -97,8 +97,8 @@ func (s *spool) waiting() int {
 	return s.n
 }
 
-// head returns the records of the first lines, at most n of them, with the number of lines and their bytes. A line that
-// is no record is counted but gives none.
+// head returns the records of the first n lines at most, with the number of lines and their bytes. A line that is not a
+// record counts, but gives no record.
 func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err error) {
 	s.mu.Lock()
 	in := bufio.NewReader(io.NewSectionReader(s.file, s.read, s.size-s.read))
@@ -126,7 +126,7 @@ func (s *spool) head(n int) (records []*kgo.Record, lines int, bytes int64, err 
 	return records, lines, bytes, nil
 }
 
-// drop marks the first bytes, which hold n lines, as published. When none are left, it truncates the file.
+// drop marks the first bytes, which are n lines, as published. If no lines are left, it truncates the file.
 func (s *spool) drop(bytes int64, n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -35,7 +35,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// mostParked bounds the receipts that are parked under one provider id: a carrier that gives all messages the same id
+// mostParked is how many receipts may be parked under one provider id: a carrier that gives all messages the same id
 // must not fill Redis.
 const mostParked = 64
 
@@ -57,20 +57,20 @@ func New(rdb redis.UniversalClient, names schemas.Names) (*Index, error) {
 	return &Index{rdb, names}, nil
 }
 
-// Entry says that a carrier gave a submission this id.
+// Entry is the provider id that a carrier gave to a submission.
 type Entry struct {
 	Route, ProviderID string
-	// To is the phone number in E.164 with +, or empty. It tells messages with one provider id apart.
+	// To is the phone number in E.164 with +, or empty. It distinguishes messages with the same provider id.
 	To         string
 	Submission schemas.ID
-	// Part of Parts, when the id is that of one part of a long text; 0: of the whole.
+	// Part is which of Parts has the id, if a part of a long text has its own id; 0 for the whole message.
 	Part, Parts uint8
 	// Life of the entry: the rest of the message's validity plus [schemas.DLRIndexTTL].
 	Life time.Duration
 }
 
-// WithParts appends the entries of a submission: e itself, or one for each part that has an id of its own. Ids that do
-// not tell the parts apart name the whole, and a part without an id has no entry.
+// WithParts appends the entries of a submission: e itself, or one for each part that has its own id. If the ids are the
+// same for all parts, the entry is for the whole message. A part without an id has no entry.
 func (e Entry) WithParts(to []Entry, ids []string) []Entry {
 	for i, id := range ids {
 		if id != "" && slices.Contains(ids[:i], id) {
@@ -90,7 +90,7 @@ func (e Entry) WithParts(to []Entry, ids []string) []Entry {
 	return to
 }
 
-// value is the entry as Redis has it: the submission, then which part it is, if it is one.
+// value returns the entry as Redis has it: the submission, then the part if it is for one.
 func (e *Entry) value() []byte {
 	if e.Parts == 0 {
 		return e.Submission[:]
@@ -98,10 +98,10 @@ func (e *Entry) value() []byte {
 	return append(e.Submission[:len(e.Submission):len(e.Submission)], e.Part, e.Parts)
 }
 
-// Found is the submission that a provider id belongs to. The zero value: unknown.
+// Found is the submission of a provider id. The zero value means that it is not known.
 type Found struct {
 	Submission schemas.ID
-	// Part of Parts, when the id is that of one part; 0: of the whole.
+	// Part is which of Parts has the id; 0 for the whole message.
 	Part, Parts uint8
 }
 
@@ -117,7 +117,7 @@ type Sighting struct {
 	To string
 	// Receipt is the encoded record, as in the topic.
 	Receipt []byte
-	// Life while it is parked.
+	// Life is how long the receipt may stay parked.
 	Life time.Duration
 }
 
@@ -125,7 +125,7 @@ type Sighting struct {
 type Part struct {
 	Tenant     string
 	Submission schemas.ID
-	Part       uint32 // 1 and up
+	Part       uint32 // from 1
 	State      schemas.PartState
 	Life       time.Duration
 }
@@ -168,12 +168,12 @@ type call struct {
 	args   []any
 }
 
-// atOnce is how many calls go in one round trip. On a busy machine the embedded Redis needs so long for a script that a
-// thousand of them would outlast the client's read time-out, at every repetition.
+// atOnce is how many calls go in one round trip. On a busy machine the embedded Redis needs so much time for a script
+// that a thousand of them would exceed the client's read time-out, at every repetition.
 const atOnce = 100
 
-// run makes all calls and returns their answers, [atOnce] in a round trip. When Redis has forgotten a script, run loads
-// it and repeats the round trip: every script may run twice.
+// run makes all calls and returns their answers, [atOnce] in one round trip. If Redis does not have a script any more,
+// run loads it and repeats the round trip, so every script may run twice.
 func (x *Index) run(ctx context.Context, calls []call) ([]*redis.Cmd, error) {
 	var out []*redis.Cmd
 	for some := range slices.Chunk(calls, atOnce) {
@@ -248,7 +248,7 @@ func (x *Index) Put(ctx context.Context, entries []Entry) ([][]*fanfarev1.Receip
 		for _, p := range parked {
 			r := &fanfarev1.Receipt{}
 			if err := proto.Unmarshal([]byte(p), r); err != nil {
-				continue // never happens: the tracker decoded it before it parked it, and `receipts` has it anyway
+				continue // cannot happen: the tracker decoded it before it parked it, and `receipts` has it anyway
 			}
 			r.SubmissionId = append([]byte(nil), entries[i].Submission[:]...)
 			if r.GetParts() == 0 {
@@ -471,12 +471,13 @@ func (x *Index) withLock(ctx context.Context, script *redis.Script, args ...any)
 	return cmds[0].Bool()
 }
 
-// milliseconds is a lifetime as Redis wants it, at least one.
+// milliseconds returns a lifetime in the form that Redis expects, at least one.
 func milliseconds(d time.Duration) int64 { return max(1, d.Milliseconds()) }
 
-// Spellings returns the ways in which carriers write one provider id: as it came, the alternatives that the receipt
-// names, and, if guess is set, hexadecimal for decimal and the reverse. One carrier answers `000000001a` and names the
-// same message `26` in its receipt. Guess only when the receipt has a phone number, which tells 26 and 0x26 apart.
+// Spellings returns the spellings that carriers use for one provider id: the original one, the alternatives that the
+// receipt names and, if guess is set, hexadecimal for decimal and the reverse. For example, a carrier answers
+// `000000001a` and calls the same message `26` in its receipt. Set guess only if the receipt has a phone number, which
+// distinguishes 26 from 0x26.
 func Spellings(id string, others []string, guess bool) []string {
 	const most = 8
 	out := make([]string, 0, 4)

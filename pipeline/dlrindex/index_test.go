@@ -97,7 +97,7 @@ func TestPutThenFind(t *testing.T) {
 	if got := put(t, table, entry("A1-x", ada, 1)); got[0] != nil {
 		t.Errorf("got parked %v, want none", got)
 	}
-	put(t, table, entry("A1-x", ada, 1)) // again: the same
+	put(t, table, entry("A1-x", ada, 1)) // a repetition changes nothing
 	for _, tc := range []struct {
 		name, id, to string
 		want         schemas.ID
@@ -113,18 +113,18 @@ func TestPutThenFind(t *testing.T) {
 	}
 }
 
-// TestEarlyReceipt: a receipt that overtakes the answer to the hand-over waits, and is given out until it is cleared.
+// TestEarlyReceipt: a receipt that comes before the answer to the hand-over waits, and is returned until it is cleared.
 func TestEarlyReceipt(t *testing.T) {
 	table, server := newTable(t)
 	early := sighting(t, "7x", ada)
-	for range 2 { // delivered twice: parked once
+	for range 2 { // a second delivery is not parked again
 		if got := find(t, table, early)[0]; !got.IsZero() {
 			t.Fatalf("got %v, want none yet", got)
 		}
 	}
 	find(t, table, sighting(t, "7x", ""))
 	want := [][]string{{"7x", "7x"}}
-	for range 2 { // a sender that ended before it had published leaves them to the next
+	for range 2 { // if a sender ends before it has published them, the next sender gets them
 		if d := cmp.Diff(want, put(t, table, entry("7x", ada, 1))); d != "" {
 			t.Fatalf("parked (-want +got):\n%s", d)
 		}
@@ -144,9 +144,9 @@ func TestEarlyReceipt(t *testing.T) {
 	}
 }
 
-// TestOneIDForMany: connections of a carrier count for themselves, so one id is given to several messages (4 binds:
-// 50,000 submits, 12,500 ids). The number keeps them apart; without one a receipt waits rather than be taken for
-// another's.
+// TestOneIDForMany: each connection of a carrier has its own counter, so several messages have the same id (4 binds:
+// 50,000 submits, 12,500 ids). The phone number distinguishes them. Without one, the receipt waits, so that it does not
+// go to the wrong message.
 func TestOneIDForMany(t *testing.T) {
 	table, _ := newTable(t)
 	find(t, table, sighting(t, "1", ada), sighting(t, "1", zoe))
@@ -165,7 +165,7 @@ func TestOneIDForMany(t *testing.T) {
 	}
 }
 
-// TestSpellings: what carriers write in the answer and in the receipt of one message (channels: hexadecimal against
+// TestSpellings: the spellings that carriers use in the answer and in the receipt of one message (hexadecimal and
 // decimal, leading zeros, case).
 func TestSpellings(t *testing.T) {
 	for _, tc := range []struct {
@@ -211,7 +211,7 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// meanwhile does something once, right before the first script is run.
+// meanwhile calls a function once, right before the first script runs.
 type meanwhile struct {
 	once sync.Once
 	do   func()
@@ -228,8 +228,8 @@ func (m *meanwhile) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	}
 }
 
-// TestNothingIsLeftParked: a submission that becomes known while its receipt is being parked is found, and under no
-// spelling does a copy stay behind, which another message of that id would be given.
+// TestNothingIsLeftParked: a submission that becomes known while its receipt is being parked is found. No copy of the
+// receipt stays parked under any spelling, where another message with that id would get it.
 func TestNothingIsLeftParked(t *testing.T) {
 	table, server := newTable(t)
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
@@ -251,7 +251,7 @@ func TestNothingIsLeftParked(t *testing.T) {
 	}
 }
 
-// TestGuessedSpellingsAreShortLived: parked receipts are kept long only as they were spelt.
+// TestGuessedSpellingsAreShortLived: only under its original spelling does a receipt stay parked for long.
 func TestGuessedSpellingsAreShortLived(t *testing.T) {
 	table, server := newTable(t)
 	early := sighting(t, "26", ada)
@@ -266,7 +266,7 @@ func TestGuessedSpellingsAreShortLived(t *testing.T) {
 	}
 }
 
-// TestNeverBothMissed: put and find at the same instant: one of them finds the other, always.
+// TestNeverBothMissed: if Put and Find run at the same time, one of them always finds what the other has stored.
 func TestNeverBothMissed(t *testing.T) {
 	table, _ := newTable(t)
 	for i := range 300 {
@@ -282,7 +282,7 @@ func TestNeverBothMissed(t *testing.T) {
 	}
 }
 
-// TestForget: an entry goes when its submission is done, but not when another message has its id by then.
+// TestForget: an entry expires when its submission is finished, unless another message has the same id by then.
 func TestForget(t *testing.T) {
 	table, server := newTable(t)
 	put(t, table, entry("1", ada, 1), entry("2", ada, 2), entry("3", ada, 4), entry("3", zoe, 5))
@@ -302,7 +302,7 @@ func TestForget(t *testing.T) {
 	if err := table.Forget(t.Context(), done); err != nil {
 		t.Fatal(err)
 	}
-	look(submission(1), submission(3), schemas.ID{}, submission(5)) // one of many goes at once
+	look(submission(1), submission(3), schemas.ID{}, submission(5)) // one of several entries expires at once
 	server.FastForward(2 * time.Minute)
 	look(schemas.ID{}, submission(3), schemas.ID{}, submission(5))
 }
