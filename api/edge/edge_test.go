@@ -299,8 +299,8 @@ func TestNothingElseIsAnswered(t *testing.T) {
 	}
 }
 
-// TestHosts (R39): the edge answers links and opt-out pages on the host of the installation, on the tenant's domains
-// and on shared ones, and on no other host.
+// TestHosts (R39): the edge answers links only on the host of the installation, on the tenant's domains and on shared
+// ones. It answers opt-out pages on every host.
 func TestHosts(t *testing.T) {
 	e := newEnv(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	e.view.domains = map[string]*fanfarev1.Domain{

@@ -81,8 +81,8 @@ h1{font-size:1.5rem;line-height:1.25}
 </html>
 `))
 
-// pageHeaders sets the headers of a page in a language. forms is the source, in the words of Content-Security-Policy, to
-// which the page may send forms.
+// pageHeaders sets the headers of a page in a language. forms is the source, in the words of Content-Security-Policy,
+// to which the page may send forms.
 func pageHeaders(w http.ResponseWriter, language, forms string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
