@@ -11,8 +11,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestBrokenRecords: a record of `cursors` or `chunks` that cannot be read sets its campaign aside, and nothing else:
-// every other campaign is dealt to its end.
+// TestBrokenRecords: a record of `cursors` or `chunks` that cannot be read sets only its own campaign aside: the
+// scheduler deals every other campaign to its end.
 func TestBrokenRecords(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.sender.badChunks.Store(true)
@@ -80,7 +80,7 @@ func TestBrokenRecords(t *testing.T) {
 	if letters[names.Cursors()] < 1 || letters[names.Chunks()] < 1 {
 		t.Errorf("dead letters %v, want one of cursors and one of chunks", letters)
 	}
-	// The records of the campaigns that are set aside are not written over.
+	// The scheduler does not overwrite the records of the campaigns that are set aside.
 	sc, err := reader.readCursors(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -79,7 +79,7 @@ func (pl *fakeControlPlane) campaign(number uint64) *fanfarev1.Campaign {
 	return pl.campaigns[number]
 }
 
-// put publishes a campaign; the lock is held.
+// put publishes a campaign; the caller holds the lock.
 func (pl *fakeControlPlane) put(r *fanfarev1.Campaign) {
 	pl.campaigns[r.GetNumber()] = r
 	close(pl.changed)

@@ -35,7 +35,7 @@
 //	view older than 5 s              no deals, no ends, no moves
 //	the MayDeal hook returns an error  no deals and no ends; campaigns are still moved
 //	a route is down                  its campaigns are suspended, and resumed when it is up again (plan/care.go);
-//	                                 how the routes do comes from topic health
+//	                                 the state of the routes comes from topic health
 //	store unreachable                messages that were dealt are sent; no campaign is frozen, started or completed;
 //	                                 campaigns with links on domains are dealt as far as domains are reserved
 //	no domain of links has room      the campaign is suspended (no_domains) once no recipient is in flight
@@ -43,7 +43,7 @@
 //	delivery event cannot be read    deliveries.dlq and a log line; the other readers have its outcome
 //	cursor or chunk cannot be read   its campaign is suspended (broken_record) and set aside, cursors.dlq or
 //	                                 chunks.dlq; all others are dealt
-//	a newer version wrote cursors    what this version does not know is kept and written again as it was
+//	a newer version wrote cursors    this version keeps fields that it does not know and writes them again unchanged
 //	a deal is never answered         ambiguous/LOST ten minutes after its not_after
 //	a cancel is never answered       skipped/CANCELLED, written by the scheduler after twenty minutes
 //	cursors are lost                 the chunks since the campaign was confirmed are read and counted as dealt

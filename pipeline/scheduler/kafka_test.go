@@ -60,7 +60,7 @@ func newKafkaEnvTB(t testing.TB) *kafkaEnv {
 	return newKafkaEnvOn(t, fake.ListenAddrs(), fake)
 }
 
-// newKafkaEnvOn makes a plant on a broker.
+// newKafkaEnvOn makes a kafkaEnv on a broker.
 func newKafkaEnvOn(t testing.TB, brokers []string, fake *kfake.Cluster) *kafkaEnv {
 	t.Helper()
 	names, err := schemas.NewNames("t" + strings.ToLower(rand.Text()[:10]) + ".")
@@ -167,7 +167,7 @@ func (p *kafkaEnv) scheduler(change ...func(*Config)) (*Scheduler, *cutter) {
 	return s, cut
 }
 
-// hasty is a session that ends soon, where a test waits for that; as soon as the broker allows.
+// hasty sets the shortest session timeout that the broker allows, for tests that wait for the end of a session.
 func (p *kafkaEnv) hasty(c *Config) {
 	c.SessionTimeout = 6 * time.Second
 	if p.fake != nil {
@@ -198,7 +198,7 @@ func (p *kafkaEnv) run(change ...func(*Config)) *process {
 	return pr
 }
 
-// patience is how long anything may take on a machine that has much else to do.
+// patience is how long any wait may take on a busy machine.
 const patience = 90 * time.Second
 
 // eventually waits for a condition.
@@ -213,7 +213,7 @@ func (p *kafkaEnv) eventually(what string, ok func() bool) {
 	}
 }
 
-// still waits until nothing is dealt any more for a while, and returns how many were.
+// still waits until the scheduler has dealt nothing for a while, and returns how many recipients it has dealt.
 func (p *kafkaEnv) still() int {
 	p.t.Helper()
 	n, since := p.sender.submissions(), time.Now()
@@ -240,8 +240,8 @@ func value(t testing.TB, m prometheus.Metric) float64 {
 	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
 }
 
-// check holds what must hold after every test: no (seq, try) was dealt twice, and everyone has the state that the log
-// of deliveries gives, with no recipient pending.
+// check checks what must be true after every test: no (seq, try) was dealt twice, no recipient is pending, and each has
+// the state that topic `deliveries` gives.
 func (p *kafkaEnv) check(number uint64, want map[schemas.Bucket]int) {
 	p.t.Helper()
 	p.sender.mu.Lock()

@@ -41,7 +41,7 @@ type leader struct {
 
 	began   time.Time
 	feed    chan batch
-	offsets map[string]map[int32]int64 // of the records that were read: what the sets cover
+	offsets map[string]map[int32]int64 // offsets up to which the sets cover each topic
 	lanes   map[string]*lane           // by route
 	live    bool                       // the topics were read to their ends: deals are made
 	nudging atomic.Bool
@@ -101,7 +101,7 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	end := stream.Cutter{Client: cl, Cancel: endLife}
 	defer end.Close(time.Second)
 	defer context.AfterFunc(work, end.Cut)() // while Kafka is away, a record that is produced outlives its context
-	// This comes first: it fences the predecessor, so what is read below is complete.
+	// This comes first: it fences the predecessor, which can write no more, so the reads below are complete.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		return fmt.Errorf("take the transactional id: %w", err)
 	}

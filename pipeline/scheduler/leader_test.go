@@ -33,8 +33,8 @@ func newLeader(t *testing.T, now *time.Time) (*leader, *bytes.Buffer) {
 	return &leader{Scheduler: s, planner: plan.New(), tombstones: map[uint64]*tombstone{}, began: *now}, &logged
 }
 
-// TestRestoredBeforeRecord: a campaign that was dealt, and whose record has not arrived yet, is not forgotten: it would
-// be dealt from its first recipient again when the record arrives.
+// TestRestoredBeforeRecord: a campaign that was dealt, and whose record has not arrived yet, is not forgotten. If the
+// leader forgot it, it would deal the campaign from its first recipient again when the record arrives.
 func TestRestoredBeforeRecord(t *testing.T) {
 	now := time.Now()
 	l, _ := newLeader(t, &now)
@@ -58,8 +58,8 @@ func TestRestoredBeforeRecord(t *testing.T) {
 	}
 }
 
-// TestMissingDealsFirst: the sets are not written before the deals that the self-check missed: afterwards no cursor
-// would list them.
+// TestMissingDealsFirst: the leader writes the deals that the self-check missed before it writes the sets, because no
+// cursor lists those deals after the sets are written.
 func TestMissingDealsFirst(t *testing.T) {
 	now := time.Now()
 	l, _ := newLeader(t, &now)

@@ -51,10 +51,10 @@ func (s *Scheduler) readToEnd(ctx context.Context, name string, topics []string,
 const nudgeAfter = time.Second
 
 // nudge appends the control record of an aborted transaction to every partition of topics. No reader sees it, and every
-// tail passes it. It is for the embedded broker: one that was killed within a transaction knows that the last records
-// are aborted but has no control record behind them, so a reader that waits for the end of the partition waits until a
-// record is appended. None may ever be: the scheduler deals only when it has read everything, and the other records
-// follow from its deals.
+// tail passes it. The embedded broker needs it. After it was killed within a transaction, it knows that the last
+// records are aborted but has no control record behind them, so a reader that waits for the end of the partition waits
+// until a record is appended. Without the nudge that may never happen: the scheduler deals only when it has read
+// everything, and the other records follow from its deals.
 func (s *Scheduler) nudge(ctx context.Context, topics []string) {
 	if err := s.nudgeAll(ctx, topics); err != nil && ctx.Err() == nil {
 		s.log.WarnContext(ctx, "nudge of topics failed", "topics", topics, "err", err)

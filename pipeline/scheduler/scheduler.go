@@ -47,8 +47,8 @@ type Store interface {
 
 // Domains reserves domains for the links of recipients.
 type Domains interface {
-	// AllotDomains returns the blocks of a blob in order. It also reserves one block more for the next recipients: up
-	// to r.Want, or as many as the limits of the domains allow. A block never changes.
+	// AllotDomains returns the blocks of a blob in order. It also reserves one more block for the next recipients: for
+	// up to r.Want of them, or for as many as the limits of the domains allow. A block never changes.
 	AllotDomains(ctx context.Context, r schemas.DomainRequest) ([]*fanfarev1.DomainBlock, error)
 }
 
@@ -60,7 +60,8 @@ type Config struct {
 	Audience Audience
 	Store    Store
 	Domains  Domains
-	// Health returns how a route does; nil: it is not known, and no campaign is suspended for it.
+	// Health returns the health of a route. If it is nil, the scheduler suspends no campaign because of a route's
+	// health.
 	Health func(route string) schemas.RouteHealth
 	// MayDeal returns why nothing may be dealt now, such as a disk that is nearly full. Default: always nil.
 	MayDeal func() error

@@ -15,8 +15,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// fakeSender stands for expander, sender and carrier: it consumes chunks and writes outcomes at the route's rate. It
-// records what was really dealt.
+// fakeSender replaces expander, sender and carrier: it consumes chunks and writes outcomes at the route's rate. It
+// records which recipients were really dealt.
 type fakeSender struct {
 	p    *kafkaEnv
 	cl   *kgo.Client

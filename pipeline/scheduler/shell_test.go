@@ -38,7 +38,7 @@ func TestRunToSettled(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{
 		schemas.BucketAmbiguous: 40, schemas.BucketAwaiting: 40, schemas.BucketUndelivered: 40, schemas.BucketDelivered: 1880,
 	})
-	// 40 were handed over three times, 1,920 once; 40 are in doubt and are let go.
+	// 40 recipients were handed over three times, 1,920 once; 40 are ambiguous, and their money is released.
 	if got, want := p.control.captured[10001], uint64(50_000*(40*3+1920)); got != want {
 		t.Errorf("captured %d, want %d", got, want)
 	}
@@ -76,7 +76,7 @@ func TestCallingHoursShell(t *testing.T) {
 	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) {
 		r.CallingHours = &fanfarev1.CallingHours{StartMinute: opens, EndMinute: (opens + 60) % 1440, Timezone: "UTC"}
 	})
-	// Too short a sleep could only miss a deal that is wrong; it fails no scheduler that is right.
+	// If the sleep is too short, the test may miss a wrong deal; it never fails a correct scheduler.
 	time.Sleep(700 * time.Millisecond)
 	if n := p.sender.submissions(); n > 0 || p.control.campaign(10001).GetState() != schemas.StatePreparing {
 		t.Fatalf("%d dealt, %s; want none, preparing", n, p.control.campaign(10001).GetState())
@@ -86,8 +86,8 @@ func TestCallingHoursShell(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestStandbyTakesOver cuts the leader off in the middle, heals it later, and kills the second one too: no recipient is
-// dealt twice or forgotten.
+// TestStandbyTakesOver cuts off the leader's network in the middle, mends it later, and kills the second leader too: no
+// recipient is dealt twice or forgotten.
 func TestStandbyTakesOver(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.sender.says = func(s submission) []schemas.Kind {
@@ -115,8 +115,8 @@ func TestStandbyTakesOver(t *testing.T) {
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
 }
 
-// TestFenceFirst: who begins to lead takes the transactional id before it reads, though it writes nothing yet: from
-// then on the one before can commit nothing that would be missed.
+// TestFenceFirst: a new leader takes the transactional id before it reads, although it writes nothing yet. From then on
+// its predecessor can commit nothing that the new leader would miss.
 func TestFenceFirst(t *testing.T) {
 	p := newKafkaEnv(t)
 	first := p.run()
@@ -129,13 +129,13 @@ func TestFenceFirst(t *testing.T) {
 	p.eventually("fenced", func() bool { return value(t, first.metrics.restarts) > 0 })
 	cancel()
 	if err := g.Wait(); err != nil {
-		t.Log(err) // the first one has taken the id back
+		t.Log(err) // the first leader has taken the id back
 	}
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: 4000})
 }
 
-// TestRestart stops in peace, and starts again with the same topics.
+// TestRestart stops a scheduler in an orderly way and starts another with the same topics.
 func TestRestart(t *testing.T) {
 	p := newKafkaEnv(t)
 	const total = 4000
@@ -154,7 +154,8 @@ func TestRestart(t *testing.T) {
 	}
 	p.eventually("settled", p.settled(10001))
 	p.check(10001, map[schemas.Bucket]int{schemas.BucketDelivered: total})
-	// Some rounds of sets. Too short a sleep could only miss a second mark: the stop writes the sets in any case.
+	// This is time for some snapshots. If the sleep is too short, the test may miss a second mark; the stop writes the
+	// sets in any case.
 	time.Sleep(time.Second)
 	if err := pr.stop(); err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestRestart(t *testing.T) {
 	if marks != 1 {
 		t.Errorf("the cursor was marked settled %d times, want once", marks)
 	}
-	// A settled campaign leaves its mark and nothing else.
+	// A settled campaign leaves only its marked cursor.
 	sc, err := (&Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}).readCursors(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -181,8 +182,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestStopsWithoutKafka: a leader that is stopped while Kafka is away ends all the same. Found by the simulation: the
-// transaction that writes its sets waited for ever.
+// TestStopsWithoutKafka: a leader that is stopped while Kafka is unreachable still ends. The simulation found that the
+// transaction which writes its sets waited for ever.
 func TestStopsWithoutKafka(t *testing.T) {
 	p := newKafkaEnv(t)
 	pr := p.run()
@@ -209,7 +210,7 @@ func TestStoreAway(t *testing.T) {
 	p.control.setAway(true)
 	p.control.confirm(10002, 100, nil)
 	p.eventually("all sent without the store", func() bool { return p.sender.submissions() == 4000 })
-	// Too short a sleep could only miss a move that is wrong.
+	// If the sleep is too short, the test may only miss a wrong move.
 	time.Sleep(500 * time.Millisecond)
 	if s := p.control.campaign(10001).GetState(); s != schemas.StateSending {
 		t.Fatalf("%s while the store is away", s)
@@ -222,7 +223,7 @@ func TestStoreAway(t *testing.T) {
 	p.check(10002, map[schemas.Bucket]int{schemas.BucketDelivered: 100})
 }
 
-// TestWithheld: with a stale view, or when the hook says no, nothing is dealt.
+// TestWithheld: the scheduler deals nothing while the view is stale, or while the MayDeal hook returns an error.
 func TestWithheld(t *testing.T) {
 	p := newKafkaEnv(t)
 	p.run()
@@ -230,7 +231,7 @@ func TestWithheld(t *testing.T) {
 	p.hook.Store(&full)
 	p.control.confirm(10001, 8000, nil)
 	p.eventually("sending", func() bool { return p.control.campaign(10001).GetState() == schemas.StateSending })
-	// Too short a sleep could only miss a deal that is wrong.
+	// If the sleep is too short, the test may only miss a wrong deal.
 	time.Sleep(300 * time.Millisecond)
 	if n := p.sender.submissions(); n > 0 {
 		t.Fatalf("%d dealt though the hook says no", n)
@@ -267,7 +268,8 @@ func (noAudience) Freeze(context.Context, string, string, uint64) error {
 	return fmt.Errorf("freeze: %w", &schemas.FreezeError{Reason: "list_gone", Err: errors.New("deleted")})
 }
 
-// TestHeld: a scheduled single send is dealt when it is due, once, and one that was given back with its next try.
+// TestHeld: a scheduled single send is dealt once, when it is due. One that the sender returned is dealt with its next
+// try.
 func TestHeld(t *testing.T) {
 	p := newKafkaEnv(t)
 	day := time.Now().Add(-36 * time.Hour) // whose day is over
@@ -294,7 +296,7 @@ func TestHeld(t *testing.T) {
 	}
 	due := time.Now().Add(1500 * time.Millisecond)
 	hold(1, 0, due)         // scheduled
-	hold(2, 1, time.Time{}) // given back: due at once
+	hold(2, 1, time.Time{}) // returned by the sender: due at once
 	p.sender.write(t.Context(), submission{10009, 2, 1, 1}, returnedKind, schemas.CodeWindow)
 	pr := p.run()
 	var got []*kgo.Record

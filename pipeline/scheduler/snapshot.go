@@ -14,7 +14,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// snapshotWrite is one writing of all sets that have changed, in several transactions.
+// snapshotWrite is the state of writing one snapshot: all sets that have changed, in several transactions.
 type snapshotWrite struct {
 	began   time.Time
 	todo    []*plan.Campaign
@@ -37,7 +37,7 @@ const manyUnsaved = 100_000
 // grow too large.
 func (l *leader) snapshotDue(now time.Time) bool {
 	if len(l.missingDeals) > 0 {
-		return false // only the cursors list them: after a snapshot a successor would not look for them
+		return false // only the cursors list the missing deals: after a snapshot a successor would not look for them
 	}
 	todo, urgent := l.planner.UnsavedCampaigns()
 	if !urgent && (now.Before(l.nextSnapshot) || len(todo) == 0 && l.unsaved < manyUnsaved && !l.cursorsToExpire(now)) {

@@ -224,8 +224,8 @@ func (l *leader) dealHeld(now time.Time) ([]*kgo.Record, error) {
 	return records, nil
 }
 
-// laneWithin is how long hidden campaigns wait for lanes to be read: a route whose topics are never created must not
-// keep them open.
+// laneWithin is how long hidden campaigns wait until all lanes are read: a route whose topics are never created must
+// not keep them open.
 const laneWithin = time.Hour
 
 // askStore queues moves, freezes and requests for indexes.

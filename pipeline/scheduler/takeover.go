@@ -158,7 +158,7 @@ func (l *leader) setAside(cursorKey string, err error) {
 	tenant, id, _ := strings.Cut(cursorKey, "/")
 	number, nerr := schemas.CampaignNumber(id)
 	if nerr != nil {
-		return // such as `offsets`: without them deliveries are read from their beginning
+		return // such as `offsets`: without it the leader reads topic deliveries from its beginning
 	}
 	if r := l.viewRecord(number); r.GetSettled() {
 		return // settled: nothing more is dealt

@@ -40,8 +40,8 @@ func deliveries(tb testing.TB) [][]byte {
 	return out
 }
 
-// BenchmarkTakeOver is how fast a successor reads the deliveries of a million messages that no sets cover, from the
-// broker.
+// BenchmarkTakeOver measures how fast a successor reads from the broker the deliveries of a million messages that no
+// sets cover.
 func BenchmarkTakeOver(b *testing.B) {
 	p := newKafkaEnvTB(b)
 	p.control.confirm(10001, 1_000_000, func(r *fanfarev1.Campaign) {
@@ -64,7 +64,7 @@ func BenchmarkTakeOver(b *testing.B) {
 		b.StopTimer()
 		cancel()
 		_ = g.Wait()
-		p.readAll(p.cluster.Names.Cursors(), func(r *kgo.Record) { // the next one finds nothing either
+		p.readAll(p.cluster.Names.Cursors(), func(r *kgo.Record) { // the next leader must find no sets either
 			cl.Produce(b.Context(), &kgo.Record{Topic: r.Topic, Key: r.Key}, nil)
 		})
 		if err := cl.Flush(b.Context()); err != nil {

@@ -20,8 +20,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestSelfCheck tears two transactions by hand: of one only the cursor is there, of the other only the chunk. The first
-// deal is made again, identical; the recipients of the second count as dealt.
+// TestSelfCheck tears two transactions by hand: of the first only the cursor exists, of the second only the chunk. The
+// leader makes the first deal again, identical, and counts the recipients of the second as dealt.
 func TestSelfCheck(t *testing.T) {
 	p := newKafkaEnv(t)
 	const total = 4000
@@ -62,8 +62,8 @@ func TestSelfCheck(t *testing.T) {
 	}
 }
 
-// TestSelfCheckWithNothingListed tears the first deal after the sets were written: only its chunk is there, and no
-// cursor lists any deal. Its recipients count as dealt all the same, and its number is not used again.
+// TestSelfCheckWithNothingListed tears the first deal after the sets were written: only its chunk exists, and no cursor
+// lists any deal. The leader still counts its recipients as dealt, and does not use its number again.
 func TestSelfCheckWithNothingListed(t *testing.T) {
 	p := newKafkaEnv(t)
 	const total = 4000
@@ -96,7 +96,7 @@ func TestSelfCheckWithNothingListed(t *testing.T) {
 	p.chunksOnce()
 }
 
-// dealAt is a deal of the rest of a blob, from first, as a cursor lists it.
+// dealAt returns a deal of the recipients of a blob from first on, as a cursor lists it.
 func (p *kafkaEnv) dealAt(first uint32, number uint64) *fanfarev1.Deal {
 	return &fanfarev1.Deal{
 		Deal: number, Try: 1, Leg: 1, Blob: first / blobSize, FirstSeq: first, EndSeq: (first/blobSize + 1) * blobSize,
@@ -123,7 +123,7 @@ func (p *kafkaEnv) chunkOf(d *fanfarev1.Deal) *kgo.Record {
 	return record
 }
 
-// chunksOnce returns the chunks by deal, each of which must be there once.
+// chunksOnce returns the chunks by deal, and fails the test if a deal has more than one chunk.
 func (p *kafkaEnv) chunksOnce() map[uint64]*fanfarev1.Chunk {
 	p.t.Helper()
 	found := map[uint64]*fanfarev1.Chunk{}
@@ -141,7 +141,7 @@ func (p *kafkaEnv) chunksOnce() map[uint64]*fanfarev1.Chunk {
 }
 
 // TestHeldTorn: a single send whose tombstone in held was written by the scheduler, and whose deal is missing, is dealt
-// again. One whose tombstone another stage wrote is not.
+// again. One whose tombstone another stage wrote is not dealt again.
 func TestHeldTorn(t *testing.T) {
 	p := newKafkaEnv(t)
 	s := &Scheduler{cfg: Config{Cluster: p.cluster}, names: p.cluster.Names}
@@ -214,7 +214,7 @@ func TestCursorsGone(t *testing.T) {
 
 const brokerEnv = "FANFARE_TEST_BROKER"
 
-// TestMain runs the broker of TestBrokerKilled when it is asked to.
+// TestMain runs the embedded broker of TestBrokerKilled when the test starts this binary as its child process.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(brokerEnv); dir != "" {
 		port, err := strconv.Atoi(os.Getenv(brokerEnv + "_PORT"))
@@ -239,7 +239,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child is an embedded broker in a process of its own, to be killed.
+// child is an embedded broker in a process of its own, which a test can kill.
 type child struct {
 	t               *testing.T
 	dir, addr, port string
@@ -313,7 +313,7 @@ func TestTornEnd(t *testing.T) {
 	}
 	b.kill()
 	b.start()
-	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) { // sending already: its chunks are looked for
+	p.control.confirm(10001, 100, func(r *fanfarev1.Campaign) { // sending already, so the leader looks for chunks
 		r.State, r.FreezeId, r.Total = schemas.StateSending, "freeze10001", 100
 	})
 	p.run(func(c *Config) { c.SessionTimeout = 600 * time.Millisecond })

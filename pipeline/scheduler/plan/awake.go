@@ -40,7 +40,7 @@ func (pl *Planner) wakeDue(now int64) {
 	}
 	for len(pl.sleeping) > 0 && pl.sleeping[0].at <= now {
 		s, _ := heap.Pop(&pl.sleeping).(sleeper)
-		if s.c.queuedAt == s.at { // else the campaign went to sleep again until another time
+		if s.c.queuedAt == s.at { // otherwise this entry is outdated: the campaign now sleeps until another time
 			s.c.queuedAt = 0
 			pl.wake(s.c)
 		}
@@ -55,7 +55,7 @@ func (pl *Planner) rest(now int64) {
 			c.awake = false
 			continue
 		}
-		pl.updateRing(c) // what was dealt in this round may have been the last
+		pl.updateRing(c) // this round may have dealt its last recipients
 		at := pl.nextLook(c, now)
 		if at <= now {
 			still = append(still, c)

@@ -7,8 +7,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// X9: a campaign that is sent in batches: no recipient is handed over before the time of its batch, all are in the end,
-// and a successor keeps to it.
+// X9: a campaign that is sent in batches: no recipient is handed over before the time of its batch, in the end all are
+// handed over, and a successor keeps the same times.
 func TestBatches(t *testing.T) {
 	w := newEnv(12)
 	w.addRoute("sim", 500)

@@ -18,9 +18,9 @@ import (
 	"fanfare/sinks/analytics/sqlite"
 )
 
-// The cost that is shown is the cost that is billed. Random histories, shuffled and with duplicates, cost the same in
-// the ledger's planner, in the model of the statistics and in the stores, and so do the parts by variant and by
-// country.
+// The statistics show the cost that the ledger bills. For random histories, shuffled and with duplicates, the planner,
+// whose amounts the ledger bills, the model of the statistics and the stores compute the same cost, in total, by
+// variant and by country.
 func TestCostShownIsCostBilled(t *testing.T) {
 	stores := map[string]func(t *testing.T) analytics.Store{
 		"SQLite": func(t *testing.T) analytics.Store {

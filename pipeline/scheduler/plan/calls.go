@@ -6,18 +6,19 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 )
 
-// callLease is after how long a call that nothing more is heard of counts as over: longer than nearly every call, and
-// short enough that a campaign whose receipts were lost goes on.
+// callLease is how long after its hand-over a call without a receipt counts as over. It is longer than nearly every
+// call, and short enough that a campaign whose receipts were lost continues.
 const callLease = 30 * time.Minute
 
-// callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until it was not
-// handed over, or until its last receipt; without one, for [callLease] after the hand-over. A call that a person gave
-// up holds none. A successor counts the leases from the campaign's newest hand-over, which its state has: they end at
-// the latest [callLease] after that.
+// callSlots are the calls of one leg that go on at the same time. A call holds its slot from the deal until an event
+// says that it was not handed over, or until its last receipt. Without a receipt it holds the slot for [callLease]
+// after the hand-over. A call that a person gave up holds no slot. A successor counts the leases from the campaign's
+// newest hand-over, which its state has: they end at the latest [callLease] after that.
 type callSlots struct {
 	stale bool // the sets have changed since live was counted
 	live  int64
-	// Calls by when this planner saw them handed over, oldest first, and those whose lease is over.
+	// began lists calls by the time at which this planner saw their hand-over, oldest first; overdue are the calls
+	// whose lease is over.
 	began   []callsBegan
 	overdue roaring.Bitmap
 }
@@ -27,7 +28,7 @@ type callsBegan struct {
 	seqs *roaring.Bitmap
 }
 
-// freeCalls is how many more calls of a leg may go on now; limited is false where the leg has no such limit.
+// freeCalls returns how many more calls of a leg may start now; limited is false if the leg has no such limit.
 func (c *Campaign) freeCalls(leg uint8, now int64) (free int64, limited bool) {
 	legs := c.record.GetLegs()
 	if leg < 1 || int(leg) > len(legs) || legs[leg-1].GetMaxConcurrent() == 0 {
@@ -75,7 +76,7 @@ func (c *Campaign) countCalls(s *callSlots, leg uint8, now int64) {
 	live.AndNot(&c.unconfirmed)
 	live.AndNot(&c.never)
 	handedOver.And(live)
-	// The leases: those that ended without a receipt are not live, and those that are new begin.
+	// A call whose lease ended without a receipt is no longer live. A new hand-over begins a lease.
 	s.overdue.And(handedOver)
 	left := s.began[:0]
 	for _, b := range s.began {

@@ -14,7 +14,8 @@ func callLeg(most uint32) *fanfarev1.Leg {
 	}
 }
 
-// callsNow counts the calls that go on, as the log tells it: dealt, and neither given back nor over.
+// callsNow counts from the log the calls that go on: they were dealt, the sender did not return them, and they are not
+// over.
 func (w *env) callsNow(number uint64) int {
 	over := map[[2]uint32]bool{}
 	for p := range partitions {
@@ -34,7 +35,7 @@ func (w *env) callsNow(number uint64) int {
 }
 
 // R23: never more than maxConcurrent calls of a campaign at the same time, also at retries and when the scheduler is
-// replaced; and everybody is called in the end.
+// replaced; and in the end every recipient is called.
 func TestCallsAtTheSameTime(t *testing.T) {
 	for _, most := range []uint32{1, 7} {
 		w := newEnv(uint64(most))
@@ -69,7 +70,7 @@ func TestCallsAtTheSameTime(t *testing.T) {
 	}
 }
 
-// A call whose receipt never comes holds its slot for the lease, and no longer, also when the scheduler is replaced
+// A call whose receipt never comes holds its slot for the lease and no longer, even if a successor takes over
 // meanwhile.
 func TestCallsWithoutReceiptEnd(t *testing.T) {
 	w := newEnv(3)

@@ -19,7 +19,7 @@ type Campaign struct {
 	record     *fanfarev1.Campaign // nil until the control plane's record arrives: a delivery event may arrive earlier
 	// record is our guess after a move; the published record of the same version replaces it
 	assumed  bool
-	closed   bool // settled: what was known of its recipients is dropped
+	closed   bool // settled: the state of its recipients is dropped
 	hours    hours.Hours
 	hoursOff bool        // the record's calling hours are invalid: nothing is dealt
 	groups   []zoneGroup // of a campaign whose recipients have calling hours of their own; see zones.go
@@ -286,7 +286,7 @@ func (c *Campaign) resolve() {
 	}
 }
 
-// makeAllReady makes every waiting recipient ready, so that it is cancelled.
+// makeAllReady makes every waiting recipient ready, so that the next round can cancel it.
 func (c *Campaign) makeAllReady() {
 	for _, t := range c.tries {
 		for key, s := range t.due {
@@ -298,7 +298,7 @@ func (c *Campaign) makeAllReady() {
 }
 
 // moveDueToReady moves the recipients whose time has come. A set that waits for the calling hours uses the current
-// hours. Where recipients have hours of their own, they are asked at the deal.
+// hours. If recipients have hours of their own, the deal checks those hours.
 func (c *Campaign) moveDueToReady(now int64) {
 	if c.nextDue == 0 || c.nextDue > now {
 		return

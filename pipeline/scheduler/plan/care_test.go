@@ -8,7 +8,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// careScript has a campaign of 5,000 on a route with that care.
+// careScript returns a script with a campaign of 5,000 recipients on a route with the given care settings.
 func careScript(t *testing.T, of *fanfarev1.RouteCare) *script {
 	tb := newScript(t, 1000)
 	tb.routes[0].Care = of
@@ -30,12 +30,12 @@ func (tb *script) wantReason(state schemas.State, reason string) {
 	}
 }
 
-// feel applies how route sim does now.
+// feel applies the current health of route sim.
 func (tb *script) feel(h schemas.RouteHealth) {
 	tb.planner.SetHealth(func(string) schemas.RouteHealth { return h }, tb.now)
 }
 
-// TestRouteDown walks a route through trouble: down, a trial that fails, one that works.
+// TestRouteDown: a route is down, then one trial fails, then another trial works.
 func TestRouteDown(t *testing.T) {
 	tb := careScript(t, &fanfarev1.RouteCare{DownAfterMs: 60_000, AutoResume: true})
 	down := schemas.RouteHealth{State: schemas.LineStateDown, Since: tb.now}
@@ -88,7 +88,7 @@ func TestProviderAuthIsQuick(t *testing.T) {
 	tb.wantReason(schemas.StateSuspended, "provider_auth") // autoResume is off
 }
 
-// TestIdleRouteIsNoTrouble: the last message of yesterday opened the breaker, and nothing has tried since.
+// TestIdleRouteIsNoTrouble: yesterday's last message opened the breaker, and no message was tried on the route since.
 func TestIdleRouteIsNoTrouble(t *testing.T) {
 	tb := careScript(t, &fanfarev1.RouteCare{DownAfterMs: 60_000, AutoResume: true})
 	tb.feel(schemas.RouteHealth{State: schemas.LineStateTrial, Since: tb.now.Add(-10 * time.Hour)})

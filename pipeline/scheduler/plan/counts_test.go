@@ -50,7 +50,7 @@ func (c *Campaign) counts() counts {
 	}
 	out.awaiting = take(left)
 	out.never = take(&c.never)
-	// A later try outranks an earlier one, a return outranks doubt about the same try
+	// A later try outranks an earlier one; a return outranks an ambiguous outcome of the same try
 	for _, t := range slices.Backward(c.tries) {
 		out.pending += take(&t.returned)
 		doubt := roaring.New()

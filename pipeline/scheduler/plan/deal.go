@@ -87,8 +87,8 @@ func (pl *Planner) Deals(now time.Time) []Deal {
 	return out
 }
 
-// serveRoutes deals on the routes in turn. A route that has much to deal cannot use up what a round may deal: the
-// routes that got nothing are first in the next one.
+// serveRoutes deals on the routes in turn. A route with many recipients to deal cannot starve the others: the routes
+// that a round did not reach come first in the next round.
 func (pl *Planner) serveRoutes(now int64, out []Deal) []Deal {
 	n := len(pl.ordered)
 	for i := range n {
@@ -137,7 +137,8 @@ func (r *route) refill(now int64) {
 	r.retriesAt = now
 }
 
-// serve deals on one route until the route is full, no campaign has recipients to deal, or there are most deals in all.
+// serve deals on one route until the route is full, no campaign has recipients to deal, or out has reached the number
+// of deals in most.
 func (pl *Planner) serve(r *route, now int64, out []Deal, most int) []Deal {
 	for idle := 0; idle < len(r.shares) && r.hasRoom() && len(out) < most; {
 		s := r.shares[r.turn]
@@ -285,8 +286,8 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 	return d, true
 }
 
-// gather removes up to size recipients of one blob, of those in [first, end), from a set and returns those that may
-// still be dealt again after the n-th try.
+// gather removes from a set up to size recipients that are in one blob and in [first, end). It returns those of them
+// that may still be dealt again after the n-th try.
 func (c *Campaign) gather(n int, from *roaring.Bitmap, first, end uint32, size int) (audience.Index, *roaring.Bitmap) {
 	for {
 		seq := nextPresent(from, first, end)
@@ -338,13 +339,13 @@ func (pl *Planner) finishDeal(c *Campaign, d *Deal, r *route, now int64) {
 }
 
 // cancels deals the undealt and the waiting recipients of a stopped campaign as chunks that make no messages. No limit
-// holds for them.
+// applies to these chunks.
 func (pl *Planner) cancels(c *Campaign, now int64, out []Deal) []Deal {
 	return pl.without(c, 0, schemas.MaxSeq+1, schemas.KindSkipped, schemas.CodeCancelled, now, out)
 }
 
-// without deals the undealt and the waiting recipients of [first, end) as chunks that make no messages: the expander
-// writes an outcome of that kind and code for each.
+// without deals the undealt and the waiting recipients of [first, end) as chunks that make no messages: for each
+// recipient the expander writes an outcome of the given kind and code.
 func (pl *Planner) without(c *Campaign, first, end uint32, kind schemas.Kind, code schemas.Code, now int64, out []Deal) []Deal {
 	most := min(end, c.total)
 	for at := first; len(out) < cancelsAtOnce && c.blobs != nil && c.undealt() > 0; {

@@ -19,7 +19,7 @@
 //	calls.go     calls that go on at the same time
 //	held.go      single sends that wait for their time
 //	care.go      campaigns that are suspended because of their routes, and resumed
-//	moves.go     start, complete, settle, and what is asked of the store
+//	moves.go     start, complete, settle, and the requests to the store
 //	snapshot.go  what is written in topic cursors; restore.go reads it back
 //	campaign.go, sets.go  what is known of one campaign, and of one try of its recipients
 //

@@ -8,7 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// fakeDomains reserves blocks as the store does: a block is never changed, and there is room for so many recipients.
+// fakeDomains reserves blocks as the store does: a block never changes, and the number of recipients that have room is
+// limited.
 type fakeDomains struct {
 	room   uint32
 	blocks map[[2]uint64][]*fanfarev1.DomainBlock // by campaign and blob
@@ -31,7 +32,7 @@ func (f *fakeDomains) allot(r schemas.DomainRequest, end uint32) []*fanfarev1.Do
 
 // TestDomains (R39, R40, R77): no recipient is dealt without a domain, and none gets another domain at a retry. When
 // the domains have no more room, messages in flight end, and the campaign is suspended. With more room it continues to
-// its end. The leader changes all the while.
+// its end. Successors take over throughout the test.
 func TestDomains(t *testing.T) {
 	w := newEnv(5)
 	w.addRoute("sim", 40)

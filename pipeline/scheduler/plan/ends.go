@@ -9,7 +9,7 @@ import (
 )
 
 // lostAfter is how long after its not_after a deal without an outcome is given up. After not_after no sender may hand
-// it over, and the sender that holds it has had the time to report.
+// it over, and the sender that holds it has had enough time to report.
 const lostAfter = 10 * time.Minute
 
 const minute = time.Minute
@@ -111,7 +111,7 @@ func (c *Campaign) stale(e End) bool {
 		return true
 	}
 	switch e.Kind {
-	case schemas.KindAmbiguous, schemas.KindSkipped: // decided because that try had no outcome
+	case schemas.KindAmbiguous, schemas.KindSkipped: // the end was decided because that try had no outcome
 		return c.try(int(e.Try)).answered.Contains(e.Seq)
 	case schemas.KindUnconfirmed:
 		return false
@@ -121,7 +121,7 @@ func (c *Campaign) stale(e End) bool {
 }
 
 // endStranded ends recipients that wait to be dealt on a route that has been disabled for longer than a message of the
-// campaign is valid: a wait has an end.
+// campaign is valid, so that they do not wait for ever.
 func (pl *Planner) endStranded(c *Campaign, now int64) {
 	left := endsAtOnce
 	for i, t := range c.tries {

@@ -8,7 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestStaleEnd: an end that was decided and not written is dropped when another try has gone out meanwhile.
+// TestStaleEnd: the planner drops an end that it decided and did not yet write if another try was handed over
+// meanwhile.
 func TestStaleEnd(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -75,7 +76,7 @@ func TestReceiptWindow(t *testing.T) {
 	if got, _ := tb.model(c); got.ambiguous != 1 || got.awaiting != 1 {
 		t.Errorf("census %+v, want one ambiguous for ever and one awaiting", got)
 	}
-	// What comes later is a correction; nothing stays open.
+	// A later receipt is only a correction: no recipient waits for another try.
 	tb.says(10001, 2, 1, bouncedKind, schemas.CodeAbsentSubscriber, time.Time{})
 	tb.wantEnd(2, 1, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 }
@@ -158,7 +159,7 @@ func TestCancelIsCarriedOut(t *testing.T) {
 	tb.deals()
 	tb.allSay(tb.deals(), sentKind, noCode)
 	tb.set(c, func(r *fanfarev1.Campaign) { r.State = schemas.StateAborted })
-	if got := tb.planner.Deals(tb.now); recipients(got) == 0 { // and the chunk comes to nothing
+	if got := tb.planner.Deals(tb.now); recipients(got) == 0 { // no stage writes an outcome for the chunk
 		t.Fatal("nothing was cancelled")
 	}
 	tb.after(21 * time.Minute)

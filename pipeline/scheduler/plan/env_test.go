@@ -17,8 +17,9 @@ const (
 	partitions = 6
 )
 
-// env is everything around the core, in memory and with a clock of its own: a store, a carrier, the log of deliveries.
-// It is driven by one seed. Its oracles see what the core deals and what really happened, never what the core thinks.
+// env is everything around the planner, in memory and with a clock of its own: a store, a carrier, the log of
+// deliveries. One seed drives it. Its oracles see what the planner deals and what really happened, never the planner's
+// own state.
 type env struct {
 	rng     *rand.Rand
 	planner *Planner
@@ -26,7 +27,7 @@ type env struct {
 	camps   map[uint64]*fakeCampaign
 	routes  []*fanfarev1.Route
 	log     [partitions][]Event // of deliveries
-	read    [partitions]int     // how far the core is
+	read    [partitions]int     // up to which offset the planner has read each partition
 	about   map[[2]uint64][]int // places in the log, by campaign and seq
 	saved   saved
 	flying  []submission // dealt, no outcome yet
@@ -41,7 +42,7 @@ type env struct {
 	completed map[uint64]bool
 	dealtTo   map[string]int       // recipients dealt, by tenant
 	weights   map[[2]uint64]uint32 // of the first deal, by campaign and seq
-	// Money: captured so far, and the most that a campaign could cost when it was last said.
+	// Money by campaign: what was captured so far, and the most that it could still cost by the newest report.
 	soFar, mostCost map[uint64]uint64
 	moneySteps      int
 	// mayDeal is one more oracle: whether a recipient may be dealt now.
@@ -52,9 +53,9 @@ type env struct {
 	seeDeal func(*Deal)
 	seeMove func(*schemas.Change)
 
-	// Planted bugs, to see the oracles catch them.
-	tamper  func(*Event) bool // what the core reads; false: it never does
-	forgets bool              // cursors do not name the deals since the sets
+	// Planted bugs, with which TestOraclesCatch checks the oracles.
+	tamper  func(*Event) bool // changes the event that the planner reads; false: the planner never reads it
+	forgets bool              // cursors do not list the deals since the last snapshot
 }
 
 type fakeCampaign struct {
@@ -68,14 +69,14 @@ type submission struct {
 	try, leg uint8
 }
 
-// odds of what a submission comes to, in percent of each other.
+// odds are the relative weights of the outcomes of a submission, and of the receipts that follow it.
 type odds struct {
 	sent, notSent, returned, ambiguous, lost int
-	// of what was sent, or was doubtful and in truth taken
+	// for submissions that the carrier accepted, whether their outcome is sent or ambiguous
 	delivered, bounced, undelivered, silent int
 }
 
-// saved is what `cursors` holds.
+// saved is the content of topic `cursors`.
 type saved struct {
 	cursors map[uint64][]byte
 	sets    map[uint64][][]byte
@@ -132,7 +133,7 @@ func rcsLeg(route string) *fanfarev1.Leg {
 	return &fanfarev1.Leg{Channel: schemas.ChannelRCS, Route: route, Sender: "S", PriceMicros: 80_000, MaxHandovers: 1, BackoffMs: []int64{20_000}}
 }
 
-// set moves a campaign by hand, as a user does.
+// set changes a campaign as a user does.
 func (w *env) set(c *fakeCampaign, change func(*fanfarev1.Campaign)) {
 	c.record = cloneRecord(c.record)
 	c.record.Version++
@@ -172,7 +173,7 @@ func (w *env) readOne(p int) {
 	w.planner.Observe(&e)
 }
 
-// serveStore does what the core asks of the store, with a conflict now and then.
+// serveStore makes the store calls that the planner requests, with a conflict now and then.
 func (w *env) serveStore() {
 	for _, want := range w.planner.AudienceRequests(w.now) {
 		c := w.camps[want.Number]
@@ -225,14 +226,14 @@ func (w *env) serveStore() {
 		}
 		c.record = r
 		w.planner.Moved(ch, r.GetVersion())
-		if w.rng.IntN(2) == 0 { // the record comes round at once, or with the next change
+		if w.rng.IntN(2) == 0 { // the published record arrives at once, or with the next change
 			w.planner.CampaignChanged(cloneRecord(r))
 		}
 	}
 }
 
-// checkMoney holds that what is captured never goes down, and remembers the most that the campaign may cost by what was
-// said.
+// checkMoney checks that the captured amount never falls, and remembers the most that the campaign may cost by this
+// report.
 func (w *env) checkMoney(number uint64, ch *schemas.Change) {
 	if !ch.Settled && ch.CapturedSoFar < w.soFar[number] {
 		w.fault("%s: captured so far %d, it was %d", ch.Campaign, ch.CapturedSoFar, w.soFar[number])
@@ -252,7 +253,7 @@ func (w *env) checkMoney(number uint64, ch *schemas.Change) {
 	}
 }
 
-// checkCompleted checks that every recipient has an outcome of its last try and none waits.
+// checkCompleted checks that every recipient has an outcome for its last try, and that none waits.
 func (w *env) checkCompleted(c *fakeCampaign) {
 	for _, s := range w.flying {
 		if s.campaign == c.record.GetNumber() {
@@ -261,7 +262,7 @@ func (w *env) checkCompleted(c *fakeCampaign) {
 	}
 }
 
-// dealt takes in a deal: the oracles of what may be dealt, then it is in flight.
+// dealt checks a deal with the oracles of what may be dealt, then puts it in flight.
 func (w *env) dealt(d Deal) {
 	c := w.camps[d.Campaign.number]
 	r := c.record
@@ -303,7 +304,8 @@ func (w *env) dealt(d Deal) {
 	})
 }
 
-// checkWeights holds R38: the first deal names the weights of its time, and every later one the same.
+// checkWeights checks R38: a recipient's first deal names the weights that are current then, and every later deal of it
+// names the same.
 func (w *env) checkWeights(d *Deal, seq uint32) {
 	at := [2]uint64{d.Campaign.number, uint64(seq)}
 	first, known := w.weights[at]
@@ -319,7 +321,8 @@ func (w *env) checkWeights(d *Deal, seq uint32) {
 	}
 }
 
-// checkProof holds P3: the try before was given back, or bounced, and nothing final was read.
+// checkProof checks P3: the sender returned the try before, or that try bounced, and the planner has read no final
+// receipt.
 func (w *env) checkProof(campaign uint64, seq, n uint32) {
 	var proof bool
 	p := seq % partitions
@@ -349,7 +352,7 @@ func (w *env) write(e Event) {
 	w.log[p] = append(w.log[p], e)
 }
 
-// carry lets some of what is in flight come to its outcome, and some receipts come in.
+// carry writes the outcomes of some submissions in flight, and some receipts.
 func (w *env) carry(most int) {
 	w.rng.Shuffle(len(w.flying), func(i, j int) { w.flying[i], w.flying[j] = w.flying[j], w.flying[i] })
 	for n := w.rng.IntN(4*most + 1); n > 0 && len(w.flying) > 0; n-- {
@@ -381,7 +384,7 @@ var bounceCodes = []schemas.Code{
 
 func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
-// outcome makes the outcome of a submission, and what the carrier will say of it later.
+// outcome makes the outcome of a submission and the receipts that the carrier will send later.
 func (w *env) outcome(s submission) {
 	c := w.camps[s.campaign]
 	price := c.record.GetLegs()[s.leg-1].GetPriceMicros() * uint64(1+s.seq%2)
@@ -409,7 +412,7 @@ func (w *env) outcome(s submission) {
 		switch w.rng.IntN(3) {
 		case 0:
 			taken = true
-		case 1: // the holder can prove that it did not
+		case 1: // the sender can prove that it did not hand the message over
 			late := e
 			late.Kind, late.Code = schemas.KindReturned, schemas.CodeRate
 			w.owed = append(w.owed, late)
@@ -436,7 +439,7 @@ func (w *env) outcome(s submission) {
 	w.owed = append(w.owed, r)
 }
 
-// saveCursors writes what the transactions of deals and sets write; the sets only now and then.
+// saveCursors writes the cursors, as the transactions of deals do, and now and then the sets, as a snapshot does.
 func (w *env) saveCursors(all bool) {
 	all = all && !w.planner.EndsPending()
 	for _, c := range w.planner.open {
@@ -466,7 +469,7 @@ func marshal(m proto.Message) []byte {
 	return b
 }
 
-// takeOver replaces the core by a successor that knows what is in the topics.
+// takeOver replaces the planner by a successor that knows only what the topics hold.
 func (w *env) takeOver() error {
 	old := w.planner
 	w.planner = New()
@@ -510,14 +513,14 @@ func (w *env) takeOver() error {
 	return nil
 }
 
-// model is what the log says of every recipient of a campaign, by the table of precedence alone.
+// model computes the state of every recipient of a campaign from the log, by the table of precedence alone.
 func (w *env) model(c *fakeCampaign) (counts, uint64) {
 	state := make([]schemas.Precedence, c.record.GetTotal())
 	type tryOf struct {
 		seq, try uint32
 	}
 	took, doubt := map[tryOf]uint64{}, map[tryOf]uint64{}
-	receipt := map[tryOf]schemas.Precedence{} // the greatest of the try
+	receipt := map[tryOf]schemas.Precedence{} // the receipt of the try with the greatest precedence
 	for p := range partitions {
 		for _, e := range w.log[p] {
 			if e.Campaign != c.record.GetNumber() {
@@ -570,7 +573,7 @@ func (w *env) model(c *fakeCampaign) (counts, uint64) {
 	return out, captured
 }
 
-// places leaves of a census what a model can know.
+// places returns only those counts that the model can compute, too.
 func (c counts) places() counts {
 	c.undealt, c.inFlight, c.waiting = 0, 0, 0
 	return c

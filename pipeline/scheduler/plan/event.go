@@ -17,7 +17,7 @@ type Event struct {
 	PriceMicros        uint64 // segments times price per segment
 	NotAfterMs         int64  // of a message
 	LoggedMs           int64  // when the record was written
-	Tenant, CampaignID []byte // parts of the record: not to be kept
+	Tenant, CampaignID []byte // slices of the record: copy them to keep them
 }
 
 // DecodeDelivery reads a record of topic `deliveries` into e, except LoggedMs.

@@ -24,7 +24,7 @@ func fullDelivery(seq uint32) *fanfarev1.Delivery {
 	}
 }
 
-// TestDecode: what is read by hand is what the generated code reads.
+// TestDecode: the hand-written decoder reads the same values as the generated code.
 func TestDecode(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := fullDelivery(rapid.Uint32().Draw(t, "seq"))
@@ -62,7 +62,7 @@ func TestDecodeMessage(t *testing.T) {
 	}
 }
 
-// FuzzDecode: bytes of strangers are read like the generated code reads them, or not at all.
+// FuzzDecode: the hand-written decoder reads arbitrary bytes as the generated code does, or returns an error.
 func FuzzDecode(f *testing.F) {
 	f.Add(marshal(fullDelivery(7)))
 	f.Add([]byte{0xff})
@@ -88,7 +88,7 @@ func TestNextAbsent(t *testing.T) {
 			b.AddRange(uint64(from), uint64(from+rapid.Uint32Range(1, 140_000).Draw(t, "n")))
 		}
 		from, to := rapid.Uint32Range(0, 250_000).Draw(t, "at"), rapid.Uint32Range(0, 250_000).Draw(t, "to")
-		absent, present := max(to, from), to // of an empty range both are where it begins or ends
+		absent, present := max(to, from), to // for an empty range, absent is the greater and present is to
 		for at := from; at < to; at++ {
 			if b.Contains(at) && present == to {
 				present = at
@@ -141,7 +141,8 @@ func records() [][]byte {
 	return out
 }
 
-// BenchmarkObserve is the whole path of an event: decode, and into the sets. A message has two or three.
+// BenchmarkObserve measures the whole path of an event: decode it and add it to the sets. A message has two or three
+// events.
 func BenchmarkObserve(b *testing.B) {
 	in := records()
 	k := million(b)
@@ -182,7 +183,7 @@ func BenchmarkDeals(b *testing.B) {
 	b.ReportMetric(1e6*float64(b.N)/b.Elapsed().Seconds(), "recipients/s")
 }
 
-// BenchmarkIdleDeals is a round with a thousand campaigns of which none has room.
+// BenchmarkIdleDeals measures a round with a thousand campaigns, none of which has room.
 func BenchmarkIdleDeals(b *testing.B) {
 	w := newEnv(1)
 	w.addRoute("sim", 1000)
@@ -222,9 +223,9 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportMetric(float64(size), "bytes")
 }
 
-// BenchmarkIdleStep is a whole round of decisions with 10,000 open campaigns of 100 tenants on 10 routes that have
-// nothing to do: scheduled, paused, in flight, and awaiting receipts. A round is made every 10 ms, so 1 % of a core is
-// 100 µs.
+// BenchmarkIdleStep measures a whole round of decisions with 10,000 open campaigns of 100 tenants on 10 routes that
+// have nothing to do: scheduled, paused, in flight, and awaiting receipts. A round is made every 10 ms, so 1 % of a
+// core is 100 µs.
 func BenchmarkIdleStep(b *testing.B) {
 	w := newEnv(1)
 	const long = 10_000 * time.Hour // a round takes 10 ms, and millions of rounds are measured

@@ -73,8 +73,8 @@ func (pl *Planner) followBounce(c *Campaign, t *tryState, n *note, last int, cod
 	pl.end(c, n.seq, last, schemas.KindUndelivered, code)
 }
 
-// followReturn decides after the sender has returned the last try unsent. The code says why, and so where and when the
-// recipient is dealt again: on the same leg, on the next leg, or not at all.
+// followReturn decides after the sender has returned the last try unsent. The code gives the reason, which decides
+// where and when the recipient is dealt again: on the same leg, on the next leg, or not at all.
 func (pl *Planner) followReturn(c *Campaign, t *tryState, n *note, last int) {
 	switch {
 	case c.record.GetHidden():

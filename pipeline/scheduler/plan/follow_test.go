@@ -9,8 +9,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestDoubtIsNeverDealt: an ambiguous recipient is dealt again only when its holder gives it back, or the carrier says
-// no.
+// TestDoubtIsNeverDealt: an ambiguous recipient is dealt again only when the sender returns it, or when the carrier
+// sends a negative receipt.
 func TestDoubtIsNeverDealt(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 3, 500, smsLeg(3))
@@ -44,8 +44,9 @@ func TestContradiction(t *testing.T) {
 	}
 }
 
-// TestSenderClockAhead: a sender whose clock is ahead sees calling hours end before the scheduler does. What it gives
-// back waits for the next opening, and does not come and go until our clock has reached the end too.
+// TestSenderClockAhead: a sender whose clock is ahead sees calling hours end before the scheduler does. The recipients
+// that it returns wait until the hours open next. They are not dealt and returned again and again until the scheduler's
+// clock reaches the end of the hours, too.
 func TestSenderClockAhead(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -63,7 +64,8 @@ func TestSenderClockAhead(t *testing.T) {
 	tb.wantDealt(tb.deals(), 1)
 }
 
-// TestReview: what the predecessor had read and not acted upon when its sets were written is decided by the successor.
+// TestReview: the predecessor read events and wrote its sets before it decided what follows from the events. The
+// successor decides it.
 func TestReview(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 4, 500, smsLeg(3))
@@ -99,8 +101,8 @@ func TestReview(t *testing.T) {
 	}
 }
 
-// TestAfterSettled: what was written before the campaign was settled has been dealt with, and is not ended again when
-// it is read again.
+// TestAfterSettled: the planner handled the events that were written before the campaign settled. When it reads them
+// again, it ends no recipient again.
 func TestAfterSettled(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -223,7 +225,7 @@ func TestStaleFreezeError(t *testing.T) {
 	if len(first) != 1 {
 		t.Fatalf("%d requests, want one", len(first))
 	}
-	// Before the answer it is unscheduled, given another list and confirmed again.
+	// Before the answer arrives, a person unschedules the campaign, gives it another list and confirms it again.
 	tb.set(c, func(r *fanfarev1.Campaign) { r.Lists = []string{"another"} })
 	if err := tb.planner.AudienceAnswered(first[0], nil, fmt.Errorf("list: %w", schemas.ErrNotFound), tb.now); err == nil {
 		t.Error("the error is not reported")
@@ -242,8 +244,8 @@ func TestStaleFreezeError(t *testing.T) {
 	}
 }
 
-// TestPauseAfterCompleted: retries after a late bounce go on under completed (pipeline.md 3.5); pause holds them,
-// resume goes on.
+// TestPauseAfterCompleted: retries after a late bounce go on while the campaign is completed (pipeline.md 3.5). Pause
+// stops them, and resume continues them.
 func TestPauseAfterCompleted(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 1, 500, smsLeg(3))
@@ -312,8 +314,8 @@ func TestEventBeforeRecord(t *testing.T) {
 	}
 }
 
-// TestEventBeforeAudience: a successor's view may be older than its predecessor's was. Events about recipients that it
-// does not know yet is not lost, for it is not read again.
+// TestEventBeforeAudience: a successor's view may be older than its predecessor's was. The planner keeps events about
+// recipients that it does not know yet, because they are not read again.
 func TestEventBeforeAudience(t *testing.T) {
 	tb := newScript(t, 100)
 	tb.addCampaign(10001, testTenant, 10, 10, smsLeg(1))
@@ -339,7 +341,8 @@ func TestEventBeforeAudience(t *testing.T) {
 	}
 }
 
-// TestHiddenCampaign: single sends are lost, end and settle like others, once their day is over and nothing is held.
+// TestHiddenCampaign: single sends can be lost and ended like other recipients, and their campaign settles once its day
+// is over and no single send is held.
 func TestHiddenCampaign(t *testing.T) {
 	tb := newScript(t, 100)
 	c := &fakeCampaign{record: &fanfarev1.Campaign{
@@ -354,7 +357,7 @@ func TestHiddenCampaign(t *testing.T) {
 	tb.says(10009, 0, 1, bouncedKind, schemas.CodeAbsentSubscriber, time.Time{})
 	tb.wantEnd(0, 1, schemas.KindUndelivered, schemas.CodeAbsentSubscriber) // never tried again once handed over
 	tb.says(10009, 1, 1, returnedKind, schemas.CodeWindow, time.Time{})
-	tb.wantDealt(tb.deals(), 0) // it is among the held
+	tb.wantDealt(tb.deals(), 0) // topic held has it: the planner deals it from there
 	tb.after(2 * time.Hour)
 	tb.wantEnd(2, 1, ambiguousKind, schemas.CodeLost)
 	tb.after(24 * time.Hour)
@@ -368,7 +371,7 @@ func TestHiddenCampaign(t *testing.T) {
 	tb.planner.held.remove("k")
 	tb.planner.lanesUnread = true
 	tb.start()
-	tb.wantState(10009, schemas.StateSending) // one may stand on a lane
+	tb.wantState(10009, schemas.StateSending) // a single send may still be on a lane
 	tb.planner.lanesUnread = false
 	tb.start()
 	tb.wantState(10009, schemas.StateCompleted)

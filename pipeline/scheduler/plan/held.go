@@ -102,8 +102,8 @@ func (pl *Planner) Unhold(key string) *Held {
 // HeldMessages is how many single sends wait for their time.
 func (pl *Planner) HeldMessages() int { return len(pl.held.byKey) }
 
-// Rehold holds a single send again whose deal is missing: its tombstone in topic `held` was written, the deal was not.
-// It reports whether it did.
+// Rehold holds a single send again if its deal is missing: its tombstone in topic `held` was written, the deal was not.
+// It reports whether it holds it.
 func (pl *Planner) Rehold(h *Held) bool {
 	c := pl.campaigns[h.Campaign]
 	if c == nil || c.closed || c.broken {
@@ -125,9 +125,9 @@ type HeldDeal struct {
 // heldAgain is when a single send that could not be dealt is looked at again.
 const heldAgain = 250 * time.Millisecond
 
-// DealHeld returns up to most single sends whose time has come, and counts them as dealt. laneRead reports whether the
-// transactional lane of a route has been read to its end: until then the scheduler does not know all single sends that
-// were dealt on it.
+// DealHeld returns the single sends whose time has come, at most the number in most, and counts them as dealt. laneRead
+// reports whether the transactional lane of a route has been read to its end: until then the scheduler does not know
+// all single sends that were dealt on it.
 func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string) bool) []HeldDeal {
 	var out []HeldDeal
 	for _, h := range pl.held.due(ms(now), most) {
@@ -142,7 +142,8 @@ func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string)
 	return out
 }
 
-// nextTry returns the try that a held message is dealt at, 0 if it is not dealt any more; false: not now.
+// nextTry returns the try at which a held message is to be dealt, or 0 if it is not dealt any more; false: it cannot be
+// decided now.
 func (pl *Planner) nextTry(h *Held, laneRead func(string) bool) (n uint32, ok bool) {
 	if !laneRead(h.Route) {
 		return 0, false

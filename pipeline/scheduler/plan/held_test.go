@@ -8,7 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestHeldBounds: single sends that are due all at once are dealt no faster than the route takes them, and none twice.
+// TestHeldBounds: single sends that are due at the same time are dealt no faster than the route takes them, and none is
+// dealt twice.
 func TestHeldBounds(t *testing.T) {
 	pl := New()
 	pl.setRoute(&fanfarev1.Route{Name: "sim", Rate: 10, Enabled: true})

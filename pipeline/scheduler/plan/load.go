@@ -2,13 +2,13 @@ package plan
 
 import "fanfare/schemas"
 
-// RouteLoad is how much waits at a route, for metrics.
+// RouteLoad is how many recipients wait at a route, for metrics.
 type RouteLoad struct {
 	Route               string
 	Bulk, Txn           int64 // in flight
 	Undealt, Due, Ready uint64
 	Seconds             float64 // how long the undealt and ready recipients take at the route's rate
-	OldestMs            int64   // since when the recipient that is overdue longest waits, 0: none is
+	OldestMs            int64   // when the recipient that is overdue longest became due, 0: none is overdue
 }
 
 // Loads returns the load of every route.
@@ -35,7 +35,7 @@ func (pl *Planner) Loads() []RouteLoad {
 			for _, s := range t.ready {
 				if l := c.loadOf(of, s.leg); l != nil {
 					l.Ready += s.seqs.GetCardinality()
-					// Where recipients have hours of their own, those that are ready may wait for them.
+					// If recipients have hours of their own, ready recipients may still wait for these hours.
 					if len(c.groups) == 0 && s.since > 0 && !s.seqs.IsEmpty() && (l.OldestMs == 0 || s.since < l.OldestMs) {
 						l.OldestMs = s.since
 					}

@@ -8,8 +8,8 @@ import (
 	"fanfare/schemas"
 )
 
-// Money is captured in steps while a campaign runs, and what it can no longer spend is released as soon as it is
-// completed, not only when it settles days later.
+// Money is captured in steps while a campaign runs. The money that it can no longer spend is released as soon as the
+// campaign is completed, not only when it settles days later.
 
 // moneyEvery is the least time between two steps of a campaign: each is a transaction of the store and a new version.
 const moneyEvery = time.Minute
@@ -59,8 +59,8 @@ func spends(s schemas.State) bool {
 	}
 }
 
-// addMoney adds to a change what the campaign has cost for certain, and once it has ended, the most that it can still
-// cost.
+// addMoney adds to a change the certain cost of the campaign and, once the campaign has ended, the most that it can
+// still cost.
 func (c *Campaign) addMoney(ch *schemas.Change) {
 	ch.CapturedSoFar = c.certainCost()
 	if c.ended() && c.summary().done || ch.Trigger == schemas.TriggerComplete {
@@ -70,9 +70,9 @@ func (c *Campaign) addMoney(ch *schemas.Change) {
 	}
 }
 
-// certainCost is the cost of the hand-overs with a positive receipt: no later receipt makes them free. What else was
-// handed over is captured when the campaign settles, because a receipt with a code that is not billed may still arrive,
-// and the ledger does not give back what it has captured.
+// certainCost is the cost of the hand-overs with a positive receipt: no later receipt makes them free. The cost of all
+// other hand-overs is captured when the campaign settles: a receipt with a code that is not billed may still arrive,
+// and the ledger does not refund what it has captured.
 func (c *Campaign) certainCost() (micros uint64) {
 	for _, t := range c.tries {
 		for _, p := range t.sent {

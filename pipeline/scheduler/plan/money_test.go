@@ -7,8 +7,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestMoneyInSteps: what is certain is captured while the campaign runs, once a minute at most; when it is completed,
-// what it can no longer spend is released, days before it settles.
+// TestMoneyInSteps: while the campaign runs, its certain cost is captured at most once a minute. When it is completed,
+// the money that it can no longer spend is released, days before it settles.
 func TestMoneyInSteps(t *testing.T) {
 	tb := newScript(t, 10_000)
 	c := tb.addCampaign(10001, testTenant, 1000, 500, smsLeg(3))
@@ -56,7 +56,7 @@ func TestMoneyInSteps(t *testing.T) {
 	if len(steps) != 1 || steps[0].Trigger != schemas.TriggerComplete || steps[0].CapturedSoFar != 990*50_000 || steps[0].MaxLeft == nil {
 		t.Fatalf("steps %+v, want it completed with what is certain and what is left", steps)
 	}
-	// Ten await their receipt: each may cost what it was handed over for, and three hand-overs of two segments more.
+	// Ten recipients await their receipt. Each may cost its hand-over so far and three more hand-overs of two segments.
 	if want := uint64(10*50_000 + 10*3*2*50_000); *steps[0].MaxLeft != want {
 		t.Errorf("%d left, want %d", *steps[0].MaxLeft, want)
 	}

@@ -26,7 +26,7 @@ const (
 	missedAfter = time.Hour
 	// dayGrace is how long after the end of its UTC day a hidden campaign may still get single sends.
 	dayGrace = 10 * time.Minute
-	// moveAgain is when a move is requested again that failed or had no effect.
+	// moveAgain is how long after a request a move that failed or had no effect is requested again.
 	moveAgain = time.Second
 )
 
@@ -40,8 +40,8 @@ type moveTry struct {
 type storeRequest struct {
 	asked bool
 	again int64 // not before, after an answer
-	// gone is why the audience of the record's version goneAt can never be frozen, "": it can. A newer version may have
-	// other lists.
+	// gone is the reason for which the audience of the record's version goneAt can never be frozen; "": it can. A newer
+	// version may have other lists.
 	gone   string
 	goneAt uint64
 }
@@ -84,7 +84,7 @@ func (pl *Planner) Moves(now time.Time) []schemas.Change {
 	for _, c := range pl.broken {
 		r := c.record
 		if r == nil || c.closed || r.GetHidden() || c.move.version == r.GetVersion() && ms(now) < c.move.again {
-			continue // single sends need no cursor: they are dealt on
+			continue // a hidden campaign needs no cursor: its single sends are still dealt
 		}
 		if r.GetState() == schemas.StatePreparing || r.GetState() == schemas.StateSending {
 			c.move = moveTry{version: r.GetVersion(), again: ms(now.Add(moveAgain))}
@@ -109,7 +109,7 @@ func (c *Campaign) towardsSettled() (schemas.Change, bool) {
 	case schemas.StateCompleted, schemas.StateAborted, schemas.StateCancelled:
 		return schemas.Change{To: r.GetState(), Actor: schemas.ActorScheduler, Reason: r.GetReason(), Settled: true, Captured: c.finalCost}, true
 	default:
-		// A person has to confirm it again or to cancel it: the scheduler deals none of it
+		// A person must confirm it again or cancel it: the scheduler deals none of its recipients
 		return schemas.Change{}, false
 	}
 }
@@ -203,7 +203,8 @@ func dayEnd(r *fanfarev1.Campaign) time.Time {
 	return time.UnixMilli(r.GetCreatedMs()).UTC().Truncate(24 * time.Hour).Add(24*time.Hour + dayGrace)
 }
 
-// MoveFailed applies that the store did not make a move. It is decided again on the next record, or later on the same.
+// MoveFailed notes that the store did not make a move. The planner decides the move again when the next record arrives,
+// or later from the same record.
 func (pl *Planner) MoveFailed(ch schemas.Change, now time.Time) {
 	if c := pl.find(ch.Campaign); c != nil {
 		c.move.again = ms(now.Add(moveAgain))
@@ -222,8 +223,8 @@ type AudienceRequest struct {
 	FreezeID         string // "": freeze; else: its index of blobs
 }
 
-// AudienceRequests returns what the store is asked for: to freeze an audience, or the index of a frozen one. Each is
-// requested once, until [Planner.AudienceAnswered] has the answer.
+// AudienceRequests returns the requests to the store: to freeze an audience, or for the index of a frozen one. Each
+// request is returned once; it may be returned again after [Planner.AudienceAnswered] has applied its answer.
 func (pl *Planner) AudienceRequests(now time.Time) []AudienceRequest {
 	var out []AudienceRequest
 	pl.wakeDue(ms(now))
@@ -260,8 +261,8 @@ func freezes(r *fanfarev1.Campaign) bool {
 	}
 }
 
-// AudienceAnswered applies the store's answer. Of a freeze only the error counts: its result arrives as a record. It
-// returns the error, named, unless the campaign has changed meanwhile.
+// AudienceAnswered applies the store's answer. Of the answer to a freeze it uses only the error: the result arrives as
+// a record. It returns the error with the campaign's name, unless the campaign has changed meanwhile.
 func (pl *Planner) AudienceAnswered(w AudienceRequest, blobs []audience.Index, err error, now time.Time) error {
 	c := pl.campaigns[w.Number]
 	if c == nil || c.closed || c.record.GetFreezeId() != w.FreezeID {

@@ -18,8 +18,8 @@ func newer(field protowire.Number, value string) []byte {
 	return protowire.AppendString(protowire.AppendTag(nil, field, protowire.BytesType), value)
 }
 
-// TestNewerVersion: what a newer version wrote into cursors and this one does not know is carried, so that a version
-// can be rolled back and forth.
+// TestNewerVersion: this version keeps the fields and sets in cursors that a newer version wrote and that it does not
+// know, so that an operator can roll back and forward again.
 func TestNewerVersion(t *testing.T) {
 	cur := &fanfarev1.Cursor{Tenant: testTenant, CampaignId: schemas.CampaignID(10001), CampaignNumber: 10001, Deals: 1, SetsEpoch: 7, SetsParts: 1}
 	cur.ProtoReflect().SetUnknown(newer(900, "of the cursor"))
@@ -30,7 +30,7 @@ func TestNewerVersion(t *testing.T) {
 	part := &fanfarev1.CursorSets{Tenant: testTenant, CampaignId: cur.GetCampaignId(), Epoch: 7, Parts: 1, Sets: []*fanfarev1.CursorSets_Set{dealt, inZone, role}}
 	part.ProtoReflect().SetUnknown(newer(902, "of the part"))
 
-	for round := range 2 { // what this version has written it reads and writes again
+	for round := range 2 { // in the second round this version reads and writes again what it wrote itself
 		pl := New()
 		if err := pl.Restore(cur, []*fanfarev1.CursorSets{part}, time.Unix(0, 0)); err != nil {
 			t.Fatal(err)
@@ -73,8 +73,8 @@ func TestNewerVersion(t *testing.T) {
 	}
 }
 
-// TestSetAside: a campaign that is set aside is suspended, and nothing is dealt, ended or written of it; all others are
-// dealt.
+// TestSetAside: a campaign that is set aside is suspended, and the planner deals, ends and writes nothing of it. It
+// deals all others.
 func TestSetAside(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 100, 500, smsLeg(3))

@@ -13,7 +13,7 @@ const maxOrphans = 4096
 // return or a bounce is decided later, in evaluate.
 func (pl *Planner) Observe(e *Event) {
 	if e.Try == 0 || e.Try > schemas.MaxTry || e.Seq > schemas.MaxSeq {
-		return // a click, a reply, an opt-out, or invalid: about no try
+		return // a click, a reply or an opt-out has no try; any other event here is invalid
 	}
 	info, ok := schemas.LookupKind(e.Kind)
 	if !ok || info.Class == schemas.ClassFact {
@@ -24,7 +24,7 @@ func (pl *Planner) Observe(e *Event) {
 		return
 	}
 	if c.broken {
-		return // the events are read again when its records are repaired
+		return // when its records are repaired, the scheduler reads the events again
 	}
 	if c.closed {
 		pl.endAfterSettled(c, e)
@@ -214,8 +214,8 @@ func (pl *Planner) breakerAnswered(c *Campaign, t *tryState, e *Event) {
 	}
 }
 
-// endAfterSettled ends a recipient of a settled campaign after a bounce or a return: neither is followed by a try.
-// Events that were written before the campaign settled were handled then.
+// endAfterSettled ends a recipient of a settled campaign after a bounce or a return: no try follows either of them.
+// Events that were written before the campaign settled were handled at that time.
 func (pl *Planner) endAfterSettled(c *Campaign, e *Event) {
 	if e.LoggedMs < max(c.record.GetSettledMs(), c.settledMs) {
 		return

@@ -63,6 +63,6 @@ func (c *Campaign) ambiguous() *roaring.Bitmap {
 	return doubt
 }
 
-// OrderUnsaved reports whether an order about ambiguous recipients was carried out and the campaign's cursor, which
-// says so, is to be written with its events.
+// OrderUnsaved reports whether an order about ambiguous recipients was carried out and the caller must write the
+// campaign's cursor, which says so, with the events of the order.
 func (c *Campaign) OrderUnsaved() bool { return c.orderUnsaved }

@@ -8,7 +8,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// ambiguousCampaign has ten recipients: 0 to 3 are ambiguous, and 3 bounced before; the rest are delivered.
+// ambiguousCampaign has ten recipients: 0 to 3 are ambiguous, and 3 bounced at an earlier try; the rest are delivered.
 func ambiguousCampaign(t *testing.T) (*script, *fakeCampaign) {
 	t.Helper()
 	tb := newScript(t, 1000)
@@ -36,8 +36,8 @@ func order(id uint64, action schemas.AmbiguousAction) func(*fanfarev1.Campaign) 
 	return func(r *fanfarev1.Campaign) { r.AmbiguousOrder = &fanfarev1.AmbiguousOrder{Id: id, Action: action} }
 }
 
-// TestResendAmbiguous: the recorded order of a person is the proof on which ambiguous recipients are dealt again, once,
-// also after completed; no other recipient is.
+// TestResendAmbiguous: after a person's recorded order the planner deals ambiguous recipients again, once, also when
+// the campaign is completed. It deals no other recipient again.
 func TestResendAmbiguous(t *testing.T) {
 	tb, c := ambiguousCampaign(t)
 	tb.set(c, order(7, schemas.AmbiguousActionResend))
@@ -87,7 +87,8 @@ func TestResendAmbiguous(t *testing.T) {
 	}
 }
 
-// TestGiveUpAmbiguous: given up recipients are final and cost nothing; a receipt that still comes outranks the order.
+// TestGiveUpAmbiguous: recipients that a person gave up are final and cost nothing. A receipt that still arrives
+// outranks the order.
 func TestGiveUpAmbiguous(t *testing.T) {
 	tb, c := ambiguousCampaign(t)
 	tb.set(c, order(7, schemas.AmbiguousActionGiveUp))
@@ -105,7 +106,7 @@ func TestGiveUpAmbiguous(t *testing.T) {
 	}
 }
 
-// TestNoResendAfterAbort: nothing more is handed over for an aborted campaign, also by an order.
+// TestNoResendAfterAbort: no message of an aborted campaign is handed over, even if a person orders to resend.
 func TestNoResendAfterAbort(t *testing.T) {
 	tb, c := ambiguousCampaign(t)
 	tb.set(c, func(r *fanfarev1.Campaign) { r.Stopped = true })

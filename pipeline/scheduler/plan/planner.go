@@ -12,17 +12,17 @@ import (
 // Planner decides what is dealt and ended. Events, records and the time go in; deals, ends and moves come out. One
 // goroutine uses it.
 //
-// What is known of a recipient is membership in sets that only grow, so events may arrive late, twice and in any order.
+// The state of a recipient is its membership in sets that only grow, so events may arrive late, twice and in any order.
 // A decision is a function of the sets, the records of the control plane and the time.
 type Planner struct {
 	campaigns map[uint64]*Campaign
 	open      []*Campaign // campaigns that are not settled, by number
 	awake     []*Campaign // campaigns that the next round looks at; see awake.go
-	sleeping  sleepers    // the others, by when they are to be woken
+	sleeping  sleepers    // the other campaigns, by the time at which to wake them
 	reviewAt  int64       // when all are looked at again
-	unsaved   []*Campaign // campaigns that changed since their sets were last written; some may be saved by now
+	unsaved   []*Campaign // campaigns that changed since their sets were last written; some are written by now
 	broken    []*Campaign // campaigns that are set aside; they are not open
-	unsettled []*Campaign // campaigns that are settled by their cursor and not by the store; they are not open
+	unsettled []*Campaign // campaigns that their cursor calls settled and the store does not; they are not open
 	last      *Campaign   // campaign of the last event: most events are of the same campaign as the one before
 	routes    map[string]*route
 	ordered   []*route // by name
@@ -37,8 +37,8 @@ type Planner struct {
 	wantDomains   []*Campaign // campaigns whose next recipients need domains
 	stranded      bool        // some route is disabled
 	routeTurn     int         // the route that is served first in the next round
-	unknownEvents uint64      // events of no try that was dealt
-	evalCap       int         // notes of a campaign are evaluated at once when there are more; see Observe
+	unknownEvents uint64      // events about tries that were never dealt
+	evalCap       int         // a campaign with more notes than this has them evaluated at once; see Observe
 }
 
 type senderKey struct{ tenant, id string }
@@ -200,7 +200,7 @@ func (pl *Planner) Campaign(number uint64) *Campaign { return pl.campaigns[numbe
 // OpenCampaigns is how many campaigns are known and not settled.
 func (pl *Planner) OpenCampaigns() int { return len(pl.open) }
 
-// UnknownEvents counts delivery events of no try that was dealt.
+// UnknownEvents counts delivery events about tries that were never dealt.
 func (pl *Planner) UnknownEvents() uint64 { return pl.unknownEvents }
 
 // SetLanesUnread says whether some transactional lane has not been read to its end: until it has, no hidden campaign
@@ -339,7 +339,7 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 	rerouted := c.deals == 0 && len(c.tries) == 0 && !slices.EqualFunc(was.GetLegs(), r.GetLegs(), sameWay)
 	if fresh || rerouted {
 		pl.leaveRings(c)
-		pl.adjustInFlight(c, -1) // without a record, deals were counted at no level
+		pl.adjustInFlight(c, -1) // deals that were counted before the record arrived are at no level
 		c.flows = nil
 		for i, leg := range r.GetLegs() {
 			if i+1 >= maxLegs {
@@ -356,7 +356,8 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 		c.makeAllReady()
 	}
 	if fresh && !c.HasCursor() {
-		c.orderDone = r.GetAmbiguousOrder().GetId() // without a cursor it is not known whether it was carried out
+		// without a cursor the planner does not know whether the order was carried out: it does not carry it out
+		c.orderDone = r.GetAmbiguousOrder().GetId()
 	}
 	pl.wake(c)
 	pl.updateRing(c)

@@ -18,7 +18,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestMain makes rapid check less than its default of 100 histories: enough for every day.
+// TestMain lets rapid check fewer histories than its default of 100: enough for everyday runs.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false
@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 
 // TestHistories drives the planner through random histories: outcomes of every kind in any order between recipients,
 // receipts early, late and twice, conflicts of the store, pauses, aborts, and successors that take over at any moment.
-// The oracles of world hold at each step; at the end every recipient has one final state, and the captured money is
-// what the log says.
+// The oracles of env check each step. At the end every recipient has one final state, and the captured money equals the
+// cost that the log gives.
 func TestHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newEnv(rapid.Uint64().Draw(t, "seed"))
@@ -45,7 +45,7 @@ func TestHistories(t *testing.T) {
 	})
 }
 
-// TestOraclesCatch plants bugs: each must be caught by TestHistories' oracles within a few histories.
+// TestOraclesCatch plants bugs: the oracles of TestHistories must catch each within a few histories.
 func TestOraclesCatch(t *testing.T) {
 	for name, plant := range map[string]func(*env){
 		"deals forgotten by the cursor": func(w *env) { w.forgets = true },
@@ -86,7 +86,7 @@ func retold(e *Event, from, to schemas.Kind) bool {
 	return true
 }
 
-// draws is where a history takes its shape from: rapid, or a seed.
+// draws is the source of a history's random choices: rapid, or a seed.
 type draws interface {
 	number(from, to int, label string) int
 }
@@ -101,7 +101,7 @@ func (d drawn) number(from, to int, label string) int {
 	return rapid.IntRange(from, to).Draw(d.t, label)
 }
 
-// history lives one history and returns what is wrong with it.
+// history runs one history and returns the first violation of an oracle.
 func (w *env) history(d draws) error {
 	w.conflicts = true
 	w.addRoute("sim", uint32(d.number(1, 400, "rate")))
@@ -130,7 +130,7 @@ func (w *env) history(d draws) error {
 			}
 		}
 	}
-	// From here on there are no more pauses, and time runs on.
+	// From here on no campaign is paused, and time advances.
 	for i := 0; i < 4000 && len(w.settled) < n; i++ {
 		for _, c := range w.camps {
 			if c.record.GetState() == schemas.StatePaused {
@@ -162,7 +162,7 @@ func (w *env) history(d draws) error {
 	return nil
 }
 
-// accidents makes a successor take over now and then, and sets be written.
+// accidents lets a successor take over now and then, and the planner write its sets.
 func (w *env) accidents(percent int) error {
 	if w.rng.IntN(8) == 0 {
 		w.saveCursors(true)
@@ -173,7 +173,7 @@ func (w *env) accidents(percent int) error {
 	return nil
 }
 
-// userActs pauses, resumes, aborts or stops a campaign, mostly not.
+// userActs sometimes pauses, resumes, aborts or stops a campaign.
 func (w *env) userActs(c *fakeCampaign) {
 	switch state := c.record.GetState(); {
 	case state == schemas.StateSending && w.rng.IntN(20) == 0:
@@ -187,7 +187,8 @@ func (w *env) userActs(c *fakeCampaign) {
 	}
 }
 
-// check returns what the oracles saw, and holds the census to the model when all was read.
+// check returns the violation that an oracle found. When the planner has read the whole log, it also compares its
+// counts with the model.
 func (w *env) check() error {
 	if len(w.faults) > 0 {
 		return errors.New(strings.Join(w.faults, "\n"))
@@ -226,7 +227,7 @@ func (w *env) check() error {
 	return nil
 }
 
-// TestOrderOfEvents: any order and any number of times of the same events give the same sets.
+// TestOrderOfEvents: the same events give the same sets, in any order and however often each is read.
 func TestOrderOfEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newEnv(rapid.Uint64().Draw(t, "seed"))
@@ -266,7 +267,7 @@ func TestOrderOfEvents(t *testing.T) {
 			at := 0
 			got := k.campaigns[10001]
 			for i := range events {
-				for at < len(deals) && rng.IntN(len(events)) < 2*len(deals) { // deals come in between, in any place
+				for at < len(deals) && rng.IntN(len(events)) < 2*len(deals) { // insert deals between the events
 					d := deals[at]
 					k.markDealt(got, int(d.Try), d.Leg, k.routes["sim"], false, d.members(), d.notAfter)
 					at++
@@ -310,7 +311,7 @@ func (c *Campaign) dump() map[string]string {
 	return out
 }
 
-// TestTakeOver: a successor knows what the one before knew.
+// TestTakeOver: a successor has the same state as its predecessor.
 func TestTakeOver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newEnv(rapid.Uint64().Draw(t, "seed"))

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestPure: the package has no client, waits for nothing and asks for no time: what it decides follows from what it is
-// given.
+// TestPure: the package has no client, never waits and never reads the clock, so its decisions follow from its input
+// alone.
 func TestPure(t *testing.T) {
 	entries, err := os.ReadDir(".")
 	if err != nil {

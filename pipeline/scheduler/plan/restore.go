@@ -26,7 +26,7 @@ func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets,
 	if cur.GetCampaignNumber() > schemas.MaxCampaignNumber || cur.GetCampaignId() != schemas.CampaignID(cur.GetCampaignNumber()) {
 		return fmt.Errorf("cursor of %s: campaign number %d", cur.GetCampaignId(), cur.GetCampaignNumber())
 	}
-	// Nothing is added to the planner before everything has been read.
+	// The planner gets the campaign only after everything has been read.
 	c := &Campaign{number: cur.GetCampaignNumber(), tenant: cur.GetTenant(), id: cur.GetCampaignId()}
 	c.deals, c.epoch, c.parts = cur.GetDeals(), cur.GetSetsEpoch(), cur.GetSetsParts()
 	c.orderDone = cur.GetAmbiguousOrder()
@@ -63,8 +63,8 @@ func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets,
 }
 
 // RestoreSettled takes over a campaign whose cursor says that it settled. If the control plane says otherwise, its
-// store was put back from an older copy: the log outranks the store. Nothing is dealt of the campaign again, and the
-// store is asked to move it to its end.
+// store was put back from an older copy: the log outranks the store. The planner deals none of the campaign's
+// recipients again, and requests the moves that end it in the store.
 func (pl *Planner) RestoreSettled(cur *fanfarev1.Cursor) {
 	number := cur.GetCampaignNumber()
 	if pl.campaigns[number] != nil || cur.GetCampaignId() != schemas.CampaignID(number) {
@@ -76,7 +76,7 @@ func (pl *Planner) RestoreSettled(cur *fanfarev1.Cursor) {
 	}
 }
 
-// SetAside keeps a campaign out of everything: one of its records in `cursors` or `chunks` cannot be read, so the
+// SetAside excludes a campaign from all decisions: one of its records in `cursors` or `chunks` cannot be read, so the
 // scheduler does not know which recipients were dealt. The campaign is suspended, and its cursor is not written again.
 func (pl *Planner) SetAside(number uint64, tenant, id string) {
 	c := pl.campaigns[number]
@@ -143,7 +143,7 @@ func (pl *Planner) restoreSet(c *Campaign, s *fanfarev1.CursorSets_Set) error {
 		t.returned.Or(b)
 	case schemas.RoleNegative:
 		t.negative.of(s.GetCode()).Or(b)
-	case schemas.RoleUnbilled: // of an older version; the codes say it
+	case schemas.RoleUnbilled: // written by an older version; the codes have the same information
 	case schemas.RolePositive:
 		t.positive.Or(b)
 	case schemas.RoleDue:
@@ -254,7 +254,8 @@ func (pl *Planner) ChunksSince(listed map[DealID]*fanfarev1.Deal, written int64)
 		earlier(d.GetDealtMs())
 	}
 	for _, c := range pl.open {
-		// The campaign may have been dealt, and has no cursor: either nothing was dealt yet, or its cursor is lost.
+		// The campaign has no cursor although it may have been dealt: either nothing was dealt yet, or its cursor is
+		// lost.
 		if r := c.record; r != nil && !r.GetHidden() && r.GetFreezeId() != "" && c.deals == 0 && r.GetState() != schemas.StateReady &&
 			r.GetState() != schemas.StateScheduled && r.GetState() != schemas.StatePreparing {
 			earlier(max(r.GetConfirmedMs(), 1))

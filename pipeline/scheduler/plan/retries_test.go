@@ -25,7 +25,8 @@ func TestRetries(t *testing.T) {
 		tb.after(wait + time.Second)
 		tb.wantDealt(tb.deals(), 1)
 	}
-	tb.says(10001, 0, 3, bouncedKind, schemas.CodeHandsetOff, time.Time{}) // without its sent: also a hand-over
+	// a bounce without a `sent` event proves a hand-over, too
+	tb.says(10001, 0, 3, bouncedKind, schemas.CodeHandsetOff, time.Time{})
 	tb.wantEnd(0, 3, schemas.KindUndelivered, schemas.CodeHandsetOff)
 	tb.after(time.Hour)
 	tb.wantDealt(tb.deals(), 0)
@@ -69,7 +70,7 @@ func TestRetryOnce(t *testing.T) {
 }
 
 func TestRetryShare(t *testing.T) {
-	tb := newScript(t, 1000) // 100 retries a second, 100 at once
+	tb := newScript(t, 1000) // the route takes 100 retries a second, and 100 at once
 	tb.addCampaign(10001, testTenant, 20_000, 5000, smsLeg(3))
 	tb.start()
 	for range 10 {

@@ -55,7 +55,7 @@ func (r *route) join(c *Campaign) {
 	i, there := slices.BinarySearchFunc(r.shares, c.owner.id, func(s *tenantTurn, id string) int { return cmp.Compare(s.tenant.id, id) })
 	if !there {
 		if r.shares = slices.Insert(r.shares, i, &tenantTurn{tenant: c.owner}); i <= r.turn && len(r.shares) > 1 {
-			r.turn++ // the turn stays with the tenant that has it
+			r.turn++ // the insertion must not move the turn to another tenant
 		}
 	}
 	s := r.shares[i]

@@ -10,7 +10,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// answer lets every recipient of some deals be sent.
+// answer writes a sent event for every recipient of some deals.
 func (w *env) answer(deals []Deal) {
 	for _, d := range deals {
 		d.members().Iterate(func(seq uint32) bool {
@@ -20,8 +20,8 @@ func (w *env) answer(deals []Deal) {
 	}
 }
 
-// TestRoutesShareRounds: a route with a thousand tenants that always have something to deal leaves the route that comes
-// last by name what it can take.
+// TestRoutesShareRounds: a route with a thousand tenants that always have recipients to deal takes nothing away from
+// the route that comes last by name.
 func TestRoutesShareRounds(t *testing.T) {
 	w := newEnv(1)
 	w.addRoute("a", 1<<20)
@@ -57,7 +57,7 @@ func TestRoutesShareRounds(t *testing.T) {
 				onA++
 			}
 		}
-		// Route a answers at once, so that it always has room. Route z is the carrier: it answers when it has sent.
+		// Route a answers at once, so that it always has room. Route z answers at the rate of its carrier.
 		w.answer(slices.DeleteFunc(deals, func(d Deal) bool { return d.Campaign.number == 10_001 }))
 		queue = append(queue, z...)
 		for budget := 1000 / rounds; budget > 0 && len(queue) > 0; {
@@ -75,8 +75,8 @@ func TestRoutesShareRounds(t *testing.T) {
 	}
 }
 
-// TestSmallLimits: a small limit is dealt a whole second at a time, never more is in flight than the limit takes in the
-// time that a sender waits for it, and the limit is used.
+// TestSmallLimits: under a small limit each deal is a whole second's worth, no more is in flight than the limit takes
+// in the time that a sender waits for it, and the limit is fully used.
 func TestSmallLimits(t *testing.T) {
 	for _, rate := range []uint32{1, 2, 10, 50, 100} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestSmallLimits(t *testing.T) {
 	}
 }
 
-// TestWakesInTime: a campaign that sleeps is looked at when its time comes, not a minute later.
+// TestWakesInTime: the planner examines a sleeping campaign when its time comes, not a minute later.
 func TestWakesInTime(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 2, 500, smsLeg(3))

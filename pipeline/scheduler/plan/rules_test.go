@@ -17,7 +17,7 @@ const (
 	noCode        = schemas.CodeUnspecified
 )
 
-// script is an env whose outcomes a test says one by one.
+// script is an env in which a test writes each outcome itself.
 type script struct {
 	*env
 	t *testing.T
@@ -30,7 +30,7 @@ func newScript(t *testing.T, rate uint32) *script {
 	return tb
 }
 
-// start runs the store's part until a campaign is sending.
+// start makes the store calls until the campaigns are sending.
 func (tb *script) start() {
 	for range 50 {
 		tb.serveStore()
@@ -57,7 +57,7 @@ func (tb *script) noFaults() {
 
 func (tb *script) after(d time.Duration) { tb.now = tb.now.Add(d) }
 
-// says lets an event about a recipient be written and read.
+// says writes an event about a recipient and lets the planner read it.
 func (tb *script) says(number uint64, seq, n uint32, kind schemas.Kind, code schemas.Code, again time.Time) {
 	e := Event{Campaign: number, Seq: seq, Try: n, Leg: 1, Kind: kind, Code: code, TimeMs: ms(tb.now), PriceMicros: 50_000}
 	if !again.IsZero() {
@@ -67,7 +67,7 @@ func (tb *script) says(number uint64, seq, n uint32, kind schemas.Kind, code sch
 	tb.drain()
 }
 
-// allSay lets every recipient of some deals say the same.
+// allSay writes the same event for every recipient of some deals.
 func (tb *script) allSay(deals []Deal, kind schemas.Kind, code schemas.Code) {
 	for _, d := range deals {
 		d.members().Iterate(func(seq uint32) bool {
@@ -77,7 +77,7 @@ func (tb *script) allSay(deals []Deal, kind schemas.Kind, code schemas.Code) {
 	}
 }
 
-// ends returns what is ended now, and lets it be read.
+// ends returns the ends that the planner decides now, and lets the planner read their events.
 func (tb *script) ends() []End {
 	out := tb.planner.Ends(tb.now, 1<<20)
 	for _, e := range out {
@@ -108,7 +108,7 @@ func (tb *script) wantState(number uint64, want schemas.State) {
 	}
 }
 
-// wantEnd holds that exactly one recipient is ended now, in that way.
+// wantEnd checks that the planner ends exactly one recipient now, with this kind and code.
 func (tb *script) wantEnd(seq uint32, n int, kind schemas.Kind, code schemas.Code) {
 	tb.t.Helper()
 	got := tb.ends()
@@ -118,7 +118,7 @@ func (tb *script) wantEnd(seq uint32, n int, kind schemas.Kind, code schemas.Cod
 }
 
 func TestInFlightBounds(t *testing.T) {
-	tb := newScript(t, 2000) // 1 s and 300 ms of it: 2,600; a chunk is a quarter
+	tb := newScript(t, 2000) // the target is the rate of 1 s + 300 ms: 2,600; a chunk is a quarter of it
 	tb.addCampaign(10001, testTenant, 20_000, 1000, smsLeg(3))
 	tb.start()
 	first := tb.deals()
@@ -197,7 +197,7 @@ func TestFairShares(t *testing.T) {
 			answered := map[string]int{}
 			for range seconds * 20 {
 				tb.deals()
-				// The carrier takes what comes, in order, and no tenant above its rate.
+				// The carrier accepts submissions in order, and those of a tenant no faster than the tenant's rate.
 				tokens["sim"] += 50
 				for tenant, rate := range map[string]uint32{testTenant: c.rates[0], "tn_b": c.rates[1]} {
 					if tokens[tenant] += float64(rate) / 20; rate == 0 {
@@ -233,7 +233,7 @@ func TestFairShares(t *testing.T) {
 	}
 }
 
-// TestSmallBehindLarge: a small campaign is dealt in the next round, however much the large one has left.
+// TestSmallBehindLarge: a small campaign is dealt in the next round, however many recipients of the large one are left.
 func TestSmallBehindLarge(t *testing.T) {
 	tb := newScript(t, 1000)
 	tb.addCampaign(10001, testTenant, 200_000, 5000, smsLeg(3))
@@ -283,7 +283,7 @@ func TestAbort(t *testing.T) {
 	tb.wantDealt(tb.deals(), 0)
 	tb.set(c, func(r *fanfarev1.Campaign) { r.State = schemas.StateAborted })
 	cancelled := append(tb.deals(), tb.deals()...)
-	tb.wantDealt(cancelled, 20_000-160+1) // all that were not dealt and the one that waits, though the route is full
+	tb.wantDealt(cancelled, 20_000-160+1) // all undealt recipients and the one that waits, although the route is full
 	for _, d := range cancelled {
 		if !d.Cancel || d.outcome != schemas.KindSkipped || d.code != schemas.CodeCancelled {
 			t.Fatalf("dealt %+v, want a cancel", d)
@@ -302,7 +302,7 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// TestAbortBeforeFreeze: with no audience there is no recipient to cancel.
+// TestAbortBeforeFreeze: a campaign without a frozen audience has no recipients to cancel.
 func TestAbortBeforeFreeze(t *testing.T) {
 	tb := newScript(t, 100)
 	c := tb.addCampaign(10001, testTenant, 0, 5000, smsLeg(3))
@@ -341,7 +341,7 @@ func TestCallingHours(t *testing.T) {
 	if again[0].Try != 2 || recipients(again) != 160 {
 		t.Fatalf("dealt %d at try %d, want the 160 that came back", recipients(again), again[0].Try)
 	}
-	// Hours that are widened while they wait count at once.
+	// Calling hours that are widened while recipients wait apply at once.
 	tb.now = time.Date(2030, 3, 5, 19, 0, 0, 0, time.UTC)
 	tb.allSay(again, returnedKind, schemas.CodeWindow)
 	tb.wantDealt(tb.deals(), 0)
@@ -397,8 +397,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestReroutedUnseen: a campaign that was unscheduled, moved to another route and confirmed again between two looks
-// goes by the new one, and does not wait for the old.
+// TestReroutedUnseen: a campaign that was unscheduled, moved to another route and confirmed again between two rounds
+// uses the new route, and does not wait for the old one.
 func TestReroutedUnseen(t *testing.T) {
 	tb := newScript(t, 100)
 	tb.addRoute("other", 100)
@@ -422,7 +422,7 @@ func TestReroutedUnseen(t *testing.T) {
 	}
 }
 
-// TestSenderGone: a sender id that is deleted limits nothing any more.
+// TestSenderGone: a deleted sender id no longer limits anything.
 func TestSenderGone(t *testing.T) {
 	pl := New()
 	limit := pl.sender(testTenant, "S")

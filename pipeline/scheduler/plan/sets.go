@@ -113,7 +113,7 @@ type codedSet struct {
 	seqs *roaring.Bitmap
 }
 
-// of returns the set of a code. The caller may add to it.
+// of returns the set of a code, and adds an empty one if there is none. The caller may add to the set.
 func (c *codedSets) of(code schemas.Code) *roaring.Bitmap {
 	for _, s := range *c {
 		if s.code == code {
@@ -125,7 +125,7 @@ func (c *codedSets) of(code schemas.Code) *roaring.Bitmap {
 	return s.seqs
 }
 
-// code returns the code of seq; the greatest if there are several, as everywhere.
+// code returns the code of seq; if it has several, the greatest, by the same rule as everywhere.
 func (c codedSets) code(seq uint32) (code schemas.Code, ok bool) {
 	for _, s := range c {
 		if s.seqs.Contains(seq) {

@@ -9,8 +9,8 @@ import (
 )
 
 // TestLogOutranksStore: the store was put back from a copy that is older than the end of a campaign. Its cursor says
-// that it settled: nothing is dealt again, its chunks are not in flight for ever, and the store is moved to where the
-// log is.
+// that it settled, so the planner deals nothing of it again, does not count its chunks as in flight for ever, and moves
+// the campaign in the store to its end.
 func TestLogOutranksStore(t *testing.T) {
 	for _, state := range []schemas.State{
 		schemas.StateScheduled, schemas.StatePreparing, schemas.StateSending, schemas.StatePaused, schemas.StateSuspended, schemas.StateCompleted,
@@ -56,7 +56,7 @@ func TestLogOutranksStore(t *testing.T) {
 }
 
 // TestAudienceLost: a campaign that was confirmed after the copy was made is aborted when the store is put back. Its
-// audience is lost, so no chunk can cancel its recipients: they are ended all the same, and it settles.
+// audience is lost, so no chunk can cancel its recipients. The planner ends them without one, and the campaign settles.
 func TestAudienceLost(t *testing.T) {
 	tb := newScript(t, 100)
 	c := tb.addCampaign(10001, testTenant, 300, 500, smsLeg(3))
@@ -65,7 +65,7 @@ func TestAudienceLost(t *testing.T) {
 	tb.wantDealt(first, 160)
 	tb.allSay(first, deliveredKind, noCode)
 	tb.flying = nil
-	tb.says(10001, 0, 1, returnedKind, schemas.CodeRate, time.Time{}) // contradicts its receipt: nothing follows
+	tb.says(10001, 0, 1, returnedKind, schemas.CodeRate, time.Time{}) // contradicts the receipt, so no try follows
 	tb.saveCursors(true)
 	if err := tb.takeOver(); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 )
 
 // TestStalled: a campaign whose recipients are dealt and never answered, or could be dealt and are not, is reported
-// after five minutes; one that something holds up for a reason that is known is not.
+// after five minutes; a campaign that waits for a known reason is not.
 func TestStalled(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*script, *fakeCampaign)

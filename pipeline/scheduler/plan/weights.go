@@ -16,7 +16,7 @@ func (c *Campaign) newestWeights() uint32 { return uint32(max(len(c.record.GetWe
 // dealtByWeights notes that recipients had their first deal by weights n.
 func (c *Campaign) dealtByWeights(n uint32, seqs *roaring.Bitmap) {
 	if n == 0 || n > maxWeights {
-		return // those of no set were dealt by the first
+		return // recipients in no set were dealt by the first weights
 	}
 	for len(c.byWeights) < int(n) {
 		c.byWeights = append(c.byWeights, roaring.New())
@@ -53,7 +53,7 @@ func (c *Campaign) sameWeights(seqs *roaring.Bitmap) *roaring.Bitmap {
 	return out
 }
 
-// encodeWeights is what the cursor keeps.
+// encodeWeights encodes byWeights for the cursor.
 func (c *Campaign) encodeWeights() [][]byte {
 	out := make([][]byte, len(c.byWeights))
 	for i, b := range c.byWeights {

@@ -7,8 +7,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// R38, R57: the weights of the variants change while the campaign runs, and successors take over: who was dealt once
-// keeps the weights, and so the variant, of the first deal at every retry.
+// R38, R57: the weights of the variants change while the campaign runs, and successors take over. At every retry a
+// recipient keeps the weights of its first deal, and so its variant.
 func TestWeightsStick(t *testing.T) {
 	w := newEnv(11)
 	w.addRoute("sim", 40)

@@ -11,9 +11,9 @@ import (
 )
 
 // A campaign that asks for it has calling hours on the clocks of each recipient (X11). The freeze has cut the audience
-// into blobs of one zone, in order of zone, so the recipients of a zone are a range of seqs. The deal takes of the
-// ranges that are open the one that closes first, because its recipients would wait longest. Recipients who are dealt
-// again wait in the ready sets until their range opens.
+// into blobs of one zone, in order of zone, so the recipients of a zone are a range of seqs. Of the ranges whose hours
+// are open, the planner deals the one that closes first, because its recipients would wait longest. Recipients who are
+// dealt again wait in the ready sets until their range opens.
 
 // zoneGroup is the recipients with the same zones.
 type zoneGroup struct {
@@ -21,15 +21,15 @@ type zoneGroup struct {
 	hours      hours.Hours
 	next       uint32 // every seq of the group below it was dealt or answered at try 1
 
-	// What is known until a time: whether the hours are open, until when about, and whether they never open because the
-	// zones share no minute.
+	// These are valid before the time until: whether the hours are open, about when they close, and whether they never
+	// open because the zones share no minute.
 	until  int64
 	open   bool
 	closes int64
 	never  bool
 }
 
-// neverAgain is after how long hours that never open are asked again: a clock may have changed.
+// neverAgain is how often hours that never open are computed again: a clock may have changed.
 const neverAgain = time.Hour
 
 // regroup finds the ranges of a campaign again: its calling hours or its blobs have changed.
@@ -50,14 +50,14 @@ func (c *Campaign) regroup() {
 	}
 }
 
-// look brings what is known of the hours of a group up to date.
+// look updates the state of a group's hours.
 func (g *zoneGroup) look(now int64) {
 	if now < g.until {
 		return
 	}
 	at := time.UnixMilli(now)
 	if g.open = g.hours.Open(at); g.open {
-		// Hours close on a full minute. When exactly is asked each minute, as a clock may change.
+		// Hours close on a full minute. The exact minute is computed again each minute, because a clock may change.
 		g.never, g.closes, g.until = false, now+g.hours.Left(at).Milliseconds(), ms(at.Truncate(time.Minute).Add(time.Minute))
 		return
 	}
@@ -135,7 +135,7 @@ func (c *Campaign) gatherOpen(n int, from *roaring.Bitmap, size int, now int64) 
 		if tried == nil {
 			tried = map[*zoneGroup]bool{}
 		}
-		tried[first] = true // none of them may be dealt again, or their blob is not known
+		tried[first] = true // none of the group's recipients may be dealt again, or their blob is not known
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// zoneCount is so many recipients of the zones of a list.
+// zoneCount is a list of zones and the number of recipients that have it.
 type zoneCount struct {
 	zones string
 	n     uint32
@@ -53,8 +53,8 @@ func zonesOfSeq(c *fakeCampaign, seq uint32) string {
 	return ""
 }
 
-// openFor is the rule of X11 in the plainest words: on the clock of every zone of the recipient the time of day is
-// within the hours.
+// openFor is the rule of X11, written as simply as possible: in every zone of the recipient the time of day is within
+// the calling hours.
 func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 	h := c.record.GetCallingHours()
 	for zone := range strings.SplitSeq(zonesOfSeq(c, seq), ",") {
@@ -72,8 +72,8 @@ func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 }
 
 // X11: recipients of +1 with many zones, of +39 and of +81 in one campaign: no recipient is dealt outside the hours of
-// all zones that the number may be in, also at a retry and after a takeover; everybody is dealt in the end, and the
-// campaign completes. The clocks of America and Europe change on the way.
+// all zones that the number may be in, also at a retry and after a takeover; in the end all are dealt, and the campaign
+// completes. The clocks of America and Europe change on the way.
 func TestRecipientZones(t *testing.T) {
 	for name, begin := range map[string]time.Time{
 		"the clocks of America go forward": time.Date(2030, 3, 9, 1, 7, 0, 0, time.UTC),
@@ -123,8 +123,8 @@ func TestRecipientZones(t *testing.T) {
 	}
 }
 
-// X11: when each zone gets its first message. The hours of a gap begin after it, and those that a clock shows twice
-// begin with the first.
+// X11: when each zone gets its first message. Hours that begin in a gap of the clock open after the gap. Hours that
+// begin at a time which the clock shows twice open at the first of the two.
 func TestRecipientZonesOpen(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -184,8 +184,8 @@ func TestRecipientZonesOpen(t *testing.T) {
 	}
 }
 
-// X11: recipients whose zones share no minute of the hours are not sent, and hold nothing up; when the hours change in
-// time, they are sent.
+// X11: recipients whose zones share no minute of the hours get no message, and hold up no other recipient. If the hours
+// change in time, they get their message.
 func TestRecipientZonesShareNoMinute(t *testing.T) {
 	run := func(w *env, until time.Duration) {
 		for end := w.now.Add(until); w.now.Before(end); {
@@ -231,7 +231,8 @@ func TestRecipientZonesShareNoMinute(t *testing.T) {
 	}
 }
 
-// A group whose hours never open starts no campaign: until the hours of another open, a person can still cancel it.
+// A campaign does not start because of a group whose hours never open: until the hours of another group open, a person
+// can still cancel the campaign.
 func TestNeverOpenStartsNothing(t *testing.T) {
 	w := newEnv(9)
 	w.addRoute("sim", 500)
@@ -255,7 +256,8 @@ func TestNeverOpenStartsNothing(t *testing.T) {
 	}
 }
 
-// Who is dealt again goes first where the hours close first, as who is dealt for the first time does.
+// Of the recipients that are dealt again, those whose hours close first come first, as with recipients that are dealt
+// for the first time.
 func TestRetriesOfTheGroupThatClosesFirst(t *testing.T) {
 	w := newEnv(9)
 	w.addRoute("sim", 500)
@@ -272,7 +274,7 @@ func TestRetriesOfTheGroupThatClosesFirst(t *testing.T) {
 	}
 	var from roaring.Bitmap
 	from.AddMany([]uint32{3, 7, 103, 107})
-	c.try(1).returned.Or(&from) // the sender gave them back
+	c.try(1).returned.Or(&from) // the sender returned them
 	for i, want := range [][]uint32{{103, 107}, {3, 7}} {
 		if _, seqs := c.gatherOpen(1, &from, 10, ms(at)); seqs == nil || !slices.Equal(seqs.ToArray(), want) {
 			t.Errorf("deal %d: got %v, want %v", i, seqs, want)
