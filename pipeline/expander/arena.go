@@ -42,7 +42,7 @@ type look struct {
 	topic, tenant, traceparent string
 }
 
-// home is the hook that reports released records to their arena.
+// home is the hook of the Kafka client that tells each arena which of its records the client has released.
 type home struct{}
 
 var _ kgo.HookProduceRecordUnbuffered = home{}
@@ -114,7 +114,7 @@ func (a *arena) add(key, value []byte, id schemas.ID) *kgo.Record {
 	r := &a.records[i]
 	if i < a.dressed {
 		r.Key, r.Value = key, value
-		// Fields that the Kafka client has set.
+		// Reset the fields that the Kafka client has set.
 		r.Timestamp, r.Partition, r.Attrs, r.Offset = a.now, 0, kgo.RecordAttrs{}, 0
 		r.ProducerID, r.ProducerEpoch, r.LeaderEpoch = 0, 0, 0
 		return r

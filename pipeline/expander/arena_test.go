@@ -9,7 +9,7 @@ import (
 	"fanfare/pipeline/stream"
 )
 
-// TestSlab: nothing that was kept is handed out again before a reset.
+// TestSlab: a slab does not hand out kept bytes again before a reset.
 func TestSlab(t *testing.T) {
 	var s slab
 	for round := range 2 {
@@ -44,8 +44,8 @@ func TestSlab(t *testing.T) {
 	}
 }
 
-// TestArenaComesBackWhole: an arena is used again only when the client has let go of each of its records, however that
-// ended.
+// TestArenaComesBackWhole: an arena is used again only when the client has released each of its records, whether the
+// record was written, failed or was aborted.
 func TestArenaComesBackWhole(t *testing.T) {
 	w := newEnv(t, people(4))
 	h := w.handler(t)

@@ -27,19 +27,19 @@ type blobKey struct {
 	blob   uint32
 }
 
-// indexMemory is for the indexes of some hundred campaigns: 24 bytes for each 5,000 recipients.
+// indexMemory holds the indexes of some hundred campaigns: an index takes 24 bytes for each 5,000 recipients.
 const indexMemory = 1 << 20
 
 func newBlobCache(from Audience, memory int, m *metrics) *blobCache {
 	return &blobCache{from: from, metrics: m, blobs: lru[blobKey, *audience.Reader]{room: memory}, indexes: lru[string, []audience.Index]{room: indexMemory}}
 }
 
-// storePatience bounds one read of a blob, which normally takes milliseconds: after it a dead connection is given up
-// for a new one.
+// storePatience bounds one read of a blob, which normally takes milliseconds. After that time the cache gives up a dead
+// connection, so that the next read opens a new one.
 const storePatience = 20 * time.Second
 
-// blob returns the entries of a blob and the seq of the first. A reader is not for several goroutines, so one batch is
-// expanded after the other. An error that wraps errPoison is permanent.
+// blob returns the entries of a blob and the seq of the first. A reader must not be used by several goroutines, so a
+// worker expands one batch after the other. An error that wraps errPoison is permanent.
 func (s *blobCache) blob(ctx context.Context, key blobKey) (*audience.Reader, uint32, error) {
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
@@ -82,7 +82,7 @@ func (s *blobCache) index(ctx context.Context, key blobKey) (audience.Index, err
 		}
 		rows = slices.Clone(rows)
 		slices.SortFunc(rows, func(a, b audience.Index) int { return cmp.Compare(a.Blob, b.Blob) })
-		if len(rows) > 0 { // none may mean: not yet
+		if len(rows) > 0 { // no rows may mean that the store does not have them yet
 			s.mu.Lock()
 			s.indexes.put(key.freeze, rows, 24*len(rows))
 			s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *blobCache) forget(key blobKey) {
 	s.blobs.remove(key)
 }
 
-// lru keeps values up to a total weight; the one not used for longest goes first.
+// lru keeps values up to a total weight; it drops the least recently used value first.
 type lru[K comparable, V any] struct {
 	room, used int
 	order      list.List

@@ -27,11 +27,11 @@ func contentOf(c *fanfarev1.Campaign, leg *fanfarev1.Leg) *fanfarev1.Content {
 // maxParam is the most characters of one parameter of a template (WhatsApp: a body has at most 1,024).
 const maxParam = 1024
 
-// errBlankParam: providers refuse a template with a parameter that is empty.
+// errBlankParam is the error for an empty parameter: providers refuse a template that has one.
 var errBlankParam = errors.New("a parameter of the template is empty")
 
 // body renders the part of a message that differs from recipient to recipient: a field of the record's oneof, ready to
-// be appended. A text of SMS is not rendered here: it is measured too.
+// be appended. The text of an SMS is rendered elsewhere, because it must also be measured.
 type body struct {
 	field    protowire.Number // of the message
 	head     []byte           // the same for all recipients: name and language
@@ -53,7 +53,7 @@ type literal struct {
 	param int
 }
 
-// placeholder stands within a string of the JSON for a parameter.
+// placeholder matches a placeholder of a parameter within a string of the JSON.
 var placeholder = regexp.MustCompile(`\{\{([0-9]+)\}\}`)
 
 // newBody returns the body of a leg whose messages are not SMS.

@@ -13,7 +13,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// R16, R18, R19, R21 to R27: each channel gets content of its own, filled in for each recipient.
+// R16, R18, R19, R21 to R27: each channel has its own content, rendered for each recipient.
 func TestContentOfChannels(t *testing.T) {
 	e := person(0)
 	e.Attrs = append(e.Attrs, audience.Attr{Name: "order", Value: "A \"quoted\" order\nof two lines"})
@@ -68,7 +68,8 @@ func TestContentOfChannels(t *testing.T) {
 	}
 }
 
-// What can't be filled in is not sent, and names why; content that no one could send is poison for its chunk alone.
+// Content that cannot be rendered for a recipient is not sent, and the outcome gives the reason. Content that cannot be
+// sent to anyone makes only its own chunk a poison record.
 func TestContentThatCannotBeFilledIn(t *testing.T) {
 	long := person(0)
 	long.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", 1025)}}
@@ -100,7 +101,7 @@ func TestContentThatCannotBeFilledIn(t *testing.T) {
 	}
 }
 
-// R38: each recipient gets one of the variants, by the weights that its chunk names; R113: and the price of its
+// R38: each recipient gets one of the variants, by the weights that its chunk names. R113: its price is that of its
 // country.
 func TestVariants(t *testing.T) {
 	const n = 200

@@ -20,8 +20,8 @@
 //	no text can be made             not_sent/RENDER_ERROR: a field is missing under the policy fail, or nothing is
 //	                                left to send
 //	campaign ended or stopped       skipped/CANCELLED for every recipient
-//	chunk of purpose cancel         the outcome that the chunk names; who is not sendable keeps that reason at the
-//	                                first try
+//	chunk of purpose cancel         the outcome that the chunk names; at the first try a recipient that is not
+//	                                sendable keeps its own reason
 //	otherwise                       a message
 //
 // A paused campaign's chunk is expanded: the senders return its messages. The sender checks limits, calling hours,

@@ -8,8 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// domains says on which domain the links of each recipient of a chunk are. It follows from the chunk and the frozen
-// blob alone: the chunk expanded again, and every later try of a recipient, give the same.
+// domains gives the domain of the links of each recipient of a chunk. The domain follows from the chunk and the frozen
+// blob alone, so it is the same when the chunk is expanded again and at every later try of the recipient.
 type domains struct {
 	table  *fanfarev1.LinkTable
 	blocks []block

@@ -13,7 +13,7 @@ const submissionTextLen = 30
 // messageParts encode a Message. Most fields are the same for all messages of a chunk and are encoded once, which takes
 // half as long as the generated code: a few milliseconds for 5,000 messages.
 type messageParts struct {
-	// Of the current message: the text of an SMS and its variant, or the field of another channel.
+	// The current message: the text of an SMS and its variant, or the field of another channel.
 	body    []byte
 	variant int
 	oneof   []byte

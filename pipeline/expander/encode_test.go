@@ -18,8 +18,8 @@ import (
 	"fanfare/schemas/text"
 )
 
-// TestEncoding: what is written by hand is what the generated code reads, for every value of every field, and it takes
-// no more room than was taken for it.
+// TestEncoding: the generated code reads what the hand-written encoder writes, for every value of every field, and a
+// message takes no more bytes than room reserves for it.
 func TestEncoding(t *testing.T) {
 	word := rapid.StringN(0, 20, 200)
 	rapid.Check(t, func(t *rapid.T) {
@@ -95,12 +95,12 @@ func componentsOf(t *rapid.T, field []byte) []byte {
 	return m.GetTemplate().GetComponents()
 }
 
-// TestNoFieldIsForgotten: a field that is added to Message is either made here or named below as none of the
-// expander's.
+// TestNoFieldIsForgotten: the expander sets every field of Message, or the list below names the field as one that it
+// does not set.
 func TestNoFieldIsForgotten(t *testing.T) {
 	notOurs := map[string]bool{
 		"rich": true, "call": true, // of other channels: TestContentOfChannels
-		"variant":          true, // of texts with variants: TestVariants
+		"variant":          true, // set for texts with variants: see TestVariants
 		"not_before_ms":    true, // no chunk has it
 		"customer_ref":     true, // of single sends
 		"confirms_opt_out": true, // of the API's confirmations
@@ -117,7 +117,7 @@ func TestNoFieldIsForgotten(t *testing.T) {
 	}
 }
 
-// TestEveryRecipientOnce: whatever the chunks, each recipient of each becomes exactly one thing (P2).
+// TestEveryRecipientOnce: for any chunks, each recipient of each chunk becomes exactly one message or one outcome (P2).
 func TestEveryRecipientOnce(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(rt, "recipients")
@@ -168,7 +168,7 @@ func TestEveryRecipientOnce(t *testing.T) {
 	})
 }
 
-// FuzzChunk: no bytes make the handler fail or wait for ever; what it cannot read is a dead letter.
+// FuzzChunk: no input makes the handler fail or wait for ever. A record that it cannot read becomes a dead letter.
 func FuzzChunk(f *testing.F) {
 	for _, c := range []*fanfarev1.Chunk{chunk(), chunk(seqs(1, 3)), chunk(func(c *fanfarev1.Chunk) { c.Seqs = []byte{0x3a, 0x30, 0, 0} })} {
 		b, err := proto.Marshal(c)
@@ -185,7 +185,7 @@ func FuzzChunk(f *testing.F) {
 		r.Value = value
 		res, err := h.Handle(t.Context(), []*kgo.Record{r})
 		if err != nil {
-			return // of a version that has not arrived
+			return // the chunk names a campaign version that has not arrived
 		}
 		if len(res.Publish) > audience.BlobSize || len(res.Publish) == 0 && len(res.Dead) == 0 {
 			t.Fatalf("got %d records and %d dead letters", len(res.Publish), len(res.Dead))
@@ -194,7 +194,8 @@ func FuzzChunk(f *testing.F) {
 	})
 }
 
-// realisticBody and realisticEntry are as campaigns have them: four attributes, two of them in a text of 85 characters.
+// realisticBody and realisticEntry are like those of real campaigns: four attributes, two of them in a text of 85
+// characters.
 const realisticBody = "Ciao {{first_name}}, la tua consegna per {{city}} arriva domani tra le 9 e le 12. Info: f.co/aB3d"
 
 func realisticEntry(i int) audience.Entry {
@@ -209,7 +210,7 @@ func realisticEntry(i int) audience.Entry {
 	}
 }
 
-// BenchmarkHandle is the work of the stage without Kafka: a whole blob a chunk.
+// BenchmarkHandle measures the work of the stage without Kafka; each chunk is a whole blob.
 func BenchmarkHandle(b *testing.B) {
 	w := newEnv(b, nil)
 	w.indexes[frozen] = nil

@@ -30,7 +30,7 @@ type env struct {
 	age       time.Duration
 	indexes   map[string][]audience.Index
 	blobs     map[blobKey][]byte
-	away      error // what the store answers instead
+	away      error // the error that the store returns instead of an answer
 	reads     int
 }
 
@@ -96,7 +96,7 @@ func (w *env) freeze(id string, entries []audience.Entry, size int) {
 	}
 }
 
-// cut takes the end off a blob's entries: what is left reads well until it ends too early.
+// cut truncates a blob's entries: a reader gets the remaining entries and then an early end.
 func (w *env) cut(t testing.TB, blob uint32) {
 	t.Helper()
 	whole := w.blobs[blobKey{frozen, blob}]
@@ -257,7 +257,7 @@ func decode(t testing.TB, res stream.Result) result {
 	return out
 }
 
-// states says of each recipient what it became, in order of seq: "message" or kind and sub-status.
+// states returns what each recipient became, in order of seq: "message", or the kind and sub-status of its outcome.
 func (r result) states() map[uint32]string {
 	out := map[uint32]string{}
 	add := func(seq uint32, s string) {

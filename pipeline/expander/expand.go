@@ -27,7 +27,7 @@ type expansion struct {
 	h        *handler
 	chunk    *fanfarev1.Chunk
 	campaign *fanfarev1.Campaign
-	leg      *fanfarev1.Leg // nil when the campaign has none of that number
+	leg      *fanfarev1.Leg // nil when the campaign has no leg of that number
 	entries  *audience.Reader
 	first    uint32
 	seqs     []uint32
@@ -36,7 +36,7 @@ type expansion struct {
 
 	// Of messages only.
 	content   *fanfarev1.Content
-	templates []*text.Template // of SMS: one, or one for each variant
+	templates []*text.Template // for SMS: one template, or one for each variant
 	weights   []uint32         // of the variants
 	body      *body            // of the other channels
 	prices    map[string]uint64
@@ -114,7 +114,7 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind schemas.Kind, co
 	d := &fanfarev1.Delivery{
 		Tenant: c.GetTenant(), CampaignId: c.GetCampaignId(), CampaignNumber: c.GetCampaignNumber(), Seq: seq, Try: c.GetTry(), Leg: c.GetLeg(),
 		Kind: kind, Code: code, TimeMs: x.time.UnixMilli(), Channel: x.leg.GetChannel(), Route: x.leg.GetRoute(), Sender: x.leg.GetSender(),
-		// An invalid number is as it was stored.
+		// The store keeps an invalid number unchanged, so it may be invalid UTF-8.
 		To: strings.ToValidUTF8(e.To, ""), Country: strings.ToValidUTF8(e.Country, ""), ContactId: e.ContactID,
 		Segments: uint32(min(segments, schemas.MaxSegments)), MessageId: message[:], Test: x.campaign.GetTest(),
 	}
@@ -224,7 +224,7 @@ func (x *expansion) priceOf(country string) uint64 {
 	return x.leg.GetPriceMicros()
 }
 
-// linkKey is a link of a text: one address in two variants is two links.
+// linkKey identifies a link of a text: the same address in two variants counts as two links.
 type linkKey struct {
 	variant uint32
 	url     string
@@ -268,7 +268,7 @@ func (x *expansion) lookUp(name string) (string, bool) {
 	return x.entry.To, true
 }
 
-// recipient adds the message of a recipient, or the outcome instead.
+// recipient adds the message of a recipient, or its outcome if it gets no message.
 func (x *expansion) recipient(seq uint32, e *audience.Entry) error {
 	x.seq = seq
 	if e.Flag != audience.OK {
@@ -354,7 +354,7 @@ func (x *expansion) message(seq uint32, e *audience.Entry, size text.Size) {
 	x.messages++
 }
 
-// count tells the metrics what the chunk became.
+// count adds the messages and outcomes of the chunk to the metrics.
 func (x *expansion) count() {
 	m := x.h.metrics
 	if x.messages > 0 {

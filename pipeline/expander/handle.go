@@ -28,7 +28,7 @@ const freshness = 10 * time.Second
 // reading is how many blobs are read concurrently.
 const reading = 4
 
-// errPoison is wrapped by errors that no retry will mend.
+// errPoison marks errors that no retry can mend: they wrap it.
 var errPoison = errors.New("cannot be expanded")
 
 func poison(err error) error { return fmt.Errorf("%w: %w", errPoison, err) }
@@ -182,7 +182,7 @@ func (h *handler) awaitCampaigns(ctx context.Context, jobs []*job) error {
 			case c != nil && c.GetVersion() >= j.chunk.GetCampaignVersion():
 				j.campaign = c
 			case j.poison != nil:
-				// Its outcomes do not need the campaign.
+				// The outcomes of a poison chunk do not need the campaign.
 			case c == nil && h.cfg.Now().Add(-h.view.Age()).Sub(j.record.Timestamp) > freshness:
 				j.poison = poison(errors.New("no such campaign"))
 			default:
@@ -209,7 +209,7 @@ func (h *handler) readBlobs(ctx context.Context, jobs []*job) error {
 		}
 		if f := j.campaign.GetFreezeId(); f != j.chunk.GetFreezeId() {
 			j.poison = poison(fmt.Errorf("dealt from audience %q, the campaign has %q", j.chunk.GetFreezeId(), f))
-			j.seqs = nil // they number recipients of another audience
+			j.seqs = nil // the chunk's seqs belong to another audience
 			continue
 		}
 		key := blobKey{j.chunk.GetFreezeId(), j.chunk.GetBlob()}
@@ -264,7 +264,8 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		if _, ok := schemas.LookupKind(c.GetOutcome()); !ok {
 			return nil, poison(fmt.Errorf("a cancel without an outcome that is known: %d", c.GetOutcome()))
 		}
-		// Who may not be sent to anyway keeps that reason; of a stopped campaign all have the same one.
+		// A recipient that may not get a message anyway keeps its own reason. In a stopped campaign all recipients get
+		// the same reason.
 		own := c.GetTry() <= 1 && !over(j.campaign)
 		cancel := func(seq uint32, e *audience.Entry) error {
 			kind, code := c.GetOutcome(), c.GetCode()
@@ -321,7 +322,7 @@ func flagged(f audience.Flag) (schemas.Kind, schemas.Code) {
 		return schemas.KindSkipped, schemas.CodeNotOptedIn
 	case audience.OverQuota:
 		return schemas.KindSkipped, schemas.CodeQuotaCountry
-	default: // also a flag that a newer version wrote: it is not OK either
+	default: // includes flags that a newer version wrote: they are not OK either
 		return schemas.KindNotSent, schemas.CodeInvalidNumber
 	}
 }
@@ -331,7 +332,7 @@ func (h *handler) renderErrors(j *job) ([]*kgo.Record, error) {
 	bare := *j
 	bare.entries, bare.seqs = nil, nil
 	for _, seq := range j.seqs {
-		if total := j.campaign.GetTotal(); total == 0 || seq < total { // who is not of the audience needs no account
+		if total := j.campaign.GetTotal(); total == 0 || seq < total { // seqs beyond the audience need no outcome
 			bare.seqs = append(bare.seqs, seq)
 		}
 	}

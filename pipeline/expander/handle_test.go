@@ -57,7 +57,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestRecipients: what each kind of recipient becomes (requirements §4, C14).
+// TestRecipients checks what each kind of recipient becomes (requirements §4, C14).
 func TestRecipients(t *testing.T) {
 	flag := func(f audience.Flag) audience.Entry {
 		e := person(1)
@@ -132,7 +132,7 @@ func TestRecipients(t *testing.T) {
 	}
 }
 
-// TestDamagedBlobIsReadAnew: a blob that was damaged on its way is not kept.
+// TestDamagedBlobIsReadAnew: the cache does not keep a blob that was damaged in transit.
 func TestDamagedBlobIsReadAnew(t *testing.T) {
 	w := newEnv(t, people(4))
 	h := w.handler(t)
@@ -156,7 +156,7 @@ func TestLaterTry(t *testing.T) {
 	}
 }
 
-// TestOutcome: an outcome names the recipient, and is keyed so that all events of a message are in one partition.
+// TestOutcome: an outcome names the recipient, and its key puts all events of a message into one partition.
 func TestOutcome(t *testing.T) {
 	e := person(3)
 	e.Flag = audience.Duplicate
@@ -188,8 +188,7 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	if len(got.outcomes) != 1 || got.outcomes[0].GetSegments() != 7 {
 		t.Errorf("got %v, want 7 segments", got.outcomes)
 	}
-	// 32 fields of a thousand letters: more than an event has room for, and the outcome must reach the statistics all
-	// the same.
+	// 32 fields of a thousand letters are more than an event has room for. The outcome must still reach the statistics.
 	e.Attrs = []audience.Attr{{Name: "first_name", Value: strings.Repeat("a", 1000) + "ж"}}
 	w = newEnv(t, []audience.Entry{e})
 	w.change(func(c *fanfarev1.Campaign) { c.Content.Body = strings.Repeat("{{first_name}}", 32) })
@@ -204,8 +203,8 @@ func TestTooLongSaysHowLong(t *testing.T) {
 	}
 }
 
-// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it; who may not be sent to keeps that
-// reason, unless the campaign was stopped or the blob cannot be read.
+// TestCancel: a chunk of purpose cancel names the outcome for every recipient in it; a recipient that may not get a
+// message keeps its own reason, unless the campaign was stopped or the blob cannot be read.
 func TestCancel(t *testing.T) {
 	invalid := person(1)
 	invalid.Flag = audience.Invalid
@@ -249,8 +248,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestPoison: what can never be expanded goes to the dead letters, its recipients are accounted for when they are
-// known, and the other chunks of the batch are as if it were not there.
+// TestPoison: a chunk that can never be expanded becomes a dead letter, and its recipients get outcomes if they are
+// known. It does not affect the other chunks of the batch.
 func TestPoison(t *testing.T) {
 	lost := map[uint32]string{0: "not_sent/RENDER_ERROR", 1: "not_sent/RENDER_ERROR", 2: "not_sent/RENDER_ERROR", 3: "not_sent/RENDER_ERROR"}
 	none := map[uint32]string{}
@@ -290,7 +289,7 @@ func TestPoison(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newEnv(t, people(6))
-			// A good chunk of another campaign before and after.
+			// A good chunk of another campaign precedes and follows the poison chunk.
 			good, _ := proto.Clone(w.Campaign(campaign)).(*fanfarev1.Campaign)
 			good.Id, good.Number, good.FreezeId = "camp_10002", 10002, "fz_2"
 			w.freeze("fz_2", people(4), 4)
@@ -326,7 +325,7 @@ func TestPoisonThatDoesNotDecode(t *testing.T) {
 	}
 }
 
-// TestPanicIsPoison: a chunk that panics does not take the process with it, even when its outcomes panic too.
+// TestPanicIsPoison: a chunk that causes a panic does not end the process, even if making its outcomes panics too.
 func TestPanicIsPoison(t *testing.T) {
 	w := newEnv(t, people(4))
 	h := w.handler(t)
@@ -337,8 +336,8 @@ func TestPanicIsPoison(t *testing.T) {
 	}
 }
 
-// TestWaits: a view or a store that is behind puts the batch off, whole, and nothing of it is published; when they have
-// caught up it goes on where it was.
+// TestWaits: while the view or the store is behind, the whole batch waits and nothing of it is published. When they
+// have caught up, the stage continues with that batch.
 func TestWaits(t *testing.T) {
 	t.Run("store away", func(t *testing.T) {
 		w := newEnv(t, people(4))
@@ -369,7 +368,7 @@ func TestWaits(t *testing.T) {
 	t.Run("campaign unknown to a view that is not fresh", func(t *testing.T) {
 		w := newEnv(t, people(4))
 		clear(w.campaigns)
-		w.age = time.Minute // read to its end when the chunk was dealt, not after
+		w.age = time.Minute // the view was last complete when the chunk was dealt, not later
 		if res, err := w.handler(t).Handle(t.Context(), []*kgo.Record{record(t, chunk())}); err == nil {
 			t.Fatalf("got %v, want an error", res)
 		}
@@ -392,8 +391,8 @@ func TestWaits(t *testing.T) {
 	})
 }
 
-// TestSameBytes: a chunk expanded again gives the same records, by another process, after the campaign has moved on,
-// and whatever else is in the batch.
+// TestSameBytes: a chunk that is expanded again gives the same records, even by another process, after the campaign has
+// changed, and with other chunks in the batch.
 func TestSameBytes(t *testing.T) {
 	entries := people(8)
 	entries[1].Flag = audience.Duplicate
@@ -414,7 +413,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// TestBlobsAreKept: small chunks of one blob read it once.
+// TestBlobsAreKept: small chunks of one blob cause only one read of it.
 func TestBlobsAreKept(t *testing.T) {
 	w := newEnv(t, people(8))
 	h := w.handler(t)
@@ -457,8 +456,8 @@ func TestShelfForgetsTheOldest(t *testing.T) {
 	}
 }
 
-// TestLinks (R39, X10): each recipient gets an address of his own for each link, and an opt-out link, which say who he
-// is; variants have links of their own. What the text takes is counted with the addresses as they are sent.
+// TestLinks (R39, X10): for each link each recipient gets its own address, and its own opt-out link; both identify the
+// recipient. Each variant has its own links. The text is measured with the addresses as they are sent.
 func TestLinks(t *testing.T) {
 	const shop, news = "https://shop.example/sale?id=1", "https://news.example/"
 	w := newEnv(t, people(4))
@@ -496,7 +495,7 @@ func TestLinks(t *testing.T) {
 			t.Errorf("variant %d: %q is %+v, %v", m.GetVariant(), m.GetText().GetBody(), l, err)
 		}
 	}
-	// A table without the link is a broken campaign: no recipient gets a text with a hole.
+	// If the table lacks the link, the campaign is broken: no recipient gets a text without its link.
 	w.change(func(c *fanfarev1.Campaign) { c.Links.Links = c.Links.Links[:1] })
 	if got := handle(t, w.handler(t), record(t, chunk())); len(got.messages) != 0 || len(got.dead) != 1 {
 		t.Errorf("got %d messages and %d dead letters, want 0 and 1", len(got.messages), len(got.dead))
@@ -504,7 +503,8 @@ func TestLinks(t *testing.T) {
 }
 
 // TestDomains (R39, R40): each recipient's links are on one domain of its block, the same when the chunk is expanded
-// again and at another try; the counts of a block are exact, and who may not be sent to takes no domain.
+// again and at another try; the counts of a block are exact, and a recipient that may not get a message takes no place
+// on a domain.
 func TestDomains(t *testing.T) {
 	const shop = "https://shop.example/"
 	entries := people(40)

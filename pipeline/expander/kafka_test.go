@@ -23,7 +23,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// kafka starts a broker with the topics of the routes, or makes them on the one that FANFARE_TEST_KAFKA names.
+// kafka starts a broker with the topics of the routes, or creates the topics on the broker that FANFARE_TEST_KAFKA
+// names.
 func kafka(t testing.TB, routes ...string) stream.Cluster {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -97,8 +98,8 @@ func deals(t testing.TB, w *env, size uint32) []*kgo.Record {
 	return out
 }
 
-// settled waits until the group has committed all of chunks. Asking costs the broker time, which a benchmark must not
-// count.
+// settled waits until the group has committed all records of topic chunks. Each request costs the broker time, which a
+// benchmark must not count.
 func settled(t testing.TB, adm *kadm.Client, names schemas.Names, notBefore time.Duration) {
 	t.Helper()
 	time.Sleep(notBefore)
@@ -130,7 +131,7 @@ func settled(t testing.TB, adm *kadm.Client, names schemas.Names, notBefore time
 	}
 }
 
-// joined waits until the group has so many members and none is on its way.
+// joined waits until the group has this many members and no rebalance is under way.
 func joined(t testing.TB, adm *kadm.Client, names schemas.Names, members int) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -156,8 +157,8 @@ func joined(t testing.TB, adm *kadm.Client, names schemas.Names, members int) {
 	}
 }
 
-// committed reads topics as a reader of committed records sees them, until it has seen n records or nothing comes for a
-// while.
+// committed reads topics as a reader of committed records sees them, until it has seen n records or no record arrives
+// for a while.
 func committed(t testing.TB, c stream.Cluster, n int, topics ...string) []*kgo.Record {
 	t.Helper()
 	cl := client(t, c, kgo.ConsumeTopics(topics...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -165,7 +166,7 @@ func committed(t testing.TB, c stream.Cluster, n int, topics ...string) []*kgo.R
 	for {
 		wait := 10 * time.Second
 		if len(out) >= n {
-			wait = 300 * time.Millisecond // for what should not be there
+			wait = 300 * time.Millisecond // this is how long to wait for records that should not exist
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		f := cl.PollFetches(ctx)
@@ -177,7 +178,8 @@ func committed(t testing.TB, c stream.Cluster, n int, topics ...string) []*kgo.R
 	}
 }
 
-// TestExactlyOnce: expanders that come and go, one of them cut off in the middle, make of each recipient one record.
+// TestExactlyOnce: expanders start and stop, and one loses its network in the middle; together they write exactly one
+// record for each recipient.
 func TestExactlyOnce(t *testing.T) {
 	entries := people(600)
 	for i := range entries {
@@ -203,9 +205,9 @@ func TestExactlyOnce(t *testing.T) {
 	first := run(t, cfg, w)
 	run(t, cfg, w)
 	w.mu.Lock()
-	w.away = errAway // in the middle of it the store is away for a while
+	w.away = errAway // in the middle the store is unreachable for a while
 	w.mu.Unlock()
-	// How long the store is away does not matter: the verdict is the records at the end
+	// How long the store is unreachable does not matter: the test checks only the records at the end
 	time.Sleep(200 * time.Millisecond)
 	w.mu.Lock()
 	w.away = nil
@@ -241,8 +243,9 @@ func TestExactlyOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkG1 compares the stage with a bare producer of the same records: in transactions of 5,000, which is the best
-// there is, and plainly idempotent. All three take turns, so that whatever else the machine does hits each alike.
+// BenchmarkG1 compares the stage with a bare producer of the same records: in transactions of 5,000, which is the
+// fastest transactional way, and with a plain idempotent producer. All three take turns, so that other load on the
+// machine affects each alike.
 func BenchmarkG1(b *testing.B) {
 	const blobs = 40
 	w := newEnv(b, nil)
@@ -257,7 +260,7 @@ func BenchmarkG1(b *testing.B) {
 	producer := client(b, cluster)
 	adm := kadm.NewClient(producer)
 
-	// Blobs are not kept: in a campaign each chunk is another.
+	// The cache keeps no blob, because in a real campaign each chunk reads another blob.
 	run(b, Config{Cluster: cluster, Memory: 1}, w)
 	joined(b, adm, cluster.Names, 2)
 	warm := record(b, chunk(func(c *fanfarev1.Chunk) { c.EndSeq = 10 }))
@@ -296,7 +299,7 @@ func BenchmarkG1(b *testing.B) {
 		}
 	}
 	var bare, best, stage spent
-	var soonest time.Duration // that the stage has ever been done
+	var soonest time.Duration // the shortest time that the stage has taken so far
 	for b.Loop() {
 		recs := ready(cluster.Names.Messages("plain", schemas.LaneBulk))
 		bare.measure(func() {
@@ -347,7 +350,7 @@ func BenchmarkG1(b *testing.B) {
 	b.Logf("idempotent %.0f/s, transactions of 5,000 %.0f/s, expander %.0f/s", n/bare.wall.Seconds(), n/best.wall.Seconds(), n/stage.wall.Seconds())
 }
 
-// spent is the time that something took, by the clock and of all processors, the broker's included.
+// spent is the wall-clock time and the processor time of a run, including the broker's.
 type spent struct {
 	wall, cpu, last time.Duration
 	rounds          int

@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []**prometheus.CounterVec{&m.chunks, &m.recipients, &m.waits, &m.blobs} {
 		err := reg.Register(*c)
-		// Two expanders of a process count together
+		// Two expanders of one process share these metrics
 		if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 			if same, ok := already.ExistingCollector.(*prometheus.CounterVec); ok {
 				*c, err = same, nil

@@ -11,8 +11,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// slowCampaigns are campaigns of one blob of 5,000 each, and a function that returns the next second of each: 10
-// recipients.
+// slowCampaigns returns an env with n campaigns, each with one blob of 5,000 recipients, and a function that returns
+// the chunks of the next second: 10 recipients of each campaign.
 func slowCampaigns(tb testing.TB, n int) (*env, func() []*kgo.Record) {
 	tb.Helper()
 	w := newEnv(tb, people(4))
@@ -45,8 +45,8 @@ func slowCampaigns(tb testing.TB, n int) (*env, func() []*kgo.Record) {
 	}
 }
 
-// TestSlowCampaignsReadBlobsOnce: the chunks of many slow campaigns, a second of each in turn, read every blob from the
-// store once; a blob whose last recipient was expanded leaves the memory.
+// TestSlowCampaignsReadBlobsOnce: many slow campaigns are dealt in turn, one second of each at a time. Every blob is
+// read from the store once, and is dropped from memory when its last recipient was expanded.
 func TestSlowCampaignsReadBlobsOnce(t *testing.T) {
 	const campaigns = 40
 	w, next := slowCampaigns(t, campaigns)
@@ -77,8 +77,8 @@ func TestSlowCampaignsReadBlobsOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkSlowCampaigns is what a message costs the expanders, without Kafka, when 50 campaigns of 10/s come to one of
-// two workers in turn: a chunk is a second of one campaign.
+// BenchmarkSlowCampaigns measures the cost of a message in the expander, without Kafka, when one of two workers gets
+// the chunks of 50 campaigns of 10/s in turn; a chunk is one second of one campaign.
 func BenchmarkSlowCampaigns(b *testing.B) {
 	w, next := slowCampaigns(b, 50)
 	h := w.handler(b)

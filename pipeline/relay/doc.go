@@ -10,8 +10,8 @@
 // deleted and created again. So the leader compares the store with its topics, when it begins to lead and ten minutes
 // after each comparison: it reads the rows that are marked as published and then the topics to their ends, half a
 // million rows at a time, and makes a row unpublished when the last record of its key has an older version, is missing,
-// or is there although the row is gone. Users of the API need not wait for that: repeating a pause, an abort or an
-// opt-out publishes it again.
+// or is there although the row is gone. Users of the API need not wait for that: if they repeat a pause, an abort or an
+// opt-out, the relay publishes it again.
 //
 // One relay leads, by a lock of the store; the others stand by. A leader that lost its connection may still have a
 // record in flight when the next one leads, so an old version can become the last record of a key. The leader follows

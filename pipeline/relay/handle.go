@@ -30,7 +30,7 @@ func record(names schemas.Names, row *schemas.OutboxRow) (*kgo.Record, error) {
 	return r, nil
 }
 
-// source of the records, as CloudEvents has it.
+// source is the CloudEvents source of the records.
 const source = "relay"
 
 // memory knows the greatest version of each key that was on a topic.

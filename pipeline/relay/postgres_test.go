@@ -14,8 +14,8 @@ import (
 	"fanfare/schemas"
 )
 
-// A6: the relay waits out each condition of Postgres that passes by itself, and then publishes what has changed
-// meanwhile, as often as it takes to know that it is marked.
+// A6: the relay waits until each temporary condition of Postgres has passed, then publishes the rows that have changed
+// meanwhile. It publishes a row again until it knows that the row is marked.
 func TestRelayWaitsOutConditionsOfPostgres(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]postgrestest.Fault{
@@ -43,7 +43,7 @@ func TestRelayWaitsOutConditionsOfPostgres(t *testing.T) {
 			w := newEnv(t)
 			path := filepath.Join(t.TempDir(), "store.db")
 			open := func(dsn string) *store.Store {
-				// On a busy machine the stand-in may keep silent longer than that.
+				// On a busy machine the fake server may stay silent for longer than that.
 				var s *store.Store
 				var err error
 				for until := time.Now().Add(90 * time.Second); ; {
@@ -68,16 +68,16 @@ func TestRelayWaitsOutConditionsOfPostgres(t *testing.T) {
 
 			server.Fail(fault)
 			second := w.tenant(t, beside, "second")
-			some := 2 // tries; a relay that gives up after the first never comes so far
+			some := 2 // tries; a relay that gives up after the first never reaches this number
 			if fault.At == postgrestest.Committed || fault.Old {
-				some = 1 // the store finds out that it was done, or connects again
+				some = 1 // the store detects that the statement was done, or connects again
 			}
 			for deadline := time.Now().Add(time.Minute); server.Hits() < some; time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the fault struck %d times, want %d: the relay has given up", server.Hits(), some)
 				}
 			}
-			if !fault.Old { // else new connections are well
+			if !fault.Old { // otherwise new connections work
 				server.Mend()
 			}
 			w.published(t, beside, second)
@@ -105,7 +105,7 @@ func (w *env) tenant(t *testing.T, s *store.Store, name string) (key string) {
 	return "tenant/" + tenant.ID
 }
 
-// published waits until a row is on the topic and nothing is left to publish.
+// published waits until a row is on the topic and no row is unpublished.
 func (w *env) published(t *testing.T, s *store.Store, key string) {
 	t.Helper()
 	cl, err := w.cluster.Client(kgo.ConsumeTopics(w.cluster.Names.Control()))

@@ -23,9 +23,9 @@ const (
 	betweenPages = 10 * time.Millisecond
 )
 
-// reconcile compares the store with its topics, at once and then again and again until ctx ends, and has published
-// again what a topic has lost. A topic loses its newest records when its broker does: a disk that had not written yet,
-// an unclean leader election, a topic that was deleted and created again. Without this, senders would go on with a
+// reconcile compares the store with its topics, at once and then at intervals until ctx ends. Rows that a topic has
+// lost are published again. A topic loses its newest records when its broker does: a disk that had not written yet, an
+// unclean leader election, a topic that was deleted and created again. Without this, senders would go on with a
 // campaign that the store calls paused.
 func (r *Relay) reconcile(ctx context.Context) error {
 	var between time.Duration
@@ -75,7 +75,7 @@ func (r *Relay) compareAll(ctx context.Context, between time.Duration) (rows, ag
 	return rows, again, nil
 }
 
-// pages gives the published rows after a place to each, until there are no more or most have been given.
+// pages calls each with the published rows after a place, until there are no more or most rows were passed on.
 func (r *Relay) pages(
 	ctx context.Context, after string, most int, between time.Duration, each func(*schemas.PublishedRow),
 ) (next string, more bool, err error) {
@@ -101,7 +101,7 @@ func (r *Relay) pages(
 }
 
 // lacking reads the topics to their present ends and returns the rows that they lack. The rows were read from the store
-// first, so what a topic must have of them was acknowledged before the reading begins.
+// first, so Kafka acknowledged their records before the relay begins to read the topics.
 func (r *Relay) lacking(ctx context.Context, want *expected) (map[uint64]bool, error) {
 	var topics []string
 	for typ := range want.types {
@@ -130,13 +130,14 @@ func (r *Relay) lacking(ctx context.Context, want *expected) (map[uint64]bool, e
 	if err := <-done; err != nil {
 		return nil, fmt.Errorf("read the topics: %w", err)
 	}
-	if ctx.Err() != nil { // not read to the end
+	if ctx.Err() != nil { // the topics were not read to their ends
 		return nil, nil
 	}
 	return want.lacking(), nil
 }
 
-// republish makes the rows that a topic lacks unpublished; first is where the store was read from.
+// republish makes the rows that a topic lacks unpublished. first is the place from which the rows were read from the
+// store.
 func (r *Relay) republish(ctx context.Context, first string, lacking map[uint64]bool) (n int, err error) {
 	keys := map[schemas.EventType][]string{}
 	flush := func(typ schemas.EventType) {
@@ -192,8 +193,9 @@ func (r *Relay) typeOf(topic string) schemas.EventType {
 	}
 }
 
-// expected is what the topics must have of some rows, and what they have. Rows go by a hash of their key: two rows of
-// one hash are compared as one, which fewer than one in ten million installations with a million rows has.
+// expected has, for some rows, the versions that the topics must have and those that they have. It identifies a row by
+// a hash of its key. Two rows with the same hash are compared as one row; fewer than one in ten million installations
+// with a million rows have such a pair.
 type expected struct {
 	rows  map[uint64]rowVersions
 	types map[schemas.EventType]bool
@@ -221,21 +223,21 @@ func (e *expected) add(row *schemas.PublishedRow) {
 	e.rows[hashKey(row.Type, row.Key)] = rowVersions{want: row.Version, tombstone: row.Tombstone, absent: true}
 }
 
-// seen takes in a record, in the order of its topic.
+// seen applies a record. Records must come in the order of their topic.
 func (e *expected) seen(typ schemas.EventType, rec *kgo.Record) {
 	h := hashKey(typ, string(rec.Key))
 	f, ok := e.rows[h]
 	if !ok {
 		return
 	}
-	// A record without is not the relay's: older than all
+	// A record without a version was not written by the relay: it counts as older than all others
 	f.last, _ = strconv.ParseUint(string(schemas.Header(rec, schemas.HeaderVersion)), 10, 64)
 	f.absent = rec.Value == nil
 	e.rows[h] = f
 }
 
-// lacking returns the rows whose last record is not what the store has published. A newer record was published
-// meanwhile.
+// lacking returns the rows whose last record is older than what the store has published. A newer record was published
+// meanwhile and is no loss.
 func (e *expected) lacking() map[uint64]bool {
 	out := map[uint64]bool{}
 	for h, f := range e.rows {

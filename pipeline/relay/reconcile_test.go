@@ -11,8 +11,8 @@ import (
 	"fanfare/schemas"
 )
 
-// lose makes the topic forget: the store believes that the newest version of a row is published, and the topic ends
-// with an older one. An older version of 0 is none at all.
+// lose simulates a loss: the store has marked the newest version of a row as published, and the last record on the
+// topic has an older version. If older is 0, the topic has no record of the row.
 func (w *env) lose(t *testing.T, key string, newest []byte, older uint64, value []byte) {
 	t.Helper()
 	if older > 0 {
@@ -53,7 +53,8 @@ func republished(t *testing.T, reg *prometheus.Registry) (n float64) {
 }
 
 // P6: what a topic has lost is published again when a relay begins to lead: a newer version, a row that the topic lacks
-// altogether, and a tombstone. What the topic has is left alone, also where it has more than the store.
+// altogether, and a tombstone. The relay does not publish again what the topic has, even if the topic has more than the
+// store.
 func TestWhatTheTopicLostIsPublishedAgain(t *testing.T) {
 	w := newEnv(t)
 	reg := prometheus.NewRegistry()
@@ -77,7 +78,7 @@ func TestWhatTheTopicLostIsPublishedAgain(t *testing.T) {
 	if got := republished(t, reg); got != 4 {
 		t.Errorf("republished: got %v, want 4: camp_1, camp_2, camp_3 and camp_6", got)
 	}
-	// The next lead finds nothing to do.
+	// The next leader finds nothing to publish again.
 	w.cluster.Registry = prometheus.NewRegistry()
 	w.out.set(func() { w.out.again = 0 })
 	w.reconcile = 20 * time.Millisecond
@@ -86,7 +87,7 @@ func TestWhatTheTopicLostIsPublishedAgain(t *testing.T) {
 	w.newest(t, map[string]string{
 		"tn_a/camp_1": "paused", "tn_a/camp_2": "paused", "tn_a/camp_3": "", "tn_a/camp_5": "from the log", "tn_a/camp_6": "kept", "tn_a/camp_7": "new",
 	})
-	// What is lost while a relay leads is found by a later comparison.
+	// A later comparison finds what a topic loses while a relay leads.
 	w.lose(t, "tn_a/camp_8", []byte("lost"), 0, nil)
 	w.newest(t, map[string]string{
 		"tn_a/camp_1": "paused", "tn_a/camp_2": "paused", "tn_a/camp_3": "", "tn_a/camp_5": "from the log", "tn_a/camp_6": "kept",

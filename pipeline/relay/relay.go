@@ -25,8 +25,8 @@ type Outbox interface {
 	Unpublished(ctx context.Context, limit int) ([]schemas.OutboxRow, error)
 	// MarkPublished records that these versions are on their topics; a row that has changed since stays unpublished.
 	MarkPublished(ctx context.Context, rows []schemas.OutboxRow) error
-	// Published returns a page of the rows whose newest version has been published, after a place in them; next is the
-	// place after the page, "" at the end.
+	// Published returns a page of the rows whose newest version has been published. The page begins after the place in
+	// after; next is the place at which the next page begins, "" at the end.
 	Published(ctx context.Context, after string, limit int) (rows []schemas.PublishedRow, next string, err error)
 	// Republish makes rows unpublished again.
 	Republish(ctx context.Context, typ schemas.EventType, keys ...string) error
@@ -107,7 +107,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		release()
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case errors.Is(err, errNoAck): // another host may still reach Kafka: give it time to take the lead
+		case errors.Is(err, errNoAck): // another host may still reach Kafka: wait, so that it can take the lead
 			r.failed(ctx, "kafka", taskLead, err)
 			stream.Sleep(ctx, 3*standby+rand.N(standby))
 		default:
@@ -122,7 +122,7 @@ func (r *Relay) Run(ctx context.Context) error {
 // call would wait for as long as TCP does.
 const storePatience = 10 * time.Second
 
-// errNoAck: Kafka has acknowledged nothing for AckTimeout.
+// errNoAck means that Kafka has acknowledged no record for AckTimeout.
 var errNoAck = errors.New("kafka acknowledges nothing")
 
 func (r *Relay) takeLead(ctx context.Context) (release func(), ok bool, err error) {
@@ -239,8 +239,8 @@ func timedOut(err error) bool {
 		errors.Is(err, kgo.ErrRecordRetries)
 }
 
-// answers produces records and yields the result of each, for at most within. The client itself waits without end for
-// the answer to a batch that may have been written.
+// answers produces records and yields the result of each. It stops after the time in within. The client itself waits
+// without end for the answer to a batch that may have been written.
 func answers(ctx context.Context, cl *kgo.Client, records []*kgo.Record, within time.Duration) iter.Seq[kgo.ProduceResult] {
 	results := make(chan kgo.ProduceResult, len(records))
 	for _, rec := range records {
@@ -284,7 +284,7 @@ func (r *Relay) watch(ctx context.Context, seen *memory, batch []*kgo.Record) {
 	}
 }
 
-// The tasks of a relay, in the log.
+// The names of a relay's tasks in the log.
 const (
 	taskTakeLead  = "take the lead"
 	taskLead      = "publish as the leader"

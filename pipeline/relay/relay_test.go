@@ -31,13 +31,13 @@ type outbox struct {
 	order     []string
 	changed   chan struct{}
 	leading   bool
-	away      error // every question fails with it
+	away      error // every call fails with this error
 	lost      bool  // the next MarkPublished says that the lead is lost
 	again     int   // calls of Republish
-	silent    int   // so many questions get no answer
+	silent    int   // this many calls get no answer
 }
 
-// answer waits for as long as the caller does when the store is silent.
+// answer blocks until the caller gives up if the store is silent.
 func (o *outbox) answer(ctx context.Context) error {
 	o.mu.Lock()
 	silent := o.silent > 0
@@ -202,7 +202,7 @@ func runs(t *testing.T, r *relay.Relay) (stop func()) {
 	return stop
 }
 
-// newest waits until the last record of each key on `campaigns` is what want says; "" is a tombstone.
+// newest waits until the last record of each key on `campaigns` has the value in want; "" is a tombstone.
 func (w *env) newest(t *testing.T, want map[string]string) {
 	t.Helper()
 	cl, err := w.cluster.Client(kgo.ConsumeTopics(w.cluster.Names.Campaigns()))
@@ -232,7 +232,7 @@ func TestPublishesTheNewestOfEachRow(t *testing.T) {
 	w.newest(t, map[string]string{"tn_a/camp_1": "one, changed", "tn_a/camp_2": ""})
 }
 
-// A change of this process is on the topic at once, without waiting for the next poll.
+// The relay publishes a change by its own process at once, without waiting for the next poll.
 func TestAChangeWakesTheRelay(t *testing.T) {
 	w := newEnv(t)
 	r, err := relay.New(relay.Config{Cluster: w.cluster, Poll: time.Hour}, w.out)
@@ -252,7 +252,7 @@ func TestAChangeWakesTheRelay(t *testing.T) {
 	}
 }
 
-// While Kafka refuses, rows wait and are not marked; then they are published.
+// While Kafka refuses records, rows wait and are not marked. Afterwards the relay publishes them.
 func TestKafkaAway(t *testing.T) {
 	w := newEnv(t)
 	refused := 0
@@ -276,8 +276,8 @@ func TestKafkaAway(t *testing.T) {
 	t.Error("published and never marked")
 }
 
-// Kafka takes one row and not the one before it: only the one it took is marked, whatever order the answers come in. A
-// row that is marked without having been published is lost.
+// Kafka accepts one row and refuses the row before it. The relay marks only the accepted row, in whatever order the
+// answers arrive. A row that is marked without having been published would be lost.
 func TestOnlyWhatWasAcknowledgedIsMarked(t *testing.T) {
 	w := newEnv(t)
 	names := w.cluster.Names
@@ -315,7 +315,7 @@ func (o *outbox) marked(key string) uint64 {
 	return o.published[key]
 }
 
-// The store is away, then comes back: nothing is lost. A lead that was lost is taken again.
+// The store is unreachable for a while: nothing is lost. A relay that has lost the lead takes it again.
 func TestStoreAwayAndLeadLost(t *testing.T) {
 	w := newEnv(t)
 	w.out.set(func() { w.out.away = errors.New("no connection") })
@@ -328,7 +328,7 @@ func TestStoreAwayAndLeadLost(t *testing.T) {
 	w.newest(t, map[string]string{"tn_a/camp_1": "two"})
 }
 
-// A leader that was cut off puts an old version behind a newer one: the newer one is published again.
+// A leader that was cut off writes an old version after a newer one. The relay publishes the newer one again.
 func TestWhatGoesBackwardsIsPublishedAgain(t *testing.T) {
 	w := newEnv(t)
 	w.out.put("tn_a/camp_1", []byte("one"))
@@ -408,8 +408,8 @@ func (c *wired) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A leader that has lost Kafka, and not the store, gives way to one that has it (P5): also when Kafka says nothing at
-// all.
+// A leader that has lost Kafka but not the store gives up the lead to a relay that reaches Kafka (P5), also if Kafka
+// does not answer at all.
 func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
 	for name, silent := range map[string]bool{"refused": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
@@ -429,7 +429,7 @@ func TestLeaderWithoutKafkaGivesWay(t *testing.T) {
 	}
 }
 
-// A call of a store that does not answer is given up and repeated, whichever call it was.
+// If the store does not answer, the relay gives up any of its calls and repeats it.
 func TestStoreSilent(t *testing.T) {
 	t.Parallel()
 	w := newEnv(t)

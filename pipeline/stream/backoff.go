@@ -12,7 +12,7 @@ type Backoff struct{ next, most time.Duration }
 // NewBackoff returns a wait that begins at first and grows to most.
 func NewBackoff(first, most time.Duration) *Backoff { return &Backoff{first, most} }
 
-// Step returns the next wait, drawn from the upper half of the present one, and doubles the present one.
+// Step returns a random wait between half of the current wait and all of it, and doubles the current wait.
 func (b *Backoff) Step() time.Duration {
 	d := b.next/2 + rand.N(b.next/2+1)
 	b.next = min(2*b.next, b.most)

@@ -87,7 +87,7 @@ func (c Cluster) options(opts []kgo.Opt) ([]kgo.Opt, *clientMetrics, error) {
 
 // GroupOptions are the options of every member of a group. The classic cooperative protocol moves only the partitions
 // that must move; ten heartbeats per session make members notice a rebalance soon. A rebalance waits for a member for
-// twice the drain: kfake waits all of it for a member that was killed while it joined.
+// twice the drain. If a member was killed while it joined, kfake waits for that whole time.
 func GroupOptions(group string, topics []string, session, drain time.Duration) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.ConsumerGroup(group),
@@ -103,10 +103,10 @@ func GroupOptions(group string, topics []string, session, drain time.Duration) [
 }
 
 // fetchMaxWait is how long a broker holds a fetch without records. A partition that is assigned meanwhile waits until
-// it returns, so franz-go's default of 5 s would make each takeover 5 s longer.
+// the fetch returns, so franz-go's default of 5 s would make each takeover 5 s longer.
 const fetchMaxWait = 250 * time.Millisecond
 
-// Outliving returns a context that ends by after ctx has ended, or when it is cancelled.
+// Outliving returns a context that ends when the time in by has passed since the end of ctx, or when it is cancelled.
 func Outliving(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -131,7 +131,7 @@ type Cutter struct {
 // Cut fails at once everything that the client is doing. The client can only be closed afterwards.
 func (c Cutter) Cut() {
 	c.Cancel()
-	c.Client.UnsafeAbortBufferedRecords() // a context does not fail what is in flight
+	c.Client.UnsafeAbortBufferedRecords() // cancelling the context does not fail records in flight
 }
 
 // Close closes the client, and cuts it when closing takes longer than within: a process must be able to end without a
@@ -143,7 +143,7 @@ func (c Cutter) Close(within time.Duration) {
 	c.Cancel()
 }
 
-// Answer passes on what kadm answers, with the first error that the answer holds: kadm returns the errors of single
+// Answer returns the answer of a kadm call together with the first error in it: kadm returns the errors of single
 // topics, partitions and groups within the answer.
 func Answer[R interface{ Error() error }](answer R, err error) (R, error) {
 	if err == nil {
@@ -152,7 +152,7 @@ func Answer[R interface{ Error() error }](answer R, err error) (R, error) {
 	return answer, err
 }
 
-// clientLog lets a client say at Debug what it calls Info: several lines for each assignment and each transaction.
+// clientLog logs a client's Info lines at Debug, because it writes several for each assignment and each transaction.
 type clientLog struct{ kgo.Logger }
 
 // Log implements kgo.Logger.
@@ -163,7 +163,7 @@ func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	l.Logger.Log(level, msg, keyvals...)
 }
 
-// clientMetrics are kprom's, registered as one collector: kprom itself panics when two clients have one name.
+// clientMetrics registers kprom's metrics as one collector: kprom itself panics when two clients have the same name.
 type clientMetrics struct {
 	*kprom.Metrics
 	reg prometheus.Registerer
@@ -171,7 +171,7 @@ type clientMetrics struct {
 
 func (m *clientMetrics) registerWith(reg prometheus.Registerer) {
 	if reg != nil && reg.Register(m.Metrics) == nil {
-		m.reg = reg // else: a client of this name is counted already
+		m.reg = reg // otherwise a client of this name already has these metrics
 	}
 }
 

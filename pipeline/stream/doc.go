@@ -1,5 +1,5 @@
-// Package stream runs the stages of the pipeline on Kafka: it knows topics, groups, offsets and transactions, and
-// nothing of what is in the records.
+// Package stream runs the stages of the pipeline on Kafka: it knows topics, groups, offsets and transactions, but not
+// the content of the records.
 //
 //   - [Stage] runs a handler: bounded batches, handle, publish, commit; at least once, or exactly once by transactions.
 //     Poison records go to `<topic>.dlq` with their cause, an error of the handler is retried until it passes, a stop

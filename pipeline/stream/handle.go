@@ -40,7 +40,7 @@ func (s *Stage) halve(ctx context.Context, batch []*kgo.Record) (Result, error) 
 	return Result{Publish: append(res.Publish, rest.Publish...), Dead: append(res.Dead, rest.Dead...)}, nil
 }
 
-// panicError is what a handler panicked with.
+// panicError is the value with which a handler panicked.
 type panicError struct {
 	value any
 	stack string
@@ -59,7 +59,7 @@ func call(ctx context.Context, h Handler, batch []*kgo.Record) (res Result, err 
 	return res, err, nil
 }
 
-// outgoing returns all that is to be published for a result: its records and its dead letters.
+// outgoing returns all records to publish for a result: its records and its dead letters.
 func (s *Stage) outgoing(res Result) []*kgo.Record {
 	if len(res.Dead) == 0 {
 		return res.Publish

@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Register registers c, or returns the collector of the same description that is registered already: two stages of one
-// kind in a process count together. With a nil reg nothing is registered.
+// Register registers c, or returns the collector of the same description that is registered already: two stages of the
+// same kind in one process share their metrics. With a nil reg nothing is registered.
 func Register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	if reg == nil {
 		return c

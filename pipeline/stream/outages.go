@@ -13,7 +13,7 @@ type Outages struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	since map[string]time.Time // of the tasks that fail
+	since map[string]time.Time // the start of the failure, by failing task
 }
 
 // NewOutages returns an Outages without failing tasks.

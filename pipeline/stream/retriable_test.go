@@ -11,9 +11,9 @@ import (
 	"fanfare/pipeline/stream/streamtest"
 )
 
-// What passes by itself on Kafka is waited for while a stage runs, and costs no record: leaders that move, coordinators
-// that are not there yet or load, too few replicas, time-outs. Each condition is met, most of them several times in a
-// row.
+// A running stage waits while Kafka has a temporary condition, and loses no record: leaders that move, coordinators
+// that do not exist yet or are loading, too few replicas, time-outs. The test causes each condition, most of them
+// several times in a row.
 func TestStageWaitsOutConditionsOfKafka(t *testing.T) {
 	streamtest.FakeOnly(t)
 	const times = 3

@@ -22,7 +22,7 @@ type Handler interface {
 	Handle(ctx context.Context, batch []*kgo.Record) (Result, error)
 }
 
-// HandlerFunc is a function as a [Handler].
+// HandlerFunc makes a function a [Handler].
 type HandlerFunc func(ctx context.Context, batch []*kgo.Record) (Result, error)
 
 // Handle implements [Handler].
@@ -53,12 +53,13 @@ type StageConfig struct {
 	// Group is the consumer group, as [schemas.Names] gives it.
 	Group  string
 	Topics []string
-	// ExactlyOnce publishes each batch and commits its offsets in one transaction. It costs little from 1,000 records a
-	// batch upwards and 100 times as much at one.
+	// ExactlyOnce publishes each batch and commits its offsets in one transaction. From 1,000 records a batch upwards
+	// it costs little; with batches of one record it costs 100 times as much per record.
 	ExactlyOnce bool
 	// MaxRecords of a batch; default 1,000.
 	MaxRecords int
-	// MaxWait lets a batch grow for so long once it has its first record; default 0: a batch is what is there.
+	// MaxWait is how long a batch may grow after its first record; default 0: a batch has the records that are
+	// available at once.
 	MaxWait time.Duration
 	// Linger of the producer, default 0.
 	Linger time.Duration
@@ -176,13 +177,13 @@ func (s *Stage) options(life context.Context) []kgo.Opt {
 	)
 }
 
-// BatchMaxBytes is how large a produced batch may be, for [kgo.ProducerBatchMaxBytesFn]. A dead letter is its record
-// and more, and the topics of dead letters have room for it.
+// BatchMaxBytes is how large a produced batch may be, for [kgo.ProducerBatchMaxBytesFn]. A dead letter is larger than
+// its record, and the topics of dead letters accept larger records.
 func BatchMaxBytes(topic string) int32 {
 	if strings.HasSuffix(topic, ".dlq") {
 		return 2<<20 - 4096
 	}
-	return 1_000_012 // Kafka's default max.message.bytes less what frames it
+	return 1_000_012 // Kafka's default max.message.bytes less the framing of a batch
 }
 
 // poller is a client or a transact session.
@@ -225,7 +226,7 @@ func (s *Stage) records(ctx context.Context, fetches kgo.Fetches) ([]*kgo.Record
 // runBatches processes batches with at-least-once delivery.
 func (s *Stage) runBatches(ctx, work context.Context) error {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	wanted := make(chan struct{}, 1) // a rebalance waits for this member
+	wanted := make(chan struct{}, 1) // a signal here means that a rebalance waits for this member
 	cl, err := s.cfg.Cluster.Client(append(s.options(life),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsCallbackBlocked(func(context.Context, *kgo.Client) {
@@ -243,7 +244,7 @@ func (s *Stage) runBatches(ctx, work context.Context) error {
 	defer context.AfterFunc(work, end.Cut)()
 	for ctx.Err() == nil {
 		select {
-		case <-wanted: // left from an earlier batch
+		case <-wanted: // the signal is left over from an earlier batch
 		default:
 		}
 		batch, err := s.poll(ctx, cl, s.cfg.MaxRecords)
@@ -307,7 +308,7 @@ func (s *Stage) failed(err error) {
 	s.log.Warn("batch failed; retrying", "err", err)
 }
 
-// succeeded counts a batch that is done, and says so if batches failed before.
+// succeeded counts a finished batch, and logs it if the batches before it failed.
 func (s *Stage) succeeded(res Result) {
 	s.metrics.done(res)
 	s.failing.Lock()
@@ -392,7 +393,7 @@ func publish(ctx context.Context, cl *kgo.Client, recs []*kgo.Record) error {
 			wg.Done()
 		})
 	}
-	flushErr := cl.Flush(ctx) // waiting for the promises first would wait out the linger
+	flushErr := cl.Flush(ctx) // flush before waiting for the promises: otherwise each batch would wait for the linger
 	wg.Wait()
 	if first != nil {
 		return fmt.Errorf("publish: %w", first)

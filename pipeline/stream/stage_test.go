@@ -19,7 +19,7 @@ import (
 	"fanfare/schemas"
 )
 
-// modes are how a stage may work; most of what it promises holds in both.
+// modes are the two modes of a stage; most of its promises hold in both.
 var modes = []struct {
 	name  string
 	exact bool
@@ -107,7 +107,7 @@ func TestStageCopiesEverything(t *testing.T) {
 				t.Errorf("after a stop %d records were given again", len(batch))
 				return stream.Result{}, nil
 			})).Run)
-			// Too short a sleep could only miss a record that is given again.
+			// If the sleep is too short, the test may only miss a record that is handled again.
 			time.Sleep(500 * time.Millisecond)
 		})
 	}
@@ -137,7 +137,7 @@ func TestStageThroughKillsAndRebalances(t *testing.T) {
 			victim, stopVictim, batches := start()
 			p.Produce(t, p.in, partitions, perPartition)
 			for range kills {
-				// Not while it joins: kfake keeps a member that dies then, and what it gives it, for ever.
+				// Do not kill the member while it joins: kfake would keep it, and its partitions, for ever.
 				streamtest.Eventually(t, "the victim to work", func() bool { return batches.Load() > 2 })
 				time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
 				victim.Kill()
@@ -218,7 +218,7 @@ func TestPoisonRecordsBecomeDeadLetters(t *testing.T) {
 	}
 }
 
-// What Kafka refuses for good must not block the partition either.
+// Results that Kafka refuses permanently must not block the partition either.
 func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -247,7 +247,7 @@ func TestResultsThatKafkaRefusesBecomeDeadLetters(t *testing.T) {
 	}
 }
 
-// Only the record whose results are refused becomes a dead letter, whichever partition the next poll begins with.
+// Only the record whose results Kafka refuses becomes a dead letter, with whichever partition the next poll begins.
 func TestRefusedResultsDoNotCondemnOtherPartitions(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -325,7 +325,7 @@ func TestHandlerErrorsAreRetried(t *testing.T) {
 	}
 }
 
-// A member whose handler fails for ever must not keep its partitions from others for ever.
+// A member whose handler always fails must let other members take its partitions.
 func TestAFailingMemberLetsGo(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -340,12 +340,12 @@ func TestAFailingMemberLetsGo(t *testing.T) {
 			})).Run)
 			<-failing
 			streamtest.Run(t, p.stage(t, p.config(mode.exact), copyTo(p.out)).Run)
-			awaitValues(t, p.Broker, p.out, 10) // of the partition that moved
+			awaitValues(t, p.Broker, p.out, 10) // the records of the partition that moved
 		})
 	}
 }
 
-// A stop finishes and commits the batch in hand, though its context has ended.
+// A stop finishes and commits the current batch, although its context has ended.
 func TestStopFinishesTheBatchInHand(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -384,7 +384,7 @@ func TestStopFinishesTheBatchInHand(t *testing.T) {
 	}
 }
 
-// A handler that does not come back in time is given up, and its batch is not committed.
+// The stage gives up a handler that does not return in time, and does not commit its batch.
 func TestStopDoesNotWaitForEver(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -418,7 +418,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	}
 }
 
-// A broker that went away must not keep a process from ending.
+// An unreachable broker must not keep a process from ending.
 func TestStopWithoutABroker(t *testing.T) {
 	streamtest.FakeOnly(t)
 	for _, mode := range modes {

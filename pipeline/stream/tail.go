@@ -21,10 +21,10 @@ const Never = 100 * 365 * 24 * time.Hour
 type TailConfig struct {
 	Cluster Cluster
 	Topics  []string
-	// From has the first offset to read of a partition; partitions that it does not name are read from their beginning,
-	// and so are those whose log no longer has that offset.
+	// From has the first offset to read of each partition. The tail reads partitions that are not in From from their
+	// beginning, and also those whose log no longer has the offset.
 	From map[string]map[int32]int64
-	// Every is how often the tail looks up the ends of the topics, and so how exact [Tail.Age] is; default 1 s.
+	// Every is how often the tail looks up the ends of the topics; default 1 s. [Tail.Age] is exact to this interval.
 	Every time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -39,10 +39,10 @@ type Tail struct {
 	ready chan struct{}
 
 	mu        sync.Mutex
-	positions map[topicPartition]int64 // offsets below are applied; absent: none yet
+	positions map[topicPartition]int64 // records below this offset are applied; absent: none yet
 	asked     map[topicPartition]int64 // ends to reach, nil once reached
 	askedAt   time.Time
-	fresh     time.Time // all records that existed then are applied; zero: never
+	fresh     time.Time // all records that existed at this time are applied; zero: not yet
 	caughtUp  bool
 }
 
@@ -51,8 +51,8 @@ type topicPartition struct {
 	partition int32
 }
 
-// NewTail returns a tail that calls apply with what it reads: in order per partition, one call at a time, never an
-// empty batch.
+// NewTail returns a tail that calls apply with the records that it reads: in order per partition, one call at a time,
+// never with an empty batch.
 func NewTail(cfg TailConfig, apply func(batch []*kgo.Record)) (*Tail, error) {
 	if len(cfg.Topics) == 0 || apply == nil {
 		return nil, errors.New("tail: topics and a function to apply are needed")

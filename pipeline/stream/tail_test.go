@@ -25,7 +25,8 @@ func ready(t testing.TB, v interface{ Ready() <-chan struct{} }) {
 	}
 }
 
-// A tail that cannot ask for the ends grows old, however quiet the topics are, and is fresh again when it can.
+// The age of a tail that cannot look up the ends of its topics grows, even if no records are written. The tail is up to
+// date again when the lookup works.
 func TestTailGrowsOldWhenItCannotAsk(t *testing.T) {
 	streamtest.FakeOnly(t)
 	b := streamtest.New(t)
@@ -43,8 +44,8 @@ func TestTailGrowsOldWhenItCannotAsk(t *testing.T) {
 	streamtest.Eventually(t, "fresh again", func() bool { return tail.Age() < 100*time.Millisecond })
 }
 
-// The end of a topic written by transactions is a control record, and may be one that aborted: it is reached all the
-// same.
+// The end of a topic written by transactions is a control record, and may be one that aborted: the tail still reaches
+// it.
 func TestTailReachesTheEndOfTransactions(t *testing.T) {
 	b := streamtest.New(t)
 	topic := b.Topic(t, "x", 1)
@@ -98,7 +99,8 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 	}
 }
 
-// A log that has expired above where a tail begins is read to its end: there is nothing in it.
+// All records have expired, so the log begins above the offset at which the tail should begin. The tail still counts
+// the log as read to its end.
 func TestTailOfALogThatHasExpired(t *testing.T) {
 	t.Parallel()
 	b := streamtest.New(t)

@@ -28,7 +28,8 @@ func (e *TopicError) Error() string {
 	return fmt.Sprintf("topic %s has %s %s, want %s; fix: %s", e.Topic, e.Setting, e.Got, e.Want, e.Fix)
 }
 
-// OffsetError says that a group has no place to begin at in a partition, and that the beginning would be a guess.
+// OffsetError says that a group has no committed offset in a partition, and that any offset to begin at would be a
+// guess.
 type OffsetError struct {
 	Group, Topic string
 	Partition    int32
@@ -140,7 +141,8 @@ func verifyTopic(t schemas.Topic, replication int16, d kadm.TopicDetail, configs
 		e := &TopicError{Topic: t.Name, Setting: "partitions", Got: strconv.Itoa(got), Want: strconv.Itoa(int(t.Partitions))}
 		e.Fix = fmt.Sprintf("kafka-topics.sh --alter --topic %s --partitions %d", t.Name, t.Partitions)
 		if got > int(t.Partitions) || strings.Contains(t.Name, "messages.") {
-			// Fewer are not possible, and more of messages send a key away from what is remembered of it.
+			// Kafka cannot reduce the partitions of a topic. More partitions of a topic of messages would move keys
+			// away from the state that is kept for their partition.
 			e.Fix = "take another route for a topic of messages, another --prefix for the rest: the number cannot be changed without sending again"
 		}
 		errs = append(errs, e)
@@ -177,8 +179,8 @@ func verifyTopic(t schemas.Topic, replication int16, d kadm.TopicDetail, configs
 }
 
 // EnsureOffsets commits the beginning of the log for the partitions of a topic in which the group never committed, so
-// that its readers can do without a reset, which would send a log again. It is called when the topic is created and at
-// every start.
+// that its readers need no offset reset, which would send the messages of the log again. It is called when the topic is
+// created and at every start.
 //
 // Where the beginning of the log is gone already, a missing commit was lost or has expired: that is an [OffsetError],
 // unless the log is empty. It tries once: [Cluster.Prepare] waits for a Kafka that is not ready.
@@ -207,7 +209,7 @@ func EnsureOffsets(ctx context.Context, adm *kadm.Client, group, topic string) e
 	if err = adm.CommitAllOffsets(ctx, group, offsets); err == nil {
 		return nil
 	}
-	// While the group has members only they may commit: another process was quicker and works already.
+	// While the group has members, only they may commit: another process was quicker and already works.
 	if missing, again := missingOffsets(ctx, adm, group, topic); again == nil && len(missing) == 0 {
 		return nil
 	}

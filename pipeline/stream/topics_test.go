@@ -19,7 +19,7 @@ import (
 func TestTopicsAreCreatedAsTheTableSays(t *testing.T) {
 	b := streamtest.New(t)
 	topics := append(b.Names.Fixed(), b.Names.Route("sim")...)
-	for range 2 { // the second time they are there and verified
+	for range 2 { // the second time the topics exist and are verified
 		if err := stream.EnsureTopics(t.Context(), b.Admin, 1, topics); err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,8 @@ func TestFirstOffsetsAreCommittedOnce(t *testing.T) {
 	}
 }
 
-// A commit that is missing over a log that has lost its beginning was lost itself: to begin anywhere would be a guess.
+// If a commit is missing and the log has lost its beginning, the commit was lost: any offset to begin at would be a
+// guess.
 func TestLostOffsetsAreNotGuessed(t *testing.T) {
 	b := streamtest.New(t)
 	topic := b.Topic(t, "messages", 1)

@@ -17,7 +17,7 @@ func (s *Stage) runTransactions(ctx, work context.Context) error {
 	if instance == "" {
 		instance = rand.Text()
 	}
-	var moved atomic.Bool // the session will abort: partitions were revoked or lost
+	var moved atomic.Bool // partitions were revoked or lost, so the session will abort its transaction
 	wanted := make(chan struct{}, 1)
 	revoked := func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 		if len(partitions) == 0 {
@@ -77,20 +77,21 @@ type transactor struct {
 	session *kgo.GroupTransactSession
 	moved   *atomic.Bool
 	wanted  <-chan struct{}
-	// most of a batch. Results that Kafka refuses for good halve it until their record stands alone.
+	// most is the largest batch. When Kafka refuses results permanently, the transactor halves it until the batch has
+	// only the record that causes the refusal.
 	most int
-	// refused are records whose results Kafka refused, at most one of a partition. What is polled next may begin with
-	// another partition, so a record is known by its place.
+	// refused are records whose results Kafka refused, at most one of a partition. The next poll may begin with another
+	// partition, so a record is identified by its partition and offset.
 	refused map[topicPartition]Dead
 	retry   *Backoff
 }
 
-// transact handles a batch and publishes it in one transaction. What is not committed is polled again.
+// transact handles a batch and publishes it in one transaction. The client polls records again that were not committed.
 func (t *transactor) transact(ctx, work context.Context, batch []*kgo.Record) error {
 	res, ok := t.result(ctx, work, batch)
 	if !ok {
 		t.moved.Store(false)
-		// No transaction is open: goes back to what is committed
+		// No transaction is open: this resets the client to the committed offsets
 		_, err := t.session.End(context.WithoutCancel(ctx), kgo.TryAbort)
 		return err
 	}

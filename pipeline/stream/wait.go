@@ -103,7 +103,7 @@ type State struct {
 	since  time.Time
 }
 
-// NewState returns a state in which Kafka works.
+// NewState returns a State that assumes a working Kafka.
 func NewState(log *slog.Logger) *State { return &State{log: log} }
 
 // Failed records an error.
@@ -155,7 +155,7 @@ func SenderStarts(names schemas.Names, route string) []Start {
 // Prepare creates and verifies topics, then commits the first offsets of groups. It waits for a Kafka that is still
 // starting, until ctx ends. opts are options of its client.
 func (c Cluster) Prepare(ctx context.Context, replication int16, topics []schemas.Topic, starts []Start, opts ...kgo.Opt) error {
-	// Few retries within the client: more would hide the reason of the wait for half a minute.
+	// The client retries only a few times: more retries would hide the reason of the wait for half a minute.
 	cl, err := c.Client(append([]kgo.Opt{kgo.RequestRetries(2), kgo.RetryTimeout(awaitAttempt / 3)}, opts...)...)
 	if err != nil {
 		return err

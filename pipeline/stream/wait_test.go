@@ -26,14 +26,14 @@ import (
 	"fanfare/schemas"
 )
 
-// logged returns a logger and what it wrote, at Info and above.
+// logged returns a logger and a function that returns the lines that it wrote, at Info and above.
 func logged() (*slog.Logger, func() string) {
 	var b lockedBuffer
 	return slog.New(slog.NewTextHandler(&b, nil)), b.String
 }
 
-// conditions are the states of a Kafka that is coming up, or in trouble, which waiting mends: the request that meets
-// one, the answer, and how often it is given.
+// conditions are the temporary states of a Kafka that starts or has a fault: the request that is affected, the broker's
+// answer, and how often the broker gives it.
 var conditions = []struct {
 	name  string
 	fault kfake.Fault
@@ -59,8 +59,8 @@ var conditions = []struct {
 	{"a disk has an error", kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.KafkaStorageError}},
 }
 
-// TestPrepareWaits: topics and first offsets are made on a Kafka that is just coming up: each condition is waited for,
-// with one line in the log when the waiting begins and one when it is over.
+// TestPrepareWaits: Prepare creates topics and first offsets on a Kafka that is just starting. It waits for each
+// condition to pass, with one log line when the wait begins and one when it ends.
 func TestPrepareWaits(t *testing.T) {
 	t.Parallel()
 	streamtest.FakeOnly(t)
@@ -94,7 +94,8 @@ func TestPrepareWaits(t *testing.T) {
 	}
 }
 
-// TestPrepareGivesUp: what waiting cannot mend ends it at once, and so does the deadline; either error says why.
+// TestPrepareGivesUp: Prepare returns at once on an error that waiting cannot mend, and at its deadline. Both errors
+// give the reason.
 func TestPrepareGivesUp(t *testing.T) {
 	t.Parallel()
 	streamtest.FakeOnly(t)
@@ -121,7 +122,7 @@ func TestPrepareGivesUp(t *testing.T) {
 			b.Logger = log
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			if !c.once { // the end comes once the condition is being waited for
+			if !c.once { // the context ends while Prepare waits for the condition to pass
 				go func() {
 					for retry := time.NewTicker(time.Millisecond); ctx.Err() == nil && !strings.Contains(text(), c.err.Message); <-retry.C {
 					}
@@ -143,8 +144,8 @@ func TestPrepareGivesUp(t *testing.T) {
 	}
 }
 
-// TestPrepareWaitsForTheNetwork: brokers whose names do not resolve yet, that refuse connections or end them, are
-// waited for.
+// TestPrepareWaitsForTheNetwork: Prepare waits for brokers whose names do not resolve yet, and for brokers that refuse
+// or end connections.
 func TestPrepareWaitsForTheNetwork(t *testing.T) {
 	t.Parallel()
 	streamtest.FakeOnly(t)
@@ -203,7 +204,7 @@ func TestTemporary(t *testing.T) {
 	}
 }
 
-// TestStateLogsChanges: a state is said when it changes and not each time it is seen.
+// TestStateLogsChanges: State logs a change once, and not each time it sees the same state.
 func TestStateLogsChanges(t *testing.T) {
 	log, text := logged()
 	s := stream.NewState(log)
@@ -218,7 +219,7 @@ func TestStateLogsChanges(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a buffer that may be written and read at once.
+// lockedBuffer is a buffer that may be written and read concurrently.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -24,10 +24,10 @@
 // recipient undelivered at once. In all other campaigns the scheduler ends each bounce: it deals again, or calls the
 // recipient undelivered.
 //
-// The carrier's code becomes our sub-status: as the connector says, else by codes.csv, else UNDELIVERED_OTHER with the
-// raw code kept. The time is the carrier's, clamped to the span from the campaign's confirmation to the arrival of the
-// receipt. The country is left empty: the event `sent` has it, and the calling code is not enough (+1, +39 and +44 are
-// shared by countries).
+// The carrier's code becomes our sub-status: the connector's mapping comes first, then codes.csv, then
+// UNDELIVERED_OTHER with the raw code kept. The time is the carrier's, clamped to the span from the campaign's
+// confirmation to the arrival of the receipt. The country is left empty: the event `sent` has it, and the calling code
+// is not enough (+1, +39 and +44 are shared by countries).
 //
 // Failures:
 //

@@ -143,7 +143,8 @@ func (e *env) handler(t testing.TB) *handler {
 	return h
 }
 
-// put does what the sender does when the carrier has answered with this id, and returns the parked receipts.
+// put acts as the sender does after the carrier has answered with this id: it puts the entry into the index. It returns
+// the parked receipts.
 func (e *env) put(t testing.TB, providerID string, seq uint32, try uint8) []*fanfarev1.Receipt {
 	t.Helper()
 	entries := []dlrindex.Entry{{Route: "sim", ProviderID: providerID, To: to, Submission: e.keys.Submission(number, seq, try), Life: 100 * time.Hour}}

@@ -17,8 +17,8 @@ import (
 
 const source = "tracker"
 
-// handler turns receipts into delivery events, one batch at a time. This file is the sequence, lookup.go asks Redis and
-// the view, mapping.go is pure.
+// handler turns receipts into delivery events, one batch at a time. This file has the sequence of steps, lookup.go the
+// queries of Redis and the view, mapping.go the pure functions.
 type handler struct {
 	cfg     Config
 	names   schemas.Names

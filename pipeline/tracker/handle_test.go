@@ -229,7 +229,7 @@ func TestUnknownCampaign(t *testing.T) {
 	clear(w.campaigns)
 	r := w.record(t, w.echoed(1, statusDelivered))
 	h := w.handler(t)
-	w.age = time.Minute // last complete when the receipt came
+	w.age = time.Minute // the view was last complete when the receipt arrived
 	for range 2 {
 		if res, err := h.Handle(t.Context(), []*kgo.Record{r}); err == nil {
 			t.Fatalf("got %v, want an error: the view is behind", res)
@@ -247,7 +247,8 @@ func TestByProviderID(t *testing.T) {
 	w := newEnv(t)
 	h := w.handler(t)
 	w.put(t, "1a", 5, 2)
-	got := handle(t, h, w.record(t, bare("26", statusDelivered))) // hexadecimal in the answer, decimal in the receipt
+	// the carrier's answer has the id in hexadecimal, the receipt in decimal
+	got := handle(t, h, w.record(t, bare("26", statusDelivered)))
 	if got.say() != "delivered/DELIVERED" || got.events[0].GetSeq() != 5 || got.events[0].GetTry() != 2 || got.events[0].GetProviderId() != "26" {
 		t.Fatalf("got %s %v, want delivered of 5 at try 2", got.say(), got.events)
 	}
@@ -400,7 +401,7 @@ func TestParts(t *testing.T) {
 		{2, 1, statusUnknown, "nothing"},
 		// A positive receipt outranks a negative one, as for a whole message
 		{2, 1, statusDelivered, "delivered/DELIVERED"},
-		{2, 1, statusFailed, "undelivered/PARTIAL"}, // outranked by the one before
+		{2, 1, statusFailed, "undelivered/PARTIAL"}, // the receipt before outranks it
 	}
 	for i, s := range steps {
 		if got := part(s.seq, s.part, s.status); got != s.want {
@@ -473,7 +474,7 @@ func TestShuffledReceipts(t *testing.T) {
 			if round == 0 {
 				order = receipts
 			}
-			// The sender's answers come at some point in between.
+			// The carrier's answers to the sender arrive at some point in between.
 			answer := rapid.IntRange(0, len(order)).Draw(rt, "answer")
 			h := w.handler(t)
 			var events []*fanfarev1.Delivery

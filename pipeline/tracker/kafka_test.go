@@ -218,15 +218,16 @@ func TestLostRedis(t *testing.T) {
 	}
 	s.answer(t, "p-1", 1)                      // its receipt comes after
 	s.publish(t, bare("p-2", statusDelivered)) // its answer comes after
-	s.answer(t, "p-3", 3)                      // in two parts, one before
+	s.answer(t, "p-3", 3)                      // in two parts: one receipt comes before the loss
 	s.publish(t, part(3, 1))
-	s.publish(t, bare("p-4", statusDelivered)) // its answer comes while Redis is empty, and finds nothing parked
+	// the carrier's answer arrives while Redis is empty, so the sender finds no parked receipt
+	s.publish(t, bare("p-4", statusDelivered))
 	echoedPart := func(n uint32) *fanfarev1.Receipt {
 		return s.echoed(6, statusDelivered, func(r *fanfarev1.Receipt) { r.Part, r.Parts = n, 2 })
 	}
-	s.publish(t, echoedPart(1)) // in two parts, one before
+	s.publish(t, echoedPart(1)) // in two parts: one receipt comes before the loss
 	s.answer(t, "p-5", 5)
-	s.publish(t, bare("p-5", statusDelivered)) // has its event: not published again
+	s.publish(t, bare("p-5", statusDelivered)) // the receipt has its event, so it is not published again
 	s.await(t, map[uint32]schemas.Kind{1: schemas.KindSent, 3: schemas.KindSent, 5: schemas.KindDelivered})
 	streamtest.Eventually(t, "8 keys: the marker, the entries of 1, 3 and 5, the parked receipts of 2 and 4, the parts of 3 and 6", func() bool {
 		return len(s.redis.Keys()) == 8
@@ -278,7 +279,8 @@ func (s *system) again(t testing.TB, providerID string) int {
 	return n
 }
 
-// TestRebuildFailsWhenRedisIsLostAgain: an index that is marked complete and is not would lose receipts in silence.
+// TestRebuildFailsWhenRedisIsLostAgain: an incomplete index that is marked as complete would lose receipts without any
+// error.
 func TestRebuildFailsWhenRedisIsLostAgain(t *testing.T) {
 	s := newSystem(t)
 	s.redis.FlushAll()
@@ -305,8 +307,8 @@ func TestRebuildFailsWhenRedisIsLostAgain(t *testing.T) {
 	}
 }
 
-// TestNothingToRebuild: where every carrier echoes our ids nothing is read. A view that does not know the routes yet
-// marks nothing as complete.
+// TestNothingToRebuild: if every carrier echoes our ids, the rebuilder reads no topic. While the view does not know the
+// routes yet, it does not mark the index as complete.
 func TestNothingToRebuild(t *testing.T) {
 	w := newEnv(t)
 	w.redis.FlushAll()
@@ -329,7 +331,7 @@ func TestNothingToRebuild(t *testing.T) {
 	}
 	ready(false)
 	h.indexed = func(*fanfarev1.Route) bool { return false }
-	w.redis.FastForward(time.Second) // the lock was released, it does not have to expire
+	w.redis.FastForward(time.Second) // the lock was released, so the test need not wait until it expires
 	if err := k.ensure(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -79,7 +79,7 @@ func (h *handler) sighting(r *fanfarev1.Receipt, encoded []byte) dlrindex.Sighti
 	}
 }
 
-// findCampaigns fills in the campaigns. An error means that the view may still bring one.
+// findCampaigns fills in the campaigns. An error means that a campaign is missing and may still arrive in the view.
 func (h *handler) findCampaigns(items []item) error {
 	for i := range items {
 		it := &items[i]
@@ -98,7 +98,7 @@ func (h *handler) findCampaigns(items []item) error {
 	return nil
 }
 
-// joinParts stores the states of parts and fills in what is then known of each message.
+// joinParts stores the states of parts and fills in the combined state of each message.
 func (h *handler) joinParts(ctx context.Context, items []item) error {
 	var joined []*item
 	var parts []dlrindex.Part
@@ -142,8 +142,8 @@ func (h *handler) part(it *item) (dlrindex.Part, bool) {
 
 // finishedEntries are entries of the index whose last receipt has come. An entry is forgotten only once the event of
 // that receipt is known to be published, because the receipt may be handled again after a crash and must find its
-// entry. That is known when a later record of the same partition comes in a batch that does not have the receipt. An
-// entry that is never forgotten so expires later.
+// entry. That is certain when a later batch has a record of the same partition but not the receipt. An entry that is
+// never forgotten in this way expires later.
 type finishedEntries []finishedEntry
 
 type finishedEntry struct {
@@ -152,8 +152,8 @@ type finishedEntry struct {
 	offset    int64
 }
 
-// afterLast is how long an entry is kept after the receipt that says delivered: that receipt may come twice, and read
-// may follow.
+// afterLast is how long an entry is kept after a DELIVERED receipt: that receipt may come twice, and a READ receipt may
+// follow.
 const afterLast = time.Hour
 
 // maxFinished bounds the entries that wait for a later record.

@@ -121,7 +121,7 @@ func (b *rebuilder) ensure(ctx context.Context) error {
 type rebuild struct {
 	*rebuilder
 	since  time.Time
-	locked time.Time // when the lock was extended last
+	locked time.Time // when the lock was last extended
 	// Seqs by campaign and try whose receipts have their events: negative, delivered or read, read.
 	negative, positive, read map[try]*roaring.Bitmap
 
@@ -246,7 +246,7 @@ func (r *rebuild) deliveries(ctx context.Context, batch []*kgo.Record) error {
 		}
 	}
 	for some := range slices.Chunk(entries, putAtOnce) {
-		// The receipts that wait for these entries are read afterwards
+		// this process reads the receipts that wait for these entries afterwards
 		if _, err := r.index.Put(ctx, some); err != nil {
 			return err
 		}
@@ -289,7 +289,7 @@ func (r *rebuild) receipts(ctx context.Context, batch []*kgo.Record) error {
 					parts = append(parts, p)
 				}
 			}
-		case !r.hasEvent(it): // parts too: they are joined when they come again
+		case !r.hasEvent(it): // also for parts: the tracker joins them when they arrive again
 			it.receipt.SubmissionId = append([]byte(nil), it.submission[:]...)
 			rec, err := schemas.ReceiptEvent(r.names.Receipts(), source, it.receipt).Record()
 			if err != nil {

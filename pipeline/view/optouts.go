@@ -7,22 +7,22 @@ import (
 
 // optOuts is a set of 64-bit hashes for one writer and many readers, who never wait. A number costs 8 bytes of a table
 // that is 64 to 80 % full, about 11 bytes in all: ten million numbers are 110 MB. It is split by the first bits of the
-// hash, so that a table that grows holds up the writer for a 256th of the whole.
+// hash, so that a growing table makes the writer copy only a 256th of all numbers at a time.
 type optOuts struct {
 	shards [256]optOutShard
 }
 
 type optOutShard struct {
 	table atomic.Pointer[optOutTable]
-	live  int // hashes; the writer's
-	used  int // hashes and the places of those that were taken out; the writer's
+	live  int // number of hashes; only the writer uses it
+	used  int // number of used places: hashes and removed hashes; only the writer uses it
 }
 
 type optOutTable struct{ slots []atomic.Uint64 }
 
-// Values of a place that are no hash; a hash of that value is moved.
+// Values of a place that are not a hash. A real hash with such a value is changed to another.
 const (
-	placeFree = 0 // and every search ends here
+	placeFree = 0 // the place is free, and every search ends here
 	placeGone = 1
 )
 
@@ -59,7 +59,7 @@ func (s *optOuts) has(h uint64) bool {
 	}
 }
 
-// add puts h in and reports whether it was new.
+// add adds h and reports whether it was new.
 func (s *optOuts) add(h uint64) bool {
 	h = placeable(h)
 	shard := &s.shards[h>>56]
@@ -76,7 +76,7 @@ func (s *optOuts) add(h uint64) bool {
 	return true
 }
 
-// remove takes h out and reports whether it was there.
+// remove removes h and reports whether it was there.
 func (s *optOuts) remove(h uint64) bool {
 	h = placeable(h)
 	shard := &s.shards[h>>56]
@@ -111,7 +111,7 @@ func (t *optOutTable) put(h uint64) {
 	}
 }
 
-// rebuild makes a table with room, without the places of what was taken out. Readers go on in the old one meanwhile.
+// rebuild makes a table with free places and without removed hashes. Readers use the old table meanwhile.
 func (shard *optOutShard) rebuild() *optOutTable {
 	t := &optOutTable{slots: make([]atomic.Uint64, max(8, (shard.live+1)*25/16))} // 64 % full
 	if old := shard.table.Load(); old != nil {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A set and a map see the same, whatever is put in and taken out, those hashes included that stand for free places.
+// The set gives the same results as a map after any additions and removals, including hashes that equal the marker of a
+// free place.
 func TestOptOutsAreASet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var s optOuts
@@ -43,7 +44,7 @@ func TestOptOutsAreASet(t *testing.T) {
 	}
 }
 
-// Readers see a number that is in, at any time, also while the table grows under them.
+// Readers find a number that is in the set at any time, also while the table grows.
 func TestOptOutsAreReadWhileWritten(t *testing.T) {
 	var s optOuts
 	for h := range uint64(100) {
@@ -78,7 +79,7 @@ func TestOptOutsAreReadWhileWritten(t *testing.T) {
 	wg.Wait()
 }
 
-// What a number costs and how long it takes to find out that it is not there, at a million numbers.
+// Measures the memory of a number, and the time of a lookup that finds nothing, in a set of a million numbers.
 func BenchmarkOptOuts(b *testing.B) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var s optOuts

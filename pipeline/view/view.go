@@ -38,8 +38,9 @@ type Config struct {
 }
 
 // View is the control plane as this process knows it: topics `campaigns` and `control`, and `suppressions` if asked
-// for, followed from their beginnings. A record whose version is not above the known one is ignored, a tombstone
-// removes. All methods are safe for concurrent use and never block. Returned values are shared: do not change them.
+// for, followed from their beginnings. The view ignores a record whose version is not above the known one; a tombstone
+// removes the row. All methods are safe for concurrent use and never block. Returned values are shared: do not change
+// them.
 type View struct {
 	cfg     Config
 	control *stream.Tail
@@ -49,15 +50,15 @@ type View struct {
 
 	campaigns [campaignShards]atomic.Pointer[map[uint64]*fanfarev1.Campaign]
 	rows      atomic.Pointer[controlRows]
-	versions  map[string]uint64 // by key of control; of the control tail alone
+	versions  map[string]uint64 // by key of topic control; only the control tail uses it
 	changed   atomic.Pointer[chan struct{}]
 
 	numbers  optOuts
-	perOwner map[string]int                      // opt-outs by tenant; of the suppressions tail alone
+	perOwner map[string]int                      // number of opt-outs by tenant; only the suppressions tail uses it
 	owners   atomic.Pointer[map[string]struct{}] // tenants that have any
 }
 
-// campaignShards is how many parts the campaigns are in: a change copies one of them.
+// campaignShards is the number of parts of the map of campaigns: a change copies only one part.
 const campaignShards = 64
 
 type controlRows struct {
@@ -363,7 +364,7 @@ func cloned[K comparable, V any](m map[K]V) map[K]V {
 	return maps.Clone(m)
 }
 
-// set puts v under k, or takes k out when v is nil.
+// set sets k to v, or deletes k if v is nil.
 func set[K comparable, V any](m map[K]*V, k K, v *V) {
 	if v == nil {
 		delete(m, k)
@@ -373,14 +374,14 @@ func set[K comparable, V any](m map[K]*V, k K, v *V) {
 }
 
 // ofChannel is the place of an opt-out of one channel in the set of hashes: that of all channels is the hash of the
-// number itself. The multiplier is odd and has no pattern (the fraction of the golden ratio), so that no two channels
-// of numbers meet but by chance.
+// number itself. The multiplier is odd and has no pattern (the fraction of the golden ratio), so that the hashes of two
+// channels collide only by chance.
 func ofChannel(number uint64, channel schemas.Channel) uint64 {
 	return number ^ uint64(channel)*0x9e3779b97f4a7c15
 }
 
-// applySuppressions takes opt-outs in. A tombstone has only a key. A value that cannot be read is an opt-out of all
-// channels.
+// applySuppressions applies records of opt-outs. A tombstone has only a key. A value that cannot be read counts as an
+// opt-out of all channels.
 func (v *View) applySuppressions(batch []*kgo.Record) {
 	owners := false
 	for _, r := range batch {
@@ -406,9 +407,9 @@ func (v *View) applySuppressions(batch []*kgo.Record) {
 	}
 }
 
-// takeOptOut makes the set say what a number has opted out of; no channels: of all. What it adds comes first, so that a
-// reader never misses an opt-out that holds before and after. It reports whether the tenant now has its first opt-out,
-// or none any more.
+// takeOptOut stores which channels a number has opted out of; no channels: all of them. It adds before it removes, so
+// that a reader never misses an opt-out that holds both before and after. It reports whether the tenant now has its
+// first opt-out, or none any more.
 func (v *View) takeOptOut(tenant string, number uint64, holds bool, channels []schemas.Channel) (owners bool) {
 	before := v.perOwner[tenant]
 	every := holds && len(channels) == 0

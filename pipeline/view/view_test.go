@@ -15,7 +15,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// broker is a Kafka with what a control plane has.
+// broker is a Kafka with the topics of the control plane.
 type broker struct{ *streamtest.Broker }
 
 func newBroker(t testing.TB) *broker {
@@ -126,7 +126,7 @@ func TestViewFollowsTheControlPlane(t *testing.T) {
 	if !v.OptedOut("tn_a", "+391", schemas.ChannelSMS) || v.OptedOut("tn_a", "+392", schemas.ChannelSMS) || v.OptedOut("tn_b", "+391", schemas.ChannelSMS) || v.OptedOut("tn_a", "+393", schemas.ChannelSMS) {
 		t.Error("opt-outs: want +391 of tn_a and no other")
 	}
-	// X10: of single channels, and then of others.
+	// X10: a number opts out of single channels, and later of others.
 	const sms, whatsapp, rcs = schemas.ChannelSMS, schemas.ChannelWhatsApp, schemas.ChannelRCS
 	of := func(number string) (out []schemas.Channel) {
 		for _, c := range []schemas.Channel{sms, rcs, whatsapp, schemas.ChannelVoice} {
@@ -168,7 +168,7 @@ func TestViewFollowsTheControlPlane(t *testing.T) {
 	})
 }
 
-// A record that is not what its key says, or nothing at all, is left out and does not stop the rest.
+// The view skips a record that does not match its key or cannot be read, and applies the other records.
 func TestViewLeavesOutWhatIsBroken(t *testing.T) {
 	b := newBroker(t)
 	stranger := b.campaign(t, 10003, 9, schemas.StateSending)
@@ -191,7 +191,7 @@ func TestViewLeavesOutWhatIsBroken(t *testing.T) {
 	}
 }
 
-// What a sender pays for each message.
+// Measures the cost of the view for each message of a sender.
 func BenchmarkView(b *testing.B) {
 	br, keys := newBroker(b), testKeys(b)
 	recs := make([]*kgo.Record, 0, 1000)

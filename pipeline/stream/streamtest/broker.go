@@ -51,7 +51,7 @@ func New(t testing.TB, opts ...kfake.Opt) *Broker {
 	return b
 }
 
-// NewVirtual is New for a bubble of its own time: the in-process broker without a socket and a disk.
+// NewVirtual is New for a synctest bubble: an in-process broker without sockets and disk.
 func NewVirtual(t testing.TB) *Broker {
 	t.Helper()
 	var network kfake.VirtualNetwork

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Killer ends clients as kill -9 does: their connections are cut and none is made again, so they neither commit nor
-// leave.
+// Killer ends clients as kill -9 does: it cuts their connections and refuses new ones, so they neither commit nor leave
+// their group.
 type Killer struct {
 	mu    sync.Mutex
 	dead  bool
@@ -42,7 +42,7 @@ func (k *Killer) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return conn, nil
 }
 
-// Kill cuts all connections: what was written may still arrive, what would be read is lost.
+// Kill cuts all connections: written bytes may still arrive, unread bytes are lost.
 func (k *Killer) Kill() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,7 +52,7 @@ func (k *Killer) Kill() {
 	}
 }
 
-// Freezer pauses clients as SIGSTOP does: their connections stay open and nothing goes through.
+// Freezer pauses clients as SIGSTOP does: their connections stay open and carry no bytes.
 type Freezer struct {
 	mu     sync.Mutex
 	frozen chan struct{} // closed by Thaw; nil: not frozen
@@ -61,7 +61,7 @@ type Freezer struct {
 // Option makes the client's connections freezable.
 func (f *Freezer) Option() kgo.Opt { return f.Around(new(net.Dialer).DialContext) }
 
-// Around freezes what another dialer dials.
+// Around returns a dialer whose connections can be frozen; dial makes them.
 func (f *Freezer) Around(dial func(context.Context, string, string) (net.Conn, error)) kgo.Opt {
 	return kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		f.Wait()
@@ -98,7 +98,7 @@ func (f *Freezer) Freeze() {
 	}
 }
 
-// Thaw lets them go on.
+// Thaw lets the clients continue.
 func (f *Freezer) Thaw() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -108,7 +108,7 @@ func (f *Freezer) Thaw() {
 	}
 }
 
-// Wait waits while it is frozen.
+// Wait blocks while the freezer is frozen.
 func (f *Freezer) Wait() {
 	f.mu.Lock()
 	frozen := f.frozen

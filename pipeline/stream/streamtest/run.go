@@ -52,7 +52,7 @@ func Ready(t testing.TB, v interface{ Ready() <-chan struct{} }) {
 	}
 }
 
-// Eventually waits until ok returns true, and fails with what was wanted when it does not.
+// Eventually waits until ok returns true. If that takes too long, it fails the test with want.
 func Eventually(t testing.TB, want string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
