@@ -18,7 +18,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// No answer in time: ambiguous, and the window may move on. The late answer is written too.
+// Without an answer in time a message becomes ambiguous, and the window may move on. The sender writes the late answer,
+// too.
 func TestNoAnswerInTime(t *testing.T) {
 	for _, tc := range []struct {
 		late carrier.Result
@@ -88,8 +89,8 @@ func TestCarrierThrottles(t *testing.T) {
 	})
 }
 
-// Five batches in a row without an answer open the breaker: everything is given back with a time. After the pause one
-// message tries; when it is answered, everything goes on.
+// Five batches in a row without an answer open the breaker: the sender returns all messages with a time. After the
+// pause one message tries the carrier; when the carrier answers it, all messages are handed over again.
 func TestBreaker(t *testing.T) {
 	inEnv(t, func(e *env) {
 		dead := true
@@ -128,13 +129,13 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
-// afterwards waits for the outcome of what was released just now.
+// afterwards waits until the messages that were released before have their outcome, and returns the expected code.
 func afterwards(*env) schemas.Code {
 	after(20 * time.Millisecond)
 	return schemas.CodeBreaker
 }
 
-// While one message tries, the others wait; they are not given back.
+// While one message tries the carrier, the others wait and are not returned.
 func TestOthersWaitForTheOneThatTries(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.caps.MaxBatch = 1
@@ -158,7 +159,7 @@ func TestOthersWaitForTheOneThatTries(t *testing.T) {
 	})
 }
 
-// A connector that could not send has handed nothing over.
+// When Send returns an error, the connector has handed nothing over.
 func TestSendFails(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.before = func(context.Context, []carrier.Outbound) error { return errors.New("no route to host") }
@@ -169,7 +170,7 @@ func TestSendFails(t *testing.T) {
 	})
 }
 
-// fakeIndex is a rendezvous that a test writes.
+// fakeIndex is a Rendezvous in memory for tests.
 type fakeIndex struct {
 	mu     sync.Mutex
 	env    *env
@@ -252,7 +253,7 @@ func TestRendezvous(t *testing.T) {
 			t.Errorf("got receipt %v, want it with its submission", r)
 		}
 
-		// A long text whose parts have ids of their own: an entry for each.
+		// A long text whose parts have their own ids gets an entry for each part.
 		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Accepted, Ref: "a", Parts: 3, PartRefs: []string{"a", "", "c"}}, true
 		}
@@ -267,7 +268,7 @@ func TestRendezvous(t *testing.T) {
 		}
 		p.puts, e.carrier.reply = p.puts[:3], nil
 
-		// Redis away: what is known is written, what is owed is put later.
+		// While Redis is unreachable, the sender writes known outcomes and indexes their ids later.
 		p.setFail(true)
 		items = e.release(testMessage(10001, 4, 1))
 		after(time.Second)
@@ -278,7 +279,7 @@ func TestRendezvous(t *testing.T) {
 			t.Errorf("Redis back: got %d put, want 4", len(p.puts))
 		}
 
-		// Redis that says nothing at all is waited for half a second.
+		// If Redis does not answer at all, the sender waits for half a second.
 		p.mu.Lock()
 		p.hang = true
 		p.mu.Unlock()

@@ -38,8 +38,8 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// unprotected is what the sender is measured against: a consumer that hands a batch of a window's size to the carrier,
-// produces its outcomes, waits for them and commits. It decodes and encodes as the sender does.
+// unprotected is the baseline for the sender: a consumer that hands a batch of a window's size to the carrier, produces
+// its outcomes, waits for them and commits. It decodes and encodes as the sender does.
 func unprotected(p *processEnv, size, n int) time.Duration {
 	names := p.cluster.Names
 	cl, err := p.cluster.Named("unprotected").Client(kgo.ConsumerGroup(names.Group("unprotected")), kgo.ConsumeTopics(names.Messages("sim", schemas.LaneBulk)),
@@ -98,7 +98,7 @@ func unprotected(p *processEnv, size, n int) time.Duration {
 	return time.Since(began)
 }
 
-// timedNoop counts outcomes on their way from the carrier: the last one ends the run.
+// timedNoop counts the carrier's answers: the last one ends the run.
 type timedNoop struct {
 	carriertest.Noop
 	first sync.Once
@@ -151,8 +151,8 @@ func protected(p *processEnv, n int) time.Duration {
 	return took
 }
 
-// G2: the sender with its window, control view and callContexts, against the same without protection at an equal
-// window, with a carrier that takes everything at once: the median of rounds that alternate.
+// G2: the sender with its window, control view and callContexts, compared with the same work without protection at an
+// equal window. The carrier accepts everything at once. The result is the median of alternating rounds.
 func BenchmarkG2(b *testing.B) {
 	const n, rounds = 200_000, 5
 	var ratios, none, with, noneCPU, withCPU []float64
@@ -182,8 +182,8 @@ func BenchmarkG2(b *testing.B) {
 	b.ReportMetric(median(withCPU), "sender-cpu-us/msg")
 }
 
-// BenchmarkLane is what one message costs here alone: decoded, judged twice, handed over, its outcome encoded; no
-// Kafka, no Redis.
+// BenchmarkLane measures the cost of one message in the lane alone: decode it, judge it twice, hand it over and encode
+// its outcome, without Kafka and Redis.
 func BenchmarkLane(b *testing.B) {
 	for _, optOuts := range []bool{false, true} {
 		b.Run(fmt.Sprintf("opt-outs=%v", optOuts), func(b *testing.B) {
@@ -235,7 +235,7 @@ func BenchmarkLane(b *testing.B) {
 	}
 }
 
-// counted is an item that is always ours.
+// counted is an item that this process always owns.
 type counted struct{ wg *sync.WaitGroup }
 
 func (counted) Begin() bool            { return true }
@@ -249,7 +249,7 @@ func (counted) BeginAgain() bool       { return false }
 func (counted) Clear() bool            { return false }
 func (counted) Crowded() bool          { return false }
 
-// hashing requests for opt-outs as the control view does when a tenant has some.
+// hashing computes the hash for the opt-out check as the control view does for a tenant with opt-outs.
 type hashing struct {
 	*fakeView
 	keys *schemas.Keys

@@ -23,7 +23,8 @@ const DefaultBreakerPause = 5 * time.Second
 var (
 	errOpen    = errors.New("breaker is open")
 	errProbing = errors.New("breaker is half open and one batch is on its way")
-	// errNothing is reported for a batch of which no message was left to hand over: it says nothing about the carrier.
+	// errNothing is reported for a batch that had no message left to hand over: such a batch shows nothing about the
+	// carrier.
 	errNothing = errors.New("nothing was handed over")
 )
 
@@ -77,7 +78,7 @@ func (b *breaker) open(now time.Time) (bool, time.Time) {
 	return true, again.Add(time.Duration(rand.Int64N(int64(500 * time.Millisecond))))
 }
 
-// probing reports whether the next batch finds out whether the carrier is back.
+// probing reports whether the next batch tests whether the carrier answers again.
 func (b *breaker) probing() bool {
 	return gobreaker.State(b.state.Load()) == gobreaker.StateHalfOpen
 }

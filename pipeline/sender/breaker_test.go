@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A batch of which nothing was handed over, because the guard, a pause or a test message left nothing of it, says
-// nothing of the carrier: it neither closes a breaker that tries nor breaks a row of failures.
+// A batch can end without a hand-over, because of the guard, a pause or a test message. It shows nothing about the
+// carrier: it neither closes a half-open breaker nor resets the count of failures in a row.
 func TestNothingTriedSaysNothingOfTheCarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker("sim", time.Second, time.Now, func(bool) {})

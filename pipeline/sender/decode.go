@@ -11,7 +11,7 @@ import (
 	"fanfare/schemas/wire"
 )
 
-// errForged is the cause of the dead letter of a record whose submission id none of our keys has signed.
+// errForged is the cause in the dead letter of a record whose submission id was not signed with one of our keys.
 var errForged = errors.New("the signature of the submission id is not of this installation's keys")
 
 // identify returns the submission id in the header of a message's record, once its signature is verified: a process
@@ -36,7 +36,7 @@ func identify(keys *schemas.Keys, r *kgo.Record) (schemas.ID, error) {
 
 // decode reads the message of the submission id, which [identify] has verified. An error means poison: the record has
 // no recipient, is in the wrong topic, or is not the message that the id names. The message may point into buf, so it
-// is valid as long as buf is.
+// is valid only as long as buf is.
 func decode(id schemas.ID, route string, r *kgo.Record, buf *wire.MessageBuf) (*fanfarev1.Message, error) {
 	m, err := buf.Read(r.Value)
 	if err != nil {

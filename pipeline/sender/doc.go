@@ -57,10 +57,10 @@
 //	                 more, the message is handed over, or given back, like any other.
 //	DoubtNone        a receipt or a person.
 //
-// It is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of the takeover.
-// After 10 minutes, or when so many messages wait behind it that its partition would stop, the doubt is given up: a
-// receipt or a person ends it. After another crash the next owner continues. One log line says how many messages a
-// takeover found uncertain, and of which campaigns; another says how their doubts ended.
+// Resolving a doubt is no new try. While the carrier answers and the message may be sent, a doubt ends within 30 s of
+// the takeover. After 10 minutes, or when so many messages wait behind it that its partition would stop, the doubt is
+// given up: a receipt or a person ends it. After another crash the next owner continues. One log line says how many
+// messages a takeover found uncertain, and of which campaigns; another says how their doubts ended.
 //
 // # When something ends or fails
 //

@@ -19,25 +19,26 @@ import (
 //	DoubtQuery        ask the carrier. When the carrier does not have it, it is handed over like any message.
 //	DoubtNone         nothing: a receipt or a person ends the doubt.
 //
-// The window keeps the message open meanwhile, so that after a crash the next owner goes on. None of it is a new try.
+// The window keeps the message open meanwhile, so that after a crash the next owner continues. None of these steps is a
+// new try.
 
 // doubt is what the lane knows of a message in doubt. The goroutine that has the entry owns it.
 type doubt struct {
 	outcome verdict       // the ambiguous outcome that was written
 	since   time.Time     // when this process began to doubt
 	forgets time.Time     // the carrier may have forgotten the key from then on; zero: never
-	next    time.Time     // it is not looked at before
+	next    time.Time     // the lane does nothing about it before this time
 	pause   time.Duration // the last wait
 	end     atomic.Uint32 // the kind of the outcome that has ended it; 0: none yet. Any goroutine may set it
 }
 
 // doubts are the messages in doubt of a lane.
 type doubts struct {
-	open   []*entry // nothing is on its way for them
+	open   []*entry // no repetition and no question is on its way for them
 	asking bool     // a question is on its way to the carrier
 	// Counts since the lane last had no message in doubt, for one log line.
 	began    time.Time
-	unended  int // open ones, those that are handed over again, and those that are asked about
+	unended  int // all doubts without an end: open, being handed over again, or being asked about
 	taken    int
 	refused  int
 	notTaken int
@@ -49,8 +50,8 @@ const (
 	// doubtPauseMax.
 	doubtPause    = 200 * time.Millisecond
 	doubtPauseMax = 5 * time.Second
-	// doubtWait is how often a message in doubt is judged again that may not be handed over now, because its campaign
-	// is paused, calling hours are over or the breaker is open.
+	// doubtWait is how often the lane judges a message in doubt again while it may not be handed over, because its
+	// campaign is paused, calling hours are over or the breaker is open.
 	doubtWait = time.Second
 	// doubtLimit is how long the lane tries to end a doubt. The base of the partition waits for it, and a takeover
 	// reads from there.
@@ -61,22 +62,22 @@ const (
 	questionTimeout = 10 * time.Second
 )
 
-// news tells loop about a message in doubt, from another goroutine.
+// news carries to loop what another goroutine has found out about a message in doubt.
 type news struct {
 	entry   *entry
 	kind    newsKind
 	verdict verdict   // of unsure
-	first   time.Time // of unsure: when it was handed over
+	first   time.Time // for unsure: when it was handed over
 	result  carrier.Result
-	at      time.Time // of said: when the carrier was asked
+	at      time.Time // for said: when the carrier was asked
 }
 
 type newsKind uint8
 
 const (
 	unsure   newsKind = iota // the carrier's answer leaves in doubt whether it took the message
-	repeated                 // it was handed over again, or was to be; the doubt has an end, or is open as before
-	said                     // the carrier was asked and said result
+	repeated                 // the lane tried to hand it over again; the doubt has ended, or is open as before
+	said                     // the carrier was asked and answered with result
 	unsaid                   // the carrier was asked and did not answer
 )
 
@@ -95,7 +96,7 @@ func (l *lane) connectorOf(e *entry) (carrier.Connector, *carrier.Caps) {
 	return l.live, &l.caps
 }
 
-// endsDoubts is what ends a doubt about the message.
+// endsDoubts returns how a doubt about the message can be ended.
 func (l *lane) endsDoubts(e *entry) carrier.Doubt {
 	if e.msg == nil {
 		return carrier.DoubtNone
@@ -107,8 +108,8 @@ func (l *lane) endsDoubts(e *entry) carrier.Doubt {
 	return caps.Doubt
 }
 
-// keyForgotten is when the carrier may forget the key of a message that was handed over at first or later; zero: never.
-// A tenth of the time is left for clocks that differ.
+// keyForgotten returns when the carrier may forget the key of a message that was handed over at the time first or
+// later; zero: never. It subtracts a tenth of the time because clocks differ.
 func keyForgotten(caps *carrier.Caps, first time.Time) time.Time {
 	if caps.Doubt != carrier.DoubtKeyHeader {
 		return time.Time{}
@@ -126,7 +127,7 @@ func (l *lane) doubtOrSettle(e *entry, v verdict, first time.Time) {
 		return
 	}
 	if !e.item.Doubt(l.record(e, &v)) {
-		l.metrics.forgotten.Inc() // not ours any more, or a late answer has settled it
+		l.metrics.forgotten.Inc() // this process no longer owns it, or a late answer has settled it
 		return
 	}
 	e.uncertain = false
@@ -138,8 +139,8 @@ func (l *lane) doubtOrSettle(e *entry, v verdict, first time.Time) {
 	l.doubts.open = append(l.doubts.open, e)
 }
 
-// resolve takes in what other goroutines have found out about the messages in doubt, and does the next step for those
-// whose time has come. It returns when to look again.
+// resolve applies the news about messages in doubt and does the next step for those whose time has come. It returns
+// when to call it again.
 func (l *lane) resolve(o *policyContext) (next time.Time) {
 	l.mu.Lock()
 	all := l.open
@@ -192,7 +193,7 @@ func (l *lane) pursued(e *entry, now time.Time) bool {
 	case d.end.Load() != 0:
 		l.closeAs(schemas.Kind(d.end.Load()))
 		return false
-	case !e.item.Doubted(): // a late answer has settled it, or the next owner of the partition goes on
+	case !e.item.Doubted(): // a late answer has settled it, or the next owner of the partition continues
 		l.metrics.forgotten.Inc()
 		l.close(nil)
 		return false
@@ -211,7 +212,7 @@ func (l *lane) giveUp(e *entry) {
 	l.settle(e, v, true)
 }
 
-// judgeDoubt decides about handing a message over again.
+// judgeDoubt decides whether a message is handed over again.
 func (l *lane) judgeDoubt(o *policyContext, e *entry) {
 	if !l.pursued(e, o.now) {
 		return
@@ -226,7 +227,7 @@ func (l *lane) judgeDoubt(o *policyContext, e *entry) {
 			e.doubt.next = o.now.Add(doubtPause)
 		}
 		l.doubts.open = append(l.doubts.open, e)
-	default: // it may never be: aborted, opted out, too late
+	default: // it may never be handed over again: aborted, opted out, too late
 		l.giveUp(e)
 	}
 }
@@ -239,7 +240,8 @@ func (l *lane) reopen(e *entry, now time.Time) {
 	l.doubts.open = append(l.doubts.open, e)
 }
 
-// repeatAnswered takes the answer to a repetition; late: one that was not awaited any more. Any goroutine may call it.
+// repeatAnswered applies the carrier's answer to a repetition; late means that the answer came after the time-out. Any
+// goroutine may call it.
 func (l *lane) repeatAnswered(e *entry, r carrier.Result, late bool) {
 	// These outcomes hold for the first hand-over too. All others prove nothing about it. See [carrier.Connector].
 	if r.Outcome == carrier.Accepted || r.Outcome == carrier.Rejected || r.Outcome == carrier.Unsupported {
@@ -262,7 +264,7 @@ func (l *lane) conclude(e *entry, v verdict) {
 	l.settle(e, v, true)
 }
 
-// hear takes in news of a message in doubt.
+// hear applies news about a message in doubt.
 func (l *lane) hear(o *policyContext, n *news) {
 	e := n.entry
 	if n.kind == unsure {
@@ -281,7 +283,7 @@ func (l *lane) hear(o *policyContext, n *news) {
 	}
 }
 
-// hearSaid takes in what the carrier says when it is asked about a message.
+// hearSaid applies the carrier's answer to a question about a message.
 func (l *lane) hearSaid(o *policyContext, e *entry, n *news) {
 	_, caps := l.connectorOf(e)
 	d := e.doubt
@@ -290,7 +292,8 @@ func (l *lane) hearSaid(o *policyContext, e *entry, n *news) {
 		v := classify(n.result, e.msg, l.view.Campaign(e.msg.GetCampaignId()), o.now)
 		l.closeAs(v.kind)
 		l.conclude(e, v)
-	case carrier.Retryable: // the carrier does not have it, which counts once nothing can be on its way any more
+	// the carrier does not have it; this counts only once no hand-over can be on its way any more
+	case carrier.Retryable:
 		if final := d.since.Add(caps.QuerySettles); n.at.Before(final) {
 			d.next = final
 			l.doubts.open = append(l.doubts.open, e)
@@ -317,7 +320,7 @@ func (l *lane) closeAs(kind schemas.Kind) {
 	}
 }
 
-// close counts a doubt that has ended; n is the counter of its end, nil when it goes on elsewhere.
+// close counts a doubt that has ended; n is the counter of its end, nil when another process continues to resolve it.
 func (l *lane) close(n *int) {
 	d := &l.doubts
 	if d.unended--; n != nil {
@@ -345,7 +348,7 @@ type question struct {
 	entries []*entry
 }
 
-// askCarrier asks what loop wants to know.
+// askCarrier sends the questions of loop to the carrier.
 func (l *lane) askCarrier(ctx context.Context) error {
 	for {
 		select {

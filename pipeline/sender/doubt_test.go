@@ -13,7 +13,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// askedCarrier is a fakeCarrier that can be asked.
+// askedCarrier is a fakeCarrier that answers questions about submissions.
 type askedCarrier struct {
 	*fakeCarrier
 	mu    sync.Mutex
@@ -62,7 +62,7 @@ func (e *env) wantDoubts(what string, items []*fakeItem, code schemas.Code) {
 	}
 }
 
-// inDoubtEnv runs f with a carrier that ignores a key it has had.
+// inDoubtEnv runs f with a carrier that ignores a key that it already had.
 func inDoubtEnv(t *testing.T, how carrier.Doubt, f func(e *env)) {
 	t.Helper()
 	inEnv(t, func(e *env) {
@@ -72,8 +72,9 @@ func inDoubtEnv(t *testing.T, how carrier.Doubt, f func(e *env)) {
 	})
 }
 
-// X15: where the carrier ignores a submission it has had, a hand-over in doubt is repeated under the same id until an
-// answer proves something: taken, or refused. Answers that may come before the carrier looks at the id prove nothing.
+// X15: if the carrier ignores a submission that it already had, the sender repeats a hand-over in doubt under the same
+// id until an answer proves that the carrier took or refused the message. Answers that may come before the carrier
+// looks at the id prove nothing.
 func TestDoubtEndsByHandingOverAgain(t *testing.T) {
 	taken := carrier.Result{Outcome: carrier.Accepted, Ref: "first"}
 	for name, tc := range map[string]struct {
@@ -119,9 +120,9 @@ func TestDoubtEndsByHandingOverAgain(t *testing.T) {
 	}
 }
 
-// The first hand-over may never have happened, so a repetition is judged like one: nothing is repeated while its
-// campaign is paused, nothing for a recipient who has opted out, and nothing once the carrier may have forgotten the
-// id.
+// The first hand-over may never have happened, so the sender judges a repetition like a first hand-over. It repeats
+// nothing while the campaign is paused, nothing for a recipient that has opted out, and nothing once the carrier may
+// have forgotten the id.
 func TestDoubtIsNotRepeated(t *testing.T) {
 	const n = 3
 	for name, tc := range map[string]struct {
@@ -172,8 +173,8 @@ func TestDoubtIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A carrier that says nothing for good does not hold the partition for ever; nor does a doubt behind which the
-// partition would stop.
+// A carrier that never answers does not hold up the partition for ever, and the lane gives up a doubt that would stop
+// the partition.
 func TestDoubtIsGivenUp(t *testing.T) {
 	inDoubtEnv(t, carrier.DoubtNaturalID, func(e *env) {
 		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{Outcome: carrier.Throttled}, true }
@@ -191,7 +192,7 @@ func TestDoubtIsGivenUp(t *testing.T) {
 	})
 }
 
-// A message whose partition has gone to another owner is that owner's.
+// When a partition moves, its new owner resolves the doubts of its messages.
 func TestDoubtGoesWithItsPartition(t *testing.T) {
 	inDoubtEnv(t, carrier.DoubtKeyHeader, func(e *env) {
 		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) { return carrier.Result{Outcome: carrier.Throttled}, true }
@@ -210,8 +211,8 @@ func TestDoubtGoesWithItsPartition(t *testing.T) {
 	})
 }
 
-// A hand-over that the carrier did not answer is in doubt like one of a crash, and ends the same way. A late answer
-// ends it, too.
+// A hand-over without an answer is in doubt as after a crash, and the doubt ends in the same ways. A late answer ends
+// it, too.
 func TestSilenceIsADoubt(t *testing.T) {
 	inDoubtEnv(t, carrier.DoubtKeyHeader, func(e *env) {
 		silent := map[carrier.Key]bool{}
@@ -227,7 +228,7 @@ func TestSilenceIsADoubt(t *testing.T) {
 		e.wantDoubts("after 2 s", items, schemas.CodeTimeout)
 		e.want("after 2 s", items, sent, awaiting)
 		e.wantSeen("after 2 s", 4)
-		// Late, of the first hand-over: it proves nothing by now
+		// A late answer to the first hand-over: it proves nothing by now
 		e.carrier.answer(carrier.Result{Outcome: carrier.Retryable})
 		after(time.Second)
 		e.want("late", items, sent, awaiting)
@@ -251,8 +252,8 @@ func TestSilenceIsADoubt(t *testing.T) {
 	})
 }
 
-// A carrier that can be asked is asked. Only once nothing can be on its way any more its "not here" counts, and the
-// message is handed over, or given back, like any other.
+// The sender asks a carrier that answers questions. The answer "not here" counts only once no hand-over can be on its
+// way any more; then the message is handed over, or returned, like any other.
 func TestDoubtEndsByAsking(t *testing.T) {
 	for name, tc := range map[string]struct {
 		say  func(since time.Duration) (carrier.Result, error)
@@ -324,7 +325,7 @@ func TestDoubtEndsByAsking(t *testing.T) {
 	}
 }
 
-// Many doubts are asked about in questions of bounded size, one at a time.
+// The sender asks about many doubts in questions of bounded size, one at a time.
 func TestQuestionsAreBounded(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.caps.Doubt = carrier.DoubtQuery

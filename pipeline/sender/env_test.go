@@ -20,7 +20,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// fakeView is a control view that a test writes.
+// fakeView is a control view whose content the test sets.
 type fakeView struct {
 	mu        sync.Mutex
 	campaigns map[string]*fanfarev1.Campaign
@@ -41,7 +41,7 @@ func newFakeView() *fakeView {
 	}
 }
 
-// set changes something and wakes what waits for a change.
+// set changes the view and wakes the goroutines that wait for a change.
 func (b *fakeView) set(change func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,7 +105,7 @@ func (b *fakeView) campaign(n uint64, state schemas.State, change ...func(*fanfa
 	})
 }
 
-// tokens is a limiter that a test writes: it grants what it is told to, and holds while it is away.
+// tokens is a limiter that the test controls: it grants as the test says, and blocks while it is away.
 type tokens struct {
 	mu        sync.Mutex
 	away      chan struct{} // not nil: Take waits for it to be closed
@@ -160,7 +160,7 @@ func (k *tokens) Throttled(context.Context, string) (float64, error) {
 
 func (k *tokens) Senders(string) int { return 1 }
 
-// fakeCarrier is a carrier that a test writes.
+// fakeCarrier is a carrier that the test controls.
 type fakeCarrier struct {
 	caps carrier.Caps
 	// reply answers one message; false: no answer yet.
@@ -196,7 +196,7 @@ func (s *fakeCarrier) Send(ctx context.Context, batch []carrier.Outbound, done f
 	return nil
 }
 
-// write hands over what has not expired, and answers.
+// write hands over the messages that have not expired, and answers them.
 func (s *fakeCarrier) write(batch []carrier.Outbound, done func(int, carrier.Result)) {
 	var written []carrier.Outbound
 	for i := range batch {
@@ -240,7 +240,7 @@ func (s *fakeCarrier) seen() (all []carrier.Outbound) {
 	return all
 }
 
-// answer gives the answers that are outstanding.
+// answer answers all outstanding messages with r.
 func (s *fakeCarrier) answer(r carrier.Result) {
 	s.mu.Lock()
 	pending := s.pending
@@ -251,7 +251,7 @@ func (s *fakeCarrier) answer(r carrier.Result) {
 	}
 }
 
-// fakeItem is an item that remembers what was done to it.
+// fakeItem is an item that records the calls of its methods.
 type fakeItem struct {
 	env      *env
 	n        int
@@ -359,7 +359,7 @@ func (s *fakeItem) outcome() *fanfarev1.Delivery {
 	return s.outcomes[0]
 }
 
-// fakePublisher is the window's way to publish.
+// fakePublisher replaces the window's Produce.
 type fakePublisher struct {
 	mu   sync.Mutex
 	gate chan struct{} // not nil: Produce waits for it
@@ -389,7 +389,7 @@ func (l *fakePublisher) all() []*kgo.Record {
 	return slices.Clone(l.recs)
 }
 
-// env is one lane with everything around it written by the test, in a bubble of its own time.
+// env is one lane in a synctest bubble; the test controls everything around the lane.
 type env struct {
 	t         *testing.T
 	keys      *schemas.Keys
@@ -439,7 +439,7 @@ func (e *env) start(name schemas.Lane) {
 	go func() { _ = c.slowDown(ctx) }()
 }
 
-// release gives messages to the lane, as a window does.
+// release passes messages to the lane, as a window does.
 func (e *env) release(messages ...*fanfarev1.Message) []*fakeItem {
 	e.t.Helper()
 	var batch []*entry
@@ -472,7 +472,7 @@ func (e *env) delivery(r *kgo.Record) *fanfarev1.Delivery {
 	return d
 }
 
-// after lets so much time go by and everything settle.
+// after advances the time by d and waits until all goroutines block.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -497,7 +497,7 @@ func (e *env) wantSeen(what string, n int) {
 	}
 }
 
-// Short names of what tests want most.
+// Short names for the kinds that tests use most.
 const (
 	none          = schemas.KindUnspecified
 	sent          = schemas.KindSent

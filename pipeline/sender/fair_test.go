@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// timedCarrier remembers when it got what.
+// timedCarrier records when it got each message.
 type timedCarrier struct {
 	*slowCarrier
 	mu sync.Mutex

@@ -22,26 +22,26 @@ type Directory interface {
 
 // Limits of how far the control view may be behind, and of how long a message waits for it.
 const (
-	// maxViewAge is the greatest age of the control view: with an older one a campaign may have been stopped unseen.
+	// maxViewAge is the greatest age of the control view: an older view may not show that a campaign was stopped.
 	maxViewAge = 5 * time.Second
-	// maxOptOutAge is the greatest age of the opt-outs. An opt-out holds 2 s after it was answered; wayLimit of that is
-	// left for the way to the carrier.
+	// maxOptOutAge is the greatest age of the opt-outs. An opt-out must take effect 2 s after the API has answered it;
+	// wayLimit of that time is reserved for the way to the carrier.
 	maxOptOutAge = 2*time.Second - wayLimit
 	// wayLimit is how long after it was judged a message may still be written to the carrier. A message that waits
-	// longer, for the carrier's window or a connection, goes back and is judged again: it may have been stopped or
-	// opted out meanwhile.
+	// longer, for the carrier's window or a connection, goes back and is judged again: its campaign may have been
+	// stopped, or its recipient may have opted out.
 	wayLimit = 500 * time.Millisecond
 	// behindLimit is how long a message waits until the view has the campaign version that it was made from.
 	behindLimit = 2 * time.Second
 	// earlyLimit is how long before its not_before a message may wait in the sender.
 	earlyLimit = time.Second
-	// hoursUnknown is after how long a campaign whose calling hours cannot be read is tried again.
+	// hoursUnknown is the wait before a message is tried again whose campaign has unreadable calling hours.
 	hoursUnknown = time.Minute
-	// controlAgain is after how long a message whose campaign did not arrive may be dealt again.
+	// controlAgain is the wait before a message whose campaign did not arrive in the view may be dealt again.
 	controlAgain = time.Second
 )
 
-// How long after a refusal of the carrier a message may be dealt again, unless the carrier names a time.
+// The wait after a refusal of the carrier before a message may be dealt again, unless the carrier names a time.
 const (
 	throttledAgain = time.Second
 	retryableAgain = 2 * time.Second
@@ -63,9 +63,9 @@ type verdict struct {
 	raw    string    // the carrier's own code, or the name of our rule
 	again  time.Time // for a return: deal again not before this time
 	ref    string    // the provider's id
-	parts  []string  // and those of the parts of a long text, where each has its own
+	parts  []string  // the ids of the parts of a long text, if each part has its own
 	poison bool      // the record also becomes a dead letter
-	until  time.Time // for a submission: judge would say otherwise from then on, because time has passed
+	until  time.Time // for a submission: from this time on judge would decide differently, because time has passed
 }
 
 func returned(code schemas.Code, again time.Time) verdict {
@@ -84,7 +84,7 @@ func ambiguous(code schemas.Code, raw string) verdict {
 	return verdict{action: answer, kind: schemas.KindAmbiguous, code: code, raw: raw}
 }
 
-// candidate is a message that is judged.
+// candidate is a message to judge.
 type candidate struct {
 	msg       *fanfarev1.Message // nil when the record is poison
 	uncertain bool               // an earlier owner of the partition may have handed it over
@@ -178,7 +178,7 @@ func judgeState(c *fanfarev1.Campaign) verdict {
 		if c.GetStopped() {
 			return skipped(schemas.CodeCancelled)
 		}
-		return verdict{action: submit} // tries after a late bounce go on under it
+		return verdict{action: submit} // a completed campaign still has tries after a late bounce
 	case schemas.StatePaused:
 		return returned(schemas.CodePaused, time.Time{})
 	case schemas.StateAborted, schemas.StateCancelled, schemas.StateRejected, schemas.StateFailed:
@@ -235,7 +235,7 @@ func classify(r carrier.Result, m *fanfarev1.Message, c *fanfarev1.Campaign, now
 	}
 }
 
-// validParts is refs as a record takes them.
+// validParts returns refs as valid UTF-8, which a record needs.
 func validParts(refs []string) []string {
 	for i := range refs {
 		refs[i] = validUTF8(refs[i])

@@ -30,7 +30,7 @@ func (p *mapDirectory) OptedOut(tenant, to string, channel schemas.Channel) bool
 	return p.optedOut[tenant+to] || p.optedOut[fmt.Sprint(tenant, to, channel)]
 }
 
-// judgeCase is everything that judge requests about, with answers that let the message pass.
+// judgeCase is the whole input of judge, with values that let the message pass.
 type judgeCase struct {
 	dir           *mapDirectory
 	campaign      *fanfarev1.Campaign
@@ -59,8 +59,8 @@ func passing() *judgeCase {
 	return q
 }
 
-// TestOrderOfQuestions breaks every pair of conditions: the one that is asked first must answer. A test of each
-// condition alone, and of a message that passes, is in it too.
+// TestOrderOfQuestions violates every pair of conditions: the check that runs first must decide. It also violates each
+// condition alone, and tests a message that passes.
 func TestOrderOfQuestions(t *testing.T) {
 	conditions := []struct {
 		name  string
@@ -165,8 +165,7 @@ func TestEveryState(t *testing.T) {
 	}
 }
 
-// A submission is allowed until the first of the checks would fail because time has passed: the connector may not write
-// it later.
+// A submission is allowed until the first time-dependent check would fail: the connector must not write it later.
 func TestAllowedUntil(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -193,7 +192,7 @@ func TestAllowedUntil(t *testing.T) {
 	}
 }
 
-// What may still come is waited for, within bounds.
+// A message waits, within bounds, for a version or a time that may still come.
 func TestWaits(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -467,8 +466,8 @@ func TestReceiptRecord(t *testing.T) {
 	}
 }
 
-// X11: calling hours on the clocks of each recipient: of every zone that the number may be in, and of the campaign's
-// for a number of none.
+// X11: calling hours on the clocks of each recipient: they must be open in every zone that the number may be in. A
+// number without a zone uses the campaign's zone.
 func TestRecipientZones(t *testing.T) {
 	at := func(hour, minute int) time.Time { return time.Date(2026, 3, 2, hour, minute, 0, 0, time.UTC) }
 	gap := time.Date(2026, 3, 29, 0, 59, 59, 0, time.UTC)      // 01:59:59 in Rome; 03:00 follows
@@ -520,7 +519,7 @@ func TestRecipientZones(t *testing.T) {
 			}
 		})
 	}
-	q := passing() // a campaign that does not ask for it
+	q := passing() // a campaign that does not use the recipients' clocks
 	q.candidate.msg.Zone = "Asia/Tokyo"
 	if got := judge(&q.policyContext, &q.candidate); got.action != submit {
 		t.Errorf("the campaign's own hours: got %+v, want a submission: it is noon in Rome", got)

@@ -24,8 +24,8 @@ type Rendezvous interface {
 var _ Rendezvous = (*dlrindex.Index)(nil)
 
 // maxOwed is the most ids that wait for Redis after their outcomes were written. Without Redis there are no tokens, so
-// only what was in flight adds to them. Ids that do not fit are found again when the index is rebuilt from
-// `deliveries`.
+// only messages that were in flight add to these ids. Ids that do not fit are found again when the index is rebuilt
+// from `deliveries`.
 const maxOwed = 10 * maxWindow
 
 // indexPause is the first wait after Redis gave no answer; it doubles up to indexPauseMax.
@@ -74,7 +74,7 @@ func (x *idIndexer) run(ctx context.Context) error {
 		}
 		parked, err := x.put(ctx, entries[:own])
 		// The id is indexed before the outcome is written: after a crash in between, the receipt still finds the
-		// submission. But an outcome that is known does not wait for Redis longer than indexTimeout.
+		// submission. But a known outcome waits for Redis no longer than indexTimeout.
 		for _, t := range list {
 			if t.found == nil {
 				x.lane.finish(t)
@@ -145,7 +145,7 @@ func (x *idIndexer) reread(r *kgo.Record) {
 const indexChunk = 500
 
 // put indexes entries chunk by chunk, and returns the receipts that were parked for those that Redis took. Each chunk
-// has its own indexTimeout, so that a Redis that is slow and not away makes progress each time.
+// has its own indexTimeout, so that a slow Redis still makes progress at each attempt.
 func (x *idIndexer) put(ctx context.Context, entries []dlrindex.Entry) (parked [][]*fanfarev1.Receipt, err error) {
 	for len(parked) < len(entries) {
 		putting, cancel := context.WithTimeout(ctx, indexTimeout)

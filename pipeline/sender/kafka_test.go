@@ -21,8 +21,8 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// A process is cut off from the network while it lives on, and another takes over: nothing is handed over twice, what
-// may have been handed over is reported as ambiguous, and every message has an outcome.
+// A process loses its network but keeps running, and another takes over. No message is handed over twice, a message
+// that may have been handed over is reported as ambiguous, and every message has an outcome.
 func TestCrashAndTakeover(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	p := newProcessEnv(t)
@@ -33,7 +33,7 @@ func TestCrashAndTakeover(t *testing.T) {
 	a := p.start("a", nil)
 	p.send(0, n)
 	eventually(t, 20*time.Second, "a quarter handed over", func() bool { return p.carrier.count.Load() > n/4 })
-	a.net.cutOff() // it lives on and may try
+	a.net.cutOff() // the process keeps running and may try to hand over
 	p.start("b", nil)
 	eventually(t, 30*time.Second, "an outcome for every message", func() bool { return s.known() == n })
 	counts := s.counts()
@@ -53,7 +53,7 @@ func TestCrashAndTakeover(t *testing.T) {
 	}
 }
 
-// A rolling restart leaves nothing ambiguous and gives nothing back; meanwhile Redis goes away and comes back.
+// A rolling restart makes no message ambiguous and returns none; meanwhile Redis goes away and comes back.
 func TestGracefulStopAndRedisAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -103,8 +103,8 @@ func TestGracefulStopAndRedisAway(t *testing.T) {
 	})
 }
 
-// Pause reaches the carrier within 250 ms of the moment it is durable, and everything that waits is given back; a
-// poison record does not block its partition; an opt-out is heeded. The time is virtual.
+// A pause takes effect at the carrier within 250 ms after it is durable, and the sender returns all waiting messages. A
+// poison record does not block its partition. The sender obeys an opt-out. The time is virtual.
 func TestPausePoisonOptOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newVirtualProcessEnv(t)
@@ -161,7 +161,7 @@ func TestPausePoisonOptOut(t *testing.T) {
 	})
 }
 
-// session is a carrier that brings its receipts itself.
+// session is a carrier that sends its receipts on its own connection.
 type session struct {
 	slowCarrier
 	drained atomic.Bool
@@ -279,7 +279,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 // A process that can write to the topic but does not have the keys cannot have a message sent, and cannot have a real
-// message dropped as the duplicate of a forged one that comes first. What it wrote becomes dead letters.
+// message dropped as the duplicate of a forged one that comes first. Its records become dead letters.
 func TestForgedMessages(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	p := newProcessEnv(t)
@@ -332,8 +332,8 @@ func TestForgedMessages(t *testing.T) {
 }
 
 // G6: the last message leaves at most 250 ms after a pause or an abort is durable, also when the carrier's window is
-// full: what waits for it is called back. The carrier's own record is the judge. Nothing that waited is in doubt. The
-// time is virtual.
+// full: messages that wait for it are withdrawn. The test checks the carrier's own record. No message that waited is in
+// doubt. The time is virtual.
 func TestStopsWithAFullCarrierWindow(t *testing.T) {
 	for name, tc := range map[string]struct {
 		state schemas.State
@@ -344,7 +344,7 @@ func TestStopsWithAFullCarrierWindow(t *testing.T) {
 			truth := filepath.Join(t.TempDir(), "carrier-sim.ndjson")
 			synctest.Test(t, func(t *testing.T) {
 				p := newVirtualProcessEnv(t)
-				p.session = 10 * time.Second // the guard of a short one would stop the messages as well
+				p.session = 10 * time.Second // the guard of a short session would stop the messages, too
 				// A window of 10 whose answers take 400 ms: the carrier takes ten messages each 400 ms, of the 2,000/s
 				// that the route allows. The stop comes right after it took ten, so the window opens again some 390 ms
 				// later.

@@ -26,7 +26,7 @@ type item interface {
 	Deadline() time.Time
 	Settle(outcome *kgo.Record)
 	Late(outcome *kgo.Record)
-	// For doubts that can be ended; see doubt.go.
+	// These are for doubts that can be ended; see doubt.go.
 	Doubt(outcome *kgo.Record) bool
 	Doubted() bool
 	BeginAgain() bool
@@ -59,14 +59,15 @@ func (e *entry) candidate() candidate {
 }
 
 // lane takes the messages of one lane of a route from the window to the carrier. Its goroutines: loop decides;
-// askForTokens, handOverBatches, askCarrier, the writer and the indexer do what may block (Redis, the carrier, Kafka).
+// askForTokens, handOverBatches, askCarrier, the writer and the indexer make the calls that may block (Redis, the
+// carrier, Kafka).
 type lane struct {
 	*routeSender
 	lane    schemas.Lane
 	window  publisher
 	metrics *laneMetrics
 
-	mu    sync.Mutex // guards what other goroutines hand to loop
+	mu    sync.Mutex // guards the fields by which other goroutines pass messages to loop
 	inbox [][]*entry // released by the window
 	back  []*entry   // tokens or deadline ran out before the hand-over; they wait again
 	open  []news     // about hand-overs in doubt
@@ -77,11 +78,11 @@ type lane struct {
 	waiting []*entry // judge said wait
 	queues  map[ratelimit.Set]*queue
 	last    *queue       // the queue of the previous message
-	ready   []*paidBatch // hold their tokens, in the order of their time
+	ready   []*paidBatch // batches that hold their tokens, in the order of their times
 	asking  bool         // a token request is on its way
-	dirty   bool         // the control plane has changed since everything that waits was judged last
+	dirty   bool         // the control plane has changed since the waiting messages were last judged
 	judged  time.Time    // when that was
-	stale   bool         // the control plane has changed since what is at the connector was judged last
+	stale   bool         // the control plane has changed since the messages at the connector were last judged
 	checked time.Time    // when that was
 	peeked  time.Time    // when the waiting ones were judged last
 	gauged  time.Time    // when the gauges were set last
@@ -108,7 +109,7 @@ const (
 	peekEvery = 20 * time.Millisecond
 	// judgeEvery is how often messages that wait for tokens are judged again when nothing has changed; judgePause is
 	// the least time between two such rounds while the control plane changes often. Every message is judged again right
-	// before its hand-over in any case: these rounds find the messages that must be given back.
+	// before its hand-over in any case: these rounds find the messages that must be returned.
 	judgeEvery = 250 * time.Millisecond
 	judgePause = 5 * time.Millisecond
 )
@@ -145,7 +146,7 @@ func (l *lane) release(batch []*entry) {
 	l.signal()
 }
 
-// giveBack returns messages that were not handed over to the queues, in front of those that wait.
+// giveBack puts messages that were not handed over back into the queues, in front of those that wait.
 func (l *lane) giveBack(entries []*entry) {
 	if len(entries) == 0 {
 		return
@@ -181,7 +182,7 @@ func (l *lane) loop(ctx context.Context) error {
 	timer := time.NewTimer(peekEvery)
 	defer timer.Stop()
 	for {
-		changed := l.view.Changed() // before reading, or a change is missed
+		changed := l.view.Changed() // take it before reading, or a change may be missed
 		now := l.now()
 		o := l.policyContext(now)
 		l.admit(&o)
@@ -229,10 +230,11 @@ var always = func() chan struct{} {
 	return c
 }()
 
-// idle is how long a lane sleeps when nothing waits.
+// idle is how long a lane sleeps when no message waits.
 const idle = time.Second
 
-// nextLook returns when the loop has something to do by itself, next being what it knows already.
+// nextLook returns when the loop must next run without a wake-up. next is the earliest such time that the caller knows
+// already.
 func (l *lane) nextLook(next time.Time, due bool) time.Time {
 	at := earlier(next, l.peeked.Add(idle))
 	if len(l.waiting) > 0 {
@@ -271,7 +273,7 @@ func earlier(a, b time.Time) time.Time {
 // same time.
 const admitAtOnce = 256
 
-// admit judges the new messages, those that came back, and from time to time those that wait.
+// admit judges the new messages, those that were put back, and from time to time those that wait.
 func (l *lane) admit(o *policyContext) {
 	l.mu.Lock()
 	inbox, back := l.inbox, l.back
@@ -301,7 +303,7 @@ func (l *lane) admit(o *policyContext) {
 }
 
 // read decodes a message. A record whose id is missing or forged is poison without an id: it becomes a dead letter, and
-// no outcome is written, because an outcome would be about a message that the record may have nothing to do with.
+// no outcome is written, because the outcome would name a message that may have nothing to do with the record.
 func (l *lane) read(e *entry, buf *wire.MessageBuf) {
 	if e.id.IsZero() { // the window has verified the others
 		if e.id, e.cause = identify(l.keys, e.rec); e.cause != nil {
@@ -405,7 +407,7 @@ func (l *lane) passable(e *entry, now time.Time) verdict {
 	return verdict{action: submit}
 }
 
-// closedAgain is after how long messages of a route that is switched off may be dealt again.
+// closedAgain is the wait before messages of a disabled route may be dealt again.
 const closedAgain = time.Minute
 
 // settle writes the outcome of a message. begun: its item was begun, so a hand-over was at least tried.
@@ -416,7 +418,7 @@ func (l *lane) settle(e *entry, v verdict, begun bool) {
 	}
 	if v.kind == schemas.KindReturned && l.single(e.msg) {
 		// The record in `held` must be durable before the scheduler reads the return. Begin keeps the next owner of the
-		// partition from handing the message over, too: without it that owner would find it untouched.
+		// partition from handing the message over, too: without it that owner would find the message untouched.
 		if !begun && !e.item.Begin() {
 			l.metrics.forgotten.Inc()
 			return
@@ -442,7 +444,7 @@ func (l *lane) record(e *entry, v *verdict) *kgo.Record {
 	return out
 }
 
-// recordInto is record into memory that the caller provides.
+// recordInto is like record, but uses memory that the caller provides.
 func (l *lane) recordInto(out *kgo.Record, h []kgo.RecordHeader, e *entry, v *verdict, now time.Time) {
 	m := e.msg
 	if m == nil {

@@ -45,8 +45,8 @@ func TestHandsOverAndReports(t *testing.T) {
 	})
 }
 
-// Where nothing ends a doubt, a message that may have been handed over before is reported and not handed over, whatever
-// state its campaign is in and even if the control view and Redis are away.
+// If a doubt cannot be ended, a message that may have been handed over before is reported and not handed over, in any
+// state of its campaign and even if the control view and Redis are unreachable.
 func TestUncertainIsOnlyReported(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.age, e.tokens.away = time.Hour, make(chan struct{})
@@ -77,7 +77,7 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 		"tenant": {func(e *env, _ *fakeItem) {
 			e.view.set(func() { e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a"} })
 		}, returnedKind, schemas.CodeSuspended},
-		// An opt-out is no change of the control plane, and wakes nothing.
+		// An opt-out is no change of the control plane, so it wakes no goroutine.
 		"opted out": {func(e *env, _ *fakeItem) {
 			e.view.mu.Lock()
 			defer e.view.mu.Unlock()
@@ -85,7 +85,7 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 		}, skippedKind, schemas.CodeOptedOut},
 		"hours": {func(e *env, _ *fakeItem) {
 			e.view.mu.Lock()
-			defer e.view.mu.Unlock() // time passes, which wakes nothing either
+			defer e.view.mu.Unlock() // the passing of time wakes no goroutine either
 			e.view.campaigns["camp_10001"].CallingHours = &fanfarev1.CallingHours{StartMinute: 300, EndMinute: 301, Timezone: "UTC"}
 		}, returnedKind, schemas.CodeWindow},
 		"guard": {func(_ *env, s *fakeItem) {
@@ -112,7 +112,8 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inEnv(t, func(e *env) {
-				// The token is reserved 8 ms ahead: less than anything that waits is looked at again by itself.
+				// The token is reserved 8 ms ahead: that is shorter than any interval at which the lane judges waiting
+				// messages.
 				e.tokens.grant = func(r ratelimit.Request) ratelimit.Grant {
 					ready := time.Now().Add(8 * time.Millisecond)
 					return ratelimit.Grant{Tokens: r.Want, Ready: ready, Until: ready.Add(50 * time.Millisecond)}
@@ -148,8 +149,8 @@ func TestEveryCheckRunsAgainAfterTheTokens(t *testing.T) {
 	}
 }
 
-// fullWindow makes the carrier's window full until the returned function is called. A connector may wait in Send, as
-// one with a window does, or after Send has returned, as one that waits for a connection does.
+// fullWindow makes the carrier's window full until the returned function is called. A connector with a window may wait
+// in Send; a connector without a connection may wait after Send has returned.
 func fullWindow(e *env, inSend bool) (open func()) {
 	opened := make(chan struct{})
 	if inSend {
@@ -184,7 +185,7 @@ func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 				e.view.routes["sim"] = &fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 1_000, P99Ms: 600}
 			})
 		}, returnedKind, schemas.CodeBreaker},
-		"opted out": {func(e *env) { // no change of the control plane: the lane is not woken by it
+		"opted out": {func(e *env) { // an opt-out is no change of the control plane, so it does not wake the lane
 			e.view.mu.Lock()
 			defer e.view.mu.Unlock()
 			e.view.optedOut["tn_a+393331234567"] = true
@@ -202,7 +203,7 @@ func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 					}
 					tc.change(e)
 					after(250 * time.Millisecond)
-					if inSend { // else its own connection is all that it waits for
+					if inSend { // otherwise the connector waits only for its connection
 						e.want("within 250 ms", items, tc.kind, tc.code)
 					}
 					open()
@@ -215,9 +216,9 @@ func TestWhatWaitsAtTheConnectorIsWithdrawn(t *testing.T) {
 	}
 }
 
-// What waits for the carrier's window for longer than half a second is called back and judged again. It is not handed
-// over then, so it costs no try, and the breaker hears nothing of it. When the window opens everything leaves, each
-// message once.
+// A message that waits for the carrier's window longer than half a second is withdrawn and judged again. It was not
+// handed over, so it costs no try and does not count for the breaker. When the window opens, every message is handed
+// over once.
 func TestAFullWindowCostsNoTries(t *testing.T) {
 	for _, inSend := range []bool{true, false} {
 		t.Run(fmt.Sprintf("in Send %v", inSend), func(t *testing.T) {
@@ -229,7 +230,7 @@ func TestAFullWindowCostsNoTries(t *testing.T) {
 				if inSend {
 					after(10 * time.Second) // as many calls as would open the breaker
 				} else {
-					after(time.Second) // without an answer for longer they would count as unknown
+					after(time.Second) // without an answer for a longer time their outcome would count as unknown
 				}
 				e.want("while the window is full", items, none, noCode)
 				open()
@@ -241,7 +242,7 @@ func TestAFullWindowCostsNoTries(t *testing.T) {
 	}
 }
 
-// Pause: the last hand-over is at most 250 ms after the change arrives, and what waits is given back at once.
+// Pause: the last hand-over is at most 250 ms after the change arrives, and waiting messages are returned at once.
 func TestPauseIsQuick(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.tokens.grant = func(ratelimit.Request) ratelimit.Grant { // 100 a second
@@ -295,8 +296,8 @@ func TestHoldsWhileTheViewIsTooOld(t *testing.T) {
 
 const stale = 5 * time.Second
 
-// Redis away: everything holds, nothing is given back; answers and time-outs of what is at the carrier go on. Then it
-// goes on.
+// While Redis is unreachable, all messages wait and none is returned; answers and time-outs of messages at the carrier
+// are still handled. When Redis is back, the lane continues.
 func TestHoldsWhileRedisIsAway(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.reply = func(o carrier.Outbound) (carrier.Result, bool) {
@@ -323,7 +324,7 @@ func TestHoldsWhileRedisIsAway(t *testing.T) {
 	})
 }
 
-// A pause is heeded while Redis is away.
+// A pause takes effect while Redis is unreachable.
 func TestPausedWhileRedisIsAway(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.tokens.away = make(chan struct{})
@@ -412,7 +413,8 @@ func TestTestMessages(t *testing.T) {
 	})
 }
 
-// A message that is newer than the view of its campaign waits for it, and is given back when it does not come.
+// A message that was made from a newer campaign version than the view has waits for that version, and is returned if it
+// does not arrive.
 func TestWaitsForItsVersion(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.start(schemas.LaneBulk)
@@ -431,7 +433,7 @@ func TestWaitsForItsVersion(t *testing.T) {
 	})
 }
 
-// A lane that is fed for ever keeps nothing of what is done.
+// A lane that gets messages for ever keeps no state of finished messages.
 func TestNothingStays(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.start(schemas.LaneBulk)

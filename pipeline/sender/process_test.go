@@ -48,7 +48,7 @@ type processEnv struct {
 	carrier *slowCarrier
 	version uint64
 	session time.Duration // timeout of the groups' sessions; 0: 1.5 s, so that a takeover is quick
-	mixed   []*kgo.Record // send writes one of them after each hundred of its own
+	mixed   []*kgo.Record // send writes one of these after each hundred of its own records
 }
 
 func newProcessEnv(t testing.TB) *processEnv {
@@ -140,7 +140,7 @@ func (p *processEnv) route(r *fanfarev1.Route) {
 	})
 }
 
-// campaign publishes campaign 10001; the time is when Kafka had acknowledged it.
+// campaign publishes campaign 10001; it returns the time at which Kafka had acknowledged it.
 func (p *processEnv) campaign(version uint64, state schemas.State) time.Time {
 	p.t.Helper()
 	c := &fanfarev1.Campaign{Tenant: "tn_a", Id: "camp_10001", Number: 10001, Version: version, State: state}
@@ -167,7 +167,7 @@ func (p *processEnv) send(from, to int) {
 	}
 }
 
-// cutNetwork is the network of one process: cut, nothing comes or goes.
+// cutNetwork is the network of one process: once it is cut, it carries no bytes in either direction.
 type cutNetwork struct {
 	under func(ctx context.Context, network, addr string) (net.Conn, error)
 	mu    sync.Mutex
@@ -274,7 +274,7 @@ func (p *processEnv) start(name string, connect func(context.Context, *fanfarev1
 	return x
 }
 
-// slowCarrier takes everything and answers after a while; it remembers how often it saw what.
+// slowCarrier takes everything and answers after a while; it counts how often it saw each submission.
 type slowCarrier struct {
 	mu    sync.Mutex
 	seen  map[schemas.ID]int
@@ -321,7 +321,7 @@ func (c *slowCarrier) doubles() (n int) {
 	return n
 }
 
-// states are the states of the messages of a campaign as `deliveries` tells them.
+// states are the states of a campaign's messages by the events in `deliveries`.
 type states struct {
 	mu    sync.Mutex
 	state map[uint32]schemas.Precedence

@@ -39,7 +39,7 @@ func (c *routeSender) publishReceipts(ctx context.Context, cl *kgo.Client, batch
 	for i := range batch {
 		r, err := schemas.ReceiptEvent(c.names.Receipts(), source, batch[i].Record(c.name, now)).Record()
 		if err != nil {
-			// The carrier would deliver it again for ever and block those behind it, so it is dropped.
+			// The carrier would deliver this receipt again for ever and block those behind it, so the sender drops it.
 			c.logger.ErrorContext(ctx, "encode receipt failed; receipt dropped", slog.Any("err", err))
 			continue
 		}
@@ -77,7 +77,7 @@ func (c *routeSender) publishInbound(ctx context.Context, cl *kgo.Client, batch 
 	for i := range batch {
 		r, err := batch[i].Event(c.names.Inbound(), source, c.name, now).Record()
 		if err != nil {
-			// It would come again for ever
+			// The carrier would deliver it again for ever
 			c.logger.ErrorContext(ctx, "encode inbound message failed; message dropped", slog.Any("err", err))
 			continue
 		}

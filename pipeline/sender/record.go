@@ -17,8 +17,8 @@ import (
 // source is the CloudEvents source of the records that this stage writes.
 const source = "sender"
 
-// placeholder stands for a message whose record cannot be decoded: it has what the outcome needs, from the record's
-// headers.
+// placeholder replaces a message whose record cannot be decoded: it has the fields that the outcome needs, from the
+// record's headers.
 func placeholder(route string, r *kgo.Record, id schemas.ID) *fanfarev1.Message {
 	return &fanfarev1.Message{
 		Tenant: validUTF8(string(schemas.Header(r, schemas.HeaderTenant))), CampaignId: schemas.CampaignID(id.CampaignNumber()),
@@ -91,8 +91,7 @@ func (s *outcomeEncoder) outcome(out *kgo.Record, h []kgo.RecordHeader, r *kgo.R
 	out.Topic, out.Key, out.Value, out.Headers = s.topic, b[:key:key], b[event:len(b):len(b)], h
 }
 
-// outcomeOf returns the submission that an outcome is final about, from its CloudEvents id. An ambiguous outcome is not
-// final.
+// outcomeOf returns the submission of a final outcome, from its CloudEvents id. An ambiguous outcome is not final.
 func outcomeOf(r *kgo.Record) (schemas.ID, error) {
 	text := string(schemas.Header(r, "ce_id"))
 	name, kind, ok := strings.Cut(text, "/")

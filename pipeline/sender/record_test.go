@@ -15,7 +15,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// fill sets each field of m to something, so that one that is added to the schema and forgotten here is found.
+// fill sets each field of m, so that the test finds a field that is added to the schema and forgotten in the encoder.
 func fill(t *rapid.T, m protoreflect.Message, skip map[protoreflect.Name]bool) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -44,7 +44,7 @@ func fill(t *rapid.T, m protoreflect.Message, skip map[protoreflect.Name]bool) {
 	}
 }
 
-// TestOutcomeAgrees: an outcome is written as the generated code writes it, whatever is in it.
+// TestOutcomeAgrees: the encoder writes any outcome exactly as the generated code does.
 func TestOutcomeAgrees(t *testing.T) {
 	keys := testKeys(t)
 	writer := newOutcomeEncoder(testNames(t), keys)
@@ -94,7 +94,7 @@ func TestOutcomeAgrees(t *testing.T) {
 	})
 }
 
-// Two supervisors of one process may share a registry, as in the tests of the whole.
+// Two supervisors of one process may share a registry, as in the end-to-end tests.
 func TestMetricsTwice(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	a, b := newMetrics(reg), newMetrics(reg)

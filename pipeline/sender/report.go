@@ -12,15 +12,14 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// Health returns how the routes of this process do, without those for which it has no connector, and updates their
-// metrics.
+// Health returns the health of the routes for which this process has a connector, and updates their metrics.
 func (s *RouteSupervisor) Health(now time.Time) []*fanfarev1.RouteHealth {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]*fanfarev1.RouteHealth, 0, len(s.running))
 	for name, p := range s.running {
 		if p.sender == nil && (p.err == nil || errors.Is(p.err, ErrNotServed)) {
-			continue // not open yet, or not ours
+			continue // the line is not open yet, or this process does not serve it
 		}
 		h := p.health(now)
 		h.Route = name
@@ -35,8 +34,8 @@ func (s *RouteSupervisor) Health(now time.Time) []*fanfarev1.RouteHealth {
 	return out
 }
 
-// health returns what one line is like. It is down while it is not connected or its breaker is open. Once the breaker
-// is half open, the next batch finds out; without messages that may take long.
+// health returns the health of one line. A line is down while it is not connected or its breaker is open. While the
+// breaker is half open, the next batch decides whether it closes; without messages that may take long.
 func (p *routeState) health(now time.Time) *fanfarev1.RouteHealth {
 	h := &fanfarev1.RouteHealth{State: schemas.LineStateUp, Breaker: schemas.BreakerClosed}
 	err := p.err

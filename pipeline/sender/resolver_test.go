@@ -34,7 +34,8 @@ func (k *carrierKeys) add(keys []carrier.Key) (again bool) {
 	return again
 }
 
-// mortal is the connector of a process that is killed: from then on nothing reaches the carrier, and no answer comes.
+// mortal is the connector of a process that the test kills: from then on no message reaches the carrier, and no answer
+// arrives.
 type mortal struct {
 	*sim.Connector
 	keys *carrierKeys
@@ -81,10 +82,10 @@ func (m *mortal) Query(ctx context.Context, keys []carrier.Key) ([]carrier.Resul
 	return results, err
 }
 
-// X15: where the carrier ignores a submission that it has had, or can be asked, every doubt of a crash ends within 30 s
-// of the takeover, and the carrier takes no message twice, whatever the crash interrupts: each process here is killed
-// at another point of ending the doubts of the one before it. The carrier also leaves some hand-overs without an
-// answer. Its own record is the judge.
+// X15: if the carrier ignores a submission that it already had, or answers questions, every doubt of a crash ends
+// within 30 s of the takeover, and the carrier accepts no message twice, wherever the crash happens. Each process in
+// this test is killed at another point while it ends the doubts of its predecessor. The carrier also leaves some
+// hand-overs without an answer. The test checks the carrier's own record.
 func TestDoubtsEndWhateverACrashInterrupts(t *testing.T) {
 	type kill struct {
 		point string
@@ -153,13 +154,14 @@ func TestDoubtsEndWhateverACrashInterrupts(t *testing.T) {
 					}
 				}
 				last, _ := start("last", nil)
-				// A session ends 1.5 s after the crash; what is sent meanwhile may be in doubt until two seconds later.
+				// A session ends 1.5 s after the crash; a message that is sent meanwhile may be in doubt until two
+				// seconds later.
 				eventually(t, time.Minute, "an outcome for every message", func() bool { return s.known() == n })
 				eventually(t, 30*time.Second, "the end of all doubts", func() bool { return s.counts()[ambiguousKind] == 0 })
 				if err := last.stop(); err != nil {
 					t.Errorf("stop: %v", err)
 				}
-				counts := s.counts() // what the breaker gave back was never handed over
+				counts := s.counts() // messages that the breaker returned were never handed over
 				if counts[sent]+counts[returnedKind] != n || counts[sent] < n*9/10 {
 					t.Errorf("got %v, want all %d sent or returned, and hardly one returned", counts, n)
 				}

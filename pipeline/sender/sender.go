@@ -47,8 +47,8 @@ var _ View = (*view.View)(nil)
 
 // Tokens hands out rate-limit tokens. [ratelimit.Limiter] implements it.
 type Tokens interface {
-	// Leased is Take from what is leased already. It returns false, and takes nothing, when it would have to call
-	// Redis.
+	// Leased is like Take, but uses only tokens that are leased already. It returns false, and takes nothing, when it
+	// would have to call Redis.
 	Leased(reqs []ratelimit.Request, grants []ratelimit.Grant) bool
 	Take(ctx context.Context, reqs []ratelimit.Request, grants []ratelimit.Grant) error
 	Put(set ratelimit.Set, tokens int, until time.Time)
@@ -134,8 +134,8 @@ type routeSender struct {
 	outcomes   *outcomeEncoder
 	logger     *slog.Logger
 	now        func() time.Time
-	slower     chan struct{}                   // of one place: the carrier has throttled us
-	known      atomic.Pointer[fanfarev1.Route] // the route's row as it was seen last
+	slower     chan struct{}                   // capacity 1; a value means that the carrier has throttled us
+	known      atomic.Pointer[fanfarev1.Route] // the newest known row of the route
 	// accepted and refused are hand-overs since the last report of the route's health.
 	accepted, refused atomic.Uint64
 }
@@ -172,7 +172,7 @@ func newRouteSender(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, lin
 	return c, nil
 }
 
-// route returns the route's row; when it was deleted, the row as it was seen last.
+// route returns the route's row; if the row was deleted, the newest one before that.
 func (c *routeSender) route() *fanfarev1.Route {
 	if r := c.view.Route(c.name); r != nil {
 		if c.known.Load() != r {
@@ -308,7 +308,7 @@ func (c *routeSender) windowConfig(cfg *Config, deps *Deps, l *lane) window.Conf
 	suspended := c.metrics.suspended.WithLabelValues(c.name, string(lane))
 	suspended.Set(0)
 	var tenant func(*kgo.Record) string
-	if lane == schemas.LaneTxn { // the scheduler deals what the other lane has, fairly
+	if lane == schemas.LaneTxn { // the scheduler has dealt the messages of the other lane fairly
 		tenant = func(r *kgo.Record) string { return string(schemas.Header(r, schemas.HeaderTenant)) }
 	}
 	var reread func(*kgo.Record)

@@ -12,8 +12,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// A single message that must wait is durable in topic held before its return can be read, and it is begun, so that the
-// next owner of the partition does not find it untouched.
+// A single send that must wait is durable in topic held before any reader can see its return. Its item is begun, so
+// that the next owner of the partition does not find it untouched.
 func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 	inEnv(t, func(e *env) {
 		hidden := func(c *fanfarev1.Campaign) { c.Hidden = true }
@@ -45,7 +45,7 @@ func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 			t.Errorf("got key %s, want %s", recs[0].Key, want)
 		}
 
-		// One whose partition was taken away is not held: the next owner handles it.
+		// A single send whose partition was taken away is not held: the next owner handles it.
 		e.published.gate = nil
 		s := &fakeItem{env: e, refuse: true}
 		e.lane.release([]*entry{{item: s, rec: messageRecord(t, e.keys, testMessage(10001, 9, 1)), released: time.Now()}})
@@ -55,7 +55,7 @@ func TestSingleIsHeldBeforeItIsReturned(t *testing.T) {
 			t.Errorf("not ours: got %d records, want 2", got)
 		}
 
-		// The carrier refuses it for now: it was handed over and not taken, so it is held.
+		// The carrier refuses it temporarily: it was handed over and not accepted, so it is held.
 		e.view.set(func() { e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a", Enabled: true} })
 		e.carrier.reply = func(carrier.Outbound) (carrier.Result, bool) {
 			return carrier.Result{Outcome: carrier.Throttled, RetryAfter: time.Minute}, true
@@ -89,7 +89,8 @@ func TestSingleIsHeldAfterALateRefusal(t *testing.T) {
 	})
 }
 
-// While the campaign of a message is not known, the lane says whether it is a single send.
+// While the campaign of a message is not known, the lane of its topic (txn or bulk) decides whether it is a single
+// send.
 func TestSingleOfAnUnknownCampaignIsHeld(t *testing.T) {
 	for lane, want := range map[schemas.Lane]int{schemas.LaneTxn: 1, schemas.LaneBulk: 0} {
 		inEnv(t, func(e *env) {
@@ -104,7 +105,7 @@ func TestSingleOfAnUnknownCampaignIsHeld(t *testing.T) {
 	}
 }
 
-// A campaign's message is dealt again from its audience and is not held.
+// The scheduler deals a campaign's message again from its audience, so it is not held.
 func TestCampaignMessageIsNotHeld(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.campaign(10001, schemas.StatePaused)

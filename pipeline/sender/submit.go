@@ -41,7 +41,7 @@ func (l *lane) handOver(ctx context.Context, r *paidBatch) {
 		most := max(1, l.caps.MaxBatch)
 		report, err := l.breaker.allow()
 		switch {
-		case errors.Is(err, errProbing): // another batch is finding out whether the carrier is back
+		case errors.Is(err, errProbing): // another batch is testing whether the carrier answers again
 			l.limiter.Put(r.set, len(r.entries), r.until)
 			l.pauseThenGiveBack(ctx, r.entries)
 			return
@@ -59,7 +59,7 @@ func (l *lane) handOver(ctx context.Context, r *paidBatch) {
 	}
 }
 
-// probePause is how long other batches wait while one finds out whether the carrier is back.
+// probePause is how long other batches wait while one batch tests whether the carrier answers again.
 const probePause = 50 * time.Millisecond
 
 func (l *lane) pauseThenGiveBack(ctx context.Context, entries []*entry) {
@@ -134,7 +134,7 @@ type flight struct {
 	batch     []carrier.Outbound
 	states    []atomic.Uint32
 	withdrawn []atomic.Bool // by index: may not be written any more
-	repeats   map[int]bool  // by index: was handed over before, maybe; nil: none
+	repeats   map[int]bool  // by index: the message may have been handed over before; nil: none was
 	outcomes  []kgo.Record  // memory for the outcomes of messages that are answered in time, which most are
 	headers   []kgo.RecordHeader
 	sent      time.Time
@@ -278,7 +278,7 @@ func (f *flight) done(i int, r carrier.Result) {
 	f.close()
 }
 
-// sampled: of each batch, one answer in so many has its time observed.
+// sampled is the sampling rate of answer times: one answer in so many of each batch is measured.
 const sampled = 16
 
 // close counts one answer, and reports to the breaker when all are there.
@@ -338,7 +338,7 @@ func (fs *flights) any() bool {
 	return len(fs.list) > 0
 }
 
-// young calls each with the batches that await answers and were handed over after since.
+// young calls each for every batch that awaits answers and was handed over after since.
 func (fs *flights) young(since time.Time, each func(*flight)) {
 	fs.mu.Lock()
 	list := slices.Clone(fs.list)
@@ -397,14 +397,14 @@ func (f *flight) expire() {
 	}
 }
 
-// withdrawEvery is how often messages at the connector are judged again when the control plane has not changed.
-// Opt-outs are no change of the control plane, and time passes.
+// withdrawEvery is how often messages at the connector are judged again when the control plane has not changed. This is
+// needed because an opt-out and the passing of time are no changes of the control plane.
 const withdrawEvery = 50 * time.Millisecond
 
 // withdraw judges again the messages that a connector has and may not have written yet, and takes back the permission
 // to write those that are not allowed any more. Without it a message that waits for the carrier's window would leave up
-// to half a second after its campaign was paused. A Send that is blocked with such a message is interrupted; what comes
-// back is judged by itself.
+// to half a second after its campaign was paused. A Send that is blocked with such a message is interrupted; the
+// messages that it returns are judged again one by one.
 func (l *lane) withdraw(o *policyContext) {
 	if since := o.now.Sub(l.checked); since < judgePause || !l.stale && since < withdrawEvery {
 		return

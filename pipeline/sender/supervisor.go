@@ -79,14 +79,15 @@ func (s *RouteSupervisor) Run(ctx context.Context) error {
 	}
 }
 
-// Waits before a route is started again that failed, and between two looks at the routes.
+// The wait before a failed route is started again, and the time between two looks at the routes.
 const (
 	firstPause = time.Second
 	lastPause  = 30 * time.Second
 	lookPause  = time.Second
 )
 
-// reconcile starts and stops senders as the view says, and returns how long to wait before the next look.
+// reconcile starts and stops senders so that they match the view's routes, and returns how long to wait before the next
+// call.
 func (s *RouteSupervisor) reconcile(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// queue has the messages that wait for tokens of the same buckets, oldest first.
+// queue holds the messages that wait for tokens of the same buckets, oldest first.
 type queue struct {
 	set     ratelimit.Set
 	rates   ratelimit.Rates
@@ -68,7 +68,7 @@ type tokenRequest struct {
 // maxAsk is the most sets of one round trip.
 const maxAsk = 64
 
-// queue returns the queue for the buckets that m needs tokens of. A level without a limit is left out of the set, so
+// queue returns the queue for the buckets from which m needs tokens. A level without a limit is left out of the set, so
 // that messages that compete for the same tokens are in one queue.
 func (l *lane) queue(m *fanfarev1.Message) *queue {
 	r := l.route()
@@ -177,7 +177,7 @@ func (l *lane) granted(a tokenRequest) {
 		}
 		if q.short = g.Short; g.Short == ratelimit.LevelNone {
 			q.notBefore = time.Time{}
-			if g.Ready.After(now) { // a reservation: one at a time
+			if g.Ready.After(now) { // the grant is a reservation: make only one at a time
 				q.notBefore = g.Ready
 			}
 			continue

@@ -14,7 +14,8 @@ import (
 	"fanfare/sinks/carrier"
 )
 
-// RATE is only said when a level below the route has no token within a second; it carries its wait.
+// The sender returns a message with RATE only when a level below the route has no token within a second. The return has
+// the wait.
 func TestRate(t *testing.T) {
 	deny := func(level ratelimit.Level, wait time.Duration) func(ratelimit.Request) ratelimit.Grant {
 		return func(ratelimit.Request) ratelimit.Grant { return ratelimit.Grant{Short: level, Wait: wait, Retry: wait} }
@@ -61,7 +62,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// A limit that was lowered does not keep messages in the window for ever.
+// A lowered limit does not keep messages in the window for ever.
 func TestPatience(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.set(func() { e.view.tenants["tn_a"] = &fanfarev1.Tenant{Id: "tn_a", Enabled: true, Rate: 2} })
@@ -77,7 +78,8 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// Campaigns without limits of their own wait in one line; one with a limit has its own and does not hold up the rest.
+// Campaigns without their own limits wait in one queue. A campaign with a limit has its own queue and does not hold up
+// the others.
 func TestQueues(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.campaign(10002, schemas.StateSending)
@@ -105,7 +107,7 @@ func TestQueues(t *testing.T) {
 	})
 }
 
-// When a limit goes, its campaign's messages join the others in the order in which they came.
+// When a limit is removed, the campaign's messages join the others in the order in which they were released.
 func TestQueuesMergeInOrder(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.campaign(10002, schemas.StateSending, func(c *fanfarev1.Campaign) { c.Rate = 5 })
@@ -129,7 +131,7 @@ func TestQueuesMergeInOrder(t *testing.T) {
 	})
 }
 
-// Where the carrier counts segments, a message of two costs two tokens, be it that they come one by one.
+// If the carrier counts segments, a message of two segments costs two tokens, even if the tokens come one by one.
 func TestSegmentsCost(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.caps.Pacing = carrier.PacingSegments
@@ -146,7 +148,7 @@ func TestSegmentsCost(t *testing.T) {
 	})
 }
 
-// Tokens that grew old while the carrier's window was full are void: the messages take new ones.
+// Tokens that expired while the carrier's window was full are void: the messages take new ones.
 func TestOldTokensAreVoid(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.carrier.caps.MaxBatch = 10
@@ -165,7 +167,7 @@ func TestOldTokensAreVoid(t *testing.T) {
 		after(time.Second)
 		e.want("in the end", items, sent, awaiting)
 		e.wantSeen("in the end", 40)
-		for i, o := range e.carrier.seen() { // what came first holds up the partition, and goes first
+		for i, o := range e.carrier.seen() { // the oldest message holds up the partition, so it leaves first
 			if o.Key.Seq() != uint32(i) {
 				t.Fatalf("got message %d at place %d, want the order of release", o.Key.Seq(), i)
 			}
@@ -197,7 +199,7 @@ func TestTakesNoTokensInAdvance(t *testing.T) {
 	})
 }
 
-// Tokens for messages that are not there any more go back.
+// Tokens for messages that no longer wait go back to the limiter.
 func TestTokensLeftOverGoBack(t *testing.T) {
 	inEnv(t, func(e *env) {
 		e.view.campaign(10002, schemas.StateSending)

@@ -15,8 +15,9 @@ import (
 )
 
 // Only what the carrier holds and about two commits of messages are uncertain after a crash: at 1,500/s, with the
-// default simulator, at most 60 messages per kill, while the route is used to 0.98 of its limit. The time is virtual
-// and a commit takes what it takes embedded or on a Kafka of its own, so the machine has no say in it.
+// default simulator, at most 60 messages per kill, while the route is used to 0.98 of its limit. The time is virtual,
+// and a commit takes as long as on the embedded broker or on a real Kafka, so the speed of the machine does not affect
+// the result.
 func TestUncertainPerKill(t *testing.T) {
 	for name, commit := range map[string]time.Duration{"embedded": 1500 * time.Microsecond, "Kafka": 6 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
@@ -29,7 +30,7 @@ func TestUncertainPerKill(t *testing.T) {
 					return nil, nil, false
 				})
 				profile := sim.Default()
-				profile.Doubt = carrier.DoubtNone // or the doubts would end
+				profile.Doubt = carrier.DoubtNone // otherwise the doubts would end
 				c, connect := p.simulatorAt(t, "", profile)
 				p.route(&fanfarev1.Route{Name: "sim", Connector: "sim", Rate: 1_500, P99Ms: 120, Enabled: true})
 				p.campaign(1, schemas.StateSending)

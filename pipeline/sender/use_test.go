@@ -10,8 +10,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// routeUse runs the whole sender, with Kafka and Redis, in time of its own on a route of 1,000/s whose carrier answers
-// in 0 to 600 ms, and returns how much of its limit is used.
+// routeUse runs the whole sender, with Kafka and Redis, in virtual time on a route of 1,000/s whose carrier answers in
+// 0 to 600 ms. It returns which share of the limit is used.
 func routeUse(t *testing.T, beside func(p *processEnv)) (used float64) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestRouteIsUsed(t *testing.T) {
 	}
 }
 
-// Beside a tenant that is held to 10/s, and has as much in flight as the scheduler deals ahead, the route is used as
-// well.
+// The limit is used as well beside a tenant with a limit of 10/s and as many messages in flight as the scheduler deals
+// ahead.
 func TestRouteIsUsedBesideAThrottledTenant(t *testing.T) {
 	const dealt = 16 // 1 s + p99 of 10/s
 	used := routeUse(t, func(p *processEnv) {
@@ -62,7 +62,7 @@ func TestRouteIsUsedBesideAThrottledTenant(t *testing.T) {
 				Value: &fanfarev1.Control{Version: 1, Row: &fanfarev1.Control_Tenant{Tenant: &fanfarev1.Tenant{Id: "tn_b", Enabled: true, Rate: 10}}},
 			},
 		)
-		// They lie scattered among the others: as many as get an outcome while the others are sent.
+		// The tenant's messages are scattered among the others: as many as get an outcome while the others are sent.
 		for i := range dealt * 10 {
 			m := testMessage(10002, uint32(i), 1)
 			m.Tenant, m.To = "tn_b", fmt.Sprintf("+44700%07d", i)

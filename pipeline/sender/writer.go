@@ -64,7 +64,7 @@ func (q *tasks) take() []task {
 	return list
 }
 
-// unnamedAgain is after how long a single send is tried again that was given back without a time, such as one of a
+// unnamedAgain is the wait before a single send is tried again that was returned without a time, such as one of a
 // disabled tenant.
 const unnamedAgain = 5 * time.Minute
 
@@ -89,7 +89,7 @@ func (w *writer) run(ctx context.Context) error {
 			}
 		}
 		if !w.lane.publish(ctx, recs) {
-			return nil // it is unknown which were written; the window hands their messages over as uncertain
+			return nil // it is unknown which records were written; the next owner finds their messages uncertain
 		}
 		for _, t := range list {
 			w.lane.finish(t)
@@ -102,7 +102,7 @@ func (w *writer) before(t task) *kgo.Record {
 	l, e, v := w.lane, t.entry, t.verdict
 	switch {
 	case e.id.IsZero():
-		return nil // finish writes it in place of an outcome
+		return nil // finish writes the dead letter in place of an outcome
 	case v.poison:
 		return l.deadLetter(e)
 	}

@@ -13,7 +13,7 @@ import (
 	"fanfare/pipeline/stream"
 )
 
-// found is what is committed of an assigned partition.
+// found is the committed offset and metadata of an assigned partition.
 type found struct {
 	id       int32
 	offset   int64 // -1: none
@@ -21,7 +21,7 @@ type found struct {
 	metadata string
 }
 
-// fetched takes assigned partitions over. The client calls it when it has their committed offsets and before it fetches
+// fetched takes over assigned partitions. The client calls it when it has their committed offsets and before it fetches
 // records, while heartbeats go on. ctx ends when the partitions are revoked meanwhile.
 func (w *Window) fetched(ctx context.Context, cl *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	<-w.started
@@ -85,7 +85,7 @@ func (w *Window) own(p *part) {
 	}
 }
 
-// drop removes a part: its items that were not begun will not be. w.mu is held.
+// drop removes a part: its items that were not begun can no longer begin. w.mu is held.
 func (w *Window) drop(p *part) {
 	p.gone = true
 	p.stopped.Store(true)
@@ -168,7 +168,7 @@ func (w *Window) finalEntries(parts []*part) []entry {
 	var entries []entry
 	for _, p := range parts {
 		if p.gone || p.why != stopLeaving {
-			continue // its committed offset is not ours to change
+			continue // this process must not change its committed offset
 		}
 		p.trim()
 		in, doubts := p.finalIntent()

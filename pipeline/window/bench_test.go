@@ -57,7 +57,7 @@ func fill(t testing.TB, b *streamtest.Broker, topic string, partitions int32, n 
 
 var outcomeValue = make([]byte, 120)
 
-// outcomeOf makes the outcome of a record as both sides of the comparison do.
+// outcomeOf makes the outcome of a record for both sides of the comparison.
 func outcomeOf(topic string, r *kgo.Record) *kgo.Record {
 	h := make([]kgo.RecordHeader, 1, 4)
 	h[0] = kgo.RecordHeader{Key: schemas.HeaderTenant, Value: []byte("tn_a")}

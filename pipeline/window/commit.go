@@ -95,7 +95,7 @@ func (w *Window) due(last time.Time) time.Duration {
 	case pl.fresh > 0 && int64(pl.fresh) >= w.quantum.Load():
 		wait = commitSpacing - since // there is enough for a commit
 	case pl.fresh > 0:
-		wait = commitToDeclare - since // items that begin or are done wake the committer before
+		wait = commitToDeclare - since // items that begin or are done wake the committer earlier
 	case pl.probes || held && !w.guard.holds():
 		wait = commitToDeclare - since
 	case pl.moves:
@@ -121,9 +121,9 @@ func (w *Window) ahead(size int) int {
 	return int(min(float64(size), 1+w.cfg.Rate()*pause.Seconds()))
 }
 
-// stalled is how long a base may stand still before its partition gets no more than its share of the window; maxSpan is
-// the most records of a partition between base and head, settled ones included. The next owner of the partition finds
-// the outcomes of so many in the newest of topic Outcomes.
+// stalled is how long a base may stay unchanged before its partition is limited to its share of the window; maxSpan is
+// the most records of a partition between base and head, settled ones included. For that many records the next owner of
+// the partition finds the outcomes among the newest records of topic Outcomes.
 const (
 	stalled = 500 * time.Millisecond
 	maxSpan = 16_384
@@ -214,7 +214,8 @@ func (w *Window) plan(entries bool) plan {
 // errNotOurs stops a commit when this process owns none of its partitions any more.
 var errNotOurs = errors.New("no partition of the commit is ours any more")
 
-// commitOnce commits all parts once: that settles, declares, and proves that they are ours.
+// commitOnce commits all parts once: the commit settles and declares records, and proves that this process owns the
+// parts.
 func (w *Window) commitOnce(ctx context.Context) {
 	w.commits.Lock()
 	defer w.commits.Unlock()
@@ -225,7 +226,7 @@ func (w *Window) commitOnce(ctx context.Context) {
 	w.commit(ctx, entries)
 }
 
-// commit sends entries and takes in the answer for each partition. It reports whether all were accepted. w.commits is
+// commit sends entries and applies the answer for each partition. It reports whether all were accepted. w.commits is
 // held.
 func (w *Window) commit(ctx context.Context, entries []entry) bool {
 	if len(entries) == 0 {
@@ -419,7 +420,8 @@ func (w *Window) recover(ctx context.Context) {
 			w.reset(p, "committed offset is not ours")
 			continue
 		}
-		// A commit may have come through although its answer was an error: what it declared is declared.
+		// The broker may have accepted a commit although its answer was an error: then the records that it declared are
+		// declared.
 		p.head = max(p.head, in.head)
 		p.stop(stopProbing)
 	}

@@ -34,7 +34,7 @@ func newEnv(t testing.TB, partitions int32) *env {
 	return envOn(t, streamtest.New(t), partitions)
 }
 
-// inBubble runs f in a bubble of its own time, in which a wait proves that nothing more happens.
+// inBubble runs f in a bubble of its own time, in which a wait proves that no goroutine can do anything more.
 func inBubble(t *testing.T, partitions int32, f func(t *testing.T, e *env)) {
 	t.Helper()
 	t.Parallel()
@@ -66,7 +66,7 @@ func (e *env) handedOver() int {
 	return len(e.handed)
 }
 
-// fakeSender hands over what it may and settles it when the carrier has answered.
+// fakeSender hands over every item that it may begin, and settles it when the carrier has answered.
 type fakeSender struct {
 	env  *env
 	name string
@@ -302,7 +302,7 @@ func (e *env) intent(t testing.TB, partition int32) (base int64, metadata string
 	return c.At, c.Metadata
 }
 
-// blocks says that 40 records in a row are of one of three tenants.
+// blocks gives each run of 40 records to one of three tenants.
 func blocks(r *kgo.Record) string { return string('a' + rune(r.Offset/40%3)) }
 
 // jitter is an answer time between 0 and most.

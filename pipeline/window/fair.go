@@ -49,7 +49,7 @@ func (f *fairness) add(tenant string, it *Item) {
 // waits reports whether the item waits to be declared. w.mu is held.
 func (i *Item) waits() bool { return !i.declared && !i.p.gone && i.state.Load() == itemQueued }
 
-// begin starts a plan: it drops what does not wait any more.
+// begin starts a plan: it drops records that do not wait any more.
 func (f *fairness) begin() {
 	f.round++
 	for _, q := range f.ring {
@@ -66,8 +66,8 @@ func (f *fairness) begin() {
 	f.ring = slices.DeleteFunc(f.ring, func(q *tenantQueue) bool { return len(q.items) == 0 })
 }
 
-// planFair plans to declare up to left records, the tenants in turn, and returns how many it did not find. keep moves
-// the turn on.
+// planFair plans to declare up to left records, the tenants in turn, and returns how many of left it could not plan.
+// With keep the next plan begins at another tenant.
 func (w *Window) planFair(pl *plan, left int, keep bool) int {
 	f := &w.fair
 	f.begin()
@@ -117,8 +117,8 @@ func (w *Window) planNext(q *tenantQueue, pl *plan) bool {
 	return false
 }
 
-// mayBeEarly reports whether an item may be declared ahead of the head. What earlier owners have left must be passed
-// first.
+// mayBeEarly reports whether an item may be declared ahead of the head. The head must first pass all records that
+// earlier owners declared.
 func (p *part) mayBeEarly(it *Item) bool {
 	return len(p.states) == 0 && len(p.early)+len(p.planned) < maxEarly && it.Record.Offset-p.items[0].Record.Offset < maxSpan
 }
@@ -156,7 +156,7 @@ func (p *part) earlyStates(head int64) (states offsetStates) {
 	return states
 }
 
-// declares takes in that a commit that declares the first n items, and early ones, was accepted.
+// declares applies an accepted commit that declares the first n items and the early ones.
 func (p *part) declares(n int, early []*Item) {
 	for ; p.declared < n; p.declared++ {
 		p.items[p.declared].declared = true
@@ -170,7 +170,7 @@ func (p *part) declares(n int, early []*Item) {
 	}
 }
 
-// given are the items that were given to the releaser, some maybe twice.
+// given yields the items that were given to the releaser, possibly some of them twice.
 func (p *part) given() iter.Seq[*Item] {
 	return func(yield func(*Item) bool) {
 		for _, it := range p.items[:p.released] {

@@ -27,7 +27,7 @@ func declares(t testing.TB, metadata string, base, offset int64) bool {
 		runs = runs[n:]
 		if at += int64(v >> 2); offset < at {
 			switch v & 3 {
-			case 0: // not named: as the head says
+			case 0: // the states do not name it: the head decides
 				return offset < head(t, metadata)
 			case 2: // may be handed over
 				return true
@@ -71,8 +71,8 @@ func TestRule1TenantsTakeTurns(t *testing.T) {
 	}
 }
 
-// A tenant whose few records lie behind another's thousands waits for about one record of the other for each of its
-// own, once they are polled.
+// If a tenant's few records lie behind thousands of another tenant's, then, once they are polled, each waits for about
+// one record of the other tenant.
 func TestATenantDoesNotWaitBehindAnothersBacklog(t *testing.T) {
 	t.Parallel()
 	const flood, few, size = 3000, 5, 20

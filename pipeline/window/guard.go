@@ -7,9 +7,9 @@ import (
 	"fanfare/pipeline/stream"
 )
 
-// guard says until when this process certainly owns its partitions: for the session timeout less a margin, counted from
-// the start of the last accepted commit, because the broker restarts the session when it accepts a commit. It reads two
-// clocks: the monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
+// guard knows until when this process certainly owns its partitions: for the session timeout less a margin, counted
+// from the start of the last accepted commit, because the broker restarts the session when it accepts a commit. It
+// reads two clocks: the monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
 type guard struct {
 	lasts time.Duration
 	epoch time.Time        // monotonic readings count from it
@@ -41,7 +41,8 @@ func (g *guard) prove(r reading) {
 	g.provedMono.Store(r.mono)
 }
 
-// age is how long ago ownership was proved last, by the clock that says more; [stream.Never] before the first proof.
+// age is how long ago ownership was proved last, by the clock that shows the longer time; [stream.Never] before the
+// first proof.
 func (g *guard) age() time.Duration {
 	mono := g.provedMono.Load()
 	if mono == 0 {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// intent is what the metadata of a window's offset commit says. Its text is one of
+// intent is the content of the metadata of a window's offset commit. Its text is one of
 //
 //	fanfare1:<head>                   [base, head) is declared: after a crash the next owner calls all of it uncertain
 //	fanfare1:<head>:settled:<states>  the same, but for the offsets whose state is given; those above head that are

@@ -24,8 +24,8 @@ func testWindow(t *testing.T) *Window {
 	return w
 }
 
-// A partition that is suspended, reset or given up while its commit is on its way stays so when that commit is refused.
-// Otherwise the next accepted commit would start it again, without the items that were withdrawn.
+// A partition that is suspended, reset or given up while its commit is on its way stays in that state when the commit
+// is refused. Otherwise the next accepted commit would start it again without the withdrawn items.
 func TestARefusalDoesNotStartWhatIsStoppedForMore(t *testing.T) {
 	w := testWindow(t)
 	for why, want := range map[stop]stop{

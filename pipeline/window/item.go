@@ -74,7 +74,7 @@ func (i *Item) Begin() bool {
 // returns false when the partition is being given up or is gone; then drop the item: the next owner handles the record.
 func (i *Item) Return() bool {
 	w := i.p.w
-	w.mu.Lock() // an item that becomes untouched must not be missed by the part's last look at its items
+	w.mu.Lock() // the part's last look at its items must not miss an item that becomes untouched
 	defer w.mu.Unlock()
 	if i.p.gone || i.p.ending() {
 		if i.state.CompareAndSwap(itemBegun, itemGone) {
@@ -103,8 +103,8 @@ func (i *Item) Doubt(outcome *kgo.Record) bool {
 	}
 }
 
-// BeginAgain reports whether a doubted item may be handed over once more now. Only a carrier that ignores a submission
-// that it has had already makes that safe. The item stays doubted.
+// BeginAgain reports whether a doubted item may be handed over once more now. That is safe only with a carrier that
+// ignores a submission that it already had. The item stays doubted.
 func (i *Item) BeginAgain() bool {
 	w := i.p.w
 	return i.state.Load() == itemDoubted && !i.p.stopped.Load() && !w.stopping.Load() && w.guard.holds()
@@ -147,8 +147,8 @@ func (i *Item) Crowded() bool {
 func (i *Item) Deadline() time.Time { return i.p.w.guard.deadline() }
 
 // Settle writes the outcome of the item, with header `source`. The item is done when Kafka has acknowledged the
-// outcome. An item that was not begun is settled with an outcome that is no hand-over: returned, skipped, ambiguous; if
-// its partition is gone, Settle does nothing, because the next owner decides about it.
+// outcome. An item that was not begun must get an outcome without a hand-over: returned, skipped, ambiguous; if its
+// partition is gone, Settle does nothing, because the next owner decides about it.
 func (i *Item) Settle(outcome *kgo.Record) {
 	for {
 		switch state := i.state.Load(); state {

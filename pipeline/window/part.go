@@ -22,9 +22,9 @@ type part struct {
 	// Our member id at the assignment. If the id has changed, another member may have owned the partition since.
 	member string
 
-	stopped atomic.Bool // no item of it may begin; why says why
+	stopped atomic.Bool // no item of it may begin; why has the reason
 	why     stop
-	gone    bool // it is not ours any more
+	gone    bool // this process does not own it any more
 
 	from  int64 // committed offset at the assignment
 	base  int64 // committed offset
@@ -33,7 +33,7 @@ type part struct {
 	epoch int32 // leader epoch of the last polled record
 	high  int64 // end of the log at the last poll
 
-	// What earlier owners left. Records below uncertain may have been handed over, unless their state says otherwise;
+	// State from earlier owners. Records below uncertain may have been handed over, unless their state says otherwise;
 	// known is what this process settled itself under an earlier assignment.
 	uncertain int64
 	states    offsetStates // all of them; commits repeat them until the base has passed them
@@ -95,8 +95,8 @@ func (s *settledHere) doubts(offset int64) bool {
 	return ok
 }
 
-// settledHere returns what is settled until now: every offset from the assignment's first up to the oldest record
-// without an outcome, and the done items above it; and what was begun and not settled.
+// settledHere returns the offsets that are settled until now (every offset from the assignment's first up to the oldest
+// record without an outcome, and the done items above it) and those that were begun and not settled.
 func (p *part) settledHere() *settledHere {
 	s := &settledHere{single: map[int64]struct{}{}, doubtful: map[int64]struct{}{}}
 	if p.known != nil {
@@ -122,8 +122,8 @@ type stop uint8
 const (
 	stopNone      stop = iota
 	stopRefused        // a commit was refused: the committed offset must be read
-	stopProbing        // the committed offset is ours: a commit must be accepted
-	stopReset          // the committed offset is not ours: restart from it
+	stopProbing        // this process wrote the committed offset: a commit must be accepted first
+	stopReset          // this process did not write the committed offset: restart from it
 	stopSuspended      // a person must repair the committed offset
 	stopLeaving        // it is being given up
 )
@@ -177,8 +177,8 @@ func (p *part) take(block []Item, again []bool) (dropped, doubts int) {
 		}
 		p.next, p.epoch = r.Offset+1, r.LeaderEpoch
 		if r.Attrs.IsControl() {
-			// The marker of a transaction's end. The base must pass it, or it falls below the log when an idle log
-			// expires.
+			// The marker of a transaction's end. The base must pass the marker; otherwise the base falls below the
+			// start of the log when an idle log expires.
 			continue
 		}
 		switch f := p.ahead.at(r.Offset); {
@@ -296,7 +296,7 @@ func (p *part) finalIntent() (in intent, doubts int) {
 		in.states = in.states.add(it.Record.Offset, f, f == last)
 		last = f
 	}
-	// What earlier owners left and this one has not polled.
+	// Add the states from earlier owners of records that this process has not polled.
 	at := p.next
 	doubt := func(to int64) {
 		if to > at {

@@ -54,7 +54,7 @@ func (w *Window) poll(ctx context.Context) {
 	}
 }
 
-// Limits of what is polled and not declared yet, in records.
+// Limits, in records, of the records that are polled and not declared yet.
 const (
 	queueMost  = 8192
 	queueStuck = queueMost / 2 // for a partition whose base stands still, so that the other partitions are polled

@@ -17,8 +17,8 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// Rule 4: a commit that is refused for one partition, or whose answer is lost, stops that partition; then the same
-// records go on. Nothing is lost, doubled or in doubt.
+// Rule 4: a commit that is refused for one partition, or whose answer is lost, stops that partition; then it continues
+// with the same records. No record is lost, doubled or in doubt.
 func TestRule4RefusedCommits(t *testing.T) {
 	streamtest.FakeOnly(t)
 	for _, err := range []*kerr.Error{kerr.RebalanceInProgress, kerr.RequestTimedOut, kerr.UnknownServerError} {
@@ -44,7 +44,7 @@ func TestRule4RefusedCommits(t *testing.T) {
 	}
 }
 
-// Rule 4: while a partition is stopped none of its items begins; afterwards those that were held back are released
+// Rule 4: while a partition is stopped none of its items begins; afterwards the items that were held back are released
 // again.
 func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, e *env) {
@@ -54,7 +54,7 @@ func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 		d, _ := e.sender(t, "a", func(cfg *window.Config, d *fakeSender) {
 			cfg.Size = func() int { return 10 }
 			d.judge = func(it *window.Item) string {
-				if it.Record.Offset >= 10 { // the second helping is held back
+				if it.Record.Offset >= 10 { // the test holds back the second batch
 					once.Do(func() { close(held) })
 					<-hold
 				}
@@ -79,15 +79,15 @@ func TestRule4AStoppedPartitionBeginsNothing(t *testing.T) {
 	})
 }
 
-// Rule 4: when the committed offset is not ours, another member may have handed over what it declares. All of that is
-// uncertain, except for what this process has settled itself.
+// Rule 4: when this process did not write the committed offset, another member may have handed over the records that
+// the commit declares. All of that is uncertain, except for what this process has settled itself.
 func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
 	const n, slow, size = 100, 35, 10
 	e := newEnv(t, 1)
 	fill(t, e.Broker, e.in, 1, n)
-	forged := e.forgeCommit(t, slow, slow+size, slow+2*size) // the commit of another member takes the place of ours
+	forged := e.forgeCommit(t, slow, slow+size, slow+2*size) // the commit of another member replaces ours
 	answer := make(chan struct{})
 	streamtest.Run(t, e.window(t, func() window.Config { c := e.config(); c.Size = func() int { return size }; return c }(), window.ReleaserFunc(func(items []*window.Item) {
 		for _, it := range items {
@@ -129,15 +129,15 @@ func TestRule4WhatIsNotOursIsUncertain(t *testing.T) {
 	}
 }
 
-// Rule 4: what this process has in flight is uncertain even when the broker has lost the commit that declared it and no
-// outcome names it.
+// Rule 4: records that this process has in flight are uncertain, even if the broker has lost the commit that declared
+// them and no outcome names them.
 func TestRule4WhatWasBegunHereIsUncertain(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
 	const n, slow, size = 60, 35, 10
 	e := newEnv(t, 1)
 	fill(t, e.Broker, e.in, 1, n)
-	e.forgeCommit(t, slow, slow+size, slow) // what it declares is lost
+	e.forgeCommit(t, slow, slow+size, slow) // the broker loses the head of this commit
 	answer := make(chan struct{})
 	cfg := e.config()
 	cfg.Size = func() int { return size }
@@ -205,7 +205,7 @@ func TestRule4AnotherMemberBeginsAnew(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	members := map[string]bool{} // that have read what is committed since they were taken in
+	members := map[string]bool{} // members that have read the committed offsets since they joined
 	for _, entry := range log {
 		what, member, _ := strings.Cut(entry, " ")
 		switch what {

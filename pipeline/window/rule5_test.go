@@ -17,7 +17,8 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// Rule 5: a stop waits for what is in flight, so the next owner finds nothing uncertain and hands nothing over twice.
+// Rule 5: a stop waits for records in flight, so the next owner finds no uncertain record and hands no record over
+// twice.
 func TestRule5GracefulStopsLeaveNothingUncertain(t *testing.T) {
 	t.Parallel()
 	const n, stops = 1500, 6
@@ -27,7 +28,7 @@ func TestRule5GracefulStopsLeaveNothingUncertain(t *testing.T) {
 		before := e.handedOver()
 		d, stop := e.sender(t, "a", func(_ *window.Config, d *fakeSender) {
 			d.answer = jitter(100 * time.Millisecond)
-			d.wait = jitter(50 * time.Millisecond) // so that what is not begun lies between what is settled
+			d.wait = jitter(50 * time.Millisecond) // so that records that are not begun lie between settled ones
 		})
 		streamtest.Eventually(t, "work to go on", func() bool { return e.handedOver() > before+n/(stops+2) || e.handedOver() == n })
 		if err := stop(); err != nil {
@@ -44,7 +45,7 @@ func TestRule5GracefulStopsLeaveNothingUncertain(t *testing.T) {
 	}
 }
 
-// Rule 5: partitions move under load to a member that joins, and back when it leaves; nothing becomes uncertain.
+// Rule 5: partitions move under load to a member that joins, and back when it leaves; no record becomes uncertain.
 func TestRule5RebalancesLeaveNothingUncertain(t *testing.T) {
 	t.Parallel()
 	const n = 3000
@@ -152,8 +153,8 @@ func TestRule5MarksOutliveTheNextOwner(t *testing.T) {
 	}
 }
 
-// Rule 5: lost partitions are dropped without a commit, which could take back what the next owner has declared. The
-// outcomes of what was in flight are written nevertheless.
+// Rule 5: lost partitions are dropped without a commit, because a commit could undo what the next owner has declared.
+// The outcomes of records in flight are still written.
 func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 	streamtest.FakeOnly(t)
 	t.Parallel()
@@ -197,7 +198,7 @@ func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 	if err := lost.Wait(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond) // the client takes it in
+	time.Sleep(50 * time.Millisecond) // wait until the client has processed it
 	mu.Lock()
 	log = nil
 	mu.Unlock()
@@ -209,7 +210,7 @@ func TestRule5LostPartitionsAreNotCommitted(t *testing.T) {
 		t.Errorf("between the loss and the next assignment: got %v, want no commit", log)
 	}
 	mu.Unlock()
-	// The member comes back and finds all of it uncertain, and the outcomes outrank the doubt.
+	// The member comes back and finds all these records uncertain; their outcomes outrank the doubt.
 	streamtest.Eventually(t, "the doubt to be reported", func() bool {
 		base, _ := e.intent(t, 0)
 		return base == n

@@ -14,8 +14,8 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// Rule 6: nothing begins when no commit was accepted for the session timeout less the margin; what was held back is
-// released again. Here by the monotonic clock: commits hang, as they do while a broker is away.
+// Rule 6: nothing begins when no commit was accepted for the session timeout less the margin; items that were held back
+// are released again. This test uses the monotonic clock: commits hang, as they do while a broker is unreachable.
 func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, e *env) {
 		fill(t, e.Broker, e.in, 1, 20)
@@ -28,7 +28,7 @@ func TestRule6TheGuardByTheMonotonicClock(t *testing.T) {
 			// The guard lasts half a second, the session longer
 			cfg.SessionTimeout, cfg.GuardMargin = 3*time.Second, 2500*time.Millisecond
 			stands := time.Now()
-			cfg.Now = func() time.Time { return stands } // a wall clock that says nothing
+			cfg.Now = func() time.Time { return stands } // a wall clock that stands still
 			d.judge = func(it *window.Item) string {
 				once.Do(func() { deadline = it.Deadline(); close(held) })
 				<-hold
@@ -137,8 +137,8 @@ func TestRule6APauseBeforeTheRelease(t *testing.T) {
 	}
 }
 
-// Rule 6: a process that was paused for longer than its session hands nothing over when it wakes: others own its
-// partitions.
+// Rule 6: a process that was paused for longer than its session hands no record over when it wakes: other members own
+// its partitions.
 func TestRule6AZombieHandsNothingOver(t *testing.T) {
 	t.Parallel()
 	const n = 400
@@ -154,7 +154,7 @@ func TestRule6AZombieHandsNothingOver(t *testing.T) {
 			if e.handedOver() > 100 {
 				once.Do(func() { f.Freeze(); close(asleep) })
 			}
-			f.Wait() // the process sleeps with what it has in hand
+			f.Wait() // the process sleeps while it holds this item
 			return ""
 		}
 	})

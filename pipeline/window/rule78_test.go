@@ -28,13 +28,13 @@ func TestRule7WhatWasSeenIsDropped(t *testing.T) {
 		}
 		again(0, 20)
 		e.commitByHand(t, 0, 5, "fanfare1:10")
-		again(10, 20) // twins of what is in the log above the committed offset
+		again(10, 20) // duplicates of records above the committed offset
 		_, stop := e.sender(t, "a", nil)
 		e.awaitOutcomes(t, 15, 20*time.Second)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		again(0, 20) // twins of what lies below the committed offset, of what was uncertain, of what was handed over
+		again(0, 20) // duplicates of records below the committed offset, of uncertain ones and of handed-over ones
 		again(20, 30)
 		d, _ := e.sender(t, "b", nil)
 		e.awaitOutcomes(t, 25, 20*time.Second)
@@ -83,7 +83,7 @@ func TestRule7AbortedRecordsWereNotSeen(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		for _, seq := range []uint32{3, 5, 6, 7, 8, 9, 11} { // the first is a twin
+		for _, seq := range []uint32{3, 5, 6, 7, 8, 9, 11} { // the first is a duplicate
 			e.Write(t, e.message(t, 0, seq))
 		}
 		e.sender(t, "b", nil)
@@ -183,7 +183,7 @@ func TestRule8SuspensionEndsTheRun(t *testing.T) {
 	}
 }
 
-// Rule 8: a log that is truncated under the reader suspends the partition too.
+// Rule 8: a log that is truncated while it is read suspends the partition, too.
 func TestRule8ALogThatIsCutUnderTheReader(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)
@@ -282,15 +282,15 @@ func TestRule8LostCommits(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	e.commitByHand(t, 1, 20, "fanfare1:25") // as it stood some commits before
+	e.commitByHand(t, 1, 20, "fanfare1:25") // the commit as it was some commits earlier
 	for seq := uint32(1000); seq < 1200; seq++ {
 		e.Write(t, e.message(t, 1, seq))
 	}
 	d, _ := e.sender(t, "b", func(cfg *window.Config, _ *fakeSender) { cfg.Size = func() int { return 30 } })
 	e.awaitOutcomes(t, n+200, 30*time.Second)
 	e.check(t, n+200)
-	// 20 to 49 have outcomes, so nothing about them is uncertain. The window above the last of them may have been
-	// handed over.
+	// 20 to 49 have outcomes, so nothing about them is uncertain. The records of one window above the last of them may
+	// have been handed over.
 	if got := d.count(&d.uncertain); got != 30 {
 		t.Errorf("uncertain: got %d, want a window of 30 above the last outcome", got)
 	}
@@ -300,8 +300,8 @@ func TestRule8LostCommits(t *testing.T) {
 }
 
 // 3.4: after a crash only the records without an outcome are uncertain, and one line in the log says how many, of which
-// campaigns. An outcome of another submission at the same offset, as a topic leaves behind that was deleted and made
-// again, settles nothing.
+// campaigns. An outcome of another submission at the same offset settles no record; a topic that was deleted and
+// created again leaves such outcomes behind.
 func TestATakeoverReportsWhatIsUncertain(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)

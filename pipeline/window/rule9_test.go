@@ -9,7 +9,7 @@ import (
 	"fanfare/pipeline/window"
 )
 
-// doubter is a releaser that doubts what is uncertain and what is chosen, and keeps those items.
+// doubter is a releaser that reports uncertain items and chosen items as doubted, and keeps them.
 type doubter struct {
 	e      *env
 	name   string
@@ -76,8 +76,8 @@ func TestRule9ADoubtedRecordStaysOpen(t *testing.T) {
 	}
 }
 
-// Rule 9: a doubt survives its owner. After a crash and after a stop in good order the record, and no other, is
-// uncertain for the next owner, who may end the doubt either way.
+// Rule 9: a doubt survives its owner. After a crash and after an orderly stop only this record is uncertain for the
+// next owner, which may end the doubt either way.
 func TestRule9ADoubtSurvivesItsOwner(t *testing.T) {
 	for _, crash := range []bool{true, false} {
 		t.Run(map[bool]string{true: "crash", false: "stop"}[crash], func(t *testing.T) {

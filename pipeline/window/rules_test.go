@@ -35,7 +35,7 @@ func head(t testing.TB, metadata string) int64 {
 	return h
 }
 
-// commitByHand commits what a window will find; the group has no members.
+// commitByHand commits an offset and metadata that a window will find later; the group must have no members.
 func (e *env) commitByHand(t testing.TB, partition int32, at int64, metadata string) {
 	t.Helper()
 	offsets := kadm.Offsets{}
@@ -81,8 +81,8 @@ func (e *env) forgeCommit(t testing.TB, base, declared, want int64) (forged <-ch
 	return done
 }
 
-// Rule 1: nothing is done to a record before an acknowledged commit covers it, and at most the window's size is
-// released without an acknowledged outcome over all partitions, even when there are more partitions than places.
+// Rule 1: no record is released before an acknowledged commit covers it, and at most the window's size is released
+// without an acknowledged outcome over all partitions, even when there are more partitions than places.
 func TestRule1NothingBeforeACommitCoversIt(t *testing.T) {
 	for _, size := range []int{2, 10, 60} {
 		t.Run(fmt.Sprintf("size %d", size), func(t *testing.T) {
@@ -131,7 +131,8 @@ func TestRule1NothingBeforeACommitCoversIt(t *testing.T) {
 	}
 }
 
-// Rule 1: a record polled below an acknowledged head does not wait for another commit; it would wait for ever.
+// Rule 1: a record polled below an acknowledged head does not wait for another commit; otherwise it would wait for
+// ever.
 func TestRule1AnInheritedHeadNeedsNoCommit(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, e *env) {
 		fill(t, e.Broker, e.in, 1, 10)
@@ -207,7 +208,7 @@ func TestRule1OtherMetadataThatMeansNothing(t *testing.T) {
 func TestRule2UncertainIsReportedOnly(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, 1)
-	for _, seq := range []uint32{0, 1, 1, 2, 3, 4, 5} { // the third is a twin of the second
+	for _, seq := range []uint32{0, 1, 1, 2, 3, 4, 5} { // the third is a duplicate of the second
 		e.Write(t, e.message(t, 0, seq))
 	}
 	e.commitByHand(t, 0, 0, "fanfare1:4")
@@ -326,7 +327,7 @@ func TestReturnedWithoutBegin(t *testing.T) {
 }
 
 // An item that was released and not begun when its partition moved belongs to the new owner. Settle drops its outcome:
-// "returned" would have it dealt again while the new owner hands it over.
+// after "returned" the scheduler would deal it again while the new owner hands it over.
 func TestAnItemThatMovedOnCannotBeSettled(t *testing.T) {
 	inBubble(t, 2, func(t *testing.T, e *env) {
 		const n = 20

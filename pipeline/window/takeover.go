@@ -19,7 +19,8 @@ import (
 )
 
 // takeOver makes the parts of assigned partitions: it checks the committed offsets and their intents, compares them
-// with the last outcomes, and reads which submissions were seen. It retries errors of the broker until ctx ends.
+// with the newest outcomes, and reads the submissions below the offsets. It retries errors of the broker until ctx
+// ends.
 func (w *Window) takeOver(ctx context.Context, member string, all []found, known map[int32]*settledHere) ([]*part, error) {
 	if len(all) == 0 {
 		return nil, nil
@@ -190,14 +191,14 @@ func (w *Window) suspend(s *SuspendedError) {
 	w.cfg.Suspended(s)
 }
 
-// lastOutcomeRecords is how many of the newest outcomes are read at a takeover; more when much is declared, up to
-// maxOutcomeRecords, because a message has outcomes of several stages.
+// lastOutcomeRecords is how many of the newest outcomes are read at a takeover. If many records are declared, it reads
+// more, up to maxOutcomeRecords, because a message has outcomes of several stages.
 const (
 	lastOutcomeRecords = 50_000
 	maxOutcomeRecords  = 400_000
 )
 
-// outcomesOf is the part of the newest outcomes that is about one partition.
+// outcomesOf holds the newest outcomes that belong to one partition.
 type outcomesOf struct {
 	last  int64                // greatest source; -1: none
 	final map[int64]schemas.ID // submissions that have a final outcome, by source, from the committed offset on
@@ -278,7 +279,7 @@ func (w *Window) lastOutcomes(ctx context.Context, adm *kadm.Client, of []found)
 // span is the offsets [from, to).
 type span struct{ from, to int64 }
 
-// readSpans calls each with the records of spans of a topic.
+// readSpans calls each for every record in spans of a topic.
 func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, spans map[int32]span, level kgo.IsolationLevel, each func(*kgo.Record)) error {
 	left := map[int32]int64{} // where a partition's span ends
 	from := map[int32]kgo.Offset{}
@@ -335,8 +336,9 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 		if asked {
 			break
 		}
-		// Nothing came for a while. Either the rest of the spans has no records (aborted or compacted), or a leader is
-		// away or moving, which a poll does not report. So every leader is asked, and then nothing must come once more.
+		// No record arrived for a while. Either the rest of the spans has no records (aborted or compacted), or a
+		// leader is unreachable or moving, which a poll does not report. So the window asks every leader and then waits
+		// once more; if no record arrives again, the spans are read.
 		listed, err := adm.ListEndOffsets(ctx, topic)
 		if err == nil {
 			err = listed.Error()
@@ -349,8 +351,8 @@ func (w *Window) readSpans(ctx context.Context, adm *kadm.Client, topic string, 
 	return nil
 }
 
-// quietRead is how long nothing may come before the leaders of the spans are asked. After as long again the spans count
-// as read.
+// quietRead is how long no record may arrive before the window asks the leaders of the spans. After the same time again
+// the spans count as read.
 const quietRead = 3 * time.Second
 
 // restartParts repeats the takeover of the parts whose committed offset another member wrote. The poller calls it
@@ -358,7 +360,7 @@ const quietRead = 3 * time.Second
 func (w *Window) restartParts(ctx context.Context) error {
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	w.cl.PollRecords(ended, 1) // polls nothing, and blocks rebalances
+	w.cl.PollRecords(ended, 1) // this polls no records, but blocks rebalances
 	defer w.cl.AllowRebalance()
 
 	w.mu.Lock()

@@ -22,7 +22,7 @@ type Config struct {
 	// Topic is read by Group. Each of its partitions that this process is assigned has an intent window of its own.
 	Topic, Group string
 	// Outcomes is the topic that [Item.Settle] writes to. The `source` headers of its newest records tell the next
-	// owner of a partition how far the last one came, even when the broker has lost its commits. Without it such a
+	// owner of a partition how far its predecessor came, even if the broker has lost the commits. Without it such a
 	// broker makes the window hand records over a second time.
 	Outcomes string
 	// Size is the most records, over all partitions of this process, that may be declared: 1 to 2,000. It is called for
@@ -40,9 +40,9 @@ type Config struct {
 	// of their order in the log, so that no tenant waits behind another tenant's backlog (within the 8,192 records that
 	// are polled). nil: in the order of the log.
 	Tenant func(*kgo.Record) string
-	// OutcomeOf returns the submission that a record of Outcomes is final about, and an error for outcomes that leave
-	// the hand-over in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared
-	// records are.
+	// OutcomeOf returns the submission of a record of Outcomes that is final, and an error for outcomes that leave the
+	// hand-over in doubt. At a takeover, records that have such an outcome are not uncertain. nil: all declared records
+	// are.
 	OutcomeOf func(*kgo.Record) (schemas.ID, error)
 	// Reread is called at a takeover with the newest records of Outcomes that are about records of the partitions, in
 	// the order of each partition of Outcomes, and again when the takeover is tried again. With it, the new owner can
@@ -192,14 +192,14 @@ type Window struct {
 	interruptPoll context.CancelFunc
 	commitUsual   time.Duration // moving average of the duration of commits
 
-	wake      chan struct{} // to the committer; of one place, like the next two
+	wake      chan struct{} // wakes the committer; capacity 1, like the next two
 	give      chan struct{} // to the releaser
 	room      chan struct{} // to the poller
-	fatal     chan error    // ends Run; of one place
+	fatal     chan error    // ends Run; capacity 1
 	unsettled atomic.Int64  // items released and neither done nor gone
 	freed     atomic.Int64  // items done since the last commit
 	begun     atomic.Int64  // items begun
-	quantum   atomic.Int64  // this many freed or begun items are worth a commit at once
+	quantum   atomic.Int64  // after this many freed or begun items the window commits at once
 	recalled  atomic.Int64  // items to be released again
 	tripped   atomic.Bool   // the guard has refused since the last accepted commit
 	stopping  atomic.Bool
@@ -312,7 +312,7 @@ const maxSize = 2000
 
 func (w *Window) size() int { return min(max(w.cfg.Size(), 1), maxSize) }
 
-// signal wakes the goroutine that waits at a channel of one place.
+// signal wakes the goroutine that waits at a channel of capacity 1.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

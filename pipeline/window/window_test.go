@@ -86,9 +86,9 @@ func windowsThroughKills(t *testing.T, tenant func(*kgo.Record) string) {
 	}
 }
 
-// All rules together, at random: senders start, stop, die, sleep and wake while records come in, some of them twice and
-// some in transactions that abort. Nothing is handed over twice, every record is settled or reported as uncertain, and
-// each sender that died or slept leaves at most a window of uncertain records.
+// All rules together, at random: senders start, stop, die, sleep and wake while records arrive, some of them twice and
+// some in transactions that abort. No record is handed over twice, every record is settled or reported as uncertain,
+// and each sender that died or slept leaves at most a window of uncertain records.
 func TestWindowsUnderChance(t *testing.T) { byTenant(t, windowsUnderChance) }
 
 func windowsUnderChance(t *testing.T, tenant func(*kgo.Record) string) {
@@ -133,7 +133,7 @@ func windowsUnderChance(t *testing.T, tenant func(*kgo.Record) string) {
 		return p
 	}
 	works := func(p *process) {
-		// Or nothing is left to do: what is uncertain is never handed over.
+		// Otherwise no work is left: uncertain records are never handed over.
 		streamtest.Eventually(t, "the chosen sender to work", func() bool { return p.d.count(&p.d.released) > 0 || len(e.outcomes(t)) >= n })
 	}
 	for e.handedOver() < n*9/10 {
@@ -153,7 +153,7 @@ func windowsUnderChance(t *testing.T, tenant func(*kgo.Record) string) {
 			p.k.Kill()
 			_ = p.stop()
 			running = append(running, start())
-		default: // sleeps past its session, and wakes among the others
+		default: // it sleeps past the end of its session and wakes while others run
 			p := pick()
 			works(p)
 			e.stable(t, len(running)+1)
