@@ -111,7 +111,8 @@ var Transitions = func() []Transition {
 			Transition{from, rejected, TriggerReject, guard})
 	}
 	for _, from := range []State{draft, configured, costCalculated, ready, scheduled, preparing} {
-		t = append(t, Transition{from, cancelled, TriggerCancel, user}) // of preparing: while nothing was submitted
+		// from preparing only while no message was submitted
+		t = append(t, Transition{from, cancelled, TriggerCancel, user})
 	}
 	for _, from := range []State{preparing, sending} {
 		t = append(t,
@@ -187,7 +188,7 @@ func Editable(s State) bool {
 // Vocabulary is one of the sets of names for the states (C1).
 type Vocabulary uint8
 
-// Vocabularies of the systems that requirements.md unites.
+// Vocabularies of the systems whose requirements requirements.md combines.
 const (
 	VocabularyE Vocabulary = iota // the API's words
 	VocabularyA                   // also B's

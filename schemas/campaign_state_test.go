@@ -18,7 +18,7 @@ func states() (out []schemas.State) {
 	return out
 }
 
-// Everything can be reached, what has ended stays ended, and every state has its words (C1).
+// Every state can be reached, no transition leaves a final state, and every state has its names (C1).
 func TestStateMachine(t *testing.T) {
 	reached := map[schemas.State]bool{schemas.StateUnspecified: true}
 	for range states() {
@@ -55,7 +55,7 @@ func TestStateMachine(t *testing.T) {
 	}
 }
 
-// The rows of requirements §3 that a wrong table would get wrong first.
+// The rows of requirements §3 that are most easily wrong in a table.
 func TestTransitions(t *testing.T) {
 	const (
 		draft, configured, cost = schemas.StateDraft, schemas.StateConfigured, schemas.StateCostCalculated

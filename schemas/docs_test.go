@@ -13,7 +13,7 @@ var (
 	quotedTest = regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
 )
 
-// What pipeline/DESIGN.md names is there: every file and folder, and every test of its recipes.
+// Every file and folder that pipeline/DESIGN.md names exists, and every test of its recipes.
 func TestDesignNamesWhatExists(t *testing.T) {
 	text, err := os.ReadFile("../pipeline/DESIGN.md")
 	if err != nil {

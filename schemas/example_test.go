@@ -13,8 +13,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// A recipient's state is the event of the greatest precedence. The order in which events come does not matter, nor how
-// often.
+// A recipient's state is the event of the greatest precedence. The order of the events does not matter, and neither do
+// duplicates.
 func ExampleJoin() {
 	sent := schemas.PrecedenceOf(schemas.KindSent, 1, schemas.CodeAwaitingDLR)
 	delivered := schemas.PrecedenceOf(schemas.KindDelivered, 1, schemas.CodeDelivered)
@@ -34,8 +34,8 @@ func ExampleJoin() {
 	// delivered DELIVERED
 }
 
-// A consumer of `deliveries` that counts one campaign. A service would keep its states in a database, in one
-// transaction with the offsets that they go up to.
+// A consumer of `deliveries` that counts the recipients of one campaign. A service would keep the states in a database,
+// and write them in one transaction with the offsets up to which it has read.
 func Example_consumer() {
 	brokers, done := installation() // yours is a Kafka somewhere
 	defer done()

@@ -16,7 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write golden records that do not exist yet; never rewrites one")
 
-// records has one of each, with every field set: filled by reflection, so that a new field is in it by itself.
+// records returns one record of each type with every field set. It fills them by reflection, so that they include new
+// fields automatically.
 func records() map[string]proto.Message {
 	out := map[string]proto.Message{
 		"campaign": &fanfarev1.Campaign{}, "suppression": &fanfarev1.Suppression{},
@@ -83,7 +84,7 @@ func fill(m protoreflect.Message, depth int) {
 	}
 }
 
-// A record of any released version decodes for ever, to the same thing.
+// A record of any released version always decodes, and to the same content.
 func TestGoldenRecords(t *testing.T) {
 	for name, want := range records() {
 		path := filepath.Join("golden", "v1", name+".binpb")
@@ -106,7 +107,8 @@ func TestGoldenRecords(t *testing.T) {
 		if len(got.ProtoReflect().GetUnknown()) > 0 {
 			t.Errorf("%s: golden bytes hold fields that are not known any more", name)
 		}
-		// Every field that the golden record has must still mean the same; fields added since are not in it.
+		// Every field of the golden record must still have the same meaning; it does not have the fields that were
+		// added since.
 		trim(want.ProtoReflect(), got.ProtoReflect())
 		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
@@ -114,7 +116,7 @@ func TestGoldenRecords(t *testing.T) {
 	}
 }
 
-// trim clears in want what golden does not have, so that adding a field breaks no golden record.
+// trim clears in want the fields that golden does not have, so that a new field breaks no golden record.
 func trim(want, golden protoreflect.Message) {
 	want.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {

@@ -52,7 +52,7 @@ func TestIDCarriesCampaignSeqAndTry(t *testing.T) {
 }
 
 func TestIDIsTheSameForEver(t *testing.T) {
-	// Golden: a carrier may hand this text back years later.
+	// Golden: a carrier may send this text back years later.
 	k := keys(t, secretOne)
 	for want, id := range map[string]schemas.ID{
 		"msg_00000017240001r0kk635nay5c": k.Message(10001, 7),

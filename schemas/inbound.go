@@ -7,25 +7,26 @@ import (
 	"time"
 )
 
-// OptOutFact is one thing that a recipient did about what he is sent.
+// OptOutFact is one action of a recipient that changes which messages the recipient gets.
 type OptOutFact struct {
-	// ID is the same for the same fact. What was recorded once is not recorded again, whatever has happened since.
+	// ID is the same for the same fact. A fact that was recorded once is not recorded again, whatever has happened
+	// since.
 	ID     string
 	Tenant string
-	// Phone is his number, E.164 with +. Of a person who was erased it is not known, and Hash is its keyed hash in
-	// hexadecimal.
+	// Phone is the recipient's number, E.164 with +. For an erased person the number is not known, and Hash is its
+	// keyed hash in hexadecimal.
 	Phone, Hash string
-	// Channel that he opts out of; unspecified: all.
+	// Channel is the channel that the recipient opts out of; unspecified: all.
 	Channel Channel
-	// Source is the way: link or keyword. By is what it answers: the id of a message, if it is known. Text is what he
-	// wrote.
+	// Source is how the recipient did it: link or keyword. By is the id of the message that it answers, if that is
+	// known. Text is what the recipient wrote.
 	Source, By, Text string
 	Time             time.Time
 }
 
 // MessageFact is a message that a recipient wrote, matched to a tenant.
 type MessageFact struct {
-	// ID is the same for the same message. What was recorded once is not recorded again.
+	// ID is the same for the same message. A message that was recorded once is not recorded again.
 	ID     string
 	Tenant string
 	// Phone wrote it, E.164 with +, to Sender, which is the tenant's.
@@ -48,7 +49,7 @@ func ConversationID(tenant string, channel Channel, sender, phone string) string
 }
 
 // MayReceive reports whether recipients can write to a sender of a channel: to a number or a short code by SMS, and to
-// whatever sends by RCS and WhatsApp.
+// every sender by RCS and WhatsApp.
 func MayReceive(channel Channel, sender string) bool {
 	switch channel {
 	case ChannelRCS, ChannelWhatsApp:

@@ -23,8 +23,8 @@ func linkKeys(t testing.TB, secrets ...string) *schemas.Keys {
 	return keys
 }
 
-// TestLinkTokens (X10, CLICK of X6): a token says which link of which recipient it is, is as long as it was priced, and
-// is read with the old key while keys are rotated. No other installation's token is taken.
+// TestLinkTokens (X10, CLICK of X6): a token identifies the link and the recipient, has the length that the price
+// assumed, and can still be read with the old key while keys are rotated. No token of another installation is accepted.
 func TestLinkTokens(t *testing.T) {
 	old, other := linkKeys(t, "0123456789abcdef"), linkKeys(t, "another secret..")
 	rotated := linkKeys(t, "fedcba9876543210", "0123456789abcdef")
@@ -59,8 +59,8 @@ func TestLinkTokens(t *testing.T) {
 	}
 }
 
-// FuzzLinkToken: whatever stands after the address of the edge, only what this installation has made is read, in one
-// form.
+// FuzzLinkToken: for any text after the address of the edge, ParseLink accepts only tokens that this installation has
+// made, each in one form only.
 func FuzzLinkToken(f *testing.F) {
 	keys := linkKeys(f, "0123456789abcdef")
 	for _, l := range []schemas.Link{{Campaign: 10001}, {Campaign: 1 << 25, Seq: 7, Number: 1}, {Campaign: schemas.MaxCampaignNumber, Seq: schemas.MaxSeq, Number: schemas.MaxLink}} {

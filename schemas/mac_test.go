@@ -10,8 +10,8 @@ import (
 	"fanfare/schemas"
 )
 
-// TestMACIsPlainHMAC: ids and hashes are HMAC-SHA256 of what their comments say, whatever the length, so that another
-// program can make them and no change of ours moves them.
+// TestMACIsPlainHMAC: ids and hashes are the HMAC-SHA256 of the bytes that their comments name, for any length. So
+// another program can compute them, and no change of our code may change them.
 func TestMACIsPlainHMAC(t *testing.T) {
 	secret := []byte("0123456789abcdef")
 	k, err := schemas.NewKeys(secret)

@@ -54,7 +54,8 @@ func NumberKey(e164 string) string {
 var mexico = map[string]bool{"1": true, "01": true, "044": true, "045": true}
 
 // ivoryCoast returns the two digits that the old number of eight digits got in front, "" when it is no mobile number:
-// the second digit tells the operator. Fixed lines begin with 2 or 3 and are left alone, for they get no messages.
+// the second digit tells the operator. It does not convert fixed lines, which begin with 2 or 3, because they get no
+// messages.
 func ivoryCoast(digits string) string {
 	switch digits[0] {
 	case '1', '2', '3':

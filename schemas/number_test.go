@@ -33,7 +33,8 @@ func TestNumberKey(t *testing.T) {
 			}
 		}
 	}
-	// What has one form only keeps it, and a number of another country is not taken for one of two forms.
+	// A number with only one form does not change, and a number of another country is not mistaken for one with two
+	// forms.
 	for _, number := range []string{
 		"", "+", "+39", "+393331234567", "+12125550123", "+15215512345", "+52155123456", "+52155123456789", "+551123456789", "+55112345678",
 		"+54911234567", "+22520123456", "+22500123456", "+2251312345", "+229971234567", "+84912345678", "+841701234567", "+8419001234",
@@ -45,7 +46,7 @@ func TestNumberKey(t *testing.T) {
 	}
 }
 
-// Keys are stable: the key of a key is itself, so that either form may be looked up.
+// Keys are stable: the key of a key is the key itself, so that both forms can be looked up.
 func TestNumberKeyOfKey(t *testing.T) {
 	for _, head := range []string{"+521", "+549", "+5511", "+225", "+229", "+841", "+84162"} {
 		for i := range 2000 {

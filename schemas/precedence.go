@@ -17,8 +17,8 @@ const (
 // its total.
 type Bucket uint8
 
-// Buckets, and the identities that hold always (requirements §4):
-// total = pending + ambiguous + notSent + skipped + sent, sent = awaiting + undelivered + delivered.
+// Buckets, and the identities that always hold (requirements §4): total = pending + ambiguous + notSent + skipped +
+// sent, sent = awaiting + undelivered + delivered.
 const (
 	BucketPending Bucket = iota // not dealt, in flight, or waiting to be dealt again
 	BucketAmbiguous

@@ -12,7 +12,7 @@ import (
 	"fanfare/schemas"
 )
 
-// TestReadmeTables: what README.md tells people in other languages is what the code has.
+// TestReadmeTables: the tables of README.md, from which people program in other languages, agree with the code.
 func TestReadmeTables(t *testing.T) {
 	raw, err := os.ReadFile("README.md")
 	if err != nil {
@@ -59,7 +59,7 @@ func TestReadmeTables(t *testing.T) {
 		}
 		var got []string
 		for i, line := range strings.Split(table, "\n") {
-			if i >= 2 { // after the names of the columns
+			if i >= 2 { // the rows after the names of the columns
 				got = append(got, line)
 			}
 		}

@@ -16,10 +16,10 @@ import (
 // Header keys of records, besides those of CloudEvents.
 const (
 	HeaderTenant = "tenant"
-	// Of a message: its submission id as text, so that a record that does not decode gets its outcome
+	// Of a message: its submission id as text, so that a record that does not decode can get its outcome
 	HeaderSubmission = "submission"
-	HeaderSource     = "source" // of an outcome: `<topic>/<partition>/<offset>` of the message it is about
-	// Of a row of the control plane: its version in decimal, which a tombstone has nowhere else
+	HeaderSource     = "source" // of an outcome: `<topic>/<partition>/<offset>` of its message
+	// Of a row of the control plane: its version in decimal; a tombstone has it only here
 	HeaderVersion     = "version"
 	HeaderTraceparent = "traceparent"
 	// Headers of a dead letter: the cause, the stage, and the position of the record.
@@ -159,7 +159,7 @@ func SuppressionKey(tenant string, hash [8]byte) string {
 // ConversationKey is the key of a message that a recipient wrote.
 func ConversationKey(tenant, conversation string) string { return tenant + "/" + conversation }
 
-// HealthKey is the key of what a process knows of a route.
+// HealthKey is the key of a process's report about a route.
 func HealthKey(route, process string) string { return route + "/" + process }
 
 // RouteKey is the key of a route in control.
@@ -223,8 +223,8 @@ func CallbackEvent(topic, source string, c *fanfarev1.Callback) Event {
 	return Event{Topic: topic, Key: id, Type: TypeCallback, Source: source, ID: id, Time: time.UnixMilli(c.GetReceivedMs()), Value: c}
 }
 
-// InboundEvent describes the record of something that a recipient did. What the same person does falls into one
-// partition, as far as the record says who it is.
+// InboundEvent describes the record of something that a recipient did. All records of one person are in the same
+// partition, as far as the record identifies the person.
 func InboundEvent(topic, source string, in *fanfarev1.Inbound, message ID) Event {
 	key := in.GetRoute() + "/" + in.GetFrom()
 	if in.GetWay() == InboundWayLink {
@@ -234,8 +234,8 @@ func InboundEvent(topic, source string, in *fanfarev1.Inbound, message ID) Event
 }
 
 // MessageIn describes the record of a message that a recipient wrote, as a carrier brought it. The same message has the
-// same id each time: it is made of the carrier's own id of it, or where the carrier gives none, of what it says and
-// when.
+// same id each time: it is made from the carrier's own id of the message, or, if the carrier gives none, from its text
+// and time.
 func MessageIn(topic, source string, in *fanfarev1.Inbound, at time.Time) Event {
 	in.Way = InboundWayMessage
 	told := in.GetProviderId()

@@ -18,7 +18,7 @@ var (
 )
 
 // Every requirement that a Go, Markdown or proto file of the repository cites is listed in REQUIREMENTS.md, and the
-// list has no gaps, so that what is cited tomorrow is listed, too.
+// list has no gaps, so that requirements that are cited later are listed, too.
 func TestEveryCitedRequirementIsListed(t *testing.T) {
 	list, err := os.ReadFile("REQUIREMENTS.md")
 	if err != nil {

@@ -17,13 +17,13 @@ const (
 )
 
 const (
-	// HealthEvery is how often a process reports how a route does, if nothing changes.
+	// HealthEvery is how often a process reports the health of a route, if nothing changes.
 	HealthEvery = 5 * time.Second
-	// HealthValid is how long a report says anything.
+	// HealthValid is how long a report is valid.
 	HealthValid = 20 * time.Second
 )
 
-// RouteHealth is how a route does, from the reports of all processes.
+// RouteHealth is the health of a route, from the reports of all processes.
 type RouteHealth struct {
 	// State is unspecified when no process that hands messages over has reported within [HealthValid].
 	State LineState
@@ -58,9 +58,9 @@ func (h *RouteHealth) Failed() (share float64, ok bool) {
 	return share, ok
 }
 
-// RouteHealthOf combines the reports of the processes about one route. The route is up when one process can hand over:
-// that is, when it is up itself and, if another is not, when the carrier gives it what it denies the other: an answer
-// since, or a session.
+// RouteHealthOf combines the reports of the processes about one route. The route is up when one process can hand over.
+// A process can hand over when it is up and, if another process is not, when it has proof that the carrier serves it:
+// an answer since the other one failed, or a session.
 func RouteHealthOf(reports []*fanfarev1.RouteHealth, now time.Time) RouteHealth {
 	var h RouteHealth
 	var lines []*fanfarev1.RouteHealth
@@ -81,7 +81,7 @@ func RouteHealthOf(reports []*fanfarev1.RouteHealth, now time.Time) RouteHealth 
 		h.Processes++
 		h.Sessions, h.InFlight = h.Sessions+int(r.GetSessions()), h.InFlight+int(r.GetInFlight())
 		h.Throttled = max(h.Throttled, float64(r.GetThrottledPpm())/1e6)
-		h.Breaker = max(h.Breaker, r.GetBreaker()) // half open outranks open: it says more about now
+		h.Breaker = max(h.Breaker, r.GetBreaker()) // half open outranks open, because it is the more recent state
 	}
 	for _, r := range lines {
 		if r.GetState() == LineStateUp {
@@ -111,7 +111,7 @@ func RouteHealthOf(reports []*fanfarev1.RouteHealth, now time.Time) RouteHealth 
 	return h
 }
 
-// proves reports whether the carrier gives one process what it denies the others.
+// proves reports whether one process has proof that the carrier still serves it although the others are not up.
 func proves(up *fanfarev1.RouteHealth, all []*fanfarev1.RouteHealth) bool {
 	for _, r := range all {
 		if r.GetState() == LineStateUp || up.GetAnsweredMs() > r.GetSinceMs() {

@@ -8,8 +8,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestRouteHealthOf: the route is up when a process shows that the carrier takes messages, and not for one that has not
-// tried.
+// TestRouteHealthOf: the route is up if a process has proof that the carrier accepts messages. A process that has not
+// tried to send is no proof.
 func TestRouteHealthOf(t *testing.T) {
 	now := time.Date(2030, 3, 4, 10, 0, 0, 0, time.UTC)
 	at := func(ago time.Duration) int64 { return now.Add(-ago).UnixMilli() }

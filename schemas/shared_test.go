@@ -10,7 +10,7 @@ import (
 	"fanfare/schemas"
 )
 
-// TestSharedHeaders: headers made in bulk are those that a record made alone has, with and without a trace.
+// TestSharedHeaders: headers made for many records are the same as those of a single record, with and without a trace.
 func TestSharedHeaders(t *testing.T) {
 	for _, trace := range []string{"", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"} {
 		e := schemas.Event{Topic: "t", Key: "k", Tenant: "tn_a", Type: schemas.TypeMessage, Source: "expander", Time: time.UnixMilli(1_700_000_000_123), Traceparent: trace}

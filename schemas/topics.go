@@ -41,7 +41,7 @@ func (t Topic) Configs() map[string]string {
 	if t.Compact {
 		// A segment that never rolls is never compacted, and a tombstone must outlive a reader that is away for a day.
 		c["cleanup.policy"] = "compact"
-		if t.Retention > 0 { // what is not written again is forgotten
+		if t.Retention > 0 { // a key that is not written again expires
 			c["cleanup.policy"], c["retention.ms"] = "compact,delete", ms(t.Retention)
 		}
 		c["segment.ms"] = ms(time.Hour)
@@ -94,7 +94,8 @@ func (n Names) Control() string { return n.prefix + "control" }
 // Suppressions returns the topic of opt-outs, compacted: the relay writes, senders keep all of it in memory.
 func (n Names) Suppressions() string { return n.prefix + "suppressions" }
 
-// Health returns the topic of how the routes do, compacted: senders and trackers write, the scheduler and the api read.
+// Health returns the topic of the health of the routes, compacted: senders and trackers write, the scheduler and the
+// api read.
 func (n Names) Health() string { return n.prefix + "health" }
 
 // Cursors returns the topic of the scheduler's saved state, compacted.
@@ -113,14 +114,14 @@ func (n Names) Receipts() string { return n.prefix + "receipts" }
 // Callbacks returns the topic of unchanged callbacks of carriers: the api writes, the callback stage reads.
 func (n Names) Callbacks() string { return n.prefix + "callbacks" }
 
-// Inbound returns the topic of what recipients did that may change what they are sent: the edge,
-// senders and the callback stage write, the inbound stage reads.
+// Inbound returns the topic of actions of recipients that may change which messages they get: the edge, senders and the
+// callback stage write, the inbound stage reads.
 func (n Names) Inbound() string { return n.prefix + "inbound" }
 
 // Replies returns the topic of what recipients wrote, matched to a tenant: the inbound stage writes; public.
 func (n Names) Replies() string { return n.prefix + "replies" }
 
-// Deliveries returns the topic of delivery events: what became of every recipient; public.
+// Deliveries returns the topic of delivery events, which have the outcome of every recipient; public.
 func (n Names) Deliveries() string { return n.prefix + "deliveries" }
 
 // Messages returns the topic of one lane of a route.

@@ -7,7 +7,7 @@ import (
 	"fanfare/schemas"
 )
 
-// R38: recipients fall to the variants by their weights, each always to the same.
+// R38: recipients are distributed to the variants by weight, each always to the same variant.
 func TestVariantOf(t *testing.T) {
 	const people = 100_000
 	for _, weights := range [][]uint32{{1}, {1, 1}, {90, 10}, {1, 0, 3}, {5, 3, 2}} {

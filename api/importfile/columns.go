@@ -18,7 +18,7 @@ const (
 	FirstName
 	LastName
 	Email
-	OptIn       // when the person opted in, or whether
+	OptIn       // when the person opted in, or whether the person did
 	OptInSource // where the consent comes from
 	Skip        // the column is ignored
 )

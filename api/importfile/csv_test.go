@@ -50,7 +50,8 @@ func (s *slow) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Our reader reads what encoding/csv reads without an error in the same way, and comes to the end of any input.
+// If encoding/csv reads a file without an error, our reader returns the same records. Our reader reaches the end of any
+// input.
 func FuzzCSV(f *testing.F) {
 	for _, s := range []string{"a,b\n1,2\n", "\"a\"\"b\",\"c\nd\"\r\n,,\n", "a\"b\n", "\"x\" y\nz\n", "\"open\n1,2\n3", "\n\n,\n", "a\rb", ",\"\"\n"} {
 		f.Add([]byte(s), 3)
@@ -75,7 +76,7 @@ func FuzzCSV(f *testing.F) {
 	})
 }
 
-// A row that cannot be read is one row, also when lines end with a carriage return alone.
+// A row that cannot be read costs only itself, also when lines end with a carriage return alone.
 func TestCSVBadRowOfAMac(t *testing.T) {
 	for _, end := range []string{"\n", "\r", "\r\n"} {
 		for _, chunk := range []int{1, 5, 4096} {
@@ -88,7 +89,7 @@ func TestCSVBadRowOfAMac(t *testing.T) {
 	}
 }
 
-// A quote that is never closed costs its own line, and no memory.
+// A quote that is never closed makes only its own line unreadable, and takes no memory.
 func TestCSVUnclosedQuote(t *testing.T) {
 	text := []byte("a,\"never closed " + strings.Repeat("x", 3*maxRow) + "\n" + strings.Repeat("1,2\n", 100_000))
 	got, bad := records(t, text, 1<<20)

@@ -49,7 +49,7 @@ func read(t *testing.T, file []byte, o Options) ([]string, error) {
 		slices.SortStableFunc(phones, func(a, b Cell) int { return a.Column.Rank - b.Column.Rank })
 		var parts []string
 		for _, c := range row.Cells {
-			if c.Column.Kind == Phone { // in the order in which they are believed
+			if c.Column.Kind == Phone { // in the order of their rank
 				c, phones = phones[0], phones[1:]
 			}
 			name, own := fields[c.Column.Kind]
@@ -109,7 +109,7 @@ func workbook(t *testing.T, sheets ...[][]any) []byte {
 	return b.Bytes()
 }
 
-// Files as programs and people write them. All mean the same two people.
+// Files as programs and people write them. All have the same two people.
 func TestFiles(t *testing.T) {
 	plain := "phone,first_name,city\n+393330000001,Zoë,Roma\n+393330000002,Élan,\"Forlì, Cesena\"\n"
 	want := []string{"phone=+393330000001|first_name=Zoë|city=Roma", "phone=+393330000002|first_name=Élan|city=Forlì, Cesena"}
@@ -156,7 +156,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A file of semicolons whose header, or whose texts, have more commas.
+// A file that is separated by semicolons, but has more commas in its header or its texts.
 func TestSeparator(t *testing.T) {
 	for file, want := range map[string]string{
 		"Cellulare;Nome, cognome, titolo;Città, provincia, CAP\n+393330000001;Rossi, Anna;Roma, RM, 00100\n": "phone=+393330000001|nome_cognome_titolo=Rossi, Anna|città_provincia_cap=Roma, RM, 00100",
@@ -284,7 +284,7 @@ func TestWorkbook(t *testing.T) {
 	}
 }
 
-// Files that are refused, each with what to do.
+// Files that are refused, each with an error that says what to do.
 func TestRefusedFiles(t *testing.T) {
 	zipped := func(parts map[string]int64) []byte {
 		var b bytes.Buffer
@@ -346,12 +346,12 @@ func TestNamesOfAttributes(t *testing.T) {
 	}
 }
 
-// zeros is a file that packs well.
+// zeros is a file that compresses well.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// A large workbook is read as a stream: what is held does not grow with its rows.
+// A large workbook is read as a stream: the memory in use does not grow with its rows.
 func TestWorkbookMemory(t *testing.T) {
 	f := excelize.NewFile()
 	w, err := f.NewStreamWriter("Sheet1")

@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Reading any bytes comes to an end. Each row is read, or refused with a reason; the values that were read are text
-// that can be stored; and the result does not depend on how many bytes arrive at a time.
+// Reading ends for any input. Each row is read, or refused with a reason; the values that were read are text that can
+// be stored; and the result does not depend on how many bytes arrive at a time.
 func FuzzOpen(f *testing.F) {
 	for _, s := range []string{
 		"phone,first_name\n+393330000001,Anna\n", "\ufeffphone;city\r\n333;\"a\nb\"\r\n", "sep=|\nphone|x\n1|2\n", "\xff\xfep\x00h\x00o\x00n\x00e\x00\n\x001\x00",

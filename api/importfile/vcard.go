@@ -30,7 +30,7 @@ type vCardRows struct {
 	in      *bufio.Reader
 	count   uint64
 	line    []byte // the current line, unfolded, at most maxRow bytes of it
-	long    bool   // the current line was longer, and cut
+	long    bool   // the current line was longer than maxRow and was cut
 	raw     []string
 	met     []*Column
 	known   map[string]*Column

@@ -27,7 +27,7 @@ func TestCleanAccepts(t *testing.T) {
 	}
 }
 
-// Whatever is not a number is refused, and the error names what is wrong; nothing is dropped or read as something else.
+// Text that is not a number is refused, and the error names what is wrong. No character is dropped or read as another.
 func TestCleanRefuses(t *testing.T) {
 	p := newParser(t)
 	for text, want := range map[string]string{
@@ -47,7 +47,7 @@ func TestCleanRefuses(t *testing.T) {
 		"3331230022.123":           `a fraction`,
 		"3.933312300225e+11":       `a fraction`,
 		"3.93331E+11":              `rounded`,
-		"3.9333123002E+11":         `rounded`, // its last digit may be a 0, or lost
+		"3.9333123002E+11":         `rounded`, // its last digit may be a 0, or may be lost
 		"3,9E+11":                  `rounded`,
 		"4E11":                     `rounded`,
 		"+393331230022E":           `the letter 'E'`,

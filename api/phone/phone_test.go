@@ -29,7 +29,7 @@ func newParser(t testing.TB) *Parser {
 	return p
 }
 
-// library is what the library says, by its own calls.
+// library returns the result of the library's own functions.
 func library(text, region string) (n parsed, valid bool, err error) {
 	num, err := phonenumbers.Parse(text, region)
 	if err != nil {
@@ -42,8 +42,8 @@ func library(text, region string) (n parsed, valid bool, err error) {
 	}, phonenumbers.IsValidNumber(num), nil
 }
 
-// compare fails when the tables have an answer that is not the library's; it returns whether they had one, and the
-// library.
+// compare fails the test if the tables give another result than the library. It returns whether the tables had a
+// result, and whether the library accepts the number.
 func compare(t *testing.T, p *Parser, text, region string) (ok, number bool) {
 	t.Helper()
 	got, ok := p.quick(text, region)
@@ -113,7 +113,8 @@ func TestExamplesAgreeWithLibrary(t *testing.T) {
 			}
 		}
 	}
-	// What the tables leave to the library costs 25 µs: that must stay rare, and no plan may be left to it altogether.
+	// A number that the tables leave to the library costs 25 µs. That must stay rare, and no plan may leave all its
+	// numbers to the library.
 	if share := float64(quick) / float64(all); share < 0.98 {
 		t.Errorf("got %.3f of %d texts answered by the tables, want 0.98", share, all)
 	}
@@ -244,7 +245,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// C27: old forms become the ones that are dialled today, and every form has the key of the person.
+// C27: old forms become the forms that are dialled today, and all forms of a person's number have the same key.
 func TestOldForms(t *testing.T) {
 	p := newParser(t)
 	for _, c := range []struct{ text, region, e164, key string }{
@@ -290,8 +291,8 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// A bare number is never guessed to be a mobile number of some other country, nor sent to as whatever its digits happen
-// to be at home.
+// A number without + is never taken for a mobile number of another country. It is also not accepted if its digits are
+// another kind of number in its own region.
 func TestAmbiguous(t *testing.T) {
 	p := newParser(t)
 	for _, c := range []struct{ text, region, with, country string }{
@@ -316,7 +317,7 @@ func TestAmbiguous(t *testing.T) {
 			t.Errorf("%s in the world: got %+v, %v, want %s", c.text, n, err, c.with)
 		}
 	}
-	// A mobile number of its own region is one, whatever it would be elsewhere.
+	// A mobile number of its own region is accepted, whatever its digits mean in other countries.
 	for text, region := range map[string]string{"3312345678": "IT", "393331234567": "IT", "2125550123": "US", "612345678": "ES", "0612345678": "FR"} {
 		if n, err := p.Parse(text, region); err != nil || !n.Valid || n.Class != audience.Mobile || n.Country != region {
 			t.Errorf("%s in %s: got %+v, %v, want a mobile number of it", text, region, n, err)
@@ -324,8 +325,7 @@ func TestAmbiguous(t *testing.T) {
 	}
 }
 
-// Numbers of a country with one clock have that country's zone, and not that of a city far away which the library
-// names.
+// Numbers of a country with one time zone have that zone, and not the zone of a distant city that the library names.
 func TestZoneOfTheCountry(t *testing.T) {
 	p := newParser(t)
 	for text, want := range map[string]string{
@@ -339,7 +339,7 @@ func TestZoneOfTheCountry(t *testing.T) {
 	}
 }
 
-// Every zone that a number may get is one that calling hours know.
+// Package hours can load every zone that a number may get.
 func TestZonesLoad(t *testing.T) {
 	p := newParser(t)
 	nums, regions := seeds(p)

@@ -7,9 +7,10 @@ import (
 )
 
 // severalClocks are the countries with several times of day (tz database, zone.tab). The library looks up the zones of
-// their numbers. All other countries have one zone, from mainZones. The library is not used for them, because it gives
-// numbers of Algeria the zone of Paris, of Morocco that of the Canaries, of Libya and Palestine that of Bucharest, of
-// Nicaragua that of Chicago and of South Sudan that of Nairobi; the times there differ in summer or in Ramadan.
+// their numbers. All other countries have one zone, from mainZones. This package does not use the library for them,
+// because the library gives numbers of Algeria the zone of Paris, of Morocco that of the Canaries, of Libya and
+// Palestine that of Bucharest, of Nicaragua that of Chicago and of South Sudan that of Nairobi; the times there differ
+// in summer or in Ramadan.
 var severalClocks = map[string]bool{
 	"AU": true, "BR": true, "CA": true, "CD": true, "CL": true, "EC": true, "ES": true, "FM": true, "GL": true, "ID": true, "KI": true,
 	"MN": true, "MX": true, "NZ": true, "PF": true, "PG": true, "PT": true, "RU": true, "UM": true, "US": true,
@@ -31,9 +32,9 @@ func zone(e164, country string) string {
 	return zones[0]
 }
 
-// Zones returns every time zone in which a number may be; none of a number of no country. country is the number's, as
-// [Parser.Parse] says it. Of mobile numbers the library knows
-// the zones in a few countries, such as Portugal, and elsewhere the main one only.
+// Zones returns every time zone in which a number may be; none for a number without a country. country is the number's
+// country, as [Parser.Parse] returns it. For mobile numbers the library knows all zones in a few countries, such as
+// Portugal; in other countries it knows only the main zone.
 func Zones(e164, country string) []string {
 	main := mainZones[country]
 	if !severalClocks[country] {
@@ -53,8 +54,8 @@ func some(zone string) []string {
 	return []string{zone}
 }
 
-// UsualZones returns the time zones in which a mobile number of a country may be, if its digits do not say more: of a
-// country where they do, as in North America, the main one.
+// UsualZones returns the time zones in which a mobile number of a country may be, as far as they do not depend on its
+// digits. For a country where they do, such as those of North America, it returns the main zone.
 func (p *Parser) UsualZones(country string) []string {
 	if pl := p.regions[country]; severalClocks[country] && pl != nil && pl.meta.GetMobile().GetExampleNumber() != pl.meta.GetFixedLine().GetExampleNumber() {
 		if zones := Zones("+"+pl.ccText+pl.meta.GetMobile().GetExampleNumber(), country); len(zones) > 1 {
@@ -64,7 +65,7 @@ func (p *Parser) UsualZones(country string) []string {
 	return some(mainZones[country])
 }
 
-// mainZones holds the zone of the capital of each region, or of most of its people where that is another (tz database,
+// mainZones holds the zone of the capital of each region, or that of most of its people if it is another (tz database,
 // zone.tab, which is in the public domain).
 var mainZones = map[string]string{
 	"AC": "Atlantic/St_Helena", "AD": "Europe/Andorra", "AE": "Asia/Dubai", "AF": "Asia/Kabul", "AG": "America/Antigua",

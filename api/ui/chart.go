@@ -57,7 +57,7 @@ type timeline struct {
 	} `json:"routes"`
 }
 
-// routeTones are the colours of the routes in a chart. The last one stands for all further routes.
+// routeTones are the colours of the routes in a chart. The last one is for all further routes.
 var routeTones = []string{"--blue", "--purple", "--teal", "--amber", "--dim"}
 
 // timelineChart returns the chart of the sum of timelines: what was sent by each route, delivered and failed. from and

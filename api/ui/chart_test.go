@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// R133: what was sent has one line for each route, the first four by name and one for all others; with one route it is
-// one line.
+// R133: sent messages have one line for each route: the first four routes by name, and one line for all others. With
+// one route there is one line.
 func TestChartByRoute(t *testing.T) {
 	from := time.Date(2025, 4, 1, 9, 0, 0, 0, time.UTC)
 	campaign := func(routes ...string) (out timeline) {
@@ -25,7 +25,7 @@ func TestChartByRoute(t *testing.T) {
 		timelines []timeline
 		lines     string
 		first     uint64 // of the first line, at 09:00:01
-		last      uint64 // of the last line of what was sent
+		last      uint64 // of the last line of sent messages
 	}{
 		"none":       {nil, "Sent, Delivered, Failed", 0, 0},
 		"one":        {[]timeline{campaign("a"), campaign("a")}, "Sent, Delivered, Failed", 2, 2},

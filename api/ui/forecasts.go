@@ -8,7 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// forecastsPage compares what was expected of settled campaigns with what happened (X19).
+// forecastsPage compares the forecasts of settled campaigns with their results (X19).
 type forecastsPage struct {
 	Rows []struct {
 		CampaignID  string        `json:"campaignId"`

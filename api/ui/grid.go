@@ -30,7 +30,8 @@ type campaign struct {
 	Stats            *figures `json:"stats"`
 }
 
-// Why says why the campaign is suspended, rejected or failed: in words, if the API has any.
+// Why returns the reason for which the campaign is suspended, rejected or failed: in words, if the API has a text for
+// it.
 func (c campaign) Why() *string {
 	if c.SuspendedText != nil {
 		return c.SuspendedText
@@ -156,7 +157,7 @@ func (q gridQuery) values() url.Values {
 	}
 }
 
-// address is the grid's own address, which has what the API does not know.
+// address is the address of the grid, which also has the settings that the API does not know.
 func (q gridQuery) address() string {
 	v := url.Values{}
 	for name, value := range map[string]string{"search": q.Search, "status": q.Status, "channel": q.Channel, "tag": q.Tag, "hide": q.Hidden()} {
@@ -175,7 +176,7 @@ func gridQueryOf(r *http.Request) gridQuery {
 	page, _ := strconv.Atoi(v.Get("page"))
 	q := gridQuery{Search: v.Get("search"), Status: v.Get("status"), Channel: v.Get("channel"), Tag: v.Get("tag"), Page: max(page, 0)}
 	hidden := strings.Fields(v.Get("hide"))
-	if v.Has("show") { // the form of the columns says which are shown; none ticked: an empty one
+	if v.Has("show") { // the columns form sends the shown columns, and an empty value if none is ticked
 		hidden = slices.DeleteFunc(slices.Clone(gridColumns), func(c string) bool { return slices.Contains(v["show"], c) })
 	}
 	for _, c := range gridColumns {
@@ -242,7 +243,8 @@ func (u *UI) loadGrid(ctx context.Context, p *Person, q gridQuery) (*grid, error
 }
 
 func (u *UI) gridPage(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Query().Has("show") { // the form of the columns; the view's own address is shorter
+	// the request comes from the columns form: redirect to the shorter address of the view
+	if r.URL.Query().Has("show") {
 		http.Redirect(w, r, gridQueryOf(r).address(), http.StatusSeeOther)
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// conversation is what the screens of the inbox show of one.
+// conversation has the fields of a conversation that the inbox shows.
 type conversation struct {
 	ID          string  `json:"id"`
 	PhoneNumber string  `json:"phoneNumber"`

@@ -19,13 +19,13 @@ import (
 	"fanfare/schemas"
 )
 
-// OIDC is a provider of OpenID Connect by which people log in. It says who a person is. The
-// store says what the person may do, so a person must have been added to the console before.
+// OIDC is a provider of OpenID Connect by which people log in. The provider identifies the person. The store has the
+// person's rights, so the person must have been added to the console before.
 type OIDC struct {
 	// Issuer is the provider's address, such as https://login.example.com, below which it has
 	// /.well-known/openid-configuration.
 	Issuer string
-	// ClientID and ClientSecret are what the provider knows the console by.
+	// ClientID and ClientSecret identify the console at the provider.
 	ClientID, ClientSecret string
 	// PublicURL is the console's own address, as browsers reach it. The provider must allow PublicURL +
 	// /login/oidc/callback.
@@ -34,7 +34,7 @@ type OIDC struct {
 
 const (
 	oidcCallback = "/login/oidc/callback"
-	// oidcPatience bounds each question to the provider.
+	// oidcPatience bounds each request to the provider.
 	oidcPatience = 10 * time.Second
 	// oidcLife is how long a person may take at the provider.
 	oidcLife = 10 * time.Minute
@@ -105,12 +105,13 @@ func (u *UI) oidcStart(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, config.AuthCodeURL(l.State, oidc.Nonce(l.Nonce), oauth2.S256ChallengeOption(l.Verifier)), http.StatusSeeOther)
 }
 
-// errOIDC is a log-in that the provider's answer does not prove.
+// errOIDC means that the provider's answer does not prove who the person is.
 var errOIDC = errors.New("the provider's answer proves nothing")
 
-// oidcReturn logs the person in whom the provider names.
+// oidcReturn logs in the person that the provider names.
 func (u *UI) oidcReturn(w http.ResponseWriter, r *http.Request) {
-	// It is not limited: without the state that a log-in left in the session, which was limited, it asks for nothing.
+	// This request has no rate limit: without the state that a rate-limited log-in has left in the session, it makes no
+	// request to the provider.
 	w.Header().Set("Cache-Control", "no-store")
 	var l oidcLogin
 	err := json.Unmarshal([]byte(u.sessions.PopString(r.Context(), keyOIDC)), &l)
@@ -205,7 +206,7 @@ func (u *UI) oidcEmail(ctx context.Context, code string, l *oidcLogin) (string, 
 	return claims.Email, nil
 }
 
-// oidcFailed shows the log-in page with what is wrong; the log has the details, which a browser is not told.
+// oidcFailed shows the log-in page with what is wrong; the log has the details, which the browser does not get.
 func (u *UI) oidcFailed(w http.ResponseWriter, r *http.Request, status int, text string, err error) {
 	u.Logger.WarnContext(r.Context(), "log-in by the OpenID provider failed", "err", err)
 	u.render(w, r, status, "login", u.loginForm(loginForm{Error: mustSay(text)}))

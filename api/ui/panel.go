@@ -164,7 +164,7 @@ type campaignEvent struct {
 	Time    string  `json:"time"`
 }
 
-// panelForecast is what was expected of the campaign, and what happened.
+// panelForecast has the forecast of the campaign and its results.
 type panelForecast struct {
 	Settled   bool          `json:"settled"`
 	Cost      forecastScore `json:"cost"`
@@ -217,7 +217,7 @@ type panelAudit struct {
 // Runs reports whether the audit has not ended.
 func (a *panelAudit) Runs() bool { return jobRuns(a.Status) }
 
-// auditPatience is how many seconds the screen waits for an audit before it says that it runs.
+// auditPatience is how many seconds the screen waits for an audit before it shows that the audit is running.
 const auditPatience = "3"
 
 // loadAudit reads the newest audit of the campaign.
@@ -233,7 +233,7 @@ func (u *UI) loadAudit(ctx context.Context, p *Person, v *panel) error {
 	return err
 }
 
-// orderAudit orders an audit and shows it once it is done, or that it runs.
+// orderAudit orders an audit. It shows the result if the audit ends in time, and otherwise that the audit is running.
 func (u *UI) orderAudit(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
 	to := "/campaigns/" + url.PathEscape(id) + "?tab=audit"

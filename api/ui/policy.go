@@ -11,8 +11,8 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// policyPage is what the campaigns of a tenant are held to at confirm (R48, R81, R160, X9), and when they may
-// be replayed (C21).
+// policyPage has the rules that a tenant's campaigns must meet at confirm (R48, R81, R160, X9), and the time from which
+// they may be replayed (C21).
 type policyPage struct {
 	Person  *Person
 	Screen  *resourceScreen // for the tabs of the section
@@ -40,8 +40,8 @@ func (u *UI) policyScreen(r chi.Router) {
 
 const apiPolicy = "/api/policy"
 
-// usualReplayHours is from how many hours after its first submission a campaign may be replayed, unless the policy says
-// otherwise (C21).
+// usualReplayHours is the number of hours after its first submission from which a campaign may be replayed, unless the
+// policy has another value (C21).
 const usualReplayHours = 24
 
 // loadPolicy reads the policy into the values of the form.
@@ -110,7 +110,8 @@ func (u *UI) policyPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "policy", v)
 }
 
-// policyInput makes the body of the change of what was typed: one word, pattern, domain, cap or window a line.
+// policyInput makes the body of the request from the typed values, in which each word, pattern, domain, cap or window
+// is one line.
 func policyInput(val map[string]string) map[string]any {
 	in := map[string]any{
 		"secondPerson": val["secondPerson"] != "", "words": linesOf(val["words"]), "patterns": linesOf(val["patterns"]), "domains": linesOf(val["domains"]),
@@ -136,7 +137,7 @@ func policyInput(val map[string]string) map[string]any {
 	return in
 }
 
-// wordsAs gives the words of a line their names. The last name takes what is left; the API names what is missing or
+// wordsAs maps names to the words of a line. The last name gets the rest of the line; the API names what is missing or
 // wrong.
 func wordsAs(line string, names ...string) map[string]any {
 	out := map[string]any{}

@@ -9,7 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// deliveriesPage is what a webhook was told, what its endpoint answered, and how it fares (R107, X6).
+// deliveriesPage has the events of a webhook, the answers of its endpoint, and its health (R107, X6).
 type deliveriesPage struct {
 	Person *Person
 	Hook   resourceRow
@@ -45,10 +45,10 @@ type delivery struct {
 	DurationMS int64   `json:"durationMs"`
 }
 
-// deliveryStates are what an event of a webhook can be.
+// deliveryStates are the states of an event of a webhook.
 var deliveryStates = []string{"pending", "delivered", "failed"}
 
-// States are what the list can be narrowed to.
+// States are the states by which the list can be filtered.
 func (*deliveriesPage) States() []string { return deliveryStates }
 
 const deliveryRows = 50
@@ -95,14 +95,15 @@ func (u *UI) deliveriesPage(w http.ResponseWriter, r *http.Request) {
 	u.render(w, r, http.StatusOK, "deliveries", v)
 }
 
-// recoverWebhook has the events since a wall clock time of the tenant's zone posted again.
+// recoverWebhook orders that the events since a local time in the tenant's zone are posted again.
 func (u *UI) recoverWebhook(w http.ResponseWriter, r *http.Request) {
 	p, id := personOf(r.Context()), chi.URLParam(r, "id")
 	to := "/webhooks/" + url.PathEscape(id) + "/deliveries"
 	since := r.PostFormValue("since")
 	if zone, err := time.LoadLocation(p.Tenant.Timezone); err == nil {
 		if at, err := time.ParseInLocation(localMinute, since, zone); err == nil {
-			since = at.Format(time.RFC3339) // anything else is sent as it is, and the API says what it wants
+			// any other text is sent unchanged, and the API's error says which form it expects
+			since = at.Format(time.RFC3339)
 		}
 	}
 	var done struct {

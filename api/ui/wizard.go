@@ -329,7 +329,7 @@ func (w *wizard) input() map[string]any {
 		case "later":
 			in["scheduledTime"] = w.localTime(w.local())
 		case "batches":
-			delete(in, "scheduledTime") // the first batch says when the campaign starts
+			delete(in, "scheduledTime") // the time of the first batch is the start of the campaign
 			in["batches"] = w.batches()
 		}
 		return in
@@ -337,7 +337,7 @@ func (w *wizard) input() map[string]any {
 	return nil
 }
 
-// localTime is a wall clock time in the tenant's zone, in the form that the API reads.
+// localTime returns a local time in the tenant's zone, in the form that the API reads.
 func (w *wizard) localTime(at string) map[string]any {
 	return map[string]any{"local": at, "timezone": w.Person.Tenant.Timezone}
 }

@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite asyncapi.yaml")
 
 const path = "asyncapi.yaml"
 
-// TestDocument: what is committed is what the code says.
+// TestDocument: the committed document is the one that the code generates.
 func TestDocument(t *testing.T) {
 	want := render(t)
 	if *update {
@@ -47,7 +47,7 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// document is what the tests below read of asyncapi.yaml.
+// document has the parts of asyncapi.yaml that the tests below read.
 type document struct {
 	AsyncAPI           string
 	DefaultContentType string
@@ -98,7 +98,7 @@ type message struct {
 	} `json:"x-example-records"`
 }
 
-// committed reads the document as a stranger does: from the file, knowing nothing of how it is made.
+// committed reads the document as an outside program does: from the file alone.
 func committed(t *testing.T) document {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -121,7 +121,7 @@ func committed(t *testing.T) document {
 	return d
 }
 
-// checkReferences: every reference leads somewhere within the document.
+// checkReferences checks that every reference points to a node of the document.
 func checkReferences(t *testing.T, root map[string]any, node any) {
 	t.Helper()
 	switch n := node.(type) {
@@ -146,7 +146,7 @@ func checkReferences(t *testing.T, root map[string]any, node any) {
 	}
 }
 
-// TestTopics: every public topic is there, and no other, as it is created.
+// TestTopics: the document has every public topic and no other, with the settings with which it is created.
 func TestTopics(t *testing.T) {
 	d := committed(t)
 	if got, want := d.AsyncAPI+" "+d.DefaultContentType, "3.0.0 "+schemas.ContentType; got != want {
@@ -196,7 +196,7 @@ func TestTopics(t *testing.T) {
 	}
 }
 
-// TestMessages: types, headers and keys are those of the records that the code makes.
+// TestMessages: the document's types, headers and keys are those of the records that the code makes.
 func TestMessages(t *testing.T) {
 	d := committed(t)
 	trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -322,7 +322,7 @@ func fieldType(f protoreflect.FieldDescriptor) string {
 	}
 }
 
-// needs are the types that a message is made of, itself among them.
+// needs returns the types that a message uses, including its own.
 func needs(m protoreflect.MessageDescriptor) []string {
 	out := []string{string(m.Name())}
 	for i := range m.Fields().Len() {
@@ -336,8 +336,8 @@ func needs(m protoreflect.MessageDescriptor) []string {
 	return out
 }
 
-// TestExamples: every example decodes, says in JSON what it says on the wire, and has the precedence that the code
-// gives it.
+// TestExamples: every example decodes, its JSON has the same content as its bytes, and its precedence is the one that
+// the code computes.
 func TestExamples(t *testing.T) {
 	for name, m := range committed(t).Components.Messages {
 		typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(m.ProtoMessage))

@@ -21,9 +21,10 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// What of the document is not in the code already: names and prose. Everything else is taken from package schemas.
+// These are the parts of the document that are not in the code: names and prose. Everything else comes from package
+// schemas.
 
-// described is what the document says of a public topic.
+// described is the document's description of a public topic.
 type described struct {
 	Channel, Operation, Message    string
 	Title, Summary, Description    string
@@ -42,7 +43,7 @@ type header struct {
 	Optional                          bool
 }
 
-// example is a record in both forms: as people read it and as it is on the wire.
+// example is a record in both forms: readable JSON and encoded bytes.
 type example struct {
 	Name, Summary string
 	Headers       map[string]string
@@ -52,7 +53,7 @@ type example struct {
 	Bucket        schemas.Bucket
 }
 
-// Patterns of what stands in keys and headers.
+// Patterns of the values in keys and headers.
 const (
 	tenantPattern       = `tn_[0-9a-z]+`
 	hashPattern         = `[0-9a-f]{16}`
@@ -88,7 +89,7 @@ func (d described) Configs() (out []struct{ Name, Value string }) {
 // ProtoName is the message without its package.
 func (d described) ProtoName() string { return strings.TrimPrefix(d.ProtoMessage, "fanfare.v1.") }
 
-// publicTopics describes every public topic of the table; it fails for one that it has no words for.
+// publicTopics describes every public topic of the table; it fails the test for a topic without a description.
 func publicTopics(t *testing.T) []described {
 	t.Helper()
 	names, err := schemas.NewNames(schemas.DefaultPrefix)
@@ -291,7 +292,7 @@ func deliveryExamples(t *testing.T) []example {
 		{"skipped", "Opted out: never dealt to a sender.", "expander", &fanfarev1.Delivery{Try: 1, Kind: schemas.KindSkipped, Code: schemas.CodeOptedOut, Country: "IT"}},
 	} {
 		d := x.d
-		recipient := uint32(max(seq-1, 0)) // the first two are of one
+		recipient := uint32(max(seq-1, 0)) // the first two events belong to one recipient
 		message, submission := keys.Message(10_001, recipient), keys.Submission(10_001, recipient, uint8(d.GetTry()))
 		d.Tenant, d.CampaignId, d.CampaignNumber, d.Seq, d.Leg = exampleTenant, schemas.CampaignID(10_001), 10_001, recipient, 1
 		d.Channel, d.Route, d.Sender, d.To, d.TimeMs = schemas.ChannelSMS, "sim", "FANFARE", fmt.Sprintf("+39340123456%d", recipient), exampleTime.UnixMilli()

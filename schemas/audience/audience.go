@@ -125,7 +125,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// ErrBlob is wrapped by every error about a blob that does not decode.
+// ErrBlob marks every error about a blob that does not decode: the error wraps it.
 var ErrBlob = errors.New("audience blob is damaged")
 
 // Reader reads the entries of a blob in order of seq.

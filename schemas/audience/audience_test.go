@@ -63,7 +63,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	})
 }
 
-// TestSeek: an entry is the same whichever way one came to it.
+// TestSeek: the reader returns the same entry after Next and after any Seek.
 func TestSeek(t *testing.T) {
 	var w audience.Writer
 	const n = 50
@@ -159,8 +159,8 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(float64(len(blob))/audience.BlobSize, "bytes/entry")
 }
 
-// A blob is searched without reading its entries: a text that an entry has, in capital or small letters, is never
-// missed.
+// Holds searches a blob without reading its entries. It never misses a text that an entry has, in capital or small
+// letters.
 func TestHolds(t *testing.T) {
 	var w audience.Writer
 	w.Add(&audience.Entry{ContactID: 1, To: "+393331234567", Zone: "Europe/Rome", Attrs: []audience.Attr{{Name: "first_name", Value: "Anna"}, {Name: "email", Value: "ANNA@Example.com"}}})

@@ -17,7 +17,7 @@ type happened struct {
 	code schemas.Code
 }
 
-// What is billed, case by case (pipeline.md 3.5, requirements §4 column "billed").
+// Checks case by case what is billed (pipeline.md 3.5, requirements §4 column "billed").
 func TestBilled(t *testing.T) {
 	for name, c := range map[string]struct {
 		events []happened

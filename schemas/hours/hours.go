@@ -34,8 +34,8 @@ func New(start, end int, zone string) (Hours, error) {
 }
 
 // On returns the same hours on other clocks: of the zones of a list as [Join] makes it. A recipient of several zones is
-// in one of them, and it is unknown in which, so the hours are those that all of the zones share. Names that are no
-// zone are left out; a list without any zone leaves the hours as they are.
+// in one of them, and it is unknown in which, so the hours are those that all of the zones share. On ignores names that
+// are not a zone; a list without any zone does not change the hours.
 func (h Hours) On(list string) Hours {
 	if zones := zonesOf(list); len(zones) > 0 {
 		h.zones = zones
@@ -46,7 +46,8 @@ func (h Hours) On(list string) Hours {
 // zoneSeparator stands between the zones of a list. No IANA name has it.
 const zoneSeparator = ","
 
-// Join makes one text of the zones that a recipient may be in: sorted, each once, and none that is no IANA name.
+// Join returns the zones that a recipient may be in as one text: sorted, each once, and without names that are not IANA
+// names.
 func Join(zones []string) string {
 	if len(zones) == 1 {
 		return zones[0]
@@ -175,8 +176,8 @@ func (h Hours) Left(t time.Time) time.Duration {
 	return time.Duration(left)*time.Minute - t.Sub(t.Truncate(time.Minute))
 }
 
-// never is after how long hours on several clocks that share no minute count as closed for good. A change of a clock
-// may give them a common minute again, up to half a year later; a campaign does not wait that long.
+// never is the time after which hours on several clocks that have shared no minute count as closed for good. A change
+// of a clock may give them a common minute again, up to half a year later; a campaign does not wait that long.
 const never = 8 * 24 * time.Hour
 
 // NextOpen returns t when it is within the hours, else the next instant that is. When the clock skips the start (02:30
@@ -205,7 +206,7 @@ func (h Hours) nextIn(zone *time.Location, t time.Time) time.Time {
 		return t
 	}
 	local := t.In(zone)
-	for day := range 3 { // today, tomorrow, and the day after a night whose hours fell into a gap
+	for day := range 3 { // today, tomorrow, and one day more, because the hours of a night may fall into a gap
 		midnight := time.Date(local.Year(), local.Month(), local.Day()+day, 0, h.Start, 0, 0, zone)
 		// time.Date may return either side of a change of the clock: try the minutes around it.
 		for at := midnight.Add(-2 * time.Hour); !at.After(midnight.Add(2 * time.Hour)); at = at.Add(time.Minute) {

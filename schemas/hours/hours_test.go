@@ -99,7 +99,7 @@ func TestOnSeveralClocks(t *testing.T) {
 	}{
 		{"the west opens last", "America/Los_Angeles,America/New_York", 540, 1200, "2026-01-15T14:00:00Z", "2026-01-15T17:00:00Z"},
 		{"the east closes first", "America/Los_Angeles,America/New_York", 540, 1200, "2026-01-16T01:00:00Z", "2026-01-16T17:00:00Z"},
-		// 23:00 in Tokyo, and in Rome 22:00 at last
+		// at 23:00 in Tokyo it is too early in Rome, so the hours open at 22:00 in Rome
 		{"over midnight", "Asia/Tokyo,Europe/Rome", 1320, 720, "2026-01-15T14:00:00Z", "2026-01-15T21:00:00Z"},
 		{"the gap of one of them", "Europe/London,Europe/Rome", 150, 300, "2026-03-29T00:00:00Z", "2026-03-29T01:30:00Z"},
 		{"the overlap of one of them", "Asia/Dubai,Europe/Rome", 150, 300, "2026-10-24T20:00:00Z", "2026-10-25T00:30:00Z"},

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ErrNaive is wrapped by the error of [ParseInstant] for a time that names neither an offset nor a zone.
+// ErrNaive marks the error of [ParseInstant] for a time that names neither an offset nor a zone: that error wraps it.
 var ErrNaive = errors.New("neither offset nor time zone")
 
 // maxOffset is the largest offset of any zone, on Kiritimati; time.Parse accepts +24:00.

@@ -1,5 +1,5 @@
-// Package pricing says what a message costs (R113): a price list, of which the row that says most about a message
-// holds.
+// Package pricing computes the price of a message from a price list (R113): of the rows that apply to the message, the
+// most specific one gives the price.
 //
 // It does no I/O and knows no tenants: the caller passes the price list and gets the same price everywhere.
 package pricing
@@ -20,19 +20,19 @@ import (
 // Rule is one row of a price list.
 type Rule struct {
 	Channel schemas.Channel
-	// Country is an ISO 3166-1 alpha-2 code; "" holds for every country.
+	// Country is an ISO 3166-1 alpha-2 code; "" means every country.
 	Country string
-	// From is the least volume that the price holds for: the recipients of the campaign, 1 of a single message. 0:
-	// every volume.
+	// From is the least volume to which the price applies. The volume is the number of recipients of the campaign, 1
+	// for a single message. 0: every volume.
 	From uint64
-	// ValidFrom is when the price begins to hold; the zero time: since ever.
+	// ValidFrom is when the price begins to apply; the zero time: it has always applied.
 	ValidFrom time.Time
 	// Micros is the price of one segment (sms), message (rcs, whatsapp) or minute (voice), in millionths of the
 	// tenant's currency; at most [schemas.MaxPriceMicros].
 	Micros uint64
 }
 
-// Key tells a rule from all others of a list.
+// Key returns a text that identifies a rule within its list.
 func (r *Rule) Key() string {
 	country, from := r.Country, "always"
 	if country == "" {
@@ -44,12 +44,13 @@ func (r *Rule) Key() string {
 	return schemas.ChannelName(r.Channel) + " " + country + " " + strconv.FormatUint(r.From, 10) + " " + from
 }
 
-// holds reports whether the rule says something about a message.
+// holds reports whether the rule applies to a message.
 func (r *Rule) holds(channel schemas.Channel, country string, volume uint64, at time.Time) bool {
 	return r.Channel == channel && (r.Country == "" || r.Country == country) && r.From <= volume && !r.ValidFrom.After(at)
 }
 
-// over reports whether r says more than o, when both hold: the country first, then the volume, then the date.
+// over reports whether r is more specific than o, if both apply: the country counts first, then the volume, then the
+// date.
 func (r *Rule) over(o *Rule) bool {
 	if (r.Country != "") != (o.Country != "") {
 		return r.Country != ""
@@ -63,9 +64,9 @@ func (r *Rule) over(o *Rule) bool {
 // List is a price list.
 type List []Rule
 
-// Price returns the price of a segment, message or minute at a time. Of the rules that hold, one for the country goes
-// before one for every country, then the one from the greatest volume, then the one that began last. ok is false when
-// no rule holds.
+// Price returns the price of a segment, message or minute at a time. Of the rules that apply, one for the country
+// precedes one for every country; then the one with the greatest volume wins, then the newest. ok is false when no rule
+// applies.
 func (l List) Price(channel schemas.Channel, country string, volume uint64, at time.Time) (micros uint64, ok bool) {
 	var best *Rule
 	for i := range l {
@@ -79,8 +80,8 @@ func (l List) Price(channel schemas.Channel, country string, volume uint64, at t
 	return best.Micros, true
 }
 
-// ByCountry returns the price of a channel for every country that no other is said of, and those of the countries that
-// have one of their own. 0 when nothing is said.
+// ByCountry returns the price of a channel for all countries without a price of their own, and the prices of the
+// countries that have one. A price is 0 if no rule applies.
 func (l List) ByCountry(channel schemas.Channel, volume uint64, at time.Time) (other uint64, own map[string]uint64) {
 	other, _ = l.Price(channel, "", volume, at)
 	for i := range l {
@@ -119,14 +120,14 @@ func WriteCSV(w io.Writer, l List) error {
 	return out.Error()
 }
 
-// RowError is what is wrong with a row of a price list.
+// RowError says what is wrong with a row of a price list.
 type RowError struct {
 	Line   int // 1 is the header
 	Column string
 	Reason string
 }
 
-// Error says it in a sentence.
+// Error returns the error as a sentence.
 func (e *RowError) Error() string {
 	if e.Column == "" {
 		return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
@@ -138,7 +139,7 @@ func (e *RowError) Error() string {
 const MaxRules = 10_000
 
 // ReadCSV reads a list: a header with the columns of [Header] in any order, of which channel and price must be there.
-// The first error in it is a [RowError]; a row that repeats another is one.
+// The first error in the list is returned as a [RowError]; a row that repeats another is an error, too.
 func ReadCSV(r io.Reader) (List, error) {
 	in := csv.NewReader(r)
 	in.FieldsPerRecord, in.TrimLeadingSpace, in.ReuseRecord = -1, true, true

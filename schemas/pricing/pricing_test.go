@@ -26,7 +26,7 @@ var (
 	}
 )
 
-// R113, X13: the longest match by channel, country, volume and date.
+// R113, X13: the most specific rule by channel, country, volume and date gives the price.
 func TestLongestMatch(t *testing.T) {
 	before, after := spring.Add(-time.Second), spring
 	for _, c := range []struct {
@@ -40,7 +40,7 @@ func TestLongestMatch(t *testing.T) {
 		{sms, "DE", 100_000, before, 40_000},
 		{sms, "DE", 99_999, before, 50_000},
 		{sms, "IT", 1, before, 45_000},
-		{sms, "IT", 200_000, before, 38_000}, // the country goes before the volume
+		{sms, "IT", 200_000, before, 38_000}, // the country takes precedence over the volume
 		{sms, "IT", 10_000, after, 36_000},
 		{sms, "FR", 1, before, 50_000},
 		{sms, "FR", 100_000, after, 70_000},
@@ -60,7 +60,7 @@ func TestLongestMatch(t *testing.T) {
 	}
 }
 
-// X13: a list goes out as CSV and comes in the same.
+// X13: a list that is written as CSV and read again is the same.
 func TestCSVRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var in List
@@ -92,7 +92,7 @@ func TestCSVRoundTrip(t *testing.T) {
 	})
 }
 
-// A row that is wrong is named with its line, its column and the rule.
+// The error about a wrong row names its line, its column and the rule.
 func TestBadCSV(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                           "line 1",

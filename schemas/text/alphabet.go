@@ -12,7 +12,7 @@ import (
 const escape = 0x1b
 
 // septetOf has the septet of each rune of GSM-7; a rune of the extension table has extended set, and is sent after an
-// escape. toRune and toExtension are its inverse; 0 marks a septet of the extension table that stands for nothing.
+// escape. toRune and toExtension are its inverse; 0 marks a septet of the extension table without a character.
 var septetOf, toRune, toExtension = func() (m map[rune]uint16, basics, extensions [128]rune) {
 	m = make(map[rune]uint16, 138)
 	at := 0
@@ -23,7 +23,7 @@ var septetOf, toRune, toExtension = func() (m map[rune]uint16, basics, extension
 		m[r], basics[at] = uint16(at), r
 		at++
 	}
-	basics[escape] = ' ' // what a receiver shows that knows no such table
+	basics[escape] = ' ' // a receiver that does not know the extension table shows a space
 	for i, r := range []rune(extension) {
 		s := extensionSeptets[i]
 		m[r], extensions[s] = extended|uint16(s), r
@@ -36,7 +36,7 @@ const extensionSeptets = "\x0a\x14\x28\x29\x2f\x3c\x3d\x3e\x40\x65"
 
 const extended = 1 << 8
 
-// asciiSeptets has the septet of each ASCII character, so that most texts are encoded without a look into the map.
+// asciiSeptets has the septet of each ASCII character, so that most texts are encoded without the map.
 var asciiSeptets = func() (t [utf8.RuneSelf]uint16) {
 	for c := range t {
 		t[c] = noSeptet
@@ -49,8 +49,8 @@ var asciiSeptets = func() (t [utf8.RuneSelf]uint16) {
 
 const noSeptet = 1 << 9
 
-// AppendGSM7 appends s in GSM-7, one septet per octet. ok is false when a character of s has no place there; dst is
-// returned as it was. It does not allocate beyond dst.
+// AppendGSM7 appends s in GSM-7, one septet per octet. ok is false when GSM-7 lacks a character of s; then dst is
+// returned unchanged. It does not allocate beyond dst.
 func AppendGSM7(dst []byte, s string) (out []byte, ok bool) {
 	out = slices.Grow(dst, len(s))
 	for i := 0; i < len(s); {
@@ -94,9 +94,9 @@ func AppendGSM7(dst []byte, s string) (out []byte, ok bool) {
 	return out, true
 }
 
-// AppendFromGSM7 appends what septets, one per octet, stand for in UTF-8. It never fails: an escape before a septet
+// AppendFromGSM7 appends the characters of septets, one per octet, in UTF-8. It never fails: an escape before a septet
 // that the extension table does not have is a space followed by the character of the default table, and the top bit of
-// an octet is not looked at.
+// an octet is ignored.
 func AppendFromGSM7(dst []byte, septets string) []byte {
 	for i := 0; i < len(septets); i++ {
 		c := septets[i] & 0x7f
@@ -169,7 +169,7 @@ func Cut(s string, encoding schemas.Encoding, units int) (head, tail string) {
 		if septets, _, ok := measureGSM(s); ok && septets <= units {
 			return s, ""
 		}
-	} else if len(s) <= units { // no octet of UTF-8 is more than one unit
+	} else if len(s) <= units { // a text has at most as many units as octets of UTF-8
 		return s, ""
 	}
 	used := 0
@@ -195,8 +195,8 @@ func AppendUCS2(dst []byte, s string) []byte {
 	return dst
 }
 
-// AppendFromUCS2 appends what octets of big-endian UTF-16 stand for in UTF-8. Half a pair, and a last octet without its
-// second, is U+FFFD.
+// AppendFromUCS2 appends the characters of octets of big-endian UTF-16 in UTF-8. Half a surrogate pair, and a last
+// octet without its second one, become U+FFFD.
 func AppendFromUCS2(dst []byte, octets string) []byte {
 	for i := 0; i+1 < len(octets); i += 2 {
 		r := rune(octets[i])<<8 | rune(octets[i+1])

@@ -54,7 +54,7 @@ func TestGSM7Table(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want what was there, and false", s, got, ok)
 		}
 	}
-	// What no table has: an unknown extension, an escape at the end, an octet with its top bit set.
+	// Input that no table has: an unknown extension, an escape at the end, an octet with its top bit set.
 	for in, want := range map[string]string{"\x1bA": " A", "a\x1b": "a ", "\x1b\x1b": "  ", "\xc1": "A"} {
 		if got := text.AppendFromGSM7(nil, in); string(got) != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
@@ -62,7 +62,7 @@ func TestGSM7Table(t *testing.T) {
 	}
 }
 
-// TestPackedSamples are packings that other programs agree on.
+// TestPackedSamples checks samples whose packed form other programs agree on.
 func TestPackedSamples(t *testing.T) {
 	for _, tc := range []struct {
 		in, want string
@@ -77,8 +77,8 @@ func TestPackedSamples(t *testing.T) {
 			t.Errorf("%q: got %x, want %x", tc.in, got, tc.want)
 		}
 	}
-	// Seven octets hold eight septets, or seven and a rest that looks like an @: who counts the septets tells them
-	// apart.
+	// Seven octets hold eight septets, or seven and padding that looks like an @: only the number of septets
+	// distinguishes them.
 	packed := string(text.AppendPacked(nil, []byte("1234567"), 0))
 	if got := text.AppendUnpacked(nil, packed, 0, -1); string(got) != "1234567" {
 		t.Errorf("got %q, want the rest left out", got)
@@ -88,7 +88,7 @@ func TestPackedSamples(t *testing.T) {
 	}
 }
 
-// TestPackedRoundTrip: what is packed comes back, whatever stands before it.
+// TestPackedRoundTrip: unpacking gives the packed septets again, with any number of fill bits.
 func TestPackedRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		septets := rapid.SliceOf(rapid.ByteRange(0, 127)).Draw(t, "septets")
@@ -103,8 +103,8 @@ func TestPackedRoundTrip(t *testing.T) {
 	})
 }
 
-// TestCutAgreesWithMeasure: the pieces are as many as were counted and billed, each fits, and together they are the
-// text.
+// TestCutAgreesWithMeasure: Cut makes as many pieces as Measure counts (and as are billed), each fits into a segment,
+// and together they are the text.
 func TestCutAgreesWithMeasure(t *testing.T) {
 	alphabets := []string{"abcdefgh €[]{}~^|\\\n", "abc€", "àèìòù ABC", "жabc😀", "😀"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -165,7 +165,7 @@ func TestUCS2(t *testing.T) {
 	}
 }
 
-// FuzzAlphabets: whatever comes in is read to its end, and what is GSM-7 comes back as it was.
+// FuzzAlphabets: any input is decoded to its end, and a GSM-7 text is the same after encoding and decoding.
 func FuzzAlphabets(f *testing.F) {
 	for _, s := range []string{"hello", "€5 [a]", "\x1b", "\x1b\x65", "\xd8\x3d\xde\x00", "\xff", "caffè"} {
 		f.Add(s, 0)

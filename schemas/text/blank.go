@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Blank reports whether a phone would show nothing of s: every character is a blank, or one that cannot be seen. A
-// message with it costs money and tells the recipient nothing.
+// Blank reports whether a phone would show nothing for s: every character is a blank or invisible. Such a message costs
+// money and has no content for the recipient.
 func Blank(s string) bool {
 	for _, r := range s {
 		if !invisible(r) {
@@ -16,7 +16,7 @@ func Blank(s string) bool {
 	return true
 }
 
-// BlankBytes is [Blank] of a text that is being made and is no string yet.
+// BlankBytes is [Blank] for a text that is not a string yet.
 func BlankBytes(b []byte) bool {
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)
@@ -52,8 +52,8 @@ func (t *Template) Blank() bool {
 	return len(t.parts) == 0 && Blank(t.tail)
 }
 
-// OnlyFields reports whether the text shows nothing but what its fields hold, so that a recipient without values gets
-// nothing.
+// OnlyFields reports whether the text shows only the values of its fields, so that a recipient without values would get
+// an empty message.
 func (t *Template) OnlyFields() bool {
 	for i := range t.parts {
 		if !Blank(t.parts[i].text) {

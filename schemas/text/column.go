@@ -15,12 +15,12 @@ const (
 	FieldEmail     = "email"
 )
 
-// aliases are the words by which address books, spreadsheets and people call the columns of a contact, without the
-// underscores and accents of [FieldName]. Of several columns of one file, those whose word comes first are believed
-// first.
+// aliases are the names that address books, spreadsheets and people use for the columns of a contact, without the
+// underscores and accents of [FieldName]. If a file has several such columns, the one whose word comes first in the
+// list takes precedence.
 var aliases = map[string]string{
-	// Numbers that say they are mobile come first, then the others, then those that are least likely to be the person's
-	// own. Google numbers its columns, Outlook names its; an iPhone's export has the label in the header.
+	// Names that say mobile come first, then the others, then those that are least likely to be the person's own
+	// number. Google numbers its columns, Outlook names its; an iPhone's export has the label in the header.
 	FieldPhone: `
 		e164 msisdn mobile mobilephone mobilenumber mobileno mobilephonenumber phonemobile mobile1 cell cellphone cellnumber cellularphone
 		phonecell phoneiphone iphone smartphone gsm sms smsnumber whatsapp whatsappnumber cellulare numerocellulare telefonocellulare
@@ -43,11 +43,11 @@ var aliases = map[string]string{
 		correoelectronico direcciondecorreoelectronico email1 email2address emailpersonal emailhome emailwork 邮箱 メールアドレス`,
 }
 
-// unsure are words that may be the phone, when nothing else of a file is. They are just as often a house or an order
-// number.
+// unsure are words that may name the phone column if a file has no better one. They are just as often the name of a
+// house number or an order number.
 const unsure = "contact destination recipient numero number to"
 
-// Unsure is the rank from which on a column is believed only when no other is there.
+// Unsure is the least rank of the columns that are used only if no other column fits.
 const Unsure = 1000
 
 // word is an alias.
@@ -71,14 +71,14 @@ var words = func() map[string]word {
 	return out
 }()
 
-// Column returns which column of a contact a name stands for, "" when it stands for none: first_name for nome. The
+// Column returns the column of a contact that a name means, such as first_name for nome; "" if it means none. The
 // column with the lower rank is the more likely one.
 func Column(name string) (column string, rank int) {
 	w := words[bare(name)]
 	return w.column, w.rank
 }
 
-// bare takes underscores and accents off a name.
+// bare removes underscores and accents from a name.
 func bare(name string) string {
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {

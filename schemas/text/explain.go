@@ -17,16 +17,16 @@ type Costly struct {
 	Count      int
 	// With is the size of the text, and Without its size with a plain letter in place of each of these characters.
 	With, Without Size
-	// Fields: the text has merge fields, so that only the encodings of the two sizes are known.
+	// Fields is true if the text has merge fields, so that only the encodings of the two sizes are known.
 	Fields bool
 }
 
-// maxCostly is how many characters are named: a text in another script has hundreds, and one of them explains as much.
+// maxCostly is how many characters are named: a text in another script has hundreds, and a few of them explain as much.
 const maxCostly = 5
 
-// Explain returns what makes s cost more than it has to: characters that GSM-7 does not have, which turn the whole text
-// into UCS-2; else characters that take two septets, when they add a segment. ok is false when nothing does, or when
-// most of the text is in a script that GSM-7 does not have: then there is nothing to save.
+// Explain returns the characters that make s cost more than necessary: characters that GSM-7 does not have, which turn
+// the whole text into UCS-2; else characters that take two septets, when they add a segment. ok is false when nothing
+// does, or when most of the text is in a script that GSM-7 does not have: then there is nothing to save.
 func Explain(s string) (c Costly, ok bool) {
 	c.With = Measure(s)
 	costly := func(r rune) bool { return gsmUnits(r) == 2 }
@@ -63,8 +63,8 @@ func Explain(s string) (c Costly, ok bool) {
 	return c, true
 }
 
-// Explain is [Explain] of the text that the template was made from. What its fields will hold is not known: only
-// characters that need UCS-2 whatever they hold are named.
+// Explain is [Explain] of the text that the template was made from. The values of its fields are not known, so it names
+// only characters of the text itself that require UCS-2.
 func (t *Template) Explain() (c Costly, ok bool) {
 	if len(t.parts) == 0 {
 		return Explain(t.tail)
@@ -73,7 +73,7 @@ func (t *Template) Explain() (c Costly, ok bool) {
 	for i := range t.parts {
 		p := &t.parts[i]
 		b.WriteString(p.text)
-		b.WriteString(strings.Repeat("x", p.written)) // keeps the places of what follows
+		b.WriteString(strings.Repeat("x", p.written)) // keeps the positions of the characters that follow
 	}
 	b.WriteString(t.tail)
 	c, ok = Explain(b.String())
@@ -81,7 +81,7 @@ func (t *Template) Explain() (c Costly, ok bool) {
 	return c, ok && c.With.Encoding != c.Without.Encoding
 }
 
-// String says it in a sentence.
+// String returns the explanation as a sentence.
 func (c Costly) String() string {
 	var b strings.Builder
 	for i, r := range c.Characters {
@@ -125,7 +125,8 @@ func segmentsText(s Size) string {
 	return fmt.Sprintf("%d segments", s.Segments)
 }
 
-// describe names a character so that it can be found: by itself when it can be seen, and by its code point.
+// describe names a character so that a person can find it: by the character itself if it is visible, and by its code
+// point.
 func describe(r rune) string {
 	if invisible(r) || !utf8.ValidRune(r) || r == utf8.RuneError {
 		return fmt.Sprintf("U+%04X", r)

@@ -72,7 +72,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Of a text with fields the place is that of the text as written, and only the encoding is known.
+// For a text with fields, the position is the one in the text as written, and only the encoding is known.
 func TestExplainTemplate(t *testing.T) {
 	for in, want := range map[string]string{
 		"Ciao {{ first_name }}, torna da Zoë": `'ë' (U+00EB) (character 35) is not in GSM-7: every text is sent as UCS-2, in which a segment holds 70 characters instead of 160.`,

@@ -19,7 +19,7 @@ func FieldName(header string) string {
 	gap := false
 	for _, r := range norm.NFC.String(strings.ToValidUTF8(header, " ")) {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && (!unicode.IsMark(r) || b.Len() == 0 || gap) {
-			if !unicode.Is(unicode.Cf, r) { // marks of direction and joiners are invisible and divide no words
+			if !unicode.Is(unicode.Cf, r) { // direction marks and joiners are invisible and do not separate words
 				gap = b.Len() > 0
 			}
 			continue
@@ -29,9 +29,9 @@ func FieldName(header string) string {
 			gap = false
 		}
 		switch r {
-		case 'ς': // the σ at the end of a word, which a header in capitals does not tell
+		case 'ς': // the form of σ at the end of a word; in a header in capitals it cannot be distinguished from σ
 			r = 'σ'
-		case 'İ': // whose small letter is two characters to Unicode
+		case 'İ': // in Unicode its small letter is two characters
 			r = 'i'
 		}
 		b.WriteRune(unicode.ToLower(r))
@@ -39,7 +39,7 @@ func FieldName(header string) string {
 	return norm.NFC.String(b.String())
 }
 
-// plainName reports whether s is a name already, as most are.
+// plainName reports whether s is already a name in the form of FieldName, as most are.
 func plainName(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {

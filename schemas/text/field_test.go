@@ -22,7 +22,7 @@ func TestFieldName(t *testing.T) {
 	}
 }
 
-// The name of a name is itself, in the composed form, whatever the header was.
+// For any header, FieldName does not change a name that it returned, and the name is in composed form.
 func FuzzFieldName(f *testing.F) {
 	for _, s := range []string{"First Name", "citta\u0300", "İ", "ΟΔΌΣ", "a\u0301\u0316", "\xff", "ﬁ", "ǅ", "\u0345a", "ᾼ"} {
 		f.Add(s)
@@ -55,9 +55,9 @@ func TestColumn(t *testing.T) {
 	}
 }
 
-// Placeholders go by the rule of names that columns of an import go by.
+// Placeholders follow the same naming rule as the columns of an import.
 func TestFieldsOfAFile(t *testing.T) {
-	// As an import of the headers Nome, Order ID, città (decomposed) and नाम stores them.
+	// The attributes as an import of the headers Nome, Order ID, città (decomposed) and नाम stores them.
 	contact := values(map[string]string{"first_name": "Anna", "order_id": "17", "città": "Roma", "नाम": "अन्ना", "nome_di_battesimo": "Annamaria"})
 	for in, want := range map[string]string{
 		"{{Nome}}": "Anna", "{{nome}}": "Anna", "{{firstname}}": "Anna", "{{FIRST_NAME}}": "Anna", "{{First Name}}": "Anna", "{{ first-name }}": "Anna",
@@ -73,7 +73,7 @@ func TestFieldsOfAFile(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", in, got, err, want)
 		}
 	}
-	// An attribute of that very name goes before the column that it is an alias of.
+	// An attribute with exactly that name takes precedence over the column of which the name is an alias.
 	tmpl, err := text.Parse("{{nome}}")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestFieldsOfAFile(t *testing.T) {
 	}
 }
 
-// What came apart is composed before it is measured, across the border of text and value too.
+// Decomposed characters are composed before the text is measured, also across the border of text and value.
 func TestAppendComposes(t *testing.T) {
 	tmpl, err := text.Parse("Caffe\u0300 a{{accent}} {{name}}")
 	if err != nil {

@@ -8,10 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// FieldOptOut is the merge field that becomes the campaign's opt-out link. No attribute of a contact is asked for it.
+// FieldOptOut is the merge field that becomes the campaign's opt-out link. Its value never comes from an attribute of a
+// contact.
 const FieldOptOut = "opt_out"
 
-// linkPrefix begins a placeholder of a link, and the name by which its value is asked for.
+// linkPrefix is the beginning of a link's placeholder, and of the name by which Append asks for its value.
 const linkPrefix = "link:"
 
 // LinkField is the name by which [Template.Append] asks for the short address of a link.
@@ -23,9 +24,9 @@ func LinkOf(name string) (address string, ok bool) { return strings.CutPrefix(na
 // MaxLinkAddress is the most bytes of the address of a link.
 const MaxLinkAddress = 2000
 
-// BadLink returns what is wrong with the address of a link and what to do, "" when nothing is. A link leads to http or
-// https and nothing else, so that a phone never runs a script or an app by it, and names a host, so that it never leads
-// back to us.
+// BadLink returns what is wrong with the address of a link and what to do; "" if the address is valid. A link must be
+// http or https, so that a phone never runs a script or an app because of it, and must name a host, so that it never
+// leads back to us.
 func BadLink(address string) string {
 	u, err := url.Parse(address)
 	switch {
@@ -62,15 +63,15 @@ func (t *Template) Links() []string { return slices.Clone(t.links) }
 func (t *Template) OptOut() bool { return t.optOut }
 
 // Personal reports whether the text differs between recipients of one campaign in its length: it has a merge field.
-// Links differ, but all of them are as long as each other.
+// Links differ too, but all have the same length.
 func (t *Template) Personal() bool { return len(t.fields) > 0 }
 
 // address finds an address in a text.
 var address = regexp.MustCompile(`(?i)\bhttps?://[^\s{}<>"]+`)
 
-// ShortenLinks makes a link, {{link:…}}, of each http or https address of a text. The sign of punctuation after an
-// address is none of it. An address that goes on with a merge field stays as it is, since it differs from recipient to
-// recipient; so does what is a placeholder already.
+// ShortenLinks makes a link, {{link:…}}, of each http or https address of a text. Punctuation after an address is not
+// part of it. ShortenLinks does not change an address that continues with a merge field, because such an address
+// differs between recipients, nor an existing placeholder.
 func ShortenLinks(s string) string {
 	var out strings.Builder
 	for {
@@ -89,7 +90,7 @@ func ShortenLinks(s string) string {
 	}
 }
 
-// shortenPlain shortens a text without placeholders. followed: a placeholder stands right behind it.
+// shortenPlain shortens a text without placeholders. followed says that a placeholder follows it directly.
 func shortenPlain(out *strings.Builder, s string, followed bool) {
 	at := 0
 	for _, m := range address.FindAllStringIndex(s, -1) {
@@ -98,7 +99,7 @@ func shortenPlain(out *strings.Builder, s string, followed bool) {
 			found = strings.TrimRight(strings.TrimSuffix(found, ")"), ".,;:!?'*_~…")
 		}
 		end := m[0] + len(found)
-		// A brace before would begin the placeholder
+		// A brace directly before the address would become part of the placeholder
 		if followed && m[1] == len(s) || BadLink(found) != "" || strings.HasSuffix(s[:m[0]], "{") {
 			continue
 		}
@@ -109,8 +110,8 @@ func shortenPlain(out *strings.Builder, s string, followed bool) {
 	out.WriteString(s[at:])
 }
 
-// FillLinks puts link in the place of each link and opt-out link of a text, and leaves its merge fields as they are
-// written: links are as long as each other, so the text can be measured.
+// FillLinks replaces each link and opt-out link of a text by link, and does not change its merge fields. All links have
+// the same length, so the result can be measured.
 func FillLinks(s, link string) string {
 	var out strings.Builder
 	for {

@@ -9,7 +9,7 @@ import (
 	"fanfare/schemas/text"
 )
 
-// A link is no merge field, is asked for by its address, and is rendered where it stands.
+// A link is not a merge field. Append asks for it by its address and renders it at its place.
 func TestLinks(t *testing.T) {
 	tmpl, err := text.Parse("Ciao {{first_name}}: {{link:https://shop.example/sale?a=1&b=2}} o {{ Link: http://x.example }} o {{link:https://shop.example/sale?a=1&b=2}}. Stop: {{Opt Out}}")
 	if err != nil {
@@ -36,7 +36,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestBadLinks: nothing but a web address is a link, and the error names the place and the fix.
+// TestBadLinks: only a web address can be a link, and the error names the place and the fix.
 func TestBadLinks(t *testing.T) {
 	for in, want := range map[string]string{
 		"x {{link:}}":                                                  "at character 3: a link leads to http:// or https://",
@@ -78,7 +78,8 @@ func TestShortenLinks(t *testing.T) {
 	}
 }
 
-// FuzzLinks: what is shortened parses as well as before, and each link of a text is an address that a phone may open.
+// FuzzLinks: a text parses after ShortenLinks if it parsed before, and each of its links is an address that a phone may
+// open.
 func FuzzLinks(f *testing.F) {
 	for _, s := range []string{"a https://b.example/c. {{x}}", "{{link:http://a}}", "http://", "https://a{{link:https://b}}", "https://[::1]/x", "{{link:https://a}}}}"} {
 		f.Add(s)

@@ -16,19 +16,19 @@ const (
 	UCS2Concat = 67
 )
 
-// Size is what a text takes as an SMS.
+// Size is the size of a text as an SMS.
 type Size struct {
 	Encoding schemas.Encoding
 	// Units are septets of GSM-7, where a character of the extension table is two, or UTF-16 units, where one beyond
 	// the basic plane (an emoji) is two.
 	Units int
-	// Segments that are sent and billed: at least 1.
+	// Segments is how many segments are sent and billed: at least 1.
 	Segments int
 }
 
 // MaxBytes is a number of bytes that no text of so many segments exceeds, whatever its characters. A septet of GSM-7 is
 // at most 2 bytes of UTF-8 and a UTF-16 unit at most 3; a text that is not composed (NFD) has at most 3 times the bytes
-// of the composed text, which is what counts.
+// of the composed text, and the composed text is the one that is measured.
 func MaxBytes(segments int) int { return 3 * 2 * GSMSingle * segments }
 
 // MaxCharactersBytes is the same for a text that is bounded in characters (code points).
@@ -36,7 +36,7 @@ func MaxCharactersBytes(characters int) int { return 3 * 4 * characters }
 
 // Measure returns the size of s: GSM-7 when every character has one there, else UCS-2. Neither the two septets of an
 // extension character nor a surrogate pair are ever cut in two, so a segment may end one unit early. The empty text is
-// one segment. What is not UTF-8 counts as U+FFFD, one per byte, as it would be sent.
+// one segment. Each byte that is not UTF-8 counts as U+FFFD, as it would be sent.
 func Measure(s string) Size {
 	units, pairs, ok := measureGSM(s)
 	if ok {
@@ -53,15 +53,15 @@ func Measure(s string) Size {
 	return Size{schemas.EncodingUCS2, units, segments(s, units, pairs, UCS2Single, UCS2Concat, utf16Units)}
 }
 
-// MeasureBytes is [Measure] of a text that is being made and is no string yet.
+// MeasureBytes is [Measure] for a text that is not a string yet.
 func MeasureBytes(b []byte) Size {
-	return Measure(unsafe.String(unsafe.SliceData(b), len(b))) // Measure keeps nothing of it
+	return Measure(unsafe.String(unsafe.SliceData(b), len(b))) // Measure does not keep the string
 }
 
 // measureGSM counts the septets of s and the characters that take two; ok is false when one is not in GSM-7.
 func measureGSM(s string) (septets, pairs int, ok bool) {
 	for i := 0; i < len(s); {
-		// Most texts are ASCII from end to end: eight bytes are added up at once and looked at after.
+		// Most texts are only ASCII: the loop adds up eight bytes at once and then checks the sum.
 		for ; i+8 <= len(s); i += 8 {
 			b := s[i : i+8]
 			sum := ascii[b[0]] + ascii[b[1]] + ascii[b[2]] + ascii[b[3]] + ascii[b[4]] + ascii[b[5]] + ascii[b[6]] + ascii[b[7]]
@@ -150,12 +150,12 @@ const (
 	greekFirst, greekLast = 'Γ', 'Ω'
 )
 
-// foreign marks a byte that is no character of GSM-7 by itself.
+// foreign marks a byte that is not a character of GSM-7 by itself.
 const foreign = 1 << 12
 
-// Of each byte below 0x80: its septets, and 1<<8 when they are two; foreign otherwise. Eight of them add up without a
-// carry into the mark. Of the others, which lie in two ranges but for the euro sign: their septets, 0 when they have
-// none.
+// Of each byte below 0x80: its septets, and 1<<8 when they are two; foreign otherwise. The sum of eight of them has no
+// carry into the mark. The other tables are for the other characters, which lie in two ranges except for the euro sign:
+// their septets, 0 if they have none.
 var ascii, latin, greek = func() (a [256]uint16, l [latinLast - latinFirst + 1]uint8, g [greekLast - greekFirst + 1]uint8) {
 	for i := range a {
 		a[i] = foreign

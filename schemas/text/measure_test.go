@@ -70,7 +70,8 @@ func TestMeasure(t *testing.T) {
 //go:embed testdata/segments.tsv
 var corpus string
 
-// TestMeasureCorpus compares with what two other programs said of the same texts; the file says how it was made.
+// TestMeasureCorpus compares our results with those of two other programs for the same texts; the file says how it was
+// made.
 func TestMeasureCorpus(t *testing.T) {
 	var cases int
 	for n, line := range strings.Split(strings.TrimSpace(corpus), "\n") {
@@ -103,7 +104,7 @@ func TestMeasureCorpus(t *testing.T) {
 
 var chars = rapid.SampledFrom([]rune("abcdefg 0123@£èàΔΩ§¿\n€[]{}~^|\\\fëжç中😀🎉𝒳"))
 
-// TestMeasureProperties: what holds for every text, whatever the tables say.
+// TestMeasureProperties checks properties that every text has, independent of the tables.
 func TestMeasureProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := string(rapid.SliceOfN(chars, 0, 700).Draw(t, "text"))
@@ -119,7 +120,7 @@ func TestMeasureProperties(t *testing.T) {
 	})
 }
 
-// FuzzMeasure: no text is measured wrong beyond what the bounds allow, and none makes it fail.
+// FuzzMeasure: the size of any text is within the bounds, and no text makes Measure fail.
 func FuzzMeasure(f *testing.F) {
 	for _, s := range []string{"", "a", "€", "😀", "\xff\xfe", strings.Repeat("[", 200), strings.Repeat("😀", 80)} {
 		f.Add(s)

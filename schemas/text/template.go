@@ -16,10 +16,11 @@ import (
 // MaxFieldName is the most bytes of the name of a merge field.
 const MaxFieldName = 64
 
-// ErrTemplate is wrapped by every error of [Parse].
+// ErrTemplate marks every error of [Parse]: the error wraps it.
 var ErrTemplate = errors.New("merge field")
 
-// ErrMissing is wrapped by the error of [Template.Append] for a recipient without a value, under MISSING_POLICY_FAIL.
+// ErrMissing marks the error of [Template.Append] for a recipient without a value, under MISSING_POLICY_FAIL: that
+// error wraps it.
 var ErrMissing = errors.New("merge field has no value")
 
 // ErrTooLong is the error of [Template.Append] for a text that exceeds its limit.
@@ -55,11 +56,11 @@ const (
 
 // Parse reads a text with merge fields such as {{first_name}}. A field is found by the rule that gives columns of an
 // import their names, so the header of the column can be written as it stands in the file: {{First Name}},
-// {{FIRST_NAME}}, {{order-id}}. A field that is an alias of a column of a contact stands for it: {{Nome}} is
+// {{FIRST_NAME}}, {{order-id}}. A field that is an alias of a column of a contact means that column: {{Nome}} is
 // {{first_name}}. A name has at most [MaxFieldName] bytes. A single brace, and closing braces that were not opened, are
 // plain text. The error says what is wrong, at which character of the text, and what to do.
 //
-// {{link:https://…}} is a link of a campaign, and {{opt_out}} its opt-out link: they are no fields of a contact. See
+// {{link:https://…}} is a link of a campaign, and {{opt_out}} its opt-out link: they are not fields of a contact. See
 // [Template.Links].
 func Parse(template string) (*Template, error) {
 	t := &Template{}
@@ -71,7 +72,7 @@ func Parse(template string) (*Template, error) {
 			t.tail = rest
 			return t, nil
 		}
-		// Of errors only: it reads all before
+		// Only errors need it, because it reads all the text before
 		at := func() int { return utf8.RuneCountInString(template[:len(template)-len(after)-len(opening)]) + 1 }
 		inside, following, ok := strings.Cut(after, closing)
 		if !ok {
@@ -115,7 +116,7 @@ func fieldOf(written string) Field {
 	return f
 }
 
-// badName returns what is wrong with a name and what to do, "" when nothing is.
+// badName returns what is wrong with a name and what to do; "" if the name is valid.
 func badName(name string) string {
 	if name == "" {
 		return "a name is missing: write one such as {{first_name}}"
@@ -151,7 +152,7 @@ func (t *Template) Fields() []Field { return slices.Clone(t.fields) }
 //
 // limit is the most bytes that are appended. A longer text ends with [ErrTooLong] as soon as it exceeds the limit, so
 // that a short template with many fields and long values cannot fill the memory: see [MaxBytes]. The slice returned
-// with an error is dst with what was appended until then; its room may be used again.
+// with an error is dst with the bytes appended until then; the caller may reuse its memory.
 func (t *Template) Append(dst []byte, limit int, value func(name string) (string, bool), policy schemas.MissingPolicy, fallback string) ([]byte, error) {
 	start, most := len(dst), len(dst)+limit
 	for i := range t.parts {
@@ -198,7 +199,7 @@ func compose(dst []byte, start int) []byte {
 	return dst
 }
 
-// Compose returns a text in its composed form (NFC), and without the marks of byte order that some editors leave in it.
+// Compose returns a text in its composed form (NFC), without the byte order marks that some editors leave in it.
 func Compose(s string) string {
 	return norm.NFC.String(strings.ReplaceAll(s, "\ufeff", ""))
 }

@@ -137,7 +137,7 @@ func TestAppendMissing(t *testing.T) {
 
 var fieldPattern = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
 
-// TestTemplateAgainstRegexp: what comes out is what replacing by a regular expression gives.
+// TestTemplateAgainstRegexp: rendering gives the same text as a replacement by a regular expression.
 func TestTemplateAgainstRegexp(t *testing.T) {
 	names := []string{"a", "first_name", "x_y", "città"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -175,7 +175,7 @@ func TestTemplateAgainstRegexp(t *testing.T) {
 	})
 }
 
-// What is appended never exceeds the limit, and a text that fits is not affected by it.
+// The appended text never exceeds the limit, and the limit does not affect a text that fits.
 func TestAppendStopsAtItsLimit(t *testing.T) {
 	tmpl, err := text.Parse("ab{{x}}cd{{x}}e")
 	if err != nil {
@@ -193,8 +193,8 @@ func TestAppendStopsAtItsLimit(t *testing.T) {
 	}
 }
 
-// A template bomb, 150 kB of {{a}} with a long value, is stopped at what the most segments can hold; and a template
-// with very many fields is parsed in time that grows with its length alone.
+// A template bomb, 150 kB of {{a}} with a long value, is stopped at the size of the most segments; and a template with
+// very many fields is parsed in time that grows with its length alone.
 func TestTemplateBomb(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	tmpl, err := text.Parse(strings.Repeat("{{a}}", 30_000))
@@ -225,8 +225,8 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
-// FuzzAppend: whatever the template, the value and the limit are, no more than the limit is appended, and a text of so
-// many segments is never refused for its length.
+// FuzzAppend: for any template, value and limit, Append appends no more than the limit, and never refuses a text for
+// its length if it has no more segments than the limit is for.
 func FuzzAppend(f *testing.F) {
 	f.Add("{{a}}{{a}}", "xyz", uint8(1))
 	f.Add("Ciao {{a}}, {{b}}", strings.Repeat("é", 100), uint8(3))
@@ -243,7 +243,7 @@ func FuzzAppend(f *testing.F) {
 			t.Fatalf("got %d bytes, want at most %d", len(got), limit)
 		}
 		if len(template)*len(value) > 1<<20 {
-			return // rendering it whole is what the limit is for
+			return // the limit exists to avoid rendering such a text completely
 		}
 		whole, wholeErr := tmpl.Append(nil, 1<<30, all, policyEmpty, "")
 		if wholeErr != nil {
@@ -258,7 +258,7 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// FuzzParse: whatever a user writes is read, or refused with an error that says where; what is read fills in.
+// FuzzParse: any text is parsed, or refused with an error that names the place. A parsed text can be rendered.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", "{{a}}", "{{ a }} {{b}}", "{{", "}}", "{{{a}}}", "{{a}", "\xff{{\xff}}"} {
 		f.Add(s)

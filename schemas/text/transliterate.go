@@ -7,7 +7,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// plain has what stands for characters that GSM-7 lacks and that no decomposition turns into a letter of it.
+// plain has replacements for characters that GSM-7 lacks and that do not decompose into a letter of GSM-7.
 var plain = map[rune]string{
 	'‘': "'", '’': "'", '‚': "'", '‛': "'", '′': "'", '´': "'", '`': "'", '“': `"`, '”': `"`, '„': `"`, '‟': `"`, '″': `"`, '«': `"`, '»': `"`,
 	'‹': "'", '›': "'", '‐': "-", '‑': "-", '‒': "-", '–': "-", '—': "-", '―': "-", '−': "-", '…': "...", '•': "*", '·': ".",
@@ -17,7 +17,7 @@ var plain = map[rune]string{
 }
 
 // Transliterate replaces the characters of s that GSM-7 lacks by ones that it has. When one of them cannot be replaced,
-// it returns s as it is: the text needs UCS-2 anyway, in which nothing is to be saved.
+// it returns s as it is: the text needs UCS-2 anyway, so replacing the others would save nothing.
 func Transliterate(s string) string {
 	at := strings.IndexFunc(s, func(r rune) bool { return gsmUnits(r) == 0 })
 	if at < 0 {

@@ -6,7 +6,7 @@ import (
 	"fanfare/schemas"
 )
 
-// Smart quotes, dashes and accents are replaced; what cannot be is a reason to leave the whole text as it is.
+// Smart quotes, dashes and accents are replaced. If a character cannot be replaced, the whole text stays unchanged.
 func TestTransliterate(t *testing.T) {
 	for in, want := range map[string]string{
 		"Ciao":                   "Ciao",

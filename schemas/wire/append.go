@@ -24,7 +24,7 @@ func AppendText(b []byte, field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
 }
 
-// AppendTextAlways appends one value of a repeated field: an empty one too, for its place counts.
+// AppendTextAlways appends one value of a repeated field: an empty one too, because its position counts.
 func AppendTextAlways(b []byte, field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
 }
@@ -42,7 +42,7 @@ func AppendHeader(b []byte, field protowire.Number, size int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(size))
 }
 
-// SizeNumber is what [AppendNumber] appends.
+// SizeNumber is the number of bytes that [AppendNumber] appends.
 func SizeNumber(field protowire.Number, v uint64) int {
 	if v == 0 {
 		return 0
@@ -50,7 +50,7 @@ func SizeNumber(field protowire.Number, v uint64) int {
 	return protowire.SizeTag(field) + protowire.SizeVarint(v)
 }
 
-// SizeBytes is what [AppendText] and [AppendBytes] append for n bytes.
+// SizeBytes is the number of bytes that [AppendText] and [AppendBytes] append for a value of n bytes.
 func SizeBytes(field protowire.Number, n int) int {
 	if n == 0 {
 		return 0

@@ -4,8 +4,8 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// AppendDelivery appends d as the generated code would encode it. Its strings must be valid UTF-8: nothing checks them
-// here.
+// AppendDelivery appends d as the generated code would encode it. Its strings must be valid UTF-8: AppendDelivery does
+// not check them.
 func AppendDelivery(b []byte, d *fanfarev1.Delivery) []byte {
 	b = AppendText(b, DeliveryTenant, d.GetTenant())
 	b = AppendText(b, DeliveryCampaignID, d.GetCampaignId())
@@ -40,7 +40,8 @@ func AppendDelivery(b []byte, d *fanfarev1.Delivery) []byte {
 	return b
 }
 
-// DeliverySize is at least what [AppendDelivery] appends: room for all its numbers at their longest.
+// DeliverySize is an upper bound of the bytes that [AppendDelivery] appends: it assumes that all numbers have their
+// greatest length.
 func DeliverySize(d *fanfarev1.Delivery) int {
 	const numbers, lengths = 15 * 12, 14 * 7
 	parts := 0

@@ -17,9 +17,9 @@ type MessageBuf struct {
 	text    fanfarev1.Text
 }
 
-// Read reads a fanfare.v1.Message. A message with a text takes one allocation, a copy of the record that all its
-// strings are parts of, and lies in m. Anything else (another kind of body, a field of a newer version) is left to the
-// generated code. Read may be called once for each MessageBuf.
+// Read reads a fanfare.v1.Message. A message with a text is stored in m and takes one allocation: a copy of the record,
+// of which all its strings are parts. The generated code reads all other records (another kind of body, a field of a
+// newer version). Read may be called once for each MessageBuf.
 func (m *MessageBuf) Read(record []byte) (*fanfarev1.Message, error) {
 	if m.read(record) {
 		return &m.message, nil
@@ -73,7 +73,7 @@ func (m *MessageBuf) read(record []byte) bool {
 	}
 	for _, s := range [...]string{d.Tenant, d.CampaignId, d.Route, d.Sender, d.To, d.Currency, d.Country, d.Zone, d.CustomerRef, m.text.Body} {
 		if !utf8.ValidString(s) {
-			return false // the generated code says what is wrong
+			return false // the generated code returns the error
 		}
 	}
 	return true

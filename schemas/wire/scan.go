@@ -20,9 +20,10 @@ const maxField = 31
 // Fields are the fields of one record. The zero value is ready for [Fields.Read], which may be called once.
 type Fields struct {
 	record []byte
-	// value of each field: a number, or where its bytes are: offset << 32 | length.
+	// value of each field: a number, or the position of its bytes: offset << 32 | length.
 	value [maxField + 1]uint64
-	// unknown: the layout lacks a field, or has it with another wire type. repeated: a field of bytes came twice.
+	// unknown: the record has a field that the layout lacks or has with another wire type. repeated: the record has a
+	// field of bytes twice.
 	unknown, repeated bool
 }
 
@@ -34,8 +35,8 @@ const (
 	typeFixed32 = 5
 )
 
-// Read reads a record. Fields that the layout does not have, as of a newer version, are skipped; of a field that comes
-// twice the last one counts, as everywhere in protobuf. The record must not change while the fields are in use.
+// Read reads a record. It skips fields that the layout does not have, such as those of a newer version. If a field
+// occurs twice, the last one counts, as everywhere in protobuf. The record must not change while the fields are in use.
 func (f *Fields) Read(b []byte, l Layout) error {
 	f.record = b
 	if len(b) > math.MaxInt32 {
@@ -45,7 +46,7 @@ func (f *Fields) Read(b []byte, l Layout) error {
 		tag := uint64(b[i])
 		i++
 		if tag >= 0x80 {
-			if i < len(b) && b[i] < 0x80 { // fields of two bytes are the rule from 16 on
+			if i < len(b) && b[i] < 0x80 { // field numbers from 16 on have tags of two bytes
 				tag = tag&0x7f | uint64(b[i])<<7
 				i++
 			} else if tag, i = varint(b, i-1); i == 0 {
@@ -144,7 +145,7 @@ func varint(b []byte, at int) (v uint64, end int) {
 			return v, at
 		}
 	}
-	if at < len(b) && b[at] <= 1 { // the tenth byte has the last bit
+	if at < len(b) && b[at] <= 1 { // the tenth byte has only the last bit
 		return v | uint64(b[at])<<63, at + 1
 	}
 	return 0, 0

@@ -74,7 +74,7 @@ func marshal(t interface{ Fatal(...any) }, m proto.Message) []byte {
 	return b
 }
 
-// TestMessageAgrees: a message with a text is read without the generated code and as the generated code reads it.
+// TestMessageAgrees: MessageBuf reads a message with a text itself, with the same result as the generated code.
 func TestMessageAgrees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawMessage(t)
@@ -88,7 +88,7 @@ func TestMessageAgrees(t *testing.T) {
 	})
 }
 
-// FuzzMessage: whatever the bytes are, MessageBuf and the generated code agree, also on whether there is an error.
+// FuzzMessage: for any bytes, MessageBuf and the generated code agree, also on whether there is an error.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []*fanfarev1.Message{
 		{Tenant: "tn_a", CampaignId: "camp_10001", CampaignNumber: 10001, Seq: 1, Try: 1, Route: "sim", To: "+391", Body: &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: "ciao"}}},
@@ -117,8 +117,7 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// TestDeliveryAgrees: a delivery event is written as the generated code writes it, and takes no more room than
-// announced.
+// TestDeliveryAgrees: AppendDelivery writes the same bytes as the generated code, and no more than DeliverySize says.
 func TestDeliveryAgrees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawDelivery(t)
@@ -157,7 +156,7 @@ func check(t *rapid.T, f *Fields, m protoreflect.Message) {
 		d := fields.Get(i)
 		n := int(d.Number())
 		v := m.Get(d)
-		if d.IsList() { // of several values the last is found
+		if d.IsList() { // if there are several values, Fields finds the last one
 			list := v.List()
 			if v = protoreflect.ValueOfString(""); list.Len() > 0 {
 				v = list.Get(list.Len() - 1)
@@ -195,20 +194,20 @@ func check(t *rapid.T, f *Fields, m protoreflect.Message) {
 	}
 }
 
-// FuzzFields: what Fields reads, the generated code reads alike; what Fields refuses, the generated code refuses too,
-// or it has a group, which only an old protobuf writes.
+// FuzzFields: if Fields reads a record, the generated code reads the same values. If Fields refuses it, the generated
+// code refuses it too, or the record has a group, which only old protobuf versions write.
 func FuzzFields(f *testing.F) {
 	f.Add(marshal(f, &fanfarev1.Delivery{Tenant: "tn_a", CampaignNumber: 10001, Seq: 7, MessageId: make([]byte, 16)}))
 	f.Add([]byte{0x1b, 0x1c}) // a group
 	f.Add([]byte{0xff})
 	f.Add([]byte{0x08, 0x80})
-	f.Add([]byte{0x08, 0x01}) // a string field as a number: unknown, for protobuf and for us
+	f.Add([]byte{0x08, 0x01}) // a string field encoded as a number: protobuf and Fields both treat it as unknown
 	f.Fuzz(func(t *testing.T, record []byte) {
 		var got Fields
 		err := got.Read(record, DeliveryLayout)
 		var want fanfarev1.Delivery
 		if proto.Unmarshal(record, &want) != nil {
-			return // also for text that is not UTF-8, which readers of single fields do not mind
+			return // the generated code also refuses text that is not UTF-8; readers of single fields accept it
 		}
 		if err != nil {
 			for _, b := range record {
@@ -225,7 +224,7 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
-// TestLayouts: each layout says of each field what its record says.
+// TestLayouts: each layout has the wire type of each field of its record.
 func TestLayouts(t *testing.T) {
 	for _, c := range []struct {
 		m      proto.Message

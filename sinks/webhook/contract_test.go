@@ -14,7 +14,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// shape is what the test reads of a JSON schema.
+// shape has the parts of a JSON schema that the test reads.
 type shape struct {
 	Required   []string
 	Properties map[string]*shape
@@ -22,8 +22,7 @@ type shape struct {
 	Const      any
 }
 
-// X6: what is posted is what schemas/asyncapi/webhooks.yaml says, field by field, and every word of ours is in its
-// lists.
+// X6: every posted field is described in schemas/asyncapi/webhooks.yaml, and every value of our enums is in its lists.
 func TestPublicContract(t *testing.T) {
 	raw, err := os.ReadFile("../../schemas/asyncapi/webhooks.yaml")
 	if err != nil {
@@ -91,7 +90,7 @@ func TestPublicContract(t *testing.T) {
 		same(t, name, doc.Components.Schemas[name], got)
 		same(t, name+".data", doc.Components.Schemas[name].Properties["data"], data)
 	}
-	// The examples are what the code makes, but for ids of this test.
+	// The examples equal what the code makes, except for the ids of this test.
 	for name, it := range map[string]*schemas.WebhookItem{"message": &message, "fact": &optedOut, "reply": &written, "campaign": move} {
 		var got map[string]any
 		if err := json.Unmarshal(appendEvent(nil, it), &got); err != nil {

@@ -10,7 +10,7 @@ import (
 	"fanfare/schemas"
 )
 
-// deliverer posts what is due to the endpoints that this process has leased.
+// deliverer posts the due events to the endpoints that this process has leased.
 type deliverer struct {
 	cfg     Config
 	store   Store
@@ -33,9 +33,9 @@ type deliverer struct {
 // batches.
 const tickLeast = 20 * time.Millisecond
 
-// run posts until ctx ends, then waits for what is in hand and gives the leases back.
+// run posts until ctx ends, then waits for the open requests and releases the leases.
 func (d *deliverer) run(ctx context.Context) error {
-	// The recorder outlives ctx: what was posted is recorded.
+	// The recorder outlives ctx, so that the results of posted requests are recorded.
 	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	recorder := make(chan struct{})
@@ -87,7 +87,7 @@ func (d *deliverer) loop(ctx context.Context) {
 	}
 }
 
-// wait returns when this process has queued something, or after Poll.
+// wait returns when this process has queued an event, or after Poll.
 func (d *deliverer) wait(ctx context.Context) {
 	poll, least := time.NewTimer(d.cfg.Poll), time.NewTimer(tickLeast)
 	defer poll.Stop()
@@ -103,7 +103,7 @@ func (d *deliverer) wait(ctx context.Context) {
 	}
 }
 
-// tick starts a lane for each endpoint that has something due and has none.
+// tick starts a lane for each endpoint that has due events and no lane.
 func (d *deliverer) tick(ctx context.Context) error {
 	hooks, err := d.known.current(ctx)
 	if err != nil {
@@ -158,8 +158,8 @@ type recording struct {
 // recordedAtOnce is how many outcomes one transaction takes.
 const recordedAtOnce = 100
 
-// record records outcomes, all that wait in one transaction, until ctx ends: a store with one writer has many lanes to
-// serve.
+// record records outcomes until ctx ends. It writes all outcomes that wait in one transaction, because a store with one
+// writer must serve many lanes.
 func (d *deliverer) record(ctx context.Context) {
 	for {
 		var waiting []*recording

@@ -8,18 +8,18 @@
 //	         a message, and those of a campaign, one after another in the order of the log
 //
 // Two parts run beside each other. The reader (handle.go) turns records into items, an event for an endpoint, and
-// commits its offsets after the store has them. The deliverer (deliver.go, lane.go) posts what is due and records the
-// answer. So a kill -9 at any moment loses nothing: an event is in the log, or it is pending in the store. After a kill
-// it may repeat a request whose answer was not recorded. The repetition has the same webhook-id, by which receivers
-// ignore it.
+// commits its offsets after the store has them. The deliverer (deliver.go, lane.go) posts the due items and records the
+// answers. So a kill -9 at any moment loses nothing: an event is in the log, or it is pending in the store. After a
+// kill it may repeat a request whose answer was not recorded. The repetition has the same webhook-id, by which
+// receivers ignore it.
 //
 // # Why the store holds the retries
 //
 // A topic returns records in the order in which they were written. But other endpoints must not wait behind the backlog
 // of an endpoint that has been down for five days, each event of the backlog is due at its own time, and the customer
-// wants to list it, repeat a part of it, or delete it. An index answers all of that. A topic would need a partition per
-// endpoint, or all backlogs in memory. The price is one row per event and endpoint, written in the batches of the log,
-// and one update per answer.
+// wants to list it, repeat a part of it, or delete it. An index answers all of that. With a topic, Fanfare would need a
+// partition per endpoint, or all backlogs in memory. The price is one row per event and endpoint, written in the
+// batches of the log, and one update per answer.
 //
 // # When an endpoint gets a request
 //
@@ -36,9 +36,9 @@
 //	(± 20 %); such a request is no try of its event, so an outage costs no event its tries
 //	five days of nothing but failures: the endpoint is disabled; the tenant's other endpoints get endpoint.disabled
 //
-// A redirect is a failure. No private, local or otherwise special address is connected to, whatever a name resolves to,
-// unless Config.Allow has its range; proxies of the environment are not used, because they would connect in place of
-// Fanfare.
+// A redirect is a failure. Fanfare never connects to a private, local or otherwise special address, whatever a name
+// resolves to, unless Config.Allow has its range. It does not use proxies of the environment, because they would
+// connect in place of Fanfare.
 //
 // # What happens when
 //
@@ -49,6 +49,6 @@
 //	stop                       requests in hand are finished (5 s) and recorded, the leases given back
 //	kill                       a lease time (12 s) later another process, or the next start, goes on
 //
-// The client's own reference is in every event of a message. Receipts don't carry it, so the reader keeps it from the
+// The client's own reference is in every event of a message. Receipts do not have it, so the reader keeps it from the
 // outcomes of senders. A receipt that is read before the outcome of its hand-over waits two seconds for it.
 package webhook

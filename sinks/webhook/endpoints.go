@@ -7,7 +7,7 @@ import (
 	"fanfare/schemas"
 )
 
-// endpoints remembers the active endpoints until one changes. Asking whether one did is a look at one row.
+// endpoints caches the active endpoints until one changes. To detect a change it reads one row.
 type endpoints struct {
 	store Endpoints
 
@@ -44,7 +44,8 @@ func (e *endpoints) current(ctx context.Context) (*hooks, error) {
 	if e.have != nil && e.changes == changes {
 		return e.have, nil
 	}
-	list, err := e.store.Webhooks(ctx) // after the number: a change in between is seen the next time
+	// read the list after the number, so that a change in between is detected the next time
+	list, err := e.store.Webhooks(ctx)
 	if err != nil {
 		return nil, err
 	}

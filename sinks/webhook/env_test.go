@@ -103,7 +103,7 @@ func (e *env) hook(name, url string, change ...func(*schemas.WebhookSettings)) s
 	return schemas.Webhook{Tenant: e.tenant.ID, Number: r.Number, Created: r.Created, WebhookSettings: set}
 }
 
-// status is that of an endpoint, with its reason.
+// status returns the status of an endpoint, with its reason.
 func (e *env) status(w schemas.Webhook) (status, reason string) {
 	e.Helper()
 	r, err := e.store.Resource(e.Context(), w.Tenant, store.KindWebhook, w.Number)
@@ -139,7 +139,7 @@ func (e *env) deliverer() *deliverer {
 	return w.deliverer
 }
 
-// lane runs the lane of an endpoint until it ends, as a tick would start it: false when it would not.
+// lane runs the lane of an endpoint until it ends, if a tick would start it; otherwise it returns false.
 func (e *env) lane(d *deliverer, w schemas.Webhook) bool {
 	e.Helper()
 	if err := e.store.ClaimWebhooks(e.Context(), d.owner, d.cfg.Lease, d.cfg.Most); err != nil {
@@ -271,6 +271,6 @@ func (e *env) event(names schemas.Names, campaign uint64, seq uint32, kind schem
 		e.Fatal(err)
 	}
 	r.Timestamp = e.now()
-	r.Partition = int32(seq % 6) // of one message always the same
+	r.Partition = int32(seq % 6) // all events of a message have the same partition
 	return r
 }

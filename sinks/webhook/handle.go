@@ -40,7 +40,7 @@ const referencePatience = 2 * time.Second
 // an earlier record.
 const moveMaxAge = 24 * time.Hour
 
-// batch is what comes of a batch of records.
+// batch is the result of a batch of records.
 type batch struct {
 	items []schemas.WebhookItem
 	refs  []schemas.WebhookReference
@@ -181,8 +181,9 @@ func ofSender(k schemas.Kind) bool {
 	}
 }
 
-// channels returns the channels that an event may be of. The receipt of a single send names none: it is one of its
-// route's. A click and an opt-out name neither channel nor route: they are of one of the campaign's.
+// channels returns the channels that an event may belong to. The receipt of a single send names no channel: it is one
+// of its route's channels. A click and an opt-out name neither channel nor route: they belong to one of the campaign's
+// channels.
 func (h *handler) channels(d *fanfarev1.Delivery, c *fanfarev1.Campaign) (out []schemas.Channel) {
 	if d.GetChannel() != schemas.ChannelUnspecified {
 		return []schemas.Channel{d.GetChannel()}
@@ -281,7 +282,7 @@ func (h *handler) reply(to *hooks, r *kgo.Record, b *batch) error {
 	return nil
 }
 
-// endpointItems tells the tenant's other endpoints that one was disabled.
+// endpointItems returns the items that tell the tenant's other endpoints that one was disabled.
 func endpointItems(to *hooks, gone *schemas.Webhook, failing, now time.Time, reason string) ([]schemas.WebhookItem, error) {
 	var out []schemas.WebhookItem
 	for _, w := range to.byTenant[gone.Tenant] {

@@ -15,7 +15,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// memory is a queue that keeps what it is given.
+// memory is a queue in memory.
 type memory struct {
 	moves []schemas.CampaignMove
 	rows  map[string]*fanfarev1.Campaign
@@ -83,7 +83,7 @@ func campaigns(e *env) map[string]*fanfarev1.Campaign {
 	}
 }
 
-// X6: which event each outcome becomes, and what filters let through.
+// X6: checks which event each outcome becomes, and which events pass the filters.
 func TestEventsAndFilters(t *testing.T) {
 	e := newEnv(t)
 	e.view.campaigns = campaigns(e)
@@ -99,10 +99,10 @@ func TestEventsAndFilters(t *testing.T) {
 		e.event(n, number10001, 5, schemas.KindNotSent, code(schemas.CodeTooLong)),
 		e.event(n, number10001, 6, schemas.KindSkipped, code(schemas.CodeOptedOut)),
 		e.event(n, number10001, 7, schemas.KindNotSent, code(schemas.CodeValidityExpired)),
-		// Nothing is decided by these.
+		// These events decide nothing, so no webhook gets them.
 		e.event(n, number10001, 8, schemas.KindAmbiguous), e.event(n, number10001, 8, schemas.KindReturned), e.event(n, number10001, 8, schemas.KindBuffered),
 		e.event(n, number10001, 8, schemas.KindBounced), e.event(n, number10001, 8, schemas.KindUnconfirmed),
-		// Of clicks those by people, whose channel is the campaign's.
+		// Of the clicks only those by people count; their channel is the campaign's.
 		e.event(n, number10001, 9, schemas.KindClicked, clicked), e.event(n, number10001, 9, schemas.KindClicked, clicked, code(schemas.CodeBot)),
 		e.event(n, number10001, 9, schemas.KindOptedOut, optedOutByLink),
 		e.event(n, single, 0, schemas.KindSent, func(d *fanfarev1.Delivery) { d.CustomerRef = "order 7" }),
@@ -144,7 +144,7 @@ func TestEventsAndFilters(t *testing.T) {
 	}
 }
 
-// P7, and what can't be handled; what happened before the endpoint existed is none of its business.
+// P7, and records that cannot be handled. An endpoint gets no events from before it existed.
 func TestStrangersEvents(t *testing.T) {
 	e := newEnv(t)
 	e.view.campaigns = campaigns(e)
@@ -156,9 +156,9 @@ func TestStrangersEvents(t *testing.T) {
 	broken := e.event(n, number10001, 1, schemas.KindSent)
 	broken.Value = []byte{0xff}
 	dead := handled(t, e, hooks, m,
-		e.event(n, 10003, 0, schemas.KindSent), // names our tenant, is another's
+		e.event(n, 10003, 0, schemas.KindSent), // the header names our tenant, but the campaign belongs to another
 		e.event(n, 555, 0, schemas.KindSent),
-		e.event(n, 99, 0, schemas.KindSent), // only the store has it
+		e.event(n, 99, 0, schemas.KindSent), // only the store has this campaign
 		old, broken)
 	if want := []string{"another tenant than that of its campaign", "campaign does not exist", "not a delivery event"}; !slices.Equal(dead, want) {
 		t.Errorf("got dead letters %q, want %q", dead, want)
@@ -193,7 +193,7 @@ func TestReceiptBeforeOutcome(t *testing.T) {
 	}
 }
 
-// R107: a campaign's changes of state, each once, the newest of them only.
+// R107: each change of a campaign's state is queued once, unless it is too old.
 func TestCampaignEvents(t *testing.T) {
 	e := newEnv(t)
 	n := names(t)

@@ -15,7 +15,7 @@ func (d *deliverer) lane(ctx context.Context, health schemas.WebhookHealth) {
 	for ctx.Err() == nil {
 		hooks, err := d.known.current(ctx)
 		if err != nil {
-			return // the loop meets the same error, and says so
+			return // the loop gets the same error and logs it
 		}
 		w := hooks.byNumber[health.Endpoint]
 		if w == nil {
@@ -68,7 +68,7 @@ func (d *deliverer) disable(ctx context.Context, hooks *hooks, w *schemas.Webhoo
 	return nil
 }
 
-// page is a number of events of one endpoint that are posted side by side.
+// page has events of one endpoint that are posted concurrently.
 type page struct {
 	d *deliverer
 	w *schemas.Webhook
@@ -118,7 +118,7 @@ func (p *page) run(ctx context.Context, items []schemas.WebhookItem) {
 	}
 }
 
-// closed reports whether no other request may begin.
+// closed reports whether no further request may begin.
 func (p *page) closed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -148,7 +148,7 @@ func (p *page) note(items []schemas.WebhookItem, a answer) {
 			m.wait.Observe(now.Sub(it.Due).Seconds())
 		}
 		if !p.probing || a.err == "" {
-			it.Tries++ // it is not the event's fault that the endpoint is down
+			it.Tries++ // tries while the endpoint is down are not counted: they are not the event's fault
 		}
 		it.Tried, it.Status, it.Answer, it.Error, it.Took = now, a.status, a.text, a.err, a.took
 		if a.err == "" {

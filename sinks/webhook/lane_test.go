@@ -17,10 +17,10 @@ import (
 	"fanfare/schemas"
 )
 
-// X6: what is posted, signed as Standard Webhooks says, with the client's reference.
+// X6: checks the posted request, its signature by Standard Webhooks, and the client's reference.
 func TestRequest(t *testing.T) {
 	e := newEnv(t)
-	e.clock.Store(0) // the library looks at the machine's clock
+	e.clock.Store(0) // the library uses the machine's clock
 	r := newReceiver(t, nil)
 	w := e.hook("shop", r.URL)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -57,7 +57,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// Rotation: while both secrets are in force both sign; then the new one alone.
+// Rotation: while both secrets are valid, both sign; then only the new one.
 func TestRotation(t *testing.T) {
 	old := "whsec_" + strings.Repeat("A", 32)
 	secrets := []schemas.WebhookSecret{{Value: secret}, {Value: old, Until: start.Add(time.Hour)}}
@@ -92,7 +92,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Order is kept for each message: its second event waits while its first one fails, and no other message does.
+// Order is kept for each message: its second event waits while its first one fails, but the events of other messages do
+// not wait.
 func TestOrderWhileRetrying(t *testing.T) {
 	e := newEnv(t)
 	failing := true
@@ -122,8 +123,8 @@ func TestOrderWhileRetrying(t *testing.T) {
 	}
 }
 
-// The schedule of an event that its endpoint never takes, while it takes others: ten tries over three days, then it is
-// given up.
+// The schedule of an event that its endpoint never accepts while it accepts others: ten tries over three days, then the
+// event is given up.
 func TestSchedule(t *testing.T) {
 	e := newEnv(t)
 	r := newReceiver(t, func(_ int, p post, w http.ResponseWriter) {
@@ -142,7 +143,7 @@ func TestSchedule(t *testing.T) {
 		e.lane(d, w)
 		if n := len(r.got()) - taken; n > tries {
 			tries = n
-			taken++ // another event, which it takes: the endpoint is not down
+			taken++ // the endpoint accepts this other event, so it is not down
 			e.queue(w, fmt.Sprintf("b%d", taken))
 			e.lane(d, w)
 			gaps, last = append(gaps, e.now().Sub(last)), e.now()
@@ -171,8 +172,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// An endpoint that fails as a whole is asked by one request at a time, is disabled after five days, and the tenant's
-// other endpoint hears of it.
+// An endpoint that fails for all events gets one request at a time and is disabled after five days. The tenant's other
+// endpoint gets an event about it.
 func TestFailingEndpoint(t *testing.T) {
 	e := newEnv(t)
 	dead := newReceiver(t, func(_ int, _ post, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) })
@@ -232,7 +233,7 @@ func TestFailingEndpoint(t *testing.T) {
 	}
 }
 
-// Retry-After holds all of the endpoint back; 410 ends it at once.
+// Retry-After holds back all events of the endpoint; 410 disables it at once.
 func TestRetryAfterAndGone(t *testing.T) {
 	e := newEnv(t)
 	r := newReceiver(t, func(n int, _ post, w http.ResponseWriter) {
@@ -271,7 +272,8 @@ func TestRetryAfterAndGone(t *testing.T) {
 	}
 }
 
-// Batches: as many events as the endpoint asks for, and together they are taken or not.
+// Batches have as many events as the endpoint allows, and the endpoint accepts or refuses all events of a batch
+// together.
 func TestBatches(t *testing.T) {
 	e := newEnv(t)
 	r := newReceiver(t, func(n int, _ post, w http.ResponseWriter) {
@@ -309,7 +311,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A test comes first, and once.
+// A test event is posted before all others, and only once.
 func TestTestEvent(t *testing.T) {
 	e := newEnv(t)
 	r := newReceiver(t, func(_ int, _ post, w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) })
@@ -338,7 +340,7 @@ func TestTestEvent(t *testing.T) {
 	}
 }
 
-// The guard: nothing private, local or special is connected to, whatever its spelling, and no redirect is followed.
+// The guard: Fanfare never connects to a private, local or special address, in any spelling, and follows no redirect.
 func TestGuard(t *testing.T) {
 	e := newEnv(t)
 	inside := newReceiver(t, nil)
@@ -371,7 +373,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// A request that is broken off, or whose endpoint is not there, says so in plain words.
+// The error of a request that was cut off, or whose endpoint does not exist, says so in plain words.
 func TestUnreachable(t *testing.T) {
 	e := newEnv(t)
 	gone := newReceiver(t, nil)

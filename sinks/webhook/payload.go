@@ -13,7 +13,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// The shapes of what is posted. They are a public contract (schemas/asyncapi, schemas/README.md): fields are added,
+// The shapes of the posted JSON. They are a public contract (schemas/asyncapi, schemas/README.md): fields are added,
 // never changed.
 
 // messageData is data of message.sent, message.delivered, message.failed, message.expired and message.read.
@@ -44,7 +44,7 @@ type factData struct {
 	Destination *string `json:"destination"`
 	LinkID      *string `json:"linkId"`  // of a click
 	Way         *string `json:"way"`     // of an opt-out
-	Channel     *string `json:"channel"` // of an opt-out, what it is of; null: all channels
+	Channel     *string `json:"channel"` // of an opt-out: the channel that it is for; null: all channels
 	Test        bool    `json:"test"`
 }
 
@@ -74,7 +74,7 @@ type replyData struct {
 	Test           bool    `json:"test"`
 }
 
-// replyMeanings are the words of what Fanfare did because of a reply.
+// replyMeanings are the words for what Fanfare did because of a reply.
 var replyMeanings = map[schemas.ReplyMeaning]string{
 	schemas.ReplyMeaningUnspecified: "none", schemas.ReplyMeaningOptOut: "opt_out", schemas.ReplyMeaningOptIn: "opt_in", schemas.ReplyMeaningReview: "review",
 }
@@ -111,7 +111,7 @@ var factTypes = map[schemas.WebhookEvent]string{schemas.WebhookClick: "message.c
 // messagePrefix begins the types of events about messages.
 const messagePrefix = "message."
 
-// dataOf is what is posted of a delivery event, and its type.
+// dataOf returns the data that is posted for a delivery event, and its type.
 func dataOf(d *fanfarev1.Delivery, c *fanfarev1.Campaign, facts schemas.WebhookFacts, message string) (any, string) {
 	campaign := (*string)(nil)
 	if facts.Campaign != 0 {

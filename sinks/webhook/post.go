@@ -20,11 +20,11 @@ import (
 	"fanfare/schemas"
 )
 
-// answer is what came of a request.
+// answer is the result of a request.
 type answer struct {
 	status int    // 0: none came
 	text   string // the first bytes of its body
-	err    string // why it is a failure; "" of one that was taken
+	err    string // why the request failed; "" if the endpoint accepted it
 	// after: the endpoint asked for a pause of this length (Retry-After).
 	after time.Duration
 	took  time.Duration
@@ -36,7 +36,7 @@ type poster struct {
 	cfg    Config
 }
 
-// answerMost is how much of an answer is kept: enough for a message, and nothing to fill a store with.
+// answerMost is how many bytes of an answer are kept: enough for an error message, and too few to fill a store.
 const answerMost = 512
 
 func newPoster(cfg Config) *poster {
@@ -48,7 +48,7 @@ func newPoster(cfg Config) *poster {
 			v6 = append(v6, p)
 		}
 	}
-	// The guard sees the address that is dialled, after the name was resolved, so no name leads around it.
+	// The guard checks the address that is dialled, after the name was resolved, so no name can bypass it.
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 	dialer := &net.Dialer{Timeout: cfg.Timeout, Control: guard.Safe}
 	return &poster{cfg: cfg, client: &http.Client{
@@ -95,7 +95,8 @@ func (p *poster) try(ctx context.Context, w *schemas.Webhook, id string, body []
 	case a.status >= 300:
 		a.err = fmt.Sprintf("the endpoint answered %d", a.status)
 		a.after = retryAfter(resp.Header.Get("Retry-After"), now)
-	case readErr != nil: // the status stands, but who breaks off may not have taken it
+	// the status is known, but an endpoint that cuts off its answer may not have accepted the event
+	case readErr != nil:
 		a.err = p.explain(readErr)
 	}
 	return a
@@ -124,9 +125,9 @@ func sign(secrets []schemas.WebhookSecret, now time.Time, id string, body []byte
 	return strings.Join(out, " "), nil
 }
 
-// explain says what went wrong in words that the owner of the endpoint understands.
+// explain returns the error in words that the owner of the endpoint understands.
 func (p *poster) explain(err error) string {
-	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) { // it begins with the address
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) { // the text of such an error begins with the address
 		err = wrapped.Err
 	}
 	dns, timeout := (*net.DNSError)(nil), net.Error(nil)

@@ -53,14 +53,14 @@ func (d *deliverer) recover(ctx context.Context, w schemas.Webhook, since time.T
 // errEnd ends a tail that has read to the end.
 var errEnd = errors.New("read to the end")
 
-// reread reads the logs of deliveries and replies from a time to its end and queues what the endpoint wants. What the
-// store still has stays as it is.
+// reread reads the logs of deliveries and replies from a time to its end and queues what the endpoint wants. Events
+// that the store still has stay unchanged.
 func (d *deliverer) reread(ctx context.Context, w schemas.Webhook, since time.Time) (queued int, err error) {
 	if since.Before(w.Created) {
 		w.Created = since
 	}
 	only := hooksOf(w)
-	// It remembers other messages than the reader of the log
+	// A separate handler, because it remembers other messages than the reader of the log
 	h := newHandler(d.cfg, d.store, d.handler.view, d.known, d.metrics)
 	cluster := d.cfg.Cluster.Named(Stage + "-recover")
 	cl, err := cluster.Client()

@@ -24,7 +24,7 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// TestMain runs the child of TestKill when it is told to.
+// TestMain runs the child process of TestKill if the environment asks for it.
 func TestMain(m *testing.M) {
 	if text := os.Getenv("WEBHOOK_TEST_CHILD"); text != "" {
 		if err := runChild(text); err != nil {
@@ -66,7 +66,7 @@ func runChild(text string) error {
 	return w.Run(context.Background())
 }
 
-// topics creates those that the stage reads.
+// topics creates the topics that the stage reads.
 func topics(t testing.TB, b *streamtest.Broker) {
 	t.Helper()
 	for _, topic := range b.Names.Fixed() {
@@ -106,7 +106,7 @@ func (e *env) single(n uint32) uint64 {
 	return lease.Campaign
 }
 
-// A hanging endpoint delays no other: while its first request is still open, the others have all of their events.
+// A hanging endpoint delays no other: while its first request is still open, the others get all of their events.
 func TestSlowEndpointDelaysNoOther(t *testing.T) {
 	e := newEnv(t)
 	e.clock.Store(0)
@@ -133,8 +133,8 @@ func TestSlowEndpointDelaysNoOther(t *testing.T) {
 	}
 }
 
-// Nothing is lost over kill -9, and the events of a message come in their order: a process with the role is killed
-// again and again while events come in and are posted.
+// No event is lost by kill -9, and the events of a message arrive in their order. The test kills a process with the
+// role again and again while events are queued and posted.
 func TestKill(t *testing.T) {
 	e := newEnv(t)
 	e.clock.Store(0)
@@ -247,7 +247,7 @@ func firsts(r *receiver, flaky bool) (out []post) {
 // refusedFirst reports whether the flaky endpoint refuses an event the first time: one in 32.
 func refusedFirst(id string) bool { return strings.HasSuffix(id, "a") }
 
-// X6: on request, an endpoint gets all events since a date that it has not got.
+// X6: on request, an endpoint gets all events since a date that it has not received yet.
 func TestRecover(t *testing.T) {
 	e := newEnv(t)
 	e.clock.Store(0)

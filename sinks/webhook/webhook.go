@@ -19,9 +19,9 @@ import (
 // Stage is the name of the role, in groups, client ids and dead letters.
 const Stage = "webhook"
 
-// Endpoints is what the store knows of the tenants' endpoints.
+// Endpoints is the part of the store that has the tenants' endpoints.
 type Endpoints interface {
-	// WebhookChanges returns a number that is another one after each change of an endpoint.
+	// WebhookChanges returns a number that differs after each change of an endpoint.
 	WebhookChanges(ctx context.Context) (int64, error)
 	// Webhooks returns the active endpoints.
 	Webhooks(ctx context.Context) ([]schemas.Webhook, error)
@@ -41,13 +41,13 @@ type Queue interface {
 
 // Due is the reading side of the queue.
 type Due interface {
-	// ClaimWebhooks leases endpoints that no process delivers to, at most so many altogether, and prolongs the leases
-	// of owner.
+	// ClaimWebhooks leases endpoints that no process delivers to, until owner has at most the given number, and
+	// prolongs the leases of owner.
 	ClaimWebhooks(ctx context.Context, owner string, lease time.Duration, most int) error
 	ReleaseWebhooks(ctx context.Context, owner string) error
-	// OwnedWebhooks returns the endpoints of owner and when each has something due.
+	// OwnedWebhooks returns the endpoints of owner and when each has its next due event.
 	OwnedWebhooks(ctx context.Context, owner string) ([]schemas.WebhookHealth, error)
-	// DueWebhooks returns what is due, of each Order the first that is pending.
+	// DueWebhooks returns the due events: for each Order only the first pending one.
 	DueWebhooks(ctx context.Context, endpoint uint64, most int) ([]schemas.WebhookItem, error)
 	SettleWebhooks(ctx context.Context, outcomes []schemas.WebhookOutcome) error
 	// RecoveredWebhook records that the events since a time are queued again.
@@ -61,7 +61,7 @@ type Store interface {
 	Due
 }
 
-// View is what the stage asks of the control view.
+// View is the part of the control view that the stage uses.
 type View interface {
 	// Campaign returns nil when the view has none.
 	Campaign(id string) *fanfarev1.Campaign
@@ -81,7 +81,7 @@ type Config struct {
 	Page int
 	// Most is how many endpoints one process delivers to; default 1,000.
 	Most int
-	// Lease is how long after the death of its process an endpoint waits for another; default 12 s.
+	// Lease is how long after the death of its process an endpoint waits for another process; default 12 s.
 	Lease time.Duration
 	// Poll is how often the stage looks in the queue for events of other processes; default 250 ms.
 	Poll time.Duration
@@ -149,7 +149,7 @@ func New(cfg Config, store Store, view View) (*Webhook, error) {
 	return &Webhook{stage, d}, nil
 }
 
-// Run works until ctx ends, then finishes what is in hand.
+// Run works until ctx ends, then finishes the open requests.
 func (w *Webhook) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.stage.Run(ctx) })
