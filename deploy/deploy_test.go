@@ -302,7 +302,7 @@ func TestFlagsOfThePageExist(t *testing.T) {
 	}
 }
 
-// After fanfare restore the store gives out no number and no version that the topics may have already.
+// After fanfare restore the store assigns no number and no version that the topics may already have.
 func TestIntegrationRestore(t *testing.T) {
 	dsn := testinfra.Need(t, testinfra.Postgres)[testinfra.Postgres]
 	schema := "restore" + strings.ToLower(rand.Text()[:8])

@@ -74,7 +74,7 @@ func BenchmarkG10(b *testing.B) {
 	b.ReportMetric(imported, "imported-rows/s")
 }
 
-// italians is a CSV of n people with mobile numbers.
+// italians returns a CSV of n people with Italian mobile numbers.
 func italians(n int) io.Reader {
 	r, w := io.Pipe()
 	go func() {

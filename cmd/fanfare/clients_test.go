@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// The clients that generators make of the OpenAPI document compile, and send a campaign through a real server: in Go
+// The clients that generators make from the OpenAPI document compile, and send a campaign through a real server: in Go
 // with oapi-codegen, in TypeScript with openapi-typescript.
 func TestGeneratedClients(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)

@@ -293,7 +293,8 @@ func (c Config) storeDSN() string {
 // has reports whether the process runs a role.
 func (c Config) has(role string) bool {
 	if len(c.Roles) == 0 {
-		return role != roleEdge || c.Edge != "" // what the public reaches is asked for
+		// the edge is reachable from the internet, so it runs only if it has an address
+		return role != roleEdge || c.Edge != ""
 	}
 	return slices.Contains(c.Roles, role)
 }
@@ -327,7 +328,7 @@ func (c Config) rolesToRun() []string {
 	return c.Roles
 }
 
-// services returns where the services are. What has no address is embedded.
+// services returns where the services are. A service without an address is embedded.
 func (c Config) services() services.Config {
 	return services.Config{
 		Kafka: services.Kafka{

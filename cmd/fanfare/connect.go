@@ -142,7 +142,7 @@ func (w *wiring) openMigratedStore(ctx context.Context, cfg store.Config) (err e
 	return nil
 }
 
-// openServices starts what is embedded and connects to what is not.
+// openServices starts the embedded services and connects to the others.
 func (w *wiring) openServices() error {
 	at := w.cfg.services()
 	ownKafka, ownRedis := w.cfg.embeddedBroker(), at.Redis == "" && w.cfg.needs(needRedis)

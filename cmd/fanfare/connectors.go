@@ -25,8 +25,7 @@ import (
 	"fanfare/sinks/carrier/whatsapp"
 )
 
-// A connector is a kind of carrier that a route may name. This program keeps everything that it knows of that kind
-// here.
+// A connector is a kind of carrier that a route may name. Everything that the program knows about that kind is here.
 type connector struct {
 	name string
 	// simulated: nothing reaches a person. Tests go only there (X14).
@@ -82,7 +81,7 @@ func errNoConnector(name string) error {
 	return fmt.Errorf("there is no connector %q; this version has %s", name, strings.Join(names, ", "))
 }
 
-// simCaps are those of all profiles that --sim-profile names.
+// simCaps returns the capabilities of all profiles that --sim-profile names.
 func simCaps(settings []byte) (carrier.Caps, error) {
 	if names, err := credentials.Names(settings); err != nil || len(names) > 0 {
 		return carrier.Caps{}, errors.Join(err, errors.New("the simulated carrier has no settings: --sim-profile and --carrier-sim say how it behaves"))
@@ -212,8 +211,8 @@ func openVoice(_ context.Context, w *wiring, account string, settings []byte) (c
 	return newVoice(w.log, account, settings)
 }
 
-// settingsOf returns what the connector of a route is opened with: its configuration, and its credentials once they are
-// opened.
+// settingsOf returns the settings with which the connector of a route is opened: its configuration and its decrypted
+// credentials.
 func (w *wiring) settingsOf(r *fanfarev1.Route) ([]byte, error) {
 	var secret []byte
 	if sealed := r.GetSealedCredentials(); len(sealed) > 0 {
@@ -284,7 +283,7 @@ func (o *opened[T]) of(r *fanfarev1.Route) (T, error) {
 }
 
 // indexed returns a function that reports whether the receipts of a route are matched through the index of provider
-// ids: those of a carrier that does not echo our id. A route whose settings cannot be read counts as one.
+// ids: they are if the carrier does not echo our id, or if the route's settings cannot be read.
 func (w *wiring) indexed() func(*fanfarev1.Route) bool {
 	known := &opened[bool]{make: func(r *fanfarev1.Route) (bool, error) {
 		kind := connectorNamed(r.GetConnector())
@@ -317,7 +316,7 @@ func (w *wiring) apiConnectors() api.Connectors {
 	return out
 }
 
-// testRoute connects to the carrier of a route as a sender does, and hangs up.
+// testRoute connects to the carrier of a route as a sender does, and disconnects.
 func (w *wiring) testRoute(ctx context.Context, name, connector string, settings []byte) error {
 	kind := connectorNamed(connector)
 	if kind == nil {
@@ -340,8 +339,8 @@ func (w *wiring) testRoute(ctx context.Context, name, connector string, settings
 	return nil
 }
 
-// webhooks returns a function that finds what verifies and reads the callbacks of a route. Its error is
-// [api.ErrNoCallbacks] for a route that is not there or whose carrier makes none.
+// webhooks returns a function that finds the webhook of a route, which verifies and reads the carrier's callbacks. Its
+// error is [api.ErrNoCallbacks] for a route that is not there or whose carrier makes none.
 func (w *wiring) webhooks() func(route string) (carrier.Webhook, error) {
 	known := &opened[carrier.Webhook]{make: func(r *fanfarev1.Route) (carrier.Webhook, error) {
 		kind := connectorNamed(r.GetConnector())
@@ -363,9 +362,9 @@ func (w *wiring) webhooks() func(route string) (carrier.Webhook, error) {
 	}
 }
 
-// verifier returns what verifies the callbacks of carriers for the API. If the connector knows its public address, the
-// verifier uses that and not the address of the request: proxies change the address that the carrier has called, and
-// some carriers sign it.
+// verifier returns the function that verifies the callbacks of carriers for the API. If the connector knows its public
+// address, the verifier uses that and not the address of the request: proxies change the address that the carrier has
+// called, and some carriers sign it.
 func (w *wiring) verifier() func(*http.Request, *fanfarev1.Callback) (api.Called, error) {
 	find := w.webhooks()
 	return func(r *http.Request, c *fanfarev1.Callback) (api.Called, error) {

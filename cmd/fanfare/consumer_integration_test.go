@@ -58,7 +58,7 @@ func (a pythonAccount) buckets() bucketCounts {
 	}
 }
 
-// accountOf counts states as schemas does.
+// accountOf counts states as package schemas does.
 func accountOf(total int, joined map[uint32]schemas.Precedence) (bucketCounts, map[string]map[string]int) {
 	n, codes := bucketCounts{}, map[string]map[string]int{}
 	for b := range schemas.BucketFact {
@@ -275,8 +275,8 @@ func cloneRecords(records []*kgo.Record) []*kgo.Record {
 }
 
 // TestIntegrationPythonConsumer sends a campaign of 500 on real services, with every behaviour of the simulated carrier
-// that ends soon; all other receipts come within the receipt window, so the record of the carrier is what must be
-// counted. The consumer is killed and stopped in the middle, and events come twice and in aborted transactions. It
+// that ends soon; all other receipts come within the receipt window, so the counts must equal the record of the
+// carrier. The consumer is killed and stopped in the middle, and events come twice and in aborted transactions. It
 // reads only the two public topics and must count the same as /stats and as the record of the carrier. Every record
 // must be as AsyncAPI describes it.
 func TestIntegrationPythonConsumer(t *testing.T) {
@@ -468,7 +468,7 @@ func newFollower(t *testing.T, kafka string, names schemas.Names) *follower {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))}
 }
 
-// poll reads what has come, and waits for it at most that long.
+// poll reads the records that have arrived; it waits for them no longer than wait.
 func (f *follower) poll(t *testing.T, wait time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
@@ -482,7 +482,7 @@ func (f *follower) poll(t *testing.T, wait time.Duration) {
 	})
 }
 
-// read polls until it has at least so many deliveries.
+// read polls until it has at least this many deliveries.
 func (f *follower) read(t *testing.T, deliveries int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); len(f.deliveries) < deliveries; {

@@ -145,7 +145,7 @@ func (c *consumer) untilSettled(t *testing.T, campaign string, limit time.Durati
 }
 
 // The example consumer logs in to an embedded installation with DIR/consumer.json and counts a campaign. Without the
-// login the broker tells it nothing.
+// login the broker gives it no records.
 func TestIntegrationPythonConsumerLogsIn(t *testing.T) {
 	w := newEmbeddedEnv(t, 2000, "--sim-profile", "fast", "--receipt-window", "2s", "--log-level", "warn")
 	connection := filepath.Join(w.dir, "consumer.json")

@@ -46,8 +46,8 @@ func contents(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// A second process on the same data says which process uses it, and has changed nothing: not the route, whose limit it
-// would write, nor a table, nor a topic. It also fails before it connects to any service.
+// A second process on the same data names the process that uses the data, and changes nothing: not the route, whose
+// limit it would write, nor a table, nor a topic. It also fails before it connects to any service.
 func TestSecondServeChangesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -128,8 +128,8 @@ func TestCommandsShareData(t *testing.T) {
 	}
 }
 
-// Every file in the data directory is private to its owner, and so is every folder: also those that existed before with
-// other modes, and whatever the umask of the process was.
+// Every file in the data directory is private to its owner, and so is every folder: including files and folders that
+// existed before with other modes, and for any umask of the process.
 func TestDataIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := os.MkdirAll(filepath.Join(dir, "kafka"), 0o700); err != nil {

@@ -40,7 +40,7 @@ A second run goes on with the same data.`,
 		Args: exactArgs(),
 	}
 	serveFlags(cmd.Flags())
-	_ = cmd.Flags().Set("log-level", "warn") // the story is told on stdout
+	_ = cmd.Flags().Set("log-level", "warn") // the demo prints its story on stdout
 	_ = cmd.Flags().Set("edge", "127.0.0.1:8081")
 	_ = cmd.Flags().Set("proxies", "127.0.0.0/8") // each simulated phone has an address of its own
 	_ = cmd.Flags().Set("sim-handsets", "true")
@@ -126,7 +126,7 @@ func (s demoStats) explained(separator string) string {
 	return s.account() + separator + s.AmbiguousNote
 }
 
-// tell runs once the process is ready, and ends with the story.
+// tell runs when the process is ready, and returns at the end of the story.
 func (d *demo) tell(ctx context.Context) error {
 	err := d.campaign(ctx)
 	if err == nil {
@@ -139,7 +139,7 @@ func (d *demo) tell(ctx context.Context) error {
 		d.next()
 	}
 	if errors.Is(err, context.Canceled) {
-		return nil // Ctrl-C in the middle: the rest of the program says what remains
+		return nil // Ctrl-C in the middle: the rest of the program prints what the demo leaves behind
 	}
 	return err
 }
@@ -293,7 +293,8 @@ func (d *demo) watch(ctx context.Context) error {
 // drawEvery is the least time between two lines of progress where there is no terminal.
 const drawEvery = 3 * time.Second
 
-// draw shows a line of progress: over the last one on a terminal, else one each few seconds if it says something new.
+// draw shows a line of progress. On a terminal it overwrites the last line; elsewhere it prints a line every few
+// seconds if it differs from the last.
 func (d *demo) draw(line string, last bool) {
 	if d.terminal {
 		fmt.Fprintf(d.out, "\r%s\x1b[K", line)
@@ -322,7 +323,7 @@ func (d *demo) account(ctx context.Context) error {
 // phonesPatience is how long the story waits for the phones of the last messages.
 const phonesPatience = 10 * time.Second
 
-// phones prints the clicks and opt-outs next to what the simulated phones have done.
+// phones prints Fanfare's clicks and opt-outs next to those in the record of the simulated phones.
 func (d *demo) phones(ctx context.Context) error {
 	if !d.w.cfg.SimHandsets {
 		return nil
@@ -351,7 +352,7 @@ func (d *demo) phones(ctx context.Context) error {
 	return nil
 }
 
-// campaignHandsets counts what the simulated phones have done about the messages of a campaign.
+// campaignHandsets counts the actions of the simulated phones on the messages of a campaign.
 func campaignHandsets(data, campaign string) (map[string]int, error) {
 	number, err := schemas.CampaignNumber(campaign)
 	if err != nil {
@@ -498,7 +499,7 @@ func thousands(n int) string {
 	return s
 }
 
-// campaignTruth is what the carrier wrote down about a campaign, in one line.
+// campaignTruth returns the carrier's own figures of a campaign, in one line.
 func campaignTruth(ctx context.Context, path, campaign string) (string, error) {
 	number, err := schemas.CampaignNumber(campaign)
 	if err != nil {

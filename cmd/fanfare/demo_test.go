@@ -50,8 +50,8 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-// The demo prints one key from run to run, so that what was pasted keeps working. A key that was revoked or is another
-// tenant's is replaced.
+// The demo prints the same key in every run, so that commands that a person has pasted keep working. A key that was
+// revoked or is another tenant's is replaced.
 func TestDemoKeepsItsKey(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
@@ -103,7 +103,7 @@ func TestDemoKeepsItsKey(t *testing.T) {
 	}
 }
 
-// What the demo tells to paste pauses nothing by the way: pause stands apart, with resume beside it.
+// The block of commands that the demo prints does not pause the campaign: pause is separate, with resume beside it.
 func TestDemoBlockPausesNothing(t *testing.T) {
 	var out strings.Builder
 	d := &demo{w: newWiring(Config{Data: "dir", Prefix: schemas.DefaultPrefix}, slog.New(slog.DiscardHandler)), out: &out, base: "http://localhost:8080", key: "k"}
@@ -118,7 +118,7 @@ func TestDemoBlockPausesNothing(t *testing.T) {
 	}
 }
 
-// Without a terminal, progress is a line each few seconds that says something new, and the last one always.
+// Without a terminal, the demo prints a progress line every few seconds if it has changed, and always the last one.
 func TestDemoProgressWithoutTerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
@@ -134,9 +134,9 @@ func TestDemoProgressWithoutTerminal(t *testing.T) {
 	})
 }
 
-// The demo, as a newcomer starts it: everybody in its live campaign is accounted for, by Fanfare as by the carrier, and
-// the console has ten more campaigns of every channel in the states that a marketer meets. Its clicks and opt-outs are
-// what the simulated phones did.
+// The demo, as a newcomer starts it: Fanfare and the carrier both account for every recipient of its live campaign, and
+// the console has ten more campaigns of every channel in the states that a marketer meets. Its clicks and opt-outs
+// equal those of the simulated phones.
 func TestDemoRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")

@@ -50,7 +50,7 @@ The clock of Kafka is not compared, because Fanfare does not use it.`,
 	return cmd
 }
 
-// examine is what the doctor finds about this process, for the API.
+// examine returns the doctor's findings about this process, for the API.
 func (w *wiring) examine(ctx context.Context) []api.Finding {
 	all := doctor.Examine(ctx, w.cfg.forDoctor())
 	out := make([]api.Finding, len(all))

@@ -39,7 +39,7 @@ func makePeople(t testing.TB, n int, seed uint64) people {
 			phone = []string{"", "call me", "3.93E+11", "+39"}[rng.IntN(4)]
 			p.refused++
 		case i%100 == 73:
-			// The right shape, and no such number: Italy has no mobile prefix 300.
+			// The number has the right form but does not exist: Italy has no mobile prefix 300.
 			phone = fmt.Sprintf("+39300%07d", rng.IntN(1e7))
 			if taken[phone] {
 				p.duplicates++

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// auditAnswer is what the tests read of an audit.
+// auditAnswer has the fields of an audit that the tests read.
 type auditAnswer struct {
 	Status      string
 	OK          *bool
@@ -28,7 +28,7 @@ type auditAnswer struct {
 	}
 }
 
-// audit counts a campaign again and fails the test when something is not explained.
+// audit orders an audit of a campaign, and fails the test if it finds an unexplained difference.
 func (c *client) audit(t *testing.T, campaign string) (a auditAnswer) {
 	t.Helper()
 	c.must(t, http.MethodPost, "/api/campaigns/"+campaign+"/audit", nil, &a, "")
@@ -45,7 +45,7 @@ func (c *client) audit(t *testing.T, campaign string) (a auditAnswer) {
 	return a
 }
 
-// value returns what a source says of a figure.
+// value returns a figure as one source counts it.
 func (a *auditAnswer) value(t *testing.T, figure, source string) float64 {
 	t.Helper()
 	for _, f := range a.Figures {
@@ -60,8 +60,8 @@ func (a *auditAnswer) value(t *testing.T, figure, source string) float64 {
 }
 
 // X16, X18: audits of a campaign while it is sent through a misbehaving carrier, over a kill -9, and after it has
-// settled: the log, the statistics, the ledger and the carrier's own record agree, or it is said why not. What is
-// rebuilt from the log while another campaign is being sent is identical.
+// settled: the log, the statistics, the ledger and the carrier's own record agree, or the audit explains the
+// difference. Statistics that are rebuilt from the log while another campaign is being sent are identical.
 func TestAuditAndRebuildWhileTrafficGoesOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")
@@ -116,7 +116,7 @@ func TestAuditAndRebuildWhileTrafficGoesOn(t *testing.T) {
 	}
 	second := send("Second")
 	until(second, "sending", func(s statsAnswer) bool { return s.Sent > 0 })
-	// The statistics of the first are counted again while the second is sent.
+	// Rebuild the statistics of the first campaign while the second is being sent.
 	out, err := exec.Command(fanfareBinary(t), "rebuild", "--data", w.dir, "--campaign", first).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Identical: 1 campaigns.") {
 		t.Errorf("rebuild while traffic goes on: got %v\n%s", err, out)

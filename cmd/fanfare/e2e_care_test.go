@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// provider is an HTTP provider of SMS that can be made to fail.
+// provider is an HTTP provider of SMS whose failures the test controls.
 type provider struct {
 	mu     sync.Mutex
-	status int // what it answers to a message; 0: it takes it, from an account with the token
+	status int // the HTTP status of its answers; 0: it accepts messages from an account with the token
 	token  string
 	taken  map[string]int // by number
 }
@@ -144,7 +144,7 @@ func TestEndToEndRouteCare(t *testing.T) {
 	api.must(t, http.MethodPut, "/api/routes/strict", o{"credentials": credentials(strictServer, "renewed")}, nil, "")
 	until("the operator has renewed the password", b, func() bool { return view.State == "completed" })
 
-	// What the failing carrier answered with 503 may have been taken: it is ambiguous, and not sent again.
+	// The carrier may have accepted the messages that it answered with 503: they are ambiguous, and not sent again.
 	for name, at := range map[string]struct {
 		*provider
 		campaign string

@@ -160,8 +160,8 @@ func TestEndToEndCarriers(t *testing.T) {
 			if stats.TotalMessages != carrierPeople || missing > stats.Ambiguous+stats.NotSent {
 				t.Errorf("the carrier did not get %d of %d: want each of them not sent or ambiguous: %+v", missing, carrierPeople, stats)
 			}
-			// P6: what the log says is what is kept, counted again while the process runs. Receipts may still come
-			// between the two counts.
+			// P6: the stored statistics equal those that are counted again from the log while the process runs.
+			// Receipts may still come between the two counts.
 			for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 				out, err := exec.Command(fanfareBinary(t), "rebuild", "--data", data, "--id-key", idKey, "--campaign", made.ID).CombinedOutput()
 				if err == nil && strings.Contains(string(out), "Identical: 1 campaigns.") {
@@ -176,7 +176,7 @@ func TestEndToEndCarriers(t *testing.T) {
 	}
 }
 
-// carrierSubmission is what the carrier's record says of a message that it accepted.
+// carrierSubmission is a message that the carrier accepted, from its own record.
 type carrierSubmission struct {
 	submission
 	Receipts []struct {
@@ -195,7 +195,7 @@ func (s *carrierSubmission) failedBefore(then time.Time) bool {
 	return false
 }
 
-// explainTwice logs what the carrier's record and Fanfare's events say of the n-th recipient.
+// explainTwice logs the entries of the n-th recipient in the carrier's record and in Fanfare's events.
 func explainTwice(t *testing.T, api *client, campaign string, n int, tries []carrierSubmission) {
 	t.Helper()
 	var member json.RawMessage
@@ -243,7 +243,7 @@ func acceptances(t *testing.T, path, prefix string) map[string][]carrierSubmissi
 	return out
 }
 
-// waitListening waits until each address takes connections.
+// waitListening waits until each address accepts connections.
 func waitListening(t *testing.T, addrs ...string) {
 	t.Helper()
 	for _, addr := range addrs {

@@ -108,7 +108,7 @@ func TestEndToEndDomains(t *testing.T) {
 		}
 	}
 
-	w.stop(t) // the carrier's record is whole then
+	w.stop(t) // the carrier's record is complete after the stop
 
 	subs, _ := (&truthFile{path: w.truth()}).all(t)
 	of, count := map[string]string{}, map[string]int{}

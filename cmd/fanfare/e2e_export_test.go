@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// X7: an export goes on after kill -9 of the process that makes it, from the step that was kept, and its file is the
-// one that an undisturbed export gives, byte for byte.
+// X7: after kill -9 of the process that makes an export, the export continues from the last saved step. Its file equals
+// that of an undisturbed export, byte for byte.
 func TestExportGoesOnAfterKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the product; left out by -short")
@@ -64,14 +64,14 @@ func TestExportGoesOnAfterKill(t *testing.T) {
 	if rows := bytes.Count(want, []byte("\n")) - 1; rows != people {
 		t.Fatalf("undisturbed: got %d rows, want %d", rows, people)
 	}
-	// Killed as soon as a part is kept, again and again until it was killed before its end: how quick the machine is
-	// decides nothing.
+	// The test kills the process as soon as a part is saved, and repeats that until a kill came before the end of the
+	// export, so that the speed of the machine does not affect the result.
 	for tries := 1; ; tries++ {
 		id := order().ID
 		killed := 0
 		for range 2 {
 			for e := now(id); ; e = now(id) {
-				time.Sleep(60 * time.Millisecond) // a key may ask a thousand times a minute
+				time.Sleep(60 * time.Millisecond) // a key may make a thousand requests a minute
 				if e.Status == "done" {
 					break
 				}

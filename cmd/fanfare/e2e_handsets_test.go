@@ -12,9 +12,8 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// Phones that tap links, look at them with programs and opt out, through the whole product with a kill -9 in the middle
-// (R138, X10): clickers, click-through rate and opt-outs are what the record of the carrier and of its phones says,
-// person by person.
+// Phones tap links, scan them with programs and opt out, through the whole product with a kill -9 in the middle (R138,
+// X10). Clickers, click-through rate and opt-outs equal the record of the carrier and its phones, person by person.
 func TestEndToEndHandsets(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")
@@ -50,7 +49,7 @@ func TestEndToEndHandsets(t *testing.T) {
 		}
 	}
 	w.kill(t, 0)
-	// The phones are done when their record grows no more and the figures agree with it.
+	// The phones are done when their record no longer grows and the figures agree with it.
 	record := filepath.Join(w.dir, handsetsRecord)
 	tapped, left := map[string]bool{}, map[string]bool{}
 	read := func() int {

@@ -10,9 +10,8 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// One campaign of each kind, and one with a chain of three channels, through the whole product: what the carrier's own
-// record says it was handed is the content of each kind and leg, filled in for the recipient (R7, R16 to R19, R21 to
-// R27, R38, X3, R163).
+// One campaign of each kind, and one with a chain of three channels, through the whole product: by its own record the
+// carrier got the content of each kind and leg, rendered for the recipient (R7, R16 to R19, R21 to R27, R38, X3, R163).
 func TestEndToEndKinds(t *testing.T) {
 	w := newEmbeddedEnv(t, 200, "--receipt-window", "20s", "--log-level", "warn")
 	api := w.api()
@@ -88,7 +87,7 @@ func TestEndToEndKinds(t *testing.T) {
 	for _, s := range subs {
 		got[s.To] = append(got[s.To], s.Body)
 	}
-	slices.Sort(got[reachable]) // campaigns run side by side
+	slices.Sort(got[reachable]) // the campaigns run concurrently
 	slices.Sort(wants[reachable])
 	for to, want := range wants {
 		if !slices.Equal(got[to], want) {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// aPhone is what a browser on a phone sends, as the n-th of a network's addresses.
+// aPhone sets the headers that a browser on a phone sends, and the n-th address of a network.
 func aPhone(n int) func(*http.Request) {
 	return func(r *http.Request) {
 		browser(r)
@@ -25,7 +25,7 @@ func browser(r *http.Request) {
 	r.Header.Set("Accept-Language", "it-IT,it;q=0.9")
 }
 
-// open opens an address without following it.
+// open opens an address without following redirects.
 func open(t *testing.T, method, address string, dress func(*http.Request)) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, address, nil)
@@ -43,9 +43,10 @@ func open(t *testing.T, method, address string, dress func(*http.Request)) *http
 	return resp
 }
 
-// A campaign whose text has a link, through the whole product (R39, R138, X6): each recipient's address is his own and
-// is counted in segments and price before the confirm; people, previews and scanners open it at the public edge, with
-// kill -9 in the middle; the click-through rate is what the handsets did, and the clickers can be selected.
+// A campaign whose text has a link, through the whole product (R39, R138, X6): each recipient has its own address,
+// which counts in segments and price before the confirm. People, previews and scanners open the addresses at the public
+// edge, with kill -9 in the middle. The click-through rate equals the clicks of the handsets, and the clickers can be
+// selected.
 func TestEndToEndLinks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")
@@ -96,7 +97,7 @@ func TestEndToEndLinks(t *testing.T) {
 	}
 	read(func() bool { return stats.State == "completed" && stats.Awaiting < people/10 }, "completed, and most receipts are there")
 
-	w.stop(t) // the carrier's record is whole then
+	w.stop(t) // the carrier's record is complete after the stop
 	subs, _ := (&truthFile{path: w.truth()}).all(t)
 	w.proc.start()
 	api.waitReady(t)
@@ -146,7 +147,7 @@ func TestEndToEndLinks(t *testing.T) {
 			open(t, http.MethodGet, link, func(r *http.Request) { r.Header.Set("User-Agent", "WhatsApp/2.23.20.0 A") })
 		}
 	}
-	read(func() bool { // receipts still come, so that the two answers agree only in the end
+	read(func() bool { // receipts still arrive, so the two answers agree only at the end
 		members()
 		both := 0
 		for _, m := range page.Data {

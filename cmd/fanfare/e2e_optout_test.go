@@ -14,10 +14,10 @@ import (
 // optOutWithin is how long after its answer an opt-out may still be unknown to senders (P4).
 const optOutWithin = 2 * time.Second
 
-// Opting out by the link in a message, through the whole product (X10, P4): the page that scanners open changes
-// nothing; what is sent from it stops a second campaign that is on its way, within two seconds of the answer by the
-// carrier's own record, over a kill -9; each opt-out has one proof, and the figure of the first campaign is what people
-// did.
+// Opting out by the link in a message, through the whole product (X10, P4). A scanner that opens the page changes
+// nothing. A person who submits the page's form gets no message of a second, running campaign later than two seconds
+// after the answer, by the carrier's own record and despite a kill -9. Each opt-out has one proof, and the figure of
+// the first campaign equals the number of people who opted out.
 func TestEndToEndOptOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute; left out by -short")
@@ -61,7 +61,7 @@ func TestEndToEndOptOut(t *testing.T) {
 	}
 	first := send("first", "Sale. Stop: {{opt_out}}", 0)
 	until(first, func() bool { return stats.State == "completed" }, "the first campaign is out")
-	w.stop(t) // the carrier's record is whole then
+	w.stop(t) // the carrier's record is complete after the stop
 	subs, _ := (&truthFile{path: w.truth()}).all(t)
 	w.proc.start()
 	api.waitReady(t)
@@ -90,7 +90,7 @@ func TestEndToEndOptOut(t *testing.T) {
 			t.Fatalf("the page of %s: got %d", to, resp.StatusCode)
 		}
 		if len(answered) == leaving {
-			continue // looks at the page and goes away
+			continue // this person looks at the page and leaves
 		}
 		if resp := open(t, http.MethodPost, link, aPhone(n)); resp.StatusCode != http.StatusOK {
 			t.Fatalf("the form of %s: got %d", to, resp.StatusCode)
@@ -98,7 +98,8 @@ func TestEndToEndOptOut(t *testing.T) {
 		answered[to] = time.Now()
 	}
 	until(second, func() bool { return stats.State == "completed" }, "the second campaign is out")
-	// Whose hand-over the kill left in doubt may have opted out since: it is not handed over again to end the doubt.
+	// A recipient whose hand-over is in doubt after the kill may have opted out since: the sender does not repeat the
+	// hand-over.
 	skipped, doubtful := stats.Skipped, stats.Ambiguous
 	until(first, func() bool { return stats.OptedOut == leaving }, fmt.Sprintf("%d have opted out of the first campaign", leaving))
 	var page struct {

@@ -89,17 +89,19 @@ func checkSamples(samples []statsSample) []error {
 	return errs
 }
 
-// A pendingPoint says how many recipients were pending by the topic `deliveries`, when the test had read up to there.
+// A pendingPoint says how many recipients were pending by topic `deliveries` when the test had read it up to this
+// point.
 type pendingPoint struct {
 	at      time.Time
 	pending int
-	// oldest is when the oldest of the events was written that are new at this point.
+	// oldest is the time at which the oldest of the events that are new at this point was written.
 	oldest time.Time
 }
 
 // checkPending: the pending figure of /stats includes every event up to the time that it names in as_of, and none from
-// after the answer. So it is one of what the topic said from as_of on: an event that the test had read by as_of was in
-// the topic by then, and one that was written after the answer cannot be in it. The figures may be at most stale old.
+// after the answer. So it equals one of the values that the topic gave from as_of on: an event that the test had read
+// by as_of was in the topic by then, and one that was written after the answer cannot be in it. The figures may be no
+// older than stale.
 func checkPending(samples []statsSample, points []pendingPoint, stale time.Duration) []error {
 	var errs []error
 	for _, s := range samples {
@@ -179,7 +181,7 @@ func states(deliveries []*fanfarev1.Delivery) map[uint32]schemas.Precedence {
 
 // outcome of the whole run, for checkEnd.
 type outcome struct {
-	audience   []string // every number that was to be reached
+	audience   []string // every number that the campaign should reach
 	total      int      // recipients of the campaign
 	truth      []submission
 	deliveries []*fanfarev1.Delivery
@@ -244,7 +246,7 @@ func checkEnd(o outcome) []error {
 		}
 	}
 	accepted := map[string]bool{}
-	best := map[string]fate{} // delivered by any try, else what became of the last
+	best := map[string]fate{} // delivered if any try was, else the fate of the last try
 	for _, s := range slices.SortedStableFunc(slices.Values(o.truth), func(a, b submission) int { return a.Time.Compare(b.Time) }) {
 		if !s.accepted() {
 			continue
@@ -272,7 +274,7 @@ func checkEnd(o outcome) []error {
 		switch {
 		case p == 0:
 			fail("a recipient has no outcome: lost")
-		case doubt[seqs[number]]: // counted above; the carrier may or may not have the last try
+		case doubt[seqs[number]]: // counted above; the carrier may or may not have accepted the last try
 		case accepted[number] && !ours.Sent():
 			fail("the carrier accepted a message that we call %v", ours)
 		case !accepted[number] && ours.Sent():

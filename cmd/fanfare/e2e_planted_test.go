@@ -53,8 +53,7 @@ func goodRun(t *testing.T) (outcome, []statsSample, []pendingPoint) {
 
 	var samples []statsSample
 	var points []pendingPoint
-	// One message a second; statistics are asked for half a second later, and as new as a quarter of a second before
-	// that
+	// One message a second; the statistics are read half a second later, and they are a quarter of a second old
 	for i := range 6 {
 		at := start.Add(time.Duration(i) * time.Second)
 		points = append(points, pendingPoint{at: at, pending: 6 - i, oldest: at})
@@ -66,7 +65,7 @@ func goodRun(t *testing.T) (outcome, []statsSample, []pendingPoint) {
 	return o, samples, points
 }
 
-// An oracle that nothing can fail proves nothing. Each oracle must find a bug that is planted in a good run.
+// An oracle that never fails proves nothing. Each oracle must find a bug that is planted in a good run.
 func TestOraclesCatchPlantedBugs(t *testing.T) {
 	type run struct {
 		outcome

@@ -16,8 +16,8 @@ import (
 )
 
 // Phones answer a campaign, through the whole product (R35, R90, X10): every message of a phone is in a conversation, a
-// STOP opts out with the text as proof and is confirmed once, a text that asks for it otherwise waits for a decision,
-// and an answer from here reaches the carrier.
+// STOP opts out with the text as proof and is confirmed once, a text that asks to opt out in other words waits for a
+// person's decision, and a person's answer in the console reaches the carrier.
 func TestEndToEndReplies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 15 seconds; left out by -short")
@@ -163,7 +163,7 @@ func TestEndToEndReplies(t *testing.T) {
 		replied = 0
 		subs, _ := (&truthFile{path: w.truth()}).all(t)
 		for _, s := range subs {
-			if strings.Contains(s.Body, sender) { // the confirmations name it, and nothing else does
+			if strings.Contains(s.Body, sender) { // only the confirmations name the sender
 				handed[s.To]++
 			}
 			if s.Body == "We open at nine." && s.To == open.PhoneNumber {

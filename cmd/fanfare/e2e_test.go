@@ -100,7 +100,7 @@ func endToEnd(t *testing.T, w testEnv, cfg e2eConfig) {
 	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/confirm", nil, nil, "")
 	t.Logf("%s confirmed after %s", campaign.ID, time.Since(began).Round(time.Millisecond))
 
-	// Follow the topic and the record of the carrier, and ask /stats every 50 ms.
+	// Follow the topic and the record of the carrier, and read /stats every 50 ms.
 	ctx, stopWatching := context.WithCancel(t.Context())
 	defer stopWatching()
 	follower := &deliveriesFollower{names: w.names(), campaign: campaign.ID, brokers: w.brokers, states: map[uint32]schemas.Precedence{}}
@@ -152,7 +152,7 @@ func endToEnd(t *testing.T, w testEnv, cfg e2eConfig) {
 	await("a quarter sent", func(s statsAnswer) bool { return s.Sent >= total/4 })
 	api.must(t, http.MethodPut, "/api/campaigns/"+campaign.ID+"/pause", nil, nil, "")
 	answered := time.Now()
-	time.Sleep(1500 * time.Millisecond) // too short a sleep could only miss a submission that comes too late
+	time.Sleep(1500 * time.Millisecond) // if the sleep is too short, the test may only miss a late submission
 	if _, err := truth.read(); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func endToEnd(t *testing.T, w testEnv, cfg e2eConfig) {
 	for until := time.Now().Add(90 * time.Second); len(checkEnd(o)) > 0 && time.Now().Before(until); o = judged() {
 		time.Sleep(500 * time.Millisecond)
 	}
-	time.Sleep(time.Second) // an event too many would come in this time; one that comes later is missed
+	time.Sleep(time.Second) // a surplus event would arrive in this time; the test misses one that arrives later
 	o = judged()
 	stopWatching()
 	watchers.Wait()

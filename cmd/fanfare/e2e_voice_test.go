@@ -12,8 +12,8 @@ import (
 
 // A voice campaign to an Asterisk in a process of its own, with a route that was made by the API. Fanfare is killed
 // with kill -9 three times in the middle. By the record of the carrier no recipient was called again unless the first
-// call had failed; each recipient without a call has a named reason, not sent or ambiguous; and there were never more
-// calls at once than the account may have, by the count of the exchange (P2, P3).
+// call had failed; each recipient without a call has a named reason, not sent or ambiguous; and by the count of the
+// exchange there were never more concurrent calls than the account may have (P2, P3).
 func TestEndToEndVoice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute; left out by -short")

@@ -32,14 +32,14 @@ func linkBase(public string) (string, error) {
 	return u.Scheme + "://" + u.Host + "/", nil
 }
 
-// linkURL is what links in messages begin with; "" when campaigns have no links.
+// linkURL returns the beginning of the links in messages; "" when campaigns have no links.
 func (w *wiring) linkURL() string {
 	public := w.cfg.LinkURL
 	if public == "" && w.edge != nil {
 		public = "http://" + strings.Replace(w.edge.Addr().String(), "127.0.0.1", "localhost", 1)
 	}
 	base, err := linkBase(public)
-	if err != nil { // none: Validate has checked it
+	if err != nil { // cannot happen: Validate has checked the address
 		return ""
 	}
 	return base

@@ -125,7 +125,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	}
 	deps.RouteHealth = w.board.RouteHealth
 	deps.OptedOut, deps.OptOutsAge = w.view.OptedOut, w.view.SuppressionsAge
-	if w.redis != nil && w.cfg.Redis != "" { // an embedded one has this process alone
+	if w.redis != nil && w.cfg.Redis != "" { // an embedded Redis serves only this process
 		if deps.SharedLimiter, err = sharedlimit.New(w.redis, w.cfg.Prefix); err != nil {
 			return nil, err
 		}

@@ -47,8 +47,8 @@ func TestFirstLineSaysTheVersion(t *testing.T) {
 	}
 }
 
-// An error is logged under the key err, and a duration in milliseconds under a key that says so: who searches the logs
-// needs one spelling.
+// An error is logged under the key err, and a duration in milliseconds under a key that says so, because a person who
+// searches the logs needs one spelling.
 func TestLogKeys(t *testing.T) {
 	logs := regexp.MustCompile(`\b(Info|Warn|Error|Debug)(Context)?\(`)
 	wrong := map[string]*regexp.Regexp{

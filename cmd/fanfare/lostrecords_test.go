@@ -18,8 +18,8 @@ import (
 )
 
 // P4: Kafka loses the newest records of its topics, and with them a pause, an opt-out and a tenant's limit that were
-// answered. All take effect again once a relay leads: the control-plane view, which senders obey, has them. Here the
-// tail of the embedded log is cut off, as a disk does that had not written yet.
+// answered. All of them take effect again once a relay leads: the control-plane view, which senders obey, has them. The
+// test cuts off the end of the embedded log, as after a power failure before the disk has written.
 func TestLostRecordsTakeEffectAgain(t *testing.T) {
 	t.Parallel()
 	testLostRecords(t, nil, func(w *wiring) {

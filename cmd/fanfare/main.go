@@ -33,7 +33,7 @@ const (
 	exitOK    = 0
 	exitError = 1
 	exitUsage = 2
-	// exitRefused: the API of a server refused what was asked.
+	// exitRefused: the API of a server refused the request.
 	exitRefused = 3
 )
 

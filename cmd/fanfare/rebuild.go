@@ -97,7 +97,7 @@ func (w *wiring) rebuild(ctx context.Context, out io.Writer, campaign string, ke
 	return w.compare(ctx, out, fresh, campaign)
 }
 
-// openBeside opens what a rebuild reads, also while another process uses the data directory.
+// openBeside opens the services that a rebuild reads, also while another process uses the data directory.
 func (w *wiring) openBeside(ctx context.Context) error {
 	if err := w.reach(ctx, needKafka, needStore, needAnalytics); err != nil {
 		return err

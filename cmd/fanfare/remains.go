@@ -9,7 +9,7 @@ import (
 	"fanfare/schemas"
 )
 
-// stock is what is counted when a stop begins.
+// stock has the counts of messages when a stop begins.
 type stock struct{ inFlight, doubtful float64 }
 
 func (w *wiring) takeStock() stock {

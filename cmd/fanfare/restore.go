@@ -69,7 +69,7 @@ func confirmed(out io.Writer, in *os.File) (bool, error) {
 	return strings.TrimSpace(answer) == "yes", nil
 }
 
-// restore prints what is to be done, asks, and does it.
+// restore prints what it will do, asks for confirmation, and does it.
 func (w *wiring) restore(ctx context.Context, out io.Writer, ask func() (bool, error)) error {
 	if w.cfg.keptInData() || w.cfg.embeddedBroker() {
 		if err := w.lockData(ctx, "restore"); err != nil {
@@ -141,7 +141,7 @@ func (w *wiring) checkStopped(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
-// restoreLog is what Kafka knows.
+// restoreLog is what the topics say about campaigns.
 type restoreLog struct {
 	campaigns  map[string]store.LogCampaign
 	unreadable map[string]bool // keys of cursors, or of their sets
@@ -208,7 +208,7 @@ func (l *restoreLog) apply(names schemas.Names, r *kgo.Record) {
 }
 
 // restoreRecords deletes the campaigns that the store does not know, and the records of cursors that cannot be read.
-// Without offsets the scheduler reads all deliveries again, and with them what is known of those campaigns.
+// Without offsets the scheduler reads all deliveries again, and so restores the state of those campaigns.
 func (w *wiring) restoreRecords(plan store.RestorePlan, log restoreLog) []*kgo.Record {
 	var out []*kgo.Record
 	for _, key := range plan.Unknown {

@@ -16,9 +16,9 @@ import (
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
-// A store that was put back from an older copy agrees with Kafka after `fanfare restore`: it says what it will do, does
-// nothing without a yes, bills and settles what Kafka calls settled, and deletes what the copy does not know. It
-// refuses while a process uses the data.
+// A store that was put back from an older copy agrees with Kafka after `fanfare restore`. The command prints what it
+// will do, does nothing without a yes, bills and settles the campaigns that Kafka calls settled, and deletes the
+// campaigns that the copy does not have. It refuses to run while a process uses the data.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	testRestore(t, nil, "--prefix", "test.")

@@ -162,7 +162,7 @@ func buildSender(w *wiring) (runner, error) {
 	}, nil
 }
 
-// reporter returns what reports how the routes do, as one role of this process knows it.
+// reporter returns the runner that reports the health of the routes, as one role of this process knows it.
 func (w *wiring) reporter(role string, reports func(time.Time) []*fanfarev1.RouteHealth) *routehealth.Reporter {
 	return &routehealth.Reporter{
 		Process: role + "-" + strconv.FormatUint(rand.Uint64(), 36), Cluster: w.cluster, Source: role, Reports: reports,

@@ -69,8 +69,8 @@ Settings come from flags, from FANFARE_* variables of the same names, and from t
 	return root, nil
 }
 
-// remoteCommands are the commands that ask a server. Tenants, keys and people are asked of the store under --data,
-// which needs no server and makes the first of each, unless a server is named.
+// remoteCommands are the commands that ask a server. The commands for tenants, keys and people use the store under
+// --data unless a server is named: that needs no server, and creates the first tenant, key and person.
 func (p *program) remoteCommands(args []string) ([]*cobra.Command, error) {
 	getenv := func(name string) string {
 		for _, line := range p.environ {

@@ -23,7 +23,7 @@ const credentialsKeyFile = "credentials.key"
 // giveCredentialsKey says how a process gets the key.
 const giveCredentialsKey = "start it with the same FANFARE_CREDENTIALS_KEY as the others"
 
-// hangUpTime is how long a carrier may take to say goodbye after a test of a route.
+// hangUpTime is how long a disconnect may take after a test of a route.
 const hangUpTime = 2 * time.Second
 
 // openSealing finds the key that seals the credentials of routes: --credentials-key, else the file under --data. If the
@@ -68,8 +68,8 @@ func writePrivate(path string, content []byte) error {
 	return os.Link(f.Name(), path)
 }
 
-// loadRoutes creates and changes the routes of the file that --route-file names. What the file says wins over what is
-// stored; a route that it does not name stays as it is.
+// loadRoutes creates and changes the routes of the file that --route-file names. The file takes precedence over the
+// store; a route that the file does not name stays unchanged.
 func (w *wiring) loadRoutes(ctx context.Context) error {
 	path := w.cfg.RouteFile
 	if path == "" {

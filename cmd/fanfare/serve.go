@@ -34,7 +34,7 @@ and --store the same roles run on real services, in as many processes as needed.
 	return cmd
 }
 
-// wired runs a command with what its flags say, and releases in the end what it has opened.
+// wired runs a command with the settings of its flags, and closes at the end everything that was opened.
 func (p *program) wired(cmd *cobra.Command, run func(*wiring) error) error {
 	cfg, err := p.config(cmd)
 	if err != nil {
@@ -71,11 +71,11 @@ func (w *wiring) serve(ctx context.Context, started func(context.Context) error)
 }
 
 // requestLimit is how long a stop waits for requests that are being answered. Longer ones, such as an import whose body
-// is still arriving, are cut off: the client repeats them, and what was done is not done again.
+// is still arriving, are cut off: the client repeats them, and no work that was done is done twice.
 const requestLimit = 3 * time.Second
 
 // closeServer accepts no new request, answers the open ones within [requestLimit], and cuts off the rest. Then the API
-// returns to the store what it holds of it.
+// returns to the store what it has reserved there.
 func closeServer(ctx context.Context, server *httpserver.Server, handler http.Handler) {
 	stop, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
@@ -83,7 +83,7 @@ func closeServer(ctx context.Context, server *httpserver.Server, handler http.Ha
 	if s, ok := handler.(*api.Server); ok {
 		ctx, cancel := context.WithTimeout(ctx, requestLimit)
 		defer cancel()
-		_ = s.Close(ctx) // it logs what it cannot return
+		_ = s.Close(ctx) // Close logs what it cannot return
 	}
 }
 

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// 1,100 idle connections, and 100 clients that do not read what they ask for, on a process that may have 1,024 files
-// open: the API answers, and a campaign that is confirmed meanwhile completes. The stages have the files, the memory
-// and the time they need.
+// With 1,100 idle connections and 100 clients that do not read their answers, on a process that may have 1,024 files
+// open, the API still answers, and a campaign that is confirmed meanwhile completes. The stages have the files, the
+// memory and the time that they need.
 func TestClientsDoNotHoldUpTheStages(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
 	runBinary(t, "tenants", "create", "Acme", "--region", "IT", "--data", dir)
@@ -47,9 +47,10 @@ func TestClientsDoNotHoldUpTheStages(t *testing.T) {
 		}
 		defer c.Close()
 		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
-		if i%12 == 0 { // asks and does not read
+		if i%12 == 0 { // sends requests and does not read the answers
 			request := fmt.Sprintf("GET /api/contacts?limit=1000 HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\n\r\n", readers[i/12%len(readers)])
-			_, _ = io.WriteString(c, strings.Repeat(request, 3)) // more than the buffers of the connection hold
+			// the answers are larger than the buffers of the connection
+			_, _ = io.WriteString(c, strings.Repeat(request, 3))
 		}
 	}
 	var campaign struct{ ID string }

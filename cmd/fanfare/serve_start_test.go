@@ -36,7 +36,7 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 	closed := servicestest.FreeAddr(t)
 	busy := servicestest.Listen(t, servicestest.Silent)
 	var wg sync.WaitGroup
-	turns := make(chan struct{}, 4) // more at once would wait for each other, not for a service
+	turns := make(chan struct{}, 4) // more processes at once would wait for each other, not for a service
 	for name, c := range map[string]struct {
 		args, environ []string
 		code          int
@@ -107,8 +107,8 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 	wg.Wait()
 }
 
-// A step of the start that asks more of a service, such as a migration, is retried while its error may pass, and only
-// then.
+// A step of the start that needs more of a service than an answer, such as a migration, is retried while its error is
+// temporary, and only then.
 func TestStartRetriesSteps(t *testing.T) {
 	t.Parallel()
 	w := newWiring(testConfig(t, nil), slog.New(slog.DiscardHandler))
@@ -236,8 +236,8 @@ func BenchmarkServeStartToReady(b *testing.B) {
 	b.ReportMetric(float64(total.Milliseconds())/float64(n), "ready-ms")
 }
 
-// After the first signal the process finishes what is in hand and says what remains, one line for each thing. A second
-// signal ends it at once.
+// After the first signal the process finishes its current work and prints what remains, one line for each thing. A
+// second signal ends it at once.
 func TestServeStops(t *testing.T) {
 	_, p, _ := startToReady(t, "--data", t.TempDir(), "--log-format", "text")
 	if took, code := p.stop(); code != 0 || took > 15*time.Second {
@@ -269,7 +269,8 @@ func TestServeStops(t *testing.T) {
 			_ = resp.Body.Close()
 		}
 	}()
-	// The request is in hand before the first signal. If it is not, the process ends sooner, and the test still holds.
+	// The process handles the request before the first signal arrives. If it does not, it ends sooner, and the test
+	// still passes.
 	time.Sleep(200 * time.Millisecond)
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	time.Sleep(300 * time.Millisecond)

@@ -20,7 +20,7 @@ import (
 )
 
 // A stop in the middle of a campaign leaves no message uncertain, even while a browser shows the live page and an
-// import hangs. The stop cuts both off and uses the rest of its time for the messages in hand.
+// import hangs. The stop cuts both off and uses the rest of its time for the messages in flight.
 func TestStopDoesNotWaitForStreams(t *testing.T) {
 	addr := freeAddr(t)
 	w := newWiring(testConfig(t, func(c *Config) { c.HTTP, c.SimRate, c.SimProfile = addr, 500, "default" }), slog.New(slog.DiscardHandler))
@@ -33,7 +33,7 @@ func TestStopDoesNotWaitForStreams(t *testing.T) {
 	served := serveReady(ctx, t, w)
 	streams := openStreams(t, w, "http://"+addr, stalled)
 	_, _ = io.WriteString(body, "phone\n+393331234567\n")
-	time.Sleep(300 * time.Millisecond) // the streams are in hand; if one is not, the stop only has less to end
+	time.Sleep(300 * time.Millisecond) // both streams are open by now; if one is not, the stop only has less to end
 	interrupt()
 	err := <-served
 	if err != nil {
@@ -135,7 +135,7 @@ func runningCampaign(t testing.TB, api *client, n int) (id string) {
 	return ""
 }
 
-// The API knows opt-outs from the topic, as senders do. Here the store has no opt-out.
+// The API reads opt-outs from the topic, as senders do. In this test the store has no opt-out.
 func TestAPIKnowsOptOutsFromTheLog(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)

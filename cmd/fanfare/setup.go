@@ -146,8 +146,8 @@ func (p *program) explainKafka(cfg Config, public []string) {
 // leastTopicsTime is how long creating and verifying all topics may take even if the time for the start is nearly over.
 const leastTopicsTime = 15 * time.Second
 
-// reachable makes a client start with brokers that could be reached a moment ago: one broker that is down must not stop
-// a start.
+// reachable returns the option by which a client begins with brokers that could be reached a moment ago, so that one
+// broker that is down does not stop a start.
 func (w *wiring) reachable() []kgo.Opt {
 	if len(w.brokers) == 0 {
 		return nil

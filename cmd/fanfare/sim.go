@@ -14,7 +14,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// Names of the simulated carrier: every tenant's default route is it.
+// Names of the simulated carrier, which is every tenant's default route.
 const (
 	simRoute     = "sim"
 	simConnector = "sim"
@@ -83,7 +83,7 @@ func (w *wiring) withSimulator(ctx context.Context, run runner) error {
 	return errors.Join(alongside(ctx, carrier, run), simulated.Close())
 }
 
-// habits are those of the demonstration, with as many phones that answer as the setting says.
+// habits returns the habits of the demonstration, with the share of answering phones from the settings.
 func (c Config) habits() sim.Habits {
 	h := sim.DefaultHabits
 	h.Stop, h.Answer = float64(c.SimReplies)/300, float64(c.SimReplies)/150

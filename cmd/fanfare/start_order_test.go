@@ -41,7 +41,8 @@ func TestIntegrationStartOrder(t *testing.T) {
 		began := time.Now()
 		p := s.serve(t)
 		for _, name := range order {
-			time.Sleep(150 * time.Millisecond) // spreads the starts; any order of events must end ready
+			// this spreads the starts; the process must become ready after any order of events
+			time.Sleep(150 * time.Millisecond)
 			s.gates[name].setShut(false)
 		}
 		p.until(t, 60*time.Second, isReady)

@@ -34,18 +34,18 @@ type wiring struct {
 	reg     *prometheus.Registry
 	names   schemas.Names
 
-	data      *embedded.DataDir  // locked by this process; nil if it keeps nothing there
+	data      *embedded.DataDir  // locked by this process; nil if it keeps no data there
 	services  *embedded.Services // nil if Kafka and Redis both have addresses
 	store     *store.Store
 	keys      *schemas.Keys
 	cluster   stream.Cluster
-	brokers   []string    // those that could be reached when the process started
+	brokers   []string    // the brokers that could be reached when the process started
 	ops       *kgo.Client // /readyz asks it whether Kafka answers
 	redis     redis.UniversalClient
 	analytics analytics.Store
 	edge      net.Listener // nil without the role edge
 	view      *view.View
-	board     *routehealth.Board // how the routes do; nil without the roles that read it
+	board     *routehealth.Board // health of the routes; nil without the roles that read it
 	stopping  chan struct{}
 	// runJobs runs exports and segments; set with the role api.
 	runJobs runner

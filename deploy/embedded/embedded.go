@@ -25,8 +25,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Kafka and Redis say which to start.
 	Kafka, Redis bool
-	// Login has the accounts of the services, see [OpenLogin]. Without it everybody on this machine may use them, as in
-	// tests.
+	// Login has the accounts of the services, see [OpenLogin]. Without it every program on this machine may use them,
+	// as in tests.
 	Login Login
 	// Public are the topics that Login.Consumer may read.
 	Public []string

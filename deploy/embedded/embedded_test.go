@@ -72,7 +72,8 @@ func TestDataOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-// While one process holds the lock, another one gets its pid and what it does, and changes nothing.
+// While one process holds the lock, another process gets an error with the holder's pid and command, and changes
+// nothing.
 func TestOneProcessAtATime(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := start(t, dir)

@@ -119,8 +119,8 @@ func start(s Service) (string, error) {
 	return addr, nil
 }
 
-// script is the path of a script in services. It is looked for from the working directory upwards, where go test and go
-// run put it, and not where this file was compiled: -trimpath takes that away.
+// script is the path of a script in services. It searches from the working directory of go test or go run upwards. It
+// cannot use the path of this source file, because -trimpath removes it from the binary.
 func script(name string) string {
 	below := filepath.Join("deploy", "testinfra", "services", name)
 	dir, err := os.Getwd()

@@ -16,7 +16,7 @@ import (
 	tables "fanfare/schemas/clickhouse"
 )
 
-// scriptedClickHouse answers each question that has a key of it in its text with a row, or an error.
+// scriptedClickHouse answers each query whose text contains one of its keys with a row or an error.
 type scriptedClickHouse struct {
 	driver.Conn
 	answers map[string]any
@@ -70,7 +70,7 @@ func (r *scriptedRow) Scan(dest ...any) error {
 func (r *scriptedRow) Err() error           { return r.err }
 func (r *scriptedRow) ScanStruct(any) error { return r.err }
 
-// scriptedRows is an answer of one row, read as many.
+// scriptedRows returns a scriptedRow as a result set of one row.
 type scriptedRows struct{ *scriptedRow }
 
 func (r scriptedRows) Next() bool {
@@ -138,8 +138,8 @@ func TestClickHouse(t *testing.T) {
 	}
 }
 
-// The questions are asked in words that a real server knows. A login that fails is tested on a listener that only plays
-// ClickHouse: the server that our scripts start dies of one.
+// A real server accepts the queries. A failing login is tested on a fake ClickHouse, because the server that our
+// scripts start crashes after one.
 func TestIntegrationDoctorClickHouse(t *testing.T) {
 	addr := testinfra.Need(t, testinfra.ClickHouse)[testinfra.ClickHouse]
 	examineIt := func(dsn string) []Finding {

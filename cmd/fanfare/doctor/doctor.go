@@ -82,7 +82,7 @@ func Examine(ctx context.Context, cfg Config) []Finding {
 	return slices.Concat(found...)
 }
 
-// AnyBad reports whether something must be mended.
+// AnyBad reports whether a finding says that something must be fixed.
 func AnyBad(all []Finding) bool {
 	return slices.ContainsFunc(all, func(f Finding) bool { return f.Level == Bad })
 }

@@ -57,7 +57,7 @@ func wantBad(t testing.TB, all []Finding, found, fix string) {
 	}
 }
 
-// A port that another program has taken is bad. If fanfare serves there, it is asked whether it is ready.
+// A port that another program has taken is bad. If fanfare serves there, the doctor asks it whether it is ready.
 func TestHTTP(t *testing.T) {
 	t.Parallel()
 	other := servicestest.Listen(t, servicestest.Garbage)
@@ -77,7 +77,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// Campaigns that do not go on by themselves are bad, though every service is well.
+// Campaigns that do not continue by themselves are a bad finding, even if every service works.
 func TestDealing(t *testing.T) {
 	t.Parallel()
 	stalled, broken := 0, 0

@@ -46,7 +46,7 @@ func kafkaAdmin(t testing.TB, c *kfake.Cluster) *kadm.Client {
 	return kadm.NewClient(cl)
 }
 
-// A cluster on which nothing was done yet will do; one that serve has started on is as it must be.
+// An empty cluster has no bad finding; a cluster on which serve has started has no note either.
 func TestKafkaWell(t *testing.T) {
 	t.Parallel()
 	c := fakeKafka(t)
@@ -200,7 +200,7 @@ func TestKafkaRights(t *testing.T) {
 	wantBad(t, examineAs(t, cluster, topics, txns), "may not join groups named test.*", "--group test.")
 	wantBad(t, examineAs(t, cluster, topics, groups), "may not use transactional ids named test.*", "--transactional-id test.")
 
-	// The topics are there, and we may only read them.
+	// The topics exist, and our user may only read them.
 	c := fakeKafka(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.SeedTopics(24, "test.chunks"), kfake.User("PLAIN", user, pass, cluster, groups, txns, read, see))
 	all := examineKafka(t.Context(), kafkaConfig(t, c, func(cfg *Config) { cfg.Kafka.User, cfg.Kafka.Password = user, pass }))
 	wantBad(t, all, "rights are missing on test.chunks (WRITE", "User:fan --operation All")

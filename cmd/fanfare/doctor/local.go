@@ -70,7 +70,7 @@ func running(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// examineHTTP looks at the port. If a fanfare serves there, it is asked whether it is ready.
+// examineHTTP looks at the port. If a fanfare serves there, the doctor asks it whether it is ready.
 func examineHTTP(ctx context.Context, cfg Config) []Finding {
 	l, err := services.Listen(ctx, cfg.HTTP)
 	if err == nil {
@@ -134,7 +134,7 @@ func examineDealing(ctx context.Context, addr string) []Finding {
 	return found
 }
 
-// get asks the fanfare that serves at addr, also if addr is every address of this machine.
+// get sends a request to the fanfare that serves at addr, also if addr means all addresses of this machine.
 func get(ctx context.Context, addr, path string) (*http.Response, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -47,8 +47,8 @@ func TestMigrations(t *testing.T) {
 
 func shortID() string { return strings.ToLower(rand.Text()[:8]) }
 
-// A user of Postgres that may only log in is given one right after the other; each time the doctor names the next
-// missing one.
+// The test grants a user of Postgres that may only log in one right after the other; each time the doctor names the
+// next missing right.
 func TestIntegrationDoctorPostgresRights(t *testing.T) {
 	addr := testinfra.Need(t, testinfra.Postgres)[testinfra.Postgres]
 	ctx := t.Context()

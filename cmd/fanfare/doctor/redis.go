@@ -36,7 +36,7 @@ func examineRedis(ctx context.Context, cfg Config) []Finding {
 		all = append(all, bad("redis", where+" is a node of a Redis Cluster, but --redis has only one address, so it is used as a single Redis", "give several nodes, separated by commas: --redis HOST1:PORT,HOST2:PORT"))
 	}
 	all = append(all, redisMemory(info)...)
-	// This script does what those of the limiter do, on a key that expires after a second.
+	// This script uses the same commands as the scripts of the limiter, on a key that expires after a second.
 	const script = "local t = redis.call('TIME') redis.call('HSET', KEYS[1], 't', t[1]) redis.call('PEXPIRE', KEYS[1], 1000) return t[1]"
 	if err := rdb.Eval(ctx, script, []string{cfg.Prefix + "doctor"}).Err(); err != nil {
 		all = append(all, redisScriptFinding(cfg, err))

@@ -46,7 +46,7 @@ func TestRedis(t *testing.T) {
 			}
 		})
 	}
-	// What evicts nothing is well, whatever its policy is.
+	// A Redis that evicts no key is good, whatever its policy is.
 	all := redisFindings(t, servicestest.Listen(t, servicestest.Redis(map[string]string{"INFO MEMORY": servicestest.Bulk("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n")})))
 	if len(all) != 1 || all[0].Level != OK {
 		t.Errorf("got %+v, want it to be well", all)

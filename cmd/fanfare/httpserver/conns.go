@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What a connection is doing.
+// States of a connection.
 const (
 	headers  int32 = iota // the client sends headers, or has just connected
 	idle                  // between two requests
@@ -216,7 +216,7 @@ func (c *conns) cutLongest(why string, least time.Duration, which func(doing int
 	return true
 }
 
-// say logs that a cap is reached, at most once in ten seconds.
+// say logs that a cap is reached, at most once every ten seconds.
 func (c *conns) say(msg string, args ...any) {
 	const every = 10 * time.Second
 	now, last := time.Now().UnixNano(), c.lastSaid.Load()

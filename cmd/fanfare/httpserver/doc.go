@@ -1,5 +1,5 @@
-// Package httpserver serves HTTP so that no client can use up what the stages in the same process need: file
-// descriptors, memory and goroutines.
+// Package httpserver serves HTTP so that no client can use up the file descriptors, memory and goroutines that the
+// stages in the same process need.
 //
 //   - A connection may send headers for 10 s, may be idle for a minute, and must take at least 64 KB of an answer in 20
 //     s.

@@ -105,7 +105,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	t.Parallel()
 	s, addr := start(t, Limits{Connections: 50}, defaultTimes, hello)
 	for i := range 200 {
-		text := "" // half of them say nothing, the others were served once and are kept alive
+		text := "" // half of them send nothing; the others were served once and are kept alive
 		if i%2 == 0 {
 			text = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 		}
@@ -148,8 +148,8 @@ func TestConnectionsAreCapped(t *testing.T) {
 	}
 }
 
-// Readers that do not read: their answers are at most the cap, others are answered meanwhile, and in the end they are
-// cut off.
+// Clients that do not read their answers: their buffered answers stay within the cap, other clients are answered
+// meanwhile, and in the end the server cuts them off.
 func TestReadersThatDoNotRead(t *testing.T) {
 	t.Parallel()
 	const readers, size, most = 100, 8 << 20, 32 << 20
@@ -171,7 +171,7 @@ func TestReadersThatDoNotRead(t *testing.T) {
 	if status, body := get(t, addr, "/"); status != http.StatusOK || body != "hello" {
 		t.Errorf("got %d %q, want an answer beside readers that do not read", status, body)
 	}
-	// A client that reads gets all of it.
+	// A client that reads gets the whole answer.
 	if status, body := get(t, addr, "/large"); status != http.StatusOK || len(body) != size {
 		t.Errorf("got %d and %d bytes, want all %d", status, len(body), size)
 	}

@@ -62,7 +62,8 @@ func fakeKafka(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-// Whatever answers at the address of a service, the problem names it and says what to do, within seconds.
+// If another server answers at the address of a service, the problem names its protocol within seconds and says what to
+// do.
 func TestProblemNamesWhatAnswers(t *testing.T) {
 	t.Parallel()
 	redis := miniredis.RunT(t)
@@ -196,7 +197,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// What go-redis logs itself goes to our log, not to standard error.
+// The log of go-redis goes to our log, not to standard error.
 func TestLogRedis(t *testing.T) {
 	var out lines
 	LogRedis(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))

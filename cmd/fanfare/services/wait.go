@@ -15,11 +15,11 @@ const (
 	lastRetry  = 2 * time.Second
 )
 
-// briefly is how long a [WaitBriefly] problem is waited for.
+// briefly is how long a start waits for a [WaitBriefly] problem to pass.
 const briefly = 4 * time.Second
 
-// A Waiter waits, while a process starts, for services that are starting too. It logs when a service begins to be
-// waited for, when the problem changes, and when the service is ready: one line each.
+// A Waiter waits, while a process starts, for services that are starting too. It logs when it begins to wait for a
+// service, when the problem changes, and when the service is ready: one line each.
 type Waiter struct {
 	Log *slog.Logger
 	// Timeout is how long to wait for a service, from Began on.

@@ -40,7 +40,7 @@ func (l *logged) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A server whose behaviour changes from bad to good.
+// changing is a server whose behaviour changes from bad to good.
 type changing struct {
 	good      atomic.Bool
 	bad, well func(net.Conn)
@@ -124,8 +124,8 @@ func redisAnswers(command, answer string) func(net.Conn) {
 	return servicestest.Redis(map[string]string{command: answer})
 }
 
-// Every condition that passes by itself is waited for, with one log line when it begins and one when it is over. A7,
-// A6.
+// A start waits for every condition that passes by itself, with one log line when the wait begins and one when it is
+// over. A7, A6.
 func TestStartWaitsForConditionsThatPass(t *testing.T) {
 	t.Parallel()
 	kafka := forward(fakeKafka(t).ListenAddrs()[0])
@@ -218,13 +218,13 @@ func waits(t *testing.T, flag, addr, found string, mend func()) {
 	}
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	// The change may show as one more problem
+	// The change may appear as one more problem
 	if len(log.lines) < 2 || len(log.lines) > 3 || log.lines[len(log.lines)-1] != "service is ready" {
 		t.Errorf("got the lines %q, want one about the wait and one about its end", log.lines)
 	}
 }
 
-// What waiting cannot mend ends the start at once, with what to do.
+// A problem that waiting cannot mend ends the start at once, with an error that says what to do.
 func TestStartEndsForWhatStays(t *testing.T) {
 	t.Parallel()
 	old := forward(fakeKafka(t, kfake.MaxVersions(kversion.V2_4_0())).ListenAddrs()[0])
@@ -283,8 +283,8 @@ func TestStartEndsForWhatStays(t *testing.T) {
 	}
 }
 
-// A login that the broker answers by closing the connection is worth a short wait, not the whole time-out: a broker
-// that stops does the same.
+// If the broker answers a login by closing the connection, the start waits briefly, not for the whole time-out: a
+// broker that stops does the same.
 func TestStartWaitsBrieflyForALogin(t *testing.T) {
 	t.Parallel()
 	c := fakeKafka(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "fan", "fare"))
@@ -322,7 +322,7 @@ func TestStartTimesOut(t *testing.T) {
 	}
 }
 
-// A name that the name service does not know yet is waited for.
+// A start waits for a name that the name service does not know yet.
 func TestStartWaitsForAName(t *testing.T) {
 	var known atomic.Bool
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -16,12 +16,12 @@ import (
 // Gateway is Kannel: bearerbox, which is a client of a message centre, and smsbox, which takes messages over HTTP and
 // reports their results by calling URLs.
 type Gateway struct {
-	// SendSMS is the URL that takes messages, without its query; User and Password are to be in it.
+	// SendSMS is the URL that accepts messages, without its query; the query must have User and Password.
 	SendSMS, User, Password string
 	admin                   string
 }
 
-// GatewayOptions are how it is bound to its message centre.
+// GatewayOptions say how Kannel is bound to its message centre.
 type GatewayOptions struct {
 	Port     int
 	SystemID string
@@ -109,7 +109,7 @@ func sbin(name string) string {
 	return name
 }
 
-// Status is what its status page says.
+// Status returns the text of Kannel's status page.
 func (g *Gateway) Status() (string, error) {
 	resp, err := http.Get(g.admin)
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 	"time"
 )
 
-// Peer is a program that is not ours.
+// Peer is a program that we did not write.
 type Peer string
 
 // Peers.
@@ -41,7 +41,7 @@ const (
 	Twilio   Peer = "twilio"
 )
 
-// integrationEnv says that peers are to be there, and that a missing one is a failure.
+// integrationEnv is set if the peers must be installed: then a missing one is a failure.
 const integrationEnv = "FANFARE_TEST_INTEGRATION"
 
 // installed is where each peer is found.
@@ -115,7 +115,7 @@ func Need(tb testing.TB, peers ...Peer) {
 	}
 }
 
-// Process is a peer that runs.
+// Process is a running peer.
 type Process struct {
 	tb    testing.TB
 	cmd   *exec.Cmd
@@ -124,7 +124,7 @@ type Process struct {
 	log   *tail
 }
 
-// start starts a program. It is killed, with all that it started, when the test ends.
+// start starts a program. When the test ends, the program and all processes that it started are killed.
 func start(tb testing.TB, dir string, name string, args ...string) *Process {
 	tb.Helper()
 	p := &Process{tb: tb, cmd: exec.Command(name, args...), lines: make(chan string, 1024), log: &tail{}}
@@ -163,7 +163,7 @@ func start(tb testing.TB, dir string, name string, args ...string) *Process {
 	return p
 }
 
-// Kill ends the process and all that it started.
+// Kill ends the process and all processes that it started.
 func (p *Process) Kill() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 
 // Line waits for a line of standard output that begins with prefix, and returns the rest of it.
@@ -182,7 +182,7 @@ func (p *Process) Line(prefix string) string {
 	}
 }
 
-// tail keeps the end of what a process says.
+// tail keeps the end of a process's output.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte
@@ -210,7 +210,7 @@ type SMSC struct {
 	Port string
 }
 
-// SMSCOptions are those of smsc.js.
+// SMSCOptions are the options of smsc.js.
 type SMSCOptions struct {
 	Mode  string `json:"mode,omitempty"` // plain, before, throttle, chaos
 	DLR   bool   `json:"dlr"`
@@ -251,7 +251,7 @@ func (s *SMSC) Stats() (n SMSCStats) {
 	return n
 }
 
-// Truth reads the file of SMSCOptions.Truth: how often each number, in E.164 with a +, was taken.
+// Truth reads the file of SMSCOptions.Truth: how many messages to each number, in E.164 with a +, it accepted.
 func Truth(tb testing.TB, file string) map[string]int {
 	tb.Helper()
 	b, err := os.ReadFile(file)
@@ -270,7 +270,7 @@ func Truth(tb testing.TB, file string) map[string]int {
 // hammer is the client that Net::SMPP comes with.
 const hammer = "/usr/share/doc/libnet-smpp-perl/examples/esme-hammer.pl"
 
-// Hammer runs it against a message centre: n messages, one after the other. It returns what it said.
+// Hammer runs the client against a message centre: n messages, one after the other. It returns the client's output.
 func Hammer(tb testing.TB, port, n int) string {
 	tb.Helper()
 	Need(tb, NetSMPP)
@@ -278,7 +278,7 @@ func Hammer(tb testing.TB, port, n int) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	// Its port and numbers are fixed in its text.
+	// Its port and numbers are constants in its source.
 	text := strings.NewReplacer("$port = 9900", fmt.Sprintf("$port = %d", port), "077747772777", "393470000001", "data_coding => 9", "data_coding => 0", "$host = 'localhost'", "$host = '127.0.0.1'").Replace(string(script))
 	at := filepath.Join(tb.TempDir(), "esme-hammer.pl")
 	if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
@@ -291,7 +291,7 @@ func Hammer(tb testing.TB, port, n int) string {
 	return string(out)
 }
 
-// Signer is npm twilio's idea of a callback's signature.
+// Signer computes and checks signatures of callbacks with npm twilio.
 type Signer struct{ *Process }
 
 // StartSigner starts it.
@@ -303,7 +303,7 @@ func StartSigner(tb testing.TB) *Signer {
 	return s
 }
 
-// Signed is what it is asked about. With Body, which the URL has the hash of, Params do not count.
+// Signed is a callback for the Signer. With Body, whose hash is in the URL, Params do not count.
 type Signed struct {
 	Token     string            `json:"token"`
 	URL       string            `json:"url"`
@@ -312,7 +312,7 @@ type Signed struct {
 	Signature string            `json:"signature"`
 }
 
-// Check returns the signature that it makes of URL and Params, and whether it takes the one that is given.
+// Check returns the signature that npm twilio computes from URL and Params, and whether it accepts the given one.
 func (s *Signer) Check(q Signed) (expected string, valid bool) {
 	s.tb.Helper()
 	raw, err := json.Marshal(q)

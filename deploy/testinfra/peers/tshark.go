@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// Recording keeps what goes over connections, as a capture would: no capture needs privileges that a test may lack.
+// Recording records the bytes of connections as a packet capture would. A real capture would need privileges that a
+// test may lack.
 type Recording struct {
 	mu    sync.Mutex
 	pcap  []byte
 	conns uint16
 }
 
-// NewRecording returns an empty one: a file of libpcap whose packets begin with IPv4.
+// NewRecording returns an empty recording: a libpcap file whose packets begin with IPv4.
 func NewRecording() *Recording {
 	h := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
 	h = binary.LittleEndian.AppendUint16(h, 2)

@@ -75,11 +75,11 @@ func readCommand(r *bufio.Reader) (words []string, err error) {
 
 // Postgres is a fake Postgres without TLS.
 type Postgres struct {
-	// Refuse is the SQLSTATE with which it refuses connections; "": it lets everybody in.
+	// Refuse is the SQLSTATE with which it refuses connections; "": it accepts every client.
 	Refuse string
 	// Version is its server_version; default 16.1.
 	Version string
-	// Standby: it answers every query by true, so also whether it is in recovery.
+	// Standby: it answers every query with true, so it also says that it is in recovery.
 	Standby bool
 }
 
@@ -133,7 +133,7 @@ func (p Postgres) Serve(c net.Conn) {
 
 // ClickHouse is a fake ClickHouse that knows hello and ping of the native protocol.
 type ClickHouse struct {
-	// Refuse is the code of the exception with which it refuses connections; 0: it lets everybody in.
+	// Refuse is the code of the exception with which it refuses connections; 0: it accepts every client.
 	Refuse int32
 	// Major and Minor are its version; default 25.3.
 	Major, Minor uint64
