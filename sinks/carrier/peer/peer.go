@@ -128,13 +128,25 @@ func Submit(w http.ResponseWriter, r *http.Request, a Account, out carrier.Outbo
 	return x, true
 }
 
+// Webhook counts the calls of a provider's webhook. The zero value has made none. It is safe for concurrent use.
+type Webhook struct {
+	mu                  sync.Mutex
+	registered          bool
+	delivered, repeated int
+}
+
+// Counts returns how many calls succeeded, and how many failed and were repeated.
+func (w *Webhook) Counts() (delivered, repeated int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.delivered, w.repeated
+}
+
 // Deliver calls post until it succeeds or ctx ends. Between two tries it waits 50 ms, then twice as long each time, 5 s
-// at most. It calls count with the result of each try.
-func Deliver(ctx context.Context, post func() error, count func(delivered bool)) {
+// at most. Before the first post it calls register, until that has succeeded once; nil: the webhook needs no registration.
+func (w *Webhook) Deliver(ctx context.Context, register, post func() error) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := post()
-		count(err == nil)
-		if err == nil {
+		if w.try(register, post) {
 			return
 		}
 		timer := time.NewTimer(pause)
@@ -145,6 +157,24 @@ func Deliver(ctx context.Context, post func() error, count func(delivered bool))
 		case <-timer.C:
 		}
 	}
+}
+
+func (w *Webhook) try(register, post func() error) bool {
+	w.mu.Lock()
+	registered := w.registered || register == nil
+	w.mu.Unlock()
+	ok := registered || register() == nil
+	registered = ok
+	ok = ok && post() == nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.registered = w.registered || registered
+	if ok {
+		w.delivered++
+	} else {
+		w.repeated++
+	}
+	return ok
 }
 
 // EachOf calls work for every item of list, up to most at a time, and returns when all calls have returned.

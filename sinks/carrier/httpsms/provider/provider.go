@@ -67,13 +67,11 @@ type Config struct {
 type Server struct {
 	accounts *peer.Accounts[*account]
 	foreign  *peer.Numbering
+	webhook  peer.Webhook
 	cfg      Config
 	log      *slog.Logger
 	client   *http.Client
 	refs     atomic.Uint64
-
-	mu     sync.Mutex
-	posted Stats
 }
 
 // Stats counts callbacks.
@@ -123,9 +121,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Stats returns the counts.
 func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.posted
+	delivered, repeated := s.webhook.Counts()
+	return Stats{delivered, repeated}
 }
 
 // key returns the submission id of a message.
@@ -268,18 +265,7 @@ func (s *Server) callback(ctx context.Context, a *account, r *carrier.Receipt) {
 	if r.Status == schemas.ReceiptStatusFailed {
 		form.Set("ErrorCode", cmp.Or(errorCodes[r.Sub], "30008"))
 	}
-	peer.Deliver(ctx, func() error { return s.post(ctx, o.url, form) }, s.count)
-}
-
-// count notes how a call of the webhook ended.
-func (s *Server) count(delivered bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if delivered {
-		s.posted.Delivered++
-	} else {
-		s.posted.Repeated++
-	}
+	s.webhook.Deliver(ctx, nil, func() error { return s.post(ctx, o.url, form) })
 }
 
 // post sends one callback.

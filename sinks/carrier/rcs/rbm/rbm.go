@@ -127,18 +127,18 @@ func ReadAccount(raw []byte) (*Account, error) {
 
 // Server is the platform. It is an http.Handler; Run calls the webhook.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	client *http.Client
-	agents *peer.Accounts[*line]
-	next   *peer.Numbering
+	cfg     Config
+	log     *slog.Logger
+	client  *http.Client
+	agents  *peer.Accounts[*line]
+	next    *peer.Numbering
+	webhook peer.Webhook
 
-	mu         sync.Mutex
-	tokens     map[string]time.Time
-	foreign    map[carrier.Key]string
-	events     uint64
-	registered bool
-	posted     Stats
+	mu      sync.Mutex
+	tokens  map[string]time.Time
+	foreign map[carrier.Key]string
+	events  uint64
+	probes  int
 }
 
 // Stats counts events and capabilities queries.
@@ -182,7 +182,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.posted
+	delivered, repeated := s.webhook.Counts()
+	return Stats{delivered, repeated, s.probes}
 }
 
 // mostForeign limits the memory for ids of other programs.
@@ -338,7 +339,7 @@ func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	s.posted.Probes++
+	s.probes++
 	s.mu.Unlock()
 	reach := []string{}
 	for _, number := range q.Users {
@@ -474,33 +475,11 @@ func (s *Server) event(agent string, r *carrier.Receipt) []byte {
 
 // deliver calls the webhook until it answers with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, event []byte) {
-	peer.Deliver(ctx, func() error {
-		if err := s.register(ctx); err != nil {
-			return err
-		}
-		return s.post(ctx, event)
-	}, s.count)
-}
-
-// count notes how a call of the webhook ended.
-func (s *Server) count(delivered bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if delivered {
-		s.posted.Delivered++
-	} else {
-		s.posted.Repeated++
-	}
+	s.webhook.Deliver(ctx, func() error { return s.register(ctx) }, func() error { return s.post(ctx, event) })
 }
 
 // register calls the webhook once with a secret, which must come back.
 func (s *Server) register(ctx context.Context) error {
-	s.mu.Lock()
-	done := s.registered
-	s.mu.Unlock()
-	if done {
-		return nil
-	}
 	secret := rand.Text()
 	body, err := json.Marshal(map[string]string{"clientToken": s.cfg.ClientToken, "secret": secret})
 	if err != nil {
@@ -513,9 +492,6 @@ func (s *Server) register(ctx context.Context) error {
 	if string(got) != secret {
 		return errors.New("the secret did not come back")
 	}
-	s.mu.Lock()
-	s.registered = true
-	s.mu.Unlock()
 	s.log.InfoContext(ctx, "webhook registered")
 	return nil
 }

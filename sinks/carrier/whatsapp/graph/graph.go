@@ -77,11 +77,10 @@ type Server struct {
 	refs    atomic.Uint64
 	numbers *peer.Accounts[*number]
 	foreign *peer.Numbering
+	webhook peer.Webhook
 
-	mu         sync.Mutex
-	registered bool
-	people     people
-	posted     Stats
+	mu     sync.Mutex
+	people people
 }
 
 // Stats counts webhooks.
@@ -121,9 +120,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Stats returns the counts.
 func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.posted
+	delivered, repeated := s.webhook.Counts()
+	return Stats{delivered, repeated}
 }
 
 // key returns the submission id of a message.
@@ -389,33 +387,11 @@ func (s *Server) emit(ctx context.Context, n *number, list []carrier.Receipt) er
 
 // deliver calls the webhook until it answers with 2xx, or ctx ends.
 func (s *Server) deliver(ctx context.Context, body []byte) {
-	peer.Deliver(ctx, func() error {
-		if err := s.register(ctx); err != nil {
-			return err
-		}
-		return s.post(ctx, body)
-	}, s.count)
-}
-
-// count notes how a call of the webhook ended.
-func (s *Server) count(delivered bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if delivered {
-		s.posted.Delivered++
-	} else {
-		s.posted.Repeated++
-	}
+	s.webhook.Deliver(ctx, func() error { return s.register(ctx) }, func() error { return s.post(ctx, body) })
 }
 
 // register challenges the webhook once.
 func (s *Server) register(ctx context.Context) error {
-	s.mu.Lock()
-	done := s.registered
-	s.mu.Unlock()
-	if done {
-		return nil
-	}
 	challenge := strconv.FormatUint(s.refs.Load(), 10)
 	query := url.Values{"hub.mode": {"subscribe"}, "hub.verify_token": {s.cfg.VerifyToken}, "hub.challenge": {challenge}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.cfg.Webhook+"?"+query.Encode(), nil)
@@ -429,9 +405,6 @@ func (s *Server) register(ctx context.Context) error {
 	if string(got) != challenge {
 		return errors.New("the challenge did not come back")
 	}
-	s.mu.Lock()
-	s.registered = true
-	s.mu.Unlock()
 	s.log.InfoContext(ctx, "webhook registered")
 	return nil
 }
