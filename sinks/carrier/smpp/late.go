@@ -43,7 +43,7 @@ func (c *Connector) lateAnswer(p *pending, r *partResult) {
 	if r.outcome != carrier.Accepted {
 		status = schemas.ReceiptStatusFailed
 	} else {
-		c.lateRefs.add(r.id, p.key)
+		c.lateRefs.add(r.id, p.to, p.key)
 	}
 	c.addOwn(p, p.part, parts, status, r)
 }
@@ -51,35 +51,49 @@ func (c *Connector) lateAnswer(p *pending, r *partResult) {
 // keysByRef has the submission ids of the newest hand-overs whose answer was late, by the message centre's id. The
 // index of provider ids does not have them.
 type keysByRef struct {
-	list  map[string]carrier.Key
+	list  map[string]lateKey
 	order []string
+}
+
+// lateKey is a submission id and the number that its message went to.
+type lateKey struct {
+	key carrier.Key
+	to  string
 }
 
 // mostLate is how many entries keysByRef has at most.
 const mostLate = 10_000
 
-func (k *keysByRef) add(ref string, key carrier.Key) {
+func (k *keysByRef) add(ref, to string, key carrier.Key) {
 	if ref == "" {
 		return
 	}
 	if k.list == nil {
-		k.list = map[string]carrier.Key{}
+		k.list = map[string]lateKey{}
 	}
 	if len(k.order) >= mostLate {
 		delete(k.list, k.order[0])
 		k.order = k.order[1:]
 	}
-	k.list[ref] = key
+	k.list[ref] = lateKey{key, to}
 	k.order = append(k.order, ref)
 }
 
-// of returns the submission id for a receipt, or zero if the message's answer was not late. It compares only the
-// message centre's ids. If these are unique only per session, it may return the id of another message.
-func (k *keysByRef) of(refs []string) carrier.Key {
+// of returns the submission id for a receipt, or zero if the message's answer was not late. It compares the message
+// centre's ids, and the ends of the numbers, because some message centres' ids are unique only per session.
+func (k *keysByRef) of(refs []string, to string) carrier.Key {
 	for _, ref := range refs {
-		if key, ok := k.list[ref]; ok {
-			return key
+		if late, ok := k.list[ref]; ok && sameEnd(late.to, to) {
+			return late.key
 		}
 	}
 	return carrier.Key{}
+}
+
+// sameEnd reports whether two numbers may be the same: message centres write them with a country code or without. An
+// empty one may be any.
+func sameEnd(a, b string) bool {
+	const digits = 7
+	n := min(len(a), len(b), digits)
+	return a[len(a)-n:] == b[len(b)-n:]
 }

@@ -68,7 +68,7 @@ func (c *Connector) receipt(a *arrival) carrier.Receipt {
 	if ids := r.Spellings(c.cfg.ids); len(ids) > 0 {
 		out.Ref, out.AltRefs = ids[0], ids[1:]
 		c.mu.Lock()
-		out.Key = c.lateRefs.of(ids)
+		out.Key = c.lateRefs.of(ids, out.To)
 		c.mu.Unlock()
 	}
 	if c.cfg.ReferenceEchoed {
