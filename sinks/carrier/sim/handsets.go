@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -326,6 +327,10 @@ func (h *Handsets) open(ctx context.Context, p *deed, method, agent, form string
 	if err != nil {
 		return err
 	}
+	// A phone asks for the host of the link, wherever that leads to: the edge answers on no other.
+	if link, err := url.Parse(p.link); err == nil {
+		r.Host = link.Host
+	}
 	r.Header.Set("User-Agent", agent)
 	r.Header.Set("Accept-Language", "it-IT,it;q=0.9")
 	f := fnv.New32a()
@@ -341,7 +346,7 @@ func (h *Handsets) open(ctx context.Context, p *deed, method, agent, form string
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	_ = resp.Body.Close()
-	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= http.StatusInternalServerError {
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusMisdirectedRequest || resp.StatusCode >= http.StatusInternalServerError {
 		return fmt.Errorf("the edge answers %d", resp.StatusCode)
 	}
 	return nil
