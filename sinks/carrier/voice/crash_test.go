@@ -29,13 +29,13 @@ func TestEventsBreakOff(t *testing.T) {
 	in := take(t, c)
 	stop := make(chan struct{})
 	var down atomic.Bool
-	p.tamper = func(w http.ResponseWriter, r *http.Request) bool {
+	p.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if !down.Load() || r.URL.Path != "/ari/events" {
 			return false
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
-	}
+	})
 	var cutting sync.WaitGroup
 	cutting.Go(func() {
 		for {
@@ -241,7 +241,7 @@ func TestDoubtEnds(t *testing.T) {
 	profile.Receipt = sim.Lognormal{P50: 500 * time.Millisecond}
 	p := startPeer(t, profile, ari.Config{})
 	lost := true
-	p.tamper = func(w http.ResponseWriter, r *http.Request) bool {
+	p.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || r.URL.Path != "/ari/channels" {
 			return false
 		}
@@ -252,7 +252,7 @@ func TestDoubtEnds(t *testing.T) {
 			_ = conn.Close()
 		}
 		return true
-	}
+	})
 	c := open(t, p.config())
 	in := take(t, c)
 	o := calls(t, 0, 1, audio)[0]

@@ -74,6 +74,13 @@ func startPeer(t testing.TB, profile sim.Profile, cfg ari.Config) *peer {
 	return p
 }
 
+// intercept makes f see each request before the server does; f returns true if it answered the request itself.
+func (p *peer) intercept(f func(w http.ResponseWriter, r *http.Request) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tamper = f
+}
+
 func (p *peer) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	if r.Method != http.MethodGet {
@@ -368,7 +375,7 @@ func TestOrigination(t *testing.T) {
 	p := startPeer(t, sim.Profile{}, ari.Config{})
 	got := make(chan *http.Request, 1)
 	var body struct{ Variables map[string]string }
-	p.tamper = func(_ http.ResponseWriter, r *http.Request) bool {
+	p.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPost && r.URL.Path == "/ari/channels" {
 			if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 				t.Error(err)
@@ -377,7 +384,7 @@ func TestOrigination(t *testing.T) {
 			got <- r
 		}
 		return false
-	}
+	})
 	c := open(t, p.config())
 	o := calls(t, 7, 1, carrier.Call{Text: "Ciao, Anna & Bruno", Queue: "sales", MachineAction: "voicemail", Ring: 17 * time.Second})[0]
 	o.From = "+390698765432"
@@ -460,13 +467,13 @@ func TestAnswers(t *testing.T) {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			t.Parallel()
 			p := startPeer(t, sim.Profile{}, ari.Config{})
-			p.tamper = func(w http.ResponseWriter, r *http.Request) bool {
+			p.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == http.MethodPost && r.URL.Path == "/ari/channels" {
 					w.WriteHeader(status)
 					return true
 				}
 				return false
-			}
+			})
 			c := open(t, p.config())
 			if r := hand(t, c, calls(t, 0, 1, audio)[0]); r.Outcome != want {
 				t.Errorf("got %+v, want %v", r, want)
@@ -485,14 +492,14 @@ func TestAnswers(t *testing.T) {
 // An answer of 500 does not prove that Asterisk does not have the call.
 func TestFailureWithACall(t *testing.T) {
 	p := startPeer(t, sim.Profile{Receipt: sim.Lognormal{P50: time.Minute}}, ari.Config{})
-	p.tamper = func(w http.ResponseWriter, r *http.Request) bool {
+	p.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPost && r.URL.Path == "/ari/channels" {
 			p.server.ServeHTTP(httptest.NewRecorder(), r)
 			w.WriteHeader(http.StatusInternalServerError)
 			return true
 		}
 		return false
-	}
+	})
 	c := open(t, p.config())
 	if r := hand(t, c, calls(t, 0, 1, audio)[0]); r.Outcome != carrier.Unknown {
 		t.Errorf("got %+v, want unknown", r)
