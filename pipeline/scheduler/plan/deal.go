@@ -274,7 +274,7 @@ func (pl *Planner) again(r *route, c *Campaign, n int, from *readySet, now int64
 	if c.onDomains() {
 		if d.domains, ok = c.domains.of(b.Blob, seqs); !ok {
 			from.seqs.Or(seqs)
-			pl.needDomains(c, b, 0, now)
+			pl.needDomainsAgain(c, b, seqs, now)
 			return Deal{}, false
 		}
 	}

@@ -62,15 +62,31 @@ func (d *domainState) of(blob uint32, seqs *roaring.Bitmap) (out []*fanfarev1.Do
 	return out, found == seqs.GetCardinality()
 }
 
-// needDomains notes that recipients of a blob need a block. deal is how many recipients the next deal may have; 0 means
-// that the store has their block, and the planner must read it.
+// needDomains notes that the next recipients of a blob need a block: as many as several deals of size deal may have.
 func (pl *Planner) needDomains(c *Campaign, b audience.Index, deal, now int64) {
+	pl.requestDomains(c, b, uint32(min(max(deal*blockDeals, leastBlock), audience.BlobSize)), now)
+}
+
+// needDomainsAgain notes that the blocks of recipients who were dealt before must be read. A store that was restored
+// from an older copy may lack them. Then it reserves again, up to the last of these recipients.
+func (pl *Planner) needDomainsAgain(c *Campaign, b audience.Index, seqs *roaring.Bitmap, now int64) {
+	want := uint32(0)
+	if blocks, read := c.domains.blocks[b.Blob]; read {
+		reserved := b.First
+		if len(blocks) > 0 {
+			reserved = blocks[len(blocks)-1].GetEndSeq()
+		}
+		if end := seqs.Maximum() + 1; end > reserved {
+			want = end - reserved
+		}
+	}
+	pl.requestDomains(c, b, want, now)
+}
+
+// requestDomains requests the blocks of a blob, and one more for up to want recipients, unless a request is under way.
+func (pl *Planner) requestDomains(c *Campaign, b audience.Index, want uint32, now int64) {
 	if c.domains.asked || c.domains.want != nil || now < c.domains.again {
 		return
-	}
-	want := uint32(0)
-	if deal > 0 {
-		want = uint32(min(max(deal*blockDeals, leastBlock), audience.BlobSize))
 	}
 	c.domains.want = &schemas.DomainRequest{
 		Tenant: c.tenant, Campaign: c.id, Number: c.number, FreezeID: c.record.GetFreezeId(), Blob: b.Blob, First: b.First, Want: want,

@@ -148,3 +148,44 @@ func TestDomainsUnsent(t *testing.T) {
 		t.Errorf("got %d messages, want some and not all", made)
 	}
 }
+
+// The store is restored from a copy that lacks blocks of recipients who were dealt. Their next tries get blocks again,
+// and the campaign continues to its end.
+func TestDomainsOfAnOlderStore(t *testing.T) {
+	w := newEnv(7)
+	w.addRoute("sim", 40)
+	w.addTenant(testTenant, 0, 1)
+	w.odds = odds{sent: 60, returned: 20, ambiguous: 5, bounced: 40, delivered: 60}
+	f := &fakeDomains{room: 10_000, blocks: map[[2]uint64][]*fanfarev1.DomainBlock{}}
+	c := w.addCampaign(1, testTenant, 300, 300, smsLeg(5))
+	w.set(c, func(r *fanfarev1.Campaign) { r.Links = &fanfarev1.LinkTable{ShortDomains: true} })
+	w.domains = func(r schemas.DomainRequest) []*fanfarev1.DomainBlock {
+		b := c.blobs[r.Blob]
+		return f.allot(r, b.First+b.Count)
+	}
+	dealt := map[uint32]bool{}
+	w.seeDeal = func(d *Deal) {
+		d.members().Iterate(func(seq uint32) bool { dealt[seq] = true; return true })
+	}
+	restored := false
+	for range 900 {
+		w.now = w.now.Add(time.Second)
+		w.step(200)
+		if len(dealt) == 300 && !restored { // everyone was dealt; some wait for their next try
+			restored = true
+			clear(f.blocks)
+			if err := w.takeOver(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !restored || len(f.blocks) == 0 {
+		t.Errorf("restored %t, then %d blobs have blocks; want a restore, and blocks for the next tries", restored, len(f.blocks))
+	}
+	if !w.completed[1] {
+		t.Errorf("the campaign is %s, want it completed", c.record.GetState())
+	}
+	for _, f := range w.faults {
+		t.Error(f)
+	}
+}
