@@ -24,45 +24,74 @@ type handler struct {
 }
 
 // Handle implements [stream.Handler]. An error means that the store or Redis did not answer. The batch then comes
-// again, and the store recognises what it has recorded.
+// again, and the store recognises what it has recorded. Opt-outs by links need no Redis and come first, so that they
+// take effect while Redis is away. Their order against messages does not matter: the store compares the times of facts.
 func (h *handler) Handle(ctx context.Context, batch []*kgo.Record) (stream.Result, error) {
 	var out stream.Result
+	var messages []received
+	var results []string
 	p := people{from: h.deps.Audience, blobs: map[string]*audience.Reader{}}
-	for _, r := range batch {
-		events, result, err := h.one(ctx, &p, r)
+	add := func(r *kgo.Record, events []*kgo.Record, result string, err error) error {
 		switch {
 		case err == nil:
 			out.Publish = append(out.Publish, events...)
-			h.metrics.records.WithLabelValues(result).Inc()
+			results = append(results, result)
 		case errors.Is(err, errDead) || errors.Is(err, schemas.ErrNotFound):
 			out.Dead = append(out.Dead, stream.Dead{Record: r, Cause: err})
-			h.metrics.records.WithLabelValues("dead").Inc()
+			results = append(results, "dead")
 		default:
+			return err
+		}
+		return nil
+	}
+	for _, r := range batch {
+		in, err := read(r)
+		if err == nil && in.GetWay() == schemas.InboundWayMessage {
+			messages = append(messages, received{r, in})
+			continue
+		}
+		var events []*kgo.Record
+		if err == nil {
+			events, err = h.link(ctx, &p, in)
+		}
+		if err := add(r, events, "opted_out", err); err != nil {
 			return stream.Result{}, err
 		}
 	}
+	for _, m := range messages {
+		events, result, err := h.message(ctx, m.in)
+		if err := add(m.record, events, result, err); err != nil {
+			return stream.Result{}, err
+		}
+	}
+	for _, result := range results {
+		h.metrics.records.WithLabelValues(result).Inc()
+	}
 	return out, nil
+}
+
+// received is a message of a recipient.
+type received struct {
+	record *kgo.Record
+	in     *fanfarev1.Inbound
 }
 
 // errDead makes a record a dead letter.
 var errDead = errors.New("not an inbound record of this version")
 
-// one records what a record says. It returns the events that report it, and a result for the metrics.
-func (h *handler) one(ctx context.Context, p *people, r *kgo.Record) (events []*kgo.Record, result string, err error) {
+// read decodes a record.
+func read(r *kgo.Record) (*fanfarev1.Inbound, error) {
 	in := &fanfarev1.Inbound{}
 	if err := proto.Unmarshal(r.Value, in); err != nil {
-		return nil, "", fmt.Errorf("%w: %w", errDead, err)
+		return nil, fmt.Errorf("%w: %w", errDead, err)
 	}
-	switch {
-	case in.GetId() == "":
-		return nil, "", fmt.Errorf("%w: it has no id", errDead)
-	case in.GetWay() == schemas.InboundWayLink:
-		event, err := h.link(ctx, p, in)
-		return []*kgo.Record{event}, "opted_out", err
-	case in.GetWay() == schemas.InboundWayMessage:
-		return h.message(ctx, in)
+	if in.GetId() == "" {
+		return nil, fmt.Errorf("%w: it has no id", errDead)
 	}
-	return nil, "", fmt.Errorf("%w: way %d", errDead, in.GetWay())
+	if way := in.GetWay(); way != schemas.InboundWayLink && way != schemas.InboundWayMessage {
+		return nil, fmt.Errorf("%w: way %d", errDead, way)
+	}
+	return in, nil
 }
 
 // campaign returns a campaign by its number. A view that is behind has the campaign without its audience, although a
@@ -76,7 +105,7 @@ func (h *handler) campaign(ctx context.Context, number uint64) (*fanfarev1.Campa
 }
 
 // link records the opt-out of a link, and returns the event that reports it.
-func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) (*kgo.Record, error) {
+func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) ([]*kgo.Record, error) {
 	c, err := h.campaign(ctx, in.GetCampaignNumber())
 	if err != nil {
 		return nil, err
@@ -94,10 +123,11 @@ func (h *handler) link(ctx context.Context, p *people, in *fanfarev1.Inbound) (*
 	}); err != nil {
 		return nil, err
 	}
-	return schemas.DeliveryEvent(h.names.Deliveries(), source, &fanfarev1.Delivery{
+	event, err := schemas.DeliveryEvent(h.names.Deliveries(), source, &fanfarev1.Delivery{
 		Tenant: c.GetTenant(), CampaignId: c.GetId(), CampaignNumber: c.GetNumber(), Seq: in.GetSeq(), Kind: schemas.KindOptedOut, RawCode: "link",
 		TimeMs: in.GetReceivedMs(), Channel: in.GetScope(), To: to, MessageId: message[:], Test: c.GetTest(),
 	}, in.GetId()).Record()
+	return []*kgo.Record{event}, err
 }
 
 // people finds the numbers of recipients. It keeps the blobs that the present batch has needed.

@@ -35,6 +35,7 @@ type memory struct {
 
 	mu       sync.Mutex
 	away     bool
+	noRedis  bool
 	reads    int
 	rows     map[string]*fanfarev1.Campaign
 	facts    map[string]schemas.OptOutFact
@@ -123,7 +124,7 @@ func (m *memory) Put(_ context.Context, list []recent.Sent) error {
 func (m *memory) Find(_ context.Context, channel schemas.Channel, phone string) (out []recent.Sent, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.away {
+	if m.away || m.noRedis {
 		return nil, errAway
 	}
 	for _, s := range m.sent {
@@ -286,6 +287,21 @@ func TestHandleErased(t *testing.T) {
 	}
 	if cause := out.Dead[0].Cause; !errors.Is(cause, errDead) || !strings.Contains(cause.Error(), "erased") {
 		t.Errorf("got cause %v, want one that says that the recipient was erased", cause)
+	}
+}
+
+// While Redis is away, opt-outs by links take effect; the messages of the batch wait.
+func TestHandleWithoutRedis(t *testing.T) {
+	names, keys := schemas.Names{}, testKeys(t)
+	m := newMemory(t)
+	m.noRedis = true
+	h := m.handler(names, keys)
+	batch := []*kgo.Record{written(t, names, "+390612345678", "STOP"), record(t, names, keys, "in_2", 4)}
+	if _, err := h.Handle(t.Context(), batch); !errors.Is(err, errAway) {
+		t.Fatalf("got %v, want that the batch comes again", err)
+	}
+	if len(m.recorded) != 1 || m.recorded[0].ID != "in_2" || m.recorded[0].Phone != phone(4) {
+		t.Errorf("recorded %+v, want the opt-out by the link", m.recorded)
 	}
 }
 
