@@ -109,7 +109,7 @@ func TestBodiesThatStop(t *testing.T) {
 		if strings.Contains(c.what, "import") && !strings.Contains(p.Detail, "after 1 rows") {
 			t.Errorf("%s: got %q, want it to say how far it came", c.what, p.Detail)
 		}
-		if took := time.Since(from); took > 5*time.Second {
+		if took := time.Since(from); took > 30*time.Second {
 			t.Errorf("%s: took %s", c.what, took)
 		}
 	}

@@ -346,7 +346,7 @@ func TestCloseEndsWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "its answer", func() bool { return l.answered() == 1 })
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	srv.Close()
@@ -430,7 +430,7 @@ func TestSilenceEnds(t *testing.T) {
 		l.send(t, n, messages(t, 0, 4, 1))
 		l.send(t, n, messages(t, 10, 1, 1)) // this send must wait for the window
 		eventually(t, name+": every answer", func() bool { return l.answered() == 5 })
-		if took := time.Since(began); took < 200*time.Millisecond || took > 5*time.Second {
+		if took := time.Since(began); took < 200*time.Millisecond || took > 30*time.Second {
 			t.Errorf("%s: it took %v, want two times 100 ms", name, took)
 		}
 		for _, a := range l.answers {
