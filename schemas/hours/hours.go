@@ -211,9 +211,20 @@ func (h Hours) nextIn(zone *time.Location, t time.Time) time.Time {
 		// time.Date may return either side of a change of the clock: try the minutes around it.
 		for at := midnight.Add(-2 * time.Hour); !at.After(midnight.Add(2 * time.Hour)); at = at.Add(time.Minute) {
 			if at.After(t) && h.openIn(zone, at) {
-				return at
+				return h.orChange(zone, t, at)
 			}
 		}
 	}
 	return t.Add(24 * time.Hour) // never reached: local time never jumps by two days
+}
+
+// orChange returns the first change of the clock between t and next that opens the hours again, else next. A clock that
+// goes back from 01:00 to 00:00 opens hours until 00:30 a second time.
+func (h Hours) orChange(zone *time.Location, t, next time.Time) time.Time {
+	for _, change := t.In(zone).ZoneBounds(); !change.IsZero() && change.Before(next); _, change = change.ZoneBounds() {
+		if h.openIn(zone, change) {
+			return change
+		}
+	}
+	return next
 }

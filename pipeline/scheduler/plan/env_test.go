@@ -47,6 +47,9 @@ type env struct {
 	moneySteps      int
 	// mayDeal is one more oracle: whether a recipient may be dealt now.
 	mayDeal func(c *fakeCampaign, seq uint32) bool
+	// waitsUntil says until when a recipient's hours are closed, zero: they are open. The sender returns those that it
+	// gets while they are closed.
+	waitsUntil func(c *fakeCampaign, seq uint32) time.Time
 
 	// domains answers requests for domains of links; nil: no campaign has any. seeDeal and seeMove are further oracles.
 	domains func(schemas.DomainRequest) []*fanfarev1.DomainBlock
@@ -393,6 +396,13 @@ func (w *env) outcome(s submission) {
 		e.Kind, e.Code = schemas.KindSkipped, schemas.CodeCancelled
 		w.write(e)
 		return
+	}
+	if w.waitsUntil != nil {
+		if again := w.waitsUntil(c, s.seq); !again.IsZero() {
+			e.Kind, e.Code, e.AgainMs = schemas.KindReturned, schemas.CodeWindow, ms(again)
+			w.write(e)
+			return
+		}
 	}
 	o := w.odds
 	taken := false

@@ -11,6 +11,7 @@ import (
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/hours"
 )
 
 // zoneCount is a list of zones and the number of recipients that have it.
@@ -58,7 +59,7 @@ func zonesOfSeq(c *fakeCampaign, seq uint32) string {
 func openFor(c *fakeCampaign, seq uint32, now time.Time) bool {
 	h := c.record.GetCallingHours()
 	for zone := range strings.SplitSeq(zonesOfSeq(c, seq), ",") {
-		loc, err := time.LoadLocation(zone)
+		loc, err := hours.Zone(zone)
 		if err != nil {
 			return false
 		}
