@@ -6,6 +6,7 @@
 //	NetSMPP    Debian's libnet-smpp-perl: a client that loads a message centre, and another codec
 //	Tshark     Wireshark's dissector of SMPP and of short messages
 //	Twilio     npm twilio 6.3.1, as the maker and the judge of callbacks' signatures (twilio.js)
+//	Kapso      npm @kapso/whatsapp-cloud-api 0.3.0, as a client of the Graph API and the judge of webhooks (kapso.js)
 //
 // They are installed by the script install, from Debian and npm; nothing of their code is kept here. A test that needs
 // one is skipped unless FANFARE_TEST_INTEGRATION is set, as make integration does: then a peer that is missing is
@@ -39,6 +40,7 @@ const (
 	NetSMPP  Peer = "libnet-smpp-perl"
 	Tshark   Peer = "tshark"
 	Twilio   Peer = "twilio"
+	Kapso    Peer = "@kapso/whatsapp-cloud-api"
 )
 
 // integrationEnv is set if the peers must be installed: then a missing one is a failure.
@@ -51,6 +53,7 @@ var installed = map[Peer]func() bool{
 	NetSMPP:  func() bool { return exists(hammer) },
 	Tshark:   func() bool { return program("tshark") },
 	Twilio:   func() bool { return exists(filepath.Join(Dir(), "node_modules", "twilio")) && program("node") },
+	Kapso:    func() bool { return exists(filepath.Join(Dir(), "node_modules", string(Kapso))) && program("node") },
 }
 
 func exists(path string) bool {
@@ -330,4 +333,35 @@ func (s *Signer) Check(q Signed) (expected string, valid bool) {
 		s.tb.Fatal(err)
 	}
 	return a.Expected, a.Valid
+}
+
+// WhatsApp is a program that speaks to WhatsApp with npm @kapso/whatsapp-cloud-api.
+type WhatsApp struct {
+	*Process
+	asked int
+}
+
+// StartWhatsApp starts it.
+func StartWhatsApp(tb testing.TB) *WhatsApp {
+	tb.Helper()
+	Need(tb, Kapso)
+	w := &WhatsApp{Process: start(tb, "", "node", filepath.Join(here(), "kapso.js"))}
+	w.Line("ready")
+	return w
+}
+
+// Ask sends one question of kapso.js, and reads the answer. Only one goroutine may ask at a time.
+func (w *WhatsApp) Ask(kind string, question, answer any) {
+	w.tb.Helper()
+	w.asked++
+	raw, err := json.Marshal(map[string]any{"id": w.asked, kind: question})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(w.stdin, "%s\n", raw); err != nil {
+		w.tb.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(fmt.Sprintf(`{"id":%d`, w.asked)+w.Line(fmt.Sprintf(`{"id":%d`, w.asked))), answer); err != nil {
+		w.tb.Fatal(err)
+	}
 }
