@@ -35,6 +35,7 @@ type console struct {
 	talk    string // a conversation
 	known   string // a contact with a history
 	erased  string
+	domain  string
 }
 
 // findings are what the doctor says in these tests.
@@ -93,7 +94,11 @@ func newConsole(t *testing.T) *console {
 		w.check(err)
 		c.talk = id
 	}
-	w.callAs(w.admin(), "PUT", "/api/policy", `{"words":["casino"],"countryCaps":[{"country":"IT","max":100000,"per":"day"}]}`).want(200)
+	c.domain = w.call("POST", "/api/domains", `{"host":"go.acme.example","dailyLimit":50000,"totalLimit":1000000,"weight":3}`).want(201).id()
+	admin := w.admin()
+	w.callAs(admin, "POST", "/api/shared-domains", `{"host":"go.shared.example"}`).want(201)
+	w.callAs(admin, "POST", "/api/shared-domains", `{"host":"stop.shared.example","kind":"opt_out"}`).want(201)
+	w.callAs(admin, "PUT", "/api/policy", `{"words":["casino"],"countryCaps":[{"country":"IT","max":100000,"per":"day"}]}`).want(200)
 	w.clock.forward(3 * time.Hour)
 	c.later = create(sms("Black Friday early access", `,"scheduledTime":"2025-04-18T09:00:00Z","tags":["promo","vip"]`), true)
 	w.call("DELETE", "/api/campaigns/"+create(sms("Never mind", ""), false), "").want(200)
@@ -106,8 +111,10 @@ func newConsole(t *testing.T) *console {
 	w.freeze(c.paused, 5200)
 	w.happened(w.tenant.ID, c.paused, 0, 1904, schemas.KindDelivered, schemas.CodeDelivered)
 	w.call("POST", "/api/campaigns/"+c.paused+"/pause", "").want(200)
-	c.running = create(sms("Spring Promotion 2025", `,"sendImmediately":true,"tags":["promo","eu"]`), true)
+	c.running = create(strings.Replace(sms("Spring Promotion 2025", `,"sendImmediately":true,"tags":["promo","eu"]`), "is on its way",
+		"is here: {{link:https://shop.example.com/spring}} Stop: {{opt_out}}", 1), true)
 	w.freeze(c.running, 100_000)
+	w.allot(c.running, 100_000)
 	w.happened(w.tenant.ID, c.running, 0, 3_900, schemas.KindDelivered, schemas.CodeDelivered)
 	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
@@ -150,6 +157,7 @@ func (c *console) screens() [][2]string {
 		{"export-new", "/exports/new?kind=members&campaign=" + c.running},
 		{"segment-new", "/campaigns/" + c.done + "/segment"},
 		{"campaign-events", "/campaigns/" + c.running + "?tab=events"},
+		{"campaign-domains", "/campaigns/" + c.running + "?tab=domains"},
 		{"campaign-audit", "/campaigns/" + c.running + "?tab=audit"},
 		{"analytics", "/campaigns/" + c.running + "/analytics"},
 		{"wizard-type", "/campaigns/new"},
@@ -164,6 +172,10 @@ func (c *console) screens() [][2]string {
 		{"delete", "/campaigns/" + c.draft + "/delete"},
 		{"reschedule", "/campaigns/" + c.later + "/reschedule"},
 		{"testsend", "/campaigns/" + c.draft + "/test"},
+		{"domains", "/domains"},
+		{"domain-new", "/domains/new"},
+		{"domain", "/domains/" + c.domain},
+		{"shared-domains", "/shared-domains"},
 		{"lists", "/lists"},
 		{"list", "/lists/" + c.list},
 		{"contacts", "/contacts"},
@@ -436,6 +448,35 @@ func TestConsoleForecasts(t *testing.T) {
 	b.eventually("cost", `document.querySelector("main tbody td.num")?.innerText.replace(/\s+/g, " ")`,
 		fmt.Sprintf("€0.20 expected €%.2f (%.1f%%)", *all.Data[0].Cost.Estimate, 100**all.Data[0].Cost.Error))
 	b.eventually("over all", `document.querySelector(".card small")?.innerText`, fmt.Sprintf("mean error of 1 campaigns; bias %.1f%%", 100*all.Cost.Bias))
+}
+
+// R39, R40, R137: a person adds a domain to a running campaign in its panel, in the drawer beside the grid and on its
+// page, and sees what is wrong with a host that is none. The domain then is one of the tenant's.
+func TestConsoleDomains(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.login(b)
+	b.silent = func(text string) bool { return strings.Contains(text, "422") }
+	b.open(c.url + "/")
+	b.do(chromedp.Click(chromedp.CSS(fmt.Sprintf("#row-%s a.name", c.running))))
+	b.eventually("drawer", `document.querySelector("#drawer")?.open`, "true")
+	b.do(chromedp.Click(chromedp.CSS(`#drawer .tabs a[href$="tab=domains"]`)))
+	b.eventually("its domains", `[...document.querySelectorAll("#panel-domains li b")].map(e => e.innerText).join()`, "go.acme.example,go.shared.example,stop.shared.example")
+	b.eventually("what the campaign uses", `document.querySelector("#panel-domains li small:nth-of-type(2)")?.innerText`,
+		"3 recipients of this campaign · 50,000 per day · 1,000,000 in all · room for 49,997 now")
+	b.do(chromedp.SetValue(chromedp.CSS("#f-host"), "https://new.acme.example/"), chromedp.Click(chromedp.CSS(`#drawer form.edit button`)))
+	b.eventually("refused", `document.querySelector("#drawer .field.wrong .error")?.innerText.includes("Send a host alone")`, "true")
+	b.scripts(false)
+	b.do(chromedp.Navigate(c.url+"/campaigns/"+c.running+"?tab=domains"), chromedp.SetValue(chromedp.CSS("#f-host"), "n.acme.example"),
+		chromedp.SetValue(chromedp.CSS("#f-dailyLimit"), "2,000"), chromedp.Click(chromedp.CSS(`form.edit button`)))
+	b.eventually("added", `document.querySelector("[role=status]")?.innerText`, "Links of this campaign may now use n.acme.example.")
+	b.eventually("listed", `[...document.querySelectorAll("#panel-domains li b")].map(e => e.innerText).join()`, "go.acme.example,go.shared.example,n.acme.example,stop.shared.example")
+	subset(t, "domain", c.call("GET", "/api/domains/n.acme.example", "").want(200).body, `{"kind":"short","dailyLimit":2000,"totalLimit":0,"shared":false}`)
+	b.do(chromedp.Navigate(c.url + "/campaigns/" + c.done + "?tab=domains"))
+	b.eventually("an ended one takes none", `document.querySelectorAll("form.edit").length`, "0")
+	for _, said := range b.complaints() {
+		t.Errorf("console: %s", said)
+	}
 }
 
 // Without JavaScript every screen is there to read, and forms work.

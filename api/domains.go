@@ -129,6 +129,8 @@ type PoolDomain struct {
 	Health       string  `json:"health" enum:"unchecked,ok,unresolved,certificate,blocked" doc:"What the last check found. Only ok and unchecked domains get recipients."`
 	HealthReason *string `json:"healthReason" doc:"What is wrong and what to do; null when nothing is."`
 	Weight       uint32  `json:"weight" doc:"Its share of the recipients, relative to the other domains."`
+	DailyLimit   uint64  `json:"dailyLimit" doc:"Most messages per day, which begins at 00:00 UTC; 0: no limit."`
+	TotalLimit   uint64  `json:"totalLimit" doc:"Most messages in all; 0: no limit."`
 	Room         *uint64 `json:"room" doc:"Messages that the limits have room for now; null: there is no limit."`
 	Usable       bool    `json:"usable" doc:"True: campaigns put links on it now. It is active and healthy, and its limits have room."`
 }
@@ -136,7 +138,7 @@ type PoolDomain struct {
 func viewPoolDomain(d *store.Domain) PoolDomain {
 	return PoolDomain{
 		ID: d.ID(), Host: d.Host, Kind: d.Kind, Shared: d.Tenant == "", Status: d.Status, Health: d.Health, HealthReason: orNull(d.Reason), Weight: d.Weight,
-		Room: roomOf(d), Usable: d.Usable() && d.Room() > 0,
+		DailyLimit: d.Daily, TotalLimit: d.Total, Room: roomOf(d), Usable: d.Usable() && d.Room() > 0,
 	}
 }
 

@@ -16,7 +16,7 @@ func functions(a *assets) template.FuncMap {
 	return template.FuncMap{
 		"asset": a.url, "t": say, "count": count, "percent": percent, "money": money, "utc": utc, "twoLines": twoLines, "moment": moment, "iso": iso, "clock": clock, "ago": ago,
 		"badge": channelName, "decimal": decimal, "tone": tone, "stateName": stateName, "share": share, "offset": offset, "dict": dict, "list": list,
-		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "duration": duration, "icon": icon, "has": has, "add": func(a, b int) int { return a + b },
+		"param": withParam, "initials": initials, "join": strings.Join, "tabs": tabsOf, "section": sectionOf, "statusTone": statusTone, "deliveryTone": deliveryTone, "hint": hint, "listed": listed, "duration": duration, "icon": icon, "domainTone": domainTone, "domainState": domainState, "domainKinds": func() []string { return domainKinds }, "has": has, "add": func(a, b int) int { return a + b },
 		"deref": func(v *float64) float64 { return *v },
 	}
 }
@@ -370,10 +370,31 @@ func statusTone(status any) string {
 		return "blue"
 	case "paused", "suspended", "note", "trial":
 		return "amber"
-	case "rejected", "disabled", "failed", "bad", "down":
+	case "rejected", "disabled", "failed", "bad", "down", "unresolved", "certificate", "blocked":
 		return "red"
 	}
 	return "dim"
+}
+
+// domainState says in one word whether a domain gets recipients, and if not, why.
+func domainState(d campaignDomain) string {
+	switch {
+	case d.Status == "paused":
+		return "paused"
+	case d.Health != "ok" && d.Health != "unchecked":
+		return d.Health
+	case d.Full():
+		return "full"
+	}
+	return d.Health
+}
+
+// domainTone is the colour of the state of a domain.
+func domainTone(d campaignDomain) string {
+	if state := domainState(d); state != "full" {
+		return statusTone(state)
+	}
+	return "amber"
 }
 
 // hint returns the sentence under a field, "" when the catalogue has none.

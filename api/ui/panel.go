@@ -22,6 +22,7 @@ type panel struct {
 	Figures *panelStats
 	Events  []campaignEvent
 	Audit   *panelAudit
+	Domains *panelDomains
 	// Forecast of a confirmed campaign, beside its details.
 	Forecast *panelForecast
 	Form     liveForm
@@ -250,13 +251,14 @@ type liveForm struct {
 }
 
 // panelTabs are the tabs of a campaign. The tab members is a separate page.
-var panelTabs = []string{"stats", "details", "members", "events", "audit"}
+var panelTabs = []string{"stats", "details", "members", "domains", "events", "audit"}
 
 func (u *UI) panelScreen(r chi.Router) {
 	r.Get("/campaigns/{id}", u.panelPage)
 	r.Get("/live/campaigns/{id}", u.panelLive)
 	r.Post("/campaigns/{id}", u.saveLive)
 	r.Post("/campaigns/{id}/audit", u.orderAudit)
+	r.Post("/campaigns/{id}/domains", u.addDomain)
 }
 
 func apiCampaign(id string) string { return "/api/campaigns/" + url.PathEscape(id) }
@@ -275,6 +277,8 @@ func (u *UI) loadPanel(ctx context.Context, p *Person, id, tab string) (*panel, 
 		return v, u.get(ctx, p, apiCampaign(id)+"/stats", nil, v.Figures)
 	case "details":
 		return v, u.loadForecast(ctx, p, v)
+	case "domains":
+		return v, u.loadDomains(ctx, p, v)
 	case "audit":
 		return v, u.loadAudit(ctx, p, v)
 	case "events":
@@ -332,6 +336,9 @@ func (u *UI) panelLive(w http.ResponseWriter, r *http.Request) {
 		}
 		if v.Figures != nil {
 			out["panel-stats"], err = u.fragment("campaign", "panel-stats", v)
+		}
+		if v.Domains != nil {
+			out["panel-domains"], err = u.fragment("campaign", "panel-domains", v)
 		}
 		return out, err
 	})

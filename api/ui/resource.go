@@ -76,7 +76,7 @@ type resourceRow map[string]any
 
 // Title returns the name of the row for people.
 func (r resourceRow) Title() string {
-	for _, name := range []string{"name", "email", "phoneNumber", "id"} {
+	for _, name := range []string{"name", "email", "phoneNumber", "host", "id"} {
 		if t := r.Text(name); t != "" {
 			return t
 		}
@@ -254,6 +254,7 @@ var resourceScreens = []*resourceScreen{
 			"pending": {"approve", "reject", "disable"}, "approved": {"disable"}, "rejected": {"approve", "disable"}, "disabled": {"approve"},
 		},
 	},
+	domainsScreen("domains", "/api/domains", "templates", "campaigns"),
 	{
 		Key: "lists", API: "/api/contacts/list", Section: "contacts", Read: "read", Write: "contacts", Drop: "resource.delete", Own: true,
 		Columns: []column{{"name", ""}, {"contacts", "count"}, {"isTest", "tick"}, {"createdAt", "time"}},
@@ -333,6 +334,7 @@ var resourceScreens = []*resourceScreen{
 			{Name: "validFrom"},
 		},
 	},
+	domainsScreen("shared-domains", "/api/shared-domains", "operator", "admin"),
 	{
 		Key: "doctor", API: "/api/doctor", Section: "operator", Read: "admin", Write: "admin", NoEdit: true, ReadOnly: true,
 		Columns: []column{{"service", ""}, {"level", "status"}, {"found", ""}, {"fix", ""}},
