@@ -48,7 +48,7 @@ integration: ## run the tests on real Kafka, Redis, ClickHouse and Postgres, and
 integration-here:
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -timeout 20m -run Integration ./api/store
 	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count=1 -p 1 -timeout 20m $$($(GO) list ./pipeline/... ./sinks/analytics/... | grep -v '^fanfare/pipeline/simulation$$')
-	$(GO) test -count=1 -timeout 10m -run Integration ./sinks/carrier/...
+	$(GO) test -count=1 -timeout 10m -run Integration ./sinks/carrier/... ./api/edge
 	$(GO) test -count=1 -timeout 40m -run Integration ./cmd/fanfare
 
 lint: ## run vet, golangci-lint and buf

@@ -7,6 +7,7 @@
 //	Tshark     Wireshark's dissector of SMPP and of short messages
 //	Twilio     npm twilio 6.3.1, as the maker and the judge of callbacks' signatures (twilio.js)
 //	Kapso      npm @kapso/whatsapp-cloud-api 0.3.0, as a client of the Graph API and the judge of webhooks (kapso.js)
+//	Isbot      npm isbot 5.2.3, with lists of user agents from npm, as the judge of who opened a link (isbot.js)
 //
 // They are installed by the script install, from Debian and npm; nothing of their code is kept here. A test that needs
 // one is skipped unless FANFARE_TEST_INTEGRATION is set, as make integration does: then a peer that is missing is
@@ -41,6 +42,7 @@ const (
 	Tshark   Peer = "tshark"
 	Twilio   Peer = "twilio"
 	Kapso    Peer = "@kapso/whatsapp-cloud-api"
+	Isbot    Peer = "isbot"
 )
 
 // integrationEnv is set if the peers must be installed: then a missing one is a failure.
@@ -54,6 +56,14 @@ var installed = map[Peer]func() bool{
 	Tshark:   func() bool { return program("tshark") },
 	Twilio:   func() bool { return exists(filepath.Join(Dir(), "node_modules", "twilio")) && program("node") },
 	Kapso:    func() bool { return exists(filepath.Join(Dir(), "node_modules", string(Kapso))) && program("node") },
+	Isbot: func() bool {
+		for _, m := range []string{"isbot", "crawler-user-agents", "top-user-agents"} {
+			if !exists(filepath.Join(Dir(), "node_modules", m)) {
+				return false
+			}
+		}
+		return program("node")
+	},
 }
 
 func exists(path string) bool {
@@ -364,4 +374,19 @@ func (w *WhatsApp) Ask(kind string, question, answer any) {
 	if err := json.Unmarshal([]byte(fmt.Sprintf(`{"id":%d`, w.asked)+w.Line(fmt.Sprintf(`{"id":%d`, w.asked))), answer); err != nil {
 		w.tb.Fatal(err)
 	}
+}
+
+// Agents returns user agents of programs and of people's browsers, as npm isbot and lists of user agents have them.
+func Agents(tb testing.TB) (bots, people []string) {
+	tb.Helper()
+	Need(tb, Isbot)
+	out, err := exec.Command("node", filepath.Join(here(), "isbot.js")).Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var a struct{ Bots, People []string }
+	if err := json.Unmarshal(out, &a); err != nil {
+		tb.Fatal(err)
+	}
+	return a.Bots, a.People
 }
