@@ -232,8 +232,14 @@ func (s *server) listMembers(ctx context.Context, in *recipientsIn) (*recipients
 
 // search returns the first limit recipients at or after a seq that are in chosen and match the search.
 func (p *people) search(ctx context.Context, n needle, chosen *roaring.Bitmap, from uint32, limit int) (out []uint32, err error) {
+	var without map[uint32]bool
+	if len(p.index) > fewBlobs {
+		if without, err = p.store.BlobsWithout(ctx, p.id, n.texts()...); err != nil {
+			return nil, err
+		}
+	}
 	for i, x := range p.index {
-		if x.First+x.Count <= from || len(out) >= limit {
+		if x.First+x.Count <= from || len(out) >= limit || without[x.Blob] {
 			continue
 		}
 		it := chosen.Iterator()

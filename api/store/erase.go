@@ -220,18 +220,18 @@ func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	read := func(q interface {
 		QueryRowContext(context.Context, string, ...any) *sql.Row
 	},
-	) (clean []byte, places []uint32, err error) {
+	) (clean, filter []byte, places []uint32, err error) {
 		var data []byte
 		err = q.QueryRowContext(ctx, "SELECT data FROM freeze_blobs WHERE freeze_id = ? AND part = ?", b.freeze, b.part).Scan(&data)
 		if errors.Is(err, sql.ErrNoRows) { // collected meanwhile
-			return nil, nil, nil
+			return nil, nil, nil, nil
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		return e.emptied(data)
 	}
-	if _, places, err := read(e.s.d.read); err != nil || len(places) == 0 {
+	if _, _, places, err := read(e.s.d.read); err != nil || len(places) == 0 {
 		return err
 	}
 	var places []uint32
@@ -239,9 +239,13 @@ func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 		if err := tx.lockMembers(ctx, e.tenant); err != nil {
 			return err
 		}
-		var clean []byte
+		var clean, filter []byte
 		var err error
-		if clean, places, err = read(tx.raw); err != nil || len(places) == 0 {
+		if clean, filter, places, err = read(tx.raw); err != nil || len(places) == 0 {
+			return err
+		}
+		// An audience that was frozen before there were filters has no row, which is right
+		if err := tx.UpdateFilter(ctx, filter, b.freeze, b.part); err != nil {
 			return err
 		}
 		_, err = tx.raw.ExecContext(ctx, "UPDATE freeze_blobs SET data = ? WHERE freeze_id = ? AND part = ?", clean, b.freeze, b.part)
@@ -261,13 +265,15 @@ func (e *eraser) empty(ctx context.Context, b frozenBlob) error {
 	return nil
 }
 
-// emptied returns a blob without the person, and the places in which the person was.
-func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error) {
+// emptied returns a blob without the person, its filter, and the places in which the person was.
+func (e *eraser) emptied(data []byte) (clean, filter []byte, places []uint32, err error) {
 	r, err := audience.NewReader(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var w audience.Writer
+	var f audience.Filter
+	var text []byte
 	var entry audience.Entry
 	for i := uint32(0); r.Next(&entry); i++ {
 		if entry.To == e.phone || e.contactNumber != 0 && entry.ContactID == e.contactNumber || schemas.NumberKey(entry.To) == e.key {
@@ -278,11 +284,12 @@ func (e *eraser) emptied(data []byte) (clean []byte, places []uint32, err error)
 			}
 		}
 		w.Add(&entry)
+		text = addSearchable(&f, &entry, text)
 	}
 	if err := r.Err(); err != nil || len(places) == 0 {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return w.Flush(), places, nil
+	return w.Flush(), f.Flush(), places, nil
 }
 
 // Data that must be removed is still being written. The erasure continues later.

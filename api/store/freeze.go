@@ -112,6 +112,7 @@ type freezer struct {
 	most  int
 	index []part
 	entry audience.Entry
+	text  []byte // for addSearchable
 	rules *rules
 	sent  contacted
 }
@@ -125,7 +126,8 @@ const entryBytes = 24
 
 type zoneWriter struct {
 	audience.Writer
-	bytes int
+	filter audience.Filter
+	bytes  int
 }
 
 // part is a blob that was written. Its number is known only when all are written.
@@ -238,6 +240,7 @@ func (f *freezer) add(ctx context.Context) error {
 		f.zones[f.entry.Zone] = w
 	}
 	w.Add(&f.entry)
+	f.text = addSearchable(&w.filter, &f.entry, f.text)
 	f.sent.add(&f.entry)
 	bytes := entryBytes + len(f.entry.To)
 	for _, a := range f.entry.Attrs {
@@ -270,11 +273,14 @@ func (f *freezer) flush(ctx context.Context, zone string) error {
 	f.parts++
 	f.held -= w.bytes
 	w.bytes = 0
-	blob := w.Flush()
+	blob, filter := w.Flush(), w.filter.Flush()
 	f.index = append(f.index, p)
 	return f.s.write(ctx, func(tx *tx) error {
 		if n, err := tx.TouchFreeze(ctx, tx.now, f.id); err != nil || n != 1 {
 			return f.taken(err)
+		}
+		if err := tx.InsertFilter(ctx, f.id, p.part, filter); err != nil {
+			return err
 		}
 		return tx.InsertBlob(ctx, f.id, p.part, blob)
 	})
@@ -330,6 +336,9 @@ func (s *Store) dropFreeze(ctx context.Context, id string, state int64) error {
 			return err
 		}
 		if err := tx.DropContacted(ctx, id); err != nil {
+			return err
+		}
+		if err := tx.DropFilters(ctx, id); err != nil {
 			return err
 		}
 		return tx.DropIndex(ctx, id)

@@ -183,26 +183,48 @@ func (r *Reader) Holds(text string) bool {
 			return true
 		}
 	}
-	small, capital := text[0], text[0]
-	if small >= 'a' && small <= 'z' {
-		capital -= 'a' - 'A'
+	if !strings.ContainsFunc(text, isLower) {
+		return strings.Contains(r.s, text)
 	}
 	// The letters k and i each have a second upper-case form: the Kelvin sign and the Turkish İ.
 	if strings.ContainsAny(text, "ki") && (strings.Contains(r.s, "\u212a") || strings.Contains(r.s, "\u0130")) {
 		return true
 	}
-	found := func(first byte) bool {
-		for at := 0; ; at++ {
-			next := strings.IndexByte(r.s[at:], first)
-			if next < 0 || len(r.s)-at-next < len(text) {
+	pivot := rarest(text)
+	small := text[pivot]
+	capital := small - 'a' + 'A'
+	found := func(letter byte) bool {
+		for at := pivot; at < len(r.s); at++ {
+			next := strings.IndexByte(r.s[at:], letter)
+			if next < 0 {
 				return false
 			}
-			if at += next; equalLower(r.s[at:at+len(text)], text) {
+			at += next
+			from := at - pivot
+			if len(r.s)-from < len(text) {
+				return false
+			}
+			if equalLower(r.s[from:from+len(text)], text) {
 				return true
 			}
 		}
+		return false
 	}
-	return found(small) || capital != small && found(capital)
+	return found(small) || found(capital)
+}
+
+func isLower(c rune) bool { return c >= 'a' && c <= 'z' }
+
+// rarest returns the index of the letter of a text that is rarest in names and e-mail addresses; text has a letter.
+func rarest(text string) int {
+	const byRarity = "qxjwkyzvfhbpgudtcmslnrioea"
+	at, least := 0, len(byRarity)
+	for i := range len(text) {
+		if rank := strings.IndexByte(byRarity, text[i]); rank >= 0 && rank < least {
+			at, least = i, rank
+		}
+	}
+	return at
 }
 
 // equalLower compares ASCII letters without regard to case; lower must be in lower case.

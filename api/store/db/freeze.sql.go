@@ -86,6 +86,15 @@ func (q *Queries) DropContacted(ctx context.Context, freezeID string) error {
 	return err
 }
 
+const dropFilters = `-- name: DropFilters :exec
+DELETE FROM freeze_filters WHERE freeze_id = ?
+`
+
+func (q *Queries) DropFilters(ctx context.Context, freezeID string) error {
+	_, err := q.db.ExecContext(ctx, dropFilters, freezeID)
+	return err
+}
+
 const dropFreeze = `-- name: DropFreeze :execrows
 UPDATE freezes SET state = 2 WHERE id = ? AND state = ?
 `
@@ -212,6 +221,15 @@ func (q *Queries) InsertContacted(ctx context.Context, arg InsertContactedParams
 	return err
 }
 
+const insertFilter = `-- name: InsertFilter :exec
+INSERT INTO freeze_filters (freeze_id, part, data) VALUES (?, ?, ?)
+`
+
+func (q *Queries) InsertFilter(ctx context.Context, freezeID string, part int64, data []byte) error {
+	_, err := q.db.ExecContext(ctx, insertFilter, freezeID, part, data)
+	return err
+}
+
 const insertFreeze = `-- name: InsertFreeze :exec
 INSERT INTO freezes (id, tenant, campaign, state, seen_ms) VALUES (?, ?, ?, 0, ?)
 `
@@ -330,4 +348,13 @@ func (q *Queries) TouchFreeze(ctx context.Context, seenMs int64, iD string) (int
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const updateFilter = `-- name: UpdateFilter :exec
+UPDATE freeze_filters SET data = ?1 WHERE freeze_id = ?2 AND part = ?3
+`
+
+func (q *Queries) UpdateFilter(ctx context.Context, data []byte, freezeID string, part int64) error {
+	_, err := q.db.ExecContext(ctx, updateFilter, data, freezeID, part)
+	return err
 }

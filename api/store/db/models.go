@@ -303,6 +303,12 @@ type FreezeBlob struct {
 	Data     []byte
 }
 
+type FreezeFilter struct {
+	FreezeID string
+	Part     int64
+	Data     []byte
+}
+
 type FreezeIndex struct {
 	FreezeID string
 	Blob     int64

@@ -13,6 +13,15 @@ UPDATE freezes SET state = 2 WHERE id = ? AND state = ?;
 -- name: InsertBlob :exec
 INSERT INTO freeze_blobs (freeze_id, part, data) VALUES (?, ?, ?);
 
+-- name: InsertFilter :exec
+INSERT INTO freeze_filters (freeze_id, part, data) VALUES (?, ?, ?);
+
+-- name: UpdateFilter :exec
+UPDATE freeze_filters SET data = @data WHERE freeze_id = @freeze_id AND part = @part;
+
+-- name: DropFilters :exec
+DELETE FROM freeze_filters WHERE freeze_id = ?;
+
 -- name: InsertIndex :exec
 INSERT INTO freeze_index (freeze_id, blob, part, first_seq, count, zone) VALUES (?, ?, ?, ?, ?, ?);
 

@@ -82,6 +82,11 @@ func (f frozen) flags() string {
 func (e *env) parts(id string) (n int) {
 	e.Helper()
 	e.must(e.sql.QueryRowContext(e.Context(), fmt.Sprintf("SELECT COUNT(*) FROM freeze_blobs WHERE freeze_id = '%s'", id)).Scan(&n))
+	var filters int
+	e.must(e.sql.QueryRowContext(e.Context(), fmt.Sprintf("SELECT COUNT(*) FROM freeze_filters WHERE freeze_id = '%s'", id)).Scan(&filters))
+	if filters > n {
+		e.Errorf("got %d filters of %d blobs", filters, n)
+	}
 	return n
 }
 
@@ -264,6 +269,51 @@ var freezeTests = []test{
 			}
 			last[entry.Zone] = entry.To
 		}
+	}},
+	{"R124: a search finds the blobs that have a number, a name or an address, and not the others", func(e *env) {
+		t := e.tenant("acme")
+		l := e.list(t, "l")
+		zones := []string{"Europe/London", "America/New_York", "Asia/Tokyo", "Africa/Cairo", "Europe/Rome"}
+		var file strings.Builder
+		file.WriteString("phone,first_name,last_name,email,timezone\n")
+		for i := range 50 {
+			fmt.Fprintf(&file, "%s,ANNA%d,Òlaf%d,Mail%d@Example.com,%s\n", mobile(i), i, i, i, zones[i%5])
+		}
+		e.load(t, l, importfile.CSV, file.String())
+		c, f := e.freeze(e.confirm(e.campaign(t, "c", l), 0))
+		equal(e, "blobs", len(f.index), 5)
+		blobOf := map[string]uint32{}
+		for _, x := range f.index {
+			for i := range x.Count {
+				blobOf[f.entries[x.First+i].To] = x.Blob
+			}
+		}
+		without := func(texts ...string) int {
+			found, err := e.s.BlobsWithout(e.Context(), c.FreezeID, texts...)
+			e.must(err)
+			return len(found)
+		}
+		others := 0
+		for i := range 50 {
+			for _, text := range []string{mobile(i), strings.TrimPrefix(mobile(i), "+"), fmt.Sprintf("anna%d òlaf%d", i, i), fmt.Sprintf("mail%d@example.com", i)} {
+				found, err := e.s.BlobsWithout(e.Context(), c.FreezeID, text, "nobody at all")
+				e.must(err)
+				if found[blobOf[mobile(i)]] {
+					e.Errorf("the blob of %s is left out of the search for %q", mobile(i), text)
+				}
+				others += len(found)
+			}
+		}
+		if others < 50*4*3 {
+			e.Errorf("got %d other blobs left out in 200 searches, want at least 600 of 800", others)
+		}
+		equal(e, "blobs without what nobody has", without("+4915112345678"), 5)
+		equal(e, "blobs without what everybody has", without("example"), 0)
+		_, _, err := e.s.EraseRows(e.Context(), t.ID, mobile(7), plainAnswers)
+		e.must(err)
+		equal(e, "blobs without an erased address", without("mail7@example.com"), 5)
+		e.exec("DELETE FROM freeze_filters") // as of an audience that was frozen before there were any
+		equal(e, "blobs left out without filters", without("+4915112345678"), 0)
 	}},
 	{"by the zones of each recipient (X11)", func(e *env) {
 		t := e.tenant("acme")

@@ -326,7 +326,7 @@ var outboxTests = []test{
 	{"every table names its tenant (P7)", func(e *env) {
 		// These tables have no tenant: the tables of the installation, and blobs, which are read only by the id of a
 		// freeze.
-		without := []string{"counters", "installation", "routes", "tenants", "users", "sessions", "login_links", "freeze_blobs", "freeze_index", "upload_parts", "import_rejects", "job_parts", "goose_db_version", "sqlite_sequence"}
+		without := []string{"counters", "installation", "routes", "tenants", "users", "sessions", "login_links", "freeze_blobs", "freeze_filters", "freeze_index", "upload_parts", "import_rejects", "job_parts", "goose_db_version", "sqlite_sequence"}
 		rows, err := e.sql.QueryContext(e.Context(), e.tablesQuery())
 		e.must(err)
 		defer func() { _ = rows.Close() }()

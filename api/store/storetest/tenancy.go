@@ -520,6 +520,7 @@ var notScoped = map[string]string{
 	"Authenticate":            "finds the tenant",
 	"Blob":                    "by freeze id, 128 random bits of one campaign",
 	"Blobs":                   "by freeze id, 128 random bits of one campaign",
+	"BlobsWithout":            "by freeze id, 128 random bits of one campaign",
 	"CampaignRecord":          "of the pipeline, which knows a campaign by the number in its ids",
 	"Changed":                 "of the process",
 	"CheckRegion":             "no rows",
