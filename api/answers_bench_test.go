@@ -19,7 +19,7 @@ import (
 var people = flag.Int("people", 1_000_000, "recipients of the campaign of BenchmarkScaleAnswers")
 
 // BenchmarkScaleAnswers measures what users request for one large campaign, on SQLite: the answer of confirm, the
-// freeze, pages of members, a search, the preview of a selection, the preparation of a replay, a segment, and an export
+// freeze, pages of members, searches, the preview of a selection, the preparation of a replay, a segment, and an export
 // of everything. It takes longer than a benchmark's time, so it runs once.
 func BenchmarkScaleAnswers(b *testing.B) {
 	w := newEnvOf(b)
@@ -77,16 +77,23 @@ func BenchmarkScaleAnswers(b *testing.B) {
 	p99("search-number", func(i int) {
 		w.call("GET", at+"/members?limit=50&search="+strings.TrimPrefix(phoneOf((i*7919)%n), "+"), "").want(200)
 	})
+	p99("search-name", func(i int) {
+		w.call("GET", at+fmt.Sprintf("/members?limit=50&search=name%d", (i*7919)%n), "").want(200)
+	})
+	p99("search-nobody", func(i int) { w.call("GET", at+fmt.Sprintf("/members?limit=50&search=nobody%d", i), "").want(200) })
 	p99("selection", func(int) { w.call("POST", at+"/selection", `{"selection":{"status":"delivered"}}`).want(200) })
 	p99("replay-options", func(int) { w.call("GET", at+"/replay", "").want(200) })
 	once("replay", func() { w.call("POST", at+"/replay", `{"statuses":["Delivered"]}`).want(201) })
 	stop := w.runJobs(w.server)
-	once("segment", func() {
-		seg := w.call("POST", at+"/segments", `{"name":"reached","selection":{"status":"delivered"}}`).want(202).id()
-		for !strings.Contains(string(w.call("GET", "/api/segments/"+seg, "").want(200).body), `"status":"done"`) {
-			time.Sleep(10 * time.Millisecond)
-		}
-	})
+	segment := func(metric, selection string) {
+		once(metric, func() {
+			seg := w.call("POST", at+"/segments", fmt.Sprintf(`{"name":%q,"selection":%s}`, metric, selection)).want(202).id()
+			for !strings.Contains(string(w.call("GET", "/api/segments/"+seg, "").want(200).body), `"status":"done"`) {
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	segment("segment", `{"status":"delivered"}`)
 	once("export", func() {
 		var e api.Export
 		exp := w.export("members", fmt.Sprintf(`{"campaignId":%q}`, id))

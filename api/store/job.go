@@ -395,7 +395,7 @@ func (r *JobRun) Step(ctx context.Context, cursor string, rows int, part []byte)
 // the cursor of the next step. rows is the number of rows by which the progress grows.
 func (r *JobRun) StepMembers(ctx context.Context, cursor string, rows int, contacts []uint64) error {
 	return r.step(ctx, func(j *Job) { j.Cursor, j.Done = cursor, j.Done+uint64(rows) }, func(tx *tx) error {
-		_, err := tx.addToList(ctx, r.Tenant, r.List, contacts, true)
+		err := tx.fill(ctx, r.Tenant, int64(r.List), contacts)
 		if isNotFound(err) {
 			return &JobError{"the contact list was deleted"}
 		}

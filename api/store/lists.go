@@ -221,14 +221,14 @@ func (t *tx) listUnused(ctx context.Context, tenant string, number uint64) error
 // AddToList adds the contacts that are not in a list yet to its end, and returns how many it added.
 func (s *Store) AddToList(ctx context.Context, tenant string, list uint64, contacts []uint64) (added int, err error) {
 	err = s.write(ctx, func(tx *tx) (err error) {
-		added, err = tx.addToList(ctx, tenant, list, contacts, false)
+		added, err = tx.addToList(ctx, tenant, list, contacts)
 		return err
 	})
 	return added, err
 }
 
-// addToList does the work of [Store.AddToList]. With lenient set it skips contacts that do not exist or are deleted.
-func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts []uint64, lenient bool) (added int, err error) {
+// addToList does the work of [Store.AddToList].
+func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts []uint64) (added int, err error) {
 	if err := t.lockMembers(ctx, tenant); err != nil {
 		return 0, err
 	}
@@ -236,7 +236,7 @@ func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts
 	if err != nil {
 		return 0, found(err, "contact list", ListID(list))
 	}
-	rows, order, err := t.contactsOf(ctx, tenant, contacts, lenient)
+	rows, order, err := t.contactsOf(ctx, tenant, contacts)
 	if err != nil {
 		return 0, err
 	}
@@ -261,8 +261,8 @@ func (t *tx) addToList(ctx context.Context, tenant string, list uint64, contacts
 }
 
 // contactsOf reads contacts by number, and returns their numbers without repeats. For a contact that does not exist or
-// is deleted, the error is [schemas.ErrNotFound]; with lenient set, its row is nil.
-func (t *tx) contactsOf(ctx context.Context, tenant string, contacts []uint64, lenient bool) (rows map[int64]*db.Contact, order []int64, err error) {
+// is deleted, the error is [schemas.ErrNotFound].
+func (t *tx) contactsOf(ctx context.Context, tenant string, contacts []uint64) (rows map[int64]*db.Contact, order []int64, err error) {
 	rows = map[int64]*db.Contact{}
 	for _, c := range contacts {
 		if _, ok := rows[int64(c)]; !ok {
@@ -281,7 +281,7 @@ func (t *tx) contactsOf(ctx context.Context, tenant string, contacts []uint64, l
 		return nil, nil, err
 	}
 	for _, number := range order {
-		if rows[number] == nil && !lenient {
+		if rows[number] == nil {
 			return nil, nil, notFound("contact", ContactID(uint64(number)))
 		}
 	}

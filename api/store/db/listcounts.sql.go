@@ -108,6 +108,46 @@ func (q *Queries) AnyContactsByNumber(ctx context.Context, tenant string, number
 	return items, nil
 }
 
+const attributesJoined = `-- name: AttributesJoined :many
+SELECT c.attributes FROM list_members m JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
+WHERE m.tenant = ?1 AND m.list = ?2 AND m.position >= ?3 AND m.position < ?4 AND c.attributes <> ''
+`
+
+type AttributesJoinedParams struct {
+	Tenant       string
+	List         int64
+	FromPosition int64
+	ToPosition   int64
+}
+
+func (q *Queries) AttributesJoined(ctx context.Context, arg AttributesJoinedParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, attributesJoined,
+		arg.Tenant,
+		arg.List,
+		arg.FromPosition,
+		arg.ToPosition,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var attributes string
+		if err := rows.Scan(&attributes); err != nil {
+			return nil, err
+		}
+		items = append(items, attributes)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const contactsByNumber = `-- name: ContactsByNumber :many
 SELECT number, tenant, phone, first_name, last_name, email, attributes, country, zone, class, valid, version, created_ms, updated_ms, deleted_ms, search, number_key, opt_in_ms, opt_in_source FROM contacts WHERE tenant = ? AND number IN (/*SLICE:numbers*/?) AND deleted_ms = 0
 `
@@ -203,6 +243,81 @@ func (q *Queries) CountContact(ctx context.Context, tenant string, contact int64
 			&i.OptedOut,
 			&i.OptedIn,
 			&i.N,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const countJoined = `-- name: CountJoined :many
+SELECT m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER) AS opted_out, c.opt_in_ms > 0 AS opted_in, COUNT(*) AS n,
+  CAST(SUM(CASE WHEN c.first_name <> '' THEN 1 ELSE 0 END) AS INTEGER) AS first_names,
+  CAST(SUM(CASE WHEN c.last_name <> '' THEN 1 ELSE 0 END) AS INTEGER) AS last_names,
+  CAST(SUM(CASE WHEN c.email <> '' THEN 1 ELSE 0 END) AS INTEGER) AS emails,
+  CAST(SUM(CASE WHEN c.attributes <> '' THEN 1 ELSE 0 END) AS INTEGER) AS attributes
+FROM list_members m
+JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
+LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.number_key = c.number_key
+WHERE m.tenant = ?1 AND m.list = ?2 AND m.position >= ?3 AND m.position < ?4
+GROUP BY m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER), c.opt_in_ms > 0
+`
+
+type CountJoinedParams struct {
+	Tenant       string
+	List         int64
+	FromPosition int64
+	ToPosition   int64
+}
+
+type CountJoinedRow struct {
+	List       int64
+	Country    string
+	Class      int64
+	Valid      bool
+	OptedOut   int64
+	OptedIn    bool
+	N          int64
+	FirstNames int64
+	LastNames  int64
+	Emails     int64
+	Attributes int64
+}
+
+// As CountPositions, and how many of the new members have a value in each field.
+func (q *Queries) CountJoined(ctx context.Context, arg CountJoinedParams) ([]CountJoinedRow, error) {
+	rows, err := q.db.QueryContext(ctx, countJoined,
+		arg.Tenant,
+		arg.List,
+		arg.FromPosition,
+		arg.ToPosition,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountJoinedRow
+	for rows.Next() {
+		var i CountJoinedRow
+		if err := rows.Scan(
+			&i.List,
+			&i.Country,
+			&i.Class,
+			&i.Valid,
+			&i.OptedOut,
+			&i.OptedIn,
+			&i.N,
+			&i.FirstNames,
+			&i.LastNames,
+			&i.Emails,
+			&i.Attributes,
 		); err != nil {
 			return nil, err
 		}

@@ -20,6 +20,23 @@ LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.number_key = c.number_key
 WHERE m.tenant = @tenant AND m.list = @list AND m.position >= @from_position AND m.position < @to_position
 GROUP BY m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER), c.opt_in_ms > 0;
 
+-- name: CountJoined :many
+-- As CountPositions, and how many of the new members have a value in each field.
+SELECT m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER) AS opted_out, c.opt_in_ms > 0 AS opted_in, COUNT(*) AS n,
+  CAST(SUM(CASE WHEN c.first_name <> '' THEN 1 ELSE 0 END) AS INTEGER) AS first_names,
+  CAST(SUM(CASE WHEN c.last_name <> '' THEN 1 ELSE 0 END) AS INTEGER) AS last_names,
+  CAST(SUM(CASE WHEN c.email <> '' THEN 1 ELSE 0 END) AS INTEGER) AS emails,
+  CAST(SUM(CASE WHEN c.attributes <> '' THEN 1 ELSE 0 END) AS INTEGER) AS attributes
+FROM list_members m
+JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
+LEFT JOIN suppressions s ON s.tenant = m.tenant AND s.number_key = c.number_key
+WHERE m.tenant = @tenant AND m.list = @list AND m.position >= @from_position AND m.position < @to_position
+GROUP BY m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER), c.opt_in_ms > 0;
+
+-- name: AttributesJoined :many
+SELECT c.attributes FROM list_members m JOIN contacts c ON c.number = m.contact AND c.tenant = m.tenant
+WHERE m.tenant = @tenant AND m.list = @list AND m.position >= @from_position AND m.position < @to_position AND c.attributes <> '';
+
 -- name: CountContact :many
 -- What a contact adds to the counts of its lists.
 SELECT m.list, c.country, c.class, c.valid, CAST(COALESCE(s.channels, 0) AS INTEGER) AS opted_out, c.opt_in_ms > 0 AS opted_in, COUNT(*) AS n

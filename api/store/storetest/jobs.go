@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fanfare/api/importfile"
 	"fanfare/api/store"
 	"fanfare/schemas"
 )
@@ -309,6 +310,68 @@ var jobTests = []test{
 		e.must(e.s.DeleteList(e.Context(), t.ID, l.Number, 0))
 		got = e.runJobs(e.s, j, func(ctx context.Context, r *store.JobRun) error { return r.StepMembers(ctx, "1", 1, contacts[:1]) }, jobEnded)
 		equal(e, "state of one whose list is deleted", got.State, store.JobFailed)
+	}},
+	{"R86: a segment's list has the same counts as a list that was filled otherwise", func(e *env) {
+		t := e.tenant("acme")
+		origin := e.list(t, "origin")
+		var file strings.Builder
+		file.WriteString("phone,first_name,last_name,email,city,opt_in\n")
+		const n = 90
+		for i := range n {
+			row := []string{mobile(i), "Anna", "", "", "", ""}
+			if i%2 == 0 {
+				row[2] = "Rossi"
+			}
+			if i%3 == 0 {
+				row[3] = "a@example.com"
+			}
+			if i%5 == 0 {
+				row[4] = "Roma"
+			}
+			if i%7 == 0 {
+				row[5] = "yes"
+			}
+			file.WriteString(strings.Join(row, ",") + "\n")
+		}
+		e.load(t, origin, importfile.CSV, file.String())
+		e.must(e.s.Suppress(e.Context(), t.ID, "api", mobile(3), mobile(50)))
+		page, _, err := e.s.Contacts(e.Context(), t.ID, store.ContactFilter{Page: store.Page{Limit: n}, List: origin.Number})
+		e.must(err)
+		contacts := make([]uint64, 0, n)
+		for _, c := range page {
+			contacts = append(contacts, c.Number)
+		}
+		equal(e, "contacts", len(contacts), n)
+		j, l, err := e.s.OrderSegment(e.Context(), store.Job{Tenant: t.ID, Kind: store.JobSegment, Options: []byte("{}")}, "engaged", false, []byte("plan"), n)
+		e.must(err)
+		_, err = e.s.AddToList(e.Context(), t.ID, l.Number, []uint64{contacts[20], contacts[70]})
+		e.must(err)
+		var scattered []uint64 // no two with consecutive numbers; one is twice in the audience
+		for i := n - 1; i >= 40; i -= 2 {
+			scattered = append(scattered, contacts[i])
+		}
+		scattered = append(scattered, contacts[n-1])
+		got := e.runJobs(e.s, j, func(ctx context.Context, r *store.JobRun) error {
+			return errors.Join(
+				r.StepMembers(ctx, "1", 40, contacts[:40]), // a range of numbers
+				r.StepMembers(ctx, "2", 26, scattered),
+				r.StepMembers(ctx, "3", 24, contacts[40:]),
+				r.StepMembers(ctx, "4", 0, nil))
+		}, jobEnded)
+		equal(e, "state", got.State, store.JobDone)
+		for _, list := range []uint64{origin.Number, l.Number} {
+			fields, err := e.s.ListFields(e.Context(), t.ID, []uint64{list})
+			e.must(err)
+			equal(e, "members with a first name", fields.Names["first_name"], n)
+			equal(e, "members with a last name", fields.Names["last_name"], 45)
+			equal(e, "members with an e-mail address", fields.Names["email"], 30)
+			equal(e, "members with a city", fields.Names["city"], 18)
+			count, err := e.s.CountAudience(e.Context(), t.ID, []uint64{list}, sms)
+			e.must(err)
+			equal(e, "members", count.Total, n)
+			equal(e, "members who have opted out", count.OptedOut, 2)
+		}
+		checkMembers(e)
 	}},
 }
 
