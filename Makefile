@@ -13,7 +13,7 @@ EDGE ?= 127.0.0.1:8081
 RACE := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo -race)
 export CGO_ENABLED = 0
 
-.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check bench bench-services screenshots fuzz check soak chaos
+.PHONY: help run clean-data build test integration integration-here lint fmt gen gen-check tidy-check deploy-check sbom vuln bench bench-services screenshots fuzz check soak chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,8 +65,22 @@ gen: ## generate code and files
 	(cd schemas && $(GO) tool -modfile=../.tools/go.mod buf generate)
 	$(GO) generate ./...
 
-deploy-check: ## check the files for Docker, Kubernetes, Prometheus and systemd
+deploy-check: ## check the files for Docker, Kubernetes, Prometheus, systemd and GitHub
 	deploy/check
+
+SBOM ?= bin/fanfare.cdx.json
+
+sbom: ## write the bill of materials of the program (CycloneDX)
+	$(GO) build -o bin/ ./cmd/fanfare
+	$(TOOL) cyclonedx-gomod bin -json -std -noserial -output $(SBOM) bin/fanfare
+
+# govulncheck exits with 3 when the program calls what is vulnerable, and with another status when it could not find out.
+vuln: ## compare the program with the database of vulnerabilities of Go, if the database can be reached
+	$(GO) build -o bin/ ./cmd/fanfare
+	status=0
+	$(TOOL) govulncheck -mode binary bin/fanfare || status=$$?
+	[ $$status -ne 3 ] || exit 1
+	[ $$status -eq 0 ] || echo "vulnerabilities: not checked, govulncheck says why above"
 
 gen-check: ## fail if make gen changes a file
 	state() { git status --porcelain; git diff; }

@@ -32,20 +32,24 @@ type Limits struct {
 
 // Time-outs.
 const (
-	headerTime = 10 * time.Second // to send the headers of a request
-	idleTime   = time.Minute      // between two requests of a connection
-	bodyTime   = 30 * time.Second // to send the body, unless the handler sets its own deadline
-	slowest    = 16 << 10         // bytes per second that a client must take on average
+	idleTime = time.Minute      // between two requests of a connection
+	bodyTime = 30 * time.Second // to send the body, unless the handler sets its own deadline
+	slowest  = 16 << 10         // bytes per second that a client must take on average
 )
+
+// maxHeaders is the most bytes of the headers of a request. net/http takes a megabyte by default: 4,096 connections
+// would fill 4 GB before any key is looked at. Proxies send 8 to 32 KB at most.
+const maxHeaders = 64 << 10
 
 // times are the time-outs that tests shorten.
 type times struct {
+	headers time.Duration // to send the headers of a request
 	stall   time.Duration // to take the next 64 KB of an answer
 	queue   time.Duration // for a request to wait for room; clients give up after about as long
 	stalled time.Duration // a client without progress for so long may be cut off at a cap
 }
 
-var defaultTimes = times{stall: 20 * time.Second, queue: 5 * time.Second, stalled: time.Second}
+var defaultTimes = times{headers: 10 * time.Second, stall: 20 * time.Second, queue: 5 * time.Second, stalled: time.Second}
 
 // A Kind of requests has its own places, so that many of one kind do not keep out the others.
 type Kind int
@@ -116,7 +120,7 @@ func newServer(cfg Config, times times) (*Server, error) {
 		}
 	}
 	s.http = &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
+		Handler: s, ReadHeaderTimeout: times.headers, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
 		WriteTimeout: times.stall, // of the headers of an answer; later writes set their own
 		ConnState:    s.conns.changed,
 		ConnContext:  s.conns.context,
