@@ -120,7 +120,7 @@ func TestIfMatch(t *testing.T) {
 	w.call("PATCH", path+"/live", `{"notes":"x"}`, header{"If-Match", "*"}).want(200)
 }
 
-// C2, R58 to R64: DELETE cancels before anything is submitted and stays listed; what runs is aborted; what ended is
+// C2, C19, R58 to R64: DELETE cancels before anything is submitted and stays listed; what runs is aborted; what ended is
 // hidden.
 func TestDelete(t *testing.T) {
 	w := newEnv(t)

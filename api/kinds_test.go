@@ -161,7 +161,7 @@ func TestUnknownReferences(t *testing.T) {
 	}
 }
 
-// R21 to R27: a voice campaign has its fields, their defaults, and its frozen call.
+// R21 to R27, C23: a voice campaign has its fields, their defaults, and its frozen call.
 func TestVoiceCampaign(t *testing.T) {
 	w := newEnv(t)
 	w.list("l", 1, 0)

@@ -163,7 +163,7 @@ func TestMembersCursor(t *testing.T) {
 	}
 }
 
-// X17: one recipient with its whole history, and each decision about it with its evidence.
+// X17, C24: one recipient with its whole history: one message, its tries and legs, and each decision about it with its evidence.
 func TestMemberHistoryAndWhy(t *testing.T) {
 	w := newEnv(t)
 	id := w.audienceOf(3)

@@ -194,6 +194,7 @@ func TestReplay(t *testing.T) {
 		t.Helper()
 		return w.call("POST", "/api/campaigns/"+id+"/replay", body)
 	}
+	// R3, R37: it is named after the present time in the tenant's zone, and keeps the route.
 	made := replay(`{"statuses":["UnDelivered"],"subStatuses":["INVALID_NUMBER"]}`).want(201)
 	subset(t, "replay", made.body, fmt.Sprintf(`{"name":"2025-04-02 12:01","message":"Hello","channel":"sms","state":"configured","replayOf":%q,"contactList":null,"route":"sim"}`, id))
 	var info struct {

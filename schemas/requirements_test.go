@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -18,13 +19,14 @@ var (
 )
 
 // Every requirement that a Go, Markdown or proto file of the repository cites is listed in REQUIREMENTS.md, and the
-// list has no gaps, so that requirements that are cited later are listed, too.
+// list has no gaps, so that requirements that are cited later are listed, too. Each that is not a goal of speed is quoted
+// by a test: that test shows where it is checked.
 func TestEveryCitedRequirementIsListed(t *testing.T) {
 	list, err := os.ReadFile("REQUIREMENTS.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed := map[string]bool{}
+	listed, tested := map[string]bool{}, map[string]bool{}
 	for _, row := range requirementRow.FindAllStringSubmatch(string(list), -1) {
 		if listed[row[1]] {
 			t.Errorf("%s is listed twice", row[1])
@@ -52,6 +54,11 @@ func TestEveryCitedRequirementIsListed(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		if inTests(path) {
+			for _, id := range quoted(string(text)) {
+				tested[id] = true
+			}
+		}
 		for _, id := range citation.FindAllString(string(text), -1) {
 			if !listed[id] {
 				t.Errorf("%s cites %s, which is not in REQUIREMENTS.md: add it there in one line, or name the thing otherwise", path, id)
@@ -62,4 +69,33 @@ func TestEveryCitedRequirementIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for id := range listed {
+		if strings.Contains("RXCP", id[:1]) && !tested[id] {
+			t.Errorf("no test quotes %s: name it beside the lines that check it", id)
+		}
+	}
+}
+
+// inTests reports whether a file has tests, or the suites that tests run.
+func inTests(path string) bool {
+	if path == filepath.Join("..", "schemas", "requirements_test.go") { // its comments have examples
+		return false
+	}
+	return strings.HasSuffix(path, "_test.go") || strings.Contains(path, "test/") && strings.HasSuffix(path, ".go")
+}
+
+// span is several requirements in a text, such as R21 to R27.
+var span = regexp.MustCompile(`\b([RXCP])(\d{1,3}) to ([RXCP])(\d{1,3})\b`)
+
+// quoted returns the requirements that a text quotes, those within spans included.
+func quoted(text string) []string {
+	out := citation.FindAllString(text, -1)
+	for _, m := range span.FindAllStringSubmatch(text, -1) {
+		first, _ := strconv.Atoi(m[2])
+		last, _ := strconv.Atoi(m[4])
+		for n := first; n <= last && m[1] == m[3]; n++ {
+			out = append(out, m[1]+strconv.Itoa(n))
+		}
+	}
+	return out
 }

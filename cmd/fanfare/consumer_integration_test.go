@@ -24,7 +24,7 @@ import (
 	"fanfare/sinks/carrier/sim"
 )
 
-// The consumer in schemas/examples/python is written as a downstream user would write it. These tests check that it
+// X21: the consumer in schemas/examples/python is written as a downstream user would write it. These tests check that it
 // counts the same as the product.
 
 const (

@@ -299,7 +299,7 @@ func (w *embeddedEnv) stop(t *testing.T) {
 // embeddedStale is the greatest age that statistics may name: a busy machine may hold the process up for seconds.
 const embeddedStale = 30 * time.Second
 
-// The whole product in one process, killed three times with kill -9 at random instants of a campaign to 20,000 people.
+// X22: the whole product in one process with nothing installed, killed three times with kill -9 at random instants of a campaign to 20,000 people.
 func TestEndToEndEmbedded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes; left out by -short")

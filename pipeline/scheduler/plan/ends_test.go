@@ -27,6 +27,7 @@ func TestStaleEnd(t *testing.T) {
 	tb.wantEnd(0, 1, schemas.KindUndelivered, schemas.CodeOperatorBlacklist)
 }
 
+// C18: a campaign is completed when every recipient has an outcome, and settled when no receipt is awaited any more.
 func TestLost(t *testing.T) {
 	tb := newScript(t, 1000)
 	c := tb.addCampaign(10001, testTenant, 2, 500, smsLeg(3)) // valid for an hour

@@ -231,6 +231,7 @@ func TestTruthWritesFirst(t *testing.T) {
 	}
 }
 
+// X20: the record of what the simulated carrier did finds each message that was lost, doubled or reported wrongly.
 func TestTruthJudges(t *testing.T) {
 	keys := testKeys(t)
 	entry := func(seq uint32, try uint8, outcome string, receipts ...Owed) Entry {
