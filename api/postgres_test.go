@@ -59,7 +59,7 @@ var postgresConditions = []struct {
 }
 
 // silence is how long the stores of these tests wait for an answer.
-const silence = 300 * time.Millisecond
+const silence = time.Second
 
 // faultyPostgres is the API on a Postgres that fails when it is told to.
 type faultyPostgres struct {
