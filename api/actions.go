@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -202,14 +203,19 @@ func (s *server) causeGone(ctx context.Context, who *principal, c *store.Campaig
 	if !who.tenant.Enabled {
 		return stands("The cause of the suspension still exists: the tenant is disabled.")
 	}
-	for _, leg := range c.Legs {
-		if r, err := s.routes.route(ctx, leg.Route); err == nil && !r.Enabled {
-			return stands("The cause of the suspension (%s) still exists: route %q is disabled.", c.Reason, leg.Route)
+	// usable reports whether a leg's route, or one that carries the leg in its place, passes a test.
+	usable := func(leg *store.Leg, is func(route string) bool) bool {
+		return is(leg.Route) || slices.ContainsFunc(leg.OtherRoutes, is)
+	}
+	for i := range c.Legs {
+		if !usable(&c.Legs[i], func(name string) bool { r, err := s.routes.route(ctx, name); return err != nil || r.Enabled }) {
+			return stands("The cause of the suspension (%s) still exists: route %q is disabled.", c.Reason, c.Legs[i].Route)
 		}
 	}
 	if c.Reason == schemas.ReasonRouteDown || c.Reason == schemas.ReasonProviderAuth {
-		for _, leg := range c.Legs {
-			if h := s.healthOf(leg.Route); h.State == schemas.LineStateDown {
+		for i := range c.Legs {
+			leg := &c.Legs[i]
+			if h := s.healthOf(leg.Route); !usable(leg, func(name string) bool { return s.healthOf(name).State != schemas.LineStateDown }) {
 				return stands("The cause of the suspension (%s) still exists: route %q has been down since %s. The campaign is resumed by itself when the route is up again, unless the operator has switched that off.",
 					c.Reason, leg.Route, stamp(h.Since))
 			}

@@ -206,7 +206,7 @@ func New(d Deps) (*Server, error) {
 	s.figures = newFigureCache(d.Analytics)
 	s.reports = newReports(d.Analytics, s.StatsMaxAge, s.StatsPatience)
 	s.sets = newSetCache(d.Analytics, s.StatsMaxAge)
-	s.routes = newRouteCache(d.Store, &s.Connectors, d.Now)
+	s.routes = newRouteCache(d.Store, &s.Connectors, d.Now, s.healthOf)
 	s.listNames = newListNames(d.Now)
 	s.whoNames = newWhoNames(d.Store, d.Now)
 

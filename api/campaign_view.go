@@ -57,6 +57,7 @@ type Campaign struct {
 	Audio            *string           `json:"audio" doc:"Voice: https address of the audio that is played; null when the message is spoken, and for the other channels."`
 	RingSeconds      *uint32           `json:"ringSeconds" doc:"Voice: how many seconds the phone rings at most; null: as the route is configured, and for the other channels."`
 	Route            string            `json:"route" doc:"Route of the first channel; before confirm the one that was asked for, else the tenant's."`
+	OtherRoutes      []string          `json:"otherRoutes" doc:"Routes that carry the first channel while its route is down or paused, the best first; fixed at confirm. Empty when the campaign names its route, or when the route has failover off."`
 	Simulated        bool              `json:"simulated" doc:"True when the route of the campaign or of one of its legs is a simulator, from which nothing reaches a person."`
 	Tags             []string          `json:"tags" nullable:"false" doc:"Labels to find and compare campaigns by."`
 	Notes            string            `json:"notes" doc:"What people wrote about it. It is sent to no recipient."`
@@ -130,7 +131,7 @@ func vocabulary(name string) (schemas.Vocabulary, *problem.Problem) {
 
 func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Campaign {
 	v := &Campaign{
-		ID: c.ID(), Name: c.Name, Channel: orNull(channelOf(c)), ContactListIDs: []string{}, SendImmediately: c.SendImmediately,
+		ID: c.ID(), Name: c.Name, Channel: orNull(channelOf(c)), ContactListIDs: []string{}, OtherRoutes: []string{}, SendImmediately: c.SendImmediately,
 		Fallback: c.Fallback, SendingMode: orNull(sendingMode(c.Chain)), Sender: sender(c, tenant), Route: route(c, tenant),
 		Tags: orEmpty(c.Tags), Notes: c.Notes, Timezone: tenant.Timezone, MaxSegments: maxSegments(c, tenant),
 		MissingField: missingPolicyName(c.Missing), MissingDefault: c.MissingDefault, MaxRetries: c.MaxRetries, RetryDelay: seconds(c.RetryDelay), Rate: c.Rate, Weight: max(c.Weight, 1), TestRun: c.Test, RequireOptIn: c.RequireOptIn, FrequencyCap: viewFrequency(c.FrequencyCap), Batches: viewBatches(c),
@@ -139,6 +140,9 @@ func view(c *store.Campaign, tenant *store.Tenant, vocab schemas.Vocabulary) *Ca
 		CreatedBy: c.CreatedBy, CreatedByID: c.CreatedBy, CreatedAt: stamp(c.Created), UpdatedAt: stamp(c.Updated), ConfirmedBy: orNull(c.ConfirmedBy),
 		ConfirmedAt: stampOrNull(c.Confirmed), StartTime: stampOrNull(c.Started), CompletedAt: stampOrNull(c.Completed),
 		SettledAt: stampOrNull(c.Settled), DeletedAt: stampOrNull(c.Deleted), Version: c.Version, Warning: warnings(c),
+	}
+	if len(c.Legs) > 0 {
+		v.OtherRoutes = orEmpty(c.Legs[0].OtherRoutes)
 	}
 	if c.ReplayOf != 0 {
 		v.ReplayOf = orNull(schemas.CampaignID(c.ReplayOf))

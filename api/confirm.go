@@ -263,7 +263,8 @@ func variantWeights(spec *store.Spec) []uint32 {
 
 // resolveLegs returns the legs of a campaign with their content and routes, and checks that each route exists, is
 // enabled and carries the channel. When a leg names no route and the tenant's default route does not carry its channel,
-// it uses the best route of the channel. A test always uses a simulated route (X14).
+// it uses the best route of the channel. A leg that names no route may go over others while its route is down; a sender
+// that belongs to a route names it. A test always uses simulated routes (X14).
 func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campaign) ([]store.Leg, *found, error) {
 	refs, err := s.lookUp(ctx, who, &c.Spec, false)
 	if err != nil {
@@ -288,8 +289,8 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 			leg.Route = r.Name
 		}
 		r, err := s.routes.route(ctx, leg.Route)
-		if (errors.Is(err, schemas.ErrNotFound) || err == nil && !slices.Contains(r.Channels, leg.Channel)) && ref.Route == "" && !c.Test {
-			// The tenant's default route does not carry the channel: use the channel's best route.
+		if (errors.Is(err, schemas.ErrNotFound) || err == nil && !carries(r, leg.Channel)) && ref.Route == "" && !c.Test {
+			// The tenant's default route does not carry the channel, or is paused: use the channel's best route.
 			if best, bestErr := s.routes.best(ctx, leg.Channel, c.Number); bestErr == nil {
 				r, err, leg.Route = best, nil, best.Name
 			}
@@ -301,6 +302,15 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 			return nil, nil, s.storeProblem(err)
 		case !carries(r, leg.Channel):
 			return nil, nil, problem.Field(problem.CodeInvalid, pick(i == 0, "channel", "sendingMode"), "Route %q does not carry %s.", r.Name, schemas.ChannelName(leg.Channel))
+		}
+		if ref.Route == "" {
+			others, err := s.routes.others(ctx, r, leg.Channel)
+			if err != nil {
+				return nil, nil, s.storeProblem(err)
+			}
+			for _, other := range others {
+				leg.OtherRoutes = append(leg.OtherRoutes, other.Name)
+			}
 		}
 		if fault := badSender(leg.Sender, leg.Channel); fault != "" {
 			return nil, nil, problem.Field(problem.CodeInvalid, "sender", "%s", fault)

@@ -20,10 +20,12 @@ type routeCache struct {
 	store      *store.Store
 	connectors *Connectors
 	now        func() time.Time
+	health     func(route string) schemas.RouteHealth
 
 	mu      sync.Mutex
 	until   time.Time
 	routes  []store.Route
+	isDown  map[string]bool // by route
 	senders map[string]cachedSender
 }
 
@@ -32,8 +34,8 @@ type cachedSender struct {
 	until time.Time
 }
 
-func newRouteCache(st *store.Store, connectors *Connectors, now func() time.Time) *routeCache {
-	return &routeCache{store: st, connectors: connectors, now: now, senders: map[string]cachedSender{}}
+func newRouteCache(st *store.Store, connectors *Connectors, now func() time.Time, health func(route string) schemas.RouteHealth) *routeCache {
+	return &routeCache{store: st, connectors: connectors, now: now, health: health, senders: map[string]cachedSender{}}
 }
 
 func (c *routeCache) all(ctx context.Context) ([]store.Route, error) {
@@ -48,6 +50,10 @@ func (c *routeCache) all(ctx context.Context) ([]store.Route, error) {
 		return nil, err
 	}
 	c.routes, c.until = routes, now.Add(freshFor)
+	c.isDown = make(map[string]bool, len(routes))
+	for i := range routes {
+		c.isDown[routes[i].Name] = c.health(routes[i].Name).State == schemas.LineStateDown
+	}
 	return routes, nil
 }
 
@@ -79,32 +85,29 @@ func (c *routeCache) simulated(ctx context.Context, channel schemas.Channel) (*s
 	return nil, problem.Field(problem.CodeInvalid, "channel", "No simulated route carries %s, and a test can use only simulated routes.", schemas.ChannelName(channel))
 }
 
-// best returns the route of a channel when no route is named. Of the enabled routes that carry the channel it takes
-// those with the smallest priority number, of these the cheapest, and of these one according to their shares. Routes to
-// a simulator come last. The same pick always gives the same route.
+// best returns the route of a channel when no route is named. Of the enabled routes that carry the channel and are not
+// down it takes those with the smallest priority number, of these the cheapest, and of these one according to their
+// shares. Routes to a simulator come last. While no route goes down or up, the same pick always gives the same route.
+// If all routes are down, it chooses as if they were up.
 func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uint64) (*store.Route, error) {
 	routes, err := c.all(ctx)
 	if err != nil {
 		return nil, err
 	}
-	before := func(a, b *store.Route) int {
-		simulated := func(r *store.Route) int {
-			if c.connectors.simulates(r.Connector) {
-				return 1
-			}
-			return 0
-		}
-		return cmp.Or(cmp.Compare(simulated(a), simulated(b)), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
-	}
 	var best []*store.Route
-	for i := range routes {
-		r := &routes[i]
-		switch {
-		case !carries(r, channel):
-		case len(best) == 0 || before(r, best[0]) < 0:
-			best = []*store.Route{r}
-		case before(r, best[0]) == 0:
-			best = append(best, r)
+	for _, evenDown := range []bool{false, true} {
+		for i := range routes {
+			r := &routes[i]
+			switch {
+			case !carries(r, channel) || !evenDown && c.down(r.Name):
+			case len(best) == 0 || c.compare(r, best[0]) < 0:
+				best = []*store.Route{r}
+			case c.compare(r, best[0]) == 0:
+				best = append(best, r)
+			}
+		}
+		if len(best) > 0 {
+			break
 		}
 	}
 	shares := uint64(0)
@@ -122,6 +125,67 @@ func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uin
 		at -= uint64(r.Share)
 	}
 	return best[0], nil
+}
+
+// compare orders routes: one to a simulator comes last, then the smaller priority number and the lower cost come first.
+func (c *routeCache) compare(a, b *store.Route) int {
+	simulated := func(r *store.Route) int {
+		if c.connectors.simulates(r.Connector) {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(simulated(a), simulated(b)), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Cost, b.Cost))
+}
+
+// mostOthers bounds the routes that can carry a leg in place of its own.
+const mostOthers = 4
+
+// others returns the routes that can carry a channel while a route is down, the best first: the enabled routes that
+// carry it, to the same kind of carrier, real or simulated. A route whose failover is off has none and is none. RCS and
+// WhatsApp have none: sender and template belong to one account at the provider.
+func (c *routeCache) others(ctx context.Context, of *store.Route, channel schemas.Channel) ([]*store.Route, error) {
+	if of.Care.NoFailover || channel == schemas.ChannelRCS || channel == schemas.ChannelWhatsApp {
+		return nil, nil
+	}
+	routes, err := c.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*store.Route
+	for i := range routes {
+		r := &routes[i]
+		if r.Name != of.Name && carries(r, channel) && !r.Care.NoFailover && c.connectors.simulates(r.Connector) == c.connectors.simulates(of.Connector) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *store.Route) int { return cmp.Or(c.compare(a, b), cmp.Compare(a.Name, b.Name)) })
+	return out[:min(len(out), mostOthers)], nil
+}
+
+// carrying returns the route that carries a channel now in place of a route: the route itself, unless it is paused or
+// down and another can carry it.
+func (c *routeCache) carrying(ctx context.Context, r *store.Route, channel schemas.Channel) (*store.Route, error) {
+	if r.Enabled && !c.down(r.Name) {
+		return r, nil
+	}
+	others, err := c.others(ctx, r, channel)
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		if !c.down(other.Name) {
+			return other, nil
+		}
+	}
+	return r, nil
+}
+
+// down reports whether nothing could be handed over on a route when the cache was last filled.
+func (c *routeCache) down(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.isDown[name]
 }
 
 // forget makes the next request read the routes again. Call it after this process has changed a route.

@@ -69,6 +69,7 @@ type RouteCare struct {
 	FailurePercent uint32 `json:"failurePercent" example:"80" doc:"A campaign is suspended with the reason failure_rate when this percentage of failureSample answers or receipts in a row are failures; 0: it is not suspended for it. A person must resume it."`
 	FailureSample  uint32 `json:"failureSample" example:"500" doc:"How many outcomes are judged together."`
 	AutoResume     bool   `json:"autoResume" doc:"True: campaigns that were suspended with route_down or provider_auth are resumed when the route can be used again."`
+	Failover       bool   `json:"failover" doc:"True: while the route is down or paused, other routes of the channel to the same kind of carrier carry the campaigns that name no route, and the route does the same for them. Recipients that were never handed over move; those in flight or in doubt do not. When the route is up again, its campaigns go over it again."`
 }
 
 // RouteCareInput changes the care of a route.
@@ -77,6 +78,7 @@ type RouteCareInput struct {
 	FailurePercent problem.Optional[uint32] `json:"failurePercent,omitzero" doc:"0 to 100; 80 by default; 0: never."`
 	FailureSample  problem.Optional[uint32] `json:"failureSample,omitzero" doc:"10 to 1,000,000; 500 by default."`
 	AutoResume     problem.Optional[bool]   `json:"autoResume,omitzero" doc:"true by default."`
+	Failover       problem.Optional[bool]   `json:"failover,omitzero" doc:"true by default."`
 }
 
 // RouteHealth is how a route does.
@@ -205,6 +207,7 @@ func (s *server) viewRoute(r *store.Route) *Route {
 		ReceiptWindow: uint32(r.ReceiptWindow / time.Second), Status: pick(r.Enabled, "active", "paused"), Priority: r.Priority, Cost: Money(r.Cost),
 		Share: r.Share, Care: RouteCare{
 			DownAfter: uint32(r.Care.DownAfter / time.Second), FailurePercent: r.Care.FailurePercent, FailureSample: r.Care.FailureSample, AutoResume: r.Care.AutoResume,
+			Failover: !r.Care.NoFailover,
 		}, Health: s.viewHealth(r.Name), CreatedAt: stamp(r.Created), UpdatedAt: stamp(r.Updated), Version: r.Version,
 	}
 	for _, c := range r.Channels {
@@ -353,6 +356,9 @@ func (c *Connectors) applyLimits(ps *problem.List, in *RouteInput, r *store.Rout
 		set(&care.FailurePercent, &r.Care.FailurePercent, nil)
 		set(&care.FailureSample, &r.Care.FailureSample, nil)
 		set(&care.AutoResume, &r.Care.AutoResume, nil)
+		if care.Failover.Set {
+			r.Care.NoFailover = !care.Failover.Value
+		}
 		between("care.downAfter", down, 0, 86_400)
 		between("care.failurePercent", r.Care.FailurePercent, 0, 100)
 		between("care.failureSample", r.Care.FailureSample, 10, 1_000_000)

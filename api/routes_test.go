@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -201,6 +203,90 @@ func TestLegGoesByTheBestRouteOfItsChannel(t *testing.T) {
 	}
 	if taken["second"] != 6 || taken["third"] != 2 {
 		t.Errorf("got %v, want 6 campaigns by second and 2 by third: the cheapest of priority 0, by share", taken)
+	}
+}
+
+// A campaign that names no route has others that carry it while its route is down, and new work does not go to a route
+// that is down. Nothing moves between real and simulated carriers, or to and from a route with failover off (R160).
+func TestOtherRoutes(t *testing.T) {
+	var down sync.Map
+	w := newEnv(t, func(w *env) {
+		w.deps.Connectors = connectors(t)
+		w.deps.RouteHealth = func(route string) schemas.RouteHealth {
+			if _, is := down.Load(route); is {
+				return schemas.RouteHealth{State: schemas.LineStateDown}
+			}
+			return schemas.RouteHealth{State: schemas.LineStateUp}
+		}
+	})
+	for _, r := range []store.Route{
+		{Name: "main", Priority: 1},
+		{Name: "cheap", Cost: 5},
+		{Name: "dear", Cost: 10},
+		{Name: "alone"},
+		{Name: "voice", Channels: []schemas.Channel{schemas.ChannelVoice}},
+		{Name: "play", Connector: "sim"},
+	} {
+		r.Rate, r.Enabled, r.ReceiptWindow, r.P99 = 10, true, time.Hour, time.Second
+		r.Care = store.DefaultCare
+		r.Care.NoFailover = r.Name == "alone"
+		if r.Connector == "" {
+			r.Connector = "smpp"
+		}
+		if r.Channels == nil {
+			r.Channels = []schemas.Channel{schemas.ChannelSMS}
+		}
+		_, err := w.store.CreateRoute(t.Context(), r)
+		w.check(err)
+	}
+	tenant := func(route string) {
+		_, err := w.store.UpdateTenant(t.Context(), w.tenant.ID, 0, func(t *store.Tenant) error { t.DefaultRoute = route; return nil })
+		w.check(err)
+	}
+	routes := func(more string) string {
+		t.Helper()
+		w.clock.forward(time.Minute) // what the process remembers of routes and tenants is too old
+		id := w.campaign(1, more)
+		w.call("PUT", "/api/campaigns/"+id+"/confirm", "").want(200)
+		view := w.call("GET", "/api/campaigns/"+id, "").want(200)
+		c, err := w.store.Campaign(t.Context(), w.tenant.ID, id)
+		w.check(err)
+		if got, want := view.get("otherRoutes"), fmt.Sprint(c.Legs[0].OtherRoutes); got != want {
+			t.Errorf("the campaign shows the other routes %s, want %s", got, want)
+		}
+		return c.Legs[0].Route + " " + strings.Join(c.Legs[0].OtherRoutes, " ")
+	}
+	tenant("main")
+	for _, c := range []struct{ more, down, want string }{
+		{"", "", "main cheap dear"},
+		{"", "main", "main cheap dear"}, // it comes back
+		{`,"route":"main"`, "main", "main "},
+	} {
+		down.Clear()
+		down.Store(c.down, true)
+		if got := routes(c.more); got != c.want {
+			t.Errorf("%q, %s is down: the campaign goes by %q, want %q", c.more, c.down, got, c.want)
+		}
+	}
+	down.Clear()
+	tenant("alone")
+	if got := routes(""); got != "alone " {
+		t.Errorf("the campaign goes by %q, want only the route whose failover is off", got)
+	}
+	tenant("voice")
+	if got := routes(""); got != "alone " { // first by priority and cost
+		t.Errorf("the campaign goes by %q, want the best route of SMS", got)
+	}
+	down.Store("alone", true)
+	if got := routes(""); got != "cheap main dear" && got != "cheap dear main" {
+		t.Errorf("the campaign goes by %q, want the best route of SMS that is not down", got)
+	}
+	down.Clear()
+	_, err := w.store.UpdateRoute(t.Context(), "cheap", 0, func(r *store.Route) error { r.Enabled = false; return nil })
+	w.check(err)
+	tenant("cheap")
+	if got := routes(""); got != "alone " {
+		t.Errorf("the campaign goes by %q, want the best route instead of the paused one", got)
 	}
 }
 

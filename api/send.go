@@ -321,7 +321,11 @@ func (s *server) routeOfSingle(ctx context.Context, m *single) (err error) {
 		return problem.Unavailable(30*time.Second, err, "The tenant's route does not exist.")
 	case err != nil:
 		return problem.Unavailable(storeRetry, err, "The routes cannot be read now.")
-	case !carries(m.route, sms):
+	}
+	if m.route, err = s.routes.carrying(ctx, m.route, sms); err != nil {
+		return problem.Unavailable(storeRetry, err, "The routes cannot be read now.")
+	}
+	if !carries(m.route, sms) {
 		return problem.Unavailable(30*time.Second, nil, "The tenant's route does not take SMS now.")
 	}
 	return nil

@@ -222,6 +222,7 @@ func routeRecord(r db.Route) *fanfarev1.Control {
 		Configuration: []byte(route.Configuration), SealedCredentials: route.Credentials,
 		Care: &fanfarev1.RouteCare{
 			DownAfterMs: r.DownAfterMs, FailurePercent: route.Care.FailurePercent, FailureSample: route.Care.FailureSample, AutoResume: r.AutoResume,
+			NoFailover: r.NoFailover,
 		},
 	}}}
 }
@@ -259,7 +260,7 @@ func campaignRecord(c Campaign) *fanfarev1.Campaign {
 		for _, b := range l.Backoff {
 			leg.BackoffMs = append(leg.BackoffMs, b.Milliseconds())
 		}
-		leg.MaxConcurrent = l.MaxConcurrent
+		leg.MaxConcurrent, leg.OtherRoutes = l.MaxConcurrent, l.OtherRoutes
 		for _, country := range slices.Sorted(maps.Keys(l.Prices)) {
 			leg.Prices = append(leg.Prices, &fanfarev1.CountryPrice{Country: country, Micros: l.Prices[country]})
 		}

@@ -177,7 +177,7 @@ func started(s schemas.State) bool {
 func legsOf(r *fanfarev1.Campaign) []Leg {
 	var out []Leg
 	for _, l := range r.GetLegs() {
-		leg := Leg{Channel: l.GetChannel(), Route: l.GetRoute(), Sender: l.GetSender(), Price: l.GetPriceMicros(), MaxHandovers: l.GetMaxHandovers()}
+		leg := Leg{Channel: l.GetChannel(), Route: l.GetRoute(), Sender: l.GetSender(), Price: l.GetPriceMicros(), MaxHandovers: l.GetMaxHandovers(), OtherRoutes: l.GetOtherRoutes()}
 		for _, b := range l.GetBackoffMs() {
 			leg.Backoff = append(leg.Backoff, time.Duration(b)*time.Millisecond)
 		}

@@ -22,6 +22,7 @@ func routeOf(r db.Route) Route {
 		Credentials: sealed, CredentialNames: splitNames(r.CredentialNames), Priority: uint32(r.Priority), Share: uint32(r.Share), Cost: uint64(r.Cost),
 		Care: Care{
 			DownAfter: millis(r.DownAfterMs), FailurePercent: uint32(r.FailurePercent), FailureSample: uint32(r.FailureSample), AutoResume: r.AutoResume,
+			NoFailover: r.NoFailover,
 		},
 		Version: uint64(r.Version), Created: fromMS(r.CreatedMs), Updated: fromMS(r.UpdatedMs),
 	}
@@ -115,7 +116,7 @@ func (s *Store) EnsureRoute(ctx context.Context, r Route) (route Route, made boo
 			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled,
 			Configuration: r.Configuration, Credentials: r.sealedText(), CredentialNames: strings.Join(r.CredentialNames, ","),
 			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), DownAfterMs: r.Care.DownAfter.Milliseconds(),
-			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, Now: tx.now,
+			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, NoFailover: r.Care.NoFailover, Now: tx.now,
 		})
 		if err != nil {
 			return err
@@ -170,7 +171,7 @@ func (s *Store) UpdateRoute(ctx context.Context, name string, want uint64, mutat
 			P99Ms: r.P99.Milliseconds(), ReceiptWindowMs: r.ReceiptWindow.Milliseconds(), Enabled: r.Enabled,
 			Configuration: r.Configuration, Credentials: r.sealedText(), CredentialNames: strings.Join(r.CredentialNames, ","),
 			Priority: int64(r.Priority), Share: int64(r.Share), Cost: int64(r.Cost), DownAfterMs: r.Care.DownAfter.Milliseconds(),
-			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, UpdatedMs: tx.now,
+			FailurePercent: int64(r.Care.FailurePercent), FailureSample: int64(r.Care.FailureSample), AutoResume: r.Care.AutoResume, NoFailover: r.Care.NoFailover, UpdatedMs: tx.now,
 			Name: name, Version: int64(before.Version),
 		})
 		return one(n, err, "route", before.Version)

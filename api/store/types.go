@@ -117,6 +117,8 @@ type Care struct {
 	// AutoResume: campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up
 	// again.
 	AutoResume bool
+	// NoFailover: the route carries no campaigns of other routes, and no other route carries its campaigns.
+	NoFailover bool
 }
 
 // DefaultCare is that of a route for which nothing else was set.
@@ -543,6 +545,8 @@ type Leg struct {
 	Content []byte `json:",omitempty"`
 	// MaxConcurrent is the most calls at the same time; 0: the campaign has no limit.
 	MaxConcurrent uint32 `json:",omitempty"`
+	// OtherRoutes carry the leg while Route is down or disabled, the best first.
+	OtherRoutes []string `json:",omitempty"`
 }
 
 // Quote is the last price of a campaign.

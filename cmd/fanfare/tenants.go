@@ -16,7 +16,7 @@ func (p *program) tenantsCommand() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Create a tenant that can send at once; prints its id",
 		Long: `Create a usable tenant: campaigns enabled, EUR, sender id FANFARE, the simulated
-carrier as its route, prices sms 0.05, rcs 0.08, whatsapp 0.15, unlimited credit, at most
+carrier as its route unless --route names another, prices sms 0.05, rcs 0.08, whatsapp 0.15, unlimited credit, at most
 10 active campaigns of 1,000,000 contacts and 3 segments a message.
 
 Works before and while fanfare serve runs on the same --data or --store.`,
@@ -24,8 +24,9 @@ Works before and while fanfare serve runs on the same --data or --store.`,
 	}
 	region := create.Flags().String("region", "IT", "country of numbers without a country code, ISO 3166-1 alpha-2")
 	zone := create.Flags().String("timezone", "", "time zone of its schedules, such as Europe/Rome (default: the region's)")
+	route := create.Flags().String("route", "", "route of the campaigns and single sends that name none (default: sim, the simulated carrier)")
 	p.onStore(create, func(ctx context.Context, s *store.Store, args []string) error {
-		t, err := s.CreateTenant(ctx, store.TenantSpec{Name: args[0], Region: strings.ToUpper(*region), Timezone: *zone})
+		t, err := s.CreateTenant(ctx, store.TenantSpec{Name: args[0], Region: strings.ToUpper(*region), Timezone: *zone, Route: *route})
 		if err != nil {
 			return fmt.Errorf("create tenant: %w", err)
 		}

@@ -120,6 +120,7 @@ func dealing() Dashboard {
 					worst("fanfare_scheduler_stalled_campaigns").named("no progress"), worst("fanfare_scheduler_broken_campaigns").named("set aside"),
 					grown("fanfare_scheduler_suspensions_total", "reason").named("suspended"),
 				}},
+				{"Routes away", "1 while a route cannot carry its recipients. Other routes carry those of the campaigns that have any.", onOff, false, []Query{worst("fanfare_scheduler_route_away", "route")}},
 				{"Withheld", "1 while this cause keeps the scheduler from dealing.", onOff, false, []Query{worst("fanfare_scheduler_withheld", "cause")}},
 				{"Transactions", "Duration of a transaction.", seconds, false, []Query{quantile("0.99", "fanfare_scheduler_commit_seconds"), mean("fanfare_scheduler_commit_seconds")}},
 				{"Faults", "Restarts of the leader, aborted transactions, repeated deals, chunks that no cursor named, unreadable records.", count, false, []Query{

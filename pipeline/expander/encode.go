@@ -22,7 +22,7 @@ type messageParts struct {
 }
 
 // encode encodes what the messages of a chunk have in common.
-func (p *messageParts) encode(c *fanfarev1.Chunk, campaign *fanfarev1.Campaign, leg *fanfarev1.Leg) {
+func (p *messageParts) encode(c *fanfarev1.Chunk, campaign *fanfarev1.Campaign, leg *fanfarev1.Leg, route string) {
 	b := wire.AppendText(nil, wire.MessageTenant, c.GetTenant())
 	b = wire.AppendText(b, wire.MessageCampaignID, c.GetCampaignId())
 	b = wire.AppendNumber(b, wire.MessageCampaignNumber, c.GetCampaignNumber())
@@ -33,7 +33,7 @@ func (p *messageParts) encode(c *fanfarev1.Chunk, campaign *fanfarev1.Campaign, 
 	b = wire.AppendNumber(nil, wire.MessageTry, uint64(c.GetTry()))
 	b = wire.AppendNumber(b, wire.MessageLeg, uint64(c.GetLeg()))
 	b = wire.AppendNumber(b, wire.MessageChannel, uint64(leg.GetChannel()))
-	b = wire.AppendText(b, wire.MessageRoute, leg.GetRoute())
+	b = wire.AppendText(b, wire.MessageRoute, route)
 	p.middle = wire.AppendText(b, wire.MessageSender, leg.GetSender())
 
 	b = wire.AppendText(nil, wire.MessageCurrency, campaign.GetCurrency())

@@ -67,7 +67,7 @@ func TestEncoding(t *testing.T) {
 			p.body = []byte(rapid.StringN(1, 300, 1000).Draw(t, "body"))
 			want.Body = &fanfarev1.Message_Text{Text: &fanfarev1.Text{Body: string(p.body), Encoding: size.Encoding}}
 		}
-		p.encode(c, campaign, leg)
+		p.encode(c, campaign, leg, leg.GetRoute())
 		var s slab
 		b := p.append(s.take(p.room(e)), seq, e, size, leg.PriceMicros)
 		if len(b) > p.room(e) {

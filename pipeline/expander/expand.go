@@ -28,6 +28,7 @@ type expansion struct {
 	chunk    *fanfarev1.Chunk
 	campaign *fanfarev1.Campaign
 	leg      *fanfarev1.Leg // nil when the campaign has no leg of that number
+	route    string         // of the messages
 	entries  *audience.Reader
 	first    uint32
 	seqs     []uint32
@@ -80,6 +81,7 @@ func (h *handler) newOutcomes(j *job) *expansion {
 	if n := int(j.chunk.GetLeg()); n >= 1 && n <= len(j.campaign.GetLegs()) {
 		x.leg = j.campaign.GetLegs()[n-1]
 	}
+	x.route = cmp.Or(j.chunk.GetRoute(), x.leg.GetRoute())
 	return x
 }
 
@@ -113,7 +115,7 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind schemas.Kind, co
 	message := x.h.keys.Message(c.GetCampaignNumber(), seq)
 	d := &fanfarev1.Delivery{
 		Tenant: c.GetTenant(), CampaignId: c.GetCampaignId(), CampaignNumber: c.GetCampaignNumber(), Seq: seq, Try: c.GetTry(), Leg: c.GetLeg(),
-		Kind: kind, Code: code, TimeMs: x.time.UnixMilli(), Channel: x.leg.GetChannel(), Route: x.leg.GetRoute(), Sender: x.leg.GetSender(),
+		Kind: kind, Code: code, TimeMs: x.time.UnixMilli(), Channel: x.leg.GetChannel(), Route: x.route, Sender: x.leg.GetSender(),
 		// The store keeps an invalid number unchanged, so it may be invalid UTF-8.
 		To: strings.ToValidUTF8(e.To, ""), Country: strings.ToValidUTF8(e.Country, ""), ContactId: e.ContactID,
 		Segments: uint32(min(segments, schemas.MaxSegments)), MessageId: message[:], Test: x.campaign.GetTest(),
@@ -138,8 +140,8 @@ func (x *expansion) prepare() error {
 	if err := x.prepareContent(); err != nil {
 		return poison(err)
 	}
-	topic := x.h.names.Messages(x.leg.GetRoute(), schemas.LaneBulk)
-	if err := schemas.ValidRoute(x.leg.GetRoute()); err != nil {
+	topic := x.h.names.Messages(x.route, schemas.LaneBulk)
+	if err := schemas.ValidRoute(x.route); err != nil {
 		return poison(err)
 	}
 	for _, s := range []string{x.chunk.GetTenant(), x.leg.GetSender(), x.content.GetTemplateName(), x.campaign.GetCurrency()} {
@@ -152,7 +154,7 @@ func (x *expansion) prepare() error {
 		x.prices[p.GetCountry()] = p.GetMicros()
 	}
 	x.price = x.priceOf("")
-	x.parts.encode(x.chunk, x.campaign, x.leg)
+	x.parts.encode(x.chunk, x.campaign, x.leg, x.route)
 	shared := schemas.Event{Tenant: x.chunk.GetTenant(), Type: schemas.TypeMessage, Source: source, Time: x.time, Traceparent: x.trace}.Shared()
 	x.arena = x.h.arenas.lend(len(x.seqs), look{topic, x.chunk.GetTenant(), x.trace}, shared, x.h.cfg.Now())
 	return nil

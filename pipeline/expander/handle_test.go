@@ -156,6 +156,15 @@ func TestLaterTry(t *testing.T) {
 	}
 }
 
+// TestOtherRoute: the chunk names the route of its messages, if it is not the one of the leg. Outcomes name it, too.
+func TestOtherRoute(t *testing.T) {
+	w := newEnv(t, append(people(2), audience.Entry{Flag: audience.OptedOut}))
+	got := handle(t, w.handler(t), record(t, chunk(seqs(0, 2), func(c *fanfarev1.Chunk) { c.Route = "second" })))
+	if len(got.records) != 2 || got.records[0].Topic != "fanfare.messages.second.bulk" || got.messages[0].GetRoute() != "second" || got.outcomes[0].GetRoute() != "second" {
+		t.Errorf("got %v %v, want a message and an event of route second", got.messages, got.outcomes)
+	}
+}
+
 // TestOutcome: an outcome names the recipient, and its key puts all events of a message into one partition.
 func TestOutcome(t *testing.T) {
 	e := person(3)

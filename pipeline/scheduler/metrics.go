@@ -35,6 +35,7 @@ type metrics struct {
 	backlog       *prometheus.GaugeVec // by route
 	due           *prometheus.GaugeVec // by route
 	overdue       *prometheus.GaugeVec // by route
+	away          *prometheus.GaugeVec // by route
 	setsBytes     prometheus.Counter
 }
 
@@ -78,6 +79,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		backlog:       gauges("backlog_seconds", "How long the recipients that could be dealt now take at the rate of the route.", "route"),
 		due:           gauges("due", "Recipients that wait to be dealt again.", "route"),
 		overdue:       gauges("oldest_due_seconds", "How long the recipient that is overdue longest has waited.", "route"),
+		away:          gauges("route_away", "1 while the route cannot carry its recipients, so that others carry those of campaigns that have any.", "route"),
 		setsBytes:     counter("sets_bytes_total", "Bytes of sets written."),
 	}
 }
@@ -113,4 +115,5 @@ func (m *metrics) observe(pl *plan.Planner, now time.Time) {
 		}
 		m.overdue.WithLabelValues(l.Route).Set(age)
 	}
+	pl.Away(func(route string, away bool) { set(m.away.WithLabelValues(route), away) })
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -54,7 +55,7 @@ func (s *Scheduler) endRecord(e *plan.End, now time.Time) (*kgo.Record, error) {
 	}
 	if legs := record.GetLegs(); e.Leg >= 1 && int(e.Leg) <= len(legs) {
 		l := legs[e.Leg-1]
-		d.Channel, d.Route, d.Sender = l.GetChannel(), l.GetRoute(), l.GetSender()
+		d.Channel, d.Route, d.Sender = l.GetChannel(), cmp.Or(e.Route, l.GetRoute()), l.GetSender()
 	}
 	return schemas.DeliveryEvent(s.names.Deliveries(), source, d, "").Record()
 }

@@ -143,6 +143,8 @@ func TestLeg(t *testing.T) {
 		{"second leg", func(*fanfarev1.Campaign) {}, 2, schemas.ChannelSMS},
 		{"both legs on one route", func(c *fanfarev1.Campaign) { c.Legs[0].Route = "sim" }, 0, 0},
 		{"no leg of that route", func(c *fanfarev1.Campaign) { c.Legs[1].Route = "other" }, 0, 0},
+		{"a route that carries the second leg", func(c *fanfarev1.Campaign) { c.Legs[1].Route, c.Legs[1].OtherRoutes = "other", []string{"sim"} }, 2, schemas.ChannelSMS},
+		{"a route that carries both legs", func(c *fanfarev1.Campaign) { c.Legs[0].OtherRoutes = []string{"sim"} }, 0, 0},
 		{"a single send", func(c *fanfarev1.Campaign) { c.Hidden, c.Legs = true, nil }, 1, 0},
 	} {
 		w := newEnv(t)

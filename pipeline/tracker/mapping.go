@@ -129,9 +129,9 @@ func negative(it *item, code schemas.Code) schemas.Kind {
 	}
 	info, _ := schemas.LookupCode(code)
 	// The legs of that route. Without one, as after a route was renamed, any leg may have been meant.
-	anyLeg := !slices.ContainsFunc(c.GetLegs(), func(l *fanfarev1.Leg) bool { return l.GetRoute() == it.receipt.GetRoute() })
+	anyLeg := !slices.ContainsFunc(c.GetLegs(), func(l *fanfarev1.Leg) bool { return goesBy(l, it.receipt.GetRoute()) })
 	for i, leg := range c.GetLegs() {
-		if !anyLeg && leg.GetRoute() != it.receipt.GetRoute() {
+		if !anyLeg && !goesBy(leg, it.receipt.GetRoute()) {
 			continue
 		}
 		retry := info.Retry != schemas.RetryNo && leg.GetMaxHandovers() > 1
@@ -143,12 +143,17 @@ func negative(it *item, code schemas.Code) schemas.Kind {
 	return schemas.KindUndelivered
 }
 
+// goesBy reports whether a leg's messages may go by a route: its own, or one that carries the leg while its own is down.
+func goesBy(l *fanfarev1.Leg, route string) bool {
+	return l.GetRoute() == route || slices.Contains(l.GetOtherRoutes(), route)
+}
+
 // legOf returns the campaign's leg on a route and its number. If several legs have that route the receipt does not say
 // which it is: no leg is returned. A single send has one leg, whatever its route.
 func legOf(c *fanfarev1.Campaign, route string) (uint32, *fanfarev1.Leg) {
 	number, leg := uint32(0), (*fanfarev1.Leg)(nil)
 	for i, l := range c.GetLegs() {
-		if l.GetRoute() != route {
+		if !goesBy(l, route) {
 			continue
 		}
 		if leg != nil {

@@ -508,6 +508,7 @@ type Route struct {
 	FailurePercent   int64
 	FailureSample    int64
 	AutoResume       bool
+	NoFailover       bool
 }
 
 type Sender struct {

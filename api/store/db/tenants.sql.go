@@ -86,7 +86,7 @@ func (q *Queries) GetBalance(ctx context.Context, tenant string) (Balance, error
 }
 
 const getRoute = `-- name: GetRoute :one
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume FROM routes WHERE name = ? AND NOT deleted
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume, no_failover FROM routes WHERE name = ? AND NOT deleted
 `
 
 func (q *Queries) GetRoute(ctx context.Context, name string) (Route, error) {
@@ -116,6 +116,7 @@ func (q *Queries) GetRoute(ctx context.Context, name string) (Route, error) {
 		&i.FailurePercent,
 		&i.FailureSample,
 		&i.AutoResume,
+		&i.NoFailover,
 	)
 	return i, err
 }
@@ -268,14 +269,15 @@ func (q *Queries) InsertLedger(ctx context.Context, arg InsertLedgerParams) erro
 
 const insertRoute = `-- name: InsertRoute :execrows
 INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, configuration, credentials, credential_names,
-  priority, share, cost, down_after_ms, failure_percent, failure_sample, auto_resume, deleted, version, published_version, created_ms, updated_ms)
+  priority, share, cost, down_after_ms, failure_percent, failure_sample, auto_resume, no_failover, deleted, version, published_version, created_ms, updated_ms)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
-  ?12, ?13, ?14, ?15, ?16, ?17, ?18, FALSE, 1, 0, ?19, ?19)
+  ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, FALSE, 1, 0, ?20, ?20)
 ON CONFLICT (name) DO UPDATE SET channels = excluded.channels, connector = excluded.connector, rate = excluded.rate, burst = excluded.burst,
   p99_ms = excluded.p99_ms, receipt_window_ms = excluded.receipt_window_ms, enabled = excluded.enabled, configuration = excluded.configuration,
   credentials = excluded.credentials, credential_names = excluded.credential_names, priority = excluded.priority, share = excluded.share,
   cost = excluded.cost, down_after_ms = excluded.down_after_ms, failure_percent = excluded.failure_percent,
-  failure_sample = excluded.failure_sample, auto_resume = excluded.auto_resume, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
+  failure_sample = excluded.failure_sample, auto_resume = excluded.auto_resume,
+  no_failover = excluded.no_failover, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
 WHERE routes.deleted
 `
 
@@ -298,6 +300,7 @@ type InsertRouteParams struct {
 	FailurePercent  int64
 	FailureSample   int64
 	AutoResume      bool
+	NoFailover      bool
 	Now             int64
 }
 
@@ -322,6 +325,7 @@ func (q *Queries) InsertRoute(ctx context.Context, arg InsertRouteParams) (int64
 		arg.FailurePercent,
 		arg.FailureSample,
 		arg.AutoResume,
+		arg.NoFailover,
 		arg.Now,
 	)
 	if err != nil {
@@ -542,7 +546,7 @@ func (q *Queries) ListPrices(ctx context.Context, tenant string) ([]Price, error
 }
 
 const listRoutes = `-- name: ListRoutes :many
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume FROM routes WHERE NOT deleted ORDER BY name
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume, no_failover FROM routes WHERE NOT deleted ORDER BY name
 `
 
 func (q *Queries) ListRoutes(ctx context.Context) ([]Route, error) {
@@ -578,6 +582,7 @@ func (q *Queries) ListRoutes(ctx context.Context) ([]Route, error) {
 			&i.FailurePercent,
 			&i.FailureSample,
 			&i.AutoResume,
+			&i.NoFailover,
 		); err != nil {
 			return nil, err
 		}
@@ -933,7 +938,7 @@ func (q *Queries) SetPrice(ctx context.Context, arg SetPriceParams) error {
 }
 
 const unpublishedRoutes = `-- name: UnpublishedRoutes :many
-SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume FROM routes WHERE version > published_version ORDER BY name LIMIT ?
+SELECT name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, version, published_version, created_ms, updated_ms, configuration, credentials, credential_names, priority, share, cost, deleted, down_after_ms, failure_percent, failure_sample, auto_resume, no_failover FROM routes WHERE version > published_version ORDER BY name LIMIT ?
 `
 
 func (q *Queries) UnpublishedRoutes(ctx context.Context, limit int64) ([]Route, error) {
@@ -969,6 +974,7 @@ func (q *Queries) UnpublishedRoutes(ctx context.Context, limit int64) ([]Route, 
 			&i.FailurePercent,
 			&i.FailureSample,
 			&i.AutoResume,
+			&i.NoFailover,
 		); err != nil {
 			return nil, err
 		}
@@ -1069,8 +1075,8 @@ const updateRoute = `-- name: UpdateRoute :execrows
 UPDATE routes SET channels = ?1, connector = ?2, rate = ?3, burst = ?4, p99_ms = ?5,
   receipt_window_ms = ?6, enabled = ?7, configuration = ?8, credentials = ?9,
   credential_names = ?10, priority = ?11, share = ?12, cost = ?13, down_after_ms = ?14,
-  failure_percent = ?15, failure_sample = ?16, auto_resume = ?17, version = version + 1, updated_ms = ?18
-WHERE name = ?19 AND version = ?20
+  failure_percent = ?15, failure_sample = ?16, auto_resume = ?17, no_failover = ?18, version = version + 1, updated_ms = ?19
+WHERE name = ?20 AND version = ?21
 `
 
 type UpdateRouteParams struct {
@@ -1091,6 +1097,7 @@ type UpdateRouteParams struct {
 	FailurePercent  int64
 	FailureSample   int64
 	AutoResume      bool
+	NoFailover      bool
 	UpdatedMs       int64
 	Name            string
 	Version         int64
@@ -1115,6 +1122,7 @@ func (q *Queries) UpdateRoute(ctx context.Context, arg UpdateRouteParams) (int64
 		arg.FailurePercent,
 		arg.FailureSample,
 		arg.AutoResume,
+		arg.NoFailover,
 		arg.UpdatedMs,
 		arg.Name,
 		arg.Version,

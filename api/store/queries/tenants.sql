@@ -53,21 +53,22 @@ UPDATE api_keys SET used_ms = ? WHERE id = ?;
 -- name: InsertRoute :execrows
 -- A route that comes back after a deletion goes on with its versions, for readers ignore older ones.
 INSERT INTO routes (name, channels, connector, rate, burst, p99_ms, receipt_window_ms, enabled, configuration, credentials, credential_names,
-  priority, share, cost, down_after_ms, failure_percent, failure_sample, auto_resume, deleted, version, published_version, created_ms, updated_ms)
+  priority, share, cost, down_after_ms, failure_percent, failure_sample, auto_resume, no_failover, deleted, version, published_version, created_ms, updated_ms)
 VALUES (@name, @channels, @connector, @rate, @burst, @p99_ms, @receipt_window_ms, @enabled, @configuration, @credentials, @credential_names,
-  @priority, @share, @cost, @down_after_ms, @failure_percent, @failure_sample, @auto_resume, FALSE, 1, 0, @now, @now)
+  @priority, @share, @cost, @down_after_ms, @failure_percent, @failure_sample, @auto_resume, @no_failover, FALSE, 1, 0, @now, @now)
 ON CONFLICT (name) DO UPDATE SET channels = excluded.channels, connector = excluded.connector, rate = excluded.rate, burst = excluded.burst,
   p99_ms = excluded.p99_ms, receipt_window_ms = excluded.receipt_window_ms, enabled = excluded.enabled, configuration = excluded.configuration,
   credentials = excluded.credentials, credential_names = excluded.credential_names, priority = excluded.priority, share = excluded.share,
   cost = excluded.cost, down_after_ms = excluded.down_after_ms, failure_percent = excluded.failure_percent,
-  failure_sample = excluded.failure_sample, auto_resume = excluded.auto_resume, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
+  failure_sample = excluded.failure_sample, auto_resume = excluded.auto_resume,
+  no_failover = excluded.no_failover, deleted = FALSE, version = routes.version + 1, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms
 WHERE routes.deleted;
 
 -- name: UpdateRoute :execrows
 UPDATE routes SET channels = @channels, connector = @connector, rate = @rate, burst = @burst, p99_ms = @p99_ms,
   receipt_window_ms = @receipt_window_ms, enabled = @enabled, configuration = @configuration, credentials = @credentials,
   credential_names = @credential_names, priority = @priority, share = @share, cost = @cost, down_after_ms = @down_after_ms,
-  failure_percent = @failure_percent, failure_sample = @failure_sample, auto_resume = @auto_resume, version = version + 1, updated_ms = @updated_ms
+  failure_percent = @failure_percent, failure_sample = @failure_sample, auto_resume = @auto_resume, no_failover = @no_failover, version = version + 1, updated_ms = @updated_ms
 WHERE name = @name AND version = @version;
 
 -- name: DeleteRoute :execrows

@@ -97,7 +97,7 @@ var outboxTests = []test{
 		e.must(err)
 		_, _, err = e.s.EnsureRoute(e.Context(), store.Route{
 			Name: "sim", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99: time.Second, ReceiptWindow: time.Hour, Enabled: true,
-			Care: store.Care{DownAfter: time.Minute, FailurePercent: 7, FailureSample: 11, AutoResume: true},
+			Care: store.Care{DownAfter: time.Minute, FailurePercent: 7, FailureSample: 11, AutoResume: true, NoFailover: true},
 		})
 		e.must(err)
 		l := e.list(t, "l", mobile(1))
@@ -118,7 +118,7 @@ var outboxTests = []test{
 		}})
 		same(e, decode(e, rows["route/sim"], &fanfarev1.Control{}), &fanfarev1.Control{Version: 1, Row: &fanfarev1.Control_Route{Route: &fanfarev1.Route{
 			Name: "sim", Channels: []schemas.Channel{sms}, Connector: "sim", Rate: 2000, Burst: 5, P99Ms: 1000, ReceiptWindowMs: 3_600_000, Enabled: true,
-			Care: &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 7, FailureSample: 11, AutoResume: true},
+			Care: &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 7, FailureSample: 11, AutoResume: true, NoFailover: true},
 		}}})
 		row := rows[schemas.CampaignKey(t.ID, c.ID())]
 		if row.Type != schemas.TypeCampaign || row.Tenant != t.ID || row.Version != c.Version || row.Time.IsZero() {

@@ -104,9 +104,10 @@ type annotation struct {
 	seqs   *roaring.Bitmap
 }
 
-// flow is the route and the sender id of a leg.
+// flow is the route and the sender id of a leg. others carry the leg while the route cannot; see failover.go.
 type flow struct {
 	route  *route
+	others []*route
 	sender *level
 }
 
@@ -366,8 +367,10 @@ func (c *Campaign) receiptWindow() int64 {
 		return w
 	}
 	var longest int64
-	for _, f := range c.flows {
-		longest = max(longest, f.route.window)
+	for i := range c.flows {
+		for _, r := range c.flows[i].routes() {
+			longest = max(longest, r.window)
+		}
 	}
 	if longest == 0 {
 		longest = (72 * time.Hour).Milliseconds()

@@ -8,7 +8,7 @@ import (
 )
 
 // Automatic care. The planner suspends campaigns whose route is down, whose carrier refuses the account, or whose
-// messages fail too often. It resumes campaigns that wait for a route when the route is up again. The health of routes
+// messages fail too often. If another route can carry them, it does not suspend them (failover.go). It resumes campaigns that wait for a route when the route is up again. The health of routes
 // is an input; the planner decides what to do about it.
 
 const (
@@ -31,6 +31,7 @@ type care struct {
 	downAfter               time.Duration
 	failPercent, failSample uint32
 	autoResume              bool
+	alone                   bool // no failover from or to the route
 
 	trouble string // why campaigns that need the route are suspended; "" if they are not
 	usable  bool   // campaigns that wait for the route may be resumed
@@ -38,6 +39,7 @@ type care struct {
 	trialAt time.Time // when the next trial begins
 	up      bool
 	upSince time.Time
+	away    away // see failover.go
 }
 
 func (c *care) set(r *fanfarev1.RouteCare) {
@@ -45,17 +47,20 @@ func (c *care) set(r *fanfarev1.RouteCare) {
 		r = schemas.DefaultCare()
 	}
 	c.downAfter, c.failPercent, c.failSample = time.Duration(r.GetDownAfterMs())*time.Millisecond, r.GetFailurePercent(), r.GetFailureSample()
-	c.autoResume = r.GetAutoResume()
+	c.autoResume, c.alone = r.GetAutoResume(), r.GetNoFailover()
 }
 
 // SetHealth reads the health of each route. Call it about once a second.
 func (pl *Planner) SetHealth(health func(route string) schemas.RouteHealth, now time.Time) {
 	for _, r := range pl.ordered {
-		trouble, usable := r.care.trouble, r.care.usable
+		trouble, usable, carried := r.care.trouble, r.care.usable, r.canCarry()
 		h := health(r.name)
 		r.care.observe(&h, now)
 		if r.care.trouble != trouble || r.care.usable != usable {
 			pl.wakeAll()
+		}
+		if r.canCarry() != carried {
+			pl.rejoinRings()
 		}
 	}
 }
@@ -73,11 +78,12 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 			c.upSince = now
 		}
 		if now.Sub(c.upSince) >= calmAfter {
-			c.trial = 0
+			c.trial, c.away.trial = 0, 0
 		}
-		c.trouble, c.usable = "", true
+		c.trouble, c.usable, c.away.on = "", true, false
 		return
 	}
+	c.away.observe(h, now)
 	reason, down := "", now.Sub(h.Since)
 	switch {
 	case h.AccountRefused && down >= authAfter:
@@ -110,17 +116,20 @@ func (pl *Planner) userResumed(c *Campaign) {
 		if r := c.flows[i].route; r.care.trouble != "" {
 			r.care.trouble, r.care.usable = "", true
 			pl.wakeAll()
+			pl.rejoinRings()
 		}
 	}
 }
 
-// careMove returns the transition that a campaign needs because of the health of its routes: suspend or resume.
+// careMove returns the transition that a campaign needs because of the health of its routes: suspend or resume. A leg
+// that another route can carry is in no trouble.
 func (c *Campaign) careMove() (schemas.Change, bool) {
 	switch r := c.record; r.GetState() {
 	case schemas.StatePreparing, schemas.StateSending:
 		reason := c.failing
 		for i := range c.flows {
-			if trouble := c.flows[i].route.care.trouble; trouble != "" && c.needs(uint8(i+1)) && c.flows[i].route.enabled {
+			r := c.flows[i].way()
+			if trouble := r.care.trouble; trouble != "" && c.needs(uint8(i+1)) && r.enabled {
 				reason = trouble
 			}
 		}
@@ -131,11 +140,12 @@ func (c *Campaign) careMove() (schemas.Change, bool) {
 		if r.GetReason() != schemas.ReasonRouteDown && r.GetReason() != schemas.ReasonProviderAuth {
 			return schemas.Change{}, false
 		}
-		for i, f := range c.flows {
+		for i := range c.flows {
 			if !c.needs(uint8(i + 1)) {
 				continue
 			}
-			if !f.route.enabled || !f.route.care.usable || !f.route.care.autoResume {
+			f := &c.flows[i]
+			if r := f.way(); !r.enabled || !r.care.usable || !f.route.care.autoResume {
 				return schemas.Change{}, false
 			}
 		}

@@ -28,6 +28,7 @@ type Deal struct {
 	first, end uint32
 	seqs       *roaring.Bitmap
 	domains    []*fanfarev1.DomainBlock
+	route      string // of the messages; "": the route of the leg
 	weights    uint32 // index of the campaign's weights by which the recipients have their variant
 	notAfter   int64
 	DealtMs    int64
@@ -51,7 +52,7 @@ func (d *Deal) Chunk() *fanfarev1.Chunk {
 	ch := &fanfarev1.Chunk{
 		Tenant: c.tenant, CampaignId: c.id, CampaignNumber: c.number, CampaignVersion: d.record.GetVersion(), Deal: d.Number,
 		Purpose: schemas.PurposeDeal, Try: uint32(d.Try), Leg: uint32(d.Leg), FreezeId: d.record.GetFreezeId(), Blob: d.blob,
-		FirstSeq: d.first, EndSeq: d.end, NotAfterMs: d.notAfter, Weights: d.weights, Domains: d.domains,
+		FirstSeq: d.first, EndSeq: d.end, NotAfterMs: d.notAfter, Weights: d.weights, Domains: d.domains, Route: d.route,
 	}
 	if d.Cancel {
 		ch.Purpose, ch.Outcome, ch.Code = schemas.PurposeCancel, d.outcome, d.code
@@ -204,7 +205,7 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 		}
 		for i, t := range c.tries {
 			for _, set := range t.ready {
-				if set.retry != retry || set.seqs.IsEmpty() || int(set.leg) > len(c.flows) || c.flows[set.leg-1].route != r {
+				if set.retry != retry || set.seqs.IsEmpty() || int(set.leg) > len(c.flows) || c.flows[set.leg-1].way() != r {
 					continue
 				}
 				if d, ok := pl.again(r, c, i+1, set, now); ok {
@@ -213,7 +214,7 @@ func (pl *Planner) next(r *route, c *Campaign, now int64) (Deal, bool) {
 			}
 		}
 	}
-	if c.flows[0].route != r || c.undealt() == 0 {
+	if c.flows[0].way() != r || c.undealt() == 0 {
 		return Deal{}, false
 	}
 	first, end, ok := c.firstUndealt(now)
@@ -333,6 +334,8 @@ func (pl *Planner) finishDeal(c *Campaign, d *Deal, r *route, now int64) {
 	leg := d.Leg
 	if d.Cancel {
 		d.notAfter, leg = now+lostAfter.Milliseconds(), 0
+	} else if r != c.flows[d.Leg-1].route {
+		d.route = r.name
 	}
 	pl.markDealt(c, int(d.Try), leg, r, false, d.members(), d.notAfter)
 	c.nameInCursor(d)

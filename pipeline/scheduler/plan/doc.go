@@ -19,6 +19,7 @@
 //	calls.go     calls that go on at the same time
 //	held.go      single sends that wait for their time
 //	care.go      campaigns that are suspended because of their routes, and resumed
+//	failover.go  the route that carries a leg while its own route cannot
 //	moves.go     start, complete, settle, and the requests to the store
 //	snapshot.go  what is written in topic cursors; restore.go reads it back
 //	campaign.go, sets.go  what is known of one campaign, and of one try of its recipients

@@ -24,6 +24,8 @@ type End struct {
 	Try, Leg uint8
 	Kind     schemas.Kind
 	Code     schemas.Code
+	// Route is the route of the try; empty: that of the leg.
+	Route string
 }
 
 // end ends a recipient. If it bounced at an earlier try, it ends as undelivered with the code of that bounce.
@@ -39,7 +41,7 @@ func (pl *Planner) end(c *Campaign, seq uint32, n int, kind schemas.Kind, code s
 // finish queues the last event about a recipient, unless one is queued already.
 func (pl *Planner) finish(c *Campaign, seq uint32, n int, kind schemas.Kind, code schemas.Code) {
 	if c.ending.CheckedAdd(seq) {
-		pl.pendingEnds = append(pl.pendingEnds, End{Campaign: c, Seq: seq, Try: uint8(n), Leg: c.leg(n, seq), Kind: kind, Code: code})
+		pl.pendingEnds = append(pl.pendingEnds, End{Campaign: c, Seq: seq, Try: uint8(n), Leg: c.leg(n, seq), Kind: kind, Code: code, Route: c.routeOf(n, seq)})
 	}
 }
 
@@ -129,7 +131,7 @@ func (pl *Planner) endStranded(c *Campaign, now int64) {
 			if s.seqs.IsEmpty() || int(s.leg) > len(c.flows) {
 				continue
 			}
-			if r := c.flows[s.leg-1].route; r.enabled || r.disabledMs == 0 || now < r.disabledMs+c.validity() {
+			if r := c.flows[s.leg-1].way(); r.enabled || r.disabledMs == 0 || now < r.disabledMs+c.validity() {
 				continue
 			}
 			waiting := roaring.BitmapOf(take(&s.seqs, 0, schemas.MaxSeq+1, left)...)

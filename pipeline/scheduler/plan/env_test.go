@@ -56,6 +56,10 @@ type env struct {
 	seeDeal func(*Deal)
 	seeMove func(*schemas.Change)
 
+	// health of the routes, and the routes that were away when the planner last heard of it; see failover_test.go.
+	health map[string]schemas.RouteHealth
+	away   map[string]bool
+
 	// Planted bugs, with which TestOraclesCatch checks the oracles.
 	tamper  func(*Event) bool // changes the event that the planner reads; false: the planner never reads it
 	forgets bool              // cursors do not list the deals since the last snapshot
@@ -283,6 +287,7 @@ func (w *env) dealt(d Deal) {
 	if !d.Cancel && !dealing(r) {
 		w.fault("dealt while %s", r.GetState())
 	}
+	w.checkRoute(&d)
 	if !d.Cancel {
 		w.dealtTo[r.GetTenant()] += int(seqs.GetCardinality())
 	}
@@ -520,6 +525,7 @@ func (w *env) takeOver() error {
 			w.readOne(p)
 		}
 	}
+	w.feelAll()
 	return nil
 }
 

@@ -24,7 +24,7 @@ func (pl *Planner) Loads() []RouteLoad {
 			continue
 		}
 		if c.record.GetState() == schemas.StateSending {
-			of[c.flows[0].route].Undealt += uint64(c.undealt())
+			of[c.flows[0].way()].Undealt += uint64(c.undealt())
 		}
 		for _, t := range c.tries {
 			for key, s := range t.due {
@@ -53,5 +53,5 @@ func (c *Campaign) loadOf(of map[*route]*RouteLoad, leg uint8) *RouteLoad {
 	if leg == 0 || int(leg) > len(c.flows) {
 		return nil
 	}
-	return of[c.flows[leg-1].route]
+	return of[c.flows[leg-1].way()]
 }

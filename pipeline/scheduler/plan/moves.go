@@ -190,7 +190,7 @@ func (pl *Planner) canStart(c *Campaign, now time.Time) bool {
 	if c.blobs == nil || !c.isOpen(ms(now)) && !c.allNever(ms(now)) || len(c.flows) == 0 || !c.owner.enabled {
 		return false
 	}
-	r := c.flows[0].route
+	r := c.flows[0].way()
 	return r.enabled && ms(now) >= r.stopUntil
 }
 

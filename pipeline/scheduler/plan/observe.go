@@ -206,11 +206,12 @@ func (pl *Planner) breakerOpened(c *Campaign, t *tryState, e *Event) {
 
 // breakerAnswered closes the breaker of a route whose carrier accepted a message again.
 func (pl *Planner) breakerAnswered(c *Campaign, t *tryState, e *Event) {
-	leg := min(int(e.Leg), len(c.flows))
-	if r := c.flows[leg-1].route; r.probing != 0 && e.TimeMs > r.probing {
-		if d := t.wasDealt(e.Seq); d != nil && d.route == r {
-			r.probing = 0
-		}
+	f := &c.flows[min(int(e.Leg), len(c.flows))-1]
+	if r := f.route; r.probing == 0 && len(f.others) == 0 {
+		return // the usual case
+	}
+	if d := t.wasDealt(e.Seq); d != nil && d.route != nil && d.route.probing != 0 && e.TimeMs > d.route.probing {
+		d.route.probing = 0
 	}
 }
 

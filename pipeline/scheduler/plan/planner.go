@@ -108,6 +108,7 @@ func (pl *Planner) SetRoutes(routes []*fanfarev1.Route) {
 		if !listed[r.name] && r.enabled {
 			r.enabled = false
 			pl.wakeAll()
+			pl.rejoinRings()
 		}
 	}
 }
@@ -118,10 +119,15 @@ func (pl *Planner) setRoute(r *fanfarev1.Route) {
 		pl.wakeAll()
 	}
 	got.rate = int64(max(r.GetRate(), 1))
+	carried, alone := got.canCarry(), got.care.alone
 	got.known, got.enabled = true, r.GetEnabled()
 	got.p99 = r.GetP99Ms()
 	got.window = r.GetReceiptWindowMs()
 	got.care.set(r.GetCare())
+	if got.canCarry() != carried || got.care.alone != alone {
+		pl.wakeAll()
+		pl.rejoinRings()
+	}
 }
 
 // RouteNames returns the names of the routes that the control plane has published, sorted.
@@ -345,7 +351,11 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 			if i+1 >= maxLegs {
 				break
 			}
-			c.flows = append(c.flows, flow{route: pl.route(leg.GetRoute()), sender: pl.sender(r.GetTenant(), leg.GetSender())})
+			f := flow{route: pl.route(leg.GetRoute()), sender: pl.sender(r.GetTenant(), leg.GetSender())}
+			for _, other := range leg.GetOtherRoutes() {
+				f.others = append(f.others, pl.route(other))
+			}
+			c.flows = append(c.flows, f)
 		}
 		c.owner = pl.tenant(r.GetTenant())
 		c.resolve()
@@ -363,9 +373,9 @@ func (pl *Planner) attach(c *Campaign, r *fanfarev1.Campaign) {
 	pl.updateRing(c)
 }
 
-// sameWay reports whether two legs go by the same route under the same sender id.
+// sameWay reports whether two legs go by the same routes under the same sender id.
 func sameWay(a, b *fanfarev1.Leg) bool {
-	return a.GetRoute() == b.GetRoute() && a.GetSender() == b.GetSender()
+	return a.GetRoute() == b.GetRoute() && a.GetSender() == b.GetSender() && slices.Equal(a.GetOtherRoutes(), b.GetOtherRoutes())
 }
 
 // stopping reports whether nothing more may be handed over for a campaign: recipients that were not dealt are

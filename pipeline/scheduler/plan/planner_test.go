@@ -106,6 +106,9 @@ func (w *env) history(d draws) error {
 	w.conflicts = true
 	w.addRoute("sim", uint32(d.number(1, 400, "rate")))
 	w.addRoute("rcs", uint32(d.number(10, 400, "rcs rate")))
+	w.addRoute("second", 100)
+	w.addRoute("third", 100)
+	failover := d.number(0, 1, "failover") == 1
 	w.addTenant(testTenant, uint32(20*d.number(0, 1, "tenant rate")), 1)
 	w.addTenant("tn_b", 0, 3)
 	n := d.number(1, 3, "campaigns")
@@ -113,6 +116,11 @@ func (w *env) history(d draws) error {
 		legs := []*fanfarev1.Leg{smsLeg(uint32(d.number(1, 3, "handovers")))}
 		if d.number(0, 1, "chain") == 1 {
 			legs = append([]*fanfarev1.Leg{rcsLeg("rcs")}, legs...)
+		}
+		if failover {
+			for _, leg := range legs {
+				leg.OtherRoutes = []string{"second", "third"}
+			}
 		}
 		w.addCampaign(uint64(10001+i), []string{testTenant, "tn_b"}[i%2], uint32(d.number(1, 120, "total")), 25, legs...)
 	}
@@ -124,13 +132,18 @@ func (w *env) history(d draws) error {
 			return err
 		}
 		w.userActs(w.camps[uint64(10001+w.rng.IntN(n))])
+		if failover {
+			w.routesFail()
+		}
 		if i%4 == 0 || len(w.faults) > 0 {
 			if err := w.check(); err != nil {
 				return err
 			}
 		}
 	}
-	// From here on no campaign is paused, and time advances.
+	// From here on no campaign is paused, all routes are up, and time advances.
+	w.health = nil
+	w.feelAll()
 	for i := 0; i < 4000 && len(w.settled) < n; i++ {
 		for _, c := range w.camps {
 			if c.record.GetState() == schemas.StatePaused {

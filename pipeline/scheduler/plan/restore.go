@@ -35,7 +35,7 @@ func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets,
 		c.handover = max(c.handover, p.GetLastHandoverMs())
 		c.unknownParts = append(c.unknownParts, p.ProtoReflect().GetUnknown()...)
 		for _, s := range p.GetSets() {
-			if err := pl.restoreSet(c, s); err != nil {
+			if err := pl.restoreSet(c, s, cur.GetHidden()); err != nil {
 				return fmt.Errorf("cursor of %s: %s of try %d: %w", c.id, s.GetRole(), s.GetTry(), err)
 			}
 		}
@@ -56,7 +56,7 @@ func (pl *Planner) Restore(cur *fanfarev1.Cursor, parts []*fanfarev1.CursorSets,
 	pl.insert(c)
 	pl.adjustInFlight(c, +1)
 	for i, d := range cur.GetRecent() {
-		pl.restoreDeal(c, d.GetDeal(), d.GetTry(), d.GetLeg(), d.GetCancel(), members[i], d.GetNotAfterMs())
+		pl.restoreDeal(c, d.GetDeal(), d.GetTry(), d.GetLeg(), d.GetRoute(), d.GetCancel(), members[i], d.GetNotAfterMs())
 	}
 	c.changed, c.lastSeen = true, ms(now)
 	return nil
@@ -96,7 +96,9 @@ func (pl *Planner) SetAside(number uint64, tenant, id string) {
 // BrokenCampaigns is how many campaigns are set aside.
 func (pl *Planner) BrokenCampaigns() int { return len(pl.broken) }
 
-func (pl *Planner) restoreSet(c *Campaign, s *fanfarev1.CursorSets_Set) error {
+// restoreSet restores a set of the newest epoch; hidden says that the campaign is a hidden one, whose tries were single
+// sends.
+func (pl *Planner) restoreSet(c *Campaign, s *fanfarev1.CursorSets_Set, hidden bool) error {
 	if !knownRole(s.GetRole()) {
 		c.unknownSets = append(c.unknownSets, s)
 		return nil
@@ -127,7 +129,7 @@ func (pl *Planner) restoreSet(c *Campaign, s *fanfarev1.CursorSets_Set) error {
 		if s.GetRoute() != "" {
 			r = pl.route(s.GetRoute())
 		}
-		t.dealtTo(uint8(s.GetLeg()), r, r != nil).seqs.Or(b)
+		t.dealtTo(uint8(s.GetLeg()), r, hidden && r != nil).seqs.Or(b)
 	case schemas.RoleAnswered:
 		t.answered.Or(b)
 	case schemas.RoleHandedOver:
@@ -180,11 +182,13 @@ func knownRole(r schemas.Role) bool {
 }
 
 // restoreDeal applies a deal that a predecessor made.
-func (pl *Planner) restoreDeal(c *Campaign, number uint64, n, leg uint32, cancel bool, seqs *roaring.Bitmap, notAfter int64) {
+func (pl *Planner) restoreDeal(c *Campaign, number uint64, n, leg uint32, by string, cancel bool, seqs *roaring.Bitmap, notAfter int64) {
 	c.deals = max(c.deals, number)
 	to, r := uint8(leg), (*route)(nil)
 	if cancel {
 		to = 0
+	} else if by != "" {
+		r = pl.route(by)
 	} else if leg > 0 && int(leg) <= len(c.flows) {
 		r = c.flows[leg-1].route
 	}
@@ -214,7 +218,7 @@ func (pl *Planner) AdoptChunk(ch *fanfarev1.Chunk) (unlisted bool, err error) {
 	if ch.GetTry() == 1 {
 		c.dealtByWeights(ch.GetWeights(), seqs)
 	}
-	pl.restoreDeal(c, ch.GetDeal(), ch.GetTry(), ch.GetLeg(), ch.GetPurpose() == schemas.PurposeCancel, seqs, ch.GetNotAfterMs())
+	pl.restoreDeal(c, ch.GetDeal(), ch.GetTry(), ch.GetLeg(), ch.GetRoute(), ch.GetPurpose() == schemas.PurposeCancel, seqs, ch.GetNotAfterMs())
 	return true, nil
 }
 
@@ -271,7 +275,7 @@ func (c *Campaign) repeatDeal(d *fanfarev1.Deal) (Deal, error) {
 	out := Deal{
 		Campaign: c, record: c.record, Number: d.GetDeal(), Try: uint8(d.GetTry()), Leg: uint8(d.GetLeg()), blob: d.GetBlob(),
 		first: d.GetFirstSeq(), end: d.GetEndSeq(), notAfter: d.GetNotAfterMs(), DealtMs: d.GetDealtMs(),
-		Cancel: d.GetCancel(), outcome: d.GetOutcome(), code: d.GetCode(), weights: c.weightsOf(d.GetFirstSeq()), domains: d.GetDomains(),
+		Cancel: d.GetCancel(), outcome: d.GetOutcome(), code: d.GetCode(), weights: c.weightsOf(d.GetFirstSeq()), domains: d.GetDomains(), route: d.GetRoute(),
 	}
 	if len(d.GetSeqs()) > 0 {
 		seqs, err := seqsOf(0, 0, d.GetSeqs())

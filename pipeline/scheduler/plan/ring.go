@@ -30,10 +30,8 @@ func (pl *Planner) updateRing(c *Campaign) {
 	switch {
 	case wants && !c.inRing:
 		c.inRing = true
-		for i, f := range c.flows {
-			if !slices.ContainsFunc(c.flows[:i], func(o flow) bool { return o.route == f.route }) {
-				f.route.join(c)
-			}
+		for i := range c.flows {
+			c.flows[i].way().join(c) // joining twice is harmless
 		}
 	case !wants:
 		pl.leaveRings(c)
@@ -46,8 +44,20 @@ func (pl *Planner) leaveRings(c *Campaign) {
 		return
 	}
 	c.inRing = false
-	for _, f := range c.flows {
-		f.route.leave(c)
+	for i := range c.flows {
+		for _, r := range c.flows[i].routes() {
+			r.leave(c)
+		}
+	}
+}
+
+// rejoinRings moves the campaigns to the rings of the routes that carry them now.
+func (pl *Planner) rejoinRings() {
+	for _, c := range pl.open {
+		if c.inRing && c.hasOthers() {
+			pl.leaveRings(c)
+			pl.updateRing(c)
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 func (c *Campaign) nameInCursor(d *Deal) {
 	r := &fanfarev1.Deal{
 		Deal: d.Number, Try: uint32(d.Try), Leg: uint32(d.Leg), Blob: d.blob, FirstSeq: d.first, EndSeq: d.end,
-		NotAfterMs: d.notAfter, Cancel: d.Cancel, Outcome: d.outcome, Code: d.code, DealtMs: d.DealtMs, Domains: d.domains,
+		NotAfterMs: d.notAfter, Cancel: d.Cancel, Outcome: d.outcome, Code: d.code, DealtMs: d.DealtMs, Domains: d.domains, Route: d.route,
 	}
 	if d.seqs != nil {
 		r.Seqs = encodeSet(d.seqs)
@@ -49,12 +49,22 @@ func (c *Campaign) Cursor() *fanfarev1.Cursor {
 	c.orderUnsaved = false
 	out := &fanfarev1.Cursor{
 		Tenant: c.tenant, CampaignId: c.id, CampaignNumber: c.number, FreezeId: c.record.GetFreezeId(), Deals: c.deals,
-		Recent: c.recent, SetsEpoch: c.epoch, SetsParts: c.parts, Hidden: c.record.GetHidden(),
+		Recent: c.recent, SetsEpoch: c.epoch, SetsParts: c.parts, Hidden: c.record.GetHidden() || c.record == nil && c.hasSingles(),
 		Settled: c.closed, SettledMs: c.record.GetSettledMs(), CapturedMicros: c.finalCost, AmbiguousOrder: c.orderDone,
 		DealtByWeights: c.encodeWeights(),
 	}
 	out.ProtoReflect().SetUnknown(c.unknownCursor)
 	return out
+}
+
+// hasSingles reports whether the campaign has tries on a transactional lane.
+func (c *Campaign) hasSingles() bool {
+	for _, t := range c.tries {
+		if slices.ContainsFunc(t.dealt, func(d *dealtSet) bool { return d.txn }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Snapshot returns everything known of the campaign's recipients as a new epoch of sets, and how many parts the
@@ -135,7 +145,7 @@ func (c *Campaign) sets(emit func(*fanfarev1.CursorSets_Set, *roaring.Bitmap)) {
 		for _, d := range t.dealt {
 			s := set(schemas.RoleDealt)
 			s.Leg = uint32(d.leg)
-			if d.txn {
+			if d.txn || d.route != nil && !c.ownRoute(d) {
 				s.Route = d.route.name
 			}
 			emit(s, &d.seqs)

@@ -42,8 +42,9 @@ func (pl *Planner) waits(c *Campaign, now int64) bool {
 	if c.flight > 0 {
 		return true
 	}
-	for leg, f := range c.flows {
-		r := f.route
+	for leg := range c.flows {
+		f := &c.flows[leg]
+		r := f.way()
 		if !r.enabled || now < r.stopUntil || !r.hasRoom() || !c.owner.room(r) || !c.own.room(r) || !f.sender.room(r) {
 			continue
 		}

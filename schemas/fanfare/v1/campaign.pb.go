@@ -930,6 +930,8 @@ type Leg struct {
 	FallbackAfterMs int64 `protobuf:"varint,9,opt,name=fallback_after_ms,json=fallbackAfterMs,proto3" json:"fallback_after_ms,omitempty"`
 	// Voice: most calls at the same time; 0: the campaign has no limit.
 	MaxConcurrent uint32 `protobuf:"varint,10,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
+	// Routes that carry the leg while `route` is down or disabled, the best first. None: the recipients wait for `route`.
+	OtherRoutes   []string `protobuf:"bytes,11,rep,name=other_routes,json=otherRoutes,proto3" json:"other_routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1032,6 +1034,13 @@ func (x *Leg) GetMaxConcurrent() uint32 {
 		return x.MaxConcurrent
 	}
 	return 0
+}
+
+func (x *Leg) GetOtherRoutes() []string {
+	if x != nil {
+		return x.OtherRoutes
+	}
+	return nil
 }
 
 // CountryPrice is the price of one segment, message or minute to numbers of a country.
@@ -1549,7 +1558,7 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\x0eAmbiguousOrder\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1b.fanfare.v1.AmbiguousActionR\x06action\x12\x17\n" +
-	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"\xfd\x02\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"\xa0\x03\n" +
 	"\x03Leg\x12-\n" +
 	"\achannel\x18\x01 \x01(\x0e2\x13.fanfare.v1.ChannelR\achannel\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -1562,7 +1571,8 @@ const file_fanfare_v1_campaign_proto_rawDesc = "" +
 	"\x06prices\x18\b \x03(\v2\x18.fanfare.v1.CountryPriceR\x06prices\x12*\n" +
 	"\x11fallback_after_ms\x18\t \x01(\x03R\x0ffallbackAfterMs\x12%\n" +
 	"\x0emax_concurrent\x18\n" +
-	" \x01(\rR\rmaxConcurrent\"@\n" +
+	" \x01(\rR\rmaxConcurrent\x12!\n" +
+	"\fother_routes\x18\v \x03(\tR\votherRoutes\"@\n" +
 	"\fCountryPrice\x12\x18\n" +
 	"\acountry\x18\x01 \x01(\tR\acountry\x12\x16\n" +
 	"\x06micros\x18\x02 \x01(\x04R\x06micros\"\x89\x03\n" +

@@ -101,7 +101,9 @@ type Chunk struct {
 	// Index into the campaign's weights by which these recipients get their variant.
 	Weights uint32 `protobuf:"varint,17,opt,name=weights,proto3" json:"weights,omitempty"`
 	// Domains of the links of these recipients; none: the links are on the base of the campaign's link table.
-	Domains       []*DomainBlock `protobuf:"bytes,18,rep,name=domains,proto3" json:"domains,omitempty"`
+	Domains []*DomainBlock `protobuf:"bytes,18,rep,name=domains,proto3" json:"domains,omitempty"`
+	// The route of the messages; empty: the route of the campaign's leg.
+	Route         string `protobuf:"bytes,19,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +264,13 @@ func (x *Chunk) GetDomains() []*DomainBlock {
 	return nil
 }
 
+func (x *Chunk) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
 // DomainBlock assigns domains to the recipients [first_seq, end_seq) of a blob. The store reserves a block once and never
 // changes it, so a recipient has the same domain at every try. The domain follows from the recipient's rank among the
 // recipients of the block that may be sent to; see PickDomain in package schemas.
@@ -411,7 +420,7 @@ var File_fanfare_v1_chunk_proto protoreflect.FileDescriptor
 const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"\n" +
 	"\x16fanfare/v1/chunk.proto\x12\n" +
-	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\x87\x05\n" +
+	"fanfare.v1\x1a\x19fanfare/v1/delivery.proto\"\x9d\x05\n" +
 	"\x05Chunk\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
 	"\vcampaign_id\x18\x02 \x01(\tR\n" +
@@ -433,7 +442,8 @@ const file_fanfare_v1_chunk_proto_rawDesc = "" +
 	"\aoutcome\x18\x0f \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\x10 \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x18\n" +
 	"\aweights\x18\x11 \x01(\rR\aweights\x121\n" +
-	"\adomains\x18\x12 \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\"H\n" +
+	"\adomains\x18\x12 \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\x12\x14\n" +
+	"\x05route\x18\x13 \x01(\tR\x05route\"H\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPURPOSE_DEAL\x10\x01\x12\x12\n" +

@@ -289,7 +289,9 @@ type RouteCare struct {
 	FailurePercent uint32 `protobuf:"varint,2,opt,name=failure_percent,json=failurePercent,proto3" json:"failure_percent,omitempty"`
 	FailureSample  uint32 `protobuf:"varint,3,opt,name=failure_sample,json=failureSample,proto3" json:"failure_sample,omitempty"`
 	// Campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up again.
-	AutoResume    bool `protobuf:"varint,4,opt,name=auto_resume,json=autoResume,proto3" json:"auto_resume,omitempty"`
+	AutoResume bool `protobuf:"varint,4,opt,name=auto_resume,json=autoResume,proto3" json:"auto_resume,omitempty"`
+	// The route carries no campaigns of other routes, and no other route carries its campaigns.
+	NoFailover    bool `protobuf:"varint,5,opt,name=no_failover,json=noFailover,proto3" json:"no_failover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +350,13 @@ func (x *RouteCare) GetFailureSample() uint32 {
 func (x *RouteCare) GetAutoResume() bool {
 	if x != nil {
 		return x.AutoResume
+	}
+	return false
+}
+
+func (x *RouteCare) GetNoFailover() bool {
+	if x != nil {
+		return x.NoFailover
 	}
 	return false
 }
@@ -662,13 +671,15 @@ const file_fanfare_v1_control_proto_rawDesc = "" +
 	"\rconfiguration\x18\t \x01(\fR\rconfiguration\x12-\n" +
 	"\x12sealed_credentials\x18\n" +
 	" \x01(\fR\x11sealedCredentials\x12)\n" +
-	"\x04care\x18\v \x01(\v2\x15.fanfare.v1.RouteCareR\x04care\"\xa0\x01\n" +
+	"\x04care\x18\v \x01(\v2\x15.fanfare.v1.RouteCareR\x04care\"\xc1\x01\n" +
 	"\tRouteCare\x12\"\n" +
 	"\rdown_after_ms\x18\x01 \x01(\x03R\vdownAfterMs\x12'\n" +
 	"\x0ffailure_percent\x18\x02 \x01(\rR\x0efailurePercent\x12%\n" +
 	"\x0efailure_sample\x18\x03 \x01(\rR\rfailureSample\x12\x1f\n" +
 	"\vauto_resume\x18\x04 \x01(\bR\n" +
-	"autoResume\"\x92\x01\n" +
+	"autoResume\x12\x1f\n" +
+	"\vno_failover\x18\x05 \x01(\bR\n" +
+	"noFailover\"\x92\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\rR\x04rate\x12\x16\n" +

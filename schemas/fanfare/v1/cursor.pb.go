@@ -290,7 +290,9 @@ type Deal struct {
 	Code    Code  `protobuf:"varint,11,opt,name=code,proto3,enum=fanfare.v1.Code" json:"code,omitempty"`
 	DealtMs int64 `protobuf:"varint,12,opt,name=dealt_ms,json=dealtMs,proto3" json:"dealt_ms,omitempty"`
 	// As in the chunk.
-	Domains       []*DomainBlock `protobuf:"bytes,13,rep,name=domains,proto3" json:"domains,omitempty"`
+	Domains []*DomainBlock `protobuf:"bytes,13,rep,name=domains,proto3" json:"domains,omitempty"`
+	// As in the chunk.
+	Route         string `protobuf:"bytes,14,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +416,13 @@ func (x *Deal) GetDomains() []*DomainBlock {
 		return x.Domains
 	}
 	return nil
+}
+
+func (x *Deal) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
 }
 
 // CursorSets is the scheduler's snapshot of the sets of recipients of a campaign, on topic `cursors`, key
@@ -576,7 +585,8 @@ type CursorSets_Set struct {
 	Retry bool `protobuf:"varint,9,opt,name=retry,proto3" json:"retry,omitempty"`
 	// For DUE: due when the campaign's current calling hours next open after due_ms, not at due_ms.
 	Hours bool `protobuf:"varint,10,opt,name=hours,proto3" json:"hours,omitempty"`
-	// For DEALT in a hidden campaign: the route of the messages, because the campaign's legs have none.
+	// For DEALT: the route of the messages, if it is not the one of the campaign's leg. Always set in a hidden campaign,
+	// whose legs have no route.
 	Route         string `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -767,7 +777,7 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	"settled_ms\x18\f \x01(\x03R\tsettledMs\x12'\n" +
 	"\x0fcaptured_micros\x18\r \x01(\x04R\x0ecapturedMicros\x12'\n" +
 	"\x0fambiguous_order\x18\x0e \x01(\x04R\x0eambiguousOrder\x12(\n" +
-	"\x10dealt_by_weights\x18\x0f \x03(\fR\x0edealtByWeightsJ\x04\b\x06\x10\a\"\xf6\x02\n" +
+	"\x10dealt_by_weights\x18\x0f \x03(\fR\x0edealtByWeightsJ\x04\b\x06\x10\a\"\x8c\x03\n" +
 	"\x04Deal\x12\x12\n" +
 	"\x04deal\x18\x01 \x01(\x04R\x04deal\x12\x10\n" +
 	"\x03try\x18\x02 \x01(\rR\x03try\x12\x10\n" +
@@ -783,7 +793,8 @@ const file_fanfare_v1_cursor_proto_rawDesc = "" +
 	" \x01(\x0e2\x10.fanfare.v1.KindR\aoutcome\x12$\n" +
 	"\x04code\x18\v \x01(\x0e2\x10.fanfare.v1.CodeR\x04code\x12\x19\n" +
 	"\bdealt_ms\x18\f \x01(\x03R\adealtMs\x121\n" +
-	"\adomains\x18\r \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\"\xa0\x06\n" +
+	"\adomains\x18\r \x03(\v2\x17.fanfare.v1.DomainBlockR\adomains\x12\x14\n" +
+	"\x05route\x18\x0e \x01(\tR\x05route\"\xa0\x06\n" +
 	"\n" +
 	"CursorSets\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1f\n" +
