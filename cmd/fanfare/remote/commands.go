@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
@@ -73,6 +74,7 @@ func (s *Setup) common() *pflag.FlagSet {
 // option is a flag that becomes a field of the body or a parameter of the query.
 type option struct {
 	field string
+	of    string // the object that the field is in; "": the body itself
 	kind  string
 	query bool
 	value *string
@@ -177,7 +179,35 @@ func (s *Setup) options(doc *document, op *operation, flags *pflag.FlagSet) (out
 			for _, name := range fields {
 				add(name, sch.Properties[name].Description, sch.Properties[name], false)
 			}
+			for _, name := range fields {
+				out = append(out, doc.partsOf(name, sch.Properties[name], flags)...)
+			}
 		}
+	}
+	return out
+}
+
+// partsOf makes a flag of each simple field of an object, such as --care-down-after of the object care.
+func (d *document) partsOf(object string, sch *schema, flags *pflag.FlagSet) (out []*option) {
+	if sch = d.resolve(sch); sch.kind() != "object" {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(sch.Properties)) {
+		part := d.resolve(sch.Properties[name])
+		o := &option{field: name, of: object, kind: part.kind(), flag: flagName(object) + "-" + flagName(name)}
+		switch o.kind {
+		case "string", "integer", "number", "boolean":
+		default:
+			continue
+		}
+		if flags.Lookup(o.flag) != nil {
+			continue
+		}
+		o.value = flags.String(o.flag, "", strings.TrimSpace(sch.Properties[name].Description+" ("+kindInWords(o.kind)+")"))
+		if o.kind == "boolean" {
+			flags.Lookup(o.flag).NoOptDefVal = "true"
+		}
+		out = append(out, o)
 	}
 	return out
 }
@@ -238,7 +268,19 @@ func (s *Setup) request(op *operation, cmd *cobra.Command, options []*option, fi
 		if err != nil {
 			return nil, nil, "", err
 		}
-		fields[o.field] = value
+		if o.of == "" {
+			fields[o.field] = value
+			continue
+		}
+		object, ok := fields[o.of].(map[string]any)
+		if !ok {
+			if there := fields[o.of]; there != nil {
+				return nil, nil, "", fmt.Errorf("--%s: --%s is not a JSON object; give one of the two flags", o.flag, flagName(o.of))
+			}
+			object = map[string]any{}
+			fields[o.of] = object
+		}
+		object[o.field] = value
 	}
 	if op.RequestBody == nil || len(fields) == 0 && !op.RequestBody.Required {
 		return query, nil, "", nil

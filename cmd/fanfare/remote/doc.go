@@ -1,5 +1,6 @@
 // Package remote makes the command line from the OpenAPI document of the API: every operation is a command, and every
-// field of its body and every parameter of its query is a flag. So a new operation of the API is on the command line as
+// field of its body and every parameter of its query is a flag; the simple fields of an object in the body are flags,
+// too, such as --care-down-after. So a new operation of the API is on the command line as
 // soon as the document describes it.
 //
 //	fanfare campaign create --name Spring --channel sms --message 'Ciao!' --contact-list people --draft

@@ -110,6 +110,33 @@ func TestCommandAsksTheServer(t *testing.T) {
 	}
 }
 
+// The simple fields of an object are flags of their own. They change the fields of the object that another flag gives.
+func TestFlagsOfAnObject(t *testing.T) {
+	var body string
+	answer := func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		body = string(raw)
+		_, _ = io.WriteString(w, `{"name":"acme"}`)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--care-down-after", "20", "--care-failover=false"}, `{"care":{"downAfter":20,"failover":false}}`},
+		{[]string{"--care-auto-resume", "--rate", "5"}, `{"care":{"autoResume":true},"rate":5}`},
+		{[]string{"--care", `{"downAfter":9,"failureSample":50}`, "--care-down-after", "20"}, `{"care":{"downAfter":20,"failureSample":50}}`},
+	} {
+		if _, err := run(t, answer, append([]string{"route", "update", "acme"}, c.args...)...); err != nil || body != c.want {
+			t.Errorf("%q: got body %s, %v, want %s", c.args, body, err, c.want)
+		}
+	}
+	for _, args := range [][]string{{"--care-down-after", "soon"}, {"--care", "calm", "--care-down-after", "20"}} {
+		if _, err := run(t, answer, append([]string{"route", "update", "acme"}, args...)...); err == nil {
+			t.Errorf("%q: want an error", args)
+		}
+	}
+}
+
 // A list is printed as a table. CSV keeps phone numbers and disables formulas. JSON is the unchanged answer.
 func TestOutput(t *testing.T) {
 	answer := func(w http.ResponseWriter, _ *http.Request) {
