@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -57,6 +58,30 @@ func (s *Store) Freeze(ctx context.Context, tenant, campaign string, version uin
 		return fmt.Errorf("freeze %s: %w", campaign, err)
 	}
 	return nil
+}
+
+// AudienceSize returns about how many recipients the audience of a campaign will have: the members of its lists, or the
+// recipients that it replays. A list that was deleted counts as it was.
+func (s *Store) AudienceSize(ctx context.Context, tenant, campaign string) (n uint64, err error) {
+	c, err := s.Campaign(ctx, tenant, campaign)
+	if err != nil {
+		return 0, err
+	}
+	if c.takesReplayed() {
+		r, err := s.ReplayOf(ctx, tenant, c.Number)
+		return uint64(r.Selected), err
+	}
+	for _, list := range c.Lists {
+		l, err := s.q.GetList(ctx, tenant, int64(list))
+		if errors.Is(err, sql.ErrNoRows) { // Freeze says so
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("size of %s: %w", ListID(list), err)
+		}
+		n += uint64(max(l.Members, 0))
+	}
+	return n, nil
 }
 
 func isConflict(err error) bool { return errors.Is(err, schemas.ErrConflict) }

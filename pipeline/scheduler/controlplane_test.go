@@ -114,6 +114,16 @@ func (pl *fakeControlPlane) act(change func(*fanfarev1.Campaign)) {
 
 var errAway = errors.New("the store is away")
 
+func (pl *fakeControlPlane) AudienceSize(_ context.Context, _, campaign string) (uint64, error) {
+	number, _ := schemas.CampaignNumber(campaign)
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.away {
+		return 0, errAway
+	}
+	return uint64(pl.size[number]), nil
+}
+
 func (pl *fakeControlPlane) Freeze(_ context.Context, _, campaign string, version uint64) error {
 	number, _ := schemas.CampaignNumber(campaign)
 	pl.mu.Lock()

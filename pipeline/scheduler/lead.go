@@ -46,10 +46,10 @@ type leader struct {
 	live    bool                       // the topics were read to their ends: deals are made
 	nudging atomic.Bool
 
-	jobs, slowJobs chan job
-	answers        chan func()
-	storeLogged    time.Time            // when a store failure was last logged
-	storeFailures  map[string]time.Time // when each store failure was last logged
+	jobs, audienceJobs, largeJobs chan job
+	answers                       chan func()
+	storeLogged                   time.Time            // when a store failure was last logged
+	storeFailures                 map[string]time.Time // when each store failure was last logged
 
 	busy      bool // a transaction is under way
 	committed chan error
@@ -107,7 +107,7 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	}
 	l := &leader{
 		Scheduler: s, planner: plan.New(), cl: cl, feed: make(chan batch), offsets: map[string]map[int32]int64{}, lanes: map[string]*lane{},
-		jobs: make(chan job, 256), slowJobs: make(chan job, 256), answers: make(chan func(), 16), committed: make(chan error, 1),
+		jobs: make(chan job, 256), audienceJobs: make(chan job, 256), largeJobs: make(chan job, 256), answers: make(chan func(), 16), committed: make(chan error, 1),
 		tombstones: map[uint64]*tombstone{}, recentHeld: map[string]*plan.Held{}, began: began,
 	}
 	saved, err := s.readCursors(ctx)
@@ -127,7 +127,8 @@ func (s *Scheduler) lead(ctx context.Context) error {
 	l.group = g
 	for range 2 {
 		g.Go(func() error { return l.callStore(gctx, l.jobs) })
-		g.Go(func() error { return l.callStore(gctx, l.slowJobs) })
+		g.Go(func() error { return l.callStore(gctx, l.audienceJobs) })
+		g.Go(func() error { return l.callStore(gctx, l.largeJobs) })
 	}
 	g.Go(func() error {
 		err := l.run(ctx, work, gctx, saved.offsets)

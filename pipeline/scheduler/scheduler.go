@@ -31,6 +31,8 @@ var _ View = (*view.View)(nil)
 
 // Audience freezes audiences and returns their index.
 type Audience interface {
+	// AudienceSize returns about how many recipients the audience of a campaign will have. It takes milliseconds.
+	AudienceSize(ctx context.Context, tenant, campaign string) (uint64, error)
 	// Freeze copies the audience of a confirmed campaign, numbers it and publishes its freeze id and total, if the
 	// campaign still has that version. It is idempotent. An error that is [schemas.ErrNotFound] means that there will
 	// never be an audience: the campaign fails, with the reason of the [schemas.FreezeError] if it is one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -265,6 +266,43 @@ func TestAudienceGone(t *testing.T) {
 type noAudience struct{ *fakeControlPlane }
 
 func (noAudience) Freeze(context.Context, string, string, uint64) error {
+	return fmt.Errorf("freeze: %w", &schemas.FreezeError{Reason: "list_gone", Err: errors.New("deleted")})
+}
+
+// TestLargeAudiences: while audiences of a million are frozen, a small campaign is frozen and sent.
+func TestLargeAudiences(t *testing.T) {
+	p := newKafkaEnv(t)
+	large := &largeAudiences{fakeControlPlane: p.control, release: make(chan struct{})}
+	p.run(func(c *Config) { c.Audience = large })
+	for number := range uint64(4) {
+		p.control.confirm(10001+number, 1_000_000, nil)
+	}
+	p.eventually("two large ones are being frozen", func() bool { return large.begun.Load() == 2 })
+	p.control.confirm(10009, 100, nil)
+	p.eventually("the small one is sent", p.settled(10009))
+	if n := large.begun.Load(); n != 2 {
+		t.Errorf("%d large audiences are being frozen at a time, want 2", n)
+	}
+	close(large.release)
+	p.eventually("all are frozen", func() bool { return large.begun.Load() == 4 })
+}
+
+// largeAudiences freezes large audiences only once release is closed; it fails them then.
+type largeAudiences struct {
+	*fakeControlPlane
+	begun   atomic.Int32
+	release chan struct{}
+}
+
+func (a *largeAudiences) Freeze(ctx context.Context, tenant, campaign string, version uint64) error {
+	if size, err := a.AudienceSize(ctx, tenant, campaign); err != nil || size < 1_000_000 {
+		return a.fakeControlPlane.Freeze(ctx, tenant, campaign, version)
+	}
+	a.begun.Add(1)
+	select {
+	case <-a.release:
+	case <-ctx.Done():
+	}
 	return fmt.Errorf("freeze: %w", &schemas.FreezeError{Reason: "list_gone", Err: errors.New("deleted")})
 }
 

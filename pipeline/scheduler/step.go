@@ -237,7 +237,7 @@ func (l *leader) askStore(now time.Time) {
 		}
 	}
 	for _, r := range l.planner.AudienceRequests(now) {
-		if !offer(l.slowJobs, l.audienceJob(r)) {
+		if !offer(l.audienceJobs, l.audienceJob(r)) {
 			l.audienceAnswered(r, nil, errQueueFull)
 		}
 	}
@@ -258,6 +258,10 @@ func offer(jobs chan job, j job) bool {
 		return false
 	}
 }
+
+// largeAudience is from how many recipients on a freeze waits for a worker of its own kind. A million take seconds to
+// freeze, and two of them must not hold up the campaigns of a few people that are confirmed meanwhile.
+const largeAudience = 50_000
 
 // Time-outs of store calls.
 const (
@@ -300,21 +304,36 @@ func isConflict(err error) bool {
 }
 
 func (l *leader) audienceJob(r plan.AudienceRequest) job {
-	return func(ctx context.Context) func() {
-		if r.FreezeID == "" {
-			ctx, cancel := context.WithTimeout(ctx, freezeWithin)
-			defer cancel()
-			err := l.cfg.Audience.Freeze(ctx, r.Tenant, r.Campaign, r.Version)
-			if errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) {
-				err = nil // the campaign has changed: its request is made again from the new record
-			}
-			return func() { l.audienceAnswered(r, nil, err) }
-		}
-		ctx, cancel := context.WithTimeout(ctx, indexWithin)
+	return func(whole context.Context) func() {
+		ctx, cancel := context.WithTimeout(whole, indexWithin)
 		defer cancel()
+		if r.FreezeID == "" {
+			size, err := l.cfg.Audience.AudienceSize(ctx, r.Tenant, r.Campaign)
+			switch {
+			case err != nil:
+				return func() { l.audienceAnswered(r, nil, err) }
+			case size < largeAudience:
+				return l.freeze(whole, r)
+			case offer(l.largeJobs, func(ctx context.Context) func() { return l.freeze(ctx, r) }):
+				return func() {} // the job answers
+			default:
+				return func() { l.audienceAnswered(r, nil, errQueueFull) }
+			}
+		}
 		blobs, err := l.cfg.Audience.Blobs(ctx, r.FreezeID)
 		return func() { l.audienceAnswered(r, blobs, err) }
 	}
+}
+
+// freeze freezes the audience of a campaign.
+func (l *leader) freeze(ctx context.Context, r plan.AudienceRequest) func() {
+	ctx, cancel := context.WithTimeout(ctx, freezeWithin)
+	defer cancel()
+	err := l.cfg.Audience.Freeze(ctx, r.Tenant, r.Campaign, r.Version)
+	if errors.Is(err, schemas.ErrConflict) || errors.Is(err, schemas.ErrTransition) {
+		err = nil // the campaign has changed: its request is made again from the new record
+	}
+	return func() { l.audienceAnswered(r, nil, err) }
 }
 
 // domainsWithin is the time-out of a request for domains.

@@ -136,6 +136,20 @@ func (p *plane) campaign(number uint64) *fanfarev1.Campaign {
 	return p.campaigns[number]
 }
 
+// AudienceSize implements the scheduler's Audience. Every second campaign is frozen as a large one.
+func (p *plane) AudienceSize(_ context.Context, _, campaign string) (uint64, error) {
+	number, err := schemas.CampaignNumber(campaign)
+	if err != nil {
+		return 0, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		return 0, errAway
+	}
+	return number % 2 * 1_000_000, nil
+}
+
 // Freeze implements the scheduler's Audience.
 func (p *plane) Freeze(_ context.Context, _, campaign string, rowVersion uint64) error {
 	number, err := schemas.CampaignNumber(campaign)

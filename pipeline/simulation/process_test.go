@@ -418,6 +418,10 @@ type port struct {
 	net *network
 }
 
+func (s port) AudienceSize(ctx context.Context, owner, campaign string) (uint64, error) {
+	return call(s.net, "store", "size", func() (uint64, error) { return s.plane.AudienceSize(ctx, owner, campaign) })
+}
+
 func (s port) Freeze(ctx context.Context, owner, campaign string, rowVersion uint64) error {
 	_, err := call(s.net, "store", "freeze", func() (struct{}, error) { return struct{}{}, s.plane.Freeze(ctx, owner, campaign, rowVersion) })
 	return err

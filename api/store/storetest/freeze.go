@@ -105,7 +105,11 @@ var freezeTests = []test{
 		e.must(e.s.Suppress(e.Context(), e.tenant("other").ID, "api", mobile(2))) // another tenant's opt-out
 		count, err := e.s.CountAudience(e.Context(), t.ID, []uint64{a.Number, b.Number}, sms)
 		e.must(err)
-		c, f := e.freeze(e.confirm(e.campaign(t, "c", a, b), 0))
+		made := e.confirm(e.campaign(t, "c", a, b), 0)
+		size, err := e.s.AudienceSize(e.Context(), t.ID, made.ID())
+		e.must(err)
+		equal(e, "size of the audience", size, 9)
+		c, f := e.freeze(made)
 		want := fmt.Sprintf("%s:0 %s:0 %s:1 %s:1 %s:3 %s:2 %s:2 %s:2 %s:0",
 			mobile(2), mobile(1), badNumber, fixedLine, mobile(3), mobile(1), mobile(2), badNumber, mobile(4))
 		equal(e, "entries and flags", f.flags(), want)

@@ -19,6 +19,9 @@ func (e *env) replay(origin store.Campaign, seqs ...uint32) store.Campaign {
 	e.Helper()
 	c, err := e.s.CreateReplay(e.Context(), store.Campaign{Tenant: origin.Tenant, State: configured, Spec: origin.Spec}, &origin, `{"status":"delivered"}`, roaring.BitmapOf(seqs...), user)
 	e.must(err)
+	size, err := e.s.AudienceSize(e.Context(), c.Tenant, c.ID())
+	e.must(err)
+	equal(e, "size of the audience", size, uint64(len(seqs)))
 	return c
 }
 

@@ -416,6 +416,10 @@ var calls = map[string]call{
 		})
 		return err
 	},
+	"AudienceSize": func(e *env, me string, x theirs) error {
+		_, err := e.s.AudienceSize(e.Context(), me, x.campaign.ID())
+		return err
+	},
 	"Freeze": func(e *env, me string, x theirs) error {
 		return e.s.Freeze(e.Context(), me, x.campaign.ID(), x.campaign.Version)
 	},
