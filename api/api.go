@@ -54,6 +54,8 @@ type Deps struct {
 	RouteHealth func(route string) schemas.RouteHealth
 	// Doctor examines the services that the process depends on; nil: there is nothing to examine.
 	Doctor func(context.Context) []Finding
+	// Alerts evaluates the alerts on the metrics of the process; nil: there are none.
+	Alerts func(context.Context) []Alert
 	// Ready are the checks of /readyz. Each has a second to answer.
 	Ready []Check
 	// Metrics serves /metrics. Nil: there is no such path.
@@ -262,6 +264,7 @@ func (s *server) registerAll() {
 	s.registerStats()
 	s.registerForecasts()
 	s.registerTimeline()
+	s.registerLinkStats()
 	s.registerLiveStats()
 	s.registerSelections()
 	s.registerMembers()
@@ -292,6 +295,7 @@ func (s *server) registerAll() {
 	s.registerOperator()
 	s.registerRoutes()
 	s.registerDoctor()
+	s.registerAlerts()
 }
 
 // OpenAPI returns the OpenAPI document that huma generates from the registered operations; schemas/openapi/openapi.json

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
@@ -171,10 +172,14 @@ func (l *legLookup) smsSender(ctx context.Context) error {
 	}
 	l.countries = doc.Countries
 	if l.first && l.spec.Traffic == "inbound_outbound" && !doc.TwoWay {
-		l.notYet(problem.Field(problem.CodeInvalid, "trafficType", "The sender %s can't take replies.", l.leg.Sender).WithFix("Use a sender whose twoWay is true, or the traffic type outbound."))
+		l.notYet(problem.Field(problem.CodeInvalid, "trafficType", "The sender %s can't take replies.", l.leg.Sender).
+			WithFix("Use a sender whose twoWay is true, or the traffic type outbound.%s", pick(strings.ContainsFunc(l.leg.Sender, unicode.IsLetter), noReplies, "")))
 	}
 	return nil
 }
+
+// noReplies says what a campaign from a name can do instead.
+const noReplies = " A name can never be answered: only a number or a short code can. With outbound, {{opt_out}} in the text gives recipients a link by which they can opt out, and {{link:https://…}} a page on which they can answer."
 
 // outside returns a problem when recipients are in countries that the sender of a leg may not send to.
 func (f *found) outside(countries map[string]uint32) *problem.Problem {

@@ -47,11 +47,21 @@ func findings(context.Context) []api.Finding {
 	}
 }
 
+// alerts are what the process knows of the alerts in these tests.
+func alerts(context.Context) []api.Alert {
+	return []api.Alert{
+		{Name: "FanfareBreakerOpen", Severity: "critical", Means: "Nothing is handed over on this route.", Do: "Ask the carrier.", Runbook: "deploy/README.md#fanfarebreakeropen", State: "holds", Where: []string{"route=it-1: 1"}},
+		{Name: "FanfareDown", Severity: "critical", Means: "All processes are down.", Do: "Check the processes first.", Runbook: "deploy/README.md#fanfaredown", State: "unknown", Where: []string{}},
+		{Name: "FanfareStageStuck", Severity: "warning", Means: "Campaigns do not advance.", Do: "Read the log.", Runbook: "deploy/README.md#fanfarestagestuck", State: "not_here", Where: []string{}},
+	}
+}
+
 func newConsole(t *testing.T) *console {
 	t.Helper()
 	done := make(chan struct{})
 	w := newEnvOf(t, func(w *env) {
 		w.deps.Done, w.deps.Console, w.deps.Doctor = done, true, findings
+		w.deps.Alerts = alerts
 		w.deps.Sources, w.deps.AuditSettle = statsAsLog{w}, time.Millisecond
 	})
 	t.Cleanup(func() { close(done) }) // before the server ends, which waits for live pages
@@ -118,6 +128,9 @@ func newConsole(t *testing.T) *console {
 	w.happened(w.tenant.ID, c.running, 0, 3_900, schemas.KindDelivered, schemas.CodeDelivered)
 	w.happened(w.tenant.ID, c.running, 3_900, 4_200, schemas.KindUndelivered, schemas.CodeAbsentSubscriber)
 	w.happened(w.tenant.ID, c.running, 4_200, 4_300, schemas.KindSent, schemas.CodeAwaitingDLR)
+	w.opened(c.running, "lnk_1", 0, 620, schemas.CodeUnspecified)
+	w.opened(c.running, "lnk_1", 300, 400, schemas.CodePreview)
+	w.opened(c.running, "lnk_1", 1000, 1210, schemas.CodeBot)
 	c.known = w.known(c.running, 3950)
 	w.move(c.done, func(ch *schemas.Change) { ch.To, ch.Settled, ch.Captured = schemas.StateAborted, true, 200_000 })
 	c.erased = w.call("POST", "/api/erasures", `{"phoneNumber":"+393471239876"}`).want(202).id()
@@ -208,6 +221,7 @@ func (c *console) screens() [][2]string {
 		{"prices", "/prices"},
 		{"price-new", "/prices/new"},
 		{"health", "/doctor"},
+		{"alerts", "/alerts"},
 		{"tenants", "/tenants"},
 		{"missing", "/campaigns/camp_99999999"},
 	}
@@ -476,6 +490,35 @@ func TestConsoleDomains(t *testing.T) {
 	b.eventually("an ended one takes none", `document.querySelectorAll("form.edit").length`, "0")
 	for _, said := range b.complaints() {
 		t.Errorf("console: %s", said)
+	}
+}
+
+// R90: a form of an answer that is sent twice at once, as by a double click, sends one answer. An answer with the same
+// text in another form is another one.
+func TestConsoleReplyOnce(t *testing.T) {
+	b := newBrowser(t)
+	c := newConsole(t)
+	c.login(b)
+	path := "/inbox/" + c.talk
+	replies := func() (n int) {
+		var thread struct{ Data []struct{ Direction string } }
+		c.call("GET", "/api/conversations/"+c.talk+"/messages", "").want(200).into(&thread)
+		for _, m := range thread.Data {
+			if m.Direction == "out" {
+				n++
+			}
+		}
+		return n
+	}
+	for want := 1; want <= 2; want++ {
+		b.open(c.url + path)
+		b.do(chromedp.SendKeys(chromedp.CSS("textarea[name=message]"), "At nine."), chromedp.Click(chromedp.CSS("button[value=price]")))
+		b.eventually("price", `document.querySelector("button[value=send]") != null`, "true")
+		b.eval(`(window.said = [], (f => { for (let i = 0; i < 2; i++) { const d = new URLSearchParams(new FormData(f)); d.set("step", "send"); fetch(f.action, {method: "POST", body: d, redirect: "manual"}).then(r => window.said.push(r.type)) } })(document.querySelector("form[action$='/reply']")), 0)`)
+		b.eventually("both are redirected", `window.said.join()`, "opaqueredirect,opaqueredirect")
+		if got := replies(); got != want {
+			t.Fatalf("got %d answers, want %d", got, want)
+		}
 	}
 }
 

@@ -85,6 +85,20 @@ func TestOperatorAddsPeople(t *testing.T) {
 	w.call("POST", "/api/users/anna@example.com/link", "").want(200)
 }
 
+// The alerts, and which of them hold, are an operator's to see.
+func TestAlerts(t *testing.T) {
+	w := newEnvOf(t, func(w *env) {
+		w.deps.Alerts = func(context.Context) []api.Alert {
+			return []api.Alert{{Name: "FanfareRedisAway", Severity: "critical", Means: "All routes pause.", Do: "Start Redis.", State: "holds", Where: []string{"1"}}}
+		}
+	})
+	w.call("GET", "/api/alerts", "").problem(403, "scope_missing", "")
+	w.key = w.admin()
+	if got := w.call("GET", "/api/alerts", "").want(200); got.get("data.0.state") != "holds" || got.get("data.0.where.0") != "1" || got.get("total") != "1" {
+		t.Errorf("got %s", got.body)
+	}
+}
+
 // What the doctor finds is an operator's to see.
 func TestDoctor(t *testing.T) {
 	w := newEnvOf(t, func(w *env) {

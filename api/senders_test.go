@@ -43,7 +43,9 @@ func TestSenders(t *testing.T) {
 		t.Errorf("got %q, want the reason", p["detail"])
 	}
 	// R35: a conversation needs a sender that takes replies.
-	create(`,"trafficType":"inbound_outbound"`).problem(422, "invalid_value", "trafficType")
+	if p := create(`,"trafficType":"inbound_outbound"`).problem(422, "invalid_value", "trafficType"); !strings.Contains(p["fix"].(string), "{{opt_out}}") {
+		t.Errorf("got %q, want the link that a campaign from a name can offer", p["fix"])
+	}
 	w.sender(`"name":"+393339998888","twoWay":true`)
 	create(`,"trafficType":"inbound_outbound","sender":"+393339998888"`).want(201)
 	for body, field := range map[string]string{

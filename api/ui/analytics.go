@@ -14,8 +14,11 @@ type analyticsPage struct {
 	campaignDetail
 	Figures panelStats
 	Chart   *chart
-	Live    string
-	Person  *Person
+	// Clicks and Opens are set if the campaign has links.
+	Clicks *campaignClicks
+	Opens  *chart
+	Live   string
+	Person *Person
 }
 
 // Breakdowns returns the tables of the page. Tables with only one row tell nothing and are left out.
@@ -32,6 +35,45 @@ func (v *analyticsPage) Breakdowns() (out []breakdown) {
 		}
 	}
 	return out
+}
+
+// campaignClicks has the clicks of a campaign (R86, R136, R138).
+type campaignClicks struct {
+	clicks
+	Opens uint64 `json:"opens"`
+	Links []struct {
+		ID       string   `json:"id"`
+		URL      string   `json:"url"`
+		Variants []uint32 `json:"variants"`
+		clicks
+	} `json:"links"`
+}
+
+// clicks counts recipients by who opened their links.
+type clicks struct {
+	Clicked   uint64      `json:"clicked"`
+	Unsure    uint64      `json:"unsure"`
+	Previewed uint64      `json:"previewed"`
+	Scanned   uint64      `json:"scanned"`
+	ClickRate float64     `json:"clickRate"`
+	ByCountry []clickPart `json:"byCountry"`
+	ByVariant []clickPart `json:"byVariant"`
+}
+
+// clickPart counts recipients who clicked, of one country or variant.
+type clickPart struct {
+	Value   string `json:"value"`
+	Clicked uint64 `json:"clicked"`
+}
+
+// loadClicks reads the clicks of a campaign that has links.
+func (u *UI) loadClicks(ctx context.Context, p *Person, v *analyticsPage) error {
+	found := &campaignClicks{}
+	err := u.get(ctx, p, apiCampaign(v.ID)+"/links", nil, found)
+	if err == nil && len(found.Links) > 0 {
+		v.Clicks = found
+	}
+	return err
 }
 
 type breakdown struct {
@@ -52,6 +94,9 @@ func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analytic
 	if err := u.get(ctx, p, apiCampaign(id)+"/stats", nil, &v.Figures); err != nil {
 		return nil, err
 	}
+	if err := u.loadClicks(ctx, p, v); err != nil {
+		return nil, err
+	}
 	start := instant(v.StartTime)
 	if start.IsZero() {
 		return v, nil
@@ -66,6 +111,9 @@ func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analytic
 		return nil, err
 	}
 	v.Chart = timelineChart("timeline", mustSay("analytics.timeline_by."+by), start, end, step, points)
+	if v.Clicks != nil {
+		v.Opens = opensChart("opens", mustSay("analytics.opens_by."+by), start, end, step, points)
+	}
 	return v, nil
 }
 
@@ -97,6 +145,9 @@ func (u *UI) analyticsLive(w http.ResponseWriter, r *http.Request) {
 		}
 		if v.Chart != nil {
 			out["timeline-data"], err = u.fragment("analytics", "chart-data", v.Chart)
+		}
+		if err == nil && v.Opens != nil {
+			out["opens-data"], err = u.fragment("analytics", "chart-data", v.Opens)
 		}
 		return out, err
 	})

@@ -46,6 +46,7 @@ type timelinePoint struct {
 	Delivered   uint64 `json:"delivered"`
 	Undelivered uint64 `json:"undelivered"`
 	NotSent     uint64 `json:"notSent"`
+	Clicked     uint64 `json:"clicked"`
 }
 
 // timeline is the API's timeline of a campaign.
@@ -96,6 +97,19 @@ func timelineChart(id, label string, from, to time.Time, step time.Duration, tim
 		}
 	}
 	c.Series = append(sentLines(sent, n), series{mustSay("stats.delivered"), "--green", delivered}, series{mustSay("stats.failed"), "--red", failed})
+	return c
+}
+
+// opensChart returns the chart of the openings of links, by people and by others.
+func opensChart(id, label string, from, to time.Time, step time.Duration, t timeline) *chart {
+	c := timelineChart(id, label, from, to, step)
+	opens := make([]uint64, len(c.Times))
+	for _, p := range t.Points {
+		if i := int(instant(p.Time).Sub(from.Truncate(step)) / step); i >= 0 && i < len(opens) {
+			opens[i] += p.Clicked
+		}
+	}
+	c.Series = []series{{mustSay("clicks.opens"), "--purple", opens}}
 	return c
 }
 

@@ -79,16 +79,26 @@ func (u *UI) call(ctx context.Context, p *Person, method, path string, in, out a
 
 // callTagged is call with If-Match, when version is not "".
 func (u *UI) callTagged(ctx context.Context, p *Person, method, path, version string, in, out any) error {
+	return u.callWith(ctx, p, method, path, map[string]string{"If-Match": version}, in, out)
+}
+
+// callOnce is call with an Idempotency-Key, when key is not "": a repetition changes nothing and has the answer of the
+// first call.
+func (u *UI) callOnce(ctx context.Context, p *Person, method, path, key string, in, out any) error {
+	return u.callWith(ctx, p, method, path, map[string]string{"Idempotency-Key": key}, in, out)
+}
+
+// callWith is call with further headers; those without a value are left out.
+func (u *UI) callWith(ctx context.Context, p *Person, method, path string, headers map[string]string, in, out any) error {
 	var body io.Reader = http.NoBody
-	contentType := ""
 	if in != nil {
 		sent, err := json.Marshal(in)
 		if err != nil {
 			return fmt.Errorf("encode the request: %w", err)
 		}
-		body, contentType = bytes.NewReader(sent), "application/json"
+		body, headers["Content-Type"] = bytes.NewReader(sent), "application/json"
 	}
-	a, err := u.send(ctx, p, method, path, version, contentType, body)
+	a, err := u.send(ctx, p, method, path, headers, body)
 	if err != nil {
 		return err
 	}
@@ -102,7 +112,7 @@ func (u *UI) callTagged(ctx context.Context, p *Person, method, path, version st
 
 // send sends a request with an unchanged body, which the API reads as a stream. When the API refuses the request, the
 // error is a [*Problem].
-func (u *UI) send(ctx context.Context, p *Person, method, path, version, contentType string, body io.Reader) (*answer, error) {
+func (u *UI) send(ctx context.Context, p *Person, method, path string, headers map[string]string, body io.Reader) (*answer, error) {
 	ctx = u.As(ctx, Actor{User: p.User.ID, Name: p.User.Name, Tenant: p.Tenant.ID, Scopes: p.Role.Scopes()})
 	// The API's router must not reuse the route context of the page
 	ctx = context.WithValue(ctx, chi.RouteCtxKey, (*chi.Context)(nil))
@@ -110,11 +120,10 @@ func (u *UI) send(ctx context.Context, p *Person, method, path, version, content
 	if err != nil {
 		return nil, err
 	}
-	if contentType != "" {
-		r.Header.Set("Content-Type", contentType)
-	}
-	if version != "" {
-		r.Header.Set("If-Match", version)
+	for name, value := range headers {
+		if value != "" {
+			r.Header.Set(name, value)
+		}
 	}
 	r.RequestURI = path
 	a := &answer{header: http.Header{}}

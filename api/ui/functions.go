@@ -364,13 +364,13 @@ func deliveryTone(state string) string {
 // statusTone returns the colour of the status of a resource.
 func statusTone(status any) string {
 	switch fmt.Sprint(status) {
-	case "approved", "launched", "active", "enabled", "ok", "up":
+	case "approved", "launched", "active", "enabled", "ok", "up", "alert.not_here":
 		return "green"
 	case "pending":
 		return "blue"
-	case "paused", "suspended", "note", "trial":
+	case "paused", "suspended", "note", "warning", "trial":
 		return "amber"
-	case "rejected", "disabled", "failed", "bad", "down", "unresolved", "certificate", "blocked":
+	case "rejected", "disabled", "failed", "bad", "down", "critical", "alert.holds", "unresolved", "certificate", "blocked":
 		return "red"
 	}
 	return "dim"

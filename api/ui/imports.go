@@ -87,7 +87,7 @@ func (u *UI) importStart(w http.ResponseWriter, r *http.Request) {
 func (u *UI) importUpload(w http.ResponseWriter, r *http.Request) {
 	p := personOf(r.Context())
 	v := &importPage{Values: map[string]string{"list": r.URL.Query().Get("list")}}
-	a, err := u.send(r.Context(), p, http.MethodPost, "/api/contacts/upload", "", r.Header.Get("Content-Type"), r.Body)
+	a, err := u.send(r.Context(), p, http.MethodPost, "/api/contacts/upload", map[string]string{"Content-Type": r.Header.Get("Content-Type")}, r.Body)
 	if err != nil {
 		problem, ok := asProblem(err)
 		if !ok {
@@ -192,7 +192,7 @@ func (u *UI) importCancel(w http.ResponseWriter, r *http.Request) {
 // importRejects passes on the API's file of refused rows.
 func (u *UI) importRejects(w http.ResponseWriter, r *http.Request) {
 	id := chi.URLParam(r, "id")
-	a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, importJobs.apiOf(id)+"/rejects", "", "", http.NoBody)
+	a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, importJobs.apiOf(id)+"/rejects", nil, http.NoBody)
 	if err != nil {
 		u.fail(w, r, err)
 		return

@@ -1,11 +1,14 @@
 package ui
 
 import (
+	"context"
+	"crypto/rand"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 )
@@ -75,7 +78,9 @@ type conversationPage struct {
 	Older        string
 	Text, Error  string
 	Price        *replyPrice
-	Person       *Person
+	// Key is of this form: a form that is sent twice is one answer.
+	Key    string
+	Person *Person
 }
 
 type replyPrice struct {
@@ -145,7 +150,7 @@ func (u *UI) conversationPage(w http.ResponseWriter, r *http.Request) {
 
 func (u *UI) showConversation(w http.ResponseWriter, r *http.Request, status int, v *conversationPage) {
 	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	v.Person = p
+	v.Person, v.Key = p, rand.Text()
 	var found struct {
 		Data []conversationMessage `json:"data"`
 		Next *string               `json:"next"`
@@ -174,13 +179,23 @@ func (u *UI) showConversation(w http.ResponseWriter, r *http.Request, status int
 	u.render(w, r, status, "conversation", v)
 }
 
+// The second of two equal forms asks repliesWait times, every replyWait, how the first one ended.
+const (
+	repliesWait = 50
+	replyWait   = 100 * time.Millisecond
+)
+
 // reply shows the price of an answer, and sends it when the form comes back with it.
 func (u *UI) reply(w http.ResponseWriter, r *http.Request) {
 	p, id := personOf(r.Context()), chi.URLParam(r, "id")
 	v := &conversationPage{Text: strings.TrimSpace(r.PostFormValue("message"))}
 	send := r.PostFormValue("step") == "send"
 	price := &replyPrice{}
-	err := u.call(r.Context(), p, http.MethodPost, apiConversation(id)+"/messages", map[string]any{"message": v.Text, "preview": !send}, price)
+	key := ""
+	if send {
+		key = r.PostFormValue("key")
+	}
+	err := u.sendReply(r.Context(), p, id, key, map[string]any{"message": v.Text, "preview": !send}, price)
 	if problem, ok := asProblem(err); ok && problem.Status < http.StatusInternalServerError && problem.Status != http.StatusNotFound {
 		v.Error = problem.Error()
 		u.showConversation(w, r, problem.Status, v)
@@ -194,6 +209,22 @@ func (u *UI) reply(w http.ResponseWriter, r *http.Request) {
 	default:
 		v.Price = price
 		u.showConversation(w, r, http.StatusOK, v)
+	}
+}
+
+// sendReply sends an answer, or asks for its price. When another form with the same key is still on its way, it waits for
+// the outcome of that one.
+func (u *UI) sendReply(ctx context.Context, p *Person, id, key string, in map[string]any, out *replyPrice) error {
+	for tries := 0; ; tries++ {
+		err := u.callOnce(ctx, p, http.MethodPost, apiConversation(id)+"/messages", key, in, out)
+		if problem, ok := asProblem(err); !ok || problem.Code != "idempotency_in_flight" || tries == repliesWait {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(replyWait):
+		}
 	}
 }
 

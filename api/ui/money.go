@@ -59,7 +59,7 @@ func (u *UI) moneyScreen(r chi.Router) {
 		u.render(w, r, http.StatusOK, "money", v)
 	})
 	r.Get("/money/ledger.csv", func(w http.ResponseWriter, r *http.Request) {
-		a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, "/api/account/ledger/export", "", "", http.NoBody)
+		a, err := u.send(r.Context(), personOf(r.Context()), http.MethodGet, "/api/account/ledger/export", nil, http.NoBody)
 		if err != nil {
 			u.fail(w, r, err)
 			return

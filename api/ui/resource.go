@@ -340,6 +340,10 @@ var resourceScreens = []*resourceScreen{
 		Columns: []column{{"service", ""}, {"level", "status"}, {"found", ""}, {"fix", ""}},
 	},
 	{
+		Key: "alerts", API: "/api/alerts", Section: "operator", Read: "admin", Write: "admin", NoEdit: true, ReadOnly: true,
+		Columns: []column{{"name", ""}, {"state", "alert"}, {"severity", "status"}, {"means", ""}, {"do", ""}, {"runbook", "code"}},
+	},
+	{
 		Key: "tenants", API: "/api/tenants", Section: "operator", Read: "admin", Write: "admin",
 		Columns: []column{{"name", ""}, {"enabled", "tick"}, {"campaignsEnabled", "tick"}, {"region", ""}, {"timezone", ""}, {"currency", ""}, {"balance", "count"}, {"reserved", "count"}, {"createdAt", "time"}},
 		Fields: []field{
@@ -412,7 +416,7 @@ func (u *UI) resourceList(s *resourceScreen) http.HandlerFunc {
 
 // paged reports whether the API returns the rows in pages. It returns keys, people and tenants all at once.
 func (s *resourceScreen) paged() bool {
-	return !slices.Contains([]string{"keys", "users", "tenants", "doctor"}, s.Key)
+	return !slices.Contains([]string{"keys", "users", "tenants", "doctor", "alerts"}, s.Key)
 }
 
 func (u *UI) resourceNew(s *resourceScreen) http.HandlerFunc {

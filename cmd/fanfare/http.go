@@ -112,7 +112,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 	deps.Store, deps.Analytics, deps.Kafka, deps.Names, deps.Keys = w.store, w.analytics, kafka, w.names, w.keys
 	deps.Connectors = w.apiConnectors()
 	deps.Console, deps.Done, deps.Logger, deps.Registry = true, w.stopping, w.log, w.reg
-	deps.Doctor, deps.Sources = w.examine, auditSources{w}
+	deps.Doctor, deps.Alerts, deps.Sources = w.examine, w.alerts, auditSources{w}
 	deps.WebhookAllow = w.cfg.webhookAllow()
 	deps.LinkURL = w.linkURL()
 	if w.cfg.DomainChecks > 0 {

@@ -43,6 +43,9 @@ const (
 // Anchor of the alert's entry in the runbook.
 func (a Alert) Anchor() string { return strings.ToLower(a.Name) }
 
+// RunbookEntry returns where the alert stands in the runbook, as a path in the repository.
+func (a Alert) RunbookEntry() string { return readme + "#" + a.Anchor() }
+
 const readme = "deploy/README.md"
 
 type ruleGroup struct {
@@ -64,7 +67,7 @@ func Rules(alerts []Alert) ([]byte, error) {
 	for _, a := range alerts {
 		r := rule{
 			Alert: a.Name, Expr: a.Expr, Labels: map[string]string{"severity": string(a.Severity)},
-			Annotations: map[string]string{"summary": a.Summary, "description": a.Means, "action": a.Do, "runbook": readme + "#" + a.Anchor()},
+			Annotations: map[string]string{"summary": a.Summary, "description": a.Means, "action": a.Do, "runbook": a.RunbookEntry()},
 		}
 		if a.For > 0 {
 			r.For = promDuration(a.For)

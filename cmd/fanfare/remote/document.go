@@ -110,6 +110,7 @@ var names = map[string]string{
 	"createCampaignAudit":    "campaign audit",
 	"getCampaignAudit":       "campaign audit-result",
 	"getCampaignForecast":    "campaign forecast",
+	"getCampaignLinks":       "campaign links",
 	"getPrice":               "campaign price",
 	"calculateGoal":          "campaign estimate",
 	"patchLiveCampaign":      "campaign live",
