@@ -341,7 +341,7 @@ var resourceScreens = []*resourceScreen{
 	},
 	{
 		Key: "alerts", API: "/api/alerts", Section: "operator", Read: "admin", Write: "admin", NoEdit: true, ReadOnly: true,
-		Columns: []column{{"name", ""}, {"state", "alert"}, {"severity", "status"}, {"means", ""}, {"do", ""}, {"runbook", "code"}},
+		Columns: []column{{"name", ""}, {"state", "alert"}, {"severity", "status"}, {"means", ""}, {"do", "runbook"}},
 	},
 	{
 		Key: "tenants", API: "/api/tenants", Section: "operator", Read: "admin", Write: "admin",
