@@ -3,9 +3,14 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -83,4 +88,81 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+var jobRows = flag.Int("import.rows", 1_000_000, "rows of BenchmarkImportJob")
+
+// BenchmarkImportJob is an upload of a million new contacts and its import by a job. It reports the rows for each second
+// of processor time (the goal is 30,000) and the most memory that the process takes (the goal is 200 MB).
+func BenchmarkImportJob(b *testing.B) {
+	s := newSQLite(b)
+	for b.Loop() {
+		b.StopTimer()
+		t, err := s.CreateTenant(b.Context(), store.TenantSpec{Name: fmt.Sprint("job ", b.N)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l, err := s.CreateList(b.Context(), t.ID, "all", false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		resetPeak(b)
+		began := cpuTime(b)
+		u, err := s.SaveUpload(b.Context(), t.ID, store.Upload{Source: "people.csv"}, streamCSV(*jobRows, manyCountries, 0))
+		if err != nil {
+			b.Fatal(err)
+		}
+		uploaded := cpuTime(b)
+		b.StartTimer()
+		r, err := s.StartImport(b.Context(), t.ID, l.Number, u.ID, store.ImportOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(b.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.RunImports(ctx) }()
+		for r.State == store.ImportQueued || r.State == store.ImportRunning {
+			time.Sleep(10 * time.Millisecond)
+			if r, err = s.ImportReport(ctx, t.ID, r.ID); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StopTimer()
+		stop()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			b.Fatal(err)
+		}
+		if r.State != store.ImportDone || r.RowsRead != uint64(*jobRows) {
+			b.Fatalf("got %+v, want %d rows read", &r, *jobRows)
+		}
+		now := cpuTime(b)
+		b.ReportMetric(float64(*jobRows)/(now-uploaded).Seconds(), "rows/cpu-s")
+		b.ReportMetric(float64(*jobRows)/(now-began).Seconds(), "rows/cpu-s-with-upload")
+		b.ReportMetric(peakMemory(b)/1e6, "MB-peak")
+		b.StartTimer()
+	}
+}
+
+// resetPeak makes Linux forget the most memory that this process has taken.
+func resetPeak(b *testing.B) {
+	b.Helper()
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		b.Skipf("the peak of the memory is measured on Linux only: %v", err)
+	}
+}
+
+// peakMemory returns the most bytes that this process has taken since resetPeak.
+func peakMemory(b *testing.B) float64 {
+	b.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	var kB float64
+	if _, err := fmt.Sscan(after, &kB); err != nil {
+		b.Fatal(err)
+	}
+	return kB * 1024
 }
