@@ -207,7 +207,7 @@ func TestLegGoesByTheBestRouteOfItsChannel(t *testing.T) {
 }
 
 // A campaign that names no route has others that carry it while its route is down, and new work does not go to a route
-// that is down. Nothing moves between real and simulated carriers, or to and from a route with failover off (R160).
+// that is down. Nothing moves between real and simulated carriers, or to and from a route with failover off.
 func TestOtherRoutes(t *testing.T) {
 	var down sync.Map
 	w := newEnv(t, func(w *env) {

@@ -13,7 +13,7 @@ import (
 
 // The carrier of a campaign's route goes away in the middle, then the process is killed. The recipients that still wait
 // go over the other route, each recipient gets one message of one carrier, and the doubtful ones stay where they were
-// (R160, P2, P3). The campaign is never suspended, and goes on when nobody does anything.
+// (P2, P3). The campaign is never suspended, and goes on when nobody does anything.
 func TestEndToEndFailover(t *testing.T) {
 	const people = 300
 	var carriers [2]*provider

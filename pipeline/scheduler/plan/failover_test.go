@@ -90,7 +90,7 @@ func (tb *script) goes() (deals []Deal, by map[string]int) {
 
 // TestFailover: a route that is down gets no more recipients, those that it returned and those that were never dealt go
 // over the other route, those that are in flight or in doubt stay, and the campaign goes back when the route is up.
-// Only when no route is left the campaign is suspended (R160, P2).
+// Only when no route is left the campaign is suspended (P2).
 func TestFailover(t *testing.T) {
 	tb := failoverScript(t, nil)
 	tb.feelAll()
