@@ -48,7 +48,7 @@ func Commands(s Setup) ([]*cobra.Command, error) {
 		}
 		parent := nouns[noun]
 		if parent == nil {
-			parent = &cobra.Command{Use: noun, Aliases: []string{noun + "s"}, Short: "On a server: " + noun + "s"}
+			parent = &cobra.Command{Use: noun, Aliases: []string{noun + "s"}, Short: "On a server: " + plural(noun)}
 			parent.PersistentFlags().AddFlagSet(s.common())
 			nouns[noun] = parent
 			out = append(out, parent)
@@ -59,6 +59,19 @@ func Commands(s Setup) ([]*cobra.Command, error) {
 		s.importFile(parent)
 	}
 	return append(out, s.eraseCommand()), nil
+}
+
+// plural returns the plural of a noun, with spaces: campaign histories.
+func plural(noun string) string {
+	noun = strings.ReplaceAll(noun, "-", " ")
+	switch {
+	case strings.HasSuffix(noun, "s"):
+		return noun
+	case strings.HasSuffix(noun, "y"):
+		return strings.TrimSuffix(noun, "y") + "ies"
+	default:
+		return noun + "s"
+	}
 }
 
 // common are the flags of every command.

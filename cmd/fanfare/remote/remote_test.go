@@ -63,6 +63,11 @@ func TestEveryOperationHasACommand(t *testing.T) {
 		}
 		seen[noun+" "+verb] = op.ID
 	}
+	for noun, want := range map[string]string{"campaign": "campaigns", "prices": "prices", "policy": "policies", "contact-history": "contact histories", "campaign-stats": "campaign stats"} {
+		if got := plural(noun); got != want {
+			t.Errorf("plural of %s: got %q, want %q", noun, got, want)
+		}
+	}
 	for _, want := range []string{"campaign create", "campaign pause", "campaign stats", "template approve", "list contacts", "send sms", "tenant create"} {
 		if seen[want] == "" {
 			t.Errorf("there is no command %s", want)
