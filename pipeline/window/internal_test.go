@@ -66,3 +66,58 @@ func TestASuspendedPartitionHoldsUpNoOther(t *testing.T) {
 		t.Errorf("room beside a suspended partition: got %d, want some", got)
 	}
 }
+
+func stateOf(in intent, offset int64) offsetState {
+	for _, run := range in.states {
+		if run.from <= offset && offset < run.to {
+			return run.state
+		}
+	}
+	return untouched
+}
+
+// FuzzIntent: any metadata of a commit is an intent, none, or an error. The states of an intent are above the committed
+// offset, in ascending order and without overlap, and what encode writes is read back the same.
+func FuzzIntent(f *testing.F) {
+	for _, s := range []string{
+		"", "not ours", "fanfare1:7", "fanfare1:2", "fanfare2:9", "fanfare1:07", "fanfare1:9:settled:", "fanfare1:9:settled:BQ", "fanfare1:9:settled:____",
+		"kgo-0123456789abcdef0123456789abcdef", "fanfare1:9223372036854775807",
+	} {
+		f.Add(s, int64(5))
+	}
+	in := intent{head: 40, states: []stateRun{{5, 9, doubtful}, {12, 13, settled}}}
+	written, _ := in.encode(5)
+	f.Add(written, int64(5))
+	f.Fuzz(func(t *testing.T, metadata string, base int64) {
+		if base < 0 || base > 1<<50 || len(metadata) > 4096 { // Kafka keeps no more
+			return
+		}
+		got, err := parseIntent(metadata, base)
+		if err != nil {
+			return
+		}
+		if got.head < base {
+			t.Fatalf("%q: a head of %d below the committed %d", metadata, got.head, base)
+		}
+		at := base
+		for _, run := range got.states {
+			if run.from < at || run.to <= run.from {
+				t.Fatalf("%q: the states are %+v", metadata, got.states)
+			}
+			at = run.to
+		}
+		again, complete := got.encode(base)
+		back, err := parseIntent(again, base)
+		if err != nil {
+			t.Fatalf("%q was written as %q: %v", metadata, again, err)
+		}
+		for offset := base; complete && offset < min(got.end(), base+200); offset++ {
+			if a, b := stateOf(got, offset), stateOf(back, offset); a != b {
+				t.Fatalf("%q: the state of %d is %v, and %v after it was written", metadata, offset, a, b)
+			}
+		}
+		if !complete && back.head < got.end() {
+			t.Fatalf("%q: states were left out, and %d is below %d", metadata, back.head, got.end())
+		}
+	})
+}

@@ -59,6 +59,7 @@ func Run(t *testing.T, open Opener) {
 		{"restore", restoreTests},
 		{"callers", giveUpTests},
 		{"tenancy", tenancyTests},
+		{"at the same time", linearTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

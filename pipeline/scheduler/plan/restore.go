@@ -103,8 +103,8 @@ func (pl *Planner) restoreSet(c *Campaign, s *fanfarev1.CursorSets_Set, hidden b
 		c.unknownSets = append(c.unknownSets, s)
 		return nil
 	}
-	b := roaring.New()
-	if err := b.UnmarshalBinary(s.GetSeqs()); err != nil {
+	b, err := decodeSet(s.GetSeqs())
+	if err != nil {
 		return err
 	}
 	if unknown := s.ProtoReflect().GetUnknown(); len(unknown) > 0 {
@@ -299,7 +299,8 @@ func membersOf(n, leg, first, end uint32, bitmap []byte) (*roaring.Bitmap, error
 func seqsOf(first, end uint32, bitmap []byte) (*roaring.Bitmap, error) {
 	b := roaring.New()
 	if len(bitmap) > 0 {
-		if err := b.UnmarshalBinary(bitmap); err != nil {
+		var err error
+		if b, err = decodeSet(bitmap); err != nil {
 			return nil, err
 		}
 	} else if first < end {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -32,6 +33,24 @@ func (c *Campaign) nameInCursor(d *Deal) {
 	for _, b := range d.domains {
 		c.recentBytes += 16 + 40*(len(b.GetShort())+len(b.GetOptOut()))
 	}
+}
+
+// decodeSet reads a set that encodeSet has written. Roaring panics on some bytes that are no set, and reads others without
+// an error and panics when it writes them again. Either would end each leader in turn.
+func decodeSet(raw []byte) (b *roaring.Bitmap, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			b, err = nil, fmt.Errorf("set of recipients: %v", p)
+		}
+	}()
+	b = roaring.New()
+	if err := b.UnmarshalBinary(raw); err != nil {
+		return nil, fmt.Errorf("set of recipients: %w", err)
+	}
+	if err := b.Validate(); err != nil {
+		return nil, fmt.Errorf("set of recipients: %w", err)
+	}
+	return b, nil
 }
 
 // encodeSet encodes a set in the portable format of Roaring. It may compress the set in place.

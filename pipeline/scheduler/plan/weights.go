@@ -64,8 +64,8 @@ func (c *Campaign) encodeWeights() [][]byte {
 
 func (c *Campaign) restoreWeights(sets [][]byte) error {
 	for i, raw := range sets {
-		b := roaring.New()
-		if err := b.UnmarshalBinary(raw); err != nil {
+		b, err := decodeSet(raw)
+		if err != nil {
 			return fmt.Errorf("cursor of %s: dealt by weights %d: %w", c.id, i+1, err)
 		}
 		c.byWeights = append(c.byWeights, b)

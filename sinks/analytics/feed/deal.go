@@ -25,7 +25,11 @@ func decodeDeal(value []byte) (d analytics.Deal, env envelope, err error) {
 	}
 	members := roaring.New()
 	if b := c.GetSeqs(); len(b) > 0 {
-		if err := members.UnmarshalBinary(b); err != nil {
+		err := members.UnmarshalBinary(b)
+		if err == nil { // Roaring reads some bytes that are no set without an error
+			err = members.Validate()
+		}
+		if err != nil {
 			return d, env, fmt.Errorf("%w: recipients of deal %d: %w", errRecord, c.GetDeal(), err)
 		}
 	} else if c.GetFirstSeq() < c.GetEndSeq() && c.GetEndSeq() <= schemas.MaxSeq+1 {
