@@ -32,6 +32,12 @@ type ListInput struct {
 	IsTest bool   `json:"isTest,omitzero" doc:"Campaigns to a test list are not counted in statistics over all campaigns, caps and bills."`
 }
 
+// ListUpdateInput is what a change of a list may have.
+type ListUpdateInput struct {
+	Name   *string `json:"name,omitempty" doc:"1 to 200 characters, unique among the tenant's lists." example:"active_customers"`
+	IsTest *bool   `json:"isTest,omitempty" doc:"Counts for campaigns that are confirmed from now on."`
+}
+
 // ListMembersInput names contacts to add to a list, or to remove from it.
 type ListMembersInput struct {
 	ListID     string   `json:"listId" doc:"Id or name of the list."`
@@ -115,6 +121,11 @@ type (
 		ID      string `path:"id" doc:"Id or name." example:"list_12345"`
 		IfMatch string `header:"If-Match"`
 	}
+	listUpdateIn struct {
+		ID      string `path:"id" doc:"Id or name." example:"list_12345"`
+		IfMatch string `header:"If-Match"`
+		Body    problem.Body[ListUpdateInput]
+	}
 	listMembersIn struct {
 		Body problem.Body[ListMembersInput]
 	}
@@ -184,6 +195,10 @@ func (s *server) registerLists() {
 		id: "getList", method: http.MethodGet, path: "/api/contacts/list/{id}", summary: "Get a contact list",
 		scope: store.ScopeRead, errors: []int{404}, tag: contactTag,
 	}, s.getList)
+	register(s, operation{
+		id: "updateList", method: http.MethodPut, path: "/api/contacts/list/{id}", summary: "Change a contact list",
+		scope: store.ScopeContacts, errors: []int{400, 404, 409, 412, 422}, testKeys: testKeysConfined, tag: contactTag,
+	}, s.updateList)
 	register(s, operation{
 		id: "deleteList", method: http.MethodDelete, path: "/api/contacts/list/{id}", summary: "Delete a contact list",
 		scope: store.ScopeContacts, errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: contactTag,
@@ -276,12 +291,7 @@ func viewContact(c *store.Contact) *Contact {
 func (s *server) createList(ctx context.Context, in *listCreateIn) (*listOneOut, error) {
 	who := requestOf(ctx).who
 	name := strings.TrimSpace(in.Body.Value.Name)
-	var ps problem.List
-	checkName(&ps, name)
-	if _, isID := store.ListNumber(name); isID {
-		ps.Add(problem.CodeInvalid, "name", "The name must not look like the id of a list.")
-	}
-	if err := ps.Err(); err != nil {
+	if err := checkListName(name); err != nil {
 		return nil, err
 	}
 	// A test key creates only test lists: any other list could become the audience of a real campaign (X14).
@@ -290,6 +300,48 @@ func (s *server) createList(ctx context.Context, in *listCreateIn) (*listOneOut,
 		return nil, s.storeProblem(err)
 	}
 	return &listOneOut{"/api/contacts/list/" + l.ID(), etag(l.Version), viewList(&l)}, nil
+}
+
+func checkListName(name string) error {
+	var ps problem.List
+	checkName(&ps, name)
+	if _, isID := store.ListNumber(name); isID {
+		ps.Add(problem.CodeInvalid, "name", "The name must not look like the id of a list.")
+	}
+	return ps.Err()
+}
+
+func (s *server) updateList(ctx context.Context, in *listUpdateIn) (*listOneOut, error) {
+	version, p := ifMatch(in.IfMatch)
+	if p != nil {
+		return nil, p
+	}
+	l, err := s.listToChange(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	to := in.Body.Value
+	if to.IsTest != nil && !*to.IsTest && requestOf(ctx).who.key.Test {
+		return nil, problem.New(problem.CodeTestKey, "A test key cannot make a list one of real campaigns.")
+	}
+	if to.Name != nil {
+		if err := checkListName(strings.TrimSpace(*to.Name)); err != nil {
+			return nil, err
+		}
+	}
+	changed, err := s.Store.UpdateList(ctx, l.Tenant, l.Number, version, func(l *store.List) error {
+		if to.Name != nil {
+			l.Name = *to.Name
+		}
+		if to.IsTest != nil {
+			l.Test = *to.IsTest
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	return &listOneOut{ETag: etag(changed.Version), Body: viewList(&changed)}, nil
 }
 
 func (s *server) listLists(ctx context.Context, in *listsIn) (*listsOut, error) {

@@ -370,3 +370,24 @@ func TestDeleteIfMatch(t *testing.T) {
 		}
 	}
 }
+
+// X1: PUT changes the name of a list, and whether it is for tests. It keeps what is left out, and refuses a name that
+// another list has, a name that is not one, and an older version. A test key cannot make a list one of real campaigns.
+func TestUpdateList(t *testing.T) {
+	w := newEnv(t)
+	id := w.call("POST", "/api/contacts/list", `{"name":"old"}`).want(201).id()
+	w.call("POST", "/api/contacts/list", `{"name":"taken"}`).want(201)
+	at := "/api/contacts/list/" + id
+	got := w.call("PUT", at, `{"name":" new "}`, header{"If-Match", w.call("GET", at, "").want(200).header.Get("ETag")}).want(200)
+	subset(t, "renamed", got.body, `{"name":"new","isTest":false}`)
+	subset(t, "the same list", w.call("GET", "/api/contacts/list/new", "").want(200).body, fmt.Sprintf(`{"id":%q,"name":"new"}`, id))
+	w.call("PUT", at, `{"name":"x"}`, header{"If-Match", `"1"`}).want(412)
+	w.call("PUT", at, `{"name":"taken"}`).want(409)
+	w.call("PUT", at, `{"name":" "}`).want(422)
+	w.call("PUT", at, `{"name":"list_12"}`).want(422)
+	w.call("PUT", "/api/contacts/list/nowhere", `{}`).want(404)
+	subset(t, "for tests", w.call("PUT", at, `{"isTest":true}`).want(200).body, `{"name":"new","isTest":true}`)
+	key := w.newKey(w.tenant.ID, nil, true)
+	w.callAs(key, "PUT", at, `{"isTest":false}`).want(403)
+	subset(t, "still for tests", w.callAs(key, "PUT", at, `{"name":"newer"}`).want(200).body, `{"name":"newer","isTest":true}`)
+}

@@ -285,7 +285,7 @@ func TestSchemasOfBodies(t *testing.T) {
 		}
 	}
 	for _, id := range []string{
-		"updateAgent", "updateCampaign", "updateChannel", "updateContact", "updateRate", "updateRoute", "updateSender", "updateTemplate", "updateTenant", "updateUser",
+		"updateAgent", "updateCampaign", "updateChannel", "updateContact", "updateList", "updateRate", "updateRoute", "updateSender", "updateTemplate", "updateTenant", "updateUser",
 		"updateWebhook", "patchLiveCampaign", "updatePolicy",
 	} {
 		if schema := d.body(id); len(required(schema)) > 0 || !d.takes(schema, map[string]any{}) {

@@ -67,6 +67,7 @@ var operationTexts = map[string]string{
 	"listContacts":           "All contacts of the tenant, or those that search finds, a page at a time.",
 	"createContact":          "The number is read as it is dialled in the tenant's region, and stored as E.164. A number that is known already is refused, and the answer names its contact.",
 	"updateContactByQuery":   "Fields that are left out stay as they are; attributes are replaced as a whole.",
+	"updateList":             "Fields that are left out stay as they are. Confirmed campaigns keep their audience.",
 	"updateContact":          "Fields that are left out stay as they are; attributes are replaced as a whole.",
 	"getContact":             "With its attributes, its consent, its time zone and what its number is.",
 	"deleteListByQuery":      "Contacts are kept, and so is the audience of every confirmed campaign. A list that a campaign uses which has not ended is kept unless force is set.",

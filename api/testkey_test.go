@@ -84,6 +84,7 @@ func TestKeysTimesRoutes(t *testing.T) {
 			"startCampaignPut":      {path: s + "/start", refused: true},
 
 			"createList":             {path: "/api/contacts/list", body: fmt.Sprintf(`{"name":"made %d"}`, n)},
+			"updateList":             {path: l, body: fmt.Sprintf(`{"name":"renamed %d"}`, n), refused: true},
 			"deleteList":             {path: l, refused: true},
 			"deleteListByQuery":      {path: "/api/contacts/list?id=" + d.list, refused: true},
 			"addContactsToList":      {path: "/api/contacts/list/contacts", body: members, refused: true},
