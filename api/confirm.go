@@ -289,10 +289,10 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 			leg.Route = r.Name
 		}
 		r, err := s.routes.route(ctx, leg.Route)
-		if (errors.Is(err, schemas.ErrNotFound) || err == nil && !carries(r, leg.Channel)) && ref.Route == "" && !c.Test {
-			// The tenant's default route does not carry the channel, or is paused: use the channel's best route.
-			if best, bestErr := s.routes.best(ctx, leg.Channel, c.Number); bestErr == nil {
-				r, err, leg.Route = best, nil, best.Name
+		if ref.Route == "" && !c.Test {
+			r, err = s.routeInstead(ctx, r, err, leg.Channel, c.Number)
+			if err == nil {
+				leg.Route = r.Name
 			}
 		}
 		switch {
@@ -300,6 +300,8 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 			return nil, nil, problem.Field(problem.CodeInvalid, "route", "There is no route %q.", leg.Route)
 		case err != nil:
 			return nil, nil, s.storeProblem(err)
+		case !r.Enabled && slices.Contains(r.Channels, leg.Channel):
+			return nil, nil, problem.Field(problem.CodeInvalid, "route", "Route %q is paused.", r.Name).WithFix("Ask the operator to resume it, or name another route.")
 		case !carries(r, leg.Channel):
 			return nil, nil, problem.Field(problem.CodeInvalid, pick(i == 0, "channel", "sendingMode"), "Route %q does not carry %s.", r.Name, schemas.ChannelName(leg.Channel))
 		}
@@ -317,4 +319,22 @@ func (s *server) resolveLegs(ctx context.Context, who *principal, c *store.Campa
 		}
 	}
 	return out, refs, nil
+}
+
+// routeInstead returns the route of a leg that names none. It is the tenant's default route, found with err, unless this
+// does not carry the channel: then it is the best route of the channel. A default route that is paused is replaced only
+// by a route that may carry for it ([routeCache.others]).
+func (s *server) routeInstead(ctx context.Context, r *store.Route, err error, channel schemas.Channel, pick uint64) (*store.Route, error) {
+	switch {
+	case err == nil && slices.Contains(r.Channels, channel) && r.Enabled:
+		return r, nil
+	case err == nil && slices.Contains(r.Channels, channel):
+		return s.routes.carrying(ctx, r, channel)
+	case err != nil && !errors.Is(err, schemas.ErrNotFound):
+		return nil, err
+	}
+	if best, bestErr := s.routes.best(ctx, channel, pick); bestErr == nil {
+		return best, nil
+	}
+	return r, err
 }

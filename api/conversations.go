@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -387,6 +388,15 @@ func (s *server) replyTo(ctx context.Context, in *replyIn) (*replyOut, error) {
 		first, err := s.resumed(ctx, who, claim)
 		if err != nil {
 			return nil, err
+		}
+		// The ids are reserved before the message is sent. It is known to be sent once the conversation has it.
+		list, err := s.Store.ConversationMessages(ctx, who.tenant.ID, c.ID, 0, 100)
+		if err != nil {
+			return nil, s.storeProblem(err)
+		}
+		if !slices.ContainsFunc(list, func(m store.ConversationMessage) bool { return m.Message == first.Body.MessageID }) {
+			return nil, problem.New(problem.CodeIdempotencyInFlight, "The first request with this Idempotency-Key is still running, or ended without an answer.").
+				WithFix("Look at the conversation: if it does not have your message, send it with another key.")
 		}
 		out.MessageID = orNull(first.Body.MessageID)
 		return &replyOut{out}, nil

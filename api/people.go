@@ -115,7 +115,6 @@ func newNeedle(search string) needle {
 		if strings.HasPrefix(digits, "00") {
 			n.digits = "+" + digits[2:]
 		}
-		n.word = n.digits
 	}
 	return n
 }
@@ -133,7 +132,9 @@ func (n needle) texts() []string {
 }
 
 // mayBeIn reports whether the blob of r may have a match.
-func (n needle) mayBeIn(r *audience.Reader) bool { return r.Holds(n.word) }
+func (n needle) mayBeIn(r *audience.Reader) bool {
+	return r.Holds(n.word) || n.digits != "" && r.Holds(n.digits)
+}
 
 func (n needle) matches(e *audience.Entry) bool {
 	if n.digits != "" && strings.Contains(e.To, n.digits) {

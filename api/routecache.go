@@ -88,18 +88,20 @@ func (c *routeCache) simulated(ctx context.Context, channel schemas.Channel) (*s
 // best returns the route of a channel when no route is named. Of the enabled routes that carry the channel and are not
 // down it takes those with the smallest priority number, of these the cheapest, and of these one according to their
 // shares. Routes to a simulator come last. While no route goes down or up, the same pick always gives the same route.
-// If all routes are down, it chooses as if they were up.
+// If all of these kinds of carrier, real or simulated, are down, it chooses as if they were up: a campaign to people does
+// not go to a simulator because the real routes are down.
 func (c *routeCache) best(ctx context.Context, channel schemas.Channel, pick uint64) (*store.Route, error) {
 	routes, err := c.all(ctx)
 	if err != nil {
 		return nil, err
 	}
+	simulated := !slices.ContainsFunc(routes, func(r store.Route) bool { return carries(&r, channel) && !c.connectors.simulates(r.Connector) })
 	var best []*store.Route
 	for _, evenDown := range []bool{false, true} {
 		for i := range routes {
 			r := &routes[i]
 			switch {
-			case !carries(r, channel) || !evenDown && c.down(r.Name):
+			case !carries(r, channel) || c.connectors.simulates(r.Connector) != simulated || !evenDown && c.down(r.Name):
 			case len(best) == 0 || c.compare(r, best[0]) < 0:
 				best = []*store.Route{r}
 			case c.compare(r, best[0]) == 0:
@@ -142,10 +144,10 @@ func (c *routeCache) compare(a, b *store.Route) int {
 const mostOthers = 4
 
 // others returns the routes that can carry a channel while a route is down, the best first: the enabled routes that
-// carry it, to the same kind of carrier, real or simulated. A route whose failover is off has none and is none. RCS and
-// WhatsApp have none: sender and template belong to one account at the provider.
+// carry it, to the same kind of carrier, real or simulated. Only routes whose failover is on have others and are others.
+// RCS, WhatsApp and voice have none: sender, template, queue and trunk belong to one account.
 func (c *routeCache) others(ctx context.Context, of *store.Route, channel schemas.Channel) ([]*store.Route, error) {
-	if of.Care.NoFailover || channel == schemas.ChannelRCS || channel == schemas.ChannelWhatsApp {
+	if of.Care.NoFailover || channel != schemas.ChannelSMS {
 		return nil, nil
 	}
 	routes, err := c.all(ctx)

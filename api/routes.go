@@ -69,7 +69,7 @@ type RouteCare struct {
 	FailurePercent uint32 `json:"failurePercent" example:"80" doc:"A campaign is suspended with the reason failure_rate when this percentage of failureSample answers or receipts in a row are failures; 0: it is not suspended for it. A person must resume it."`
 	FailureSample  uint32 `json:"failureSample" example:"500" doc:"How many outcomes are judged together."`
 	AutoResume     bool   `json:"autoResume" doc:"True: campaigns that were suspended with route_down or provider_auth are resumed when the route can be used again."`
-	Failover       bool   `json:"failover" doc:"True: while the route is down or paused, other routes of the channel to the same kind of carrier carry the campaigns that name no route, and the route does the same for them. Recipients that were never handed over move; those in flight or in doubt do not. When the route is up again, its campaigns go over it again."`
+	Failover       bool   `json:"failover" doc:"True, for SMS: while the route is down or paused, other routes whose failover is on, to the same kind of carrier, carry its campaigns that name no route, and the route does the same for them. Recipients that were never handed over move; those in flight or in doubt do not. When the route is up again, its campaigns go over it again."`
 }
 
 // RouteCareInput changes the care of a route.
@@ -77,7 +77,7 @@ type RouteCareInput struct {
 	DownAfter      problem.Optional[uint32] `json:"downAfter,omitzero" doc:"Seconds, up to 86,400; 60 by default; 0: never."`
 	FailurePercent problem.Optional[uint32] `json:"failurePercent,omitzero" doc:"0 to 100; 80 by default; 0: never."`
 	FailureSample  problem.Optional[uint32] `json:"failureSample,omitzero" doc:"10 to 1,000,000; 500 by default."`
-	AutoResume     problem.Optional[bool]   `json:"autoResume,omitzero" doc:"true by default."`
+	AutoResume     problem.Optional[bool]   `json:"autoResume,omitzero" doc:"false by default. Set it on routes whose carriers know the same sender ids."`
 	Failover       problem.Optional[bool]   `json:"failover,omitzero" doc:"true by default."`
 }
 

@@ -285,8 +285,25 @@ func TestOtherRoutes(t *testing.T) {
 	_, err := w.store.UpdateRoute(t.Context(), "cheap", 0, func(r *store.Route) error { r.Enabled = false; return nil })
 	w.check(err)
 	tenant("cheap")
-	if got := routes(""); got != "alone " {
-		t.Errorf("the campaign goes by %q, want the best route instead of the paused one", got)
+	if got := routes(""); got != "main dear" && got != "dear main" {
+		t.Errorf("the campaign goes by %q, want a route with failover instead of the paused one", got)
+	}
+	// A campaign to people does not go to a simulator because the real routes are down or paused, nor the other way round.
+	for _, name := range []string{"main", "cheap", "dear", "alone"} {
+		down.Store(name, true)
+	}
+	tenant("voice")
+	if got := routes(""); strings.HasPrefix(got, "play") {
+		t.Errorf("the campaign goes by %q, want a real route although all are down", got)
+	}
+	down.Clear()
+	for _, name := range []string{"alone", "play"} {
+		_, err := w.store.UpdateRoute(t.Context(), name, 0, func(r *store.Route) error { r.Enabled = false; return nil })
+		w.check(err)
+		tenant(name)
+		w.clock.forward(time.Minute)
+		id := w.campaign(1, "")
+		w.call("PUT", "/api/campaigns/"+id+"/confirm", "").problem(422, "invalid_value", "route")
 	}
 }
 

@@ -134,7 +134,7 @@ func TestMethods(t *testing.T) {
 	id := w.campaign(1, "")
 	for path, want := range map[string]string{
 		"/api/campaigns": "GET, HEAD, POST", "/api/campaigns/" + id: "GET, HEAD, PUT, DELETE", "/api/campaigns/" + id + "/confirm": "PUT",
-		"/api/contacts/list/a%2Fb": "GET, HEAD, DELETE", sendPath: "POST", "/healthz": "GET, HEAD", "/api/campaigns/" + id + "/live": "PATCH",
+		"/api/contacts/list/a%2Fb": "GET, HEAD, PUT, DELETE", sendPath: "POST", "/healthz": "GET, HEAD", "/api/campaigns/" + id + "/live": "PATCH",
 	} {
 		a := w.call("OPTIONS", path, "")
 		a.problem(405, "method_not_allowed", "")

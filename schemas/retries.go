@@ -32,9 +32,10 @@ import (
 //	51 to 250       15 min
 
 // DefaultCare is the care of a route that sets none: its campaigns are suspended when it has been down for a minute, or
-// when 80 % of 500 of their messages have failed. They are resumed when the route is up again.
+// when 80 % of 500 of their messages have failed. They are resumed when the route is up again. No other route carries
+// them meanwhile.
 func DefaultCare() *fanfarev1.RouteCare {
-	return &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 80, FailureSample: 500, AutoResume: true}
+	return &fanfarev1.RouteCare{DownAfterMs: 60_000, FailurePercent: 80, FailureSample: 500, AutoResume: true, NoFailover: true}
 }
 
 // DefaultHandovers is how often a recipient may be handed over on a leg of a channel, unless the campaign says

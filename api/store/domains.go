@@ -230,7 +230,7 @@ var errRoomTaken = errors.New("the room of a domain was taken meanwhile")
 
 // AllotDomains returns the blocks of a blob in order. It also reserves one block more for the next recipients: for up
 // to r.Want that may be sent to, or as many as the limits allow. If the result does not reach further than before, the
-// domains are spent. The blob is read before the transaction, because it never changes.
+// domains are spent. A completed campaign may still have next tries. The blob is read before the transaction, because it never changes.
 func (s *Store) AllotDomains(ctx context.Context, r schemas.DomainRequest) (blocks []*fanfarev1.DomainBlock, err error) {
 	sendable, err := s.sendable(ctx, r.FreezeID, r.Blob)
 	if err != nil {
@@ -296,7 +296,7 @@ func (t *tx) allotDomains(ctx context.Context, r schemas.DomainRequest, sendable
 		blocks, first = append(blocks, block), block.GetEndSeq()
 	}
 	c := campaignOf(row)
-	if c.FreezeID != r.FreezeID || c.State != schemas.StateSending || r.Want == 0 || first < r.First || first >= r.First+uint32(len(sendable)) {
+	if c.FreezeID != r.FreezeID || c.State != schemas.StateSending && c.State != schemas.StateCompleted || r.Want == 0 || first < r.First || first >= r.First+uint32(len(sendable)) {
 		return blocks, nil
 	}
 	block, err := t.nextBlock(ctx, &c, first, sendable[first-r.First:], r.Want)

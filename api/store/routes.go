@@ -196,7 +196,7 @@ func (s *Store) DeleteRoute(ctx context.Context, name string, want uint64) (use 
 		if want != 0 && int64(want) != row.Version {
 			return &VersionError{"route", want, uint64(row.Version)}
 		}
-		uses, err := tx.RouteUses(ctx, name, `"Route":`+strconv.Quote(name))
+		uses, err := tx.RouteUses(ctx, name, strconv.Quote(name), `"Route":`+strconv.Quote(name))
 		if err != nil {
 			return err
 		}

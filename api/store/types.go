@@ -117,7 +117,8 @@ type Care struct {
 	// AutoResume: campaigns that were suspended for `route_down` or `provider_auth` are resumed when the route is up
 	// again.
 	AutoResume bool
-	// NoFailover: the route carries no campaigns of other routes, and no other route carries its campaigns.
+	// NoFailover: the route carries no campaigns of other routes, and no other route carries its campaigns. It is so
+	// unless an operator says otherwise, because sender ids are often registered with one carrier only.
 	NoFailover bool
 }
 
@@ -126,6 +127,7 @@ var DefaultCare = func() Care {
 	c := schemas.DefaultCare()
 	return Care{
 		DownAfter: time.Duration(c.GetDownAfterMs()) * time.Millisecond, FailurePercent: c.GetFailurePercent(), FailureSample: c.GetFailureSample(), AutoResume: c.GetAutoResume(),
+		NoFailover: c.GetNoFailover(),
 	}
 }()
 

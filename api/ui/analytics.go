@@ -76,6 +76,9 @@ func (u *UI) loadClicks(ctx context.Context, p *Person, v *analyticsPage) error 
 	return err
 }
 
+// linksWorkOn is how long links work after a campaign has settled.
+const linksWorkOn = 7 * 24 * time.Hour
+
 type breakdown struct {
 	By   string
 	Rows []statsPart
@@ -101,7 +104,8 @@ func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analytic
 	if start.IsZero() {
 		return v, nil
 	}
-	end := u.Now()
+	now := u.Now()
+	end := now
 	if at := instant(v.SettledAt); !at.IsZero() && at.Before(end) {
 		end = at
 	}
@@ -112,6 +116,15 @@ func (u *UI) loadAnalytics(ctx context.Context, p *Person, id string) (*analytic
 	}
 	v.Chart = timelineChart("timeline", mustSay("analytics.timeline_by."+by), start, end, step, points)
 	if v.Clicks != nil {
+		if later := end.Add(linksWorkOn); end.Before(now) { // people open links after the campaign has settled
+			if end = now; later.Before(now) {
+				end = later
+			}
+			by, step = timelineStep(end.Sub(start))
+			if points, err = u.timeline(ctx, p, id, by, start, end); err != nil {
+				return nil, err
+			}
+		}
 		v.Opens = opensChart("opens", mustSay("analytics.opens_by."+by), start, end, step, points)
 	}
 	return v, nil

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"net/http"
@@ -150,7 +151,7 @@ func (u *UI) conversationPage(w http.ResponseWriter, r *http.Request) {
 
 func (u *UI) showConversation(w http.ResponseWriter, r *http.Request, status int, v *conversationPage) {
 	p, id := personOf(r.Context()), chi.URLParam(r, "id")
-	v.Person, v.Key = p, rand.Text()
+	v.Person, v.Key = p, cmp.Or(v.Key, rand.Text())
 	var found struct {
 		Data []conversationMessage `json:"data"`
 		Next *string               `json:"next"`
@@ -198,6 +199,9 @@ func (u *UI) reply(w http.ResponseWriter, r *http.Request) {
 	err := u.sendReply(r.Context(), p, id, key, map[string]any{"message": v.Text, "preview": !send}, price)
 	if problem, ok := asProblem(err); ok && problem.Status < http.StatusInternalServerError && problem.Status != http.StatusNotFound {
 		v.Error = problem.Error()
+		if problem.Code == "idempotency_in_flight" {
+			v.Key = key // it may have been sent: the same form again is the same answer
+		}
 		u.showConversation(w, r, problem.Status, v)
 		return
 	}

@@ -103,6 +103,7 @@ func evaluate(expr string, values map[string][]metricValue) (state string, where
 			continue
 		}
 		switch {
+		case v.value < 0: // it is not known
 		case parts[3] == "<":
 			if v.value >= bound {
 				state = alertNotHere

@@ -15,7 +15,7 @@ import (
 // go over the other route, each recipient gets one message of one carrier, and the doubtful ones stay where they were
 // (P2, P3). The campaign is never suspended, and goes on when nobody does anything.
 func TestEndToEndFailover(t *testing.T) {
-	const people = 300
+	const people = 600
 	var carriers [2]*provider
 	var servers [2]*httptest.Server
 	for i := range carriers {
@@ -33,7 +33,7 @@ func TestEndToEndFailover(t *testing.T) {
 	for i, name := range []string{"first", "second"} {
 		api.must(t, http.MethodPost, "/api/routes", o{
 			"name": name, "connector": "httpsms", "rate": 40, "receiptWindow": 3600, "configuration": o{"preset": "twilio"}, "priority": i,
-			"credentials": o{"values": o{"accountSid": "AC1", "authToken": "s3cret", "baseUrl": servers[i].URL}}, "care": o{"downAfter": 20},
+			"credentials": o{"values": o{"accountSid": "AC1", "authToken": "s3cret", "baseUrl": servers[i].URL}}, "care": o{"downAfter": 20, "failover": true},
 		}, nil, "")
 	}
 	var csv bytes.Buffer
@@ -67,7 +67,7 @@ func TestEndToEndFailover(t *testing.T) {
 			}
 		}
 	}
-	until("the first carrier has some", func() bool { n, _ := carriers[0].counts(); return n >= people/6 })
+	until("the first carrier has some", func() bool { n, _ := carriers[0].counts(); return n >= 50 })
 	if view.Route != "first" || len(view.OtherRoutes) != 1 || view.OtherRoutes[0] != "second" {
 		t.Errorf("the campaign shows the routes %q and %q, want first and second", view.Route, view.OtherRoutes)
 	}
@@ -76,7 +76,7 @@ func TestEndToEndFailover(t *testing.T) {
 	if l, ok := servers[0].Listener.(*net.TCPListener); ok {
 		_ = l.Close() // nobody listens any more: a connection is refused
 	}
-	until("the second carrier has some", func() bool { n, _ := carriers[1].counts(); return n >= people/6 })
+	until("the second carrier has some", func() bool { n, _ := carriers[1].counts(); return n >= 50 })
 	process.kill()
 	process.start()
 	api.waitReady(t)

@@ -35,8 +35,8 @@
 //	a message to a sender of several tenants,           STOP opts out of all of them; anything else is a dead
 //	none of which has sent to the number                letter
 //	the store is away                                   the batch waits; opt-outs take effect when the store is back
-//	Redis is away                                       messages wait, and opt-outs by links take effect; the
-//	                                                    senders send nothing without tokens
+//	Redis is away                                       the batch waits after its opt-outs by links took effect;
+//	                                                    later batches wait; the senders send nothing without tokens
 //	Redis has lost the index                            the sender alone decides the tenant, until a tenant sends
 //	                                                    to the number again
 package inbound

@@ -284,7 +284,7 @@ func TestLargeAudiences(t *testing.T) {
 		t.Errorf("%d large audiences are being frozen at a time, want 2", n)
 	}
 	close(large.release)
-	p.eventually("all are frozen", func() bool { return large.begun.Load() == 4 })
+	p.eventually("all are frozen", func() bool { return large.begun.Load() >= 4 })
 }
 
 // largeAudiences freezes large audiences only once release is closed; it fails them then.

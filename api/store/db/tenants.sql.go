@@ -886,7 +886,7 @@ func (q *Queries) RevokeKey(ctx context.Context, now int64, tenant string, iD st
 const routeUses = `-- name: RouteUses :one
 SELECT (SELECT COUNT(*) FROM tenants WHERE default_route = ?1) AS tenants,
   (SELECT COUNT(*) FROM campaigns WHERE NOT hidden AND settled_ms = 0 AND ended_ms = 0 AND deleted_ms = 0
-    AND (INSTR(legs, ?2) > 0 OR INSTR(spec, ?2) > 0)) AS campaigns
+    AND (INSTR(legs, ?2) > 0 OR INSTR(spec, ?3) > 0)) AS campaigns
 `
 
 type RouteUsesRow struct {
@@ -894,10 +894,10 @@ type RouteUsesRow struct {
 	Campaigns int64
 }
 
-// The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands
-// in a document.
-func (q *Queries) RouteUses(ctx context.Context, name string, quoted string) (RouteUsesRow, error) {
-	row := q.db.QueryRowContext(ctx, routeUses, name, quoted)
+// The tenants whose default the route is, and the campaigns that may still send by it. field and value are the name as
+// it stands in a document, as the field Route and anywhere.
+func (q *Queries) RouteUses(ctx context.Context, name string, value string, field string) (RouteUsesRow, error) {
+	row := q.db.QueryRowContext(ctx, routeUses, name, value, field)
 	var i RouteUsesRow
 	err := row.Scan(&i.Tenants, &i.Campaigns)
 	return i, err

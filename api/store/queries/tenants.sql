@@ -76,11 +76,11 @@ UPDATE routes SET deleted = TRUE, configuration = '', credentials = '', credenti
 WHERE name = ? AND version = ?;
 
 -- name: RouteUses :one
--- The tenants whose default the route is, and the campaigns that may still send by it. quoted is the name as it stands
--- in a document.
+-- The tenants whose default the route is, and the campaigns that may still send by it. field and value are the name as
+-- it stands in a document, as the field Route and anywhere.
 SELECT (SELECT COUNT(*) FROM tenants WHERE default_route = @name) AS tenants,
   (SELECT COUNT(*) FROM campaigns WHERE NOT hidden AND settled_ms = 0 AND ended_ms = 0 AND deleted_ms = 0
-    AND (INSTR(legs, @quoted) > 0 OR INSTR(spec, @quoted) > 0)) AS campaigns;
+    AND (INSTR(legs, @value) > 0 OR INSTR(spec, @field) > 0)) AS campaigns;
 
 -- name: GetRoute :one
 SELECT * FROM routes WHERE name = ? AND NOT deleted;

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -193,12 +194,19 @@ func (s *Setup) options(doc *document, op *operation, flags *pflag.FlagSet) (out
 				add(name, sch.Properties[name].Description, sch.Properties[name], false)
 			}
 			for _, name := range fields {
+				if op.method == http.MethodPut && !mergedObjects[name] {
+					continue
+				}
 				out = append(out, doc.partsOf(name, sch.Properties[name], flags)...)
 			}
 		}
 	}
 	return out
 }
+
+// mergedObjects are the objects of which a change may give some fields. Others are replaced as a whole, so that a flag
+// for one field would reset the others.
+var mergedObjects = map[string]bool{"care": true}
 
 // partsOf makes a flag of each simple field of an object, such as --care-down-after of the object care.
 func (d *document) partsOf(object string, sch *schema, flags *pflag.FlagSet) (out []*option) {

@@ -8,8 +8,9 @@ import (
 )
 
 // Automatic care. The planner suspends campaigns whose route is down, whose carrier refuses the account, or whose
-// messages fail too often. If another route can carry them, it does not suspend them (failover.go). It resumes campaigns that wait for a route when the route is up again. The health of routes
-// is an input; the planner decides what to do about it.
+// messages fail too often. If another route can carry them, it does not suspend them (failover.go). It resumes campaigns
+// that wait for a route when the route is up again. The health of routes is an input; the planner decides what to do
+// about it.
 
 const (
 	// authAfter is how long a carrier must refuse the account before campaigns are suspended. It must be short, because
@@ -39,7 +40,9 @@ type care struct {
 	trialAt time.Time // when the next trial begins
 	up      bool
 	upSince time.Time
-	away    away // see failover.go
+	// reported: a sender has reported the health of the route.
+	reported bool
+	away     away // see failover.go
 }
 
 func (c *care) set(r *fanfarev1.RouteCare) {
@@ -53,13 +56,14 @@ func (c *care) set(r *fanfarev1.RouteCare) {
 // SetHealth reads the health of each route. Call it about once a second.
 func (pl *Planner) SetHealth(health func(route string) schemas.RouteHealth, now time.Time) {
 	for _, r := range pl.ordered {
-		trouble, usable, carried := r.care.trouble, r.care.usable, r.canCarry()
+		trouble, usable, carried, reported := r.care.trouble, r.care.usable, r.canCarry(), r.care.reported
 		h := health(r.name)
 		r.care.observe(&h, now)
 		if r.care.trouble != trouble || r.care.usable != usable {
 			pl.wakeAll()
 		}
-		if r.canCarry() != carried {
+		if r.canCarry() != carried || r.care.reported != reported {
+			pl.wakeAll()
 			pl.rejoinRings()
 		}
 	}
@@ -73,6 +77,7 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 	if h.State == schemas.LineStateUnspecified {
 		return
 	}
+	c.reported = true
 	if c.up {
 		if !wasUp {
 			c.upSince = now
@@ -113,7 +118,7 @@ func (c *care) observe(h *schemas.RouteHealth, now time.Time) {
 // reported as down again, the planner suspends no campaign because of them.
 func (pl *Planner) userResumed(c *Campaign) {
 	for i := range c.flows {
-		if r := c.flows[i].route; r.care.trouble != "" {
+		if r := c.flows[i].way(); r.care.trouble != "" {
 			r.care.trouble, r.care.usable = "", true
 			pl.wakeAll()
 			pl.rejoinRings()
@@ -128,8 +133,7 @@ func (c *Campaign) careMove() (schemas.Change, bool) {
 	case schemas.StatePreparing, schemas.StateSending:
 		reason := c.failing
 		for i := range c.flows {
-			r := c.flows[i].way()
-			if trouble := r.care.trouble; trouble != "" && c.needs(uint8(i+1)) && r.enabled {
+			if trouble := c.flows[i].trouble(); trouble != "" && c.needs(uint8(i+1)) {
 				reason = trouble
 			}
 		}

@@ -122,8 +122,8 @@ func (c *Campaign) stale(e End) bool {
 	}
 }
 
-// endStranded ends recipients that wait to be dealt on a route that has been disabled for longer than a message of the
-// campaign is valid, so that they do not wait for ever.
+// endStranded ends recipients that wait to be dealt on a leg all of whose routes have been disabled for longer than a
+// message of the campaign is valid, so that they do not wait for ever.
 func (pl *Planner) endStranded(c *Campaign, now int64) {
 	left := endsAtOnce
 	for i, t := range c.tries {
@@ -131,7 +131,7 @@ func (pl *Planner) endStranded(c *Campaign, now int64) {
 			if s.seqs.IsEmpty() || int(s.leg) > len(c.flows) {
 				continue
 			}
-			if r := c.flows[s.leg-1].way(); r.enabled || r.disabledMs == 0 || now < r.disabledMs+c.validity() {
+			if !c.flows[s.leg-1].disabledFor(c.validity(), now) {
 				continue
 			}
 			waiting := roaring.BitmapOf(take(&s.seqs, 0, schemas.MaxSeq+1, left)...)

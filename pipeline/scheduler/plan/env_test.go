@@ -109,7 +109,8 @@ func (w *env) fault(format string, args ...any) {
 }
 
 func (w *env) addRoute(name string, rate uint32) {
-	r := &fanfarev1.Route{Name: name, Rate: rate, P99Ms: 300, Enabled: true, ReceiptWindowMs: time.Hour.Milliseconds()}
+	r := &fanfarev1.Route{Name: name, Rate: rate, P99Ms: 300, Enabled: true, ReceiptWindowMs: time.Hour.Milliseconds(), Care: schemas.DefaultCare()}
+	r.Care.NoFailover = false
 	w.routes = append(w.routes, r)
 	w.planner.setRoute(r)
 }

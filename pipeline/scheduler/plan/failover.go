@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"fanfare/schemas"
@@ -50,7 +51,7 @@ func (f *flow) way() *route {
 		return f.route
 	}
 	for _, r := range f.others {
-		if r.canCarry() && !r.care.alone {
+		if r.canCarry() && !r.care.alone && r.care.reported { // a route of which no sender reports may have no sender
 			return r
 		}
 	}
@@ -59,6 +60,26 @@ func (f *flow) way() *route {
 
 // routes returns all routes of a leg.
 func (f *flow) routes() []*route { return append([]*route{f.route}, f.others...) }
+
+// disabledFor reports whether all routes of a leg have been disabled for so many milliseconds.
+func (f *flow) disabledFor(long, now int64) bool {
+	return !slices.ContainsFunc(f.routes(), func(r *route) bool { return r.enabled || r.disabledMs == 0 || now < r.disabledMs+long })
+}
+
+// trouble returns why the campaigns of a leg must be suspended, "" if they need not. If the leg's own route is disabled
+// and no other can carry it, the trouble of an enabled other counts.
+func (f *flow) trouble() string {
+	r := f.way()
+	if r.enabled {
+		return r.care.trouble
+	}
+	for _, r := range f.others {
+		if r.enabled && !r.care.alone && !f.route.care.alone {
+			return r.care.trouble
+		}
+	}
+	return ""
+}
 
 // hasOthers reports whether a leg of the campaign can change its route.
 func (c *Campaign) hasOthers() bool {

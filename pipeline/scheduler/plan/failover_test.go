@@ -199,6 +199,7 @@ func TestFailoverIsOff(t *testing.T) {
 		}
 	}
 	tb := failoverScript(t, nil)
+	tb.feelAll()
 	tb.routes[0].Enabled = false
 	tb.planner.SetRoutes(tb.routes)
 	tb.away = map[string]bool{"sim": true}
@@ -241,5 +242,45 @@ func TestFailoverIsRemembered(t *testing.T) {
 		if got := again[i].Chunk().GetRoute(); got != "second" {
 			t.Errorf("a deal that is made again goes over %q, want second", got)
 		}
+	}
+}
+
+// R160: the own route was disabled for longer than messages are valid, and then the other route is down as well. Nobody
+// is ended because of it: the campaign is suspended until the other route is up, and then goes on over it.
+func TestFailoverOfADisabledRoute(t *testing.T) {
+	tb := failoverScript(t, nil)
+	tb.feelAll()
+	tb.routes[0].Enabled = false
+	tb.planner.SetRoutes(tb.routes)
+	tb.away = map[string]bool{"sim": true}
+	tb.planner.Ends(tb.now, 1000) // notes since when the route is disabled
+	deals, by := tb.goes()
+	if by["second"] == 0 || by[""] > 0 {
+		t.Fatalf("%v, want that the second route carries all", by)
+	}
+	tb.allSay(deals, schemas.KindReturned, schemas.CodePaused)
+	tb.after(50 * time.Hour)
+	tb.health = map[string]schemas.RouteHealth{"second": {State: schemas.LineStateDown, Since: tb.now.Add(-2 * time.Minute)}}
+	tb.feelAll()
+	if ends := tb.planner.Ends(tb.now, 1000); len(ends) > 0 {
+		t.Errorf("%d recipients are ended, want none", len(ends))
+	}
+	tb.wantReason(schemas.StateSuspended, "route_down")
+	delete(tb.health, "second")
+	tb.feelAll()
+	tb.away = map[string]bool{"sim": true}
+	tb.wantReason(schemas.StateSending, "")
+	if _, by := tb.goes(); by["second"] == 0 || by[""] > 0 {
+		t.Errorf("%v, want that the second route carries them again", by)
+	}
+}
+
+// A route of which no sender reports carries nobody in place of another: it may have no sender.
+func TestFailoverNeedsAReport(t *testing.T) {
+	tb := failoverScript(t, nil)
+	down := map[string]schemas.RouteHealth{"sim": {State: schemas.LineStateDown, Since: tb.now.Add(-awayAfter)}}
+	tb.planner.SetHealth(func(route string) schemas.RouteHealth { return down[route] }, tb.now)
+	if _, by := tb.goes(); by["second"] > 0 {
+		t.Errorf("%v, want nobody on the route of which no sender reports", by)
 	}
 }

@@ -119,12 +119,12 @@ func (pl *Planner) setRoute(r *fanfarev1.Route) {
 		pl.wakeAll()
 	}
 	got.rate = int64(max(r.GetRate(), 1))
-	carried, alone := got.canCarry(), got.care.alone
+	carried, alone, known := got.canCarry(), got.care.alone, got.known
 	got.known, got.enabled = true, r.GetEnabled()
 	got.p99 = r.GetP99Ms()
 	got.window = r.GetReceiptWindowMs()
 	got.care.set(r.GetCare())
-	if got.canCarry() != carried || got.care.alone != alone {
+	if got.canCarry() != carried || got.care.alone != alone || got.known != known {
 		pl.wakeAll()
 		pl.rejoinRings()
 	}
