@@ -159,6 +159,19 @@ var tenantTests = []test{
 		e.must(err)
 		equal(e, "uses", use, store.RouteUse{Campaigns: 1})
 
+		r.Name = "other" // it carries a campaign in place of another route
+		_, err = e.s.CreateRoute(e.Context(), r)
+		e.must(err)
+		c := e.campaign(t, "d", e.list(t, "m", mobile(2)))
+		_, err = e.s.Confirm(e.Context(), c.Tenant, c.ID(), c.Version, user, func(_ store.Confirmation, c *store.Campaign) (uint64, error) {
+			c.State, c.Legs = preparing, []store.Leg{{Channel: sms, Route: "sim", OtherRoutes: []string{"other"}, MaxHandovers: 3}}
+			return 0, nil
+		})
+		e.must(err)
+		use, err = e.s.DeleteRoute(e.Context(), "other", 0)
+		e.must(err)
+		equal(e, "uses in place of another", use, store.RouteUse{Campaigns: 1})
+
 		r.Name = "spare"
 		_, err = e.s.CreateRoute(e.Context(), r)
 		e.must(err)
