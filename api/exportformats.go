@@ -21,12 +21,14 @@ import (
 
 // Formats of an export.
 const (
-	formatCSV    = "csv"
-	formatNDJSON = "ndjson"
-	formatXLSX   = "xlsx"
+	formatCSV     = "csv"
+	formatNDJSON  = "ndjson"
+	formatXLSX    = "xlsx"
+	formatParquet = "parquet"
 
-	contentTypeCSV    = "text/csv; charset=utf-8; header=present"
-	contentTypeNDJSON = "application/x-ndjson"
+	contentTypeCSV     = "text/csv; charset=utf-8; header=present"
+	contentTypeNDJSON  = "application/x-ndjson"
+	contentTypeParquet = "application/vnd.apache.parquet"
 )
 
 // A part of an export has one row per line, as a JSON array of cells in the order of the columns. The download converts
@@ -79,7 +81,28 @@ func (w *rowWriter) value(v any) {
 // column is a column of an export of rows T.
 type column[T any] struct {
 	name string
+	kind cellKind
 	of   func(*T) any
+}
+
+// A cellKind says what the cells of a column are. Each may also be null.
+type cellKind int
+
+const (
+	textCell cellKind = iota
+	timeCell          // RFC 3339
+	intCell
+	boolCell
+	moneyCell
+	jsonCell // an object
+)
+
+func cellsOf[T any](columns []column[T]) map[string]cellKind {
+	out := make(map[string]cellKind, len(columns))
+	for i := range columns {
+		out[columns[i].name] = columns[i].kind
+	}
+	return out
 }
 
 func names[T any](columns []column[T]) []string {
@@ -126,7 +149,7 @@ func (s *server) answerExport(ctx context.Context, j *store.Job) (*huma.StreamRe
 	if err := json.Unmarshal(j.Options, &o); err != nil {
 		return nil, fmt.Errorf("options of %s: %w", j.ID, err)
 	}
-	ctype := map[string]string{formatCSV: contentTypeCSV, formatNDJSON: contentTypeNDJSON, formatXLSX: contentTypeXLSX}[o.Format]
+	ctype := map[string]string{formatCSV: contentTypeCSV, formatNDJSON: contentTypeNDJSON, formatXLSX: contentTypeXLSX, formatParquet: contentTypeParquet}[o.Format]
 	name := o.Kind
 	if o.Campaign != "" {
 		name += "-" + o.Campaign
@@ -158,6 +181,12 @@ func (s *server) writeExport(ctx context.Context, w io.Writer, j *store.Job, o *
 		if f, err = newXLSX(w, o.Columns); err != nil {
 			return err
 		}
+	case formatParquet:
+		kind := exportKindOf(o.Kind)
+		if kind == nil {
+			return fmt.Errorf("%s cannot be exported", o.Kind)
+		}
+		f = newParquet(w, o.Columns, kind.cells)
 	default:
 		if f, err = newCSV(w, o.Columns); err != nil {
 			return err

@@ -28,7 +28,8 @@ type exportKind struct {
 	what      string
 	describe  string
 	columns   []string
-	takes     []string // fields of ExportInput that apply, besides format and columns
+	cells     map[string]cellKind // what the cells of each column are
+	takes     []string            // fields of ExportInput that apply, besides format and columns
 	// open returns the reader of the rows. It is called again when another process continues the job.
 	open func(ctx context.Context, s *server, run *store.JobRun, o *exportOrder) (exportReader, error)
 }
@@ -53,31 +54,41 @@ var (
 		name: reportsExport, operation: "exportDeliveryReports", what: "delivery reports",
 		describe: "One row for each message with an event, of one campaign (campaignId) or of all campaigns and single sends (from, to). " +
 			"selection filters them. The set of messages is fixed when the export begins.",
-		columns: names(reportColumns), takes: []string{"campaignId", "selection", "from", "to"}, open: openRecipients,
+		columns: names(reportColumns), cells: cellsOf(reportColumns), takes: []string{"campaignId", "selection", "from", "to"}, open: openRecipients,
 	}
 	exportMembersKind = &exportKind{
 		name: "members", operation: "exportMembers", what: "the members of a campaign",
 		describe: "One row for each recipient of the campaign that selection selects; without selection, for all. The set of recipients is fixed when the export begins.",
-		columns:  names(memberColumns), takes: []string{"campaignId", "selection"}, open: openRecipients,
+		columns:  names(memberColumns), cells: cellsOf(memberColumns), takes: []string{"campaignId", "selection"}, open: openRecipients,
 	}
 	exportContactsKind = &exportKind{
 		name: "contacts", operation: "exportContacts", what: "contacts",
 		describe: "All contacts, those of a list, or those of the recipients of a campaign (campaignId) that selection selects, all without it, once each. " +
 			"attributes.town is a column with the attribute town alone.",
-		columns: names(contactColumns), takes: []string{"contactList", "search", "campaignId", "selection"}, open: openContacts,
+		columns: names(contactColumns), cells: cellsOf(contactColumns), takes: []string{"contactList", "search", "campaignId", "selection"}, open: openContacts,
 	}
 	exportLedgerKind = &exportKind{
 		name: "ledger", operation: "exportLedgerFile", what: "the movements of money",
 		describe: "Newest first; all movements, or those of one campaign.",
-		columns:  names(ledgerColumns), takes: []string{"campaignId"}, open: openLedger,
+		columns:  names(ledgerColumns), cells: cellsOf(ledgerColumns), takes: []string{"campaignId"}, open: openLedger,
 	}
 	exportSuppressionsKind = &exportKind{
 		name: "suppressions", operation: "exportSuppressionsFile", what: "the numbers that have opted out",
 		describe: "The numbers that are opted out now.",
-		columns:  names(suppressionColumns), open: openSuppressions,
+		columns:  names(suppressionColumns), cells: cellsOf(suppressionColumns), open: openSuppressions,
 	}
 	exportKinds = []*exportKind{exportReportsKind, exportContactsKind, exportMembersKind, exportLedgerKind, exportSuppressionsKind}
 )
+
+// exportKindOf returns the kind with this name, or nil.
+func exportKindOf(name string) *exportKind {
+	for _, k := range exportKinds {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
+}
 
 // recipientRow is a recipient of a campaign.
 type recipientRow struct {
@@ -87,87 +98,87 @@ type recipientRow struct {
 }
 
 var memberColumns = []column[recipientRow]{
-	{"seq", func(r *recipientRow) any { return r.Seq }},
-	{"messageId", func(r *recipientRow) any { return r.MessageID }},
-	{"contactId", func(r *recipientRow) any { return r.ContactID }},
-	{"name", func(r *recipientRow) any { return r.Name }},
-	{"phone", func(r *recipientRow) any { return r.Phone }},
-	{"email", func(r *recipientRow) any { return r.Email }},
-	{"country", func(r *recipientRow) any { return r.Country }},
-	{"status", func(r *recipientRow) any { return r.Status }},
-	{"state", func(r *recipientRow) any { return r.State }},
-	{"disposition", func(r *recipientRow) any { return r.Disposition }},
-	{"error", func(r *recipientRow) any { return r.Error }},
-	{"rawCode", func(r *recipientRow) any { return r.RawCode }},
-	{"attempts", func(r *recipientRow) any { return r.Attempts }},
-	{"sentAt", func(r *recipientRow) any { return r.SentAt }},
-	{"deliveredAt", func(r *recipientRow) any { return r.DeliveredAt }},
-	{"updatedAt", func(r *recipientRow) any { return r.UpdatedAt }},
-	{"variant", func(r *recipientRow) any { return r.Variant }},
-	{"channel", func(r *recipientRow) any { return r.Channel }},
-	{"route", func(r *recipientRow) any { return r.Route }},
-	{"sender", func(r *recipientRow) any { return r.Sender }},
-	{"segments", func(r *recipientRow) any { return r.Segments }},
-	{"cost", func(r *recipientRow) any { return r.Cost }},
-	{"clicked", func(r *recipientRow) any { return r.Clicked }},
-	{"replied", func(r *recipientRow) any { return r.Replied }},
-	{"optedOut", func(r *recipientRow) any { return r.OptedOut }},
+	{"seq", intCell, func(r *recipientRow) any { return r.Seq }},
+	{"messageId", textCell, func(r *recipientRow) any { return r.MessageID }},
+	{"contactId", textCell, func(r *recipientRow) any { return r.ContactID }},
+	{"name", textCell, func(r *recipientRow) any { return r.Name }},
+	{"phone", textCell, func(r *recipientRow) any { return r.Phone }},
+	{"email", textCell, func(r *recipientRow) any { return r.Email }},
+	{"country", textCell, func(r *recipientRow) any { return r.Country }},
+	{"status", textCell, func(r *recipientRow) any { return r.Status }},
+	{"state", textCell, func(r *recipientRow) any { return r.State }},
+	{"disposition", textCell, func(r *recipientRow) any { return r.Disposition }},
+	{"error", textCell, func(r *recipientRow) any { return r.Error }},
+	{"rawCode", textCell, func(r *recipientRow) any { return r.RawCode }},
+	{"attempts", intCell, func(r *recipientRow) any { return r.Attempts }},
+	{"sentAt", timeCell, func(r *recipientRow) any { return r.SentAt }},
+	{"deliveredAt", timeCell, func(r *recipientRow) any { return r.DeliveredAt }},
+	{"updatedAt", timeCell, func(r *recipientRow) any { return r.UpdatedAt }},
+	{"variant", intCell, func(r *recipientRow) any { return r.Variant }},
+	{"channel", textCell, func(r *recipientRow) any { return r.Channel }},
+	{"route", textCell, func(r *recipientRow) any { return r.Route }},
+	{"sender", textCell, func(r *recipientRow) any { return r.Sender }},
+	{"segments", intCell, func(r *recipientRow) any { return r.Segments }},
+	{"cost", moneyCell, func(r *recipientRow) any { return r.Cost }},
+	{"clicked", boolCell, func(r *recipientRow) any { return r.Clicked }},
+	{"replied", boolCell, func(r *recipientRow) any { return r.Replied }},
+	{"optedOut", boolCell, func(r *recipientRow) any { return r.OptedOut }},
 }
 
 // reportColumns are the columns of a member without the contact's identity, plus the campaign.
 var reportColumns = func() []column[recipientRow] {
 	out := []column[recipientRow]{
-		{"messageId", func(r *recipientRow) any { return r.MessageID }},
-		{"campaignId", func(r *recipientRow) any { return pick(r.campaign.Hidden, "", r.campaign.ID()) }},
-		{"campaignName", func(r *recipientRow) any { return r.campaign.Name }},
-		{"customerRef", func(r *recipientRow) any { return r.ref }},
+		{"messageId", textCell, func(r *recipientRow) any { return r.MessageID }},
+		{"campaignId", textCell, func(r *recipientRow) any { return pick(r.campaign.Hidden, "", r.campaign.ID()) }},
+		{"campaignName", textCell, func(r *recipientRow) any { return r.campaign.Name }},
+		{"customerRef", textCell, func(r *recipientRow) any { return r.ref }},
 	}
 	for _, c := range memberColumns {
 		if !slices.Contains([]string{"seq", "messageId", "contactId", "name", "email"}, c.name) {
 			out = append(out, c)
 		}
 	}
-	return append(out, column[recipientRow]{"currency", func(r *recipientRow) any { return r.campaign.Currency }})
+	return append(out, column[recipientRow]{"currency", textCell, func(r *recipientRow) any { return r.campaign.Currency }})
 }()
 
 var contactColumns = []column[Contact]{
-	{"id", func(c *Contact) any { return c.ID }},
-	{"phoneNumber", func(c *Contact) any { return c.PhoneNumber }},
-	{"firstName", func(c *Contact) any { return c.FirstName }},
-	{"lastName", func(c *Contact) any { return c.LastName }},
-	{"email", func(c *Contact) any { return c.Email }},
-	{"country", func(c *Contact) any { return c.Country }},
-	{"timezone", func(c *Contact) any { return c.Timezone }},
-	{"numberType", func(c *Contact) any { return c.NumberType }},
-	{"valid", func(c *Contact) any { return c.Valid }},
-	{"optedInAt", func(c *Contact) any {
+	{"id", textCell, func(c *Contact) any { return c.ID }},
+	{"phoneNumber", textCell, func(c *Contact) any { return c.PhoneNumber }},
+	{"firstName", textCell, func(c *Contact) any { return c.FirstName }},
+	{"lastName", textCell, func(c *Contact) any { return c.LastName }},
+	{"email", textCell, func(c *Contact) any { return c.Email }},
+	{"country", textCell, func(c *Contact) any { return c.Country }},
+	{"timezone", textCell, func(c *Contact) any { return c.Timezone }},
+	{"numberType", textCell, func(c *Contact) any { return c.NumberType }},
+	{"valid", boolCell, func(c *Contact) any { return c.Valid }},
+	{"optedInAt", timeCell, func(c *Contact) any {
 		if c.OptIn == nil {
 			return (*string)(nil)
 		}
 		return c.OptIn.Time
 	}},
-	{"createdAt", func(c *Contact) any { return c.CreatedAt }},
-	{"updatedAt", func(c *Contact) any { return c.UpdatedAt }},
-	{"attributes", func(c *Contact) any { return c.Attributes }},
+	{"createdAt", timeCell, func(c *Contact) any { return c.CreatedAt }},
+	{"updatedAt", timeCell, func(c *Contact) any { return c.UpdatedAt }},
+	{"attributes", jsonCell, func(c *Contact) any { return c.Attributes }},
 }
 
 var ledgerColumns = []column[LedgerEntry]{
-	{"id", func(e *LedgerEntry) any { return e.ID }},
-	{"time", func(e *LedgerEntry) any { return e.Time }},
-	{"from", func(e *LedgerEntry) any { return e.From }},
-	{"to", func(e *LedgerEntry) any { return e.To }},
-	{"amountMicros", func(e *LedgerEntry) any { return e.AmountMicros }},
-	{"amount", func(e *LedgerEntry) any { return e.Amount }},
-	{"campaignId", func(e *LedgerEntry) any { return e.CampaignID }},
-	{"note", func(e *LedgerEntry) any { return e.Note }},
+	{"id", intCell, func(e *LedgerEntry) any { return e.ID }},
+	{"time", timeCell, func(e *LedgerEntry) any { return e.Time }},
+	{"from", textCell, func(e *LedgerEntry) any { return e.From }},
+	{"to", textCell, func(e *LedgerEntry) any { return e.To }},
+	{"amountMicros", intCell, func(e *LedgerEntry) any { return e.AmountMicros }},
+	{"amount", moneyCell, func(e *LedgerEntry) any { return e.Amount }},
+	{"campaignId", textCell, func(e *LedgerEntry) any { return e.CampaignID }},
+	{"note", textCell, func(e *LedgerEntry) any { return e.Note }},
 }
 
 var suppressionColumns = []column[store.Suppression]{
-	{"phone", func(r *store.Suppression) any { return r.Phone }},
-	{"channels", func(r *store.Suppression) any { return strings.Join(optedOutOf(r.Channels), " ") }},
-	{"source", func(r *store.Suppression) any { return r.Source }},
-	{"reason", func(r *store.Suppression) any { return r.Reason }},
-	{"since", func(r *store.Suppression) any { return stamp(r.Updated) }},
+	{"phone", textCell, func(r *store.Suppression) any { return r.Phone }},
+	{"channels", textCell, func(r *store.Suppression) any { return strings.Join(optedOutOf(r.Channels), " ") }},
+	{"source", textCell, func(r *store.Suppression) any { return r.Source }},
+	{"reason", textCell, func(r *store.Suppression) any { return r.Reason }},
+	{"since", timeCell, func(r *store.Suppression) any { return stamp(r.Updated) }},
 }
 
 // exportStep is about how many rows one step of an export writes: as many as a blob of an audience, which the
@@ -180,11 +191,11 @@ func (s *server) runExport(ctx context.Context, run *store.JobRun) error {
 	if err := json.Unmarshal(run.Options, &o); err != nil {
 		return &store.JobError{Reason: "the options of the job cannot be read"}
 	}
-	i := slices.IndexFunc(exportKinds, func(k *exportKind) bool { return k.name == o.Kind })
-	if i < 0 {
+	kind := exportKindOf(o.Kind)
+	if kind == nil {
 		return &store.JobError{Reason: fmt.Sprintf("%s cannot be exported", o.Kind)}
 	}
-	next, err := exportKinds[i].open(ctx, s, run, &o)
+	next, err := kind.open(ctx, s, run, &o)
 	if err != nil {
 		return err
 	}
@@ -471,7 +482,7 @@ func openContacts(ctx context.Context, s *server, run *store.JobRun, o *exportOr
 	all := slices.Clone(contactColumns)
 	for _, name := range o.Columns {
 		if attribute, ok := strings.CutPrefix(name, attributePrefix); ok {
-			all = append(all, column[Contact]{name, func(c *Contact) any { return orNull(c.Attributes[attribute]) }})
+			all = append(all, column[Contact]{name, textCell, func(c *Contact) any { return orNull(c.Attributes[attribute]) }})
 		}
 	}
 	if o.Campaign != "" {

@@ -38,7 +38,7 @@ type Export struct {
 	Kind           string     `json:"kind" enum:"delivery-reports,contacts,members,ledger,suppressions" doc:"What is exported."`
 	Status         string     `json:"status" enum:"queued,running,done,failed,cancelled" doc:"The file can be downloaded once it is done."`
 	Error          *string    `json:"error" doc:"Why it failed; while it runs, why its last step failed."`
-	Format         string     `json:"format" enum:"csv,ndjson,xlsx" doc:"Format of the file."`
+	Format         string     `json:"format" enum:"csv,ndjson,xlsx,parquet" doc:"Format of the file."`
 	Columns        []string   `json:"columns" nullable:"false" doc:"Columns of the file, in their order."`
 	CampaignID     *string    `json:"campaignId" doc:"Campaign that it is about; null: all."`
 	ListID         *string    `json:"listId" doc:"Contact list whose contacts it has; null: not of a list."`
@@ -58,7 +58,7 @@ type Export struct {
 
 // ExportInput orders an export.
 type ExportInput struct {
-	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx" doc:"Default: csv. parquet is not offered."`
+	Format      string    `json:"format,omitempty" enum:"csv,ndjson,xlsx,parquet" doc:"Default: csv."`
 	Columns     []string  `json:"columns,omitempty" doc:"Columns in this order; default: all. The description of the operation names them."`
 	CampaignID  string    `json:"campaignId,omitempty" example:"camp_12345" doc:"For delivery-reports, members (required), contacts and ledger."`
 	Selection   Selection `json:"selection,omitzero" doc:"Which recipients; for delivery-reports and members, and with campaignId for contacts."`
@@ -165,6 +165,7 @@ func (s *server) registerExports() {
 	binary := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	op.Responses["200"].Content[contentTypeNDJSON] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}, Example: `{"seq":0,"phone":"+393331234567"}`}
 	op.Responses["200"].Content[contentTypeXLSX] = &huma.MediaType{Schema: binary}
+	op.Responses["200"].Content[contentTypeParquet] = &huma.MediaType{Schema: binary}
 }
 
 // exportOrderOf checks the order of an export.
@@ -174,11 +175,9 @@ func (s *server) exportOrderOf(ctx context.Context, kind *exportKind, in *Export
 	switch in.Format {
 	case "":
 		o.Format = formatCSV
-	case formatCSV, formatNDJSON, formatXLSX:
-	case "parquet":
-		ps.Add(problem.CodeInvalid, "format", "parquet is not offered: use csv, ndjson or xlsx.")
+	case formatCSV, formatNDJSON, formatXLSX, formatParquet:
 	default:
-		ps.Add(problem.CodeInvalid, "format", "%q is not a format: use csv, ndjson or xlsx.", problem.Truncate(in.Format, 20))
+		ps.Add(problem.CodeInvalid, "format", "%q is not a format: use csv, ndjson, xlsx or parquet.", problem.Truncate(in.Format, 20))
 	}
 	if utf8.RuneCountInString(o.Search) > maxExportSearch {
 		ps.Add(problem.CodeTooLong, "search", "At most %d characters.", maxExportSearch)

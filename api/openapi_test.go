@@ -230,7 +230,7 @@ func TestOpenAPIEnums(t *testing.T) {
 		"CampaignEvent.actor":       "user approver guard scheduler operator",
 		"Member.channel":            channels + " null",
 		"MessageHistory.channel":    channels + " null",
-		"Export.format":             "csv ndjson xlsx",
+		"Export.format":             "csv ndjson xlsx parquet",
 		"AuditFigure.unit":          "recipients money",
 		"PriceRowInput.channel":     channels + " null",
 		"SuppressionInput.channel":  "all " + channels,
