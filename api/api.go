@@ -25,6 +25,7 @@ import (
 	"fanfare/api/store"
 	"fanfare/api/ui"
 	"fanfare/schemas"
+	"fanfare/schemas/trace"
 	"fanfare/sinks/analytics"
 )
 
@@ -60,6 +61,8 @@ type Deps struct {
 	Ready []Check
 	// Metrics serves /metrics. Nil: there is no such path.
 	Metrics http.Handler
+	// Traces makes spans of sends and confirms; nil: none.
+	Traces *trace.Tracer
 	// Console serves the console at /. SecureCookies is true when browsers reach it by HTTPS.
 	Console, SecureCookies bool
 	// OIDC is a provider by which people may log in to the console; nil: none.

@@ -75,6 +75,7 @@ func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error
 	if err != nil {
 		return nil, s.storeProblem(err)
 	}
+	s.traceConfirm(ctx, done)
 	return &confirmOut{etag(done.Version), confirmation(done)}, nil
 }
 

@@ -29,6 +29,7 @@ type request struct {
 	http.ResponseWriter
 	id        string
 	operation string // operation id, "" before routing
+	began     time.Time
 	trace     string // the caller's traceparent (W3C Trace Context), "" when it sent none
 	status    int
 	who       *principal   // set by authorize
@@ -122,7 +123,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 func (s *server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := s.Now()
-		req := &request{ResponseWriter: w, id: requestID(r), trace: traceparent(r)}
+		req := &request{ResponseWriter: w, id: requestID(r), began: start, trace: traceparent(r)}
 		w.Header()["X-Request-Id"] = []string{req.id}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
 		if r.Method == http.MethodHead { // handled as GET; net/http drops the body of the answer

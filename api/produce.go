@@ -62,6 +62,9 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 	}
 	shared := event.Shared()
 	each := shared.Len() + 1
+	if s.Traces != nil && event.Traceparent == "" {
+		each++ // the traceparent of a recipient that is traced
+	}
 	slab, headers := make([]kgo.Record, m.accepted), make([]kgo.RecordHeader, 0, each*m.accepted)
 	bytes := make([]byte, 0, m.accepted*(len(m.body)+256))
 	out := make([]*kgo.Record, 0, m.accepted)
@@ -93,6 +96,9 @@ func (s *server) records(ctx context.Context, m *single) ([]*kgo.Record, error) 
 		}
 		from := len(headers)
 		headers = append(shared.Append(headers, id), kgo.RecordHeader{Key: schemas.HeaderSubmission, Value: id})
+		if event.Traceparent == "" && s.Traces.Samples(seq.campaign, seq.seq) {
+			headers = append(headers, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: []byte(s.Traces.OfSingle(seq.campaign, seq.seq).Root().Traceparent())})
+		}
 		r.Headers = headers[from:len(headers):len(headers)]
 		out = append(out, r)
 	}
@@ -197,6 +203,7 @@ func (s *server) produce(ctx context.Context, m *single, records []*kgo.Record) 
 		if t.reason != "" {
 			continue
 		}
+		s.traceSend(ctx, m, t, errs[i])
 		if errs[i] != nil {
 			t.reason = reasonNotAcked
 			failed++

@@ -66,6 +66,9 @@ type Config struct {
 
 	WebhookAllow []string `koanf:"webhook-allow"`
 
+	OTLPEndpoint string `koanf:"otlp-endpoint"`
+	TraceOneIn   int    `koanf:"trace-one-in"`
+
 	StartTimeout time.Duration `koanf:"start-timeout"`
 
 	IDKey          string `koanf:"id-key"`
@@ -123,6 +126,8 @@ func serveFlags(f *pflag.FlagSet) {
 	f.Int("sim-replies", 3, "percent of those phones that answer a message from a number or a short code, a third of them STOP; 0: none does")
 	f.String("carrier-sim", "", "URL of a carriersim process that several processes share (default: in process)")
 	f.StringSlice("webhook-allow", nil, "private ranges of addresses that customers' webhooks and domains of links may be in, such as 10.1.0.0/16; the roles api and webhook need the same (default: none)")
+	f.String("otlp-endpoint", "", "address of an OpenTelemetry collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; all processes need the same (default: nothing is traced)")
+	f.Int("trace-one-in", 1000, "with --otlp-endpoint: trace one in so many recipients; all processes need the same")
 	f.String("route-file", "", "YAML file with routes, which are created or changed at the start (see deploy/README.md)")
 	f.Duration("receipt-window", 72*time.Hour, "how long to wait for receipts after the last hand-over")
 }

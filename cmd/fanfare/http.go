@@ -110,7 +110,7 @@ func (w *wiring) handler(h *health) (http.Handler, error) {
 		return nil, err
 	}
 	deps.Store, deps.Analytics, deps.Kafka, deps.Names, deps.Keys = w.store, w.analytics, kafka, w.names, w.keys
-	deps.Connectors = w.apiConnectors()
+	deps.Connectors, deps.Traces = w.apiConnectors(), w.traces
 	deps.Console, deps.Done, deps.Logger, deps.Registry = true, w.stopping, w.log, w.reg
 	deps.Doctor, deps.Alerts, deps.Sources = w.examine, w.alerts, auditSources{w}
 	deps.WebhookAllow = w.cfg.webhookAllow()

@@ -108,6 +108,7 @@ func buildRelay(w *wiring) (runner, error) {
 func buildScheduler(w *wiring) (runner, error) {
 	s, err := scheduler.New(scheduler.Config{
 		Cluster: w.cluster, Keys: w.keys, View: w.view, Audience: w.store, Store: w.store, Domains: w.store, MayDeal: w.mayDeal, Health: w.board.RouteHealth,
+		Traces: w.traces,
 	})
 	if err != nil {
 		return nil, err
@@ -131,7 +132,7 @@ func (w *wiring) mayDeal() error {
 }
 
 func buildExpander(w *wiring) (runner, error) {
-	e, err := expander.New(expander.Config{Cluster: w.cluster}, expander.Deps{Keys: w.keys, Campaigns: w.view, Audience: w.store})
+	e, err := expander.New(expander.Config{Cluster: w.cluster, Traces: w.traces}, expander.Deps{Keys: w.keys, Campaigns: w.view, Audience: w.store})
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func buildSender(w *wiring) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	supervisor, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication)}, sender.Deps{ //nolint:gosec // 1 or 3, validated
+	supervisor, err := sender.New(sender.Config{Cluster: w.cluster, Keys: w.keys, Replication: int16(w.cfg.Replication), Traces: w.traces}, sender.Deps{ //nolint:gosec // 1 or 3, validated
 		View: w.view, Tokens: limits, Rendezvous: table, Connect: w.connect,
 	})
 	if err != nil {
@@ -183,7 +184,7 @@ func buildTracker(w *wiring) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := tracker.New(tracker.Config{Cluster: w.cluster}, tracker.Deps{
+	t, err := tracker.New(tracker.Config{Cluster: w.cluster, Traces: w.traces}, tracker.Deps{
 		Keys: w.keys, Campaigns: w.view, Index: table, Indexed: w.indexed(),
 	})
 	if err != nil {

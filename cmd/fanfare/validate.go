@@ -12,6 +12,7 @@ import (
 	chgo "github.com/ClickHouse/clickhouse-go/v2"
 
 	"fanfare/cmd/fanfare/services"
+	"fanfare/cmd/fanfare/tracing"
 	"fanfare/schemas"
 	"fanfare/sinks/carrier/sim"
 )
@@ -102,6 +103,14 @@ func (c Config) Validate() error {
 	for _, text := range c.WebhookAllow {
 		if _, err := parseRange(text); err != nil {
 			bad("--webhook-allow %q: want a range of addresses such as 10.1.0.0/16", text)
+		}
+	}
+	if c.OTLPEndpoint != "" {
+		if _, err := tracing.Address(c.OTLPEndpoint); err != nil {
+			bad("--otlp-endpoint %q: %w", c.OTLPEndpoint, err)
+		}
+		if c.TraceOneIn < 1 || c.TraceOneIn > 1_000_000_000 {
+			bad("--trace-one-in %d: want 1 (every recipient) to 1,000,000,000", c.TraceOneIn)
 		}
 	}
 	if c.SimRate > 1_000_000 {

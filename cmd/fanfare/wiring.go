@@ -15,12 +15,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/api/store"
+	"fanfare/cmd/fanfare/tracing"
 	"fanfare/deploy/embedded"
 	routehealth "fanfare/pipeline/health"
 	"fanfare/pipeline/stream"
 	"fanfare/pipeline/view"
 	"fanfare/schemas"
 	"fanfare/schemas/credentials"
+	"fanfare/schemas/trace"
 	"fanfare/sinks/analytics"
 	"fanfare/sinks/carrier/sim"
 )
@@ -46,6 +48,7 @@ type wiring struct {
 	edge      net.Listener // nil without the role edge
 	view      *view.View
 	board     *routehealth.Board // health of the routes; nil without the roles that read it
+	traces    *trace.Tracer      // nil: nothing is traced
 	stopping  chan struct{}
 	// runJobs runs exports and segments; set with the role api.
 	runJobs runner
@@ -110,6 +113,9 @@ func (w *wiring) open(ctx context.Context) error {
 		}
 		w.keys = keys
 	}
+	if err := w.openTraces(ctx); err != nil {
+		return err
+	}
 	if err := w.openServices(); err != nil {
 		return err
 	}
@@ -133,6 +139,32 @@ func (w *wiring) open(ctx context.Context) error {
 	}
 	w.view, err = view.New(view.Config{Cluster: w.cluster, Keys: w.keys, Suppressions: w.cfg.has("sender") || w.cfg.has("api")})
 	return err
+}
+
+// openTraces begins to send spans to the collector, if there is one.
+func (w *wiring) openTraces(ctx context.Context) error {
+	if w.cfg.OTLPEndpoint == "" {
+		return nil
+	}
+	exporter, err := tracing.New(tracing.Config{
+		Endpoint: w.cfg.OTLPEndpoint, OneIn: w.cfg.TraceOneIn, Keys: w.keys, Version: version(), Roles: w.cfg.rolesToRun(),
+		Logger: w.log, Registry: w.reg,
+	})
+	if err != nil {
+		return fmt.Errorf("--otlp-endpoint %q: %w", w.cfg.OTLPEndpoint, err)
+	}
+	w.traces = exporter.Tracer()
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		exporter.Run(running)
+	}()
+	w.onClose(func() {
+		stop()
+		<-done
+	})
+	return nil
 }
 
 // needed returns the services that the roles of this process use.

@@ -259,6 +259,7 @@ func control() Dashboard {
 				{"CPU", "Cores in use.", count, false, []Query{{`rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval])`, "{{instance}}"}}},
 				{"Memory", "Resident memory.", bytesUnit, false, []Query{{`process_resident_memory_bytes{job=~"$job"}`, "{{instance}}"}}},
 				{"Versions", "The version that each process runs. More than one version is normal only during an upgrade.", count, false, []Query{{`fanfare_build_info{job=~"$job"}`, "{{instance}} {{version}}"}}},
+				{"Spans of traces", "With --otlp-endpoint. Dropped: the queue to the collector was full. Failed: the collector did not take them.", perSecond, false, []Query{rate("fanfare_trace_spans_total", "result")}},
 				{"Goroutines", "Steady under a steady load.", count, false, []Query{{`go_goroutines{job=~"$job"}`, "{{instance}}"}}},
 			}},
 		},

@@ -4,16 +4,19 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
 
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 	"fanfare/schemas/text"
+	"fanfare/schemas/trace"
 )
 
 // defaultSegments bounds a text whose campaign has no bound of its own: a tenant's default (C14).
@@ -33,7 +36,10 @@ type expansion struct {
 	first    uint32
 	seqs     []uint32
 	time     time.Time
-	trace    string // traceparent of the chunk
+	// trace is the traceparent of every record: the chunk's, if this process does not trace.
+	trace string
+	// traced is the traceparent of the records of traced recipients; "": none is traced.
+	traced string
 
 	// Of messages only.
 	content   *fanfarev1.Content
@@ -75,14 +81,31 @@ func (h *handler) newExpansion(j *job) (*expansion, error) {
 func (h *handler) newOutcomes(j *job) *expansion {
 	x := &expansion{
 		h: h, chunk: j.chunk, campaign: j.campaign, entries: j.entries, first: j.first, seqs: j.seqs, time: j.record.Timestamp,
-		trace: string(schemas.Header(j.record, schemas.HeaderTraceparent)),
-		out:   make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[schemas.Code]int{},
+		out: make([]*kgo.Record, 0, len(j.seqs)), outcomes: map[schemas.Code]int{},
 	}
 	if n := int(j.chunk.GetLeg()); n >= 1 && n <= len(j.campaign.GetLegs()) {
 		x.leg = j.campaign.GetLegs()[n-1]
 	}
 	x.route = cmp.Or(j.chunk.GetRoute(), x.leg.GetRoute())
+	if x.h.cfg.Traces == nil {
+		x.trace = string(schemas.Header(j.record, schemas.HeaderTraceparent))
+	} else if slices.ContainsFunc(x.seqs, x.samples) {
+		x.traced = h.cfg.Traces.OfCampaign(j.chunk.GetCampaignNumber()).Expand(j.chunk.GetDeal()).Traceparent()
+	}
 	return x
+}
+
+// samples reports whether a recipient is traced.
+func (x *expansion) samples(seq uint32) bool {
+	return x.h.cfg.Traces.Samples(x.chunk.GetCampaignNumber(), seq)
+}
+
+// traceOf returns the traceparent of a recipient's record.
+func (x *expansion) traceOf(seq uint32) string {
+	if x.traced != "" && x.samples(seq) {
+		return x.traced
+	}
+	return x.trace
 }
 
 // each calls do for each recipient in order of seq. Without a blob, the entries are empty.
@@ -125,7 +148,7 @@ func (x *expansion) outcome(seq uint32, e *audience.Entry, kind schemas.Kind, co
 		d.SubmissionId = submission[:]
 	}
 	event := schemas.DeliveryEvent(x.h.names.Deliveries(), source, d, "")
-	event.Traceparent = x.trace
+	event.Traceparent = x.traceOf(seq)
 	r, err := event.Record()
 	if err != nil {
 		return poison(err)
@@ -352,8 +375,36 @@ func (x *expansion) message(seq uint32, e *audience.Entry, size text.Size) {
 	mem.keep(key)
 	value := x.parts.append(mem.take(x.parts.room(e)), seq, e, size, x.price)
 	mem.keep(value)
-	x.out = append(x.out, x.arena.add(key, value, id))
+	r := x.arena.add(key, value, id)
+	if traceparent := x.traceOf(seq); traceparent != x.trace {
+		r = withTrace(r, traceparent)
+	}
+	x.out = append(x.out, r)
 	x.messages++
+}
+
+// withTrace returns a copy of a record of the arena that has a traceparent: the headers in the arena are shared by the
+// chunks to come.
+func withTrace(r *kgo.Record, traceparent string) *kgo.Record {
+	traced := *r
+	traced.Headers = append(slices.Clone(r.Headers), kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: []byte(traceparent)})
+	return &traced
+}
+
+// span makes the span of an expansion that began at a time, if one of its recipients is traced.
+func (x *expansion) span(j *job, began time.Time) {
+	if x.traced == "" {
+		return
+	}
+	c := x.chunk
+	way := x.h.cfg.Traces.OfCampaign(c.GetCampaignNumber())
+	x.h.cfg.Traces.Record(trace.Span{
+		Name: trace.NameExpand, At: way.Expand(c.GetDeal()), Kind: trace.Consumer, Start: began, End: x.h.cfg.Now(),
+		Parent: way.Parent(schemas.Header(j.record, schemas.HeaderTraceparent), way.Deal(c.GetDeal())),
+		Attributes: []attribute.KeyValue{
+			trace.Tenant(c.GetTenant()), trace.Campaign(c.GetCampaignId()), trace.Deal(c.GetDeal()), trace.Route(x.route), trace.Recipients(len(x.seqs)),
+		},
+	})
 }
 
 // count adds the messages and outcomes of the chunk to the metrics.

@@ -15,6 +15,7 @@ import (
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 )
 
 // Campaigns is the view of the control plane.
@@ -53,6 +54,8 @@ type Config struct {
 	Memory int
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
+	// Traces makes spans of expansions; nil: none.
+	Traces *trace.Tracer
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }

@@ -255,6 +255,7 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		j.seqs = nil // no outcomes: the recipients belong to another tenant
 		return nil, poison(errors.New("the campaign is another tenant's"))
 	}
+	began := h.cfg.Now()
 	x, err := h.newExpansion(j)
 	if err != nil {
 		return nil, err
@@ -293,6 +294,7 @@ func (h *handler) expand(j *job) ([]*kgo.Record, error) {
 		return nil, err
 	}
 	x.count()
+	x.span(j, began)
 	if j.entries != nil && int(c.GetEndSeq()-j.first) >= j.entries.Len() {
 		h.blobs.forget(blobKey{c.GetFreezeId(), c.GetBlob()}) // only retries need the blob from here on
 	}

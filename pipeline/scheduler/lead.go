@@ -15,6 +15,7 @@ import (
 	"fanfare/pipeline/scheduler/plan"
 	"fanfare/pipeline/stream"
 	"fanfare/schemas"
+	"fanfare/schemas/trace"
 )
 
 const (
@@ -60,6 +61,7 @@ type leader struct {
 	tombstones    map[uint64]*tombstone
 	recentHeld    map[string]*plan.Held // removed from topic held shortly before this leadership; nil once checked
 	dead          []*kgo.Record         // dead letters to be written
+	spans         []trace.Span          // of the deals in the transaction that is made next
 	missingDeals  []plan.Deal           // deals that the self-check did not find in chunks
 	mayNotDeal    error                 // the last answer of the MayDeal hook
 	stalledLogged map[uint64]int64      // campaigns that make no progress, and since when

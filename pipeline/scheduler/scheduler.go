@@ -14,6 +14,7 @@ import (
 	"fanfare/schemas"
 	"fanfare/schemas/audience"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 )
 
 // View is the control plane as this process knows it; [view.View] implements it.
@@ -65,6 +66,8 @@ type Config struct {
 	// Health returns the health of a route. If it is nil, the scheduler suspends no campaign because of a route's
 	// health.
 	Health func(route string) schemas.RouteHealth
+	// Traces makes spans of deals; nil: none.
+	Traces *trace.Tracer
 	// MayDeal returns why nothing may be dealt now, such as a disk that is nearly full. Default: always nil.
 	MayDeal func() error
 	// Now is the clock; default time.Now.

@@ -47,7 +47,14 @@ func (l *leader) step(work context.Context) error {
 	}
 	if len(records) > 0 {
 		l.busy = true
-		l.group.Go(func() error { l.committed <- l.commit(work, l.cl, records); return nil })
+		spans := l.spans
+		l.spans = nil
+		l.group.Go(func() error {
+			err := l.commit(work, l.cl, records)
+			l.record(spans, err)
+			l.committed <- err
+			return nil
+		})
 	}
 	return nil
 }
@@ -112,6 +119,7 @@ func (l *leader) decide(now time.Time) ([]*kgo.Record, error) {
 	}
 	records = append(records, ends...)
 	deals := l.planner.Deals(now)
+	l.spans = l.dealSpans(deals)
 	dealt := map[*plan.Campaign]bool{}
 	for i := range deals {
 		r, err := l.chunkRecord(&deals[i])

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/protobuf/proto"
 
 	"fanfare/pipeline/scheduler/plan"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 )
 
 const source = "scheduler"
@@ -24,11 +26,49 @@ const offsetsKey = "offsets"
 func (s *Scheduler) chunkRecord(d *plan.Deal) (*kgo.Record, error) {
 	c, ch := d.Campaign, d.Chunk()
 	// The chunks of one blob go to one expander, which has the blob in memory after the first of them.
+	traceparent := ""
+	if s.traced(d) {
+		traceparent = s.cfg.Traces.OfCampaign(c.Number()).Deal(d.Number).Traceparent()
+	}
 	return schemas.Event{
 		Topic: s.names.Chunks(), Key: c.Key() + "#" + strconv.FormatUint(uint64(ch.GetBlob()), 10), Tenant: c.Tenant(),
 		Type: schemas.TypeChunk, Source: source, ID: c.Key() + "#" + strconv.FormatUint(d.Number, 10),
-		Time: time.UnixMilli(d.DealtMs), Value: ch,
+		Time: time.UnixMilli(d.DealtMs), Value: ch, Traceparent: traceparent,
 	}.Record()
+}
+
+// traced reports whether a deal has a recipient that is traced.
+func (s *Scheduler) traced(d *plan.Deal) bool {
+	return s.cfg.Traces != nil && d.Any(func(seq uint32) bool { return s.cfg.Traces.Samples(d.Campaign.Number(), seq) })
+}
+
+// record makes the spans of deals whose transaction has ended.
+func (s *Scheduler) record(spans []trace.Span, err error) {
+	now := s.cfg.Now()
+	for i := range spans {
+		if spans[i].End = now; err != nil {
+			spans[i].Failed = "not_committed"
+		}
+		s.cfg.Traces.Record(spans[i])
+	}
+}
+
+// dealSpans returns the spans of the deals that are traced, without an end.
+func (s *Scheduler) dealSpans(deals []plan.Deal) (spans []trace.Span) {
+	for i := range deals {
+		d := &deals[i]
+		if !s.traced(d) {
+			continue
+		}
+		way := s.cfg.Traces.OfCampaign(d.Campaign.Number())
+		spans = append(spans, trace.Span{
+			Name: trace.NameDeal, At: way.Deal(d.Number), Parent: way.Root(), Kind: trace.Producer, Start: time.UnixMilli(d.DealtMs),
+			Attributes: []attribute.KeyValue{
+				trace.Tenant(d.Campaign.Tenant()), trace.Campaign(d.Campaign.ID()), trace.Deal(d.Number), trace.Recipients(int(d.Size())),
+			},
+		})
+	}
+	return spans
 }
 
 // cursorRecord returns a record of `cursors`; with a nil value, a tombstone.

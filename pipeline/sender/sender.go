@@ -18,6 +18,7 @@ import (
 	"fanfare/pipeline/window"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 	"fanfare/sinks/carrier"
 )
 
@@ -75,6 +76,8 @@ type Config struct {
 	Replication int16
 	// SessionTimeout, GuardMargin and DrainTimeout are those of [window.Config].
 	SessionTimeout, GuardMargin, DrainTimeout time.Duration
+	// Traces makes spans of hand-overs; nil: none.
+	Traces *trace.Tracer
 	// BreakerPause is how long a route pauses when its carrier does not answer; default [DefaultBreakerPause].
 	BreakerPause time.Duration
 	// Now is the clock; default time.Now.
@@ -132,6 +135,7 @@ type routeSender struct {
 	breaker    *breaker
 	metrics    *metrics
 	outcomes   *outcomeEncoder
+	traces     *trace.Tracer
 	logger     *slog.Logger
 	now        func() time.Time
 	slower     chan struct{}                   // capacity 1; a value means that the carrier has throttled us
@@ -146,7 +150,7 @@ func newRouteSender(cfg *Config, deps *Deps, m *metrics, r *fanfarev1.Route, lin
 	}
 	c := &routeSender{
 		name: r.GetName(), names: cfg.Cluster.Names, keys: cfg.Keys, view: deps.View, limiter: deps.Tokens, live: line.Live, test: line.Test,
-		caps: line.Live.Caps(), metrics: m, outcomes: newOutcomeEncoder(cfg.Cluster.Names, cfg.Keys), logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
+		caps: line.Live.Caps(), metrics: m, outcomes: newOutcomeEncoder(cfg.Cluster.Names, cfg.Keys), traces: cfg.Traces, logger: cfg.Cluster.Logger.With(slog.String("route", r.GetName())), now: cfg.Now, slower: make(chan struct{}, 1),
 	}
 	c.known.Store(r)
 	if c.test != nil {

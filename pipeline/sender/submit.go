@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/schemas"
+	"fanfare/schemas/trace"
 	"fanfare/sinks/carrier"
 )
 
@@ -220,6 +221,10 @@ func (f *flight) done(i int, r carrier.Result) {
 		return // a second answer, against the contract: the first one counts
 	}
 	notWritten := r.Outcome == carrier.Retryable && r.Code == carrier.CodeDeadline
+	if !late && !notWritten && l.traces.Samples(e.id.CampaignNumber(), e.id.Seq()) {
+		v := classify(r, e.msg, l.view.Campaign(e.msg.GetCampaignId()), now)
+		f.span(i, v.kind, v.code, now)
+	}
 	switch r.Outcome {
 	case carrier.Throttled:
 		l.throttled()
@@ -276,6 +281,23 @@ func (f *flight) done(i int, r carrier.Result) {
 		e.item.Settle(&f.outcomes[i])
 	}
 	f.close()
+}
+
+// span makes the span of the hand-over of a message whose recipient is traced.
+func (f *flight) span(i int, kind schemas.Kind, code schemas.Code, now time.Time) {
+	l, e := f.lane, f.entries[i]
+	m, id := e.msg, e.id
+	way := l.traces.Of(l.single(m), id.CampaignNumber(), id.Seq())
+	failed := ""
+	if kind != schemas.KindSent {
+		failed = schemas.CodeName(code)
+	}
+	l.traces.Record(trace.Span{
+		Name: trace.NameSubmit, At: way.Submit(id, f.repeats[i]), Kind: trace.Client, Start: f.sent, End: now, Failed: failed,
+		Parent: way.Parent(schemas.Header(e.rec, schemas.HeaderTraceparent), way.Root()),
+		Attributes: append(trace.Outcome(kind, code), trace.Tenant(m.GetTenant()), trace.Campaign(m.GetCampaignId()), trace.Submission(id),
+			trace.Message(l.keys.MessageOf(id)), trace.Route(l.name)),
+	})
 }
 
 // sampled is the sampling rate of answer times: one answer in so many of each batch is measured.
@@ -387,6 +409,9 @@ func (f *flight) expire() {
 		}
 		l.metrics.timeouts.Inc()
 		l.metrics.inFlight.Dec()
+		if l.traces.Samples(e.id.CampaignNumber(), e.id.Seq()) {
+			f.span(i, schemas.KindAmbiguous, schemas.CodeTimeout, l.now())
+		}
 		f.failures.Add(1)
 		if f.repeats[i] {
 			l.tell(news{entry: e, kind: repeated})

@@ -12,6 +12,7 @@ import (
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 )
 
 // decode reads a receipt and makes the checks that need neither Redis nor the view.
@@ -72,7 +73,7 @@ func (h *handler) event(it *item) (*kgo.Record, error) {
 		Sender: leg.GetSender(), To: r.GetTo(), ProviderId: r.GetProviderId(), MessageId: message[:], SubmissionId: it.submission[:], Test: c.GetTest(),
 	}
 	e := schemas.DeliveryEvent(h.names.Deliveries(), source, d, "")
-	e.Traceparent = string(schemas.Header(it.record, schemas.HeaderTraceparent))
+	e.Traceparent = h.span(it, kind, code)
 	out, err := e.Record()
 	if err != nil {
 		return nil, err
@@ -83,6 +84,29 @@ func (h *handler) event(it *item) (*kgo.Record, error) {
 		h.metrics.delay.Observe(h.cfg.Now().Sub(time.UnixMilli(at)).Seconds())
 	}
 	return out, nil
+}
+
+// span makes the span of a receipt whose recipient is traced, and returns the traceparent of its event: without a span,
+// that of the receipt's record.
+func (h *handler) span(it *item, kind schemas.Kind, code schemas.Code) string {
+	t, id := h.cfg.Traces, it.submission
+	if !t.Samples(id.CampaignNumber(), id.Seq()) {
+		return string(schemas.Header(it.record, schemas.HeaderTraceparent))
+	}
+	way := t.Of(it.campaign.GetHidden(), id.CampaignNumber(), id.Seq())
+	at, now := way.Receipt(id, kind, code), h.cfg.Now()
+	came := it.record.Timestamp
+	if ms := it.receipt.GetReceivedMs(); ms > 0 {
+		came = time.UnixMilli(ms)
+	}
+	if came.After(now) {
+		came = now
+	}
+	t.Record(trace.Span{
+		Name: trace.NameReceipt, At: at, Parent: way.Submit(id, false), Kind: trace.Consumer, Start: came, End: now,
+		Attributes: append(trace.Outcome(kind, code), trace.Tenant(it.campaign.GetTenant()), trace.Campaign(it.campaign.GetId()), trace.Submission(id), trace.Route(it.receipt.GetRoute())),
+	})
+	return at.Traceparent()
 }
 
 // outcome returns the kind and the sub-status of a receipt's event; no kind while other parts are awaited.

@@ -14,6 +14,7 @@ import (
 	"fanfare/pipeline/view"
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
+	"fanfare/schemas/trace"
 )
 
 // Campaigns is the part of the control-plane view that the tracker uses.
@@ -42,6 +43,8 @@ type Config struct {
 	Watch time.Duration
 	// SessionTimeout of the group; 0: the stage's default.
 	SessionTimeout time.Duration
+	// Traces makes spans of receipts; nil: none.
+	Traces *trace.Tracer
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }

@@ -46,6 +46,24 @@ func (d *Deal) Size() int64 {
 	return int64(d.end - d.first)
 }
 
+// Any reports whether f returns true for one of the recipients.
+func (d *Deal) Any(f func(seq uint32) bool) bool {
+	if d.seqs != nil {
+		found := false
+		d.seqs.Iterate(func(seq uint32) bool {
+			found = f(seq)
+			return !found
+		})
+		return found
+	}
+	for seq := d.first; seq < d.end; seq++ {
+		if f(seq) {
+			return true
+		}
+	}
+	return false
+}
+
 // Chunk returns the record of topic `chunks`.
 func (d *Deal) Chunk() *fanfarev1.Chunk {
 	c := d.Campaign
