@@ -35,7 +35,7 @@ var builtOnce = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-o", dir+"/", "fanfare/cmd/fanfare", "fanfare/cmd/carriersim")
+	build := exec.Command("go", "build", "-o", dir+"/", "fanfare/cmd/fanfare", "fanfare/cmd/carriersim", "fanfare/cmd/loadgen")
 	// As releases are built; make build has compiled most of it already
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
