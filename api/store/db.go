@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,6 +40,11 @@ type database struct {
 	writer  *sql.Conn
 	turn    chan struct{}
 	write   db.DBTX
+	// rewrites numbers the rewrites of the file: the last that began, and, under turn, the last that was completed.
+	rewrites struct {
+		begun atomic.Uint64
+		done  uint64
+	}
 }
 
 // close closes every connection.

@@ -504,17 +504,36 @@ func (s *Store) EraseReferences(ctx context.Context, tenant string, recipients m
 const compactPatience = 10 * time.Second
 
 // Compact rewrites a SQLite file, so that its free pages have no deleted data, and empties its log. Writers wait
-// meanwhile, about a second for each 200 MB. Postgres does this by itself (autovacuum).
+// meanwhile, about a second for each 200 MB. Callers that wait for the same turn share one rewrite. Postgres does this
+// by itself (autovacuum).
 func (s *Store) Compact(ctx context.Context) error {
 	if s.d.postgres {
 		return nil
 	}
+	return s.compactAfter(ctx, s.d.rewrites.begun.Load())
+}
+
+// compactAfter compacts the file, unless a rewrite with a number above begun has done it.
+func (s *Store) compactAfter(ctx context.Context, begun uint64) error {
 	select {
 	case s.d.turn <- struct{}{}:
 		defer func() { <-s.d.turn }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.d.rewrites.done > begun {
+		return nil
+	}
+	number := s.d.rewrites.begun.Add(1)
+	if err := s.rewrite(ctx); err != nil {
+		return err
+	}
+	s.d.rewrites.done = number
+	return nil
+}
+
+// rewrite compacts the file and empties its log. The caller has the turn.
+func (s *Store) rewrite(ctx context.Context) error {
 	if _, err := s.d.writer.ExecContext(ctx, "VACUUM"); err != nil {
 		return fmt.Errorf("compact the store: %w", err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -70,6 +71,41 @@ func TestAttributes(t *testing.T) {
 	})
 	if _, err := appendAttributes(nil, "{oops"); err == nil {
 		t.Error("got no error for a damaged text")
+	}
+}
+
+// Erasures that wait for each other share one rewrite of the file, but only one that began after they asked.
+func TestCompactIsShared(t *testing.T) {
+	cfg := Config{DSN: filepath.Join(t.TempDir(), "store.db")}
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	asked := s.d.rewrites.begun.Load()
+	for _, step := range []struct {
+		what    string
+		begun   uint64
+		rewrote bool
+	}{{"the first", asked, true}, {"asked before the first began", asked, false}, {"asked while the first ran", asked + 1, true}} {
+		before := s.d.rewrites.begun.Load()
+		if err := s.compactAfter(t.Context(), step.begun); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.d.rewrites.begun.Load() > before; got != step.rewrote {
+			t.Errorf("%s: rewrote the file %v, want %v", step.what, got, step.rewrote)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.rewrite(ended); err == nil {
+		t.Fatal("a rewrite that is cancelled: got no error")
+	}
+	if err := s.Compact(t.Context()); err != nil || s.d.rewrites.done != asked+3 {
+		t.Errorf("got rewrite %d, %v, want %d", s.d.rewrites.done, err, asked+3)
 	}
 }
 

@@ -14,8 +14,18 @@ import (
 
 // Erase removes a person from the events and rewrites the file, because free pages still have the old data. Writers
 // wait meanwhile, about a second for each 200 MB. Erase does not rewrite the file if nothing was removed since the last
-// rewrite. The first erasure of a process always rewrites it, because an earlier process may have ended before it did.
+// rewrite, so erasures that wait for each other share one. The first erasure of a process always rewrites the file,
+// because an earlier process may have ended before it did.
 func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
+	out, err := s.eraseEvents(ctx, tenant, numbers, recipients)
+	if err != nil {
+		return nil, err
+	}
+	return out, s.rewrite(ctx)
+}
+
+// eraseEvents removes a person from the events, and returns the recipients that it removed, by campaign.
+func (s *Store) eraseEvents(ctx context.Context, tenant string, numbers []string, recipients map[string]*roaring.Bitmap) (map[string]*roaring.Bitmap, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	out := map[string]*roaring.Bitmap{}
@@ -33,20 +43,27 @@ func (s *Store) Erase(ctx context.Context, tenant string, numbers []string, reci
 			out[id], s.rewritten = erased, false
 		}
 	}
+	return out, nil
+}
+
+// rewrite rewrites the file and empties the log, unless nothing was removed since that was last done.
+func (s *Store) rewrite(ctx context.Context) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	if s.closed.Load() {
-		return nil, analytics.ErrClosed
+		return analytics.ErrClosed
 	}
 	if s.rewritten {
-		return out, nil
+		return nil
 	}
 	if _, err := s.conn.ExecContext(ctx, "VACUUM"); err != nil {
-		return nil, fmt.Errorf("erase: %w", err)
+		return fmt.Errorf("erase: %w", err)
 	}
 	if err := s.cutLog(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	s.rewritten = true
-	return out, nil
+	return nil
 }
 
 // cutPatience is how long an erasure waits for readers that still need the log.

@@ -110,6 +110,45 @@ func TestRunDamaged(t *testing.T) {
 	})
 }
 
+// Erasures that wait for each other share one rewrite of the file.
+func TestErasuresShareRewrite(t *testing.T) {
+	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "stats.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := &analytics.Campaign{Tenant: "tn_a", ID: "camp_10001", Month: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	b := analytics.Batch{Topic: analytics.TopicID{1}, End: 2, Events: []analytics.Event{
+		{Campaign: c, Seq: 1, Kind: schemas.KindSent, Try: 1, To: "+393471234567", TimeMS: 1},
+		{Campaign: c, Seq: 2, Kind: schemas.KindSent, Try: 1, To: "+393471234568", TimeMS: 1},
+	}}
+	if err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	// Both have removed their person before either rewrites the file.
+	for _, number := range []string{"+393471234567", "+393471234568"} {
+		if erased, err := s.eraseEvents(t.Context(), "tn_a", []string{number}, nil); err != nil || len(erased) != 1 || s.rewritten {
+			t.Fatalf("%s: got %v, %v, rewritten %v, want one campaign, and a file to rewrite", number, erased, err, s.rewritten)
+		}
+	}
+	var before, after int
+	version := func(n *int) {
+		t.Helper()
+		if err := s.conn.QueryRowContext(t.Context(), "PRAGMA schema_version").Scan(n); err != nil { // VACUUM raises it
+			t.Fatal(err)
+		}
+	}
+	version(&before)
+	for range 2 {
+		if err := s.rewrite(t.Context()); err != nil || !s.rewritten {
+			t.Fatal(err)
+		}
+	}
+	if version(&after); after != before+1 {
+		t.Errorf("the file was rewritten %d times, want once", after-before)
+	}
+}
+
 // The first erasure of a process and every erasure that removes something rewrite the file. Other erasures do not,
 // because writers would have to wait.
 func TestEraseRewritesWhenItMust(t *testing.T) {
