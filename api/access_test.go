@@ -305,6 +305,12 @@ func TestEveryProblem(t *testing.T) {
 			defer func() { g.approve = "" }()
 			return w.call("PUT", path+"/confirm", "")
 		},
+		"rule_of_country": func() *answer {
+			w.callAs(w.admin(), "PUT", "/api/policy", `{"compliance":"refuse"}`).want(200)
+			a := w.call("PUT", "/api/campaigns/"+w.campaign(1, "")+"/confirm", "")
+			w.callAs(w.admin(), "PUT", "/api/policy", `{"compliance":"off"}`).want(200)
+			return a
+		},
 		"content_rejected": func() *answer {
 			g.moderate = "abusive"
 			defer func() { g.moderate = "" }()

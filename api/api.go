@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/api/clientaddr"
+	"fanfare/api/compliance"
 	"fanfare/api/phone"
 	"fanfare/api/problem"
 	"fanfare/api/store"
@@ -174,6 +175,7 @@ type server struct {
 	routes    *routeCache
 	listNames *listNames
 	whoNames  *whoNames
+	rules     *compliance.Rules
 	// domainsChanged wakes two jobs: the one that checks domains, and the one that resumes campaigns without a usable
 	// domain.
 	domainsChanged [2]chan struct{}
@@ -201,6 +203,9 @@ func New(d Deps) (*Server, error) {
 	}
 	s.auth = newAuthenticator(d.Store, d.Limits, d.LimitsOf, d.Now)
 	if s.phones, err = phone.NewParser(); err != nil {
+		return nil, err
+	}
+	if s.rules, err = compliance.Open(); err != nil {
 		return nil, err
 	}
 	s.seqs = newSeqLeases(d.Store.LeaseSeqs)
@@ -279,6 +284,7 @@ func (s *server) registerAll() {
 	s.registerImportJobs()
 	s.registerSuppressions()
 	s.registerSuppressionFiles()
+	s.registerConsent()
 	s.registerConversations()
 	s.registerExports()
 	s.registerSegments()
@@ -295,6 +301,7 @@ func (s *server) registerAll() {
 	s.registerDomains()
 	s.registerPrices()
 	s.registerPolicy()
+	s.registerCompliance()
 	s.registerOperator()
 	s.registerRoutes()
 	s.registerDoctor()

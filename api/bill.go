@@ -36,6 +36,7 @@ type bill struct {
 	basis    string // goal or audience
 	version  string
 	warnings []string
+	findings []ComplianceFinding
 }
 
 // billLine is the part of the bill for one country, for the first channel.

@@ -22,10 +22,11 @@ import (
 
 // found has the objects that the references of a campaign stand for.
 type found struct {
-	legs     []store.Leg // with route, sender and content; without price and retries
-	allowed  [][]string  // for each leg, the only countries that its sender may send to; empty: all
-	named    []store.Named
-	linkBase string // the longest address before the token of a link; "" without links
+	legs        []store.Leg // with route, sender and content; without price and retries
+	allowed     [][]string  // for each leg, the only countries that its sender may send to; empty: all
+	named       []store.Named
+	senderTypes []string // for each leg, the type of the sender of a text message; "" for other channels
+	linkBase    string   // the longest address before the token of a link; "" without links
 	// The links, or the opt-out link, are on domains.
 	shortDomains, optOutDomains bool
 
@@ -49,6 +50,7 @@ func (s *server) lookUp(ctx context.Context, who *principal, spec *store.Spec, d
 		if l.leg.Content != nil {
 			f.legs = append(f.legs, l.leg)
 			f.allowed = append(f.allowed, l.countries)
+			f.senderTypes = append(f.senderTypes, l.senderType)
 		}
 	}
 	return f, s.checkLinks(ctx, who, spec, f)
@@ -63,11 +65,12 @@ type legLookup struct {
 	first bool
 	draft bool
 
-	leg       store.Leg
-	named     store.Named
-	countries []string // the only countries that the sender may send to; empty: all
-	problems  problem.List
-	warnings  []string
+	leg        store.Leg
+	named      store.Named
+	countries  []string // the only countries that the sender may send to; empty: all
+	senderType string   // of a text message
+	problems   problem.List
+	warnings   []string
 }
 
 // notYet adds a problem that only a complete campaign must not have. For a draft it adds a warning.
@@ -170,7 +173,7 @@ func (l *legLookup) smsSender(ctx context.Context) error {
 			l.notYet(problem.Field(problem.CodeInvalid, field, "The sender %s is %s%s: only an approved sender can send.", row.Name, row.Status, pick(doc.Reason != "", ", "+doc.Reason, "")))
 		}
 	}
-	l.countries = doc.Countries
+	l.countries, l.senderType = doc.Countries, cmp.Or(doc.Type, senderType(l.leg.Sender))
 	if l.first && l.spec.Traffic == "inbound_outbound" && !doc.TwoWay {
 		l.notYet(problem.Field(problem.CodeInvalid, "trafficType", "The sender %s can't take replies.", l.leg.Sender).
 			WithFix("Use a sender whose twoWay is true, or the traffic type outbound.%s", pick(strings.ContainsFunc(l.leg.Sender, unicode.IsLetter), noReplies, "")))

@@ -153,6 +153,10 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 	if len(was.Variants) > 0 {
 		weights = [][]uint32{variantWeights(&was.Spec)}
 	}
+	_, policy, err := s.policyRow(ctx, was.Tenant)
+	if err != nil {
+		return store.Campaign{}, err
+	}
 	share, err := s.deliveredShare(ctx, was.Tenant)
 	if err != nil {
 		return store.Campaign{}, err
@@ -166,6 +170,9 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		}
 		if p := refs.outside(d.Audience.Countries); p != nil {
 			return 0, p
+		}
+		if err := s.mayComply(ctx, who, policy, c, refs, mixOf(d.Audience.Countries)); err != nil {
+			return 0, err
 		}
 		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(s.LinkURL, resolved, c.UTM)
 		if c.LinkTable != nil {

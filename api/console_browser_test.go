@@ -573,6 +573,17 @@ func TestConsoleWithoutJavaScript(t *testing.T) {
 	b.do(chromedp.Click(chromedp.CSS(`main form button.primary`)))
 	b.eventually("saved", `document.querySelector("#f-replayAfterHours")?.value`, "24")
 	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body, `{"replayWindow":{"afterHours":24,"days":5}}`)
+	b.do(chromedp.Navigate(c.url+"/policy"), // R43
+		chromedp.SetValue(chromedp.CSS(`#f-compliance`), "warn"), chromedp.Click(chromedp.CSS(`main form button.primary`)))
+	b.eventually("saved", flash, "The policy is saved.")
+	subset(t, "policy", c.call("GET", "/api/policy", "").want(200).body, `{"compliance":"warn"}`)
+	rules := `document.querySelectorAll(".rules .flash.warn").length + "," + document.querySelectorAll(".rules .flash.bad").length + "," + document.querySelectorAll("main .buttons a.primary").length`
+	b.do(chromedp.Navigate(c.url + "/campaigns/" + c.draft + "/edit?step=review"))
+	b.eventually("warned", rules, "1,0,1")
+	c.callAs(c.admin(), "PUT", "/api/policy", `{"compliance":"refuse"}`).want(200)
+	b.do(chromedp.Navigate(c.url + "/campaigns/" + c.draft + "/edit?step=review"))
+	b.eventually("refused", rules, "0,1,0")
+	c.callAs(c.admin(), "PUT", "/api/policy", `{"compliance":"off"}`).want(200)
 	b.do(chromedp.Navigate(c.url+"/webhooks/"+c.hook+"/deliveries?state=pending"), // X6
 		chromedp.SetValue(chromedp.CSS(`input[name=since]`), "2025-03-31T09:00"), chromedp.Click(chromedp.CSS(`form[action$="/recover"] button`)))
 	b.eventually("recovered", flash, "Events since 31 Mar 2025, 09:00 Europe/Rome are posted again; 0 failed ones are queued.")

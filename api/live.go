@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"fanfare/api/compliance"
 	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
@@ -29,6 +30,18 @@ func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error
 		return nil, err
 	}
 	body := &in.Body.Value
+	if err := testKeyMay(at.who, at.campaign); err != nil {
+		return nil, err
+	}
+	if body.CallingHoursStart.Set || body.CallingHoursEnd.Set || body.CallingHoursTimezone.Set {
+		after := *at.campaign
+		if err := body.apply(&after, at.who); err != nil {
+			return nil, err
+		}
+		if err := s.staysCompliant(ctx, at.who, &after, compliance.Hours); err != nil {
+			return nil, err
+		}
+	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if err := testKeyMay(at.who, c); err != nil {
 			return "", err

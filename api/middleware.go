@@ -81,6 +81,8 @@ type metrics struct {
 	jobsRunning   *prometheus.GaugeVec
 	// confirmations counts those of opt-outs, by result.
 	confirmations *prometheus.CounterVec
+	// compliance counts campaigns that do not keep the rules of a country, by what became of them.
+	compliance *prometheus.CounterVec
 	// domains counts the domains of links by health.
 	domains *prometheus.GaugeVec
 	// withoutDomains counts the campaigns that wait for one.
@@ -98,6 +100,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		confirmations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_api_confirmations_total", Help: "Confirmations of opt-outs, by result: sent, failed (the opt-out holds all the same).",
 		}, []string{"result"}),
+		compliance: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fanfare_api_compliance_total", Help: "Confirms, and changes of the time afterwards, of campaigns that do not keep the rules of a country, by result: warned, refused.",
+		}, []string{"result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_api_panics_total", Help: "Requests that ended in a panic. Each is a bug."}),
 		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_api_callbacks_total",
@@ -111,7 +116,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "fanfare_api_campaigns_without_domains", Help: "Campaigns that are suspended as no_domains: no domain of links that they may use has room.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning, m.confirmations, m.domains, m.withoutDomains} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.sends, m.panics, m.callbacks, m.jobs, m.jobRows, m.jobsRunning, m.confirmations, m.compliance, m.domains, m.withoutDomains} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the API: %w", err)
 		}

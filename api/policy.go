@@ -32,6 +32,7 @@ type Policy struct {
 	FrequencyCap *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; further campaigns skip the recipient as FREQUENCY_CAP. Null: no cap."`
 	CountryCaps  []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; further recipients are skipped as QUOTA_COUNTRY."`
 	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
+	Compliance   string              `json:"compliance" enum:"off,warn,refuse" doc:"What becomes of a campaign that does not keep the rules of a country for promotional messages (hours, closed days, how to opt out, kinds of senders): off: nothing is checked; warn: its price lists them; refuse: confirm, and a change of the time afterwards, are refused too. Tests and single sends are not checked. Default: off."`
 	ReplayWindow ReplayWindow        `json:"replayWindow" doc:"When a campaign may be replayed."`
 	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
 	Version      uint64              `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match. 0: the policy was never set."`
@@ -73,6 +74,7 @@ type PolicyInput struct {
 	FrequencyCap problem.Optional[FrequencyCap]        `json:"frequencyCap,omitzero" doc:"Null: no cap."`
 	CountryCaps  problem.Optional[[]CountryCap]        `json:"countryCaps,omitzero" doc:"At most 250."`
 	Maintenance  problem.Optional[[]MaintenanceWindow] `json:"maintenanceWindows,omitzero" doc:"At most 50."`
+	Compliance   problem.Optional[string]              `json:"compliance,omitzero" doc:"off, warn or refuse. Null: off."`
 	ReplayWindow problem.Optional[ReplayWindow]        `json:"replayWindow,omitzero" doc:"Null: from 24 hours to a calendar month after the first submission."`
 }
 
@@ -82,6 +84,7 @@ type policyDoc struct {
 	Words, Patterns, Domains []string
 	Maintenance              []MaintenanceWindow
 	Replay                   *ReplayWindow `json:",omitempty"` // nil: the usual one
+	Compliance               string        `json:",omitempty"` // warn or refuse; "": off
 	store.PolicyCaps
 }
 
@@ -130,7 +133,7 @@ func (s *server) policyRow(ctx context.Context, tenant string) (*store.Resource,
 
 func answerPolicy(row *store.Resource, d *policyDoc) *policyOut {
 	v := &Policy{SecondPerson: d.SecondPerson, Words: orEmpty(d.Words), Patterns: orEmpty(d.Patterns), Domains: orEmpty(d.Domains), Maintenance: d.Maintenance}
-	v.ReplayWindow = d.replay()
+	v.ReplayWindow, v.Compliance = d.replay(), d.complianceMode()
 	v.FrequencyCap, v.CountryCaps = viewFrequency(d.Frequency), []CountryCap{}
 	for _, c := range d.Countries {
 		v.CountryCaps = append(v.CountryCaps, CountryCap{c.Country, c.Max, pick(c.Monthly, "month", "day")})
@@ -248,6 +251,7 @@ func (in *PolicyInput) apply(d *policyDoc, zone string) error {
 		}
 	}
 	in.applyReplay(d, &ps)
+	in.applyCompliance(d, &ps)
 	in.applyCaps(d, &ps)
 	return ps.Err()
 }

@@ -29,21 +29,22 @@ type Exclusions struct {
 
 // Goal is the answer of calculateGoal: E's fields (R94), then ours.
 type Goal struct {
-	TotalContacts            uint64        `json:"totalContacts" example:"5000" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
-	EstimatedCost            Money         `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
-	CostPerMessage           Money         `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
-	Currency                 string        `json:"currency" example:"EUR" doc:"ISO 4217 code."`
-	EstimatedDuration        *string       `json:"estimatedDuration" example:"15 minutes" doc:"From the route's rate and the calling hours; null when it would take more than a year."`
-	EstimatedDurationSeconds *int64        `json:"estimatedDurationSeconds" doc:"The same in seconds, rounded up; null when it would take more than a year."`
-	Basis                    string        `json:"basis" doc:"goal: the number given; audience: the contacts that would be sent to now."`
-	Exclusions               Exclusions    `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
-	ByCountry                []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; for a goal, in the proportions of the audience."`
-	MaxCost                  Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
-	PriceVersion             string        `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
-	Encoding                 *string       `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
-	Characters               *int          `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
-	Segments                 int           `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
-	Warning                  []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
+	TotalContacts            uint64              `json:"totalContacts" example:"5000" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
+	EstimatedCost            Money               `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
+	CostPerMessage           Money               `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
+	Currency                 string              `json:"currency" example:"EUR" doc:"ISO 4217 code."`
+	EstimatedDuration        *string             `json:"estimatedDuration" example:"15 minutes" doc:"From the route's rate and the calling hours; null when it would take more than a year."`
+	EstimatedDurationSeconds *int64              `json:"estimatedDurationSeconds" doc:"The same in seconds, rounded up; null when it would take more than a year."`
+	Basis                    string              `json:"basis" doc:"goal: the number given; audience: the contacts that would be sent to now."`
+	Exclusions               Exclusions          `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
+	ByCountry                []CountryLine       `json:"breakdownByCountry" nullable:"false" doc:"The cost by country; for a goal, in the proportions of the audience."`
+	MaxCost                  Money               `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
+	PriceVersion             string              `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
+	Encoding                 *string             `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
+	Characters               *int                `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
+	Segments                 int                 `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
+	Warning                  []string            `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
+	Compliance               []ComplianceFinding `json:"compliance,omitempty" doc:"Rules of countries that it does not keep, if compliance of the policy is warn or refuse."`
 }
 
 // BreakdownLine is the part of a price for one channel.
@@ -83,21 +84,22 @@ func (b *bill) byCountry() []CountryLine {
 
 // Price is the answer of price: E's fields (R96), then ours.
 type Price struct {
-	CampaignID     string        `json:"campaignId" doc:"Id of the campaign."`
-	TotalContacts  uint64        `json:"totalContacts" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
-	EstimatedCost  Money         `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
-	Breakdown      Breakdown     `json:"breakdown" doc:"estimatedCost by channel."`
-	ByCountry      []CountryLine `json:"breakdownByCountry" nullable:"false" doc:"The same by country; counts and costs also add up to the totals."`
-	CostPerMessage Money         `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
-	Currency       string        `json:"currency" doc:"ISO 4217 code."`
-	MaxCost        Money         `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
-	PriceVersion   string        `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
-	Basis          string        `json:"basis" doc:"Always audience: the contacts that would be sent to now, or that were when it was confirmed."`
-	Exclusions     Exclusions    `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
-	Encoding       *string       `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
-	Characters     *int          `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
-	Segments       int           `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
-	Warning        []string      `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
+	CampaignID     string              `json:"campaignId" doc:"Id of the campaign."`
+	TotalContacts  uint64              `json:"totalContacts" doc:"Recipients that are priced: the contacts of the lists without the exclusions, or the goal."`
+	EstimatedCost  Money               `json:"estimatedCost" doc:"Expected cost of one message to each of totalContacts."`
+	Breakdown      Breakdown           `json:"breakdown" doc:"estimatedCost by channel."`
+	ByCountry      []CountryLine       `json:"breakdownByCountry" nullable:"false" doc:"The same by country; counts and costs also add up to the totals."`
+	CostPerMessage Money               `json:"costPerMessage" doc:"estimatedCost / totalContacts, rounded up."`
+	Currency       string              `json:"currency" doc:"ISO 4217 code."`
+	MaxCost        Money               `json:"maxCost" doc:"The most it can cost, with every retry and the longest texts. Confirm reserves it, or less when the credit covers fewer retries."`
+	PriceVersion   string              `json:"priceVersion" doc:"Name of these figures. Confirm with it is refused when the price has changed since."`
+	Basis          string              `json:"basis" doc:"Always audience: the contacts that would be sent to now, or that were when it was confirmed."`
+	Exclusions     Exclusions          `json:"exclusions" doc:"Contacts of the lists that would not be sent to, by reason; all 0 for a confirmed campaign."`
+	Encoding       *string             `json:"encoding" doc:"GSM-7 or UCS-2; null: the message is not an SMS text."`
+	Characters     *int                `json:"characters" doc:"Characters of the text as written; null: the message is not an SMS text."`
+	Segments       int                 `json:"segments" doc:"SMS segments of the longest text in a sample of the recipients; 1 for other channels."`
+	Warning        []string            `json:"warning,omitempty" doc:"Values that are accepted but may not have the intended effect."`
+	Compliance     []ComplianceFinding `json:"compliance,omitempty" doc:"Rules of countries that it does not keep, if compliance of the policy is warn or refuse."`
 }
 
 // settleOn sets the cost of the bill and divides it among the lines.
@@ -194,7 +196,7 @@ func (s *server) calculateGoal(ctx context.Context, in *goalIn) (*goalOut, error
 	who := requestOf(ctx).who
 	out := &Goal{
 		TotalContacts: b.contacts, EstimatedCost: Money(b.cost), CostPerMessage: Money(b.perOne), Currency: who.tenant.Currency, Basis: b.basis,
-		Exclusions: b.exclusions(), ByCountry: b.byCountry(), MaxCost: Money(b.most), PriceVersion: b.version, Segments: b.segments, Warning: b.warnings,
+		Exclusions: b.exclusions(), ByCountry: b.byCountry(), MaxCost: Money(b.most), PriceVersion: b.version, Segments: b.segments, Warning: b.warnings, Compliance: b.findings,
 	}
 	out.Encoding, out.Characters = b.measured()
 	start := s.Now()
@@ -220,7 +222,7 @@ func (s *server) getPrice(ctx context.Context, in *priceIn) (*priceOut, error) {
 	out := &Price{
 		CampaignID: c.ID(), TotalContacts: b.contacts, EstimatedCost: Money(b.cost), Breakdown: b.breakdown(), ByCountry: b.byCountry(), CostPerMessage: Money(b.perOne),
 		Currency: requestOf(ctx).who.tenant.Currency, MaxCost: Money(b.most), PriceVersion: b.version, Basis: b.basis,
-		Exclusions: b.exclusions(), Segments: b.segments, Warning: b.warnings,
+		Exclusions: b.exclusions(), Segments: b.segments, Warning: b.warnings, Compliance: b.findings,
 	}
 	out.Encoding, out.Characters = b.measured()
 	return &priceOut{etag(c.Version), out}, nil
@@ -260,6 +262,9 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 	b.warnings = append(warnings(c), fields...)
 	if n := neverOpen(c, s.sharesOfCountries(&who.tenant, b.countries()), s.Now()); n > 0 {
 		b.warnings = append(b.warnings, fmt.Sprintf(warningNeverOpen, n))
+	}
+	if b.findings, err = s.complianceOf(ctx, who, c, b.countries()); err != nil {
+		return nil, bill{}, err
 	}
 	want := store.Quote{Version: b.version, Cost: b.cost, Contacts: uint32(min(b.contacts, uint64(^uint32(0))))}
 	if !stores || c.State == schemas.StateCostCalculated && c.Quote == want {

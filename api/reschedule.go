@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"fanfare/api/compliance"
 	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
@@ -44,6 +45,17 @@ func (s *server) reschedule(ctx context.Context, in *rescheduleIn) (*campaignOut
 	}
 	if err := ps.Err(); err != nil {
 		return nil, err
+	}
+	if err := testKeyMay(at.who, at.campaign); err != nil {
+		return nil, err
+	}
+	if schemas.CanTransition(at.campaign.State, schemas.StateScheduled, schemas.TriggerReschedule) {
+		later := *at.campaign
+		later.Schedule, later.SendImmediately = &next, false
+		moveBatches(&later.Spec, next.At)
+		if err := s.staysCompliant(ctx, at.who, &later, compliance.Closed); err != nil {
+			return nil, err
+		}
 	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if err := testKeyMay(at.who, c); err != nil {

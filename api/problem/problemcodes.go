@@ -72,6 +72,7 @@ const (
 	CodeInvalidNumber       Code = "invalid_number"
 	CodeOptedOut            Code = "opted_out"
 	CodeContentRejected     Code = "content_rejected"
+	CodeCompliance          Code = "rule_of_country"
 	CodeIdempotencyMismatch Code = "idempotency_mismatch"
 	CodeRateLimited         Code = "rate_limited"
 	CodeInternal            Code = "internal"
@@ -124,6 +125,7 @@ var catalogue = map[Code]entry{
 	CodeInvalidNumber:       {http.StatusUnprocessableEntity, "Not a phone number", "Send it with country code, such as +393331234567."},
 	CodeOptedOut:            {http.StatusUnprocessableEntity, "The recipient has opted out", "Do not send to this number."},
 	CodeContentRejected:     {http.StatusUnprocessableEntity, "The content was rejected", "Change the content; the campaign is a draft again once it is edited."},
+	CodeCompliance:          {http.StatusUnprocessableEntity, "A rule of a country is not kept", "Change the campaign as the detail says, or ask the operator to set compliance of the policy to warn."},
 	CodeIdempotencyMismatch: {http.StatusUnprocessableEntity, "The Idempotency-Key was used for another request", "Use a new key for a new request."},
 	CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests", "Wait as long as Retry-After says. Up to 1,000 destinations fit in one send."},
 	CodeInternal:            {http.StatusInternalServerError, "Something went wrong on our side", "Try again; if the error persists, report the requestId."},

@@ -48,3 +48,22 @@ func (u *UI) historyPage(w http.ResponseWriter, r *http.Request) {
 	}
 	u.render(w, r, http.StatusOK, "contacthistory", v)
 }
+
+// consentFile downloads the proof of consent of a contact's number (R43, X10).
+func (u *UI) consentFile(w http.ResponseWriter, r *http.Request) {
+	p := personOf(r.Context())
+	var contact resourceRow
+	if err := u.get(r.Context(), p, "/api/contacts/"+url.PathEscape(chi.URLParam(r, "id")), nil, &contact); err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	query := url.Values{"phoneNumber": {contact.Text("phoneNumber")}}
+	a, err := u.send(r.Context(), p, http.MethodGet, "/api/consent/export?"+query.Encode(), nil, http.NoBody)
+	if err != nil {
+		u.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="consent.csv"`)
+	_, _ = w.Write(a.body.Bytes())
+}

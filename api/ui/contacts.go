@@ -29,6 +29,7 @@ type suppressionsPage struct {
 
 func (u *UI) contactScreens(r chi.Router) {
 	r.Get("/contacts/{id}/history", u.historyPage)
+	r.Get("/contacts/{id}/consent.csv", u.consentFile)
 	r.Get("/lists/{id}", u.listPage)
 	r.Get("/suppressions", u.suppressionsPage)
 	r.Post("/suppressions", u.suppress)

@@ -71,14 +71,15 @@ func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 			AfterHours int  `json:"afterHours"`
 			Days       *int `json:"days"`
 		} `json:"replayWindow"`
-		Version uint64 `json:"version"`
+		Compliance string `json:"compliance"`
+		Version    uint64 `json:"version"`
 	}
 	if err := u.get(r.Context(), p, apiPolicy, nil, &policy); err != nil {
 		return nil, err
 	}
 	v := &policyPage{Person: p, Screen: &resourceScreen{Key: "policy", Section: "settings"}, Version: fmt.Sprintf("%q", strconv.FormatUint(policy.Version, 10)), Values: map[string]string{
 		"words": strings.Join(policy.Words, "\n"), "patterns": strings.Join(policy.Patterns, "\n"), "domains": strings.Join(policy.Domains, "\n"),
-		"replayAfterHours": strconv.Itoa(policy.ReplayWindow.AfterHours),
+		"replayAfterHours": strconv.Itoa(policy.ReplayWindow.AfterHours), "compliance": policy.Compliance,
 	}}
 	if days := policy.ReplayWindow.Days; days != nil {
 		v.Values["replayDays"] = strconv.Itoa(*days)
@@ -125,6 +126,9 @@ func policyInput(val map[string]string) map[string]any {
 	}
 	if most, days := number(val["frequencyMax"]), number(val["frequencyDays"]); most != nil || days != nil {
 		in["frequencyCap"] = map[string]any{"max": most, "days": days}
+	}
+	if mode := val["compliance"]; mode != "" {
+		in["compliance"] = mode
 	}
 	caps, windows := []map[string]any{}, []map[string]any{}
 	for _, line := range linesOf(val["countryCaps"]) {

@@ -75,10 +75,26 @@ type review struct {
 			Capped     uint64 `json:"capped"`
 			OverQuota  uint64 `json:"overQuota"`
 		} `json:"exclusions"`
-		Warning []string `json:"warning"`
+		Warning    []string `json:"warning"`
+		Compliance []struct {
+			Detail  string `json:"detail"`
+			Fix     string `json:"fix"`
+			Source  string `json:"source"`
+			Refused bool   `json:"refused"`
+		} `json:"compliance"`
 	}
 	Duration *string `json:"estimatedDuration"`
 	Problem  *Problem
+}
+
+// Refused reports whether confirm would be refused because of a rule of a country (R43).
+func (r *review) Refused() bool {
+	for _, f := range r.Price.Compliance {
+		if f.Refused {
+			return true
+		}
+	}
+	return false
 }
 
 // meter has the size of a text as an SMS.

@@ -61,6 +61,7 @@ var importRules = []importRule{
 	{"api/problem/", []string{"schemas/"}, "errors and bodies know no resource"},
 	{"api/phone/", []string{"schemas/", "api/phone/"}, "phone numbers are read without a database"},
 	{"api/importfile/", []string{"schemas/", "api/importfile/"}, "files are read without a database"},
+	{"api/compliance/", []string{"schemas/"}, "rules are checked without a database"},
 	{"api/clientaddr/", nil, "an address is read from a request alone"},
 	{"api/edge/", []string{"schemas/", "api/clientaddr", "api/edge/"}, "the public edge works without the API, the store and statistics"},
 	{"api/store/", []string{"schemas/", "api/phone/", "api/importfile/", "api/store/"}, "the store is called by the API and calls nothing of it"},

@@ -192,6 +192,7 @@ func outcomes() Dashboard {
 				{"Requests for links and opt-outs", "Requests that recipients make to the role edge, by result. Unknown: a token that Fanfare did not make. Limited: too many requests from one address.", perSecond, true, []Query{rate("fanfare_edge_requests_total", "result")}},
 				{"Links opened", "By visitor: a person or a program. The click-through rate counts people only.", perSecond, true, []Query{rate("fanfare_edge_clicks_total", "class")}},
 				{"Redirect", "Time to answer a redirect. It includes the publication of the click.", seconds, false, []Query{quantile("0.50", "fanfare_edge_redirect_seconds"), quantile("0.99", "fanfare_edge_redirect_seconds")}},
+				{"Rules of countries", "Campaigns that do not keep the rules of a country when they are confirmed, or when their time is changed. By the tenant's policy they are refused, or go on with a warning.", perSecond, true, []Query{rate("fanfare_api_compliance_total", "result")}},
 				{"Confirmations of opt-outs", "Messages that confirm an opt-out to the recipient. If one fails, the opt-out holds all the same.", perSecond, true, []Query{rate("fanfare_api_confirmations_total", "result")}},
 				{"Opt-outs and messages of recipients", "What the stage inbound recorded. Dead ones are in inbound.dlq with the reason.", perSecond, true, []Query{rate("fanfare_inbound_records_total", "result")}},
 				{"Not published", "Clicks and opt-outs that wait in the file of an edge, and those that were lost because it was full.", count, false, []Query{
