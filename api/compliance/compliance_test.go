@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 		"a clock changes before it ends":      {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 1}, Hours: at(t, "16:00", "02:00", "UTC"), From: time.Date(2026, 10, 30, 17, 0, 0, 0, time.UTC), Until: time.Date(2026, 11, 2, 17, 0, 0, 0, time.UTC)}, "US hours 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.Campaign.Now, c.Zones = monday, func(country string) []string { return zonesOf[country] }
+			c.Now, c.Zones = monday, func(country string) []string { return zonesOf[country] }
 			var got []string
 			for _, f := range rules.Check(&c.Campaign) {
 				if f.Detail == "" || f.Fix == "" || f.Field == "" || !strings.HasPrefix(f.Detail, f.Rule.Country+": ") || f.Rule.Source == "" {
