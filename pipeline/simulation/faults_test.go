@@ -29,6 +29,7 @@ type plan struct {
 	profile   sim.Profile
 	processes [][]string // the roles of each process
 	campaigns []planned
+	singles   []singles
 	lasts     time.Duration // how long faults happen
 	// stopsWithin is the longest time from the record of a pause or an abort in its topic to the last hand-over.
 	stopsWithin time.Duration
@@ -94,6 +95,13 @@ func planOf(seed uint64) plan {
 		p.events = append(p.events, d.event(p.lasts))
 	}
 	slices.SortStableFunc(p.events, func(a, b event) int { return int(a.at - b.at) })
+	for range d.IntN(4) {
+		s := singles{at: d.between(0, p.lasts), n: pick(d, 1, 5, 20)}
+		if d.hit(0.4) {
+			s.due = d.between(time.Second, 40*time.Second)
+		}
+		p.singles = append(p.singles, s)
+	}
 	return p
 }
 
@@ -174,6 +182,7 @@ var points = func() (all []point) {
 	add("scheduler.deals", "InitProducerID", "AddPartitionsToTxn", "Produce", "EndTxn")
 	add("expander", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit", "EndTxn")
 	add("sender-sim-bulk", "OffsetCommit", "Produce", "Fetch", "JoinGroup")
+	add("sender-sim-txn", "OffsetCommit", "Produce", "Fetch", "JoinGroup")
 	add("sender-sim-receipts", "Produce")
 	add("tracker", "Produce", "OffsetCommit")
 	add("analytics", "OffsetCommit", "Fetch")

@@ -30,6 +30,9 @@ func (w *world) check() {
 	for i := range w.plan.campaigns {
 		w.checkAccounts(firstCampaign+uint64(i), truth)
 	}
+	if len(w.plan.singles) > 0 {
+		w.checkAccounts(hiddenCampaign, truth)
+	}
 	if w.plan.finally != nil {
 		w.plan.finally(w, truth)
 	}
@@ -101,6 +104,9 @@ func (w *world) checkBounds(truth map[string][]sim.Entry) {
 			}
 			if at := optedOut[to]; !at.IsZero() && e.Time.After(at.Add(optOutWithin)) {
 				w.violate("P4", "seq %d of campaign %d was handed over at %s, %s after its opt-out", e.Message.Seq(), e.Message.CampaignNumber(), w.since(e.Time), e.Time.Sub(at))
+			}
+			if e.Message.CampaignNumber() == hiddenCampaign {
+				continue
 			}
 			if c := w.plan.campaigns[e.Message.CampaignNumber()-firstCampaign]; c.hours && !jumped && e.Time.Before(w.opens()) {
 				w.violate("P4", "seq %d of campaign %d was handed over at %s, before the calling hours open", e.Message.Seq(), e.Message.CampaignNumber(), w.since(e.Time))
@@ -209,6 +215,8 @@ func (w *world) checkAccounts(number uint64, truth map[string][]sim.Entry) {
 		switch {
 		case c.GetTotal() == 0:
 			// the campaign was aborted before its audience was frozen
+		case number == hiddenCampaign && state[seq] == 0 && len(list) == 0 && !w.promised(seq):
+			// nobody was promised that it is sent
 		case state[seq] == 0:
 			bad = "lost: it has no outcome"
 		case ours == schemas.BucketPending:

@@ -106,6 +106,25 @@ func (p *plane) confirm(r *fanfarev1.Campaign, people []audience.Entry) {
 	p.putCampaign(r)
 }
 
+// addSingles gives single sends their seqs in the hidden campaign, and returns its version.
+func (p *plane) addSingles(to []audience.Entry) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.people[hiddenCampaign] = append(p.people[hiddenCampaign], to...)
+	r := clone(p.campaigns[hiddenCampaign])
+	if r == nil {
+		now := time.Now().UnixMilli()
+		r = &fanfarev1.Campaign{
+			Tenant: tenant, Id: schemas.CampaignID(hiddenCampaign), Number: hiddenCampaign, State: schemas.StateSending, Hidden: true, Currency: "EUR",
+			ReceiptWindowMs: receiptWindow.Milliseconds(), ConfirmedMs: now, CreatedMs: now,
+		}
+	}
+	r.Version++
+	r.Total = uint32(len(p.people[hiddenCampaign]))
+	p.putCampaign(r)
+	return r.GetVersion()
+}
+
 // act changes a campaign as a user does, and returns whether it was changed.
 func (p *plane) act(number uint64, change func(*fanfarev1.Campaign) bool) bool {
 	p.mu.Lock()

@@ -56,6 +56,9 @@ func (w *world) run() {
 	for i, c := range w.plan.campaigns {
 		w.later(c.at, func() { w.confirm(firstCampaign+uint64(i), c) })
 	}
+	for _, s := range w.plan.singles {
+		w.later(s.at, func() { w.send(s) })
+	}
 	for _, e := range w.plan.events {
 		w.later(e.at, func() {
 			w.tracef("%s", e.name)
@@ -75,6 +78,12 @@ func (w *world) run() {
 			break
 		}
 		w.goOn(time.Second)
+	}
+	if len(w.plan.singles) > 0 {
+		for deadline := time.Now().Add(validity + 10*time.Minute); w.singlesOpen() > 0 && time.Now().Before(deadline); {
+			w.goOn(time.Second)
+		}
+		w.goOn(receiptWindow) // the last of their receipts come
 	}
 	for deadline := time.Now().Add(5 * time.Minute); !w.counted() && time.Now().Before(deadline); {
 		w.goOn(time.Second)

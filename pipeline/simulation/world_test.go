@@ -68,6 +68,7 @@ type world struct {
 	flushes    []time.Time    // when Redis lost its data
 	jumped     bool           // some clock was wrong for a while
 	rate       int            // the greatest limit that the route has had
+	acked      []bool         // of each single send: Kafka has acknowledged it
 	closers    []func()
 	tasks      []task // only for the goroutine that runs the plan
 	more       int    // how many processes were added
