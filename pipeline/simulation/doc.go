@@ -12,6 +12,7 @@
 //
 //	world_test.go       one run: broker, Redis, carrier, truth, trace
 //	plane_test.go       the store: campaigns by compare-and-set, frozen audiences, the outbox that the relay reads
+//	singles_test.go     single sends, as the API writes them
 //	process_test.go     a process that runs roles, and can be killed, paused and stopped
 //	network_test.go     the connections of a process: where they are cut, and after which request
 //	faults_test.go      the faults, drawn from the seed

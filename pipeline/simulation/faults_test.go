@@ -45,6 +45,13 @@ type planned struct {
 	text   string // "" for a short text
 	// hours gives the campaign calling hours that open in the second minute of the run.
 	hours bool
+	// chain gives the campaign a leg of RCS before the one of SMS.
+	chain bool
+}
+
+// chains reports whether a campaign has more than one leg.
+func (p *plan) chains() bool {
+	return slices.ContainsFunc(p.campaigns, func(c planned) bool { return c.chain })
 }
 
 // event is something that happens at a time.
@@ -102,6 +109,11 @@ func planOf(seed uint64) plan {
 		}
 		p.singles = append(p.singles, s)
 	}
+	for i := range p.campaigns {
+		if p.campaigns[i].chain = d.hit(0.3); p.campaigns[i].chain && len(p.profile.Refused) == 1 {
+			p.profile.Refused = append(p.profile.Refused, sim.Refusal{Share: 0.2 * d.Float64(), Sub: schemas.CodeRCSNotCapable})
+		}
+	}
 	return p
 }
 
@@ -153,10 +165,17 @@ func (w *world) confirm(number uint64, c planned) {
 	if c.hours {
 		hours = &fanfarev1.CallingHours{StartMinute: opensAt, EndMinute: 23 * 60, Timezone: "UTC"}
 	}
+	legs := []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: route, Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{2_000, 5_000}}}
+	if c.chain {
+		legs = slices.Insert(legs, 0, &fanfarev1.Leg{
+			Channel: schemas.ChannelRCS, Route: firstRoute, Sender: "agent", PriceMicros: 80_000, MaxHandovers: 2, BackoffMs: []int64{2_000},
+			Content: &fanfarev1.Content{Json: []byte(`{"text":"Ciao {{1}}!"}`), Params: []string{"{{first_name}}"}, Missing: schemas.MissingPolicyFail},
+		})
+	}
 	w.plane.confirm(&fanfarev1.Campaign{
 		CallingHours: hours,
 		Tenant:       tenant, Id: schemas.CampaignID(number), Number: number, Version: 1, State: schemas.StatePreparing,
-		Legs:    []*fanfarev1.Leg{{Channel: schemas.ChannelSMS, Route: route, Sender: "FANFARE", PriceMicros: 50_000, MaxHandovers: 3, BackoffMs: []int64{2_000, 5_000}}},
+		Legs:    legs,
 		Content: &fanfarev1.Content{Body: cmp.Or(c.text, "Ciao {{first_name}}!"), Missing: schemas.MissingPolicyFail}, MaxSegments: 2, Currency: "EUR",
 		ValidityMs: validity.Milliseconds(), ReceiptWindowMs: receiptWindow.Milliseconds(), ConfirmedMs: time.Now().UnixMilli(), CreatedMs: time.Now().UnixMilli(),
 	}, w.people(number, c.people))
@@ -182,6 +201,7 @@ var points = func() (all []point) {
 	add("scheduler.deals", "InitProducerID", "AddPartitionsToTxn", "Produce", "EndTxn")
 	add("expander", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit", "EndTxn")
 	add("sender-sim-bulk", "OffsetCommit", "Produce", "Fetch", "JoinGroup")
+	add("sender-rcs-bulk", "OffsetCommit", "Produce", "Fetch")
 	add("sender-sim-txn", "OffsetCommit", "Produce", "Fetch", "JoinGroup")
 	add("sender-sim-receipts", "Produce")
 	add("tracker", "Produce", "OffsetCommit")

@@ -139,7 +139,7 @@ func (w *world) checkRate(truth map[string][]sim.Entry) {
 	var times []time.Time
 	for _, list := range truth {
 		for _, e := range list {
-			if !w.stoodStill(e.Time) {
+			if !w.stoodStill(e.Time) && e.Account == route {
 				times = append(times, e.Time)
 			}
 		}

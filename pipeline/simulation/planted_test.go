@@ -155,6 +155,10 @@ func TestOraclesFindPlantedBugs(t *testing.T) {
 		w.later(20*time.Second, func() { w.resume(firstCampaign) })
 	})
 	slow := func(p *plan) { p.rate, p.campaigns[0].people, p.lasts = 2, 60, 30*time.Second }
+	alone := func(p *plan) { // single sends, at once and scheduled, and next to no campaign
+		p.campaigns[0].people = 1
+		p.singles = []singles{{at: time.Second, n: 30}, {at: 2 * time.Second, n: 10, due: 5 * time.Second}}
+	}
 	for _, c := range []struct {
 		name string
 		plan plan
@@ -164,6 +168,12 @@ func TestOraclesFindPlantedBugs(t *testing.T) {
 		{"nothing", quiet(), plant{}, ""},
 		{"nothing, and a kill", quiet(kill), plant{}, ""},
 		{"nothing, and a pause", quiet(slow, pause), plant{}, ""},
+		{"nothing, with single sends and a kill", quiet(alone, kill), plant{}, ""},
+		{"nothing, with a chain of channels and a kill", quiet(kill, func(p *plan) {
+			p.campaigns[0].chain, p.profile.Refused = true, []sim.Refusal{{Share: 0.3, Sub: schemas.CodeRCSNotCapable}}
+		}), plant{}, ""},
+		{"single sends are handed over twice", quiet(alone), plant{line: func(l handedOver) handedOver { return twice{l, counter} }}, "of campaign 9001: try 1 was handed over twice"},
+		{"single sends are never handed over", quiet(alone), plant{line: func(l handedOver) handedOver { return swallowing{l, counter} }}, "of campaign 9001: the carrier never took it"},
 		{"messages are handed over twice", quiet(), plant{line: func(l handedOver) handedOver { return twice{l, counter} }}, "was handed over twice"},
 		{"messages are never handed over", quiet(), plant{line: func(l handedOver) handedOver { return swallowing{l, counter} }}, "the carrier never took it"},
 		{

@@ -317,8 +317,8 @@ func (p *process) thaw() {
 }
 
 // connect connects to the carrier.
-func (p *process) connect(context.Context, *fanfarev1.Route) (sender.Line, error) {
-	var c handedOver = &line{Connector: p.w.carrier.Connector(sim.Options{AnswerTimeout: 5 * time.Second}), p: p}
+func (p *process) connect(_ context.Context, r *fanfarev1.Route) (sender.Line, error) {
+	var c handedOver = &line{Connector: p.w.carrier.Connector(sim.Options{Account: r.GetName(), AnswerTimeout: 5 * time.Second}), p: p}
 	if p.w.plant.line != nil {
 		c = p.w.plant.line(c)
 	}

@@ -83,7 +83,9 @@ func (w *world) run() {
 		for deadline := time.Now().Add(validity + 10*time.Minute); w.singlesOpen() > 0 && time.Now().Before(deadline); {
 			w.goOn(time.Second)
 		}
-		w.goOn(receiptWindow) // the last of their receipts come
+		for time.Since(w.lastSingle()) < receiptWindow { // the last of their receipts come
+			w.goOn(time.Second)
+		}
 	}
 	for deadline := time.Now().Add(5 * time.Minute); !w.counted() && time.Now().Before(deadline); {
 		w.goOn(time.Second)

@@ -41,7 +41,7 @@ func (w *world) send(s singles) {
 	version := w.plane.addSingles(to)
 	w.tracef("%d single sends from seq %d are requested, due in %s", s.n, first, s.due)
 	ctx, cancel := context.WithTimeout(context.Background(), ackWithin)
-	open := s.n
+	w.onClose(cancel)
 	for i := range to {
 		seq := first + uint32(i)
 		r, err := w.single(seq, version, to[i].To, now, s.due)
@@ -51,9 +51,6 @@ func (w *world) send(s singles) {
 		w.client.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			w.mu.Lock()
 			w.acked[seq] = err == nil
-			if open--; open == 0 {
-				cancel()
-			}
 			w.mu.Unlock()
 			if err != nil {
 				w.tracef("single send %d is not acknowledged: %v", seq, err)
@@ -110,4 +107,15 @@ func (w *world) singlesOpen() (open int) {
 		}
 	}
 	return open
+}
+
+// lastSingle returns when the last single send was handed over.
+func (w *world) lastSingle() time.Time {
+	last := int64(0)
+	for _, d := range w.observed.all() {
+		if d.GetCampaignNumber() == hiddenCampaign && d.GetKind() != schemas.KindDelivered {
+			last = max(last, d.GetTimeMs())
+		}
+	}
+	return time.UnixMilli(last)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ import (
 const (
 	tenant = "tn_a"
 	route  = "sim"
+	// firstRoute carries the first leg of campaigns with a chain of channels.
+	firstRoute = "rcs"
 )
 
 // world is everything that one run has: the services that the processes use, and the truth about what happened.
@@ -91,8 +94,10 @@ const (
 	resetting                          // accepted, but the connection breaks before the answer
 )
 
-// TestMain silences the Redis client, which logs every refused connection.
+// TestMain silences the Redis client, which logs every refused connection. A run makes much garbage and keeps little, so
+// the garbage collector may come less often.
 func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
 	redis.SetLogger(silent{})
 	os.Exit(m.Run())
 }
@@ -127,7 +132,10 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	w.client, err = quiet.Named("world").Client(kgo.ProducerLinger(0))
 	must(err)
 	w.onClose(w.client.Close)
-	topics := append(names.Fixed(), names.Route(route)...)
+	topics := slices.Concat(names.Fixed(), names.Route(route))
+	if pl.chains() {
+		topics = append(topics, names.Route(firstRoute)...)
+	}
 	for i := range topics {
 		if topics[i].Name == names.Chunks() {
 			topics[i].Partitions = 4
@@ -153,6 +161,11 @@ func newWorld(t testing.TB, pl plan, pt plant) *world {
 	w.plane.control(schemas.RouteKey(route), "", func(c *fanfarev1.Control) {
 		c.Row = &fanfarev1.Control_Route{Route: &fanfarev1.Route{Name: route, Connector: "sim", Rate: uint32(pl.rate), P99Ms: 300, Enabled: true}}
 	})
+	if pl.chains() {
+		w.plane.control(schemas.RouteKey(firstRoute), "", func(c *fanfarev1.Control) {
+			c.Row = &fanfarev1.Control_Route{Route: &fanfarev1.Route{Name: firstRoute, Connector: "sim", Rate: uint32(pl.rate), P99Ms: 300, Enabled: true}}
+		})
+	}
 	w.observed = newObserved()
 	w.background(func(ctx context.Context) error { return w.observe(ctx, quiet.Named("observer")) })
 	w.background(func(ctx context.Context) error { // miniredis does not expire keys by itself
@@ -378,7 +391,11 @@ func newObserved() *observed { return &observed{} }
 func (w *world) observe(ctx context.Context, cluster stream.Cluster) error {
 	names := cluster.Names
 	topics := []string{names.Campaigns(), names.Suppressions(), names.Deliveries()}
-	for _, t := range append(names.Fixed(), names.Route(route)...) {
+	all := slices.Concat(names.Fixed(), names.Route(route))
+	if w.plan.chains() {
+		all = append(all, names.Route(firstRoute)...)
+	}
+	for _, t := range all {
 		if strings.HasSuffix(t.Name, ".dlq") {
 			topics = append(topics, t.Name)
 		}
