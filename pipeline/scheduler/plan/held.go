@@ -131,7 +131,7 @@ const heldAgain = 250 * time.Millisecond
 func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string) bool) []HeldDeal {
 	var out []HeldDeal
 	for _, h := range pl.held.due(ms(now), most) {
-		n, ok := pl.nextTry(h, laneRead)
+		n, ok := pl.nextTry(h, laneRead, ms(now))
 		if !ok {
 			h.DueMs = ms(now.Add(heldAgain))
 			pl.held.put(h)
@@ -142,9 +142,24 @@ func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string)
 	return out
 }
 
+// gaveBack reports whether the sender has returned the last try of a held message. It writes the record in topic held
+// before the return: if it crashes between the two, the next owner of the partition finds the try in doubt, and may hand
+// it over once more. Then another try would be a second message (P3).
+func (c *Campaign) gaveBack(h *Held) bool {
+	t := c.have(int(h.Try))
+	return h.Try == 0 || t != nil && t.returned.Contains(h.Seq)
+}
+
+// concluded reports whether the last try of a held message has an outcome other than ambiguous.
+func (c *Campaign) concluded(h *Held) bool {
+	t := c.have(int(h.Try))
+	return t != nil && t.answered.Contains(h.Seq) &&
+		(!t.doubtful.contains(h.Seq) || t.sent.contains(h.Seq) || t.positive.Contains(h.Seq) || t.negative.contains(h.Seq) || c.never.Contains(h.Seq))
+}
+
 // nextTry returns the try at which a held message is to be dealt, or 0 if it is not dealt any more; false: it cannot be
 // decided now.
-func (pl *Planner) nextTry(h *Held, laneRead func(string) bool) (n uint32, ok bool) {
+func (pl *Planner) nextTry(h *Held, laneRead func(string) bool, now int64) (n uint32, ok bool) {
 	if !laneRead(h.Route) {
 		return 0, false
 	}
@@ -162,6 +177,8 @@ func (pl *Planner) nextTry(h *Held, laneRead func(string) bool) (n uint32, ok bo
 			Campaign: c, Seq: h.Seq, Try: uint8(max(h.Try, 1)), Leg: 1, Kind: schemas.KindNotSent, Code: schemas.CodeValidityExpired,
 		})
 		return 0, true
+	case !c.gaveBack(h):
+		return 0, c.concluded(h) || now >= h.NotAfterMs+lostAfter.Milliseconds()
 	case h.Try >= lastTry:
 		pl.finish(c, h.Seq, int(h.Try), schemas.KindNotSent, schemas.CodeTriesSpent)
 		return 0, true

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
 )
 
@@ -47,5 +48,46 @@ func TestHeldBounds(t *testing.T) {
 	deal(0)
 	if got := pl.HeldMessages(); got != 10 {
 		t.Errorf("%d are held, want the 10 that were not dealt", got)
+	}
+}
+
+// TestHeldWithoutItsReturn: a sender that crashes between the record in topic held and the return leaves its try in
+// doubt, and the next owner of the partition may hand the try over. So the next try is dealt only once the try was
+// returned, and never if it was handed over (P3).
+func TestHeldWithoutItsReturn(t *testing.T) {
+	ambiguous, returned, sent := schemas.KindAmbiguous, schemas.KindReturned, schemas.KindSent
+	now := time.Now()
+	for _, c := range []struct {
+		name   string
+		events []schemas.Kind
+		after  time.Duration
+		dealt  uint32
+		held   int // how many are held then
+	}{
+		{"no outcome yet", nil, 0, 0, 1},
+		{"returned", []schemas.Kind{returned}, 0, 2, 0},
+		{"in doubt", []schemas.Kind{ambiguous}, 0, 0, 1},
+		{"in doubt, and long over", []schemas.Kind{ambiguous}, time.Hour + lostAfter, 0, 0},
+		{"in doubt, then returned", []schemas.Kind{ambiguous, returned}, 0, 2, 0},
+		{"in doubt, then handed over", []schemas.Kind{ambiguous, sent}, 0, 0, 0},
+		{"in doubt, then delivered", []schemas.Kind{ambiguous, schemas.KindDelivered}, 0, 0, 0},
+		{"in doubt, then undelivered", []schemas.Kind{ambiguous, schemas.KindUndelivered}, 0, 0, 0},
+		{"handed over", []schemas.Kind{sent}, 0, 0, 0},
+		{"not sent", []schemas.Kind{schemas.KindNotSent}, 0, 0, 0},
+	} {
+		pl := New()
+		pl.setRoute(&fanfarev1.Route{Name: "sim", Rate: 10, Enabled: true})
+		pl.setTenant(&fanfarev1.Tenant{Id: testTenant, Enabled: true})
+		pl.Hold(&Held{Key: "k", Tenant: testTenant, Campaign: 10009, Seq: 7, Try: 1, Route: "sim", NotAfterMs: ms(now.Add(time.Hour))})
+		for _, k := range c.events {
+			pl.Observe(&Event{Campaign: 10009, Seq: 7, Try: 1, Kind: k, Tenant: []byte(testTenant), CampaignID: []byte(schemas.CampaignID(10009))})
+		}
+		var dealt uint32
+		for _, d := range pl.DealHeld(now.Add(c.after), 500, func(string) bool { return true }) {
+			dealt += d.DealtTry
+		}
+		if dealt != c.dealt || pl.HeldMessages() != c.held {
+			t.Errorf("%s: try %d is dealt and %d are held, want %d and %d", c.name, dealt, pl.HeldMessages(), c.dealt, c.held)
+		}
 	}
 }
