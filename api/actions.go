@@ -138,7 +138,7 @@ func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, 
 			return "", err
 		}
 		if !schemas.CanTransition(c.State, next, trigger) {
-			return "", wrongState(c.State, trigger)
+			return "", notPossible(c, trigger)
 		}
 		c.State = next
 		return trigger, nil
@@ -260,8 +260,8 @@ func (s *server) abort(ctx context.Context, in *actionIn) (*campaignOut, error) 
 	return s.doAgain(ctx, in, schemas.TriggerAbort, schemas.StateAborted, func(c *store.Campaign) (schemas.State, error) {
 		if c.State == schemas.StateCompleted {
 			if !c.Settled.IsZero() {
-				p := wrongState(c.State, schemas.TriggerAbort)
-				p.Detail, p.AllowedActions = "abort is not possible: the campaign is completed and settled", actionsOf(c)
+				p := notPossible(c, schemas.TriggerAbort)
+				p.Detail = "abort is not possible: the campaign is completed and settled"
 				return 0, p
 			}
 			return schemas.StateCompleted, nil
@@ -277,7 +277,7 @@ func (s *server) unschedule(ctx context.Context, in *actionIn) (*campaignOut, er
 func (s *server) start(ctx context.Context, in *actionIn) (*campaignOut, error) {
 	return s.do(ctx, in, schemas.TriggerStart, func(c *store.Campaign) (schemas.State, error) {
 		if c.State != schemas.StateReady { // the scheduler starts scheduled campaigns
-			return 0, wrongState(c.State, schemas.TriggerStart)
+			return 0, notPossible(c, schemas.TriggerStart)
 		}
 		return schemas.StatePreparing, nil
 	})

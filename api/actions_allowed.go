@@ -51,3 +51,11 @@ func wrongState(state schemas.State, trigger schemas.Trigger) *problem.Problem {
 	p.AllowedActions = actionsIn(state)
 	return p
 }
+
+// notPossible is wrongState for a campaign that is at hand: it names the actions that are possible with this campaign,
+// as its allowedActions do.
+func notPossible(c *store.Campaign, trigger schemas.Trigger) *problem.Problem {
+	p := wrongState(c.State, trigger)
+	p.AllowedActions = actionsOf(c)
+	return p
+}

@@ -97,7 +97,7 @@ func (s *server) addCampaignDomains(ctx context.Context, in *addCampaignDomainsI
 		return nil, err
 	}
 	if !schemas.Active(c.State) && !schemas.Editable(c.State) && c.State != schemas.StateReady && c.State != schemas.StateScheduled {
-		return nil, wrongState(c.State, "adding a domain")
+		return nil, notPossible(c, "adding a domain")
 	}
 	body := &in.Body.Value
 	refs := body.Domains.Value

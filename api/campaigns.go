@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"fanfare/api/problem"
 	"fanfare/api/store"
@@ -173,8 +174,7 @@ func (s *server) findLists(ctx context.Context, who *principal) listFinder {
 			l, err := s.Store.FindList(ctx, who.tenant.ID, ref)
 			switch {
 			case errors.Is(err, schemas.ErrNotFound):
-				return nil, problem.Field(problem.CodeInvalid, "contactList", "There is no contact list %q.", problem.Truncate(ref, 60)).
-					WithFix("Create one with POST /api/contacts/list, or use the id or name of an existing one.")
+				return nil, s.unknownList(ctx, who.tenant.ID, ref)
 			case err != nil:
 				return nil, problem.From(s.storeProblem(err))
 			}
@@ -187,6 +187,27 @@ func (s *server) findLists(ctx context.Context, who *principal) listFinder {
 }
 
 const maxLists = 50
+
+// unknownList returns the problem of a campaign that names a contact list which does not exist, with the most similar
+// names among the newest lists.
+func (s *server) unknownList(ctx context.Context, tenant, ref string) *problem.Problem {
+	lists, _, err := s.Store.Lists(ctx, tenant, store.ListFilter{Page: store.Page{Limit: maxNear}})
+	if err != nil {
+		return problem.From(s.storeProblem(err))
+	}
+	names := make([]string, len(lists))
+	for i := range lists {
+		names[i] = lists[i].Name
+	}
+	p := problem.Field(problem.CodeInvalid, "contactList", "There is no contact list %q.", problem.Truncate(ref, 60))
+	if near := problem.Nearest(ref, names, 3); len(near) > 0 {
+		return p.WithFix("Did you mean %s?", strings.Join(near, " or "))
+	}
+	return p.WithFix("Create one with POST /api/contacts/list, or use the id or name of an existing one.")
+}
+
+// maxNear is how many of the newest lists are compared with an unknown name.
+const maxNear = 200
 
 // addressed is the campaign that a request is about, the version it must have, and the vocabulary of the answer.
 type addressed struct {
@@ -279,7 +300,7 @@ func (s *server) updateCampaign(ctx context.Context, in *updateIn) (*campaignOut
 			return "", err
 		}
 		if !schemas.Editable(c.State) {
-			return "", wrongState(c.State, schemas.TriggerEdit)
+			return "", notPossible(c, schemas.TriggerEdit)
 		}
 		before := c.Spec
 		ps := body.apply(&c.Spec, &at.who.tenant, s.Now(), find)

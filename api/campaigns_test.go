@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -361,5 +362,39 @@ func TestSenderIDs(t *testing.T) {
 		if got := w.call("POST", sendPath, fmt.Sprintf(`{"phoneNumber":"+393331234567","message":"m","senderName":"%s"}`, sender)); got.status != want {
 			t.Errorf("send as %q: got %d %s, want %d", sender, got.status, got.body, want)
 		}
+	}
+}
+
+// R50, C29: a refusal of an action names the same actions as the campaign's allowedActions, for a draft with and without
+// what a confirm needs.
+func TestRefusalNamesAllowedActions(t *testing.T) {
+	w := newEnv(t)
+	w.list("l", 1, 0)
+	for _, body := range []string{
+		`{"name":"D","channel":"sms","draft":true}`,
+		`{"name":"D","channel":"sms","draft":true,"message":"Hi","contactList":"l"}`,
+		`{"name":"D","channel":"sms","message":"Hi","contactList":"l"}`,
+	} {
+		made := w.call("POST", "/api/campaigns", body).want(201)
+		want := made.object()["allowedActions"]
+		if got := w.call("POST", "/api/campaigns/"+made.id()+"/pause", "").problem(409, "wrong_state", "")["allowedActions"]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %v, want %v", body, got, want)
+		}
+	}
+}
+
+// An unknown contact list is refused with the names that are most similar, of the same tenant only.
+func TestNearestList(t *testing.T) {
+	w := newEnv(t)
+	w.list("Spring sale", 1, 0)
+	_, key := w.newTenant("Other")
+	w.callAs(key, "POST", "/api/contacts/list", `{"name":"Sprinx sale"}`).want(201)
+	p := w.call("POST", "/api/campaigns", `{"name":"C","channel":"sms","message":"Hi","contactList":"sprinf sale"}`).problem(422, "invalid_value", "contactList")
+	if got := p["fix"]; got != "Did you mean Spring sale?" {
+		t.Errorf("got fix %q, want the nearest name", got)
+	}
+	p = w.call("POST", "/api/campaigns", `{"name":"C","channel":"sms","message":"Hi","contactList":"nothing like it"}`).problem(422, "invalid_value", "contactList")
+	if got := fmt.Sprint(p["fix"]); !strings.Contains(got, "POST /api/contacts/list") {
+		t.Errorf("got fix %q, want how to create one", got)
 	}
 }

@@ -53,7 +53,7 @@ func (s *server) confirm(ctx context.Context, in *confirmIn) (*confirmOut, error
 		return &confirmOut{etag(c.Version), confirmation(c)}, nil
 	}
 	if c.State == schemas.StateRejected || schemas.Terminal(c.State) {
-		return nil, wrongState(c.State, schemas.TriggerConfirm)
+		return nil, notPossible(c, schemas.TriggerConfirm)
 	}
 	if version != 0 && version != c.Version {
 		return nil, problem.New(problem.CodeVersionMismatch, "If-Match is version %d; version %d is stored.", version, c.Version)

@@ -68,7 +68,7 @@ func (in *LiveInput) apply(c *store.Campaign, who *principal) error {
 	set(&in.Notes, &c.Notes, func(v string) { checkNotes(&ps, v) })
 	changesSending := in.Rate.Set || in.Weight.Set || in.Variants.Set || in.CallingHoursStart.Set || in.CallingHoursEnd.Set || in.CallingHoursTimezone.Set
 	if changesSending && !schemas.Active(c.State) {
-		p := wrongState(c.State, "a change of rate, weights or calling hours")
+		p := notPossible(c, "a change of rate, weights or calling hours")
 		if schemas.Editable(c.State) {
 			p = p.WithFix("Change a campaign that is not confirmed with PUT /api/campaigns/%s.", c.ID())
 		}

@@ -240,7 +240,7 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 		return s.pricedBefore(ctx, who, c, goal)
 	}
 	if c.State == schemas.StateRejected {
-		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
+		return nil, bill{}, notPossible(c, schemas.TriggerPrice)
 	}
 	stores := who.key.Has(store.ScopeCampaigns) && testKeyMay(who, c) == nil
 	if stores {
@@ -284,7 +284,7 @@ func (s *server) priced(ctx context.Context, id string, goal *uint64) (*store.Ca
 // same rates.
 func (s *server) pricedBefore(ctx context.Context, who *principal, c *store.Campaign, goal *uint64) (*store.Campaign, bill, error) {
 	if len(c.Legs) == 0 {
-		return nil, bill{}, wrongState(c.State, schemas.TriggerPrice)
+		return nil, bill{}, notPossible(c, schemas.TriggerPrice)
 	}
 	segs, err := s.segments(ctx, who, c)
 	if err != nil {

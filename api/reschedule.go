@@ -62,7 +62,7 @@ func (s *server) reschedule(ctx context.Context, in *rescheduleIn) (*campaignOut
 			return "", err
 		}
 		if !schemas.CanTransition(c.State, schemas.StateScheduled, schemas.TriggerReschedule) {
-			return "", wrongState(c.State, schemas.TriggerReschedule)
+			return "", notPossible(c, schemas.TriggerReschedule)
 		}
 		moveBatches(&c.Spec, next.At)
 		c.State, c.Schedule, c.Scheduled, c.SendImmediately = schemas.StateScheduled, &next, next.At, false
