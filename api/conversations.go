@@ -525,11 +525,18 @@ func (s *Server) RunConfirmations(ctx context.Context) error {
 }
 
 // confirmOptOut sends one confirmation. It sends the confirmation of an opt-out although the number has opted out. It
-// does not send the confirmation that an opt-out has ended if the person has opted out again since. It returns false if
-// nothing was sent and a later try may succeed.
+// does not send the confirmation that an opt-out has ended if the person has opted out again since, and sends nothing if
+// the policy of the tenant wants no confirmations. It returns false if nothing was sent and a later try may succeed.
 func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) (done bool) {
-	produced := false
+	produced, off := false, false
 	err := func() error {
+		_, policy, err := s.policyRow(ctx, n.Conversation.Tenant)
+		if err != nil {
+			return err
+		}
+		if off = policy.Unconfirmed; off {
+			return nil
+		}
 		who, err := s.auth.actor(ctx, ui.Actor{Tenant: n.Conversation.Tenant, User: byConfirmation})
 		if err != nil {
 			return err
@@ -563,7 +570,7 @@ func (s *server) confirmOptOut(ctx context.Context, n *store.OptOutNotice) (done
 		}
 		return s.said(ctx, m, &n.Conversation, byConfirmation)
 	}()
-	result := "sent"
+	result := pick(off, "off", "sent")
 	if err != nil {
 		p := (*problem.Problem)(nil)
 		if passing := !errors.As(err, &p) || p.Status == http.StatusTooManyRequests || p.Status >= http.StatusInternalServerError; passing && !produced {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"fanfare/schemas"
 )
 
@@ -142,5 +144,54 @@ func TestConfirmations(t *testing.T) {
 	left, err := w.store.TakeConfirmations(t.Context(), 10)
 	if w.check(err); len(left) != 0 {
 		t.Errorf("got %d confirmations left, want none", len(left))
+	}
+}
+
+// X10: a tenant may switch confirmations off: then none is sent and none waits, and the opt-out holds. Once it is
+// switched on again, the next opt-out is confirmed.
+func TestConfirmationsOff(t *testing.T) {
+	w := newEnv(t)
+	registry := prometheus.NewRegistry()
+	w.deps.Registry = registry
+	w.serve()
+	subset(t, "unless it was set", w.call("GET", "/api/policy", "").want(200).body, `{"confirmOptOuts":true}`)
+	subset(t, "off", w.callAs(w.admin(), "PUT", "/api/policy", `{"confirmOptOuts":false}`).want(200).body, `{"confirmOptOuts":false}`)
+	silent := w.written("in_1", "+393401234567", "STOP", schemas.ReplyMeaningOptOut, "You have opted out.")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.server.RunConfirmations(ctx) }()
+	count := func(result string) bool {
+		families, err := registry.Gather()
+		w.check(err)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "fanfare_api_confirmations_total" && m.GetLabel()[0].GetValue() == result {
+					return m.GetCounter().GetValue() == 1
+				}
+			}
+		}
+		return false
+	}
+	messages := func(id string) int {
+		var thread struct{ Data []struct{ Text string } }
+		w.call("GET", "/api/conversations/"+id+"/messages", "").want(200).into(&thread)
+		return len(thread.Data)
+	}
+	w.eventually("dropped", silent, func() bool { return count("off") })
+	if n := messages(silent); n != 1 || len(w.messages()) != 0 {
+		t.Errorf("got %d messages in the thread and %d for the carrier, want what the person wrote alone", n, len(w.messages()))
+	}
+	if out, err := w.store.Suppressed(t.Context(), w.tenant.ID, "+393401234567", schemas.ChannelSMS); err != nil || !out {
+		t.Errorf("got opted out %t, %v", out, err)
+	}
+	subset(t, "on again", w.callAs(w.admin(), "PUT", "/api/policy", `{"confirmOptOuts":null}`).want(200).body, `{"confirmOptOuts":true}`)
+	told := w.written("in_2", "+393401234568", "STOP", schemas.ReplyMeaningOptOut, "You have opted out.")
+	w.eventually("confirmed", told, func() bool { return messages(told) == 2 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := len(w.messages()); n != 1 {
+		t.Errorf("got %d messages for the carrier, want 1", n)
 	}
 }

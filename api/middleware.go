@@ -98,7 +98,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"operation"}),
 		sends: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fanfare_api_single_sends_total", Help: "Destinations of single sends, by result."}, []string{"result"}),
 		confirmations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fanfare_api_confirmations_total", Help: "Confirmations of opt-outs, by result: sent, failed (the opt-out holds all the same).",
+			Name: "fanfare_api_confirmations_total", Help: "Confirmations of opt-outs, by result: sent, off (the policy of the tenant wants none), failed (the opt-out holds all the same).",
 		}, []string{"result"}),
 		compliance: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fanfare_api_compliance_total", Help: "Confirms, and changes of the time afterwards, of campaigns that do not keep the rules of a country, by result: warned, refused.",

@@ -25,17 +25,18 @@ import (
 
 // Policy has the rules that confirm checks for a tenant's campaigns (R48, R81, R160). An operator sets it.
 type Policy struct {
-	SecondPerson bool                `json:"secondPerson" doc:"A campaign must be confirmed by a person who has not edited it."`
-	Words        []string            `json:"words" nullable:"false" doc:"Content that has one of these words or phrases is rejected; case and accents do not matter."`
-	Patterns     []string            `json:"patterns" nullable:"false" doc:"Regular expressions (RE2): content that matches one is rejected."`
-	Domains      []string            `json:"domains" nullable:"false" doc:"Content with a link to one of these domains or their subdomains is rejected."`
-	FrequencyCap *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; further campaigns skip the recipient as FREQUENCY_CAP. Null: no cap."`
-	CountryCaps  []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; further recipients are skipped as QUOTA_COUNTRY."`
-	Maintenance  []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
-	Compliance   string              `json:"compliance" enum:"off,warn,refuse" doc:"What becomes of a campaign that does not keep the rules of a country for promotional messages (hours, closed days, how to opt out, kinds of senders): off: nothing is checked; warn: its price lists them; refuse: confirm, and a change of the time afterwards, are refused too. Tests and single sends are not checked. Default: off."`
-	ReplayWindow ReplayWindow        `json:"replayWindow" doc:"When a campaign may be replayed."`
-	UpdatedAt    *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
-	Version      uint64              `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match. 0: the policy was never set."`
+	SecondPerson   bool                `json:"secondPerson" doc:"A campaign must be confirmed by a person who has not edited it."`
+	Words          []string            `json:"words" nullable:"false" doc:"Content that has one of these words or phrases is rejected; case and accents do not matter."`
+	Patterns       []string            `json:"patterns" nullable:"false" doc:"Regular expressions (RE2): content that matches one is rejected."`
+	Domains        []string            `json:"domains" nullable:"false" doc:"Content with a link to one of these domains or their subdomains is rejected."`
+	FrequencyCap   *FrequencyCap       `json:"frequencyCap" doc:"Most campaigns to one recipient within so many days; further campaigns skip the recipient as FREQUENCY_CAP. Null: no cap."`
+	CountryCaps    []CountryCap        `json:"countryCaps" nullable:"false" doc:"Most recipients of a country in a day or a month; further recipients are skipped as QUOTA_COUNTRY."`
+	Maintenance    []MaintenanceWindow `json:"maintenanceWindows" nullable:"false" doc:"Maintenance windows of carriers. A campaign that would send during one gets a warning."`
+	ConfirmOptOuts bool                `json:"confirmOptOuts" doc:"A recipient who opts out, or back in, by a keyword such as STOP gets one message that confirms it, charged like any message. False: none; the opt-out holds all the same. Default: true."`
+	Compliance     string              `json:"compliance" enum:"off,warn,refuse" doc:"What becomes of a campaign that does not keep the rules of a country for promotional messages (hours, closed days, how to opt out, kinds of senders): off: nothing is checked; warn: its price lists them; refuse: confirm, and a change of the time afterwards, are refused too. Tests and single sends are not checked. Default: off."`
+	ReplayWindow   ReplayWindow        `json:"replayWindow" doc:"When a campaign may be replayed."`
+	UpdatedAt      *string             `json:"updatedAt" format:"date-time" doc:"Null: the policy was never set and has no rules."`
+	Version        uint64              `json:"version" doc:"Rises with every change. As the ETag it is the value of If-Match. 0: the policy was never set."`
 }
 
 // FrequencyCap is the most campaigns that may send to one recipient within so many days (X9).
@@ -67,15 +68,16 @@ type ReplayWindow struct {
 
 // PolicyInput changes a policy. Fields that are left out do not change.
 type PolicyInput struct {
-	SecondPerson problem.Optional[bool]                `json:"secondPerson,omitzero" doc:"true: a campaign must be confirmed by a person who has not edited it."`
-	Words        problem.Optional[[]string]            `json:"words,omitzero" doc:"At most 1,000, of at most 100 characters."`
-	Patterns     problem.Optional[[]string]            `json:"patterns,omitzero" doc:"At most 100, of at most 500 characters."`
-	Domains      problem.Optional[[]string]            `json:"domains,omitzero" doc:"At most 1,000."`
-	FrequencyCap problem.Optional[FrequencyCap]        `json:"frequencyCap,omitzero" doc:"Null: no cap."`
-	CountryCaps  problem.Optional[[]CountryCap]        `json:"countryCaps,omitzero" doc:"At most 250."`
-	Maintenance  problem.Optional[[]MaintenanceWindow] `json:"maintenanceWindows,omitzero" doc:"At most 50."`
-	Compliance   problem.Optional[string]              `json:"compliance,omitzero" doc:"off, warn or refuse. Null: off."`
-	ReplayWindow problem.Optional[ReplayWindow]        `json:"replayWindow,omitzero" doc:"Null: from 24 hours to a calendar month after the first submission."`
+	SecondPerson   problem.Optional[bool]                `json:"secondPerson,omitzero" doc:"true: a campaign must be confirmed by a person who has not edited it."`
+	Words          problem.Optional[[]string]            `json:"words,omitzero" doc:"At most 1,000, of at most 100 characters."`
+	Patterns       problem.Optional[[]string]            `json:"patterns,omitzero" doc:"At most 100, of at most 500 characters."`
+	Domains        problem.Optional[[]string]            `json:"domains,omitzero" doc:"At most 1,000."`
+	FrequencyCap   problem.Optional[FrequencyCap]        `json:"frequencyCap,omitzero" doc:"Null: no cap."`
+	CountryCaps    problem.Optional[[]CountryCap]        `json:"countryCaps,omitzero" doc:"At most 250."`
+	Maintenance    problem.Optional[[]MaintenanceWindow] `json:"maintenanceWindows,omitzero" doc:"At most 50."`
+	ConfirmOptOuts problem.Optional[bool]                `json:"confirmOptOuts,omitzero" doc:"false: no message confirms an opt-out or its end. Null: true."`
+	Compliance     problem.Optional[string]              `json:"compliance,omitzero" doc:"off, warn or refuse. Null: off."`
+	ReplayWindow   problem.Optional[ReplayWindow]        `json:"replayWindow,omitzero" doc:"Null: from 24 hours to a calendar month after the first submission."`
 }
 
 // policyDoc is the document that the store keeps.
@@ -84,6 +86,7 @@ type policyDoc struct {
 	Words, Patterns, Domains []string
 	Maintenance              []MaintenanceWindow
 	Replay                   *ReplayWindow `json:",omitempty"` // nil: the usual one
+	Unconfirmed              bool          `json:",omitempty"` // no message confirms an opt-out or its end
 	Compliance               string        `json:",omitempty"` // warn or refuse; "": off
 	store.PolicyCaps
 }
@@ -133,7 +136,7 @@ func (s *server) policyRow(ctx context.Context, tenant string) (*store.Resource,
 
 func answerPolicy(row *store.Resource, d *policyDoc) *policyOut {
 	v := &Policy{SecondPerson: d.SecondPerson, Words: orEmpty(d.Words), Patterns: orEmpty(d.Patterns), Domains: orEmpty(d.Domains), Maintenance: d.Maintenance}
-	v.ReplayWindow, v.Compliance = d.replay(), d.complianceMode()
+	v.ReplayWindow, v.Compliance, v.ConfirmOptOuts = d.replay(), d.complianceMode(), !d.Unconfirmed
 	v.FrequencyCap, v.CountryCaps = viewFrequency(d.Frequency), []CountryCap{}
 	for _, c := range d.Countries {
 		v.CountryCaps = append(v.CountryCaps, CountryCap{c.Country, c.Max, pick(c.Monthly, "month", "day")})
@@ -252,6 +255,9 @@ func (in *PolicyInput) apply(d *policyDoc, zone string) error {
 	}
 	in.applyReplay(d, &ps)
 	in.applyCompliance(d, &ps)
+	if o := &in.ConfirmOptOuts; o.Set {
+		d.Unconfirmed = !o.Null && !o.Value
+	}
 	in.applyCaps(d, &ps)
 	return ps.Err()
 }

@@ -71,8 +71,9 @@ func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 			AfterHours int  `json:"afterHours"`
 			Days       *int `json:"days"`
 		} `json:"replayWindow"`
-		Compliance string `json:"compliance"`
-		Version    uint64 `json:"version"`
+		Compliance     string `json:"compliance"`
+		ConfirmOptOuts bool   `json:"confirmOptOuts"`
+		Version        uint64 `json:"version"`
 	}
 	if err := u.get(r.Context(), p, apiPolicy, nil, &policy); err != nil {
 		return nil, err
@@ -83,6 +84,9 @@ func (u *UI) loadPolicy(r *http.Request) (*policyPage, error) {
 	}}
 	if days := policy.ReplayWindow.Days; days != nil {
 		v.Values["replayDays"] = strconv.Itoa(*days)
+	}
+	if policy.ConfirmOptOuts {
+		v.Values["confirmOptOuts"] = "true"
 	}
 	if policy.SecondPerson {
 		v.Values["secondPerson"] = "true"
@@ -116,7 +120,7 @@ func (u *UI) policyPage(w http.ResponseWriter, r *http.Request) {
 func policyInput(val map[string]string) map[string]any {
 	in := map[string]any{
 		"secondPerson": val["secondPerson"] != "", "words": linesOf(val["words"]), "patterns": linesOf(val["patterns"]), "domains": linesOf(val["domains"]),
-		"frequencyCap": nil, "replayWindow": nil,
+		"frequencyCap": nil, "replayWindow": nil, "confirmOptOuts": val["confirmOptOuts"] != "",
 	}
 	if after, days := number(val["replayAfterHours"]), number(val["replayDays"]); after != nil || days != nil {
 		if after == nil {
