@@ -93,8 +93,8 @@ func (in *PolicyInput) applyCompliance(d *policyDoc, ps *problem.List) {
 }
 
 // findings returns the rules that a campaign to these recipients does not keep. refs has what its legs send; nil leaves
-// out the rules about texts and senders.
-func (s *server) findings(ctx context.Context, who *principal, c *store.Campaign, refs *found, countries mix) []compliance.Finding {
+// out the rules about texts and senders. rate is that of [server.rate]. It runs within a transaction too, and reads nothing.
+func (s *server) findings(who *principal, c *store.Campaign, rate float64, refs *found, countries mix) []compliance.Finding {
 	in := &compliance.Campaign{Countries: countries, Now: s.Now(), Zones: s.Store.UsualZones}
 	if h := c.CallingHours; h != nil {
 		// Hours that cannot be read are refused elsewhere; here the campaign then sends at any hour.
@@ -110,7 +110,7 @@ func (s *server) findings(ctx context.Context, who *principal, c *store.Campaign
 	}
 	if !in.From.IsZero() {
 		in.Until = in.From
-		if end, ok := s.finish(ctx, who, c, in.From, countries.total(), s.sharesOfCountries(&who.tenant, countries)); ok {
+		if end, ok := finishAtRate(c, rate, in.From, countries.total(), s.sharesOfCountries(&who.tenant, countries)); ok {
 			in.Until = end
 		}
 	}
@@ -149,7 +149,7 @@ func (s *server) complianceOf(ctx context.Context, who *principal, c *store.Camp
 		return nil, err
 	}
 	var out []ComplianceFinding
-	for _, f := range s.findings(ctx, who, c, refs, countries) {
+	for _, f := range s.findings(who, c, s.rate(ctx, who, c), refs, countries) {
 		out = append(out, ComplianceFinding{
 			Country: f.Rule.Country, Rule: string(f.Rule.Kind), Recipients: f.Recipients, Field: f.Field, Detail: f.Detail, Fix: f.Fix, Source: f.Rule.Source,
 			Refused: doc.Compliance == complianceRefuse,
@@ -160,11 +160,11 @@ func (s *server) complianceOf(ctx context.Context, who *principal, c *store.Camp
 
 // mayComply returns the problem of a campaign that does not keep the rules of countries, if the tenant refuses those;
 // nil when it may go on. It counts campaigns that go on with warnings.
-func (s *server) mayComply(ctx context.Context, who *principal, doc *policyDoc, c *store.Campaign, refs *found, countries mix) error {
+func (s *server) mayComply(who *principal, doc *policyDoc, c *store.Campaign, rate float64, refs *found, countries mix) error {
 	if doc.Compliance == "" || c.Test {
 		return nil
 	}
-	return s.judge(doc, s.findings(ctx, who, c, refs, countries))
+	return s.judge(doc, s.findings(who, c, rate, refs, countries))
 }
 
 // staysCompliant is mayComply for a confirmed campaign with another time or other calling hours: of the rules, only those
@@ -174,7 +174,7 @@ func (s *server) staysCompliant(ctx context.Context, who *principal, c *store.Ca
 	if err != nil || doc.Compliance == "" || c.Test {
 		return err
 	}
-	list := s.findings(ctx, who, c, nil, mixOf(c.Countries))
+	list := s.findings(who, c, s.rate(ctx, who, c), nil, mixOf(c.Countries))
 	return s.judge(doc, slices.DeleteFunc(list, func(f compliance.Finding) bool { return f.Rule.Kind != kind }))
 }
 

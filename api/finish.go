@@ -27,7 +27,11 @@ type zoneShare struct {
 // time zone, in order of zone; they count only where recipients have calling hours of their own. ok is false when no
 // forecast is possible.
 func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, start time.Time, count uint64, shares []zoneShare) (time.Time, bool) {
-	rate := s.rate(ctx, who, c)
+	return finishAtRate(c, s.rate(ctx, who, c), start, count, shares)
+}
+
+// finishAtRate is finish at so many messages per second. It reads nothing, so it may run within a transaction.
+func finishAtRate(c *store.Campaign, rate float64, start time.Time, count uint64, shares []zoneShare) (time.Time, bool) {
 	h := hours.Hours{}
 	if c.CallingHours != nil {
 		var err error
