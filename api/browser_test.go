@@ -97,9 +97,15 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText.slice(0, 500)`))
-		b.Fatalf("%v at %s", err, text)
+	for _, step := range steps {
+		err := chromedp.Do(ctx, step)
+		for n := 0; n < 5 && err != nil && strings.Contains(err.Error(), "net::ERR_ABORTED"); n++ {
+			err = chromedp.Do(ctx, step) // the page was still on its way to another when it was to go to this one
+		}
+		if err != nil {
+			text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText.slice(0, 500)`))
+			b.Fatalf("%v at %s", err, text)
+		}
 	}
 }
 
