@@ -52,7 +52,7 @@ func TestAuthentication(t *testing.T) {
 	// A key that is revoked, and the keys of a tenant that is disabled, work for two more seconds at most.
 	keys, err := w.store.Keys(t.Context(), w.tenant.ID)
 	w.check(err)
-	w.check(w.store.RevokeKey(t.Context(), w.tenant.ID, keys[0].ID))
+	w.check(w.store.RevokeKey(t.Context(), w.tenant.ID, keys[0].ID, 0))
 	w.clock.forward(2 * time.Second)
 	w.call("GET", "/api/campaigns", "").problem(401, "unauthenticated", "")
 	tenant, key := w.newTenant("Off")

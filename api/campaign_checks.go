@@ -37,6 +37,19 @@ func checkName(ps *problem.List, v string) {
 	}
 }
 
+// checkText checks a text that is kept as it is given: at most most characters.
+func checkText(ps *problem.List, field, v string, most int) {
+	if n := utf8.RuneCountInString(v); n > most {
+		ps.Add(problem.CodeTooLong, field, "The text has %d characters; at most %d are kept.", n, most)
+	}
+}
+
+// maxNote is the longest note of a movement of money, and maxWhy the longest reason of a decision, in characters.
+const (
+	maxNote = 200
+	maxWhy  = 500
+)
+
 func checkNotPast(ps *problem.List, at, now time.Time, immediate bool) {
 	if !immediate && at.Before(now.Add(-inPastBy)) {
 		ps.Add(problem.CodeInPast, "scheduledTime", "%s is in the past: it is %s.", stamp(at), stamp(now))

@@ -38,8 +38,13 @@ type (
 	keyIn       struct {
 		ID string `path:"id" doc:"Id of the key."`
 	}
+	keyRevokeIn struct {
+		ID      string `path:"id" doc:"Id of the key."`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to revoke; 412 when another version is stored. Left out: any version."`
+	}
 	keyOut struct {
 		Location string `header:"Location"`
+		ETag     string `header:"ETag"`
 		Body     *Key
 	}
 )
@@ -64,20 +69,34 @@ func (s *server) registerKeys() {
 		errors: []int{400, 422}, tag: operatorTag,
 	}, s.createKey)
 	register(s, operation{
-		id: "revokeKey", method: http.MethodDelete, path: "/api/keys/{id}", summary: "Revoke an API key permanently", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
+		id: "getKey", method: http.MethodGet, path: "/api/keys/{id}", summary: "Get an API key", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
+	}, func(ctx context.Context, in *keyIn) (*keyOut, error) { return s.answerKey(ctx, in.ID) })
+	register(s, operation{
+		id: "revokeKey", method: http.MethodDelete, path: "/api/keys/{id}", summary: "Revoke an API key permanently", scope: store.ScopeAdmin, errors: []int{404, 412}, tag: operatorTag,
 		describe: "The key stops working within two seconds.",
-	}, func(ctx context.Context, in *keyIn) (*keyOut, error) {
-		who := requestOf(ctx).who
-		if err := s.Store.RevokeKey(ctx, who.tenant.ID, in.ID); err != nil {
+	}, func(ctx context.Context, in *keyRevokeIn) (*keyOut, error) {
+		version, p := ifMatch(in.IfMatch)
+		if p != nil {
+			return nil, p
+		}
+		if err := s.Store.RevokeKey(ctx, requestOf(ctx).who.tenant.ID, in.ID, version); err != nil {
 			return nil, s.storeProblem(err)
 		}
-		keys, err := s.Store.Keys(ctx, who.tenant.ID)
-		if err != nil {
-			return nil, s.storeProblem(err)
-		}
-		i := slices.IndexFunc(keys, func(k store.Key) bool { return k.ID == in.ID })
-		return &keyOut{Body: viewKey(&keys[i])}, nil
+		return s.answerKey(ctx, in.ID)
 	})
+}
+
+// answerKey answers with a key of the tenant, revoked ones included.
+func (s *server) answerKey(ctx context.Context, id string) (*keyOut, error) {
+	keys, err := s.Store.Keys(ctx, requestOf(ctx).who.tenant.ID)
+	if err != nil {
+		return nil, s.storeProblem(err)
+	}
+	i := slices.IndexFunc(keys, func(k store.Key) bool { return k.ID == id })
+	if i < 0 {
+		return nil, problem.New(problem.CodeNotFound, "There is no key %q.", problem.Truncate(id, 60))
+	}
+	return &keyOut{ETag: etag(keys[i].Version), Body: viewKey(&keys[i])}, nil
 }
 
 func viewKey(k *store.Key) *Key {
@@ -108,7 +127,7 @@ func (s *server) createKey(ctx context.Context, in *keyCreateIn) (*keyOut, error
 	}
 	v := viewKey(&k)
 	v.Secret = secret
-	return &keyOut{"/api/keys/" + k.ID, v}, nil
+	return &keyOut{"/api/keys/" + k.ID, etag(k.Version), v}, nil
 }
 
 func scopeNames() string {

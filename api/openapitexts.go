@@ -136,6 +136,8 @@ var operationTexts = map[string]string{
 	"submitTemplate":  "Of a draft, or of one that was rejected.",
 
 	"listTenants": "All of the installation.",
+	"getCredit":   "Of the tenant by its id or its name: what is free to spend, set aside, spent and owed.",
+	"getKey":      "By its id, revoked ones too, without the secret.",
 	"getTenant":   "By its id or its name, with limits, money and defaults.",
 	"listUsers":   "Those who may log in to the console; with all, of every tenant.",
 	"getUser":     "With the role in each tenant, and when the person was last seen.",

@@ -63,6 +63,18 @@ type TenantInput struct {
 	Credit           problem.Optional[Money]  `json:"credit,omitzero" doc:"Only for a new tenant; left out or null: unlimited."`
 }
 
+// Credit is the money of a tenant.
+type Credit struct {
+	TenantID  string `json:"tenantId" doc:"Id of the tenant."`
+	Name      string `json:"name" doc:"Name of the tenant."`
+	Currency  string `json:"currency" doc:"ISO 4217 code; every amount is in it." example:"EUR"`
+	Unlimited bool   `json:"unlimited" doc:"true: pay as you go, without a balance."`
+	Balance   *Money `json:"balance" doc:"Money that can still be spent; null: unlimited."`
+	Reserved  Money  `json:"reserved" doc:"Money set aside for unfinished campaigns."`
+	Spent     Money  `json:"spent" doc:"Money that its messages have cost so far."`
+	Owed      Money  `json:"owed" doc:"Debt: credit that was withdrawn although unfinished campaigns had reserved it. Campaigns are suspended until a top-up pays it."`
+}
+
 // CreditInput adds credit to a tenant, withdraws credit, or makes it unlimited.
 type CreditInput struct {
 	Amount    problem.Optional[Money]  `json:"amount,omitzero" doc:"Added to the balance; negative: withdrawn from it."`
@@ -86,6 +98,7 @@ type (
 		ID   string `path:"id" doc:"Id or name."`
 		Body problem.Body[CreditInput]
 	}
+	creditOut struct{ Body *Credit }
 	tenantOut struct {
 		Location string `header:"Location"`
 		ETag     string `header:"ETag"`
@@ -129,6 +142,19 @@ func (s *server) registerOperator() {
 		id: "updateTenant", method: http.MethodPut, path: "/api/tenants/{id}", summary: "Change a tenant", scope: store.ScopeAdmin,
 		errors: []int{400, 404, 409, 412, 422}, tag: operatorTag, describe: "Fields that are left out stay as they are.",
 	}, s.updateTenant)
+	register(s, operation{
+		id: "getCredit", method: http.MethodGet, path: "/api/tenants/{id}/credit", summary: "Get a tenant's credit", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
+	}, func(ctx context.Context, in *tenantIn) (*creditOut, error) {
+		t, err := s.findTenant(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		v, err := s.viewTenant(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		return &creditOut{&Credit{v.ID, v.Name, v.Currency, v.Balance == nil, v.Balance, v.Reserved, v.Spent, v.Owed}}, nil
+	})
 	register(s, operation{
 		id: "addCredit", method: http.MethodPost, path: "/api/tenants/{id}/credit", summary: "Add or withdraw a tenant's credit", scope: store.ScopeAdmin,
 		errors: []int{400, 402, 404, 409, 422}, tag: operatorTag,
@@ -285,19 +311,24 @@ func (s *server) addCredit(ctx context.Context, in *creditIn) (*tenantOut, error
 	if err != nil {
 		return nil, err
 	}
+	var ps problem.List
+	checkText(&ps, "note", body.Note.Value, maxNote)
+	if err := ps.Err(); err != nil {
+		return nil, err
+	}
 	switch {
 	case body.Unlimited.Value:
 		err = s.Store.SetCredit(ctx, t.ID, 0, true)
 	case !body.Amount.Set || body.Amount.Value == 0:
 		return nil, problem.Field(problem.CodeInvalid, "amount", "The amount must not be 0.")
 	case body.Amount.Value < 0:
-		_, err = s.Store.Withdraw(ctx, t.ID, uint64(-body.Amount.Value), problem.Truncate(cmp.Or(body.Note.Value, "withdrawn"), 200), s.cause(ctx))
+		_, err = s.Store.Withdraw(ctx, t.ID, uint64(-body.Amount.Value), cmp.Or(body.Note.Value, "withdrawn"), s.cause(ctx))
 	default:
 		var b store.Balance
 		if b, err = s.Store.Balance(ctx, t.ID); err == nil && b.Unlimited {
 			err = s.Store.SetCredit(ctx, t.ID, uint64(body.Amount.Value), false)
 		} else if err == nil {
-			_, err = s.Store.TopUp(ctx, t.ID, uint64(body.Amount.Value), problem.Truncate(body.Note.Value, 200))
+			_, err = s.Store.TopUp(ctx, t.ID, uint64(body.Amount.Value), body.Note.Value)
 		}
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -48,9 +49,24 @@ func TestOperatorRunsTenants(t *testing.T) {
 	w.callAs(secret, "GET", "/api/contacts/list/people", "", header{"X-Tenant", w.tenant.ID}).problem(403, "scope_missing", "")
 	w.call("GET", "/api/contacts/list", "", header{"X-Tenant", "nobody"}).want(404)
 	w.call("DELETE", "/api/keys/"+key.id(), "").want(404) // of another tenant
-	if got := w.call("DELETE", "/api/keys/"+key.id(), "", header{"X-Tenant", "Bravo"}).want(200).get("revokedAt"); got == "" {
-		t.Error("got no time of the revocation")
+	w.call("GET", "/api/keys/"+key.id(), "").problem(404, "not_found", "")
+	one, bravo := w.call("GET", "/api/keys/"+key.id(), "", header{"X-Tenant", "Bravo"}).want(200), header{"X-Tenant", "Bravo"}
+	if one.get("name") != "shop" || one.get("revokedAt") != "" || strings.Contains(string(one.body), secret) || one.header.Get("ETag") != key.header.Get("ETag") {
+		t.Errorf("got %s with ETag %s, want the key without its secret, with ETag %s", one.body, one.header.Get("ETag"), key.header.Get("ETag"))
 	}
+	w.call("DELETE", "/api/keys/"+key.id(), "", bravo, header{"If-Match", `"9"`}).problem(412, "version_mismatch", "")
+	w.callAs(secret, "GET", "/api/contacts/list/people", "").want(200)
+	gone := w.call("DELETE", "/api/keys/"+key.id(), "", bravo, header{"If-Match", one.header.Get("ETag")}).want(200)
+	if gone.get("revokedAt") == "" || gone.header.Get("ETag") == one.header.Get("ETag") {
+		t.Errorf("got %s with ETag %s, want a time of the revocation and another version", gone.body, gone.header.Get("ETag"))
+	}
+	w.call("GET", "/api/keys/"+key.id(), "", bravo).want(200)
+	subset(t, "credit", w.call("GET", "/api/tenants/Bravo/credit", "").want(200).body, `{"name":"Bravo","currency":"EUR","unlimited":false,"balance":105.5,"reserved":0,"spent":0,"owed":0}`)
+	subset(t, "unlimited credit", w.call("GET", "/api/tenants/"+w.tenant.ID+"/credit", "").want(200).body, `{"unlimited":true,"balance":null}`)
+	w.callAs(w.newKey(w.tenant.ID, []store.Scope{store.ScopeRead}, false), "GET", "/api/tenants/Bravo/credit", "").problem(403, "scope_missing", "")
+	// What is kept is kept whole
+	w.call("POST", "/api/tenants/Bravo/credit", fmt.Sprintf(`{"amount":1,"note":%q}`, strings.Repeat("n", 201))).problem(422, "too_long", "note")
+	w.call("POST", "/api/tenants", `{"name":"Charlie","currency":"{0}"}`).problem(422, "invalid_value", "currency")
 	w.call("POST", "/api/keys", `{"scopes":["everything"]}`).problem(422, "invalid_value", "scopes")
 	w.call("POST", "/api/keys", `{"scopes":[]}`).problem(422, "required", "scopes")
 }

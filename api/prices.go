@@ -82,7 +82,7 @@ func (in *PriceRowInput) apply(row *store.Resource, d *store.PriceDoc) error {
 		d.ValidFrom = store.PriceDoc{}.ValidFrom
 		if !in.ValidFrom.Null {
 			at, err := pricing.ParseDate(in.ValidFrom.Value)
-			if err != nil {
+			if err != nil || at.Unix() < 0 {
 				ps.Add(problem.CodeInvalid, "validFrom", "%q is not a date: want 2026-01-31, or RFC 3339 with an offset.", problem.Truncate(in.ValidFrom.Value, 40))
 			}
 			d.ValidFrom = at

@@ -16,6 +16,7 @@ import (
 // documented is an operation as the document has it.
 type documented struct {
 	method, path string
+	OperationID  string
 	Parameters   []struct {
 		Name, In string
 		Required bool
@@ -50,13 +51,20 @@ func (s jsonSchema) takes(kind string) bool {
 	return slices.ContainsFunc(s.OneOf, func(one jsonSchema) bool { return one.takes(kind) })
 }
 
-// documentedOperations are those of the committed document, with the schemas of their bodies in place.
-func documentedOperations(t testing.TB) []documented {
+// readDocument reads the committed document.
+func readDocument(t testing.TB) []byte {
 	t.Helper()
 	raw, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return raw
+}
+
+// documentedOperations are those of the committed document, with the schemas of their bodies in place.
+func documentedOperations(t testing.TB) []documented {
+	t.Helper()
+	raw := readDocument(t)
 	var doc struct {
 		Paths      map[string]map[string]documented
 		Components struct{ Schemas map[string]jsonSchema }

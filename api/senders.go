@@ -79,7 +79,11 @@ func (s *server) registerSenders() {
 			if m.reason && strings.TrimSpace(body.Reason) == "" {
 				return problem.Field(problem.CodeRequired, "reason", "A reason is required; users of the sender see it.")
 			}
-			row.Status, doc.Reason = m.to, problem.Truncate(strings.TrimSpace(body.Reason), 500)
+			var ps problem.List
+			if checkText(&ps, "reason", body.Reason, maxWhy); len(ps) > 0 {
+				return ps.Err()
+			}
+			row.Status, doc.Reason = m.to, strings.TrimSpace(body.Reason)
 			return nil
 		})
 	}

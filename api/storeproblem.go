@@ -18,7 +18,9 @@ var storeFields = map[string]string{
 	"Lists": "contactList", "List": "contactList", "Chain": "channel", "Body": "message", "TemplateID": "message", "Sender": "sender", "Route": "route",
 	"Tags": "tags", "Notes": "notes", "Schedule": "scheduledTime", "CallingHours": "callingHoursStart", "Rate": "rate", "Weight": "weight",
 	"Region": "region", "Columns": "columns", "Channels": "channels", "Connector": "connector", "ReceiptWindow": "receiptWindow", "Priority": "priority",
-	"Share": "share", "Configuration": "configuration",
+	"Share": "share", "Configuration": "configuration", "DownAfter": "care.downAfter", "FailurePercent": "care.failurePercent", "FailureSample": "care.failureSample",
+	"Timezone": "timezone", "Currency": "currency", "DefaultRoute": "defaultRoute", "MaxActive": "maxActiveCampaigns", "MaxContacts": "maxContacts",
+	"MaxSegments": "maxSegments", "Scopes": "scopes", "Email": "email", "Role": "role", "Action": "action", "Micros": "amount",
 }
 
 // storeProblem turns an error of the store into a problem.

@@ -143,7 +143,11 @@ func (s *server) registerTemplates() {
 			if m.reason && strings.TrimSpace(body.Reason) == "" {
 				return problem.Field(problem.CodeRequired, "reason", "A reason is required; users of the template see it.")
 			}
-			row.Status, doc.Reason = m.to, problem.Truncate(strings.TrimSpace(body.Reason), 500)
+			var ps problem.List
+			if checkText(&ps, "reason", body.Reason, maxWhy); len(ps) > 0 {
+				return ps.Err()
+			}
+			row.Status, doc.Reason = m.to, strings.TrimSpace(body.Reason)
 			return nil
 		})
 	}
@@ -283,9 +287,9 @@ func checkTemplate(ps *problem.List, row *store.Resource, doc *templateDoc) {
 	if parameter.MatchString(doc.Footer) {
 		ps.Add(problem.CodeInvalid, "footer", "The footer cannot have parameters: only a text header, the body and the values of buttons can.")
 	}
-	names, err := templateParameters(doc)
+	names, field, err := templateParameters(doc)
 	if err != nil {
-		ps.Add(problem.CodeInvalid, "body", "%s", err.Error())
+		ps.Add(problem.CodeInvalid, field, "%s", err.Error())
 	}
 	doc.Parameters = names
 }
@@ -344,22 +348,21 @@ func checkButtons(ps *problem.List, doc *templateDoc) {
 var parameter = regexp.MustCompile(`\{\{\s*([^{}]*?)\s*\}\}`)
 
 // templateParameters finds the parameters in order of their first use. They must be either numbered without a gap or
-// named: providers refuse everything else.
-func templateParameters(doc *templateDoc) ([]string, error) {
-	texts := []string{doc.Body}
+// named: providers refuse everything else. An error comes with the field that is wrong.
+func templateParameters(doc *templateDoc) (names []string, field string, err error) {
+	texts, fields := []string{doc.Body}, []string{"body"}
 	if doc.Header != nil {
-		texts = []string{doc.Header.Text, doc.Body}
+		texts, fields = []string{doc.Header.Text, doc.Body}, []string{"header.text", "body"}
 	}
-	for _, b := range doc.Buttons {
-		texts = append(texts, b.Value)
+	for i, b := range doc.Buttons {
+		texts, fields = append(texts, b.Value), append(fields, fmt.Sprintf("buttons[%d].value", i))
 	}
-	var names []string
 	numbered, named := 0, 0
-	for _, text := range texts {
+	for i, text := range texts {
 		for _, m := range parameter.FindAllStringSubmatch(text, -1) {
 			name := m[1]
 			if name == "" {
-				return nil, fmt.Errorf("a parameter has no name: want {{1}} or {{first_name}}")
+				return nil, fields[i], fmt.Errorf("a parameter has no name: want {{1}} or {{first_name}}")
 			}
 			if slices.Contains(names, name) {
 				continue
@@ -373,12 +376,12 @@ func templateParameters(doc *templateDoc) ([]string, error) {
 		}
 	}
 	if numbered > 0 && named > 0 {
-		return nil, fmt.Errorf("parameters are either all numbered or all named: found %s", strings.Join(names, ", "))
+		return nil, "body", fmt.Errorf("parameters are either all numbered or all named: found %s", strings.Join(names, ", "))
 	}
 	for i := range numbered {
 		if !slices.Contains(names, strconv.Itoa(i+1)) {
-			return nil, fmt.Errorf("parameters are numbered from {{1}} without a gap: {{%d}} is missing", i+1)
+			return nil, "body", fmt.Errorf("parameters are numbered from {{1}} without a gap: {{%d}} is missing", i+1)
 		}
 	}
-	return names, nil
+	return names, "", nil
 }

@@ -124,9 +124,21 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 	return all(rows, err, keyOf)
 }
 
-// RevokeKey revokes a key permanently. Revoking a revoked key changes nothing.
-func (s *Store) RevokeKey(ctx context.Context, tenant, id string) error {
+// RevokeKey revokes a key permanently. Revoking a revoked key changes nothing. want is the version
+// that the caller has seen; 0: any.
+func (s *Store) RevokeKey(ctx context.Context, tenant, id string, want uint64) error {
 	return s.write(ctx, func(tx *tx) error {
+		if want != 0 {
+			rows, err := tx.ListKeys(ctx, tenant)
+			if err != nil {
+				return err
+			}
+			for i := range rows {
+				if have := uint64(rows[i].Version); rows[i].ID == id && have != want {
+					return &VersionError{"key", want, have}
+				}
+			}
+		}
 		n, err := tx.RevokeKey(ctx, tx.now, tenant, id)
 		if err != nil || n == 1 {
 			return err

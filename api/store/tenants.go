@@ -124,7 +124,7 @@ func (s *Store) checkTenant(t *Tenant) error {
 		return &FieldError{"Region", t.Region, "want an ISO 3166-1 alpha-2 code such as IT"}
 	case zoneErr != nil:
 		return &FieldError{"Timezone", t.Timezone, "want an IANA name such as Europe/Rome"}
-	case len(t.Currency) != 3:
+	case len(t.Currency) != 3 || strings.Trim(t.Currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "":
 		return &FieldError{"Currency", t.Currency, "want an ISO 4217 code such as EUR"}
 	case schemas.ValidRoute(t.DefaultRoute) != nil:
 		return &FieldError{"DefaultRoute", t.DefaultRoute, "want 1 to 40 of a-z 0-9 _ - with a letter first"}

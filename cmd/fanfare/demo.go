@@ -237,7 +237,7 @@ func demoKey(ctx context.Context, s *store.Store, tenant, path string) (string, 
 	}
 	for _, k := range old {
 		if k.Name == name && k.Revoked.IsZero() {
-			if err := s.RevokeKey(ctx, tenant, k.ID); err != nil {
+			if err := s.RevokeKey(ctx, tenant, k.ID, 0); err != nil {
 				return "", fmt.Errorf("demo key: %w", err)
 			}
 		}

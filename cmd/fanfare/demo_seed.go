@@ -156,7 +156,7 @@ func (d *demo) seedContent(ctx context.Context, tenant string) error {
 	operator := *d
 	operator.key = secret
 	err = operator.seedTemplates(ctx)
-	if revoked := s.RevokeKey(ctx, tenant, key.ID); err == nil && revoked != nil {
+	if revoked := s.RevokeKey(ctx, tenant, key.ID, 0); err == nil && revoked != nil {
 		err = fmt.Errorf("demo set-up: %w", revoked)
 	}
 	return err

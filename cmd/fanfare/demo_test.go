@@ -95,7 +95,7 @@ func TestDemoKeepsItsKey(t *testing.T) {
 	if err != nil || len(keys) != 1 {
 		t.Fatalf("got %d keys, %v, want one", len(keys), err)
 	}
-	if err := s.RevokeKey(ctx, tenant.ID, keys[0].ID); err != nil {
+	if err := s.RevokeKey(ctx, tenant.ID, keys[0].ID, 0); err != nil {
 		t.Fatal(err)
 	}
 	if fresh := key(); fresh == first {

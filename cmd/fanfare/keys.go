@@ -101,7 +101,7 @@ func (p *program) revokeKey() *cobra.Command {
 			return fmt.Errorf("revoke key: %w", err)
 		}
 		for _, t := range tenants {
-			err := s.RevokeKey(ctx, t.ID, args[0])
+			err := s.RevokeKey(ctx, t.ID, args[0], 0)
 			if errors.Is(err, schemas.ErrNotFound) {
 				continue
 			}

@@ -92,7 +92,7 @@ func (p *program) remoteCommands(args []string) ([]*cobra.Command, error) {
 	var local []*cobra.Command
 	if !named {
 		local = []*cobra.Command{p.tenantsCommand(), p.keysCommand(), p.usersCommand()}
-		setup.Without = []string{"tenant", "key", "user", "credit"}
+		setup.Without = []string{"tenant", "key", "user"}
 	}
 	commands, err := remote.Commands(setup)
 	return append(local, commands...), err

@@ -169,7 +169,7 @@ var calls = map[string]call{
 	"LeaseSeqs": nil,
 	"Suppress":  nil,
 	"Keys":      func(e *env, me string, _ theirs) error { return none(e.s.Keys(e.Context(), me)) },
-	"RevokeKey": func(e *env, me string, x theirs) error { return e.s.RevokeKey(e.Context(), me, x.key.ID) },
+	"RevokeKey": func(e *env, me string, x theirs) error { return e.s.RevokeKey(e.Context(), me, x.key.ID, 0) },
 	"Sender": func(e *env, me string, _ theirs) error {
 		_, err := e.s.Sender(e.Context(), me, "THEIRS")
 		return err

@@ -243,8 +243,8 @@ var keyTests = []test{
 		e.wantErr(err, store.ErrInvalid)
 		_, _, err = e.s.CreateKey(e.Context(), "tn_none", "", nil, false)
 		e.wantErr(err, schemas.ErrNotFound)
-		e.must(e.s.RevokeKey(e.Context(), t.ID, k.ID))
-		e.must(e.s.RevokeKey(e.Context(), t.ID, k.ID))
+		e.must(e.s.RevokeKey(e.Context(), t.ID, k.ID, 0))
+		e.must(e.s.RevokeKey(e.Context(), t.ID, k.ID, 0))
 		_, _, err = e.s.Authenticate(e.Context(), secret)
 		e.wantErr(err, store.ErrNoKey)
 		keys, err := e.s.Keys(e.Context(), t.ID)
@@ -252,7 +252,7 @@ var keyTests = []test{
 		if len(keys) != 1 || !keys[0].Revoked.Equal(start) {
 			e.Errorf("got %+v, want one revoked at %v", keys, start)
 		}
-		e.wantErr(e.s.RevokeKey(e.Context(), t.ID, "key_none"), schemas.ErrNotFound)
+		e.wantErr(e.s.RevokeKey(e.Context(), t.ID, "key_none", 0), schemas.ErrNotFound)
 	}},
 	{"a disabled tenant has no keys", func(e *env) {
 		t := e.tenant("acme")
