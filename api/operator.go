@@ -94,6 +94,10 @@ type (
 		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
 		Body    problem.Body[TenantInput]
 	}
+	tenantEnableIn struct {
+		ID      string `path:"id" doc:"Id or name."`
+		IfMatch string `header:"If-Match" doc:"ETag of the version to change; 412 when another version is stored. Left out: any version."`
+	}
 	creditIn struct {
 		ID   string `path:"id" doc:"Id or name."`
 		Body problem.Body[CreditInput]
@@ -142,6 +146,21 @@ func (s *server) registerOperator() {
 		id: "updateTenant", method: http.MethodPut, path: "/api/tenants/{id}", summary: "Change a tenant", scope: store.ScopeAdmin,
 		errors: []int{400, 404, 409, 412, 422}, tag: operatorTag, describe: "Fields that are left out stay as they are.",
 	}, s.updateTenant)
+	for _, to := range []struct {
+		verb, summary, describe string
+		enabled                 bool
+	}{
+		{"disable", "Disable a tenant", "Nothing of it is sent, and its API keys are refused, until it is enabled again. Nothing is lost.", false},
+		{"enable", "Enable a tenant", "Its campaigns go on where they were.", true},
+	} {
+		register(s, operation{
+			id: to.verb + "Tenant", method: http.MethodPost, path: "/api/tenants/{id}/" + to.verb, summary: to.summary, scope: store.ScopeAdmin,
+			errors: []int{404, 409, 412, 422}, tag: operatorTag, describe: to.describe,
+		}, func(ctx context.Context, in *tenantEnableIn) (*tenantOut, error) {
+			body := TenantInput{Enabled: problem.Optional[bool]{Set: true, Value: to.enabled}}
+			return s.updateTenant(ctx, &tenantChangeIn{ID: in.ID, IfMatch: in.IfMatch, Body: problem.Body[TenantInput]{Value: body}})
+		})
+	}
 	register(s, operation{
 		id: "getCredit", method: http.MethodGet, path: "/api/tenants/{id}/credit", summary: "Get a tenant's credit", scope: store.ScopeAdmin, errors: []int{404}, tag: operatorTag,
 	}, func(ctx context.Context, in *tenantIn) (*creditOut, error) {
@@ -278,6 +297,10 @@ func (s *server) updateTenant(ctx context.Context, in *tenantChangeIn) (*tenantO
 	}
 	if err := s.routeExists(ctx, body.DefaultRoute.Value); err != nil {
 		return nil, err
+	}
+	if body.Enabled.Set && !body.Enabled.Value && t.ID == requestOf(ctx).who.key.Tenant {
+		return nil, problem.Field(problem.CodeInvalid, "enabled", "This key belongs to %s. The keys of a disabled tenant are refused, so it could not enable the tenant again.", t.Name).
+			WithFix("Use a key of another tenant that has the scope admin.")
 	}
 	next, err := s.Store.UpdateTenant(ctx, t.ID, version, body.apply)
 	if err != nil {

@@ -34,6 +34,20 @@ func TestOperatorRunsTenants(t *testing.T) {
 	w.call("PUT", "/api/tenants/Bravo", `{"currency":"USD"}`).problem(422, "read_only", "currency")
 	w.call("PUT", "/api/tenants/Bravo", `{"weight":1000}`).problem(422, "invalid_value", "weight")
 
+	if got := w.call("POST", "/api/tenants/Bravo/disable", "", header{"If-Match", tag}).problem(412, "version_mismatch", ""); got == nil {
+		t.Error("got no problem")
+	}
+	if got := w.call("POST", "/api/tenants/Bravo/disable", "").want(200); got.get("enabled") != "false" || got.header.Get("ETag") == tag {
+		t.Errorf("disabled: got %s with ETag %s", got.body, got.header.Get("ETag"))
+	}
+	if got := w.call("POST", "/api/tenants/"+id+"/enable", "").want(200).get("enabled"); got != "true" {
+		t.Errorf("enabled again: got %s", got)
+	}
+	w.call("POST", "/api/tenants/nobody/disable", "").problem(404, "not_found", "")
+	// An operator can't lock themselves out.
+	w.call("POST", "/api/tenants/"+w.tenant.ID+"/disable", "").problem(422, "invalid_value", "enabled")
+	w.call("PUT", "/api/tenants/"+w.tenant.ID, `{"enabled":false}`).problem(422, "invalid_value", "enabled")
+
 	key := w.call("POST", "/api/keys", `{"name":"shop"}`, header{"X-Tenant", "Bravo"}).want(201)
 	secret := key.get("secret")
 	if len(secret) < 40 || strings.Contains(string(key.body), "admin") {

@@ -143,7 +143,7 @@ func TestKeysTimesRoutes(t *testing.T) {
 		out["updatePolicy"] = testKeyCase{path: "/api/policy", body: `{}`, always: true}
 		out["importPrices"] = testKeyCase{path: "/api/prices/import", body: "channel,price\n", always: true}
 		for op, path := range map[string]string{
-			"createTenant": "/api/tenants", "updateTenant": "/api/tenants/x", "addCredit": "/api/tenants/x/credit", "createKey": "/api/keys",
+			"createTenant": "/api/tenants", "updateTenant": "/api/tenants/x", "disableTenant": "/api/tenants/x/disable", "enableTenant": "/api/tenants/x/enable", "addCredit": "/api/tenants/x/credit", "createKey": "/api/keys",
 			"revokeKey": "/api/keys/x", "createUser": "/api/users", "updateUser": "/api/users/x", "linkUser": "/api/users/x/link",
 			"createRoute": "/api/routes", "updateRoute": "/api/routes/x", "deleteRoute": "/api/routes/x", "testRoute": "/api/routes/x/test",
 			"pauseRoute": "/api/routes/x/pause", "resumeRoute": "/api/routes/x/resume",
