@@ -209,7 +209,6 @@ type TagChange struct {
 }
 
 type (
-	tagsIn  struct{}
 	tagsOut struct{ Body *Page[*Tag] }
 	tagIn   struct {
 		Tag string `path:"tag" doc:"The tag, in any case."`
@@ -224,17 +223,15 @@ type (
 func (s *server) registerTags() {
 	register(s, operation{
 		id: "listTags", method: http.MethodGet, path: "/api/tags", summary: "List the tags of campaigns, with how many have each",
-		scope: store.ScopeRead, tag: campaignTag,
-	}, func(ctx context.Context, _ *tagsIn) (*tagsOut, error) {
+		scope: store.ScopeRead, errors: []int{422}, tag: campaignTag,
+	}, func(ctx context.Context, in *shortIn) (*tagsOut, error) {
 		rows, err := s.Store.Tags(ctx, requestOf(ctx).who.tenant.ID)
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		out := &Page[*Tag]{Data: []*Tag{}, Limit: len(rows), Total: len(rows)}
-		for _, r := range rows {
-			out.Data = append(out.Data, &Tag{r.Tag, r.Campaigns})
-		}
-		return &tagsOut{out}, nil
+		page, err := pageOf("tags", in, rows, func(t *store.TagCount) []string { return []string{t.Tag} },
+			func(t *store.TagCount) (*Tag, error) { return &Tag{t.Tag, t.Campaigns}, nil })
+		return &tagsOut{page}, err
 	})
 	register(s, operation{
 		id: "renameTag", method: http.MethodPut, path: "/api/tags/{tag}", summary: "Rename a tag in all campaigns",

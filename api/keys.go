@@ -32,7 +32,6 @@ type KeyInput struct {
 }
 
 type (
-	keysIn      struct{}
 	keysOut     struct{ Body *Page[*Key] }
 	keyCreateIn struct{ Body problem.Body[KeyInput] }
 	keyIn       struct {
@@ -51,18 +50,16 @@ type (
 
 func (s *server) registerKeys() {
 	register(s, operation{
-		id: "listKeys", method: http.MethodGet, path: "/api/keys", summary: "List the API keys of a tenant, oldest first", scope: store.ScopeAdmin, tag: operatorTag,
+		id: "listKeys", method: http.MethodGet, path: "/api/keys", summary: "List the API keys of a tenant, oldest first", scope: store.ScopeAdmin, errors: []int{422}, tag: operatorTag,
 		describe: "Keys of the tenant of this key, or of the tenant in the header X-Tenant.",
-	}, func(ctx context.Context, _ *keysIn) (*keysOut, error) {
+	}, func(ctx context.Context, in *shortIn) (*keysOut, error) {
 		rows, err := s.Store.Keys(ctx, requestOf(ctx).who.tenant.ID)
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		out := &Page[*Key]{Data: []*Key{}, Limit: len(rows), Total: len(rows)}
-		for i := range rows {
-			out.Data = append(out.Data, viewKey(&rows[i]))
-		}
-		return &keysOut{out}, nil
+		page, err := pageOf("keys", in, rows, func(k *store.Key) []string { return []string{k.ID, k.Name} },
+			func(k *store.Key) (*Key, error) { return viewKey(k), nil })
+		return &keysOut{page}, err
 	})
 	register(s, operation{
 		id: "createKey", method: http.MethodPost, path: "/api/keys", summary: "Create an API key", status: http.StatusCreated, scope: store.ScopeAdmin,

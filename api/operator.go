@@ -83,7 +83,6 @@ type CreditInput struct {
 }
 
 type (
-	tenantsIn  struct{}
 	tenantsOut struct{ Body *Page[*Tenant] }
 	tenantIn   struct {
 		ID string `path:"id" doc:"Id or name."`
@@ -112,21 +111,15 @@ type (
 
 func (s *server) registerOperator() {
 	register(s, operation{
-		id: "listTenants", method: http.MethodGet, path: "/api/tenants", summary: "List tenants, oldest first", scope: store.ScopeAdmin, tag: operatorTag,
-	}, func(ctx context.Context, _ *tenantsIn) (*tenantsOut, error) {
+		id: "listTenants", method: http.MethodGet, path: "/api/tenants", summary: "List tenants, oldest first", scope: store.ScopeAdmin, errors: []int{422}, tag: operatorTag,
+	}, func(ctx context.Context, in *shortIn) (*tenantsOut, error) {
 		rows, err := s.Store.Tenants(ctx)
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		out := &Page[*Tenant]{Data: []*Tenant{}, Limit: len(rows), Total: len(rows)}
-		for i := range rows {
-			v, err := s.viewTenant(ctx, &rows[i])
-			if err != nil {
-				return nil, err
-			}
-			out.Data = append(out.Data, v)
-		}
-		return &tenantsOut{out}, nil
+		page, err := pageOf("tenants", in, rows, func(t *store.Tenant) []string { return []string{t.ID, t.Name} },
+			func(t *store.Tenant) (*Tenant, error) { return s.viewTenant(ctx, t) })
+		return &tenantsOut{page}, err
 	})
 	register(s, operation{
 		id: "createTenant", method: http.MethodPost, path: "/api/tenants", summary: "Create a tenant", status: http.StatusCreated,

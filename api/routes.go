@@ -109,7 +109,6 @@ type RouteTest struct {
 }
 
 type (
-	routesIn  struct{}
 	routesOut struct{ Body *Page[*Route] }
 	routeIn   struct {
 		ID string `path:"id" doc:"The name of the route."`
@@ -135,17 +134,15 @@ type (
 func (s *server) registerRoutes() {
 	const scope = store.ScopeAdmin
 	register(s, operation{
-		id: "listRoutes", method: http.MethodGet, path: "/api/routes", summary: "List routes, by name", scope: scope, tag: routeTag,
-	}, func(ctx context.Context, _ *routesIn) (*routesOut, error) {
+		id: "listRoutes", method: http.MethodGet, path: "/api/routes", summary: "List routes, by name", scope: scope, errors: []int{422}, tag: routeTag,
+	}, func(ctx context.Context, in *shortIn) (*routesOut, error) {
 		rows, err := s.Store.Routes(ctx)
 		if err != nil {
 			return nil, s.storeProblem(err)
 		}
-		out := &Page[*Route]{Data: []*Route{}, Limit: len(rows), Total: len(rows)}
-		for i := range rows {
-			out.Data = append(out.Data, s.viewRoute(&rows[i]))
-		}
-		return &routesOut{out}, nil
+		page, err := pageOf("routes", in, rows, func(r *store.Route) []string { return []string{r.Name, r.Connector} },
+			func(r *store.Route) (*Route, error) { return s.viewRoute(r), nil })
+		return &routesOut{page}, err
 	})
 	register(s, operation{
 		id: "createRoute", method: http.MethodPost, path: "/api/routes", summary: "Create a route", status: http.StatusCreated, scope: scope,
