@@ -81,6 +81,7 @@ func TestOperatorRunsTenants(t *testing.T) {
 	// What is kept is kept whole
 	w.call("POST", "/api/tenants/Bravo/credit", fmt.Sprintf(`{"amount":1,"note":%q}`, strings.Repeat("n", 201))).problem(422, "too_long", "note")
 	w.call("POST", "/api/tenants", `{"name":"Charlie","currency":"{0}"}`).problem(422, "invalid_value", "currency")
+	w.call("POST", "/api/tenants", `{"name":"Charlie","currency":"nan"}`).problem(422, "invalid_value", "currency")
 	w.call("POST", "/api/keys", `{"scopes":["everything"]}`).problem(422, "invalid_value", "scopes")
 	w.call("POST", "/api/keys", `{"scopes":[]}`).problem(422, "required", "scopes")
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/text/currency"
+
 	"fanfare/api/store/db"
 	"fanfare/schemas"
 	"fanfare/schemas/hours"
@@ -117,6 +119,7 @@ func orElse(s, other string) string {
 
 func (s *Store) checkTenant(t *Tenant) error {
 	_, zoneErr := hours.Zone(t.Timezone)
+	_, currencyErr := currency.ParseISO(t.Currency)
 	switch {
 	case t.Name == "" || len(t.Name) > 200:
 		return &FieldError{"Name", t.Name, "want 1 to 200 bytes"}
@@ -124,7 +127,7 @@ func (s *Store) checkTenant(t *Tenant) error {
 		return &FieldError{"Region", t.Region, "want an ISO 3166-1 alpha-2 code such as IT"}
 	case zoneErr != nil:
 		return &FieldError{"Timezone", t.Timezone, "want an IANA name such as Europe/Rome"}
-	case len(t.Currency) != 3 || strings.Trim(t.Currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "":
+	case currencyErr != nil:
 		return &FieldError{"Currency", t.Currency, "want an ISO 4217 code such as EUR"}
 	case schemas.ValidRoute(t.DefaultRoute) != nil:
 		return &FieldError{"DefaultRoute", t.DefaultRoute, "want 1 to 40 of a-z 0-9 _ - with a letter first"}
