@@ -925,8 +925,8 @@ type Leg struct {
 	Content *Content `protobuf:"bytes,7,opt,name=content,proto3" json:"content,omitempty"`
 	// Prices of single countries; price_micros is the price of all others.
 	Prices []*CountryPrice `protobuf:"bytes,8,rep,name=prices,proto3" json:"prices,omitempty"`
-	// If the message is not delivered within this time after the hand-over, the next leg is tried. 0: the next leg is
-	// tried only after a refusal or a negative receipt.
+	// For a leg that waits a limited time for a delivery. Always 0 today: the next leg is tried only after a refusal or a
+	// negative receipt.
 	FallbackAfterMs int64 `protobuf:"varint,9,opt,name=fallback_after_ms,json=fallbackAfterMs,proto3" json:"fallback_after_ms,omitempty"`
 	// Voice: most calls at the same time; 0: the campaign has no limit.
 	MaxConcurrent uint32 `protobuf:"varint,10,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
