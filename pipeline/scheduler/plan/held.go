@@ -103,10 +103,10 @@ func (pl *Planner) Unhold(key string) *Held {
 func (pl *Planner) HeldMessages() int { return len(pl.held.byKey) }
 
 // Rehold holds a single send again if its deal is missing: its tombstone in topic `held` was written, the deal was not.
-// It reports whether it holds it.
+// A tombstone without a deal is right if the sender has not returned the last try. It reports whether it holds it.
 func (pl *Planner) Rehold(h *Held) bool {
 	c := pl.campaigns[h.Campaign]
-	if c == nil || c.closed || c.broken {
+	if c == nil || c.closed || c.broken || !c.gaveBack(h) {
 		return false
 	}
 	if t := c.have(int(h.Try) + 1); t != nil && t.known(h.Seq) {
@@ -142,19 +142,38 @@ func (pl *Planner) DealHeld(now time.Time, most int, laneRead func(route string)
 	return out
 }
 
-// gaveBack reports whether the sender has returned the last try of a held message. It writes the record in topic held
-// before the return: if it crashes between the two, the next owner of the partition finds the try in doubt, and may hand
-// it over once more. Then another try would be a second message (P3).
+// gaveBack reports whether a held message may be dealt again: the sender has returned its last try, and nobody has handed
+// it over. The sender writes the record in topic held before the return: if it crashes between the two, the next owner of
+// the partition finds the try in doubt, and may hand it over once more. A former owner may write its return after that.
+// Another try would then be a second message (P3).
 func (c *Campaign) gaveBack(h *Held) bool {
+	if h.Try == 0 {
+		return true
+	}
 	t := c.have(int(h.Try))
-	return h.Try == 0 || t != nil && t.returned.Contains(h.Seq)
+	return t != nil && t.returned.Contains(h.Seq) && !t.wasSubmitted(h.Seq) && !c.never.Contains(h.Seq) && !c.final(h.Seq)
 }
 
-// concluded reports whether the last try of a held message has an outcome other than ambiguous.
+// concluded reports whether a held message that is not to be dealt again has an outcome other than ambiguous.
 func (c *Campaign) concluded(h *Held) bool {
 	t := c.have(int(h.Try))
 	return t != nil && t.answered.Contains(h.Seq) &&
-		(!t.doubtful.contains(h.Seq) || t.sent.contains(h.Seq) || t.positive.Contains(h.Seq) || t.negative.contains(h.Seq) || c.never.Contains(h.Seq))
+		(!t.doubtful.contains(h.Seq) || t.wasSubmitted(h.Seq) || c.never.Contains(h.Seq) || c.final(h.Seq))
+}
+
+// giveUpHeld reports whether the record of a held message whose last try was not returned is of no more use. A try
+// without any outcome ends as ambiguous first, as in giveUpLost; the record stays until that event is written.
+func (pl *Planner) giveUpHeld(c *Campaign, h *Held, now int64) bool {
+	switch t := c.have(int(h.Try)); {
+	case c.concluded(h):
+		return true
+	case now < h.NotAfterMs+lostAfter.Milliseconds():
+		return false
+	case t != nil && t.answered.Contains(h.Seq), c.never.Contains(h.Seq), c.final(h.Seq), h.Try > schemas.MaxTry:
+		return true
+	}
+	pl.finish(c, h.Seq, int(h.Try), schemas.KindAmbiguous, schemas.CodeLost)
+	return false
 }
 
 // nextTry returns the try at which a held message is to be dealt, or 0 if it is not dealt any more; false: it cannot be
@@ -178,7 +197,7 @@ func (pl *Planner) nextTry(h *Held, laneRead func(string) bool, now int64) (n ui
 		})
 		return 0, true
 	case !c.gaveBack(h):
-		return 0, c.concluded(h) || now >= h.NotAfterMs+lostAfter.Milliseconds()
+		return 0, pl.giveUpHeld(c, h, now)
 	case h.Try >= lastTry:
 		pl.finish(c, h.Seq, int(h.Try), schemas.KindNotSent, schemas.CodeTriesSpent)
 		return 0, true
