@@ -42,6 +42,7 @@ type recipient struct {
 	wasSent   bool // an event said so
 	neverLeft bool // it has a final outcome by which it was never handed over
 	delivered bool
+	maybe     bool // of a campaign whose confirm the API has not answered: it may never have been asked for
 }
 
 // early is an event that came before the answer to its request.
@@ -60,13 +61,22 @@ func newLedger(o *options) *ledger {
 	}
 }
 
-// askCampaign adds the recipients of a campaign that is about to be confirmed.
+// askCampaign adds the recipients of a campaign that is about to be confirmed; confirmed says that it was.
 func (l *ledger) askCampaign(number uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.campaigns[number] = len(l.recipients)
 	for range l.people {
-		l.recipients = append(l.recipients, recipient{asked: at})
+		l.recipients = append(l.recipients, recipient{asked: at, maybe: true})
+	}
+}
+
+func (l *ledger) confirmed(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.campaigns[number]
+	for i := range l.people {
+		l.recipients[first+i].maybe = false
 	}
 }
 
@@ -204,13 +214,15 @@ func (r *recipient) breach() string {
 	taken := r.sent &^ r.bounced
 	doubtful := r.ambiguous &^ r.resolved
 	switch {
+	case r.state == 0 && r.maybe:
+		return ""
 	case r.state == 0:
 		return "lost: no event ever came (P1, P2)"
 	case !answered(r.state):
 		return "pending at the end: no outcome came (P2)"
 	case bits.OnesCount64(taken) > 1:
 		return "handed over again without a bounce of the try before (P3)"
-	case doubtful != 0 && r.sent > doubtful:
+	case doubtful != 0 && r.sent>>(bits.TrailingZeros64(doubtful)+1) != 0:
 		return "handed over again after a try whose outcome is not known (P3)"
 	case r.neverLeft && taken != 0:
 		return "a final outcome says that it was never sent, and a try was handed over (P2)"

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -8,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"fanfare/schemas"
 	fanfarev1 "fanfare/schemas/fanfare/v1"
@@ -43,6 +49,7 @@ func TestPromises(t *testing.T) {
 		{"bounced and not sent", []event{{sent, 1, "a"}, {bounced, 1, "a"}, {notSent, 2, ""}}, ""},
 		{"in doubt", []event{{ambiguous, 1, ""}}, ""},
 		{"a doubt that was resolved", []event{{ambiguous, 1, ""}, {returned, 1, ""}, {sent, 2, "a"}}, ""},
+		{"bounced, then in doubt", []event{{sent, 1, "a"}, {bounced, 1, "a"}, {ambiguous, 2, ""}}, ""},
 		{"a doubt that a receipt ended", []event{{ambiguous, 1, ""}, {undelivered, 1, ""}}, ""},
 
 		{"lost", nil, "lost"},
@@ -52,6 +59,7 @@ func TestPromises(t *testing.T) {
 		{"sent twice, by its receipts", []event{{delivered, 1, ""}, {delivered, 2, ""}}, "without a bounce"},
 		{"taken twice", []event{{sent, 1, "a"}, {sent, 1, "b"}}, "took try 1 twice"},
 		{"sent after a doubt", []event{{ambiguous, 1, ""}, {sent, 2, "a"}}, "not known"},
+		{"sent between two doubts", []event{{ambiguous, 1, ""}, {sent, 2, "a"}, {ambiguous, 3, ""}}, "not known"},
 		{"sent and not sent", []event{{sent, 1, "a"}, {notSent, 1, ""}}, "never sent"},
 		{"skipped and sent", []event{{skipped, 1, ""}, {sent, 2, "a"}}, "never sent"},
 	} {
@@ -64,6 +72,7 @@ func TestPromises(t *testing.T) {
 					l.askSingle(message, now)
 				} else {
 					l.askCampaign(7, now)
+					l.confirmed(7)
 				}
 			}
 			if !single {
@@ -92,6 +101,7 @@ func TestPromises(t *testing.T) {
 func TestForeignEvents(t *testing.T) {
 	l := newLedger(&options{campaigns: 1, people: 2})
 	l.askCampaign(7, time.Unix(0, 0))
+	l.confirmed(7)
 	for n := range uint64(mostEarly + 10) {
 		id := schemas.ID{byte(n), byte(n >> 8), byte(n >> 16), 1}
 		l.read(&fanfarev1.Delivery{CampaignNumber: 100, Kind: schemas.KindSent, Try: 1, MessageId: id[:]}, time.Unix(1, 0))
@@ -102,6 +112,38 @@ func TestForeignEvents(t *testing.T) {
 	}
 	if broken, words, _ := l.verdict(); broken != 3 || !strings.Contains(words[0], "an event of recipient 2") {
 		t.Errorf("got %d %q, want 2 lost and an event of a recipient that does not exist", broken, words)
+	}
+}
+
+// A recipient of a campaign is lost only if the API has answered the confirm.
+func TestUnconfirmed(t *testing.T) {
+	l := newLedger(&options{campaigns: 2, people: 3})
+	l.askCampaign(7, time.Unix(0, 0))
+	l.askCampaign(8, time.Unix(0, 0))
+	l.confirmed(8)
+	l.read(&fanfarev1.Delivery{CampaignNumber: 7, Kind: schemas.KindReturned, Try: 1}, time.Unix(1, 0)) // the confirm was heard after all
+	if broken, words, _ := l.verdict(); broken != 4 || strings.Count(strings.Join(words, "\n"), "lost") != 3 {
+		t.Errorf("got %d %q, want the three of the second campaign and the pending one of the first", broken, words)
+	}
+}
+
+// The reading of events ends when the broker refuses them for good, or has lost some; nobody is lost then.
+func TestFatal(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{kerr.TopicAuthorizationFailed, true},
+		{fmt.Errorf("fetch: %w", kerr.SaslAuthenticationFailed), true},
+		{&kgo.ErrDataLoss{Topic: "deliveries"}, true},
+		{kerr.NotLeaderForPartition, false},
+		{kerr.UnknownTopicOrPartition, false},
+		{context.Canceled, false},
+		{io.EOF, false},
+	} {
+		if err := fatal(kgo.NewErrFetch(c.err)); (err != nil) != c.want || c.want && !errors.Is(err, c.err) {
+			t.Errorf("%v: got %v, want an error %v", c.err, err, c.want)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -150,19 +151,25 @@ func open(ctx context.Context, o *options) (*kgo.Client, error) {
 	return cl, nil
 }
 
+// fatal returns an error of a fetch after which events would be missed, nil if there is none: records are gone, or the
+// broker refuses to give them and trying again does not help.
+func fatal(fetches kgo.Fetches) (fatal error) {
+	fetches.EachError(func(topic string, p int32, err error) {
+		_, gone := errors.AsType[*kgo.ErrDataLoss](err)
+		if refused, ok := errors.AsType[*kerr.Error](err); gone || ok && !refused.Retriable {
+			fatal = fmt.Errorf("topic %s, partition %d: %w", topic, p, err)
+		}
+	})
+	return fatal
+}
+
 // follow reads events until ctx ends.
 func follow(ctx context.Context, cl *kgo.Client, l *ledger) error {
 	for ctx.Err() == nil {
 		fetches := cl.PollFetches(ctx)
 		at := time.Now()
-		var lost error
-		fetches.EachError(func(topic string, p int32, err error) {
-			if _, gone := errors.AsType[*kgo.ErrDataLoss](err); gone {
-				lost = fmt.Errorf("topic %s, partition %d: %w", topic, p, err)
-			}
-		})
-		if lost != nil {
-			return lost
+		if err := fatal(fetches); err != nil {
+			return err
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			d := &fanfarev1.Delivery{}

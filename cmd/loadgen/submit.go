@@ -124,7 +124,11 @@ func (s *submitter) campaign(ctx context.Context, n int) error {
 		return fmt.Errorf("campaign %s is no test: it is not confirmed", made.ID)
 	}
 	s.ledger.askCampaign(campaign, time.Now())
-	return s.call(ctx, http.MethodPut, "/api/campaigns/"+made.ID+"/confirm", nil, nil, "")
+	if err := s.call(ctx, http.MethodPut, "/api/campaigns/"+made.ID+"/confirm", nil, nil, ""); err != nil {
+		return err
+	}
+	s.ledger.confirmed(campaign)
+	return nil
 }
 
 // single sends to n destinations in one request.
