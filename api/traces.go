@@ -20,8 +20,12 @@ func (s *server) traceSend(ctx context.Context, m *single, t *target, err error)
 		failed = reasonNotAcked
 	}
 	req := requestOf(ctx)
+	began := req.began
+	if began.IsZero() { // no request asked for it, such as for the confirmation of an opt-out
+		began = m.now
+	}
 	s.Traces.Record(trace.Span{
-		Name: trace.NameSend, At: s.Traces.OfSingle(campaign, seq).Root(), Kind: trace.Server, Start: req.began, End: s.Now(),
+		Name: trace.NameSend, At: s.Traces.OfSingle(campaign, seq).Root(), Kind: trace.Server, Start: began, End: s.Now(),
 		Caller: req.trace, Failed: failed,
 		Attributes: []attribute.KeyValue{trace.Tenant(m.who.tenant.ID), trace.Message(t.id), trace.Route(m.route.Name), attribute.String("fanfare.request", req.id)},
 	})
