@@ -51,7 +51,8 @@ type Exporter struct {
 	client   *client
 	exported, dropped,
 	failed prometheus.Counter
-	failing bool // the last request failed; used by Run alone
+	failing   bool          // the last request failed; used by Run alone
+	lastWords time.Duration // how long the end of Run may take
 }
 
 // New returns an exporter. It does not call the collector.
@@ -82,7 +83,7 @@ func New(cfg Config) (*Exporter, error) {
 		}
 	}
 	e := &Exporter{
-		cfg: cfg, queue: make(chan sdktrace.ReadOnlySpan, cfg.Queue),
+		cfg: cfg, queue: make(chan sdktrace.ReadOnlySpan, cfg.Queue), lastWords: lastWords,
 		exported: spans.WithLabelValues("exported"), dropped: spans.WithLabelValues("dropped"), failed: spans.WithLabelValues("failed"),
 	}
 	e.client = &client{address: address, http: &http.Client{Timeout: cfg.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
@@ -134,7 +135,7 @@ const lastWords = 2 * time.Second
 func (e *Exporter) Run(ctx context.Context) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(e.lastWords, cancel) })()
 	defer e.client.http.CloseIdleConnections()
 	for {
 		batch := e.gather(ctx)

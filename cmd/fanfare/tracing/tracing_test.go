@@ -74,6 +74,8 @@ func TestFullQueueDrops(t *testing.T) {
 
 // A collector that is busy is asked again; one that refuses spans, or answers an error, costs them.
 func TestResults(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer elsewhere.Close()
 	partial := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 3)
 	for _, c := range []struct {
 		name             string
@@ -95,6 +97,7 @@ func TestResults(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				mu.Lock()
 				defer mu.Unlock()
+				w.Header().Set("Location", elsewhere.URL)
 				w.WriteHeader(c.answers[min(requests, len(c.answers)-1)])
 				requests++
 				_, _ = w.Write(c.body)
@@ -131,6 +134,7 @@ func TestStop(t *testing.T) {
 	}))
 	defer server.Close()
 	e := newExporter(t, server.URL, nil)
+	e.lastWords = time.Minute // a slow machine needs more than two seconds
 	record(e, 2*batchSize)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
