@@ -20,6 +20,9 @@ const standstill = 11 * time.Second
 // A small campaign through hardships that processes meet: kill -9 that leaves half a batch at the end of every log of
 // the embedded broker, and SIGSTOP for longer than a session. No recipient is lost, none gets two messages, and the
 // statistics agree with the carrier's own record (P1, P2, P3).
+//
+// On a machine so slow that everything is handed over before a hardship comes, the hardship meets no hand-over. The test
+// does not fail for that: its verdict must not depend on the machine's speed.
 func TestEndToEndHardships(t *testing.T) {
 	t.Parallel()
 	const people, rate = 400, 100
