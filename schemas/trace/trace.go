@@ -11,6 +11,9 @@
 //
 // A record of a traced recipient carries the trace in its header `traceparent`, unless the API's caller has sent one:
 // then the record carries the caller's, and the first span has a link to it.
+// The event of a traced recipient's receipt always carries the trace of this package. The scheduler deals scheduled and
+// returned single sends without the header; their spans have the same ids all the same. The span above a receipt is
+// missing if the process that handed the message over died before it had sent its spans.
 //
 // Spans name campaigns, messages, routes and codes. They never have a phone number, a text or a name.
 package trace
