@@ -3,11 +3,13 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"fanfare/api/compliance"
 	"fanfare/api/problem"
 	"fanfare/api/store"
 	"fanfare/schemas"
@@ -76,9 +78,13 @@ func (s *server) registerActions() {
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodPut} {
 			id := a.name + "Campaign" + pick(method == http.MethodPut, "Put", "")
+			errs := []int{404, 409, 412}
+			if a.name == "start" {
+				errs = append(errs, 422) // rules of countries
+			}
 			register(s, operation{
 				id: id, method: method, path: "/api/campaigns/{id}/" + a.name, summary: a.summary, scope: a.scope,
-				errors: []int{404, 409, 412}, testKeys: testKeysConfined, tag: campaignTag,
+				errors: errs, testKeys: testKeysConfined, tag: campaignTag,
 			}, a.do)
 		}
 	}
@@ -129,6 +135,11 @@ func (s *server) do(ctx context.Context, in *actionIn, trigger schemas.Trigger, 
 	if err != nil {
 		return nil, err
 	}
+	return s.doAt(ctx, at, trigger, to)
+}
+
+// doAt is do for a campaign that is loaded.
+func (s *server) doAt(ctx context.Context, at *addressed, trigger schemas.Trigger, to func(*store.Campaign) (schemas.State, error)) (*campaignOut, error) {
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if err := testKeyMay(at.who, c); err != nil {
 			return "", err
@@ -275,12 +286,24 @@ func (s *server) unschedule(ctx context.Context, in *actionIn) (*campaignOut, er
 }
 
 func (s *server) start(ctx context.Context, in *actionIn) (*campaignOut, error) {
-	return s.do(ctx, in, schemas.TriggerStart, func(c *store.Campaign) (schemas.State, error) {
+	at, err := s.loadCampaign(ctx, in.ID, in.IfMatch, in.Vocab)
+	if err != nil {
+		return nil, err
+	}
+	check, err := s.ruleCheck(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.doAt(ctx, at, schemas.TriggerStart, func(c *store.Campaign) (schemas.State, error) {
 		if c.State != schemas.StateReady { // the scheduler starts scheduled campaigns
 			return 0, notPossible(c, schemas.TriggerStart)
 		}
-		return schemas.StatePreparing, nil
+		now := *c
+		now.SendImmediately = true
+		return schemas.StatePreparing, check.stays(&now, compliance.Closed, "", fmt.Sprintf("Start it on another day, or give it a time with POST /api/campaigns/%s/reschedule.", c.ID()))
 	})
+	check.count(err)
+	return out, err
 }
 
 // duplicate makes a draft with the same content (R85).

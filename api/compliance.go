@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -62,7 +64,7 @@ func (s *server) registerCompliance() {
 	}, func(_ context.Context, in *complianceIn) (*complianceOut, error) {
 		out := &ComplianceRules{Data: []*ComplianceRule{}}
 		for _, r := range s.rules.All() {
-			if in.Country == "" || in.Country == r.Country {
+			if in.Country == "" || strings.EqualFold(in.Country, r.Country) {
 				out.Data = append(out.Data, &ComplianceRule{r.Country, string(r.Kind), r.Value, r.Source})
 			}
 		}
@@ -95,24 +97,22 @@ func (in *PolicyInput) applyCompliance(d *policyDoc, ps *problem.List) {
 // findings returns the rules that a campaign to these recipients does not keep. refs has what its legs send; nil leaves
 // out the rules about texts and senders. rate is that of [server.rate]. It runs within a transaction too, and reads nothing.
 func (s *server) findings(who *principal, c *store.Campaign, rate float64, refs *found, countries mix) []compliance.Finding {
-	in := &compliance.Campaign{Countries: countries, Now: s.Now(), Zones: s.Store.UsualZones}
+	in := &compliance.Campaign{Countries: countries, Now: s.Now(), Zones: s.Store.UsualZones, Batches: len(c.Batches) > 0}
 	if h := c.CallingHours; h != nil {
 		// Hours that cannot be read are refused elsewhere; here the campaign then sends at any hour.
 		if open, err := hours.New(int(h.Start), int(h.End), h.Zone); err == nil {
 			in.Hours, in.Recipients = &open, h.Recipients
 		}
 	}
+	from := time.Time{}
 	switch {
 	case c.SendImmediately:
-		in.From = in.Now
+		from = in.Now
 	case c.Schedule != nil:
-		in.From = c.Schedule.At
+		from = c.Schedule.At
 	}
-	if !in.From.IsZero() {
-		in.Until = in.From
-		if end, ok := finishAtRate(c, rate, in.From, countries.total(), s.sharesOfCountries(&who.tenant, countries)); ok {
-			in.Until = end
-		}
+	if !from.IsZero() {
+		in.Spans, _, _ = spansAtRate(c, rate, from, countries.total(), s.sharesOfCountries(&who.tenant, countries))
 	}
 	if refs != nil {
 		for i := range refs.legs {
@@ -158,39 +158,74 @@ func (s *server) complianceOf(ctx context.Context, who *principal, c *store.Camp
 	return out, nil
 }
 
-// mayComply returns the problem of a campaign that does not keep the rules of countries, if the tenant refuses those;
-// nil when it may go on. It counts campaigns that go on with warnings.
-func (s *server) mayComply(who *principal, doc *policyDoc, c *store.Campaign, rate float64, refs *found, countries mix) error {
-	if doc.Compliance == "" || c.Test {
-		return nil
-	}
-	return s.judge(doc, s.findings(who, c, rate, refs, countries))
+// ruleCheck judges a campaign by the rules of countries while it is changed. It reads nothing, so that it may judge within
+// the transaction of the change; that may run several times, so it counts afterwards.
+type ruleCheck struct {
+	s      *server
+	who    *principal
+	policy *policyDoc
+	rate   float64
+	result string // of the last judgement: warned or refused; "": it keeps the rules, or is not checked
 }
 
-// staysCompliant is mayComply for a confirmed campaign with another time or other calling hours: of the rules, only those
-// of this kind are checked.
-func (s *server) staysCompliant(ctx context.Context, who *principal, c *store.Campaign, kind compliance.Kind) error {
-	_, doc, err := s.policyRow(ctx, who.tenant.ID)
-	if err != nil || doc.Compliance == "" || c.Test {
-		return err
+// ruleCheck returns a check of a confirmed campaign.
+func (s *server) ruleCheck(ctx context.Context, at *addressed) (*ruleCheck, error) {
+	_, doc, err := s.policyRow(ctx, at.who.tenant.ID)
+	if err != nil {
+		return nil, err
 	}
-	list := s.findings(who, c, s.rate(ctx, who, c), nil, mixOf(c.Countries))
-	return s.judge(doc, slices.DeleteFunc(list, func(f compliance.Finding) bool { return f.Rule.Kind != kind }))
+	k := &ruleCheck{s: s, who: at.who, policy: doc}
+	if doc.Compliance != "" {
+		k.rate = s.rate(ctx, at.who, at.campaign)
+	}
+	return k, nil
+}
+
+// confirm returns the problem of a campaign that does not keep the rules, if the tenant refuses those; nil when it may
+// be confirmed.
+func (k *ruleCheck) confirm(c *store.Campaign, refs *found, countries mix) error {
+	k.result = ""
+	if k.policy.Compliance == "" || c.Test {
+		return nil
+	}
+	return k.judge(k.s.findings(k.who, c, k.rate, refs, countries))
+}
+
+// stays is confirm for a confirmed campaign with another time or other calling hours: of the rules, only those of this
+// kind are checked. field, which may be "", is what the request can change, and fix says how, with the rule's value.
+func (k *ruleCheck) stays(c *store.Campaign, kind compliance.Kind, field, fix string) error {
+	k.result = ""
+	if k.policy.Compliance == "" || c.Test {
+		return nil
+	}
+	list := k.s.findings(k.who, c, k.rate, nil, mixOf(c.Countries))
+	list = slices.DeleteFunc(list, func(f compliance.Finding) bool { return f.Rule.Kind != kind })
+	for i := range list {
+		list[i].Field, list[i].Fix = field, strings.ReplaceAll(fix, "{value}", list[i].Rule.Value)
+	}
+	return k.judge(list)
 }
 
 // judge returns the problem that findings are for a tenant that refuses them.
-func (s *server) judge(doc *policyDoc, list []compliance.Finding) error {
+func (k *ruleCheck) judge(list []compliance.Finding) error {
 	if len(list) == 0 {
 		return nil
 	}
-	if doc.Compliance != complianceRefuse {
-		s.metrics.compliance.WithLabelValues("warned").Inc()
+	if k.policy.Compliance != complianceRefuse {
+		k.result = "warned"
 		return nil
 	}
-	s.metrics.compliance.WithLabelValues("refused").Inc()
+	k.result = "refused"
 	var ps problem.List
 	for _, f := range list {
 		ps = append(ps, problem.Field(problem.CodeCompliance, f.Field, "%s (%s)", f.Detail, f.Rule.Source).WithFix("%s", f.Fix))
 	}
 	return ps.Err()
+}
+
+// count counts the judgement, once the change is made or refused. A warned change that failed otherwise did not go on.
+func (k *ruleCheck) count(err error) {
+	if k.result == "refused" || k.result == "warned" && err == nil {
+		k.s.metrics.compliance.WithLabelValues(k.result).Inc()
+	}
 }

@@ -161,8 +161,8 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 	if err != nil {
 		return store.Campaign{}, err
 	}
-	rate := s.rate(ctx, who, was)
-	return s.Store.Confirm(ctx, was.Tenant, was.ID(), was.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
+	check := &ruleCheck{s: s, who: who, policy: policy, rate: s.rate(ctx, who, was)}
+	out, err := s.Store.Confirm(ctx, was.Tenant, was.ID(), was.Version, s.cause(ctx), func(d store.Confirmation, c *store.Campaign) (uint64, error) {
 		if c.Test != was.Test {
 			return 0, errTestChanged
 		}
@@ -172,7 +172,7 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		if p := refs.outside(d.Audience.Countries); p != nil {
 			return 0, p
 		}
-		if err := s.mayComply(who, policy, c, rate, refs, mixOf(d.Audience.Countries)); err != nil {
+		if err := check.confirm(c, refs, mixOf(d.Audience.Countries)); err != nil {
 			return 0, err
 		}
 		c.LinkBase, c.LinkTable = refs.linkBase, linkTable(s.LinkURL, resolved, c.UTM)
@@ -214,6 +214,8 @@ func (s *server) storeConfirm(ctx context.Context, who *principal, was *store.Ca
 		c.Forecast = s.forecast(ctx, who, c, contacts, share)
 		return most, nil
 	})
+	check.count(err)
+	return out, err
 }
 
 // mayConfirm checks schedule, approval and moderation.

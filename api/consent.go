@@ -19,8 +19,8 @@ type Consent struct {
 	PhoneNumber string          `json:"phoneNumber" doc:"E.164."`
 	At          string          `json:"at" format:"date-time" doc:"When this was read, in UTC."`
 	OptedIn     bool            `json:"optedIn" doc:"The contact of the number has an opt-in."`
-	OptedOut    []string        `json:"optedOut" nullable:"false" doc:"Channels that the number has opted out of: all, or single channels; empty: none." example:"[\"sms\"]"`
-	Changes     []ConsentChange `json:"changes" nullable:"false" doc:"The opt-in and every opt-out, oldest first."`
+	OptedOut    []string        `json:"optedOut" nullable:"false" doc:"Channels that the number has opted out of: all, or single channels; empty: none. It holds for an erased person too." example:"[\"sms\"]"`
+	Changes     []ConsentChange `json:"changes" nullable:"false" doc:"The opt-in and every opt-out, oldest first. Those of an erased person are not shown."`
 }
 
 // ConsentChange is one change of the consent of a number.
@@ -51,7 +51,7 @@ const (
 func (s *server) registerConsent() {
 	register(s, operation{
 		id: "getConsent", method: http.MethodGet, path: "/api/consent", summary: "Get the proof of a number's consent", scope: store.ScopeRead, errors: []int{422}, tag: suppressionTag,
-		describe: "The opt-in of its contact and every opt-out, with when, by what and the text that the person wrote. The log of opt-outs is only added to. A number that nothing is known of has no changes.",
+		describe: "The opt-in of its contact and every opt-out, with when, by what and the text that the person wrote. The log of opt-outs is only added to. A number that nothing is known of has no changes. Neither has one of an erased person: their changes are not shown, and optedOut says whether they had opted out, which still holds.",
 	}, func(ctx context.Context, in *consentIn) (*consentOut, error) {
 		out, err := s.consentOf(ctx, in.PhoneNumber)
 		if err != nil {
@@ -79,6 +79,11 @@ func (s *server) consentOf(ctx context.Context, raw string) (*Consent, error) {
 		return nil, s.storeProblem(err)
 	}
 	out := &Consent{PhoneNumber: e164, At: stamp(s.Now()), OptedOut: []string{}, Changes: []ConsentChange{}}
+	if len(log) == 0 {
+		if out.OptedOut, err = s.optedOutErased(ctx, who.tenant.ID, e164); err != nil {
+			return nil, s.storeProblem(err)
+		}
+	}
 	for i := range log {
 		e := &log[i]
 		out.OptedOut = optedOutOf(e.Channels)
@@ -96,6 +101,9 @@ func (s *server) consentOf(ctx context.Context, raw string) (*Consent, error) {
 	}
 	// The log stays in its order, in which the states follow from each other.
 	at, before := slices.IndexFunc(log, func(e store.Suppression) bool { return e.Updated.After(c.OptIn) }), []string{}
+	if len(log) == 0 {
+		before = out.OptedOut
+	}
 	if at < 0 {
 		at = len(log)
 	}
@@ -106,6 +114,25 @@ func (s *server) consentOf(ctx context.Context, raw string) (*Consent, error) {
 	out.Changes = slices.Insert(out.Changes, at, ConsentChange{
 		Time: stamp(c.OptIn), Event: consentOptIn, Channel: everyChannel, OptedOut: before, Source: c.OptInSource, ContactID: orNull(c.ID()),
 	})
+	return out, nil
+}
+
+// optedOutErased returns the channels that a number without a log has opted out of: the opt-out of an erased person
+// holds, and the log of it is gone.
+func (s *server) optedOutErased(ctx context.Context, tenant, e164 string) ([]string, error) {
+	out := []string{}
+	for _, channel := range append([]schemas.Channel{schemas.ChannelUnspecified}, store.SingleChannels...) {
+		is, err := s.Store.Suppressed(ctx, tenant, e164, channel)
+		if err != nil {
+			return nil, err
+		}
+		if is && channel == schemas.ChannelUnspecified {
+			return []string{everyChannel}, nil
+		}
+		if is {
+			out = append(out, schemas.ChannelName(channel))
+		}
+	}
 	return out, nil
 }
 

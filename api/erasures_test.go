@@ -177,6 +177,7 @@ func TestErasure(t *testing.T) {
 	if out, err := w.store.Suppressed(t.Context(), w.tenant.ID, phone, schemas.ChannelSMS); err != nil || !out {
 		t.Errorf("opted out: got %v, %v, want the opt-out to hold", out, err)
 	}
+	subset(t, "consent", w.call("GET", "/api/consent?phoneNumber=%2B"+digits, "").want(200).body, `{"optedIn":false,"optedOut":["all"],"changes":[]}`)
 	subset(t, "contacts", w.call("GET", "/api/contacts", "").want(200).body, `{"total":1}`)
 	// A repeated request has an answer, and does not make the contact again.
 	if a := again(); string(a.body) != `{"erased":true}` {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2"
 
+	"fanfare/api/compliance"
 	"fanfare/api/store"
 	"fanfare/schemas"
 	"fanfare/schemas/hours"
@@ -32,11 +33,18 @@ func (s *server) finish(ctx context.Context, who *principal, c *store.Campaign, 
 
 // finishAtRate is finish at so many messages per second. It reads nothing, so it may run within a transaction.
 func finishAtRate(c *store.Campaign, rate float64, start time.Time, count uint64, shares []zoneShare) (time.Time, bool) {
+	_, end, ok := spansAtRate(c, rate, start, count, shares)
+	return end, ok
+}
+
+// spansAtRate is finishAtRate with the times in which it sends: one, or one of each batch that has recipients. When no
+// forecast is possible, the last of them has no end.
+func spansAtRate(c *store.Campaign, rate float64, start time.Time, count uint64, shares []zoneShare) (spans []compliance.Span, end time.Time, ok bool) {
 	h := hours.Hours{}
 	if c.CallingHours != nil {
 		var err error
 		if h, err = hours.New(int(c.CallingHours.Start), int(c.CallingHours.End), c.CallingHours.Zone); err != nil {
-			return time.Time{}, false
+			return []compliance.Span{{From: start}}, time.Time{}, false
 		}
 		if !c.CallingHours.Recipients {
 			shares = nil
@@ -49,20 +57,24 @@ func finishAtRate(c *store.Campaign, rate float64, start time.Time, count uint64
 		return finishOfZones(at, sharesWithin(shares, from, to), rate, h)
 	}
 	if len(c.Batches) == 0 || count > math.MaxUint32 {
-		return part(start, 0, count)
+		end, ok := part(start, 0, count)
+		return []compliance.Span{{From: start, Until: end}}, end, ok
 	}
 	at, done := start, uint32(0)
 	for i, end := range c.BatchEnds(uint32(count)) {
 		if at.Before(c.Batches[i].At) {
 			at = c.Batches[i].At
 		}
-		var ok bool
-		if at, ok = part(at, uint64(done), uint64(end)); !ok {
-			return time.Time{}, false
+		from := at
+		if at, ok = part(from, uint64(done), uint64(end)); !ok {
+			return append(spans, compliance.Span{From: from}), time.Time{}, false
+		}
+		if end > done {
+			spans = append(spans, compliance.Span{From: from, Until: at})
 		}
 		done = end
 	}
-	return at, true
+	return spans, at, true
 }
 
 // sharesWithin is the part of shares that holds the recipients [from, to) of all.

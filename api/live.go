@@ -33,21 +33,22 @@ func (s *server) patchLive(ctx context.Context, in *liveIn) (*campaignOut, error
 	if err := testKeyMay(at.who, at.campaign); err != nil {
 		return nil, err
 	}
-	if body.CallingHoursStart.Set || body.CallingHoursEnd.Set || body.CallingHoursTimezone.Set {
-		after := *at.campaign
-		if err := body.apply(&after, at.who); err != nil {
-			return nil, err
-		}
-		if err := s.staysCompliant(ctx, at.who, &after, compliance.Hours); err != nil {
-			return nil, err
-		}
+	check, err := s.ruleCheck(ctx, at)
+	if err != nil {
+		return nil, err
 	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if err := testKeyMay(at.who, c); err != nil {
 			return "", err
 		}
-		return "", body.apply(c, at.who)
+		before := c.CallingHours
+		if err := body.apply(c, at.who); err != nil || !widens(before, c.CallingHours) {
+			return "", err
+		}
+		return "", check.stays(c, compliance.Hours, "callingHoursStart",
+			"Send a callingHoursStart and a callingHoursEnd that stay within {value} on the clocks of all recipients, or leave the hours as they are.")
 	})
+	check.count(err)
 	if err != nil {
 		return nil, err
 	}

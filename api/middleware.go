@@ -101,7 +101,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "fanfare_api_confirmations_total", Help: "Confirmations of opt-outs, by result: sent, off (the policy of the tenant wants none), failed (the opt-out holds all the same).",
 		}, []string{"result"}),
 		compliance: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fanfare_api_compliance_total", Help: "Confirms, and changes of the time afterwards, of campaigns that do not keep the rules of a country, by result: warned, refused.",
+			Name: "fanfare_api_compliance_total", Help: "Confirms, starts and changes of the time or the calling hours of campaigns that do not keep the rules of a country, by result: warned, refused.",
 		}, []string{"result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "fanfare_api_panics_total", Help: "Requests that ended in a panic. Each is a bug."}),
 		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -49,13 +49,9 @@ func (s *server) reschedule(ctx context.Context, in *rescheduleIn) (*campaignOut
 	if err := testKeyMay(at.who, at.campaign); err != nil {
 		return nil, err
 	}
-	if schemas.CanTransition(at.campaign.State, schemas.StateScheduled, schemas.TriggerReschedule) {
-		later := *at.campaign
-		later.Schedule, later.SendImmediately = &next, false
-		moveBatches(&later.Spec, next.At)
-		if err := s.staysCompliant(ctx, at.who, &later, compliance.Closed); err != nil {
-			return nil, err
-		}
+	check, err := s.ruleCheck(ctx, at)
+	if err != nil {
+		return nil, err
 	}
 	c, err := s.change(ctx, at.campaign, at.version, func(c *store.Campaign) (schemas.Trigger, error) {
 		if err := testKeyMay(at.who, c); err != nil {
@@ -66,8 +62,9 @@ func (s *server) reschedule(ctx context.Context, in *rescheduleIn) (*campaignOut
 		}
 		moveBatches(&c.Spec, next.At)
 		c.State, c.Schedule, c.Scheduled, c.SendImmediately = schemas.StateScheduled, &next, next.At, false
-		return schemas.TriggerReschedule, nil
+		return schemas.TriggerReschedule, check.stays(c, compliance.Closed, "scheduledTime", "Choose a scheduledTime with which it ends before that day or starts after it.")
 	})
+	check.count(err)
 	if err != nil {
 		return nil, err
 	}

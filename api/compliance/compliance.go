@@ -3,7 +3,7 @@
 // those of promotional messages, and no legal advice.
 //
 // It promises: a campaign without a finding keeps the rules of the file, as far as they can be known before it is sent.
-// Closed days are checked only against the time at which the campaign is expected to send; a pause may move it.
+// Closed days are checked only against the times at which the campaign is expected to send; a pause may move them.
 package compliance
 
 import (
@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/text/unicode/norm"
 
 	"fanfare/schemas"
 	"fanfare/schemas/hours"
@@ -168,11 +170,24 @@ type Campaign struct {
 	Countries  map[string]uint64 // recipients by country; "": not known
 	Hours      *hours.Hours      // calling hours; nil: it sends at any hour
 	Recipients bool              // the calling hours are on each recipient's clock
-	// From and Until are when it is expected to send. The zero time: it is not known, and closed days are not checked.
-	From, Until time.Time
-	Now         time.Time
-	// Zones returns the time zones that numbers of a country may be in.
+	// Spans are when it is expected to send, in their order; with batches, one of each. None: it is not known when it
+	// starts, and closed days are not checked.
+	Spans   []Span
+	Batches bool // its times are those of its batches
+	Now     time.Time
+	// Zones returns the time zones that numbers of a country may be in, for a country that is not in the table of zones.
 	Zones func(country string) []string
+}
+
+// Span is a time in which a campaign sends. The zero Until: it is not known when it ends.
+type Span struct{ From, Until time.Time }
+
+// end returns the end of a span, which is at most mostDays after its beginning.
+func (s Span) end() time.Time {
+	if last := s.From.AddDate(0, 0, mostDays); s.Until.IsZero() || s.Until.After(last) {
+		return last
+	}
+	return s.Until
 }
 
 // Finding is a rule that a campaign does not keep.
@@ -213,10 +228,22 @@ func (r *Rules) Check(c *Campaign) []Finding {
 	return out
 }
 
+// zonesOf has every zone with its own time of the countries that have several and a rule of hours or closed days (tz
+// database, zone.tab): the number of a recipient there does not tell for sure in which of them the recipient is.
+var zonesOf = map[string][]string{
+	"US": {
+		"America/New_York", "America/Chicago", "America/Denver", "America/Phoenix", "America/Los_Angeles", "America/Anchorage", "America/Adak", "Pacific/Honolulu",
+	},
+}
+
 // zones returns the zones of the rule's country; UTC when none is known.
 func (r *Rule) zones(c *Campaign) []*time.Location {
+	names := zonesOf[r.Country]
+	if names == nil {
+		names = c.Zones(r.Country)
+	}
 	var out []*time.Location
-	for _, name := range c.Zones(r.Country) {
+	for _, name := range names {
 		if zone, err := hours.Zone(name); err == nil {
 			out = append(out, zone)
 		}
@@ -248,10 +275,11 @@ func (r *Rule) checkHours(c *Campaign) (Finding, bool) {
 		f.Detail = fmt.Sprintf("%s: messages may arrive from %s to %s only, and the campaign may send at any hour.", r.Country, hours.FormatClock(r.from), hours.FormatClock(r.to))
 		return f, true
 	}
-	// The days on which it begins and ends: a clock may change in between.
+	// The days on which it begins and ends, and one halfway: a clock may change in between.
 	days := []time.Time{c.Now}
-	if !c.From.IsZero() {
-		days = []time.Time{c.From, c.Until}
+	if n := len(c.Spans); n > 0 {
+		from, until := c.Spans[0].From, c.Spans[n-1].end()
+		days = []time.Time{from, from.Add(until.Sub(from) / 2), until}
 	}
 	for _, zone := range r.zones(c) {
 		open := c.openIn(zone)
@@ -275,33 +303,47 @@ func (r *Rule) checkHours(c *Campaign) (Finding, bool) {
 const mostDays = 366
 
 func (r *Rule) checkDays(c *Campaign) (Finding, bool) {
-	if c.From.IsZero() {
-		return Finding{}, false
-	}
-	until := c.Until
-	if last := c.From.AddDate(0, 0, mostDays); until.After(last) {
-		until = last
+	f := Finding{Field: "scheduledTime", Fix: "Choose a scheduledTime with which it ends before that day or starts after it, or send it in batches on other days."}
+	if c.Batches {
+		f = Finding{Field: "batches", Fix: "Choose times with which each batch ends before that day or starts after it."}
 	}
 	for _, zone := range r.zones(c) {
 		open := c.openIn(zone)
-		for at := c.From; ; at = at.Add(min(15*time.Minute, max(until.Sub(at), time.Minute))) {
-			if local := at.In(zone); open.Open(at) && slices.Contains(r.days, local.Weekday()) {
-				return Finding{
-					Field:  "scheduledTime",
-					Detail: fmt.Sprintf("%s: no messages may arrive on a %s, and the campaign would send on %s.", r.Country, local.Weekday(), local.Format("2006-01-02")),
-					Fix:    "Choose a scheduledTime from which it ends before that day, or batches around it.",
-				}, true
-			}
-			if !at.Before(until) {
-				break
+		for _, span := range c.Spans {
+			if at, ok := r.sendsOnClosed(span, zone, open); ok {
+				f.Detail = fmt.Sprintf("%s: no messages may arrive on a %s, and the campaign would send on %s.", r.Country, at.Weekday(), at.Format("2006-01-02"))
+				return f, true
 			}
 		}
 	}
 	return Finding{}, false
 }
 
+// sendsOnClosed returns the first minute of a span that is within the calling hours and on a closed day of a zone.
+func (r *Rule) sendsOnClosed(span Span, zone *time.Location, open hours.Hours) (time.Time, bool) {
+	for at, end := span.From.In(zone), span.end(); ; {
+		next := time.Date(at.Year(), at.Month(), at.Day()+1, 0, 0, 0, 0, zone)
+		if !next.After(at) { // the clock skips midnight
+			next = at.Add(time.Hour)
+		}
+		for slices.Contains(r.days, at.Weekday()) && at.Before(next) && (at.Before(end) || at.Equal(span.From)) {
+			if open.Open(at) {
+				return at, true
+			}
+			at = at.Truncate(time.Minute).Add(time.Minute) // calling hours begin on the minute
+		}
+		if !next.Before(end) {
+			return time.Time{}, false
+		}
+		at = next
+	}
+}
+
 // replyTo matches a number that a text names, to which a recipient can write.
 var replyTo = regexp.MustCompile(`\d{4,}`)
+
+// notRead matches what a text has that tells nobody how to opt out: placeholders and links.
+var notRead = regexp.MustCompile(`(?is)\{\{.*?\}\}|https?://\S+`)
 
 func (r *Rule) checkOptOut(c *Campaign) (Finding, bool) {
 	for _, leg := range c.Legs {
@@ -312,6 +354,7 @@ func (r *Rule) checkOptOut(c *Campaign) (Finding, bool) {
 			if t, err := text.Parse(body); err == nil && t.OptOut() {
 				continue
 			}
+			body = notRead.ReplaceAllString(body, " ")
 			f := Finding{Field: "message", Fix: "Add {{opt_out}} to the text, which becomes the opt-out link of the recipient, or how to opt out by an answer, such as: Reply STOP to opt out."}
 			switch words := plain(body); {
 			case !slices.ContainsFunc(r.words, func(w string) bool { return strings.Contains(words, w) }):
@@ -340,27 +383,30 @@ func (r *Rule) checkSenders(c *Campaign) (Finding, bool) {
 	return Finding{}, false
 }
 
-// plain returns a text as its words in lower case without accents, with single blanks between and around them.
+// plain returns a text as its words in lower case without accents and other marks, with single blanks between and around
+// them. It reads a text as the keywords of answers are read.
 func plain(s string) string {
 	var b strings.Builder
 	b.WriteByte(' ')
-	for _, word := range strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
-		for _, r := range word {
-			if i := slices.Index(accented, r); i >= 0 {
-				r = bare[i]
+	gap := true
+	for _, r := range norm.NFKD.String(strings.ToValidUTF8(s, " ")) {
+		r = unicode.ToLower(r)
+		switch {
+		case unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Cf, r) || r == '\'' || r == '’':
+			continue
+		case unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.Is(unicode.Mc, r):
+			if r == 'ı' {
+				r = 'i'
 			}
 			b.WriteRune(r)
+			gap = false
+		case !gap:
+			b.WriteByte(' ')
+			gap = true
 		}
-		b.WriteByte(' ')
 	}
-	if b.Len() == 1 {
+	if !gap || b.Len() == 1 {
 		b.WriteByte(' ')
 	}
 	return b.String()
 }
-
-// accented are the letters with accents in the words of the file, and bare the letters that stand for them there.
-var (
-	accented = []rune("áàâäãåčçéèêëěíìîïňóòôöõøřšťúùûüůýžă")
-	bare     = []rune("aaaaaacceeeeeiiiinoooooorstuuuuuyza")
-)

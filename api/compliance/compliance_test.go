@@ -10,10 +10,12 @@ import (
 	"fanfare/schemas/hours"
 )
 
-var zonesOf = map[string][]string{"US": {"America/New_York", "America/Los_Angeles"}, "FR": {"Europe/Paris"}, "IT": {"Europe/Rome"}, "IN": {"Asia/Kolkata"}}
+var zoneOf = map[string][]string{"FR": {"Europe/Paris"}, "IT": {"Europe/Rome"}, "IN": {"Asia/Kolkata"}}
 
 // monday, 9:00 in Paris.
 var monday = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+
+var saturday = monday.AddDate(0, 0, 5)
 
 func sms(sender string, texts ...string) []Leg {
 	return []Leg{{Channel: schemas.ChannelSMS, Sender: sender, Texts: texts}}
@@ -61,17 +63,29 @@ func TestCheck(t *testing.T) {
 		"exactly the hours":                   {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "08:00", "21:00", "Europe/Rome"), Recipients: true}, ""},
 		"a minute too late":                   {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "08:00", "21:01", "Europe/Rome"), Recipients: true}, "US hours 2"},
 		"across midnight":                     {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "20:00", "09:00", "Europe/Rome"), Recipients: true}, "US hours 2"},
-		"hours in New York that all share":    {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "11:00", "21:00", "America/New_York")}, ""},
-		"too early in Los Angeles":            {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "10:59", "21:00", "America/New_York")}, "US hours 2"},
-		"on a Monday":                         {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, From: monday, Until: monday.Add(time.Hour)}, ""},
-		"on a Sunday":                         {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, From: monday.AddDate(0, 0, 6).Add(time.Hour), Until: monday.AddDate(0, 0, 6).Add(time.Hour)}, "FR closed 1"},
-		"until a Sunday":                      {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, From: monday, Until: monday.AddDate(0, 0, 6).Add(2 * time.Hour)}, "FR closed 1"},
-		"from Saturday night to Sunday night": {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, From: monday.AddDate(0, 0, 5).Add(8 * time.Hour), Until: monday.AddDate(0, 0, 6)}, ""},
+		"hours in New York that all share":    {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "14:00", "21:00", "America/New_York"), Spans: []Span{{Until: monday.AddDate(1, 0, 0), From: monday}}}, ""},
+		"too early in Los Angeles":            {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "09:00", "20:00", "America/New_York")}, "US hours 2"},
+		"too early in Honolulu":               {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "12:59", "21:00", "America/New_York")}, "US hours 2"},
+		"too early in Honolulu in summer":     {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 2}, Hours: at(t, "13:00", "21:00", "America/New_York"), Spans: []Span{{From: monday}}}, "US hours 2"},
+		"on a Monday":                         {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Spans: []Span{{monday, monday.Add(time.Hour)}}}, ""},
+		"on a Sunday":                         {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Spans: []Span{{monday.AddDate(0, 0, 6).Add(time.Hour), monday.AddDate(0, 0, 6).Add(time.Hour)}}}, "FR closed 1"},
+		"until a Sunday":                      {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Spans: []Span{{monday, monday.AddDate(0, 0, 6).Add(2 * time.Hour)}}}, "FR closed 1"},
+		"from Saturday night to Sunday night": {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Spans: []Span{{monday.AddDate(0, 0, 5).Add(8 * time.Hour), monday.AddDate(0, 0, 6)}}}, ""},
+		"Saturday until midnight":             {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: at(t, "08:00", "22:00", "Europe/Paris"), Spans: []Span{{saturday, saturday.Add(15 * time.Hour)}}}, ""},
+		"batches around a Sunday":             {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Batches: true, Spans: []Span{{saturday, saturday.Add(time.Hour)}, {saturday.AddDate(0, 0, 2), saturday.AddDate(0, 0, 2).Add(time.Hour)}}}, ""},
+		"a batch on a Sunday":                 {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Batches: true, Spans: []Span{{saturday, saturday.Add(time.Hour)}, {saturday.AddDate(0, 0, 1).Add(time.Hour), saturday.AddDate(0, 0, 1).Add(2 * time.Hour)}}}, "FR closed 1"},
+		"no one knows until when":             {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day, Spans: []Span{{From: monday}}}, "FR closed 1"},
+		"five minutes on a Sunday":            {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: at(t, "08:02", "08:07", "Europe/Paris"), Spans: []Span{{monday.Add(30 * time.Second), monday.AddDate(0, 0, 7)}}}, "FR closed 1"},
+		"a word in a link":                    {Campaign{Legs: sms("number", "Sale! https://shop.example/stop"), Countries: map[string]uint64{"IT": 3}}, "IT opt_out 3"},
+		"a word in a placeholder":             {Campaign{Legs: sms("number", `Sale {{stop}}!`), Countries: map[string]uint64{"IT": 3}}, "IT opt_out 3"},
+		"a number in a link":                  {Campaign{Legs: sms("alphanumeric", "Sale! STOP, HTTPS://shop.example/36034"), Countries: map[string]uint64{"IT": 3}}, "IT opt_out 3"},
+		"a letter and its accent":             {Campaign{Legs: sms("number", "Pour vous de\u0301sabonner"), Countries: map[string]uint64{"BE": 1}}, ""},
+		"in Bulgarian":                        {Campaign{Legs: sms("number", "Отпишете се: СТОП"), Countries: map[string]uint64{"BG": 1}}, ""},
 		"no one knows when":                   {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"FR": 1}, Hours: day}, ""},
-		"a clock changes before it ends":      {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 1}, Hours: at(t, "16:00", "02:00", "UTC"), From: time.Date(2026, 10, 30, 17, 0, 0, 0, time.UTC), Until: time.Date(2026, 11, 2, 17, 0, 0, 0, time.UTC)}, "US hours 1"},
+		"a clock changes before it ends":      {Campaign{Legs: sms("number", "STOP"), Countries: map[string]uint64{"US": 1}, Hours: at(t, "16:00", "02:00", "UTC"), Spans: []Span{{time.Date(2026, 10, 30, 17, 0, 0, 0, time.UTC), time.Date(2026, 11, 2, 17, 0, 0, 0, time.UTC)}}}, "US hours 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.Now, c.Zones = monday, func(country string) []string { return zonesOf[country] }
+			c.Now, c.Zones = monday, func(country string) []string { return zoneOf[country] }
 			var got []string
 			for _, f := range rules.Check(&c.Campaign) {
 				if f.Detail == "" || f.Fix == "" || f.Field == "" || !strings.HasPrefix(f.Detail, f.Rule.Country+": ") || f.Rule.Source == "" {
@@ -100,7 +114,29 @@ func TestRead(t *testing.T) {
 			t.Errorf("%q: got %v, want an error that names the file", bad, err)
 		}
 	}
-	if len(accented) != len(bare) {
-		t.Errorf("got %d letters with accents and %d without", len(accented), len(bare))
+}
+
+// The words of the rules and the texts of campaigns are read as the keywords of answers are.
+func TestPlain(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "  ", "...": "  ", "Stop": " stop ", " opt-out! ": " opt out ", "Désabonner": " desabonner ", "de\u0301sabonner": " desabonner ",
+		"don't": " dont ", "ＳＴＯＰ": " stop ", "İPTAL ıptal": " iptal iptal ", "ОТМЕНА": " отмена ", "a\xffb": " a b ",
+	} {
+		if got := plain(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+// R43: every zone of the table is one, and a country has no zone twice.
+func TestZones(t *testing.T) {
+	for country, names := range zonesOf {
+		seen := map[string]bool{}
+		for _, name := range names {
+			if _, err := hours.Zone(name); err != nil || seen[name] {
+				t.Errorf("%s: got zone %q, %v", country, name, err)
+			}
+			seen[name] = true
+		}
 	}
 }
