@@ -177,7 +177,7 @@ func TestDemoRuns(t *testing.T) {
 		"voice completed", "whatsapp completed", "whatsapp configured",
 	}
 	var got []string
-	for deadline := time.Now().Add(2 * time.Minute); !slices.Equal(got, want); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Minute); !slices.Equal(got, want); time.Sleep(200 * time.Millisecond) {
 		var page struct {
 			Data []struct {
 				Channel, State string
